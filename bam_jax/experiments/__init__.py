@@ -1,0 +1,1 @@
+"""Variants as a graph of runs, and the report on them."""

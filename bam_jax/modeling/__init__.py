@@ -1,0 +1,1 @@
+"""BERT in Flax with per-task heads over packed rows."""

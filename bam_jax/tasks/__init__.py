@@ -1,0 +1,1 @@
+"""What a task is: declarations, demo data, metrics (Python and NumPy)."""

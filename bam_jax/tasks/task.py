@@ -1,0 +1,157 @@
+"""What a task is: its kind, its labels, its metrics and where its rows are."""
+
+from collections.abc import Mapping
+import dataclasses
+import types
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+Kind = Literal['classification', 'regression']
+
+SWAP_SUFFIX = '~swap'
+
+
+class Example(NamedTuple):
+  """One row of a task.
+
+  Attributes:
+    uid: `task/split/index`, where index counts the data lines of the raw file.
+      The only key that joins gold labels, teacher logits and predictions.
+    text_a: the first text.
+    text_b: the second text of a pair, else None.
+    label: class index, or score in the task's own scale; None where the split
+      has no labels.
+  """
+
+  uid: str
+  text_a: str
+  text_b: str | None
+  label: int | float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """Where one split of a task is read from.
+
+  Attributes:
+    file: path below `data.dir`; empty for generated rows.
+    text: one column, or two for a pair. A number counts columns from 0 (or
+      from the end if negative), a string names one of the header or of the
+      JSON object.
+    label: the label's column; None where the split has no labels.
+    header: whether the first line names the columns (TSV only).
+    format: `tsv`, `jsonl` or `generated`.
+    skip_malformed: skip, and count, rows with a wrong number of columns rather
+      than stop at them. For official files known to hold such rows.
+    tfds: TFDS builder and split, `glue/mnli:validation_matched`; empty if none.
+    submission: file name in a GLUE submission; empty if none.
+  """
+
+  file: str = ''
+  text: tuple[int | str, ...] = ()
+  label: int | str | None = None
+  header: bool = True
+  format: Literal['tsv', 'jsonl', 'generated'] = 'tsv'
+  skip_malformed: bool = False
+  tfds: str = ''
+  submission: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A labelled language task, declared as data.
+
+  Attributes:
+    name: unique name, used in uids, file names and reports.
+    kind: `classification` or `regression`.
+    labels: class labels as they stand in the raw files, in the order of the
+      logits; empty for regression. They travel with logits and checkpoints.
+    scale: lowest and highest score of a regression task; trained on 0-1.
+    metrics: names in `bam_jax.tasks.metrics.METRICS`, the first one decides
+      which checkpoint is best.
+    paper_metric: the metric that enters the paper's average.
+    glue_metrics: the metrics whose mean enters GLUE's own average.
+    tables: split name -> Table.
+    train_split: the split trained on.
+    dev_splits: the splits scored; the first one enters the averages.
+    test_splits: unlabelled splits that can be predicted.
+    tfds_text: feature names of the texts in TFDS.
+    tfds_labels: TFDS's label names in the order of `labels`.
+    in_average: whether the reported averages include the task.
+  """
+
+  name: str
+  kind: Kind
+  metrics: tuple[str, ...]
+  paper_metric: str
+  glue_metrics: tuple[str, ...]
+  tables: Mapping[str, Table]
+  labels: tuple[str, ...] = ()
+  scale: tuple[float, float] = (0.0, 1.0)
+  train_split: str = 'train'
+  dev_splits: tuple[str, ...] = ('dev',)
+  test_splits: tuple[str, ...] = ('test',)
+  tfds_text: tuple[str, ...] = ()
+  tfds_labels: tuple[str, ...] = ()
+  in_average: bool = True
+
+  def __post_init__(self):
+    object.__setattr__(
+        self, 'tables', types.MappingProxyType(dict(self.tables))
+    )
+
+  @property
+  def is_regression(self) -> bool:
+    return self.kind == 'regression'
+
+  @property
+  def is_pair(self) -> bool:
+    return len(self.tables[self.train_split].text) == 2
+
+  @property
+  def num_outputs(self) -> int:
+    """Number of logits: one per class, a single one for regression."""
+    return 1 if self.is_regression else len(self.labels)
+
+  def definition(self) -> dict[str, object]:
+    """What a fingerprint must cover: what turns rows into targets."""
+    return {
+        'name': self.name,
+        'kind': self.kind,
+        'labels': list(self.labels),
+        'scale': list(self.scale),
+    }
+
+
+class TaskTable:
+  """The tasks of a model in the order of their heads.
+
+  T tasks, C the number of outputs of the widest head.
+  """
+
+  def __init__(self, tasks: tuple[Task, ...]):
+    self.tasks = tuple(tasks)
+    self.index = {task.name: i for i, task in enumerate(self.tasks)}
+    self.num_outputs = max(task.num_outputs for task in self.tasks)
+
+  def __len__(self) -> int:
+    return len(self.tasks)
+
+  def __getitem__(self, name: str) -> Task:
+    return self.tasks[self.index[name]]
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    return tuple(self.index)
+
+  @property
+  def class_mask(self) -> np.ndarray:
+    """[T, C] bool: which outputs of each head exist."""
+    widths = np.array([task.num_outputs for task in self.tasks])
+    return np.arange(self.num_outputs) < widths[:, None]
+
+  @property
+  def is_regression(self) -> np.ndarray:
+    """[T] bool."""
+    return np.array([task.is_regression for task in self.tasks])

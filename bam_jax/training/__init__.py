@@ -1,0 +1,1 @@
+"""Losses, optimiser, sharded steps and the loop that trains one model."""

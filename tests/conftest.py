@@ -1,0 +1,30 @@
+"""Eight CPU devices, strict promotion, and no network, for every test."""
+
+import os
+import socket
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['HF_HUB_OFFLINE'] = '1'
+
+import chex
+import jax
+import pytest
+
+chex.set_n_cpu_devices(8)
+jax.config.update('jax_numpy_rank_promotion', 'raise')
+jax.config.update('jax_default_matmul_precision', 'highest')
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+  """A test that opens a connection beyond this machine fails."""
+  connect = socket.socket.connect
+
+  def guarded(self, address):
+    if self.family != socket.AF_UNIX and address[0] not in (
+        '127.0.0.1', '::1', 'localhost',
+    ):  # fmt: skip
+      raise AssertionError(f'a test tried to reach {address}')
+    return connect(self, address)
+
+  monkeypatch.setattr(socket.socket, 'connect', guarded)
