@@ -19,18 +19,18 @@ import ml_collections
 from bam_jax import errors
 
 VARIANTS = (
-    'single',
-    'multi',
-    'single_to_single',
-    'multi_to_multi',
-    'single_to_multi',
+  'single',
+  'multi',
+  'single_to_single',
+  'multi_to_multi',
+  'single_to_multi',
 )
 
 
 def _field(default, doc: str, low=None, high=None):
   """A field with its meaning, and its inclusive limits where it has any."""
   return dataclasses.field(
-      default=default, metadata={'doc': doc, 'low': low, 'high': high}
+    default=default, metadata={'doc': doc, 'low': low, 'high': high}
   )
 
 
@@ -51,18 +51,18 @@ class ModelConfig:
   """The encoder and its heads."""
 
   init: str = _field(
-      '',
-      'pretrained weights: a directory, package:NAME/DIR, or a hub name; empty:'
-      ' random weights of size `arch`',
+    '',
+    'pretrained weights: a directory, package:NAME/DIR, or a hub name; empty:'
+    ' random weights of size `arch`',
   )
   if_missing: Literal['error', 'random'] = _field(
-      'error', 'when `init` cannot be loaded: stop, or train from random'
+    'error', 'when `init` cannot be loaded: stop, or train from random'
   )
   arch: str = _field('bert-large', 'size of a random encoder')
   vocab: str = _field('', 'vocab.txt of a random encoder; empty: demo words')
   num_layers: int = _field(0, 'keep the first n layers; 0: all', 0)
   dtype: Literal['auto', 'float32', 'bfloat16'] = _field(
-      'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
+    'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
   )
   remat: bool = _field(False, 'recompute each layer in the backward pass')
   dropout_embedding: float = _field(0.1, 'rate on the embeddings', 0, 0.99)
@@ -70,7 +70,7 @@ class ModelConfig:
   dropout_hidden: float = _field(0.1, 'rate on sublayer outputs', 0, 0.99)
   dropout_head: float = _field(0.1, 'rate on the pooled vector', 0, 0.99)
   regression_head: Literal['sigmoid', 'linear'] = _field(
-      'sigmoid', 'sigmoid (paper) or linear (released code)'
+    'sigmoid', 'sigmoid (paper) or linear (released code)'
   )
 
 
@@ -96,9 +96,9 @@ class OptimizerConfig:
   clip_norm: float = _field(1.0, 'global gradient norm; 0: no clipping', 0)
   bias_correction: bool = _field(False, "Adam's; the released code has none")
   schedule: Literal['bert', 'warmup_linear'] = _field(
-      'bert',
-      'bert: decay from step 0, overridden by the warm-up while it lasts;'
-      ' warmup_linear: decay from the end of the warm-up',
+    'bert',
+    'bert: decay from step 0, overridden by the warm-up while it lasts;'
+    ' warmup_linear: decay from the end of the warm-up',
   )
   warmup: float = _field(0.1, 'share of the steps', 0, 1)
   reduction: Literal['sum', 'mean'] = _field('sum', 'loss over the batch')
@@ -109,9 +109,9 @@ class SamplingConfig:
   """How tasks mix inside a batch."""
 
   mode: Literal['sampled', 'copies'] = _field(
-      'sampled',
-      'sampled (paper): tasks drawn by size**exponent; copies (released code):'
-      ' small sets copied, and a weight a task',
+    'sampled',
+    'sampled (paper): tasks drawn by size**exponent; copies (released code):'
+    ' small sets copied, and a weight a task',
   )
   exponent: float = _field(0.75, '0: equal shares, 1: by size', 0, 1)
 
@@ -124,7 +124,7 @@ class PackingConfig:
   row_length: int = _field(128, 'tokens a row', 8)
   slots: int = _field(16, 'examples a row at most', 1)
   row_buckets: tuple[int, ...] = _field(
-      (), 'allowed numbers of rows a step, ascending; empty: a fixed ladder'
+    (), 'allowed numbers of rows a step, ascending; empty: a fixed ladder'
   )
   eval_rows: int = _field(64, 'rows of an evaluation batch', 1)
 
@@ -134,13 +134,13 @@ class DistillConfig:
   """The student's target."""
 
   annealing: Literal['linear', 'constant', 'cosine', 'step'] = _field(
-      'linear', 'how the weight of the gold labels moves over training'
+    'linear', 'how the weight of the gold labels moves over training'
   )
   constant: float = _field(0.5, 'gold weight under `constant`', 0, 1)
   step_at: float = _field(0.5, 'where `step` jumps, share of training', 0, 1)
   temperature: float = _field(1.0, "of the teacher's softmax", 1e-3)
   teachers: int = _field(
-      1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
+    1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
   )
 
 
@@ -155,7 +155,7 @@ class TrainConfig:
   prefetch: int = _field(8, 'batches made ahead', 1)
   deterministic: bool = _field(False, 'bit-equal reruns on a GPU, slower')
   keep_optimizer: bool = _field(
-      False, 'keep the optimiser state of finished runs'
+    False, 'keep the optimiser state of finished runs'
   )
   tensorboard: bool = _field(True, 'write TensorBoard events beside the JSONL')
 
@@ -173,7 +173,7 @@ class TaskConfig:
   """A task of the user's own, under `config.custom_tasks.NAME`."""
 
   kind: Literal['classification', 'regression'] = _field(
-      'classification', 'what the label is'
+    'classification', 'what the label is'
   )
   labels: tuple[str, ...] = _field((), 'class labels as in the files')
   scale: tuple[float, float] = _field((0.0, 1.0), 'lowest and highest score')
@@ -183,7 +183,7 @@ class TaskConfig:
   format: Literal['tsv', 'jsonl'] = _field('tsv', 'of all three files')
   header: bool = _field(True, 'TSV: the first line names the columns')
   text: tuple[str, ...] = _field(
-      (), 'one or two columns: names, or numbers from 0 where no header is'
+    (), 'one or two columns: names, or numbers from 0 where no header is'
   )
   label: str = _field('label', 'column of the label: name or number')
   metrics: tuple[str, ...] = _field((), 'empty: accuracy, or pearson, spearman')
@@ -198,15 +198,15 @@ class Config:
   variants: tuple[str, ...] = _field(VARIANTS, 'what is trained and compared')
   seeds: tuple[int, ...] = _field((0,), 'each variant is trained with each')
   custom_tasks: Mapping[str, TaskConfig] = dataclasses.field(
-      default_factory=dict,
-      metadata={'doc': 'own tasks by name', 'low': None, 'high': None},
+    default_factory=dict,
+    metadata={'doc': 'own tasks by name', 'low': None, 'high': None},
   )
   data: DataConfig = _field(DataConfig(), '')
   model: ModelConfig = _field(ModelConfig(), '')
   single: RunLengthConfig = _field(RunLengthConfig(), 'single-task runs')
   multi: RunLengthConfig = _field(
-      RunLengthConfig(epochs=6.0, batch_size=128, learning_rate=1e-4),
-      'multi-task runs',
+    RunLengthConfig(epochs=6.0, batch_size=128, learning_rate=1e-4),
+    'multi-task runs',
   )
   optimizer: OptimizerConfig = _field(OptimizerConfig(), '')
   sampling: SamplingConfig = _field(SamplingConfig(), '')
@@ -264,8 +264,7 @@ def to_dict(config) -> dict[str, object]:
 def _plain(value):
   if dataclasses.is_dataclass(value):
     return {
-        f.name: _plain(getattr(value, f.name))
-        for f in dataclasses.fields(value)
+      f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)
     }
   if isinstance(value, Mapping):
     return {key: _plain(item) for key, item in value.items()}
@@ -289,10 +288,10 @@ def flatten(config) -> dict[str, object]:
 def fingerprint_values(config: Config) -> dict[str, object]:
   """The part of the configuration that decides what a run computes."""
   return {
-      key: value
-      for key, value in flatten(config).items()
-      if key not in _NOT_IN_FINGERPRINT
-      and key.split('.')[0] not in _NOT_IN_FINGERPRINT
+    key: value
+    for key, value in flatten(config).items()
+    if key not in _NOT_IN_FINGERPRINT
+    and key.split('.')[0] not in _NOT_IN_FINGERPRINT
   }
 
 
@@ -322,12 +321,14 @@ def _build(cls, values: Mapping[str, object], path: str):
     if key not in fields:
       near = difflib.get_close_matches(key, fields, 1, 0.0)[0]
       raise errors.UserError(
-          f'{path}.{key}: no such key; the nearest is {path}.{near}'
+        f'{path}.{key}: no such key; the nearest is {path}.{near}'
       )
-  return cls(**{
+  return cls(
+    **{
       key: _value(fields[key], hints[key], value, f'{path}.{key}')
       for key, value in values.items()
-  })
+    }
+  )
 
 
 def _value(field: dataclasses.Field, hint, value, path: str):
@@ -337,12 +338,12 @@ def _value(field: dataclasses.Field, hint, value, path: str):
   if typing.get_origin(hint) is Mapping:
     item_class = typing.get_args(hint)[1]
     return {
-        name: _build(item_class, item, f'{path}.{name}')
-        for name, item in value.items()
+      name: _build(item_class, item, f'{path}.{name}')
+      for name, item in value.items()
     }
   value = _typed(hint, value, path)
   low, high = field.metadata['low'], field.metadata['high']
-  if low is not None and value < low or high is not None and value > high:
+  if (low is not None and value < low) or (high is not None and value > high):
     limits = f'at least {low}' if high is None else f'from {low} to {high}'
     raise errors.UserError(f'{path}: {value} is out of range; give {limits}')
   return value
@@ -354,7 +355,7 @@ def _typed(hint, value, path: str):
   if origin is Literal:
     if value not in args:
       raise errors.UserError(
-          f'{path}: {value!r} is none of {", ".join(map(str, args))}'
+        f'{path}: {value!r} is none of {", ".join(map(str, args))}'
       )
     return value
   if origin is tuple:
@@ -367,7 +368,7 @@ def _typed(hint, value, path: str):
     return float(value)
   if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
     raise errors.UserError(
-        f'{path}: {value!r} is a {type(value).__name__}, give a {hint.__name__}'
+      f'{path}: {value!r} is a {type(value).__name__}, give a {hint.__name__}'
     )
   return value
 
@@ -380,33 +381,33 @@ def _check(config: Config) -> None:
       raise errors.UserError(message)
 
   for key, values, known in (
-      ('variants', config.variants, VARIANTS),
-      ('data.swap', config.data.swap, config.tasks),
+    ('variants', config.variants, VARIANTS),
+    ('data.swap', config.data.swap, config.tasks),
   ):
     for value in values:
       require(
-          value in known,
-          f'config.{key}: {value!r} is none of {", ".join(known)}',
+        value in known,
+        f'config.{key}: {value!r} is none of {", ".join(known)}',
       )
   for key in ('tasks', 'variants', 'seeds'):
     values = getattr(config, key)
     require(len(values) > 0, f'config.{key} is empty; give at least one')
     require(
-        len(set(values)) == len(values),
-        f'config.{key}: {values} names one twice',
+      len(set(values)) == len(values),
+      f'config.{key}: {values} names one twice',
     )
   packing = config.packing
   require(
-      config.data.max_length <= packing.row_length,
-      f'config.data.max_length={config.data.max_length} is over'
-      f' config.packing.row_length={packing.row_length}; raise the latter',
+    config.data.max_length <= packing.row_length,
+    f'config.data.max_length={config.data.max_length} is over'
+    f' config.packing.row_length={packing.row_length}; raise the latter',
   )
   require(
-      tuple(sorted(set(packing.row_buckets))) == packing.row_buckets,
-      f'config.packing.row_buckets={packing.row_buckets} must ascend',
+    tuple(sorted(set(packing.row_buckets))) == packing.row_buckets,
+    f'config.packing.row_buckets={packing.row_buckets} must ascend',
   )
   require(
-      config.distill.teachers <= len(config.seeds),
-      f'config.distill.teachers={config.distill.teachers} asks for more'
-      f' teachers than config.seeds has seeds ({len(config.seeds)})',
+    config.distill.teachers <= len(config.seeds),
+    f'config.distill.teachers={config.distill.teachers} asks for more'
+    f' teachers than config.seeds has seeds ({len(config.seeds)})',
   )

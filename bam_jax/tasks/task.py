@@ -98,7 +98,7 @@ class Task:
 
   def __post_init__(self):
     object.__setattr__(
-        self, 'tables', types.MappingProxyType(dict(self.tables))
+      self, 'tables', types.MappingProxyType(dict(self.tables))
     )
 
   @property
@@ -117,10 +117,10 @@ class Task:
   def definition(self) -> dict[str, object]:
     """What a fingerprint must cover: what turns rows into targets."""
     return {
-        'name': self.name,
-        'kind': self.kind,
-        'labels': list(self.labels),
-        'scale': list(self.scale),
+      'name': self.name,
+      'kind': self.kind,
+      'labels': list(self.labels),
+      'scale': list(self.scale),
     }
 
 

@@ -1,0 +1,304 @@
+"""Examples into batches of arrays: for training by step, for evaluation once.
+
+B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
+T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
+[B, L] int32, `cls_index, task_id` to [B, S] int32, `target, teacher` to
+[B, S, C] float32 and `weight` to [B, S] float32. Segments are numbered from 1,
+0 is padding; positions restart in each segment; an empty slot weighs 0.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import math
+import queue
+import threading
+from typing import TypeVar
+
+import numpy as np
+
+from bam_jax import config
+from bam_jax import errors
+from bam_jax.data import packing as packing_lib
+from bam_jax.data import sampling
+from bam_jax.data import shards
+from bam_jax.tasks import task as task_lib
+
+Item = TypeVar('Item')
+
+_DONE = object()
+
+
+class TrainBatches:
+  """`batches(step)` is the batch of a step, of this host's rows alone.
+
+  A pure function of the step: which examples it holds follows from the mix,
+  their order and places from their lengths. Neither the bucket nor the number
+  of hosts moves an example.
+  """
+
+  def __init__(
+    self,
+    tasks: task_lib.TaskTable,
+    task_ids: Sequence[int],
+    features: Sequence[shards.Columns],
+    teachers: Sequence[np.ndarray | None],
+    mix: sampling.Mix,
+    packing: config.PackingConfig,
+    rows_multiple: int = 1,
+    process_index: int = 0,
+    process_count: int = 1,
+  ):
+    """Joins what is small of the columns; the tokens stay memory-mapped.
+
+    Args:
+      tasks: the heads of the model.
+      task_ids: the head of each task of the mix.
+      features: the training columns of each task of the mix.
+      teachers: for each task of the mix, float32 [rows, outputs] parallel to
+        its columns: class probabilities, or the 0-1 prediction. None: the
+        gold target stands in.
+      mix: which examples make a step.
+      packing: how they are put into rows.
+      rows_multiple: B becomes a multiple of it, for the mesh.
+      process_index: this host.
+      process_count: hosts; each gets B / process_count consecutive rows.
+
+    Raises:
+      errors.UserError: an example does not fit into a row, or its label is
+        missing or unknown to its head.
+      ValueError: a teacher's table is not [rows, outputs].
+    """
+    self._num_outputs = tasks.num_outputs
+    self._mix = mix
+    self._packing = packing
+    self._multiple = math.lcm(rows_multiple, process_count)
+    self._process = (process_index, process_count)
+    self._heads = np.asarray(task_ids, np.int32)
+    self._buckets = packing.row_buckets or packing_lib.default_buckets(
+      mix.batch_size
+    )
+    tokens = [columns.ragged('input_ids') for columns in features]
+    # A plain view of the same memory: slicing a memmap is ten times slower.
+    self._tokens = [np.asarray(values) for values, _ in tokens]
+    self._starts = np.concatenate([offsets[:-1] for _, offsets in tokens])
+    self._lengths = np.concatenate([np.diff(offsets) for _, offsets in tokens])
+    self._lengths_a = np.concatenate([c.fixed('length_a') for c in features])
+    counts = [len(columns) for columns in features]
+    self._bases = np.cumsum([0, *counts[:-1]])
+    heads = [tasks.tasks[head] for head in task_ids]
+    for head, columns in zip(heads, features):
+      _check_lengths(columns, packing.row_length)
+      _check_labels(head, columns)
+    labels = np.concatenate([c.fixed('label') for c in features])
+    is_score = np.repeat([head.is_regression for head in heads], counts)
+    # The one entry of each target that is not 0.
+    self._channels = np.where(is_score, 0, labels).astype(np.int32)
+    self._values = np.where(is_score, labels, 1).astype(np.float32)
+    self._teacher = None
+    if any(teacher is not None for teacher in teachers):
+      self._teacher = self._gold(np.arange(len(labels)))
+      for head, base, count, teacher in zip(
+        heads, self._bases, counts, teachers
+      ):
+        if teacher is None:
+          continue
+        if teacher.shape != (count, head.num_outputs):
+          raise ValueError(
+            f'{head.name}: the teacher has shape {teacher.shape}, the task'
+            f' {(count, head.num_outputs)}'
+          )
+        self._teacher[base : base + count, : head.num_outputs] = teacher
+
+  def examples(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Heads [N] int32 and rows [N] int64 of the examples of a step."""
+    task, row = self._mix(step)
+    return self._heads[task], row
+
+  def __call__(self, step: int) -> dict[str, np.ndarray]:
+    """The batch of a step; B is a bucket, all hosts together."""
+    task, row = self._mix(step)
+    example = self._bases[task] + row
+    lengths = self._lengths[example]
+    packed, num_rows, slots = self._pack(lengths)
+    begins = self._starts[example]
+    gold = self._gold(example)
+    batch = packing_lib.assemble(
+      packed,
+      (num_rows, self._packing.row_length, slots),
+      _gather([self._tokens[k] for k in task.tolist()], begins, lengths),
+      lengths,
+      self._lengths_a[example],
+      task_id=self._heads[task],
+      target=gold,
+      teacher=gold if self._teacher is None else self._teacher[example],
+      weight=self._mix.weights[task],
+    )
+    index, count = self._process
+    part = slice(index * num_rows // count, (index + 1) * num_rows // count)
+    return {key: value[part] for key, value in batch.items()}
+
+  def _pack(self, lengths: np.ndarray) -> tuple[packing_lib.Packing, int, int]:
+    """The places of the examples, B and S."""
+    if not self._packing.enabled:
+      packed = packing_lib.one_a_row(len(lengths))
+      return packed, packing_lib.bucket(len(lengths), (1,), self._multiple), 1
+    slots = self._packing.slots
+    packed = packing_lib.pack(lengths, self._packing.row_length, slots)
+    num_rows = packing_lib.bucket(
+      packed.num_rows, self._buckets, self._multiple
+    )
+    return packed, num_rows, slots
+
+  def _gold(self, example: np.ndarray) -> np.ndarray:
+    """[n, C] float32: one-hot, or the score in channel 0."""
+    result = np.zeros((len(example), self._num_outputs), np.float32)
+    channels = self._channels[example]
+    result[np.arange(len(example)), channels] = self._values[example]
+    return result
+
+
+def evaluation_batches(
+  features: shards.Columns,
+  task_id: int,
+  num_outputs: int,
+  packing: config.PackingConfig,
+  rows: int,
+) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+  """Every example exactly once, longest first, in batches of one shape.
+
+  Args:
+    features: the columns of one split.
+    task_id: the head that reads it.
+    num_outputs: C.
+    packing: how examples are put into rows.
+    rows: B; the last batch is padded to it.
+
+  Yields:
+    [B, S] int64, the example in each slot, -1 where it is empty; and a batch
+    as for training, with targets of zeros and weights of ones.
+
+  Raises:
+    errors.UserError: an example does not fit into a row.
+  """
+  _check_lengths(features, packing.row_length)
+  values, offsets = features.ragged('input_ids')
+  values, lengths = np.asarray(values), np.diff(offsets)
+  lengths_a = features.fixed('length_a')
+  if packing.enabled:
+    slots = packing.slots
+    packed = packing_lib.pack(lengths, packing.row_length, slots)
+    order = np.argsort(packed.row, kind='stable')
+  else:
+    slots = 1
+    order = np.argsort(-lengths, kind='stable')
+    packed = packing_lib.one_a_row(len(order))
+    packed = packed._replace(row=np.argsort(order))
+  num_batches = -(-packed.num_rows // rows)
+  bounds = np.searchsorted(packed.row[order], rows * np.arange(num_batches + 1))
+  for number in range(num_batches):
+    example = order[bounds[number] : bounds[number + 1]]
+    places = packing_lib.Packing(
+      packed.row[example] - number * rows,
+      packed.slot[example],
+      packed.start[example],
+      rows,
+    )
+    batch = packing_lib.assemble(
+      places,
+      (rows, packing.row_length, slots),
+      _gather([values] * len(example), offsets[example], lengths[example]),
+      lengths[example],
+      lengths_a[example],
+      task_id=np.full(len(example), task_id, np.int32),
+      target=np.zeros((len(example), num_outputs), np.float32),
+      teacher=np.zeros((len(example), num_outputs), np.float32),
+      weight=np.ones(len(example), np.float32),
+    )
+    cell = places.row * slots + places.slot
+    yield packing_lib.spread(cell, example + 1, rows, slots) - 1, batch
+
+
+def _check_lengths(columns: shards.Columns, row_length: int) -> None:
+  lengths = np.diff(columns.ragged('input_ids')[1])
+  if len(lengths) and lengths.max() > row_length:
+    row = int(np.argmax(lengths))
+    raise errors.UserError(
+      f'{columns.uids[row]}: {lengths[row]} tokens do not fit into'
+      f' config.packing.row_length={row_length}; raise it, or lower'
+      ' config.data.max_length'
+    )
+
+
+def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
+  labels = np.asarray(columns.fixed('label'))
+  if task.is_regression:
+    good = (labels >= 0) & (labels <= 1)
+  else:
+    good = np.isin(labels, np.arange(task.num_outputs))
+  if not good.all():
+    row = int(np.argmin(good))
+    raise errors.UserError(
+      f'{columns.uids[row]}: {labels[row]} is no label to train'
+      f' {task.name} on; mend the row in its source'
+    )
+
+
+def _gather(
+  values: Sequence[np.ndarray], begins: np.ndarray, lengths: np.ndarray
+) -> np.ndarray:
+  """The tokens of n examples one after another, each from its own column."""
+  spans = zip(values, begins.tolist(), (begins + lengths).tolist())
+  return np.concatenate([array[begin:end] for array, begin, end in spans])
+
+
+def prefetch(
+  make: Callable[[int], Item], steps: Iterable[int], depth: int
+) -> Iterator[Item]:
+  """Makes `make(step)` for each step in a background thread, in order.
+
+  The thread starts with the first item asked for. It ends when the steps are
+  done, when `make` raises, or when the iterator is closed or forgotten.
+
+  Args:
+    make: called in the thread alone, one call at a time.
+    steps: what to call it with.
+    depth: items made ahead at most, at least 1.
+
+  Yields:
+    The results in the order of the steps.
+
+  Raises:
+    Whatever `make` or `steps` raises, in the place of that item.
+  """
+  results = queue.SimpleQueue()
+  room = threading.Semaphore(depth)
+  closed = threading.Event()
+
+  def work() -> None:
+    try:
+      for step in steps:
+        room.acquire()
+        if closed.is_set():
+          return
+        results.put((make(step), None))
+      results.put((_DONE, None))
+    except BaseException as error:
+      results.put((None, error))
+
+  thread = threading.Thread(target=work, name='prefetch', daemon=True)
+  thread.start()
+  try:
+    while True:
+      item, error = results.get()
+      if error is not None:
+        raise error
+      if item is _DONE:
+        return
+      room.release()
+      yield item
+  finally:
+    closed.set()
+    room.release()
+    thread.join()

@@ -1,0 +1,329 @@
+"""Flat, memory-mapped arrays over the records of a shard set.
+
+Decoding a record costs some 20 µs, so it is done once: the values of all rows
+go, one after the other, into a file a field, and where rows differ in length
+their offsets into another. `index.json` beside them names the digest of the
+manifest they were decoded from and each file's size and sha256. Columns are a
+cache: whatever does not match is decoded again, never trusted.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+from pathlib import Path
+import secrets
+import shutil
+from typing import BinaryIO
+from typing import Literal
+from typing import overload
+
+import numpy as np
+
+from bam_jax import errors
+from bam_jax import files as files_lib
+from bam_jax.data import tfrecord
+
+_INDEX = 'index.json'
+_CHUNK_ROWS = 1024
+_OFFSET_TYPE = np.dtype('<i8')
+# Type in the columns, by the type of the field.
+_TYPES = {
+  'bytes': np.dtype('u1'),
+  'int': np.dtype('<i4'),
+  'float': np.dtype('<f4'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One value of every row.
+
+  Attributes:
+    name: of the feature in the records, and of its column files.
+    dtype: `int` (within int32), `float` (float32), or `bytes`: one string,
+      UTF-8.
+    width: numbers a row; None where rows differ; 1 for `bytes`.
+  """
+
+  name: str
+  dtype: Literal['int', 'float', 'bytes']
+  width: int | None
+
+  def __str__(self) -> str:
+    return f'{self.name} ({self.dtype} x {self.width or "any"})'
+
+  @property
+  def has_offsets(self) -> bool:
+    """Whether rows differ in length."""
+    return self.dtype == 'bytes' or self.width is None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """The verified shard set that columns are made from.
+
+  Attributes:
+    directory: of the set.
+    fields: what every record holds.
+    parts: the TFRecord files and the number of records in each.
+    digest: of the manifest.
+  """
+
+  directory: Path
+  fields: tuple[Field, ...]
+  parts: tuple[tuple[Path, int], ...]
+  digest: str
+
+  @property
+  def columns(self) -> Path:
+    return self.directory / 'columns'
+
+  def column_types(self) -> dict[str, np.dtype]:
+    """File name -> type, of everything in the folder but its index."""
+    result = {}
+    for field in self.fields:
+      result[f'{field.name}.values'] = _TYPES[field.dtype]
+      if field.has_offsets:
+        result[f'{field.name}.offsets'] = _OFFSET_TYPE
+    return result
+
+
+class Columns:
+  """N verified rows as flat, memory-mapped, read-only arrays.
+
+  Attributes:
+    fingerprint: what the rows were made from, by part.
+    metadata: what travels with them, such as the label names.
+  """
+
+  def __init__(
+    self,
+    source: Source,
+    fingerprint: Mapping[str, object],
+    metadata: Mapping[str, object],
+  ):
+    """Maps the columns of a shard set, decoding its records if need be.
+
+    Raises:
+      errors.UserError: a record is damaged or is not as the manifest says, or
+        the columns can't be written.
+    """
+    self.fingerprint = dict(fingerprint)
+    self.metadata = dict(metadata)
+    self._fields = {field.name: field for field in source.fields}
+    self._rows = sum(count for _, count in source.parts)
+    try:
+      if not _match(source):
+        _build(source)
+      self._arrays = {
+        name: _map(source.columns / name, dtype)
+        for name, dtype in source.column_types().items()
+      }
+    except OSError as e:
+      raise errors.UserError(
+        f'{source.columns}: cannot be written or mapped: {e.strerror}; give'
+        ' permission or free some space'
+      ) from e
+
+  def __len__(self) -> int:
+    return self._rows
+
+  @property
+  def uids(self) -> Sequence[str]:
+    """[N] strings, decoded when asked for."""
+    return _Uids(*self.ragged('uid'))
+
+  def fixed(self, name: str) -> np.ndarray:
+    """A field of one width: [N] if that is 1, else [N, width]."""
+    values, width = self._arrays[f'{name}.values'], self._fields[name].width
+    return values if width == 1 else values.reshape(-1, width)
+
+  def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A field whose rows differ in length.
+
+    Returns:
+      The values of all rows, one after the other, and offsets [N + 1] int64:
+      row i is `values[offsets[i]:offsets[i + 1]]`.
+    """
+    return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
+
+
+class _Uids(Sequence[str]):
+  """Strings decoded only when asked for, over memory-mapped UTF-8."""
+
+  def __init__(self, values: np.ndarray, offsets: np.ndarray):
+    self._values = values
+    self._offsets = offsets
+
+  def __len__(self) -> int:
+    return len(self._offsets) - 1
+
+  @overload
+  def __getitem__(self, index: int) -> str: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> list[str]: ...
+
+  def __getitem__(self, index):
+    rows = range(len(self))[index]
+    if isinstance(index, slice):
+      return [self[row] for row in rows]
+    start, end = self._offsets[rows : rows + 2]
+    return bytes(self._values[start:end]).decode()
+
+  def __iter__(self) -> Iterator[str]:
+    for first in range(0, len(self), _CHUNK_ROWS):
+      ends = self._offsets[first : first + _CHUNK_ROWS + 1].tolist()
+      block = bytes(self._values[ends[0] : ends[-1]])
+      for start, end in itertools.pairwise(ends):
+        yield block[start - ends[0] : end - ends[0]].decode()
+
+
+def measure(path: Path) -> tuple[int, str]:
+  """Size in bytes and sha256 of a file."""
+  with path.open('rb') as file:
+    sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+    return file.tell(), sha256
+
+
+def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+  if path.stat().st_size == 0:
+    return np.zeros(0, dtype)  # No system maps an empty file.
+  return np.memmap(path, dtype, 'r')
+
+
+def _match(source: Source) -> bool:
+  """Whether the columns are there, as they were written, from this manifest."""
+  try:
+    index = files_lib.read_json(source.columns / _INDEX)
+    files = {
+      name: list(measure(source.columns / name))
+      for name in source.column_types()
+    }
+  except (OSError, errors.UserError):
+    return False
+  return index == {'manifest': source.digest, 'files': files}
+
+
+def _build(source: Source) -> None:
+  """Decodes all records into a folder that then takes the columns' place."""
+  columns = source.columns
+  temporary = columns.with_name(f'{columns.name}.tmp-{secrets.token_hex(4)}')
+  temporary.mkdir()
+  try:
+    index = {'manifest': source.digest, 'files': _fill(source, temporary)}
+    files_lib.write_json(temporary / _INDEX, index)
+    # Another process may have built the same meanwhile.
+    if columns.exists() and not _match(source):
+      shutil.rmtree(columns)
+    try:
+      temporary.rename(columns)
+    except OSError:
+      if not _match(source):
+        raise
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _fill(source: Source, folder: Path) -> dict[str, list[object]]:
+  """Writes the column files; returns size and sha256 by name."""
+  with contextlib.ExitStack() as stack:
+    sinks = {
+      name: _Sink(stack.enter_context((folder / name).open('wb')))
+      for name in source.column_types()
+    }
+    ends = {field.name: 0 for field in source.fields if field.has_offsets}
+    for name in ends:
+      sinks[f'{name}.offsets'].append(np.zeros(1, _OFFSET_TYPE))
+    for path, count in source.parts:
+      for first, rows in _chunks(path, count):
+        for field in source.fields:
+          try:
+            values, lengths = _flatten(field, [row[field.name] for row in rows])
+          except (KeyError, ValueError) as e:
+            raise errors.UserError(
+              f'{path}: a record from {first} to {first + len(rows) - 1} does'
+              f' not hold {field} alone ({e}); remove the folder and run the'
+              ' same command again'
+            ) from e
+          sinks[f'{field.name}.values'].append(values)
+          if field.has_offsets:
+            offsets = ends[field.name] + np.cumsum(lengths, dtype=_OFFSET_TYPE)
+            sinks[f'{field.name}.offsets'].append(offsets)
+            ends[field.name] = int(offsets[-1])
+  return {
+    name: [sink.bytes, sink.sha256.hexdigest()] for name, sink in sinks.items()
+  }
+
+
+class _Sink:
+  """A file that arrays are appended to, measured on the way."""
+
+  def __init__(self, file: BinaryIO):
+    self._file = file
+    self.bytes = 0
+    self.sha256 = hashlib.sha256()
+
+  def append(self, array: np.ndarray) -> None:
+    data = array.data
+    self._file.write(data)
+    self.sha256.update(data)
+    self.bytes += data.nbytes
+
+
+def _chunks(
+  path: Path, count: int
+) -> Iterator[tuple[int, list[Mapping[str, np.ndarray | list[bytes]]]]]:
+  """Decoded records of a file, some thousand at a time, and the first's number.
+
+  Raises:
+    errors.UserError: a record is damaged, or there are not `count` of them.
+  """
+  records = tfrecord.read(path)
+  first = 0
+  while chunk := list(itertools.islice(records, _CHUNK_ROWS)):
+    try:
+      yield first, [tfrecord.decode(record) for record in chunk]
+    except ValueError as e:
+      raise errors.UserError(
+        f'{path}: a record from {first} to {first + len(chunk) - 1} {e};'
+        ' remove the folder and run the same command again'
+      ) from e
+    first += len(chunk)
+  if first != count:
+    raise errors.UserError(
+      f'{path}: holds {first} records, the manifest says {count}; remove the'
+      ' folder and run the same command again'
+    )
+
+
+def _flatten(
+  field: Field, cells: Sequence[np.ndarray | list[bytes]]
+) -> tuple[np.ndarray, np.ndarray]:
+  """The values of some rows, one after the other, and each row's length.
+
+  Raises:
+    ValueError: a cell is not of the field's type or width.
+  """
+  lengths = np.fromiter(map(len, cells), np.int64, len(cells))
+  if field.width is not None and (lengths != field.width).any():
+    wrong = lengths[lengths != field.width][0]
+    raise ValueError(f'{wrong} values in place of {field.width}')
+  if field.dtype == 'bytes':
+    if not all(isinstance(cell, list) for cell in cells):
+      raise ValueError('numbers in place of bytes')
+    strings = [cell[0] for cell in cells]
+    lengths = np.fromiter(map(len, strings), np.int64, len(cells))
+    return np.frombuffer(b''.join(strings), np.uint8), lengths
+  values = np.concatenate(cells)
+  # int64 and float32 exactly; anything mixed in promotes to another type.
+  if values.dtype != (np.int64 if field.dtype == 'int' else np.float32):
+    raise ValueError('values of another type')
+  result = values.astype(_TYPES[field.dtype])
+  if field.dtype == 'int' and (result != values).any():
+    raise ValueError('an integer outside int32')
+  return result, lengths

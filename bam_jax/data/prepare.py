@@ -1,0 +1,80 @@
+"""From raw rows to a verified shard set of features."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from bam_jax import config as config_lib
+from bam_jax.data import features
+from bam_jax.data import shards
+from bam_jax.data import sources
+from bam_jax.tasks import task as task_lib
+
+
+def feature_fingerprint(
+  task: task_lib.Task,
+  split: str,
+  data: config_lib.DataConfig,
+  tokenizer: features.Tokenizer,
+) -> dict[str, object]:
+  """What decides the features of one split; reads every raw row."""
+  return {
+    'rows': sources.rows_digest(sources.read(task, split, data)),
+    'task': task.definition(),
+    'tokenizer': tokenizer.fingerprint,
+    'max_length': data.max_length,
+    'swap': _is_swapped(task, split, data),
+  }
+
+
+def prepare(
+  task: task_lib.Task,
+  split: str,
+  data: config_lib.DataConfig,
+  tokenizer: features.Tokenizer,
+  directory: Path,
+) -> shards.Columns:
+  """The features of one split, written unless they are there already.
+
+  Args:
+    task: the task.
+    split: one of its tables.
+    data: where the rows are, and their longest length.
+    tokenizer: turns texts into ids.
+    directory: of the shard set.
+
+  Returns:
+    One row an example, in the order of the raw file; swapped copies after.
+
+  Raises:
+    errors.UserError: the raw rows are unusable, or the shard set that is there
+      is damaged or was made from something else.
+  """
+  fingerprint = feature_fingerprint(task, split, data, tokenizer)
+  if not shards.exists(directory):
+    rows = features.featurize(
+      sources.read(task, split, data),
+      task,
+      tokenizer,
+      data.max_length,
+      _is_swapped(task, split, data),
+    )
+    shards.write(
+      directory,
+      shards.FEATURES,
+      (row._asdict() for row in rows),
+      fingerprint,
+      metadata=label_metadata(task),
+      shard_rows=data.shard_rows,
+    )
+  return shards.open(directory, shards.FEATURES, fingerprint)
+
+
+def label_metadata(task: task_lib.Task) -> Mapping[str, object]:
+  """What must travel with anything that speaks of the task's outputs."""
+  return {'task': task.name, 'labels': list(task.labels)}
+
+
+def _is_swapped(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> bool:
+  return split == task.train_split and task.name in data.swap

@@ -1,0 +1,179 @@
+"""From the names in a configuration to the tasks themselves."""
+
+from collections.abc import Mapping
+import difflib
+import math
+import re
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import sources
+from bam_jax.tasks import demo
+from bam_jax.tasks import glue
+from bam_jax.tasks import metrics
+from bam_jax.tasks import task as task_lib
+
+# By kind; a task without metrics of its own gets its kind's defaults.
+_METRICS = {
+  'classification': ('accuracy', 'f1', 'matthews'),
+  'regression': ('pearson', 'spearman'),
+}
+_DEFAULT_METRICS = {
+  'classification': ('accuracy',),
+  'regression': ('pearson', 'spearman'),
+}
+# A name stands in uids ('/' and '~' are theirs), file names and config keys.
+_NAME = re.compile(r'[A-Za-z0-9_-]+')
+
+
+def resolve(config: config_lib.Config) -> task_lib.TaskTable:
+  """The tasks of a configuration, in the order of `config.tasks`.
+
+  Names are looked up among the GLUE tasks, the demo tasks and
+  `config.custom_tasks`; every custom task is checked, used or not.
+
+  Raises:
+    errors.UserError: an unknown name, a custom task that shadows another or
+      does not hold together, a swapped task that has no pairs, or GLUE tasks
+      without a folder to read them from.
+  """
+  known = glue.TASKS | demo.TASKS
+  custom = {}
+  for name, task_config in config.custom_tasks.items():
+    if name in known:
+      raise errors.UserError(
+        f'config.custom_tasks.{name}: {name!r} is a task of the package; give'
+        ' yours another name'
+      )
+    custom[name] = _custom(name, task_config)
+  known = known | custom
+  table = task_lib.TaskTable(tuple(_find(name, known) for name in config.tasks))
+  for name in config.data.swap:
+    if not table[name].is_pair:
+      raise errors.UserError(
+        f'config.data.swap: {name!r} has one text a row; name tasks of text'
+        ' pairs'
+      )
+  official = [name for name in table.names if name in glue.TASKS]
+  if config.data.source == 'tsv' and not config.data.dir and official:
+    raise errors.UserError(
+      f'config.data.dir is empty but {official[0]!r} is read from it; set it'
+      f' to the folder of the GLUE files ({sources.HOW_TO_GET_GLUE})'
+    )
+  return table
+
+
+def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
+  if name in known:
+    return known[name]
+  near = difflib.get_close_matches(name, known, 1, 0.0)[0]
+  raise errors.UserError(
+    f'config.tasks: {name!r} is no task; the nearest is {near!r}, and your'
+    f' own are declared under config.custom_tasks'
+  )
+
+
+def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
+  """The task that a declaration under `config.custom_tasks` describes."""
+  where = f'config.custom_tasks.{name}'
+
+  def require(condition: bool, key: str, message: str) -> None:
+    if not condition:
+      raise errors.UserError(f'{where}{key}: {message}')
+
+  require(
+    _NAME.fullmatch(name) is not None,
+    '',
+    f'{name!r} is no task name; use letters, digits, _ and - only',
+  )
+  require(
+    len(config.text) in (1, 2),
+    '.text',
+    f'{config.text} names {len(config.text)} columns; give one, or two for'
+    ' pairs',
+  )
+  for key in ('train', 'dev'):
+    require(
+      getattr(config, key) != '',
+      f'.{key}',
+      'empty; give a file, below config.data.dir or absolute',
+    )
+  regression = config.kind == 'regression'
+  if regression:
+    low, high = config.scale
+    require(
+      not config.labels,
+      '.labels',
+      f'{config.labels} given for a regression task; leave it empty and give'
+      ' scale',
+    )
+    require(
+      math.isfinite(low) and math.isfinite(high) and low < high,
+      '.scale',
+      f'{config.scale} must be the lowest and the highest score',
+    )
+  else:
+    require(
+      len(set(config.labels)) == len(config.labels) >= 2,
+      '.labels',
+      f'{config.labels} must be two or more different labels, as in the files',
+    )
+  for metric in config.metrics:
+    require(
+      metric in _METRICS[config.kind] and metric in metrics.METRICS,
+      '.metrics',
+      f'{metric!r} is none of {", ".join(_METRICS[config.kind])}, the metrics'
+      f' of a {config.kind} task',
+    )
+    require(
+      metric != 'f1' or len(config.labels) == 2,
+      '.metrics',
+      f"'f1' needs two labels, not {len(config.labels)}; give accuracy or"
+      ' matthews',
+    )
+  chosen = config.metrics or _DEFAULT_METRICS[config.kind]
+  text = tuple(_column(config, where, 'text', item) for item in config.text)
+  label = _column(config, where, 'label', config.label)
+
+  def table(file: str, label: int | str | None) -> task_lib.Table:
+    return task_lib.Table(
+      file=file,
+      text=text,
+      label=label,
+      header=config.header,
+      format=config.format,
+    )
+
+  tables = {
+    'train': table(config.train, label),
+    'dev': table(config.dev, label),
+  }
+  if config.test:
+    tables['test'] = table(config.test, None)
+  return task_lib.Task(
+    name=name,
+    kind=config.kind,
+    metrics=chosen,
+    # The paper reports Spearman for the one regression task that it has.
+    paper_metric='spearman' if 'spearman' in chosen else chosen[0],
+    glue_metrics=chosen,
+    tables=tables,
+    labels=config.labels,
+    scale=config.scale,
+    test_splits=('test',) if config.test else (),
+  )
+
+
+def _column(
+  config: config_lib.TaskConfig, where: str, key: str, value: str
+) -> int | str:
+  """A column's name, or its number where the files name no columns."""
+  if config.format == 'jsonl' or config.header:
+    return value
+  try:
+    return int(value)
+  except ValueError:
+    raise errors.UserError(
+      f'{where}.{key}: {value!r} is no column number, and header=False says'
+      ' that the files name no columns; count from 0'
+    ) from None

@@ -1,0 +1,365 @@
+"""A shard set: TFRecord files, a manifest, and columns to read them by.
+
+    DIR/part-00000-of-00002.tfrecord   tf.train.Example records
+    DIR/manifest.json                  written last: what the set holds
+    DIR/columns/                       the rows as flat arrays: a cache
+
+The manifest tells the fields, the size and sha256 of every file, the
+fingerprint (named parts: whatever decided the content) and free metadata. Its
+`digest` is the sha256 of all the rest in canonical JSON. Nothing is used before
+all of that agrees.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+from pathlib import Path
+import re
+import secrets
+import shutil
+
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import files as files_lib
+from bam_jax.data import columns as columns_lib
+from bam_jax.data import tfrecord
+
+Field = columns_lib.Field
+Columns = columns_lib.Columns
+
+FEATURES = (
+  Field('uid', 'bytes', 1),
+  Field('input_ids', 'int', None),
+  Field('length_a', 'int', 1),
+  Field('label', 'float', 1),
+)
+
+_VERSION = 1
+_MANIFEST = 'manifest.json'
+_PART = re.compile(r'part-\d{5,}-of-\d{5,}\.tfrecord')
+_OWN = re.compile(rf'manifest\.json|columns(\.tmp-\w+)?|{_PART.pattern}')
+_AGAIN = 'remove the folder and run the same command again'
+
+
+def logits_fields(width: int) -> tuple[Field, ...]:
+  """The fields of a set of logits, `width` numbers a row."""
+  return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+  """One TFRecord file, as the manifest tells it."""
+
+  name: str
+  records: int
+  bytes: int
+  sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Manifest:
+  fields: tuple[Field, ...]
+  files: tuple[_Part, ...]
+  fingerprint: dict[str, object]
+  metadata: dict[str, object]
+  digest: str
+
+
+def write(
+  directory: str | os.PathLike,
+  fields: Sequence[Field],
+  records: Iterable[Mapping[str, object]],
+  fingerprint: Mapping[str, object],
+  metadata: Mapping[str, object] | None = None,
+  shard_rows: int = 65536,
+) -> None:
+  """Writes a shard set, all or nothing.
+
+  The files are made in a folder beside `directory`, named `DIRECTORY.tmp-…`,
+  which takes its place by a rename when it is complete and on the disk. An
+  exception leaves what was there before. A killed process may leave that
+  folder beside, which nothing reads, but never a half set in place.
+
+  Args:
+    directory: of the set; a set that is there is replaced.
+    fields: what every record holds, no more and no less.
+    records: rows, consumed as a stream: str for a `bytes` field, else a number
+      or a 1-D array.
+    fingerprint: JSON values by name that decide the content.
+    metadata: JSON values that travel with the set.
+    shard_rows: records a file, at least 1.
+
+  Raises:
+    errors.UserError: the folder can't be written or holds other files, or there
+      is no record. What `records` raises passes unchanged.
+    ValueError: a record does not have these fields.
+  """
+  directory = Path(directory)
+  temporary = _beside(directory, 'tmp')
+  with _told(directory):
+    _check_replaceable(directory)
+    temporary.mkdir(parents=True)
+  try:
+    encoded = (_encode(fields, n, row) for n, row in enumerate(records))
+    parts = _write_parts(directory, temporary, encoded, shard_rows)
+    manifest = {
+      'version': _VERSION,
+      'fields': [dataclasses.asdict(field) for field in fields],
+      'rows': sum(part.records for part in parts),
+      'files': [dataclasses.asdict(part) for part in parts],
+      'fingerprint': dict(fingerprint),
+      'metadata': dict(metadata or {}),
+    }
+    manifest['digest'] = config_lib.digest(manifest)
+    files_lib.write_json(temporary / _MANIFEST, manifest)
+    with _told(directory):
+      _replace(directory, temporary)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def exists(directory: str | os.PathLike) -> bool:
+  """Whether a complete set is there, made from whatever."""
+  return (Path(directory) / _MANIFEST).is_file()
+
+
+def is_fresh(
+  directory: str | os.PathLike, fingerprint: Mapping[str, object]
+) -> bool:
+  """Whether a set with a sound manifest and this very fingerprint is there.
+
+  The records themselves are verified by `open`.
+  """
+  try:
+    manifest = _read_manifest(Path(directory))
+  except errors.UserError:
+    return False
+  return manifest.fingerprint == _as_json(fingerprint)
+
+
+def open(
+  directory: str | os.PathLike,
+  fields: Sequence[Field],
+  fingerprint: Mapping[str, object] | None,
+) -> Columns:
+  """Verifies a shard set and opens it as memory-mapped columns.
+
+  Every file's size and sha256 is compared with the manifest. The first opening
+  decodes the records, their checksums checked, in chunks of bounded memory into
+  `directory/columns`; later ones map those files if they are as written.
+
+  Args:
+    directory: of the set.
+    fields: what the set must hold.
+    fingerprint: what it must have been made from; None: anything.
+
+  Raises:
+    errors.UserError: no set is there; it was made from something else (tells
+      which parts differ); it holds other fields; a file is missing, is damaged
+      or has not the records that the manifest says.
+  """
+  directory = Path(directory)
+  manifest = _read_manifest(directory)
+  if fingerprint is not None:
+    _check_fingerprint(directory, manifest, fingerprint)
+  if manifest.fields != tuple(fields):
+    raise errors.UserError(
+      f'{directory}: holds {", ".join(map(str, manifest.fields))} where'
+      f' {", ".join(map(str, fields))} is wanted; {_AGAIN}'
+    )
+  for part in manifest.files:
+    _check_part(directory / part.name, part)
+  source = columns_lib.Source(
+    directory,
+    manifest.fields,
+    tuple((directory / part.name, part.records) for part in manifest.files),
+    manifest.digest,
+  )
+  return Columns(source, manifest.fingerprint, manifest.metadata)
+
+
+def _encode(
+  fields: Sequence[Field], number: int, row: Mapping[str, object]
+) -> bytes:
+  if len(row) != len(fields):
+    raise ValueError(f'row {number} has the fields {list(row)}')
+  features = {}
+  for field in fields:
+    value = row[field.name]
+    if field.dtype == 'bytes':
+      features[field.name] = [value.encode()]
+      continue
+    values = value if isinstance(value, np.ndarray) else np.array([value])
+    if field.dtype == 'float' and values.dtype.kind in 'iu':
+      values = values.astype(np.float32)
+    kind = 'iu' if field.dtype == 'int' else 'f'
+    if values.dtype.kind not in kind or field.width not in (None, len(values)):
+      raise ValueError(f'row {number}: {value!r} is no {field}')
+    features[field.name] = values
+  return tfrecord.encode(features)
+
+
+def _write_parts(
+  directory: Path, temporary: Path, records: Iterator[bytes], shard_rows: int
+) -> list[_Part]:
+  """Writes the TFRecord files; how many there are is known only afterwards."""
+  counts = []
+  for first in records:
+    rows = itertools.chain([first], itertools.islice(records, shard_rows - 1))
+    path = temporary / f'part-{len(counts):05d}'
+    counts.append(tfrecord.write(path, rows))
+  if not counts:
+    raise errors.UserError(
+      f'{directory}: there is no row to write; look at the source of the rows'
+    )
+  parts = []
+  with _told(directory):
+    for index, count in enumerate(counts):
+      name = f'part-{index:05d}-of-{len(counts):05d}.tfrecord'
+      path = (temporary / f'part-{index:05d}').rename(temporary / name)
+      parts.append(_Part(name, count, *columns_lib.measure(path)))
+  return parts
+
+
+def _check_replaceable(directory: Path) -> None:
+  """Refuses to replace a folder in which someone keeps other things."""
+  if not directory.exists():
+    return
+  for entry in sorted(directory.iterdir()):
+    if not _OWN.fullmatch(entry.name):
+      raise errors.UserError(
+        f'{directory}: holds {entry.name}, which belongs to no shard set;'
+        ' choose another folder or empty this one'
+      )
+
+
+def _replace(directory: Path, temporary: Path) -> None:
+  """Puts the new folder in the place of the old one.
+
+  A folder that is not empty can't be renamed over, so the old one steps aside
+  first and comes back should the second rename fail.
+  """
+  _sync_folder(temporary)
+  old = _beside(directory, 'old')
+  if directory.exists():
+    directory.rename(old)
+  try:
+    temporary.rename(directory)
+  except OSError:
+    if old.exists():
+      old.rename(directory)
+    raise
+  _sync_folder(directory.parent)
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(directory: Path, kind: str) -> Path:
+  """A new sibling: on the same file system, so that a rename is atomic."""
+  return directory.with_name(f'{directory.name}.{kind}-{secrets.token_hex(4)}')
+
+
+def _sync_folder(directory: Path) -> None:
+  """Forces new names and renames within a folder to the disk."""
+  descriptor = os.open(directory, os.O_RDONLY)
+  try:
+    os.fsync(descriptor)
+  finally:
+    os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _told(directory: Path) -> Iterator[None]:
+  """Turns the file system's errors into one line that names the folder."""
+  try:
+    yield
+  except OSError as e:
+    raise errors.UserError(
+      f'{directory}: cannot be written: {e.strerror}; give permission, free'
+      ' some space or choose another folder'
+    ) from e
+
+
+def _read_manifest(directory: Path) -> _Manifest:
+  path = directory / _MANIFEST
+  if not exists(directory):
+    raise errors.UserError(
+      f'{directory}: holds no {_MANIFEST}, so no complete shard set; run the'
+      ' command that writes it'
+    )
+  raw = files_lib.read_json(path)
+  try:
+    digest = raw.pop('digest')
+    if digest != config_lib.digest(raw):
+      raise ValueError('its digest is not that of its content')
+    if raw['version'] != _VERSION:
+      raise ValueError(f'its version is {raw["version"]}, not {_VERSION}')
+    manifest = _Manifest(
+      fields=tuple(Field(**field) for field in raw['fields']),
+      files=tuple(_Part(**part) for part in raw['files']),
+      fingerprint=dict(raw['fingerprint']),
+      metadata=dict(raw['metadata']),
+      digest=digest,
+    )
+    for part in manifest.files:
+      # A name alone: a path could lead anywhere on the machine.
+      if not _PART.fullmatch(part.name):
+        raise ValueError(f'{part.name!r} is no file name of a shard set')
+    if raw['rows'] != sum(part.records for part in manifest.files):
+      raise ValueError(f'its files do not add up to {raw["rows"]} rows')
+  except (AttributeError, KeyError, TypeError, ValueError) as e:
+    raise errors.UserError(
+      f'{path}: is no manifest of this version, or damaged ({e}); {_AGAIN}'
+    ) from e
+  return manifest
+
+
+def _check_part(path: Path, part: _Part) -> None:
+  try:
+    size, sha256 = columns_lib.measure(path)
+  except OSError as e:
+    raise errors.UserError(
+      f'{path}: cannot be read: {e.strerror}; {_AGAIN}'
+    ) from e
+  if (size, sha256) != (part.bytes, part.sha256):
+    raise errors.UserError(
+      f'{path}: is damaged: {size} bytes of sha256 {sha256[:12]}…, where the'
+      f' manifest says {part.bytes} of {str(part.sha256)[:12]}…; {_AGAIN}'
+    )
+
+
+def _as_json(value: object) -> object:
+  """What a value becomes in a manifest: tuples turn into lists."""
+  return json.loads(json.dumps(value))
+
+
+def _check_fingerprint(
+  directory: Path, manifest: _Manifest, fingerprint: Mapping[str, object]
+) -> None:
+  """Raises, naming the parts that differ."""
+  wanted = _as_json(dict(fingerprint))
+  if manifest.fingerprint == wanted:
+    return
+  there = config_lib.flatten(manifest.fingerprint)
+  here = config_lib.flatten(wanted)
+
+  def tell(values: Mapping[str, object], name: str) -> str:
+    text = json.dumps(values[name]) if name in values else 'absent'
+    return text if len(text) <= 40 else f'{text[:16]}…'
+
+  parts = [
+    f'{name} was {tell(there, name)} and is now {tell(here, name)}'
+    for name in sorted(there.keys() | here.keys())
+    if tell(there, name) != tell(here, name)
+  ]
+  raise errors.UserError(
+    f'{directory}: was made from something else: {"; ".join(parts)}. Go back'
+    f' to what it was made from, or {_AGAIN}'
+  )

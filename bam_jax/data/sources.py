@@ -1,0 +1,264 @@
+"""Readers of the raw rows: one signature, and equal uids from every source."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import hashlib
+import json
+import logging
+import pathlib
+from typing import NamedTuple
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import labels
+from bam_jax.data import tfds_source
+from bam_jax.tasks import demo
+from bam_jax.tasks import task as task_lib
+
+HOW_TO_GET_GLUE = (
+  "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
+  ' set config.data.source=tfds'
+)
+
+_log = logging.getLogger(__name__)
+
+
+class _Row(NamedTuple):
+  """A raw row: its index among the data lines, and its line, from 1."""
+
+  index: int
+  line: int
+  text: tuple[str, ...]
+  label: str | None
+
+
+def read(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> Iterator[task_lib.Example]:
+  """Streams the examples of a split in the order of the raw file.
+
+  The index of a uid counts the data lines of the raw file from 0: neither the
+  header nor an empty line, which Python's `csv` (and hence TFDS) passes over
+  as well, but malformed rows, even those that are skipped.
+
+  Args:
+    task: the task.
+    split: one of `task.tables`.
+    data: where the files are; `data.source` decides for tables that TFDS has.
+
+  Yields:
+    At least one example; labels are class indices, or scores in the task's own
+    scale, and None where the table has no label column.
+
+  Raises:
+    errors.UserError: no such split or file, nothing in it, or a row that
+      cannot be read.
+  """
+  if split not in task.tables:
+    raise errors.UserError(
+      f'task {task.name!r} has no split {split!r}; it has'
+      f' {", ".join(task.tables)}'
+    )
+  source = _source(task, split, data)
+  if source == 'generated':
+    yield from demo.generate(task.name, split)
+  elif source == 'tfds':
+    yield from tfds_source.read(task, split, data)
+  else:
+    yield from _read_file(task, split, _path(task, split, data))
+
+
+def is_present(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> bool:
+  """Whether a split's file is there at all, readable or not."""
+  source = _source(task, split, data)
+  if source == 'tfds':
+    return tfds_source.is_present(task, split, data)
+  return source == 'generated' or _path(task, split, data).is_file()
+
+
+def _source(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> str:
+  """`tfds`, or the format of the split's table."""
+  table = task.tables[split]
+  return 'tfds' if data.source == 'tfds' and table.tfds else table.format
+
+
+def _path(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> pathlib.Path:
+  """As the user wrote it: below `data.dir`, or absolute."""
+  return pathlib.Path(data.dir, task.tables[split].file)
+
+
+def rows_digest(examples: Iterable[task_lib.Example]) -> str:
+  """sha256 of the examples as canonical JSON lines, hexadecimal."""
+  digest = hashlib.sha256()
+  encode = json.JSONEncoder(separators=(',', ':')).encode
+  for example in examples:
+    digest.update(encode(example).encode() + b'\n')
+  return digest.hexdigest()
+
+
+def _read_file(
+  task: task_lib.Task, split: str, path: pathlib.Path
+) -> Iterator[task_lib.Example]:
+  """The examples of a TSV or JSONL file."""
+  table = task.tables[split]
+  remedy = (
+    HOW_TO_GET_GLUE
+    if table.tfds
+    else f'mend config.data.dir or config.custom_tasks.{task.name}'
+  )
+  rows = _tsv if table.format == 'tsv' else _jsonl
+  last = None
+  try:
+    for last in rows(path, table):
+      text_b = last.text[1] if len(last.text) == 2 else None
+      label = (
+        None
+        if last.label is None
+        else labels.parse(task, last.label, f'{path}:{last.line}')
+      )
+      uid = f'{task.name}/{split}/{last.index}'
+      yield task_lib.Example(uid, last.text[0], text_b, label)
+  except OSError as error:
+    raise errors.UserError(f'{path}: {error.strerror}; {remedy}') from None
+  except UnicodeDecodeError as error:
+    raise errors.UserError(
+      f'{path}:{_broken_line(path)}: no UTF-8 ({error.reason}); convert the'
+      ' file to UTF-8'
+    ) from None
+  if last is None:
+    raise errors.UserError(f'{path}: no usable row; {remedy}')
+
+
+def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+  """Line numbers from 1, and the lines that are not empty."""
+  # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
+  # MRPC's files start with.
+  with path.open(encoding='utf-8-sig') as file:
+    for number, line in enumerate(file, 1):
+      line = line.removesuffix('\n')
+      if line:
+        yield number, line
+
+
+def _broken_line(path: pathlib.Path) -> int:
+  """Number of the first line that is not UTF-8; decoding by blocks hides it."""
+  for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    try:
+      line.decode()
+    except UnicodeDecodeError:
+      return number
+  raise AssertionError(f'{path} changed while it was read')
+
+
+def _tsv(path: pathlib.Path, table: task_lib.Table) -> Iterator[_Row]:
+  """Rows of a file without quoting: a quotation mark is a character."""
+  width, text, label = 0, [], None
+  index = skipped = 0
+  for line, content in _lines(path):
+    fields = content.split('\t')
+    if not width:
+      width = len(fields)
+      where = f'{path}:{line}'
+      text = [_column(c, fields, table.header, where) for c in table.text]
+      if table.label is not None:
+        label = _column(table.label, fields, table.header, where)
+      if table.header:
+        continue
+    # TFDS leaves out rows without a value for a label too.
+    broken = len(fields) != width or (label is not None and not fields[label])
+    if broken and table.skip_malformed:
+      skipped += 1
+    elif len(fields) != width:
+      raise errors.UserError(
+        f'{path}:{line}: {len(fields)} columns where the first line has'
+        f' {width}; mend the row'
+      )
+    else:
+      yield _Row(
+        index,
+        line,
+        tuple(fields[c] for c in text),
+        None if label is None else fields[label],
+      )
+    index += 1
+  if skipped:
+    _log.info('%s: skipped %d malformed rows of %d', path, skipped, index)
+
+
+def _column(
+  column: int | str, first: Sequence[str], header: bool, where: str
+) -> int:
+  """Number of a column that is given by name or number.
+
+  Args:
+    column: a name of the header, or a number, from the end if negative.
+    first: the fields of the first line.
+    header: whether they are names.
+    where: file and line, for the error.
+  """
+  if isinstance(column, str):
+    if not header or column not in first:
+      raise errors.UserError(
+        f'{where}: no column {column!r}; the first line has {", ".join(first)}'
+      )
+    return first.index(column)
+  if not -len(first) <= column < len(first):
+    raise errors.UserError(
+      f'{where}: no column {column}; the first line has {len(first)}, counted'
+      ' from 0'
+    )
+  return column
+
+
+def _jsonl(path: pathlib.Path, table: task_lib.Table) -> Iterator[_Row]:
+  """Rows of a file with one JSON object a line."""
+  for index, (line, content) in enumerate(_lines(path)):
+    where = f'{path}:{line}'
+    try:
+      row = json.loads(content)
+    except json.JSONDecodeError as error:
+      raise errors.UserError(
+        f'{where}: no JSON ({error.msg} at column {error.colno}); mend the row'
+      ) from None
+    if not isinstance(row, dict):
+      raise errors.UserError(
+        f'{where}: a {type(row).__name__}; give one JSON object a line'
+      )
+    text = tuple(_text(row, name, where) for name in table.text)
+    label = None
+    if table.label is not None:
+      label = _field(row, table.label, where)
+      # A number, true or null reads as it is written in JSON.
+      label = label if isinstance(label, str) else json.dumps(label)
+    yield _Row(index, line, text, label)
+
+
+def _field(row: dict, name: int | str, where: str) -> object:
+  if name not in row:
+    raise errors.UserError(
+      f'{where}: no field {name!r}; the object has {", ".join(row)}'
+    )
+  return row[name]
+
+
+def _text(row: dict, name: int | str, where: str) -> str:
+  text = _field(row, name, where)
+  if not isinstance(text, str):
+    raise errors.UserError(
+      f'{where}: field {name!r} is a {type(text).__name__}; give a string'
+    )
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    # JSON can spell half of a surrogate pair, which no tokenizer takes.
+    raise errors.UserError(
+      f'{where}: field {name!r} holds a lone surrogate; mend the row'
+    ) from None
+  return text

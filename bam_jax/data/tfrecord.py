@@ -1,0 +1,264 @@
+"""TFRecord files of tf.train.Example messages, without TensorFlow.
+
+A record is framed as TensorFlow frames it: its length as a little-endian
+uint64, the masked CRC-32C of those eight bytes, the data, the masked CRC-32C of
+the data. TensorFlow's readers read what is written here and the reverse.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+import os
+from pathlib import Path
+import struct
+from typing import BinaryIO
+
+from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf import message
+from google.protobuf import message_factory
+import google_crc32c
+import numpy as np
+
+from bam_jax import errors
+
+_HEADER = struct.Struct('<QI')
+_FOOTER = struct.Struct('<I')
+_FRAME_BYTES = _HEADER.size + _FOOTER.size
+_BLOCK_BYTES = 1 << 20
+
+
+def _example_class() -> type[message.Message]:
+  """tf.train.Example, described here field by field.
+
+  The descriptors live in a pool of their own: protobuf's default pool refuses
+  two descriptions of one message, so sharing it would break every process that
+  also imports TensorFlow. On the wire only the field numbers count.
+  """
+  field_type = descriptor_pb2.FieldDescriptorProto
+  file = descriptor_pb2.FileDescriptorProto(
+    name='bam_jax/example.proto', package='bam_jax', syntax='proto3'
+  )
+
+  def add(parent, name, number, kind, repeated=False, **options) -> None:
+    label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
+    if isinstance(kind, str):
+      options['type_name'] = f'.bam_jax.{kind}'
+      kind = field_type.TYPE_MESSAGE
+    parent.field.add(
+      name=name, number=number, type=kind, label=label, **options
+    )
+
+  feature = descriptor_pb2.DescriptorProto(name='Feature')
+  feature.oneof_decl.add(name='kind')
+  for number, (name, list_name, kind) in enumerate(
+    (
+      ('bytes_list', 'BytesList', field_type.TYPE_BYTES),
+      ('float_list', 'FloatList', field_type.TYPE_FLOAT),
+      ('int64_list', 'Int64List', field_type.TYPE_INT64),
+    ),
+    start=1,
+  ):
+    add(file.message_type.add(name=list_name), 'value', 1, kind, True)
+    add(feature, name, number, list_name, oneof_index=0)
+  file.message_type.append(feature)
+
+  features = file.message_type.add(name='Features')
+  entry = features.nested_type.add(name='FeatureEntry')
+  entry.options.map_entry = True
+  add(entry, 'key', 1, field_type.TYPE_STRING)
+  add(entry, 'value', 2, 'Feature')
+  add(features, 'feature', 1, 'Features.FeatureEntry', True)
+  add(file.message_type.add(name='Example'), 'features', 1, 'Features')
+
+  pool = descriptor_pool.DescriptorPool()
+  pool.Add(file)
+  return message_factory.GetMessageClass(
+    pool.FindMessageTypeByName('bam_jax.Example')
+  )
+
+
+_Example = _example_class()
+
+
+def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
+  """A tf.train.Example as bytes, the same bytes for the same features.
+
+  A protobuf map has no order of its own. Deterministic serialisation sorts it
+  by key, and TensorFlow's message gives the same bytes when asked for the same
+  (`SerializeToString(deterministic=True)`).
+
+  Args:
+    features: name -> list of bytes, or a 1-D integer or floating-point array
+      (stored as int64 and float32).
+
+  Raises:
+    ValueError: an array of another type, or an integer outside int64.
+    TypeError: an array of more than one dimension.
+  """
+  example = _Example()
+  feature = example.features.feature
+  for name, values in features.items():
+    if isinstance(values, list):
+      store = feature[name].bytes_list
+    elif values.dtype.kind in 'iu':
+      store, values = feature[name].int64_list, values.tolist()
+    elif values.dtype.kind == 'f':
+      store, values = feature[name].float_list, values.tolist()
+    else:
+      raise ValueError(f'{name}: {values.dtype} is no integer or float type')
+    if values:
+      store.value.extend(values)
+    else:
+      store.SetInParent()  # An empty list still has a type.
+  return example.SerializeToString(deterministic=True)
+
+
+def decode(record: bytes) -> dict[str, np.ndarray | list[bytes]]:
+  """The features of a serialised tf.train.Example.
+
+  Returns:
+    Name -> list of bytes, int64 array or float32 array. A feature without a
+    type, which TensorFlow allows, is an empty list.
+
+  Raises:
+    ValueError: the bytes are no tf.train.Example.
+  """
+  try:
+    example = _Example.FromString(record)
+  except message.DecodeError as e:
+    raise ValueError('is no tf.train.Example') from e
+  result = {}
+  features = example.features.feature
+  for name in features:  # A map's items() is a slow loop in Python.
+    feature = features[name]
+    kind = feature.WhichOneof('kind')
+    # Slicing first makes a list in C: twice as fast as converting the field.
+    if kind == 'int64_list':
+      result[name] = np.array(feature.int64_list.value[:], np.int64)
+    elif kind == 'float_list':
+      result[name] = np.array(feature.float_list.value[:], np.float32)
+    else:
+      result[name] = feature.bytes_list.value[:]
+  return result
+
+
+def write(path: str | os.PathLike, records: Iterable[bytes]) -> int:
+  """Writes a TFRecord file and forces it to the disk.
+
+  Args:
+    path: of the file, replaced if it exists.
+    records: the data of each record, consumed as a stream.
+
+  Returns:
+    The number of records.
+
+  Raises:
+    errors.UserError: the file can't be written (no permission, no space).
+      What `records` raises passes unchanged.
+  """
+  path = Path(path)
+  count = 0
+  _append(path, b'', 'wb')
+  block, size = [], 0
+  for record in records:
+    frame = _frame(record)
+    block.append(frame)
+    size += len(frame)
+    count += 1
+    if size >= _BLOCK_BYTES:
+      _append(path, b''.join(block))
+      block, size = [], 0
+  _append(path, b''.join(block), sync=True)
+  return count
+
+
+def _append(
+  path: Path, data: bytes, mode: str = 'ab', sync: bool = False
+) -> None:
+  """Opens anew for each block, so that only the file's own errors are caught.
+
+  A file held open over the loop of `write` would be closed, and flushed once
+  more, while an error of the records is on its way.
+  """
+  try:
+    with path.open(mode) as file:
+      file.write(data)
+      if sync:
+        file.flush()
+        os.fsync(file.fileno())
+  except OSError as e:
+    raise errors.UserError(
+      f'{path}: cannot be written: {e.strerror}; free some space or choose'
+      ' another folder'
+    ) from e
+
+
+def _frame(record: bytes) -> bytes:
+  length = len(record).to_bytes(8, 'little')
+  return b''.join(
+    (
+      length,
+      _FOOTER.pack(_masked_crc(length)),
+      record,
+      _FOOTER.pack(_masked_crc(record)),
+    )
+  )
+
+
+def _masked_crc(data: bytes) -> int:
+  """CRC-32C, rotated right by 15 bits plus a constant, as TensorFlow stores it.
+
+  The masking is there because the CRC of data that holds its own CRC is weak.
+  """
+  crc = google_crc32c.value(data)
+  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def read(path: str | os.PathLike) -> Iterator[bytes]:
+  """The records of a TFRecord file in order, both checksums checked.
+
+  Raises:
+    errors.UserError: the file is missing, ends inside a record, or fails a
+      checksum; names the file, the record (from 0) and its byte offset.
+  """
+  path = Path(path)
+  try:
+    with path.open('rb') as file:
+      yield from _records(path, file)
+  except OSError as e:
+    raise errors.UserError(
+      f'{path}: cannot be read: {e.strerror}; write it again'
+    ) from e
+
+
+def _records(path: Path, file: BinaryIO) -> Iterator[bytes]:
+  size = os.fstat(file.fileno()).st_size
+  offset = number = 0
+
+  def damaged(what: str) -> errors.UserError:
+    return errors.UserError(
+      f'{path}: record {number} at byte {offset} {what}; remove the file and'
+      ' write it again'
+    )
+
+  while offset < size:
+    header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size:
+      raise damaged('is cut off in its header')
+    length, length_crc = _HEADER.unpack(header)
+    if length_crc != _masked_crc(header[:8]):
+      raise damaged('fails the checksum of its length')
+    left = size - offset - _FRAME_BYTES
+    # Before the read: a wild length would allocate that much memory.
+    if length > left:
+      raise damaged(f'is cut off: {length} bytes long, {max(left, 0)} left')
+    record = file.read(length)
+    footer = file.read(_FOOTER.size)
+    if len(record) < length or len(footer) < _FOOTER.size:
+      raise damaged('is cut off: the file shrank while it was read')
+    if _FOOTER.unpack(footer)[0] != _masked_crc(record):
+      raise damaged('fails the checksum of its data')
+    yield record
+    offset += length + _FRAME_BYTES
+    number += 1

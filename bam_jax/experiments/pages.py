@@ -1,0 +1,187 @@
+"""The report as Markdown and as one self-contained HTML page."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
+import html
+import math
+from pathlib import Path
+
+import jinja2
+import markupsafe
+
+from bam_jax import config as config_lib
+from bam_jax.experiments import curves as curves_lib
+from bam_jax.experiments import figures
+from bam_jax.experiments import tables
+from bam_jax.tasks import task as task_lib
+
+
+def markdown(
+  summary: Mapping[str, dict],
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+) -> str:
+  """The tables and what must be said with them.
+
+  Args:
+    summary: what report.json holds.
+    config: what was run.
+    tasks: the tasks of the plan.
+  """
+  variants = summary['variants']
+  main = tables.table(variants, tasks)
+  lines = [f'# {_plain(config.name)}', '', tables.headline(variants), '']
+  lines += _markdown_table(
+    ['variant', *(f'{name} ({what})' for name, what in main.header)],
+    [
+      [
+        figures.LABELS[name],
+        *(f'**{text}**' if best else text for text, best in cells),
+      ]
+      for name, cells in main.rows
+    ],
+  )
+  lines += ['', *_bullets(tables.remarks(variants, config, tasks))]
+  lines += ['', '## Every metric', '']
+  lines += _markdown_table(
+    ['task', 'metric', *(figures.LABELS[name] for name in variants)],
+    [[t, m, *cells] for t, m, cells in tables.all_metrics(variants, tasks)],
+  )
+  lines += ['', '## What it was run with', '']
+  lines += _bullets(f'{k}: {v}' for k, v in tables.about(summary).items())
+  lines += ['', '## Configuration, where it is not the default', '']
+  lines += _bullets(f'{k}: {v}' for k, v in tables.changed(config).items())
+  return '\n'.join(lines) + '\n'
+
+
+def html_page(
+  summary: Mapping[str, dict],
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  curves: curves_lib.Curves,
+) -> str:
+  """One file that needs no other: tables, pictures, notes.
+
+  Args:
+    summary: what report.json holds.
+    config: what was run.
+    tasks: the tasks of the plan.
+    curves: what the runs logged.
+  """
+  variants = summary['variants']
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  return environment.get_template('report.html.j2').render(
+    title=config.name,
+    size=' · '.join(
+      _count(number, noun)
+      for number, noun in (
+        (len(variants), 'variant'),
+        (len(tasks), 'task'),
+        (len(config.seeds), 'seed'),
+      )
+    ),
+    several_seeds=len(config.seeds) > 1,
+    labels=figures.LABELS,
+    headline=tables.headline(variants),
+    table=tables.table(variants, tasks),
+    num_tasks=len(tasks),
+    remarks=tables.remarks(variants, config, tasks),
+    all_metrics=tables.all_metrics(variants, tasks),
+    about=tables.about(summary),
+    changed=tables.changed(config),
+    swatches={v: markupsafe.Markup(figures.swatch(v)) for v in variants},
+    steps=curves.steps(),
+    score_panels=_score_panels(summary, tasks),
+    loss_panels=_loss_panels(curves, tasks),
+    weight_panels=_weight_panels(curves),
+  )
+
+
+def _score_panels(
+  summary: Mapping[str, dict], tasks: task_lib.TaskTable
+) -> list[markupsafe.Markup]:
+  """The paper's average, then each task in its paper metric."""
+  # Each of these reads a seed's entry of the summary as well as a variant's.
+  panels = [_score_panel(summary, 'Average', 'paper', _average)]
+  for task in tasks.tasks:
+    get = functools.partial(_task_score, task)
+    panels.append(_score_panel(summary, task.name, task.paper_metric, get))
+  return panels
+
+
+def _average(entry: Mapping) -> float | None:
+  return entry['average']
+
+
+def _task_score(task: task_lib.Task, entry: Mapping) -> float | None:
+  return entry['tasks'].get(task.name, {}).get(task.paper_metric)
+
+
+def _score_panel(
+  summary: Mapping[str, dict],
+  title: str,
+  metric: str,
+  get: Callable[[Mapping], float | None],
+) -> markupsafe.Markup:
+  rows = []
+  for variant, seeds in summary['per_seed'].items():
+    points = [get(seed) for seed in seeds.values()]
+    points = [p for p in points if p is not None and math.isfinite(p)]
+    median = get(summary['variants'][variant])
+    rows.append(figures.Scores(variant, points, median))
+  return markupsafe.Markup(figures.scores(title, metric, rows))
+
+
+def _loss_panels(
+  curves: curves_lib.Curves, tasks: task_lib.TaskTable
+) -> list[markupsafe.Markup]:
+  """The loss over all tasks, then each task's."""
+  panels = [('All tasks', curves.medians('loss'))]
+  panels += [
+    (name, curves.medians(f'loss/{name}', name)) for name in tasks.names
+  ]
+  return [
+    markupsafe.Markup(figures.lines(title, 'mean loss per example', found))
+    for title, found in panels
+    if found
+  ]
+
+
+def _weight_panels(curves: curves_lib.Curves) -> list[markupsafe.Markup]:
+  found = curves.medians('gold_weight')
+  if not found:
+    return []
+  label = 'λ, weight of the gold labels'
+  panel = figures.lines('Teacher annealing', label, found, (0.0, 1.05))
+  return [markupsafe.Markup(panel)]
+
+
+def _count(number: int, noun: str) -> str:
+  return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
+def _markdown_table(
+  header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> list[str]:
+  """The lines of a table, numbers to the right."""
+  cells = [[_plain(cell) for cell in row] for row in (header, *rows)]
+  cells.insert(1, ['---', *['--:'] * (len(header) - 1)])
+  return [f'| {" | ".join(row)} |' for row in cells]
+
+
+def _bullets(items) -> list[str]:
+  return [f'- {_plain(item)}' for item in items]
+
+
+def _plain(text: object) -> str:
+  """On one line, and neither HTML nor the end of a table's cell."""
+  line = ' '.join(str(text).split())
+  return html.escape(line, quote=False).replace('|', '\\|')

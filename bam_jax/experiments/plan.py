@@ -1,0 +1,121 @@
+"""Variants as a graph of runs.
+
+A run trains one model. The paper's variants are made of runs:
+
+  single            one run a task, gold labels
+  multi             one run over all tasks, gold labels
+  single_to_single  one run a task, taught by `single`
+  multi_to_multi    one run over all tasks, taught by `multi`
+  single_to_multi   one run over all tasks, taught by `single` (BAM)
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+
+from bam_jax import config as config_lib
+
+# variant -> (one run a task?, variant of its teachers)
+_VARIANTS: Mapping[str, tuple[bool, str | None]] = {
+  'single': (True, None),
+  'multi': (False, None),
+  'single_to_single': (True, 'single'),
+  'multi_to_multi': (False, 'multi'),
+  'single_to_multi': (False, 'single'),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """One model to train.
+
+  Attributes:
+    name: unique in a plan, and the name of its folder.
+    variant: one of `config.VARIANTS`.
+    seed: of initialisation, data order and dropout.
+    tasks: names of the tasks trained on.
+    teachers: task -> names of the runs whose predictions are averaged; empty
+      where the targets are gold labels alone.
+  """
+
+  name: str
+  variant: str
+  seed: int
+  tasks: tuple[str, ...]
+  teachers: Mapping[str, tuple[str, ...]]
+
+  @property
+  def group(self) -> str:
+    """The runs of one variant and seed, which together cover every task."""
+    return group_name(self.variant, self.seed)
+
+  @property
+  def is_single(self) -> bool:
+    return _VARIANTS[self.variant][0]
+
+  def length(self, config: config_lib.Config) -> config_lib.RunLengthConfig:
+    """Epochs, batch and learning rate of this kind of run."""
+    return config.single if self.is_single else config.multi
+
+
+def group_name(variant: str, seed: int) -> str:
+  return f'{variant}-s{seed}'
+
+
+def plan(config: config_lib.Config) -> list[Run]:
+  """All runs that the configured variants need, teachers before students.
+
+  Runs of one seed stand together as far as ensembles of teachers allow, so
+  that a plan cut short leaves whole seeds behind.
+  """
+  runs: dict[str, Run] = {}
+
+  def add(variant: str, seed: int) -> list[Run]:
+    single, taught_by = _VARIANTS[variant]
+    teachers: dict[str, list[str]] = {task: [] for task in config.tasks}
+    if taught_by:
+      for teacher_seed in _teacher_seeds(config, seed):
+        for teacher in add(taught_by, teacher_seed):
+          for task in teacher.tasks:
+            teachers[task].append(teacher.name)
+    group = group_name(variant, seed)
+    parts = (
+      [(f'{group}-{task}', (task,)) for task in config.tasks]
+      if single
+      else [(group, config.tasks)]
+    )
+    added = [
+      Run(
+        name=name,
+        variant=variant,
+        seed=seed,
+        tasks=tasks,
+        teachers={t: tuple(teachers[t]) for t in tasks if teachers[t]},
+      )
+      for name, tasks in parts
+    ]
+    for run in added:
+      runs.setdefault(run.name, run)
+    return added
+
+  for seed in config.seeds:
+    for variant in config.variants:
+      add(variant, seed)
+  return list(runs.values())
+
+
+def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
+  if config.distill.teachers == 1:
+    return (seed,)
+  return config.seeds[: config.distill.teachers]
+
+
+def is_teacher_of(runs: Sequence[Run], name: str) -> tuple[str, ...]:
+  """The tasks for which some run of the plan is taught by run `name`."""
+  tasks = {
+    task: None
+    for run in runs
+    for task, teachers in run.teachers.items()
+    if name in teachers
+  }
+  return tuple(tasks)

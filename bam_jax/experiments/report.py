@@ -1,0 +1,201 @@
+"""What a plan found: report.json, report.md, report.html and scores.csv."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import csv
+import dataclasses
+from importlib import metadata
+import io
+import json
+import math
+from pathlib import Path
+import platform
+
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import files
+from bam_jax.experiments import curves as curves_lib
+from bam_jax.experiments import pages
+from bam_jax.tasks import metrics
+from bam_jax.tasks import task as task_lib
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+
+
+@dataclasses.dataclass(frozen=True)
+class RunScores:
+  """Scores of one task by one run.
+
+  Attributes:
+    variant: one of `config.VARIANTS`.
+    seed: of the run.
+    task: name of the task.
+    scores: dev split -> metric -> value, 0-100.
+    curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
+      run share it. It may be missing.
+  """
+
+  variant: str
+  seed: int
+  task: str
+  scores: Mapping[str, Mapping[str, float]]
+  curve: Path
+
+
+def write(
+  workdir: Path,
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  runs: Sequence[RunScores],
+  notes: Mapping[str, str],
+) -> None:
+  """Writes the four files, each whole or not at all.
+
+  Everything is rendered before the first file is replaced. Equal inputs give
+  equal bytes.
+
+  Args:
+    workdir: where the files go.
+    config: what was run; its variants and seeds are what a complete plan has.
+    tasks: the tasks of the plan.
+    runs: one a variant, seed and task, as far as the plan has come.
+    notes: what a reader must know of how the numbers came about: data,
+      pretrained weights, device, time.
+
+  Raises:
+    errors.UserError: a file can't be written, or a metrics.jsonl is damaged.
+  """
+  versions = {name: metadata.version(name) for name in _PACKAGES}
+  summary = summarise(config, tasks, runs) | {
+    'config': config_lib.to_dict(config),
+    'notes': dict(notes),
+    'versions': {'python': platform.python_version(), **versions},
+  }
+  curves = curves_lib.Curves(
+    [(run.variant, run.task, run.curve) for run in runs]
+  )
+  texts = {
+    'scores.csv': _csv(tasks, runs),
+    'report.md': pages.markdown(summary, config, tasks),
+    'report.html': pages.html_page(summary, config, tasks, curves),
+    'report.json': json.dumps(_finite(summary), indent=1, allow_nan=False)
+    + '\n',
+  }
+  for name, text in texts.items():
+    files.write_text(workdir / name, text)
+
+
+def summarise(
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  runs: Sequence[RunScores],
+) -> dict[str, dict]:
+  """Medians over seeds, 0-100.
+
+  Returns:
+    `variants`: name -> `seeds` (how many have any score), `tasks` (task ->
+    metric of the first dev split, or `METRIC (SPLIT)` of a further one ->
+    median), `average` and `glue_average` (medians over seeds of
+    `metrics.averages`; None unless every seed has every task) and `missing`
+    (seed -> tasks without a score).
+    `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
+  """
+  found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
+  for run in runs:
+    seeds = found.setdefault(run.variant, {})
+    seeds.setdefault(run.seed, {})[run.task] = run.scores
+  variants, per_seed = {}, {}
+  for variant in sorted(found, key=config_lib.VARIANTS.index):
+    seeds = found[variant]
+    missing = {
+      str(seed): [n for n in tasks.names if n not in seeds.get(seed, {})]
+      for seed in sorted({*config.seeds, *seeds})
+    }
+    missing = {seed: names for seed, names in missing.items() if names}
+    per_seed[variant] = {
+      str(seed): _one_seed(tasks, seeds[seed], str(seed) in missing)
+      for seed in sorted(seeds)
+    }
+    of_seeds = list(per_seed[variant].values())
+    averages = {
+      key: None if missing else _median([seed[key] for seed in of_seeds])
+      for key in ('average', 'glue_average')
+    }
+    variants[variant] = {
+      'seeds': len(seeds),
+      'tasks': _task_medians([seed['tasks'] for seed in of_seeds]),
+      **averages,
+      'missing': missing,
+    }
+  return {'variants': variants, 'per_seed': per_seed}
+
+
+def _one_seed(
+  tasks: task_lib.TaskTable, scores: Mapping[str, Mapping], incomplete: bool
+) -> dict[str, object]:
+  """Scores of one seed under the report's metric names, and its averages."""
+  named = {
+    task.name: {
+      metric if split == task.dev_splits[0] else f'{metric} ({split})': value
+      for split, values in scores[task.name].items()
+      for metric, value in values.items()
+    }
+    for task in tasks.tasks
+    if task.name in scores
+  }
+  both = {'paper': None, 'glue': None}
+  if not incomplete:
+    both = metrics.averages(tasks.tasks, scores)
+  return {
+    'tasks': named,
+    'average': both['paper'],
+    'glue_average': both['glue'],
+  }
+
+
+def _task_medians(
+  seeds: Sequence[Mapping[str, Mapping[str, float]]],
+) -> dict[str, dict[str, float | None]]:
+  """Task -> metric -> median over the seeds that have it."""
+  values: dict[str, dict[str, list[float]]] = {}
+  for seed in seeds:
+    for task, scores in seed.items():
+      for metric, value in scores.items():
+        values.setdefault(task, {}).setdefault(metric, []).append(value)
+  return {
+    task: {metric: _median(items) for metric, items in by_metric.items()}
+    for task, by_metric in values.items()
+  }
+
+
+def _median(values: Sequence[float]) -> float | None:
+  """None where a value is not finite: no median stands for it."""
+  median = float(np.median(values))
+  return median if math.isfinite(median) else None
+
+
+def _finite(value: object) -> object:
+  """JSON has no NaN: None in its place."""
+  if isinstance(value, Mapping):
+    return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
+
+
+def _csv(tasks: task_lib.TaskTable, runs: Sequence[RunScores]) -> str:
+  """One line a variant, seed, task, split and metric, after a header."""
+  file = io.StringIO()
+  writer = csv.writer(file, lineterminator='\n')
+  writer.writerow(['variant', 'seed', 'task', 'split', 'metric', 'value'])
+  order = config_lib.VARIANTS.index
+  for run in sorted(
+    runs, key=lambda r: (order(r.variant), r.seed, tasks.index[r.task])
+  ):
+    for split, values in run.scores.items():
+      for metric, value in values.items():
+        writer.writerow(
+          [run.variant, run.seed, run.task, split, metric, repr(float(value))]
+        )
+  return file.getvalue()

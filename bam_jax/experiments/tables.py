@@ -1,0 +1,166 @@
+"""What the report says in tables and sentences, whatever it is written in."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from bam_jax import config as config_lib
+from bam_jax.experiments import figures
+from bam_jax.tasks import task as task_lib
+
+_BASELINES = ('single', 'multi')
+_PAPER_SEEDS = 20
+_NOTHING = '—'
+
+
+class Table(NamedTuple):
+  """The main table.
+
+  Attributes:
+    header: (name, what it measures) a column, without the variant's.
+    rows: (variant, cells); a cell is (text, highest of its column or not);
+      where a whole column is equal, none is.
+  """
+
+  header: list[tuple[str, str]]
+  rows: list[tuple[str, list[tuple[str, bool]]]]
+
+
+def table(variants: Mapping[str, dict], tasks: task_lib.TaskTable) -> Table:
+  """Variants x tasks in the paper's metrics, averages and differences."""
+  header = [(task.name, task.paper_metric) for task in tasks.tasks]
+  header += [('average', 'paper'), ('average', 'GLUE')]
+  header += [(f'Δ {figures.LABELS[b]}', 'paper') for b in _BASELINES]
+  values = [
+    [
+      *(
+        variant['tasks'].get(t.name, {}).get(t.paper_metric)
+        for t in tasks.tasks
+      ),
+      variant['average'],
+      variant['glue_average'],
+    ]
+    for variant in variants.values()
+  ]
+  rows = []
+  for (name, variant), row in zip(variants.items(), values):
+    cells = []
+    for column, value in enumerate(row):
+      others = [r[column] for r in values if r[column] is not None]
+      is_best = value is not None and value == max(others) > min(others)
+      cells.append((_number(value), is_best))
+    for baseline in _BASELINES:
+      base = variants.get(baseline, {}).get('average')
+      difference = None
+      if base is not None and variant['average'] is not None:
+        difference = variant['average'] - base
+      is_self = name == baseline
+      cells.append(('' if is_self else _number(difference, '+.1f'), False))
+    rows.append((name, cells))
+  return Table(header, rows)
+
+
+def all_metrics(
+  variants: Mapping[str, dict], tasks: task_lib.TaskTable
+) -> list[tuple[str, str, list[str]]]:
+  """(task, metric, a cell a variant) of every metric on every dev split."""
+  rows = []
+  for task in tasks.names:
+    by_variant = [v['tasks'].get(task, {}) for v in variants.values()]
+    names = dict.fromkeys(name for scores in by_variant for name in scores)
+    rows += [
+      (task, name, [_number(scores.get(name)) for scores in by_variant])
+      for name in names
+    ]
+  return rows
+
+
+def headline(variants: Mapping[str, dict]) -> str:
+  """One sentence: the best average, and what it gains on the baselines."""
+  averages = {
+    name: variant['average']
+    for name, variant in variants.items()
+    if variant['average'] is not None
+  }
+  if not averages:
+    return 'No variant has an average yet.'
+  best = max(averages, key=averages.get)
+  gains = [
+    f'{_number(averages[best] - averages[b], "+.1f")} against'
+    f' {figures.LABELS[b]}'
+    for b in _BASELINES
+    if b in averages and b != best
+  ]
+  of = '' if len(averages) == len(variants) else ' of the complete variants'
+  text = f'Highest average{of}: {figures.LABELS[best]}, {averages[best]:.1f}'
+  return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
+
+
+def remarks(
+  variants: Mapping[str, dict],
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+) -> list[str]:
+  """What must be said for the numbers not to say too much."""
+  count = len(config.seeds)
+  if count == 1:
+    said = ['n = 1 seed: differences are not tested.']
+  else:
+    few = f'; the paper takes at least {_PAPER_SEEDS}'
+    said = [
+      f'n = {count} seeds: each number is their median'
+      f'{few if count < _PAPER_SEEDS else ""}. Differences are of medians.'
+    ]
+  said += [
+    'Scores are 0 to 100 on dev, of the last step. Bold: highest of a column.',
+    'Average (paper): mean over tasks of the metric in the head of the table.',
+    f'Average (GLUE): {_glue_rule(tasks)}.',
+  ]
+  left_out = [t.name for t in tasks.tasks if not t.in_average]
+  if left_out:
+    said.append(f'In no average: {", ".join(left_out)}.')
+  for name, variant in variants.items():
+    if variant['missing']:
+      what = '; '.join(
+        f'seed {seed} lacks {", ".join(names)}'
+        for seed, names in variant['missing'].items()
+      )
+      said.append(
+        f'{figures.LABELS[name]} is incomplete, so it has no average: {what}.'
+      )
+  return said
+
+
+def _glue_rule(tasks: task_lib.TaskTable) -> str:
+  """How GLUE's own average differs from the paper's on these tasks."""
+  others = []
+  for task in tasks.tasks:
+    if not task.in_average:
+      continue
+    differs = task.glue_metrics != (task.paper_metric,)
+    rule = f' by {" and ".join(task.glue_metrics)}' if differs else ''
+    if len(task.dev_splits) > 1:
+      rule += f' over {" and ".join(task.dev_splits)}'
+    if rule:
+      others.append(task.name + rule)
+  return f'the same, but {", ".join(others)}' if others else 'the same'
+
+
+def about(summary: Mapping[str, dict]) -> dict[str, str]:
+  versions = ', '.join(f'{k} {v}' for k, v in summary['versions'].items())
+  return {**summary['notes'], 'versions': versions}
+
+
+def changed(config: config_lib.Config) -> dict[str, object]:
+  """What the configuration sets otherwise than by default."""
+  default = config_lib.flatten(config_lib.Config())
+  return {
+    key: value
+    for key, value in config_lib.flatten(config).items()
+    if key not in default or default[key] != value
+  }
+
+
+def _number(value: float | None, form: str = '.1f') -> str:
+  if value is None:
+    return _NOTHING
+  return format(value, form).replace('-', '\N{MINUS SIGN}')

@@ -1,0 +1,118 @@
+"""Born-Again Multi-Task learning: teachers, their logits, a student, a report.
+
+Modes (--mode):
+  run       everything that the config asks for, from raw data to the report;
+            what is there already is kept, an interrupted run goes on
+  prepare   tokenised features alone, as TFRecord shard sets
+  evaluate  score the finished runs again from their checkpoints
+  predict   predictions on the unlabelled splits, and a GLUE submission, with
+            the models of --group
+  report    write the report again
+
+Examples:
+  python -m bam_jax.main --config=configs/demo.py
+  python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
+  python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
+  python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
+      --group=single_to_multi-s0
+"""
+
+import logging
+from pathlib import Path
+import sys
+
+from absl import flags
+from absl import logging as absl_logging
+from ml_collections import config_flags
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+
+_MODES = ('run', 'prepare', 'evaluate', 'predict', 'report')
+
+_CONFIG = config_flags.DEFINE_config_file(
+  'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
+)
+_WORKDIR = flags.DEFINE_string(
+  'workdir', None, 'Where everything goes. Default: work/NAME of the config.'
+)
+_MODE = flags.DEFINE_enum('mode', 'run', _MODES, 'What to do; see above.')
+_GROUP = flags.DEFINE_string(
+  'group',
+  None,
+  'predict: VARIANT-sSEED. Default: the last variant of the first seed.',
+)
+
+
+def main(argv: list[str]) -> None:
+  """Parses nothing itself: turns flags into a Config and runs one command."""
+  if len(argv) > 1:
+    raise errors.UserError(
+      f'{argv[1]}: no such argument; flags begin with --, see --help'
+    )
+  if _CONFIG.value is None:
+    raise errors.UserError(
+      '--config is missing; try --config=configs/demo.py, or --help'
+    )
+  config = config_lib.from_config_dict(_CONFIG.value)
+  workdir = Path(_WORKDIR.value or Path('work') / config.name)
+
+  # JAX reads its settings when it is first used, so it is imported here.
+  from bam_jax.experiments import runner as runner_lib
+  from bam_jax.training import setup
+
+  setup.configure_jax(config, workdir)
+  runner = runner_lib.Runner(config, workdir)
+  if _MODE.value == 'run':
+    runner.run()
+  elif _MODE.value == 'prepare':
+    runner.prepare()
+  elif _MODE.value == 'evaluate':
+    runner.evaluate()
+  elif _MODE.value == 'predict':
+    runner.predict(_GROUP.value)
+  else:
+    runner.report()
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+  """absl's parser, with a user's mistake told in one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
+    raise errors.UserError(_one_line(e)) from e
+  except OSError as e:
+    raise errors.UserError(f'--config: {e}') from e
+
+
+def _one_line(error: Exception) -> str:
+  """ConfigDict lists all its fields before it names the nearest key."""
+  lines = str(error.args[0] if error.args else error).splitlines()
+  if len(lines) > 1 and lines[-1].startswith('Did you mean'):
+    return f'{lines[0].split(". Other fields")[0]}. {lines[-1]}'
+  return ' '.join(line.strip() for line in lines)
+
+
+def run_main() -> None:
+  """The console entry: exit 2 and one line for a user's mistake."""
+  absl_logging.use_absl_handler()
+  absl_logging.set_verbosity(absl_logging.INFO)
+  # One style for both loggers: this package's messages are for people.
+  for handler in logging.getLogger().handlers:
+    handler.setFormatter(logging.Formatter('%(message)s'))
+  try:
+    if '--help' in sys.argv or '-h' in sys.argv:
+      print(__doc__)
+      print(flags.FLAGS.get_help())
+      return
+    main(_parse_flags(sys.argv))
+  except errors.UserError as e:
+    print(f'bam_jax: {e}', file=sys.stderr)
+    sys.exit(2)
+  except KeyboardInterrupt:
+    print('bam_jax: interrupted; the same command goes on', file=sys.stderr)
+    sys.exit(130)
+
+
+if __name__ == '__main__':
+  run_main()

@@ -1,0 +1,116 @@
+"""One encoder, one pooler, and a head for each task over packed rows."""
+
+from collections.abc import Mapping
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bam_jax.modeling import bert
+
+# Products that merely select, or that are small: never rounded to TensorFloat.
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+class MultiTaskBert(nn.Module):
+  """Logits of every segment under the head of the segment's own task.
+
+  Attributes:
+    config: shape of the encoder and dropout rates.
+    num_tasks: T, number of heads.
+    num_outputs: C, outputs of the widest head. A narrower head has outputs
+      that mean nothing: the loss and the metrics mask them.
+    dtype: type of the encoder's computation; pooler and heads are float32.
+    remat: recompute each layer in the backward pass, to save memory.
+  """
+
+  config: bert.BertConfig
+  num_tasks: int
+  num_outputs: int
+  dtype: jnp.dtype = jnp.float32
+  remat: bool = False
+
+  @nn.compact
+  def __call__(
+    self, batch: Mapping[str, jax.Array], deterministic: bool
+  ) -> jax.Array:
+    """Computes logits.
+
+    Args:
+      batch: input_ids, token_type_ids, positions, segment_ids [B, L] int;
+        cls_index [B, S] int, the position of each segment's first token in
+        its row; task_id [B, S] int. Other keys are not read.
+      deterministic: no dropout; else the rng collection 'dropout' is used.
+
+    Returns:
+      [B, S, C] float32. The logits of empty slots are finite and mean nothing.
+    """
+    chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
+    hidden = bert.BertEncoder(
+      self.config, self.dtype, self.remat, name='encoder'
+    )(
+      batch['input_ids'],
+      batch['token_type_ids'],
+      batch['positions'],
+      batch['segment_ids'],
+      deterministic,
+    )  # [B, L, D]
+    pooled = nn.Dense(
+      self.config.hidden_size,
+      precision=_EXACT,
+      kernel_init=bert.initializer,
+      name='pooler',
+    )(select_tokens(hidden, batch['cls_index']))
+    pooled = nn.Dropout(self.config.dropout_head)(
+      jnp.tanh(pooled), deterministic
+    )  # [B, S, D]
+    return TaskHeads(self.num_tasks, self.num_outputs, name='heads')(
+      pooled, batch['task_id']
+    )
+
+
+class TaskHeads(nn.Module):
+  """T linear heads as one table, [T, D, C] and [T, C]."""
+
+  num_tasks: int
+  num_outputs: int
+
+  @nn.compact
+  def __call__(self, pooled: jax.Array, task_id: jax.Array) -> jax.Array:
+    """[B, S, D] float32 and [B, S] int -> [B, S, C] float32."""
+    kernel = self.param(
+      'kernel',
+      bert.initializer,
+      (self.num_tasks, pooled.shape[-1], self.num_outputs),
+    )
+    bias = self.param(
+      'bias', nn.initializers.zeros, (self.num_tasks, self.num_outputs)
+    )
+    logits = jnp.einsum('bsd,tdc->bstc', pooled, kernel, precision=_EXACT)
+    # A gather of kernels would cost a copy of D x C a segment, and its
+    # gradient a scatter, whose order of additions varies on a GPU.
+    chosen = jax.nn.one_hot(task_id, self.num_tasks)  # [B, S, T]
+    return jnp.einsum(
+      'bstc,bst->bsc', logits + bias[None, None], chosen, precision=_EXACT
+    )
+
+
+def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
+  """Vectors at some positions, in float32, without a scatter gradient.
+
+  Args:
+    hidden: [B, L, D], finite.
+    index: [B, S] int, 0 to L - 1.
+
+  Returns:
+    [B, S, D] float32.
+  """
+  chosen = jax.nn.one_hot(index, hidden.shape[1], dtype=hidden.dtype)
+  return jnp.einsum(
+    'bsl,bld->bsd',
+    chosen,
+    hidden,
+    precision=_EXACT,
+    preferred_element_type=jnp.float32,
+  )

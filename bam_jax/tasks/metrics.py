@@ -1,0 +1,186 @@
+"""Scores of a task, and the two averages over GLUE.
+
+The functions in `METRICS` take predictions and gold, both [N], and never warn:
+where a score is undefined (a constant input of a correlation, no positive in
+both prediction and gold) it is 0.0.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import math
+
+import numpy as np
+
+from bam_jax.tasks import task as task_lib
+
+
+def _check(predictions: np.ndarray, gold: np.ndarray) -> None:
+  if np.ndim(gold) != 1 or np.shape(predictions) != np.shape(gold):
+    raise ValueError(
+      f'predictions {np.shape(predictions)} and gold {np.shape(gold)} must'
+      ' be [N] both'
+    )
+  if not len(gold):
+    raise ValueError('no row to score')
+
+
+def accuracy(predictions: np.ndarray, gold: np.ndarray) -> float:
+  """Share of equal entries, 0 to 1."""
+  _check(predictions, gold)
+  return float(np.mean(np.asarray(predictions) == np.asarray(gold)))
+
+
+def f1(predictions: np.ndarray, gold: np.ndarray) -> float:
+  """F1 of class 1, 0 to 1; 0 if it is neither predicted nor gold."""
+  _check(predictions, gold)
+  predicted = np.asarray(predictions) == 1
+  positive = np.asarray(gold) == 1
+  # 2PR / (P + R) with both denominators multiplied out.
+  denominator = predicted.sum() + positive.sum()
+  hits = (predicted & positive).sum()
+  return float(2 * hits / denominator) if denominator else 0.0
+
+
+def matthews(predictions: np.ndarray, gold: np.ndarray) -> float:
+  """Matthews correlation, -1 to 1, of any number of classes.
+
+  The covariance of the one-hot assignments over the root of their variances
+  (Gorodkin 2004, "Comparing two K-category assignments by a K-category
+  correlation coefficient"); of two classes the usual coefficient. 0 if either
+  input is constant.
+  """
+  _check(predictions, gold)
+  predictions, gold = np.asarray(predictions), np.asarray(gold)
+  classes = np.union1d(predictions, gold)
+  # Python integers: exact, whatever the number of rows.
+  predicted = [int((predictions == c).sum()) for c in classes]
+  actual = [int((gold == c).sum()) for c in classes]
+  rows, hits = len(gold), int((predictions == gold).sum())
+  numerator = rows * hits - sum(
+    p * a for p, a in zip(predicted, actual, strict=True)
+  )
+  spread = rows**2 - sum(p**2 for p in predicted)
+  spread *= rows**2 - sum(a**2 for a in actual)
+  return numerator / math.sqrt(spread) if spread else 0.0
+
+
+def pearson(predictions: np.ndarray, gold: np.ndarray) -> float:
+  """Linear correlation, -1 to 1; 0 if either input is constant."""
+  _check(predictions, gold)
+  x = np.asarray(predictions, np.float64)
+  y = np.asarray(gold, np.float64)
+  # A constant's deviation from its own rounded mean need not be exactly zero.
+  if np.ptp(x) == 0 or np.ptp(y) == 0:
+    return 0.0
+  x, y = x - x.mean(), y - y.mean()
+  # Divided by each norm in turn: the product of the norms can underflow.
+  value = (x / np.linalg.norm(x)) @ (y / np.linalg.norm(y))
+  return float(np.clip(value, -1.0, 1.0))
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+  """Ranks from 1, [N]; ties share the mean of their ranks."""
+  _, inverse, counts = np.unique(
+    values, return_inverse=True, return_counts=True
+  )
+  last = np.cumsum(counts)
+  return (last - (counts - 1) / 2)[inverse]
+
+
+def spearman(predictions: np.ndarray, gold: np.ndarray) -> float:
+  """Rank correlation, -1 to 1, ties by mean rank; 0 if an input is constant."""
+  _check(predictions, gold)
+  return pearson(_ranks(np.asarray(predictions)), _ranks(np.asarray(gold)))
+
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+  'accuracy': accuracy,
+  'f1': f1,
+  'matthews': matthews,
+  'pearson': pearson,
+  'spearman': spearman,
+}
+
+
+def predictions(
+  task: task_lib.Task, logits: np.ndarray, regression_head: str
+) -> np.ndarray:
+  """What the logits say, in the task's own terms.
+
+  Args:
+    task: the task of the rows.
+    logits: [N, C]; outputs beyond the task's own number are ignored.
+    regression_head: `sigmoid` or `linear`: how a regression logit becomes a
+      score from 0 to 1 (the linear one is clipped).
+
+  Returns:
+    [N] class indices, int64; or, for regression, [N] scores in the task's
+    scale, float64.
+  """
+  logits = np.asarray(logits)[:, : task.num_outputs]
+  if not task.is_regression:
+    return np.argmax(logits, axis=-1)
+  raw = logits[:, 0].astype(np.float64)
+  if regression_head == 'sigmoid':
+    share = 0.5 * (1.0 + np.tanh(0.5 * raw))  # exp would overflow
+  else:
+    share = np.clip(raw, 0.0, 1.0)
+  low, high = task.scale
+  return low + share * (high - low)
+
+
+def score(
+  task: task_lib.Task,
+  logits: np.ndarray,
+  gold: np.ndarray,
+  regression_head: str,
+) -> dict[str, float]:
+  """The task's metrics times 100.
+
+  Args:
+    task: the task of the rows.
+    logits: [N, C], N > 0.
+    gold: [N] class indices, or scores in the task's scale.
+    regression_head: `sigmoid` or `linear`.
+
+  Returns:
+    Metric name -> value, 0 to 100 (-100 to 100 for a correlation).
+  """
+  predicted = predictions(task, logits, regression_head)
+  return {name: 100.0 * METRICS[name](predicted, gold) for name in task.metrics}
+
+
+def averages(
+  tasks: Sequence[task_lib.Task],
+  scores: Mapping[str, Mapping[str, Mapping[str, float]]],
+) -> dict[str, float]:
+  """The paper's average and GLUE's own, over tasks with `in_average`.
+
+  Args:
+    tasks: the tasks to average over.
+    scores: task name -> development split -> metric -> value.
+
+  Returns:
+    `paper`: mean over tasks of `paper_metric` on the first development split.
+    `glue`: mean over tasks of the mean of `glue_metrics`, over all development
+    splits (MNLI: matched and mismatched). Both nan if no task takes part.
+
+  Raises:
+    KeyError: a task, split or metric has no score.
+  """
+  counted = [task for task in tasks if task.in_average]
+  if not counted:
+    return {'paper': math.nan, 'glue': math.nan}
+  paper = [
+    scores[task.name][task.dev_splits[0]][task.paper_metric] for task in counted
+  ]
+  glue = [
+    np.mean(
+      [
+        scores[task.name][split][metric]
+        for split in task.dev_splits
+        for metric in task.glue_metrics
+      ]
+    )
+    for task in counted
+  ]
+  return {'paper': float(np.mean(paper)), 'glue': float(np.mean(glue))}

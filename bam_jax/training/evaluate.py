@@ -1,0 +1,113 @@
+"""From parameters to logits by row, and from logits to scores."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax.data import batches
+from bam_jax.data import shards
+from bam_jax.tasks import metrics
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import step as step_lib
+
+# A predicted batch stays on the device until this many more are dispatched.
+_IN_FLIGHT = 4
+
+# task -> split -> rows
+Splits = Mapping[str, Mapping[str, shards.Columns]]
+# task -> split -> logits [N, c]
+Outputs = dict[str, dict[str, np.ndarray]]
+# task -> split -> metric -> 0-100
+Scores = dict[str, dict[str, dict[str, float]]]
+
+
+def predict(
+  programs: step_lib.Programs,
+  params: Mapping[str, object],
+  features: shards.Columns,
+  task_id: int,
+  packing: config_lib.PackingConfig,
+  advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+  """Logits of every row of one split of one task.
+
+  Args:
+    programs: the compiled steps.
+    params: parameters on the devices.
+    features: N rows.
+    task_id: the head.
+    packing: rows are packed as in training.
+    advance: told the number of examples after each batch.
+
+  Returns:
+    [N, c] float32, c the number of the task's own outputs.
+  """
+  task = programs.tasks.tasks[task_id]
+  result = np.full((len(features), task.num_outputs), np.nan, np.float32)
+  pending: list[tuple[np.ndarray, jax.Array]] = []
+
+  def collect(limit: int) -> None:
+    while len(pending) > limit:
+      rows, logits = pending.pop(0)
+      real = rows >= 0
+      result[rows[real]] = jax.device_get(logits)[real][:, : task.num_outputs]
+      advance(int(real.sum()))
+
+  multiple = mesh_lib.rows_multiple(programs.mesh)
+  num_rows = -(-packing.eval_rows // multiple) * multiple
+  for rows, batch in batches.evaluation_batches(
+    features, task_id, programs.tasks.num_outputs, packing, num_rows
+  ):
+    pending.append((rows, programs.predict(params, programs.put(batch))))
+    collect(_IN_FLIGHT)
+  collect(0)
+  return result
+
+
+def gold(task: task_lib.Task, features: shards.Columns) -> np.ndarray:
+  """[N] class indices, or scores on the task's own scale."""
+  label = np.asarray(features.fixed('label'))
+  if not task.is_regression:
+    return label.astype(np.int64)
+  low, high = task.scale
+  return label.astype(np.float64) * (high - low) + low
+
+
+def score(
+  task: task_lib.Task,
+  logits: np.ndarray,
+  features: shards.Columns,
+  regression_head: str,
+) -> dict[str, float]:
+  """Every metric of the task over one labelled split, 0-100."""
+  return metrics.score(task, logits, gold(task, features), regression_head)
+
+
+def evaluate(
+  programs: step_lib.Programs,
+  params: Mapping[str, object],
+  splits: Splits,
+  config: config_lib.Config,
+) -> tuple[Outputs, Scores]:
+  """Logits and scores of labelled splits, by task and split."""
+  outputs: Outputs = {}
+  scores: Scores = {}
+  for name, columns in splits.items():
+    outputs[name], scores[name] = {}, {}
+    for split, features in columns.items():
+      logits = predict(
+        programs,
+        params,
+        features,
+        programs.tasks.index[name],
+        config.packing,
+      )
+      outputs[name][split] = logits
+      scores[name][split] = score(
+        programs.tasks[name], logits, features, config.model.regression_head
+      )
+  return outputs, scores

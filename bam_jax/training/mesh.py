@@ -1,0 +1,193 @@
+"""The device mesh and which parameter lies where on it."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType
+from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.training import paths
+
+AXES = ('data', 'fsdp')
+
+# Path -> specs, of which the first whose dimensions divide is taken. Patterns
+# look at the end of the path, so a moment lies where its parameter does. A
+# vocabulary seldom divides, the hidden size does.
+PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
+  (
+    r'embeddings/\w+/embedding$',
+    (P(None, 'fsdp'), P('fsdp', None), P()),
+  ),
+  (r'heads/kernel$', (P(None, 'fsdp', None), P())),
+  (r'heads/bias$', (P(),)),
+  (r'/kernel$', (P('fsdp', None), P(None, 'fsdp'), P())),
+  (r'/(bias|scale)$', (P(),)),
+  (r'(^|/)(step|dropout_key|count|learning_rate|layer_decay)$', (P(),)),
+)
+
+
+def join_processes(environ: Mapping[str, str]) -> None:
+  """Joins a run of several processes, before JAX looks for its devices.
+
+  Args:
+    environ: JAX_COORDINATOR_ADDRESS, the host:port of process 0, with
+      JAX_NUM_PROCESSES and JAX_PROCESS_ID, from 0. Without the first the run
+      is one process.
+
+  Raises:
+    errors.UserError: one of the other two is missing or no number.
+  """
+  address = environ.get('JAX_COORDINATOR_ADDRESS')
+  if not address:
+    return
+  numbers = []
+  for name in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'):
+    value = environ.get(name, '')
+    if not value.isdecimal():
+      raise errors.UserError(
+        f'{name}: {value!r} is no number; JAX_COORDINATOR_ADDRESS={address}'
+        ' asks for a run of several processes, which needs it'
+      )
+    numbers.append(int(value))
+  jax.distributed.initialize(address, *numbers)
+
+
+def make_mesh(
+  config: config_lib.MeshConfig, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """A mesh of axes ('data', 'fsdp').
+
+  Args:
+    config: the size of each axis; one may be -1, all that are left. Sizes
+      below the number of devices leave the others idle.
+    devices: all devices of all processes by default.
+
+  Raises:
+    errors.UserError: sizes that the devices cannot serve.
+  """
+  devices = jax.devices() if devices is None else devices
+  sizes = [config.data, config.fsdp]
+  named = f'config.mesh: data={config.data}, fsdp={config.fsdp}'
+  if 0 in sizes or sizes == [-1, -1]:
+    raise errors.UserError(
+      f'{named}; give positive sizes, of which one may be -1'
+    )
+  if -1 in sizes:
+    sizes[sizes.index(-1)] = max(len(devices) // -math.prod(sizes), 1)
+  count = math.prod(sizes)
+  whole = jax.process_count() > 1 or -1 in (config.data, config.fsdp)
+  if count > len(devices) or (whole and count != len(devices)):
+    raise errors.UserError(
+      f'{named} does not fit {len(devices)} devices; make the product of'
+      ' both their number'
+    )
+  return jax.make_mesh(
+    tuple(sizes),
+    AXES,
+    axis_types=(AxisType.Auto,) * len(AXES),
+    devices=devices[:count],
+  )
+
+
+def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
+  """The spec of one leaf of the state.
+
+  Args:
+    path: keys joined by `/`.
+    shape: of the leaf.
+    fsdp: size of the axis.
+
+  Raises:
+    ValueError: no row of `PARAM_RULES` matches, or none of a row's specs fits.
+  """
+  specs, _ = paths.lookup(PARAM_RULES, path)
+  for spec in specs:
+    if len(spec) > len(shape):
+      continue
+    if all(a is None or size % fsdp == 0 for a, size in zip(spec, shape)):
+      return spec
+  raise ValueError(f'no spec of {specs} fits {path!r} of shape {shape}')
+
+
+def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
+  """The tree of shardings of a train state, or of parameters alone.
+
+  Args:
+    mesh: as `make_mesh` returns.
+    abstract_state: tree of arrays or of `jax.ShapeDtypeStruct`.
+
+  Raises:
+    ValueError: a leaf that no row of `PARAM_RULES` matches.
+  """
+  return paths.map_paths(
+    lambda path, leaf: NamedSharding(
+      mesh, param_spec(path, leaf.shape, mesh.shape['fsdp'])
+    ),
+    abstract_state,
+  )
+
+
+def gathered(params: Any, shardings: Any) -> Any:
+  """The parameters, whole on every device while in use.
+
+  Left to itself the partitioner splits activations along the parameters'
+  shards, which moves more bytes; here a parameter is gathered, and its gradient
+  comes back scattered.
+
+  Args:
+    params: traced tree.
+    shardings: tree of where the parameters and their gradients lie.
+  """
+  return jax.tree.map(_gather, params, shardings)
+
+
+def _gather(param: jax.Array, sharding: NamedSharding) -> jax.Array:
+  constrain = jax.lax.with_sharding_constraint
+
+  @jax.custom_vjp
+  def gather(x):
+    return constrain(x, replicated(sharding.mesh))
+
+  gather.defvjp(
+    lambda x: (gather(x), None),
+    lambda _, gradient: (constrain(gradient, sharding),),
+  )
+  return gather(param)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The sharding of every batch array: rows over all devices."""
+  return NamedSharding(mesh, P(AXES))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """The sharding of what every device holds whole."""
+  return NamedSharding(mesh, P())
+
+
+def rows_multiple(mesh: Mesh) -> int:
+  """What the number of rows B of a batch must divide by: the devices."""
+  return mesh.size
+
+
+def place(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  """A host array that every process holds whole, copied to the devices.
+
+  A copy, since the state is donated and the host array must survive; without
+  talk between the processes, which `jax.device_put` would check by.
+  """
+  shards = [
+    jax.device_put(value[index], device, may_alias=False)
+    for device, index in sharding.addressable_devices_indices_map(
+      value.shape
+    ).items()
+  ]
+  return jax.make_array_from_single_device_arrays(value.shape, sharding, shards)

@@ -1,0 +1,44 @@
+"""Tables over parameter paths: the first row that matches wins."""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+import re
+from typing import Any
+from typing import TypeVar
+
+import jax
+
+V = TypeVar('V')
+
+
+def lookup(table: Sequence[tuple[str, V]], path: str) -> tuple[V, re.Match]:
+  """The value of the first row whose pattern is found in a path.
+
+  Args:
+    table: rows of (regular expression, value).
+    path: keys joined by `/`, such as `encoder/layer_0/output/bias`.
+
+  Returns:
+    The value and the match.
+
+  Raises:
+    ValueError: no row matches; a parameter is never silently left out.
+  """
+  for pattern, value in table:
+    match = re.search(pattern, path)
+    if match:
+      return value, match
+  raise ValueError(
+    f'no row of the table matches the parameter {path!r}; rows:'
+    f' {[pattern for pattern, _ in table]}'
+  )
+
+
+def map_paths(function: Callable[[str, Any], V], tree: Any) -> Any:
+  """A tree of `function(path, leaf)`, path as in `lookup`."""
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: function(
+      jax.tree_util.keystr(path, simple=True, separator='/'), leaf
+    ),
+    tree,
+  )

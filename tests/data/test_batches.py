@@ -1,0 +1,434 @@
+"""Batches: training by step, evaluation once, prefetching."""
+
+import dataclasses
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from bam_jax import config
+from bam_jax import errors
+from bam_jax.data import batches
+from bam_jax.data import packing as packing_lib
+from bam_jax.data import sampling
+from bam_jax.data import shards
+from bam_jax.tasks import task as task_lib
+
+PACKED = config.PackingConfig(row_length=32, slots=4, row_buckets=(10, 14))
+UNPACKED = dataclasses.replace(PACKED, enabled=False)
+
+
+class FakeColumns:
+  """Columns in memory; every token is unique, so none can go astray."""
+
+  def __init__(self, name, rows, seed, classes, first_token, longest=32):
+    random = np.random.default_rng(seed)
+    lengths = random.integers(4, longest - 7, rows)
+    lengths[0] = longest
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.arange(first_token, first_token + offsets[-1], dtype=np.int32)
+    label = (
+      random.integers(0, classes, rows) if classes else random.random(rows)
+    )
+    self._ragged = tokens, offsets
+    self._fixed = {
+      'length_a': random.integers(2, lengths + 1).astype(np.int32),
+      'label': label.astype(np.float32),
+    }
+    self.uids = [f'{name}/train/{row}' for row in range(rows)]
+
+  def __len__(self):
+    return len(self.uids)
+
+  def fixed(self, name):
+    return self._fixed[name]
+
+  def ragged(self, name):
+    assert name == 'input_ids'
+    return self._ragged
+
+  def tokens(self, row):
+    values, offsets = self._ragged
+    return values[offsets[row] : offsets[row + 1]].tolist()
+
+
+def make_task(name, labels):
+  return task_lib.Task(
+    name=name,
+    kind='classification' if labels else 'regression',
+    labels=labels,
+    metrics=(),
+    paper_metric='',
+    glue_metrics=(),
+    tables={},
+  )
+
+
+# The mix leaves out head 1, and has its tasks in another order.
+TASKS = task_lib.TaskTable(
+  (
+    make_task('two', ('no', 'yes')),
+    make_task('unused', ('a', 'b')),
+    make_task('three', ('x', 'y', 'z')),
+    make_task('score', ()),
+  )
+)
+HEADS = (3, 0, 2)
+FEATURES = (
+  FakeColumns('score', 30, 0, 0, 1),
+  FakeColumns('two', 50, 1, 2, 10_000),
+  FakeColumns('three', 40, 2, 3, 20_000),
+)
+RANDOM = np.random.default_rng(3)
+TEACHERS = (
+  RANDOM.random((30, 1), np.float32),
+  None,
+  RANDOM.dirichlet((1, 1, 1), 40).astype(np.float32),
+)
+
+
+def make_mix(mode='sampled', batch_size=20):
+  rows = [len(columns) for columns in FEATURES]
+  if mode == 'copies':
+    return sampling.CopiesMix(rows, 0.0, batch_size, 50, 7)
+  return sampling.SampledMix(rows, rows, 0.75, batch_size, 50, 7)
+
+
+def make_batches(packing=PACKED, mix=None, teachers=TEACHERS, **kwargs):
+  return batches.TrainBatches(
+    TASKS, HEADS, FEATURES, teachers, mix or make_mix(), packing, **kwargs
+  )
+
+
+def plain_batch(examples, num_rows, packing, placed):
+  """A batch made one token at a time.
+
+  Args:
+    examples: (columns, row, head, teacher row or None, weight) each.
+    num_rows: B.
+    packing: the configuration.
+    placed: (row, slot, start) of each example.
+  """
+  slots = packing.slots if packing.enabled else 1
+  batch = {
+    key: np.zeros((num_rows, packing.row_length), np.int32)
+    for key in ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
+  }
+  for key in ('cls_index', 'task_id'):
+    batch[key] = np.zeros((num_rows, slots), np.int32)
+  for key in ('target', 'teacher'):
+    batch[key] = np.zeros((num_rows, slots, 3), np.float32)
+  batch['weight'] = np.zeros((num_rows, slots), np.float32)
+  for example, (r, s, start) in zip(examples, placed):
+    columns, row, head, teacher, weight = example
+    for i, token in enumerate(columns.tokens(row)):
+      batch['input_ids'][r, start + i] = token
+      if i >= columns.fixed('length_a')[row]:
+        batch['token_type_ids'][r, start + i] = 1
+      batch['positions'][r, start + i] = i
+      batch['segment_ids'][r, start + i] = s + 1
+    batch['cls_index'][r, s] = start
+    batch['task_id'][r, s] = head
+    batch['weight'][r, s] = weight
+    label = columns.fixed('label')[row]
+    if TASKS.tasks[head].is_regression:
+      batch['target'][r, s, 0] = label
+    else:
+      batch['target'][r, s, int(label)] = 1
+    batch['teacher'][r, s] = batch['target'][r, s]
+    if teacher is not None:
+      batch['teacher'][r, s] = 0
+      batch['teacher'][r, s, : len(teacher)] = teacher
+  return batch
+
+
+def assert_equal(got, want):
+  assert got.keys() == want.keys()
+  for key in want:
+    assert got[key].dtype == want[key].dtype, key
+    np.testing.assert_array_equal(got[key], want[key], err_msg=key)
+
+
+def segments(batch):
+  """What each occupied slot holds, as a set of comparable values."""
+  result = []
+  for r, s in zip(*np.nonzero(batch['weight'])):
+    inside = batch['segment_ids'][r] == s + 1
+    assert batch['cls_index'][r, s] == np.argmax(inside)
+    result.append(
+      (
+        tuple(batch['input_ids'][r, inside]),
+        tuple(batch['token_type_ids'][r, inside]),
+        tuple(batch['positions'][r, inside]),
+        int(batch['task_id'][r, s]),
+        tuple(batch['target'][r, s].tolist()),
+        tuple(batch['teacher'][r, s].tolist()),
+        float(batch['weight'][r, s]),
+      )
+    )
+  return sorted(result)
+
+
+@pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
+@pytest.mark.parametrize(
+  'teachers', [TEACHERS, (None,) * 3], ids=['kd', 'gold']
+)
+@pytest.mark.parametrize('mode', ['sampled', 'copies'])
+def test_every_array_equals_a_plain_loop(mode, teachers, packing):
+  """Oracle: plain_batch above."""
+  mix = make_mix(mode)
+  make = make_batches(packing, mix, teachers)
+  for step in (0, 1, 49):
+    tasks, rows = mix(step)
+    examples = [
+      (
+        FEATURES[k],
+        row,
+        HEADS[k],
+        None if teachers[k] is None else teachers[k][row],
+        mix.weights[k],
+      )
+      for k, row in zip(tasks, rows)
+    ]
+    if packing.enabled:
+      lengths = [len(FEATURES[k].tokens(r)) for k, r in zip(tasks, rows)]
+      packed = packing_lib.pack(np.array(lengths), 32, 4)
+      placed = list(zip(packed.row, packed.slot, packed.start))
+      num_rows = 10 if packed.num_rows <= 10 else 14
+    else:
+      placed, num_rows = [(i, 0, 0) for i in range(20)], 20
+    assert_equal(make(step), plain_batch(examples, num_rows, packing, placed))
+
+
+def test_examples_tells_heads_and_rows():
+  mix = make_mix()
+  heads, rows = make_batches(mix=mix).examples(4)
+  tasks, want = mix(4)
+  assert heads.dtype == np.int32
+  assert heads.tolist() == [HEADS[k] for k in tasks]
+  assert rows.tolist() == want.tolist()
+
+
+@pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
+@pytest.mark.parametrize('mode', ['sampled', 'copies'])
+def test_each_step_holds_exactly_n_examples(mode, packing):
+  make = make_batches(packing, make_mix(mode))
+  for step in range(50):
+    batch = make(step)
+    assert np.count_nonzero(batch['weight']) == 20
+    assert len(segments(batch)) == 20
+
+
+def test_unpacked_batches_hold_the_same_examples():
+  packed, plain = make_batches(PACKED), make_batches(UNPACKED)
+  assert plain(0)['input_ids'].shape == (20, 32)
+  assert plain(0)['weight'].shape == (20, 1)
+  for step in range(20):
+    assert segments(packed(step)) == segments(plain(step))
+
+
+def test_a_wider_bucket_only_adds_empty_rows():
+  wide = dataclasses.replace(PACKED, row_buckets=(30,))
+  for step in range(10):
+    small, large = make_batches()(step), make_batches(wide)(step)
+    for key, value in small.items():
+      assert len(large[key]) == 30
+      np.testing.assert_array_equal(large[key][: len(value)], value)
+      assert not large[key][len(value) :].any()
+
+
+def test_rows_fall_into_buckets():
+  assert {len(make_batches()(step)['weight']) for step in range(50)} == {10, 14}
+  ladder = dataclasses.replace(PACKED, row_buckets=())
+  sizes = {len(make_batches(ladder)(step)['weight']) for step in range(50)}
+  assert sizes == {8, 12, 16}
+
+
+@pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
+@pytest.mark.parametrize('processes', [2, 4])
+def test_slices_of_the_hosts_make_up_the_batch(processes, packing):
+  """Oracle: the batch of a single host."""
+  whole = make_batches(packing, rows_multiple=8)
+  parts = [
+    make_batches(
+      packing, rows_multiple=8, process_index=i, process_count=processes
+    )
+    for i in range(processes)
+  ]
+  for step in (0, 9):
+    got = [part(step) for part in parts]
+    assert len({len(part['weight']) for part in got}) == 1
+    joined = {key: np.concatenate([p[key] for p in got]) for key in got[0]}
+    assert len(joined['weight']) % 8 == 0
+    assert_equal(joined, whole(step))
+
+
+@pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
+def test_a_batch_is_a_pure_function_of_the_step(packing):
+  """Oracle: the same run from its start, in order."""
+  make = make_batches(packing)
+  run_through = [make(step) for step in range(50)]
+  for step in (49, 0, 30, 31, 30):
+    assert_equal(make(step), run_through[step])
+    assert_equal(make_batches(packing)(step), run_through[step])
+
+
+def test_a_copied_task_carries_its_weight():
+  mix = make_mix('copies')
+  assert len(set(mix.weights.tolist())) == 3
+  batch = make_batches(mix=mix)(0)
+  for task, head in enumerate(HEADS):
+    of_task = batch['weight'][
+      (batch['task_id'] == head) & (batch['weight'] > 0)
+    ]
+    assert len(of_task) > 0 and np.all(of_task == mix.weights[task])
+
+
+def test_an_example_longer_than_a_row_is_an_error():
+  short = dataclasses.replace(PACKED, row_length=31)
+  with pytest.raises(errors.UserError, match=r'score/train/0: 32 .*length=31'):
+    make_batches(short)
+  with pytest.raises(errors.UserError, match='two/train/0: 32 tokens'):
+    next(batches.evaluation_batches(FEATURES[1], 0, 3, short, 4))
+
+
+@pytest.mark.parametrize(
+  ('number', 'label'), [(1, np.nan), (1, 2.0), (0, 1.5), (0, np.nan)]
+)
+def test_a_row_that_cannot_be_trained_on_is_an_error(
+  monkeypatch, number, label
+):
+  labels = FEATURES[number].fixed('label').copy()
+  labels[5] = label
+  monkeypatch.setitem(FEATURES[number]._fixed, 'label', labels)
+  with pytest.raises(errors.UserError, match=rf'train/5: {label} is no label'):
+    make_batches()
+
+
+@pytest.mark.parametrize('shape', [(40, 2), (39, 3), (1, 3), (40, 1)])
+def test_a_teacher_of_another_shape_is_an_error(shape):
+  with pytest.raises(ValueError, match=r'three: the teacher .* \(40, 3\)'):
+    make_batches(teachers=(None, None, np.ones(shape, np.float32)))
+
+
+@pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
+@pytest.mark.parametrize('rows', [1, 4, 7, 64])
+def test_evaluation_covers_every_row_exactly_once(rows, packing):
+  """The released code drops the last partial batch."""
+  columns = FEATURES[1]
+  covered = []
+  for where, batch in batches.evaluation_batches(columns, 0, 3, packing, rows):
+    slots = packing.slots if packing.enabled else 1
+    assert where.shape == (rows, slots) and where.dtype == np.int64
+    occupied = where >= 0
+    np.testing.assert_array_equal(batch['weight'], occupied)
+    assert where[~occupied].tolist() == [-1] * np.sum(~occupied)
+    covered += where[occupied].tolist()
+    placed = [
+      (r, s, int(batch['cls_index'][r, s])) for r, s in np.argwhere(occupied)
+    ]
+    examples = [(columns, row, 0, None, 1) for row in where[occupied]]
+    want = plain_batch(examples, rows, packing, placed)
+    want['target'][:] = want['teacher'][:] = 0
+    assert_equal(batch, want)
+  assert sorted(covered) == list(range(50))
+
+
+def test_evaluation_and_training_share_one_shape():
+  train = make_batches()(0)
+  rows = len(train['weight'])
+  _, batch = next(batches.evaluation_batches(FEATURES[2], 2, 3, PACKED, rows))
+  assert {k: (v.shape, v.dtype) for k, v in batch.items()} == {
+    k: (v.shape, v.dtype) for k, v in train.items()
+  }
+
+
+@pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
+def test_evaluation_starts_with_the_longest(packing):
+  lengths = np.diff(FEATURES[1].ragged('input_ids')[1])
+  firsts = [
+    lengths[where[where[:, 0] >= 0, 0]]
+    for where, _ in batches.evaluation_batches(FEATURES[1], 0, 3, packing, 4)
+  ]
+  firsts = np.concatenate(firsts)
+  assert firsts[0] == 32 and np.all(np.diff(firsts) <= 0)
+
+
+def test_batches_read_real_shards(tmp_path):
+  """Oracle: the same columns in memory."""
+  columns = []
+  for number, fake in enumerate(FEATURES):
+    records = [
+      {
+        'uid': uid,
+        'input_ids': np.array(fake.tokens(row)),
+        'length_a': int(fake.fixed('length_a')[row]),
+        'label': float(fake.fixed('label')[row]),
+      }
+      for row, uid in enumerate(fake.uids)
+    ]
+    shards.write(tmp_path / str(number), shards.FEATURES, records, {})
+    columns.append(shards.open(tmp_path / str(number), shards.FEATURES, None))
+  make = batches.TrainBatches(
+    TASKS, HEADS, columns, TEACHERS, make_mix(), PACKED
+  )
+  for step in range(3):
+    assert_equal(make(step), make_batches()(step))
+  for got, want in zip(
+    batches.evaluation_batches(columns[0], 3, 3, PACKED, 5),
+    batches.evaluation_batches(FEATURES[0], 3, 3, PACKED, 5),
+  ):
+    np.testing.assert_array_equal(got[0], want[0])
+    assert_equal(got[1], want[1])
+
+
+def prefetch_threads():
+  return [t for t in threading.enumerate() if t.name == 'prefetch']
+
+
+def test_prefetch_keeps_the_order_and_works_in_another_thread():
+  def make(step):
+    return step, threading.get_ident()
+
+  got = list(batches.prefetch(make, range(3, 40), 4))
+  assert [step for step, _ in got] == list(range(3, 40))
+  assert threading.get_ident() not in {thread for _, thread in got}
+  assert not prefetch_threads()
+
+
+def test_prefetch_makes_at_most_depth_items_ahead():
+  made = []
+  iterator = batches.prefetch(made.append, range(100), 3)
+  for consumed in range(1, 5):
+    next(iterator)
+    deadline = time.monotonic() + 10
+    while len(made) < consumed + 3 and time.monotonic() < deadline:
+      time.sleep(0.001)
+    time.sleep(0.02)
+    assert len(made) == consumed + 3
+  iterator.close()
+
+
+def test_an_error_comes_in_the_place_of_its_item():
+  def make(step):
+    if step == 2:
+      raise errors.UserError('step 2 is bad')
+    return step
+
+  iterator = batches.prefetch(make, range(10), 8)
+  assert [next(iterator), next(iterator)] == [0, 1]
+  with pytest.raises(errors.UserError, match='step 2 is bad'):
+    next(iterator)
+  assert list(iterator) == []
+  assert not prefetch_threads()
+
+
+@pytest.mark.parametrize('consumed', [1, 5])
+def test_closing_the_iterator_ends_the_thread(consumed):
+  iterator = batches.prefetch(lambda step: step, iter(int, 1), 2)
+  for _ in range(consumed):
+    next(iterator)
+  assert prefetch_threads()
+  iterator.close()
+  assert not prefetch_threads()

@@ -1,0 +1,123 @@
+"""Examples into rows."""
+
+import numpy as np
+import pytest
+
+from bam_jax import errors
+from bam_jax.data import packing
+
+
+def lengths_like_glue(count, seed):
+  draws = np.random.default_rng(seed).lognormal(np.log(29), 0.55, count)
+  return np.clip(np.round(draws), 4, 128).astype(np.int64)
+
+
+def first_fit_decreasing(lengths, row_length, slots):
+  """The textbook: every row is tried, in order, for every example."""
+  rows, places = [], [None] * len(lengths)
+  for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+    number = 0
+    while number < len(rows) and (
+      len(rows[number]) == slots or sum(rows[number]) + lengths[i] > row_length
+    ):
+      number += 1
+    if number == len(rows):
+      rows.append([])
+    places[i] = (number, len(rows[number]), sum(rows[number]))
+    rows[number].append(lengths[i])
+  return places, len(rows)
+
+
+def places(packed):
+  return list(zip(*(array.tolist() for array in packed[:3])))
+
+
+@pytest.mark.parametrize('slots', [1, 2, 4, 16])
+@pytest.mark.parametrize('count', [1, 2, 32, 128, 700])
+def test_packing_equals_the_textbook(count, slots):
+  """Oracle: first_fit_decreasing above."""
+  for seed in range(4):
+    lengths = lengths_like_glue(count, seed)
+    packed = packing.pack(lengths, 128, slots)
+    want, num_rows = first_fit_decreasing(lengths.tolist(), 128, slots)
+    assert places(packed) == want
+    assert packed.num_rows == num_rows
+    assert all(array.dtype == np.int64 for array in packed[:3])
+
+
+def test_packing_by_hand():
+  """7 3 | 6 4 | 4 2 2 1 | 1: row 2 has room for the last, but no slot."""
+  packed = packing.pack(np.array([2, 4, 1, 6, 7, 4, 2, 3, 1]), 10, 4)
+  assert places(packed) == [
+      (2, 1, 4), (1, 1, 6), (2, 3, 8), (1, 0, 0), (0, 0, 0),
+      (2, 0, 0), (2, 2, 6), (0, 1, 7), (3, 0, 0),
+  ]  # fmt: skip
+  assert packed.num_rows == 4
+
+
+@pytest.mark.parametrize('slots', [3, 16])
+def test_no_row_overflows_and_no_tokens_overlap(slots):
+  lengths = lengths_like_glue(500, 1)
+  packed = packing.pack(lengths, 128, slots)
+  used = np.zeros((packed.num_rows, 128), int)
+  for row, start, length in zip(packed.row, packed.start, lengths):
+    assert start + length <= 128
+    used[row, start : start + length] += 1
+  assert used.max() == 1 and used.sum() == lengths.sum()
+  assert used[:, 0].min() == 1  # no empty row
+  assert packed.slot.max() < slots
+  cells = set(zip(packed.row.tolist(), packed.slot.tolist()))
+  assert len(cells) == len(lengths)
+
+
+def test_128_examples_of_glue_fill_30_to_40_rows():
+  for seed in range(20):
+    lengths = lengths_like_glue(128, seed)
+    num_rows = packing.pack(lengths, 128, 16).num_rows
+    assert num_rows <= -(-lengths.sum() // 128) + 1
+    assert 28 <= num_rows <= 42
+
+
+def test_an_example_longer_than_a_row_is_an_error():
+  with pytest.raises(errors.UserError, match=r'row_length=128 .* 129 tokens'):
+    packing.pack(np.array([5, 129, 7]), 128, 16)
+
+
+def test_no_examples_make_no_rows():
+  packed = packing.pack(np.empty(0, np.int64), 128, 16)
+  assert packed.num_rows == 0 and len(packed.row) == 0
+
+
+@pytest.mark.parametrize(
+  ('num_rows', 'buckets', 'multiple', 'want'),
+  [
+    (1, (4, 8), 1, 4),
+    (4, (4, 8), 1, 4),
+    (5, (4, 8), 1, 8),
+    (5, (4, 6, 8), 4, 8),
+    (9, (4, 8), 1, 16),
+    (17, (4, 8), 1, 24),
+    (33, (32, 36, 40), 8, 40),
+    (6, (1,), 1, 6),
+    (6, (1,), 4, 8),
+  ],
+)
+def test_bucket(num_rows, buckets, multiple, want):
+  assert packing.bucket(num_rows, buckets, multiple) == want
+
+
+@pytest.mark.parametrize(
+  ('max_rows', 'want'),
+  [
+    (1, (4,)),
+    (8, (4, 8)),
+    (32, (4, 8, 12, 16, 24, 32)),
+    (41, (4, 8, 12, 16, 24, 32, 36, 40, 48)),
+    (
+      200,
+      (4, 8, 12, 16, 24, 32, 36, 40, 48, 64, 96, 128, 192, 256),
+    ),
+  ],
+)
+def test_default_buckets(max_rows, want):
+  assert packing.default_buckets(max_rows) == want

@@ -1,0 +1,261 @@
+"""Names of a configuration to tasks, and declared tasks checked."""
+
+import dataclasses
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import registry
+from bam_jax.data import sources
+from bam_jax.tasks import demo
+from bam_jax.tasks import glue
+
+_PLANETS = config_lib.TaskConfig(
+  labels=('rock', 'gas'),
+  train='planets/train.tsv',
+  dev='planets/dev.tsv',
+  text=('name',),
+  label='kind',
+)
+
+
+def _config(*tasks: str, swap: tuple[str, ...] = (), **custom):
+  return config_lib.Config(
+    tasks=tasks,
+    custom_tasks=custom,
+    data=config_lib.DataConfig(dir='data', swap=swap),
+  )
+
+
+def test_order_of_the_heads_is_that_of_the_configuration():
+  table = registry.resolve(
+    _config('stsb', 'planets', 'demo_nli', 'cola', planets=_PLANETS)
+  )
+  assert table.names == ('stsb', 'planets', 'demo_nli', 'cola')
+  assert table['cola'] is glue.TASKS['cola']
+  assert table['demo_nli'] is demo.TASKS['demo_nli']
+  assert table.num_outputs == 3
+
+
+# The released code's task list and its table of sizes had to be edited.
+def test_a_task_declared_as_data_is_resolved_and_read(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'data/planets').mkdir(parents=True)
+  (tmp_path / 'data/planets/train.tsv').write_text(
+    'name\tkind\nMars\trock\nSaturn\tgas\n'
+  )
+  (tmp_path / 'extra.tsv').write_text('kind\tname\ngas\tNeptune\n')
+  task_config = dataclasses.replace(_PLANETS, dev=str(tmp_path / 'extra.tsv'))
+
+  values = config_lib.default_config()
+  values.tasks = ('planets',)
+  values.data.dir = 'data'
+  values.custom_tasks.planets = config_lib.custom_task(
+    **dataclasses.asdict(task_config)
+  )
+  config = config_lib.from_config_dict(values)
+  task = registry.resolve(config)['planets']
+
+  assert list(sources.read(task, 'train', config.data)) == [
+    ('planets/train/0', 'Mars', None, 0),
+    ('planets/train/1', 'Saturn', None, 1),
+  ]
+  assert list(sources.read(task, 'dev', config.data)) == [
+    ('planets/dev/0', 'Neptune', None, 1)
+  ]
+  assert task.metrics == task.glue_metrics == ('accuracy',)
+  assert task.paper_metric == 'accuracy'
+  assert task.test_splits == ()
+  assert not task.is_pair
+
+
+def test_defaults_of_a_regression_task():
+  task = registry.resolve(
+    _config(
+      'ages',
+      ages=config_lib.TaskConfig(
+        kind='regression',
+        scale=(0, 120),
+        train='a.jsonl',
+        dev='b.jsonl',
+        test='c.jsonl',
+        format='jsonl',
+        text=('left', 'right'),
+        label='years',
+      ),
+    )
+  )['ages']
+  assert task.metrics == task.glue_metrics == ('pearson', 'spearman')
+  assert task.paper_metric == 'spearman'
+  assert task.num_outputs == 1
+  assert task.is_pair
+  assert task.test_splits == ('test',)
+  assert task.tables['test'].label is None
+  assert task.tables['train'].label == 'years'
+  assert task.tables['train'].format == 'jsonl'
+
+
+def test_columns_are_numbers_where_no_header_names_them():
+  task_config = dataclasses.replace(
+    _PLANETS, header=False, text=('3', '-1'), label='1'
+  )
+  task = registry.resolve(_config('planets', planets=task_config))['planets']
+  assert task.tables['train'].text == (3, -1)
+  assert task.tables['train'].label == 1
+  named = dataclasses.replace(_PLANETS, text=('3',))
+  task = registry.resolve(_config('planets', planets=named))['planets']
+  assert task.tables['train'].text == ('3',)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    pytest.param(
+      {'labels': ()},
+      'config.custom_tasks.planets.labels: () must be two or more different'
+      ' labels, as in the files',
+      id='no-labels',
+    ),
+    pytest.param(
+      {'labels': ('a', 'a')},
+      "config.custom_tasks.planets.labels: ('a', 'a') must be two or more"
+      ' different labels, as in the files',
+      id='label-twice',
+    ),
+    pytest.param(
+      {'kind': 'regression'},
+      "config.custom_tasks.planets.labels: ('rock', 'gas') given for a"
+      ' regression task; leave it empty and give scale',
+      id='labels-of-a-regression-task',
+    ),
+    pytest.param(
+      {'kind': 'regression', 'labels': (), 'scale': (5.0, 0.0)},
+      'config.custom_tasks.planets.scale: (5.0, 0.0) must be the lowest and'
+      ' the highest score',
+      id='scale-upside-down',
+    ),
+    pytest.param(
+      {'kind': 'regression', 'labels': (), 'scale': (0.0, float('inf'))},
+      'config.custom_tasks.planets.scale: (0.0, inf) must be the lowest and'
+      ' the highest score',
+      id='scale-without-end',
+    ),
+    pytest.param(
+      {'text': ()},
+      'config.custom_tasks.planets.text: () names 0 columns; give one, or two'
+      ' for pairs',
+      id='no-text',
+    ),
+    pytest.param(
+      {'text': ('a', 'b', 'c')},
+      "config.custom_tasks.planets.text: ('a', 'b', 'c') names 3 columns; give"
+      ' one, or two for pairs',
+      id='three-texts',
+    ),
+    pytest.param(
+      {'dev': ''},
+      'config.custom_tasks.planets.dev: empty; give a file, below'
+      ' config.data.dir or absolute',
+      id='no-dev',
+    ),
+    pytest.param(
+      {'metrics': ('accuracy', 'bleu')},
+      "config.custom_tasks.planets.metrics: 'bleu' is none of accuracy, f1,"
+      ' matthews, the metrics of a classification task',
+      id='unknown-metric',
+    ),
+    pytest.param(
+      {'metrics': ('pearson',)},
+      "config.custom_tasks.planets.metrics: 'pearson' is none of accuracy, f1,"
+      ' matthews, the metrics of a classification task',
+      id='metric-of-the-other-kind',
+    ),
+    pytest.param(
+      {'metrics': ('f1',), 'labels': ('a', 'b', 'c')},
+      "config.custom_tasks.planets.metrics: 'f1' needs two labels, not 3; give"
+      ' accuracy or matthews',
+      id='f1-of-three-classes',
+    ),
+    pytest.param(
+      {'header': False, 'text': ('0',)},
+      "config.custom_tasks.planets.label: 'kind' is no column number, and"
+      ' header=False says that the files name no columns; count from 0',
+      id='name-without-header',
+    ),
+  ],
+)
+def test_a_declaration_that_does_not_hold_together(changes, message):
+  task_config = dataclasses.replace(_PLANETS, **changes)
+  with pytest.raises(errors.UserError) as caught:
+    registry.resolve(_config('planets', planets=task_config))
+  assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+  ('config', 'message'),
+  [
+    pytest.param(
+      _config('colla'),
+      "config.tasks: 'colla' is no task; the nearest is 'cola', and your own"
+      ' are declared under config.custom_tasks',
+      id='unknown-task',
+    ),
+    pytest.param(
+      _config('planet', planets=_PLANETS),
+      "config.tasks: 'planet' is no task; the nearest is 'planets', and your"
+      ' own are declared under config.custom_tasks',
+      id='unknown-task-near-an-own-one',
+    ),
+    pytest.param(
+      _config('demo_nli', cola=_PLANETS),
+      "config.custom_tasks.cola: 'cola' is a task of the package; give yours"
+      ' another name',
+      id='shadows-glue',
+    ),
+    pytest.param(
+      _config('cola', demo_nli=_PLANETS),
+      "config.custom_tasks.demo_nli: 'demo_nli' is a task of the package; give"
+      ' yours another name',
+      id='shadows-demo',
+    ),
+    pytest.param(
+      _config('a/b', **{'a/b': _PLANETS}),
+      "config.custom_tasks.a/b: 'a/b' is no task name; use letters, digits, _"
+      ' and - only',
+      id='name-breaks-uids',
+    ),
+    pytest.param(
+      _config('mrpc', 'cola', swap=('mrpc', 'cola')),
+      "config.data.swap: 'cola' has one text a row; name tasks of text pairs",
+      id='swap-of-single-texts',
+    ),
+    pytest.param(
+      config_lib.Config(tasks=('demo_nli', 'rte')),
+      "config.data.dir is empty but 'rte' is read from it; set it to the folder"
+      " of the GLUE files (GLUE's own download_glue_data.py --data_dir=DIR"
+      ' --tasks=all gets it, or set config.data.source=tfds)',
+      id='no-data-dir',
+    ),
+  ],
+)
+def test_a_configuration_that_names_the_wrong_thing(config, message):
+  with pytest.raises(errors.UserError) as caught:
+    registry.resolve(config)
+  assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+  'config',
+  [
+    pytest.param(
+      config_lib.Config(
+        tasks=('rte',), data=config_lib.DataConfig(source='tfds')
+      ),
+      id='glue-from-tfds',
+    ),
+    pytest.param(config_lib.Config(tasks=('demo_nli',)), id='generated'),
+  ],
+)
+def test_no_data_dir_is_needed(config):
+  assert len(registry.resolve(config)) == 1

@@ -1,0 +1,317 @@
+"""The report: medians and averages by hand, and files a browser can trust."""
+
+import csv
+import html.parser
+import json
+import math
+import os
+from pathlib import Path
+import re
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.experiments import report
+from bam_jax.tasks import task as task_lib
+
+_VOID = {'meta', 'wbr'}
+_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
+
+
+def _task(name, metrics, paper, glue, **fields):
+  kind = 'regression' if paper == 'spearman' else 'classification'
+  labels = () if kind == 'regression' else ('0', '1')
+  return task_lib.Task(
+    name=name,
+    kind=kind,
+    metrics=metrics,
+    paper_metric=paper,
+    glue_metrics=glue,
+    labels=labels,
+    tables=_TABLES,
+    **fields,
+  )
+
+
+_PAIR = ('dev_m', 'dev_mm')
+_TASKS = task_lib.TaskTable(
+  (
+    _task('word', ('f1', 'accuracy'), 'accuracy', ('f1', 'accuracy')),
+    _task('pair', ('accuracy',), 'accuracy', ('accuracy',), dev_splits=_PAIR),
+    _task('odd', ('accuracy',), 'accuracy', ('accuracy',), in_average=False),
+  )
+)
+
+
+def _run(variant, seed, task, scores, curve=Path('/nowhere/metrics.jsonl')):
+  return report.RunScores(variant, seed, task, scores, curve)
+
+
+def _seed(variant, seed, f1, accuracy, matched, mismatched, odd=10.0, **more):
+  word = {'dev': {'f1': f1, 'accuracy': accuracy}}
+  pair = {'dev_m': {'accuracy': matched}, 'dev_mm': {'accuracy': mismatched}}
+  return [
+    _run(variant, seed, 'word', word, **more),
+    _run(variant, seed, 'pair', pair, **more),
+    _run(variant, seed, 'odd', {'dev': {'accuracy': odd}}, **more),
+  ]
+
+
+# Averages by hand. Paper, (accuracy + matched) / 2: 70, 75, 65. GLUE,
+# ((f1 + accuracy) / 2 + (matched + mismatched) / 2) / 2: 71, 74, 63.5.
+_SINGLE = [
+  *_seed('single', 0, 62.0, 60.0, 80.0, 82.0),
+  *_seed('single', 1, 58.0, 60.0, 90.0, 88.0),
+  *_seed('single', 2, 40.0, 50.0, 80.0, 84.0),
+]
+# Paper: 72, 78, 66. GLUE: 71, 74, 68.
+_MULTI = [
+  *_seed('multi', 0, 60.0, 64.0, 80.0, 80.0),
+  *_seed('multi', 1, 60.0, 66.0, 90.0, 80.0),
+  *_seed('multi', 2, 60.0, 52.0, 80.0, 80.0),
+]
+
+
+def _config(**fields):
+  defaults = {
+    'tasks': _TASKS.names,
+    'variants': ('single', 'multi'),
+    'seeds': (0, 1, 2),
+  }
+  return config_lib.Config(**(defaults | fields))
+
+
+def _write(tmp_path, runs, notes=None, **fields):
+  report.write(tmp_path, _config(**fields), _TASKS, runs, notes or {})
+  return {
+    name: (tmp_path / name).read_text(encoding='utf-8')
+    for name in ('report.json', 'report.md', 'report.html', 'scores.csv')
+  }
+
+
+class _Page(html.parser.HTMLParser):
+  """Checks that tags close, and keeps attributes, text and cells."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.attributes, self.cells, self.text = [], [], [], ''
+    self.feed(text)
+    self.close()
+    assert self.open == []
+
+  def handle_starttag(self, tag, attrs):
+    self.attributes += [(tag, *attr) for attr in attrs]
+    if tag not in _VOID:
+      self.open.append(tag)
+    if tag in ('td', 'th'):
+      self.cells.append('')
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text += data
+    if {'td', 'th'} & set(self.open):
+      self.cells[-1] += data
+
+
+def test_medians_and_averages_are_those_computed_by_hand(tmp_path):
+  found = json.loads(_write(tmp_path, _MULTI + _SINGLE)['report.json'])
+  assert list(found['variants']) == ['single', 'multi']
+  single = found['variants']['single']
+  assert single['seeds'] == 3
+  assert single['tasks'] == {
+    'word': {'f1': 58.0, 'accuracy': 60.0},
+    'pair': {'accuracy': 80.0, 'accuracy (dev_mm)': 84.0},
+    'odd': {'accuracy': 10.0},
+  }
+  # The median of the averages is not the average of the medians (71).
+  assert single['average'] == 70.0
+  assert single['glue_average'] == 71.0
+  assert found['variants']['multi']['average'] == 72.0
+  assert found['per_seed']['single']['1']['average'] == 75.0
+
+
+def test_an_even_number_of_seeds_takes_the_middle(tmp_path):
+  runs = [run for run in _SINGLE if run.seed < 2]
+  text = _write(tmp_path, runs, variants=('single',), seeds=(0, 1))
+  single = json.loads(text['report.json'])['variants']['single']
+  assert single['average'] == 72.5
+  assert single['tasks']['pair']['accuracy'] == 85.0
+
+
+def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
+  notes = {'pretrained weights': 'none: random encoder'}
+  text = _write(tmp_path, _SINGLE + _MULTI, notes)['report.md']
+  lines = text.splitlines()
+  assert 'Highest average: Multi, 72.0 (+2.0 against Single).' in lines
+  # Columns in which all are equal have no highest.
+  minus = '\N{MINUS SIGN}'
+  assert (
+    f'| Single | 60.0 | 80.0 | 10.0 | 70.0 | 71.0 |  | {minus}2.0 |' in lines
+  )
+  assert (
+    '| Multi | **64.0** | 80.0 | 10.0 | **72.0** | 71.0 | +2.0 |  |' in lines
+  )
+  assert '| pair | accuracy (dev_mm) | 84.0 | 80.0 |' in lines
+  assert '- pretrained weights: none: random encoder' in lines
+  assert '- In no average: odd.' in lines
+  assert '- seeds: [0, 1, 2]' in lines
+  assert 'word by f1 and accuracy, pair over dev_m and dev_mm' in text
+  assert 'n = 3 seeds: each number is their median' in text
+
+
+def test_one_seed_says_that_nothing_is_tested(tmp_path):
+  runs = [run for run in _SINGLE if run.seed == 0]
+  texts = _write(tmp_path, runs, variants=('single',), seeds=(0,))
+  sentence = 'n = 1 seed: differences are not tested.'
+  assert sentence in texts['report.md']
+  assert sentence in _Page(texts['report.html']).text
+
+
+@pytest.mark.parametrize(
+  ('drop', 'seeds', 'sentence'),
+  [
+    (lambda r: (r.seed, r.task) == (1, 'pair'), 3, 'seed 1 lacks pair.'),
+    (lambda r: r.seed == 2, 2, 'seed 2 lacks word, pair, odd.'),
+    (lambda r: r.task == 'odd', 3, 'seed 0 lacks odd; seed 1 lacks odd; '),
+    (lambda r: True, 0, 'seed 0 lacks word, pair, odd; seed 1'),
+  ],
+  ids=['a-task', 'a-seed', 'out-of-average', 'everything'],
+)
+def test_an_incomplete_variant_has_no_average(tmp_path, drop, seeds, sentence):
+  multi = [run for run in _MULTI if not drop(run)]
+  texts = _write(tmp_path, _SINGLE + multi)
+  found = json.loads(texts['report.json'])['variants']
+  assert found['multi']['average'] is None
+  assert found['multi']['glue_average'] is None
+  assert found['multi']['seeds'] == seeds
+  assert found['single']['average'] == 70.0
+  for text in (texts['report.md'], _Page(texts['report.html']).text):
+    assert 'Multi is incomplete, so it has no average' in text
+    assert sentence in text
+    assert 'Highest average of the complete variants: Single, 70.0.' in text
+
+
+def test_a_score_that_is_not_finite_is_null_and_has_no_average(tmp_path):
+  runs = [*_SINGLE[3:], *_seed('single', 0, 62.0, math.nan, 80.0, 82.0)]
+  texts = _write(tmp_path, runs, variants=('single',))
+  assert 'NaN' not in texts['report.json']
+  single = json.loads(texts['report.json'])['variants']['single']
+  assert single['average'] is None
+  assert single['tasks']['word'] == {'f1': 58.0, 'accuracy': None}
+
+
+def test_csv_has_a_row_a_score(tmp_path):
+  text = _write(tmp_path, _MULTI + _SINGLE)['scores.csv']
+  rows = list(csv.DictReader(text.splitlines()))
+  # 2 variants x 3 seeds x (2 + 2 + 1) scores.
+  assert len(rows) == 30
+  assert rows[0] == {
+    'variant': 'single',
+    'seed': '0',
+    'task': 'word',
+    'split': 'dev',
+    'metric': 'f1',
+    'value': '62.0',
+  }
+  assert {row['split'] for row in rows} == {'dev', 'dev_m', 'dev_mm'}
+
+
+def test_page_parses_and_reaches_for_nothing(tmp_path):
+  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+  page = _Page(text)
+  assert '70.0' in page.cells and '+2.0' in page.cells
+  assert not re.search(
+    r'(?i)https?:|//|@import|url\(|<script|javascript:', text
+  )
+  assert not {name for _, name, _ in page.attributes} & {
+    'src', 'href', 'xlink:href', 'style', 'onload', 'onclick',
+  }  # fmt: skip
+  assert ('meta', 'charset', 'utf-8') in page.attributes
+  assert any("default-src 'none'" in str(a) for a in page.attributes)
+
+
+def test_every_picture_has_an_alternative_text(tmp_path):
+  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+  pictures = re.findall(r'<svg[^>]*>', text)
+  assert (
+    len(pictures) == 4
+  )  # The average and three tasks; no curves, so no legend.
+  assert all('role="img"' in p and 'aria-label="' in p for p in pictures)
+  assert 'aria-label="word, accuracy, medians: Single 60.0, Multi 64.0"' in text
+
+
+def test_text_is_escaped(tmp_path):
+  evil = '<script>alert("x")</script> | & \n# head'
+  texts = _write(tmp_path, _SINGLE, {evil: evil}, name=evil)
+  page = _Page(texts['report.html'])
+  assert '<script' not in texts['report.html']
+  assert page.text.count('<script>alert("x")</script>') >= 3
+  assert '<script' not in texts['report.md']
+  first = texts['report.md'].splitlines()[0]
+  assert first.startswith('# &lt;script&gt;') and r'\| &amp; # head' in first
+  assert json.loads(texts['report.json'])['notes'] == {evil: evil}
+
+
+def test_curves_are_medians_over_the_share_of_the_steps(tmp_path):
+  def log(name, losses, gold_weight):
+    path = tmp_path / name
+    lines = [
+      {
+        'step': 10 * i, 'time': 0, 'loss': loss, 'loss/word': loss,
+        'gold_weight': gold_weight(i / (len(losses) - 1)),
+      }
+      for i, loss in enumerate(losses)
+    ]  # fmt: skip
+    path.write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"torn')
+    return path
+
+  runs = []
+  for seed, losses in enumerate(([9.0, 1.0], [6.0, 5.0, 3.0], [2.0, 2.0])):
+    path = log(f'single{seed}', losses, lambda share: 1.0)
+    runs += _seed('single', seed, 1.0, 1.0, 1.0, 1.0, curve=path)
+    path = log(f'student{seed}', losses, lambda share: share)
+    runs += _seed('single_to_multi', seed, 1.0, 1.0, 1.0, 1.0, curve=path)
+  text = _write(
+    tmp_path, runs, variants=('single', 'single_to_multi')
+  )['report.html']  # fmt: skip
+  # Medians at the first step of 9, 6, 2 and at the last of 1, 3, 2.
+  assert (
+    'word, mean loss per example over the share of the run&#x27;s steps:'
+    ' Single from 6.00 to 2.00; Single→Multi from 6.00 to 2.00' in text
+  )
+  assert 'Single from 1.00 to 1.00; Single→Multi from 0.00 to 1.00' in text
+  assert '3 runs of 10 to 20 steps' in _Page(text).text
+  # Equal lines take turns, so that both are seen.
+  assert text.count('stroke-dasharray="9 9"') == 4
+  assert text.count('stroke-dashoffset="-9"') == 2
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path):
+  first = _write(tmp_path, _SINGLE + _MULTI)
+  assert _write(tmp_path, (_SINGLE + _MULTI)[::-1]) == first
+
+
+def test_old_files_stay_when_a_new_one_cannot_be_written(tmp_path, monkeypatch):
+  old = _write(tmp_path, _SINGLE)
+
+  def fail(descriptor):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  with pytest.raises(errors.UserError, match='No space left'):
+    report.write(tmp_path, _config(), _TASKS, _SINGLE + _MULTI, {})
+  new = {name: (tmp_path / name).read_text() for name in old}
+  assert new == old
+
+
+def test_nothing_is_replaced_when_one_file_cannot_be_rendered(tmp_path):
+  old = _write(tmp_path, _SINGLE)
+  damaged = tmp_path / 'metrics.jsonl'
+  damaged.write_text('no json\n{"step": 1}\n')
+  runs = _seed('multi', 0, 1.0, 1.0, 1.0, 1.0, curve=damaged)
+  with pytest.raises(errors.UserError, match=r'metrics\.jsonl:1'):
+    report.write(tmp_path, _config(), _TASKS, runs, {})
+  assert {name: (tmp_path / name).read_text() for name in old} == old

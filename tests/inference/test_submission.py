@@ -1,0 +1,55 @@
+"""A GLUE submission is written whole, read back and checked."""
+
+import zipfile
+
+import pytest
+
+from bam_jax import errors
+from bam_jax.inference import submission
+from bam_jax.tasks import glue
+from bam_jax.tasks import task as task_lib
+
+_TABLE = task_lib.TaskTable((glue.TASKS['rte'], glue.TASKS['stsb']))
+_PREDICTIONS = {
+    'rte': {'test': ['entailment', 'not_entailment']},
+    'stsb': {'test': ['0.000', '5.000', '2.125']},
+}
+
+
+def test_files_stand_at_the_top_level(tmp_path):
+  path = tmp_path / 'submission.zip'
+  submission.write(path, _TABLE, _PREDICTIONS)
+  with zipfile.ZipFile(path) as archive:
+    assert archive.namelist() == ['RTE.tsv', 'STS-B.tsv']
+    assert archive.read('RTE.tsv').decode() == (
+        'index\tprediction\n0\tentailment\n1\tnot_entailment\n'
+    )
+
+
+def test_equal_predictions_give_equal_bytes(tmp_path):
+  for name in ('a.zip', 'b.zip'):
+    submission.write(tmp_path / name, _TABLE, _PREDICTIONS)
+  assert (tmp_path / 'a.zip').read_bytes() == (tmp_path / 'b.zip').read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('task', 'texts', 'message'),
+    [
+        ('rte', ['entailment', 'maybe'], r"RTE\.tsv:3: '1\\tmaybe' is no pred"),
+        ('stsb', ['5.1'], r"STS-B\.tsv:2: '0\\t5\.1' is no prediction of stsb"),
+        ('stsb', ['nan'], r"STS-B\.tsv:2: '0\\tnan'"),
+    ],
+    ids=['label', 'scale', 'nan'],
+)
+def test_invalid_predictions_are_refused(tmp_path, task, texts, message):
+  with pytest.raises(errors.UserError, match=message):
+    submission.write(
+        tmp_path / 'submission.zip', _TABLE, {task: {'test': texts}}
+    )
+
+
+def test_validation_counts_rows(tmp_path):
+  path = tmp_path / 'submission.zip'
+  submission.write(path, _TABLE, {'rte': {'test': ['entailment']}})
+  with pytest.raises(errors.UserError, match='has 1 rows, the test file 2'):
+    submission.validate(path, _TABLE, {'rte': _PREDICTIONS['rte']})

@@ -1,0 +1,143 @@
+"""The configuration: checked once at the border, one line a mistake."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+
+_CONFIGS = sorted((Path(__file__).parent.parent / 'configs').glob('*.py'))
+
+
+def _valid():
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  return config
+
+
+def _load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module.get_config()
+
+
+@pytest.mark.parametrize('path', _CONFIGS, ids=lambda path: path.stem)
+def test_committed_configs_are_valid(path):
+  config = config_lib.from_config_dict(_load(path))
+  assert config.name == path.stem
+
+
+def test_defaults_are_the_papers():
+  config = config_lib.from_config_dict(_valid())
+  assert (config.single.epochs, config.single.batch_size) == (3.0, 32)
+  assert (config.single.learning_rate, config.single.layer_decay) == (5e-5, 0.9)
+  assert (config.multi.epochs, config.multi.batch_size) == (6.0, 128)
+  assert (config.multi.learning_rate, config.multi.layer_decay) == (1e-4, 0.9)
+  assert config.sampling == config_lib.SamplingConfig('sampled', 0.75)
+  assert not config.optimizer.bias_correction
+  assert config.optimizer.reduction == 'sum'
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    (
+      'model.dtype',
+      'float16',
+      r"config\.model\.dtype: 'float16' is none of auto, float32,"
+      r' bfloat16',
+    ),
+    (
+      'single.batch_size',
+      0,
+      r'config\.single\.batch_size: 0 is out of range; give at least 1',
+    ),
+    (
+      'optimizer.warmup',
+      1.5,
+      r'config\.optimizer\.warmup: 1\.5 is out of range; give from 0 to',
+    ),
+    (
+      'variants',
+      ('singel',),
+      r"config\.variants: 'singel' is none of single, multi",
+    ),
+    ('tasks', (), r'config\.tasks is empty; give at least one'),
+    ('seeds', (1, 1), r'config\.seeds: \(1, 1\) names one twice'),
+    (
+      'data.max_length',
+      256,
+      r'config\.data\.max_length=256 is over config\.packing\.row_length'
+      r'=128; raise the latter',
+    ),
+    (
+      'data.swap',
+      ('qqp',),
+      r"config\.data\.swap: 'qqp' is none of rte, mrpc",
+    ),
+    (
+      'packing.row_buckets',
+      (16, 8),
+      r'config\.packing\.row_buckets=\(16, 8\) must ascend',
+    ),
+    (
+      'distill.teachers',
+      2,
+      r'config\.distill\.teachers=2 asks for more teachers than'
+      r' config\.seeds has seeds \(1\)',
+    ),
+  ],
+  ids=lambda value: str(value) if isinstance(value, str) else None,
+)
+def test_mistakes_are_told_in_one_line(key, value, message):
+  config = _valid()
+  with config.ignore_type():
+    config.update_from_flattened_dict({key: value})
+  with pytest.raises(errors.UserError, match=f'^{message}') as caught:
+    config_lib.from_config_dict(config)
+  assert '\n' not in str(caught.value)
+
+
+def test_wrong_type_names_both_types():
+  config = _valid()
+  with config.ignore_type():
+    config.single.batch_size = 'many'
+  with pytest.raises(
+    errors.UserError, match=r"batch_size: 'many' is a str, give a int"
+  ):
+    config_lib.from_config_dict(config)
+
+
+def test_unknown_key_names_the_nearest():
+  config = _valid()
+  with config.unlocked():
+    config.single.batch_sise = 3
+  with pytest.raises(
+    errors.UserError,
+    match=r'config\.single\.batch_sise: no such key; the nearest is'
+    r' config\.single\.batch_size',
+  ):
+    config_lib.from_config_dict(config)
+
+
+def test_an_assignment_to_an_unknown_key_names_the_nearest():
+  with pytest.raises(AttributeError, match='Did you mean "tasks"'):
+    _valid().taks = ('rte',)
+
+
+def test_fingerprint_ignores_what_no_run_depends_on():
+  one, two = _valid(), _valid()
+  two.seeds = (0, 1)
+  two.variants = ('single',)
+  two.train.log_every = 7
+  two.mesh.fsdp = 2
+  assert _fingerprint(one) == _fingerprint(two)
+  two.single.learning_rate = 1e-5
+  assert _fingerprint(one) != _fingerprint(two)
+
+
+def _fingerprint(config):
+  return config_lib.fingerprint_values(config_lib.from_config_dict(config))

@@ -1,0 +1,110 @@
+"""The house keeps its one-way street and its style."""
+
+import ast
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = Path(__file__).parent.parent
+_PACKAGE = _ROOT / 'bam_jax'
+
+# A folder or module imports only what stands above it.
+_ORDER = (
+  'errors',
+  'files',
+  'tasks',
+  'config',
+  'data',
+  'modeling',
+  'training',
+  'distillation',
+  'inference',
+  'experiments',
+  'main',
+)
+_WITHOUT_JAX = ('errors', 'files', 'tasks', 'config', 'data')
+
+_MODULES = sorted(
+  path for path in _PACKAGE.rglob('*.py') if path.name != '__init__.py'
+)
+
+
+def _id(path: Path) -> str:
+  return str(path.relative_to(_PACKAGE))
+
+
+def _imports(path: Path) -> set[str]:
+  """Full names of all modules that a file imports, anywhere in it."""
+  names = set()
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      names |= {alias.name for alias in node.names}
+    elif isinstance(node, ast.ImportFrom):
+      names |= {f'{node.module}.{alias.name}' for alias in node.names}
+  return names
+
+
+def _room(path: Path) -> str:
+  return path.relative_to(_PACKAGE).parts[0].removesuffix('.py')
+
+
+@pytest.mark.parametrize('path', _MODULES, ids=_id)
+def test_imports_only_what_stands_above(path):
+  place = _ORDER.index(_room(path))
+  for name in _imports(path):
+    if name.startswith('bam_jax.'):
+      other = name.split('.')[1]
+      assert _ORDER.index(other) <= place, f'{path} imports {name}'
+
+
+@pytest.mark.parametrize('path', _MODULES, ids=_id)
+def test_heavy_libraries_stay_in_their_rooms(path):
+  roots = {name.split('.')[0] for name in _imports(path)}
+  if _room(path) in _WITHOUT_JAX:
+    assert not roots & {'jax', 'jaxlib', 'flax', 'optax', 'orbax', 'chex'}
+  if path.name != 'tfds_source.py':
+    assert not roots & {'tensorflow', 'tensorflow_datasets'}
+  assert 'torch' not in roots
+  if _room(path) != 'modeling':
+    assert not any(name.startswith('flax.linen') for name in _imports(path))
+
+
+def test_no_cycles_within_a_folder():
+  edges = {
+    f'bam_jax.{_id(path).removesuffix(".py").replace("/", ".")}': _imports(path)
+    for path in _MODULES
+  }
+  done: set[str] = set()
+
+  def visit(name: str, above: tuple[str, ...]) -> None:
+    assert name not in above, ' -> '.join((*above, name))
+    if name in done or name not in edges:
+      return
+    for other in edges[name]:
+      visit(other, (*above, name))
+    done.add(name)
+
+  for name in edges:
+    visit(name, ())
+
+
+@pytest.mark.parametrize('path', _MODULES, ids=_id)
+def test_a_file_holds_one_idea(path):
+  assert len(path.read_text().splitlines()) <= 450
+  assert 'util' not in path.name
+
+
+@pytest.mark.parametrize(
+  'command', [['check'], ['format', '--check']], ids=['lint', 'format']
+)
+def test_ruff(command):
+  result = subprocess.run(
+    [sys.executable, '-m', 'ruff', *command, '.'],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 0, result.stdout + result.stderr

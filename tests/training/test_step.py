@@ -1,0 +1,376 @@
+"""Steps of a real, tiny model on one and on many devices.
+
+Oracles: one device against 8, whole against accumulated, the sums of
+test_losses, the released code's scaling by hand, XLA's own compile events.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.modeling import bert
+from bam_jax.modeling import heads
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import step as step_lib
+
+ROWS, TOKENS, SLOTS = 16, 12, 2
+SCHEDULE = step_lib.StepSchedule(1e-2, 0.5, 0.9)
+
+
+def _task(name, kind, labels=()):
+  return task_lib.Task(
+    name=name,
+    kind=kind,
+    labels=labels,
+    metrics=('accuracy',),
+    paper_metric='accuracy',
+    glue_metrics=('accuracy',),
+    tables={},
+  )
+
+
+TASKS = task_lib.TaskTable(
+  (
+    _task('three', 'classification', ('a', 'b', 'c')),
+    _task('score', 'regression'),
+    _task('two', 'classification', ('a', 'b')),
+  )
+)
+
+
+def make_programs(data, fsdp, dropout=0.1, accumulate=1, **optimizer):
+  """Programs of a one-layer model on data x fsdp devices."""
+  model = heads.MultiTaskBert(
+    bert.BertConfig(
+      32, 16, 1, 2, 32, max_positions=TOKENS,
+      dropout_embedding=dropout, dropout_attention=dropout,
+      dropout_hidden=dropout, dropout_head=dropout,
+    ),
+    len(TASKS),
+    TASKS.num_outputs,
+  )  # fmt: skip
+  config = dataclasses.replace(
+    config_lib.Config(),
+    train=config_lib.TrainConfig(accumulate=accumulate),
+    optimizer=config_lib.OptimizerConfig(**optimizer),
+  )
+  mesh = mesh_lib.make_mesh(config_lib.MeshConfig(data=data, fsdp=fsdp))
+  return step_lib.Programs(model, TASKS, config, mesh)
+
+
+def make_params(programs):
+  """Random, with biases and scales away from their usual start."""
+  rng = np.random.default_rng(7)
+  return jax.tree.map(
+    lambda x: rng.normal(0.0, 0.3, x.shape).astype(np.float32),
+    programs.abstract_state.params,
+  )
+
+
+def make_batch(seed, rows=ROWS):
+  """Two segments a row, then padding; some slots are empty."""
+  rng = np.random.default_rng(seed)
+  segment = np.array([1] * 5 + [2] * 4 + [0] * 3, np.int32)
+  position = np.array([*range(5), *range(4), *range(3)], np.int32)
+  task_id = rng.integers(0, 3, (rows, SLOTS)).astype(np.int32)
+  one_hot = np.eye(3)[rng.integers(0, 2, (rows, SLOTS))]
+  score = rng.uniform(size=(rows, SLOTS, 1)) * [1, 0, 0]
+  target = np.where((task_id == 1)[..., None], score, one_hot)
+  return {
+    'input_ids': rng.integers(0, 32, (rows, TOKENS)).astype(np.int32),
+    'token_type_ids': np.zeros((rows, TOKENS), np.int32),
+    'positions': np.tile(position, (rows, 1)),
+    'segment_ids': np.tile(segment, (rows, 1)),
+    'cls_index': np.tile(np.array([0, 5], np.int32), (rows, 1)),
+    'task_id': task_id,
+    'target': target.astype(np.float32),
+    'teacher': np.where(target > 0, 0.8 * target, 0.0).astype(np.float32),
+    'weight': (rng.uniform(size=(rows, SLOTS)) > 0.2).astype(np.float32),
+  }
+
+
+def run(programs, steps=3, batches=make_batch, schedule=SCHEDULE):
+  """The start, the end and the metrics of some steps from seed 5."""
+  start = make_params(programs)
+  with jax.transfer_guard('disallow'):
+    state = programs.init_state(start, seed=5)
+    metrics = []
+    for i in range(steps):
+      state, values = programs.train_step(state, batches(i), schedule)
+      metrics.append(values)
+    end, metrics = jax.device_get((state.params, metrics))
+  return start, end, metrics
+
+
+def assert_same_run(one, other):
+  """Losses to 1e-6 relative, updates per leaf to 1e-5 of the largest."""
+  for a, b in zip(one[2], other[2], strict=True):
+    np.testing.assert_array_equal(a['count'], b['count'])
+    np.testing.assert_allclose(a['loss'], b['loss'], rtol=1e-6)
+    np.testing.assert_allclose(a['grad_norm'], b['grad_norm'], rtol=1e-5)
+
+  def close(path, start, a, b):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if name.endswith('key/bias'):  # its gradient is zero in theory
+      return
+    update = a - start
+    assert np.abs(update).max() > 1e-4, name
+    np.testing.assert_allclose(
+      b - start, update, rtol=0, atol=1e-5 * np.abs(update).max(), err_msg=name
+    )
+
+  jax.tree_util.tree_map_with_path(close, one[0], one[1], other[1])
+
+
+@pytest.fixture(scope='module')
+def on_one():
+  return run(make_programs(1, 1))
+
+
+@pytest.mark.parametrize(
+  ('data', 'fsdp'), [(8, 1), (1, 8), (2, 4)], ids=['data', 'fsdp', 'both']
+)
+def test_eight_devices_do_as_one_with_dropout_on(on_one, data, fsdp):
+  programs = make_programs(data, fsdp)
+  assert_same_run(on_one, run(programs))
+  state = programs.init_state(make_params(programs), 5)
+  kernel = state.params['encoder']['layer_0']['output']['kernel']
+  moment = state.opt_state.inner_state[1].mu['encoder']['layer_0']['output']
+  for x in (kernel, moment['kernel']):
+    assert {s.data.size for s in x.addressable_shards} == {x.size // fsdp}
+
+
+def test_dropout_follows_the_seed_and_the_step(on_one):
+  programs = make_programs(1, 1)
+  losses = {}
+  still = SCHEDULE._replace(learning_rate=0.0)
+  for seed in (5, 6):
+    state = programs.init_state(make_params(programs), seed)
+    for step in range(2):
+      state, metrics = programs.train_step(state, make_batch(0), still)
+      losses[seed, step] = float(metrics['loss'].sum())
+  assert len(set(losses.values())) == 4
+  assert losses[5, 0] == pytest.approx(on_one[2][0]['loss'].sum(), rel=1e-6)
+
+
+@pytest.mark.parametrize('reduction', ['sum', 'mean'])
+@pytest.mark.parametrize(
+  ('parts', 'data', 'fsdp'), [(2, 1, 1), (4, 2, 2)], ids=['2', '4-on-2x2']
+)
+def test_accumulated_equals_whole(parts, data, fsdp, reduction):
+  whole = make_programs(1, 1, dropout=0.0, reduction=reduction)
+  in_parts = make_programs(
+    data, fsdp, dropout=0.0, accumulate=parts, reduction=reduction
+  )
+  assert_same_run(run(whole, 2), run(in_parts, 2))
+
+
+def test_mean_divides_the_gradient_by_the_examples():
+  one, other = (
+    run(make_programs(1, 1, reduction=reduction), 1)[2][0]
+    for reduction in ('sum', 'mean')
+  )
+  np.testing.assert_array_equal(one['loss'], other['loss'])
+  count = np.sum(make_batch(0)['weight'] > 0)
+  assert one['count'].sum() == count
+  np.testing.assert_allclose(
+    one['grad_norm'] / count, other['grad_norm'], rtol=1e-5
+  )
+
+
+def test_one_program_a_shape_serves_everything():
+  """Counted by XLA's compile events as well as by our own counter."""
+  programs = make_programs(2, 1)
+  params = make_params(programs)
+  compiled = []
+
+  def listen(event, duration, **kwargs):
+    del duration, kwargs
+    if event == '/jax/core/compile/backend_compile_duration':
+      compiled.append(event)
+
+  def only(task):
+    def batch(seed):
+      result = make_batch(seed)
+      return result | {'task_id': np.full_like(result['task_id'], task)}
+
+    return batch
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    for seed, rate, gold, decay in (
+      (0, 1e-4, 0.0, 0.9), (1, 5e-5, 1.0, 1.0), (2**31, 0.0, 0.5, 0.8),
+    ):  # fmt: skip
+      state = programs.init_state(params, seed)
+      for i, batches in enumerate((make_batch, only(0), only(1))):
+        state, _ = programs.train_step(
+          state, batches(i), step_lib.StepSchedule(rate, gold * i, decay)
+        )
+        programs.predict(state.params, batches(i))
+    assert programs.compilations == len(compiled) == 3
+    state, _ = programs.train_step(state, make_batch(0, rows=4), SCHEDULE)
+    assert programs.compilations == len(compiled) == 4
+  finally:
+    jax.monitoring.clear_event_listeners()
+
+
+def test_host_parameters_survive_the_donated_state():
+  programs = make_programs(1, 1)
+  params = make_params(programs)
+  before = jax.tree.map(np.copy, params)
+  state = programs.init_state(params, 0)
+  first, _ = programs.train_step(state, make_batch(0), SCHEDULE)
+  jax.tree.map(np.testing.assert_array_equal, params, before)
+  assert state.params['pooler']['bias'].is_deleted()
+  assert int(first.step) == 1
+
+
+def test_the_schedule_reaches_the_update():
+  """After one step from zero moments: rates double, depth 0 decays by α³."""
+  programs = make_programs(1, 1)
+
+  def updates(rate, decay):
+    start, end, _ = run(
+      programs, 1, schedule=step_lib.StepSchedule(rate, 0.5, decay)
+    )
+    return jax.tree.map(np.subtract, end, start)
+
+  plain, scaled = updates(1e-2, 1.0), updates(2e-2, 0.5)
+  head = lambda tree: tree['heads']['kernel']  # noqa: E731
+  word = lambda tree: tree['encoder']['embeddings']['word']['embedding']  # noqa: E731
+  np.testing.assert_allclose(head(scaled), 2 * head(plain), atol=2e-7)
+  np.testing.assert_allclose(word(scaled), word(plain) / 4, atol=2e-7)
+
+
+def test_predict_needs_no_dropout_and_keeps_the_rows():
+  programs = make_programs(4, 2)
+  state = programs.init_state(make_params(programs), 0)
+  batch = make_batch(0)
+  logits = np.asarray(programs.predict(state.params, batch))
+  assert logits.shape == (ROWS, SLOTS, TASKS.num_outputs)
+  flipped = {key: value[::-1] for key, value in batch.items()}
+  np.testing.assert_allclose(
+    programs.predict(state.params, flipped)[::-1], logits, rtol=1e-5, atol=1e-6
+  )
+
+
+def test_a_nan_is_told_by_its_task():
+  """A target of one task is broken; the other entries stay finite."""
+  batch = make_batch(0)
+  batch['weight'][:] = 1.0
+  batch['target'][batch['task_id'] == 1] = np.nan
+  metrics = run(make_programs(1, 1), 1, lambda i: batch)[2][0]
+  np.testing.assert_array_equal(np.isnan(metrics['loss']), [False, True, False])
+  assert np.isnan(metrics['grad_norm'])
+
+
+def test_rows_that_the_devices_cannot_share():
+  programs = make_programs(8, 1)
+  with pytest.raises(errors.UserError, match=r'config\.mesh.*12 rows'):
+    programs.put(make_batch(0, rows=12))
+  with pytest.raises(errors.UserError, match=r'config\.mesh.*12 rows'):
+    programs.predict(None, make_batch(0, rows=12))
+
+
+def test_rows_that_the_parts_cannot_share():
+  programs = make_programs(2, 1, accumulate=4)
+  assert programs.rows_multiple == 8
+  with pytest.raises(errors.UserError, match=r'config\.train\.accumulate=4'):
+    programs.train_step(None, make_batch(0, rows=12), SCHEDULE)
+
+
+def test_a_bucket_that_the_parts_cannot_share():
+  programs = make_programs(1, 1)
+  config = dataclasses.replace(
+    config_lib.Config(),
+    train=config_lib.TrainConfig(accumulate=3),
+    packing=config_lib.PackingConfig(row_buckets=(6, 8)),
+  )
+  with pytest.raises(errors.UserError, match=r'config\.train\.accumulate=3'):
+    step_lib.Programs(None, TASKS, config, programs.mesh)
+
+
+def test_parameters_of_another_shape_are_refused():
+  programs = make_programs(1, 1)
+  params = make_params(programs)
+  params['pooler']['bias'] = np.zeros(17, np.float32)
+  with pytest.raises(ValueError, match=r'\(17,\)'):
+    programs.init_state(params, 0)
+
+
+def _process(data, fsdp, path):
+  """One of two processes: its half of each batch, then all of one."""
+  mesh_lib.join_processes(os.environ)
+  half = ROWS // jax.process_count()
+  first = half * jax.process_index()
+
+  def share(seed):
+    batch = make_batch(seed)
+    return {key: value[first : first + half] for key, value in batch.items()}
+
+  programs = make_programs(data, fsdp)
+  state = programs.init_state(make_params(programs), 5)
+  losses = []
+  for i in range(3):
+    state, metrics = programs.train_step(state, share(i), SCHEDULE)
+    losses.append(np.asarray(metrics['loss']))
+  logits = np.asarray(programs.predict(state.params, make_batch(0)))
+  if jax.process_index() == 0:
+    np.savez(path, losses=losses, logits=logits)
+
+
+def test_two_processes_do_as_one(tmp_path):
+  """Two processes of four CPU devices each, over gloo."""
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    address = f'localhost:{s.getsockname()[1]}'
+  path = tmp_path / 'result.npz'
+  root = Path(__file__).parents[2]
+  processes = [
+    subprocess.Popen(
+      [sys.executable, __file__, '2', '4', str(path)],
+      env=os.environ
+      | {
+        'PYTHONPATH': str(root),
+        'JAX_PLATFORMS': 'cpu',
+        'JAX_NUM_CPU_DEVICES': '4',
+        'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
+        'JAX_COORDINATOR_ADDRESS': address,
+        'JAX_NUM_PROCESSES': '2',
+        'JAX_PROCESS_ID': str(i),
+      },
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  for process in processes:
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+  result = np.load(path)
+
+  programs = make_programs(1, 1)
+  state = programs.init_state(make_params(programs), 5)
+  for i in range(3):
+    state, metrics = programs.train_step(state, make_batch(i), SCHEDULE)
+    np.testing.assert_allclose(result['losses'][i], metrics['loss'], rtol=1e-6)
+  np.testing.assert_allclose(
+    result['logits'],
+    programs.predict(state.params, make_batch(0)),
+    rtol=0,
+    atol=1e-5,
+  )
+
+
+if __name__ == '__main__':
+  _process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
