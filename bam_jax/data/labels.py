@@ -1,5 +1,7 @@
 """Raw labels to class indices and scores, for every source alike."""
 
+import numpy as np
+
 from bam_jax import errors
 from bam_jax.tasks import task as task_lib
 
@@ -13,7 +15,9 @@ def parse(task: task_lib.Task, value: str, where: str) -> int | float:
     where: file and line, for the error.
 
   Returns:
-    The index in `task.labels`; for regression the score in the task's scale.
+    The index in `task.labels`; for regression the score in the task's scale,
+    as the shortest decimal of its float32. TFDS keeps scores in float32, and
+    those of STS-B must be equal from either source.
 
   Raises:
     errors.UserError: an unknown label, or a score outside of the scale.
@@ -37,4 +41,4 @@ def parse(task: task_lib.Task, value: str, where: str) -> int | float:
       f'{where}: score {value} is not from {low:g} to {high:g}; mend the row'
       f' or the scale of task {task.name!r}'
     )
-  return score
+  return float(str(np.float32(score)))

@@ -69,7 +69,7 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
   near = difflib.get_close_matches(name, known, 1, 0.0)[0]
   raise errors.UserError(
     f'config.tasks: {name!r} is no task; the nearest is {near!r}, and your'
-    f' own are declared under config.custom_tasks'
+    ' own are declared under config.custom_tasks'
   )
 
 

@@ -4,10 +4,8 @@
     DIR/manifest.json                  written last: what the set holds
     DIR/columns/                       the rows as flat arrays: a cache
 
-The manifest tells the fields, the size and sha256 of every file, the
-fingerprint (named parts: whatever decided the content) and free metadata. Its
-`digest` is the sha256 of all the rest in canonical JSON. Nothing is used before
-all of that agrees.
+The manifest tells the size and sha256 of every file and what the set was made
+from; nothing is used before all of that agrees.
 """
 
 from collections.abc import Iterable
@@ -15,9 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import itertools
-import json
 import os
 from pathlib import Path
 import re
@@ -26,10 +22,9 @@ import shutil
 
 import numpy as np
 
-from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax import files as files_lib
 from bam_jax.data import columns as columns_lib
+from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import tfrecord
 
 Field = columns_lib.Field
@@ -42,35 +37,14 @@ FEATURES = (
   Field('label', 'float', 1),
 )
 
-_VERSION = 1
-_MANIFEST = 'manifest.json'
-_PART = re.compile(r'part-\d{5,}-of-\d{5,}\.tfrecord')
-_OWN = re.compile(rf'manifest\.json|columns(\.tmp-\w+)?|{_PART.pattern}')
-_AGAIN = 'remove the folder and run the same command again'
+_OWN = re.compile(
+  rf'manifest\.json|columns(\.tmp-\w+)?|{manifest_lib.PART.pattern}'
+)
 
 
 def logits_fields(width: int) -> tuple[Field, ...]:
   """The fields of a set of logits, `width` numbers a row."""
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Part:
-  """One TFRecord file, as the manifest tells it."""
-
-  name: str
-  records: int
-  bytes: int
-  sha256: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Manifest:
-  fields: tuple[Field, ...]
-  files: tuple[_Part, ...]
-  fingerprint: dict[str, object]
-  metadata: dict[str, object]
-  digest: str
 
 
 def write(
@@ -110,16 +84,7 @@ def write(
   try:
     encoded = (_encode(fields, n, row) for n, row in enumerate(records))
     parts = _write_parts(directory, temporary, encoded, shard_rows)
-    manifest = {
-      'version': _VERSION,
-      'fields': [dataclasses.asdict(field) for field in fields],
-      'rows': sum(part.records for part in parts),
-      'files': [dataclasses.asdict(part) for part in parts],
-      'fingerprint': dict(fingerprint),
-      'metadata': dict(metadata or {}),
-    }
-    manifest['digest'] = config_lib.digest(manifest)
-    files_lib.write_json(temporary / _MANIFEST, manifest)
+    manifest_lib.write(temporary, fields, parts, fingerprint, metadata or {})
     with _told(directory):
       _replace(directory, temporary)
   finally:
@@ -128,7 +93,7 @@ def write(
 
 def exists(directory: str | os.PathLike) -> bool:
   """Whether a complete set is there, made from whatever."""
-  return (Path(directory) / _MANIFEST).is_file()
+  return (Path(directory) / manifest_lib.NAME).is_file()
 
 
 def is_fresh(
@@ -139,10 +104,10 @@ def is_fresh(
   The records themselves are verified by `open`.
   """
   try:
-    manifest = _read_manifest(Path(directory))
+    manifest = manifest_lib.read(Path(directory))
   except errors.UserError:
     return False
-  return manifest.fingerprint == _as_json(fingerprint)
+  return manifest.fingerprint == manifest_lib.as_json(dict(fingerprint))
 
 
 def open(
@@ -167,13 +132,13 @@ def open(
       or has not the records that the manifest says.
   """
   directory = Path(directory)
-  manifest = _read_manifest(directory)
+  manifest = manifest_lib.read(directory)
   if fingerprint is not None:
-    _check_fingerprint(directory, manifest, fingerprint)
+    manifest_lib.check_fingerprint(directory, manifest, fingerprint)
   if manifest.fields != tuple(fields):
     raise errors.UserError(
       f'{directory}: holds {", ".join(map(str, manifest.fields))} where'
-      f' {", ".join(map(str, fields))} is wanted; {_AGAIN}'
+      f' {", ".join(map(str, fields))} is wanted; {manifest_lib.AGAIN}'
     )
   for part in manifest.files:
     _check_part(directory / part.name, part)
@@ -209,7 +174,7 @@ def _encode(
 
 def _write_parts(
   directory: Path, temporary: Path, records: Iterator[bytes], shard_rows: int
-) -> list[_Part]:
+) -> list[manifest_lib.Part]:
   """Writes the TFRecord files; how many there are is known only afterwards."""
   counts = []
   for first in records:
@@ -225,7 +190,7 @@ def _write_parts(
     for index, count in enumerate(counts):
       name = f'part-{index:05d}-of-{len(counts):05d}.tfrecord'
       path = (temporary / f'part-{index:05d}').rename(temporary / name)
-      parts.append(_Part(name, count, *columns_lib.measure(path)))
+      parts.append(manifest_lib.Part(name, count, *columns_lib.measure(path)))
   return parts
 
 
@@ -287,79 +252,16 @@ def _told(directory: Path) -> Iterator[None]:
     ) from e
 
 
-def _read_manifest(directory: Path) -> _Manifest:
-  path = directory / _MANIFEST
-  if not exists(directory):
-    raise errors.UserError(
-      f'{directory}: holds no {_MANIFEST}, so no complete shard set; run the'
-      ' command that writes it'
-    )
-  raw = files_lib.read_json(path)
-  try:
-    digest = raw.pop('digest')
-    if digest != config_lib.digest(raw):
-      raise ValueError('its digest is not that of its content')
-    if raw['version'] != _VERSION:
-      raise ValueError(f'its version is {raw["version"]}, not {_VERSION}')
-    manifest = _Manifest(
-      fields=tuple(Field(**field) for field in raw['fields']),
-      files=tuple(_Part(**part) for part in raw['files']),
-      fingerprint=dict(raw['fingerprint']),
-      metadata=dict(raw['metadata']),
-      digest=digest,
-    )
-    for part in manifest.files:
-      # A name alone: a path could lead anywhere on the machine.
-      if not _PART.fullmatch(part.name):
-        raise ValueError(f'{part.name!r} is no file name of a shard set')
-    if raw['rows'] != sum(part.records for part in manifest.files):
-      raise ValueError(f'its files do not add up to {raw["rows"]} rows')
-  except (AttributeError, KeyError, TypeError, ValueError) as e:
-    raise errors.UserError(
-      f'{path}: is no manifest of this version, or damaged ({e}); {_AGAIN}'
-    ) from e
-  return manifest
-
-
-def _check_part(path: Path, part: _Part) -> None:
+def _check_part(path: Path, part: manifest_lib.Part) -> None:
   try:
     size, sha256 = columns_lib.measure(path)
   except OSError as e:
     raise errors.UserError(
-      f'{path}: cannot be read: {e.strerror}; {_AGAIN}'
+      f'{path}: cannot be read: {e.strerror}; {manifest_lib.AGAIN}'
     ) from e
   if (size, sha256) != (part.bytes, part.sha256):
     raise errors.UserError(
       f'{path}: is damaged: {size} bytes of sha256 {sha256[:12]}…, where the'
-      f' manifest says {part.bytes} of {str(part.sha256)[:12]}…; {_AGAIN}'
+      f' manifest says {part.bytes} of {str(part.sha256)[:12]}…;'
+      f' {manifest_lib.AGAIN}'
     )
-
-
-def _as_json(value: object) -> object:
-  """What a value becomes in a manifest: tuples turn into lists."""
-  return json.loads(json.dumps(value))
-
-
-def _check_fingerprint(
-  directory: Path, manifest: _Manifest, fingerprint: Mapping[str, object]
-) -> None:
-  """Raises, naming the parts that differ."""
-  wanted = _as_json(dict(fingerprint))
-  if manifest.fingerprint == wanted:
-    return
-  there = config_lib.flatten(manifest.fingerprint)
-  here = config_lib.flatten(wanted)
-
-  def tell(values: Mapping[str, object], name: str) -> str:
-    text = json.dumps(values[name]) if name in values else 'absent'
-    return text if len(text) <= 40 else f'{text[:16]}…'
-
-  parts = [
-    f'{name} was {tell(there, name)} and is now {tell(here, name)}'
-    for name in sorted(there.keys() | here.keys())
-    if tell(there, name) != tell(here, name)
-  ]
-  raise errors.UserError(
-    f'{directory}: was made from something else: {"; ".join(parts)}. Go back'
-    f' to what it was made from, or {_AGAIN}'
-  )

@@ -115,13 +115,8 @@ def _rows(
     label = None
     if task.tables[split].label is not None:
       value = row['label'][0]
-      if names is None:
-        # TFDS keeps scores in float32; the shortest decimal that rounds to
-        # one is the number of the TSV file, 3.8 rather than 3.799999952.
-        label = str(value)
-      else:
-        # An unlabelled row has -1.
-        label = names[value] if value >= 0 else str(value)
+      # A score, or the number of a label; an unlabelled row has -1.
+      label = str(value) if names is None or value < 0 else names[value]
     yield _Row(
       int(row['idx'][0]),
       tuple(row[feature][0].decode() for feature in task.tfds_text),

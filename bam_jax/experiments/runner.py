@@ -122,7 +122,8 @@ class Runner:
         f'{self.workspace.root}: no finished run to report on; run'
         ' --mode=run first'
       )
-    notes = {
+    notes = {'note': self.config.note} if self.config.note else {}
+    notes |= {
       'pretrained weights': self.encoder.description,
       'encoder': (
         f'{self.encoder.config.num_layers} layers x'
@@ -131,7 +132,9 @@ class Runner:
       'training time': f'{seconds:.0f} s over all runs',
       'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     }
-    report_lib.write(self.workspace.root, self.config, self.tasks, scores, notes)
+    report_lib.write(
+      self.workspace.root, self.config, self.tasks, scores, notes
+    )
     logging.info('report: %s', self.workspace.root / 'report.html')
 
   def evaluate(self) -> None:
@@ -298,6 +301,7 @@ class Runner:
         'parameters': parameters_digest(result.state.params),
         'seconds': round(time.perf_counter() - started, 2),
         'compilations': self.setup.programs.compilations,
+        'peak_device_bytes': _peak_device_bytes(),
         'scores': result.scores,
       },
     )
@@ -422,7 +426,9 @@ class Runner:
           progress.advance,
         )
 
-  def _save_outputs(self, run: plan_lib.Run, outputs: evaluate_lib.Outputs) -> None:
+  def _save_outputs(
+    self, run: plan_lib.Run, outputs: evaluate_lib.Outputs
+  ) -> None:
     """Dev logits by uid, in `outputs.npz` of the run."""
     arrays = {}
     for task, splits in outputs.items():
@@ -432,6 +438,12 @@ class Runner:
         )
         arrays[f'{task}/{split}/logits'] = logits
     np.savez(self.workspace.run(run.name) / 'outputs.npz', **arrays)
+
+
+def _peak_device_bytes() -> int | None:
+  """Most memory in use on a device since the process began; None on a CPU."""
+  stats = jax.local_devices()[0].memory_stats()
+  return stats and stats['peak_bytes_in_use']
 
 
 def parameters_digest(params: Mapping[str, object]) -> str:

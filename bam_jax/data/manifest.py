@@ -1,0 +1,146 @@
+"""The manifest of a shard set: what it holds and what it was made from.
+
+`manifest.json` tells the fields, the name, size and sha256 of every file, the
+fingerprint (named parts: whatever decided the content) and free metadata. Its
+`digest` is the sha256 of all the rest in canonical JSON, so that no bit of it
+changes unseen.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import json
+from pathlib import Path
+import re
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import files as files_lib
+from bam_jax.data import columns as columns_lib
+
+NAME = 'manifest.json'
+PART = re.compile(r'part-\d{5,}-of-\d{5,}\.tfrecord')
+AGAIN = 'remove the folder and run the same command again'
+
+_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One TFRecord file, as the manifest tells it."""
+
+  name: str
+  records: int
+  bytes: int
+  sha256: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+  """A manifest whose digest and names are as they must be."""
+
+  fields: tuple[columns_lib.Field, ...]
+  files: tuple[Part, ...]
+  fingerprint: dict[str, object]
+  metadata: dict[str, object]
+  digest: str
+
+
+def write(
+  directory: Path,
+  fields: Sequence[columns_lib.Field],
+  files: Sequence[Part],
+  fingerprint: Mapping[str, object],
+  metadata: Mapping[str, object],
+) -> None:
+  """Writes the manifest of the files in a folder."""
+  manifest = {
+    'version': _VERSION,
+    'fields': [dataclasses.asdict(field) for field in fields],
+    'rows': sum(part.records for part in files),
+    'files': [dataclasses.asdict(part) for part in files],
+    'fingerprint': dict(fingerprint),
+    'metadata': dict(metadata),
+  }
+  manifest['digest'] = config_lib.digest(manifest)
+  files_lib.write_json(directory / NAME, manifest)
+
+
+def read(directory: Path) -> Manifest:
+  """The manifest of a folder.
+
+  Raises:
+    errors.UserError: there is none, it is damaged, or it is of another version.
+  """
+  path = directory / NAME
+  if not path.is_file():
+    raise errors.UserError(
+      f'{directory}: holds no {NAME}, so no complete shard set; run the'
+      ' command that writes it'
+    )
+  raw = files_lib.read_json(path)
+  try:
+    digest = raw.pop('digest')
+    if digest != config_lib.digest(raw):
+      raise ValueError('its digest is not that of its content')
+    if raw['version'] != _VERSION:
+      raise ValueError(f'its version is {raw["version"]}, not {_VERSION}')
+    manifest = Manifest(
+      fields=tuple(columns_lib.Field(**field) for field in raw['fields']),
+      files=tuple(Part(**part) for part in raw['files']),
+      fingerprint=dict(raw['fingerprint']),
+      metadata=dict(raw['metadata']),
+      digest=digest,
+    )
+    for part in manifest.files:
+      # A name alone: a path could lead anywhere on the machine.
+      if not PART.fullmatch(part.name):
+        raise ValueError(f'{part.name!r} is no file name of a shard set')
+    if raw['rows'] != sum(part.records for part in manifest.files):
+      raise ValueError(f'its files do not add up to {raw["rows"]} rows')
+  except (AttributeError, KeyError, TypeError, ValueError) as e:
+    raise errors.UserError(
+      f'{path}: is no manifest of this version, or damaged ({e}); {AGAIN}'
+    ) from e
+  return manifest
+
+
+def as_json(value: object) -> object:
+  """What a value becomes in a manifest: tuples turn into lists."""
+  return json.loads(json.dumps(value))
+
+
+def check_fingerprint(
+  directory: Path, manifest: Manifest, fingerprint: Mapping[str, object]
+) -> None:
+  """Compares what a set was made from with what it must have been made from.
+
+  Raises:
+    errors.UserError: they differ; names the parts and their values.
+  """
+  wanted = as_json(dict(fingerprint))
+  if manifest.fingerprint == wanted:
+    return
+  there, here = _parts(manifest.fingerprint), _parts(wanted)
+  parts = [
+    f'{name} was {_short(there.get(name))} and is now {_short(here.get(name))}'
+    for name in sorted(there.keys() | here.keys())
+    if there.get(name) != here.get(name)
+  ]
+  raise errors.UserError(
+    f'{directory}: was made from something else: {"; ".join(parts)}. Go back'
+    f' to what it was made from, or {AGAIN}'
+  )
+
+
+def _parts(fingerprint: Mapping[str, object]) -> dict[str, str]:
+  """Dotted name -> JSON text, of every single value."""
+  values = config_lib.flatten(fingerprint)
+  return {name: json.dumps(value) for name, value in values.items()}
+
+
+def _short(text: str | None) -> str:
+  """A value for a one-line message; a digest is known by its beginning."""
+  if text is None:
+    return 'absent'
+  return text if len(text) <= 40 else f'{text[:16]}…'

@@ -1,0 +1,59 @@
+"""Raw labels to class indices and scores."""
+
+import pytest
+
+from bam_jax import errors
+from bam_jax.data import labels
+from bam_jax.tasks import glue
+
+
+@pytest.mark.parametrize(
+  ('task', 'value', 'expected'),
+  [
+    ('mnli', 'entailment', 0),
+    ('mnli', 'contradiction', 2),
+    ('rte', 'not_entailment', 1),
+    ('wnli', '1', 1),
+    ('stsb', '0', 0.0),
+    ('stsb', '5.000', 5.0),
+    ('stsb', '3.8', 3.8),
+    # float32(2.3333333...) = 2.33333325386...; 2.3333333 is the shortest
+    # decimal that rounds to it.
+    ('stsb', '2.33333333333333', 2.3333333),
+  ],
+)
+def test_parse(task, value, expected):
+  label = labels.parse(glue.TASKS[task], value, 'f:1')
+  assert label == expected
+  assert type(label) is type(expected)
+
+
+@pytest.mark.parametrize(
+  ('task', 'value', 'message'),
+  [
+    (
+      'rte',
+      'neutral',
+      "f:1: label 'neutral' is none of entailment, not_entailment; mend the row"
+      " or the labels of task 'rte'",
+    ),
+    (
+      'stsb',
+      '-0.1',
+      'f:1: score -0.1 is not from 0 to 5; mend the row or the scale of task'
+      " 'stsb'",
+    ),
+    (
+      'stsb',
+      'inf',
+      'f:1: score inf is not from 0 to 5; mend the row or the scale of task'
+      " 'stsb'",
+    ),
+    ('stsb', '', "f:1: score '' is no number; mend the row"),
+  ],
+  ids=['unknown-label', 'below', 'infinite', 'empty'],
+)
+def test_mistakes(task, value, message):
+  with pytest.raises(errors.UserError) as caught:
+    labels.parse(glue.TASKS[task], value, 'f:1')
+  assert str(caught.value) == message

@@ -1,0 +1,209 @@
+"""Heads against a NumPy loop, and packed rows against single ones."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bam_jax.modeling import bert
+from bam_jax.modeling import heads
+
+CONFIG = bert.BertConfig(
+  vocab_size=30,
+  hidden_size=16,
+  num_layers=2,
+  num_heads=2,
+  intermediate_size=32,
+  max_positions=16,
+)
+LENGTHS = (5, 3, 9, 2, 7, 4, 12, 3)
+MODEL = heads.MultiTaskBert(CONFIG, num_tasks=3, num_outputs=4)
+
+
+def _examples(seed: int) -> list[dict[str, np.ndarray]]:
+  rng = np.random.default_rng(seed)
+  return [
+    {
+      'input_ids': rng.integers(0, 30, length),
+      'token_type_ids': np.sort(rng.integers(0, 2, length)),
+      'task_id': rng.integers(0, 3),
+    }
+    for length in LENGTHS
+  ]
+
+
+def _lay_out(examples, places, rows: int, length: int, slots: int):
+  """A batch with example n at places[n] = (row, slot, first token)."""
+  batch = {
+    key: np.zeros((rows, length), np.int32)
+    for key in ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
+  }
+  batch |= {
+    key: np.zeros((rows, slots), np.int32) for key in ('cls_index', 'task_id')
+  }
+  for example, (row, slot, start) in zip(examples, places, strict=True):
+    size = len(example['input_ids'])
+    tokens = slice(start, start + size)
+    batch['input_ids'][row, tokens] = example['input_ids']
+    batch['token_type_ids'][row, tokens] = example['token_type_ids']
+    batch['positions'][row, tokens] = np.arange(size)
+    batch['segment_ids'][row, tokens] = slot + 1
+    batch['cls_index'][row, slot] = start
+    batch['task_id'][row, slot] = example['task_id']
+  return batch
+
+
+def _pack(seed: int):
+  """Random packing: random order, gaps of padding, and an empty row."""
+  rng = np.random.default_rng(seed)
+  used, slots, places = [0] * 5, [0] * 5, {}
+  for n in rng.permutation(len(LENGTHS)):
+    fits = [r for r in range(5) if used[r] + LENGTHS[n] + 1 <= 16]
+    row = rng.choice(fits)
+    start = used[row] + rng.integers(0, 2)
+    places[n] = (row, slots[row], start)
+    used[row], slots[row] = start + LENGTHS[n], slots[row] + 1
+  return [places[n] for n in range(len(LENGTHS))]
+
+
+@functools.cache
+def _params():
+  batch = _lay_out(_examples(0), _pack(0), 6, 16, 8)
+  params = jax.jit(functools.partial(MODEL.init, deterministic=True))(
+    jax.random.key(0), batch
+  )['params']
+  # Larger than BERT's first weights, so that every path matters.
+  rng = np.random.default_rng(0)
+  return jax.tree.map(
+    lambda x: np.asarray(x) + np.float32(0.2 * rng.normal(size=x.shape)),
+    params,
+  )
+
+
+@jax.jit
+def _gradient(params, batch, places, weights):
+  """Gradient of a weighted sum of logits, and the logits [N, C]."""
+
+  def total(params):
+    logits = MODEL.apply({'params': params}, batch, True)
+    logits = logits[places[:, 0], places[:, 1]]
+    return (logits * weights).sum(), logits
+
+  return jax.grad(total, has_aux=True)(params)
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_packing_changes_neither_logits_nor_gradients(seed):
+  """Oracle: one example a row, as BERT was always run."""
+  examples, packed = _examples(seed), _pack(seed)
+  alone = [(n, 0, 0) for n in range(len(LENGTHS))]
+  weights = np.random.default_rng(seed).normal(size=(len(LENGTHS), 4))
+  results = []
+  for places, shape in ((packed, (6, 16, 8)), (alone, (8, 12, 1))):
+    batch = _lay_out(examples, places, *shape)
+    results.append(
+      _gradient(_params(), batch, np.array(places), jnp.float32(weights))
+    )
+  (actual_grad, actual), (expected_grad, expected) = results
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
+  for (path, got), want in zip(
+    jax.tree.leaves_with_path(actual_grad),
+    jax.tree.leaves(expected_grad),
+    strict=True,
+  ):
+    name = jax.tree_util.keystr(path)
+    is_key_bias = "['key']['bias']" in name
+    limit = 1e-6 if is_key_bias else 1e-5 * np.abs(want).max()
+    np.testing.assert_allclose(got, want, rtol=0, atol=limit, err_msg=name)
+
+
+def test_each_segment_gets_its_own_tasks_head():
+  """Oracle: a NumPy loop over segments, in float64."""
+  rng = np.random.default_rng(0)
+  pooled = rng.normal(size=(3, 4, 8)).astype(np.float32)
+  task_id = rng.integers(0, 5, (3, 4))
+  params = {
+    'kernel': rng.normal(size=(5, 8, 2)).astype(np.float32),
+    'bias': rng.normal(size=(5, 2)).astype(np.float32),
+  }
+  actual = heads.TaskHeads(5, 2).apply({'params': params}, pooled, task_id)
+  assert actual.shape == (3, 4, 2)
+  for b, s in np.ndindex(3, 4):
+    task = task_id[b, s]
+    expected = pooled[b, s].astype(np.float64) @ params['kernel'][task]
+    np.testing.assert_allclose(
+      actual[b, s], expected + params['bias'][task], rtol=0, atol=1e-5
+    )
+
+
+def test_a_head_learns_from_its_own_segments_alone():
+  pooled = jnp.ones((1, 2, 3))
+  model = heads.TaskHeads(3, 2)
+  task_id = jnp.array([[0, 2]])
+  params = model.init(jax.random.key(0), pooled, task_id)
+
+  def total(params):
+    return model.apply(params, pooled, task_id).sum()
+
+  gradient = jax.grad(total)(params)['params']
+  np.testing.assert_array_equal(gradient['kernel'][1], 0)
+  np.testing.assert_array_equal(gradient['kernel'][::2], 1)
+  np.testing.assert_array_equal(gradient['bias'][:, 0], [1, 0, 1])
+
+
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_selected_tokens_are_exact(dtype):
+  """Oracle: NumPy's indexing; not a bit is lost."""
+  hidden = jax.random.normal(jax.random.key(0), (3, 7, 5), dtype)
+  index = np.array([[0, 6], [3, 3], [1, 0]])
+  actual = heads.select_tokens(hidden, index)
+  assert actual.dtype == jnp.float32
+  expected = np.asarray(hidden, np.float32)[np.arange(3)[:, None], index]
+  np.testing.assert_array_equal(actual, expected)
+
+
+def test_logits_are_float32_and_finite_where_nothing_is():
+  """Empty slots and a row of padding, computed in bfloat16."""
+  batch = _lay_out(_examples(0), _pack(0), 6, 16, 8)
+  model = MODEL.clone(dtype=jnp.bfloat16)
+  logits = jax.jit(functools.partial(model.apply, deterministic=True))(
+    {'params': _params()}, batch
+  )
+  assert logits.shape == (6, 8, 4)
+  assert logits.dtype == jnp.float32
+  assert np.isfinite(logits).all()
+
+
+def test_head_dropout_acts_on_the_pooled_vector():
+  """Without a rate of its own the model in training is deterministic."""
+  batch = _lay_out(_examples(0), _pack(0), 6, 16, 8)
+  rates = {
+    'dropout_embedding': 0.0,
+    'dropout_attention': 0.0,
+    'dropout_hidden': 0.0,
+  }
+  outputs = []
+  for rate in (0.0, 0.5):
+    config = bert.BertConfig(30, 16, 1, 2, 32, 16, **rates, dropout_head=rate)
+    model = MODEL.clone(config=config)
+    outputs.append(
+      jax.jit(functools.partial(model.apply, deterministic=False))(
+        {'params': _params()}, batch, rngs={'dropout': jax.random.key(0)}
+      )
+    )
+  model = MODEL.clone(config=bert.BertConfig(30, 16, 1, 2, 32, 16))
+  plain = jax.jit(functools.partial(model.apply, deterministic=True))(
+    {'params': _params()}, batch
+  )
+  np.testing.assert_allclose(outputs[0], plain, atol=1e-6)
+  assert np.abs(outputs[1] - plain).max() > 0.1
+
+
+def test_parameter_tree():
+  params = _params()
+  assert sorted(params) == ['encoder', 'heads', 'pooler']
+  shapes = jax.tree.map(jnp.shape, dict(params['heads']))
+  assert shapes == {'kernel': (3, 16, 4), 'bias': (3, 4)}
+  assert jnp.shape(params['pooler']['kernel']) == (16, 16)
