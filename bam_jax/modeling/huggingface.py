@@ -1,14 +1,13 @@
 """Weights in Hugging Face's format: where they lie, and renaming both ways.
 
 `_MODULES` is the one table of names: import, export and the check of every
-shape read it. Only safetensors files are read: they hold numbers, and unlike
-a pickle can hold no code.
+shape read it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
+from collections.abc import Mapping
 import hashlib
 import importlib.util
-import json
 from pathlib import Path
 import re
 from typing import NamedTuple
@@ -19,6 +18,7 @@ import safetensors
 
 from bam_jax import errors
 from bam_jax.modeling import bert
+from bam_jax.modeling import weight_files
 
 # Our module, Hugging Face's module, what it holds, its shape here. {i} is the
 # number of a layer. V words, P positions, Y token types, D hidden, F width
@@ -159,7 +159,7 @@ def load_config(path: Path) -> dict[str, int | float]:
     errors.UserError: no such file, or it describes no encoder of our kind.
   """
   file = Path(path) / 'config.json'
-  values = _read_json(file)
+  values = weight_files.read_json(file)
   for key, wanted in _KIND.items():
     found = values.get(key, wanted)
     if found != wanted:
@@ -273,7 +273,7 @@ def save_params(params: Mapping[str, object]) -> dict[str, np.ndarray]:
 def weights_digest(path: Path) -> str:
   """sha256 of the weights' file (of all shards in a row), hexadecimal."""
   digest = hashlib.sha256()
-  for file in _weight_files(Path(path)):
+  for file in weight_files.find_files(Path(path)):
     with file.open('rb') as stream:
       while block := stream.read(1 << 20):
         digest.update(block)
@@ -337,15 +337,8 @@ def _load_tensor(
 def _stored_tensors(path: Path) -> dict[str, tuple[Path, str]]:
   """Name as in `_MODULES` -> file and the name there, dropped ones left out."""
   result = {}
-  for file in _weight_files(path):
-    try:
-      with safetensors.safe_open(file, 'numpy') as tensors:
-        keys = list(tensors.keys())
-    except safetensors.SafetensorError as error:
-      raise errors.UserError(
-        f'{file}: no sound safetensors file ({error}); get it again'
-      ) from error
-    for key in keys:
+  for file in weight_files.find_files(path):
+    for key in weight_files.tensor_names(file):
       # TensorFlow called LayerNorm's parameters gamma and beta.
       name = re.sub(r'\.gamma$', '.weight', key.removeprefix('bert.'))
       name = re.sub(r'\.beta$', '.bias', name)
@@ -358,51 +351,3 @@ def _stored_tensors(path: Path) -> dict[str, tuple[Path, str]]:
         )
       result[name] = (file, key)
   return result
-
-
-def _weight_files(path: Path) -> Sequence[Path]:
-  """The safetensors files of a directory, in a fixed order."""
-  index = path / 'model.safetensors.index.json'
-  if (path / 'model.safetensors').is_file():
-    return [path / 'model.safetensors']
-  if index.is_file():
-    shards = _read_json(index).get('weight_map')
-    if not isinstance(shards, dict) or not shards:
-      raise errors.UserError(
-        f'{index}: has no weight_map; get the weights again'
-      )
-    names = sorted({str(name) for name in shards.values()})
-    for name in names:
-      if Path(name).name != name or not (path / name).is_file():
-        raise errors.UserError(
-          f'{index}: names the shard {name!r}, which is not in the same'
-          ' directory; get the weights again'
-        )
-    return [path / name for name in names]
-  pickle = path / 'pytorch_model.bin'
-  if pickle.is_file():
-    raise errors.UserError(
-      f'{pickle}: is a pickle, and no pickle is loaded; where torch is'
-      ' installed convert it: python -c "from transformers import BertModel;'
-      f" BertModel.from_pretrained('{path}').save_pretrained('NEW_DIR')\""
-    )
-  raise errors.UserError(
-    f'{path}: holds no model.safetensors; get the weights again'
-  )
-
-
-def _read_json(file: Path) -> dict[str, object]:
-  try:
-    value = json.loads(file.read_text('utf-8'))
-  except FileNotFoundError:
-    raise errors.UserError(
-      f'{file}: no such file; config.model.init must name a directory of'
-      ' Hugging Face weights'
-    ) from None
-  except ValueError as error:
-    raise errors.UserError(
-      f'{file}: no JSON ({error}); get it again'
-    ) from error
-  if not isinstance(value, dict):
-    raise errors.UserError(f'{file}: no JSON object; get it again')
-  return value

@@ -194,71 +194,22 @@ def test_export_refuses_what_the_table_does_not_name():
     huggingface.save_params(params)
 
 
-def _shard(path):
-  """Two shards with an index, as `transformers` writes large models."""
-  (path / 'model.safetensors').unlink()
-  names = sorted(_stored())
-  files = {
-    f'model-0000{i + 1}-of-00002.safetensors': names[i::2] for i in range(2)
-  }
-  for file, keys in files.items():
-    safetensors.numpy.save_file({k: _stored()[k] for k in keys}, path / file)
-  index = {'weight_map': {k: f for f, keys in files.items() for k in keys}}
-  return index
-
-
-def _write_index(path, index):
-  (path / 'model.safetensors.index.json').write_text(json.dumps(index))
-
-
 def test_shards(weights):
   whole = huggingface.weights_digest(weights)
-  _write_index(weights, _shard(weights))
+  (weights / 'model.safetensors').unlink()
+  tensors, shards = _stored(), {}
+  for i in range(2):
+    file = f'model-0000{i + 1}-of-00002.safetensors'
+    part = {name: tensors[name] for name in sorted(tensors)[i::2]}
+    safetensors.numpy.save_file(part, weights / file)
+    shards |= dict.fromkeys(part, file)
+  (weights / 'model.safetensors.index.json').write_text(
+    json.dumps({'weight_map': shards})
+  )
   returned = huggingface.save_params(_load(weights))
-  for name, x in _stored().items():
+  for name, x in tensors.items():
     np.testing.assert_array_equal(returned[name], x)
   assert huggingface.weights_digest(weights) != whole
-
-
-@pytest.mark.parametrize(
-  'file', ['model-9.safetensors', '../model.safetensors', '/etc/passwd']
-)
-def test_shard_that_is_not_in_the_directory(weights, file):
-  index = _shard(weights)
-  index['weight_map']['pooler.dense.bias'] = file
-  _write_index(weights, index)
-  _fails(lambda: _load(weights), 'index.json', file)
-
-
-@pytest.mark.parametrize('index', [{}, {'weight_map': {}}])
-def test_index_without_a_map(weights, index):
-  _shard(weights)
-  _write_index(weights, index)
-  _fails(lambda: _load(weights), 'index.json', 'weight_map')
-
-
-def test_pickle_is_never_loaded(weights):
-  (weights / 'model.safetensors').rename(weights / 'pytorch_model.bin')
-  _fails(lambda: _load(weights), 'no pickle is loaded', 'save_pretrained')
-
-
-def test_no_weights_at_all(weights):
-  (weights / 'model.safetensors').unlink()
-  _fails(lambda: _load(weights), 'model.safetensors')
-
-
-@pytest.mark.parametrize(
-  'content',
-  [
-    b'',
-    b'\xff' * 8 + b'{}',
-    (GOLDEN / 'deep' / 'model.safetensors').read_bytes()[:-100],
-  ],
-  ids=['empty', 'huge header', 'truncated'],
-)
-def test_damaged_weights(weights, content):
-  (weights / 'model.safetensors').write_bytes(content)
-  _fails(lambda: _load(weights), 'model.safetensors', 'no sound')
 
 
 @pytest.mark.parametrize(
@@ -279,15 +230,6 @@ def test_config_of_another_kind(weights, key, value):
   file = weights / 'config.json'
   file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
   _fails(lambda: huggingface.load_config(weights), str(file), key, str(value))
-
-
-@pytest.mark.parametrize('text', ['{', '[]', None])
-def test_broken_config(weights, text):
-  file = weights / 'config.json'
-  file.unlink()
-  if text is not None:
-    file.write_text(text)
-  _fails(lambda: huggingface.load_config(weights), str(file))
 
 
 def test_config_round_trip(weights):

@@ -1,0 +1,61 @@
+"""Dropout whose mask is a cheap hash of the key and of the flat position.
+
+The mask depends on (key, position) alone: the first rows of a larger batch,
+a vmapped call and any number of devices all see the same one. A counter-based
+hash fuses into the arithmetic around it, where threefry would be a kernel of
+its own that reads and writes every number through memory.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+_GOLDEN = 0x9E3779B1
+
+
+def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+  """Which elements survive.
+
+  Two rounds of the finaliser of MurmurHash3 (Appleby, public domain), each
+  with one word of the key added, over the flat index.
+
+  Args:
+    key: PRNG key of the site and step.
+    rate: share of elements dropped, 0 to below 1.
+    shape: of the mask; at most 2**32 elements.
+
+  Returns:
+    Bool of `shape`, each True with probability 1 - rate.
+  """
+  word = jax.random.bits(key, (2,))
+  index = jnp.zeros(shape, jnp.uint32)
+  stride = 1
+  for axis in reversed(range(len(shape))):
+    index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
+    stride *= shape[axis]
+  hashed = _mix(_mix(index * jnp.uint32(_GOLDEN) + word[0]) + word[1])
+  return hashed >= jnp.uint32(round(rate * 2**32))
+
+
+def _mix(x: jax.Array) -> jax.Array:
+  """A bijection of uint32 in which every bit depends on every other."""
+  x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+  x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+  return x ^ (x >> 16)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
+  """Zeroes a share of the elements and scales the others up by 1/(1-rate)."""
+  return jnp.where(keep_mask(key, rate, x.shape), x / (1 - rate), 0)
+
+
+class Dropout(nn.Module):
+  """`dropout` with a key of its own from the rng collection 'dropout'."""
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    if deterministic or self.rate == 0:
+      return x
+    return dropout(x, self.rate, self.make_rng('dropout'))
