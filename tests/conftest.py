@@ -13,6 +13,8 @@ import pytest
 chex.set_n_cpu_devices(8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
+# The tests compile much and compute little.
+jax.config.update('jax_disable_most_optimizations', True)
 
 
 @pytest.fixture(autouse=True)

@@ -236,7 +236,7 @@ class Runner:
     directory = self.workspace.run(run.name) / 'checkpoints'
     with checkpoints.Checkpoints(directory) as saved:
       return saved.restore_params(
-        self.setup.abstract_params(),
+        self.setup.programs.abstract_state.params,
         record['best_step'] if best else record['steps'],
       )
 

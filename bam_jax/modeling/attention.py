@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from bam_jax.modeling import dropout
+
 
 def attend(
   q: jax.Array,
@@ -40,8 +42,7 @@ def attend(
   )
   probs = jnp.where(mask, jax.nn.softmax(logits), 0.0)
   if not deterministic and dropout_rate > 0:
-    keep = jax.random.bernoulli(rng, 1 - dropout_rate, probs.shape)
-    probs = jnp.where(keep, probs / (1 - dropout_rate), 0.0)
+    probs = dropout.dropout(probs, dropout_rate, rng)
   return jnp.einsum('bhqk,bkhd->bqhd', probs.astype(v.dtype), v)
 
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bam_jax.modeling import attention
+from bam_jax.modeling import dropout
 
 # Every matrix of BERT: a normal distribution cut off at two deviations.
 initializer = nn.initializers.truncated_normal(0.02)
@@ -125,7 +126,7 @@ class Embeddings(nn.Module):
       + embed('token_type', config.type_vocab_size, token_type_ids)
     )  # [B, L, D]
     x = _norm(config, self.dtype, 'norm')(x)
-    return nn.Dropout(config.dropout_embedding)(x, deterministic)
+    return dropout.Dropout(config.dropout_embedding)(x, deterministic)
 
 
 class Layer(nn.Module):
@@ -139,15 +140,15 @@ class Layer(nn.Module):
     self, x: jax.Array, segment_ids: jax.Array, deterministic: bool
   ) -> jax.Array:
     config, dtype = self.config, self.dtype
-    dropout = nn.Dropout(config.dropout_hidden, deterministic=deterministic)
+    drop = dropout.Dropout(config.dropout_hidden)
     y = SelfAttention(config, dtype, name='attention')(
       x, segment_ids, deterministic
     )
-    x = _norm(config, dtype, 'attention_norm')(x + dropout(y))
+    x = _norm(config, dtype, 'attention_norm')(x + drop(y, deterministic))
     y = _dense(config.intermediate_size, dtype, 'intermediate')(x)
     y = nn.gelu(y, approximate=False)  # [B, L, intermediate_size]
     y = _dense(config.hidden_size, dtype, 'output')(y)
-    return _norm(config, dtype, 'output_norm')(x + dropout(y))
+    return _norm(config, dtype, 'output_norm')(x + drop(y, deterministic))
 
 
 class SelfAttention(nn.Module):

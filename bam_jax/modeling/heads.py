@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from bam_jax.modeling import bert
+from bam_jax.modeling import dropout
 
 # Products that merely select, or that are small: never rounded to TensorFloat.
 _EXACT = jax.lax.Precision.HIGHEST
@@ -62,7 +63,7 @@ class MultiTaskBert(nn.Module):
       kernel_init=bert.initializer,
       name='pooler',
     )(select_tokens(hidden, batch['cls_index']))
-    pooled = nn.Dropout(self.config.dropout_head)(
+    pooled = dropout.Dropout(self.config.dropout_head)(
       jnp.tanh(pooled), deterministic
     )  # [B, S, D]
     return TaskHeads(self.num_tasks, self.num_outputs, name='heads')(

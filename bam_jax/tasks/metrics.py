@@ -5,7 +5,9 @@ where a score is undefined (a constant input of a correlation, no positive in
 both prediction and gold) it is 0.0.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 import math
 
 import numpy as np

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 import dataclasses
 import types
-from typing import Literal, NamedTuple
+from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 

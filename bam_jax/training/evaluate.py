@@ -62,7 +62,7 @@ def predict(
   for rows, batch in batches.evaluation_batches(
     features, task_id, programs.tasks.num_outputs, packing, num_rows
   ):
-    pending.append((rows, programs.predict(params, programs.put(batch))))
+    pending.append((rows, programs.predict(params, batch)))
     collect(_IN_FLIGHT)
   collect(0)
   return result

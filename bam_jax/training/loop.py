@@ -93,7 +93,10 @@ def train(
     progress.start_at(start * job.length.batch_size)
     log = _Log(job, config, programs.tasks, telemetry, progress)
     prefetched = batches_lib.prefetch(
-      lambda step: programs.put(job.batches(step)),
+      lambda step: (
+        programs.put(job.batches(step)),
+        programs.put_schedule(step_schedule(step, job, config)),
+      ),
       range(start, job.num_steps),
       config.train.prefetch,
     )
@@ -112,11 +115,9 @@ def train(
               telemetry.write(step, {'dev_score': score})
             checkpoints.save(state, score)
         waiting = time.perf_counter()
-        batch = next(prefetched)
+        batch, schedule = next(prefetched)
         log.waited(time.perf_counter() - waiting)
-        state, metrics = programs.train_step(
-          state, batch, step_schedule(step, job, config)
-        )
+        state, metrics = programs.train_step(state, batch, schedule)
         log.add(step, metrics)
     finally:
       prefetched.close()

@@ -178,16 +178,29 @@ def rows_multiple(mesh: Mesh) -> int:
   return mesh.size
 
 
-def place(value: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """A host array that every process holds whole, copied to the devices.
+def place(tree: Any, sharding: NamedSharding) -> Any:
+  """Host arrays that every process holds whole, copied to the devices.
 
-  A copy, since the state is donated and the host array must survive; without
-  talk between the processes, which `jax.device_put` would check by.
+  A copy, since the state is donated and the host arrays must survive.
+
+  Args:
+    tree: of host arrays.
+    sharding: of every one of them.
   """
-  shards = [
-    jax.device_put(value[index], device, may_alias=False)
-    for device, index in sharding.addressable_devices_indices_map(
-      value.shape
-    ).items()
-  ]
-  return jax.make_array_from_single_device_arrays(value.shape, sharding, shards)
+  if jax.process_count() == 1:
+    # One call for all of them: a fifth of the host time of many.
+    return jax.device_put(tree, sharding, may_alias=False)
+
+  def place_one(value: np.ndarray) -> jax.Array:
+    # Without the talk between processes that `jax.device_put` checks by.
+    shards = [
+      jax.device_put(value[index], device, may_alias=False)
+      for device, index in sharding.addressable_devices_indices_map(
+        value.shape
+      ).items()
+    ]
+    return jax.make_array_from_single_device_arrays(
+      value.shape, sharding, shards
+    )
+
+  return jax.tree.map(place_one, tree)

@@ -6,6 +6,7 @@ import functools
 import logging
 import os
 from pathlib import Path
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +33,10 @@ def configure_jax(config: config_lib.Config, workdir: Path) -> None:
   if config.train.deterministic:
     flags = os.environ.get('XLA_FLAGS', '')
     os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'
+  # The thread that makes the batches shares Python's lock with the one that
+  # dispatches the steps, which may be 2 ms apart; Python's default of 5 ms
+  # would have them wait for each other.
+  sys.setswitchinterval(5e-4)
   jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 1)
 
@@ -180,17 +185,6 @@ class Setup:
     """Pretrained encoder and pooler, heads drawn by the seed; host arrays."""
     params = jax.device_get(self._initialize(np.uint32(seed)))
     return {**params, **self._pretrained}
-
-  def abstract_params(self) -> Mapping[str, object]:
-    """Shapes, types and shardings of the parameters."""
-    shapes = jax.eval_shape(self._initialize, np.uint32(0))
-    return jax.tree.map(
-      lambda leaf, sharding: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=sharding
-      ),
-      shapes,
-      mesh_lib.state_shardings(self.mesh, shapes),
-    )
 
 
 def _initialize(

@@ -20,13 +20,13 @@ def _names(config):
 
 def test_all_variants_of_a_seed():
   assert _names(_config()) == [
-      'single-s0-rte',
-      'single-s0-mrpc',
-      'multi-s0',
-      'single_to_single-s0-rte',
-      'single_to_single-s0-mrpc',
-      'multi_to_multi-s0',
-      'single_to_multi-s0',
+    'single-s0-rte',
+    'single-s0-mrpc',
+    'multi-s0',
+    'single_to_single-s0-rte',
+    'single_to_single-s0-mrpc',
+    'multi_to_multi-s0',
+    'single_to_multi-s0',
   ]
 
 
@@ -35,24 +35,26 @@ def test_teachers_of_each_variant():
   assert runs['multi-s0'].teachers == {}
   assert runs['single_to_single-s0-rte'].teachers == {'rte': ('single-s0-rte',)}
   assert runs['multi_to_multi-s0'].teachers == {
-      'rte': ('multi-s0',),
-      'mrpc': ('multi-s0',),
+    'rte': ('multi-s0',),
+    'mrpc': ('multi-s0',),
   }
   assert runs['single_to_multi-s0'].teachers == {
-      'rte': ('single-s0-rte',),
-      'mrpc': ('single-s0-mrpc',),
+    'rte': ('single-s0-rte',),
+    'mrpc': ('single-s0-mrpc',),
   }
 
 
 def test_a_student_alone_brings_its_teachers():
   assert _names(_config(variants=('single_to_multi',))) == [
-      'single-s0-rte',
-      'single-s0-mrpc',
-      'single_to_multi-s0',
+    'single-s0-rte',
+    'single-s0-mrpc',
+    'single_to_multi-s0',
   ]
 
 
-@pytest.mark.parametrize('variants', [('single_to_multi', 'single'), ('multi',)])
+@pytest.mark.parametrize(
+  'variants', [('single_to_multi', 'single'), ('multi',)]
+)
 def test_teachers_precede_students_and_no_run_stands_twice(variants):
   runs = plan.plan(_config(variants=variants, seeds=(3, 1)))
   seen = set()
@@ -74,14 +76,14 @@ def test_students_learn_from_teachers_of_their_own_seed():
 
 def test_an_ensemble_teaches_every_seed():
   config = _config(
-      seeds=(0, 1, 2),
-      variants=('single_to_multi',),
-      **{'distill.teachers': 2},
+    seeds=(0, 1, 2),
+    variants=('single_to_multi',),
+    **{'distill.teachers': 2},
   )
   runs = {run.name: run for run in plan.plan(config)}
   assert runs['single_to_multi-s2'].teachers['rte'] == (
-      'single-s0-rte',
-      'single-s1-rte',
+    'single-s0-rte',
+    'single-s1-rte',
   )
 
 

@@ -11,8 +11,8 @@ from bam_jax.tasks import task as task_lib
 
 _TABLE = task_lib.TaskTable((glue.TASKS['rte'], glue.TASKS['stsb']))
 _PREDICTIONS = {
-    'rte': {'test': ['entailment', 'not_entailment']},
-    'stsb': {'test': ['0.000', '5.000', '2.125']},
+  'rte': {'test': ['entailment', 'not_entailment']},
+  'stsb': {'test': ['0.000', '5.000', '2.125']},
 }
 
 
@@ -22,7 +22,7 @@ def test_files_stand_at_the_top_level(tmp_path):
   with zipfile.ZipFile(path) as archive:
     assert archive.namelist() == ['RTE.tsv', 'STS-B.tsv']
     assert archive.read('RTE.tsv').decode() == (
-        'index\tprediction\n0\tentailment\n1\tnot_entailment\n'
+      'index\tprediction\n0\tentailment\n1\tnot_entailment\n'
     )
 
 
@@ -33,18 +33,18 @@ def test_equal_predictions_give_equal_bytes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('task', 'texts', 'message'),
-    [
-        ('rte', ['entailment', 'maybe'], r"RTE\.tsv:3: '1\\tmaybe' is no pred"),
-        ('stsb', ['5.1'], r"STS-B\.tsv:2: '0\\t5\.1' is no prediction of stsb"),
-        ('stsb', ['nan'], r"STS-B\.tsv:2: '0\\tnan'"),
-    ],
-    ids=['label', 'scale', 'nan'],
+  ('task', 'texts', 'message'),
+  [
+    ('rte', ['entailment', 'maybe'], r"RTE\.tsv:3: '1\\tmaybe' is no pred"),
+    ('stsb', ['5.1'], r"STS-B\.tsv:2: '0\\t5\.1' is no prediction of stsb"),
+    ('stsb', ['nan'], r"STS-B\.tsv:2: '0\\tnan'"),
+  ],
+  ids=['label', 'scale', 'nan'],
 )
 def test_invalid_predictions_are_refused(tmp_path, task, texts, message):
   with pytest.raises(errors.UserError, match=message):
     submission.write(
-        tmp_path / 'submission.zip', _TABLE, {task: {'test': texts}}
+      tmp_path / 'submission.zip', _TABLE, {task: {'test': texts}}
     )
 
 

@@ -21,12 +21,12 @@ def _programs(hidden=8):
   config = config_lib.from_config_dict(config)
   tasks = task_lib.TaskTable(tuple(demo.TASKS.values()))
   model = heads.MultiTaskBert(
-      bert.BertConfig(11, hidden, 1, 2, 16, max_positions=16),
-      len(tasks),
-      tasks.num_outputs,
+    bert.BertConfig(11, hidden, 1, 2, 16, max_positions=16),
+    len(tasks),
+    tasks.num_outputs,
   )
   mesh = mesh_lib.make_mesh(
-      config_lib.MeshConfig(data=2, fsdp=4), jax.devices()
+    config_lib.MeshConfig(data=2, fsdp=4), jax.devices()
   )
   return step_lib.Programs(model, tasks, config, mesh)
 
@@ -38,8 +38,8 @@ def programs():
 
 def _state(programs, step, value):
   params = jax.tree.map(
-      lambda leaf: np.full(leaf.shape, value, leaf.dtype),
-      programs.abstract_state.params,
+    lambda leaf: np.full(leaf.shape, value, leaf.dtype),
+    programs.abstract_state.params,
   )
   state = programs.init_state(params, seed=value)
   return state.replace(step=state.step + step)
@@ -47,7 +47,7 @@ def _state(programs, step, value):
 
 def _assert_equal(one, two):
   jax.tree.map(
-      np.testing.assert_array_equal, jax.device_get(one), jax.device_get(two)
+    np.testing.assert_array_equal, jax.device_get(one), jax.device_get(two)
   )
 
 
@@ -60,7 +60,7 @@ def test_the_latest_state_comes_back_whole_and_sharded(tmp_path, programs):
     restored = manager.restore(_state(programs, 0, 0))
   _assert_equal(saved, restored)
   assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(
-      lambda x: x.sharding, saved
+    lambda x: x.sharding, saved
   )
 
 
@@ -74,8 +74,8 @@ def test_best_and_latest_are_kept_and_no_other(tmp_path, programs):
     params = manager.restore_params(programs.abstract_state.params)
     _assert_equal(params, _state(programs, 2, 2).params)
   assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == [
-      'step_2',
-      'step_4',
+    'step_2',
+    'step_4',
   ]
 
 
@@ -95,19 +95,19 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, programs):
   with checkpoints.Checkpoints(tmp_path) as manager:
     manager.save(_state(programs, 1, 1))
   with (
-      checkpoints.Checkpoints(tmp_path) as manager,
-      pytest.raises(
-          errors.UserError,
-          match=r'encoder/embeddings/norm/bias has shape \(8,\) in the'
-          r' checkpoint and \(16,\) in the model',
-      ),
+    checkpoints.Checkpoints(tmp_path) as manager,
+    pytest.raises(
+      errors.UserError,
+      match=r'encoder/embeddings/norm/bias has shape \(8,\) in the'
+      r' checkpoint and \(16,\) in the model',
+    ),
   ):
     manager.restore(_state(_programs(hidden=16), 0, 0))
 
 
 def test_no_checkpoint_is_told(tmp_path, programs):
   with (
-      checkpoints.Checkpoints(tmp_path) as manager,
-      pytest.raises(errors.UserError, match='no checkpoint; train first'),
+    checkpoints.Checkpoints(tmp_path) as manager,
+    pytest.raises(errors.UserError, match='no checkpoint; train first'),
   ):
     manager.restore_params(programs.abstract_state.params)

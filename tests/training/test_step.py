@@ -49,14 +49,6 @@ TASKS = task_lib.TaskTable(
 )
 
 
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation():
-  """The tests compile more than they compute."""
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
-
 @functools.cache
 def make_programs(data, fsdp, dropout=0.1, accumulate=1, reduction='sum'):
   """Programs of a one-layer model on data x fsdp devices.
