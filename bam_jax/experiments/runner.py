@@ -403,8 +403,9 @@ class Runner:
     identities: Mapping[str, Mapping[str, object]],
     params: Mapping[str, object] | None,
   ) -> None:
-    """Writes what the run's students will need and is not there yet."""
-    for name in plan_lib.is_teacher_of(self.runs, run.name):
+    """Writes what students yet to be trained need and is not there yet."""
+    students = [r for r in self.runs if not self.workspace.finished(r.name)]
+    for name in plan_lib.is_teacher_of(students, run.name):
       task = self.tasks[name]
       columns = self.features[name][task.train_split]
       directory = self.workspace.teacher(run.name, name)

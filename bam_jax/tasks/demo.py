@@ -75,7 +75,7 @@ _ADVERBS = 'really very quite rather truly so'
 # the polarity of `a`,
 _KEPT = """
 the {t} was {r} {a} .
-i found the {t} {a} , as did my friends .
+i thought the {t} {a} , as did my friends .
 the {t} was {b} but the {u} was {r} {a} .
 i expected the {t} to be {b} , yet it was {a} .
 the {t} was not {b} , it was {r} {a} ."""
@@ -324,7 +324,7 @@ def generate(task_name: str, split: str) -> list[task_lib.Example]:
       continue
     noisy = split == 'train' and draw.below(100) < _LABEL_NOISE
     if noisy and not task.is_regression:
-      label = draw.below(task.num_outputs)
+      label = draw.other(range(task.num_outputs), label)
     rows.setdefault((text_a, text_b), None if split == 'test' else label)
   return [
     task_lib.Example(f'{task_name}/{split}/{index}', text_a, text_b, label)

@@ -73,8 +73,8 @@ def pearson(predictions: np.ndarray, gold: np.ndarray) -> float:
   # A constant's deviation from its own rounded mean need not be exactly zero.
   if np.ptp(x) == 0 or np.ptp(y) == 0:
     return 0.0
-  x, y = x - x.mean(), y - y.mean()
-  # Divided by each norm in turn: the product of the norms can underflow.
+  # By the range first: the square of a tiny deviation underflows.
+  x, y = (x - x.mean()) / np.ptp(x), (y - y.mean()) / np.ptp(y)
   value = (x / np.linalg.norm(x)) @ (y / np.linalg.norm(y))
   return float(np.clip(value, -1.0, 1.0))
 
