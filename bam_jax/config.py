@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import typing
 from typing import Literal
 
@@ -52,8 +53,8 @@ class ModelConfig:
 
   init: str = _field(
     '',
-    'pretrained weights: a directory, package:NAME/DIR, or a hub name; empty:'
-    ' random weights of size `arch`',
+    'pretrained weights: a directory, package:NAME/DIR, or a hub name, all'
+    ' with or without #sha256=DIGEST; empty: random weights of size `arch`',
   )
   if_missing: Literal['error', 'random'] = _field(
     'error', 'when `init` cannot be loaded: stop, or train from random'
@@ -314,8 +315,10 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   return result
 
 
-def _build(cls, values: Mapping[str, object], path: str):
+def _build(cls, values: object, path: str):
   """An instance of a dataclass from a mapping, checked field by field."""
+  if not isinstance(values, Mapping):
+    raise errors.UserError(f'{path}: {values!r} is no group of fields')
   fields = {field.name: field for field in dataclasses.fields(cls)}
   hints = typing.get_type_hints(cls)
   for key in values:
@@ -367,6 +370,8 @@ def _typed(hint, value, path: str):
     return tuple(_typed(args[0], item, path) for item in value)
   if hint is float and isinstance(value, int) and not isinstance(value, bool):
     return float(value)
+  if isinstance(value, float) and not math.isfinite(value):
+    raise errors.UserError(f'{path}: {value} is no finite number')
   if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
     raise errors.UserError(
       f'{path}: {value!r} is a {type(value).__name__}, give a {hint.__name__}'
@@ -408,8 +413,8 @@ def _check(config: Config) -> None:
     f' config.packing.row_length={packing.row_length}; raise the latter',
   )
   require(
-    tuple(sorted(set(packing.row_buckets))) == packing.row_buckets,
-    f'config.packing.row_buckets={packing.row_buckets} must ascend',
+    tuple(sorted({0, *packing.row_buckets})) == (0, *packing.row_buckets),
+    f'config.packing.row_buckets={packing.row_buckets} must ascend, from 1 on',
   )
   require(
     config.distill.teachers <= len(config.seeds),

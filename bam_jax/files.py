@@ -7,8 +7,8 @@ from pathlib import Path
 from bam_jax import errors
 
 
-def write_text(path: Path, text: str) -> None:
-  """Replaces a file so that a reader sees the old text or the whole new one.
+def write_bytes(path: Path, data: bytes) -> None:
+  """Replaces a file so that a reader sees the old one or the whole new one.
 
   Raises:
     errors.UserError: the file can't be written (no permission, no space).
@@ -16,8 +16,8 @@ def write_text(path: Path, text: str) -> None:
   temporary = path.with_name(f'.{path.name}.tmp')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open('w', encoding='utf-8') as f:
-      f.write(text)
+    with temporary.open('wb') as f:
+      f.write(data)
       f.flush()
       os.fsync(f.fileno())
     os.replace(temporary, path)
@@ -26,6 +26,11 @@ def write_text(path: Path, text: str) -> None:
       f'{path}: cannot be written: {e.strerror}; free some space or choose'
       ' another --workdir'
     ) from e
+
+
+def write_text(path: Path, text: str) -> None:
+  """`write_bytes` of UTF-8 text."""
+  write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: object) -> None:

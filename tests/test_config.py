@@ -84,6 +84,16 @@ def test_defaults_are_the_papers():
       r'config\.packing\.row_buckets=\(16, 8\) must ascend',
     ),
     (
+      'packing.row_buckets',
+      (0, 8),
+      r'config\.packing\.row_buckets=\(0, 8\) must ascend, from 1 on',
+    ),
+    (
+      'multi.epochs',
+      float('inf'),
+      r'config\.multi\.epochs: inf is no finite number',
+    ),
+    (
       'distill.teachers',
       2,
       r'config\.distill\.teachers=2 asks for more teachers than'

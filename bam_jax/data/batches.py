@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bam_jax import config
+from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
@@ -45,7 +45,7 @@ class TrainBatches:
     features: Sequence[shards.Columns],
     teachers: Sequence[np.ndarray | None],
     mix: sampling.Mix,
-    packing: config.PackingConfig,
+    packing: config_lib.PackingConfig,
     rows_multiple: int = 1,
     process_index: int = 0,
     process_count: int = 1,
@@ -111,11 +111,6 @@ class TrainBatches:
           )
         self._teacher[base : base + count, : head.num_outputs] = teacher
 
-  def examples(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Heads [N] int32 and rows [N] int64 of the examples of a step."""
-    task, row = self._mix(step)
-    return self._heads[task], row
-
   def __call__(self, step: int) -> dict[str, np.ndarray]:
     """The batch of a step; B is a bucket, all hosts together."""
     task, row = self._mix(step)
@@ -163,7 +158,7 @@ def evaluation_batches(
   features: shards.Columns,
   task_id: int,
   num_outputs: int,
-  packing: config.PackingConfig,
+  packing: config_lib.PackingConfig,
   rows: int,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
   """Every example exactly once, longest first, in batches of one shape.

@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import os
-import pathlib
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +91,7 @@ class Tokenizer:
       errors.UserError: neither is there, or what is there is no WordPiece
         tokenizer with BERT's special tokens.
     """
-    path = pathlib.Path(path)
+    path = Path(path)
     file = path / 'tokenizer.json'
     if file.is_file():
       return cls(_load_json(file))
@@ -135,7 +135,7 @@ class Tokenizer:
 
   def save(self, directory: str | os.PathLike[str]) -> None:
     """Writes tokenizer.json and vocab.txt, the latter in the order of ids."""
-    directory = pathlib.Path(directory)
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     self._tokenizer.save(str(directory / 'tokenizer.json'))
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -198,7 +198,7 @@ def _word_piece(
   return tokenizer
 
 
-def _load_json(file: pathlib.Path) -> tokenizers.Tokenizer:
+def _load_json(file: Path) -> tokenizers.Tokenizer:
   try:
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
   except Exception as error:  # The library raises nothing more special.

@@ -105,11 +105,6 @@ def read(directory: Path) -> Manifest:
   return manifest
 
 
-def as_json(value: object) -> object:
-  """What a value becomes in a manifest: tuples turn into lists."""
-  return json.loads(json.dumps(value))
-
-
 def check_fingerprint(
   directory: Path, manifest: Manifest, fingerprint: Mapping[str, object]
 ) -> None:
@@ -118,7 +113,8 @@ def check_fingerprint(
   Raises:
     errors.UserError: they differ; names the parts and their values.
   """
-  wanted = as_json(dict(fingerprint))
+  # As it would be read back: tuples turn into lists.
+  wanted = json.loads(json.dumps(dict(fingerprint)))
   if manifest.fingerprint == wanted:
     return
   there, here = _parts(manifest.fingerprint), _parts(wanted)

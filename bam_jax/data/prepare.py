@@ -1,6 +1,7 @@
 """From raw rows to a verified shard set of features."""
 
 from collections.abc import Mapping
+import logging
 from pathlib import Path
 
 from bam_jax import config as config_lib
@@ -67,6 +68,23 @@ def prepare(
       shard_rows=data.shard_rows,
     )
   return shards.open(directory, shards.FEATURES, fingerprint)
+
+
+def prepare_if_present(
+  task: task_lib.Task,
+  split: str,
+  data: config_lib.DataConfig,
+  tokenizer: features.Tokenizer,
+  directory: Path,
+) -> shards.Columns | None:
+  """As `prepare`; None, and a warning, where the split has no file."""
+  if not sources.is_present(task, split, data):
+    table = task.tables[split]
+    logging.warning(
+      '%s/%s: no %s; it is left out', task.name, split, table.file or table.tfds
+    )
+    return None
+  return prepare(task, split, data, tokenizer, directory)
 
 
 def label_metadata(task: task_lib.Task) -> Mapping[str, object]:

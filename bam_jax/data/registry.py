@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import difflib
-import math
 import re
 
 from bam_jax import config as config_lib
@@ -108,7 +107,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       ' scale',
     )
     require(
-      math.isfinite(low) and math.isfinite(high) and low < high,
+      low < high,
       '.scale',
       f'{config.scale} must be the lowest and the highest score',
     )

@@ -96,20 +96,6 @@ def exists(directory: str | os.PathLike) -> bool:
   return (Path(directory) / manifest_lib.NAME).is_file()
 
 
-def is_fresh(
-  directory: str | os.PathLike, fingerprint: Mapping[str, object]
-) -> bool:
-  """Whether a set with a sound manifest and this very fingerprint is there.
-
-  The records themselves are verified by `open`.
-  """
-  try:
-    manifest = manifest_lib.read(Path(directory))
-  except errors.UserError:
-    return False
-  return manifest.fingerprint == manifest_lib.as_json(dict(fingerprint))
-
-
 def open(
   directory: str | os.PathLike,
   fields: Sequence[Field],

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import hashlib
 import json
 import logging
-import pathlib
+from pathlib import Path
 from typing import NamedTuple
 
 from bam_jax import config as config_lib
@@ -20,8 +20,6 @@ HOW_TO_GET_GLUE = (
   "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
   ' set config.data.source=tfds'
 )
-
-_log = logging.getLogger(__name__)
 
 
 class _Row(NamedTuple):
@@ -87,11 +85,9 @@ def _source(
   return 'tfds' if data.source == 'tfds' and table.tfds else table.format
 
 
-def _path(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> pathlib.Path:
+def _path(task: task_lib.Task, split: str, data: config_lib.DataConfig) -> Path:
   """As the user wrote it: below `data.dir`, or absolute."""
-  return pathlib.Path(data.dir, task.tables[split].file)
+  return Path(data.dir, task.tables[split].file)
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
@@ -104,7 +100,7 @@ def rows_digest(examples: Iterable[task_lib.Example]) -> str:
 
 
 def _read_file(
-  task: task_lib.Task, split: str, path: pathlib.Path
+  task: task_lib.Task, split: str, path: Path
 ) -> Iterator[task_lib.Example]:
   """The examples of a TSV or JSONL file."""
   table = task.tables[split]
@@ -136,7 +132,7 @@ def _read_file(
     raise errors.UserError(f'{path}: no usable row; {remedy}')
 
 
-def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
   """Line numbers from 1, and the lines that are not empty."""
   # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
   # MRPC's files start with.
@@ -147,7 +143,7 @@ def _lines(path: pathlib.Path) -> Iterator[tuple[int, str]]:
         yield number, line
 
 
-def _broken_line(path: pathlib.Path) -> int:
+def _broken_line(path: Path) -> int:
   """Number of the first line that is not UTF-8; decoding by blocks hides it."""
   for number, line in enumerate(path.read_bytes().splitlines(), 1):
     try:
@@ -157,7 +153,7 @@ def _broken_line(path: pathlib.Path) -> int:
   raise AssertionError(f'{path} changed while it was read')
 
 
-def _tsv(path: pathlib.Path, table: task_lib.Table) -> Iterator[_Row]:
+def _tsv(path: Path, table: task_lib.Table) -> Iterator[_Row]:
   """Rows of a file without quoting: a quotation mark is a character."""
   width, text, label = 0, [], None
   index = skipped = 0
@@ -189,7 +185,7 @@ def _tsv(path: pathlib.Path, table: task_lib.Table) -> Iterator[_Row]:
       )
     index += 1
   if skipped:
-    _log.info('%s: skipped %d malformed rows of %d', path, skipped, index)
+    logging.info('%s: skipped %d malformed rows of %d', path, skipped, index)
 
 
 def _column(
@@ -217,7 +213,7 @@ def _column(
   return column
 
 
-def _jsonl(path: pathlib.Path, table: task_lib.Table) -> Iterator[_Row]:
+def _jsonl(path: Path, table: task_lib.Table) -> Iterator[_Row]:
   """Rows of a file with one JSON object a line."""
   for index, (line, content) in enumerate(_lines(path)):
     where = f'{path}:{line}'

@@ -11,7 +11,7 @@ shuffled by a hash, so they are sorted by `idx` first.
 
 from collections.abc import Iterator
 import operator
-import pathlib
+from pathlib import Path
 from typing import Any
 from typing import NamedTuple
 
@@ -70,7 +70,7 @@ def read(
   info = builder.info.splits[tfds_split]
   rows = []
   for path in info.filepaths:
-    rows.extend(_rows(task, split, builder, pathlib.Path(path)))
+    rows.extend(_rows(task, split, builder, Path(path)))
   if not len(rows) == len({row.idx for row in rows}) == info.num_examples > 0:
     raise errors.UserError(
       f'{where} has {len(rows)} rows where dataset_info.json tells of'
@@ -103,7 +103,7 @@ def is_present(
 
 
 def _rows(
-  task: task_lib.Task, split: str, builder: Any, path: pathlib.Path
+  task: task_lib.Task, split: str, builder: Any, path: Path
 ) -> Iterator[_Row]:
   """The rows of one TFRecord file, in the order of the file."""
   names = None

@@ -14,7 +14,7 @@ from bam_jax.data import shards
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import losses
-from bam_jax.training import step as step_lib
+from bam_jax.training import programs as programs_lib
 
 
 def logit_fingerprint(
@@ -35,7 +35,7 @@ def logit_fingerprint(
 
 
 def label(
-  programs: step_lib.Programs,
+  programs: programs_lib.Programs,
   params: Mapping[str, object],
   features: shards.Columns,
   task: task_lib.Task,

@@ -1,6 +1,7 @@
 """Carry a plan out: what is finished stays, what is missing is made."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import hashlib
 import logging
 from pathlib import Path
@@ -11,39 +12,43 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.data import batches
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
-from bam_jax.data import sampling
 from bam_jax.data import shards
-from bam_jax.data import sources
 from bam_jax.distillation import teachers
+from bam_jax.experiments import identity as identity_lib
+from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import report as report_lib
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import submission
-from bam_jax.tasks import task as task_lib
-from bam_jax.training import checkpoints
+from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
-from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import telemetry
-
-# Configuration that says where rows come from or what they mean. The rows'
-# own digests stand for it in a run's identity.
-_COVERED_BY_ROWS = ('data.', 'custom_tasks.')
 
 
 class Runner:
   """One plan in one work directory.
 
-  Everything cheap is checked when this is made, before anything is trained:
-  tasks, weights, raw rows, and the configuration against what is there.
+  Attributes:
+    config: what is asked for.
+    workspace: the work directory.
+    tasks: in the order of the heads.
+    runs: the plan, teachers before students.
+    encoder: what every run starts from.
+    features: task -> split -> rows, once prepared.
   """
 
   def __init__(self, config: config_lib.Config, workdir: Path):
+    """Resolves tasks, plan and pretrained weights; reads no row.
+
+    Raises:
+      errors.UserError: a task is unknown or does not hold together, or the
+        weights can't be found.
+    """
     self.config = config
     self.workspace = workspace_lib.Workspace(workdir)
     self.tasks = registry.resolve(config)
@@ -61,6 +66,10 @@ class Runner:
 
   def prepare(self) -> None:
     """Features of every training and dev split, as shard sets."""
+    self._prepare()
+    self.workspace.save_config(self.config)
+
+  def _prepare(self) -> None:
     wanted = [
       (task, split)
       for task in self.tasks.tasks
@@ -77,14 +86,10 @@ class Runner:
         )
         self.features.setdefault(task.name, {})[split] = columns
         progress.advance(1)
-    self.workspace.save_config(self.config)
 
   def run(self) -> None:
     """The whole plan, from raw rows to the report."""
-    self.prepare()
-    identities = self._identities()
-    for run in self.runs:
-      self.workspace.open_run(run.name, identities[run.name])
+    identities = self._open(self.runs)
     todo = [r for r in self.runs if not self.workspace.finished(r.name)]
     logging.info(
       '%d runs: %d finished, %d to train',
@@ -103,7 +108,7 @@ class Runner:
     """Writes the report over the finished runs of the plan."""
     scores, seconds = [], 0.0
     for run in self.runs:
-      record = self.workspace.finished(run.name)
+      record = self._finished(run)
       if record is None or run.variant not in self.config.variants:
         continue
       seconds += record['seconds']
@@ -113,7 +118,7 @@ class Runner:
           seed=run.seed,
           task=task,
           scores=splits,
-          curve=self.workspace.run(run.name) / 'metrics.jsonl',
+          curve=self.workspace.metrics(run.name),
         )
         for task, splits in record['scores'].items()
       ]
@@ -139,16 +144,15 @@ class Runner:
 
   def evaluate(self) -> None:
     """Scores the finished runs' last checkpoints again, and reports."""
-    self.prepare()
-    for run in self.runs:
+    finished = [r for r in self.runs if self.workspace.finished(r.name)]
+    self._open(finished)
+    for run in finished:
       record = self.workspace.finished(run.name)
-      if record is None:
-        continue
-      params = self.restore(run, record)
+      dev = jobs.dev_splits(run, self.tasks, self.features)
       outputs, scores = evaluate_lib.evaluate(
-        self.setup.programs, params, self._dev(run), self.config
+        self.setup.programs, self.restore(run, record), dev, self.config
       )
-      self._save_outputs(run, outputs)
+      evaluate_lib.save(self.workspace.outputs(run.name), dev, outputs)
       self.workspace.finish(run.name, {**record, 'scores': scores})
     self.report()
 
@@ -160,6 +164,10 @@ class Runner:
 
     Args:
       group: `VARIANT-sSEED`; by default the last variant of the first seed.
+
+    Raises:
+      errors.UserError: no such group, one of its runs is not finished or had
+        other settings, or there is nothing to predict.
     """
     group = group or plan_lib.group_name(
       self.config.variants[-1], self.config.seeds[0]
@@ -169,9 +177,9 @@ class Runner:
       known = ', '.join(dict.fromkeys(run.group for run in self.runs))
       raise errors.UserError(f'--group={group}: is none of {known}')
     directory = self.workspace.root / 'predictions' / group
-    submitted: dict[str, dict[str, list[str]]] = {}
+    predictions: dict[str, dict[str, dict[str, str]]] = {}
     for run in runs:
-      record = self.workspace.finished(run.name)
+      record = self._finished(run)
       if record is None:
         raise errors.UserError(
           f'{self.workspace.run(run.name)}: the run is not finished; finish'
@@ -181,118 +189,91 @@ class Runner:
       for name in run.tasks:
         task = self.tasks[name]
         for split in task.test_splits:
-          columns = self._test_features(task, split)
+          columns = prepare_lib.prepare_if_present(
+            task,
+            split,
+            self.config.data,
+            self.encoder.tokenizer,
+            self.workspace.features(name, split),
+          )
           if columns is None:
             continue
-          logits = evaluate_lib.predict(
+          predictions.setdefault(name, {})[split] = predict_lib.predict(
             self.setup.programs,
             params,
-            columns,
-            self.tasks.index[name],
-            self.config.packing,
-          )
-          predict_lib.write_tsv(
-            directory / f'{name}-{split}.tsv',
             task,
             columns,
-            logits,
             self.config,
+            directory / f'{name}-{split}.tsv',
           )
-          submitted.setdefault(name, {})[split] = predict_lib.as_text(
-            task, logits, self.config.model.regression_head
-          )
-    if any(
-      self.tasks[name].tables[split].submission
-      for name, splits in submitted.items()
-      for split in splits
-    ):
-      submission.write(directory / 'submission.zip', self.tasks, submitted)
-    logging.info('predictions: %s', directory)
-
-  def _test_features(
-    self, task: task_lib.Task, split: str
-  ) -> shards.Columns | None:
-    """The features of an unlabelled split; None, and said, without a file."""
-    if not sources.is_present(task, split, self.config.data):
-      logging.warning(
-        '%s/%s: no file %s; it is left out',
-        task.name,
-        split,
-        task.tables[split].file,
+    if not predictions:
+      raise errors.UserError(
+        f'config.data: none of the tasks {", ".join(self.tasks.names)} has an'
+        ' unlabelled file; add one to config.data.dir or to the custom task'
       )
-      return None
-    return prepare_lib.prepare(
-      task,
-      split,
-      self.config.data,
-      self.encoder.tokenizer,
-      self.workspace.features(task.name, split),
-    )
+    submission.write(directory / 'submission.zip', self.tasks, predictions)
+    logging.info('predictions: %s', directory)
 
   def restore(
     self, run: plan_lib.Run, record: Mapping[str, object], best: bool = False
   ) -> Mapping[str, object]:
     """The parameters of a finished run, from its last or best checkpoint."""
-    directory = self.workspace.run(run.name) / 'checkpoints'
-    with checkpoints.Checkpoints(directory) as saved:
+    directory = self.workspace.checkpoints(run.name)
+    with checkpoints_lib.Checkpoints(directory) as saved:
       return saved.restore_params(
         self.setup.programs.abstract_state.params,
         record['best_step'] if best else record['steps'],
       )
 
-  def _identities(self) -> dict[str, dict[str, object]]:
-    """Run name -> dotted key -> everything that decides its outcome."""
-    identities: dict[str, dict[str, object]] = {}
-    for run in self.runs:
-      identity: dict[str, object] = {
-        'run.variant': run.variant,
-        'run.seed': run.seed,
-        'run.tasks': list(run.tasks),
-        'weights': self.encoder.digest,
-      }
-      unused = ['multi.' if run.is_single else 'single.', *_COVERED_BY_ROWS]
-      if not run.teachers:
-        unused.append('distill.')
-      if run.is_single:
-        unused.append('sampling.')
-      identity |= {
-        f'config.{key}': value
-        for key, value in config_lib.fingerprint_values(self.config).items()
-        if not key.startswith(tuple(unused))
-      }
-      for task in run.tasks:
-        for split, columns in self.features[task].items():
-          identity[f'data.{task}.{split}'] = config_lib.digest(
-            columns.fingerprint
-          )
-      for names in run.teachers.values():
-        for name in names:
-          identity[f'teacher.{name}'] = config_lib.digest(identities[name])
-      identities[run.name] = identity
+  def _finished(self, run: plan_lib.Run) -> Mapping[str, object] | None:
+    """The record of a finished run, its settings checked; else None."""
+    record = self.workspace.finished(run.name)
+    if record is not None:
+      self.workspace.check_run(
+        run.name,
+        identity_lib.settings(
+          run, self.config, self.tasks, self.encoder.digest
+        ),
+      )
+    return record
+
+  def _open(
+    self, runs: Sequence[plan_lib.Run]
+  ) -> dict[str, identity_lib.Identity]:
+    """Prepares, and checks that the folders of some runs are theirs.
+
+    Returns:
+      The identities of all runs by name.
+    """
+    self._prepare()
+    identities = identity_lib.identities(
+      self.runs, self.config, self.tasks, self.encoder.digest, self.features
+    )
+    self.workspace.open_runs({r.name: identities[r.name] for r in runs})
+    self.workspace.save_config(self.config)
     return identities
 
-  def _dev(self, run: plan_lib.Run) -> evaluate_lib.Splits:
-    return {
-      task: {
-        split: self.features[task][split]
-        for split in self.tasks[task].dev_splits
-      }
-      for task in run.tasks
-    }
-
   def _train(
-    self, run: plan_lib.Run, identities: Mapping[str, Mapping[str, object]]
+    self, run: plan_lib.Run, identities: Mapping[str, identity_lib.Identity]
   ) -> Mapping[str, object]:
     """Trains one run to its end and records it; returns its parameters."""
     started = time.perf_counter()
-    job = self._job(run, identities)
+    job = jobs.make(
+      run,
+      self.config,
+      self.tasks,
+      self.features,
+      [self._targets(run, name, identities) for name in run.tasks],
+      self.setup.programs.rows_multiple,
+      self.workspace.run(run.name),
+    )
     result = loop.train(
       job,
       self.setup.programs,
       lambda: self.setup.initial_params(run.seed),
       self.config,
     )
-    self._save_outputs(run, result.outputs)
+    evaluate_lib.save(self.workspace.outputs(run.name), job.dev, result.outputs)
     self.workspace.finish(
       run.name,
       {
@@ -307,70 +288,16 @@ class Runner:
     )
     return result.state.params
 
-  def _job(
-    self, run: plan_lib.Run, identities: Mapping[str, Mapping[str, object]]
-  ) -> loop.Job:
-    config = self.config
-    length = run.length(config)
-    train = [
-      self.features[name][self.tasks[name].train_split] for name in run.tasks
-    ]
-    rows = [len(columns) for columns in train]
-    num_steps = sampling.num_steps(length.epochs, sum(rows), length.batch_size)
-    if length.max_steps:
-      num_steps = min(num_steps, length.max_steps)
-    if config.sampling.mode == 'sampled':
-      mix = sampling.SampledMix(
-        sizes=[
-          n // 2 if name in config.data.swap else n
-          for name, n in zip(run.tasks, rows)
-        ],
-        rows=rows,
-        exponent=config.sampling.exponent,
-        batch_size=length.batch_size,
-        num_steps=num_steps,
-        seed=run.seed,
-      )
-    else:
-      mix = sampling.CopiesMix(
-        rows=rows,
-        exponent=config.sampling.exponent,
-        batch_size=length.batch_size,
-        num_steps=num_steps,
-        seed=run.seed,
-      )
-    return loop.Job(
-      name=run.name,
-      directory=self.workspace.run(run.name),
-      seed=run.seed,
-      batches=batches.TrainBatches(
-        self.tasks,
-        [self.tasks.index[name] for name in run.tasks],
-        train,
-        [
-          self._targets(run, name, columns, identities)
-          for name, columns in zip(run.tasks, train)
-        ],
-        mix,
-        config.packing,
-        mesh_lib.rows_multiple(self.setup.mesh) * config.train.accumulate,
-      ),
-      num_steps=num_steps,
-      length=length,
-      taught=bool(run.teachers),
-      dev=self._dev(run),
-    )
-
   def _targets(
     self,
     run: plan_lib.Run,
     task: str,
-    columns: shards.Columns,
-    identities: Mapping[str, Mapping[str, object]],
+    identities: Mapping[str, identity_lib.Identity],
   ) -> np.ndarray | None:
-    """The teachers' predictions on the rows, or None without teachers."""
+    """The teachers' predictions on training rows; None without teachers."""
     if task not in run.teachers:
       return None
+    columns = self.features[task][self.tasks[task].train_split]
     return teachers.targets(
       [
         (
@@ -389,7 +316,7 @@ class Runner:
     self,
     name: str,
     columns: shards.Columns,
-    identities: Mapping[str, Mapping[str, object]],
+    identities: Mapping[str, identity_lib.Identity],
   ) -> dict[str, object]:
     return teachers.logit_fingerprint(
       columns,
@@ -400,7 +327,7 @@ class Runner:
   def _label(
     self,
     run: plan_lib.Run,
-    identities: Mapping[str, Mapping[str, object]],
+    identities: Mapping[str, identity_lib.Identity],
     params: Mapping[str, object] | None,
   ) -> None:
     """Writes what students yet to be trained need and is not there yet."""
@@ -426,19 +353,6 @@ class Runner:
           self._logit_fingerprint(run.name, columns, identities),
           progress.advance,
         )
-
-  def _save_outputs(
-    self, run: plan_lib.Run, outputs: evaluate_lib.Outputs
-  ) -> None:
-    """Dev logits by uid, in `outputs.npz` of the run."""
-    arrays = {}
-    for task, splits in outputs.items():
-      for split, logits in splits.items():
-        arrays[f'{task}/{split}/uid'] = np.array(
-          list(self.features[task][split].uids)
-        )
-        arrays[f'{task}/{split}/logits'] = logits
-    np.savez(self.workspace.run(run.name) / 'outputs.npz', **arrays)
 
 
 def _peak_device_bytes() -> int | None:

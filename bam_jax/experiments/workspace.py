@@ -14,6 +14,8 @@ from pathlib import Path
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.training import loop
+from bam_jax.training import telemetry
 
 
 class Workspace:
@@ -28,34 +30,61 @@ class Workspace:
   def run(self, name: str) -> Path:
     return self.root / 'runs' / name
 
+  def checkpoints(self, name: str) -> Path:
+    return self.run(name) / loop.CHECKPOINTS_DIR
+
+  def metrics(self, name: str) -> Path:
+    return self.run(name) / telemetry.METRICS_FILE
+
+  def outputs(self, name: str) -> Path:
+    return self.run(name) / 'outputs.npz'
+
   def teacher(self, run: str, task: str) -> Path:
     return self.root / 'teachers' / run / task
 
-  def open_run(self, name: str, identity: Mapping[str, object]) -> None:
-    """Makes the folder of a run, or checks that it is of the same run.
+  def open_runs(self, identities: Mapping[str, Mapping[str, object]]) -> None:
+    """Makes the folders of runs; those that are there must be of the same.
+
+    All are checked before the first one is made.
 
     Args:
-      name: of the run.
-      identity: dotted key -> value: everything that decides its outcome.
+      identities: run -> dotted key -> value: everything that decides the run's
+        outcome.
 
     Raises:
-      errors.UserError: the folder holds a run of another identity; names the
+      errors.UserError: a folder holds a run of another identity; names the
         first keys that differ.
     """
-    path = self.run(name) / 'config.json'
-    if not path.exists():
-      files.write_json(path, identity)
-      return
-    before = files.read_json(path)
-    keys = [
-      key
-      for key in sorted(before.keys() | identity.keys())
-      if before.get(key) != identity.get(key)
-    ]
+    new = []
+    for name, identity in identities.items():
+      path = self._identity(name)
+      if path.exists():
+        self._compare(
+          name, {**dict.fromkeys(files.read_json(path)), **identity}
+        )
+      else:
+        new.append(path)
+    for path in new:
+      files.write_json(path, identities[path.parent.name])
+
+  def check_run(self, name: str, settings: Mapping[str, object]) -> None:
+    """Checks a run's folder against a part of its identity.
+
+    Raises:
+      errors.UserError: as `open_runs`.
+    """
+    self._compare(name, settings)
+
+  def _identity(self, name: str) -> Path:
+    return self.run(name) / 'config.json'
+
+  def _compare(self, name: str, wanted: Mapping[str, object]) -> None:
+    """Raises where the record of a run has other values for these keys."""
+    before = files.read_json(self._identity(name))
+    keys = [key for key in sorted(wanted) if before.get(key) != wanted[key]]
     if keys:
       changes = ', '.join(
-        f'{key} was {before.get(key)!r}, is {identity.get(key)!r}'
-        for key in keys[:3]
+        f'{key} was {before.get(key)!r}, is {wanted[key]!r}' for key in keys[:3]
       )
       raise errors.UserError(
         f'{self.run(name)}: was run with another configuration or other data'

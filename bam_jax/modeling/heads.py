@@ -115,3 +115,28 @@ def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
     precision=_EXACT,
     preferred_element_type=jnp.float32,
   )
+
+
+def init_params(model: MultiTaskBert, key: jax.Array) -> Mapping[str, object]:
+  """Random parameters: {'encoder', 'pooler', 'heads'}, float32.
+
+  Args:
+    model: whose shapes alone decide; those of a batch do not matter.
+    key: PRNG key.
+  """
+  tokens = jnp.ones((1, 1), jnp.int32)
+  first = jnp.zeros((1, 1), jnp.int32)
+  batch = {
+    'input_ids': tokens,
+    'token_type_ids': first,
+    'positions': first,
+    'segment_ids': tokens,
+    'cls_index': first,
+    'task_id': first,
+  }
+  return model.init(key, batch, deterministic=True)['params']
+
+
+def abstract_params(model: MultiTaskBert) -> Mapping[str, object]:
+  """The tree of `init_params` as `jax.ShapeDtypeStruct`, nothing computed."""
+  return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))

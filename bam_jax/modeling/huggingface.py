@@ -133,13 +133,8 @@ def _find_in_package(name: str, where: str) -> Path:
 
 
 def _find_on_hub(name: str, where: str) -> Path:
-  try:
-    import huggingface_hub
-  except ImportError:
-    raise errors.UserError(
-      f'{where}: no such directory; to look on the hub run `pip install'
-      ' huggingface_hub`'
-    ) from None
+  import huggingface_hub  # Slow to import, and few runs need it.
+
   try:
     return Path(
       huggingface_hub.snapshot_download(name, allow_patterns=list(_FILES))
@@ -203,16 +198,14 @@ def save_config(config: bert.BertConfig) -> dict[str, object]:
   )
 
 
-def load_params(
-  path: Path, config: bert.BertConfig, num_layers: int = 0
-) -> dict[str, object]:
+def load_params(path: Path, config: bert.BertConfig) -> dict[str, object]:
   """Encoder and pooler from a directory of weights.
 
   Args:
     path: directory with config.json and model.safetensors (float32, float16,
       bfloat16 or float64; in one file or in shards with an index).
-    config: the shapes that are wanted.
-    num_layers: keep the first n layers; 0: as many as `config` has.
+    config: the shapes that are wanted; the first `config.num_layers` layers
+      of the file are kept.
 
   Returns:
     {'encoder': ..., 'pooler': ...}, float32 NumPy arrays in the tree of
@@ -225,10 +218,10 @@ def load_params(
   path = Path(path)
   stored = _stored_tensors(path)
   layers = load_config(path)['num_layers']
-  keep = num_layers or config.num_layers
-  if keep > layers:
+  if config.num_layers > layers:
     raise errors.UserError(
-      f'{path}: has {layers} layers, not {keep}; lower config.model.num_layers'
+      f'{path}: has {layers} layers, not {config.num_layers}; lower'
+      ' config.model.num_layers'
     )
   known = list(_names(layers))
   surplus = stored.keys() - {name.tensor for name in known}
@@ -237,7 +230,7 @@ def load_params(
       f'{path}: unknown tensor {min(surplus)}, not part of a BERT encoder of'
       f' {layers} layers; choose another config.model.init'
     )
-  wanted = list(_names(keep))
+  wanted = list(_names(config.num_layers))
   if not any(tensor.startswith('pooler.') for tensor in stored):
     wanted = [name for name in wanted if name.path[0] != 'pooler']
   params = {

@@ -290,13 +290,13 @@ TASKS: dict[str, task_lib.Task] = {
 
 # Task -> maker of one row, training rows.
 _RECIPES: dict[str, tuple[Callable[[_Draw], _Row], int]] = {
-  'demo_sentiment': (_sentiment, 400),
-  'demo_topic': (_topic, 300),
-  'demo_paraphrase': (_paraphrase, 320),
-  'demo_nli': (_nli, 800),
-  'demo_similarity': (_similarity, 600),
+  'demo_sentiment': (_sentiment, 240),
+  'demo_topic': (_topic, 180),
+  'demo_paraphrase': (_paraphrase, 200),
+  'demo_nli': (_nli, 320),
+  'demo_similarity': (_similarity, 260),
 }
-_HELD_OUT_ROWS = {'dev': 200, 'test': 50}
+_HELD_OUT_ROWS = {'dev': 100, 'test': 50}
 
 
 def generate(task_name: str, split: str) -> list[task_lib.Example]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import logging
 from pathlib import Path
 import shutil
+from typing import Any
+from typing import Self
 
 import jax
 import orbax.checkpoint as ocp
@@ -55,10 +57,10 @@ class Checkpoints:
       ),
     )
 
-  def __enter__(self) -> 'Checkpoints':
+  def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *unused_exception) -> None:
+  def __exit__(self, *unused_exception: object) -> None:
     self._manager.close()
 
   @property
@@ -100,7 +102,14 @@ class Checkpoints:
       ) from e
 
   def restore(self, like: step_lib.TrainState) -> step_lib.TrainState:
-    """The latest state, with the shapes, types and shardings of `like`."""
+    """The latest state, with the shapes, types and shardings of `like`.
+
+    Of a finished run that kept parameters alone the rest is that of `like`,
+    with the checkpoint's step.
+
+    Raises:
+      errors.UserError: the checkpoint is of another model.
+    """
     step = self._manager.latest_step()
     params = self.restore_params(like.params, step)
     if not (self._step_directory(step) / _TRAIN).is_dir():
@@ -108,22 +117,24 @@ class Checkpoints:
     train = self._restore(step, _TRAIN, _without_params(like))
     return like.replace(params=params, **train)
 
-  def restore_params(self, like, step: int | None = None):
-    """The parameters of a step, by default those of the best one.
+  def restore_params(self, like: Any, step: int) -> Any:
+    """The parameters of a step.
 
     Args:
-      like: arrays or `jax.ShapeDtypeStruct`s with shardings.
-      step: a saved step.
+      like: tree of arrays or of `jax.ShapeDtypeStruct`s with shardings.
+      step: a saved one.
+
+    Raises:
+      errors.UserError: there is no such checkpoint, or it is of another model.
     """
-    if step is None:
-      step = self._manager.best_step()
-    if step is None:
-      step = self._manager.latest_step()
-    if step is None:
-      raise errors.UserError(f'{self._directory}: no checkpoint; train first')
+    if step not in self._manager.all_steps():
+      raise errors.UserError(
+        f'{self._step_directory(step)}: no checkpoint; remove the folder of the'
+        ' run and train it again'
+      )
     return self._restore(step, _PARAMS, like)
 
-  def _restore(self, step: int, item: str, like):
+  def _restore(self, step: int, item: str, like: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     self._check_shapes(step, item, abstract)
     restored = self._manager.restore(
@@ -132,7 +143,7 @@ class Checkpoints:
     )
     return restored[item]
 
-  def _check_shapes(self, step: int, item: str, abstract) -> None:
+  def _check_shapes(self, step: int, item: str, abstract: Any) -> None:
     """Raises, naming the first parameter that differs in name or shape."""
     saved = self._manager.item_metadata(step)[item]
     if saved is None:
@@ -174,7 +185,7 @@ def _without_params(state: step_lib.TrainState) -> Mapping[str, object]:
   }
 
 
-def _shapes(tree) -> dict[str, tuple[int, ...]]:
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
   leaves, _ = jax.tree.flatten_with_path(tree)
   return {
     jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)

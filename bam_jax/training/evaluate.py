@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import io
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import files
 from bam_jax.data import batches
 from bam_jax.data import shards
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import step as step_lib
+from bam_jax.training import programs as programs_lib
 
 # A predicted batch stays on the device until this many more are dispatched.
 _IN_FLIGHT = 4
@@ -26,7 +29,7 @@ Scores = dict[str, dict[str, dict[str, float]]]
 
 
 def predict(
-  programs: step_lib.Programs,
+  programs: programs_lib.Programs,
   params: Mapping[str, object],
   features: shards.Columns,
   task_id: int,
@@ -68,7 +71,7 @@ def predict(
   return result
 
 
-def gold(task: task_lib.Task, features: shards.Columns) -> np.ndarray:
+def _gold(task: task_lib.Task, features: shards.Columns) -> np.ndarray:
   """[N] class indices, or scores on the task's own scale."""
   label = np.asarray(features.fixed('label'))
   if not task.is_regression:
@@ -77,18 +80,8 @@ def gold(task: task_lib.Task, features: shards.Columns) -> np.ndarray:
   return label.astype(np.float64) * (high - low) + low
 
 
-def score(
-  task: task_lib.Task,
-  logits: np.ndarray,
-  features: shards.Columns,
-  regression_head: str,
-) -> dict[str, float]:
-  """Every metric of the task over one labelled split, 0-100."""
-  return metrics.score(task, logits, gold(task, features), regression_head)
-
-
 def evaluate(
-  programs: step_lib.Programs,
+  programs: programs_lib.Programs,
   params: Mapping[str, object],
   splits: Splits,
   config: config_lib.Config,
@@ -107,7 +100,24 @@ def evaluate(
         config.packing,
       )
       outputs[name][split] = logits
-      scores[name][split] = score(
-        programs.tasks[name], logits, features, config.model.regression_head
+      task = programs.tasks[name]
+      scores[name][split] = metrics.score(
+        task, logits, _gold(task, features), config.model.regression_head
       )
   return outputs, scores
+
+
+def save(path: Path, splits: Splits, outputs: Outputs) -> None:
+  """Writes logits by uid: TASK/SPLIT/uid [N], TASK/SPLIT/logits [N, c].
+
+  Raises:
+    errors.UserError: the file can't be written.
+  """
+  arrays = {}
+  for name, by_split in outputs.items():
+    for split, logits in by_split.items():
+      arrays[f'{name}/{split}/uid'] = np.array(list(splits[name][split].uids))
+      arrays[f'{name}/{split}/logits'] = logits
+  data = io.BytesIO()
+  np.savez(data, **arrays)
+  files.write_bytes(path, data.getvalue())

@@ -18,8 +18,11 @@ from bam_jax.training import annealing
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import optimizer
+from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import telemetry as telemetry_lib
+
+CHECKPOINTS_DIR = 'checkpoints'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Result:
 
 def train(
   job: Job,
-  programs: step_lib.Programs,
+  programs: programs_lib.Programs,
   make_params: Callable[[], Mapping[str, object]],
   config: config_lib.Config,
 ) -> Result:
@@ -77,7 +80,7 @@ def train(
   Raises:
     errors.UserError: a loss is not finite, naming step and task.
   """
-  checkpoints = checkpoints_lib.Checkpoints(job.directory / 'checkpoints')
+  checkpoints = checkpoints_lib.Checkpoints(job.directory / CHECKPOINTS_DIR)
   telemetry = telemetry_lib.Telemetry(
     job.directory, config.train.tensorboard, job.name
   )

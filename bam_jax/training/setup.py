@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import dataclasses
-import functools
 import logging
 import os
 from pathlib import Path
@@ -21,7 +20,7 @@ from bam_jax.modeling import huggingface
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import step as step_lib
+from bam_jax.training import programs as programs_lib
 
 
 def configure_jax(config: config_lib.Config, workdir: Path) -> None:
@@ -63,9 +62,10 @@ class Encoder:
 def load_encoder(config: config_lib.Config) -> Encoder:
   """Finds the pretrained encoder, or sizes a random one, as configured."""
   model = config.model
-  if model.init:
+  init, _, pin = model.init.partition('#sha256=')
+  if init:
     try:
-      path = huggingface.find(model.init)
+      path = huggingface.find(init)
     except errors.UserError as e:
       if model.if_missing == 'error':
         raise
@@ -74,17 +74,27 @@ def load_encoder(config: config_lib.Config) -> Encoder:
         'training from RANDOM weights: scores will be far below those of a'
         ' pretrained encoder'
       )
-      return _random_encoder(
-        config, f'random weights ({model.init} is not there)'
-      )
+      return _random_encoder(config, f'random weights ({init} is not there)')
     sizes = huggingface.load_config(path)
     digest = huggingface.weights_digest(path)
+    if pin and pin != digest:
+      raise errors.UserError(
+        f'config.model.init: the weights of {init} have sha256 {digest}, not'
+        f' {pin}; install the pinned version, or drop #sha256=... to use these'
+      )
+    tokenizer = features.Tokenizer.from_dir(path)
+    # An id beyond the table would silently read another word's embedding.
+    if tokenizer.vocab_size > sizes['vocab_size']:
+      raise errors.UserError(
+        f'{path}: its tokenizer has {tokenizer.vocab_size} ids, its embeddings'
+        f' {sizes["vocab_size"]}; get both from one model'
+      )
     return Encoder(
       config=_bert_config(config, sizes),
-      tokenizer=features.Tokenizer.from_dir(path),
+      tokenizer=tokenizer,
       weights=path,
       digest=digest,
-      description=f'{model.init} (sha256 {digest[:16]})',
+      description=f'{init} (sha256 {digest[:16]})',
     )
   return _random_encoder(config, 'random weights')
 
@@ -144,7 +154,11 @@ def _bert_config(
 
 
 class Setup:
-  """The model of a configuration, its compiled steps, its initial weights."""
+  """The compiled steps of a configuration's model, and its initial weights.
+
+  Attributes:
+    programs: the compiled steps; shared by all runs of a plan.
+  """
 
   def __init__(
     self,
@@ -156,23 +170,21 @@ class Setup:
     if dtype == 'auto':
       on_cpu = jax.default_backend() == 'cpu'
       dtype = 'float32' if on_cpu else 'bfloat16'
-    self.config = config
-    self.tasks = tasks
-    self.encoder = encoder
-    self.model = heads.MultiTaskBert(
+    model = heads.MultiTaskBert(
       config=encoder.config,
       num_tasks=len(tasks),
       num_outputs=tasks.num_outputs,
       dtype=jnp.dtype(dtype),
       remat=config.model.remat,
     )
-    self.mesh = mesh_lib.make_mesh(config.mesh)
-    self.programs = step_lib.Programs(self.model, tasks, config, self.mesh)
-    self._initialize = jax.jit(functools.partial(_initialize, self.model))
+    self.programs = programs_lib.Programs(
+      model, tasks, config, mesh_lib.make_mesh(config.mesh)
+    )
+    self._initialize = jax.jit(
+      lambda seed: heads.init_params(model, jax.random.key(seed))
+    )
     self._pretrained = (
-      huggingface.load_params(
-        encoder.weights, encoder.config, encoder.config.num_layers
-      )
+      huggingface.load_params(encoder.weights, encoder.config)
       if encoder.weights
       else {}
     )
@@ -185,19 +197,3 @@ class Setup:
     """Pretrained encoder and pooler, heads drawn by the seed; host arrays."""
     params = jax.device_get(self._initialize(np.uint32(seed)))
     return {**params, **self._pretrained}
-
-
-def _initialize(
-  model: heads.MultiTaskBert, seed: jax.Array
-) -> Mapping[str, object]:
-  row = jnp.ones((1, 8), jnp.int32)
-  slot = jnp.zeros((1, 1), jnp.int32)
-  batch = {
-    'input_ids': row,
-    'token_type_ids': 0 * row,
-    'positions': 0 * row,
-    'segment_ids': row,
-    'cls_index': slot,
-    'task_id': slot,
-  }
-  return model.init(jax.random.key(seed), batch, deterministic=True)['params']

@@ -201,15 +201,6 @@ def test_every_array_equals_a_plain_loop(mode, teachers, packing):
     assert_equal(make(step), plain_batch(examples, num_rows, packing, placed))
 
 
-def test_examples_tells_heads_and_rows():
-  mix = make_mix()
-  heads, rows = make_batches(mix=mix).examples(4)
-  tasks, want = mix(4)
-  assert heads.dtype == np.int32
-  assert heads.tolist() == [HEADS[k] for k in tasks]
-  assert rows.tolist() == want.tolist()
-
-
 @pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
 @pytest.mark.parametrize('mode', ['sampled', 'copies'])
 def test_each_step_holds_exactly_n_examples(mode, packing):

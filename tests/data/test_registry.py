@@ -136,12 +136,6 @@ def test_columns_are_numbers_where_no_header_names_them():
       id='scale-upside-down',
     ),
     pytest.param(
-      {'kind': 'regression', 'labels': (), 'scale': (0.0, float('inf'))},
-      'config.custom_tasks.planets.scale: (0.0, inf) must be the lowest and'
-      ' the highest score',
-      id='scale-without-end',
-    ),
-    pytest.param(
       {'text': ()},
       'config.custom_tasks.planets.text: () names 0 columns; give one, or two'
       ' for pairs',

@@ -146,7 +146,6 @@ def test_a_stale_set_is_never_used(tmp_path, change, words):
   """The released code reused stale TFRecords and logits silently."""
   _write(tmp_path / 'set')
   wanted = _FINGERPRINT | change
-  assert not shards.is_fresh(tmp_path / 'set', wanted)
   with pytest.raises(errors.UserError, match=words) as caught:
     shards.open(tmp_path / 'set', shards.FEATURES, wanted)
   # Only what differs is told, with the folder and the remedy, in one line.
@@ -157,21 +156,12 @@ def test_a_stale_set_is_never_used(tmp_path, change, words):
   assert '\n' not in message
 
 
-def test_is_fresh_compares_as_json(tmp_path):
+def test_fingerprints_compare_as_json(tmp_path):
   _write(tmp_path / 'set')
-  assert shards.is_fresh(
-    tmp_path / 'set',
-    _FINGERPRINT | {'task': {'labels': ('0', '1'), 'name': 'toy'}},
-  )
-  assert not shards.is_fresh(tmp_path / 'none', _FINGERPRINT)
+  wanted = _FINGERPRINT | {'task': {'labels': ('0', '1'), 'name': 'toy'}}
+  assert len(shards.open(tmp_path / 'set', shards.FEATURES, wanted))
   assert shards.exists(tmp_path / 'set')
   assert not shards.exists(tmp_path / 'none')
-
-
-def test_a_broken_manifest_is_not_fresh(tmp_path):
-  _write(tmp_path / 'set')
-  (tmp_path / 'set' / 'manifest.json').write_text('{')
-  assert not shards.is_fresh(tmp_path / 'set', _FINGERPRINT)
 
 
 @pytest.mark.parametrize(

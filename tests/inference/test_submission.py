@@ -6,13 +6,20 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.inference import submission
+from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 
 _TABLE = task_lib.TaskTable((glue.TASKS['rte'], glue.TASKS['stsb']))
+
+
+def _by_uid(task, texts):
+  return {task: {'test': {f'{task}/test/{i}': t for i, t in enumerate(texts)}}}
+
+
 _PREDICTIONS = {
-  'rte': {'test': ['entailment', 'not_entailment']},
-  'stsb': {'test': ['0.000', '5.000', '2.125']},
+  **_by_uid('rte', ['entailment', 'not_entailment']),
+  **_by_uid('stsb', ['0.000', '5.000', '2.125']),
 }
 
 
@@ -43,13 +50,27 @@ def test_equal_predictions_give_equal_bytes(tmp_path):
 )
 def test_invalid_predictions_are_refused(tmp_path, task, texts, message):
   with pytest.raises(errors.UserError, match=message):
-    submission.write(
-      tmp_path / 'submission.zip', _TABLE, {task: {'test': texts}}
-    )
+    submission.write(tmp_path / 'submission.zip', _TABLE, _by_uid(task, texts))
 
 
 def test_validation_counts_rows(tmp_path):
   path = tmp_path / 'submission.zip'
-  submission.write(path, _TABLE, {'rte': {'test': ['entailment']}})
+  submission.write(path, _TABLE, _by_uid('rte', ['entailment']))
   with pytest.raises(errors.UserError, match='has 1 rows, the test file 2'):
     submission.validate(path, _TABLE, {'rte': _PREDICTIONS['rte']})
+
+
+def test_a_row_that_was_skipped_is_told(tmp_path):
+  """The index is that of the raw file: none may be missing or renumbered."""
+  texts = {'rte/test/0': 'entailment', 'rte/test/2': 'entailment'}
+  with pytest.raises(errors.UserError, match=r'row 1 of RTE\.tsv has no pred'):
+    submission.write(tmp_path / 'a.zip', _TABLE, {'rte': {'test': texts}})
+
+
+def test_nothing_is_written_for_tasks_of_ones_own(tmp_path):
+  task = demo.TASKS['demo_topic']
+  path = tmp_path / 'submission.zip'
+  submission.write(
+    path, task_lib.TaskTable((task,)), _by_uid(task.name, ['food'])
+  )
+  assert not path.exists()

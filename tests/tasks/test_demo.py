@@ -56,7 +56,7 @@ def test_rows_are_the_same_everywhere(rows):
   # shows here, because it changes every number that the demo reports.
   text = json.dumps([list(map(list, part)) for part in rows.values()])
   assert hashlib.sha256(text.encode()).hexdigest() == (
-    'cea7716e1368eb553fcf3dc012e57e3d053b2188763c5000b777f53ec08373e2'
+    '9db59db94b5d85d78aca55df52ee2063f3c294008ed17950fa88164c8fb2ef21'
   )  # fmt: skip
 
 
@@ -67,10 +67,10 @@ def test_a_second_call_gives_the_same_rows(rows):
 def test_sizes(rows):
   train = [len(rows[name, 'train']) for name in demo.TASKS]
   assert len(set(train)) == len(train)
-  assert all(250 <= size <= 900 for size in train)
-  assert 2400 <= sum(train) <= 2800
+  # The demo has four minutes on two cores: five variants of this many rows.
+  assert sum(train) == 1200
   for name in demo.TASKS:
-    assert (len(rows[name, 'dev']), len(rows[name, 'test'])) == (200, 50)
+    assert (len(rows[name, 'dev']), len(rows[name, 'test'])) == (100, 50)
 
 
 @pytest.mark.parametrize('name', demo.TASKS)
@@ -97,7 +97,9 @@ def test_labels_fit_the_task_and_no_class_rules(rows, name):
     else:
       share = np.bincount(labels, minlength=task.num_outputs) / len(labels)
       assert len(share) == task.num_outputs
-      assert share.max() < 1.25 / task.num_outputs
+      fair = 1 / task.num_outputs
+      deviation = np.sqrt(fair * (1 - fair) / len(labels))
+      assert share.max() < fair + 3 * deviation
   assert all(e.label is None for e in rows[name, 'test'])
 
 

@@ -12,7 +12,7 @@ from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import step as step_lib
+from bam_jax.training import programs as programs_lib
 
 
 def _programs(hidden=8):
@@ -28,7 +28,7 @@ def _programs(hidden=8):
   mesh = mesh_lib.make_mesh(
     config_lib.MeshConfig(data=2, fsdp=4), jax.devices()
   )
-  return step_lib.Programs(model, tasks, config, mesh)
+  return programs_lib.Programs(model, tasks, config, mesh)
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +71,7 @@ def test_best_and_latest_are_kept_and_no_other(tmp_path, programs):
     manager.wait()
     assert manager.best_step == 2
     assert manager.latest_step == 4
-    params = manager.restore_params(programs.abstract_state.params)
+    params = manager.restore_params(programs.abstract_state.params, 2)
     _assert_equal(params, _state(programs, 2, 2).params)
   assert sorted(p.name for p in tmp_path.iterdir() if p.is_dir()) == [
     'step_2',
@@ -108,6 +108,6 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, programs):
 def test_no_checkpoint_is_told(tmp_path, programs):
   with (
     checkpoints.Checkpoints(tmp_path) as manager,
-    pytest.raises(errors.UserError, match='no checkpoint; train first'),
+    pytest.raises(errors.UserError, match='step_3: no checkpoint; remove'),
   ):
-    manager.restore_params(programs.abstract_state.params)
+    manager.restore_params(programs.abstract_state.params, 3)

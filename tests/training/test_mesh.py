@@ -91,7 +91,7 @@ def test_bert_large_is_shared_by_the_fsdp_axis():
   """Parameters and moments: each of 8 devices holds about an eighth."""
   config = bert.BertConfig(30522, **bert.SIZES['bert-large'])
   model = heads.MultiTaskBert(config, 9, 3)
-  params = step_lib.abstract_params(model)
+  params = heads.abstract_params(model)
   optimizer = optimizer_lib.make_optimizer(
     config_lib.OptimizerConfig(), config.num_layers
   )

@@ -22,6 +22,7 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 
 ROWS, TOKENS, SLOTS = 16, 12, 2
@@ -71,7 +72,7 @@ def make_programs(data, fsdp, dropout=0.1, accumulate=1, reduction='sum'):
     optimizer=config_lib.OptimizerConfig(eps=1e-3, reduction=reduction),
   )
   mesh = mesh_lib.make_mesh(config_lib.MeshConfig(data=data, fsdp=fsdp))
-  return step_lib.Programs(model, TASKS, config, mesh)
+  return programs_lib.Programs(model, TASKS, config, mesh)
 
 
 def make_params(programs):
@@ -318,7 +319,7 @@ def test_a_bucket_that_the_parts_cannot_share():
     packing=config_lib.PackingConfig(row_buckets=(6, 8)),
   )
   with pytest.raises(errors.UserError, match=r'config\.train\.accumulate=3'):
-    step_lib.Programs(None, TASKS, config, programs.mesh)
+    programs_lib.Programs(None, TASKS, config, programs.mesh)
 
 
 def test_parameters_of_another_shape_are_refused():

@@ -1,0 +1,93 @@
+"""What decides the outcome of a run, so that none is taken for another.
+
+An identity maps dotted keys to JSON values: the run itself and the part of the
+configuration it depends on (its settings), its rows, and its teachers with all
+that these depend on.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from bam_jax import config as config_lib
+from bam_jax.data import shards
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.tasks import task as task_lib
+
+# Configuration that says where rows come from or what they mean. The rows'
+# own digests stand for it.
+_COVERED_BY_ROWS = ('data.', 'custom_tasks.')
+
+Identity = dict[str, object]
+
+
+def settings(
+  run: plan_lib.Run,
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  weights: str,
+) -> Identity:
+  """The part of an identity that is known without reading a row.
+
+  Args:
+    run: the run.
+    config: the whole configuration.
+    tasks: the tasks of the plan.
+    weights: digest of the pretrained weights; empty for random ones.
+  """
+  unused = ['multi.' if run.is_single else 'single.', *_COVERED_BY_ROWS]
+  if not run.teachers:
+    unused.append('distill.')
+  if run.is_single:
+    unused.append('sampling.')
+  return {
+    'run.variant': run.variant,
+    'run.seed': run.seed,
+    'run.tasks': list(run.tasks),
+    'weights': weights,
+    **{
+      f'config.{key}': value
+      for key, value in config_lib.fingerprint_values(config).items()
+      if not key.startswith(tuple(unused))
+    },
+    # What the logits mean, and what is scored and chooses the best checkpoint.
+    **{
+      f'config.custom_tasks.{name}.{key}': value
+      for name in run.tasks
+      if name in config.custom_tasks
+      for key, value in (
+        *tasks[name].definition().items(),
+        ('metrics', list(tasks[name].metrics)),
+      )
+    },
+  }
+
+
+def identities(
+  runs: Sequence[plan_lib.Run],
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  weights: str,
+  features: Mapping[str, Mapping[str, shards.Columns]],
+) -> dict[str, Identity]:
+  """The identity of every run by its name.
+
+  Args:
+    runs: teachers before students.
+    config: the whole configuration.
+    tasks: the tasks of the plan.
+    weights: digest of the pretrained weights; empty for random ones.
+    features: task -> training or dev split -> rows.
+  """
+  result: dict[str, Identity] = {}
+  for run in runs:
+    identity = settings(run, config, tasks, weights)
+    for task in run.tasks:
+      for split, columns in features[task].items():
+        identity[f'data.{task}.{split}'] = config_lib.digest(
+          columns.fingerprint
+        )
+    for names in run.teachers.values():
+      for name in names:
+        identity[f'teacher.{name}'] = config_lib.digest(result[name])
+    result[run.name] = identity
+  return result

@@ -1,0 +1,97 @@
+"""From a run of the plan to a job for the training loop."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax.data import batches
+from bam_jax.data import sampling
+from bam_jax.data import shards
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import evaluate
+from bam_jax.training import loop
+
+# task -> split -> rows
+Features = Mapping[str, Mapping[str, shards.Columns]]
+
+
+def make(
+  run: plan_lib.Run,
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  features: Features,
+  targets: Sequence[np.ndarray | None],
+  rows_multiple: int,
+  directory: Path,
+) -> loop.Job:
+  """Everything that training a run needs.
+
+  Args:
+    run: the run.
+    config: the whole configuration.
+    tasks: the tasks of the plan.
+    features: of the run's tasks at least.
+    targets: for each of the run's tasks the teachers' predictions on its
+      training rows, [rows, outputs]; None without teachers.
+    rows_multiple: what the rows of a batch must divide by.
+    directory: of the run.
+  """
+  length = run.length(config)
+  train = [features[name][tasks[name].train_split] for name in run.tasks]
+  rows = [len(columns) for columns in train]
+  num_steps = sampling.num_steps(length.epochs, sum(rows), length.batch_size)
+  if length.max_steps:
+    num_steps = min(num_steps, length.max_steps)
+  return loop.Job(
+    name=run.name,
+    directory=directory,
+    seed=run.seed,
+    batches=batches.TrainBatches(
+      tasks,
+      [tasks.index[name] for name in run.tasks],
+      train,
+      targets,
+      _mix(run, config, rows, num_steps),
+      config.packing,
+      rows_multiple,
+    ),
+    num_steps=num_steps,
+    length=length,
+    taught=bool(run.teachers),
+    dev=dev_splits(run, tasks, features),
+  )
+
+
+def dev_splits(
+  run: plan_lib.Run, tasks: task_lib.TaskTable, features: Features
+) -> evaluate.Splits:
+  """The rows that a run is scored on."""
+  return {
+    name: {split: features[name][split] for split in tasks[name].dev_splits}
+    for name in run.tasks
+  }
+
+
+def _mix(
+  run: plan_lib.Run,
+  config: config_lib.Config,
+  rows: Sequence[int],
+  num_steps: int,
+) -> sampling.Mix:
+  """Which rows make a step; `rows` counts swapped copies."""
+  batch_size = run.length(config).batch_size
+  exponent = config.sampling.exponent
+  # One task leaves nothing to mix: its rows come by fresh permutations.
+  if config.sampling.mode == 'copies' and not run.is_single:
+    return sampling.CopiesMix(rows, exponent, batch_size, num_steps, run.seed)
+  sizes = [
+    count // 2 if name in config.data.swap else count
+    for name, count in zip(run.tasks, rows)
+  ]
+  return sampling.SampledMix(
+    sizes, rows, exponent, batch_size, num_steps, run.seed
+  )

@@ -1,0 +1,233 @@
+"""The programs compiled from the steps, and where their arrays lie.
+
+Whatever differs between the runs of a plan is data: learning rate, weight of
+the gold labels, layer decay, seed, task. One program a batch shape serves all.
+B rows, S segment slots, C outputs of the widest head, T tasks.
+"""
+
+from collections.abc import Callable
+import functools
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.modeling import heads
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import optimizer as optimizer_lib
+from bam_jax.training import step as step_lib
+
+
+class Programs:
+  """The compiled programs of a plan, and where their arrays lie.
+
+  Attributes:
+    mesh: the devices.
+    tasks: in the order of the heads.
+    rows_multiple: what B, over all processes, must divide by.
+    state_shardings: tree of shardings of a TrainState.
+    abstract_state: tree of `jax.ShapeDtypeStruct` with shardings, for restoring
+      a checkpoint.
+    compilations: programs traced so far: one a batch shape for training, one
+      for predicting, one for `init_state`.
+  """
+
+  def __init__(
+    self,
+    model: heads.MultiTaskBert,
+    tasks: task_lib.TaskTable,
+    config: config_lib.Config,
+    mesh: Mesh,
+  ):
+    """Decides the shardings; compiles nothing yet.
+
+    Raises:
+      errors.UserError: a row bucket that config.train.accumulate does not
+        divide.
+    """
+    accumulate = config.train.accumulate
+    for rows in config.packing.row_buckets:
+      if rows % accumulate:
+        raise errors.UserError(
+          f'config.train.accumulate={accumulate} does not divide {rows} of'
+          f' config.packing.row_buckets; give multiples of {accumulate}'
+        )
+    self.mesh = mesh
+    self.tasks = tasks
+    self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
+    self.compilations = 0
+    self._accumulate = accumulate
+    self._batch_sharding = mesh_lib.batch_sharding(mesh)
+    self._replicated = mesh_lib.replicated(mesh)
+
+    optimizer = optimizer_lib.make_optimizer(
+      config.optimizer, model.config.num_layers
+    )
+    create = functools.partial(step_lib.create_state, optimizer)
+    shapes = jax.eval_shape(create, heads.abstract_params(model), np.uint32(0))
+    self.state_shardings = mesh_lib.state_shardings(mesh, shapes)
+    self.abstract_state = jax.tree.map(
+      lambda x, sharding: jax.ShapeDtypeStruct(
+        x.shape, x.dtype, sharding=sharding
+      ),
+      shapes,
+      self.state_shardings,
+    )
+    param_shardings = self.state_shardings.params
+    self._create = jax.jit(
+      self._counted(create),
+      in_shardings=(param_shardings, self._replicated),
+      out_shardings=self.state_shardings,
+    )
+    self._train = jax.jit(
+      self._counted(
+        step_lib.make_train_step(
+          model,
+          optimizer,
+          tasks.class_mask,
+          tasks.is_regression,
+          regression_head=config.model.regression_head,
+          reduction=config.optimizer.reduction,
+          accumulate=accumulate,
+          param_shardings=param_shardings,
+        )
+      ),
+      in_shardings=(
+        self.state_shardings,
+        self._batch_sharding,
+        self._replicated,
+      ),
+      out_shardings=(self.state_shardings, self._replicated),
+      donate_argnums=0,
+    )
+    # Logits are small: whole on every device, so any process can fetch them.
+    self._predict = jax.jit(
+      self._counted(step_lib.make_predict_step(model, param_shardings)),
+      in_shardings=(param_shardings, self._batch_sharding),
+      out_shardings=self._replicated,
+    )
+
+  def _counted(self, function: Callable) -> Callable:
+    """The function, counting its traces: each is one program compiled."""
+
+    def counted(*args):
+      self.compilations += 1
+      return function(*args)
+
+    return counted
+
+  def init_state(self, params: Any, seed: int) -> step_lib.TrainState:
+    """The state before step 0, on the devices.
+
+    Args:
+      params: complete tree of host arrays, the same in every process; copied,
+        so the state may be donated.
+      seed: of dropout.
+
+    Raises:
+      ValueError: a tree or a shape that is not the model's.
+    """
+
+    def place(expected: jax.ShapeDtypeStruct, value: Any) -> jax.Array:
+      value = np.asarray(value, expected.dtype)
+      if value.shape != expected.shape:
+        raise ValueError(
+          f'a parameter of shape {value.shape}, not {expected.shape}'
+        )
+      return mesh_lib.place(value, expected.sharding)
+
+    params = jax.tree.map(place, self.abstract_state.params, params)
+    return self._create(
+      params, mesh_lib.place(np.uint32(seed), self._replicated)
+    )
+
+  def put(self, batch: step_lib.Batch) -> step_lib.Batch:
+    """This process's share of the rows, on the devices.
+
+    Args:
+      batch: host arrays of B / processes rows; one that is on the devices
+        already is returned.
+
+    Raises:
+      errors.UserError: rows that the devices cannot share.
+    """
+    if isinstance(batch['weight'], jax.Array):
+      return batch
+    self._check_rows(len(batch['weight']) * jax.process_count())
+    if jax.process_count() == 1:
+      return mesh_lib.place(dict(batch), self._batch_sharding)
+    return {
+      key: jax.make_array_from_process_local_data(self._batch_sharding, value)
+      for key, value in batch.items()
+    }
+
+  def put_whole(self, batch: step_lib.Batch) -> step_lib.Batch:
+    """As `put`, where every process holds all B rows."""
+    if isinstance(batch['weight'], jax.Array):
+      return batch
+    self._check_rows(len(batch['weight']))
+    return mesh_lib.place(dict(batch), self._batch_sharding)
+
+  def put_schedule(
+    self, schedule: step_lib.StepSchedule
+  ) -> step_lib.StepSchedule:
+    """The numbers of a step, on the devices; those that are there stay."""
+    if isinstance(schedule.learning_rate, jax.Array):
+      return schedule
+    return mesh_lib.place(
+      step_lib.StepSchedule(*map(np.float32, schedule)), self._replicated
+    )
+
+  def _check_rows(self, rows: int) -> None:
+    if rows % self.mesh.size:
+      raise errors.UserError(
+        f'config.mesh: a batch of {rows} rows cannot be shared by'
+        f' {self.mesh.size} devices; make the rows a multiple of'
+        f' {self.mesh.size}'
+      )
+
+  def train_step(
+    self,
+    state: step_lib.TrainState,
+    batch: step_lib.Batch,
+    schedule: step_lib.StepSchedule,
+  ) -> tuple[step_lib.TrainState, dict[str, jax.Array]]:
+    """One step; returns before the devices are done.
+
+    Args:
+      state: donated: not to be used afterwards.
+      batch: this process's rows on the host, or as `put` returns.
+      schedule: host numbers, or as `put_schedule` returns.
+
+    Returns:
+      The state, and metrics on the devices: `loss` [T] and `count` [T] sums,
+      `grad_norm` scalar.
+
+    Raises:
+      errors.UserError: rows that the devices or the parts cannot share.
+    """
+    batch = self.put(batch)
+    rows = batch['weight'].shape[0]
+    if rows % self.rows_multiple:
+      raise errors.UserError(
+        f'config.train.accumulate={self._accumulate}: a batch of {rows} rows'
+        f' cannot be split into that many parts on {self.mesh.size} devices;'
+        f' make the rows a multiple of {self.rows_multiple}'
+      )
+    return self._train(state, batch, self.put_schedule(schedule))
+
+  def predict(self, params: Any, batch: step_lib.Batch) -> jax.Array:
+    """Logits [B, S, C] of all rows, whole on every device, without dropout.
+
+    Args:
+      params: of a state.
+      batch: all rows on the host of every process, or as `put` returns.
+
+    Raises:
+      errors.UserError: rows that the devices cannot share.
+    """
+    return self._predict(params, self.put_whole(batch))

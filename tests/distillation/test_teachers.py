@@ -1,0 +1,162 @@
+"""Teachers' targets; the oracles are numbers computed by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bam_jax import errors
+from bam_jax.data import prepare
+from bam_jax.data import shards
+from bam_jax.distillation import teachers
+from bam_jax.tasks import task as task_lib
+
+_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
+_MOOD = task_lib.Task(
+  'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',), _TABLES,
+  labels=('down', 'up'),
+)  # fmt: skip
+_CLOSENESS = task_lib.Task(
+  'closeness', 'regression', ('pearson',), 'pearson', ('pearson',), _TABLES,
+  scale=(0.0, 5.0),
+)  # fmt: skip
+_PRINT = {'rows': 'abc'}
+
+
+def _features(tmp_path, rows=3) -> shards.Columns:
+  records = (
+    {
+      'uid': f't/train/{n}',
+      'input_ids': np.array([1]),
+      'length_a': 1,
+      'label': 0,
+    }
+    for n in range(rows)
+  )
+  shards.write(tmp_path / 'features', shards.FEATURES, records, _PRINT)
+  return shards.open(tmp_path / 'features', shards.FEATURES, None)
+
+
+def _teacher(directory, task, logits, order=None, fingerprint=None, **metadata):
+  """Writes logits, one list a row, in a given order of the rows."""
+  order = range(len(logits)) if order is None else order
+  shards.write(
+    directory,
+    shards.logits_fields(task.num_outputs),
+    (
+      {'uid': f't/train/{n}', 'logits': np.array(logits[n], np.float32)}
+      for n in order
+    ),
+    fingerprint or _PRINT,
+    {**prepare.label_metadata(task), **metadata},
+  )
+  return directory, _PRINT
+
+
+def _log_odds(p):
+  """Logits of two classes whose softmax is (1 - p, p)."""
+  return [0.0, math.log(p / (1 - p))]
+
+
+def test_probabilities_are_averaged(tmp_path):
+  """Not logits: those of 0.9 and 0.5 average to 0.75, not to 0.7."""
+  one = _teacher(
+    tmp_path / 'one', _MOOD, [_log_odds(p) for p in (0.9, 0.2, 0.5)]
+  )
+  two = _teacher(
+    tmp_path / 'two', _MOOD, [_log_odds(p) for p in (0.5, 0.6, 0.5)]
+  )
+  targets = teachers.targets(
+    [one, two], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+  )
+  assert targets.dtype == np.float32
+  np.testing.assert_allclose(
+    targets, [[0.3, 0.7], [0.6, 0.4], [0.5, 0.5]], rtol=0, atol=1e-6
+  )
+
+
+def test_temperature_divides_the_logits(tmp_path):
+  """Odds of 9 become odds of 9 ** (1 / 2) = 3."""
+  one = _teacher(tmp_path / 'one', _MOOD, [_log_odds(0.9)])
+  targets = teachers.targets(
+    [one], _features(tmp_path, 1), _MOOD, 2.0, 'sigmoid'
+  )
+  np.testing.assert_allclose(targets, [[0.25, 0.75]], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('head', 'expected'),
+  [
+    # Odds of 3 and of 1: 0.75 and 0.5; of 1 / 3 and 1: 0.25 and 0.5.
+    ('sigmoid', [[0.625], [0.375]]),
+    # The prediction itself, which may leave 0-1.
+    ('linear', [[math.log(3) / 2], [-math.log(3) / 2]]),
+  ],
+  ids=['sigmoid', 'linear'],
+)
+def test_scores_are_averaged_after_the_activation(tmp_path, head, expected):
+  log_3 = math.log(3)
+  one = _teacher(tmp_path / 'one', _CLOSENESS, [[log_3], [-log_3]])
+  two = _teacher(tmp_path / 'two', _CLOSENESS, [[0.0], [0.0]])
+  targets = teachers.targets(
+    [one, two], _features(tmp_path, 2), _CLOSENESS, 1.0, head
+  )
+  np.testing.assert_allclose(targets, expected, rtol=0, atol=1e-6)
+
+
+def test_rows_are_joined_by_uid(tmp_path):
+  """The teacher knows a row more, and all in another order."""
+  probabilities = (0.1, 0.2, 0.3, 0.4)
+  one = _teacher(
+    tmp_path / 'one',
+    _MOOD,
+    [_log_odds(p) for p in probabilities],
+    order=(2, 3, 0, 1),
+  )
+  targets = teachers.targets([one], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
+  np.testing.assert_allclose(
+    targets[:, 1], probabilities[:3], rtol=0, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize(
+  ('logits', 'options', 'message'),
+  [
+    ([[0, 1], [0, 1]], {}, r'no logits for t/train/2; remove the folder'),
+    (
+      [[0, 1], [0, math.nan], [0, 1]],
+      {},
+      r'the logits of t/train/1 are not finite; remove',
+    ),
+    (
+      [[0, 1]] * 3,
+      {'labels': ['up', 'down']},
+      r"in the order \['up', 'down'\], the task mood has \['down', 'up'\]",
+    ),
+    (
+      [[0, 1]] * 3,
+      {'fingerprint': {'rows': 'xyz'}},
+      r'made from something else: rows was "xyz" and is now "abc"',
+    ),
+  ],
+  ids=['missing-row', 'not-finite', 'label-order', 'other-rows'],
+)
+def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
+  sound = _teacher(tmp_path / 'sound', _MOOD, [[0, 1]] * 3)
+  unfit = _teacher(tmp_path / 'unfit', _MOOD, logits, **options)
+  with pytest.raises(errors.UserError, match=message) as error:
+    teachers.targets([sound, unfit], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
+  assert str(error.value).startswith(f'{unfit[0]}: ')
+  assert '\n' not in str(error.value)
+
+
+def test_another_number_of_classes_is_refused(tmp_path):
+  three = task_lib.Task(
+    'mood', 'classification', ('accuracy',), 'accuracy', (), _TABLES,
+    labels=('down', 'even', 'up'),
+  )  # fmt: skip
+  one = _teacher(tmp_path / 'one', three, [[0, 1, 2]] * 3)
+  with pytest.raises(
+    errors.UserError, match=r'float x 3\) where .*float x 2\) is wanted'
+  ):
+    teachers.targets([one], _features(tmp_path), _MOOD, 1.0, 'sigmoid')

@@ -1,0 +1,549 @@
+"""A whole plan of tiny models, run in this process.
+
+Oracles: scikit-learn, SciPy and NumPy over the raw rows and the saved logits;
+the structure of report.json as documented; digests of the parameters.
+"""
+
+import csv
+import json
+from pathlib import Path
+import shutil
+import statistics
+
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn import metrics as sk_metrics
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import shards
+from bam_jax.distillation import teachers
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.tasks import demo
+from bam_jax.training import loop
+
+_ROWS = {'train': 37, 'dev': 23, 'test': 11}
+_LABELS = ('down', 'up')
+_SEEDS = (0, 1)
+_STEPS = 6
+_STUDENT = 'single_to_multi-s0'
+_TEACHER = ('single-s0-mood', 'mood')
+
+
+def _write_tables(directory: Path) -> None:
+  """`mood`, of two classes, and `closeness`, a score of 0-5, as TSV files."""
+  for name, source in (
+    ('mood', 'demo_sentiment'),
+    ('closeness', 'demo_similarity'),
+  ):
+    for split, rows in _ROWS.items():
+      lines = ['a\tb\tlabel']
+      for example in demo.generate(source, split)[:rows]:
+        label = '' if split == 'test' else example.label
+        if split != 'test' and name == 'mood':
+          label = _LABELS[example.label]
+        lines.append(f'{example.text_a}\t{example.text_b or "-"}\t{label}')
+      path = directory / f'{name}-{split}.tsv'
+      path.write_text('\n'.join(lines) + '\n')
+
+
+def _config(data: Path, **changes) -> config_lib.Config:
+  config = config_lib.default_config()
+  files = {
+    name: {split: f'{name}-{split}.tsv' for split in _ROWS}
+    for name in ('mood', 'closeness')
+  }
+  config.custom_tasks.mood = config_lib.custom_task(
+    labels=_LABELS, text=('a',), **files['mood']
+  )
+  config.custom_tasks.closeness = config_lib.custom_task(
+    kind='regression', scale=(0.0, 5.0), text=('a', 'b'), **files['closeness']
+  )
+  config.update_from_flattened_dict({
+    'tasks': ('mood', 'closeness'),
+    'seeds': _SEEDS,
+    'data.dir': str(data),
+    'data.max_length': 32,
+    'model.arch': 'tiny',
+    'packing.row_length': 32,
+    'packing.slots': 4,
+    'packing.row_buckets': (8,),
+    'packing.eval_rows': 8,
+    'single.max_steps': _STEPS,
+    'single.batch_size': 8,
+    'multi.max_steps': _STEPS,
+    'multi.batch_size': 8,
+    'train.log_every': 2,
+    'train.tensorboard': False,
+    **changes,
+  })  # fmt: skip
+  return config_lib.from_config_dict(config)
+
+
+class _Plan:
+  """A finished plan: its runner, and what its students learnt from."""
+
+  def __init__(self, data: Path, workdir: Path):
+    self.data = data
+    self.workdir = workdir
+    self.targets: list[tuple[str, list[Path], np.ndarray]] = []
+    _write_tables(data)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(teachers, 'targets', self._recorded(teachers.targets))
+      self.runner = runner_lib.Runner(_config(data), workdir)
+      self.runner.run()
+
+  def _recorded(self, targets):
+    def recorded(sets, features, task, *arguments):
+      result = targets(sets, features, task, *arguments)
+      self.targets.append((task.name, [path for path, _ in sets], result))
+      return result
+
+    return recorded
+
+  def another(self, workdir: Path, **changes) -> runner_lib.Runner:
+    """A runner of a configuration that the compiled programs serve too."""
+    runner = runner_lib.Runner(_config(self.data, **changes), workdir)
+    runner._setup = self.runner.setup
+    return runner
+
+  def record(self, run: str) -> dict:
+    return json.loads((self.workdir / 'runs' / run / 'DONE').read_text())
+
+  def columns(self, run: str, task: str) -> shards.Columns:
+    width = self.runner.tasks[task].num_outputs
+    return shards.open(
+      self.workdir / 'teachers' / run / task, shards.logits_fields(width), None
+    )
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory) -> _Plan:
+  return _Plan(tmp_path_factory.mktemp('data'), tmp_path_factory.mktemp('plan'))
+
+
+@pytest.fixture
+def workdir(finished, tmp_path) -> Path:
+  """A copy of the finished work directory, to be broken."""
+  return Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+  """Names of the runs that are trained while a test runs."""
+  names = []
+  train = loop.train
+
+  def recorded(job, *arguments):
+    names.append(job.name)
+    return train(job, *arguments)
+
+  monkeypatch.setattr(loop, 'train', recorded)
+  return names
+
+
+def _snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
+  """Path -> time of the last change and content, of all files."""
+  return {
+    str(path.relative_to(directory)): (
+      path.stat().st_mtime_ns,
+      path.read_bytes(),
+    )
+    for path in sorted(directory.rglob('*'))
+    if path.is_file()
+  }
+
+
+def _gold(data: Path, task: str) -> list[str]:
+  lines = (data / f'{task}-dev.tsv').read_text().splitlines()[1:]
+  return [line.split('\t')[-1] for line in lines]
+
+
+def _run_names() -> list[str]:
+  return [
+    f'{variant}-s{seed}{part}'
+    for seed in _SEEDS
+    for variant, parts in (
+      ('single', ('-mood', '-closeness')),
+      ('multi', ('',)),
+      ('single_to_single', ('-mood', '-closeness')),
+      ('multi_to_multi', ('',)),
+      ('single_to_multi', ('',)),
+    )
+    for part in parts
+  ]
+
+
+def test_scores_are_those_of_the_saved_logits(finished):
+  for name in _run_names():
+    outputs = np.load(finished.workdir / 'runs' / name / 'outputs.npz')
+    scores = finished.record(name)['scores']
+    for task in scores:
+      logits = outputs[f'{task}/dev/logits']
+      assert list(outputs[f'{task}/dev/uid']) == [
+        f'{task}/dev/{row}' for row in range(_ROWS['dev'])
+      ]
+      gold = _gold(finished.data, task)
+      if task == 'mood':
+        expected = {
+          'accuracy': 100
+          * sk_metrics.accuracy_score(
+            gold, [_LABELS[best] for best in logits.argmax(-1)]
+          )
+        }
+      else:
+        gold, predicted = np.array(gold, float), logits[:, 0].astype(float)
+        predicted = 5 / (1 + np.exp(-predicted))
+        expected = {
+          'pearson': 100 * scipy.stats.pearsonr(gold, predicted)[0],
+          'spearman': 100 * scipy.stats.spearmanr(gold, predicted)[0],
+        }
+      assert scores[task]['dev'] == pytest.approx(expected, abs=1e-3)
+
+
+def test_the_report_has_the_documented_structure(finished):
+  report = json.loads((finished.workdir / 'report.json').read_text())
+  assert tuple(report['variants']) == config_lib.VARIANTS
+  for variant, found in report['variants'].items():
+    single = variant in ('single', 'single_to_single')
+
+    def score(task, metric, seed, variant=variant, single=single):
+      run = f'{variant}-s{seed}' + (f'-{task}' if single else '')
+      return finished.record(run)['scores'][task]['dev'][metric]
+
+    values = {
+      task: {
+        metric: [score(task, metric, seed) for seed in _SEEDS]
+        for metric in names
+      }
+      for task, names in (
+        ('mood', ['accuracy']),
+        ('closeness', ['pearson', 'spearman']),
+      )
+    }
+    assert found['seeds'] == 2
+    assert found['tasks'] == {
+      task: {
+        metric: pytest.approx(statistics.median(items))
+        for metric, items in by_metric.items()
+      }
+      for task, by_metric in values.items()
+    }
+    averages = [
+      (accuracy + spearman) / 2
+      for accuracy, spearman in zip(
+        values['mood']['accuracy'], values['closeness']['spearman']
+      )
+    ]
+    assert found['average'] == pytest.approx(statistics.median(averages))
+
+
+def test_every_score_is_a_line_of_the_table(finished):
+  with (finished.workdir / 'scores.csv').open() as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == len(config_lib.VARIANTS) * len(_SEEDS) * 3
+  for row in rows:
+    single = row['variant'] in ('single', 'single_to_single')
+    name = f'{row["variant"]}-s{row["seed"]}'
+    record = finished.record(f'{name}-{row["task"]}' if single else name)
+    assert row['split'] == 'dev'
+    assert (
+      float(row['value']) == record['scores'][row['task']]['dev'][row['metric']]
+    )
+
+
+def test_one_program_serves_the_plan(finished):
+  # One to train, one to predict, one for the state before step 0.
+  assert finished.runner.setup.programs.compilations == 3
+  assert len(finished.runner.runs) == 14
+
+
+def test_no_two_runs_end_alike(finished):
+  digests = {finished.record(name)['parameters'] for name in _run_names()}
+  assert len(digests) == len(_run_names()) == 14
+
+
+def test_teachers_label_every_training_row(finished):
+  teaching = {
+    f'{variant}-s{seed}{part}': tasks
+    for seed in _SEEDS
+    for variant, part, tasks in (
+      ('single', '-mood', ['mood']),
+      ('single', '-closeness', ['closeness']),
+      ('multi', '', ['closeness', 'mood']),
+    )
+  }
+  folders = (finished.workdir / 'teachers').iterdir()
+  assert {
+    folder.name: sorted(path.name for path in folder.iterdir())
+    for folder in folders
+  } == teaching
+  for run, tasks in teaching.items():
+    for task in tasks:
+      columns = finished.columns(run, task)
+      # 37 is no multiple of what a batch holds.
+      assert list(columns.uids) == [
+        f'{task}/train/{row}' for row in range(_ROWS['train'])
+      ]
+      assert np.isfinite(columns.fixed('logits')).all()
+
+
+def test_students_learn_from_teachers_of_their_own_seed(finished):
+  expected = [
+    (task, f'{teacher}-s{seed}{f"-{task}" if teacher == "single" else ""}')
+    for seed in _SEEDS
+    for teacher in ('single', 'multi', 'single')
+    for task in ('mood', 'closeness')
+  ]
+  assert [
+    (task, *(path.parent.name for path in paths))
+    for task, paths, _ in finished.targets
+  ] == expected
+  for (task, run), (_, _, targets) in zip(expected, finished.targets):
+    logits = np.array(finished.columns(run, task).fixed('logits'), np.float64)
+    logits = logits.reshape(_ROWS['train'], -1)
+    if task == 'mood':
+      exponentials = np.exp(logits)
+      predictions = exponentials / exponentials.sum(-1, keepdims=True)
+    else:
+      predictions = 1 / (1 + np.exp(-logits))
+    np.testing.assert_allclose(targets, predictions, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize('best', [False, True], ids=['last', 'best'])
+def test_every_trained_model_can_be_restored(finished, best):
+  for run in finished.runner.runs:
+    record = finished.record(run.name)
+    assert record['steps'] == _STEPS
+    params = finished.runner.restore(run, record, best)
+    # Scored at the end alone, so the last checkpoint is the best one.
+    assert runner_lib.parameters_digest(params) == record['parameters']
+
+
+def test_test_rows_are_predicted_without_teachers(finished, workdir):
+  shutil.rmtree(workdir / 'teachers')
+  runner = finished.another(workdir)
+  runner.predict('single_to_multi-s1')
+  directory = workdir / 'predictions' / 'single_to_multi-s1'
+  for task in ('mood', 'closeness'):
+    lines = (directory / f'{task}-test.tsv').read_text().splitlines()
+    rows = [line.split('\t') for line in lines[1:]]
+    assert [row[0] for row in rows] == [
+      f'{task}/test/{row}' for row in range(_ROWS['test'])
+    ]
+    for row in rows:
+      if task == 'mood':
+        up = float(row[3])
+        assert float(row[2]) + up == pytest.approx(1, abs=2e-4)
+        assert up == 0.5 or row[1] == _LABELS[up > 0.5]
+      else:
+        assert 0 <= float(row[1]) <= 5
+  assert not (workdir / 'teachers').exists()
+  with pytest.raises(errors.UserError, match=r'--group=none: is none of singl'):
+    runner.predict('none')
+
+
+@pytest.mark.parametrize('mode', ['predict', 'report'])
+def test_a_trained_model_serves_its_own_configuration_alone(
+  finished, workdir, mode
+):
+  before = _snapshot(workdir)
+  config = _config(finished.data, **{'model.regression_head': 'linear'})
+  runner = runner_lib.Runner(config, workdir)
+  with pytest.raises(
+    errors.UserError,
+    match=r"config.model.regression_head was 'sigmoid', is 'linear'",
+  ):
+    runner.report() if mode == 'report' else runner.predict('multi-s0')
+  assert _snapshot(workdir) == before
+
+
+def test_other_labels_are_not_predicted(finished, workdir):
+  config = _config(finished.data, **{'custom_tasks.mood.labels': _LABELS[::-1]})
+  with pytest.raises(
+    errors.UserError,
+    match=r"custom_tasks.mood.labels was \['down', 'up'\], is \['up', 'down'\]",
+  ):
+    runner_lib.Runner(config, workdir).predict('multi-s0')
+  assert not (workdir / 'predictions').exists()
+
+
+def test_a_rerun_trains_nothing(finished, workdir, trained):
+  before = _snapshot(workdir)
+  runner_lib.Runner(_config(finished.data), workdir).run()
+  after = _snapshot(workdir)
+  assert trained == []
+  assert {name: content for name, (_, content) in before.items()} == {
+    name: content for name, (_, content) in after.items()
+  }
+  written = {name for name in after if after[name] != before[name]}
+  assert written <= {
+    'config.json', 'report.json', 'report.md', 'report.html', 'scores.csv',
+  }  # fmt: skip
+
+
+def test_what_was_removed_is_made_again(finished, workdir, trained):
+  """A teacher without its logits, and a student without its teacher's."""
+  teacher, task = _TEACHER
+  for removed in ('runs/multi-s0', 'teachers/multi-s0', f'runs/{_STUDENT}'):
+    shutil.rmtree(workdir / removed)
+  logits = workdir / 'teachers' / teacher / task
+  before = _snapshot(logits)
+  shutil.rmtree(logits)
+  runner_lib.Runner(_config(finished.data), workdir).run()
+  assert trained == ['multi-s0', _STUDENT]
+  for name in trained:
+    record = json.loads((workdir / 'runs' / name / 'DONE').read_text())
+    # The same seed twice: bit by bit the same.
+    assert record['parameters'] == finished.record(name)['parameters']
+    assert record['scores'] == finished.record(name)['scores']
+  for name, (_, content) in _snapshot(logits).items():
+    assert content == before[name][1], name
+
+
+def test_scoring_again_finds_the_same(finished, workdir, trained):
+  before = {
+    name: content
+    for name, (_, content) in _snapshot(workdir).items()
+    if not name.endswith('.npz')
+  }
+  finished.another(workdir).evaluate()
+  after = _snapshot(workdir)
+  assert trained == []
+  assert before == {name: after[name][1] for name in before}
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'single.learning_rate': 1e-3},
+      r'single-s0-mood: was run with another configuration or other data'
+      r' \(config.single.learning_rate was 5e-05, is 0.001\)',
+    ),
+    (
+      {'multi.batch_size': 4},
+      r'/multi-s0: .*\(config.multi.batch_size was 8, is 4\)',
+    ),
+    (
+      {'distill.temperature': 2.0},
+      r'single_to_single-s0-mood: .*\(config.distill.temperature was 1.0, is',
+    ),
+    (
+      {'model.regression_head': 'linear'},
+      r"config.model.regression_head was 'sigmoid', is 'linear'",
+    ),
+    ({'data.max_length': 24}, r'features/mood/train: .* max_length was 32'),
+    (
+      {'custom_tasks.mood.labels': _LABELS[::-1]},
+      r'features/mood/train: was made from something else',
+    ),
+  ],
+  ids=[
+    'learning-rate', 'batch', 'temperature', 'head', 'length', 'label-order',
+  ],
+)  # fmt: skip
+@pytest.mark.parametrize('mode', ['run', 'evaluate'])
+def test_another_configuration_is_refused(
+  finished, workdir, trained, changes, message, mode
+):
+  before = _snapshot(workdir)
+  runner = runner_lib.Runner(_config(finished.data, **changes), workdir)
+  with pytest.raises(errors.UserError, match=message) as error:
+    getattr(runner, mode)()
+  assert '\n' not in str(error.value)
+  assert trained == []
+  assert _snapshot(workdir) == before
+
+
+@pytest.mark.parametrize('split', ['train', 'dev'])
+@pytest.mark.parametrize(
+  ('old', 'new'),
+  [('\tup\n', '\tdown\n'), ('the ', 'a ')],
+  ids=['label', 'text'],
+)
+def test_other_rows_are_refused(
+  finished, workdir, trained, tmp_path, split, old, new
+):
+  data = Path(shutil.copytree(finished.data, tmp_path / 'data'))
+  path = data / f'mood-{split}.tsv'
+  text = path.read_text()
+  assert old in text
+  path.write_text(text.replace(old, new, 1))
+  before = _snapshot(workdir)
+  with pytest.raises(
+    errors.UserError,
+    match=rf'features/mood/{split}: was made from something else: rows was',
+  ):
+    runner_lib.Runner(_config(data), workdir).run()
+  assert trained == []
+  assert _snapshot(workdir) == before
+
+
+def _rewrite(directory: Path, rows=slice(None), labels=_LABELS) -> None:
+  """Writes a teacher's set again, sound in itself but not what it was."""
+  fields = shards.logits_fields(2)
+  columns = shards.open(directory, fields, None)
+  records = [
+    {'uid': uid, 'logits': np.array(logits)}
+    for uid, logits in zip(columns.uids, columns.fixed('logits'))
+  ]
+  metadata = {**columns.metadata, 'labels': list(labels)}
+  shards.write(directory, fields, records[rows], columns.fingerprint, metadata)
+
+
+def _flip_bit(directory: Path) -> None:
+  path = next(directory.glob('part-*'))
+  content = bytearray(path.read_bytes())
+  content[len(content) // 2] ^= 1
+  path.write_bytes(content)
+
+
+def _exchange(directory: Path) -> None:
+  shutil.rmtree(directory)
+  other = str(directory).replace('single-s0', 'single-s1')
+  shutil.copytree(other, directory)
+
+
+@pytest.mark.parametrize(
+  ('damage', 'message'),
+  [
+    (
+      lambda directory: _rewrite(directory, rows=slice(-1)),
+      r'the teacher has no logits for mood/train/36; remove',
+    ),
+    (
+      lambda directory: _rewrite(directory, labels=_LABELS[::-1]),
+      r"its logits are in the order \['up', 'down'\], the task mood has"
+      r" \['down', 'up'\]",
+    ),
+    (_exchange, r'was made from something else: parameters was'),
+    (_flip_bit, r'part-00000-of-00001\.tfrecord: is damaged'),
+  ],
+  ids=['missing-row', 'label-order', 'other-teacher', 'flipped-bit'],
+)
+def test_an_unfit_teacher_set_stops_before_step_0(
+  finished, workdir, trained, damage, message
+):
+  shutil.rmtree(workdir / 'runs' / _STUDENT)
+  directory = workdir.joinpath('teachers', *_TEACHER)
+  damage(directory)
+  with pytest.raises(errors.UserError, match=message) as error:
+    finished.another(workdir).run()
+  assert str(error.value).startswith(str(directory))
+  assert trained == []
+  assert [path.name for path in (workdir / 'runs' / _STUDENT).iterdir()] == [
+    'config.json'
+  ]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(finished, tmp_path):
+  runner = finished.another(tmp_path, **{'single.learning_rate': 1e30})
+  with pytest.raises(
+    errors.UserError,
+    match=r'^single-s0-mood: the loss of mood is not finite at step \d;'
+    r' lower the learning rate \(1e\+30\)',
+  ):
+    runner.run()
+  assert not list(tmp_path.rglob('DONE'))

@@ -1,0 +1,269 @@
+"""The command line: what a user's mistake looks like."""
+
+import errno
+import logging
+import os
+from pathlib import Path
+import re
+import subprocess
+import sys
+
+from absl import flags
+from absl.testing import flagsaver
+import pytest
+
+from bam_jax import main
+from bam_jax.training import setup
+
+# ml_collections loads a config file in the old way.
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module')
+
+_ROOT = Path(__file__).parents[1]
+_CONFIG = """
+from bam_jax import config as config_lib
+
+def get_config():
+  config = config_lib.default_config()
+  config.tasks = ('mood', 'stars')
+  config.custom_tasks.mood = config_lib.custom_task(
+    labels=('down', 'up'), text=('text',), train='mood.tsv', dev='mood.tsv')
+  config.custom_tasks.stars = config_lib.custom_task(
+    kind='regression', scale=(0.0, 5.0), text=('text',), train='stars.tsv',
+    dev='stars.tsv')
+  config.model.arch = 'tiny'
+  config.data.dir = DIR
+  return config
+"""
+_TABLES = {
+  'mood.tsv': b'text\tlabel\na fine day\tup\na dull day\tdown\n',
+  'stars.tsv': b'text\tlabel\nso so\t2.5\n',
+}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+  """A folder with a config, its data, and a work directory that is in use."""
+  for name, content in _TABLES.items():
+    (tmp_path / name).write_bytes(content)
+  config = _CONFIG.replace('DIR', repr(str(tmp_path)))
+  (tmp_path / 'config.py').write_text(config)
+  (tmp_path / 'work').mkdir()
+  (tmp_path / 'work' / 'notes.txt').write_text('mine')
+  monkeypatch.chdir(tmp_path)
+  # ml_collections would load a config into the module of the last one.
+  monkeypatch.delitem(sys.modules, 'config_config', raising=False)
+  # It would change JAX's settings for all tests after this one.
+  monkeypatch.setattr(setup, 'configure_jax', lambda config, workdir: None)
+  # The command line sets the logs up for a process of its own.
+  root, levels = logging.getLogger(), {}
+  for name in ('', 'absl', 'jax'):
+    levels[name] = logging.getLogger(name).level
+  handlers = [(handler, handler.formatter) for handler in root.handlers]
+  with flagsaver.flagsaver():
+    yield tmp_path
+  flags.FLAGS.unparse_flags()
+  root.handlers[:] = [handler for handler, _ in handlers]
+  for handler, formatter in handlers:
+    handler.setFormatter(formatter)
+  for name, level in levels.items():
+    logging.getLogger(name).setLevel(level)
+
+
+def _files(directory: Path) -> dict[Path, bytes]:
+  return {
+    path: path.read_bytes()
+    for path in directory.rglob('*')
+    if path.is_file() and '__pycache__' not in path.parts
+  }
+
+
+def _mistake(monkeypatch, capsys, *arguments: str) -> str:
+  """The one line that a command ends with."""
+  monkeypatch.setattr(sys, 'argv', ['bam_jax', *arguments])
+  with pytest.raises(SystemExit) as end:
+    main.run_main()
+  assert end.value.code == 2
+  out, err = capsys.readouterr()
+  assert out == ''
+  lines = err.splitlines()
+  # Progress may come before it, nothing after it.
+  assert [n for n, line in enumerate(lines) if 'bam_jax: ' in line] == [
+    len(lines) - 1
+  ], err
+  assert lines[-1].startswith('bam_jax: ')
+  assert 'Traceback' not in err
+  return lines[-1]
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'message'),
+  [
+    (['--config.multi.learning_rat=1'], r'rat.*Did you mean.*learning_rate'),
+    (['--config.train.log_every=often'], r'log_every.*often'),
+    (['--config.train.log_every=2.5'], r'log_every.*2\.5'),
+    (['--config.train.log_every=0'], r'log_every: 0 is out of range'),
+    (['--mode=train'], r'--mode=train: .*run\|prepare\|evaluate\|predict\|rep'),
+    (['--seed=1'], r"Unknown command line flag 'seed'"),
+    (['prepare'], r'prepare: no such argument; flags begin with --'),
+    (["--config.tasks=('moood',)"], r"'moood' is no task; .*'mood'"),
+    (["--config.tasks=('rte',)", '--config.data.dir='], r'data.dir is e'),
+    (['--config.data.dir=nowhere'], r'nowhere/mood.tsv: No such file or direc'),
+    (['--config.model.arch=huge'], r"config.model.arch: 'huge' is none"),
+    (['--config.model.init=none-there'], r'none-there'),
+    (['--mode=predict', '--group=all'], r'--group=all: is none of single-s0'),
+    (['--mode=report'], r'work: no finished run to report on; run --mode=run'),
+    (['--mode=predict'], r'multi-s0: the run is not finished; finish'),
+  ],
+  ids=[
+    'mistyped-key', 'word-for-number', 'fraction-for-number', 'out-of-range',
+    'mode', 'flag', 'argument', 'task', 'no-data-dir', 'no-such-data-dir',
+    'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
+  ],
+)  # fmt: skip
+def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
+  before = _files(place)
+  defaults = ['--config=config.py', '--workdir=work', '--mode=prepare']
+  line = _mistake(monkeypatch, capsys, *defaults, *arguments)
+  assert re.search(message, line), line
+  assert _files(place) == before
+
+
+@pytest.mark.parametrize(
+  ('argument', 'message'),
+  [
+    ('--config=none.py', r"--config: .*No such file or directory: 'none\.py';"),
+    ('--config=syntax.py', r'syntax\.py:1: invalid syntax'),
+    (
+      '--config=typo.py',
+      r'Key "modle" does not exist .*locked\. Did you mean "model" instead',
+    ),
+    ('--config=empty.py', r'get_config'),
+    ('--workdir=work', r'--config is missing; try --config=configs/demo.py'),
+  ],
+  ids=['missing', 'syntax', 'typo', 'without-get-config', 'not-given'],
+)
+def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
+  (place / 'syntax.py').write_text('def get_config(:\n')
+  (place / 'empty.py').write_text('')
+  typo = _CONFIG.replace('config.model.arch', 'config.modle')
+  (place / 'typo.py').write_text(typo)
+  line = _mistake(monkeypatch, capsys, argument)
+  assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+  ('name', 'content', 'message'),
+  [
+    ('mood.tsv', None, r'mood\.tsv: No such file or directory; mend'),
+    ('mood.tsv', b'', r'mood\.tsv: no usable row'),
+    (
+      'mood.tsv',
+      b'text\tlabel\nfine\tup\nso\tso\tup\n',
+      r'mood\.tsv:3: 3 columns where the first line has 2; mend',
+    ),
+    (
+      'mood.tsv',
+      b'text\tlabel\nfine\tupp\n',
+      r"mood\.tsv:2: .*'upp'.*down, up",
+    ),
+    ('mood.tsv', b'words\tlabel\nfine\tup\n', r"mood\.tsv:1: no column 'text'"),
+    (
+      'mood.tsv',
+      b'text\tlabel\nfine\tup\ncaf\xe9\tup\n',
+      r'mood\.tsv:3: no UTF-8 .*; convert the file',
+    ),
+    ('stars.tsv', b'text\tlabel\nso so\t5.5\n', r'stars\.tsv:2: .*5\.5'),
+    ('stars.tsv', b'text\tlabel\nso so\tnan\n', r'stars\.tsv:2: .*nan'),
+  ],
+  ids=[
+    'missing', 'empty', 'columns', 'label', 'header', 'utf-8', 'scale', 'nan',
+  ],
+)  # fmt: skip
+def test_unusable_rows(place, monkeypatch, capsys, name, content, message):
+  if content is None:
+    (place / name).unlink()
+  else:
+    (place / name).write_bytes(content)
+  before = _files(place)
+  line = _mistake(monkeypatch, capsys, '--config=config.py', '--workdir=work')
+  assert re.search(message, line), line
+  after = _files(place)
+  assert before == {path: after[path] for path in before}
+  # Features of other tasks may have been made, those of this one not.
+  task = name.removesuffix('.tsv')
+  assert not [path for path in after if task in path.relative_to(place).parts]
+
+
+def test_a_file_in_the_place_of_the_work_directory(place, monkeypatch, capsys):
+  (place / 'file').write_text('mine')
+  before = _files(place)
+  line = _mistake(monkeypatch, capsys, '--config=config.py', '--workdir=file')
+  assert re.search(r'file/features/mood/train: cannot be written', line), line
+  assert _files(place) == before
+
+
+def test_a_work_directory_without_permission(place, monkeypatch, capsys):
+  """Simulated, since permissions do not bind a superuser."""
+  make = os.mkdir
+
+  def refused(path, *arguments, **named):
+    if 'closed' in Path(path).parts:
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    make(path, *arguments, **named)
+
+  monkeypatch.setattr(os, 'mkdir', refused)
+  before = _files(place)
+  line = _mistake(
+    monkeypatch, capsys, '--config=config.py', '--workdir=closed/work'
+  )
+  assert re.search(r'closed/work/.*: Permission denied; ', line), line
+  assert _files(place) == before
+
+
+def test_features_are_made_and_kept(place, monkeypatch, capsys):
+  """What the mistakes above are compared with: the same command without."""
+  monkeypatch.setattr(
+    sys,
+    'argv',
+    ['bam_jax', '--config=config.py', '--workdir=work', '--mode=prepare'],
+  )
+  main.run_main()
+  made = {
+    str(path.relative_to(place / 'work')) for path in _files(place / 'work')
+  }
+  for table in ('mood/train', 'mood/dev', 'stars/train', 'stars/dev'):
+    assert f'features/{table}/manifest.json' in made
+  assert {'notes.txt', 'config.json'} <= made
+
+
+def _command(*arguments: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, '-m', 'bam_jax.main', *arguments],
+    cwd=_ROOT,
+    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def test_help_tells_modes_and_examples():
+  done = _command('--help')
+  assert done.returncode == 0
+  assert done.stderr == ''
+  for mode in ('run', 'prepare', 'evaluate', 'predict', 'report'):
+    assert re.search(rf'^  {mode} +\w', done.stdout, re.MULTILINE), mode
+  examples = re.findall(r'python -m bam_jax.main --config=(\S+)', done.stdout)
+  assert len(examples) >= 3
+  for path in examples:
+    assert (_ROOT / path).is_file(), path
+
+
+def test_a_mistake_ends_the_process_with_2_and_one_line():
+  done = _command('--config=configs/demo.py', '--config.seed=3')
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr == (
+    'bam_jax: --config: no such key: \'seed\'. Did you mean "seeds" instead of'
+    ' "seed"?\n'
+  )

@@ -1,0 +1,78 @@
+"""What a configuration starts from, and what is refused before training."""
+
+from pathlib import Path
+import shutil
+
+import numpy as np
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import registry
+from bam_jax.modeling import huggingface
+from bam_jax.tasks import demo
+from bam_jax.training import setup as setup_lib
+
+_GOLDEN = Path(__file__).parents[1] / 'modeling' / 'golden' / 'deep'
+
+
+@pytest.fixture
+def weights(tmp_path) -> Path:
+  """A checkpoint of 3 layers with a vocabulary that fills its table."""
+  for name in ('config.json', 'model.safetensors'):
+    shutil.copy(_GOLDEN / name, tmp_path)
+  _write_vocabulary(tmp_path, huggingface.load_config(tmp_path)['vocab_size'])
+  return tmp_path
+
+
+def _write_vocabulary(path: Path, size: int) -> None:
+  words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]']
+  words += [f'w{i}' for i in range(size - len(words))]
+  (path / 'vocab.txt').write_text('\n'.join(words) + '\n')
+
+
+def _config(path: Path, **changes) -> config_lib.Config:
+  config = config_lib.default_config()
+  config.tasks = tuple(demo.TASKS)
+  config.data.max_length = 8
+  config.model.init = str(path)
+  config.update_from_flattened_dict(changes)
+  return config_lib.from_config_dict(config)
+
+
+def test_a_run_starts_from_the_pretrained_layers(weights):
+  config = _config(weights, **{'model.num_layers': 2})
+  encoder = setup_lib.load_encoder(config)
+  setup = setup_lib.Setup(config, registry.resolve(config), encoder)
+  one, same, other = map(setup.initial_params, (1, 1, 2))
+  expected = huggingface.load_params(weights, encoder.config)
+  assert sorted(one['encoder']) == ['embeddings', 'layer_0', 'layer_1']
+  for key in ('query', 'value'):
+    np.testing.assert_array_equal(
+      one['encoder']['layer_1']['attention'][key]['kernel'],
+      expected['encoder']['layer_1']['attention'][key]['kernel'],
+    )
+  # The heads are drawn by the seed.
+  kernel = one['heads']['kernel']
+  np.testing.assert_array_equal(kernel, same['heads']['kernel'])
+  assert not np.array_equal(kernel, other['heads']['kernel'])
+
+
+def test_a_vocabulary_beyond_the_embeddings_is_refused(weights):
+  size = huggingface.load_config(weights)['vocab_size']
+  _write_vocabulary(weights, size + 1)
+  with pytest.raises(
+    errors.UserError, match=rf'has {size + 1} ids, its embeddings {size};'
+  ):
+    setup_lib.load_encoder(_config(weights))
+
+
+def test_missing_weights_stop_unless_random_ones_are_allowed(tmp_path):
+  absent = tmp_path / 'absent'
+  with pytest.raises(errors.UserError, match='absent'):
+    setup_lib.load_encoder(_config(absent))
+  encoder = setup_lib.load_encoder(
+    _config(absent, **{'model.if_missing': 'random', 'model.arch': 'tiny'})
+  )
+  assert encoder.weights is None
+  assert 'is not there' in encoder.description
