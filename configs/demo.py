@@ -31,9 +31,10 @@ def get_config():
   config.packing.row_length = 48
   config.packing.row_buckets = (8,)
   config.packing.eval_rows = 8
-  config.single.epochs = 1.5
+  config.single.epochs = 1.75
   config.single.batch_size = 16
-  config.multi.epochs = 1.5
+  config.single.layer_decay = 1.0
+  config.multi.epochs = 1.25
   config.multi.batch_size = 16
   config.multi.learning_rate = 5e-5
   config.train.log_every = 10
