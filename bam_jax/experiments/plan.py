@@ -110,7 +110,7 @@ def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
   return config.seeds[: config.distill.teachers]
 
 
-def is_teacher_of(runs: Sequence[Run], name: str) -> tuple[str, ...]:
+def tasks_taught_by(runs: Sequence[Run], name: str) -> tuple[str, ...]:
   """The tasks for which some run of the plan is taught by run `name`."""
   tasks = {
     task: None

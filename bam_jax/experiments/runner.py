@@ -106,12 +106,13 @@ class Runner:
 
   def report(self) -> None:
     """Writes the report over the finished runs of the plan."""
-    scores, seconds = [], 0.0
+    scores, seconds, devices = [], 0.0, set()
     for run in self.runs:
       record = self._finished(run)
       if record is None or run.variant not in self.config.variants:
         continue
       seconds += record['seconds']
+      devices.add(record['device'])
       scores += [
         report_lib.RunScores(
           variant=run.variant,
@@ -135,7 +136,7 @@ class Runner:
         f' {self.encoder.config.hidden_size}'
       ),
       'training time': f'{seconds:.0f} s over all runs',
-      'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+      'trained on': ', '.join(sorted(devices)),
     }
     report_lib.write(
       self.workspace.root, self.config, self.tasks, scores, notes
@@ -281,6 +282,7 @@ class Runner:
         'best_step': result.best_step,
         'parameters': parameters_digest(result.state.params),
         'seconds': round(time.perf_counter() - started, 2),
+        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
         'compilations': self.setup.programs.compilations,
         'peak_device_bytes': _peak_device_bytes(),
         'scores': result.scores,
@@ -332,7 +334,7 @@ class Runner:
   ) -> None:
     """Writes what students yet to be trained need and is not there yet."""
     students = [r for r in self.runs if not self.workspace.finished(r.name)]
-    for name in plan_lib.is_teacher_of(students, run.name):
+    for name in plan_lib.tasks_taught_by(students, run.name):
       task = self.tasks[name]
       columns = self.features[name][task.train_split]
       directory = self.workspace.teacher(run.name, name)

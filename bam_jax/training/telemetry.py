@@ -102,13 +102,8 @@ class Telemetry:
   def _events(self):
     """The event writer, made at the first use when the purge step is known."""
     if self._writer is None:
-      try:
-        import tensorboardX  # Half a second, for those who want it.
-      except ImportError as error:
-        raise errors.UserError(
-          'config.train.tensorboard=True needs tensorboardX; run `pip install'
-          ' tensorboardX` or pass --config.train.tensorboard=False'
-        ) from error
+      import tensorboardX  # Half a second, for those who want it.
+
       directory = self._path.parent / TENSORBOARD_DIR
       directory.mkdir(exist_ok=True)
       # Files are named by the second they were made in, and a second one of

@@ -87,8 +87,8 @@ def test_an_ensemble_teaches_every_seed():
   )
 
 
-def test_is_teacher_of():
+def test_tasks_taught_by():
   runs = plan.plan(_config())
-  assert plan.is_teacher_of(runs, 'multi-s0') == ('rte', 'mrpc')
-  assert plan.is_teacher_of(runs, 'single-s0-rte') == ('rte',)
-  assert plan.is_teacher_of(runs, 'single_to_multi-s0') == ()
+  assert plan.tasks_taught_by(runs, 'multi-s0') == ('rte', 'mrpc')
+  assert plan.tasks_taught_by(runs, 'single-s0-rte') == ('rte',)
+  assert plan.tasks_taught_by(runs, 'single_to_multi-s0') == ()

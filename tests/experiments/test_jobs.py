@@ -1,0 +1,43 @@
+"""A run's job: which mix of rows it trains on."""
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax.data import sampling
+from bam_jax.experiments import jobs
+from bam_jax.experiments import plan
+
+
+@pytest.mark.parametrize(
+  ('mode', 'variant', 'mix'),
+  [
+    ('sampled', 'single', sampling.SampledMix),
+    ('sampled', 'multi', sampling.SampledMix),
+    # One task leaves nothing to copy or to weigh.
+    ('copies', 'single', sampling.SampledMix),
+    ('copies', 'multi', sampling.CopiesMix),
+  ],
+)
+def test_mix(mode, variant, mix):
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.variants = (variant,)
+  config.sampling.mode = mode
+  config = config_lib.from_config_dict(config)
+  run = plan.plan(config)[0]
+  made = jobs._mix(run, config, [100] * len(run.tasks), num_steps=3)
+  assert isinstance(made, mix)
+
+
+def test_probabilities_are_of_sizes_before_swapping():
+  # Oracle: equal sizes before swapping give equal shares, whatever is swapped.
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.variants = ('multi',)
+  config.data.swap = ('mrpc',)
+  config.multi.batch_size = 1000
+  config = config_lib.from_config_dict(config)
+  run = plan.plan(config)[0]
+  made = jobs._mix(run, config, [5000, 10000], num_steps=4)
+  drawn = sum(int((made(step)[0] == 1).sum()) for step in range(4))
+  assert abs(drawn / 4000 - 0.5) < 4 * (0.25 / 4000) ** 0.5
