@@ -103,8 +103,7 @@ class Tokenizer:
       )
     settings = path / 'tokenizer_config.json'
     try:
-      # Split at newlines alone: some vocabularies hold a U+2028 or U+0085.
-      lines = file.read_text(encoding='utf-8').removesuffix('\n').split('\n')
+      lines = read_vocab(file)
       config = json.loads(settings.read_text()) if settings.is_file() else {}
     except ValueError as error:
       raise errors.UserError(
@@ -150,6 +149,17 @@ class Tokenizer:
       texts, add_special_tokens=False
     )
     return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+
+def read_vocab(file: Path) -> list[str]:
+  """The tokens of a vocab.txt; their order gives the ids.
+
+  Raises:
+    OSError: the file can't be read.
+    UnicodeDecodeError: it is no UTF-8.
+  """
+  # Split at newlines alone: some vocabularies hold a U+2028 or U+0085.
+  return file.read_text(encoding='utf-8').removesuffix('\n').split('\n')
 
 
 def _word_piece(

@@ -98,10 +98,8 @@ class Runner:
       len(todo),
     )
     for run in self.runs:
-      params = None
-      if self.workspace.finished(run.name) is None:
-        params = self._train(run, identities)
-      self._label(run, identities, params)
+      params = self._train(run, identities) if run in todo else None
+      self._label(run, todo, identities, params)
     self.report()
 
   def report(self) -> None:
@@ -329,11 +327,11 @@ class Runner:
   def _label(
     self,
     run: plan_lib.Run,
+    students: Sequence[plan_lib.Run],
     identities: Mapping[str, identity_lib.Identity],
     params: Mapping[str, object] | None,
   ) -> None:
     """Writes what students yet to be trained need and is not there yet."""
-    students = [r for r in self.runs if not self.workspace.finished(r.name)]
     for name in plan_lib.tasks_taught_by(students, run.name):
       task = self.tasks[name]
       columns = self.features[name][task.train_split]

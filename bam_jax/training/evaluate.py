@@ -11,6 +11,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax.data import batches
+from bam_jax.data import packing as packing_lib
 from bam_jax.data import shards
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
@@ -60,8 +61,9 @@ def predict(
       result[rows[real]] = jax.device_get(logits)[real][:, : task.num_outputs]
       advance(int(real.sum()))
 
-  multiple = mesh_lib.rows_multiple(programs.mesh)
-  num_rows = -(-packing.eval_rows // multiple) * multiple
+  num_rows = packing_lib.bucket(
+    packing.eval_rows, (1,), mesh_lib.rows_multiple(programs.mesh)
+  )
   for rows, batch in batches.evaluation_batches(
     features, task_id, programs.tasks.num_outputs, packing, num_rows
   ):

@@ -107,7 +107,7 @@ def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
     )
   if model.vocab:
     try:
-      words = Path(model.vocab).read_text(encoding='utf-8').splitlines()
+      words = features.read_vocab(Path(model.vocab))
     except (OSError, UnicodeDecodeError) as e:
       raise errors.UserError(
         f'config.model.vocab: {model.vocab} cannot be read ({e}); give a'

@@ -76,3 +76,14 @@ def test_missing_weights_stop_unless_random_ones_are_allowed(tmp_path):
   )
   assert encoder.weights is None
   assert 'is not there' in encoder.description
+
+
+def test_a_vocabulary_file_is_split_at_newlines_alone(tmp_path):
+  # BERT's multilingual vocabulary holds a U+2028, where `str.splitlines` cuts.
+  words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '\u2028', 'last']
+  file = tmp_path / 'vocab.txt'
+  file.write_text('\n'.join(words) + '\n', encoding='utf-8')
+  config = _config('', **{'model.arch': 'tiny', 'model.vocab': str(file)})
+  encoder = setup_lib.load_encoder(config)
+  assert encoder.config.vocab_size == len(words)
+  assert encoder.tokenizer.encode(['last'])[0].tolist() == [5]
