@@ -120,21 +120,23 @@ def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
 def init_params(model: MultiTaskBert, key: jax.Array) -> Mapping[str, object]:
   """Random parameters: {'encoder', 'pooler', 'heads'}, float32.
 
+  Not for `jax.jit`: a hundred draws in one program take minutes to compile for
+  a GPU, where drawn one by one each shape is compiled once.
+
   Args:
     model: whose shapes alone decide; those of a batch do not matter.
     key: PRNG key.
   """
-  tokens = jnp.ones((1, 1), jnp.int32)
-  first = jnp.zeros((1, 1), jnp.int32)
+  number = jax.ShapeDtypeStruct((1, 1), jnp.int32)
   batch = {
-    'input_ids': tokens,
-    'token_type_ids': first,
-    'positions': first,
-    'segment_ids': tokens,
-    'cls_index': first,
-    'task_id': first,
+    'input_ids': number,
+    'token_type_ids': number,
+    'positions': number,
+    'segment_ids': number,
+    'cls_index': number,
+    'task_id': number,
   }
-  return model.init(key, batch, deterministic=True)['params']
+  return model.lazy_init(key, batch, deterministic=True)['params']
 
 
 def abstract_params(model: MultiTaskBert) -> Mapping[str, object]:

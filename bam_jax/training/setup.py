@@ -180,9 +180,7 @@ class Setup:
     self.programs = programs_lib.Programs(
       model, tasks, config, mesh_lib.make_mesh(config.mesh)
     )
-    self._initialize = jax.jit(
-      lambda seed: heads.init_params(model, jax.random.key(seed))
-    )
+    self._model = model
     self._pretrained = (
       huggingface.load_params(encoder.weights, encoder.config)
       if encoder.weights
@@ -195,5 +193,6 @@ class Setup:
 
   def initial_params(self, seed: int) -> dict[str, object]:
     """Pretrained encoder and pooler, heads drawn by the seed; host arrays."""
-    params = jax.device_get(self._initialize(np.uint32(seed)))
-    return {**params, **self._pretrained}
+    drawn = heads.init_params(self._model, jax.random.key(np.uint32(seed)))
+    missing = {k: v for k, v in drawn.items() if k not in self._pretrained}
+    return jax.device_get(missing) | self._pretrained

@@ -3,7 +3,9 @@
   python docs/results/collect.py work/minilm docs/results/minilm
 
 Takes the report, the scores, each run's record, configuration and metrics, and
-all dev outputs by uid as float16; leaves checkpoints, features and logits.
+all dev outputs by uid as float16; leaves checkpoints, features and logits. A
+run that came out of an earlier `runs.tar.xz` has no outputs of its own any
+more: those that the folder holds of it stay.
 """
 
 import io
@@ -33,7 +35,12 @@ def main(workdir: Path, target: Path) -> None:
         info.size = len(data)
         archive.addfile(info, io.BytesIO(data))
   arrays = {}
+  if (target / 'outputs.npz').exists():
+    with np.load(target / 'outputs.npz') as kept:
+      arrays = dict(kept)
   for run in runs:
+    if not (run / 'outputs.npz').exists():
+      continue
     with np.load(run / 'outputs.npz') as outputs:
       for key in outputs:
         split, kind = key.rsplit('/', 1)
