@@ -6,9 +6,11 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from bam_jax.modeling import attention
 from bam_jax.modeling import dropout
+from bam_jax.modeling import norm
 
 # Every matrix of BERT: a normal distribution cut off at two deviations.
 initializer = nn.initializers.truncated_normal(0.02)
@@ -57,11 +59,13 @@ class BertEncoder(nn.Module):
     dtype: type of the computation. Parameters, softmax, LayerNorm statistics
       and the sum of the embeddings are float32 whatever it is.
     remat: recompute each layer in the backward pass, to save memory.
+    mesh: the rows lie spread over all its axes; None: on one device.
   """
 
   config: BertConfig
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
+  mesh: Mesh | None = None
 
   @nn.compact
   def __call__(
@@ -91,7 +95,7 @@ class BertEncoder(nn.Module):
     )  # [B, L, D]
     layer = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer
     for i in range(self.config.num_layers):
-      x = layer(self.config, self.dtype, name=f'layer_{i}')(
+      x = layer(self.config, self.dtype, self.mesh, name=f'layer_{i}')(
         x, segment_ids, deterministic
       )
     return x
@@ -125,7 +129,7 @@ class Embeddings(nn.Module):
       + embed('position', config.max_positions, positions)
       + embed('token_type', config.type_vocab_size, token_type_ids)
     )  # [B, L, D]
-    x = _norm(config, self.dtype, 'norm')(x)
+    x = norm.LayerNorm(config.layer_norm_eps, name='norm')(x).astype(self.dtype)
     return dropout.Dropout(config.dropout_embedding)(x, deterministic)
 
 
@@ -134,6 +138,7 @@ class Layer(nn.Module):
 
   config: BertConfig
   dtype: jnp.dtype
+  mesh: Mesh | None
 
   @nn.compact
   def __call__(
@@ -141,14 +146,31 @@ class Layer(nn.Module):
   ) -> jax.Array:
     config, dtype = self.config, self.dtype
     drop = dropout.Dropout(config.dropout_hidden)
-    y = SelfAttention(config, dtype, name='attention')(
+    y = SelfAttention(config, dtype, self.mesh, name='attention')(
       x, segment_ids, deterministic
     )
-    x = _norm(config, dtype, 'attention_norm')(x + drop(y, deterministic))
-    y = _dense(config.intermediate_size, dtype, 'intermediate')(x)
-    y = nn.gelu(y, approximate=False)  # [B, L, intermediate_size]
+    x = norm.LayerNorm(config.layer_norm_eps, name='attention_norm')(
+      x + drop(y, deterministic)
+    )
+    kernel, bias = Linear(
+      config.hidden_size, config.intermediate_size, name='intermediate'
+    )()
+    # [B, L, intermediate_size]
+    y = _biased_gelu(x @ kernel.astype(dtype), bias.astype(dtype))
     y = _dense(config.hidden_size, dtype, 'output')(y)
-    return _norm(config, dtype, 'output_norm')(x + drop(y, deterministic))
+    return norm.LayerNorm(config.layer_norm_eps, name='output_norm')(
+      x + drop(y, deterministic)
+    )
+
+
+@jax.checkpoint
+def _biased_gelu(x: jax.Array, bias: jax.Array) -> jax.Array:
+  """GELU(x + bias), of which nothing but x is kept for the backward pass.
+
+  It is the widest array of a layer: to compute it twice is cheaper than to
+  write two more like it and read them back.
+  """
+  return nn.gelu(x + bias[None, None], approximate=False)
 
 
 class SelfAttention(nn.Module):
@@ -156,42 +178,46 @@ class SelfAttention(nn.Module):
 
   config: BertConfig
   dtype: jnp.dtype
+  mesh: Mesh | None
 
   @nn.compact
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, deterministic: bool
   ) -> jax.Array:
-    config = self.config
-    heads = (config.num_heads, config.hidden_size // config.num_heads)
-
-    def project(name: str) -> jax.Array:
-      y = _dense(config.hidden_size, self.dtype, name)(x)
-      return y.reshape(*x.shape[:2], *heads)  # [B, L, H, hd]
-
+    config, dtype, size = self.config, self.dtype, self.config.hidden_size
+    # Three parameters to the outside, one product here.
+    kernels, biases = zip(
+      *(Linear(size, size, name=name)() for name in ('query', 'key', 'value'))
+    )
+    kernel = jnp.concatenate(kernels, axis=1).astype(dtype)
+    qkv = x @ kernel + jnp.concatenate(biases).astype(dtype)[None, None]
     use_dropout = not deterministic and config.dropout_attention > 0
     context = attention.attend(
-      project('query'),
-      project('key'),
-      project('value'),
+      # [B, L, 3, H, hd]
+      qkv.reshape(*x.shape[:2], 3, config.num_heads, -1),
       segment_ids,
       config.dropout_attention,
       deterministic,
       self.make_rng('dropout') if use_dropout else None,
+      self.mesh,
     )
-    return _dense(config.hidden_size, self.dtype, 'output')(
-      context.reshape(x.shape)
-    )
+    return _dense(size, dtype, 'output')(context.reshape(x.shape))
+
+
+class Linear(nn.Module):
+  """The parameters of an `nn.Dense`, for a caller who multiplies himself."""
+
+  inputs: int
+  outputs: int
+
+  @nn.compact
+  def __call__(self) -> tuple[jax.Array, jax.Array]:
+    """[inputs, outputs] kernel and [outputs] bias, float32."""
+    shape = (self.inputs, self.outputs)
+    kernel = self.param('kernel', initializer, shape)
+    bias = self.param('bias', nn.initializers.zeros, shape[1:])
+    return kernel, bias
 
 
 def _dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
   return nn.Dense(features, dtype=dtype, kernel_init=initializer, name=name)
-
-
-def _norm(config: BertConfig, dtype: jnp.dtype, name: str) -> nn.LayerNorm:
-  """Flax takes mean and variance in float32 whatever `dtype` is."""
-  return nn.LayerNorm(
-    epsilon=config.layer_norm_eps,
-    dtype=dtype,
-    use_fast_variance=False,
-    name=name,
-  )

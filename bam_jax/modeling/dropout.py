@@ -13,27 +13,43 @@ import jax.numpy as jnp
 _GOLDEN = 0x9E3779B1
 
 
-def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+def mask_words(key: jax.Array) -> jax.Array:
+  """What masks are drawn by: [2] uint32 of the PRNG key of a site and step."""
+  return jax.random.bits(key, (2,))
+
+
+def flat_index(shape: tuple[int, ...]) -> jax.Array:
+  """[*shape] uint32, the place of each element in row-major order.
+
+  >>> flat_index((2, 3)).tolist()
+  [[0, 1, 2], [3, 4, 5]]
+  """
+  index = jnp.zeros(shape, jnp.uint32)
+  stride = 1
+  for axis in reversed(range(len(shape))):
+    iota = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+    index += iota * jnp.uint32(stride % 2**32)
+    stride *= shape[axis]
+  return index
+
+
+def keep(
+  words: tuple[jax.Array, jax.Array], rate: float, index: jax.Array
+) -> jax.Array:
   """Which elements survive.
 
   Two rounds of the finaliser of MurmurHash3 (Appleby, public domain), each
   with one word of the key added, over the flat index.
 
   Args:
-    key: PRNG key of the site and step.
+    words: the two of `mask_words`.
     rate: share of elements dropped, 0 to below 1.
-    shape: of the mask; at most 2**32 elements.
+    index: uint32, as `flat_index` returns; it may wrap around.
 
   Returns:
-    Bool of `shape`, each True with probability 1 - rate.
+    Bool of the shape of `index`, each True with probability 1 - rate.
   """
-  word = jax.random.bits(key, (2,))
-  index = jnp.zeros(shape, jnp.uint32)
-  stride = 1
-  for axis in reversed(range(len(shape))):
-    index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * stride
-    stride *= shape[axis]
-  hashed = _mix(_mix(index * jnp.uint32(_GOLDEN) + word[0]) + word[1])
+  hashed = _mix(_mix(index * jnp.uint32(_GOLDEN) + words[0]) + words[1])
   return hashed >= jnp.uint32(round(rate * 2**32))
 
 
@@ -42,6 +58,11 @@ def _mix(x: jax.Array) -> jax.Array:
   x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
   return x ^ (x >> 16)
+
+
+def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
+  """Bool of `shape`: which elements of an array survive."""
+  return keep(tuple(mask_words(key)), rate, flat_index(shape))
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:

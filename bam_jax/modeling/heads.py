@@ -6,6 +6,7 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import dropout
@@ -24,6 +25,7 @@ class MultiTaskBert(nn.Module):
       that mean nothing: the loss and the metrics mask them.
     dtype: type of the encoder's computation; pooler and heads are float32.
     remat: recompute each layer in the backward pass, to save memory.
+    mesh: the rows lie spread over all its axes; None: on one device.
   """
 
   config: bert.BertConfig
@@ -31,6 +33,7 @@ class MultiTaskBert(nn.Module):
   num_outputs: int
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
+  mesh: Mesh | None = None
 
   @nn.compact
   def __call__(
@@ -49,7 +52,7 @@ class MultiTaskBert(nn.Module):
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
     hidden = bert.BertEncoder(
-      self.config, self.dtype, self.remat, name='encoder'
+      self.config, self.dtype, self.remat, self.mesh, name='encoder'
     )(
       batch['input_ids'],
       batch['token_type_ids'],
@@ -136,6 +139,8 @@ def init_params(model: MultiTaskBert, key: jax.Array) -> Mapping[str, object]:
     'cls_index': number,
     'task_id': number,
   }
+  # One row cannot be shared by several devices.
+  model = model.clone(mesh=None)
   return model.lazy_init(key, batch, deterministic=True)['params']
 
 

@@ -21,6 +21,8 @@ from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer as optimizer_lib
 from bam_jax.training import step as step_lib
 
+_OF_TOKENS = ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
+
 
 class Programs:
   """The compiled programs of a plan, and where their arrays lie.
@@ -144,6 +146,31 @@ class Programs:
     return self._create(
       params, mesh_lib.place(np.uint32(seed), self._replicated)
     )
+
+  def lower(self, rows: int, row_length: int, slots: int) -> jax.stages.Lowered:
+    """The training step of one batch shape, to be compiled ahead of its use.
+
+    Args:
+      rows: B, over all processes.
+      row_length: L.
+      slots: S.
+    """
+
+    def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(
+        (rows, *shape), dtype, sharding=self._batch_sharding
+      )
+
+    batch = {
+      **{key: array(np.int32, row_length) for key in _OF_TOKENS},
+      **{key: array(np.int32, slots) for key in ('cls_index', 'task_id')},
+      'weight': array(np.float32, slots),
+    }
+    for key in ('target', 'teacher'):
+      batch[key] = array(np.float32, slots, self.tasks.num_outputs)
+    number = jax.ShapeDtypeStruct([], np.float32, sharding=self._replicated)
+    schedule = step_lib.StepSchedule(number, number, number)
+    return self._train.lower(self.abstract_state, batch, schedule)
 
   def put(self, batch: step_lib.Batch) -> step_lib.Batch:
     """This process's share of the rows, on the devices.

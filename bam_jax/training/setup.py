@@ -170,16 +170,16 @@ class Setup:
     if dtype == 'auto':
       on_cpu = jax.default_backend() == 'cpu'
       dtype = 'float32' if on_cpu else 'bfloat16'
+    mesh = mesh_lib.make_mesh(config.mesh)
     model = heads.MultiTaskBert(
       config=encoder.config,
       num_tasks=len(tasks),
       num_outputs=tasks.num_outputs,
       dtype=jnp.dtype(dtype),
       remat=config.model.remat,
+      mesh=mesh,
     )
-    self.programs = programs_lib.Programs(
-      model, tasks, config, mesh_lib.make_mesh(config.mesh)
-    )
+    self.programs = programs_lib.Programs(model, tasks, config, mesh)
     self._model = model
     self._pretrained = (
       huggingface.load_params(encoder.weights, encoder.config)

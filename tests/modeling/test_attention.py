@@ -1,4 +1,9 @@
-"""Attention: values by a NumPy loop, dropout by its distribution."""
+"""Attention: values by a NumPy loop, gradients by automatic differentiation.
+
+The kernels of GPUs and TPUs run in Pallas's interpreter.
+"""
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +11,7 @@ import numpy as np
 import pytest
 
 from bam_jax.modeling import attention
+from bam_jax.modeling import dropout
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [3, 0, 3, 1, 0, 0]], np.int32)
 
@@ -24,7 +30,8 @@ def _numpy_attend(q, k, v, segment_ids):
 
 
 def _attend(q, k, v, segment_ids=SEGMENTS, rate=0.0, rng=None):
-  return attention.attend(q, k, v, segment_ids, rate, rng is None, rng)
+  qkv = jnp.stack([q, k, v], axis=2)
+  return attention.attend(qkv, segment_ids, rate, rng is None, rng)
 
 
 def test_values_match_a_numpy_loop():
@@ -90,3 +97,116 @@ def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
   share = 1 - kept.size / probs.size
   # Five deviations of a binomial share of 8192 draws.
   assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / probs.size)
+
+
+def _plain(qkv, segment_ids, kept, rate):
+  """Oracle: all heads at once, differentiated by JAX."""
+  q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
+  mask = segment_ids[:, :, None] == segment_ids[:, None]
+  mask = (mask & (segment_ids != 0)[:, :, None])[:, None]
+  logits = jnp.einsum('bqhd,bkhd->bhqk', q, k) / np.sqrt(q.shape[-1])
+  probs = jax.nn.softmax(jnp.where(mask, logits, -1e30))
+  probs = jnp.where(mask & kept, probs / (1 - rate), 0)
+  return jnp.einsum('bhqk,bkhd->bqhd', probs, v)
+
+
+def _example(length=32, heads=2, size=16):
+  rng = np.random.default_rng(2)
+  qkv = jnp.float32(rng.normal(size=(3, length, 3, heads, size)))
+  gradient = jnp.float32(rng.normal(size=(3, length, heads, size)))
+  segment_ids = np.zeros((3, length), np.int32)
+  segment_ids[0] = 1
+  segment_ids[1, :10], segment_ids[1, 10:25] = 1, 2
+  return qkv, gradient, jnp.asarray(segment_ids)
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+@pytest.mark.parametrize('way', ['_by_vmap', '_by_triton', '_by_mosaic'])
+def test_each_way_matches_automatic_differentiation(way, rate):
+  qkv, gradient, segment_ids = _example()
+  key = jax.random.key(7)
+  size, length, _, heads, _ = qkv.shape
+  kept = jnp.ones((size, heads, length, length), bool)
+  if rate:
+    kept = dropout.keep_mask(key, rate, kept.shape)
+  expected, pull = jax.vjp(
+    lambda qkv: _plain(qkv, segment_ids, kept, rate), qkv
+  )
+  function = getattr(attention, way)
+  if way != '_by_vmap':
+    function = functools.partial(function, interpret=True)
+  rest = (
+    segment_ids,
+    jnp.arange(size, dtype=jnp.uint32),
+    dropout.mask_words(key),
+  )
+  actual = function(attention._head_forward, rate, (qkv,), *rest)
+  np.testing.assert_allclose(actual, expected, atol=2e-6)
+  actual = function(attention._head_backward, rate, (qkv, gradient), *rest)
+  np.testing.assert_allclose(actual, pull(gradient)[0], atol=5e-6)
+
+
+@pytest.mark.parametrize('way', ['_by_triton', '_by_mosaic'])
+def test_kernels_under_vmap_equal_a_loop(way):
+  """Several seeds at once: arrays and words differ, segments do too."""
+  qkv, _, segment_ids = _example()
+  function = functools.partial(
+    getattr(attention, way), attention._head_forward, 0.3, interpret=True
+  )
+  words = jnp.uint32([[1, 2], [3, 4]])
+  rows = jnp.arange(len(qkv), dtype=jnp.uint32)
+  arrays = jnp.stack([qkv, -2 * qkv])
+  segments = jnp.stack([segment_ids, segment_ids[::-1]])
+  mapped = jax.vmap(lambda a, s, w: function((a,), s, rows, w))(
+    arrays, segments, words
+  )
+  for i in range(2):
+    alone = function((arrays[i],), segments[i], rows, words[i])
+    np.testing.assert_allclose(mapped[i], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('length', 'size', 'platforms'),
+  [
+    (128, 64, {'cuda', 'tpu'}),
+    (48, 32, {'tpu'}),  # 48 is no power of two, which Triton needs
+    (128, 8, {'tpu'}),
+    (256, 64, set()),
+  ],
+)
+def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
+  """Asked of the platforms themselves: the program lowered for each."""
+  qkv = jax.ShapeDtypeStruct((2, length, 3, 2, size), jnp.bfloat16)
+  segment_ids = jax.ShapeDtypeStruct((2, length), jnp.int32)
+  called = set()
+  for platform in ('triton', 'mosaic'):
+    original = getattr(attention, f'_by_{platform}')
+
+    def spy(*args, platform=platform, original=original):
+      called.add({'triton': 'cuda', 'mosaic': 'tpu'}[platform])
+      return original(*args)
+
+    monkeypatch.setattr(attention, f'_by_{platform}', spy)
+  jax.eval_shape(
+    lambda qkv, s: attention.attend(qkv, s, 0.0, True, None), qkv, segment_ids
+  )
+  assert called == platforms
+
+
+def test_rows_over_devices_do_as_one():
+  """The mask goes by the row's number in the batch, wherever the row lies."""
+  qkv, _, segment_ids = _example()
+  qkv = jnp.concatenate([qkv, qkv, qkv[:2]])
+  segment_ids = jnp.concatenate([segment_ids, segment_ids, segment_ids[:2]])
+  mesh = jax.make_mesh(
+    (4, 2), ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+  )
+
+  def run(mesh):
+    return jax.jit(
+      lambda qkv: attention.attend(
+        qkv, segment_ids, 0.3, False, jax.random.key(1), mesh
+      )
+    )(qkv)
+
+  np.testing.assert_allclose(run(mesh), run(None), atol=1e-6)

@@ -1,0 +1,170 @@
+"""Compiles BERT-Large's training step for real TPUs, on a machine without any.
+
+  pip install 'jax[tpu]'
+  python -m benchmarks.tpu_compile [--only v5e:2x2] [--layers 24]
+
+libtpu holds the compiler and describes its topologies, so a step that does not
+compile, or does not fit, is found before a TPU is rented. Each case is written
+into benchmarks/tpu_compile.json when it is done, and a case that is there is
+not compiled again. All figures are of one chip.
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+import re
+import time
+
+os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ.setdefault('TPU_SKIP_MDS_QUERY', '1')
+
+# After the platform is chosen.
+import jax
+from jax.experimental import topologies
+import jax.numpy as jnp
+
+from bam_jax import config as config_lib
+from bam_jax.modeling import bert
+from bam_jax.modeling import heads
+from bam_jax.tasks import glue
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import programs as programs_lib
+
+_OUTPUT = Path(__file__).with_suffix('.json')
+
+# Topology, rows a chip, and the sizes of the mesh axes data and fsdp, -1 being
+# all the chips.
+_DATA, _FSDP = (-1, 1), (1, -1)
+CASES = (
+  ('v5e:2x2', 16, _DATA),
+  ('v4:2x2x1', 16, _DATA),
+  ('v5p:2x2x1', 16, _DATA),
+  ('v6e:2x4', 16, _DATA),
+  ('v5e:16x16', 8, _DATA),
+  ('v5e:2x2', 16, _FSDP),
+  ('v5e:16x16', 8, (32, 8)),
+)
+
+# Of a chip, as Google's documentation has them: memory in GiB.
+MEMORY = {'v4': 32, 'v5e': 16, 'v5p': 95, 'v6e': 32}
+
+_COLLECTIVES = (
+  'all-reduce',
+  'all-gather',
+  'reduce-scatter',
+  'all-to-all',
+  'all-reduce-scatter',
+)
+_BYTES = {'f32': 4, 'bf16': 2, 's32': 4, 'u32': 4, 'pred': 1}
+
+
+def compile_case(
+  topology: str, rows: int, sizes: tuple[int, int], layers: int
+) -> dict[str, object]:
+  """Compiles one case and says what the compiler says of it.
+
+  Args:
+    topology: as libtpu names it.
+    rows: of 128 tokens, a chip.
+    sizes: of the mesh axes data and fsdp.
+    layers: of the encoder, BERT-Large's width.
+  """
+  devices = topologies.get_topology_desc(
+    platform='tpu', topology_name=topology
+  ).devices
+  mesh = mesh_lib.make_mesh(config_lib.MeshConfig(*sizes), devices)
+  chips = mesh.size
+  size = dict(bert.SIZES['bert-large'], num_layers=layers)
+  tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
+  model = heads.MultiTaskBert(
+    bert.BertConfig(vocab_size=30522, **size),
+    num_tasks=len(tasks),
+    num_outputs=tasks.num_outputs,
+    dtype=jnp.dtype(jnp.bfloat16),
+    mesh=mesh,
+  )
+  programs = programs_lib.Programs(model, tasks, config_lib.Config(), mesh)
+  start = time.perf_counter()
+  lowered = programs.lower(rows * chips, 128, slots=16)
+  lowered_at = time.perf_counter()
+  compiled = lowered.compile()
+  compiled_at = time.perf_counter()
+  memory = compiled.memory_analysis()
+  cost = compiled.cost_analysis()
+  needed = (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+  )
+  return {
+    'topology': topology,
+    'chips': chips,
+    'mesh': dict(mesh.shape),
+    'rows_a_chip': rows,
+    'layers': layers,
+    'trace_seconds': round(lowered_at - start, 1),
+    'compile_seconds': round(compiled_at - lowered_at, 1),
+    'state_bytes': memory.argument_size_in_bytes,
+    'temporary_bytes': memory.temp_size_in_bytes,
+    'needed_bytes': needed,
+    'memory_share': round(needed / MEMORY[topology.split(':')[0]] / 2**30, 3),
+    'flops': cost['flops'],
+    'bytes_accessed': cost['bytes accessed'],
+    'collectives': _collectives(compiled.as_text()),
+    'jax': jax.__version__,
+  }
+
+
+def _collectives(text: str) -> dict[str, dict[str, int]]:
+  """Number and bytes of the results of each kind of collective."""
+  found = {}
+  for kind in _COLLECTIVES:
+    # `-start` and `-done` are the two halves of one that runs beside others;
+    # a reduce-scatter is a fusion that calls a computation of that name.
+    lines = re.findall(rf'= (.*?) {kind}(?:-start)?\(', text)
+    lines += re.findall(rf'= (.*?) fusion\(.*calls=%?{kind}[.\d]*,?', text)
+    if lines:
+      sizes = [_result_bytes(line) for line in lines]
+      found[kind] = {'count': len(sizes), 'bytes': sum(sizes)}
+  return found
+
+
+def _result_bytes(shapes: str) -> int:
+  total = 0
+  for kind, dimensions in re.findall(r'(\w+)\[([\d,]*)\]', shapes):
+    count = 1
+    for dimension in filter(None, dimensions.split(',')):
+      count *= int(dimension)
+    total += _BYTES.get(kind, 0) * count
+  return total
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--only', help='one topology of the list')
+  parser.add_argument('--layers', type=int, default=24)
+  parser.add_argument('--output', type=Path, default=_OUTPUT)
+  args = parser.parse_args()
+  known = sorted({case[0] for case in CASES})
+  if args.only and args.only not in known:
+    parser.error(f'--only: {args.only!r} is none of {", ".join(known)}')
+  results = {}
+  if args.output.exists():
+    results = json.loads(args.output.read_text())
+  for topology, rows, sizes in CASES:
+    data, fsdp = sizes
+    name = f'{topology} data={data} fsdp={fsdp} rows={rows}'
+    if args.only not in (None, topology) or name in results:
+      continue
+    results[name] = compile_case(topology, rows, sizes, args.layers)
+    args.output.write_text(json.dumps(results, indent=1) + '\n')
+    print(name, json.dumps(results[name]), flush=True)
+
+
+if __name__ == '__main__':
+  main()
