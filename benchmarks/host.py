@@ -1,0 +1,80 @@
+"""Times the host's work: tokenising, writing and reading shards, batches.
+
+  python -m benchmarks.host --data=$GLUE_DIR --vocab=vocab.txt
+
+All nine tasks of GLUE, as `configs/minilm.py` prepares and trains them.
+"""
+
+import argparse
+import json
+from pathlib import Path
+import tempfile
+import time
+
+from bam_jax import config as config_lib
+from bam_jax.experiments import jobs
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.tasks import glue
+from bam_jax.training import setup as setup_lib
+
+
+def make_config(data: str, vocab: str) -> config_lib.Config:
+  """The training mix of `configs/minilm.py`, with no weights."""
+  config = config_lib.default_config()
+  config.name = 'host'
+  config.tasks = tuple(name for name in glue.TASKS if name != 'ax')
+  config.variants = ('multi', 'single')
+  config.data.dir = data
+  config.model.arch = 'minilm-l6'
+  config.model.vocab = vocab
+  return config_lib.from_config_dict(config)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--data', required=True, help='GLUE as TSV files')
+  parser.add_argument('--vocab', required=True, help="BERT's vocab.txt")
+  parser.add_argument('--batches', default=500, type=int, help='of each run')
+  args = parser.parse_args()
+  config = make_config(args.data, args.vocab)
+  with tempfile.TemporaryDirectory() as directory:
+    workdir = Path(directory)
+    setup_lib.configure_jax(config, workdir)
+    seconds, runners = {}, {}
+    for name in ('prepare_seconds', 'open_seconds'):
+      start = time.perf_counter()
+      runners[name] = runner_lib.Runner(config, workdir)
+      runners[name].prepare()
+      seconds[name] = time.perf_counter() - start
+    runner = runners['open_seconds']
+    rows = sum(
+      len(columns)
+      for splits in runner.features.values()
+      for columns in splits.values()
+    )
+    rates = {
+      'rows': rows,
+      **{key: round(value, 2) for key, value in seconds.items()},
+      'prepared_rows_per_second': round(rows / seconds['prepare_seconds']),
+    }
+    for run in runner.runs:
+      if run.name in ('multi-s0', 'single-s0-mnli'):
+        targets = [None] * len(run.tasks)
+        job = jobs.make(
+          run, config, runner.tasks, runner.features, targets, 1, workdir
+        )
+        start = time.perf_counter()
+        for step in range(args.batches):
+          job.batches(step)
+        rate = args.batches / (time.perf_counter() - start)
+        rates[f'{run.name}_batches_per_second'] = round(rate)
+        rates[f'{run.name}_examples_per_second'] = round(
+          rate * job.length.batch_size
+        )
+  print(json.dumps(rates, indent=1))
+
+
+if __name__ == '__main__':
+  main()

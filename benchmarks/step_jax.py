@@ -1,0 +1,198 @@
+"""This package's training step as a process of `train_step`.
+
+Modes: prepare (the features, nothing timed), packed, padded (one example a
+row), packed-no-attention-dropout, rates (what a matrix product and a copy reach
+on this GPU, and with them the floor of a packed step).
+"""
+
+from concurrent import futures
+from pathlib import Path
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax.experiments import jobs
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.modeling import bert
+from bam_jax.tasks import glue
+from bam_jax.training import setup as setup_lib
+from bam_jax.training import step as step_lib
+from benchmarks import device_time
+from benchmarks import worker
+
+
+def make_config(
+  size: str,
+  data: str,
+  vocab: str,
+  packed: bool = True,
+  attention_dropout: float = 0.1,
+) -> config_lib.Config:
+  """The paper's multi-task run on GLUE's TSV files, from random weights."""
+  config = config_lib.default_config()
+  config.name = 'train_step'
+  config.tasks = tuple(name for name in glue.TASKS if name != 'ax')
+  config.variants = ('multi',)
+  config.data.dir = data
+  config.model.arch = size
+  config.model.vocab = vocab
+  config.multi.batch_size = worker.BATCH_SIZE
+  config.packing.row_length = worker.ROW_LENGTH
+  config.packing.row_buckets = (32, 36, 40)
+  config.packing.enabled = packed
+  config.model.dropout_attention = attention_dropout
+  return config_lib.from_config_dict(config)
+
+
+def training_batches(
+  config: config_lib.Config, workdir: Path, steps: int
+) -> tuple[runner_lib.Runner, list[dict[str, np.ndarray]]]:
+  """The first batches of the multi-task run of seed 0."""
+  runner = runner_lib.Runner(config, workdir)
+  runner.prepare()
+  targets = [None] * len(config.tasks)
+  job = jobs.make(
+    runner.runs[0], config, runner.tasks, runner.features, targets, 1, workdir
+  )
+  return runner, [job.batches(step) for step in range(steps)]
+
+
+def time_steps(config: config_lib.Config, workdir: Path, steps: int) -> None:
+  """Compiles every batch shape, waits for its turn, times and reports."""
+  runner, host = training_batches(config, workdir, steps)
+  programs = runner.setup.programs
+  shapes = sorted({len(batch['weight']) for batch in host})
+  slots = host[0]['weight'].shape[1]
+  start = time.perf_counter()
+  with futures.ThreadPoolExecutor() as pool:
+    lowered = [programs.lower(n, worker.ROW_LENGTH, slots) for n in shapes]
+    compiled = pool.map(lambda step: step.compile(), lowered)
+    compiled = dict(zip(shapes, compiled))
+  compile_seconds = time.perf_counter() - start
+  worker.wait_for_turn()
+
+  state = programs.init_state(runner.setup.initial_params(0), 0)
+  batches = [programs.put(batch) for batch in host]
+  schedule = programs.put_schedule(step_lib.StepSchedule(1e-5, 1.0, 0.9))
+
+  def run() -> None:
+    nonlocal state
+    for batch in batches:
+      step = compiled[len(batch['weight'])]
+      state, _ = step(state, batch, schedule)
+
+  def wait() -> None:
+    jax.block_until_ready(state)
+
+  run()  # Twice in all before timing: a GPU's graphs are captured then.
+  ms = worker.milliseconds(run, wait, steps)
+  stats = jax.local_devices()[0].memory_stats() or {}
+  with tempfile.TemporaryDirectory() as directory:
+    with jax.profiler.trace(directory):
+      run()
+      wait()
+    if jax.default_backend() == 'gpu':
+      events = device_time.kernels(Path(directory))
+      device_ms = device_time.busy_seconds(events) * 1000 / steps
+      print(f'{len(events) / steps:.0f} kernels a step')
+      for name, seconds in device_time.by_name(events)[:60]:
+        print(f'{seconds * 1e3 / steps:8.3f} ms {name[:110]}')
+    else:
+      device_ms = ms
+  tokens = np.mean([np.sum(batch['segment_ids'] > 0) for batch in host])
+  worker.report(
+    ms=ms,
+    device_ms=device_ms,
+    examples_per_second=worker.BATCH_SIZE * 1e3 / ms,
+    tokens_per_second=tokens * 1e3 / ms,
+    rows=float(np.mean([len(batch['weight']) for batch in host])),
+    compile_seconds=compile_seconds,
+    peak_bytes=stats.get('peak_bytes_in_use', 0),
+  )
+
+
+def time_rates(config: config_lib.Config, workdir: Path, steps: int) -> None:
+  """Floor of a packed step: its products and its optimiser's traffic alone."""
+  runner, host = training_batches(config, workdir, steps)
+  encoder = runner.encoder.config
+  worker.wait_for_turn()
+
+  n, repeats = 8192, 20
+  if jax.default_backend() == 'cpu':
+    n = 512
+  a, b = jax.random.normal(jax.random.key(0), (2, n, n), jnp.bfloat16)
+  product = jax.jit(jnp.matmul)
+  copy = jax.jit(lambda x: x + 1)  # reads and writes each number once
+  x = jnp.zeros(n * n * 4, jnp.float32)
+
+  def seconds(function, *arguments) -> float:
+    def run() -> None:
+      for _ in range(repeats):
+        result = function(*arguments)
+      run.result = result
+
+    run()
+    ms = worker.milliseconds(
+      run, lambda: jax.block_until_ready(run.result), repeats
+    )
+    return ms / 1000
+
+  flops_per_second = 2 * n**3 / seconds(product, a, b)
+  bytes_per_second = 2 * x.nbytes / seconds(copy, x)
+  rows = np.mean([len(batch['weight']) for batch in host])
+  flops, optimiser_bytes = floor_work(encoder, float(rows))
+  worker.report(
+    flops_per_second=flops_per_second,
+    bytes_per_second=bytes_per_second,
+    floor_ms=1e3
+    * (flops / flops_per_second + optimiser_bytes / bytes_per_second),
+    rows=float(rows),
+  )
+
+
+def floor_work(encoder: bert.BertConfig, rows: float) -> tuple[float, float]:
+  """Operations of the matrix products of a step, bytes of its optimiser.
+
+  Forward and twice that backward; the optimiser reads the gradient in two
+  bytes, and reads and writes parameter and both moments in four.
+
+  Args:
+    encoder: the shape.
+    rows: of `ROW_LENGTH` tokens.
+  """
+  width, tokens = encoder.hidden_size, rows * worker.ROW_LENGTH
+  weights = encoder.num_layers * (
+    4 * width**2 + 2 * width * encoder.intermediate_size
+  )
+  attention = encoder.num_layers * 2 * worker.ROW_LENGTH * width
+  flops = 3 * 2 * tokens * (weights + attention)
+  embeddings = (encoder.vocab_size + encoder.max_positions) * width
+  return flops, (weights + embeddings) * (2 + 6 * 4)
+
+
+def main() -> None:
+  args = worker.arguments(__doc__)
+  no_dropout = args.mode.endswith('no-attention-dropout')
+  config = make_config(
+    args.size,
+    args.data,
+    args.vocab,
+    packed=args.mode != 'padded',
+    attention_dropout=0.0 if no_dropout else 0.1,
+  )
+  setup_lib.configure_jax(config, args.workdir)
+  match args.mode:
+    case 'prepare':
+      runner_lib.Runner(config, args.workdir).prepare()
+    case 'rates':
+      time_rates(config, args.workdir, args.steps)
+    case _:
+      time_steps(config, args.workdir, args.steps)
+
+
+if __name__ == '__main__':
+  main()
