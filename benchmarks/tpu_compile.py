@@ -71,8 +71,10 @@ def compile_case(
     sizes: of the mesh axes data and fsdp.
     layers: of the encoder, BERT-Large's width.
   """
+  # Both cores of a v4 chip as one device, as JAX has them on a TPU.
+  options = {'chip_config_name': 'megacore'} if topology[:2] == 'v4' else {}
   devices = topologies.get_topology_desc(
-    platform='tpu', topology_name=topology
+    platform='tpu', topology_name=topology, **options
   ).devices
   mesh = mesh_lib.make_mesh(config_lib.MeshConfig(*sizes), devices)
   chips = mesh.size

@@ -27,6 +27,10 @@ PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
     (P(None, 'fsdp'), P('fsdp', None), P()),
   ),
   (r'heads/kernel$', (P(None, 'fsdp', None), P())),
+  (
+    r'layers/.*/kernel$',
+    (P(None, 'fsdp', None), P(None, None, 'fsdp'), P()),
+  ),
   (r'heads/bias$', (P(),)),
   (r'/kernel$', (P('fsdp', None), P(None, 'fsdp'), P())),
   (r'/(bias|scale)$', (P(),)),
@@ -108,7 +112,7 @@ def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
   Raises:
     ValueError: no row of `PARAM_RULES` matches, or none of a row's specs fits.
   """
-  specs, _ = paths.lookup(PARAM_RULES, path)
+  specs = paths.lookup(PARAM_RULES, path)
   for spec in specs:
     if len(spec) > len(shape):
       continue

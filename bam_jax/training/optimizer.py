@@ -10,17 +10,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from bam_jax import config as config_lib
 from bam_jax.training import paths
 
-# Path -> depth, given the number of encoder layers n and the row's match.
-DEPTHS: tuple[tuple[str, Callable[..., int]], ...] = (
-  (r'^encoder/embeddings/', lambda n, match: 0),
-  (r'^encoder/layer_(\d+)/', lambda n, match: int(match[1]) + 1),
-  (r'^pooler/', lambda n, match: n + 1),
-  (r'^heads/', lambda n, match: n + 2),
+# Path -> depth, given the number of encoder layers n; for the stacked layers
+# one a layer.
+DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
+  (r'^encoder/embeddings/', lambda n: 0),
+  (r'^encoder/layers/', lambda n: np.arange(1, n + 1)),
+  (r'^pooler/', lambda n: n + 1),
+  (r'^heads/', lambda n: n + 2),
 )
 
 # Path -> whether weight decay applies.
@@ -126,7 +128,8 @@ def scale_by_layer_depth(
 
   Args:
     decay: α, above 0, at most 1; may be traced.
-    depths: tree of updates -> tree of depths, integers from 0 to `top`.
+    depths: tree of updates -> tree of depths from 0 to `top`: an integer, or
+      an array of one for each index of the update's first axis.
     top: the depth that is not scaled.
   """
 
@@ -134,10 +137,14 @@ def scale_by_layer_depth(
     updates: Any, state: optax.EmptyState, params: Any = None
   ) -> tuple[Any, optax.EmptyState]:
     del params
-    updates = jax.tree.map(
-      lambda u, depth: u * decay ** (top - depth), updates, depths(updates)
-    )
-    return updates, state
+
+    def scale(update: jax.Array, depth: int | np.ndarray) -> jax.Array:
+      factor = decay ** jnp.asarray(top - depth, jnp.float32)
+      return update * jnp.expand_dims(
+        factor, range(factor.ndim, jnp.ndim(update))
+      )
+
+    return jax.tree.map(scale, updates, depths(updates)), state
 
   return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
@@ -145,14 +152,17 @@ def scale_by_layer_depth(
 def layer_depths(params: Any, num_layers: int) -> Any:
   """The tree of depths: embeddings 0, layer i is i+1, pooler n+1, heads n+2.
 
+  Args:
+    params: a train state's, its layers stacked.
+    num_layers: n.
+
   Raises:
     ValueError: a parameter that no row of `DEPTHS` matches.
   """
 
-  def depth(path: str, leaf: Any) -> int:
+  def depth(path: str, leaf: Any) -> int | np.ndarray:
     del leaf
-    rule, match = paths.lookup(DEPTHS, path)
-    return rule(num_layers, match)
+    return paths.lookup(DEPTHS, path)(num_layers)
 
   return paths.map_paths(depth, params)
 
@@ -163,9 +173,7 @@ def decay_mask(params: Any) -> Any:
   Raises:
     ValueError: a parameter that no row of `DECAYS` matches.
   """
-  return paths.map_paths(
-    lambda path, leaf: paths.lookup(DECAYS, path)[0], params
-  )
+  return paths.map_paths(lambda path, leaf: paths.lookup(DECAYS, path), params)
 
 
 def bert_optimizer(

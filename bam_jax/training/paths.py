@@ -11,23 +11,19 @@ import jax
 V = TypeVar('V')
 
 
-def lookup(table: Sequence[tuple[str, V]], path: str) -> tuple[V, re.Match]:
+def lookup(table: Sequence[tuple[str, V]], path: str) -> V:
   """The value of the first row whose pattern is found in a path.
 
   Args:
     table: rows of (regular expression, value).
-    path: keys joined by `/`, such as `encoder/layer_0/output/bias`.
-
-  Returns:
-    The value and the match.
+    path: keys joined by `/`, such as `encoder/layers/output/bias`.
 
   Raises:
     ValueError: no row matches; a parameter is never silently left out.
   """
   for pattern, value in table:
-    match = re.search(pattern, path)
-    if match:
-      return value, match
+    if re.search(pattern, path):
+      return value
   raise ValueError(
     f'no row of the table matches the parameter {path!r}; rows:'
     f' {[pattern for pattern, _ in table]}'

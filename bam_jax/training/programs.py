@@ -16,6 +16,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.modeling import heads
+from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer as optimizer_lib
@@ -70,8 +71,12 @@ class Programs:
       config.optimizer, model.config.num_layers
     )
     create = functools.partial(step_lib.create_state, optimizer)
-    shapes = jax.eval_shape(create, heads.abstract_params(model), np.uint32(0))
+    model_params = heads.abstract_params(model)
+    shapes = jax.eval_shape(
+      lambda params: create(layers.stack(params), np.uint32(0)), model_params
+    )
     self.state_shardings = mesh_lib.state_shardings(mesh, shapes)
+    in_use = mesh_lib.state_shardings(mesh, model_params)
     self.abstract_state = jax.tree.map(
       lambda x, sharding: jax.ShapeDtypeStruct(
         x.shape, x.dtype, sharding=sharding
@@ -95,7 +100,7 @@ class Programs:
           regression_head=config.model.regression_head,
           reduction=config.optimizer.reduction,
           accumulate=accumulate,
-          param_shardings=param_shardings,
+          param_shardings=in_use,
         )
       ),
       in_shardings=(
@@ -108,7 +113,7 @@ class Programs:
     )
     # Logits are small: whole on every device, so any process can fetch them.
     self._predict = jax.jit(
-      self._counted(step_lib.make_predict_step(model, param_shardings)),
+      self._counted(step_lib.make_predict_step(model, in_use)),
       in_shardings=(param_shardings, self._batch_sharding),
       out_shardings=self._replicated,
     )
@@ -126,8 +131,8 @@ class Programs:
     """The state before step 0, on the devices.
 
     Args:
-      params: complete tree of host arrays, the same in every process; copied,
-        so the state may be donated.
+      params: complete tree of host arrays, its layers stacked, the same in
+        every process; copied, so the state may be donated.
       seed: of dropout.
 
     Raises:

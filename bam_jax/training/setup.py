@@ -17,6 +17,7 @@ from bam_jax.data import features
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import layers
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
@@ -192,7 +193,11 @@ class Setup:
       )
 
   def initial_params(self, seed: int) -> dict[str, object]:
-    """Pretrained encoder and pooler, heads drawn by the seed; host arrays."""
+    """Pretrained encoder and pooler, heads drawn by the seed.
+
+    Returns:
+      Host arrays, the layers stacked as in a train state.
+    """
     drawn = heads.init_params(self._model, jax.random.key(np.uint32(seed)))
     missing = {k: v for k, v in drawn.items() if k not in self._pretrained}
-    return jax.device_get(missing) | self._pretrained
+    return layers.stack(jax.device_get(missing) | self._pretrained)

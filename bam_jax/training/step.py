@@ -15,6 +15,7 @@ import numpy as np
 import optax
 
 from bam_jax.modeling import heads
+from bam_jax.modeling import layers
 from bam_jax.training import gradients
 from bam_jax.training import losses
 from bam_jax.training import mesh as mesh_lib
@@ -28,7 +29,7 @@ class TrainState(flax.struct.PyTreeNode):
 
   Attributes:
     step: int32 scalar, steps done.
-    params: {'encoder', 'pooler', 'heads'}, float32.
+    params: {'encoder', 'pooler', 'heads'}, float32, as `layers.stack` returns.
     opt_state: of `optimizer.make_optimizer`.
     dropout_key: [2] uint32, raw threefry key of the run; never changes.
   """
@@ -60,7 +61,7 @@ def create_state(
 
   Args:
     optimizer: of `optimizer.make_optimizer`.
-    params: complete tree.
+    params: complete tree, its layers stacked.
     seed: of dropout; uint32 scalar, may be traced.
   """
   key = jax.random.key(seed, impl=_KEY_TYPE)
@@ -94,8 +95,8 @@ def make_train_step(
     reduction: `sum` over the examples (released code) or `mean`.
     accumulate: parts that the batch is computed in, to save memory; must
       divide B. Dropout differs between numbers of parts, nothing else does.
-    param_shardings: tree of shardings of parameters spread over devices, which
-      are then gathered for use; None: they are whole.
+    param_shardings: the model's tree of shardings of parameters spread over
+      devices, which are then gathered for use; None: they are whole.
 
   Returns:
     (state, batch, schedule) -> (state, metrics), metrics being `loss` [T] and
@@ -107,6 +108,7 @@ def make_train_step(
     state: TrainState, batch: Batch, schedule: StepSchedule
   ) -> tuple[TrainState, dict]:
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple:
+      params = layers.unstack(params, model.dtype)
       if param_shardings is not None:
         params = mesh_lib.gathered(params, param_shardings)
       logits = model.apply(
@@ -157,6 +159,7 @@ def make_predict_step(
   """
 
   def predict_step(params: Any, batch: Batch) -> jax.Array:
+    params = layers.unstack(params, model.dtype)
     if param_shardings is not None:
       params = mesh_lib.gathered(params, param_shardings)
     return model.apply({'params': params}, batch, deterministic=True)

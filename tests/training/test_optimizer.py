@@ -25,16 +25,17 @@ SETTINGS = {
   'bias_correction': False,
 }
 
-# path -> (shape, depth, decayed), by hand from the released code's tables.
+# path -> (shape, depth, decayed), by hand from the released code's tables; the
+# layers are stacked, and have a depth each.
 PARAMETERS = {
   'encoder/embeddings/word/embedding': ((5, 4), 0, True),
   'encoder/embeddings/norm/scale': ((4,), 0, False),
   'encoder/embeddings/norm/bias': ((4,), 0, False),
-  'encoder/layer_0/attention/query/kernel': ((4, 4), 1, True),
-  'encoder/layer_0/attention/query/bias': ((4,), 1, False),
-  'encoder/layer_0/attention_norm/scale': ((4,), 1, False),
-  'encoder/layer_1/output/kernel': ((4, 4), 2, True),
-  'encoder/layer_1/output_norm/bias': ((4,), 2, False),
+  'encoder/layers/attention/query/kernel': ((2, 4, 4), (1, 2), True),
+  'encoder/layers/attention/query/bias': ((2, 4), (1, 2), False),
+  'encoder/layers/attention_norm/scale': ((2, 4), (1, 2), False),
+  'encoder/layers/output/kernel': ((2, 4, 4), (1, 2), True),
+  'encoder/layers/output_norm/bias': ((2, 4), (1, 2), False),
   'pooler/kernel': ((4, 4), 3, True),
   'pooler/bias': ((4,), 3, False),
   'heads/kernel': ((2, 4, 3), 4, True),
@@ -92,7 +93,9 @@ def test_three_steps_equal_the_released_code(decay, scale):
       update = m[path] / (np.sqrt(v[path]) + 1e-6)
       if decayed:
         update = update + 0.01 * expected[path]
-      expected[path] -= rate * decay ** (LAYERS + 2 - depth) * update
+      factor = decay ** (LAYERS + 2 - np.float64(depth))
+      factor = factor.reshape(factor.shape + (1,) * (g.ndim - factor.ndim))
+      expected[path] -= rate * factor * update
 
   result = _run(
     optimizer.bert_optimizer(rate, decay, **SETTINGS),
@@ -157,9 +160,9 @@ def test_rate_and_decay_are_data():
 
 def test_depths_and_decays_of_every_path():
   params = _tree(_random(0))
-  depths = optimizer.layer_depths(params, LAYERS)
-  expected = {path: depth for path, (_, depth, _) in PARAMETERS.items()}
-  assert depths == _tree(expected)
+  depths = jax.tree.map(np.asarray, optimizer.layer_depths(params, LAYERS))
+  expected = {path: np.asarray(p[1]) for path, p in PARAMETERS.items()}
+  jax.tree.map(np.testing.assert_array_equal, depths, _tree(expected))
   expected = {path: decayed for path, (_, _, decayed) in PARAMETERS.items()}
   assert optimizer.decay_mask(params) == _tree(expected)
 

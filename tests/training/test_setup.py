@@ -46,10 +46,10 @@ def test_a_run_starts_from_the_pretrained_layers(weights):
   setup = setup_lib.Setup(config, registry.resolve(config), encoder)
   one, same, other = map(setup.initial_params, (1, 1, 2))
   expected = huggingface.load_params(weights, encoder.config)
-  assert sorted(one['encoder']) == ['embeddings', 'layer_0', 'layer_1']
+  assert sorted(one['encoder']) == ['embeddings', 'layers']
   for key in ('query', 'value'):
     np.testing.assert_array_equal(
-      one['encoder']['layer_1']['attention'][key]['kernel'],
+      one['encoder']['layers']['attention'][key]['kernel'][1],
       expected['encoder']['layer_1']['attention'][key]['kernel'],
     )
   # The heads are drawn by the seed.

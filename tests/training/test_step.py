@@ -164,8 +164,8 @@ def test_eight_devices_do_as_one_with_dropout_on(on_one, data, fsdp):
   programs = make_programs(data, fsdp)
   assert_same_run(on_one, run(programs))
   state = programs.init_state(make_params(programs), 5)
-  kernel = state.params['encoder']['layer_0']['output']['kernel']
-  moment = state.opt_state.inner_state[1].mu['encoder']['layer_0']['output']
+  kernel = state.params['encoder']['layers']['output']['kernel']
+  moment = state.opt_state.inner_state[1].mu['encoder']['layers']['output']
   for x in (kernel, moment['kernel']):
     assert {s.data.size for s in x.addressable_shards} == {x.size // fsdp}
 

@@ -1,0 +1,89 @@
+"""The layers' parameters as one array of each kind.
+
+The model's own tree has a branch a layer, `encoder/layer_7/output/kernel`. The
+train state holds all layers of a kind as one array, `encoder/layers/output/
+kernel` [n, ...]: a BERT-Large's 393 parameters become 25. Each array of a state
+costs a step some microseconds to hand over and several launches on a GPU.
+"""
+
+from collections.abc import Mapping
+import operator
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_STACKED = 'layers'
+_LAYER = re.compile(r'layer_(\d+)')
+
+
+def stack(params: Mapping[str, Any]) -> dict[str, Any]:
+  """The model's tree -> the state's.
+
+  >>> one, two = {'bias': np.zeros(3)}, {'bias': np.ones(3)}
+  >>> tree = {'encoder': {'layer_0': one, 'layer_1': two}}
+  >>> stack(tree)['encoder']['layers']['bias'].shape
+  (2, 3)
+
+  Args:
+    params: {'encoder', ...} of host or device arrays.
+  """
+  encoder = dict(params['encoder'])
+  count = sum(bool(_LAYER.fullmatch(name)) for name in encoder)
+  layers = [encoder.pop(f'layer_{i}') for i in range(count)]
+  encoder[_STACKED] = _stack(layers)
+  return {**params, 'encoder': encoder}
+
+
+def unstack(
+  params: Mapping[str, Any], dtype: jnp.dtype | None = None
+) -> dict[str, Any]:
+  """The state's tree -> the model's; the inverse of `stack`.
+
+  Args:
+    params: {'encoder', ...}, as `stack` returns.
+    dtype: of the layers' matrices and biases, LayerNorm's apart; None: as they
+      are. Cast here, a kind is cast at once, and its gradient is stacked in
+      the narrower type.
+  """
+  encoder = dict(params['encoder'])
+  stacked = encoder.pop(_STACKED)
+  if dtype is not None:
+    stacked = _cast(stacked, dtype)
+  for i, layer in enumerate(_unstack(stacked)):
+    encoder[f'layer_{i}'] = layer
+  return {**params, 'encoder': encoder}
+
+
+def _cast(tree: Mapping[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
+  return {
+    name: branch
+    if name.endswith('norm')
+    else jax.tree.map(lambda x: x.astype(dtype), branch)
+    for name, branch in tree.items()
+  }
+
+
+def _stack(layers: list[Any]) -> Any:
+  def join(*leaves):
+    host = all(isinstance(leaf, np.ndarray) for leaf in leaves)
+    return np.stack(leaves) if host else jnp.stack(leaves)
+
+  return jax.tree.map(join, *layers)
+
+
+@jax.custom_vjp
+def _unstack(stacked: Any) -> list[Any]:
+  count = len(jax.tree.leaves(stacked)[0])
+  return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
+
+
+def _unstack_backward(_: None, gradients: list[Any]) -> tuple[Any]:
+  # In one piece: the gradient of as many slices would be a sum of arrays that
+  # are zero but for one layer. And once: the norm and both moments read it.
+  return (jax.lax.optimization_barrier(_stack(gradients)),)
+
+
+_unstack.defvjp(lambda stacked: (_unstack(stacked), None), _unstack_backward)

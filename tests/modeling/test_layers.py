@@ -1,0 +1,61 @@
+"""Stacked layers: there and back, and the gradient of the way back."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bam_jax.modeling import bert
+from bam_jax.modeling import heads
+from bam_jax.modeling import layers
+
+CONFIG = bert.BertConfig(20, 16, 12, 2, 32)
+
+
+def _params():
+  model = heads.MultiTaskBert(CONFIG, num_tasks=2, num_outputs=3)
+  return jax.device_get(heads.init_params(model, jax.random.key(0)))
+
+
+def test_there_and_back():
+  """Twelve layers: their order is that of numbers, not of names."""
+  params = _params()
+  stacked = layers.stack(params)
+  kernel = stacked['encoder']['layers']['output']['kernel']
+  assert isinstance(kernel, np.ndarray)
+  assert kernel.shape == (12, 32, 16)
+  np.testing.assert_array_equal(
+    kernel[10], params['encoder']['layer_10']['output']['kernel']
+  )
+  jax.tree.map(np.testing.assert_array_equal, layers.unstack(stacked), params)
+  assert 'layers' not in params['encoder']
+
+
+def test_gradient_is_that_of_slices():
+  stacked = layers.stack(_params())
+
+  def total(take):
+    def function(stacked):
+      kernels = take(stacked)
+      return sum(jnp.sum(jnp.sin(k) * (i + 1)) for i, k in enumerate(kernels))
+
+    return jax.grad(function)(stacked)
+
+  def by_unstack(stacked):
+    encoder = layers.unstack(stacked)['encoder']
+    return [encoder[f'layer_{i}']['output']['kernel'] for i in range(12)]
+
+  def by_slice(stacked):
+    kernel = stacked['encoder']['layers']['output']['kernel']
+    return [kernel[i] for i in range(12)]
+
+  jax.tree.map(
+    np.testing.assert_array_equal, total(by_unstack), total(by_slice)
+  )
+
+
+def test_cast_spares_the_norms_and_what_is_no_layer():
+  tree = layers.unstack(layers.stack(_params()), jnp.bfloat16)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    narrow = name.startswith('encoder/layer_') and 'norm/' not in name
+    assert leaf.dtype == (jnp.bfloat16 if narrow else jnp.float32), name
