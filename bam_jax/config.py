@@ -125,7 +125,9 @@ class PackingConfig:
   row_length: int = _field(128, 'tokens a row', 8)
   slots: int = _field(16, 'examples a row at most', 1)
   row_buckets: tuple[int, ...] = _field(
-    (), 'allowed numbers of rows a step, ascending; empty: a fixed ladder'
+    (),
+    'allowed numbers of rows a step, ascending; empty: up to four, chosen'
+    " from the data's lengths",
   )
   eval_rows: int = _field(64, 'rows of an evaluation batch', 1)
 

@@ -6,6 +6,7 @@ on this GPU, and with them the floor of a packed step).
 """
 
 from concurrent import futures
+import dataclasses
 from pathlib import Path
 import tempfile
 import time
@@ -42,7 +43,6 @@ def make_config(
   config.model.vocab = vocab
   config.multi.batch_size = worker.BATCH_SIZE
   config.packing.row_length = worker.ROW_LENGTH
-  config.packing.row_buckets = (32, 36, 40)
   config.packing.enabled = packed
   config.model.dropout_attention = attention_dropout
   return config_lib.from_config_dict(config)
@@ -55,6 +55,7 @@ def training_batches(
   runner = runner_lib.Runner(config, workdir)
   runner.prepare()
   targets = [None] * len(config.tasks)
+  config = dataclasses.replace(config, packing=runner.packing)
   job = jobs.make(
     runner.runs[0], config, runner.tasks, runner.features, targets, 1, workdir
   )

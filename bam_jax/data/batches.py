@@ -60,7 +60,8 @@ class TrainBatches:
         its columns: class probabilities, or the 0-1 prediction. None: the
         gold target stands in.
       mix: which examples make a step.
-      packing: how they are put into rows.
+      packing: how they are put into rows; without `row_buckets`, B is what
+        they fill.
       rows_multiple: B becomes a multiple of it, for the mesh.
       process_index: this host.
       process_count: hosts; each gets B / process_count consecutive rows.
@@ -76,9 +77,7 @@ class TrainBatches:
     self._multiple = math.lcm(rows_multiple, process_count)
     self._process = (process_index, process_count)
     self._heads = np.asarray(task_ids, np.int32)
-    self._buckets = packing.row_buckets or packing_lib.default_buckets(
-      mix.batch_size
-    )
+    self._buckets = packing.row_buckets or (1,)
     tokens = [columns.ragged('input_ids') for columns in features]
     # A plain view of the same memory: slicing a memmap is ten times slower.
     self._tokens = [np.asarray(values) for values, _ in tokens]
@@ -133,6 +132,15 @@ class TrainBatches:
     index, count = self._process
     part = slice(index * num_rows // count, (index + 1) * num_rows // count)
     return {key: value[part] for key, value in batch.items()}
+
+  def rows_filled(self, step: int) -> int:
+    """Rows in use in the batch of a step, before they are rounded up."""
+    task, row = self._mix(step)
+    lengths = self._lengths[self._bases[task] + row]
+    if not self._packing.enabled:
+      return len(lengths)
+    row_length, slots = self._packing.row_length, self._packing.slots
+    return packing_lib.pack(lengths, row_length, slots).num_rows
 
   def _pack(self, lengths: np.ndarray) -> tuple[packing_lib.Packing, int, int]:
     """The places of the examples, B and S."""

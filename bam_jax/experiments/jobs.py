@@ -1,19 +1,25 @@
 """From a run of the plan to a job for the training loop."""
 
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax.data import batches
+from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import loop
+
+# Steps of a run whose rows are counted to choose its buckets.
+_LOOKED_AT = 64
 
 # task -> split -> rows
 Features = Mapping[str, Mapping[str, shards.Columns]]
@@ -63,6 +69,39 @@ def make(
     length=length,
     taught=bool(run.teachers),
     dev=dev_splits(run, tasks, features),
+  )
+
+
+def choose_packing(
+  runs: Sequence[plan_lib.Run],
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  features: Features,
+) -> config_lib.PackingConfig:
+  """The packing of a plan, its row buckets chosen if the user left them open.
+
+  Looks at steps spread over one run of each kind; the seeds fill rows alike.
+
+  Args:
+    runs: the plan.
+    config: the whole configuration.
+    tasks: the tasks of the plan.
+    features: of all of them.
+  """
+  packing = config.packing
+  if packing.row_buckets or not packing.enabled:
+    return packing
+  kinds = {(run.tasks, run.is_single): run for run in reversed(runs)}
+  steps: Counter[int] = Counter()
+  for run in kinds.values():
+    targets = [None] * len(run.tasks)
+    job = make(run, config, tasks, features, targets, 1, Path())
+    looked_at = range(0, job.num_steps, max(job.num_steps // _LOOKED_AT, 1))
+    for step in looked_at:
+      rows = job.batches.rows_filled(step)
+      steps[rows] += job.num_steps / len(looked_at)
+  return dataclasses.replace(
+    packing, row_buckets=packing_lib.choose_buckets(steps)
   )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 import hashlib
 import logging
 from pathlib import Path
@@ -56,6 +57,16 @@ class Runner:
     self.encoder = setup_lib.load_encoder(config)
     self.features: dict[str, dict[str, shards.Columns]] = {}
     self._setup: setup_lib.Setup | None = None
+    self._packing: config_lib.PackingConfig | None = None
+
+  @property
+  def packing(self) -> config_lib.PackingConfig:
+    """How examples are put into rows; chosen when first needed."""
+    if self._packing is None:
+      self._packing = jobs.choose_packing(
+        self.runs, self.config, self.tasks, self.features
+      )
+    return self._packing
 
   @property
   def setup(self) -> setup_lib.Setup:
@@ -97,6 +108,8 @@ class Runner:
       len(self.runs) - len(todo),
       len(todo),
     )
+    if todo:
+      self._compile()
     for run in self.runs:
       params = self._train(run, identities) if run in todo else None
       self._label(run, todo, identities, params)
@@ -259,7 +272,7 @@ class Runner:
     started = time.perf_counter()
     job = jobs.make(
       run,
-      self.config,
+      dataclasses.replace(self.config, packing=self.packing),
       self.tasks,
       self.features,
       [self._targets(run, name, identities) for name in run.tasks],
@@ -287,6 +300,18 @@ class Runner:
       },
     )
     return result.state.params
+
+  def _compile(self) -> None:
+    """The training step in every shape that the plan needs."""
+    packing = self.packing
+    if packing.enabled:
+      start = time.perf_counter()
+      self.setup.programs.compile_ahead(packing)
+      logging.info(
+        'steps of %s rows compiled in %.0f s',
+        ', '.join(map(str, packing.row_buckets)),
+        time.perf_counter() - start,
+      )
 
   def _targets(
     self,

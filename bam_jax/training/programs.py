@@ -6,6 +6,7 @@ B rows, S segment slots, C outputs of the widest head, T tasks.
 """
 
 from collections.abc import Callable
+from concurrent import futures
 import functools
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import packing as packing_lib
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
@@ -63,6 +65,7 @@ class Programs:
     self.tasks = tasks
     self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
     self.compilations = 0
+    self._ahead: dict[int, jax.stages.Compiled] = {}
     self._accumulate = accumulate
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
@@ -153,14 +156,42 @@ class Programs:
     )
 
   def lower(self, rows: int, row_length: int, slots: int) -> jax.stages.Lowered:
-    """The training step of one batch shape, to be compiled ahead of its use.
+    """The training step of one batch shape, traced and not yet compiled.
 
     Args:
       rows: B, over all processes.
       row_length: L.
       slots: S.
     """
+    number = jax.ShapeDtypeStruct([], np.float32, sharding=self._replicated)
+    return self._train.lower(
+      self.abstract_state,
+      self._abstract_batch(rows, row_length, slots),
+      step_lib.StepSchedule(number, number, number),
+    )
 
+  def compile_ahead(self, packing: config_lib.PackingConfig) -> None:
+    """Compiles the training step of each row bucket at once, on threads.
+
+    Without it each is compiled when it is first called, one after the other.
+
+    Args:
+      packing: of the plan.
+    """
+    sizes = {
+      packing_lib.bucket(rows, (1,), self.rows_multiple)
+      for rows in packing.row_buckets
+    }
+    lowered = [
+      self.lower(rows, packing.row_length, packing.slots) for rows in sizes
+    ]
+    with futures.ThreadPoolExecutor() as pool:
+      compiled = pool.map(lambda program: program.compile(), lowered)
+      self._ahead = dict(zip(sizes, compiled, strict=True))
+
+  def _abstract_batch(
+    self, rows: int, row_length: int, slots: int
+  ) -> dict[str, jax.ShapeDtypeStruct]:
     def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
       return jax.ShapeDtypeStruct(
         (rows, *shape), dtype, sharding=self._batch_sharding
@@ -173,9 +204,7 @@ class Programs:
     }
     for key in ('target', 'teacher'):
       batch[key] = array(np.float32, slots, self.tasks.num_outputs)
-    number = jax.ShapeDtypeStruct([], np.float32, sharding=self._replicated)
-    schedule = step_lib.StepSchedule(number, number, number)
-    return self._train.lower(self.abstract_state, batch, schedule)
+    return batch
 
   def put(self, batch: step_lib.Batch) -> step_lib.Batch:
     """This process's share of the rows, on the devices.
@@ -250,7 +279,8 @@ class Programs:
         f' cannot be split into that many parts on {self.mesh.size} devices;'
         f' make the rows a multiple of {self.rows_multiple}'
       )
-    return self._train(state, batch, self.put_schedule(schedule))
+    step = self._ahead.get(rows, self._train)
+    return step(state, batch, self.put_schedule(schedule))
 
   def predict(self, params: Any, batch: step_lib.Batch) -> jax.Array:
     """Logits [B, S, C] of all rows, whole on every device, without dropout.

@@ -1,5 +1,7 @@
 """Examples into rows."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -106,18 +108,30 @@ def test_bucket(num_rows, buckets, multiple, want):
   assert packing.bucket(num_rows, buckets, multiple) == want
 
 
-@pytest.mark.parametrize(
-  ('max_rows', 'want'),
-  [
-    (1, (4,)),
-    (8, (4, 8)),
-    (32, (4, 8, 12, 16, 24, 32)),
-    (41, (4, 8, 12, 16, 24, 32, 36, 40, 48)),
-    (
-      200,
-      (4, 8, 12, 16, 24, 32, 36, 40, 48, 64, 96, 128, 192, 256),
-    ),
-  ],
-)
-def test_default_buckets(max_rows, want):
-  assert packing.default_buckets(max_rows) == want
+@pytest.mark.parametrize('seed', range(5))
+@pytest.mark.parametrize('most', [1, 2, 3])
+def test_chosen_buckets_waste_least(seed, most):
+  """Oracle: all sets of buckets tried; the numbers are multiples of 4."""
+  rng = np.random.default_rng(seed)
+  counts = 4 * np.sort(rng.choice(np.arange(1, 15), 6, replace=False))
+  steps = dict(zip(counts.tolist(), rng.uniform(1, 9, 6).tolist()))
+
+  def computed(buckets):
+    return sum(
+      weight * min(size for size in buckets if size >= count)
+      for count, weight in steps.items()
+    )
+
+  last = int(np.ceil(counts[-1] * 1.05 / 4)) * 4
+  expected = min(
+    computed((*lower, last))
+    for lower in itertools.combinations(counts.tolist(), most - 1)
+  )
+  chosen = packing.choose_buckets(steps, most, least_saving=0.0)
+  assert chosen[-1] == last
+  np.testing.assert_allclose(computed(chosen), expected)
+
+
+def test_a_bucket_that_saves_little_is_not_chosen():
+  assert packing.choose_buckets({40: 100.0, 39: 3.0, 8: 1.0}) == (44,)
+  assert packing.choose_buckets({40: 100.0, 8: 100.0}) == (8, 44)

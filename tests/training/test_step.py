@@ -57,6 +57,7 @@ def make_programs(data, fsdp, dropout=0.1, accumulate=1, reduction='sum'):
   Adam's ε is 1e-3: at 1e-6 the rounding of a gradient near zero decides a
   whole update, and the runs could not be compared at any tolerance.
   """
+  mesh = mesh_lib.make_mesh(config_lib.MeshConfig(data=data, fsdp=fsdp))
   model = heads.MultiTaskBert(
     bert.BertConfig(
       32, 16, 1, 2, 32, max_positions=TOKENS,
@@ -65,13 +66,13 @@ def make_programs(data, fsdp, dropout=0.1, accumulate=1, reduction='sum'):
     ),
     len(TASKS),
     TASKS.num_outputs,
+    mesh=mesh,
   )  # fmt: skip
   config = dataclasses.replace(
     config_lib.Config(),
     train=config_lib.TrainConfig(accumulate=accumulate),
     optimizer=config_lib.OptimizerConfig(eps=1e-3, reduction=reduction),
   )
-  mesh = mesh_lib.make_mesh(config_lib.MeshConfig(data=data, fsdp=fsdp))
   return programs_lib.Programs(model, TASKS, config, mesh)
 
 
@@ -202,6 +203,27 @@ def test_mean_divides_the_gradient_by_the_examples():
   np.testing.assert_allclose(mean['loss'], whole['loss'], rtol=1e-6)
   np.testing.assert_allclose(
     mean['grad_norm'], whole['grad_norm'] / count, rtol=1e-5
+  )
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_compiled_ahead_is_the_same_step(devices):
+  programs = make_programs.__wrapped__(devices, 1)
+  packing = config_lib.PackingConfig(
+    row_length=TOKENS, slots=SLOTS, row_buckets=(5, ROWS)
+  )
+  programs.compile_ahead(packing)
+  assert programs.compilations == 2
+  ahead = run(programs)
+  assert programs.compilations == 3  # the state's; 5 rows are 8 on 8 devices
+  programs.train_step(
+    programs.init_state(make_params(programs), 0),
+    make_batch(0, rows=8 if devices == 8 else 5),
+    SCHEDULE,
+  )
+  assert programs.compilations == 3
+  jax.tree.map(
+    np.testing.assert_array_equal, ahead, run(make_programs(devices, 1))
   )
 
 
