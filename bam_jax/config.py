@@ -161,6 +161,9 @@ class TrainConfig:
     False, 'keep the optimiser state of finished runs'
   )
   tensorboard: bool = _field(True, 'write TensorBoard events beside the JSONL')
+  profile: tuple[int, ...] = _field(
+    (), 'steps of each run to trace, from the first to below the second'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +227,8 @@ class Config:
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'seeds', 'mesh',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
-    'train.keep_optimizer', 'train.tensorboard', 'data.shard_rows',
+    'train.keep_optimizer', 'train.tensorboard', 'train.profile',
+    'data.shard_rows',
 })  # fmt: skip
 
 
@@ -407,6 +411,12 @@ def _check(config: Config) -> None:
   require(
     min(config.seeds) >= 0,
     f'config.seeds: {config.seeds} has one below 0; give numbers from 0',
+  )
+  profile = config.train.profile
+  require(
+    not profile or (len(profile) == 2 and 0 <= profile[0] < profile[1]),
+    f'config.train.profile={profile} must be two steps that ascend, such as'
+    ' (200, 400)',
   )
   packing = config.packing
   require(

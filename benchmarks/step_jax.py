@@ -5,6 +5,7 @@ row), packed-no-attention-dropout, rates (what a matrix product and a copy reach
 on this GPU, and with them the floor of a packed step).
 """
 
+from collections import Counter
 from concurrent import futures
 import dataclasses
 from pathlib import Path
@@ -20,9 +21,9 @@ from bam_jax.experiments import jobs
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.modeling import bert
 from bam_jax.tasks import glue
+from bam_jax.training import profiling
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import step as step_lib
-from benchmarks import device_time
 from benchmarks import worker
 
 
@@ -96,14 +97,16 @@ def time_steps(config: config_lib.Config, workdir: Path, steps: int) -> None:
     with jax.profiler.trace(directory):
       run()
       wait()
-    if jax.default_backend() == 'gpu':
-      events = device_time.kernels(Path(directory))
-      device_ms = device_time.busy_seconds(events) * 1000 / steps
-      print(f'{len(events) / steps:.0f} kernels a step')
-      for name, seconds in device_time.by_name(events)[:60]:
-        print(f'{seconds * 1e3 / steps:8.3f} ms {name[:110]}')
-    else:
-      device_ms = ms
+    events = profiling.read_events(Path(directory))
+  device_ms = ms
+  if events:
+    device_ms = profiling.busy_seconds(events) * 1000 / steps
+    total = Counter()
+    for start, end, name in events:
+      total[name] += (end - start) * 1000 / steps
+    print(f'{len(events) / steps:.0f} kernels a step')
+    for name, milliseconds in total.most_common(60):
+      print(f'{milliseconds:8.3f} ms {name[:110]}')
   tokens = np.mean([np.sum(batch['segment_ids'] > 0) for batch in host])
   worker.report(
     ms=ms,

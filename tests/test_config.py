@@ -89,6 +89,11 @@ def test_defaults_are_the_papers():
       r'config\.packing\.row_buckets=\(0, 8\) must ascend, from 1 on',
     ),
     (
+      'train.profile',
+      (200,),
+      r'config\.train\.profile=\(200,\) must be two steps that ascend',
+    ),
+    (
       'multi.epochs',
       float('inf'),
       r'config\.multi\.epochs: inf is no finite number',

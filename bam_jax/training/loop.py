@@ -18,11 +18,13 @@ from bam_jax.training import annealing
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import optimizer
+from bam_jax.training import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import telemetry as telemetry_lib
 
 CHECKPOINTS_DIR = 'checkpoints'
+PROFILE_DIR = 'profile'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,9 @@ def train(
     telemetry.truncate(start)
     progress.start_at(start * job.length.batch_size)
     log = _Log(job, config, programs.tasks, telemetry, progress)
+    profiler = profiling.StepProfiler(
+      config.train.profile, job.directory / PROFILE_DIR
+    )
     prefetched = batches_lib.prefetch(
       lambda step: (
         programs.put(job.batches(step)),
@@ -117,12 +122,16 @@ def train(
               score = _mean_score(scores, programs.tasks)
               telemetry.write(step, {'dev_score': score})
             checkpoints.save(state, score)
+        profiler.before(step)
         waiting = time.perf_counter()
         batch, schedule = next(prefetched)
         log.waited(time.perf_counter() - waiting)
         state, metrics = programs.train_step(state, batch, schedule)
         log.add(step, metrics)
+        if told := profiler.after(step, state):
+          telemetry.write(step, told)
     finally:
+      profiler.close()
       prefetched.close()
     log.flush()
     outputs, scores = evaluate.evaluate(programs, state.params, job.dev, config)
