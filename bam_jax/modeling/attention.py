@@ -32,6 +32,7 @@ def attend(
   deterministic: bool,
   rng: jax.Array | None,
   mesh: Mesh | None = None,
+  kernel: bool = True,
 ) -> jax.Array:
   """Scaled dot-product attention that never leaves a segment.
 
@@ -45,6 +46,7 @@ def attend(
     deterministic: no dropout.
     rng: key of the dropout mask; not used without dropout.
     mesh: the rows lie spread over all its axes; None: on one device.
+    kernel: use the platform's own, if it has one for this shape.
 
   Returns:
     [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
@@ -55,7 +57,7 @@ def attend(
     words = dropout.mask_words(rng)
   # The mask goes by the row's number in the whole batch, not on its device.
   rows = jnp.arange(len(qkv), dtype=jnp.uint32)
-  function = functools.partial(_attend, rate)
+  function = functools.partial(_attend, (rate, kernel))
   if mesh is not None and mesh.size > 1:
     batch = P(mesh.axis_names)
     function = jax.shard_map(
@@ -70,27 +72,28 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-  rate: float,
+  options: tuple[float, bool],
   qkv: jax.Array,
   segment_ids: jax.Array,
   rows: jax.Array,
   words: jax.Array,
 ) -> jax.Array:
-  """[B, L, 3, H, hd], [B, L], [B] and [2] uint32 -> [B, L, H, hd]."""
-  arrays = (qkv,)
-  return _over_heads(_head_forward, rate, arrays, segment_ids, rows, words)
+  """[B, L, 3, H, hd], [B, L], [B] and [2] uint32 -> [B, L, H, hd].
+
+  The options are the rate of dropout and whether to use a platform's kernel.
+  """
+  return _over_heads(_head_forward, options, (qkv,), segment_ids, rows, words)
 
 
-def _attend_forward(rate, qkv, segment_ids, rows, words):
-  context = _attend(rate, qkv, segment_ids, rows, words)
-  return context, (qkv, segment_ids, rows, words)
+def _attend_forward(options, *arrays):
+  return _attend(options, *arrays), arrays
 
 
-def _attend_backward(rate, saved, gradient):
+def _attend_backward(options, saved, gradient):
   # The probabilities are computed again: cheaper than to keep them.
   qkv, *rest = saved
   arrays = (qkv, gradient)
-  return _over_heads(_head_backward, rate, arrays, *rest), None, None, None
+  return _over_heads(_head_backward, options, arrays, *rest), None, None, None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -161,7 +164,7 @@ def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
 
 def _over_heads(
   function: Callable,
-  rate: float,
+  options: tuple[float, bool],
   arrays: tuple[jax.Array, ...],
   segment_ids: jax.Array,
   rows: jax.Array,
@@ -171,7 +174,7 @@ def _over_heads(
 
   Args:
     function: `_head_forward` or `_head_backward`.
-    rate: of dropout.
+    options: the rate of dropout, and whether to use a platform's kernel.
     arrays: [B, L, 3, H, hd], and for the backward pass [B, L, H, hd].
     segment_ids: [B, L] int32.
     rows: [B] uint32.
@@ -180,9 +183,10 @@ def _over_heads(
   Returns:
     [B, L, H, hd], or for the backward pass [B, L, 3, H, hd].
   """
+  rate, kernel = options
   choices = {'default': _by_vmap}
   length, _, _, head_size = arrays[0].shape[1:]
-  if length <= _LONGEST_ROW:
+  if kernel and length <= _LONGEST_ROW:
     if all(
       size >= _SHORTEST and size.bit_count() == 1
       for size in (length, head_size)

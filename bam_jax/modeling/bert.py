@@ -60,12 +60,14 @@ class BertEncoder(nn.Module):
       and the sum of the embeddings are float32 whatever it is.
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows lie spread over all its axes; None: on one device.
+    attention_kernel: use the platform's own kernel, if it has one.
   """
 
   config: BertConfig
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
+  attention_kernel: bool = True
 
   @nn.compact
   def __call__(
@@ -95,9 +97,13 @@ class BertEncoder(nn.Module):
     )  # [B, L, D]
     layer = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer
     for i in range(self.config.num_layers):
-      x = layer(self.config, self.dtype, self.mesh, name=f'layer_{i}')(
-        x, segment_ids, deterministic
-      )
+      x = layer(
+        self.config,
+        self.dtype,
+        self.mesh,
+        self.attention_kernel,
+        name=f'layer_{i}',
+      )(x, segment_ids, deterministic)
     return x
 
 
@@ -139,6 +145,7 @@ class Layer(nn.Module):
   config: BertConfig
   dtype: jnp.dtype
   mesh: Mesh | None
+  attention_kernel: bool
 
   @nn.compact
   def __call__(
@@ -146,9 +153,9 @@ class Layer(nn.Module):
   ) -> jax.Array:
     config, dtype = self.config, self.dtype
     drop = dropout.Dropout(config.dropout_hidden)
-    y = SelfAttention(config, dtype, self.mesh, name='attention')(
-      x, segment_ids, deterministic
-    )
+    y = SelfAttention(
+      config, dtype, self.mesh, self.attention_kernel, name='attention'
+    )(x, segment_ids, deterministic)
     x = norm.LayerNorm(config.layer_norm_eps, name='attention_norm')(
       x + drop(y, deterministic)
     )
@@ -179,6 +186,7 @@ class SelfAttention(nn.Module):
   config: BertConfig
   dtype: jnp.dtype
   mesh: Mesh | None
+  attention_kernel: bool
 
   @nn.compact
   def __call__(
@@ -200,6 +208,7 @@ class SelfAttention(nn.Module):
       deterministic,
       self.make_rng('dropout') if use_dropout else None,
       self.mesh,
+      self.attention_kernel,
     )
     return _dense(size, dtype, 'output')(context.reshape(x.shape))
 

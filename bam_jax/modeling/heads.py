@@ -26,6 +26,7 @@ class MultiTaskBert(nn.Module):
     dtype: type of the encoder's computation; pooler and heads are float32.
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows lie spread over all its axes; None: on one device.
+    attention_kernel: use the platform's own kernel, if it has one.
   """
 
   config: bert.BertConfig
@@ -34,6 +35,7 @@ class MultiTaskBert(nn.Module):
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
+  attention_kernel: bool = True
 
   @nn.compact
   def __call__(
@@ -52,7 +54,12 @@ class MultiTaskBert(nn.Module):
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
     hidden = bert.BertEncoder(
-      self.config, self.dtype, self.remat, self.mesh, name='encoder'
+      self.config,
+      self.dtype,
+      self.remat,
+      self.mesh,
+      self.attention_kernel,
+      name='encoder',
     )(
       batch['input_ids'],
       batch['token_type_ids'],

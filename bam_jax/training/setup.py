@@ -179,6 +179,7 @@ class Setup:
       dtype=jnp.dtype(dtype),
       remat=config.model.remat,
       mesh=mesh,
+      attention_kernel=config.model.attention_kernel,
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     self._model = model

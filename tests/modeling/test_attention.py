@@ -191,6 +191,15 @@ def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
     lambda qkv, s: attention.attend(qkv, s, 0.0, True, None), qkv, segment_ids
   )
   assert called == platforms
+  called.clear()
+  jax.eval_shape(
+    lambda qkv, s: attention.attend(
+      qkv, s, 0.0, True, None, mesh=None, kernel=False
+    ),
+    qkv,
+    segment_ids,
+  )
+  assert not called
 
 
 def test_rows_over_devices_do_as_one():
