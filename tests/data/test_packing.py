@@ -133,5 +133,6 @@ def test_chosen_buckets_waste_least(seed, most):
 
 
 def test_a_bucket_that_saves_little_is_not_chosen():
-  assert packing.choose_buckets({40: 100.0, 39: 3.0, 8: 1.0}) == (44,)
-  assert packing.choose_buckets({40: 100.0, 8: 100.0}) == (8, 44)
+  # 8 rows instead of 40 once in 104 steps is under 1% of the rows.
+  assert packing.choose_buckets({40: 100.0, 39: 3.0, 8: 1.0}) == (40, 44)
+  assert packing.choose_buckets({40: 100.0, 8: 100.0}) == (8, 40, 44)
