@@ -6,28 +6,16 @@ All nine tasks of GLUE, as `configs/minilm.py` prepares and trains them.
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 import tempfile
 import time
 
-from bam_jax import config as config_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import runner as runner_lib
-from bam_jax.tasks import glue
 from bam_jax.training import setup as setup_lib
-
-
-def make_config(data: str, vocab: str) -> config_lib.Config:
-  """The training mix of `configs/minilm.py`, with no weights."""
-  config = config_lib.default_config()
-  config.name = 'host'
-  config.tasks = tuple(name for name in glue.TASKS if name != 'ax')
-  config.variants = ('multi', 'single')
-  config.data.dir = data
-  config.model.arch = 'minilm-l6'
-  config.model.vocab = vocab
-  return config_lib.from_config_dict(config)
+from benchmarks import step_jax
 
 
 def main() -> None:
@@ -38,7 +26,10 @@ def main() -> None:
   parser.add_argument('--vocab', required=True, help="BERT's vocab.txt")
   parser.add_argument('--batches', default=500, type=int, help='of each run')
   args = parser.parse_args()
-  config = make_config(args.data, args.vocab)
+  config = dataclasses.replace(
+    step_jax.make_config('minilm-l6', args.data, args.vocab),
+    variants=('multi', 'single'),
+  )
   with tempfile.TemporaryDirectory() as directory:
     workdir = Path(directory)
     setup_lib.configure_jax(config, workdir)

@@ -77,7 +77,9 @@ class TrainBatches:
     self._multiple = math.lcm(rows_multiple, process_count)
     self._process = (process_index, process_count)
     self._heads = np.asarray(task_ids, np.int32)
-    self._buckets = packing.row_buckets or (1,)
+    self._slots, self._buckets = 1, (1,)
+    if packing.enabled:
+      self._slots, self._buckets = packing.slots, packing.row_buckets or (1,)
     tokens = [columns.ragged('input_ids') for columns in features]
     # A plain view of the same memory: slicing a memmap is ten times slower.
     self._tokens = [np.asarray(values) for values, _ in tokens]
@@ -115,12 +117,15 @@ class TrainBatches:
     task, row = self._mix(step)
     example = self._bases[task] + row
     lengths = self._lengths[example]
-    packed, num_rows, slots = self._pack(lengths)
+    packed = self._pack(lengths)
+    num_rows = packing_lib.bucket(
+      packed.num_rows, self._buckets, self._multiple
+    )
     begins = self._starts[example]
     gold = self._gold(example)
     batch = packing_lib.assemble(
       packed,
-      (num_rows, self._packing.row_length, slots),
+      (num_rows, self._packing.row_length, self._slots),
       _gather([self._tokens[k] for k in task.tolist()], begins, lengths),
       lengths,
       self._lengths_a[example],
@@ -136,23 +141,13 @@ class TrainBatches:
   def rows_filled(self, step: int) -> int:
     """Rows in use in the batch of a step, before they are rounded up."""
     task, row = self._mix(step)
-    lengths = self._lengths[self._bases[task] + row]
-    if not self._packing.enabled:
-      return len(lengths)
-    row_length, slots = self._packing.row_length, self._packing.slots
-    return packing_lib.pack(lengths, row_length, slots).num_rows
+    return self._pack(self._lengths[self._bases[task] + row]).num_rows
 
-  def _pack(self, lengths: np.ndarray) -> tuple[packing_lib.Packing, int, int]:
-    """The places of the examples, B and S."""
+  def _pack(self, lengths: np.ndarray) -> packing_lib.Packing:
+    """The places of the examples."""
     if not self._packing.enabled:
-      packed = packing_lib.one_a_row(len(lengths))
-      return packed, packing_lib.bucket(len(lengths), (1,), self._multiple), 1
-    slots = self._packing.slots
-    packed = packing_lib.pack(lengths, self._packing.row_length, slots)
-    num_rows = packing_lib.bucket(
-      packed.num_rows, self._buckets, self._multiple
-    )
-    return packed, num_rows, slots
+      return packing_lib.one_a_row(len(lengths))
+    return packing_lib.pack(lengths, self._packing.row_length, self._slots)
 
   def _gold(self, example: np.ndarray) -> np.ndarray:
     """[n, C] float32: one-hot, or the score in channel 0."""

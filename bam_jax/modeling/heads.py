@@ -130,8 +130,8 @@ def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
 def init_params(model: MultiTaskBert, key: jax.Array) -> Mapping[str, object]:
   """Random parameters: {'encoder', 'pooler', 'heads'}, float32.
 
-  Not for `jax.jit`: a hundred draws in one program take minutes to compile for
-  a GPU, where drawn one by one each shape is compiled once.
+  Not for `jax.jit` where all are used: a hundred draws in one program take
+  minutes to compile for a GPU; drawn one by one, each shape is compiled once.
 
   Args:
     model: whose shapes alone decide; those of a batch do not matter.

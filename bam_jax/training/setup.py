@@ -182,7 +182,6 @@ class Setup:
       attention_kernel=config.model.attention_kernel,
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
-    self._model = model
     self._pretrained = (
       huggingface.load_params(encoder.weights, encoder.config)
       if encoder.weights
@@ -193,12 +192,19 @@ class Setup:
         '%s has no pooler: it starts from random weights', config.model.init
       )
 
+    def draw(seed: np.uint32) -> dict[str, object]:
+      params = heads.init_params(model, jax.random.key(seed))
+      return {k: v for k, v in params.items() if k not in self._pretrained}
+
+    # The little that pretrained weights leave open is a small program, and
+    # nothing else is drawn.
+    self._draw = jax.jit(draw) if self._pretrained else draw
+
   def initial_params(self, seed: int) -> dict[str, object]:
     """Pretrained encoder and pooler, heads drawn by the seed.
 
     Returns:
       Host arrays, the layers stacked as in a train state.
     """
-    drawn = heads.init_params(self._model, jax.random.key(np.uint32(seed)))
-    missing = {k: v for k, v in drawn.items() if k not in self._pretrained}
-    return layers.stack(jax.device_get(missing) | self._pretrained)
+    drawn = jax.device_get(self._draw(np.uint32(seed)))
+    return layers.stack(drawn | self._pretrained)
