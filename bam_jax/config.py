@@ -66,8 +66,8 @@ class ModelConfig:
     'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
   )
   remat: bool = _field(False, 'recompute each layer in the backward pass')
-  attention_kernel: bool = _field(
-    True, "attention in one kernel of the platform's, if it has one"
+  kernels: bool = _field(
+    True, "use the platform's own kernels, where it has any"
   )
   dropout_embedding: float = _field(0.1, 'rate on the embeddings', 0, 0.99)
   dropout_attention: float = _field(0.1, 'rate on attention probs', 0, 0.99)
@@ -230,7 +230,7 @@ class Config:
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'seeds', 'mesh',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
-    'model.attention_kernel',
+    'model.kernels',
     'train.keep_optimizer', 'train.tensorboard', 'train.profile',
     'data.shard_rows',
 })  # fmt: skip

@@ -13,12 +13,11 @@ import functools
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.experimental.pallas import triton as pltriton
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from bam_jax.modeling import dropout
+from bam_jax.modeling import kernels
 
 # The [L, L] arrays of a head must fit into the registers of a GPU's block.
 _LONGEST_ROW = 128
@@ -27,10 +26,10 @@ _SHORTEST = 16  # of any side of a product that Triton takes
 
 def attend(
   qkv: jax.Array,
+  bias: jax.Array,
   segment_ids: jax.Array,
-  dropout_rate: float,
-  deterministic: bool,
-  rng: jax.Array | None,
+  rate: float,
+  words: jax.Array,
   mesh: Mesh | None = None,
   kernel: bool = True,
 ) -> jax.Array:
@@ -40,49 +39,43 @@ def attend(
   and its context is zero, so that a row of padding alone stays finite.
 
   Args:
-    qkv: [B, L, 3, H, hd] queries, keys and values; hd is the size of a head.
+    qkv: [B, L, 3, H, hd] queries, keys and values without their bias; hd is
+      the size of a head.
+    bias: [3, H, hd], added to them.
     segment_ids: [B, L] int; 0 marks padding.
-    dropout_rate: share of the probabilities set to zero, 0 to below 1.
-    deterministic: no dropout.
-    rng: key of the dropout mask; not used without dropout.
+    rate: share of the probabilities that dropout sets to zero, 0 to below 1.
+    words: [2] uint32 of the dropout mask; not read at rate 0.
     mesh: the rows lie spread over all its axes; None: on one device.
     kernel: use the platform's own, if it has one for this shape.
 
   Returns:
     [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
   """
-  rate = 0.0 if deterministic else dropout_rate
-  words = jnp.zeros(2, jnp.uint32)
-  if rate > 0:
-    words = dropout.mask_words(rng)
-  # The mask goes by the row's number in the whole batch, not on its device.
-  rows = jnp.arange(len(qkv), dtype=jnp.uint32)
-  function = functools.partial(_attend, (rate, kernel))
-  if mesh is not None and mesh.size > 1:
-    batch = P(mesh.axis_names)
-    function = jax.shard_map(
-      function,
-      mesh=mesh,
-      in_specs=(batch, batch, batch, P()),
-      out_specs=batch,
-      check_vma=False,
-    )
-  return function(qkv, segment_ids.astype(jnp.int32), rows, words)
+  return kernels.over_devices(
+    functools.partial(_attend, (rate, kernel)),
+    mesh,
+    (qkv, segment_ids.astype(jnp.int32)),
+    (bias, words),
+  )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
   options: tuple[float, bool],
+  first: jax.Array,
   qkv: jax.Array,
   segment_ids: jax.Array,
-  rows: jax.Array,
+  bias: jax.Array,
   words: jax.Array,
 ) -> jax.Array:
-  """[B, L, 3, H, hd], [B, L], [B] and [2] uint32 -> [B, L, H, hd].
+  """[1], [B, L, 3, H, hd], [B, L], [3, H, hd] and [2] -> [B, L, H, hd].
 
   The options are the rate of dropout and whether to use a platform's kernel.
   """
-  return _over_heads(_head_forward, options, (qkv,), segment_ids, rows, words)
+  (contexts,) = _over_heads(
+    _head_forward, options, (qkv,), segment_ids, first, bias, words
+  )
+  return contexts
 
 
 def _attend_forward(options, *arrays):
@@ -91,9 +84,13 @@ def _attend_forward(options, *arrays):
 
 def _attend_backward(options, saved, gradient):
   # The probabilities are computed again: cheaper than to keep them.
-  qkv, *rest = saved
-  arrays = (qkv, gradient)
-  return _over_heads(_head_backward, options, arrays, *rest), None, None, None
+  first, qkv, segment_ids, bias, words = saved
+  of_qkv, sums = _over_heads(
+    _head_backward, options, (qkv, gradient), segment_ids, first, bias, words
+  )
+  # Summed before anything is done with it: else XLA sums where it is used.
+  of_bias = jax.lax.optimization_barrier(jnp.sum(sums, axis=0))
+  return None, of_qkv, None, of_bias.astype(bias.dtype), None
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
@@ -118,7 +115,8 @@ def _head_forward(
   """
   q, k, v = inputs
   probs = _probabilities(q, k, mask)
-  return (_product(_dropped(probs, kept, rate).astype(v.dtype), v, (1, 0)),)
+  dropped = dropout.scale_kept(probs, kept, rate).astype(v.dtype)
+  return (_product(dropped, v, (1, 0)),)
 
 
 def _head_backward(
@@ -130,8 +128,9 @@ def _head_backward(
   """The gradients of queries, keys and values, given that of the contexts."""
   q, k, v, gradient = inputs
   probs = _probabilities(q, k, mask)
-  of_probs = _dropped(_product(gradient, v, (1, 1)), kept, rate)
-  of_v = _product(_dropped(probs, kept, rate).astype(v.dtype), gradient, (0, 0))
+  of_probs = dropout.scale_kept(_product(gradient, v, (1, 1)), kept, rate)
+  dropped = dropout.scale_kept(probs, kept, rate).astype(v.dtype)
+  of_v = _product(dropped, gradient, (0, 0))
   of_logits = probs * (
     of_probs - jnp.sum(probs * of_probs, axis=1, keepdims=True)
   )
@@ -146,10 +145,6 @@ def _probabilities(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
   weights = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
   weights = weights / jnp.sum(weights, axis=1, keepdims=True)
   return jnp.where(mask, weights, 0.0)
-
-
-def _dropped(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
-  return x if kept is None else jnp.where(kept, x / (1 - rate), 0.0)
 
 
 def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
@@ -167,9 +162,10 @@ def _over_heads(
   options: tuple[float, bool],
   arrays: tuple[jax.Array, ...],
   segment_ids: jax.Array,
-  rows: jax.Array,
+  first: jax.Array,
+  bias: jax.Array,
   words: jax.Array,
-) -> jax.Array:
+) -> tuple[jax.Array, ...]:
   """Computes a function of each head of each row, as the platform does best.
 
   Args:
@@ -177,32 +173,30 @@ def _over_heads(
     options: the rate of dropout, and whether to use a platform's kernel.
     arrays: [B, L, 3, H, hd], and for the backward pass [B, L, H, hd].
     segment_ids: [B, L] int32.
-    rows: [B] uint32.
+    first: [1] uint32, the number of the first row in the whole batch.
+    bias: [3, H, hd].
     words: [2] uint32.
 
   Returns:
-    [B, L, H, hd], or for the backward pass [B, L, 3, H, hd].
+    [B, L, H, hd]; or for the backward pass [B, L, 3, H, hd], and its sums over
+    the tokens of a row, [B, 3, H, hd] float32.
   """
   rate, kernel = options
-  choices = {'default': _by_vmap}
   length, _, _, head_size = arrays[0].shape[1:]
+  triton = mosaic = None
   if kernel and length <= _LONGEST_ROW:
     if all(
       size >= _SHORTEST and size.bit_count() == 1
       for size in (length, head_size)
     ):
-      choices['cuda'] = _by_triton
+      triton = functools.partial(_by_triton, function, rate)
     if length % 8 == 0:
-      choices['tpu'] = _by_mosaic
-  return jax.lax.platform_dependent(
-    arrays,
-    segment_ids,
-    rows,
-    words,
-    **{
-      platform: functools.partial(way, function, rate)
-      for platform, way in choices.items()
-    },
+      mosaic = functools.partial(_by_mosaic, function, rate)
+  return kernels.by_platform(
+    functools.partial(_by_vmap, function, rate),
+    (arrays, segment_ids, first, bias, words),
+    cuda=triton,
+    tpu=mosaic,
   )
 
 
@@ -228,9 +222,15 @@ def _kept(
   return dropout.keep(words, rate, index)
 
 
-def _by_vmap(function, rate, arrays, segment_ids, rows, words):
+def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+  return (x.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+
+
+def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
   """Without a kernel of its own."""
-  _, length, _, num_heads, _ = arrays[0].shape
+  qkv, *others = arrays
+  _, length, _, num_heads, _ = qkv.shape
+  qkv = _with_bias(qkv, bias[None, None])
 
   def head(number, inputs, segments, row):
     mask = _mask(segments[:, None], segments[None])
@@ -241,24 +241,32 @@ def _by_vmap(function, rate, arrays, segment_ids, rows, words):
     numbers = jnp.arange(num_heads)
     return jax.vmap(head, (0, 1, None, None), 1)(numbers, inputs, segments, row)
 
-  qkv, *others = arrays
   inputs = (qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], *others)
+  rows = first + jnp.arange(len(qkv), dtype=jnp.uint32)
   outputs = jax.vmap(of_row)(inputs, segment_ids, rows)
-  outputs = [output.astype(qkv.dtype) for output in outputs]
-  return outputs[0] if len(outputs) == 1 else jnp.stack(outputs, axis=2)
+  if function is _head_forward:
+    return (outputs[0].astype(qkv.dtype),)
+  whole = jnp.stack(outputs, axis=2)
+  return whole.astype(qkv.dtype), jnp.sum(whole, axis=1)
 
 
 def _by_triton(
-  function, rate, arrays, segment_ids, rows, words, interpret=False
+  function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
   """One block of threads for each head of each row."""
   size, length, _, num_heads, head_size = arrays[0].shape
   backward = function is _head_backward
 
   def kernel(*refs):
-    *array_refs, segments_ref, rows_ref, words_ref, out_ref = refs
+    array_refs, refs = refs[: len(arrays)], refs[len(arrays) :]
+    segments_ref, first_ref, bias_ref, words_ref, *out_refs = refs
     row, head = pl.program_id(0), pl.program_id(1)
-    inputs = tuple(array_refs[0][row, :, part, head, :] for part in range(3))
+    inputs = tuple(
+      _with_bias(
+        array_refs[0][row, :, part, head, :], bias_ref[part, head, :][None]
+      )
+      for part in range(3)
+    )
     if backward:
       inputs += (array_refs[1][row, :, head, :],)
     segments = segments_ref[row, :]
@@ -266,34 +274,49 @@ def _by_triton(
     kept = _kept(
       rate,
       (words_ref[0], words_ref[1]),
-      rows_ref[row],
+      first_ref[0] + row.astype(jnp.uint32),
       head,
       num_heads,
       length,
     )
     outputs = function(inputs, mask, kept, rate)
     for part, output in enumerate(outputs):
-      where = (
-        (row, slice(None), part, head) if backward else (row, slice(None), head)
-      )
-      out_ref[where] = output.astype(out_ref.dtype)
+      value = output.astype(out_refs[0].dtype)
+      if backward:
+        out_refs[0][row, :, part, head, :] = value
+        out_refs[1][row, part, head, :] = jnp.sum(output, axis=0)
+      else:
+        out_refs[0][row, :, head, :] = value
 
-  shape = (size, length, *((3,) if backward else ()), num_heads, head_size)
+  out_shape = [_result(arrays[0], backward)]
+  if backward:
+    sums = (size, 3, num_heads, head_size)
+    out_shape.append(jax.ShapeDtypeStruct(sums, jnp.float32))
   whole = pl.BlockSpec(memory_space=pl.ANY)
-  return pl.pallas_call(
-    kernel,
-    grid=(size, num_heads),
-    in_specs=[whole] * (len(arrays) + 3),
-    out_specs=whole,
-    out_shape=jax.ShapeDtypeStruct(shape, arrays[0].dtype),
-    compiler_params=pltriton.CompilerParams(num_warps=8, num_stages=1),
-    interpret=interpret,
-    name=function.__name__.lstrip('_'),
-  )(*arrays, segment_ids, rows, words)
+  return tuple(
+    pl.pallas_call(
+      kernel,
+      grid=(size, num_heads),
+      in_specs=[whole] * (len(arrays) + 4),
+      out_specs=[whole] * len(out_shape),
+      out_shape=out_shape,
+      compiler_params=kernels.TRITON,
+      interpret=interpret,
+      name=function.__name__.lstrip('_'),
+    )(*arrays, segment_ids, first, bias, words)
+  )
+
+
+def _result(qkv: jax.Array, backward: bool) -> jax.ShapeDtypeStruct:
+  size, length, _, num_heads, head_size = qkv.shape
+  parts = (3,) if backward else ()
+  return jax.ShapeDtypeStruct(
+    (size, length, *parts, num_heads, head_size), qkv.dtype
+  )
 
 
 def _by_mosaic(
-  function, rate, arrays, segment_ids, rows, words, interpret=False
+  function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
   """One step of the grid for each row; its heads are slices of the lanes."""
   size, length, _, num_heads, head_size = arrays[0].shape
@@ -301,40 +324,50 @@ def _by_mosaic(
   width = num_heads * head_size
 
   def kernel(*refs):
-    *array_refs, queries_ref, keys_ref, rows_ref, words_ref, out_ref = refs
+    array_refs, refs = refs[: len(arrays)], refs[len(arrays) :]
+    queries_ref, keys_ref, bias_ref, first_ref, words_ref, *out_refs = refs
     mask = _mask(queries_ref[0], keys_ref[0])
     words = words_ref[0], words_ref[1]
-    row = rows_ref[pl.program_id(0)]
+    row = first_ref[0] + pl.program_id(0).astype(jnp.uint32)
     for head in range(num_heads):
-      starts = [part * width + head * head_size for part in range(3)]
+      places = [
+        pl.ds(part * width + head * head_size, head_size) for part in range(3)
+      ]
       inputs = tuple(
-        array_refs[0][0, :, start : start + head_size] for start in starts
+        _with_bias(array_refs[0][0, :, place], bias_ref[:, place])
+        for place in places
       )
       if backward:
-        inputs += (array_refs[1][0, :, starts[0] : starts[0] + head_size],)
+        inputs += (array_refs[1][0, :, places[0]],)
       kept = _kept(rate, words, row, head, num_heads, length)
       outputs = function(inputs, mask, kept, rate)
-      for start, output in zip(starts, outputs):
-        value = output.astype(out_ref.dtype)
-        out_ref[0, :, start : start + head_size] = value
+      for place, output in zip(places, outputs):
+        out_refs[0][0, :, place] = output.astype(out_refs[0].dtype)
+        if backward:
+          out_refs[1][0, :, place] = jnp.sum(output, axis=0, keepdims=True)
 
   def block(array):
     return pl.BlockSpec((1, *array.shape[1:]), lambda row: (row, 0, 0))
 
-  arrays = [array.reshape(size, length, -1) for array in arrays]
-  arrays += [segment_ids[:, :, None], segment_ids[:, None]]
-  out = jax.ShapeDtypeStruct(
-    (size, length, width * (3 if backward else 1)), arrays[0].dtype
-  )
-  result = pl.pallas_call(
+  result = _result(arrays[0], backward)
+  flat = [array.reshape(size, length, -1) for array in arrays]
+  flat += [segment_ids[:, :, None], segment_ids[:, None]]
+  lanes = width * (3 if backward else 1)
+  out_shape = [jax.ShapeDtypeStruct((size, length, lanes), result.dtype)]
+  if backward:
+    out_shape.append(jax.ShapeDtypeStruct((size, 1, lanes), jnp.float32))
+  results = pl.pallas_call(
     kernel,
     grid=size,
-    in_specs=[block(array) for array in arrays]
+    in_specs=[block(array) for array in flat]
+    + [pl.BlockSpec((1, 3 * width), lambda row: (0, 0))]
     + [pl.BlockSpec(memory_space=pltpu.SMEM)] * 2,
-    out_specs=block(out),
-    out_shape=out,
+    out_specs=[block(array) for array in out_shape],
+    out_shape=out_shape,
     interpret=interpret,
     name=function.__name__.lstrip('_'),
-  )(*arrays, rows, words)
-  shape = (3, num_heads, head_size) if backward else (num_heads, head_size)
-  return result.reshape(size, length, *shape)
+  )(*flat, bias.reshape(1, -1), first, words)
+  if not backward:
+    return (results[0].reshape(result.shape),)
+  sums = results[1].reshape(size, 3, num_heads, head_size)
+  return results[0].reshape(result.shape), sums

@@ -10,10 +10,14 @@ from jax.sharding import Mesh
 
 from bam_jax.modeling import attention
 from bam_jax.modeling import dropout
-from bam_jax.modeling import norm
+from bam_jax.modeling import gelu
+from bam_jax.modeling import residual
 
 # Every matrix of BERT: a normal distribution cut off at two deviations.
 initializer = nn.initializers.truncated_normal(0.02)
+
+# Where a layer drops out: probabilities, and the output of either half.
+_SITES = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,16 @@ class BertConfig:
   dropout_attention: float = 0.1
   dropout_hidden: float = 0.1
   dropout_head: float = 0.1
+
+  def without_dropout(self) -> 'BertConfig':
+    """The same shape, every rate zero."""
+    return dataclasses.replace(
+      self,
+      dropout_embedding=0.0,
+      dropout_attention=0.0,
+      dropout_hidden=0.0,
+      dropout_head=0.0,
+    )
 
 
 def _size(hidden: int, layers: int, heads: int, intermediate: int) -> dict:
@@ -60,14 +74,14 @@ class BertEncoder(nn.Module):
       and the sum of the embeddings are float32 whatever it is.
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows lie spread over all its axes; None: on one device.
-    attention_kernel: use the platform's own kernel, if it has one.
+    kernels: use the platform's own kernels, where it has any.
   """
 
   config: BertConfig
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
-  attention_kernel: bool = True
+  kernels: bool = True
 
   @nn.compact
   def __call__(
@@ -92,18 +106,21 @@ class BertEncoder(nn.Module):
     """
     chex.assert_rank(input_ids, 2)
     chex.assert_equal_shape([input_ids, token_type_ids, positions, segment_ids])
-    x = Embeddings(self.config, self.dtype, name='embeddings')(
-      input_ids, token_type_ids, positions, deterministic
+    config = self.config
+    if deterministic:
+      config = config.without_dropout()
+    words = dropout.draw_words(
+      self, 1 + _SITES * config.num_layers, deterministic
+    )
+    x = Embeddings(config, self.dtype, name='embeddings')(
+      input_ids, token_type_ids, positions, words[0]
     )  # [B, L, D]
-    layer = nn.remat(Layer, static_argnums=(3,)) if self.remat else Layer
-    for i in range(self.config.num_layers):
-      x = layer(
-        self.config,
-        self.dtype,
-        self.mesh,
-        self.attention_kernel,
-        name=f'layer_{i}',
-      )(x, segment_ids, deterministic)
+    layer = nn.remat(Layer) if self.remat else Layer
+    for i in range(config.num_layers):
+      first = 1 + _SITES * i
+      x = layer(config, self.dtype, self.mesh, self.kernels, name=f'layer_{i}')(
+        x, segment_ids, words[first : first + _SITES]
+      )
     return x
 
 
@@ -119,24 +136,33 @@ class Embeddings(nn.Module):
     input_ids: jax.Array,
     token_type_ids: jax.Array,
     positions: jax.Array,
-    deterministic: bool,
+    words: jax.Array,
   ) -> jax.Array:
     config = self.config
 
     # Float32: the gradient of a lookup adds up one term a token, and the many
     # terms of a frequent row would be lost in a narrower type.
-    def embed(name: str, rows: int, index: jax.Array) -> jax.Array:
+    def table(name: str, rows: int) -> nn.Embed:
       return nn.Embed(
         rows, config.hidden_size, embedding_init=initializer, name=name
-      )(index)
+      )
 
+    # A product and no lookup: every token's gradient goes to one of two rows,
+    # and a scatter would have to wait for each.
+    chosen = jax.nn.one_hot(token_type_ids, config.type_vocab_size)
     x = (
-      embed('word', config.vocab_size, input_ids)
-      + embed('position', config.max_positions, positions)
-      + embed('token_type', config.type_vocab_size, token_type_ids)
+      table('word', config.vocab_size)(input_ids)
+      + table('position', config.max_positions)(positions)
+      + jnp.matmul(
+        chosen,
+        table('token_type', config.type_vocab_size).embedding,
+        precision=jax.lax.Precision.HIGHEST,
+      )
     )  # [B, L, D]
-    x = norm.LayerNorm(config.layer_norm_eps, name='norm')(x).astype(self.dtype)
-    return dropout.Dropout(config.dropout_embedding)(x, deterministic)
+    x = nn.LayerNorm(
+      config.layer_norm_eps, use_fast_variance=False, name='norm'
+    )(x).astype(self.dtype)
+    return dropout.dropout(x, config.dropout_embedding, words)
 
 
 class Layer(nn.Module):
@@ -145,88 +171,87 @@ class Layer(nn.Module):
   config: BertConfig
   dtype: jnp.dtype
   mesh: Mesh | None
-  attention_kernel: bool
+  kernels: bool
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, segment_ids: jax.Array, deterministic: bool
+    self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> jax.Array:
-    config, dtype = self.config, self.dtype
-    drop = dropout.Dropout(config.dropout_hidden)
-    y = SelfAttention(
-      config, dtype, self.mesh, self.attention_kernel, name='attention'
-    )(x, segment_ids, deterministic)
-    x = norm.LayerNorm(config.layer_norm_eps, name='attention_norm')(
-      x + drop(y, deterministic)
-    )
-    kernel, bias = Linear(
-      config.hidden_size, config.intermediate_size, name='intermediate'
-    )()
+    """[B, L, D], [B, L] and [_SITES, 2] -> [B, L, D]."""
+    config, dtype, size = self.config, self.dtype, self.config.hidden_size
+
+    def add_norm(name: str) -> residual.AddNorm:
+      return residual.AddNorm(
+        config.layer_norm_eps, self.mesh, self.kernels, name=name
+      )
+
+    y, bias = SelfAttention(
+      config, dtype, self.mesh, self.kernels, name='attention'
+    )(x, segment_ids, words[0])
+    rate = config.dropout_hidden
+    x = add_norm('attention_norm')(x, y, bias, rate, words[1])
+    y, bias = Linear(config.intermediate_size, dtype, name='intermediate')(x)
     # [B, L, intermediate_size]
-    y = _biased_gelu(x @ kernel.astype(dtype), bias.astype(dtype))
-    y = _dense(config.hidden_size, dtype, 'output')(y)
-    return norm.LayerNorm(config.layer_norm_eps, name='output_norm')(
-      x + drop(y, deterministic)
-    )
-
-
-@jax.checkpoint
-def _biased_gelu(x: jax.Array, bias: jax.Array) -> jax.Array:
-  """GELU(x + bias), of which nothing but x is kept for the backward pass.
-
-  It is the widest array of a layer: to compute it twice is cheaper than to
-  write two more like it and read them back.
-  """
-  return nn.gelu(x + bias[None, None], approximate=False)
+    y = gelu.biased_gelu(y, bias, self.mesh, self.kernels)
+    y, bias = Linear(size, dtype, name='output')(y)
+    return add_norm('output_norm')(x, y, bias, rate, words[2])
 
 
 class SelfAttention(nn.Module):
-  """Multi-head attention with its output projection."""
+  """Multi-head attention with its output projection, but for the bias."""
 
   config: BertConfig
   dtype: jnp.dtype
   mesh: Mesh | None
-  attention_kernel: bool
+  kernels: bool
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, segment_ids: jax.Array, deterministic: bool
-  ) -> jax.Array:
+    self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """[B, L, D], [B, L] and [2] -> [B, L, D], and the bias [D] to be added."""
     config, dtype, size = self.config, self.dtype, self.config.hidden_size
     # Three parameters to the outside, one product here.
     kernels, biases = zip(
-      *(Linear(size, size, name=name)() for name in ('query', 'key', 'value'))
+      *(
+        Linear(size, dtype, name=name).parameters(size)
+        for name in ('query', 'key', 'value')
+      )
     )
-    kernel = jnp.concatenate(kernels, axis=1).astype(dtype)
-    qkv = x @ kernel + jnp.concatenate(biases).astype(dtype)[None, None]
-    use_dropout = not deterministic and config.dropout_attention > 0
+    qkv = x @ jnp.concatenate(kernels, axis=1)
+    heads = (3, config.num_heads, size // config.num_heads)
     context = attention.attend(
-      # [B, L, 3, H, hd]
-      qkv.reshape(*x.shape[:2], 3, config.num_heads, -1),
+      qkv.reshape(*x.shape[:2], *heads),
+      jnp.concatenate(biases).reshape(heads),
       segment_ids,
       config.dropout_attention,
-      deterministic,
-      self.make_rng('dropout') if use_dropout else None,
+      words,
       self.mesh,
-      self.attention_kernel,
+      self.kernels,
     )
-    return _dense(size, dtype, 'output')(context.reshape(x.shape))
+    return Linear(size, dtype, name='output')(context.reshape(x.shape))
 
 
 class Linear(nn.Module):
-  """The parameters of an `nn.Dense`, for a caller who multiplies himself."""
+  """An `nn.Dense` whose bias is left to what comes after it.
 
-  inputs: int
+  Attributes:
+    outputs: size of what it returns.
+    dtype: of the product.
+  """
+
   outputs: int
+  dtype: jnp.dtype
 
   @nn.compact
-  def __call__(self) -> tuple[jax.Array, jax.Array]:
-    """[inputs, outputs] kernel and [outputs] bias, float32."""
-    shape = (self.inputs, self.outputs)
+  def parameters(self, inputs: int) -> tuple[jax.Array, jax.Array]:
+    """[inputs, outputs] kernel and [outputs] bias, of `dtype`."""
+    shape = (inputs, self.outputs)
     kernel = self.param('kernel', initializer, shape)
     bias = self.param('bias', nn.initializers.zeros, shape[1:])
-    return kernel, bias
+    return kernel.astype(self.dtype), bias.astype(self.dtype)
 
-
-def _dense(features: int, dtype: jnp.dtype, name: str) -> nn.Dense:
-  return nn.Dense(features, dtype=dtype, kernel_init=initializer, name=name)
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[..., inputs] -> [..., outputs], and the bias [outputs] to be added."""
+    kernel, bias = self.parameters(x.shape[-1])
+    return x @ kernel, bias

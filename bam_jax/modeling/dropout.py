@@ -1,6 +1,6 @@
 """Dropout whose mask is a cheap hash of the key and of the flat position.
 
-The mask depends on (key, position) alone: the first rows of a larger batch,
+The mask depends on (words, position) alone: the first rows of a larger batch,
 a vmapped call and any number of devices all see the same one. A counter-based
 hash fuses into the arithmetic around it, where threefry would be a kernel of
 its own that reads and writes every number through memory.
@@ -13,9 +13,17 @@ import jax.numpy as jnp
 _GOLDEN = 0x9E3779B1
 
 
-def mask_words(key: jax.Array) -> jax.Array:
-  """What masks are drawn by: [2] uint32 of the PRNG key of a site and step."""
-  return jax.random.bits(key, (2,))
+def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
+  """What the masks of a step are drawn by: [sites, 2] uint32.
+
+  Args:
+    module: whose rng collection 'dropout' is used.
+    sites: where the module drops out.
+    deterministic: there is no dropout, and no collection is needed.
+  """
+  if deterministic:
+    return jnp.zeros((sites, 2), jnp.uint32)
+  return jax.random.bits(module.make_rng('dropout'), (sites, 2))
 
 
 def flat_index(shape: tuple[int, ...]) -> jax.Array:
@@ -38,45 +46,45 @@ def keep(
 ) -> jax.Array:
   """Which elements survive.
 
-  Two rounds of the finaliser of MurmurHash3 (Appleby, public domain), each
-  with one word of the key added, over the flat index.
+  The finaliser of MurmurHash3 (Appleby, public domain) over the flat index plus
+  the one word, then a product with the other, made odd: two sites that meet in
+  their first word still drop other elements.
 
   Args:
-    words: the two of `mask_words`.
+    words: those of the site.
     rate: share of elements dropped, 0 to below 1.
     index: uint32, as `flat_index` returns; it may wrap around.
 
   Returns:
     Bool of the shape of `index`, each True with probability 1 - rate.
   """
-  hashed = _mix(_mix(index * jnp.uint32(_GOLDEN) + words[0]) + words[1])
-  return hashed >= jnp.uint32(round(rate * 2**32))
-
-
-def _mix(x: jax.Array) -> jax.Array:
-  """A bijection of uint32 in which every bit depends on every other."""
+  x = index * jnp.uint32(_GOLDEN) + words[0]
   x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-  return x ^ (x >> 16)
+  x = (x ^ (x >> 16)) * (words[1] | jnp.uint32(1))
+  return x >= jnp.uint32(round(rate * 2**32))
 
 
-def keep_mask(key: jax.Array, rate: float, shape: tuple[int, ...]) -> jax.Array:
-  """Bool of `shape`: which elements of an array survive."""
-  return keep(tuple(mask_words(key)), rate, flat_index(shape))
+def keep_mask(
+  words: jax.Array, rate: float, shape: tuple[int, ...]
+) -> jax.Array:
+  """Bool of `shape`: which elements of an array survive; words [2]."""
+  return keep((words[0], words[1]), rate, flat_index(shape))
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array) -> jax.Array:
-  """Zeroes a share of the elements and scales the others up by 1/(1-rate)."""
-  return jnp.where(keep_mask(key, rate, x.shape), x / (1 - rate), 0)
+def scale_kept(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
+  """Zeroes what is not kept and scales the rest up by 1/(1-rate).
+
+  Args:
+    x: of any shape.
+    kept: bool of the same shape; None: all.
+    rate: share of elements dropped, 0 to below 1.
+  """
+  return x if kept is None else jnp.where(kept, x / (1 - rate), 0)
 
 
-class Dropout(nn.Module):
-  """`dropout` with a key of its own from the rng collection 'dropout'."""
-
-  rate: float
-
-  @nn.compact
-  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    if deterministic or self.rate == 0:
-      return x
-    return dropout(x, self.rate, self.make_rng('dropout'))
+def dropout(x: jax.Array, rate: float, words: jax.Array) -> jax.Array:
+  """Zeroes a share of the elements; words [2] are not read at rate 0."""
+  if rate == 0:
+    return x
+  return scale_kept(x, keep_mask(words, rate, x.shape), rate)

@@ -26,7 +26,7 @@ class MultiTaskBert(nn.Module):
     dtype: type of the encoder's computation; pooler and heads are float32.
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows lie spread over all its axes; None: on one device.
-    attention_kernel: use the platform's own kernel, if it has one.
+    kernels: use the platform's own kernels, where it has any.
   """
 
   config: bert.BertConfig
@@ -35,7 +35,7 @@ class MultiTaskBert(nn.Module):
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
-  attention_kernel: bool = True
+  kernels: bool = True
 
   @nn.compact
   def __call__(
@@ -58,7 +58,7 @@ class MultiTaskBert(nn.Module):
       self.dtype,
       self.remat,
       self.mesh,
-      self.attention_kernel,
+      self.kernels,
       name='encoder',
     )(
       batch['input_ids'],
@@ -73,8 +73,11 @@ class MultiTaskBert(nn.Module):
       kernel_init=bert.initializer,
       name='pooler',
     )(select_tokens(hidden, batch['cls_index']))
-    pooled = dropout.Dropout(self.config.dropout_head)(
-      jnp.tanh(pooled), deterministic
+    (words,) = dropout.draw_words(self, 1, deterministic)
+    pooled = dropout.dropout(
+      jnp.tanh(pooled),
+      0.0 if deterministic else self.config.dropout_head,
+      words,
     )  # [B, S, D]
     return TaskHeads(self.num_tasks, self.num_outputs, name='heads')(
       pooled, batch['task_id']

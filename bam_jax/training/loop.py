@@ -26,6 +26,9 @@ from bam_jax.training import telemetry as telemetry_lib
 CHECKPOINTS_DIR = 'checkpoints'
 PROFILE_DIR = 'profile'
 
+# Dispatched and not fetched when an interval's metrics are.
+_STEPS_AHEAD = 16
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -192,8 +195,9 @@ def _mean_score(scores: evaluate.Scores, tasks: task_lib.TaskTable) -> float:
 class _Log:
   """Steps' metrics on their way from the device to the log.
 
-  They are fetched an interval at a time: a fetch waits for the device, and
-  must not do so at every step.
+  They are fetched an interval at a time, and some steps later than they were
+  dispatched: a fetch waits for the step it is of, and the device must have
+  others to go on with.
   """
 
   def __init__(
@@ -219,22 +223,32 @@ class _Log:
 
   def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
     self._pending.append((step, metrics))
-    if len(self._pending) >= self._config.train.log_every:
-      self.flush()
+    every = self._config.train.log_every
+    if len(self._pending) == every + _STEPS_AHEAD:
+      self._write(every, share=1.0)
 
   def flush(self) -> None:
     """Fetches, checks and writes what is pending."""
-    if not self._pending:
-      return
-    steps = [step for step, _ in self._pending]
-    fetched = jax.device_get([metrics for _, metrics in self._pending])
-    self._pending.clear()
+    while self._pending:
+      count = min(self._config.train.log_every, len(self._pending))
+      self._write(count, share=count / len(self._pending))
+
+  def _write(self, number: int, share: float) -> None:
+    """Fetches, checks and writes the oldest steps that are pending.
+
+    Args:
+      number: of steps.
+      share: of the time since the last call that they took.
+    """
+    steps = [step for step, _ in self._pending[:number]]
+    fetched = jax.device_get([metrics for _, metrics in self._pending[:number]])
+    del self._pending[:number]
     for step, metrics in zip(steps, fetched):
       self._check_finite(step, metrics)
     loss = np.sum([m['loss'] for m in fetched], axis=0, dtype=np.float64)
     count = np.sum([m['count'] for m in fetched], axis=0, dtype=np.float64)
-    now = time.perf_counter()
-    seconds = now - self._interval_start
+    seconds = (time.perf_counter() - self._interval_start) * share
+    waited = self._waited * share
     schedule = step_schedule(steps[-1], self._job, self._config)
     values = {
       'loss': loss.sum() / count.sum(),
@@ -242,7 +256,7 @@ class _Log:
       'learning_rate': schedule.learning_rate,
       'grad_norm': np.mean([m['grad_norm'] for m in fetched]),
       'examples_per_second': count.sum() / seconds,
-      'waiting_for_batch': self._waited / seconds,
+      'waiting_for_batch': waited / seconds,
     }
     for name, task_loss, task_count in zip(self._names, loss, count):
       if task_count:
@@ -251,7 +265,8 @@ class _Log:
       steps[-1], {key: float(value) for key, value in values.items()}
     )
     self._progress.advance(int(count.sum()), loss=float(values['loss']))
-    self._interval_start, self._waited = now, 0.0
+    self._interval_start += seconds
+    self._waited -= waited
 
   def _check_finite(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
     bad = [

@@ -24,6 +24,16 @@ from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer as optimizer_lib
 from bam_jax.training import step as step_lib
 
+# By platform. On a GPU kernels that do not wait for one another run at the same
+# time, and products go to cuBLAS, as fast as XLA's own through Triton and
+# compiled several times faster (benchmarks/README.md).
+_COMPILER_OPTIONS = {
+  'gpu': {
+    'xla_gpu_command_buffer_scheduling_mode': 'CONCURRENT',
+    'xla_gpu_enable_triton_gemm': False,
+  }
+}
+
 _OF_TOKENS = ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
 
 
@@ -88,6 +98,7 @@ class Programs:
       self.state_shardings,
     )
     param_shardings = self.state_shardings.params
+    options = _COMPILER_OPTIONS.get(mesh.devices.flat[0].platform)
     self._create = jax.jit(
       self._counted(create),
       in_shardings=(param_shardings, self._replicated),
@@ -113,12 +124,14 @@ class Programs:
       ),
       out_shardings=(self.state_shardings, self._replicated),
       donate_argnums=0,
+      compiler_options=options,
     )
     # Logits are small: whole on every device, so any process can fetch them.
     self._predict = jax.jit(
       self._counted(step_lib.make_predict_step(model, in_use)),
       in_shardings=(param_shardings, self._batch_sharding),
       out_shardings=self._replicated,
+      compiler_options=options,
     )
 
   def _counted(self, function: Callable) -> Callable:

@@ -179,7 +179,7 @@ class Setup:
       dtype=jnp.dtype(dtype),
       remat=config.model.remat,
       mesh=mesh,
-      attention_kernel=config.model.attention_kernel,
+      kernels=config.model.kernels,
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     self._pretrained = (

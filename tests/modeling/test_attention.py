@@ -14,6 +14,7 @@ from bam_jax.modeling import attention
 from bam_jax.modeling import dropout
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [3, 0, 3, 1, 0, 0]], np.int32)
+WORDS = jax.random.bits(jax.random.key(7), (2,))
 
 
 def _numpy_attend(q, k, v, segment_ids):
@@ -29,9 +30,11 @@ def _numpy_attend(q, k, v, segment_ids):
   return result
 
 
-def _attend(q, k, v, segment_ids=SEGMENTS, rate=0.0, rng=None):
+def _attend(q, k, v, segment_ids=SEGMENTS, rate=0.0):
   qkv = jnp.stack([q, k, v], axis=2)
-  return attention.attend(qkv, segment_ids, rate, rng is None, rng)
+  return attention.attend(
+    qkv, jnp.zeros(qkv.shape[2:]), segment_ids, rate, WORDS
+  )
 
 
 def test_values_match_a_numpy_loop():
@@ -91,7 +94,7 @@ def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
   q = jnp.zeros((2, size, 1, size))
   v = jnp.broadcast_to(jnp.eye(size)[None, :, None], q.shape)
   segment_ids = jnp.ones((2, size), jnp.int32)
-  probs = np.asarray(_attend(q, q, v, segment_ids, rate, jax.random.key(0)))
+  probs = np.asarray(_attend(q, q, v, segment_ids, rate))
   kept = probs[probs != 0]
   np.testing.assert_allclose(kept, 1 / size / (1 - rate), rtol=1e-6)
   share = 1 - kept.size / probs.size
@@ -99,8 +102,9 @@ def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
   assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / probs.size)
 
 
-def _plain(qkv, segment_ids, kept, rate):
+def _plain(qkv, bias, segment_ids, kept, rate):
   """Oracle: all heads at once, differentiated by JAX."""
+  qkv = qkv + bias[None, None]
   q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
   mask = segment_ids[:, :, None] == segment_ids[:, None]
   mask = (mask & (segment_ids != 0)[:, :, None])[:, None]
@@ -117,51 +121,51 @@ def _example(length=32, heads=2, size=16):
   segment_ids = np.zeros((3, length), np.int32)
   segment_ids[0] = 1
   segment_ids[1, :10], segment_ids[1, 10:25] = 1, 2
-  return qkv, gradient, jnp.asarray(segment_ids)
+  bias = jnp.float32(rng.normal(size=qkv.shape[2:]))
+  return qkv, gradient, jnp.asarray(segment_ids), bias
 
 
 @pytest.mark.parametrize('rate', [0.0, 0.3])
 @pytest.mark.parametrize('way', ['_by_vmap', '_by_triton', '_by_mosaic'])
 def test_each_way_matches_automatic_differentiation(way, rate):
-  qkv, gradient, segment_ids = _example()
-  key = jax.random.key(7)
+  qkv, gradient, segment_ids, bias = _example()
   size, length, _, heads, _ = qkv.shape
   kept = jnp.ones((size, heads, length, length), bool)
   if rate:
-    kept = dropout.keep_mask(key, rate, kept.shape)
+    kept = dropout.keep_mask(WORDS, rate, kept.shape)
   expected, pull = jax.vjp(
-    lambda qkv: _plain(qkv, segment_ids, kept, rate), qkv
+    lambda qkv, bias: _plain(qkv, bias, segment_ids, kept, rate), qkv, bias
   )
   function = getattr(attention, way)
   if way != '_by_vmap':
     function = functools.partial(function, interpret=True)
-  rest = (
-    segment_ids,
-    jnp.arange(size, dtype=jnp.uint32),
-    dropout.mask_words(key),
-  )
-  actual = function(attention._head_forward, rate, (qkv,), *rest)
+  rest = segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
+  (actual,) = function(attention._head_forward, rate, (qkv,), *rest)
   np.testing.assert_allclose(actual, expected, atol=2e-6)
-  actual = function(attention._head_backward, rate, (qkv, gradient), *rest)
-  np.testing.assert_allclose(actual, pull(gradient)[0], atol=5e-6)
+  actual, sums = function(
+    attention._head_backward, rate, (qkv, gradient), *rest
+  )
+  of_qkv, of_bias = pull(gradient)
+  np.testing.assert_allclose(actual, of_qkv, atol=5e-6)
+  np.testing.assert_allclose(sums.sum(axis=0), of_bias, atol=3e-5)
 
 
 @pytest.mark.parametrize('way', ['_by_triton', '_by_mosaic'])
 def test_kernels_under_vmap_equal_a_loop(way):
   """Several seeds at once: arrays and words differ, segments do too."""
-  qkv, _, segment_ids = _example()
+  qkv, _, segment_ids, bias = _example()
   function = functools.partial(
     getattr(attention, way), attention._head_forward, 0.3, interpret=True
   )
   words = jnp.uint32([[1, 2], [3, 4]])
-  rows = jnp.arange(len(qkv), dtype=jnp.uint32)
+  first = jnp.uint32([5])
   arrays = jnp.stack([qkv, -2 * qkv])
   segments = jnp.stack([segment_ids, segment_ids[::-1]])
-  mapped = jax.vmap(lambda a, s, w: function((a,), s, rows, w))(
+  (mapped,) = jax.vmap(lambda a, s, w: function((a,), s, first, bias, w))(
     arrays, segments, words
   )
   for i in range(2):
-    alone = function((arrays[i],), segments[i], rows, words[i])
+    (alone,) = function((arrays[i],), segments[i], first, bias, words[i])
     np.testing.assert_allclose(mapped[i], alone, atol=1e-6)
 
 
@@ -187,24 +191,21 @@ def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
       return original(*args)
 
     monkeypatch.setattr(attention, f'_by_{platform}', spy)
-  jax.eval_shape(
-    lambda qkv, s: attention.attend(qkv, s, 0.0, True, None), qkv, segment_ids
-  )
-  assert called == platforms
-  called.clear()
-  jax.eval_shape(
-    lambda qkv, s: attention.attend(
-      qkv, s, 0.0, True, None, mesh=None, kernel=False
-    ),
-    qkv,
-    segment_ids,
-  )
-  assert not called
+  bias = jax.ShapeDtypeStruct(qkv.shape[2:], jnp.bfloat16)
+  for kernel, expected in ((True, platforms), (False, set())):
+    called.clear()
+    jax.eval_shape(
+      functools.partial(attention.attend, rate=0.0, words=WORDS, kernel=kernel),
+      qkv,
+      bias,
+      segment_ids,
+    )
+    assert called == expected
 
 
 def test_rows_over_devices_do_as_one():
   """The mask goes by the row's number in the batch, wherever the row lies."""
-  qkv, _, segment_ids = _example()
+  qkv, _, segment_ids, bias = _example()
   qkv = jnp.concatenate([qkv, qkv, qkv[:2]])
   segment_ids = jnp.concatenate([segment_ids, segment_ids, segment_ids[:2]])
   mesh = jax.make_mesh(
@@ -212,10 +213,16 @@ def test_rows_over_devices_do_as_one():
   )
 
   def run(mesh):
-    return jax.jit(
-      lambda qkv: attention.attend(
-        qkv, segment_ids, 0.3, False, jax.random.key(1), mesh
-      )
-    )(qkv)
+    def total(qkv, bias):
+      contexts = attention.attend(qkv, bias, segment_ids, 0.3, WORDS, mesh)
+      return jnp.sum(contexts**2)
 
-  np.testing.assert_allclose(run(mesh), run(None), atol=1e-6)
+    return jax.jit(jax.value_and_grad(total, (0, 1)))(qkv, bias)
+
+  # Sums of terms up to 100; the gradient of the keys' bias is zero but for
+  # their rounding.
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4),
+    run(mesh),
+    run(None),
+  )

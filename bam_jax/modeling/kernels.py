@@ -1,0 +1,75 @@
+"""What the functions with a kernel of their own on some platform share.
+
+Such a function is written once, for a tile of its arrays. XLA applies it to the
+whole arrays, a Triton or Mosaic kernel to one tile after the other. Pallas's
+Triton backend is deprecated as of jax 0.11; without it the XLA way remains.
+"""
+
+from collections.abc import Callable
+from collections.abc import Sequence
+
+import jax
+from jax.experimental.pallas import triton as pltriton
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+# Threads of a GPU's block, in warps of 32, and the numbers of a tile.
+_WARPS = 8
+TILE = 4096
+
+TRITON = pltriton.CompilerParams(num_warps=_WARPS, num_stages=1)
+
+
+def over_devices(
+  function: Callable,
+  mesh: Mesh | None,
+  by_row: Sequence[jax.Array],
+  whole: Sequence[jax.Array],
+) -> jax.Array:
+  """Calls a function of rows on each device with the rows that lie there.
+
+  The compiler cannot divide a kernel among devices by itself.
+
+  Args:
+    function: (first, *by_row, *whole) -> an array of as many rows; first [1]
+      uint32 is the number of the device's first row in the whole batch, by
+      which dropout's mask goes.
+    mesh: the rows lie spread over all its axes; None: on one device.
+    by_row: arrays of B rows.
+    whole: arrays that every device has; their gradients are added up.
+  """
+  if mesh is None or mesh.size == 1:
+    return function(jnp.zeros(1, jnp.uint32), *by_row, *whole)
+
+  def on_device(*arrays):
+    number = jax.lax.axis_index(mesh.axis_names) * len(arrays[0])
+    return function(number.astype(jnp.uint32)[None], *arrays)
+
+  rows = P(mesh.axis_names)
+  return jax.shard_map(
+    on_device,
+    mesh=mesh,
+    in_specs=(rows,) * len(by_row) + (P(),) * len(whole),
+    out_specs=rows,
+    check_vma=False,
+  )(*by_row, *whole)
+
+
+def by_platform(
+  default: Callable, arrays: Sequence[jax.Array], **others: Callable | None
+) -> tuple[jax.Array, ...]:
+  """Calls what computes a function best on the platform it is compiled for.
+
+  Args:
+    default: the function by XLA.
+    arrays: its arguments.
+    others: the function by platform, `cuda` or `tpu`; None: as the default.
+  """
+  others = {name: way for name, way in others.items() if way is not None}
+  return jax.lax.platform_dependent(*arrays, default=default, **others)
+
+
+def divisor(number: int, limit: int) -> int:
+  """The largest power of two that divides a number, at most `limit`."""
+  return min(number & -number, limit)

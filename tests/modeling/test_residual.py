@@ -1,0 +1,154 @@
+"""LayerNorm(x + dropout(y + bias)): by Flax, kernels in the interpreter."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bam_jax.modeling import dropout
+from bam_jax.modeling import residual
+
+EPSILON = 1e-12
+WORDS = jax.random.bits(jax.random.key(3), (2,))
+
+
+def _example(rows=2, length=12, size=20):
+  """x, y, their result's gradient, bias and LayerNorm's parameters."""
+  rng = np.random.default_rng(0)
+  arrays = jnp.float32(rng.normal(1.0, 2.0, (3, rows, length, size)))
+  bias, shift = jnp.float32(rng.normal(size=(2, size)))
+  params = {'scale': jnp.float32(rng.normal(1.0, 0.3, size)), 'bias': shift}
+  return *arrays, bias, params
+
+
+def _plain(x, y, bias, params, rate):
+  """Oracle: Flax's modules one after the other, differentiated by JAX."""
+  y = dropout.dropout(y + bias[None, None], rate, WORDS)
+  norm = nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False)
+  return norm.apply({'params': params}, x + y)
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_values_and_gradients_match_flax(rate):
+  x, y, gradient, bias, params = _example()
+
+  def add_norm(x, y, bias, params):
+    module = residual.AddNorm(EPSILON)
+    return module.apply({'params': params}, x, y, bias, rate, WORDS)
+
+  arrays = x, y, bias, params
+  expected, pull = jax.vjp(functools.partial(_plain, rate=rate), *arrays)
+  actual, pull_actual = jax.vjp(add_norm, *arrays)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    (actual, pull_actual(gradient)),
+    (expected, pull(gradient)),
+  )
+
+
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+@pytest.mark.parametrize(
+  # Width a power of two or not; many tiles a block, one, and one token.
+  ('count', 'size'),
+  [(24, 20), (64, 1024), (16, 2048), (7, 384)],
+)
+def test_kernels_match_xla(count, size, rate):
+  x, y, gradient, bias, params = _example(1, count, size)
+  x, y, gradient = x[0], y[0], gradient[0]
+  options = residual.Options(rate, EPSILON, True)
+  first = jnp.uint32([5])
+  arrays = first, x, y, bias, params['scale'], params['bias'], WORDS
+  expected = residual._forward_by_xla(options, *arrays)
+  actual = residual._forward_by_triton(options, *arrays, interpret=True)
+  for a, b in zip(actual, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  arrays = first, gradient, *expected[1:], params['scale'], WORDS
+  *expected, sums = residual._backward_by_xla(options, *arrays)
+  *actual, actual_sums = residual._backward_by_triton(
+    options, *arrays, interpret=True
+  )
+  for a, b in zip(actual, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(actual_sums, sums, rtol=1e-5, atol=1e-4)
+
+
+def test_kernels_under_vmap_equal_a_loop():
+  """Several seeds at once: arrays, parameters and words differ."""
+  x, y, _, bias, params = _example(1, 16, 32)
+  options = residual.Options(0.3, EPSILON, True)
+
+  def forward(x, bias, words):
+    return residual._forward_by_triton(
+      options,
+      jnp.uint32([5]),
+      x,
+      y[0],
+      bias,
+      params['scale'],
+      params['bias'],
+      words,
+      interpret=True,
+    )
+
+  inputs = (
+    jnp.stack([x[0], -x[0]]),
+    jnp.stack([bias, 2 * bias]),
+    jnp.stack([WORDS, WORDS + 1]),
+  )
+  mapped = jax.vmap(forward)(*inputs)
+  for i in range(2):
+    for a, b in zip(mapped, forward(*(array[i] for array in inputs))):
+      np.testing.assert_allclose(a[i], b, atol=1e-6)
+
+
+def test_rows_over_devices_do_as_one():
+  """Masks go by the token's number in the batch; the gradients add up."""
+  x, y, gradient, bias, params = _example(rows=8)
+  mesh = jax.make_mesh(
+    (4, 2), ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+  )
+
+  def run(mesh):
+    module = residual.AddNorm(EPSILON, mesh)
+
+    def total(x, y, bias, params):
+      result = module.apply({'params': params}, x, y, bias, 0.3, WORDS)
+      return jnp.sum(result * gradient)
+
+    return jax.jit(jax.value_and_grad(total, (0, 1, 2, 3)))(x, y, bias, params)
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
+    run(mesh),
+    run(None),
+  )
+
+
+def test_parameters_are_those_of_flax():
+  x = jnp.zeros((1, 2, 4))
+  key = jax.random.key(0)
+  actual = residual.AddNorm(EPSILON).init(key, x, x, x[0, 0], 0.0, WORDS)
+  expected = nn.LayerNorm(epsilon=EPSILON).init(key, x)
+  jax.tree.map(np.testing.assert_array_equal, actual, expected)
+
+
+def test_statistics_are_float32_under_bfloat16():
+  """Oracle: float64 on the rounded input.
+
+  With a mean of 64 deviations, bfloat16 statistics have no correct digit.
+  """
+  x = np.random.default_rng(0).normal(64.0, 1.0, (1, 4, 256))
+  x = jnp.asarray(x, jnp.bfloat16)
+  inputs = x, jnp.zeros_like(x), jnp.zeros_like(x[0, 0]), 0.0, WORDS
+  module = residual.AddNorm(EPSILON)
+  actual = module.apply(module.init(jax.random.key(0), *inputs), *inputs)
+  assert actual.dtype == jnp.bfloat16
+  wide = np.asarray(x, np.float64)
+  expected = wide - wide.mean(axis=-1, keepdims=True)
+  expected /= wide.std(axis=-1, keepdims=True)
+  np.testing.assert_allclose(
+    np.asarray(actual, np.float64), expected, rtol=2**-8, atol=1e-3
+  )
