@@ -80,7 +80,7 @@ def time_steps(config: config_lib.Config, workdir: Path, steps: int) -> None:
 
   state = programs.init_state(runner.setup.initial_params(0), 0)
   batches = [programs.put(batch) for batch in host]
-  schedule = programs.put_schedule(step_lib.StepSchedule(1e-5, 1.0, 0.9))
+  schedule = step_lib.StepSchedule(1e-5, 1.0, 0.9)
 
   def run() -> None:
     nonlocal state

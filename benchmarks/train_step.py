@@ -11,12 +11,17 @@ weights, bfloat16 products, float32 parameters.
 """
 
 import argparse
+from collections.abc import Iterator
+from collections.abc import Mapping
 import json
 import os
 from pathlib import Path
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 
 _JAX, _TORCH = 'benchmarks.step_jax', 'benchmarks.step_torch'
 
@@ -51,57 +56,93 @@ _COLUMNS = (
 
 
 def measure(
-  systems: dict[str, tuple[str, str]], arguments: list[str]
-) -> dict[str, dict[str, float]]:
-  """Starts every system, waits until all are ready, and lets each run.
+  systems: dict[str, tuple[str, str]], arguments: list[str], patience: float
+) -> Iterator[tuple[str, dict[str, float]]]:
+  """Starts every system, waits until they are ready, and lets each run.
 
   Args:
     systems: part of `SYSTEMS`.
     arguments: of every process but its mode.
+    patience: seconds in which a system has to be ready.
 
-  Returns:
-    The figures by system; none of one that ended early, which is told.
+  Yields:
+    Name and figures of each system; none of one that ended early or was not
+    ready in time, which is told.
   """
   command = [sys.executable, '-m']
   # Written once, read by all.
   subprocess.run([*command, _JAX, '--mode=prepare', *arguments], check=True)
   # Several processes share the memory.
   environ = os.environ | {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
-  processes = {
-    name: subprocess.Popen(
-      [*command, module, f'--mode={mode}', *arguments],
+  workers = {}
+  try:
+    for name, (module, mode) in systems.items():
+      call = [*command, module, f'--mode={mode}', *arguments]
+      workers[name] = _Worker(name, call, environ)
+    deadline = time.monotonic() + patience
+    ready = [
+      worker
+      for worker in workers.values()
+      if worker.figures(deadline - time.monotonic())
+    ]
+    for worker in workers.values():
+      if worker not in ready:
+        worker.end()  # and compiles no longer beside the others' timings
+    for worker in ready:
+      worker.go()
+      if figures := worker.figures():
+        yield worker.name, figures
+      worker.end()
+  finally:
+    for worker in workers.values():
+      worker.end()
+
+
+class _Worker:
+  """A process of `worker.py`, its lines read as they come."""
+
+  def __init__(self, name: str, call: list[str], environ: Mapping[str, str]):
+    self.name = name
+    self._process = subprocess.Popen(
+      call,
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
       env=environ,
     )
-    for name, (module, mode) in systems.items()
-  }
-  results = {}
-  try:
-    ready = [name for name in processes if _figures(name, processes[name])]
-    for name in ready:
-      processes[name].stdin.write('go\n')
-      processes[name].stdin.flush()
-      figures = _figures(name, processes[name])
-      processes[name].wait()
-      if figures:
-        results[name] = figures
-        print(f'{name}: {json.dumps(figures)}', flush=True)
-  finally:
-    for process in processes.values():
-      process.kill()
-  return results
+    self._lines = queue.SimpleQueue()
+    threading.Thread(target=self._read, daemon=True).start()
 
+  def _read(self) -> None:
+    for line in self._process.stdout:
+      self._lines.put(line)
+    self._lines.put(None)
 
-def _figures(name: str, process: subprocess.Popen) -> dict[str, float] | None:
-  """The next line of figures; other lines are passed on."""
-  for line in process.stdout:
-    if line.startswith('{'):
-      return json.loads(line)
-    print(f'{name}: {line}', end='', flush=True)
-  print(f'{name}: ended with {process.wait()}', flush=True)
-  return None
+  def figures(self, timeout: float | None = None) -> dict[str, float] | None:
+    """The next line of figures; other lines are passed on, an end is told."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while True:
+      left = None if deadline is None else max(deadline - time.monotonic(), 0)
+      try:
+        line = self._lines.get(timeout=left)
+      except queue.Empty:
+        print(f'{self.name}: not ready in time', flush=True)
+        return None
+      if line is None:
+        print(f'{self.name}: ended with {self._process.wait()}', flush=True)
+        return None
+      if line.startswith('{'):
+        return json.loads(line)
+      print(f'{self.name}: {line}', end='', flush=True)
+
+  def go(self) -> None:
+    """Tells the process that it is its turn."""
+    self._process.stdin.write('go\n')
+    self._process.stdin.flush()
+
+  def end(self) -> None:
+    self._process.kill()
+    self._process.wait()
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
@@ -132,30 +173,32 @@ def main() -> None:
   parser.add_argument(
     '--without', nargs='*', default=[], help='words in names to leave out'
   )
+  parser.add_argument(
+    '--patience', default=300, type=float, help='seconds to be ready in'
+  )
   args = parser.parse_args()
   systems = {
     name: system
     for name, system in SYSTEMS.items()
     if not any(word in name for word in args.without)
   }
+  results = {}
   with tempfile.TemporaryDirectory() as workdir:
-    results = measure(
-      systems,
-      [
-        f'--size={args.size}',
-        f'--data={args.data}',
-        f'--vocab={args.vocab}',
-        f'--steps={args.steps}',
-        f'--workdir={workdir}',
-      ],
-    )
-  if _FLOOR in results:
-    for figures in results.values():
+    arguments = [
+      f'--size={args.size}',
+      f'--data={args.data}',
+      f'--vocab={args.vocab}',
+      f'--steps={args.steps}',
+      f'--workdir={workdir}',
+    ]
+    for name, figures in measure(systems, arguments, args.patience):
       # Of the packed step's work alone: padding has no part in a floor.
-      if 'device_ms' in figures:
+      if _FLOOR in results and 'device_ms' in figures:
         floor = results[_FLOOR]['floor_ms']
         figures['times_floor'] = figures['device_ms'] / floor
-  args.output.write_text(json.dumps(results, indent=1) + '\n')
+      results[name] = figures
+      print(f'{name}: {json.dumps(figures)}', flush=True)
+      args.output.write_text(json.dumps(results, indent=1) + '\n')
   print(table(results))
 
 

@@ -22,6 +22,7 @@ from bam_jax.training import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import telemetry as telemetry_lib
+from bam_jax.training import transfer
 
 CHECKPOINTS_DIR = 'checkpoints'
 PROFILE_DIR = 'profile'
@@ -104,10 +105,7 @@ def train(
       config.train.profile, job.directory / PROFILE_DIR
     )
     prefetched = batches_lib.prefetch(
-      lambda step: (
-        programs.put(job.batches(step)),
-        programs.put_schedule(step_schedule(step, job, config)),
-      ),
+      lambda step: programs.put(job.batches(step)),
       range(start, job.num_steps),
       config.train.prefetch,
     )
@@ -127,8 +125,9 @@ def train(
             checkpoints.save(state, score)
         profiler.before(step)
         waiting = time.perf_counter()
-        batch, schedule = next(prefetched)
+        batch = next(prefetched)
         log.waited(time.perf_counter() - waiting)
+        schedule = step_schedule(step, job, config)
         state, metrics = programs.train_step(state, batch, schedule)
         log.add(step, metrics)
         if told := profiler.after(step, state):
@@ -213,7 +212,7 @@ class _Log:
     self._names: Sequence[str] = tasks.names
     self._telemetry = telemetry
     self._progress = progress
-    self._pending: list[tuple[int, Mapping[str, jax.Array]]] = []
+    self._pending: list[tuple[int, jax.Array]] = []
     self._interval_start = time.perf_counter()
     self._waited = 0.0
 
@@ -221,7 +220,7 @@ class _Log:
     """Counts time in which no batch was ready."""
     self._waited += seconds
 
-  def add(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+  def add(self, step: int, metrics: jax.Array) -> None:
     self._pending.append((step, metrics))
     every = self._config.train.log_every
     if len(self._pending) == every + _STEPS_AHEAD:
@@ -241,7 +240,12 @@ class _Log:
       share: of the time since the last call that they took.
     """
     steps = [step for step, _ in self._pending[:number]]
-    fetched = jax.device_get([metrics for _, metrics in self._pending[:number]])
+    fetched = [
+      transfer.unpack_metrics(metrics)
+      for metrics in jax.device_get(
+        [metrics for _, metrics in self._pending[:number]]
+      )
+    ]
     del self._pending[:number]
     for step, metrics in zip(steps, fetched):
       self._check_finite(step, metrics)

@@ -23,6 +23,7 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer as optimizer_lib
 from bam_jax.training import step as step_lib
+from bam_jax.training import transfer
 
 # By platform. On a GPU kernels that do not wait for one another run at the same
 # time, and products go to cuBLAS, as fast as XLA's own through Triton and
@@ -35,6 +36,8 @@ _COMPILER_OPTIONS = {
 }
 
 _OF_TOKENS = ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
+_OF_SLOTS = ('cls_index', 'task_id')
+_OF_TARGETS = ('target', 'teacher')
 
 
 class Programs:
@@ -104,19 +107,28 @@ class Programs:
       in_shardings=(param_shardings, self._replicated),
       out_shardings=self.state_shardings,
     )
+    train_step = step_lib.make_train_step(
+      model,
+      optimizer,
+      tasks.class_mask,
+      tasks.is_regression,
+      regression_head=config.model.regression_head,
+      reduction=config.optimizer.reduction,
+      accumulate=accumulate,
+      param_shardings=in_use,
+    )
+    predict_step = step_lib.make_predict_step(model, in_use)
+
+    def train(state, batch, schedule):
+      schedule = step_lib.StepSchedule(*schedule)
+      state, metrics = train_step(state, transfer.unpack(batch), schedule)
+      return state, transfer.pack_metrics(metrics)
+
+    def predict(params, batch):
+      return predict_step(params, transfer.unpack(batch))
+
     self._train = jax.jit(
-      self._counted(
-        step_lib.make_train_step(
-          model,
-          optimizer,
-          tasks.class_mask,
-          tasks.is_regression,
-          regression_head=config.model.regression_head,
-          reduction=config.optimizer.reduction,
-          accumulate=accumulate,
-          param_shardings=in_use,
-        )
-      ),
+      self._counted(train),
       in_shardings=(
         self.state_shardings,
         self._batch_sharding,
@@ -128,7 +140,7 @@ class Programs:
     )
     # Logits are small: whole on every device, so any process can fetch them.
     self._predict = jax.jit(
-      self._counted(step_lib.make_predict_step(model, in_use)),
+      self._counted(predict),
       in_shardings=(param_shardings, self._batch_sharding),
       out_shardings=self._replicated,
       compiler_options=options,
@@ -176,11 +188,14 @@ class Programs:
       row_length: L.
       slots: S.
     """
-    number = jax.ShapeDtypeStruct([], np.float32, sharding=self._replicated)
     return self._train.lower(
       self.abstract_state,
       self._abstract_batch(rows, row_length, slots),
-      step_lib.StepSchedule(number, number, number),
+      jax.ShapeDtypeStruct(
+        (len(step_lib.StepSchedule._fields),),
+        np.float32,
+        sharding=self._replicated,
+      ),
     )
 
   def compile_ahead(self, packing: config_lib.PackingConfig) -> None:
@@ -204,57 +219,61 @@ class Programs:
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int
-  ) -> dict[str, jax.ShapeDtypeStruct]:
-    def array(dtype: type, *shape: int) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct(
-        (rows, *shape), dtype, sharding=self._batch_sharding
-      )
-
+  ) -> transfer.PackedBatch:
+    targets = (slots, self.tasks.num_outputs)
     batch = {
-      **{key: array(np.int32, row_length) for key in _OF_TOKENS},
-      **{key: array(np.int32, slots) for key in ('cls_index', 'task_id')},
-      'weight': array(np.float32, slots),
+      **{key: np.empty((1, row_length), np.int32) for key in _OF_TOKENS},
+      **{key: np.empty((1, slots), np.int32) for key in _OF_SLOTS},
+      **{key: np.empty((1, *targets), np.float32) for key in _OF_TARGETS},
+      'weight': np.empty((1, slots), np.float32),
     }
-    for key in ('target', 'teacher'):
-      batch[key] = array(np.float32, slots, self.tasks.num_outputs)
-    return batch
+    packed = transfer.pack(batch)
+    values = jax.ShapeDtypeStruct(
+      (rows, packed.values.shape[1]), np.int32, sharding=self._batch_sharding
+    )
+    return packed.replace(values=values)
 
-  def put(self, batch: step_lib.Batch) -> step_lib.Batch:
+  def put(
+    self, batch: step_lib.Batch | transfer.PackedBatch
+  ) -> transfer.PackedBatch:
     """This process's share of the rows, on the devices.
 
+    For a single device it stays on the host: the call that takes it hands it
+    over in a tenth of the time.
+
     Args:
-      batch: host arrays of B / processes rows; one that is on the devices
-        already is returned.
+      batch: host arrays of B / processes rows; what this returned before is
+        returned.
 
     Raises:
       errors.UserError: rows that the devices cannot share.
     """
-    if isinstance(batch['weight'], jax.Array):
+    if isinstance(batch, transfer.PackedBatch):
       return batch
-    self._check_rows(len(batch['weight']) * jax.process_count())
+    packed = transfer.pack(batch)
+    self._check_rows(len(packed) * jax.process_count())
     if jax.process_count() == 1:
-      return mesh_lib.place(dict(batch), self._batch_sharding)
-    return {
-      key: jax.make_array_from_process_local_data(self._batch_sharding, value)
-      for key, value in batch.items()
-    }
-
-  def put_whole(self, batch: step_lib.Batch) -> step_lib.Batch:
-    """As `put`, where every process holds all B rows."""
-    if isinstance(batch['weight'], jax.Array):
-      return batch
-    self._check_rows(len(batch['weight']))
-    return mesh_lib.place(dict(batch), self._batch_sharding)
-
-  def put_schedule(
-    self, schedule: step_lib.StepSchedule
-  ) -> step_lib.StepSchedule:
-    """The numbers of a step, on the devices; those that are there stay."""
-    if isinstance(schedule.learning_rate, jax.Array):
-      return schedule
-    return mesh_lib.place(
-      step_lib.StepSchedule(*map(np.float32, schedule)), self._replicated
+      return self._place(packed)
+    return packed.replace(
+      values=jax.make_array_from_process_local_data(
+        self._batch_sharding, packed.values
+      )
     )
+
+  def put_whole(
+    self, batch: step_lib.Batch | transfer.PackedBatch
+  ) -> transfer.PackedBatch:
+    """As `put`, where every process holds all B rows."""
+    if isinstance(batch, transfer.PackedBatch):
+      return batch
+    packed = transfer.pack(batch)
+    self._check_rows(len(packed))
+    return self._place(packed)
+
+  def _place(self, packed: transfer.PackedBatch) -> transfer.PackedBatch:
+    if self.mesh.size == 1:
+      return packed
+    return mesh_lib.place(packed, self._batch_sharding)
 
   def _check_rows(self, rows: int) -> None:
     if rows % self.mesh.size:
@@ -267,25 +286,25 @@ class Programs:
   def train_step(
     self,
     state: step_lib.TrainState,
-    batch: step_lib.Batch,
+    batch: step_lib.Batch | transfer.PackedBatch,
     schedule: step_lib.StepSchedule,
-  ) -> tuple[step_lib.TrainState, dict[str, jax.Array]]:
+  ) -> tuple[step_lib.TrainState, jax.Array]:
     """One step; returns before the devices are done.
 
     Args:
       state: donated: not to be used afterwards.
       batch: this process's rows on the host, or as `put` returns.
-      schedule: host numbers, or as `put_schedule` returns.
+      schedule: host numbers.
 
     Returns:
-      The state, and metrics on the devices: `loss` [T] and `count` [T] sums,
-      `grad_norm` scalar.
+      The state, and metrics on the devices, for `transfer.unpack_metrics`:
+      `loss` [T] and `count` [T] sums, `grad_norm` scalar.
 
     Raises:
       errors.UserError: rows that the devices or the parts cannot share.
     """
     batch = self.put(batch)
-    rows = batch['weight'].shape[0]
+    rows = len(batch)
     if rows % self.rows_multiple:
       raise errors.UserError(
         f'config.train.accumulate={self._accumulate}: a batch of {rows} rows'
@@ -293,9 +312,11 @@ class Programs:
         f' make the rows a multiple of {self.rows_multiple}'
       )
     step = self._ahead.get(rows, self._train)
-    return step(state, batch, self.put_schedule(schedule))
+    return step(state, batch, np.array(schedule, np.float32))
 
-  def predict(self, params: Any, batch: step_lib.Batch) -> jax.Array:
+  def predict(
+    self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
+  ) -> jax.Array:
     """Logits [B, S, C] of all rows, whole on every device, without dropout.
 
     Args:

@@ -24,6 +24,7 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
+from bam_jax.training import transfer
 
 ROWS, TOKENS, SLOTS = 16, 12, 2
 SCHEDULE = step_lib.StepSchedule(1e-2, 0.5, 0.9)
@@ -110,14 +111,16 @@ def make_batch(seed, rows=ROWS):
 def run(programs, steps=3, batches=make_batch, schedule=SCHEDULE):
   """The start, the end, the first moments and the metrics of some steps."""
   start = make_params(programs)
-  with jax.transfer_guard('disallow'):
+  with jax.transfer_guard_device_to_host('disallow'):
     state = programs.init_state(start, seed=5)
     metrics = []
     for i in range(steps):
       state, values = programs.train_step(state, batches(i), schedule)
       metrics.append(values)
     moments = state.opt_state.inner_state[1].mu
-    return start, *jax.device_get((state.params, moments, metrics))
+    fetched = jax.device_get(metrics)
+    metrics = [transfer.unpack_metrics(values) for values in fetched]
+    return start, *jax.device_get((state.params, moments)), metrics
 
 
 def assert_same_run(one, other):
@@ -179,7 +182,9 @@ def test_dropout_follows_the_seed_and_the_step(on_one):
     state = programs.init_state(make_params(programs), seed)
     for step in range(2):
       state, metrics = programs.train_step(state, make_batch(0), still)
-      losses[seed, step] = float(metrics['loss'].sum())
+      losses[seed, step] = float(
+        transfer.unpack_metrics(np.asarray(metrics))['loss'].sum()
+      )
   assert len(set(losses.values())) == 4
   assert losses[5, 0] == pytest.approx(on_one[3][0]['loss'].sum(), rel=1e-6)
 
@@ -367,7 +372,7 @@ def _process(data, fsdp, path):
   losses = []
   for i in range(3):
     state, metrics = programs.train_step(state, share(i), SCHEDULE)
-    losses.append(np.asarray(metrics['loss']))
+    losses.append(transfer.unpack_metrics(np.asarray(metrics))['loss'])
   logits = np.asarray(programs.predict(state.params, make_batch(0)))
   if jax.process_index() == 0:
     np.savez(path, losses=losses, logits=logits)
@@ -408,7 +413,8 @@ def test_two_processes_do_as_one(tmp_path):
   state = programs.init_state(make_params(programs), 5)
   for i in range(3):
     state, metrics = programs.train_step(state, make_batch(i), SCHEDULE)
-    np.testing.assert_allclose(result['losses'][i], metrics['loss'], rtol=1e-6)
+    loss = transfer.unpack_metrics(np.asarray(metrics))['loss']
+    np.testing.assert_allclose(result['losses'][i], loss, rtol=1e-6)
   np.testing.assert_allclose(
     result['logits'],
     programs.predict(state.params, make_batch(0)),
