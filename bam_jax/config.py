@@ -164,6 +164,9 @@ class TrainConfig:
     False, 'keep the optimiser state of finished runs'
   )
   tensorboard: bool = _field(True, 'write TensorBoard events beside the JSONL')
+  seeds_at_once: int = _field(
+    1, 'runs that differ in their seed alone, trained by one program', 1
+  )
   profile: tuple[int, ...] = _field(
     (), 'steps of each run to trace, from the first to below the second'
   )
@@ -230,7 +233,7 @@ class Config:
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'seeds', 'mesh',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
-    'model.kernels',
+    'model.kernels', 'train.seeds_at_once',
     'train.keep_optimizer', 'train.tensorboard', 'train.profile',
     'data.shard_rows',
 })  # fmt: skip

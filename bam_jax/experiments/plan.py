@@ -9,6 +9,8 @@ A run trains one model. The paper's variants are made of runs:
   single_to_multi   one run over all tasks, taught by `single` (BAM)
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -108,6 +110,39 @@ def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
   if config.distill.teachers == 1:
     return (seed,)
   return config.seeds[: config.distill.teachers]
+
+
+def together(
+  runs: Sequence[Run],
+  at_once: int,
+  step: Callable[[Run], int],
+  devices: int = 1,
+) -> Iterator[list[Run]]:
+  """Groups of runs that one program trains, teachers before students.
+
+  Args:
+    runs: those to be trained, teachers before students.
+    at_once: runs in a group at most.
+    step: where a run stands; asked when its group's turn has come.
+    devices: that must divide a group. Runs left over are groups of one, each
+      of which all devices train.
+
+  Yields:
+    Runs of one variant and of the same tasks that stand at the same step.
+  """
+  left = list(runs)
+  while left:
+    first, waited_for = left[0], {run.name for run in left}
+    group = [
+      run
+      for run in left
+      if (run.variant, run.tasks) == (first.variant, first.tasks)
+      and all(waited_for.isdisjoint(names) for names in run.teachers.values())
+    ]
+    group = [run for run in group if step(run) == step(first)][:at_once]
+    group = group[: len(group) // devices * devices or 1]
+    yield group
+    left = [run for run in left if run not in group]
 
 
 def tasks_taught_by(runs: Sequence[Run], name: str) -> tuple[str, ...]:

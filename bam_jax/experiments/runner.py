@@ -1,5 +1,6 @@
 """Carry a plan out: what is finished stays, what is missing is made."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -108,11 +109,14 @@ class Runner:
       len(self.runs) - len(todo),
       len(todo),
     )
-    if todo:
-      self._compile()
     for run in self.runs:
-      params = self._train(run, identities) if run in todo else None
-      self._label(run, todo, identities, params)
+      if run not in todo:
+        self._label(run, todo, identities, None)
+    if todo:
+      self._compile(todo)
+    for group in self._together(todo):
+      for run, params in zip(group, self._train(group, identities)):
+        self._label(run, todo, identities, params)
     self.report()
 
   def report(self) -> None:
@@ -265,48 +269,76 @@ class Runner:
     self.workspace.save_config(self.config)
     return identities
 
-  def _train(
-    self, run: plan_lib.Run, identities: Mapping[str, identity_lib.Identity]
-  ) -> Mapping[str, object]:
-    """Trains one run to its end and records it; returns its parameters."""
-    started = time.perf_counter()
-    job = jobs.make(
-      run,
-      dataclasses.replace(self.config, packing=self.packing),
-      self.tasks,
-      self.features,
-      [self._targets(run, name, identities) for name in run.tasks],
-      self.setup.programs.rows_multiple,
-      self.workspace.run(run.name),
+  def _together(
+    self, runs: Sequence[plan_lib.Run]
+  ) -> Iterator[list[plan_lib.Run]]:
+    """The runs in groups that one program trains."""
+    return plan_lib.together(
+      runs,
+      self.config.train.seeds_at_once,
+      self._latest_step,
+      self.setup.programs.mesh.size,
     )
-    result = loop.train(
-      job,
-      self.setup.programs,
-      lambda: self.setup.initial_params(run.seed),
-      self.config,
-    )
-    evaluate_lib.save(self.workspace.outputs(run.name), job.dev, result.outputs)
-    self.workspace.finish(
-      run.name,
-      {
-        'steps': job.num_steps,
-        'best_step': result.best_step,
-        'parameters': parameters_digest(result.state.params),
-        'seconds': round(time.perf_counter() - started, 2),
-        'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-        'compilations': self.setup.programs.compilations,
-        'peak_device_bytes': _peak_device_bytes(),
-        'scores': result.scores,
-      },
-    )
-    return result.state.params
 
-  def _compile(self) -> None:
-    """The training step in every shape that the plan needs."""
+  def _latest_step(self, run: plan_lib.Run) -> int:
+    """The step that a run would go on from."""
+    directory = self.workspace.checkpoints(run.name)
+    if not directory.is_dir():
+      return 0
+    with checkpoints_lib.Checkpoints(directory) as saved:
+      return saved.latest_step or 0
+
+  def _train(
+    self,
+    group: Sequence[plan_lib.Run],
+    identities: Mapping[str, identity_lib.Identity],
+  ) -> list[Mapping[str, object]]:
+    """Trains runs to their end and records them; returns their parameters."""
+    started = time.perf_counter()
+    config = dataclasses.replace(self.config, packing=self.packing)
+    runs = [
+      jobs.make(
+        run,
+        config,
+        self.tasks,
+        self.features,
+        [self._targets(run, name, identities) for name in run.tasks],
+        self.setup.programs.rows_multiple,
+        self.workspace.run(run.name),
+      )
+      for run in group
+    ]
+    results = loop.train(
+      runs, self.setup.programs, self.setup.initial_params, self.config
+    )
+    seconds = (time.perf_counter() - started) / len(group)
+    for job, result in zip(runs, results):
+      evaluate_lib.save(
+        self.workspace.outputs(job.name), job.dev, result.outputs
+      )
+      self.workspace.finish(
+        job.name,
+        {
+          'steps': job.num_steps,
+          'best_step': result.best_step,
+          'parameters': parameters_digest(result.params),
+          'seconds': round(seconds, 2),
+          'seeds_at_once': len(group),
+          'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+          'compilations': self.setup.programs.compilations,
+          'peak_device_bytes': _peak_device_bytes(),
+          'scores': result.scores,
+        },
+      )
+    return [result.params for result in results]
+
+  def _compile(self, todo: Sequence[plan_lib.Run]) -> None:
+    """The training step in every shape that the runs need."""
     packing = self.packing
     if packing.enabled:
       start = time.perf_counter()
-      self.setup.programs.compile_ahead(packing)
+      sizes = sorted({len(group) for group in self._together(todo)})
+      self.setup.programs.compile_ahead(packing, sizes)
       logging.info(
         'steps of %s rows compiled in %.0f s',
         ', '.join(map(str, packing.row_buckets)),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
 from pathlib import Path
 import time
@@ -58,96 +59,132 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What a finished run leaves: the last step's state, outputs and scores."""
+  """What a finished run leaves: the last step's parameters and its scores."""
 
-  state: step_lib.TrainState
+  params: Mapping[str, object]
   outputs: evaluate.Outputs
   scores: evaluate.Scores
   best_step: int
 
 
 def train(
-  job: Job,
+  jobs: Sequence[Job],
   programs: programs_lib.Programs,
-  make_params: Callable[[], Mapping[str, object]],
+  make_params: Callable[[int], Mapping[str, object]],
   config: config_lib.Config,
-) -> Result:
+) -> list[Result]:
   """Trains to the last step, going on from the latest checkpoint if any.
 
   Everything about step s follows from (config, seed, s), so that a resumed run
   takes the same steps as an undisturbed one.
 
   Args:
-    job: the run.
+    jobs: one run, or runs that differ in their seed alone and stand at the same
+      step; they are trained by one program, each as it would be by itself.
     programs: the compiled steps; shared by all runs of a plan.
-    make_params: the initial parameters, host arrays.
+    make_params: seed -> the initial parameters, host arrays.
     config: the whole configuration.
 
+  Returns:
+    A result for each job.
+
   Raises:
-    errors.UserError: a loss is not finite, naming step and task.
+    errors.UserError: a loss is not finite, naming run, step and task.
   """
-  checkpoints = checkpoints_lib.Checkpoints(job.directory / CHECKPOINTS_DIR)
-  telemetry = telemetry_lib.Telemetry(
-    job.directory, config.train.tensorboard, job.name
-  )
-  progress = telemetry_lib.progress(
-    job.name, job.num_steps * job.length.batch_size, 'examples'
-  )
-  with checkpoints, telemetry, progress:
-    state = programs.init_state(make_params(), job.seed)
-    if checkpoints.latest_step is not None:
-      state = checkpoints.restore(state)
-    start = int(state.step)
-    telemetry.truncate(start)
-    progress.start_at(start * job.length.batch_size)
-    log = _Log(job, config, programs.tasks, telemetry, progress)
-    profiler = profiling.StepProfiler(
-      config.train.profile, job.directory / PROFILE_DIR
+  first = jobs[0]
+  with contextlib.ExitStack() as stack:
+    checkpoints = [
+      stack.enter_context(
+        checkpoints_lib.Checkpoints(job.directory / CHECKPOINTS_DIR)
+      )
+      for job in jobs
+    ]
+    telemetry = [
+      stack.enter_context(
+        telemetry_lib.Telemetry(
+          job.directory, config.train.tensorboard, job.name
+        )
+      )
+      for job in jobs
+    ]
+    others = f' and {len(jobs) - 1} other seeds' if len(jobs) > 1 else ''
+    examples = first.length.batch_size * len(jobs)
+    progress = stack.enter_context(
+      telemetry_lib.progress(
+        first.name + others, first.num_steps * examples, 'examples'
+      )
     )
+    states = []
+    for job, saved in zip(jobs, checkpoints):
+      state = programs.init_state(make_params(job.seed), job.seed)
+      if saved.latest_step is not None:
+        state = saved.restore(state)
+      states.append(state)
+    (start,) = {int(state.step) for state in states}
+    state = programs.stack(states) if len(jobs) > 1 else states[0]
+    del states
+    for writer in telemetry:
+      writer.truncate(start)
+    progress.start_at(start * examples)
+    log = _Log(jobs, config, programs.tasks, telemetry, progress)
+    profiler = profiling.StepProfiler(
+      config.train.profile, first.directory / PROFILE_DIR
+    )
+
+    def state_of(index: int) -> step_lib.TrainState:
+      return programs.take(state, index) if len(jobs) > 1 else state
+
+    def evaluated(index: int) -> tuple[evaluate.Outputs, evaluate.Scores]:
+      return evaluate.evaluate(
+        programs, state_of(index).params, jobs[index].dev, config
+      )
+
+    def make_batch(step: int) -> transfer.PackedBatch:
+      if len(jobs) == 1:
+        return programs.put(first.batches(step))
+      return programs.put_seeds([job.batches(step) for job in jobs])
+
     prefetched = batches_lib.prefetch(
-      lambda step: programs.put(job.batches(step)),
-      range(start, job.num_steps),
-      config.train.prefetch,
+      make_batch, range(start, first.num_steps), config.train.prefetch
     )
     try:
-      for step in range(start, job.num_steps):
+      for step in range(start, first.num_steps):
         if step > start:
           evaluates = _is_due(step, config.train.evaluate_every)
           if evaluates or _is_due(step, config.train.checkpoint_every):
             log.flush()
-            score = None
-            if evaluates:
-              _, scores = evaluate.evaluate(
-                programs, state.params, job.dev, config
-              )
-              score = _mean_score(scores, programs.tasks)
-              telemetry.write(step, {'dev_score': score})
-            checkpoints.save(state, score)
+            for index, saved in enumerate(checkpoints):
+              score = None
+              if evaluates:
+                score = _mean_score(evaluated(index)[1], programs.tasks)
+                telemetry[index].write(step, {'dev_score': score})
+              saved.save(state_of(index), score)
         profiler.before(step)
         waiting = time.perf_counter()
         batch = next(prefetched)
         log.waited(time.perf_counter() - waiting)
-        schedule = step_schedule(step, job, config)
+        schedule = step_schedule(step, first, config)
         state, metrics = programs.train_step(state, batch, schedule)
         log.add(step, metrics)
         if told := profiler.after(step, state):
-          telemetry.write(step, told)
+          telemetry[0].write(step, told)
     finally:
       profiler.close()
       prefetched.close()
     log.flush()
-    outputs, scores = evaluate.evaluate(programs, state.params, job.dev, config)
-    score = _mean_score(scores, programs.tasks)
-    telemetry.write(job.num_steps, {'dev_score': score})
-    if checkpoints.latest_step != job.num_steps:
-      checkpoints.save(state, score, with_optimizer=config.train.keep_optimizer)
-    if not config.train.keep_optimizer:
-      checkpoints.drop_optimizer()
-    checkpoints.wait()
-    best_step = checkpoints.best_step
-  return Result(
-    state=state, outputs=outputs, scores=scores, best_step=best_step
-  )
+    results = []
+    for index, saved in enumerate(checkpoints):
+      outputs, scores = evaluated(index)
+      score = _mean_score(scores, programs.tasks)
+      telemetry[index].write(first.num_steps, {'dev_score': score})
+      last = state_of(index)
+      if saved.latest_step != first.num_steps:
+        saved.save(last, score, with_optimizer=config.train.keep_optimizer)
+      if not config.train.keep_optimizer:
+        saved.drop_optimizer()
+      saved.wait()
+      results.append(Result(last.params, outputs, scores, saved.best_step))
+  return results
 
 
 def step_schedule(
@@ -201,13 +238,13 @@ class _Log:
 
   def __init__(
     self,
-    job: Job,
+    jobs: Sequence[Job],
     config: config_lib.Config,
     tasks: task_lib.TaskTable,
-    telemetry: telemetry_lib.Telemetry,
+    telemetry: Sequence[telemetry_lib.Telemetry],
     progress: telemetry_lib.Progress,
   ):
-    self._job = job
+    self._jobs = jobs
     self._config = config
     self._names: Sequence[str] = tasks.names
     self._telemetry = telemetry
@@ -240,39 +277,60 @@ class _Log:
       share: of the time since the last call that they took.
     """
     steps = [step for step, _ in self._pending[:number]]
-    fetched = [
-      transfer.unpack_metrics(metrics)
-      for metrics in jax.device_get(
-        [metrics for _, metrics in self._pending[:number]]
-      )
-    ]
+    fetched = jax.device_get([values for _, values in self._pending[:number]])
     del self._pending[:number]
-    for step, metrics in zip(steps, fetched):
-      self._check_finite(step, metrics)
-    loss = np.sum([m['loss'] for m in fetched], axis=0, dtype=np.float64)
-    count = np.sum([m['count'] for m in fetched], axis=0, dtype=np.float64)
+    # [steps, seeds, 2T + 1]
+    values = np.reshape(fetched, (number, len(self._jobs), -1))
     seconds = (time.perf_counter() - self._interval_start) * share
     waited = self._waited * share
-    schedule = step_schedule(steps[-1], self._job, self._config)
-    values = {
+    timing = {'seconds': seconds, 'waited': waited}
+    losses = [
+      self._write_run(index, steps, values[:, index], **timing)
+      for index in range(len(self._jobs))
+    ]
+    counts = transfer.unpack_metrics(values)['count']
+    self._progress.advance(int(counts.sum()), loss=float(np.mean(losses)))
+    self._interval_start += seconds
+    self._waited -= waited
+
+  def _write_run(
+    self,
+    index: int,
+    steps: Sequence[int],
+    values: np.ndarray,
+    seconds: float,
+    waited: float,
+  ) -> float:
+    """Writes the steps of one run, [steps, 2T + 1]; returns their loss."""
+    job = self._jobs[index]
+    metrics = transfer.unpack_metrics(values)
+    for number, step in enumerate(steps):
+      self._check_finite(
+        job, step, {name: array[number] for name, array in metrics.items()}
+      )
+    loss, count = (
+      metrics[name].sum(axis=0, dtype=np.float64) for name in ('loss', 'count')
+    )
+    schedule = step_schedule(steps[-1], job, self._config)
+    told = {
       'loss': loss.sum() / count.sum(),
       'gold_weight': schedule.gold_weight,
       'learning_rate': schedule.learning_rate,
-      'grad_norm': np.mean([m['grad_norm'] for m in fetched]),
+      'grad_norm': np.mean(metrics['grad_norm']),
       'examples_per_second': count.sum() / seconds,
       'waiting_for_batch': waited / seconds,
     }
     for name, task_loss, task_count in zip(self._names, loss, count):
       if task_count:
-        values[f'loss/{name}'] = task_loss / task_count
-    self._telemetry.write(
-      steps[-1], {key: float(value) for key, value in values.items()}
+        told[f'loss/{name}'] = task_loss / task_count
+    self._telemetry[index].write(
+      steps[-1], {key: float(value) for key, value in told.items()}
     )
-    self._progress.advance(int(count.sum()), loss=float(values['loss']))
-    self._interval_start += seconds
-    self._waited -= waited
+    return float(told['loss'])
 
-  def _check_finite(self, step: int, metrics: Mapping[str, np.ndarray]) -> None:
+  def _check_finite(
+    self, job: Job, step: int, metrics: Mapping[str, np.ndarray]
+  ) -> None:
     bad = [
       name
       for name, loss in zip(self._names, metrics['loss'])
@@ -281,7 +339,7 @@ class _Log:
     if bad or not np.isfinite(metrics['grad_norm']):
       what = f'the loss of {", ".join(bad)}' if bad else 'the gradient'
       raise errors.UserError(
-        f'{self._job.name}: {what} is not finite at step {step}; lower the'
-        f' learning rate ({self._job.length.learning_rate}) or look at the'
+        f'{job.name}: {what} is not finite at step {step}; lower the'
+        f' learning rate ({job.length.learning_rate}) or look at the'
         " task's rows"
       )

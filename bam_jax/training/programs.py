@@ -6,12 +6,17 @@ B rows, S segment slots, C outputs of the widest head, T tasks.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
+from collections.abc import Sequence
 from concurrent import futures
 import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from bam_jax import config as config_lib
@@ -65,9 +70,15 @@ class Programs:
 
     Raises:
       errors.UserError: a row bucket that config.train.accumulate does not
-        divide.
+        divide, or seeds that the devices cannot share.
     """
     accumulate = config.train.accumulate
+    seeds = config.train.seeds_at_once
+    if seeds > 1 and seeds % mesh.size:
+      raise errors.UserError(
+        f'config.train.seeds_at_once={seeds}: the seeds cannot be shared by'
+        f' {mesh.size} devices; make it a multiple of {mesh.size}'
+      )
     for rows in config.packing.row_buckets:
       if rows % accumulate:
         raise errors.UserError(
@@ -78,7 +89,7 @@ class Programs:
     self.tasks = tasks
     self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
     self.compilations = 0
-    self._ahead: dict[int, jax.stages.Compiled] = {}
+    self._ahead: dict[tuple[int, int], jax.stages.Compiled] = {}
     self._accumulate = accumulate
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
@@ -107,28 +118,33 @@ class Programs:
       in_shardings=(param_shardings, self._replicated),
       out_shardings=self.state_shardings,
     )
-    train_step = step_lib.make_train_step(
-      model,
-      optimizer,
-      tasks.class_mask,
-      tasks.is_regression,
-      regression_head=config.model.regression_head,
-      reduction=config.optimizer.reduction,
-      accumulate=accumulate,
-      param_shardings=in_use,
-    )
-    predict_step = step_lib.make_predict_step(model, in_use)
 
-    def train(state, batch, schedule):
-      schedule = step_lib.StepSchedule(*schedule)
-      state, metrics = train_step(state, transfer.unpack(batch), schedule)
-      return state, transfer.pack_metrics(metrics)
+    def make_train(model, param_shardings):
+      step = step_lib.make_train_step(
+        model,
+        optimizer,
+        tasks.class_mask,
+        tasks.is_regression,
+        regression_head=config.model.regression_head,
+        reduction=config.optimizer.reduction,
+        accumulate=accumulate,
+        param_shardings=param_shardings,
+      )
+
+      def train(state, batch, schedule):
+        schedule = step_lib.StepSchedule(*schedule)
+        state, metrics = step(state, transfer.unpack(batch), schedule)
+        return state, transfer.pack_metrics(metrics)
+
+      return train
+
+    predict_step = step_lib.make_predict_step(model, in_use)
 
     def predict(params, batch):
       return predict_step(params, transfer.unpack(batch))
 
     self._train = jax.jit(
-      self._counted(train),
+      self._counted(make_train(model, in_use)),
       in_shardings=(
         self.state_shardings,
         self._batch_sharding,
@@ -137,6 +153,40 @@ class Programs:
       out_shardings=(self.state_shardings, self._replicated),
       donate_argnums=0,
       compiler_options=options,
+    )
+    # Seeds never meet: each lies whole on one device, as on a mesh of one.
+    seeds = jax.vmap(
+      make_train(model.clone(mesh=None), None), in_axes=(0, 0, None)
+    )
+    self._seed_sharding = self._replicated
+    if mesh.size > 1:
+      by_seed = P(mesh.axis_names)
+      self._seed_sharding = NamedSharding(mesh, by_seed)
+      seeds = jax.shard_map(
+        seeds,
+        mesh=mesh,
+        in_specs=(by_seed, by_seed, P()),
+        out_specs=by_seed,
+        check_vma=False,
+      )
+    self._train_seeds = jax.jit(
+      self._counted(seeds),
+      in_shardings=(
+        self._seed_sharding,
+        self._seed_sharding,
+        self._replicated,
+      ),
+      out_shardings=self._seed_sharding,
+      donate_argnums=0,
+      compiler_options=options,
+    )
+    self._stack = jax.jit(
+      lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states),
+      out_shardings=self._seed_sharding,
+    )
+    self._take = jax.jit(
+      lambda states, i: jax.tree.map(lambda x: x[i], states),
+      out_shardings=self.state_shardings,
     )
     # Logits are small: whole on every device, so any process can fetch them.
     self._predict = jax.jit(
@@ -180,42 +230,70 @@ class Programs:
       params, mesh_lib.place(np.uint32(seed), self._replicated)
     )
 
-  def lower(self, rows: int, row_length: int, slots: int) -> jax.stages.Lowered:
+  def stack(self, states: Sequence[step_lib.TrainState]) -> step_lib.TrainState:
+    """The states of K seeds as one, each array [K, ...].
+
+    Args:
+      states: as many for each device.
+    """
+    return self._stack(list(states))
+
+  def take(
+    self, states: step_lib.TrainState, index: int
+  ) -> step_lib.TrainState:
+    """The state of one of the seeds that `stack` made one."""
+    return self._take(states, np.int32(index))
+
+  def lower(
+    self, rows: int, row_length: int, slots: int, seeds: int = 1
+  ) -> jax.stages.Lowered:
     """The training step of one batch shape, traced and not yet compiled.
 
     Args:
       rows: B, over all processes.
       row_length: L.
       slots: S.
+      seeds: K, trained at once.
     """
-    return self._train.lower(
-      self.abstract_state,
-      self._abstract_batch(rows, row_length, slots),
-      jax.ShapeDtypeStruct(
-        (len(step_lib.StepSchedule._fields),),
-        np.float32,
-        sharding=self._replicated,
-      ),
+    batch = self._abstract_batch(rows, row_length, slots)
+    schedule = jax.ShapeDtypeStruct(
+      (len(step_lib.StepSchedule._fields),),
+      np.float32,
+      sharding=self._replicated,
     )
+    if seeds == 1:
+      return self._train.lower(self.abstract_state, batch, schedule)
+    states, batches = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+        (seeds, *x.shape), x.dtype, sharding=self._seed_sharding
+      ),
+      (self.abstract_state, batch),
+    )
+    return self._train_seeds.lower(states, batches, schedule)
 
-  def compile_ahead(self, packing: config_lib.PackingConfig) -> None:
+  def compile_ahead(
+    self, packing: config_lib.PackingConfig, seeds: Collection[int] = (1,)
+  ) -> None:
     """Compiles the training step of each row bucket at once, on threads.
 
     Without it each is compiled when it is first called, one after the other.
 
     Args:
       packing: of the plan.
+      seeds: how many are trained at once.
     """
     sizes = {
       packing_lib.bucket(rows, (1,), self.rows_multiple)
       for rows in packing.row_buckets
     }
+    shapes = [(count, rows) for count in seeds for rows in sizes]
     lowered = [
-      self.lower(rows, packing.row_length, packing.slots) for rows in sizes
+      self.lower(rows, packing.row_length, packing.slots, count)
+      for count, rows in shapes
     ]
     with futures.ThreadPoolExecutor() as pool:
       compiled = pool.map(lambda program: program.compile(), lowered)
-      self._ahead = dict(zip(sizes, compiled, strict=True))
+      self._ahead = dict(zip(shapes, compiled, strict=True))
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int
@@ -260,6 +338,19 @@ class Programs:
       )
     )
 
+  def put_seeds(
+    self, batches: Sequence[step_lib.Batch]
+  ) -> transfer.PackedBatch:
+    """A step's batches of K seeds, on the devices as `put` has it.
+
+    Args:
+      batches: host arrays; a batch of fewer rows is filled up with padding.
+    """
+    packed = transfer.stack([transfer.pack(batch) for batch in batches])
+    if self.mesh.size == 1:
+      return packed
+    return mesh_lib.place(packed, self._seed_sharding)
+
   def put_whole(
     self, batch: step_lib.Batch | transfer.PackedBatch
   ) -> transfer.PackedBatch:
@@ -292,7 +383,8 @@ class Programs:
     """One step; returns before the devices are done.
 
     Args:
-      state: donated: not to be used afterwards.
+      state: donated: not to be used afterwards. That of K seeds takes a batch
+        that `put_seeds` returned, and metrics have K rows.
       batch: this process's rows on the host, or as `put` returns.
       schedule: host numbers.
 
@@ -311,7 +403,10 @@ class Programs:
         f' cannot be split into that many parts on {self.mesh.size} devices;'
         f' make the rows a multiple of {self.rows_multiple}'
       )
-    step = self._ahead.get(rows, self._train)
+    seeds, step = 1, self._train
+    if batch.values.ndim == 3:
+      seeds, step = len(batch.values), self._train_seeds
+    step = self._ahead.get((seeds, rows), step)
     return step(state, batch, np.array(schedule, np.float32))
 
   def predict(

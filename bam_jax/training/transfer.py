@@ -3,10 +3,11 @@
 To hand over an array costs the host about as long whatever its size; a batch
 has nine small ones, the metrics of a step three.
 
-B rows, W numbers a row, T tasks.
+B rows, W numbers a row, T tasks, K seeds trained at once.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import itertools
 from typing import Any
 
@@ -20,7 +21,7 @@ class PackedBatch(flax.struct.PyTreeNode):
   """All of a batch side by side, float32 by their bits.
 
   Attributes:
-    values: [B, W] int32.
+    values: [B, W] int32, or [K, B, W].
     shapes: name of each array -> its shape without B, and whether it is float;
       in the order of their names.
   """
@@ -32,7 +33,7 @@ class PackedBatch(flax.struct.PyTreeNode):
 
   def __len__(self) -> int:
     """B, over all processes once the batch is on the devices."""
-    return self.values.shape[0]
+    return self.values.shape[-2]
 
 
 def pack(batch: Mapping[str, np.ndarray]) -> PackedBatch:
@@ -57,6 +58,19 @@ def pack(batch: Mapping[str, np.ndarray]) -> PackedBatch:
       for name in names
     ),
   )
+
+
+def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
+  """K batches of one width on the host -> one [K, B, W].
+
+  A shorter one is filled up with rows of zeros, which are padding.
+  """
+  rows = max(len(batch) for batch in batches)
+  width = batches[0].values.shape[1]
+  values = np.zeros((len(batches), rows, width), np.int32)
+  for place, batch in zip(values, batches):
+    place[: len(batch)] = batch.values
+  return batches[0].replace(values=values)
 
 
 def unpack(packed: PackedBatch) -> dict[str, jax.Array]:
@@ -87,6 +101,9 @@ def unpack_metrics(values: np.ndarray) -> dict[str, np.ndarray]:
 
   >>> unpack_metrics(np.arange(5))
   {'loss': array([0, 1]), 'count': array([2, 3]), 'grad_norm': np.int64(4)}
+
+  Args:
+    values: [..., 2T + 1].
   """
-  loss, count = np.split(values[:-1], 2)
-  return {'loss': loss, 'count': count, 'grad_norm': values[-1]}
+  loss, count = np.split(values[..., :-1], 2, axis=-1)
+  return {'loss': loss, 'count': count, 'grad_norm': values[..., -1]}

@@ -92,3 +92,53 @@ def test_tasks_taught_by():
   assert plan.tasks_taught_by(runs, 'multi-s0') == ('rte', 'mrpc')
   assert plan.tasks_taught_by(runs, 'single-s0-rte') == ('rte',)
   assert plan.tasks_taught_by(runs, 'single_to_multi-s0') == ()
+
+
+def test_seeds_together_are_as_many_as_asked_and_follow_their_teachers():
+  runs = plan.plan(
+    _config(seeds=(0, 1, 2), variants=('single_to_multi',), tasks=('rte',))
+  )
+  groups = [
+    [run.name for run in group] for group in plan.together(runs, 2, lambda r: 0)
+  ]
+  assert groups == [
+    ['single-s0-rte', 'single-s1-rte'],
+    ['single_to_multi-s0', 'single_to_multi-s1'],
+    ['single-s2-rte'],
+    ['single_to_multi-s2'],
+  ]
+
+
+def test_an_ensemble_is_trained_before_its_students():
+  runs = plan.plan(
+    _config(
+      seeds=(0, 1, 2),
+      variants=('single_to_multi',),
+      **{'distill.teachers': 3, 'tasks': ('rte',)},
+    )
+  )
+  done = set()
+  for group in plan.together(runs, 2, lambda run: 0):
+    for run in group:
+      for teachers in run.teachers.values():
+        assert done.issuperset(teachers)
+    done.update(run.name for run in group)
+  assert done == {run.name for run in runs}
+
+
+def test_devices_divide_a_group_and_train_what_is_left_one_by_one():
+  runs = plan.plan(_config(seeds=tuple(range(7)), variants=('multi',)))
+  groups = plan.together(runs, 4, lambda run: 0, devices=2)
+  assert [len(group) for group in groups] == [4, 2, 1]
+
+
+def test_one_at_a_time_is_the_plan():
+  runs = plan.plan(_config(seeds=(0, 1)))
+  assert [[run] for run in runs] == list(plan.together(runs, 1, lambda r: 0))
+
+
+def test_runs_that_stand_at_different_steps_are_not_together():
+  runs = plan.plan(_config(seeds=(0, 1, 2), variants=('multi',)))
+  steps = {'multi-s0': 4, 'multi-s1': 0, 'multi-s2': 4}
+  groups = list(plan.together(runs, 3, lambda run: steps[run.name]))
+  assert [[run.seed for run in group] for group in groups] == [[0, 2], [1]]

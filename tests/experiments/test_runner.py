@@ -135,9 +135,9 @@ def trained(monkeypatch) -> list[str]:
   names = []
   train = loop.train
 
-  def recorded(job, *arguments):
-    names.append(job.name)
-    return train(job, *arguments)
+  def recorded(group, *arguments):
+    names.extend(job.name for job in group)
+    return train(group, *arguments)
 
   monkeypatch.setattr(loop, 'train', recorded)
   return names
@@ -257,6 +257,38 @@ def test_one_program_serves_the_plan(finished):
   # One to train, one to predict, one for the state before step 0.
   assert finished.runner.setup.programs.compilations == 3
   assert len(finished.runner.runs) == 14
+
+
+def test_seeds_at_once_end_as_each_alone(finished, tmp_path, trained):
+  """A seed on each of eight devices."""
+  changes = {'train.seeds_at_once': 8, 'seeds': tuple(range(8))}
+  variants = ('single', 'single_to_multi')
+  finished.another(tmp_path, variants=variants, **changes).run()
+  assert trained[:8] == [f'single-s{seed}-mood' for seed in range(8)]
+  for name in _run_names():
+    if not name.startswith(tuple(f'{variant}-s' for variant in variants)):
+      continue
+    record = json.loads((tmp_path / 'runs' / name / 'DONE').read_text())
+    assert record['seeds_at_once'] == 8
+    with (
+      np.load(tmp_path / 'runs' / name / 'outputs.npz') as actual,
+      np.load(finished.workdir / 'runs' / name / 'outputs.npz') as expected,
+    ):
+      assert actual.files == expected.files
+      for key in actual.files:
+        if key.endswith('uid'):
+          np.testing.assert_array_equal(actual[key], expected[key])
+        else:
+          np.testing.assert_allclose(actual[key], expected[key], atol=2e-4)
+    curves = [
+      (directory / 'runs' / name / 'metrics.jsonl').read_text().splitlines()
+      for directory in (tmp_path, finished.workdir)
+    ]
+    for actual, expected in zip(*curves, strict=True):
+      actual, expected = json.loads(actual), json.loads(expected)
+      assert actual.keys() == expected.keys()
+      if 'loss' in expected:
+        np.testing.assert_allclose(actual['loss'], expected['loss'], rtol=1e-4)
 
 
 def test_no_two_runs_end_alike(finished):

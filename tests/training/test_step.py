@@ -425,3 +425,52 @@ def test_two_processes_do_as_one(tmp_path):
 
 if __name__ == '__main__':
   _process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+
+
+@pytest.mark.parametrize('devices', [1, 8])
+def test_seeds_at_once_do_as_each_alone(devices):
+  """Their parameters, batches and dropout differ, and their numbers of rows."""
+  alone, seeds = make_programs(1, 1), range(8)
+  together = make_programs(devices, 1)
+
+  def params(seed):
+    return jax.tree.map(lambda x: x + seed / 8, make_params(alone))
+
+  def batch(seed, step):
+    return make_batch(100 * seed + step, rows=16 if seed == step else 8)
+
+  states = [together.init_state(params(seed), seed) for seed in seeds]
+  state, losses = together.stack(states), []
+  for step in range(20):
+    batches = together.put_seeds([batch(seed, step) for seed in seeds])
+    state, metrics = together.train_step(state, batches, SCHEDULE)
+    losses.append(transfer.unpack_metrics(np.asarray(metrics))['loss'])
+  for seed in seeds:
+    expected = alone.init_state(params(seed), seed)
+    for step in range(20):
+      expected, metrics = alone.train_step(
+        expected, batch(seed, step), SCHEDULE
+      )
+      loss = transfer.unpack_metrics(np.asarray(metrics))['loss']
+      np.testing.assert_allclose(losses[step][seed], loss, rtol=1e-5, atol=1e-6)
+    actual = together.take(state, seed)
+    assert int(actual.step) == 20
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
+      jax.device_get(actual.params),
+      jax.device_get(expected.params),
+    )
+
+
+def test_seeds_that_the_devices_cannot_share_are_told():
+  programs = make_programs(8, 1)
+  config = dataclasses.replace(
+    config_lib.Config(), train=config_lib.TrainConfig(seeds_at_once=4)
+  )
+  with pytest.raises(errors.UserError, match=r'seeds_at_once=4: .* 8 devices'):
+    programs_lib.Programs(
+      heads.MultiTaskBert(bert.BertConfig(32, 16, 1, 2, 32), 3, 3),
+      TASKS,
+      config,
+      programs.mesh,
+    )

@@ -32,3 +32,14 @@ def test_batches_of_one_width_and_other_shapes_are_told_apart():
   )
   assert one.values.shape == two.values.shape
   assert jax.tree.structure(one) != jax.tree.structure(two)
+
+
+def test_stacked_batches_are_filled_up_with_padding():
+  one, two = np.full((2, 3), 7, np.int32), np.full((4, 3), 8, np.int32)
+  stacked = transfer.stack(
+    [transfer.pack({'a': one}), transfer.pack({'a': two})]
+  )
+  actual = jax.vmap(transfer.unpack)(stacked)['a']
+  np.testing.assert_array_equal(actual[0, :2], one)
+  np.testing.assert_array_equal(actual[0, 2:], 0)
+  np.testing.assert_array_equal(actual[1], two)
