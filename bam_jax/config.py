@@ -7,11 +7,13 @@ a value up by string or supplies a default.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import difflib
 import hashlib
 import json
 import math
+import re
 import typing
 from typing import Literal
 
@@ -181,6 +183,18 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class VariantConfig:
+  """A variant of the user's own, under `config.custom_variants.NAME`."""
+
+  like: Literal[VARIANTS] = _field(VARIANTS[-1], 'the variant it changes')
+  tasks: tuple[str, ...] = _field((), 'part of config.tasks; empty: all')
+  changes: Mapping[str, object] = dataclasses.field(
+    default_factory=dict,
+    metadata={'help': 'fields of single, multi, sampling and distill'},
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class TaskConfig:
   """A task of the user's own, under `config.custom_tasks.NAME`."""
 
@@ -210,6 +224,9 @@ class Config:
   tasks: tuple[str, ...] = _field((), 'names, in the order of the heads')
   variants: tuple[str, ...] = _field(VARIANTS, 'what is trained and compared')
   seeds: tuple[int, ...] = _field((0,), 'each variant is trained with each')
+  custom_variants: Mapping[str, VariantConfig] = dataclasses.field(
+    default_factory=dict, metadata={'help': "variants of the user's own"}
+  )
   custom_tasks: Mapping[str, TaskConfig] = dataclasses.field(
     default_factory=dict,
     metadata={'doc': 'own tasks by name', 'low': None, 'high': None},
@@ -229,9 +246,13 @@ class Config:
   mesh: MeshConfig = _field(MeshConfig(), '')
 
 
+# What differs between the runs of a plan is data of its programs. A variant may
+# change no field that is compiled into them.
+_OF_VARIANTS = ('single', 'multi', 'sampling', 'distill')
+
 # Keys that change how or how much is computed, never what a run computes.
 _NOT_IN_FINGERPRINT = frozenset({
-    'name', 'note', 'variants', 'seeds', 'mesh',
+    'name', 'note', 'variants', 'custom_variants', 'seeds', 'mesh',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
     'model.kernels', 'train.seeds_at_once',
     'train.keep_optimizer', 'train.tensorboard', 'train.profile',
@@ -243,6 +264,7 @@ def default_config() -> ml_collections.ConfigDict:
   """All fields at their defaults, locked against unknown names."""
   config = _to_config_dict(Config())
   config.custom_tasks.unlock()
+  config.custom_variants.unlock()
   return config
 
 
@@ -256,6 +278,58 @@ def custom_task(**fields) -> ml_collections.ConfigDict:
   for key, value in fields.items():
     setattr(task, key, value)
   return task
+
+
+def custom_variant(
+  like: str,
+  tasks: Sequence[str] = (),
+  changes: Mapping[str, Mapping[str, object]] | None = None,
+) -> ml_collections.ConfigDict:
+  """A variant of the user's own, for `config.custom_variants.NAME`.
+
+  Args:
+    like: the variant it changes, one of `VARIANTS`. Teachers stay as they are.
+    tasks: part of `config.tasks`; empty: all.
+    changes: fields of its runs, such as {'multi': {'layer_decay': 1.0}}.
+  """
+  variant = _to_config_dict(VariantConfig())
+  variant.like, variant.tasks = like, tuple(tasks)
+  variant.changes.unlock()
+  variant.changes.update(changes or {})
+  return variant
+
+
+def of_variant(config: Config, name: str) -> Config:
+  """The configuration that the runs of a variant have.
+
+  Raises:
+    errors.UserError: a change of a field that is not there, that all runs of a
+      plan share, or of a wrong value.
+  """
+  if name not in config.custom_variants:
+    return config
+  where = f'config.custom_variants.{name}.changes'
+  changed = {}
+  for group, fields in config.custom_variants[name].changes.items():
+    if group not in _OF_VARIANTS:
+      raise errors.UserError(
+        f'{where}.{group}: is none of {", ".join(_OF_VARIANTS)}, which alone a'
+        ' variant may change'
+      )
+    if not isinstance(fields, Mapping):
+      raise errors.UserError(
+        f'{where}.{group}: {fields!r} is no group of fields'
+      )
+    now = getattr(config, group)
+    values = {f.name: getattr(now, f.name) for f in dataclasses.fields(now)}
+    values |= dict(fields)
+    changed[group] = _build(type(now), values, f'{where}.{group}')
+  return dataclasses.replace(config, **changed)
+
+
+def variant_names(config: Config) -> tuple[str, ...]:
+  """All variants that there are, in the order of a report."""
+  return (*VARIANTS, *config.custom_variants)
 
 
 def _to_config_dict(value) -> ml_collections.ConfigDict:
@@ -354,6 +428,8 @@ def _value(field: dataclasses.Field, hint, value, path: str):
     return _build(hint, value, path)
   if typing.get_origin(hint) is Mapping:
     item_class = typing.get_args(hint)[1]
+    if item_class is object:  # checked where it is known what it is part of
+      return value
     return {
       name: _build(item_class, item, f'{path}.{name}')
       for name, item in value.items()
@@ -400,7 +476,7 @@ def _check(config: Config) -> None:
       raise errors.UserError(message)
 
   for key, values, known in (
-    ('variants', config.variants, VARIANTS),
+    ('variants', config.variants, variant_names(config)),
     ('data.swap', config.data.swap, config.tasks),
   ):
     for value in values:
@@ -408,6 +484,19 @@ def _check(config: Config) -> None:
         value in known,
         f'config.{key}: {value!r} is none of {", ".join(known)}',
       )
+  for name, variant in config.custom_variants.items():
+    where = f'config.custom_variants.{name}'
+    require(
+      name not in VARIANTS and re.fullmatch(r'[a-z0-9_]+', name) is not None,
+      f'{where}: name it in small letters, figures and _, and as no variant of'
+      ' the package',
+    )
+    for task in variant.tasks:
+      require(
+        task in config.tasks,
+        f'{where}.tasks: {task!r} is none of {", ".join(config.tasks)}',
+      )
+    of_variant(config, name)
   for key in ('tasks', 'variants', 'seeds'):
     values = getattr(config, key)
     require(len(values) > 0, f'config.{key} is empty; give at least one')

@@ -54,7 +54,13 @@ def main() -> None:
       if run.name in ('multi-s0', 'single-s0-mnli'):
         targets = [None] * len(run.tasks)
         job = jobs.make(
-          run, config, runner.tasks, runner.features, targets, 1, workdir
+          run,
+          runner.packing,
+          runner.tasks,
+          runner.features,
+          targets,
+          1,
+          workdir,
         )
         start = time.perf_counter()
         for step in range(args.batches):

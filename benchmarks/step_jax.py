@@ -55,9 +55,14 @@ def training_batches(
   runner = runner_lib.Runner(config, workdir)
   runner.prepare()
   targets = [None] * len(config.tasks)
-  config = dataclasses.replace(config, packing=runner.packing)
   job = jobs.make(
-    runner.runs[0], config, runner.tasks, runner.features, targets, 1, workdir
+    runner.runs[0],
+    runner.packing,
+    runner.tasks,
+    runner.features,
+    targets,
+    1,
+    workdir,
   )
   return runner, [job.batches(step) for step in range(steps)]
 

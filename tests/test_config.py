@@ -156,3 +156,51 @@ def test_fingerprint_ignores_what_no_run_depends_on():
 
 def _fingerprint(config):
   return config_lib.fingerprint_values(config_lib.from_config_dict(config))
+
+
+def _with_variant(**fields):
+  config = _valid()
+  config.custom_variants.mine = config_lib.custom_variant(
+    'single_to_multi', **fields
+  )
+  config.variants = ('multi', 'mine')
+  return config
+
+
+def test_a_variant_changes_its_own_runs_alone():
+  changes = {
+    'multi': {'layer_decay': 1.0},
+    'distill': {'annealing': 'constant'},
+  }
+  config = config_lib.from_config_dict(_with_variant(changes=changes))
+  mine = config_lib.of_variant(config, 'mine')
+  assert mine.multi.layer_decay == 1.0
+  assert mine.multi.batch_size == config.multi.batch_size
+  assert mine.distill.annealing == 'constant'
+  assert config_lib.of_variant(config, 'multi') == config
+  assert config_lib.variant_names(config)[-1] == 'mine'
+
+
+@pytest.mark.parametrize(
+  ('fields', 'told'),
+  [
+    ({'changes': {'model': {'remat': True}}}, r'changes\.model: is none of'),
+    (
+      {'changes': {'multi': {'layer_decai': 1.0}}},
+      r'nearest is .*\.layer_decay',
+    ),
+    ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
+    ({'changes': {'multi': 3}}, 'no group of fields'),
+    ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
+  ],
+)
+def test_a_variant_that_does_not_hold_together_is_told(fields, told):
+  with pytest.raises(errors.UserError, match=told):
+    config_lib.from_config_dict(_with_variant(**fields))
+
+
+def test_a_variant_does_not_take_the_name_of_another():
+  config = _valid()
+  config.custom_variants.single = config_lib.custom_variant('multi')
+  with pytest.raises(errors.UserError, match='as no variant of the package'):
+    config_lib.from_config_dict(config)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bam_jax import config as config_lib
 from bam_jax.experiments import figures
 from bam_jax.training import telemetry
 
@@ -26,6 +25,7 @@ class Curves:
     Args:
       runs: (variant, task, metrics.jsonl of the run that trained the task);
         the tasks of a run share a file. A file that is missing is left out.
+        Curves come in the order in which their variants do.
 
     Raises:
       errors.UserError: a file is damaged.
@@ -38,7 +38,7 @@ class Curves:
 
   @property
   def variants(self) -> list[str]:
-    return sorted(self._tasks, key=config_lib.VARIANTS.index)
+    return list(self._tasks)
 
   def medians(self, key: str, task: str | None = None) -> list[figures.Curve]:
     """One curve a variant that logged `key`: the median over its runs.

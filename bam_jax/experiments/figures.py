@@ -11,6 +11,7 @@ import html
 import itertools
 import math
 from typing import NamedTuple
+import zlib
 
 import numpy as np
 
@@ -34,11 +35,31 @@ COLORS = dict(
 # Dashes as well: a print in grey still tells the lines apart.
 _DASHES = dict(zip(config_lib.VARIANTS, ('', '', '5 2.5', '5 2.5', '')))
 
+# For variants of the user's own, by a checksum of their name.
+_OTHER_COLORS = ('#a5517f', '#5f6670', '#7a6a00', '#8b5cc2')
+_OTHER_DASHES = ('1.5 2.5', '8 3', '8 2.5 1.5 2.5')
+
 _TURN = 9  # Pixels of each of the lines that coincide.
 
 _WIDTH = 344
 _FONT = 'system-ui, -apple-system, "Segoe UI", sans-serif'
 _MUTED = 0.68  # Opacity of labels beside the data.
+
+
+def label(variant: str) -> str:
+  """What a reader knows a variant by."""
+  return LABELS.get(variant, variant.replace('_', ' '))
+
+
+def color(variant: str) -> str:
+  """The colour of a variant in every picture."""
+  other = _OTHER_COLORS[zlib.crc32(variant.encode()) % len(_OTHER_COLORS)]
+  return COLORS.get(variant, other)
+
+
+def _dash(variant: str) -> str:
+  number = zlib.crc32(variant.encode()) // len(_OTHER_COLORS)
+  return _DASHES.get(variant, _OTHER_DASHES[number % len(_OTHER_DASHES)])
 
 
 class Scores(NamedTuple):
@@ -104,13 +125,13 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
       )
     )
   for row, y in zip(rows, itertools.count(top + height / 2, height)):
-    parts.append(_text(0, y + 4, LABELS[row.variant]))
+    parts.append(_text(0, y + 4, label(row.variant)))
     number = '—' if row.median is None else f'{row.median:.1f}'
     parts.append(_text(right + 46, y + 4, number, anchor='end', tabular=True))
     marks = [
       _tag(
         'circle',
-        _tag('title', f'{LABELS[row.variant]}: {point:.2f}'),
+        _tag('title', f'{label(row.variant)}: {point:.2f}'),
         cx=f'{scale(point):.1f}',
         cy=f'{y:.1f}',
         r=4,
@@ -133,7 +154,7 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
       )
     parts.append(_in_color(row.variant, *marks))
   told = ', '.join(
-    f'{LABELS[row.variant]} '
+    f'{label(row.variant)} '
     + ('incomplete' if row.median is None else f'{row.median:.1f}')
     for row in rows
   )
@@ -191,7 +212,7 @@ def lines(
     )
     line = _tag(
       'polyline',
-      _tag('title', LABELS[curve.variant]),
+      _tag('title', label(curve.variant)),
       points=points,
       fill='none',
       stroke='currentColor',
@@ -203,7 +224,7 @@ def lines(
     parts.append(_in_color(curve.variant, line))
   ends = [(curve, _finite(curve)) for curve in curves]
   told = '; '.join(
-    f'{LABELS[curve.variant]} from {points[0][1]:.2f} to {points[-1][1]:.2f}'
+    f'{label(curve.variant)} from {points[0][1]:.2f} to {points[-1][1]:.2f}'
     for curve, points in ends
   )
   alt = f"{title}, {y_label} over the share of the run's steps: {told}"
@@ -212,7 +233,7 @@ def lines(
 
 def swatch(variant: str) -> str:
   """A short piece of the variant's line, for a legend beside its name."""
-  dash = _DASHES[variant]
+  dash = _dash(variant)
   line = _tag(
     'line',
     x1=0,
@@ -266,7 +287,7 @@ def _dashes(
   result = []
   for group in groups:
     if len(group) == 1:
-      result.append((group[0], _DASHES[group[0].variant], 0))
+      result.append((group[0], _dash(group[0].variant), 0))
       continue
     pattern = f'{_TURN} {_TURN * (len(group) - 1)}'
     result += [(c, pattern, -_TURN * i) for i, c in enumerate(group)]
@@ -274,7 +295,7 @@ def _dashes(
 
 
 def _in_color(variant: str, *children: str) -> str:
-  return _tag('g', *children, color=COLORS[variant], class_=variant)
+  return _tag('g', *children, color=color(variant), class_=variant)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:

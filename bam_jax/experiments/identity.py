@@ -22,7 +22,6 @@ Identity = dict[str, object]
 
 def settings(
   run: plan_lib.Run,
-  config: config_lib.Config,
   tasks: task_lib.TaskTable,
   weights: str,
 ) -> Identity:
@@ -30,7 +29,6 @@ def settings(
 
   Args:
     run: the run.
-    config: the whole configuration.
     tasks: the tasks of the plan.
     weights: digest of the pretrained weights; empty for random ones.
   """
@@ -46,14 +44,14 @@ def settings(
     'weights': weights,
     **{
       f'config.{key}': value
-      for key, value in config_lib.fingerprint_values(config).items()
+      for key, value in config_lib.fingerprint_values(run.config).items()
       if not key.startswith(tuple(unused))
     },
     # What the logits mean, and what is scored and chooses the best checkpoint.
     **{
       f'config.custom_tasks.{name}.{key}': value
       for name in run.tasks
-      if name in config.custom_tasks
+      if name in run.config.custom_tasks
       for key, value in (
         *tasks[name].definition().items(),
         ('metrics', list(tasks[name].metrics)),
@@ -64,7 +62,6 @@ def settings(
 
 def identities(
   runs: Sequence[plan_lib.Run],
-  config: config_lib.Config,
   tasks: task_lib.TaskTable,
   weights: str,
   features: Mapping[str, Mapping[str, shards.Columns]],
@@ -73,14 +70,13 @@ def identities(
 
   Args:
     runs: teachers before students.
-    config: the whole configuration.
     tasks: the tasks of the plan.
     weights: digest of the pretrained weights; empty for random ones.
     features: task -> training or dev split -> rows.
   """
   result: dict[str, Identity] = {}
   for run in runs:
-    identity = settings(run, config, tasks, weights)
+    identity = settings(run, tasks, weights)
     for task in run.tasks:
       for split, columns in features[task].items():
         identity[f'data.{task}.{split}'] = config_lib.digest(

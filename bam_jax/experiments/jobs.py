@@ -27,7 +27,7 @@ Features = Mapping[str, Mapping[str, shards.Columns]]
 
 def make(
   run: plan_lib.Run,
-  config: config_lib.Config,
+  packing: config_lib.PackingConfig,
   tasks: task_lib.TaskTable,
   features: Features,
   targets: Sequence[np.ndarray | None],
@@ -38,7 +38,7 @@ def make(
 
   Args:
     run: the run.
-    config: the whole configuration.
+    packing: of the plan.
     tasks: the tasks of the plan.
     features: of the run's tasks at least.
     targets: for each of the run's tasks the teachers' predictions on its
@@ -46,7 +46,7 @@ def make(
     rows_multiple: what the rows of a batch must divide by.
     directory: of the run.
   """
-  length = run.length(config)
+  length = run.length
   train = [features[name][tasks[name].train_split] for name in run.tasks]
   rows = [len(columns) for columns in train]
   num_steps = sampling.num_steps(length.epochs, sum(rows), length.batch_size)
@@ -61,8 +61,8 @@ def make(
       [tasks.index[name] for name in run.tasks],
       train,
       targets,
-      _mix(run, config, rows, num_steps),
-      config.packing,
+      _mix(run, rows, num_steps),
+      packing,
       rows_multiple,
     ),
     num_steps=num_steps,
@@ -74,7 +74,7 @@ def make(
 
 def choose_packing(
   runs: Sequence[plan_lib.Run],
-  config: config_lib.Config,
+  packing: config_lib.PackingConfig,
   tasks: task_lib.TaskTable,
   features: Features,
 ) -> config_lib.PackingConfig:
@@ -84,18 +84,17 @@ def choose_packing(
 
   Args:
     runs: the plan.
-    config: the whole configuration.
+    packing: as configured.
     tasks: the tasks of the plan.
     features: of all of them.
   """
-  packing = config.packing
   if packing.row_buckets or not packing.enabled:
     return packing
-  kinds = {(run.tasks, run.is_single): run for run in reversed(runs)}
+  kinds = {(run.tasks, run.variant): run for run in reversed(runs)}
   steps: Counter[int] = Counter()
   for run in kinds.values():
     targets = [None] * len(run.tasks)
-    job = make(run, config, tasks, features, targets, 1, Path())
+    job = make(run, packing, tasks, features, targets, 1, Path())
     looked_at = range(0, job.num_steps, max(job.num_steps // _LOOKED_AT, 1))
     for step in looked_at:
       rows = job.batches.rows_filled(step)
@@ -117,12 +116,11 @@ def dev_splits(
 
 def _mix(
   run: plan_lib.Run,
-  config: config_lib.Config,
   rows: Sequence[int],
   num_steps: int,
 ) -> sampling.Mix:
   """Which rows make a step; `rows` counts swapped copies."""
-  batch_size = run.length(config).batch_size
+  config, batch_size = run.config, run.length.batch_size
   exponent = config.sampling.exponent
   # One task leaves nothing to mix: its rows come by fresh permutations.
   if config.sampling.mode == 'copies' and not run.is_single:

@@ -37,7 +37,7 @@ def markdown(
     ['variant', *(f'{name} ({what})' for name, what in main.header)],
     [
       [
-        figures.LABELS[name],
+        figures.label(name),
         *(f'**{text}**' if best else text for text, best in cells),
       ]
       for name, cells in main.rows
@@ -46,7 +46,7 @@ def markdown(
   lines += ['', *_bullets(tables.remarks(variants, config, tasks))]
   lines += ['', '## Every metric', '']
   lines += _markdown_table(
-    ['task', 'metric', *(figures.LABELS[name] for name in variants)],
+    ['task', 'metric', *(figures.label(name) for name in variants)],
     [[t, m, *cells] for t, m, cells in tables.all_metrics(variants, tasks)],
   )
   lines += ['', '## What it was run with', '']
@@ -89,7 +89,7 @@ def html_page(
       )
     ),
     several_seeds=len(config.seeds) > 1,
-    labels=figures.LABELS,
+    labels={v: figures.label(v) for v in variants},
     headline=tables.headline(variants),
     table=tables.table(variants, tasks),
     num_tasks=len(tasks),

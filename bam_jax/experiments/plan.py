@@ -7,6 +7,9 @@ A run trains one model. The paper's variants are made of runs:
   single_to_single  one run a task, taught by `single`
   multi_to_multi    one run over all tasks, taught by `multi`
   single_to_multi   one run over all tasks, taught by `single` (BAM)
+
+A variant of the user's own is like one of these, over part of the tasks or with
+some fields changed; its teachers are those of the variant it is like.
 """
 
 from collections.abc import Callable
@@ -33,11 +36,13 @@ class Run:
 
   Attributes:
     name: unique in a plan, and the name of its folder.
-    variant: one of `config.VARIANTS`.
+    variant: one of `config.variant_names`.
     seed: of initialisation, data order and dropout.
     tasks: names of the tasks trained on.
     teachers: task -> names of the runs whose predictions are averaged; empty
       where the targets are gold labels alone.
+    is_single: trained on one task, with `config.single`.
+    config: the whole configuration, with the changes of the variant.
   """
 
   name: str
@@ -45,6 +50,8 @@ class Run:
   seed: int
   tasks: tuple[str, ...]
   teachers: Mapping[str, tuple[str, ...]]
+  is_single: bool
+  config: config_lib.Config
 
   @property
   def group(self) -> str:
@@ -52,12 +59,9 @@ class Run:
     return group_name(self.variant, self.seed)
 
   @property
-  def is_single(self) -> bool:
-    return _VARIANTS[self.variant][0]
-
-  def length(self, config: config_lib.Config) -> config_lib.RunLengthConfig:
+  def length(self) -> config_lib.RunLengthConfig:
     """Epochs, batch and learning rate of this kind of run."""
-    return config.single if self.is_single else config.multi
+    return self.config.single if self.is_single else self.config.multi
 
 
 def group_name(variant: str, seed: int) -> str:
@@ -73,7 +77,9 @@ def plan(config: config_lib.Config) -> list[Run]:
   runs: dict[str, Run] = {}
 
   def add(variant: str, seed: int) -> list[Run]:
-    single, taught_by = _VARIANTS[variant]
+    own = config.custom_variants.get(variant)
+    single, taught_by = _VARIANTS[own.like if own else variant]
+    all_tasks = (own and own.tasks) or config.tasks
     teachers: dict[str, list[str]] = {task: [] for task in config.tasks}
     if taught_by:
       for teacher_seed in _teacher_seeds(config, seed):
@@ -82,9 +88,9 @@ def plan(config: config_lib.Config) -> list[Run]:
             teachers[task].append(teacher.name)
     group = group_name(variant, seed)
     parts = (
-      [(f'{group}-{task}', (task,)) for task in config.tasks]
+      [(f'{group}-{task}', (task,)) for task in all_tasks]
       if single
-      else [(group, config.tasks)]
+      else [(group, all_tasks)]
     )
     added = [
       Run(
@@ -93,6 +99,8 @@ def plan(config: config_lib.Config) -> list[Run]:
         seed=seed,
         tasks=tasks,
         teachers={t: tuple(teachers[t]) for t in tasks if teachers[t]},
+        is_single=single,
+        config=config_lib.of_variant(config, variant),
       )
       for name, tasks in parts
     ]

@@ -28,7 +28,7 @@ class RunScores:
   """Scores of one task by one run.
 
   Attributes:
-    variant: one of `config.VARIANTS`.
+    variant: one of `config.variant_names`.
     seed: of the run.
     task: name of the task.
     scores: dev split -> metric -> value, 0-100.
@@ -72,11 +72,15 @@ def write(
     'notes': dict(notes),
     'versions': {'python': platform.python_version(), **versions},
   }
+  order = config_lib.variant_names(config).index
+  runs = sorted(
+    runs, key=lambda r: (order(r.variant), r.seed, tasks.index[r.task])
+  )
   curves = curves_lib.Curves(
     [(run.variant, run.task, run.curve) for run in runs]
   )
   texts = {
-    'scores.csv': _csv(tasks, runs),
+    'scores.csv': _csv(runs),
     'report.md': pages.markdown(summary, config, tasks),
     'report.html': pages.html_page(summary, config, tasks, curves),
     'report.json': json.dumps(_finite(summary), indent=1, allow_nan=False)
@@ -106,7 +110,7 @@ def summarise(
     seeds = found.setdefault(run.variant, {})
     seeds.setdefault(run.seed, {})[run.task] = run.scores
   variants, per_seed = {}, {}
-  for variant in sorted(found, key=config_lib.VARIANTS.index):
+  for variant in sorted(found, key=config_lib.variant_names(config).index):
     seeds = found[variant]
     missing = {
       str(seed): [n for n in tasks.names if n not in seeds.get(seed, {})]
@@ -184,15 +188,12 @@ def _finite(value: object) -> object:
   return value
 
 
-def _csv(tasks: task_lib.TaskTable, runs: Sequence[RunScores]) -> str:
+def _csv(runs: Sequence[RunScores]) -> str:
   """One line a variant, seed, task, split and metric, after a header."""
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
   writer.writerow(['variant', 'seed', 'task', 'split', 'metric', 'value'])
-  order = config_lib.VARIANTS.index
-  for run in sorted(
-    runs, key=lambda r: (order(r.variant), r.seed, tasks.index[r.task])
-  ):
+  for run in runs:
     for split, values in run.scores.items():
       for metric, value in values.items():
         writer.writerow(

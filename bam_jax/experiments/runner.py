@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import hashlib
 import logging
 from pathlib import Path
@@ -65,7 +64,7 @@ class Runner:
     """How examples are put into rows; chosen when first needed."""
     if self._packing is None:
       self._packing = jobs.choose_packing(
-        self.runs, self.config, self.tasks, self.features
+        self.runs, self.config.packing, self.tasks, self.features
       )
     return self._packing
 
@@ -247,9 +246,7 @@ class Runner:
     if record is not None:
       self.workspace.check_run(
         run.name,
-        identity_lib.settings(
-          run, self.config, self.tasks, self.encoder.digest
-        ),
+        identity_lib.settings(run, self.tasks, self.encoder.digest),
       )
     return record
 
@@ -263,7 +260,7 @@ class Runner:
     """
     self._prepare()
     identities = identity_lib.identities(
-      self.runs, self.config, self.tasks, self.encoder.digest, self.features
+      self.runs, self.tasks, self.encoder.digest, self.features
     )
     self.workspace.open_runs({r.name: identities[r.name] for r in runs})
     self.workspace.save_config(self.config)
@@ -295,11 +292,10 @@ class Runner:
   ) -> list[Mapping[str, object]]:
     """Trains runs to their end and records them; returns their parameters."""
     started = time.perf_counter()
-    config = dataclasses.replace(self.config, packing=self.packing)
     runs = [
       jobs.make(
         run,
-        config,
+        self.packing,
         self.tasks,
         self.features,
         [self._targets(run, name, identities) for name in run.tasks],
@@ -309,7 +305,7 @@ class Runner:
       for run in group
     ]
     results = loop.train(
-      runs, self.setup.programs, self.setup.initial_params, self.config
+      runs, self.setup.programs, self.setup.initial_params, group[0].config
     )
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
@@ -365,7 +361,7 @@ class Runner:
       ],
       columns,
       self.tasks[task],
-      self.config.distill.temperature,
+      run.config.distill.temperature,
       self.config.model.regression_head,
     )
 

@@ -29,7 +29,7 @@ def table(variants: Mapping[str, dict], tasks: task_lib.TaskTable) -> Table:
   """Variants x tasks in the paper's metrics, averages and differences."""
   header = [(task.name, task.paper_metric) for task in tasks.tasks]
   header += [('average', 'paper'), ('average', 'GLUE')]
-  header += [(f'Δ {figures.LABELS[b]}', 'paper') for b in _BASELINES]
+  header += [(f'Δ {figures.label(b)}', 'paper') for b in _BASELINES]
   values = [
     [
       *(
@@ -86,12 +86,12 @@ def headline(variants: Mapping[str, dict]) -> str:
   best = max(averages, key=averages.get)
   gains = [
     f'{_number(averages[best] - averages[b], "+.1f")} against'
-    f' {figures.LABELS[b]}'
+    f' {figures.label(b)}'
     for b in _BASELINES
     if b in averages and b != best
   ]
   of = '' if len(averages) == len(variants) else ' of the complete variants'
-  text = f'Highest average{of}: {figures.LABELS[best]}, {averages[best]:.1f}'
+  text = f'Highest average{of}: {figures.label(best)}, {averages[best]:.1f}'
   return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
 
 
@@ -125,7 +125,7 @@ def remarks(
         for seed, names in variant['missing'].items()
       )
       said.append(
-        f'{figures.LABELS[name]} is incomplete, so it has no average: {what}.'
+        f'{figures.label(name)} is incomplete, so it has no average: {what}.'
       )
   return said
 

@@ -25,7 +25,7 @@ def test_mix(mode, variant, mix):
   config.sampling.mode = mode
   config = config_lib.from_config_dict(config)
   run = plan.plan(config)[0]
-  made = jobs._mix(run, config, [100] * len(run.tasks), num_steps=3)
+  made = jobs._mix(run, [100] * len(run.tasks), num_steps=3)
   assert isinstance(made, mix)
 
 
@@ -38,6 +38,6 @@ def test_probabilities_are_of_sizes_before_swapping():
   config.multi.batch_size = 1000
   config = config_lib.from_config_dict(config)
   run = plan.plan(config)[0]
-  made = jobs._mix(run, config, [5000, 10000], num_steps=4)
+  made = jobs._mix(run, [5000, 10000], num_steps=4)
   drawn = sum(int((made(step)[0] == 1).sum()) for step in range(4))
   assert abs(drawn / 4000 - 0.5) < 4 * (0.25 / 4000) ** 0.5

@@ -142,3 +142,27 @@ def test_runs_that_stand_at_different_steps_are_not_together():
   steps = {'multi-s0': 4, 'multi-s1': 0, 'multi-s2': 4}
   groups = list(plan.together(runs, 3, lambda run: steps[run.name]))
   assert [[run.seed for run in group] for group in groups] == [[0, 2], [1]]
+
+
+def test_a_variant_of_the_users_own_shares_the_teachers_of_what_it_is_like():
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc', 'cola')
+  config.custom_variants.flat = config_lib.custom_variant(
+    'single_to_multi',
+    tasks=('rte', 'cola'),
+    changes={'multi': {'layer_decay': 1.0}},
+  )
+  config.variants = ('single_to_multi', 'flat')
+  runs = plan.plan(config_lib.from_config_dict(config))
+  assert [run.name for run in runs] == [
+    'single-s0-rte',
+    'single-s0-mrpc',
+    'single-s0-cola',
+    'single_to_multi-s0',
+    'flat-s0',
+  ]
+  student, flat = runs[-2:]
+  assert flat.tasks == ('rte', 'cola')
+  assert flat.teachers == {t: student.teachers[t] for t in flat.tasks}
+  assert not flat.is_single
+  assert (student.length.layer_decay, flat.length.layer_decay) == (0.9, 1.0)

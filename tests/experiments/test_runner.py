@@ -48,8 +48,9 @@ def _write_tables(directory: Path) -> None:
       path.write_text('\n'.join(lines) + '\n')
 
 
-def _config(data: Path, **changes) -> config_lib.Config:
+def _config(data: Path, own=None, **changes) -> config_lib.Config:
   config = config_lib.default_config()
+  config.custom_variants.update(own or {})
   files = {
     name: {split: f'{name}-{split}.tsv' for split in _ROWS}
     for name in ('mood', 'closeness')
@@ -432,6 +433,29 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
     assert record['scores'] == finished.record(name)['scores']
   for name, (_, content) in _snapshot(logits).items():
     assert content == before[name][1], name
+
+
+def test_an_ablation_is_added_to_a_finished_plan(finished, workdir, trained):
+  """Teachers and student that are there serve; the report has all three."""
+  runner = finished.another(
+    workdir,
+    variants=('single', 'single_to_multi', 'gold_alone'),
+    own={
+      'gold_alone': config_lib.custom_variant(
+        'single_to_multi',
+        changes={'distill': {'annealing': 'constant', 'constant': 1.0}},
+      )
+    },
+  )
+  runner.run()
+  assert trained == [f'gold_alone-s{seed}' for seed in _SEEDS]
+  report = json.loads((workdir / 'report.json').read_text())
+  assert list(report['variants']) == ['single', 'single_to_multi', 'gold_alone']
+  curve = (workdir / 'runs' / 'gold_alone-s0' / 'metrics.jsonl').read_text()
+  told = [json.loads(line) for line in curve.splitlines()]
+  assert {line.get('gold_weight', 1.0) for line in told} == {1.0}
+  for name in ('report.md', 'report.html'):
+    assert 'gold alone' in (workdir / name).read_text()
 
 
 def test_scoring_again_finds_the_same(finished, workdir, trained):

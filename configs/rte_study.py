@@ -1,0 +1,23 @@
+"""Which tasks help RTE: multi-task runs over RTE and one other task each.
+
+  python -m bam_jax.main --config=configs/rte_study.py \\
+      --config.data.dir=$GLUE_DIR
+
+MiniLM-L6 on one GPU. For another task or other sets, change the two lines.
+"""
+
+from bam_jax import config as config_lib
+from configs import minilm
+
+
+def get_config():
+  config = minilm.get_config()
+  config.name = 'rte_study'
+  task = 'rte'
+  sets = [(task, other) for other in config.tasks if other != task]
+  for tasks in sets:
+    config.custom_variants['_with_'.join(tasks)] = config_lib.custom_variant(
+      'multi', tasks=tasks
+    )
+  config.variants = ('single', 'multi', *config.custom_variants)
+  return config
