@@ -9,17 +9,13 @@ a value up by string or supplies a default.
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import difflib
-import hashlib
-import json
-import math
 import re
-import typing
 from typing import Literal
 
 import ml_collections
 
 from bam_jax import errors
+from bam_jax import schema
 
 VARIANTS = (
   'single',
@@ -30,52 +26,55 @@ VARIANTS = (
 )
 
 
-def _field(default, doc: str, low=None, high=None):
-  """A field with its meaning, and its inclusive limits where it has any."""
-  return dataclasses.field(
-    default=default, metadata={'doc': doc, 'low': low, 'high': high}
-  )
-
-
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Where the examples come from and how long they may be."""
 
-  source: Literal['tsv', 'tfds'] = _field('tsv', 'source of the GLUE tasks')
-  dir: str = _field('', 'folder of the official TSV files and of own tasks')
-  tfds_dir: str = _field('', 'TFDS data_dir; empty: its default')
-  max_length: int = _field(128, 'tokens an example, specials included', 8)
-  swap: tuple[str, ...] = _field((), 'pair tasks trained in both orders')
-  shard_rows: int = _field(65536, 'records a TFRecord shard', 1)
+  source: Literal['tsv', 'tfds'] = schema.field(
+    'tsv', 'source of the GLUE tasks'
+  )
+  dir: str = schema.field(
+    '', 'folder of the official TSV files and of own tasks'
+  )
+  tfds_dir: str = schema.field('', 'TFDS data_dir; empty: its default')
+  max_length: int = schema.field(128, 'tokens an example, specials included', 8)
+  swap: tuple[str, ...] = schema.field((), 'pair tasks trained in both orders')
+  shard_rows: int = schema.field(65536, 'records a TFRecord shard', 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
   """The encoder and its heads."""
 
-  init: str = _field(
+  init: str = schema.field(
     '',
     'pretrained weights: a directory, package:NAME/DIR, or a hub name, all'
     ' with or without #sha256=DIGEST; empty: random weights of size `arch`',
   )
-  if_missing: Literal['error', 'random'] = _field(
+  if_missing: Literal['error', 'random'] = schema.field(
     'error', 'when `init` cannot be loaded: stop, or train from random'
   )
-  arch: str = _field('bert-large', 'size of a random encoder')
-  vocab: str = _field('', 'vocab.txt of a random encoder; empty: demo words')
-  num_layers: int = _field(0, 'keep the first n layers; 0: all', 0)
-  dtype: Literal['auto', 'float32', 'bfloat16'] = _field(
+  arch: str = schema.field('bert-large', 'size of a random encoder')
+  vocab: str = schema.field(
+    '', 'vocab.txt of a random encoder; empty: demo words'
+  )
+  num_layers: int = schema.field(0, 'keep the first n layers; 0: all', 0)
+  dtype: Literal['auto', 'float32', 'bfloat16'] = schema.field(
     'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
   )
-  remat: bool = _field(False, 'recompute each layer in the backward pass')
-  kernels: bool = _field(
+  remat: bool = schema.field(False, 'recompute each layer in the backward pass')
+  kernels: bool = schema.field(
     True, "use the platform's own kernels, where it has any"
   )
-  dropout_embedding: float = _field(0.1, 'rate on the embeddings', 0, 0.99)
-  dropout_attention: float = _field(0.1, 'rate on attention probs', 0, 0.99)
-  dropout_hidden: float = _field(0.1, 'rate on sublayer outputs', 0, 0.99)
-  dropout_head: float = _field(0.1, 'rate on the pooled vector', 0, 0.99)
-  regression_head: Literal['sigmoid', 'linear'] = _field(
+  dropout_embedding: float = schema.field(
+    0.1, 'rate on the embeddings', 0, 0.99
+  )
+  dropout_attention: float = schema.field(
+    0.1, 'rate on attention probs', 0, 0.99
+  )
+  dropout_hidden: float = schema.field(0.1, 'rate on sublayer outputs', 0, 0.99)
+  dropout_head: float = schema.field(0.1, 'rate on the pooled vector', 0, 0.99)
+  regression_head: Literal['sigmoid', 'linear'] = schema.field(
     'sigmoid', 'sigmoid (paper) or linear (released code)'
   )
 
@@ -84,70 +83,78 @@ class ModelConfig:
 class RunLengthConfig:
   """Length, batch and learning rate of one kind of run."""
 
-  epochs: float = _field(3.0, 'passes over the training rows', 0.0)
-  max_steps: int = _field(0, 'upper bound on the steps; 0: none', 0)
-  batch_size: int = _field(32, 'examples a step, exactly', 1)
-  learning_rate: float = _field(5e-5, 'peak', 0.0)
-  layer_decay: float = _field(0.9, 'layer-wise learning-rate decay', 1e-6, 1)
+  epochs: float = schema.field(3.0, 'passes over the training rows', 0.0)
+  max_steps: int = schema.field(0, 'upper bound on the steps; 0: none', 0)
+  batch_size: int = schema.field(32, 'examples a step, exactly', 1)
+  learning_rate: float = schema.field(5e-5, 'peak', 0.0)
+  layer_decay: float = schema.field(
+    0.9, 'layer-wise learning-rate decay', 1e-6, 1
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
   """BERT's Adam. The defaults are those of the released code."""
 
-  b1: float = _field(0.9, 'first-moment decay', 0, 1)
-  b2: float = _field(0.999, 'second-moment decay', 0, 1)
-  eps: float = _field(1e-6, 'added to the root of the second moment', 0)
-  weight_decay: float = _field(0.01, 'not on LayerNorm and biases', 0)
-  clip_norm: float = _field(1.0, 'global gradient norm; 0: no clipping', 0)
-  bias_correction: bool = _field(False, "Adam's; the released code has none")
-  schedule: Literal['bert', 'warmup_linear'] = _field(
+  b1: float = schema.field(0.9, 'first-moment decay', 0, 1)
+  b2: float = schema.field(0.999, 'second-moment decay', 0, 1)
+  eps: float = schema.field(1e-6, 'added to the root of the second moment', 0)
+  weight_decay: float = schema.field(0.01, 'not on LayerNorm and biases', 0)
+  clip_norm: float = schema.field(
+    1.0, 'global gradient norm; 0: no clipping', 0
+  )
+  bias_correction: bool = schema.field(
+    False, "Adam's; the released code has none"
+  )
+  schedule: Literal['bert', 'warmup_linear'] = schema.field(
     'bert',
     'bert: decay from step 0, overridden by the warm-up while it lasts;'
     ' warmup_linear: decay from the end of the warm-up',
   )
-  warmup: float = _field(0.1, 'share of the steps', 0, 1)
-  reduction: Literal['sum', 'mean'] = _field('sum', 'loss over the batch')
+  warmup: float = schema.field(0.1, 'share of the steps', 0, 1)
+  reduction: Literal['sum', 'mean'] = schema.field('sum', 'loss over the batch')
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
   """How tasks mix inside a batch."""
 
-  mode: Literal['sampled', 'copies'] = _field(
+  mode: Literal['sampled', 'copies'] = schema.field(
     'sampled',
     'sampled (paper): tasks drawn by size**exponent; copies (released code):'
     ' small sets copied, and a weight a task',
   )
-  exponent: float = _field(0.75, '0: equal shares, 1: by size', 0, 1)
+  exponent: float = schema.field(0.75, '0: equal shares, 1: by size', 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class PackingConfig:
   """Rows of the device batch."""
 
-  enabled: bool = _field(True, 'several examples a row; else one')
-  row_length: int = _field(128, 'tokens a row', 8)
-  slots: int = _field(16, 'examples a row at most', 1)
-  row_buckets: tuple[int, ...] = _field(
+  enabled: bool = schema.field(True, 'several examples a row; else one')
+  row_length: int = schema.field(128, 'tokens a row', 8)
+  slots: int = schema.field(16, 'examples a row at most', 1)
+  row_buckets: tuple[int, ...] = schema.field(
     (),
     'allowed numbers of rows a step, ascending; empty: up to four, chosen'
     " from the data's lengths",
   )
-  eval_rows: int = _field(64, 'rows of an evaluation batch', 1)
+  eval_rows: int = schema.field(64, 'rows of an evaluation batch', 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
   """The student's target."""
 
-  annealing: Literal['linear', 'constant', 'cosine', 'step'] = _field(
+  annealing: Literal['linear', 'constant', 'cosine', 'step'] = schema.field(
     'linear', 'how the weight of the gold labels moves over training'
   )
-  constant: float = _field(0.5, 'gold weight under `constant`', 0, 1)
-  step_at: float = _field(0.5, 'where `step` jumps, share of training', 0, 1)
-  temperature: float = _field(1.0, "of the teacher's softmax", 1e-3)
-  teachers: int = _field(
+  constant: float = schema.field(0.5, 'gold weight under `constant`', 0, 1)
+  step_at: float = schema.field(
+    0.5, 'where `step` jumps, share of training', 0, 1
+  )
+  temperature: float = schema.field(1.0, "of the teacher's softmax", 1e-3)
+  teachers: int = schema.field(
     1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
   )
 
@@ -156,20 +163,22 @@ class DistillConfig:
 class TrainConfig:
   """What holds for every run."""
 
-  accumulate: int = _field(1, 'parts a batch is computed in', 1)
-  evaluate_every: int = _field(0, 'steps; 0: at the end alone', 0)
-  checkpoint_every: int = _field(1000, 'steps; 0: at the end alone', 0)
-  log_every: int = _field(50, 'steps', 1)
-  prefetch: int = _field(8, 'batches made ahead', 1)
-  deterministic: bool = _field(False, 'bit-equal reruns on a GPU, slower')
-  keep_optimizer: bool = _field(
+  accumulate: int = schema.field(1, 'parts a batch is computed in', 1)
+  evaluate_every: int = schema.field(0, 'steps; 0: at the end alone', 0)
+  checkpoint_every: int = schema.field(1000, 'steps; 0: at the end alone', 0)
+  log_every: int = schema.field(50, 'steps', 1)
+  prefetch: int = schema.field(8, 'batches made ahead', 1)
+  deterministic: bool = schema.field(False, 'bit-equal reruns on a GPU, slower')
+  keep_optimizer: bool = schema.field(
     False, 'keep the optimiser state of finished runs'
   )
-  tensorboard: bool = _field(True, 'write TensorBoard events beside the JSONL')
-  seeds_at_once: int = _field(
+  tensorboard: bool = schema.field(
+    True, 'write TensorBoard events beside the JSONL'
+  )
+  seeds_at_once: int = schema.field(
     1, 'runs that differ in their seed alone, trained by one program', 1
   )
-  profile: tuple[int, ...] = _field(
+  profile: tuple[int, ...] = schema.field(
     (), 'steps of each run to trace, from the first to below the second'
   )
 
@@ -178,16 +187,16 @@ class TrainConfig:
 class MeshConfig:
   """Devices. -1: all that are left."""
 
-  data: int = _field(-1, 'replicas', -1)
-  fsdp: int = _field(1, 'devices that share a copy of the parameters', -1)
+  data: int = schema.field(-1, 'replicas', -1)
+  fsdp: int = schema.field(1, 'devices that share a copy of the parameters', -1)
 
 
 @dataclasses.dataclass(frozen=True)
 class VariantConfig:
   """A variant of the user's own, under `config.custom_variants.NAME`."""
 
-  like: Literal[VARIANTS] = _field(VARIANTS[-1], 'the variant it changes')
-  tasks: tuple[str, ...] = _field((), 'part of config.tasks; empty: all')
+  like: Literal[VARIANTS] = schema.field(VARIANTS[-1], 'the variant it changes')
+  tasks: tuple[str, ...] = schema.field((), 'part of config.tasks; empty: all')
   changes: Mapping[str, object] = dataclasses.field(
     default_factory=dict,
     metadata={'help': 'fields of single, multi, sampling and distill'},
@@ -198,32 +207,40 @@ class VariantConfig:
 class TaskConfig:
   """A task of the user's own, under `config.custom_tasks.NAME`."""
 
-  kind: Literal['classification', 'regression'] = _field(
+  kind: Literal['classification', 'regression'] = schema.field(
     'classification', 'what the label is'
   )
-  labels: tuple[str, ...] = _field((), 'class labels as in the files')
-  scale: tuple[float, float] = _field((0.0, 1.0), 'lowest and highest score')
-  train: str = _field('', 'training file, below data.dir or absolute')
-  dev: str = _field('', 'development file')
-  test: str = _field('', 'unlabelled file; may be empty')
-  format: Literal['tsv', 'jsonl'] = _field('tsv', 'of all three files')
-  header: bool = _field(True, 'TSV: the first line names the columns')
-  text: tuple[str, ...] = _field(
+  labels: tuple[str, ...] = schema.field((), 'class labels as in the files')
+  scale: tuple[float, float] = schema.field(
+    (0.0, 1.0), 'lowest and highest score'
+  )
+  train: str = schema.field('', 'training file, below data.dir or absolute')
+  dev: str = schema.field('', 'development file')
+  test: str = schema.field('', 'unlabelled file; may be empty')
+  format: Literal['tsv', 'jsonl'] = schema.field('tsv', 'of all three files')
+  header: bool = schema.field(True, 'TSV: the first line names the columns')
+  text: tuple[str, ...] = schema.field(
     (), 'one or two columns: names, or numbers from 0 where no header is'
   )
-  label: str = _field('label', 'column of the label: name or number')
-  metrics: tuple[str, ...] = _field((), 'empty: accuracy, or pearson, spearman')
+  label: str = schema.field('label', 'column of the label: name or number')
+  metrics: tuple[str, ...] = schema.field(
+    (), 'empty: accuracy, or pearson, spearman'
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
   """Everything that a command needs to know."""
 
-  name: str = _field('bam', 'title of the report')
-  note: str = _field('', 'printed in the report: what a reader must know')
-  tasks: tuple[str, ...] = _field((), 'names, in the order of the heads')
-  variants: tuple[str, ...] = _field(VARIANTS, 'what is trained and compared')
-  seeds: tuple[int, ...] = _field((0,), 'each variant is trained with each')
+  name: str = schema.field('bam', 'title of the report')
+  note: str = schema.field('', 'printed in the report: what a reader must know')
+  tasks: tuple[str, ...] = schema.field((), 'names, in the order of the heads')
+  variants: tuple[str, ...] = schema.field(
+    VARIANTS, 'what is trained and compared'
+  )
+  seeds: tuple[int, ...] = schema.field(
+    (0,), 'each variant is trained with each'
+  )
   custom_variants: Mapping[str, VariantConfig] = dataclasses.field(
     default_factory=dict, metadata={'help': "variants of the user's own"}
   )
@@ -231,19 +248,19 @@ class Config:
     default_factory=dict,
     metadata={'doc': 'own tasks by name', 'low': None, 'high': None},
   )
-  data: DataConfig = _field(DataConfig(), '')
-  model: ModelConfig = _field(ModelConfig(), '')
-  single: RunLengthConfig = _field(RunLengthConfig(), 'single-task runs')
-  multi: RunLengthConfig = _field(
+  data: DataConfig = schema.field(DataConfig(), '')
+  model: ModelConfig = schema.field(ModelConfig(), '')
+  single: RunLengthConfig = schema.field(RunLengthConfig(), 'single-task runs')
+  multi: RunLengthConfig = schema.field(
     RunLengthConfig(epochs=6.0, batch_size=128, learning_rate=1e-4),
     'multi-task runs',
   )
-  optimizer: OptimizerConfig = _field(OptimizerConfig(), '')
-  sampling: SamplingConfig = _field(SamplingConfig(), '')
-  packing: PackingConfig = _field(PackingConfig(), '')
-  distill: DistillConfig = _field(DistillConfig(), '')
-  train: TrainConfig = _field(TrainConfig(), '')
-  mesh: MeshConfig = _field(MeshConfig(), '')
+  optimizer: OptimizerConfig = schema.field(OptimizerConfig(), '')
+  sampling: SamplingConfig = schema.field(SamplingConfig(), '')
+  packing: PackingConfig = schema.field(PackingConfig(), '')
+  distill: DistillConfig = schema.field(DistillConfig(), '')
+  train: TrainConfig = schema.field(TrainConfig(), '')
+  mesh: MeshConfig = schema.field(MeshConfig(), '')
 
 
 # What differs between the runs of a plan is data of its programs. A variant may
@@ -262,7 +279,7 @@ _NOT_IN_FINGERPRINT = frozenset({
 
 def default_config() -> ml_collections.ConfigDict:
   """All fields at their defaults, locked against unknown names."""
-  config = _to_config_dict(Config())
+  config = schema.to_config_dict(Config())
   config.custom_tasks.unlock()
   config.custom_variants.unlock()
   return config
@@ -274,7 +291,7 @@ def custom_task(**fields) -> ml_collections.ConfigDict:
   Args:
     **fields: fields of `TaskConfig`; an unknown one raises, naming the nearest.
   """
-  task = _to_config_dict(TaskConfig())
+  task = schema.to_config_dict(TaskConfig())
   for key, value in fields.items():
     setattr(task, key, value)
   return task
@@ -292,7 +309,7 @@ def custom_variant(
     tasks: part of `config.tasks`; empty: all.
     changes: fields of its runs, such as {'multi': {'layer_decay': 1.0}}.
   """
-  variant = _to_config_dict(VariantConfig())
+  variant = schema.to_config_dict(VariantConfig())
   variant.like, variant.tasks = like, tuple(tasks)
   variant.changes.unlock()
   variant.changes.update(changes or {})
@@ -323,7 +340,7 @@ def of_variant(config: Config, name: str) -> Config:
     now = getattr(config, group)
     values = {f.name: getattr(now, f.name) for f in dataclasses.fields(now)}
     values |= dict(fields)
-    changed[group] = _build(type(now), values, f'{where}.{group}')
+    changed[group] = schema.build(type(now), values, f'{where}.{group}')
   return dataclasses.replace(config, **changed)
 
 
@@ -332,62 +349,14 @@ def variant_names(config: Config) -> tuple[str, ...]:
   return (*VARIANTS, *config.custom_variants)
 
 
-def _to_config_dict(value) -> ml_collections.ConfigDict:
-  result = ml_collections.ConfigDict(convert_dict=True)
-  for field in dataclasses.fields(value):
-    item = getattr(value, field.name)
-    if dataclasses.is_dataclass(item):
-      item = _to_config_dict(item)
-    elif isinstance(item, Mapping):
-      item = ml_collections.ConfigDict()
-    result[field.name] = item
-  result.lock()
-  return result
-
-
-def to_dict(config) -> dict[str, object]:
-  """The configuration as plain JSON values."""
-  return json.loads(json.dumps(_plain(config)))
-
-
-def _plain(value):
-  if dataclasses.is_dataclass(value):
-    return {
-      f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)
-    }
-  if isinstance(value, Mapping):
-    return {key: _plain(item) for key, item in value.items()}
-  return list(value) if isinstance(value, tuple) else value
-
-
-def flatten(config) -> dict[str, object]:
-  """Dotted key -> value, for comparing and for telling differences."""
-
-  def walk(prefix: str, value) -> dict[str, object]:
-    if not isinstance(value, dict):
-      return {prefix: value}
-    result = {}
-    for key, item in value.items():
-      result |= walk(f'{prefix}.{key}' if prefix else key, item)
-    return result
-
-  return walk('', to_dict(config))
-
-
 def fingerprint_values(config: Config) -> dict[str, object]:
   """The part of the configuration that decides what a run computes."""
   return {
     key: value
-    for key, value in flatten(config).items()
+    for key, value in schema.flatten(config).items()
     if key not in _NOT_IN_FINGERPRINT
     and key.split('.')[0] not in _NOT_IN_FINGERPRINT
   }
-
-
-def digest(value: object) -> str:
-  """sha256 of the canonical JSON of a value, hexadecimal."""
-  text = json.dumps(value, sort_keys=True, separators=(',', ':'))
-  return hashlib.sha256(text.encode()).hexdigest()
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
@@ -397,75 +366,9 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
     errors.UserError: an unknown key (with the nearest right one), a value of
       the wrong type or out of its range, or fields that do not go together.
   """
-  result = _build(Config, config.to_dict(), 'config')
+  result = schema.build(Config, config.to_dict(), 'config')
   _check(result)
   return result
-
-
-def _build(cls, values: object, path: str):
-  """An instance of a dataclass from a mapping, checked field by field."""
-  if not isinstance(values, Mapping):
-    raise errors.UserError(f'{path}: {values!r} is no group of fields')
-  fields = {field.name: field for field in dataclasses.fields(cls)}
-  hints = typing.get_type_hints(cls)
-  for key in values:
-    if key not in fields:
-      near = difflib.get_close_matches(key, fields, 1, 0.0)[0]
-      raise errors.UserError(
-        f'{path}.{key}: no such key; the nearest is {path}.{near}'
-      )
-  return cls(
-    **{
-      key: _value(fields[key], hints[key], value, f'{path}.{key}')
-      for key, value in values.items()
-    }
-  )
-
-
-def _value(field: dataclasses.Field, hint, value, path: str):
-  """A value of the hinted type within the field's limits."""
-  if dataclasses.is_dataclass(hint):
-    return _build(hint, value, path)
-  if typing.get_origin(hint) is Mapping:
-    item_class = typing.get_args(hint)[1]
-    if item_class is object:  # checked where it is known what it is part of
-      return value
-    return {
-      name: _build(item_class, item, f'{path}.{name}')
-      for name, item in value.items()
-    }
-  value = _typed(hint, value, path)
-  low, high = field.metadata['low'], field.metadata['high']
-  if (low is not None and value < low) or (high is not None and value > high):
-    limits = f'at least {low}' if high is None else f'from {low} to {high}'
-    raise errors.UserError(f'{path}: {value} is out of range; give {limits}')
-  return value
-
-
-def _typed(hint, value, path: str):
-  """The value itself, or raises naming the type that was wanted."""
-  origin, args = typing.get_origin(hint), typing.get_args(hint)
-  if origin is Literal:
-    if value not in args:
-      raise errors.UserError(
-        f'{path}: {value!r} is none of {", ".join(map(str, args))}'
-      )
-    return value
-  if origin is tuple:
-    if not isinstance(value, (tuple, list)):
-      raise errors.UserError(f'{path}: {value!r} is no tuple')
-    if args[-1] is not Ellipsis and len(value) != len(args):
-      raise errors.UserError(f'{path}: {value!r} needs {len(args)} values')
-    return tuple(_typed(args[0], item, path) for item in value)
-  if hint is float and isinstance(value, int) and not isinstance(value, bool):
-    return float(value)
-  if isinstance(value, float) and not math.isfinite(value):
-    raise errors.UserError(f'{path}: {value} is no finite number')
-  if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-    raise errors.UserError(
-      f'{path}: {value!r} is a {type(value).__name__}, give a {hint.__name__}'
-    )
-  return value
 
 
 def _check(config: Config) -> None:

@@ -3,8 +3,8 @@
   python -m bam_jax.main --config=configs/ablations.py \\
       --config.data.dir=$GLUE_DIR
 
-In the work directory of configs/minilm.py (`--workdir=work/minilm`) the teachers and
-the student that are there serve here too.
+With --workdir=work/minilm the teachers and the student that configs/minilm.py
+left there serve here too.
 """
 
 from bam_jax import config as config_lib

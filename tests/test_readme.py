@@ -4,6 +4,7 @@ from pathlib import Path
 import re
 
 from bam_jax import config as config_lib
+from bam_jax import schema
 
 _README = (Path(__file__).parent.parent / 'README.md').read_text()
 
@@ -26,7 +27,7 @@ def test_quick_start_is_two_commands_of_one_line():
 
 
 def test_every_switch_of_the_fidelity_table_exists_with_its_default():
-  values = config_lib.flatten(config_lib.Config())
+  values = schema.flatten(config_lib.Config())
   rows = [line for line in _section('Fidelity').splitlines() if '|' in line]
   seen = 0
   for row in rows[2:]:

@@ -13,9 +13,9 @@ import json
 from pathlib import Path
 import re
 
-from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files as files_lib
+from bam_jax import schema
 from bam_jax.data import columns as columns_lib
 
 NAME = 'manifest.json'
@@ -62,7 +62,7 @@ def write(
     'fingerprint': dict(fingerprint),
     'metadata': dict(metadata),
   }
-  manifest['digest'] = config_lib.digest(manifest)
+  manifest['digest'] = schema.digest(manifest)
   files_lib.write_json(directory / NAME, manifest)
 
 
@@ -81,7 +81,7 @@ def read(directory: Path) -> Manifest:
   raw = files_lib.read_json(path)
   try:
     digest = raw.pop('digest')
-    if digest != config_lib.digest(raw):
+    if digest != schema.digest(raw):
       raise ValueError('its digest is not that of its content')
     if raw['version'] != _VERSION:
       raise ValueError(f'its version is {raw["version"]}, not {_VERSION}')
@@ -131,7 +131,7 @@ def check_fingerprint(
 
 def _parts(fingerprint: Mapping[str, object]) -> dict[str, str]:
   """Dotted name -> JSON text, of every single value."""
-  values = config_lib.flatten(fingerprint)
+  values = schema.flatten(fingerprint)
   return {name: json.dumps(value) for name, value in values.items()}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from bam_jax import config as config_lib
+from bam_jax import schema
 from bam_jax.data import shards
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import task as task_lib
@@ -79,11 +80,9 @@ def identities(
     identity = settings(run, tasks, weights)
     for task in run.tasks:
       for split, columns in features[task].items():
-        identity[f'data.{task}.{split}'] = config_lib.digest(
-          columns.fingerprint
-        )
+        identity[f'data.{task}.{split}'] = schema.digest(columns.fingerprint)
     for names in run.teachers.values():
       for name in names:
-        identity[f'teacher.{name}'] = config_lib.digest(result[name])
+        identity[f'teacher.{name}'] = schema.digest(result[name])
     result[run.name] = identity
   return result

@@ -31,19 +31,22 @@ def markdown(
     tasks: the tasks of the plan.
   """
   variants = summary['variants']
-  main = tables.table(variants, tasks)
+  main = tables.table(variants, tasks, summary['comparisons'])
   lines = [f'# {_plain(config.name)}', '', tables.headline(variants), '']
   lines += _markdown_table(
     ['variant', *(f'{name} ({what})' for name, what in main.header)],
     [
       [
         figures.label(name),
-        *(f'**{text}**' if best else text for text, best in cells),
+        *(_bold(text) if best else _starred(text) for text, best in cells),
       ]
       for name, cells in main.rows
     ],
   )
-  lines += ['', *_bullets(tables.remarks(variants, config, tasks))]
+  lines += [
+    '',
+    *_bullets(tables.remarks(variants, config, tasks, summary['comparisons'])),
+  ]
   lines += ['', '## Every metric', '']
   lines += _markdown_table(
     ['task', 'metric', *(figures.label(name) for name in variants)],
@@ -54,6 +57,15 @@ def markdown(
   lines += ['', '## Configuration, where it is not the default', '']
   lines += _bullets(f'{k}: {v}' for k, v in tables.changed(config).items())
   return '\n'.join(lines) + '\n'
+
+
+def _starred(text: str) -> str:
+  """Stars are no emphasis."""
+  return text.replace('*', '\\*')
+
+
+def _bold(text: str) -> str:
+  return f'**{_starred(text)}**'
 
 
 def html_page(
@@ -91,9 +103,9 @@ def html_page(
     several_seeds=len(config.seeds) > 1,
     labels={v: figures.label(v) for v in variants},
     headline=tables.headline(variants),
-    table=tables.table(variants, tasks),
+    table=tables.table(variants, tasks, summary['comparisons']),
     num_tasks=len(tasks),
-    remarks=tables.remarks(variants, config, tasks),
+    remarks=tables.remarks(variants, config, tasks, summary['comparisons']),
     all_metrics=tables.all_metrics(variants, tasks),
     about=tables.about(summary),
     changed=tables.changed(config),

@@ -15,6 +15,8 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import files
+from bam_jax import schema
+from bam_jax.experiments import comparisons
 from bam_jax.experiments import curves as curves_lib
 from bam_jax.experiments import pages
 from bam_jax.tasks import metrics
@@ -68,7 +70,7 @@ def write(
   """
   versions = {name: metadata.version(name) for name in _PACKAGES}
   summary = summarise(config, tasks, runs) | {
-    'config': config_lib.to_dict(config),
+    'config': schema.to_dict(config),
     'notes': dict(notes),
     'versions': {'python': platform.python_version(), **versions},
   }
@@ -104,6 +106,7 @@ def summarise(
     `metrics.averages`; None unless every seed has every task) and `missing`
     (seed -> tasks without a score).
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
+    `comparisons`: what `comparisons.compare` found.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   for run in runs:
@@ -112,18 +115,23 @@ def summarise(
   variants, per_seed = {}, {}
   for variant in sorted(found, key=config_lib.variant_names(config).index):
     seeds = found[variant]
+    own = config.custom_variants.get(variant)
+    wanted = (own and own.tasks) or tasks.names
     missing = {
-      str(seed): [n for n in tasks.names if n not in seeds.get(seed, {})]
+      str(seed): [n for n in wanted if n not in seeds.get(seed, {})]
       for seed in sorted({*config.seeds, *seeds})
     }
     missing = {seed: names for seed, names in missing.items() if names}
+    partial = len(wanted) < len(tasks)
     per_seed[variant] = {
-      str(seed): _one_seed(tasks, seeds[seed], str(seed) in missing)
+      str(seed): _one_seed(tasks, seeds[seed], partial or str(seed) in missing)
       for seed in sorted(seeds)
     }
     of_seeds = list(per_seed[variant].values())
     averages = {
-      key: None if missing else _median([seed[key] for seed in of_seeds])
+      key: None
+      if partial or missing
+      else _median([seed[key] for seed in of_seeds])
       for key in ('average', 'glue_average')
     }
     variants[variant] = {
@@ -132,7 +140,11 @@ def summarise(
       **averages,
       'missing': missing,
     }
-  return {'variants': variants, 'per_seed': per_seed}
+  return {
+    'variants': variants,
+    'per_seed': per_seed,
+    'comparisons': comparisons.compare(per_seed, tasks),
+  }
 
 
 def _one_seed(

@@ -13,6 +13,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import schema
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
 from bam_jax.data import shards
@@ -373,7 +374,7 @@ class Runner:
   ) -> dict[str, object]:
     return teachers.logit_fingerprint(
       columns,
-      config_lib.digest(identities[name]),
+      schema.digest(identities[name]),
       self.workspace.finished(name)['parameters'],
     )
 

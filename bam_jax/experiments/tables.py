@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from bam_jax import config as config_lib
+from bam_jax import schema
+from bam_jax.experiments import comparisons
 from bam_jax.experiments import figures
+from bam_jax.experiments import statistics
 from bam_jax.tasks import task as task_lib
 
-_BASELINES = ('single', 'multi')
 _PAPER_SEEDS = 20
 _NOTHING = '—'
 
@@ -25,11 +27,21 @@ class Table(NamedTuple):
   rows: list[tuple[str, list[tuple[str, bool]]]]
 
 
-def table(variants: Mapping[str, dict], tasks: task_lib.TaskTable) -> Table:
-  """Variants x tasks in the paper's metrics, averages and differences."""
+def table(
+  variants: Mapping[str, dict],
+  tasks: task_lib.TaskTable,
+  tests: Mapping[str, Mapping[str, dict]],
+) -> Table:
+  """Variants x tasks in the paper's metrics, averages and differences.
+
+  Args:
+    variants: of the summary.
+    tasks: of the plan.
+    tests: the comparisons of the summary, which put stars behind numbers.
+  """
   header = [(task.name, task.paper_metric) for task in tasks.tasks]
   header += [('average', 'paper'), ('average', 'GLUE')]
-  header += [(f'Δ {figures.label(b)}', 'paper') for b in _BASELINES]
+  header += [(f'Δ {figures.label(b)}', 'paper') for b in comparisons.BASELINES]
   values = [
     [
       *(
@@ -41,14 +53,19 @@ def table(variants: Mapping[str, dict], tasks: task_lib.TaskTable) -> Table:
     ]
     for variant in variants.values()
   ]
+  columns = [*tasks.names, comparisons.AVERAGE]
   rows = []
   for (name, variant), row in zip(variants.items(), values):
+    stars = {
+      columns.index(column): test['stars']
+      for column, test in tests.get(name, {}).items()
+    }
     cells = []
     for column, value in enumerate(row):
       others = [r[column] for r in values if r[column] is not None]
       is_best = value is not None and value == max(others) > min(others)
-      cells.append((_number(value), is_best))
-    for baseline in _BASELINES:
+      cells.append((_number(value) + stars.get(column, ''), is_best))
+    for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
       difference = None
       if base is not None and variant['average'] is not None:
@@ -87,7 +104,7 @@ def headline(variants: Mapping[str, dict]) -> str:
   gains = [
     f'{_number(averages[best] - averages[b], "+.1f")} against'
     f' {figures.label(b)}'
-    for b in _BASELINES
+    for b in comparisons.BASELINES
     if b in averages and b != best
   ]
   of = '' if len(averages) == len(variants) else ' of the complete variants'
@@ -99,6 +116,7 @@ def remarks(
   variants: Mapping[str, dict],
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
+  tests: Mapping[str, Mapping[str, dict]],
 ) -> list[str]:
   """What must be said for the numbers not to say too much."""
   count = len(config.seeds)
@@ -110,6 +128,7 @@ def remarks(
       f'n = {count} seeds: each number is their median'
       f'{few if count < _PAPER_SEEDS else ""}. Differences are of medians.'
     ]
+    said += _about_stars(tests)
   said += [
     'Scores are 0 to 100 on dev, of the last step. Bold: highest of a column.',
     'Average (paper): mean over tasks of the metric in the head of the table.',
@@ -128,6 +147,34 @@ def remarks(
         f'{figures.label(name)} is incomplete, so it has no average: {what}.'
       )
   return said
+
+
+def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
+  """What a star claims, or why there can be none."""
+  tested = [
+    test
+    for of_variant in tests.values()
+    for test in of_variant.values()
+    if test['p_value'] is not None
+  ]
+  if not tested:
+    return ['No variant is tested: it takes Single, Multi and another one.']
+  if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
+    needed = statistics.seeds_needed(len(tested))
+    return [
+      f'Not enough seeds for a star: {len(tested)} tests at once need {needed}'
+      ' seeds.'
+    ]
+  levels = ', '.join(
+    f'{stars} p < {str(level).lstrip("0")}'
+    for stars, level in reversed(statistics.STARS)
+  )
+  return [
+    f'Stars: better than Single and than Multi, {levels}; permutation of'
+    " Welch's statistic over seeds, the larger p of the two, after Holm's"
+    f' correction over {len(tested)} tests. They speak of these dev sets, not'
+    ' of other examples.'
+  ]
 
 
 def _glue_rule(tasks: task_lib.TaskTable) -> str:
@@ -152,10 +199,10 @@ def about(summary: Mapping[str, dict]) -> dict[str, str]:
 
 def changed(config: config_lib.Config) -> dict[str, object]:
   """What the configuration sets otherwise than by default."""
-  default = config_lib.flatten(config_lib.Config())
+  default = schema.flatten(config_lib.Config())
   return {
     key: value
-    for key, value in config_lib.flatten(config).items()
+    for key, value in schema.flatten(config).items()
     if key not in default or default[key] != value
   }
 

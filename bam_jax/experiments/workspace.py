@@ -14,6 +14,7 @@ from pathlib import Path
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
+from bam_jax import schema
 from bam_jax.training import loop
 from bam_jax.training import telemetry
 
@@ -101,4 +102,4 @@ class Workspace:
 
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""
-    files.write_json(self.root / 'config.json', config_lib.to_dict(config))
+    files.write_json(self.root / 'config.json', schema.to_dict(config))

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import schema
 from bam_jax.data import columns as columns_lib
 from bam_jax.data import shards
 from bam_jax.data import tfrecord
@@ -214,7 +214,7 @@ def _source(directory: Path, rows: list[dict], *fields) -> columns_lib.Source:
   path = directory / 'part-00000-of-00001.tfrecord'
   tfrecord.write(path, map(tfrecord.encode, rows))
   return columns_lib.Source(
-    directory, fields, ((path, len(rows)),), config_lib.digest({})
+    directory, fields, ((path, len(rows)),), schema.digest({})
   )
 
 

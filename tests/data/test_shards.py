@@ -9,8 +9,8 @@ import shutil
 import numpy as np
 import pytest
 
-from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import schema
 from bam_jax.data import shards
 from bam_jax.data import tfrecord
 
@@ -81,7 +81,7 @@ def _edit_manifest(directory: Path, change) -> None:
   manifest = json.loads(path.read_text())
   del manifest['digest']
   change(manifest)
-  manifest['digest'] = config_lib.digest(manifest)
+  manifest['digest'] = schema.digest(manifest)
   path.write_text(json.dumps(manifest))
 
 

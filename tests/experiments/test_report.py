@@ -315,3 +315,72 @@ def test_nothing_is_replaced_when_one_file_cannot_be_rendered(tmp_path):
   with pytest.raises(errors.UserError, match=r'metrics\.jsonl:1'):
     report.write(tmp_path, _config(), _TASKS, runs, {})
   assert {name: (tmp_path / name).read_text() for name in old} == old
+
+
+def _scored(variant, gain, seeds):
+  """Scores that differ by seed, `gain` above those of the baselines."""
+  return [
+    run
+    for seed in range(seeds)
+    for run in _seed(variant, seed, *(50.0 + 0.1 * seed + gain,) * 4)
+  ]
+
+
+def _compared(tmp_path, seeds, gain=5.0):
+  variants = ('single', 'multi', 'single_to_multi')
+  runs = [
+    run
+    for variant in variants
+    for run in _scored(variant, gain if variant == variants[-1] else 0.0, seeds)
+  ]
+  return _write(tmp_path, runs, variants=variants, seeds=tuple(range(seeds)))
+
+
+def test_a_clear_gain_has_stars_where_it_is_one(tmp_path):
+  """`odd` is the same in all variants; no split of 9 seeds is as extreme."""
+  texts = _compared(tmp_path, seeds=9)
+  found = json.loads(texts['report.json'])['comparisons']
+  assert list(found) == ['single_to_multi']
+  tests = found['single_to_multi']
+  # 48,620 splits of 18 scores into nines; Holm multiplies by 4.
+  assert tests['word']['p_value'] == pytest.approx(1 / 48620)
+  assert tests['word']['corrected'] == pytest.approx(4 / 48620)
+  assert tests['word']['stars'] == tests['average']['stars'] == '***'
+  assert tests['odd']['stars'] == ''
+  assert tests['odd']['reason'] == 'not significant'
+  assert tests['word']['gains']['multi'] == {
+    'shift': pytest.approx(5.0),
+    'superiority': 1.0,
+  }
+  assert r'**55.4\*\*\***' in texts['report.md']
+  page = _Page(texts['report.html'])
+  assert '55.4***' in page.cells
+  assert '*** p < .001' in page.text
+
+
+def test_too_few_seeds_have_no_star_and_say_how_many_it_takes(tmp_path):
+  texts = _compared(tmp_path, seeds=3)
+  tests = json.loads(texts['report.json'])['comparisons']['single_to_multi']
+  assert {test['reason'] for test in tests.values()} == {'not enough seeds'}
+  sentence = 'Not enough seeds for a star: 4 tests at once need 5 seeds.'
+  assert sentence in _Page(texts['report.html']).text
+
+
+def test_a_variant_over_part_of_the_tasks_is_complete_without_an_average(
+  tmp_path,
+):
+  own = {'some': config_lib.VariantConfig(like='multi', tasks=('word',))}
+  runs = [
+    *_SINGLE,
+    *(
+      _run('some', seed, 'word', {'dev': {'f1': 1.0, 'accuracy': 2.0}})
+      for seed in range(3)
+    ),
+  ]
+  texts = _write(
+    tmp_path, runs, variants=('single', 'some'), custom_variants=own
+  )
+  some = json.loads(texts['report.json'])['variants']['some']
+  assert some['missing'] == {}
+  assert some['average'] is None
+  assert some['tasks'] == {'word': {'f1': 1.0, 'accuracy': 2.0}}

@@ -1,0 +1,150 @@
+"""Groups of configuration fields: declared, checked, told apart.
+
+A group is a frozen dataclass whose fields are declared by `field`. It comes
+from a mapping of plain values, and goes back to one.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+import typing
+from typing import Literal
+
+import ml_collections
+
+from bam_jax import errors
+
+
+def field(default, doc: str, low=None, high=None):
+  """A field with its meaning, and its inclusive limits where it has any."""
+  return dataclasses.field(
+    default=default, metadata={'doc': doc, 'low': low, 'high': high}
+  )
+
+
+def build(cls, values: object, path: str):
+  """An instance of a dataclass from a mapping, checked field by field.
+
+  Args:
+    cls: the dataclass.
+    values: field -> plain value; those left out keep their default.
+    path: how the user knows the group, such as `config.multi`.
+
+  Raises:
+    errors.UserError: an unknown field, with the nearest right one, or a value
+      of another type or out of its range.
+  """
+  if not isinstance(values, Mapping):
+    raise errors.UserError(f'{path}: {values!r} is no group of fields')
+  fields = {field.name: field for field in dataclasses.fields(cls)}
+  hints = typing.get_type_hints(cls)
+  for key in values:
+    if key not in fields:
+      near = difflib.get_close_matches(key, fields, 1, 0.0)[0]
+      raise errors.UserError(
+        f'{path}.{key}: no such key; the nearest is {path}.{near}'
+      )
+  return cls(
+    **{
+      key: _value(fields[key], hints[key], value, f'{path}.{key}')
+      for key, value in values.items()
+    }
+  )
+
+
+def _value(field: dataclasses.Field, hint, value, path: str):
+  """A value of the hinted type within the field's limits."""
+  if dataclasses.is_dataclass(hint):
+    return build(hint, value, path)
+  if typing.get_origin(hint) is Mapping:
+    item_class = typing.get_args(hint)[1]
+    if item_class is object:  # checked where it is known what it is part of
+      return value
+    return {
+      name: build(item_class, item, f'{path}.{name}')
+      for name, item in value.items()
+    }
+  value = _typed(hint, value, path)
+  low, high = field.metadata['low'], field.metadata['high']
+  if (low is not None and value < low) or (high is not None and value > high):
+    limits = f'at least {low}' if high is None else f'from {low} to {high}'
+    raise errors.UserError(f'{path}: {value} is out of range; give {limits}')
+  return value
+
+
+def _typed(hint, value, path: str):
+  """The value itself, or raises naming the type that was wanted."""
+  origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is Literal:
+    if value not in args:
+      raise errors.UserError(
+        f'{path}: {value!r} is none of {", ".join(map(str, args))}'
+      )
+    return value
+  if origin is tuple:
+    if not isinstance(value, (tuple, list)):
+      raise errors.UserError(f'{path}: {value!r} is no tuple')
+    if args[-1] is not Ellipsis and len(value) != len(args):
+      raise errors.UserError(f'{path}: {value!r} needs {len(args)} values')
+    return tuple(_typed(args[0], item, path) for item in value)
+  if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    return float(value)
+  if isinstance(value, float) and not math.isfinite(value):
+    raise errors.UserError(f'{path}: {value} is no finite number')
+  if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+    raise errors.UserError(
+      f'{path}: {value!r} is a {type(value).__name__}, give a {hint.__name__}'
+    )
+  return value
+
+
+def to_config_dict(value) -> ml_collections.ConfigDict:
+  """A group as what a config file changes, locked against unknown names."""
+  result = ml_collections.ConfigDict(convert_dict=True)
+  for field in dataclasses.fields(value):
+    item = getattr(value, field.name)
+    if dataclasses.is_dataclass(item):
+      item = to_config_dict(item)
+    elif isinstance(item, Mapping):
+      item = ml_collections.ConfigDict()
+    result[field.name] = item
+  result.lock()
+  return result
+
+
+def to_dict(config) -> dict[str, object]:
+  """The configuration as plain JSON values."""
+  return json.loads(json.dumps(_plain(config)))
+
+
+def _plain(value):
+  if dataclasses.is_dataclass(value):
+    return {
+      f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)
+    }
+  if isinstance(value, Mapping):
+    return {key: _plain(item) for key, item in value.items()}
+  return list(value) if isinstance(value, tuple) else value
+
+
+def flatten(config) -> dict[str, object]:
+  """Dotted key -> value, for comparing and for telling differences."""
+
+  def walk(prefix: str, value) -> dict[str, object]:
+    if not isinstance(value, dict):
+      return {prefix: value}
+    result = {}
+    for key, item in value.items():
+      result |= walk(f'{prefix}.{key}' if prefix else key, item)
+    return result
+
+  return walk('', to_dict(config))
+
+
+def digest(value: object) -> str:
+  """sha256 of the canonical JSON of a value, hexadecimal."""
+  text = json.dumps(value, sort_keys=True, separators=(',', ':'))
+  return hashlib.sha256(text.encode()).hexdigest()
