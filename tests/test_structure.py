@@ -15,6 +15,7 @@ _ORDER = (
   'errors',
   'files',
   'tasks',
+  'schema',
   'config',
   'data',
   'modeling',
@@ -24,7 +25,7 @@ _ORDER = (
   'experiments',
   'main',
 )
-_WITHOUT_JAX = ('errors', 'files', 'tasks', 'config', 'data')
+_WITHOUT_JAX = ('errors', 'files', 'tasks', 'schema', 'config', 'data')
 
 _MODULES = sorted(
   path for path in _PACKAGE.rglob('*.py') if path.name != '__init__.py'

@@ -170,10 +170,10 @@ def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
     for stars, level in reversed(statistics.STARS)
   )
   return [
-    f'Stars: better than Single and than Multi, {levels}; permutation of'
-    " Welch's statistic over seeds, the larger p of the two, after Holm's"
-    f' correction over {len(tested)} tests. They speak of these dev sets, not'
-    ' of other examples.'
+    f'Stars: better than Single and than Multi, {levels}; permutation over'
+    " seeds of Welch's statistic, which compares means, the larger p of the"
+    f" two, after Holm's correction over {len(tested)} tests. They speak of"
+    ' these dev sets, not of other examples.'
   ]
 
 
