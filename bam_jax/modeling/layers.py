@@ -57,6 +57,11 @@ def unstack(
   return {**params, 'encoder': encoder}
 
 
+def is_stacked(path: str) -> bool:
+  """Whether a path, joined by `/`, leads to the layers of a stacked tree."""
+  return f'/{_STACKED}/' in path
+
+
 def _cast(tree: Mapping[str, Any], dtype: jnp.dtype) -> dict[str, Any]:
   return {
     name: branch

@@ -121,7 +121,7 @@ def train(
         state = saved.restore(state)
       states.append(state)
     (start,) = {int(state.step) for state in states}
-    state = programs.stack(states) if len(jobs) > 1 else states[0]
+    state = programs.seeds.stack(states) if len(jobs) > 1 else states[0]
     del states
     for writer in telemetry:
       writer.truncate(start)
@@ -132,7 +132,7 @@ def train(
     )
 
     def state_of(index: int) -> step_lib.TrainState:
-      return programs.take(state, index) if len(jobs) > 1 else state
+      return programs.seeds.take(state, index) if len(jobs) > 1 else state
 
     def evaluated(index: int) -> tuple[evaluate.Outputs, evaluate.Scores]:
       return evaluate.evaluate(

@@ -13,10 +13,7 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from bam_jax import config as config_lib
@@ -27,6 +24,7 @@ from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer as optimizer_lib
+from bam_jax.training import seeds as seeds_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
 
@@ -55,6 +53,7 @@ class Programs:
     state_shardings: tree of shardings of a TrainState.
     abstract_state: tree of `jax.ShapeDtypeStruct` with shardings, for restoring
       a checkpoint.
+    seeds: the training step of several seeds at once.
     compilations: programs traced so far: one a batch shape for training, one
       for predicting, one for `init_state`.
   """
@@ -154,39 +153,12 @@ class Programs:
       donate_argnums=0,
       compiler_options=options,
     )
-    # Seeds never meet: each lies whole on one device, as on a mesh of one.
-    seeds = jax.vmap(
-      make_train(model.clone(mesh=None), None), in_axes=(0, 0, None)
-    )
-    self._seed_sharding = self._replicated
-    if mesh.size > 1:
-      by_seed = P(mesh.axis_names)
-      self._seed_sharding = NamedSharding(mesh, by_seed)
-      seeds = jax.shard_map(
-        seeds,
-        mesh=mesh,
-        in_specs=(by_seed, by_seed, P()),
-        out_specs=by_seed,
-        check_vma=False,
-      )
-    self._train_seeds = jax.jit(
-      self._counted(seeds),
-      in_shardings=(
-        self._seed_sharding,
-        self._seed_sharding,
-        self._replicated,
-      ),
-      out_shardings=self._seed_sharding,
-      donate_argnums=0,
-      compiler_options=options,
-    )
-    self._stack = jax.jit(
-      lambda states: jax.tree.map(lambda *x: jnp.stack(x), *states),
-      out_shardings=self._seed_sharding,
-    )
-    self._take = jax.jit(
-      lambda states, i: jax.tree.map(lambda x: x[i], states),
-      out_shardings=self.state_shardings,
+    # The model of one device, whichever it is.
+    self.seeds = seeds_lib.Seeds(
+      self._counted(make_train(model.clone(mesh=None), None)),
+      self.abstract_state,
+      mesh,
+      options,
     )
     # Logits are small: whole on every device, so any process can fetch them.
     self._predict = jax.jit(
@@ -230,20 +202,6 @@ class Programs:
       params, mesh_lib.place(np.uint32(seed), self._replicated)
     )
 
-  def stack(self, states: Sequence[step_lib.TrainState]) -> step_lib.TrainState:
-    """The states of K seeds as one, each array [K, ...].
-
-    Args:
-      states: as many for each device.
-    """
-    return self._stack(list(states))
-
-  def take(
-    self, states: step_lib.TrainState, index: int
-  ) -> step_lib.TrainState:
-    """The state of one of the seeds that `stack` made one."""
-    return self._take(states, np.int32(index))
-
   def lower(
     self, rows: int, row_length: int, slots: int, seeds: int = 1
   ) -> jax.stages.Lowered:
@@ -263,13 +221,7 @@ class Programs:
     )
     if seeds == 1:
       return self._train.lower(self.abstract_state, batch, schedule)
-    states, batches = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-        (seeds, *x.shape), x.dtype, sharding=self._seed_sharding
-      ),
-      (self.abstract_state, batch),
-    )
-    return self._train_seeds.lower(states, batches, schedule)
+    return self.seeds.lower(seeds, batch, schedule)
 
   def compile_ahead(
     self, packing: config_lib.PackingConfig, seeds: Collection[int] = (1,)
@@ -349,7 +301,7 @@ class Programs:
     packed = transfer.stack([transfer.pack(batch) for batch in batches])
     if self.mesh.size == 1:
       return packed
-    return mesh_lib.place(packed, self._seed_sharding)
+    return mesh_lib.place(packed, self.seeds.sharding)
 
   def put_whole(
     self, batch: step_lib.Batch | transfer.PackedBatch
@@ -405,7 +357,7 @@ class Programs:
       )
     seeds, step = 1, self._train
     if batch.values.ndim == 3:
-      seeds, step = len(batch.values), self._train_seeds
+      seeds, step = len(batch.values), self.seeds.train
     step = self._ahead.get((seeds, rows), step)
     return step(state, batch, np.array(schedule, np.float32))
 

@@ -440,7 +440,7 @@ def test_seeds_at_once_do_as_each_alone(devices):
     return make_batch(100 * seed + step, rows=16 if seed == step else 8)
 
   states = [together.init_state(params(seed), seed) for seed in seeds]
-  state, losses = together.stack(states), []
+  state, losses = together.seeds.stack(states), []
   for step in range(20):
     batches = together.put_seeds([batch(seed, step) for seed in seeds])
     state, metrics = together.train_step(state, batches, SCHEDULE)
@@ -453,7 +453,7 @@ def test_seeds_at_once_do_as_each_alone(devices):
       )
       loss = transfer.unpack_metrics(np.asarray(metrics))['loss']
       np.testing.assert_allclose(losses[step][seed], loss, rtol=1e-5, atol=1e-6)
-    actual = together.take(state, seed)
+    actual = together.seeds.take(state, seed)
     assert int(actual.step) == 20
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5),
