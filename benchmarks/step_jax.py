@@ -1,8 +1,9 @@
 """This package's training step as a process of `train_step`.
 
 Modes: prepare (the features, nothing timed), packed, padded (one example a
-row), packed-no-attention-dropout, rates (what a matrix product and a copy reach
-on this GPU, and with them the floor of a packed step).
+row), packed-no-attention-dropout, seeds (eight models at once, packed), rates
+(what a matrix product and a copy reach on this GPU, and with them the floor of
+a packed step).
 """
 
 from collections import Counter
@@ -24,6 +25,8 @@ from bam_jax.training import profiling
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import step as step_lib
 from benchmarks import worker
+
+_SEEDS = 8
 
 
 def make_config(
@@ -67,24 +70,35 @@ def training_batches(
   return runner, [job.batches(step) for step in range(steps)]
 
 
-def time_steps(config: config_lib.Config, workdir: Path, steps: int) -> None:
+def time_steps(
+  config: config_lib.Config, workdir: Path, steps: int, seeds: int
+) -> None:
   """Compiles every batch shape, waits for its turn, times and reports."""
   runner, host = training_batches(config, workdir, steps)
   programs = runner.setup.programs
-  shapes = {batch['weight'].shape for batch in host}  # rows, slots
-  start = time.perf_counter()
-  programs.compile_ahead(
-    dataclasses.replace(
-      config.packing,
-      row_buckets=tuple(rows for rows, _ in shapes),
-      slots=next(slots for _, slots in shapes),
-    )
+  if seeds == 1:
+    batches = [programs.put(batch) for batch in host]
+  else:
+    batches = [
+      programs.put_seeds([host[(step + k) % steps] for k in range(seeds)])
+      for step in range(steps)
+    ]
+  packing = dataclasses.replace(
+    config.packing,
+    row_buckets=tuple({len(batch) for batch in batches}),
+    slots=host[0]['weight'].shape[1],
   )
+  start = time.perf_counter()
+  programs.compile_ahead(packing, (seeds,))
   compile_seconds = time.perf_counter() - start
   worker.wait_for_turn()
 
-  state = programs.init_state(runner.setup.initial_params(0), 0)
-  batches = [programs.put(batch) for batch in host]
+  states = [
+    programs.init_state(runner.setup.initial_params(seed), seed)
+    for seed in range(seeds)
+  ]
+  state = states[0] if seeds == 1 else programs.seeds.stack(states)
+  del states
   schedule = step_lib.StepSchedule(1e-5, 1.0, 0.9)
 
   def run() -> None:
@@ -116,9 +130,9 @@ def time_steps(config: config_lib.Config, workdir: Path, steps: int) -> None:
   worker.report(
     ms=ms,
     device_ms=device_ms,
-    examples_per_second=worker.BATCH_SIZE * 1e3 / ms,
-    tokens_per_second=tokens * 1e3 / ms,
-    rows=float(np.mean([len(batch['weight']) for batch in host])),
+    examples_per_second=seeds * worker.BATCH_SIZE * 1e3 / ms,
+    tokens_per_second=seeds * tokens * 1e3 / ms,
+    rows=float(np.mean([len(batch) for batch in batches])),
     compile_seconds=compile_seconds,
     peak_bytes=stats.get('peak_bytes_in_use', 0),
   )
@@ -200,7 +214,8 @@ def main() -> None:
     case 'rates':
       time_rates(config, args.workdir, args.steps)
     case _:
-      time_steps(config, args.workdir, args.steps)
+      seeds = _SEEDS if args.mode == 'seeds' else 1
+      time_steps(config, args.workdir, args.steps, seeds)
 
 
 if __name__ == '__main__':
