@@ -53,7 +53,7 @@ def markdown(
     [[t, m, *cells] for t, m, cells in tables.all_metrics(variants, tasks)],
   )
   lines += ['', '## What it was run with', '']
-  lines += _bullets(f'{k}: {v}' for k, v in tables.about(summary).items())
+  lines += _bullets(f'{k}: {v}' for k, v in summary['notes'].items())
   lines += ['', '## Configuration, where it is not the default', '']
   lines += _bullets(f'{k}: {v}' for k, v in tables.changed(config).items())
   return '\n'.join(lines) + '\n'
@@ -107,7 +107,7 @@ def html_page(
     num_tasks=len(tasks),
     remarks=tables.remarks(variants, config, tasks, summary['comparisons']),
     all_metrics=tables.all_metrics(variants, tasks),
-    about=tables.about(summary),
+    about=summary['notes'],
     changed=tables.changed(config),
     swatches={v: markupsafe.Markup(figures.swatch(v)) for v in variants},
     steps=curves.steps(),

@@ -4,12 +4,10 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import csv
 import dataclasses
-from importlib import metadata
 import io
 import json
 import math
 from pathlib import Path
-import platform
 
 import numpy as np
 
@@ -21,8 +19,6 @@ from bam_jax.experiments import curves as curves_lib
 from bam_jax.experiments import pages
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
-
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +59,14 @@ def write(
     tasks: the tasks of the plan.
     runs: one a variant, seed and task, as far as the plan has come.
     notes: what a reader must know of how the numbers came about: data,
-      pretrained weights, device, time.
+      pretrained weights, device, time, versions.
 
   Raises:
     errors.UserError: a file can't be written, or a metrics.jsonl is damaged.
   """
-  versions = {name: metadata.version(name) for name in _PACKAGES}
   summary = summarise(config, tasks, runs) | {
     'config': schema.to_dict(config),
     'notes': dict(notes),
-    'versions': {'python': platform.python_version(), **versions},
   }
   order = config_lib.variant_names(config).index
   runs = sorted(

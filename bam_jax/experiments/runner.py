@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import hashlib
+from importlib import metadata
 import logging
 from pathlib import Path
+import platform
 import time
 
 import jax
@@ -121,13 +123,14 @@ class Runner:
 
   def report(self) -> None:
     """Writes the report over the finished runs of the plan."""
-    scores, seconds, devices = [], 0.0, set()
+    scores, seconds, devices, versions = [], 0.0, set(), set()
     for run in self.runs:
       record = self._finished(run)
       if record is None or run.variant not in self.config.variants:
         continue
       seconds += record['seconds']
       devices.add(record['device'])
+      versions.add(record.get('versions', 'not recorded'))
       scores += [
         report_lib.RunScores(
           variant=run.variant,
@@ -152,6 +155,7 @@ class Runner:
       ),
       'training time': f'{seconds:.0f} s over all runs',
       'trained on': ', '.join(sorted(devices)),
+      'trained with': '; '.join(sorted(versions)),
     }
     report_lib.write(
       self.workspace.root, self.config, self.tasks, scores, notes
@@ -322,6 +326,7 @@ class Runner:
           'seconds': round(seconds, 2),
           'seeds_at_once': len(group),
           'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
+          'versions': _versions(),
           'compilations': self.setup.programs.compilations,
           'peak_device_bytes': _peak_device_bytes(),
           'scores': result.scores,
@@ -407,6 +412,13 @@ class Runner:
           self._logit_fingerprint(run.name, columns, identities),
           progress.advance,
         )
+
+
+def _versions() -> str:
+  """Of Python and of the packages that decide what a run computes."""
+  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+  found = (f'{name} {metadata.version(name)}' for name in packages)
+  return ', '.join([f'python {platform.python_version()}', *found])
 
 
 def _peak_device_bytes() -> int | None:

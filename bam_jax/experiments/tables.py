@@ -192,11 +192,6 @@ def _glue_rule(tasks: task_lib.TaskTable) -> str:
   return f'the same, but {", ".join(others)}' if others else 'the same'
 
 
-def about(summary: Mapping[str, dict]) -> dict[str, str]:
-  versions = ', '.join(f'{k} {v}' for k, v in summary['versions'].items())
-  return {**summary['notes'], 'versions': versions}
-
-
 def changed(config: config_lib.Config) -> dict[str, object]:
   """What the configuration sets otherwise than by default."""
   default = schema.flatten(config_lib.Config())

@@ -10,6 +10,7 @@ from pathlib import Path
 import shutil
 import statistics
 
+import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -238,6 +239,16 @@ def test_the_report_has_the_documented_structure(finished):
       )
     ]
     assert found['average'] == pytest.approx(statistics.median(averages))
+
+
+def test_a_report_names_the_versions_that_its_runs_had(finished, workdir):
+  record = workdir / 'runs' / 'multi-s0' / 'DONE'
+  done = json.loads(record.read_text())
+  assert f'jax {jax.__version__}' in done['versions']
+  record.write_text(json.dumps(done | {'versions': 'jax 0.0.1'}))
+  finished.another(workdir).report()
+  notes = json.loads((workdir / 'report.json').read_text())['notes']
+  assert notes['trained with'] == f'jax 0.0.1; {done["versions"]}'
 
 
 def test_every_score_is_a_line_of_the_table(finished):
