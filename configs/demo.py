@@ -31,7 +31,7 @@ def get_config():
   config.packing.row_length = 48
   config.packing.row_buckets = (8,)
   config.packing.eval_rows = 8
-  config.single.epochs = 1.75
+  config.single.epochs = 2.0
   config.single.batch_size = 16
   config.single.layer_decay = 1.0
   config.multi.epochs = 1.25
