@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import itertools
 
 from bam_jax import config as config_lib
 
@@ -141,13 +142,15 @@ def together(
   left = list(runs)
   while left:
     first, waited_for = left[0], {run.name for run in left}
-    group = [
+    at = step(first)
+    alike = (
       run
       for run in left
       if (run.variant, run.tasks) == (first.variant, first.tasks)
       and all(waited_for.isdisjoint(names) for names in run.teachers.values())
-    ]
-    group = [run for run in group if step(run) == step(first)][:at_once]
+      and step(run) == at
+    )
+    group = list(itertools.islice(alike, at_once))
     group = group[: len(group) // devices * devices or 1]
     yield group
     left = [run for run in left if run not in group]

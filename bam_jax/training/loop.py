@@ -134,11 +134,6 @@ def train(
     def state_of(index: int) -> step_lib.TrainState:
       return programs.seeds.take(state, index) if len(jobs) > 1 else state
 
-    def evaluated(index: int) -> tuple[evaluate.Outputs, evaluate.Scores]:
-      return evaluate.evaluate(
-        programs, state_of(index).params, jobs[index].dev, config
-      )
-
     def make_batch(step: int) -> transfer.PackedBatch:
       if len(jobs) == 1:
         return programs.put(first.batches(step))
@@ -154,11 +149,14 @@ def train(
           if evaluates or _is_due(step, config.train.checkpoint_every):
             log.flush()
             for index, saved in enumerate(checkpoints):
-              score = None
+              score, own = None, state_of(index)
               if evaluates:
-                score = _mean_score(evaluated(index)[1], programs.tasks)
+                _, scores = evaluate.evaluate(
+                  programs, own.params, jobs[index].dev, config
+                )
+                score = _mean_score(scores, programs.tasks)
                 telemetry[index].write(step, {'dev_score': score})
-              saved.save(state_of(index), score)
+              saved.save(own, score)
         profiler.before(step)
         waiting = time.perf_counter()
         batch = next(prefetched)
@@ -174,10 +172,12 @@ def train(
     log.flush()
     results = []
     for index, saved in enumerate(checkpoints):
-      outputs, scores = evaluated(index)
+      last = state_of(index)
+      outputs, scores = evaluate.evaluate(
+        programs, last.params, jobs[index].dev, config
+      )
       score = _mean_score(scores, programs.tasks)
       telemetry[index].write(first.num_steps, {'dev_score': score})
-      last = state_of(index)
       if saved.latest_step != first.num_steps:
         saved.save(last, score, with_optimizer=config.train.keep_optimizer)
       if not config.train.keep_optimizer:
