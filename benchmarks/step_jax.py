@@ -1,9 +1,10 @@
 """This package's training step as a process of `train_step`.
 
 Modes: prepare (the features, nothing timed), packed, padded (one example a
-row), packed-no-attention-dropout, seeds (eight models at once, packed), rates
-(what a matrix product and a copy reach on this GPU, and with them the floor of
-a packed step).
+row), packed-no-attention-dropout, seeds (eight models at once, packed), weak
+and strong (packed, spread over all GPUs that are seen, as many examples on each
+or all together), rates (what a matrix product and a copy reach on this GPU, and
+with them the floor of a packed step).
 """
 
 from collections import Counter
@@ -35,6 +36,7 @@ def make_config(
   vocab: str,
   packed: bool = True,
   attention_dropout: float = 0.1,
+  batch_size: int = worker.BATCH_SIZE,
 ) -> config_lib.Config:
   """The paper's multi-task run on GLUE's TSV files, from random weights."""
   config = config_lib.default_config()
@@ -44,7 +46,7 @@ def make_config(
   config.data.dir = data
   config.model.arch = size
   config.model.vocab = vocab
-  config.multi.batch_size = worker.BATCH_SIZE
+  config.multi.batch_size = batch_size
   config.packing.row_length = worker.ROW_LENGTH
   config.packing.enabled = packed
   config.model.dropout_attention = attention_dropout
@@ -52,7 +54,10 @@ def make_config(
 
 
 def training_batches(
-  config: config_lib.Config, workdir: Path, steps: int
+  config: config_lib.Config,
+  workdir: Path,
+  steps: int,
+  rows_multiple: int = 1,
 ) -> tuple[runner_lib.Runner, list[dict[str, np.ndarray]]]:
   """The first batches of the multi-task run of seed 0."""
   runner = runner_lib.Runner(config, workdir)
@@ -64,7 +69,7 @@ def training_batches(
     runner.tasks,
     runner.features,
     targets,
-    1,
+    rows_multiple,
     workdir,
   )
   return runner, [job.batches(step) for step in range(steps)]
@@ -74,7 +79,7 @@ def time_steps(
   config: config_lib.Config, workdir: Path, steps: int, seeds: int
 ) -> None:
   """Compiles every batch shape, waits for its turn, times and reports."""
-  runner, host = training_batches(config, workdir, steps)
+  runner, host = training_batches(config, workdir, steps, jax.device_count())
   programs = runner.setup.programs
   if seeds == 1:
     batches = [programs.put(batch) for batch in host]
@@ -130,7 +135,7 @@ def time_steps(
   worker.report(
     ms=ms,
     device_ms=device_ms,
-    examples_per_second=seeds * worker.BATCH_SIZE * 1e3 / ms,
+    examples_per_second=seeds * config.multi.batch_size * 1e3 / ms,
     tokens_per_second=seeds * tokens * 1e3 / ms,
     rows=float(np.mean([len(batch) for batch in batches])),
     compile_seconds=compile_seconds,
@@ -206,6 +211,8 @@ def main() -> None:
     args.vocab,
     packed=args.mode != 'padded',
     attention_dropout=0.0 if no_dropout else 0.1,
+    batch_size=worker.BATCH_SIZE
+    * (len(jax.devices()) if args.mode == 'weak' else 1),
   )
   setup_lib.configure_jax(config, args.workdir)
   match args.mode:

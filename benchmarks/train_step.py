@@ -4,15 +4,19 @@
     --vocab=vocab.txt --output=benchmarks/train_step_bert-large.json
 
 Needs torch and transformers beside the package. Every system is a process of
-its own: they prepare and compile at the same time, and when all are ready run
-one after another on an otherwise idle GPU. Batches are those of the training
-mix of the nine GLUE tasks, 128 examples a step, BERT's dropout rates, random
-weights, bfloat16 products, float32 parameters.
+its own: those of one framework prepare and compile at the same time, and when
+all are ready run one after another on an otherwise idle GPU. Batches are those
+of the training mix of the nine GLUE tasks, 128 examples a step, BERT's dropout
+rates, random weights, bfloat16 products, float32 parameters.
+
+With --devices=2 the packed step is also spread over two GPUs: 128 examples on
+each (weak scaling), and 128 on both together (strong).
 """
 
 import argparse
 from collections.abc import Iterator
 from collections.abc import Mapping
+import itertools
 import json
 import os
 from pathlib import Path
@@ -22,27 +26,44 @@ import sys
 import tempfile
 import threading
 import time
+from typing import NamedTuple
 
 _JAX, _TORCH = 'benchmarks.step_jax', 'benchmarks.step_torch'
 
-# Name in the table -> module and its mode.
+
+class System(NamedTuple):
+  """What is timed.
+
+  Attributes:
+    module: of the process.
+    mode: of the module.
+    devices: GPUs that it sees.
+  """
+
+  module: str
+  mode: str
+  devices: int = 1
+
+
+# By name in the table, those of a framework together.
 SYSTEMS = {
-  'rates': (_JAX, 'rates'),
-  'packed': (_JAX, 'packed'),
-  'packed, no attention dropout': (_JAX, 'packed-no-attention-dropout'),
-  'packed, 8 seeds at once': (_JAX, 'seeds'),
-  'padded to 128': (_JAX, 'padded'),
-  'torch, compiled, padded to 128': (_TORCH, 'padded'),
-  'torch, compiled, padded to 128, no attention dropout': (
-    _TORCH,
-    'padded-no-attention-dropout',
+  'rates': System(_JAX, 'rates'),
+  'packed': System(_JAX, 'packed'),
+  'packed, no attention dropout': System(_JAX, 'packed-no-attention-dropout'),
+  'packed, 8 seeds at once': System(_JAX, 'seeds'),
+  'padded to 128': System(_JAX, 'padded'),
+  'torch, compiled, padded to 128': System(_TORCH, 'padded'),
+  'torch, compiled, padded to 128, no attention dropout': System(
+    _TORCH, 'padded-no-attention-dropout'
   ),
-  'torch, eager, padded to the longest': (_TORCH, 'eager'),
-  'torch, eager, batches of like length': (_TORCH, 'like'),
-  'torch, compiled, batches of like length': (_TORCH, 'like-compiled'),
-  'torch, CUDA graphs, padded to 128': (_TORCH, 'graphs'),
+  'torch, eager, padded to the longest': System(_TORCH, 'eager'),
+  'torch, eager, batches of like length': System(_TORCH, 'like'),
+  'torch, compiled, batches of like length': System(_TORCH, 'like-compiled'),
+  'torch, CUDA graphs, padded to 128': System(_TORCH, 'graphs'),
 }
 _FLOOR = 'rates'
+# Modes whose step is the one that the floor is of, padding apart.
+_WITH_FLOOR = ('packed', 'packed-no-attention-dropout', 'padded')
 
 # Key of the results, head of the column, format.
 _COLUMNS = (
@@ -56,15 +77,23 @@ _COLUMNS = (
 )
 
 
+def scaled(devices: int) -> dict[str, System]:
+  """The packed step on one GPU and spread over several, by name."""
+  return {
+    f'packed, weak, {devices} GPUs': System(_JAX, 'weak', devices),
+    f'packed, strong, {devices} GPUs': System(_JAX, 'strong', devices),
+  }
+
+
 def measure(
-  systems: dict[str, tuple[str, str]], arguments: list[str], patience: float
+  systems: Mapping[str, System], arguments: list[str], patience: float
 ) -> Iterator[tuple[str, dict[str, float]]]:
-  """Starts every system, waits until they are ready, and lets each run.
+  """Starts the systems of a framework, waits for all, and lets each run.
 
   Args:
-    systems: part of `SYSTEMS`.
+    systems: by name.
     arguments: of every process but its mode.
-    patience: seconds in which a system has to be ready.
+    patience: seconds in which the systems of a framework have to be ready.
 
   Yields:
     Name and figures of each system; none of one that ended early or was not
@@ -73,30 +102,47 @@ def measure(
   command = [sys.executable, '-m']
   # Written once, read by all.
   subprocess.run([*command, _JAX, '--mode=prepare', *arguments], check=True)
+  for _, group in itertools.groupby(
+    systems.items(), lambda item: item[1].module
+  ):
+    workers = []
+    try:
+      for name, system in group:
+        call = [*command, system.module, f'--mode={system.mode}', *arguments]
+        workers.append(_Worker(name, call, _environ(system.devices)))
+      yield from _take_turns(workers, patience)
+    finally:
+      for worker in workers:
+        worker.end()
+
+
+def _environ(devices: int) -> dict[str, str]:
+  """Of a process that sees the first of the GPUs that this one sees."""
+  environ = dict(os.environ)
   # Several processes share the memory.
-  environ = os.environ | {'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'}
-  workers = {}
-  try:
-    for name, (module, mode) in systems.items():
-      call = [*command, module, f'--mode={mode}', *arguments]
-      workers[name] = _Worker(name, call, environ)
-    deadline = time.monotonic() + patience
-    ready = [
-      worker
-      for worker in workers.values()
-      if worker.figures(deadline - time.monotonic())
-    ]
-    for worker in workers.values():
-      if worker not in ready:
-        worker.end()  # and compiles no longer beside the others' timings
-    for worker in ready:
-      worker.go()
-      if figures := worker.figures():
-        yield worker.name, figures
-      worker.end()
-  finally:
-    for worker in workers.values():
-      worker.end()
+  environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
+  seen = environ.get('CUDA_VISIBLE_DEVICES')
+  numbers = seen.split(',') if seen else [str(i) for i in range(devices)]
+  environ['CUDA_VISIBLE_DEVICES'] = ','.join(numbers[:devices])
+  return environ
+
+
+def _take_turns(
+  workers: list['_Worker'], patience: float
+) -> Iterator[tuple[str, dict[str, float]]]:
+  """Name and figures of each of the processes that are ready in time."""
+  deadline = time.monotonic() + patience
+  ready = [
+    worker for worker in workers if worker.figures(deadline - time.monotonic())
+  ]
+  for worker in workers:
+    if worker not in ready:
+      worker.end()  # and compiles no longer beside the others' timings
+  for worker in ready:
+    worker.go()
+    if figures := worker.figures():
+      yield worker.name, figures
+    worker.end()
 
 
 class _Worker:
@@ -177,10 +223,14 @@ def main() -> None:
   parser.add_argument(
     '--patience', default=300, type=float, help='seconds to be ready in'
   )
+  parser.add_argument(
+    '--devices', default=1, type=int, help='GPUs that a step is spread over'
+  )
   args = parser.parse_args()
+  known = SYSTEMS if args.devices == 1 else scaled(args.devices) | SYSTEMS
   systems = {
     name: system
-    for name, system in SYSTEMS.items()
+    for name, system in known.items()
     if not any(word in name for word in args.without)
   }
   results = {}
@@ -193,8 +243,7 @@ def main() -> None:
       f'--workdir={workdir}',
     ]
     for name, figures in measure(systems, arguments, args.patience):
-      # Of one packed step's work: padding has no part in a floor.
-      if _FLOOR in results and 'device_ms' in figures and 'seeds' not in name:
+      if _FLOOR in results and systems[name].mode in _WITH_FLOOR:
         floor = results[_FLOOR]['floor_ms']
         figures['times_floor'] = figures['device_ms'] / floor
       results[name] = figures

@@ -1,0 +1,137 @@
+"""Compares a training step through a GPU's own kernels with XLA's; no timing.
+
+  python -m benchmarks.check_kernels --size=bert-large --layers=4
+
+Random weights, one step of packed rows of random words with all dropout on, the
+same masks both ways. In float32 at highest precision printed is the difference
+of the losses as a share of the loss, and of each parameter's gradient as a share
+of its largest value; of key biases, whose gradient is zero in theory, in absolute
+numbers. In bfloat16 the two round differently, so each is compared with XLA's
+float32, from which the kernels should be no further than XLA.
+"""
+
+import argparse
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from bam_jax.modeling import bert
+from bam_jax.modeling import heads
+from bam_jax.tasks import glue
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import losses
+
+_ROWS, _LENGTH, _SLOTS = 36, 128, 4
+_ZERO = 'key/bias'
+
+
+def make_batch(
+  rng: np.random.Generator, tasks: task_lib.TaskTable, vocab_size: int
+) -> dict[str, np.ndarray]:
+  """Rows of four segments of one length and some padding."""
+  segment = _LENGTH // _SLOTS
+  used = segment - 5
+  place = np.tile(np.arange(_LENGTH) % segment, (_ROWS, 1))
+  real = place < used
+  number = np.arange(_LENGTH) // segment + 1
+  shape = (_ROWS, _SLOTS)
+  task_id = rng.integers(len(tasks), size=shape)
+  target = np.zeros((*shape, tasks.num_outputs), np.float32)
+  target[..., 0] = 1.0
+  return {
+    'input_ids': rng.integers(1, vocab_size, (_ROWS, _LENGTH)) * real,
+    'token_type_ids': (place > used // 2) * real * 1,
+    'positions': place * real,
+    'segment_ids': number * real,
+    'cls_index': np.tile(np.arange(_SLOTS) * segment, (_ROWS, 1)),
+    'task_id': task_id,
+    'target': target,
+    'teacher': target,
+    'weight': np.ones(shape, np.float32),
+  }
+
+
+def gradients(
+  size: dict[str, int], dtype: str, kernels: bool
+) -> tuple[float, dict[str, np.ndarray]]:
+  """The loss of the step, and the gradient of each parameter by its path."""
+  tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
+  config = bert.BertConfig(vocab_size=30522, **size)
+  model = heads.MultiTaskBert(
+    config,
+    num_tasks=len(tasks),
+    num_outputs=tasks.num_outputs,
+    dtype=jnp.dtype(dtype),
+    kernels=kernels,
+  )
+  params = heads.init_params(model, jax.random.key(0))
+  batch = make_batch(np.random.default_rng(0), tasks, config.vocab_size)
+
+  @jax.jit
+  @jax.value_and_grad
+  def loss(params):
+    logits = model.apply(
+      {'params': params},
+      batch,
+      deterministic=False,
+      rngs={'dropout': jax.random.key(1)},
+    )
+    return losses.multitask_loss(
+      logits, batch, tasks.class_mask, tasks.is_regression, 1.0, 'sigmoid'
+    )[0]
+
+  value, gradient = jax.device_get(loss(params))
+  leaves, _ = jax.tree.flatten_with_path(gradient)
+  return float(value), {
+    '/'.join(key.key for key in path): np.asarray(leaf, np.float64)
+    for path, leaf in leaves
+  }
+
+
+def differences(
+  found: dict[str, np.ndarray], expected: dict[str, np.ndarray]
+) -> str:
+  """The largest difference of a gradient, in words."""
+  shares, zeros = {}, 0.0
+  for path, value in expected.items():
+    difference = np.abs(found[path] - value).max()
+    if path.endswith(_ZERO):
+      zeros = max(zeros, difference)
+    else:
+      shares[path] = difference / np.abs(value).max()
+  worst = max(shares, key=shares.get)
+  return (
+    f'gradients of {len(shares)} parameters: at most {shares[worst]:.1e} of'
+    f' the largest value ({worst}), median'
+    f' {np.median([*shares.values()]):.1e}; key biases {zeros:.1e}'
+  )
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--size', required=True, choices=bert.SIZES)
+  parser.add_argument('--layers', type=int, help='fewer than the size has')
+  args = parser.parse_args()
+  size = dict(bert.SIZES[args.size])
+  if args.layers:
+    size['num_layers'] = args.layers
+  with jax.default_matmul_precision('highest'):
+    loss, expected = gradients(size, 'float32', kernels=False)
+    found_loss, found = gradients(size, 'float32', kernels=True)
+  print(f'{jax.devices()[0].device_kind}, {args.size}, {size["num_layers"]}')
+  print(f'float32: losses differ by {abs(found_loss / loss - 1):.1e}')
+  print(f'float32, kernels: {differences(found, expected)}')
+  if jax.default_backend() == 'cpu':
+    return  # which has no such products
+  for kernels in (True, False):
+    found_loss, found = gradients(size, 'bfloat16', kernels)
+    name = 'kernels' if kernels else 'XLA'
+    print(f'bfloat16, {name}: loss differs by {abs(found_loss / loss - 1):.1e}')
+    print(f'bfloat16, {name}: {differences(found, expected)}')
+
+
+if __name__ == '__main__':
+  main()
