@@ -329,6 +329,7 @@ class Runner:
           'versions': _versions(),
           'compilations': self.setup.programs.compilations,
           'peak_device_bytes': _peak_device_bytes(),
+          'shares': job.batches.shares,
           'scores': result.scores,
         },
       )
