@@ -19,6 +19,7 @@ import numpy as np
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
+from bam_jax.modeling import kernels
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import losses
@@ -55,7 +56,7 @@ def make_batch(
 
 
 def gradients(
-  size: dict[str, int], dtype: str, kernels: bool
+  size: dict[str, int], dtype: str, platform: str
 ) -> tuple[float, dict[str, np.ndarray]]:
   """The loss of the step, and the gradient of each parameter by its path."""
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
@@ -65,7 +66,7 @@ def gradients(
     num_tasks=len(tasks),
     num_outputs=tasks.num_outputs,
     dtype=jnp.dtype(dtype),
-    kernels=kernels,
+    platform=platform,
   )
   params = heads.init_params(model, jax.random.key(0))
   batch = make_batch(np.random.default_rng(0), tasks, config.vocab_size)
@@ -123,17 +124,17 @@ def main() -> None:
   size = dict(bert.SIZES[args.size])
   if args.layers:
     size['num_layers'] = args.layers
+  own = kernels.of_device(jax.devices()[0])
   with jax.default_matmul_precision('highest'):
-    loss, expected = gradients(size, 'float32', kernels=False)
-    found_loss, found = gradients(size, 'float32', kernels=True)
+    loss, expected = gradients(size, 'float32', platform='')
+    found_loss, found = gradients(size, 'float32', own)
   print(f'{jax.devices()[0].device_kind}, {args.size}, {size["num_layers"]}')
   print(f'float32: losses differ by {abs(found_loss / loss - 1):.1e}')
   print(f'float32, kernels: {differences(found, expected)}')
   if jax.default_backend() == 'cpu':
     return  # which has no such products
-  for kernels in (True, False):
-    found_loss, found = gradients(size, 'bfloat16', kernels)
-    name = 'kernels' if kernels else 'XLA'
+  for name, platform in (('kernels', own), ('XLA', '')):
+    found_loss, found = gradients(size, 'bfloat16', platform)
     print(f'bfloat16, {name}: loss differs by {abs(found_loss / loss - 1):.1e}')
     print(f'bfloat16, {name}: {differences(found, expected)}')
 
