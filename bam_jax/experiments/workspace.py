@@ -80,8 +80,12 @@ class Workspace:
     return self.run(name) / 'config.json'
 
   def _compare(self, name: str, wanted: Mapping[str, object]) -> None:
-    """Raises where the record of a run has other values for these keys."""
-    before = files.read_json(self._identity(name))
+    """Raises where the record of a run has other values for these keys.
+
+    A field that the record lacks is newer than the run, and its default is what
+    was done before there was a choice.
+    """
+    before = _defaults() | files.read_json(self._identity(name))
     keys = [key for key in sorted(wanted) if before.get(key) != wanted[key]]
     if keys:
       changes = ', '.join(
@@ -103,3 +107,9 @@ class Workspace:
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))
+
+
+def _defaults() -> dict[str, object]:
+  """Key of an identity -> value, of every field of the configuration."""
+  fields = schema.flatten(config_lib.Config())
+  return {f'config.{key}': value for key, value in fields.items()}
