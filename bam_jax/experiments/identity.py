@@ -5,6 +5,7 @@ configuration it depends on (its settings), its rows, and its teachers with all
 that these depend on.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -66,6 +67,7 @@ def identities(
   tasks: task_lib.TaskTable,
   weights: str,
   features: Mapping[str, Mapping[str, shards.Columns]],
+  recorded: Callable[[str, Identity], Identity],
 ) -> dict[str, Identity]:
   """The identity of every run by its name.
 
@@ -74,6 +76,7 @@ def identities(
     tasks: the tasks of the plan.
     weights: digest of the pretrained weights; empty for random ones.
     features: task -> training or dev split -> rows.
+    recorded: name and identity of a run -> the identity as its record has it.
   """
   result: dict[str, Identity] = {}
   for run in runs:
@@ -84,5 +87,5 @@ def identities(
     for names in run.teachers.values():
       for name in names:
         identity[f'teacher.{name}'] = schema.digest(result[name])
-    result[run.name] = identity
+    result[run.name] = recorded(run.name, identity)
   return result

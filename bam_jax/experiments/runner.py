@@ -265,7 +265,11 @@ class Runner:
     """
     self._prepare()
     identities = identity_lib.identities(
-      self.runs, self.tasks, self.encoder.digest, self.features
+      self.runs,
+      self.tasks,
+      self.encoder.digest,
+      self.features,
+      self.workspace.recorded,
     )
     self.workspace.open_runs({r.name: identities[r.name] for r in runs})
     self.workspace.save_config(self.config)

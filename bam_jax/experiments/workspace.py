@@ -58,15 +58,13 @@ class Workspace:
     """
     new = []
     for name, identity in identities.items():
-      path = self._identity(name)
-      if path.exists():
-        self._compare(
-          name, {**dict.fromkeys(files.read_json(path)), **identity}
-        )
+      record = self.identity(name)
+      if record is None:
+        new.append(name)
       else:
-        new.append(path)
-    for path in new:
-      files.write_json(path, identities[path.parent.name])
+        self._compare(name, {**dict.fromkeys(record), **identity})
+    for name in new:
+      files.write_json(self._identity(name), identities[name])
 
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
     """Checks a run's folder against a part of its identity.
@@ -76,24 +74,37 @@ class Workspace:
     """
     self._compare(name, settings)
 
+  def identity(self, name: str) -> dict[str, object] | None:
+    """The identity that a run was begun with; None where there is no run."""
+    path = self._identity(name)
+    return files.read_json(path) if path.exists() else None
+
+  def recorded(
+    self, name: str, identity: Mapping[str, object]
+  ) -> Mapping[str, object]:
+    """An identity as the record of its run has it.
+
+    Without the fields that are newer than the record, so that its digest, which
+    the run's students and its logits carry, stays what it was. An identity
+    without a record, or that the record contradicts, is returned as it is.
+    """
+    record = self.identity(name)
+    if record is None:
+      return identity
+    wanted = {**dict.fromkeys(record), **identity}
+    return identity if differences(record, wanted) else record
+
   def _identity(self, name: str) -> Path:
     return self.run(name) / 'config.json'
 
   def _compare(self, name: str, wanted: Mapping[str, object]) -> None:
-    """Raises where the record of a run has other values for these keys.
-
-    A field that the record lacks is newer than the run, and its default is what
-    was done before there was a choice.
-    """
-    before = _defaults() | files.read_json(self._identity(name))
-    keys = [key for key in sorted(wanted) if before.get(key) != wanted[key]]
-    if keys:
-      changes = ', '.join(
-        f'{key} was {before.get(key)!r}, is {wanted[key]!r}' for key in keys[:3]
-      )
+    """Raises where the record of a run has other values for these keys."""
+    changes = differences(files.read_json(self._identity(name)), wanted)
+    if changes:
       raise errors.UserError(
         f'{self.run(name)}: was run with another configuration or other data'
-        f' ({changes}); choose another --workdir, or remove that folder'
+        f' ({", ".join(changes[:3])}); choose another --workdir, or remove that'
+        ' folder'
       )
 
   def finished(self, name: str) -> Mapping[str, object] | None:
@@ -109,7 +120,18 @@ class Workspace:
     files.write_json(self.root / 'config.json', schema.to_dict(config))
 
 
-def _defaults() -> dict[str, object]:
-  """Key of an identity -> value, of every field of the configuration."""
+def differences(
+  before: Mapping[str, object], wanted: Mapping[str, object]
+) -> list[str]:
+  """What a record has otherwise than wanted, each key in words.
+
+  A field of the configuration that the record lacks is newer than the run, and
+  its default is what was done before there was a choice.
+  """
   fields = schema.flatten(config_lib.Config())
-  return {f'config.{key}': value for key, value in fields.items()}
+  before = {f'config.{key}': value for key, value in fields.items()} | before
+  return [
+    f'{key} was {before.get(key)!r}, is {wanted[key]!r}'
+    for key in sorted(wanted)
+    if before.get(key) != wanted[key]
+  ]

@@ -18,6 +18,7 @@ from sklearn import metrics as sk_metrics
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import schema
 from bam_jax.data import shards
 from bam_jax.distillation import teachers
 from bam_jax.experiments import runner as runner_lib
@@ -425,6 +426,22 @@ def test_a_rerun_trains_nothing(finished, workdir, trained):
   assert written <= {
     'config.json', 'report.json', 'report.md', 'report.html', 'scores.csv',
   }  # fmt: skip
+
+
+def test_runs_older_than_a_field_serve_on(finished, workdir, trained):
+  """As before the field: no record has it, nor the digests of teachers."""
+  records = {}
+  for name in _run_names():
+    path = workdir / 'runs' / name / 'config.json'
+    record = json.loads(path.read_text())
+    del record['config.model.remat']
+    for key in record:
+      if key.startswith('teacher.'):
+        record[key] = schema.digest(records[key.removeprefix('teacher.')])
+    records[name] = record
+    path.write_text(json.dumps(record))
+  finished.another(workdir).run()
+  assert trained == []
 
 
 def test_what_was_removed_is_made_again(finished, workdir, trained):

@@ -56,3 +56,11 @@ def test_what_a_record_has_and_a_run_lacks_is_refused(workspace):
     workspace.open_runs(
       {'old': {k: v for k, v in _RECORD.items() if k != 'weights'}}
     )
+
+
+def test_an_identity_keeps_the_digest_that_its_record_has(workspace):
+  newer = _RECORD | {'config.model.remat': False}
+  assert workspace.recorded('old', newer) == _RECORD
+  for other in (newer | {'run.seed': 1}, newer | {'config.model.remat': True}):
+    assert workspace.recorded('old', other) is other
+  assert workspace.recorded('new', newer) is newer
