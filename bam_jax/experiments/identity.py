@@ -1,8 +1,8 @@
 """What decides the outcome of a run, so that none is taken for another.
 
 An identity maps dotted keys to JSON values: the run itself and the part of the
-configuration it depends on (its settings), its rows, and its teachers with all
-that these depend on.
+configuration it depends on (its settings), its rows, its teachers and the
+run it starts from with all that these depend on.
 """
 
 from collections.abc import Callable
@@ -72,7 +72,7 @@ def identities(
   """The identity of every run by its name.
 
   Args:
-    runs: teachers before students.
+    runs: in the order of a plan.
     tasks: the tasks of the plan.
     weights: digest of the pretrained weights; empty for random ones.
     features: task -> training or dev split -> rows.
@@ -87,5 +87,7 @@ def identities(
     for names in run.teachers.values():
       for name in names:
         identity[f'teacher.{name}'] = schema.digest(result[name])
+    if run.start:
+      identity[f'start.{run.start}'] = schema.digest(result[run.start])
     result[run.name] = recorded(run.name, identity)
   return result
