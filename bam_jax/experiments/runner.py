@@ -1,13 +1,11 @@
 """Carry a plan out: what is finished stays, what is missing is made."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import hashlib
-from importlib import metadata
 import logging
 from pathlib import Path
-import platform
 import time
 
 import jax
@@ -15,6 +13,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import files
 from bam_jax import schema
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
@@ -22,8 +21,11 @@ from bam_jax.data import shards
 from bam_jax.distillation import teachers
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
+from bam_jax.experiments import merge as merge_lib
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
 from bam_jax.experiments import report as report_lib
+from bam_jax.experiments import search
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import submission
@@ -41,7 +43,7 @@ class Runner:
     config: what is asked for.
     workspace: the work directory.
     tasks: in the order of the heads.
-    runs: the plan, teachers before students.
+    searched: the runs of the search that comes before the plan, if any.
     encoder: what every run starts from.
     features: task -> split -> rows, once prepared.
   """
@@ -56,18 +58,43 @@ class Runner:
     self.config = config
     self.workspace = workspace_lib.Workspace(workdir)
     self.tasks = registry.resolve(config)
-    self.runs = plan_lib.plan(config)
+    self.searched = search.runs(config)
     self.encoder = setup_lib.load_encoder(config)
     self.features: dict[str, dict[str, shards.Columns]] = {}
+    self._tried: search.Tried = {}
+    self._runs: list[plan_lib.Run] = []
     self._setup: setup_lib.Setup | None = None
     self._packing: config_lib.PackingConfig | None = None
+
+  @property
+  def runs(self) -> list[plan_lib.Run]:
+    """The plan, in an order it can be trained in.
+
+    Raises:
+      errors.UserError: what the runs train with is still being searched.
+    """
+    if not self._runs:
+      left = [r for r in self.searched if self._finished(r) is None]
+      if left:
+        raise errors.UserError(
+          f'{self.workspace.root}: {len(left)} of the {len(self.searched)} runs'
+          ' of config.search are not finished, so nothing is chosen yet; run'
+          ' --mode=run first'
+        )
+      self._tried = search.tried(self.searched, self._finished, self.tasks)
+      self._runs = plan_lib.plan(self.config, search.choose(self._tried))
+    return self._runs
 
   @property
   def packing(self) -> config_lib.PackingConfig:
     """How examples are put into rows; chosen when first needed."""
     if self._packing is None:
       self._packing = jobs.choose_packing(
-        self.runs, self.config.packing, self.tasks, self.features
+        # What a search chooses changes no row.
+        plan_lib.plan(self.config),
+        self.config.packing,
+        self.tasks,
+        self.features,
       )
     return self._packing
 
@@ -88,6 +115,7 @@ class Runner:
       (task, split)
       for task in self.tasks.tasks
       for split in (task.train_split, *task.dev_splits)
+      if split not in self.features.get(task.name, {})
     ]
     with telemetry.progress('features', len(wanted), 'splits') as progress:
       for task, split in wanted:
@@ -103,15 +131,24 @@ class Runner:
 
   def run(self) -> None:
     """The whole plan, from raw rows to the report."""
-    identities = self._open(self.runs)
-    todo = [r for r in self.runs if not self.workspace.finished(r.name)]
+    self._carry_out(self.searched)
+    self._carry_out(self.runs)
+    self.report()
+
+  def _carry_out(self, runs: Sequence[plan_lib.Run]) -> None:
+    """Trains those of some runs that are not finished."""
+    if not runs:
+      return
+    identities = self._open(runs, runs)
+    todo = [r for r in runs if not self.workspace.finished(r.name)]
     logging.info(
       '%d runs: %d finished, %d to train',
-      len(self.runs),
-      len(self.runs) - len(todo),
+      len(runs),
+      len(runs) - len(todo),
       len(todo),
     )
-    for run in self.runs:
+    self._check_starts(todo)
+    for run in runs:
       if run not in todo:
         self._label(run, todo, identities, None)
     if todo:
@@ -119,6 +156,17 @@ class Runner:
     for group in self._together(todo):
       for run, params in zip(group, self._train(group, identities)):
         self._label(run, todo, identities, params)
+
+  def merge(self, sources: Sequence[Path]) -> None:
+    """Brings in what other work directories have finished, and reports.
+
+    Raises:
+      errors.UserError: as `merge.merge` and `report`.
+    """
+    merge_lib.merge(
+      self.workspace, [workspace_lib.Workspace(path) for path in sources]
+    )
+    self.workspace.save_config(self.config)
     self.report()
 
   def report(self) -> None:
@@ -147,6 +195,19 @@ class Runner:
         ' --mode=run first'
       )
     notes = {'note': self.config.note} if self.config.note else {}
+    if self.config.plan.shard:
+      notes['shard'] = (
+        f'{self.config.plan.shard} of the plan, whose seeds are'
+        f' {", ".join(map(str, self.config.seeds))}'
+      )
+    if self._tried:
+      notes['learning rate and layer decay of single-task runs'] = search.note(
+        self._tried
+      )
+      files.write_json(
+        self.workspace.root / search.FILE,
+        search.table(self._tried, self.tasks),
+      )
     notes |= {
       'pretrained weights': self.encoder.description,
       'encoder': (
@@ -165,7 +226,7 @@ class Runner:
   def evaluate(self) -> None:
     """Scores the finished runs' last checkpoints again, and reports."""
     finished = [r for r in self.runs if self.workspace.finished(r.name)]
-    self._open(finished)
+    self._open(self.runs, finished)
     for run in finished:
       record = self.workspace.finished(run.name)
       dev = jobs.dev_splits(run, self.tasks, self.features)
@@ -190,7 +251,7 @@ class Runner:
         other settings, or there is nothing to predict.
     """
     group = group or plan_lib.group_name(
-      self.config.variants[-1], self.config.seeds[0]
+      self.config.variants[-1], config_lib.seeds_of_shard(self.config)[0]
     )
     runs = [run for run in self.runs if run.group == group]
     if not runs:
@@ -256,16 +317,20 @@ class Runner:
     return record
 
   def _open(
-    self, runs: Sequence[plan_lib.Run]
+    self, plan: Sequence[plan_lib.Run], runs: Sequence[plan_lib.Run]
   ) -> dict[str, identity_lib.Identity]:
     """Prepares, and checks that the folders of some runs are theirs.
 
+    Args:
+      plan: with all that the runs build on.
+      runs: those to be opened.
+
     Returns:
-      The identities of all runs by name.
+      The identities of the plan's runs by name.
     """
     self._prepare()
     identities = identity_lib.identities(
-      self.runs,
+      plan,
       self.tasks,
       self.encoder.digest,
       self.features,
@@ -314,7 +379,10 @@ class Runner:
       for run in group
     ]
     results = loop.train(
-      runs, self.setup.programs, self.setup.initial_params, group[0].config
+      runs,
+      self.setup.programs,
+      self._initial_params(group),
+      group[0].config,
     )
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
@@ -323,20 +391,49 @@ class Runner:
       )
       self.workspace.finish(
         job.name,
-        {
-          'steps': job.num_steps,
-          'best_step': result.best_step,
-          'parameters': parameters_digest(result.params),
-          'seconds': round(seconds, 2),
-          'seeds_at_once': len(group),
-          'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-          'versions': _versions(),
-          'compilations': self.setup.programs.compilations,
-          'peak_device_bytes': _peak_device_bytes(),
-          'scores': result.scores,
-        },
+        records.record(
+          job,
+          result,
+          seconds,
+          len(group),
+          self.setup.programs.compilations,
+        ),
       )
     return [result.params for result in results]
+
+  def _check_starts(self, todo: Sequence[plan_lib.Run]) -> None:
+    """Raises where what runs start from was trained but is not there."""
+    trained = {run.name for run in todo}
+    for run in todo:
+      if not run.start or run.start in trained:
+        continue
+      steps = self.workspace.finished(run.start)['steps']
+      directory = self.workspace.checkpoints(run.start)
+      if directory.is_dir():
+        with checkpoints_lib.Checkpoints(directory) as saved:
+          if saved.has(steps):
+            continue
+      raise errors.UserError(
+        f'{directory}: the checkpoint of step {steps}, which {run.name} starts'
+        f' from, is not there; copy it from where {run.start} was trained, or'
+        f' remove {self.workspace.run(run.start)} to train that again'
+      )
+
+  def _initial_params(
+    self, group: Sequence[plan_lib.Run]
+  ) -> Callable[[int], Mapping[str, object]]:
+    """Seed -> the parameters that the run of that seed starts from."""
+    starts = {run.seed: run.start for run in group}
+    if not any(starts.values()):
+      return self.setup.initial_params
+    by_name = {run.name: run for run in self.runs}
+
+    def last_params(seed: int) -> Mapping[str, object]:
+      start = by_name[starts[seed]]
+      record = self.workspace.finished(start.name)
+      return jax.device_get(self.restore(start, record))
+
+    return last_params
 
   def _compile(self, todo: Sequence[plan_lib.Run]) -> None:
     """The training step in every shape that the runs need."""
@@ -416,26 +513,3 @@ class Runner:
           self._logit_fingerprint(run.name, columns, identities),
           progress.advance,
         )
-
-
-def _versions() -> str:
-  """Of Python and of the packages that decide what a run computes."""
-  packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-  found = (f'{name} {metadata.version(name)}' for name in packages)
-  return ', '.join([f'python {platform.python_version()}', *found])
-
-
-def _peak_device_bytes() -> int | None:
-  """Most memory in use on a device since the process began; None on a CPU."""
-  stats = jax.local_devices()[0].memory_stats()
-  return stats and stats['peak_bytes_in_use']
-
-
-def parameters_digest(params: Mapping[str, object]) -> str:
-  """sha256 over names, shapes and float32 bytes of all parameters."""
-  digest = hashlib.sha256()
-  leaves, _ = jax.tree.flatten_with_path(jax.device_get(params))
-  for path, leaf in leaves:
-    digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}'.encode())
-    digest.update(np.ascontiguousarray(leaf).tobytes())
-  return digest.hexdigest()

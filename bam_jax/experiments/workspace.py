@@ -5,6 +5,7 @@ DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
 DIR/teachers/RUN/TASK/       shard sets
+DIR/choices.json             what a search tried and chose
 DIR/report.{json,md,html}, DIR/scores.csv
 """
 
@@ -15,6 +16,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax import schema
+from bam_jax.data import manifest
 from bam_jax.training import loop
 from bam_jax.training import telemetry
 
@@ -107,6 +109,17 @@ class Workspace:
         ' folder'
       )
 
+  def finished_runs(self) -> list[str]:
+    """Names of all runs that are finished, of this plan or not."""
+    # A folder that a copy left unfinished begins with a dot.
+    paths = self.root.glob('runs/[!.]*/DONE')
+    return sorted(path.parent.name for path in paths)
+
+  def taught_tasks(self, name: str) -> list[str]:
+    """The tasks whose training rows a run has labelled."""
+    paths = (self.root / 'teachers' / name).glob(f'[!.]*/{manifest.NAME}')
+    return sorted(path.parent.name for path in paths)
+
   def finished(self, name: str) -> Mapping[str, object] | None:
     """The record of a finished run, or None."""
     path = self.run(name) / 'DONE'
@@ -128,10 +141,15 @@ def differences(
   A field of the configuration that the record lacks is newer than the run, and
   its default is what was done before there was a choice.
   """
-  fields = schema.flatten(config_lib.Config())
-  before = {f'config.{key}': value for key, value in fields.items()} | before
+  before = {**defaults(), **before}
   return [
     f'{key} was {before.get(key)!r}, is {wanted[key]!r}'
     for key in sorted(wanted)
     if before.get(key) != wanted[key]
   ]
+
+
+def defaults() -> dict[str, object]:
+  """Key of an identity -> default, of every field of the configuration."""
+  fields = schema.flatten(config_lib.Config())
+  return {f'config.{key}': value for key, value in fields.items()}

@@ -21,6 +21,7 @@ from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import shards
 from bam_jax.distillation import teachers
+from bam_jax.experiments import records
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.tasks import demo
 from bam_jax.training import loop
@@ -363,7 +364,7 @@ def test_every_trained_model_can_be_restored(finished, best):
     assert record['steps'] == _STEPS
     params = finished.runner.restore(run, record, best)
     # Scored at the end alone, so the last checkpoint is the best one.
-    assert runner_lib.parameters_digest(params) == record['parameters']
+    assert records.parameters_digest(params) == record['parameters']
 
 
 def test_test_rows_are_predicted_without_teachers(finished, workdir):
