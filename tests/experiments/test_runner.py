@@ -362,7 +362,7 @@ def test_every_trained_model_can_be_restored(finished, best):
   for run in finished.runner.runs:
     record = finished.record(run.name)
     assert record['steps'] == _STEPS
-    params = finished.runner.restore(run, record, best)
+    params = finished.runner.restore(run.name, record, best)
     # Scored at the end alone, so the last checkpoint is the best one.
     assert records.parameters_digest(params) == record['parameters']
 
