@@ -11,6 +11,11 @@ Modes (--mode):
   merge     copy what the work directories --from=DIR,DIR have finished into
             --workdir, such as shards of a plan, and report on all of it
 
+Shards: --config.plan.shard=i/n carries out config.seeds[i::n] alone, i from 0,
+with the teachers that these need. Ensembles (config.distill.teachers=k: of the
+first k seeds) and the runs of config.search are trained in each shard, unless
+they are merged into its --workdir first.
+
 Examples:
   python -m bam_jax.main --config=configs/demo.py
   python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR

@@ -24,9 +24,14 @@ def merge(
     sources: those they are taken from; of equal runs the first one counts.
 
   Raises:
-    errors.UserError: a source has no finished run, two runs of one name are not
-      the same run, or a file can't be copied.
+    errors.UserError: there is no source, or one without a finished run, two
+      runs of one name are not the same run, or a file can't be copied.
   """
+  if not sources:
+    raise errors.UserError(
+      '--from is missing: --mode=merge takes --from=DIR, or several with ,'
+      ' between them'
+    )
   origins: dict[str, workspace_lib.Workspace] = {}
   for source in sources:
     names = source.finished_runs()
