@@ -144,7 +144,7 @@ def _make_run(
   name = group_name(variant, seed)
   depends: dict[str, Choice] = {}
   for task in tasks:
-    for run in (*teachers[task], *filter(None, [starts.get(task)])):
+    for run in (*teachers[task], *([starts[task]] if starts else [])):
       depends |= run.choices
   if is_single:
     (task,) = tasks

@@ -24,7 +24,6 @@ from bam_jax.distillation import teachers
 from bam_jax.experiments import records
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.tasks import demo
-from bam_jax.training import loop
 
 _ROWS = {'train': 37, 'dev': 23, 'test': 11}
 _LABELS = ('down', 'up')
@@ -131,20 +130,6 @@ def finished(tmp_path_factory) -> _Plan:
 def workdir(finished, tmp_path) -> Path:
   """A copy of the finished work directory, to be broken."""
   return Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
-
-
-@pytest.fixture
-def trained(monkeypatch) -> list[str]:
-  """Names of the runs that are trained while a test runs."""
-  names = []
-  train = loop.train
-
-  def recorded(group, *arguments):
-    names.extend(job.name for job in group)
-    return train(group, *arguments)
-
-  monkeypatch.setattr(loop, 'train', recorded)
-  return names
 
 
 def _snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
