@@ -105,20 +105,21 @@ def test_what_is_missing_is_told(tiny_runner, shards, workdir):
 
 
 def test_what_is_there_stays_and_what_is_unfinished_is_replaced(
-  shards, workdir
+  shards, tmp_path, workdir
 ):
-  shutil.copytree(shards[0], workdir)
+  source = tmp_path / 'source'
+  for copy in (workdir, source):
+    shutil.copytree(shards[0], copy)
   kept, unfinished = (workdir / 'runs' / _RUNS[i] for i in (2, 3))
   (kept / 'mine').write_text('mine')
   (unfinished / 'DONE').unlink()
   (unfinished / 'mine').write_text('mine')
   # What a copy that was cut short leaves behind.
-  shutil.copytree(kept, workdir / 'runs' / '.old.tmp')
-  merge.merge(*_spaces(workdir), _spaces(*shards, workdir))
+  shutil.copytree(kept, source / 'runs' / '.old.tmp')
+  merge.merge(*_spaces(workdir), _spaces(source, shards[1], workdir))
   assert (kept / 'mine').exists()
   assert _files(unfinished) == _files(shards[0] / 'runs' / unfinished.name)
-  names = {path.name for path in (workdir / 'runs').iterdir()}
-  assert names == {*_RUNS, '.old.tmp'}
+  assert sorted(path.name for path in (workdir / 'runs').iterdir()) == _RUNS
 
 
 @pytest.mark.parametrize('place', ['there', 'other-source'])
