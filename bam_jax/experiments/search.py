@@ -118,7 +118,7 @@ def note(found: Tried) -> str:
   pairs = next(iter(found.values()))
   seeds = ', '.join(map(str, next(iter(pairs.values()))))
   return (
-    f'{chosen}; the highest of {len(pairs)} by the median dev score on seeds'
+    f'{chosen}; the best of {len(pairs)} pairs by the median dev score on seeds'
     f' {seeds}, none of which is reported; all of them in {FILE}'
   )
 
