@@ -2,15 +2,16 @@
 
   python -m benchmarks.check_kernels --size=bert-large --layers=4
 
-Random weights, one step of packed rows of random words with all dropout on, the
-same masks both ways. In float32 at highest precision printed is the difference
-of the losses as a share of the loss, and of each parameter's gradient as a share
-of its largest value; of key biases, whose gradient is zero in theory, in absolute
+Random weights, one step of packed rows of random words, the same dropout masks
+both ways. In float32 at highest precision printed is the difference of the
+losses as a share of the loss, and of each parameter's gradient as a share of
+its largest value; of key biases, whose gradient is zero in theory, in absolute
 numbers. In bfloat16 the two round differently, so each is compared with XLA's
 float32, from which the kernels should be no further than XLA.
 """
 
 import argparse
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from bam_jax.modeling import heads
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import losses
+from bam_jax.training import programs
 
 _ROWS, _LENGTH, _SLOTS = 36, 128, 4
 _ZERO = 'key/bias'
@@ -68,7 +70,10 @@ def gradients(
   params = heads.init_params(model, jax.random.key(0))
   batch = make_batch(np.random.default_rng(0), tasks, config.vocab_size)
 
-  @jax.jit
+  @functools.partial(
+    jax.jit,
+    compiler_options=programs.COMPILER_OPTIONS.get(jax.default_backend()),
+  )
   @jax.value_and_grad
   def loss(params):
     logits = model.apply(

@@ -37,6 +37,7 @@ def record(
     'versions': _versions(),
     'compilations': compilations,
     'peak_device_bytes': _peak_device_bytes(),
+    'shares': job.batches.shares,
     'scores': result.scores,
   }
 

@@ -31,7 +31,7 @@ from bam_jax.training import transfer
 # By platform. On a GPU kernels that do not wait for one another run at the same
 # time, and products go to cuBLAS, as fast as XLA's own through Triton and
 # compiled several times faster (benchmarks/README.md).
-_COMPILER_OPTIONS = {
+COMPILER_OPTIONS = {
   'gpu': {
     'xla_gpu_command_buffer_scheduling_mode': 'CONCURRENT',
     'xla_gpu_enable_triton_gemm': False,
@@ -111,7 +111,7 @@ class Programs:
       self.state_shardings,
     )
     param_shardings = self.state_shardings.params
-    options = _COMPILER_OPTIONS.get(mesh.devices.flat[0].platform)
+    options = COMPILER_OPTIONS.get(mesh.devices.flat[0].platform)
     self._create = jax.jit(
       self._counted(create),
       in_shardings=(param_shardings, self._replicated),

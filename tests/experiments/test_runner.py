@@ -449,6 +449,22 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
     assert content == before[name][1], name
 
 
+def test_a_run_tells_how_many_examples_of_each_task_it_saw(finished):
+  name = f'multi-s{_SEEDS[0]}'
+  curve = (finished.workdir / 'runs' / name / 'metrics.jsonl').read_text()
+  lines = [json.loads(line) for line in curve.splitlines()]
+  record = finished.record(name)
+  seen = {
+    task: sum(line.get(f'examples/{task}', 0) for line in lines)
+    for task in record['shares']
+  }
+  config = finished.runner.config.multi
+  assert sum(seen.values()) == record['steps'] * config.batch_size
+  assert sum(record['shares'].values()) == pytest.approx(1.0)
+  for task, share in record['shares'].items():
+    assert seen[task] / sum(seen.values()) == pytest.approx(share, abs=0.1)
+
+
 def test_an_ablation_is_added_to_a_finished_plan(finished, workdir, trained):
   """Teachers and student that are there serve; the report has all three."""
   runner = finished.another(
