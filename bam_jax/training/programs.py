@@ -229,6 +229,7 @@ class Programs:
     """Compiles the training step of each row bucket at once, on threads.
 
     Without it each is compiled when it is first called, one after the other.
+    What is compiled already is left out.
 
     Args:
       packing: of the plan.
@@ -238,14 +239,19 @@ class Programs:
       packing_lib.bucket(rows, (1,), self.rows_multiple)
       for rows in packing.row_buckets
     }
-    shapes = [(count, rows) for count in seeds for rows in sizes]
+    shapes = [
+      (count, rows)
+      for count in seeds
+      for rows in sizes
+      if (count, rows) not in self._ahead
+    ]
     lowered = [
       self.lower(rows, packing.row_length, packing.slots, count)
       for count, rows in shapes
     ]
     with futures.ThreadPoolExecutor() as pool:
       compiled = pool.map(lambda program: program.compile(), lowered)
-      self._ahead = dict(zip(shapes, compiled, strict=True))
+      self._ahead |= zip(shapes, compiled, strict=True)
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int
