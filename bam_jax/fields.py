@@ -168,7 +168,9 @@ class TrainConfig:
     1, 'runs that differ in their seed alone, trained by one program', 1
   )
   profile: tuple[int, ...] = schema.field(
-    (), 'steps of each run to trace, from the first to below the second'
+    (),
+    'steps of each run to trace, from the first to below the second; as many'
+    ' more are timed, for the share of the time in which the device is idle',
   )
 
 
