@@ -90,11 +90,11 @@ def targets(
     columns = shards.open(
       directory, shards.logits_fields(task.num_outputs), fingerprint
     )
-    if columns.metadata['labels'] != list(task.labels):
+    labels = columns.metadata.get('labels')
+    if labels != list(task.labels):
       raise errors.UserError(
-        f'{directory}: its logits are in the order'
-        f' {columns.metadata["labels"]}, the task {task.name} has'
-        f' {list(task.labels)}; label the rows again'
+        f'{directory}: its logits are in the order {labels}, the task'
+        f' {task.name} has {list(task.labels)}; label the rows again'
       )
     total += losses.teacher_targets(
       _aligned(directory, columns, features),
