@@ -4,12 +4,12 @@ Only safetensors files are read: they hold numbers, and unlike a pickle can
 hold no code.
 """
 
-import json
 from pathlib import Path
 
 import safetensors
 
 from bam_jax import errors
+from bam_jax import files
 
 
 def find_files(path: Path) -> list[Path]:
@@ -70,16 +70,17 @@ def read_json(file: Path) -> dict[str, object]:
     errors.UserError: no such file, or no JSON object in it.
   """
   try:
-    value = json.loads(file.read_text('utf-8'))
+    return files.load_json(file)
   except FileNotFoundError:
     raise errors.UserError(
       f'{file}: no such file; config.model.init must name a directory of'
       ' Hugging Face weights'
     ) from None
+  except OSError as error:
+    raise errors.UserError(
+      f'{file}: cannot be read: {error.strerror}; mend that'
+    ) from error
   except ValueError as error:
     raise errors.UserError(
       f'{file}: no JSON ({error}); get it again'
     ) from error
-  if not isinstance(value, dict):
-    raise errors.UserError(f'{file}: no JSON object; get it again')
-  return value
