@@ -229,11 +229,11 @@ def test_the_report_has_the_documented_structure(finished):
 
 
 def test_a_report_names_the_versions_that_its_runs_had(finished, workdir):
-  record = workdir / 'runs' / 'multi-s0' / 'DONE'
-  done = json.loads(record.read_text())
+  runner = finished.another(workdir)
+  done = runner.workspace.finished('multi-s0')
   assert f'jax {jax.__version__}' in done['versions']
-  record.write_text(json.dumps(done | {'versions': 'jax 0.0.1'}))
-  finished.another(workdir).report()
+  runner.workspace.finish('multi-s0', done | {'versions': 'jax 0.0.1'})
+  runner.report()
   notes = json.loads((workdir / 'report.json').read_text())['notes']
   assert notes['trained with'] == f'jax 0.0.1; {done["versions"]}'
 
