@@ -74,7 +74,7 @@ def load_json(path: Path) -> dict[str, object]:
     size = os.fstat(file.fileno()).st_size
     if size > _MAX_JSON_BYTES:
       raise ValueError(f'{size} bytes, over {_MAX_JSON_BYTES}')
-    return parse_json(file.read(_MAX_JSON_BYTES).decode())
+    return parse_json(file.read(size).decode())
 
 
 def parse_json(text: str) -> dict[str, object]:
