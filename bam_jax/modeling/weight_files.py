@@ -28,8 +28,9 @@ def find_files(path: Path) -> list[Path]:
         f'{index}: has no weight_map; get the weights again'
       )
     names = sorted({str(name) for name in shards.values()})
+    there = {file.name for file in path.iterdir() if file.is_file()}
     for name in names:
-      if Path(name).name != name or not (path / name).is_file():
+      if name not in there:
         raise errors.UserError(
           f'{index}: names the shard {name!r}, which is not in the same'
           ' directory; get the weights again'

@@ -2,11 +2,15 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import functools
 import json
 from pathlib import Path
+import resource
 import shutil
+import sys
+import tracemalloc
 
 import numpy as np
 
@@ -24,6 +28,10 @@ from bam_jax.modeling import weight_files
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import telemetry
+
+# Bytes that Python allocates for a file of none, and for each byte of a file:
+# JSON's shortest object is two bytes there and a hundred here.
+_BASE, _PER_BYTE = 1 << 20, 200
 
 _GOLDEN = Path(__file__).parents[1]
 _WEIGHTS = _GOLDEN / 'modeling' / 'golden' / 'deep'
@@ -245,15 +253,34 @@ READERS = {
 
 
 def is_read(reader: Callable[[Path], object], folder: Path) -> bool:
-  """Whether a folder is read; else it is refused as documented."""
+  """Whether a folder is read; else it is refused as documented.
+
+  Either way Python allocates no more than so many times the files' bytes.
+  """
+  size = sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
+  tracemalloc.start()
   try:
     reader(folder)
+    result = True
   except errors.UserError as e:
     message = str(e)
     assert str(folder) in message and message.isprintable(), message
-    return False
-  return True
+    result = False
+  finally:
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+  assert peak < _BASE + _PER_BYTE * size
+  return result
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-  return (path for path in sorted(folder.rglob('*')) if path.is_file())
+@contextlib.contextmanager
+def bounded() -> Iterator[None]:
+  """Checks what libraries in other languages allocate, which is not traced."""
+  before = _peak_bytes()
+  yield
+  assert _peak_bytes() - before < 1 << 28
+
+
+def _peak_bytes() -> int:
+  unit = 1 if sys.platform == 'darwin' else 1024
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
