@@ -57,7 +57,7 @@ def _make_records(folder: Path) -> None:
   shutil.copy(_GOLDEN / 'data' / 'golden' / 'tfrecord.tfrecord', folder / 'a')
 
 
-def read_records(folder: Path) -> None:
+def _read_records(folder: Path) -> None:
   for record in tfrecord.read(folder / 'a'):
     try:
       tfrecord.decode(record)
@@ -65,7 +65,7 @@ def read_records(folder: Path) -> None:
       assert str(e) == 'is no tf.train.Example'
 
 
-def make_set(folder: Path) -> None:
+def _make_set(folder: Path) -> None:
   rng = np.random.default_rng(0)
   rows = [
     {
@@ -78,10 +78,18 @@ def make_set(folder: Path) -> None:
   ]
   metadata = {'labels': ['0', '1']}
   shards.write(folder, shards.FEATURES, rows, FINGERPRINT, metadata, 3)
-  read_set(folder)  # Makes the columns.
+  _read_set(folder)  # Makes the columns.
 
 
-def read_set(folder: Path) -> tuple[object, ...]:
+def _make_manifest(folder: Path) -> None:
+  _make_set(folder)
+  kept = (folder / 'manifest.json').read_bytes()
+  shutil.rmtree(folder)
+  folder.mkdir()
+  (folder / 'manifest.json').write_bytes(kept)
+
+
+def _read_set(folder: Path) -> tuple[object, ...]:
   columns = shards.open(folder, shards.FEATURES, FINGERPRINT)
   values, offsets = columns.ragged('input_ids')
   return (
@@ -94,7 +102,7 @@ def read_set(folder: Path) -> tuple[object, ...]:
   )
 
 
-def read_manifest(folder: Path) -> None:
+def _read_manifest(folder: Path) -> None:
   found = manifest.read(folder)
   manifest.check_fingerprint(folder, found, FINGERPRINT)
 
@@ -109,7 +117,7 @@ def _bert_config() -> bert.BertConfig:
   return bert.BertConfig(**huggingface.load_config(_WEIGHTS))
 
 
-def read_weights(folder: Path) -> None:
+def _read_weights(folder: Path) -> None:
   huggingface.weights_digest(folder)
   huggingface.load_params(folder, _bert_config())
 
@@ -134,7 +142,7 @@ def _make_tokenizer(folder: Path) -> None:
   features.Tokenizer.from_vocab(demo.vocabulary()[:40], True).save(folder)
 
 
-def read_tokenizer(folder: Path) -> None:
+def _read_tokenizer(folder: Path) -> None:
   tokenizer = features.Tokenizer.from_dir(folder)
   for ids in tokenizer.encode(['the film was good', 'Ünïcode\x00 字', '']):
     assert (ids < tokenizer.vocab_size).all()
@@ -160,7 +168,7 @@ def _task(file: str, kind: str) -> task_lib.Task:
   )
 
 
-def rows(file: str, kind: str) -> Callable[[Path], None]:
+def _rows(file: str, kind: str) -> Callable[[Path], None]:
   def read(folder: Path) -> None:
     data = config_lib.DataConfig(dir=str(folder))
     digest = sources.rows_digest(sources.read(_task(file, kind), 'train', data))
@@ -198,7 +206,7 @@ def _make_run(folder: Path) -> None:
   })  # fmt: skip
 
 
-def read_run(folder: Path) -> None:
+def _read_run(folder: Path) -> None:
   space = workspace.Workspace(folder)
   if space.identity('x'):
     space.check_run('x', {'run.seed': 0})
@@ -211,7 +219,7 @@ def _make_metrics(folder: Path) -> None:
   (folder / 'metrics.jsonl').write_text(text)
 
 
-def read_metrics(folder: Path) -> None:
+def _read_metrics(folder: Path) -> None:
   for line in telemetry.read(folder / 'metrics.jsonl'):
     assert all(isinstance(value, (int, float)) for value in line.values())
 
@@ -220,14 +228,14 @@ _SET = ('part-00000-of-00002.tfrecord', 'part-00001-of-00002.tfrecord')
 _COLUMNS = ('index.json', 'uid.values', 'uid.offsets', 'label.values')
 
 READERS = {
-  'tfrecord': Reader(_make_records, read_records, ('a',)),
-  'manifest': Reader(make_set, read_manifest, ('manifest.json',)),
+  'tfrecord': Reader(_make_records, _read_records, ('a',)),
+  'manifest': Reader(_make_manifest, _read_manifest, ('manifest.json',)),
   'shard set': Reader(
-    make_set,
-    read_set,
+    _make_set,
+    _read_set,
     ('manifest.json', *_SET, *(f'columns/{name}' for name in _COLUMNS)),
   ),
-  'safetensors': Reader(_make_weights, read_weights, ('model.safetensors',)),
+  'safetensors': Reader(_make_weights, _read_weights, ('model.safetensors',)),
   'config.json': Reader(
     _make_weights, huggingface.load_config, ('config.json',)
   ),
@@ -235,20 +243,20 @@ READERS = {
     _make_index, weight_files.find_files, ('model.safetensors.index.json',)
   ),
   'vocabulary': Reader(
-    _make_vocabulary, read_tokenizer, ('vocab.txt', 'tokenizer_config.json')
+    _make_vocabulary, _read_tokenizer, ('vocab.txt', 'tokenizer_config.json')
   ),
   'tokenizer.json': Reader(
-    _make_tokenizer, read_tokenizer, ('tokenizer.json',)
+    _make_tokenizer, _read_tokenizer, ('tokenizer.json',)
   ),
-  'TSV': Reader(_make_tsv, rows('own.tsv', 'classification'), ('own.tsv',)),
+  'TSV': Reader(_make_tsv, _rows('own.tsv', 'classification'), ('own.tsv',)),
   'TSV of scores': Reader(
-    _make_scores, rows('own.tsv', 'regression'), ('own.tsv',)
+    _make_scores, _rows('own.tsv', 'regression'), ('own.tsv',)
   ),
   'JSONL': Reader(
-    _make_jsonl, rows('own.jsonl', 'classification'), ('own.jsonl',)
+    _make_jsonl, _rows('own.jsonl', 'classification'), ('own.jsonl',)
   ),
-  'run': Reader(_make_run, read_run, ('runs/x/config.json', 'runs/x/DONE')),
-  'metrics': Reader(_make_metrics, read_metrics, ('metrics.jsonl',)),
+  'run': Reader(_make_run, _read_run, ('runs/x/config.json', 'runs/x/DONE')),
+  'metrics': Reader(_make_metrics, _read_metrics, ('metrics.jsonl',)),
 }
 
 
