@@ -125,7 +125,7 @@ class PackingConfig:
   slots: int = schema.field(16, 'examples a row at most', 1)
   row_buckets: tuple[int, ...] = schema.field(
     (),
-    'allowed numbers of rows a step, ascending; empty: up to four, chosen'
+    'allowed numbers of rows a step, ascending; empty: up to six, chosen'
     " from the data's lengths",
   )
   eval_rows: int = schema.field(64, 'rows of an evaluation batch', 1)
