@@ -20,6 +20,7 @@ from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import submission
 from bam_jax.training import evaluate as evaluate_lib
+from bam_jax.training import preemption
 
 
 class Runner(trainer.Trainer):
@@ -29,14 +30,24 @@ class Runner(trainer.Trainer):
     searched: the runs of the search that comes before the plan, if any.
   """
 
-  def __init__(self, config: config_lib.Config, workdir: Path):
+  def __init__(
+    self,
+    config: config_lib.Config,
+    workdir: Path,
+    notice: preemption.Notice | None = None,
+  ):
     """Resolves tasks, plan and pretrained weights; reads no row.
+
+    Args:
+      config: what is asked for.
+      workdir: the work directory.
+      notice: that the machine is wanted back; None: nobody listens for one.
 
     Raises:
       errors.UserError: a task is unknown or does not hold together, or the
         weights can't be found.
     """
-    super().__init__(config, workdir)
+    super().__init__(config, workdir, notice)
     self.searched = search.runs(config)
     self._tried: search.Tried = {}
     self._runs: list[plan_lib.Run] = []

@@ -26,6 +26,7 @@ from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
+from bam_jax.training import preemption
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import telemetry
 
@@ -41,8 +42,18 @@ class Trainer:
     features: task -> split -> rows, once prepared.
   """
 
-  def __init__(self, config: config_lib.Config, workdir: Path):
+  def __init__(
+    self,
+    config: config_lib.Config,
+    workdir: Path,
+    notice: preemption.Notice | None = None,
+  ):
     """Resolves tasks and pretrained weights; reads no row.
+
+    Args:
+      config: what is asked for.
+      workdir: the work directory.
+      notice: that the machine is wanted back; None: nobody listens for one.
 
     Raises:
       errors.UserError: a task is unknown or does not hold together, or the
@@ -53,6 +64,7 @@ class Trainer:
     self.tasks = registry.resolve(config)
     self.encoder = setup_lib.load_encoder(config)
     self.features: dict[str, dict[str, shards.Columns]] = {}
+    self._notice = notice or preemption.Notice()
     self._setup: setup_lib.Setup | None = None
     self._packing: config_lib.PackingConfig | None = None
 
@@ -195,6 +207,7 @@ class Trainer:
       self.setup.programs,
       self._initial_params(group),
       group[0].config,
+      self._notice,
     )
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):

@@ -120,6 +120,35 @@ def undisturbed(tmp_path_factory) -> Path:
   return workdir
 
 
+def test_a_plan_that_is_told_to_stop_saves_and_goes_on(undisturbed, tmp_path):
+  """Told so while it trains, a run loses no step that it has taken."""
+  workdir = tmp_path / 'work'
+  shutil.copytree(undisturbed / 'compiled', workdir / 'compiled')
+  process = _start(workdir)
+  checkpoints = workdir / 'runs' / _TEACHER / 'checkpoints'
+  while not (checkpoints / 'step_4').exists():
+    assert process.poll() is None, process.communicate()[1]
+    time.sleep(0.001)
+  process.send_signal(signal.SIGTERM)
+  _, stderr = process.communicate(timeout=300)
+  assert process.returncode == 75, stderr
+  assert stderr.splitlines()[-1] == (
+    'bam_jax: stopped by SIGTERM; the same command goes on'
+  )
+  lines = (workdir / 'runs' / _TEACHER / 'metrics.jsonl').read_text()
+  last = json.loads(lines.splitlines()[-1])['step']
+  assert _saved_steps(workdir, _TEACHER)[-1] == f'step_{last + 1}'
+
+  _finish(_start(workdir))
+  for run in _RUNS:
+    ours, theirs = (
+      json.loads((directory / 'runs' / run / 'DONE').read_text())
+      for directory in (workdir, undisturbed)
+    )
+    for key in ('steps', 'best_step', 'parameters', 'scores'):
+      assert ours[key] == theirs[key], f'{run}: {key}'
+
+
 def test_a_plan_killed_thrice_ends_bit_equal(undisturbed, tmp_path):
   workdir = tmp_path / 'work'
   # What is compiled does not depend on the run; this saves the time.
