@@ -87,22 +87,36 @@ def targets(
   """
   total = np.zeros((len(features), task.num_outputs), np.float32)
   for directory, fingerprint in teachers:
-    columns = shards.open(
-      directory, shards.logits_fields(task.num_outputs), fingerprint
-    )
-    if columns.metadata['labels'] != list(task.labels):
-      raise errors.UserError(
-        f'{directory}: its logits are in the order'
-        f' {columns.metadata["labels"]}, the task {task.name} has'
-        f' {list(task.labels)}; label the rows again'
-      )
     total += losses.teacher_targets(
-      _aligned(directory, columns, features),
+      read(directory, fingerprint, features, task),
       task.is_regression,
       temperature,
       regression_head,
     )
   return total / len(teachers)
+
+
+def read(
+  directory: Path,
+  fingerprint: Mapping[str, object],
+  features: shards.Columns,
+  task: task_lib.Task,
+) -> np.ndarray:
+  """A teacher's logits on N training rows, [N, c], joined by uid.
+
+  Raises:
+    errors.UserError: as `targets`.
+  """
+  columns = shards.open(
+    directory, shards.logits_fields(task.num_outputs), fingerprint
+  )
+  if columns.metadata['labels'] != list(task.labels):
+    raise errors.UserError(
+      f'{directory}: its logits are in the order'
+      f' {columns.metadata["labels"]}, the task {task.name} has'
+      f' {list(task.labels)}; label the rows again'
+    )
+  return _aligned(directory, columns, features)
 
 
 def _aligned(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import functools
 import hashlib
 from importlib import metadata
 import logging
@@ -15,13 +16,12 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax import schema
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
 from bam_jax.data import shards
-from bam_jax.distillation import teachers
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
+from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import report as report_lib
 from bam_jax.experiments import workspace as workspace_lib
@@ -30,6 +30,7 @@ from bam_jax.inference import submission
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
+from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import telemetry
 
@@ -104,6 +105,9 @@ class Runner:
   def run(self) -> None:
     """The whole plan, from raw rows to the report."""
     identities = self._open(self.runs)
+    teachers = labelling.TeacherLogits(
+      self.config, self.workspace, self.tasks, self.features, identities
+    )
     todo = [r for r in self.runs if not self.workspace.finished(r.name)]
     logging.info(
       '%d runs: %d finished, %d to train',
@@ -113,12 +117,12 @@ class Runner:
     )
     for run in self.runs:
       if run not in todo:
-        self._label(run, todo, identities, None)
+        self._label(run, todo, teachers, None)
     if todo:
       self._compile(todo)
     for group in self._together(todo):
-      for run, params in zip(group, self._train(group, identities)):
-        self._label(run, todo, identities, params)
+      for run, params in zip(group, self._train(group, teachers)):
+        self._label(run, todo, teachers, params)
     self.report()
 
   def report(self) -> None:
@@ -166,6 +170,7 @@ class Runner:
     """Scores the finished runs' last checkpoints again, and reports."""
     finished = [r for r in self.runs if self.workspace.finished(r.name)]
     self._open(finished)
+    head = self.config.model.regression_head
     for run in finished:
       record = self.workspace.finished(run.name)
       dev = jobs.dev_splits(run, self.tasks, self.features)
@@ -173,7 +178,11 @@ class Runner:
         self.setup.programs, self.restore(run, record), dev, self.config
       )
       evaluate_lib.save(self.workspace.outputs(run.name), dev, outputs)
-      self.workspace.finish(run.name, {**record, 'scores': scores})
+      record = labelling.with_quality(
+        {**record, 'scores': scores},
+        labelling.dev_quality(dev, outputs, self.tasks, head),
+      )
+      self.workspace.finish(run.name, record)
     self.report()
 
   def predict(self, group: str | None) -> None:
@@ -293,7 +302,7 @@ class Runner:
   def _train(
     self,
     group: Sequence[plan_lib.Run],
-    identities: Mapping[str, identity_lib.Identity],
+    teachers: labelling.TeacherLogits,
   ) -> list[Mapping[str, object]]:
     """Trains runs to their end and records them; returns their parameters."""
     started = time.perf_counter()
@@ -303,12 +312,13 @@ class Runner:
         self.packing,
         self.tasks,
         self.features,
-        [self._targets(run, name, identities) for name in run.tasks],
+        [teachers.targets(run, name) for name in run.tasks],
         self.setup.programs.rows_multiple,
         self.workspace.run(run.name),
       )
       for run in group
     ]
+    head = self.config.model.regression_head
     results = loop.train(
       runs, self.setup.programs, self.setup.initial_params, group[0].config
     )
@@ -330,6 +340,9 @@ class Runner:
           'compilations': self.setup.programs.compilations,
           'peak_device_bytes': _peak_device_bytes(),
           'scores': result.scores,
+          'quality': labelling.dev_quality(
+            job.dev, result.outputs, self.tasks, head
+          ),
         },
       )
     return [result.params for result in results]
@@ -347,71 +360,23 @@ class Runner:
         time.perf_counter() - start,
       )
 
-  def _targets(
-    self,
-    run: plan_lib.Run,
-    task: str,
-    identities: Mapping[str, identity_lib.Identity],
-  ) -> np.ndarray | None:
-    """The teachers' predictions on training rows; None without teachers."""
-    if task not in run.teachers:
-      return None
-    columns = self.features[task][self.tasks[task].train_split]
-    return teachers.targets(
-      [
-        (
-          self.workspace.teacher(name, task),
-          self._logit_fingerprint(name, columns, identities),
-        )
-        for name in run.teachers[task]
-      ],
-      columns,
-      self.tasks[task],
-      run.config.distill.temperature,
-      self.config.model.regression_head,
-    )
-
-  def _logit_fingerprint(
-    self,
-    name: str,
-    columns: shards.Columns,
-    identities: Mapping[str, identity_lib.Identity],
-  ) -> dict[str, object]:
-    return teachers.logit_fingerprint(
-      columns,
-      schema.digest(identities[name]),
-      self.workspace.finished(name)['parameters'],
-    )
-
   def _label(
     self,
     run: plan_lib.Run,
     students: Sequence[plan_lib.Run],
-    identities: Mapping[str, identity_lib.Identity],
+    teachers: labelling.TeacherLogits,
     params: Mapping[str, object] | None,
   ) -> None:
-    """Writes what students yet to be trained need and is not there yet."""
-    for name in plan_lib.tasks_taught_by(students, run.name):
-      task = self.tasks[name]
-      columns = self.features[name][task.train_split]
-      directory = self.workspace.teacher(run.name, name)
-      if shards.exists(directory):
-        continue
-      if params is None:
-        params = self.restore(run, self.workspace.finished(run.name))
-      with telemetry.progress(
-        f'{run.name} labels {name}', len(columns), 'examples'
-      ) as progress:
-        teachers.label(
-          self.setup.programs,
-          params,
-          columns,
-          task,
-          self.config.packing,
-          directory,
-          self._logit_fingerprint(run.name, columns, identities),
-          progress.advance,
-        )
+    """Writes a finished run's logits; its parameters are restored if None."""
+
+    @functools.cache
+    def model() -> tuple[programs_lib.Programs, Mapping[str, object]]:
+      if params is not None:
+        return self.setup.programs, params
+      record = self.workspace.finished(run.name)
+      return self.setup.programs, self.restore(run, record)
+
+    teachers.write(run, students, model)
 
 
 def _versions() -> str:

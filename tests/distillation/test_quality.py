@@ -1,5 +1,6 @@
 """Quality of teachers; the oracles are loops over rows and scikit-learn."""
 
+import doctest
 import math
 
 import numpy as np
@@ -113,3 +114,9 @@ def test_scores_by_hand(head, logits):
     },
     abs=1e-7,
   )
+
+
+def test_examples_in_docstrings():
+  result = doctest.testmod(quality)
+  assert result.attempted > 0
+  assert result.failed == 0
