@@ -157,6 +157,12 @@ class DistillConfig:
   teachers: int = schema.field(
     1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
   )
+  folds: int = schema.field(
+    1,
+    'of the training rows; 1: a teacher labels what it was trained on; k: each'
+    ' teacher is k runs, which leave a fold out and label that one',
+    1,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,6 +280,8 @@ _NOT_IN_FINGERPRINT = frozenset({
     'model.kernels', 'train.seeds_at_once',
     'train.keep_optimizer', 'train.tensorboard', 'train.profile',
     'data.shard_rows',
+    # A student's identity holds its teachers', and a teacher's its fold.
+    'distill.folds',
 })  # fmt: skip
 
 
@@ -427,8 +435,13 @@ def _check(config: Config) -> None:
     tuple(sorted({0, *packing.row_buckets})) == (0, *packing.row_buckets),
     f'config.packing.row_buckets={packing.row_buckets} must ascend, from 1 on',
   )
-  require(
-    config.distill.teachers <= len(config.seeds),
-    f'config.distill.teachers={config.distill.teachers} asks for more'
-    f' teachers than config.seeds has seeds ({len(config.seeds)})',
-  )
+  asked = {'config': config} | {
+    f'config.custom_variants.{name}.changes': of_variant(config, name)
+    for name in config.custom_variants
+  }
+  for where, changed in asked.items():
+    require(
+      changed.distill.teachers <= len(config.seeds),
+      f'{where}.distill.teachers={changed.distill.teachers} asks for more'
+      f' teachers than config.seeds has seeds ({len(config.seeds)})',
+    )

@@ -38,6 +38,7 @@ class TeacherLogits:
     workspace: the work directory.
     tasks: the tasks of the plan.
     features: of all of them.
+    runs: the plan, by name.
     identities: of all runs by name.
   """
 
@@ -45,6 +46,7 @@ class TeacherLogits:
   workspace: workspace_lib.Workspace
   tasks: task_lib.TaskTable
   features: jobs.Features
+  runs: Mapping[str, plan_lib.Run]
   identities: Mapping[str, identity_lib.Identity]
 
   def write(
@@ -63,11 +65,12 @@ class TeacherLogits:
     """
     for name in plan_lib.tasks_taught_by(students, run.name):
       task, columns = self.tasks[name], self._train(name)
-      directory = self.workspace.teacher(run.name, name)
-      if not shards.exists(directory):
+      logits = self._logits(run.name, name)
+      if not shards.exists(logits.directory):
         programs, params = model()
+        share = run.fold.of if run.fold else 1
         with telemetry.progress(
-          f'{run.name} labels {name}', len(columns), 'examples'
+          f'{run.name} labels {name}', len(columns) // share, 'examples'
         ) as progress:
           teachers.label(
             programs,
@@ -75,8 +78,7 @@ class TeacherLogits:
             columns,
             task,
             self.config.packing,
-            directory,
-            self._fingerprint(run.name, name),
+            logits,
             progress.advance,
           )
       self._record_quality(run, name)
@@ -85,11 +87,12 @@ class TeacherLogits:
     """The teachers' predictions on training rows; None without teachers."""
     if task not in run.teachers:
       return None
+    by_seed: dict[int, list[teachers.LogitSet]] = {}
+    for name in run.teachers[task]:
+      sets = by_seed.setdefault(self.runs[name].seed, [])
+      sets.append(self._logits(name, task))
     return teachers.targets(
-      [
-        (self.workspace.teacher(name, task), self._fingerprint(name, task))
-        for name in run.teachers[task]
-      ],
+      list(by_seed.values()),
       self._train(task),
       self.tasks[task],
       run.config.distill.temperature,
@@ -102,16 +105,13 @@ class TeacherLogits:
     if 'train' in record.get('quality', {}).get(task, {}):
       return
     columns = self._train(task)
-    logits = teachers.read(
-      self.workspace.teacher(run.name, task),
-      self._fingerprint(run.name, task),
-      columns,
-      self.tasks[task],
+    rows, logits = teachers.read(
+      self._logits(run.name, task), columns, self.tasks[task]
     )
     found = quality_lib.measure(
       self.tasks[task],
       logits,
-      columns.fixed('label'),
+      columns.fixed('label')[rows],
       self.config.model.regression_head,
     )
     self.workspace.finish(
@@ -121,11 +121,17 @@ class TeacherLogits:
   def _train(self, task: str) -> shards.Columns:
     return self.features[task][self.tasks[task].train_split]
 
-  def _fingerprint(self, run: str, task: str) -> dict[str, object]:
-    return teachers.logit_fingerprint(
-      self._train(task),
-      schema.digest(self.identities[run]),
-      self.workspace.finished(run)['parameters'],
+  def _logits(self, run: str, task: str) -> teachers.LogitSet:
+    fold = self.runs[run].fold
+    return teachers.LogitSet(
+      self.workspace.teacher(run, task),
+      teachers.logit_fingerprint(
+        self._train(task),
+        schema.digest(self.identities[run]),
+        self.workspace.finished(run)['parameters'],
+        fold,
+      ),
+      fold,
     )
 
 

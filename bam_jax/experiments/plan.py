@@ -10,6 +10,9 @@ A run trains one model. The paper's variants are made of runs:
 
 A variant of the user's own is like one of these, over part of the tasks or with
 some fields changed; its teachers are those of the variant it is like.
+
+With `distill.folds` = k a teacher is k runs, each trained on all rows but those
+of a fold, which it labels. They are no part of a variant.
 """
 
 from collections.abc import Callable
@@ -20,6 +23,7 @@ import dataclasses
 import itertools
 
 from bam_jax import config as config_lib
+from bam_jax.data import folds
 
 # variant -> (one run a task?, variant of its teachers)
 _VARIANTS: Mapping[str, tuple[bool, str | None]] = {
@@ -40,10 +44,11 @@ class Run:
     variant: one of `config.variant_names`.
     seed: of initialisation, data order and dropout.
     tasks: names of the tasks trained on.
-    teachers: task -> names of the runs whose predictions are averaged; empty
-      where the targets are gold labels alone.
+    teachers: task -> names of the runs whose predictions are joined over folds
+      and averaged over seeds; empty where the targets are gold labels alone.
     is_single: trained on one task, with `config.single`.
     config: the whole configuration, with the changes of the variant.
+    fold: of the training rows that it leaves out; None: it leaves out none.
   """
 
   name: str
@@ -53,11 +58,12 @@ class Run:
   teachers: Mapping[str, tuple[str, ...]]
   is_single: bool
   config: config_lib.Config
+  fold: folds.Fold | None = None
 
   @property
   def group(self) -> str:
     """The runs of one variant and seed, which together cover every task."""
-    return group_name(self.variant, self.seed)
+    return group_name(self.variant, self.seed) + _suffix(self.fold)
 
   @property
   def length(self) -> config_lib.RunLengthConfig:
@@ -69,6 +75,10 @@ def group_name(variant: str, seed: int) -> str:
   return f'{variant}-s{seed}'
 
 
+def _suffix(fold: folds.Fold | None) -> str:
+  return f'-{fold}' if fold else ''
+
+
 def plan(config: config_lib.Config) -> list[Run]:
   """All runs that the configured variants need, teachers before students.
 
@@ -77,16 +87,18 @@ def plan(config: config_lib.Config) -> list[Run]:
   """
   runs: dict[str, Run] = {}
 
-  def add(variant: str, seed: int) -> list[Run]:
+  def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
+    changed = config_lib.of_variant(config, variant)
     own = config.custom_variants.get(variant)
     single, taught_by = _VARIANTS[own.like if own else variant]
     all_tasks = (own and own.tasks) or config.tasks
     teachers: dict[str, list[str]] = {task: [] for task in config.tasks}
     if taught_by:
-      for teacher_seed in _teacher_seeds(config, seed):
-        for teacher in add(taught_by, teacher_seed):
-          for task in teacher.tasks:
-            teachers[task].append(teacher.name)
+      for teacher_seed in _teacher_seeds(changed, seed):
+        for left_out in _folds(changed, teacher_seed):
+          for teacher in add(taught_by, teacher_seed, left_out):
+            for task in teacher.tasks:
+              teachers[task].append(teacher.name)
     group = group_name(variant, seed)
     parts = (
       [(f'{group}-{task}', (task,)) for task in all_tasks]
@@ -95,13 +107,14 @@ def plan(config: config_lib.Config) -> list[Run]:
     )
     added = [
       Run(
-        name=name,
+        name=name + _suffix(fold),
         variant=variant,
         seed=seed,
         tasks=tasks,
         teachers={t: tuple(teachers[t]) for t in tasks if teachers[t]},
         is_single=single,
-        config=config_lib.of_variant(config, variant),
+        config=changed,
+        fold=fold,
       )
       for name, tasks in parts
     ]
@@ -121,6 +134,14 @@ def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
   return config.seeds[: config.distill.teachers]
 
 
+def _folds(config: config_lib.Config, seed: int) -> Sequence[folds.Fold | None]:
+  """What the runs that make up a teacher leave out."""
+  count = config.distill.folds
+  if count == 1:
+    return [None]
+  return [folds.Fold(number + 1, count, seed) for number in range(count)]
+
+
 def together(
   runs: Sequence[Run],
   at_once: int,
@@ -137,7 +158,8 @@ def together(
       of which all devices train.
 
   Yields:
-    Runs of one variant and of the same tasks that stand at the same step.
+    Runs of one variant, of the same tasks and of a fold of the same number that
+    stand at the same step.
   """
   left = list(runs)
   while left:
@@ -147,6 +169,8 @@ def together(
       run
       for run in left
       if (run.variant, run.tasks) == (first.variant, first.tasks)
+      # Folds differ by a row, which can make a step more.
+      and _suffix(run.fold) == _suffix(first.fold)
       and all(waited_for.isdisjoint(names) for names in run.teachers.values())
       and step(run) == at
     )

@@ -106,7 +106,12 @@ class Runner:
     """The whole plan, from raw rows to the report."""
     identities = self._open(self.runs)
     teachers = labelling.TeacherLogits(
-      self.config, self.workspace, self.tasks, self.features, identities
+      self.config,
+      self.workspace,
+      self.tasks,
+      self.features,
+      {run.name: run for run in self.runs},
+      identities,
     )
     todo = [r for r in self.runs if not self.workspace.finished(r.name)]
     logging.info(
@@ -130,7 +135,8 @@ class Runner:
     scores, seconds, devices, versions = [], 0.0, set(), set()
     for run in self.runs:
       record = self._finished(run)
-      if record is None or run.variant not in self.config.variants:
+      reported = run.variant in self.config.variants and not run.fold
+      if record is None or not reported:
         continue
       seconds += record['seconds']
       devices.add(record['device'])

@@ -50,7 +50,7 @@ def _teacher(directory, task, logits, order=None, fingerprint=None, **metadata):
     fingerprint or _PRINT,
     {**prepare.label_metadata(task), **metadata},
   )
-  return directory, _PRINT
+  return teachers.LogitSet(directory, _PRINT)
 
 
 def _log_odds(p):
@@ -67,7 +67,7 @@ def test_probabilities_are_averaged(tmp_path):
     tmp_path / 'two', _MOOD, [_log_odds(p) for p in (0.5, 0.6, 0.5)]
   )
   targets = teachers.targets(
-    [one, two], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+    [[one], [two]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
   )
   assert targets.dtype == np.float32
   np.testing.assert_allclose(
@@ -79,7 +79,7 @@ def test_temperature_divides_the_logits(tmp_path):
   """Odds of 9 become odds of 9 ** (1 / 2) = 3."""
   one = _teacher(tmp_path / 'one', _MOOD, [_log_odds(0.9)])
   targets = teachers.targets(
-    [one], _features(tmp_path, 1), _MOOD, 2.0, 'sigmoid'
+    [[one]], _features(tmp_path, 1), _MOOD, 2.0, 'sigmoid'
   )
   np.testing.assert_allclose(targets, [[0.25, 0.75]], rtol=0, atol=1e-6)
 
@@ -99,7 +99,7 @@ def test_scores_are_averaged_after_the_activation(tmp_path, head, expected):
   one = _teacher(tmp_path / 'one', _CLOSENESS, [[log_3], [-log_3]])
   two = _teacher(tmp_path / 'two', _CLOSENESS, [[0.0], [0.0]])
   targets = teachers.targets(
-    [one, two], _features(tmp_path, 2), _CLOSENESS, 1.0, head
+    [[one], [two]], _features(tmp_path, 2), _CLOSENESS, 1.0, head
   )
   np.testing.assert_allclose(targets, expected, rtol=0, atol=1e-6)
 
@@ -113,7 +113,9 @@ def test_rows_are_joined_by_uid(tmp_path):
     [_log_odds(p) for p in probabilities],
     order=(2, 3, 0, 1),
   )
-  targets = teachers.targets([one], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
+  targets = teachers.targets(
+    [[one]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+  )
   np.testing.assert_allclose(
     targets[:, 1], probabilities[:3], rtol=0, atol=1e-6
   )
@@ -145,8 +147,10 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
   sound = _teacher(tmp_path / 'sound', _MOOD, [[0, 1]] * 3)
   unfit = _teacher(tmp_path / 'unfit', _MOOD, logits, **options)
   with pytest.raises(errors.UserError, match=message) as error:
-    teachers.targets([sound, unfit], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
-  assert str(error.value).startswith(f'{unfit[0]}: ')
+    teachers.targets(
+      [[sound], [unfit]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+    )
+  assert str(error.value).startswith(f'{unfit.directory}: ')
   assert '\n' not in str(error.value)
 
 
@@ -159,4 +163,4 @@ def test_another_number_of_classes_is_refused(tmp_path):
   with pytest.raises(
     errors.UserError, match=r'float x 3\) where .*float x 2\) is wanted'
   ):
-    teachers.targets([one], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
+    teachers.targets([[one]], _features(tmp_path), _MOOD, 1.0, 'sigmoid')

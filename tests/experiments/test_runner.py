@@ -99,7 +99,8 @@ class _Plan:
   def _recorded(self, targets):
     def recorded(sets, features, task, *arguments):
       result = targets(sets, features, task, *arguments)
-      self.targets.append((task.name, [path for path, _ in sets], result))
+      directories = [logits.directory for parts in sets for logits in parts]
+      self.targets.append((task.name, directories, result))
       return result
 
     return recorded
