@@ -104,6 +104,11 @@ def test_defaults_are_the_papers():
       r'config\.distill\.teachers=2 asks for more teachers than'
       r' config\.seeds has seeds \(1\)',
     ),
+    (
+      'distill.folds',
+      0,
+      r'config\.distill\.folds: 0 is out of range; give at least 1',
+    ),
   ],
   ids=lambda value: str(value) if isinstance(value, str) else None,
 )
@@ -191,6 +196,10 @@ def test_a_variant_changes_its_own_runs_alone():
     ),
     ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
     ({'changes': {'multi': 3}}, 'no group of fields'),
+    (
+      {'changes': {'distill': {'teachers': 2}}},
+      r'mine\.changes\.distill\.teachers=2 asks for more teachers than',
+    ),
     ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
   ],
 )

@@ -35,13 +35,9 @@ def _write_tables(directory: Path) -> None:
   ):
     for split, rows in _ROWS.items():
       lines = ['a\tb\tlabel']
-      for number, example in enumerate(demo.generate(source, split)[:rows]):
-        label = example.label
-        if name == 'mood':
-          label = _LABELS[label]
-        # The number tells the row in any batch.
-        text = f'{number} {example.text_a}'
-        lines.append(f'{text}\t{example.text_b or "-"}\t{label}')
+      for example in demo.generate(source, split)[:rows]:
+        label = _LABELS[example.label] if name == 'mood' else example.label
+        lines.append(f'{example.text_a}\t{example.text_b or "-"}\t{label}')
       path = directory / f'{name}-{split}.tsv'
       path.write_text('\n'.join(lines) + '\n')
 
@@ -124,6 +120,7 @@ class _Plan:
       values, offsets = columns.ragged('input_ids')
       for row, uid in enumerate(columns.uids):
         tokens = tuple(values[offsets[row] : offsets[row + 1]].tolist())
+        # No two rows are alike.
         assert (task, tokens) not in known
         known[task, tokens] = uid
     found = set()
@@ -137,12 +134,13 @@ class _Plan:
   def features(self, task: str) -> shards.Columns:
     return self.runner.features[task]['train']
 
-  def logits(self, run: str, task: str) -> dict[str, np.ndarray]:
+  def logits(
+    self, run: str, task: str, workdir: Path | None = None
+  ) -> dict[str, np.ndarray]:
     """uid -> logits, of what a run has labelled."""
     width = self.runner.tasks[task].num_outputs
-    columns = shards.open(
-      self.workdir / 'teachers' / run / task, shards.logits_fields(width), None
-    )
+    directory = (workdir or self.workdir) / 'teachers' / run / task
+    columns = shards.open(directory, shards.logits_fields(width), None)
     values = np.array(columns.fixed('logits'), np.float64)
     return dict(zip(columns.uids, values.reshape(-1, width), strict=True))
 
@@ -301,3 +299,31 @@ def test_the_logits_of_another_fold_are_refused(finished, tmp_path):
     ' now 1; ',
   ):
     runner.run()
+
+
+def test_seeds_at_once_end_as_each_alone(finished, tmp_path):
+  """A seed on each of eight devices, one fold after the other."""
+  changes = {'train.seeds_at_once': 8, 'distill.teachers': 1}
+  runner = runner_lib.Runner(
+    _config(
+      finished.data,
+      variants=('multi_to_multi',),
+      seeds=tuple(range(8)),
+      **changes,
+    ),
+    tmp_path,
+  )
+  runner._setup = finished.runner.setup
+  runner.run()
+  for run in runner.runs:
+    record = json.loads((tmp_path / 'runs' / run.name / 'DONE').read_text())
+    assert record['seeds_at_once'] == 8
+  for seed in _SEEDS:
+    for number in range(1, _FOLDS + 1):
+      for task in ('mood', 'closeness'):
+        name = _teacher_name('multi', seed, task, number)
+        expected = finished.logits(name, task)
+        actual = finished.logits(name, task, tmp_path)
+        assert list(actual) == list(expected)
+        for uid, logits in expected.items():
+          np.testing.assert_allclose(actual[uid], logits, rtol=0, atol=2e-4)
