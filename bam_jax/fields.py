@@ -146,6 +146,12 @@ class DistillConfig:
   teachers: int = schema.field(
     1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
   )
+  folds: int = schema.field(
+    1,
+    'of the training rows; 1: a teacher labels what it was trained on; k: each'
+    ' teacher is k runs, which leave a fold out and label that one',
+    1,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,6 +11,7 @@ from bam_jax import files
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
+from bam_jax.experiments import labelling
 from bam_jax.experiments import merge as merge_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import report as report_lib
@@ -104,7 +105,8 @@ class Runner(trainer.Trainer):
     scores, seconds, devices, versions = [], 0.0, set(), set()
     for run in self.runs:
       record = self._finished(run)
-      if record is None or run.variant not in self.config.variants:
+      reported = run.variant in self.config.variants and not run.fold
+      if record is None or not reported:
         continue
       seconds += record['seconds']
       devices.add(record['device'])
@@ -160,7 +162,13 @@ class Runner(trainer.Trainer):
         self.setup.programs, self.restore(run.name, record), dev, self.config
       )
       evaluate_lib.save(self.workspace.outputs(run.name), dev, outputs)
-      self.workspace.finish(run.name, {**record, 'scores': scores})
+      record = labelling.with_quality(
+        {**record, 'scores': scores},
+        labelling.dev_quality(
+          dev, outputs, self.tasks, self.config.model.regression_head
+        ),
+      )
+      self.workspace.finish(run.name, record)
     self.report()
 
   def predict(self, group: str | None) -> None:
