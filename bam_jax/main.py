@@ -7,6 +7,8 @@ Modes (--mode):
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
             the models of --group
+  export    the models of --group as Hugging Face directories, for torch's
+            AutoModelForSequenceClassification
   report    write the report again
   merge     copy what the work directories --from=DIR,DIR have finished into
             --workdir, such as shards of a plan, and report on all of it
@@ -22,6 +24,7 @@ Examples:
   python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --group=single_to_multi-s0
+  python -m bam_jax.main --config=configs/minilm.py --mode=export
   python -m bam_jax.main --config=configs/bam.py --workdir=shard_0 \\
       --config.plan.shard=0/2
   python -m bam_jax.main --config=configs/bam.py --mode=merge \\
@@ -42,7 +45,9 @@ from bam_jax import errors
 from bam_jax.experiments import lock
 from bam_jax.training import preemption
 
-_MODES = ('run', 'prepare', 'evaluate', 'predict', 'report', 'merge')
+_MODES = (
+  'run', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge'
+)  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
@@ -54,7 +59,8 @@ _MODE = flags.DEFINE_enum('mode', 'run', _MODES, 'What to do; see above.')
 _GROUP = flags.DEFINE_string(
   'group',
   None,
-  'predict: VARIANT-sSEED. Default: the last variant of the first seed.',
+  'predict, export: VARIANT-sSEED. Default: the last variant of the first'
+  ' seed.',
 )
 _FROM = flags.DEFINE_list(
   'from', None, 'merge: work directories, with , between them.'
@@ -85,6 +91,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     'prepare': runner.prepare,
     'evaluate': runner.evaluate,
     'predict': lambda: runner.predict(_GROUP.value),
+    'export': lambda: runner.export(_GROUP.value),
     'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
     'report': runner.report,
   }

@@ -18,7 +18,7 @@ class Lock:
   """Holds a work directory for this process, as a context manager.
 
   The operating system lets go of it when the process ends, however it ends: no
-  lock outlives its holder, and the file alone locks nothing.
+  lock outlives its holder, and a file that was left behind locks nothing.
   """
 
   def __init__(self, workdir: Path):
@@ -31,13 +31,28 @@ class Lock:
     Raises:
       errors.UserError: another process holds it, or nothing can be written.
     """
+    while not self._take():
+      pass  # Its holder has just let go and removed the file.
+    self._file.truncate(0)
+    since = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
+    self._file.write(
+      f'process {os.getpid()} on {socket.gethostname()} since {since}\n'
+    )
+    self._file.flush()
+    return self
+
+  def __exit__(self, *unused_exception: object) -> None:
+    self._path.unlink(missing_ok=True)
+    self._file.close()
+
+  def _take(self) -> bool:
+    """Locks the file; False if it is no longer the one at its place."""
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       self._file = self._path.open('a+', encoding='utf-8')
     except OSError as e:
       raise errors.UserError(
-        f'{self._path.parent}: {e.strerror}; choose a --workdir that can be'
-        ' written'
+        f'{e.filename}: {e.strerror}; choose a --workdir that can be written'
       ) from e
     try:
       fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,14 +71,8 @@ class Lock:
         self._path.parent,
         e.strerror,
       )
-    self._file.truncate(0)
-    since = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
-    self._file.write(
-      f'process {os.getpid()} on {socket.gethostname()} since {since}\n'
-    )
-    self._file.flush()
-    return self
-
-  def __exit__(self, *unused_exception: object) -> None:
-    self._file.truncate(0)
+    taken = os.fstat(self._file.fileno())
+    if self._path.exists() and os.path.samestat(taken, self._path.stat()):
+      return True
     self._file.close()
+    return False

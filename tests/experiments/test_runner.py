@@ -666,3 +666,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(finished, tmp_path):
   ):
     runner.run()
   assert not list(tmp_path.rglob('DONE'))
+
+
+def test_models_are_exported_by_group(finished):
+  finished.runner.export('single_to_multi-s1')
+  finished.runner.export('single-s0')
+  exports = finished.workdir / 'exports'
+  assert sorted(p.name for p in (exports / 'single_to_multi-s1').iterdir()) == [
+    'all', 'closeness', 'mood',
+  ]  # fmt: skip
+  assert sorted(p.name for p in (exports / 'single-s0').iterdir()) == [
+    'closeness', 'mood',
+  ]  # fmt: skip
+  text = (exports / 'single_to_multi-s1' / 'mood' / 'README.md').read_text()
+  assert 'taught by single-s1-mood, single-s1-closeness' in text
+
+
+def test_a_group_to_export_must_be_there(finished):
+  with pytest.raises(errors.UserError, match='--group=none-s0: is none of'):
+    finished.runner.export('none-s0')
