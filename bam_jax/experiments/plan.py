@@ -4,7 +4,9 @@ A run trains one model: what the runs of each variant are, `bam_jax.variants`
 says. A run is taught by others, or goes on from one; those come first.
 
 With `distill.folds` = k a teacher is k runs, each trained on all rows but those
-of a fold, which it labels. They are no part of a variant.
+of a fold, which it labels. They are no part of a variant. A teacher that is
+itself taught knows the fold's labels at second hand: those who taught it left
+out other folds, each its own.
 """
 
 from collections.abc import Callable
