@@ -34,7 +34,8 @@ def compare(
       continue
     for column in columns:
       groups = [
-        _scores(per_seed[name], column, tasks) for name in (variant, *BASELINES)
+        scores_of(per_seed[name], column, tasks)
+        for name in (variant, *BASELINES)
       ]
       if all(groups):
         cells[variant, column] = groups[0], groups[1:]
@@ -55,10 +56,10 @@ def compare(
   return found
 
 
-def _scores(
+def scores_of(
   seeds: Mapping[str, dict], column: str, tasks: task_lib.TaskTable
 ) -> list[float]:
-  """The finite scores of a column, by seed."""
+  """The finite scores of a task, by the paper's metric, or of the average."""
   if column == AVERAGE:
     values = [seed[AVERAGE] for seed in seeds.values()]
   else:

@@ -14,6 +14,7 @@ import markupsafe
 from bam_jax import config as config_lib
 from bam_jax.experiments import curves as curves_lib
 from bam_jax.experiments import figures
+from bam_jax.experiments import listings
 from bam_jax.experiments import tables
 from bam_jax.tasks import task as task_lib
 
@@ -52,6 +53,14 @@ def markdown(
     ['task', 'metric', *(figures.label(name) for name in variants)],
     [[t, m, *cells] for t, m, cells in tables.all_metrics(variants, tasks)],
   )
+  for listing in listings.everything(summary, tasks):
+    lines += ['', f'## {_plain(listing.title)}', '']
+    lines += _markdown_table(
+      listing.header,
+      [[_starred(cell) for cell in row] for row in listing.rows],
+      listing.words,
+    )
+    lines += ['', _starred(_plain(listing.note))]
   lines += ['', '## What it was run with', '']
   lines += _bullets(f'{k}: {v}' for k, v in summary['notes'].items())
   lines += ['', '## Configuration, where it is not the default', '']
@@ -106,6 +115,7 @@ def html_page(
     table=tables.table(variants, tasks, summary['comparisons']),
     num_tasks=len(tasks),
     remarks=tables.remarks(variants, config, tasks, summary['comparisons']),
+    listings=listings.everything(summary, tasks),
     all_metrics=tables.all_metrics(variants, tasks),
     about=summary['notes'],
     changed=tables.changed(config),
@@ -181,11 +191,11 @@ def _count(number: int, noun: str) -> str:
 
 
 def _markdown_table(
-  header: Sequence[str], rows: Sequence[Sequence[str]]
+  header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1
 ) -> list[str]:
-  """The lines of a table, numbers to the right."""
+  """The lines of a table; all but the first `words` columns to the right."""
   cells = [[_plain(cell) for cell in row] for row in (header, *rows)]
-  cells.insert(1, ['---', *['--:'] * (len(header) - 1)])
+  cells.insert(1, ['---'] * words + ['--:'] * (len(header) - words))
   return [f'| {" | ".join(row)} |' for row in cells]
 
 

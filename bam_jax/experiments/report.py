@@ -17,6 +17,8 @@ from bam_jax import schema
 from bam_jax.experiments import comparisons
 from bam_jax.experiments import curves as curves_lib
 from bam_jax.experiments import pages
+from bam_jax.experiments import pairs
+from bam_jax.experiments import statistics
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
@@ -100,7 +102,10 @@ def summarise(
     `metrics.averages`; None unless every seed has every task) and `missing`
     (seed -> tasks without a score).
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
+    `statistics`: variant -> task or `average` -> `statistics.Summary` of the
+    paper's metric over seeds.
     `comparisons`: what `comparisons.compare` found.
+    `pairs`: what `pairs.tables` found.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   for run in runs:
@@ -137,7 +142,23 @@ def summarise(
   return {
     'variants': variants,
     'per_seed': per_seed,
+    'statistics': _over_seeds(per_seed, tasks),
     'comparisons': comparisons.compare(per_seed, tasks),
+    'pairs': pairs.tables(config, per_seed, tasks),
+  }
+
+
+def _over_seeds(
+  per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
+) -> dict[str, dict[str, dict]]:
+  """Variant -> task or average -> what its scores are like over seeds."""
+  return {
+    variant: {
+      column: dataclasses.asdict(statistics.summarise(scores))
+      for column in (*tasks.names, comparisons.AVERAGE)
+      if (scores := comparisons.scores_of(seeds, column, tasks))
+    }
+    for variant, seeds in per_seed.items()
   }
 
 
@@ -189,6 +210,8 @@ def _finite(value: object) -> object:
   """JSON has no NaN: None in its place."""
   if isinstance(value, Mapping):
     return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_finite(item) for item in value]
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import scipy.stats
@@ -58,7 +59,8 @@ class Verdict:
   """What a cell of the table may claim.
 
   Attributes:
-    p_value: of "better than every baseline"; None: fewer than two seeds.
+    p_value: of what the table claims, before correction; None: fewer than two
+      seeds.
     corrected: the same after Holm's correction over the table.
     stars: `*`, `**` or `***` by the corrected p-value, otherwise empty.
     reason: why there is no star; empty where there is one.
@@ -171,9 +173,11 @@ def permutation_test(
 
 
 def mann_whitney(
-  student: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray
+  student: Sequence[float] | np.ndarray,
+  baseline: Sequence[float] | np.ndarray,
+  alternative: Literal['greater', 'two-sided'] = 'greater',
 ) -> float | np.ndarray:
-  """P-value of "`student` is higher", Mann-Whitney U.
+  """P-value of "`student` is higher", or of "it differs", Mann-Whitney U.
 
   All splits are counted for groups of up to 8 seeds, ties or not; beyond, the
   normal approximation with corrections for ties and continuity. Arguments and
@@ -189,7 +193,7 @@ def mann_whitney(
   if math.comb(sum(seeds), seeds[0]) <= _EXACT_RANKS:
     method = scipy.stats.PermutationMethod(n_resamples=np.inf, batch=1000)
   found = scipy.stats.mannwhitneyu(
-    student, baseline, alternative='greater', method=method, axis=-1
+    student, baseline, alternative=alternative, method=method, axis=-1
   )
   return found.pvalue[()]
 
@@ -301,12 +305,25 @@ def judge(
       p_values[cell] = better_than_all(of_each)
       least = [smallest_p_value(len(student), len(b)) for b in baselines]
       smallest[cell] = better_than_all(least)
+  return verdicts(p_values, smallest)
+
+
+def verdicts(
+  p_values: Mapping[Hashable, float | None],
+  smallest: Mapping[Hashable, float | None],
+) -> dict[Hashable, Verdict]:
+  """A verdict a cell, after Holm's correction over all of them.
+
+  Args:
+    p_values: cell -> p-value; None where there is no test.
+    smallest: the same cells -> the smallest that the test can give.
+  """
   corrected = holm(list(p_values.values()))
   # What each cell would get if every cell were as clear as it can be.
   best = holm(list(smallest.values()))
   return {
     cell: _verdict(p_values[cell], now, possible)
-    for cell, now, possible in zip(table, corrected, best)
+    for cell, now, possible in zip(p_values, corrected, best)
   }
 
 

@@ -133,6 +133,38 @@ def test_medians_and_averages_are_those_computed_by_hand(tmp_path):
   assert found['per_seed']['single']['1']['average'] == 75.0
 
 
+def test_spread_over_seeds_is_told_in_every_format(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  found = json.loads(texts['report.json'])['statistics']['single']
+  # Averages of 65, 70, 75; all 27 draws of three have one of them as median.
+  assert found['average'] == {
+    'seeds': 3, 'median': 70.0, 'mean': 70.0, 'deviation': 5.0,
+    'low': 65.0, 'high': 75.0,
+  }  # fmt: skip
+  assert set(found) == {*_TASKS.names, 'average'}
+  line = ['average', 'paper', 'Single', '3', '70.00', '65.00 to 75.00']
+  line += ['70.00', '5.00']
+  assert f'| {" | ".join(line)} |' in texts['report.md'].splitlines()
+  cells = _Page(texts['report.html']).cells
+  start = cells.index('65.00 to 75.00') - 5
+  assert cells[start : start + 8] == line
+
+
+def test_pairs_are_told_in_every_format(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  (table,) = json.loads(texts['report.json'])['pairs']
+  assert table['kind'] == 'multi_task'
+  # 7 of the 9 pairs of 64, 66, 52 and 60, 60, 50 are gains; their median is 4.
+  line = ['Multi', 'Single', 'word', '3', '64.0', '+4.0', '—', '0.78']
+  assert f'| {" | ".join(line)} | ' in texts['report.md']
+  page = _Page(texts['report.html'])
+  start = page.cells.index('0.78') - 7
+  assert page.cells[start : start + 8] == line
+  assert 'Not enough seeds for a star: 4 tests at once need 5 seeds.' in (
+    page.text
+  )
+
+
 def test_an_even_number_of_seeds_takes_the_middle(tmp_path):
   runs = [run for run in _SINGLE if run.seed < 2]
   text = _write(tmp_path, runs, variants=('single',), seeds=(0, 1))
