@@ -16,6 +16,7 @@ from bam_jax import files
 from bam_jax import schema
 from bam_jax.experiments import comparisons
 from bam_jax.experiments import curves as curves_lib
+from bam_jax.experiments import outputs as outputs_lib
 from bam_jax.experiments import pages
 from bam_jax.experiments import pairs
 from bam_jax.experiments import statistics
@@ -34,6 +35,7 @@ class RunScores:
     scores: dev split -> metric -> value, 0-100.
     curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
       run share it. It may be missing.
+    outputs: outputs.npz of the same run. It may be missing.
   """
 
   variant: str
@@ -41,6 +43,7 @@ class RunScores:
   task: str
   scores: Mapping[str, Mapping[str, float]]
   curve: Path
+  outputs: Path
 
 
 def write(
@@ -105,6 +108,7 @@ def summarise(
     `statistics`: variant -> task or `average` -> `statistics.Summary` of the
     paper's metric over seeds.
     `comparisons`: what `comparisons.compare` found.
+    `bootstrap`: what `comparisons.bootstrap` found.
     `pairs`: what `pairs.tables` found.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
@@ -139,13 +143,28 @@ def summarise(
       **averages,
       'missing': missing,
     }
+  tests = comparisons.compare(per_seed, tasks)
+  outputs = _outputs(config, tasks, runs)
   return {
     'variants': variants,
     'per_seed': per_seed,
     'statistics': _over_seeds(per_seed, tasks),
-    'comparisons': comparisons.compare(per_seed, tasks),
+    'comparisons': tests,
+    'bootstrap': comparisons.bootstrap(tests, outputs, tasks),
     'pairs': pairs.tables(config, per_seed, tasks),
   }
+
+
+def _outputs(
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  runs: Sequence[RunScores],
+) -> outputs_lib.Outputs:
+  paths: dict[str, dict[str, dict[int, Path]]] = {}
+  for run in runs:
+    of_variant = paths.setdefault(run.task, {}).setdefault(run.variant, {})
+    of_variant[run.seed] = run.outputs
+  return outputs_lib.Outputs(paths, tasks, config.model.regression_head)
 
 
 def _over_seeds(

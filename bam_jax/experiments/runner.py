@@ -138,6 +138,7 @@ class Runner:
           task=task,
           scores=splits,
           curve=self.workspace.metrics(run.name),
+          outputs=self.workspace.outputs(run.name),
         )
         for task, splits in record['scores'].items()
       ]
@@ -172,7 +173,9 @@ class Runner:
       outputs, scores = evaluate_lib.evaluate(
         self.setup.programs, self.restore(run, record), dev, self.config
       )
-      evaluate_lib.save(self.workspace.outputs(run.name), dev, outputs)
+      evaluate_lib.save(
+        self.workspace.outputs(run.name), self.tasks, dev, outputs
+      )
       self.workspace.finish(run.name, {**record, 'scores': scores})
     self.report()
 
@@ -315,7 +318,7 @@ class Runner:
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
       evaluate_lib.save(
-        self.workspace.outputs(job.name), job.dev, result.outputs
+        self.workspace.outputs(job.name), self.tasks, job.dev, result.outputs
       )
       self.workspace.finish(
         job.name,

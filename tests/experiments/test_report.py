@@ -44,8 +44,18 @@ _TASKS = task_lib.TaskTable(
 )
 
 
-def _run(variant, seed, task, scores, curve=Path('/nowhere/metrics.jsonl')):
-  return report.RunScores(variant, seed, task, scores, curve)
+_NOWHERE = Path('/nowhere')
+
+
+def _run(
+  variant,
+  seed,
+  task,
+  scores,
+  curve=_NOWHERE / 'metrics.jsonl',
+  outputs=_NOWHERE / 'outputs.npz',
+):
+  return report.RunScores(variant, seed, task, scores, curve, outputs)
 
 
 def _seed(variant, seed, f1, accuracy, matched, mismatched, odd=10.0, **more):
