@@ -1,4 +1,4 @@
-"""What a plan found: report.json, report.md, report.html and scores.csv."""
+"""What a plan found: report.{json,md,html,tex} and scores.csv."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from bam_jax import files
 from bam_jax import schema
 from bam_jax.experiments import comparisons
 from bam_jax.experiments import curves as curves_lib
+from bam_jax.experiments import latex
 from bam_jax.experiments import outputs as outputs_lib
 from bam_jax.experiments import pages
 from bam_jax.experiments import pairs
@@ -53,7 +54,7 @@ def write(
   runs: Sequence[RunScores],
   notes: Mapping[str, str],
 ) -> None:
-  """Writes the four files, each whole or not at all.
+  """Writes the five files, each whole or not at all.
 
   Everything is rendered before the first file is replaced. Equal inputs give
   equal bytes.
@@ -84,6 +85,7 @@ def write(
     'scores.csv': _csv(runs),
     'report.md': pages.markdown(summary, config, tasks),
     'report.html': pages.html_page(summary, config, tasks, curves),
+    'report.tex': latex.document(summary, config, tasks),
     'report.json': json.dumps(_finite(summary), indent=1, allow_nan=False)
     + '\n',
   }
