@@ -6,270 +6,38 @@ checks names, types and ranges and returns a `Config`; nothing behind it looks
 a value up by string or supplies a default.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
-import dataclasses
 import re
-from typing import Literal
 
 import ml_collections
 
 from bam_jax import errors
+from bam_jax import fields
 from bam_jax import schema
+from bam_jax import variants
 
-VARIANTS = (
-  'single',
-  'multi',
-  'single_to_single',
-  'multi_to_multi',
-  'single_to_multi',
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
-  """Where the examples come from and how long they may be."""
-
-  source: Literal['tsv', 'tfds'] = schema.field(
-    'tsv', 'source of the GLUE tasks'
-  )
-  dir: str = schema.field(
-    '', 'folder of the official TSV files and of own tasks'
-  )
-  tfds_dir: str = schema.field('', 'TFDS data_dir; empty: its default')
-  max_length: int = schema.field(128, 'tokens an example, specials included', 8)
-  swap: tuple[str, ...] = schema.field((), 'pair tasks trained in both orders')
-  shard_rows: int = schema.field(65536, 'records a TFRecord shard', 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-  """The encoder and its heads."""
-
-  init: str = schema.field(
-    '',
-    'pretrained weights: a directory, package:NAME/DIR, or a hub name, all'
-    ' with or without #sha256=DIGEST; empty: random weights of size `arch`',
-  )
-  if_missing: Literal['error', 'random'] = schema.field(
-    'error', 'when `init` cannot be loaded: stop, or train from random'
-  )
-  arch: str = schema.field('bert-large', 'size of a random encoder')
-  vocab: str = schema.field(
-    '', 'vocab.txt of a random encoder; empty: demo words'
-  )
-  num_layers: int = schema.field(0, 'keep the first n layers; 0: all', 0)
-  dtype: Literal['auto', 'float32', 'bfloat16'] = schema.field(
-    'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
-  )
-  remat: bool = schema.field(False, 'recompute each layer in the backward pass')
-  kernels: bool = schema.field(
-    True, "use the platform's own kernels, where it has any"
-  )
-  dropout_embedding: float = schema.field(
-    0.1, 'rate on the embeddings', 0, 0.99
-  )
-  dropout_attention: float = schema.field(
-    0.1, 'rate on attention probs', 0, 0.99
-  )
-  dropout_hidden: float = schema.field(0.1, 'rate on sublayer outputs', 0, 0.99)
-  dropout_head: float = schema.field(0.1, 'rate on the pooled vector', 0, 0.99)
-  regression_head: Literal['sigmoid', 'linear'] = schema.field(
-    'sigmoid', 'sigmoid (paper) or linear (released code)'
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class RunLengthConfig:
-  """Length, batch and learning rate of one kind of run."""
-
-  epochs: float = schema.field(3.0, 'passes over the training rows', 0.0)
-  max_steps: int = schema.field(0, 'upper bound on the steps; 0: none', 0)
-  batch_size: int = schema.field(32, 'examples a step, exactly', 1)
-  learning_rate: float = schema.field(5e-5, 'peak', 0.0)
-  layer_decay: float = schema.field(
-    0.9, 'layer-wise learning-rate decay', 1e-6, 1
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-  """BERT's Adam. The defaults are those of the released code."""
-
-  b1: float = schema.field(0.9, 'first-moment decay', 0, 1)
-  b2: float = schema.field(0.999, 'second-moment decay', 0, 1)
-  eps: float = schema.field(1e-6, 'added to the root of the second moment', 0)
-  weight_decay: float = schema.field(0.01, 'not on LayerNorm and biases', 0)
-  clip_norm: float = schema.field(
-    1.0, 'global gradient norm; 0: no clipping', 0
-  )
-  bias_correction: bool = schema.field(
-    False, "Adam's; the released code has none"
-  )
-  schedule: Literal['bert', 'warmup_linear'] = schema.field(
-    'bert',
-    'bert: decay from step 0, overridden by the warm-up while it lasts;'
-    ' warmup_linear: decay from the end of the warm-up',
-  )
-  warmup: float = schema.field(0.1, 'share of the steps', 0, 1)
-  reduction: Literal['sum', 'mean'] = schema.field('sum', 'loss over the batch')
-
-
-@dataclasses.dataclass(frozen=True)
-class SamplingConfig:
-  """How tasks mix inside a batch."""
-
-  mode: Literal['sampled', 'copies'] = schema.field(
-    'sampled',
-    'sampled (paper): tasks drawn by size**exponent; copies (released code):'
-    ' small sets copied, and a weight a task',
-  )
-  exponent: float = schema.field(0.75, '0: equal shares, 1: by size', 0, 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class PackingConfig:
-  """Rows of the device batch."""
-
-  enabled: bool = schema.field(True, 'several examples a row; else one')
-  row_length: int = schema.field(128, 'tokens a row', 8)
-  slots: int = schema.field(16, 'examples a row at most', 1)
-  row_buckets: tuple[int, ...] = schema.field(
-    (),
-    'allowed numbers of rows a step, ascending; empty: up to four, chosen'
-    " from the data's lengths",
-  )
-  eval_rows: int = schema.field(64, 'rows of an evaluation batch', 1)
-
-
-@dataclasses.dataclass(frozen=True)
-class DistillConfig:
-  """The student's target."""
-
-  annealing: Literal['linear', 'constant', 'cosine', 'step'] = schema.field(
-    'linear', 'how the weight of the gold labels moves over training'
-  )
-  constant: float = schema.field(0.5, 'gold weight under `constant`', 0, 1)
-  step_at: float = schema.field(
-    0.5, 'where `step` jumps, share of training', 0, 1
-  )
-  temperature: float = schema.field(1.0, "of the teacher's softmax", 1e-3)
-  teachers: int = schema.field(
-    1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-  """What holds for every run."""
-
-  accumulate: int = schema.field(1, 'parts a batch is computed in', 1)
-  evaluate_every: int = schema.field(0, 'steps; 0: at the end alone', 0)
-  checkpoint_every: int = schema.field(1000, 'steps; 0: at the end alone', 0)
-  log_every: int = schema.field(50, 'steps', 1)
-  prefetch: int = schema.field(8, 'batches made ahead', 1)
-  deterministic: bool = schema.field(False, 'bit-equal reruns on a GPU, slower')
-  keep_optimizer: bool = schema.field(
-    False, 'keep the optimiser state of finished runs'
-  )
-  tensorboard: bool = schema.field(
-    True, 'write TensorBoard events beside the JSONL'
-  )
-  seeds_at_once: int = schema.field(
-    1, 'runs that differ in their seed alone, trained by one program', 1
-  )
-  profile: tuple[int, ...] = schema.field(
-    (), 'steps of each run to trace, from the first to below the second'
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class MeshConfig:
-  """Devices. -1: all that are left."""
-
-  data: int = schema.field(-1, 'replicas', -1)
-  fsdp: int = schema.field(1, 'devices that share a copy of the parameters', -1)
-
-
-@dataclasses.dataclass(frozen=True)
-class VariantConfig:
-  """A variant of the user's own, under `config.custom_variants.NAME`."""
-
-  like: Literal[VARIANTS] = schema.field(VARIANTS[-1], 'the variant it changes')
-  tasks: tuple[str, ...] = schema.field((), 'part of config.tasks; empty: all')
-  changes: Mapping[str, object] = dataclasses.field(
-    default_factory=dict,
-    metadata={'help': 'fields of single, multi, sampling and distill'},
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class TaskConfig:
-  """A task of the user's own, under `config.custom_tasks.NAME`."""
-
-  kind: Literal['classification', 'regression'] = schema.field(
-    'classification', 'what the label is'
-  )
-  labels: tuple[str, ...] = schema.field((), 'class labels as in the files')
-  scale: tuple[float, float] = schema.field(
-    (0.0, 1.0), 'lowest and highest score'
-  )
-  train: str = schema.field('', 'training file, below data.dir or absolute')
-  dev: str = schema.field('', 'development file')
-  test: str = schema.field('', 'unlabelled file; may be empty')
-  format: Literal['tsv', 'jsonl'] = schema.field('tsv', 'of all three files')
-  header: bool = schema.field(True, 'TSV: the first line names the columns')
-  text: tuple[str, ...] = schema.field(
-    (), 'one or two columns: names, or numbers from 0 where no header is'
-  )
-  label: str = schema.field('label', 'column of the label: name or number')
-  metrics: tuple[str, ...] = schema.field(
-    (), 'empty: accuracy, or pearson, spearman'
-  )
-
-
-@dataclasses.dataclass(frozen=True)
-class Config:
-  """Everything that a command needs to know."""
-
-  name: str = schema.field('bam', 'title of the report')
-  note: str = schema.field('', 'printed in the report: what a reader must know')
-  tasks: tuple[str, ...] = schema.field((), 'names, in the order of the heads')
-  variants: tuple[str, ...] = schema.field(
-    VARIANTS, 'what is trained and compared'
-  )
-  seeds: tuple[int, ...] = schema.field(
-    (0,), 'each variant is trained with each'
-  )
-  custom_variants: Mapping[str, VariantConfig] = dataclasses.field(
-    default_factory=dict, metadata={'help': "variants of the user's own"}
-  )
-  custom_tasks: Mapping[str, TaskConfig] = dataclasses.field(
-    default_factory=dict,
-    metadata={'doc': 'own tasks by name', 'low': None, 'high': None},
-  )
-  data: DataConfig = schema.field(DataConfig(), '')
-  model: ModelConfig = schema.field(ModelConfig(), '')
-  single: RunLengthConfig = schema.field(RunLengthConfig(), 'single-task runs')
-  multi: RunLengthConfig = schema.field(
-    RunLengthConfig(epochs=6.0, batch_size=128, learning_rate=1e-4),
-    'multi-task runs',
-  )
-  optimizer: OptimizerConfig = schema.field(OptimizerConfig(), '')
-  sampling: SamplingConfig = schema.field(SamplingConfig(), '')
-  packing: PackingConfig = schema.field(PackingConfig(), '')
-  distill: DistillConfig = schema.field(DistillConfig(), '')
-  train: TrainConfig = schema.field(TrainConfig(), '')
-  mesh: MeshConfig = schema.field(MeshConfig(), '')
-
-
-# What differs between the runs of a plan is data of its programs. A variant may
-# change no field that is compiled into them.
-_OF_VARIANTS = ('single', 'multi', 'sampling', 'distill')
+# What the rest of the package knows of the fields and of the variants.
+VARIANTS = fields.VARIANTS
+Config = fields.Config
+DataConfig = fields.DataConfig
+DistillConfig = fields.DistillConfig
+MeshConfig = fields.MeshConfig
+ModelConfig = fields.ModelConfig
+OptimizerConfig = fields.OptimizerConfig
+OptimizerConfig = fields.OptimizerConfig
+PackingConfig = fields.PackingConfig
+RunLengthConfig = fields.RunLengthConfig
+SamplingConfig = fields.SamplingConfig
+TaskConfig = fields.TaskConfig
+TrainConfig = fields.TrainConfig
+VariantConfig = fields.VariantConfig
+custom_variant = variants.custom_variant
+of_variant = variants.of_variant
+variant_names = variants.variant_names
 
 # Keys that change how or how much is computed, never what a run computes.
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'custom_variants', 'seeds', 'mesh',
+    'search', 'plan',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
     'model.kernels', 'train.seeds_at_once',
     'train.keep_optimizer', 'train.tensorboard', 'train.profile',
@@ -285,68 +53,41 @@ def default_config() -> ml_collections.ConfigDict:
   return config
 
 
-def custom_task(**fields) -> ml_collections.ConfigDict:
+def custom_task(**values) -> ml_collections.ConfigDict:
   """A task of the user's own, for `config.custom_tasks.NAME`.
 
   Args:
-    **fields: fields of `TaskConfig`; an unknown one raises, naming the nearest.
+    **values: fields of `TaskConfig`; an unknown one raises, naming the nearest.
   """
-  task = schema.to_config_dict(TaskConfig())
-  for key, value in fields.items():
+  task = schema.to_config_dict(fields.TaskConfig())
+  for key, value in values.items():
     setattr(task, key, value)
   return task
 
 
-def custom_variant(
-  like: str,
-  tasks: Sequence[str] = (),
-  changes: Mapping[str, Mapping[str, object]] | None = None,
-) -> ml_collections.ConfigDict:
-  """A variant of the user's own, for `config.custom_variants.NAME`.
-
-  Args:
-    like: the variant it changes, one of `VARIANTS`. Teachers stay as they are.
-    tasks: part of `config.tasks`; empty: all.
-    changes: fields of its runs, such as {'multi': {'layer_decay': 1.0}}.
-  """
-  variant = schema.to_config_dict(VariantConfig())
-  variant.like, variant.tasks = like, tuple(tasks)
-  variant.changes.unlock()
-  variant.changes.update(changes or {})
-  return variant
-
-
-def of_variant(config: Config, name: str) -> Config:
-  """The configuration that the runs of a variant have.
+def seeds_of_shard(config: Config) -> tuple[int, ...]:
+  """The seeds that this part of the plan reports on; without parts, all.
 
   Raises:
-    errors.UserError: a change of a field that is not there, that all runs of a
-      plan share, or of a wrong value.
+    errors.UserError: `config.plan.shard` is no part of the plan.
   """
-  if name not in config.custom_variants:
-    return config
-  where = f'config.custom_variants.{name}.changes'
-  changed = {}
-  for group, fields in config.custom_variants[name].changes.items():
-    if group not in _OF_VARIANTS:
-      raise errors.UserError(
-        f'{where}.{group}: is none of {", ".join(_OF_VARIANTS)}, which alone a'
-        ' variant may change'
-      )
-    if not isinstance(fields, Mapping):
-      raise errors.UserError(
-        f'{where}.{group}: {fields!r} is no group of fields'
-      )
-    now = getattr(config, group)
-    values = {f.name: getattr(now, f.name) for f in dataclasses.fields(now)}
-    values |= dict(fields)
-    changed[group] = schema.build(type(now), values, f'{where}.{group}')
-  return dataclasses.replace(config, **changed)
-
-
-def variant_names(config: Config) -> tuple[str, ...]:
-  """All variants that there are, in the order of a report."""
-  return (*VARIANTS, *config.custom_variants)
+  shard = config.plan.shard
+  if not shard:
+    return config.seeds
+  found = re.fullmatch(r'(\d+)/(\d+)', shard)
+  index, count = map(int, found.groups()) if found else (0, 0)
+  if index >= count:
+    raise errors.UserError(
+      f'config.plan.shard: {shard!r} is no i/n with i from 0 to n - 1, such as'
+      " '0/4'"
+    )
+  seeds = config.seeds[index::count]
+  if not seeds:
+    raise errors.UserError(
+      f'config.plan.shard: {shard} has no seed, as config.seeds has'
+      f' {len(config.seeds)}; make at most that many shards'
+    )
+  return seeds
 
 
 def fingerprint_values(config: Config) -> dict[str, object]:
@@ -387,19 +128,7 @@ def _check(config: Config) -> None:
         value in known,
         f'config.{key}: {value!r} is none of {", ".join(known)}',
       )
-  for name, variant in config.custom_variants.items():
-    where = f'config.custom_variants.{name}'
-    require(
-      name not in VARIANTS and re.fullmatch(r'[a-z0-9_]+', name) is not None,
-      f'{where}: name it in small letters, figures and _, and as no variant of'
-      ' the package',
-    )
-    for task in variant.tasks:
-      require(
-        task in config.tasks,
-        f'{where}.tasks: {task!r} is none of {", ".join(config.tasks)}',
-      )
-    of_variant(config, name)
+  variants.check(config)
   for key in ('tasks', 'variants', 'seeds'):
     values = getattr(config, key)
     require(len(values) > 0, f'config.{key} is empty; give at least one')
@@ -432,3 +161,38 @@ def _check(config: Config) -> None:
     f'config.distill.teachers={config.distill.teachers} asks for more'
     f' teachers than config.seeds has seeds ({len(config.seeds)})',
   )
+  seeds_of_shard(config)
+  _check_search(config)
+
+
+def _check_search(config: Config) -> None:
+  """A search that finds something, and on seeds of its own."""
+  search = config.search
+  for key, limits, is_valid in (
+    ('learning_rates', 'numbers above 0', lambda value: value > 0),
+    ('layer_decays', 'numbers from 1e-06 to 1', lambda v: 1e-6 <= v <= 1),
+    ('seeds', 'numbers from 0', lambda value: value >= 0),
+  ):
+    values = getattr(search, key)
+    if len(set(values)) < len(values):
+      raise errors.UserError(f'config.search.{key}: {values} names one twice')
+    for value in values:
+      if not is_valid(value):
+        raise errors.UserError(
+          f'config.search.{key}: {value} is out of range; give {limits}'
+        )
+  is_grid = bool(search.learning_rates or search.layer_decays)
+  if is_grid != bool(search.seeds):
+    raise errors.UserError(
+      'config.search: takes seeds, and learning_rates or layer_decays to try'
+      f' with them; seeds={search.seeds},'
+      f' learning_rates={search.learning_rates},'
+      f' layer_decays={search.layer_decays}'
+    )
+  both = sorted({*search.seeds} & {*config.seeds})
+  if both:
+    raise errors.UserError(
+      f'config.search.seeds: {both[0]} is one of config.seeds too; what is'
+      ' chosen and reported on one set of seeds reports its own luck; give'
+      ' seeds of its own'
+    )

@@ -8,6 +8,13 @@ Modes (--mode):
   predict   predictions on the unlabelled splits, and a GLUE submission, with
             the models of --group
   report    write the report again
+  merge     copy what the work directories --from=DIR,DIR have finished into
+            --workdir, such as shards of a plan, and report on all of it
+
+Shards: --config.plan.shard=i/n carries out config.seeds[i::n] alone, i from 0,
+with the teachers that these need. Ensembles (config.distill.teachers=k: of the
+first k seeds) and the runs of config.search are trained in each shard, unless
+they are merged into its --workdir first.
 
 Examples:
   python -m bam_jax.main --config=configs/demo.py
@@ -15,6 +22,10 @@ Examples:
   python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --group=single_to_multi-s0
+  python -m bam_jax.main --config=configs/bam.py --workdir=shard_0 \\
+      --config.plan.shard=0/2
+  python -m bam_jax.main --config=configs/bam.py --mode=merge \\
+      --from=shard_0,shard_1
 """
 
 import ast
@@ -29,7 +40,7 @@ from ml_collections import config_flags
 from bam_jax import config as config_lib
 from bam_jax import errors
 
-_MODES = ('run', 'prepare', 'evaluate', 'predict', 'report')
+_MODES = ('run', 'prepare', 'evaluate', 'predict', 'report', 'merge')
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
@@ -42,6 +53,9 @@ _GROUP = flags.DEFINE_string(
   'group',
   None,
   'predict: VARIANT-sSEED. Default: the last variant of the first seed.',
+)
+_FROM = flags.DEFINE_list(
+  'from', None, 'merge: work directories, with , between them.'
 )
 
 
@@ -72,6 +86,8 @@ def main(argv: list[str]) -> None:
     runner.evaluate()
   elif _MODE.value == 'predict':
     runner.predict(_GROUP.value)
+  elif _MODE.value == 'merge':
+    runner.merge([Path(directory) for directory in _FROM.value or ()])
   else:
     runner.report()
 

@@ -2,15 +2,16 @@
 
   python -m benchmarks.check_kernels --size=bert-large --layers=4
 
-Random weights, one step of packed rows of random words with all dropout on, the
-same masks both ways. In float32 at highest precision printed is the difference
-of the losses as a share of the loss, and of each parameter's gradient as a share
-of its largest value; of key biases, whose gradient is zero in theory, in absolute
+Random weights, one step of packed rows of random words, the same dropout masks
+both ways. In float32 at highest precision printed is the difference of the
+losses as a share of the loss, and of each parameter's gradient as a share of
+its largest value; of key biases, whose gradient is zero in theory, in absolute
 numbers. In bfloat16 the two round differently, so each is compared with XLA's
 float32, from which the kernels should be no further than XLA.
 """
 
 import argparse
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -18,9 +19,11 @@ import numpy as np
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
+from bam_jax.modeling import kernels
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import losses
+from bam_jax.training import programs
 
 _ROWS, _LENGTH, _SLOTS = 36, 128, 4
 _ZERO = 'key/bias'
@@ -53,7 +56,7 @@ def make_batch(
 
 
 def gradients(
-  size: dict[str, int], dtype: str, kernels: bool
+  size: dict[str, int], dtype: str, platform: str
 ) -> tuple[float, dict[str, np.ndarray]]:
   """The loss of the step, and the gradient of each parameter by its path."""
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
@@ -63,12 +66,15 @@ def gradients(
     num_tasks=len(tasks),
     num_outputs=tasks.num_outputs,
     dtype=jnp.dtype(dtype),
-    kernels=kernels,
+    platform=platform,
   )
   params = heads.init_params(model, jax.random.key(0))
   batch = make_batch(np.random.default_rng(0), tasks, config.vocab_size)
 
-  @jax.jit
+  @functools.partial(
+    jax.jit,
+    compiler_options=programs.COMPILER_OPTIONS.get(jax.default_backend()),
+  )
   @jax.value_and_grad
   def loss(params):
     logits = model.apply(
@@ -118,17 +124,17 @@ def main() -> None:
   size = dict(bert.SIZES[args.size])
   if args.layers:
     size['num_layers'] = args.layers
+  own = kernels.of_device(jax.devices()[0])
   with jax.default_matmul_precision('highest'):
-    loss, expected = gradients(size, 'float32', kernels=False)
-    found_loss, found = gradients(size, 'float32', kernels=True)
+    loss, expected = gradients(size, 'float32', platform='')
+    found_loss, found = gradients(size, 'float32', own)
   print(f'{jax.devices()[0].device_kind}, {args.size}, {size["num_layers"]}')
   print(f'float32: losses differ by {abs(found_loss / loss - 1):.1e}')
   print(f'float32, kernels: {differences(found, expected)}')
   if jax.default_backend() == 'cpu':
     return  # which has no such products
-  for kernels in (True, False):
-    found_loss, found = gradients(size, 'bfloat16', kernels)
-    name = 'kernels' if kernels else 'XLA'
+  for name, platform in (('kernels', own), ('XLA', '')):
+    found_loss, found = gradients(size, 'bfloat16', platform)
     print(f'bfloat16, {name}: loss differs by {abs(found_loss / loss - 1):.1e}')
     print(f'bfloat16, {name}: {differences(found, expected)}')
 

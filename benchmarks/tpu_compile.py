@@ -27,6 +27,7 @@ import jax.numpy as jnp
 from bam_jax import config as config_lib
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
+from bam_jax.modeling import kernels
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
@@ -86,6 +87,7 @@ def compile_case(
     num_outputs=tasks.num_outputs,
     dtype=jnp.dtype(jnp.bfloat16),
     mesh=mesh,
+    platform=kernels.of_device(devices[0]),
   )
   programs = programs_lib.Programs(model, tasks, config_lib.Config(), mesh)
   start = time.perf_counter()

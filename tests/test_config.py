@@ -104,6 +104,40 @@ def test_defaults_are_the_papers():
       r'config\.distill\.teachers=2 asks for more teachers than'
       r' config\.seeds has seeds \(1\)',
     ),
+    (
+      'plan.shard',
+      '2',
+      r"config\.plan\.shard: '2' is no i/n with i from 0 to n - 1",
+    ),
+    ('plan.shard', '2/2', r"config\.plan\.shard: '2/2' is no i/n"),
+    ('plan.shard', '-1/2', r"config\.plan\.shard: '-1/2' is no i/n"),
+    (
+      'plan.shard',
+      '1/2',
+      r'config\.plan\.shard: 1/2 has no seed, as config\.seeds has 1; make',
+    ),
+    (
+      'search.learning_rates',
+      (1e-5, 0.0),
+      r'config\.search\.learning_rates: 0\.0 is out of range; give numbers ab',
+    ),
+    (
+      'search.layer_decays',
+      (1.1,),
+      r'config\.search\.layer_decays: 1\.1 is out of range; give numbers from',
+    ),
+    (
+      'search.layer_decays',
+      (1.0, 1.0),
+      r'config\.search\.layer_decays: \(1\.0, 1\.0\) names one twice',
+    ),
+    ('search.seeds', (-1,), r'config\.search\.seeds: -1 is out of range'),
+    ('search.seeds', (1,), r'config\.search: takes seeds, and learning_rates'),
+    (
+      'search.learning_rates',
+      (1e-5,),
+      r'config\.search: takes seeds, .* seeds=\(\), learning_rates=\(1e-05,\)',
+    ),
   ],
   ids=lambda value: str(value) if isinstance(value, str) else None,
 )
@@ -158,11 +192,34 @@ def _fingerprint(config):
   return config_lib.fingerprint_values(config_lib.from_config_dict(config))
 
 
-def _with_variant(**fields):
+def test_nothing_is_chosen_on_the_seeds_that_are_reported():
   config = _valid()
-  config.custom_variants.mine = config_lib.custom_variant(
-    'single_to_multi', **fields
-  )
+  config.seeds, config.search.seeds = (0, 1), (1, 2)
+  config.search.learning_rates = (1e-5, 5e-5)
+  with pytest.raises(
+    errors.UserError,
+    match=r'config\.search\.seeds: 1 is one of config\.seeds too; what is'
+    r' chosen and reported on one set of seeds',
+  ):
+    config_lib.from_config_dict(config)
+  config.search.seeds = (2, 3)
+  config_lib.from_config_dict(config)
+
+
+@pytest.mark.parametrize(
+  ('shard', 'seeds'), [('', (3, 1, 4)), ('0/2', (3, 4)), ('1/2', (1,))]
+)
+def test_a_shard_takes_every_nth_seed(shard, seeds):
+  config = _valid()
+  config.seeds, config.plan.shard = (3, 1, 4), shard
+  config = config_lib.from_config_dict(config)
+  assert config_lib.seeds_of_shard(config) == seeds
+  assert config.seeds == (3, 1, 4)
+
+
+def _with_variant(like='single_to_multi', **fields):
+  config = _valid()
+  config.custom_variants.mine = config_lib.custom_variant(like, **fields)
   config.variants = ('multi', 'mine')
   return config
 
@@ -192,6 +249,23 @@ def test_a_variant_changes_its_own_runs_alone():
     ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
     ({'changes': {'multi': 3}}, 'no group of fields'),
     ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
+    ({'teacher': 'mutli'}, r"mine\.teacher: 'mutli' is none of single, multi"),
+    (
+      {'teacher': 'mine'},
+      r'config\.custom_variants: mine -> mine is a cycle: no variant can',
+    ),
+    (
+      {'start': 'multi'},
+      r'mine\.start: single_to_multi trains one run over all tasks; only',
+    ),
+    (
+      {'like': 'single', 'start': 'none'},
+      r"mine\.start: 'none' is none of single, multi",
+    ),
+    (
+      {'changes': {'distill': {'teachers': 2}}},
+      r'mine\.changes\.distill\.teachers=2 asks for more teachers than',
+    ),
   ],
 )
 def test_a_variant_that_does_not_hold_together_is_told(fields, told):
@@ -204,3 +278,40 @@ def test_a_variant_does_not_take_the_name_of_another():
   config.custom_variants.single = config_lib.custom_variant('multi')
   with pytest.raises(errors.UserError, match='as no variant of the package'):
     config_lib.from_config_dict(config)
+
+
+def test_the_runs_of_the_search_are_no_variant():
+  config = _valid()
+  config.custom_variants.search = config_lib.custom_variant('multi')
+  with pytest.raises(errors.UserError, match='as no variant of the package'):
+    config_lib.from_config_dict(config)
+
+
+def test_a_cycle_of_variants_is_told():
+  config = _with_variant(teacher='second')
+  config.custom_variants.second = config_lib.custom_variant(
+    'single', start='third'
+  )
+  config.custom_variants.third = config_lib.custom_variant(
+    'multi', teacher='mine'
+  )
+  with pytest.raises(
+    errors.UserError,
+    match=r'custom_variants: mine -> second -> third -> mine is a cycle',
+  ):
+    config_lib.from_config_dict(config)
+
+
+@pytest.mark.parametrize('key', ['teacher', 'start'])
+def test_teachers_and_starts_cover_the_tasks_of_their_users(key):
+  config = _with_variant(like='single', **{key: 'part'})
+  config.custom_variants.part = config_lib.custom_variant(
+    'multi', tasks=('rte',)
+  )
+  with pytest.raises(
+    errors.UserError,
+    match=rf'custom_variants\.mine\.{key}: part has no run for mrpc; give',
+  ):
+    config_lib.from_config_dict(config)
+  config.custom_variants.mine.tasks = ('rte',)
+  config_lib.from_config_dict(config)

@@ -113,11 +113,19 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=predict', '--group=all'], r'--group=all: is none of single-s0'),
     (['--mode=report'], r'work: no finished run to report on; run --mode=run'),
     (['--mode=predict'], r'multi-s0: the run is not finished; finish'),
+    (['--mode=merge'], r'--from is missing: --mode=merge takes --from=DIR'),
+    (['--mode=merge', '--from=a,b'], r'--from=a: has no finished run; give'),
+    (['--config.plan.shard=1'], r"plan.shard: '1' is no i/n with i from 0"),
+    (
+      ['--config.search.seeds=(0,)', '--config.search.learning_rates=(1e-5,)'],
+      r'config.search.seeds: 0 is one of config.seeds too',
+    ),
   ],
   ids=[
     'mistyped-key', 'word-for-number', 'fraction-for-number', 'out-of-range',
     'mode', 'flag', 'argument', 'task', 'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
+    'no-source', 'empty-source', 'shard', 'search-seeds',
   ],
 )  # fmt: skip
 def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
@@ -251,7 +259,7 @@ def test_help_tells_modes_and_examples():
   done = _command('--help')
   assert done.returncode == 0
   assert done.stderr == ''
-  for mode in ('run', 'prepare', 'evaluate', 'predict', 'report'):
+  for mode in main._MODES:
     assert re.search(rf'^  {mode} +\w', done.stdout, re.MULTILINE), mode
   examples = re.findall(r'python -m bam_jax.main --config=(\S+)', done.stdout)
   assert len(examples) >= 3

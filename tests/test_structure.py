@@ -16,6 +16,8 @@ _ORDER = (
   'files',
   'tasks',
   'schema',
+  'fields',
+  'variants',
   'config',
   'data',
   'modeling',
@@ -25,7 +27,7 @@ _ORDER = (
   'experiments',
   'main',
 )
-_WITHOUT_JAX = ('errors', 'files', 'tasks', 'schema', 'config', 'data')
+_WITHOUT_JAX = _ORDER[: _ORDER.index('data') + 1]
 
 _MODULES = sorted(
   path for path in _PACKAGE.rglob('*.py') if path.name != '__init__.py'

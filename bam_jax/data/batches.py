@@ -36,6 +36,9 @@ class TrainBatches:
   A pure function of the step: which examples it holds follows from the mix,
   their order and places from their lengths. Neither the bucket nor the number
   of hosts moves an example.
+
+  Attributes:
+    shares: name of a task -> the share of the examples that it is to have.
   """
 
   def __init__(
@@ -89,6 +92,9 @@ class TrainBatches:
     counts = [len(columns) for columns in features]
     self._bases = np.cumsum([0, *counts[:-1]])
     heads = [tasks.tasks[head] for head in task_ids]
+    self.shares = {
+      head.name: float(share) for head, share in zip(heads, mix.shares)
+    }
     for head, columns in zip(heads, features):
       _check_lengths(columns, packing.row_length)
       _check_labels(head, columns)

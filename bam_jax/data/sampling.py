@@ -64,6 +64,7 @@ class SampledMix:
 
   Attributes:
     batch_size: N.
+    shares: [T] float64, the probability of each task.
     weights: [T] float32, the loss weight of each task: all 1.
   """
 
@@ -92,7 +93,8 @@ class SampledMix:
     self._num_steps = num_steps
     self._seed = seed
     shares = np.asarray(sizes, np.float64) ** exponent
-    limits = np.cumsum(shares)[:-1] / shares.sum()
+    self.shares = shares / shares.sum()
+    limits = np.cumsum(self.shares)[:-1]
     self._limits = np.round(limits * 2**_SHARE_BITS).astype(np.uint64)
     self._chunk_steps = max(1, _CHUNK_DRAWS // batch_size)
     num_chunks = -(-num_steps // self._chunk_steps)
@@ -166,6 +168,7 @@ class CopiesMix:
   Attributes:
     batch_size: N.
     multiples: [T] int64, copies of each task.
+    shares: [T] float64, the share of each task in the copies.
     weights: [T] float32, the loss weight of each task, mean 1.
   """
 
@@ -195,6 +198,7 @@ class CopiesMix:
     copies = np.round((wanted + 0.01) / self._rows)
     self.multiples = copies.astype(np.int64)
     copied = self._rows * self.multiples
+    self.shares = copied / copied.sum()
     weights = shares / copied
     self.weights = (len(rows) * weights / weights.sum()).astype(np.float32)
     self._ends = np.cumsum(copied)

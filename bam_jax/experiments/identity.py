@@ -1,10 +1,11 @@
 """What decides the outcome of a run, so that none is taken for another.
 
 An identity maps dotted keys to JSON values: the run itself and the part of the
-configuration it depends on (its settings), its rows, and its teachers with all
-that these depend on.
+configuration it depends on (its settings), its rows, its teachers and the
+run it starts from with all that these depend on.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 
@@ -66,14 +67,16 @@ def identities(
   tasks: task_lib.TaskTable,
   weights: str,
   features: Mapping[str, Mapping[str, shards.Columns]],
+  recorded: Callable[[str, Identity], Identity],
 ) -> dict[str, Identity]:
   """The identity of every run by its name.
 
   Args:
-    runs: teachers before students.
+    runs: in the order of a plan.
     tasks: the tasks of the plan.
     weights: digest of the pretrained weights; empty for random ones.
     features: task -> training or dev split -> rows.
+    recorded: name and identity of a run -> the identity as its record has it.
   """
   result: dict[str, Identity] = {}
   for run in runs:
@@ -84,5 +87,7 @@ def identities(
     for names in run.teachers.values():
       for name in names:
         identity[f'teacher.{name}'] = schema.digest(result[name])
-    result[run.name] = identity
+    if run.start:
+      identity[f'start.{run.start}'] = schema.digest(result[run.start])
+    result[run.name] = recorded(run.name, identity)
   return result

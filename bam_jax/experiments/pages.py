@@ -106,10 +106,10 @@ def html_page(
       for number, noun in (
         (len(variants), 'variant'),
         (len(tasks), 'task'),
-        (len(config.seeds), 'seed'),
+        (len(config_lib.seeds_of_shard(config)), 'seed'),
       )
     ),
-    several_seeds=len(config.seeds) > 1,
+    several_seeds=len(config_lib.seeds_of_shard(config)) > 1,
     labels={v: figures.label(v) for v in variants},
     headline=tables.headline(variants),
     table=tables.table(variants, tasks, summary['comparisons']),

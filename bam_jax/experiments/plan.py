@@ -1,15 +1,7 @@
 """Variants as a graph of runs.
 
-A run trains one model. The paper's variants are made of runs:
-
-  single            one run a task, gold labels
-  multi             one run over all tasks, gold labels
-  single_to_single  one run a task, taught by `single`
-  multi_to_multi    one run over all tasks, taught by `multi`
-  single_to_multi   one run over all tasks, taught by `single` (BAM)
-
-A variant of the user's own is like one of these, over part of the tasks or with
-some fields changed; its teachers are those of the variant it is like.
+A run trains one model: what the runs of each variant are, `bam_jax.variants`
+says. A run is taught by others, or goes on from one; those come first.
 """
 
 from collections.abc import Callable
@@ -18,17 +10,29 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import itertools
+from types import MappingProxyType
+from typing import NamedTuple
 
 from bam_jax import config as config_lib
+from bam_jax import schema
+from bam_jax import variants
 
-# variant -> (one run a task?, variant of its teachers)
-_VARIANTS: Mapping[str, tuple[bool, str | None]] = {
-  'single': (True, None),
-  'multi': (False, None),
-  'single_to_single': (True, 'single'),
-  'multi_to_multi': (False, 'multi'),
-  'single_to_multi': (False, 'single'),
-}
+
+class Choice(NamedTuple):
+  """Values of `config.single` that a search chose for a task."""
+
+  learning_rate: float
+  layer_decay: float
+
+  @property
+  def label(self) -> str:
+    """As part of a run's name: other values, another name."""
+    return f'lr{self.learning_rate!r}-decay{self.layer_decay!r}'
+
+  def applied(self, config: config_lib.Config) -> config_lib.Config:
+    """The configuration with these values for single-task runs."""
+    single = dataclasses.replace(config.single, **self._asdict())
+    return dataclasses.replace(config, single=single)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +41,18 @@ class Run:
 
   Attributes:
     name: unique in a plan, and the name of its folder.
-    variant: one of `config.variant_names`.
+    variant: one of `config.variant_names`, or `variants.SEARCH`.
     seed: of initialisation, data order and dropout.
     tasks: names of the tasks trained on.
     teachers: task -> names of the runs whose predictions are averaged; empty
       where the targets are gold labels alone.
+    start: name of the run from whose last parameters it starts; empty: from
+      the pretrained encoder.
     is_single: trained on one task, with `config.single`.
-    config: the whole configuration, with the changes of the variant.
+    config: the whole configuration, with what a search chose for the task and
+      the changes of the variant.
+    choices: task -> what a search chose for it, where this run or one that it
+      builds on was trained with that.
   """
 
   name: str
@@ -51,8 +60,16 @@ class Run:
   seed: int
   tasks: tuple[str, ...]
   teachers: Mapping[str, tuple[str, ...]]
+  start: str
   is_single: bool
   config: config_lib.Config
+  choices: Mapping[str, Choice]
+
+  @property
+  def builds_on(self) -> set[str]:
+    """Names of the runs that must be finished before this one."""
+    names = {name for names in self.teachers.values() for name in names}
+    return names | {self.start} - {''}
 
   @property
   def group(self) -> str:
@@ -69,50 +86,94 @@ def group_name(variant: str, seed: int) -> str:
   return f'{variant}-s{seed}'
 
 
-def plan(config: config_lib.Config) -> list[Run]:
-  """All runs that the configured variants need, teachers before students.
+def plan(
+  config: config_lib.Config,
+  choices: Mapping[str, Choice] = MappingProxyType({}),
+) -> list[Run]:
+  """All runs that the configured variants need, in the order of training.
 
   Runs of one seed stand together as far as ensembles of teachers allow, so
   that a plan cut short leaves whole seeds behind.
+
+  Args:
+    config: of a shard: the runs that its seeds need.
+    choices: task -> what a search chose for its single-task runs.
   """
-  runs: dict[str, Run] = {}
+  groups: dict[str, list[Run]] = {}
 
   def add(variant: str, seed: int) -> list[Run]:
-    own = config.custom_variants.get(variant)
-    single, taught_by = _VARIANTS[own.like if own else variant]
-    all_tasks = (own and own.tasks) or config.tasks
-    teachers: dict[str, list[str]] = {task: [] for task in config.tasks}
-    if taught_by:
-      for teacher_seed in _teacher_seeds(config, seed):
-        for teacher in add(taught_by, teacher_seed):
-          for task in teacher.tasks:
-            teachers[task].append(teacher.name)
     group = group_name(variant, seed)
-    parts = (
-      [(f'{group}-{task}', (task,)) for task in all_tasks]
-      if single
-      else [(group, all_tasks)]
-    )
-    added = [
-      Run(
-        name=name,
-        variant=variant,
-        seed=seed,
-        tasks=tasks,
-        teachers={t: tuple(teachers[t]) for t in tasks if teachers[t]},
-        is_single=single,
-        config=config_lib.of_variant(config, variant),
+    if group in groups:
+      return groups[group]
+    found = variants.variant(config, variant)
+    own = config_lib.of_variant(config, variant)
+    teachers: dict[str, list[Run]] = {task: [] for task in config.tasks}
+    if found.teacher:
+      for teacher_seed in _teacher_seeds(own, seed):
+        for run in add(found.teacher, teacher_seed):
+          for task in run.tasks:
+            teachers[task].append(run)
+    starts = {}
+    if found.start:
+      starts = {t: run for run in add(found.start, seed) for t in run.tasks}
+    groups[group] = [
+      _make_run(config, variant, seed, tasks, teachers, starts, choices)
+      for tasks in (
+        [(task,) for task in found.tasks] if found.is_single else [found.tasks]
       )
-      for name, tasks in parts
     ]
-    for run in added:
-      runs.setdefault(run.name, run)
-    return added
+    return groups[group]
 
-  for seed in config.seeds:
+  for seed in config_lib.seeds_of_shard(config):
     for variant in config.variants:
       add(variant, seed)
-  return list(runs.values())
+  return list(itertools.chain(*groups.values()))
+
+
+def _make_run(
+  config: config_lib.Config,
+  variant: str,
+  seed: int,
+  tasks: tuple[str, ...],
+  teachers: Mapping[str, Sequence[Run]],
+  starts: Mapping[str, Run],
+  choices: Mapping[str, Choice],
+) -> Run:
+  """A run of a variant; what it builds on is given by task."""
+  is_single = variants.variant(config, variant).is_single
+  name = group_name(variant, seed)
+  depends: dict[str, Choice] = {}
+  for task in tasks:
+    for run in (*teachers[task], *([starts[task]] if starts else [])):
+      depends |= run.choices
+  if is_single:
+    (task,) = tasks
+    name = f'{name}-{task}'
+    if task in choices:
+      config = choices[task].applied(config)
+      depends[task] = choices[task]
+  return Run(
+    name=name + _suffix(depends),
+    variant=variant,
+    seed=seed,
+    tasks=tasks,
+    teachers={
+      task: tuple(run.name for run in teachers[task])
+      for task in tasks
+      if teachers[task]
+    },
+    start=starts[tasks[0]].name if starts else '',
+    is_single=is_single,
+    config=config_lib.of_variant(config, variant),
+    choices=depends,
+  )
+
+
+def _suffix(choices: Mapping[str, Choice]) -> str:
+  """What tells a run's name from that of the same run after other choices."""
+  if len(choices) > 1:
+    return f'-{schema.digest(choices)[:8]}'
+  return ''.join(f'-{choice.label}' for choice in choices.values())
 
 
 def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
@@ -127,17 +188,17 @@ def together(
   step: Callable[[Run], int],
   devices: int = 1,
 ) -> Iterator[list[Run]]:
-  """Groups of runs that one program trains, teachers before students.
+  """Groups of runs that one program trains, in an order that can be trained.
 
   Args:
-    runs: those to be trained, teachers before students.
+    runs: those to be trained, in the order of a plan.
     at_once: runs in a group at most.
     step: where a run stands; asked when its group's turn has come.
     devices: that must divide a group. Runs left over are groups of one, each
       of which all devices train.
 
   Yields:
-    Runs of one variant and of the same tasks that stand at the same step.
+    Runs that differ in their seed alone and stand at the same step.
   """
   left = list(runs)
   while left:
@@ -146,8 +207,9 @@ def together(
     alike = (
       run
       for run in left
-      if (run.variant, run.tasks) == (first.variant, first.tasks)
-      and all(waited_for.isdisjoint(names) for names in run.teachers.values())
+      if (run.variant, run.tasks, run.config)
+      == (first.variant, first.tasks, first.config)
+      and waited_for.isdisjoint(run.builds_on)
       and step(run) == at
     )
     group = list(itertools.islice(alike, at_once))

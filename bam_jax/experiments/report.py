@@ -124,7 +124,7 @@ def summarise(
     wanted = (own and own.tasks) or tasks.names
     missing = {
       str(seed): [n for n in wanted if n not in seeds.get(seed, {})]
-      for seed in sorted({*config.seeds, *seeds})
+      for seed in sorted({*config_lib.seeds_of_shard(config), *seeds})
     }
     missing = {seed: names for seed, names in missing.items() if names}
     partial = len(wanted) < len(tasks)

@@ -123,7 +123,7 @@ def remarks(
   tests: Mapping[str, Mapping[str, dict]],
 ) -> list[str]:
   """What must be said for the numbers not to say too much."""
-  count = len(config.seeds)
+  count = len(config_lib.seeds_of_shard(config))
   if count == 1:
     said = ['n = 1 seed: differences are not tested.']
   else:

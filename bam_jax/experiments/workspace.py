@@ -5,6 +5,7 @@ DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
 DIR/teachers/RUN/TASK/       shard sets
+DIR/choices.json             what a search tried and chose
 DIR/report.{json,md,html}, DIR/scores.csv
 """
 
@@ -15,6 +16,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax import schema
+from bam_jax.data import manifest
 from bam_jax.training import loop
 from bam_jax.training import telemetry
 
@@ -58,15 +60,13 @@ class Workspace:
     """
     new = []
     for name, identity in identities.items():
-      path = self._identity(name)
-      if path.exists():
-        self._compare(
-          name, {**dict.fromkeys(files.read_json(path)), **identity}
-        )
+      record = self.identity(name)
+      if record is None:
+        new.append(name)
       else:
-        new.append(path)
-    for path in new:
-      files.write_json(path, identities[path.parent.name])
+        self._compare(name, {**dict.fromkeys(record), **identity})
+    for name in new:
+      files.write_json(self._identity(name), identities[name])
 
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
     """Checks a run's folder against a part of its identity.
@@ -76,21 +76,49 @@ class Workspace:
     """
     self._compare(name, settings)
 
+  def identity(self, name: str) -> dict[str, object] | None:
+    """The identity that a run was begun with; None where there is no run."""
+    path = self._identity(name)
+    return files.read_json(path) if path.exists() else None
+
+  def recorded(
+    self, name: str, identity: Mapping[str, object]
+  ) -> Mapping[str, object]:
+    """An identity as the record of its run has it.
+
+    Without the fields that are newer than the record, so that its digest, which
+    the run's students and its logits carry, stays what it was. An identity
+    without a record, or that the record contradicts, is returned as it is.
+    """
+    record = self.identity(name)
+    if record is None:
+      return identity
+    wanted = {**dict.fromkeys(record), **identity}
+    return identity if differences(record, wanted) else record
+
   def _identity(self, name: str) -> Path:
     return self.run(name) / 'config.json'
 
   def _compare(self, name: str, wanted: Mapping[str, object]) -> None:
     """Raises where the record of a run has other values for these keys."""
-    before = files.read_json(self._identity(name))
-    keys = [key for key in sorted(wanted) if before.get(key) != wanted[key]]
-    if keys:
-      changes = ', '.join(
-        f'{key} was {before.get(key)!r}, is {wanted[key]!r}' for key in keys[:3]
-      )
+    changes = differences(files.read_json(self._identity(name)), wanted)
+    if changes:
       raise errors.UserError(
         f'{self.run(name)}: was run with another configuration or other data'
-        f' ({changes}); choose another --workdir, or remove that folder'
+        f' ({", ".join(changes[:3])}); choose another --workdir, or remove that'
+        ' folder'
       )
+
+  def finished_runs(self) -> list[str]:
+    """Names of all runs that are finished, of this plan or not."""
+    # A folder that a copy left unfinished begins with a dot.
+    paths = self.root.glob('runs/[!.]*/DONE')
+    return sorted(path.parent.name for path in paths)
+
+  def taught_tasks(self, name: str) -> list[str]:
+    """The tasks whose training rows a run has labelled."""
+    paths = (self.root / 'teachers' / name).glob(f'[!.]*/{manifest.NAME}')
+    return sorted(path.parent.name for path in paths)
 
   def finished(self, name: str) -> Mapping[str, object] | None:
     """The record of a finished run, or None."""
@@ -103,3 +131,25 @@ class Workspace:
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))
+
+
+def differences(
+  before: Mapping[str, object], wanted: Mapping[str, object]
+) -> list[str]:
+  """What a record has otherwise than wanted, each key in words.
+
+  A field of the configuration that the record lacks is newer than the run, and
+  its default is what was done before there was a choice.
+  """
+  before = {**defaults(), **before}
+  return [
+    f'{key} was {before.get(key)!r}, is {wanted[key]!r}'
+    for key in sorted(wanted)
+    if before.get(key) != wanted[key]
+  ]
+
+
+def defaults() -> dict[str, object]:
+  """Key of an identity -> default, of every field of the configuration."""
+  fields = schema.flatten(config_lib.Config())
+  return {f'config.{key}': value for key, value in fields.items()}

@@ -31,7 +31,7 @@ def attend(
   rate: float,
   words: jax.Array,
   mesh: Mesh | None = None,
-  kernel: bool = True,
+  platform: str = '',
 ) -> jax.Array:
   """Scaled dot-product attention that never leaves a segment.
 
@@ -46,13 +46,14 @@ def attend(
     rate: share of the probabilities that dropout sets to zero, 0 to below 1.
     words: [2] uint32 of the dropout mask; not read at rate 0.
     mesh: the rows lie spread over all its axes; None: on one device.
-    kernel: use the platform's own, if it has one for this shape.
+    platform: whose own kernel is used, `cuda` or `tpu`, if it has one for this
+      shape; empty: XLA's.
 
   Returns:
     [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
   """
   return kernels.over_devices(
-    functools.partial(_attend, (rate, kernel)),
+    functools.partial(_attend, (rate, platform)),
     mesh,
     (qkv, segment_ids.astype(jnp.int32)),
     (bias, words),
@@ -61,7 +62,7 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(
-  options: tuple[float, bool],
+  options: tuple[float, str],
   first: jax.Array,
   qkv: jax.Array,
   segment_ids: jax.Array,
@@ -70,7 +71,7 @@ def _attend(
 ) -> jax.Array:
   """[1], [B, L, 3, H, hd], [B, L], [3, H, hd] and [2] -> [B, L, H, hd].
 
-  The options are the rate of dropout and whether to use a platform's kernel.
+  The options are the rate of dropout and the platform whose kernel is used.
   """
   (contexts,) = _over_heads(
     _head_forward, options, (qkv,), segment_ids, first, bias, words
@@ -159,7 +160,7 @@ def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
 
 def _over_heads(
   function: Callable,
-  options: tuple[float, bool],
+  options: tuple[float, str],
   arrays: tuple[jax.Array, ...],
   segment_ids: jax.Array,
   first: jax.Array,
@@ -170,7 +171,7 @@ def _over_heads(
 
   Args:
     function: `_head_forward` or `_head_backward`.
-    options: the rate of dropout, and whether to use a platform's kernel.
+    options: the rate of dropout, and the platform whose kernel is used.
     arrays: [B, L, 3, H, hd], and for the backward pass [B, L, H, hd].
     segment_ids: [B, L] int32.
     first: [1] uint32, the number of the first row in the whole batch.
@@ -181,23 +182,18 @@ def _over_heads(
     [B, L, H, hd]; or for the backward pass [B, L, 3, H, hd], and its sums over
     the tokens of a row, [B, 3, H, hd] float32.
   """
-  rate, kernel = options
+  rate, platform = options
   length, _, _, head_size = arrays[0].shape[1:]
-  triton = mosaic = None
-  if kernel and length <= _LONGEST_ROW:
-    if all(
+  way = _by_vmap
+  if length <= _LONGEST_ROW:
+    if platform == 'cuda' and all(
       size >= _SHORTEST and size.bit_count() == 1
       for size in (length, head_size)
     ):
-      triton = functools.partial(_by_triton, function, rate)
-    if length % 8 == 0:
-      mosaic = functools.partial(_by_mosaic, function, rate)
-  return kernels.by_platform(
-    functools.partial(_by_vmap, function, rate),
-    (arrays, segment_ids, first, bias, words),
-    cuda=triton,
-    tpu=mosaic,
-  )
+      way = _by_triton
+    if platform == 'tpu' and length % 8 == 0:
+      way = _by_mosaic
+  return way(function, rate, arrays, segment_ids, first, bias, words)
 
 
 def _mask(query_segments: jax.Array, key_segments: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """BERT's encoder over packed rows (Devlin et al. 2019, arXiv 1810.04805)."""
 
 import dataclasses
+import functools
 
 import chex
 import flax.linen as nn
@@ -74,14 +75,15 @@ class BertEncoder(nn.Module):
       and the sum of the embeddings are float32 whatever it is.
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows lie spread over all its axes; None: on one device.
-    kernels: use the platform's own kernels, where it has any.
+    platform: whose own kernels are used, where it has any, as
+      `kernels.of_device` names it; empty: XLA's.
   """
 
   config: BertConfig
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
-  kernels: bool = True
+  platform: str = ''
 
   @nn.compact
   def __call__(
@@ -115,12 +117,23 @@ class BertEncoder(nn.Module):
     x = Embeddings(config, self.dtype, name='embeddings')(
       input_ids, token_type_ids, positions, words[0]
     )  # [B, L, D]
-    layer = nn.remat(Layer) if self.remat else Layer
+    kind = functools.partial(
+      Layer, config, self.dtype, self.mesh, self.platform
+    )
+
+    def apply(params, x, segment_ids, words):
+      layer = kind(parent=None)
+      return layer.apply({'params': params}, x, segment_ids, words)
+
+    # Traced and lowered once, and called by every layer.
+    apply = jax.jit(jax.checkpoint(apply) if self.remat else apply)
     for i in range(config.num_layers):
-      first = 1 + _SITES * i
-      x = layer(config, self.dtype, self.mesh, self.kernels, name=f'layer_{i}')(
-        x, segment_ids, words[first : first + _SITES]
-      )
+      first, name = 1 + _SITES * i, f'layer_{i}'
+      own = words[first : first + _SITES]
+      if self.is_initializing():
+        x = kind(name=name)(x, segment_ids, own)
+      else:
+        x = apply(self.variables['params'][name], x, segment_ids, own)
     return x
 
 
@@ -171,7 +184,7 @@ class Layer(nn.Module):
   config: BertConfig
   dtype: jnp.dtype
   mesh: Mesh | None
-  kernels: bool
+  platform: str
 
   @nn.compact
   def __call__(
@@ -182,17 +195,17 @@ class Layer(nn.Module):
 
     def add_norm(name: str) -> residual.AddNorm:
       return residual.AddNorm(
-        config.layer_norm_eps, self.mesh, self.kernels, name=name
+        config.layer_norm_eps, self.mesh, self.platform, name=name
       )
 
     y, bias = SelfAttention(
-      config, dtype, self.mesh, self.kernels, name='attention'
+      config, dtype, self.mesh, self.platform, name='attention'
     )(x, segment_ids, words[0])
     rate = config.dropout_hidden
     x = add_norm('attention_norm')(x, y, bias, rate, words[1])
     y, bias = Linear(config.intermediate_size, dtype, name='intermediate')(x)
     # [B, L, intermediate_size]
-    y = gelu.biased_gelu(y, bias, self.mesh, self.kernels)
+    y = gelu.biased_gelu(y, bias, self.mesh, self.platform)
     y, bias = Linear(size, dtype, name='output')(y)
     return add_norm('output_norm')(x, y, bias, rate, words[2])
 
@@ -203,7 +216,7 @@ class SelfAttention(nn.Module):
   config: BertConfig
   dtype: jnp.dtype
   mesh: Mesh | None
-  kernels: bool
+  platform: str
 
   @nn.compact
   def __call__(
@@ -227,7 +240,7 @@ class SelfAttention(nn.Module):
       config.dropout_attention,
       words,
       self.mesh,
-      self.kernels,
+      self.platform,
     )
     return Linear(size, dtype, name='output')(context.reshape(x.shape))
 

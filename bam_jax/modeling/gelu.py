@@ -22,7 +22,7 @@ _FACTORS = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
 
 
 def biased_gelu(
-  x: jax.Array, bias: jax.Array, mesh: Mesh | None = None, kernel: bool = True
+  x: jax.Array, bias: jax.Array, mesh: Mesh | None = None, platform: str = ''
 ) -> jax.Array:
   """(x + bias) · Φ(x + bias), Φ the normal distribution function.
 
@@ -30,42 +30,36 @@ def biased_gelu(
     x: [B, L, F].
     bias: [F].
     mesh: the rows lie spread over all its axes; None: on one device.
-    kernel: use the platform's own kernel, if it has one.
+    platform: whose own kernel is used, if it has one; empty: XLA's.
 
   Returns:
     [B, L, F] of the type of `x`; computed in float32.
   """
   return kernels.over_devices(
-    functools.partial(_biased_gelu, kernel), mesh, (x,), (bias,)
+    functools.partial(_biased_gelu, platform), mesh, (x,), (bias,)
   )
 
 
-def _biased_gelu(kernel, first, x, bias):
+def _biased_gelu(platform, first, x, bias):
   del first
-  return _flat(kernel, x.reshape(-1, x.shape[-1]), bias).reshape(x.shape)
+  return _flat(platform, x.reshape(-1, x.shape[-1]), bias).reshape(x.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _flat(kernel: bool, x: jax.Array, bias: jax.Array) -> jax.Array:
+def _flat(platform: str, x: jax.Array, bias: jax.Array) -> jax.Array:
   """[N, F] and [F] -> [N, F]."""
-  return kernels.by_platform(
-    _forward_by_xla,
-    (x, bias[None]),
-    cuda=_forward_by_triton if _has_kernel(kernel, x) else None,
-  )
+  way = _forward_by_triton if _has_kernel(platform, x) else _forward_by_xla
+  return way(x, bias[None])
 
 
-def _forward(kernel, x, bias):
-  return _flat(kernel, x, bias), (x, bias)
+def _forward(platform, x, bias):
+  return _flat(platform, x, bias), (x, bias)
 
 
-def _backward(kernel, saved, gradient):
+def _backward(platform, saved, gradient):
   x, bias = saved
-  of_x, sums = kernels.by_platform(
-    _backward_by_xla,
-    (gradient, x, bias[None]),
-    cuda=_backward_by_triton if _has_kernel(kernel, x) else None,
-  )
+  way = _backward_by_triton if _has_kernel(platform, x) else _backward_by_xla
+  of_x, sums = way(gradient, x, bias[None])
   # Summed before anything is done with it: else XLA sums where it is used.
   return of_x, jax.lax.optimization_barrier(sums).astype(bias.dtype)
 
@@ -73,8 +67,8 @@ def _backward(kernel, saved, gradient):
 _flat.defvjp(_forward, _backward)
 
 
-def _has_kernel(kernel: bool, x: jax.Array) -> bool:
-  return kernel and x.shape[1] % _COLUMNS == 0
+def _has_kernel(platform: str, x: jax.Array) -> bool:
+  return platform == 'cuda' and x.shape[1] % _COLUMNS == 0
 
 
 def _forward_by_xla(x, bias):

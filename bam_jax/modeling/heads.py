@@ -26,7 +26,8 @@ class MultiTaskBert(nn.Module):
     dtype: type of the encoder's computation; pooler and heads are float32.
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows lie spread over all its axes; None: on one device.
-    kernels: use the platform's own kernels, where it has any.
+    platform: whose own kernels are used, where it has any, as
+      `kernels.of_device` names it; empty: XLA's.
   """
 
   config: bert.BertConfig
@@ -35,7 +36,7 @@ class MultiTaskBert(nn.Module):
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
-  kernels: bool = True
+  platform: str = ''
 
   @nn.compact
   def __call__(
@@ -58,7 +59,7 @@ class MultiTaskBert(nn.Module):
       self.dtype,
       self.remat,
       self.mesh,
-      self.kernels,
+      self.platform,
       name='encoder',
     )(
       batch['input_ids'],

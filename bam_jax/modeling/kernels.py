@@ -56,18 +56,11 @@ def over_devices(
   )(*by_row, *whole)
 
 
-def by_platform(
-  default: Callable, arrays: Sequence[jax.Array], **others: Callable | None
-) -> tuple[jax.Array, ...]:
-  """Calls what computes a function best on the platform it is compiled for.
-
-  Args:
-    default: the function by XLA.
-    arrays: its arguments.
-    others: the function by platform, `cuda` or `tpu`; None: as the default.
-  """
-  others = {name: way for name, way in others.items() if way is not None}
-  return jax.lax.platform_dependent(*arrays, default=default, **others)
+def of_device(device: jax.Device) -> str:
+  """Whose kernels run there: `cuda`, `tpu`, or `` where there are none."""
+  if device.platform == 'gpu' and 'cuda' in device.client.platform_version:
+    return 'cuda'
+  return 'tpu' if device.platform == 'tpu' else ''
 
 
 def divisor(number: int, limit: int) -> int:

@@ -27,12 +27,12 @@ class Options(NamedTuple):
   Attributes:
     rate: of dropout, 0 to below 1.
     epsilon: added to the variance.
-    kernel: use the platform's own kernel, if it has one.
+    platform: whose own kernel is used, if it has one; empty: XLA's.
   """
 
   rate: float
   epsilon: float
-  kernel: bool
+  platform: str
 
 
 class AddNorm(nn.Module):
@@ -41,12 +41,12 @@ class AddNorm(nn.Module):
   Attributes:
     epsilon: added to the variance.
     mesh: the rows lie spread over all its axes; None: on one device.
-    kernel: use the platform's own kernel, if it has one.
+    platform: whose own kernel is used, if it has one; empty: XLA's.
   """
 
   epsilon: float
   mesh: Mesh | None = None
-  kernel: bool = True
+  platform: str = ''
 
   @nn.compact
   def __call__(
@@ -73,7 +73,7 @@ class AddNorm(nn.Module):
     scale = self.param('scale', nn.initializers.ones, (size,))
     shift = self.param('bias', nn.initializers.zeros, (size,))
     return kernels.over_devices(
-      functools.partial(_add_norm, Options(rate, self.epsilon, self.kernel)),
+      functools.partial(_add_norm, Options(rate, self.epsilon, self.platform)),
       self.mesh,
       (x, y),
       (bias, scale, shift, words),
@@ -114,24 +114,16 @@ def _flat_add_norm(
 
 
 def _forward(options, first, x, y, bias, scale, shift, words):
-  result, *saved = kernels.by_platform(
-    functools.partial(_forward_by_xla, options),
-    (first, x, y, bias, scale, shift, words),
-    cuda=functools.partial(_forward_by_triton, options)
-    if _has_kernel(options, x)
-    else None,
-  )
+  way = _forward_by_triton if _has_kernel(options, x) else _forward_by_xla
+  result, *saved = way(options, first, x, y, bias, scale, shift, words)
   return result, (first, *saved, bias, scale, words)
 
 
 def _backward(options, saved, gradient):
   first, total, mean, inverse, bias, scale, words = saved
-  of_x, of_y, sums = kernels.by_platform(
-    functools.partial(_backward_by_xla, options),
-    (first, gradient, total, mean, inverse, scale, words),
-    cuda=functools.partial(_backward_by_triton, options)
-    if _has_kernel(options, total)
-    else None,
+  way = _backward_by_triton if _has_kernel(options, total) else _backward_by_xla
+  of_x, of_y, sums = way(
+    options, first, gradient, total, mean, inverse, scale, words
   )
   # Summed before anything is done with it: else XLA sums where it is used.
   of_bias, of_scale, of_shift = jax.lax.optimization_barrier(sums)
@@ -143,7 +135,7 @@ _flat_add_norm.defvjp(_forward, _backward)
 
 
 def _has_kernel(options: Options, x: jax.Array) -> bool:
-  return options.kernel and x.shape[1] <= kernels.TILE
+  return options.platform == 'cuda' and x.shape[1] <= kernels.TILE
 
 
 def _forward_tile(x, y, bias, scale, shift, kept, valid, size, options):

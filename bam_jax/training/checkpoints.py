@@ -71,6 +71,10 @@ class Checkpoints:
   def best_step(self) -> int | None:
     return self._manager.best_step()
 
+  def has(self, step: int) -> bool:
+    """Whether the parameters of a step are there."""
+    return step in self._manager.all_steps()
+
   def save(
     self,
     state: step_lib.TrainState,
@@ -127,7 +131,7 @@ class Checkpoints:
     Raises:
       errors.UserError: there is no such checkpoint, or it is of another model.
     """
-    if step not in self._manager.all_steps():
+    if not self.has(step):
       raise errors.UserError(
         f'{self._step_directory(step)}: no checkpoint; remove the folder of the'
         ' run and train it again'

@@ -323,6 +323,7 @@ class _Log:
     for name, task_loss, task_count in zip(self._names, loss, count):
       if task_count:
         told[f'loss/{name}'] = task_loss / task_count
+        told[f'examples/{name}'] = task_count
     self._telemetry[index].write(
       steps[-1], {key: float(value) for key, value in told.items()}
     )

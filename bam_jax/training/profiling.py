@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 import shutil
+import time
 from typing import Any
 
 import jax
@@ -15,7 +16,11 @@ Event = tuple[float, float, str]
 
 
 class StepProfiler:
-  """Traces the steps from `first` to below `last`, and none without them."""
+  """Traces the steps from `first` to below `last`, and none without them.
+
+  A trace slows the host down, and with it the device waits. So it only says how
+  long the device was busy; as many steps after it are timed without one.
+  """
 
   def __init__(self, steps: Sequence[int], directory: Path):
     """Begins nothing yet.
@@ -27,6 +32,8 @@ class StepProfiler:
     self._first, self._last = steps or (None, None)
     self._directory = directory
     self._running = False
+    self._busy: float | None = None  # seconds, of the steps traced
+    self._started = 0.0
 
   def before(self, step: int) -> None:
     """Begins the trace if this is its first step."""
@@ -36,26 +43,28 @@ class StepProfiler:
       self._running = True
 
   def after(self, step: int, state: Any) -> dict[str, float]:
-    """Ends the trace if this was its last step.
+    """Ends the trace, or the timing, if this was its last step.
 
     Args:
       step: the step that was dispatched.
-      state: what it computes; waited for, so that the trace is whole.
+      state: what it computes; waited for at an end.
 
     Returns:
-      `device_idle`, the share of the time from the first operation to the last
-      in which none ran, 0-1; nothing while there is nothing to say, as on a
-      CPU, which has no lines of its own in a trace.
+      `device_idle`, 1 minus the time in which the device did anything in the
+      steps traced by the time that as many steps take, 0-1; nothing while there
+      is nothing to say, as on a CPU, which has no lines of its own in a trace.
     """
-    if not self._running or step + 1 != self._last:
-      return {}
-    jax.block_until_ready(state)
-    self.close()
-    events = read_events(self._directory)
-    if not events:
-      return {}
-    span = max(end for _, end, _ in events) - events[0][0]
-    return {'device_idle': 1 - busy_seconds(events) / span}
+    if self._running and step + 1 == self._last:
+      jax.block_until_ready(state)
+      self.close()
+      events = read_events(self._directory)
+      self._busy = busy_seconds(events) if events else None
+      self._started = time.perf_counter()
+    elif self._busy and step + 1 == 2 * self._last - self._first:
+      jax.block_until_ready(state)
+      seconds = time.perf_counter() - self._started
+      return {'device_idle': max(1 - self._busy / seconds, 0.0)}
+    return {}
 
   def close(self) -> None:
     """Ends a trace that is running."""

@@ -7,9 +7,11 @@ B rows, S segment slots, C outputs of the widest head, T tasks.
 
 from collections.abc import Callable
 from collections.abc import Collection
+from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
 import functools
+import itertools
 from typing import Any
 
 import jax
@@ -31,12 +33,16 @@ from bam_jax.training import transfer
 # By platform. On a GPU kernels that do not wait for one another run at the same
 # time, and products go to cuBLAS, as fast as XLA's own through Triton and
 # compiled several times faster (benchmarks/README.md).
-_COMPILER_OPTIONS = {
+COMPILER_OPTIONS = {
   'gpu': {
     'xla_gpu_command_buffer_scheduling_mode': 'CONCURRENT',
     'xla_gpu_enable_triton_gemm': False,
   }
 }
+
+# By platform: how often a program is loaded. A GPU's graph cannot be handed
+# over again while it runs; two of the same take turns.
+_INSTANCES = {'gpu': 2}
 
 _OF_TOKENS = ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
 _OF_SLOTS = ('cls_index', 'task_id')
@@ -88,7 +94,7 @@ class Programs:
     self.tasks = tasks
     self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
     self.compilations = 0
-    self._ahead: dict[tuple[int, int], jax.stages.Compiled] = {}
+    self._ahead: dict[tuple[int, int], Iterator[jax.stages.Compiled]] = {}
     self._accumulate = accumulate
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
@@ -111,7 +117,9 @@ class Programs:
       self.state_shardings,
     )
     param_shardings = self.state_shardings.params
-    options = _COMPILER_OPTIONS.get(mesh.devices.flat[0].platform)
+    platform = mesh.devices.flat[0].platform
+    self._instances = _INSTANCES.get(platform, 1)
+    options = COMPILER_OPTIONS.get(platform)
     self._create = jax.jit(
       self._counted(create),
       in_shardings=(param_shardings, self._replicated),
@@ -229,6 +237,7 @@ class Programs:
     """Compiles the training step of each row bucket at once, on threads.
 
     Without it each is compiled when it is first called, one after the other.
+    What is compiled already is left out.
 
     Args:
       packing: of the plan.
@@ -238,14 +247,27 @@ class Programs:
       packing_lib.bucket(rows, (1,), self.rows_multiple)
       for rows in packing.row_buckets
     }
-    shapes = [(count, rows) for count in seeds for rows in sizes]
+    shapes = [
+      (count, rows)
+      for count in seeds
+      for rows in sizes
+      if (count, rows) not in self._ahead
+    ]
     lowered = [
       self.lower(rows, packing.row_length, packing.slots, count)
       for count, rows in shapes
     ]
+
+    def instances(program: jax.stages.Lowered) -> Iterator[jax.stages.Compiled]:
+      # With options, be they none, JAX does not return what it compiled before;
+      # its cache on disk makes all but the first a matter of loading.
+      return itertools.cycle(
+        [program.compile({}) for _ in range(self._instances)]
+      )
+
     with futures.ThreadPoolExecutor() as pool:
-      compiled = pool.map(lambda program: program.compile(), lowered)
-      self._ahead = dict(zip(shapes, compiled, strict=True))
+      compiled = pool.map(instances, lowered)
+      self._ahead |= zip(shapes, compiled, strict=True)
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int
@@ -358,7 +380,8 @@ class Programs:
     seeds, step = 1, self._train
     if batch.values.ndim == 3:
       seeds, step = len(batch.values), self.seeds.train
-    step = self._ahead.get((seeds, rows), step)
+    if (seeds, rows) in self._ahead:
+      step = next(self._ahead[seeds, rows])
     return step(state, batch, np.array(schedule, np.float32))
 
   def predict(

@@ -17,6 +17,7 @@ from bam_jax.data import features
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import kernels
 from bam_jax.modeling import layers
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
@@ -179,7 +180,9 @@ class Setup:
       dtype=jnp.dtype(dtype),
       remat=config.model.remat,
       mesh=mesh,
-      kernels=config.model.kernels,
+      platform=kernels.of_device(mesh.devices.flat[0])
+      if config.model.kernels
+      else '',
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     self._pretrained = (

@@ -101,6 +101,12 @@ def make_batches(packing=PACKED, mix=None, teachers=TEACHERS, **kwargs):
   )
 
 
+def test_shares_go_by_the_names_of_the_tasks():
+  mix = make_mix()
+  names = [TASKS.tasks[head].name for head in HEADS]
+  assert make_batches().shares == dict(zip(names, mix.shares.tolist()))
+
+
 def plain_batch(examples, num_rows, packing, placed):
   """A batch made one token at a time.
 

@@ -190,3 +190,18 @@ def test_all_copies_are_used_before_the_same_order_repeats():
 
 def test_sampled_tasks_weigh_the_same():
   assert sampled().weights.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize('make', [sampled, copies])
+def test_shares_are_what_is_drawn(make):
+  """Against counts; a share of 9,600 draws errs by 0.005 in one deviation."""
+  mix = make()
+  tasks, _ = run_through(mix, 300)
+  drawn = np.bincount(tasks, minlength=3) / len(tasks)
+  np.testing.assert_allclose(mix.shares, drawn, atol=0.02)
+  np.testing.assert_allclose(mix.shares.sum(), 1.0, rtol=1e-12)
+
+
+def test_sampled_shares_by_hand():
+  mix = sampling.SampledMix((16, 81), (32, 81), 0.75, 32, 10, 0)
+  np.testing.assert_allclose(mix.shares, [8 / 35, 27 / 35], rtol=1e-12)

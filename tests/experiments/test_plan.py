@@ -166,3 +166,194 @@ def test_a_variant_of_the_users_own_shares_the_teachers_of_what_it_is_like():
   assert flat.teachers == {t: student.teachers[t] for t in flat.tasks}
   assert not flat.is_single
   assert (student.length.layer_decay, flat.length.layer_decay) == (0.9, 1.0)
+
+
+def _plan(variants, custom, **fields):
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.variants = variants
+  for name, own in custom.items():
+    config.custom_variants[name] = config_lib.custom_variant(**own)
+  config.update_from_flattened_dict(fields)
+  config = config_lib.from_config_dict(config)
+  return {run.name: run for run in plan.plan(config)}
+
+
+def _assert_in_order(runs):
+  seen = set()
+  for run in runs:
+    assert seen.issuperset(run.builds_on), run.name
+    seen.add(run.name)
+
+
+def test_further_rounds_are_taught_by_the_round_before():
+  runs = _plan(
+    ('third', 'multi_again'),
+    {
+      'third': {'like': 'single_to_multi', 'teacher': 'second'},
+      'second': {'like': 'single_to_multi', 'teacher': 'single_to_multi'},
+      'multi_again': {'like': 'multi_to_multi', 'teacher': 'multi_to_multi'},
+    },
+  )
+  assert list(runs) == [
+    'single-s0-rte',
+    'single-s0-mrpc',
+    'single_to_multi-s0',
+    'second-s0',
+    'third-s0',
+    'multi-s0',
+    'multi_to_multi-s0',
+    'multi_again-s0',
+  ]
+  for student, teacher in (
+    ('third-s0', 'second-s0'),
+    ('second-s0', 'single_to_multi-s0'),
+    ('multi_again-s0', 'multi_to_multi-s0'),
+  ):
+    assert runs[student].teachers == dict.fromkeys(('rte', 'mrpc'), (teacher,))
+
+
+def test_a_teacher_makes_a_student_of_any_variant():
+  runs = _plan(('taught',), {'taught': {'like': 'single', 'teacher': 'multi'}})
+  assert list(runs) == ['multi-s0', 'taught-s0-rte', 'taught-s0-mrpc']
+  assert runs['taught-s0-rte'].teachers == {'rte': ('multi-s0',)}
+  assert runs['taught-s0-rte'].is_single
+
+
+def test_fine_tuning_starts_from_the_run_of_its_seed_and_task():
+  runs = _plan(
+    ('tuned', 'again'),
+    {
+      'tuned': {'like': 'single', 'start': 'multi'},
+      'again': {'like': 'single_to_single', 'start': 'tuned'},
+    },
+    seeds=(0, 1),
+  )
+  _assert_in_order(runs.values())
+  for seed in (0, 1):
+    for task in ('rte', 'mrpc'):
+      tuned, again = (runs[f'{v}-s{seed}-{task}'] for v in ('tuned', 'again'))
+      assert (tuned.start, tuned.teachers) == (f'multi-s{seed}', {})
+      assert again.start == tuned.name
+      assert again.teachers == {task: (f'single-s{seed}-{task}',)}
+      assert again.builds_on == {tuned.name, f'single-s{seed}-{task}'}
+  assert runs['multi-s0'].start == ''
+
+
+def test_fine_tuning_waits_for_what_it_starts_from():
+  runs = list(
+    _plan(
+      ('tuned',),
+      {'tuned': {'like': 'single', 'start': 'multi'}},
+      seeds=(0, 1, 2),
+    ).values()
+  )
+  groups = list(plan.together(runs, 2, lambda run: 0))
+  assert [[run.name for run in group] for group in groups] == [
+    ['multi-s0', 'multi-s1'],
+    ['tuned-s0-rte', 'tuned-s1-rte'],
+    ['tuned-s0-mrpc', 'tuned-s1-mrpc'],
+    ['multi-s2'],
+    ['tuned-s2-rte'],
+    ['tuned-s2-mrpc'],
+  ]
+
+
+def test_a_variant_has_as_many_teachers_as_it_says():
+  changes = {'distill': {'teachers': 2}}
+  runs = _plan(
+    ('many',),
+    {'many': {'like': 'single_to_multi', 'changes': changes}},
+    seeds=(5, 6, 7),
+  )
+  assert runs['many-s7'].teachers['rte'] == ('single-s5-rte', 'single-s6-rte')
+
+
+def test_shards_are_the_plan_in_parts():
+  seeds = (0, 1, 2, 3, 4)
+  whole = _plan(config_lib.VARIANTS, {}, seeds=seeds)
+  parts = [
+    _plan(config_lib.VARIANTS, {}, seeds=seeds, **{'plan.shard': f'{i}/2'})
+    for i in (0, 1)
+  ]
+  assert [{run.seed for run in part.values()} for part in parts] == [
+    {0, 2, 4},
+    {1, 3},
+  ]
+  assert parts[0].keys() | parts[1].keys() == whole.keys()
+  for part in parts:
+    for name, run in part.items():
+      assert run.teachers == whole[name].teachers
+
+
+def test_a_shard_brings_the_ensemble_that_its_students_need():
+  fields = {'seeds': (0, 1, 2), 'distill.teachers': 2, 'plan.shard': '1/3'}
+  runs = _plan(('single_to_multi',), {}, **fields)
+  assert list(runs) == [
+    'single-s0-rte',
+    'single-s0-mrpc',
+    'single-s1-rte',
+    'single-s1-mrpc',
+    'single_to_multi-s1',
+  ]
+
+
+def _chosen(choices, **changes):
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.custom_variants.tuned = config_lib.custom_variant(
+    'single', start='multi', changes=changes
+  )
+  config.variants = (*config_lib.VARIANTS, 'tuned')
+  config = config_lib.from_config_dict(config)
+  return config, plan.plan(config, choices)
+
+
+_CHOICES = {'rte': plan.Choice(3e-5, 1.0), 'mrpc': plan.Choice(2e-5, 0.9)}
+
+
+def test_single_task_runs_train_with_what_was_chosen_for_their_task():
+  config, runs = _chosen(_CHOICES)
+  for run in runs:
+    if run.is_single:
+      (task,) = run.tasks
+      chosen = (run.length.learning_rate, run.length.layer_decay)
+      assert chosen == _CHOICES[task]
+    else:
+      assert run.length == config.multi
+
+
+def test_what_a_variant_changes_is_not_chosen():
+  _, runs = _chosen(_CHOICES, single={'layer_decay': 0.5})
+  (run,) = (run for run in runs if run.name.startswith('tuned-s0-rte'))
+  assert (run.length.learning_rate, run.length.layer_decay) == (3e-5, 0.5)
+
+
+def test_runs_are_named_by_all_that_was_chosen_for_them():
+  _, runs = _chosen(_CHOICES)
+  names = [run.name for run in runs]
+  assert names[:3] == [
+    'single-s0-rte-lr3e-05-decay1.0',
+    'single-s0-mrpc-lr2e-05-decay0.9',
+    'multi-s0',
+  ]
+  for other in (
+    {**_CHOICES, 'mrpc': plan.Choice(2e-5, 0.8)},
+    {**_CHOICES, 'mrpc': plan.Choice(1e-5, 0.9)},
+    {},
+  ):
+    kept = set(names) & {run.name for run in _chosen(other)[1]}
+    # Of other choices for MRPC the students learn too, all but Multi->Multi.
+    rte = {name for name in names if '-rte-' in name} if other else set()
+    assert kept == rte | {'multi-s0', 'multi_to_multi-s0'}
+
+
+def test_runs_that_were_chosen_other_values_are_not_together():
+  runs = [
+    run
+    for rate in (1e-5, 2e-5)
+    for run in _chosen({'rte': plan.Choice(rate, 1.0)})[1]
+    if run.name.startswith('single-s0-rte')
+  ]
+  groups = list(plan.together(runs, 2, lambda run: 0))
+  assert [len(group) for group in groups] == [1, 1]

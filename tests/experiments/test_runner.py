@@ -18,11 +18,12 @@ from sklearn import metrics as sk_metrics
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import schema
 from bam_jax.data import shards
 from bam_jax.distillation import teachers
+from bam_jax.experiments import records
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.tasks import demo
-from bam_jax.training import loop
 
 _ROWS = {'train': 37, 'dev': 23, 'test': 11}
 _LABELS = ('down', 'up')
@@ -129,20 +130,6 @@ def finished(tmp_path_factory) -> _Plan:
 def workdir(finished, tmp_path) -> Path:
   """A copy of the finished work directory, to be broken."""
   return Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
-
-
-@pytest.fixture
-def trained(monkeypatch) -> list[str]:
-  """Names of the runs that are trained while a test runs."""
-  names = []
-  train = loop.train
-
-  def recorded(group, *arguments):
-    names.extend(job.name for job in group)
-    return train(group, *arguments)
-
-  monkeypatch.setattr(loop, 'train', recorded)
-  return names
 
 
 def _snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
@@ -363,9 +350,9 @@ def test_every_trained_model_can_be_restored(finished, best):
   for run in finished.runner.runs:
     record = finished.record(run.name)
     assert record['steps'] == _STEPS
-    params = finished.runner.restore(run, record, best)
+    params = finished.runner.restore(run.name, record, best)
     # Scored at the end alone, so the last checkpoint is the best one.
-    assert runner_lib.parameters_digest(params) == record['parameters']
+    assert records.parameters_digest(params) == record['parameters']
 
 
 def test_test_rows_are_predicted_without_teachers(finished, workdir):
@@ -430,6 +417,22 @@ def test_a_rerun_trains_nothing(finished, workdir, trained):
   }  # fmt: skip
 
 
+def test_runs_older_than_a_field_serve_on(finished, workdir, trained):
+  """As before the field: no record has it, nor the digests of teachers."""
+  records = {}
+  for name in _run_names():
+    path = workdir / 'runs' / name / 'config.json'
+    record = json.loads(path.read_text())
+    del record['config.model.remat']
+    for key in record:
+      if key.startswith('teacher.'):
+        record[key] = schema.digest(records[key.removeprefix('teacher.')])
+    records[name] = record
+    path.write_text(json.dumps(record))
+  finished.another(workdir).run()
+  assert trained == []
+
+
 def test_what_was_removed_is_made_again(finished, workdir, trained):
   """A teacher without its logits, and a student without its teacher's."""
   teacher, task = _TEACHER
@@ -447,6 +450,22 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
     assert record['scores'] == finished.record(name)['scores']
   for name, (_, content) in _snapshot(logits).items():
     assert content == before[name][1], name
+
+
+def test_a_run_tells_how_many_examples_of_each_task_it_saw(finished):
+  name = f'multi-s{_SEEDS[0]}'
+  curve = (finished.workdir / 'runs' / name / 'metrics.jsonl').read_text()
+  lines = [json.loads(line) for line in curve.splitlines()]
+  record = finished.record(name)
+  seen = {
+    task: sum(line.get(f'examples/{task}', 0) for line in lines)
+    for task in record['shares']
+  }
+  config = finished.runner.config.multi
+  assert sum(seen.values()) == record['steps'] * config.batch_size
+  assert sum(record['shares'].values()) == pytest.approx(1.0)
+  for task, share in record['shares'].items():
+    assert seen[task] / sum(seen.values()) == pytest.approx(share, abs=0.1)
 
 
 def test_an_ablation_is_added_to_a_finished_plan(finished, workdir, trained):

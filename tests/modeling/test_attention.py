@@ -179,28 +179,29 @@ def test_kernels_under_vmap_equal_a_loop(way):
   ],
 )
 def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
-  """Asked of the platforms themselves: the program lowered for each."""
   qkv = jax.ShapeDtypeStruct((2, length, 3, 2, size), jnp.bfloat16)
   segment_ids = jax.ShapeDtypeStruct((2, length), jnp.int32)
   called = set()
-  for platform in ('triton', 'mosaic'):
-    original = getattr(attention, f'_by_{platform}')
+  for platform, name in (('cuda', '_by_triton'), ('tpu', '_by_mosaic')):
+    original = getattr(attention, name)
 
     def spy(*args, platform=platform, original=original):
-      called.add({'triton': 'cuda', 'mosaic': 'tpu'}[platform])
+      called.add(platform)
       return original(*args)
 
-    monkeypatch.setattr(attention, f'_by_{platform}', spy)
+    monkeypatch.setattr(attention, name, spy)
   bias = jax.ShapeDtypeStruct(qkv.shape[2:], jnp.bfloat16)
-  for kernel, expected in ((True, platforms), (False, set())):
+  for platform in ('cuda', 'tpu', ''):
     called.clear()
     jax.eval_shape(
-      functools.partial(attention.attend, rate=0.0, words=WORDS, kernel=kernel),
+      functools.partial(
+        attention.attend, rate=0.0, words=WORDS, platform=platform
+      ),
       qkv,
       bias,
       segment_ids,
     )
-    assert called == expected
+    assert called == platforms & {platform}
 
 
 def test_rows_over_devices_do_as_one():

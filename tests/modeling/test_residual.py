@@ -58,7 +58,7 @@ def test_values_and_gradients_match_flax(rate):
 def test_kernels_match_xla(count, size, rate):
   x, y, gradient, bias, params = _example(1, count, size)
   x, y, gradient = x[0], y[0], gradient[0]
-  options = residual.Options(rate, EPSILON, True)
+  options = residual.Options(rate, EPSILON, 'cuda')
   first = jnp.uint32([5])
   arrays = first, x, y, bias, params['scale'], params['bias'], WORDS
   expected = residual._forward_by_xla(options, *arrays)
@@ -78,7 +78,7 @@ def test_kernels_match_xla(count, size, rate):
 def test_kernels_under_vmap_equal_a_loop():
   """Several seeds at once: arrays, parameters and words differ."""
   x, y, _, bias, params = _example(1, 16, 32)
-  options = residual.Options(0.3, EPSILON, True)
+  options = residual.Options(0.3, EPSILON, 'cuda')
 
   def forward(x, bias, words):
     return residual._forward_by_triton(

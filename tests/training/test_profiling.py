@@ -39,6 +39,20 @@ def test_the_steps_asked_for_are_traced(tmp_path):
   assert not (directory / 'of_another_run').exists()
 
 
+def test_idle_is_what_the_steps_timed_leave(tmp_path, monkeypatch):
+  """By hand: busy for 2 s of two steps, as many steps take 5 s."""
+  events = [(0.0, 0.5, 'a'), (3.0, 4.5, 'b')]
+  monkeypatch.setattr(profiling, 'read_events', lambda directory: events)
+  now = iter([10.0, 15.0])
+  monkeypatch.setattr(profiling.time, 'perf_counter', lambda: next(now))
+  profiler = profiling.StepProfiler((1, 3), tmp_path / 'profile')
+  told = []
+  for number in range(7):
+    profiler.before(number)
+    told.append(profiler.after(number, jnp.zeros(1)))
+  assert told == [{}, {}, {}, {}, {'device_idle': pytest.approx(0.6)}, {}, {}]
+
+
 def test_without_steps_nothing_is_written(tmp_path):
   profiler = profiling.StepProfiler((), tmp_path / 'profile')
   profiler.before(0)

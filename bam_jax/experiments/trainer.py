@@ -1,0 +1,325 @@
+"""Carry runs out: what is finished stays, what is missing is made."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import logging
+from pathlib import Path
+import time
+
+import jax
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import schema
+from bam_jax.data import prepare as prepare_lib
+from bam_jax.data import registry
+from bam_jax.data import shards
+from bam_jax.distillation import teachers
+from bam_jax.experiments import identity as identity_lib
+from bam_jax.experiments import jobs
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
+from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.training import checkpoints as checkpoints_lib
+from bam_jax.training import evaluate as evaluate_lib
+from bam_jax.training import loop
+from bam_jax.training import setup as setup_lib
+from bam_jax.training import telemetry
+
+
+class Trainer:
+  """What the runs of a plan share, and their training in a work directory.
+
+  Attributes:
+    config: what is asked for.
+    workspace: the work directory.
+    tasks: in the order of the heads.
+    encoder: what every run starts from, unless it says otherwise.
+    features: task -> split -> rows, once prepared.
+  """
+
+  def __init__(self, config: config_lib.Config, workdir: Path):
+    """Resolves tasks and pretrained weights; reads no row.
+
+    Raises:
+      errors.UserError: a task is unknown or does not hold together, or the
+        weights can't be found.
+    """
+    self.config = config
+    self.workspace = workspace_lib.Workspace(workdir)
+    self.tasks = registry.resolve(config)
+    self.encoder = setup_lib.load_encoder(config)
+    self.features: dict[str, dict[str, shards.Columns]] = {}
+    self._setup: setup_lib.Setup | None = None
+    self._packing: config_lib.PackingConfig | None = None
+
+  @property
+  def packing(self) -> config_lib.PackingConfig:
+    """How examples are put into rows; chosen when first needed."""
+    if self._packing is None:
+      self._packing = jobs.choose_packing(
+        # What a search chooses changes no row.
+        plan_lib.plan(self.config),
+        self.config.packing,
+        self.tasks,
+        self.features,
+      )
+    return self._packing
+
+  @property
+  def setup(self) -> setup_lib.Setup:
+    """The model and its programs; made when first needed."""
+    if self._setup is None:
+      self._setup = setup_lib.Setup(self.config, self.tasks, self.encoder)
+    return self._setup
+
+  def _prepare(self) -> None:
+    wanted = [
+      (task, split)
+      for task in self.tasks.tasks
+      for split in (task.train_split, *task.dev_splits)
+      if split not in self.features.get(task.name, {})
+    ]
+    with telemetry.progress('features', len(wanted), 'splits') as progress:
+      for task, split in wanted:
+        columns = prepare_lib.prepare(
+          task,
+          split,
+          self.config.data,
+          self.encoder.tokenizer,
+          self.workspace.features(task.name, split),
+        )
+        self.features.setdefault(task.name, {})[split] = columns
+        progress.advance(1)
+
+  def _carry_out(self, runs: Sequence[plan_lib.Run]) -> None:
+    """Trains those of some runs that are not finished."""
+    if not runs:
+      return
+    identities = self._open(runs, runs)
+    todo = [r for r in runs if not self.workspace.finished(r.name)]
+    logging.info(
+      '%d runs: %d finished, %d to train',
+      len(runs),
+      len(runs) - len(todo),
+      len(todo),
+    )
+    self._check_starts(todo)
+    for run in runs:
+      if run not in todo:
+        self._label(run, todo, identities, None)
+    if todo:
+      self._compile(todo)
+    for group in self._together(todo):
+      for run, params in zip(group, self._train(group, identities)):
+        self._label(run, todo, identities, params)
+
+  def restore(
+    self, name: str, record: Mapping[str, object], best: bool = False
+  ) -> Mapping[str, object]:
+    """The parameters of a finished run, from its last or best checkpoint."""
+    directory = self.workspace.checkpoints(name)
+    with checkpoints_lib.Checkpoints(directory) as saved:
+      return saved.restore_params(
+        self.setup.programs.abstract_state.params,
+        record['best_step'] if best else record['steps'],
+      )
+
+  def _open(
+    self, plan: Sequence[plan_lib.Run], runs: Sequence[plan_lib.Run]
+  ) -> dict[str, identity_lib.Identity]:
+    """Prepares, and checks that the folders of some runs are theirs.
+
+    Args:
+      plan: with all that the runs build on.
+      runs: those to be opened.
+
+    Returns:
+      The identities of the plan's runs by name.
+    """
+    self._prepare()
+    identities = identity_lib.identities(
+      plan,
+      self.tasks,
+      self.encoder.digest,
+      self.features,
+      self.workspace.recorded,
+    )
+    self.workspace.open_runs({r.name: identities[r.name] for r in runs})
+    self.workspace.save_config(self.config)
+    return identities
+
+  def _together(
+    self, runs: Sequence[plan_lib.Run]
+  ) -> Iterator[list[plan_lib.Run]]:
+    """The runs in groups that one program trains."""
+    return plan_lib.together(
+      runs,
+      self.config.train.seeds_at_once,
+      self._latest_step,
+      self.setup.programs.mesh.size,
+    )
+
+  def _latest_step(self, run: plan_lib.Run) -> int:
+    """The step that a run would go on from."""
+    directory = self.workspace.checkpoints(run.name)
+    if not directory.is_dir():
+      return 0
+    with checkpoints_lib.Checkpoints(directory) as saved:
+      return saved.latest_step or 0
+
+  def _train(
+    self,
+    group: Sequence[plan_lib.Run],
+    identities: Mapping[str, identity_lib.Identity],
+  ) -> list[Mapping[str, object]]:
+    """Trains runs to their end and records them; returns their parameters."""
+    started = time.perf_counter()
+    runs = [
+      jobs.make(
+        run,
+        self.packing,
+        self.tasks,
+        self.features,
+        [self._targets(run, name, identities) for name in run.tasks],
+        self.setup.programs.rows_multiple,
+        self.workspace.run(run.name),
+      )
+      for run in group
+    ]
+    results = loop.train(
+      runs,
+      self.setup.programs,
+      self._initial_params(group),
+      group[0].config,
+    )
+    seconds = (time.perf_counter() - started) / len(group)
+    for job, result in zip(runs, results):
+      evaluate_lib.save(
+        self.workspace.outputs(job.name), self.tasks, job.dev, result.outputs
+      )
+      self.workspace.finish(
+        job.name,
+        records.record(
+          job,
+          result,
+          seconds,
+          len(group),
+          self.setup.programs.compilations,
+        ),
+      )
+    return [result.params for result in results]
+
+  def _check_starts(self, todo: Sequence[plan_lib.Run]) -> None:
+    """Raises where what runs start from was trained but is not there."""
+    trained = {run.name for run in todo}
+    for run in todo:
+      if not run.start or run.start in trained:
+        continue
+      steps = self.workspace.finished(run.start)['steps']
+      directory = self.workspace.checkpoints(run.start)
+      if directory.is_dir():
+        with checkpoints_lib.Checkpoints(directory) as saved:
+          if saved.has(steps):
+            continue
+      raise errors.UserError(
+        f'{directory}: the checkpoint of step {steps}, which {run.name} starts'
+        f' from, is not there; copy it from where {run.start} was trained, or'
+        f' remove {self.workspace.run(run.start)} to train that again'
+      )
+
+  def _initial_params(
+    self, group: Sequence[plan_lib.Run]
+  ) -> Callable[[int], Mapping[str, object]]:
+    """Seed -> the parameters that the run of that seed starts from."""
+    starts = {run.seed: run.start for run in group}
+    if not any(starts.values()):
+      return self.setup.initial_params
+
+    def last_params(seed: int) -> Mapping[str, object]:
+      record = self.workspace.finished(starts[seed])
+      return jax.device_get(self.restore(starts[seed], record))
+
+    return last_params
+
+  def _compile(self, todo: Sequence[plan_lib.Run]) -> None:
+    """The training step in every shape that the runs need."""
+    packing = self.packing
+    if packing.enabled:
+      start = time.perf_counter()
+      sizes = sorted({len(group) for group in self._together(todo)})
+      self.setup.programs.compile_ahead(packing, sizes)
+      logging.info(
+        'steps of %s rows compiled in %.0f s',
+        ', '.join(map(str, packing.row_buckets)),
+        time.perf_counter() - start,
+      )
+
+  def _targets(
+    self,
+    run: plan_lib.Run,
+    task: str,
+    identities: Mapping[str, identity_lib.Identity],
+  ) -> np.ndarray | None:
+    """The teachers' predictions on training rows; None without teachers."""
+    if task not in run.teachers:
+      return None
+    columns = self.features[task][self.tasks[task].train_split]
+    return teachers.targets(
+      [
+        (
+          self.workspace.teacher(name, task),
+          self._logit_fingerprint(name, columns, identities),
+        )
+        for name in run.teachers[task]
+      ],
+      columns,
+      self.tasks[task],
+      run.config.distill.temperature,
+      self.config.model.regression_head,
+    )
+
+  def _logit_fingerprint(
+    self,
+    name: str,
+    columns: shards.Columns,
+    identities: Mapping[str, identity_lib.Identity],
+  ) -> dict[str, object]:
+    return teachers.logit_fingerprint(
+      columns,
+      schema.digest(identities[name]),
+      self.workspace.finished(name)['parameters'],
+    )
+
+  def _label(
+    self,
+    run: plan_lib.Run,
+    students: Sequence[plan_lib.Run],
+    identities: Mapping[str, identity_lib.Identity],
+    params: Mapping[str, object] | None,
+  ) -> None:
+    """Writes what students yet to be trained need and is not there yet."""
+    for name in plan_lib.tasks_taught_by(students, run.name):
+      task = self.tasks[name]
+      columns = self.features[name][task.train_split]
+      directory = self.workspace.teacher(run.name, name)
+      if shards.exists(directory):
+        continue
+      if params is None:
+        params = self.restore(run.name, self.workspace.finished(run.name))
+      with telemetry.progress(
+        f'{run.name} labels {name}', len(columns), 'examples'
+      ) as progress:
+        teachers.label(
+          self.setup.programs,
+          params,
+          columns,
+          task,
+          self.config.packing,
+          directory,
+          self._logit_fingerprint(run.name, columns, identities),
+          progress.advance,
+        )

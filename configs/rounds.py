@@ -1,0 +1,32 @@
+"""Further rounds, and single-task fine-tuning, with MiniLM-L6 on one GPU.
+
+  python -m bam_jax.main --config=configs/rounds.py \\
+      --config.data.dir=$GLUE_DIR
+
+With --workdir=work/minilm what configs/minilm.py left there serves here too;
+the fine-tuning needs the checkpoints of its multi-task runs.
+"""
+
+from bam_jax import config as config_lib
+from configs import minilm
+
+
+def get_config():
+  config = minilm.get_config()
+  config.name = 'rounds'
+  own = {
+    'single_to_multi_to_multi': {
+      'like': 'single_to_multi',
+      'teacher': 'single_to_multi',
+    },
+    'multi_to_multi_to_multi': {
+      'like': 'multi_to_multi',
+      'teacher': 'multi_to_multi',
+    },
+    'multi_tuned': {'like': 'single', 'start': 'multi'},
+    'single_to_multi_tuned': {'like': 'single', 'start': 'single_to_multi'},
+  }
+  for name, fields in own.items():
+    config.custom_variants[name] = config_lib.custom_variant(**fields)
+  config.variants = (*config.variants, 'multi_to_multi', *own)
+  return config

@@ -1,0 +1,50 @@
+"""Plans of tiny models that share their compiled programs."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.training import loop
+from bam_jax.training import setup as setup_lib
+from tests.configs import tiny
+
+
+@pytest.fixture(scope='session')
+def tiny_runner() -> Callable[..., runner_lib.Runner]:
+  """Work directory, own variants and changed fields -> a runner."""
+  setups: list[setup_lib.Setup] = []
+
+  def make(workdir: Path, own=None, **changes) -> runner_lib.Runner:
+    config = tiny.get_config()
+    for name, fields in (own or {}).items():
+      config.custom_variants[name] = config_lib.custom_variant(**fields)
+    config.update_from_flattened_dict({
+      'single.max_steps': 4,
+      'multi.max_steps': 4,
+      'train.checkpoint_every': 0,
+      **changes,
+    })  # fmt: skip
+    runner = runner_lib.Runner(config_lib.from_config_dict(config), workdir)
+    if not setups:
+      setups.append(runner.setup)
+    runner._setup = setups[0]
+    return runner
+
+  return make
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+  """Names of the runs that are trained while a test runs."""
+  names = []
+  train = loop.train
+
+  def recorded(group, *arguments):
+    names.extend(job.name for job in group)
+    return train(group, *arguments)
+
+  monkeypatch.setattr(loop, 'train', recorded)
+  return names
