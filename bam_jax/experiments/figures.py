@@ -82,9 +82,10 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
   Returns:
     An `<svg>` element.
   """
-  left, right, top, height = 98, svg.WIDTH - 46, 34, 21
+  left = left_of([label(row.variant) for row in rows])
+  right, top, height = svg.WIDTH - 46, 34, 21
   bottom = top + height * len(rows)
-  low, high = _range([p for row in rows for p in row.points])
+  low, high = range_of([p for row in rows for p in row.points])
   scale = svg.Scale(low, high, left + 8, right - 8)
   parts = [svg.text(0, 14, title, weight=600, size=13)]
   parts.append(
@@ -133,7 +134,7 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
           fill='currentColor',
         )
       )
-    parts.append(_in_color(row.variant, *marks))
+    parts.append(in_color(row.variant, *marks))
   told = ', '.join(
     f'{label(row.variant)} '
     + ('incomplete' if row.median is None else f'{row.median:.1f}')
@@ -202,7 +203,7 @@ def lines(
       **({'stroke_dasharray': dash} if dash else {}),
       **({'stroke_dashoffset': offset} if offset else {}),
     )
-    parts.append(_in_color(curve.variant, line))
+    parts.append(in_color(curve.variant, line))
   ends = [(curve, _finite(curve)) for curve in curves]
   told = '; '.join(
     f'{label(curve.variant)} from {points[0][1]:.2f} to {points[-1][1]:.2f}'
@@ -227,7 +228,7 @@ def swatch(variant: str) -> str:
   )
   return svg.tag(
     'svg',
-    _in_color(variant, line),
+    in_color(variant, line),
     viewBox='0 0 26 12',
     width=26,
     height=12,
@@ -235,7 +236,12 @@ def swatch(variant: str) -> str:
   )
 
 
-def _range(points: Sequence[float]) -> tuple[float, float]:
+def left_of(names: Sequence[str]) -> int:
+  """Where data begin beside names of this length: by a letter's mean width."""
+  return max(98, math.ceil(6.2 * max(map(len, names), default=0)) + 6)
+
+
+def range_of(points: Sequence[float]) -> tuple[float, float]:
   """Lowest and highest of an axis: at least 2 points apart, with a margin."""
   if not points:
     return 0.0, 100.0
@@ -275,5 +281,6 @@ def _dashes(
   return result
 
 
-def _in_color(variant: str, *children: str) -> str:
+def in_color(variant: str, *children: str) -> str:
+  """Elements in the colour of a variant."""
   return svg.tag('g', *children, color=color(variant), class_=variant)

@@ -24,6 +24,7 @@ _ESCAPED = {
   'Δ': r'$\Delta$',
   '\N{MINUS SIGN}': r'$-$',
   '—': '--',
+  '|': r'\textbar{}',
   **{letter: f'\\{letter}' for letter in '{}$&#%_'},
 }
 
@@ -67,11 +68,15 @@ def _main(
     [escape(figures.label(name)), *(_cell(*cell) for cell in cells[:columns])]
     for name, cells in whole.rows
   ]
-  said = tables.remarks(variants, config, tasks, tests)
+  said = [
+    text
+    for text in tables.remarks(variants, config, tasks, tests)
+    if not text.startswith('Average (GLUE)')  # a column left out here
+  ]
   said += [
-    f'{name}: {text}'
-    for name, text in summary['notes'].items()
-    if name in ('note', 'pretrained weights', 'trained on')
+    f'{name.capitalize()}: {summary["notes"][name]}'
+    for name in ('note', 'pretrained weights', 'trained on')
+    if name in summary['notes']
   ]
   caption = ' '.join(
     text if text.endswith('.') else f'{text}.' for text in said

@@ -9,6 +9,7 @@ from bam_jax.experiments import figures
 from bam_jax.experiments import pairs
 from bam_jax.experiments import statistics
 from bam_jax.experiments import tables
+from bam_jax.experiments import teaching
 from bam_jax.tasks import task as task_lib
 
 
@@ -54,10 +55,10 @@ def of_pairs(table: Mapping) -> Listing:
     for row in table['rows']
   ]
   note = (
-    'Shift: by how much the variant is higher, the median difference of all'
-    ' pairs of seeds (Hodges-Lehmann). Superiority: the chance that a seed of'
-    ' the variant is the higher one. p: Mann-Whitney U over seeds, two-sided;'
-    f" Holm's correction is over this table. {_power(table)}"
+    'p: Mann-Whitney U over seeds, two-sided, Holm-corrected over this table.'
+    ' Shift: the median difference of all pairs of seeds (Hodges-Lehmann), and'
+    ' superiority the share of them in which the variant is the higher one.'
+    f' {_power(table)}'
   )
   title = _TITLES[table['kind']].format(task=table['task'])
   return Listing(title, note, header, rows, words=3)
@@ -178,11 +179,55 @@ def against_baselines(
   return Listing('Better than Single and than Multi', note, header, rows, 2)
 
 
+# Name of a measure -> (its column, how it is written, times what).
+_QUALITY = {
+  'accuracy': ('gold label', '.1f', 100),
+  'confidence': ('confidence', '.1f', 100),
+  'calibration_error': ('calibration error', '.1f', 100),
+  'entropy': ('entropy (nats)', '.2f', 1),
+  'mean_absolute_error': ('absolute error', '.3f', 1),
+}
+
+
+def of_teachers(teachers: Mapping[str, Mapping]) -> Listing | None:
+  """What `teaching.summarise` found; None if nothing."""
+  rows = []
+  for task, found in teachers.items():
+    # Without a record of quality there is how alike the seeds are, on dev.
+    for split, measured in (found['quality'] or {'dev': {}}).items():
+      same = found['agreement'] if split == 'dev' else None
+      rows.append(
+        [
+          task,
+          split,
+          *(
+            tables.number(
+              measured[name] * factor if name in measured else None, form
+            )
+            for name, (_, form, factor) in _QUALITY.items()
+          ),
+          tables.number(None if same is None else 100 * same),
+        ]
+      )
+  if not rows:
+    return None
+  header = ['task', 'rows', *(column for column, _, _ in _QUALITY.values())]
+  header.append('another seed')
+  note = (
+    f'{figures.label(teaching.TEACHER)}, medians over seeds. In percent: how'
+    ' often the likeliest class is the gold label, its mean probability, the'
+    ' expected calibration error, and how often two seeds predict the same'
+    ' class, mean over pairs. The absolute error of scores is on 0 to 1.'
+  )
+  return Listing('Teachers', note, header, rows, words=2)
+
+
 def everything(
   summary: Mapping[str, object], tasks: task_lib.TaskTable
 ) -> list[Listing]:
   """All tables of a report but its main one and that of every metric."""
   found = [against_baselines(summary['comparisons'], summary['bootstrap'])]
   found += [of_pairs(table) for table in summary['pairs']]
+  found.append(of_teachers(summary['teachers']))
   found.append(statistics_of(summary['statistics'], tasks))
   return [listing for listing in found if listing]

@@ -21,6 +21,7 @@ from bam_jax.experiments import outputs as outputs_lib
 from bam_jax.experiments import pages
 from bam_jax.experiments import pairs
 from bam_jax.experiments import statistics
+from bam_jax.experiments import teaching
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
@@ -37,6 +38,9 @@ class RunScores:
     curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
       run share it. It may be missing.
     outputs: outputs.npz of the same run. It may be missing.
+    quality: of the run as a teacher of the task; empty where none is recorded.
+    share: of its examples that were to be of the task, 0 to 1; None where it
+      is not recorded.
   """
 
   variant: str
@@ -45,6 +49,8 @@ class RunScores:
   scores: Mapping[str, Mapping[str, float]]
   curve: Path
   outputs: Path
+  quality: teaching.Quality
+  share: float | None
 
 
 def write(
@@ -81,6 +87,7 @@ def write(
   curves = curves_lib.Curves(
     [(run.variant, run.task, run.curve) for run in runs]
   )
+  summary['shares'] = _shares(runs, curves)
   texts = {
     'scores.csv': _csv(runs),
     'report.md': pages.markdown(summary, config, tasks),
@@ -112,6 +119,7 @@ def summarise(
     `comparisons`: what `comparisons.compare` found.
     `bootstrap`: what `comparisons.bootstrap` found.
     `pairs`: what `pairs.tables` found.
+    `teachers`: what `teaching.summarise` found.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   for run in runs:
@@ -154,6 +162,7 @@ def summarise(
     'comparisons': tests,
     'bootstrap': comparisons.bootstrap(tests, outputs, tasks),
     'pairs': pairs.tables(config, per_seed, tasks),
+    'teachers': teaching.summarise(_qualities(runs), outputs, tasks),
   }
 
 
@@ -167,6 +176,37 @@ def _outputs(
     of_variant = paths.setdefault(run.task, {}).setdefault(run.variant, {})
     of_variant[run.seed] = run.outputs
   return outputs_lib.Outputs(paths, tasks, config.model.regression_head)
+
+
+def _qualities(runs: Sequence[RunScores]) -> dict[str, list[teaching.Quality]]:
+  """Task -> quality of each of its single-task teachers that has any."""
+  found: dict[str, list[teaching.Quality]] = {}
+  for run in runs:
+    if run.variant == teaching.TEACHER and run.quality:
+      found.setdefault(run.task, []).append(run.quality)
+  return found
+
+
+def _shares(
+  runs: Sequence[RunScores], curves: curves_lib.Curves
+) -> dict[str, dict[str, dict[str, float]]]:
+  """Variant -> task -> share `intended` and `drawn`, 0 to 1.
+
+  Of variants whose runs have several tasks, and recorded both.
+  """
+  intended: dict[str, dict[str, float]] = {}
+  for run in runs:
+    if run.share is not None and run.share < 1:
+      intended.setdefault(run.variant, {})[run.task] = run.share
+  found = {}
+  for variant, shares in intended.items():
+    drawn = curves.drawn(variant)
+    if set(drawn) == set(shares):
+      found[variant] = {
+        task: {'intended': share, 'drawn': drawn[task]}
+        for task, share in shares.items()
+      }
+  return found
 
 
 def _over_seeds(

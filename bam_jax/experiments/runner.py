@@ -125,6 +125,8 @@ class Runner(trainer.Trainer):
           scores=splits,
           curve=self.workspace.metrics(run.name),
           outputs=self.workspace.outputs(run.name),
+          quality=record.get('quality', {}).get(task, {}),
+          share=record.get('shares', {}).get(task),
         )
         for task, splits in record['scores'].items()
       ]

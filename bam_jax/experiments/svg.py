@@ -35,8 +35,10 @@ class Scale:
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def line(x1: float, y1: float, x2: float, y2: float) -> str:
-  """A faint line, of a grid."""
+def line(
+  x1: float, y1: float, x2: float, y2: float, opacity: float = 0.16
+) -> str:
+  """A line, by default a faint one of a grid."""
   return tag(
     'line',
     x1=f'{x1:.1f}',
@@ -44,7 +46,7 @@ def line(x1: float, y1: float, x2: float, y2: float) -> str:
     x2=f'{x2:.1f}',
     y2=f'{y2:.1f}',
     stroke='currentColor',
-    stroke_opacity=0.16,
+    stroke_opacity=opacity,
   )
 
 

@@ -54,8 +54,12 @@ def _run(
   scores,
   curve=_NOWHERE / 'metrics.jsonl',
   outputs=_NOWHERE / 'outputs.npz',
+  quality=None,
+  share=None,
 ):
-  return report.RunScores(variant, seed, task, scores, curve, outputs)
+  return report.RunScores(
+    variant, seed, task, scores, curve, outputs, quality or {}, share
+  )
 
 
 def _seed(variant, seed, f1, accuracy, matched, mismatched, odd=10.0, **more):
@@ -278,11 +282,11 @@ def test_page_parses_and_reaches_for_nothing(tmp_path):
 def test_every_picture_has_an_alternative_text(tmp_path):
   text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
   pictures = re.findall(r'<svg[^>]*>', text)
-  assert (
-    len(pictures) == 4
-  )  # The average and three tasks; no curves, so no legend.
+  # The average, three tasks and the gains; no curves, so no legend.
+  assert len(pictures) == 5
   assert all('role="img"' in p and 'aria-label="' in p for p in pictures)
   assert 'aria-label="word, accuracy, medians: Single 60.0, Multi 64.0"' in text
+  assert 'shift, points: word +4.0 (p=1.000), pair +0.0 (p=1.000)' in text
 
 
 def test_text_is_escaped(tmp_path):
