@@ -124,6 +124,9 @@ class Runner(trainer.Trainer):
           task=task,
           scores=splits,
           curve=self.workspace.metrics(run.name),
+          outputs=self.workspace.outputs(run.name),
+          quality=record.get('quality', {}).get(task, {}),
+          share=record.get('shares', {}).get(task),
         )
         for task, splits in record['scores'].items()
       ]
@@ -167,7 +170,9 @@ class Runner(trainer.Trainer):
       outputs, scores = evaluate_lib.evaluate(
         self.setup.programs, self.restore(run.name, record), dev, self.config
       )
-      evaluate_lib.save(self.workspace.outputs(run.name), dev, outputs)
+      evaluate_lib.save(
+        self.workspace.outputs(run.name), self.tasks, dev, outputs
+      )
       record = labelling.with_quality(
         {**record, 'scores': scores},
         labelling.dev_quality(

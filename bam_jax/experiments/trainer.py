@@ -219,7 +219,7 @@ class Trainer:
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
       evaluate_lib.save(
-        self.workspace.outputs(job.name), job.dev, result.outputs
+        self.workspace.outputs(job.name), self.tasks, job.dev, result.outputs
       )
       self.workspace.finish(
         job.name,

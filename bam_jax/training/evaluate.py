@@ -112,8 +112,13 @@ def evaluate(
   return outputs, scores
 
 
-def save(path: Path, splits: Splits, outputs: Outputs) -> None:
-  """Writes logits by uid: TASK/SPLIT/uid [N], TASK/SPLIT/logits [N, c].
+def save(
+  path: Path, tasks: task_lib.TaskTable, splits: Splits, outputs: Outputs
+) -> None:
+  """Writes logits and gold by uid, so that they can be scored anew.
+
+  TASK/SPLIT/uid [N], TASK/SPLIT/logits [N, c] and TASK/SPLIT/label [N]: class
+  indices, or scores on the task's own scale.
 
   Raises:
     errors.UserError: the file can't be written.
@@ -123,6 +128,7 @@ def save(path: Path, splits: Splits, outputs: Outputs) -> None:
     for split, logits in by_split.items():
       arrays[f'{name}/{split}/uid'] = np.array(list(splits[name][split].uids))
       arrays[f'{name}/{split}/logits'] = logits
+      arrays[f'{name}/{split}/label'] = _gold(tasks[name], splits[name][split])
   data = io.BytesIO()
   np.savez(data, **arrays)
   files.write_bytes(path, data.getvalue())

@@ -175,7 +175,9 @@ def test_scores_are_those_of_the_saved_logits(finished):
         f'{task}/dev/{row}' for row in range(_ROWS['dev'])
       ]
       gold = _gold(finished.data, task)
+      label = outputs[f'{task}/dev/label']
       if task == 'mood':
+        assert [_LABELS[index] for index in label] == gold
         expected = {
           'accuracy': 100
           * sk_metrics.accuracy_score(
@@ -184,6 +186,7 @@ def test_scores_are_those_of_the_saved_logits(finished):
         }
       else:
         gold, predicted = np.array(gold, float), logits[:, 0].astype(float)
+        np.testing.assert_allclose(label, gold, rtol=1e-6)
         predicted = 5 / (1 + np.exp(-predicted))
         expected = {
           'pearson': 100 * scipy.stats.pearsonr(gold, predicted)[0],
