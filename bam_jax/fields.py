@@ -125,7 +125,7 @@ class PackingConfig:
   slots: int = schema.field(16, 'examples a row at most', 1)
   row_buckets: tuple[int, ...] = schema.field(
     (),
-    'allowed numbers of rows a step, ascending; empty: up to four, chosen'
+    'allowed numbers of rows a step, ascending; empty: up to six, chosen'
     " from the data's lengths",
   )
   eval_rows: int = schema.field(64, 'rows of an evaluation batch', 1)
@@ -145,6 +145,12 @@ class DistillConfig:
   temperature: float = schema.field(1.0, "of the teacher's softmax", 1e-3)
   teachers: int = schema.field(
     1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
+  )
+  folds: int = schema.field(
+    1,
+    'of the training rows; 1: a teacher labels what it was trained on; k: each'
+    ' teacher is k runs, which leave a fold out and label that one',
+    1,
   )
 
 

@@ -7,6 +7,8 @@ Modes (--mode):
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
             the models of --group
+  export    the models of --group as Hugging Face directories, for torch's
+            AutoModelForSequenceClassification
   report    write the report again
   merge     copy what the work directories --from=DIR,DIR have finished into
             --workdir, such as shards of a plan, and report on all of it
@@ -22,6 +24,7 @@ Examples:
   python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --group=single_to_multi-s0
+  python -m bam_jax.main --config=configs/minilm.py --mode=export
   python -m bam_jax.main --config=configs/bam.py --workdir=shard_0 \\
       --config.plan.shard=0/2
   python -m bam_jax.main --config=configs/bam.py --mode=merge \\
@@ -39,8 +42,12 @@ from ml_collections import config_flags
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.experiments import lock
+from bam_jax.training import preemption
 
-_MODES = ('run', 'prepare', 'evaluate', 'predict', 'report', 'merge')
+_MODES = (
+  'run', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge'
+)  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
@@ -52,14 +59,15 @@ _MODE = flags.DEFINE_enum('mode', 'run', _MODES, 'What to do; see above.')
 _GROUP = flags.DEFINE_string(
   'group',
   None,
-  'predict: VARIANT-sSEED. Default: the last variant of the first seed.',
+  'predict, export: VARIANT-sSEED. Default: the last variant of the first'
+  ' seed.',
 )
 _FROM = flags.DEFINE_list(
   'from', None, 'merge: work directories, with , between them.'
 )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str], notice: preemption.Notice) -> None:
   """Parses nothing itself: turns flags into a Config and runs one command."""
   if len(argv) > 1:
     raise errors.UserError(
@@ -77,19 +85,18 @@ def main(argv: list[str]) -> None:
   from bam_jax.training import setup
 
   setup.configure_jax(config, workdir)
-  runner = runner_lib.Runner(config, workdir)
-  if _MODE.value == 'run':
-    runner.run()
-  elif _MODE.value == 'prepare':
-    runner.prepare()
-  elif _MODE.value == 'evaluate':
-    runner.evaluate()
-  elif _MODE.value == 'predict':
-    runner.predict(_GROUP.value)
-  elif _MODE.value == 'merge':
-    runner.merge([Path(directory) for directory in _FROM.value or ()])
-  else:
-    runner.report()
+  runner = runner_lib.Runner(config, workdir, notice)
+  commands = {
+    'run': runner.run,
+    'prepare': runner.prepare,
+    'evaluate': runner.evaluate,
+    'predict': lambda: runner.predict(_GROUP.value),
+    'export': lambda: runner.export(_GROUP.value),
+    'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
+    'report': runner.report,
+  }
+  with lock.Lock(workdir):
+    commands[_MODE.value]()
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -126,7 +133,11 @@ def _one_line(error: Exception) -> str:
 
 
 def run_main() -> None:
-  """The console entry: exit 2 and one line for a user's mistake."""
+  """The console entry.
+
+  Exit 2 and one line for a user's mistake, 75 where the machine was wanted back
+  and the same command is to be given again.
+  """
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
   # JAX tells at INFO which backends it looked for in vain.
@@ -139,10 +150,14 @@ def run_main() -> None:
       print(__doc__)
       print(flags.FLAGS.get_help())
       return
-    main(_parse_flags(sys.argv))
+    with preemption.Notice() as notice:
+      main(_parse_flags(sys.argv), notice)
   except errors.UserError as e:
     print(f'bam_jax: {e}', file=sys.stderr)
     sys.exit(2)
+  except preemption.Preempted as e:
+    print(f'bam_jax: stopped by {e}; the same command goes on', file=sys.stderr)
+    sys.exit(preemption.EXIT_CODE)
   except KeyboardInterrupt:
     print('bam_jax: interrupted; the same command goes on', file=sys.stderr)
     sys.exit(130)

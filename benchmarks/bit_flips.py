@@ -24,6 +24,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import shards
+from bam_jax.experiments import labelling
 from bam_jax.experiments import records
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.training import checkpoints as checkpoints_lib
@@ -74,11 +75,16 @@ class _Plan:
   def teachers(self, file: Path) -> str:
     """What the students learn from, of all teachers."""
     runner = self._reopened()
-    identities = runner._open(runner.runs, runner.runs)
+    logits = labelling.TeacherLogits(
+      self._config,
+      runner.workspace,
+      runner.tasks,
+      runner.features,
+      {run.name: run for run in runner.runs},
+      runner._open(runner.runs, runner.runs),
+    )
     return _digest(*(
-      runner._targets(run, task, identities)
-      for run in runner.runs
-      for task in run.teachers
+      logits.targets(run, task) for run in runner.runs for task in run.teachers
     ))  # fmt: skip
 
   def columns(self, file: Path) -> str:

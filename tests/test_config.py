@@ -138,6 +138,11 @@ def test_defaults_are_the_papers():
       (1e-5,),
       r'config\.search: takes seeds, .* seeds=\(\), learning_rates=\(1e-05,\)',
     ),
+    (
+      'distill.folds',
+      0,
+      r'config\.distill\.folds: 0 is out of range; give at least 1',
+    ),
   ],
   ids=lambda value: str(value) if isinstance(value, str) else None,
 )
@@ -248,6 +253,10 @@ def test_a_variant_changes_its_own_runs_alone():
     ),
     ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
     ({'changes': {'multi': 3}}, 'no group of fields'),
+    (
+      {'changes': {'distill': {'teachers': 2}}},
+      r'mine\.changes\.distill\.teachers=2 asks for more teachers than',
+    ),
     ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
     ({'teacher': 'mutli'}, r"mine\.teacher: 'mutli' is none of single, multi"),
     (
@@ -261,10 +270,6 @@ def test_a_variant_changes_its_own_runs_alone():
     (
       {'like': 'single', 'start': 'none'},
       r"mine\.start: 'none' is none of single, multi",
-    ),
-    (
-      {'changes': {'distill': {'teachers': 2}}},
-      r'mine\.changes\.distill\.teachers=2 asks for more teachers than',
     ),
   ],
 )

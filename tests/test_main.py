@@ -102,7 +102,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--config.train.log_every=often'], r'log_every.*often'),
     (['--config.train.log_every=2.5'], r'log_every.*2\.5'),
     (['--config.train.log_every=0'], r'log_every: 0 is out of range'),
-    (['--mode=train'], r'--mode=train: .*run\|prepare\|evaluate\|predict\|rep'),
+    (['--mode=train'], r'--mode=train: .*run\|prepare\|evaluate\|predict\|exp'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
     (["--config.tasks=('moood',)"], r"'moood' is no task; .*'mood'"),
@@ -206,7 +206,9 @@ def test_a_file_in_the_place_of_the_work_directory(place, monkeypatch, capsys):
   (place / 'file').write_text('mine')
   before = _files(place)
   line = _mistake(monkeypatch, capsys, '--config=config.py', '--workdir=file')
-  assert re.search(r'file/features/mood/train: cannot be written', line), line
+  assert re.search(r'file: File exists; choose a --workdir that can', line), (
+    line
+  )
   assert _files(place) == before
 
 
@@ -224,7 +226,9 @@ def test_a_work_directory_without_permission(place, monkeypatch, capsys):
   line = _mistake(
     monkeypatch, capsys, '--config=config.py', '--workdir=closed/work'
   )
-  assert re.search(r'closed/work/.*: Permission denied; ', line), line
+  assert re.search(r'closed/work: Permission denied; choose a --wor', line), (
+    line
+  )
   assert _files(place) == before
 
 

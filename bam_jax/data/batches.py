@@ -169,6 +169,7 @@ def evaluation_batches(
   num_outputs: int,
   packing: config_lib.PackingConfig,
   rows: int,
+  only: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
   """Every example exactly once, longest first, in batches of one shape.
 
@@ -178,6 +179,8 @@ def evaluation_batches(
     num_outputs: C.
     packing: how examples are put into rows.
     rows: B; the last batch is padded to it.
+    only: [n] int64, the examples to read, as if there were no others; None: all
+      of them.
 
   Yields:
     [B, S] int64, the example in each slot, -1 where it is empty; and a batch
@@ -188,8 +191,10 @@ def evaluation_batches(
   """
   _check_lengths(features, packing.row_length)
   values, offsets = features.ragged('input_ids')
-  values, lengths = np.asarray(values), np.diff(offsets)
+  values, begins, lengths = np.asarray(values), offsets[:-1], np.diff(offsets)
   lengths_a = features.fixed('length_a')
+  if only is not None:
+    begins, lengths, lengths_a = begins[only], lengths[only], lengths_a[only]
   if packing.enabled:
     slots = packing.slots
     packed = packing_lib.pack(lengths, packing.row_length, slots)
@@ -212,7 +217,7 @@ def evaluation_batches(
     batch = packing_lib.assemble(
       places,
       (rows, packing.row_length, slots),
-      _gather([values] * len(example), offsets[example], lengths[example]),
+      _gather([values] * len(example), begins[example], lengths[example]),
       lengths[example],
       lengths_a[example],
       task_id=np.full(len(example), task_id, np.int32),

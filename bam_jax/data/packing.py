@@ -91,7 +91,7 @@ def one_a_row(count: int) -> Packing:
 
 
 def choose_buckets(
-  steps: Mapping[int, float], most: int = 4, least_saving: float = 0.02
+  steps: Mapping[int, float], most: int = 6, least_saving: float = 0.02
 ) -> tuple[int, ...]:
   """Few numbers of rows between which little is wasted.
 

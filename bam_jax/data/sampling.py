@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 # First words of the random keys, so that no two purposes share a stream.
-_TASKS, _PERMUTATION, _COPIES = 1, 2, 3
+_TASKS, _PERMUTATION, _COPIES, FOLDS = 1, 2, 3, 4
 
 # Draws made at a time. Large enough that a step costs a slice, small enough
 # that making them (under a millisecond) never holds up the device.
@@ -44,7 +44,7 @@ def _bits(count: int, purpose: int, a: int, b: int, seed: int) -> np.ndarray:
   return np.random.PCG64(sequence).random_raw(count)
 
 
-def _permutation(
+def permutation(
   count: int, purpose: int, a: int, b: int, seed: int
 ) -> np.ndarray:
   """[count] int32, a random order of range(count)."""
@@ -146,7 +146,7 @@ class SampledMix:
       number, offset = divmod(begin, self._rows[task])
       latest = self._orders[task]
       if latest[0] != number:
-        order = _permutation(
+        order = permutation(
           self._rows[task], _PERMUTATION, task, number, self._seed
         )
         latest = self._orders[task] = (number, order)
@@ -203,7 +203,7 @@ class CopiesMix:
     self.weights = (len(rows) * weights / weights.sum()).astype(np.float32)
     self._ends = np.cumsum(copied)
     self._begins = self._ends - copied
-    self._order = _permutation(int(self._ends[-1]), _COPIES, 0, 0, seed)
+    self._order = permutation(int(self._ends[-1]), _COPIES, 0, 0, seed)
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Task [N] int32 and row [N] int64 of the examples of a step.
@@ -221,4 +221,36 @@ class CopiesMix:
     return task.astype(np.int32), row
 
 
-Mix = SampledMix | CopiesMix
+class PartMix:
+  """A mix over part of the rows of each task.
+
+  Attributes:
+    batch_size: N.
+    shares: [T] float64, as those of the mix.
+    weights: [T] float32, the loss weight of each task.
+  """
+
+  def __init__(self, mix: SampledMix | CopiesMix, rows: Sequence[np.ndarray]):
+    """Joins the rows.
+
+    Args:
+      mix: of as many rows of each task as `rows` has.
+      rows: for each task the rows that there are, int64.
+    """
+    self.batch_size = mix.batch_size
+    self.shares, self.weights = mix.shares, mix.weights
+    self._mix = mix
+    self._rows = np.concatenate(rows)
+    self._begins = np.cumsum([0, *map(len, rows[:-1])])
+
+  def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Task [N] int32 and row [N] int64 of the examples of a step.
+
+    Raises:
+      IndexError: the step is not below `num_steps`.
+    """
+    task, place = self._mix(step)
+    return task, self._rows[self._begins[task] + place]
+
+
+Mix = SampledMix | CopiesMix | PartMix

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+RESAMPLES = 9_999
 _ROWS = 1 << 20  # Numbers a block of resampled examples may hold.
 
 # outputs [S, N] and how often each example was drawn [B, N] -> scores [B, S]
@@ -25,24 +26,6 @@ def mean_score(outputs: np.ndarray, counts: np.ndarray) -> np.ndarray:
   return totals / counts.sum(axis=1, keepdims=True)
 
 
-def metric_score(
-  metric: Callable[[np.ndarray, np.ndarray], float], targets: np.ndarray
-) -> Score:
-  """Score of any metric of predictions and targets, both [N], in any order.
-
-  Such as those of `bam_jax.tasks.metrics.METRICS`.
-  """
-
-  def score(outputs: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    result = np.empty((len(counts), len(outputs)))  # [B, S]
-    for i, times in enumerate(counts):
-      rows = np.repeat(np.arange(len(targets)), times)
-      result[i] = [metric(of_seed[rows], targets[rows]) for of_seed in outputs]
-    return result
-
-  return score
-
-
 def bootstrap_test(
   student: Sequence[np.ndarray],
   baseline: Sequence[np.ndarray],
@@ -50,7 +33,7 @@ def bootstrap_test(
   scores: Sequence[Score] | None = None,
   statistic: Callable[..., np.ndarray] = np.median,
   method: Literal['shifted', 'percentile'] = 'shifted',
-  resamples: int = 9_999,
+  resamples: int = RESAMPLES,
 ) -> float:
   """P-value of "`student` is higher", as in the paper's main table.
 
@@ -80,35 +63,63 @@ def bootstrap_test(
   pairs = list(zip(student, baseline, scores, strict=True))
   if not pairs or len({(len(a), len(b)) for a, b, _ in pairs}) > 1:
     raise ValueError('no task, or tasks of different seeds')
-  drawn = [_drawn_scores(*pair, rng, resamples) for pair in pairs]
-  # The first row is the observed one.
+  drawn = [drawn_scores((a, b), score, rng, resamples) for a, b, score in pairs]
   groups = [np.mean([pair[i] for pair in drawn], axis=0) for i in (0, 1)]
-  observed = float(np.subtract(*(statistic(g[0], axis=0) for g in groups)))
-  for group in groups:
+  return p_value(*groups, rng, statistic, method)
+
+
+def p_value(
+  student: np.ndarray,
+  baseline: np.ndarray,
+  rng: np.random.Generator,
+  statistic: Callable[..., np.ndarray] = np.median,
+  method: Literal['shifted', 'percentile'] = 'shifted',
+) -> float:
+  """The test of scores [1 + B, S] and [1 + B, R] that `drawn_scores` gave.
+
+  Draws the seeds; the other arguments are those of `bootstrap_test`.
+  """
+  observed = float(
+    np.subtract(*(statistic(g[0], axis=0) for g in (student, baseline)))
+  )
+  of_groups = []
+  for group in (student, baseline):
     chosen = rng.integers(group.shape[1], size=group[1:].shape)
-    group[1:] = np.take_along_axis(group[1:], chosen, axis=1)
-  difference = np.subtract(*(statistic(g[1:], axis=1) for g in groups))  # [B]
+    drawn = np.take_along_axis(group[1:], chosen, axis=1)
+    of_groups.append(statistic(drawn, axis=1))
+  difference = np.subtract(*of_groups)  # [B]
   # Means of the same numbers in another order differ by rounding.
   if method == 'shifted':
     extreme = difference - observed >= observed - 1e-12
   else:
     extreme = difference <= 1e-12
-  return float((1 + np.count_nonzero(extreme)) / (1 + resamples))
+  return float((1 + np.count_nonzero(extreme)) / (1 + len(extreme)))
 
 
-def _drawn_scores(
-  student: np.ndarray,
-  baseline: np.ndarray,
+def drawn_scores(
+  groups: Sequence[np.ndarray],
   score: Score,
   rng: np.random.Generator,
-  resamples: int,
-) -> tuple[np.ndarray, np.ndarray]:
-  """Scores [1 + B, S] and [1 + B, R]: of all examples, then of draws."""
-  examples = student.shape[1]
-  if baseline.shape[1] != examples:
-    raise ValueError(
-      f'{examples} examples of one group, {baseline.shape[1]} of the other'
-    )
+  resamples: int = RESAMPLES,
+) -> list[np.ndarray]:
+  """Scores of a task by seed, over all its examples and over draws of them.
+
+  Args:
+    groups: outputs [S, N] of each, for the same examples.
+    score: of such outputs.
+    rng: draws the examples, the same for all groups.
+    resamples: how many, B.
+
+  Returns:
+    [1 + B, S] a group; the first row is of all examples.
+
+  Raises:
+    ValueError: groups differ in examples.
+  """
+  sizes = {group.shape[1] for group in groups}
+  if len(sizes) > 1:
+    raise ValueError(f'groups of {sorted(sizes)} examples')
+  examples = sizes.pop()
   parts, block = [], max(1, _ROWS // examples)
   for start in range(-block, resamples, block):
     if start < 0:
@@ -120,6 +131,5 @@ def _drawn_scores(
       drawn += examples * np.arange(size)[:, None]
       counts = np.bincount(drawn.ravel(), minlength=drawn.size)
       counts = counts.reshape(drawn.shape)
-    parts.append([score(group, counts) for group in (student, baseline)])
-  first, second = zip(*parts)
-  return np.concatenate(first), np.concatenate(second)
+    parts.append([score(group, counts) for group in groups])
+  return [np.concatenate(of_group) for of_group in zip(*parts)]

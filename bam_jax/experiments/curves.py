@@ -61,6 +61,24 @@ class Curves:
           curves.append(figures.Curve(variant, _GRID, median))
     return curves
 
+  def drawn(self, variant: str) -> dict[str, float]:
+    """Task -> share of the examples of a run that were its, median of runs.
+
+    Empty where no run says how many it saw.
+    """
+    found: dict[str, list[float]] = {}
+    for path, tasks in self._tasks.get(variant, {}).items():
+      counts = {
+        task: sum(
+          line.get(f'examples/{task}', 0) for line in self._lines.get(path, [])
+        )
+        for task in tasks
+      }
+      total = sum(counts.values())
+      for task in tasks if total else ():
+        found.setdefault(task, []).append(counts[task] / total)
+    return {task: float(np.median(values)) for task, values in found.items()}
+
   def steps(self) -> dict[str, str]:
     """Variant -> how many runs of how many steps, in words."""
     result = {}

@@ -1,13 +1,9 @@
-"""The report's pictures, drawn as inline SVG.
+"""The report's pictures of scores and of training, as inline SVG.
 
-Drawn here and not by a plotting library, so that a picture follows the page's
-light or dark theme, keeps its text as text, and holds no style, script or
-address that a strict content security policy would block: colours and sizes
-are plain attributes, and the page's style sheet may only replace them.
+Drawn here and not by a plotting library: `svg` says why.
 """
 
 from collections.abc import Sequence
-import html
 import itertools
 import math
 from typing import NamedTuple
@@ -16,6 +12,7 @@ import zlib
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.experiments import svg
 
 LABELS = dict(
   zip(
@@ -40,10 +37,6 @@ _OTHER_COLORS = ('#a5517f', '#5f6670', '#7a6a00', '#8b5cc2')
 _OTHER_DASHES = ('1.5 2.5', '8 3', '8 2.5 1.5 2.5')
 
 _TURN = 9  # Pixels of each of the lines that coincide.
-
-_WIDTH = 344
-_FONT = 'system-ui, -apple-system, "Segoe UI", sans-serif'
-_MUTED = 0.68  # Opacity of labels beside the data.
 
 
 def label(variant: str) -> str:
@@ -78,26 +71,6 @@ class Curve(NamedTuple):
   y: np.ndarray
 
 
-class _Scale:
-  """Data to pixels, with round ticks."""
-
-  def __init__(self, low: float, high: float, start: float, end: float):
-    self._low, self._high = low, high
-    self._start, self._end = start, end
-
-  def __call__(self, value: float) -> float:
-    share = (value - self._low) / (self._high - self._low)
-    return self._start + share * (self._end - self._start)
-
-  def ticks(self, count: int) -> list[float]:
-    """At most `count` + 1 round numbers (1, 2 or 5 times 10^n) inside."""
-    smallest = (self._high - self._low) / count
-    power = 10.0 ** math.floor(math.log10(smallest))
-    step = next(m * power for m in (1, 2, 5, 10) if m * power >= smallest)
-    first, last = math.ceil(self._low / step), math.floor(self._high / step)
-    return [round(i * step, 10) for i in range(first, last + 1)]
-
-
 def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
   """A panel with one row a variant: seeds as dots, their median as a bar.
 
@@ -109,29 +82,38 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
   Returns:
     An `<svg>` element.
   """
-  left, right, top, height = 98, _WIDTH - 46, 34, 21
+  left = left_of([label(row.variant) for row in rows])
+  right, top, height = svg.WIDTH - 46, 34, 21
   bottom = top + height * len(rows)
-  low, high = _range([p for row in rows for p in row.points])
-  scale = _Scale(low, high, left + 8, right - 8)
-  parts = [_text(0, 14, title, weight=600, size=13)]
+  low, high = range_of([p for row in rows for p in row.points])
+  scale = svg.Scale(low, high, left + 8, right - 8)
+  parts = [svg.text(0, 14, title, weight=600, size=13)]
   parts.append(
-    _text(right + 46, 14, f'{metric}, 0 to 100', anchor='end', opacity=_MUTED)
+    svg.text(
+      right + 46, 14, f'{metric}, 0 to 100', anchor='end', opacity=svg.MUTED
+    )
   )
   for tick in scale.ticks(4):
-    parts.append(_line(scale(tick), top - 4, scale(tick), bottom))
+    parts.append(svg.line(scale(tick), top - 4, scale(tick), bottom))
     parts.append(
-      _text(
-        scale(tick), bottom + 14, f'{tick:g}', anchor='middle', opacity=_MUTED
+      svg.text(
+        scale(tick),
+        bottom + 14,
+        f'{tick:g}',
+        anchor='middle',
+        opacity=svg.MUTED,
       )
     )
   for row, y in zip(rows, itertools.count(top + height / 2, height)):
-    parts.append(_text(0, y + 4, label(row.variant)))
+    parts.append(svg.text(0, y + 4, label(row.variant)))
     number = '—' if row.median is None else f'{row.median:.1f}'
-    parts.append(_text(right + 46, y + 4, number, anchor='end', tabular=True))
+    parts.append(
+      svg.text(right + 46, y + 4, number, anchor='end', tabular=True)
+    )
     marks = [
-      _tag(
+      svg.tag(
         'circle',
-        _tag('title', f'{label(row.variant)}: {point:.2f}'),
+        svg.tag('title', f'{label(row.variant)}: {point:.2f}'),
         cx=f'{scale(point):.1f}',
         cy=f'{y:.1f}',
         r=4,
@@ -142,7 +124,7 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
     ]
     if len(row.points) > 1 and row.median is not None:
       marks.append(
-        _tag(
+        svg.tag(
           'rect',
           x=f'{scale(row.median) - 1.5:.1f}',
           y=f'{y - 8:.1f}',
@@ -152,13 +134,13 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
           fill='currentColor',
         )
       )
-    parts.append(_in_color(row.variant, *marks))
+    parts.append(in_color(row.variant, *marks))
   told = ', '.join(
     f'{label(row.variant)} '
     + ('incomplete' if row.median is None else f'{row.median:.1f}')
     for row in rows
   )
-  return _svg(bottom + 20, f'{title}, {metric}, medians: {told}', parts)
+  return svg.picture(bottom + 20, f'{title}, {metric}, medians: {told}', parts)
 
 
 def lines(
@@ -178,41 +160,41 @@ def lines(
   Returns:
     An `<svg>` element.
   """
-  left, right, top, bottom = 34, _WIDTH - 10, 42, 176
+  left, right, top, bottom = 34, svg.WIDTH - 10, 42, 176
   highest = max(float(np.nanmax(curve.y)) for curve in curves)
   y_low, y_high = y_range or (0.0, 1.05 * highest or 1.0)
-  x_scale = _Scale(0, 100, left, right)
-  y_scale = _Scale(y_low, y_high, bottom, top)
+  x_scale = svg.Scale(0, 100, left, right)
+  y_scale = svg.Scale(y_low, y_high, bottom, top)
   parts = [
-    _text(0, 14, title, weight=600, size=13),
-    _text(0, 30, y_label, opacity=_MUTED),
-    _text(
+    svg.text(0, 14, title, weight=600, size=13),
+    svg.text(0, 30, y_label, opacity=svg.MUTED),
+    svg.text(
       (left + right) / 2,
       bottom + 32,
       "share of the run's steps (%)",
       anchor='middle',
-      opacity=_MUTED,
+      opacity=svg.MUTED,
     ),
   ]
   for tick in y_scale.ticks(5):
     y = y_scale(tick)
-    parts.append(_line(left, y, right, y))
+    parts.append(svg.line(left, y, right, y))
     parts.append(
-      _text(left - 6, y + 4, f'{tick:g}', anchor='end', opacity=_MUTED)
+      svg.text(left - 6, y + 4, f'{tick:g}', anchor='end', opacity=svg.MUTED)
     )
   for tick in (0, 25, 50, 75, 100):
     x = x_scale(tick)
-    parts.append(_line(x, bottom, x, bottom + 4))
+    parts.append(svg.line(x, bottom, x, bottom + 4))
     parts.append(
-      _text(x, bottom + 16, str(tick), anchor='middle', opacity=_MUTED)
+      svg.text(x, bottom + 16, str(tick), anchor='middle', opacity=svg.MUTED)
     )
   for curve, dash, offset in _dashes(curves, (y_high - y_low) / 200):
     points = ' '.join(
       f'{x_scale(x):.1f},{y_scale(y):.1f}' for x, y in _finite(curve)
     )
-    line = _tag(
+    line = svg.tag(
       'polyline',
-      _tag('title', label(curve.variant)),
+      svg.tag('title', label(curve.variant)),
       points=points,
       fill='none',
       stroke='currentColor',
@@ -221,20 +203,20 @@ def lines(
       **({'stroke_dasharray': dash} if dash else {}),
       **({'stroke_dashoffset': offset} if offset else {}),
     )
-    parts.append(_in_color(curve.variant, line))
+    parts.append(in_color(curve.variant, line))
   ends = [(curve, _finite(curve)) for curve in curves]
   told = '; '.join(
     f'{label(curve.variant)} from {points[0][1]:.2f} to {points[-1][1]:.2f}'
     for curve, points in ends
   )
   alt = f"{title}, {y_label} over the share of the run's steps: {told}"
-  return _svg(bottom + 38, alt, parts)
+  return svg.picture(bottom + 38, alt, parts)
 
 
 def swatch(variant: str) -> str:
   """A short piece of the variant's line, for a legend beside its name."""
   dash = _dash(variant)
-  line = _tag(
+  line = svg.tag(
     'line',
     x1=0,
     y1=6,
@@ -244,9 +226,9 @@ def swatch(variant: str) -> str:
     stroke_width=3,
     **({'stroke_dasharray': dash} if dash else {}),
   )
-  return _tag(
+  return svg.tag(
     'svg',
-    _in_color(variant, line),
+    in_color(variant, line),
     viewBox='0 0 26 12',
     width=26,
     height=12,
@@ -254,7 +236,12 @@ def swatch(variant: str) -> str:
   )
 
 
-def _range(points: Sequence[float]) -> tuple[float, float]:
+def left_of(names: Sequence[str]) -> int:
+  """Where data begin beside names of this length: by a letter's mean width."""
+  return max(98, math.ceil(6.2 * max(map(len, names), default=0)) + 6)
+
+
+def range_of(points: Sequence[float]) -> tuple[float, float]:
   """Lowest and highest of an axis: at least 2 points apart, with a margin."""
   if not points:
     return 0.0, 100.0
@@ -294,69 +281,6 @@ def _dashes(
   return result
 
 
-def _in_color(variant: str, *children: str) -> str:
-  return _tag('g', *children, color=color(variant), class_=variant)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float) -> str:
-  return _tag(
-    'line',
-    x1=f'{x1:.1f}',
-    y1=f'{y1:.1f}',
-    x2=f'{x2:.1f}',
-    y2=f'{y2:.1f}',
-    stroke='currentColor',
-    stroke_opacity=0.16,
-  )
-
-
-def _text(
-  x: float,
-  y: float,
-  text: str,
-  *,
-  anchor: str = 'start',
-  size: int = 11,
-  weight: int = 400,
-  opacity: float = 1,
-  tabular: bool = False,
-) -> str:
-  return _tag(
-    'text',
-    text,
-    x=f'{x:.1f}',
-    y=f'{y:.1f}',
-    text_anchor=anchor,
-    font_size=size,
-    font_weight=weight,
-    fill='currentColor',
-    fill_opacity=opacity,
-    **({'class_': 'number'} if tabular else {}),
-  )
-
-
-def _svg(height: float, alt: str, parts: Sequence[str]) -> str:
-  return _tag(
-    'svg',
-    *parts,
-    viewBox=f'0 0 {_WIDTH} {height:g}',
-    role='img',
-    aria_label=alt,
-    font_family=_FONT,
-  )
-
-
-def _tag(name: str, *children: str, **attributes: object) -> str:
-  """An element. Text becomes safe here, in `text` and `title` alone."""
-  if name in ('text', 'title'):
-    children = tuple(html.escape(child) for child in children)
-  written = ''.join(
-    f' {_attribute(key)}="{html.escape(str(value))}"'
-    for key, value in attributes.items()
-  )
-  return f'<{name}{written}>{"".join(children)}</{name}>'
-
-
-def _attribute(key: str) -> str:
-  """`stroke_width` -> `stroke-width`, `class_` -> `class`."""
-  return key.rstrip('_').replace('_', '-')
+def in_color(variant: str, *children: str) -> str:
+  """Elements in the colour of a variant."""
+  return svg.tag('g', *children, color=color(variant), class_=variant)

@@ -8,6 +8,7 @@ run it starts from with all that these depend on.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import dataclasses
 
 from bam_jax import config as config_lib
 from bam_jax import schema
@@ -43,6 +44,7 @@ def settings(
     'run.variant': run.variant,
     'run.seed': run.seed,
     'run.tasks': list(run.tasks),
+    **({'run.fold': dataclasses.asdict(run.fold)} if run.fold else {}),
     'weights': weights,
     **{
       f'config.{key}': value

@@ -10,6 +10,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax.data import batches
+from bam_jax.data import folds
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
@@ -49,9 +50,14 @@ def make(
   length = run.length
   train = [features[name][tasks[name].train_split] for name in run.tasks]
   rows = [len(columns) for columns in train]
+  kept = None
+  if run.fold:
+    kept = [folds.split(columns.uids, run.fold)[0] for columns in train]
+    rows = [len(left) for left in kept]
   num_steps = sampling.num_steps(length.epochs, sum(rows), length.batch_size)
   if length.max_steps:
     num_steps = min(num_steps, length.max_steps)
+  mix = _mix(run, rows, num_steps)
   return loop.Job(
     name=run.name,
     directory=directory,
@@ -61,7 +67,7 @@ def make(
       [tasks.index[name] for name in run.tasks],
       train,
       targets,
-      _mix(run, rows, num_steps),
+      sampling.PartMix(mix, kept) if kept else mix,
       packing,
       rows_multiple,
     ),

@@ -1,11 +1,8 @@
 """The report as Markdown and as one self-contained HTML page."""
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import functools
 import html
-import math
 from pathlib import Path
 
 import jinja2
@@ -14,6 +11,8 @@ import markupsafe
 from bam_jax import config as config_lib
 from bam_jax.experiments import curves as curves_lib
 from bam_jax.experiments import figures
+from bam_jax.experiments import listings
+from bam_jax.experiments import panels
 from bam_jax.experiments import tables
 from bam_jax.tasks import task as task_lib
 
@@ -52,6 +51,14 @@ def markdown(
     ['task', 'metric', *(figures.label(name) for name in variants)],
     [[t, m, *cells] for t, m, cells in tables.all_metrics(variants, tasks)],
   )
+  for listing in listings.everything(summary, tasks):
+    lines += ['', f'## {_plain(listing.title)}', '']
+    lines += _markdown_table(
+      listing.header,
+      [[_starred(cell) for cell in row] for row in listing.rows],
+      listing.words,
+    )
+    lines += ['', _starred(_plain(listing.note))]
   lines += ['', '## What it was run with', '']
   lines += _bullets(f'{k}: {v}' for k, v in summary['notes'].items())
   lines += ['', '## Configuration, where it is not the default', '']
@@ -106,74 +113,18 @@ def html_page(
     table=tables.table(variants, tasks, summary['comparisons']),
     num_tasks=len(tasks),
     remarks=tables.remarks(variants, config, tasks, summary['comparisons']),
+    listings=listings.everything(summary, tasks),
     all_metrics=tables.all_metrics(variants, tasks),
     about=summary['notes'],
     changed=tables.changed(config),
     swatches={v: markupsafe.Markup(figures.swatch(v)) for v in variants},
     steps=curves.steps(),
-    score_panels=_score_panels(summary, tasks),
-    loss_panels=_loss_panels(curves, tasks),
-    weight_panels=_weight_panels(curves),
+    score_panels=panels.score_panels(summary, tasks),
+    loss_panels=panels.loss_panels(curves, tasks),
+    weight_panels=panels.weight_panels(curves),
+    effect_panels=panels.effect_panels(summary),
+    share_panels=panels.share_panels(summary),
   )
-
-
-def _score_panels(
-  summary: Mapping[str, dict], tasks: task_lib.TaskTable
-) -> list[markupsafe.Markup]:
-  """The paper's average, then each task in its paper metric."""
-  # Each of these reads a seed's entry of the summary as well as a variant's.
-  panels = [_score_panel(summary, 'Average', 'paper', _average)]
-  for task in tasks.tasks:
-    get = functools.partial(_task_score, task)
-    panels.append(_score_panel(summary, task.name, task.paper_metric, get))
-  return panels
-
-
-def _average(entry: Mapping) -> float | None:
-  return entry['average']
-
-
-def _task_score(task: task_lib.Task, entry: Mapping) -> float | None:
-  return entry['tasks'].get(task.name, {}).get(task.paper_metric)
-
-
-def _score_panel(
-  summary: Mapping[str, dict],
-  title: str,
-  metric: str,
-  get: Callable[[Mapping], float | None],
-) -> markupsafe.Markup:
-  rows = []
-  for variant, seeds in summary['per_seed'].items():
-    points = [get(seed) for seed in seeds.values()]
-    points = [p for p in points if p is not None and math.isfinite(p)]
-    median = get(summary['variants'][variant])
-    rows.append(figures.Scores(variant, points, median))
-  return markupsafe.Markup(figures.scores(title, metric, rows))
-
-
-def _loss_panels(
-  curves: curves_lib.Curves, tasks: task_lib.TaskTable
-) -> list[markupsafe.Markup]:
-  """The loss over all tasks, then each task's."""
-  panels = [('All tasks', curves.medians('loss'))]
-  panels += [
-    (name, curves.medians(f'loss/{name}', name)) for name in tasks.names
-  ]
-  return [
-    markupsafe.Markup(figures.lines(title, 'mean loss per example', found))
-    for title, found in panels
-    if found
-  ]
-
-
-def _weight_panels(curves: curves_lib.Curves) -> list[markupsafe.Markup]:
-  found = curves.medians('gold_weight')
-  if not found:
-    return []
-  label = 'λ, weight of the gold labels'
-  panel = figures.lines('Teacher annealing', label, found, (0.0, 1.05))
-  return [markupsafe.Markup(panel)]
 
 
 def _count(number: int, noun: str) -> str:
@@ -181,11 +132,11 @@ def _count(number: int, noun: str) -> str:
 
 
 def _markdown_table(
-  header: Sequence[str], rows: Sequence[Sequence[str]]
+  header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1
 ) -> list[str]:
-  """The lines of a table, numbers to the right."""
+  """The lines of a table; all but the first `words` columns to the right."""
   cells = [[_plain(cell) for cell in row] for row in (header, *rows)]
-  cells.insert(1, ['---', *['--:'] * (len(header) - 1)])
+  cells.insert(1, ['---'] * words + ['--:'] * (len(header) - words))
   return [f'| {" | ".join(row)} |' for row in cells]
 
 

@@ -2,6 +2,11 @@
 
 A run trains one model: what the runs of each variant are, `bam_jax.variants`
 says. A run is taught by others, or goes on from one; those come first.
+
+With `distill.folds` = k a teacher is k runs, each trained on all rows but those
+of a fold, which it labels. They are no part of a variant. A teacher that is
+itself taught knows the fold's labels at second hand: those who taught it left
+out other folds, each its own.
 """
 
 from collections.abc import Callable
@@ -16,6 +21,7 @@ from typing import NamedTuple
 from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax import variants
+from bam_jax.data import folds
 
 
 class Choice(NamedTuple):
@@ -44,8 +50,8 @@ class Run:
     variant: one of `config.variant_names`, or `variants.SEARCH`.
     seed: of initialisation, data order and dropout.
     tasks: names of the tasks trained on.
-    teachers: task -> names of the runs whose predictions are averaged; empty
-      where the targets are gold labels alone.
+    teachers: task -> names of the runs whose predictions are joined over folds
+      and averaged over seeds; empty where the targets are gold labels alone.
     start: name of the run from whose last parameters it starts; empty: from
       the pretrained encoder.
     is_single: trained on one task, with `config.single`.
@@ -53,6 +59,7 @@ class Run:
       the changes of the variant.
     choices: task -> what a search chose for it, where this run or one that it
       builds on was trained with that.
+    fold: of the training rows that it leaves out; None: it leaves out none.
   """
 
   name: str
@@ -64,6 +71,7 @@ class Run:
   is_single: bool
   config: config_lib.Config
   choices: Mapping[str, Choice]
+  fold: folds.Fold | None = None
 
   @property
   def builds_on(self) -> set[str]:
@@ -74,7 +82,7 @@ class Run:
   @property
   def group(self) -> str:
     """The runs of one variant and seed, which together cover every task."""
-    return group_name(self.variant, self.seed)
+    return group_name(self.variant, self.seed, self.fold)
 
   @property
   def length(self) -> config_lib.RunLengthConfig:
@@ -82,8 +90,13 @@ class Run:
     return self.config.single if self.is_single else self.config.multi
 
 
-def group_name(variant: str, seed: int) -> str:
-  return f'{variant}-s{seed}'
+def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
+  return f'{variant}-s{seed}{_part(fold)}'
+
+
+def _part(fold: folds.Fold | None) -> str:
+  """As part of a name; the same for all seeds."""
+  return f'-{fold}' if fold else ''
 
 
 def plan(
@@ -101,8 +114,8 @@ def plan(
   """
   groups: dict[str, list[Run]] = {}
 
-  def add(variant: str, seed: int) -> list[Run]:
-    group = group_name(variant, seed)
+  def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
+    group = group_name(variant, seed, fold)
     if group in groups:
       return groups[group]
     found = variants.variant(config, variant)
@@ -110,14 +123,17 @@ def plan(
     teachers: dict[str, list[Run]] = {task: [] for task in config.tasks}
     if found.teacher:
       for teacher_seed in _teacher_seeds(own, seed):
-        for run in add(found.teacher, teacher_seed):
-          for task in run.tasks:
-            teachers[task].append(run)
+        for left_out in _folds(own, teacher_seed):
+          for run in add(found.teacher, teacher_seed, left_out):
+            for task in run.tasks:
+              teachers[task].append(run)
     starts = {}
     if found.start:
-      starts = {t: run for run in add(found.start, seed) for t in run.tasks}
+      # One that has not seen the fold either.
+      before = add(found.start, seed, fold)
+      starts = {t: run for run in before for t in run.tasks}
     groups[group] = [
-      _make_run(config, variant, seed, tasks, teachers, starts, choices)
+      _make_run(config, variant, seed, fold, tasks, teachers, starts, choices)
       for tasks in (
         [(task,) for task in found.tasks] if found.is_single else [found.tasks]
       )
@@ -134,6 +150,7 @@ def _make_run(
   config: config_lib.Config,
   variant: str,
   seed: int,
+  fold: folds.Fold | None,
   tasks: tuple[str, ...],
   teachers: Mapping[str, Sequence[Run]],
   starts: Mapping[str, Run],
@@ -153,7 +170,7 @@ def _make_run(
       config = choices[task].applied(config)
       depends[task] = choices[task]
   return Run(
-    name=name + _suffix(depends),
+    name=name + _part(fold) + _suffix(depends),
     variant=variant,
     seed=seed,
     tasks=tasks,
@@ -166,6 +183,7 @@ def _make_run(
     is_single=is_single,
     config=config_lib.of_variant(config, variant),
     choices=depends,
+    fold=fold,
   )
 
 
@@ -180,6 +198,14 @@ def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
   if config.distill.teachers == 1:
     return (seed,)
   return config.seeds[: config.distill.teachers]
+
+
+def _folds(config: config_lib.Config, seed: int) -> Sequence[folds.Fold | None]:
+  """What the runs that make up a teacher leave out."""
+  count = config.distill.folds
+  if count == 1:
+    return [None]
+  return [folds.Fold(number + 1, count, seed) for number in range(count)]
 
 
 def together(
@@ -198,7 +224,8 @@ def together(
       of which all devices train.
 
   Yields:
-    Runs that differ in their seed alone and stand at the same step.
+    Runs that differ in their seed alone, or in a fold of the same number, and
+    stand at the same step.
   """
   left = list(runs)
   while left:
@@ -209,6 +236,8 @@ def together(
       for run in left
       if (run.variant, run.tasks, run.config)
       == (first.variant, first.tasks, first.config)
+      # Folds differ by a row, which can make a step more.
+      and _part(run.fold) == _part(first.fold)
       and waited_for.isdisjoint(run.builds_on)
       and step(run) == at
     )

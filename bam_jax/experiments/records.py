@@ -17,6 +17,7 @@ def record(
   seconds: float,
   seeds_at_once: int,
   compilations: int,
+  quality: Mapping[str, object],
 ) -> dict[str, object]:
   """The record of a run that has just been trained.
 
@@ -26,6 +27,7 @@ def record(
     seconds: its share of the time of those trained with it.
     seeds_at_once: how many those are, itself included.
     compilations: programs compiled so far.
+    quality: of its outputs on dev, by task.
   """
   return {
     'steps': job.num_steps,
@@ -39,6 +41,7 @@ def record(
     'peak_device_bytes': _peak_device_bytes(),
     'shares': job.batches.shares,
     'scores': result.scores,
+    'quality': quality,
   }
 
 

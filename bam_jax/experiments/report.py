@@ -1,4 +1,4 @@
-"""What a plan found: report.json, report.md, report.html and scores.csv."""
+"""What a plan found: report.{json,md,html,tex} and scores.csv."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,7 +16,12 @@ from bam_jax import files
 from bam_jax import schema
 from bam_jax.experiments import comparisons
 from bam_jax.experiments import curves as curves_lib
+from bam_jax.experiments import latex
+from bam_jax.experiments import outputs as outputs_lib
 from bam_jax.experiments import pages
+from bam_jax.experiments import pairs
+from bam_jax.experiments import statistics
+from bam_jax.experiments import teaching
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
@@ -32,6 +37,10 @@ class RunScores:
     scores: dev split -> metric -> value, 0-100.
     curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
       run share it. It may be missing.
+    outputs: outputs.npz of the same run. It may be missing.
+    quality: of the run as a teacher of the task; empty where none is recorded.
+    share: of its examples that were to be of the task, 0 to 1; None where it
+      is not recorded.
   """
 
   variant: str
@@ -39,6 +48,9 @@ class RunScores:
   task: str
   scores: Mapping[str, Mapping[str, float]]
   curve: Path
+  outputs: Path
+  quality: teaching.Quality
+  share: float | None
 
 
 def write(
@@ -48,7 +60,7 @@ def write(
   runs: Sequence[RunScores],
   notes: Mapping[str, str],
 ) -> None:
-  """Writes the four files, each whole or not at all.
+  """Writes the five files, each whole or not at all.
 
   Everything is rendered before the first file is replaced. Equal inputs give
   equal bytes.
@@ -75,10 +87,12 @@ def write(
   curves = curves_lib.Curves(
     [(run.variant, run.task, run.curve) for run in runs]
   )
+  summary['shares'] = _shares(runs, curves)
   texts = {
     'scores.csv': _csv(runs),
     'report.md': pages.markdown(summary, config, tasks),
     'report.html': pages.html_page(summary, config, tasks, curves),
+    'report.tex': latex.document(summary, config, tasks),
     'report.json': json.dumps(_finite(summary), indent=1, allow_nan=False)
     + '\n',
   }
@@ -100,7 +114,12 @@ def summarise(
     `metrics.averages`; None unless every seed has every task) and `missing`
     (seed -> tasks without a score).
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
+    `statistics`: variant -> task or `average` -> `statistics.Summary` of the
+    paper's metric over seeds.
     `comparisons`: what `comparisons.compare` found.
+    `bootstrap`: what `comparisons.bootstrap` found.
+    `pairs`: what `pairs.tables` found.
+    `teachers`: what `teaching.summarise` found.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   for run in runs:
@@ -134,10 +153,73 @@ def summarise(
       **averages,
       'missing': missing,
     }
+  tests = comparisons.compare(per_seed, tasks)
+  outputs = _outputs(config, tasks, runs)
   return {
     'variants': variants,
     'per_seed': per_seed,
-    'comparisons': comparisons.compare(per_seed, tasks),
+    'statistics': _over_seeds(per_seed, tasks),
+    'comparisons': tests,
+    'bootstrap': comparisons.bootstrap(tests, outputs, tasks),
+    'pairs': pairs.tables(config, per_seed, tasks),
+    'teachers': teaching.summarise(_qualities(runs), outputs, tasks),
+  }
+
+
+def _outputs(
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  runs: Sequence[RunScores],
+) -> outputs_lib.Outputs:
+  paths: dict[str, dict[str, dict[int, Path]]] = {}
+  for run in runs:
+    of_variant = paths.setdefault(run.task, {}).setdefault(run.variant, {})
+    of_variant[run.seed] = run.outputs
+  return outputs_lib.Outputs(paths, tasks, config.model.regression_head)
+
+
+def _qualities(runs: Sequence[RunScores]) -> dict[str, list[teaching.Quality]]:
+  """Task -> quality of each of its single-task teachers that has any."""
+  found: dict[str, list[teaching.Quality]] = {}
+  for run in runs:
+    if run.variant == teaching.TEACHER and run.quality:
+      found.setdefault(run.task, []).append(run.quality)
+  return found
+
+
+def _shares(
+  runs: Sequence[RunScores], curves: curves_lib.Curves
+) -> dict[str, dict[str, dict[str, float]]]:
+  """Variant -> task -> share `intended` and `drawn`, 0 to 1.
+
+  Of variants whose runs have several tasks, and recorded both.
+  """
+  intended: dict[str, dict[str, float]] = {}
+  for run in runs:
+    if run.share is not None and run.share < 1:
+      intended.setdefault(run.variant, {})[run.task] = run.share
+  found = {}
+  for variant, shares in intended.items():
+    drawn = curves.drawn(variant)
+    if set(drawn) == set(shares):
+      found[variant] = {
+        task: {'intended': share, 'drawn': drawn[task]}
+        for task, share in shares.items()
+      }
+  return found
+
+
+def _over_seeds(
+  per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
+) -> dict[str, dict[str, dict]]:
+  """Variant -> task or average -> what its scores are like over seeds."""
+  return {
+    variant: {
+      column: dataclasses.asdict(statistics.summarise(scores))
+      for column in (*tasks.names, comparisons.AVERAGE)
+      if (scores := comparisons.scores_of(seeds, column, tasks))
+    }
+    for variant, seeds in per_seed.items()
   }
 
 
@@ -189,6 +271,8 @@ def _finite(value: object) -> object:
   """JSON has no NaN: None in its place."""
   if isinstance(value, Mapping):
     return {key: _finite(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return [_finite(item) for item in value]
   if isinstance(value, float) and not math.isfinite(value):
     return None
   return value

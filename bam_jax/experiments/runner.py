@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 import logging
 from pathlib import Path
+
+import jax
 
 from bam_jax import config as config_lib
 from bam_jax import errors
@@ -11,15 +14,20 @@ from bam_jax import files
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
+from bam_jax.experiments import labelling
 from bam_jax.experiments import merge as merge_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import report as report_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import trainer
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.inference import card
+from bam_jax.inference import export as export_lib
 from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import submission
+from bam_jax.modeling import layers
 from bam_jax.training import evaluate as evaluate_lib
+from bam_jax.training import preemption
 
 
 class Runner(trainer.Trainer):
@@ -29,14 +37,24 @@ class Runner(trainer.Trainer):
     searched: the runs of the search that comes before the plan, if any.
   """
 
-  def __init__(self, config: config_lib.Config, workdir: Path):
+  def __init__(
+    self,
+    config: config_lib.Config,
+    workdir: Path,
+    notice: preemption.Notice | None = None,
+  ):
     """Resolves tasks, plan and pretrained weights; reads no row.
+
+    Args:
+      config: what is asked for.
+      workdir: the work directory.
+      notice: that the machine is wanted back; None: nobody listens for one.
 
     Raises:
       errors.UserError: a task is unknown or does not hold together, or the
         weights can't be found.
     """
-    super().__init__(config, workdir)
+    super().__init__(config, workdir, notice)
     self.searched = search.runs(config)
     self._tried: search.Tried = {}
     self._runs: list[plan_lib.Run] = []
@@ -93,7 +111,8 @@ class Runner(trainer.Trainer):
     scores, seconds, devices, versions = [], 0.0, set(), set()
     for run in self.runs:
       record = self._finished(run)
-      if record is None or run.variant not in self.config.variants:
+      reported = run.variant in self.config.variants and not run.fold
+      if record is None or not reported:
         continue
       seconds += record['seconds']
       devices.add(record['device'])
@@ -105,6 +124,9 @@ class Runner(trainer.Trainer):
           task=task,
           scores=splits,
           curve=self.workspace.metrics(run.name),
+          outputs=self.workspace.outputs(run.name),
+          quality=record.get('quality', {}).get(task, {}),
+          share=record.get('shares', {}).get(task),
         )
         for task, splits in record['scores'].items()
       ]
@@ -148,8 +170,16 @@ class Runner(trainer.Trainer):
       outputs, scores = evaluate_lib.evaluate(
         self.setup.programs, self.restore(run.name, record), dev, self.config
       )
-      evaluate_lib.save(self.workspace.outputs(run.name), dev, outputs)
-      self.workspace.finish(run.name, {**record, 'scores': scores})
+      evaluate_lib.save(
+        self.workspace.outputs(run.name), self.tasks, dev, outputs
+      )
+      record = labelling.with_quality(
+        {**record, 'scores': scores},
+        labelling.dev_quality(
+          dev, outputs, self.tasks, self.config.model.regression_head
+        ),
+      )
+      self.workspace.finish(run.name, record)
     self.report()
 
   def predict(self, group: str | None) -> None:
@@ -165,22 +195,10 @@ class Runner(trainer.Trainer):
       errors.UserError: no such group, one of its runs is not finished or had
         other settings, or there is nothing to predict.
     """
-    group = group or plan_lib.group_name(
-      self.config.variants[-1], config_lib.seeds_of_shard(self.config)[0]
-    )
-    runs = [run for run in self.runs if run.group == group]
-    if not runs:
-      known = ', '.join(dict.fromkeys(run.group for run in self.runs))
-      raise errors.UserError(f'--group={group}: is none of {known}')
+    group, runs = self._of_group(group)
     directory = self.workspace.root / 'predictions' / group
     predictions: dict[str, dict[str, dict[str, str]]] = {}
-    for run in runs:
-      record = self._finished(run)
-      if record is None:
-        raise errors.UserError(
-          f'{self.workspace.run(run.name)}: the run is not finished; finish'
-          ' it with --mode=run'
-        )
+    for run, record in runs:
       params = self.restore(run.name, record, best=True)
       for name in run.tasks:
         task = self.tasks[name]
@@ -209,6 +227,73 @@ class Runner(trainer.Trainer):
       )
     submission.write(directory / 'submission.zip', self.tasks, predictions)
     logging.info('predictions: %s', directory)
+
+  def export(self, group: str | None) -> None:
+    """The models of one group of runs as Hugging Face directories.
+
+    Writes `exports/GROUP/TASK/`, and `exports/GROUP/all/` for a model of
+    several tasks.
+
+    Args:
+      group: as for `predict`.
+
+    Raises:
+      errors.UserError: no such group, or one of its runs is not finished or
+        had other settings.
+    """
+    group, runs = self._of_group(group)
+    directory = self.workspace.root / 'exports' / group
+    for run, record in runs:
+      params = self.restore(run.name, record, best=True)
+      taught_by = itertools.chain(*run.teachers.values())
+      export_lib.export(
+        directory,
+        self.encoder.config,
+        self.encoder.tokenizer,
+        jax.device_get(layers.unstack(params)),
+        {task: self.tasks.index[task] for task in run.tasks},
+        self.tasks,
+        card.Facts(
+          name=self.config.name,
+          run=run.name,
+          variant=run.variant,
+          teachers=tuple(dict.fromkeys(taught_by)),
+          encoder=self.encoder.description,
+          note=self.config.note,
+          versions=record.get('versions', 'versions that were not recorded'),
+          scores=record['scores'],
+          max_length=self.config.data.max_length,
+          regression_head=self.config.model.regression_head,
+        ),
+      )
+    logging.info('exported: %s', directory)
+
+  def _of_group(
+    self, group: str | None
+  ) -> tuple[str, list[tuple[plan_lib.Run, Mapping[str, object]]]]:
+    """A group's name, its runs and their records.
+
+    Args:
+      group: `VARIANT-sSEED`; None: the last variant of the first seed.
+
+    Raises:
+      errors.UserError: no such group, or one of its runs is not finished.
+    """
+    group = group or plan_lib.group_name(
+      self.config.variants[-1], config_lib.seeds_of_shard(self.config)[0]
+    )
+    runs = [run for run in self.runs if run.group == group]
+    if not runs:
+      known = ', '.join(dict.fromkeys(run.group for run in self.runs))
+      raise errors.UserError(f'--group={group}: is none of {known}')
+    found = [(run, self._finished(run)) for run in runs]
+    for run, record in found:
+      if record is None:
+        raise errors.UserError(
+          f'{self.workspace.run(run.name)}: the run is not finished; finish'
+          ' it with --mode=run'
+        )
+    return group, found
 
   def _finished(self, run: plan_lib.Run) -> Mapping[str, object] | None:
     """The record of a finished run, its settings checked; else None."""

@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 import math
+from typing import Literal
 
 import numpy as np
 import scipy.stats
@@ -31,6 +32,7 @@ NOT_ENOUGH_SEEDS = 'not enough seeds'
 NOT_SIGNIFICANT = 'not significant'
 
 _RESAMPLES = 99_999  # Two groups of 9 seeds have 48,620 splits: all are taken.
+_TOGETHER = 16  # Pairs whose splits are in memory at once.
 _EXACT_RANKS = 20_000  # Two groups of 8 seeds: 12,870 splits.
 
 
@@ -58,7 +60,8 @@ class Verdict:
   """What a cell of the table may claim.
 
   Attributes:
-    p_value: of "better than every baseline"; None: fewer than two seeds.
+    p_value: of what the table claims, before correction; None: fewer than two
+      seeds.
     corrected: the same after Holm's correction over the table.
     stars: `*`, `**` or `***` by the corrected p-value, otherwise empty.
     reason: why there is no star; empty where there is one.
@@ -171,9 +174,11 @@ def permutation_test(
 
 
 def mann_whitney(
-  student: Sequence[float] | np.ndarray, baseline: Sequence[float] | np.ndarray
+  student: Sequence[float] | np.ndarray,
+  baseline: Sequence[float] | np.ndarray,
+  alternative: Literal['greater', 'two-sided'] = 'greater',
 ) -> float | np.ndarray:
-  """P-value of "`student` is higher", Mann-Whitney U.
+  """P-value of "`student` is higher", or of "it differs", Mann-Whitney U.
 
   All splits are counted for groups of up to 8 seeds, ties or not; beyond, the
   normal approximation with corrections for ties and continuity. Arguments and
@@ -189,7 +194,7 @@ def mann_whitney(
   if math.comb(sum(seeds), seeds[0]) <= _EXACT_RANKS:
     method = scipy.stats.PermutationMethod(n_resamples=np.inf, batch=1000)
   found = scipy.stats.mannwhitneyu(
-    student, baseline, alternative='greater', method=method, axis=-1
+    student, baseline, alternative=alternative, method=method, axis=-1
   )
   return found.pvalue[()]
 
@@ -292,21 +297,59 @@ def judge(
   """
   p_values: dict[Hashable, float | None] = dict.fromkeys(table)
   smallest: dict[Hashable, float | None] = dict.fromkeys(table)
+  tested = {
+    cell: [(student, baseline) for baseline in baselines]
+    for cell, (student, baselines) in table.items()
+    if baselines and min(len(g) for g in (student, *baselines)) > 1
+  }
+  of_each = iter(
+    _permuted([p for pairs in tested.values() for p in pairs], seed)
+  )
   for cell, (student, baselines) in table.items():
-    if baselines and min(len(g) for g in (student, *baselines)) > 1:
-      of_each = [
-        permutation_test(student, baseline, np.random.default_rng(seed))
-        for baseline in baselines
-      ]
-      p_values[cell] = better_than_all(of_each)
+    if cell in tested:
+      p_values[cell] = better_than_all([next(of_each) for _ in baselines])
       least = [smallest_p_value(len(student), len(b)) for b in baselines]
       smallest[cell] = better_than_all(least)
+  return verdicts(p_values, smallest)
+
+
+def _permuted(
+  pairs: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int
+) -> list[float]:
+  """`permutation_test` of each pair; those of equal sizes share its splits.
+
+  Drawing these is most of the work, and a seed draws the same ones each time.
+  """
+  by_sizes: dict[tuple[int, int], list[int]] = {}
+  for place, (student, baseline) in enumerate(pairs):
+    by_sizes.setdefault((len(student), len(baseline)), []).append(place)
+  result = [math.nan] * len(pairs)
+  for places in by_sizes.values():
+    for start in range(0, len(places), _TOGETHER):
+      chosen = places[start : start + _TOGETHER]
+      groups = ([pairs[i][side] for i in chosen] for side in (0, 1))
+      found = permutation_test(*groups, np.random.default_rng(seed))
+      for place, p_value in zip(chosen, found):
+        result[place] = float(p_value)
+  return result
+
+
+def verdicts(
+  p_values: Mapping[Hashable, float | None],
+  smallest: Mapping[Hashable, float | None],
+) -> dict[Hashable, Verdict]:
+  """A verdict a cell, after Holm's correction over all of them.
+
+  Args:
+    p_values: cell -> p-value; None where there is no test.
+    smallest: the same cells -> the smallest that the test can give.
+  """
   corrected = holm(list(p_values.values()))
   # What each cell would get if every cell were as clear as it can be.
   best = holm(list(smallest.values()))
   return {
     cell: _verdict(p_values[cell], now, possible)
-    for cell, now, possible in zip(table, corrected, best)
+    for cell, now, possible in zip(p_values, corrected, best)
   }
 
 

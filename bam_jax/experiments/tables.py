@@ -11,7 +11,12 @@ from bam_jax.experiments import statistics
 from bam_jax.tasks import task as task_lib
 
 _PAPER_SEEDS = 20
-_NOTHING = '—'
+NOTHING = '—'
+# What the stars stand for.
+LEVELS = ', '.join(
+  f'{stars} p < {str(level).lstrip("0")}'
+  for stars, level in reversed(statistics.STARS)
+)
 
 
 class Table(NamedTuple):
@@ -64,14 +69,14 @@ def table(
     for column, value in enumerate(row):
       others = [r[column] for r in values if r[column] is not None]
       is_best = value is not None and value == max(others) > min(others)
-      cells.append((_number(value) + stars.get(column, ''), is_best))
+      cells.append((number(value) + stars.get(column, ''), is_best))
     for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
       difference = None
       if base is not None and variant['average'] is not None:
         difference = variant['average'] - base
       is_self = name == baseline
-      cells.append(('' if is_self else _number(difference, '+.1f'), False))
+      cells.append(('' if is_self else number(difference, '+.1f'), False))
     rows.append((name, cells))
   return Table(header, rows)
 
@@ -85,7 +90,7 @@ def all_metrics(
     by_variant = [v['tasks'].get(task, {}) for v in variants.values()]
     names = dict.fromkeys(name for scores in by_variant for name in scores)
     rows += [
-      (task, name, [_number(scores.get(name)) for scores in by_variant])
+      (task, name, [number(scores.get(name)) for scores in by_variant])
       for name in names
     ]
   return rows
@@ -102,8 +107,7 @@ def headline(variants: Mapping[str, dict]) -> str:
     return 'No variant has an average yet.'
   best = max(averages, key=averages.get)
   gains = [
-    f'{_number(averages[best] - averages[b], "+.1f")} against'
-    f' {figures.label(b)}'
+    f'{number(averages[best] - averages[b], "+.1f")} against {figures.label(b)}'
     for b in comparisons.BASELINES
     if b in averages and b != best
   ]
@@ -165,12 +169,8 @@ def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
       f'Not enough seeds for a star: {len(tested)} tests at once need {needed}'
       ' seeds.'
     ]
-  levels = ', '.join(
-    f'{stars} p < {str(level).lstrip("0")}'
-    for stars, level in reversed(statistics.STARS)
-  )
   return [
-    f'Stars: better than Single and than Multi, {levels}; permutation over'
+    f'Stars: better than Single and than Multi, {LEVELS}; permutation over'
     " seeds of Welch's statistic, which compares means, the larger p of the"
     f" two, after Holm's correction over {len(tested)} tests. They speak of"
     ' these dev sets, not of other examples.'
@@ -202,7 +202,15 @@ def changed(config: config_lib.Config) -> dict[str, object]:
   }
 
 
-def _number(value: float | None, form: str = '.1f') -> str:
+def p_value(value: float | None) -> str:
+  """Three figures, without the zero before the point."""
   if value is None:
-    return _NOTHING
+    return NOTHING
+  return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
+
+
+def number(value: float | None, form: str = '.1f') -> str:
+  """A score or a difference; a dash where there is none."""
+  if value is None:
+    return NOTHING
   return format(value, form).replace('-', '\N{MINUS SIGN}')

@@ -4,28 +4,29 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import functools
 import logging
 from pathlib import Path
 import time
 
 import jax
-import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax import schema
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
 from bam_jax.data import shards
-from bam_jax.distillation import teachers
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
+from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
+from bam_jax.training import preemption
+from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import telemetry
 
@@ -41,8 +42,18 @@ class Trainer:
     features: task -> split -> rows, once prepared.
   """
 
-  def __init__(self, config: config_lib.Config, workdir: Path):
+  def __init__(
+    self,
+    config: config_lib.Config,
+    workdir: Path,
+    notice: preemption.Notice | None = None,
+  ):
     """Resolves tasks and pretrained weights; reads no row.
+
+    Args:
+      config: what is asked for.
+      workdir: the work directory.
+      notice: that the machine is wanted back; None: nobody listens for one.
 
     Raises:
       errors.UserError: a task is unknown or does not hold together, or the
@@ -53,6 +64,7 @@ class Trainer:
     self.tasks = registry.resolve(config)
     self.encoder = setup_lib.load_encoder(config)
     self.features: dict[str, dict[str, shards.Columns]] = {}
+    self._notice = notice or preemption.Notice()
     self._setup: setup_lib.Setup | None = None
     self._packing: config_lib.PackingConfig | None = None
 
@@ -99,7 +111,14 @@ class Trainer:
     """Trains those of some runs that are not finished."""
     if not runs:
       return
-    identities = self._open(runs, runs)
+    teachers = labelling.TeacherLogits(
+      self.config,
+      self.workspace,
+      self.tasks,
+      self.features,
+      {run.name: run for run in runs},
+      self._open(runs, runs),
+    )
     todo = [r for r in runs if not self.workspace.finished(r.name)]
     logging.info(
       '%d runs: %d finished, %d to train',
@@ -110,12 +129,12 @@ class Trainer:
     self._check_starts(todo)
     for run in runs:
       if run not in todo:
-        self._label(run, todo, identities, None)
+        self._label(run, todo, teachers, None)
     if todo:
       self._compile(todo)
     for group in self._together(todo):
-      for run, params in zip(group, self._train(group, identities)):
-        self._label(run, todo, identities, params)
+      for run, params in zip(group, self._train(group, teachers)):
+        self._label(run, todo, teachers, params)
 
   def restore(
     self, name: str, record: Mapping[str, object], best: bool = False
@@ -174,7 +193,7 @@ class Trainer:
   def _train(
     self,
     group: Sequence[plan_lib.Run],
-    identities: Mapping[str, identity_lib.Identity],
+    teachers: labelling.TeacherLogits,
   ) -> list[Mapping[str, object]]:
     """Trains runs to their end and records them; returns their parameters."""
     started = time.perf_counter()
@@ -184,7 +203,7 @@ class Trainer:
         self.packing,
         self.tasks,
         self.features,
-        [self._targets(run, name, identities) for name in run.tasks],
+        [teachers.targets(run, name) for name in run.tasks],
         self.setup.programs.rows_multiple,
         self.workspace.run(run.name),
       )
@@ -195,11 +214,12 @@ class Trainer:
       self.setup.programs,
       self._initial_params(group),
       group[0].config,
+      self._notice,
     )
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
       evaluate_lib.save(
-        self.workspace.outputs(job.name), job.dev, result.outputs
+        self.workspace.outputs(job.name), self.tasks, job.dev, result.outputs
       )
       self.workspace.finish(
         job.name,
@@ -209,6 +229,12 @@ class Trainer:
           seconds,
           len(group),
           self.setup.programs.compilations,
+          labelling.dev_quality(
+            job.dev,
+            result.outputs,
+            self.tasks,
+            self.config.model.regression_head,
+          ),
         ),
       )
     return [result.params for result in results]
@@ -258,68 +284,20 @@ class Trainer:
         time.perf_counter() - start,
       )
 
-  def _targets(
-    self,
-    run: plan_lib.Run,
-    task: str,
-    identities: Mapping[str, identity_lib.Identity],
-  ) -> np.ndarray | None:
-    """The teachers' predictions on training rows; None without teachers."""
-    if task not in run.teachers:
-      return None
-    columns = self.features[task][self.tasks[task].train_split]
-    return teachers.targets(
-      [
-        (
-          self.workspace.teacher(name, task),
-          self._logit_fingerprint(name, columns, identities),
-        )
-        for name in run.teachers[task]
-      ],
-      columns,
-      self.tasks[task],
-      run.config.distill.temperature,
-      self.config.model.regression_head,
-    )
-
-  def _logit_fingerprint(
-    self,
-    name: str,
-    columns: shards.Columns,
-    identities: Mapping[str, identity_lib.Identity],
-  ) -> dict[str, object]:
-    return teachers.logit_fingerprint(
-      columns,
-      schema.digest(identities[name]),
-      self.workspace.finished(name)['parameters'],
-    )
-
   def _label(
     self,
     run: plan_lib.Run,
     students: Sequence[plan_lib.Run],
-    identities: Mapping[str, identity_lib.Identity],
+    teachers: labelling.TeacherLogits,
     params: Mapping[str, object] | None,
   ) -> None:
-    """Writes what students yet to be trained need and is not there yet."""
-    for name in plan_lib.tasks_taught_by(students, run.name):
-      task = self.tasks[name]
-      columns = self.features[name][task.train_split]
-      directory = self.workspace.teacher(run.name, name)
-      if shards.exists(directory):
-        continue
-      if params is None:
-        params = self.restore(run.name, self.workspace.finished(run.name))
-      with telemetry.progress(
-        f'{run.name} labels {name}', len(columns), 'examples'
-      ) as progress:
-        teachers.label(
-          self.setup.programs,
-          params,
-          columns,
-          task,
-          self.config.packing,
-          directory,
-          self._logit_fingerprint(run.name, columns, identities),
-          progress.advance,
-        )
+    """Writes a finished run's logits; its parameters are restored if None."""
+
+    @functools.cache
+    def model() -> tuple[programs_lib.Programs, Mapping[str, object]]:
+      if params is not None:
+        return self.setup.programs, params
+      record = self.workspace.finished(run.name)
+      return self.setup.programs, self.restore(run.name, record)
+
+    teachers.write(run, students, model)

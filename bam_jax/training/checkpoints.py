@@ -20,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
 from bam_jax.training import checksums as checksums_lib
+from bam_jax.training import preemption
 from bam_jax.training import step as step_lib
 
 _CHECKSUMS = 'checksums'
@@ -238,7 +239,7 @@ def _told(directory: Path) -> Iterator[None]:
   """
   try:
     yield
-  except errors.UserError:
+  except (errors.UserError, preemption.Preempted):
     raise
   except Exception as e:
     raise errors.UserError(

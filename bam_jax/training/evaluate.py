@@ -36,8 +36,9 @@ def predict(
   task_id: int,
   packing: config_lib.PackingConfig,
   advance: Callable[[int], None] = lambda n: None,
+  only: np.ndarray | None = None,
 ) -> np.ndarray:
-  """Logits of every row of one split of one task.
+  """Logits of the rows of one split of one task.
 
   Args:
     programs: the compiled steps.
@@ -46,12 +47,14 @@ def predict(
     task_id: the head.
     packing: rows are packed as in training.
     advance: told the number of examples after each batch.
+    only: the rows to predict, int64; None: all N of them.
 
   Returns:
     [N, c] float32, c the number of the task's own outputs.
   """
   task = programs.tasks.tasks[task_id]
-  result = np.full((len(features), task.num_outputs), np.nan, np.float32)
+  count = len(features) if only is None else len(only)
+  result = np.full((count, task.num_outputs), np.nan, np.float32)
   pending: list[tuple[np.ndarray, jax.Array]] = []
 
   def collect(limit: int) -> None:
@@ -65,7 +68,7 @@ def predict(
     packing.eval_rows, (1,), mesh_lib.rows_multiple(programs.mesh)
   )
   for rows, batch in batches.evaluation_batches(
-    features, task_id, programs.tasks.num_outputs, packing, num_rows
+    features, task_id, programs.tasks.num_outputs, packing, num_rows, only
   ):
     pending.append((rows, programs.predict(params, batch)))
     collect(_IN_FLIGHT)
@@ -109,8 +112,13 @@ def evaluate(
   return outputs, scores
 
 
-def save(path: Path, splits: Splits, outputs: Outputs) -> None:
-  """Writes logits by uid: TASK/SPLIT/uid [N], TASK/SPLIT/logits [N, c].
+def save(
+  path: Path, tasks: task_lib.TaskTable, splits: Splits, outputs: Outputs
+) -> None:
+  """Writes logits and gold by uid, so that they can be scored anew.
+
+  TASK/SPLIT/uid [N], TASK/SPLIT/logits [N, c] and TASK/SPLIT/label [N]: class
+  indices, or scores on the task's own scale.
 
   Raises:
     errors.UserError: the file can't be written.
@@ -120,6 +128,7 @@ def save(path: Path, splits: Splits, outputs: Outputs) -> None:
     for split, logits in by_split.items():
       arrays[f'{name}/{split}/uid'] = np.array(list(splits[name][split].uids))
       arrays[f'{name}/{split}/logits'] = logits
+      arrays[f'{name}/{split}/label'] = _gold(tasks[name], splits[name][split])
   data = io.BytesIO()
   np.savez(data, **arrays)
   files.write_bytes(path, data.getvalue())

@@ -19,6 +19,7 @@ from bam_jax.training import annealing
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import optimizer
+from bam_jax.training import preemption
 from bam_jax.training import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
@@ -72,6 +73,7 @@ def train(
   programs: programs_lib.Programs,
   make_params: Callable[[int], Mapping[str, object]],
   config: config_lib.Config,
+  notice: preemption.Notice,
 ) -> list[Result]:
   """Trains to the last step, going on from the latest checkpoint if any.
 
@@ -84,12 +86,14 @@ def train(
     programs: the compiled steps; shared by all runs of a plan.
     make_params: seed -> the initial parameters, host arrays.
     config: the whole configuration.
+    notice: that the machine is wanted back.
 
   Returns:
     A result for each job.
 
   Raises:
     errors.UserError: a loss is not finite, naming run, step and task.
+    preemption.Preempted: a notice came; the steps so far are saved.
   """
   first = jobs[0]
   with contextlib.ExitStack() as stack:
@@ -144,46 +148,55 @@ def train(
     )
     try:
       for step in range(start, first.num_steps):
-        if step > start:
-          evaluates = _is_due(step, config.train.evaluate_every)
-          if evaluates or _is_due(step, config.train.checkpoint_every):
-            log.flush()
-            for index, saved in enumerate(checkpoints):
-              score, own = None, state_of(index)
-              if evaluates:
-                _, scores = evaluate.evaluate(
-                  programs, own.params, jobs[index].dev, config
-                )
-                score = _mean_score(scores, programs.tasks)
-                telemetry[index].write(step, {'dev_score': score})
-              saved.save(own, score)
-        profiler.before(step)
-        waiting = time.perf_counter()
-        batch = next(prefetched)
-        log.waited(time.perf_counter() - waiting)
-        schedule = step_schedule(step, first, config)
-        state, metrics = programs.train_step(state, batch, schedule)
-        log.add(step, metrics)
-        if told := profiler.after(step, state):
-          telemetry[0].write(step, told)
+        # A checkpoint has the score of its step or none: nothing comes between.
+        with notice.held():
+          if step > start:
+            evaluates = _is_due(step, config.train.evaluate_every)
+            if evaluates or _is_due(step, config.train.checkpoint_every):
+              log.flush()
+              for index, saved in enumerate(checkpoints):
+                score, own = None, state_of(index)
+                if evaluates:
+                  _, scores = evaluate.evaluate(
+                    programs, own.params, jobs[index].dev, config
+                  )
+                  score = _mean_score(scores, programs.tasks)
+                  telemetry[index].write(step, {'dev_score': score})
+                saved.save(own, score)
+          profiler.before(step)
+          waiting = time.perf_counter()
+          batch = next(prefetched)
+          log.waited(time.perf_counter() - waiting)
+          schedule = step_schedule(step, first, config)
+          state, metrics = programs.train_step(state, batch, schedule)
+          log.add(step, metrics)
+          if told := profiler.after(step, state):
+            telemetry[0].write(step, told)
+    except preemption.Preempted:
+      log.flush()
+      for index, saved in enumerate(checkpoints):
+        saved.save(state_of(index))
+        saved.wait()
+      raise
     finally:
       profiler.close()
       prefetched.close()
     log.flush()
-    results = []
-    for index, saved in enumerate(checkpoints):
-      last = state_of(index)
-      outputs, scores = evaluate.evaluate(
-        programs, last.params, jobs[index].dev, config
-      )
-      score = _mean_score(scores, programs.tasks)
-      telemetry[index].write(first.num_steps, {'dev_score': score})
-      if saved.latest_step != first.num_steps:
-        saved.save(last, score, with_optimizer=config.train.keep_optimizer)
-      if not config.train.keep_optimizer:
-        saved.drop_optimizer()
-      saved.wait()
-      results.append(Result(last.params, outputs, scores, saved.best_step))
+    with notice.held():
+      results = []
+      for index, saved in enumerate(checkpoints):
+        last = state_of(index)
+        outputs, scores = evaluate.evaluate(
+          programs, last.params, jobs[index].dev, config
+        )
+        score = _mean_score(scores, programs.tasks)
+        telemetry[index].write(first.num_steps, {'dev_score': score})
+        if saved.latest_step != first.num_steps:
+          saved.save(last, score, with_optimizer=config.train.keep_optimizer)
+        if not config.train.keep_optimizer:
+          saved.drop_optimizer()
+        saved.wait()
+        results.append(Result(last.params, outputs, scores, saved.best_step))
   return results
 
 

@@ -75,6 +75,7 @@ class Telemetry:
   def truncate(self, step: int) -> None:
     """Forgets what was written for `step` and for every later step.
 
+    A `dev_score` of `step` stays: it is of the state that the step begins with.
     Call it before the first `write`; TensorBoard then hides its old events too.
     """
     if self._writer is not None:
@@ -82,7 +83,14 @@ class Telemetry:
     self._purge_step = step
     if self._path.exists():
       lines, _ = _parse(self._path)
-      _rewrite(self._path, [line for line in lines if line['step'] < step])
+      _rewrite(
+        self._path,
+        [
+          line
+          for line in lines
+          if line['step'] + ('dev_score' not in line) <= step
+        ],
+      )
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends one line `{"step": step, "time": unix seconds, **values}`.

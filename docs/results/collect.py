@@ -3,9 +3,9 @@
   python docs/results/collect.py work/minilm docs/results/minilm
 
 Takes the report, the scores, each run's record, configuration and metrics, and
-all dev outputs by uid as float16; leaves checkpoints, features and logits. A
-run that came out of an earlier `runs.tar.xz` has no outputs of its own any
-more: those that the folder holds of it stay.
+all dev logits by uid as float16; leaves checkpoints, features, teachers' logits
+and gold labels. A run that came out of an earlier `runs.tar.xz` has no outputs
+of its own any more: those that the folder holds of it stay.
 """
 
 import io
@@ -46,7 +46,7 @@ def main(workdir: Path, target: Path) -> None:
         split, kind = key.rsplit('/', 1)
         if kind == 'uid':
           arrays[f'uid/{split}'] = outputs[key].astype('S')
-        else:
+        elif kind == 'logits':
           arrays[f'logits/{run.name}/{split}'] = outputs[key].astype('f2')
   np.savez_compressed(target / 'outputs.npz', **arrays)
 

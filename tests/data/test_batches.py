@@ -340,6 +340,21 @@ def test_evaluation_covers_every_row_exactly_once(rows, packing):
   assert sorted(covered) == list(range(50))
 
 
+@pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
+def test_evaluation_of_some_rows_is_of_those_alone(packing):
+  only = np.array([3, 0, 17, 44, 49, 18])
+  covered = []
+  for where, batch in batches.evaluation_batches(
+    FEATURES[1], 0, 3, packing, 4, only
+  ):
+    for row, slot in np.argwhere(where >= 0):
+      mine = batch['segment_ids'][row] == slot + 1
+      tokens = batch['input_ids'][row][mine].tolist()
+      assert tokens == FEATURES[1].tokens(only[where[row, slot]])
+      covered.append(int(where[row, slot]))
+  assert sorted(covered) == list(range(len(only)))
+
+
 def test_evaluation_and_training_share_one_shape():
   train = make_batches()(0)
   rows = len(train['weight'])

@@ -205,3 +205,21 @@ def test_shares_are_what_is_drawn(make):
 def test_sampled_shares_by_hand():
   mix = sampling.SampledMix((16, 81), (32, 81), 0.75, 32, 10, 0)
   np.testing.assert_allclose(mix.shares, [8 / 35, 27 / 35], rtol=1e-12)
+
+
+@both
+def test_a_part_of_the_rows_is_mixed_as_if_there_were_no_others(make):
+  """Oracle: the mix of 14, 20 and 300 rows, its rows looked up one by one."""
+  kept = [np.arange(0, 28, 2), np.arange(5, 25), np.arange(300)[::-1]]
+  whole, part = make(), sampling.PartMix(make(), kept)
+  assert part.batch_size == 32
+  np.testing.assert_array_equal(part.weights, whole.weights)
+  for step in (0, 7, 299):
+    tasks, rows = whole(step)
+    found = part(step)
+    np.testing.assert_array_equal(found[0], tasks)
+    assert found[1].tolist() == [
+      kept[task][row] for task, row in zip(tasks, rows)
+    ]
+  with pytest.raises(IndexError, match='step 300 of a run of 300'):
+    part(300)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bam_jax import errors
+from bam_jax.data import folds
 from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.distillation import teachers
@@ -50,7 +51,7 @@ def _teacher(directory, task, logits, order=None, fingerprint=None, **metadata):
     fingerprint or _PRINT,
     {**prepare.label_metadata(task), **metadata},
   )
-  return directory, _PRINT
+  return teachers.LogitSet(directory, _PRINT)
 
 
 def _log_odds(p):
@@ -67,7 +68,7 @@ def test_probabilities_are_averaged(tmp_path):
     tmp_path / 'two', _MOOD, [_log_odds(p) for p in (0.5, 0.6, 0.5)]
   )
   targets = teachers.targets(
-    [one, two], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+    [[one], [two]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
   )
   assert targets.dtype == np.float32
   np.testing.assert_allclose(
@@ -79,7 +80,7 @@ def test_temperature_divides_the_logits(tmp_path):
   """Odds of 9 become odds of 9 ** (1 / 2) = 3."""
   one = _teacher(tmp_path / 'one', _MOOD, [_log_odds(0.9)])
   targets = teachers.targets(
-    [one], _features(tmp_path, 1), _MOOD, 2.0, 'sigmoid'
+    [[one]], _features(tmp_path, 1), _MOOD, 2.0, 'sigmoid'
   )
   np.testing.assert_allclose(targets, [[0.25, 0.75]], rtol=0, atol=1e-6)
 
@@ -99,7 +100,7 @@ def test_scores_are_averaged_after_the_activation(tmp_path, head, expected):
   one = _teacher(tmp_path / 'one', _CLOSENESS, [[log_3], [-log_3]])
   two = _teacher(tmp_path / 'two', _CLOSENESS, [[0.0], [0.0]])
   targets = teachers.targets(
-    [one, two], _features(tmp_path, 2), _CLOSENESS, 1.0, head
+    [[one], [two]], _features(tmp_path, 2), _CLOSENESS, 1.0, head
   )
   np.testing.assert_allclose(targets, expected, rtol=0, atol=1e-6)
 
@@ -113,7 +114,9 @@ def test_rows_are_joined_by_uid(tmp_path):
     [_log_odds(p) for p in probabilities],
     order=(2, 3, 0, 1),
   )
-  targets = teachers.targets([one], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
+  targets = teachers.targets(
+    [[one]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+  )
   np.testing.assert_allclose(
     targets[:, 1], probabilities[:3], rtol=0, atol=1e-6
   )
@@ -145,8 +148,10 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
   sound = _teacher(tmp_path / 'sound', _MOOD, [[0, 1]] * 3)
   unfit = _teacher(tmp_path / 'unfit', _MOOD, logits, **options)
   with pytest.raises(errors.UserError, match=message) as error:
-    teachers.targets([sound, unfit], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
-  assert str(error.value).startswith(f'{unfit[0]}: ')
+    teachers.targets(
+      [[sound], [unfit]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+    )
+  assert str(error.value).startswith(f'{unfit.directory}: ')
   assert '\n' not in str(error.value)
 
 
@@ -159,4 +164,119 @@ def test_another_number_of_classes_is_refused(tmp_path):
   with pytest.raises(
     errors.UserError, match=r'float x 3\) where .*float x 2\) is wanted'
   ):
-    teachers.targets([one], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
+    teachers.targets([[one]], _features(tmp_path), _MOOD, 1.0, 'sigmoid')
+
+
+def _folded(tmp_path, seed, number, probabilities, rows=None, of=3):
+  """The set of a run that left a fold of nine rows out, in it these `rows`."""
+  uids = [f't/train/{n}' for n in range(9)]
+  fold = folds.Fold(number, of, seed)
+  if rows is None:
+    rows = [uids[row] for row in folds.split(uids, fold)[1]]
+  directory = tmp_path / f'{seed}-{number}'
+  fingerprint = teachers.logit_fingerprint(
+    _features(tmp_path, 9), 'run', 'params', fold
+  )
+  shards.write(
+    directory,
+    shards.logits_fields(2),
+    (
+      {
+        'uid': uid,
+        'logits': np.array(
+          _log_odds(probabilities[uids.index(uid)]), np.float32
+        ),
+      }
+      for uid in rows
+    ),
+    fingerprint,
+    prepare.label_metadata(_MOOD),
+  )
+  return teachers.LogitSet(directory, fingerprint, fold)
+
+
+def test_folds_are_joined_and_seeds_are_averaged(tmp_path):
+  """Row by row the mean of two teachers, each of three runs."""
+  one = [(n + 1) / 20 for n in range(9)]
+  two = [0.9 - n / 15 for n in range(9)]
+  targets = teachers.targets(
+    [
+      # In any order.
+      [_folded(tmp_path, 0, number, one) for number in (2, 3, 1)],
+      [_folded(tmp_path, 5, number, two) for number in (1, 2, 3)],
+    ],
+    _features(tmp_path, 9),
+    _MOOD,
+    1.0,
+    'sigmoid',
+  )
+  expected = [(a + b) / 2 for a, b in zip(one, two)]
+  np.testing.assert_allclose(targets[:, 1], expected, rtol=0, atol=1e-6)
+
+
+def _fold_uids(number, of=3, seed=0) -> list[str]:
+  uids = [f't/train/{n}' for n in range(9)]
+  fold = folds.Fold(number, of, seed)
+  return [uids[row] for row in folds.split(uids, fold)[1]]
+
+
+@pytest.mark.parametrize(
+  ('rows', 'message'),
+  [
+    (
+      [*_fold_uids(1), _fold_uids(2)[0]],
+      rf'has logits for {_fold_uids(2)[0]}, on which its teacher was trained;',
+    ),
+    (_fold_uids(1)[1:], rf'has no logits for {_fold_uids(1)[0]}; remove'),
+    (
+      [*_fold_uids(1), _fold_uids(1)[1]],
+      rf'has two rows of logits for {_fold_uids(1)[1]}; remove',
+    ),
+  ],
+  ids=['seen-in-training', 'missing', 'twice'],
+)
+def test_a_fold_of_other_rows_is_refused(tmp_path, rows, message):
+  sound = [_folded(tmp_path, 0, number, [0.5] * 9) for number in (2, 3)]
+  unfit = _folded(tmp_path, 0, 1, [0.5] * 9, rows)
+  with pytest.raises(errors.UserError, match=message) as error:
+    teachers.targets(
+      [[*sound, unfit]], _features(tmp_path, 9), _MOOD, 1.0, 'sigmoid'
+    )
+  assert str(error.value).startswith(f'{unfit.directory}: ')
+  assert '\n' not in str(error.value)
+
+
+def test_the_set_of_another_fold_is_refused(tmp_path):
+  """The manifest tells which one its run left out."""
+  there = _folded(tmp_path, 0, 2, [0.5] * 9)
+  fold = folds.Fold(1, 3, 0)
+  fingerprint = {
+    **there.fingerprint,
+    'left_out': {'number': 1, 'of': 3, 'seed': 0},
+  }
+  with pytest.raises(
+    errors.UserError,
+    match=r'else: left_out.number was 2 and is now 1\. Go back',
+  ):
+    teachers.targets(
+      [[teachers.LogitSet(there.directory, fingerprint, fold)]],
+      _features(tmp_path, 9),
+      _MOOD,
+      1.0,
+      'sigmoid',
+    )
+
+
+@pytest.mark.parametrize(
+  ('numbers', 'times'), [((1, 2), 0), ((1, 2, 3, 3), 2)], ids=['none', 'two']
+)
+def test_a_row_is_spoken_of_by_one_run_of_a_teacher(tmp_path, numbers, times):
+  sets = {n: _folded(tmp_path, 0, n, [0.5] * 9) for n in set(numbers)}
+  with pytest.raises(ValueError, match=rf'^t/train/\d: {times} of \['):
+    teachers.targets(
+      [[sets[n] for n in numbers]],
+      _features(tmp_path, 9),
+      _MOOD,
+      1.0,
+      'sigmoid',
+    )

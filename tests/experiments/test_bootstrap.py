@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bam_jax.experiments import bootstrap
-from bam_jax.tasks import metrics
+from bam_jax.experiments import resampled
 
 
 def _rng(seed=0):
@@ -45,7 +45,7 @@ def test_bootstrap_by_a_metric_equals_that_by_its_contributions():
     np.where(_rng(i).random((4, 40)) < 0.7, targets, 1 - targets)
     for i in (1, 2)
   )
-  scores = [bootstrap.metric_score(metrics.accuracy, targets)]
+  scores = [resampled.score_of('accuracy', targets)]
   by_metric = bootstrap.bootstrap_test(
     [student], [baseline], _rng(), scores, resamples=200
   )
@@ -54,23 +54,6 @@ def test_bootstrap_by_a_metric_equals_that_by_its_contributions():
   by_mean = bootstrap.bootstrap_test(right, other, _rng(), resamples=200)
   assert by_metric == by_mean
   assert 0 < by_mean < 1
-
-
-@pytest.mark.parametrize('name', ['matthews', 'spearman', 'f1'])
-def test_metric_score_is_the_metric_of_the_drawn_rows(name):
-  targets = _rng(1).integers(0, 2, 30)
-  outputs = _rng(2).integers(0, 2, (3, 30))
-  rows = _rng(3).integers(0, 30, (5, 30))
-  counts = np.array([np.bincount(row, minlength=30) for row in rows])
-  found = bootstrap.metric_score(metrics.METRICS[name], targets)(
-    outputs, counts
-  )
-  expected = [
-    [metrics.METRICS[name](output[row], targets[row]) for output in outputs]
-    for row in rows
-  ]
-  np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
-  assert np.std(found) > 0
 
 
 def test_bootstrap_averages_over_tasks_seed_by_seed():

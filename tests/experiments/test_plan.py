@@ -357,3 +357,94 @@ def test_runs_that_were_chosen_other_values_are_not_together():
   ]
   groups = list(plan.together(runs, 2, lambda run: 0))
   assert [len(group) for group in groups] == [1, 1]
+
+
+@pytest.mark.parametrize(
+  ('variant', 'teachers'),
+  [
+    ('single_to_multi', 'single-s{seed}-rte-fold{fold}of3'),
+    ('multi_to_multi', 'multi-s{seed}-fold{fold}of3'),
+  ],
+)
+def test_a_teacher_of_folds_is_a_run_a_fold(variant, teachers):
+  config = _config(
+    seeds=(4, 2),
+    variants=(variant,),
+    **{'distill.folds': 3, 'distill.teachers': 2},
+  )
+  runs = {run.name: run for run in plan.plan(config)}
+  names = tuple(
+    teachers.format(seed=seed, fold=fold)
+    for seed in (4, 2)
+    for fold in (1, 2, 3)
+  )
+  assert runs[f'{variant}-s2'].teachers['rte'] == names
+  for name in names:
+    fold = runs[name].fold
+    assert name.endswith(f'fold{fold.number}of3')
+    assert fold.seed == runs[name].seed
+    assert plan.tasks_taught_by(list(runs.values()), name)
+  assert runs[f'{variant}-s2'].fold is None
+  # None is taken for a run of the variant that predicts or is reported.
+  assert not {run.group for run in runs.values()} & {'single-s4', 'multi-s4'}
+
+
+def test_whole_runs_stand_beside_folds():
+  names = _names(
+    _config(
+      tasks=('rte',),
+      variants=('single_to_multi', 'single'),
+      **{'distill.folds': 2},
+    )
+  )
+  assert names == [
+    'single-s0-rte-fold1of2',
+    'single-s0-rte-fold2of2',
+    'single_to_multi-s0',
+    'single-s0-rte',
+  ]
+
+
+def test_runs_of_different_folds_are_not_together():
+  runs = plan.plan(
+    _config(
+      seeds=(0, 1),
+      tasks=('rte',),
+      variants=('single', 'single_to_multi'),
+      **{'distill.folds': 2},
+    )
+  )
+  groups = [
+    [run.name for run in group] for group in plan.together(runs, 8, lambda r: 0)
+  ]
+  assert groups == [
+    ['single-s0-rte', 'single-s1-rte'],
+    ['single-s0-rte-fold1of2', 'single-s1-rte-fold1of2'],
+    ['single-s0-rte-fold2of2', 'single-s1-rte-fold2of2'],
+    ['single_to_multi-s0', 'single_to_multi-s1'],
+  ]
+
+
+def test_a_variant_of_the_users_own_may_have_other_teachers():
+  """Folds and ensembles beside the paper's teachers, in one plan."""
+  config = config_lib.default_config()
+  config.tasks, config.seeds = ('rte',), (0, 1)
+  config.variants = ('single_to_multi',)
+  for name, changes in (
+    ('folded', {'folds': 2}),
+    ('ensemble', {'teachers': 2}),
+  ):
+    config.custom_variants[name] = config_lib.custom_variant(
+      'single_to_multi', changes={'distill': changes}
+    )
+    config.variants += (name,)
+  runs = {
+    run.name: run for run in plan.plan(config_lib.from_config_dict(config))
+  }
+  assert {
+    name: runs[f'{name}-s1'].teachers['rte'] for name in config.variants
+  } == {
+    'single_to_multi': ('single-s1-rte',),
+    'folded': ('single-s1-rte-fold1of2', 'single-s1-rte-fold2of2'),
+    'ensemble': ('single-s0-rte', 'single-s1-rte'),
+  }

@@ -44,8 +44,22 @@ _TASKS = task_lib.TaskTable(
 )
 
 
-def _run(variant, seed, task, scores, curve=Path('/nowhere/metrics.jsonl')):
-  return report.RunScores(variant, seed, task, scores, curve)
+_NOWHERE = Path('/nowhere')
+
+
+def _run(
+  variant,
+  seed,
+  task,
+  scores,
+  curve=_NOWHERE / 'metrics.jsonl',
+  outputs=_NOWHERE / 'outputs.npz',
+  quality=None,
+  share=None,
+):
+  return report.RunScores(
+    variant, seed, task, scores, curve, outputs, quality or {}, share
+  )
 
 
 def _seed(variant, seed, f1, accuracy, matched, mismatched, odd=10.0, **more):
@@ -131,6 +145,38 @@ def test_medians_and_averages_are_those_computed_by_hand(tmp_path):
   assert single['glue_average'] == 71.0
   assert found['variants']['multi']['average'] == 72.0
   assert found['per_seed']['single']['1']['average'] == 75.0
+
+
+def test_spread_over_seeds_is_told_in_every_format(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  found = json.loads(texts['report.json'])['statistics']['single']
+  # Averages of 65, 70, 75; all 27 draws of three have one of them as median.
+  assert found['average'] == {
+    'seeds': 3, 'median': 70.0, 'mean': 70.0, 'deviation': 5.0,
+    'low': 65.0, 'high': 75.0,
+  }  # fmt: skip
+  assert set(found) == {*_TASKS.names, 'average'}
+  line = ['average', 'paper', 'Single', '3', '70.00', '65.00 to 75.00']
+  line += ['70.00', '5.00']
+  assert f'| {" | ".join(line)} |' in texts['report.md'].splitlines()
+  cells = _Page(texts['report.html']).cells
+  start = cells.index('65.00 to 75.00') - 5
+  assert cells[start : start + 8] == line
+
+
+def test_pairs_are_told_in_every_format(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  (table,) = json.loads(texts['report.json'])['pairs']
+  assert table['kind'] == 'multi_task'
+  # 7 of the 9 pairs of 64, 66, 52 and 60, 60, 50 are gains; their median is 4.
+  line = ['Multi', 'Single', 'word', '3', '64.0', '+4.0', '—', '0.78']
+  assert f'| {" | ".join(line)} | ' in texts['report.md']
+  page = _Page(texts['report.html'])
+  start = page.cells.index('0.78') - 7
+  assert page.cells[start : start + 8] == line
+  assert 'Not enough seeds for a star: 4 tests at once need 5 seeds.' in (
+    page.text
+  )
 
 
 def test_an_even_number_of_seeds_takes_the_middle(tmp_path):
@@ -236,11 +282,11 @@ def test_page_parses_and_reaches_for_nothing(tmp_path):
 def test_every_picture_has_an_alternative_text(tmp_path):
   text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
   pictures = re.findall(r'<svg[^>]*>', text)
-  assert (
-    len(pictures) == 4
-  )  # The average and three tasks; no curves, so no legend.
+  # The average, three tasks and the gains; no curves, so no legend.
+  assert len(pictures) == 5
   assert all('role="img"' in p and 'aria-label="' in p for p in pictures)
   assert 'aria-label="word, accuracy, medians: Single 60.0, Multi 64.0"' in text
+  assert 'shift, points: word +4.0 (p=1.000), pair +0.0 (p=1.000)' in text
 
 
 def test_text_is_escaped(tmp_path):

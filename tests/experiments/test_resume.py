@@ -113,11 +113,44 @@ def _metrics(workdir: Path, run: str) -> list[dict]:
   ]
 
 
+def _assert_same_outcome(workdir: Path, undisturbed: Path) -> None:
+  for run in _RUNS:
+    ours, theirs = (
+      json.loads((directory / 'runs' / run / 'DONE').read_text())
+      for directory in (workdir, undisturbed)
+    )
+    for key in ('steps', 'best_step', 'parameters', 'scores'):
+      assert ours[key] == theirs[key], f'{run}: {key}'
+
+
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory) -> Path:
   workdir = tmp_path_factory.mktemp('undisturbed') / 'work'
   _finish(_start(workdir))
   return workdir
+
+
+def test_a_plan_that_is_told_to_stop_saves_and_goes_on(undisturbed, tmp_path):
+  """Told so while it trains, a run loses no step that it has taken."""
+  workdir = tmp_path / 'work'
+  shutil.copytree(undisturbed / 'compiled', workdir / 'compiled')
+  process = _start(workdir)
+  checkpoints = workdir / 'runs' / _TEACHER / 'checkpoints'
+  while not (checkpoints / 'step_4').exists():
+    assert process.poll() is None, process.communicate()[1]
+    time.sleep(0.001)
+  process.send_signal(signal.SIGTERM)
+  _, stderr = process.communicate(timeout=300)
+  assert process.returncode == 75, stderr
+  assert stderr.splitlines()[-1] == (
+    'bam_jax: stopped by SIGTERM; the same command goes on'
+  )
+  lines = (workdir / 'runs' / _TEACHER / 'metrics.jsonl').read_text()
+  last = json.loads(lines.splitlines()[-1])['step']
+  assert _saved_steps(workdir, _TEACHER)[-1] == f'step_{last + 1}'
+
+  _finish(_start(workdir))
+  _assert_same_outcome(workdir, undisturbed)
 
 
 def test_a_plan_killed_thrice_ends_bit_equal(undisturbed, tmp_path):
@@ -139,13 +172,8 @@ def test_a_plan_killed_thrice_ends_bit_equal(undisturbed, tmp_path):
   assert not (workdir / 'runs' / _STUDENT / 'DONE').exists()
 
   _finish(_start(workdir))
+  _assert_same_outcome(workdir, undisturbed)
   for run in _RUNS:
-    ours, theirs = (
-      json.loads((directory / 'runs' / run / 'DONE').read_text())
-      for directory in (workdir, undisturbed)
-    )
-    for key in ('steps', 'best_step', 'parameters', 'scores'):
-      assert ours[key] == theirs[key], f'{run}: {key}'
     assert _metrics(workdir, run) == _metrics(undisturbed, run)
   ours, theirs = (
     json.loads((directory / 'report.json').read_text())

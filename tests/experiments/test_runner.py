@@ -100,7 +100,8 @@ class _Plan:
   def _recorded(self, targets):
     def recorded(sets, features, task, *arguments):
       result = targets(sets, features, task, *arguments)
-      self.targets.append((task.name, [path for path, _ in sets], result))
+      directories = [logits.directory for parts in sets for logits in parts]
+      self.targets.append((task.name, directories, result))
       return result
 
     return recorded
@@ -144,8 +145,8 @@ def _snapshot(directory: Path) -> dict[str, tuple[int, bytes]]:
   }
 
 
-def _gold(data: Path, task: str) -> list[str]:
-  lines = (data / f'{task}-dev.tsv').read_text().splitlines()[1:]
+def _gold(data: Path, task: str, split: str = 'dev') -> list[str]:
+  lines = (data / f'{task}-{split}.tsv').read_text().splitlines()[1:]
   return [line.split('\t')[-1] for line in lines]
 
 
@@ -174,7 +175,9 @@ def test_scores_are_those_of_the_saved_logits(finished):
         f'{task}/dev/{row}' for row in range(_ROWS['dev'])
       ]
       gold = _gold(finished.data, task)
+      label = outputs[f'{task}/dev/label']
       if task == 'mood':
+        assert [_LABELS[index] for index in label] == gold
         expected = {
           'accuracy': 100
           * sk_metrics.accuracy_score(
@@ -183,12 +186,39 @@ def test_scores_are_those_of_the_saved_logits(finished):
         }
       else:
         gold, predicted = np.array(gold, float), logits[:, 0].astype(float)
+        np.testing.assert_allclose(label, gold, rtol=1e-6)
         predicted = 5 / (1 + np.exp(-predicted))
         expected = {
           'pearson': 100 * scipy.stats.pearsonr(gold, predicted)[0],
           'spearman': 100 * scipy.stats.spearmanr(gold, predicted)[0],
         }
       assert scores[task]['dev'] == pytest.approx(expected, abs=1e-3)
+
+
+def test_records_say_how_good_the_logits_are(finished):
+  """On dev of every run, on the training rows of those that teach."""
+  for run in finished.runner.runs:
+    quality = finished.record(run.name)['quality']
+    teaches = run.variant in ('single', 'multi')
+    outputs = np.load(finished.workdir / 'runs' / run.name / 'outputs.npz')
+    assert sorted(quality) == sorted(run.tasks)
+    for task, found in quality.items():
+      assert set(found) == ({'dev', 'train'} if teaches else {'dev'})
+      for split, values in found.items():
+        logits = outputs[f'{task}/dev/logits']
+        if split == 'train':
+          logits = finished.columns(run.name, task).fixed('logits')
+        logits = np.array(logits, np.float64).reshape(_ROWS[split], -1)
+        gold = _gold(finished.data, task, split)
+        if task == 'mood':
+          probs = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+          gold = [_LABELS.index(label) for label in gold]
+          expected = sk_metrics.log_loss(gold, probs)
+          assert values['log_loss'] == pytest.approx(expected, rel=1e-6)
+        else:
+          predicted = 1 / (1 + np.exp(-logits[:, 0]))
+          expected = np.mean(predicted - np.array(gold, float) / 5)
+          assert values['bias'] == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_report_has_the_documented_structure(finished):
@@ -410,7 +440,8 @@ def test_a_rerun_trains_nothing(finished, workdir, trained):
   }
   written = {name for name in after if after[name] != before[name]}
   assert written <= {
-    'config.json', 'report.json', 'report.md', 'report.html', 'scores.csv',
+    'config.json', 'report.json', 'report.md', 'report.html', 'report.tex',
+    'scores.csv',
   }  # fmt: skip
 
 
@@ -438,13 +469,21 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
   logits = workdir / 'teachers' / teacher / task
   before = _snapshot(logits)
   shutil.rmtree(logits)
-  runner_lib.Runner(_config(finished.data), workdir).run()
+  # As after a stop between writing the logits and saying how good they are.
+  runner = runner_lib.Runner(_config(finished.data), workdir)
+  done = runner.workspace.finished('single-s0-closeness')
+  quality = done['quality']
+  runner.workspace.finish('single-s0-closeness', done | {'quality': {}})
+  runner.run()
   assert trained == ['multi-s0', _STUDENT]
   for name in trained:
     record = json.loads((workdir / 'runs' / name / 'DONE').read_text())
     # The same seed twice: bit by bit the same.
     assert record['parameters'] == finished.record(name)['parameters']
     assert record['scores'] == finished.record(name)['scores']
+  del quality['closeness']['dev']
+  done = runner.workspace.finished('single-s0-closeness')
+  assert done['quality'] == quality
   for name, (_, content) in _snapshot(logits).items():
     assert content == before[name][1], name
 
@@ -633,3 +672,22 @@ def test_a_loss_that_is_not_finite_stops_the_run(finished, tmp_path):
   ):
     runner.run()
   assert not list(tmp_path.rglob('DONE'))
+
+
+def test_models_are_exported_by_group(finished):
+  finished.runner.export('single_to_multi-s1')
+  finished.runner.export('single-s0')
+  exports = finished.workdir / 'exports'
+  assert sorted(p.name for p in (exports / 'single_to_multi-s1').iterdir()) == [
+    'all', 'closeness', 'mood',
+  ]  # fmt: skip
+  assert sorted(p.name for p in (exports / 'single-s0').iterdir()) == [
+    'closeness', 'mood',
+  ]  # fmt: skip
+  text = (exports / 'single_to_multi-s1' / 'mood' / 'README.md').read_text()
+  assert 'taught by single-s1-mood, single-s1-closeness' in text
+
+
+def test_a_group_to_export_must_be_there(finished):
+  with pytest.raises(errors.UserError, match='--group=none-s0: is none of'):
+    finished.runner.export('none-s0')

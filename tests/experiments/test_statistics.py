@@ -106,6 +106,17 @@ def test_mann_whitney_equals_enumeration(case):
   )
 
 
+@pytest.mark.parametrize('case', _SMALL)
+def test_two_sided_mann_whitney_is_twice_the_smaller_side(case):
+  student, baseline = _SMALL[case]
+  sides = [
+    _enumerated(_u, student, baseline),
+    _enumerated(_u, baseline, student),
+  ]
+  found = statistics.mann_whitney(student, baseline, 'two-sided')
+  assert found == pytest.approx(min(1.0, 2 * min(sides)), abs=1e-12)
+
+
 def test_mann_whitney_without_ties_equals_scipys_exact_distribution():
   student, baseline = _rng(1).normal(0.8, size=8), _rng(2).normal(size=8)
   expected = scipy.stats.mannwhitneyu(

@@ -72,6 +72,19 @@ def test_truncate_drops_later_steps_and_a_torn_line(tmp_path, tail):
   assert sorted(tmp_path.iterdir()) == [path]
 
 
+def test_truncate_keeps_the_score_of_the_state_it_goes_on_from(tmp_path):
+  with telemetry.Telemetry(tmp_path, False, 'r') as log:
+    for step in (10, 20):
+      log.write(step - 1, {'loss': 0.5})
+      log.write(step, {'dev_score': 70.0})
+    log.write(10, {'loss': 0.25})
+  with telemetry.Telemetry(tmp_path, False, 'r') as log:
+    log.truncate(10)
+  lines = telemetry.read(tmp_path / telemetry.METRICS_FILE)
+  assert [x['step'] for x in lines] == [9, 10]
+  assert lines[1]['dev_score'] == 70.0
+
+
 def test_read_leaves_a_torn_last_line_out(tmp_path):
   path = tmp_path / 'm.jsonl'
   path.write_text('{"step": 1}\n{"st')

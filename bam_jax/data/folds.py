@@ -1,0 +1,64 @@
+"""Folds of the training rows: what a teacher leaves out, and then labels.
+
+A teacher that was trained on a row knows its gold label by heart. Of k teachers
+each leaves out one of k folds and labels that one alone, so that what a student
+learns of a row was never told (cross-fitting; Wolpert 1992, "Stacked
+generalization").
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from bam_jax import errors
+from bam_jax.data import sampling
+from bam_jax.tasks import task as task_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Fold:
+  """One of the parts that the rows of every task are divided into.
+
+  Attributes:
+    number: from 1 to `of`.
+    of: how many there are, at least 2.
+    seed: of the division; that of the teacher.
+  """
+
+  number: int
+  of: int
+  seed: int
+
+  def __str__(self) -> str:
+    return f'fold{self.number}of{self.of}'
+
+
+def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+  """Divides the rows of a task into those outside and those inside a fold.
+
+  A function of the seed and the uids alone, whatever the order of the rows. A
+  row and its swapped copy are in the same fold; not counting the copies, two
+  folds differ by a row at most.
+
+  Args:
+    uids: of N training rows.
+    fold: the fold.
+
+  Returns:
+    The rows to train on and the rows left out, ascending, [n] and [N - n]
+    int64.
+
+  Raises:
+    errors.UserError: there are fewer rows than folds.
+  """
+  bases = [uid.removesuffix(task_lib.SWAP_SUFFIX) for uid in uids]
+  distinct, base = np.unique(bases, return_inverse=True)
+  if len(distinct) < fold.of:
+    raise errors.UserError(
+      f'config.distill.folds={fold.of}: there are only {len(distinct)} training'
+      f' rows such as {bases[0]}; give fewer folds, or leave the task out'
+    )
+  place = sampling.permutation(len(distinct), sampling.FOLDS, 0, 0, fold.seed)
+  inside = place[base] % fold.of == fold.number - 1
+  return np.flatnonzero(~inside), np.flatnonzero(inside)

@@ -1,0 +1,165 @@
+"""What the teachers of a plan say: written once they are trained, then taught.
+
+A teacher's logits lie in `teachers/RUN/TASK`. How good they are goes into the
+record of its run, which nothing that decides an outcome is made from.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import schema
+from bam_jax.data import shards
+from bam_jax.distillation import quality as quality_lib
+from bam_jax.distillation import teachers
+from bam_jax.experiments import identity as identity_lib
+from bam_jax.experiments import jobs
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import evaluate
+from bam_jax.training import programs as programs_lib
+from bam_jax.training import telemetry
+
+# task -> `dev` or `train` -> name -> value
+Quality = dict[str, dict[str, dict[str, float]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherLogits:
+  """All of a plan, in its work directory.
+
+  Attributes:
+    config: of the plan.
+    workspace: the work directory.
+    tasks: the tasks of the plan.
+    features: of all of them.
+    runs: the plan, by name.
+    identities: of all runs by name.
+  """
+
+  config: config_lib.Config
+  workspace: workspace_lib.Workspace
+  tasks: task_lib.TaskTable
+  features: jobs.Features
+  runs: Mapping[str, plan_lib.Run]
+  identities: Mapping[str, identity_lib.Identity]
+
+  def write(
+    self,
+    run: plan_lib.Run,
+    students: Sequence[plan_lib.Run],
+    model: Callable[[], tuple[programs_lib.Programs, Mapping[str, object]]],
+  ) -> None:
+    """Writes what students yet to be trained need and is not there yet.
+
+    Args:
+      run: finished.
+      students: the runs that are not.
+      model: the programs and the run's parameters; asked for only where there
+        is something to label.
+    """
+    for name in plan_lib.tasks_taught_by(students, run.name):
+      task, columns = self.tasks[name], self._train(name)
+      logits = self._logits(run.name, name)
+      if not shards.exists(logits.directory):
+        programs, params = model()
+        share = run.fold.of if run.fold else 1
+        with telemetry.progress(
+          f'{run.name} labels {name}', len(columns) // share, 'examples'
+        ) as progress:
+          teachers.label(
+            programs,
+            params,
+            columns,
+            task,
+            self.config.packing,
+            logits,
+            progress.advance,
+          )
+      self._record_quality(run, name)
+
+  def targets(self, run: plan_lib.Run, task: str) -> np.ndarray | None:
+    """The teachers' predictions on training rows; None without teachers."""
+    if task not in run.teachers:
+      return None
+    by_seed: dict[int, list[teachers.LogitSet]] = {}
+    for name in run.teachers[task]:
+      sets = by_seed.setdefault(self.runs[name].seed, [])
+      sets.append(self._logits(name, task))
+    return teachers.targets(
+      list(by_seed.values()),
+      self._train(task),
+      self.tasks[task],
+      run.config.distill.temperature,
+      self.config.model.regression_head,
+    )
+
+  def _record_quality(self, run: plan_lib.Run, task: str) -> None:
+    """Says in the run's record how good its logits are, unless it does."""
+    record = self.workspace.finished(run.name)
+    if 'train' in record.get('quality', {}).get(task, {}):
+      return
+    columns = self._train(task)
+    rows, logits = teachers.read(
+      self._logits(run.name, task), columns, self.tasks[task]
+    )
+    found = quality_lib.measure(
+      self.tasks[task],
+      logits,
+      columns.fixed('label')[rows],
+      self.config.model.regression_head,
+    )
+    self.workspace.finish(
+      run.name, with_quality(record, {task: {'train': found}})
+    )
+
+  def _train(self, task: str) -> shards.Columns:
+    return self.features[task][self.tasks[task].train_split]
+
+  def _logits(self, run: str, task: str) -> teachers.LogitSet:
+    fold = self.runs[run].fold
+    return teachers.LogitSet(
+      self.workspace.teacher(run, task),
+      teachers.logit_fingerprint(
+        self._train(task),
+        schema.digest(self.identities[run]),
+        self.workspace.finished(run)['parameters'],
+        fold,
+      ),
+      fold,
+    )
+
+
+def dev_quality(
+  dev: evaluate.Splits,
+  outputs: evaluate.Outputs,
+  tasks: task_lib.TaskTable,
+  regression_head: str,
+) -> Quality:
+  """Quality of a run's outputs on the first dev split of each task."""
+  result: Quality = {}
+  for name, splits in dev.items():
+    split = tasks[name].dev_splits[0]
+    found = quality_lib.measure(
+      tasks[name],
+      outputs[name][split],
+      splits[split].fixed('label'),
+      regression_head,
+    )
+    result[name] = {'dev': found}
+  return result
+
+
+def with_quality(
+  record: Mapping[str, object], found: Quality
+) -> dict[str, object]:
+  """A run's record, its `quality` brought up to date."""
+  quality = dict(record.get('quality', {}))
+  for task, by_rows in found.items():
+    quality[task] = quality.get(task, {}) | by_rows
+  return {**record, 'quality': quality}

@@ -1,0 +1,192 @@
+"""A trained model as Hugging Face directories.
+
+DIR/TASK/  a task's own BertForSequenceClassification: what
+           `AutoModelForSequenceClassification.from_pretrained` loads
+DIR/all/   encoder and pooler once, with every head, and `tasks.json`
+
+Weights are float32 safetensors; every directory holds its tokenizer and a model
+card.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+from pathlib import Path
+import shutil
+
+import numpy as np
+import safetensors.numpy
+
+from bam_jax import errors
+from bam_jax.data import features
+from bam_jax.inference import card
+from bam_jax.modeling import bert
+from bam_jax.modeling import huggingface
+from bam_jax.tasks import task as task_lib
+
+ALL = 'all'
+_PREFIX = 'bert.'  # of encoder and pooler in a model with a head
+
+
+def export(
+  directory: Path,
+  config: bert.BertConfig,
+  tokenizer: features.Tokenizer,
+  params: Mapping[str, object],
+  heads: Mapping[str, int],
+  tasks: task_lib.TaskTable,
+  facts: card.Facts,
+) -> None:
+  """Writes the directories of one model, each whole or not at all.
+
+  Args:
+    directory: their parent; directories of the same names are replaced.
+    config: of the encoder.
+    tokenizer: the one it was trained with.
+    params: {'encoder', 'pooler', 'heads'} of host arrays, single layers.
+    heads: names of the tasks to export -> number of their head.
+    tasks: of the plan.
+    facts: for the model cards.
+
+  Raises:
+    errors.UserError: something can't be written.
+  """
+  body = huggingface.save_params(
+    {name: params[name] for name in ('encoder', 'pooler')}
+  )
+  chosen = [tasks[name] for name in heads]
+  classifiers = {
+    task.name: _classifier(params['heads'], heads[task.name], task)
+    for task in chosen
+  }
+  for task in chosen:
+    _write(
+      directory / task.name,
+      {
+        **{_PREFIX + name: tensor for name, tensor in body.items()},
+        **{
+          f'classifier.{name}': tensor
+          for name, tensor in classifiers[task.name].items()
+        },
+      },
+      {
+        **huggingface.save_config(config),
+        'architectures': ['BertForSequenceClassification'],
+        'classifier_dropout': config.dropout_head,
+        **_labels(task),
+      },
+      tokenizer,
+      config,
+      {'README.md': card.of_tasks([task], facts)},
+    )
+  if len(chosen) > 1:
+    _write(
+      directory / ALL,
+      {
+        **body,
+        **{
+          f'heads.{task}.{name}': tensor
+          for task, tensors in classifiers.items()
+          for name, tensor in tensors.items()
+        },
+      },
+      huggingface.save_config(config),
+      tokenizer,
+      config,
+      {
+        'README.md': card.of_tasks(chosen, facts),
+        'tasks.json': _json(
+          {
+            task.name: {
+              **task.definition(),
+              'outputs': task.num_outputs,
+              'regression_head': facts.regression_head
+              if task.is_regression
+              else None,
+            }
+            for task in chosen
+          }
+        ),
+      },
+    )
+
+
+def _classifier(
+  table: Mapping[str, np.ndarray], head: int, task: task_lib.Task
+) -> dict[str, np.ndarray]:
+  """A task's part of the [T, D, C] and [T, C] table, as torch has it."""
+  outputs = task.num_outputs
+  return {
+    'weight': np.ascontiguousarray(table['kernel'][head, :, :outputs].T),
+    'bias': np.ascontiguousarray(table['bias'][head, :outputs]),
+  }
+
+
+def _labels(task: task_lib.Task) -> dict[str, object]:
+  """What a config.json says of a head's outputs."""
+  if task.is_regression:
+    return {
+      'problem_type': 'regression',
+      'id2label': {'0': 'score'},
+      'label2id': {'score': 0},
+    }
+  return {
+    'problem_type': 'single_label_classification',
+    'id2label': {str(i): label for i, label in enumerate(task.labels)},
+    'label2id': {label: i for i, label in enumerate(task.labels)},
+  }
+
+
+def _write(
+  directory: Path,
+  tensors: Mapping[str, np.ndarray],
+  config: Mapping[str, object],
+  tokenizer: features.Tokenizer,
+  sizes: bert.BertConfig,
+  texts: Mapping[str, str],
+) -> None:
+  """Writes a directory beside its place, then puts it there."""
+  unfinished = directory.with_name(f'.{directory.name}.unfinished')
+  try:
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    safetensors.numpy.save_file(
+      dict(tensors),
+      unfinished / 'model.safetensors',
+      # transformers refuses a file that does not say so.
+      metadata={'format': 'pt'},
+    )
+    tokenizer.save(unfinished)
+    texts = {
+      'config.json': _json(config),
+      'tokenizer_config.json': _json(
+        {
+          'tokenizer_class': 'PreTrainedTokenizerFast',
+          'model_max_length': sizes.max_positions,
+          'unk_token': '[UNK]',
+          'sep_token': '[SEP]',
+          'pad_token': '[PAD]',
+          'cls_token': '[CLS]',
+          'mask_token': '[MASK]',
+          'model_input_names': [
+            'input_ids',
+            'token_type_ids',
+            'attention_mask',
+          ],
+        }
+      ),
+      **texts,
+    }
+    for name, text in texts.items():
+      (unfinished / name).write_text(text, encoding='utf-8')
+    shutil.rmtree(directory, ignore_errors=True)
+    unfinished.rename(directory)
+  except OSError as e:
+    raise errors.UserError(
+      f'{directory}: the export could not be written ({e.strerror or e}); make'
+      ' room there, or choose another --workdir'
+    ) from e
+
+
+def _json(value: Mapping[str, object] | Sequence[object]) -> str:
+  return json.dumps(value, indent=2, ensure_ascii=False) + '\n'

@@ -1,0 +1,329 @@
+"""A whole plan whose teachers label what they did not see.
+
+Oracles: the tokens of the batches that were trained on; NumPy and scikit-learn
+over the written logits.
+"""
+
+import json
+from pathlib import Path
+import shutil
+
+import numpy as np
+import pytest
+from sklearn import metrics as sk_metrics
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import shards
+from bam_jax.distillation import teachers
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.tasks import demo
+from bam_jax.training import loop
+
+_ROWS = {'train': 17, 'dev': 8}
+_FOLDS = 3
+_SEEDS = (0, 1)
+_LABELS = ('down', 'up')
+_SWAP = '~swap'
+
+
+def _write_tables(directory: Path) -> None:
+  """`mood`, of two classes, and pairs with a score of 0-5, as TSV files."""
+  for name, source in (
+    ('mood', 'demo_sentiment'),
+    ('closeness', 'demo_similarity'),
+  ):
+    for split, rows in _ROWS.items():
+      lines = ['a\tb\tlabel']
+      for example in demo.generate(source, split)[:rows]:
+        label = _LABELS[example.label] if name == 'mood' else example.label
+        lines.append(f'{example.text_a}\t{example.text_b or "-"}\t{label}')
+      path = directory / f'{name}-{split}.tsv'
+      path.write_text('\n'.join(lines) + '\n')
+
+
+def _config(data: Path, **changes) -> config_lib.Config:
+  config = config_lib.default_config()
+  files = {
+    name: {split: f'{name}-{split}.tsv' for split in _ROWS}
+    for name in ('mood', 'closeness')
+  }
+  config.custom_tasks.mood = config_lib.custom_task(
+    labels=_LABELS, text=('a',), **files['mood']
+  )
+  config.custom_tasks.closeness = config_lib.custom_task(
+    kind='regression', scale=(0.0, 5.0), text=('a', 'b'), **files['closeness']
+  )
+  config.update_from_flattened_dict({
+    'tasks': ('mood', 'closeness'),
+    'variants': ('multi_to_multi', 'single_to_multi'),
+    'seeds': _SEEDS,
+    'distill.folds': _FOLDS,
+    'distill.teachers': 2,
+    'data.dir': str(data),
+    'data.max_length': 32,
+    'data.swap': ('closeness',),
+    'model.arch': 'tiny',
+    'packing.row_length': 32,
+    'packing.slots': 4,
+    'packing.row_buckets': (8,),
+    'packing.eval_rows': 8,
+    'single.max_steps': 4,
+    'single.batch_size': 8,
+    'multi.max_steps': 8,
+    'multi.batch_size': 8,
+    'train.log_every': 4,
+    'train.tensorboard': False,
+    **changes,
+  })  # fmt: skip
+  return config_lib.from_config_dict(config)
+
+
+class _Plan:
+  """A finished plan, what its runs saw and what its students learnt from."""
+
+  def __init__(self, data: Path, workdir: Path):
+    self.data, self.workdir = data, workdir
+    # run -> uids of all rows in its batches
+    self.seen: dict[str, set[str]] = {}
+    self.targets: list[tuple[str, np.ndarray]] = []
+    _write_tables(data)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(teachers, 'targets', self._recorded(teachers.targets))
+      patch.setattr(loop, 'train', self._watched(loop.train))
+      self.runner = runner_lib.Runner(_config(data), workdir)
+      self.runner.run()
+
+  def _recorded(self, targets):
+    def recorded(sets, features, task, *arguments):
+      result = targets(sets, features, task, *arguments)
+      self.targets.append((task.name, result))
+      return result
+
+    return recorded
+
+  def _watched(self, train):
+    def watched(group, *arguments):
+      for job in group:
+        self.seen[job.name] = set().union(
+          *(self._uids(job.batches(step)) for step in range(job.num_steps))
+        )
+      return train(group, *arguments)
+
+    return watched
+
+  def _uids(self, batch) -> set[str]:
+    """The rows of a batch, told by their tokens and their task."""
+    known = {}
+    for task, splits in self.runner.features.items():
+      columns = splits['train']
+      values, offsets = columns.ragged('input_ids')
+      for row, uid in enumerate(columns.uids):
+        tokens = tuple(values[offsets[row] : offsets[row + 1]].tolist())
+        # No two rows are alike.
+        assert (task, tokens) not in known
+        known[task, tokens] = uid
+    found = set()
+    for row, slot in zip(*np.nonzero(batch['weight'])):
+      mine = batch['segment_ids'][row] == slot + 1
+      task = self.runner.tasks.names[batch['task_id'][row, slot]]
+      tokens = tuple(batch['input_ids'][row][mine].tolist())
+      found.add(known[task, tokens])
+    return found
+
+  def features(self, task: str) -> shards.Columns:
+    return self.runner.features[task]['train']
+
+  def logits(
+    self, run: str, task: str, workdir: Path | None = None
+  ) -> dict[str, np.ndarray]:
+    """uid -> logits, of what a run has labelled."""
+    width = self.runner.tasks[task].num_outputs
+    directory = (workdir or self.workdir) / 'teachers' / run / task
+    columns = shards.open(directory, shards.logits_fields(width), None)
+    values = np.array(columns.fixed('logits'), np.float64)
+    return dict(zip(columns.uids, values.reshape(-1, width), strict=True))
+
+  def record(self, run: str) -> dict:
+    return json.loads((self.workdir / 'runs' / run / 'DONE').read_text())
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory) -> _Plan:
+  return _Plan(tmp_path_factory.mktemp('data'), tmp_path_factory.mktemp('plan'))
+
+
+def _teacher_name(kind: str, seed: int, task: str, number: int) -> str:
+  part = f'-{task}' if kind == 'single' else ''
+  return f'{kind}-s{seed}{part}-fold{number}of{_FOLDS}'
+
+
+def _predictions(task: str, logits: np.ndarray) -> np.ndarray:
+  if task == 'mood':
+    return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+  return 1 / (1 + np.exp(-logits))
+
+
+@pytest.mark.parametrize('task', ['mood', 'closeness'])
+@pytest.mark.parametrize('seed', _SEEDS)
+@pytest.mark.parametrize('kind', ['single', 'multi'])
+def test_no_teacher_labels_a_row_that_it_was_trained_on(
+  finished, kind, seed, task
+):
+  everything = list(finished.features(task).uids)
+  assert len(everything) == _ROWS['train'] * (2 if task == 'closeness' else 1)
+  labelled = []
+  for number in range(1, _FOLDS + 1):
+    name = _teacher_name(kind, seed, task, number)
+    mine = set(finished.logits(name, task))
+    seen = {u for u in finished.seen[name] if u.startswith(f'{task}/')}
+    assert not {uid.removesuffix(_SWAP) for uid in seen} & {
+      uid.removesuffix(_SWAP) for uid in mine
+    }
+    # Nothing else is kept from it: a run takes more than two passes.
+    assert kind == 'multi' or seen == set(everything) - mine
+    labelled += mine
+  assert sorted(labelled) == sorted(everything)
+
+
+def test_students_learn_of_each_row_from_those_that_did_not_see_it(finished):
+  """The mean over seeds, of whichever fold has the row."""
+  expected = [
+    (task, kind)
+    for _ in _SEEDS
+    for kind in ('multi', 'single')
+    for task in ('mood', 'closeness')
+  ]
+  for (task, kind), (name, targets) in zip(
+    expected, finished.targets, strict=True
+  ):
+    assert task == name
+    for uid, target in zip(finished.features(task).uids, targets, strict=True):
+      taught_by = []
+      for seed in _SEEDS:
+        for number in range(1, _FOLDS + 1):
+          run = _teacher_name(kind, seed, task, number)
+          if uid not in finished.seen[run]:
+            taught_by += [
+              logits
+              for labelled, logits in finished.logits(run, task).items()
+              if labelled == uid
+            ]
+      assert len(taught_by) == len(_SEEDS)
+      mean = np.mean([_predictions(task, x) for x in taught_by], axis=0)
+      np.testing.assert_allclose(target, mean, rtol=0, atol=1e-6)
+
+
+def test_the_manifest_tells_what_was_left_out(finished):
+  for seed in _SEEDS:
+    for number in range(1, _FOLDS + 1):
+      run = f'multi-s{seed}-fold{number}of{_FOLDS}'
+      path = finished.workdir / 'teachers' / run / 'mood' / 'manifest.json'
+      fingerprint = json.loads(path.read_text())['fingerprint']
+      assert fingerprint['left_out'] == {
+        'number': number,
+        'of': _FOLDS,
+        'seed': seed,
+      }
+
+
+def test_quality_is_of_the_rows_left_out(finished):
+  gold = dict(
+    zip(
+      finished.features('mood').uids,
+      np.array(finished.features('mood').fixed('label'), int),
+    )
+  )
+  for number in range(1, _FOLDS + 1):
+    run = _teacher_name('single', 0, 'mood', number)
+    logits = finished.logits(run, 'mood')
+    expected = sk_metrics.log_loss(
+      [gold[uid] for uid in logits],
+      _predictions('mood', np.array(list(logits.values()))),
+      labels=[0, 1],
+    )
+    found = finished.record(run)['quality']['mood']['train']
+    assert found['log_loss'] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_report_is_of_the_students(finished):
+  report = json.loads((finished.workdir / 'report.json').read_text())
+  assert list(report['variants']) == ['multi_to_multi', 'single_to_multi']
+
+
+def test_single_is_reported_from_whole_runs_alone(finished, tmp_path):
+  workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
+  config = _config(finished.data, variants=('single', 'single_to_multi'))
+  runner = runner_lib.Runner(config, workdir)
+  runner._setup = finished.runner.setup
+  runner.report()
+  report = json.loads((workdir / 'report.json').read_text())
+  assert report['variants']['single']['seeds'] == 0
+  assert report['variants']['single_to_multi']['seeds'] == len(_SEEDS)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'distill.folds': 2}, r'_to_multi-s0: .*teacher\.multi-s0-fold1of2 was'),
+    ({'distill.folds': 1}, r'_to_multi-s0: .*teacher\.multi-s0 was None'),
+    ({'distill.folds': 18}, r'folds=18: there are only 17 training rows such'),
+  ],
+  ids=['other-folds', 'no-folds', 'too-many'],
+)
+def test_other_folds_are_refused(finished, tmp_path, changes, message):
+  workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
+  if changes['distill.folds'] == 18:
+    shutil.rmtree(workdir / 'runs')
+  runner = runner_lib.Runner(_config(finished.data, **changes), workdir)
+  runner._setup = finished.runner.setup
+  with pytest.raises(errors.UserError, match=message) as error:
+    runner.run()
+  assert '\n' not in str(error.value)
+
+
+def test_the_logits_of_another_fold_are_refused(finished, tmp_path):
+  workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
+  shutil.rmtree(workdir / 'runs' / 'single_to_multi-s0')
+  one, two = (
+    workdir / 'teachers' / _teacher_name('single', 0, 'mood', n) / 'mood'
+    for n in (1, 2)
+  )
+  shutil.rmtree(one)
+  shutil.copytree(two, one)
+  runner = runner_lib.Runner(_config(finished.data), workdir)
+  runner._setup = finished.runner.setup
+  with pytest.raises(
+    errors.UserError,
+    match=rf'^{one}: was made from something else: left_out.number was 2 and is'
+    ' now 1; ',
+  ):
+    runner.run()
+
+
+def test_seeds_at_once_end_as_each_alone(finished, tmp_path):
+  """A seed on each of eight devices, one fold after the other."""
+  changes = {'train.seeds_at_once': 8, 'distill.teachers': 1}
+  runner = runner_lib.Runner(
+    _config(
+      finished.data,
+      variants=('multi_to_multi',),
+      seeds=tuple(range(8)),
+      **changes,
+    ),
+    tmp_path,
+  )
+  runner._setup = finished.runner.setup
+  runner.run()
+  for run in runner.runs:
+    record = json.loads((tmp_path / 'runs' / run.name / 'DONE').read_text())
+    assert record['seeds_at_once'] == 8
+  for seed in _SEEDS:
+    for number in range(1, _FOLDS + 1):
+      for task in ('mood', 'closeness'):
+        name = _teacher_name('multi', seed, task, number)
+        expected = finished.logits(name, task)
+        actual = finished.logits(name, task, tmp_path)
+        assert list(actual) == list(expected)
+        for uid, logits in expected.items():
+          np.testing.assert_allclose(actual[uid], logits, rtol=0, atol=2e-4)
