@@ -96,8 +96,12 @@ class Outputs:
         uids, logits = arrays[f'{key}/uid'], arrays[f'{key}/logits']
         has_gold = f'{key}/label' in arrays
         gold = arrays[f'{key}/label'] if has_gold else None
-      if logits.shape != (*uids.shape[:1], task.num_outputs):
-        raise ValueError('other logits than rows')
+      # What begins unlike an array comes back as bytes.
+      rows = np.shape(uids)[:1]
+      if np.shape(logits) != (*rows, task.num_outputs) or (
+        has_gold and np.shape(gold) != rows
+      ):
+        raise ValueError('not one row of each for every example')
     except FileNotFoundError:
       raise Missing(f'{_name(path)} is not there') from None
     except _DAMAGED:

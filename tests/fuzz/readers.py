@@ -29,9 +29,10 @@ from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import telemetry
 
-# Bytes that Python allocates for a file of none, and for each byte of a file:
-# JSON's shortest object is two bytes there and a hundred here.
-_BASE, _PER_BYTE = 1 << 20, 200
+# Bytes that Python allocates for a file of none, as its table of strings may
+# grow at any moment, and for each byte of a file: JSON's shortest object is two
+# bytes there and a hundred here.
+_BASE, _PER_BYTE = 1 << 24, 200
 
 _GOLDEN = Path(__file__).parents[1]
 _WEIGHTS = _GOLDEN / 'modeling' / 'golden' / 'deep'
