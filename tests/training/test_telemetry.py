@@ -92,7 +92,17 @@ def test_read_leaves_a_torn_last_line_out(tmp_path):
   assert path.read_text().endswith('{"st'), 'reading changes nothing'
 
 
-@pytest.mark.parametrize('bad', ['nonsense', '[1]', '{"loss": 1}'])
+@pytest.mark.parametrize(
+  'bad',
+  [
+    'nonsense',
+    '[1]',
+    '{"loss": 1}',
+    '{"step": 1, "loss": "0.5"}',
+    '{"step": 1, "loss": [0.5]}',
+    '{"step": 1e999}',
+  ],
+)
 def test_a_broken_line_inside_is_named(tmp_path, bad):
   path = tmp_path / 'm.jsonl'
   path.write_text(f'{{"step": 1}}\n{bad}\n{{"step": 2}}\n')
