@@ -23,8 +23,15 @@ LABELS = dict(
 
 
 class Look(NamedTuple):
-  """Colour and dashes of a variant in every picture of a report."""
+  """How a variant looks in every picture of a report.
 
+  Attributes:
+    name: of the style sheet's class, which has another colour in the dark.
+    color: in the light.
+    dash: of lines; empty: none.
+  """
+
+  name: str
   color: str
   dash: str
 
@@ -32,18 +39,19 @@ class Look(NamedTuple):
 # From Okabe and Ito's colour-blind-safe set, the two light ones darkened until
 # they stand 3:1 against white. A student has the hue of its teacher's family.
 # Dashes as well: a print in grey still tells the lines apart.
-_LOOKS = dict(
-  zip(
+_LOOKS = {
+  name: Look(name, *style)
+  for name, style in zip(
     config_lib.VARIANTS,
     (
-      Look('#0072b2', ''),
-      Look('#d55e00', ''),
-      Look('#3d94cf', '5 2.5'),
-      Look('#b97f00', '5 2.5'),
-      Look('#008a65', ''),
+      ('#0072b2', ''),
+      ('#d55e00', ''),
+      ('#3d94cf', '5 2.5'),
+      ('#b97f00', '5 2.5'),
+      ('#008a65', ''),
     ),
   )
-)
+}
 
 # For variants of the user's own: all colours with a pattern, then the next.
 _OTHER_COLORS = ('#a5517f', '#5f6670', '#7a6a00', '#8b5cc2')
@@ -66,7 +74,7 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
       continue
     pattern, hue = divmod(own, len(_OTHER_COLORS))
     dash = _OTHER_DASHES[pattern % len(_OTHER_DASHES)]
-    found[variant] = Look(_OTHER_COLORS[hue], dash)
+    found[variant] = Look(f'own-{hue}', _OTHER_COLORS[hue], dash)
     own += 1
   return found
 
@@ -156,7 +164,7 @@ def scores(
           fill='currentColor',
         )
       )
-    parts.append(in_color(row.variant, looks[row.variant], *marks))
+    parts.append(in_color(looks[row.variant], *marks))
   told = ', '.join(
     f'{label(row.variant)} '
     + ('incomplete' if row.median is None else f'{row.median:.1f}')
@@ -229,7 +237,7 @@ def lines(
       **({'stroke_dasharray': dash} if dash else {}),
       **({'stroke_dashoffset': offset} if offset else {}),
     )
-    parts.append(in_color(curve.variant, looks[curve.variant], line))
+    parts.append(in_color(looks[curve.variant], line))
   ends = [(curve, _finite(curve)) for curve in curves]
   told = '; '.join(
     f'{label(curve.variant)} from {points[0][1]:.2f} to {points[-1][1]:.2f}'
@@ -239,8 +247,8 @@ def lines(
   return svg.picture(bottom + 38, alt, parts)
 
 
-def swatch(variant: str, look: Look) -> str:
-  """A short piece of the variant's line, for a legend beside its name."""
+def swatch(look: Look) -> str:
+  """A short piece of a variant's line, for a legend beside its name."""
   dash = look.dash
   line = svg.tag(
     'line',
@@ -254,7 +262,7 @@ def swatch(variant: str, look: Look) -> str:
   )
   return svg.tag(
     'svg',
-    in_color(variant, look, line),
+    in_color(look, line),
     viewBox='0 0 26 12',
     width=26,
     height=12,
@@ -307,6 +315,6 @@ def _dashes(
   return result
 
 
-def in_color(variant: str, look: Look, *children: str) -> str:
+def in_color(look: Look, *children: str) -> str:
   """Elements in the colour of a variant."""
-  return svg.tag('g', *children, color=look.color, class_=variant)
+  return svg.tag('g', *children, color=look.color, class_=look.name)

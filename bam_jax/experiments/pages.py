@@ -119,7 +119,7 @@ def html_page(
     about=summary['notes'],
     changed=tables.changed(config),
     swatches={
-      variant: markupsafe.Markup(figures.swatch(variant, look))
+      variant: markupsafe.Markup(figures.swatch(look))
       for variant, look in looks.items()
     },
     steps=curves.steps(),

@@ -104,9 +104,7 @@ def effect_panels(
       by_pair.setdefault((row['variant'], row['baseline']), []).append(effect)
     for (variant, baseline), rows in by_pair.items():
       title = f'{figures.label(variant)} against {figures.label(baseline)}'
-      panel = task_figures.effects(
-        title, 'shift, points', variant, looks[variant], rows
-      )
+      panel = task_figures.effects(title, 'shift, points', looks[variant], rows)
       panels.append(markupsafe.Markup(panel))
   return panels
 

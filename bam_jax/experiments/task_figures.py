@@ -37,7 +37,6 @@ class Share(NamedTuple):
 def effects(
   title: str,
   what: str,
-  variant: str,
   look: figures.Look,
   rows: Sequence[Effect],
 ) -> str:
@@ -46,8 +45,7 @@ def effects(
   Args:
     title: of the panel.
     what: what a gain is of, with its unit.
-    variant: that gains.
-    look: its own.
+    look: of the variant that gains.
     rows: at least one.
 
   Returns:
@@ -68,7 +66,7 @@ def effects(
   parts.append(svg.line(scale(0), top - 4, scale(0), bottom, 0.6))
   for row, y in zip(rows, itertools.count(top + _HEIGHT / 2, _HEIGHT)):
     parts.append(svg.text(0, y + 4, row.task))
-    number = f'{row.shift:+.1f}'.replace('-', '\N{MINUS SIGN}')
+    number = f'{row.shift:+z.1f}'.replace('-', '\N{MINUS SIGN}')
     parts.append(
       svg.text(right + 32, y + 4, number, anchor='end', tabular=True)
     )
@@ -99,9 +97,9 @@ def effects(
         fill='currentColor',
       )
     )
-    parts.append(figures.in_color(variant, look, *marks))
+    parts.append(figures.in_color(look, *marks))
   told = ', '.join(
-    f'{row.task} {row.shift:+.1f} ({row.verdict})' for row in rows
+    f'{row.task} {row.shift:+z.1f} ({row.verdict})' for row in rows
   )
   return svg.picture(bottom + 20, f'{title}, {what}: {told}', parts)
 
@@ -152,7 +150,7 @@ def shares(variant: str, look: figures.Look, rows: Sequence[Share]) -> str:
       height=16,
       fill='currentColor',
     )
-    parts += [figures.in_color(variant, look, bar), aim]
+    parts += [figures.in_color(look, bar), aim]
   told = ', '.join(
     f'{row.task} {row.drawn:.1%} of {row.intended:.1%}' for row in rows
   )
