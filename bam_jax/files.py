@@ -1,10 +1,16 @@
 """Small files, written whole or not at all."""
 
+import collections
+from collections.abc import Collection
+import errno
 import json
 import os
 from pathlib import Path
 
 from bam_jax import errors
+
+_MAX_JSON_BYTES = 1 << 26
+_MAX_JSON_DEPTH = 100
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -38,17 +44,69 @@ def write_json(path: Path, value: object) -> None:
   write_text(path, json.dumps(value, indent=1) + '\n')
 
 
-def read_json(path: Path) -> object:
-  """The value of a JSON file that this package wrote.
+def read_json(path: Path) -> dict[str, object]:
+  """The object in a JSON file that this package wrote.
 
   Raises:
-    errors.UserError: the file is missing or is no JSON.
+    errors.UserError: the file is missing, or is none that it would write.
   """
   try:
-    return json.loads(path.read_text(encoding='utf-8'))
+    return load_json(path)
   except OSError as e:
     raise errors.UserError(f'{path}: cannot be read: {e.strerror}') from e
   except ValueError as e:
     raise errors.UserError(
       f'{path}: is damaged ({e}); remove it and run the same command again'
     ) from e
+
+
+def load_json(path: Path) -> dict[str, object]:
+  """The object in a JSON file that anyone may have written.
+
+  Raises:
+    OSError: there is no such file, or it can't be read.
+    ValueError: it is too large, no UTF-8, or as `parse_json`.
+  """
+  # A pipe or a device could be read for ever.
+  if path.exists() and not path.is_file():
+    raise OSError(errno.EINVAL, 'no regular file')
+  with path.open('rb') as file:
+    size = os.fstat(file.fileno()).st_size
+    if size > _MAX_JSON_BYTES:
+      raise ValueError(f'{size} bytes, over {_MAX_JSON_BYTES}')
+    return parse_json(file.read(size).decode())
+
+
+def parse_json(text: str) -> dict[str, object]:
+  """The JSON object in a text that anyone may have written.
+
+  Raises:
+    ValueError: no JSON, no object, a key twice in one object (readers differ
+      in which they take), or nested deeper than a walk over it could follow.
+  """
+  try:
+    value = json.loads(text, object_pairs_hook=_unique)
+  except RecursionError:
+    raise ValueError('nested too deep') from None
+  if not isinstance(value, dict):
+    raise ValueError(f'a {type(value).__name__} in place of an object')
+  level = [value]
+  for _ in range(_MAX_JSON_DEPTH):
+    level = [item for group in level for item in _items(group)]
+    if not level:
+      return value
+  raise ValueError('nested too deep')
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+  result = dict(pairs)
+  if len(result) < len(pairs):
+    ((key, _),) = collections.Counter(k for k, _ in pairs).most_common(1)
+    raise ValueError(f'key {key!r} twice')
+  return result
+
+
+def _items(value: object) -> Collection[object]:
+  if isinstance(value, dict):
+    return value.values()
+  return value if isinstance(value, list) else ()

@@ -12,20 +12,22 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import itertools
 from pathlib import Path
 import secrets
 import shutil
+import stat
 from typing import BinaryIO
 from typing import Literal
-from typing import overload
 
 import numpy as np
 
 from bam_jax import errors
 from bam_jax import files as files_lib
 from bam_jax.data import tfrecord
+from bam_jax.data import uids
 
 _INDEX = 'index.json'
 _CHUNK_ROWS = 1024
@@ -125,8 +127,8 @@ class Columns:
       }
     except OSError as e:
       raise errors.UserError(
-        f'{source.columns}: cannot be written or mapped: {e.strerror}; give'
-        ' permission or free some space'
+        f'{source.columns}: cannot be written or mapped: {e.strerror or e};'
+        ' give permission or free some space'
       ) from e
 
   def __len__(self) -> int:
@@ -135,7 +137,7 @@ class Columns:
   @property
   def uids(self) -> Sequence[str]:
     """[N] strings, decoded when asked for."""
-    return _Uids(*self.ragged('uid'))
+    return uids.Uids(*self.ragged('uid'))
 
   def fixed(self, name: str) -> np.ndarray:
     """A field of one width: [N] if that is 1, else [N, width]."""
@@ -152,39 +154,15 @@ class Columns:
     return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
 
 
-class _Uids(Sequence[str]):
-  """Strings decoded only when asked for, over memory-mapped UTF-8."""
-
-  def __init__(self, values: np.ndarray, offsets: np.ndarray):
-    self._values = values
-    self._offsets = offsets
-
-  def __len__(self) -> int:
-    return len(self._offsets) - 1
-
-  @overload
-  def __getitem__(self, index: int) -> str: ...
-
-  @overload
-  def __getitem__(self, index: slice) -> list[str]: ...
-
-  def __getitem__(self, index):
-    rows = range(len(self))[index]
-    if isinstance(index, slice):
-      return [self[row] for row in rows]
-    start, end = self._offsets[rows : rows + 2]
-    return bytes(self._values[start:end]).decode()
-
-  def __iter__(self) -> Iterator[str]:
-    for first in range(0, len(self), _CHUNK_ROWS):
-      ends = self._offsets[first : first + _CHUNK_ROWS + 1].tolist()
-      block = bytes(self._values[ends[0] : ends[-1]])
-      for start, end in itertools.pairwise(ends):
-        yield block[start - ends[0] : end - ends[0]].decode()
-
-
 def measure(path: Path) -> tuple[int, str]:
-  """Size in bytes and sha256 of a file."""
+  """Size in bytes and sha256 of a file.
+
+  Raises:
+    OSError: it can't be read, or is a link, which may lead out of the set, or
+      no regular file, which may never end.
+  """
+  if not stat.S_ISREG(path.lstat().st_mode):
+    raise OSError(errno.EINVAL, 'is no regular file')
   with path.open('rb') as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     return file.tell(), sha256
@@ -206,7 +184,36 @@ def _match(source: Source) -> bool:
     }
   except (OSError, errors.UserError):
     return False
-  return index == {'manifest': source.digest, 'files': files}
+  return index == {'manifest': source.digest, 'files': files} and all(
+    _fits(source, field) for field in source.fields
+  )
+
+
+def _fits(source: Source, field: Field) -> bool:
+  """Whether a column has the rows of the set and its offsets stay within it.
+
+  An index that agrees with its files may still come from elsewhere.
+  """
+  rows = sum(count for _, count in source.parts)
+  types = source.column_types()
+
+  def load(kind: str) -> np.ndarray:
+    name = f'{field.name}.{kind}'
+    return _map(source.columns / name, types[name])
+
+  try:
+    size = load('values').size
+    if not field.has_offsets:
+      return size == rows * field.width
+    offsets = load('offsets')
+  except ValueError:  # No whole number of values.
+    return False
+  return (
+    len(offsets) == rows + 1
+    and offsets[0] == 0
+    and offsets[-1] == size
+    and bool((offsets[:-1] <= offsets[1:]).all())
+  )
 
 
 def _build(source: Source) -> None:
@@ -317,6 +324,8 @@ def _flatten(
     if not all(isinstance(cell, list) for cell in cells):
       raise ValueError('numbers in place of bytes')
     strings = [cell[0] for cell in cells]
+    for string in strings:
+      string.decode()
     lengths = np.fromiter(map(len, strings), np.int64, len(cells))
     return np.frombuffer(b''.join(strings), np.uint8), lengths
   values = np.concatenate(cells)

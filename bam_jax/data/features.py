@@ -20,10 +20,20 @@ from tokenizers import pre_tokenizers
 from tokenizers import processors
 
 from bam_jax import errors
+from bam_jax import files
 from bam_jax.tasks import task as task_lib
 
 _REQUIRED = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
 _SPECIAL = (*_REQUIRED, '[MASK]')
+_HIGHEST_ID = 2**31 - 1
+
+# Of a tokenizer_config.json: its name here and there, and what an absent one
+# means to Hugging Face's BertTokenizer.
+_CHOICES = (
+  ('lowercase', 'do_lower_case', True),
+  ('strip_accents', 'strip_accents', None),
+  ('handle_chinese_chars', 'tokenize_chinese_chars', True),
+)
 
 # Texts handed to the tokenizer at once: enough to keep all cores busy, few
 # enough to keep memory small.
@@ -104,27 +114,29 @@ class Tokenizer:
     settings = path / 'tokenizer_config.json'
     try:
       lines = read_vocab(file)
-      config = json.loads(settings.read_text()) if settings.is_file() else {}
-    except ValueError as error:
+      config = files.load_json(settings) if settings.is_file() else {}
+    except (OSError, ValueError) as error:
       raise errors.UserError(
         f'{path}: vocab.txt or tokenizer_config.json is broken ({error});'
         ' fetch them again'
       ) from None
-    # Absent keys mean what they mean to Hugging Face's BertTokenizer.
-    return cls(
-      _word_piece(
-        lines,
-        str(file),
-        lowercase=config.get('do_lower_case', True),
-        strip_accents=config.get('strip_accents'),
-        handle_chinese_chars=config.get('tokenize_chinese_chars', True),
-      )
-    )
+    choices = {}
+    for key, name, default in _CHOICES:
+      choices[key] = config.get(name, default)
+      if type(choices[key]) not in (bool, type(default)):
+        raise errors.UserError(
+          f'{settings}: {name} is {choices[key]!r}; give true or false'
+        )
+    return cls(_word_piece(lines, str(file), **choices))
 
   @property
   def vocab_size(self) -> int:
-    """Number of ids."""
-    return self._tokenizer.get_vocab_size(with_added_tokens=True)
+    """Number of ids, those between the first and the last without a token too.
+
+    A tokenizer.json may give a token any id.
+    """
+    vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+    return max(vocabulary.values()) + 1
 
   @property
   def fingerprint(self) -> str:
@@ -219,6 +231,11 @@ def _load_json(file: Path) -> tokenizers.Tokenizer:
   if missing or not isinstance(tokenizer.model, models.WordPiece):
     what = f'no {missing[0]}' if missing else 'no WordPiece model'
     raise errors.UserError(f"{file}: {what}; give a BERT model's tokenizer")
+  highest = max(tokenizer.get_vocab().values())
+  if highest > _HIGHEST_ID:
+    raise errors.UserError(
+      f'{file}: gives a token the id {highest}; fetch it again'
+    )
   return tokenizer
 
 

@@ -84,25 +84,42 @@ def read(directory: Path) -> Manifest:
     if digest != schema.digest(raw):
       raise ValueError('its digest is not that of its content')
     if raw['version'] != _VERSION:
-      raise ValueError(f'its version is {raw["version"]}, not {_VERSION}')
+      raise ValueError(f'its version is {raw["version"]!r}, not {_VERSION}')
+    for key in ('fingerprint', 'metadata'):
+      if not isinstance(raw[key], dict):
+        raise ValueError(f'its {key} is a {type(raw[key]).__name__}')
     manifest = Manifest(
       fields=tuple(columns_lib.Field(**field) for field in raw['fields']),
-      files=tuple(Part(**part) for part in raw['files']),
-      fingerprint=dict(raw['fingerprint']),
-      metadata=dict(raw['metadata']),
+      files=tuple(_part(**part) for part in raw['files']),
+      fingerprint=raw['fingerprint'],
+      metadata=raw['metadata'],
       digest=digest,
     )
-    for part in manifest.files:
-      # A name alone: a path could lead anywhere on the machine.
-      if not PART.fullmatch(part.name):
-        raise ValueError(f'{part.name!r} is no file name of a shard set')
+    if len({part.name for part in manifest.files}) < len(manifest.files):
+      raise ValueError('it names a file twice')
     if raw['rows'] != sum(part.records for part in manifest.files):
-      raise ValueError(f'its files do not add up to {raw["rows"]} rows')
+      raise ValueError(f'its files do not add up to {raw["rows"]!r} rows')
   except (AttributeError, KeyError, TypeError, ValueError) as e:
     raise errors.UserError(
       f'{path}: is no manifest of this version, or damaged ({e}); {AGAIN}'
     ) from e
   return manifest
+
+
+def _part(name: object, records: object, bytes: object, sha256: object) -> Part:
+  """A file as a manifest tells it.
+
+  Raises:
+    ValueError: a value that no set has.
+    TypeError: a name that is no text.
+  """
+  # A name alone: a path could lead anywhere on the machine.
+  if not PART.fullmatch(name):
+    raise ValueError(f'{name!r} is no file name of a shard set')
+  for number in (records, bytes):
+    if type(number) is not int or number < 1:
+      raise ValueError(f'{number!r} records or bytes in {name}')
+  return Part(name, records, bytes, sha256)
 
 
 def check_fingerprint(

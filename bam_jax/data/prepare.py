@@ -4,7 +4,10 @@ from collections.abc import Mapping
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.data import shards
 from bam_jax.data import sources
@@ -67,7 +70,29 @@ def prepare(
       metadata=label_metadata(task),
       shard_rows=data.shard_rows,
     )
-  return shards.open(directory, shards.FEATURES, fingerprint)
+  columns = shards.open(directory, shards.FEATURES, fingerprint)
+  _check_tokens(columns, tokenizer.vocab_size, data.max_length, directory)
+  return columns
+
+
+def _check_tokens(
+  columns: shards.Columns, vocab_size: int, max_length: int, directory: Path
+) -> None:
+  """Raises where rows are not what any tokenizer and truncation would make.
+
+  The fingerprint is what a set says of itself. An id beyond the vocabulary
+  would silently read another word's embedding.
+  """
+  ids, offsets = columns.ragged('input_ids')
+  lengths, first = np.diff(offsets), columns.fixed('length_a')
+  good = (lengths <= max_length) & (first >= 1) & (first <= lengths)
+  if good.all() and ids.min() >= 0 and ids.max() < vocab_size:
+    return
+  raise errors.UserError(
+    f'{directory}: holds rows that are not from 1 to {max_length} tokens of'
+    f' the {vocab_size} of the vocabulary; remove the folder and run the same'
+    ' command again'
+  )
 
 
 def prepare_if_present(

@@ -7,10 +7,12 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+import re
 from typing import NamedTuple
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import files
 from bam_jax.data import labels
 from bam_jax.data import tfds_source
 from bam_jax.tasks import demo
@@ -20,6 +22,10 @@ HOW_TO_GET_GLUE = (
   "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
   ' set config.data.source=tfds'
 )
+# Characters: far more than any encoder reads of a text.
+_LONGEST_LINE = 1 << 20
+# A byte that is no UTF-8, as Python escapes it.
+_BROKEN = re.compile('[\udc80-\udcff]')
 
 
 class _Row(NamedTuple):
@@ -132,12 +138,30 @@ def _read_file(
     raise errors.UserError(f'{path}: no usable row; {remedy}')
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-  """Line numbers from 1, and the lines that are not empty."""
+def _lines(
+  path: Path, decoding_errors: str = 'strict'
+) -> Iterator[tuple[int, str]]:
+  """Line numbers from 1, and the lines that are not empty.
+
+  Raises:
+    errors.UserError: a line is so long that it is none; what follows it is not
+      read.
+  """
+  if path.exists() and not path.is_file():
+    raise errors.UserError(
+      f'{path}: is no regular file; give one that holds the rows'
+    )
   # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
   # MRPC's files start with.
-  with path.open(encoding='utf-8-sig') as file:
-    for number, line in enumerate(file, 1):
+  with path.open(encoding='utf-8-sig', errors=decoding_errors) as file:
+    number = 0
+    while line := file.readline(_LONGEST_LINE):
+      number += 1
+      if len(line) == _LONGEST_LINE and line[-1] != '\n':
+        raise errors.UserError(
+          f'{path}:{number}: a line of {_LONGEST_LINE} characters or more;'
+          ' mend the row'
+        )
       line = line.removesuffix('\n')
       if line:
         yield number, line
@@ -145,12 +169,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _broken_line(path: Path) -> int:
   """Number of the first line that is not UTF-8; decoding by blocks hides it."""
-  for number, line in enumerate(path.read_bytes().splitlines(), 1):
-    try:
-      line.decode()
-    except UnicodeDecodeError:
-      return number
-  raise AssertionError(f'{path} changed while it was read')
+  return next(
+    number
+    for number, line in _lines(path, 'surrogateescape')
+    if _BROKEN.search(line)
+  )
 
 
 def _tsv(path: Path, table: task_lib.Table) -> Iterator[_Row]:
@@ -218,15 +241,15 @@ def _jsonl(path: Path, table: task_lib.Table) -> Iterator[_Row]:
   for index, (line, content) in enumerate(_lines(path)):
     where = f'{path}:{line}'
     try:
-      row = json.loads(content)
+      row = files.parse_json(content)
     except json.JSONDecodeError as error:
       raise errors.UserError(
         f'{where}: no JSON ({error.msg} at column {error.colno}); mend the row'
       ) from None
-    if not isinstance(row, dict):
+    except ValueError as error:
       raise errors.UserError(
-        f'{where}: a {type(row).__name__}; give one JSON object a line'
-      )
+        f'{where}: {error}; give one JSON object a line'
+      ) from None
     text = tuple(_text(row, name, where) for name in table.text)
     label = None
     if table.label is not None:

@@ -70,7 +70,12 @@ def read(
   info = builder.info.splits[tfds_split]
   rows = []
   for path in info.filepaths:
-    rows.extend(_rows(task, split, builder, Path(path)))
+    try:
+      rows.extend(_rows(task, split, builder, Path(path)))
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+      raise errors.UserError(
+        f'{path}: a record does not hold what TFDS writes ({error}); {remedy}'
+      ) from error
   if not len(rows) == len({row.idx for row in rows}) == info.num_examples > 0:
     raise errors.UserError(
       f'{where} has {len(rows)} rows where dataset_info.json tells of'

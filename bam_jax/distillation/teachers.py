@@ -162,11 +162,11 @@ def read(
   columns = shards.open(
     source.directory, shards.logits_fields(task.num_outputs), source.fingerprint
   )
-  if columns.metadata['labels'] != list(task.labels):
+  labels = columns.metadata.get('labels')
+  if labels != list(task.labels):
     raise errors.UserError(
-      f'{source.directory}: its logits are in the order'
-      f' {columns.metadata["labels"]}, the task {task.name} has'
-      f' {list(task.labels)}; label the rows again'
+      f'{source.directory}: its logits are in the order {labels}, the task'
+      f' {task.name} has {list(task.labels)}; label the rows again'
     )
   rows = _rows(features, source.fold)
   uids = list(features.uids)

@@ -4,11 +4,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 import zipfile
+import zlib
 
 import numpy as np
 
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
+
+# What NumPy and zipfile raise over an archive that is none, or not whole.
+_DAMAGED = (
+  EOFError,
+  KeyError,
+  MemoryError,
+  OSError,
+  RuntimeError,
+  ValueError,
+  zipfile.BadZipFile,
+  zlib.error,
+)
 
 
 class Missing(Exception):
@@ -83,9 +96,15 @@ class Outputs:
         uids, logits = arrays[f'{key}/uid'], arrays[f'{key}/logits']
         has_gold = f'{key}/label' in arrays
         gold = arrays[f'{key}/label'] if has_gold else None
+      # What begins unlike an array comes back as bytes.
+      rows = np.shape(uids)[:1]
+      if np.shape(logits) != (*rows, task.num_outputs) or (
+        has_gold and np.shape(gold) != rows
+      ):
+        raise ValueError('not one row of each for every example')
     except FileNotFoundError:
       raise Missing(f'{_name(path)} is not there') from None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+    except _DAMAGED:
       raise Missing(f'{_name(path)} is damaged') from None
     return uids, metrics.predictions(task, logits, self._head), gold
 

@@ -20,6 +20,16 @@ from bam_jax.data import manifest
 from bam_jax.training import loop
 from bam_jax.training import telemetry
 
+_DIGEST = 'digest'
+# What is asked of the record of a finished run.
+_RECORD = {
+  'steps': (int,),
+  'parameters': (str,),
+  'seconds': (int, float),
+  'device': (str,),
+  'scores': (dict,),
+}
+
 
 class Workspace:
   """Paths below one work directory, and the records of its runs."""
@@ -121,12 +131,34 @@ class Workspace:
     return sorted(path.parent.name for path in paths)
 
   def finished(self, name: str) -> Mapping[str, object] | None:
-    """The record of a finished run, or None."""
+    """The record of a finished run, or None.
+
+    Raises:
+      errors.UserError: the record is damaged.
+    """
     path = self.run(name) / 'DONE'
-    return files.read_json(path) if path.exists() else None
+    if not path.exists():
+      return None
+    record = files.read_json(path)
+    # Runs that are older than the digest have none.
+    digest = record.pop(_DIGEST, None)
+    wrong = [
+      key
+      for key, kinds in _RECORD.items()
+      if type(record.get(key)) not in kinds
+    ]
+    if digest not in (None, schema.digest(record)):
+      wrong.append(_DIGEST)
+    if wrong:
+      raise errors.UserError(
+        f'{path}: is damaged: {wrong[0]} is not what a run leaves; remove'
+        f' {path.parent} and run the same command again'
+      )
+    return record
 
   def finish(self, name: str, record: Mapping[str, object]) -> None:
-    files.write_json(self.run(name) / 'DONE', record)
+    digest = schema.digest(record)
+    files.write_json(self.run(name) / 'DONE', {**record, _DIGEST: digest})
 
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""

@@ -62,6 +62,10 @@ _SIZES = {
   'type_vocab_size': 'type_vocab_size',
 }
 
+# No BERT comes near these; what a config.json asks for is allocated.
+_MOST = 1 << 20
+_MOST_LAYERS = 1 << 10
+
 # What our encoder computes; a config.json that lacks a key means the same.
 _KIND = {
   'model_type': 'bert',
@@ -165,9 +169,10 @@ def load_config(path: Path) -> dict[str, int | float]:
   result = {}
   for ours, theirs in _SIZES.items():
     size = values.get(theirs)
-    if type(size) is not int or size < 1:
+    most = _MOST_LAYERS if ours == 'num_layers' else _MOST
+    if type(size) is not int or not 1 <= size <= most:
       raise errors.UserError(
-        f'{file}: {theirs} is {size!r}; give a number above zero'
+        f'{file}: {theirs} is {size!r}; give a number from 1 to {most}'
       )
     result[ours] = size
   if result['hidden_size'] % result['num_heads']:

@@ -4,12 +4,12 @@ Only safetensors files are read: they hold numbers, and unlike a pickle can
 hold no code.
 """
 
-import json
 from pathlib import Path
 
 import safetensors
 
 from bam_jax import errors
+from bam_jax import files
 
 
 def find_files(path: Path) -> list[Path]:
@@ -28,8 +28,9 @@ def find_files(path: Path) -> list[Path]:
         f'{index}: has no weight_map; get the weights again'
       )
     names = sorted({str(name) for name in shards.values()})
+    there = {file.name for file in path.iterdir() if file.is_file()}
     for name in names:
-      if Path(name).name != name or not (path / name).is_file():
+      if name not in there:
         raise errors.UserError(
           f'{index}: names the shard {name!r}, which is not in the same'
           ' directory; get the weights again'
@@ -70,16 +71,17 @@ def read_json(file: Path) -> dict[str, object]:
     errors.UserError: no such file, or no JSON object in it.
   """
   try:
-    value = json.loads(file.read_text('utf-8'))
+    return files.load_json(file)
   except FileNotFoundError:
     raise errors.UserError(
       f'{file}: no such file; config.model.init must name a directory of'
       ' Hugging Face weights'
     ) from None
+  except OSError as error:
+    raise errors.UserError(
+      f'{file}: cannot be read: {error.strerror}; mend that'
+    ) from error
   except ValueError as error:
     raise errors.UserError(
       f'{file}: no JSON ({error}); get it again'
     ) from error
-  if not isinstance(value, dict):
-    raise errors.UserError(f'{file}: no JSON object; get it again')
-  return value

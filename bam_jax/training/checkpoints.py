@@ -1,6 +1,13 @@
-"""Checkpoints of one run through Orbax: the latest, and the best."""
+"""Checkpoints of one run through Orbax: the latest, and the best.
 
+Each carries the checksums of its arrays and its score in its metadata, and none
+is used before they agree.
+"""
+
+from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
+import json
 import logging
 from pathlib import Path
 import shutil
@@ -12,8 +19,12 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
+from bam_jax.training import checksums as checksums_lib
+from bam_jax.training import preemption
 from bam_jax.training import step as step_lib
 
+_CHECKSUMS = 'checksums'
+_SCORE = 'score'
 _PARAMS = 'params'
 # Everything of a TrainState but the parameters: what only a resumed run needs.
 _TRAIN = 'train'
@@ -27,6 +38,11 @@ class Checkpoints:
   """
 
   def __init__(self, directory: Path):
+    """Opens the checkpoints that are there, if any.
+
+    Raises:
+      errors.UserError: the folder can't be made, or a score is damaged.
+    """
     self._directory = directory
     # Orbax reports every save at INFO through absl; a run saves often.
     logging.getLogger('absl').setLevel(logging.WARNING)
@@ -34,28 +50,31 @@ class Checkpoints:
       directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
       raise errors.UserError(f'{directory}: {e.strerror}') from e
-    self._manager = ocp.CheckpointManager(
-      directory.absolute(),
-      item_handlers={
-        _PARAMS: ocp.StandardCheckpointHandler(),
-        _TRAIN: ocp.StandardCheckpointHandler(),
-      },
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(
-          [
-            policies.LatestN(1),
-            policies.BestN(
-              get_metric_fn=_score,
-              reverse=False,
-              n=1,
-              keep_checkpoints_without_metrics=False,
-            ),
-          ]
+    with _told(directory):
+      self._manager = ocp.CheckpointManager(
+        directory.absolute(),
+        item_handlers={
+          _PARAMS: ocp.StandardCheckpointHandler(),
+          _TRAIN: ocp.StandardCheckpointHandler(),
+        },
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=policies.AnyPreservationPolicy(
+            [
+              policies.LatestN(1),
+              policies.BestN(
+                get_metric_fn=_score,
+                reverse=False,
+                n=1,
+                keep_checkpoints_without_metrics=False,
+              ),
+            ]
+          ),
+          best_fn=_score,
+          step_prefix='step',
         ),
-        best_fn=_score,
-        step_prefix='step',
-      ),
-    )
+      )
+    for step in self._manager.all_steps():
+      self._check_score(step)
 
   def __enter__(self) -> Self:
     return self
@@ -92,12 +111,16 @@ class Checkpoints:
     items = {_PARAMS: ocp.args.StandardSave(state.params)}
     if with_optimizer:
       items[_TRAIN] = ocp.args.StandardSave(_without_params(state))
+    checksums = {_PARAMS: checksums_lib.checksums(state.params)}
+    if with_optimizer:
+      checksums[_TRAIN] = checksums_lib.checksums(_without_params(state))
     try:
       self._manager.save(
         step,
         args=ocp.args.Composite(**items),
-        metrics=None if score is None else {'score': score},
+        metrics=None if score is None else {_SCORE: score},
         force=True,
+        custom_metadata={_CHECKSUMS: checksums, _SCORE: score},
       )
     except OSError as e:
       raise errors.UserError(
@@ -112,7 +135,7 @@ class Checkpoints:
     with the checkpoint's step.
 
     Raises:
-      errors.UserError: the checkpoint is of another model.
+      errors.UserError: the checkpoint is of another model or damaged.
     """
     step = self._manager.latest_step()
     params = self.restore_params(like.params, step)
@@ -129,7 +152,8 @@ class Checkpoints:
       step: a saved one.
 
     Raises:
-      errors.UserError: there is no such checkpoint, or it is of another model.
+      errors.UserError: there is no such checkpoint, it is of another model, or
+        it is damaged.
     """
     if not self.has(step):
       raise errors.UserError(
@@ -140,16 +164,46 @@ class Checkpoints:
 
   def _restore(self, step: int, item: str, like: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    self._check_shapes(step, item, abstract)
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}),
-    )
-    return restored[item]
+    with _told(self._step_directory(step)):
+      metadata = self._manager.metadata(step)
+      self._check_shapes(step, item, abstract, metadata.item_metadata[item])
+      restored = self._manager.restore(
+        step,
+        args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}),
+      )[item]
+      self._check_sums(step, item, restored, metadata.custom_metadata or {})
+    return restored
 
-  def _check_shapes(self, step: int, item: str, abstract: Any) -> None:
+  def _check_score(self, step: int) -> None:
+    """Raises where the score, by which the best is chosen, has changed."""
+    with _told(self._step_directory(step)):
+      metadata = self._manager.metadata(step).custom_metadata or {}
+      score = (self._manager.metrics(step) or {}).get(_SCORE)
+      if _SCORE in metadata:
+        # Text, as a score may be no number, which equals nothing.
+        recorded = json.dumps(metadata[_SCORE])
+        if json.dumps(score) != recorded:
+          raise ValueError(f'the score is {score}, was {recorded}')
+
+  def _check_sums(
+    self, step: int, item: str, restored: Any, metadata: Mapping[str, Any]
+  ) -> None:
+    """Raises, naming the first array that is not as it was saved."""
+    if _CHECKSUMS not in metadata:
+      # As of runs that are older than checksums.
+      logging.warning(
+        '%s: has no checksums; used as it is', self._step_directory(step)
+      )
+      return
+    saved = metadata[_CHECKSUMS][item]
+    for name, value in checksums_lib.checksums(restored).items():
+      if saved[name] != value:
+        raise ValueError(f'{name} fails its checksum')
+
+  def _check_shapes(
+    self, step: int, item: str, abstract: Any, saved: Any
+  ) -> None:
     """Raises, naming the first parameter that differs in name or shape."""
-    saved = self._manager.item_metadata(step)[item]
     if saved is None:
       raise errors.UserError(
         f'{self._step_directory(step)}: the checkpoint has no {item}'
@@ -177,8 +231,26 @@ class Checkpoints:
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _told(directory: Path) -> Iterator[None]:
+  """Turns what Orbax raises over damaged files into one line.
+
+  It raises whatever the parser of the file in question does.
+  """
+  try:
+    yield
+  except (errors.UserError, preemption.Preempted):
+    raise
+  except Exception as e:
+    raise errors.UserError(
+      f'{directory}: is damaged ({type(e).__name__}: {e}); remove that folder,'
+      ' and the run goes on from an older checkpoint; if the run was finished,'
+      ' remove the folder of the run to train it again'
+    ) from e
+
+
 def _score(metrics: Mapping[str, float]) -> float:
-  return metrics['score']
+  return metrics[_SCORE]
 
 
 def _without_params(state: step_lib.TrainState) -> Mapping[str, object]:
@@ -190,8 +262,6 @@ def _without_params(state: step_lib.TrainState) -> Mapping[str, object]:
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  leaves, _ = jax.tree.flatten_with_path(tree)
   return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): tuple(leaf.shape)
-    for path, leaf in leaves
+    name: tuple(leaf.shape) for name, leaf in checksums_lib.named_leaves(tree)
   }

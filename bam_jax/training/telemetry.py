@@ -152,17 +152,25 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
   lines = []
   for number, text in enumerate(raw, 1):
     try:
-      line = json.loads(text)
+      values = files.parse_json(text.decode())
+      line = {key: _number(value) for key, value in values.items()}
       line['step'] = int(line['step'])
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
       if number == len(raw) and not torn:
         return lines, True  # A crash of the machine can fill a line with zeros.
       raise errors.UserError(
         f'{path}:{number}: {text[:40]!r} is no JSON object with a step;'
         ' remove the line'
       ) from error
-    lines.append({k: math.nan if v is None else v for k, v in line.items()})
+    lines.append(line)
   return lines, torn
+
+
+def _number(value: object) -> float:
+  """A value of a line; raises where it is none that `_encode` writes."""
+  if type(value) not in (int, float, type(None)):
+    raise TypeError(f'{value!r} is no number')
+  return math.nan if value is None else float(value)
 
 
 class Progress:

@@ -290,7 +290,8 @@ def test_tsv_mistakes(content, table, message):
     ),
     pytest.param(
       '["x", "yes"]\n',
-      'data/own.jsonl:1: a list; give one JSON object a line',
+      'data/own.jsonl:1: a list in place of an object; give one JSON object a'
+      ' line',
       id='no-object',
     ),
     pytest.param(

@@ -167,8 +167,9 @@ def test_logits_of_a_run_that_ended_otherwise_stay_where_they_are(
 ):
   other, workdir = tmp_path / 'other', tmp_path / 'work'
   shutil.copytree(shards[0], other)
-  done = other / 'runs' / _RUNS[2] / 'DONE'
-  done.write_text(json.dumps(_read(other, done) | {'parameters': 'others'}))
+  (space,) = _spaces(other)
+  record = space.finished(_RUNS[2])
+  space.finish(_RUNS[2], record | {'parameters': 'others'})
   shutil.copytree(other / 'runs', workdir / 'runs')
   merge.merge(*_spaces(workdir), _spaces(shards[0]))
   teachers = {path.name for path in (workdir / 'teachers').iterdir()}

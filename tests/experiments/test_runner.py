@@ -259,11 +259,11 @@ def test_the_report_has_the_documented_structure(finished):
 
 
 def test_a_report_names_the_versions_that_its_runs_had(finished, workdir):
-  record = workdir / 'runs' / 'multi-s0' / 'DONE'
-  done = json.loads(record.read_text())
+  runner = finished.another(workdir)
+  done = runner.workspace.finished('multi-s0')
   assert f'jax {jax.__version__}' in done['versions']
-  record.write_text(json.dumps(done | {'versions': 'jax 0.0.1'}))
-  finished.another(workdir).report()
+  runner.workspace.finish('multi-s0', done | {'versions': 'jax 0.0.1'})
+  runner.report()
   notes = json.loads((workdir / 'report.json').read_text())['notes']
   assert notes['trained with'] == f'jax 0.0.1; {done["versions"]}'
 
@@ -470,10 +470,11 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
   before = _snapshot(logits)
   shutil.rmtree(logits)
   # As after a stop between writing the logits and saying how good they are.
-  done = workdir / 'runs' / 'single-s0-closeness' / 'DONE'
-  quality = json.loads(done.read_text())['quality']
-  done.write_text(json.dumps(json.loads(done.read_text()) | {'quality': {}}))
-  runner_lib.Runner(_config(finished.data), workdir).run()
+  runner = runner_lib.Runner(_config(finished.data), workdir)
+  done = runner.workspace.finished('single-s0-closeness')
+  quality = done['quality']
+  runner.workspace.finish('single-s0-closeness', done | {'quality': {}})
+  runner.run()
   assert trained == ['multi-s0', _STUDENT]
   for name in trained:
     record = json.loads((workdir / 'runs' / name / 'DONE').read_text())
@@ -481,7 +482,8 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
     assert record['parameters'] == finished.record(name)['parameters']
     assert record['scores'] == finished.record(name)['scores']
   del quality['closeness']['dev']
-  assert json.loads(done.read_text())['quality'] == quality
+  done = runner.workspace.finished('single-s0-closeness')
+  assert done['quality'] == quality
   for name, (_, content) in _snapshot(logits).items():
     assert content == before[name][1], name
 

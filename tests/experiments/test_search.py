@@ -13,6 +13,7 @@ from bam_jax import errors
 from bam_jax.data import registry
 from bam_jax.experiments import plan
 from bam_jax.experiments import search
+from bam_jax.experiments import workspace as workspace_lib
 
 _TASKS = ('demo_sentiment', 'demo_similarity')
 _METRICS = {'demo_sentiment': 'accuracy', 'demo_similarity': 'pearson'}
@@ -249,9 +250,10 @@ def test_another_choice_leaves_what_was_trained_before(
   # As if the other rate had been far better.
   for seed in _SEEDS:
     name = f'search-s{seed}-{task}-lr{other}-decay0.9'
-    record = _read(workdir, name)
+    workspace = workspace_lib.Workspace(workdir)
+    record = workspace.finished(name)
     record['scores'][task]['dev']['accuracy'] = 100.5
-    (workdir / 'runs' / name / 'DONE').write_text(json.dumps(record))
+    workspace.finish(name, record)
   tiny_runner(workdir, **_FIELDS).run()
   teacher, student = trained
   assert teacher == f'single-s0-{task}-lr{other}-decay0.9'

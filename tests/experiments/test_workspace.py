@@ -72,3 +72,53 @@ def test_a_field_that_decides_nothing_any_more_is_no_difference(workspace):
   workspace.open_runs({'older': older})
   workspace.open_runs({'older': _RECORD})
   assert workspace.recorded('older', _RECORD) == older
+
+
+_DONE = {
+  'steps': 4,
+  'best_step': 2,
+  'parameters': 'ab',
+  'seconds': 1.5,
+  'device': '1 x cpu',
+  'scores': {'mood': {'dev': {'accuracy': 12.5, 'f1': float('nan')}}},
+}
+
+
+def test_a_finished_run_is_recorded_as_it_was(workspace):
+  assert workspace.finished('old') is None
+  workspace.finish('old', _DONE)
+  # As text, in which a score that is no number equals itself.
+  assert json.dumps(workspace.finished('old')) == json.dumps(_DONE)
+
+
+def test_a_flipped_bit_in_the_record_of_a_finished_run_is_found(workspace):
+  workspace.finish('old', _DONE)
+  path = workspace.run('old') / 'DONE'
+  good, kept = path.read_bytes(), json.dumps(_DONE)
+  harmless = 0
+  for bit in range(8 * len(good)):
+    bad = bytearray(good)
+    bad[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(bad)
+    try:
+      record = workspace.finished('old')
+      # White space, or the name of the digest itself.
+      assert json.dumps({key: record[key] for key in _DONE}) == kept
+      harmless += 1
+    except errors.UserError as e:
+      assert 'DONE: is damaged' in str(e)
+  assert harmless < 0.05 * 8 * len(good)
+
+
+@pytest.mark.parametrize('key', ['steps', 'parameters', 'scores'])
+def test_a_record_without_a_value_is_refused(workspace, key):
+  record = {k: v for k, v in _DONE.items() if k != key}
+  workspace.finish('old', record)
+  with pytest.raises(errors.UserError, match=f'DONE: is damaged: {key} is not'):
+    workspace.finished('old')
+
+
+def test_a_record_older_than_its_digest_is_read(workspace):
+  record = _DONE | {'scores': {}}
+  (workspace.run('old') / 'DONE').write_text(json.dumps(record))
+  assert workspace.finished('old') == record

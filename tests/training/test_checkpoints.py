@@ -1,5 +1,7 @@
 """Checkpoints: latest and best, resume, and what they refuse."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
@@ -111,3 +113,84 @@ def test_no_checkpoint_is_told(tmp_path, programs):
     pytest.raises(errors.UserError, match='step_3: no checkpoint; remove'),
   ):
     manager.restore_params(programs.abstract_state.params, 3)
+
+
+@pytest.mark.parametrize('item', ['params', 'train'])
+def test_a_flipped_bit_of_a_number_is_found(tmp_path, item):
+  """Found by no layer below: without the checksum it is another number."""
+  # Numbers that no compression shortens lie on the disk as they are.
+  drawn = np.random.default_rng(0).bytes(4 * 16 * 128)
+  numbers = np.frombuffer(drawn, np.float32).reshape(16, 128)
+
+  def filled(tree):
+    return jax.tree.map(
+      lambda leaf: (
+        jax.device_put(numbers, leaf.sharding)
+        if leaf.shape == numbers.shape
+        else leaf
+      ),
+      tree,
+    )
+
+  # Short arrays lie inside of Orbax's index, which has a checksum.
+  programs = _programs(hidden=128)
+  state = _state(programs, 3, 1)
+  if item == 'params':
+    state = state.replace(params=filled(state.params))
+  else:
+    state = state.replace(opt_state=filled(state.opt_state))
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    manager.save(state)
+  found = 0
+  for path in (tmp_path / 'step_3' / item).rglob('d/*'):
+    data = path.read_bytes()
+    place = data.find(numbers[2, :1].tobytes())
+    if place >= 0:
+      path.write_bytes(
+        data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+      )
+      found += 1
+  assert found
+  with (
+    checkpoints.Checkpoints(tmp_path) as manager,
+    pytest.raises(
+      errors.UserError,
+      match=r'step_3: is damaged .*position/embedding fails its checksum',
+    ),
+  ):
+    manager.restore(_state(programs, 0, 0))
+
+
+def test_another_score_is_found(tmp_path, programs):
+  """It would make another checkpoint the best."""
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    manager.save(_state(programs, 1, 1), 50.0)
+    manager.save(_state(programs, 2, 2), 40.0)
+  path = tmp_path / 'step_1' / 'metrics' / 'metrics'
+  good = path.read_text()
+  for text in (good.replace('50', '30'), good.replace('score', 'scorf'), '{'):
+    path.write_text(text)
+    with pytest.raises(errors.UserError, match=r'is damaged'):
+      checkpoints.Checkpoints(tmp_path)
+  path.write_text(good)
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert manager.best_step == 1
+
+
+def test_a_score_that_is_no_number_equals_itself(tmp_path, programs):
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    manager.save(_state(programs, 1, 1), float('nan'))
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert manager.latest_step == 1
+
+
+def test_a_checkpoint_older_than_checksums_is_used(tmp_path, programs, caplog):
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    manager.save(_state(programs, 3, 1))
+  path = tmp_path / 'step_3' / '_CHECKPOINT_METADATA'
+  metadata = json.loads(path.read_text())
+  path.write_text(json.dumps(metadata | {'custom_metadata': {}}))
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    restored = manager.restore_params(programs.abstract_state.params, 3)
+  _assert_equal(restored, _state(programs, 3, 1).params)
+  assert 'step_3: has no checksums' in caplog.text

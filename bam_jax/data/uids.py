@@ -1,0 +1,46 @@
+"""Row names decoded only when asked for."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import itertools
+from typing import overload
+
+import numpy as np
+
+_CHUNK_ROWS = 1024
+
+
+class Uids(Sequence[str]):
+  """Strings decoded only when asked for, over memory-mapped UTF-8."""
+
+  def __init__(self, values: np.ndarray, offsets: np.ndarray):
+    self._values = values
+    self._offsets = offsets
+
+  def __len__(self) -> int:
+    return len(self._offsets) - 1
+
+  @overload
+  def __getitem__(self, index: int) -> str: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> list[str]: ...
+
+  def __getitem__(self, index):
+    rows = range(len(self))[index]
+    if isinstance(index, slice):
+      return [self[row] for row in rows]
+    start, end = self._offsets[rows : rows + 2]
+    return _text(bytes(self._values[start:end]))
+
+  def __iter__(self) -> Iterator[str]:
+    for first in range(0, len(self), _CHUNK_ROWS):
+      ends = self._offsets[first : first + _CHUNK_ROWS + 1].tolist()
+      block = bytes(self._values[ends[0] : ends[-1]])
+      for start, end in itertools.pairwise(ends):
+        yield _text(block[start - ends[0] : end - ends[0]])
+
+
+def _text(data: bytes) -> str:
+  """What is no UTF-8, as in columns of a stranger's, names no row."""
+  return data.decode(errors='replace')
