@@ -440,7 +440,8 @@ def test_a_rerun_trains_nothing(finished, workdir, trained):
   }
   written = {name for name in after if after[name] != before[name]}
   assert written <= {
-    'config.json', 'report.json', 'report.md', 'report.html', 'scores.csv',
+    'config.json', 'report.json', 'report.md', 'report.html', 'report.tex',
+    'scores.csv',
   }  # fmt: skip
 
 
