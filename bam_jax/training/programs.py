@@ -42,7 +42,7 @@ COMPILER_OPTIONS = {
 
 # By platform: how often a program is loaded. A GPU's graph cannot be handed
 # over again while it runs; two of the same take turns.
-_INSTANCES = {'gpu': 2}
+INSTANCES = {'gpu': 2}
 
 _OF_TOKENS = ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
 _OF_SLOTS = ('cls_index', 'task_id')
@@ -118,7 +118,7 @@ class Programs:
     )
     param_shardings = self.state_shardings.params
     platform = mesh.devices.flat[0].platform
-    self._instances = _INSTANCES.get(platform, 1)
+    self._instances = INSTANCES.get(platform, 1)
     options = COMPILER_OPTIONS.get(platform)
     self._create = jax.jit(
       self._counted(create),
