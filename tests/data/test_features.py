@@ -307,6 +307,14 @@ def test_broken_vocabularies(lines, message):
       ' again',
       id='broken-settings',
     ),
+    pytest.param(
+      {
+        'vocab.txt': '\n'.join(_WORDS),
+        'tokenizer_config.json': '{"do_lower_case": "yes"}',
+      },
+      "model/tokenizer_config.json: do_lower_case is 'yes'; give true or false",
+      id='settings-of-another-type',
+    ),
   ],
 )
 def test_broken_directories(tmp_path, monkeypatch, files, message):
@@ -317,6 +325,20 @@ def test_broken_directories(tmp_path, monkeypatch, files, message):
   with pytest.raises(errors.UserError) as caught:
     features.Tokenizer.from_dir('model')
   assert str(caught.value) == message
+
+
+@pytest.mark.parametrize('last', [1000, 2**31])
+def test_ids_with_gaps_count_to_the_last(tmp_path, last):
+  """What is compared with the size of the embeddings."""
+  words = {word: i for i, word in enumerate(_WORDS)} | {'far': last}
+  model = tokenizers.models.WordPiece(words, unk_token='[UNK]')
+  file = tmp_path / 'tokenizer.json'
+  tokenizers.Tokenizer(model).save(str(file))
+  if last == 1000:
+    assert features.Tokenizer.from_dir(tmp_path).vocab_size == 1001
+  else:
+    with pytest.raises(errors.UserError, match='gives a token the id 21474836'):
+      features.Tokenizer.from_dir(tmp_path)
 
 
 def test_a_tokenizer_of_another_kind(tmp_path):

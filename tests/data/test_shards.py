@@ -238,6 +238,61 @@ def test_a_missing_shard_is_found(tmp_path):
     _open(tmp_path / 'set')
 
 
+@pytest.mark.parametrize('kind', ['link', 'pipe'])
+def test_a_shard_that_is_no_regular_file_is_refused(tmp_path, kind):
+  """Even a link to a file that fits: it leads out of the folder."""
+  _write(tmp_path / 'set')
+  path = tmp_path / 'set' / 'part-00000-of-00003.tfrecord'
+  path.rename(tmp_path / 'elsewhere')
+  if kind == 'link':
+    path.symlink_to(tmp_path / 'elsewhere')
+  else:
+    os.mkfifo(path)
+  with pytest.raises(errors.UserError, match=r'part-00000.*no regular file'):
+    _open(tmp_path / 'set')
+
+
+@pytest.mark.parametrize(
+  ('name', 'change'),
+  [
+    ('input_ids.offsets', lambda a: a * 2),
+    ('input_ids.offsets', lambda a: a[::-1]),
+    ('input_ids.offsets', lambda a: a - 1),
+    ('input_ids.offsets', lambda a: a[:-1]),
+    ('uid.offsets', lambda a: a[:0]),
+    ('length_a.values', lambda a: a[:4]),
+    ('label.values', lambda a: a[:7]),
+  ],
+)
+def test_columns_from_elsewhere_are_made_anew(tmp_path, name, change):
+  """Their index agrees with them, but they do not fit the set."""
+  _write(tmp_path / 'set')
+  expected = _contents(_open(tmp_path / 'set'))
+  folder = tmp_path / 'set' / 'columns'
+  dtype = np.int64 if name.endswith('offsets') else np.int8
+  change(np.fromfile(folder / name, dtype)).tofile(folder / name)
+  index = json.loads((folder / 'index.json').read_text())
+  index['files'][name] = shards.columns_lib.measure(folder / name)
+  (folder / 'index.json').write_text(json.dumps(index))
+  assert _contents(_open(tmp_path / 'set')) == expected
+
+
+def test_uids_that_are_no_text_are_refused(tmp_path):
+  _write(tmp_path / 'set', shard_rows=100)
+  path = tmp_path / 'set' / 'part-00000-of-00001.tfrecord'
+  records = [tfrecord.decode(record) for record in tfrecord.read(path)]
+  records[3]['uid'] = [b'\xff']
+  tfrecord.write(path, map(tfrecord.encode, records))
+
+  def measured(manifest):
+    size, sha256 = shards.columns_lib.measure(path)
+    manifest['files'][0] |= {'bytes': size, 'sha256': sha256}
+
+  _edit_manifest(tmp_path / 'set', measured)
+  with pytest.raises(errors.UserError, match=r'does not hold uid .*utf-8'):
+    _open(tmp_path / 'set')
+
+
 def test_a_set_without_a_manifest_is_none(tmp_path):
   _write(tmp_path / 'set')
   (tmp_path / 'set' / 'manifest.json').unlink()
@@ -309,6 +364,15 @@ def _set(path: tuple, value) -> object:
     (_set(('fingerprint',), 3), 'no manifest'),
     (lambda manifest: manifest.pop('metadata'), 'no manifest'),
     (lambda manifest: manifest.pop('version'), 'no manifest'),
+    (_set(('files', 0, 'records'), -4), '-4 records or bytes'),
+    (_set(('files', 0, 'bytes'), 1e9), 'records or bytes'),
+    (_set(('files', 0, 'bytes'), True), 'records or bytes'),
+    (_set(('metadata',), [['labels', 1]]), 'its metadata is a list'),
+    (_set(('version',), 'a\nb'), r"its version is 'a\\nb'"),
+    (
+      lambda manifest: manifest['files'].append(manifest['files'][0]),
+      'names a file twice',
+    ),
   ],
 )
 def test_an_edited_manifest_is_refused(tmp_path, change, words):

@@ -2,7 +2,9 @@
 
 import hashlib
 import logging
+import os
 import pathlib
+import tracemalloc
 
 import pytest
 
@@ -310,6 +312,23 @@ def test_tsv_mistakes(content, table, message):
       id='lone-surrogate',
     ),
     pytest.param(
+      '{"text": "x", "label": "yes", "text": "y"}\n',
+      "data/own.jsonl:1: key 'text' twice; give one JSON object a line",
+      id='twice',
+    ),
+    pytest.param(
+      '{"text": "x", "label": ' + '[' * 9999 + ']' * 9999 + '}\n',
+      'data/own.jsonl:1: nested too deep; give one JSON object a line',
+      id='deep',
+    ),
+    pytest.param(
+      '{"text": "x", "label": ' + '1' * 5000 + '}\n',
+      'data/own.jsonl:1: Exceeds the limit (4300 digits) for integer string'
+      ' conversion: value has 5000 digits; use sys.set_int_max_str_digits() to'
+      ' increase the limit; give one JSON object a line',
+      id='digits',
+    ),
+    pytest.param(
       '{"text": "x", "label": null}\n',
       "data/own.jsonl:1: label 'null' is none of no, yes; mend the row or the"
       " labels of task 'own'",
@@ -326,6 +345,28 @@ def test_tsv_mistakes(content, table, message):
 def test_jsonl_mistakes(content, message):
   _write('own.jsonl', content)
   assert _message(_jsonl_task()) == message
+
+
+def test_a_line_without_an_end_is_not_read_whole():
+  _write('own.tsv', 'text\tlabel\nx\tyes\n')
+  with pathlib.Path('data/own.tsv').open('r+b') as file:
+    file.truncate(1 << 31)  # A hole: zeros that take no room on the disk.
+  tracemalloc.start()
+  try:
+    assert _message(_task()) == (
+      'data/own.tsv:3: a line of 1048576 characters or more; mend the row'
+    )
+    assert tracemalloc.get_traced_memory()[1] < 1 << 25
+  finally:
+    tracemalloc.stop()
+
+
+def test_a_pipe_is_not_waited_for():
+  pathlib.Path('data').mkdir()
+  os.mkfifo('data/own.tsv')
+  assert _message(_task()) == (
+    'data/own.tsv: is no regular file; give one that holds the rows'
+  )
 
 
 def test_a_missing_official_file_tells_how_to_get_it():

@@ -282,6 +282,24 @@ def test_records_that_do_not_add_up(tfds, tmp_path, monkeypatch, change):
   )
 
 
+@pytest.mark.parametrize(
+  'record',
+  [b'\xff', b'', tfrecord.encode({'idx': [b'x'], 'label': [b'x']})],
+  ids=['no example', 'empty', 'other types'],
+)
+def test_records_of_another_kind(tfds, tmp_path, monkeypatch, record):
+  monkeypatch.chdir(tmp_path)
+  directory = _prepare(tfds, glue.TASKS['rte'], 'dev', tmp_path)
+  shard = directory / 'glue-validation.tfrecord-00001-of-00002'
+  tfrecord.write(shard, [record])
+  message = _message()
+  assert message.startswith(
+    'tfds/glue/rte/2.0.0/glue-validation.tfrecord-00001-of-00002: a record does'
+    ' not hold what TFDS writes ('
+  )
+  assert message.endswith(_PREPARE_AGAIN)
+
+
 def test_a_row_without_a_label(tfds, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   builder = tfds.text.glue.Glue(config='rte', data_dir='tfds')

@@ -225,6 +225,8 @@ def test_shards(weights):
     ('position_embedding_type', 'relative_key'),
     ('is_decoder', True),
     ('num_hidden_layers', 0),
+    ('num_hidden_layers', 10**9),
+    ('hidden_size', 2**40),
     ('vocab_size', 'many'),
     ('intermediate_size', None),
     ('num_attention_heads', 5),

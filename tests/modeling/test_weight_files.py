@@ -39,7 +39,8 @@ def test_one_file_goes_before_an_index(tmp_path):
 
 
 @pytest.mark.parametrize(
-  'file', ['model-9.safetensors', '../model.safetensors', str(WEIGHTS), 3]
+  'file',
+  ['model-9.safetensors', '../model.safetensors', str(WEIGHTS), 3, 'x' * 300],
 )
 def test_shard_that_is_not_in_the_directory(tmp_path, file):
   directory = tmp_path / 'weights'
