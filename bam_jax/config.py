@@ -39,7 +39,8 @@ _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'custom_variants', 'seeds', 'mesh',
     'search', 'plan',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
-    'model.kernels', 'train.seeds_at_once',
+    'model.kernels', 'train.seeds_at_once', 'packing.row_buckets',
+    'packing.eval_rows',
     'train.keep_optimizer', 'train.tensorboard', 'train.profile',
     'data.shard_rows',
 })  # fmt: skip

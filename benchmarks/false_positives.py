@@ -27,6 +27,7 @@ import scipy
 
 from bam_jax.experiments import bootstrap
 from bam_jax.experiments import statistics
+from bam_jax.experiments import summaries
 
 _CUT = 0.24
 _BLOCK = 100  # Trials that share random permutations.
@@ -185,7 +186,7 @@ def interval_misses(
 ) -> np.ndarray:
   """[trials] whether the 95% interval of normal scores misses their median."""
   found = [
-    statistics.summarise(rng.normal(size=seeds), seed=trial)
+    summaries.summarise(rng.normal(size=seeds), seed=trial)
     for trial in range(trials)
   ]
   return np.array([not s.low <= 0 <= s.high for s in found])

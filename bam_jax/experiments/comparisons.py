@@ -84,7 +84,7 @@ def bootstrap(
   names = (*BASELINES, *tests)
   columns = {column for by_column in tests.values() for column in by_column}
   draws = {
-    task.name: _draw(task, names, outputs)
+    task.name: draw(task, names, outputs)
     for task in tasks.tasks
     if task.name in columns or (task.in_average and AVERAGE in columns)
   }
@@ -98,7 +98,8 @@ def bootstrap(
         continue
       try:
         student, *baselines = (
-          _drawn(name, column, draws, tasks) for name in (variant, *BASELINES)
+          of_column(name, column, draws, tasks)
+          for name in (variant, *BASELINES)
         )
       except outputs_lib.Missing as missing:
         reasons[cell] = str(missing)
@@ -106,8 +107,8 @@ def bootstrap(
       p_values[cell], reasons[cell] = (
         statistics.better_than_all(
           [
-            bootstrap_lib.p_value(student, drawn, np.random.default_rng(0))
-            for drawn in baselines
+            bootstrap_lib.p_value(student, scores, np.random.default_rng(0))
+            for scores in baselines
           ]
         ),
         '',
@@ -127,7 +128,7 @@ def bootstrap(
 _Draws = dict[str, tuple[tuple[int, ...], np.ndarray] | outputs_lib.Missing]
 
 
-def _draw(
+def draw(
   task: task_lib.Task, names: Sequence[str], outputs: outputs_lib.Outputs
 ) -> _Draws:
   """Scores of one task by all variants over the same draws of examples."""
@@ -157,7 +158,7 @@ def _draw(
   return result
 
 
-def _drawn(
+def of_column(
   variant: str,
   column: str,
   draws: Mapping[str, _Draws],

@@ -3,11 +3,11 @@
 Drawn here and not by a plotting library: `svg` says why.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import itertools
 import math
 from typing import NamedTuple
-import zlib
 
 import numpy as np
 
@@ -21,20 +21,41 @@ LABELS = dict(
   )
 )
 
+
+class Look(NamedTuple):
+  """How a variant looks in every picture of a report.
+
+  Attributes:
+    name: of the style sheet's class, which has another colour in the dark.
+    color: in the light.
+    dash: of lines; empty: none.
+  """
+
+  name: str
+  color: str
+  dash: str
+
+
 # From Okabe and Ito's colour-blind-safe set, the two light ones darkened until
 # they stand 3:1 against white. A student has the hue of its teacher's family.
-COLORS = dict(
-  zip(
-    config_lib.VARIANTS,
-    ('#0072b2', '#d55e00', '#3d94cf', '#b97f00', '#008a65'),
-  )
-)
 # Dashes as well: a print in grey still tells the lines apart.
-_DASHES = dict(zip(config_lib.VARIANTS, ('', '', '5 2.5', '5 2.5', '')))
+_LOOKS = {
+  name: Look(name, *style)
+  for name, style in zip(
+    config_lib.VARIANTS,
+    (
+      ('#0072b2', ''),
+      ('#d55e00', ''),
+      ('#3d94cf', '5 2.5'),
+      ('#b97f00', '5 2.5'),
+      ('#008a65', ''),
+    ),
+  )
+}
 
-# For variants of the user's own, by a checksum of their name.
+# For variants of the user's own: all colours with a pattern, then the next.
 _OTHER_COLORS = ('#a5517f', '#5f6670', '#7a6a00', '#8b5cc2')
-_OTHER_DASHES = ('1.5 2.5', '8 3', '8 2.5 1.5 2.5')
+_OTHER_DASHES = ('8 2.5 1.5 2.5', '8 3', '1.5 2.5')
 
 _TURN = 9  # Pixels of each of the lines that coincide.
 
@@ -44,15 +65,18 @@ def label(variant: str) -> str:
   return LABELS.get(variant, variant.replace('_', ' '))
 
 
-def color(variant: str) -> str:
-  """The colour of a variant in every picture."""
-  other = _OTHER_COLORS[zlib.crc32(variant.encode()) % len(_OTHER_COLORS)]
-  return COLORS.get(variant, other)
-
-
-def _dash(variant: str) -> str:
-  number = zlib.crc32(variant.encode()) // len(_OTHER_COLORS)
-  return _DASHES.get(variant, _OTHER_DASHES[number % len(_OTHER_DASHES)])
+def looks(variants: Sequence[str]) -> dict[str, Look]:
+  """A look a variant; the user's own differ, up to twelve of them."""
+  found, own = {}, 0
+  for variant in variants:
+    if variant in _LOOKS:
+      found[variant] = _LOOKS[variant]
+      continue
+    pattern, hue = divmod(own, len(_OTHER_COLORS))
+    dash = _OTHER_DASHES[pattern % len(_OTHER_DASHES)]
+    found[variant] = Look(f'own-{hue}', _OTHER_COLORS[hue], dash)
+    own += 1
+  return found
 
 
 class Scores(NamedTuple):
@@ -71,13 +95,19 @@ class Curve(NamedTuple):
   y: np.ndarray
 
 
-def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
+def scores(
+  title: str,
+  metric: str,
+  rows: Sequence[Scores],
+  looks: Mapping[str, Look],
+) -> str:
   """A panel with one row a variant: seeds as dots, their median as a bar.
 
   Args:
     title: of the panel, such as the task's name.
     metric: what the scores are, 0-100.
     rows: one a variant, in the order drawn; a median may be None.
+    looks: of the variants.
 
   Returns:
     An `<svg>` element.
@@ -134,7 +164,7 @@ def scores(title: str, metric: str, rows: Sequence[Scores]) -> str:
           fill='currentColor',
         )
       )
-    parts.append(in_color(row.variant, *marks))
+    parts.append(in_color(looks[row.variant], *marks))
   told = ', '.join(
     f'{label(row.variant)} '
     + ('incomplete' if row.median is None else f'{row.median:.1f}')
@@ -147,6 +177,7 @@ def lines(
   title: str,
   y_label: str,
   curves: Sequence[Curve],
+  looks: Mapping[str, Look],
   y_range: tuple[float, float] | None = None,
 ) -> str:
   """A panel of one line a variant over the share of a run's steps.
@@ -155,12 +186,15 @@ def lines(
     title: of the panel.
     y_label: what the lines show, with its unit.
     curves: at least one, all with the same x, from 0 to 100.
+    looks: of their variants.
     y_range: lowest and highest y; None: from 0 to what the lines need.
 
   Returns:
     An `<svg>` element.
   """
-  left, right, top, bottom = 34, svg.WIDTH - 10, 42, 176
+  left, right, top = 34, svg.WIDTH - 10, 42
+  # Many lines need room between them.
+  bottom = 176 if len(curves) <= len(_LOOKS) else 246
   highest = max(float(np.nanmax(curve.y)) for curve in curves)
   y_low, y_high = y_range or (0.0, 1.05 * highest or 1.0)
   x_scale = svg.Scale(0, 100, left, right)
@@ -188,7 +222,7 @@ def lines(
     parts.append(
       svg.text(x, bottom + 16, str(tick), anchor='middle', opacity=svg.MUTED)
     )
-  for curve, dash, offset in _dashes(curves, (y_high - y_low) / 200):
+  for curve, dash, offset in _dashes(curves, looks, (y_high - y_low) / 200):
     points = ' '.join(
       f'{x_scale(x):.1f},{y_scale(y):.1f}' for x, y in _finite(curve)
     )
@@ -203,7 +237,7 @@ def lines(
       **({'stroke_dasharray': dash} if dash else {}),
       **({'stroke_dashoffset': offset} if offset else {}),
     )
-    parts.append(in_color(curve.variant, line))
+    parts.append(in_color(looks[curve.variant], line))
   ends = [(curve, _finite(curve)) for curve in curves]
   told = '; '.join(
     f'{label(curve.variant)} from {points[0][1]:.2f} to {points[-1][1]:.2f}'
@@ -213,9 +247,9 @@ def lines(
   return svg.picture(bottom + 38, alt, parts)
 
 
-def swatch(variant: str) -> str:
-  """A short piece of the variant's line, for a legend beside its name."""
-  dash = _dash(variant)
+def swatch(look: Look) -> str:
+  """A short piece of a variant's line, for a legend beside its name."""
+  dash = look.dash
   line = svg.tag(
     'line',
     x1=0,
@@ -228,7 +262,7 @@ def swatch(variant: str) -> str:
   )
   return svg.tag(
     'svg',
-    in_color(variant, line),
+    in_color(look, line),
     viewBox='0 0 26 12',
     width=26,
     height=12,
@@ -255,7 +289,7 @@ def _finite(curve: Curve) -> list[tuple[float, float]]:
 
 
 def _dashes(
-  curves: Sequence[Curve], tolerance: float
+  curves: Sequence[Curve], looks: Mapping[str, Look], tolerance: float
 ) -> list[tuple[Curve, str, int]]:
   """Curves with dash pattern and offset; coinciding ones take turns.
 
@@ -274,13 +308,13 @@ def _dashes(
   result = []
   for group in groups:
     if len(group) == 1:
-      result.append((group[0], _dash(group[0].variant), 0))
+      result.append((group[0], looks[group[0].variant].dash, 0))
       continue
     pattern = f'{_TURN} {_TURN * (len(group) - 1)}'
     result += [(c, pattern, -_TURN * i) for i, c in enumerate(group)]
   return result
 
 
-def in_color(variant: str, *children: str) -> str:
+def in_color(look: Look, *children: str) -> str:
   """Elements in the colour of a variant."""
-  return svg.tag('g', *children, color=color(variant), class_=variant)
+  return svg.tag('g', *children, color=look.color, class_=look.name)

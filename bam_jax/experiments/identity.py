@@ -16,9 +16,12 @@ from bam_jax.data import shards
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import task as task_lib
 
-# Configuration that says where rows come from or what they mean. The rows'
-# own digests stand for it.
+# Configuration that says where rows come from or what they mean, and where
+# weights do. Their own digests stand for it.
 _COVERED_BY_ROWS = ('data.', 'custom_tasks.')
+_COVERED_BY_WEIGHTS = (
+  'model.init', 'model.if_missing', 'model.arch', 'model.vocab'
+)  # fmt: skip
 
 Identity = dict[str, object]
 
@@ -36,6 +39,8 @@ def settings(
     weights: digest of the pretrained weights; empty for random ones.
   """
   unused = ['multi.' if run.is_single else 'single.', *_COVERED_BY_ROWS]
+  if weights:
+    unused += _COVERED_BY_WEIGHTS
   if not run.teachers:
     unused.append('distill.')
   if run.is_single:

@@ -57,8 +57,8 @@ def of_pairs(table: Mapping) -> Listing:
   note = (
     'p: Mann-Whitney U over seeds, two-sided, Holm-corrected over this table.'
     ' Shift: the median difference of all pairs of seeds (Hodges-Lehmann), and'
-    ' superiority the share of them in which the variant is the higher one.'
-    f' {_power(table)}'
+    ' superiority the share of them in which the variant is the higher one,'
+    f' ties half. {_power(table)}'
   )
   title = _TITLES[table['kind']].format(task=table['task'])
   return Listing(title, note, header, rows, words=3)
@@ -70,10 +70,10 @@ def _effect(row: Mapping) -> list[str]:
     return [''] * 6
   interval = tables.NOTHING
   if row['low'] is not None:
-    low, high = (tables.number(row[key], '+.1f') for key in ('low', 'high'))
+    low, high = (tables.number(row[key], '+z.1f') for key in ('low', 'high'))
     interval = f'{low} to {high}'
   return [
-    tables.number(row['shift'], '+.1f'),
+    tables.number(row['shift'], '+z.1f'),
     interval,
     tables.number(row['superiority'], '.2f'),
     tables.p_value(row['p_value']),
@@ -152,7 +152,7 @@ def against_baselines(
           figures.label(variant),
           column,
           *(
-            tables.number(test['gains'][baseline]['shift'], '+.1f')
+            tables.number(test['gains'][baseline]['shift'], '+z.1f')
             for baseline in comparisons.BASELINES
           ),
           tables.p_value(test['p_value']),

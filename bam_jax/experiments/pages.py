@@ -90,6 +90,7 @@ def html_page(
     curves: what the runs logged.
   """
   variants = summary['variants']
+  looks = figures.looks(list(variants))
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,
@@ -117,13 +118,16 @@ def html_page(
     all_metrics=tables.all_metrics(variants, tasks),
     about=summary['notes'],
     changed=tables.changed(config),
-    swatches={v: markupsafe.Markup(figures.swatch(v)) for v in variants},
+    swatches={
+      variant: markupsafe.Markup(figures.swatch(look))
+      for variant, look in looks.items()
+    },
     steps=curves.steps(),
-    score_panels=panels.score_panels(summary, tasks),
-    loss_panels=panels.loss_panels(curves, tasks),
-    weight_panels=panels.weight_panels(curves),
-    effect_panels=panels.effect_panels(summary),
-    share_panels=panels.share_panels(summary),
+    score_panels=panels.score_panels(summary, tasks, looks),
+    loss_panels=panels.loss_panels(curves, tasks, looks),
+    weight_panels=panels.weight_panels(curves, looks),
+    effect_panels=panels.effect_panels(summary, looks),
+    share_panels=panels.share_panels(summary, looks),
   )
 
 

@@ -20,7 +20,7 @@ from bam_jax.experiments import latex
 from bam_jax.experiments import outputs as outputs_lib
 from bam_jax.experiments import pages
 from bam_jax.experiments import pairs
-from bam_jax.experiments import statistics
+from bam_jax.experiments import summaries
 from bam_jax.experiments import teaching
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
@@ -114,7 +114,7 @@ def summarise(
     `metrics.averages`; None unless every seed has every task) and `missing`
     (seed -> tasks without a score).
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
-    `statistics`: variant -> task or `average` -> `statistics.Summary` of the
+    `statistics`: variant -> task or `average` -> `summaries.Summary` of the
     paper's metric over seeds.
     `comparisons`: what `comparisons.compare` found.
     `bootstrap`: what `comparisons.bootstrap` found.
@@ -215,7 +215,7 @@ def _over_seeds(
   """Variant -> task or average -> what its scores are like over seeds."""
   return {
     variant: {
-      column: dataclasses.asdict(statistics.summarise(scores))
+      column: dataclasses.asdict(summaries.summarise(scores))
       for column in (*tasks.names, comparisons.AVERAGE)
       if (scores := comparisons.scores_of(seeds, column, tasks))
     }

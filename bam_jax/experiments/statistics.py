@@ -1,4 +1,4 @@
-"""Is one variant better than another? Scores over seeds, and tests of them.
+"""Is one variant better than another? Tests of scores over seeds.
 
 Stars come from permuting Welch's statistic over seeds, after Holm's correction.
 Percent of trials with p <= .05 where no variant is better, at 5, 10, 20 seeds
@@ -37,25 +37,6 @@ _EXACT_RANKS = 20_000  # Two groups of 8 seeds: 12,870 splits.
 
 
 @dataclasses.dataclass(frozen=True)
-class Summary:
-  """Scores of one variant over its seeds.
-
-  Attributes:
-    seeds: how many scores there are.
-    median, mean: of the scores.
-    deviation: standard deviation, ddof 1; None of one seed.
-    low, high: confidence interval of the median; None of one seed.
-  """
-
-  seeds: int
-  median: float
-  mean: float
-  deviation: float | None = None
-  low: float | None = None
-  high: float | None = None
-
-
-@dataclasses.dataclass(frozen=True)
 class Verdict:
   """What a cell of the table may claim.
 
@@ -71,38 +52,6 @@ class Verdict:
   corrected: float | None
   stars: str
   reason: str
-
-
-def summarise(
-  scores: Sequence[float], seed: int = 0, confidence: float = 0.95
-) -> Summary:
-  """Median, mean, standard deviation, and an interval of the median.
-
-  The interval is the percentile bootstrap's. BCa would correct it by the
-  jackknife, which fails for a median (Efron 1982, "The Jackknife, the Bootstrap
-  and Other Resampling Plans"): leaving out one of n scores gives two or three
-  different medians only. `scores` is [n], n > 0; `seed` is of the resampling.
-
-  Example:
-    >>> found = summarise([60.0, 62.0, 70.0])
-    >>> found.median, found.mean, round(found.deviation, 3)
-    (62.0, 64.0, 5.292)
-    >>> found.low, found.high
-    (60.0, 70.0)
-  """
-  values = _checked(scores)
-  center = len(values), float(np.median(values)), float(np.mean(values))
-  if len(values) == 1:
-    return Summary(*center)
-  interval = scipy.stats.bootstrap(
-    (values,),
-    np.median,
-    confidence_level=confidence,
-    method='percentile',
-    rng=np.random.default_rng(seed),
-  ).confidence_interval
-  spread = np.std(values, ddof=1), interval.low, interval.high
-  return Summary(*center, *map(float, spread))
 
 
 def studentised(
@@ -160,7 +109,7 @@ def permutation_test(
     return np.round(statistic(first, second, axis), 6)
 
   found = scipy.stats.permutation_test(
-    (_checked(student, 2), _checked(baseline, 2)),
+    (checked(student, 2), checked(baseline, 2)),
     rounded,
     permutation_type='independent',
     vectorized=True,
@@ -188,7 +137,7 @@ def mann_whitney(
     >>> float(mann_whitney([4.0, 5.0, 6.0], [1.0, 2.0, 3.0]))
     0.05
   """
-  student, baseline = _checked(student, 2), _checked(baseline, 2)
+  student, baseline = checked(student, 2), checked(baseline, 2)
   method = 'asymptotic'
   seeds = student.shape[-1], baseline.shape[-1]
   if math.comb(sum(seeds), seeds[0]) <= _EXACT_RANKS:
@@ -233,7 +182,7 @@ def superiority(student: Sequence[float], baseline: Sequence[float]) -> float:
     >>> superiority([2.0, 3.0], [1.0, 2.0])
     0.875
   """
-  pairs = np.subtract.outer(_checked(student), _checked(baseline))
+  pairs = np.subtract.outer(checked(student), checked(baseline))
   return float(np.mean((np.sign(pairs) + 1) / 2))
 
 
@@ -246,7 +195,7 @@ def shift(student: Sequence[float], baseline: Sequence[float]) -> float:
     >>> shift([3.0, 5.0], [1.0, 2.0])
     2.5
   """
-  pairs = np.subtract.outer(_checked(student), _checked(baseline))
+  pairs = np.subtract.outer(checked(student), checked(baseline))
   return float(np.median(pairs))
 
 
@@ -365,10 +314,8 @@ def _verdict(
   return Verdict(p_value, corrected, '', NOT_SIGNIFICANT)
 
 
-def _checked(
-  scores: Sequence[float] | np.ndarray, least: int = 1
-) -> np.ndarray:
-  """[..., n] as float64; raises where a test would go on silently."""
+def checked(scores: Sequence[float] | np.ndarray, least: int = 1) -> np.ndarray:
+  """Scores [..., n] as float64; raises where a test would go on silently."""
   values = np.asarray(scores, np.float64)
   if values.ndim < 1 or values.shape[-1] < least:
     raise ValueError(f'scores of at least {least} seeds, not {values.shape}')

@@ -76,7 +76,7 @@ def table(
       if base is not None and variant['average'] is not None:
         difference = variant['average'] - base
       is_self = name == baseline
-      cells.append(('' if is_self else number(difference, '+.1f'), False))
+      cells.append(('' if is_self else number(difference, '+z.1f'), False))
     rows.append((name, cells))
   return Table(header, rows)
 

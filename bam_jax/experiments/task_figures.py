@@ -34,19 +34,24 @@ class Share(NamedTuple):
   drawn: float
 
 
-def effects(title: str, what: str, variant: str, rows: Sequence[Effect]) -> str:
+def effects(
+  title: str,
+  what: str,
+  look: figures.Look,
+  rows: Sequence[Effect],
+) -> str:
   """A panel of gains and losses around zero: dots with intervals.
 
   Args:
     title: of the panel.
     what: what a gain is of, with its unit.
-    variant: that gains; decides the colour.
+    look: of the variant that gains.
     rows: at least one.
 
   Returns:
     An `<svg>` element.
   """
-  left, right, top = figures.left_of([row.task for row in rows]), 252, 34
+  left, right, top = figures.left_of([row.task for row in rows]), 246, 34
   ends = [0.0]
   for row in rows:
     ends += [row.shift, *(row.interval or ())]
@@ -61,9 +66,9 @@ def effects(title: str, what: str, variant: str, rows: Sequence[Effect]) -> str:
   parts.append(svg.line(scale(0), top - 4, scale(0), bottom, 0.6))
   for row, y in zip(rows, itertools.count(top + _HEIGHT / 2, _HEIGHT)):
     parts.append(svg.text(0, y + 4, row.task))
-    number = f'{row.shift:+.1f}'.replace('-', '\N{MINUS SIGN}')
+    number = f'{row.shift:+z.1f}'.replace('-', '\N{MINUS SIGN}')
     parts.append(
-      svg.text(right + 28, y + 4, number, anchor='end', tabular=True)
+      svg.text(right + 32, y + 4, number, anchor='end', tabular=True)
     )
     parts.append(
       svg.text(svg.WIDTH, y + 4, row.verdict, anchor='end', opacity=svg.MUTED)
@@ -92,24 +97,25 @@ def effects(title: str, what: str, variant: str, rows: Sequence[Effect]) -> str:
         fill='currentColor',
       )
     )
-    parts.append(figures.in_color(variant, *marks))
+    parts.append(figures.in_color(look, *marks))
   told = ', '.join(
-    f'{row.task} {row.shift:+.1f} ({row.verdict})' for row in rows
+    f'{row.task} {row.shift:+z.1f} ({row.verdict})' for row in rows
   )
   return svg.picture(bottom + 20, f'{title}, {what}: {told}', parts)
 
 
-def shares(variant: str, rows: Sequence[Share]) -> str:
+def shares(variant: str, look: figures.Look, rows: Sequence[Share]) -> str:
   """A panel of what was drawn of each task, as bars, and what was intended.
 
   Args:
     variant: whose runs drew.
+    look: its own.
     rows: at least one.
 
   Returns:
     An `<svg>` element.
   """
-  left, right, top = figures.left_of([row.task for row in rows]), 252, 34
+  left, right, top = figures.left_of([row.task for row in rows]), 246, 34
   bottom = top + _HEIGHT * len(rows)
   highest = 100 * max(max(row.intended, row.drawn) for row in rows)
   scale = svg.Scale(0, 1.04 * highest, left, right)
@@ -144,7 +150,7 @@ def shares(variant: str, rows: Sequence[Share]) -> str:
       height=16,
       fill='currentColor',
     )
-    parts += [figures.in_color(variant, bar), aim]
+    parts += [figures.in_color(look, bar), aim]
   told = ', '.join(
     f'{row.task} {row.drawn:.1%} of {row.intended:.1%}' for row in rows
   )

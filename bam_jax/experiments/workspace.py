@@ -6,7 +6,7 @@ DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
 DIR/teachers/RUN/TASK/       shard sets
 DIR/choices.json             what a search tried and chose
-DIR/report.{json,md,html}, DIR/scores.csv
+DIR/report.{json,md,html,tex}, DIR/scores.csv
 """
 
 from collections.abc import Mapping
@@ -74,7 +74,7 @@ class Workspace:
       if record is None:
         new.append(name)
       else:
-        self._compare(name, {**dict.fromkeys(record), **identity})
+        self._compare(name, _complete(identity, record))
     for name in new:
       files.write_json(self._identity(name), identities[name])
 
@@ -103,7 +103,7 @@ class Workspace:
     record = self.identity(name)
     if record is None:
       return identity
-    wanted = {**dict.fromkeys(record), **identity}
+    wanted = _complete(identity, record)
     return identity if differences(record, wanted) else record
 
   def _identity(self, name: str) -> Path:
@@ -163,6 +163,17 @@ class Workspace:
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))
+
+
+def _complete(
+  identity: Mapping[str, object], record: Mapping[str, object]
+) -> dict[str, object]:
+  """An identity with None for what only a record of it has.
+
+  A field of the configuration that no identity holds any more decides nothing.
+  """
+  alone = (key for key in record if not key.startswith('config.'))
+  return {**dict.fromkeys(alone), **identity}
 
 
 def differences(

@@ -16,7 +16,13 @@ import tarfile
 
 import numpy as np
 
-_REPORT = ('report.json', 'report.md', 'report.html', 'scores.csv')
+_REPORT = (
+  'report.json',
+  'report.md',
+  'report.html',
+  'report.tex',
+  'scores.csv',
+)
 _RECORDS = ('DONE', 'config.json', 'metrics.jsonl')
 
 

@@ -124,7 +124,7 @@ def test_a_study_is_of_the_task_that_sets_share_best_first():
     for other in ('pair', 'odd')
   }
   per_seed = _per_seed(
-    single={'word': [50.0, 51.0]},
+    single={'word': [50.0, 51.0], 'pair': [1.0, 2.0], 'odd': [1.0, 2.0]},
     multi={'word': [60.0, 61.0]},
     word_with_pair={'word': [40.0, 41.0], 'pair': [1.0, 2.0]},
     word_with_odd={'word': [70.0, 71.0], 'odd': [1.0, 2.0]},

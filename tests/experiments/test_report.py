@@ -1,6 +1,7 @@
 """The report: medians and averages by hand, and files a browser can trust."""
 
 import csv
+import dataclasses
 import html.parser
 import json
 import math
@@ -12,6 +13,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.experiments import figures
 from bam_jax.experiments import report
 from bam_jax.tasks import task as task_lib
 
@@ -430,3 +432,64 @@ def test_a_variant_over_part_of_the_tasks_is_complete_without_an_average(
   assert some['missing'] == {}
   assert some['average'] is None
   assert some['tasks'] == {'word': {'f1': 1.0, 'accuracy': 2.0}}
+
+
+def test_shares_drawn_stand_beside_those_intended(tmp_path):
+  """Of 400 examples of a run 100, 200 and 100; of another one 200, 100, 100."""
+  runs = []
+  for seed, counts in enumerate(
+    ([[40, 160, 0], [60, 40, 100]], [[200, 100, 100]])
+  ):
+    path = tmp_path / f'{seed}.jsonl'
+    keys = [f'examples/{name}' for name in _TASKS.names]
+    lines = [{'step': i, **dict(zip(keys, c))} for i, c in enumerate(counts)]
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    runs += [
+      dataclasses.replace(run, share=share)
+      for run, share in zip(
+        _seed('multi', seed, 1.0, 1.0, 1.0, 1.0, curve=path), (0.3, 0.4, 0.3)
+      )
+    ]
+  texts = _write(tmp_path, _SINGLE + runs)
+  shares = json.loads(texts['report.json'])['shares']
+  assert list(shares) == ['multi']
+  assert shares['multi']['word'] == {'intended': 0.3, 'drawn': 0.375}
+  assert shares['multi']['pair'] == {'intended': 0.4, 'drawn': 0.375}
+  assert 'word 37.5% of 30.0%, pair 37.5% of 40.0%' in texts['report.html']
+
+
+def test_without_shares_there_is_no_picture_of_them(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  assert json.loads(texts['report.json'])['shares'] == {}
+  assert 'Shares of the tasks' not in texts['report.html']
+
+
+def test_teachers_are_told_in_percent(tmp_path):
+  quality = {'train': {'accuracy': 0.5, 'confidence': 0.75, 'entropy': 0.333}}
+  runs = [dataclasses.replace(run, quality=quality) for run in _SINGLE]
+  texts = _write(tmp_path, runs, variants=('single',))
+  found = json.loads(texts['report.json'])['teachers']['word']
+  assert found == {'quality': quality, 'agreement': None}
+  line = '| word | train | 50.0 | 75.0 | — | 0.33 | — | — |'
+  assert line in texts['report.md'].splitlines()
+  assert 'Teachers' in _Page(texts['report.html']).text
+
+
+def test_own_variants_look_different_and_keep_their_looks():
+  own = [f'own_{i}' for i in range(12)]
+  looks = figures.looks(['single', *own, 'single_to_multi'])
+  assert len({(look.color, look.dash) for look in looks.values()}) == 14
+  assert looks['single'] == figures.looks(['single'])['single']
+
+
+def test_pictures_leave_out_variants_without_a_score(tmp_path):
+  own = {'some': config_lib.VariantConfig(like='multi', tasks=('word',))}
+  some = [
+    _run('some', seed, 'word', {'dev': {'f1': 1.0, 'accuracy': 2.0}})
+    for seed in range(3)
+  ]
+  text = _write(
+    tmp_path, _SINGLE + some, variants=('single', 'some'), custom_variants=own
+  )['report.html']
+  assert 'aria-label="word, accuracy, medians: Single 60.0, some 2.0"' in text
+  assert 'aria-label="pair, accuracy, medians: Single 80.0"' in text

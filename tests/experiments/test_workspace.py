@@ -66,6 +66,14 @@ def test_an_identity_keeps_the_digest_that_its_record_has(workspace):
   assert workspace.recorded('new', newer) is newer
 
 
+def test_a_field_that_decides_nothing_any_more_is_no_difference(workspace):
+  """What identities held of it once stays in the record, and in its digest."""
+  older = _RECORD | {'config.packing.row_buckets': [16]}
+  workspace.open_runs({'older': older})
+  workspace.open_runs({'older': _RECORD})
+  assert workspace.recorded('older', _RECORD) == older
+
+
 _DONE = {
   'steps': 4,
   'best_step': 2,
