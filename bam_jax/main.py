@@ -3,6 +3,8 @@
 Modes (--mode):
   run       everything that the config asks for, from raw data to the report;
             what is there already is kept, an interrupted run goes on
+  doctor    check the raw data before anything is computed: doctor.md and
+            doctor.json; exit 0: at most notes, 1: warnings, 3: errors
   prepare   tokenised features alone, as TFRecord shard sets
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
@@ -46,7 +48,7 @@ from bam_jax.experiments import lock
 from bam_jax.training import preemption
 
 _MODES = (
-  'run', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge'
+  'run', 'doctor', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge'
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -79,6 +81,11 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     )
   config = config_lib.from_config_dict(_CONFIG.value)
   workdir = Path(_WORKDIR.value or Path('work') / config.name)
+
+  if _MODE.value == 'doctor':
+    from bam_jax.experiments import doctor
+
+    sys.exit(doctor.run(config, workdir))
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.experiments import runner as runner_lib
