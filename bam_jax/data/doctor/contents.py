@@ -65,28 +65,7 @@ def texts(
     ),
   ):
     if numbers:
-      yield of_rows(rows, sorted(numbers), 'warning', check, what, remedy)
-
-
-def of_rows(
-  rows: rows_lib.Rows,
-  numbers: Sequence[int],
-  severity: findings.Severity,
-  check: str,
-  what: str,
-  remedy: str,
-) -> findings.Finding:
-  """One finding of some rows."""
-  return findings.Finding(
-    severity,
-    rows.task.name,
-    rows.split,
-    check,
-    what,
-    remedy,
-    len(numbers),
-    tuple(rows.place(row) for row in numbers[: findings.MAX_PLACES]),
-  )
+      yield rows.finding(sorted(numbers), 'warning', check, what, remedy)
 
 
 def size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:

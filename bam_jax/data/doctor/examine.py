@@ -77,8 +77,9 @@ def examine(
         continue
       if contents.is_labelled(rows):
         shares[split] = contents.shares(rows)
-      lengths = lengths_lib.measure(rows, tokenizer, data.max_length)
-      found += _of_split(rows, before, lengths, data.max_length)
+      lengths, cut = lengths_lib.measure(rows, tokenizer, data.max_length)
+      found += _of_split(rows, before)
+      found += lengths_lib.check(rows, lengths, cut, data.max_length)
       if split in shares and split != task.train_split in shares:
         found += contents.shift(
           task, split, shares[task.train_split], shares[split], len(rows.index)
@@ -97,16 +98,12 @@ def examine(
 
 
 def _of_split(
-  rows: rows_lib.Rows,
-  before: Sequence[findings.Finding],
-  lengths: lengths_lib.Lengths,
-  max_length: int,
+  rows: rows_lib.Rows, before: Sequence[findings.Finding]
 ) -> Iterator[findings.Finding]:
-  """What one split shows by itself."""
+  """What the texts and labels of one split show by themselves."""
   yield from contents.size(rows)
   yield from contents.texts(rows, before)
   yield from contents.classes(rows)
-  yield from lengths_lib.check(rows, lengths, max_length)
 
 
 def _summary(

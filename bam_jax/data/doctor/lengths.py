@@ -13,6 +13,9 @@ from bam_jax.data.doctor import rows as rows_lib
 SAMPLE = 20_000
 # Share of the rows; BERT's 128 tokens cut 5% of RTE's.
 _MANY_CUT = 0.1
+# A row is too long to be one from so many characters on, and so many times the
+# 99th percentile.
+_LONG_CHARACTERS, _LONG_TIMES = 5000, 10
 _PERCENTILES = (50, 90, 99, 100)
 
 
@@ -37,17 +40,20 @@ class Lengths:
 
 def measure(
   rows: rows_lib.Rows, tokenizer: features.Tokenizer | None, max_length: int
-) -> Lengths:
+) -> tuple[Lengths, np.ndarray]:
   """Measures the rows of a split.
 
   Args:
     rows: of the split.
     tokenizer: None where there is none.
     max_length: tokens that a row may have, specials included.
+
+  Returns:
+    What was measured, and the numbers of the rows found to be too long.
   """
   characters = _sum([[len(t) for t in column] for column in rows.texts])
   if tokenizer is None:
-    return Lengths(_percentiles(characters))
+    return Lengths(_percentiles(characters)), np.zeros(0, np.int64)
   total = len(rows.index)
   sample = np.unique(
     np.linspace(0, total - 1, min(total, SAMPLE)).astype(np.int64)
@@ -57,13 +63,14 @@ def measure(
       for column in rows.texts
   ])  # fmt: skip
   over = np.maximum(tokens - max_length, 0)
-  return Lengths(
+  lengths = Lengths(
     _percentiles(characters),
     _percentiles(tokens),
     len(sample),
     float((over > 0).mean()),
     float(over.sum() / tokens.sum()),
   )
+  return lengths, sample[over > 0]
 
 
 def _sum(columns: list[list[int]]) -> np.ndarray:
@@ -77,20 +84,35 @@ def _percentiles(values: np.ndarray) -> tuple[int, ...]:
 
 
 def check(
-  rows: rows_lib.Rows, lengths: Lengths, max_length: int
+  rows: rows_lib.Rows, lengths: Lengths, cut: np.ndarray, max_length: int
 ) -> Iterator[findings.Finding]:
-  """Rows that would be cut."""
-  if not lengths.rows_cut:
-    return
-  cut = round(lengths.rows_cut * lengths.tokenised)
-  yield findings.Finding(
-    'warning' if lengths.rows_cut > _MANY_CUT else 'note',
-    rows.task.name,
-    rows.split,
-    'truncation',
-    f'{lengths.rows_cut:.2%} of {lengths.tokenised:,} rows have more than'
-    f' {max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are cut',
-    'raise config.data.max_length and config.packing.row_length',
-    cut,
-    (rows.task.tables[rows.split].file,),
-  )
+  """Rows that would be cut, and those so long that they are several.
+
+  Args:
+    rows: of the split.
+    lengths: as `measure` gives them.
+    cut: numbers of rows that are too long, as `measure` gives them.
+    max_length: tokens that a row may have.
+  """
+  if len(cut):
+    yield rows.finding(
+      cut,
+      'warning' if lengths.rows_cut > _MANY_CUT else 'note',
+      'truncation',
+      f'{lengths.rows_cut:.2%} of {lengths.tokenised:,} rows have more than'
+      f' {max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are cut',
+      'raise config.data.max_length and config.packing.row_length',
+    )
+  longest = max(_LONG_CHARACTERS, _LONG_TIMES * lengths.characters[2])
+  # Most splits have none, and need no second look.
+  if lengths.characters[-1] > longest:
+    sizes = _sum([[len(text) for text in column] for column in rows.texts])
+    yield rows.finding(
+      np.flatnonzero(sizes > longest),
+      'warning',
+      'long row',
+      f'rows of more than {longest:,} characters, the longest of'
+      f' {lengths.characters[-1]:,}, where 99% have at most'
+      f' {lengths.characters[2]:,}',
+      'look at them: a reader with quoting may have made one row of many',
+    )

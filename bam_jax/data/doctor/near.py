@@ -29,7 +29,7 @@ _WORD = re.compile(r'\w+')
 # An element is how frequent it is, as a power of two, above a hash.
 _HASH_BITS = 37
 _ELEMENT_BITS = _HASH_BITS + 5
-_COUNT_BITS = 24
+_COUNT_BITS = 22
 _SKETCH_WORDS = 4
 
 _ROWS_A_BLOCK = 1 << 18

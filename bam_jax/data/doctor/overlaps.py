@@ -45,13 +45,16 @@ def _overlap(
   partner = order[low[rows_there]]
   what = (
     f'training rows that also stand in {other.name}, as {len(rows_there):,} of'
-    f' its {len(key):,} rows'
+    f' its {len(key):,} rows: {len(first):,} different ones'
   )
+  if split.texts.shape[1] == 2:
+    same = np.intersect1d(split.in_order(), other.in_order())
+    what += f', {len(same):,} with the texts in the same order'
   if split.task is other.task and not np.isnan(other.label).all():
     unlike = duplicates.differ(
       split.task, split.label[partner], other.label[rows_there]
     ).sum()
-    what += f', {unlike:,} with another label'
+    what += f'; {unlike:,} rows with another label'
   yield findings.Finding(
     'warning',
     split.task.name,

@@ -201,8 +201,8 @@ def quotes(
       task.name,
       split,
       'quotes',
-      'lines that a reader with quoting would swallow, after a quotation mark'
-      f' that nothing closes ({len(begins)} places)',
+      'lines that a reader with quoting would swallow, as quotation marks stay'
+      f' open in {len(begins):,} rows',
       'read this file without quoting elsewhere too',
       lost,
       tuple(f'{name}:{line}' for line in begins[: findings.MAX_PLACES]),

@@ -1,6 +1,7 @@
 """The rows of a split as the readers give them, and those they cannot give."""
 
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 import math
 from pathlib import Path
@@ -53,6 +54,26 @@ class Rows:
     if self.line[row]:
       return f'{self.task.tables[self.split].file}:{self.line[row]}'
     return f'{self.task.name}/{self.split}/{self.index[row]}'
+
+  def finding(
+    self,
+    numbers: Sequence[int],
+    severity: findings.Severity,
+    check: str,
+    what: str,
+    remedy: str,
+  ) -> findings.Finding:
+    """One finding of some rows."""
+    return findings.Finding(
+      severity,
+      self.task.name,
+      self.split,
+      check,
+      what,
+      remedy,
+      len(numbers),
+      tuple(self.place(row) for row in numbers[: findings.MAX_PLACES]),
+    )
 
 
 def load(
