@@ -42,7 +42,7 @@ def encoding(
       tuple(f'{file}:{line}' for line in lines[: findings.MAX_PLACES]),
     )
 
-  if data.startswith(_UTF_16):
+  if is_utf_16(data):
     yield found('UTF-16, not UTF-8', [1])
     return
   try:
@@ -52,6 +52,11 @@ def encoding(
     yield found(
       'lines that are no UTF-8', [n for n, line in lines if not _is_utf_8(line)]
     )
+
+
+def is_utf_16(data: bytes) -> bool:
+  """Whether a file begins with a byte-order mark of UTF-16."""
+  return data.startswith(_UTF_16)
 
 
 def _is_utf_8(line: bytes) -> bool:
@@ -119,8 +124,8 @@ def header(
       split,
       'swapped',
       f'the columns are those of {other}',
-      f"put {task.name}'s own file there: GLUE's script once had the addresses"
-      ' of QQP and STS-B swapped',
+      f"put {task.name}'s own {split} file there; GLUE's script once had the"
+      ' addresses of QQP and STS-B swapped',
       places=place,
     )
   elif '' not in cells:

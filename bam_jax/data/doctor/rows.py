@@ -159,6 +159,9 @@ def _from_file(
   table, path = task.tables[split], sources.path_of(task, split, data)
   content = path.read_bytes()
   before = [*raw.encoding(task, split, content)]
+  if raw.is_utf_16(content):
+    found += before
+    return None
   has_quotes = b'"' in content
   del content
   if table.format == 'tsv':
@@ -168,7 +171,7 @@ def _from_file(
     if has_quotes:
       before += raw.quotes(task, split, path)
   found += before
-  if any(f.check == 'swapped' or 'UTF-16' in f.what for f in before):
+  if any(f.check == 'swapped' for f in before):
     return None
   # A row that was told of as a header is not told of again.
   is_header = any(f.check == 'header' for f in before) and not table.header
