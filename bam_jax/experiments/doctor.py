@@ -68,7 +68,12 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   console = rich.console.Console()
   console.print(_finding_table(report))
   console.print(_split_table(report))
-  console.print(f'{_verdict(report)} {workdir / "doctor.md"} has all of it.')
+  # A path is copied better in one piece.
+  console.print(
+    f'{_verdict(report)} {workdir / "doctor.md"} has all of it.',
+    markup=False,
+    soft_wrap=True,
+  )
   return findings.exit_code(report.findings)
 
 
@@ -89,10 +94,13 @@ def _tokenizer(
 
 def _verdict(report: examine.Report) -> str:
   counts = collections.Counter(f.severity for f in report.findings)
-  return ', '.join(f'{counts[s]} {s}s' for s in findings.SEVERITIES) + ' found.'
+  return ', '.join(f'{s}s: {counts[s]}' for s in findings.SEVERITIES) + '.'
 
 
-def _finding_rows(report: examine.Report) -> Iterator[list[str]]:
+def _finding_rows(
+  report: examine.Report, between: str = ', '
+) -> Iterator[list[str]]:
+  """A row a finding, its places with `between` between them."""
   for found in report.findings:
     shown = found.places[:_PLACES]
     if len(shown) < len(found.places):
@@ -103,7 +111,7 @@ def _finding_rows(report: examine.Report) -> Iterator[list[str]]:
       found.check,
       f'{found.count:,}',
       '; '.join(part for part in (found.what, found.remedy) if part),
-      ', '.join(shown),
+      between.join(shown),
     ]
 
 
@@ -125,7 +133,7 @@ def _split_rows(report: examine.Report) -> Iterator[list[str]]:
 def _finding_table(report: examine.Report) -> rich.table.Table:
   """For the terminal: places below words, so that both find room."""
   table = _table(_FINDINGS[:-1])
-  for *names, count, what, places in _finding_rows(report):
+  for *names, count, what, places in _finding_rows(report, '\n'):
     cell = f'{what}\n{places}' if places else what
     # What is in brackets is no markup.
     cells = [rich.text.Text(text) for text in (*names, count, cell)]

@@ -54,7 +54,8 @@ def _overlap(
     unlike = duplicates.differ(
       split.task, split.label[partner], other.label[rows_there]
     ).sum()
-    what += f'; {unlike:,} rows with another label'
+    if unlike:
+      what += f'; {unlike:,} rows with another label'
   yield findings.Finding(
     'warning',
     split.task.name,
