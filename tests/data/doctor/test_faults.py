@@ -4,12 +4,15 @@ Lines are those of the file, the header counted.
 """
 
 from collections.abc import Callable
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
 
+from bam_jax.data import sources
+from bam_jax.data import tfds_source
 from bam_jax.data.doctor import contents
 from bam_jax.data.doctor import examine
 from bam_jax.data.doctor import findings
@@ -449,6 +452,26 @@ def test_counts_and_words_of_a_finding(folder):
     'training rows that also stand in sst2/dev, as 2 of its 24 rows: 2'
     ' different ones; 2 rows with another label'
   )
+
+
+def test_rows_of_tfds_are_named_by_uid(folder, monkeypatch):
+  """TFDS's reader is replaced by the one of files, which gives equal uids."""
+
+  def read(task, split, data):
+    return sources.read(task, split, dataclasses.replace(data, source='tsv'))
+
+  _a_conflict(folder)
+  monkeypatch.setattr(tfds_source, 'read', read)
+  monkeypatch.setattr(
+    tfds_source, 'is_present', lambda task, split, data: split != 'dev'
+  )
+  report = folder.report(**{'tasks': ('rte',), 'data.source': 'tfds'})
+  places = ('rte/train/2 = rte/train/38',)
+  assert _summary(report) == {
+    ('error', 'rte/dev', 'missing', ('glue/rte:validation',)),
+    ('note', 'rte/train', 'duplicates', places),
+    ('warning', 'rte/train', 'conflicts', places),
+  }
 
 
 def test_nothing_is_found_in_generated_rows(folder):
