@@ -43,6 +43,7 @@ _SPLITS = (
   'rows cut',
   'tokens cut',
 )
+_IN_ONE_LINE = frozenset({'severity', 'split', 'check', 'count', 'rows'})
 _NUMBERS = frozenset(
   {'count', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut'}
 )
@@ -156,7 +157,8 @@ def _table(header: Sequence[str]) -> rich.table.Table:
     table.add_column(
       name,
       justify='right' if name in _NUMBERS else 'left',
-      no_wrap=name != _WORDS,
+      no_wrap=name in _IN_ONE_LINE,
+      overflow='fold',
     )
   return table
 

@@ -4,7 +4,7 @@ Rows are sets of their texts' pairs of neighbouring words, in lower case and
 without punctuation. Two sets of Jaccard similarity t or more, of sizes n and m,
 share one of the first n - ceil(t n) + 1 and m - ceil(t m) + 1 elements, in any
 order common to all: with the rarest first, few rows come together that are
-unlike (Bayardo, Ma and Srikant, WWW 2007). Unlike MinHash it misses none.
+unlike (PPJoin: Xiao et al., WWW 2008). Unlike MinHash it misses none.
 """
 
 from array import array

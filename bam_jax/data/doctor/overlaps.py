@@ -98,12 +98,17 @@ def texts(
     known[row, split.texts.ravel()] = True
   for other in held:
     numbers = np.unique(other.texts)
-    counts = known[:, numbers].sum(axis=1)
+    # Where both have one text a row, this is an overlap of rows.
+    others = [
+      row
+      for row, split in enumerate(train)
+      if max(split.texts.shape[1], other.texts.shape[1]) == 2
+    ]
+    there = known[np.ix_(others, numbers)]
     shared = [
-      f'{split.task.name} {count:,}'
-      for split, count in zip(train, counts, strict=True)
-      # Where both have one text a row, this is an overlap of rows.
-      if count and max(split.texts.shape[1], other.texts.shape[1]) == 2
+      f'{train[row].task.name} {count:,}'
+      for row, count in zip(others, there.sum(axis=1), strict=True)
+      if count
     ]
     if shared:
       yield findings.Finding(
@@ -114,5 +119,5 @@ def texts(
         f'of its {len(numbers):,} different texts that stand in training rows,'
         f' whatever is beside them: {", ".join(shared)}',
         '',
-        int(known[:, numbers].any(axis=0).sum()),
+        int(there.any(axis=0).sum()),
       )

@@ -129,6 +129,7 @@ def test_single_texts_are_counted_by_training_file():
   assert pair.what.startswith('of its 3 different texts')
   assert pair.what.endswith(': rte 2, cola 1')
   # Text 4 of CoLA's is an overlap of rows; text 1 stands in a pair.
+  assert single.count == 1
   assert single.what.endswith(': rte 1')
 
 
