@@ -171,10 +171,9 @@ def _markdown(report: examine.Report, remark: str) -> str:
   ):
     marks = ['--:' if name in _NUMBERS else '---' for name in header]
     lines += ['', f'## {title}', '']
-    lines += [
-      f'| {" | ".join(cell.replace("|", chr(92) + "|") for cell in row)} |'
-      for row in (header, marks, *rows)
-    ]
+    for row in (header, marks, *rows):
+      cells = [cell.replace('|', r'\|') for cell in row]
+      lines.append(f'| {" | ".join(cells)} |')
   lines += [
     '',
     f'Lengths are median, 90th and 99th percentile, longest. {remark}',
