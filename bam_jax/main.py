@@ -12,6 +12,8 @@ Modes (--mode):
   report    write the report again
   merge     copy what the work directories --from=DIR,DIR have finished into
             --workdir, such as shards of a plan, and report on all of it
+  doctor    check the raw data before anything is computed: doctor.md and
+            doctor.json; exit 0: at most notes, 1: warnings, 3: errors
 
 Shards: --config.plan.shard=i/n carries out config.seeds[i::n] alone, i from 0,
 with the teachers that these need. Ensembles (config.distill.teachers=k: of the
@@ -25,6 +27,8 @@ Examples:
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --group=single_to_multi-s0
   python -m bam_jax.main --config=configs/minilm.py --mode=export
+  python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
+      --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/bam.py --workdir=shard_0 \\
       --config.plan.shard=0/2
   python -m bam_jax.main --config=configs/bam.py --mode=merge \\
@@ -46,7 +50,7 @@ from bam_jax.experiments import lock
 from bam_jax.training import preemption
 
 _MODES = (
-  'run', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge'
+  'run', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge', 'doctor'
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -79,6 +83,11 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     )
   config = config_lib.from_config_dict(_CONFIG.value)
   workdir = Path(_WORKDIR.value or Path('work') / config.name)
+
+  if _MODE.value == 'doctor':
+    from bam_jax.experiments import doctor
+
+    sys.exit(doctor.run(config, workdir))
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.experiments import runner as runner_lib
@@ -136,7 +145,7 @@ def run_main() -> None:
   """The console entry.
 
   Exit 2 and one line for a user's mistake, 75 where the machine was wanted back
-  and the same command is to be given again.
+  and the same command is to be given again; the doctor exits as it finds.
   """
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)

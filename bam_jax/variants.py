@@ -123,8 +123,15 @@ def of_variant(config: fields_lib.Config, name: str) -> fields_lib.Config:
 
 
 def variant_names(config: fields_lib.Config) -> tuple[str, ...]:
-  """All variants that there are, in the order of a report."""
-  return (*fields_lib.VARIANTS, *config.custom_variants)
+  """All variants that there are, in the order of a report.
+
+  The user's own stand as `config.variants` has them: a ConfigDict forgets the
+  order in which they were made.
+  """
+  own = [name for name in config.variants if name in config.custom_variants]
+  return tuple(
+    dict.fromkeys((*fields_lib.VARIANTS, *own, *config.custom_variants))
+  )
 
 
 def check(config: fields_lib.Config) -> None:

@@ -243,6 +243,16 @@ def test_a_variant_changes_its_own_runs_alone():
   assert config_lib.variant_names(config)[-1] == 'mine'
 
 
+def test_own_variants_stand_in_the_order_of_the_plan():
+  """A ConfigDict puts them in that of the alphabet."""
+  config = _valid()
+  for name in ('b', 'a', 'c'):
+    config.custom_variants[name] = config_lib.custom_variant('multi')
+  config.variants = ('c', 'multi', 'a')
+  names = config_lib.variant_names(config_lib.from_config_dict(config))
+  assert names == (*config_lib.VARIANTS, 'c', 'a', 'b')
+
+
 @pytest.mark.parametrize(
   ('fields', 'told'),
   [

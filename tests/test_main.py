@@ -248,6 +248,20 @@ def test_features_are_made_and_kept(place, monkeypatch, capsys):
   assert {'notes.txt', 'config.json'} <= made
 
 
+def test_doctor_ends_with_the_status_of_what_it_found(place, monkeypatch):
+  monkeypatch.setattr(
+    sys,
+    'argv',
+    ['bam_jax', '--config=config.py', '--workdir=new', '--mode=doctor'],
+  )
+  with pytest.raises(SystemExit) as end:
+    main.run_main()
+  # The dev rows are the training rows.
+  assert end.value.code == 1
+  made = {path.name for path in (place / 'new').iterdir()}
+  assert made == {'doctor.json', 'doctor.md'}
+
+
 def _command(*arguments: str) -> subprocess.CompletedProcess:
   return subprocess.run(
     [sys.executable, '-m', 'bam_jax.main', *arguments],

@@ -1,5 +1,6 @@
 """Readers of the raw rows: one signature, and equal uids from every source."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -28,7 +29,11 @@ _LONGEST_LINE = 1 << 20
 _BROKEN = re.compile('[\udc80-\udcff]')
 
 
-class _Row(NamedTuple):
+# Told of a row that cannot be used.
+Fault = Callable[[errors.UserError], None]
+
+
+class Row(NamedTuple):
   """A raw row: its index among the data lines, and its line, from 1."""
 
   index: int
@@ -64,26 +69,26 @@ def read(
       f'task {task.name!r} has no split {split!r}; it has'
       f' {", ".join(task.tables)}'
     )
-  source = _source(task, split, data)
+  source = source_of(task, split, data)
   if source == 'generated':
     yield from demo.generate(task.name, split)
   elif source == 'tfds':
     yield from tfds_source.read(task, split, data)
   else:
-    yield from _read_file(task, split, _path(task, split, data))
+    yield from _read_file(task, split, path_of(task, split, data))
 
 
 def is_present(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> bool:
   """Whether a split's file is there at all, readable or not."""
-  source = _source(task, split, data)
+  source = source_of(task, split, data)
   if source == 'tfds':
     return tfds_source.is_present(task, split, data)
-  return source == 'generated' or _path(task, split, data).is_file()
+  return source == 'generated' or path_of(task, split, data).is_file()
 
 
-def _source(
+def source_of(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> str:
   """`tfds`, or the format of the split's table."""
@@ -91,7 +96,9 @@ def _source(
   return 'tfds' if data.source == 'tfds' and table.tfds else table.format
 
 
-def _path(task: task_lib.Task, split: str, data: config_lib.DataConfig) -> Path:
+def path_of(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> Path:
   """As the user wrote it: below `data.dir`, or absolute."""
   return Path(data.dir, task.tables[split].file)
 
@@ -138,6 +145,27 @@ def _read_file(
     raise errors.UserError(f'{path}: no usable row; {remedy}')
 
 
+def scan(path: Path, table: task_lib.Table, fault: Fault) -> Iterator[Row]:
+  """The raw rows of a file, past those that cannot be used.
+
+  Args:
+    path: a TSV or JSONL file; what is no UTF-8 in it reads as U+FFFD.
+    table: its columns.
+    fault: told of each row that cannot be used; a row that is left out by
+      `table.skip_malformed` is not one.
+
+  Raises:
+    errors.UserError: a column is missing, or the file cannot be read on.
+    OSError: it cannot be opened.
+  """
+  rows = _tsv if table.format == 'tsv' else _jsonl
+  return rows(path, table, fault, 'replace')
+
+
+def _stop(error: errors.UserError) -> None:
+  raise error
+
+
 def _lines(
   path: Path, decoding_errors: str = 'strict'
 ) -> Iterator[tuple[int, str]]:
@@ -176,11 +204,16 @@ def _broken_line(path: Path) -> int:
   )
 
 
-def _tsv(path: Path, table: task_lib.Table) -> Iterator[_Row]:
+def _tsv(
+  path: Path,
+  table: task_lib.Table,
+  fault: Fault = _stop,
+  decoding_errors: str = 'strict',
+) -> Iterator[Row]:
   """Rows of a file without quoting: a quotation mark is a character."""
   width, text, label = 0, [], None
   index = skipped = 0
-  for line, content in _lines(path):
+  for line, content in _lines(path, decoding_errors):
     fields = content.split('\t')
     if not width:
       width = len(fields)
@@ -195,12 +228,14 @@ def _tsv(path: Path, table: task_lib.Table) -> Iterator[_Row]:
     if broken and table.skip_malformed:
       skipped += 1
     elif len(fields) != width:
-      raise errors.UserError(
-        f'{path}:{line}: {len(fields)} columns where the first line has'
-        f' {width}; mend the row'
+      fault(
+        errors.UserError(
+          f'{path}:{line}: {len(fields)} columns where the first line has'
+          f' {width}; mend the row'
+        )
       )
     else:
-      yield _Row(
+      yield Row(
         index,
         line,
         tuple(fields[c] for c in text),
@@ -236,27 +271,42 @@ def _column(
   return column
 
 
-def _jsonl(path: Path, table: task_lib.Table) -> Iterator[_Row]:
+def _jsonl(
+  path: Path,
+  table: task_lib.Table,
+  fault: Fault = _stop,
+  decoding_errors: str = 'strict',
+) -> Iterator[Row]:
   """Rows of a file with one JSON object a line."""
-  for index, (line, content) in enumerate(_lines(path)):
-    where = f'{path}:{line}'
+  for index, (line, content) in enumerate(_lines(path, decoding_errors)):
     try:
-      row = files.parse_json(content)
-    except json.JSONDecodeError as error:
-      raise errors.UserError(
-        f'{where}: no JSON ({error.msg} at column {error.colno}); mend the row'
-      ) from None
-    except ValueError as error:
-      raise errors.UserError(
-        f'{where}: {error}; give one JSON object a line'
-      ) from None
-    text = tuple(_text(row, name, where) for name in table.text)
-    label = None
-    if table.label is not None:
-      label = _field(row, table.label, where)
-      # A number, true or null reads as it is written in JSON.
-      label = label if isinstance(label, str) else json.dumps(label)
-    yield _Row(index, line, text, label)
+      text, label = _jsonl_row(content, table, f'{path}:{line}')
+    except errors.UserError as error:
+      fault(error)
+    else:
+      yield Row(index, line, text, label)
+
+
+def _jsonl_row(
+  content: str, table: task_lib.Table, where: str
+) -> tuple[tuple[str, ...], str | None]:
+  """Texts and label of one line."""
+  try:
+    row = files.parse_json(content)
+  except json.JSONDecodeError as error:
+    raise errors.UserError(
+      f'{where}: no JSON ({error.msg} at column {error.colno}); mend the row'
+    ) from None
+  except ValueError as error:
+    raise errors.UserError(
+      f'{where}: {error}; give one JSON object a line'
+    ) from None
+  text = tuple(_text(row, name, where) for name in table.text)
+  if table.label is None:
+    return text, None
+  label = _field(row, table.label, where)
+  # A number, true or null reads as it is written in JSON.
+  return text, label if isinstance(label, str) else json.dumps(label)
 
 
 def _field(row: dict, name: int | str, where: str) -> object:

@@ -60,12 +60,20 @@ def _main(
   whole = tables.table(variants, tasks, tests)
   columns = len(tasks) + 1
   header = [('', ''), *whole.header[:columns]]
-  lines = [
-    ' & '.join(escape(part) for part in row)
-    for row in zip(*header, strict=True)
+  names, metrics = (
+    [escape(part) for part in row] for row in zip(*header, strict=True)
+  )
+  lines = [' & '.join(names), r' & \scriptsize '.join(metrics)]
+  # [columns] the most stars of each: figures stand under one another.
+  rooms = [
+    max(text.count('*') for text, _ in cells)
+    for cells in zip(*(cells[:columns] for _, cells in whole.rows))
   ]
   rows = [
-    [escape(figures.label(name)), *(_cell(*cell) for cell in cells[:columns])]
+    [
+      escape(figures.label(name)),
+      *(_cell(*cell, room) for cell, room in zip(cells, rooms)),
+    ]
     for name, cells in whole.rows
   ]
   said = [
@@ -114,7 +122,7 @@ def _table(
   """A `table*`; header and rows are escaped already, the caption is not."""
   lines = [
     r'\begin{table*}',
-    r'\centering\small',
+    r'\centering\small\setlength{\tabcolsep}{3pt}',
     rf'\begin{{tabular}}{{{columns}}}',
     r'\toprule',
     *(rf'{line} \\' for line in header),
@@ -129,13 +137,15 @@ def _table(
   return '\n'.join(lines) + '\n'
 
 
-def _cell(text: str, is_best: bool) -> str:
-  """A number of the main table, its stars raised."""
+def _cell(text: str, is_best: bool, room: int) -> str:
+  """A number of the main table, its stars raised; there is room for some."""
   number = text.rstrip('*')
   shown = escape(number)
   if is_best:
     shown = rf'\textbf{{{shown}}}'
-  return shown + _superscript(text[len(number) :])
+  stars = text[len(number) :]
+  blank = '*' * (room - len(stars))
+  return shown + _superscript(stars + (blank and rf'\phantom{{{blank}}}'))
 
 
 def _superscript(stars: str) -> str:

@@ -34,7 +34,7 @@ class Listing(NamedTuple):
 _TITLES = {
   'multi_task': 'What multi-task training changes',
   'teachers': 'What teachers change',
-  'ablations': 'Own variants against the variant that they are like',
+  'ablations': 'Own variants against what they are like or start from',
   'study': 'Which tasks help {task}',
 }
 

@@ -122,12 +122,18 @@ def tables(
 
 
 def _ablations(config: config_lib.Config) -> list[Pair]:
-  """The user's own variants against those they are like."""
-  return [
-    Pair(name, own.like, column)
-    for name, own in config.custom_variants.items()
-    for column in own.tasks or (comparisons.AVERAGE,)
-  ]
+  """The user's own variants against those they are like, or start from."""
+  pairs = []
+  for name in config_lib.variant_names(config):
+    own = config.custom_variants.get(name)
+    if own is None:
+      continue
+    pairs += [
+      Pair(name, baseline, column)
+      for baseline in filter(None, (own.like, own.start))
+      for column in own.tasks or (comparisons.AVERAGE,)
+    ]
+  return pairs
 
 
 def _studied(config: config_lib.Config) -> list[str]:

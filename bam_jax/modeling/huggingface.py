@@ -6,6 +6,7 @@ shape read it.
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import hashlib
 import importlib.util
 from pathlib import Path
@@ -78,12 +79,12 @@ _KIND = {
 # and the heads of pretraining and of fine-tuning.
 _DROPPED = re.compile(r'embeddings\.position_ids$|(cls|classifier)\.')
 
+TOKENIZER_FILES = ('vocab.txt', 'tokenizer*.json')
 _FILES = (
   'config.json',
   'model*.safetensors',
   'model.safetensors.index.json',
-  'vocab.txt',
-  'tokenizer*.json',
+  *TOKENIZER_FILES,
 )
 
 
@@ -99,12 +100,13 @@ class _Name(NamedTuple):
     return self.path[-1] == 'kernel'
 
 
-def find(init: str) -> Path:
+def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
   """The directory of the weights that `config.model.init` names.
 
   Args:
     init: a directory; `package:NAME/DIR`, the directory DIR of an installed
       Python package, whose code is not run; or a model's name on the hub.
+    wanted: patterns of the files that are fetched from the hub.
 
   Raises:
     errors.UserError: there is nothing of that name, or no network.
@@ -117,7 +119,7 @@ def find(init: str) -> Path:
     return path
   if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', init):
     raise errors.UserError(f'{where}: no such directory')
-  return _find_on_hub(init, where)
+  return _find_on_hub(init, where, wanted)
 
 
 def _find_in_package(name: str, where: str) -> Path:
@@ -136,12 +138,12 @@ def _find_in_package(name: str, where: str) -> Path:
   return path
 
 
-def _find_on_hub(name: str, where: str) -> Path:
+def _find_on_hub(name: str, where: str, wanted: Sequence[str]) -> Path:
   import huggingface_hub  # Slow to import, and few runs need it.
 
   try:
     return Path(
-      huggingface_hub.snapshot_download(name, allow_patterns=list(_FILES))
+      huggingface_hub.snapshot_download(name, allow_patterns=list(wanted))
     )
   except Exception as error:  # Its own errors, the HTTP client's, the OS's.
     raise errors.UserError(

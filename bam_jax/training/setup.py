@@ -101,12 +101,43 @@ def load_encoder(config: config_lib.Config) -> Encoder:
   return _random_encoder(config, 'random weights')
 
 
+def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
+  """The tokenizer of `load_encoder`; weights are neither needed nor fetched.
+
+  Raises:
+    errors.UserError: there is none.
+  """
+  init = config.model.init.partition('#sha256=')[0]
+  if init:
+    try:
+      path = huggingface.find(init, huggingface.TOKENIZER_FILES)
+    except errors.UserError:
+      if config.model.if_missing == 'error':
+        raise
+    else:
+      return features.Tokenizer.from_dir(path)
+  return _random_tokenizer(config.model)
+
+
 def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
   model = config.model
   if model.arch not in bert.SIZES:
     raise errors.UserError(
       f'config.model.arch: {model.arch!r} is none of {", ".join(bert.SIZES)}'
     )
+  tokenizer = _random_tokenizer(model)
+  sizes = dict(bert.SIZES[model.arch]) | {'vocab_size': tokenizer.vocab_size}
+  return Encoder(
+    config=_bert_config(config, sizes),
+    tokenizer=tokenizer,
+    weights=None,
+    digest='',
+    description=f'{description}, {model.arch}',
+  )
+
+
+def _random_tokenizer(model: config_lib.ModelConfig) -> features.Tokenizer:
+  """The tokenizer of a random encoder."""
   if model.vocab:
     try:
       words = features.read_vocab(Path(model.vocab))
@@ -117,15 +148,7 @@ def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
       ) from e
   else:
     words = demo.vocabulary()
-  tokenizer = features.Tokenizer.from_vocab(words, lowercase=True)
-  sizes = dict(bert.SIZES[model.arch]) | {'vocab_size': tokenizer.vocab_size}
-  return Encoder(
-    config=_bert_config(config, sizes),
-    tokenizer=tokenizer,
-    weights=None,
-    digest='',
-    description=f'{description}, {model.arch}',
-  )
+  return features.Tokenizer.from_vocab(words, lowercase=True)
 
 
 def _bert_config(

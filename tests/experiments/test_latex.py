@@ -71,6 +71,9 @@ def _text(tmp_path):
 def test_main_table_has_stars_raised_and_the_highest_bold(text):
   assert r'Single$\to$Multi & \textbf{59.4}$^{***}$ & \textbf{59.4}' in text
   assert r' & my\_task & other & average \\' in text
+  assert r' & \scriptsize accuracy & \scriptsize accuracy &' in text
+  # As wide as a number with three stars, so that figures are aligned.
+  assert r'Single & 50.4$^{\phantom{***}}$ & 50.4' in text
   assert 'n = 9 seeds' in text and "Holm's correction over" in text
 
 

@@ -116,6 +116,29 @@ def test_own_variants_stand_against_what_they_are_like():
   assert [row['shift'] for row in table['rows']] == [0.0, 2.0, 2.0]
 
 
+def test_what_starts_from_another_stands_against_that_too():
+  own = {
+    'b_tuned': config_lib.VariantConfig(like='single', start='multi'),
+    'a_slow': config_lib.VariantConfig(like='multi'),
+  }
+  scores = {
+    'single': [1.0, 2.0],
+    'multi': [2.0, 3.0],
+    'b_tuned': [5.0, 6.0],
+    'a_slow': [2.0, 3.0],
+  }
+  per_seed = _per_seed(**{k: {'average': v} for k, v in scores.items()})
+  found = pairs.tables(
+    _config(own, variants=('single', 'multi', *own)), per_seed, _TASKS
+  )
+  (table,) = (t for t in found if t['kind'] == 'ablations')
+  assert [(r['variant'], r['baseline'], r['shift']) for r in table['rows']] == [
+    ('b_tuned', 'single', 4.0),
+    ('b_tuned', 'multi', 3.0),
+    ('a_slow', 'multi', 0.0),
+  ]
+
+
 def test_a_study_is_of_the_task_that_sets_share_best_first():
   own = {
     f'word_with_{other}': config_lib.VariantConfig(

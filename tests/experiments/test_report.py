@@ -403,6 +403,7 @@ def test_a_clear_gain_has_stars_where_it_is_one(tmp_path):
   assert r'**55.4\*\*\***' in texts['report.md']
   page = _Page(texts['report.html'])
   assert '55.4***' in page.cells
+  assert '55.4<sup>***</sup></td>' in texts['report.html']
   assert '*** p < .001' in page.text
 
 

@@ -1,0 +1,1 @@
+"""Checks of raw data before anything is computed with it."""

@@ -1,0 +1,47 @@
+"""What is known of the official GLUE files beside their columns."""
+
+# Task -> split -> rows. QQP's are told with and without the rows that lack
+# columns or a label, and as TFDS counts them.
+ROWS: dict[str, dict[str, tuple[int, ...]]] = {
+  'cola': {'train': (8551,), 'dev': (1043,), 'test': (1063,)},
+  'sst2': {'train': (67349,), 'dev': (872,), 'test': (1821,)},
+  'mrpc': {'train': (3668,), 'dev': (408,), 'test': (1725,)},
+  'stsb': {'train': (5749,), 'dev': (1500,), 'test': (1379,)},
+  'qqp': {
+    'train': (363_846, 363_849, 363_870),
+    'dev': (40_430, 40_431),
+    'test': (390_965,),
+  },
+  'mnli': {
+    'train': (392_702,),
+    'dev_matched': (9815,),
+    'dev_mismatched': (9832,),
+    'test_matched': (9796,),
+    'test_mismatched': (9847,),
+    'ax': (1104,),
+  },
+  'qnli': {'train': (104_743,), 'dev': (5463,), 'test': (5463,)},
+  'rte': {'train': (2490,), 'dev': (277,), 'test': (3000,)},
+  'wnli': {'train': (635,), 'dev': (71,), 'test': (146,)},
+}
+
+# Training rows of QNLI before its split was made anew.
+QNLI_V1_ROWS = 108_436
+
+# Task -> names of the texts' columns, name of the label's column, wherever the
+# file has a header.
+COLUMNS: dict[str, tuple[tuple[str, ...], str]] = {
+  'cola': (('sentence',), 'label'),
+  'sst2': (('sentence',), 'label'),
+  'mrpc': (('#1 String', '#2 String'), 'Quality'),
+  'stsb': (('sentence1', 'sentence2'), 'score'),
+  'qqp': (('question1', 'question2'), 'is_duplicate'),
+  'mnli': (('sentence1', 'sentence2'), 'gold_label'),
+  'qnli': (('question', 'sentence'), 'label'),
+  'rte': (('sentence1', 'sentence2'), 'label'),
+  'wnli': (('sentence1', 'sentence2'), 'label'),
+}
+
+# Share of the label '1' among the training rows of the tasks whose labels are
+# not balanced: a map the wrong way round shows.
+SHARES = {'cola': 0.704, 'sst2': 0.558, 'mrpc': 0.674, 'qqp': 0.369}
