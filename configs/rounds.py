@@ -28,5 +28,5 @@ def get_config():
   }
   for name, fields in own.items():
     config.custom_variants[name] = config_lib.custom_variant(**fields)
-  config.variants = (*config.variants, 'multi_to_multi', *own)
+  config.variants = (*config.variants, *own)
   return config
