@@ -66,13 +66,13 @@ def _main(
   lines = [' & '.join(names), r' & \scriptsize '.join(metrics)]
   # [columns] the most stars of each: figures stand under one another.
   rooms = [
-    max(text.count('*') for text, _ in cells)
+    max(len(cell.stars) for cell in cells)
     for cells in zip(*(cells[:columns] for _, cells in whole.rows))
   ]
   rows = [
     [
       escape(figures.label(name)),
-      *(_cell(*cell, room) for cell, room in zip(cells, rooms)),
+      *(_cell(cell, room) for cell, room in zip(cells, rooms)),
     ]
     for name, cells in whole.rows
   ]
@@ -137,15 +137,13 @@ def _table(
   return '\n'.join(lines) + '\n'
 
 
-def _cell(text: str, is_best: bool, room: int) -> str:
+def _cell(cell: tables.Cell, room: int) -> str:
   """A number of the main table, its stars raised; there is room for some."""
-  number = text.rstrip('*')
-  shown = escape(number)
-  if is_best:
+  shown = escape(cell.number)
+  if cell.is_best:
     shown = rf'\textbf{{{shown}}}'
-  stars = text[len(number) :]
-  blank = '*' * (room - len(stars))
-  return shown + _superscript(stars + (blank and rf'\phantom{{{blank}}}'))
+  blank = '*' * (room - len(cell.stars))
+  return shown + _superscript(cell.stars + (blank and rf'\phantom{{{blank}}}'))
 
 
 def _superscript(stars: str) -> str:

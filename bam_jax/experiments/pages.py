@@ -37,7 +37,7 @@ def markdown(
     [
       [
         figures.label(name),
-        *(_bold(text) if best else _starred(text) for text, best in cells),
+        *map(_main_cell, cells),
       ]
       for name, cells in main.rows
     ],
@@ -71,8 +71,9 @@ def _starred(text: str) -> str:
   return text.replace('*', '\\*')
 
 
-def _bold(text: str) -> str:
-  return f'**{_starred(text)}**'
+def _main_cell(cell: tables.Cell) -> str:
+  text = _starred(cell.number + cell.stars)
+  return f'**{text}**' if cell.is_best else text
 
 
 def html_page(

@@ -19,17 +19,31 @@ LEVELS = ', '.join(
 )
 
 
+class Cell(NamedTuple):
+  """A cell of the main table.
+
+  Attributes:
+    number: as it is shown; may be empty.
+    stars: to stand behind it.
+    is_best: whether it is the highest of its column; where a whole column is
+      equal, none is.
+  """
+
+  number: str
+  stars: str = ''
+  is_best: bool = False
+
+
 class Table(NamedTuple):
   """The main table.
 
   Attributes:
     header: (name, what it measures) a column, without the variant's.
-    rows: (variant, cells); a cell is (text, highest of its column or not);
-      where a whole column is equal, none is.
+    rows: (variant, cells).
   """
 
   header: list[tuple[str, str]]
-  rows: list[tuple[str, list[tuple[str, bool]]]]
+  rows: list[tuple[str, list[Cell]]]
 
 
 def table(
@@ -69,14 +83,14 @@ def table(
     for column, value in enumerate(row):
       others = [r[column] for r in values if r[column] is not None]
       is_best = value is not None and value == max(others) > min(others)
-      cells.append((number(value) + stars.get(column, ''), is_best))
+      cells.append(Cell(number(value), stars.get(column, ''), is_best))
     for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
       difference = None
       if base is not None and variant['average'] is not None:
         difference = variant['average'] - base
       is_self = name == baseline
-      cells.append(('' if is_self else number(difference, '+z.1f'), False))
+      cells.append(Cell('' if is_self else number(difference, '+z.1f')))
     rows.append((name, cells))
   return Table(header, rows)
 
