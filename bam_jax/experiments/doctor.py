@@ -25,13 +25,12 @@ from bam_jax.training import setup
 # Shown of a finding; doctor.json has more.
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
-_WORDS = 'what, how to mend'
 _FINDINGS = (
   'severity',
   'split',
   'check',
   'count',
-  _WORDS,
+  'what, how to mend',
   'where',
 )
 _SPLITS = (

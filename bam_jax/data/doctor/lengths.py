@@ -51,7 +51,7 @@ def measure(
   Returns:
     What was measured, and the numbers of the rows found to be too long.
   """
-  characters = _sum([[len(t) for t in column] for column in rows.texts])
+  characters = _characters(rows)
   if tokenizer is None:
     return Lengths(_percentiles(characters)), np.zeros(0, np.int64)
   total = len(rows.index)
@@ -71,6 +71,11 @@ def measure(
     float(over.sum() / tokens.sum()),
   )
   return lengths, sample[over > 0]
+
+
+def _characters(rows: rows_lib.Rows) -> np.ndarray:
+  """[N] of both texts together."""
+  return _sum([[len(text) for text in column] for column in rows.texts])
 
 
 def _sum(columns: list[list[int]]) -> np.ndarray:
@@ -106,9 +111,8 @@ def check(
   longest = max(_LONG_CHARACTERS, _LONG_TIMES * lengths.characters[2])
   # Most splits have none, and need no second look.
   if lengths.characters[-1] > longest:
-    sizes = _sum([[len(text) for text in column] for column in rows.texts])
     yield rows.finding(
-      np.flatnonzero(sizes > longest),
+      np.flatnonzero(_characters(rows) > longest),
       'warning',
       'long row',
       f'rows of more than {longest:,} characters, the longest of'

@@ -100,6 +100,13 @@ class Folder:
       fields[column] = value
     self.set_line(file, line, '\t'.join(fields))
 
+  def surround(
+    self, file: str, line: int, column: int, before: str, after: str = ''
+  ) -> None:
+    """Puts something before and after a field."""
+    field = self.fields(file, line)[column]
+    self.set_fields(file, line, {column: f'{before}{field}{after}'})
+
   def report(self, **changes) -> examine.Report:
     """What the doctor says of it, with changed fields of the configuration."""
     config = config_lib.default_config()

@@ -111,8 +111,7 @@ def _latin_1(folder):
 
 @_fault('warning mrpc/train bom: MRPC/train.tsv:7')
 def _a_mark_inside(folder):
-  text = folder.fields('MRPC/train.tsv', 7)[3]
-  folder.set_fields('MRPC/train.tsv', 7, {3: f'\ufeff{text}'})
+  folder.surround('MRPC/train.tsv', 7, 3, '\ufeff')
 
 
 @_fault()
@@ -124,26 +123,22 @@ def _a_mark_at_the_start(folder):
 @_fault('warning mrpc/train characters: MRPC/train.tsv:8, MRPC/train.tsv:9')
 def _lost_characters(folder):
   for line, lost in ((8, '\ufffd'), (9, '\0')):
-    text = folder.fields('MRPC/train.tsv', line)[4]
-    folder.set_fields('MRPC/train.tsv', line, {4: f'{text} {lost}'})
+    folder.surround('MRPC/train.tsv', line, 4, '', f' {lost}')
 
 
 @_fault('note mrpc/dev quotes: MRPC/dev.tsv:6')
 def _an_open_quotation(folder):
-  text = folder.fields('MRPC/dev.tsv', 6)[3]
-  folder.set_fields('MRPC/dev.tsv', 6, {3: f'"{text}'})
+  folder.surround('MRPC/dev.tsv', 6, 3, '"')
 
 
 @_fault()
 def _a_closed_quotation(folder):
-  text = folder.fields('MRPC/dev.tsv', 6)[3]
-  folder.set_fields('MRPC/dev.tsv', 6, {3: f'"{text}"'})
+  folder.surround('MRPC/dev.tsv', 6, 3, '"', '"')
 
 
 @_fault('warning sst2/train quoted: SST-2/train.tsv:12')
 def _written_with_quoting(folder):
-  text = folder.fields('SST-2/train.tsv', 12)[0]
-  folder.set_fields('SST-2/train.tsv', 12, {0: f'"""Yes"" {text}"'})
+  folder.surround('SST-2/train.tsv', 12, 0, '"""Yes"" ', '"')
 
 
 @_fault('error rte/train malformed: RTE/train.tsv:5, RTE/train.tsv:20')
