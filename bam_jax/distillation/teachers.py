@@ -1,61 +1,20 @@
-"""Teachers' logits on the training rows: written as shards, read as targets."""
+"""Teachers: what one says of training rows, and targets from what all say."""
 
-from collections import Counter
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import folds
-from bam_jax.data import manifest
-from bam_jax.data import prepare
 from bam_jax.data import shards
+from bam_jax.distillation import logit_sets
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import losses
 from bam_jax.training import programs as programs_lib
-
-
-class LogitSet(NamedTuple):
-  """The logits of one run on training rows of one task.
-
-  Attributes:
-    directory: of the shard set.
-    fingerprint: what it must have been made from.
-    fold: the rows that it is of, which its run left out; None: all of them.
-  """
-
-  directory: Path
-  fingerprint: Mapping[str, object]
-  fold: folds.Fold | None = None
-
-
-def logit_fingerprint(
-  features: shards.Columns,
-  run_digest: str,
-  parameters_digest: str,
-  fold: folds.Fold | None = None,
-) -> dict[str, object]:
-  """What decides a teacher's logits on a task's training rows.
-
-  Args:
-    features: the rows.
-    run_digest: of the teacher's configuration, data and teachers.
-    parameters_digest: of the parameters that its training ended with.
-    fold: the rows that its training left out, if any.
-  """
-  return {
-    **features.fingerprint,
-    'teacher': run_digest,
-    'parameters': parameters_digest,
-    **({'left_out': dataclasses.asdict(fold)} if fold else {}),
-  }
 
 
 def label(
@@ -64,14 +23,28 @@ def label(
   features: shards.Columns,
   task: task_lib.Task,
   packing: config_lib.PackingConfig,
-  target: LogitSet,
+  fold: folds.Fold | None,
   advance: Callable[[int], None] = lambda n: None,
-) -> None:
-  """Writes the teacher's logits on its training rows, in the rows' order.
+) -> tuple[np.ndarray, np.ndarray]:
+  """The teacher's logits on its training rows.
 
-  On every row; on those that it left out alone, if it did leave any out.
+  Args:
+    programs: the compiled steps.
+    params: the teacher's, on the devices.
+    features: the training rows.
+    task: whose head speaks.
+    packing: rows are packed as in training.
+    fold: the rows that the teacher left out, of which alone it speaks; None: it
+      speaks of all.
+    advance: told the number of examples after each batch.
+
+  Returns:
+    The n rows, ascending, [n] int64, and its logits on them, [n, c] float32.
+
+  Raises:
+    errors.UserError: a logit is not finite.
   """
-  rows = _rows(features, target.fold)
+  rows = logit_sets.rows_of(features, fold)
   logits = evaluate.predict(
     programs,
     params,
@@ -81,20 +54,17 @@ def label(
     advance,
     rows,
   )
-  shards.write(
-    target.directory,
-    shards.logits_fields(task.num_outputs),
-    (
-      {'uid': features.uids[row], 'logits': values}
-      for row, values in zip(rows, logits)
-    ),
-    target.fingerprint,
-    metadata=prepare.label_metadata(task),
-  )
+  if not np.isfinite(logits).all():
+    row = rows[np.argmin(np.isfinite(logits).all(-1))]
+    raise errors.UserError(
+      f'{features.uids[row]}: the teacher of {task.name} has no finite logits'
+      ' for it; lower the learning rate and train the teacher again'
+    )
+  return rows, logits
 
 
 def targets(
-  teachers: Sequence[Sequence[LogitSet]],
+  teachers: Sequence[Sequence[logit_sets.LogitSet]],
   features: shards.Columns,
   task: task_lib.Task,
   temperature: float,
@@ -129,13 +99,15 @@ def targets(
 
 
 def _joined(
-  parts: Sequence[LogitSet], features: shards.Columns, task: task_lib.Task
+  parts: Sequence[logit_sets.LogitSet],
+  features: shards.Columns,
+  task: task_lib.Task,
 ) -> np.ndarray:
   """[N, c], every row from the set of the one run that speaks of it."""
   logits = np.empty((len(features), task.num_outputs), np.float32)
   times = np.zeros(len(features), np.int64)
   for part in parts:
-    rows, values = read(part, features, task)
+    rows, values = logit_sets.read(part, features, task)
     logits[rows] = values
     times[rows] += 1
   if (times != 1).any():
@@ -145,72 +117,3 @@ def _joined(
       ' speak of it'
     )
   return logits
-
-
-def read(
-  source: LogitSet, features: shards.Columns, task: task_lib.Task
-) -> tuple[np.ndarray, np.ndarray]:
-  """A run's logits, joined with the training rows by uid.
-
-  Returns:
-    The n rows that the set is of, ascending, [n] int64, and its logits on them,
-    [n, c] float32.
-
-  Raises:
-    errors.UserError: as `targets`.
-  """
-  columns = shards.open(
-    source.directory, shards.logits_fields(task.num_outputs), source.fingerprint
-  )
-  labels = columns.metadata.get('labels')
-  if labels != list(task.labels):
-    raise errors.UserError(
-      f'{source.directory}: its logits are in the order {labels}, the task'
-      f' {task.name} has {list(task.labels)}; label the rows again'
-    )
-  rows = _rows(features, source.fold)
-  uids = list(features.uids)
-  wanted = [uids[row] for row in rows]
-  if source.fold:
-    known = set(columns.uids).difference(wanted)
-    if known:
-      raise errors.UserError(
-        f'{source.directory}: has logits for {min(known)}, on which its teacher'
-        f' was trained; {manifest.AGAIN}'
-      )
-  return rows, _aligned(source.directory, columns, wanted)
-
-
-def _rows(features: shards.Columns, fold: folds.Fold | None) -> np.ndarray:
-  """The rows that a run speaks of: all, or the fold that it left out."""
-  if fold is None:
-    return np.arange(len(features))
-  return folds.split(features.uids, fold)[1]
-
-
-def _aligned(
-  directory: Path, columns: shards.Columns, uids: Sequence[str]
-) -> np.ndarray:
-  """The logits of some rows in their order, joined by uid."""
-  logits = np.asarray(columns.fixed('logits'))
-  logits = logits.reshape(len(columns), -1)
-  row_of = {uid: row for row, uid in enumerate(columns.uids)}
-  if len(row_of) < len(columns):
-    uid, _ = Counter(columns.uids).most_common(1)[0]
-    raise errors.UserError(
-      f'{directory}: has two rows of logits for {uid}; {manifest.AGAIN}'
-    )
-  try:
-    order = np.array([row_of[uid] for uid in uids], np.int64)
-  except KeyError as e:
-    raise errors.UserError(
-      f'{directory}: the teacher has no logits for {e.args[0]};'
-      f' {manifest.AGAIN}'
-    ) from e
-  result = logits[order]
-  if not np.isfinite(result).all():
-    bad = uids[int(np.argwhere(~np.isfinite(result))[0, 0])]
-    raise errors.UserError(
-      f'{directory}: the logits of {bad} are not finite; {manifest.AGAIN}'
-    )
-  return result

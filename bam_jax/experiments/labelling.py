@@ -13,9 +13,12 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import schema
+from bam_jax.data import prepare
 from bam_jax.data import shards
+from bam_jax.distillation import logit_sets
 from bam_jax.distillation import quality as quality_lib
 from bam_jax.distillation import teachers
+from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
@@ -24,6 +27,8 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import telemetry
+
+_FEW_ROWS = 4096
 
 # task -> `dev` or `train` -> name -> value
 Quality = dict[str, dict[str, dict[str, float]]]
@@ -40,6 +45,7 @@ class TeacherLogits:
     features: of all of them.
     runs: the plan, by name.
     identities: of all runs by name.
+    background: writes logits while the next rows are labelled.
   """
 
   config: config_lib.Config
@@ -48,6 +54,7 @@ class TeacherLogits:
   features: jobs.Features
   runs: Mapping[str, plan_lib.Run]
   identities: Mapping[str, identity_lib.Identity]
+  background: background_lib.Background
 
   def write(
     self,
@@ -66,28 +73,48 @@ class TeacherLogits:
     for name in plan_lib.tasks_taught_by(students, run.name):
       task, columns = self.tasks[name], self._train(name)
       logits = self._logits(run.name, name)
-      if not shards.exists(logits.directory):
-        programs, params = model()
-        share = run.fold.of if run.fold else 1
-        with telemetry.progress(
-          f'{run.name} labels {name}', len(columns) // share, 'examples'
-        ) as progress:
-          teachers.label(
-            programs,
-            params,
-            columns,
-            task,
-            self.config.packing,
-            logits,
-            progress.advance,
-          )
-      self._record_quality(run, name)
+      if shards.exists(logits.directory):
+        if not self._has_quality(run, name):
+          said = logit_sets.read(logits, columns, task)
+          self._record_quality(run, name, *said)
+        continue
+      programs, params = model()
+      share = run.fold.of if run.fold else 1
+      with telemetry.progress(
+        f'{run.name} labels {name}', len(columns) // share, 'examples'
+      ) as progress:
+        rows, values = teachers.label(
+          programs,
+          params,
+          columns,
+          task,
+          self.config.packing,
+          run.fold,
+          progress.advance,
+        )
+      uids = [columns.uids[row] for row in rows]
+      self._write(logits, uids, values, prepare.label_metadata(task))
+      self._record_quality(run, name, rows, values)
+
+  def _write(
+    self,
+    target: logit_sets.LogitSet,
+    uids: Sequence[str],
+    values: np.ndarray,
+    metadata: Mapping[str, object],
+  ) -> None:
+    """Few rows are written before a process would have started to."""
+    if len(uids) < _FEW_ROWS:
+      logit_sets.write(target, uids, values, metadata)
+    else:
+      self.background.call(logit_sets.write, target, uids, values, metadata)
 
   def targets(self, run: plan_lib.Run, task: str) -> np.ndarray | None:
     """The teachers' predictions on training rows; None without teachers."""
     if task not in run.teachers:
       return None
-    by_seed: dict[int, list[teachers.LogitSet]] = {}
+    self.background.wait()
+    by_seed: dict[int, list[logit_sets.LogitSet]] = {}
     for name in run.teachers[task]:
       sets = by_seed.setdefault(self.runs[name].seed, [])
       sets.append(self._logits(name, task))
@@ -99,21 +126,21 @@ class TeacherLogits:
       self.config.model.regression_head,
     )
 
-  def _record_quality(self, run: plan_lib.Run, task: str) -> None:
-    """Says in the run's record how good its logits are, unless it does."""
+  def _has_quality(self, run: plan_lib.Run, task: str) -> bool:
     record = self.workspace.finished(run.name)
-    if 'train' in record.get('quality', {}).get(task, {}):
-      return
-    columns = self._train(task)
-    rows, logits = teachers.read(
-      self._logits(run.name, task), columns, self.tasks[task]
-    )
+    return 'train' in record.get('quality', {}).get(task, {})
+
+  def _record_quality(
+    self, run: plan_lib.Run, task: str, rows: np.ndarray, logits: np.ndarray
+  ) -> None:
+    """Says in the run's record how good its logits on some rows are."""
     found = quality_lib.measure(
       self.tasks[task],
       logits,
-      columns.fixed('label')[rows],
+      self._train(task).fixed('label')[rows],
       self.config.model.regression_head,
     )
+    record = self.workspace.finished(run.name)
     self.workspace.finish(
       run.name, with_quality(record, {task: {'train': found}})
     )
@@ -121,11 +148,11 @@ class TeacherLogits:
   def _train(self, task: str) -> shards.Columns:
     return self.features[task][self.tasks[task].train_split]
 
-  def _logits(self, run: str, task: str) -> teachers.LogitSet:
+  def _logits(self, run: str, task: str) -> logit_sets.LogitSet:
     fold = self.runs[run].fold
-    return teachers.LogitSet(
+    return logit_sets.LogitSet(
       self.workspace.teacher(run, task),
-      teachers.logit_fingerprint(
+      logit_sets.fingerprint(
         self._train(task),
         schema.digest(self.identities[run]),
         self.workspace.finished(run)['parameters'],

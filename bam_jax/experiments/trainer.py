@@ -16,6 +16,7 @@ from bam_jax import errors
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
 from bam_jax.data import shards
+from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import labelling
@@ -111,14 +112,22 @@ class Trainer:
     """Trains those of some runs that are not finished."""
     if not runs:
       return
-    teachers = labelling.TeacherLogits(
-      self.config,
-      self.workspace,
-      self.tasks,
-      self.features,
-      {run.name: run for run in runs},
-      self._open(runs, runs),
-    )
+    identities = self._open(runs, runs)
+    with background_lib.Background() as background:
+      teachers = labelling.TeacherLogits(
+        self.config,
+        self.workspace,
+        self.tasks,
+        self.features,
+        {run.name: run for run in runs},
+        identities,
+        background,
+      )
+      self._train_and_label(runs, teachers)
+
+  def _train_and_label(
+    self, runs: Sequence[plan_lib.Run], teachers: labelling.TeacherLogits
+  ) -> None:
     todo = [r for r in runs if not self.workspace.finished(r.name)]
     logging.info(
       '%d runs: %d finished, %d to train',

@@ -9,6 +9,7 @@ from bam_jax import errors
 from bam_jax.data import folds
 from bam_jax.data import prepare
 from bam_jax.data import shards
+from bam_jax.distillation import logit_sets
 from bam_jax.distillation import teachers
 from bam_jax.tasks import task as task_lib
 
@@ -51,7 +52,7 @@ def _teacher(directory, task, logits, order=None, fingerprint=None, **metadata):
     fingerprint or _PRINT,
     {**prepare.label_metadata(task), **metadata},
   )
-  return teachers.LogitSet(directory, _PRINT)
+  return logit_sets.LogitSet(directory, _PRINT)
 
 
 def _log_odds(p):
@@ -174,7 +175,7 @@ def _folded(tmp_path, seed, number, probabilities, rows=None, of=3):
   if rows is None:
     rows = [uids[row] for row in folds.split(uids, fold)[1]]
   directory = tmp_path / f'{seed}-{number}'
-  fingerprint = teachers.logit_fingerprint(
+  fingerprint = logit_sets.fingerprint(
     _features(tmp_path, 9), 'run', 'params', fold
   )
   shards.write(
@@ -192,7 +193,7 @@ def _folded(tmp_path, seed, number, probabilities, rows=None, of=3):
     fingerprint,
     prepare.label_metadata(_MOOD),
   )
-  return teachers.LogitSet(directory, fingerprint, fold)
+  return logit_sets.LogitSet(directory, fingerprint, fold)
 
 
 def test_folds_are_joined_and_seeds_are_averaged(tmp_path):
@@ -259,7 +260,7 @@ def test_the_set_of_another_fold_is_refused(tmp_path):
     match=r'else: left_out.number was 2 and is now 1\. Go back',
   ):
     teachers.targets(
-      [[teachers.LogitSet(there.directory, fingerprint, fold)]],
+      [[logit_sets.LogitSet(there.directory, fingerprint, fold)]],
       _features(tmp_path, 9),
       _MOOD,
       1.0,

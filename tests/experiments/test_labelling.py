@@ -16,6 +16,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import shards
 from bam_jax.distillation import teachers
+from bam_jax.experiments import labelling
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.tasks import demo
 from bam_jax.training import loop
@@ -327,3 +328,20 @@ def test_seeds_at_once_end_as_each_alone(finished, tmp_path):
         assert list(actual) == list(expected)
         for uid, logits in expected.items():
           np.testing.assert_allclose(actual[uid], logits, rtol=0, atol=2e-4)
+
+
+def test_other_processes_write_the_same(finished, tmp_path, monkeypatch):
+  monkeypatch.setattr(labelling, '_FEW_ROWS', 0)
+  workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
+  shutil.rmtree(workdir / 'teachers')
+  shutil.rmtree(workdir / 'runs' / 'single_to_multi-s0')
+  runner = runner_lib.Runner(_config(finished.data), workdir)
+  runner._setup = finished.runner.setup
+  runner.run()
+  for number in range(1, _FOLDS + 1):
+    run = _teacher_name('single', 0, 'mood', number)
+    expected = finished.logits(run, 'mood')
+    actual = finished.logits(run, 'mood', workdir)
+    assert list(actual) == list(expected)
+    for uid, logits in expected.items():
+      np.testing.assert_array_equal(actual[uid], logits)

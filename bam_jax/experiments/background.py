@@ -1,0 +1,93 @@
+"""Work for other processes while this one keeps the devices going."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from concurrent import futures
+from concurrent.futures import process as process_pool
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from typing import Self
+
+from bam_jax import errors
+
+_MOST = 8
+
+
+class Background:
+  """Calls that other processes make, as a context.
+
+  The processes are started when they are needed and know nothing of this one
+  but its main module, so a script that comes here is guarded by `if __name__ ==
+  '__main__'`. At the context's end every call that was begun is made; after an
+  exception those that wait are dropped.
+  """
+
+  def __init__(self):
+    self._calls: list[futures.Future] = []
+    self._pool = futures.ProcessPoolExecutor(
+      min(_MOST, os.cpu_count() or 1),
+      # A copy of a process that holds devices and threads would not live.
+      multiprocessing.get_context('spawn'),
+      _serve,
+    )
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: type | None, *unused_exception: object) -> None:
+    self._pool.shutdown(cancel_futures=kind is not None)
+    if kind is None:
+      self.wait()
+
+  def call(self, function: Callable[..., None], *args: object) -> None:
+    """Has a function called, some time.
+
+    Args:
+      function: of a module that is soon imported.
+      *args: copied to the other process.
+
+    Raises:
+      errors.UserError: a process was ended from outside.
+    """
+    with _told():
+      self._calls.append(self._pool.submit(function, *args))
+
+  def wait(self) -> None:
+    """Until every call so far has been made.
+
+    Raises:
+      errors.UserError: a process was ended from outside.
+      Exception: whatever a call raised.
+    """
+    calls, self._calls = self._calls, []
+    with _told():
+      for call in calls:
+        call.result()
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+  """Turns the end of a process into one line."""
+  try:
+    yield
+  except process_pool.BrokenProcessPool as e:
+    raise errors.UserError(
+      'a process that writes results was ended, perhaps for want of memory;'
+      ' the same command goes on'
+    ) from e
+
+
+def _serve() -> None:
+  """Leaves signals to the parent, and ends with it whatever ends it."""
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def follow() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=follow, daemon=True).start()
