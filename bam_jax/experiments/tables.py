@@ -1,6 +1,7 @@
 """What the report says in tables and sentences, whatever it is written in."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from bam_jax import config as config_lib
@@ -83,7 +84,9 @@ def table(
     for column, value in enumerate(row):
       others = [r[column] for r in values if r[column] is not None]
       is_best = value is not None and value == max(others) > min(others)
-      cells.append(Cell(number(value), stars.get(column, ''), is_best))
+      # What is absent has no stars, though the seeds there are were tested.
+      mark = '' if value is None else stars.get(column, '')
+      cells.append(Cell(number(value), mark, is_best))
     for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
       difference = None
@@ -142,8 +145,10 @@ def remarks(
     said = ['n = 1 seed: differences are not tested.']
   else:
     few = f'; the paper takes at least {_PAPER_SEEDS}'
+    whole = not any(variant['missing'] for variant in variants.values())
     said = [
-      f'n = {count} seeds: each number is their median'
+      f'n = {count} seeds: each number is the median of'
+      f' {"them" if whole else "those that were run"}'
       f'{few if count < _PAPER_SEEDS else ""}. Differences are of medians.'
     ]
     said += _about_stars(tests)
@@ -157,14 +162,23 @@ def remarks(
     said.append(f'In no average: {", ".join(left_out)}.')
   for name, variant in variants.items():
     if variant['missing']:
-      what = '; '.join(
-        f'seed {seed} lacks {", ".join(names)}'
-        for seed, names in variant['missing'].items()
-      )
       said.append(
-        f'{figures.label(name)} is incomplete, so it has no average: {what}.'
+        f'{figures.label(name)} is incomplete, so it has no average:'
+        f' {_lacking(variant["missing"])}.'
       )
   return said
+
+
+def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
+  """Which seeds lack which tasks, those that lack the same ones together."""
+  seeds: dict[tuple[str, ...], list[str]] = {}
+  for seed, names in missing.items():
+    seeds.setdefault(tuple(names), []).append(str(seed))
+  return '; '.join(
+    f'{"seed" if len(of) == 1 else "seeds"} {", ".join(of)}'
+    f' {"lacks" if len(of) == 1 else "lack"} {", ".join(names)}'
+    for names, of in seeds.items()
+  )
 
 
 def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:

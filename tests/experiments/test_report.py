@@ -207,7 +207,7 @@ def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
   assert '- In no average: odd.' in lines
   assert '- seeds: [0, 1, 2]' in lines
   assert 'word by f1 and accuracy, pair over dev_m and dev_mm' in text
-  assert 'n = 3 seeds: each number is their median' in text
+  assert 'n = 3 seeds: each number is the median of them' in text
 
 
 def test_one_seed_says_that_nothing_is_tested(tmp_path):
@@ -223,8 +223,8 @@ def test_one_seed_says_that_nothing_is_tested(tmp_path):
   [
     (lambda r: (r.seed, r.task) == (1, 'pair'), 3, 'seed 1 lacks pair.'),
     (lambda r: r.seed == 2, 2, 'seed 2 lacks word, pair, odd.'),
-    (lambda r: r.task == 'odd', 3, 'seed 0 lacks odd; seed 1 lacks odd; '),
-    (lambda r: True, 0, 'seed 0 lacks word, pair, odd; seed 1'),
+    (lambda r: r.task == 'odd', 3, 'seeds 0, 1, 2 lack odd.'),
+    (lambda r: True, 0, 'seeds 0, 1, 2 lack word, pair, odd.'),
   ],
   ids=['a-task', 'a-seed', 'out-of-average', 'everything'],
 )
@@ -239,6 +239,7 @@ def test_an_incomplete_variant_has_no_average(tmp_path, drop, seeds, sentence):
   for text in (texts['report.md'], _Page(texts['report.html']).text):
     assert 'Multi is incomplete, so it has no average' in text
     assert sentence in text
+    assert 'n = 3 seeds: each number is the median of those that' in text
     assert 'Highest average of the complete variants: Single, 70.0.' in text
 
 
@@ -405,6 +406,22 @@ def test_a_clear_gain_has_stars_where_it_is_one(tmp_path):
   assert '55.4***' in page.cells
   assert '55.4<sup>***</sup></td>' in texts['report.html']
   assert '*** p < .001' in page.text
+
+
+def test_an_average_that_is_absent_has_no_stars(tmp_path):
+  """Of ten seeds one lacks a task; the nine others are tested all the same."""
+  variants = ('single', 'multi', 'single_to_multi')
+  runs = [
+    run
+    for variant in variants
+    for run in _scored(variant, 5.0 if variant == variants[-1] else 0.0, 10)
+    if (run.seed, run.task) != (9, 'word') or variant != variants[-1]
+  ]
+  texts = _write(tmp_path, runs, variants=variants, seeds=tuple(range(10)))
+  tests = json.loads(texts['report.json'])['comparisons']['single_to_multi']
+  assert tests['average']['stars'] == '***'
+  assert r'—\*' not in texts['report.md']
+  assert '—*' not in _Page(texts['report.html']).cells
 
 
 def test_too_few_seeds_have_no_star_and_say_how_many_it_takes(tmp_path):
