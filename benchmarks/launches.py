@@ -5,8 +5,7 @@
 For one model and for five seeds at once, 32 examples of one task and 128 of a
 mix: milliseconds a step back to back, host time of a call when nothing is
 queued, device time (the union of the intervals in which a kernel runs, from a
-trace), and with it the device's idle share. A way is a set of compiler options,
-and how many instances of a program take turns.
+trace), and with it the device's idle share. A way is a set of compiler options.
 """
 
 import argparse
@@ -17,7 +16,6 @@ from pathlib import Path
 import statistics
 import tempfile
 import time
-from typing import NamedTuple
 from unittest import mock
 
 import jax
@@ -42,29 +40,16 @@ _TRACED = 30
 _SCHEDULING = 'xla_gpu_command_buffer_scheduling_mode'
 
 
-class Way(NamedTuple):
-  """How a step is launched.
-
-  Attributes:
-    options: of the compiler, beside those of the package.
-    instances: of each program, which take turns.
-  """
-
-  options: Mapping[str, object] = {}
-  instances: int = 1
-
-
-WAYS = {
-  'one instance': Way(),
-  'two instances': Way(instances=2),
-  'three instances': Way(instances=3),
-  'one after the other in the graph': Way({_SCHEDULING: 'SERIALIZE'}),
-  'without graphs': Way({'xla_gpu_enable_command_buffer': ''}),
+# Options of the compiler, beside those of the package.
+WAYS: Mapping[str, Mapping[str, object]] = {
+  'as in the package': {},
+  'one after the other in the graph': {_SCHEDULING: 'SERIALIZE'},
+  'without graphs': {'xla_gpu_enable_command_buffer': ''},
 }
 
 
 def time_way(
-  way: Way,
+  way: Mapping[str, object],
   config: config_lib.Config,
   runner: runner_lib.Runner,
   batches: Mapping[str, list[dict[str, np.ndarray]]],
@@ -74,11 +59,8 @@ def time_way(
   """Compiles the programs of a way and times each kind of batch with them."""
   platform = jax.default_backend()
   own = programs_lib.COMPILER_OPTIONS.get(platform, {})
-  with (
-    mock.patch.dict(
-      programs_lib.COMPILER_OPTIONS, {platform: {**own, **way.options}}
-    ),
-    mock.patch.dict(programs_lib.INSTANCES, {platform: way.instances}),
+  with mock.patch.dict(
+    programs_lib.COMPILER_OPTIONS, {platform: {**own, **way}}
   ):
     setup = setup_lib.Setup(config, runner.tasks, runner.encoder)
   programs = setup.programs

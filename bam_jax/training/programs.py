@@ -7,11 +7,9 @@ B rows, S segment slots, C outputs of the widest head, T tasks.
 
 from collections.abc import Callable
 from collections.abc import Collection
-from collections.abc import Iterator
 from collections.abc import Sequence
 from concurrent import futures
 import functools
-import itertools
 from typing import Any
 
 import jax
@@ -39,10 +37,6 @@ COMPILER_OPTIONS = {
     'xla_gpu_enable_triton_gemm': False,
   }
 }
-
-# By platform: how often a program is loaded. A GPU's graph cannot be handed
-# over again while it runs; two of the same take turns.
-INSTANCES = {'gpu': 2}
 
 _OF_TOKENS = ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
 _OF_SLOTS = ('cls_index', 'task_id')
@@ -94,7 +88,7 @@ class Programs:
     self.tasks = tasks
     self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
     self.compilations = 0
-    self._ahead: dict[tuple[int, int], Iterator[jax.stages.Compiled]] = {}
+    self._ahead: dict[tuple[int, int], jax.stages.Compiled] = {}
     self._accumulate = accumulate
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
@@ -118,7 +112,6 @@ class Programs:
     )
     param_shardings = self.state_shardings.params
     platform = mesh.devices.flat[0].platform
-    self._instances = INSTANCES.get(platform, 1)
     options = COMPILER_OPTIONS.get(platform)
     self._create = jax.jit(
       self._counted(create),
@@ -257,16 +250,8 @@ class Programs:
       self.lower(rows, packing.row_length, packing.slots, count)
       for count, rows in shapes
     ]
-
-    def instances(program: jax.stages.Lowered) -> Iterator[jax.stages.Compiled]:
-      # With options, be they none, JAX does not return what it compiled before;
-      # its cache on disk makes all but the first a matter of loading.
-      return itertools.cycle(
-        [program.compile({}) for _ in range(self._instances)]
-      )
-
     with futures.ThreadPoolExecutor() as pool:
-      compiled = pool.map(instances, lowered)
+      compiled = pool.map(jax.stages.Lowered.compile, lowered)
       self._ahead |= zip(shapes, compiled, strict=True)
 
   def _abstract_batch(
@@ -381,7 +366,7 @@ class Programs:
     if batch.values.ndim == 3:
       seeds, step = len(batch.values), self.seeds.train
     if (seeds, rows) in self._ahead:
-      step = next(self._ahead[seeds, rows])
+      step = self._ahead[seeds, rows]
     return step(state, batch, np.array(schedule, np.float32))
 
   def predict(
