@@ -34,7 +34,7 @@ check_count() {
 # Fails unless the config of a command exists.
 check_config() {
   [[ -n "$1" ]] || fail 'CONFIG is missing; see --help'
-  [[ -f "$1" ]] || fail "$1: no such config file; give one such as configs/bam.py"
+  [[ -f "$1" ]] || fail "$1: no such config file; give one of configs/"
 }
 
 # The status that a process of this shell ends with, however many trapped

@@ -9,8 +9,8 @@ usage() {
 usage: launch/gke.sh tpu|gpu|shards OPTION ... CONFIG [FLAG ...]
 
 Fills in launch/gke/{tpu,gpu,shards}.yaml and gives it to kubectl. The cluster
-needs JobSet (jobset.sigs.k8s.io, 0.8 or newer) and a claim that all pods may write to; it is
-mounted at /work, and the program works in /work/NAME.
+needs JobSet (jobset.sigs.k8s.io, 0.8 or newer) and a claim that all pods may
+write to; it is mounted at /work, and the program works in /work/NAME.
 
   tpu     one program on the hosts of a TPU slice
   gpu     one program over GPU nodes
@@ -37,7 +37,8 @@ USAGE
 
 # A JSON string, which is YAML too.
 quote() {
-  [[ "$1" != *[[:cntrl:]]* ]] || fail 'a flag has a line break or a tab; leave it out'
+  [[ "$1" != *[[:cntrl:]]* ]] ||
+    fail "$(printf %q "$1"): has a line break or a tab; leave it out"
   local text=${1//\\/\\\\}
   printf '"%s"' "${text//\"/\\\"}"
 }
@@ -99,7 +100,9 @@ case "${kind} ${hosts}" in
   shards\ *)
     flags=("${program[@]}" "--workdir=/work/${name}/shards/${index}"
       "--config.plan.shard=${index}/${hosts}")
-    for ((i = 0; i < hosts; i++)); do sources+=",/work/${name}/shards/${i}"; done
+    for ((i = 0; i < hosts; i++)); do
+      sources+=",/work/${name}/shards/${i}"
+    done
     merge+=("--from=${sources#,}")
     ;;
   *\ 1) ;;

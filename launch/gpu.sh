@@ -10,8 +10,8 @@ usage: launch/gpu.sh [OPTION ...] --workdir=DIR CONFIG [FLAG ...]
 
 Gives each GPU a shard of the plan's seeds:
   python -m bam_jax.main --config=CONFIG --config.plan.shard=i/n FLAG ...
-in DIR/shards/i with its log in DIR/shards/i.log, then merges the shards into DIR
-and reports on all of them. With one GPU there is nothing to share or merge.
+in DIR/shards/i with its log in DIR/shards/i.log, then merges the shards into
+DIR and reports on all of them. With one GPU there is nothing to share or merge.
 Given again, it goes on where it stopped. Told to stop (Ctrl-C, SIGTERM), all
 shards save their steps and it ends with 75.
 

@@ -15,16 +15,16 @@ share the plan's seeds out among them (--shards), each in DIR/shards/i, followed
 by a job that merges them into DIR. Logs go to DIR/slurm-*.out.
 
 Two minutes before its time is up a job is sent SIGUSR1: it saves its steps,
-ends with 75 and is queued again, to go on where it stopped. A user's mistake (2)
-or a bug (1) is not queued again.
+ends with 75 and is queued again, to go on where it stopped. A user's mistake
+(2) or a bug (1) is not queued again.
 
   --workdir=DIR      where everything goes; a file system that all nodes share
   --nodes=N          N nodes, one program (default: 1)
   --shards=N         N jobs, a shard of the plan each
   --gpus-per-node=G  asks for G GPUs a node. Over several nodes each GPU has a
                      process of its own, as JAX expects it of Slurm
-  --sbatch=OPTION    a further option for sbatch, such as --sbatch=--time=4:00:00;
-                     may be repeated
+  --sbatch=OPTION    a further option for sbatch, as often as needed, such as
+                     --sbatch=--time=4:00:00
   --python=PATH      a Python with bam_jax's requirements; default: python
   --dry-run          print the commands, submit nothing
   CONFIG             a config file, such as configs/minilm.py
@@ -58,7 +58,7 @@ shift
   fail '--nodes and --shards exclude each other; give one of them'
 program=("${python}" -m bam_jax.main "--config=${config}" "$@")
 job=("${here}/slurm_job.sh")
-submit=(sbatch --parsable --job-name=bam --open-mode=append "${options[@]}")
+submit=(sbatch --parsable --job-name=bam --open-mode=append)
 # Without B: the notice goes to the program, not to the script around it.
 restart=(--requeue --signal=USR1@120)
 if [[ -n "${gpus}" ]]; then restart+=("--gpus-per-node=${gpus}"); fi
@@ -69,12 +69,12 @@ if [[ -z "${shards}" ]]; then
   tasks=1
   if [[ "${nodes:-1}" != 1 ]]; then tasks=${gpus:-1}; fi
   run "${submit[@]}" "--output=${workdir}/slurm-%j.out" "${restart[@]}" \
-    "--nodes=${nodes:-1}" "--ntasks-per-node=${tasks}" \
+    "--nodes=${nodes:-1}" "--ntasks-per-node=${tasks}" "${options[@]}" \
     "${job[@]}" nodes "${workdir}" "${nodes:-1}" "${program[@]}"
   exit
 fi
 array=("${submit[@]}" "--output=${workdir}/slurm-%A_%a.out" "${restart[@]}"
-  --nodes=1 --ntasks=1 "--array=0-$((shards - 1))"
+  --nodes=1 --ntasks=1 "--array=0-$((shards - 1))" "${options[@]}"
   "${job[@]}" shard "${workdir}" "${shards}" "${program[@]}")
 show "${array[@]}"
 id=ARRAY
@@ -84,5 +84,5 @@ if ! "${dry_run}"; then
   id=${id%%;*}
 fi
 run "${submit[@]}" "--output=${workdir}/slurm-%j.out" --nodes=1 --ntasks=1 \
-  "--dependency=afterok:${id}" --kill-on-invalid-dep=yes \
+  "--dependency=afterok:${id}" --kill-on-invalid-dep=yes "${options[@]}" \
   "${job[@]}" merge "${workdir}" "${shards}" "${program[@]}"

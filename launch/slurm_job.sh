@@ -6,8 +6,8 @@ usage() {
   cat <<'USAGE'
 usage: slurm_job.sh [--dry-run] PART DIR N COMMAND [ARGUMENT ...]
 
-Runs COMMAND in a job of Slurm, with what makes it the job's part, and queues the
-job again where it ends with 75.
+Runs COMMAND in a job of Slurm, with what makes it the job's part, and queues
+the job again where it ends with 75.
 
   nodes  one program in DIR, over the job's N nodes
   shard  shard $SLURM_ARRAY_TASK_ID of N, in DIR/shards/$SLURM_ARRAY_TASK_ID
@@ -62,5 +62,10 @@ printf '\n'
 if "${dry_run}"; then exit; fi
 status=0
 "${command[@]}" || status=$?
-if [[ "${status}" == 75 ]]; then scontrol requeue "${SLURM_JOB_ID}"; fi
+if [[ "${status}" == 75 ]]; then
+  # The last job of an array has the array's own number: its place is named too.
+  id=${SLURM_JOB_ID}
+  if [[ "${part}" == shard ]]; then id=${SLURM_ARRAY_JOB_ID}_${shard}; fi
+  scontrol requeue "${id}"
+fi
 exit "${status}"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # What tpu_vm.sh starts on each host of a TPU VM, in the copied checkout.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
 source launch/common.sh
 
 usage() {
   cat <<'USAGE'
 usage: launch/tpu_host.sh [--dry-run] begin|work FLAG ...
 
-  begin      opens the tmux session "bam" for `work`, once an older one has ended
-  work       installs the checkout into .venv and runs the program with FLAG ...;
-             its log goes to bam.log, the status it ends with to bam.status
+  begin      opens the tmux session "bam" for `work`, once an older one ended
+  work       installs the checkout into .venv and runs the program with FLAG
+             ...; its log goes to bam.log, its status to bam.status
   --dry-run  print the commands, run none
 USAGE
 }

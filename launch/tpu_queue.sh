@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Asks for a Cloud TPU VM, runs a plan on it, and on another when it is taken.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "${root}/launch/common.sh"
 
 usage() {
@@ -9,9 +9,9 @@ usage() {
 usage: launch/tpu_queue.sh [OPTION ...] NAME ZONE TYPE VERSION CONFIG [FLAG ...]
 
 Asks for a TPU VM as a queued resource, waits for it, runs the plan there as
-launch/tpu_vm.sh does, and watches it. Where the VM is taken away, or the program
-ends with 75, the same is done again. When the program ends otherwise, this ends
-with its status; the VM stays: delete it with the last command that is printed.
+launch/tpu_vm.sh does, and watches it. Where the VM is taken away, or the
+program ends with 75, the same is done again. When the program ends otherwise,
+this ends with its status; the VM stays, until the command that is printed last.
 
 A VM that is taken loses its disk, so let the program keep its work in a bucket:
 --workdir=gs://BUCKET/DIR.
@@ -65,7 +65,7 @@ if "${dry_run}"; then
   exit
 fi
 
-# The request's state; "absent" where there is none, "unknown" where nobody says.
+# The request's state; absent: there is none, unknown: nobody says.
 state() {
   local text
   if text=$("${describe[@]}" 2>&1); then
@@ -84,14 +84,14 @@ while true; do
   case "$(state)" in
     absent)
       begun=false
-      run "${create[@]}" || fail "${name}: gcloud refused the request; see above"
+      run "${create[@]}" || fail "${name}: gcloud refused it; see above"
       ;;
     SUSPENDED)
       # Taken away: the request has had its turn.
       run "${delete[@]}" || true
       continue
       ;;
-    FAILED) fail "${name}: could not be had; give it up: $(show "${delete[@]}")" ;;
+    FAILED) fail "${name}: was not to be had: $(show "${delete[@]}")" ;;
     ACTIVE)
       # A VM that is being taken does not answer; its state tells next time.
       status=$("${look[@]}" 2>/dev/null) || status=silent

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a plan on a Cloud TPU VM: a single host, or all hosts of a slice.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 source "${root}/launch/common.sh"
 
 usage() {
@@ -15,8 +15,8 @@ in a tmux session "bam" that outlives the connection. Given again once that has
 ended, the run goes on where it stopped. Its log is bam-jax/bam.log on the VM,
 the status it ended with bam-jax/bam.status.
 
-  --slice    the TPU VM has several hosts, such as v5litepod-16: the program runs
-             on all of them, as one (--distributed=auto)
+  --slice    the TPU VM has several hosts, such as v5litepod-16: the program
+             runs on all of them, as one (--distributed=auto)
   --dry-run  print the commands, run none
   NAME ZONE  of the TPU VM, as `gcloud compute tpus tpu-vm list` shows them
   CONFIG     a config file of this checkout, such as configs/bam.py
@@ -43,12 +43,13 @@ name=${1:-} zone=${2:-} config=${3:-}
 cd "${root}"
 check_config "${config}"
 git cat-file -e "HEAD:./${config}" 2>/dev/null ||
-  fail "${config}: is in no commit, and only the last commit is copied; commit it"
+  fail "${config}: is not in the last commit, which is copied; commit it"
 shift 3
 
 target=("--zone=${zone}" "--worker=${worker}")
+flags=("--config=${config}" "${extra[@]}" "$@")
 begin="mkdir -p bam-jax && tar -xf bam-jax.tar -C bam-jax && \
-bam-jax/launch/tpu_host.sh begin$(printf ' %q' "--config=${config}" "${extra[@]}" "$@")"
+bam-jax/launch/tpu_host.sh begin$(printf ' %q' "${flags[@]}")"
 
 archive=bam-jax.tar
 if ! "${dry_run}"; then
@@ -57,7 +58,8 @@ if ! "${dry_run}"; then
   archive=${directory}/bam-jax.tar
 fi
 run git archive --format=tar "--output=${archive}" HEAD
-run gcloud compute tpus tpu-vm scp "${archive}" "${name}:bam-jax.tar" "${target[@]}"
+run gcloud compute tpus tpu-vm scp "${archive}" "${name}:bam-jax.tar" \
+  "${target[@]}"
 run gcloud compute tpus tpu-vm ssh "${name}" "${target[@]}" "--command=${begin}"
 echo 'Follow it:'
 show gcloud compute tpus tpu-vm ssh "${name}" "--zone=${zone}" \

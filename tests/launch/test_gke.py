@@ -182,6 +182,13 @@ def test_flags_of_several_hosts_and_of_shards():
       ],
     },
   }
+  for kind in ('gpu', 'shards'):
+    spec = next(iter(_jobs(_jobset(kind, *_KINDS[kind])).values()))
+    (index,) = _container(spec)['env']
+    assert index['name'] == 'INDEX'
+    assert index['valueFrom']['fieldRef']['fieldPath'] == (
+      "metadata.annotations['batch.kubernetes.io/job-completion-index']"
+    )
   for kind in ('tpu', 'gpu'):
     (spec,) = _jobs(_jobset(kind, '--topology=2x2')).values()
     assert _container(spec)['args'][2:] == ['--workdir=/work/bam']
@@ -242,7 +249,7 @@ def test_an_image_of_another_accelerator_is_refused():
     check=False,
   )
   assert done.returncode == 2
-  assert done.stderr == 'ACCELERATOR=npu: give cpu, gpu or tpu\n'
+  assert done.stderr == 'ACCELERATOR=npu: cpu, gpu or tpu\n'
 
 
 def test_an_image_has_all_that_it_copies():

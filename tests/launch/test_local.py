@@ -60,7 +60,11 @@ def _job(
     '2',
     *command,
     path=slurm,
-    environment={'SLURM_JOB_ID': f'7{task}', 'SLURM_ARRAY_TASK_ID': str(task)},
+    environment={
+      'SLURM_JOB_ID': str(70 + task),
+      'SLURM_ARRAY_JOB_ID': '71',
+      'SLURM_ARRAY_TASK_ID': str(task),
+    },
   )
 
 
@@ -147,7 +151,7 @@ def test_a_slurm_job_is_queued_again_after_75_alone(workdir, slurm, status):
   log = slurm / 'scontrol.log'
   assert log.exists() == (status == 75)
   if status == 75:
-    assert log.read_text() == 'requeue 71\n'
+    assert log.read_text() == 'requeue 71_1\n'
 
 
 @pytest.mark.fault
@@ -167,7 +171,7 @@ def test_a_slurm_array_told_to_stop_goes_on_and_is_merged(workdir, slurm):
   subprocess.run(['kill', '-USR1', *children.split()], check=True)
   _, err = first.communicate(timeout=120)
   assert first.returncode == 75, err
-  assert (slurm / 'scontrol.log').read_text() == 'requeue 70\n'
+  assert (slurm / 'scontrol.log').read_text() == 'requeue 71_0\n'
   for part, task in (('shard', 0), ('shard', 1), ('merge', 0)):
     job = _job(slurm, part, workdir, *shard, task=task)
     _, err = job.communicate(timeout=120)

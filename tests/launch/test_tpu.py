@@ -15,7 +15,10 @@ next() {
 case "$*" in
   *queued-resources\\ describe*)
     state=$(next states)
-    [[ "${state}" != NOT_FOUND ]] || { echo 'ERROR: NOT_FOUND: no x' >&2; exit 1; }
+    if [[ "${state}" == NOT_FOUND ]]; then
+      echo 'ERROR: NOT_FOUND: no x' >&2
+      exit 1
+    fi
     echo "${state}"
     ;;
   *bam.status*) next statuses ;;
@@ -149,4 +152,4 @@ def test_a_config_that_is_in_no_commit_is_not_copied(tmp_path):
     own.unlink()
   for result in (done, second):
     assert result.returncode == 2
-    assert 'is in no commit' in result.stderr
+    assert 'is not in the last commit' in result.stderr
