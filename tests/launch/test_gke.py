@@ -7,13 +7,13 @@ import subprocess
 import sys
 from typing import Any
 
-import commands
 import jsonschema
 import kubernetes_validate
+import launching
 import pytest
 import yaml
 
-_DOCKERFILE = commands.ROOT / 'launch' / 'Dockerfile'
+_DOCKERFILE = launching.ROOT / 'launch' / 'Dockerfile'
 _VERSIONS = ('1.31', '1.37')
 _NAME = {'type': 'string', 'pattern': '^[a-z0-9]([-a-z0-9]*[a-z0-9])?$'}
 
@@ -86,7 +86,7 @@ _KINDS = {
 
 
 def _jobset(kind: str, *arguments: str) -> dict[str, Any]:
-  done = commands.run(
+  done = launching.run(
     'gke.sh', kind, '--dry-run', *_COMMON, *arguments, 'configs/bam.py', _NOTE
   )
   assert done.returncode == 0, done.stderr
@@ -195,13 +195,13 @@ def test_flags_of_several_hosts_and_of_shards():
 
 
 def test_the_yaml_goes_to_kubectl(tmp_path):
-  commands.program(
+  launching.program(
     tmp_path, 'kubectl', f'echo "$*" >{tmp_path}/given; cat >>{tmp_path}/given'
   )
   arguments = ('gpu', *_COMMON, 'configs/bam.py')
-  assert commands.run('gke.sh', *arguments, path=tmp_path).returncode == 0
+  assert launching.run('gke.sh', *arguments, path=tmp_path).returncode == 0
   given = (tmp_path / 'given').read_text()
-  dry = commands.run('gke.sh', *arguments[:1], '--dry-run', *arguments[1:])
+  dry = launching.run('gke.sh', *arguments[:1], '--dry-run', *arguments[1:])
   assert given == 'apply -f -\n' + dry.stdout
 
 
@@ -222,7 +222,7 @@ def test_an_image_installs_the_extra_of_its_accelerator(
   """The RUN line is carried out, with pip's arguments noted."""
   text = _DOCKERFILE.read_text().replace('\\\n', ' ')
   (line,) = re.findall(r'^RUN (.*)$', text, re.MULTILINE)
-  commands.program(tmp_path, 'pip', f'echo "$*" >>{tmp_path}/given\n')
+  launching.program(tmp_path, 'pip', f'echo "$*" >>{tmp_path}/given\n')
   subprocess.run(
     ['/bin/sh', '-ec', line],
     env={'ACCELERATOR': accelerator, 'PATH': f'{tmp_path}:/usr/bin:/bin'},
@@ -232,10 +232,10 @@ def test_an_image_installs_the_extra_of_its_accelerator(
   extras = re.search(r'\.\[(.+)\]$', first)[1].split(',')
   assert extras == ([extra] if extra else []) + ['tfds']
   setup = configparser.ConfigParser()
-  setup.read(commands.ROOT / 'setup.cfg')
+  setup.read(launching.ROOT / 'setup.cfg')
   assert set(extras) <= set(setup['options.extras_require'])
   # The weights of configs/minilm.py and configs/demo.py, as in the README.
-  assert second.split()[-1] in (commands.ROOT / 'README.md').read_text()
+  assert second.split()[-1] in (launching.ROOT / 'README.md').read_text()
 
 
 def test_an_image_of_another_accelerator_is_refused():
@@ -254,7 +254,7 @@ def test_an_image_of_another_accelerator_is_refused():
 
 def test_an_image_has_all_that_it_copies():
   tracked = subprocess.run(
-    ['git', 'ls-files'], cwd=commands.ROOT, capture_output=True, text=True
+    ['git', 'ls-files'], cwd=launching.ROOT, capture_output=True, text=True
   ).stdout.splitlines()
   copied = re.findall(r'^COPY (.*) \S+$', _DOCKERFILE.read_text(), re.MULTILINE)
   for source in ' '.join(copied).split():

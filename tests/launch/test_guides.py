@@ -6,10 +6,10 @@ import re
 import subprocess
 import sys
 
-import commands
+import launching
 import pytest
 
-_GUIDES = sorted((commands.ROOT / 'docs' / 'guides').glob('*.md'))
+_GUIDES = sorted((launching.ROOT / 'docs' / 'guides').glob('*.md'))
 # A block whose commands all are dry runs, and one that trains.
 _BLOCKS = [
   pytest.param(
@@ -28,7 +28,7 @@ _BLOCKS = [
 def test_a_block_runs(block, tmp_path):
   """In a folder that sees the checkout but keeps its own work/."""
   for name in ('bam_jax', 'configs', 'launch', 'tests'):
-    (tmp_path / name).symlink_to(commands.ROOT / name)
+    (tmp_path / name).symlink_to(launching.ROOT / name)
   done = subprocess.run(
     ['bash', '-euo', 'pipefail', '-c', block],
     cwd=tmp_path,
@@ -55,8 +55,8 @@ def test_a_block_runs(block, tmp_path):
 def test_what_a_guide_names_is_there_and_in_the_readme(path):
   text = path.read_text()
   for name in re.findall(r'(?<![/\w])(?:launch|configs)/[\w.]+', text):
-    assert (commands.ROOT / name.rstrip('.')).is_file(), name
+    assert (launching.ROOT / name.rstrip('.')).is_file(), name
   for link in re.findall(r'\]\((?!https)([^)#]+)', text):
     assert (path.parent / link).is_file(), link
-  readme = (commands.ROOT / 'README.md').read_text()
+  readme = (launching.ROOT / 'README.md').read_text()
   assert f'(docs/guides/{path.name})' in readme

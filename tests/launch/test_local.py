@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-import commands
+import launching
 import pytest
 
 # What Slurm's own do here: the step runs, what is queued again is noted.
@@ -26,18 +26,18 @@ def slurm(tmp_path) -> Path:
   """A folder with stand-ins for srun and scontrol."""
   directory = tmp_path / 'bin'
   directory.mkdir()
-  commands.program(directory, 'srun', _SRUN)
-  commands.program(directory, 'scontrol', _SCONTROL)
+  launching.program(directory, 'srun', _SRUN)
+  launching.program(directory, 'scontrol', _SCONTROL)
   return directory
 
 
 def _check_merged(workdir: Path) -> None:
   """Each shard has run its own seed, and the report is on both."""
   for i in range(2):
-    assert commands.finished(workdir / 'shards' / str(i)) == {
+    assert launching.finished(workdir / 'shards' / str(i)) == {
       f'single-s{i}-demo_sentiment'
     }
-  assert commands.finished(workdir) == commands.RUNS
+  assert launching.finished(workdir) == launching.RUNS
   header, *rows = (workdir / 'scores.csv').read_text().splitlines()
   place = header.split(',').index('seed')
   assert {row.split(',')[place] for row in rows} == {'0', '1'}
@@ -53,7 +53,7 @@ def _job(
   slurm: Path, part: str, workdir: Path, *command: str, task: int = 0
 ) -> subprocess.Popen:
   """A job of an array of two, as Slurm would start it."""
-  return commands.start(
+  return launching.start(
     'slurm_job.sh',
     part,
     str(workdir),
@@ -69,12 +69,12 @@ def _job(
 
 
 def test_gpus_share_a_plan_and_merge_it(workdir):
-  done = commands.run(
+  done = launching.run(
     'gpu.sh',
     '--gpus=0,1',
     f'--python={sys.executable}',
     f'--workdir={workdir}',
-    *commands.PLAN,
+    *launching.PLAN,
   )
   assert done.returncode == 0, done.stderr
   _check_merged(workdir)
@@ -105,8 +105,8 @@ eval "${note}"
   ids=['done', 'mistake', 'preempted'],
 )
 def test_what_becomes_of_a_shard(tmp_path, note, status, gpus, message):
-  commands.program(tmp_path, 'stand-in', _STAND_IN)
-  done = commands.run(
+  launching.program(tmp_path, 'stand-in', _STAND_IN)
+  done = launching.run(
     'gpu.sh',
     '--gpus=5,3',
     f'--python={tmp_path}/stand-in',
@@ -122,15 +122,15 @@ def test_what_becomes_of_a_shard(tmp_path, note, status, gpus, message):
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_plan_tells_its_shards_and_ends_with_75(tmp_path, number):
-  commands.program(tmp_path, 'stand-in', _STAND_IN)
-  process = commands.start(
+  launching.program(tmp_path, 'stand-in', _STAND_IN)
+  process = launching.start(
     'gpu.sh',
     '--gpus=0,1',
     f'--python={tmp_path}/stand-in',
     f'--workdir={tmp_path}/w',
     'configs/demo.py',
     '--config.note=trap "sleep 0.3; touch $workdir.saved; exit 75" TERM;'
-    ' touch $workdir.up; while true; do sleep 0.05; done',
+    ' touch $workdir.up; for i in {1..400}; do sleep 0.05; done',
   )
   for i in range(2):
     _wait_for(tmp_path / f'w/shards/{i}.up', process)
@@ -161,9 +161,9 @@ def test_a_slurm_array_told_to_stop_goes_on_and_is_merged(workdir, slurm):
     sys.executable,
     '-m',
     'bam_jax.main',
-    f'--config={commands.PLAN[0]}',
+    f'--config={launching.PLAN[0]}',
   )
-  shard = (*program, *commands.PLAN[1:])
+  shard = (*program, *launching.PLAN[1:])
   first = _job(slurm, 'shard', workdir, *shard)
   _wait_for(workdir / 'shards/0/runs', first)
   # Slurm signals a job's steps, not the script around them: its only child.

@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 
-import commands
+import launching
 import pytest
 
 _TRANSCRIPT = Path(__file__).parent / 'golden' / 'dry_runs.txt'
@@ -15,10 +15,10 @@ _DRY_RUNS = dict(
     r'^\$ (.+)\n((?:(?!\$ ).*\n)*)', _TRANSCRIPT.read_text(), re.MULTILINE
   )
 )
-_RUNNABLE = [path for path in commands.SCRIPTS if path.name != 'common.sh']
+_RUNNABLE = [path for path in launching.SCRIPTS if path.name != 'common.sh']
 
 
-@pytest.mark.parametrize('path', commands.SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize('path', launching.SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(path):
   shellcheck = Path(sys.executable).with_name('shellcheck')
   for command in (
@@ -33,7 +33,7 @@ def test_shellcheck_finds_nothing(path):
 def test_usage_names_every_option(path):
   text = path.read_text()
   assert '\nset -euo pipefail\n' in text
-  done = commands.run(path.name, '--help')
+  done = launching.run(path.name, '--help')
   assert done.returncode == 0
   assert done.stderr == ''
   assert done.stdout.startswith('usage: ')
@@ -46,19 +46,19 @@ def test_usage_names_every_option(path):
 @pytest.mark.parametrize('command', _DRY_RUNS)
 def test_a_dry_run_prints_what_would_run_and_does_nothing(command, tmp_path):
   script, *arguments = shlex.split(command)
-  done = commands.run(
+  done = launching.run(
     Path(script).name,
     *arguments,
-    environment=commands.few_tools(tmp_path) | {'SLURM_ARRAY_TASK_ID': '1'},
+    environment=launching.few_tools(tmp_path) | {'SLURM_ARRAY_TASK_ID': '1'},
   )
   assert done.returncode == 0, done.stderr
   assert done.stderr == ''
-  assert done.stdout.replace(str(commands.ROOT), '/ROOT') == _DRY_RUNS[command]
+  assert done.stdout.replace(str(launching.ROOT), '/ROOT') == _DRY_RUNS[command]
   # Each printed command is one that a shell takes apart again.
   for line in done.stdout.splitlines():
     if line.startswith('+ '):
       assert shlex.join(shlex.split(line[2:]))
-  assert not (commands.ROOT / 'a b').exists()
+  assert not (launching.ROOT / 'a b').exists()
 
 
 @pytest.mark.parametrize(
@@ -90,8 +90,8 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(command, tmp_path):
 )
 def test_a_mistake_ends_with_2_and_one_line(command, message, tmp_path):
   script, *arguments = command.split()
-  done = commands.run(
-    script, *arguments, environment=commands.few_tools(tmp_path)
+  done = launching.run(
+    script, *arguments, environment=launching.few_tools(tmp_path)
   )
   assert done.returncode == 2
   assert done.stdout == ''

@@ -3,7 +3,7 @@
 from pathlib import Path
 import subprocess
 
-import commands
+import launching
 import pytest
 
 # Notes each call; of those that ask, it gives the next line of a file.
@@ -34,11 +34,11 @@ def _watch(
   directory: Path, states: str, statuses: str
 ) -> tuple[subprocess.CompletedProcess[str], list[str]]:
   """Watches a VM through some states of its request and of its program."""
-  commands.program(directory, 'gcloud', _GCLOUD)
-  commands.program(directory, 'sleep', '')
+  launching.program(directory, 'gcloud', _GCLOUD)
+  launching.program(directory, 'sleep', '')
   (directory / 'states').write_text(states.replace(' ', '\n') + '\n')
   (directory / 'statuses').write_text(statuses.replace(' ', '\n') + '\n')
-  done = commands.run(
+  done = launching.run(
     'tpu_queue.sh',
     '--spot',
     *('bam', 'us-east1-c', 'v5litepod-8', 'v2-alpha-tpuv5-lite'),
@@ -81,13 +81,13 @@ def test_what_is_done_about_a_vm(tmp_path, states, statuses, status, calls):
 
 
 def test_a_gcloud_that_refuses_is_one_line_and_no_request(tmp_path):
-  commands.program(tmp_path, 'gcloud', 'echo "ERROR: log in first" >&2; exit 1')
-  done = commands.run(
+  launching.program(tmp_path, 'gcloud', 'echo "ERROR: log in" >&2; exit 1')
+  done = launching.run(
     'tpu_queue.sh', *('bam', 'z', 't', 'v'), 'configs/bam.py', path=tmp_path
   )
   assert done.returncode == 2
   assert done.stderr.splitlines() == [
-    'launch/tpu_queue.sh: ERROR: log in first',
+    'launch/tpu_queue.sh: ERROR: log in',
     'launch/tpu_queue.sh: gcloud does not answer; mend what it says',
   ]
 
@@ -108,15 +108,15 @@ def test_a_host_runs_the_last_commit_and_says_how_it_ended(tmp_path):
   venv = home / 'bam-jax' / '.venv' / 'bin'
   for directory in (venv, tools):
     directory.mkdir(parents=True)
-  commands.program(tools, 'gcloud', _HERE)
-  commands.program(
+  launching.program(tools, 'gcloud', _HERE)
+  launching.program(
     tools,
     'tmux',
     '[[ "$1" != has-session ]] || exit 1\nshift 4\nexec "$@"\n',
   )
-  commands.program(venv, 'pip', 'exit 0')
-  commands.program(venv, 'python', 'printf "[%s]" "$@"; exit 75')
-  done = commands.run(
+  launching.program(venv, 'pip', 'exit 0')
+  launching.program(venv, 'python', 'printf "[%s]" "$@"; exit 75')
+  done = launching.run(
     'tpu_vm.sh',
     '--slice',
     *(
@@ -142,12 +142,12 @@ def test_a_host_runs_the_last_commit_and_says_how_it_ended(tmp_path):
 
 
 def test_a_config_that_is_in_no_commit_is_not_copied(tmp_path):
-  own = commands.ROOT / 'configs' / f'{tmp_path.name}.py'
+  own = launching.ROOT / 'configs' / f'{tmp_path.name}.py'
   own.write_text('')
   try:
-    done = commands.run('tpu_vm.sh', '--dry-run', 'bam', 'zone', str(own))
-    relative = own.relative_to(commands.ROOT)
-    second = commands.run('tpu_vm.sh', '--dry-run', 'b', 'z', str(relative))
+    done = launching.run('tpu_vm.sh', '--dry-run', 'bam', 'zone', str(own))
+    relative = own.relative_to(launching.ROOT)
+    second = launching.run('tpu_vm.sh', '--dry-run', 'b', 'z', str(relative))
   finally:
     own.unlink()
   for result in (done, second):
