@@ -35,10 +35,8 @@ where it stopped; one that ends with 2, a user's mistake, ends all.
 USAGE
 }
 
-# A JSON string, which is YAML too.
+# A line as a JSON string, which is YAML too.
 quote() {
-  [[ "$1" != *[[:cntrl:]]* ]] ||
-    fail "$(printf %q "$1"): has a line break or a tab; leave it out"
   local text=${1//\\/\\\\}
   printf '"%s"' "${text//\"/\\\"}"
 }
@@ -91,6 +89,10 @@ check_name --accelerator "${accelerator}"
 [[ "${kind}" != tpu || "${topology}" =~ ^[0-9]+(x[0-9]+){1,2}$ ]] ||
   fail "--topology=${topology}: give one such as 4x4"
 
+for flag in "${config}" "$@"; do
+  [[ "${flag}" != *[[:cntrl:]]* ]] ||
+    fail "$(printf %q "${flag}"): has a line break or a tab; leave it out"
+done
 program=("--config=${config}" "$@")
 flags=("${program[@]}" "--workdir=/work/${name}")
 merge=("${program[@]}" "--workdir=/work/${name}" --mode=merge)

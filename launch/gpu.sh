@@ -104,4 +104,7 @@ done
 trap - TERM INT USR1
 if "${stopping}"; then exit 75; fi
 joined=$(IFS=, && printf '%s' "${sources[*]}")
-run "${program[@]}" "--workdir=${workdir}" --mode=merge "--from=${joined}" "$@"
+merge=("${program[@]}" "--workdir=${workdir}" --mode=merge "--from=${joined}"
+  "$@")
+show "${merge[@]}"
+"${dry_run}" || exec "${merge[@]}"

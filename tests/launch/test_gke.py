@@ -194,6 +194,15 @@ def test_flags_of_several_hosts_and_of_shards():
     assert _container(spec)['args'][2:] == ['--workdir=/work/bam']
 
 
+def test_a_flag_that_is_no_line_is_refused():
+  done = launching.run(
+    'gke.sh', 'gpu', '--dry-run', *_COMMON, 'configs/bam.py', '--x=a\nb'
+  )
+  assert done.returncode == 2
+  assert done.stdout == ''
+  assert done.stderr.endswith(': has a line break or a tab; leave it out\n')
+
+
 def test_the_yaml_goes_to_kubectl(tmp_path):
   launching.program(
     tmp_path, 'kubectl', f'echo "$*" >{tmp_path}/given; cat >>{tmp_path}/given'

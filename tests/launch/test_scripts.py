@@ -17,6 +17,8 @@ _DRY_RUNS = dict(
 )
 _RUNNABLE = [path for path in launching.SCRIPTS if path.name != 'common.sh']
 
+_GKE = '--name=bam --accelerator=type'
+
 
 @pytest.mark.parametrize('path', launching.SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(path):
@@ -82,6 +84,24 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(command, tmp_path):
     (
       'slurm.sh --workdir=a,b configs/bam.py',
       '--workdir=a,b: give a directory',
+    ),
+    ('tpu_vm.sh bam', 'NAME and ZONE are missing'),
+    ('tpu_vm.sh bam zone configs/bm.py', 'configs/bm.py: no such config file'),
+    ('tpu_host.sh stop', 'stop: give begin or work'),
+    ('tpu_queue.sh bam zone type', 'NAME, ZONE, TYPE and VERSION are needed'),
+    (
+      'tpu_queue.sh --every=0 b z t v configs/bam.py',
+      '--every=0: is no number',
+    ),
+    ('gke.sh', 'KIND: give tpu, gpu or shards first'),
+    ('gke.sh gpu configs/bam.py', '--name=: needs a name of at most 40'),
+    (
+      f'gke.sh gpu {_GKE} --image=a;b configs/bam.py',
+      '--image=a;b: is no image',
+    ),
+    (
+      f'gke.sh tpu {_GKE} --image=i configs/bam.py',
+      '--topology=: give one such',
     ),
     ('slurm_job.sh shard w 2', 'PART, DIR, N and COMMAND are needed'),
     ('slurm_job.sh all w 2 true', 'all: is none of nodes, shard, merge'),
