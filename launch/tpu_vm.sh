@@ -1,60 +1,66 @@
 #!/usr/bin/env bash
-# Runs BAM-JAX on one Cloud TPU VM (a single host, such as v5litepod-8).
+# Runs a plan on a Cloud TPU VM: a single host, or all hosts of a slice.
 set -euo pipefail
+root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+source "${root}/launch/common.sh"
 
 usage() {
   cat <<'USAGE'
-usage: launch/tpu_vm.sh [--dry-run] NAME ZONE CONFIG [FLAG ...]
+usage: launch/tpu_vm.sh [--slice] [--dry-run] NAME ZONE CONFIG [FLAG ...]
 
-Copies this checkout to an existing TPU VM, installs it there and runs
+Copies the last commit of this checkout to an existing TPU VM, installs it there
+(launch/tpu_host.sh) and runs
   python -m bam_jax.main --config=CONFIG FLAG ...
-in a tmux session "bam" that outlives the connection. Given again, the run goes
-on where it stopped.
+in a tmux session "bam" that outlives the connection. Given again once that has
+ended, the run goes on where it stopped. Its log is bam-jax/bam.log on the VM,
+the status it ended with bam-jax/bam.status.
 
+  --slice    the TPU VM has several hosts, such as v5litepod-16: the program
+             runs on all of them, as one (--distributed=auto)
   --dry-run  print the commands, run none
   NAME ZONE  of the TPU VM, as `gcloud compute tpus tpu-vm list` shows them
-  CONFIG     a file of configs/, such as configs/bam.py
-  FLAG       further flags, such as --workdir=$HOME/bam
+  CONFIG     a config file of this checkout, such as configs/bam.py
+  FLAG       further flags, such as --workdir=gs://BUCKET/bam; paths are those
+             of the VM
 
-Make the TPU VM first:
-  gcloud compute tpus tpu-vm create NAME --zone=ZONE \
-    --accelerator-type=v5litepod-8 --version=v2-alpha-tpuv5-lite
+launch/tpu_queue.sh asks for the TPU VM too, and for another when it is taken.
 USAGE
 }
 
-dry_run=false
-if [[ "${1:-}" == --dry-run ]]; then
-  dry_run=true
+worker=0 extra=()
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --help) usage && exit ;;
+    --dry-run) dry_run=true ;;
+    --slice) worker=all extra=(--distributed=auto) ;;
+    -*) fail "$1: no such option before NAME; see --help" ;;
+    *) break ;;
+  esac
   shift
-fi
-if [[ $# -lt 3 || "$1" == -* ]]; then
-  usage >&2
-  exit 2
-fi
-name=$1 zone=$2 config=$3
-shift 3
-root=$(cd "$(dirname "$0")/.." && pwd)
-if [[ ! -f "${root}/${config}" ]]; then
-  echo "launch/tpu_vm.sh: ${config}: no such file in this checkout" >&2
-  exit 2
-fi
-
-run() {
-  printf '+'
-  printf ' %q' "$@"
-  printf '\n'
-  if ! "${dry_run}"; then "$@"; fi
-}
-
-command="python3 -m venv .venv && .venv/bin/pip install -q '.[tpu,tfds]'"
-command+=" && .venv/bin/python -m bam_jax.main --config=$(printf %q "${config}")"
-for flag in "$@"; do
-  command+=" $(printf %q "${flag}")"
 done
-ssh=(gcloud compute tpus tpu-vm ssh "${name}" "--zone=${zone}")
+name=${1:-} zone=${2:-} config=${3:-}
+[[ -n "${zone}" ]] || fail 'NAME and ZONE are missing; see --help'
 cd "${root}"
-run bash -c "git archive --format=tar HEAD | $(printf '%q ' "${ssh[@]}") \
---command='mkdir -p bam-jax && tar -x -C bam-jax'"
-run "${ssh[@]}" "--command=cd bam-jax && tmux new-session -d -s bam \
-$(printf %q "${command} 2>&1 | tee -a bam.log")"
-echo "+ follow it: ${ssh[*]} --command='tail -f bam-jax/bam.log'"
+check_config "${config}"
+git cat-file -e "HEAD:./${config}" 2>/dev/null ||
+  fail "${config}: is not in the last commit, which is copied; commit it"
+shift 3
+
+target=("--zone=${zone}" "--worker=${worker}")
+flags=("--config=${config}" "${extra[@]}" "$@")
+begin="mkdir -p bam-jax && tar -xf bam-jax.tar -C bam-jax && \
+bam-jax/launch/tpu_host.sh begin$(printf ' %q' "${flags[@]}")"
+
+archive=bam-jax.tar
+if ! "${dry_run}"; then
+  directory=$(mktemp -d)
+  trap 'rm -rf "${directory}"' EXIT
+  archive=${directory}/bam-jax.tar
+fi
+run git archive --format=tar "--output=${archive}" HEAD
+run gcloud compute tpus tpu-vm scp "${archive}" "${name}:bam-jax.tar" \
+  "${target[@]}"
+run gcloud compute tpus tpu-vm ssh "${name}" "${target[@]}" "--command=${begin}"
+echo 'Follow it:'
+show gcloud compute tpus tpu-vm ssh "${name}" "--zone=${zone}" \
+  '--command=tail -f bam-jax/bam.log'

@@ -18,9 +18,12 @@ EXIT_CODE = 75
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-class Preempted(Exception):
+class Preempted(BaseException):
   """Raised where the process may leave. Everything is written atomically, so
   that is anywhere but in a step, which takes the arrays of the state with it.
+
+  No `Exception`, as KeyboardInterrupt is none: JAX, for one, makes any that is
+  raised while it starts into an error of its own.
   """
 
 

@@ -29,6 +29,15 @@ def test_a_notice_waits_for_what_holds_it():
   assert done == ['the step']
 
 
+def test_a_library_that_turns_exceptions_into_its_own_does_not_take_it():
+  """As JAX does while its backends start, and hub downloads here."""
+  with preemption.Notice(), pytest.raises(preemption.Preempted):
+    try:
+      os.kill(os.getpid(), signal.SIGTERM)
+    except Exception as error:
+      raise RuntimeError('no backend') from error
+
+
 def test_without_a_notice_nothing_is_raised():
   with preemption.Notice() as notice, notice.held():
     notice.check()
