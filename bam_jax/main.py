@@ -36,6 +36,7 @@ Examples:
 """
 
 import ast
+import contextlib
 import logging
 from pathlib import Path
 import sys
@@ -47,6 +48,9 @@ from ml_collections import config_flags
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.experiments import lock
+from bam_jax.experiments import mirror
+from bam_jax.experiments import raw_files
+from bam_jax.experiments import stores
 from bam_jax.training import preemption
 
 _MODES = (
@@ -57,7 +61,16 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where everything goes. Default: work/NAME of the config.'
+  'workdir',
+  None,
+  'Where everything goes, a directory or an s3:// or gs:// URL. Default:'
+  ' work/NAME of the config.',
+)
+_SCRATCH = flags.DEFINE_string(
+  'scratch',
+  None,
+  'Local directory in which a --workdir in an object store is worked on.'
+  ' Default: one of ~/.cache/bam_jax, by the URL.',
 )
 _MODE = flags.DEFINE_enum('mode', 'run', _MODES, 'What to do; see above.')
 _GROUP = flags.DEFINE_string(
@@ -82,8 +95,28 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
       '--config is missing; try --config=configs/demo.py, or --help'
     )
   config = config_lib.from_config_dict(_CONFIG.value)
-  workdir = Path(_WORKDIR.value or Path('work') / config.name)
+  config = raw_files.localized(config)
+  place = _WORKDIR.value or str(Path('work') / config.name)
+  if stores.is_url(place):
+    scratch = Path(_SCRATCH.value) if _SCRATCH.value else None
+    with mirror.Mirror(place, scratch, notice) as workdir:
+      _command(config, workdir, notice, contextlib.nullcontext())
+  elif _SCRATCH.value:
+    raise errors.UserError(
+      f'--scratch={_SCRATCH.value}: is where a --workdir in an object store is'
+      f' worked on, and {place} is a local one; leave it out'
+    )
+  else:
+    _command(config, Path(place), notice, lock.Lock(Path(place)))
 
+
+def _command(
+  config: config_lib.Config,
+  workdir: Path,
+  notice: preemption.Notice,
+  held: contextlib.AbstractContextManager[object],
+) -> None:
+  """Runs the command in a local directory, which `held` keeps for it."""
   if _MODE.value == 'doctor':
     from bam_jax.experiments import doctor
 
@@ -104,7 +137,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
     'report': runner.report,
   }
-  with lock.Lock(workdir):
+  with held:
     commands[_MODE.value]()
 
 
@@ -149,8 +182,10 @@ def run_main() -> None:
   """
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
-  # JAX tells at INFO which backends it looked for in vain.
-  logging.getLogger('jax').setLevel(logging.WARNING)
+  # At INFO JAX tells which backends it looked for in vain, and S3's client
+  # where it found its credentials.
+  for name in ('jax', 'botocore', 'aiobotocore'):
+    logging.getLogger(name).setLevel(logging.WARNING)
   # One style for both loggers: this package's messages are for people.
   for handler in logging.getLogger().handlers:
     handler.setFormatter(logging.Formatter('%(message)s'))

@@ -23,6 +23,9 @@ from bam_jax.training import checksums as checksums_lib
 from bam_jax.training import preemption
 from bam_jax.training import step as step_lib
 
+# Of a step's files: there in each whole one.
+MARK = '_CHECKPOINT_METADATA'
+
 _CHECKSUMS = 'checksums'
 _SCORE = 'score'
 _PARAMS = 'params'
@@ -229,6 +232,30 @@ class Checkpoints:
     self.wait()
     for step in self._manager.all_steps():
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
+
+
+def kept(directory: Path) -> list[int]:
+  """Which of the steps in a folder its manager keeps: the best, the latest.
+
+  It deletes the others after the step that replaces them has got its name, so
+  these are whole as long as no new one comes.
+
+  Raises:
+    OSError, ValueError: a score can't be read; another step may just have come.
+  """
+  steps = sorted(
+    int(path.parent.name.removeprefix('step_'))
+    for path in directory.glob(f'step_*/{MARK}')
+    if path.parent.name.removeprefix('step_').isdecimal()
+  )
+  scores = {}
+  for step in steps:
+    path = directory / f'step_{step}' / 'metrics' / 'metrics'
+    if path.exists():
+      scores[step] = json.loads(path.read_text())[_SCORE]
+  # As Orbax does it: of equal ones the last.
+  best = sorted(scores, key=scores.get)[-1:]
+  return sorted({*best, *steps[-1:]})
 
 
 @contextlib.contextmanager
