@@ -40,6 +40,7 @@ import contextlib
 import logging
 from pathlib import Path
 import sys
+import types
 
 from absl import flags
 from absl import logging as absl_logging
@@ -174,6 +175,20 @@ def _one_line(error: Exception) -> str:
   return ' '.join(line.strip() for line in lines)
 
 
+def _print_error(
+  kind: type[BaseException],
+  error: BaseException,
+  trace: types.TracebackType | None,
+) -> None:
+  """Python's own, but for what TensorStore prints of a failed checkpoint.
+
+  Of each array whose write ends after the first one has failed it tells that
+  nobody waits any more. What failed is raised where it is waited for.
+  """
+  if kind is not RuntimeError or str(error) != 'Event loop is closed':
+    sys.__excepthook__(kind, error, trace)
+
+
 def run_main() -> None:
   """The console entry.
 
@@ -189,6 +204,7 @@ def run_main() -> None:
   # One style for both loggers: this package's messages are for people.
   for handler in logging.getLogger().handlers:
     handler.setFormatter(logging.Formatter('%(message)s'))
+  sys.excepthook = _print_error
   try:
     if '--help' in sys.argv or '-h' in sys.argv:
       print(__doc__)
