@@ -96,6 +96,11 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
       '--config is missing; try --config=configs/demo.py, or --help'
     )
   config = config_lib.from_config_dict(_CONFIG.value)
+  for source in _FROM.value or ():
+    if stores.is_url(source):
+      raise errors.UserError(
+        f'--from={source}: is no local directory; copy it to one first'
+      )
   config = raw_files.localized(config)
   place = _WORKDIR.value or str(Path('work') / config.name)
   if stores.is_url(place):

@@ -128,7 +128,7 @@ class Mirror:
       return
     if writer != self._writer:
       # Another machine has gone on with what may be older here.
-      for name in local:
+      for name in sorted(local):
         if self._measure(name, self._scratch / name) != self._index.get(name):
           _remove(self._scratch, name)
           local.discard(name)

@@ -36,6 +36,8 @@ class ObjectServer:
       'AWS_ACCESS_KEY_ID': 'someone',
       'AWS_SECRET_ACCESS_KEY': 'secret',
       'AWS_DEFAULT_REGION': 'us-east-1',
+      # By default a server that is gone is tried for ten seconds.
+      'AWS_MAX_ATTEMPTS': '1',
     }
 
   def __enter__(self) -> Self:

@@ -1,19 +1,23 @@
-"""A plan in an object store outlives its machines; the oracle is one left alone.
+"""A plan in a store outlives its machines; the oracle is one left alone.
 
 The store is moto's S3 server.
 """
 
 import json
 from pathlib import Path
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import pytest
+
 from bam_jax.experiments import mirror
 from bam_jax.experiments import stores
 from tests.experiments import commands
+from tests.experiments import object_server
 
 _ROOT = Path(__file__).parents[2]
 
@@ -58,14 +62,24 @@ def _named(url: str) -> dict[str, list]:
   return index
 
 
-def test_a_plan_loses_nothing_with_its_machines(s3, undisturbed, tmp_path):
-  scratch = tmp_path / 'first'
-  shutil.copytree(undisturbed / 'compiled', scratch / 'compiled')
-  process = commands.start(s3, tmp_path, _OFTEN, f'--scratch={scratch}')
-  saved = f'runs/{commands.TEACHER}/checkpoints/step_4/_CHECKPOINT_METADATA'
-  while not (scratch / saved).exists():
+def _start(
+  url: str, scratch: Path, before: str = '', *arguments: str
+) -> subprocess.Popen:
+  return commands.start(
+    url, scratch.parent, before, *arguments, f'--scratch={scratch}'
+  )
+
+
+def _wait_for(path: Path, process: subprocess.Popen) -> None:
+  while not path.exists():
     assert process.poll() is None, process.communicate()[1]
     time.sleep(0.01)
+
+
+def test_a_plan_is_finished_by_another_machine(s3, undisturbed, tmp_path):
+  first, second = tmp_path / 'first', tmp_path / 'second'
+  process = _start(s3, first, _KILLED_AFTER_STEP, s3, commands.STUDENT, '10')
+  _wait_for(first / 'runs' / commands.TEACHER / 'config.json', process)
 
   # Someone else gives the same command.
   begin = time.monotonic()
@@ -85,40 +99,67 @@ def test_a_plan_loses_nothing_with_its_machines(s3, undisturbed, tmp_path):
   )
   assert time.monotonic() - begin < 5
   assert other.returncode == 2
-  assert f'in use by process {process.pid} on ' in other.stderr
-  assert len(other.stderr.splitlines()) == 1
+  (line,) = other.stderr.splitlines()
+  assert f'in use by process {process.pid} on ' in line
 
-  # The machine is wanted back: what is saved then is in the store.
-  process.send_signal(signal.SIGTERM)
-  commands.ends_with(process, 75)
-  steps = sorted((scratch / saved).parent.parent.glob('step_*'))
-  names = {str(path.relative_to(scratch) / 'params') for path in steps[-1:]}
-  assert names <= {name.rpartition('/params/')[0] + '/params' for name in _named(s3)}
-  assert 'LOCK' not in stores.Store(s3).names('')
-
-  # Another machine goes on, and is lost without notice.
-  shutil.rmtree(scratch)
-  arguments = (s3, commands.STUDENT, '10')
-  process = commands.start(
-    s3,
-    tmp_path,
-    _KILLED_AFTER_STEP,
-    *arguments,
-    f'--scratch={tmp_path}/second',
-  )
+  # The machine is lost without notice.
   commands.dies(process)
-  assert (tmp_path / 'second' / 'runs' / commands.TEACHER / 'DONE').exists()
-  shutil.rmtree(tmp_path / 'second')
+  assert (first / 'runs' / commands.TEACHER / 'DONE').exists()
+  shutil.rmtree(first)
 
-  third = tmp_path / 'third'
-  process = commands.start(s3, tmp_path, '', f'--scratch={third}')
-  stderr = commands.ends_with(process, 0)
+  stderr = commands.ends_with(_start(s3, second), 0)
   assert 'that process has ended: taken over' in stderr
   assert '3 runs: 2 finished, 1 to train' in stderr
-  commands.assert_same_outcome(third, undisturbed)
-  # The store holds the files of that scratch, and old checkpoints no more.
-  names = _named(s3).keys()
-  assert 'report.html' in names
-  left = {name for name in stores.Store(s3).names('runs')}
-  assert left == {name for name in names if name.startswith('runs/')}
-  assert not [name for name in left if '/step_8/' in name]
+  commands.assert_same_outcome(second, undisturbed)
+  commands.assert_same_logs(second, undisturbed)
+  # Nothing is left in the store but what that scratch has.
+  assert 'report.html' in _named(s3)
+  in_store = set(stores.Store(s3).names('runs'))
+  assert in_store == {
+    path.relative_to(second).as_posix()
+    for path in second.glob('runs/**/*')
+    if path.is_file()
+  }
+
+
+@pytest.mark.fault
+def test_what_is_saved_at_a_notice_is_in_the_store(s3, undisturbed, tmp_path):
+  first, second = tmp_path / 'first', tmp_path / 'second'
+  process = _start(s3, first)
+  checkpoints = first / 'runs' / commands.TEACHER / 'checkpoints'
+  _wait_for(checkpoints / 'step_4', process)
+  process.send_signal(signal.SIGTERM)
+  commands.ends_with(process, 75)
+  steps = [
+    int(path.name.removeprefix('step_')) for path in checkpoints.iterdir()
+  ]
+  mark = f'step_{max(steps)}/_CHECKPOINT_METADATA'
+  assert f'runs/{commands.TEACHER}/checkpoints/{mark}' in _named(s3)
+  assert 'LOCK' not in stores.Store(s3).names('')
+  shutil.rmtree(first)
+
+  commands.ends_with(_start(s3, second), 0)
+  commands.assert_same_outcome(second, undisturbed)
+
+
+@pytest.mark.fault
+def test_a_store_that_is_gone_costs_nothing_local(
+  undisturbed, tmp_path, monkeypatch
+):
+  scratch = tmp_path / 'scratch'
+  with object_server.ObjectServer() as server:
+    for name, value in server.environment.items():
+      monkeypatch.setenv(name, value)
+    process = _start('s3://bucket/gone', scratch, _OFTEN)
+    _wait_for(scratch / 'runs' / commands.TEACHER / 'DONE', process)
+    server.stop()
+    lines = commands.ends_with(process, 2).splitlines()
+    assert re.search('Could not connect .* has everything$', lines[-1]), lines
+    assert not [line for line in lines if 'Traceback' in line]
+    commands.assert_same_outcome(scratch, undisturbed)
+
+    # A new store, and the same command: nothing is computed again.
+    server.start()
+    stderr = commands.ends_with(_start('s3://bucket/gone', scratch), 0)
+    assert '3 runs: 3 finished, 0 to train' in stderr
+    assert len(_named('s3://bucket/gone')) > 50

@@ -1,0 +1,129 @@
+"""Object stores and what they refuse, by moto's S3 server."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from bam_jax import errors
+from bam_jax.experiments import mirror
+from bam_jax.experiments import stores
+from bam_jax.training import preemption
+from tests.experiments import object_server
+
+_GOOGLE = """
+import socket, sys
+from gcp_storage_emulator.server import create_server
+with socket.socket() as free:
+  free.bind(('127.0.0.1', 0))
+  port = free.getsockname()[1]
+server = create_server(
+  '127.0.0.1', port, in_memory=True, default_bucket='bucket'
+)
+print(port, flush=True)
+server.run()
+"""
+
+
+@pytest.fixture
+def gs(monkeypatch):
+  """The URL of an empty place in an emulator of Google Cloud Storage."""
+  process = subprocess.Popen(
+    [sys.executable, '-c', _GOOGLE],
+    stdout=subprocess.PIPE,
+    stderr=subprocess.DEVNULL,
+    text=True,
+  )
+  port = int(process.stdout.readline())
+  monkeypatch.setenv('STORAGE_EMULATOR_HOST', f'http://127.0.0.1:{port}')
+  # It would ask another service, which is not emulated, for the bucket's kind.
+  monkeypatch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
+  # Nor is this a machine of Google's, which would know who it is.
+  monkeypatch.setenv('NO_GCE_CHECK', 'true')
+  yield 'gs://bucket/x'
+  process.kill()
+  process.wait()
+  process.stdout.close()
+
+
+def test_objects_by_name_of_google(gs, tmp_path):
+  _use(gs, tmp_path)
+
+
+def test_a_mirror_at_google(gs, tmp_path):
+  notice = preemption.Notice()
+  with mirror.Mirror(gs, tmp_path / 'first', notice):
+    (tmp_path / 'first' / 'report.md').write_text('told')
+  with mirror.Mirror(gs, tmp_path / 'second', notice):
+    assert (tmp_path / 'second' / 'report.md').read_text() == 'told'
+
+
+def test_objects_by_name(s3, tmp_path):
+  _use(s3, tmp_path)
+  # The emulator knows no such condition.
+  store = stores.Store(s3)
+  assert store.create('c', b'3') is False
+  assert store.create('e', b'3') is True
+  assert (store.read('c'), store.read('e')) == (b'2', b'3')
+
+
+def _use(url, tmp_path):
+  store = stores.Store(f'{url}/')
+  assert store.read('a/b') is None
+  assert store.version('a/b') is None
+  assert store.names('') == []
+  store.write('a/b', b'1')
+  assert store.create('c', b'2') is True
+  assert store.read('a/b') == b'1'
+  assert sorted(store.names('')) == ['a/b', 'c']
+  assert store.names('a') == ['a/b']
+  before = store.version('a/b')
+  store.upload({'a/b': _file(tmp_path, b'3'), 'd e': _file(tmp_path, b'')})
+  assert store.version('a/b') != before
+  store.download({'a/b': tmp_path / 'x' / 'b', 'd e': tmp_path / 'y'})
+  assert (tmp_path / 'x' / 'b').read_bytes() == b'3'
+  assert (tmp_path / 'y').read_bytes() == b''
+  store.delete(['a/b', 'none', 'd e'])
+  assert store.names('') == ['c']
+
+
+def _file(folder, data):
+  path = folder / f'{len(data)} bytes'
+  path.write_bytes(data)
+  return path
+
+
+@pytest.mark.parametrize('url', ['hdfs://a/b', 's3://', 'file:///tmp'])
+def test_other_places_are_refused(url):
+  with pytest.raises(errors.UserError, match='is no s3://BUCKET/PATH'):
+    stores.Store(url)
+
+
+@pytest.mark.parametrize(
+  ('url', 'message'),
+  [
+    ('s3://b/c', r"needs the package s3fs; pip install 'bam-jax\[s3\]'"),
+    ('gs://b/c', r"needs the package gcsfs; pip install 'bam-jax\[gcs\]'"),
+  ],
+)
+def test_a_missing_package_is_told_with_its_extra(monkeypatch, url, message):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(errors.UserError, match=message):
+    stores.Store(url)
+
+
+def test_a_missing_bucket_is_told(s3):
+  with pytest.raises(
+    errors.UserError, match=r's3://nowhere/x: .*does not exist'
+  ):
+    stores.Store('s3://nowhere/x').write('a', b'')
+
+
+def test_a_denied_permission_is_told(monkeypatch):
+  # From the call after the bucket's on, moto asks for permission.
+  with object_server.ObjectServer(INITIAL_NO_AUTH_ACTION_COUNT='1') as server:
+    for name, value in server.environment.items():
+      monkeypatch.setenv(name, value)
+    with pytest.raises(errors.UserError, match='s3://bucket/x: Permission'):
+      stores.Store('s3://bucket/x').read('a')
