@@ -20,10 +20,16 @@ with the teachers that these need. Ensembles (config.distill.teachers=k: of the
 first k seeds) and the runs of config.search are trained in each shard, unless
 they are merged into its --workdir first.
 
+Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
+and gs://BUCKET/PATH (extra gcs). A work directory there is worked on in
+--scratch=DIR and mirrored as it goes, so that another machine goes on with the
+same command; docs/reliability.md tells what is promised.
+
 Examples:
   python -m bam_jax.main --config=configs/demo.py
   python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
+  python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --group=single_to_multi-s0
   python -m bam_jax.main --config=configs/minilm.py --mode=export
@@ -40,7 +46,6 @@ import contextlib
 import logging
 from pathlib import Path
 import sys
-import types
 
 from absl import flags
 from absl import logging as absl_logging
@@ -180,18 +185,14 @@ def _one_line(error: Exception) -> str:
   return ' '.join(line.strip() for line in lines)
 
 
-def _print_error(
-  kind: type[BaseException],
-  error: BaseException,
-  trace: types.TracebackType | None,
-) -> None:
-  """Python's own, but for what TensorStore prints of a failed checkpoint.
+def _print_unraisable(told: object) -> None:
+  """Python's own, but for what TensorStore tells of a failed checkpoint.
 
   Of each array whose write ends after the first one has failed it tells that
   nobody waits any more. What failed is raised where it is waited for.
   """
-  if kind is not RuntimeError or str(error) != 'Event loop is closed':
-    sys.__excepthook__(kind, error, trace)
+  if str(told.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(told)
 
 
 def run_main() -> None:
@@ -209,7 +210,7 @@ def run_main() -> None:
   # One style for both loggers: this package's messages are for people.
   for handler in logging.getLogger().handlers:
     handler.setFormatter(logging.Formatter('%(message)s'))
-  sys.excepthook = _print_error
+  sys.unraisablehook = _print_unraisable
   try:
     if '--help' in sys.argv or '-h' in sys.argv:
       print(__doc__)

@@ -14,7 +14,7 @@ on where it stopped.
   --dry-run  print the commands, run none
   NAME ZONE  of the TPU VM, as `gcloud compute tpus tpu-vm list` shows them
   CONFIG     a file of configs/, such as configs/bam.py
-  FLAG       further flags, such as --workdir=$HOME/bam
+  FLAG       further flags, such as --workdir=gs://BUCKET/bam
 
 Make the TPU VM first:
   gcloud compute tpus tpu-vm create NAME --zone=ZONE \
@@ -46,7 +46,7 @@ run() {
   if ! "${dry_run}"; then "$@"; fi
 }
 
-command="python3 -m venv .venv && .venv/bin/pip install -q '.[tpu,tfds]'"
+command="python3 -m venv .venv && .venv/bin/pip install -q '.[tpu,tfds,gcs]'"
 command+=" && .venv/bin/python -m bam_jax.main --config=$(printf %q "${config}")"
 for flag in "$@"; do
   command+=" $(printf %q "${flag}")"

@@ -33,7 +33,7 @@ def test_dry_run_names_the_machine_and_quotes_the_flags():
   inner = shlex.split(words[words.index('bam') + 1])
   assert '--config=configs/bam.py' in inner
   assert '--config.note=a b' in inner
-  assert "'.[tpu,tfds]'" in words[-1]
+  assert "'.[tpu,tfds,gcs]'" in words[-1]
 
 
 @pytest.mark.parametrize(

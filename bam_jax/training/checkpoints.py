@@ -47,9 +47,10 @@ class Checkpoints:
       errors.UserError: the folder can't be made, or a score is damaged.
     """
     self._directory = directory
-    # Orbax reports every save at INFO through absl, and what it raises at
-    # ERROR too, once from each of its threads.
-    logging.getLogger('absl').setLevel(logging.CRITICAL)
+    # Orbax reports every save at INFO through absl. What it raises it reports
+    # at ERROR too, from each of its threads, and asyncio once more.
+    for name in ('absl', 'asyncio'):
+      logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
       directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
