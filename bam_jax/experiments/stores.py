@@ -63,11 +63,8 @@ class Store:
       )
     import fsspec
 
-    # Another machine may change what a listing said, and fsspec would return
-    # an older client, whatever the environment says by now.
-    self._files = fsspec.filesystem(
-      scheme, use_listings_cache=False, skip_instance_cache=True
-    )
+    # Another machine may change what a listing said.
+    self._files = fsspec.filesystem(scheme, use_listings_cache=False)
 
   def read(self, name: str) -> bytes | None:
     """The bytes of an object; None if there is none."""

@@ -1,7 +1,6 @@
 """What goes up and comes down, by moto's S3 server and real checkpoints."""
 
 from collections.abc import Mapping
-import contextlib
 import json
 from pathlib import Path
 import shutil
@@ -20,7 +19,6 @@ from bam_jax.experiments import stores
 from bam_jax.training import checkpoints
 from bam_jax.training import preemption
 from bam_jax.training import step as step_lib
-from tests.experiments import object_server
 
 _FIELD = (shards.Field('uid', 'bytes', 1),)
 _CHECKPOINTS = 'runs/one/checkpoints'
@@ -165,26 +163,22 @@ def test_a_machine_takes_over_what_another_has_done(s3, tmp_path):
     assert steps == ['step_8']
 
 
-def test_what_a_store_missed_is_brought_up_by_the_next(tmp_path, monkeypatch):
-  with object_server.ObjectServer() as server:
-    for name, value in server.environment.items():
-      monkeypatch.setenv(name, value)
-    url = 's3://bucket/x'
-    with _mirror(url, tmp_path):
-      _work(tmp_path)
-    with (
-      pytest.raises(errors.UserError, match=rf'{tmp_path} has everything'),
-      _mirror(url, tmp_path),
-    ):
-      _save(tmp_path, s8=0.6)
-      server.stop()
-    with checkpoints.Checkpoints(tmp_path / _CHECKPOINTS) as saved:
-      assert saved.latest_step == 8
-    server.start()
-    with _mirror(url, tmp_path):
-      pass
-    assert _steps(url) == {'step_8'}
-    assert 'report.md' in stores.Store(url).names('')
+def test_what_a_store_missed_is_brought_up_by_the_next(s3, s3_server, tmp_path):
+  with _mirror(s3, tmp_path):
+    _work(tmp_path)
+  with (
+    pytest.raises(errors.UserError, match=rf'{tmp_path} has everything'),
+    _mirror(s3, tmp_path),
+  ):
+    _save(tmp_path, s8=0.6)
+    s3_server.stop()
+  with checkpoints.Checkpoints(tmp_path / _CHECKPOINTS) as saved:
+    assert saved.latest_step == 8
+  s3_server.start()
+  with _mirror(s3, tmp_path):
+    pass
+  assert _steps(s3) == {'step_8'}
+  assert 'report.md' in stores.Store(s3).names('')
 
 
 def test_a_notice_waits_for_what_is_complete(s3, tmp_path):
@@ -200,10 +194,30 @@ def test_a_notice_waits_for_what_is_complete(s3, tmp_path):
   assert stores.Store(s3).read('LOCK') is None
 
 
+def test_a_notice_while_it_goes_up_waits_too(s3, tmp_path, monkeypatch):
+  notice, upload = preemption.Notice(), stores.Store.upload
+
+  def disturbed(self, sources):
+    notice.give()
+    upload(self, sources)
+
+  monkeypatch.setattr(stores.Store, 'upload', disturbed)
+  with (
+    notice,
+    pytest.raises(preemption.Preempted),
+    mirror.Mirror(s3, tmp_path, notice),
+  ):
+    _save(tmp_path, s4=None)
+  assert _steps(s3) == {'step_4'}
+  assert (
+    f'{_CHECKPOINTS}/step_4' in stores.Store(s3).read(mirror.INDEX).decode()
+  )
+
+
 def test_a_store_that_fails_for_long_gives_notice(s3, tmp_path, monkeypatch):
   monkeypatch.setattr(mirror, 'EVERY', 0.05)
   monkeypatch.setattr(mirror, 'PATIENCE', 0.5)
-  notice = preemption.Notice()
+  notice, told = preemption.Notice(), False
   with (
     notice,
     pytest.raises(errors.UserError, match='taken over by process 1'),
@@ -212,9 +226,11 @@ def test_a_store_that_fails_for_long_gives_notice(s3, tmp_path, monkeypatch):
     # As permanent as an error gets.
     lock = {'token': 'of another', 'holder': 'process 1', 'since': 0}
     stores.Store(s3).write('LOCK', json.dumps(lock).encode())
-    with contextlib.suppress(preemption.Preempted):
-      time.sleep(30)
-      pytest.fail('no notice came')
+    try:
+      time.sleep(10)
+    except preemption.Preempted:
+      told = True
+  assert told
 
 
 def test_what_a_dead_process_left_half_is_not_taken(s3, tmp_path):
@@ -277,6 +293,37 @@ def test_a_hostile_index_is_refused(s3, tmp_path, index, message):
   stores.Store(s3).write(mirror.INDEX, index.encode())
   with pytest.raises(errors.UserError, match=message), _mirror(s3, tmp_path):
     pass
+
+
+def test_steps_that_are_kept_are_those_that_orbax_keeps(tmp_path):
+  managed, all_steps = tmp_path / 'managed', tmp_path / 'all'
+  scores = [0.5, 0.7, 0.7, None, 0.2, 0.9, 0.7]
+  with checkpoints.Checkpoints(managed) as saved:
+    for step, score in enumerate(scores, start=8):
+      saved.save(_state(step), score)
+      saved.wait()
+      shutil.copytree(managed / f'step_{step}', all_steps / f'step_{step}')
+      left = {path.name for path in managed.iterdir()}
+      assert {f'step_{step}' for step in checkpoints.kept(all_steps)} == left
+
+
+def test_what_changes_during_a_look_is_looked_at_again(tmp_path, monkeypatch):
+  scratch, look = tmp_path / 'work', complete._find
+  looks = []
+
+  def disturbed(*arguments):
+    found = look(*arguments)
+    looks.append(found.steps)
+    if len(looks) == 1:
+      _save(scratch, s8=None)
+    return found
+
+  monkeypatch.setattr(complete, '_find', disturbed)
+  _save(scratch, s4=None)
+  found = complete.find(scratch, tmp_path / 'stage', {})
+  assert looks == [{_CHECKPOINTS: [4]}, {_CHECKPOINTS: [8]}]
+  assert found.steps == looks[1]
+  assert not [name for name in found.files if '/step_4/' in name]
 
 
 def test_checkpoints_are_whole_while_others_are_saved(tmp_path):

@@ -82,7 +82,6 @@ def test_a_plan_is_finished_by_another_machine(s3, undisturbed, tmp_path):
   _wait_for(first / 'runs' / commands.TEACHER / 'config.json', process)
 
   # Someone else gives the same command.
-  begin = time.monotonic()
   other = subprocess.run(
     [
       sys.executable,
@@ -97,7 +96,6 @@ def test_a_plan_is_finished_by_another_machine(s3, undisturbed, tmp_path):
     text=True,
     check=False,
   )
-  assert time.monotonic() - begin < 5
   assert other.returncode == 2
   (line,) = other.stderr.splitlines()
   assert f'in use by process {process.pid} on ' in line

@@ -1,6 +1,8 @@
 """Object stores and what they refuse, by moto's S3 server."""
 
 import importlib.util
+import os
+from pathlib import Path
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from bam_jax.experiments import stores
 from bam_jax.training import preemption
 from tests.experiments import object_server
 
+_ROOT = Path(__file__).parents[2]
 _GOOGLE = """
 import socket, sys
 from gcp_storage_emulator.server import create_server
@@ -26,25 +29,31 @@ server.run()
 """
 
 
-@pytest.fixture
-def gs(monkeypatch):
-  """The URL of an empty place in an emulator of Google Cloud Storage."""
+@pytest.fixture(scope='module')
+def google_port():
+  """Of an emulator of Google Cloud Storage."""
   process = subprocess.Popen(
     [sys.executable, '-c', _GOOGLE],
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL,
     text=True,
   )
-  port = int(process.stdout.readline())
-  monkeypatch.setenv('STORAGE_EMULATOR_HOST', f'http://127.0.0.1:{port}')
+  yield int(process.stdout.readline())
+  process.kill()
+  process.wait()
+  process.stdout.close()
+
+
+@pytest.fixture
+def gs(google_port, monkeypatch, request) -> str:
+  """The URL of an empty place there."""
+  host = f'http://127.0.0.1:{google_port}'
+  monkeypatch.setenv('STORAGE_EMULATOR_HOST', host)
   # It would ask another service, which is not emulated, for the bucket's kind.
   monkeypatch.setenv('GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT', 'false')
   # Nor is this a machine of Google's, which would know who it is.
   monkeypatch.setenv('NO_GCE_CHECK', 'true')
-  yield 'gs://bucket/x'
-  process.kill()
-  process.wait()
-  process.stdout.close()
+  return f'gs://bucket/{request.node.name}'
 
 
 def test_objects_by_name_of_google(gs, tmp_path):
@@ -120,10 +129,25 @@ def test_a_missing_bucket_is_told(s3):
     stores.Store('s3://nowhere/x').write('a', b'')
 
 
-def test_a_denied_permission_is_told(monkeypatch):
+def test_a_denied_permission_ends_a_command_in_one_line(tmp_path):
   # From the call after the bucket's on, moto asks for permission.
   with object_server.ObjectServer(INITIAL_NO_AUTH_ACTION_COUNT='1') as server:
-    for name, value in server.environment.items():
-      monkeypatch.setenv(name, value)
-    with pytest.raises(errors.UserError, match='s3://bucket/x: Permission'):
-      stores.Store('s3://bucket/x').read('a')
+    done = subprocess.run(
+      [
+        sys.executable,
+        '-m',
+        'bam_jax.main',
+        '--config=tests/configs/tiny.py',
+        '--workdir=s3://bucket/x',
+        f'--scratch={tmp_path}/scratch',
+      ],
+      cwd=_ROOT,
+      env=os.environ | server.environment,
+      capture_output=True,
+      text=True,
+      check=False,
+    )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert line.startswith('bam_jax: s3://bucket/x: PermissionError: ')
+  assert not list((tmp_path / 'scratch').iterdir())
