@@ -54,8 +54,6 @@ from ml_collections import config_flags
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.experiments import lock
-from bam_jax.experiments import mirror
-from bam_jax.experiments import raw_files
 from bam_jax.experiments import stores
 from bam_jax.training import preemption
 
@@ -106,9 +104,15 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
       raise errors.UserError(
         f'--from={source}: is no local directory; copy it to one first'
       )
-  config = raw_files.localized(config)
+  if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
+    from bam_jax.experiments import raw_files
+
+    config = raw_files.localized(config)
   place = _WORKDIR.value or str(Path('work') / config.name)
   if stores.is_url(place):
+    # It knows checkpoints, and so JAX, which few commands end without.
+    from bam_jax.experiments import mirror
+
     scratch = Path(_SCRATCH.value) if _SCRATCH.value else None
     with mirror.Mirror(place, scratch, notice) as workdir:
       _command(config, workdir, notice, contextlib.nullcontext())

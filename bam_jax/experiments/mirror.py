@@ -42,10 +42,9 @@ Index = dict[str, list[object]]
 class Mirror:
   """Holds a store and its scratch for this process, as a context manager.
 
-  with Mirror(url, scratch, notice) as mirror:
-    mirror.start()  # The scratch has what the store has.
-    ...             # Works in the scratch.
-                    # All that is complete there is in the store.
+  with Mirror(url, None, notice) as scratch:
+    ...  # The scratch has what the store has, and is worked in.
+  # The store has all that is complete in the scratch.
   """
 
   def __init__(self, url: str, scratch: Path | None, notice: preemption.Notice):
@@ -126,6 +125,9 @@ class Mirror:
     files.write_json(state, {'url': self._store.url, 'writer': self._writer})
     if not writer:
       return
+    there = set(self._store.names(''))
+    # A folder that someone has removed is to be made anew.
+    self._index = {n: e for n, e in self._index.items() if n in there}
     if writer != self._writer:
       # Another machine has gone on with what may be older here.
       for name in sorted(local):
@@ -144,9 +146,7 @@ class Mirror:
     self._download(missing)
     # What a process that died had sent and not named.
     self._store.delete(
-      name
-      for name in self._store.names('runs')
-      if complete.is_checkpoint(name) and name not in self._index
+      filter(complete.is_checkpoint, there - self._index.keys())
     )
     if writer != self._writer:
       self._write_index(self._index)
@@ -168,8 +168,8 @@ class Mirror:
         if complete.is_of_folder(name) and not whole:
           raise errors.UserError(
             f'{self._store.url}/{name}: is not what was put there; remove that'
-            f' folder and {INDEX} there, and give the same command again with'
-            ' another --scratch'
+            ' folder there, or that of the run, and give the same command'
+            ' again: it is made anew'
           )
         (self._scratch / name).parent.mkdir(parents=True, exist_ok=True)
         path.replace(self._scratch / name)

@@ -13,7 +13,7 @@ _VERSIONS = '.versions.json'
 
 
 def localized(config: config_lib.Config) -> config_lib.Config:
-  """The configuration with a local `data.dir`, whatever it was.
+  """A configuration whose `data.dir` is a URL, with a local one.
 
   The tables of the configured tasks are brought down, those alone that have
   changed in the store since. One that isn't there is told of by its reader.
@@ -27,8 +27,6 @@ def localized(config: config_lib.Config) -> config_lib.Config:
       f'config.data.tfds_dir={config.data.tfds_dir}: is no local directory;'
       ' give one'
     )
-  if not stores.is_url(config.data.dir):
-    return config
   store = stores.Store(config.data.dir)
   folder = stores.cache_dir(store.url)
   record = folder / _VERSIONS

@@ -62,9 +62,8 @@ def test_a_missing_table_is_told_by_its_reader(store):
     _texts(local)
 
 
-def test_local_directories_stay_as_they_are(tmp_path):
-  config = _config(str(tmp_path))
-  assert raw_files.localized(config) is config
+def test_prepared_files_take_no_url():
+  config = _config('s3://b/c')
   data = dataclasses.replace(config.data, tfds_dir='gs://b/tfds')
   with pytest.raises(errors.UserError, match=r'config\.data\.tfds_dir=gs://'):
     raw_files.localized(dataclasses.replace(config, data=data))
