@@ -54,6 +54,7 @@ from ml_collections import config_flags
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.experiments import lock
+from bam_jax.experiments import store_lock
 from bam_jax.experiments import stores
 from bam_jax.training import preemption
 
@@ -110,12 +111,14 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     config = raw_files.localized(config)
   place = _WORKDIR.value or str(Path('work') / config.name)
   if stores.is_url(place):
-    # It knows checkpoints, and so JAX, which few commands end without.
-    from bam_jax.experiments import mirror
-
     scratch = Path(_SCRATCH.value) if _SCRATCH.value else None
-    with mirror.Mirror(place, scratch, notice) as workdir:
-      _command(config, workdir, notice, contextlib.nullcontext())
+    store = stores.Store(place)
+    with store_lock.StoreLock(store, notice) as held:
+      # It takes seconds to import, and a second command is refused before.
+      from bam_jax.experiments import mirror
+
+      with mirror.Mirror(store, held, scratch, notice) as workdir:
+        _command(config, workdir, notice, contextlib.nullcontext())
   elif _SCRATCH.value:
     raise errors.UserError(
       f'--scratch={_SCRATCH.value}: is where a --workdir in an object store is'

@@ -40,29 +40,34 @@ Index = dict[str, list[object]]
 
 
 class Mirror:
-  """Holds a store and its scratch for this process, as a context manager.
+  """Keeps a store and its scratch alike, as a context manager.
 
-  with Mirror(url, None, notice) as scratch:
-    ...  # The scratch has what the store has, and is worked in.
-  # The store has all that is complete in the scratch.
+  with store_lock.StoreLock(store, notice) as held:
+    with Mirror(store, held, None, notice) as scratch:
+      ...  # The scratch has what the store has, and is worked in.
+    # The store has all that is complete in the scratch.
   """
 
-  def __init__(self, url: str, scratch: Path | None, notice: preemption.Notice):
-    """Connects to nothing yet.
+  def __init__(
+    self,
+    store: stores.Store,
+    held: store_lock.StoreLock,
+    scratch: Path | None,
+    notice: preemption.Notice,
+  ):
+    """Reads and writes nothing yet.
 
     Args:
-      url: of the work directory.
+      store: the work directory.
+      held: its lock.
       scratch: the local one; None: a folder of the user's cache.
       notice: given where the store fails for long.
-
-    Raises:
-      errors.UserError: as `stores.Store`.
     """
-    self._scratch = scratch or stores.cache_dir(url)
-    self._store = stores.Store(url)
+    self._scratch = scratch or stores.cache_dir(store.url)
+    self._store = store
     self._notice = notice
-    self._lock = store_lock.StoreLock(self._store, notice)
-    self._held = contextlib.ExitStack()
+    self._lock = held
+    self._local_lock = lock.Lock(self._scratch)
     self._own = self._scratch / _OWN_FOLDER
     self._writer = ''
     self._index: Index = {}
@@ -73,25 +78,24 @@ class Mirror:
     self._thread = threading.Thread(target=self._keep, daemon=True)
 
   def __enter__(self) -> Path:
-    """Takes scratch and store, and brings down what the store has.
+    """Takes the scratch, and brings down what the store has.
 
     Raises:
-      errors.UserError: another process holds one of them, one of them can't be
-        used, or the scratch holds something else's work.
+      errors.UserError: another process holds the scratch, it or the store can't
+        be used, or the scratch holds something else's work.
     """
     with contextlib.ExitStack() as stack:
-      with self._notice.held():
-        stack.enter_context(lock.Lock(self._scratch))
-        stack.enter_context(self._lock)
+      stack.enter_context(self._local_lock)
       logging.info('%s: worked on in %s', self._store.url, self._scratch)
       with _told(self._scratch):
         self._bring_down()
-      self._held = stack.pop_all()
-    self._thread.start()
+      self._thread.start()
+      stack.pop_all()
     return self._scratch
 
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
-    with self._held:
+    with contextlib.ExitStack() as stack:
+      stack.push(self._local_lock)
       self._leaving.set()
       # A first notice waits for this; a second one doesn't.
       with self._notice.held():

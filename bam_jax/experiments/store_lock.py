@@ -4,6 +4,7 @@ A store knows no locks that end with their holder, so the holder signs an object
 every half minute, and who finds no new signature for minutes takes it over.
 """
 
+import contextlib
 import datetime
 import json
 import logging
@@ -55,11 +56,16 @@ class StoreLock:
     Raises:
       errors.UserError: another process holds it, or the store can't be used.
     """
-    # Some stores that speak S3 would let `create` replace what is there.
-    there = self._read()
-    if there or not self._store.create(FILE, self._signed()):
-      self._take_over(there or self._read() or {})
-    self._thread.start()
+    with contextlib.ExitStack() as stack:
+      # A notice that comes now leaves no lock behind.
+      with self._notice.held():
+        # Some stores that speak S3 would let `create` replace what is there.
+        there = self._read()
+        if there or not self._store.create(FILE, self._signed()):
+          self._take_over(there or self._read() or {})
+        self._thread.start()
+        stack.push(self)
+      stack.pop_all()
     return self
 
   def __exit__(self, *unused_exception: object) -> None:

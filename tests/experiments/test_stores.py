@@ -10,6 +10,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.experiments import mirror
+from bam_jax.experiments import store_lock
 from bam_jax.experiments import stores
 from bam_jax.training import preemption
 from tests.experiments import object_server
@@ -61,11 +62,13 @@ def test_objects_by_name_of_google(gs, tmp_path):
 
 
 def test_a_mirror_at_google(gs, tmp_path):
-  notice = preemption.Notice()
-  with mirror.Mirror(gs, tmp_path / 'first', notice):
-    (tmp_path / 'first' / 'report.md').write_text('told')
-  with mirror.Mirror(gs, tmp_path / 'second', notice):
-    assert (tmp_path / 'second' / 'report.md').read_text() == 'told'
+  notice, store = preemption.Notice(), stores.Store(gs)
+  first, second = tmp_path / 'first', tmp_path / 'second'
+  with store_lock.StoreLock(store, notice) as held:
+    with mirror.Mirror(store, held, first, notice):
+      (first / 'report.md').write_text('told')
+    with mirror.Mirror(store, held, second, notice):
+      assert (second / 'report.md').read_text() == 'told'
 
 
 def test_objects_by_name(s3, tmp_path):
@@ -150,4 +153,4 @@ def test_a_denied_permission_ends_a_command_in_one_line(tmp_path):
   assert done.returncode == 2
   (line,) = done.stderr.splitlines()
   assert line.startswith('bam_jax: s3://bucket/x: PermissionError: ')
-  assert not list((tmp_path / 'scratch').iterdir())
+  assert not (tmp_path / 'scratch').exists()
