@@ -23,7 +23,7 @@ class DataConfig:
     'tsv', 'source of the GLUE tasks'
   )
   dir: str = schema.field(
-    '', 'folder of the official TSV files and of own tasks'
+    '', 'folder of the official TSV files and of own tasks; s3:// and gs:// too'
   )
   tfds_dir: str = schema.field('', 'TFDS data_dir; empty: its default')
   max_length: int = schema.field(128, 'tokens an example, specials included', 8)

@@ -20,10 +20,16 @@ with the teachers that these need. Ensembles (config.distill.teachers=k: of the
 first k seeds) and the runs of config.search are trained in each shard, unless
 they are merged into its --workdir first.
 
+Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
+and gs://BUCKET/PATH (extra gcs). A work directory there is worked on in
+--scratch=DIR and mirrored as it goes, so that another machine goes on with the
+same command; docs/reliability.md tells what is promised.
+
 Examples:
   python -m bam_jax.main --config=configs/demo.py
   python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
+  python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --group=single_to_multi-s0
   python -m bam_jax.main --config=configs/minilm.py --mode=export
@@ -36,6 +42,7 @@ Examples:
 """
 
 import ast
+import contextlib
 import logging
 from pathlib import Path
 import sys
@@ -47,6 +54,8 @@ from ml_collections import config_flags
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.experiments import lock
+from bam_jax.experiments import store_lock
+from bam_jax.experiments import stores
 from bam_jax.training import preemption
 
 _MODES = (
@@ -57,7 +66,16 @@ _CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
 )
 _WORKDIR = flags.DEFINE_string(
-  'workdir', None, 'Where everything goes. Default: work/NAME of the config.'
+  'workdir',
+  None,
+  'Where everything goes, a directory or an s3:// or gs:// URL. Default:'
+  ' work/NAME of the config.',
+)
+_SCRATCH = flags.DEFINE_string(
+  'scratch',
+  None,
+  'Local directory in which a --workdir in an object store is worked on.'
+  ' Default: one of ~/.cache/bam_jax, by the URL.',
 )
 _MODE = flags.DEFINE_enum('mode', 'run', _MODES, 'What to do; see above.')
 _GROUP = flags.DEFINE_string(
@@ -82,8 +100,41 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
       '--config is missing; try --config=configs/demo.py, or --help'
     )
   config = config_lib.from_config_dict(_CONFIG.value)
-  workdir = Path(_WORKDIR.value or Path('work') / config.name)
+  for source in _FROM.value or ():
+    if stores.is_url(source):
+      raise errors.UserError(
+        f'--from={source}: is no local directory; copy it to one first'
+      )
+  if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
+    from bam_jax.experiments import raw_files
 
+    config = raw_files.localized(config)
+  place = _WORKDIR.value or str(Path('work') / config.name)
+  if stores.is_url(place):
+    scratch = Path(_SCRATCH.value) if _SCRATCH.value else None
+    store = stores.Store(place)
+    with store_lock.StoreLock(store, notice) as held:
+      # It takes seconds to import, and a second command is refused before.
+      from bam_jax.experiments import mirror
+
+      with mirror.Mirror(store, held, scratch, notice) as workdir:
+        _command(config, workdir, notice, contextlib.nullcontext())
+  elif _SCRATCH.value:
+    raise errors.UserError(
+      f'--scratch={_SCRATCH.value}: is where a --workdir in an object store is'
+      f' worked on, and {place} is a local one; leave it out'
+    )
+  else:
+    _command(config, Path(place), notice, lock.Lock(Path(place)))
+
+
+def _command(
+  config: config_lib.Config,
+  workdir: Path,
+  notice: preemption.Notice,
+  held: contextlib.AbstractContextManager[object],
+) -> None:
+  """Runs the command in a local directory, which `held` keeps for it."""
   if _MODE.value == 'doctor':
     from bam_jax.experiments import doctor
 
@@ -104,7 +155,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
     'report': runner.report,
   }
-  with lock.Lock(workdir):
+  with held:
     commands[_MODE.value]()
 
 
@@ -141,6 +192,16 @@ def _one_line(error: Exception) -> str:
   return ' '.join(line.strip() for line in lines)
 
 
+def _print_unraisable(told: object) -> None:
+  """Python's own, but for what TensorStore tells of a failed checkpoint.
+
+  Of each array whose write ends after the first one has failed it tells that
+  nobody waits any more. What failed is raised where it is waited for.
+  """
+  if str(told.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(told)
+
+
 def run_main() -> None:
   """The console entry.
 
@@ -149,11 +210,14 @@ def run_main() -> None:
   """
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
-  # JAX tells at INFO which backends it looked for in vain.
-  logging.getLogger('jax').setLevel(logging.WARNING)
+  # At INFO JAX tells which backends it looked for in vain, and S3's client
+  # where it found its credentials.
+  for name in ('jax', 'botocore', 'aiobotocore'):
+    logging.getLogger(name).setLevel(logging.WARNING)
   # One style for both loggers: this package's messages are for people.
   for handler in logging.getLogger().handlers:
     handler.setFormatter(logging.Formatter('%(message)s'))
+  sys.unraisablehook = _print_unraisable
   try:
     if '--help' in sys.argv or '-h' in sys.argv:
       print(__doc__)

@@ -49,7 +49,7 @@ case "${part}" in
     "${dry_run}" || exec >>bam.log 2>&1
     status=0
     { [[ -d .venv ]] || make_venv; } &&
-      run .venv/bin/pip install -q '.[tpu,tfds]' &&
+      run .venv/bin/pip install -q '.[tpu,tfds,gcs]' &&
       run .venv/bin/python -m bam_jax.main "$@" || status=$?
     "${dry_run}" || echo "${status}" >bam.status
     ;;

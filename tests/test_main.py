@@ -115,6 +115,10 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=predict'], r'multi-s0: the run is not finished; finish'),
     (['--mode=merge'], r'--from is missing: --mode=merge takes --from=DIR'),
     (['--mode=merge', '--from=a,b'], r'--from=a: has no finished run; give'),
+    (['--mode=merge', '--from=s3://b/a'], r'--from=s3://b/a: is no local dir'),
+    (['--scratch=here'], r'--scratch=here: .* work is a local one; leave it'),
+    (['--workdir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH and no gs:'),
+    (['--config.data.dir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH'),
     (['--config.plan.shard=1'], r"plan.shard: '1' is no i/n with i from 0"),
     (
       ['--config.search.seeds=(0,)', '--config.search.learning_rates=(1e-5,)'],
@@ -125,7 +129,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     'mistyped-key', 'word-for-number', 'fraction-for-number', 'out-of-range',
     'mode', 'flag', 'argument', 'task', 'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
-    'no-source', 'empty-source', 'shard', 'search-seeds',
+    'no-source', 'empty-source', 'stored-source', 'scratch', 'scheme',
+    'data-scheme', 'shard', 'search-seeds',
   ],
 )  # fmt: skip
 def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):

@@ -23,6 +23,9 @@ from bam_jax.training import checksums as checksums_lib
 from bam_jax.training import preemption
 from bam_jax.training import step as step_lib
 
+# Of a step's files: there in each whole one.
+MARK = '_CHECKPOINT_METADATA'
+
 _CHECKSUMS = 'checksums'
 _SCORE = 'score'
 _PARAMS = 'params'
@@ -44,8 +47,10 @@ class Checkpoints:
       errors.UserError: the folder can't be made, or a score is damaged.
     """
     self._directory = directory
-    # Orbax reports every save at INFO through absl; a run saves often.
-    logging.getLogger('absl').setLevel(logging.WARNING)
+    # Orbax reports every save at INFO through absl. What it raises it reports
+    # at ERROR too, from each of its threads, and asyncio once more.
+    for name in ('absl', 'asyncio'):
+      logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
       directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
@@ -80,7 +85,8 @@ class Checkpoints:
     return self
 
   def __exit__(self, *unused_exception: object) -> None:
-    self._manager.close()
+    with self._writing():
+      self._manager.close()
 
   @property
   def latest_step(self) -> int | None:
@@ -106,6 +112,9 @@ class Checkpoints:
       state: the state after `state.step` steps.
       score: what the best checkpoint is chosen by, higher is better.
       with_optimizer: whether a run may go on from here.
+
+    Raises:
+      errors.UserError: it, or the one before it, can't be written.
     """
     step = int(state.step)
     items = {_PARAMS: ocp.args.StandardSave(state.params)}
@@ -114,7 +123,7 @@ class Checkpoints:
     checksums = {_PARAMS: checksums_lib.checksums(state.params)}
     if with_optimizer:
       checksums[_TRAIN] = checksums_lib.checksums(_without_params(state))
-    try:
+    with self._writing():
       self._manager.save(
         step,
         args=ocp.args.Composite(**items),
@@ -122,11 +131,6 @@ class Checkpoints:
         force=True,
         custom_metadata={_CHECKSUMS: checksums, _SCORE: score},
       )
-    except OSError as e:
-      raise errors.UserError(
-        f'{self._directory}: checkpoint {step} could not be written:'
-        f' {e.strerror or e}'
-      ) from e
 
   def restore(self, like: step_lib.TrainState) -> step_lib.TrainState:
     """The latest state, with the shapes, types and shardings of `like`.
@@ -221,14 +225,61 @@ class Checkpoints:
     return self._directory / f'step_{step}'
 
   def wait(self) -> None:
-    """Returns when everything saved is on disk."""
-    self._manager.wait_until_finished()
+    """Returns when everything saved is on disk.
+
+    Raises:
+      errors.UserError: something could not be written.
+    """
+    with self._writing():
+      self._manager.wait_until_finished()
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns what Orbax raises over a full disk into one line.
+
+    It raises what one of its threads met earlier, an OSError or what the
+    library that writes the arrays makes of it.
+    """
+    try:
+      yield
+    except (errors.UserError, preemption.Preempted):
+      raise
+    except Exception as e:
+      raise errors.UserError(
+        f'{self._directory}: a checkpoint could not be written ({e}); free some'
+        ' space or give permission, and the same command goes on from the last'
+        ' one that was'
+      ) from e
 
   def drop_optimizer(self) -> None:
     """Deletes what only a resumed run would need."""
     self.wait()
     for step in self._manager.all_steps():
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
+
+
+def kept(directory: Path) -> list[int]:
+  """Which of the steps in a folder its manager keeps: the best, the latest.
+
+  It deletes the others after the step that replaces them has got its name, so
+  these are whole as long as no new one comes.
+
+  Raises:
+    OSError, ValueError: a score can't be read; another step may just have come.
+  """
+  steps = sorted(
+    int(path.parent.name.removeprefix('step_'))
+    for path in directory.glob(f'step_*/{MARK}')
+    if path.parent.name.removeprefix('step_').isdecimal()
+  )
+  scores = {}
+  for step in steps:
+    path = directory / f'step_{step}' / 'metrics' / 'metrics'
+    if path.exists():
+      scores[step] = json.loads(path.read_text())[_SCORE]
+  # As Orbax does it: of equal ones the last.
+  best = sorted(scores, key=scores.get)[-1:]
+  return sorted({*best, *steps[-1:]})
 
 
 @contextlib.contextmanager

@@ -59,6 +59,11 @@ class Notice:
     if not self._held:
       self.check()
 
+  def give(self) -> None:
+    """From another thread: as if SIGTERM came, unless a notice did."""
+    if self._signal is None:
+      os.kill(os.getpid(), signal.SIGTERM)
+
   def check(self) -> None:
     """Raises `Preempted`, naming the signal, if a notice came."""
     if self._signal is not None:

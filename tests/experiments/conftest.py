@@ -1,6 +1,7 @@
 """Plans of tiny models that share their compiled programs."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from bam_jax.experiments import runner as runner_lib
 from bam_jax.training import loop
 from bam_jax.training import setup as setup_lib
 from tests.configs import tiny
+from tests.experiments import commands
+from tests.experiments import object_server
 
 
 @pytest.fixture(scope='session')
@@ -34,6 +37,28 @@ def tiny_runner() -> Callable[..., runner_lib.Runner]:
     return runner
 
   return make
+
+
+@pytest.fixture(scope='session')
+def undisturbed(tmp_path_factory) -> Path:
+  """The work directory of a plan that ran as a process of its own."""
+  workdir = tmp_path_factory.mktemp('undisturbed') / 'work'
+  commands.ends_with(commands.start(workdir, workdir.parent), 0)
+  return workdir
+
+
+@pytest.fixture(scope='session')
+def s3_server(tmp_path_factory) -> Iterator[object_server.ObjectServer]:
+  with object_server.ObjectServer() as server:
+    yield server
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, request) -> str:
+  """The URL of an empty place in a store, which the environment leads to."""
+  for name, value in s3_server.environment.items():
+    monkeypatch.setenv(name, value)
+  return f's3://bucket/{request.node.name}'
 
 
 @pytest.fixture
