@@ -45,6 +45,7 @@ import ast
 import contextlib
 import logging
 from pathlib import Path
+import re
 import sys
 
 from absl import flags
@@ -189,6 +190,9 @@ def _one_line(error: Exception) -> str:
     if first[:1] == "'":
       first = f'--config: no such key: {first}'
     return f'{first}. {lines[-1]}'
+  if re.fullmatch(r"'\w+'", text):
+    # A key that is like none.
+    return f'--config: no such key: {text}; bam_jax/config.py has them all'
   return ' '.join(line.strip() for line in lines)
 
 

@@ -99,6 +99,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
   ('arguments', 'message'),
   [
     (['--config.multi.learning_rat=1'], r'rat.*Did you mean.*learning_rate'),
+    (['--config.zzz=1'], r"--config: no such key: 'zzz'; bam_jax/config\.py"),
     (['--config.train.log_every=often'], r'log_every.*often'),
     (['--config.train.log_every=2.5'], r'log_every.*2\.5'),
     (['--config.train.log_every=0'], r'log_every: 0 is out of range'),
@@ -126,8 +127,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     ),
   ],
   ids=[
-    'mistyped-key', 'word-for-number', 'fraction-for-number', 'out-of-range',
-    'mode', 'flag', 'argument', 'task', 'no-data-dir', 'no-such-data-dir',
+    'mistyped-key', 'unlike-any-key', 'word-for-number',
+    'fraction-for-number', 'out-of-range', 'mode', 'flag', 'argument', 'task', 'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
     'no-source', 'empty-source', 'stored-source', 'scratch', 'scheme',
     'data-scheme', 'shard', 'search-seeds',
