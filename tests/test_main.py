@@ -128,7 +128,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
   ],
   ids=[
     'mistyped-key', 'unlike-any-key', 'word-for-number',
-    'fraction-for-number', 'out-of-range', 'mode', 'flag', 'argument', 'task', 'no-data-dir', 'no-such-data-dir',
+    'fraction-for-number', 'out-of-range', 'mode', 'flag', 'argument', 'task',
+    'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
     'no-source', 'empty-source', 'stored-source', 'scratch', 'scheme',
     'data-scheme', 'shard', 'search-seeds',
