@@ -36,9 +36,11 @@ Examples:
 """
 
 import ast
+import contextlib
 import logging
 from pathlib import Path
 import sys
+import traceback
 
 from absl import flags
 from absl import logging as absl_logging
@@ -69,6 +71,25 @@ _GROUP = flags.DEFINE_string(
 _FROM = flags.DEFINE_list(
   'from', None, 'merge: work directories, with , between them.'
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'off',
+  ('auto', 'off'),
+  'auto: one of several processes that Cloud TPU, Slurm, GKE or Open MPI has'
+  ' started; each finds the others.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  None,
+  'HOST:PORT of process 0, for several processes elsewhere; with'
+  ' --num_processes and --process_id.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many processes there are.', lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'The number of this process, from 0.', lower_bound=0
+)
 
 
 def main(argv: list[str], notice: preemption.Notice) -> None:
@@ -84,17 +105,31 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
   config = config_lib.from_config_dict(_CONFIG.value)
   workdir = Path(_WORKDIR.value or Path('work') / config.name)
 
+  several = _several()
   if _MODE.value == 'doctor':
+    if several:
+      raise errors.UserError(
+        '--mode=doctor: is of one process; leave --distributed and'
+        ' --coordinator out'
+      )
     from bam_jax.experiments import doctor
 
     sys.exit(doctor.run(config, workdir))
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.experiments import runner as runner_lib
+  from bam_jax.training import processes
   from bam_jax.training import setup
 
   setup.configure_jax(config, workdir)
-  runner = runner_lib.Runner(config, workdir, notice)
+  if several:
+    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    notice = processes.AgreedNotice()
+    if not processes.is_first():
+      absl_logging.set_verbosity(absl_logging.ERROR)
+  runner = processes.together(
+    lambda: runner_lib.Runner(config, workdir, notice)
+  )
   commands = {
     'run': runner.run,
     'prepare': runner.prepare,
@@ -104,8 +139,50 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
     'report': runner.report,
   }
-  with lock.Lock(workdir):
+  with contextlib.ExitStack() as stack:
+    processes.first(lambda: stack.enter_context(lock.Lock(workdir)) and None)
+    if several:
+      stack.enter_context(notice)
+      processes.check_alike('config', repr((config, runner.encoder.digest)))
+      processes.check_shared(workdir)
     commands[_MODE.value]()
+
+
+def _several() -> bool:
+  """Whether this is one of several processes.
+
+  Raises:
+    errors.UserError: flags that say so by half.
+  """
+  plain = {
+    '--coordinator=HOST:PORT': _COORDINATOR.value,
+    '--num_processes=N': _NUM_PROCESSES.value,
+    '--process_id=I': _PROCESS_ID.value,
+  }
+  missing = [name for name, value in plain.items() if value is None]
+  if len(missing) == len(plain):
+    return _DISTRIBUTED.value == 'auto'
+  if missing:
+    raise errors.UserError(
+      f'{" and ".join(missing)}: missing; give all three of {", ".join(plain)},'
+      ' or none'
+    )
+  if _DISTRIBUTED.value == 'auto':
+    raise errors.UserError(
+      '--distributed=auto: finds the processes by itself; leave'
+      f' {", ".join(plain)} out'
+    )
+  host, _, port = _COORDINATOR.value.rpartition(':')
+  if not host or not port.isdecimal():
+    raise errors.UserError(
+      f'--coordinator={_COORDINATOR.value}: is no HOST:PORT, as 10.0.0.2:1234'
+    )
+  if _PROCESS_ID.value >= _NUM_PROCESSES.value:
+    raise errors.UserError(
+      f'--process_id={_PROCESS_ID.value}: is not below --num_processes='
+      f'{_NUM_PROCESSES.value}; they are numbered from 0'
+    )
+  return True
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -141,6 +218,27 @@ def _one_line(error: Exception) -> str:
   return ' '.join(line.strip() for line in lines)
 
 
+def _has_joined() -> bool:
+  """Whether this is one of several processes, which end together."""
+  jax = sys.modules.get('jax')
+  return jax is not None and jax.distributed.is_initialized()
+
+
+def _tell(error: Exception) -> int:
+  """Tells why one of several processes ends; returns its status."""
+  from bam_jax.training import processes
+
+  if processes.is_loss(error):
+    print(
+      'bam_jax: another process of the run is gone; the same command, given to'
+      ' all, goes on',
+      file=sys.stderr,
+    )
+  else:
+    traceback.print_exception(error)
+  return 1
+
+
 def run_main() -> None:
   """The console entry.
 
@@ -154,22 +252,33 @@ def run_main() -> None:
   # One style for both loggers: this package's messages are for people.
   for handler in logging.getLogger().handlers:
     handler.setFormatter(logging.Formatter('%(message)s'))
+  if '--help' in sys.argv or '-h' in sys.argv:
+    print(__doc__)
+    print(flags.FLAGS.get_help())
+    return
+  status = 0
   try:
-    if '--help' in sys.argv or '-h' in sys.argv:
-      print(__doc__)
-      print(flags.FLAGS.get_help())
-      return
     with preemption.Notice() as notice:
       main(_parse_flags(sys.argv), notice)
   except errors.UserError as e:
     print(f'bam_jax: {e}', file=sys.stderr)
-    sys.exit(2)
+    status = 2
   except preemption.Preempted as e:
     print(f'bam_jax: stopped by {e}; the same command goes on', file=sys.stderr)
-    sys.exit(preemption.EXIT_CODE)
+    status = preemption.EXIT_CODE
   except KeyboardInterrupt:
     print('bam_jax: interrupted; the same command goes on', file=sys.stderr)
-    sys.exit(130)
+    status = 130
+  except Exception as e:
+    if not _has_joined():
+      raise
+    status = _tell(e)
+  if _has_joined():
+    from bam_jax.training import processes
+
+    processes.leave(status)
+  if status:
+    sys.exit(status)
 
 
 if __name__ == '__main__':
