@@ -143,6 +143,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     processes.first(lambda: stack.enter_context(lock.Lock(workdir)) and None)
     if several:
       stack.enter_context(notice)
+      stack.enter_context(processes.ends_alone())
       processes.check_alike('config', repr((config, runner.encoder.digest)))
       processes.check_shared(workdir)
     commands[_MODE.value]()
@@ -224,21 +225,6 @@ def _has_joined() -> bool:
   return jax is not None and jax.distributed.is_initialized()
 
 
-def _tell(error: Exception) -> int:
-  """Tells why one of several processes ends; returns its status."""
-  from bam_jax.training import processes
-
-  if processes.is_loss(error):
-    print(
-      'bam_jax: another process of the run is gone; the same command, given to'
-      ' all, goes on',
-      file=sys.stderr,
-    )
-  else:
-    traceback.print_exception(error)
-  return 1
-
-
 def run_main() -> None:
   """The console entry.
 
@@ -272,7 +258,8 @@ def run_main() -> None:
   except Exception as e:
     if not _has_joined():
       raise
-    status = _tell(e)
+    traceback.print_exception(e)
+    status = 1
   if _has_joined():
     from bam_jax.training import processes
 

@@ -116,6 +116,24 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=merge'], r'--from is missing: --mode=merge takes --from=DIR'),
     (['--mode=merge', '--from=a,b'], r'--from=a: has no finished run; give'),
     (['--config.plan.shard=1'], r"plan.shard: '1' is no i/n with i from 0"),
+    (['--coordinator=here:1'], r'--num_processes=N and --process_id=I: mis'),
+    (
+      ['--coordinator=here', '--num_processes=2', '--process_id=0'],
+      r'--coordinator=here: is no HOST:PORT',
+    ),
+    (
+      ['--coordinator=here:1', '--num_processes=2', '--process_id=2'],
+      r'--process_id=2: is not below --num_processes=2; they are numbered from',
+    ),
+    (
+      [
+        '--coordinator=here:1', '--num_processes=2', '--process_id=1',
+        '--distributed=auto',
+      ],
+      r'--distributed=auto: finds the processes by itself; leave --coordinator',
+    ),
+    (['--distributed=on'], r'--distributed=on: .*auto\|off'),
+    (['--mode=doctor', '--distributed=auto'], r'--mode=doctor: is of one proc'),
     (
       ['--config.search.seeds=(0,)', '--config.search.learning_rates=(1e-5,)'],
       r'config.search.seeds: 0 is one of config.seeds too',
@@ -125,7 +143,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     'mistyped-key', 'word-for-number', 'fraction-for-number', 'out-of-range',
     'mode', 'flag', 'argument', 'task', 'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
-    'no-source', 'empty-source', 'shard', 'search-seeds',
+    'no-source', 'empty-source', 'shard', 'half-joined', 'address', 'number',
+    'joined-twice', 'distributed', 'doctor-of-several', 'search-seeds',
   ],
 )  # fmt: skip
 def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
@@ -283,6 +302,15 @@ def test_help_tells_modes_and_examples():
   assert len(examples) >= 3
   for path in examples:
     assert (_ROOT / path).is_file(), path
+
+
+def test_a_cluster_that_is_not_there_ends_the_process_with_one_line(tmp_path):
+  done = _command(
+    '--config=configs/demo.py', f'--workdir={tmp_path}', '--distributed=auto'
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert 'finds no Cloud TPU, Slurm, GKE or Open MPI here' in line
 
 
 def test_a_mistake_ends_the_process_with_2_and_one_line():

@@ -123,6 +123,7 @@ def train(
         first.name + others, first.num_steps * examples, 'examples'
       )
     )
+    stack.enter_context(processes.ends_alone())
     states = []
     for job, saved in zip(jobs, checkpoints):
       state = programs.init_state(make_params(job.seed), job.seed)

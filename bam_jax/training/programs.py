@@ -304,7 +304,8 @@ class Programs:
       return batch
     packed = transfer.pack(batch)
     own, width = packed.values.shape
-    rows = own * self.mesh.size // self.mesh.local_mesh.size
+    own_devices = len(self._batch_sharding.addressable_devices)
+    rows = own * self.mesh.size // own_devices
     self._check_rows(rows)
     if jax.process_count() == 1:
       return self._place(packed)
