@@ -118,6 +118,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.experiments import runner as runner_lib
+  from bam_jax.training import lost
   from bam_jax.training import processes
   from bam_jax.training import setup
 
@@ -143,7 +144,8 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     processes.first(lambda: stack.enter_context(lock.Lock(workdir)) and None)
     if several:
       stack.enter_context(notice)
-      stack.enter_context(processes.ends_alone())
+      lost.watch()
+      stack.enter_context(lost.ends_this())
       processes.check_alike('config', repr((config, runner.encoder.digest)))
       processes.check_shared(workdir)
     commands[_MODE.value]()

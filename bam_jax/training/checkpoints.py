@@ -20,6 +20,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
 from bam_jax.training import checksums as checksums_lib
+from bam_jax.training import lost
 from bam_jax.training import preemption
 from bam_jax.training import processes
 from bam_jax.training import step as step_lib
@@ -243,7 +244,7 @@ def _told(directory: Path) -> Iterator[None]:
   except (errors.UserError, preemption.Preempted):
     raise
   except Exception as e:
-    if processes.is_loss(e):
+    if lost.tells(e):
       raise
     raise errors.UserError(
       f'{directory}: is damaged ({type(e).__name__}: {e}); remove that folder,'

@@ -18,6 +18,7 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import annealing
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
+from bam_jax.training import lost
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer
 from bam_jax.training import preemption
@@ -123,7 +124,7 @@ def train(
         first.name + others, first.num_steps * examples, 'examples'
       )
     )
-    stack.enter_context(processes.ends_alone())
+    stack.enter_context(lost.ends_this())
     states = []
     for job, saved in zip(jobs, checkpoints):
       state = programs.init_state(make_params(job.seed), job.seed)

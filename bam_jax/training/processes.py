@@ -7,8 +7,6 @@ directory that all of them see.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
-import contextlib
 import functools
 import json
 import os
@@ -245,43 +243,13 @@ class AgreedNotice(preemption.Notice):
       raise preemption.Preempted('SIGTERM')
 
 
-def is_loss(error: BaseException) -> bool:
-  """Whether an error says that another process is gone.
-
-  On a GPU or a TPU none does: there JAX ends the process for want of the
-  other's heartbeats.
-  """
-  return isinstance(error, jax.errors.JaxRuntimeError) and 'Gloo' in str(error)
-
-
-@contextlib.contextmanager
-def ends_alone() -> Iterator[None]:
-  """Ends the process where another one is gone, at once.
-
-  To be left before whatever would wait for that one, as Orbax does.
-  """
-  try:
-    yield
-  except Exception as e:
-    if not is_loss(e):
-      raise
-    print(
-      'bam_jax: another process of the run is gone; the same command, given to'
-      ' all, goes on',
-      file=sys.stderr,
-      flush=True,
-    )
-    os._exit(1)
-
-
 def leave(status: int) -> NoReturn:
   """Ends the process, with the others if they end too.
 
   JAX would wait for those that don't, and then abort with a status of its own.
   """
-  with contextlib.suppress(OSError):
-    sys.stdout.flush()
-    sys.stderr.flush()
+  sys.stdout.flush()
+  sys.stderr.flush()
   client = ocp.multihost.get_jax_distributed_client()
   try:
     client.wait_at_barrier('leave', 1000 * _LEAVE_SECONDS)

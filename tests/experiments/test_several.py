@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
+import re
 import shutil
 import signal
 import socket
@@ -23,6 +24,7 @@ _TEACHER = 'single-s0-demo_sentiment'
 _STUDENT = 'single_to_multi-s0'
 _UNSAVED = '--config.train.checkpoint_every=0'
 _SHORT = (
+  "--config.variants=('single_to_multi',)",
   '--config.single.max_steps=4',
   '--config.multi.max_steps=4',
   '--config.train.log_every=1',
@@ -80,7 +82,6 @@ class Several:
               'bam_jax.main',
               f'--config={_ROOT}/tests/configs/tiny.py',
               f'--workdir={workdir}',
-              "--config.variants=('single_to_multi',)",
               *(join if number > 1 else ()),
               *flags,
               *(of or {}).get(i, ()),
@@ -229,24 +230,24 @@ def test_stopped_and_gone_on_with_on_other_devices(undisturbed, tmp_path):
 @pytest.mark.fault
 @pytest.mark.parametrize('victim', [0, 1], ids=['coordinator', 'other'])
 def test_a_dead_process_ends_the_others(tmp_path, victim):
-  """Not later than JAX misses it: its heartbeats are awaited for 100 s."""
+  """Within a minute, or at once where a program on the devices tells so."""
   workdir = tmp_path / 'work'
   with Several(workdir, 2, 2, *_LONG) as two:
     two.wait_for(_checkpoint(workdir, 4))
     two.processes[victim].kill()
     start = time.monotonic()
-    assert two.processes[1 - victim].wait(120) not in (0, 75)
+    assert two.processes[1 - victim].wait(90) not in (0, 75)
     print(f'ended {time.monotonic() - start:.1f} s later')
     told = two.log(1 - victim)
-    assert (
-      'bam_jax: another process of the run is gone; the same command, given to'
-      ' all, goes on\n'
-    ) in told or (
-      # JAX aborts where its coordinator is gone.
-      victim == 0
-      and 'This most likely indicates that another task died' in told
-    )
-    assert 'Traceback' not in told
+    if victim == 0:  # JAX aborts where its coordinator is gone.
+      assert 'This most likely indicates that another task died' in told
+    else:
+      lines = re.findall('^bam_jax: .*', told, re.MULTILINE)
+      assert len(lines) == 1 and re.fullmatch(
+        'bam_jax: (another process of the run is gone|process 1 has not been'
+        ' heard of for 6[0-9] s); the same command, given to all, goes on',
+        lines[0],
+      )
   with Several(workdir, 2, 2, *_LONG, _UNSAVED) as two:
     two.finish()
 
@@ -254,7 +255,12 @@ def test_a_dead_process_ends_the_others(tmp_path, victim):
 @pytest.mark.fault
 def test_seeds_at_once_and_compiled_programs(tmp_path):
   """A seed on each process; then again, with nothing to compile."""
-  flags = (*_SHORT, '--config.seeds=(0,1)', '--config.train.seeds_at_once=2')
+  flags = (
+    "--config.variants=('multi',)",
+    *_SHORT[1:],
+    '--config.seeds=(0,1)',
+    '--config.train.seeds_at_once=2',
+  )
   one, two, again = (tmp_path / name for name in ('one', 'two', 'again'))
   with Several(two, 2, 1, *flags) as processes:
     processes.finish()
@@ -265,9 +271,6 @@ def test_seeds_at_once_and_compiled_programs(tmp_path):
   with Several(again, 2, 1, *flags) as processes:
     processes.finish()
   _assert_same_plan(again, two, rtol=0)
-  programs = {path.name for path in (two / 'compiled').glob('*-cache')}
-  assert programs
-  assert programs == {p.name for p in (again / 'compiled').glob('*-cache')}
 
 
 @pytest.mark.fault
