@@ -20,6 +20,11 @@ with the teachers that these need. Ensembles (config.distill.teachers=k: of the
 first k seeds) and the runs of config.search are trained in each shard, unless
 they are merged into its --workdir first.
 
+Several machines: start the same command once a process, with a --workdir that
+all of them see, and --distributed=auto (Cloud TPU, Slurm, GKE, Open MPI) or
+--coordinator=HOST:PORT --num_processes=N --process_id=I. All are stopped by a
+SIGTERM to one, and go on in any number.
+
 Examples:
   python -m bam_jax.main --config=configs/demo.py
   python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR

@@ -5,6 +5,7 @@ import logging
 import os
 from pathlib import Path
 import re
+import socket
 import subprocess
 import sys
 
@@ -311,6 +312,26 @@ def test_a_cluster_that_is_not_there_ends_the_process_with_one_line(tmp_path):
   assert done.returncode == 2
   (line,) = done.stderr.splitlines()
   assert 'finds no Cloud TPU, Slurm, GKE or Open MPI here' in line
+
+
+def test_a_port_that_is_taken_ends_the_process_with_one_line(tmp_path):
+  # `create_server` would let others have it too.
+  with socket.socket(socket.AF_INET6) as taken:
+    taken.bind(('::', 0))
+    taken.listen()
+    done = _command(
+      '--config=tests/configs/tiny.py',
+      f'--workdir={tmp_path}',
+      '--mode=prepare',
+      f'--coordinator=localhost:{taken.getsockname()[1]}',
+      '--num_processes=1',
+      '--process_id=0',
+    )
+  assert done.returncode == 2
+  assert re.search(
+    'bam_jax: --coordinator=localhost.*cannot meet.*give a free port',
+    done.stderr,
+  )
 
 
 def test_a_mistake_ends_the_process_with_2_and_one_line():

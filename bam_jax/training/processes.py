@@ -48,7 +48,8 @@ def join(
     process_id: of this one, from 0.
 
   Raises:
-    errors.UserError: the others can't be found.
+    errors.UserError: there is nobody to ask, or the port is taken. Where the
+      others don't come within five minutes, JAX aborts.
   """
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id)
@@ -59,9 +60,8 @@ def join(
     ) from e
   except RuntimeError as e:
     raise errors.UserError(
-      f'--coordinator={coordinator or "(found)"}: the processes do not meet'
-      f' there ({e}); start all of them within five minutes, with one address'
-      ' that reaches process 0'
+      f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
+      f' there ({e}); give a free port of the machine of process 0'
     ) from e
 
 
