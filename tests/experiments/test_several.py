@@ -114,10 +114,11 @@ class Several:
     logs = ''.join(path.read_text() for path in self._logs)
     assert statuses == [0] * len(statuses), logs
 
-  def wait_for(self, path: Path) -> None:
-    while not path.exists():
+  def wait_for(self, workdir: Path, step: int) -> None:
+    """Until a run has the checkpoint of a step, or a later one."""
+    while _latest(workdir) < step:
       assert all(p.poll() is None for p in self.processes), self.log(0)
-      time.sleep(0.001)
+      time.sleep(0.01)
 
 
 def _losses(workdir: Path, run: str) -> dict[tuple[int, str], float]:
@@ -186,11 +187,7 @@ def _latest(workdir: Path) -> int:
   """The step of a run's latest checkpoint."""
   saved = (workdir / 'runs' / _RUN / 'checkpoints').glob('step_*')
   numbers = [path.name.removeprefix('step_') for path in saved]
-  return max(int(number) for number in numbers if number.isdecimal())
-
-
-def _checkpoint(workdir: Path, step: int) -> Path:
-  return workdir / 'runs' / _RUN / 'checkpoints' / f'step_{step}'
+  return max((int(n) for n in numbers if n.isdecimal()), default=0)
 
 
 @pytest.fixture(scope='module')
@@ -204,7 +201,7 @@ def undisturbed(tmp_path_factory) -> Path:
 def _stop(workdir, number, devices, after, told, notice) -> None:
   """Tells one process to stop after a step; all of them must."""
   with Several(workdir, number, devices, *_LONG) as several:
-    several.wait_for(_checkpoint(workdir, after))
+    several.wait_for(workdir, after)
     several.processes[told].send_signal(notice)
     assert several.ends() == [75] * number, several.log(0)
     for i in range(number):
@@ -233,7 +230,7 @@ def test_a_dead_process_ends_the_others(tmp_path, victim):
   """Within a minute, or at once where a program on the devices tells so."""
   workdir = tmp_path / 'work'
   with Several(workdir, 2, 2, *_LONG) as two:
-    two.wait_for(_checkpoint(workdir, 4))
+    two.wait_for(workdir, 4)
     two.processes[victim].kill()
     start = time.monotonic()
     assert two.processes[1 - victim].wait(90) not in (0, 75)
