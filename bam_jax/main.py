@@ -24,6 +24,10 @@ Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
 and gs://BUCKET/PATH (extra gcs). A work directory there is worked on in
 --scratch=DIR and mirrored as it goes, so that another machine goes on with the
 same command; docs/reliability.md tells what is promised.
+Several machines: start the same command once a process, with a --workdir that
+all of them see, and --distributed=auto (Cloud TPU, Slurm, GKE, Open MPI) or
+--coordinator=HOST:PORT --num_processes=N --process_id=I. All are stopped by a
+SIGTERM to one, and go on in any number.
 
 Examples:
   python -m bam_jax.main --config=configs/demo.py
@@ -47,6 +51,7 @@ import logging
 from pathlib import Path
 import re
 import sys
+import traceback
 
 from absl import flags
 from absl import logging as absl_logging
@@ -88,6 +93,25 @@ _GROUP = flags.DEFINE_string(
 _FROM = flags.DEFINE_list(
   'from', None, 'merge: work directories, with , between them.'
 )
+_DISTRIBUTED = flags.DEFINE_enum(
+  'distributed',
+  'off',
+  ('auto', 'off'),
+  'auto: one of several processes that Cloud TPU, Slurm, GKE or Open MPI has'
+  ' started; each finds the others.',
+)
+_COORDINATOR = flags.DEFINE_string(
+  'coordinator',
+  None,
+  'HOST:PORT of process 0, for several processes elsewhere; with'
+  ' --num_processes and --process_id.',
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  'num_processes', None, 'How many processes there are.', lower_bound=1
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  'process_id', None, 'The number of this process, from 0.', lower_bound=0
+)
 
 
 def main(argv: list[str], notice: preemption.Notice) -> None:
@@ -100,6 +124,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     raise errors.UserError(
       '--config is missing; try --config=configs/demo.py, or --help'
     )
+  several = _several()
   config = config_lib.from_config_dict(_CONFIG.value)
   for source in _FROM.value or ():
     if stores.is_url(source):
@@ -112,6 +137,11 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     config = raw_files.localized(config)
   place = _WORKDIR.value or str(Path('work') / config.name)
   if stores.is_url(place):
+    if several:
+      raise errors.UserError(
+        f'--workdir={place}: several processes need a directory that all of'
+        ' them see, such as one of an NFS; give one'
+      )
     scratch = Path(_SCRATCH.value) if _SCRATCH.value else None
     store = stores.Store(place)
     with store_lock.StoreLock(store, notice) as held:
@@ -119,14 +149,14 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
       from bam_jax.experiments import mirror
 
       with mirror.Mirror(store, held, scratch, notice) as workdir:
-        _command(config, workdir, notice, contextlib.nullcontext())
+        _command(config, workdir, notice, contextlib.nullcontext(), several)
   elif _SCRATCH.value:
     raise errors.UserError(
       f'--scratch={_SCRATCH.value}: is where a --workdir in an object store is'
       f' worked on, and {place} is a local one; leave it out'
     )
   else:
-    _command(config, Path(place), notice, lock.Lock(Path(place)))
+    _command(config, Path(place), notice, lock.Lock(Path(place)), several)
 
 
 def _command(
@@ -134,19 +164,34 @@ def _command(
   workdir: Path,
   notice: preemption.Notice,
   held: contextlib.AbstractContextManager[object],
+  several: bool,
 ) -> None:
   """Runs the command in a local directory, which `held` keeps for it."""
   if _MODE.value == 'doctor':
+    if several:
+      raise errors.UserError(
+        '--mode=doctor: is of one process; leave --distributed and'
+        ' --coordinator out'
+      )
     from bam_jax.experiments import doctor
 
     sys.exit(doctor.run(config, workdir))
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.experiments import runner as runner_lib
+  from bam_jax.training import lost
+  from bam_jax.training import processes
   from bam_jax.training import setup
 
   setup.configure_jax(config, workdir)
-  runner = runner_lib.Runner(config, workdir, notice)
+  if several:
+    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    notice = processes.AgreedNotice()
+    if not processes.is_first():
+      absl_logging.set_verbosity(absl_logging.ERROR)
+  runner = processes.together(
+    lambda: runner_lib.Runner(config, workdir, notice)
+  )
   commands = {
     'run': runner.run,
     'prepare': runner.prepare,
@@ -156,8 +201,52 @@ def _command(
     'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
     'report': runner.report,
   }
-  with held:
+  with contextlib.ExitStack() as stack:
+    processes.first(lambda: stack.enter_context(held) and None)
+    if several:
+      stack.enter_context(notice)
+      lost.watch()
+      stack.enter_context(lost.ends_this())
+      processes.check_alike('config', repr((config, runner.encoder.digest)))
+      processes.check_shared(workdir)
     commands[_MODE.value]()
+
+
+def _several() -> bool:
+  """Whether this is one of several processes.
+
+  Raises:
+    errors.UserError: flags that say so by half.
+  """
+  plain = {
+    '--coordinator=HOST:PORT': _COORDINATOR.value,
+    '--num_processes=N': _NUM_PROCESSES.value,
+    '--process_id=I': _PROCESS_ID.value,
+  }
+  missing = [name for name, value in plain.items() if value is None]
+  if len(missing) == len(plain):
+    return _DISTRIBUTED.value == 'auto'
+  if missing:
+    raise errors.UserError(
+      f'{" and ".join(missing)}: missing; give all three of {", ".join(plain)},'
+      ' or none'
+    )
+  if _DISTRIBUTED.value == 'auto':
+    raise errors.UserError(
+      '--distributed=auto: finds the processes by itself; leave'
+      f' {", ".join(plain)} out'
+    )
+  host, _, port = _COORDINATOR.value.rpartition(':')
+  if not host or not port.isdecimal():
+    raise errors.UserError(
+      f'--coordinator={_COORDINATOR.value}: is no HOST:PORT, as 10.0.0.2:1234'
+    )
+  if _PROCESS_ID.value >= _NUM_PROCESSES.value:
+    raise errors.UserError(
+      f'--process_id={_PROCESS_ID.value}: is not below --num_processes='
+      f'{_NUM_PROCESSES.value}; they are numbered from 0'
+    )
+  return True
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -206,6 +295,12 @@ def _print_unraisable(told: object) -> None:
     sys.__unraisablehook__(told)
 
 
+def _has_joined() -> bool:
+  """Whether this is one of several processes, which end together."""
+  jax = sys.modules.get('jax')
+  return jax is not None and jax.distributed.is_initialized()
+
+
 def run_main() -> None:
   """The console entry.
 
@@ -222,22 +317,34 @@ def run_main() -> None:
   for handler in logging.getLogger().handlers:
     handler.setFormatter(logging.Formatter('%(message)s'))
   sys.unraisablehook = _print_unraisable
+  if '--help' in sys.argv or '-h' in sys.argv:
+    print(__doc__)
+    print(flags.FLAGS.get_help())
+    return
+  status = 0
   try:
-    if '--help' in sys.argv or '-h' in sys.argv:
-      print(__doc__)
-      print(flags.FLAGS.get_help())
-      return
     with preemption.Notice() as notice:
       main(_parse_flags(sys.argv), notice)
   except errors.UserError as e:
     print(f'bam_jax: {e}', file=sys.stderr)
-    sys.exit(2)
+    status = 2
   except preemption.Preempted as e:
     print(f'bam_jax: stopped by {e}; the same command goes on', file=sys.stderr)
-    sys.exit(preemption.EXIT_CODE)
+    status = preemption.EXIT_CODE
   except KeyboardInterrupt:
     print('bam_jax: interrupted; the same command goes on', file=sys.stderr)
-    sys.exit(130)
+    status = 130
+  except Exception as e:
+    if not _has_joined():
+      raise
+    traceback.print_exception(e)
+    status = 1
+  if _has_joined():
+    from bam_jax.training import processes
+
+    processes.leave(status)
+  if status:
+    sys.exit(status)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,8 @@ program ends with 75, the same is done again. When the program ends otherwise,
 this ends with its status; the VM stays, until the command that is printed last.
 
 A VM that is taken loses its disk, so let the program keep its work in a bucket:
---workdir=gs://BUCKET/DIR.
+--workdir=gs://BUCKET/DIR; that of a slice on a file system that all its hosts
+have mounted.
 
   --spot          a spot VM: cheap, and taken when it is wanted elsewhere
   --slice         TYPE has several hosts, such as v5litepod-16

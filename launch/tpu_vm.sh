@@ -20,8 +20,8 @@ the status it ended with bam-jax/bam.status.
   --dry-run  print the commands, run none
   NAME ZONE  of the TPU VM, as `gcloud compute tpus tpu-vm list` shows them
   CONFIG     a config file of this checkout, such as configs/bam.py
-  FLAG       further flags, such as --workdir=gs://BUCKET/bam; paths are those
-             of the VM
+  FLAG       further flags, such as --workdir=gs://BUCKET/bam, or of a slice
+             --workdir=/mnt/bam, mounted by all its hosts; paths are the VM's
 
 launch/tpu_queue.sh asks for the TPU VM too, and for another when it is taken.
 USAGE

@@ -5,6 +5,7 @@ import logging
 import os
 from pathlib import Path
 import re
+import socket
 import subprocess
 import sys
 
@@ -121,6 +122,28 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--workdir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH and no gs:'),
     (['--config.data.dir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH'),
     (['--config.plan.shard=1'], r"plan.shard: '1' is no i/n with i from 0"),
+    (['--coordinator=here:1'], r'--num_processes=N and --process_id=I: mis'),
+    (
+      ['--coordinator=here', '--num_processes=2', '--process_id=0'],
+      r'--coordinator=here: is no HOST:PORT',
+    ),
+    (
+      ['--coordinator=here:1', '--num_processes=2', '--process_id=2'],
+      r'--process_id=2: is not below --num_processes=2; they are numbered from',
+    ),
+    (
+      [
+        '--coordinator=here:1', '--num_processes=2', '--process_id=1',
+        '--distributed=auto',
+      ],
+      r'--distributed=auto: finds the processes by itself; leave --coordinator',
+    ),
+    (['--distributed=on'], r'--distributed=on: .*auto\|off'),
+    (['--mode=doctor', '--distributed=auto'], r'--mode=doctor: is of one proc'),
+    (
+      ['--workdir=s3://b/c', '--distributed=auto'],
+      r'--workdir=s3://b/c: several processes need a directory that all',
+    ),
     (
       ['--config.search.seeds=(0,)', '--config.search.learning_rates=(1e-5,)'],
       r'config.search.seeds: 0 is one of config.seeds too',
@@ -132,7 +155,9 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
     'no-source', 'empty-source', 'stored-source', 'scratch', 'scheme',
-    'data-scheme', 'shard', 'search-seeds',
+    'data-scheme', 'shard', 'half-joined', 'address', 'number',
+    'joined-twice', 'distributed', 'doctor-of-several', 'several-in-a-store',
+    'search-seeds',
   ],
 )  # fmt: skip
 def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
@@ -290,6 +315,35 @@ def test_help_tells_modes_and_examples():
   assert len(examples) >= 3
   for path in examples:
     assert (_ROOT / path).is_file(), path
+
+
+def test_a_cluster_that_is_not_there_ends_the_process_with_one_line(tmp_path):
+  done = _command(
+    '--config=configs/demo.py', f'--workdir={tmp_path}', '--distributed=auto'
+  )
+  assert done.returncode == 2
+  (line,) = done.stderr.splitlines()
+  assert 'finds no Cloud TPU, Slurm, GKE or Open MPI here' in line
+
+
+def test_a_port_that_is_taken_ends_the_process_with_one_line(tmp_path):
+  # `create_server` would let others have it too.
+  with socket.socket(socket.AF_INET6) as taken:
+    taken.bind(('::', 0))
+    taken.listen()
+    done = _command(
+      '--config=tests/configs/tiny.py',
+      f'--workdir={tmp_path}',
+      '--mode=prepare',
+      f'--coordinator=localhost:{taken.getsockname()[1]}',
+      '--num_processes=1',
+      '--process_id=0',
+    )
+  assert done.returncode == 2
+  assert re.search(
+    'bam_jax: --coordinator=localhost.*cannot meet.*give a free port',
+    done.stderr,
+  )
 
 
 def test_a_mistake_ends_the_process_with_2_and_one_line():

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import math
 import queue
 import threading
 from typing import TypeVar
@@ -31,11 +30,11 @@ _DONE = object()
 
 
 class TrainBatches:
-  """`batches(step)` is the batch of a step, of this host's rows alone.
+  """`batches(step)` is the batch of a step, of this process's rows alone.
 
   A pure function of the step: which examples it holds follows from the mix,
   their order and places from their lengths. Neither the bucket nor the number
-  of hosts moves an example.
+  of processes moves an example.
 
   Attributes:
     shares: name of a task -> the share of the examples that it is to have.
@@ -50,8 +49,7 @@ class TrainBatches:
     mix: sampling.Mix,
     packing: config_lib.PackingConfig,
     rows_multiple: int = 1,
-    process_index: int = 0,
-    process_count: int = 1,
+    own_rows: Callable[[int], np.ndarray] | None = None,
   ):
     """Joins what is small of the columns; the tokens stay memory-mapped.
 
@@ -66,8 +64,8 @@ class TrainBatches:
       packing: how they are put into rows; without `row_buckets`, B is what
         they fill.
       rows_multiple: B becomes a multiple of it, for the mesh.
-      process_index: this host.
-      process_count: hosts; each gets B / process_count consecutive rows.
+      own_rows: B -> the rows of a batch that this process is to have,
+        ascending, and to read the tokens of; None: all.
 
     Raises:
       errors.UserError: an example does not fit into a row, or its label is
@@ -77,8 +75,8 @@ class TrainBatches:
     self._num_outputs = tasks.num_outputs
     self._mix = mix
     self._packing = packing
-    self._multiple = math.lcm(rows_multiple, process_count)
-    self._process = (process_index, process_count)
+    self._multiple = rows_multiple
+    self._own_rows = own_rows
     self._heads = np.asarray(task_ids, np.int32)
     self._slots, self._buckets = 1, (1,)
     if packing.enabled:
@@ -119,7 +117,7 @@ class TrainBatches:
         self._teacher[base : base + count, : head.num_outputs] = teacher
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
-    """The batch of a step; B is a bucket, all hosts together."""
+    """The batch of a step; B is a bucket, all processes together."""
     task, row = self._mix(step)
     example = self._bases[task] + row
     lengths = self._lengths[example]
@@ -127,9 +125,20 @@ class TrainBatches:
     num_rows = packing_lib.bucket(
       packed.num_rows, self._buckets, self._multiple
     )
+    if self._own_rows:
+      own = self._own_rows(num_rows)
+      kept = np.isin(packed.row, own)
+      packed = packing_lib.Packing(
+        np.searchsorted(own, packed.row[kept]),
+        packed.slot[kept],
+        packed.start[kept],
+        len(own),
+      )
+      task, example, lengths = task[kept], example[kept], lengths[kept]
+      num_rows = len(own)
     begins = self._starts[example]
     gold = self._gold(example)
-    batch = packing_lib.assemble(
+    return packing_lib.assemble(
       packed,
       (num_rows, self._packing.row_length, self._slots),
       _gather([self._tokens[k] for k in task.tolist()], begins, lengths),
@@ -140,9 +149,6 @@ class TrainBatches:
       teacher=gold if self._teacher is None else self._teacher[example],
       weight=self._mix.weights[task],
     )
-    index, count = self._process
-    part = slice(index * num_rows // count, (index + 1) * num_rows // count)
-    return {key: value[part] for key, value in batch.items()}
 
   def rows_filled(self, step: int) -> int:
     """Rows in use in the batch of a step, before they are rounded up."""
@@ -258,6 +264,8 @@ def _gather(
   values: Sequence[np.ndarray], begins: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
   """The tokens of n examples one after another, each from its own column."""
+  if not len(begins):
+    return np.empty(0, np.int32)
   spans = zip(values, begins.tolist(), (begins + lengths).tolist())
   return np.concatenate([array[begin:end] for array, begin, end in spans])
 

@@ -1,6 +1,7 @@
 """From a run of the plan to a job for the training loop."""
 
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -34,6 +35,7 @@ def make(
   targets: Sequence[np.ndarray | None],
   rows_multiple: int,
   directory: Path,
+  own_rows: Callable[[int], np.ndarray] | None = None,
 ) -> loop.Job:
   """Everything that training a run needs.
 
@@ -46,6 +48,7 @@ def make(
       training rows, [rows, outputs]; None without teachers.
     rows_multiple: what the rows of a batch must divide by.
     directory: of the run.
+    own_rows: the rows of a batch that this process reads; None: all.
   """
   length = run.length
   train = [features[name][tasks[name].train_split] for name in run.tasks]
@@ -70,6 +73,7 @@ def make(
       sampling.PartMix(mix, kept) if kept else mix,
       packing,
       rows_multiple,
+      own_rows,
     ),
     num_steps=num_steps,
     length=length,

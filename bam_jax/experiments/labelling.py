@@ -25,6 +25,7 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
+from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import telemetry
 
@@ -73,10 +74,8 @@ class TeacherLogits:
     for name in plan_lib.tasks_taught_by(students, run.name):
       task, columns = self.tasks[name], self._train(name)
       logits = self._logits(run.name, name)
-      if shards.exists(logits.directory):
-        if not self._has_quality(run, name):
-          said = logit_sets.read(logits, columns, task)
-          self._record_quality(run, name, *said)
+      if processes.by_first(shards.exists)(logits.directory):
+        self._measure(run, name, logits)
         continue
       programs, params = model()
       share = run.fold.of if run.fold else 1
@@ -93,7 +92,9 @@ class TeacherLogits:
           progress.advance,
         )
       uids = [columns.uids[row] for row in rows]
-      self._write(logits, uids, values, prepare.label_metadata(task))
+      processes.by_first(self._write)(
+        logits, uids, values, prepare.label_metadata(task)
+      )
       self._record_quality(run, name, rows, values)
 
   def _write(
@@ -113,18 +114,29 @@ class TeacherLogits:
     """The teachers' predictions on training rows; None without teachers."""
     if task not in run.teachers:
       return None
-    self.background.wait()
+    processes.first(self.background.wait)
     by_seed: dict[int, list[logit_sets.LogitSet]] = {}
     for name in run.teachers[task]:
       sets = by_seed.setdefault(self.runs[name].seed, [])
       sets.append(self._logits(name, task))
-    return teachers.targets(
-      list(by_seed.values()),
-      self._train(task),
-      self.tasks[task],
-      run.config.distill.temperature,
-      self.config.model.regression_head,
+    return processes.together(
+      lambda: teachers.targets(
+        list(by_seed.values()),
+        self._train(task),
+        self.tasks[task],
+        run.config.distill.temperature,
+        self.config.model.regression_head,
+      )
     )
+
+  @processes.by_first
+  def _measure(
+    self, run: plan_lib.Run, task: str, logits: logit_sets.LogitSet
+  ) -> None:
+    """Records the quality of logits that are there, unless it is known."""
+    if not self._has_quality(run, task):
+      said = logit_sets.read(logits, self._train(task), self.tasks[task])
+      self._record_quality(run, task, *said)
 
   def _has_quality(self, run: plan_lib.Run, task: str) -> bool:
     record = self.workspace.finished(run.name)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from bam_jax.training import loop
+from bam_jax.training import mesh as mesh_lib
 
 
 def record(
@@ -59,9 +60,12 @@ def _peak_device_bytes() -> int | None:
 
 
 def parameters_digest(params: Mapping[str, object]) -> str:
-  """sha256 over names, shapes and float32 bytes of all parameters."""
+  """sha256 over names, shapes and float32 bytes of all parameters.
+
+  Every process calls it.
+  """
   digest = hashlib.sha256()
-  leaves, _ = jax.tree.flatten_with_path(jax.device_get(params))
+  leaves, _ = jax.tree.flatten_with_path(mesh_lib.fetch(params))
   for path, leaf in leaves:
     digest.update(f'{jax.tree_util.keystr(path)}{leaf.shape}'.encode())
     digest.update(np.ascontiguousarray(leaf).tobytes())

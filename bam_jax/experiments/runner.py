@@ -6,8 +6,6 @@ import itertools
 import logging
 from pathlib import Path
 
-import jax
-
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
@@ -27,7 +25,9 @@ from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import submission
 from bam_jax.modeling import layers
 from bam_jax.training import evaluate as evaluate_lib
+from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import preemption
+from bam_jax.training import processes
 
 
 class Runner(trainer.Trainer):
@@ -76,7 +76,7 @@ class Runner(trainer.Trainer):
         )
       if self.searched:
         self._tried = search.tried(self.searched, self._finished, self.tasks)
-        files.write_json(
+        processes.by_first(files.write_json)(
           self.workspace.root / search.FILE,
           search.table(self._tried, self.tasks),
         )
@@ -94,6 +94,7 @@ class Runner(trainer.Trainer):
     self._carry_out(self.runs)
     self.report()
 
+  @processes.by_first
   def merge(self, sources: Sequence[Path]) -> None:
     """Brings in what other work directories have finished, and reports.
 
@@ -106,6 +107,7 @@ class Runner(trainer.Trainer):
     self.workspace.save_config(self.config)
     self.report()
 
+  @processes.by_first
   def report(self) -> None:
     """Writes the report over the finished runs of the plan."""
     scores, seconds, devices, versions = [], 0.0, set(), set()
@@ -170,7 +172,7 @@ class Runner(trainer.Trainer):
       outputs, scores = evaluate_lib.evaluate(
         self.setup.programs, self.restore(run.name, record), dev, self.config
       )
-      evaluate_lib.save(
+      processes.by_first(evaluate_lib.save)(
         self.workspace.outputs(run.name), self.tasks, dev, outputs
       )
       record = labelling.with_quality(
@@ -203,13 +205,7 @@ class Runner(trainer.Trainer):
       for name in run.tasks:
         task = self.tasks[name]
         for split in task.test_splits:
-          columns = prepare_lib.prepare_if_present(
-            task,
-            split,
-            self.config.data,
-            self.encoder.tokenizer,
-            self.workspace.features(name, split),
-          )
+          columns = self._columns(prepare_lib.prepare_if_present, task, split)
           if columns is None:
             continue
           predictions.setdefault(name, {})[split] = predict_lib.predict(
@@ -225,7 +221,9 @@ class Runner(trainer.Trainer):
         f'config.data: none of the tasks {", ".join(self.tasks.names)} has an'
         ' unlabelled file; add one to config.data.dir or to the custom task'
       )
-    submission.write(directory / 'submission.zip', self.tasks, predictions)
+    processes.by_first(submission.write)(
+      directory / 'submission.zip', self.tasks, predictions
+    )
     logging.info('predictions: %s', directory)
 
   def export(self, group: str | None) -> None:
@@ -246,11 +244,11 @@ class Runner(trainer.Trainer):
     for run, record in runs:
       params = self.restore(run.name, record, best=True)
       taught_by = itertools.chain(*run.teachers.values())
-      export_lib.export(
+      processes.by_first(export_lib.export)(
         directory,
         self.encoder.config,
         self.encoder.tokenizer,
-        jax.device_get(layers.unstack(params)),
+        mesh_lib.fetch(layers.unstack(params)),
         {task: self.tasks.index[task] for task in run.tasks},
         self.tasks,
         card.Facts(

@@ -9,8 +9,6 @@ import logging
 from pathlib import Path
 import time
 
-import jax
-
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import prepare as prepare_lib
@@ -23,10 +21,13 @@ from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
+from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import preemption
+from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import telemetry
@@ -98,15 +99,27 @@ class Trainer:
     ]
     with telemetry.progress('features', len(wanted), 'splits') as progress:
       for task, split in wanted:
-        columns = prepare_lib.prepare(
-          task,
-          split,
-          self.config.data,
-          self.encoder.tokenizer,
-          self.workspace.features(task.name, split),
-        )
+        columns = self._columns(prepare_lib.prepare, task, split)
         self.features.setdefault(task.name, {})[split] = columns
         progress.advance(1)
+
+  def _columns(
+    self,
+    prepare: Callable[..., shards.Columns | None],
+    task: task_lib.Task,
+    split: str,
+  ) -> shards.Columns | None:
+    """A split's features: made by one process, opened by all.
+
+    Raw rows are read by that one alone.
+    """
+    directory = self.workspace.features(task.name, split)
+    return processes.found(
+      lambda: prepare(
+        task, split, self.config.data, self.encoder.tokenizer, directory
+      ),
+      lambda: shards.open(directory, shards.FEATURES, None),
+    )
 
   def _carry_out(self, runs: Sequence[plan_lib.Run]) -> None:
     """Trains those of some runs that are not finished."""
@@ -194,7 +207,7 @@ class Trainer:
   def _latest_step(self, run: plan_lib.Run) -> int:
     """The step that a run would go on from."""
     directory = self.workspace.checkpoints(run.name)
-    if not directory.is_dir():
+    if not processes.first(directory.is_dir):
       return 0
     with checkpoints_lib.Checkpoints(directory) as saved:
       return saved.latest_step or 0
@@ -206,6 +219,10 @@ class Trainer:
   ) -> list[Mapping[str, object]]:
     """Trains runs to their end and records them; returns their parameters."""
     started = time.perf_counter()
+    mesh = self.setup.programs.mesh
+    own_rows = None
+    if len(group) == 1 and processes.several():
+      own_rows = functools.partial(mesh_lib.own_rows, mesh)
     runs = [
       jobs.make(
         run,
@@ -215,6 +232,7 @@ class Trainer:
         [teachers.targets(run, name) for name in run.tasks],
         self.setup.programs.rows_multiple,
         self.workspace.run(run.name),
+        own_rows,
       )
       for run in group
     ]
@@ -227,7 +245,7 @@ class Trainer:
     )
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
-      evaluate_lib.save(
+      processes.by_first(evaluate_lib.save)(
         self.workspace.outputs(job.name), self.tasks, job.dev, result.outputs
       )
       self.workspace.finish(
@@ -256,7 +274,7 @@ class Trainer:
         continue
       steps = self.workspace.finished(run.start)['steps']
       directory = self.workspace.checkpoints(run.start)
-      if directory.is_dir():
+      if processes.first(directory.is_dir):
         with checkpoints_lib.Checkpoints(directory) as saved:
           if saved.has(steps):
             continue
@@ -276,7 +294,7 @@ class Trainer:
 
     def last_params(seed: int) -> Mapping[str, object]:
       record = self.workspace.finished(starts[seed])
-      return jax.device_get(self.restore(starts[seed], record))
+      return mesh_lib.fetch(self.restore(starts[seed], record))
 
     return last_params
 

@@ -18,6 +18,7 @@ from bam_jax import files
 from bam_jax import schema
 from bam_jax.data import manifest
 from bam_jax.training import loop
+from bam_jax.training import processes
 from bam_jax.training import telemetry
 
 _DIGEST = 'digest'
@@ -32,7 +33,10 @@ _RECORD = {
 
 
 class Workspace:
-  """Paths below one work directory, and the records of its runs."""
+  """Paths below one work directory, and the records of its runs.
+
+  Of several processes the first one reads and writes the records.
+  """
 
   def __init__(self, root: Path):
     self.root = root
@@ -55,6 +59,7 @@ class Workspace:
   def teacher(self, run: str, task: str) -> Path:
     return self.root / 'teachers' / run / task
 
+  @processes.by_first
   def open_runs(self, identities: Mapping[str, Mapping[str, object]]) -> None:
     """Makes the folders of runs; those that are there must be of the same.
 
@@ -78,6 +83,7 @@ class Workspace:
     for name in new:
       files.write_json(self._identity(name), identities[name])
 
+  @processes.by_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
     """Checks a run's folder against a part of its identity.
 
@@ -86,11 +92,13 @@ class Workspace:
     """
     self._compare(name, settings)
 
+  @processes.by_first
   def identity(self, name: str) -> dict[str, object] | None:
     """The identity that a run was begun with; None where there is no run."""
     path = self._identity(name)
     return files.read_json(path) if path.exists() else None
 
+  @processes.by_first
   def recorded(
     self, name: str, identity: Mapping[str, object]
   ) -> Mapping[str, object]:
@@ -119,17 +127,20 @@ class Workspace:
         ' folder'
       )
 
+  @processes.by_first
   def finished_runs(self) -> list[str]:
     """Names of all runs that are finished, of this plan or not."""
     # A folder that a copy left unfinished begins with a dot.
     paths = self.root.glob('runs/[!.]*/DONE')
     return sorted(path.parent.name for path in paths)
 
+  @processes.by_first
   def taught_tasks(self, name: str) -> list[str]:
     """The tasks whose training rows a run has labelled."""
     paths = (self.root / 'teachers' / name).glob(f'[!.]*/{manifest.NAME}')
     return sorted(path.parent.name for path in paths)
 
+  @processes.by_first
   def finished(self, name: str) -> Mapping[str, object] | None:
     """The record of a finished run, or None.
 
@@ -156,10 +167,12 @@ class Workspace:
       )
     return record
 
+  @processes.by_first
   def finish(self, name: str, record: Mapping[str, object]) -> None:
     digest = schema.digest(record)
     files.write_json(self.run(name) / 'DONE', {**record, _DIGEST: digest})
 
+  @processes.by_first
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))

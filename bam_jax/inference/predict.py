@@ -12,6 +12,7 @@ from bam_jax.data import shards
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
+from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 
 
@@ -43,7 +44,7 @@ def predict(
     programs, params, features, programs.tasks.index[task.name], config.packing
   )
   texts = as_text(task, features, logits, config.model.regression_head)
-  write_tsv(path, task, texts, logits)
+  processes.by_first(write_tsv)(path, task, texts, logits)
   return texts
 
 

@@ -20,7 +20,9 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
 from bam_jax.training import checksums as checksums_lib
+from bam_jax.training import lost
 from bam_jax.training import preemption
+from bam_jax.training import processes
 from bam_jax.training import step as step_lib
 
 # Of a step's files: there in each whole one.
@@ -254,7 +256,7 @@ class Checkpoints:
   def drop_optimizer(self) -> None:
     """Deletes what only a resumed run would need."""
     self.wait()
-    for step in self._manager.all_steps():
+    for step in self._manager.all_steps() if processes.is_first() else ():
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
 
 
@@ -293,6 +295,8 @@ def _told(directory: Path) -> Iterator[None]:
   except (errors.UserError, preemption.Preempted):
     raise
   except Exception as e:
+    if lost.tells(e):
+      raise
     raise errors.UserError(
       f'{directory}: is damaged ({type(e).__name__}: {e}); remove that folder,'
       ' and the run goes on from an older checkpoint; if the run was finished,'

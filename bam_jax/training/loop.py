@@ -18,8 +18,11 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import annealing
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
+from bam_jax.training import lost
+from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer
 from bam_jax.training import preemption
+from bam_jax.training import processes
 from bam_jax.training import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
@@ -106,7 +109,10 @@ def train(
     telemetry = [
       stack.enter_context(
         telemetry_lib.Telemetry(
-          job.directory, config.train.tensorboard, job.name
+          job.directory,
+          config.train.tensorboard,
+          job.name,
+          processes.is_first(),
         )
       )
       for job in jobs
@@ -118,6 +124,7 @@ def train(
         first.name + others, first.num_steps * examples, 'examples'
       )
     )
+    stack.enter_context(lost.ends_this())
     states = []
     for job, saved in zip(jobs, checkpoints):
       state = programs.init_state(make_params(job.seed), job.seed)
@@ -132,7 +139,8 @@ def train(
     progress.start_at(start * examples)
     log = _Log(jobs, config, programs.tasks, telemetry, progress)
     profiler = profiling.StepProfiler(
-      config.train.profile, first.directory / PROFILE_DIR
+      config.train.profile if processes.is_first() else (),
+      first.directory / PROFILE_DIR,
     )
 
     def state_of(index: int) -> step_lib.TrainState:
@@ -290,7 +298,7 @@ class _Log:
       share: of the time since the last call that they took.
     """
     steps = [step for step, _ in self._pending[:number]]
-    fetched = jax.device_get([values for _, values in self._pending[:number]])
+    fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
     del self._pending[:number]
     # [steps, seeds, 2T + 1]
     values = np.reshape(fetched, (number, len(self._jobs), -1))

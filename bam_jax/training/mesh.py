@@ -1,11 +1,11 @@
 """The device mesh and which parameter lies where on it."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 import math
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -36,32 +36,6 @@ PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (r'/(bias|scale)$', (P(),)),
   (r'(^|/)(step|dropout_key|count|learning_rate|layer_decay)$', (P(),)),
 )
-
-
-def join_processes(environ: Mapping[str, str]) -> None:
-  """Joins a run of several processes, before JAX looks for its devices.
-
-  Args:
-    environ: JAX_COORDINATOR_ADDRESS, the host:port of process 0, with
-      JAX_NUM_PROCESSES and JAX_PROCESS_ID, from 0. Without the first the run
-      is one process.
-
-  Raises:
-    errors.UserError: one of the other two is missing or no number.
-  """
-  address = environ.get('JAX_COORDINATOR_ADDRESS')
-  if not address:
-    return
-  numbers = []
-  for name in ('JAX_NUM_PROCESSES', 'JAX_PROCESS_ID'):
-    value = environ.get(name, '')
-    if not value.isdecimal():
-      raise errors.UserError(
-        f'{name}: {value!r} is no number; JAX_COORDINATOR_ADDRESS={address}'
-        ' asks for a run of several processes, which needs it'
-      )
-    numbers.append(int(value))
-  jax.distributed.initialize(address, *numbers)
 
 
 def make_mesh(
@@ -177,6 +151,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P())
 
 
+def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
+  """The rows of a batch of B that this process's devices hold, ascending.
+
+  They need not be consecutive: a mesh follows the wires between the devices.
+  """
+  places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
+  held = [np.arange(rows)[place] for (place,) in places.values()]
+  return np.sort(np.concatenate(held))
+
+
 def rows_multiple(mesh: Mesh) -> int:
   """What the number of rows B of a batch must divide by: the devices."""
   return mesh.size
@@ -208,3 +192,21 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
     )
 
   return jax.tree.map(place_one, tree)
+
+
+def fetch(tree: Any) -> Any:
+  """Whole host arrays; every process calls it.
+
+  Args:
+    tree: of arrays on a mesh, be they spread over processes.
+  """
+  if jax.process_count() == 1:
+    return jax.device_get(tree)
+  return jax.tree.map(
+    lambda x: (
+      np.asarray(x)
+      if x.is_fully_replicated
+      else multihost_utils.process_allgather(x, tiled=True)
+    ),
+    tree,
+  )

@@ -279,7 +279,7 @@ class Programs:
     over in a tenth of the time.
 
     Args:
-      batch: host arrays of B / processes rows; what this returned before is
+      batch: host arrays of `mesh.own_rows`; what this returned before is
         returned.
 
     Raises:
@@ -288,12 +288,15 @@ class Programs:
     if isinstance(batch, transfer.PackedBatch):
       return batch
     packed = transfer.pack(batch)
-    self._check_rows(len(packed) * jax.process_count())
+    own, width = packed.values.shape
+    own_devices = len(self._batch_sharding.addressable_devices)
+    rows = own * self.mesh.size // own_devices
+    self._check_rows(rows)
     if jax.process_count() == 1:
       return self._place(packed)
     return packed.replace(
       values=jax.make_array_from_process_local_data(
-        self._batch_sharding, packed.values
+        self._batch_sharding, packed.values, (rows, width)
       )
     )
 

@@ -16,12 +16,14 @@ import rich.text
 
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.training import processes
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
 
 _LINE_EVERY = 10.0  # seconds between two plain progress lines
 _CONSOLE = rich.console.Console(stderr=True)
+_QUIET = rich.console.Console(quiet=True)
 
 
 class Telemetry:
@@ -35,7 +37,9 @@ class Telemetry:
       log.write(step, {'loss': 0.7})
   """
 
-  def __init__(self, directory: Path, tensorboard: bool, run: str):
+  def __init__(
+    self, directory: Path, tensorboard: bool, run: str, writes: bool = True
+  ):
     """Opens the logs of a run.
 
     Args:
@@ -44,15 +48,19 @@ class Telemetry:
       tensorboard: whether to write TensorBoard events beside the lines.
       run: name of the run. It is part of the names of its event files, which
         so stay apart when the files of several runs are put together.
+      writes: False where another process does; then no file is touched.
 
     Raises:
       errors.UserError: the file of an earlier attempt is no list of JSON lines.
     """
+    self._writes = writes
     self._path = directory / METRICS_FILE
     self._tensorboard = tensorboard
     self._run = run.replace(os.sep, '-')
     self._writer = None
     self._purge_step = None
+    if not writes:
+      return
     directory.mkdir(parents=True, exist_ok=True)
     if self._path.exists():
       lines, torn = _parse(self._path)
@@ -81,7 +89,7 @@ class Telemetry:
     if self._writer is not None:
       raise ValueError('truncate after write: TensorBoard cannot take it back')
     self._purge_step = step
-    if self._path.exists():
+    if self._writes and self._path.exists():
       lines, _ = _parse(self._path)
       _rewrite(
         self._path,
@@ -97,6 +105,8 @@ class Telemetry:
 
     A value that isn't finite is written as null: JSON has no NaN.
     """
+    if not self._writes:
+      return
     values = {name: float(value) for name, value in values.items()}
     line = {'step': int(step), 'time': time.time()} | values
     with self._path.open('a', encoding='utf-8') as file:
@@ -274,7 +284,9 @@ def progress(description: str, total: int, unit: str) -> Progress:
   with telemetry.progress('train multi-0', total, 'examples') as bar:
     bar.advance(128, loss=0.7)
   """
-  return Progress(description, total, unit)
+  # Of several processes one tells.
+  console = _CONSOLE if processes.is_first() else _QUIET
+  return Progress(description, total, unit, console)
 
 
 class _RateColumn(rich.progress.ProgressColumn):

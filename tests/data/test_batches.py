@@ -1,6 +1,7 @@
 """Batches: training by step, evaluation once, prefetching."""
 
 import dataclasses
+import functools
 import threading
 import time
 
@@ -252,19 +253,23 @@ def test_without_buckets_a_batch_has_the_rows_that_are_filled():
 
 @pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
 @pytest.mark.parametrize('processes', [2, 4])
-def test_slices_of_the_hosts_make_up_the_batch(processes, packing):
-  """Oracle: the batch of a single host."""
+def test_rows_of_the_processes_make_up_the_batch(processes, packing):
+  """Oracle: the batch of a single process. Rows are dealt out in turn."""
+  own_rows = [
+    functools.partial(lambda i, rows: np.arange(i, rows, processes), i)
+    for i in range(processes)
+  ]
   whole = make_batches(packing, rows_multiple=8)
   parts = [
-    make_batches(
-      packing, rows_multiple=8, process_index=i, process_count=processes
-    )
-    for i in range(processes)
+    make_batches(packing, rows_multiple=8, own_rows=own) for own in own_rows
   ]
   for step in (0, 9):
     got = [part(step) for part in parts]
     assert len({len(part['weight']) for part in got}) == 1
-    joined = {key: np.concatenate([p[key] for p in got]) for key in got[0]}
+    joined = {
+      key: np.stack([p[key] for p in got], 1).reshape(-1, *value.shape[1:])
+      for key, value in got[0].items()
+    }
     assert len(joined['weight']) % 8 == 0
     assert_equal(joined, whole(step))
 

@@ -124,21 +124,7 @@ def test_bert_large_is_shared_by_the_fsdp_axis():
   assert specs.mu == specs.nu == shardings.params
 
 
-@pytest.mark.parametrize(
-  ('environ', 'name'),
-  [
-    ({'JAX_PROCESS_ID': '0'}, 'JAX_NUM_PROCESSES'),
-    ({'JAX_NUM_PROCESSES': '2'}, 'JAX_PROCESS_ID'),
-    ({'JAX_NUM_PROCESSES': 'two', 'JAX_PROCESS_ID': '0'}, 'JAX_NUM_PROCESSES'),
-  ],
-)
-def test_an_incomplete_run_of_several_processes_is_refused(environ, name):
-  with pytest.raises(errors.UserError, match=name):
-    mesh_lib.join_processes(
-      {'JAX_COORDINATOR_ADDRESS': 'localhost:1', **environ}
-    )
-
-
-def test_without_a_coordinator_the_run_is_one_process():
-  mesh_lib.join_processes({'JAX_NUM_PROCESSES': '2'})
-  assert jax.process_count() == 1
+def test_a_single_process_has_all_rows():
+  np.testing.assert_array_equal(
+    mesh_lib.own_rows(_mesh(2, 4), 16), np.arange(16)
+  )

@@ -22,6 +22,7 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
@@ -52,13 +53,17 @@ TASKS = task_lib.TaskTable(
 
 
 @functools.cache
-def make_programs(data, fsdp, dropout=0.1, accumulate=1, reduction='sum'):
+def make_programs(
+  data, fsdp, dropout=0.1, accumulate=1, reduction='sum', devices=None
+):
   """Programs of a one-layer model on data x fsdp devices.
 
   Adam's ε is 1e-3: at 1e-6 the rounding of a gradient near zero decides a
   whole update, and the runs could not be compared at any tolerance.
   """
-  mesh = mesh_lib.make_mesh(config_lib.MeshConfig(data=data, fsdp=fsdp))
+  mesh = mesh_lib.make_mesh(
+    config_lib.MeshConfig(data=data, fsdp=fsdp), devices
+  )
   model = heads.MultiTaskBert(
     bert.BertConfig(
       32, 16, 1, 2, 32, max_positions=TOKENS,
@@ -358,16 +363,20 @@ def test_parameters_of_another_shape_are_refused():
 
 
 def _process(data, fsdp, path):
-  """One of two processes: its half of each batch, then all of one."""
-  mesh_lib.join_processes(os.environ)
-  half = ROWS // jax.process_count()
-  first = half * jax.process_index()
+  """One of two processes: its rows of each batch, then all of one."""
+  processes.join(os.environ['ADDRESS'], 2, int(os.environ['PROCESS']))
+  # A mesh follows the wires: a process's rows need not be consecutive.
+  devices = np.array(jax.devices()).reshape(2, -1).T.reshape(-1)
+  programs = make_programs(data, fsdp, devices=tuple(devices))
+  own = mesh_lib.own_rows(programs.mesh, ROWS)
 
   def share(seed):
-    batch = make_batch(seed)
-    return {key: value[first : first + half] for key, value in batch.items()}
+    return {key: value[own] for key, value in make_batch(seed).items()}
 
-  programs = make_programs(data, fsdp)
+  placed = programs.put(share(0)).values
+  whole = transfer.pack(make_batch(0)).values
+  for shard in placed.addressable_shards:
+    np.testing.assert_array_equal(shard.data, whole[shard.index])
   state = programs.init_state(make_params(programs), 5)
   losses = []
   for i in range(3):
@@ -385,7 +394,7 @@ def test_two_processes_do_as_one(tmp_path):
     address = f'localhost:{s.getsockname()[1]}'
   path = tmp_path / 'result.npz'
   root = Path(__file__).parents[2]
-  processes = [
+  started = [
     subprocess.Popen(
       [sys.executable, __file__, '2', '4', str(path)],
       env=os.environ
@@ -395,16 +404,15 @@ def test_two_processes_do_as_one(tmp_path):
         'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
         'JAX_NUM_CPU_DEVICES': '4',
         'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
-        'JAX_COORDINATOR_ADDRESS': address,
-        'JAX_NUM_PROCESSES': '2',
-        'JAX_PROCESS_ID': str(i),
+        'ADDRESS': address,
+        'PROCESS': str(i),
       },
       stderr=subprocess.PIPE,
       text=True,
     )
     for i in range(2)
   ]
-  for process in processes:
+  for process in started:
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
   result = np.load(path)
