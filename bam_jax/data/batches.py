@@ -23,6 +23,7 @@ from bam_jax import errors
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 Item = TypeVar('Item')
@@ -98,14 +99,15 @@ class TrainBatches:
     for head, columns in zip(heads, features):
       _check_lengths(columns, packing.row_length)
       _check_labels(head, columns)
-    labels = np.concatenate([c.fixed('label') for c in features])
-    is_score = np.repeat([head.is_regression for head in heads], counts)
     # The one entry of each target that is not 0.
-    self._channels = np.where(is_score, 0, labels).astype(np.int32)
-    self._values = np.where(is_score, labels, 1).astype(np.float32)
+    channels, values = zip(
+      *(kinds.of(head).entries(head, c) for head, c in zip(heads, features))
+    )
+    self._channels = np.concatenate(channels).astype(np.int32)
+    self._values = np.concatenate(values).astype(np.float32)
     self._teacher = None
     if any(teacher is not None for teacher in teachers):
-      self._teacher = self._gold(np.arange(len(labels)))
+      self._teacher = self._gold(np.arange(sum(counts)))
       for head, base, count, teacher in zip(
         heads, self._bases, counts, teachers
       ):
@@ -241,15 +243,12 @@ def _check_lengths(columns: shards.Columns, row_length: int) -> None:
 
 
 def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
-  labels = np.asarray(columns.fixed('label'))
-  if task.is_regression:
-    good = (labels >= 0) & (labels <= 1)
-  else:
-    good = np.isin(labels, np.arange(task.num_outputs))
+  good = kinds.of(task).is_trainable(task, columns)
   if not good.all():
     row = int(np.argmin(good))
+    label = columns.fixed('label')[row]
     raise errors.UserError(
-      f'{columns.uids[row]}: {labels[row]} is no label to train'
+      f'{columns.uids[row]}: {label} is no label to train'
       f' {task.name} on; mend the row in its source'
     )
 

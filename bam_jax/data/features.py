@@ -21,6 +21,7 @@ from tokenizers import processors
 
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _REQUIRED = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
@@ -319,17 +320,10 @@ def _encode(
     if task.is_pair:
       second = tokenizer.encode([example.text_b for example in batch])
     for example, a, b in zip(batch, first, second, strict=True):
-      yield _Ids(example.uid, a, b, _target(task, example.label))
-
-
-def _target(task: task_lib.Task, label: int | float | None) -> float:
-  """The label as it is trained on: a class index, or 0-1."""
-  if label is None:
-    return math.nan
-  if not task.is_regression:
-    return float(label)
-  low, high = task.scale
-  return (label - low) / (high - low)
+      label = math.nan
+      if example.label is not None:
+        label = kinds.of(task).target(task, example.label)
+      yield _Ids(example.uid, a, b, label)
 
 
 def _features(ids: _Ids, tokenizer: Tokenizer, max_length: int) -> Features:

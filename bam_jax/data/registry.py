@@ -9,18 +9,9 @@ from bam_jax import errors
 from bam_jax.data import sources
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
-from bam_jax.tasks import metrics
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
-# By kind; a task without metrics of its own gets its kind's defaults.
-_METRICS = {
-  'classification': ('accuracy', 'f1', 'matthews'),
-  'regression': ('pearson', 'spearman'),
-}
-_DEFAULT_METRICS = {
-  'classification': ('accuracy',),
-  'regression': ('pearson', 'spearman'),
-}
 # A name stands in uids ('/' and '~' are theirs), file names and config keys.
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
 
@@ -97,31 +88,14 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       f'.{key}',
       'empty; give a file, below config.data.dir or absolute',
     )
-  regression = config.kind == 'regression'
-  if regression:
-    low, high = config.scale
-    require(
-      not config.labels,
-      '.labels',
-      f'{config.labels} given for a regression task; leave it empty and give'
-      ' scale',
-    )
-    require(
-      low < high,
-      '.scale',
-      f'{config.scale} must be the lowest and the highest score',
-    )
-  else:
-    require(
-      len(set(config.labels)) == len(config.labels) >= 2,
-      '.labels',
-      f'{config.labels} must be two or more different labels, as in the files',
-    )
+  kind = kinds.KINDS[config.kind]
+  if fault := kind.fault(config.labels, config.scale):
+    raise errors.UserError(f'{where}.{fault[0]}: {fault[1]}')
   for metric in config.metrics:
     require(
-      metric in _METRICS[config.kind] and metric in metrics.METRICS,
+      metric in kind.metrics,
       '.metrics',
-      f'{metric!r} is none of {", ".join(_METRICS[config.kind])}, the metrics'
+      f'{metric!r} is none of {", ".join(kind.metrics)}, the metrics'
       f' of a {config.kind} task',
     )
     require(
@@ -130,7 +104,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       f"'f1' needs two labels, not {len(config.labels)}; give accuracy or"
       ' matthews',
     )
-  chosen = config.metrics or _DEFAULT_METRICS[config.kind]
+  chosen = config.metrics or kind.default_metrics
   text = tuple(_column(config, where, 'text', item) for item in config.text)
   label = _column(config, where, 'label', config.label)
 

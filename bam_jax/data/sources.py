@@ -14,9 +14,9 @@ from typing import NamedTuple
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
-from bam_jax.data import labels
 from bam_jax.data import tfds_source
 from bam_jax.tasks import demo
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 HOW_TO_GET_GLUE = (
@@ -130,7 +130,7 @@ def _read_file(
       label = (
         None
         if last.label is None
-        else labels.parse(task, last.label, f'{path}:{last.line}')
+        else kinds.of(task).parse(task, last.label, f'{path}:{last.line}')
       )
       uid = f'{task.name}/{split}/{last.index}'
       yield task_lib.Example(uid, last.text[0], text_b, label)

@@ -11,9 +11,9 @@ from bam_jax import errors
 from bam_jax.data import folds
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
-from bam_jax.training import losses
 from bam_jax.training import programs as programs_lib
 
 
@@ -89,11 +89,8 @@ def targets(
   """
   total = np.zeros((len(features), task.num_outputs), np.float32)
   for parts in teachers:
-    total += losses.teacher_targets(
-      _joined(parts, features, task),
-      task.is_regression,
-      temperature,
-      regression_head,
+    total += kinds.of(task).teacher_targets(
+      _joined(parts, features, task), temperature, regression_head
     )
   return total / len(teachers)
 

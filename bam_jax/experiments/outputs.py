@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from bam_jax.tasks import metrics
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # What NumPy and zipfile raise over an archive that is none, or not whole.
@@ -106,7 +106,8 @@ class Outputs:
       raise Missing(f'{_name(path)} is not there') from None
     except _DAMAGED:
       raise Missing(f'{_name(path)} is damaged') from None
-    return uids, metrics.predictions(task, logits, self._head), gold
+    predicted = kinds.of(task).predictions(task, logits, self._head)
+    return uids, predicted, gold
 
 
 def _name(path: Path) -> str:

@@ -228,7 +228,11 @@ class Trainer:
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
       evaluate_lib.save(
-        self.workspace.outputs(job.name), self.tasks, job.dev, result.outputs
+        self.workspace.outputs(job.name),
+        self.tasks,
+        job.dev,
+        result.outputs,
+        self.config.model.regression_head,
       )
       self.workspace.finish(
         job.name,

@@ -22,6 +22,7 @@ from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.modeling import bert
 from bam_jax.modeling import huggingface
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
@@ -60,20 +61,21 @@ def export(
     for task in chosen
   }
   for task in chosen:
+    head = kinds.of(task).export(task)
     _write(
       directory / task.name,
       {
         **{_PREFIX + name: tensor for name, tensor in body.items()},
         **{
-          f'classifier.{name}': tensor
+          f'{head.layer}.{name}': tensor
           for name, tensor in classifiers[task.name].items()
         },
       },
       {
         **huggingface.save_config(config),
-        'architectures': ['BertForSequenceClassification'],
+        'architectures': [head.architecture],
         'classifier_dropout': config.dropout_head,
-        **_labels(task),
+        **head.settings,
       },
       tokenizer,
       config,
@@ -119,21 +121,6 @@ def _classifier(
   return {
     'weight': np.ascontiguousarray(table['kernel'][head, :, :outputs].T),
     'bias': np.ascontiguousarray(table['bias'][head, :outputs]),
-  }
-
-
-def _labels(task: task_lib.Task) -> dict[str, object]:
-  """What a config.json says of a head's outputs."""
-  if task.is_regression:
-    return {
-      'problem_type': 'regression',
-      'id2label': {'0': 'score'},
-      'label2id': {'score': 0},
-    }
-  return {
-    'problem_type': 'single_label_classification',
-    'id2label': {str(i): label for i, label in enumerate(task.labels)},
-    'label2id': {label: i for i, label in enumerate(task.labels)},
   }
 
 

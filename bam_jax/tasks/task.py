@@ -9,6 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 Kind = Literal['classification', 'regression']
+# As it stands in a file, and as an example has it.
+RawLabel = str
+Label = int | float
 
 SWAP_SUFFIX = '~swap'
 
@@ -28,7 +31,7 @@ class Example(NamedTuple):
   uid: str
   text_a: str
   text_b: str | None
-  label: int | float | None
+  label: Label | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +72,8 @@ class Task:
     labels: class labels as they stand in the raw files, in the order of the
       logits; empty for regression. They travel with logits and checkpoints.
     scale: lowest and highest score of a regression task; trained on 0-1.
-    metrics: names in `bam_jax.tasks.metrics.METRICS`, the first one decides
-      which checkpoint is best.
+    metrics: of those that its kind has; the first one decides which checkpoint
+      is best.
     paper_metric: the metric that enters the paper's average.
     glue_metrics: the metrics whose mean enters GLUE's own average.
     tables: split name -> Table.

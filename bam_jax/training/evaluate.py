@@ -13,7 +13,7 @@ from bam_jax import files
 from bam_jax.data import batches
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import shards
-from bam_jax.tasks import metrics
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
@@ -76,15 +76,6 @@ def predict(
   return result
 
 
-def _gold(task: task_lib.Task, features: shards.Columns) -> np.ndarray:
-  """[N] class indices, or scores on the task's own scale."""
-  label = np.asarray(features.fixed('label'))
-  if not task.is_regression:
-    return label.astype(np.int64)
-  low, high = task.scale
-  return label.astype(np.float64) * (high - low) + low
-
-
 def evaluate(
   programs: programs_lib.Programs,
   params: Mapping[str, object],
@@ -106,14 +97,18 @@ def evaluate(
       )
       outputs[name][split] = logits
       task = programs.tasks[name]
-      scores[name][split] = metrics.score(
-        task, logits, _gold(task, features), config.model.regression_head
+      scores[name][split] = kinds.of(task).score(
+        task, logits, features, config.model.regression_head
       )
   return outputs, scores
 
 
 def save(
-  path: Path, tasks: task_lib.TaskTable, splits: Splits, outputs: Outputs
+  path: Path,
+  tasks: task_lib.TaskTable,
+  splits: Splits,
+  outputs: Outputs,
+  regression_head: str,
 ) -> None:
   """Writes logits and gold by uid, so that they can be scored anew.
 
@@ -126,9 +121,11 @@ def save(
   arrays = {}
   for name, by_split in outputs.items():
     for split, logits in by_split.items():
-      arrays[f'{name}/{split}/uid'] = np.array(list(splits[name][split].uids))
-      arrays[f'{name}/{split}/logits'] = logits
-      arrays[f'{name}/{split}/label'] = _gold(tasks[name], splits[name][split])
+      task = tasks[name]
+      kept = kinds.of(task).outputs(
+        task, logits, splits[name][split], regression_head
+      )
+      arrays |= {f'{name}/{split}/{key}': value for key, value in kept.items()}
   data = io.BytesIO()
   np.savez(data, **arrays)
   files.write_bytes(path, data.getvalue())

@@ -1,7 +1,6 @@
 """Annealed targets and the multi-task loss.
 
-B rows, S segment slots a row, C outputs of the widest head, T tasks, N
-examples, c outputs of one task.
+B rows, S segment slots a row, C outputs of the widest head, T tasks.
 """
 
 from collections.abc import Mapping
@@ -9,8 +8,6 @@ from collections.abc import Mapping
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
-import scipy.special
 
 
 def mix_targets(
@@ -137,35 +134,3 @@ def multitask_loss(
     'loss': jnp.sum(by_task, axis=(0, 1)),
     'count': jnp.sum(of_task, axis=(0, 1), dtype=jnp.float32),
   }
-
-
-def teacher_targets(
-  logits: np.ndarray,
-  is_regression: bool,
-  temperature: float,
-  regression_head: str,
-) -> np.ndarray:
-  """What a teacher's logits say, on the scale of the targets.
-
-  >>> teacher_targets(np.log([[1.0, 9.0]]), False, 2.0, 'sigmoid').tolist()
-  [[0.25, 0.75]]
-
-  Args:
-    logits: [N, c] float.
-    is_regression: whether the task is a regression.
-    temperature: the softmax is of logits / temperature (Hinton et al. 2015);
-      above 0; a regression has none.
-    regression_head: `sigmoid`, or `linear`: the logit itself, which may leave
-      0-1 as in the released code.
-
-  Returns:
-    [N, c] float32: class probabilities, or the prediction on the 0-1 scale.
-  """
-  logits = np.asarray(logits, np.float64)
-  if not is_regression:
-    result = scipy.special.softmax(logits / temperature, axis=-1)
-  elif regression_head == 'sigmoid':
-    result = scipy.special.expit(logits)
-  else:
-    result = logits
-  return result.astype(np.float32)

@@ -173,30 +173,6 @@ def test_nan_shows_in_the_entry_of_its_own_task(task):
   np.testing.assert_array_equal(np.isnan(parts['loss']), np.arange(3) == task)
 
 
-@pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
-def test_teacher_softmax_has_a_temperature(temperature):
-  logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-  result = losses.teacher_targets(logits, False, temperature, 'sigmoid')
-  powers = np.exp(logits.astype(np.float64)) ** (1 / temperature)
-  assert result.dtype == np.float32
-  np.testing.assert_allclose(
-    result, powers / powers.sum(-1, keepdims=True), rtol=1e-6
-  )
-
-
-def test_teacher_scores_have_none():
-  logits = np.float32([[-1.0], [0.0], [2.0]])
-  for temperature in (1.0, 4.0):
-    np.testing.assert_allclose(
-      losses.teacher_targets(logits, True, temperature, 'sigmoid'),
-      1 / (1 + np.exp(-logits.astype(np.float64))),
-      rtol=1e-6,
-    )
-    np.testing.assert_array_equal(
-      losses.teacher_targets(logits, True, temperature, 'linear'), logits
-    )
-
-
 def test_examples_in_docstrings():
   result = doctest.testmod(losses)
   assert result.attempted > 0

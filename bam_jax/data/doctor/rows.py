@@ -10,10 +10,10 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.data import labels
 from bam_jax.data import sources
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import raw
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # More of a file known to hold malformed rows is no longer what is known.
@@ -217,7 +217,8 @@ class _Reading:
 
   def _parse(self, value: str, line: int) -> float | None:
     try:
-      return float(labels.parse(self._task, value, f'{self._path}:{line}'))
+      where = f'{self._path}:{line}'
+      return float(kinds.of(self._task).parse(self._task, value, where))
     except errors.UserError as error:
       if value or not self._table.skip_malformed:
         self._unknown.append(error)

@@ -1,0 +1,242 @@
+"""What a kind of task has to say: all of it that needs no device.
+
+Each kind is a module of this folder, `kinds` lists them. What a kind adds
+elsewhere is an entry of a table: how its texts become tokens in
+`data.features`, its loss in `training.losses`.
+
+N rows of features, c outputs of the task.
+"""
+
+import abc
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import ClassVar
+from typing import Literal
+from typing import NamedTuple
+from typing import Protocol
+
+import numpy as np
+
+from bam_jax.tasks import metrics
+from bam_jax.tasks import task as task_lib
+
+
+class Rows(Protocol):
+  """What is read of the features of a split; `data.columns` has them."""
+
+  def __len__(self) -> int: ...
+
+  @property
+  def uids(self) -> Sequence[str]: ...
+
+  def fixed(self, name: str) -> np.ndarray: ...
+
+  def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Judged(NamedTuple):
+  """Predictions beside gold labels, for measures of their quality.
+
+  Attributes:
+    of: `classes`, or `scores` on 0-1.
+    predicted: [n, c] natural logarithms of probabilities; or [n] scores.
+    gold: [n] class indices, int64; or scores.
+  """
+
+  of: Literal['classes', 'scores']
+  predicted: np.ndarray
+  gold: np.ndarray
+
+
+class Export(NamedTuple):
+  """A head as Hugging Face has it.
+
+  Attributes:
+    auto_class: what loads it.
+    architecture: the class that is loaded.
+    layer: name of the head's linear layer.
+    pipeline: tag of the hub.
+    settings: entries of config.json.
+  """
+
+  auto_class: str
+  architecture: str
+  layer: str
+  pipeline: str
+  settings: Mapping[str, object]
+
+
+class Kind(abc.ABC):
+  """A kind whose outputs are of the example, from its pooled vector.
+
+  Attributes:
+    name: in a configuration, fingerprints and records.
+    metrics: those that a task may have, by name.
+    default_metrics: those of a task that names none.
+    formats: of files that hold such rows.
+    one_class: whether a prediction is one of the task's labels.
+  """
+
+  name: ClassVar[str]
+  metrics: ClassVar[tuple[str, ...]]
+  default_metrics: ClassVar[tuple[str, ...]]
+  formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
+  one_class: ClassVar[bool] = False
+
+  @abc.abstractmethod
+  def fault(
+    self, labels: Sequence[str], scale: tuple[float, float]
+  ) -> tuple[str, str] | None:
+    """The field of a declared task that is wrong, and why; None: none is."""
+
+  @abc.abstractmethod
+  def parse(
+    self, task: task_lib.Task, value: task_lib.RawLabel, where: str
+  ) -> task_lib.Label:
+    """A label as it stands in a file, as `task.Example` has it.
+
+    Args:
+      task: says which labels, or which scores, there are.
+      value: the raw label.
+      where: file and line, for the error.
+
+    Raises:
+      errors.UserError: a label that the task does not have.
+    """
+
+  @abc.abstractmethod
+  def target(self, task: task_lib.Task, label: task_lib.Label) -> float:
+    """A parsed label as the features keep it."""
+
+  @abc.abstractmethod
+  def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
+    """[N] bool: which rows have a label that the task can be trained on."""
+
+  @abc.abstractmethod
+  def entries(
+    self, task: task_lib.Task, rows: Rows
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The one entry of each row's target that is not 0.
+
+    Returns:
+      [N] which output it is of, and [N] its value.
+    """
+
+  @abc.abstractmethod
+  def teacher_targets(
+    self, logits: np.ndarray, temperature: float, regression_head: str
+  ) -> np.ndarray:
+    """What a teacher's logits say, on the scale of the targets.
+
+    Args:
+      logits: [N, c] float.
+      temperature: logits are divided by it (Hinton et al. 2015); above 0.
+      regression_head: `sigmoid` or `linear`.
+
+    Returns:
+      [N, c] float32.
+    """
+
+  @abc.abstractmethod
+  def predictions(
+    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
+  ) -> np.ndarray:
+    """What the logits say, in the task's own terms.
+
+    Args:
+      task: the task of the rows.
+      logits: [N, C]; outputs beyond the task's own number are ignored.
+      regression_head: `sigmoid` or `linear`: how a regression logit becomes a
+        score from 0 to 1 (the linear one is clipped).
+
+    Returns:
+      [N] class indices, int64; or [N] scores in the task's scale, float64.
+    """
+
+  @abc.abstractmethod
+  def gold(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
+    """The labels of the features, as `predictions` has them."""
+
+  def score(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, float]:
+    """The task's metrics times 100, of the logits of N > 0 rows."""
+    predicted = self.predictions(task, logits, regression_head)
+    return metrics.score(task, predicted, self.gold(task, rows))
+
+  def outputs(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, np.ndarray]:
+    """What a run keeps of its predictions, by uid."""
+    del regression_head
+    return {
+      'uid': np.array(list(rows.uids)),
+      'logits': logits,
+      'label': self.gold(task, rows),
+    }
+
+  @abc.abstractmethod
+  def judged(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    label: np.ndarray,
+    regression_head: str,
+  ) -> Judged | None:
+    """Predictions at temperature 1 beside gold; None: quality is not measured.
+
+    Args:
+      task: the task of the rows.
+      logits: [N, c].
+      label: of the same rows, as in the features.
+      regression_head: `sigmoid` or `linear`.
+    """
+
+  @abc.abstractmethod
+  def texts(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, str]:
+    """Predictions as text by uid, in the order of the rows."""
+
+  @abc.abstractmethod
+  def probabilities(self, logits: np.ndarray) -> np.ndarray:
+    """[N, c] of the labels, to stand beside predictions; [N, 0]: none."""
+
+  @abc.abstractmethod
+  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+    """What the outputs mean, for a model card."""
+
+  @abc.abstractmethod
+  def export(self, task: task_lib.Task) -> Export:
+    """The head as Hugging Face has it."""
+
+
+def label_maps(labels: Sequence[str]) -> dict[str, object]:
+  """A config.json's names of outputs."""
+  return {
+    'id2label': {str(i): label for i, label in enumerate(labels)},
+    'label2id': {label: i for i, label in enumerate(labels)},
+  }
+
+
+def sequence_classifier(settings: Mapping[str, object]) -> Export:
+  """A linear layer on the pooled vector."""
+  return Export(
+    'AutoModelForSequenceClassification',
+    'BertForSequenceClassification',
+    'classifier',
+    'text-classification',
+    settings,
+  )
