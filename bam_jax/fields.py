@@ -242,7 +242,7 @@ class VariantConfig:
 class TaskConfig:
   """A task of the user's own, under `config.custom_tasks.NAME`."""
 
-  kind: Literal['classification', 'regression'] = schema.field(
+  kind: Literal['classification', 'regression', 'multilabel'] = schema.field(
     'classification', 'what the label is'
   )
   labels: tuple[str, ...] = schema.field((), 'class labels as in the files')
@@ -259,7 +259,7 @@ class TaskConfig:
   )
   label: str = schema.field('label', 'column of the label: name or number')
   metrics: tuple[str, ...] = schema.field(
-    (), 'empty: accuracy, or pearson, spearman'
+    (), 'empty: accuracy; pearson, spearman; or micro_f1, macro_f1'
   )
 
 

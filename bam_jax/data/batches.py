@@ -105,6 +105,14 @@ class TrainBatches:
     )
     self._channels = np.concatenate(channels).astype(np.int32)
     self._values = np.concatenate(values).astype(np.float32)
+    dense = [
+      kinds.of(head).dense_targets(head, c) for head, c in zip(heads, features)
+    ]
+    self._dense = [
+      (base, target)
+      for base, target in zip(self._bases, dense)
+      if target is not None
+    ]
     self._teacher = None
     if any(teacher is not None for teacher in teachers):
       self._teacher = self._gold(np.arange(sum(counts)))
@@ -158,10 +166,13 @@ class TrainBatches:
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)
 
   def _gold(self, example: np.ndarray) -> np.ndarray:
-    """[n, C] float32: one-hot, or the score in channel 0."""
+    """[n, C] float32: one-hot, the score in channel 0, or some of 0 and 1."""
     result = np.zeros((len(example), self._num_outputs), np.float32)
     channels = self._channels[example]
     result[np.arange(len(example)), channels] = self._values[example]
+    for base, targets in self._dense:
+      own = (example >= base) & (example < base + len(targets))
+      result[own, : targets.shape[1]] = targets[example[own] - base]
     return result
 
 

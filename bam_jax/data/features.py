@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import hashlib
 import itertools
 import json
-import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -48,13 +47,14 @@ class Features(NamedTuple):
     uid: of the example; a swapped copy's ends in `task.SWAP_SUFFIX`.
     input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
     length_a: tokens of type 0, those up to and including the first `[SEP]`.
-    label: class index, or score scaled to 0-1; nan if there is none.
+    label: class index, score scaled to 0-1, or 0 or 1 for each label; nan if
+      there is none.
   """
 
   uid: str
   input_ids: np.ndarray
   length_a: int
-  label: float
+  label: float | np.ndarray
 
 
 class Tokenizer:
@@ -273,7 +273,7 @@ class _Ids(NamedTuple):
   uid: str
   a: np.ndarray
   b: np.ndarray | None
-  label: float
+  label: float | np.ndarray
 
 
 def featurize(
@@ -320,9 +320,7 @@ def _encode(
     if task.is_pair:
       second = tokenizer.encode([example.text_b for example in batch])
     for example, a, b in zip(batch, first, second, strict=True):
-      label = math.nan
-      if example.label is not None:
-        label = kinds.of(task).target(task, example.label)
+      label = kinds.of(task).target(task, example.label)
       yield _Ids(example.uid, a, b, label)
 
 

@@ -11,6 +11,7 @@ from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.data import shards
 from bam_jax.data import sources
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 
@@ -54,6 +55,7 @@ def prepare(
       is damaged or was made from something else.
   """
   fingerprint = feature_fingerprint(task, split, data, tokenizer)
+  fields = shards.feature_fields(kinds.of(task).label_width(task))
   if not shards.exists(directory):
     rows = features.featurize(
       sources.read(task, split, data),
@@ -64,13 +66,13 @@ def prepare(
     )
     shards.write(
       directory,
-      shards.FEATURES,
+      fields,
       (row._asdict() for row in rows),
       fingerprint,
       metadata=label_metadata(task),
       shard_rows=data.shard_rows,
     )
-  columns = shards.open(directory, shards.FEATURES, fingerprint)
+  columns = shards.open(directory, fields, fingerprint)
   _check_tokens(columns, tokenizer.vocab_size, data.max_length, directory)
   return columns
 

@@ -91,6 +91,12 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   kind = kinds.KINDS[config.kind]
   if fault := kind.fault(config.labels, config.scale):
     raise errors.UserError(f'{where}.{fault[0]}: {fault[1]}')
+  require(
+    config.format in kind.formats,
+    '.format',
+    f'{config.format!r} holds no {config.kind} task; give'
+    f' {" or ".join(kind.formats)}',
+  )
   for metric in config.metrics:
     require(
       metric in kind.metrics,

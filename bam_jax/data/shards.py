@@ -30,12 +30,18 @@ from bam_jax.data import tfrecord
 Field = columns_lib.Field
 Columns = columns_lib.Columns
 
-FEATURES = (
-  Field('uid', 'bytes', 1),
-  Field('input_ids', 'int', None),
-  Field('length_a', 'int', 1),
-  Field('label', 'float', 1),
-)
+
+def feature_fields(label_width: int = 1) -> tuple[Field, ...]:
+  """The fields of a set of features, `label_width` numbers a label."""
+  return (
+    Field('uid', 'bytes', 1),
+    Field('input_ids', 'int', None),
+    Field('length_a', 'int', 1),
+    Field('label', 'float', label_width),
+  )
+
+
+FEATURES = feature_fields()
 
 _OWN = re.compile(
   rf'manifest\.json|columns(\.tmp-\w+)?|{manifest_lib.PART.pattern}'

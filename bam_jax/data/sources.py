@@ -39,7 +39,7 @@ class Row(NamedTuple):
   index: int
   line: int
   text: tuple[str, ...]
-  label: str | None
+  label: task_lib.RawLabel | None
 
 
 def read(
@@ -289,7 +289,7 @@ def _jsonl(
 
 def _jsonl_row(
   content: str, table: task_lib.Table, where: str
-) -> tuple[tuple[str, ...], str | None]:
+) -> tuple[tuple[str, ...], task_lib.RawLabel | None]:
   """Texts and label of one line."""
   try:
     row = files.parse_json(content)
@@ -305,8 +305,14 @@ def _jsonl_row(
   if table.label is None:
     return text, None
   label = _field(row, table.label, where)
-  # A number, true or null reads as it is written in JSON.
-  return text, label if isinstance(label, str) else json.dumps(label)
+  if isinstance(label, list):
+    return text, tuple(map(_written, label))
+  return text, _written(label)
+
+
+def _written(label: object) -> str:
+  """A number, true or null reads as it is written in JSON."""
+  return label if isinstance(label, str) else json.dumps(label)
 
 
 def _field(row: dict, name: int | str, where: str) -> object:

@@ -1,6 +1,7 @@
 """Classification: one of the task's labels, by a softmax."""
 
 from collections.abc import Sequence
+import math
 
 import numpy as np
 import scipy.special
@@ -10,7 +11,7 @@ from bam_jax.tasks import kind
 from bam_jax.tasks import task as task_lib
 
 
-class Classification(kind.Kind):
+class Classification(kind.Plain):
   """An example has one label; its target is one-hot."""
 
   name = 'classification'
@@ -32,8 +33,8 @@ class Classification(kind.Kind):
     """The index in `task.labels`."""
     return label_index(task, value, where)
 
-  def target(self, task: task_lib.Task, label: int) -> float:
-    return float(label)
+  def target(self, task: task_lib.Task, label: int | None) -> float:
+    return math.nan if label is None else float(label)
 
   def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return np.isin(rows.fixed('label'), np.arange(task.num_outputs))

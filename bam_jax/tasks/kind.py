@@ -18,6 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from bam_jax.tasks import metrics
+from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
 
 
@@ -104,15 +105,20 @@ class Kind(abc.ABC):
       errors.UserError: a label that the task does not have.
     """
 
+  def label_width(self, task: task_lib.Task) -> int:
+    """Numbers of a label in the features."""
+    return 1
+
   @abc.abstractmethod
-  def target(self, task: task_lib.Task, label: task_lib.Label) -> float:
-    """A parsed label as the features keep it."""
+  def target(
+    self, task: task_lib.Task, label: task_lib.Label | None
+  ) -> float | np.ndarray:
+    """A parsed label as the features keep it; nan where there is none."""
 
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
     """[N] bool: which rows have a label that the task can be trained on."""
 
-  @abc.abstractmethod
   def entries(
     self, task: task_lib.Task, rows: Rows
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +127,13 @@ class Kind(abc.ABC):
     Returns:
       [N] which output it is of, and [N] its value.
     """
+    del task
+    return np.zeros(len(rows)), np.zeros(len(rows))
+
+  def dense_targets(self, task: task_lib.Task, rows: Rows) -> np.ndarray | None:
+    """[N, c] float32 targets, where several entries of each may not be 0."""
+    del task, rows
+    return None
 
   @abc.abstractmethod
   def teacher_targets(
@@ -138,25 +151,6 @@ class Kind(abc.ABC):
     """
 
   @abc.abstractmethod
-  def predictions(
-    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
-  ) -> np.ndarray:
-    """What the logits say, in the task's own terms.
-
-    Args:
-      task: the task of the rows.
-      logits: [N, C]; outputs beyond the task's own number are ignored.
-      regression_head: `sigmoid` or `linear`: how a regression logit becomes a
-        score from 0 to 1 (the linear one is clipped).
-
-    Returns:
-      [N] class indices, int64; or [N] scores in the task's scale, float64.
-    """
-
-  @abc.abstractmethod
-  def gold(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
-    """The labels of the features, as `predictions` has them."""
-
   def score(
     self,
     task: task_lib.Task,
@@ -165,9 +159,8 @@ class Kind(abc.ABC):
     regression_head: str,
   ) -> dict[str, float]:
     """The task's metrics times 100, of the logits of N > 0 rows."""
-    predicted = self.predictions(task, logits, regression_head)
-    return metrics.score(task, predicted, self.gold(task, rows))
 
+  @abc.abstractmethod
   def outputs(
     self,
     task: task_lib.Task,
@@ -175,13 +168,24 @@ class Kind(abc.ABC):
     rows: Rows,
     regression_head: str,
   ) -> dict[str, np.ndarray]:
-    """What a run keeps of its predictions, by uid."""
-    del regression_head
-    return {
-      'uid': np.array(list(rows.uids)),
-      'logits': logits,
-      'label': self.gold(task, rows),
-    }
+    """What a run keeps of its predictions: `uid` and more, [N, ...] each."""
+
+  @abc.abstractmethod
+  def kept(
+    self,
+    task: task_lib.Task,
+    arrays: Mapping[str, np.ndarray],
+    regression_head: str,
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    """What tests over examples read of `outputs`.
+
+    Returns:
+      Predictions or tallies, [N, ...], and gold, [N]; None: there is none.
+
+    Raises:
+      KeyError: an array is missing.
+      ValueError: arrays that `outputs` does not make.
+    """
 
   @abc.abstractmethod
   def judged(
@@ -221,6 +225,118 @@ class Kind(abc.ABC):
   @abc.abstractmethod
   def export(self, task: task_lib.Task) -> Export:
     """The head as Hugging Face has it."""
+
+
+class Plain(Kind):
+  """A kind whose predictions are one number an example."""
+
+  @abc.abstractmethod
+  def predictions(
+    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
+  ) -> np.ndarray:
+    """What the logits say, in the task's own terms.
+
+    Args:
+      task: the task of the rows.
+      logits: [N, C]; outputs beyond the task's own number are ignored.
+      regression_head: `sigmoid` or `linear`: how a regression logit becomes a
+        score from 0 to 1 (the linear one is clipped).
+
+    Returns:
+      [N] class indices, int64; or [N] scores in the task's scale, float64.
+    """
+
+  @abc.abstractmethod
+  def gold(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
+    """The labels of the features, as `predictions` has them."""
+
+  def score(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, float]:
+    predicted = self.predictions(task, logits, regression_head)
+    return metrics.score(task, predicted, self.gold(task, rows))
+
+  def outputs(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, np.ndarray]:
+    del regression_head
+    return {
+      'uid': np.array(list(rows.uids)),
+      'logits': logits,
+      'label': self.gold(task, rows),
+    }
+
+  def kept(
+    self,
+    task: task_lib.Task,
+    arrays: Mapping[str, np.ndarray],
+    regression_head: str,
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    rows, logits = np.shape(arrays['uid'])[:1], arrays['logits']
+    gold = arrays.get('label')
+    # What begins unlike an array comes back as bytes.
+    if np.shape(logits) != (*rows, task.num_outputs) or (
+      gold is not None and np.shape(gold) != rows
+    ):
+      raise ValueError('not one row of each for every example')
+    return self.predictions(task, logits, regression_head), gold
+
+
+class Tallied(Kind):
+  """A kind whose metrics are of `tallies`, sums over the examples."""
+
+  @abc.abstractmethod
+  def tally(
+    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
+  ) -> np.ndarray:
+    """[N, ...] what each example adds to the sums that metrics are of."""
+
+  def score(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, float]:
+    sums = self.tally(task, logits, rows).sum(axis=0)
+    return {
+      name: 100.0 * float(tallies.METRICS[name](sums)) for name in task.metrics
+    }
+
+  def outputs(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, np.ndarray]:
+    texts = self.texts(task, logits, rows, regression_head)
+    return {
+      'uid': np.array(list(texts)),
+      'prediction': np.array(list(texts.values())),
+      'tally': self.tally(task, logits, rows),
+    }
+
+  def kept(
+    self,
+    task: task_lib.Task,
+    arrays: Mapping[str, np.ndarray],
+    regression_head: str,
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    tally = arrays['tally']
+    rows = np.shape(arrays['uid'])[:1]
+    if np.shape(tally)[:1] != rows or tally.dtype.kind not in 'if':
+      raise ValueError('not one tally for every example')
+    # Gold labels are in the tallies already.
+    return tally, np.zeros(rows)
 
 
 def label_maps(labels: Sequence[str]) -> dict[str, object]:

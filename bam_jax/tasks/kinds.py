@@ -2,6 +2,7 @@
 
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
+from bam_jax.tasks import multilabel
 from bam_jax.tasks import regression
 from bam_jax.tasks import task as task_lib
 
@@ -10,6 +11,7 @@ KINDS: dict[str, kind.Kind] = {
   for each in (
     classification.Classification(),
     regression.Regression(),
+    multilabel.Multilabel(),
   )
 }
 

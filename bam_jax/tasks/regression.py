@@ -1,6 +1,7 @@
 """Regression: a score on the task's own scale, trained on 0-1."""
 
 from collections.abc import Sequence
+import math
 
 import numpy as np
 import scipy.special
@@ -10,7 +11,7 @@ from bam_jax.tasks import kind
 from bam_jax.tasks import task as task_lib
 
 
-class Regression(kind.Kind):
+class Regression(kind.Plain):
   """An example has a score; its target is channel 0."""
 
   name = 'regression'
@@ -50,8 +51,10 @@ class Regression(kind.Kind):
       )
     return float(str(np.float32(score)))
 
-  def target(self, task: task_lib.Task, label: float) -> float:
+  def target(self, task: task_lib.Task, label: float | None) -> float:
     """On 0-1."""
+    if label is None:
+      return math.nan
     low, high = task.scale
     return (label - low) / (high - low)
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-Kind = Literal['classification', 'regression']
+Kind = Literal['classification', 'regression', 'multilabel']
 # As it stands in a file, and as an example has it.
-RawLabel = str
-Label = int | float
+RawLabel = str | tuple[str, ...]
+Label = int | float | tuple[int, ...]
 
 SWAP_SUFFIX = '~swap'
 
@@ -24,8 +24,8 @@ class Example(NamedTuple):
       The only key that joins gold labels, teacher logits and predictions.
     text_a: the first text.
     text_b: the second text of a pair, else None.
-    label: class index, or score in the task's own scale; None where the split
-      has no labels.
+    label: class index, score in the task's own scale, or indices of all labels;
+      None where the split has no labels.
   """
 
   uid: str
@@ -68,7 +68,7 @@ class Task:
 
   Attributes:
     name: unique name, used in uids, file names and reports.
-    kind: `classification` or `regression`.
+    kind: one of `tasks.kinds`.
     labels: class labels as they stand in the raw files, in the order of the
       logits; empty for regression. They travel with logits and checkpoints.
     scale: lowest and highest score of a regression task; trained on 0-1.
@@ -156,6 +156,6 @@ class TaskTable:
     return np.arange(self.num_outputs) < widths[:, None]
 
   @property
-  def is_regression(self) -> np.ndarray:
-    """[T] bool."""
-    return np.array([task.is_regression for task in self.tasks])
+  def kinds(self) -> tuple[Kind, ...]:
+    """[T] names."""
+    return tuple(task.kind for task in self.tasks)

@@ -4,10 +4,12 @@ B rows, S segment slots a row, C outputs of the widest head, T tasks.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def mix_targets(
@@ -19,8 +21,8 @@ def mix_targets(
   [0.75, 0.25]
 
   Args:
-    gold: [..., C] one-hot classes, or the 0-1 score in channel 0.
-    teacher: [..., C] class probabilities, or the 0-1 prediction in channel 0.
+    gold: [..., C] one-hot classes, the 0-1 score in channel 0, or 0 and 1.
+    teacher: [..., C] probabilities, or the 0-1 prediction in channel 0.
     gold_weight: λ, 0-1, scalar.
 
   Returns:
@@ -44,19 +46,22 @@ def example_losses(
   logits: jax.Array,
   target: jax.Array,
   class_mask: jax.Array,
-  is_regression: jax.Array,
+  task_id: jax.Array,
+  kinds: Sequence[str],
   regression_head: str,
 ) -> jax.Array:
   """The loss of each slot.
 
   A classification slot has the soft cross-entropy over the outputs its head
-  has; a regression slot the squared error of channel 0.
+  has; a regression slot the squared error of channel 0; a multi-label slot the
+  mean over its outputs of the cross-entropy of a sigmoid.
 
   >>> losses = example_losses(
   ...     logits=jnp.array([[[0.0, 0.0, 9.0], [0.5, 9.0, 9.0]]]),
   ...     target=jnp.array([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]),
   ...     class_mask=jnp.array([[[True, True, False], [True, False, False]]]),
-  ...     is_regression=jnp.array([[False, True]]),
+  ...     task_id=jnp.array([[0, 1]]),
+  ...     kinds=('classification', 'regression'),
   ...     regression_head='linear',
   ... )
   >>> [round(x, 4) for x in losses[0].tolist()]  # ln 2, (0.5 - 1)**2
@@ -66,7 +71,8 @@ def example_losses(
     logits: [B, S, C] float32.
     target: [B, S, C] float32, as `mix_targets` returns.
     class_mask: [B, S, C] bool, the outputs that the slot's head has.
-    is_regression: [B, S] bool.
+    task_id: [B, S] int32.
+    kinds: [T] names of the tasks' kinds.
     regression_head: `sigmoid` or `linear`.
 
   Returns:
@@ -74,20 +80,31 @@ def example_losses(
   """
   chex.assert_rank(logits, 3)
   chex.assert_equal_shape([logits, target, class_mask])
-  chex.assert_shape(is_regression, logits.shape[:2])
+  chex.assert_shape(task_id, logits.shape[:2])
+
+  def is_of(kind: str) -> jax.Array:
+    return jnp.asarray([kind == each for each in kinds])[task_id]
+
+  is_regression = is_of('regression')
   log_probs = jax.nn.log_softmax(jnp.where(class_mask, logits, -jnp.inf))
   # The -inf of an absent class must not meet its target of 0.
   log_probs = jnp.where(class_mask, log_probs, 0.0)  # [B, S, C]
   cross_entropy = -jnp.sum(target * log_probs, axis=-1)  # [B, S]
   error = activate(logits[..., 0], regression_head) - target[..., 0]
-  return jnp.where(is_regression, jnp.square(error), cross_entropy)
+  result = jnp.where(is_regression, jnp.square(error), cross_entropy)
+  # A program has the losses that it always had, and others where they are used.
+  if 'multilabel' in kinds:
+    each = optax.sigmoid_binary_cross_entropy(logits, target)
+    mean = jnp.mean(each, axis=-1, where=class_mask)
+    result = jnp.where(is_of('multilabel'), mean, result)
+  return result
 
 
 def multitask_loss(
   logits: jax.Array,
   batch: Mapping[str, jax.Array],
   class_mask: jax.Array,
-  is_regression: jax.Array,
+  kinds: Sequence[str],
   gold_weight: jax.Array | float,
   regression_head: str,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -101,7 +118,7 @@ def multitask_loss(
     batch: reads task_id [B, S] int32, target and teacher [B, S, C], weight
       [B, S] float32.
     class_mask: [T, C] bool.
-    is_regression: [T] bool.
+    kinds: [T] names of the tasks' kinds.
     gold_weight: λ, 0-1, scalar.
     regression_head: `sigmoid` or `linear`.
 
@@ -109,7 +126,7 @@ def multitask_loss(
     The sum over slots of weight · loss, a scalar, and by task: `loss` [T], the
     terms of that sum, and `count` [T] float32, the slots of weight above 0.
   """
-  chex.assert_rank([logits, class_mask, is_regression], [3, 2, 1])
+  chex.assert_rank([logits, class_mask], [3, 2])
   task_id, weight = batch['task_id'], batch['weight']
   chex.assert_shape([task_id, weight], logits.shape[:2])
   live = weight > 0.0  # [B, S]
@@ -122,7 +139,8 @@ def multitask_loss(
     clean(logits),
     clean(mix_targets(batch['target'], batch['teacher'], gold_weight)),
     jnp.asarray(class_mask)[task_id],
-    jnp.asarray(is_regression)[task_id],
+    task_id,
+    kinds,
     regression_head,
   )
   losses = jnp.where(live, weight * losses, 0.0)  # [B, S]

@@ -131,7 +131,7 @@ class Programs:
         model,
         optimizer,
         tasks.class_mask,
-        tasks.is_regression,
+        tasks.kinds,
         regression_head=config.model.regression_head,
         reduction=config.optimizer.reduction,
         accumulate=accumulate,

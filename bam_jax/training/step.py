@@ -5,6 +5,7 @@ B rows, L tokens, S segment slots, C outputs of the widest head, T tasks.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def make_train_step(
   model: heads.MultiTaskBert,
   optimizer: optax.GradientTransformation,
   class_mask: np.ndarray,
-  is_regression: np.ndarray,
+  kinds: Sequence[str],
   *,
   regression_head: str,
   reduction: str,
@@ -90,7 +91,7 @@ def make_train_step(
     model: maps (batch, deterministic) to logits [B, S, C].
     optimizer: of `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
-    is_regression: [T] bool.
+    kinds: [T] names of the tasks' kinds.
     regression_head: `sigmoid` or `linear`.
     reduction: `sum` over the examples (released code) or `mean`.
     accumulate: parts that the batch is computed in, to save memory; must
@@ -118,7 +119,7 @@ def make_train_step(
         logits,
         rows,
         class_mask,
-        is_regression,
+        kinds,
         schedule.gold_weight,
         regression_head,
       )

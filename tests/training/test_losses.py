@@ -12,6 +12,7 @@ from bam_jax.training import losses
 
 # Task 0 has three classes, task 1 is a regression, task 2 has two classes.
 CLASS_MASK = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]], bool)
+KINDS = ('classification', 'regression', 'classification')
 IS_REGRESSION = np.array([False, True, False])
 
 
@@ -62,7 +63,7 @@ def _loss(logits, batch, gold_weight=0.3, head='sigmoid'):
     jnp.asarray(logits),
     jax.tree.map(jnp.asarray, batch),
     CLASS_MASK,
-    IS_REGRESSION,
+    KINDS,
     gold_weight,
     head,
   )
@@ -114,7 +115,8 @@ def test_mixed_squared_error_is_the_mix_less_a_constant():
       z * slot,
       target * slot,
       jnp.array([[CLASS_MASK[1]]]),
-      jnp.array([[True]]),
+      jnp.array([[1]]),
+      KINDS,
       'sigmoid',
     )[0, 0]
 

@@ -218,11 +218,14 @@ class _Reading:
   def _parse(self, value: str, line: int) -> float | None:
     try:
       where = f'{self._path}:{line}'
-      return float(kinds.of(self._task).parse(self._task, value, where))
+      label = kinds.of(self._task).parse(self._task, value, where)
     except errors.UserError as error:
       if value or not self._table.skip_malformed:
         self._unknown.append(error)
         return None
+    else:
+      # Of several labels no number is made, and no share counted.
+      return math.nan if isinstance(label, tuple) else float(label)
     # Without a label, a row counts as malformed where these are passed over.
     self._malformed.append(
       errors.UserError(f'{self._path}:{line}: no label; mend the row')
