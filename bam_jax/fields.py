@@ -242,8 +242,8 @@ class VariantConfig:
 class TaskConfig:
   """A task of the user's own, under `config.custom_tasks.NAME`."""
 
-  kind: Literal['classification', 'regression', 'multilabel'] = schema.field(
-    'classification', 'what the label is'
+  kind: Literal['classification', 'regression', 'multilabel', 'tagging'] = (
+    schema.field('classification', 'what the label is')
   )
   labels: tuple[str, ...] = schema.field((), 'class labels as in the files')
   scale: tuple[float, float] = schema.field(
@@ -252,14 +252,16 @@ class TaskConfig:
   train: str = schema.field('', 'training file, below data.dir or absolute')
   dev: str = schema.field('', 'development file')
   test: str = schema.field('', 'unlabelled file; may be empty')
-  format: Literal['tsv', 'jsonl'] = schema.field('tsv', 'of all three files')
+  format: Literal['tsv', 'jsonl', 'conll'] = schema.field(
+    'tsv', 'of all three files'
+  )
   header: bool = schema.field(True, 'TSV: the first line names the columns')
   text: tuple[str, ...] = schema.field(
     (), 'one or two columns: names, or numbers from 0 where no header is'
   )
   label: str = schema.field('label', 'column of the label: name or number')
   metrics: tuple[str, ...] = schema.field(
-    (), 'empty: accuracy; pearson, spearman; or micro_f1, macro_f1'
+    (), "empty: the kind's own; docs/guides/own_tasks.md"
   )
 
 

@@ -47,8 +47,8 @@ class Features(NamedTuple):
     uid: of the example; a swapped copy's ends in `task.SWAP_SUFFIX`.
     input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
     length_a: tokens of type 0, those up to and including the first `[SEP]`.
-    label: class index, score scaled to 0-1, or 0 or 1 for each label; nan if
-      there is none.
+    label: class index, score scaled to 0-1, 0 or 1 for each label, or as the
+      kind has it of tokens; nan if there is none.
   """
 
   uid: str
@@ -71,6 +71,7 @@ class Tokenizer:
     tokenizer.no_padding()
     self.cls_id = tokenizer.token_to_id('[CLS]')
     self.sep_id = tokenizer.token_to_id('[SEP]')
+    self.unk_id = tokenizer.token_to_id('[UNK]')
     tokenizer.post_processor = processors.BertProcessing(
       ('[SEP]', self.sep_id), ('[CLS]', self.cls_id)
     )

@@ -11,8 +11,12 @@ from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.data import shards
 from bam_jax.data import sources
+from bam_jax.data import windows
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
+
+# Kinds whose long examples are cut into windows; those of others are cut off.
+_WINDOWED = {'tagging': windows.of_words}
 
 
 def feature_fingerprint(
@@ -48,7 +52,8 @@ def prepare(
     directory: of the shard set.
 
   Returns:
-    One row an example, in the order of the raw file; swapped copies after.
+    One row an example, or a window of it, in the order of the raw file;
+    swapped copies after.
 
   Raises:
     errors.UserError: the raw rows are unusable, or the shard set that is there
@@ -57,13 +62,15 @@ def prepare(
   fingerprint = feature_fingerprint(task, split, data, tokenizer)
   fields = shards.feature_fields(kinds.of(task).label_width(task))
   if not shards.exists(directory):
-    rows = features.featurize(
-      sources.read(task, split, data),
-      task,
-      tokenizer,
-      data.max_length,
-      _is_swapped(task, split, data),
-    )
+    examples = sources.read(task, split, data)
+    if task.kind in _WINDOWED:
+      make = _WINDOWED[task.kind]
+      rows = make(examples, task, tokenizer, data.max_length)
+    else:
+      swap = _is_swapped(task, split, data)
+      rows = features.featurize(
+        examples, task, tokenizer, data.max_length, swap
+      )
     shards.write(
       directory,
       fields,

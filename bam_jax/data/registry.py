@@ -14,6 +14,11 @@ from bam_jax.tasks import task as task_lib
 
 # A name stands in uids ('/' and '~' are theirs), file names and config keys.
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
+_HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one'}
+_NO_NAMES = {
+  'tsv': 'header=False says that the files name no columns',
+  'conll': 'the files name no columns',
+}
 
 
 def resolve(config: config_lib.Config) -> task_lib.TaskTable:
@@ -39,10 +44,11 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   known = known | custom
   table = task_lib.TaskTable(tuple(_find(name, known) for name in config.tasks))
   for name in config.data.swap:
-    if not table[name].is_pair:
+    task = table[name]
+    if not task.is_pair or not kinds.of(task).can_swap:
+      what = 'has one text a row' if not task.is_pair else f'is {task.kind}'
       raise errors.UserError(
-        f'config.data.swap: {name!r} has one text a row; name tasks of text'
-        ' pairs'
+        f'config.data.swap: {name!r} {what}; name tasks of text pairs'
       )
   official = [name for name in table.names if name in glue.TASKS]
   if config.data.source == 'tsv' and not config.data.dir and official:
@@ -66,6 +72,7 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
 def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   """The task that a declaration under `config.custom_tasks` describes."""
   where = f'config.custom_tasks.{name}'
+  kind = kinds.KINDS[config.kind]
 
   def require(condition: bool, key: str, message: str) -> None:
     if not condition:
@@ -77,10 +84,10 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     f'{name!r} is no task name; use letters, digits, _ and - only',
   )
   require(
-    len(config.text) in (1, 2),
+    len(config.text) in kind.num_texts,
     '.text',
-    f'{config.text} names {len(config.text)} columns; give one, or two for'
-    ' pairs',
+    f'{config.text} names {len(config.text)} columns; give'
+    f' {_HOW_MANY[kind.num_texts]}',
   )
   for key in ('train', 'dev'):
     require(
@@ -88,7 +95,6 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       f'.{key}',
       'empty; give a file, below config.data.dir or absolute',
     )
-  kind = kinds.KINDS[config.kind]
   if fault := kind.fault(config.labels, config.scale):
     raise errors.UserError(f'{where}.{fault[0]}: {fault[1]}')
   require(
@@ -147,12 +153,13 @@ def _column(
   config: config_lib.TaskConfig, where: str, key: str, value: str
 ) -> int | str:
   """A column's name, or its number where the files name no columns."""
-  if config.format == 'jsonl' or config.header:
+  named = {'jsonl': True, 'tsv': config.header}
+  if named.get(config.format, False):
     return value
   try:
     return int(value)
   except ValueError:
     raise errors.UserError(
-      f'{where}.{key}: {value!r} is no column number, and header=False says'
-      ' that the files name no columns; count from 0'
+      f'{where}.{key}: {value!r} is no column number, and'
+      f' {_NO_NAMES[config.format]}; count from 0'
     ) from None

@@ -31,8 +31,11 @@ Field = columns_lib.Field
 Columns = columns_lib.Columns
 
 
-def feature_fields(label_width: int = 1) -> tuple[Field, ...]:
-  """The fields of a set of features, `label_width` numbers a label."""
+def feature_fields(label_width: int | None = 1) -> tuple[Field, ...]:
+  """The fields of a set of features, `label_width` numbers a label.
+
+  None: labels differ in length.
+  """
   return (
     Field('uid', 'bytes', 1),
     Field('input_ids', 'int', None),
@@ -48,8 +51,8 @@ _OWN = re.compile(
 )
 
 
-def logits_fields(width: int) -> tuple[Field, ...]:
-  """The fields of a set of logits, `width` numbers a row."""
+def logits_fields(width: int | None) -> tuple[Field, ...]:
+  """The fields of a set of logits, `width` numbers a row; None: they differ."""
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
 
 

@@ -28,14 +28,17 @@ def measure(
 
   Args:
     task: the task of the rows.
-    logits: [N, c], N > 0.
-    label: [N] class indices, or scores on 0-1; as in the features.
+    logits: [N, c], N > 0; or of tokens, [tokens, c].
+    label: of the same rows, as in the features.
     regression_head: `sigmoid` or `linear`.
 
   Returns:
-    What `of_classes` or `of_scores` returns.
+    What `of_classes` or `of_scores` returns; nothing of a kind that has no
+    such quality.
   """
   found = kinds.of(task).judged(task, logits, label, regression_head)
+  if found is None:
+    return {}
   measured = of_classes if found.of == 'classes' else of_scores
   return measured(found.predicted, found.gold)
 

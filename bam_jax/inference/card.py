@@ -17,6 +17,8 @@ logits = model(**tokenizer({texts}, return_tensors='pt')).logits
 ```
 """
 
+_OF_TOKENS = ', those of tasks of tokens to its last hidden states'
+
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
@@ -82,8 +84,9 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
     lines += [
       '',
       '`heads.TASK.weight` and `heads.TASK.bias` of `model.safetensors` are'
-      ' applied to the pooled vector of `BertModel`; `tasks.json` says what the'
-      ' outputs mean.',
+      ' applied to the pooled vector of `BertModel`'
+      + _OF_TOKENS * any(not head.is_pooled for head in heads)
+      + '; `tasks.json` says what the outputs mean.',
     ]
   lines += ['', '## Scores', '']
   lines += ['| task | dev split | metric | score |', '|---|---|---|--:|']

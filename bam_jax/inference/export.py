@@ -1,7 +1,7 @@
 """A trained model as Hugging Face directories.
 
-DIR/TASK/  a task's own BertForSequenceClassification: what
-           `AutoModelForSequenceClassification.from_pretrained` loads
+DIR/TASK/  a task's own BertForSequenceClassification, or what its kind has in
+           its place: what the AutoModel class of the same name loads
 DIR/all/   encoder and pooler once, with every head, and `tasks.json`
 
 Weights are float32 safetensors; every directory holds its tokenizer and a model
@@ -55,6 +55,7 @@ def export(
   body = huggingface.save_params(
     {name: params[name] for name in ('encoder', 'pooler')}
   )
+  unpooled = huggingface.save_params({'encoder': params['encoder']})
   chosen = [tasks[name] for name in heads]
   classifiers = {
     task.name: _classifier(params['heads'], heads[task.name], task)
@@ -65,7 +66,10 @@ def export(
     _write(
       directory / task.name,
       {
-        **{_PREFIX + name: tensor for name, tensor in body.items()},
+        **{
+          _PREFIX + name: tensor
+          for name, tensor in (body if head.is_pooled else unpooled).items()
+        },
         **{
           f'{head.layer}.{name}': tensor
           for name, tensor in classifiers[task.name].items()

@@ -53,20 +53,22 @@ def write_tsv(
 ) -> None:
   """Writes `uid<TAB>prediction<TAB>outputs...`, one line a row.
 
-  The outputs are class probabilities, headed by their labels, or nothing for
-  regression.
+  The outputs are probabilities, headed by their labels, where the kind has
+  them.
 
   Args:
     path: of the file.
     task: the task.
     texts: N of them, as `Kind.texts` returns.
-    logits: [N, c] of the same rows.
+    logits: of the same rows.
 
   Raises:
     errors.UserError: the file can't be written.
   """
-  outputs = kinds.of(task).probabilities(logits)
-  lines = ['\t'.join(('uid', 'prediction', *task.labels))]
+  outputs, names = kinds.of(task).probabilities(logits), task.labels
+  if outputs is None:
+    outputs, names = np.empty((len(texts), 0)), ()
+  lines = ['\t'.join(('uid', 'prediction', *names))]
   for (uid, text), row in zip(texts.items(), outputs, strict=True):
     lines.append('\t'.join((uid, text, *(f'{p:.4f}' for p in row))))
   files.write_text(path, '\n'.join(lines) + '\n')

@@ -45,7 +45,11 @@ class Classification(kind.Plain):
     return rows.fixed('label'), np.ones(len(rows))
 
   def teacher_targets(
-    self, logits: np.ndarray, temperature: float, regression_head: str
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
   ) -> np.ndarray:
     """Class probabilities.
 

@@ -58,6 +58,7 @@ class Export(NamedTuple):
     layer: name of the head's linear layer.
     pipeline: tag of the hub.
     settings: entries of config.json.
+    is_pooled: whether it is applied to the pooled vector, not to each token's.
   """
 
   auto_class: str
@@ -65,16 +66,20 @@ class Export(NamedTuple):
   layer: str
   pipeline: str
   settings: Mapping[str, object]
+  is_pooled: bool = True
 
 
 class Kind(abc.ABC):
-  """A kind whose outputs are of the example, from its pooled vector.
+  """A kind of task.
 
   Attributes:
     name: in a configuration, fingerprints and records.
     metrics: those that a task may have, by name.
     default_metrics: those of a task that names none.
     formats: of files that hold such rows.
+    num_texts: columns of text that they may have.
+    can_swap: whether the texts of a pair may be exchanged.
+    in_windows: whether what is too long is cut into windows, not off.
     one_class: whether a prediction is one of the task's labels.
   """
 
@@ -82,6 +87,9 @@ class Kind(abc.ABC):
   metrics: ClassVar[tuple[str, ...]]
   default_metrics: ClassVar[tuple[str, ...]]
   formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
+  num_texts: ClassVar[tuple[int, ...]] = (1, 2)
+  can_swap: ClassVar[bool] = True
+  in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False
 
   @abc.abstractmethod
@@ -105,8 +113,8 @@ class Kind(abc.ABC):
       errors.UserError: a label that the task does not have.
     """
 
-  def label_width(self, task: task_lib.Task) -> int:
-    """Numbers of a label in the features."""
+  def label_width(self, task: task_lib.Task) -> int | None:
+    """Numbers of a label in the features; None where they differ."""
     return 1
 
   @abc.abstractmethod
@@ -137,17 +145,22 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def teacher_targets(
-    self, logits: np.ndarray, temperature: float, regression_head: str
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: Rows | None = None,
   ) -> np.ndarray:
     """What a teacher's logits say, on the scale of the targets.
 
     Args:
-      logits: [N, c] float.
+      logits: [N, c] float; or [tokens, c].
       temperature: logits are divided by it (Hinton et al. 2015); above 0.
       regression_head: `sigmoid` or `linear`.
+      rows: that the logits are of; read where these are of tokens.
 
     Returns:
-      [N, c] float32.
+      float32 of the same shape.
     """
 
   @abc.abstractmethod
@@ -214,9 +227,10 @@ class Kind(abc.ABC):
   ) -> dict[str, str]:
     """Predictions as text by uid, in the order of the rows."""
 
-  @abc.abstractmethod
-  def probabilities(self, logits: np.ndarray) -> np.ndarray:
-    """[N, c] of the labels, to stand beside predictions; [N, 0]: none."""
+  def probabilities(self, logits: np.ndarray) -> np.ndarray | None:
+    """[N, c] of the labels, to stand beside predictions; None: without any."""
+    del logits
+    return None
 
   @abc.abstractmethod
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
@@ -337,6 +351,41 @@ class Tallied(Kind):
       raise ValueError('not one tally for every example')
     # Gold labels are in the tallies already.
     return tally, np.zeros(rows)
+
+
+class OfTokens(Tallied):
+  """A kind whose outputs are of tokens: logits are [tokens, c]."""
+
+  can_swap = False
+  in_windows = True
+
+  @abc.abstractmethod
+  def token_targets(
+    self, task: task_lib.Task, rows: Rows, chosen: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What the tokens of some rows are to be.
+
+    Args:
+      task: the task of the rows.
+      rows: of the training split.
+      chosen: [n] int, which of them.
+
+    Returns:
+      [tokens, c] float32, and [tokens] float32, what `training.token_losses`
+      takes for their share of the example: 0 where a token has no loss.
+    """
+
+
+def examples_of(rows: Rows) -> tuple[list[str], np.ndarray]:
+  """The examples that rows are windows of.
+
+  Returns:
+    Uids of N examples, and [N + 1] int64: the windows of example i are rows
+    [offsets[i], offsets[i + 1]).
+  """
+  bases = [task_lib.example_uid(uid) for uid in rows.uids]
+  begins = [i for i, base in enumerate(bases) if not i or base != bases[i - 1]]
+  return [bases[i] for i in begins], np.array([*begins, len(bases)], np.int64)
 
 
 def label_maps(labels: Sequence[str]) -> dict[str, object]:

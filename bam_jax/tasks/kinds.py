@@ -4,6 +4,7 @@ from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import multilabel
 from bam_jax.tasks import regression
+from bam_jax.tasks import tagging
 from bam_jax.tasks import task as task_lib
 
 KINDS: dict[str, kind.Kind] = {
@@ -12,6 +13,7 @@ KINDS: dict[str, kind.Kind] = {
     classification.Classification(),
     regression.Regression(),
     multilabel.Multilabel(),
+    tagging.Tagging(),
   )
 }
 

@@ -63,7 +63,11 @@ class Multilabel(kind.Tallied):
     return _labels(task, rows)
 
   def teacher_targets(
-    self, logits: np.ndarray, temperature: float, regression_head: str
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
   ) -> np.ndarray:
     """The probability of each label."""
     logits = np.asarray(logits, np.float64)

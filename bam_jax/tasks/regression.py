@@ -68,7 +68,11 @@ class Regression(kind.Plain):
     return np.zeros(len(rows)), rows.fixed('label')
 
   def teacher_targets(
-    self, logits: np.ndarray, temperature: float, regression_head: str
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
   ) -> np.ndarray:
     """The prediction on 0-1, which has no temperature.
 
@@ -114,9 +118,6 @@ class Regression(kind.Plain):
   ) -> dict[str, str]:
     values = self.predictions(task, logits, regression_head)
     return dict(zip(rows.uids, [f'{x:.3f}' for x in values], strict=True))
-
-  def probabilities(self, logits: np.ndarray) -> np.ndarray:
-    return np.empty((len(logits), 0))
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     low, high = task.scale

@@ -34,6 +34,18 @@ def f1(sums: np.ndarray) -> np.ndarray:
   return _ratio(2 * both, predicted + gold)
 
 
+def precision(sums: np.ndarray) -> np.ndarray:
+  """Share of those predicted that are gold, [..., 3] -> [...]."""
+  both, predicted, _ = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+  return _ratio(both, predicted)
+
+
+def recall(sums: np.ndarray) -> np.ndarray:
+  """Share of those gold that are predicted, [..., 3] -> [...]."""
+  both, _, gold = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+  return _ratio(both, gold)
+
+
 def micro_f1(sums: np.ndarray) -> np.ndarray:
   """F1 over all labels together; [..., labels, 3] -> [...]."""
   return f1(np.sum(sums, axis=-2))
@@ -56,4 +68,7 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'micro_f1': micro_f1,
   'macro_f1': macro_f1,
+  'span_f1': f1,
+  'span_precision': precision,
+  'span_recall': recall,
 }

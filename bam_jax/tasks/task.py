@@ -8,12 +8,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-Kind = Literal['classification', 'regression', 'multilabel']
+Kind = Literal['classification', 'regression', 'multilabel', 'tagging']
+# Kinds whose outputs are of tokens, not of the example.
+_OF_TOKENS = ('tagging',)
 # As it stands in a file, and as an example has it.
 RawLabel = str | tuple[str, ...]
 Label = int | float | tuple[int, ...]
 
+# What follows `~` tells rows of one example apart: copies and windows.
 SWAP_SUFFIX = '~swap'
+
+
+def example_uid(uid: str) -> str:
+  """Of the example that a row of features is of.
+
+  >>> example_uid('mrpc/train/7~swap'), example_uid('squad/dev/3~1')
+  ('mrpc/train/7', 'squad/dev/3')
+  """
+  return uid.partition('~')[0]
+
+
+def window_uid(uid: str, number: int) -> str:
+  """Of a window of an example, counted from 0: the first has the example's."""
+  return f'{uid}~{number}' if number else uid
 
 
 class Example(NamedTuple):
@@ -24,8 +41,8 @@ class Example(NamedTuple):
       The only key that joins gold labels, teacher logits and predictions.
     text_a: the first text.
     text_b: the second text of a pair, else None.
-    label: class index, score in the task's own scale, or indices of all labels;
-      None where the split has no labels.
+    label: class index, score in the task's own scale, indices of all labels, or
+      of each word's tag; None where the split has no labels.
   """
 
   uid: str
@@ -45,7 +62,7 @@ class Table:
       JSON object.
     label: the label's column; None where the split has no labels.
     header: whether the first line names the columns (TSV only).
-    format: `tsv`, `jsonl` or `generated`.
+    format: `tsv`, `jsonl`, `conll` or `generated`.
     skip_malformed: skip, and count, rows with a wrong number of columns rather
       than stop at them. For official files known to hold such rows.
     tfds: TFDS builder and split, `glue/mnli:validation_matched`; empty if none.
@@ -56,7 +73,7 @@ class Table:
   text: tuple[int | str, ...] = ()
   label: int | str | None = None
   header: bool = True
-  format: Literal['tsv', 'jsonl', 'generated'] = 'tsv'
+  format: Literal['tsv', 'jsonl', 'conll', 'generated'] = 'tsv'
   skip_malformed: bool = False
   tfds: str = ''
   submission: str = ''
@@ -110,6 +127,11 @@ class Task:
     return self.kind == 'regression'
 
   @property
+  def of_tokens(self) -> bool:
+    """Whether outputs are of tokens, not of the example."""
+    return self.kind in _OF_TOKENS
+
+  @property
   def is_pair(self) -> bool:
     return len(self.tables[self.train_split].text) == 2
 
@@ -131,7 +153,8 @@ class Task:
 class TaskTable:
   """The tasks of a model in the order of their heads.
 
-  T tasks, C the number of outputs of the widest head.
+  T tasks, C the number of outputs of the widest head, K of the widest whose
+  outputs are of tokens.
   """
 
   def __init__(self, tasks: tuple[Task, ...]):
@@ -154,6 +177,17 @@ class TaskTable:
     """[T, C] bool: which outputs of each head exist."""
     widths = np.array([task.num_outputs for task in self.tasks])
     return np.arange(self.num_outputs) < widths[:, None]
+
+  @property
+  def token_heads(self) -> tuple[int, ...]:
+    """Numbers of the heads whose outputs are of tokens."""
+    return tuple(i for i, task in enumerate(self.tasks) if task.of_tokens)
+
+  @property
+  def token_outputs(self) -> int:
+    """K: outputs of the widest of these heads, 0 if there is none."""
+    widths = [task.num_outputs for task in self.tasks if task.of_tokens]
+    return max(widths, default=0)
 
   @property
   def kinds(self) -> tuple[Kind, ...]:

@@ -1,6 +1,7 @@
 """Annealed targets and the multi-task loss.
 
-B rows, S segment slots a row, C outputs of the widest head, T tasks.
+B rows, L tokens, S segment slots a row, C outputs of the widest head, K of the
+widest head of tokens, T tasks.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+
+from bam_jax.training import token_losses
 
 
 def mix_targets(
@@ -107,6 +110,7 @@ def multitask_loss(
   kinds: Sequence[str],
   gold_weight: jax.Array | float,
   regression_head: str,
+  token_logits: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The weighted sum of the losses of a batch, and its parts by task.
 
@@ -121,6 +125,9 @@ def multitask_loss(
     kinds: [T] names of the tasks' kinds.
     gold_weight: λ, 0-1, scalar.
     regression_head: `sigmoid` or `linear`.
+    token_logits: [B, L, K] float32, with which segment_ids [B, L],
+      token_target and token_teacher [B, L, K] and token_share [B, L] are read;
+      None where no head is of tokens.
 
   Returns:
     The sum over slots of weight · loss, a scalar, and by task: `loss` [T], the
@@ -143,6 +150,15 @@ def multitask_loss(
     kinds,
     regression_head,
   )
+  if token_logits is not None:
+    losses = token_losses.in_slots(
+      losses,
+      token_logits,
+      mix_targets(batch['token_target'], batch['token_teacher'], gold_weight),
+      batch,
+      class_mask,
+      kinds,
+    )
   losses = jnp.where(live, weight * losses, 0.0)  # [B, S]
   tasks = jnp.arange(class_mask.shape[0])
   # Selected, not multiplied: 0 · NaN would reach every task.

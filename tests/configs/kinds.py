@@ -20,7 +20,17 @@ def get_config():
     dev='moods/dev.jsonl',
     test='moods/test.jsonl',
   )
-  config.tasks = ('demo_sentiment', 'demo_similarity', 'moods')
+  config.custom_tasks.names = config_lib.custom_task(
+    kind='tagging',
+    labels=('O', 'B-PER', 'I-PER', 'B-OBJ'),
+    format='conll',
+    text=('0',),
+    label='-1',
+    train='names/train.conll',
+    dev='names/dev.conll',
+    test='names/test.conll',
+  )
+  config.tasks = ('demo_sentiment', 'demo_similarity', 'moods', 'names')
   config.variants = ('single', 'single_to_multi')
   config.single.max_steps = 4
   config.multi.max_steps = 6

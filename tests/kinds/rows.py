@@ -16,7 +16,7 @@ def write(folder: Path) -> None:
   """Writes every file that `tests.configs.kinds` names."""
   for split, size in _SIZES.items():
     rng = np.random.default_rng(list(_SIZES).index(split))
-    for name, make in {'moods/{}.jsonl': _moods}.items():
+    for name, make in _FILES.items():
       path = folder / name.format(split)
       path.parent.mkdir(exist_ok=True)
       path.write_text(make(rng, size, split != 'test'))
@@ -30,3 +30,20 @@ def _moods(rng: np.random.Generator, size: int, labelled: bool) -> str:
     row = {'text': f'the {rng.choice(_THINGS)} was {" and ".join(words)} .'}
     lines.append(json.dumps(row | ({'moods': chosen} if labelled else {})))
   return '\n'.join(lines) + '\n'
+
+
+def _names(rng: np.random.Generator, size: int, labelled: bool) -> str:
+  """Sentences of one word up to more than a window holds."""
+  blocks = ['-DOCSTART- O\n'] if labelled else []
+  for number in range(size):
+    words = []
+    for _ in range(1 + 9 * (number % 7 == 3) + number % 2):
+      words += [('the', 'O'), (rng.choice(_PEOPLE), 'B-PER')]
+      words += [('Smith', 'I-PER')] * rng.integers(2)
+      words += [('bought', 'O'), ('a', 'O'), (rng.choice(_THINGS), 'B-OBJ')]
+    chosen = [' '.join(word if labelled else word[:1]) for word in words]
+    blocks.append('\n'.join(chosen) + '\n')
+  return '\n'.join(blocks)
+
+
+_FILES = {'moods/{}.jsonl': _moods, 'names/{}.conll': _names}

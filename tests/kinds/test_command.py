@@ -18,9 +18,9 @@ class _Finished:
 
   def __init__(self, folder: Path):
     self.workdir = folder / 'work'
-    self._data = folder / 'data'
-    self._data.mkdir()
-    rows_lib.write(self._data)
+    self.data = folder / 'data'
+    self.data.mkdir()
+    rows_lib.write(self.data)
     self.command('run')
 
   def command(self, mode: str, status: int = 0) -> str:
@@ -28,7 +28,7 @@ class _Finished:
     result = subprocess.run(
       [
         sys.executable, '-m', 'bam_jax.main',
-        '--config=tests/configs/kinds.py', f'--config.data.dir={self._data}',
+        '--config=tests/configs/kinds.py', f'--config.data.dir={self.data}',
         f'--workdir={self.workdir}', f'--mode={mode}',
       ],
       cwd=_ROOT,
@@ -57,6 +57,7 @@ def test_every_task_was_taught_and_is_reported(finished):
   assert taught == set(scores) == set(report['config']['tasks'])
   metrics = {task: list(splits['dev']) for task, splits in scores.items()}
   assert metrics['moods'] == ['micro_f1', 'macro_f1']
+  assert metrics['names'] == ['span_f1']
   losses = [
     json.loads(line)
     for line in (done.parent / 'metrics.jsonl').read_text().splitlines()
@@ -75,12 +76,27 @@ def test_predictions_are_written_for_every_unlabelled_row(finished):
   ]
 
 
+def test_every_unlabelled_word_has_a_tag(finished):
+  folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
+  header, *lines = (folder / 'names-test.tsv').read_text().splitlines()
+  assert header == 'uid\tprediction'
+  sentences = finished.data / 'names' / 'test.conll'
+  words = [block.split() for block in sentences.read_text().split('\n\n')]
+  tags = [line.split('\t')[1].split() for line in lines]
+  assert list(map(len, tags)) == list(map(len, words))
+  # Longer than a window.
+  assert max(map(len, words)) > 32
+
+
 def test_models_are_exported(finished):
   finished.command('export')
   folder = finished.workdir / 'exports' / 'single_to_multi-s0'
   config = json.loads((folder / 'moods' / 'config.json').read_text())
   assert config['problem_type'] == 'multi_label_classification'
   assert config['id2label'] == {'0': 'joy', '1': 'anger', '2': 'fear'}
+  config = json.loads((folder / 'names' / 'config.json').read_text())
+  assert config['architectures'] == ['BertForTokenClassification']
+  assert set(config['label2id']) == {'O', 'B-PER', 'I-PER', 'B-OBJ'}
 
 
 def test_doctor_reads_every_split(finished):

@@ -10,6 +10,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import lines
 from bam_jax.data import sources
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import raw
@@ -194,7 +195,7 @@ class _Reading:
     self._end: list[errors.UserError] = []
     self._parsed: dict[str, float] = {}
 
-  def _usable(self) -> Iterator[tuple[sources.Row, float]]:
+  def _usable(self) -> Iterator[tuple[lines.Row, float]]:
     """Rows and their labels."""
     # Rows that a run would pass over are to be seen here.
     table = dataclasses.replace(self._table, skip_malformed=False)
