@@ -32,6 +32,14 @@ def stop(error: errors.UserError) -> None:
   raise error
 
 
+def check_regular(path: Path) -> None:
+  """Raises where a path is of something that could be read for ever."""
+  if path.exists() and not path.is_file():
+    raise errors.UserError(
+      f'{path}: is no regular file; give one that holds the rows'
+    )
+
+
 def read(
   path: Path, decoding_errors: str = 'strict'
 ) -> Iterator[tuple[int, str]]:
@@ -41,10 +49,7 @@ def read(
     errors.UserError: a line is so long that it is none; what follows it is not
       read.
   """
-  if path.exists() and not path.is_file():
-    raise errors.UserError(
-      f'{path}: is no regular file; give one that holds the rows'
-    )
+  check_regular(path)
   # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
   # MRPC's files start with.
   with path.open(encoding='utf-8-sig', errors=decoding_errors) as file:

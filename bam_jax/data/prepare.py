@@ -9,6 +9,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import features
+from bam_jax.data import questions
 from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.data import windows
@@ -16,7 +17,7 @@ from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Kinds whose long examples are cut into windows; those of others are cut off.
-_WINDOWED = {'tagging': windows.of_words}
+_WINDOWED = {'tagging': windows.of_words, 'qa': questions.of_questions}
 
 
 def feature_fingerprint(
@@ -60,7 +61,8 @@ def prepare(
       is damaged or was made from something else.
   """
   fingerprint = feature_fingerprint(task, split, data, tokenizer)
-  fields = shards.feature_fields(kinds.of(task).label_width(task))
+  kind = kinds.of(task)
+  fields = shards.feature_fields(kind.label_width(task), kind.more_fields)
   if not shards.exists(directory):
     examples = sources.read(task, split, data)
     if task.kind in _WINDOWED:

@@ -14,7 +14,7 @@ from bam_jax.tasks import task as task_lib
 
 # A name stands in uids ('/' and '~' are theirs), file names and config keys.
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
-_HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one'}
+_HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one', (0,): 'none'}
 _NO_NAMES = {
   'tsv': 'header=False says that the files name no columns',
   'conll': 'the files name no columns',
@@ -117,8 +117,10 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       ' matthews',
     )
   chosen = config.metrics or kind.default_metrics
-  text = tuple(_column(config, where, 'text', item) for item in config.text)
-  label = _column(config, where, 'label', config.label)
+  text, label = kind.columns or (
+    tuple(_column(config, where, 'text', item) for item in config.text),
+    _column(config, where, 'label', config.label),
+  )
 
   def table(file: str, label: int | str | None) -> task_lib.Table:
     return task_lib.Table(
@@ -145,6 +147,8 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     tables=tables,
     labels=config.labels,
     scale=config.scale,
+    stride=config.stride,
+    unanswerable=config.unanswerable,
     test_splits=('test',) if config.test else (),
   )
 

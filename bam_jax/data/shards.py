@@ -31,16 +31,22 @@ Field = columns_lib.Field
 Columns = columns_lib.Columns
 
 
-def feature_fields(label_width: int | None = 1) -> tuple[Field, ...]:
-  """The fields of a set of features, `label_width` numbers a label.
+def feature_fields(
+  label_width: int | None = 1,
+  more: Sequence[tuple[str, str, int | None]] = (),
+) -> tuple[Field, ...]:
+  """The fields of a set of features.
 
-  None: labels differ in length.
+  Args:
+    label_width: numbers a label; None: they differ in length.
+    more: name, type and width of other fields.
   """
   return (
     Field('uid', 'bytes', 1),
     Field('input_ids', 'int', None),
     Field('length_a', 'int', 1),
     Field('label', 'float', label_width),
+    *(Field(*each) for each in more),
   )
 
 

@@ -13,6 +13,7 @@ from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import conll
 from bam_jax.data import lines
+from bam_jax.data import squad
 from bam_jax.data import tfds_source
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
@@ -111,7 +112,7 @@ def _read_file(
       label = (
         None
         if last.label is None
-        else kinds.of(task).parse(task, last.label, f'{path}:{last.line}')
+        else kinds.of(task).parse(task, last.label, _where(path, last))
       )
       uid = f'{task.name}/{split}/{last.index}'
       yield task_lib.Example(uid, last.text[0], text_b, label)
@@ -124,6 +125,11 @@ def _read_file(
     ) from None
   if last is None:
     raise errors.UserError(f'{path}: no usable row; {remedy}')
+
+
+def _where(path: Path, row: lines.Row) -> str:
+  """File and line; a row without a line is told by its number."""
+  return f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
 
 
 def scan(
@@ -281,4 +287,9 @@ def _text(row: dict, name: int | str, where: str) -> str:
   return text
 
 
-_READERS = {'tsv': _tsv, 'jsonl': _jsonl, 'conll': conll.read}
+_READERS = {
+  'tsv': _tsv,
+  'jsonl': _jsonl,
+  'conll': conll.read,
+  'squad': squad.read,
+}

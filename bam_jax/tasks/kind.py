@@ -77,7 +77,9 @@ class Kind(abc.ABC):
     metrics: those that a task may have, by name.
     default_metrics: those of a task that names none.
     formats: of files that hold such rows.
-    num_texts: columns of text that they may have.
+    num_texts: columns of text that a declaration may name.
+    columns: those of the texts and of the label, where none is named.
+    more_fields: of the features: name, type and numbers a row.
     can_swap: whether the texts of a pair may be exchanged.
     in_windows: whether what is too long is cut into windows, not off.
     one_class: whether a prediction is one of the task's labels.
@@ -88,6 +90,8 @@ class Kind(abc.ABC):
   default_metrics: ClassVar[tuple[str, ...]]
   formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
   num_texts: ClassVar[tuple[int, ...]] = (1, 2)
+  columns: ClassVar[tuple[tuple[str, ...], str] | None] = None
+  more_fields: ClassVar[tuple[tuple[str, str, int | None], ...]] = ()
   can_swap: ClassVar[bool] = True
   in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False

@@ -1,5 +1,6 @@
 """The kinds of tasks by name."""
 
+from bam_jax.tasks import answers
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import multilabel
@@ -14,6 +15,7 @@ KINDS: dict[str, kind.Kind] = {
     regression.Regression(),
     multilabel.Multilabel(),
     tagging.Tagging(),
+    answers.Answers(),
   )
 }
 

@@ -59,6 +59,11 @@ def macro_f1(sums: np.ndarray) -> np.ndarray:
   return np.mean(f1(sums), axis=-1)
 
 
+def _mean_of(column: int) -> Callable[[np.ndarray], np.ndarray]:
+  """Mean over examples of one of what they have, the last of which is 1."""
+  return lambda sums: _ratio(sums[..., column], sums[..., -1])
+
+
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
   """0 where the denominator is."""
   defined = denominator > 0
@@ -71,4 +76,6 @@ METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'span_f1': f1,
   'span_precision': precision,
   'span_recall': recall,
+  'exact_match': _mean_of(0),
+  'answer_f1': _mean_of(1),
 }

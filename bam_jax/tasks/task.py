@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-Kind = Literal['classification', 'regression', 'multilabel', 'tagging']
+Kind = Literal['classification', 'regression', 'multilabel', 'tagging', 'qa']
 # Kinds whose outputs are of tokens, not of the example.
-_OF_TOKENS = ('tagging',)
+_OF_TOKENS = ('tagging', 'qa')
 # As it stands in a file, and as an example has it.
-RawLabel = str | tuple[str, ...]
-Label = int | float | tuple[int, ...]
+Answers = tuple[tuple[str, int], ...]  # texts, and where they begin
+RawLabel = str | tuple[str, ...] | Answers
+Label = int | float | tuple[int, ...] | Answers
 
 # What follows `~` tells rows of one example apart: copies and windows.
 SWAP_SUFFIX = '~swap'
@@ -41,8 +42,8 @@ class Example(NamedTuple):
       The only key that joins gold labels, teacher logits and predictions.
     text_a: the first text.
     text_b: the second text of a pair, else None.
-    label: class index, score in the task's own scale, indices of all labels, or
-      of each word's tag; None where the split has no labels.
+    label: class index, score in the task's own scale, indices of all labels or
+      of each word's tag, or answers; None where the split has no labels.
   """
 
   uid: str
@@ -62,7 +63,7 @@ class Table:
       JSON object.
     label: the label's column; None where the split has no labels.
     header: whether the first line names the columns (TSV only).
-    format: `tsv`, `jsonl`, `conll` or `generated`.
+    format: `tsv`, `jsonl`, `conll`, `squad` or `generated`.
     skip_malformed: skip, and count, rows with a wrong number of columns rather
       than stop at them. For official files known to hold such rows.
     tfds: TFDS builder and split, `glue/mnli:validation_matched`; empty if none.
@@ -73,7 +74,7 @@ class Table:
   text: tuple[int | str, ...] = ()
   label: int | str | None = None
   header: bool = True
-  format: Literal['tsv', 'jsonl', 'conll', 'generated'] = 'tsv'
+  format: Literal['tsv', 'jsonl', 'conll', 'squad', 'generated'] = 'tsv'
   skip_malformed: bool = False
   tfds: str = ''
   submission: str = ''
@@ -100,6 +101,8 @@ class Task:
     tfds_text: feature names of the texts in TFDS.
     tfds_labels: TFDS's label names in the order of `labels`.
     in_average: whether the reported averages include the task.
+    stride: of windows, tokens; 0: half of a window's room.
+    unanswerable: whether a question may have no answer.
   """
 
   name: str
@@ -116,6 +119,8 @@ class Task:
   tfds_text: tuple[str, ...] = ()
   tfds_labels: tuple[str, ...] = ()
   in_average: bool = True
+  stride: int = 0
+  unanswerable: bool = False
 
   def __post_init__(self):
     object.__setattr__(
@@ -137,17 +142,20 @@ class Task:
 
   @property
   def num_outputs(self) -> int:
-    """Number of logits: one per class, a single one for regression."""
-    return 1 if self.is_regression else len(self.labels)
+    """Number of logits: one per label; of a score one, of an answer two."""
+    return {'regression': 1, 'qa': 2}.get(self.kind, len(self.labels))
 
   def definition(self) -> dict[str, object]:
     """What a fingerprint must cover: what turns rows into targets."""
-    return {
+    result = {
       'name': self.name,
       'kind': self.kind,
       'labels': list(self.labels),
       'scale': list(self.scale),
     }
+    if self.kind == 'qa':
+      result |= {'stride': self.stride, 'unanswerable': self.unanswerable}
+    return result
 
 
 class TaskTable:

@@ -85,4 +85,33 @@ def _tagging(
   return jnp.sum(jnp.where(inside, losses[:, None], 0.0), axis=-1)
 
 
-_LOSSES = {'tagging': _tagging}
+def _qa(
+  logits: jax.Array,
+  target: jax.Array,
+  share: jax.Array,
+  inside: jax.Array,
+  class_mask: jax.Array,
+) -> jax.Array:
+  """Mean of the soft cross-entropies of start and end, over a slot's places.
+
+  Args:
+    logits: [B, L, K], of which two are read.
+    target: [B, L, K].
+    share: [B, L], not read: above 0 where an answer may start or end.
+    inside: [B, S, L] bool, those places of each slot.
+    class_mask: [B, S, K], not read.
+
+  Returns:
+    [B, S].
+  """
+  del share, class_mask
+  inside = inside[..., None]  # [B, S, L, 1]
+  # A slot without a place has all, for the sake of finite numbers.
+  mask = inside | ~jnp.any(inside, axis=2, keepdims=True)
+  masked = jnp.where(mask, logits[:, None, :, :2], -jnp.inf)
+  log_probs = jax.nn.log_softmax(masked, axis=2)  # [B, S, L, 2]
+  log_probs = jnp.where(inside, log_probs, 0.0)
+  return -jnp.sum(target[:, None, :, :2] * log_probs, axis=(2, 3)) / 2
+
+
+_LOSSES = {'tagging': _tagging, 'qa': _qa}

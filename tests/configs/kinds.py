@@ -30,7 +30,17 @@ def get_config():
     dev='names/dev.conll',
     test='names/test.conll',
   )
-  config.tasks = ('demo_sentiment', 'demo_similarity', 'moods', 'names')
+  config.custom_tasks.things = config_lib.custom_task(
+    kind='qa',
+    format='squad',
+    train='things/train.json',
+    dev='things/dev.json',
+    test='things/test.json',
+    unanswerable=True,
+  )
+  config.tasks = (
+    'demo_sentiment', 'demo_similarity', 'moods', 'names', 'things'
+  )  # fmt: skip
   config.variants = ('single', 'single_to_multi')
   config.single.max_steps = 4
   config.multi.max_steps = 6

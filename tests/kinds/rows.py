@@ -46,4 +46,32 @@ def _names(rng: np.random.Generator, size: int, labelled: bool) -> str:
   return '\n'.join(blocks)
 
 
-_FILES = {'moods/{}.jsonl': _moods, 'names/{}.conll': _names}
+def _answers(rng: np.random.Generator, size: int, labelled: bool) -> str:
+  """SQuAD 2.0; two questions about each context, of one to many windows."""
+  paragraphs = []
+  for number in range(size // 2):
+    sentences = []
+    for _ in range(1 + 8 * (number % 4 == 1)):
+      person, thing = rng.choice(_PEOPLE), rng.choice(_THINGS)
+      sentences.append(f'the {person} bought a {thing} .')
+    context = '  '.join(sentences)
+    questions = []
+    for person in rng.choice(_PEOPLE, 2, replace=False):
+      sentence = f'the {person} bought a '
+      entry = {'id': f'{number}-{person}', 'question': f'what of {person} ?'}
+      start = context.find(sentence) + len(sentence)
+      if labelled:
+        known = sentence in context
+        answer = context[start : context.find(' .', start)]
+        found = [{'text': answer, 'answer_start': start}] * 2
+        entry |= {'is_impossible': not known, 'answers': found if known else []}
+      questions.append(entry)
+    paragraphs.append({'context': context, 'qas': questions})
+  return json.dumps({'version': 'v2.0', 'data': [{'paragraphs': paragraphs}]})
+
+
+_FILES = {
+  'moods/{}.jsonl': _moods,
+  'names/{}.conll': _names,
+  'things/{}.json': _answers,
+}

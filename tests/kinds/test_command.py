@@ -58,6 +58,7 @@ def test_every_task_was_taught_and_is_reported(finished):
   metrics = {task: list(splits['dev']) for task, splits in scores.items()}
   assert metrics['moods'] == ['micro_f1', 'macro_f1']
   assert metrics['names'] == ['span_f1']
+  assert metrics['things'] == ['answer_f1', 'exact_match']
   losses = [
     json.loads(line)
     for line in (done.parent / 'metrics.jsonl').read_text().splitlines()
@@ -88,6 +89,22 @@ def test_every_unlabelled_word_has_a_tag(finished):
   assert max(map(len, words)) > 32
 
 
+def test_every_unlabelled_question_has_an_answer_from_its_context(finished):
+  folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
+  _, *lines = (folder / 'things-test.tsv').read_text().splitlines()
+  content = json.loads((finished.data / 'things' / 'test.json').read_text())
+  contexts = [
+    paragraph['context']
+    for paragraph in content['data'][0]['paragraphs']
+    for _ in paragraph['qas']
+  ]
+  answers = [line.split('\t')[1] for line in lines]
+  assert len(answers) == len(contexts) == 6
+  for answer, context in zip(answers, contexts):
+    assert answer in ' '.join(context.split())
+  assert any(answers)
+
+
 def test_models_are_exported(finished):
   finished.command('export')
   folder = finished.workdir / 'exports' / 'single_to_multi-s0'
@@ -97,6 +114,10 @@ def test_models_are_exported(finished):
   config = json.loads((folder / 'names' / 'config.json').read_text())
   assert config['architectures'] == ['BertForTokenClassification']
   assert set(config['label2id']) == {'O', 'B-PER', 'I-PER', 'B-OBJ'}
+  config = json.loads((folder / 'things' / 'config.json').read_text())
+  assert config['architectures'] == ['BertForQuestionAnswering']
+  card = (folder / 'things' / 'README.md').read_text()
+  assert 'import AutoModelForQuestionAnswering' in card
 
 
 def test_doctor_reads_every_split(finished):

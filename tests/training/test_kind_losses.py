@@ -140,3 +140,37 @@ def test_tokens_without_a_share_add_nothing_whatever_they_hold():
   assert value == expected
   np.testing.assert_array_equal(gradient[dead], 0)
   assert np.isfinite(gradient).all()
+
+
+def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
+  kinds = ('classification', 'qa', 'tagging')
+  batch, logits = _token_batch(2)
+  batch['token_share'] = (batch['token_share'] > 0).astype(np.float32)
+  class_mask = np.array([[1] * 4, [1, 1, 0, 0], [1, 1, 1, 0]], bool)
+
+  def loss(tokens):
+    slots = jnp.zeros((*batch['task_id'].shape, 4))
+    return losses.multitask_loss(
+      slots, batch, class_mask, kinds, 0.3, 'sigmoid', tokens
+    )
+
+  expected, slope = 0.0, np.zeros(logits.shape)
+  for b, s in np.ndindex(batch['task_id'].shape):
+    places = np.flatnonzero(
+      (batch['segment_ids'][b] == s + 1) & (batch['token_share'][b] > 0)
+    )
+    if batch['task_id'][b, s] != 1 or not len(places):
+      continue
+    for channel in (0, 1):
+      z = logits[b, places, channel].astype(float)
+      target = 0.3 * batch['token_target'][b, places, channel].astype(float)
+      target += 0.7 * batch['token_teacher'][b, places, channel]
+      scale = batch['weight'][b, s] / 2
+      expected -= scale * np.sum(target * scipy.special.log_softmax(z))
+      slope[b, places, channel] = scale * (
+        scipy.special.softmax(z) * target.sum() - target
+      )
+  _, parts = loss(jnp.asarray(logits))
+  np.testing.assert_allclose(parts['loss'][1], expected, rtol=1e-6)
+  gradient = jax.grad(lambda z: loss(z)[1]['loss'][1])(jnp.asarray(logits))
+  np.testing.assert_allclose(gradient, slope, atol=1e-6)
