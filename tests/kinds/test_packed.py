@@ -102,7 +102,10 @@ class _Plan:
   def losses(self, rows, packed: bool) -> dict[str, np.ndarray]:
     """Sums by task of the batch of some rows."""
     packing = dataclasses.replace(
-      self.config.packing, enabled=packed, row_buckets=(), row_length=48
+      self.config.packing,
+      enabled=packed,
+      row_buckets=(),
+      row_length=48 if packed else 40,
     )
     make = batches.TrainBatches(
       self.tasks,
