@@ -25,8 +25,8 @@ from bam_jax import errors
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
+from bam_jax.data import token_targets
 from bam_jax.tasks import kinds
-from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 
 Item = TypeVar('Item')
@@ -116,12 +116,9 @@ class TrainBatches:
       for base, target in zip(self._bases, dense)
       if target is not None
     ]
-    self._token_outputs = tasks.token_outputs
-    self._of_tokens = [
-      _OfTokens(number, *each)
-      for number, each in enumerate(zip(heads, features, teachers))
-      if each[0].of_tokens
-    ]
+    self._of_tokens = token_targets.TokenTargets(
+      heads, features, teachers, tasks.token_outputs
+    )
     self._teacher = None
     if any(teacher is not None for teacher in teachers):
       self._teacher = self._gold(np.arange(sum(counts)))
@@ -130,7 +127,7 @@ class TrainBatches:
       ):
         if teacher is None or head.of_tokens:
           continue
-        _check_teacher(head, teacher, count)
+        token_targets.check_teacher(head, teacher, count)
         self._teacher[base : base + count, : head.num_outputs] = teacher
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
@@ -150,7 +147,7 @@ class TrainBatches:
       _gather([self._tokens[k] for k in task.tolist()], begins, lengths),
       lengths,
       self._lengths_a[example],
-      self._token_arrays(task, row, lengths),
+      self._of_tokens(task, row, lengths),
       task_id=self._heads[task],
       target=gold,
       teacher=gold if self._teacher is None else self._teacher[example],
@@ -171,26 +168,6 @@ class TrainBatches:
       return packing_lib.one_a_row(len(lengths))
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)
 
-  def _token_arrays(
-    self, task: np.ndarray, row: np.ndarray, lengths: np.ndarray
-  ) -> dict[str, np.ndarray]:
-    """What tokens are to be, parallel to the tokens of n examples."""
-    if not self._token_outputs:
-      return {}
-    shape = (lengths.sum(), self._token_outputs)
-    gold, teacher = np.zeros((2, *shape), np.float32)
-    share = np.zeros(shape[0], np.float32)
-    for own in self._of_tokens:
-      mine = task == own.number
-      where = np.repeat(mine, lengths)
-      width = own.task.num_outputs
-      gold[where, :width], teacher[where, :width], share[where] = own(row[mine])
-    return {
-      'token_target': gold,
-      'token_teacher': teacher,
-      'token_share': share,
-    }
-
   def _gold(self, example: np.ndarray) -> np.ndarray:
     """[n, C] float32: one-hot, the score in channel 0, or some of 0 and 1."""
     result = np.zeros((len(example), self._num_outputs), np.float32)
@@ -200,45 +177,6 @@ class TrainBatches:
       own = (example >= base) & (example < base + len(targets))
       result[own, : targets.shape[1]] = targets[example[own] - base]
     return result
-
-
-class _OfTokens:
-  """Targets of a task whose outputs are of tokens."""
-
-  def __init__(
-    self,
-    number: int,
-    task: task_lib.Task,
-    columns: shards.Columns,
-    teacher: np.ndarray | None,
-  ):
-    self.number = number
-    self.task = task
-    self._columns = columns
-    self._teacher = teacher
-    self._offsets = columns.ragged('input_ids')[1]
-    if teacher is not None:
-      _check_teacher(task, teacher, int(self._offsets[-1]))
-
-  def __call__(
-    self, rows: np.ndarray
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gold and teacher [tokens, outputs], and share [tokens], of some rows."""
-    kind = kinds.of(self.task)
-    gold, share = kind.token_targets(self.task, self._columns, rows)
-    if self._teacher is None:
-      return gold, gold, share
-    return gold, self._teacher[ragged.places(self._offsets, rows)], share
-
-
-def _check_teacher(
-  task: task_lib.Task, teacher: np.ndarray, count: int
-) -> None:
-  if teacher.shape != (count, task.num_outputs):
-    raise ValueError(
-      f'{task.name}: the teacher has shape {teacher.shape}, the task'
-      f' {(count, task.num_outputs)}'
-    )
 
 
 def evaluation_batches(

@@ -155,12 +155,7 @@ class Columns:
     return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
 
   def take(self, name: str, rows: np.ndarray) -> np.ndarray:
-    """A field of some rows; where rows differ in length, one after the other.
-
-    Args:
-      name: of the field.
-      rows: [n] int.
-    """
+    """A field of rows [n]; where these differ in length, one after another."""
     if not self._fields[name].has_offsets:
       return np.asarray(self.fixed(name)[rows])
     values, offsets = self.ragged(name)

@@ -167,21 +167,11 @@ class Tokenizer:
   def encode_with_spans(
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """As `encode`, with each token's characters in the text.
-
-    Returns:
-      Of each text [tokens] int32 and [tokens, 2] int32: where a token's
-      characters begin and end.
-    """
-    return [
-      (
-        np.array(encoding.ids, np.int32),
-        np.array(encoding.offsets, np.int32).reshape(-1, 2),
-      )
-      for encoding in self._tokenizer.encode_batch(
-        texts, add_special_tokens=False
-      )
-    ]
+    """As `encode`, and [tokens, 2] where a token's characters begin and end."""
+    found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    spans = [np.array(each.offsets, np.int32).reshape(-1, 2) for each in found]
+    ids = [np.array(each.ids, np.int32) for each in found]
+    return list(zip(ids, spans, strict=True))
 
 
 def read_vocab(file: Path) -> list[str]:

@@ -103,6 +103,12 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     f'{config.format!r} holds no {config.kind} task; give'
     f' {" or ".join(kind.formats)}',
   )
+  require(
+    config.kind == 'qa' or not (config.stride or config.unanswerable),
+    '',
+    f'stride and unanswerable are of qa tasks, not of {config.kind}; leave'
+    ' them out',
+  )
   for metric in config.metrics:
     require(
       metric in kind.metrics,

@@ -13,6 +13,7 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
 from bam_jax.tasks import squad_metrics
 from bam_jax.tasks import task as task_lib
@@ -21,7 +22,7 @@ from bam_jax.tasks import task as task_lib
 _LONGEST = 30
 
 
-class Answers(kind.OfTokens):
+class Answers(kind_bases.OfTokens):
   """The answer's first and last token; both 0 where a window has none.
 
   The features also hold: `spans`, for each token where its characters begin and
@@ -175,7 +176,7 @@ def _candidates(
 
 def _firsts(rows: kind.Rows) -> np.ndarray:
   """The first window of each example."""
-  return kind.examples_of(rows)[1][:-1]
+  return kind_bases.examples_of(rows)[1][:-1]
 
 
 def _text(rows: kind.Rows, name: str, row: int) -> str:
@@ -190,7 +191,7 @@ def _predictions(
   offsets = rows.ragged('input_ids')[1]
   spans, _ = rows.ragged('spans')
   first = rows.fixed('length_a')
-  uids, windows = kind.examples_of(rows)
+  uids, windows = kind_bases.examples_of(rows)
   for uid, begin, end in zip(uids, windows[:-1], windows[1:]):
     best, none, answer = -np.inf, np.inf, (0, 0)
     for row in range(begin, end):

@@ -8,10 +8,11 @@ import scipy.special
 
 from bam_jax import errors
 from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 
-class Classification(kind.Plain):
+class Classification(kind_bases.Plain):
   """An example has one label; its target is one-hot."""
 
   name = 'classification'

@@ -9,11 +9,12 @@ import scipy.special
 from bam_jax import errors
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
 from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
 
 
-class Multilabel(kind.Tallied):
+class Multilabel(kind_bases.Tallied):
   """An example has some labels or none; its target is 0 or 1 for each."""
 
   name = 'multilabel'

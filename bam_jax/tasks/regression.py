@@ -8,10 +8,11 @@ import scipy.special
 
 from bam_jax import errors
 from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 
-class Regression(kind.Plain):
+class Regression(kind_bases.Plain):
   """An example has a score; its target is channel 0."""
 
   name = 'regression'

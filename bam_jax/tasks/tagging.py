@@ -9,6 +9,7 @@ import scipy.special
 
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 
@@ -17,7 +18,7 @@ _TAG = re.compile(r'O|[BI]-.+')
 NO_WORD = -1
 
 
-class Tagging(kind.OfTokens):
+class Tagging(kind_bases.OfTokens):
   """The first piece of each word has its tag; the others have none.
 
   `label` of the features is parallel to the tokens: the index of a tag, nan
@@ -160,7 +161,7 @@ def _examples(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
   """Uid, predicted and gold tags of all words of each example."""
   label, offsets = rows.ragged('label')
-  uids, windows = kind.examples_of(rows)
+  uids, windows = kind_bases.examples_of(rows)
   begins = np.asarray(offsets)[windows]
   best = np.argmax(logits, axis=-1)
   names = np.array(task.labels)

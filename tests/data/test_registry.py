@@ -285,11 +285,16 @@ _NAMES = config_lib.TaskConfig(
       ' from 0',
     ),
     (
+      {'stride': 5},
+      ': stride and unanswerable are of qa tasks, not of tagging; leave them'
+      ' out',
+    ),
+    (
       {'format': 'tsv'},
       ".format: 'tsv' holds no tagging task; give conll",
     ),
   ],
-  ids=['tag', 'no-o', 'pair', 'name', 'format'],
+  ids=['tag', 'no-o', 'pair', 'name', 'stride', 'format'],
 )
 def test_a_tagging_task_that_cannot_be_used_is_told(changes, message):
   task_config = dataclasses.replace(_NAMES, **changes)
