@@ -242,9 +242,9 @@ class VariantConfig:
 class TaskConfig:
   """A task of the user's own, under `config.custom_tasks.NAME`."""
 
-  kind: Literal['classification', 'regression'] = schema.field(
-    'classification', 'what the label is'
-  )
+  kind: Literal[
+    'classification', 'regression', 'multilabel', 'tagging', 'qa'
+  ] = schema.field('classification', 'what the label is')
   labels: tuple[str, ...] = schema.field((), 'class labels as in the files')
   scale: tuple[float, float] = schema.field(
     (0.0, 1.0), 'lowest and highest score'
@@ -252,14 +252,25 @@ class TaskConfig:
   train: str = schema.field('', 'training file, below data.dir or absolute')
   dev: str = schema.field('', 'development file')
   test: str = schema.field('', 'unlabelled file; may be empty')
-  format: Literal['tsv', 'jsonl'] = schema.field('tsv', 'of all three files')
+  format: Literal['tsv', 'jsonl', 'conll', 'squad'] = schema.field(
+    'tsv', 'of all three files'
+  )
   header: bool = schema.field(True, 'TSV: the first line names the columns')
   text: tuple[str, ...] = schema.field(
     (), 'one or two columns: names, or numbers from 0 where no header is'
   )
   label: str = schema.field('label', 'column of the label: name or number')
   metrics: tuple[str, ...] = schema.field(
-    (), 'empty: accuracy, or pearson, spearman'
+    (), "empty: the kind's own; docs/guides/own_tasks.md"
+  )
+  stride: int = schema.field(
+    0,
+    'qa: tokens of context from the beginning of a window to that of the next;'
+    ' 0: half of what a window holds',
+    0,
+  )
+  unanswerable: bool = schema.field(
+    False, 'qa: a question may have no answer, as in SQuAD 2.0'
   )
 
 

@@ -84,7 +84,7 @@ def gradients(
       rngs={'dropout': jax.random.key(1)},
     )
     return losses.multitask_loss(
-      logits, batch, tasks.class_mask, tasks.is_regression, 1.0, 'sigmoid'
+      logits.slots, batch, tasks.class_mask, tasks.kinds, 1.0, 'sigmoid'
     )[0]
 
   value, gradient = jax.device_get(loss(params))

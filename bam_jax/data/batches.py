@@ -4,7 +4,9 @@ B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
 T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
 [B, L] int32, `cls_index, task_id` to [B, S] int32, `target, teacher` to
 [B, S, C] float32 and `weight` to [B, S] float32. Segments are numbered from 1,
-0 is padding; positions restart in each segment; an empty slot weighs 0.
+0 is padding; positions restart in each segment; an empty slot weighs 0. Where a
+task's outputs are of tokens, K at most, training batches also have
+`token_target, token_teacher` [B, L, K] and `token_share` [B, L] float32.
 """
 
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from bam_jax import errors
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
+from bam_jax.data import token_targets
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 Item = TypeVar('Item')
@@ -58,8 +62,8 @@ class TrainBatches:
       task_ids: the head of each task of the mix.
       features: the training columns of each task of the mix.
       teachers: for each task of the mix, float32 [rows, outputs] parallel to
-        its columns: class probabilities, or the 0-1 prediction. None: the
-        gold target stands in.
+        its columns, or [tokens, outputs]: probabilities, or the 0-1
+        prediction. None: the gold target stands in.
       mix: which examples make a step.
       packing: how they are put into rows; without `row_buckets`, B is what
         they fill.
@@ -96,24 +100,32 @@ class TrainBatches:
     for head, columns in zip(heads, features):
       _check_lengths(columns, packing.row_length)
       _check_labels(head, columns)
-    labels = np.concatenate([c.fixed('label') for c in features])
-    is_score = np.repeat([head.is_regression for head in heads], counts)
     # The one entry of each target that is not 0.
-    self._channels = np.where(is_score, 0, labels).astype(np.int32)
-    self._values = np.where(is_score, labels, 1).astype(np.float32)
+    channels, values = zip(
+      *(kinds.of(head).entries(head, c) for head, c in zip(heads, features))
+    )
+    self._channels = np.concatenate(channels).astype(np.int32)
+    self._values = np.concatenate(values).astype(np.float32)
+    dense = [
+      kinds.of(head).dense_targets(head, c) for head, c in zip(heads, features)
+    ]
+    self._dense = [
+      (base, target)
+      for base, target in zip(self._bases, dense)
+      if target is not None
+    ]
+    self._of_tokens = token_targets.TokenTargets(
+      heads, features, teachers, tasks.token_outputs
+    )
     self._teacher = None
     if any(teacher is not None for teacher in teachers):
-      self._teacher = self._gold(np.arange(len(labels)))
+      self._teacher = self._gold(np.arange(sum(counts)))
       for head, base, count, teacher in zip(
         heads, self._bases, counts, teachers
       ):
-        if teacher is None:
+        if teacher is None or head.of_tokens:
           continue
-        if teacher.shape != (count, head.num_outputs):
-          raise ValueError(
-            f'{head.name}: the teacher has shape {teacher.shape}, the task'
-            f' {(count, head.num_outputs)}'
-          )
+        token_targets.check_teacher(head, teacher, count)
         self._teacher[base : base + count, : head.num_outputs] = teacher
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
@@ -144,6 +156,7 @@ class TrainBatches:
       _gather([self._tokens[k] for k in task.tolist()], begins, lengths),
       lengths,
       self._lengths_a[example],
+      self._of_tokens(task, row, lengths),
       task_id=self._heads[task],
       target=gold,
       teacher=gold if self._teacher is None else self._teacher[example],
@@ -162,10 +175,13 @@ class TrainBatches:
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)
 
   def _gold(self, example: np.ndarray) -> np.ndarray:
-    """[n, C] float32: one-hot, or the score in channel 0."""
+    """[n, C] float32: one-hot, the score in channel 0, or some of 0 and 1."""
     result = np.zeros((len(example), self._num_outputs), np.float32)
     channels = self._channels[example]
     result[np.arange(len(example)), channels] = self._values[example]
+    for base, targets in self._dense:
+      own = (example >= base) & (example < base + len(targets))
+      result[own, : targets.shape[1]] = targets[example[own] - base]
     return result
 
 
@@ -247,16 +263,15 @@ def _check_lengths(columns: shards.Columns, row_length: int) -> None:
 
 
 def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
-  labels = np.asarray(columns.fixed('label'))
-  if task.is_regression:
-    good = (labels >= 0) & (labels <= 1)
-  else:
-    good = np.isin(labels, np.arange(task.num_outputs))
+  good = kinds.of(task).is_trainable(task, columns)
   if not good.all():
     row = int(np.argmin(good))
+    what = 'its labels are none'
+    if not task.of_tokens:
+      what = f'{columns.fixed("label")[row]} is no label'
     raise errors.UserError(
-      f'{columns.uids[row]}: {labels[row]} is no label to train'
-      f' {task.name} on; mend the row in its source'
+      f'{columns.uids[row]}: {what} to train {task.name} on; mend the row in'
+      ' its source'
     )
 
 

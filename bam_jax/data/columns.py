@@ -28,6 +28,7 @@ from bam_jax import errors
 from bam_jax import files as files_lib
 from bam_jax.data import tfrecord
 from bam_jax.data import uids
+from bam_jax.tasks import ragged
 
 _INDEX = 'index.json'
 _CHUNK_ROWS = 1024
@@ -152,6 +153,13 @@ class Columns:
       row i is `values[offsets[i]:offsets[i + 1]]`.
     """
     return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
+
+  def take(self, name: str, rows: np.ndarray) -> np.ndarray:
+    """A field of rows [n]; where these differ in length, one after another."""
+    if not self._fields[name].has_offsets:
+      return np.asarray(self.fixed(name)[rows])
+    values, offsets = self.ragged(name)
+    return np.asarray(values[ragged.places(offsets, rows)])
 
 
 def measure(path: Path) -> tuple[int, str]:

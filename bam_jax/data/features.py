@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import hashlib
 import itertools
 import json
-import math
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from tokenizers import processors
 
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _REQUIRED = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
@@ -47,13 +47,14 @@ class Features(NamedTuple):
     uid: of the example; a swapped copy's ends in `task.SWAP_SUFFIX`.
     input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
     length_a: tokens of type 0, those up to and including the first `[SEP]`.
-    label: class index, or score scaled to 0-1; nan if there is none.
+    label: class index, score scaled to 0-1, 0 or 1 for each label, or as the
+      kind has it of tokens; nan if there is none.
   """
 
   uid: str
   input_ids: np.ndarray
   length_a: int
-  label: float
+  label: float | np.ndarray
 
 
 class Tokenizer:
@@ -70,6 +71,7 @@ class Tokenizer:
     tokenizer.no_padding()
     self.cls_id = tokenizer.token_to_id('[CLS]')
     self.sep_id = tokenizer.token_to_id('[SEP]')
+    self.unk_id = tokenizer.token_to_id('[UNK]')
     tokenizer.post_processor = processors.BertProcessing(
       ('[SEP]', self.sep_id), ('[CLS]', self.cls_id)
     )
@@ -161,6 +163,15 @@ class Tokenizer:
       texts, add_special_tokens=False
     )
     return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+  def encode_with_spans(
+    self, texts: Sequence[str]
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
+    """As `encode`, and [tokens, 2] where a token's characters begin and end."""
+    found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    spans = [np.array(each.offsets, np.int32).reshape(-1, 2) for each in found]
+    ids = [np.array(each.ids, np.int32) for each in found]
+    return list(zip(ids, spans, strict=True))
 
 
 def read_vocab(file: Path) -> list[str]:
@@ -272,7 +283,7 @@ class _Ids(NamedTuple):
   uid: str
   a: np.ndarray
   b: np.ndarray | None
-  label: float
+  label: float | np.ndarray
 
 
 def featurize(
@@ -319,17 +330,8 @@ def _encode(
     if task.is_pair:
       second = tokenizer.encode([example.text_b for example in batch])
     for example, a, b in zip(batch, first, second, strict=True):
-      yield _Ids(example.uid, a, b, _target(task, example.label))
-
-
-def _target(task: task_lib.Task, label: int | float | None) -> float:
-  """The label as it is trained on: a class index, or 0-1."""
-  if label is None:
-    return math.nan
-  if not task.is_regression:
-    return float(label)
-  low, high = task.scale
-  return (label - low) / (high - low)
+      label = kinds.of(task).target(task, example.label)
+      yield _Ids(example.uid, a, b, label)
 
 
 def _features(ids: _Ids, tokenizer: Tokenizer, max_length: int) -> Features:

@@ -37,9 +37,9 @@ class Fold:
 def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
   """Divides the rows of a task into those outside and those inside a fold.
 
-  A function of the seed and the uids alone, whatever the order of the rows. A
-  row and its swapped copy are in the same fold; not counting the copies, two
-  folds differ by a row at most.
+  A function of the seed and the uids alone, whatever the order of the rows. The
+  rows of an example, swapped copies and windows, are in the same fold; two
+  folds differ by an example at most.
 
   Args:
     uids: of N training rows.
@@ -52,7 +52,7 @@ def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
   Raises:
     errors.UserError: there are fewer rows than folds.
   """
-  bases = [uid.removesuffix(task_lib.SWAP_SUFFIX) for uid in uids]
+  bases = [task_lib.example_uid(uid) for uid in uids]
   distinct, base = np.unique(bases, return_inverse=True)
   if len(distinct) < fold.of:
     raise errors.UserError(

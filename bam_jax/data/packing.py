@@ -154,6 +154,7 @@ def assemble(
   tokens: np.ndarray,
   lengths: np.ndarray,
   lengths_a: np.ndarray,
+  of_token: Mapping[str, np.ndarray] | None = None,
   **of_example: np.ndarray,
 ) -> dict[str, np.ndarray]:
   """The batch of n examples.
@@ -164,6 +165,7 @@ def assemble(
     tokens: the tokens of the examples one after another.
     lengths: [n] tokens of each example.
     lengths_a: [n] tokens of type 0 of each example.
+    of_token: more arrays parallel to the tokens, float32, 0 where none is.
     **of_example: [n, ...] arrays to be spread over the slots.
   """
   num_rows, row_length, slots = shape
@@ -172,10 +174,10 @@ def assemble(
   first = packed.row * row_length + packed.start
   place = np.repeat(first, lengths) + position
 
-  def scatter(values: np.ndarray) -> np.ndarray:
-    result = np.zeros(num_rows * row_length, np.int32)
+  def scatter(values: np.ndarray, dtype: type = np.int32) -> np.ndarray:
+    result = np.zeros((num_rows * row_length, *values.shape[1:]), dtype)
     result[place] = values
-    return result.reshape(num_rows, row_length)
+    return result.reshape(num_rows, row_length, *values.shape[1:])
 
   of_example['cls_index'] = packed.start.astype(np.int32)
   cell = packed.row * slots + packed.slot
@@ -184,6 +186,7 @@ def assemble(
     'token_type_ids': scatter(position >= np.repeat(lengths_a, lengths)),
     'positions': scatter(position),
     'segment_ids': scatter(np.repeat(packed.slot + 1, lengths)),
+    **{k: scatter(v, np.float32) for k, v in (of_token or {}).items()},
   } | {
     key: spread(cell, values, num_rows, slots)
     for key, values in of_example.items()

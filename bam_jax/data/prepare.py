@@ -9,9 +9,15 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import features
+from bam_jax.data import questions
 from bam_jax.data import shards
 from bam_jax.data import sources
+from bam_jax.data import windows
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
+
+# Kinds whose long examples are cut into windows; those of others are cut off.
+_WINDOWED = {'tagging': windows.of_words, 'qa': questions.of_questions}
 
 
 def feature_fingerprint(
@@ -47,30 +53,35 @@ def prepare(
     directory: of the shard set.
 
   Returns:
-    One row an example, in the order of the raw file; swapped copies after.
+    One row an example, or a window of it, in the order of the raw file;
+    swapped copies after.
 
   Raises:
     errors.UserError: the raw rows are unusable, or the shard set that is there
       is damaged or was made from something else.
   """
   fingerprint = feature_fingerprint(task, split, data, tokenizer)
+  kind = kinds.of(task)
+  fields = shards.feature_fields(kind.label_width(task), kind.more_fields)
   if not shards.exists(directory):
-    rows = features.featurize(
-      sources.read(task, split, data),
-      task,
-      tokenizer,
-      data.max_length,
-      _is_swapped(task, split, data),
-    )
+    examples = sources.read(task, split, data)
+    if task.kind in _WINDOWED:
+      make = _WINDOWED[task.kind]
+      rows = make(examples, task, tokenizer, data.max_length)
+    else:
+      swap = _is_swapped(task, split, data)
+      rows = features.featurize(
+        examples, task, tokenizer, data.max_length, swap
+      )
     shards.write(
       directory,
-      shards.FEATURES,
+      fields,
       (row._asdict() for row in rows),
       fingerprint,
       metadata=label_metadata(task),
       shard_rows=data.shard_rows,
     )
-  columns = shards.open(directory, shards.FEATURES, fingerprint)
+  columns = shards.open(directory, fields, fingerprint)
   _check_tokens(columns, tokenizer.vocab_size, data.max_length, directory)
   return columns
 

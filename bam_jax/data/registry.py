@@ -9,20 +9,16 @@ from bam_jax import errors
 from bam_jax.data import sources
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
-from bam_jax.tasks import metrics
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
-# By kind; a task without metrics of its own gets its kind's defaults.
-_METRICS = {
-  'classification': ('accuracy', 'f1', 'matthews'),
-  'regression': ('pearson', 'spearman'),
-}
-_DEFAULT_METRICS = {
-  'classification': ('accuracy',),
-  'regression': ('pearson', 'spearman'),
-}
 # A name stands in uids ('/' and '~' are theirs), file names and config keys.
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
+_HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one', (0,): 'none'}
+_NO_NAMES = {
+  'tsv': 'header=False says that the files name no columns',
+  'conll': 'the files name no columns',
+}
 
 
 def resolve(config: config_lib.Config) -> task_lib.TaskTable:
@@ -48,10 +44,11 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   known = known | custom
   table = task_lib.TaskTable(tuple(_find(name, known) for name in config.tasks))
   for name in config.data.swap:
-    if not table[name].is_pair:
+    task = table[name]
+    if not task.is_pair or not kinds.of(task).can_swap:
+      what = 'has one text a row' if not task.is_pair else f'is {task.kind}'
       raise errors.UserError(
-        f'config.data.swap: {name!r} has one text a row; name tasks of text'
-        ' pairs'
+        f'config.data.swap: {name!r} {what}; name tasks of text pairs'
       )
   official = [name for name in table.names if name in glue.TASKS]
   if config.data.source == 'tsv' and not config.data.dir and official:
@@ -75,6 +72,7 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
 def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   """The task that a declaration under `config.custom_tasks` describes."""
   where = f'config.custom_tasks.{name}'
+  kind = kinds.KINDS[config.kind]
 
   def require(condition: bool, key: str, message: str) -> None:
     if not condition:
@@ -86,10 +84,10 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     f'{name!r} is no task name; use letters, digits, _ and - only',
   )
   require(
-    len(config.text) in (1, 2),
+    len(config.text) in kind.num_texts,
     '.text',
-    f'{config.text} names {len(config.text)} columns; give one, or two for'
-    ' pairs',
+    f'{config.text} names {len(config.text)} columns; give'
+    f' {_HOW_MANY[kind.num_texts]}',
   )
   for key in ('train', 'dev'):
     require(
@@ -97,31 +95,25 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       f'.{key}',
       'empty; give a file, below config.data.dir or absolute',
     )
-  regression = config.kind == 'regression'
-  if regression:
-    low, high = config.scale
-    require(
-      not config.labels,
-      '.labels',
-      f'{config.labels} given for a regression task; leave it empty and give'
-      ' scale',
-    )
-    require(
-      low < high,
-      '.scale',
-      f'{config.scale} must be the lowest and the highest score',
-    )
-  else:
-    require(
-      len(set(config.labels)) == len(config.labels) >= 2,
-      '.labels',
-      f'{config.labels} must be two or more different labels, as in the files',
-    )
+  if fault := kind.fault(config.labels, config.scale):
+    raise errors.UserError(f'{where}.{fault[0]}: {fault[1]}')
+  require(
+    config.format in kind.formats,
+    '.format',
+    f'{config.format!r} holds no {config.kind} task; give'
+    f' {" or ".join(kind.formats)}',
+  )
+  require(
+    config.kind == 'qa' or not (config.stride or config.unanswerable),
+    '',
+    f'stride and unanswerable are of qa tasks, not of {config.kind}; leave'
+    ' them out',
+  )
   for metric in config.metrics:
     require(
-      metric in _METRICS[config.kind] and metric in metrics.METRICS,
+      metric in kind.metrics,
       '.metrics',
-      f'{metric!r} is none of {", ".join(_METRICS[config.kind])}, the metrics'
+      f'{metric!r} is none of {", ".join(kind.metrics)}, the metrics'
       f' of a {config.kind} task',
     )
     require(
@@ -130,9 +122,11 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       f"'f1' needs two labels, not {len(config.labels)}; give accuracy or"
       ' matthews',
     )
-  chosen = config.metrics or _DEFAULT_METRICS[config.kind]
-  text = tuple(_column(config, where, 'text', item) for item in config.text)
-  label = _column(config, where, 'label', config.label)
+  chosen = config.metrics or kind.default_metrics
+  text, label = kind.columns or (
+    tuple(_column(config, where, 'text', item) for item in config.text),
+    _column(config, where, 'label', config.label),
+  )
 
   def table(file: str, label: int | str | None) -> task_lib.Table:
     return task_lib.Table(
@@ -159,6 +153,8 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     tables=tables,
     labels=config.labels,
     scale=config.scale,
+    stride=config.stride,
+    unanswerable=config.unanswerable,
     test_splits=('test',) if config.test else (),
   )
 
@@ -167,12 +163,13 @@ def _column(
   config: config_lib.TaskConfig, where: str, key: str, value: str
 ) -> int | str:
   """A column's name, or its number where the files name no columns."""
-  if config.format == 'jsonl' or config.header:
+  named = {'jsonl': True, 'tsv': config.header}
+  if named.get(config.format, False):
     return value
   try:
     return int(value)
   except ValueError:
     raise errors.UserError(
-      f'{where}.{key}: {value!r} is no column number, and header=False says'
-      ' that the files name no columns; count from 0'
+      f'{where}.{key}: {value!r} is no column number, and'
+      f' {_NO_NAMES[config.format]}; count from 0'
     ) from None

@@ -30,20 +30,35 @@ from bam_jax.data import tfrecord
 Field = columns_lib.Field
 Columns = columns_lib.Columns
 
-FEATURES = (
-  Field('uid', 'bytes', 1),
-  Field('input_ids', 'int', None),
-  Field('length_a', 'int', 1),
-  Field('label', 'float', 1),
-)
+
+def feature_fields(
+  label_width: int | None = 1,
+  more: Sequence[tuple[str, str, int | None]] = (),
+) -> tuple[Field, ...]:
+  """The fields of a set of features.
+
+  Args:
+    label_width: numbers a label; None: they differ in length.
+    more: name, type and width of other fields.
+  """
+  return (
+    Field('uid', 'bytes', 1),
+    Field('input_ids', 'int', None),
+    Field('length_a', 'int', 1),
+    Field('label', 'float', label_width),
+    *(Field(*each) for each in more),
+  )
+
+
+FEATURES = feature_fields()
 
 _OWN = re.compile(
   rf'manifest\.json|columns(\.tmp-\w+)?|{manifest_lib.PART.pattern}'
 )
 
 
-def logits_fields(width: int) -> tuple[Field, ...]:
-  """The fields of a set of logits, `width` numbers a row."""
+def logits_fields(width: int | None) -> tuple[Field, ...]:
+  """The fields of a set of logits, `width` numbers a row; None: they differ."""
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
 
 

@@ -1,6 +1,5 @@
 """Readers of the raw rows: one signature, and equal uids from every source."""
 
-from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -8,38 +7,22 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-import re
-from typing import NamedTuple
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
-from bam_jax.data import labels
+from bam_jax.data import conll
+from bam_jax.data import lines
+from bam_jax.data import squad
 from bam_jax.data import tfds_source
 from bam_jax.tasks import demo
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 HOW_TO_GET_GLUE = (
   "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
   ' set config.data.source=tfds'
 )
-# Characters: far more than any encoder reads of a text.
-_LONGEST_LINE = 1 << 20
-# A byte that is no UTF-8, as Python escapes it.
-_BROKEN = re.compile('[\udc80-\udcff]')
-
-
-# Told of a row that cannot be used.
-Fault = Callable[[errors.UserError], None]
-
-
-class Row(NamedTuple):
-  """A raw row: its index among the data lines, and its line, from 1."""
-
-  index: int
-  line: int
-  text: tuple[str, ...]
-  label: str | None
 
 
 def read(
@@ -115,22 +98,21 @@ def rows_digest(examples: Iterable[task_lib.Example]) -> str:
 def _read_file(
   task: task_lib.Task, split: str, path: Path
 ) -> Iterator[task_lib.Example]:
-  """The examples of a TSV or JSONL file."""
+  """The examples of a file."""
   table = task.tables[split]
   remedy = (
     HOW_TO_GET_GLUE
     if table.tfds
     else f'mend config.data.dir or config.custom_tasks.{task.name}'
   )
-  rows = _tsv if table.format == 'tsv' else _jsonl
   last = None
   try:
-    for last in rows(path, table):
+    for last in _READERS[table.format](path, table):
       text_b = last.text[1] if len(last.text) == 2 else None
       label = (
         None
         if last.label is None
-        else labels.parse(task, last.label, f'{path}:{last.line}')
+        else kinds.of(task).parse(task, last.label, _where(path, last))
       )
       uid = f'{task.name}/{split}/{last.index}'
       yield task_lib.Example(uid, last.text[0], text_b, label)
@@ -138,18 +120,25 @@ def _read_file(
     raise errors.UserError(f'{path}: {error.strerror}; {remedy}') from None
   except UnicodeDecodeError as error:
     raise errors.UserError(
-      f'{path}:{_broken_line(path)}: no UTF-8 ({error.reason}); convert the'
+      f'{path}:{lines.broken(path)}: no UTF-8 ({error.reason}); convert the'
       ' file to UTF-8'
     ) from None
   if last is None:
     raise errors.UserError(f'{path}: no usable row; {remedy}')
 
 
-def scan(path: Path, table: task_lib.Table, fault: Fault) -> Iterator[Row]:
+def _where(path: Path, row: lines.Row) -> str:
+  """File and line; a row without a line is told by its number."""
+  return f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
+
+
+def scan(
+  path: Path, table: task_lib.Table, fault: lines.Fault
+) -> Iterator[lines.Row]:
   """The raw rows of a file, past those that cannot be used.
 
   Args:
-    path: a TSV or JSONL file; what is no UTF-8 in it reads as U+FFFD.
+    path: of a file; what is no UTF-8 in it reads as U+FFFD.
     table: its columns.
     fault: told of each row that cannot be used; a row that is left out by
       `table.skip_malformed` is not one.
@@ -158,62 +147,19 @@ def scan(path: Path, table: task_lib.Table, fault: Fault) -> Iterator[Row]:
     errors.UserError: a column is missing, or the file cannot be read on.
     OSError: it cannot be opened.
   """
-  rows = _tsv if table.format == 'tsv' else _jsonl
-  return rows(path, table, fault, 'replace')
-
-
-def _stop(error: errors.UserError) -> None:
-  raise error
-
-
-def _lines(
-  path: Path, decoding_errors: str = 'strict'
-) -> Iterator[tuple[int, str]]:
-  """Line numbers from 1, and the lines that are not empty.
-
-  Raises:
-    errors.UserError: a line is so long that it is none; what follows it is not
-      read.
-  """
-  if path.exists() and not path.is_file():
-    raise errors.UserError(
-      f'{path}: is no regular file; give one that holds the rows'
-    )
-  # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
-  # MRPC's files start with.
-  with path.open(encoding='utf-8-sig', errors=decoding_errors) as file:
-    number = 0
-    while line := file.readline(_LONGEST_LINE):
-      number += 1
-      if len(line) == _LONGEST_LINE and line[-1] != '\n':
-        raise errors.UserError(
-          f'{path}:{number}: a line of {_LONGEST_LINE} characters or more;'
-          ' mend the row'
-        )
-      line = line.removesuffix('\n')
-      if line:
-        yield number, line
-
-
-def _broken_line(path: Path) -> int:
-  """Number of the first line that is not UTF-8; decoding by blocks hides it."""
-  return next(
-    number
-    for number, line in _lines(path, 'surrogateescape')
-    if _BROKEN.search(line)
-  )
+  return _READERS[table.format](path, table, fault, 'replace')
 
 
 def _tsv(
   path: Path,
   table: task_lib.Table,
-  fault: Fault = _stop,
+  fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
-) -> Iterator[Row]:
+) -> Iterator[lines.Row]:
   """Rows of a file without quoting: a quotation mark is a character."""
   width, text, label = 0, [], None
   index = skipped = 0
-  for line, content in _lines(path, decoding_errors):
+  for line, content in lines.read_filled(path, decoding_errors):
     fields = content.split('\t')
     if not width:
       width = len(fields)
@@ -235,7 +181,7 @@ def _tsv(
         )
       )
     else:
-      yield Row(
+      yield lines.Row(
         index,
         line,
         tuple(fields[c] for c in text),
@@ -274,22 +220,24 @@ def _column(
 def _jsonl(
   path: Path,
   table: task_lib.Table,
-  fault: Fault = _stop,
+  fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
-) -> Iterator[Row]:
+) -> Iterator[lines.Row]:
   """Rows of a file with one JSON object a line."""
-  for index, (line, content) in enumerate(_lines(path, decoding_errors)):
+  for index, (line, content) in enumerate(
+    lines.read_filled(path, decoding_errors)
+  ):
     try:
       text, label = _jsonl_row(content, table, f'{path}:{line}')
     except errors.UserError as error:
       fault(error)
     else:
-      yield Row(index, line, text, label)
+      yield lines.Row(index, line, text, label)
 
 
 def _jsonl_row(
   content: str, table: task_lib.Table, where: str
-) -> tuple[tuple[str, ...], str | None]:
+) -> tuple[tuple[str, ...], task_lib.RawLabel | None]:
   """Texts and label of one line."""
   try:
     row = files.parse_json(content)
@@ -305,8 +253,14 @@ def _jsonl_row(
   if table.label is None:
     return text, None
   label = _field(row, table.label, where)
-  # A number, true or null reads as it is written in JSON.
-  return text, label if isinstance(label, str) else json.dumps(label)
+  if isinstance(label, list):
+    return text, tuple(map(_written, label))
+  return text, _written(label)
+
+
+def _written(label: object) -> str:
+  """A number, true or null reads as it is written in JSON."""
+  return label if isinstance(label, str) else json.dumps(label)
 
 
 def _field(row: dict, name: int | str, where: str) -> object:
@@ -331,3 +285,11 @@ def _text(row: dict, name: int | str, where: str) -> str:
       f'{where}: field {name!r} holds a lone surrogate; mend the row'
     ) from None
   return text
+
+
+_READERS = {
+  'tsv': _tsv,
+  'jsonl': _jsonl,
+  'conll': conll.read,
+  'squad': squad.read,
+}

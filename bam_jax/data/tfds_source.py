@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.data import labels
 from bam_jax.data import tfrecord
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Builders whose `idx` numbers another file than the official one.
@@ -90,7 +90,7 @@ def read(
       row.text[1] if len(row.text) == 2 else None,
       None
       if row.label is None
-      else labels.parse(task, row.label, f'{where}, idx {row.idx}'),
+      else kinds.of(task).parse(task, row.label, f'{where}, idx {row.idx}'),
     )
 
 

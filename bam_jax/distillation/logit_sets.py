@@ -60,19 +60,24 @@ def write(
   uids: Sequence[str],
   logits: np.ndarray,
   metadata: Mapping[str, object],
+  lengths: np.ndarray | None = None,
 ) -> None:
   """Writes a set and decodes it, as whoever reads it first would have to.
 
   Args:
     target: where, and what decides the logits.
     uids: of n rows.
-    logits: [n, c] float32.
+    logits: [n, c] float32; or of tokens, [sum of the lengths, c].
     metadata: of the task, as `prepare.label_metadata` gives it.
+    lengths: [n] tokens of each row, where the logits are of tokens.
 
   Raises:
     errors.UserError: the folder can't be written.
   """
-  fields = shards.logits_fields(logits.shape[1])
+  fields = shards.logits_fields(logits.shape[1] if lengths is None else None)
+  if lengths is not None:
+    parts = np.split(logits, np.cumsum(lengths)[:-1])
+    logits = [part.ravel() for part in parts]
   shards.write(
     target.directory,
     fields,
@@ -90,14 +95,15 @@ def read(
 
   Returns:
     The n rows that the set is of, ascending, [n] int64, and its logits on them,
-    [n, c] float32.
+    [n, c] float32; or of their tokens, [tokens, c].
 
   Raises:
     errors.UserError: the set is damaged, stale, made with other labels, lacks a
       row, or holds one that its teacher was trained on.
   """
+  width = None if task.of_tokens else task.num_outputs
   columns = shards.open(
-    source.directory, shards.logits_fields(task.num_outputs), source.fingerprint
+    source.directory, shards.logits_fields(width), source.fingerprint
   )
   labels = columns.metadata.get('labels')
   if labels != list(task.labels):
@@ -115,7 +121,26 @@ def read(
         f'{source.directory}: has logits for {min(known)}, on which its teacher'
         f' was trained; {manifest.AGAIN}'
       )
-  return rows, _aligned(source.directory, columns, wanted)
+  order = _order(source.directory, columns, wanted)
+  result = columns.take('logits', order).reshape(-1, task.num_outputs)
+  lengths = np.ones(len(rows), np.int64)
+  if task.of_tokens:
+    lengths = np.diff(features.ragged('input_ids')[1])[rows]
+    said = np.diff(columns.ragged('logits')[1])[order]
+    if (said != lengths * task.num_outputs).any():
+      uid = wanted[int(np.argmax(said != lengths * task.num_outputs))]
+      raise errors.UserError(
+        f'{source.directory}: the logits of {uid} are not of its tokens;'
+        f' {manifest.AGAIN}'
+      )
+  if not np.isfinite(result).all():
+    bad = int(np.argmin(np.isfinite(result).all(-1)))
+    bad = np.searchsorted(np.cumsum(lengths), bad, 'right')
+    raise errors.UserError(
+      f'{source.directory}: the logits of {wanted[bad]} are not finite;'
+      f' {manifest.AGAIN}'
+    )
+  return rows, result
 
 
 def rows_of(features: shards.Columns, fold: folds.Fold | None) -> np.ndarray:
@@ -125,12 +150,10 @@ def rows_of(features: shards.Columns, fold: folds.Fold | None) -> np.ndarray:
   return folds.split(features.uids, fold)[1]
 
 
-def _aligned(
+def _order(
   directory: Path, columns: shards.Columns, uids: Sequence[str]
 ) -> np.ndarray:
-  """The logits of some rows in their order, joined by uid."""
-  logits = np.asarray(columns.fixed('logits'))
-  logits = logits.reshape(len(columns), -1)
+  """[n] int64: where the rows of some uids are in a set."""
   row_of = {uid: row for row, uid in enumerate(columns.uids)}
   if len(row_of) < len(columns):
     uid, _ = Counter(columns.uids).most_common(1)[0]
@@ -138,16 +161,9 @@ def _aligned(
       f'{directory}: has two rows of logits for {uid}; {manifest.AGAIN}'
     )
   try:
-    order = np.array([row_of[uid] for uid in uids], np.int64)
+    return np.array([row_of[uid] for uid in uids], np.int64)
   except KeyError as e:
     raise errors.UserError(
       f'{directory}: the teacher has no logits for {e.args[0]};'
       f' {manifest.AGAIN}'
     ) from e
-  result = logits[order]
-  if not np.isfinite(result).all():
-    bad = uids[int(np.argwhere(~np.isfinite(result))[0, 0])]
-    raise errors.UserError(
-      f'{directory}: the logits of {bad} are not finite; {manifest.AGAIN}'
-    )
-  return result

@@ -8,8 +8,8 @@ the gold labels, and one that is certain and wrong does harm.
 import numpy as np
 import scipy.special
 
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import losses
 
 # Of the expected calibration error, as Guo et al. have it.
 _BINS = 15
@@ -28,18 +28,19 @@ def measure(
 
   Args:
     task: the task of the rows.
-    logits: [N, c], N > 0.
-    label: [N] class indices, or scores on 0-1; as in the features.
+    logits: [N, c], N > 0; or of tokens, [tokens, c].
+    label: of the same rows, as in the features.
     regression_head: `sigmoid` or `linear`.
 
   Returns:
-    What `of_classes` or `of_scores` returns.
+    What `of_classes` or `of_scores` returns; nothing of a kind that has no
+    such quality.
   """
-  if not task.is_regression:
-    log_probs = scipy.special.log_softmax(np.asarray(logits, np.float64), -1)
-    return of_classes(log_probs, np.asarray(label).astype(np.int64))
-  predicted = losses.teacher_targets(logits, True, 1.0, regression_head)
-  return of_scores(predicted[:, 0], label)
+  found = kinds.of(task).judged(task, logits, label, regression_head)
+  if found is None:
+    return {}
+  measured = of_classes if found.of == 'classes' else of_scores
+  return measured(found.predicted, found.gold)
 
 
 def of_classes(log_probs: np.ndarray, gold: np.ndarray) -> dict[str, float]:

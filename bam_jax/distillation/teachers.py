@@ -11,9 +11,10 @@ from bam_jax import errors
 from bam_jax.data import folds
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
+from bam_jax.tasks import kinds
+from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
-from bam_jax.training import losses
 from bam_jax.training import programs as programs_lib
 
 
@@ -39,7 +40,8 @@ def label(
     advance: told the number of examples after each batch.
 
   Returns:
-    The n rows, ascending, [n] int64, and its logits on them, [n, c] float32.
+    The n rows, ascending, [n] int64, and its logits on them, [n, c] float32, or
+    [tokens, c], as `evaluate.predict` returns them.
 
   Raises:
     errors.UserError: a logit is not finite.
@@ -55,7 +57,11 @@ def label(
     rows,
   )
   if not np.isfinite(logits).all():
-    row = rows[np.argmin(np.isfinite(logits).all(-1))]
+    bad = np.argmin(np.isfinite(logits).all(-1))
+    if task.of_tokens:
+      lengths = np.diff(features.ragged('input_ids')[1])[rows]
+      bad = np.searchsorted(np.cumsum(lengths), bad, 'right')
+    row = rows[bad]
     raise errors.UserError(
       f'{features.uids[row]}: the teacher of {task.name} has no finite logits'
       ' for it; lower the learning rate and train the teacher again'
@@ -80,20 +86,18 @@ def targets(
     regression_head: `sigmoid` or `linear`.
 
   Returns:
-    [N, c] float32: class probabilities, or predictions on 0-1.
+    [N, c] float32: probabilities, or predictions on 0-1; or of the tokens of
+    all rows, [tokens, c].
 
   Raises:
     errors.UserError: a set is damaged, stale, made with other labels, lacks a
       row, or holds one that its teacher was trained on.
     ValueError: the sets of a teacher do not hold every row once.
   """
-  total = np.zeros((len(features), task.num_outputs), np.float32)
+  total = np.float32(0)
   for parts in teachers:
-    total += losses.teacher_targets(
-      _joined(parts, features, task),
-      task.is_regression,
-      temperature,
-      regression_head,
+    total += kinds.of(task).teacher_targets(
+      _joined(parts, features, task), temperature, regression_head, features
     )
   return total / len(teachers)
 
@@ -103,12 +107,18 @@ def _joined(
   features: shards.Columns,
   task: task_lib.Task,
 ) -> np.ndarray:
-  """[N, c], every row from the set of the one run that speaks of it."""
-  logits = np.empty((len(features), task.num_outputs), np.float32)
+  """[N, c], every row from the set of the one run that speaks of it.
+
+  Of tokens, [tokens, c].
+  """
+  offsets = np.arange(len(features) + 1)
+  if task.of_tokens:
+    offsets = features.ragged('input_ids')[1]
+  logits = np.empty((offsets[-1], task.num_outputs), np.float32)
   times = np.zeros(len(features), np.int64)
   for part in parts:
     rows, values = logit_sets.read(part, features, task)
-    logits[rows] = values
+    logits[ragged.places(offsets, rows)] = values
     times[rows] += 1
   if (times != 1).any():
     row = int(np.argmax(times != 1))

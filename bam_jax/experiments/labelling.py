@@ -92,9 +92,11 @@ class TeacherLogits:
           progress.advance,
         )
       uids = [columns.uids[row] for row in rows]
-      processes.by_first(self._write)(
-        logits, uids, values, prepare.label_metadata(task)
-      )
+      lengths = None
+      if task.of_tokens:
+        lengths = np.diff(columns.ragged('input_ids')[1])[rows]
+      metadata = prepare.label_metadata(task)
+      processes.by_first(self._write)(logits, uids, values, metadata, lengths)
       self._record_quality(run, name, rows, values)
 
   def _write(
@@ -103,12 +105,15 @@ class TeacherLogits:
     uids: Sequence[str],
     values: np.ndarray,
     metadata: Mapping[str, object],
+    lengths: np.ndarray | None,
   ) -> None:
     """Few rows are written before a process would have started to."""
     if len(uids) < _FEW_ROWS:
-      logit_sets.write(target, uids, values, metadata)
+      logit_sets.write(target, uids, values, metadata, lengths)
     else:
-      self.background.call(logit_sets.write, target, uids, values, metadata)
+      self.background.call(
+        logit_sets.write, target, uids, values, metadata, lengths
+      )
 
   def targets(self, run: plan_lib.Run, task: str) -> np.ndarray | None:
     """The teachers' predictions on training rows; None without teachers."""
@@ -149,7 +154,7 @@ class TeacherLogits:
     found = quality_lib.measure(
       self.tasks[task],
       logits,
-      self._train(task).fixed('label')[rows],
+      self._train(task).take('label', rows),
       self.config.model.regression_head,
     )
     record = self.workspace.finished(run.name)
@@ -187,7 +192,7 @@ def dev_quality(
     found = quality_lib.measure(
       tasks[name],
       outputs[name][split],
-      splits[split].fixed('label'),
+      splits[split].take('label', np.arange(len(splits[split]))),
       regression_head,
     )
     result[name] = {'dev': found}

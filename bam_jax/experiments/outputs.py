@@ -8,7 +8,7 @@ import zlib
 
 import numpy as np
 
-from bam_jax.tasks import metrics
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # What NumPy and zipfile raise over an archive that is none, or not whole.
@@ -34,8 +34,10 @@ class Predicted(NamedTuple):
   Attributes:
     seeds: of the S runs.
     uids: [N] of the examples.
-    predictions: [S, N] class indices, or scores on the task's own scale.
-    gold: [N] likewise; None where the runs wrote none.
+    predictions: [S, N] class indices, or scores on the task's own scale; or
+      tallies, [S, N, ...].
+    gold: [N] likewise, of no meaning beside tallies; None where the runs wrote
+      none.
   """
 
   seeds: tuple[int, ...]
@@ -88,25 +90,22 @@ class Outputs:
   def _read(
     self, path: Path, name: str
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """uids, predictions and gold of one run, [N] each."""
+    """uids, predictions or tallies, and gold of one run, [N, ...] each."""
     task = self._tasks[name]
-    key = f'{name}/{task.dev_splits[0]}'
+    key = f'{name}/{task.dev_splits[0]}/'
     try:
       with np.load(path) as arrays:
-        uids, logits = arrays[f'{key}/uid'], arrays[f'{key}/logits']
-        has_gold = f'{key}/label' in arrays
-        gold = arrays[f'{key}/label'] if has_gold else None
-      # What begins unlike an array comes back as bytes.
-      rows = np.shape(uids)[:1]
-      if np.shape(logits) != (*rows, task.num_outputs) or (
-        has_gold and np.shape(gold) != rows
-      ):
-        raise ValueError('not one row of each for every example')
+        found = {
+          entry.removeprefix(key): arrays[entry]
+          for entry in arrays
+          if entry.startswith(key)
+        }
+      kept = kinds.of(task).kept(task, found, self._head)
     except FileNotFoundError:
       raise Missing(f'{_name(path)} is not there') from None
     except _DAMAGED:
       raise Missing(f'{_name(path)} is damaged') from None
-    return uids, metrics.predictions(task, logits, self._head), gold
+    return found['uid'], *kept
 
 
 def _name(path: Path) -> str:

@@ -12,6 +12,7 @@ import itertools
 import numpy as np
 
 from bam_jax.experiments import bootstrap
+from bam_jax.tasks import tallies
 
 _LANES = 512  # Resamples ranked together.
 
@@ -20,14 +21,26 @@ def score_of(metric: str, targets: np.ndarray) -> bootstrap.Score:
   """Score of a metric of `tasks.metrics`, for `bootstrap.bootstrap_test`.
 
   Args:
-    metric: one of its names.
-    targets: [N] gold.
+    metric: one of its names, or of `tasks.tallies`.
+    targets: [N] gold; not read for the latter.
 
   Returns:
-    Of predictions [S, N] and how often each example was drawn [B, N], the
-    metric's values [B, S]; 0 where they are not defined, as there.
+    Of predictions [S, N], or tallies [S, N, ...], and how often each example
+    was drawn [B, N], the metric's values [B, S]; 0 where they are not defined,
+    as there.
   """
+  if metric in tallies.METRICS:
+    return functools.partial(_tallied, tallies.METRICS[metric])
   return functools.partial(_SCORES[metric], np.asarray(targets))
+
+
+def _tallied(
+  metric: Callable[[np.ndarray], np.ndarray],
+  outputs: np.ndarray,
+  counts: np.ndarray,
+) -> np.ndarray:
+  """Of tallies [S, N, ...]."""
+  return metric(np.tensordot(counts, outputs, axes=([1], [1])))
 
 
 def _totals(counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:

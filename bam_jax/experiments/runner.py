@@ -173,7 +173,11 @@ class Runner(trainer.Trainer):
         self.setup.programs, self.restore(run.name, record), dev, self.config
       )
       processes.by_first(evaluate_lib.save)(
-        self.workspace.outputs(run.name), self.tasks, dev, outputs
+        self.workspace.outputs(run.name),
+        self.tasks,
+        dev,
+        outputs,
+        self.config.model.regression_head,
       )
       record = labelling.with_quality(
         {**record, 'scores': scores},

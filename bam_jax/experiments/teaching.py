@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bam_jax.experiments import outputs as outputs_lib
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 TEACHER = 'single'
@@ -37,7 +38,7 @@ def summarise(
       'quality': _medians(qualities.get(task.name, ())),
       'agreement': None,
     }
-    if not task.is_regression:
+    if kinds.of(task).one_class:
       try:
         predicted = outputs.of(task.name, TEACHER).predictions
         entry['agreement'] = agreement(predicted)

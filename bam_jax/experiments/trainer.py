@@ -246,7 +246,11 @@ class Trainer:
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
       processes.by_first(evaluate_lib.save)(
-        self.workspace.outputs(job.name), self.tasks, job.dev, result.outputs
+        self.workspace.outputs(job.name),
+        self.tasks,
+        job.dev,
+        result.outputs,
+        self.config.model.regression_head,
       )
       self.workspace.finish(
         job.name,

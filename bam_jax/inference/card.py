@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
 
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _USE = """\
 ```python
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import {auto_class}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained('.')
-model = AutoModelForSequenceClassification.from_pretrained('.')
+model = {auto_class}.from_pretrained('.')
 logits = model(**tokenizer({texts}, return_tensors='pt')).logits
 ```
 """
+
+_OF_TOKENS = ', those of tasks of tokens to its last hidden states'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +57,11 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
     facts: of the model.
   """
   names = ', '.join(task.name for task in tasks)
+  heads = [kinds.of(task).export(task) for task in tasks]
   lines = [
     '---',
     'library_name: transformers',
-    'pipeline_tag: text-classification',
+    f'pipeline_tag: {heads[0].pipeline}',
     'tags: [bert, multi-task, knowledge-distillation, bam-jax]',
     '---',
     '',
@@ -68,16 +72,21 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
   if facts.note:
     lines += ['', facts.note]
   lines += ['', '## Outputs', '']
-  lines += [f'- {task.name}: {_outputs(task, facts)}' for task in tasks]
+  lines += [
+    f'- {task.name}: {kinds.of(task).meaning(task, facts.regression_head)}'
+    for task in tasks
+  ]
   if len(tasks) == 1:
     texts = "'a text'" + (", 'another one'" if tasks[0].is_pair else '')
-    lines += ['', _USE.format(texts=texts).rstrip()]
+    auto_class = heads[0].auto_class
+    lines += ['', _USE.format(texts=texts, auto_class=auto_class).rstrip()]
   else:
     lines += [
       '',
       '`heads.TASK.weight` and `heads.TASK.bias` of `model.safetensors` are'
-      ' applied to the pooled vector of `BertModel`; `tasks.json` says what the'
-      ' outputs mean.',
+      ' applied to the pooled vector of `BertModel`'
+      + _OF_TOKENS * any(not head.is_pooled for head in heads)
+      + '; `tasks.json` says what the outputs mean.',
     ]
   lines += ['', '## Scores', '']
   lines += ['| task | dev split | metric | score |', '|---|---|---|--:|']
@@ -113,11 +122,3 @@ def _training(facts: Facts) -> str:
     f'Born-Again Multi-Task learning (Clark et al. 2019, arXiv 1907.04829):'
     f' {facts.variant}, run {facts.run}, from {facts.encoder}, taught {taught}.'
   )
-
-
-def _outputs(task: task_lib.Task, facts: Facts) -> str:
-  if not task.is_regression:
-    return 'logits of ' + ', '.join(f'`{label}`' for label in task.labels)
-  low, high = task.scale
-  inner = 'sigmoid(logit)' if facts.regression_head == 'sigmoid' else 'logit'
-  return f'a score from {low:g} to {high:g}: {low:g} + {high - low:g} · {inner}'

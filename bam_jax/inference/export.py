@@ -1,7 +1,7 @@
 """A trained model as Hugging Face directories.
 
-DIR/TASK/  a task's own BertForSequenceClassification: what
-           `AutoModelForSequenceClassification.from_pretrained` loads
+DIR/TASK/  a task's own BertForSequenceClassification, or what its kind has in
+           its place: what the AutoModel class of the same name loads
 DIR/all/   encoder and pooler once, with every head, and `tasks.json`
 
 Weights are float32 safetensors; every directory holds its tokenizer and a model
@@ -22,6 +22,7 @@ from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.modeling import bert
 from bam_jax.modeling import huggingface
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
@@ -54,26 +55,31 @@ def export(
   body = huggingface.save_params(
     {name: params[name] for name in ('encoder', 'pooler')}
   )
+  unpooled = huggingface.save_params({'encoder': params['encoder']})
   chosen = [tasks[name] for name in heads]
   classifiers = {
     task.name: _classifier(params['heads'], heads[task.name], task)
     for task in chosen
   }
   for task in chosen:
+    head = kinds.of(task).export(task)
     _write(
       directory / task.name,
       {
-        **{_PREFIX + name: tensor for name, tensor in body.items()},
         **{
-          f'classifier.{name}': tensor
+          _PREFIX + name: tensor
+          for name, tensor in (body if head.is_pooled else unpooled).items()
+        },
+        **{
+          f'{head.layer}.{name}': tensor
           for name, tensor in classifiers[task.name].items()
         },
       },
       {
         **huggingface.save_config(config),
-        'architectures': ['BertForSequenceClassification'],
+        'architectures': [head.architecture],
         'classifier_dropout': config.dropout_head,
-        **_labels(task),
+        **head.settings,
       },
       tokenizer,
       config,
@@ -119,21 +125,6 @@ def _classifier(
   return {
     'weight': np.ascontiguousarray(table['kernel'][head, :, :outputs].T),
     'bias': np.ascontiguousarray(table['bias'][head, :outputs]),
-  }
-
-
-def _labels(task: task_lib.Task) -> dict[str, object]:
-  """What a config.json says of a head's outputs."""
-  if task.is_regression:
-    return {
-      'problem_type': 'regression',
-      'id2label': {'0': 'score'},
-      'label2id': {'score': 0},
-    }
-  return {
-    'problem_type': 'single_label_classification',
-    'id2label': {str(i): label for i, label in enumerate(task.labels)},
-    'label2id': {label: i for i, label in enumerate(task.labels)},
   }
 
 

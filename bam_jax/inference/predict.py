@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import scipy.special
 
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax.data import shards
-from bam_jax.tasks import metrics
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import processes
@@ -35,7 +34,7 @@ def predict(
     path: of the file.
 
   Returns:
-    As `as_text`.
+    uid -> label, or score in the task's own scale, in the order of the rows.
 
   Raises:
     errors.UserError: the file can't be written.
@@ -43,31 +42,11 @@ def predict(
   logits = evaluate.predict(
     programs, params, features, programs.tasks.index[task.name], config.packing
   )
-  texts = as_text(task, features, logits, config.model.regression_head)
+  texts = kinds.of(task).texts(
+    task, logits, features, config.model.regression_head
+  )
   processes.by_first(write_tsv)(path, task, texts, logits)
   return texts
-
-
-def as_text(
-  task: task_lib.Task,
-  features: shards.Columns,
-  logits: np.ndarray,
-  regression_head: str,
-) -> dict[str, str]:
-  """uid -> label, or score in the task's own scale, in the order of the rows.
-
-  Args:
-    task: the task.
-    features: N rows.
-    logits: [N, c].
-    regression_head: `sigmoid` or `linear`.
-  """
-  values = metrics.predictions(task, logits, regression_head)
-  if task.is_regression:
-    texts = [f'{value:.3f}' for value in values]
-  else:
-    texts = [task.labels[value] for value in values]
-  return dict(zip(features.uids, texts, strict=True))
 
 
 def write_tsv(
@@ -75,22 +54,22 @@ def write_tsv(
 ) -> None:
   """Writes `uid<TAB>prediction<TAB>outputs...`, one line a row.
 
-  The outputs are class probabilities, headed by their labels, or nothing for
-  regression.
+  The outputs are probabilities, headed by their labels, where the kind has
+  them.
 
   Args:
     path: of the file.
     task: the task.
-    texts: N of them, as `as_text` returns.
-    logits: [N, c] of the same rows.
+    texts: N of them, as `Kind.texts` returns.
+    logits: of the same rows.
 
   Raises:
     errors.UserError: the file can't be written.
   """
-  outputs = np.empty((len(texts), 0))
-  if not task.is_regression:
-    outputs = scipy.special.softmax(logits, axis=-1)
-  lines = ['\t'.join(('uid', 'prediction', *task.labels))]
+  outputs, names = kinds.of(task).probabilities(logits), task.labels
+  if outputs is None:
+    outputs, names = np.empty((len(texts), 0)), ()
+  lines = ['\t'.join(('uid', 'prediction', *names))]
   for (uid, text), row in zip(texts.items(), outputs, strict=True):
     lines.append('\t'.join((uid, text, *(f'{p:.4f}' for p in row))))
   files.write_text(path, '\n'.join(lines) + '\n')

@@ -1,18 +1,34 @@
 """One encoder, one pooler, and a head for each task over packed rows."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+import numpy as np
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import dropout
 
 # Products that merely select, or that are small: never rounded to TensorFloat.
 _EXACT = jax.lax.Precision.HIGHEST
+
+
+class Logits(NamedTuple):
+  """What the heads say.
+
+  Attributes:
+    slots: [B, S, C] float32, of each segment's pooled vector. Those of empty
+      slots are finite and mean nothing.
+    tokens: [B, L, K] float32, of each token, 0 outside of segments; None where
+      no head is of tokens.
+  """
+
+  slots: jax.Array
+  tokens: jax.Array | None
 
 
 class MultiTaskBert(nn.Module):
@@ -23,6 +39,8 @@ class MultiTaskBert(nn.Module):
     num_tasks: T, number of heads.
     num_outputs: C, outputs of the widest head. A narrower head has outputs
       that mean nothing: the loss and the metrics mask them.
+    token_heads: numbers of the heads that are applied to tokens too.
+    token_outputs: K, outputs of the widest of these.
     dtype: type of the encoder's computation; pooler and heads are float32.
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows lie spread over all its axes; None: on one device.
@@ -33,6 +51,8 @@ class MultiTaskBert(nn.Module):
   config: bert.BertConfig
   num_tasks: int
   num_outputs: int
+  token_heads: tuple[int, ...] = ()
+  token_outputs: int = 0
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
@@ -41,7 +61,7 @@ class MultiTaskBert(nn.Module):
   @nn.compact
   def __call__(
     self, batch: Mapping[str, jax.Array], deterministic: bool
-  ) -> jax.Array:
+  ) -> Logits:
     """Computes logits.
 
     Args:
@@ -49,9 +69,6 @@ class MultiTaskBert(nn.Module):
         cls_index [B, S] int, the position of each segment's first token in
         its row; task_id [B, S] int. Other keys are not read.
       deterministic: no dropout; else the rng collection 'dropout' is used.
-
-    Returns:
-      [B, S, C] float32. The logits of empty slots are finite and mean nothing.
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
     hidden = bert.BertEncoder(
@@ -74,15 +91,20 @@ class MultiTaskBert(nn.Module):
       kernel_init=bert.initializer,
       name='pooler',
     )(select_tokens(hidden, batch['cls_index']))
+    rate = 0.0 if deterministic else self.config.dropout_head
     (words,) = dropout.draw_words(self, 1, deterministic)
-    pooled = dropout.dropout(
-      jnp.tanh(pooled),
-      0.0 if deterministic else self.config.dropout_head,
-      words,
-    )  # [B, S, D]
-    return TaskHeads(self.num_tasks, self.num_outputs, name='heads')(
-      pooled, batch['task_id']
-    )
+    pooled = dropout.dropout(jnp.tanh(pooled), rate, words)  # [B, S, D]
+    tokens = None
+    if self.token_heads:
+      (words,) = dropout.draw_words(self, 1, deterministic)
+      tokens = dropout.dropout(hidden.astype(jnp.float32), rate, words)
+    return TaskHeads(
+      self.num_tasks,
+      self.num_outputs,
+      self.token_heads,
+      self.token_outputs,
+      name='heads',
+    )(pooled, batch['task_id'], tokens, batch['segment_ids'])
 
 
 class TaskHeads(nn.Module):
@@ -90,10 +112,25 @@ class TaskHeads(nn.Module):
 
   num_tasks: int
   num_outputs: int
+  token_heads: tuple[int, ...] = ()
+  token_outputs: int = 0
 
   @nn.compact
-  def __call__(self, pooled: jax.Array, task_id: jax.Array) -> jax.Array:
-    """[B, S, D] float32 and [B, S] int -> [B, S, C] float32."""
+  def __call__(
+    self,
+    pooled: jax.Array,
+    task_id: jax.Array,
+    tokens: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+  ) -> Logits:
+    """Applies to each vector the head of its own task.
+
+    Args:
+      pooled: [B, S, D] float32.
+      task_id: [B, S] int.
+      tokens: [B, L, D] float32; None where no head is of tokens.
+      segment_ids: [B, L] int, from 1 on the slots of a row, 0 is padding.
+    """
     kernel = self.param(
       'kernel',
       bert.initializer,
@@ -106,8 +143,31 @@ class TaskHeads(nn.Module):
     # A gather of kernels would cost a copy of D x C a segment, and its
     # gradient a scatter, whose order of additions varies on a GPU.
     chosen = jax.nn.one_hot(task_id, self.num_tasks)  # [B, S, T]
-    return jnp.einsum(
+    slots = jnp.einsum(
       'bstc,bst->bsc', logits + bias[None, None], chosen, precision=_EXACT
+    )
+    if not self.token_heads:
+      return Logits(slots, None)
+    # The few heads that are of tokens, [U, D, K]; slices, not a gather.
+    kernel, bias = (
+      jnp.stack(
+        [x[head, ..., : self.token_outputs] for head in self.token_heads]
+      )
+      for x in (kernel, bias)
+    )
+    logits = jnp.einsum('bld,udk->bluk', tokens, kernel, precision=_EXACT)
+    of_slot = jax.nn.one_hot(segment_ids - 1, task_id.shape[1])  # [B, L, S]
+    of_token = jnp.einsum(
+      'bls,bsu->blu',
+      of_slot,
+      chosen[..., np.array(self.token_heads)],
+      precision=_EXACT,
+    )
+    return Logits(
+      slots,
+      jnp.einsum(
+        'bluk,blu->blk', logits + bias[None, None], of_token, precision=_EXACT
+      ),
     )
 
 

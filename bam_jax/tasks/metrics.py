@@ -103,52 +103,22 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
-def predictions(
-  task: task_lib.Task, logits: np.ndarray, regression_head: str
-) -> np.ndarray:
-  """What the logits say, in the task's own terms.
-
-  Args:
-    task: the task of the rows.
-    logits: [N, C]; outputs beyond the task's own number are ignored.
-    regression_head: `sigmoid` or `linear`: how a regression logit becomes a
-      score from 0 to 1 (the linear one is clipped).
-
-  Returns:
-    [N] class indices, int64; or, for regression, [N] scores in the task's
-    scale, float64.
-  """
-  logits = np.asarray(logits)[:, : task.num_outputs]
-  if not task.is_regression:
-    return np.argmax(logits, axis=-1)
-  raw = logits[:, 0].astype(np.float64)
-  if regression_head == 'sigmoid':
-    share = 0.5 * (1.0 + np.tanh(0.5 * raw))  # exp would overflow
-  else:
-    share = np.clip(raw, 0.0, 1.0)
-  low, high = task.scale
-  return low + share * (high - low)
-
-
 def score(
-  task: task_lib.Task,
-  logits: np.ndarray,
-  gold: np.ndarray,
-  regression_head: str,
+  task: task_lib.Task, predictions: np.ndarray, gold: np.ndarray
 ) -> dict[str, float]:
   """The task's metrics times 100.
 
   Args:
     task: the task of the rows.
-    logits: [N, C], N > 0.
-    gold: [N] class indices, or scores in the task's scale.
-    regression_head: `sigmoid` or `linear`.
+    predictions: [N] class indices, or scores in the task's scale, N > 0.
+    gold: [N] likewise.
 
   Returns:
     Metric name -> value, 0 to 100 (-100 to 100 for a correlation).
   """
-  predicted = predictions(task, logits, regression_head)
-  return {name: 100.0 * METRICS[name](predicted, gold) for name in task.metrics}
+  return {
+    name: 100.0 * METRICS[name](predictions, gold) for name in task.metrics
+  }
 
 
 def averages(

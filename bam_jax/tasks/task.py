@@ -8,9 +8,30 @@ from typing import NamedTuple
 
 import numpy as np
 
-Kind = Literal['classification', 'regression']
+Kind = Literal['classification', 'regression', 'multilabel', 'tagging', 'qa']
+# Kinds whose outputs are of tokens, not of the example.
+_OF_TOKENS = ('tagging', 'qa')
+# As it stands in a file, and as an example has it.
+Answers = tuple[tuple[str, int], ...]  # texts, and where they begin
+RawLabel = str | tuple[str, ...] | Answers
+Label = int | float | tuple[int, ...] | Answers
 
+# What follows `~` tells rows of one example apart: copies and windows.
 SWAP_SUFFIX = '~swap'
+
+
+def example_uid(uid: str) -> str:
+  """Of the example that a row of features is of.
+
+  >>> example_uid('mrpc/train/7~swap'), example_uid('squad/dev/3~1')
+  ('mrpc/train/7', 'squad/dev/3')
+  """
+  return uid.partition('~')[0]
+
+
+def window_uid(uid: str, number: int) -> str:
+  """Of a window of an example, counted from 0: the first has the example's."""
+  return f'{uid}~{number}' if number else uid
 
 
 class Example(NamedTuple):
@@ -21,14 +42,14 @@ class Example(NamedTuple):
       The only key that joins gold labels, teacher logits and predictions.
     text_a: the first text.
     text_b: the second text of a pair, else None.
-    label: class index, or score in the task's own scale; None where the split
-      has no labels.
+    label: class index, score in the task's own scale, indices of all labels or
+      of each word's tag, or answers; None where the split has no labels.
   """
 
   uid: str
   text_a: str
   text_b: str | None
-  label: int | float | None
+  label: Label | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +63,7 @@ class Table:
       JSON object.
     label: the label's column; None where the split has no labels.
     header: whether the first line names the columns (TSV only).
-    format: `tsv`, `jsonl` or `generated`.
+    format: `tsv`, `jsonl`, `conll`, `squad` or `generated`.
     skip_malformed: skip, and count, rows with a wrong number of columns rather
       than stop at them. For official files known to hold such rows.
     tfds: TFDS builder and split, `glue/mnli:validation_matched`; empty if none.
@@ -53,7 +74,7 @@ class Table:
   text: tuple[int | str, ...] = ()
   label: int | str | None = None
   header: bool = True
-  format: Literal['tsv', 'jsonl', 'generated'] = 'tsv'
+  format: Literal['tsv', 'jsonl', 'conll', 'squad', 'generated'] = 'tsv'
   skip_malformed: bool = False
   tfds: str = ''
   submission: str = ''
@@ -65,12 +86,12 @@ class Task:
 
   Attributes:
     name: unique name, used in uids, file names and reports.
-    kind: `classification` or `regression`.
+    kind: one of `tasks.kinds`.
     labels: class labels as they stand in the raw files, in the order of the
       logits; empty for regression. They travel with logits and checkpoints.
     scale: lowest and highest score of a regression task; trained on 0-1.
-    metrics: names in `bam_jax.tasks.metrics.METRICS`, the first one decides
-      which checkpoint is best.
+    metrics: of those that its kind has; the first one decides which checkpoint
+      is best.
     paper_metric: the metric that enters the paper's average.
     glue_metrics: the metrics whose mean enters GLUE's own average.
     tables: split name -> Table.
@@ -80,6 +101,8 @@ class Task:
     tfds_text: feature names of the texts in TFDS.
     tfds_labels: TFDS's label names in the order of `labels`.
     in_average: whether the reported averages include the task.
+    stride: of windows, tokens; 0: half of a window's room.
+    unanswerable: whether a question may have no answer.
   """
 
   name: str
@@ -96,6 +119,8 @@ class Task:
   tfds_text: tuple[str, ...] = ()
   tfds_labels: tuple[str, ...] = ()
   in_average: bool = True
+  stride: int = 0
+  unanswerable: bool = False
 
   def __post_init__(self):
     object.__setattr__(
@@ -107,28 +132,37 @@ class Task:
     return self.kind == 'regression'
 
   @property
+  def of_tokens(self) -> bool:
+    """Whether outputs are of tokens, not of the example."""
+    return self.kind in _OF_TOKENS
+
+  @property
   def is_pair(self) -> bool:
     return len(self.tables[self.train_split].text) == 2
 
   @property
   def num_outputs(self) -> int:
-    """Number of logits: one per class, a single one for regression."""
-    return 1 if self.is_regression else len(self.labels)
+    """Number of logits: one per label; of a score one, of an answer two."""
+    return {'regression': 1, 'qa': 2}.get(self.kind, len(self.labels))
 
   def definition(self) -> dict[str, object]:
     """What a fingerprint must cover: what turns rows into targets."""
-    return {
+    result = {
       'name': self.name,
       'kind': self.kind,
       'labels': list(self.labels),
       'scale': list(self.scale),
     }
+    if self.kind == 'qa':
+      result |= {'stride': self.stride, 'unanswerable': self.unanswerable}
+    return result
 
 
 class TaskTable:
   """The tasks of a model in the order of their heads.
 
-  T tasks, C the number of outputs of the widest head.
+  T tasks, C the number of outputs of the widest head, K of the widest whose
+  outputs are of tokens.
   """
 
   def __init__(self, tasks: tuple[Task, ...]):
@@ -153,6 +187,17 @@ class TaskTable:
     return np.arange(self.num_outputs) < widths[:, None]
 
   @property
-  def is_regression(self) -> np.ndarray:
-    """[T] bool."""
-    return np.array([task.is_regression for task in self.tasks])
+  def token_heads(self) -> tuple[int, ...]:
+    """Numbers of the heads whose outputs are of tokens."""
+    return tuple(i for i, task in enumerate(self.tasks) if task.of_tokens)
+
+  @property
+  def token_outputs(self) -> int:
+    """K: outputs of the widest of these heads, 0 if there is none."""
+    widths = [task.num_outputs for task in self.tasks if task.of_tokens]
+    return max(widths, default=0)
+
+  @property
+  def kinds(self) -> tuple[Kind, ...]:
+    """[T] names."""
+    return tuple(task.kind for task in self.tasks)

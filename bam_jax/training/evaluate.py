@@ -13,7 +13,9 @@ from bam_jax import files
 from bam_jax.data import batches
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import shards
-from bam_jax.tasks import metrics
+from bam_jax.modeling import heads
+from bam_jax.tasks import kinds
+from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
@@ -23,7 +25,7 @@ _IN_FLIGHT = 4
 
 # task -> split -> rows
 Splits = Mapping[str, Mapping[str, shards.Columns]]
-# task -> split -> logits [N, c]
+# task -> split -> logits, as `predict` returns them
 Outputs = dict[str, dict[str, np.ndarray]]
 # task -> split -> metric -> 0-100
 Scores = dict[str, dict[str, dict[str, float]]]
@@ -50,18 +52,32 @@ def predict(
     only: the rows to predict, int64; None: all N of them.
 
   Returns:
-    [N, c] float32, c the number of the task's own outputs.
+    [N, c] float32, c the number of the task's own outputs; where these are of
+    tokens [tokens, c], those of all rows one after the other.
   """
   task = programs.tasks.tasks[task_id]
-  count = len(features) if only is None else len(only)
+  only = np.arange(len(features)) if only is None else only
+  lengths = np.diff(features.ragged('input_ids')[1])[only]
+  begins = np.cumsum(lengths) - lengths
+  count = lengths.sum() if task.of_tokens else len(only)
   result = np.full((count, task.num_outputs), np.nan, np.float32)
-  pending: list[tuple[np.ndarray, jax.Array]] = []
+  pending: list[tuple[np.ndarray, np.ndarray, heads.Logits]] = []
 
   def collect(limit: int) -> None:
     while len(pending) > limit:
-      rows, logits = pending.pop(0)
+      rows, starts, logits = pending.pop(0)
       real = rows >= 0
-      result[rows[real]] = jax.device_get(logits)[real][:, : task.num_outputs]
+      row = rows[real]
+      if task.of_tokens:
+        # Of each example its row of the batch and its first token there.
+        place = np.nonzero(real)[0] * packing.row_length + starts[real]
+        tokens = jax.device_get(logits.tokens)
+        tokens = tokens.reshape(-1, tokens.shape[-1])
+        found = tokens[ragged.indices(place, lengths[row])]
+        row = ragged.indices(begins[row], lengths[row])
+      else:
+        found = jax.device_get(logits.slots)[real]
+      result[row] = found[:, : task.num_outputs]
       advance(int(real.sum()))
 
   num_rows = packing_lib.bucket(
@@ -70,19 +86,11 @@ def predict(
   for rows, batch in batches.evaluation_batches(
     features, task_id, programs.tasks.num_outputs, packing, num_rows, only
   ):
-    pending.append((rows, programs.predict(params, batch)))
+    logits = programs.predict(params, batch)
+    pending.append((rows, batch['cls_index'], logits))
     collect(_IN_FLIGHT)
   collect(0)
   return result
-
-
-def _gold(task: task_lib.Task, features: shards.Columns) -> np.ndarray:
-  """[N] class indices, or scores on the task's own scale."""
-  label = np.asarray(features.fixed('label'))
-  if not task.is_regression:
-    return label.astype(np.int64)
-  low, high = task.scale
-  return label.astype(np.float64) * (high - low) + low
 
 
 def evaluate(
@@ -106,19 +114,25 @@ def evaluate(
       )
       outputs[name][split] = logits
       task = programs.tasks[name]
-      scores[name][split] = metrics.score(
-        task, logits, _gold(task, features), config.model.regression_head
+      scores[name][split] = kinds.of(task).score(
+        task, logits, features, config.model.regression_head
       )
   return outputs, scores
 
 
 def save(
-  path: Path, tasks: task_lib.TaskTable, splits: Splits, outputs: Outputs
+  path: Path,
+  tasks: task_lib.TaskTable,
+  splits: Splits,
+  outputs: Outputs,
+  regression_head: str,
 ) -> None:
-  """Writes logits and gold by uid, so that they can be scored anew.
+  """Writes what was predicted by uid, as each kind keeps it.
 
-  TASK/SPLIT/uid [N], TASK/SPLIT/logits [N, c] and TASK/SPLIT/label [N]: class
-  indices, or scores on the task's own scale.
+  TASK/SPLIT/uid [N] and, so that they can be scored anew, TASK/SPLIT/logits
+  [N, c] and TASK/SPLIT/label [N], class indices or scores on the task's own
+  scale; of kinds whose metrics are of tallies TASK/SPLIT/prediction [N] and
+  TASK/SPLIT/tally [N, ...].
 
   Raises:
     errors.UserError: the file can't be written.
@@ -126,9 +140,11 @@ def save(
   arrays = {}
   for name, by_split in outputs.items():
     for split, logits in by_split.items():
-      arrays[f'{name}/{split}/uid'] = np.array(list(splits[name][split].uids))
-      arrays[f'{name}/{split}/logits'] = logits
-      arrays[f'{name}/{split}/label'] = _gold(tasks[name], splits[name][split])
+      task = tasks[name]
+      kept = kinds.of(task).outputs(
+        task, logits, splits[name][split], regression_head
+      )
+      arrays |= {f'{name}/{split}/{key}': value for key, value in kept.items()}
   data = io.BytesIO()
   np.savez(data, **arrays)
   files.write_bytes(path, data.getvalue())

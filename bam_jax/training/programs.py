@@ -124,7 +124,7 @@ class Programs:
         model,
         optimizer,
         tasks.class_mask,
-        tasks.is_regression,
+        tasks.kinds,
         regression_head=config.model.regression_head,
         reduction=config.optimizer.reduction,
         accumulate=accumulate,
@@ -260,6 +260,7 @@ class Programs:
     targets = (slots, self.tasks.num_outputs)
     batch = {
       **{key: np.empty((1, row_length), np.int32) for key in _OF_TOKENS},
+      **self._abstract_tokens(row_length),
       **{key: np.empty((1, slots), np.int32) for key in _OF_SLOTS},
       **{key: np.empty((1, *targets), np.float32) for key in _OF_TARGETS},
       'weight': np.empty((1, slots), np.float32),
@@ -269,6 +270,17 @@ class Programs:
       (rows, packed.values.shape[1]), np.int32, sharding=self._batch_sharding
     )
     return packed.replace(values=values)
+
+  def _abstract_tokens(self, row_length: int) -> dict[str, np.ndarray]:
+    """What batches hold besides where a head is of tokens."""
+    if not self.tasks.token_heads:
+      return {}
+    targets = (1, row_length, self.tasks.token_outputs)
+    return {
+      'token_target': np.empty(targets, np.float32),
+      'token_teacher': np.empty(targets, np.float32),
+      'token_share': np.empty((1, row_length), np.float32),
+    }
 
   def put(
     self, batch: step_lib.Batch | transfer.PackedBatch
@@ -374,8 +386,8 @@ class Programs:
 
   def predict(
     self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
-  ) -> jax.Array:
-    """Logits [B, S, C] of all rows, whole on every device, without dropout.
+  ) -> heads.Logits:
+    """Logits of all rows, whole on every device, without dropout.
 
     Args:
       params: of a state.

@@ -200,6 +200,8 @@ class Setup:
       config=encoder.config,
       num_tasks=len(tasks),
       num_outputs=tasks.num_outputs,
+      token_heads=tasks.token_heads,
+      token_outputs=tasks.token_outputs,
       dtype=jnp.dtype(dtype),
       remat=config.model.remat,
       mesh=mesh,

@@ -5,6 +5,7 @@ B rows, L tokens, S segment slots, C outputs of the widest head, T tasks.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ def make_train_step(
   model: heads.MultiTaskBert,
   optimizer: optax.GradientTransformation,
   class_mask: np.ndarray,
-  is_regression: np.ndarray,
+  kinds: Sequence[str],
   *,
   regression_head: str,
   reduction: str,
@@ -87,10 +88,10 @@ def make_train_step(
   """The pure function of one step.
 
   Args:
-    model: maps (batch, deterministic) to logits [B, S, C].
+    model: maps (batch, deterministic) to `heads.Logits`.
     optimizer: of `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
-    is_regression: [T] bool.
+    kinds: [T] names of the tasks' kinds.
     regression_head: `sigmoid` or `linear`.
     reduction: `sum` over the examples (released code) or `mean`.
     accumulate: parts that the batch is computed in, to save memory; must
@@ -113,14 +114,15 @@ def make_train_step(
         params = mesh_lib.gathered(params, param_shardings)
       logits = model.apply(
         {'params': params}, rows, deterministic=False, rngs={'dropout': key}
-      )  # [B, S, C]
+      )
       return losses.multitask_loss(
-        logits,
+        logits.slots,
         rows,
         class_mask,
-        is_regression,
+        kinds,
         schedule.gold_weight,
         regression_head,
+        logits.tokens,
       )
 
     key = jax.random.wrap_key_data(state.dropout_key, impl=_KEY_TYPE)
@@ -150,15 +152,15 @@ def make_train_step(
 
 def make_predict_step(
   model: heads.MultiTaskBert, param_shardings: Any = None
-) -> Callable[[Any, Batch], jax.Array]:
-  """The pure function (params, batch) -> logits [B, S, C], without dropout.
+) -> Callable[[Any, Batch], heads.Logits]:
+  """The pure function (params, batch) -> logits, without dropout.
 
   Args:
     model: maps (batch, deterministic) to logits.
     param_shardings: as for `make_train_step`.
   """
 
-  def predict_step(params: Any, batch: Batch) -> jax.Array:
+  def predict_step(params: Any, batch: Batch) -> heads.Logits:
     params = layers.unstack(params, model.dtype)
     if param_shardings is not None:
       params = mesh_lib.gathered(params, param_shardings)

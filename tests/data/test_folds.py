@@ -20,6 +20,12 @@ def _left_out(uids, of, seed=0) -> list[set[str]]:
   ]
 
 
+def test_windows_of_an_example_are_in_one_fold():
+  windows = [f'{uid}{end}' for uid in _UIDS for end in ('', '~1', '~2')]
+  for part, alone in zip(_left_out(windows, 3), _left_out(_UIDS, 3)):
+    assert part == {f'{uid}{end}' for uid in alone for end in ('', '~1', '~2')}
+
+
 @pytest.mark.parametrize('uids', [_UIDS, _WITH_COPIES], ids=['plain', 'swap'])
 @pytest.mark.parametrize('of', [2, 5, 23])
 def test_every_row_is_in_one_fold_and_folds_are_of_one_size(uids, of):

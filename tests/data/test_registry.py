@@ -253,3 +253,51 @@ def test_a_configuration_that_names_the_wrong_thing(config, message):
 )
 def test_no_data_dir_is_needed(config):
   assert len(registry.resolve(config)) == 1
+
+
+_NAMES = config_lib.TaskConfig(
+  kind='tagging',
+  labels=('O', 'B-PER'),
+  train='names/train.conll',
+  dev='names/dev.conll',
+  format='conll',
+  text=('0',),
+  label='-1',
+)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'labels': ('O', 'PER')},
+      ".labels: ('O', 'PER') must be different tags: O, B-TYPE and I-TYPE",
+    ),
+    (
+      {'labels': ('B-PER', 'I-PER')},
+      ".labels: ('B-PER', 'I-PER') must be different tags: O, B-TYPE and"
+      ' I-TYPE',
+    ),
+    ({'text': ('0', '1')}, ".text: ('0', '1') names 2 columns; give one"),
+    (
+      {'label': 'tag'},
+      ".label: 'tag' is no column number, and the files name no columns; count"
+      ' from 0',
+    ),
+    (
+      {'stride': 5},
+      ': stride and unanswerable are of qa tasks, not of tagging; leave them'
+      ' out',
+    ),
+    (
+      {'format': 'tsv'},
+      ".format: 'tsv' holds no tagging task; give conll",
+    ),
+  ],
+  ids=['tag', 'no-o', 'pair', 'name', 'stride', 'format'],
+)
+def test_a_tagging_task_that_cannot_be_used_is_told(changes, message):
+  task_config = dataclasses.replace(_NAMES, **changes)
+  with pytest.raises(errors.UserError) as told:
+    registry.resolve(_config('names', names=task_config))
+  assert str(told.value) == f'config.custom_tasks.names{message}'

@@ -281,3 +281,72 @@ def test_a_row_is_spoken_of_by_one_run_of_a_teacher(tmp_path, numbers, times):
       1.0,
       'sigmoid',
     )
+
+
+_TAGS = task_lib.Task(
+  'tags', 'tagging', ('span_f1',), 'span_f1', ('span_f1',), _TABLES,
+  labels=('O', 'B-X'),
+)  # fmt: skip
+
+
+def _tagged(tmp_path, lengths=(3, 5, 4)) -> shards.Columns:
+  records = (
+    {
+      'uid': f't/train/{n}',
+      'input_ids': np.ones(length, np.int64),
+      'length_a': length,
+      'label': np.zeros(length, np.float32),
+    }
+    for n, length in enumerate(lengths)
+  )
+  fields = shards.feature_fields(None)
+  shards.write(tmp_path / 'features', fields, records, _PRINT)
+  return shards.open(tmp_path / 'features', fields, None)
+
+
+def _of_tokens(directory, lengths, order, probability=0.25, **changes):
+  """Writes the log-odds of a probability a token, that of row n in row n."""
+  logits = [
+    np.tile(np.float32(_log_odds((n + 1) * probability)), (lengths[n], 1))
+    for n in order
+  ]
+  source = logit_sets.LogitSet(directory, _PRINT)
+  logit_sets.write(
+    source,
+    [f't/train/{n}' for n in order],
+    np.concatenate(logits) if not changes else changes['logits'],
+    prepare.label_metadata(_TAGS),
+    np.array([lengths[n] for n in order]),
+  )
+  return source
+
+
+def test_tokens_have_teachers_too(tmp_path):
+  features = _tagged(tmp_path)
+  one = _of_tokens(tmp_path / 'one', (3, 5, 4), (2, 0, 1))
+  two = _of_tokens(tmp_path / 'two', (3, 5, 4), (0, 1, 2), 0.125)
+  targets = teachers.targets([[one], [two]], features, _TAGS, 1.0, 'sigmoid')
+  mean = np.repeat([0.1875, 0.375, 0.5625], [3, 5, 4])
+  np.testing.assert_allclose(targets[:, 1], mean, rtol=0, atol=1e-6)
+  np.testing.assert_allclose(targets.sum(-1), 1, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('lengths', 'changes', 'message'),
+  [
+    ((3, 4, 5), {}, 'the logits of t/train/1 are not of its tokens; remove'),
+    (
+      (3, 5, 4),
+      {'logits': np.float32([[0, 0]] * 7 + [[0, np.inf]] + [[0, 0]] * 4)},
+      'the logits of t/train/1 are not finite; remove',
+    ),
+  ],
+  ids=['lengths', 'infinite'],
+)
+def test_logits_of_other_tokens_are_refused(
+  tmp_path, lengths, changes, message
+):
+  features = _tagged(tmp_path)
+  unfit = _of_tokens(tmp_path / 'one', lengths, (0, 1, 2), **changes)
+  with pytest.raises(errors.UserError, match=message):
+    teachers.targets([[unfit]], features, _TAGS, 1.0, 'sigmoid')

@@ -10,6 +10,7 @@ from bam_jax.experiments import comparisons
 from bam_jax.experiments import outputs as outputs_lib
 from bam_jax.experiments import resampled
 from bam_jax.experiments import statistics
+from bam_jax.tasks import kinds
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
@@ -92,10 +93,15 @@ def _found(paths, *columns):
   return comparisons.bootstrap(tests, outputs, _TASKS)['single_to_multi']
 
 
+def _predicted(task, variant, seed):
+  logits = _logits(task, variant, seed)
+  return kinds.of(task).predictions(task, logits, 'sigmoid')
+
+
 def _observed(variant, seed):
   """Mean of both tasks' metrics, by the metrics themselves."""
   found = [
-    metrics.score(task, _logits(task, variant, seed), _gold(task), 'sigmoid')
+    metrics.score(task, _predicted(task, variant, seed), _gold(task))
     for task in _TASKS.tasks
     if task.in_average
   ]
@@ -110,12 +116,7 @@ def test_p_value_is_that_of_the_bootstrap_test(tmp_path, column):
   tasks = [_TASKS[name] for name in names]
   groups = {
     variant: [
-      np.stack(
-        [
-          metrics.predictions(task, _logits(task, variant, seed), 'sigmoid')
-          for seed in _SEEDS
-        ]
-      )
+      np.stack([_predicted(task, variant, seed) for seed in _SEEDS])
       for task in tasks
     ]
     for variant in _VARIANTS

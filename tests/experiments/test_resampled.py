@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from bam_jax.experiments import resampled
 from bam_jax.tasks import metrics
+from bam_jax.tasks import tallies
 
 _N = 40
 
@@ -51,6 +53,23 @@ def test_score_is_the_metric_of_the_drawn_rows(name, kind, monkeypatch):
   ]
   np.testing.assert_allclose(found, expected, rtol=1e-9)
   assert np.std(found) > 0.02
+
+
+@pytest.mark.parametrize('name', ['micro_f1', 'macro_f1'])
+def test_tallied_score_is_the_metric_of_the_drawn_rows(name):
+  gold = _rng(1).integers(0, 2, (_N, 4)).astype(bool)
+  outputs = _rng(2).integers(0, 2, (3, _N, 4)).astype(bool) | gold
+  rows = _rng(4).integers(0, _N, (20, _N))
+  counts = np.array([np.bincount(row, minlength=_N) for row in rows])
+  tally = np.stack([tallies.counts(output, gold) for output in outputs])
+  found = resampled.score_of(name, np.zeros(_N))(tally, counts)
+  average = name.removesuffix('_f1')
+  expected = [
+    [f1_score(gold[row], output[row], average=average) for output in outputs]
+    for row in rows
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+  assert np.std(found) > 0.01
 
 
 @pytest.mark.parametrize('name', metrics.METRICS)

@@ -150,17 +150,27 @@ def _read_tokenizer(folder: Path) -> None:
   assert tokenizer.fingerprint
 
 
+_LABELS = {
+  'classification': ('no', 'yes'),
+  'multilabel': ('no', 'yes'),
+  'tagging': ('O', 'B-X'),
+}
+_COLUMNS_OF = {
+  'tagging': {'text': (0,), 'label': 1},
+  'qa': {'text': ('question', 'context'), 'label': 'answers'},
+}
+
+
 def _task(file: str, kind: str) -> task_lib.Task:
   table = task_lib.Table(
-    text=('text', 'other'),
-    label='label',
     file=file,
     format=Path(file).suffix[1:],
+    **_COLUMNS_OF.get(kind, {'text': ('text', 'other'), 'label': 'label'}),
   )
   return task_lib.Task(
     name='own',
     kind=kind,
-    labels=('no', 'yes') if kind == 'classification' else (),
+    labels=_LABELS.get(kind, ()),
     scale=(0.0, 5.0),
     metrics=('accuracy',),
     paper_metric='accuracy',
@@ -192,6 +202,25 @@ def _make_jsonl(folder: Path) -> None:
   values = [{'text': 'a', 'other': '"', 'label': 'yes'}] * 3
   lines = ''.join(json.dumps(value) + '\n' for value in values)
   (folder / 'own.jsonl').write_text(lines)
+
+
+def _make_lists(folder: Path) -> None:
+  values = [{'text': 'a', 'other': '"', 'label': ['yes', 'no']}] * 3
+  lines = ''.join(json.dumps(value) + '\n' for value in values)
+  (folder / 'own.jsonl').write_text(lines)
+
+
+def _make_words(folder: Path) -> None:
+  lines = ['-DOCSTART- O', '', 'é O', '字 B-X', '', 'x\tO', '']
+  (folder / 'own.conll').write_text('\n'.join(lines))
+
+
+def _make_questions(folder: Path) -> None:
+  answers = [{'text': '字', 'answer_start': 2}]
+  entry = {'id': 'a', 'question': 'b', 'answers': answers}
+  paragraph = {'context': 'é 字', 'qas': [entry] * 2}
+  content = {'data': [{'title': '', 'paragraphs': [paragraph]}]}
+  (folder / 'own.squad').write_text(json.dumps(content))
 
 
 def _make_run(folder: Path) -> None:
@@ -255,6 +284,15 @@ READERS = {
   ),
   'JSONL': Reader(
     _make_jsonl, _rows('own.jsonl', 'classification'), ('own.jsonl',)
+  ),
+  'JSONL of lists': Reader(
+    _make_lists, _rows('own.jsonl', 'multilabel'), ('own.jsonl',)
+  ),
+  'tagged words': Reader(
+    _make_words, _rows('own.conll', 'tagging'), ('own.conll',)
+  ),
+  'questions': Reader(
+    _make_questions, _rows('own.squad', 'qa'), ('own.squad',)
   ),
   'run': Reader(_make_run, _read_run, ('runs/x/config.json', 'runs/x/DONE')),
   'metrics': Reader(_make_metrics, _read_metrics, ('metrics.jsonl',)),

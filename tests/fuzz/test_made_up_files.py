@@ -166,6 +166,8 @@ _CHANGES = {
   'TSV': ('TSV', _tsv),
   'TSV of scores': ('TSV of scores', _tsv),
   'JSONL': ('JSONL', _lines('own.jsonl')),
+  'JSONL of lists': ('JSONL of lists', _lines('own.jsonl')),
+  'questions': ('questions', _json('own.squad')),
   'identity of a run': ('run', _json('runs/x/config.json')),
   'record of a run': ('run', _digested('runs/x/DONE')),
   'metrics': ('metrics', _lines('metrics.jsonl')),

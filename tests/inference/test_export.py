@@ -82,7 +82,7 @@ def _logits(params, task):
     'task_id': zeros + TASKS.index[task],
   }
   logits = _model().apply({'params': params}, batch, deterministic=True)
-  return logits[:, 0, : TASKS[task].num_outputs]
+  return logits.slots[:, 0, : TASKS[task].num_outputs]
 
 
 def test_only_what_was_asked_for_is_written(directory):

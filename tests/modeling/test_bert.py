@@ -80,13 +80,14 @@ def test_values_and_gradients_match_torch(name):
   }
 
   def loss(params):
-    pooled, state = model.apply(
+    logits, state = model.apply(
       {'params': params | {'heads': identity}},
       batch,
       True,
       capture_intermediates=lambda m, _: isinstance(m, bert.BertEncoder),
       mutable=['intermediates'],
     )
+    pooled = logits.slots
     hidden = state['intermediates']['encoder']['__call__'][0]
     value = (hidden * golden['hidden_weight']).sum()
     value += (pooled[:, 0] * golden['pooled_weight']).sum()

@@ -88,7 +88,7 @@ def _gradient(params, batch, places, weights):
   """Gradient of a weighted sum of logits, and the logits [N, C]."""
 
   def total(params):
-    logits = MODEL.apply({'params': params}, batch, True)
+    logits = MODEL.apply({'params': params}, batch, True).slots
     logits = logits[places[:, 0], places[:, 1]]
     return (logits * weights).sum(), logits
 
@@ -129,7 +129,9 @@ def test_each_segment_gets_its_own_tasks_head():
     'kernel': rng.normal(size=(5, 8, 2)).astype(np.float32),
     'bias': rng.normal(size=(5, 2)).astype(np.float32),
   }
-  actual = heads.TaskHeads(5, 2).apply({'params': params}, pooled, task_id)
+  actual = (
+    heads.TaskHeads(5, 2).apply({'params': params}, pooled, task_id).slots
+  )
   assert actual.shape == (3, 4, 2)
   for b, s in np.ndindex(3, 4):
     task = task_id[b, s]
@@ -139,6 +141,31 @@ def test_each_segment_gets_its_own_tasks_head():
     )
 
 
+def test_each_token_gets_the_head_of_its_segment():
+  """Oracle: a NumPy loop over tokens, in float64; heads 1 and 3 of tokens."""
+  rng = np.random.default_rng(0)
+  task_id = np.array([[1, 3, 0], [3, 3, 1]])
+  segment_ids = np.array([[1, 1, 2, 2, 3, 0, 0], [3, 3, 3, 2, 1, 1, 0]])
+  pooled = rng.normal(size=(2, 3, 8)).astype(np.float32)
+  tokens = rng.normal(size=(2, 7, 8)).astype(np.float32)
+  params = {
+    'kernel': rng.normal(size=(4, 8, 5)).astype(np.float32),
+    'bias': rng.normal(size=(4, 5)).astype(np.float32),
+  }
+  module = heads.TaskHeads(4, 5, token_heads=(1, 3), token_outputs=2)
+  actual = module.apply(
+    {'params': params}, pooled, task_id, tokens, segment_ids
+  )
+  assert actual.tokens.shape == (2, 7, 2)
+  for b, t in np.ndindex(2, 7):
+    task = task_id[b, segment_ids[b, t] - 1]
+    expected = np.zeros(2)
+    if segment_ids[b, t] and task in (1, 3):
+      expected = tokens[b, t].astype(np.float64) @ params['kernel'][task, :, :2]
+      expected += params['bias'][task, :2]
+    np.testing.assert_allclose(actual.tokens[b, t], expected, atol=1e-5)
+
+
 def test_a_head_learns_from_its_own_segments_alone():
   pooled = jnp.ones((1, 2, 3))
   model = heads.TaskHeads(3, 2)
@@ -146,7 +173,7 @@ def test_a_head_learns_from_its_own_segments_alone():
   params = model.init(jax.random.key(0), pooled, task_id)
 
   def total(params):
-    return model.apply(params, pooled, task_id).sum()
+    return model.apply(params, pooled, task_id).slots.sum()
 
   gradient = jax.grad(total)(params)['params']
   np.testing.assert_array_equal(gradient['kernel'][1], 0)
@@ -171,7 +198,7 @@ def test_logits_are_float32_and_finite_where_nothing_is():
   model = MODEL.clone(dtype=jnp.bfloat16)
   logits = jax.jit(functools.partial(model.apply, deterministic=True))(
     {'params': _params()}, batch
-  )
+  ).slots
   assert logits.shape == (6, 8, 4)
   assert logits.dtype == jnp.float32
   assert np.isfinite(logits).all()
@@ -189,7 +216,7 @@ def test_head_dropout_acts_on_the_pooled_vector():
   )
   apply = jax.jit(MODEL.clone(config=config).apply, static_argnums=2)
   plain, noisy = (
-    apply({'params': _params()}, batch, deterministic, rngs=rngs)
+    apply({'params': _params()}, batch, deterministic, rngs=rngs).slots
     for deterministic, rngs in (
       (True, None),
       (False, {'dropout': jax.random.key(0)}),

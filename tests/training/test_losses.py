@@ -12,6 +12,7 @@ from bam_jax.training import losses
 
 # Task 0 has three classes, task 1 is a regression, task 2 has two classes.
 CLASS_MASK = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]], bool)
+KINDS = ('classification', 'regression', 'classification')
 IS_REGRESSION = np.array([False, True, False])
 
 
@@ -62,7 +63,7 @@ def _loss(logits, batch, gold_weight=0.3, head='sigmoid'):
     jnp.asarray(logits),
     jax.tree.map(jnp.asarray, batch),
     CLASS_MASK,
-    IS_REGRESSION,
+    KINDS,
     gold_weight,
     head,
   )
@@ -114,7 +115,8 @@ def test_mixed_squared_error_is_the_mix_less_a_constant():
       z * slot,
       target * slot,
       jnp.array([[CLASS_MASK[1]]]),
-      jnp.array([[True]]),
+      jnp.array([[1]]),
+      KINDS,
       'sigmoid',
     )[0, 0]
 
@@ -171,30 +173,6 @@ def test_nan_shows_in_the_entry_of_its_own_task(task):
   total, parts = _loss(logits, batch)
   assert np.isnan(total)
   np.testing.assert_array_equal(np.isnan(parts['loss']), np.arange(3) == task)
-
-
-@pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
-def test_teacher_softmax_has_a_temperature(temperature):
-  logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-  result = losses.teacher_targets(logits, False, temperature, 'sigmoid')
-  powers = np.exp(logits.astype(np.float64)) ** (1 / temperature)
-  assert result.dtype == np.float32
-  np.testing.assert_allclose(
-    result, powers / powers.sum(-1, keepdims=True), rtol=1e-6
-  )
-
-
-def test_teacher_scores_have_none():
-  logits = np.float32([[-1.0], [0.0], [2.0]])
-  for temperature in (1.0, 4.0):
-    np.testing.assert_allclose(
-      losses.teacher_targets(logits, True, temperature, 'sigmoid'),
-      1 / (1 + np.exp(-logits.astype(np.float64))),
-      rtol=1e-6,
-    )
-    np.testing.assert_array_equal(
-      losses.teacher_targets(logits, True, temperature, 'linear'), logits
-    )
 
 
 def test_examples_in_docstrings():

@@ -310,11 +310,14 @@ def test_predict_needs_no_dropout_and_keeps_the_rows():
   programs = make_programs(2, 4)
   state = programs.init_state(make_params(programs), 0)
   batch = make_batch(0)
-  logits = np.asarray(programs.predict(state.params, batch))
+  logits = np.asarray(programs.predict(state.params, batch).slots)
   assert logits.shape == (ROWS, SLOTS, TASKS.num_outputs)
   flipped = {key: value[::-1] for key, value in batch.items()}
   np.testing.assert_allclose(
-    programs.predict(state.params, flipped)[::-1], logits, rtol=1e-5, atol=1e-6
+    programs.predict(state.params, flipped).slots[::-1],
+    logits,
+    rtol=1e-5,
+    atol=1e-6,
   )
 
 
@@ -382,7 +385,7 @@ def _process(data, fsdp, path):
   for i in range(3):
     state, metrics = programs.train_step(state, share(i), SCHEDULE)
     losses.append(transfer.unpack_metrics(np.asarray(metrics))['loss'])
-  logits = np.asarray(programs.predict(state.params, make_batch(0)))
+  logits = np.asarray(programs.predict(state.params, make_batch(0)).slots)
   if jax.process_index() == 0:
     np.savez(path, losses=losses, logits=logits)
 
@@ -425,7 +428,7 @@ def test_two_processes_do_as_one(tmp_path):
     np.testing.assert_allclose(result['losses'][i], loss, rtol=1e-6)
   np.testing.assert_allclose(
     result['logits'],
-    programs.predict(state.params, make_batch(0)),
+    programs.predict(state.params, make_batch(0)).slots,
     rtol=0,
     atol=1e-5,
   )

@@ -8,6 +8,7 @@ import numpy as np
 from bam_jax.data import features
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import rows as rows_lib
+from bam_jax.tasks import kinds
 
 # Rows that are tokenised, evenly over the split; all of a smaller one.
 SAMPLE = 20_000
@@ -27,7 +28,8 @@ class Lengths:
     characters: median, 90th and 99th percentile and longest, both texts.
     tokens: the same, special tokens included; empty without a tokenizer.
     tokenised: rows that were tokenised.
-    rows_cut: share of these that are longer than `data.max_length`.
+    rows_cut: share of these that are longer than `data.max_length`; none of
+      those that are cut into windows.
     tokens_cut: share of their tokens that are cut off.
   """
 
@@ -63,6 +65,8 @@ def measure(
       for column in rows.texts
   ])  # fmt: skip
   over = np.maximum(tokens - max_length, 0)
+  if kinds.of(rows.task).in_windows:
+    over[:] = 0
   lengths = Lengths(
     _percentiles(characters),
     _percentiles(tokens),

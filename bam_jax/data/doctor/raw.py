@@ -6,10 +6,10 @@ import csv
 from pathlib import Path
 
 from bam_jax import errors
-from bam_jax.data import labels
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import official
 from bam_jax.tasks import glue
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _UTF_16 = (b'\xff\xfe', b'\xfe\xff')
@@ -149,7 +149,7 @@ def _is_row(
   if table.label >= len(first):
     return False
   try:
-    labels.parse(task, first[table.label], '')
+    kinds.of(task).parse(task, first[table.label], '')
   except errors.UserError:
     return False
   return True

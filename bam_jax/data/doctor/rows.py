@@ -10,10 +10,11 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.data import labels
+from bam_jax.data import lines
 from bam_jax.data import sources
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import raw
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # More of a file known to hold malformed rows is no longer what is known.
@@ -194,7 +195,7 @@ class _Reading:
     self._end: list[errors.UserError] = []
     self._parsed: dict[str, float] = {}
 
-  def _usable(self) -> Iterator[tuple[sources.Row, float]]:
+  def _usable(self) -> Iterator[tuple[lines.Row, float]]:
     """Rows and their labels."""
     # Rows that a run would pass over are to be seen here.
     table = dataclasses.replace(self._table, skip_malformed=False)
@@ -217,11 +218,15 @@ class _Reading:
 
   def _parse(self, value: str, line: int) -> float | None:
     try:
-      return float(labels.parse(self._task, value, f'{self._path}:{line}'))
+      where = f'{self._path}:{line}'
+      label = kinds.of(self._task).parse(self._task, value, where)
     except errors.UserError as error:
       if value or not self._table.skip_malformed:
         self._unknown.append(error)
         return None
+    else:
+      # Of several labels no number is made, and no share counted.
+      return math.nan if isinstance(label, tuple) else float(label)
     # Without a label, a row counts as malformed where these are passed over.
     self._malformed.append(
       errors.UserError(f'{self._path}:{line}: no label; mend the row')

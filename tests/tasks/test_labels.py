@@ -3,8 +3,13 @@
 import pytest
 
 from bam_jax import errors
-from bam_jax.data import labels
 from bam_jax.tasks import glue
+from bam_jax.tasks import kinds
+
+
+def _parse(name, value):
+  task = glue.TASKS[name]
+  return kinds.of(task).parse(task, value, 'f:1')
 
 
 @pytest.mark.parametrize(
@@ -23,7 +28,7 @@ from bam_jax.tasks import glue
   ],
 )
 def test_parse(task, value, expected):
-  label = labels.parse(glue.TASKS[task], value, 'f:1')
+  label = _parse(task, value)
   assert label == expected
   assert type(label) is type(expected)
 
@@ -55,5 +60,5 @@ def test_parse(task, value, expected):
 )
 def test_mistakes(task, value, message):
   with pytest.raises(errors.UserError) as caught:
-    labels.parse(glue.TASKS[task], value, 'f:1')
+    _parse(task, value)
   assert str(caught.value) == message

@@ -1,0 +1,80 @@
+"""Lines of text files, and the raw rows that readers make of them."""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+import re
+from typing import NamedTuple
+
+from bam_jax import errors
+from bam_jax.tasks import task as task_lib
+
+# Characters: far more than any encoder reads of a text.
+LONGEST = 1 << 20
+# A byte that is no UTF-8, as Python escapes it.
+_BROKEN = re.compile('[\udc80-\udcff]')
+
+# Told of a row that cannot be used.
+Fault = Callable[[errors.UserError], None]
+
+
+class Row(NamedTuple):
+  """A raw row: its index among the rows, and its first line, from 1."""
+
+  index: int
+  line: int
+  text: tuple[str, ...]
+  label: task_lib.RawLabel | None
+
+
+def stop(error: errors.UserError) -> None:
+  """The `Fault` of readers that may not pass over a row."""
+  raise error
+
+
+def check_regular(path: Path) -> None:
+  """Raises where a path is of something that could be read for ever."""
+  if path.exists() and not path.is_file():
+    raise errors.UserError(
+      f'{path}: is no regular file; give one that holds the rows'
+    )
+
+
+def read(
+  path: Path, decoding_errors: str = 'strict'
+) -> Iterator[tuple[int, str]]:
+  """Line numbers from 1, and the lines.
+
+  Raises:
+    errors.UserError: a line is so long that it is none; what follows it is not
+      read.
+  """
+  check_regular(path)
+  # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
+  # MRPC's files start with.
+  with path.open(encoding='utf-8-sig', errors=decoding_errors) as file:
+    number = 0
+    while line := file.readline(LONGEST):
+      number += 1
+      if len(line) == LONGEST and line[-1] != '\n':
+        raise errors.UserError(
+          f'{path}:{number}: a line of {LONGEST} characters or more;'
+          ' mend the row'
+        )
+      yield number, line.removesuffix('\n')
+
+
+def read_filled(
+  path: Path, decoding_errors: str = 'strict'
+) -> Iterator[tuple[int, str]]:
+  """As `read`, without empty lines."""
+  return (line for line in read(path, decoding_errors) if line[1])
+
+
+def broken(path: Path) -> int:
+  """Number of the first line that is not UTF-8; decoding by blocks hides it."""
+  return next(
+    number
+    for number, line in read(path, 'surrogateescape')
+    if _BROKEN.search(line)
+  )

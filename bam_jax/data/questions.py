@@ -1,0 +1,141 @@
+"""From questions and contexts to token ids, in windows that overlap."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+import itertools
+import json
+from typing import NamedTuple
+
+import numpy as np
+
+from bam_jax import errors
+from bam_jax.data import features
+from bam_jax.tasks import kinds
+from bam_jax.tasks import task as task_lib
+
+# Examples handed to the tokenizer at once.
+_BATCH = 1024
+
+
+class Window(NamedTuple):
+  """A window as token ids: `[CLS] question [SEP] part of the context [SEP]`.
+
+  The first four are those of `features.Features`, the others those of
+  `tasks.answers`.
+  """
+
+  uid: str
+  input_ids: np.ndarray
+  length_a: int
+  label: np.ndarray
+  spans: np.ndarray
+  context: str
+  answers: str
+
+
+def of_questions(
+  examples: Iterable[task_lib.Example],
+  task: task_lib.Task,
+  tokenizer: features.Tokenizer,
+  max_length: int,
+) -> Iterator[Window]:
+  """Questions with their contexts in windows, in the order of the examples.
+
+  A question has half of a window at most; the rest of it is cut off. Windows
+  begin `task.stride` tokens after one another; 0: half of the room for context.
+  The answer trained on is the first gold one, where a window holds all of it.
+
+  Args:
+    examples: read once, as a stream.
+    task: of all the examples.
+    tokenizer: makes the ids.
+    max_length: tokens a window has at most, specials included; at least 5.
+
+  Raises:
+    errors.UserError: a stride that would leave tokens out.
+  """
+  longest = (max_length - 3) // 2
+  if task.stride > max_length - 3 - longest:
+    raise errors.UserError(
+      f'config.custom_tasks.{task.name}.stride={task.stride}: windows of'
+      f' config.data.max_length={max_length} hold {max_length - 3 - longest}'
+      ' tokens of context beside a long question, so some would be left out;'
+      ' lower the stride or raise max_length'
+    )
+  stream = iter(examples)
+  while batch := list(itertools.islice(stream, _BATCH)):
+    questions = tokenizer.encode([example.text_a for example in batch])
+    # Questions about one context follow one another.
+    contexts = list(dict.fromkeys(example.text_b for example in batch))
+    encoded = dict(
+      zip(contexts, tokenizer.encode_with_spans(contexts), strict=True)
+    )
+    for example, question in zip(batch, questions):
+      yield from _windows(
+        example,
+        task,
+        tokenizer,
+        question[:longest],
+        *encoded[example.text_b],
+        max_length - 3,
+      )
+
+
+def _windows(
+  example: task_lib.Example,
+  task: task_lib.Task,
+  tokenizer: features.Tokenizer,
+  question: np.ndarray,
+  ids: np.ndarray,
+  spans: np.ndarray,
+  budget: int,
+) -> Iterator[Window]:
+  """The windows of one example.
+
+  Args:
+    example: the example.
+    task: its task.
+    tokenizer: for the special tokens.
+    question: ids of the question.
+    ids: [n] of the context.
+    spans: [n, 2] its tokens' characters.
+    budget: tokens that question and context may have together.
+  """
+  room = budget - len(question)
+  step = task.stride or max(1, room // 2)
+  answer = _answer(example, spans)
+  before = len(question) + 2
+  begins = range(0, max(len(ids) - room, 0) + step, step)
+  for number, begin in enumerate(begins):
+    part = slice(begin, begin + room)
+    label = kinds.of(task).target(task, example.label)
+    if answer and begin <= answer[0] and answer[1] < begin + room:
+      label = np.float32(answer) + np.float32(before - begin)
+    places = np.full((before + len(ids[part]) + 1, 2), -1, np.int32)
+    places[before:-1] = spans[part]
+    cls, sep = tokenizer.cls_id, tokenizer.sep_id
+    answers = [text for text, _ in example.label or ()]
+    yield Window(
+      task_lib.window_uid(example.uid, number),
+      np.concatenate(
+        [[cls], question, [sep], ids[part], [sep]], dtype=np.int32
+      ),
+      before,
+      label,
+      places.ravel(),
+      '' if number else example.text_b,
+      '' if number else json.dumps(answers),
+    )
+
+
+def _answer(
+  example: task_lib.Example, spans: np.ndarray
+) -> tuple[int, int] | None:
+  """The context's first and last token of the first gold answer."""
+  if not example.label:
+    return None
+  text, start = example.label[0]
+  inside = (spans[:, 1] > start) & (spans[:, 0] < start + len(text))
+  places = np.flatnonzero(inside)
+  # White space, or signs that the tokenizer drops, are of no token.
+  return (int(places[0]), int(places[-1])) if len(places) else None

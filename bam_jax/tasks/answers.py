@@ -1,0 +1,217 @@
+"""Extractive question answering: where in its context the answer stands.
+
+Every token has a logit for the start and one for the end of the answer; both at
+[CLS] stand for none. A long context is read in windows, and the best answer of
+all of them is taken, as BERT's `run_squad.py` does.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import json
+
+import numpy as np
+
+from bam_jax import errors
+from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
+from bam_jax.tasks import ragged
+from bam_jax.tasks import squad_metrics
+from bam_jax.tasks import task as task_lib
+
+# Tokens of an answer at most, as in BERT's `run_squad.py`.
+_LONGEST = 30
+
+
+class Answers(kind_bases.OfTokens):
+  """The answer's first and last token; both 0 where a window has none.
+
+  The features also hold: `spans`, for each token where its characters begin and
+  end in the context, -1 outside of it; and of an example's first window the
+  `context`, and `answers`, the gold texts as JSON.
+  """
+
+  name = 'qa'
+  metrics = ('answer_f1', 'exact_match')
+  default_metrics = ('answer_f1', 'exact_match')
+  formats = ('squad',)
+  num_texts = (0,)
+  columns = (('question', 'context'), 'answers')
+  more_fields = (
+    ('spans', 'int', None),
+    ('context', 'bytes', 1),
+    ('answers', 'bytes', 1),
+  )
+
+  def fault(
+    self, labels: Sequence[str], scale: tuple[float, float]
+  ) -> tuple[str, str] | None:
+    if labels:
+      return 'labels', f'{labels} given for a task of answers; leave it empty'
+    return None
+
+  def label_width(self, task: task_lib.Task) -> int:
+    return 2
+
+  def parse(
+    self,
+    task: task_lib.Task,
+    value: tuple[tuple[str, int], ...],
+    where: str,
+  ) -> tuple[tuple[str, int], ...]:
+    """The answers' texts and first characters, as they are."""
+    if not value and not task.unanswerable:
+      raise errors.UserError(
+        f'{where}: has no answer; mend the row or set'
+        f' config.custom_tasks.{task.name}.unanswerable=True'
+      )
+    return value
+
+  def target(self, task: task_lib.Task, label: object) -> np.ndarray:
+    """[2] float32: no answer; what windows hold of one is known by tokens."""
+    return np.full(2, np.nan if label is None else 0, np.float32)
+
+  def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    start, end = rows.fixed('label').T
+    lengths = np.diff(rows.ragged('input_ids')[1])
+    first = rows.fixed('length_a')
+    inside = (first <= start) & (start <= end) & (end < lengths - 1)
+    return inside | ((start == 0) & (end == 0))
+
+  def token_targets(
+    self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """One-hot starts and ends; share 1 where an answer may start or end."""
+    lengths, candidate = _candidates(rows, chosen)
+    target = np.zeros((len(candidate), 2), np.float32)
+    places = np.asarray(rows.fixed('label')[chosen]).astype(np.int64)
+    places += (np.cumsum(lengths) - lengths)[:, None]
+    for channel in (0, 1):
+      target[places[:, channel], channel] = 1
+    return target, candidate.astype(np.float32)
+
+  def teacher_targets(
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
+  ) -> np.ndarray:
+    """Probabilities of starts and of ends, over the places of each row."""
+    lengths, candidate = _candidates(rows, np.arange(len(rows)))
+    begins = np.cumsum(lengths) - lengths
+    logits = np.asarray(logits, np.float64) / temperature
+    logits = np.where(candidate[:, None], logits, -np.inf)
+    highest = np.maximum.reduceat(logits, begins)
+    powers = np.exp(logits - np.repeat(highest, lengths, axis=0))
+    sums = np.repeat(np.add.reduceat(powers, begins), lengths, axis=0)
+    return (powers / sums).astype(np.float32)
+
+  def tally(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> np.ndarray:
+    """[N, 3]: exact match, F1, and 1."""
+    gold = [json.loads(_text(rows, 'answers', i)) for i in _firsts(rows)]
+    predicted = _predictions(task, logits, rows)
+    return np.array(
+      [
+        (
+          squad_metrics.best(squad_metrics.exact_match, text, answers),
+          squad_metrics.best(squad_metrics.f1, text, answers),
+          1.0,
+        )
+        for (_, text), answers in zip(predicted, gold, strict=True)
+      ]
+    )
+
+  def judged(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    label: np.ndarray,
+    regression_head: str,
+  ) -> None:
+    """Not measured: places differ from row to row."""
+    return None
+
+  def texts(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, str]:
+    """The answers, white space as single blanks; empty: there is none."""
+    predicted = _predictions(task, logits, rows)
+    return {uid: ' '.join(text.split()) for uid, text in predicted}
+
+  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+    none = 'no answer' if task.unanswerable else 'none in this window'
+    return f'logits of start and end of the answer at each token; [CLS]: {none}'
+
+  def export(self, task: task_lib.Task) -> kind.Export:
+    return kind.Export(
+      'AutoModelForQuestionAnswering',
+      'BertForQuestionAnswering',
+      'qa_outputs',
+      'question-answering',
+      {},
+      is_pooled=False,
+    )
+
+
+def _candidates(
+  rows: kind.Rows, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Tokens of some rows, [n], and which may start or end an answer, [tokens].
+
+  These are [CLS] and the context's.
+  """
+  offsets = rows.ragged('input_ids')[1]
+  lengths = np.diff(offsets)[chosen]
+  place = ragged.indices(np.zeros_like(lengths), lengths)
+  first = np.repeat(rows.fixed('length_a')[chosen], lengths)
+  last = np.repeat(lengths - 2, lengths)
+  return lengths, (place == 0) | ((first <= place) & (place <= last))
+
+
+def _firsts(rows: kind.Rows) -> np.ndarray:
+  """The first window of each example."""
+  return kind_bases.examples_of(rows)[1][:-1]
+
+
+def _text(rows: kind.Rows, name: str, row: int) -> str:
+  values, offsets = rows.ragged(name)
+  return bytes(values[offsets[row] : offsets[row + 1]]).decode()
+
+
+def _predictions(
+  task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+) -> Iterator[tuple[str, str]]:
+  """Uid of each example, and the text that answers it; empty: nothing does."""
+  offsets = rows.ragged('input_ids')[1]
+  spans, _ = rows.ragged('spans')
+  first = rows.fixed('length_a')
+  uids, windows = kind_bases.examples_of(rows)
+  for uid, begin, end in zip(uids, windows[:-1], windows[1:]):
+    best, none, answer = -np.inf, np.inf, (0, 0)
+    for row in range(begin, end):
+      own = logits[offsets[row] : offsets[row + 1]].astype(np.float64)
+      none = min(none, own[0].sum())
+      score, start, last = _best(own[first[row] : -1])
+      if score > best:
+        place = offsets[row] + first[row]
+        best = score
+        answer = spans[2 * (place + start)], spans[2 * (place + last) + 1]
+    context = _text(rows, 'context', begin)
+    is_none = task.unanswerable and none > best
+    yield uid, '' if is_none else context[slice(*answer)]
+
+
+def _best(logits: np.ndarray) -> tuple[float, int, int]:
+  """Score, start and end of the best answer, of [tokens, 2]; -inf: no token."""
+  best = -np.inf, 0, 0
+  for more in range(min(_LONGEST, len(logits))):
+    sums = logits[: len(logits) - more, 0] + logits[more:, 1]
+    start = int(np.argmax(sums))
+    best = max(best, (sums[start], start, start + more))
+  return best

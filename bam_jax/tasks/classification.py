@@ -1,0 +1,119 @@
+"""Classification: one of the task's labels, by a softmax."""
+
+from collections.abc import Sequence
+import math
+
+import numpy as np
+import scipy.special
+
+from bam_jax import errors
+from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
+from bam_jax.tasks import task as task_lib
+
+
+class Classification(kind_bases.Plain):
+  """An example has one label; its target is one-hot."""
+
+  name = 'classification'
+  metrics = ('accuracy', 'f1', 'matthews')
+  default_metrics = ('accuracy',)
+  one_class = True
+
+  def fault(
+    self, labels: Sequence[str], scale: tuple[float, float]
+  ) -> tuple[str, str] | None:
+    if len(set(labels)) == len(labels) >= 2:
+      return None
+    return (
+      'labels',
+      f'{labels} must be two or more different labels, as in the files',
+    )
+
+  def parse(self, task: task_lib.Task, value: str, where: str) -> int:
+    """The index in `task.labels`."""
+    return label_index(task, value, where)
+
+  def target(self, task: task_lib.Task, label: int | None) -> float:
+    return math.nan if label is None else float(label)
+
+  def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    return np.isin(rows.fixed('label'), np.arange(task.num_outputs))
+
+  def entries(
+    self, task: task_lib.Task, rows: kind.Rows
+  ) -> tuple[np.ndarray, np.ndarray]:
+    return rows.fixed('label'), np.ones(len(rows))
+
+  def teacher_targets(
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
+  ) -> np.ndarray:
+    """Class probabilities.
+
+    >>> of_teacher = Classification().teacher_targets
+    >>> of_teacher(np.log([[1.0, 9.0]]), 2.0, 'sigmoid').tolist()
+    [[0.25, 0.75]]
+    """
+    logits = np.asarray(logits, np.float64)
+    result = scipy.special.softmax(logits / temperature, axis=-1)
+    return result.astype(np.float32)
+
+  def predictions(
+    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
+  ) -> np.ndarray:
+    return np.argmax(np.asarray(logits)[:, : task.num_outputs], axis=-1)
+
+  def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    return np.asarray(rows.fixed('label')).astype(np.int64)
+
+  def judged(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    label: np.ndarray,
+    regression_head: str,
+  ) -> kind.Judged:
+    log_probs = scipy.special.log_softmax(np.asarray(logits, np.float64), -1)
+    return kind.Judged('classes', log_probs, np.asarray(label).astype(np.int64))
+
+  def texts(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, str]:
+    chosen = self.predictions(task, logits, regression_head)
+    return dict(zip(rows.uids, [task.labels[i] for i in chosen], strict=True))
+
+  def probabilities(self, logits: np.ndarray) -> np.ndarray:
+    return scipy.special.softmax(logits, axis=-1)
+
+  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+    return 'logits of ' + ', '.join(f'`{label}`' for label in task.labels)
+
+  def export(self, task: task_lib.Task) -> kind.Export:
+    return kind.sequence_classifier(
+      {
+        'problem_type': 'single_label_classification',
+        **kind.label_maps(task.labels),
+      }
+    )
+
+
+def label_index(task: task_lib.Task, value: str, where: str) -> int:
+  """The index of a label.
+
+  Raises:
+    errors.UserError: the task does not have it.
+  """
+  if value not in task.labels:
+    raise errors.UserError(
+      f'{where}: label {value!r} is none of {", ".join(task.labels)}; mend'
+      f' the row or the labels of task {task.name!r}'
+    )
+  return task.labels.index(value)

@@ -1,0 +1,262 @@
+"""What a kind of task has to say: all of it that needs no device.
+
+Each kind is a module of this folder, `kinds` lists them. What a kind adds
+elsewhere is an entry of a table: how its texts become tokens in
+`data.features`, its loss in `training.losses`.
+
+N rows of features, c outputs of the task.
+"""
+
+import abc
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import ClassVar
+from typing import Literal
+from typing import NamedTuple
+from typing import Protocol
+
+import numpy as np
+
+from bam_jax.tasks import task as task_lib
+
+
+class Rows(Protocol):
+  """What is read of the features of a split; `data.columns` has them."""
+
+  def __len__(self) -> int: ...
+
+  @property
+  def uids(self) -> Sequence[str]: ...
+
+  def fixed(self, name: str) -> np.ndarray: ...
+
+  def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Judged(NamedTuple):
+  """Predictions beside gold labels, for measures of their quality.
+
+  Attributes:
+    of: `classes`, or `scores` on 0-1.
+    predicted: [n, c] natural logarithms of probabilities; or [n] scores.
+    gold: [n] class indices, int64; or scores.
+  """
+
+  of: Literal['classes', 'scores']
+  predicted: np.ndarray
+  gold: np.ndarray
+
+
+class Export(NamedTuple):
+  """A head as Hugging Face has it.
+
+  Attributes:
+    auto_class: what loads it.
+    architecture: the class that is loaded.
+    layer: name of the head's linear layer.
+    pipeline: tag of the hub.
+    settings: entries of config.json.
+    is_pooled: whether it is applied to the pooled vector, not to each token's.
+  """
+
+  auto_class: str
+  architecture: str
+  layer: str
+  pipeline: str
+  settings: Mapping[str, object]
+  is_pooled: bool = True
+
+
+class Kind(abc.ABC):
+  """A kind of task.
+
+  Attributes:
+    name: in a configuration, fingerprints and records.
+    metrics: those that a task may have, by name.
+    default_metrics: those of a task that names none.
+    formats: of files that hold such rows.
+    num_texts: columns of text that a declaration may name.
+    columns: those of the texts and of the label, where none is named.
+    more_fields: of the features: name, type and numbers a row.
+    can_swap: whether the texts of a pair may be exchanged.
+    in_windows: whether what is too long is cut into windows, not off.
+    one_class: whether a prediction is one of the task's labels.
+  """
+
+  name: ClassVar[str]
+  metrics: ClassVar[tuple[str, ...]]
+  default_metrics: ClassVar[tuple[str, ...]]
+  formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
+  num_texts: ClassVar[tuple[int, ...]] = (1, 2)
+  columns: ClassVar[tuple[tuple[str, ...], str] | None] = None
+  more_fields: ClassVar[tuple[tuple[str, str, int | None], ...]] = ()
+  can_swap: ClassVar[bool] = True
+  in_windows: ClassVar[bool] = False
+  one_class: ClassVar[bool] = False
+
+  @abc.abstractmethod
+  def fault(
+    self, labels: Sequence[str], scale: tuple[float, float]
+  ) -> tuple[str, str] | None:
+    """The field of a declared task that is wrong, and why; None: none is."""
+
+  @abc.abstractmethod
+  def parse(
+    self, task: task_lib.Task, value: task_lib.RawLabel, where: str
+  ) -> task_lib.Label:
+    """A label as it stands in a file, as `task.Example` has it.
+
+    Args:
+      task: says which labels, or which scores, there are.
+      value: the raw label.
+      where: file and line, for the error.
+
+    Raises:
+      errors.UserError: a label that the task does not have.
+    """
+
+  def label_width(self, task: task_lib.Task) -> int | None:
+    """Numbers of a label in the features; None where they differ."""
+    return 1
+
+  @abc.abstractmethod
+  def target(
+    self, task: task_lib.Task, label: task_lib.Label | None
+  ) -> float | np.ndarray:
+    """A parsed label as the features keep it; nan where there is none."""
+
+  @abc.abstractmethod
+  def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
+    """[N] bool: which rows have a label that the task can be trained on."""
+
+  def entries(
+    self, task: task_lib.Task, rows: Rows
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The one entry of each row's target that is not 0.
+
+    Returns:
+      [N] which output it is of, and [N] its value.
+    """
+    del task
+    return np.zeros(len(rows)), np.zeros(len(rows))
+
+  def dense_targets(self, task: task_lib.Task, rows: Rows) -> np.ndarray | None:
+    """[N, c] float32 targets, where several entries of each may not be 0."""
+    del task, rows
+    return None
+
+  @abc.abstractmethod
+  def teacher_targets(
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: Rows | None = None,
+  ) -> np.ndarray:
+    """What a teacher's logits say, on the scale of the targets.
+
+    Args:
+      logits: [N, c] float; or [tokens, c].
+      temperature: logits are divided by it (Hinton et al. 2015); above 0.
+      regression_head: `sigmoid` or `linear`.
+      rows: that the logits are of; read where these are of tokens.
+
+    Returns:
+      float32 of the same shape.
+    """
+
+  @abc.abstractmethod
+  def score(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, float]:
+    """The task's metrics times 100, of the logits of N > 0 rows."""
+
+  @abc.abstractmethod
+  def outputs(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, np.ndarray]:
+    """What a run keeps of its predictions: `uid` and more, [N, ...] each."""
+
+  @abc.abstractmethod
+  def kept(
+    self,
+    task: task_lib.Task,
+    arrays: Mapping[str, np.ndarray],
+    regression_head: str,
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    """What tests over examples read of `outputs`.
+
+    Returns:
+      Predictions or tallies, [N, ...], and gold, [N]; None: there is none.
+
+    Raises:
+      KeyError: an array is missing.
+      ValueError: arrays that `outputs` does not make.
+    """
+
+  @abc.abstractmethod
+  def judged(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    label: np.ndarray,
+    regression_head: str,
+  ) -> Judged | None:
+    """Predictions at temperature 1 beside gold; None: quality is not measured.
+
+    Args:
+      task: the task of the rows.
+      logits: [N, c].
+      label: of the same rows, as in the features.
+      regression_head: `sigmoid` or `linear`.
+    """
+
+  @abc.abstractmethod
+  def texts(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> dict[str, str]:
+    """Predictions as text by uid, in the order of the rows."""
+
+  def probabilities(self, logits: np.ndarray) -> np.ndarray | None:
+    """[N, c] of the labels, to stand beside predictions; None: without any."""
+    del logits
+    return None
+
+  @abc.abstractmethod
+  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+    """What the outputs mean, for a model card."""
+
+  @abc.abstractmethod
+  def export(self, task: task_lib.Task) -> Export:
+    """The head as Hugging Face has it."""
+
+
+def label_maps(labels: Sequence[str]) -> dict[str, object]:
+  """A config.json's names of outputs."""
+  return {
+    'id2label': {str(i): label for i, label in enumerate(labels)},
+    'label2id': {label: i for i, label in enumerate(labels)},
+  }
+
+
+def sequence_classifier(settings: Mapping[str, object]) -> Export:
+  """A linear layer on the pooled vector."""
+  return Export(
+    'AutoModelForSequenceClassification',
+    'BertForSequenceClassification',
+    'classifier',
+    'text-classification',
+    settings,
+  )

@@ -1,0 +1,161 @@
+"""What several kinds have in common: how they are scored and kept.
+
+N rows of features, c outputs of the task.
+"""
+
+import abc
+from collections.abc import Mapping
+
+import numpy as np
+
+from bam_jax.tasks import kind
+from bam_jax.tasks import metrics
+from bam_jax.tasks import tallies
+from bam_jax.tasks import task as task_lib
+
+
+class Plain(kind.Kind):
+  """A kind whose predictions are one number an example."""
+
+  @abc.abstractmethod
+  def predictions(
+    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
+  ) -> np.ndarray:
+    """What the logits say, in the task's own terms.
+
+    Args:
+      task: the task of the rows.
+      logits: [N, C]; outputs beyond the task's own number are ignored.
+      regression_head: `sigmoid` or `linear`: how a regression logit becomes a
+        score from 0 to 1 (the linear one is clipped).
+
+    Returns:
+      [N] class indices, int64; or [N] scores in the task's scale, float64.
+    """
+
+  @abc.abstractmethod
+  def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    """The labels of the features, as `predictions` has them."""
+
+  def score(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, float]:
+    predicted = self.predictions(task, logits, regression_head)
+    return metrics.score(task, predicted, self.gold(task, rows))
+
+  def outputs(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, np.ndarray]:
+    del regression_head
+    return {
+      'uid': np.array(list(rows.uids)),
+      'logits': logits,
+      'label': self.gold(task, rows),
+    }
+
+  def kept(
+    self,
+    task: task_lib.Task,
+    arrays: Mapping[str, np.ndarray],
+    regression_head: str,
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    rows, logits = np.shape(arrays['uid'])[:1], arrays['logits']
+    gold = arrays.get('label')
+    # What begins unlike an array comes back as bytes.
+    if np.shape(logits) != (*rows, task.num_outputs) or (
+      gold is not None and np.shape(gold) != rows
+    ):
+      raise ValueError('not one row of each for every example')
+    return self.predictions(task, logits, regression_head), gold
+
+
+class Tallied(kind.Kind):
+  """A kind whose metrics are of `tallies`, sums over the examples."""
+
+  @abc.abstractmethod
+  def tally(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> np.ndarray:
+    """[N, ...] what each example adds to the sums that metrics are of."""
+
+  def score(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, float]:
+    sums = self.tally(task, logits, rows).sum(axis=0)
+    return {
+      name: 100.0 * float(tallies.METRICS[name](sums)) for name in task.metrics
+    }
+
+  def outputs(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, np.ndarray]:
+    texts = self.texts(task, logits, rows, regression_head)
+    return {
+      'uid': np.array(list(texts)),
+      'prediction': np.array(list(texts.values())),
+      'tally': self.tally(task, logits, rows),
+    }
+
+  def kept(
+    self,
+    task: task_lib.Task,
+    arrays: Mapping[str, np.ndarray],
+    regression_head: str,
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    tally = arrays['tally']
+    rows = np.shape(arrays['uid'])[:1]
+    if np.shape(tally)[:1] != rows or tally.dtype.kind not in 'if':
+      raise ValueError('not one tally for every example')
+    # Gold labels are in the tallies already.
+    return tally, np.zeros(rows)
+
+
+class OfTokens(Tallied):
+  """A kind whose outputs are of tokens: logits are [tokens, c]."""
+
+  can_swap = False
+  in_windows = True
+
+  @abc.abstractmethod
+  def token_targets(
+    self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """What the tokens of some rows are to be.
+
+    Args:
+      task: the task of the rows.
+      rows: of the training split.
+      chosen: [n] int, which of them.
+
+    Returns:
+      [tokens, c] float32, and [tokens] float32, what `training.token_losses`
+      takes for their share of the example: 0 where a token has no loss.
+    """
+
+
+def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
+  """The examples that rows are windows of.
+
+  Returns:
+    Uids of N examples, and [N + 1] int64: the windows of example i are rows
+    [offsets[i], offsets[i + 1]).
+  """
+  bases = [task_lib.example_uid(uid) for uid in rows.uids]
+  begins = [i for i, base in enumerate(bases) if not i or base != bases[i - 1]]
+  return [bases[i] for i in begins], np.array([*begins, len(bases)], np.int64)

@@ -1,0 +1,25 @@
+"""The kinds of tasks by name."""
+
+from bam_jax.tasks import answers
+from bam_jax.tasks import classification
+from bam_jax.tasks import kind
+from bam_jax.tasks import multilabel
+from bam_jax.tasks import regression
+from bam_jax.tasks import tagging
+from bam_jax.tasks import task as task_lib
+
+KINDS: dict[str, kind.Kind] = {
+  each.name: each
+  for each in (
+    classification.Classification(),
+    regression.Regression(),
+    multilabel.Multilabel(),
+    tagging.Tagging(),
+    answers.Answers(),
+  )
+}
+
+
+def of(task: task_lib.Task) -> kind.Kind:
+  """All that there is to say of a task because of its kind."""
+  return KINDS[task.kind]

@@ -1,0 +1,129 @@
+"""Multi-label: any number of the task's labels, each with a sigmoid."""
+
+from collections.abc import Sequence
+import itertools
+
+import numpy as np
+import scipy.special
+
+from bam_jax import errors
+from bam_jax.tasks import classification
+from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
+from bam_jax.tasks import tallies
+from bam_jax.tasks import task as task_lib
+
+
+class Multilabel(kind_bases.Tallied):
+  """An example has some labels or none; its target is 0 or 1 for each."""
+
+  name = 'multilabel'
+  metrics = ('micro_f1', 'macro_f1')
+  default_metrics = ('micro_f1', 'macro_f1')
+
+  def fault(
+    self, labels: Sequence[str], scale: tuple[float, float]
+  ) -> tuple[str, str] | None:
+    if len(set(labels)) == len(labels) >= 1:
+      return None
+    return 'labels', f'{labels} must be different labels, as in the files'
+
+  def label_width(self, task: task_lib.Task) -> int:
+    return task.num_outputs
+
+  def parse(
+    self, task: task_lib.Task, value: task_lib.RawLabel, where: str
+  ) -> tuple[int, ...]:
+    """Ascending indices, of a list or of names with commas between them."""
+    names = value
+    if isinstance(value, str):
+      names = [name.strip() for name in value.split(',') if name.strip()]
+    found = sorted(
+      classification.label_index(task, name, where) for name in names
+    )
+    for one, other in itertools.pairwise(found):
+      if one == other:
+        raise errors.UserError(
+          f'{where}: label {task.labels[one]!r} stands there twice; mend the'
+          ' row'
+        )
+    return tuple(found)
+
+  def target(
+    self, task: task_lib.Task, label: tuple[int, ...] | None
+  ) -> np.ndarray:
+    """[c] float32 of 0 and 1."""
+    if label is None:
+      return np.full(task.num_outputs, np.nan, np.float32)
+    return np.isin(np.arange(task.num_outputs), label).astype(np.float32)
+
+  def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    return np.isin(_labels(task, rows), (0, 1)).all(-1)
+
+  def dense_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    return _labels(task, rows)
+
+  def teacher_targets(
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
+  ) -> np.ndarray:
+    """The probability of each label."""
+    logits = np.asarray(logits, np.float64)
+    return scipy.special.expit(logits / temperature).astype(np.float32)
+
+  def predictions(self, logits: np.ndarray) -> np.ndarray:
+    """[N, c] bool: labels of probability above a half."""
+    return np.asarray(logits) > 0
+
+  def tally(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> np.ndarray:
+    """[N, c, 3], as `tallies.counts`."""
+    return tallies.counts(self.predictions(logits), _labels(task, rows) == 1)
+
+  def judged(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    label: np.ndarray,
+    regression_head: str,
+  ) -> kind.Judged:
+    """The probability of each label of each row, against 0 or 1."""
+    predicted = self.teacher_targets(logits, 1.0, regression_head)
+    return kind.Judged('scores', predicted.ravel(), np.ravel(label))
+
+  def texts(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, str]:
+    """The labels with commas between them, as a file may have them."""
+    return {
+      uid: ','.join(task.labels[i] for i in np.flatnonzero(chosen))
+      for uid, chosen in zip(rows.uids, self.predictions(logits), strict=True)
+    }
+
+  def probabilities(self, logits: np.ndarray) -> np.ndarray:
+    return scipy.special.expit(logits)
+
+  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+    names = ', '.join(f'`{label}`' for label in task.labels)
+    return f'sigmoid(logit) is the probability of each of {names}'
+
+  def export(self, task: task_lib.Task) -> kind.Export:
+    return kind.sequence_classifier(
+      {
+        'problem_type': 'multi_label_classification',
+        **kind.label_maps(task.labels),
+      }
+    )
+
+
+def _labels(task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+  """[N, c] of 0 and 1; nan where there are none."""
+  return np.asarray(rows.fixed('label')).reshape(-1, task.num_outputs)

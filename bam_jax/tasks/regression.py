@@ -1,0 +1,133 @@
+"""Regression: a score on the task's own scale, trained on 0-1."""
+
+from collections.abc import Sequence
+import math
+
+import numpy as np
+import scipy.special
+
+from bam_jax import errors
+from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
+from bam_jax.tasks import task as task_lib
+
+
+class Regression(kind_bases.Plain):
+  """An example has a score; its target is channel 0."""
+
+  name = 'regression'
+  metrics = ('pearson', 'spearman')
+  default_metrics = ('pearson', 'spearman')
+
+  def fault(
+    self, labels: Sequence[str], scale: tuple[float, float]
+  ) -> tuple[str, str] | None:
+    if labels:
+      return (
+        'labels',
+        f'{labels} given for a regression task; leave it empty and give scale',
+      )
+    low, high = scale
+    if not low < high:
+      return 'scale', f'{scale} must be the lowest and the highest score'
+    return None
+
+  def parse(self, task: task_lib.Task, value: str, where: str) -> float:
+    """The score in the task's scale.
+
+    As the shortest decimal of its float32: TFDS keeps scores in float32, and
+    those of STS-B must be equal from either source.
+    """
+    low, high = task.scale
+    try:
+      score = float(value)
+    except ValueError:
+      raise errors.UserError(
+        f'{where}: score {value!r} is no number; mend the row'
+      ) from None
+    if not low <= score <= high:  # False for nan as well.
+      raise errors.UserError(
+        f'{where}: score {value} is not from {low:g} to {high:g}; mend the row'
+        f' or the scale of task {task.name!r}'
+      )
+    return float(str(np.float32(score)))
+
+  def target(self, task: task_lib.Task, label: float | None) -> float:
+    """On 0-1."""
+    if label is None:
+      return math.nan
+    low, high = task.scale
+    return (label - low) / (high - low)
+
+  def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    label = np.asarray(rows.fixed('label'))
+    return (label >= 0) & (label <= 1)
+
+  def entries(
+    self, task: task_lib.Task, rows: kind.Rows
+  ) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros(len(rows)), rows.fixed('label')
+
+  def teacher_targets(
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
+  ) -> np.ndarray:
+    """The prediction on 0-1, which has no temperature.
+
+    A linear head's is the logit itself, which may leave 0-1 as in the released
+    code.
+    """
+    logits = np.asarray(logits, np.float64)
+    if regression_head == 'sigmoid':
+      logits = scipy.special.expit(logits)
+    return logits.astype(np.float32)
+
+  def predictions(
+    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
+  ) -> np.ndarray:
+    raw = np.asarray(logits)[:, 0].astype(np.float64)
+    if regression_head == 'sigmoid':
+      share = 0.5 * (1.0 + np.tanh(0.5 * raw))  # exp would overflow
+    else:
+      share = np.clip(raw, 0.0, 1.0)
+    low, high = task.scale
+    return low + share * (high - low)
+
+  def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    low, high = task.scale
+    return np.asarray(rows.fixed('label'), np.float64) * (high - low) + low
+
+  def judged(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    label: np.ndarray,
+    regression_head: str,
+  ) -> kind.Judged:
+    predicted = self.teacher_targets(logits, 1.0, regression_head)
+    return kind.Judged('scores', predicted[:, 0], label)
+
+  def texts(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, str]:
+    values = self.predictions(task, logits, regression_head)
+    return dict(zip(rows.uids, [f'{x:.3f}' for x in values], strict=True))
+
+  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+    low, high = task.scale
+    inner = 'sigmoid(logit)' if regression_head == 'sigmoid' else 'logit'
+    return (
+      f'a score from {low:g} to {high:g}: {low:g} + {high - low:g} · {inner}'
+    )
+
+  def export(self, task: task_lib.Task) -> kind.Export:
+    return kind.sequence_classifier(
+      {'problem_type': 'regression', **kind.label_maps(['score'])}
+    )

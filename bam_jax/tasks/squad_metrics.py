@@ -1,0 +1,53 @@
+"""Exact match and F1 of answers, as SQuAD's own evaluation defines them.
+
+Rajpurkar et al. 2016 and 2018, for both versions of the data: where one of the
+two answers is empty, they match only if both are.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Sequence
+import re
+import string
+
+_ARTICLES = re.compile(r'\b(a|an|the)\b')
+_NO_PUNCTUATION = str.maketrans('', '', string.punctuation)
+
+
+def normalise(text: str) -> str:
+  """Lower case, without punctuation and articles, single blanks.
+
+  >>> normalise('The  Eiffel-Tower, a tower!')
+  'eiffeltower tower'
+  """
+  text = text.lower().translate(_NO_PUNCTUATION)
+  return ' '.join(_ARTICLES.sub(' ', text).split())
+
+
+def exact_match(predicted: str, gold: str) -> float:
+  """1 where both are the same once normalised, else 0."""
+  return float(normalise(predicted) == normalise(gold))
+
+
+def f1(predicted: str, gold: str) -> float:
+  """F1 of the words that both have, 0-1.
+
+  >>> f1('the old tower', 'a tower of old days')
+  0.6666666666666666
+  """
+  ours, theirs = normalise(predicted).split(), normalise(gold).split()
+  if not ours or not theirs:
+    return float(ours == theirs)
+  same = (Counter(ours) & Counter(theirs)).total()
+  if not same:
+    return 0.0
+  precision, recall = same / len(ours), same / len(theirs)
+  return 2 * precision * recall / (precision + recall)
+
+
+def best(
+  metric: Callable[[str, str], float], predicted: str, answers: Sequence[str]
+) -> float:
+  """The best score over the gold answers; none is the empty answer."""
+  known = [answer for answer in answers if normalise(answer)] or ['']
+  return max(metric(predicted, answer) for answer in known)

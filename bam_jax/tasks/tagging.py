@@ -1,0 +1,172 @@
+"""Tagging: a tag for every word, as names of people and places are marked."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence
+import re
+
+import numpy as np
+import scipy.special
+
+from bam_jax.tasks import classification
+from bam_jax.tasks import kind
+from bam_jax.tasks import kind_bases
+from bam_jax.tasks import ragged
+from bam_jax.tasks import task as task_lib
+
+_TAG = re.compile(r'O|[BI]-.+')
+# In the features, of a token that no word begins with.
+NO_WORD = -1
+
+
+class Tagging(kind_bases.OfTokens):
+  """The first piece of each word has its tag; the others have none.
+
+  `label` of the features is parallel to the tokens: the index of a tag, nan
+  where it is not known, `NO_WORD` where no word begins.
+  """
+
+  name = 'tagging'
+  metrics = ('span_f1', 'span_precision', 'span_recall')
+  default_metrics = ('span_f1',)
+  formats = ('conll',)
+  num_texts = (1,)
+
+  def fault(
+    self, labels: Sequence[str], scale: tuple[float, float]
+  ) -> tuple[str, str] | None:
+    good = len(set(labels)) == len(labels) >= 2 and 'O' in labels
+    if good and all(_TAG.fullmatch(label) for label in labels):
+      return None
+    return 'labels', f'{labels} must be different tags: O, B-TYPE and I-TYPE'
+
+  def label_width(self, task: task_lib.Task) -> None:
+    return None
+
+  def parse(
+    self, task: task_lib.Task, value: tuple[str, ...], where: str
+  ) -> tuple[int, ...]:
+    """The index of each word's tag."""
+    return tuple(classification.label_index(task, tag, where) for tag in value)
+
+  def target(
+    self, task: task_lib.Task, label: tuple[int, ...] | None
+  ) -> np.ndarray:
+    """[words], nan where there is none; no more is known without tokens."""
+    return np.array(np.nan if label is None else label, np.float32)
+
+  def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    label, offsets = rows.ragged('label')
+    good = np.isin(label, np.arange(NO_WORD, task.num_outputs))
+    whole = np.array_equal(offsets, rows.ragged('input_ids')[1])
+    words = np.add.reduceat(label >= 0, offsets[:-1])
+    bad = np.add.reduceat(~good, offsets[:-1])
+    return (bad == 0) & (words > 0) & whole
+
+  def token_targets(
+    self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """One-hot tags; a word's share is 1 / words of its row."""
+    values, offsets = rows.ragged('label')
+    label = np.asarray(values[ragged.places(offsets, chosen)])
+    lengths = np.diff(offsets)[chosen]
+    word = label >= 0
+    words = np.add.reduceat(word, np.cumsum(lengths) - lengths)
+    share = np.where(word, 1 / np.repeat(words, lengths), 0)
+    one_hot = label[:, None] == np.arange(task.num_outputs)
+    return one_hot.astype(np.float32), share.astype(np.float32)
+
+  def teacher_targets(
+    self,
+    logits: np.ndarray,
+    temperature: float,
+    regression_head: str,
+    rows: kind.Rows | None = None,
+  ) -> np.ndarray:
+    """Probabilities of the tags of every token."""
+    logits = np.asarray(logits, np.float64) / temperature
+    return scipy.special.softmax(logits, axis=-1).astype(np.float32)
+
+  def tally(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> np.ndarray:
+    """[N, 3]: spans that are in both, predicted, gold."""
+    found = []
+    for _, predicted, gold in _examples(task, logits, rows):
+      one, other = spans(predicted), spans(gold)
+      found.append((len(one & other), len(one), len(other)))
+    return np.array(found, np.int64)
+
+  def judged(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    label: np.ndarray,
+    regression_head: str,
+  ) -> kind.Judged:
+    """The tags of all words."""
+    word = np.asarray(label) >= 0
+    logits = np.asarray(logits, np.float64)[word]
+    log_probs = scipy.special.log_softmax(logits, axis=-1)
+    return kind.Judged('classes', log_probs, label[word].astype(np.int64))
+
+  def texts(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> dict[str, str]:
+    """A tag a word, with blanks between them."""
+    return {
+      uid: ' '.join(predicted)
+      for uid, predicted, _ in _examples(task, logits, rows)
+    }
+
+  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+    names = ', '.join(f'`{label}`' for label in task.labels)
+    return f"logits of {names} at each word's first piece"
+
+  def export(self, task: task_lib.Task) -> kind.Export:
+    return kind.Export(
+      'AutoModelForTokenClassification',
+      'BertForTokenClassification',
+      'classifier',
+      'token-classification',
+      kind.label_maps(task.labels),
+      is_pooled=False,
+    )
+
+
+def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+  """Type, first word and last word of each span, as conlleval has them.
+
+  A span begins at a B, and at an I that continues none of its type.
+
+  >>> sorted(spans(['B-PER', 'I-PER', 'O', 'I-LOC', 'B-LOC']))
+  [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
+  """
+  found: list[tuple[str, int, int]] = []
+  before = 'O'
+  for place, tag in enumerate(tags):
+    if tag != 'O':
+      continues = tag[0] == 'I' and before[2:] == tag[2:] and before != 'O'
+      first = found.pop()[1] if continues else place
+      found.append((tag[2:], first, place))
+    before = tag
+  return set(found)
+
+
+def _examples(
+  task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+) -> Iterator[tuple[str, list[str], list[str]]]:
+  """Uid, predicted and gold tags of all words of each example."""
+  label, offsets = rows.ragged('label')
+  uids, windows = kind_bases.examples_of(rows)
+  begins = np.asarray(offsets)[windows]
+  best = np.argmax(logits, axis=-1)
+  names = np.array(task.labels)
+  for uid, begin, end in zip(uids, begins[:-1], begins[1:]):
+    own = np.asarray(label[begin:end])
+    word = own != NO_WORD
+    gold = np.nan_to_num(own[word], nan=task.labels.index('O')).astype(int)
+    yield uid, names[best[begin:end][word]].tolist(), names[gold].tolist()

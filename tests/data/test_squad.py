@@ -1,0 +1,119 @@
+"""Files in SQuAD's layout, written by hand."""
+
+import json
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import registry
+from bam_jax.data import sources
+from bam_jax.data import squad
+from bam_jax.tasks import task as task_lib
+
+_TABLE = task_lib.Table(
+  text=('question', 'context'), label='answers', format='squad'
+)
+_CONTEXT = 'Zoe bought a boat.'
+_GOOD = {'question': 'What?', 'answers': [{'text': 'boat', 'answer_start': 13}]}
+
+
+def _file(tmp_path, *entries):
+  path = tmp_path / 'rows.json'
+  paragraph = {'context': _CONTEXT, 'qas': entries}
+  path.write_text(json.dumps({'data': [{'paragraphs': [paragraph]}]}))
+  return path
+
+
+def test_questions_of_both_versions(tmp_path):
+  none = {'question': 'Why?', 'is_impossible': True, 'answers': []}
+  path = _file(tmp_path, _GOOD, none, {**_GOOD, 'is_impossible': False})
+  found = ('What?', _CONTEXT), (('boat', 13),)
+  assert list(squad.read(path, _TABLE)) == [
+    (0, 0, *found),
+    (1, 0, ('Why?', _CONTEXT), ()),
+    (2, 0, *found),
+  ]
+
+
+def test_without_answers(tmp_path):
+  path = _file(tmp_path, {'question': 'What?'})
+  table = task_lib.Table(text=('question', 'context'), format='squad')
+  (row,) = squad.read(path, table)
+  assert row == (0, 0, ('What?', _CONTEXT), None)
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    (
+      {'answers': [{'text': 'boat', 'answer_start': 12}]},
+      "the answer 'boat' does not stand at 12 of its context; mend the row",
+    ),
+    (
+      {'answers': [{'text': 'boat', 'answer_start': -5}]},
+      "the answer 'boat' does not stand at -5 of its context; mend the row",
+    ),
+    (
+      {'answers': [{'text': '', 'answer_start': 1}]},
+      "the answer '' does not stand at 1 of its context; mend the row",
+    ),
+    (
+      {'answers': None},
+      "'answers' is no list of answers; give the JSON layout of SQuAD 1.1 or"
+      ' 2.0',
+    ),
+    (
+      {'question': 3},
+      'its question is no text; give the JSON layout of SQuAD 1.1 or 2.0',
+    ),
+    ({'question': '\ud800'}, 'holds a lone surrogate; mend the row'),
+  ],
+  ids=['elsewhere', 'before', 'empty', 'no-answers', 'no-text', 'surrogate'],
+)
+def test_a_question_that_cannot_be_used(tmp_path, change, message):
+  path = _file(tmp_path, {**_GOOD, **change}, _GOOD)
+  message = f'{path}, question 0 of the file: {message}'
+  with pytest.raises(errors.UserError) as told:
+    list(squad.read(path, _TABLE))
+  assert str(told.value) == message
+  faults = []
+  assert [row.index for row in squad.read(path, _TABLE, faults.append)] == [1]
+  assert [str(fault) for fault in faults] == [message]
+
+
+@pytest.mark.parametrize(
+  'content',
+  ['[]', '{"data": 3}', '{"data": [{"paragraphs": [{"qas": [1]}]}]}', '{',
+   '{"data": [{}]}'],
+)  # fmt: skip
+def test_another_layout_is_told_in_one_line(tmp_path, content):
+  path = tmp_path / 'rows.json'
+  path.write_text(content)
+  with pytest.raises(errors.UserError) as told:
+    list(squad.read(path, _TABLE))
+  assert str(told.value).startswith(f'{path}: ')
+  assert '\n' not in str(told.value)
+
+
+def test_a_question_without_an_answer_has_to_be_allowed(tmp_path):
+  path = _file(tmp_path, _GOOD, {'question': 'Why?', 'is_impossible': True})
+  for unanswerable in (False, True):
+    declared = config_lib.TaskConfig(
+      kind='qa', format='squad', train=str(path), dev=str(path),
+      unanswerable=unanswerable,
+    )  # fmt: skip
+    config = config_lib.Config(
+      tasks=('things',), custom_tasks={'things': declared}
+    )
+    task = registry.resolve(config)['things']
+    rows = sources.read(task, 'train', config.data)
+    if unanswerable:
+      assert [row.label for row in rows] == [(('boat', 13),), ()]
+      continue
+    with pytest.raises(errors.UserError) as told:
+      list(rows)
+    assert str(told.value) == (
+      f'{path}, row 1: has no answer; mend the row or set'
+      ' config.custom_tasks.things.unanswerable=True'
+    )

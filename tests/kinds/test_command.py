@@ -1,0 +1,125 @@
+"""All kinds in one plan, by the command itself, from files to predictions."""
+
+import json
+import os
+from pathlib import Path
+import subprocess
+import sys
+
+import pytest
+
+from tests.kinds import rows as rows_lib
+
+_ROOT = Path(__file__).parents[2]
+
+
+class _Finished:
+  """A plan that has been carried out."""
+
+  def __init__(self, folder: Path):
+    self.workdir = folder / 'work'
+    self.data = folder / 'data'
+    self.data.mkdir()
+    rows_lib.write(self.data)
+    self.command('run')
+
+  def command(self, mode: str, status: int = 0) -> str:
+    """Runs one; returns what it told."""
+    result = subprocess.run(
+      [
+        sys.executable, '-m', 'bam_jax.main',
+        '--config=tests/configs/kinds.py', f'--config.data.dir={self.data}',
+        f'--workdir={self.workdir}', f'--mode={mode}',
+      ],
+      cwd=_ROOT,
+      env=os.environ | {
+        'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
+        'PYTHONPATH': str(_ROOT),
+      },
+      capture_output=True,
+      text=True,
+      check=False,
+    )  # fmt: skip
+    assert result.returncode == status, result.stderr
+    return result.stdout + result.stderr
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory) -> _Finished:
+  return _Finished(tmp_path_factory.mktemp('kinds'))
+
+
+def test_every_task_was_taught_and_is_reported(finished):
+  report = json.loads((finished.workdir / 'report.json').read_text())
+  done = finished.workdir / 'runs' / 'single_to_multi-s0' / 'DONE'
+  scores = json.loads(done.read_text())['scores']
+  taught = {path.name for path in (finished.workdir / 'teachers').glob('*/*')}
+  assert taught == set(scores) == set(report['config']['tasks'])
+  metrics = {task: list(splits['dev']) for task, splits in scores.items()}
+  assert metrics['moods'] == ['micro_f1', 'macro_f1']
+  assert metrics['names'] == ['span_f1']
+  assert metrics['things'] == ['answer_f1', 'exact_match']
+  losses = [
+    json.loads(line)
+    for line in (done.parent / 'metrics.jsonl').read_text().splitlines()
+  ]
+  for task in scores:
+    assert any(f'loss/{task}' in line for line in losses)
+
+
+def test_predictions_are_written_for_every_unlabelled_row(finished):
+  finished.command('predict')
+  folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
+  lines = (folder / 'moods-test.tsv').read_text().splitlines()
+  assert lines[0].split('\t') == ['uid', 'prediction', 'joy', 'anger', 'fear']
+  assert [line.split('\t')[0] for line in lines[1:]] == [
+    f'moods/test/{i}' for i in range(6)
+  ]
+
+
+def test_every_unlabelled_word_has_a_tag(finished):
+  folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
+  header, *lines = (folder / 'names-test.tsv').read_text().splitlines()
+  assert header == 'uid\tprediction'
+  sentences = finished.data / 'names' / 'test.conll'
+  words = [block.split() for block in sentences.read_text().split('\n\n')]
+  tags = [line.split('\t')[1].split() for line in lines]
+  assert list(map(len, tags)) == list(map(len, words))
+  # Longer than a window.
+  assert max(map(len, words)) > 32
+
+
+def test_every_unlabelled_question_has_an_answer_from_its_context(finished):
+  folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
+  _, *lines = (folder / 'things-test.tsv').read_text().splitlines()
+  content = json.loads((finished.data / 'things' / 'test.json').read_text())
+  contexts = [
+    paragraph['context']
+    for paragraph in content['data'][0]['paragraphs']
+    for _ in paragraph['qas']
+  ]
+  answers = [line.split('\t')[1] for line in lines]
+  assert len(answers) == len(contexts) == 6
+  for answer, context in zip(answers, contexts):
+    assert answer in ' '.join(context.split())
+  assert any(answers)
+
+
+def test_models_are_exported(finished):
+  finished.command('export')
+  folder = finished.workdir / 'exports' / 'single_to_multi-s0'
+  config = json.loads((folder / 'moods' / 'config.json').read_text())
+  assert config['problem_type'] == 'multi_label_classification'
+  assert config['id2label'] == {'0': 'joy', '1': 'anger', '2': 'fear'}
+  config = json.loads((folder / 'names' / 'config.json').read_text())
+  assert config['architectures'] == ['BertForTokenClassification']
+  assert set(config['label2id']) == {'O', 'B-PER', 'I-PER', 'B-OBJ'}
+  config = json.loads((folder / 'things' / 'config.json').read_text())
+  assert config['architectures'] == ['BertForQuestionAnswering']
+  card = (folder / 'things' / 'README.md').read_text()
+  assert 'import AutoModelForQuestionAnswering' in card
+
+
+def test_doctor_reads_every_split(finished):
+  told = finished.command('doctor', status=1)
+  assert 'moods/test' in told

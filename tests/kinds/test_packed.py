@@ -1,0 +1,166 @@
+"""Kinds mixed in one packed batch, against each example alone in its own row.
+
+An example sees only its own tokens, and is one unit of its task's loss.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax.data import batches
+from bam_jax.data import prepare
+from bam_jax.data import registry
+from bam_jax.modeling import heads
+from bam_jax.tasks import kinds
+from bam_jax.training import evaluate
+from bam_jax.training import losses
+from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import setup as setup_lib
+from tests.configs import kinds as kinds_config
+from tests.kinds import rows as rows_lib
+
+_GOLD_WEIGHT = 0.3
+
+
+class _Chosen:
+  """A mix of some rows: (number of the task, row) each."""
+
+  def __init__(self, tasks: int, rows: Sequence[tuple[int, int]]):
+    self.weights = np.linspace(0.5, 1.5, tasks, dtype=np.float32)
+    self.shares = np.ones(tasks) / tasks
+    self._rows = np.array(rows).T
+
+  def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    return self._rows[0], self._rows[1]
+
+
+def _units(task, columns) -> int:
+  """What the outputs are of: examples, or tokens."""
+  return columns.ragged('input_ids')[1][-1] if task.of_tokens else len(columns)
+
+
+class _Plan:
+  """Features of all tasks, a teacher of each, and a model."""
+
+  def __init__(self, folder):
+    rows_lib.write(folder)
+    values = kinds_config.get_config()
+    values.data.dir = str(folder)
+    self.config = config_lib.from_config_dict(values)
+    self.tasks = registry.resolve(self.config)
+    encoder = setup_lib.load_encoder(self.config)
+    self.features = [
+      prepare.prepare(
+        task, 'train', self.config.data, encoder.tokenizer,
+        folder / 'features' / task.name,
+      )
+      for task in self.tasks.tasks
+    ]  # fmt: skip
+    rng = np.random.default_rng(0)
+    self.teachers = [
+      kinds.of(task).teacher_targets(
+        rng.normal(size=(_units(task, columns), task.num_outputs)),
+        1.0,
+        'sigmoid',
+        columns,
+      )
+      for task, columns in zip(self.tasks.tasks, self.features)
+    ]
+    model = heads.MultiTaskBert(
+      encoder.config,
+      len(self.tasks),
+      self.tasks.num_outputs,
+      self.tasks.token_heads,
+      self.tasks.token_outputs,
+    )
+    rng = np.random.default_rng(1)
+    # Biases too are drawn: zeros would hide what is left out.
+    self._params = jax.tree.map(
+      lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32),
+      heads.init_params(model, jax.random.key(0)),
+    )
+
+    def by_task(params, batch):
+      logits = model.apply({'params': params}, batch, deterministic=True)
+      _, parts = losses.multitask_loss(
+        logits.slots, batch, self.tasks.class_mask, self.tasks.kinds,
+        _GOLD_WEIGHT, 'sigmoid', logits.tokens,
+      )  # fmt: skip
+      return parts
+
+    self._by_task = jax.jit(by_task)
+    self.model = jax.jit(
+      lambda batch: model.apply(
+        {'params': self._params}, batch, deterministic=True
+      )
+    )
+
+  def losses(self, rows, packed: bool) -> dict[str, np.ndarray]:
+    """Sums by task of the batch of some rows."""
+    packing = dataclasses.replace(
+      self.config.packing,
+      enabled=packed,
+      row_buckets=(),
+      row_length=48 if packed else 40,
+    )
+    make = batches.TrainBatches(
+      self.tasks,
+      range(len(self.tasks)),
+      self.features,
+      self.teachers,
+      _Chosen(len(self.tasks), rows),
+      packing,
+    )
+    batch = make(0)
+    if packed:
+      # A row holds several tasks, or there would be nothing to keep apart.
+      assert (batch['segment_ids'].max(-1) > 1).any()
+    return jax.device_get(self._by_task(self._params, batch))
+
+
+@pytest.fixture(scope='module')
+def plan(tmp_path_factory) -> _Plan:
+  return _Plan(tmp_path_factory.mktemp('kinds'))
+
+
+def test_packed_losses_are_those_of_examples_alone(plan):
+  rows = [(task, row) for row in range(5) for task in range(len(plan.tasks))]
+  packed = plan.losses(rows, packed=True)
+  alone = [plan.losses([row], packed=False) for row in rows]
+  np.testing.assert_allclose(
+    packed['loss'], np.sum([each['loss'] for each in alone], axis=0), rtol=1e-5
+  )
+  np.testing.assert_array_equal(packed['count'], 5)
+  assert (packed['loss'] > 0.01).all()
+
+
+class _Programs:
+  """What `evaluate.predict` asks of the programs of a plan."""
+
+  def __init__(self, plan: _Plan):
+    self.tasks = plan.tasks
+    self.mesh = mesh_lib.make_mesh(config_lib.MeshConfig(data=1))
+    self._model = plan.model
+
+  def predict(self, params, batch):
+    return self._model(batch)
+
+
+@pytest.mark.parametrize('some', [False, True], ids=['all', 'some'])
+def test_outputs_are_those_of_examples_alone(plan, some):
+  packing = dataclasses.replace(plan.config.packing, row_length=48)
+  unpacked = dataclasses.replace(packing, enabled=False)
+  programs = _Programs(plan)
+  for number, columns in enumerate(plan.features):
+    only = np.array([7, 2, 30]) if some else None
+    one, other = (
+      evaluate.predict(programs, None, columns, number, each, only=only)
+      for each in (packing, unpacked)
+    )
+    assert np.isfinite(one).all()
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert np.std(one[:, 0]) > 0.01

@@ -1,0 +1,154 @@
+"""Multi-label tasks. Oracles: scikit-learn's F1, files written by hand."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.metrics
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import registry
+from bam_jax.data import sources
+from bam_jax.tasks import kinds
+
+_LABELS = ('joy', 'anger', 'fear', 'never')
+_DECLARED = config_lib.TaskConfig(
+  kind='multilabel',
+  labels=_LABELS,
+  train='train.jsonl',
+  dev='train.jsonl',
+  format='jsonl',
+  text=('text',),
+)
+_KIND = kinds.KINDS['multilabel']
+
+
+class _Rows:
+  """Features that hold labels alone."""
+
+  def __init__(self, gold):
+    self._gold = np.asarray(gold, np.float32)
+    self.uids = [f'moods/dev/{i}' for i in range(len(self._gold))]
+
+  def __len__(self):
+    return len(self._gold)
+
+  def fixed(self, name):
+    assert name == 'label'
+    return self._gold
+
+
+def _config(folder='', **changes):
+  return config_lib.Config(
+    tasks=('moods',),
+    custom_tasks={'moods': dataclasses.replace(_DECLARED, **changes)},
+    data=config_lib.DataConfig(dir=str(folder)),
+  )
+
+
+def _task(**changes):
+  return registry.resolve(_config(**changes))['moods']
+
+
+@pytest.mark.parametrize(
+  ('format', 'content'),
+  [
+    (
+      'jsonl',
+      '{"text": "a", "label": ["fear", "joy"]}\n'
+      '{"text": "b", "label": []}\n'
+      '{"text": "c", "label": "anger"}\n',
+    ),
+    ('tsv', 'text\tlabel\na\tfear, joy\nb\t\nc\tanger\n'),
+  ],
+)
+def test_labels_are_read(tmp_path, format, content):
+  (tmp_path / 'rows').write_text(content)
+  config = _config(tmp_path, format=format, train='rows')
+  task = registry.resolve(config)['moods']
+  rows = sources.read(task, 'train', config.data)
+  assert [row.label for row in rows] == [(0, 2), (), (1,)]
+
+
+@pytest.mark.parametrize(
+  ('value', 'message'),
+  [
+    (
+      ('joy', 'rage'),
+      "f:1: label 'rage' is none of joy, anger, fear, never; mend the row or"
+      " the labels of task 'moods'",
+    ),
+    ('joy,joy', "f:1: label 'joy' stands there twice; mend the row"),
+  ],
+)
+def test_a_label_that_cannot_be_used_is_told(value, message):
+  with pytest.raises(errors.UserError) as told:
+    _KIND.parse(_task(), value, 'f:1')
+  assert str(told.value) == message
+
+
+def test_metrics_are_those_of_scikit_learn():
+  rng = np.random.default_rng(0)
+  gold = rng.integers(0, 2, (50, 4))
+  logits = rng.normal(size=(50, 4)) + gold
+  gold[:, 3], logits[:, 3] = 0, -1  # A label that nobody has.
+  found = _KIND.score(_task(), logits, _Rows(gold), 'sigmoid')
+  assert list(found) == ['micro_f1', 'macro_f1']
+  for name, value in found.items():
+    expected = sklearn.metrics.f1_score(
+      gold, logits > 0, average=name.removesuffix('_f1'), zero_division=0
+    )
+    assert value == pytest.approx(100 * expected, rel=1e-12)
+  assert 0 < found['macro_f1'] < found['micro_f1'] < 100
+
+
+def test_nothing_predicted_and_nothing_gold_is_0():
+  nothing = -np.ones((2, 4))
+  found = _KIND.score(_task(), nothing, _Rows(np.zeros((2, 4))), 'sigmoid')
+  assert found == {'micro_f1': 0.0, 'macro_f1': 0.0}
+
+
+@pytest.mark.parametrize('temperature', [1.0, 2.0])
+def test_a_teacher_says_how_likely_each_label_is(temperature):
+  logits = np.float32([[-3.0, 0.0, 100.0]])
+  np.testing.assert_allclose(
+    _KIND.teacher_targets(logits, temperature, 'sigmoid'),
+    1 / (1 + np.exp(-logits.astype(np.float64) / temperature)),
+    rtol=1e-6,
+  )
+
+
+def test_predictions_as_text():
+  logits = np.float32([[1, -1, 2, -1], [-1, -1, -1, -1]])
+  rows = _Rows(np.zeros((2, 4)))
+  assert _KIND.texts(_task(), logits, rows, 'sigmoid') == {
+    'moods/dev/0': 'joy,fear',
+    'moods/dev/1': '',
+  }
+  np.testing.assert_allclose(
+    _KIND.probabilities(logits), scipy.special.expit(logits)
+  )
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'labels': ('joy', 'joy')},
+      "config.custom_tasks.moods.labels: ('joy', 'joy') must be different"
+      ' labels, as in the files',
+    ),
+    (
+      {'metrics': ('accuracy',)},
+      "config.custom_tasks.moods.metrics: 'accuracy' is none of micro_f1,"
+      ' macro_f1, the metrics of a multilabel task',
+    ),
+  ],
+  ids=['labels', 'metric'],
+)
+def test_a_declaration_that_cannot_be_used_is_told(changes, message):
+  with pytest.raises(errors.UserError) as told:
+    _task(**changes)
+  assert str(told.value) == message

@@ -1,0 +1,176 @@
+"""Losses of the kinds that GLUE lacks. Oracle: loops in float64, scipy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from bam_jax.training import losses
+
+
+def _cross_entropy(logit, target):
+  """Of one sigmoid."""
+  return -(
+    target * scipy.special.log_expit(logit)
+    + (1 - target) * scipy.special.log_expit(-logit)
+  )
+
+
+@pytest.mark.parametrize('gold_weight', [0.0, 0.3, 1.0])
+def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
+  rng = np.random.default_rng(0)
+  kinds = ('classification', 'multilabel')
+  class_mask = np.array([[True] * 4, [True] * 3 + [False]])
+  logits = rng.normal(0, 20, (5, 2, 4)).astype(np.float32)
+  batch = {
+    'task_id': np.tile(np.int32([1, 0]), (5, 1)),
+    'target': rng.integers(0, 2, (5, 2, 4)).astype(np.float32),
+    'teacher': rng.random((5, 2, 4), np.float32),
+    'weight': rng.random((5, 2), np.float32) + 0.5,
+  }
+
+  def loss(logits):
+    return losses.multitask_loss(
+      logits, batch, class_mask, kinds, gold_weight, 'sigmoid'
+    )
+
+  _, parts = loss(jnp.asarray(logits))
+  target = gold_weight * batch['target'].astype(np.float64)
+  target += (1 - gold_weight) * batch['teacher']
+  expected = np.zeros(5)
+  for row, label in np.ndindex(5, 3):
+    expected[row] += (
+      _cross_entropy(logits[row, 0, label], target[row, 0, label]) / 3
+    )
+  weight = batch['weight'][:, 0]
+  np.testing.assert_allclose(
+    parts['loss'][1], np.sum(weight * expected), rtol=1e-6
+  )
+  gradient = jax.grad(lambda z: loss(z)[0])(jnp.asarray(logits))
+  np.testing.assert_allclose(
+    gradient[:, 0, :3],
+    (scipy.special.expit(logits[:, 0, :3]) - target[:, 0, :3])
+    * weight[:, None]
+    / 3,
+    atol=1e-6,
+  )
+  np.testing.assert_array_equal(gradient[:, 0, 3], 0)
+
+
+# Task 0 is a classification, 1 and 2 are of tokens and differ in width.
+_KINDS = ('classification', 'tagging', 'tagging')
+_MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
+
+
+def _token_batch(seed=0, rows=6, tokens=14):
+  """Three segments a row and padding; of some tokens no loss is asked."""
+  rng = np.random.default_rng(seed)
+  segment = np.repeat(np.int32([1, 2, 3, 0]), [3, 5, 4, tokens - 12])
+  task_id = rng.integers(0, 3, (rows, 3)).astype(np.int32)
+  task_id[0] = 0, 1, 2
+  mask = np.zeros((rows, tokens, 3))
+  for b, t in np.ndindex(rows, 12):
+    mask[b, t] = _MASK[task_id[b, segment[t] - 1], :3]
+  scores = rng.random((2, rows, tokens, 3)) * mask
+  gold, teacher = scores / np.maximum(scores.sum(-1, keepdims=True), 1e-9)
+  share = rng.choice([0.0, 0.2, 0.5], (rows, tokens))
+  for b, t in np.ndindex(rows, tokens):
+    if not segment[t] or not task_id[b, segment[t] - 1]:
+      share[b, t] = 0
+  return {
+    'segment_ids': np.tile(segment, (rows, 1)),
+    'task_id': task_id,
+    'target': np.eye(4, dtype=np.float32)[np.zeros((rows, 3), int)],
+    'teacher': np.eye(4, dtype=np.float32)[np.zeros((rows, 3), int)],
+    'weight': rng.choice([0.0, 0.5, 1.0], (rows, 3)).astype(np.float32),
+    'token_target': gold.astype(np.float32),
+    'token_teacher': teacher.astype(np.float32),
+    'token_share': share.astype(np.float32),
+  }, rng.normal(size=(rows, tokens, 3)).astype(np.float32)
+
+
+def _token_loss(tokens, batch, gold_weight=0.3):
+  slots = jnp.zeros((*batch['task_id'].shape, 4))
+  return losses.multitask_loss(
+    slots, batch, _MASK, _KINDS, gold_weight, 'sigmoid', tokens
+  )
+
+
+@pytest.mark.parametrize('gold_weight', [0.0, 0.3, 1.0])
+def test_tagging_is_the_cross_entropy_of_words_times_their_share(gold_weight):
+  batch, logits = _token_batch()
+  _, parts = _token_loss(jnp.asarray(logits), batch, gold_weight)
+  expected, slope = np.zeros(3), np.zeros(logits.shape)
+  for b, t in np.ndindex(logits.shape[:2]):
+    slot = batch['segment_ids'][b, t] - 1
+    if slot < 0 or not batch['task_id'][b, slot]:
+      continue
+    task = batch['task_id'][b, slot]
+    width = _MASK[task].sum()
+    target = gold_weight * batch['token_target'][b, t, :width].astype(float)
+    target += (1 - gold_weight) * batch['token_teacher'][b, t, :width]
+    z = logits[b, t, :width].astype(float)
+    scale = batch['weight'][b, slot] * batch['token_share'][b, t]
+    expected[task] -= scale * np.sum(target * scipy.special.log_softmax(z))
+    slope[b, t, :width] = scale * (
+      scipy.special.softmax(z) * target.sum() - target
+    )
+  np.testing.assert_allclose(parts['loss'][1:], expected[1:], rtol=1e-6)
+  gradient = jax.grad(lambda z: _token_loss(z, batch, gold_weight)[0])(
+    jnp.asarray(logits)
+  )
+  np.testing.assert_allclose(gradient, slope, atol=1e-6)
+
+
+def test_tokens_without_a_share_add_nothing_whatever_they_hold():
+  batch, logits = _token_batch(1)
+  expected = _token_loss(jnp.asarray(logits), batch)[0]
+  weight = np.concatenate(
+    [np.zeros((6, 1)), batch['weight']], axis=1
+  )  # of segment 0, 1, 2, 3
+  dead = (batch['token_share'] == 0) | (
+    np.take_along_axis(weight, batch['segment_ids'], axis=1) == 0
+  )
+  logits[dead] = np.nan
+  batch['token_teacher'][dead] = np.inf
+  value, gradient = jax.value_and_grad(lambda z: _token_loss(z, batch)[0])(
+    jnp.asarray(logits)
+  )
+  assert value == expected
+  np.testing.assert_array_equal(gradient[dead], 0)
+  assert np.isfinite(gradient).all()
+
+
+def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
+  kinds = ('classification', 'qa', 'tagging')
+  batch, logits = _token_batch(2)
+  batch['token_share'] = (batch['token_share'] > 0).astype(np.float32)
+  class_mask = np.array([[1] * 4, [1, 1, 0, 0], [1, 1, 1, 0]], bool)
+
+  def loss(tokens):
+    slots = jnp.zeros((*batch['task_id'].shape, 4))
+    return losses.multitask_loss(
+      slots, batch, class_mask, kinds, 0.3, 'sigmoid', tokens
+    )
+
+  expected, slope = 0.0, np.zeros(logits.shape)
+  for b, s in np.ndindex(batch['task_id'].shape):
+    places = np.flatnonzero(
+      (batch['segment_ids'][b] == s + 1) & (batch['token_share'][b] > 0)
+    )
+    if batch['task_id'][b, s] != 1 or not len(places):
+      continue
+    for channel in (0, 1):
+      z = logits[b, places, channel].astype(float)
+      target = 0.3 * batch['token_target'][b, places, channel].astype(float)
+      target += 0.7 * batch['token_teacher'][b, places, channel]
+      scale = batch['weight'][b, s] / 2
+      expected -= scale * np.sum(target * scipy.special.log_softmax(z))
+      slope[b, places, channel] = scale * (
+        scipy.special.softmax(z) * target.sum() - target
+      )
+  _, parts = loss(jnp.asarray(logits))
+  np.testing.assert_allclose(parts['loss'][1], expected, rtol=1e-6)
+  gradient = jax.grad(lambda z: loss(z)[1]['loss'][1])(jnp.asarray(logits))
+  np.testing.assert_allclose(gradient, slope, atol=1e-6)
