@@ -1,8 +1,9 @@
 """What a kind of task has to say: all of it that needs no device.
 
 Each kind is a module of this folder, `kinds` lists them. What a kind adds
-elsewhere is an entry of a table: how its texts become tokens in
-`data.features`, its loss in `training.losses`.
+elsewhere is an entry of a table: a reader of its format in `data.sources`, how
+its rows become windows in `data.prepare`, its loss in `training.losses` or
+`training.token_losses`.
 
 N rows of features, c outputs of the task.
 """
