@@ -2,7 +2,6 @@
 
 import ast
 from collections.abc import Iterator
-from collections.abc import Mapping
 from pathlib import Path
 import re
 import subprocess
@@ -24,6 +23,8 @@ _SCRIPTS = (
 )
 _FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
+_THERE = re.compile(r'^\| there \|.*\n(?:\|.*\n)*', re.MULTILINE)
+_FIRST_CELL = re.compile(r'^\|[^|]*', re.MULTILINE)
 _PROGRAMS = ('python', 'python3', 'pip', 'docker', 'pytest', 'ruff')
 _COMMAND = re.compile(
   r'^ +((?:python|pip|launch/)\S* (?:\\\n|.)*)', re.MULTILINE
@@ -65,8 +66,12 @@ def fences(path: Path) -> list[tuple[str, str]]:
 
 
 def spans(path: Path) -> list[str]:
-  """What stands in backquotes on a page, outside of blocks, each in a line."""
+  """What stands in backquotes on a page, outside of blocks, each in a line.
+
+  Not what is other programs': the first column of a table, headed `there`.
+  """
   text = _FENCE.sub('', path.read_text())
+  text = _THERE.sub(lambda table: _FIRST_CELL.sub('', table[0]), text)
   return [' '.join(span.split()) for span in _SPAN.findall(text)]
 
 
@@ -101,13 +106,13 @@ def _texts() -> Iterator[tuple[str, str]]:
       yield name_of(path), re.sub(r'\[(--[^\]]*)\]', r'\1', text)
 
 
-def spelt_out(place: Path, environment: Mapping[str, str]) -> list[Command]:
-  """All commands of all documents, with loops, variables and quotes resolved.
+def spelt_out(place: Path, only: Path | None = None) -> list[Command]:
+  """All commands of the documents, with loops, variables and quotes resolved.
 
   Args:
     place: an empty folder for programs that do nothing but tell how they were
       called.
-    environment: variables of the shell.
+    only: of this document; None: of all.
   """
   recorder = place / 'recorder'
   recorder.write_text(_RECORDER)
@@ -121,11 +126,17 @@ def spelt_out(place: Path, environment: Mapping[str, str]) -> list[Command]:
     (place / 'launch' / script.name).symlink_to(recorder)
   commands = []
   for number, (page, text) in enumerate(_texts()):
+    if only is not None and page != name_of(only):
+      continue
     record = place / f'{number}.txt'
     done = subprocess.run(
       ['/bin/bash', '-euo', 'pipefail', '-c', text],
       cwd=place,
-      env={**environment, 'PATH': str(place / 'bin'), 'RECORD': str(record)},
+      env={
+        'GLUE_DIR': '/data/glue',
+        'PATH': str(place / 'bin'),
+        'RECORD': str(record),
+      },
       capture_output=True,
       text=True,
       check=False,
