@@ -39,7 +39,7 @@ _FIELD = re.compile(
 # Files that are called as a group of fields is.
 _SUFFIXES = {'py', 'tsv', 'json', 'jsonl', 'md', 'txt'}
 # Of other programs, named beside ours.
-_FOREIGN = {'--build-arg', '--no-deps'}
+_FOREIGN = {'--build-arg', '--no-deps', '--no-show-source'}
 
 
 @pytest.fixture(scope='module')
