@@ -35,8 +35,9 @@ Examples:
   python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
   python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
-      --group=single_to_multi-s0
-  python -m bam_jax.main --config=configs/minilm.py --mode=export
+      --config.data.dir=$GLUE_DIR --group=single_to_multi-s0
+  python -m bam_jax.main --config=configs/minilm.py --mode=export \\
+      --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
       --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/bam.py --workdir=shard_0 \\

@@ -69,6 +69,7 @@ def is_of_folder(name: str) -> bool:
 
 
 def is_checkpoint(name: str) -> bool:
+  """Whether a file belongs to a step of a checkpoint."""
   return _STEP.match(name) is not None
 
 

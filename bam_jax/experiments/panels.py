@@ -76,6 +76,7 @@ def loss_panels(
 def weight_panels(
   curves: curves_lib.Curves, looks: Looks
 ) -> list[markupsafe.Markup]:
+  """The gold labels' weight over training; none where nothing is distilled."""
   found = curves.medians('gold_weight')
   if not found:
     return []

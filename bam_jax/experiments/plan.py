@@ -91,6 +91,7 @@ class Run:
 
 
 def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
+  """What --group names: all runs of a variant, a seed and a fold."""
   return f'{variant}-s{seed}{_part(fold)}'
 
 
