@@ -261,7 +261,7 @@ class TaskConfig:
   )
   label: str = schema.field('label', 'column of the label: name or number')
   metrics: tuple[str, ...] = schema.field(
-    (), "empty: the kind's own; docs/guides/own_tasks.md"
+    (), "empty: the kind's own; docs/guides/task_kinds.md"
   )
   stride: int = schema.field(
     0,
