@@ -6,7 +6,8 @@ Modes (--mode):
   prepare   tokenised features alone, as TFRecord shard sets
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
-            the models of --group
+            the models of --group; of a file of your own with --input=FILE.tsv,
+            FILE.jsonl or - and --task=NAME, to --output=FILE or standard output
   export    the models of --group as Hugging Face directories, for torch's
             AutoModelForSequenceClassification
   report    write the report again
@@ -32,6 +33,8 @@ Examples:
   python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --group=single_to_multi-s0
+  python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
+      --task=sst2 --input=reviews.jsonl --output=predicted.jsonl
   python -m bam_jax.main --config=configs/minilm.py --mode=export
   python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
       --config.data.dir=$GLUE_DIR
@@ -85,6 +88,18 @@ _GROUP = flags.DEFINE_string(
   'predict, export: VARIANT-sSEED. Default: the last variant of the first'
   ' seed.',
 )
+_INPUT = flags.DEFINE_string(
+  'input',
+  None,
+  'predict: a .tsv or .jsonl file of texts of --task, or - for standard input.',
+)
+_TASK = flags.DEFINE_string('task', None, 'predict: the task of --input.')
+_OUTPUT = flags.DEFINE_string(
+  'output',
+  None,
+  'predict: a .tsv or .jsonl file with a line for each one of --input. Default:'
+  ' standard output.',
+)
 _FROM = flags.DEFINE_list(
   'from', None, 'merge: work directories, with , between them.'
 )
@@ -101,6 +116,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
       '--config is missing; try --config=configs/demo.py, or --help'
     )
   config = config_lib.from_config_dict(_CONFIG.value)
+  _check_flags()
   for source in _FROM.value or ():
     if stores.is_url(source):
       raise errors.UserError(
@@ -129,6 +145,16 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     _command(config, Path(place), notice, lock.Lock(Path(place)))
 
 
+def _check_flags() -> None:
+  """Raises where a flag is given that the mode would not read."""
+  for flag in (_INPUT, _TASK, _OUTPUT):
+    reads = _MODE.value == 'predict' and (flag is _INPUT or _INPUT.value)
+    if flag.value is not None and not reads:
+      raise errors.UserError(
+        f'--{flag.name}={flag.value}: goes with --mode=predict --input=FILE'
+      )
+
+
 def _command(
   config: config_lib.Config,
   workdir: Path,
@@ -151,7 +177,13 @@ def _command(
     'run': runner.run,
     'prepare': runner.prepare,
     'evaluate': runner.evaluate,
-    'predict': lambda: runner.predict(_GROUP.value),
+    'predict': lambda: (
+      runner.predict(_GROUP.value)
+      if _INPUT.value is None
+      else runner.predict_file(
+        _GROUP.value, _TASK.value, _INPUT.value, _OUTPUT.value
+      )
+    ),
     'export': lambda: runner.export(_GROUP.value),
     'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
     'report': runner.report,
