@@ -8,6 +8,8 @@ Modes (--mode):
   predict   predictions on the unlabelled splits, and a GLUE submission, with
             the models of --group; of a file of your own with --input=FILE.tsv,
             FILE.jsonl or - and --task=NAME, to --output=FILE or standard output
+  serve     an HTTP server at --host and --port that predicts texts with the
+            models of --group, with a page to try it on; extra serve
   export    the models of --group as Hugging Face directories, for torch's
             AutoModelForSequenceClassification
   report    write the report again
@@ -46,10 +48,12 @@ Examples:
 
 import ast
 import contextlib
+import importlib.util
 import logging
 from pathlib import Path
 import re
 import sys
+import types
 
 from absl import flags
 from absl import logging as absl_logging
@@ -63,7 +67,8 @@ from bam_jax.experiments import stores
 from bam_jax.training import preemption
 
 _MODES = (
-  'run', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge', 'doctor'
+  'run', 'prepare', 'evaluate', 'predict', 'serve', 'export', 'report', 'merge',
+  'doctor',
 )  # fmt: skip
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -85,8 +90,8 @@ _MODE = flags.DEFINE_enum('mode', 'run', _MODES, 'What to do; see above.')
 _GROUP = flags.DEFINE_string(
   'group',
   None,
-  'predict, export: VARIANT-sSEED. Default: the last variant of the first'
-  ' seed.',
+  'predict, serve, export: VARIANT-sSEED. Default: the last variant of the'
+  ' first seed.',
 )
 _INPUT = flags.DEFINE_string(
   'input',
@@ -100,6 +105,10 @@ _OUTPUT = flags.DEFINE_string(
   'predict: a .tsv or .jsonl file with a line for each one of --input. Default:'
   ' standard output.',
 )
+_HOST = flags.DEFINE_string(
+  'host', '127.0.0.1', 'serve: address of this machine to listen on.'
+)
+_PORT = flags.DEFINE_integer('port', 8000, 'serve: 0: any that is free.')
 _FROM = flags.DEFINE_list(
   'from', None, 'merge: work directories, with , between them.'
 )
@@ -147,11 +156,17 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
 
 def _check_flags() -> None:
   """Raises where a flag is given that the mode would not read."""
-  for flag in (_INPUT, _TASK, _OUTPUT):
-    reads = _MODE.value == 'predict' and (flag is _INPUT or _INPUT.value)
-    if flag.value is not None and not reads:
+  predicts_file = _MODE.value == 'predict' and _INPUT.present
+  for flag, is_read, where in (
+    (_INPUT, predicts_file, '--mode=predict'),
+    (_TASK, predicts_file, '--mode=predict --input=FILE'),
+    (_OUTPUT, predicts_file, '--mode=predict --input=FILE'),
+    (_HOST, _MODE.value == 'serve', '--mode=serve'),
+    (_PORT, _MODE.value == 'serve', '--mode=serve'),
+  ):
+    if flag.present and not is_read:
       raise errors.UserError(
-        f'--{flag.name}={flag.value}: goes with --mode=predict --input=FILE'
+        f'--{flag.name}={flag.value}: goes with {where}; leave it out'
       )
 
 
@@ -188,8 +203,30 @@ def _command(
     'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
     'report': runner.report,
   }
+  if _MODE.value != 'serve':
+    with held:
+      commands[_MODE.value]()
+    return
+  server = _server()
+  listener = server.bind(_HOST.value, _PORT.value)
   with held:
-    commands[_MODE.value]()
+    model = runner.model(_GROUP.value)
+    model.compile()
+  # Others may work in the directory while what was loaded serves.
+  server.serve(model, config.name, listener)
+
+
+def _server() -> types.ModuleType:
+  """The server, which is an extra."""
+  for package in ('starlette', 'uvicorn'):
+    if importlib.util.find_spec(package) is None:
+      raise errors.UserError(
+        f'--mode=serve: needs the package {package}; pip install'
+        " 'bam-jax[serve]'"
+      )
+  from bam_jax.serving import server
+
+  return server
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

@@ -24,6 +24,7 @@ _ORDER = (
   'training',
   'distillation',
   'inference',
+  'serving',
   'experiments',
   'main',
 )

@@ -42,6 +42,7 @@ class Model:
     tasks: by name, those that it predicts.
     sizes: rows of the batches: powers of two up to `packing.eval_rows`. Each is
       one program.
+    most_tokens: that a batch of the largest size takes.
   """
 
   def __init__(
@@ -74,6 +75,7 @@ class Model:
     self.sizes = sorted(
       {packing_lib.bucket(size, (1,), multiple) for size in rows}
     )
+    self.most_tokens = self.sizes[-1] * config.packing.row_length
     self._programs = programs
     self._trained = trained
     self._tokenizer = tokenizer
