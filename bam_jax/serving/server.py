@@ -1,5 +1,6 @@
 """The server as a process: its socket, its start, its end."""
 
+import contextlib
 import logging
 import signal
 import socket
@@ -25,17 +26,19 @@ def bind(host: str, port: int) -> socket.socket:
   Raises:
     errors.UserError: it can't be had.
   """
-  try:
-    family, kind, number, _, address = socket.getaddrinfo(
-      host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, number)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
-  except (OSError, OverflowError) as e:
-    raise errors.UserError(
-      f'--host={host} --port={port}: cannot be had ({e}); choose another'
-    ) from None
+  with contextlib.ExitStack() as stack:
+    try:
+      family, kind, number, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+      )[0]
+      listener = stack.enter_context(socket.socket(family, kind, number))
+      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      listener.bind(address)
+    except (OSError, OverflowError) as e:
+      raise errors.UserError(
+        f'--host={host} --port={port}: cannot be had ({e}); choose another'
+      ) from None
+    stack.pop_all()
   return listener
 
 
