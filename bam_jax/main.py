@@ -6,7 +6,10 @@ Modes (--mode):
   prepare   tokenised features alone, as TFRecord shard sets
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
-            the models of --group
+            the models of --group; of a file of your own with --input=FILE.tsv,
+            FILE.jsonl or - and --task=NAME, to --output=FILE or standard output
+  serve     an HTTP server at --host and --port that predicts texts with the
+            models of --group, with a page to try it on; extra serve
   export    the models of --group as Hugging Face directories, for torch's
             AutoModelForSequenceClassification
   report    write the report again
@@ -20,14 +23,15 @@ with the teachers that these need. Ensembles (config.distill.teachers=k: of the
 first k seeds) and the runs of config.search are trained in each shard, unless
 they are merged into its --workdir first.
 
-Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
-and gs://BUCKET/PATH (extra gcs). A work directory there is worked on in
---scratch=DIR and mirrored as it goes, so that another machine goes on with the
-same command; docs/reliability.md tells what is promised.
 Several machines: start the same command once a process, with a --workdir that
 all of them see, and --distributed=auto (Cloud TPU, Slurm, GKE, Open MPI) or
 --coordinator=HOST:PORT --num_processes=N --process_id=I. All are stopped by a
 SIGTERM to one, and go on in any number.
+
+Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
+and gs://BUCKET/PATH (extra gcs). A work directory there is worked on in
+--scratch=DIR and mirrored as it goes, so that another machine goes on with the
+same command; docs/reliability.md tells what is promised.
 
 Examples:
   python -m bam_jax.main --config=configs/demo.py
@@ -36,6 +40,9 @@ Examples:
   python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --config.data.dir=$GLUE_DIR --group=single_to_multi-s0
+  python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
+      --config.data.dir=$GLUE_DIR --task=sst2 --input=reviews.jsonl \\
+      --output=predicted.jsonl
   python -m bam_jax.main --config=configs/minilm.py --mode=export \\
       --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
@@ -46,18 +53,17 @@ Examples:
       --from=shard_0,shard_1
 """
 
-import ast
 import contextlib
+import importlib.util
 import logging
 from pathlib import Path
-import re
 import sys
 import traceback
+import types
 
-from absl import flags
 from absl import logging as absl_logging
-from ml_collections import config_flags
 
+from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.experiments import lock
@@ -65,96 +71,37 @@ from bam_jax.experiments import store_lock
 from bam_jax.experiments import stores
 from bam_jax.training import preemption
 
-_MODES = (
-  'run', 'prepare', 'evaluate', 'predict', 'export', 'report', 'merge', 'doctor'
-)  # fmt: skip
-
-_CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
-)
-_WORKDIR = flags.DEFINE_string(
-  'workdir',
-  None,
-  'Where everything goes, a directory or an s3:// or gs:// URL. Default:'
-  ' work/NAME of the config.',
-)
-_SCRATCH = flags.DEFINE_string(
-  'scratch',
-  None,
-  'Local directory in which a --workdir in an object store is worked on.'
-  ' Default: one of ~/.cache/bam_jax, by the URL.',
-)
-_MODE = flags.DEFINE_enum('mode', 'run', _MODES, 'What to do; see above.')
-_GROUP = flags.DEFINE_string(
-  'group',
-  None,
-  'predict, export: VARIANT-sSEED. Default: the last variant of the first'
-  ' seed.',
-)
-_FROM = flags.DEFINE_list(
-  'from', None, 'merge: work directories, with , between them.'
-)
-_DISTRIBUTED = flags.DEFINE_enum(
-  'distributed',
-  'off',
-  ('auto', 'off'),
-  'auto: one of several processes that Cloud TPU, Slurm, GKE or Open MPI has'
-  ' started; each finds the others.',
-)
-_COORDINATOR = flags.DEFINE_string(
-  'coordinator',
-  None,
-  'HOST:PORT of process 0, for several processes elsewhere; with'
-  ' --num_processes and --process_id.',
-)
-_NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'How many processes there are.', lower_bound=1
-)
-_PROCESS_ID = flags.DEFINE_integer(
-  'process_id', None, 'The number of this process, from 0.', lower_bound=0
-)
-
 
 def main(argv: list[str], notice: preemption.Notice) -> None:
   """Parses nothing itself: turns flags into a Config and runs one command."""
-  if len(argv) > 1:
-    raise errors.UserError(
-      f'{argv[1]}: no such argument; flags begin with --, see --help'
-    )
-  if _CONFIG.value is None:
-    raise errors.UserError(
-      '--config is missing; try --config=configs/demo.py, or --help'
-    )
-  several = _several()
-  config = config_lib.from_config_dict(_CONFIG.value)
-  for source in _FROM.value or ():
-    if stores.is_url(source):
-      raise errors.UserError(
-        f'--from={source}: is no local directory; copy it to one first'
-      )
+  command_line.check(argv)
+  several = command_line.is_several()
+  config = config_lib.from_config_dict(command_line.CONFIG.value)
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
     from bam_jax.experiments import raw_files
 
     config = raw_files.localized(config)
-  place = _WORKDIR.value or str(Path('work') / config.name)
+  place = command_line.WORKDIR.value or str(Path('work') / config.name)
+  scratch = command_line.SCRATCH.value
   if stores.is_url(place):
     if several:
       raise errors.UserError(
         f'--workdir={place}: several processes need a directory that all of'
         ' them see, such as one of an NFS; give one'
       )
-    scratch = Path(_SCRATCH.value) if _SCRATCH.value else None
     store = stores.Store(place)
     with store_lock.StoreLock(store, notice) as held:
       # It takes seconds to import, and a second command is refused before.
       from bam_jax.experiments import mirror
 
-      with mirror.Mirror(store, held, scratch, notice) as workdir:
+      with mirror.Mirror(
+        store, held, Path(scratch) if scratch else None, notice
+      ) as workdir:
         _command(config, workdir, notice, contextlib.nullcontext(), several)
-  elif _SCRATCH.value:
+  elif scratch:
     raise errors.UserError(
-      f'--scratch={_SCRATCH.value}: is where a --workdir in an object store is'
-      f' worked on, and {place} is a local one; leave it out'
+      f'--scratch={scratch}: is where a --workdir in an object store is worked'
+      f' on, and {place} is a local one; leave it out'
     )
   else:
     _command(config, Path(place), notice, lock.Lock(Path(place)), several)
@@ -168,12 +115,8 @@ def _command(
   several: bool,
 ) -> None:
   """Runs the command in a local directory, which `held` keeps for it."""
-  if _MODE.value == 'doctor':
-    if several:
-      raise errors.UserError(
-        '--mode=doctor: is of one process; leave --distributed and'
-        ' --coordinator out'
-      )
+  mode, group = command_line.MODE.value, command_line.GROUP.value
+  if mode == 'doctor':
     from bam_jax.experiments import doctor
 
     sys.exit(doctor.run(config, workdir))
@@ -186,22 +129,44 @@ def _command(
 
   setup.configure_jax(config, workdir)
   if several:
-    processes.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    processes.join(
+      command_line.COORDINATOR.value,
+      command_line.NUM_PROCESSES.value,
+      command_line.PROCESS_ID.value,
+    )
     notice = processes.AgreedNotice()
     if not processes.is_first():
       absl_logging.set_verbosity(absl_logging.ERROR)
   runner = processes.together(
     lambda: runner_lib.Runner(config, workdir, notice)
   )
+  if mode == 'serve':
+    server = _server()
+    listener = server.bind(command_line.HOST.value, command_line.PORT.value)
+    with held:
+      model = runner.model(group)
+      model.compile()
+    # Others may work in the directory while what was loaded serves.
+    server.serve(model, config.name, listener)
+    return
   commands = {
     'run': runner.run,
     'prepare': runner.prepare,
     'evaluate': runner.evaluate,
-    'predict': lambda: runner.predict(_GROUP.value),
-    'export': lambda: runner.export(_GROUP.value),
-    'merge': lambda: runner.merge([Path(path) for path in _FROM.value or ()]),
+    'predict': lambda: runner.predict(group),
+    'export': lambda: runner.export(group),
+    'merge': lambda: runner.merge(
+      [Path(path) for path in command_line.FROM.value or ()]
+    ),
     'report': runner.report,
   }
+  if command_line.INPUT.value is not None:
+    commands['predict'] = lambda: runner.predict_file(
+      group,
+      command_line.TASK.value,
+      command_line.INPUT.value,
+      command_line.OUTPUT.value,
+    )
   with contextlib.ExitStack() as stack:
     processes.first(lambda: stack.enter_context(held) and None)
     if several:
@@ -210,80 +175,20 @@ def _command(
       stack.enter_context(lost.ends_this())
       processes.check_alike('config', repr((config, runner.encoder.digest)))
       processes.check_shared(workdir)
-    commands[_MODE.value]()
+    commands[mode]()
 
 
-def _several() -> bool:
-  """Whether this is one of several processes.
+def _server() -> types.ModuleType:
+  """The server, which is an extra."""
+  for package in ('starlette', 'uvicorn'):
+    if importlib.util.find_spec(package) is None:
+      raise errors.UserError(
+        f'--mode=serve: needs the package {package}; pip install'
+        " 'bam-jax[serve]'"
+      )
+  from bam_jax.serving import server
 
-  Raises:
-    errors.UserError: flags that say so by half.
-  """
-  plain = {
-    '--coordinator=HOST:PORT': _COORDINATOR.value,
-    '--num_processes=N': _NUM_PROCESSES.value,
-    '--process_id=I': _PROCESS_ID.value,
-  }
-  missing = [name for name, value in plain.items() if value is None]
-  if len(missing) == len(plain):
-    return _DISTRIBUTED.value == 'auto'
-  if missing:
-    raise errors.UserError(
-      f'{" and ".join(missing)}: missing; give all three of {", ".join(plain)},'
-      ' or none'
-    )
-  if _DISTRIBUTED.value == 'auto':
-    raise errors.UserError(
-      '--distributed=auto: finds the processes by itself; leave'
-      f' {", ".join(plain)} out'
-    )
-  host, _, port = _COORDINATOR.value.rpartition(':')
-  if not host or not port.isdecimal():
-    raise errors.UserError(
-      f'--coordinator={_COORDINATOR.value}: is no HOST:PORT, as 10.0.0.2:1234'
-    )
-  if _PROCESS_ID.value >= _NUM_PROCESSES.value:
-    raise errors.UserError(
-      f'--process_id={_PROCESS_ID.value}: is not below --num_processes='
-      f'{_NUM_PROCESSES.value}; they are numbered from 0'
-    )
-  return True
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-  """absl's parser, with a user's mistake told in one line."""
-  try:
-    rest = flags.FLAGS(argv)
-    if _CONFIG.value is not None:
-      # A file that can't be read is told of at the first use alone.
-      _CONFIG.value.to_dict()
-    return rest
-  except SyntaxError as e:
-    raise errors.UserError(f'{e.filename}:{e.lineno}: {e.msg}') from e
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    raise errors.UserError(_one_line(e)) from e
-  except OSError as e:
-    raise errors.UserError(
-      f'--config: {str(e).splitlines()[-1].strip()}; give a file that is there'
-    ) from e
-
-
-def _one_line(error: Exception) -> str:
-  """ConfigDict lists all its fields before it names the nearest key."""
-  text = str(error.args[0] if error.args else error)
-  if text[:1] in ("'", '"') and text[-1] == text[0]:
-    # A KeyError told by another error is quoted and has its lines escaped.
-    text = ast.literal_eval(text)
-  lines = text.splitlines()
-  if len(lines) > 1 and lines[-1].startswith('Did you mean'):
-    first = lines[0].split('. Other fields')[0]
-    if first[:1] == "'":
-      first = f'--config: no such key: {first}'
-    return f'{first}. {lines[-1]}'
-  if re.fullmatch(r"'\w+'", text):
-    # A key that is like none.
-    return f'--config: no such key: {text}; bam_jax/config.py has them all'
-  return ' '.join(line.strip() for line in lines)
+  return server
 
 
 def _print_unraisable(told: object) -> None:
@@ -320,12 +225,12 @@ def run_main() -> None:
   sys.unraisablehook = _print_unraisable
   if '--help' in sys.argv or '-h' in sys.argv:
     print(__doc__)
-    print(flags.FLAGS.get_help())
+    print(command_line.help_of_flags())
     return
   status = 0
   try:
     with preemption.Notice() as notice:
-      main(_parse_flags(sys.argv), notice)
+      main(command_line.parse(sys.argv), notice)
   except errors.UserError as e:
     print(f'bam_jax: {e}', file=sys.stderr)
     status = 2

@@ -15,8 +15,8 @@ from absl.testing import flagsaver
 import documents
 import pytest
 
+from bam_jax import command_line
 from bam_jax import config as config_lib
-from bam_jax import main
 from bam_jax.data import registry
 from bam_jax.experiments import plan as plan_lib
 
@@ -70,13 +70,13 @@ def _parsed(arguments: tuple[str, ...]) -> None:
   argv = ['bam_jax', *arguments]
   # From sys.argv it takes the fields that are to become flags.
   with mock.patch.object(sys, 'argv', argv), flagsaver.flagsaver():
-    assert main._parse_flags(argv) == ['bam_jax']
-    config = config_lib.from_config_dict(main._CONFIG.value)
+    assert command_line.parse(argv) == ['bam_jax']
+    config = config_lib.from_config_dict(command_line.CONFIG.value)
     registry.resolve(config)
     groups = {run.group for run in plan_lib.plan(config)}
-    assert main._GROUP.value in {None, *groups}
-    if main._MODE.value == 'merge':
-      assert main._FROM.value
+    assert command_line.GROUP.value in {None, *groups}
+    if command_line.MODE.value == 'merge':
+      assert command_line.FROM.value
   flags.FLAGS.unparse_flags()
 
 
@@ -171,7 +171,7 @@ def test_flags_files_and_fields_that_a_page_names_are_there(page):
       if not flag.startswith('--config.'):
         assert flag in known, f'{flag} is no flag'
     for mode in re.findall(r'--mode=(\w+)', span):
-      assert mode in main._MODES
+      assert mode in command_line.MODES
     for name in _FILE.findall(span):
       name = name.rstrip('.')
       assert list(documents.ROOT.glob(name)), f'{name} is no file'

@@ -13,6 +13,7 @@ from absl import flags
 from absl.testing import flagsaver
 import pytest
 
+from bam_jax import command_line
 from bam_jax import main
 from bam_jax.training import setup
 
@@ -104,7 +105,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--config.train.log_every=often'], r'log_every.*often'),
     (['--config.train.log_every=2.5'], r'log_every.*2\.5'),
     (['--config.train.log_every=0'], r'log_every: 0 is out of range'),
-    (['--mode=train'], r'--mode=train: .*run\|prepare\|evaluate\|predict\|exp'),
+    (['--mode=train'], r'--mode=train: .*run\|prepare\|evaluate\|predict\|s'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
     (["--config.tasks=('moood',)"], r"'moood' is no task; .*'mood'"),
@@ -118,6 +119,11 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=merge'], r'--from is missing: --mode=merge takes --from=DIR'),
     (['--mode=merge', '--from=a,b'], r'--from=a: has no finished run; give'),
     (['--mode=merge', '--from=s3://b/a'], r'--from=s3://b/a: is no local dir'),
+    (['--input=a.tsv'], r'--input=a.tsv: goes with --mode=predict; leave it'),
+    (['--mode=predict', '--task=mood'], r'--task=mood: goes with --mode=pred'),
+    (['--mode=predict', '--host=::'], r'--host=::: goes with --mode=serve'),
+    (['--mode=serve', '--port=-1'], r'--port=-1: cannot be had \(.*\); choose'),
+    (['--mode=serve', '--port=x'], r'flag --port=x:'),
     (['--scratch=here'], r'--scratch=here: .* work is a local one; leave it'),
     (['--workdir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH and no gs:'),
     (['--config.data.dir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH'),
@@ -154,7 +160,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     'fraction-for-number', 'out-of-range', 'mode', 'flag', 'argument', 'task',
     'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
-    'no-source', 'empty-source', 'stored-source', 'scratch', 'scheme',
+    'no-source', 'empty-source', 'stored-source', 'input', 'task-alone',
+    'host', 'port', 'port-no-number', 'scratch', 'scheme',
     'data-scheme', 'shard', 'half-joined', 'address', 'number',
     'joined-twice', 'distributed', 'doctor-of-several', 'several-in-a-store',
     'search-seeds',
@@ -309,7 +316,7 @@ def test_help_tells_modes_and_examples():
   done = _command('--help')
   assert done.returncode == 0
   assert done.stderr == ''
-  for mode in main._MODES:
+  for mode in command_line.MODES:
     assert re.search(rf'^  {mode} +\w', done.stdout, re.MULTILINE), mode
   examples = re.findall(r'python -m bam_jax.main --config=(\S+)', done.stdout)
   assert len(examples) >= 3

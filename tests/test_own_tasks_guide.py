@@ -11,6 +11,7 @@ from absl.testing import flagsaver
 import documents
 import pytest
 
+from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import main
 from bam_jax.training import setup
@@ -80,7 +81,9 @@ def test_it_runs(place, monkeypatch, tmp_path_factory):
     arguments = command.after('-m', 'bam_jax.main')
     assert _run(monkeypatch, *arguments, *_TINY) == 0, command
     modes |= {word for word in arguments if word.startswith('--mode=')}
-  assert modes == {f'--mode={mode}' for mode in main._MODES if mode != 'run'}
+  assert modes == {
+    f'--mode={mode}' for mode in command_line.MODES if mode != 'run'
+  }
   for span in documents.spans(_OWN_TASKS):
     if re.fullmatch(r'work/[\w./-]+', span):
       assert (place / span).exists(), span

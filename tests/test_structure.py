@@ -24,7 +24,9 @@ _ORDER = (
   'training',
   'distillation',
   'inference',
+  'serving',
   'experiments',
+  'command_line',
   'main',
 )
 _WITHOUT_JAX = _ORDER[: _ORDER.index('data') + 1]

@@ -25,6 +25,7 @@ from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
 from bam_jax.data import token_targets
+from bam_jax.data import unlabelled
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -186,8 +187,8 @@ class TrainBatches:
 
 
 def evaluation_batches(
-  features: shards.Columns,
-  task_id: int,
+  features: shards.Columns | unlabelled.Held,
+  task_id: int | np.ndarray,
   num_outputs: int,
   packing: config_lib.PackingConfig,
   rows: int,
@@ -196,8 +197,8 @@ def evaluation_batches(
   """Every example exactly once, longest first, in batches of one shape.
 
   Args:
-    features: the columns of one split.
-    task_id: the head that reads it.
+    features: the columns of one split, or some rows.
+    task_id: the head that reads it; [N] of each row.
     num_outputs: C.
     packing: how examples are put into rows.
     rows: B; the last batch is padded to it.
@@ -215,8 +216,10 @@ def evaluation_batches(
   values, offsets = features.ragged('input_ids')
   values, begins, lengths = np.asarray(values), offsets[:-1], np.diff(offsets)
   lengths_a = features.fixed('length_a')
+  task_ids = np.broadcast_to(np.asarray(task_id, np.int32), len(features))
   if only is not None:
     begins, lengths, lengths_a = begins[only], lengths[only], lengths_a[only]
+    task_ids = task_ids[only]
   if packing.enabled:
     slots = packing.slots
     packed = packing_lib.pack(lengths, packing.row_length, slots)
@@ -242,7 +245,7 @@ def evaluation_batches(
       _gather([values] * len(example), begins[example], lengths[example]),
       lengths[example],
       lengths_a[example],
-      task_id=np.full(len(example), task_id, np.int32),
+      task_id=task_ids[example],
       target=np.zeros((len(example), num_outputs), np.float32),
       teacher=np.zeros((len(example), num_outputs), np.float32),
       weight=np.ones(len(example), np.float32),
@@ -251,7 +254,9 @@ def evaluation_batches(
     yield packing_lib.spread(cell, example + 1, rows, slots) - 1, batch
 
 
-def _check_lengths(columns: shards.Columns, row_length: int) -> None:
+def _check_lengths(
+  columns: shards.Columns | unlabelled.Held, row_length: int
+) -> None:
   lengths = np.diff(columns.ragged('input_ids')[1])
   if len(lengths) and lengths.max() > row_length:
     row = int(np.argmax(lengths))

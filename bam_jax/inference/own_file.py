@@ -1,0 +1,94 @@
+"""Predictions of a file of the user's own: a line out for each line in."""
+
+from collections.abc import Iterator
+import contextlib
+import itertools
+import json
+import logging
+import os
+from pathlib import Path
+import sys
+from typing import TextIO
+
+from bam_jax import errors
+from bam_jax.data import unlabelled
+from bam_jax.inference import model as model_lib
+from bam_jax.inference import results
+
+# Rows read, predicted and written at once: enough for full batches, and all
+# that is held in memory.
+_AT_ONCE = 4096
+
+
+def predict(
+  model: model_lib.Model, task: str, source: str, output: str | None
+) -> None:
+  """Predicts a file in constant memory, in the order of its lines.
+
+  JSON lines have what `Result.as_json` returns; TSV has label and
+  probabilities, or the score, below a header where the input has one.
+
+  Args:
+    model: predicts the task.
+    task: its name.
+    source: path of a `.tsv` or `.jsonl` file, or `-`.
+    output: path, of either format, written whole or not at all; None: standard
+      output, in the format of the input.
+
+  Raises:
+    errors.UserError: the input can't be read, naming file and line, or the
+      output can't be written.
+  """
+  declared = model.tasks[task]
+  if output is not None and unlabelled.format_of(output) is None:
+    raise errors.UserError(
+      f'--output={output}: is neither .tsv nor .jsonl; name it by its format'
+    )
+  count = cut = 0
+  with (
+    unlabelled.open_rows(source, declared) as rows,
+    _destination(output) as file,
+  ):
+    as_json = (unlabelled.format_of(output or '') or rows.format) == 'jsonl'
+    if rows.has_header and not as_json:
+      file.write('\t'.join(('prediction', *declared.labels)) + '\n')
+    while texts := list(itertools.islice(rows.texts, _AT_ONCE)):
+      for result in model.predict(model.encode(task, texts)):
+        file.write(_line(result, as_json))
+        cut += result.truncated
+      count += len(texts)
+  logging.info(
+    '%s: %d rows predicted, %d of them cut', output or 'stdout', count, cut
+  )
+
+
+def _line(result: results.Result, as_json: bool) -> str:
+  if as_json:
+    return json.dumps(result.as_json(), ensure_ascii=False) + '\n'
+  return '\t'.join(result.as_fields()) + '\n'
+
+
+@contextlib.contextmanager
+def _destination(output: str | None) -> Iterator[TextIO]:
+  """Standard output, or a file that is put in its place when all is written."""
+  if output is None:
+    sys.stdout.reconfigure(encoding='utf-8')
+    try:
+      yield sys.stdout
+      sys.stdout.flush()
+    except BrokenPipeError:
+      # Who reads it has enough; Python would flush once more at its end.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return
+  path = Path(output)
+  temporary = path.with_name(f'.{path.name}.tmp')
+  try:
+    with temporary.open('w', encoding='utf-8') as file:
+      yield file
+    os.replace(temporary, path)
+  except OSError as e:
+    raise errors.UserError(
+      f'--output={output}: cannot be written: {e.strerror}'
+    ) from e
+  finally:
+    temporary.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""An HTTP server that predicts texts with trained models."""

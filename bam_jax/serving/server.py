@@ -1,0 +1,77 @@
+"""The server as a process: its socket, its start, its end."""
+
+import contextlib
+import logging
+import signal
+import socket
+
+import uvicorn
+
+from bam_jax import errors
+from bam_jax.inference import model as model_lib
+from bam_jax.serving import app
+from bam_jax.training import preemption
+
+# Seconds in which requests that were let in are answered after a notice.
+_LAST = 30
+
+
+def bind(host: str, port: int) -> socket.socket:
+  """Takes an address, so that a mistake shows before anything is loaded.
+
+  Args:
+    host: a name or an address of this machine.
+    port: 0: any that is free.
+
+  Raises:
+    errors.UserError: it can't be had.
+  """
+  with contextlib.ExitStack() as stack:
+    try:
+      family, kind, number, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+      )[0]
+      listener = stack.enter_context(socket.socket(family, kind, number))
+      listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+      listener.bind(address)
+    except (OSError, OverflowError) as e:
+      raise errors.UserError(
+        f'--host={host} --port={port}: cannot be had ({e}); choose another'
+      ) from None
+    stack.pop_all()
+  return listener
+
+
+def serve(model: model_lib.Model, name: str, listener: socket.socket) -> None:
+  """Serves until a notice or an interrupt comes, then answers what it has.
+
+  Args:
+    model: its programs are compiled already.
+    name: of the plan.
+    listener: as `bind` returns.
+  """
+  server = uvicorn.Server(
+    uvicorn.Config(
+      app.make(model, name, app.Limits()),
+      log_config=None,
+      access_log=False,
+      proxy_headers=False,
+      server_header=False,
+      timeout_graceful_shutdown=_LAST,
+    )
+  )
+  logging.getLogger('uvicorn').setLevel(logging.WARNING)
+  # uvicorn knows SIGTERM and SIGINT alone.
+  signal.signal(signal.SIGUSR1, server.handle_exit)
+  # From here on who connects waits and is not refused.
+  listener.listen()
+  host, port = listener.getsockname()[:2]
+  shown = f'[{host}]' if ':' in host else host
+  logging.info('%s is served at http://%s:%d', name, shown, port)
+  try:
+    server.run([listener])
+  except (preemption.Preempted, KeyboardInterrupt):
+    # uvicorn gives the signal again once all is answered.
+    if not server.should_exit:
+      raise
+  logging.info('stopped')

@@ -1,0 +1,97 @@
+"""What a body asks for. Oracle: written down by hand."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+import pytest
+
+from bam_jax import errors
+from bam_jax.serving import requests
+from bam_jax.tasks import demo
+
+_ONE, _PAIR = 'demo_sentiment', 'demo_similarity'
+_TASKS = {name: demo.TASKS[name] for name in (_ONE, _PAIR)}
+_A, _AB = ('a',), ('a', 'b')
+
+
+def _parse(body: object) -> list[dict[str, tuple[str, ...]]]:
+  return requests.parse(json.dumps(body).encode(), _TASKS, 3)
+
+
+@pytest.mark.parametrize(
+  ('task', 'item', 'expected'),
+  [
+    (_ONE, 'a', {_ONE: _A}),
+    (_ONE, ['a'], {_ONE: _A}),
+    (_ONE, {'text': 'a', 'text_pair': 'b', 'id': 3}, {_ONE: _A}),
+    (_PAIR, ['a', 'b'], {_PAIR: _AB}),
+    (_PAIR, {'text': 'a', 'text_pair': 'b'}, {_PAIR: _AB}),
+    (_PAIR, {'text_a': 'a', 'text_b': 'b', 'text': 'c'}, {_PAIR: _AB}),
+    (None, 'a', {_ONE: _A}),
+    (None, ['a', 'b'], {_ONE: _A, _PAIR: _AB}),
+    (None, {'text': 'a'}, {_ONE: _A}),
+    (None, {'text': 'a', 'text_pair': 'b'}, {_ONE: _A, _PAIR: _AB}),
+    (None, {'text_a': 'a', 'text_b': 'b'}, {_PAIR: _AB}),
+  ],
+)
+def test_texts_by_task(task, item, expected):
+  body = {'inputs': [item, item]} | ({'task': task} if task else {})
+  assert _parse(body) == [expected, expected]
+
+
+@pytest.mark.parametrize(
+  ('body', 'message'),
+  [
+    (b'', r'the body is no JSON: Expecting value at line 1, column 1'),
+    (b'\xff', r'the body is no UTF-8'),
+    (b'[]', r'the body is no such object: a list in place of an object'),
+    (b'[' * 9999, r'the body is no such object: nested too deep'),
+    (b'{"inputs": ["a"], "inputs": []}', r"no such object: key 'inputs' twice"),
+    (b'{"input": ["a"]}', r'\'input\' is neither "inputs" nor "task"'),
+    (b'{}', r'"inputs" is to be a list of one or more'),
+    (b'{"inputs": "a"}', r'"inputs" is to be a list of one or more'),
+    (b'{"inputs": []}', r'"inputs" is to be a list of one or more'),
+    (b'{"inputs": ["", "", "", ""]}', r'has 4; give at most 3 a request'),
+    (b'{"inputs": [""], "task": "sentiment"}', r"nearest is 'demo_sentiment'"),
+    (b'{"inputs": [""], "task": 1}', r'"task" is 1, which is none'),
+    (b'{"inputs": ["", null]}', r'inputs\[1\] is no string; give one'),
+    (b'{"inputs": [[]]}', r'inputs\[0\]: 0 texts; give one or two'),
+    (b'{"inputs": [["", "", ""]]}', r'inputs\[0\]: 3 texts; give one or two'),
+    (b'{"inputs": [{"x": ""}]}', r'inputs\[0\]: no task reads it; GET /v1/t'),
+    (b'{"inputs": [{"text": 1}]}', r"inputs\[0\]: 'text' is no string"),
+    (b'{"inputs": ["\\udc00"]}', r'inputs\[0\] holds a lone surrogate'),
+    (b'{"inputs": [["", ""]], "task": "demo_sentiment"}',
+     r'inputs\[0\]: 2 texts, but demo_sentiment reads 1'),
+    (b'{"inputs": [{"text": ""}], "task": "demo_similarity"}',
+     r"inputs\[0\]: no 'text_a' and 'text_b', nor 'text' and 'text_pair'"),
+    (b'{"inputs": [' + b'1' * 5000 + b']}', r'no such object: Exceeds the'),
+  ],
+)  # fmt: skip
+def test_a_body_that_is_none(body, message):
+  with pytest.raises(errors.UserError, match=message):
+    requests.parse(body, _TASKS, 3)
+
+
+_JSON = st.recursive(
+  st.none() | st.booleans() | st.floats() | st.text(),
+  lambda inner: (
+    st.lists(inner, max_size=4)
+    | st.dictionaries(
+      st.sampled_from(['inputs', 'task', 'text', 'text_a', 'text_b', 'x']),
+      inner,
+      max_size=4,
+    )
+  ),
+  max_leaves=12,
+)
+
+
+@given(st.binary(max_size=40) | _JSON.map(lambda x: json.dumps(x).encode()))
+def test_anything_else_is_read_or_told_in_one_line(body):
+  try:
+    asked = requests.parse(body, _TASKS, 3)
+  except errors.UserError as error:
+    assert str(error).isprintable()
+  else:
+    assert all(by_task for by_task in asked)
