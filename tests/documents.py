@@ -25,13 +25,15 @@ _FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 _THERE = re.compile(r'^\| there \|.*\n(?:\|.*\n)*', re.MULTILINE)
 _FIRST_CELL = re.compile(r'^\|[^|]*', re.MULTILINE)
-_PROGRAMS = ('python', 'python3', 'pip', 'docker', 'pytest', 'ruff')
+_PROGRAMS = ('python', 'python3', 'pip', 'docker', 'pytest', 'ruff', 'curl')
 _COMMAND = re.compile(
   r'^ +((?:python|pip|launch/)\S* (?:\\\n|.)*)', re.MULTILINE
 )
 _INLINE = re.compile(r'(\w+=\S+ )?(python|pytest|pip|launch/\w+\.sh)\b.* ')
 # Each call is told of as a line of its own; arguments hold no line break.
+# What is piped into it is read to the end: who writes it must not fail.
 _RECORDER = """#!/bin/bash
+if [[ -p /dev/stdin ]]; then while read -r _; do :; done; fi
 { printf '%s\\x1f' "$0" "$@"; printf '\\n'; } >>"$RECORD"
 """
 

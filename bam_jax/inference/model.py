@@ -158,5 +158,5 @@ class Model:
     ]
     for places, found in pending:
       real = places >= 0
-      logits[places[real]] = jax.device_get(found)[real]
+      logits[places[real]] = jax.device_get(found.slots)[real]
     return logits

@@ -40,7 +40,7 @@ class Tiny(NamedTuple):
       'task_id': np.full((1, 1), tasks.index[task]),
     }
     found = self.apply({'params': self.params}, batch, deterministic=True)
-    return np.asarray(found)[0, 0, : tasks[task].num_outputs]
+    return np.asarray(found.slots)[0, 0, : tasks[task].num_outputs]
 
 
 @functools.cache
