@@ -184,6 +184,7 @@ def _command(
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.experiments import runner as runner_lib
+  from bam_jax.inference import own_file
   from bam_jax.training import setup
 
   setup.configure_jax(config, workdir)
@@ -195,8 +196,8 @@ def _command(
     'predict': lambda: (
       runner.predict(_GROUP.value)
       if _INPUT.value is None
-      else runner.predict_file(
-        _GROUP.value, _TASK.value, _INPUT.value, _OUTPUT.value
+      else own_file.predict(
+        runner.model(_GROUP.value), _TASK.value, _INPUT.value, _OUTPUT.value
       )
     ),
     'export': lambda: runner.export(_GROUP.value),
