@@ -123,6 +123,7 @@ def _command(
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.experiments import runner as runner_lib
+  from bam_jax.inference import own_file
   from bam_jax.training import lost
   from bam_jax.training import processes
   from bam_jax.training import setup
@@ -161,8 +162,8 @@ def _command(
     'report': runner.report,
   }
   if command_line.INPUT.value is not None:
-    commands['predict'] = lambda: runner.predict_file(
-      group,
+    commands['predict'] = lambda: own_file.predict(
+      runner.model(group),
       command_line.TASK.value,
       command_line.INPUT.value,
       command_line.OUTPUT.value,

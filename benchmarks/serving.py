@@ -73,10 +73,14 @@ def _ask(connection: http.client.HTTPConnection, body: bytes) -> bool:
     connection.request('POST', '/v1/predict', body)
     response = connection.getresponse()
     answer = json.loads(response.read())
-  except (OSError, http.client.HTTPException, ValueError):
+  except (OSError, http.client.HTTPException, ValueError) as e:
+    print(f'failed: {e!r}', file=sys.stderr)
     connection.close()
     return False
-  return response.status == 200 and len(answer['predictions']) == 1
+  if response.status != 200:
+    print(f'{response.status}: {answer}', file=sys.stderr)
+    return False
+  return len(answer['predictions']) == 1
 
 
 def measure(

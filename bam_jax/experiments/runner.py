@@ -22,7 +22,6 @@ from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
 from bam_jax.inference import model as model_lib
-from bam_jax.inference import own_file
 from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import submission
 from bam_jax.modeling import layers
@@ -252,32 +251,6 @@ class Runner(trainer.Trainer):
       self.encoder.tokenizer,
       self.config,
     )
-
-  def predict_file(
-    self, group: str | None, task: str | None, source: str, output: str | None
-  ) -> None:
-    """Predictions of a file of the user's own, as `own_file.predict`.
-
-    Args:
-      group: as for `predict`.
-      task: one of the group's; None: its only one.
-      source: path of the file, or `-`.
-      output: path; None: standard output.
-
-    Raises:
-      errors.UserError: no such task, or as `model` and `own_file.predict`.
-    """
-    _, runs = self._of_group(group)
-    known = [name for run, _ in runs for name in run.tasks]
-    if task is None and len(known) == 1:
-      task = known[0]
-    if task not in known:
-      asked = 'is missing; give one' if task is None else 'is none'
-      raise errors.UserError(
-        f'--task{"" if task is None else f"={task}"}: {asked} of'
-        f' {", ".join(known)}'
-      )
-    own_file.predict(self.model(group), task, source, output)
 
   def export(self, group: str | None) -> None:
     """The models of one group of runs as Hugging Face directories.

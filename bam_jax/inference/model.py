@@ -130,33 +130,63 @@ class Model:
     one = self.encode(next(iter(self.tasks)), [('', '')])
     _, params = self._trained[0]
     for size in self.sizes:
-      self._logits(params, one, size)
+      for _, found in self._dispatch(params, one, np.arange(1), size):
+        jax.block_until_ready(found)
 
-  def _logits(
-    self, params: Any, inputs: Sequence[Input], size: int | None = None
-  ) -> np.ndarray:
-    """[N, C] in batches of the smallest size that takes all, or the largest."""
-    packing = self._config.packing
-    rows = unlabelled.Held([item.features for item in inputs])
-    heads = [self._programs.tasks.index[item.task] for item in inputs]
-    if size is None:
-      filled = len(inputs)
-      if packing.enabled:
-        lengths = np.diff(rows.ragged('input_ids')[1])
-        filled = packing_lib.pack(
-          lengths, packing.row_length, packing.slots
-        ).num_rows
-      size = packing_lib.bucket(min(filled, self.sizes[-1]), self.sizes, 1)
-    num_outputs = self._programs.tasks.num_outputs
-    logits = np.empty((len(inputs), num_outputs), np.float32)
+  def _logits(self, params: Any, inputs: Sequence[Input]) -> np.ndarray:
+    """[N, C], in batches of the largest size and one of what is left."""
+    packing, largest = self._config.packing, self.sizes[-1]
+    if packing.enabled:
+      lengths = np.array([len(item.features.input_ids) for item in inputs])
+      packed = packing_lib.pack(lengths, packing.row_length, packing.slots)
+    else:
+      packed = packing_lib.one_a_row(len(inputs))
+    # Examples of the first rows fill as many rows without the others.
+    whole = packed.num_rows // largest * largest
+    rest = packing_lib.bucket(packed.num_rows - whole, self.sizes, 1)
     # All are dispatched before the first one is waited for.
     pending = [
-      (places, self._programs.predict(params, batch))
-      for places, batch in batches.evaluation_batches(
-        rows, np.array(heads, np.int32), num_outputs, packing, size
-      )
+      *self._dispatch(
+        params, inputs, np.flatnonzero(packed.row < whole), largest
+      ),
+      *self._dispatch(
+        params, inputs, np.flatnonzero(packed.row >= whole), rest
+      ),
     ]
+    num_outputs = self._programs.tasks.num_outputs
+    logits = np.empty((len(inputs), num_outputs), np.float32)
     for places, found in pending:
       real = places >= 0
       logits[places[real]] = jax.device_get(found.slots)[real]
     return logits
+
+  def _dispatch(
+    self,
+    params: Any,
+    inputs: Sequence[Input],
+    only: np.ndarray,
+    size: int,
+  ) -> list[tuple[np.ndarray, jax.Array]]:
+    """Some of the inputs in batches of so many rows.
+
+    Returns:
+      Of each batch [B, S] the input in each slot, -1 where it is empty, and
+      its logits [B, S, C] on the devices.
+    """
+    if len(only) == 0:
+      return []
+    chosen = [inputs[i] for i in only]
+    tasks = self._programs.tasks
+    return [
+      (
+        np.where(places < 0, -1, only[places]),
+        self._programs.predict(params, batch),
+      )
+      for places, batch in batches.evaluation_batches(
+        unlabelled.Held([item.features for item in chosen]),
+        np.array([tasks.index[item.task] for item in chosen], np.int32),
+        tasks.num_outputs,
+        self._config.packing,
+        size,
+      )
+    ]

@@ -21,7 +21,7 @@ _AT_ONCE = 4096
 
 
 def predict(
-  model: model_lib.Model, task: str, source: str, output: str | None
+  model: model_lib.Model, task: str | None, source: str, output: str | None
 ) -> None:
   """Predicts a file in constant memory, in the order of its lines.
 
@@ -30,15 +30,16 @@ def predict(
 
   Args:
     model: predicts the task.
-    task: its name.
+    task: its name; None: the only one there is.
     source: path of a `.tsv` or `.jsonl` file, or `-`.
     output: path, of either format, written whole or not at all; None: standard
       output, in the format of the input.
 
   Raises:
-    errors.UserError: the input can't be read, naming file and line, or the
-      output can't be written.
+    errors.UserError: no such task, the input can't be read, naming file and
+      line, or the output can't be written.
   """
+  task = _known(model, task)
   declared = model.tasks[task]
   if output is not None and unlabelled.format_of(output) is None:
     raise errors.UserError(
@@ -60,6 +61,17 @@ def predict(
   logging.info(
     '%s: %d rows predicted, %d of them cut', output or 'stdout', count, cut
   )
+
+
+def _known(model: model_lib.Model, task: str | None) -> str:
+  if task is None and len(model.tasks) == 1:
+    return next(iter(model.tasks))
+  if task in model.tasks:
+    return task
+  asked = '--task is missing; give one'
+  if task is not None:
+    asked = f'--task={task}: is none'
+  raise errors.UserError(f'{asked} of {", ".join(model.tasks)}')
 
 
 def _line(result: results.Result, as_json: bool) -> str:

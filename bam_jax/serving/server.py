@@ -14,6 +14,9 @@ from bam_jax.training import preemption
 
 # Seconds in which requests that were let in are answered after a notice.
 _LAST = 30
+# Seconds for which an idle connection is kept: longer than proxies keep theirs,
+# so that none sends a request into one that has just been closed.
+_IDLE = 75
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -57,6 +60,7 @@ def serve(model: model_lib.Model, name: str, listener: socket.socket) -> None:
       access_log=False,
       proxy_headers=False,
       server_header=False,
+      timeout_keep_alive=_IDLE,
       timeout_graceful_shutdown=_LAST,
     )
   )

@@ -13,8 +13,8 @@ import urllib.request
 
 import pytest
 
-from bam_jax import errors
 from bam_jax.experiments import lock
+from bam_jax.inference import own_file
 from bam_jax.tasks import demo
 from tests.experiments import commands
 
@@ -40,6 +40,11 @@ def runner(tiny_runner, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
+def model(runner):
+  return runner.model(_GROUP)
+
+
+@pytest.fixture(scope='module')
 def expected(runner) -> list[list[str]]:
   """Label and probabilities of the test split, by `predict`."""
   runner.predict(_GROUP)
@@ -52,11 +57,11 @@ def _texts() -> list[str]:
   return [example.text_a for example in demo.generate(_TASK, 'test')]
 
 
-def test_a_table_is_predicted_line_by_line(runner, expected, tmp_path):
+def test_a_table_is_predicted_line_by_line(model, expected, tmp_path):
   source, output = tmp_path / 'in.tsv', tmp_path / 'out.tsv'
   rows = [f'{i}\t{text}' for i, text in enumerate(_texts())]
   source.write_text('\n'.join(['id\ttext', *rows]) + '\n')
-  runner.predict_file(_GROUP, _TASK, str(source), str(output))
+  own_file.predict(model, _TASK, str(source), str(output))
   header, *lines = output.read_text().splitlines()
   assert header == 'prediction\tnegative\tpositive'
   found = [line.split('\t') for line in lines]
@@ -67,32 +72,18 @@ def test_a_table_is_predicted_line_by_line(runner, expected, tmp_path):
     )
 
 
-def test_standard_input_to_standard_output(
-  runner, expected, monkeypatch, capsys
-):
+def test_standard_input_to_standard_output(model, expected, monkeypatch):
   lines = [json.dumps({'text': text, 'more': 1}) for text in _texts()]
   stdin = io.TextIOWrapper(io.BytesIO('\n'.join(lines).encode()))
   monkeypatch.setattr(sys, 'stdin', stdin)
   monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(io.BytesIO()))
-  runner.predict_file(_GROUP, _TASK, '-', None)
+  own_file.predict(model, _TASK, '-', None)
   sys.stdout.seek(0)
   found = [json.loads(line) for line in sys.stdout]
   assert [row['label'] for row in found] == [row[0] for row in expected]
 
 
-@pytest.mark.parametrize(
-  ('task', 'message'),
-  [
-    (None, r'^--task: is missing; give one of demo_sentiment, demo_similarity'),
-    ('mood', r'^--task=mood: is none of demo_sentiment, demo_similarity$'),
-  ],
-)
-def test_a_task_that_is_none_of_the_groups(runner, task, message):
-  with pytest.raises(errors.UserError, match=message):
-    runner.predict_file(_GROUP, task, 'in.tsv', None)
-
-
-def test_a_server_says_what_files_say(runner, tmp_path):
+def test_a_server_says_what_files_say(runner, model, tmp_path):
   """The command as a process of its own, up to its end."""
   inputs = [[row.text_a, row.text_b] for row in demo.generate(_PAIRS, 'test')]
   texts, by_task = inputs[:50], {}
@@ -102,7 +93,7 @@ def test_a_server_says_what_files_say(runner, tmp_path):
   ):
     source, output = tmp_path / 'in.jsonl', tmp_path / 'out.jsonl'
     source.write_text('\n'.join(map(json.dumps, rows)))
-    runner.predict_file(_GROUP, task, str(source), str(output))
+    own_file.predict(model, task, str(source), str(output))
     lines = output.read_text().splitlines()
     by_task[task] = [json.loads(line) for line in lines]
   flags = ['--mode=serve', '--port=0', *_FLAGS]

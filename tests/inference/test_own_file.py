@@ -74,6 +74,18 @@ def test_scores(model, tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('task', 'message'),
+  [
+    (None, r'^--task is missing; give one of demo_sentiment, demo_similarity$'),
+    ('mood', r'^--task=mood: is none of demo_sentiment, demo_similarity$'),
+  ],
+)
+def test_a_task_that_is_none(model, task, message):
+  with pytest.raises(errors.UserError, match=message):
+    own_file.predict(model, task, 'in.tsv', None)
+
+
+@pytest.mark.parametrize(
   ('output', 'message'),
   [
     ('out.csv', r'out.csv: is neither .tsv nor .jsonl'),

@@ -44,7 +44,7 @@ class Gate:
   def predict(self, inputs: Sequence[model_lib.Input]) -> list[results.Result]:
     self.batches.append(len(inputs))
     self.begun.release()
-    assert self.open.wait(30)
+    assert self.open.wait(20)
     return self._model.predict(inputs)
 
 
@@ -83,7 +83,7 @@ class Served:
     if body is not None and not isinstance(body, bytes):
       body = json.dumps(body).encode()
     with contextlib.closing(
-      http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
+      http.client.HTTPConnection('127.0.0.1', self.port, timeout=20)
     ) as connection:
       connection.request(
         method or ('GET' if body is None else 'POST'), path, body
