@@ -111,13 +111,23 @@ class _Parsed(Exception):
 
 
 def test_benchmarks_take_their_commands(commands, monkeypatch):
-  parse = argparse.ArgumentParser.parse_args
+  parser = argparse.ArgumentParser
+  parse, parse_known = parser.parse_args, parser.parse_known_args
 
   def parse_only(self, *arguments):
-    parse(self, *arguments)
+    with monkeypatch.context() as inner:
+      inner.setattr(parser, 'parse_known_args', parse_known)
+      parse(self, *arguments)
     raise _Parsed
 
-  monkeypatch.setattr(argparse.ArgumentParser, 'parse_args', parse_only)
+  def parse_some(self, *arguments):
+    _, rest = parse_known(self, *arguments)
+    # The rest is for the program.
+    _parsed(tuple(rest))
+    raise _Parsed
+
+  monkeypatch.setattr(parser, 'parse_args', parse_only)
+  monkeypatch.setattr(parser, 'parse_known_args', parse_some)
   seen = set()
   for command in commands:
     name = next((w for w in command.words if w.startswith('benchmarks.')), '')

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 import secrets
 import signal
+import socket
 import sys
 from typing import Any
 from typing import NoReturn
@@ -51,6 +52,8 @@ def join(
     errors.UserError: there is nobody to ask, or the port is taken. Where the
       others don't come within five minutes, JAX aborts.
   """
+  if process_id == 0:
+    _check_free(coordinator)
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id)
   except ValueError as e:
@@ -59,10 +62,29 @@ def join(
       f' ({e}); give --coordinator, --num_processes and --process_id'
     ) from e
   except RuntimeError as e:
-    raise errors.UserError(
-      f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
-      f' there ({e}); give a free port of the machine of process 0'
-    ) from e
+    raise _cannot_meet(coordinator, e) from e
+
+
+def _check_free(coordinator: str) -> None:
+  """Raises where something listens at process 0's port.
+
+  JAX would tell so, or die of a segmentation fault, as it comes.
+  """
+  dual = socket.has_dualstack_ipv6()
+  with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as probe:
+    # What an earlier run has just left is free.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('::' if dual else '', int(coordinator.rpartition(':')[2])))
+    except (OSError, OverflowError) as e:
+      raise _cannot_meet(coordinator, e) from e
+
+
+def _cannot_meet(coordinator: str | None, error: Exception) -> errors.UserError:
+  return errors.UserError(
+    f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
+    f' there ({error}); give a free port of the machine of process 0'
+  )
 
 
 def several() -> bool:
