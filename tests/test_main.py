@@ -329,7 +329,7 @@ def test_a_port_that_is_taken_ends_the_process_with_one_line(tmp_path):
     )
   assert done.returncode == 2
   assert re.search(
-    'bam_jax: --coordinator=localhost.*cannot meet.*give a free port',
+    'bam_jax: --coordinator=localhost.*cannot be had.*give another',
     done.stderr,
   )
 

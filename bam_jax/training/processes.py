@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 import secrets
 import signal
+import socket
 import sys
 from typing import Any
 from typing import NoReturn
@@ -51,17 +52,21 @@ def join(
     errors.UserError: there is nobody to ask, or the port is taken. Where the
       others don't come within five minutes, JAX aborts.
   """
+  if coordinator and process_id == 0:
+    try:
+      # JAX crashes over a port that is taken.
+      socket.create_server(('', int(coordinator.rpartition(':')[2]))).close()
+    except (OSError, OverflowError) as e:
+      raise errors.UserError(
+        f'--coordinator={coordinator}: the port cannot be had ({e}); give'
+        ' another one, to all processes'
+      ) from e
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id)
   except ValueError as e:
     raise errors.UserError(
       f'--distributed=auto: finds no Cloud TPU, Slurm, GKE or Open MPI here'
       f' ({e}); give --coordinator, --num_processes and --process_id'
-    ) from e
-  except RuntimeError as e:
-    raise errors.UserError(
-      f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
-      f' there ({e}); give a free port of the machine of process 0'
     ) from e
 
 
