@@ -198,6 +198,15 @@ def undisturbed(tmp_path_factory) -> Path:
   return workdir
 
 
+@pytest.mark.fault
+def test_four_processes_train_as_one(tmp_path, undisturbed):
+  """40 steps of 4 x 2 devices as 8."""
+  workdir = tmp_path / 'four'
+  with Several(workdir, 4, 2, *_LONG, _UNSAVED) as four:
+    four.finish()
+  _assert_same_plan(workdir, undisturbed, rtol=1e-6)
+
+
 def _stop(workdir, number, devices, after, told, notice) -> None:
   """Tells one process to stop after a step; all of them must."""
   with Several(workdir, number, devices, *_LONG) as several:
