@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import os
 from pathlib import Path
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -42,6 +43,9 @@ def start(
   Returns:
     The process; its output is text.
   """
+  if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Such is a shell's background, and its children could trap no SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   variables = os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
