@@ -7,6 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from bam_jax import errors
+from bam_jax.experiments import stores
 
 MODES = (
   'run', 'prepare', 'evaluate', 'predict', 'serve', 'export', 'report', 'merge',
@@ -146,7 +147,7 @@ def check(rest: list[str]) -> None:
         f'--{flag.name}={flag.value}: goes with {where}; leave it out'
       )
   for source in FROM.value or ():
-    if '://' in source:
+    if stores.is_url(source):
       raise errors.UserError(
         f'--from={source}: is no local directory; copy it to one first'
       )

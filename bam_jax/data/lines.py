@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 import re
 from typing import NamedTuple
+from typing import TextIO
 
 from bam_jax import errors
 from bam_jax.tasks import task as task_lib
 
 # Characters: far more than any encoder reads of a text.
-LONGEST = 1 << 20
+_LONGEST = 1 << 20
 # A byte that is no UTF-8, as Python escapes it.
 _BROKEN = re.compile('[\udc80-\udcff]')
 
@@ -53,15 +54,20 @@ def read(
   # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
   # MRPC's files start with.
   with path.open(encoding='utf-8-sig', errors=decoding_errors) as file:
-    number = 0
-    while line := file.readline(LONGEST):
-      number += 1
-      if len(line) == LONGEST and line[-1] != '\n':
-        raise errors.UserError(
-          f'{path}:{number}: a line of {LONGEST} characters or more;'
-          ' mend the row'
-        )
-      yield number, line.removesuffix('\n')
+    yield from numbered(file, str(path))
+
+
+def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
+  """As `read`, of a file that is open; `name` tells of it in errors."""
+  number = 0
+  while line := file.readline(_LONGEST):
+    number += 1
+    if len(line) == _LONGEST and line[-1] != '\n':
+      raise errors.UserError(
+        f'{name}:{number}: a line of {_LONGEST} characters or more; mend the'
+        ' row'
+      )
+    yield number, line.removesuffix('\n')
 
 
 def read_filled(

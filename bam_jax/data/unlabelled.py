@@ -25,13 +25,12 @@ import numpy as np
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import features as features_lib
+from bam_jax.data import lines as lines_lib
 from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
 
 _NAMES = ('text', 'text_pair')
-# Characters: far more than any encoder reads of a text.
-_LONGEST_LINE = 1 << 20
 # What no text holds; so Python escapes a byte that is no UTF-8.
 _SURROGATE = re.compile('[\ud800-\udfff]')
 
@@ -144,15 +143,8 @@ def _wanted(choices: Sequence[tuple[str, ...]]) -> str:
 
 def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
   """Line numbers from 1, and the lines."""
-  number = empty = 0
-  while line := file.readline(_LONGEST_LINE):
-    number += 1
-    if len(line) == _LONGEST_LINE and line[-1] != '\n':
-      raise errors.UserError(
-        f'{name}:{number}: a line of {_LONGEST_LINE} characters or more; mend'
-        ' the row'
-      )
-    line = line.removesuffix('\n')
+  empty = 0
+  for number, line in lines_lib.numbered(file, name):
     if not line:
       empty = empty or number
       continue

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.special
 
 from bam_jax import errors
 from bam_jax.tasks import kinds
@@ -72,10 +71,11 @@ def of_logits(
     truncated: N of them.
     regression_head: `sigmoid` or `linear`.
   """
-  values = kinds.of(task).predictions(task, logits, regression_head).tolist()
+  kind = kinds.of(task)
+  values = kind.predictions(task, logits, regression_head).tolist()
   if task.is_regression:
     return [Result(None, {}, v, c) for v, c in zip(values, truncated)]
-  rows = scipy.special.softmax(logits[:, : task.num_outputs], axis=-1)
+  rows = kind.probabilities(logits[:, : task.num_outputs])
   return [
     Result(task.labels[v], dict(zip(task.labels, row)), None, c)
     for v, row, c in zip(values, rows.tolist(), truncated)

@@ -58,9 +58,7 @@ class Classification(kind_bases.Plain):
     >>> of_teacher(np.log([[1.0, 9.0]]), 2.0, 'sigmoid').tolist()
     [[0.25, 0.75]]
     """
-    logits = np.asarray(logits, np.float64)
-    result = scipy.special.softmax(logits / temperature, axis=-1)
-    return result.astype(np.float32)
+    return distribution(logits, temperature)
 
   def predictions(
     self, task: task_lib.Task, logits: np.ndarray, regression_head: str
@@ -103,6 +101,13 @@ class Classification(kind_bases.Plain):
         **kind.label_maps(task.labels),
       }
     )
+
+
+def distribution(logits: np.ndarray, temperature: float) -> np.ndarray:
+  """Softmax over the last axis, computed in float64; float32."""
+  logits = np.asarray(logits, np.float64)
+  result = scipy.special.softmax(logits / temperature, axis=-1)
+  return result.astype(np.float32)
 
 
 def label_index(task: task_lib.Task, value: str, where: str) -> int:

@@ -83,8 +83,7 @@ class Tagging(kind_bases.OfTokens):
     rows: kind.Rows | None = None,
   ) -> np.ndarray:
     """Probabilities of the tags of every token."""
-    logits = np.asarray(logits, np.float64) / temperature
-    return scipy.special.softmax(logits, axis=-1).astype(np.float32)
+    return classification.distribution(logits, temperature)
 
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
