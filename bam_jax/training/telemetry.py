@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import importlib
 import json
 import math
 import os
 from pathlib import Path
+import sys
 import time
 import types
 from typing import Self
@@ -120,8 +122,7 @@ class Telemetry:
   def _events(self):
     """The event writer, made at the first use when the purge step is known."""
     if self._writer is None:
-      import tensorboardX  # Half a second, for those who want it.
-
+      tensorboardX = _import_tensorboardx()
       directory = self._path.parent / TENSORBOARD_DIR
       directory.mkdir(exist_ok=True)
       # Files are named by the second they were made in, and a second one of
@@ -133,6 +134,22 @@ class Telemetry:
         filename_suffix=f'.{self._run}.{count}',
       )
     return self._writer
+
+
+def _import_tensorboardx() -> types.ModuleType:
+  """Half a second, for those who want it.
+
+  It imports torch where torch is installed, seconds in which no step is
+  dispatched, and needs it for nothing that is written here.
+  """
+  absent = 'torch' not in sys.modules
+  if absent:
+    sys.modules['torch'] = None  # An import of it fails, as if it were missing.
+  try:
+    return importlib.import_module('tensorboardX')
+  finally:
+    if absent:
+      del sys.modules['torch']
 
 
 def read(path: Path) -> list[dict[str, float]]:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import sys
 
 import pytest
 import rich.console
@@ -214,3 +215,14 @@ def test_progress_goes_to_standard_error(capsys):
 )
 def test_duration(seconds, text):
   assert telemetry._duration(seconds) == text
+
+
+def test_tensorboard_does_not_wait_for_torch(tmp_path, monkeypatch):
+  """Where torch is installed tensorboardX imports it: seconds, for nothing."""
+  for name in ('torch', 'tensorboardX', 'tensorboardX.writer'):
+    monkeypatch.delitem(sys.modules, name, raising=False)
+  (tmp_path / 'torch.py').write_text('raise AssertionError("imported")\n')
+  monkeypatch.syspath_prepend(tmp_path)
+  with telemetry.Telemetry(tmp_path / 'run', True, 'multi-0') as log:
+    log.write(1, {'loss': 0.5})
+  assert 'torch' not in sys.modules
