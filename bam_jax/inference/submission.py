@@ -42,9 +42,10 @@ def write(
         ' skipped as malformed; mend it in the test file'
       )
   data = io.BytesIO()
-  with zipfile.ZipFile(data, 'w', zipfile.ZIP_DEFLATED) as archive:
+  with zipfile.ZipFile(data, 'w') as archive:
     for _, file, by_index in submitted:
-      archive.writestr(zipfile.ZipInfo(file, _EPOCH), table(by_index))
+      entry = zipfile.ZipInfo(file, _EPOCH)
+      archive.writestr(entry, table(by_index), zipfile.ZIP_DEFLATED)
   files.write_bytes(path, data.getvalue())
   validate(path, tasks, predictions)
 

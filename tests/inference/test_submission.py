@@ -28,6 +28,7 @@ def test_files_stand_at_the_top_level(tmp_path):
   submission.write(path, _TABLE, _PREDICTIONS)
   with zipfile.ZipFile(path) as archive:
     assert archive.namelist() == ['RTE.tsv', 'STS-B.tsv']
+    assert archive.getinfo('RTE.tsv').compress_type == zipfile.ZIP_DEFLATED
     assert archive.read('RTE.tsv').decode() == (
       'index\tprediction\n0\tentailment\n1\tnot_entailment\n'
     )
