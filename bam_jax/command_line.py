@@ -48,6 +48,14 @@ OUTPUT = flags.DEFINE_string(
   'predict: a .tsv or .jsonl file with a line for each one of --input. Default:'
   ' standard output.',
 )
+MAJORITY = flags.DEFINE_list(
+  'majority',
+  None,
+  'predict: tasks, with , between them, for which submission.zip has the'
+  " training set's most frequent label in place of the predictions; their .tsv"
+  ' files keep these. wnli: its dev set contradicts its training set, so no'
+  ' model is better on it.',
+)
 HOST = flags.DEFINE_string(
   'host', '127.0.0.1', 'serve: address of this machine to listen on.'
 )
@@ -139,18 +147,27 @@ def check(rest: list[str]) -> None:
     (INPUT, predicts_file, '--mode=predict'),
     (TASK, predicts_file, '--mode=predict --input=FILE'),
     (OUTPUT, predicts_file, '--mode=predict --input=FILE'),
+    (
+      MAJORITY,
+      MODE.value == 'predict' and not INPUT.present,
+      '--mode=predict without --input',
+    ),
     (HOST, MODE.value == 'serve', '--mode=serve'),
     (PORT, MODE.value == 'serve', '--mode=serve'),
   ):
     if flag.present and not is_read:
       raise errors.UserError(
-        f'--{flag.name}={flag.value}: goes with {where}; leave it out'
+        f'--{flag.name}={_text(flag.value)}: goes with {where}; leave it out'
       )
   for source in FROM.value or ():
     if stores.is_url(source):
       raise errors.UserError(
         f'--from={source}: is no local directory; copy it to one first'
       )
+
+
+def _text(value: object) -> str:
+  return ','.join(value) if isinstance(value, list) else str(value)
 
 
 def is_several() -> bool:

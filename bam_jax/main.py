@@ -6,8 +6,9 @@ Modes (--mode):
   prepare   tokenised features alone, as TFRecord shard sets
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
-            the models of --group; of a file of your own with --input=FILE.tsv,
-            FILE.jsonl or - and --task=NAME, to --output=FILE or standard output
+            the models of --group; --majority=wnli submits a task's majority
+            label. Of a file of your own with --input=FILE.tsv, FILE.jsonl or -
+            and --task=NAME, to --output=FILE or standard output
   serve     an HTTP server at --host and --port that predicts texts with the
             models of --group, with a page to try it on; extra serve
   export    the models of --group as Hugging Face directories, for torch's
@@ -154,7 +155,7 @@ def _command(
     'run': runner.run,
     'prepare': runner.prepare,
     'evaluate': runner.evaluate,
-    'predict': lambda: runner.predict(group),
+    'predict': lambda: runner.predict(group, command_line.MAJORITY.value or ()),
     'export': lambda: runner.export(group),
     'merge': lambda: runner.merge(
       [Path(path) for path in command_line.FROM.value or ()]

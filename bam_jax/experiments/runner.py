@@ -189,7 +189,7 @@ class Runner(trainer.Trainer):
       self.workspace.finish(run.name, record)
     self.report()
 
-  def predict(self, group: str | None) -> None:
+  def predict(self, group: str | None, majority: Sequence[str] = ()) -> None:
     """Predictions of one group of runs on the unlabelled splits.
 
     Writes `predictions/GROUP/TASK-SPLIT.tsv`, and `submission.zip` beside them
@@ -197,11 +197,15 @@ class Runner(trainer.Trainer):
 
     Args:
       group: `VARIANT-sSEED`; by default the last variant of the first seed.
+      majority: tasks whose majority label is submitted; their other files keep
+        the predictions.
 
     Raises:
       errors.UserError: no such group, one of its runs is not finished or had
-        other settings, or there is nothing to predict.
+        other settings, there is nothing to predict, or as
+        `submission.check_majority`.
     """
+    submission.check_majority(majority, self.tasks)
     group, runs = self._of_group(group)
     directory = self.workspace.root / 'predictions' / group
     predictions: dict[str, dict[str, dict[str, str]]] = {}
@@ -225,6 +229,12 @@ class Runner(trainer.Trainer):
       raise errors.UserError(
         f'config.data: none of the tasks {", ".join(self.tasks.names)} has an'
         ' unlabelled file; add one to config.data.dir or to the custom task'
+      )
+    for name in majority:
+      task = self.tasks[name]
+      train = self._columns(prepare_lib.prepare, task, task.train_split)
+      predictions[name] = submission.majority(
+        task, train, predictions.get(name, {})
       )
     processes.by_first(submission.write)(
       directory / 'submission.zip', self.tasks, predictions
