@@ -56,6 +56,13 @@ MAJORITY = flags.DEFINE_list(
   ' files keep these. wnli: its dev set contradicts its training set, so no'
   ' model is better on it.',
 )
+FORMAT = flags.DEFINE_enum(
+  'format',
+  'hf',
+  ('hf', 'stablehlo'),
+  'export: hf: directories for transformers; stablehlo: a program that runs'
+  ' without this package, by jax on CPU, CUDA and TPU.',
+)
 HOST = flags.DEFINE_string(
   'host', '127.0.0.1', 'serve: address of this machine to listen on.'
 )
@@ -152,6 +159,7 @@ def check(rest: list[str]) -> None:
       MODE.value == 'predict' and not INPUT.present,
       '--mode=predict without --input',
     ),
+    (FORMAT, MODE.value == 'export', '--mode=export'),
     (HOST, MODE.value == 'serve', '--mode=serve'),
     (PORT, MODE.value == 'serve', '--mode=serve'),
   ):

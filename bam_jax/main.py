@@ -12,7 +12,8 @@ Modes (--mode):
   serve     an HTTP server at --host and --port that predicts texts with the
             models of --group, with a page to try it on; extra serve
   export    the models of --group as Hugging Face directories, for torch's
-            AutoModelForSequenceClassification
+            AutoModelForSequenceClassification; --format=stablehlo: as programs
+            that jax runs without this package
   report    write the report again
   merge     copy what the work directories --from=DIR,DIR have finished into
             --workdir, such as shards of a plan, and report on all of it
@@ -156,7 +157,7 @@ def _command(
     'prepare': runner.prepare,
     'evaluate': runner.evaluate,
     'predict': lambda: runner.predict(group, command_line.MAJORITY.value or ()),
-    'export': lambda: runner.export(group),
+    'export': lambda: runner.export(group, command_line.FORMAT.value),
     'merge': lambda: runner.merge(
       [Path(path) for path in command_line.FROM.value or ()]
     ),

@@ -23,6 +23,7 @@ from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
 from bam_jax.inference import model as model_lib
 from bam_jax.inference import predict as predict_lib
+from bam_jax.inference import stablehlo
 from bam_jax.inference import submission
 from bam_jax.modeling import layers
 from bam_jax.training import evaluate as evaluate_lib
@@ -262,14 +263,15 @@ class Runner(trainer.Trainer):
       self.config,
     )
 
-  def export(self, group: str | None) -> None:
-    """The models of one group of runs as Hugging Face directories.
+  def export(self, group: str | None, form: str = 'hf') -> None:
+    """The models of one group of runs, for use without this package.
 
     Writes `exports/GROUP/TASK/`, and `exports/GROUP/all/` for a model of
-    several tasks.
+    several tasks; as programs `exports/GROUP-stablehlo/TASK/`, or `all/`.
 
     Args:
       group: as for `predict`.
+      form: `hf`: Hugging Face directories; `stablehlo`: programs.
 
     Raises:
       errors.UserError: no such group, or one of its runs is not finished or
@@ -277,10 +279,14 @@ class Runner(trainer.Trainer):
     """
     group, runs = self._of_group(group)
     directory = self.workspace.root / 'exports' / group
+    write = export_lib.export
+    if form == 'stablehlo':
+      directory = directory.with_name(f'{group}-stablehlo')
+      write = stablehlo.export
     for run, record in runs:
       params = self.restore(run.name, record, best=True)
       taught_by = itertools.chain(*run.teachers.values())
-      processes.by_first(export_lib.export)(
+      processes.by_first(write)(
         directory,
         self.encoder.config,
         self.encoder.tokenizer,

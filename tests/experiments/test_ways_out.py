@@ -3,12 +3,15 @@
 from pathlib import Path
 import zipfile
 
+import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
 from bam_jax.experiments import runner as runner_lib
+from bam_jax.inference import predict as predict_lib
 from bam_jax.tasks import demo
 from tests.configs import tiny
+from tests.inference import snippet
 
 _GROUP = 'multi-s0'
 _TEST_ROWS = 12
@@ -72,3 +75,21 @@ def test_a_majority_label_is_in_the_submission_alone(runner):
   assert _submitted(runner, 'WNLI.tsv') == ['1'] * _TEST_ROWS
   assert _predicted(runner, 'wnli') == own
   assert _submitted(runner, 'STS-B.tsv') == scores
+
+
+def test_an_exported_program_says_what_the_model_says(runner, monkeypatch):
+  runner.export(_GROUP, 'stablehlo')
+  directory = runner.workspace.root / 'exports' / f'{_GROUP}-stablehlo' / 'all'
+  path = Path(runner.config.data.dir) / 'WNLI' / 'test.tsv'
+  lines = path.read_text().splitlines()[1:]
+  texts = [tuple(line.split('\t')[1:3]) for line in lines]
+  found = snippet.run(directory, texts)
+  predicted = {}
+
+  def kept(path, task, texts, logits):
+    predicted[task.name] = logits
+
+  monkeypatch.setattr(predict_lib, 'write_tsv', kept)
+  runner.predict(_GROUP)
+  for task, wanted in predicted.items():
+    np.testing.assert_allclose(found[task], wanted, rtol=0, atol=1e-5)
