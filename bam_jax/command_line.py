@@ -10,8 +10,8 @@ from bam_jax import errors
 from bam_jax.experiments import stores
 
 MODES = (
-  'run', 'prepare', 'evaluate', 'predict', 'serve', 'export', 'report', 'merge',
-  'doctor',
+  'run', 'prepare', 'estimate', 'evaluate', 'predict', 'serve', 'export',
+  'report', 'merge', 'doctor',
 )  # fmt: skip
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -185,7 +185,8 @@ def is_several() -> bool:
     errors.UserError: flags that say so by half, or a mode that is of one.
   """
   several = _joins_others()
-  alone = MODE.value in ('doctor', 'serve') or INPUT.value is not None
+  one = ('doctor', 'estimate', 'serve')
+  alone = MODE.value in one or INPUT.value is not None
   if several and alone:
     raise errors.UserError(
       f'--mode={MODE.value}{" --input" if INPUT.value else ""}: is of one'

@@ -4,6 +4,8 @@ Modes (--mode):
   run       everything that the config asks for, from raw data to the report;
             what is there already is kept, an interrupted run goes on
   prepare   tokenised features alone, as TFRecord shard sets
+  estimate  before a long run: steps, time, memory and disk of what is left of
+            it, by a few real steps on the devices here; estimate.json
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
             the models of --group; --majority=wnli submits a task's majority
@@ -155,6 +157,7 @@ def _command(
   commands = {
     'run': runner.run,
     'prepare': runner.prepare,
+    'estimate': runner.estimate,
     'evaluate': runner.evaluate,
     'predict': lambda: runner.predict(group, command_line.MAJORITY.value or ()),
     'export': lambda: runner.export(group, command_line.FORMAT.value),

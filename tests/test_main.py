@@ -105,7 +105,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--config.train.log_every=often'], r'log_every.*often'),
     (['--config.train.log_every=2.5'], r'log_every.*2\.5'),
     (['--config.train.log_every=0'], r'log_every: 0 is out of range'),
-    (['--mode=train'], r'--mode=train: .*run\|prepare\|evaluate\|predict\|s'),
+    (['--mode=train'], r'--mode=train: .*run\|prepare\|estimate\|evaluate\|'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
     (["--config.tasks=('moood',)"], r"'moood' is no task; .*'mood'"),
@@ -149,6 +149,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     ),
     (['--distributed=on'], r'--distributed=on: .*auto\|off'),
     (['--mode=doctor', '--distributed=auto'], r'--mode=doctor: is of one proc'),
+    (['--mode=estimate', '--distributed=auto'], r'--mode=estimate: is of one'),
     (
       ['--workdir=s3://b/c', '--distributed=auto'],
       r'--workdir=s3://b/c: several processes need a directory that all',
@@ -167,7 +168,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     'majority', 'majority-of-no-task', 'format',
     'host', 'port', 'port-no-number', 'scratch', 'scheme',
     'data-scheme', 'shard', 'half-joined', 'address', 'number',
-    'joined-twice', 'distributed', 'doctor-of-several', 'several-in-a-store',
+    'joined-twice', 'distributed', 'doctor-of-several', 'estimate-of-several',
+    'several-in-a-store',
     'search-seeds',
   ],
 )  # fmt: skip

@@ -10,6 +10,8 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import prepare as prepare_lib
+from bam_jax.data import shards
+from bam_jax.experiments import estimate as estimate_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import labelling
@@ -95,6 +97,38 @@ class Runner(trainer.Trainer):
     self._carry_out(self.searched)
     self._carry_out(self.runs)
     self.report()
+
+  def estimate(self) -> None:
+    """How long what is left of the plan will take, and how much.
+
+    Prepares features, writes `estimate.json`, trains nothing. Where a search
+    has not chosen yet, its choices change no number of steps.
+
+    Raises:
+      errors.UserError: a run that is there was run with other settings, or a
+        step needs more memory than a device has.
+    """
+    self._prepare()
+    searched = [self._finished(run) is None for run in self.searched]
+    runs = plan_lib.plan(self.config) if any(searched) else self.runs
+    runs = [*self.searched, *runs]
+    todo = [run for run in runs if self._finished(run) is None]
+    works = estimate_lib.remaining(
+      runs,
+      todo,
+      self.tasks,
+      self.features,
+      self._latest_step,
+      lambda run, task: shards.exists(self.workspace.teacher(run, task)),
+    )
+    estimate_lib.Estimator(
+      self.config,
+      self.tasks,
+      self.features,
+      self.packing,
+      self.setup,
+      self.workspace.root,
+    ).report(works, list(self._together(todo)))
 
   @processes.by_first
   def merge(self, sources: Sequence[Path]) -> None:
