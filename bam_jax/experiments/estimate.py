@@ -1,12 +1,11 @@
-"""What is left to do of a plan, and how long and how much it will take.
+"""How long what is left of a plan will take, and how much.
 
-Steps, examples and rows are counted, seconds are measured by `costs`. What the
-estimate leaves out: compiling, which it has done for the runs; the report; and
-whatever else keeps the machine busy then.
+Steps and rows are counted by `remaining`, seconds are measured by `costs`. Left
+out are compiling, which it has done for the runs, the report, and whatever else
+keeps the machine busy then.
 """
 
 import collections
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ import logging
 import math
 from pathlib import Path
 import shutil
-from typing import NamedTuple
 
 import numpy as np
 import rich.box
@@ -30,6 +28,7 @@ from bam_jax.data import tfrecord
 from bam_jax.experiments import costs as costs_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import remaining
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import telemetry
@@ -42,109 +41,6 @@ _LOOKED_AT = 64
 _MADE = 3
 # Length and checksums around a record.
 _FRAME = 16
-
-# Runs that differ in seed, or in a fold of the same number.
-Kind = tuple[str, tuple[str, ...], str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Work:
-  """What is left of one run.
-
-  Attributes:
-    run: the run.
-    steps: of the whole run.
-    done: of these, what its latest checkpoint has.
-    trained: whether it is finished, and labels alone are left.
-    labels: tasks whose training rows it has yet to label for its students.
-  """
-
-  run: plan_lib.Run
-  steps: int
-  done: int
-  trained: bool
-  labels: tuple[str, ...]
-
-  @property
-  def left(self) -> int:
-    return 0 if self.trained else self.steps - self.done
-
-  @property
-  def examples(self) -> int:
-    return self.left * self.run.length.batch_size
-
-  @property
-  def kind(self) -> Kind:
-    fold = self.run.fold
-    part = f'fold {fold.number} of {fold.of}' if fold else ''
-    return self.run.variant, self.run.tasks, part
-
-  def dues(self, every: int) -> int:
-    """How many of the steps yet to be done, but for the last, are due."""
-    if self.trained or not every:
-      return 0
-    return (self.steps - 1) // every - self.done // every
-
-
-def remaining(
-  runs: Sequence[plan_lib.Run],
-  todo: Sequence[plan_lib.Run],
-  tasks: task_lib.TaskTable,
-  features: jobs.Features,
-  latest_step: Callable[[plan_lib.Run], int],
-  is_labelled: Callable[[str, str], bool],
-) -> list[Work]:
-  """What is left of every run of which something is.
-
-  Args:
-    runs: the plan.
-    todo: those of them that are not finished.
-    tasks: the tasks of the plan.
-    features: of all of them.
-    latest_step: of a run, that it would go on from.
-    is_labelled: names of a run and a task -> whether its logits are there.
-  """
-  names = {run.name for run in todo}
-  result = []
-  for run in runs:
-    labels = tuple(
-      task
-      for task in plan_lib.tasks_taught_by(todo, run.name)
-      if not is_labelled(run.name, task)
-    )
-    trained = run.name not in names
-    if trained and not labels:
-      continue
-    result.append(
-      Work(
-        run,
-        jobs.num_steps(run, tasks, features),
-        0 if trained else latest_step(run),
-        trained,
-        labels,
-      )
-    )
-  return result
-
-
-class Line(NamedTuple):
-  """A row of the table: runs of one kind.
-
-  Attributes:
-    kind: of the runs.
-    runs: how many.
-    steps: left, over all of them.
-    examples: likewise.
-    step: seconds of a step of one run.
-    seconds: over all of them, whatever is left of them.
-  """
-
-  kind: Kind
-  runs: int
-  steps: int
-  examples: int
-  step: float
-  seconds: float
 
 
 class Estimator:
@@ -168,7 +64,9 @@ class Estimator:
     self._workdir = workdir
 
   def report(
-    self, works: Sequence[Work], groups: Sequence[Sequence[plan_lib.Run]]
+    self,
+    works: Sequence[remaining.Work],
+    groups: Sequence[Sequence[plan_lib.Run]],
   ) -> None:
     """Measures, prints a table, and writes `estimate.json`.
 
@@ -206,9 +104,11 @@ class Estimator:
       work.run.name: self._seconds(work, steps.get(work.run.name, 0.0), costs)
       for work in works
     }
-    disk = self.disk(works, max(counts.values(), default=1), costs.checkpoint)
-    lines = list(_lines(works, steps, seconds))
-    _print(lines, memory, disk, self._workdir)
+    disk = self._disk(works, max(counts.values(), default=1), costs.checkpoint)
+    console = rich.console.Console()
+    console.print(_table(works, steps, seconds))
+    for line in _needs(memory, disk, self._workdir):
+      console.print(line, markup=False, highlight=False, soft_wrap=True)
     files.write_json(
       self._workdir / FILE,
       {
@@ -242,10 +142,10 @@ class Estimator:
     )
 
   def _batches(
-    self, works: Sequence[Work], counts: set[int]
+    self, works: Sequence[remaining.Work], counts: set[int]
   ) -> tuple[
-    dict[Kind, dict[int, float]],
-    dict[Kind, float],
+    dict[remaining.Kind, dict[int, float]],
+    dict[remaining.Kind, float],
     dict[costs_lib.Shape, costs_lib.Batch],
   ]:
     """What the steps of each kind of run are made of.
@@ -318,7 +218,9 @@ class Estimator:
     # Batches are made while the devices compute.
     return max(device / count, host)
 
-  def _seconds(self, work: Work, step: float, costs: costs_lib.Costs) -> float:
+  def _seconds(
+    self, work: remaining.Work, step: float, costs: costs_lib.Costs
+  ) -> float:
     """Of all that is left of a run."""
     batches = sum(
       self._evaluation_batches(task, self._tasks[task].train_split)
@@ -350,8 +252,11 @@ class Estimator:
       self._features[task][split], rows, self._packing
     )
 
-  def disk(
-    self, works: Sequence[Work], at_once: int, one: costs_lib.Checkpoint
+  def _disk(
+    self,
+    works: Sequence[remaining.Work],
+    at_once: int,
+    one: costs_lib.Checkpoint,
   ) -> dict[str, int]:
     """Bytes that the plan has yet to write, by what they are for."""
     train = self._config.train
@@ -368,7 +273,7 @@ class Estimator:
       'free': shutil.disk_usage(self._workdir).free,
     }
 
-  def _logits(self, work: Work, name: str) -> int:
+  def _logits(self, work: remaining.Work, name: str) -> int:
     """Bytes of a run's logits on the training rows that it labels."""
     task = self._tasks[name]
     columns = self._features[name][task.train_split]
@@ -384,74 +289,64 @@ class Estimator:
     return (count * row + 2 * 4 * of_tokens) // share
 
 
-def _lines(
-  works: Sequence[Work],
+def _table(
+  works: Sequence[remaining.Work],
   steps: Mapping[str, float],
   seconds: Mapping[str, float],
-) -> Iterator[Line]:
-  by_kind = collections.defaultdict(list)
-  for work in works:
-    by_kind[work.kind].append(work)
-  for kind, own in by_kind.items():
-    names = [work.run.name for work in own]
-    yield Line(
-      kind,
-      len(own),
-      sum(work.left for work in own),
-      sum(work.examples for work in own),
-      float(np.mean([steps.get(name, 0.0) for name in names])),
-      sum(seconds[name] for name in names),
-    )
-
-
-def _print(
-  lines: Sequence[Line],
-  memory: costs_lib.Memory,
-  disk: Mapping[str, int],
-  workdir: Path,
-) -> None:
+) -> rich.table.Table:
+  """A row a kind of run, and one for all."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
   table.add_column('variant', no_wrap=True)
   table.add_column('tasks', overflow='fold')
   for name in ('runs', 'steps', 'examples', 'ms a step', 'time'):
     table.add_column(name, justify='right', no_wrap=True)
-  for line in lines:
-    variant, tasks, fold = line.kind
-    shown = tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'
+
+  def add(what: str, tasks: str, own: Sequence[remaining.Work], step: str):
     table.add_row(
+      what,
+      tasks,
+      f'{len(own):,}',
+      f'{sum(work.left for work in own):,}',
+      f'{sum(work.examples for work in own):,}',
+      step,
+      telemetry.duration(sum(seconds[work.run.name] for work in own)),
+    )
+
+  by_kind = collections.defaultdict(list)
+  for work in works:
+    by_kind[work.kind].append(work)
+  for (variant, tasks, fold), own in by_kind.items():
+    took = [steps[w.run.name] for w in own if w.run.name in steps]
+    add(
       f'{variant} {fold}'.rstrip(),
-      shown,
-      f'{line.runs:,}',
-      f'{line.steps:,}',
-      f'{line.examples:,}',
-      f'{1e3 * line.step:.4g}',
-      telemetry.duration(line.seconds),
+      tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks',
+      own,
+      f'{1e3 * np.mean(took):.4g}' if took else '',
     )
   table.add_section()
-  table.add_row(
-    'in all',
-    '',
-    f'{sum(line.runs for line in lines):,}',
-    f'{sum(line.steps for line in lines):,}',
-    f'{sum(line.examples for line in lines):,}',
-    '',
-    telemetry.duration(sum(line.seconds for line in lines)),
-  )
-  console = rich.console.Console()
-  console.print(table)
-  for text in (
+  add('in all', '', works, '')
+  return table
+
+
+def _needs(
+  memory: costs_lib.Memory, disk: Mapping[str, int], workdir: Path
+) -> Iterator[str]:
+  yield (
     f'Memory of a device: {_bytes(memory.needed)} of'
     f' {_bytes(costs_lib.device_memory())}, for a step of'
     f' {memory.seeds} x {memory.rows} rows: state and batch'
-    f' {_bytes(memory.arguments)}, temporary {_bytes(memory.temporary)}.',
+    f' {_bytes(memory.arguments)}, temporary {_bytes(memory.temporary)}.'
+  )
+  yield (
     f'Disk: {_bytes(disk["checkpoints"])} of checkpoints,'
     f' {_bytes(disk["logits"])} of logits,'
     f' {_bytes(disk["while training"])} more while training;'
-    f' {_bytes(disk["free"])} are free.',
+    f' {_bytes(disk["free"])} are free.'
+  )
+  yield (
     'Compiling, the report and whatever else the machine does come on top.'
-    f' {workdir / FILE} has it run by run.',
-  ):
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    f' {workdir / FILE} has it run by run.'
+  )
 
 
 def _bytes(count: int) -> str:

@@ -17,6 +17,7 @@ from bam_jax.experiments import jobs
 from bam_jax.experiments import labelling
 from bam_jax.experiments import merge as merge_lib
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import remaining
 from bam_jax.experiments import report as report_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import trainer
@@ -113,7 +114,7 @@ class Runner(trainer.Trainer):
     runs = plan_lib.plan(self.config) if any(searched) else self.runs
     runs = [*self.searched, *runs]
     todo = [run for run in runs if self._finished(run) is None]
-    works = estimate_lib.remaining(
+    works = remaining.of_plan(
       runs,
       todo,
       self.tasks,

@@ -12,6 +12,7 @@ from bam_jax.experiments import costs
 from bam_jax.experiments import estimate
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import remaining
 from bam_jax.tasks import demo
 
 _SENTIMENT, _SIMILARITY = 'demo_sentiment', 'demo_similarity'
@@ -39,9 +40,9 @@ def told(runner) -> dict:
   return json.loads((runner.workspace.root / estimate.FILE).read_text())
 
 
-def _work(run: plan_lib.Run, **changed) -> estimate.Work:
+def _work(run: plan_lib.Run, **changed) -> remaining.Work:
   fields = {'steps': 20, 'done': 0, 'trained': False, 'labels': ()}
-  return estimate.Work(run, **(fields | changed))
+  return remaining.Work(run, **(fields | changed))
 
 
 def test_every_run_is_counted_and_none_is_begun(runner, told):
@@ -117,7 +118,7 @@ def test_steps_follow_from_the_rows(tiny_runner, tmp_path, epochs):
     },
   )
   runner.prepare()
-  works = estimate.remaining(
+  works = remaining.of_plan(
     runner.runs, runner.runs[1:], runner.tasks, runner.features,
     lambda run: 3, lambda run, task: False,
   )  # fmt: skip
@@ -135,7 +136,7 @@ def test_steps_follow_from_the_rows(tiny_runner, tmp_path, epochs):
 
 def test_a_finished_teacher_has_labels_left(runner, told):
   todo = [run for run in runner.runs if run.variant == 'single_to_multi']
-  works = estimate.remaining(
+  works = remaining.of_plan(
     runner.runs, todo, runner.tasks, runner.features,
     lambda run: 0, lambda run, task: task == _SENTIMENT,
   )  # fmt: skip
