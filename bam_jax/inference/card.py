@@ -119,6 +119,8 @@ def of_program(
     version: of the jax that exported it.
   """
   use = [
+    '## Use',
+    '',
     'In this directory, after `pip install jax numpy tokenizers flatbuffers`'
     ' (`jax[cuda13]` or `jax[tpu]` there), and nothing else:',
     '',
