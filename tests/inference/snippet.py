@@ -37,4 +37,5 @@ def run(
     check=True,
     timeout=300,
   )
-  return dict(np.load(out))
+  with np.load(out) as found:
+    return dict(found)

@@ -146,7 +146,8 @@ def test_an_input_beyond_the_positions_is_refused(directory):
   program = jax.export.deserialize(
     (directory / 'program.jax_export').read_bytes()
   )
-  weights = dict(np.load(directory / 'weights.npz'))
+  with np.load(directory / 'weights.npz') as stored:
+    weights = dict(stored)
   ids = np.ones((1, CONFIG.max_positions), np.int32)
   assert program.call(weights, ids, ids, ids)['stsb'].shape == (1, 1)
   ids = np.ones((1, CONFIG.max_positions + 1), np.int32)
@@ -160,7 +161,7 @@ def test_one_task_is_a_directory_of_its_own(params, tmp_path):
   )
   (path,) = tmp_path.iterdir()
   assert path.name == 'cola'
-  weights = np.load(path / 'weights.npz')
-  np.testing.assert_array_equal(
-    weights['heads/cola/kernel'], params['heads']['kernel'][1, :, :2]
-  )
+  with np.load(path / 'weights.npz') as weights:
+    np.testing.assert_array_equal(
+      weights['heads/cola/kernel'], params['heads']['kernel'][1, :, :2]
+    )
