@@ -10,8 +10,8 @@ from bam_jax import errors
 from bam_jax.experiments import stores
 
 MODES = (
-  'run', 'prepare', 'evaluate', 'predict', 'serve', 'export', 'report', 'merge',
-  'doctor',
+  'run', 'prepare', 'estimate', 'evaluate', 'predict', 'serve', 'export',
+  'report', 'merge', 'doctor',
 )  # fmt: skip
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -47,6 +47,21 @@ OUTPUT = flags.DEFINE_string(
   None,
   'predict: a .tsv or .jsonl file with a line for each one of --input. Default:'
   ' standard output.',
+)
+MAJORITY = flags.DEFINE_list(
+  'majority',
+  None,
+  'predict: tasks, with , between them, for which submission.zip has the'
+  " training set's most frequent label in place of the predictions; their .tsv"
+  ' files keep these. wnli: its dev set contradicts its training set, so no'
+  ' model is better on it.',
+)
+FORMAT = flags.DEFINE_enum(
+  'format',
+  'hf',
+  ('hf', 'stablehlo'),
+  'export: hf: directories for transformers; stablehlo: a program that runs'
+  ' without this package, by jax on CPU, CUDA and TPU.',
 )
 HOST = flags.DEFINE_string(
   'host', '127.0.0.1', 'serve: address of this machine to listen on.'
@@ -139,18 +154,28 @@ def check(rest: list[str]) -> None:
     (INPUT, predicts_file, '--mode=predict'),
     (TASK, predicts_file, '--mode=predict --input=FILE'),
     (OUTPUT, predicts_file, '--mode=predict --input=FILE'),
+    (
+      MAJORITY,
+      MODE.value == 'predict' and not INPUT.present,
+      '--mode=predict without --input',
+    ),
+    (FORMAT, MODE.value == 'export', '--mode=export'),
     (HOST, MODE.value == 'serve', '--mode=serve'),
     (PORT, MODE.value == 'serve', '--mode=serve'),
   ):
     if flag.present and not is_read:
       raise errors.UserError(
-        f'--{flag.name}={flag.value}: goes with {where}; leave it out'
+        f'--{flag.name}={_text(flag.value)}: goes with {where}; leave it out'
       )
   for source in FROM.value or ():
     if stores.is_url(source):
       raise errors.UserError(
         f'--from={source}: is no local directory; copy it to one first'
       )
+
+
+def _text(value: object) -> str:
+  return ','.join(value) if isinstance(value, list) else str(value)
 
 
 def is_several() -> bool:
@@ -160,7 +185,8 @@ def is_several() -> bool:
     errors.UserError: flags that say so by half, or a mode that is of one.
   """
   several = _joins_others()
-  alone = MODE.value in ('doctor', 'serve') or INPUT.value is not None
+  one = ('doctor', 'estimate', 'serve')
+  alone = MODE.value in one or INPUT.value is not None
   if several and alone:
     raise errors.UserError(
       f'--mode={MODE.value}{" --input" if INPUT.value else ""}: is of one'

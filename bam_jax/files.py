@@ -2,10 +2,13 @@
 
 import collections
 from collections.abc import Collection
+from collections.abc import Iterator
+import contextlib
 import errno
 import json
 import os
 from pathlib import Path
+import shutil
 
 from bam_jax import errors
 
@@ -42,6 +45,27 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: object) -> None:
   """`write_text` of indented JSON."""
   write_text(path, json.dumps(value, indent=1) + '\n')
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+  """A directory to be filled, which then takes the place of one at `path`.
+
+  Raises:
+    errors.UserError: something can't be written; what was there is left.
+  """
+  unfinished = path.with_name(f'.{path.name}.unfinished')
+  try:
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    yield unfinished
+    shutil.rmtree(path, ignore_errors=True)
+    unfinished.rename(path)
+  except OSError as e:
+    raise errors.UserError(
+      f'{path}: could not be written ({e.strerror or e}); make room there, or'
+      ' choose another --workdir'
+    ) from e
 
 
 def read_json(path: Path) -> dict[str, object]:

@@ -4,14 +4,18 @@ Modes (--mode):
   run       everything that the config asks for, from raw data to the report;
             what is there already is kept, an interrupted run goes on
   prepare   tokenised features alone, as TFRecord shard sets
+  estimate  before a long run: steps, time, memory and disk of what is left of
+            it, by a few real steps on the devices here; estimate.json
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the unlabelled splits, and a GLUE submission, with
-            the models of --group; of a file of your own with --input=FILE.tsv,
-            FILE.jsonl or - and --task=NAME, to --output=FILE or standard output
+            the models of --group; --majority=wnli submits a task's majority
+            label. Of a file of your own with --input=FILE.tsv, FILE.jsonl or -
+            and --task=NAME, to --output=FILE or standard output
   serve     an HTTP server at --host and --port that predicts texts with the
             models of --group, with a page to try it on; extra serve
   export    the models of --group as Hugging Face directories, for torch's
-            AutoModelForSequenceClassification
+            AutoModelForSequenceClassification; --format=stablehlo: as programs
+            that jax runs without this package
   report    write the report again
   merge     copy what the work directories --from=DIR,DIR have finished into
             --workdir, such as shards of a plan, and report on all of it
@@ -153,9 +157,10 @@ def _command(
   commands = {
     'run': runner.run,
     'prepare': runner.prepare,
+    'estimate': runner.estimate,
     'evaluate': runner.evaluate,
-    'predict': lambda: runner.predict(group),
-    'export': lambda: runner.export(group),
+    'predict': lambda: runner.predict(group, command_line.MAJORITY.value or ()),
+    'export': lambda: runner.export(group, command_line.FORMAT.value),
     'merge': lambda: runner.merge(
       [Path(path) for path in command_line.FROM.value or ()]
     ),

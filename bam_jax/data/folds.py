@@ -34,6 +34,15 @@ class Fold:
     return f'fold{self.number}of{self.of}'
 
 
+def examples_outside(count: int, fold: Fold) -> int:
+  """How many of so many examples `split` leaves outside of a fold.
+
+  >>> [examples_outside(7, Fold(number, 3, seed=0)) for number in (1, 2, 3)]
+  [4, 5, 5]
+  """
+  return count - len(range(fold.number - 1, count, fold.of))
+
+
 def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
   """Divides the rows of a task into those outside and those inside a fold.
 

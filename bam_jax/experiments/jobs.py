@@ -16,6 +16,7 @@ from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import loop
@@ -57,9 +58,7 @@ def make(
   if run.fold:
     kept = [folds.split(columns.uids, run.fold)[0] for columns in train]
     rows = [len(left) for left in kept]
-  num_steps = sampling.num_steps(length.epochs, sum(rows), length.batch_size)
-  if length.max_steps:
-    num_steps = min(num_steps, length.max_steps)
+  num_steps = _steps_over(length, sum(rows))
   mix = _mix(run, rows, num_steps)
   return loop.Job(
     name=run.name,
@@ -80,6 +79,42 @@ def make(
     taught=bool(run.teachers),
     dev=dev_splits(run, tasks, features),
   )
+
+
+def num_steps(
+  run: plan_lib.Run, tasks: task_lib.TaskTable, features: Features
+) -> int:
+  """The length of a run, from the numbers of its rows alone.
+
+  Args:
+    run: the run.
+    tasks: the tasks of the plan.
+    features: of the run's tasks at least.
+  """
+  return _steps_over(
+    run.length,
+    sum(
+      _rows_kept(run, tasks[name], features[name][tasks[name].train_split])
+      for name in run.tasks
+    ),
+  )
+
+
+def _steps_over(length: config_lib.RunLengthConfig, rows: int) -> int:
+  steps = sampling.num_steps(length.epochs, rows, length.batch_size)
+  return min(steps, length.max_steps) if length.max_steps else steps
+
+
+def _rows_kept(
+  run: plan_lib.Run, task: task_lib.Task, columns: shards.Columns
+) -> int:
+  """Training rows but for those of the fold that the run leaves out."""
+  if not run.fold:
+    return len(columns)
+  if kinds.of(task).in_windows:
+    return len(folds.split(columns.uids, run.fold)[0])
+  copies = 2 if task.name in run.config.data.swap else 1
+  return copies * folds.examples_outside(len(columns) // copies, run.fold)
 
 
 def choose_packing(

@@ -10,11 +10,14 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import prepare as prepare_lib
+from bam_jax.data import shards
+from bam_jax.experiments import estimate as estimate_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import labelling
 from bam_jax.experiments import merge as merge_lib
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import remaining
 from bam_jax.experiments import report as report_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import trainer
@@ -23,6 +26,7 @@ from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
 from bam_jax.inference import model as model_lib
 from bam_jax.inference import predict as predict_lib
+from bam_jax.inference import stablehlo
 from bam_jax.inference import submission
 from bam_jax.modeling import layers
 from bam_jax.training import evaluate as evaluate_lib
@@ -94,6 +98,38 @@ class Runner(trainer.Trainer):
     self._carry_out(self.searched)
     self._carry_out(self.runs)
     self.report()
+
+  def estimate(self) -> None:
+    """How long what is left of the plan will take, and how much.
+
+    Prepares features, writes `estimate.json`, trains nothing. Where a search
+    has not chosen yet, its choices change no number of steps.
+
+    Raises:
+      errors.UserError: a run that is there was run with other settings, or a
+        step needs more memory than a device has.
+    """
+    self._prepare()
+    searched = [self._finished(run) is None for run in self.searched]
+    runs = plan_lib.plan(self.config) if any(searched) else self.runs
+    runs = [*self.searched, *runs]
+    todo = [run for run in runs if self._finished(run) is None]
+    works = remaining.of_plan(
+      runs,
+      todo,
+      self.tasks,
+      self.features,
+      self._latest_step,
+      lambda run, task: shards.exists(self.workspace.teacher(run, task)),
+    )
+    estimate_lib.Estimator(
+      self.config,
+      self.tasks,
+      self.features,
+      self.packing,
+      self.setup,
+      self.workspace.root,
+    ).report(works, list(self._together(todo)))
 
   @processes.by_first
   def merge(self, sources: Sequence[Path]) -> None:
@@ -189,7 +225,7 @@ class Runner(trainer.Trainer):
       self.workspace.finish(run.name, record)
     self.report()
 
-  def predict(self, group: str | None) -> None:
+  def predict(self, group: str | None, majority: Sequence[str] = ()) -> None:
     """Predictions of one group of runs on the unlabelled splits.
 
     Writes `predictions/GROUP/TASK-SPLIT.tsv`, and `submission.zip` beside them
@@ -197,11 +233,15 @@ class Runner(trainer.Trainer):
 
     Args:
       group: `VARIANT-sSEED`; by default the last variant of the first seed.
+      majority: tasks whose majority label is submitted; their other files keep
+        the predictions.
 
     Raises:
       errors.UserError: no such group, one of its runs is not finished or had
-        other settings, or there is nothing to predict.
+        other settings, there is nothing to predict, or as
+        `submission.check_majority`.
     """
+    submission.check_majority(majority, self.tasks)
     group, runs = self._of_group(group)
     directory = self.workspace.root / 'predictions' / group
     predictions: dict[str, dict[str, dict[str, str]]] = {}
@@ -225,6 +265,12 @@ class Runner(trainer.Trainer):
       raise errors.UserError(
         f'config.data: none of the tasks {", ".join(self.tasks.names)} has an'
         ' unlabelled file; add one to config.data.dir or to the custom task'
+      )
+    for name in majority:
+      task = self.tasks[name]
+      train = self._columns(prepare_lib.prepare, task, task.train_split)
+      predictions[name] = submission.majority(
+        task, train, predictions.get(name, {})
       )
     processes.by_first(submission.write)(
       directory / 'submission.zip', self.tasks, predictions
@@ -252,14 +298,15 @@ class Runner(trainer.Trainer):
       self.config,
     )
 
-  def export(self, group: str | None) -> None:
-    """The models of one group of runs as Hugging Face directories.
+  def export(self, group: str | None, form: str = 'hf') -> None:
+    """The models of one group of runs, for use without this package.
 
     Writes `exports/GROUP/TASK/`, and `exports/GROUP/all/` for a model of
-    several tasks.
+    several tasks; as programs `exports/GROUP-stablehlo/TASK/`, or `all/`.
 
     Args:
       group: as for `predict`.
+      form: `hf`: Hugging Face directories; `stablehlo`: programs.
 
     Raises:
       errors.UserError: no such group, or one of its runs is not finished or
@@ -267,10 +314,14 @@ class Runner(trainer.Trainer):
     """
     group, runs = self._of_group(group)
     directory = self.workspace.root / 'exports' / group
+    write = export_lib.export
+    if form == 'stablehlo':
+      directory = directory.with_name(f'{group}-stablehlo')
+      write = stablehlo.export
     for run, record in runs:
       params = self.restore(run.name, record, best=True)
       taught_by = itertools.chain(*run.teachers.values())
-      processes.by_first(export_lib.export)(
+      processes.by_first(write)(
         directory,
         self.encoder.config,
         self.encoder.tokenizer,

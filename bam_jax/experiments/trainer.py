@@ -143,10 +143,11 @@ class Trainer:
   ) -> None:
     todo = [r for r in runs if not self.workspace.finished(r.name)]
     logging.info(
-      '%d runs: %d finished, %d to train',
+      '%d runs: %d finished, %d to train, %s steps',
       len(runs),
       len(runs) - len(todo),
       len(todo),
+      f'{sum(self._steps_left(run) for run in todo):,}',
     )
     self._check_starts(todo)
     for run in runs:
@@ -211,6 +212,10 @@ class Trainer:
       return 0
     with checkpoints_lib.Checkpoints(directory) as saved:
       return saved.latest_step or 0
+
+  def _steps_left(self, run: plan_lib.Run) -> int:
+    steps = jobs.num_steps(run, self.tasks, self.features)
+    return steps - self._latest_step(run)
 
   def _train(
     self,

@@ -17,6 +17,34 @@ logits = model(**tokenizer({texts}, return_tensors='pt')).logits
 ```
 """
 
+# All that a program needs; the tests run it where this package is not.
+_RUN = """\
+```python
+import json
+
+import jax
+from jax import export
+import numpy as np
+import tokenizers
+
+about = json.load(open('model.json'))
+tokenizer = tokenizers.Tokenizer.from_file('tokenizer.json')
+tokenizer.enable_truncation(about['max_length'])
+tokenizer.enable_padding(pad_to_multiple_of=16)
+weights = jax.device_put(dict(np.load('weights.npz')))
+program = open('program.jax_export', 'rb').read()
+model = jax.jit(export.deserialize(program).call)
+
+def predict(texts):
+  rows = tokenizer.encode_batch(texts)
+  parts = [[getattr(row, part) for row in rows]
+           for part in ('ids', 'type_ids', 'attention_mask')]
+  return model(weights, *(np.array(part, np.int32) for part in parts))
+
+print(predict(['a text', ('a text', 'and another')]))
+```
+"""
+
 _OF_TOKENS = ', those of tasks of tokens to its last hidden states'
 
 
@@ -50,25 +78,76 @@ class Facts:
 
 
 def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
-  """The card as Markdown, with the hub's front matter.
+  """The card of a Hugging Face directory, with the hub's front matter.
 
   Args:
     tasks: those whose heads the directory holds.
     facts: of the model.
   """
-  names = ', '.join(task.name for task in tasks)
   heads = [kinds.of(task).export(task) for task in tasks]
-  lines = [
+  front = [
     '---',
     'library_name: transformers',
     f'pipeline_tag: {heads[0].pipeline}',
     'tags: [bert, multi-task, knowledge-distillation, bam-jax]',
     '---',
     '',
-    f'# {facts.name}: {names}',
     '',
-    _training(facts),
   ]
+  if len(tasks) == 1:
+    texts = "'a text'" + (", 'another one'" if tasks[0].is_pair else '')
+    auto_class = heads[0].auto_class
+    use = _USE.format(texts=texts, auto_class=auto_class).rstrip()
+  else:
+    use = (
+      '`heads.TASK.weight` and `heads.TASK.bias` of `model.safetensors` are'
+      ' applied to the pooled vector of `BertModel`'
+      + _OF_TOKENS * any(not head.is_pooled for head in heads)
+      + '; `tasks.json` says what the outputs mean.'
+    )
+  return '\n'.join(front) + _card(tasks, facts, [use])
+
+
+def of_program(
+  tasks: Sequence[task_lib.Task], facts: Facts, version: str
+) -> str:
+  """The card of a directory of `inference.stablehlo`.
+
+  Args:
+    tasks: those whose outputs the program has.
+    facts: of the model.
+    version: of the jax that exported it.
+  """
+  use = [
+    '## Use',
+    '',
+    'In this directory, after `pip install jax numpy tokenizers flatbuffers`'
+    ' (`jax[cuda13]` or `jax[tpu]` there), and nothing else:',
+    '',
+    _RUN.rstrip(),
+    '',
+    'Of every task come logits, one row a text'
+    + ', or of tasks of tokens one a token'
+    * any(task.of_tokens for task in tasks)
+    + '. `model.json` says what they are of, and which tasks were trained on'
+    ' pairs. The program is compiled once for each number of texts and padded'
+    ' length: keep both to few values. Texts may have up to `max_positions`'
+    f' tokens; it was trained on up to {facts.max_length}. Of a pair that is'
+    ' cut, the tokenizer may keep one token more of the longer text, and one'
+    ' less of the other, than training did.',
+    '',
+    f'Exported by jax {version}, for CPU, CUDA and TPU, in float32. jax reads'
+    ' what versions up to six months older have exported.',
+  ]
+  return _card(tasks, facts, use)
+
+
+def _card(
+  tasks: Sequence[task_lib.Task], facts: Facts, use: Sequence[str]
+) -> str:
+  """What every card says, around the lines on how to use the model."""
+  names = ', '.join(task.name for task in tasks)
+  lines = [f'# {facts.name}: {names}', '', _training(facts)]
   if facts.note:
     lines += ['', facts.note]
   lines += ['', '## Outputs', '']
@@ -76,19 +155,7 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
     f'- {task.name}: {kinds.of(task).meaning(task, facts.regression_head)}'
     for task in tasks
   ]
-  if len(tasks) == 1:
-    texts = "'a text'" + (", 'another one'" if tasks[0].is_pair else '')
-    auto_class = heads[0].auto_class
-    lines += ['', _USE.format(texts=texts, auto_class=auto_class).rstrip()]
-  else:
-    lines += [
-      '',
-      '`heads.TASK.weight` and `heads.TASK.bias` of `model.safetensors` are'
-      ' applied to the pooled vector of `BertModel`'
-      + _OF_TOKENS * any(not head.is_pooled for head in heads)
-      + '; `tasks.json` says what the outputs mean.',
-    ]
-  lines += ['', '## Scores', '']
+  lines += ['', *use, '', '## Scores', '']
   lines += ['| task | dev split | metric | score |', '|---|---|---|--:|']
   lines += [
     f'| {task.name} | {split} | {metric} | {value:.1f} |'

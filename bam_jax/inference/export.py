@@ -12,12 +12,11 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 from pathlib import Path
-import shutil
 
 import numpy as np
 import safetensors.numpy
 
-from bam_jax import errors
+from bam_jax import files
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.modeling import bert
@@ -101,20 +100,24 @@ def export(
       config,
       {
         'README.md': card.of_tasks(chosen, facts),
-        'tasks.json': _json(
-          {
-            task.name: {
-              **task.definition(),
-              'outputs': task.num_outputs,
-              'regression_head': facts.regression_head
-              if task.is_regression
-              else None,
-            }
-            for task in chosen
-          }
-        ),
+        'tasks.json': _json(definitions(chosen, facts.regression_head)),
       },
     )
+
+
+def definitions(
+  tasks: Sequence[task_lib.Task], regression_head: str
+) -> dict[str, dict[str, object]]:
+  """What the outputs of some tasks are, by name, as JSON."""
+  return {
+    task.name: {
+      **task.definition(),
+      'pair': task.is_pair,
+      'outputs': task.num_outputs,
+      'regression_head': regression_head if task.is_regression else None,
+    }
+    for task in tasks
+  }
 
 
 def _classifier(
@@ -136,11 +139,8 @@ def _write(
   sizes: bert.BertConfig,
   texts: Mapping[str, str],
 ) -> None:
-  """Writes a directory beside its place, then puts it there."""
-  unfinished = directory.with_name(f'.{directory.name}.unfinished')
-  try:
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
+  """Writes a directory, whole or not at all."""
+  with files.new_directory(directory) as unfinished:
     safetensors.numpy.save_file(
       dict(tensors),
       unfinished / 'model.safetensors',
@@ -170,13 +170,6 @@ def _write(
     }
     for name, text in texts.items():
       (unfinished / name).write_text(text, encoding='utf-8')
-    shutil.rmtree(directory, ignore_errors=True)
-    unfinished.rename(directory)
-  except OSError as e:
-    raise errors.UserError(
-      f'{directory}: the export could not be written ({e.strerror or e}); make'
-      ' room there, or choose another --workdir'
-    ) from e
 
 
 def _json(value: Mapping[str, object] | Sequence[object]) -> str:

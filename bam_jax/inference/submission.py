@@ -1,13 +1,24 @@
-"""A GLUE submission: a zip of prediction files at its top level."""
+"""A GLUE submission: a zip of prediction files at its top level.
+
+Of a task the training set's majority label can stand in for the predictions.
+WNLI's dev set repeats sentences of its training set with the other label, which
+leaves a trained model below that label on the test set; so Devlin et al. (2019)
+submitted it.
+"""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import io
 from pathlib import Path
 import zipfile
 
+import numpy as np
+
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # A fixed time stamp, so that equal predictions give equal bytes.
@@ -48,6 +59,60 @@ def write(
       archive.writestr(entry, table(by_index), zipfile.ZIP_DEFLATED)
   files.write_bytes(path, data.getvalue())
   validate(path, tasks, predictions)
+
+
+def check_majority(names: Sequence[str], tasks: task_lib.TaskTable) -> None:
+  """Checks the tasks whose majority label is to be submitted.
+
+  Raises:
+    errors.UserError: one is not among the tasks, or has no majority label or
+      no file in a submission.
+  """
+  for name in names:
+    where = f'--majority={name}'
+    if name not in tasks.index:
+      raise errors.UserError(
+        f'{where}: is no task of the plan, which has {", ".join(tasks.names)};'
+        ' leave it out'
+      )
+    task = tasks[name]
+    if not kinds.of(task).one_class:
+      raise errors.UserError(
+        f'{where}: a task of kind {task.kind!r} has no majority label; leave it'
+        ' out'
+      )
+    if not any(task.tables[split].submission for split in task.test_splits):
+      raise errors.UserError(
+        f'{where}: the task has no file in a GLUE submission; leave it out'
+      )
+
+
+def majority(
+  task: task_lib.Task,
+  train: kind_lib.Rows,
+  by_split: Mapping[str, Mapping[str, str]],
+) -> dict[str, dict[str, str]]:
+  """The most frequent training label for every row that was predicted.
+
+  Args:
+    task: one that `check_majority` passes.
+    train: its training rows; of labels that are as frequent the first one of
+      `task.labels` is taken.
+    by_split: test split -> uid -> prediction.
+
+  Raises:
+    errors.UserError: nothing was predicted.
+  """
+  if not by_split:
+    raise errors.UserError(
+      f'--majority={task.name}: no test row of it was predicted; add its test'
+      ' file to config.data.dir, or choose a --group that has the task'
+    )
+  counts = np.bincount(
+    kinds.of(task).gold(task, train), minlength=len(task.labels)
+  )
+  label = task.labels[int(np.argmax(counts))]
+  return {split: dict.fromkeys(uids, label) for split, uids in by_split.items()}
 
 
 def table(by_index: Mapping[int, str]) -> str:

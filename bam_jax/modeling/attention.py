@@ -185,7 +185,8 @@ def _over_heads(
   rate, platform = options
   length, _, _, head_size = arrays[0].shape[1:]
   way = _by_vmap
-  if length <= _LONGEST_ROW:
+  # An exported program's length is a symbol, of which nothing is asked.
+  if platform and length <= _LONGEST_ROW:
     if platform == 'cuda' and all(
       size >= _SHORTEST and size.bit_count() == 1
       for size in (length, head_size)
@@ -238,7 +239,7 @@ def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
     return jax.vmap(head, (0, 1, None, None), 1)(numbers, inputs, segments, row)
 
   inputs = (qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], *others)
-  rows = first + jnp.arange(len(qkv), dtype=jnp.uint32)
+  rows = first + jnp.arange(qkv.shape[0], dtype=jnp.uint32)
   outputs = jax.vmap(of_row)(inputs, segment_ids, rows)
   if function is _head_forward:
     return (outputs[0].astype(qkv.dtype),)

@@ -54,6 +54,8 @@ class Programs:
     abstract_state: tree of `jax.ShapeDtypeStruct` with shardings, for restoring
       a checkpoint.
     seeds: the training step of several seeds at once.
+    ahead: (K, B) -> the training step of K seeds and B rows, where
+      `compile_ahead` has compiled it.
     compilations: programs traced so far: one a batch shape for training, one
       for predicting, one for `init_state`.
   """
@@ -88,7 +90,7 @@ class Programs:
     self.tasks = tasks
     self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
     self.compilations = 0
-    self._ahead: dict[tuple[int, int], jax.stages.Compiled] = {}
+    self.ahead: dict[tuple[int, int], jax.stages.Compiled] = {}
     self._accumulate = accumulate
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
@@ -244,7 +246,7 @@ class Programs:
       (count, rows)
       for count in seeds
       for rows in sizes
-      if (count, rows) not in self._ahead
+      if (count, rows) not in self.ahead
     ]
     lowered = [
       self.lower(rows, packing.row_length, packing.slots, count)
@@ -252,7 +254,7 @@ class Programs:
     ]
     with futures.ThreadPoolExecutor() as pool:
       compiled = pool.map(jax.stages.Lowered.compile, lowered)
-      self._ahead |= zip(shapes, compiled, strict=True)
+      self.ahead |= zip(shapes, compiled, strict=True)
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int
@@ -380,8 +382,8 @@ class Programs:
     seeds, step = 1, self._train
     if batch.values.ndim == 3:
       seeds, step = len(batch.values), self.seeds.train
-    if (seeds, rows) in self._ahead:
-      step = self._ahead[seeds, rows]
+    if (seeds, rows) in self.ahead:
+      step = self.ahead[seeds, rows]
     return step(state, batch, np.array(schedule, np.float32))
 
   def predict(

@@ -262,7 +262,7 @@ class Progress:
     elif kind is None:
       seconds = self._clock() - self._begin
       rate = (self._done - self._first) / max(seconds, 1e-9)
-      self._print(f'{_rate(rate)} {self._unit}/s, took {_duration(seconds)}')
+      self._print(f'{_rate(rate)} {self._unit}/s, took {duration(seconds)}')
 
   def start_at(self, done: int) -> None:
     """Counts units that a resumed run did before; its rate begins here."""
@@ -284,7 +284,7 @@ class Progress:
     if seconds >= _LINE_EVERY and self._done < self._total:
       rate = (self._done - self._line_done) / seconds
       left = (self._total - self._done) / rate if rate else math.inf
-      self._print(f'{_rate(rate)} {self._unit}/s, {_duration(left)} left')
+      self._print(f'{_rate(rate)} {self._unit}/s, {duration(left)} left')
       self._line_time, self._line_done = now, self._done
 
   def _print(self, text: str) -> None:
@@ -323,7 +323,7 @@ def _rate(value: float) -> str:
   return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
   """`42s`, `3m 05s` or `2h 07m`; `?` where it cannot be known."""
   if not math.isfinite(seconds):
     return '?'

@@ -1,7 +1,9 @@
 """A GLUE submission is written whole, read back and checked."""
 
+import types
 import zipfile
 
+import numpy as np
 import pytest
 
 from bam_jax import errors
@@ -75,3 +77,41 @@ def test_nothing_is_written_for_tasks_of_ones_own(tmp_path):
     path, task_lib.TaskTable((task,)), _by_uid(task.name, ['food'])
   )
   assert not path.exists()
+
+
+_TASKS = task_lib.TaskTable(
+  (glue.TASKS['wnli'], glue.TASKS['stsb'], demo.TASKS['demo_topic'])
+)
+
+
+@pytest.mark.parametrize(
+  ('labels', 'label'),
+  [([0, 1, 0], '0'), ([1, 0, 1, 1], '1'), ([1, 0], '0')],
+  ids=['first', 'second', 'tie'],
+)
+def test_every_test_row_gets_the_majority_label(labels, label):
+  rows = types.SimpleNamespace(
+    fixed=lambda name: {'label': np.array(labels)}[name]
+  )
+  predicted = _by_uid('wnli', ['0', '1', '1'])['wnli']
+  assert submission.majority(glue.TASKS['wnli'], rows, predicted) == {
+    'test': dict.fromkeys(predicted['test'], label)
+  }
+
+
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('rte', '^--majority=rte: is no task of the plan, which has wnli, stsb'),
+    ('stsb', "a task of kind 'regression' has no majority label"),
+    ('demo_topic', 'the task has no file in a GLUE submission'),
+  ],
+)
+def test_a_majority_that_cannot_be_submitted_is_refused(name, message):
+  with pytest.raises(errors.UserError, match=message):
+    submission.check_majority(['wnli', name], _TASKS)
+
+
+def test_a_majority_of_no_test_rows_is_refused():
+  with pytest.raises(errors.UserError, match='no test row of it was predicted'):
+    submission.majority(glue.TASKS['wnli'], None, {})

@@ -214,7 +214,7 @@ def test_progress_goes_to_standard_error(capsys):
   [(0.4, '0s'), (59.7, '1m 00s'), (7625, '2h 07m'), (math.inf, '?')],
 )
 def test_duration(seconds, text):
-  assert telemetry._duration(seconds) == text
+  assert telemetry.duration(seconds) == text
 
 
 def test_tensorboard_does_not_wait_for_torch(tmp_path, monkeypatch):

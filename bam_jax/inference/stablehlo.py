@@ -1,0 +1,157 @@
+"""A trained model as a program that runs without this package.
+
+DIR/TASK/ or, of a model of several tasks, DIR/all/
+  program.jax_export  StableHLO for CPU, CUDA and TPU, as `jax.export` writes it
+  weights.npz         its first argument, by the names of the parameters
+  tokenizer.json      with vocab.txt
+  model.json          tasks, labels, longest input, platforms
+  README.md           a model card, with all the code that predicts a text
+
+The program is XLA's alone, no kernel of a platform's own. Batch and length are
+symbols: it is compiled anew for each pair of them.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import json
+from pathlib import Path
+
+import flax.traverse_util
+import jax
+from jax import export as jax_export
+import jax.numpy as jnp
+import numpy as np
+
+from bam_jax import files
+from bam_jax.data import features
+from bam_jax.inference import card
+from bam_jax.inference import export as export_lib
+from bam_jax.modeling import bert
+from bam_jax.tasks import task as task_lib
+
+PLATFORMS = ('cpu', 'cuda', 'tpu')
+
+
+def export(
+  directory: Path,
+  config: bert.BertConfig,
+  tokenizer: features.Tokenizer,
+  params: Mapping[str, object],
+  heads: Mapping[str, int],
+  tasks: task_lib.TaskTable,
+  facts: card.Facts,
+) -> None:
+  """Writes the directory of one model; arguments as of `export.export`.
+
+  Raises:
+    errors.UserError: something can't be written.
+  """
+  chosen = [tasks[name] for name in heads]
+  weights = _weights(params, heads, tasks)
+  program = jax_export.export(
+    jax.jit(_program(config, chosen)), platforms=PLATFORMS
+  )(*_arguments(weights, config))
+  about = {
+    'jax': jax.__version__,
+    'platforms': PLATFORMS,
+    'max_length': facts.max_length,
+    'max_positions': config.max_positions,
+    'tasks': export_lib.definitions(chosen, facts.regression_head),
+  }
+  name = chosen[0].name if len(chosen) == 1 else export_lib.ALL
+  with files.new_directory(directory / name) as unfinished:
+    (unfinished / 'program.jax_export').write_bytes(program.serialize())
+    np.savez(unfinished / 'weights.npz', **weights)
+    tokenizer.save(unfinished)
+    texts = {
+      'model.json': json.dumps(about, indent=2, ensure_ascii=False) + '\n',
+      'README.md': card.of_program(chosen, facts, jax.__version__),
+    }
+    for file, text in texts.items():
+      (unfinished / file).write_text(text, encoding='utf-8')
+
+
+def _weights(
+  params: Mapping[str, object],
+  heads: Mapping[str, int],
+  tasks: task_lib.TaskTable,
+) -> dict[str, np.ndarray]:
+  """Path -> float32 array, of each head its own outputs alone."""
+  table = params['heads']
+  return flax.traverse_util.flatten_dict(
+    {
+      'encoder': params['encoder'],
+      'pooler': params['pooler'],
+      'heads': {
+        name: {
+          'kernel': table['kernel'][head, :, : tasks[name].num_outputs],
+          'bias': table['bias'][head, : tasks[name].num_outputs],
+        }
+        for name, head in heads.items()
+      },
+    },
+    sep='/',
+  )
+
+
+def _program(
+  config: bert.BertConfig, tasks: list[task_lib.Task]
+) -> Callable[..., dict[str, jax.Array]]:
+  """The function that is exported; b texts, l tokens, c a task's outputs.
+
+  Its arguments are the weights, and [b, l] int32 token ids, token types and a
+  mask that is 0 at padding. It returns by task [b, c] logits, or [b, l, c] of
+  each token. Float32, and products are not rounded on any platform.
+  """
+
+  def logits(
+    weights: Mapping[str, jax.Array],
+    input_ids: jax.Array,
+    token_type_ids: jax.Array,
+    attention_mask: jax.Array,
+  ) -> dict[str, jax.Array]:
+    params = flax.traverse_util.unflatten_dict(weights, sep='/')
+    positions = jax.lax.broadcasted_iota(jnp.int32, input_ids.shape, 1)
+    with jax.default_matmul_precision('highest'):
+      hidden = bert.BertEncoder(config).apply(
+        {'params': params['encoder']},
+        input_ids,
+        token_type_ids,
+        positions,
+        attention_mask,
+        deterministic=True,
+      )  # [b, l, D]
+      pooled = jnp.tanh(_dense(hidden[:, 0], params['pooler']))
+      return {
+        task.name: _dense(
+          hidden if task.of_tokens else pooled, params['heads'][task.name]
+        )
+        for task in tasks
+      }
+
+  return logits
+
+
+def _dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
+  # Rank promotion is never left to NumPy's rules.
+  bias = layer['bias'].reshape((1,) * (x.ndim - 1) + (-1,))
+  return x @ layer['kernel'] + bias
+
+
+def _arguments(
+  weights: Mapping[str, np.ndarray], config: bert.BertConfig
+) -> tuple[object, ...]:
+  """Shapes of the program's arguments; batch and length are symbols."""
+  shape = jax_export.symbolic_shape(
+    'b, l', constraints=(f'l <= {config.max_positions}',)
+  )
+  tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
+  return (
+    {
+      name: jax.ShapeDtypeStruct(array.shape, array.dtype)
+      for name, array in weights.items()
+    },
+    tokens,
+    tokens,
+    tokens,
+  )

@@ -1,0 +1,200 @@
+"""What is left of a plan: counted by hand, and XLA's memory by known shapes."""
+
+import dataclasses
+import json
+import logging
+
+import pytest
+
+from bam_jax import errors
+from bam_jax.data import folds
+from bam_jax.experiments import costs
+from bam_jax.experiments import estimate
+from bam_jax.experiments import jobs
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import remaining
+from bam_jax.tasks import demo
+
+_SENTIMENT, _SIMILARITY = 'demo_sentiment', 'demo_similarity'
+_SEEDS = tuple(range(8))
+
+
+def _rows(task: str, split: str = 'train') -> int:
+  return len(list(demo.generate(task, split)))
+
+
+@pytest.fixture(scope='module')
+def runner(tiny_runner, tmp_path_factory):
+  """Eight seeds of a student and its two teachers, of which none is trained."""
+  return tiny_runner(
+    tmp_path_factory.mktemp('estimate'),
+    variants=('single_to_multi',),
+    seeds=_SEEDS,
+    **{'train.seeds_at_once': len(_SEEDS)},
+  )
+
+
+@pytest.fixture(scope='module')
+def told(runner) -> dict:
+  runner.estimate()
+  return json.loads((runner.workspace.root / estimate.FILE).read_text())
+
+
+def _work(run: plan_lib.Run, **changed) -> remaining.Work:
+  fields = {'steps': 20, 'done': 0, 'trained': False, 'labels': ()}
+  return remaining.Work(run, **(fields | changed))
+
+
+def test_every_run_is_counted_and_none_is_begun(runner, told):
+  names = [run['name'] for run in told['runs']]
+  assert sorted(names) == sorted(run.name for run in runner.runs)
+  # Two teachers and a student a seed, 4 steps of 16 examples each.
+  assert told['steps'] == 8 * 3 * 4
+  assert told['examples'] == 8 * 3 * 4 * 16
+  labels = {run['name']: run['labels'] for run in told['runs']}
+  assert labels[f'single-s7-{_SENTIMENT}'] == [_SENTIMENT]
+  assert labels['single_to_multi-s7'] == []
+  assert told['seconds'] == pytest.approx(
+    sum(run['seconds'] for run in told['runs'])
+  )
+  assert {path.name for path in runner.workspace.root.iterdir()} == {
+    'features',
+    estimate.FILE,
+  }
+
+
+def test_memory_is_that_of_the_known_shapes(runner, told):
+  """Eight seeds on as many devices: each holds one state and one batch."""
+  programs = runner.setup.programs
+  v, d, f, p = runner.encoder.config.vocab_size, 64, 256, 512
+  layer = 4 * (d * d + d) + 2 * d + (d * f + f) + (f * d + d) + 2 * d
+  embeddings = (v + p + 2) * d + 2 * d
+  heads = 2 * (d * 2 + 2)
+  params = embeddings + 2 * layer + d * d + d + heads
+  # Parameters and two moments; the rest are counters and keys.
+  state = 4 * 3 * params
+  assert 0 <= costs.state_bytes(programs) - state < 64
+  # 4 numbers a token; 2 and 2 x 2 outputs and a weight a slot.
+  batch = 4 * 16 * (4 * 32 + 4 * (2 + 2 * 2 + 1))
+  found = programs.ahead[8, 16].memory_analysis().argument_size_in_bytes
+  assert abs(found - state - batch) < 64
+  memory = told['memory']
+  assert (memory['seeds'], memory['rows']) == (8, 16)
+  assert memory['arguments'] == found
+  # Each device has all eight before they are spread over them.
+  assert memory['copies'] == 8 * costs.state_bytes(programs)
+  assert memory['needed'] == found + max(
+    memory['temporary'] + memory['code'], memory['copies']
+  )
+
+
+def test_a_step_without_room_is_refused(runner, told, monkeypatch):
+  monkeypatch.setattr(costs, 'device_memory', lambda: 1_500_000)
+  with pytest.raises(
+    errors.UserError, match=r'step of 8 x 16 rows needs .* which has 1.5 MB; r'
+  ):
+    runner.estimate()
+
+
+def test_checkpoints_take_what_is_kept_of_them(runner, told):
+  kept = told['measured']['checkpoint']['params']
+  # A third of the state are parameters, compressed, as little as noise can be.
+  state = costs.state_bytes(runner.setup.programs)
+  assert 0.8 < 3 * kept / state < 1.2
+  assert told['disk']['checkpoints'] == 24 * kept
+
+
+@pytest.mark.parametrize('epochs', [0.5, 3.0])
+def test_steps_follow_from_the_rows(tiny_runner, tmp_path, epochs):
+  runner = tiny_runner(
+    tmp_path,
+    variants=('single', 'multi'),
+    **{
+      'single.max_steps': 0,
+      'single.epochs': epochs,
+      'multi.max_steps': 0,
+      'multi.epochs': epochs,
+      'multi.batch_size': 24,
+    },
+  )
+  runner.prepare()
+  works = remaining.of_plan(
+    runner.runs, runner.runs[1:], runner.tasks, runner.features,
+    lambda run: 3, lambda run, task: False,
+  )  # fmt: skip
+  # The first run is finished, and teaches nobody.
+  assert [work.run.name for work in works] == [
+    f'single-s0-{_SIMILARITY}', 'multi-s0',
+  ]  # fmt: skip
+  single, multi = works
+  assert single.steps == int(epochs * _rows(_SIMILARITY) / 16)
+  assert single.examples == (single.steps - 3) * 16
+  rows = _rows(_SENTIMENT) + _rows(_SIMILARITY)
+  assert multi.steps == int(epochs * rows / 24)
+  assert multi.examples == (multi.steps - 3) * 24
+
+
+def test_a_finished_teacher_has_labels_left(runner, told):
+  todo = [run for run in runner.runs if run.variant == 'single_to_multi']
+  works = remaining.of_plan(
+    runner.runs, todo, runner.tasks, runner.features,
+    lambda run: 0, lambda run, task: task == _SENTIMENT,
+  )  # fmt: skip
+  teachers = [work for work in works if work.trained]
+  assert [work.labels for work in teachers] == [(_SIMILARITY,)] * 8
+  assert {work.left for work in teachers} == {0}
+
+
+@pytest.mark.parametrize('number', [1, 2, 3])
+@pytest.mark.parametrize('swapped', [False, True], ids=['plain', 'swapped'])
+def test_a_fold_is_left_out_of_the_steps(
+  tiny_runner, tmp_path, number, swapped
+):
+  """Oracle: the division of the uids itself."""
+  runner = tiny_runner(
+    tmp_path,
+    **{
+      'single.max_steps': 0,
+      'single.batch_size': 1,
+      'single.epochs': 1.0,
+      'data.swap': (_SIMILARITY,) if swapped else (),
+    },
+  )
+  runner.prepare()
+  run = next(run for run in runner.runs if run.tasks == (_SIMILARITY,))
+  run = dataclasses.replace(run, fold=folds.Fold(number, 3, seed=5))
+  columns = runner.features[_SIMILARITY]['train']
+  kept = folds.split(columns.uids, run.fold)[0]
+  found = jobs.num_steps(run, runner.tasks, runner.features)
+  assert found == len(kept) != len(columns)
+
+
+@pytest.mark.parametrize(
+  ('every', 'done', 'dues'),
+  [(0, 0, 0), (5, 0, 3), (5, 10, 1), (5, 11, 1), (7, 0, 2), (30, 0, 0)],
+)
+def test_what_is_due_before_the_last_step(runner, every, done, dues):
+  """Of 20 steps; what is due at the end counts by itself."""
+  assert _work(runner.runs[0], done=done).dues(every) == dues
+
+
+def test_a_finished_plan_leaves_nothing(runner, told, tmp_path):
+  estimator = estimate.Estimator(
+    runner.config, runner.tasks, runner.features, runner.packing,
+    runner.setup, tmp_path,
+  )  # fmt: skip
+  estimator.report([], [])
+  told = json.loads((tmp_path / estimate.FILE).read_text())
+  assert told == {'seconds': 0, 'runs': []}
+
+
+def test_a_run_says_how_many_steps_are_left(tiny_runner, tmp_path, caplog):
+  runner = tiny_runner(tmp_path, variants=('multi',))
+  with caplog.at_level(logging.INFO):
+    runner.run()
+    runner.run()
+  lines = [r.getMessage() for r in caplog.records if 'to train' in r.message]
+  assert lines == [
+    '1 runs: 0 finished, 1 to train, 4 steps',
+    '1 runs: 1 finished, 0 to train, 0 steps',
+  ]

@@ -1,0 +1,95 @@
+"""What a finished plan of two GLUE tasks gives: a submission, a program."""
+
+from pathlib import Path
+import zipfile
+
+import numpy as np
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.inference import predict as predict_lib
+from bam_jax.tasks import demo
+from tests.configs import tiny
+from tests.inference import snippet
+
+_GROUP = 'multi-s0'
+_TEST_ROWS = 12
+
+
+def _write_data(root: Path) -> None:
+  """WNLI, three of whose five training labels are 1, and STS-B."""
+  texts = [x.text_a for x in demo.generate('demo_sentiment', 'train')]
+  pairs = list(zip(texts[:40], texts[40:80]))
+  for split, rows in (('train', 40), ('dev', 10), ('test', _TEST_ROWS)):
+    labelled = split != 'test'
+    of_task = {'WNLI': ['index', 'sentence1', 'sentence2']}
+    lines = {'WNLI': [], 'STS-B': []}
+    of_task['STS-B'] = [str(i) for i in range(7)] + ['sentence1', 'sentence2']
+    for i, pair in enumerate(pairs[:rows]):
+      label = [str(int(i % 5 < 3))] if labelled else []
+      lines['WNLI'].append([str(i), *pair, *label])
+      score = [f'{i % 6}.0'] if labelled else []
+      lines['STS-B'].append([*'0123456', *pair, *score])
+    for task, header in of_task.items():
+      header = [*header, *(['label'] if labelled else [])]
+      path = root / task / f'{split}.tsv'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text(
+        ''.join('\t'.join(line) + '\n' for line in (header, *lines[task]))
+      )
+
+
+@pytest.fixture(scope='module')
+def runner(tmp_path_factory) -> runner_lib.Runner:
+  root = tmp_path_factory.mktemp('ways_out')
+  _write_data(root / 'data')
+  config = tiny.get_config()
+  config.tasks = ('stsb', 'wnli')
+  config.variants = ('multi',)
+  config.multi.max_steps = 2
+  config.data.dir = str(root / 'data')
+  made = runner_lib.Runner(config_lib.from_config_dict(config), root / 'work')
+  made.run()
+  return made
+
+
+def _submitted(runner: runner_lib.Runner, file: str) -> list[str]:
+  path = runner.workspace.root / 'predictions' / _GROUP / 'submission.zip'
+  with zipfile.ZipFile(path) as archive:
+    lines = archive.read(file).decode().splitlines()[1:]
+  return [line.split('\t')[1] for line in lines]
+
+
+def _predicted(runner: runner_lib.Runner, task: str) -> list[str]:
+  path = runner.workspace.root / 'predictions' / _GROUP / f'{task}-test.tsv'
+  return [line.split('\t')[1] for line in path.read_text().splitlines()[1:]]
+
+
+def test_a_majority_label_is_in_the_submission_alone(runner):
+  runner.predict(_GROUP)
+  own = _predicted(runner, 'wnli')
+  assert _submitted(runner, 'WNLI.tsv') == own != ['1'] * _TEST_ROWS
+  scores = _submitted(runner, 'STS-B.tsv')
+  runner.predict(_GROUP, ['wnli'])
+  assert _submitted(runner, 'WNLI.tsv') == ['1'] * _TEST_ROWS
+  assert _predicted(runner, 'wnli') == own
+  assert _submitted(runner, 'STS-B.tsv') == scores
+
+
+def test_an_exported_program_says_what_the_model_says(runner, monkeypatch):
+  runner.export(_GROUP, 'stablehlo')
+  directory = runner.workspace.root / 'exports' / f'{_GROUP}-stablehlo' / 'all'
+  path = Path(runner.config.data.dir) / 'WNLI' / 'test.tsv'
+  lines = path.read_text().splitlines()[1:]
+  texts = [tuple(line.split('\t')[1:3]) for line in lines]
+  found = snippet.run(directory, texts)
+  predicted = {}
+
+  def kept(path, task, texts, logits):
+    predicted[task.name] = logits
+
+  monkeypatch.setattr(predict_lib, 'write_tsv', kept)
+  runner.predict(_GROUP)
+  for task, wanted in predicted.items():
+    np.testing.assert_allclose(found[task], wanted, rtol=0, atol=1e-5)
