@@ -1,8 +1,6 @@
 """The readers of what strangers send, each with a folder that it can read."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
-import contextlib
 import dataclasses
 import functools
 import json
@@ -33,6 +31,7 @@ from bam_jax.training import telemetry
 # grow at any moment, and for each byte of a file: JSON's shortest object is two
 # bytes there and a hundred here.
 _BASE, _PER_BYTE = 1 << 24, 200
+_UNTRACED = 1 << 28
 
 _GOLDEN = Path(__file__).parents[1]
 _WEIGHTS = _GOLDEN / 'modeling' / 'golden' / 'deep'
@@ -302,8 +301,10 @@ READERS = {
 def is_read(reader: Callable[[Path], object], folder: Path) -> bool:
   """Whether a folder is read; else it is refused as documented.
 
-  Either way Python allocates no more than so many times the files' bytes.
+  Either way Python allocates no more than so many times the files' bytes, and
+  libraries in other languages, which are not traced, no more than `_UNTRACED`.
   """
+  before = _peak_bytes()
   size = sum(p.stat().st_size for p in folder.rglob('*') if p.is_file())
   tracemalloc.start()
   try:
@@ -317,15 +318,8 @@ def is_read(reader: Callable[[Path], object], folder: Path) -> bool:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
   assert peak < _BASE + _PER_BYTE * size
+  assert _peak_bytes() - before < _UNTRACED
   return result
-
-
-@contextlib.contextmanager
-def bounded() -> Iterator[None]:
-  """Checks what libraries in other languages allocate, which is not traced."""
-  before = _peak_bytes()
-  yield
-  assert _peak_bytes() - before < 1 << 28
 
 
 def _peak_bytes() -> int:

@@ -189,8 +189,7 @@ def test_made_up_files(name, tmp_path):
     change(data, folder)
     outcomes[readers.is_read(reader.read, folder)] += 1
 
-  with readers.bounded():
-    check()
+  check()
   print(f'{name}: {outcomes[True]} read, {outcomes[False]} refused')
   # Columns are a cache: those of no use are made anew.
   if name != 'columns of a set':
