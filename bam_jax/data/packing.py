@@ -90,27 +90,47 @@ def one_a_row(count: int) -> Packing:
   return Packing(np.arange(count), zeros, zeros, count)
 
 
+def most_rows(seen: Sequence[int], steps: float) -> int:
+  """Rows that the fullest of many steps fills, from what some of them fill.
+
+  The mean and sqrt(2 ln n) standard deviations, which the greatest of n normal
+  numbers approaches (Fisher and Tippett, 1928), and one more, as lengths have a
+  longer tail; never less than what was seen.
+
+  Args:
+    seen: the rows of the steps that were looked at.
+    steps: n, how many there are in all, 1 at least.
+  """
+  deviations = np.sqrt(2 * np.log(steps)) + 1
+  farthest = np.mean(seen) + deviations * np.std(seen)
+  return max(*seen, math.ceil(farthest))
+
+
 def choose_buckets(
-  steps: Mapping[int, float], most: int = 6, least_saving: float = 0.02
+  steps: Mapping[int, float],
+  largest: int,
+  most: int = 6,
+  least_saving: float = 0.02,
 ) -> tuple[int, ...]:
   """Few numbers of rows between which little is wasted.
 
   Each is a program to compile, and a batch is padded to the next one. The best
   choice of one, of two, ... is found by dynamic programming over multiples of
-  four; the last leaves 5% of room for steps that were not looked at.
+  four.
 
-  >>> choose_buckets({8: 100.0, 29: 50.0, 32: 50.0})
-  (8, 36)
+  >>> choose_buckets({8: 100.0, 29: 50.0, 32: 50.0}, largest=33)
+  (8, 32, 36)
 
   Args:
     steps: how many steps fill a number of rows.
+    largest: rows for which there is to be a bucket, whoever fills them.
     most: buckets at most.
     least_saving: share of the rows that one more bucket must save.
   """
   weights = Counter()
   for rows, count in steps.items():
     weights[-(-rows // 4) * 4] += count
-  weights[-(-max(steps) * 21 // 80) * 4] += 0
+  weights[-(-largest // 4) * 4] += 0
   sizes = sorted(weights)
   # Fewest rows that the steps of the first i sizes are computed with, and how.
   best = [(0.0, ())] + [(math.inf, ())] * len(sizes)

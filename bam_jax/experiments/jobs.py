@@ -126,6 +126,8 @@ def choose_packing(
   """The packing of a plan, its row buckets chosen if the user left them open.
 
   Looks at steps spread over one run of each kind; the seeds fill rows alike.
+  The last bucket is for the fullest step of all runs: one beyond it would mean
+  a program compiled in the middle of a run.
 
   Args:
     runs: the plan.
@@ -135,17 +137,21 @@ def choose_packing(
   """
   if packing.row_buckets or not packing.enabled:
     return packing
-  kinds = {(run.tasks, run.variant): run for run in reversed(runs)}
+  looked_at_runs = {(run.tasks, run.variant): run for run in reversed(runs)}
+  alike = Counter((run.tasks, run.variant) for run in runs)
   steps: Counter[int] = Counter()
-  for run in kinds.values():
+  largest = 0
+  for kind, run in looked_at_runs.items():
     targets = [None] * len(run.tasks)
     job = make(run, packing, tasks, features, targets, 1, Path())
     looked_at = range(0, job.num_steps, max(job.num_steps // _LOOKED_AT, 1))
-    for step in looked_at:
-      rows = job.batches.rows_filled(step)
+    seen = [job.batches.rows_filled(step) for step in looked_at]
+    for rows in seen:
       steps[rows] += job.num_steps / len(looked_at)
+    all_steps = alike[kind] * job.num_steps
+    largest = max(largest, packing_lib.most_rows(seen, all_steps))
   return dataclasses.replace(
-    packing, row_buckets=packing_lib.choose_buckets(steps)
+    packing, row_buckets=packing_lib.choose_buckets(steps, largest)
   )
 
 

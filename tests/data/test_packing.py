@@ -122,17 +122,28 @@ def test_chosen_buckets_waste_least(seed, most):
       for count, weight in steps.items()
     )
 
-  last = int(np.ceil(counts[-1] * 1.05 / 4)) * 4
+  last = int(counts[-1]) + 4
   expected = min(
     computed((*lower, last))
     for lower in itertools.combinations(counts.tolist(), most - 1)
   )
-  chosen = packing.choose_buckets(steps, most, least_saving=0.0)
+  chosen = packing.choose_buckets(steps, last - 3, most, least_saving=0.0)
   assert chosen[-1] == last
   np.testing.assert_allclose(computed(chosen), expected)
 
 
 def test_a_bucket_that_saves_little_is_not_chosen():
   # 8 rows instead of 40 once in 104 steps is under 1% of the rows.
-  assert packing.choose_buckets({40: 100.0, 39: 3.0, 8: 1.0}) == (40, 44)
-  assert packing.choose_buckets({40: 100.0, 8: 100.0}) == (8, 40, 44)
+  assert packing.choose_buckets({40: 100.0, 39: 3.0, 8: 1.0}, 42) == (40, 44)
+  assert packing.choose_buckets({40: 100.0, 8: 100.0}, 42) == (8, 40, 44)
+
+
+def test_the_fullest_step_is_foreseen():
+  """Oracle: what 64 of 5,000 steps say of the fullest, over 200 trials."""
+  rng = np.random.default_rng(0)
+  rows = rng.gamma(40, 0.5, (200, 5000)).round().astype(int)
+  foreseen = [packing.most_rows(trial[:64].tolist(), 5000) for trial in rows]
+  assert np.mean(foreseen >= rows.max(axis=1)) > 0.9
+  assert np.mean(foreseen - rows.max(axis=1)) < 2 * rows.std()
+  assert packing.most_rows([7, 7], 1000) == 7
+  assert packing.most_rows([8, 20], 1) == 20
