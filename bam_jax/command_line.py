@@ -11,7 +11,7 @@ from bam_jax.experiments import stores
 
 MODES = (
   'run', 'prepare', 'estimate', 'evaluate', 'predict', 'serve', 'export',
-  'report', 'merge', 'doctor',
+  'label', 'report', 'merge', 'doctor',
 )  # fmt: skip
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -33,20 +33,21 @@ MODE = flags.DEFINE_enum('mode', 'run', MODES, 'What to do; see above.')
 GROUP = flags.DEFINE_string(
   'group',
   None,
-  'predict, serve, export: VARIANT-sSEED. Default: the last variant of the'
-  ' first seed.',
+  'predict, serve, export, label: VARIANT-sSEED. Default: the last variant of'
+  ' the first seed.',
 )
 INPUT = flags.DEFINE_string(
   'input',
   None,
-  'predict: a .tsv or .jsonl file of texts of --task, or - for standard input.',
+  'predict: a .tsv or .jsonl file of texts of --task, or - for standard input.'
+  ' label: the config.data.dir of the plan whose rows are labelled.',
 )
 TASK = flags.DEFINE_string('task', None, 'predict: the task of --input.')
 OUTPUT = flags.DEFINE_string(
   'output',
   None,
   'predict: a .tsv or .jsonl file with a line for each one of --input. Default:'
-  ' standard output.',
+  ' standard output. label: the folder of the logit sets.',
 )
 MAJORITY = flags.DEFINE_list(
   'majority',
@@ -150,10 +151,15 @@ def check(rest: list[str]) -> None:
       '--config is missing; try --config=configs/demo.py, or --help'
     )
   predicts_file = MODE.value == 'predict' and INPUT.present
+  labels = MODE.value == 'label'
   for flag, is_read, where in (
-    (INPUT, predicts_file, '--mode=predict'),
+    (INPUT, predicts_file or labels, '--mode=predict and --mode=label'),
     (TASK, predicts_file, '--mode=predict --input=FILE'),
-    (OUTPUT, predicts_file, '--mode=predict --input=FILE'),
+    (
+      OUTPUT,
+      predicts_file or labels,
+      '--mode=predict --input=FILE and --mode=label',
+    ),
     (
       MAJORITY,
       MODE.value == 'predict' and not INPUT.present,
@@ -167,6 +173,11 @@ def check(rest: list[str]) -> None:
       raise errors.UserError(
         f'--{flag.name}={_text(flag.value)}: goes with {where}; leave it out'
       )
+  if labels and (not OUTPUT.value or stores.is_url(OUTPUT.value)):
+    raise errors.UserError(
+      f'--mode=label: writes logit sets, and --output={OUTPUT.value} is no'
+      ' local directory; give one'
+    )
   for source in FROM.value or ():
     if stores.is_url(source):
       raise errors.UserError(

@@ -34,7 +34,8 @@ custom_variant = variants.custom_variant
 of_variant = variants.of_variant
 variant_names = variants.variant_names
 
-# Keys that change how or how much is computed, never what a run computes.
+# Keys that change how or how much is computed, never what a run computes, and a
+# path for which the identities of the sets there stand.
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'custom_variants', 'seeds', 'mesh',
     'search', 'plan',
@@ -42,7 +43,7 @@ _NOT_IN_FINGERPRINT = frozenset({
     'model.kernels', 'train.seeds_at_once', 'packing.row_buckets',
     'packing.eval_rows',
     'train.keep_optimizer', 'train.tensorboard', 'train.profile',
-    'data.shard_rows',
+    'data.shard_rows', 'distill.logits',
 })  # fmt: skip
 
 

@@ -47,7 +47,17 @@ class ModelConfig:
   vocab: str = schema.field(
     '', 'vocab.txt of a random encoder; empty: demo words'
   )
+  init_vocab: str = schema.field(
+    '',
+    'vocab.txt in place of that of `init`: a token starts from the mean of the'
+    ' pieces that it is of there',
+  )
   num_layers: int = schema.field(0, 'keep the first n layers; 0: all', 0)
+  layers: tuple[int, ...] = schema.field(
+    (),
+    'keep these layers of `init`, numbered from 0, in this order; empty: as'
+    ' num_layers says',
+  )
   dtype: Literal['auto', 'float32', 'bfloat16'] = schema.field(
     'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
   )
@@ -151,6 +161,11 @@ class DistillConfig:
     'of the training rows; 1: a teacher labels what it was trained on; k: each'
     ' teacher is k runs, which leave a fold out and label that one',
     1,
+  )
+  logits: str = schema.field(
+    '',
+    'folder of logit sets that teach in place of runs of the plan, written'
+    ' by --mode=label or another program: docs/guides/small_students.md',
   )
 
 

@@ -16,6 +16,10 @@ Modes (--mode):
   export    the models of --group as Hugging Face directories, for torch's
             AutoModelForSequenceClassification; --format=stablehlo: as programs
             that jax runs without this package
+  label     what the models of --group say of their training rows, as logit
+            sets in --output=DIR, for the students of another plan, which may
+            have another encoder and vocabulary: config.distill.logits=DIR; of
+            the rows that the plan has below --input=DATA_DIR, if given
   report    write the report again
   merge     copy what the work directories --from=DIR,DIR have finished into
             --workdir, such as shards of a plan, and report on all of it
@@ -49,6 +53,8 @@ Examples:
       --output=predicted.jsonl
   python -m bam_jax.main --config=configs/minilm.py --mode=export \\
       --config.data.dir=$GLUE_DIR
+  python -m bam_jax.main --config=configs/minilm.py --mode=label \\
+      --config.data.dir=$GLUE_DIR --group=single-s0 --output=work/logits
   python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
       --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/bam.py --workdir=shard_0 \\
@@ -161,6 +167,9 @@ def _command(
     'evaluate': runner.evaluate,
     'predict': lambda: runner.predict(group, command_line.MAJORITY.value or ()),
     'export': lambda: runner.export(group, command_line.FORMAT.value),
+    'label': lambda: runner.label(
+      group, Path(command_line.OUTPUT.value), command_line.INPUT.value
+    ),
     'merge': lambda: runner.merge(
       [Path(path) for path in command_line.FROM.value or ()]
     ),

@@ -6,6 +6,7 @@
   multi_to_multi    one run over all tasks, taught by `multi`
   single_to_multi   one run over all tasks, taught by `single` (BAM)
 
+With `distill.logits` those that are taught learn from the sets there instead.
 A variant of the user's own is like one of these, over part of the tasks, with
 some fields changed, taught by another variant, or going on from one.
 """
@@ -134,6 +135,12 @@ def variant_names(config: fields_lib.Config) -> tuple[str, ...]:
   )
 
 
+def outside(config: fields_lib.Config, name: str) -> str:
+  """The folder of logits that teach a variant; empty: runs or gold labels."""
+  is_taught = bool(variant(config, name).teacher)
+  return of_variant(config, name).distill.logits if is_taught else ''
+
+
 def check(config: fields_lib.Config) -> None:
   """The user's own variants, against one another and the configuration.
 
@@ -145,6 +152,7 @@ def check(config: fields_lib.Config) -> None:
     if not condition:
       raise errors.UserError(f'config.custom_variants.{name}{message}')
 
+  _check_logits(config.distill, 'config.distill')
   names = variant_names(config)
   for name, own in config.custom_variants.items():
     require(
@@ -176,14 +184,31 @@ def check(config: fields_lib.Config) -> None:
           f'.{key}: {other} has no run for {", ".join(sorted(missing))}; give a'
           ' variant that covers all tasks of this one',
         )
-    teachers = of_variant(config, name).distill.teachers
+    distill = of_variant(config, name).distill
     require(
-      teachers <= len(config.seeds),
-      f'.changes.distill.teachers={teachers} asks for more teachers than'
-      f' config.seeds has seeds ({len(config.seeds)})',
+      distill.teachers <= len(config.seeds),
+      f'.changes.distill.teachers={distill.teachers} asks for more teachers'
+      f' than config.seeds has seeds ({len(config.seeds)})',
+    )
+    _check_logits(distill, f'config.custom_variants.{name}.changes.distill')
+    require(
+      not (own.teacher and distill.logits),
+      f'.teacher: {own.teacher} and distill.logits={distill.logits!r} both'
+      ' teach it; leave the former out, or give'
+      " changes={'distill': {'logits': ''}}",
     )
   for name in config.custom_variants:
     _check_cycles(config, name, ())
+
+
+def _check_logits(distill: fields_lib.DistillConfig, where: str) -> None:
+  """Logits from outside are whose they are, and on all rows."""
+  if distill.logits and (distill.teachers > 1 or distill.folds > 1):
+    raise errors.UserError(
+      f'{where}.logits: who teaches is settled by the sets there, so'
+      f' teachers={distill.teachers} and folds={distill.folds} say nothing;'
+      ' leave both at 1'
+    )
 
 
 def _check_cycles(

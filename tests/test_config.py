@@ -267,6 +267,14 @@ def test_own_variants_stand_in_the_order_of_the_plan():
       {'changes': {'distill': {'teachers': 2}}},
       r'mine\.changes\.distill\.teachers=2 asks for more teachers than',
     ),
+    (
+      {'changes': {'distill': {'logits': 'sets', 'folds': 2}}},
+      r'mine\.changes\.distill\.logits: who teaches is settled .*folds=2 say',
+    ),
+    (
+      {'teacher': 'multi', 'changes': {'distill': {'logits': 'sets'}}},
+      r"mine\.teacher: multi and distill\.logits='sets' both teach it",
+    ),
     ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
     ({'teacher': 'mutli'}, r"mine\.teacher: 'mutli' is none of single, multi"),
     (

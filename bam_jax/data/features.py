@@ -157,6 +157,38 @@ class Tokenizer:
       ''.join(f'{token}\n' for token in tokens), encoding='utf-8'
     )
 
+  def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
+    """A tokenizer of other tokens that cuts a text into the same words.
+
+    Args:
+      lines: the tokens, as for `from_vocab`.
+
+    Raises:
+      errors.UserError: as `from_vocab`.
+    """
+    other = _word_piece(lines, 'the vocabulary', lowercase=False)
+    other.normalizer = self._tokenizer.normalizer
+    other.pre_tokenizer = self._tokenizer.pre_tokenizer
+    return type(self)(other)
+
+  def pieces(self, other: 'Tokenizer') -> list[np.ndarray]:
+    """What the tokens of another vocabulary are in this one.
+
+    Returns:
+      For each of its ids, ids of this one, [1 or more] int32: those of the same
+      token, or of its text; that of `[UNK]` where there is none.
+    """
+    own = self._tokenizer.get_vocab(with_added_tokens=True)
+    result = [np.array([self.unk_id], np.int32)] * other.vocab_size
+    theirs = other._tokenizer.get_vocab(with_added_tokens=True)
+    texts = self.encode([token.removeprefix('##') for token in theirs])
+    for (token, number), ids in zip(theirs.items(), texts, strict=True):
+      if token in own:
+        result[number] = np.array([own[token]], np.int32)
+      elif token not in _SPECIAL and len(ids):
+        result[number] = ids
+    return result
+
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
     """Ids of each text, [tokens] int32, without special tokens, uncut."""
     encodings = self._tokenizer.encode_batch_fast(

@@ -123,9 +123,18 @@ def _part(name: object, records: object, bytes: object, sha256: object) -> Part:
 
 
 def check_fingerprint(
-  directory: Path, manifest: Manifest, fingerprint: Mapping[str, object]
+  directory: Path,
+  manifest: Manifest,
+  fingerprint: Mapping[str, object],
+  remedy: str = AGAIN,
 ) -> None:
   """Compares what a set was made from with what it must have been made from.
+
+  Args:
+    directory: of the set.
+    manifest: what it says of itself.
+    fingerprint: what it must say.
+    remedy: what brings about a set that does.
 
   Raises:
     errors.UserError: they differ; names the parts and their values.
@@ -142,7 +151,7 @@ def check_fingerprint(
   ]
   raise errors.UserError(
     f'{directory}: was made from something else: {"; ".join(parts)}. Go back'
-    f' to what it was made from, or {AGAIN}'
+    f' to what it was made from, or {remedy}'
   )
 
 

@@ -26,11 +26,13 @@ class LogitSet(NamedTuple):
     directory: of the shard set.
     fingerprint: what it must have been made from.
     fold: the rows that it is of, which its run left out; None: all of them.
+    remedy: what makes up for logits that are not fit.
   """
 
   directory: Path
   fingerprint: Mapping[str, object]
   fold: folds.Fold | None = None
+  remedy: str = manifest.AGAIN
 
 
 def fingerprint(
@@ -119,9 +121,9 @@ def read(
     if known:
       raise errors.UserError(
         f'{source.directory}: has logits for {min(known)}, on which its teacher'
-        f' was trained; {manifest.AGAIN}'
+        f' was trained; {source.remedy}'
       )
-  order = _order(source.directory, columns, wanted)
+  order = _order(source, columns, wanted)
   result = columns.take('logits', order).reshape(-1, task.num_outputs)
   lengths = np.ones(len(rows), np.int64)
   if task.of_tokens:
@@ -131,14 +133,14 @@ def read(
       uid = wanted[int(np.argmax(said != lengths * task.num_outputs))]
       raise errors.UserError(
         f'{source.directory}: the logits of {uid} are not of its tokens;'
-        f' {manifest.AGAIN}'
+        f' {source.remedy}'
       )
   if not np.isfinite(result).all():
     bad = int(np.argmin(np.isfinite(result).all(-1)))
     bad = np.searchsorted(np.cumsum(lengths), bad, 'right')
     raise errors.UserError(
       f'{source.directory}: the logits of {wanted[bad]} are not finite;'
-      f' {manifest.AGAIN}'
+      f' {source.remedy}'
     )
   return rows, result
 
@@ -151,19 +153,19 @@ def rows_of(features: shards.Columns, fold: folds.Fold | None) -> np.ndarray:
 
 
 def _order(
-  directory: Path, columns: shards.Columns, uids: Sequence[str]
+  source: LogitSet, columns: shards.Columns, uids: Sequence[str]
 ) -> np.ndarray:
   """[n] int64: where the rows of some uids are in a set."""
   row_of = {uid: row for row, uid in enumerate(columns.uids)}
   if len(row_of) < len(columns):
     uid, _ = Counter(columns.uids).most_common(1)[0]
     raise errors.UserError(
-      f'{directory}: has two rows of logits for {uid}; {manifest.AGAIN}'
+      f'{source.directory}: has two rows of logits for {uid}; {source.remedy}'
     )
   try:
     return np.array([row_of[uid] for uid in uids], np.int64)
   except KeyError as e:
     raise errors.UserError(
-      f'{directory}: the teacher has no logits for {e.args[0]};'
-      f' {manifest.AGAIN}'
+      f'{source.directory}: the teacher has no logits for {e.args[0]};'
+      f' {source.remedy}'
     ) from e

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+from pathlib import Path
 
 from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax.data import shards
+from bam_jax.distillation import outside
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import task as task_lib
 
@@ -41,7 +43,7 @@ def settings(
   unused = ['multi.' if run.is_single else 'single.', *_COVERED_BY_ROWS]
   if weights:
     unused += _COVERED_BY_WEIGHTS
-  if not run.teachers:
+  if not run.is_taught:
     unused.append('distill.')
   if run.is_single:
     unused.append('sampling.')
@@ -69,6 +71,16 @@ def settings(
   }
 
 
+def outside_teachers(identity: Identity) -> tuple[str, ...]:
+  """Who wrote the logits that a run learnt from, in words."""
+  found = (
+    value
+    for key, value in sorted(identity.items())
+    if key.startswith('logits.') and key.endswith('.teacher')
+  )
+  return tuple(dict.fromkeys(found))
+
+
 def identities(
   runs: Sequence[plan_lib.Run],
   tasks: task_lib.TaskTable,
@@ -84,6 +96,9 @@ def identities(
     weights: digest of the pretrained weights; empty for random ones.
     features: task -> training or dev split -> rows.
     recorded: name and identity of a run -> the identity as its record has it.
+
+  Raises:
+    errors.UserError: logits from outside are not there or of other rows.
   """
   result: dict[str, Identity] = {}
   for run in runs:
@@ -94,6 +109,10 @@ def identities(
     for names in run.teachers.values():
       for name in names:
         identity[f'teacher.{name}'] = schema.digest(result[name])
+    if run.logits:
+      for task in run.tasks:
+        rows = features[task][tasks[task].train_split]
+        identity |= outside.identity(Path(run.logits), rows, tasks[task])
     if run.start:
       identity[f'start.{run.start}'] = schema.digest(result[run.start])
     result[run.name] = recorded(run.name, identity)

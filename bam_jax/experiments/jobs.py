@@ -76,7 +76,7 @@ def make(
     ),
     num_steps=num_steps,
     length=length,
-    taught=bool(run.teachers),
+    taught=run.is_taught,
     dev=dev_splits(run, tasks, features),
   )
 

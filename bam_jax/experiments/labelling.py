@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from bam_jax import schema
 from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
+from bam_jax.distillation import outside
 from bam_jax.distillation import quality as quality_lib
 from bam_jax.distillation import teachers
 from bam_jax.experiments import background as background_lib
@@ -117,6 +119,8 @@ class TeacherLogits:
 
   def targets(self, run: plan_lib.Run, task: str) -> np.ndarray | None:
     """The teachers' predictions on training rows; None without teachers."""
+    if run.logits:
+      return processes.together(lambda: self._outside(run, task))
     if task not in run.teachers:
       return None
     processes.first(self.background.wait)
@@ -132,6 +136,36 @@ class TeacherLogits:
         run.config.distill.temperature,
         self.config.model.regression_head,
       )
+    )
+
+  @processes.by_first
+  def check_outside(self, students: Sequence[plan_lib.Run]) -> None:
+    """Reads all logits from outside that some runs learn from.
+
+    Raises:
+      errors.UserError: a set is damaged, lacks a row, or is not finite.
+    """
+    found = {
+      (run.logits, task): run
+      for run in students
+      if run.logits
+      for task in run.tasks
+    }
+    for (_, task), run in found.items():
+      self._outside(run, task)
+
+  def _outside(self, run: plan_lib.Run, task: str) -> np.ndarray:
+    rows = self._train(task)
+    sets = [
+      [outside.opened(path, rows, self.tasks[task])]
+      for path in outside.find(Path(run.logits), task).values()
+    ]
+    return teachers.targets(
+      sets,
+      rows,
+      self.tasks[task],
+      run.config.distill.temperature,
+      outside.HEAD,
     )
 
   @processes.by_first

@@ -60,6 +60,7 @@ class Run:
     choices: task -> what a search chose for it, where this run or one that it
       builds on was trained with that.
     fold: of the training rows that it leaves out; None: it leaves out none.
+    logits: folder of the sets that teach in place of runs; empty: none.
   """
 
   name: str
@@ -72,6 +73,12 @@ class Run:
   config: config_lib.Config
   choices: Mapping[str, Choice]
   fold: folds.Fold | None = None
+  logits: str = ''
+
+  @property
+  def is_taught(self) -> bool:
+    """Whether the targets slide from teachers' to the gold labels."""
+    return bool(self.teachers or self.logits)
 
   @property
   def builds_on(self) -> set[str]:
@@ -122,7 +129,7 @@ def plan(
     found = variants.variant(config, variant)
     own = config_lib.of_variant(config, variant)
     teachers: dict[str, list[Run]] = {task: [] for task in config.tasks}
-    if found.teacher:
+    if found.teacher and not variants.outside(config, variant):
       for teacher_seed in _teacher_seeds(own, seed):
         for left_out in _folds(own, teacher_seed):
           for run in add(found.teacher, teacher_seed, left_out):
@@ -185,6 +192,7 @@ def _make_run(
     config=config_lib.of_variant(config, variant),
     choices=depends,
     fold=fold,
+    logits=variants.outside(config, variant),
   )
 
 

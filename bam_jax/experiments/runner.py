@@ -12,6 +12,7 @@ from bam_jax import files
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import shards
 from bam_jax.experiments import estimate as estimate_lib
+from bam_jax.experiments import handing_on
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import labelling
@@ -148,6 +149,7 @@ class Runner(trainer.Trainer):
   def report(self) -> None:
     """Writes the report over the finished runs of the plan."""
     scores, seconds, devices, versions = [], 0.0, set(), set()
+    outsiders: dict[str, None] = {}
     for run in self.runs:
       record = self._finished(run)
       reported = run.variant in self.config.variants and not run.fold
@@ -156,6 +158,7 @@ class Runner(trainer.Trainer):
       seconds += record['seconds']
       devices.add(record['device'])
       versions.add(record.get('versions', 'not recorded'))
+      outsiders |= dict.fromkeys(self._outside_teachers(run))
       scores += [
         report_lib.RunScores(
           variant=run.variant,
@@ -184,6 +187,8 @@ class Runner(trainer.Trainer):
       notes['learning rate and layer decay of single-task runs'] = search.note(
         self._tried
       )
+    if outsiders:
+      notes['teachers from outside'] = '; '.join(outsiders)
     notes |= {
       'pretrained weights': self.encoder.description,
       'encoder': (
@@ -320,7 +325,9 @@ class Runner(trainer.Trainer):
       write = stablehlo.export
     for run, record in runs:
       params = self.restore(run.name, record, best=True)
-      taught_by = itertools.chain(*run.teachers.values())
+      taught_by = itertools.chain(
+        *run.teachers.values(), self._outside_teachers(run)
+      )
       processes.by_first(write)(
         directory,
         self.encoder.config,
@@ -342,6 +349,49 @@ class Runner(trainer.Trainer):
         ),
       )
     logging.info('exported: %s', directory)
+
+  def label(
+    self, group: str | None, output: Path, data_dir: str | None
+  ) -> None:
+    """What one group of runs says of training rows, for other plans.
+
+    Args:
+      group: as for `predict`.
+      output: what `config.distill.logits` of such a plan names.
+      data_dir: of that plan, where its training rows are not those of this one;
+        None: they are.
+
+    Raises:
+      errors.UserError: no such group, one of its runs is not finished or had
+        other settings, or as `handing_on`.
+    """
+    _, runs = self._of_group(group)
+    if data_dir is None:
+      self._open(self.runs, [run for run, _ in runs])
+      features = self.features
+    else:
+      features = handing_on.rows_of_others(
+        data_dir,
+        [self.tasks[name] for run, _ in runs for name in run.tasks],
+        self.config.data,
+        self.encoder.tokenizer,
+        self.workspace,
+      )
+    handing_on.write(
+      output,
+      runs,
+      self.tasks,
+      features,
+      self.config,
+      self.encoder.description,
+      self.setup.programs,
+      self.restore,
+    )
+
+  def _outside_teachers(self, run: plan_lib.Run) -> tuple[str, ...]:
+    return identity_lib.outside_teachers(
+      self.workspace.identity(run.name) if run.logits else {}
+    )
 
   def _of_group(
     self, group: str | None

@@ -150,6 +150,7 @@ class Trainer:
       f'{sum(self._steps_left(run) for run in todo):,}',
     )
     self._check_starts(todo)
+    teachers.check_outside(todo)
     for run in runs:
       if run not in todo:
         self._label(run, todo, teachers, None)

@@ -61,6 +61,7 @@ def _size(hidden: int, layers: int, heads: int, intermediate: int) -> dict:
 SIZES: dict[str, dict[str, int]] = {
   'bert-base': _size(768, 12, 12, 3072),
   'bert-large': _size(1024, 24, 16, 4096),
+  'l3-h128': _size(128, 3, 4, 512),
   'minilm-l6': _size(384, 6, 12, 1536),
   'tiny': _size(64, 2, 2, 256),
 }

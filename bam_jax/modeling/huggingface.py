@@ -76,8 +76,10 @@ _KIND = {
 }
 
 # Tensors that are no part of encoder and pooler: a buffer that counts from 0,
-# and the heads of pretraining and of fine-tuning.
-_DROPPED = re.compile(r'embeddings\.position_ids$|(cls|classifier)\.')
+# and the heads of pretraining and of fine-tuning, an export's own too.
+_DROPPED = re.compile(
+  r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
+)
 
 TOKENIZER_FILES = ('vocab.txt', 'tokenizer*.json')
 _FILES = (
@@ -205,14 +207,17 @@ def save_config(config: bert.BertConfig) -> dict[str, object]:
   )
 
 
-def load_params(path: Path, config: bert.BertConfig) -> dict[str, object]:
+def load_params(
+  path: Path, config: bert.BertConfig, layers: Sequence[int] = ()
+) -> dict[str, object]:
   """Encoder and pooler from a directory of weights.
 
   Args:
     path: directory with config.json and model.safetensors (float32, float16,
       bfloat16 or float64; in one file or in shards with an index).
-    config: the shapes that are wanted; the first `config.num_layers` layers
-      of the file are kept.
+    config: the shapes that are wanted.
+    layers: numbers of the `config.num_layers` layers of the file that are kept,
+      in the order that they have here; empty: the first ones.
 
   Returns:
     {'encoder': ..., 'pooler': ...}, float32 NumPy arrays in the tree of
@@ -224,20 +229,21 @@ def load_params(path: Path, config: bert.BertConfig) -> dict[str, object]:
   """
   path = Path(path)
   stored = _stored_tensors(path)
-  layers = load_config(path)['num_layers']
-  if config.num_layers > layers:
+  count = load_config(path)['num_layers']
+  layers = layers or range(config.num_layers)
+  if max(layers) >= count:
     raise errors.UserError(
-      f'{path}: has {layers} layers, not {config.num_layers}; lower'
+      f'{path}: has {count} layers, not {config.num_layers}; lower'
       ' config.model.num_layers'
     )
-  known = list(_names(layers))
+  known = list(_names(range(count)))
   surplus = stored.keys() - {name.tensor for name in known}
   if surplus:
     raise errors.UserError(
       f'{path}: unknown tensor {min(surplus)}, not part of a BERT encoder of'
-      f' {layers} layers; choose another config.model.init'
+      f' {count} layers; choose another config.model.init'
     )
-  wanted = list(_names(config.num_layers))
+  wanted = list(_names(layers))
   if not any(tensor.startswith('pooler.') for tensor in stored):
     wanted = [name for name in wanted if name.path[0] != 'pooler']
   params = {
@@ -256,8 +262,8 @@ def save_params(params: Mapping[str, object]) -> dict[str, np.ndarray]:
     ValueError: a parameter that the table does not name, or one too few.
   """
   flat = flax.traverse_util.flatten_dict(params)
-  layers = sum(key.startswith('layer_') for key in params['encoder'])
-  names = [n for n in _names(layers) if n.path[0] in params]
+  count = sum(key.startswith('layer_') for key in params['encoder'])
+  names = [n for n in _names(range(count)) if n.path[0] in params]
   different = flat.keys() ^ {name.path for name in names}
   if different:
     raise ValueError(f'no tensor, or no parameter, for {min(different)}')
@@ -280,15 +286,19 @@ def weights_digest(path: Path) -> str:
   return digest.hexdigest()
 
 
-def _names(num_layers: int) -> Iterator[_Name]:
-  """Every parameter of an encoder with its pooler."""
+def _names(layers: Sequence[int]) -> Iterator[_Name]:
+  """Every parameter of an encoder with its pooler.
+
+  Args:
+    layers: the number there of each layer here.
+  """
   for ours, theirs, kind, shape in _MODULES:
     in_layer = ours.startswith('{i}')
-    for i in range(num_layers) if in_layer else (0,):
-      module = ours.replace('{i}', f'layer_{i}')
+    for here, there in enumerate(layers) if in_layer else ((0, 0),):
+      module = ours.replace('{i}', f'layer_{here}')
       if module != 'pooler':
         module = f'encoder/{module}'
-      tensor = theirs.replace('{i}', f'encoder.layer.{i}')
+      tensor = theirs.replace('{i}', f'encoder.layer.{there}')
       for leaf, suffix in _PARAMETERS[kind]:
         yield _Name(
           (*module.split('/'), leaf),

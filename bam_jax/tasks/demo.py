@@ -299,12 +299,15 @@ _RECIPES: dict[str, tuple[Callable[[_Draw], _Row], int]] = {
 _HELD_OUT_ROWS = {'dev': 100, 'test': 50}
 
 
-def generate(task_name: str, split: str) -> list[task_lib.Example]:
+def generate(
+  task_name: str, split: str, rows: int | None = None
+) -> list[task_lib.Example]:
   """The rows of a split: the same on every machine, no text twice.
 
   Args:
     task_name: a key of `TASKS`.
     split: `train`, `dev` or `test`; the last has no labels.
+    rows: how many; None: as many as the suite has. The first ones are those.
 
   Returns:
     Examples; a score is a multiple of 0.1 from 0 to 5.
@@ -314,21 +317,21 @@ def generate(task_name: str, split: str) -> list[task_lib.Example]:
   """
   task = TASKS[task_name]
   make, train_rows = _RECIPES[task_name]
-  size = {'train': train_rows, **_HELD_OUT_ROWS}[split]
+  size = rows or {'train': train_rows, **_HELD_OUT_ROWS}[split]
   seed = (_SEED, list(TASKS).index(task_name), list(task.tables).index(split))
   draw = _Draw(seed, held_out=split != 'train')
-  rows: dict[tuple[str, str | None], int | float | None] = {}
-  while len(rows) < size:
+  drawn: dict[tuple[str, str | None], int | float | None] = {}
+  while len(drawn) < size:
     text_a, text_b, label = make(draw)
     if text_a == text_b:
       continue
     noisy = split == 'train' and draw.below(100) < _LABEL_NOISE
     if noisy and not task.is_regression:
       label = draw.other(range(task.num_outputs), label)
-    rows.setdefault((text_a, text_b), None if split == 'test' else label)
+    drawn.setdefault((text_a, text_b), None if split == 'test' else label)
   return [
     task_lib.Example(f'{task_name}/{split}/{index}', text_a, text_b, label)
-    for index, ((text_a, text_b), label) in enumerate(rows.items())
+    for index, ((text_a, text_b), label) in enumerate(drawn.items())
   ]
 
 

@@ -1,6 +1,7 @@
 """What all runs of a configuration share: tokenizer, model, programs."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import logging
 import os
@@ -52,6 +53,8 @@ class Encoder:
     weights: where its pretrained weights are; None: random ones.
     digest: sha256 of the weights; empty for random ones.
     description: for the report.
+    pieces: for each id of the tokenizer, the rows of the pretrained table whose
+      mean it starts from; None: the row of that id.
   """
 
   config: bert.BertConfig
@@ -59,6 +62,26 @@ class Encoder:
   weights: Path | None
   digest: str
   description: str
+  pieces: Sequence[np.ndarray] | None = None
+
+  def load_params(self, layers: Sequence[int]) -> dict[str, object]:
+    """Pretrained encoder and pooler; empty for random weights.
+
+    Args:
+      layers: as for `huggingface.load_params`.
+    """
+    if not self.weights:
+      return {}
+    if self.pieces is None:
+      return huggingface.load_params(self.weights, self.config, layers)
+    size = huggingface.load_config(self.weights)['vocab_size']
+    stored = dataclasses.replace(self.config, vocab_size=size)
+    params = huggingface.load_params(self.weights, stored, layers)
+    words = params['encoder']['embeddings']['word']
+    words['embedding'] = np.stack(
+      [words['embedding'][ids].mean(axis=0) for ids in self.pieces]
+    )
+    return params
 
 
 def load_encoder(config: config_lib.Config) -> Encoder:
@@ -91,12 +114,26 @@ def load_encoder(config: config_lib.Config) -> Encoder:
         f'{path}: its tokenizer has {tokenizer.vocab_size} ids, its embeddings'
         f' {sizes["vocab_size"]}; get both from one model'
       )
+    description = f'{init} (sha256 {digest[:16]})' + _layers(model.layers)
+    pieces = None
+    if model.init_vocab:
+      own, tokenizer = tokenizer, _other_tokenizer(model, tokenizer)
+      pieces = own.pieces(tokenizer)
+      sizes['vocab_size'] = tokenizer.vocab_size
+      description += f', {tokenizer.vocab_size} other tokens'
     return Encoder(
       config=_bert_config(config, sizes),
       tokenizer=tokenizer,
       weights=path,
       digest=digest,
-      description=f'{init} (sha256 {digest[:16]})',
+      description=description,
+      pieces=pieces,
+    )
+  if model.init_vocab:
+    raise errors.UserError(
+      f'config.model.init_vocab={model.init_vocab}: takes the place of the'
+      ' vocabulary of config.model.init, which is empty; set that, or give'
+      ' config.model.vocab'
     )
   return _random_encoder(config, 'random weights')
 
@@ -115,7 +152,10 @@ def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
       if config.model.if_missing == 'error':
         raise
     else:
-      return features.Tokenizer.from_dir(path)
+      tokenizer = features.Tokenizer.from_dir(path)
+      if config.model.init_vocab:
+        tokenizer = _other_tokenizer(config.model, tokenizer)
+      return tokenizer
   return _random_tokenizer(config.model)
 
 
@@ -138,17 +178,34 @@ def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
 
 def _random_tokenizer(model: config_lib.ModelConfig) -> features.Tokenizer:
   """The tokenizer of a random encoder."""
-  if model.vocab:
-    try:
-      words = features.read_vocab(Path(model.vocab))
-    except (OSError, UnicodeDecodeError) as e:
-      raise errors.UserError(
-        f'config.model.vocab: {model.vocab} cannot be read ({e}); give a'
-        " BERT vocab.txt, or '' for the words of the demo tasks"
-      ) from e
+  if model.init_vocab:
+    words = _read_vocab('init_vocab', model.init_vocab)
+  elif model.vocab:
+    words = _read_vocab('vocab', model.vocab)
   else:
     words = demo.vocabulary()
   return features.Tokenizer.from_vocab(words, lowercase=True)
+
+
+def _other_tokenizer(
+  model: config_lib.ModelConfig, own: features.Tokenizer
+) -> features.Tokenizer:
+  """That of `model.init_vocab`, which cuts words as the pretrained one."""
+  return own.with_vocab(_read_vocab('init_vocab', model.init_vocab))
+
+
+def _read_vocab(field: str, file: str) -> list[str]:
+  try:
+    return features.read_vocab(Path(file))
+  except (OSError, UnicodeDecodeError) as e:
+    raise errors.UserError(
+      f'config.model.{field}: {file} cannot be read ({e}); give a BERT'
+      " vocab.txt, or ''"
+    ) from e
+
+
+def _layers(layers: Sequence[int]) -> str:
+  return f', layers {", ".join(map(str, layers))}' if layers else ''
 
 
 def _bert_config(
@@ -163,6 +220,9 @@ def _bert_config(
         f' {sizes["num_layers"]}; give at most that many'
       )
     sizes['num_layers'] = model.num_layers
+  if model.layers:
+    _check_layers(model, sizes['num_layers'])
+    sizes['num_layers'] = len(model.layers)
   result = bert.BertConfig(
     **sizes,
     dropout_embedding=model.dropout_embedding,
@@ -176,6 +236,27 @@ def _bert_config(
       f' {result.max_positions} positions; give at most that many'
     )
   return result
+
+
+def _check_layers(model: config_lib.ModelConfig, count: int) -> None:
+  """Raises where `model.layers` are not of the encoder's `count` layers."""
+  where = f'config.model.layers={model.layers}'
+  if model.num_layers:
+    raise errors.UserError(
+      f'{where}: and num_layers={model.num_layers} say which layers to keep;'
+      ' give either'
+    )
+  if not model.init:
+    raise errors.UserError(
+      f'{where}: are of pretrained weights, and config.model.init is empty; set'
+      ' it, or give config.model.num_layers'
+    )
+  for layer in model.layers:
+    if not 0 <= layer < count:
+      raise errors.UserError(
+        f'{where}: there is no layer {layer}, as the encoder has {count},'
+        f' numbered from 0 to {count - 1}'
+      )
 
 
 class Setup:
@@ -210,11 +291,7 @@ class Setup:
       else '',
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
-    self._pretrained = (
-      huggingface.load_params(encoder.weights, encoder.config)
-      if encoder.weights
-      else {}
-    )
+    self._pretrained = encoder.load_params(config.model.layers)
     if encoder.weights and 'pooler' not in self._pretrained:
       logging.warning(
         '%s has no pooler: it starts from random weights', config.model.init

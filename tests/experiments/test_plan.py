@@ -52,6 +52,27 @@ def test_a_student_alone_brings_its_teachers():
   ]
 
 
+def test_logits_from_outside_teach_in_place_of_runs():
+  """But those variants alone that are taught, and not one's own teacher."""
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.variants = ('multi', 'single_to_multi', 'second')
+  config.distill.logits = 'sets'
+  config.custom_variants.second = config_lib.custom_variant(
+    'multi_to_multi',
+    changes={'distill': {'logits': ''}},
+    teacher='single_to_multi',
+  )
+  runs = plan.plan(config_lib.from_config_dict(config))
+  assert [(run.name, run.logits, run.is_taught) for run in runs] == [
+    ('multi-s0', '', False),
+    ('single_to_multi-s0', 'sets', True),
+    ('second-s0', '', True),
+  ]
+  assert runs[1].teachers == {}
+  assert runs[2].builds_on == {'single_to_multi-s0'}
+
+
 @pytest.mark.parametrize(
   'variants', [('single_to_multi', 'single'), ('multi',)]
 )

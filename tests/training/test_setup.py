@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from bam_jax import config as config_lib
 from bam_jax import errors
@@ -58,6 +59,37 @@ def test_a_run_starts_from_the_pretrained_layers(weights):
   assert not np.array_equal(kernel, other['heads']['kernel'])
 
 
+@pytest.mark.parametrize('layers', [(2, 0), (1,), (0, 2, 2, 1)], ids=str)
+def test_chosen_layers_are_those_of_the_file(weights, layers):
+  """The oracle is the file, read by its own library."""
+  config = _config(weights, **{'model.layers': layers})
+  encoder = setup_lib.load_encoder(config)
+  assert encoder.config.num_layers == len(layers)
+  assert encoder.description.endswith(f'layers {", ".join(map(str, layers))}')
+  setup = setup_lib.Setup(config, registry.resolve(config), encoder)
+  params = setup.initial_params(0)
+  kernels = params['encoder']['layers']['output']['kernel']
+  stored = safetensors.numpy.load_file(weights / 'model.safetensors')
+  for here, there in enumerate(layers):
+    name = f'encoder.layer.{there}.output.dense.weight'
+    np.testing.assert_array_equal(kernels[here], stored[name].T)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'model.layers': (0, 3)}, 'no layer 3, as the encoder has 3, numbered'),
+    ({'model.layers': (-1,)}, 'no layer -1'),
+    ({'model.layers': (0,), 'model.num_layers': 1}, 'give either'),
+    ({'model.layers': (0,), 'model.init': ''}, 'config.model.init is empty'),
+  ],
+  ids=['beyond', 'below', 'both', 'random'],
+)
+def test_layers_that_cannot_be_chosen_are_refused(weights, changes, message):
+  with pytest.raises(errors.UserError, match=message):
+    setup_lib.load_encoder(_config(weights, **changes))
+
+
 def test_a_vocabulary_beyond_the_embeddings_is_refused(weights):
   size = huggingface.load_config(weights)['vocab_size']
   _write_vocabulary(weights, size + 1)
@@ -65,6 +97,54 @@ def test_a_vocabulary_beyond_the_embeddings_is_refused(weights):
     errors.UserError, match=rf'has {size + 1} ids, its embeddings {size};'
   ):
     setup_lib.load_encoder(_config(weights))
+
+
+def test_another_vocabulary_starts_from_the_pieces_of_its_tokens(weights):
+  """The oracle is the stored table; `w4w5` is no token there, `w7` is."""
+  file = weights / 'other.txt'
+  tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'w7', 'w4-w5', '##w6', '!']
+  file.write_text('\n'.join(tokens) + '\n')
+  config = _config(weights, **{'model.init_vocab': str(file)})
+  encoder = setup_lib.load_encoder(config)
+  assert encoder.config.vocab_size == encoder.tokenizer.vocab_size == 8
+  assert encoder.description.endswith('8 other tokens')
+  assert encoder.tokenizer.encode(['W7 w4'])[0].tolist() == [4, 1]
+  assert (
+    encoder.tokenizer.fingerprint
+    == setup_lib.load_tokenizer(config).fingerprint
+  )
+  setup = setup_lib.Setup(config, registry.resolve(config), encoder)
+  embedding = setup.initial_params(0)['encoder']['embeddings']['word']
+  stored = safetensors.numpy.load_file(weights / 'model.safetensors')
+  old = stored['embeddings.word_embeddings.weight']
+  expected = [
+    *old[:4],
+    old[4 + 7],
+    (old[4 + 4] + old[1] + old[4 + 5]) / 3,  # `-` is none
+    old[4 + 6],
+    old[1],
+  ]
+  np.testing.assert_allclose(
+    embedding['embedding'], expected, rtol=0, atol=1e-7
+  )
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'model.init_vocab': 'nowhere'}, 'config.model.init_vocab: nowhere cann'),
+    (
+      {'model.init_vocab': 'other.txt', 'model.init': ''},
+      'init_vocab=other.txt: takes the place of the vocabulary of config.model',
+    ),
+  ],
+  ids=['no-file', 'random'],
+)
+def test_another_vocabulary_that_cannot_be_had_is_refused(
+  weights, changes, message
+):
+  with pytest.raises(errors.UserError, match=message):
+    setup_lib.load_encoder(_config(weights, **changes))
 
 
 def test_missing_weights_stop_unless_random_ones_are_allowed(tmp_path):

@@ -1,0 +1,228 @@
+"""A finished plan teaches another; the oracles are its own sets, and SciPy."""
+
+import dataclasses
+import json
+from pathlib import Path
+import shutil
+
+import numpy as np
+import pytest
+from scipy import special
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import shards
+from bam_jax.data import sources
+from bam_jax.distillation import logit_sets
+from bam_jax.distillation import outside
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.tasks import demo
+from tests.configs import tiny
+
+_TASKS = ('demo_sentiment', 'demo_similarity')
+_STUDENT = 'single_to_multi-s0'
+
+
+def _logits(directory: Path, task: str) -> tuple[list[str], np.ndarray]:
+  fields = shards.logits_fields(demo.TASKS[task].num_outputs)
+  columns = shards.open(directory, fields, None)
+  return list(columns.uids), columns.fixed('logits')
+
+
+@pytest.fixture(scope='module')
+def taught(tiny_runner, tmp_path_factory) -> Path:
+  """A plan whose teachers taught its student, and then wrote `sets/`."""
+  workdir = tmp_path_factory.mktemp('plan')
+  runner = tiny_runner(workdir, variants=('single', 'single_to_multi'))
+  runner.run()
+  runner.label('single-s0', workdir / 'sets', None)
+  return workdir
+
+
+@pytest.fixture
+def sets(taught, tmp_path) -> Path:
+  """A copy of the sets, to be broken."""
+  return shutil.copytree(taught / 'sets', tmp_path / 'sets')
+
+
+@pytest.fixture
+def student(tiny_runner, tmp_path, sets):
+  """Makes a runner of a student that learns from the sets."""
+
+  def make(**changes):
+    return tiny_runner(
+      tmp_path / 'work',
+      variants=('single_to_multi',),
+      **{'distill.logits': str(sets), **changes},
+    )
+
+  return make
+
+
+def _write(directory: Path, task: str, uids, seed: int = 0) -> None:
+  task = demo.TASKS[task]
+  draw = np.random.default_rng(seed)
+  outside.write(
+    directory,
+    task,
+    sources.rows_digest(demo.generate(task.name, 'train')),
+    uids,
+    draw.normal(size=(len(uids), task.num_outputs)),
+    'a random teacher',
+    f'seed {seed}',
+  )
+
+
+@pytest.mark.parametrize('task', _TASKS)
+def test_the_sets_say_what_the_teachers_told_their_own_student(taught, task):
+  uids, own = _logits(taught / 'teachers' / f'single-s0-{task}' / task, task)
+  found, logits = _logits(taught / 'sets' / task, task)
+  assert found == uids
+  expected = special.expit(own) if task == 'demo_similarity' else own
+  np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-6)
+
+
+def test_a_student_learns_what_it_would_have_from_the_teachers(
+  taught, student, trained, tmp_path
+):
+  """From the same targets, up to the rounding of a sigmoid; to the same end."""
+  student().run()
+  assert trained == [_STUDENT]
+  lines = [
+    (root / 'runs' / _STUDENT / 'metrics.jsonl').read_text().splitlines()
+    for root in (taught, tmp_path / 'work')
+  ]
+  losses = [
+    [json.loads(line)['loss'] for line in each if '"loss"' in line]
+    for each in lines
+  ]
+  assert losses[0]
+  np.testing.assert_allclose(losses[1], losses[0], rtol=1e-5)
+  identity = json.loads(
+    (tmp_path / 'work' / 'runs' / _STUDENT / 'config.json').read_text()
+  )
+  assert not any(key.startswith('teacher.') for key in identity)
+  assert identity['logits.demo_sentiment.teacher'] == (
+    'single-s0-demo_sentiment of tiny, from random weights, tiny'
+  )
+  report = json.loads((tmp_path / 'work' / 'report.json').read_text())
+  assert 'single-s0-demo_similarity of tiny' in json.dumps(report['notes'])
+
+
+def test_a_student_of_another_vocabulary_and_size(tiny_runner, tmp_path, sets):
+  """Letters alone, so that not one id is the teachers'."""
+  words = [w for w in demo.vocabulary() if len(w.strip('#[]')) < 4 or '[' in w]
+  vocabulary = tmp_path / 'vocab.txt'
+  vocabulary.write_text('\n'.join(words) + '\n')
+  config = tiny.get_config()
+  config.update_from_flattened_dict({
+    'variants': ('single_to_multi',),
+    'distill.logits': str(sets),
+    'model.vocab': str(vocabulary),
+    'model.num_layers': 1,
+    'data.max_length': 24,
+    'multi.max_steps': 2,
+  })  # fmt: skip
+  work = tmp_path / 'work'
+  runner_lib.Runner(config_lib.from_config_dict(config), work).run()
+  scores = json.loads((work / 'runs' / _STUDENT / 'DONE').read_text())['scores']
+  assert tuple(scores) == _TASKS
+
+
+def test_other_logits_are_another_run(student, sets, trained):
+  student().run()
+  uids, _ = _logits(sets / _TASKS[0], _TASKS[0])
+  _write(sets / _TASKS[0], _TASKS[0], uids)
+  with pytest.raises(
+    errors.UserError,
+    match=r"logits\.demo_sentiment\.digest was '\w{64}', is 'seed 0'",
+  ):
+    student().run()
+  # One more teacher, so another folder a task.
+  (sets / 'one').mkdir()
+  for task in _TASKS:
+    (sets / task).rename(sets / 'one' / task)
+  _write(sets / 'two' / _TASKS[0], _TASKS[0], uids, seed=1)
+  with pytest.raises(errors.UserError, match=r'logits\.demo_sentiment\.digest'):
+    student().run()
+  assert trained == [_STUDENT]
+
+
+def test_a_row_without_logits_is_told_before_any_step(student, sets, trained):
+  uids, _ = _logits(sets / _TASKS[1], _TASKS[1])
+  _write(sets / _TASKS[1], _TASKS[1], uids[:-1])
+  with pytest.raises(
+    errors.UserError, match=f'no logits for {uids[-1]}; have its teacher label'
+  ):
+    student().run()
+  assert trained == []
+
+
+def test_a_set_that_is_there_is_kept_or_refused(tiny_runner, taught, tmp_path):
+  sets = shutil.copytree(taught / 'sets', tmp_path / 'sets')
+  runner = tiny_runner(taught, variants=('single', 'single_to_multi'))
+  manifest = sets / _TASKS[0] / 'manifest.json'
+  before = manifest.stat().st_mtime_ns
+  runner.label('single-s0', sets, None)
+  assert manifest.stat().st_mtime_ns == before
+  with pytest.raises(
+    errors.UserError, match=r'something else: teacher.*into another --output'
+  ):
+    runner.label(_STUDENT, sets, None)
+  assert manifest.stat().st_mtime_ns == before
+
+
+def _write_table(folder: Path, examples) -> None:
+  folder.mkdir()
+  lines = ['text\tlabel', *(f'{e.text_a}\t{e.label}' for e in examples)]
+  for name in ('train', 'dev'):
+    (folder / f'{name}.tsv').write_text('\n'.join(lines) + '\n')
+
+
+def test_rows_of_another_plan_are_labelled(tmp_path):
+  """Those of another folder, in another number, by a plan of other rows."""
+  examples = demo.generate('demo_sentiment', 'train')
+  _write_table(tmp_path / 'few', examples[:12])
+  _write_table(tmp_path / 'many', examples[12:52])
+  config = tiny.get_config()
+  config.custom_tasks.mood = config_lib.custom_task(
+    labels=('0', '1'), train='train.tsv', dev='dev.tsv', text=('text',)
+  )
+  config.update_from_flattened_dict({
+    'tasks': ('mood',),
+    'variants': ('single',),
+    'single.max_steps': 2,
+    'data.dir': str(tmp_path / 'few'),
+  })  # fmt: skip
+  config = config_lib.from_config_dict(config)
+  runner = runner_lib.Runner(config, tmp_path / 'work')
+  runner.run()
+  runner.label('single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
+  other = dataclasses.replace(
+    config,
+    data=dataclasses.replace(config.data, dir=str(tmp_path / 'many')),
+  )
+  student = runner_lib.Runner(other, tmp_path / 'student')
+  student.prepare()
+  rows = student.features['mood']['train']
+  task = student.tasks['mood']
+  sets = outside.opened(tmp_path / 'sets' / 'mood', rows, task)
+  found, logits = logit_sets.read(sets, rows, task)
+  assert len(found) == len(logits) == 40
+  # The last checkpoint's own predictions, which serve texts as well.
+  model = runner.model('single-s0')
+  encoded = model.encode('mood', [(e.text_a,) for e in examples[12:52]])
+  expected = [
+    list(each.probabilities.values()) for each in model.predict(encoded)
+  ]
+  np.testing.assert_allclose(
+    special.softmax(logits, axis=-1), expected, rtol=0, atol=1e-5
+  )
+
+
+def test_rows_that_are_nowhere_else_are_refused(tiny_runner, taught, tmp_path):
+  runner = tiny_runner(taught, variants=('single', 'single_to_multi'))
+  with pytest.raises(
+    errors.UserError, match='rows of demo_sentiment are in no'
+  ):
+    runner.label('single-s0', tmp_path / 'sets', 'elsewhere')
