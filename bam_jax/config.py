@@ -92,6 +92,46 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
   return seeds
 
 
+def unlabelled_files(config: Config) -> dict[str, str]:
+  """Task -> its file of rows without labels, of those that have one.
+
+  Raises:
+    errors.UserError: an entry of `config.data.unlabelled` says neither.
+  """
+  result: dict[str, str] = {}
+  for entry in config.data.unlabelled:
+    where = f'config.data.unlabelled: {entry!r}'
+    task, _, file = entry.partition('=')
+    if not file.endswith(('.tsv', '.jsonl')):
+      raise errors.UserError(
+        f'{where} is no TASK=FILE of a .tsv or .jsonl file, such as'
+        " 'rte=more.jsonl'"
+      )
+    if task not in config.tasks:
+      raise errors.UserError(
+        f'{where}: {task!r} is none of {", ".join(config.tasks)}'
+      )
+    if task in result:
+      raise errors.UserError(
+        f'{where}: {task} has {result[task]} already; join the two files'
+      )
+    result[task] = file
+  return result
+
+
+def check_students(config: Config) -> None:
+  """Raises where nobody is to be trained on a file of rows without labels."""
+  for task in unlabelled_files(config):
+    if not any(
+      variants.learns_unlabelled(config, name, task) for name in config.variants
+    ):
+      raise errors.UserError(
+        f'config.data.unlabelled: no variant of {", ".join(config.variants)} is'
+        f' taught {task} with distill.unlabelled=True, and no other learns of'
+        ' rows without labels; add such a variant, or leave the file out'
+      )
+
+
 def fingerprint_values(config: Config) -> dict[str, object]:
   """The part of the configuration that decides what a run computes."""
   return {
@@ -164,6 +204,7 @@ def _check(config: Config) -> None:
     f' teachers than config.seeds has seeds ({len(config.seeds)})',
   )
   seeds_of_shard(config)
+  unlabelled_files(config)
   _check_search(config)
 
 

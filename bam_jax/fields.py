@@ -28,6 +28,11 @@ class DataConfig:
   tfds_dir: str = schema.field('', 'TFDS data_dir; empty: its default')
   max_length: int = schema.field(128, 'tokens an example, specials included', 8)
   swap: tuple[str, ...] = schema.field((), 'pair tasks trained in both orders')
+  unlabelled: tuple[str, ...] = schema.field(
+    (),
+    'TASK=FILE each, .tsv or .jsonl, below dir or absolute: rows without'
+    ' labels, which students learn from the teachers alone',
+  )
   shard_rows: int = schema.field(65536, 'records a TFRecord shard', 1)
 
 
@@ -161,6 +166,9 @@ class DistillConfig:
     'of the training rows; 1: a teacher labels what it was trained on; k: each'
     ' teacher is k runs, which leave a fold out and label that one',
     1,
+  )
+  unlabelled: bool = schema.field(
+    True, 'whether students learn of the rows of data.unlabelled too'
   )
   logits: str = schema.field(
     '',

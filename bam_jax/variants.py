@@ -141,6 +141,22 @@ def outside(config: fields_lib.Config, name: str) -> str:
   return of_variant(config, name).distill.logits if is_taught else ''
 
 
+def learns_unlabelled(config: fields_lib.Config, name: str, task: str) -> bool:
+  """Whether runs of a variant, or what it builds on, see a task's other rows.
+
+  Those of `data.unlabelled`, which students alone are trained on.
+  """
+  found = variant(config, name)
+  if task not in found.tasks:
+    return False
+  if found.teacher and of_variant(config, name).distill.unlabelled:
+    return True
+  below = [found.start]
+  if not outside(config, name):
+    below.append(found.teacher)
+  return any(learns_unlabelled(config, other, task) for other in below if other)
+
+
 def check(config: fields_lib.Config) -> None:
   """The user's own variants, against one another and the configuration.
 

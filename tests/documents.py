@@ -19,6 +19,7 @@ _SCRIPTS = (
   ROOT / 'bam_jax' / 'main.py',
   *sorted(ROOT.glob('configs/*.py')),
   *sorted(ROOT.glob('benchmarks/*.py')),
+  *sorted(ROOT.glob('scripts/*.py')),
   ROOT / 'docs' / 'results' / 'collect.py',
 )
 _FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)

@@ -19,13 +19,15 @@ from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax.data import registry
 from bam_jax.experiments import plan as plan_lib
+from scripts import hf_teacher
 
 # ml_collections loads a config file in the old way.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module')
 
 _MENTIONED = re.compile(r'--[a-z][\w.-]*')
 _FILE = re.compile(
-  r'(?:bam_jax|configs|launch|docs|tests|benchmarks|\.ci|\.github)/[\w./*-]*'
+  r'(?:bam_jax|configs|launch|docs|tests|benchmarks|scripts|\.ci|\.github)'
+  r'/[\w./*-]*'
 )
 _GROUPS = {
   field.name: {sub.name for sub in dataclasses.fields(field.default)}
@@ -106,6 +108,18 @@ def test_launch_scripts_take_their_commands(commands, place):
         _parsed((f'--config={config}', *arguments[n + 1 :]))
 
 
+def test_the_teachers_script_takes_its_commands(commands, place):
+  found = [c.after('-m', 'scripts.hf_teacher') for c in commands]
+  found = [arguments for arguments in found if arguments]
+  assert len(found) > 3
+  for arguments in found:
+    sys.modules.pop('config_config', None)
+    argv = ['hf_teacher', *arguments]
+    with mock.patch.object(sys, 'argv', argv), flagsaver.flagsaver():
+      hf_teacher.parse(argv)
+    flags.FLAGS.unparse_flags()
+
+
 class _Parsed(Exception):
   """The arguments are taken."""
 
@@ -153,7 +167,7 @@ def test_other_programs_find_what_they_are_given(commands):
     words = command.words[1:]
     if program.startswith('python') and words[0] == '-m':
       assert words[1].split('.')[0] in {
-        'venv', 'pytest', 'bam_jax', 'benchmarks', 'pdoc'
+        'venv', 'pytest', 'bam_jax', 'benchmarks', 'scripts', 'pdoc'
       }, command  # fmt: skip
     elif program.startswith('python'):
       assert (documents.ROOT / words[0]).is_file(), command
@@ -171,7 +185,7 @@ def test_other_programs_find_what_they_are_given(commands):
 @pytest.mark.parametrize('page', documents.PAGES, ids=documents.name_of)
 def test_flags_files_and_fields_that_a_page_names_are_there(page):
   known = _FOREIGN.copy()
-  for pattern in ('launch/**/*', 'benchmarks/*.py'):
+  for pattern in ('launch/**/*', 'benchmarks/*.py', 'scripts/*.py'):
     for path in documents.ROOT.glob(pattern):
       if path.is_file():
         known |= {*_MENTIONED.findall(path.read_text())}

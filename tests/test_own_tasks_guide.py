@@ -81,8 +81,8 @@ def test_it_runs(place, monkeypatch, tmp_path_factory):
     arguments = command.after('-m', 'bam_jax.main')
     assert _run(monkeypatch, *arguments, *_TINY) == 0, command
     modes |= {word for word in arguments if word.startswith('--mode=')}
-  # docs/guides/serve.md has the server.
-  others = set(command_line.MODES) - {'run', 'serve'}
+  # docs/guides/serve.md has the server, small_students.md the labels.
+  others = set(command_line.MODES) - {'run', 'serve', 'label'}
   assert modes == {f'--mode={mode}' for mode in others}
   for span in documents.spans(_OWN_TASKS):
     if re.fullmatch(r'work/[\w./-]+', span):
@@ -123,6 +123,10 @@ _MISTAKES = {
   'field': (('stars/dev.jsonl', '"review": "A', '"text": "A'),),
   'json': (('stars/dev.jsonl', '{"review": "A', "{'review': \"A"),),
   'task': (None, "--config.tasks=('urgncy',)"),
+  'empty text': (
+    ('urgency/more.jsonl', 'All is well again.', ''),
+    "--config.data.unlabelled=('urgency=urgency/more.jsonl',)",
+  ),
   'changed': (('urgency/train.tsv', 'Invoice', 'Bill'),),
 }
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import example_targets
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import sampling
 from bam_jax.data import shards
@@ -55,6 +56,7 @@ class TrainBatches:
     packing: config_lib.PackingConfig,
     rows_multiple: int = 1,
     own_rows: Callable[[int], np.ndarray] | None = None,
+    without_labels: Sequence[shards.Columns | None] = (),
   ):
     """Joins what is small of the columns; the tokens stay memory-mapped.
 
@@ -63,21 +65,24 @@ class TrainBatches:
       task_ids: the head of each task of the mix.
       features: the training columns of each task of the mix.
       teachers: for each task of the mix, float32 [rows, outputs] parallel to
-        its columns, or [tokens, outputs]: probabilities, or the 0-1
-        prediction. None: the gold target stands in.
+        its columns, then to those without labels; or [tokens, outputs]:
+        probabilities, or the 0-1 prediction. None: the gold target stands in.
       mix: which examples make a step.
       packing: how they are put into rows; without `row_buckets`, B is what
         they fill.
       rows_multiple: B becomes a multiple of it, for the mesh.
       own_rows: B -> the rows of a batch that this process is to have,
         ascending, and to read the tokens of; None: all.
+      without_labels: of each task of the mix, the columns whose rows it counts
+        after those of its features and learns from the teacher alone; empty:
+        no task has any.
 
     Raises:
       errors.UserError: an example does not fit into a row, or its label is
         missing or unknown to its head.
-      ValueError: a teacher's table is not [rows, outputs].
+      ValueError: a teacher's table is not [rows, outputs], or there is none
+        for rows without labels.
     """
-    self._num_outputs = tasks.num_outputs
     self._mix = mix
     self._packing = packing
     self._multiple = rows_multiple
@@ -86,48 +91,33 @@ class TrainBatches:
     self._slots, self._buckets = 1, (1,)
     if packing.enabled:
       self._slots, self._buckets = packing.slots, packing.row_buckets or (1,)
-    tokens = [columns.ragged('input_ids') for columns in features]
+    without_labels = without_labels or [None] * len(features)
+    # A task's rows with labels, then those without.
+    pairs = list(zip(features, without_labels, strict=True))
+    parts = [part for pair in pairs for part in pair if part is not None]
+    tokens = [part.ragged('input_ids') for part in parts]
     # A plain view of the same memory: slicing a memmap is ten times slower.
     self._tokens = [np.asarray(values) for values, _ in tokens]
     self._starts = np.concatenate([offsets[:-1] for _, offsets in tokens])
     self._lengths = np.concatenate([np.diff(offsets) for _, offsets in tokens])
-    self._lengths_a = np.concatenate([c.fixed('length_a') for c in features])
-    counts = [len(columns) for columns in features]
+    self._lengths_a = np.concatenate([p.fixed('length_a') for p in parts])
+    self._part_ends = np.cumsum([len(part) for part in parts])
+    counts = [sum(len(p) for p in pair if p is not None) for pair in pairs]
     self._bases = np.cumsum([0, *counts[:-1]])
     heads = [tasks.tasks[head] for head in task_ids]
     self.shares = {
       head.name: float(share) for head, share in zip(heads, mix.shares)
     }
+    for part in parts:
+      _check_lengths(part, packing.row_length)
     for head, columns in zip(heads, features):
-      _check_lengths(columns, packing.row_length)
       _check_labels(head, columns)
-    # The one entry of each target that is not 0.
-    channels, values = zip(
-      *(kinds.of(head).entries(head, c) for head, c in zip(heads, features))
+    self._targets = example_targets.ExampleTargets(
+      heads, features, without_labels, teachers, tasks.num_outputs
     )
-    self._channels = np.concatenate(channels).astype(np.int32)
-    self._values = np.concatenate(values).astype(np.float32)
-    dense = [
-      kinds.of(head).dense_targets(head, c) for head, c in zip(heads, features)
-    ]
-    self._dense = [
-      (base, target)
-      for base, target in zip(self._bases, dense)
-      if target is not None
-    ]
     self._of_tokens = token_targets.TokenTargets(
       heads, features, teachers, tasks.token_outputs
     )
-    self._teacher = None
-    if any(teacher is not None for teacher in teachers):
-      self._teacher = self._gold(np.arange(sum(counts)))
-      for head, base, count, teacher in zip(
-        heads, self._bases, counts, teachers
-      ):
-        if teacher is None or head.of_tokens:
-          continue
-        token_targets.check_teacher(head, teacher, count)
-        self._teacher[base : base + count, : head.num_outputs] = teacher
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
     """The batch of a step; B is a bucket, all processes together."""
@@ -147,20 +137,22 @@ class TrainBatches:
         packed.start[kept],
         len(own),
       )
-      task, example, lengths = task[kept], example[kept], lengths[kept]
+      task, row = task[kept], row[kept]
+      example, lengths = example[kept], lengths[kept]
       num_rows = len(own)
     begins = self._starts[example]
-    gold = self._gold(example)
+    part = np.searchsorted(self._part_ends, example, 'right')
+    gold, teacher = self._targets(example)
     return packing_lib.assemble(
       packed,
       (num_rows, self._packing.row_length, self._slots),
-      _gather([self._tokens[k] for k in task.tolist()], begins, lengths),
+      _gather([self._tokens[k] for k in part.tolist()], begins, lengths),
       lengths,
       self._lengths_a[example],
       self._of_tokens(task, row, lengths),
       task_id=self._heads[task],
       target=gold,
-      teacher=gold if self._teacher is None else self._teacher[example],
+      teacher=teacher,
       weight=self._mix.weights[task],
     )
 
@@ -174,16 +166,6 @@ class TrainBatches:
     if not self._packing.enabled:
       return packing_lib.one_a_row(len(lengths))
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)
-
-  def _gold(self, example: np.ndarray) -> np.ndarray:
-    """[n, C] float32: one-hot, the score in channel 0, or some of 0 and 1."""
-    result = np.zeros((len(example), self._num_outputs), np.float32)
-    channels = self._channels[example]
-    result[np.arange(len(example)), channels] = self._values[example]
-    for base, targets in self._dense:
-      own = (example >= base) & (example < base + len(targets))
-      result[own, : targets.shape[1]] = targets[example[own] - base]
-    return result
 
 
 def evaluation_batches(

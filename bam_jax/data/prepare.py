@@ -64,6 +64,8 @@ def prepare(
   kind = kinds.of(task)
   fields = shards.feature_fields(kind.label_width(task), kind.more_fields)
   if not shards.exists(directory):
+    if split == task_lib.UNLABELLED:
+      _note_labels(task, split, data)
     examples = sources.read(task, split, data)
     if task.kind in _WINDOWED:
       make = _WINDOWED[task.kind]
@@ -84,6 +86,18 @@ def prepare(
   columns = shards.open(directory, fields, fingerprint)
   _check_tokens(columns, tokenizer.vocab_size, data.max_length, directory)
   return columns
+
+
+def _note_labels(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> None:
+  name = sources.ignored_label(task, split, data)
+  if name is not None:
+    logging.info(
+      '%s: %s is not read: rows of config.data.unlabelled have no labels',
+      sources.path_of(task, split, data),
+      name,
+    )
 
 
 def _check_tokens(
@@ -131,4 +145,5 @@ def label_metadata(task: task_lib.Task) -> Mapping[str, object]:
 def _is_swapped(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> bool:
-  return split == task.train_split and task.name in data.swap
+  is_taught = split in (task.train_split, task_lib.UNLABELLED)
+  return is_taught and task.name in data.swap

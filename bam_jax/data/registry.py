@@ -1,12 +1,14 @@
 """From the names in a configuration to the tasks themselves."""
 
 from collections.abc import Mapping
+import dataclasses
 import difflib
 import re
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import sources
+from bam_jax.data import unlabelled
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
@@ -42,6 +44,9 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
       )
     custom[name] = _custom(name, task_config)
   known = known | custom
+  for name, file in config_lib.unlabelled_files(config).items():
+    if name in known:
+      known[name] = _with_unlabelled(known[name], file, name in custom)
   table = task_lib.TaskTable(tuple(_find(name, known) for name in config.tasks))
   for name in config.data.swap:
     task = table[name]
@@ -156,6 +161,33 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     stride=config.stride,
     unanswerable=config.unanswerable,
     test_splits=('test',) if config.test else (),
+  )
+
+
+def _with_unlabelled(
+  task: task_lib.Task, file: str, is_own: bool
+) -> task_lib.Task:
+  """The task with a file of rows without labels."""
+  if task.of_tokens:
+    raise errors.UserError(
+      f'config.data.unlabelled: {task.name!r} is {task.kind}, whose outputs'
+      ' are of words, and teachers label whole rows alone; leave it out'
+    )
+  train = task.tables[task.train_split]
+  is_tsv = file.endswith('.tsv')
+  names = unlabelled.names_of(task)
+  # A user's own files are written alike; official ones differ by split.
+  if is_own and is_tsv and not train.header:
+    names = [train.text]
+  table = task_lib.Table(
+    file=file,
+    text=names[0],
+    other_text=names[1] if len(names) > 1 else (),
+    header=isinstance(names[0][0], str),
+    format='tsv' if is_tsv else 'jsonl',
+  )
+  return dataclasses.replace(
+    task, tables={**task.tables, task_lib.UNLABELLED: table}
   )
 
 

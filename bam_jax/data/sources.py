@@ -1,5 +1,6 @@
 """Readers of the raw rows: one signature, and equal uids from every source."""
 
+from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -103,12 +104,17 @@ def _read_file(
   remedy = (
     HOW_TO_GET_GLUE
     if table.tfds
-    else f'mend config.data.dir or config.custom_tasks.{task.name}'
+    else f'mend config.data.dir or {_declared(task, split)}'
   )
   last = None
   try:
     for last in _READERS[table.format](path, table):
       text_b = last.text[1] if len(last.text) == 2 else None
+      if split == task_lib.UNLABELLED and not all(map(str.strip, last.text)):
+        raise errors.UserError(
+          f'{_where(path, last)}: an empty text, of which there is nothing to'
+          ' learn; remove the row'
+        )
       label = (
         None
         if last.label is None
@@ -125,6 +131,33 @@ def _read_file(
     ) from None
   if last is None:
     raise errors.UserError(f'{path}: no usable row; {remedy}')
+
+
+def _declared(task: task_lib.Task, split: str) -> str:
+  """Where a configuration names the file of a split."""
+  if split == task_lib.UNLABELLED:
+    return 'config.data.unlabelled'
+  return f'config.custom_tasks.{task.name}'
+
+
+def ignored_label(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> str | None:
+  """The name under which the first row of an unlabelled file has a label.
+
+  None: it has none that would be told by its name; or the file can't be read.
+  """
+  table, train = task.tables[split], task.tables[task.train_split]
+  name = train.label if isinstance(train.label, str) else 'label'
+  try:
+    _, line = next(lines.read_filled(path_of(task, split, data), 'replace'))
+    if table.format == 'jsonl':
+      known = files.parse_json(line).keys()
+    else:
+      known = line.split('\t') if table.header else ()
+  except (OSError, StopIteration, ValueError, errors.UserError):
+    return None
+  return name if name in known else None
 
 
 def _where(path: Path, row: lines.Row) -> str:
@@ -164,7 +197,8 @@ def _tsv(
     if not width:
       width = len(fields)
       where = f'{path}:{line}'
-      text = [_column(c, fields, table.header, where) for c in table.text]
+      names = _names(table, fields if table.header else ())
+      text = [_column(c, fields, table.header, where) for c in names]
       if table.label is not None:
         label = _column(table.label, fields, table.header, where)
       if table.header:
@@ -190,6 +224,17 @@ def _tsv(
     index += 1
   if skipped:
     logging.info('%s: skipped %d malformed rows of %d', path, skipped, index)
+
+
+def _names(
+  table: task_lib.Table, known: Container[str]
+) -> tuple[int | str, ...]:
+  """The columns of the texts, by those of their names that are known."""
+  others = table.other_text
+  is_other = others and all(name in known for name in others)
+  if is_other and not all(name in known for name in table.text):
+    return others
+  return table.text
 
 
 def _column(
@@ -249,7 +294,8 @@ def _jsonl_row(
     raise errors.UserError(
       f'{where}: {error}; give one JSON object a line'
     ) from None
-  text = tuple(_text(row, name, where) for name in table.text)
+  names = _names(table, row)
+  text = tuple(_text(row, name, where) for name in names)
   if table.label is None:
     return text, None
   label = _field(row, table.label, where)

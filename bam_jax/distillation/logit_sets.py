@@ -35,6 +35,15 @@ class LogitSet(NamedTuple):
   remedy: str = manifest.AGAIN
 
 
+def folder(task: str, split: str) -> str:
+  """The name of the folder of a set: no task's name has a dot.
+
+  >>> folder('rte', 'train'), folder('rte', 'unlabelled')
+  ('rte', 'rte.unlabelled')
+  """
+  return f'{task}.{split}' if split == task_lib.UNLABELLED else task
+
+
 def fingerprint(
   features: shards.Columns,
   run_digest: str,

@@ -3,6 +3,8 @@
     DIR/TASK/            the set of one teacher
     DIR/TEACHER/TASK/    sets of several, whose predictions are averaged
 
+and TASK.unlabelled beside TASK where students learn of rows without labels.
+
 Whoever has the rows can write such a set: a plan with another encoder or
 vocabulary (`--mode=label`), or a program of another kind. Its fingerprint says
 which rows and which labels it is for, and whose logits they are. Without JAX.
@@ -26,6 +28,7 @@ _OF_TOKENS = ('tokenizer', 'max_length')
 # How scores are read: they are predictions already, whatever head made them.
 HEAD = 'linear'
 
+_ELSEWHERE = 'write into another --output, or remove that folder'
 _AGAIN = 'have its teacher label the rows of this plan'
 
 
@@ -115,8 +118,28 @@ def write(
   logit_sets.write(target, uids, logits, prepare.label_metadata(task))
 
 
-def find(directory: Path, task: str) -> dict[str, Path]:
+def is_there(target: logit_sets.LogitSet) -> bool:
+  """Whether a set is there already.
+
+  Raises:
+    errors.UserError: one of something else is in its place.
+  """
+  if not shards.exists(target.directory):
+    return False
+  manifest = manifest_lib.read(target.directory)
+  manifest_lib.check_fingerprint(
+    target.directory, manifest, target.fingerprint, _ELSEWHERE
+  )
+  return True
+
+
+def find(directory: Path, task: str, split: str = 'train') -> dict[str, Path]:
   """The sets that a folder holds for a task.
+
+  Args:
+    directory: `config.distill.logits`.
+    task: name of the task.
+    split: `task.UNLABELLED`, or the training split.
 
   Returns:
     Name of the teacher's folder -> set; the name of the only one is empty
@@ -129,24 +152,26 @@ def find(directory: Path, task: str) -> dict[str, Path]:
   where = f'config.distill.logits: {directory}'
   if not directory.is_dir():
     raise errors.UserError(f'{where}: is no directory; give one of logit sets')
+  name = logit_sets.folder(task, split)
+  field = 'data.unlabelled' if split == task_lib.UNLABELLED else 'tasks'
   several = {
-    path.name: path / task
+    path.name: path / name
     for path in sorted(directory.iterdir())
-    if shards.exists(path / task)
+    if shards.exists(path / name)
   }
-  if not shards.exists(directory / task):
+  if not shards.exists(directory / name):
     if not several:
       raise errors.UserError(
-        f'{where}: holds no set for {task}, neither as {task}/ nor as'
-        f' TEACHER/{task}/; write one, or leave {task} out of config.tasks'
+        f'{where}: holds no set for {name}, neither as {name}/ nor as'
+        f' TEACHER/{name}/; write one, or leave {task} out of config.{field}'
       )
     return several
   if several:
     raise errors.UserError(
-      f'{where}: holds {task}/ and {min(several)}/{task}/; put the former'
+      f'{where}: holds {name}/ and {min(several)}/{name}/; put the former'
       ' into a folder of its teacher, or remove either'
     )
-  return {'': directory / task}
+  return {'': directory / name}
 
 
 def opened(
@@ -190,21 +215,26 @@ def opened(
 
 
 def identity(
-  directory: Path, features: shards.Columns, task: task_lib.Task
+  directory: Path,
+  features: shards.Columns,
+  task: task_lib.Task,
+  split: str = 'train',
 ) -> dict[str, str]:
   """What the outcome of a student hangs on, by dotted key.
 
   Args:
     directory: `config.distill.logits`.
-    features: the student's training rows.
+    features: the student's rows of the split.
     task: the task.
+    split: as for `find`.
 
   Raises:
     errors.UserError: as `find` and `opened`.
   """
   result = {}
-  for name, path in find(directory, task.name).items():
-    key = '.'.join(filter(None, ('logits', task.name, name)))
+  for name, path in find(directory, task.name, split).items():
+    folder = logit_sets.folder(task.name, split)
+    key = '.'.join(filter(None, ('logits', folder, name)))
     teacher = opened(path, features, task).fingerprint['teacher']
     result[f'{key}.teacher'] = teacher['name']
     result[f'{key}.digest'] = teacher['digest']

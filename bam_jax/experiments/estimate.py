@@ -163,7 +163,10 @@ class Estimator:
         self._packing,
         self._tasks,
         self._features,
-        [None] * len(work.run.tasks),
+        [
+          jobs.no_targets(work.run, self._tasks[name], self._features)
+          for name in work.run.tasks
+        ],
         multiple,
         Path(),
       )
@@ -223,9 +226,8 @@ class Estimator:
   ) -> float:
     """Of all that is left of a run."""
     batches = sum(
-      self._evaluation_batches(task, self._tasks[task].train_split)
-      / (work.run.fold.of if work.run.fold else 1)
-      for task in work.labels
+      self._evaluation_batches(task, split) / parts
+      for task, split, parts in self._labelled(work)
     )
     if work.trained:
       return batches * costs.batch
@@ -268,15 +270,25 @@ class Estimator:
       # Of the runs under way: the new one is there before the old one goes.
       'while training': at_once * 2 * one.whole if runs else 0,
       'logits': sum(
-        self._logits(work, task) for work in works for task in work.labels
+        self._logits(*labelled)
+        for work in works
+        for labelled in self._labelled(work)
       ),
       'free': shutil.disk_usage(self._workdir).free,
     }
 
-  def _logits(self, work: remaining.Work, name: str) -> int:
-    """Bytes of a run's logits on the training rows that it labels."""
+  def _labelled(self, work: remaining.Work) -> Iterator[tuple[str, str, int]]:
+    """Task, split and the number of runs that share its rows, of a teacher."""
+    for task in work.labels:
+      fold = work.run.fold
+      yield task, self._tasks[task].train_split, fold.of if fold else 1
+      if task_lib.UNLABELLED in self._features[task]:
+        yield task, task_lib.UNLABELLED, 1
+
+  def _logits(self, name: str, split: str, parts: int) -> int:
+    """Bytes of a run's logits on the rows that it labels, one of some parts."""
     task = self._tasks[name]
-    columns = self._features[name][task.train_split]
+    columns = self._features[name][split]
     count, width, of_tokens = len(columns), task.num_outputs, 0
     if task.of_tokens:
       of_tokens = width * int(columns.ragged('input_ids')[1][-1])
@@ -285,8 +297,7 @@ class Estimator:
     record = tfrecord.encode({'uid': [uid], 'logits': np.zeros(width, 'f4')})
     # A set lies there as records and, decoded, as columns.
     row = len(record) + _FRAME + len(uid) + 8 + 4 * width
-    share = work.run.fold.of if work.run.fold else 1
-    return (count * row + 2 * 4 * of_tokens) // share
+    return (count * row + 2 * 4 * of_tokens) // parts
 
 
 def _table(

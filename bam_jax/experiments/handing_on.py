@@ -1,6 +1,7 @@
 """What finished runs say of training rows, for the students of other plans."""
 
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -14,7 +15,6 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import features as features_lib
-from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.data import sources
@@ -30,8 +30,6 @@ from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import telemetry
 
-_ELSEWHERE = 'write into another --output, or remove that folder'
-
 
 def write(
   output: Path,
@@ -44,6 +42,8 @@ def write(
   restore: Callable[[str, Mapping[str, object]], Mapping[str, object]],
 ) -> None:
   """Writes the logit sets of a group of runs, `OUTPUT/TASK/`.
+
+  And `OUTPUT/TASK.unlabelled/` of a task with rows without labels.
 
   Sets of the same runs that are there are kept.
 
@@ -69,11 +69,10 @@ def write(
         ' group of one of config.variants'
       )
     params = functools.cache(functools.partial(restore, run.name, record))
-    for name in run.tasks:
-      task = tasks[name]
-      rows = features[name][task.train_split]
+    for name, split in _splits(run, tasks, features):
+      task, rows = tasks[name], features[name][split]
       target = logit_sets.LogitSet(
-        output / name,
+        output / logit_sets.folder(name, split),
         outside.fingerprint(
           task,
           rows.fingerprint['rows'],
@@ -82,12 +81,23 @@ def write(
           rows.fingerprint,
         ),
       )
-      if _is_there(target):
+      if processes.by_first(outside.is_there)(target):
         logging.info('%s: is there already', target.directory)
         continue
-      values = _label(run.name, programs, params(), rows, task, config)
+      told = f'{run.name} labels {logit_sets.folder(name, split)}'
+      values = _label(told, programs, params(), rows, task, config)
       _write(target, rows, values, task)
   logging.info('logits: %s', output)
+
+
+def _splits(
+  run: plan_lib.Run, tasks: task_lib.TaskTable, features: jobs.Features
+) -> Iterator[tuple[str, str]]:
+  """Task and split, of training rows and of those without labels."""
+  for name in run.tasks:
+    yield name, tasks[name].train_split
+    if task_lib.UNLABELLED in features[name]:
+      yield name, task_lib.UNLABELLED
 
 
 def rows_of_others(
@@ -107,7 +117,7 @@ def rows_of_others(
     workspace: its own, which keeps the features.
 
   Returns:
-    Task -> training split -> rows.
+    Task -> split -> rows: of training, and those without labels.
 
   Raises:
     errors.UserError: a task's rows are nowhere below `data.dir`, or can't be
@@ -116,9 +126,14 @@ def rows_of_others(
   here = dataclasses.replace(data, dir=data_dir)
   # Rows of another folder, or changed ones, are other features.
   label = schema.digest(str(Path(data_dir).resolve()))[:8]
-  result = {}
-  for task in tasks:
-    split = task.train_split
+  result: dict[str, dict[str, shards.Columns]] = {}
+  wanted = [
+    (task, split)
+    for task in tasks
+    for split in (task.train_split, task_lib.UNLABELLED)
+    if split in task.tables
+  ]
+  for task, split in wanted:
     table = task.tables[split]
     if not table.file or sources.source_of(task, split, data) == 'tfds':
       raise errors.UserError(
@@ -137,24 +152,12 @@ def rows_of_others(
       tokenizer,
       workspace.features(task.name, f'{split}-of-{label}'),
     )
-    result[task.name] = {split: columns}
+    result.setdefault(task.name, {})[split] = columns
   return result
 
 
-@processes.by_first
-def _is_there(target: logit_sets.LogitSet) -> bool:
-  """Whether the set is there; raises where another is."""
-  if not shards.exists(target.directory):
-    return False
-  manifest = manifest_lib.read(target.directory)
-  manifest_lib.check_fingerprint(
-    target.directory, manifest, target.fingerprint, _ELSEWHERE
-  )
-  return True
-
-
 def _label(
-  run: str,
+  told: str,
   programs: programs_lib.Programs,
   params: Mapping[str, object],
   rows: shards.Columns,
@@ -162,9 +165,7 @@ def _label(
   config: config_lib.Config,
 ) -> np.ndarray:
   """The run's logits on all rows; predictions in place of a score's."""
-  with telemetry.progress(
-    f'{run} labels {task.name}', len(rows), 'examples'
-  ) as progress:
+  with telemetry.progress(told, len(rows), 'examples') as progress:
     _, values = teachers.label(
       programs, params, rows, task, config.packing, None, progress.advance
     )

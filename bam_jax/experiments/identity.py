@@ -94,7 +94,7 @@ def identities(
     runs: in the order of a plan.
     tasks: the tasks of the plan.
     weights: digest of the pretrained weights; empty for random ones.
-    features: task -> training or dev split -> rows.
+    features: task -> split that runs are trained or scored on -> rows.
     recorded: name and identity of a run -> the identity as its record has it.
 
   Raises:
@@ -105,14 +105,22 @@ def identities(
     identity = settings(run, tasks, weights)
     for task in run.tasks:
       for split, columns in features[task].items():
+        if split == task_lib.UNLABELLED and not run.learns_unlabelled:
+          continue
         identity[f'data.{task}.{split}'] = schema.digest(columns.fingerprint)
     for names in run.teachers.values():
       for name in names:
         identity[f'teacher.{name}'] = schema.digest(result[name])
     if run.logits:
       for task in run.tasks:
-        rows = features[task][tasks[task].train_split]
-        identity |= outside.identity(Path(run.logits), rows, tasks[task])
+        splits = [tasks[task].train_split]
+        if run.learns_unlabelled and task_lib.UNLABELLED in features[task]:
+          splits.append(task_lib.UNLABELLED)
+        for split in splits:
+          rows = features[task][split]
+          identity |= outside.identity(
+            Path(run.logits), rows, tasks[task], split
+          )
     if run.start:
       identity[f'start.{run.start}'] = schema.digest(result[run.start])
     result[run.name] = recorded(run.name, identity)

@@ -46,7 +46,8 @@ def make(
     tasks: the tasks of the plan.
     features: of the run's tasks at least.
     targets: for each of the run's tasks the teachers' predictions on its
-      training rows, [rows, outputs]; None without teachers.
+      training rows, and on those of `unlabelled` after them, [rows, outputs];
+      None without teachers.
     rows_multiple: what the rows of a batch must divide by.
     directory: of the run.
     own_rows: the rows of a batch that this process reads; None: all.
@@ -54,9 +55,17 @@ def make(
   length = run.length
   train = [features[name][tasks[name].train_split] for name in run.tasks]
   rows = [len(columns) for columns in train]
+  more = [unlabelled(run, name, features) for name in run.tasks]
   kept = None
   if run.fold:
     kept = [folds.split(columns.uids, run.fold)[0] for columns in train]
+  for number, columns in enumerate(more):
+    if columns is not None:
+      there = rows[number] + np.arange(len(columns))
+      rows[number] += len(columns)
+      if kept:
+        kept[number] = np.concatenate([kept[number], there])
+  if kept:
     rows = [len(left) for left in kept]
   num_steps = _steps_over(length, sum(rows))
   mix = _mix(run, rows, num_steps)
@@ -73,6 +82,7 @@ def make(
       packing,
       rows_multiple,
       own_rows,
+      more,
     ),
     num_steps=num_steps,
     length=length,
@@ -95,6 +105,7 @@ def num_steps(
     run.length,
     sum(
       _rows_kept(run, tasks[name], features[name][tasks[name].train_split])
+      + _rows_without_labels(run, name, features)
       for name in run.tasks
     ),
   )
@@ -115,6 +126,22 @@ def _rows_kept(
     return len(folds.split(columns.uids, run.fold)[0])
   copies = 2 if task.name in run.config.data.swap else 1
   return copies * folds.examples_outside(len(columns) // copies, run.fold)
+
+
+def unlabelled(
+  run: plan_lib.Run, task: str, features: Features
+) -> shards.Columns | None:
+  """The rows without labels that a run learns a task from, if any."""
+  if run.learns_unlabelled:
+    return features[task].get(task_lib.UNLABELLED)
+  return None
+
+
+def _rows_without_labels(
+  run: plan_lib.Run, task: str, features: Features
+) -> int:
+  columns = unlabelled(run, task, features)
+  return 0 if columns is None else len(columns)
 
 
 def choose_packing(
@@ -142,7 +169,8 @@ def choose_packing(
   steps: Counter[int] = Counter()
   largest = 0
   for kind, run in looked_at_runs.items():
-    targets = [None] * len(run.tasks)
+    # What they are to be taught changes no row.
+    targets = [no_targets(run, tasks[name], features) for name in run.tasks]
     job = make(run, packing, tasks, features, targets, 1, Path())
     looked_at = range(0, job.num_steps, max(job.num_steps // _LOOKED_AT, 1))
     seen = [job.batches.rows_filled(step) for step in looked_at]
@@ -153,6 +181,17 @@ def choose_packing(
   return dataclasses.replace(
     packing, row_buckets=packing_lib.choose_buckets(steps, largest)
   )
+
+
+def no_targets(
+  run: plan_lib.Run, task: task_lib.Task, features: Features
+) -> np.ndarray | None:
+  """In the place of teachers' predictions where rows cannot be without."""
+  more = unlabelled(run, task.name, features)
+  if more is None:
+    return None
+  rows = len(features[task.name][task.train_split]) + len(more)
+  return np.broadcast_to(np.float32(0), (rows, task.num_outputs))
 
 
 def dev_splits(

@@ -1,7 +1,8 @@
 """What the teachers of a plan say: written once they are trained, then taught.
 
-A teacher's logits lie in `teachers/RUN/TASK`. How good they are goes into the
-record of its run, which nothing that decides an outcome is made from.
+A teacher's logits lie in `teachers/RUN/TASK`, those on rows without labels in
+`teachers/RUN/TASK.unlabelled`. How good the former are goes into the record of
+its run, which nothing that decides an outcome is made from.
 """
 
 from collections.abc import Callable
@@ -74,31 +75,50 @@ class TeacherLogits:
         is something to label.
     """
     for name in plan_lib.tasks_taught_by(students, run.name):
-      task, columns = self.tasks[name], self._train(name)
-      logits = self._logits(run.name, name)
-      if processes.by_first(shards.exists)(logits.directory):
+      self._write_split(run, name, self.tasks[name].train_split, model)
+    learners = [student for student in students if student.learns_unlabelled]
+    for name in plan_lib.tasks_taught_by(learners, run.name):
+      if task_lib.UNLABELLED in self.features[name]:
+        self._write_split(run, name, task_lib.UNLABELLED, model)
+
+  def _write_split(
+    self,
+    run: plan_lib.Run,
+    name: str,
+    split: str,
+    model: Callable[[], tuple[programs_lib.Programs, Mapping[str, object]]],
+  ) -> None:
+    """The same of one task's rows, with labels or without."""
+    task, columns = self.tasks[name], self.features[name][split]
+    logits = self._logits(run.name, name, split)
+    has_gold = split != task_lib.UNLABELLED
+    if processes.by_first(shards.exists)(logits.directory):
+      if has_gold:
         self._measure(run, name, logits)
-        continue
-      programs, params = model()
-      share = run.fold.of if run.fold else 1
-      with telemetry.progress(
-        f'{run.name} labels {name}', len(columns) // share, 'examples'
-      ) as progress:
-        rows, values = teachers.label(
-          programs,
-          params,
-          columns,
-          task,
-          self.config.packing,
-          run.fold,
-          progress.advance,
-        )
-      uids = [columns.uids[row] for row in rows]
-      lengths = None
-      if task.of_tokens:
-        lengths = np.diff(columns.ragged('input_ids')[1])[rows]
-      metadata = prepare.label_metadata(task)
-      processes.by_first(self._write)(logits, uids, values, metadata, lengths)
+      return
+    programs, params = model()
+    share = logits.fold.of if logits.fold else 1
+    with telemetry.progress(
+      f'{run.name} labels {logit_sets.folder(name, split)}',
+      len(columns) // share,
+      'examples',
+    ) as progress:
+      rows, values = teachers.label(
+        programs,
+        params,
+        columns,
+        task,
+        self.config.packing,
+        logits.fold,
+        progress.advance,
+      )
+    uids = [columns.uids[row] for row in rows]
+    lengths = None
+    if task.of_tokens:
+      lengths = np.diff(columns.ragged('input_ids')[1])[rows]
+    metadata = prepare.label_metadata(task)
+    processes.by_first(self._write)(logits, uids, values, metadata, lengths)
+    if has_gold:
       self._record_quality(run, name, rows, values)
 
   def _write(
@@ -118,24 +138,71 @@ class TeacherLogits:
       )
 
   def targets(self, run: plan_lib.Run, task: str) -> np.ndarray | None:
-    """The teachers' predictions on training rows; None without teachers."""
+    """The teachers' predictions on the rows that a run learns a task from.
+
+    Those with labels first, then those without. None without teachers.
+    """
     if run.logits:
-      return processes.together(lambda: self._outside(run, task))
-    if task not in run.teachers:
+      said = self._outside
+    elif task in run.teachers:
+      processes.first(self.background.wait)
+      said = self._inside
+    else:
       return None
-    processes.first(self.background.wait)
-    by_seed: dict[int, list[logit_sets.LogitSet]] = {}
-    for name in run.teachers[task]:
-      sets = by_seed.setdefault(self.runs[name].seed, [])
-      sets.append(self._logits(name, task))
     return processes.together(
-      lambda: teachers.targets(
-        list(by_seed.values()),
-        self._train(task),
-        self.tasks[task],
-        run.config.distill.temperature,
-        self.config.model.regression_head,
+      lambda: np.concatenate(
+        [said(run, task, split) for split in self._splits(run, task)]
       )
+    )
+
+  def _splits(self, run: plan_lib.Run, task: str) -> list[str]:
+    """Those whose rows a run learns a task from."""
+    train = self.tasks[task].train_split
+    if jobs.unlabelled(run, task, self.features) is None:
+      return [train]
+    return [train, task_lib.UNLABELLED]
+
+  def _inside(self, run: plan_lib.Run, task: str, split: str) -> np.ndarray:
+    """What the runs of the plan that teach another say of some rows."""
+    names = run.teachers[task]
+    if split == task_lib.UNLABELLED:
+      # None was told a label of them: each run is a teacher of all.
+      by_teacher = [[name] for name in names]
+    else:
+      by_seed: dict[int, list[str]] = {}
+      for name in names:
+        by_seed.setdefault(self.runs[name].seed, []).append(name)
+      by_teacher = list(by_seed.values())
+    return self._mean(
+      run,
+      [[self._logits(n, task, split) for n in each] for each in by_teacher],
+      task,
+      split,
+      self.config.model.regression_head,
+    )
+
+  def _outside(self, run: plan_lib.Run, task: str, split: str) -> np.ndarray:
+    """What is said of some rows by logits from outside."""
+    rows = self.features[task][split]
+    found = outside.find(Path(run.logits), task, split).values()
+    sets = [[outside.opened(path, rows, self.tasks[task])] for path in found]
+    return self._mean(run, sets, task, split, outside.HEAD)
+
+  def _mean(
+    self,
+    run: plan_lib.Run,
+    sets: Sequence[Sequence[logit_sets.LogitSet]],
+    task: str,
+    split: str,
+    regression_head: str,
+  ) -> np.ndarray:
+    """As `teachers.targets`."""
+    return teachers.targets(
+      sets,
+      self.features[task][split],
+      self.tasks[task],
+      run.config.distill.temperature,
+      regression_head,
     )
 
   @processes.by_first
@@ -146,27 +213,14 @@ class TeacherLogits:
       errors.UserError: a set is damaged, lacks a row, or is not finite.
     """
     found = {
-      (run.logits, task): run
+      (run.logits, task, split): run
       for run in students
       if run.logits
       for task in run.tasks
+      for split in self._splits(run, task)
     }
-    for (_, task), run in found.items():
-      self._outside(run, task)
-
-  def _outside(self, run: plan_lib.Run, task: str) -> np.ndarray:
-    rows = self._train(task)
-    sets = [
-      [outside.opened(path, rows, self.tasks[task])]
-      for path in outside.find(Path(run.logits), task).values()
-    ]
-    return teachers.targets(
-      sets,
-      rows,
-      self.tasks[task],
-      run.config.distill.temperature,
-      outside.HEAD,
-    )
+    for (_, task, split), run in found.items():
+      self._outside(run, task, split)
 
   @processes.by_first
   def _measure(
@@ -199,12 +253,13 @@ class TeacherLogits:
   def _train(self, task: str) -> shards.Columns:
     return self.features[task][self.tasks[task].train_split]
 
-  def _logits(self, run: str, task: str) -> logit_sets.LogitSet:
-    fold = self.runs[run].fold
+  def _logits(self, run: str, task: str, split: str) -> logit_sets.LogitSet:
+    """Where a run's logits on some rows are, and what decides them."""
+    fold = None if split == task_lib.UNLABELLED else self.runs[run].fold
     return logit_sets.LogitSet(
-      self.workspace.teacher(run, task),
+      self.workspace.teacher(run, logit_sets.folder(task, split)),
       logit_sets.fingerprint(
-        self._train(task),
+        self.features[task][split],
         schema.digest(self.identities[run]),
         self.workspace.finished(run)['parameters'],
         fold,

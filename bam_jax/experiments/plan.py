@@ -87,6 +87,11 @@ class Run:
     return names | {self.start} - {''}
 
   @property
+  def learns_unlabelled(self) -> bool:
+    """Whether it is trained on rows without labels, where a task has some."""
+    return self.is_taught and self.config.distill.unlabelled
+
+  @property
   def group(self) -> str:
     """The runs of one variant and seed, which together cover every task."""
     return group_name(self.variant, self.seed, self.fold)

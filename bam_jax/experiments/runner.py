@@ -95,7 +95,12 @@ class Runner(trainer.Trainer):
     self.workspace.save_config(self.config)
 
   def run(self) -> None:
-    """The whole plan, from raw rows to the report."""
+    """The whole plan, from raw rows to the report.
+
+    Raises:
+      errors.UserError: nobody would learn of rows without labels.
+    """
+    config_lib.check_students(self.config)
     self._carry_out(self.searched)
     self._carry_out(self.runs)
     self.report()
@@ -182,6 +187,10 @@ class Runner(trainer.Trainer):
       notes['shard'] = (
         f'{self.config.plan.shard} of the plan, whose seeds are'
         f' {", ".join(map(str, self.config.seeds))}'
+      )
+    if self.config.data.unlabelled:
+      notes['rows without labels'] = (
+        f'{", ".join(self.config.data.unlabelled)}; taught variants alone'
       )
     if self._tried:
       notes['learning rate and layer decay of single-task runs'] = search.note(

@@ -94,8 +94,8 @@ class Trainer:
     wanted = [
       (task, split)
       for task in self.tasks.tasks
-      for split in (task.train_split, *task.dev_splits)
-      if split not in self.features.get(task.name, {})
+      for split in (task.train_split, *task.dev_splits, task_lib.UNLABELLED)
+      if split in task.tables and split not in self.features.get(task.name, {})
     ]
     with telemetry.progress('features', len(wanted), 'splits') as progress:
       for task, split in wanted:

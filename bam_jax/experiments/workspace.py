@@ -4,7 +4,7 @@ DIR/config.json
 DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
-DIR/teachers/RUN/TASK/       shard sets
+DIR/teachers/RUN/TASK/       shard sets; TASK.unlabelled/ too
 DIR/choices.json             what a search tried and chose
 DIR/report.{json,md,html,tex}, DIR/scores.csv
 """

@@ -16,6 +16,9 @@ Answers = tuple[tuple[str, int], ...]  # texts, and where they begin
 RawLabel = str | tuple[str, ...] | Answers
 Label = int | float | tuple[int, ...] | Answers
 
+# The split of rows without labels that students are taught on.
+UNLABELLED = 'unlabelled'
+
 # What follows `~` tells rows of one example apart: copies and windows.
 SWAP_SUFFIX = '~swap'
 
@@ -61,6 +64,7 @@ class Table:
     text: one column, or two for a pair. A number counts columns from 0 (or
       from the end if negative), a string names one of the header or of the
       JSON object.
+    other_text: names that the texts may stand under instead.
     label: the label's column; None where the split has no labels.
     header: whether the first line names the columns (TSV only).
     format: `tsv`, `jsonl`, `conll`, `squad` or `generated`.
@@ -72,6 +76,7 @@ class Table:
 
   file: str = ''
   text: tuple[int | str, ...] = ()
+  other_text: tuple[str, ...] = ()
   label: int | str | None = None
   header: bool = True
   format: Literal['tsv', 'jsonl', 'conll', 'squad', 'generated'] = 'tsv'
@@ -94,7 +99,7 @@ class Task:
       is best.
     paper_metric: the metric that enters the paper's average.
     glue_metrics: the metrics whose mean enters GLUE's own average.
-    tables: split name -> Table.
+    tables: split name -> Table; one may be `UNLABELLED`.
     train_split: the split trained on.
     dev_splits: the splits scored; the first one enters the averages.
     test_splits: unlabelled splits that can be predicted.

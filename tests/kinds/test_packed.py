@@ -5,6 +5,7 @@ An example sees only its own tokens, and is one unit of its task's loss.
 
 from collections.abc import Sequence
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -99,8 +100,8 @@ class _Plan:
       )
     )
 
-  def losses(self, rows, packed: bool) -> dict[str, np.ndarray]:
-    """Sums by task of the batch of some rows."""
+  def batch(self, rows, packed: bool, own_rows=None) -> dict[str, np.ndarray]:
+    """The batch of some rows, or a process's own part of it."""
     packing = dataclasses.replace(
       self.config.packing,
       enabled=packed,
@@ -114,8 +115,13 @@ class _Plan:
       self.teachers,
       _Chosen(len(self.tasks), rows),
       packing,
+      own_rows=own_rows,
     )
-    batch = make(0)
+    return make(0)
+
+  def losses(self, rows, packed: bool) -> dict[str, np.ndarray]:
+    """Sums by task of the batch of some rows."""
+    batch = self.batch(rows, packed)
     if packed:
       # A row holds several tasks, or there would be nothing to keep apart.
       assert (batch['segment_ids'].max(-1) > 1).any()
@@ -136,6 +142,17 @@ def test_packed_losses_are_those_of_examples_alone(plan):
   )
   np.testing.assert_array_equal(packed['count'], 5)
   assert (packed['loss'] > 0.01).all()
+
+
+def test_rows_of_the_processes_make_up_the_batch(plan):
+  """Oracle: the batch of a single process. Rows are dealt out in turn."""
+  rows = [(task, row) for row in range(5) for task in range(len(plan.tasks))]
+  whole = plan.batch(rows, packed=True)
+  for first in range(2):
+    own_rows = functools.partial(np.arange, first, step=2)
+    part = plan.batch(rows, True, own_rows)
+    for key, value in whole.items():
+      np.testing.assert_array_equal(part[key], value[first::2], err_msg=key)
 
 
 class _Programs:

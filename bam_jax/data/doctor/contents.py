@@ -64,8 +64,11 @@ def texts(
       'write the file without quoting',
     ),
   ):
+    # Nothing is to be learnt from an empty text without a label: a run stops.
+    is_fatal = check == 'empty text' and rows.split == task_lib.UNLABELLED
+    severity = 'error' if is_fatal else 'warning'
     if numbers:
-      yield rows.finding(sorted(numbers), 'warning', check, what, remedy)
+      yield rows.finding(sorted(numbers), severity, check, what, remedy)
 
 
 def size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:

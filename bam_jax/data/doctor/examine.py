@@ -69,7 +69,8 @@ def examine(
   summaries: list[Summary] = []
   for task in tasks.tasks:
     shares: dict[str, np.ndarray] = {}
-    for split in (task.train_split, *task.dev_splits, *task.test_splits):
+    more = [task_lib.UNLABELLED] if task_lib.UNLABELLED in task.tables else []
+    for split in (task.train_split, *more, *task.dev_splits, *task.test_splits):
       before: list[findings.Finding] = []
       rows = rows_lib.load(task, split, data, before)
       found += before

@@ -58,7 +58,7 @@ class Split:
 
   @property
   def is_train(self) -> bool:
-    return self.split == self.task.train_split
+    return self.split in (self.task.train_split, task_lib.UNLABELLED)
 
   def place(self, row: int) -> str:
     """`FILE:LINE` of a row, or its uid."""

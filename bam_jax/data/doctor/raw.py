@@ -157,7 +157,7 @@ def _is_row(
 
 def _official_names(name: str, split: str) -> list[str]:
   """What the columns that a GLUE task reads are called in its file."""
-  if name not in official.COLUMNS:
+  if name not in official.COLUMNS or split == task_lib.UNLABELLED:
     return []
   texts, label = official.COLUMNS[name]
   table = glue.TASKS[name].tables[split]

@@ -93,7 +93,7 @@ def load(
   """
   name, source = task.name, sources.source_of(task, split, data)
   folder = f'{Path(data.dir)}/'
-  wanted = split == task.train_split or split in task.dev_splits
+  wanted = split not in task.test_splits
   try:
     if not sources.is_present(task, split, data):
       table = task.tables[split]

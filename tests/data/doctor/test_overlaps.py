@@ -137,3 +137,23 @@ def test_texts_are_equal_but_for_case_and_white_space():
   texts = keys.Texts()
   numbers = texts.add(['A cat .', ' a  CAT\t.', 'a cat.', 'A cat .'])
   assert numbers.tolist() == [0, 0, 1, 0]
+
+
+def test_rows_without_labels_are_looked_for_in_what_is_scored(folder):
+  first, second = folder.fields('RTE/dev.tsv', 3)[1:3]
+  lines = [f'{first.upper()}\t{second}', 'of\tits own', ' \tno first']
+  folder.write('more.tsv', ['text\ttext_pair', *lines])
+  report = folder.report(**{'data.unlabelled': ('rte=more.tsv',)})
+  found = {f.check: f for f in report.findings if f.split == 'unlabelled'}
+  assert set(found) == {'overlap', 'empty text'}
+  assert found['overlap'].severity == 'warning'
+  assert found['overlap'].places == ('more.tsv:2 = RTE/dev.tsv:3',)
+  # A run stops there.
+  assert found['empty text'].severity == 'error'
+  assert found['empty text'].places == ('more.tsv:4',)
+
+
+def test_a_missing_file_of_rows_without_labels_is_an_error(folder):
+  report = folder.report(**{'data.unlabelled': ('cola=none.jsonl',)})
+  (found,) = [f for f in report.findings if f.split == 'unlabelled']
+  assert (found.severity, found.check) == ('error', 'missing')

@@ -1,0 +1,161 @@
+"""A Hugging Face classifier in torch, and its outputs on texts."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import hashlib
+import json
+import logging
+
+import numpy as np
+import torch
+import transformers
+
+from bam_jax import errors
+
+# Batches whose rows are cut and sorted by their tokens together.
+_BATCHES_AT_ONCE = 32
+
+# The second one is None where the task has one text a row.
+Texts = tuple[str, str | None]
+
+
+class Model:
+  """A classifier with its tokenizer, ready to predict.
+
+  Attributes:
+    names: of its outputs, as its config.json has them.
+    problem: the kind of problem that this says it is for; None: it does not.
+    has_padding: whether rows of unlike lengths can be in one batch.
+  """
+
+  def __init__(
+    self, place: str, device: str | None, dtype: str, max_length: int
+  ):
+    """Loads it.
+
+    Args:
+      place: a directory, or a name on the hub.
+      device: of torch; None: a GPU where there is one.
+      dtype: of the weights.
+      max_length: tokens of a row at most.
+
+    Raises:
+      errors.UserError: it isn't there, or has no trained head.
+    """
+    where = f'--model={place}'
+    device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+      self._tokenizer = transformers.AutoTokenizer.from_pretrained(place)
+      auto_class = transformers.AutoModelForSequenceClassification
+      model, told = auto_class.from_pretrained(
+        place, dtype=getattr(torch, dtype), output_loading_info=True
+      )
+    except (OSError, ValueError, RuntimeError, ImportError) as e:
+      raise errors.UserError(
+        f'{where}: cannot be loaded: {" ".join(str(e).split())}'
+      ) from e
+    missing = sorted(told['missing_keys'])
+    if missing:
+      raise errors.UserError(
+        f'{where}: has no {missing[0]}, which would be random; give a model'
+        ' that was trained to classify'
+      )
+    try:
+      self._model = model.to(device).eval()
+    except (RuntimeError, AssertionError) as e:
+      raise errors.UserError(
+        f'--device={device}: {str(e).splitlines()[0]}'
+      ) from e
+    config = model.config
+    self.names = [config.id2label[i] for i in range(config.num_labels)]
+    self.problem = config.problem_type
+    self.has_padding = self._tokenizer.pad_token is not None
+    if config.pad_token_id is None:
+      # Decoders look for it to find where a text ends.
+      config.pad_token_id = self._tokenizer.pad_token_id
+    # A tokenizer without a limit of its own has a number beyond all texts.
+    self._max_length = min(
+      max_length,
+      self._tokenizer.model_max_length,
+      getattr(config, 'max_position_embeddings', max_length),
+    )
+    self._device = device
+    self._dtype = dtype
+
+  def digest(self, options: Mapping[str, object]) -> str:
+    """sha256 of all that decides the logits, hexadecimal."""
+    result = hashlib.sha256()
+    own = {'max_length': self._max_length, 'dtype': self._dtype}
+    result.update(json.dumps({**options, **own}, sort_keys=True).encode())
+    if self._tokenizer.is_fast:
+      result.update(self._tokenizer.backend_tokenizer.to_str().encode())
+    else:
+      words = sorted(self._tokenizer.get_vocab().items())
+      result.update(json.dumps(words).encode())
+    for name, tensor in sorted(self._model.state_dict().items()):
+      result.update(f'{name}{tuple(tensor.shape)}'.encode())
+      data = tensor.detach().cpu().contiguous().reshape(-1)
+      result.update(data.view(torch.uint8).numpy().tobytes())
+    return result.hexdigest()
+
+  def outputs(self, texts: Sequence[Texts], batch_size: int) -> np.ndarray:
+    """[n, outputs] float32, in the order of the texts."""
+    result = np.empty((len(texts), len(self.names)), np.float32)
+    done = told = 0
+    for rows, values in self._predicted(texts, batch_size):
+      result[rows] = values
+      done += len(rows)
+      if done >= told + len(texts) / 10 or done == len(texts):
+        logging.info('%d of %d rows', done, len(texts))
+        told = done
+    return result
+
+  @torch.inference_mode()
+  def _predicted(
+    self, texts: Sequence[Texts], batch_size: int
+  ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Numbers of rows and their outputs, a batch after the other.
+
+    The longest come first: what does not fit into memory is known at once.
+    """
+    order = np.argsort(
+      [-len(a) - len(b or '') for a, b in texts], kind='stable'
+    )
+    at_once = batch_size * _BATCHES_AT_ONCE
+    for first in range(0, len(order), at_once):
+      some = order[first : first + at_once]
+      rows = self._encode([texts[i] for i in some])
+      by_tokens = sorted(
+        range(len(rows)), key=lambda i: -len(rows[i]['input_ids'])
+      )
+      for begin in range(0, len(rows), batch_size):
+        chosen = by_tokens[begin : begin + batch_size]
+        batch = [rows[i] for i in chosen]
+        if self.has_padding:
+          inputs = self._tokenizer.pad(batch, return_tensors='pt')
+        else:
+          inputs = {
+            key: torch.tensor([row[key] for row in batch]) for key in batch[0]
+          }
+        try:
+          logits = self._model(
+            **{key: value.to(self._device) for key, value in inputs.items()}
+          ).logits
+        except torch.OutOfMemoryError as e:
+          raise errors.UserError(
+            f'--batch_size={batch_size}: does not fit into the memory of'
+            f' {self._device}; give fewer rows'
+          ) from e
+        yield some[chosen], logits.float().cpu().numpy()
+
+  def _encode(self, texts: Sequence[Texts]) -> list[dict[str, list[int]]]:
+    """The model's inputs of each row, not padded."""
+    second = [b for _, b in texts if b is not None] or None
+    found = self._tokenizer(
+      [a for a, _ in texts],
+      second,
+      truncation=True,
+      max_length=self._max_length,
+    )
+    return [{key: found[key][i] for key in found} for i in range(len(texts))]

@@ -1,0 +1,207 @@
+"""Logits of a Hugging Face classifier on a task's rows, to teach a student.
+
+  pip install torch transformers
+  python -m scripts.hf_teacher --config=configs/minilm.py \\
+      --config.data.dir=$GLUE_DIR --task=rte --model=MODEL --output=work/logits
+
+The rows are read as the student reads them, by the same configuration, so that
+uids agree; texts are cut by the model's own tokenizer. MODEL is a directory or
+a name on the hub that AutoModelForSequenceClassification loads. The student
+reads the logits by --config.distill.logits=work/logits; see
+docs/guides/hf_teachers.md.
+
+  --labels=entailment,not_entailment   what the outputs are, in their order,
+                                       where the model's id2label does not say
+  --score=scale|unit|logit             regression: the output is a score on the
+                                       task's own scale, on 0-1, or the logit of
+                                       one on 0-1
+  --teacher=NAME                       one of several: OUTPUT/NAME/TASK
+  --max_length=512 --batch_size=64 --device=cuda:1 --dtype=bfloat16
+
+Exit 2 and one line for a user's mistake.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import importlib.util
+import logging
+from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
+
+from absl import flags
+from absl import logging as absl_logging
+
+from bam_jax import command_line
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import registry
+from bam_jax.data import sources
+from bam_jax.distillation import logit_sets
+from bam_jax.distillation import outside
+from bam_jax.tasks import task as task_lib
+from scripts import hf_outputs
+
+if TYPE_CHECKING:
+  from scripts import hf_model
+
+_MODEL = flags.DEFINE_string(
+  'model', None, 'A directory, or a name on the hub.'
+)
+_TEACHER = flags.DEFINE_string('teacher', '', 'Its name, one of several.')
+_LABELS = flags.DEFINE_list('labels', None, "The task's, as the outputs go.")
+_SCORE = flags.DEFINE_enum(
+  'score', None, hf_outputs.SCORES, 'Regression: what the output is.'
+)
+_MAX_LENGTH = flags.DEFINE_integer(
+  'max_length', 512, 'Tokens a row at most; fewer where the model takes fewer.',
+  lower_bound=8,
+)  # fmt: skip
+_BATCH_SIZE = flags.DEFINE_integer('batch_size', 64, 'Rows.', lower_bound=1)
+_DEVICE = flags.DEFINE_string(
+  'device', None, 'Of torch. Default: a GPU, else the CPU.'
+)
+_DTYPE = flags.DEFINE_enum(
+  'dtype', 'float32', ('float32', 'bfloat16', 'float16'), 'Of the weights.'
+)
+
+
+def label(
+  model: 'hf_model.Model',
+  name: str,
+  task: task_lib.Task,
+  rows: Mapping[str, Sequence[task_lib.Example]],
+  swap: bool,
+  head: hf_outputs.Head,
+  directory: Path,
+  batch_size: int,
+) -> None:
+  """Writes the sets of a task: its training rows, and those without labels.
+
+  Args:
+    model: the teacher.
+    name: of it, in words.
+    task: the task.
+    rows: split -> examples.
+    swap: label each row with its texts in the other order too.
+    head: what the outputs mean.
+    directory: of the teacher's sets.
+    batch_size: rows.
+
+  Raises:
+    errors.UserError: a set of something else is there, an output is not finite,
+      or the set can't be written.
+  """
+  digest = model.digest(head.options())
+  for split, examples in rows.items():
+    target = directory / logit_sets.folder(task.name, split)
+    rows_digest = sources.rows_digest(examples)
+    fingerprint = outside.fingerprint(task, rows_digest, name, digest)
+    if outside.is_there(logit_sets.LogitSet(target, fingerprint)):
+      logging.info('%s: is there already', target)
+      continue
+    uids = [example.uid for example in examples]
+    texts = [(example.text_a, example.text_b) for example in examples]
+    if swap:
+      uids += [f'{uid}{task_lib.SWAP_SUFFIX}' for uid in uids]
+      texts += [(b, a) for a, b in texts]
+    logits = head.logits(model.outputs(texts, batch_size))
+    outside.write(target, task, rows_digest, uids, logits, name, digest)
+    logging.info('%s: %d rows', target, len(uids))
+
+
+def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
+  """The configuration and the task that are asked for.
+
+  Raises:
+    errors.UserError: an argument is missing or wrong.
+  """
+  rest = command_line.parse(argv)
+  if len(rest) > 1:
+    raise errors.UserError(
+      f'{rest[1]}: no such argument; flags begin with --, see --help'
+    )
+  needed = (
+    command_line.CONFIG,
+    command_line.TASK,
+    _MODEL,
+    command_line.OUTPUT,
+  )
+  for flag in needed:
+    if not flag.value:
+      raise errors.UserError(f'--{flag.name} is missing; see --help')
+  config = config_lib.from_config_dict(command_line.CONFIG.value)
+  tasks, name = registry.resolve(config), command_line.TASK.value
+  if name not in tasks.names:
+    raise errors.UserError(
+      f'--task={name}: is none of {", ".join(tasks.names)}, the tasks of the'
+      ' configuration'
+    )
+  task = tasks[name]
+  hf_outputs.check(task, _LABELS.value, _SCORE.value)
+  return config, task
+
+
+def main(argv: list[str]) -> None:
+  """One model, one task.
+
+  Raises:
+    errors.UserError: as `parse` and `label`.
+  """
+  config, task = parse(argv)
+  for package in ('torch', 'transformers'):
+    if importlib.util.find_spec(package) is None:
+      raise errors.UserError(
+        f'needs the package {package}, which is not there; pip install torch'
+        ' transformers'
+      )
+  rows = {
+    split: list(sources.read(task, split, config.data))
+    for split in (task.train_split, task_lib.UNLABELLED)
+    if split in task.tables
+  }
+  # It takes seconds to import, and may not be there.
+  from scripts import hf_model
+
+  model = hf_model.Model(
+    _MODEL.value, _DEVICE.value, _DTYPE.value, _MAX_LENGTH.value
+  )
+  head = hf_outputs.head(
+    task, model.names, model.problem, _LABELS.value, _SCORE.value
+  )
+  if not model.has_padding and _BATCH_SIZE.value > 1:
+    raise errors.UserError(
+      f'--model={_MODEL.value}: its tokenizer has no padding token; give'
+      ' --batch_size=1'
+    )
+  label(
+    model,
+    Path(_MODEL.value).name,
+    task,
+    rows,
+    task.name in config.data.swap,
+    head,
+    Path(command_line.OUTPUT.value, _TEACHER.value),
+    _BATCH_SIZE.value,
+  )
+
+
+def run() -> int:
+  """The status that the program ends with."""
+  absl_logging.use_absl_handler()
+  absl_logging.set_verbosity(absl_logging.INFO)
+  for handler in logging.getLogger().handlers:
+    handler.setFormatter(logging.Formatter('%(message)s'))
+  if '--help' in sys.argv or '-h' in sys.argv:
+    print(__doc__)
+    return 0
+  try:
+    main(sys.argv)
+  except errors.UserError as e:
+    print(f'hf_teacher: {e}', file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(run())
