@@ -7,7 +7,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from bam_jax import errors
-from bam_jax.experiments import stores
+from bam_jax.storage import stores
 
 MODES = (
   'run', 'prepare', 'estimate', 'evaluate', 'predict', 'serve', 'export',

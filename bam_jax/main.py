@@ -76,9 +76,9 @@ from absl import logging as absl_logging
 from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.experiments import lock
-from bam_jax.experiments import store_lock
-from bam_jax.experiments import stores
+from bam_jax.storage import lock
+from bam_jax.storage import store_lock
+from bam_jax.storage import stores
 from bam_jax.training import preemption
 
 
@@ -88,7 +88,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
   several = command_line.is_several()
   config = config_lib.from_config_dict(command_line.CONFIG.value)
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
-    from bam_jax.experiments import raw_files
+    from bam_jax.storage import raw_files
 
     config = raw_files.localized(config)
   place = command_line.WORKDIR.value or str(Path('work') / config.name)
@@ -102,7 +102,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     store = stores.Store(place)
     with store_lock.StoreLock(store, notice) as held:
       # It takes seconds to import, and a second command is refused before.
-      from bam_jax.experiments import mirror
+      from bam_jax.storage import mirror
 
       with mirror.Mirror(
         store, held, Path(scratch) if scratch else None, notice

@@ -1,4 +1,4 @@
-"""How often each test of `bam_jax.experiments.statistics` errs.
+"""How often each test of `bam_jax.reporting.statistics` errs.
 
   python -m benchmarks.false_positives --output=benchmarks/false_positives.json
 
@@ -25,9 +25,9 @@ import time
 import numpy as np
 import scipy
 
-from bam_jax.experiments import bootstrap
-from bam_jax.experiments import statistics
-from bam_jax.experiments import summaries
+from bam_jax.reporting import bootstrap
+from bam_jax.reporting import statistics
+from bam_jax.reporting import summaries
 
 _CUT = 0.24
 _BLOCK = 100  # Trials that share random permutations.

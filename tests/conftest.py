@@ -1,5 +1,6 @@
 """Eight CPU devices, strict promotion, and no network, for every test."""
 
+from collections.abc import Iterator
 import os
 import socket
 
@@ -9,6 +10,8 @@ os.environ['HF_HUB_OFFLINE'] = '1'
 import chex
 import jax
 import pytest
+
+from tests.storage import object_server
 
 chex.set_n_cpu_devices(8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
@@ -30,3 +33,17 @@ def no_network(monkeypatch):
     return connect(self, address)
 
   monkeypatch.setattr(socket.socket, 'connect', guarded)
+
+
+@pytest.fixture(scope='session')
+def s3_server(tmp_path_factory) -> Iterator[object_server.ObjectServer]:
+  with object_server.ObjectServer() as server:
+    yield server
+
+
+@pytest.fixture
+def s3(s3_server, monkeypatch, request) -> str:
+  """The URL of an empty place in a store, which the environment leads to."""
+  for name, value in s3_server.environment.items():
+    monkeypatch.setenv(name, value)
+  return f's3://bucket/{request.node.name}'

@@ -1,1 +1,1 @@
-"""Variants as a graph of runs, and the report on them."""
+"""Variants as a graph of runs, carried out."""

@@ -19,7 +19,6 @@ from bam_jax.experiments import labelling
 from bam_jax.experiments import merge as merge_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import remaining
-from bam_jax.experiments import report as report_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import trainer
 from bam_jax.experiments import workspace as workspace_lib
@@ -30,6 +29,7 @@ from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import stablehlo
 from bam_jax.inference import submission
 from bam_jax.modeling import layers
+from bam_jax.reporting import report as report_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import preemption

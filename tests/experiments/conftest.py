@@ -1,7 +1,6 @@
 """Plans of tiny models that share their compiled programs."""
 
 from collections.abc import Callable
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,6 @@ from bam_jax.training import loop
 from bam_jax.training import setup as setup_lib
 from tests.configs import tiny
 from tests.experiments import commands
-from tests.experiments import object_server
 
 
 @pytest.fixture(scope='session')
@@ -45,20 +43,6 @@ def undisturbed(tmp_path_factory) -> Path:
   workdir = tmp_path_factory.mktemp('undisturbed') / 'work'
   commands.ends_with(commands.start(workdir, workdir.parent), 0)
   return workdir
-
-
-@pytest.fixture(scope='session')
-def s3_server(tmp_path_factory) -> Iterator[object_server.ObjectServer]:
-  with object_server.ObjectServer() as server:
-    yield server
-
-
-@pytest.fixture
-def s3(s3_server, monkeypatch, request) -> str:
-  """The URL of an empty place in a store, which the environment leads to."""
-  for name, value in s3_server.environment.items():
-    monkeypatch.setenv(name, value)
-  return f's3://bucket/{request.node.name}'
 
 
 @pytest.fixture

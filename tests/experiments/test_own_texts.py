@@ -13,8 +13,8 @@ import urllib.request
 
 import pytest
 
-from bam_jax.experiments import lock
 from bam_jax.inference import own_file
+from bam_jax.storage import lock
 from bam_jax.tasks import demo
 from tests.experiments import commands
 

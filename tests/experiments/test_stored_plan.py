@@ -14,16 +14,16 @@ import time
 
 import pytest
 
-from bam_jax.experiments import mirror
-from bam_jax.experiments import stores
+from bam_jax.storage import mirror
+from bam_jax.storage import stores
 from tests.experiments import commands
-from tests.experiments import object_server
+from tests.storage import object_server
 
 _ROOT = Path(__file__).parents[2]
 
 # Looks at what is complete more often than a plan of seconds would need.
 _OFTEN = """
-from bam_jax.experiments import mirror
+from bam_jax.storage import mirror
 mirror.EVERY = 0.2
 """
 # After a step of the student the process waits for the store to have an earlier
@@ -32,7 +32,7 @@ _KILLED_AFTER_STEP = (
   _OFTEN
   + """
 import os, signal, sys, time
-from bam_jax.experiments import stores
+from bam_jax.storage import stores
 from bam_jax.training import loop, programs
 url, student, last = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
 train, train_step = loop.train, programs.Programs.train_step

@@ -1,0 +1,1 @@
+"""What many runs say: statistics over seeds, tables, plots, the report."""

@@ -1,0 +1,112 @@
+"""Metric lines of many runs, brought together into one curve a variant."""
+
+from collections.abc import Sequence
+import math
+from pathlib import Path
+
+import numpy as np
+
+from bam_jax.reporting import figures
+from bam_jax.training import telemetry
+
+_GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
+
+
+class Curves:
+  """What runs logged, over the share of their steps.
+
+  The share, since a single-task run of a small task has a hundredth of the
+  steps of a multi-task run, and both anneal over their whole length.
+  """
+
+  def __init__(self, runs: Sequence[tuple[str, str, Path]]):
+    """Reads the logs.
+
+    Args:
+      runs: (variant, task, metrics.jsonl of the run that trained the task);
+        the tasks of a run share a file. A file that is missing is left out.
+        Curves come in the order in which their variants do.
+
+    Raises:
+      errors.UserError: a file is damaged.
+    """
+    self._tasks: dict[str, dict[Path, list[str]]] = {}
+    for variant, task, path in runs:
+      self._tasks.setdefault(variant, {}).setdefault(path, []).append(task)
+    paths = {path for _, _, path in runs if path.exists()}
+    self._lines = {path: telemetry.read(path) for path in paths}
+
+  @property
+  def variants(self) -> list[str]:
+    return list(self._tasks)
+
+  def medians(self, key: str, task: str | None = None) -> list[figures.Curve]:
+    """One curve a variant that logged `key`: the median over its runs.
+
+    Args:
+      key: of the metric lines.
+      task: only of runs that trained this task; None: of all.
+    """
+    curves = []
+    for variant in self.variants:
+      runs = [
+        self._on_grid(path, key)
+        for path, tasks in self._tasks[variant].items()
+        if task is None or task in tasks
+      ]
+      runs = [values for values in runs if values is not None]
+      if runs:
+        median = np.median(runs, axis=0)  # NaN where a run says nothing yet.
+        if np.isfinite(median).any():
+          curves.append(figures.Curve(variant, _GRID, median))
+    return curves
+
+  def drawn(self, variant: str) -> dict[str, float]:
+    """Task -> share of the examples of a run that were its, median of runs.
+
+    Empty where no run says how many it saw.
+    """
+    found: dict[str, list[float]] = {}
+    for path, tasks in self._tasks.get(variant, {}).items():
+      counts = {
+        task: sum(
+          line.get(f'examples/{task}', 0) for line in self._lines.get(path, [])
+        )
+        for task in tasks
+      }
+      total = sum(counts.values())
+      for task in tasks if total else ():
+        found.setdefault(task, []).append(counts[task] / total)
+    return {task: float(np.median(values)) for task, values in found.items()}
+
+  def steps(self) -> dict[str, str]:
+    """Variant -> how many runs of how many steps, in words."""
+    result = {}
+    for variant in self.variants:
+      lengths = [
+        self._lines[path][-1]['step']
+        for path in self._tasks[variant]
+        if self._lines.get(path)
+      ]
+      if lengths:
+        low, high = min(lengths), max(lengths)
+        span = f'{low:,}' if low == high else f'{low:,} to {high:,}'
+        runs = '1 run' if len(lengths) == 1 else f'{len(lengths)} runs'
+        result[variant] = f'{runs} of {span} steps'
+    return result
+
+  def _on_grid(self, path: Path, key: str) -> np.ndarray | None:
+    """[81] values on the grid, NaN outside the lines; None without lines."""
+    lines = [
+      line
+      for line in self._lines.get(path, [])
+      if math.isfinite(line.get(key, math.nan))
+    ]
+    if not lines:
+      return None
+    last = max(self._lines[path][-1]['step'], 1)
+    share = [100 * line['step'] / last for line in lines]
+    values = [line[key] for line in lines]
+    # The last interval ends one step before the end, which is the end here.
+    share[-1] = 100 if lines[-1]['step'] >= last - 1 else share[-1]
+    return np.interp(_GRID, share, values, left=math.nan, right=math.nan)

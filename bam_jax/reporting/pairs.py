@@ -1,0 +1,184 @@
+"""One variant against one other: ablations, tasks' gains, sets of tasks.
+
+By Mann-Whitney U over seeds, as in all tables of the paper but its main one.
+No table here claims a direction, so the test is two-sided; Holm's correction
+is over the table.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import functools
+import math
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from bam_jax import config as config_lib
+from bam_jax.reporting import comparisons
+from bam_jax.reporting import statistics
+from bam_jax.tasks import task as task_lib
+
+# What multi-task training changes, and what teachers do.
+_MULTI_TASK = (('multi', 'single'),)
+_TEACHERS = (
+  ('single_to_single', 'single'),
+  ('multi_to_multi', 'multi'),
+  ('single_to_multi', 'multi'),
+)
+
+
+class Pair(NamedTuple):
+  """A variant, what it is held against, and a task or `average`."""
+
+  variant: str
+  baseline: str
+  column: str
+
+
+def shift_interval(
+  student: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float] | None:
+  """Confidence interval of `statistics.shift`; None: too few seeds for one.
+
+  From the ordered differences of all pairs, with the normal approximation of
+  the rank that the two-sided Mann-Whitney test rejects at (Hollander and Wolfe
+  1999, "Nonparametric Statistical Methods", section 4.3).
+
+  Example:
+    >>> shift_interval([5.0, 6.0, 7.0, 9.0], [1.0, 2.0, 3.0, 4.0])
+    (1.0, 8.0)
+  """
+  sizes = len(student), len(baseline)
+  number = math.prod(sizes)
+  error = math.sqrt(number * (sum(sizes) + 1) / 12)
+  quantile = scipy.stats.norm.ppf((1 + confidence) / 2)
+  rank = math.floor(number / 2 - quantile * error)
+  if rank < 1:
+    return None
+  ordered = np.sort(np.subtract.outer(student, baseline), axis=None)
+  return float(ordered[rank - 1]), float(ordered[-rank])
+
+
+@functools.cache
+def smallest_p_value(student: int, baseline: int) -> float:
+  """The smallest two-sided p-value of so many seeds, all scores apart."""
+  scores = np.arange(student + baseline)
+  return float(
+    statistics.mann_whitney(scores[baseline:], scores[:baseline], 'two-sided')
+  )
+
+
+def seeds_needed(tests: int, level: float = 0.05) -> int:
+  """Seeds a group with which a table of `tests` pairs can have any star.
+
+  Example:
+    >>> seeds_needed(tests=1), seeds_needed(tests=10)
+    (4, 6)
+  """
+  seeds = 2
+  while tests * smallest_p_value(seeds, seeds) >= level:
+    seeds += 1
+  return seeds
+
+
+def tables(
+  config: config_lib.Config,
+  per_seed: Mapping[str, Mapping[str, dict]],
+  tasks: task_lib.TaskTable,
+) -> list[dict]:
+  """The tables of pairs that there are scores for.
+
+  Args:
+    config: says what the user's own variants are like.
+    per_seed: as `report.summarise` has it.
+    tasks: of the plan; each by the metric of the paper's table.
+
+  Returns:
+    A table each: `kind`, which is `multi_task`, `teachers`, `ablations` or
+    `study`; `task`, which a study is of, otherwise None; and `rows`. A row is
+    `variant`, `baseline`, `column`, `seeds` and `medians` of both, `shift`,
+    `low`, `high`, `superiority` and the fields of `statistics.Verdict`. The
+    rows of a study go from the highest median to the lowest; one holds the
+    baseline against itself, without a test.
+  """
+  columns = [*tasks.names, comparisons.AVERAGE]
+  found = []
+
+  def add(kind: str, pairs: Sequence[Pair], task: str | None = None) -> None:
+    rows = _compare(pairs, per_seed, tasks)
+    if task is not None:
+      rows.sort(key=lambda row: -row['medians'][0])
+    if any(row['variant'] != row['baseline'] for row in rows):
+      found.append({'kind': kind, 'task': task, 'rows': rows})
+
+  for kind, against in (('multi_task', _MULTI_TASK), ('teachers', _TEACHERS)):
+    add(kind, [Pair(*names, column) for names in against for column in columns])
+  add('ablations', _ablations(config))
+  for task in _studied(config):
+    add('study', [Pair(name, 'single', task) for name in per_seed], task)
+  return found
+
+
+def _ablations(config: config_lib.Config) -> list[Pair]:
+  """The user's own variants against those they are like, or start from."""
+  pairs = []
+  for name in config_lib.variant_names(config):
+    own = config.custom_variants.get(name)
+    if own is None:
+      continue
+    pairs += [
+      Pair(name, baseline, column)
+      for baseline in filter(None, (own.like, own.start))
+      for column in own.tasks or (comparisons.AVERAGE,)
+    ]
+  return pairs
+
+
+def _studied(config: config_lib.Config) -> list[str]:
+  """The tasks that several of the user's own sets of tasks have in common."""
+  sets = [own.tasks for own in config.custom_variants.values()]
+  return [t for t in config.tasks if sum(t in tasks for tasks in sets) > 1]
+
+
+def _compare(
+  pairs: Sequence[Pair],
+  per_seed: Mapping[str, Mapping[str, dict]],
+  tasks: task_lib.TaskTable,
+) -> list[dict]:
+  """A row a pair of which both have scores."""
+  groups, p_values, smallest = {}, {}, {}
+  for pair in pairs:
+    student, baseline = (
+      comparisons.scores_of(per_seed.get(name, {}), pair.column, tasks)
+      for name in (pair.variant, pair.baseline)
+    )
+    if not student or not baseline:
+      continue
+    groups[pair] = student, baseline
+    sizes = len(student), len(baseline)
+    is_test = pair.variant != pair.baseline and min(sizes) > 1
+    p_values[pair] = smallest[pair] = None
+    if is_test:
+      p_values[pair] = float(
+        statistics.mann_whitney(student, baseline, 'two-sided')
+      )
+      smallest[pair] = smallest_p_value(*sizes)
+  rows = []
+  for pair, verdict in statistics.verdicts(p_values, smallest).items():
+    student, baseline = groups[pair]
+    low, high = shift_interval(student, baseline) or (None, None)
+    rows.append(
+      {
+        **pair._asdict(),
+        'seeds': [len(student), len(baseline)],
+        'medians': [float(np.median(student)), float(np.median(baseline))],
+        'shift': statistics.shift(student, baseline),
+        'low': low,
+        'high': high,
+        'superiority': statistics.superiority(student, baseline),
+        **dataclasses.asdict(verdict),
+      }
+    )
+  return rows

@@ -1,0 +1,244 @@
+"""What the report says in tables and sentences, whatever it is written in."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from bam_jax import config as config_lib
+from bam_jax import schema
+from bam_jax.reporting import comparisons
+from bam_jax.reporting import figures
+from bam_jax.reporting import statistics
+from bam_jax.tasks import task as task_lib
+
+_PAPER_SEEDS = 20
+NOTHING = '—'
+# What the stars stand for.
+LEVELS = ', '.join(
+  f'{stars} p < {str(level).lstrip("0")}'
+  for stars, level in reversed(statistics.STARS)
+)
+
+
+class Cell(NamedTuple):
+  """A cell of the main table.
+
+  Attributes:
+    number: as it is shown; may be empty.
+    stars: to stand behind it.
+    is_best: whether it is the highest of its column; where a whole column is
+      equal, none is.
+  """
+
+  number: str
+  stars: str = ''
+  is_best: bool = False
+
+
+class Table(NamedTuple):
+  """The main table.
+
+  Attributes:
+    header: (name, what it measures) a column, without the variant's.
+    rows: (variant, cells).
+  """
+
+  header: list[tuple[str, str]]
+  rows: list[tuple[str, list[Cell]]]
+
+
+def table(
+  variants: Mapping[str, dict],
+  tasks: task_lib.TaskTable,
+  tests: Mapping[str, Mapping[str, dict]],
+) -> Table:
+  """Variants x tasks in the paper's metrics, averages and differences.
+
+  Args:
+    variants: of the summary.
+    tasks: of the plan.
+    tests: the comparisons of the summary, which put stars behind numbers.
+  """
+  header = [(task.name, task.paper_metric) for task in tasks.tasks]
+  header += [('average', 'paper'), ('average', 'GLUE')]
+  header += [(f'Δ {figures.label(b)}', 'paper') for b in comparisons.BASELINES]
+  values = [
+    [
+      *(
+        variant['tasks'].get(t.name, {}).get(t.paper_metric)
+        for t in tasks.tasks
+      ),
+      variant['average'],
+      variant['glue_average'],
+    ]
+    for variant in variants.values()
+  ]
+  columns = [*tasks.names, comparisons.AVERAGE]
+  rows = []
+  for (name, variant), row in zip(variants.items(), values):
+    stars = {
+      columns.index(column): test['stars']
+      for column, test in tests.get(name, {}).items()
+    }
+    cells = []
+    for column, value in enumerate(row):
+      others = [r[column] for r in values if r[column] is not None]
+      is_best = value is not None and value == max(others) > min(others)
+      # What is absent has no stars, though the seeds there are were tested.
+      mark = '' if value is None else stars.get(column, '')
+      cells.append(Cell(number(value), mark, is_best))
+    for baseline in comparisons.BASELINES:
+      base = variants.get(baseline, {}).get('average')
+      difference = None
+      if base is not None and variant['average'] is not None:
+        difference = variant['average'] - base
+      is_self = name == baseline
+      cells.append(Cell('' if is_self else number(difference, '+z.1f')))
+    rows.append((name, cells))
+  return Table(header, rows)
+
+
+def all_metrics(
+  variants: Mapping[str, dict], tasks: task_lib.TaskTable
+) -> list[tuple[str, str, list[str]]]:
+  """(task, metric, a cell a variant) of every metric on every dev split."""
+  rows = []
+  for task in tasks.names:
+    by_variant = [v['tasks'].get(task, {}) for v in variants.values()]
+    names = dict.fromkeys(name for scores in by_variant for name in scores)
+    rows += [
+      (task, name, [number(scores.get(name)) for scores in by_variant])
+      for name in names
+    ]
+  return rows
+
+
+def headline(variants: Mapping[str, dict]) -> str:
+  """One sentence: the best average, and what it gains on the baselines."""
+  averages = {
+    name: variant['average']
+    for name, variant in variants.items()
+    if variant['average'] is not None
+  }
+  if not averages:
+    return 'No variant has an average yet.'
+  best = max(averages, key=averages.get)
+  gains = [
+    f'{number(averages[best] - averages[b], "+.1f")} against {figures.label(b)}'
+    for b in comparisons.BASELINES
+    if b in averages and b != best
+  ]
+  of = '' if len(averages) == len(variants) else ' of the complete variants'
+  text = f'Highest average{of}: {figures.label(best)}, {averages[best]:.1f}'
+  return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
+
+
+def remarks(
+  variants: Mapping[str, dict],
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+  tests: Mapping[str, Mapping[str, dict]],
+) -> list[str]:
+  """What must be said for the numbers not to say too much."""
+  count = len(config_lib.seeds_of_shard(config))
+  if count == 1:
+    said = ['n = 1 seed: differences are not tested.']
+  else:
+    few = f'; the paper takes at least {_PAPER_SEEDS}'
+    whole = not any(variant['missing'] for variant in variants.values())
+    said = [
+      f'n = {count} seeds: each number is the median of'
+      f' {"them" if whole else "those that were run"}'
+      f'{few if count < _PAPER_SEEDS else ""}. Differences are of medians.'
+    ]
+    said += _about_stars(tests)
+  said += [
+    'Scores are 0 to 100 on dev, of the last step. Bold: highest of a column.',
+    'Average (paper): mean over tasks of the metric in the head of the table.',
+    f'Average (GLUE): {_glue_rule(tasks)}.',
+  ]
+  left_out = [t.name for t in tasks.tasks if not t.in_average]
+  if left_out:
+    said.append(f'In no average: {", ".join(left_out)}.')
+  for name, variant in variants.items():
+    if variant['missing']:
+      said.append(
+        f'{figures.label(name)} is incomplete, so it has no average:'
+        f' {_lacking(variant["missing"])}.'
+      )
+  return said
+
+
+def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
+  """Which seeds lack which tasks, those that lack the same ones together."""
+  seeds: dict[tuple[str, ...], list[str]] = {}
+  for seed, names in missing.items():
+    seeds.setdefault(tuple(names), []).append(str(seed))
+  return '; '.join(
+    f'{"seed" if len(of) == 1 else "seeds"} {", ".join(of)}'
+    f' {"lacks" if len(of) == 1 else "lack"} {", ".join(names)}'
+    for names, of in seeds.items()
+  )
+
+
+def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
+  """What a star claims, or why there can be none."""
+  tested = [
+    test
+    for of_variant in tests.values()
+    for test in of_variant.values()
+    if test['p_value'] is not None
+  ]
+  if not tested:
+    return ['No variant is tested: it takes Single, Multi and another one.']
+  if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
+    needed = statistics.seeds_needed(len(tested))
+    return [
+      f'Not enough seeds for a star: {len(tested)} tests at once need {needed}'
+      ' seeds.'
+    ]
+  return [
+    f'Stars: better than Single and than Multi, {LEVELS}; permutation over'
+    " seeds of Welch's statistic, which compares means, the larger p of the"
+    f" two, after Holm's correction over {len(tested)} tests. They speak of"
+    ' these dev sets, not of other examples.'
+  ]
+
+
+def _glue_rule(tasks: task_lib.TaskTable) -> str:
+  """How GLUE's own average differs from the paper's on these tasks."""
+  others = []
+  for task in tasks.tasks:
+    if not task.in_average:
+      continue
+    differs = task.glue_metrics != (task.paper_metric,)
+    rule = f' by {" and ".join(task.glue_metrics)}' if differs else ''
+    if len(task.dev_splits) > 1:
+      rule += f' over {" and ".join(task.dev_splits)}'
+    if rule:
+      others.append(task.name + rule)
+  return f'the same, but {", ".join(others)}' if others else 'the same'
+
+
+def changed(config: config_lib.Config) -> dict[str, object]:
+  """What the configuration sets otherwise than by default."""
+  default = schema.flatten(config_lib.Config())
+  return {
+    key: value
+    for key, value in schema.flatten(config).items()
+    if key not in default or default[key] != value
+  }
+
+
+def p_value(value: float | None) -> str:
+  """Three figures, without the zero before the point."""
+  if value is None:
+    return NOTHING
+  return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
+
+
+def number(value: float | None, form: str = '.1f') -> str:
+  """A score or a difference; a dash where there is none."""
+  if value is None:
+    return NOTHING
+  return format(value, form).replace('-', '\N{MINUS SIGN}')

@@ -1,0 +1,1 @@
+"""A work directory of one command, here or in an object store."""

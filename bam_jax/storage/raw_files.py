@@ -1,0 +1,56 @@
+"""Raw files that lie in an object store, brought to this machine."""
+
+import dataclasses
+import logging
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import files
+from bam_jax.data import registry
+from bam_jax.storage import stores
+
+_VERSIONS = '.versions.json'
+
+
+def localized(config: config_lib.Config) -> config_lib.Config:
+  """A configuration whose `data.dir` is a URL, with a local one.
+
+  The tables of the configured tasks are brought down, those alone that have
+  changed in the store since. One that isn't there is told of by its reader.
+
+  Raises:
+    errors.UserError: the store can't be read, the files can't be written, or
+      a field takes no URL.
+  """
+  if stores.is_url(config.data.tfds_dir):
+    raise errors.UserError(
+      f'config.data.tfds_dir={config.data.tfds_dir}: is no local directory;'
+      ' give one'
+    )
+  store = stores.Store(config.data.dir)
+  folder = stores.cache_dir(store.url)
+  record = folder / _VERSIONS
+  before = files.read_json(record) if record.exists() else {}
+  tables = {
+    table.file
+    for task in registry.resolve(config).tasks
+    for table in task.tables.values()
+    if table.file
+  }
+  versions = {}
+  for name in sorted(tables):
+    version = store.version(name)
+    if version is None:
+      continue
+    if version != before.get(name) or not (folder / name).is_file():
+      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+      partial = folder / f'{name}.partial'
+      store.download({name: partial})
+      partial.replace(folder / name)
+    versions[name] = version
+  files.write_json(record, versions)
+  logging.info(
+    '%s: %d files of raw rows are in %s', store.url, len(versions), folder
+  )
+  data = dataclasses.replace(config.data, dir=str(folder))
+  return dataclasses.replace(config, data=data)

@@ -1,0 +1,182 @@
+"""One command at a time on a work directory in an object store.
+
+A store knows no locks that end with their holder, so the holder signs an object
+every half minute, and who finds no new signature for minutes takes it over.
+"""
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+from pathlib import Path
+import secrets
+import socket
+import threading
+import time
+from typing import Self
+
+from bam_jax import errors
+from bam_jax import files
+from bam_jax.storage import stores
+from bam_jax.training import preemption
+
+FILE = 'LOCK'
+STALE = 180.0  # seconds without a signature
+
+_HEARTBEAT = 30.0  # seconds between two signatures
+# Seconds after which whoever else has taken over at the same time is seen.
+_SETTLE = 2.0
+
+
+class StoreLock:
+  """Holds a store for this process, as a context manager.
+
+  A holder that was suspended for minutes may have been taken over; it finds
+  out at its next signature or `check`, and is given notice to stop.
+  """
+
+  def __init__(self, store: stores.Store, notice: preemption.Notice):
+    self._store = store
+    self._notice = notice
+    self._lost = False
+    self._left = threading.Event()
+    self._mine = {
+      'token': secrets.token_hex(8),
+      'holder': f'process {os.getpid()} on {socket.gethostname()}',
+      'pid': os.getpid(),
+      'machine': _machine(),
+      'since': time.time(),
+    }
+    self._thread = threading.Thread(target=self._keep, daemon=True)
+
+  def __enter__(self) -> Self:
+    """Takes the lock.
+
+    Raises:
+      errors.UserError: another process holds it, or the store can't be used.
+    """
+    with contextlib.ExitStack() as stack:
+      # A notice that comes now leaves no lock behind.
+      with self._notice.held():
+        # Some stores that speak S3 would let `create` replace what is there.
+        there = self._read()
+        if there or not self._store.create(FILE, self._signed()):
+          self._take_over(there or self._read() or {})
+        self._thread.start()
+        stack.push(self)
+      stack.pop_all()
+    return self
+
+  def __exit__(self, *unused_exception: object) -> None:
+    self._left.set()
+    self._thread.join()
+    try:
+      self.check()
+      self._store.delete([FILE])
+    except errors.UserError as e:
+      logging.warning('the lock is left as it is: %s', e)
+
+  def check(self) -> None:
+    """Reads the lock again.
+
+    Raises:
+      errors.UserError: another process has taken it, or the store can't be
+        reached.
+    """
+    there = self._read() or {}
+    if there.get('token') != self._mine['token']:
+      self._lost = True
+      raise errors.UserError(
+        f'{self._store.url}: taken over by {_told(there)}, as this process gave'
+        ' no sign of life for minutes; let that one finish'
+      )
+
+  def _take_over(self, there: dict[str, object]) -> None:
+    """Takes a lock whose holder is gone; raises if it isn't."""
+    why = _gone(there)
+    if not why:
+      raise errors.UserError(
+        f'{self._store.url}: in use by {_told(there)}; wait until it ends, or'
+        ' choose another --workdir; if it is dead, the lock is free'
+        f' {STALE:.0f} s after its last sign of life'
+      )
+    logging.warning(
+      '%s: was in use by %s; %s: taken over',
+      self._store.url,
+      _told(there),
+      why,
+    )
+    self._store.write(FILE, self._signed())
+    time.sleep(_SETTLE)
+    self.check()
+
+  def _keep(self) -> None:
+    """Signs until it is left, or another has signed."""
+    while not self._left.wait(_HEARTBEAT):
+      try:
+        self.check()
+        self._store.write(FILE, self._signed())
+      except errors.UserError as e:
+        if self._lost:
+          logging.warning('%s', e)
+          self._notice.give()
+          return
+        # What can't be reached now may be reached the next time; whoever
+        # uploads tells of it.
+
+  def _signed(self) -> bytes:
+    return json.dumps(self._mine | {'heartbeat': time.time()}).encode()
+
+  def _read(self) -> dict[str, object] | None:
+    data = self._store.read(FILE)
+    if data is None:
+      return None
+    try:
+      return files.parse_json(data.decode())
+    except ValueError as e:
+      raise errors.UserError(
+        f'{self._store.url}/{FILE}: is damaged ({e}); remove it if no other'
+        ' command works there'
+      ) from e
+
+
+def _gone(there: dict[str, object]) -> str:
+  """Why the holder of a lock is gone; empty if it may be alive."""
+  silent = time.time() - there.get('heartbeat', 0)
+  if silent > STALE:
+    return f'its last sign of life is {silent:.0f} s old, over {STALE:.0f} s'
+  if there.get('machine') == _machine() and not _runs(there['pid']):
+    return 'that process has ended'
+  return ''
+
+
+def _told(there: dict[str, object]) -> str:
+  """Who holds a lock, in words."""
+  since = datetime.datetime.fromtimestamp(there.get('since', 0)).astimezone()
+  return (
+    f'{there.get("holder", "an unknown process")} since'
+    f' {since.isoformat(timespec="seconds")}'
+  )
+
+
+def _machine() -> str:
+  """Names where process numbers mean the same; unlike anywhere else's.
+
+  Host names may be alike, and containers of one host count their own processes.
+  """
+  try:
+    boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
+    return f'{boot} {os.readlink("/proc/self/ns/pid")}'
+  except OSError:  # No Linux: nothing is known, and equal to nothing.
+    return secrets.token_hex(8)
+
+
+def _runs(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  except PermissionError:
+    return True  # Someone else's.
+  return True

@@ -1,0 +1,229 @@
+"""The paper's bootstrap over the outputs of runs, against its own test."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from bam_jax.reporting import bootstrap
+from bam_jax.reporting import comparisons
+from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.reporting import resampled
+from bam_jax.reporting import statistics
+from bam_jax.tasks import kinds
+from bam_jax.tasks import metrics
+from bam_jax.tasks import task as task_lib
+
+_N = 60
+_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
+
+
+def _task(name, metric, **fields):
+  is_regression = metric == 'spearman'
+  return task_lib.Task(
+    name=name,
+    kind='regression' if is_regression else 'classification',
+    metrics=(metric,),
+    paper_metric=metric,
+    glue_metrics=(metric,),
+    labels=() if is_regression else ('0', '1'),
+    scale=(0.0, 5.0),
+    tables=_TABLES,
+    **fields,
+  )
+
+
+_TASKS = task_lib.TaskTable(
+  (
+    _task('word', 'matthews'),
+    _task('score', 'spearman'),
+    _task('odd', 'accuracy', in_average=False),
+  )
+)
+_VARIANTS = ('single', 'multi', 'single_to_multi')
+_SEEDS = (0, 1, 2)
+
+
+def _gold(task):
+  rng = np.random.default_rng(len(task.name))
+  if task.is_regression:
+    return rng.uniform(0, 5, _N)
+  return rng.integers(0, 2, _N)
+
+
+def _logits(task, variant, seed):
+  """Nearer to gold the later the variant."""
+  rng = np.random.default_rng([len(variant), seed])
+  strength = 0.5 * _VARIANTS.index(variant)
+  if task.is_regression:
+    share = np.clip(_gold(task) / 5, 0.05, 0.95)
+    logits = (1 + strength) * np.log(share / (1 - share)) + rng.normal(size=_N)
+    return logits[:, None]
+  right = np.eye(2)[_gold(task)]
+  return rng.normal(size=(_N, 2)) + strength * right
+
+
+def _write(tmp_path, change=lambda variant, seed, arrays: arrays):
+  """Outputs as `evaluate.save` writes them; `change` spoils some."""
+  paths = {}
+  for variant, seed in itertools.product(_VARIANTS, _SEEDS):
+    arrays = {}
+    for task in _TASKS.tasks:
+      key = f'{task.name}/dev'
+      arrays[f'{key}/uid'] = np.array([f'{key}/{i}' for i in range(_N)])
+      arrays[f'{key}/logits'] = _logits(task, variant, seed)
+      arrays[f'{key}/label'] = _gold(task)
+    arrays = change(variant, seed, arrays)
+    path = tmp_path / f'{variant}-s{seed}' / 'outputs.npz'
+    path.parent.mkdir()
+    np.savez(path, **arrays)
+    for task in _TASKS.names:
+      paths.setdefault(task, {}).setdefault(variant, {})[seed] = path
+  return paths
+
+
+def _tests(*columns):
+  """As `comparisons.compare` finds them; only the p-value is looked at."""
+  return {'single_to_multi': {column: {'p_value': 0.1} for column in columns}}
+
+
+def _found(paths, *columns):
+  outputs = outputs_lib.Outputs(paths, _TASKS, 'sigmoid')
+  tests = _tests(*columns)
+  return comparisons.bootstrap(tests, outputs, _TASKS)['single_to_multi']
+
+
+def _predicted(task, variant, seed):
+  logits = _logits(task, variant, seed)
+  return kinds.of(task).predictions(task, logits, 'sigmoid')
+
+
+def _observed(variant, seed):
+  """Mean of both tasks' metrics, by the metrics themselves."""
+  found = [
+    metrics.score(task, _predicted(task, variant, seed), _gold(task))
+    for task in _TASKS.tasks
+    if task.in_average
+  ]
+  return np.mean([value for scores in found for value in scores.values()])
+
+
+@pytest.mark.parametrize('column', ['word', 'score', 'odd', 'average'])
+def test_p_value_is_that_of_the_bootstrap_test(tmp_path, column):
+  """Up to the draws, of which the test takes others."""
+  found = _found(_write(tmp_path), *_TASKS.names, 'average')[column]
+  names = ['word', 'score'] if column == 'average' else [column]
+  tasks = [_TASKS[name] for name in names]
+  groups = {
+    variant: [
+      np.stack([_predicted(task, variant, seed) for seed in _SEEDS])
+      for task in tasks
+    ]
+    for variant in _VARIANTS
+  }
+  expected = max(
+    bootstrap.bootstrap_test(
+      groups['single_to_multi'],
+      groups[baseline],
+      np.random.default_rng(5),
+      [resampled.score_of(t.paper_metric, _gold(t)) for t in tasks],
+    )
+    for baseline in comparisons.BASELINES
+  )
+  assert found['p_value'] == pytest.approx(expected, abs=0.015)
+  assert 0 < found['p_value'] < 0.7 and found['reason'] == ''
+
+
+def test_p_values_are_corrected_over_the_table(tmp_path):
+  found = _found(_write(tmp_path), 'word', 'score', 'average')
+  p_values = [test['p_value'] for test in found.values()]
+  assert [test['corrected'] for test in found.values()] == statistics.holm(
+    p_values
+  )
+
+
+def test_the_average_is_over_the_seeds_that_have_every_task(tmp_path):
+  paths = _write(tmp_path)
+  del paths['score']['single_to_multi'][1]
+  outputs = outputs_lib.Outputs(paths, _TASKS, 'sigmoid')
+  draws = {
+    name: comparisons.draw(_TASKS[name], _VARIANTS, outputs)
+    for name in ('word', 'score')
+  }
+  scores = comparisons.of_column('single_to_multi', 'average', draws, _TASKS)
+  expected = [_observed('single_to_multi', seed) / 100 for seed in (0, 2)]
+  np.testing.assert_allclose(scores[0], expected)
+
+
+def _without(part):
+  def change(variant, seed, arrays):
+    return {key: v for key, v in arrays.items() if not key.endswith(part)}
+
+  return change
+
+
+def _backwards(*runs):
+  def change(variant, seed, arrays):
+    if (variant, seed) not in runs:
+      return arrays
+    return arrays | {'word/dev/uid': arrays['word/dev/uid'][::-1]}
+
+  return change
+
+
+@pytest.mark.parametrize(
+  ('change', 'reason'),
+  [
+    (
+      _without('/label'),
+      'no run kept the gold labels of word; --mode=evaluate adds them',
+    ),
+    (_without('/logits'), 'runs/single_to_multi-s0/outputs.npz is damaged'),
+    (
+      _backwards(('multi', 1)),
+      'runs/multi-s1/outputs.npz is of other examples',
+    ),
+    (
+      _backwards(*[('multi', seed) for seed in _SEEDS]),
+      'the runs of multi are of other examples of word',
+    ),
+  ],
+  ids=['labels', 'logits', 'a-run', 'a-variant'],
+)
+def test_without_data_there_is_no_p_value_but_a_reason(
+  tmp_path, change, reason
+):
+  found = _found(_write(tmp_path, change), 'word')['word']
+  assert found['p_value'] is None and found['corrected'] is None
+  assert found['reason'] == reason
+
+
+def test_a_file_that_is_not_there_is_a_reason(tmp_path):
+  paths = _write(tmp_path)
+  paths['word']['single'][2].unlink()
+  found = _found(paths, 'word', 'score')
+  for column in ('word', 'score'):
+    reason = found[column]['reason']
+    assert reason == 'runs/single-s2/outputs.npz is not there'
+
+
+def test_one_seed_is_no_test():
+  outputs = outputs_lib.Outputs({}, _TASKS, 'sigmoid')
+  tests = {'single_to_multi': {'word': {'p_value': None}}}
+  found = comparisons.bootstrap(tests, outputs, _TASKS)
+  assert found['single_to_multi']['word'] == {
+    'p_value': None, 'corrected': None, 'reason': 'not enough seeds',
+  }  # fmt: skip
+
+
+def test_labels_of_one_run_serve_the_others(tmp_path):
+  def change(variant, seed, arrays):
+    if (variant, seed) == ('multi', 2):
+      return arrays
+    return _without('/label')(variant, seed, arrays)
+
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'b').mkdir()
+  assert _found(_write(tmp_path / 'a', change), 'word') == _found(
+    _write(tmp_path / 'b'), 'word'
+  )

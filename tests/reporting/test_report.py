@@ -1,0 +1,513 @@
+"""The report: medians and averages by hand, and files a browser can trust."""
+
+import csv
+import dataclasses
+import html.parser
+import json
+import math
+import os
+from pathlib import Path
+import re
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.reporting import figures
+from bam_jax.reporting import report
+from bam_jax.tasks import task as task_lib
+
+_VOID = {'meta', 'wbr'}
+_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
+
+
+def _task(name, metrics, paper, glue, **fields):
+  kind = 'regression' if paper == 'spearman' else 'classification'
+  labels = () if kind == 'regression' else ('0', '1')
+  return task_lib.Task(
+    name=name,
+    kind=kind,
+    metrics=metrics,
+    paper_metric=paper,
+    glue_metrics=glue,
+    labels=labels,
+    tables=_TABLES,
+    **fields,
+  )
+
+
+_PAIR = ('dev_m', 'dev_mm')
+_TASKS = task_lib.TaskTable(
+  (
+    _task('word', ('f1', 'accuracy'), 'accuracy', ('f1', 'accuracy')),
+    _task('pair', ('accuracy',), 'accuracy', ('accuracy',), dev_splits=_PAIR),
+    _task('odd', ('accuracy',), 'accuracy', ('accuracy',), in_average=False),
+  )
+)
+
+
+_NOWHERE = Path('/nowhere')
+
+
+def _run(
+  variant,
+  seed,
+  task,
+  scores,
+  curve=_NOWHERE / 'metrics.jsonl',
+  outputs=_NOWHERE / 'outputs.npz',
+  quality=None,
+  share=None,
+):
+  return report.RunScores(
+    variant, seed, task, scores, curve, outputs, quality or {}, share
+  )
+
+
+def _seed(variant, seed, f1, accuracy, matched, mismatched, odd=10.0, **more):
+  word = {'dev': {'f1': f1, 'accuracy': accuracy}}
+  pair = {'dev_m': {'accuracy': matched}, 'dev_mm': {'accuracy': mismatched}}
+  return [
+    _run(variant, seed, 'word', word, **more),
+    _run(variant, seed, 'pair', pair, **more),
+    _run(variant, seed, 'odd', {'dev': {'accuracy': odd}}, **more),
+  ]
+
+
+# Averages by hand. Paper, (accuracy + matched) / 2: 70, 75, 65. GLUE,
+# ((f1 + accuracy) / 2 + (matched + mismatched) / 2) / 2: 71, 74, 63.5.
+_SINGLE = [
+  *_seed('single', 0, 62.0, 60.0, 80.0, 82.0),
+  *_seed('single', 1, 58.0, 60.0, 90.0, 88.0),
+  *_seed('single', 2, 40.0, 50.0, 80.0, 84.0),
+]
+# Paper: 72, 78, 66. GLUE: 71, 74, 68.
+_MULTI = [
+  *_seed('multi', 0, 60.0, 64.0, 80.0, 80.0),
+  *_seed('multi', 1, 60.0, 66.0, 90.0, 80.0),
+  *_seed('multi', 2, 60.0, 52.0, 80.0, 80.0),
+]
+
+
+def _config(**fields):
+  defaults = {
+    'tasks': _TASKS.names,
+    'variants': ('single', 'multi'),
+    'seeds': (0, 1, 2),
+  }
+  return config_lib.Config(**(defaults | fields))
+
+
+def _write(tmp_path, runs, notes=None, **fields):
+  report.write(tmp_path, _config(**fields), _TASKS, runs, notes or {})
+  return {
+    name: (tmp_path / name).read_text(encoding='utf-8')
+    for name in ('report.json', 'report.md', 'report.html', 'scores.csv')
+  }
+
+
+class _Page(html.parser.HTMLParser):
+  """Checks that tags close, and keeps attributes, text and cells."""
+
+  def __init__(self, text):
+    super().__init__()
+    self.open, self.attributes, self.cells, self.text = [], [], [], ''
+    self.feed(text)
+    self.close()
+    assert self.open == []
+
+  def handle_starttag(self, tag, attrs):
+    self.attributes += [(tag, *attr) for attr in attrs]
+    if tag not in _VOID:
+      self.open.append(tag)
+    if tag in ('td', 'th'):
+      self.cells.append('')
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text += data
+    if {'td', 'th'} & set(self.open):
+      self.cells[-1] += data
+
+
+def test_medians_and_averages_are_those_computed_by_hand(tmp_path):
+  found = json.loads(_write(tmp_path, _MULTI + _SINGLE)['report.json'])
+  assert list(found['variants']) == ['single', 'multi']
+  single = found['variants']['single']
+  assert single['seeds'] == 3
+  assert single['tasks'] == {
+    'word': {'f1': 58.0, 'accuracy': 60.0},
+    'pair': {'accuracy': 80.0, 'accuracy (dev_mm)': 84.0},
+    'odd': {'accuracy': 10.0},
+  }
+  # The median of the averages is not the average of the medians (71).
+  assert single['average'] == 70.0
+  assert single['glue_average'] == 71.0
+  assert found['variants']['multi']['average'] == 72.0
+  assert found['per_seed']['single']['1']['average'] == 75.0
+
+
+def test_spread_over_seeds_is_told_in_every_format(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  found = json.loads(texts['report.json'])['statistics']['single']
+  # Averages of 65, 70, 75; all 27 draws of three have one of them as median.
+  assert found['average'] == {
+    'seeds': 3, 'median': 70.0, 'mean': 70.0, 'deviation': 5.0,
+    'low': 65.0, 'high': 75.0,
+  }  # fmt: skip
+  assert set(found) == {*_TASKS.names, 'average'}
+  line = ['average', 'paper', 'Single', '3', '70.00', '65.00 to 75.00']
+  line += ['70.00', '5.00']
+  assert f'| {" | ".join(line)} |' in texts['report.md'].splitlines()
+  cells = _Page(texts['report.html']).cells
+  start = cells.index('65.00 to 75.00') - 5
+  assert cells[start : start + 8] == line
+
+
+def test_pairs_are_told_in_every_format(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  (table,) = json.loads(texts['report.json'])['pairs']
+  assert table['kind'] == 'multi_task'
+  # 7 of the 9 pairs of 64, 66, 52 and 60, 60, 50 are gains; their median is 4.
+  line = ['Multi', 'Single', 'word', '3', '64.0', '+4.0', '—', '0.78']
+  assert f'| {" | ".join(line)} | ' in texts['report.md']
+  page = _Page(texts['report.html'])
+  start = page.cells.index('0.78') - 7
+  assert page.cells[start : start + 8] == line
+  assert 'Not enough seeds for a star: 4 tests at once need 5 seeds.' in (
+    page.text
+  )
+
+
+def test_an_even_number_of_seeds_takes_the_middle(tmp_path):
+  runs = [run for run in _SINGLE if run.seed < 2]
+  text = _write(tmp_path, runs, variants=('single',), seeds=(0, 1))
+  single = json.loads(text['report.json'])['variants']['single']
+  assert single['average'] == 72.5
+  assert single['tasks']['pair']['accuracy'] == 85.0
+
+
+def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
+  notes = {'pretrained weights': 'none: random encoder'}
+  text = _write(tmp_path, _SINGLE + _MULTI, notes)['report.md']
+  lines = text.splitlines()
+  assert 'Highest average: Multi, 72.0 (+2.0 against Single).' in lines
+  # Columns in which all are equal have no highest.
+  minus = '\N{MINUS SIGN}'
+  assert (
+    f'| Single | 60.0 | 80.0 | 10.0 | 70.0 | 71.0 |  | {minus}2.0 |' in lines
+  )
+  assert (
+    '| Multi | **64.0** | 80.0 | 10.0 | **72.0** | 71.0 | +2.0 |  |' in lines
+  )
+  assert '| pair | accuracy (dev_mm) | 84.0 | 80.0 |' in lines
+  assert '- pretrained weights: none: random encoder' in lines
+  assert '- In no average: odd.' in lines
+  assert '- seeds: [0, 1, 2]' in lines
+  assert 'word by f1 and accuracy, pair over dev_m and dev_mm' in text
+  assert 'n = 3 seeds: each number is the median of them' in text
+
+
+def test_one_seed_says_that_nothing_is_tested(tmp_path):
+  runs = [run for run in _SINGLE if run.seed == 0]
+  texts = _write(tmp_path, runs, variants=('single',), seeds=(0,))
+  sentence = 'n = 1 seed: differences are not tested.'
+  assert sentence in texts['report.md']
+  assert sentence in _Page(texts['report.html']).text
+
+
+@pytest.mark.parametrize(
+  ('drop', 'seeds', 'sentence'),
+  [
+    (lambda r: (r.seed, r.task) == (1, 'pair'), 3, 'seed 1 lacks pair.'),
+    (lambda r: r.seed == 2, 2, 'seed 2 lacks word, pair, odd.'),
+    (lambda r: r.task == 'odd', 3, 'seeds 0, 1, 2 lack odd.'),
+    (lambda r: True, 0, 'seeds 0, 1, 2 lack word, pair, odd.'),
+  ],
+  ids=['a-task', 'a-seed', 'out-of-average', 'everything'],
+)
+def test_an_incomplete_variant_has_no_average(tmp_path, drop, seeds, sentence):
+  multi = [run for run in _MULTI if not drop(run)]
+  texts = _write(tmp_path, _SINGLE + multi)
+  found = json.loads(texts['report.json'])['variants']
+  assert found['multi']['average'] is None
+  assert found['multi']['glue_average'] is None
+  assert found['multi']['seeds'] == seeds
+  assert found['single']['average'] == 70.0
+  for text in (texts['report.md'], _Page(texts['report.html']).text):
+    assert 'Multi is incomplete, so it has no average' in text
+    assert sentence in text
+    assert 'n = 3 seeds: each number is the median of those that' in text
+    assert 'Highest average of the complete variants: Single, 70.0.' in text
+
+
+def test_a_score_that_is_not_finite_is_null_and_has_no_average(tmp_path):
+  runs = [*_SINGLE[3:], *_seed('single', 0, 62.0, math.nan, 80.0, 82.0)]
+  texts = _write(tmp_path, runs, variants=('single',))
+  assert 'NaN' not in texts['report.json']
+  single = json.loads(texts['report.json'])['variants']['single']
+  assert single['average'] is None
+  assert single['tasks']['word'] == {'f1': 58.0, 'accuracy': None}
+
+
+def test_csv_has_a_row_a_score(tmp_path):
+  text = _write(tmp_path, _MULTI + _SINGLE)['scores.csv']
+  rows = list(csv.DictReader(text.splitlines()))
+  # 2 variants x 3 seeds x (2 + 2 + 1) scores.
+  assert len(rows) == 30
+  assert rows[0] == {
+    'variant': 'single',
+    'seed': '0',
+    'task': 'word',
+    'split': 'dev',
+    'metric': 'f1',
+    'value': '62.0',
+  }
+  assert {row['split'] for row in rows} == {'dev', 'dev_m', 'dev_mm'}
+
+
+def test_page_parses_and_reaches_for_nothing(tmp_path):
+  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+  page = _Page(text)
+  assert '70.0' in page.cells and '+2.0' in page.cells
+  assert not re.search(
+    r'(?i)https?:|//|@import|url\(|<script|javascript:', text
+  )
+  assert not {name for _, name, _ in page.attributes} & {
+    'src', 'href', 'xlink:href', 'style', 'onload', 'onclick',
+  }  # fmt: skip
+  assert ('meta', 'charset', 'utf-8') in page.attributes
+  assert any("default-src 'none'" in str(a) for a in page.attributes)
+
+
+def test_every_picture_has_an_alternative_text(tmp_path):
+  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+  pictures = re.findall(r'<svg[^>]*>', text)
+  # The average, three tasks and the gains; no curves, so no legend.
+  assert len(pictures) == 5
+  assert all('role="img"' in p and 'aria-label="' in p for p in pictures)
+  assert 'aria-label="word, accuracy, medians: Single 60.0, Multi 64.0"' in text
+  assert 'shift, points: word +4.0 (p=1.000), pair +0.0 (p=1.000)' in text
+
+
+def test_text_is_escaped(tmp_path):
+  evil = '<script>alert("x")</script> | & \n# head'
+  texts = _write(tmp_path, _SINGLE, {evil: evil}, name=evil)
+  page = _Page(texts['report.html'])
+  assert '<script' not in texts['report.html']
+  assert page.text.count('<script>alert("x")</script>') >= 3
+  assert '<script' not in texts['report.md']
+  first = texts['report.md'].splitlines()[0]
+  assert first.startswith('# &lt;script&gt;') and r'\| &amp; # head' in first
+  assert json.loads(texts['report.json'])['notes'] == {evil: evil}
+
+
+def test_curves_are_medians_over_the_share_of_the_steps(tmp_path):
+  def log(name, losses, gold_weight):
+    path = tmp_path / name
+    lines = [
+      {
+        'step': 10 * i, 'time': 0, 'loss': loss, 'loss/word': loss,
+        'gold_weight': gold_weight(i / (len(losses) - 1)),
+      }
+      for i, loss in enumerate(losses)
+    ]  # fmt: skip
+    path.write_text(''.join(json.dumps(x) + '\n' for x in lines) + '{"torn')
+    return path
+
+  runs = []
+  for seed, losses in enumerate(([9.0, 1.0], [6.0, 5.0, 3.0], [2.0, 2.0])):
+    path = log(f'single{seed}', losses, lambda share: 1.0)
+    runs += _seed('single', seed, 1.0, 1.0, 1.0, 1.0, curve=path)
+    path = log(f'student{seed}', losses, lambda share: share)
+    runs += _seed('single_to_multi', seed, 1.0, 1.0, 1.0, 1.0, curve=path)
+  text = _write(
+    tmp_path, runs, variants=('single', 'single_to_multi')
+  )['report.html']  # fmt: skip
+  # Medians at the first step of 9, 6, 2 and at the last of 1, 3, 2.
+  assert (
+    'word, mean loss per example over the share of the run&#x27;s steps:'
+    ' Single from 6.00 to 2.00; Single→Multi from 6.00 to 2.00' in text
+  )
+  assert 'Single from 1.00 to 1.00; Single→Multi from 0.00 to 1.00' in text
+  assert '3 runs of 10 to 20 steps' in _Page(text).text
+  # Equal lines take turns, so that both are seen.
+  assert text.count('stroke-dasharray="9 9"') == 4
+  assert text.count('stroke-dashoffset="-9"') == 2
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path):
+  first = _write(tmp_path, _SINGLE + _MULTI)
+  assert _write(tmp_path, (_SINGLE + _MULTI)[::-1]) == first
+
+
+def test_old_files_stay_when_a_new_one_cannot_be_written(tmp_path, monkeypatch):
+  old = _write(tmp_path, _SINGLE)
+
+  def fail(descriptor):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(os, 'fsync', fail)
+  with pytest.raises(errors.UserError, match='No space left'):
+    report.write(tmp_path, _config(), _TASKS, _SINGLE + _MULTI, {})
+  new = {name: (tmp_path / name).read_text() for name in old}
+  assert new == old
+
+
+def test_nothing_is_replaced_when_one_file_cannot_be_rendered(tmp_path):
+  old = _write(tmp_path, _SINGLE)
+  damaged = tmp_path / 'metrics.jsonl'
+  damaged.write_text('no json\n{"step": 1}\n')
+  runs = _seed('multi', 0, 1.0, 1.0, 1.0, 1.0, curve=damaged)
+  with pytest.raises(errors.UserError, match=r'metrics\.jsonl:1'):
+    report.write(tmp_path, _config(), _TASKS, runs, {})
+  assert {name: (tmp_path / name).read_text() for name in old} == old
+
+
+def _scored(variant, gain, seeds):
+  """Scores that differ by seed, `gain` above those of the baselines."""
+  return [
+    run
+    for seed in range(seeds)
+    for run in _seed(variant, seed, *(50.0 + 0.1 * seed + gain,) * 4)
+  ]
+
+
+def _compared(tmp_path, seeds, gain=5.0):
+  variants = ('single', 'multi', 'single_to_multi')
+  runs = [
+    run
+    for variant in variants
+    for run in _scored(variant, gain if variant == variants[-1] else 0.0, seeds)
+  ]
+  return _write(tmp_path, runs, variants=variants, seeds=tuple(range(seeds)))
+
+
+def test_a_clear_gain_has_stars_where_it_is_one(tmp_path):
+  """`odd` is the same in all variants; no split of 9 seeds is as extreme."""
+  texts = _compared(tmp_path, seeds=9)
+  found = json.loads(texts['report.json'])['comparisons']
+  assert list(found) == ['single_to_multi']
+  tests = found['single_to_multi']
+  # 48,620 splits of 18 scores into nines; Holm multiplies by 4.
+  assert tests['word']['p_value'] == pytest.approx(1 / 48620)
+  assert tests['word']['corrected'] == pytest.approx(4 / 48620)
+  assert tests['word']['stars'] == tests['average']['stars'] == '***'
+  assert tests['odd']['stars'] == ''
+  assert tests['odd']['reason'] == 'not significant'
+  assert tests['word']['gains']['multi'] == {
+    'shift': pytest.approx(5.0),
+    'superiority': 1.0,
+  }
+  assert r'**55.4\*\*\***' in texts['report.md']
+  page = _Page(texts['report.html'])
+  assert '55.4***' in page.cells
+  assert '55.4<sup>***</sup></td>' in texts['report.html']
+  assert '*** p < .001' in page.text
+
+
+def test_an_average_that_is_absent_has_no_stars(tmp_path):
+  """Of ten seeds one lacks a task; the nine others are tested all the same."""
+  variants = ('single', 'multi', 'single_to_multi')
+  runs = [
+    run
+    for variant in variants
+    for run in _scored(variant, 5.0 if variant == variants[-1] else 0.0, 10)
+    if (run.seed, run.task) != (9, 'word') or variant != variants[-1]
+  ]
+  texts = _write(tmp_path, runs, variants=variants, seeds=tuple(range(10)))
+  tests = json.loads(texts['report.json'])['comparisons']['single_to_multi']
+  assert tests['average']['stars'] == '***'
+  assert r'—\*' not in texts['report.md']
+  assert '—*' not in _Page(texts['report.html']).cells
+
+
+def test_too_few_seeds_have_no_star_and_say_how_many_it_takes(tmp_path):
+  texts = _compared(tmp_path, seeds=3)
+  tests = json.loads(texts['report.json'])['comparisons']['single_to_multi']
+  assert {test['reason'] for test in tests.values()} == {'not enough seeds'}
+  sentence = 'Not enough seeds for a star: 4 tests at once need 5 seeds.'
+  assert sentence in _Page(texts['report.html']).text
+
+
+def test_a_variant_over_part_of_the_tasks_is_complete_without_an_average(
+  tmp_path,
+):
+  own = {'some': config_lib.VariantConfig(like='multi', tasks=('word',))}
+  runs = [
+    *_SINGLE,
+    *(
+      _run('some', seed, 'word', {'dev': {'f1': 1.0, 'accuracy': 2.0}})
+      for seed in range(3)
+    ),
+  ]
+  texts = _write(
+    tmp_path, runs, variants=('single', 'some'), custom_variants=own
+  )
+  some = json.loads(texts['report.json'])['variants']['some']
+  assert some['missing'] == {}
+  assert some['average'] is None
+  assert some['tasks'] == {'word': {'f1': 1.0, 'accuracy': 2.0}}
+
+
+def test_shares_drawn_stand_beside_those_intended(tmp_path):
+  """Of 400 examples of a run 100, 200 and 100; of another one 200, 100, 100."""
+  runs = []
+  for seed, counts in enumerate(
+    ([[40, 160, 0], [60, 40, 100]], [[200, 100, 100]])
+  ):
+    path = tmp_path / f'{seed}.jsonl'
+    keys = [f'examples/{name}' for name in _TASKS.names]
+    lines = [{'step': i, **dict(zip(keys, c))} for i, c in enumerate(counts)]
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    runs += [
+      dataclasses.replace(run, share=share)
+      for run, share in zip(
+        _seed('multi', seed, 1.0, 1.0, 1.0, 1.0, curve=path), (0.3, 0.4, 0.3)
+      )
+    ]
+  texts = _write(tmp_path, _SINGLE + runs)
+  shares = json.loads(texts['report.json'])['shares']
+  assert list(shares) == ['multi']
+  assert shares['multi']['word'] == {'intended': 0.3, 'drawn': 0.375}
+  assert shares['multi']['pair'] == {'intended': 0.4, 'drawn': 0.375}
+  assert 'word 37.5% of 30.0%, pair 37.5% of 40.0%' in texts['report.html']
+
+
+def test_without_shares_there_is_no_picture_of_them(tmp_path):
+  texts = _write(tmp_path, _SINGLE + _MULTI)
+  assert json.loads(texts['report.json'])['shares'] == {}
+  assert 'Shares of the tasks' not in texts['report.html']
+
+
+def test_teachers_are_told_in_percent(tmp_path):
+  quality = {'train': {'accuracy': 0.5, 'confidence': 0.75, 'entropy': 0.333}}
+  runs = [dataclasses.replace(run, quality=quality) for run in _SINGLE]
+  texts = _write(tmp_path, runs, variants=('single',))
+  found = json.loads(texts['report.json'])['teachers']['word']
+  assert found == {'quality': quality, 'agreement': None}
+  line = '| word | train | 50.0 | 75.0 | — | 0.33 | — | — |'
+  assert line in texts['report.md'].splitlines()
+  assert 'Teachers' in _Page(texts['report.html']).text
+
+
+def test_own_variants_look_different_and_keep_their_looks():
+  own = [f'own_{i}' for i in range(12)]
+  looks = figures.looks(['single', *own, 'single_to_multi'])
+  assert len({(look.color, look.dash) for look in looks.values()}) == 14
+  assert looks['single'] == figures.looks(['single'])['single']
+
+
+def test_pictures_leave_out_variants_without_a_score(tmp_path):
+  own = {'some': config_lib.VariantConfig(like='multi', tasks=('word',))}
+  some = [
+    _run('some', seed, 'word', {'dev': {'f1': 1.0, 'accuracy': 2.0}})
+    for seed in range(3)
+  ]
+  text = _write(
+    tmp_path, _SINGLE + some, variants=('single', 'some'), custom_variants=own
+  )['report.html']
+  assert 'aria-label="word, accuracy, medians: Single 60.0, some 2.0"' in text
+  assert 'aria-label="pair, accuracy, medians: Single 80.0"' in text

@@ -1,0 +1,101 @@
+"""Metrics of resamples, against the metrics of the rows drawn."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from bam_jax.reporting import resampled
+from bam_jax.tasks import metrics
+from bam_jax.tasks import tallies
+
+_N = 40
+
+
+def _rng(seed=0):
+  return np.random.default_rng(seed)
+
+
+def _data(kind):
+  """Gold [N] and predictions [3, N], of which each kind has its traps."""
+  if kind == 'classes':
+    targets = _rng(1).integers(0, 3, _N)
+    guesses = _rng(2).integers(0, 3, (3, _N))
+    return targets, np.where(_rng(3).random((3, _N)) < 0.5, targets, guesses)
+  targets = _rng(1).normal(size=_N)
+  outputs = targets + _rng(2).normal(size=(3, _N))
+  if kind == 'ties':
+    return np.round(targets), np.round(outputs)
+  # Far from zero, where squares of means take figures away.
+  return targets + 1e3, outputs + 1e3
+
+
+@pytest.mark.parametrize(
+  ('name', 'kind'),
+  [
+    ('accuracy', 'classes'),
+    ('f1', 'classes'),
+    ('matthews', 'classes'),
+    ('pearson', 'values'),
+    ('pearson', 'ties'),
+    ('spearman', 'values'),
+    ('spearman', 'ties'),
+  ],
+)
+def test_score_is_the_metric_of_the_drawn_rows(name, kind, monkeypatch):
+  monkeypatch.setattr(resampled, '_LANES', 7)  # The last block is shorter.
+  targets, outputs = _data(kind)
+  rows = _rng(4).integers(0, _N, (20, _N))
+  counts = np.array([np.bincount(row, minlength=_N) for row in rows])
+  found = resampled.score_of(name, targets)(outputs, counts)
+  expected = [
+    [metrics.METRICS[name](output[row], targets[row]) for output in outputs]
+    for row in rows
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+  assert np.std(found) > 0.02
+
+
+@pytest.mark.parametrize('name', ['micro_f1', 'macro_f1'])
+def test_tallied_score_is_the_metric_of_the_drawn_rows(name):
+  gold = _rng(1).integers(0, 2, (_N, 4)).astype(bool)
+  outputs = _rng(2).integers(0, 2, (3, _N, 4)).astype(bool) | gold
+  rows = _rng(4).integers(0, _N, (20, _N))
+  counts = np.array([np.bincount(row, minlength=_N) for row in rows])
+  tally = np.stack([tallies.counts(output, gold) for output in outputs])
+  found = resampled.score_of(name, np.zeros(_N))(tally, counts)
+  average = name.removesuffix('_f1')
+  expected = [
+    [f1_score(gold[row], output[row], average=average) for output in outputs]
+    for row in rows
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+  assert np.std(found) > 0.01
+
+
+@pytest.mark.parametrize('name', metrics.METRICS)
+def test_score_is_defined_where_the_metric_is_not(name):
+  """Draws of one example alone, whose prediction and gold are constant."""
+  targets, outputs = np.array([0, 1, 0]), np.array([[0, 1, 0], [1, 0, 0]])
+  counts = np.diag([3, 3, 3])
+  found = resampled.score_of(name, targets)(outputs, counts)
+  expected = [
+    [
+      metrics.METRICS[name](np.repeat(output, times), np.repeat(targets, times))
+      for output in outputs
+    ]
+    for times in counts
+  ]
+  np.testing.assert_array_equal(found, expected)
+
+
+def test_ranks_of_many_examples_keep_five_figures():
+  """Sums of products of ranks pass the whole numbers of float32 here."""
+  targets = _rng(1).normal(size=5_000)
+  outputs = (targets + _rng(2).normal(size=5_000))[None]
+  counts = _rng(3).multinomial(5_000, np.full(5_000, 1 / 5_000), 2)
+  found = resampled.score_of('spearman', targets)(outputs, counts)
+  for times, score in zip(counts, found):
+    expected = metrics.spearman(
+      np.repeat(outputs[0], times), np.repeat(targets, times)
+    )
+    assert score[0] == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,93 @@
+"""Teachers' quality and agreement, against plain loops."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.reporting import teaching
+from bam_jax.tasks import task as task_lib
+
+_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
+_WORD = task_lib.Task(
+  name='word',
+  kind='classification',
+  metrics=('accuracy',),
+  paper_metric='accuracy',
+  glue_metrics=('accuracy',),
+  labels=('0', '1', '2'),
+  tables=_TABLES,
+)
+_SCORE = task_lib.Task(
+  name='score',
+  kind='regression',
+  metrics=('spearman',),
+  paper_metric='spearman',
+  glue_metrics=('spearman',),
+  tables=_TABLES,
+)
+_TASKS = task_lib.TaskTable((_WORD, _SCORE))
+_NO_OUTPUTS = outputs_lib.Outputs({}, _TASKS, 'sigmoid')
+
+
+def test_agreement_is_that_of_all_pairs_of_runs():
+  predictions = np.random.default_rng(0).integers(0, 3, (5, 40))
+  pairs = itertools.combinations(predictions, 2)
+  expected = np.mean([np.mean(a == b) for a, b in pairs])
+  assert teaching.agreement(predictions) == pytest.approx(expected)
+  assert 0.2 < expected < 0.5
+
+
+def test_agreement_of_a_single_run_is_none():
+  assert teaching.agreement(np.zeros((1, 3), int)) is None
+
+
+def test_quality_is_the_median_over_seeds():
+  qualities = {
+    'word': [
+      {'dev': {'accuracy': a, 'confidence': 0.9}, 'train': {'accuracy': 1.0}}
+      for a in (0.5, 0.9, 0.6)
+    ],
+    'score': [{'dev': {'bias': 0.25}}],
+  }
+  found = teaching.summarise(qualities, _NO_OUTPUTS, _TASKS)
+  assert found == {
+    'word': {
+      'quality': {
+        'dev': {'accuracy': 0.6, 'confidence': 0.9},
+        'train': {'accuracy': 1.0},
+      },
+      'agreement': None,
+    },
+    'score': {'quality': {'dev': {'bias': 0.25}}, 'agreement': None},
+  }
+
+
+def _outputs(tmp_path: Path) -> outputs_lib.Outputs:
+  """Of two seeds, which agree on three of four rows and on every score."""
+  paths = {}
+  for seed, best in enumerate(([0, 1, 2, 0], [0, 1, 2, 1])):
+    path = tmp_path / f's{seed}.npz'
+    np.savez(
+      path,
+      **{
+        'word/dev/uid': np.array(list('abcd')),
+        'word/dev/logits': np.eye(3)[best],
+        'score/dev/uid': np.array(list('abcd')),
+        'score/dev/logits': np.zeros((4, 1)),
+      },
+    )
+    for task in _TASKS.names:
+      paths.setdefault(task, {}).setdefault('single', {})[seed] = path
+  return outputs_lib.Outputs(paths, _TASKS, 'sigmoid')
+
+
+def test_seeds_agree_on_classes_alone(tmp_path):
+  found = teaching.summarise({}, _outputs(tmp_path), _TASKS)
+  assert found == {'word': {'quality': {}, 'agreement': 0.75}}
+
+
+def test_nothing_recorded_is_nothing_said():
+  assert teaching.summarise({}, _NO_OUTPUTS, _TASKS) == {}
