@@ -274,6 +274,13 @@ def _load_json(file: Path) -> tokenizers.Tokenizer:
   if missing or not isinstance(tokenizer.model, models.WordPiece):
     what = f'no {missing[0]}' if missing else 'no WordPiece model'
     raise errors.UserError(f"{file}: {what}; give a BERT model's tokenizer")
+  # An added token of that name is none of the model's.
+  unknown = tokenizer.model.unk_token
+  if tokenizer.model.token_to_id(unknown) is None:
+    raise errors.UserError(
+      f'{file}: model.vocab lacks {unknown!r}, the token for words that it does'
+      ' not know; fetch it again'
+    )
   highest = max(tokenizer.get_vocab().values())
   if highest > _HIGHEST_ID:
     raise errors.UserError(

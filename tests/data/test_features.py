@@ -352,3 +352,19 @@ def test_a_tokenizer_of_another_kind(tmp_path):
   assert str(caught.value) == (
     f"{file}: no WordPiece model; give a BERT model's tokenizer"
   )
+
+
+def test_an_unknown_token_that_the_model_does_not_have(tmp_path):
+  words = {word: i for i, word in enumerate(_WORDS) if word != '[UNK]'}
+  tokenizer = tokenizers.Tokenizer(
+    tokenizers.models.WordPiece(words, unk_token='[UNK]')
+  )
+  tokenizer.add_special_tokens(['[UNK]'])
+  file = tmp_path / 'tokenizer.json'
+  tokenizer.save(str(file))
+  with pytest.raises(errors.UserError) as caught:
+    features.Tokenizer.from_dir(tmp_path)
+  assert str(caught.value) == (
+    f"{file}: model.vocab lacks '[UNK]', the token for words that it does not"
+    ' know; fetch it again'
+  )
