@@ -13,6 +13,7 @@ status 1.
 
 import argparse
 from collections.abc import Callable
+from collections.abc import Sequence
 import hashlib
 import json
 import os
@@ -24,6 +25,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import shards
+from bam_jax.experiments import background
 from bam_jax.experiments import labelling
 from bam_jax.experiments import records
 from bam_jax.experiments import runner as runner_lib
@@ -75,17 +77,21 @@ class _Plan:
   def teachers(self, file: Path) -> str:
     """What the students learn from, of all teachers."""
     runner = self._reopened()
-    logits = labelling.TeacherLogits(
-      self._config,
-      runner.workspace,
-      runner.tasks,
-      runner.features,
-      {run.name: run for run in runner.runs},
-      runner._open(runner.runs, runner.runs),
-    )
-    return _digest(*(
-      logits.targets(run, task) for run in runner.runs for task in run.teachers
-    ))  # fmt: skip
+    with background.Background() as others:
+      logits = labelling.TeacherLogits(
+        self._config,
+        runner.workspace,
+        runner.tasks,
+        runner.features,
+        {run.name: run for run in runner.runs},
+        runner._open(runner.runs, runner.runs),
+        others,
+      )
+      return _digest(*(
+        logits.targets(run, task)
+        for run in runner.runs
+        for task in run.teachers
+      ))  # fmt: skip
 
   def columns(self, file: Path) -> str:
     return self.manifests(file)
@@ -154,12 +160,12 @@ def _flip(file: Path, bit: int) -> None:
   file.write_bytes(data)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--workdir', type=Path, required=True)
   parser.add_argument('--flips', type=int, default=200)
   parser.add_argument('--seed', type=int, default=0)
-  args = parser.parse_args()
+  args = parser.parse_args(argv)
   plan = _Plan(args.workdir.absolute())
   rng = np.random.default_rng(args.seed)
   table: dict[str, dict[str, int]] = {}
