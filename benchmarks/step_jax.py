@@ -3,8 +3,9 @@
 Modes: prepare (the features, nothing timed), packed, padded (one example a
 row), packed-no-attention-dropout, seeds (eight models at once, packed), weak
 and strong (packed, spread over all GPUs that are seen, as many examples on each
-or all together), rates (what a matrix product and a copy reach on this GPU, and
-with them the floor of a packed step).
+or all together), weak-sharded (the GPUs share the parameters too), rates (what a
+matrix product and a copy reach on this GPU, and with them the floor of a packed
+step).
 """
 
 from collections import Counter
@@ -37,6 +38,7 @@ def make_config(
   packed: bool = True,
   attention_dropout: float = 0.1,
   batch_size: int = worker.BATCH_SIZE,
+  shared: bool = False,
 ) -> config_lib.Config:
   """The paper's multi-task run on GLUE's TSV files, from random weights."""
   config = config_lib.default_config()
@@ -50,6 +52,8 @@ def make_config(
   config.packing.row_length = worker.ROW_LENGTH
   config.packing.enabled = packed
   config.model.dropout_attention = attention_dropout
+  if shared:
+    config.mesh.data, config.mesh.fsdp = 1, -1
   return config_lib.from_config_dict(config)
 
 
@@ -212,7 +216,8 @@ def main() -> None:
     packed=args.mode != 'padded',
     attention_dropout=0.0 if no_dropout else 0.1,
     batch_size=worker.BATCH_SIZE
-    * (len(jax.devices()) if args.mode == 'weak' else 1),
+    * (len(jax.devices()) if args.mode.startswith('weak') else 1),
+    shared=args.mode == 'weak-sharded',
   )
   setup_lib.configure_jax(config, args.workdir)
   match args.mode:

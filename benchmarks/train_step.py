@@ -10,7 +10,8 @@ of the training mix of the nine GLUE tasks, 128 examples a step, BERT's dropout
 rates, random weights, bfloat16 products, float32 parameters.
 
 With --devices=2 the packed step is also spread over two GPUs: 128 examples on
-each (weak scaling), and 128 on both together (strong).
+each (weak scaling), with a copy of the parameters each or one that they share,
+and 128 on both together (strong).
 """
 
 import argparse
@@ -79,6 +80,9 @@ def scaled(devices: int) -> dict[str, System]:
   """The packed step on one GPU and spread over several, by name."""
   return {
     f'packed, weak, {devices} GPUs': System(_JAX, 'weak', devices),
+    f'packed, weak, {devices} GPUs, parameters shared': System(
+      _JAX, 'weak-sharded', devices
+    ),
     f'packed, strong, {devices} GPUs': System(_JAX, 'strong', devices),
   }
 
