@@ -3,7 +3,7 @@
 Modes: prepare (the features, nothing timed), packed, padded (one example a
 row), packed-no-attention-dropout, seeds (eight models at once, packed), weak
 and strong (packed, spread over all GPUs that are seen, as many examples on each
-or all together), weak-sharded (the GPUs share the parameters too), rates (what a
+or all together), weak-sharded (they share the parameters too), rates (what a
 matrix product and a copy reach on this GPU, and with them the floor of a packed
 step).
 """
