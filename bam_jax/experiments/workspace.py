@@ -81,7 +81,7 @@ class Workspace:
       else:
         self._compare(name, _complete(identity, record))
     for name in new:
-      files.write_json(self._identity(name), identities[name])
+      files.write_json(self._identity(name), _sealed(identities[name]))
 
   @processes.by_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
@@ -94,9 +94,13 @@ class Workspace:
 
   @processes.by_first
   def identity(self, name: str) -> dict[str, object] | None:
-    """The identity that a run was begun with; None where there is no run."""
+    """The identity that a run was begun with; None where there is no run.
+
+    Raises:
+      errors.UserError: the record is damaged.
+    """
     path = self._identity(name)
-    return files.read_json(path) if path.exists() else None
+    return _unsealed(path) if path.exists() else None
 
   @processes.by_first
   def recorded(
@@ -119,7 +123,7 @@ class Workspace:
 
   def _compare(self, name: str, wanted: Mapping[str, object]) -> None:
     """Raises where the record of a run has other values for these keys."""
-    changes = differences(files.read_json(self._identity(name)), wanted)
+    changes = differences(_unsealed(self._identity(name)), wanted)
     if changes:
       raise errors.UserError(
         f'{self.run(name)}: was run with another configuration or other data'
@@ -150,32 +154,51 @@ class Workspace:
     path = self.run(name) / 'DONE'
     if not path.exists():
       return None
-    record = files.read_json(path)
-    # Runs that are older than the digest have none.
-    digest = record.pop(_DIGEST, None)
-    wrong = [
-      key
-      for key, kinds in _RECORD.items()
-      if type(record.get(key)) not in kinds
-    ]
-    if digest not in (None, schema.digest(record)):
-      wrong.append(_DIGEST)
-    if wrong:
-      raise errors.UserError(
-        f'{path}: is damaged: {wrong[0]} is not what a run leaves; remove'
-        f' {path.parent} and run the same command again'
-      )
-    return record
+    return _unsealed(path, _RECORD)
 
   @processes.by_first
   def finish(self, name: str, record: Mapping[str, object]) -> None:
-    digest = schema.digest(record)
-    files.write_json(self.run(name) / 'DONE', {**record, _DIGEST: digest})
+    files.write_json(self.run(name) / 'DONE', _sealed(record))
 
   @processes.by_first
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))
+
+
+def _sealed(record: Mapping[str, object]) -> dict[str, object]:
+  """A record with a digest of itself."""
+  return {**record, _DIGEST: schema.digest(record)}
+
+
+def _unsealed(
+  path: Path, kinds: Mapping[str, tuple[type, ...]] | None = None
+) -> dict[str, object]:
+  """The record in a file, checked against its digest.
+
+  Args:
+    path: of the file.
+    kinds: key -> types of which its value is one; None: not known.
+
+  Raises:
+    errors.UserError: it is damaged.
+  """
+  record = files.read_json(path)
+  # Records that are older than the digest have none.
+  digest = record.pop(_DIGEST, None)
+  wrong = [
+    key
+    for key, allowed in (kinds or {}).items()
+    if type(record.get(key)) not in allowed
+  ]
+  if digest not in (None, schema.digest(record)):
+    wrong.append(_DIGEST)
+  if wrong:
+    raise errors.UserError(
+      f'{path}: is damaged: {wrong[0]} is not what a run leaves; remove'
+      f' {path.parent} and run the same command again'
+    )
+  return record
 
 
 def _complete(

@@ -27,8 +27,26 @@ def test_a_field_newer_than_a_record_had_its_default(workspace):
   newer = {'config.model.remat': False, 'config.packing.row_buckets': []}
   workspace.check_run('old', newer)
   workspace.open_runs({'old': _RECORD | newer})
-  kept = (workspace.run('old') / 'config.json').read_text()
-  assert json.loads(kept) == _RECORD
+  assert workspace.identity('old') == _RECORD
+
+
+def test_a_damaged_record_is_named_itself(workspace):
+  """A key that is none: a newer field and one that no run has any more."""
+  path = workspace.run('old') / 'config.json'
+  path.write_text(path.read_text().replace('layer_decay', 'layer_decby'))
+  for read in (
+    workspace.identity,
+    lambda name: workspace.check_run(name, _RECORD),
+  ):
+    with pytest.raises(errors.UserError) as caught:
+      read('old')
+    assert str(caught.value).startswith(f'{path}: is damaged: ')
+
+
+def test_a_record_older_than_the_digest_is_read(workspace):
+  path = workspace.run('old') / 'config.json'
+  path.write_text(json.dumps(_RECORD))
+  assert workspace.identity('old') == _RECORD
 
 
 @pytest.mark.parametrize(
