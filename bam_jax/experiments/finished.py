@@ -278,4 +278,19 @@ class Finished(trainer.Trainer):
         run.name,
         identity_lib.settings(run, self.tasks, self.encoder.digest),
       )
+      self._check_teachers(run)
     return record
+
+  def _check_teachers(self, run: plan_lib.Run) -> None:
+    """Raises where a run was taught by its plan, and is not now, or so.
+
+    Its settings leave out where logits from outside are.
+    """
+    recorded = self.workspace.identity(run.name)
+    if bool(run.logits) != bool(identity_lib.outside_teachers(recorded)):
+      taught = 'runs of its plan' if run.logits else 'logits from outside'
+      raise errors.UserError(
+        f'{self.workspace.run(run.name)}: was taught by {taught}, and'
+        f' config.distill.logits is {run.logits!r}; set it as it was, or choose'
+        ' another --workdir'
+      )

@@ -129,6 +129,23 @@ def test_a_student_of_another_vocabulary_and_size(tiny_runner, tmp_path, sets):
   assert tuple(scores) == _TASKS
 
 
+@pytest.mark.parametrize('outside_now', [True, False], ids=['then', 'now'])
+def test_who_taught_a_finished_run_is_not_mistaken(
+  tiny_runner, taught, student, tmp_path, outside_now
+):
+  """Without a row read: a report or a card would name other teachers."""
+  if outside_now:
+    workdir, changes = taught, {'distill.logits': str(taught / 'sets')}
+    message = r"taught by runs of its plan, and config\.distill\.logits is '/"
+  else:
+    student().run()
+    workdir, changes = tmp_path / 'work', {}
+    message = "taught by logits from outside, and .* is ''; set it as it was"
+  runner = tiny_runner(workdir, variants=('single_to_multi',), **changes)
+  with pytest.raises(errors.UserError, match=message):
+    runner.report()
+
+
 def test_other_logits_are_another_run(student, sets, trained):
   student().run()
   uids, _ = _logits(sets / _TASKS[0], _TASKS[0])
