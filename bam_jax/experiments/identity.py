@@ -17,6 +17,7 @@ from bam_jax.data import shards
 from bam_jax.distillation import outside
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import processes
 
 # Configuration that says where rows come from or what they mean, and where
 # weights do. Their own digests stand for it.
@@ -118,7 +119,7 @@ def identities(
           splits.append(task_lib.UNLABELLED)
         for split in splits:
           rows = features[task][split]
-          identity |= outside.identity(
+          identity |= processes.by_first(outside.identity)(
             Path(run.logits), rows, tasks[task], split
           )
     if run.start:

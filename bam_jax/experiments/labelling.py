@@ -74,12 +74,8 @@ class TeacherLogits:
       model: the programs and the run's parameters; asked for only where there
         is something to label.
     """
-    for name in plan_lib.tasks_taught_by(students, run.name):
-      self._write_split(run, name, self.tasks[name].train_split, model)
-    learners = [student for student in students if student.learns_unlabelled]
-    for name in plan_lib.tasks_taught_by(learners, run.name):
-      if task_lib.UNLABELLED in self.features[name]:
-        self._write_split(run, name, task_lib.UNLABELLED, model)
+    for name, split in jobs.to_label(run, students, self.tasks, self.features):
+      self._write_split(run, name, split, model)
 
   def _write_split(
     self,
