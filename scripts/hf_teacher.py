@@ -97,14 +97,15 @@ def label(
     target = directory / logit_sets.folder(task.name, split)
     rows_digest = sources.rows_digest(examples)
     fingerprint = outside.fingerprint(task, rows_digest, name, digest)
-    if outside.is_there(logit_sets.LogitSet(target, fingerprint)):
-      logging.info('%s: is there already', target)
-      continue
     uids = [example.uid for example in examples]
     texts = [(example.text_a, example.text_b) for example in examples]
     if swap:
       uids += [f'{uid}{task_lib.SWAP_SUFFIX}' for uid in uids]
       texts += [(b, a) for a, b in texts]
+    there = logit_sets.LogitSet(target, fingerprint)
+    if outside.is_there(there, len(uids)):
+      logging.info('%s: is there already', target)
+      continue
     logits = head.logits(model.outputs(texts, batch_size))
     outside.write(target, task, rows_digest, uids, logits, name, digest)
     logging.info('%s: %d rows', target, len(uids))

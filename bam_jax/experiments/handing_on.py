@@ -81,7 +81,7 @@ def write(
           rows.fingerprint,
         ),
       )
-      if processes.by_first(outside.is_there)(target):
+      if processes.by_first(outside.is_there)(target, len(rows)):
         logging.info('%s: is there already', target.directory)
         continue
       told = f'{run.name} labels {logit_sets.folder(name, split)}'
