@@ -81,7 +81,7 @@ class Finished(trainer.Trainer):
     return self._runs
 
   def predict(self, group: str | None, majority: Sequence[str] = ()) -> None:
-    """Predictions of one group of runs on the unlabelled splits.
+    """Predictions of one group of runs on the test splits.
 
     Writes `predictions/GROUP/TASK-SPLIT.tsv`, and `submission.zip` beside them
     where a task belongs to GLUE.
@@ -118,8 +118,9 @@ class Finished(trainer.Trainer):
           )
     if not predictions:
       raise errors.UserError(
-        f'config.data: none of the tasks {", ".join(self.tasks.names)} has an'
-        ' unlabelled file; add one to config.data.dir or to the custom task'
+        f'config.data: none of the tasks {", ".join(self.tasks.names)} has a'
+        ' test file; add one to config.data.dir or to the custom task, or give'
+        ' any file by --input and --task'
       )
     for name in majority:
       task = self.tasks[name]

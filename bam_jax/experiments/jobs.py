@@ -137,6 +137,15 @@ def unlabelled(
   return None
 
 
+def splits_learnt(
+  run: plan_lib.Run, task: task_lib.Task, features: Features
+) -> list[str]:
+  """Those whose rows a run learns a task from, those with labels first."""
+  if unlabelled(run, task.name, features) is None:
+    return [task.train_split]
+  return [task.train_split, task_lib.UNLABELLED]
+
+
 def to_label(
   run: plan_lib.Run,
   students: Sequence[plan_lib.Run],

@@ -147,16 +147,12 @@ class TeacherLogits:
       return None
     return processes.together(
       lambda: np.concatenate(
-        [said(run, task, split) for split in self._splits(run, task)]
+        [
+          said(run, task, split)
+          for split in jobs.splits_learnt(run, self.tasks[task], self.features)
+        ]
       )
     )
-
-  def _splits(self, run: plan_lib.Run, task: str) -> list[str]:
-    """Those whose rows a run learns a task from."""
-    train = self.tasks[task].train_split
-    if jobs.unlabelled(run, task, self.features) is None:
-      return [train]
-    return [train, task_lib.UNLABELLED]
 
   def _inside(self, run: plan_lib.Run, task: str, split: str) -> np.ndarray:
     """What the runs of the plan that teach another say of some rows."""
@@ -213,7 +209,7 @@ class TeacherLogits:
       for run in students
       if run.logits
       for task in run.tasks
-      for split in self._splits(run, task)
+      for split in jobs.splits_learnt(run, self.tasks[task], self.features)
     }
     for (_, task, split), run in found.items():
       self._outside(run, task, split)

@@ -235,6 +235,11 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
   np.testing.assert_allclose(
     special.softmax(logits, axis=-1), expected, rtol=0, atol=1e-5
   )
+  # Rows to be predicted are those of a test split.
+  with pytest.raises(
+    errors.UserError, match='none of the tasks mood has a test file; add one'
+  ):
+    runner.predict('single-s0')
 
 
 def test_rows_that_are_nowhere_else_are_refused(tiny_runner, taught, tmp_path):
