@@ -39,6 +39,8 @@ from bam_jax.data import registry
 from bam_jax.data import sources
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import outside
+from bam_jax.storage import raw_files
+from bam_jax.storage import stores
 from bam_jax.tasks import task as task_lib
 from scripts import hf_outputs
 
@@ -132,6 +134,8 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
     if not flag.value:
       raise errors.UserError(f'--{flag.name} is missing; see --help')
   config = config_lib.from_config_dict(command_line.CONFIG.value)
+  if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
+    config = raw_files.localized(config)
   tasks, name = registry.resolve(config), command_line.TASK.value
   if name not in tasks.names:
     raise errors.UserError(
