@@ -15,6 +15,7 @@ from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import outside
+from bam_jax.experiments import handing_on
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.tasks import demo
 from tests.configs import tiny
@@ -187,6 +188,17 @@ def test_a_set_that_is_there_is_kept_or_refused(tiny_runner, taught, tmp_path):
   ):
     runner.label(_STUDENT, sets, None)
   assert manifest.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_row_is_labelled(
+  tiny_runner, taught, tmp_path, monkeypatch
+):
+  (tmp_path / 'file').touch()
+  monkeypatch.delattr(handing_on, '_label')
+  runner = tiny_runner(taught, variants=('single', 'single_to_multi'))
+  for output in (tmp_path / 'file', tmp_path / 'file' / 'sets'):
+    with pytest.raises(errors.UserError, match=f'--output={output}: .*be made'):
+      runner.label('single-s0', output, None)
 
 
 def _write_table(folder: Path, examples) -> None:
