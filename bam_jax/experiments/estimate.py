@@ -190,10 +190,14 @@ class Estimator:
   def _compile(
     self, batches: Mapping[costs_lib.Shape, costs_lib.Batch]
   ) -> costs_lib.Memory:
-    """Compiles the steps, and checks that they have room."""
+    """Compiles the steps, and checks that they have room.
+
+    Those of buckets too that no step looked at fills: the largest needs most.
+    """
+    buckets = self._packing.row_buckets if self._packing.enabled else ()
     packing = dataclasses.replace(
       self._packing,
-      row_buckets=tuple(sorted({rows for _, rows in batches})),
+      row_buckets=tuple(sorted({*buckets, *(rows for _, rows in batches)})),
       slots=self._packing.slots if self._packing.enabled else 1,
     )
     programs = self._setup.programs

@@ -96,6 +96,25 @@ def test_a_step_without_room_is_refused(runner, told, monkeypatch):
     runner.estimate()
 
 
+def test_a_bucket_that_few_steps_fill_is_compiled_too(
+  runner, told, monkeypatch
+):
+  """It is the one that needs most memory."""
+  packing = dataclasses.replace(runner.packing, row_buckets=(16, 64))
+  estimator = estimate.Estimator(
+    runner.config, runner.tasks, runner.features, packing, runner.setup,
+    runner.workspace.root,
+  )  # fmt: skip
+  asked = []
+  monkeypatch.setattr(
+    type(runner.setup.programs),
+    'compile_ahead',
+    lambda self, packing, seeds: asked.append((packing.row_buckets, seeds)),
+  )
+  estimator._compile({(8, 16): {}, (8, 24): {}})
+  assert asked == [((16, 24, 64), {8})]
+
+
 def test_checkpoints_take_what_is_kept_of_them(runner, told):
   kept = told['measured']['checkpoint']['params']
   # A third of the state are parameters, compressed, as little as noise can be.
