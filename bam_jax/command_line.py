@@ -173,10 +173,13 @@ def check(rest: list[str]) -> None:
       raise errors.UserError(
         f'--{flag.name}={_text(flag.value)}: goes with {where}; leave it out'
       )
-  if labels and (not OUTPUT.value or stores.is_url(OUTPUT.value)):
+  if labels and not OUTPUT.value:
     raise errors.UserError(
-      f'--mode=label: writes logit sets, and --output={OUTPUT.value} is no'
-      ' local directory; give one'
+      '--output is missing: --mode=label writes logit sets below --output=DIR'
+    )
+  if labels and stores.is_url(OUTPUT.value):
+    raise errors.UserError(
+      f'--output={OUTPUT.value}: is no local directory; give one'
     )
   for source in FROM.value or ():
     if stores.is_url(source):

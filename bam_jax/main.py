@@ -7,7 +7,7 @@ Modes (--mode):
   estimate  before a long run: steps, time, memory and disk of what is left of
             it, by a few real steps on the devices here; estimate.json
   evaluate  score the finished runs again from their checkpoints
-  predict   predictions on the unlabelled splits, and a GLUE submission, with
+  predict   predictions on the test splits, and a GLUE submission, with
             the models of --group; --majority=wnli submits a task's majority
             label. Of a file of your own with --input=FILE.tsv, FILE.jsonl or -
             and --task=NAME, to --output=FILE or standard output

@@ -39,6 +39,8 @@ from bam_jax.data import registry
 from bam_jax.data import sources
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import outside
+from bam_jax.storage import raw_files
+from bam_jax.storage import stores
 from bam_jax.tasks import task as task_lib
 from scripts import hf_outputs
 
@@ -97,14 +99,15 @@ def label(
     target = directory / logit_sets.folder(task.name, split)
     rows_digest = sources.rows_digest(examples)
     fingerprint = outside.fingerprint(task, rows_digest, name, digest)
-    if outside.is_there(logit_sets.LogitSet(target, fingerprint)):
-      logging.info('%s: is there already', target)
-      continue
     uids = [example.uid for example in examples]
     texts = [(example.text_a, example.text_b) for example in examples]
     if swap:
       uids += [f'{uid}{task_lib.SWAP_SUFFIX}' for uid in uids]
       texts += [(b, a) for a, b in texts]
+    there = logit_sets.LogitSet(target, fingerprint)
+    if outside.is_there(there, len(uids)):
+      logging.info('%s: is there already', target)
+      continue
     logits = head.logits(model.outputs(texts, batch_size))
     outside.write(target, task, rows_digest, uids, logits, name, digest)
     logging.info('%s: %d rows', target, len(uids))
@@ -131,6 +134,8 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
     if not flag.value:
       raise errors.UserError(f'--{flag.name} is missing; see --help')
   config = config_lib.from_config_dict(command_line.CONFIG.value)
+  if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
+    config = raw_files.localized(config)
   tasks, name = registry.resolve(config), command_line.TASK.value
   if name not in tasks.names:
     raise errors.UserError(

@@ -118,11 +118,16 @@ def write(
   logit_sets.write(target, uids, logits, prepare.label_metadata(task))
 
 
-def is_there(target: logit_sets.LogitSet) -> bool:
+def is_there(target: logit_sets.LogitSet, rows: int) -> bool:
   """Whether a set is there already.
 
+  Args:
+    target: the set.
+    rows: that it is to hold, swapped copies among them, of which its
+      fingerprint says nothing.
+
   Raises:
-    errors.UserError: one of something else is in its place.
+    errors.UserError: one of something else, or of fewer rows, is in its place.
   """
   if not shards.exists(target.directory):
     return False
@@ -130,6 +135,12 @@ def is_there(target: logit_sets.LogitSet) -> bool:
   manifest_lib.check_fingerprint(
     target.directory, manifest, target.fingerprint, _ELSEWHERE
   )
+  held = sum(part.records for part in manifest.files)
+  if held < rows:
+    raise errors.UserError(
+      f'{target.directory}: holds {held} rows and lacks the others of {rows},'
+      f' such as those of config.data.swap; {_ELSEWHERE}'
+    )
   return True
 
 

@@ -25,6 +25,7 @@ from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import packing as packing_lib
 from bam_jax.data import tfrecord
+from bam_jax.distillation import logit_sets
 from bam_jax.experiments import costs as costs_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
@@ -121,7 +122,7 @@ class Estimator:
             'steps': work.steps,
             'done': work.steps if work.trained else work.done,
             'examples': work.examples,
-            'labels': list(work.labels),
+            'labels': [logit_sets.folder(*rows) for rows in work.labels],
             'seconds': seconds[work.run.name],
           }
           for work in works
@@ -189,10 +190,14 @@ class Estimator:
   def _compile(
     self, batches: Mapping[costs_lib.Shape, costs_lib.Batch]
   ) -> costs_lib.Memory:
-    """Compiles the steps, and checks that they have room."""
+    """Compiles the steps, and checks that they have room.
+
+    Those of buckets too that no step looked at fills: the largest needs most.
+    """
+    buckets = self._packing.row_buckets if self._packing.enabled else ()
     packing = dataclasses.replace(
       self._packing,
-      row_buckets=tuple(sorted({rows for _, rows in batches})),
+      row_buckets=tuple(sorted({*buckets, *(rows for _, rows in batches)})),
       slots=self._packing.slots if self._packing.enabled else 1,
     )
     programs = self._setup.programs
@@ -279,11 +284,9 @@ class Estimator:
 
   def _labelled(self, work: remaining.Work) -> Iterator[tuple[str, str, int]]:
     """Task, split and the number of runs that share its rows, of a teacher."""
-    for task in work.labels:
-      fold = work.run.fold
-      yield task, self._tasks[task].train_split, fold.of if fold else 1
-      if task_lib.UNLABELLED in self._features[task]:
-        yield task, task_lib.UNLABELLED, 1
+    for task, split in work.labels:
+      fold = None if split == task_lib.UNLABELLED else work.run.fold
+      yield task, split, fold.of if fold else 1
 
   def _logits(self, name: str, split: str, parts: int) -> int:
     """Bytes of a run's logits on the rows that it labels, one of some parts."""

@@ -81,7 +81,7 @@ class Finished(trainer.Trainer):
     return self._runs
 
   def predict(self, group: str | None, majority: Sequence[str] = ()) -> None:
-    """Predictions of one group of runs on the unlabelled splits.
+    """Predictions of one group of runs on the test splits.
 
     Writes `predictions/GROUP/TASK-SPLIT.tsv`, and `submission.zip` beside them
     where a task belongs to GLUE.
@@ -118,8 +118,9 @@ class Finished(trainer.Trainer):
           )
     if not predictions:
       raise errors.UserError(
-        f'config.data: none of the tasks {", ".join(self.tasks.names)} has an'
-        ' unlabelled file; add one to config.data.dir or to the custom task'
+        f'config.data: none of the tasks {", ".join(self.tasks.names)} has a'
+        ' test file; add one to config.data.dir or to the custom task, or give'
+        ' any file by --input and --task'
       )
     for name in majority:
       task = self.tasks[name]
@@ -278,4 +279,19 @@ class Finished(trainer.Trainer):
         run.name,
         identity_lib.settings(run, self.tasks, self.encoder.digest),
       )
+      self._check_teachers(run)
     return record
+
+  def _check_teachers(self, run: plan_lib.Run) -> None:
+    """Raises where a run was taught by its plan, and is not now, or so.
+
+    Its settings leave out where logits from outside are.
+    """
+    recorded = self.workspace.identity(run.name)
+    if bool(run.logits) != bool(identity_lib.outside_teachers(recorded)):
+      taught = 'runs of its plan' if run.logits else 'logits from outside'
+      raise errors.UserError(
+        f'{self.workspace.run(run.name)}: was taught by {taught}, and'
+        f' config.distill.logits is {run.logits!r}; set it as it was, or choose'
+        ' another --workdir'
+      )

@@ -62,6 +62,7 @@ def write(
       something else is in its place, a logit is not finite, or the folder
       can't be written.
   """
+  _make(output)
   for run, record in group:
     if run.fold:
       raise errors.UserError(
@@ -81,7 +82,7 @@ def write(
           rows.fingerprint,
         ),
       )
-      if processes.by_first(outside.is_there)(target):
+      if processes.by_first(outside.is_there)(target, len(rows)):
         logging.info('%s: is there already', target.directory)
         continue
       told = f'{run.name} labels {logit_sets.folder(name, split)}'
@@ -174,6 +175,17 @@ def _label(
       values, 1.0, config.model.regression_head
     )
   return values
+
+
+@processes.by_first
+def _make(output: Path) -> None:
+  """Makes the folder, before hours go into what it is to hold."""
+  try:
+    output.mkdir(parents=True, exist_ok=True)
+  except OSError as e:
+    raise errors.UserError(
+      f'--output={output}: {e.strerror}; give a folder that can be made'
+    ) from e
 
 
 @processes.by_first

@@ -15,8 +15,10 @@ from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax.data import shards
 from bam_jax.distillation import outside
+from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import processes
 
 # Configuration that says where rows come from or what they mean, and where
 # weights do. Their own digests stand for it.
@@ -113,12 +115,9 @@ def identities(
         identity[f'teacher.{name}'] = schema.digest(result[name])
     if run.logits:
       for task in run.tasks:
-        splits = [tasks[task].train_split]
-        if run.learns_unlabelled and task_lib.UNLABELLED in features[task]:
-          splits.append(task_lib.UNLABELLED)
-        for split in splits:
+        for split in jobs.splits_learnt(run, tasks[task], features):
           rows = features[task][split]
-          identity |= outside.identity(
+          identity |= processes.by_first(outside.identity)(
             Path(run.logits), rows, tasks[task], split
           )
     if run.start:

@@ -137,6 +137,38 @@ def unlabelled(
   return None
 
 
+def splits_learnt(
+  run: plan_lib.Run, task: task_lib.Task, features: Features
+) -> list[str]:
+  """Those whose rows a run learns a task from, those with labels first."""
+  if unlabelled(run, task.name, features) is None:
+    return [task.train_split]
+  return [task.train_split, task_lib.UNLABELLED]
+
+
+def to_label(
+  run: plan_lib.Run,
+  students: Sequence[plan_lib.Run],
+  tasks: task_lib.TaskTable,
+  features: Features,
+) -> list[tuple[str, str]]:
+  """Task and split of all rows that some students need a run's logits on.
+
+  Args:
+    run: the run.
+    students: those yet to be trained.
+    tasks: the tasks of the plan.
+    features: of all of them.
+  """
+  taught = plan_lib.tasks_taught_by(students, run.name)
+  learners = [student for student in students if student.learns_unlabelled]
+  return [(name, tasks[name].train_split) for name in taught] + [
+    (name, task_lib.UNLABELLED)
+    for name in plan_lib.tasks_taught_by(learners, run.name)
+    if task_lib.UNLABELLED in features[name]
+  ]
+
+
 def _rows_without_labels(
   run: plan_lib.Run, task: str, features: Features
 ) -> int:

@@ -74,12 +74,8 @@ class TeacherLogits:
       model: the programs and the run's parameters; asked for only where there
         is something to label.
     """
-    for name in plan_lib.tasks_taught_by(students, run.name):
-      self._write_split(run, name, self.tasks[name].train_split, model)
-    learners = [student for student in students if student.learns_unlabelled]
-    for name in plan_lib.tasks_taught_by(learners, run.name):
-      if task_lib.UNLABELLED in self.features[name]:
-        self._write_split(run, name, task_lib.UNLABELLED, model)
+    for name, split in jobs.to_label(run, students, self.tasks, self.features):
+      self._write_split(run, name, split, model)
 
   def _write_split(
     self,
@@ -151,16 +147,12 @@ class TeacherLogits:
       return None
     return processes.together(
       lambda: np.concatenate(
-        [said(run, task, split) for split in self._splits(run, task)]
+        [
+          said(run, task, split)
+          for split in jobs.splits_learnt(run, self.tasks[task], self.features)
+        ]
       )
     )
-
-  def _splits(self, run: plan_lib.Run, task: str) -> list[str]:
-    """Those whose rows a run learns a task from."""
-    train = self.tasks[task].train_split
-    if jobs.unlabelled(run, task, self.features) is None:
-      return [train]
-    return [train, task_lib.UNLABELLED]
 
   def _inside(self, run: plan_lib.Run, task: str, split: str) -> np.ndarray:
     """What the runs of the plan that teach another say of some rows."""
@@ -217,7 +209,7 @@ class TeacherLogits:
       for run in students
       if run.logits
       for task in run.tasks
-      for split in self._splits(run, task)
+      for split in jobs.splits_learnt(run, self.tasks[task], self.features)
     }
     for (_, task, split), run in found.items():
       self._outside(run, task, split)

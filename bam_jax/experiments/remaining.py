@@ -21,14 +21,14 @@ class Work:
     steps: of the whole run.
     done: of these, what its latest checkpoint has.
     trained: whether it is finished, and labels alone are left.
-    labels: tasks whose training rows it has yet to label for its students.
+    labels: task and split of the rows that it has yet to label for students.
   """
 
   run: plan_lib.Run
   steps: int
   done: int
   trained: bool
-  labels: tuple[str, ...]
+  labels: tuple[tuple[str, str], ...]
 
   @property
   def left(self) -> int:
@@ -57,7 +57,7 @@ def of_plan(
   tasks: task_lib.TaskTable,
   features: jobs.Features,
   latest_step: Callable[[plan_lib.Run], int],
-  is_labelled: Callable[[str, str], bool],
+  is_labelled: Callable[[str, str, str], bool],
 ) -> list[Work]:
   """What is left of every run of which something is.
 
@@ -67,15 +67,15 @@ def of_plan(
     tasks: the tasks of the plan.
     features: of all of them.
     latest_step: of a run, that it would go on from.
-    is_labelled: names of a run and a task -> whether its logits are there.
+    is_labelled: name of a run, task and split -> whether its logits are there.
   """
   names = {run.name for run in todo}
   result = []
   for run in runs:
     labels = tuple(
-      task
-      for task in plan_lib.tasks_taught_by(todo, run.name)
-      if not is_labelled(run.name, task)
+      (task, split)
+      for task, split in jobs.to_label(run, todo, tasks, features)
+      if not is_labelled(run.name, task, split)
     )
     trained = run.name not in names
     if trained and not labels:

@@ -7,6 +7,7 @@ from pathlib import Path
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import shards
+from bam_jax.distillation import logit_sets
 from bam_jax.experiments import estimate as estimate_lib
 from bam_jax.experiments import finished
 from bam_jax.experiments import jobs
@@ -50,13 +51,16 @@ class Runner(finished.Finished):
     has not chosen yet, its choices change no number of steps.
 
     Raises:
-      errors.UserError: a run that is there was run with other settings, or a
-        step needs more memory than a device has.
+      errors.UserError: nobody would learn of rows without labels, logits from
+        outside are not there or of other rows, a run that is there was run with
+        other settings, or a step needs more memory than a device has.
     """
+    config_lib.check_students(self.config)
     self._prepare()
     searched = [self._finished(run) is None for run in self.searched]
     runs = plan_lib.plan(self.config) if any(searched) else self.runs
     runs = [*self.searched, *runs]
+    self._identities(runs)
     todo = [run for run in runs if self._finished(run) is None]
     works = remaining.of_plan(
       runs,
@@ -64,7 +68,9 @@ class Runner(finished.Finished):
       self.tasks,
       self.features,
       self._latest_step,
-      lambda run, task: shards.exists(self.workspace.teacher(run, task)),
+      lambda run, *rows: shards.exists(
+        self.workspace.teacher(run, logit_sets.folder(*rows))
+      ),
     )
     estimate_lib.Estimator(
       self.config,

@@ -184,16 +184,22 @@ class Trainer:
       The identities of the plan's runs by name.
     """
     self._prepare()
-    identities = identity_lib.identities(
+    identities = self._identities(plan)
+    self.workspace.open_runs({r.name: identities[r.name] for r in runs})
+    self.workspace.save_config(self.config)
+    return identities
+
+  def _identities(
+    self, plan: Sequence[plan_lib.Run]
+  ) -> dict[str, identity_lib.Identity]:
+    """Of a plan's runs by name; raises where logits from outside are amiss."""
+    return identity_lib.identities(
       plan,
       self.tasks,
       self.encoder.digest,
       self.features,
       self.workspace.recorded,
     )
-    self.workspace.open_runs({r.name: identities[r.name] for r in runs})
-    self.workspace.save_config(self.config)
-    return identities
 
   def _together(
     self, runs: Sequence[plan_lib.Run]

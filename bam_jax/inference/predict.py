@@ -1,4 +1,4 @@
-"""Predictions of trained parameters on unlabelled splits."""
+"""Predictions of trained parameters on test splits."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -14,6 +14,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import schema
 from bam_jax.data import features
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
@@ -51,7 +52,8 @@ class Encoder:
     config: its sizes.
     tokenizer: the vocabulary that its embeddings are for.
     weights: where its pretrained weights are; None: random ones.
-    digest: sha256 of the weights; empty for random ones.
+    digest: sha256 of the weights, and of the vocabulary where that is another;
+      empty for random ones.
     description: for the report.
     pieces: for each id of the tokenizer, the rows of the pretrained table whose
       mean it starts from; None: the row of that id.
@@ -119,6 +121,8 @@ def load_encoder(config: config_lib.Config) -> Encoder:
     if model.init_vocab:
       own, tokenizer = tokenizer, _other_tokenizer(model, tokenizer)
       pieces = own.pieces(tokenizer)
+      # The same file makes other embeddings for other tokens.
+      digest = schema.digest([digest, tokenizer.fingerprint])
       sizes['vocab_size'] = tokenizer.vocab_size
       description += f', {tokenizer.vocab_size} other tokens'
     return Encoder(

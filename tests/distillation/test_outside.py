@@ -168,6 +168,23 @@ def test_a_folder_without_a_set_for_the_task_is_refused(tmp_path):
     outside.find(tmp_path, 'mood')
 
 
+def test_a_set_without_the_swapped_copies_is_not_taken_for_one_with_them(
+  tmp_path,
+):
+  """Kept as it was, it would leave a student without logits, run after run."""
+  _write(tmp_path / 'mood', [[0, 1]] * 3)
+  made_from = outside.fingerprint(_MOOD, 'abc', 'big', 'digest of big')
+  target = logit_sets.LogitSet(tmp_path / 'mood', made_from)
+  assert outside.is_there(target, 3)
+  with pytest.raises(
+    errors.UserError, match=r'holds 3 rows .* of 6, .*into another --output'
+  ):
+    outside.is_there(target, 6)
+  assert not outside.is_there(
+    target._replace(directory=tmp_path / 'none'), rows=3
+  )
+
+
 def test_a_set_of_a_plan_for_itself_is_told_apart(tmp_path):
   features = _features(tmp_path)
   own = logit_sets.fingerprint(features, 'run', 'parameters')

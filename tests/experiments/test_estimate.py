@@ -96,6 +96,25 @@ def test_a_step_without_room_is_refused(runner, told, monkeypatch):
     runner.estimate()
 
 
+def test_a_bucket_that_few_steps_fill_is_compiled_too(
+  runner, told, monkeypatch
+):
+  """It is the one that needs most memory."""
+  packing = dataclasses.replace(runner.packing, row_buckets=(16, 64))
+  estimator = estimate.Estimator(
+    runner.config, runner.tasks, runner.features, packing, runner.setup,
+    runner.workspace.root,
+  )  # fmt: skip
+  asked = []
+  monkeypatch.setattr(
+    type(runner.setup.programs),
+    'compile_ahead',
+    lambda self, packing, seeds: asked.append((packing.row_buckets, seeds)),
+  )
+  estimator._compile({(8, 16): {}, (8, 24): {}})
+  assert asked == [((16, 24, 64), {8})]
+
+
 def test_checkpoints_take_what_is_kept_of_them(runner, told):
   kept = told['measured']['checkpoint']['params']
   # A third of the state are parameters, compressed, as little as noise can be.
@@ -120,7 +139,7 @@ def test_steps_follow_from_the_rows(tiny_runner, tmp_path, epochs):
   runner.prepare()
   works = remaining.of_plan(
     runner.runs, runner.runs[1:], runner.tasks, runner.features,
-    lambda run: 3, lambda run, task: False,
+    lambda run: 3, lambda *rows: False,
   )  # fmt: skip
   # The first run is finished, and teaches nobody.
   assert [work.run.name for work in works] == [
@@ -138,11 +157,58 @@ def test_a_finished_teacher_has_labels_left(runner, told):
   todo = [run for run in runner.runs if run.variant == 'single_to_multi']
   works = remaining.of_plan(
     runner.runs, todo, runner.tasks, runner.features,
-    lambda run: 0, lambda run, task: task == _SENTIMENT,
+    lambda run: 0, lambda run, task, split: task == _SENTIMENT,
   )  # fmt: skip
   teachers = [work for work in works if work.trained]
-  assert [work.labels for work in teachers] == [(_SIMILARITY,)] * 8
+  left = ((_SIMILARITY, 'train'),)
+  assert [work.labels for work in teachers] == [left] * 8
   assert {work.left for work in teachers} == {0}
+
+
+@pytest.mark.parametrize('learnt', [True, False])
+def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
+  tiny_runner, tmp_path, learnt
+):
+  """The sets of the training rows are there, and those of the others not."""
+  (tmp_path / 'more.jsonl').write_text('{"text": "a lovely dinner"}\n')
+  runner = tiny_runner(
+    tmp_path / 'work',
+    variants=('single_to_multi',),
+    **{
+      'data.dir': str(tmp_path),
+      'data.unlabelled': (f'{_SENTIMENT}=more.jsonl',),
+      'distill.unlabelled': learnt,
+    },
+  )
+  runner.prepare()
+  works = remaining.of_plan(
+    runner.runs, runner.runs[-1:], runner.tasks, runner.features,
+    lambda run: 0, lambda run, task, split: split == 'train',
+  )  # fmt: skip
+  expected = [((_SENTIMENT, 'unlabelled'),)] if learnt else []
+  assert [work.labels for work in works if work.trained] == expected
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'distill.logits': '/nowhere'}, 'config.distill.logits: /nowhere: is no'),
+    (
+      {
+        'distill.unlabelled': False,
+        'data.unlabelled': (f'{_SENTIMENT}=x.tsv',),
+      },
+      'config.data.unlabelled: no variant of single_to_multi is taught',
+    ),
+  ],
+  ids=['no-logits', 'no-student'],
+)
+def test_what_the_run_would_refuse_is_refused_before_it(
+  tiny_runner, tmp_path, changes, message
+):
+  runner = tiny_runner(tmp_path, variants=('single_to_multi',), **changes)
+  with pytest.raises(errors.UserError, match=message):
+    runner.estimate()
 
 
 @pytest.mark.parametrize('number', [1, 2, 3])

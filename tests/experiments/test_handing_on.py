@@ -15,6 +15,7 @@ from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import outside
+from bam_jax.experiments import handing_on
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.tasks import demo
 from tests.configs import tiny
@@ -129,6 +130,23 @@ def test_a_student_of_another_vocabulary_and_size(tiny_runner, tmp_path, sets):
   assert tuple(scores) == _TASKS
 
 
+@pytest.mark.parametrize('outside_now', [True, False], ids=['then', 'now'])
+def test_who_taught_a_finished_run_is_not_mistaken(
+  tiny_runner, taught, student, tmp_path, outside_now
+):
+  """Without a row read: a report or a card would name other teachers."""
+  if outside_now:
+    workdir, changes = taught, {'distill.logits': str(taught / 'sets')}
+    message = r"taught by runs of its plan, and config\.distill\.logits is '/"
+  else:
+    student().run()
+    workdir, changes = tmp_path / 'work', {}
+    message = "taught by logits from outside, and .* is ''; set it as it was"
+  runner = tiny_runner(workdir, variants=('single_to_multi',), **changes)
+  with pytest.raises(errors.UserError, match=message):
+    runner.report()
+
+
 def test_other_logits_are_another_run(student, sets, trained):
   student().run()
   uids, _ = _logits(sets / _TASKS[0], _TASKS[0])
@@ -170,6 +188,17 @@ def test_a_set_that_is_there_is_kept_or_refused(tiny_runner, taught, tmp_path):
   ):
     runner.label(_STUDENT, sets, None)
   assert manifest.stat().st_mtime_ns == before
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_any_row_is_labelled(
+  tiny_runner, taught, tmp_path, monkeypatch
+):
+  (tmp_path / 'file').touch()
+  monkeypatch.delattr(handing_on, '_label')
+  runner = tiny_runner(taught, variants=('single', 'single_to_multi'))
+  for output in (tmp_path / 'file', tmp_path / 'file' / 'sets'):
+    with pytest.raises(errors.UserError, match=f'--output={output}: .*be made'):
+      runner.label('single-s0', output, None)
 
 
 def _write_table(folder: Path, examples) -> None:
@@ -218,6 +247,11 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
   np.testing.assert_allclose(
     special.softmax(logits, axis=-1), expected, rtol=0, atol=1e-5
   )
+  # Rows to be predicted are those of a test split.
+  with pytest.raises(
+    errors.UserError, match='none of the tasks mood has a test file; add one'
+  ):
+    runner.predict('single-s0')
 
 
 def test_rows_that_are_nowhere_else_are_refused(tiny_runner, taught, tmp_path):

@@ -190,9 +190,11 @@ def test_what_is_there_is_kept(place):
     (['--labels=a,b'], '--labels: the outputs are a, b, the labels of demo_s'),
     (['--device=toaster'], 'hf_teacher: --device=toaster: '),
     (['--config.data.unlabelled=()', 'x'], 'hf_teacher: x: no such argument'),
+    (['--config.data.dir=ftp://b/c'], 'ftp://b/c: is no s3://BUCKET/PATH'),
   ],
   ids=[
-    'model', 'no-head', 'task', 'output', 'score', 'labels', 'device', 'word'
+    'model', 'no-head', 'task', 'output', 'score', 'labels', 'device', 'word',
+    'store',
   ],
 )  # fmt: skip
 def test_a_mistake_is_told_in_one_line(place, arguments, message):

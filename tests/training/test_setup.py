@@ -129,6 +129,21 @@ def test_another_vocabulary_starts_from_the_pieces_of_its_tokens(weights):
   )
 
 
+def test_the_same_weights_for_other_tokens_are_others(weights):
+  """As many tokens: no shape would tell models of one from those of another."""
+  digests = {setup_lib.load_encoder(_config(weights)).digest}
+  for last in ('w7', 'w8'):
+    file = weights / f'{last}.txt'
+    file.write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', last]))
+    config = _config(weights, **{'model.init_vocab': str(file)})
+    digests.add(setup_lib.load_encoder(config).digest)
+    # Wherever the file lies.
+    moved = file.rename(weights / 'moved.txt')
+    config = _config(weights, **{'model.init_vocab': str(moved)})
+    digests.add(setup_lib.load_encoder(config).digest)
+  assert len(digests) == 3
+
+
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
