@@ -168,7 +168,7 @@ _CHANGES = {
   'JSONL': ('JSONL', _lines('own.jsonl')),
   'JSONL of lists': ('JSONL of lists', _lines('own.jsonl')),
   'questions': ('questions', _json('own.squad')),
-  'identity of a run': ('run', _json('runs/x/config.json')),
+  'identity of a run': ('run', _digested('runs/x/config.json')),
   'record of a run': ('run', _digested('runs/x/DONE')),
   'metrics': ('metrics', _lines('metrics.jsonl')),
 }
