@@ -13,6 +13,7 @@ import sys
 import time
 
 import pytest
+import s3fs
 
 from bam_jax.storage import mirror
 from bam_jax.storage import stores
@@ -148,6 +149,8 @@ def test_a_store_that_is_gone_costs_nothing_local(
   with object_server.ObjectServer() as server:
     for name, value in server.environment.items():
       monkeypatch.setenv(name, value)
+    # What an earlier test opened leads to another server.
+    s3fs.S3FileSystem.clear_instance_cache()
     process = _start('s3://bucket/gone', scratch, _OFTEN)
     _wait_for(scratch / 'runs' / commands.TEACHER / 'DONE', process)
     server.stop()
@@ -161,3 +164,4 @@ def test_a_store_that_is_gone_costs_nothing_local(
     stderr = commands.ends_with(_start('s3://bucket/gone', scratch), 0)
     assert '3 runs: 3 finished, 0 to train' in stderr
     assert len(_named('s3://bucket/gone')) > 50
+    s3fs.S3FileSystem.clear_instance_cache()
