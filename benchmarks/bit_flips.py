@@ -13,7 +13,6 @@ status 1.
 
 import argparse
 from collections.abc import Callable
-from collections.abc import Sequence
 import hashlib
 import json
 import os
@@ -160,12 +159,12 @@ def _flip(file: Path, bit: int) -> None:
   file.write_bytes(data)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument('--workdir', type=Path, required=True)
   parser.add_argument('--flips', type=int, default=200)
   parser.add_argument('--seed', type=int, default=0)
-  args = parser.parse_args(argv)
+  args = parser.parse_args()
   plan = _Plan(args.workdir.absolute())
   rng = np.random.default_rng(args.seed)
   table: dict[str, dict[str, int]] = {}
