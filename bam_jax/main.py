@@ -66,6 +66,7 @@ Examples:
 import contextlib
 import importlib.util
 import logging
+import os
 from pathlib import Path
 import sys
 import traceback
@@ -239,8 +240,10 @@ def run_main() -> None:
     handler.setFormatter(logging.Formatter('%(message)s'))
   sys.unraisablehook = _print_unraisable
   if '--help' in sys.argv or '-h' in sys.argv:
-    print(__doc__)
-    print(command_line.help_of_flags())
+    try:
+      print(__doc__, command_line.help_of_flags(), sep='\n', flush=True)
+    except BrokenPipeError:  # `--help | head` has read enough.
+      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return
   status = 0
   try:
