@@ -154,6 +154,15 @@ def read(
   return rows, result
 
 
+def token_lengths(
+  features: shards.Columns, task: task_lib.Task, rows: np.ndarray
+) -> np.ndarray | None:
+  """[n] tokens of n rows, for `write`; None where outputs are of rows."""
+  if not task.of_tokens:
+    return None
+  return np.diff(features.ragged('input_ids')[1])[rows]
+
+
 def rows_of(features: shards.Columns, fold: folds.Fold | None) -> np.ndarray:
   """The rows that a run speaks of: all, or the fold that it left out."""
   if fold is None:

@@ -21,11 +21,9 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.data import packing as packing_lib
 from bam_jax.data import shards
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
-from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import step as step_lib
@@ -228,7 +226,7 @@ def _evaluation_batch(
   config: config_lib.Config,
 ) -> float:
   """Seconds a batch, of a few of them."""
-  rows = eval_rows(programs, config.packing)
+  rows = evaluate.batch_rows(programs, config.packing)
   one = len(columns) / evaluation_batches(columns, rows, config.packing)
   only = np.arange(min(len(columns), max(int(4 * one), 1)))
   for _ in range(2):
@@ -240,14 +238,6 @@ def _evaluation_batch(
     # The second time, when the program is compiled.
     seconds = (time.perf_counter() - began) / len(counted)
   return seconds
-
-
-def eval_rows(
-  programs: programs_lib.Programs, packing: config_lib.PackingConfig
-) -> int:
-  """B of an evaluation batch."""
-  multiple = mesh_lib.rows_multiple(programs.mesh)
-  return packing_lib.bucket(packing.eval_rows, (1,), multiple)
 
 
 def evaluation_batches(

@@ -31,6 +31,7 @@ from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import remaining
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import evaluate
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import telemetry
 
@@ -254,7 +255,7 @@ class Estimator:
     )
 
   def _evaluation_batches(self, task: str, split: str) -> int:
-    rows = costs_lib.eval_rows(self._setup.programs, self._packing)
+    rows = evaluate.batch_rows(self._setup.programs, self._packing)
     return costs_lib.evaluation_batches(
       self._features[task][split], rows, self._packing
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import functools
 import itertools
 import logging
 from pathlib import Path
@@ -40,45 +41,40 @@ class Finished(trainer.Trainer):
     workdir: Path,
     notice: preemption.Notice | None = None,
   ):
-    """Resolves tasks, plan and pretrained weights; reads no row.
-
-    Args:
-      config: what is asked for.
-      workdir: the work directory.
-      notice: that the machine is wanted back; None: nobody listens for one.
-
-    Raises:
-      errors.UserError: a task is unknown or does not hold together, or the
-        weights can't be found.
-    """
+    """As `Trainer`; resolves the runs of the search too."""
     super().__init__(config, workdir, notice)
     self.searched = search.runs(config)
-    self._tried: search.Tried = {}
-    self._runs: list[plan_lib.Run] = []
 
-  @property
+  @functools.cached_property
+  def tried(self) -> search.Tried:
+    """What the search has found; empty where nothing is searched.
+
+    Raises:
+      errors.UserError: some of its runs are not finished.
+    """
+    left = [r for r in self.searched if self._finished(r) is None]
+    if left:
+      raise errors.UserError(
+        f'{self.workspace.root}: {len(left)} of the {len(self.searched)} runs'
+        ' of config.search are not finished, so nothing is chosen yet; run'
+        ' --mode=run first'
+      )
+    if not self.searched:
+      return {}
+    result = search.tried(self.searched, self._finished, self.tasks)
+    processes.by_first(files.write_json)(
+      self.workspace.root / search.FILE, search.table(result, self.tasks)
+    )
+    return result
+
+  @functools.cached_property
   def runs(self) -> list[plan_lib.Run]:
     """The plan, in an order it can be trained in.
 
     Raises:
       errors.UserError: what the runs train with is still being searched.
     """
-    if not self._runs:
-      left = [r for r in self.searched if self._finished(r) is None]
-      if left:
-        raise errors.UserError(
-          f'{self.workspace.root}: {len(left)} of the {len(self.searched)} runs'
-          ' of config.search are not finished, so nothing is chosen yet; run'
-          ' --mode=run first'
-        )
-      if self.searched:
-        self._tried = search.tried(self.searched, self._finished, self.tasks)
-        processes.by_first(files.write_json)(
-          self.workspace.root / search.FILE,
-          search.table(self._tried, self.tasks),
-        )
-      self._runs = plan_lib.plan(self.config, search.choose(self._tried))
-    return self._runs
+    return plan_lib.plan(self.config, search.choose(self.tried))
 
   def predict(self, group: str | None, majority: Sequence[str] = ()) -> None:
     """Predictions of one group of runs on the test splits.

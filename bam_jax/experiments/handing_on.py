@@ -195,9 +195,10 @@ def _write(
   values: np.ndarray,
   task: task_lib.Task,
 ) -> None:
-  lengths = None
-  if task.of_tokens:
-    lengths = np.diff(rows.ragged('input_ids')[1])
   logit_sets.write(
-    target, list(rows.uids), values, prepare.label_metadata(task), lengths
+    target,
+    list(rows.uids),
+    values,
+    prepare.label_metadata(task),
+    logit_sets.token_lengths(rows, task, logit_sets.rows_of(rows, None)),
   )

@@ -109,9 +109,7 @@ class TeacherLogits:
         progress.advance,
       )
     uids = [columns.uids[row] for row in rows]
-    lengths = None
-    if task.of_tokens:
-      lengths = np.diff(columns.ragged('input_ids')[1])[rows]
+    lengths = logit_sets.token_lengths(columns, task, rows)
     metadata = prepare.label_metadata(task)
     processes.by_first(self._write)(logits, uids, values, metadata, lengths)
     if has_gold:

@@ -136,9 +136,9 @@ class Runner(finished.Finished):
       notes['rows without labels'] = (
         f'{", ".join(self.config.data.unlabelled)}; taught variants alone'
       )
-    if self._tried:
+    if self.tried:
       notes['learning rate and layer decay of single-task runs'] = search.note(
-        self._tried
+        self.tried
       )
     if outsiders:
       notes['teachers from outside'] = '; '.join(outsiders)

@@ -80,17 +80,27 @@ def predict(
       result[row] = found[:, : task.num_outputs]
       advance(int(real.sum()))
 
-  num_rows = packing_lib.bucket(
-    packing.eval_rows, (1,), mesh_lib.rows_multiple(programs.mesh)
-  )
   for rows, batch in batches.evaluation_batches(
-    features, task_id, programs.tasks.num_outputs, packing, num_rows, only
+    features,
+    task_id,
+    programs.tasks.num_outputs,
+    packing,
+    batch_rows(programs, packing),
+    only,
   ):
     logits = programs.predict(params, batch)
     pending.append((rows, batch['cls_index'], logits))
     collect(_IN_FLIGHT)
   collect(0)
   return result
+
+
+def batch_rows(
+  programs: programs_lib.Programs, packing: config_lib.PackingConfig
+) -> int:
+  """B of an evaluation batch."""
+  multiple = mesh_lib.rows_multiple(programs.mesh)
+  return packing_lib.bucket(packing.eval_rows, (1,), multiple)
 
 
 def evaluate(
