@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from bam_jax.modeling import attention
 from bam_jax.modeling import dropout
 from bam_jax.modeling import gelu
+from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
 
 # Every matrix of BERT: a normal distribution cut off at two deviations.
@@ -115,7 +116,7 @@ class BertEncoder(nn.Module):
     words = dropout.draw_words(
       self, 1 + _SITES * config.num_layers, deterministic
     )
-    x = Embeddings(config, self.dtype, name='embeddings')(
+    x = Embeddings(config, self.dtype, self.mesh, name='embeddings')(
       input_ids, token_type_ids, positions, words[0]
     )  # [B, L, D]
     kind = functools.partial(
@@ -143,6 +144,7 @@ class Embeddings(nn.Module):
 
   config: BertConfig
   dtype: jnp.dtype
+  mesh: Mesh | None
 
   @nn.compact
   def __call__(
@@ -154,22 +156,23 @@ class Embeddings(nn.Module):
   ) -> jax.Array:
     config = self.config
 
-    # Float32: the gradient of a lookup adds up one term a token, and the many
-    # terms of a frequent row would be lost in a narrower type.
-    def table(name: str, rows: int) -> nn.Embed:
+    def table(name: str, rows: int) -> jax.Array:
       return nn.Embed(
         rows, config.hidden_size, embedding_init=initializer, name=name
-      )
+      ).embedding
+
+    def rows(name: str, count: int, ids: jax.Array) -> jax.Array:
+      return lookup.lookup(table(name, count), ids, self.dtype, self.mesh)
 
     # A product and no lookup: every token's gradient goes to one of two rows,
     # and a scatter would have to wait for each.
     chosen = jax.nn.one_hot(token_type_ids, config.type_vocab_size)
     x = (
-      table('word', config.vocab_size)(input_ids)
-      + table('position', config.max_positions)(positions)
+      rows('word', config.vocab_size, input_ids)
+      + rows('position', config.max_positions, positions)
       + jnp.matmul(
         chosen,
-        table('token_type', config.type_vocab_size).embedding,
+        table('token_type', config.type_vocab_size),
         precision=jax.lax.Precision.HIGHEST,
       )
     )  # [B, L, D]
