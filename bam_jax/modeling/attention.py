@@ -1,10 +1,9 @@
 """Self-attention within the segments of packed rows.
 
-One head of one row at a time (`_head_forward`, `_head_backward`), in float32
-but for the operands of the products. Three ways lead over all heads of all
-rows: a Triton kernel on NVIDIA GPUs and a Mosaic kernel on TPUs, in which the
-[L, L] probabilities never leave the chip, and `vmap` elsewhere. All see the
-same dropout mask. Library kernels (cuDNN, splash) have no such mask.
+Three ways lead over all heads of all rows: a Triton kernel on NVIDIA GPUs and a
+Mosaic kernel on TPUs, in which the [L, L] probabilities never leave the chip,
+and `vmap` elsewhere. All see the same dropout mask. Library kernels (cuDNN,
+splash) have no such mask.
 """
 
 from collections.abc import Callable
@@ -16,11 +15,13 @@ from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from bam_jax.modeling import dropout
+from bam_jax.modeling import attention_head
 from bam_jax.modeling import kernels
 
 # The [L, L] arrays of a head must fit into the registers of a GPU's block.
+# Forward it takes some queries only: then several blocks fit at once.
 _LONGEST_ROW = 128
+_QUERIES = 64
 _SHORTEST = 16  # of any side of a product that Triton takes
 
 
@@ -74,7 +75,7 @@ def _attend(
   The options are the rate of dropout and the platform whose kernel is used.
   """
   (contexts,) = _over_heads(
-    _head_forward, options, (qkv,), segment_ids, first, bias, words
+    attention_head.forward, options, (qkv,), segment_ids, first, bias, words
   )
   return contexts
 
@@ -87,7 +88,13 @@ def _attend_backward(options, saved, gradient):
   # The probabilities are computed again: cheaper than to keep them.
   first, qkv, segment_ids, bias, words = saved
   of_qkv, sums = _over_heads(
-    _head_backward, options, (qkv, gradient), segment_ids, first, bias, words
+    attention_head.backward,
+    options,
+    (qkv, gradient),
+    segment_ids,
+    first,
+    bias,
+    words,
   )
   # Summed before anything is done with it: else XLA sums where it is used.
   of_bias = jax.lax.optimization_barrier(jnp.sum(sums, axis=0))
@@ -95,67 +102,6 @@ def _attend_backward(options, saved, gradient):
 
 
 _attend.defvjp(_attend_forward, _attend_backward)
-
-
-def _head_forward(
-  inputs: tuple[jax.Array, jax.Array, jax.Array],
-  mask: jax.Array,
-  kept: jax.Array | None,
-  rate: float,
-) -> tuple[jax.Array, ...]:
-  """One head of one row.
-
-  Args:
-    inputs: queries, keys and values [L, hd].
-    mask: [L, L] bool, whether a query sees a key.
-    kept: [L, L] bool, what dropout leaves; None: all.
-    rate: of dropout.
-
-  Returns:
-    The contexts [L, hd], alone in a tuple.
-  """
-  q, k, v = inputs
-  probs = _probabilities(q, k, mask)
-  dropped = dropout.scale_kept(probs, kept, rate).astype(v.dtype)
-  return (_product(dropped, v, (1, 0)),)
-
-
-def _head_backward(
-  inputs: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
-  mask: jax.Array,
-  kept: jax.Array | None,
-  rate: float,
-) -> tuple[jax.Array, ...]:
-  """The gradients of queries, keys and values, given that of the contexts."""
-  q, k, v, gradient = inputs
-  probs = _probabilities(q, k, mask)
-  of_probs = dropout.scale_kept(_product(gradient, v, (1, 1)), kept, rate)
-  dropped = dropout.scale_kept(probs, kept, rate).astype(v.dtype)
-  of_v = _product(dropped, gradient, (0, 0))
-  of_logits = probs * (
-    of_probs - jnp.sum(probs * of_probs, axis=1, keepdims=True)
-  )
-  of_logits = (of_logits * q.shape[-1] ** -0.5).astype(q.dtype)
-  return _product(of_logits, k, (1, 0)), _product(of_logits, q, (0, 0)), of_v
-
-
-def _probabilities(q: jax.Array, k: jax.Array, mask: jax.Array) -> jax.Array:
-  """[L, L] float32; zero where the mask is False."""
-  logits = _product(q, k, (1, 1)) * q.shape[-1] ** -0.5
-  logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-  weights = jnp.exp(logits - jnp.max(logits, axis=1, keepdims=True))
-  weights = weights / jnp.sum(weights, axis=1, keepdims=True)
-  return jnp.where(mask, weights, 0.0)
-
-
-def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
-  """The matrix product over one axis of each, summed and left in float32."""
-  return jax.lax.dot_general(
-    a,
-    b,
-    (((axes[0],), (axes[1],)), ((), ())),
-    preferred_element_type=jnp.float32,
-  )
 
 
 def _over_heads(
@@ -170,7 +116,7 @@ def _over_heads(
   """Computes a function of each head of each row, as the platform does best.
 
   Args:
-    function: `_head_forward` or `_head_backward`.
+    function: `attention_head.forward` or `attention_head.backward`.
     options: the rate of dropout, and the platform whose kernel is used.
     arrays: [B, L, 3, H, hd], and for the backward pass [B, L, H, hd].
     segment_ids: [B, L] int32.
@@ -197,26 +143,12 @@ def _over_heads(
   return way(function, rate, arrays, segment_ids, first, bias, words)
 
 
-def _mask(query_segments: jax.Array, key_segments: jax.Array) -> jax.Array:
-  """[L, L] bool of [L, 1] and [1, L] int: whether a query sees a key."""
-  return (query_segments == key_segments) & (query_segments != 0)
-
-
-def _kept(
-  rate: float,
-  words: tuple[jax.Array, jax.Array],
-  row: jax.Array,
-  head: jax.Array | int,
-  num_heads: int,
-  length: int,
-) -> jax.Array | None:
-  """The dropout mask of a head: its part of that of [B, H, L, L]."""
-  if rate == 0:
-    return None
+def _first(
+  row: jax.Array, head: jax.Array | int, num_heads: int, length: int
+) -> jax.Array:
+  """The place of a head's first probability in [B, H, L, L]."""
   number = row * jnp.uint32(num_heads) + jnp.asarray(head).astype(jnp.uint32)
-  first = number * jnp.uint32(length * length)
-  index = first + dropout.flat_index((length, length))
-  return dropout.keep(words, rate, index)
+  return number * jnp.uint32(length * length)
 
 
 def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
@@ -230,9 +162,11 @@ def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
   qkv = _with_bias(qkv, bias[None, None])
 
   def head(number, inputs, segments, row):
-    mask = _mask(segments[:, None], segments[None])
-    kept = _kept(rate, tuple(words), row, number, num_heads, length)
-    return function(inputs, mask, kept, rate)
+    first = _first(row, number, num_heads, length)
+    tile = attention_head.Tile(
+      segments[:, None], segments[None], rate, tuple(words), first
+    )
+    return function(tile, *inputs)
 
   def of_row(inputs, segments, row):
     numbers = jnp.arange(num_heads)
@@ -241,7 +175,7 @@ def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
   inputs = (qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], *others)
   rows = first + jnp.arange(qkv.shape[0], dtype=jnp.uint32)
   outputs = jax.vmap(of_row)(inputs, segment_ids, rows)
-  if function is _head_forward:
+  if function is attention_head.forward:
     return (outputs[0].astype(qkv.dtype),)
   whole = jnp.stack(outputs, axis=2)
   return whole.astype(qkv.dtype), jnp.sum(whole, axis=1)
@@ -250,40 +184,43 @@ def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
 def _by_triton(
   function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
-  """One block of threads for each head of each row."""
+  """A block of threads for each head of each row; forward for some queries."""
   size, length, _, num_heads, head_size = arrays[0].shape
-  backward = function is _head_backward
+  backward = function is attention_head.backward
+  queries = length if backward else min(length, _QUERIES)
 
   def kernel(*refs):
     array_refs, refs = refs[: len(arrays)], refs[len(arrays) :]
     segments_ref, first_ref, bias_ref, words_ref, *out_refs = refs
     row, head = pl.program_id(0), pl.program_id(1)
+    start = pl.program_id(2) * queries
+    some, whole = pl.ds(start, queries), pl.ds(0, length)
     inputs = tuple(
       _with_bias(
-        array_refs[0][row, :, part, head, :], bias_ref[part, head, :][None]
+        array_refs[0][row, places, part, head, :], bias_ref[part, head, :][None]
       )
-      for part in range(3)
+      for part, places in enumerate((some, whole, whole))
     )
     if backward:
       inputs += (array_refs[1][row, :, head, :],)
-    segments = segments_ref[row, :]
-    mask = _mask(segments[:, None], segments[None])
-    kept = _kept(
+    first = _first(
+      first_ref[0] + row.astype(jnp.uint32), head, num_heads, length
+    )
+    tile = attention_head.Tile(
+      segments_ref[row, some][:, None],
+      segments_ref[row, :][None],
       rate,
       (words_ref[0], words_ref[1]),
-      first_ref[0] + row.astype(jnp.uint32),
-      head,
-      num_heads,
-      length,
+      first + start.astype(jnp.uint32) * jnp.uint32(length),
     )
-    outputs = function(inputs, mask, kept, rate)
+    outputs = function(tile, *inputs)
     for part, output in enumerate(outputs):
       value = output.astype(out_refs[0].dtype)
       if backward:
         out_refs[0][row, :, part, head, :] = value
         out_refs[1][row, part, head, :] = jnp.sum(output, axis=0)
       else:
-        out_refs[0][row, :, head, :] = value
+        out_refs[0][row, some, head, :] = value
 
   out_shape = [_result(arrays[0], backward)]
   if backward:
@@ -293,13 +230,13 @@ def _by_triton(
   return tuple(
     pl.pallas_call(
       kernel,
-      grid=(size, num_heads),
+      grid=(size, num_heads, length // queries),
       in_specs=[whole] * (len(arrays) + 4),
       out_specs=[whole] * len(out_shape),
       out_shape=out_shape,
-      compiler_params=kernels.TRITON,
+      compiler_params=kernels.triton(warps=8 if backward else 4),
       interpret=interpret,
-      name=function.__name__.lstrip('_'),
+      name=f'head_{function.__name__}',
     )(*arrays, segment_ids, first, bias, words)
   )
 
@@ -317,13 +254,12 @@ def _by_mosaic(
 ):
   """One step of the grid for each row; its heads are slices of the lanes."""
   size, length, _, num_heads, head_size = arrays[0].shape
-  backward = function is _head_backward
+  backward = function is attention_head.backward
   width = num_heads * head_size
 
   def kernel(*refs):
     array_refs, refs = refs[: len(arrays)], refs[len(arrays) :]
     queries_ref, keys_ref, bias_ref, first_ref, words_ref, *out_refs = refs
-    mask = _mask(queries_ref[0], keys_ref[0])
     words = words_ref[0], words_ref[1]
     row = first_ref[0] + pl.program_id(0).astype(jnp.uint32)
     for head in range(num_heads):
@@ -336,8 +272,11 @@ def _by_mosaic(
       )
       if backward:
         inputs += (array_refs[1][0, :, places[0]],)
-      kept = _kept(rate, words, row, head, num_heads, length)
-      outputs = function(inputs, mask, kept, rate)
+      first = _first(row, head, num_heads, length)
+      tile = attention_head.Tile(
+        queries_ref[0], keys_ref[0], rate, words, first
+      )
+      outputs = function(tile, *inputs)
       for place, output in zip(places, outputs):
         out_refs[0][0, :, place] = output.astype(out_refs[0].dtype)
         if backward:
@@ -362,7 +301,7 @@ def _by_mosaic(
     out_specs=[block(array) for array in out_shape],
     out_shape=out_shape,
     interpret=interpret,
-    name=function.__name__.lstrip('_'),
+    name=f'head_{function.__name__}',
   )(*flat, bias.reshape(1, -1), first, words)
   if not backward:
     return (results[0].reshape(result.shape),)

@@ -42,7 +42,7 @@ def flat_index(shape: tuple[int, ...]) -> jax.Array:
 
 
 def keep(
-  words: tuple[jax.Array, jax.Array], rate: float, index: jax.Array
+  words: tuple[jax.Array, jax.Array], rate: float, *index: jax.Array
 ) -> jax.Array:
   """Which elements survive.
 
@@ -53,12 +53,15 @@ def keep(
   Args:
     words: those of the site.
     rate: share of elements dropped, 0 to below 1.
-    index: uint32, as `flat_index` returns; it may wrap around.
+    *index: uint32, as `flat_index` returns; it may wrap around. Or arrays of
+      which it is the sum, such as [n, 1] and [1, m]: so it costs an element
+      one addition.
 
   Returns:
-    Bool of the shape of `index`, each True with probability 1 - rate.
+    Bool of the shape of the index, each True with probability 1 - rate.
   """
-  x = index * jnp.uint32(_GOLDEN) + words[0]
+  first, *others = (part * jnp.uint32(_GOLDEN) for part in index)
+  x = sum(others, first + words[0])
   x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
   x = (x ^ (x >> 16)) * (words[1] | jnp.uint32(1))
@@ -80,7 +83,7 @@ def scale_kept(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
     kept: bool of the same shape; None: all.
     rate: share of elements dropped, 0 to below 1.
   """
-  return x if kept is None else jnp.where(kept, x / (1 - rate), 0)
+  return x if kept is None else jnp.where(kept, x * (1 / (1 - rate)), 0)
 
 
 def dropout(x: jax.Array, rate: float, words: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ from bam_jax.modeling import kernels
 # A block of a GPU takes so many columns, and of the tokens as many as make a
 # tile, several times over.
 _COLUMNS = 128
+_TILE = 2048  # numbers
 _TILES = 4
 
 _FACTORS = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
@@ -113,7 +114,7 @@ def _forward_by_triton(x, bias, interpret=False):
       x_ref[...], bias_ref[...], _distribution_by_polynomial
     )[0]
 
-  height = kernels.divisor(len(x), kernels.TILE // _COLUMNS)
+  height = kernels.divisor(len(x), _TILE // _COLUMNS)
   tile = pl.BlockSpec((height, _COLUMNS), lambda i, j: (i, j))
   return pl.pallas_call(
     kernel,
@@ -121,14 +122,14 @@ def _forward_by_triton(x, bias, interpret=False):
     in_specs=[tile, pl.BlockSpec((1, _COLUMNS), lambda i, j: (0, j))],
     out_specs=tile,
     out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-    compiler_params=kernels.TRITON,
+    compiler_params=kernels.triton(),
     interpret=interpret,
     name='gelu_forward',
   )(x, bias)
 
 
 def _backward_by_triton(gradient, x, bias, interpret=False):
-  height = kernels.divisor(len(x), kernels.TILE // _COLUMNS)
+  height = kernels.divisor(len(x), _TILE // _COLUMNS)
   block = kernels.divisor(len(x), _TILES * height)
 
   def kernel(gradient_ref, x_ref, bias_ref, of_x_ref, sums_ref):
@@ -156,7 +157,7 @@ def _backward_by_triton(gradient, x, bias, interpret=False):
       jax.ShapeDtypeStruct(x.shape, x.dtype),
       jax.ShapeDtypeStruct((blocks, x.shape[1]), jnp.float32),
     ],
-    compiler_params=kernels.TRITON,
+    compiler_params=kernels.triton(),
     interpret=interpret,
     name='gelu_backward',
   )(gradient, x, bias)

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-# Threads of a GPU's block, in warps of 32, and the numbers of a tile.
-_WARPS = 8
-TILE = 4096
 
-TRITON = pltriton.CompilerParams(num_warps=_WARPS, num_stages=1)
+def triton(warps: int = 4) -> pltriton.CompilerParams:
+  """For a kernel whose blocks have so many warps of 32 threads."""
+  return pltriton.CompilerParams(num_warps=warps, num_stages=1)
 
 
 def over_devices(

@@ -18,7 +18,11 @@ from jax.sharding import Mesh
 from bam_jax.modeling import dropout
 from bam_jax.modeling import kernels
 
-_TOKENS = 16  # a block of the backward pass goes through
+# A block takes so many numbers at once, of all columns; backward it goes
+# through so many tokens.
+_TILE = 1024
+_TOKENS = 8
+_WIDEST = 4096  # columns
 
 
 class Options(NamedTuple):
@@ -135,7 +139,7 @@ _flat_add_norm.defvjp(_forward, _backward)
 
 
 def _has_kernel(options: Options, x: jax.Array) -> bool:
-  return options.platform == 'cuda' and x.shape[1] <= kernels.TILE
+  return options.platform == 'cuda' and x.shape[1] <= _WIDEST
 
 
 def _forward_tile(x, y, bias, scale, shift, kept, valid, size, options):
@@ -184,10 +188,10 @@ def _kept(options, words, first, shape, size):
   """The mask [n, W] of tokens from `first` on; None without dropout."""
   if options.rate == 0:
     return None
-  tokens = first + jax.lax.broadcasted_iota(jnp.uint32, shape, 0)
-  columns = jax.lax.broadcasted_iota(jnp.uint32, shape, 1)
-  index = tokens * jnp.uint32(size) + columns
-  return dropout.keep(words, options.rate, index)
+  height, width = shape
+  tokens = first + jax.lax.broadcasted_iota(jnp.uint32, (height, 1), 0)
+  columns = jax.lax.broadcasted_iota(jnp.uint32, (1, width), 1)
+  return dropout.keep(words, options.rate, tokens * jnp.uint32(size), columns)
 
 
 def _forward_by_xla(options, first, x, y, bias, scale, shift, words):
@@ -212,7 +216,7 @@ def _backward_by_xla(
 def _tile(count: int, size: int) -> tuple[int, int]:
   """Tokens and columns, powers of two, of a tile: all columns, and more."""
   width = pl.next_power_of_2(size)
-  return kernels.divisor(count, max(kernels.TILE // width, 1)), width
+  return kernels.divisor(count, max(_TILE // width, 1)), width
 
 
 def _forward_by_triton(
@@ -257,7 +261,7 @@ def _forward_by_triton(
     in_specs=[scalars, tile, tile, row, row, row, scalars],
     out_specs=[tile, tile, statistic, statistic],
     out_shape=[jax.ShapeDtypeStruct(x.shape, x.dtype)] * 2 + [per_token] * 2,
-    compiler_params=kernels.TRITON,
+    compiler_params=kernels.triton(),
     interpret=interpret,
     name='add_norm_forward',
   )(first, x, y, bias[None], scale[None], shift[None], words)
@@ -337,7 +341,7 @@ def _backward_by_triton(
       array,
       jax.ShapeDtypeStruct((blocks * 3, size), jnp.float32),
     ],
-    compiler_params=kernels.TRITON,
+    compiler_params=kernels.triton(),
     interpret=interpret,
     name='add_norm_backward',
   )(first, gradient, total, mean, inverse, scale[None], words)
