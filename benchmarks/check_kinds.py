@@ -26,6 +26,7 @@ import jax
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax import fields
 from bam_jax.data import batches
 from bam_jax.data import sampling
@@ -97,7 +98,9 @@ class Check:
     workspace = workspace_lib.Workspace(workdir)
     record = workspace.finished(run)
     if record is None:
-      sys.exit(f'{workspace.run(run)}: no finished run; give its name')
+      raise errors.UserError(
+        f'--run={run}: {workspace.run(run)} holds no finished run; give one'
+      )
     with checkpoints.Checkpoints(workspace.checkpoints(run)) as saved:
       params = saved.restore_params(
         self._programs.abstract_state.params, record['steps']
@@ -211,14 +214,16 @@ def main() -> None:
   if bool(args.workdir) != bool(args.run):
     parser.error('--workdir and --run go together')
   jax.config.update('jax_default_matmul_precision', 'highest')
-  config = config_lib.from_config_dict(
-    runpy.run_path(args.config)['get_config']()
-  )
-  with tempfile.TemporaryDirectory() as directory:
-    check = Check(comparable(config), Path(directory))
-    if args.run:
-      check.restore(Path(args.workdir), args.run)
-    compare(check, args.batches, args.tolerance)
+  values = runpy.run_path(args.config)['get_config']()
+  try:
+    config = config_lib.from_config_dict(values)
+    with tempfile.TemporaryDirectory() as directory:
+      check = Check(comparable(config), Path(directory))
+      if args.run:
+        check.restore(Path(args.workdir), args.run)
+      compare(check, args.batches, args.tolerance)
+  except errors.UserError as e:
+    sys.exit(f'check_kinds: {e}')
 
 
 def compare(check: Check, count: int, tolerance: float) -> None:
