@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from pathlib import Path
+import textwrap
 
 from bam_jax import config as config_lib
 from bam_jax import errors
@@ -20,6 +21,8 @@ from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
+# Characters of a first line that an error repeats.
+_SHOWN = 100
 HOW_TO_GET_GLUE = (
   "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
   ' set config.data.source=tfds'
@@ -251,7 +254,9 @@ def _column(
   if isinstance(column, str):
     if not header or column not in first:
       raise errors.UserError(
-        f'{where}: no column {column!r}; the first line has {", ".join(first)}'
+        f'{where}: no column {column!r}; the first line has'
+        f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these, or'
+        ' set header=False where it is a row'
       )
     return first.index(column)
   if not -len(first) <= column < len(first):

@@ -244,8 +244,17 @@ def test_is_present():
     pytest.param(
       'words\tlabel\nx\tyes\n',
       {},
-      "data/own.tsv:1: no column 'text'; the first line has words, label",
+      "data/own.tsv:1: no column 'text'; the first line has words, label; name"
+      ' one of these, or set header=False where it is a row',
       id='no-such-name',
+    ),
+    pytest.param(
+      f'{"so it goes " * 100}\tyes\n',
+      {},
+      f"data/own.tsv:1: no column 'text'; the first line has"
+      f' {"so it goes " * 8}so it [...]; name one of these, or set'
+      ' header=False where it is a row',
+      id='no-header',
     ),
     pytest.param(
       'text\tlabel\nx\tyes\n',
