@@ -65,6 +65,7 @@ def time_way(
     setup = setup_lib.Setup(config, runner.tasks, runner.encoder)
   programs = setup.programs
   programs.compile_ahead(runner.packing, _SEEDS)
+  programs.compiled()
   for seeds in _SEEDS:
     for name, host in batches.items():
       told = time_batches(setup, host, seeds, steps)

@@ -99,6 +99,7 @@ def time_steps(
   )
   start = time.perf_counter()
   programs.compile_ahead(packing, (seeds,))
+  programs.compiled()
   compile_seconds = time.perf_counter() - start
   worker.wait_for_turn()
 

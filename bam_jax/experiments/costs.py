@@ -112,7 +112,7 @@ def memory(programs: programs_lib.Programs) -> Memory:
   return max(
     (
       _memory(programs, shape, compiled)
-      for shape, compiled in programs.ahead.items()
+      for shape, compiled in programs.compiled().items()
     ),
     key=lambda found: found.needed,
   )

@@ -318,13 +318,11 @@ class Trainer:
     """The training step in every shape that the runs need."""
     packing = self.packing
     if packing.enabled:
-      start = time.perf_counter()
       sizes = sorted({len(group) for group in self._together(todo)})
       self.setup.programs.compile_ahead(packing, sizes)
       logging.info(
-        'steps of %s rows compiled in %.0f s',
+        'steps of %s rows are being compiled',
         ', '.join(map(str, packing.row_buckets)),
-        time.perf_counter() - start,
       )
 
   def _label(

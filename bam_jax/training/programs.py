@@ -54,8 +54,6 @@ class Programs:
     abstract_state: tree of `jax.ShapeDtypeStruct` with shardings, for restoring
       a checkpoint.
     seeds: the training step of several seeds at once.
-    ahead: (K, B) -> the training step of K seeds and B rows, where
-      `compile_ahead` has compiled it.
     compilations: programs traced so far: one a batch shape for training, one
       for predicting, one for `init_state`.
   """
@@ -90,7 +88,7 @@ class Programs:
     self.tasks = tasks
     self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
     self.compilations = 0
-    self.ahead: dict[tuple[int, int], jax.stages.Compiled] = {}
+    self._ahead: dict[tuple[int, int], futures.Future[jax.stages.Compiled]] = {}
     self._accumulate = accumulate
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
@@ -229,8 +227,9 @@ class Programs:
   def compile_ahead(
     self, packing: config_lib.PackingConfig, seeds: Collection[int] = (1,)
   ) -> None:
-    """Compiles the training step of each row bucket at once, on threads.
+    """Traces the training step of each row bucket and has threads compile it.
 
+    Returns before they are done: a step waits for its own program alone.
     Without it each is compiled when it is first called, one after the other.
     What is compiled already is left out.
 
@@ -242,19 +241,20 @@ class Programs:
       packing_lib.bucket(rows, (1,), self.rows_multiple)
       for rows in packing.row_buckets
     }
-    shapes = [
-      (count, rows)
+    lowered = {
+      (count, rows): self.lower(rows, packing.row_length, packing.slots, count)
       for count in seeds
       for rows in sizes
-      if (count, rows) not in self.ahead
-    ]
-    lowered = [
-      self.lower(rows, packing.row_length, packing.slots, count)
-      for count, rows in shapes
-    ]
-    with futures.ThreadPoolExecutor() as pool:
-      compiled = pool.map(jax.stages.Lowered.compile, lowered)
-      self.ahead |= zip(shapes, compiled, strict=True)
+      if (count, rows) not in self._ahead
+    }
+    pool = futures.ThreadPoolExecutor()
+    for shape, step in lowered.items():
+      self._ahead[shape] = pool.submit(step.compile)
+    pool.shutdown(wait=False)
+
+  def compiled(self) -> dict[tuple[int, int], jax.stages.Compiled]:
+    """(K, B) -> the step of K seeds and B rows; waits for those begun ahead."""
+    return {shape: future.result() for shape, future in self._ahead.items()}
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int
@@ -382,8 +382,8 @@ class Programs:
     seeds, step = 1, self._train
     if batch.values.ndim == 3:
       seeds, step = len(batch.values), self.seeds.train
-    if (seeds, rows) in self.ahead:
-      step = self.ahead[seeds, rows]
+    if (seeds, rows) in self._ahead:
+      step = self._ahead[seeds, rows].result()
     return step(state, batch, np.array(schedule, np.float32))
 
   def predict(

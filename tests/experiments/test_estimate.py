@@ -76,7 +76,7 @@ def test_memory_is_that_of_the_known_shapes(runner, told):
   assert 0 <= costs.state_bytes(programs) - state < 64
   # 4 numbers a token; 2 and 2 x 2 outputs and a weight a slot.
   batch = 4 * 16 * (4 * 32 + 4 * (2 + 2 * 2 + 1))
-  found = programs.ahead[8, 16].memory_analysis().argument_size_in_bytes
+  found = programs.compiled()[8, 16].memory_analysis().argument_size_in_bytes
   assert abs(found - state - batch) < 64
   memory = told['memory']
   assert (memory['seeds'], memory['rows']) == (8, 16)

@@ -11,6 +11,7 @@ from pathlib import Path
 import socket
 import subprocess
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -235,6 +236,33 @@ def test_compiled_ahead_is_the_same_step(devices):
   jax.tree.map(
     np.testing.assert_array_equal, ahead, run(make_programs(devices, 1))
   )
+
+
+def test_a_step_waits_for_its_own_program_alone(monkeypatch):
+  programs = make_programs.__wrapped__(1, 1)
+  packing = config_lib.PackingConfig(
+    row_length=TOKENS, slots=SLOTS, row_buckets=(5, ROWS)
+  )
+  lower, gate = programs.lower, threading.Event()
+
+  class Late:
+    def __init__(self, lowered):
+      self._lowered = lowered
+
+    def compile(self):
+      assert gate.wait(600)
+      return self._lowered.compile()
+
+  def lower_late(rows, *shape):
+    lowered = lower(rows, *shape)
+    return Late(lowered) if rows == 5 else lowered
+
+  monkeypatch.setattr(programs, 'lower', lower_late)
+  programs.compile_ahead(packing)
+  ahead = run(programs)  # with ROWS, while 5 rows are not there
+  jax.tree.map(np.testing.assert_array_equal, ahead, run(make_programs(1, 1)))
+  gate.set()
+  assert sorted(programs.compiled()) == [(1, 5), (1, ROWS)]
 
 
 def test_one_program_a_shape_serves_everything():
