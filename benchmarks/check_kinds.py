@@ -254,7 +254,7 @@ def main() -> None:
 
 
 def compare(check: Check, count: int, tolerance: float) -> None:
-  """Prints a table; exits where losses differ by more than the tolerance."""
+  """Prints a table; exits where losses or gradients differ by more."""
   size = len(check.tasks)
   examples, losses, worst = np.zeros((3, size))
   mixed, gradient = [], 0.0

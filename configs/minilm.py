@@ -34,7 +34,7 @@ def get_config():
   config.optimizer.bias_correction = True
   config.optimizer.schedule = 'warmup_linear'
   # One run of a small encoder leaves a GPU idle between its kernels. Twenty
-  # need some 18 GB in multi-task training.
+  # need some 18 GB in multi-task training; give a smaller GPU fewer.
   config.train.seeds_at_once = 20
   config.train.log_every = 100
   config.train.checkpoint_every = 0

@@ -25,7 +25,8 @@ def record(
   Args:
     job: what was trained.
     result: what came of it.
-    seconds: its share of the time of those trained with it.
+    seconds: its share of the time of those trained with it, what they waited
+      for their program included.
     seeds_at_once: how many those are, itself included.
     compilations: programs compiled so far.
     quality: of its outputs on dev, by task.

@@ -162,9 +162,9 @@ def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
   qkv = _with_bias(qkv, bias[None, None])
 
   def head(number, inputs, segments, row):
-    first = _first(row, number, num_heads, length)
+    place = _first(row, number, num_heads, length)
     tile = attention_head.Tile(
-      segments[:, None], segments[None], rate, tuple(words), first
+      segments[:, None], segments[None], rate, tuple(words), place
     )
     return function(tile, *inputs)
 
@@ -194,16 +194,16 @@ def _by_triton(
     segments_ref, first_ref, bias_ref, words_ref, *out_refs = refs
     row, head = pl.program_id(0), pl.program_id(1)
     start = pl.program_id(2) * queries
-    some, whole = pl.ds(start, queries), pl.ds(0, length)
+    some, every = pl.ds(start, queries), pl.ds(0, length)
     inputs = tuple(
       _with_bias(
         array_refs[0][row, places, part, head, :], bias_ref[part, head, :][None]
       )
-      for part, places in enumerate((some, whole, whole))
+      for part, places in enumerate((some, every, every))
     )
     if backward:
       inputs += (array_refs[1][row, :, head, :],)
-    first = _first(
+    place = _first(
       first_ref[0] + row.astype(jnp.uint32), head, num_heads, length
     )
     tile = attention_head.Tile(
@@ -211,7 +211,7 @@ def _by_triton(
       segments_ref[row, :][None],
       rate,
       (words_ref[0], words_ref[1]),
-      first + start.astype(jnp.uint32) * jnp.uint32(length),
+      place + start.astype(jnp.uint32) * jnp.uint32(length),
     )
     outputs = function(tile, *inputs)
     for part, output in enumerate(outputs):
@@ -272,9 +272,9 @@ def _by_mosaic(
       )
       if backward:
         inputs += (array_refs[1][0, :, places[0]],)
-      first = _first(row, head, num_heads, length)
+      start = _first(row, head, num_heads, length)
       tile = attention_head.Tile(
-        queries_ref[0], keys_ref[0], rate, words, first
+        queries_ref[0], keys_ref[0], rate, words, start
       )
       outputs = function(tile, *inputs)
       for place, output in zip(places, outputs):

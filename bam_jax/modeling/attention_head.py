@@ -100,14 +100,16 @@ def _softmax(
 ) -> tuple[jax.Array, jax.Array]:
   """Numerators [n, L] and the inverse of their sums [n, 1], float32.
 
-  The inverse is 0 for a query that sees nothing, whose numerators mean nothing.
+  Both are 0 for a query that sees nothing.
   """
   logits = tile.mask(_product(q, k, (1, 1)))
   highest = jnp.max(logits, axis=1, keepdims=True)
+  # Above what is masked, so that a query that sees nothing has weights of zero.
+  highest = jnp.maximum(highest, _LOWEST / 2)
   scale = q.shape[-1] ** -0.5 * math.log2(math.e)
   weights = jnp.exp2(logits * scale - highest * scale)
-  inverse = 1 / jnp.sum(weights, axis=1, keepdims=True)
-  return weights, jnp.where(highest > _LOWEST, inverse, 0)
+  total = jnp.sum(weights, axis=1, keepdims=True)
+  return weights, jnp.where(total == 0, 0, 1 / total)
 
 
 def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:

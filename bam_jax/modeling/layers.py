@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 _STACKED = 'layers'
-_LARGE = 2**21  # bytes of a matrix, a million numbers of bfloat16
+# Bytes of a matrix from which on copies are worth a launch each: all of
+# BERT-Large, none of MiniLM.
+_LARGE = 2**21
 _LAYER = re.compile(r'layer_(\d+)')
 
 

@@ -22,17 +22,21 @@ def lookup(
     mesh: the rows of `ids` lie spread over all its axes; None: on one device.
 
   Returns:
-    [B, L, D] float32.
+    [B, L, D] float32; NaN for a number of V or above.
   """
   if mesh is None or mesh.size == 1:
-    return table[ids]
+    return _rows(table, ids)
   return _lookup((dtype, mesh), table, ids)
+
+
+def _rows(table, ids):
+  return jnp.take(table, ids, axis=0)  # NaN where a number is out of range
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _lookup(options, table, ids):
   del options
-  return table[ids]
+  return _rows(table, ids)
 
 
 def _forward(options, table, ids):

@@ -229,7 +229,8 @@ class Programs:
   ) -> None:
     """Traces the training step of each row bucket and has threads compile it.
 
-    Returns before they are done: a step waits for its own program alone.
+    Returns before they are done: a step waits for its own program alone, and
+    the process does not end before all are there.
     Without it each is compiled when it is first called, one after the other.
     What is compiled already is left out.
 

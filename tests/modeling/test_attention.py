@@ -88,6 +88,20 @@ def test_padding_alone_is_finite_in_values_and_gradients():
     np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.parametrize('size', [1, 2, 32])
+def test_scales_above_one_leave_padding_zero(size):
+  q = jnp.full((1, 3, 1, size), 9.0)
+  actual = _attend(q, q, q, np.array([[1, 1, 0]], np.int32))
+  np.testing.assert_allclose(actual[0, :, 0], [[9] * size] * 2 + [[0] * size])
+
+
+def test_a_query_that_is_no_number_is_told():
+  q = jnp.ones((1, 2, 1, 4))
+  actual = _attend(q.at[0, 0].set(jnp.nan), q, q, jnp.ones((1, 2), jnp.int32))
+  assert np.isnan(actual[0, 0]).all()
+  assert not np.isnan(actual[0, 1]).any()
+
+
 @pytest.mark.parametrize('rate', [0.1, 0.5])
 def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
   """With equal logits and the identity as values, contexts are probs."""

@@ -49,3 +49,11 @@ def test_a_frequent_row_loses_no_terms():
 
   gradient = jax.jit(jax.grad(total))(np.zeros((3, 1), np.float32))
   np.testing.assert_allclose(gradient, [[2000], [0], [0]], rtol=2**-7)
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+def test_a_number_out_of_range_is_told(devices):
+  mesh = mesh_lib.make_mesh(config_lib.MeshConfig(devices, 1))
+  ids = np.array([[0, 1], [2, 3]])
+  rows = lookup.lookup(jnp.ones((3, 1)), ids, jnp.float32, mesh)
+  np.testing.assert_array_equal(np.isnan(rows[..., 0]), ids == 3)

@@ -259,9 +259,11 @@ def test_a_step_waits_for_its_own_program_alone(monkeypatch):
 
   monkeypatch.setattr(programs, 'lower', lower_late)
   programs.compile_ahead(packing)
-  ahead = run(programs)  # with ROWS, while 5 rows are not there
+  try:
+    ahead = run(programs)  # with ROWS, while 5 rows are not there
+  finally:
+    gate.set()
   jax.tree.map(np.testing.assert_array_equal, ahead, run(make_programs(1, 1)))
-  gate.set()
   assert sorted(programs.compiled()) == [(1, 5), (1, ROWS)]
 
 
