@@ -134,9 +134,10 @@ def read(
       )
   order = _order(source, columns, wanted)
   result = columns.take('logits', order).reshape(-1, task.num_outputs)
-  lengths = np.ones(len(rows), np.int64)
-  if task.of_tokens:
-    lengths = np.diff(features.ragged('input_ids')[1])[rows]
+  lengths = token_lengths(features, task, rows)
+  if lengths is None:
+    lengths = np.ones(len(rows), np.int64)
+  else:
     said = np.diff(columns.ragged('logits')[1])[order]
     if (said != lengths * task.num_outputs).any():
       uid = wanted[int(np.argmax(said != lengths * task.num_outputs))]
@@ -157,7 +158,7 @@ def read(
 def token_lengths(
   features: shards.Columns, task: task_lib.Task, rows: np.ndarray
 ) -> np.ndarray | None:
-  """[n] tokens of n rows, for `write`; None where outputs are of rows."""
+  """[n] tokens of n rows; None where outputs are of rows."""
   if not task.of_tokens:
     return None
   return np.diff(features.ragged('input_ids')[1])[rows]

@@ -58,8 +58,8 @@ def label(
   )
   if not np.isfinite(logits).all():
     bad = np.argmin(np.isfinite(logits).all(-1))
-    if task.of_tokens:
-      lengths = np.diff(features.ragged('input_ids')[1])[rows]
+    lengths = logit_sets.token_lengths(features, task, rows)
+    if lengths is not None:
       bad = np.searchsorted(np.cumsum(lengths), bad, 'right')
     row = rows[bad]
     raise errors.UserError(

@@ -45,11 +45,9 @@ class Tile(NamedTuple):
     """
     if self.rate == 0:
       return x
-    queries, keys = x.shape
-    rows = jax.lax.broadcasted_iota(jnp.uint32, (queries, 1), 0)
-    columns = jax.lax.broadcasted_iota(jnp.uint32, (1, keys), 1)
-    rows = self.first + rows * jnp.uint32(keys)
-    kept = dropout.keep(self.words, self.rate, rows, columns)
+    kept = dropout.keep_tile(
+      self.words, self.rate, self.first, x.shape, x.shape[1]
+    )
     return jnp.where(kept, x, -x)
 
 

@@ -68,6 +68,31 @@ def keep(
   return x >= jnp.uint32(round(rate * 2**32))
 
 
+def keep_tile(
+  words: tuple[jax.Array, jax.Array],
+  rate: float,
+  first: jax.Array,
+  shape: tuple[int, int],
+  stride: int,
+) -> jax.Array:
+  """Part of a larger mask, as `keep` has it.
+
+  Args:
+    words: those of the site.
+    rate: share of elements dropped, 0 to below 1.
+    first: uint32, the place of its first element; it may wrap around.
+    shape: [n, m] of the part.
+    stride: elements from one row of it to the next.
+
+  Returns:
+    [n, m] bool.
+  """
+  height, width = shape
+  rows = jax.lax.broadcasted_iota(jnp.uint32, (height, 1), 0)
+  columns = jax.lax.broadcasted_iota(jnp.uint32, (1, width), 1)
+  return keep(words, rate, first + rows * jnp.uint32(stride), columns)
+
+
 def keep_mask(
   words: jax.Array, rate: float, shape: tuple[int, ...]
 ) -> jax.Array:

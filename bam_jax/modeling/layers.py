@@ -93,8 +93,8 @@ def _in_place(matrices: Sequence[jax.Array]) -> jax.Array:
   """
   shape = (len(matrices), *matrices[0].shape)
   whole = jnp.zeros(shape, matrices[0].dtype)
-  for i, matrix in reversed(list(enumerate(matrices))):
-    whole = jax.lax.dynamic_update_index_in_dim(whole, matrix, i, 0)
+  for i in reversed(range(len(matrices))):
+    whole = jax.lax.dynamic_update_index_in_dim(whole, matrices[i], i, 0)
   return whole
 
 

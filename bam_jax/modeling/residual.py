@@ -188,10 +188,8 @@ def _kept(options, words, first, shape, size):
   """The mask [n, W] of tokens from `first` on; None without dropout."""
   if options.rate == 0:
     return None
-  height, width = shape
-  tokens = first + jax.lax.broadcasted_iota(jnp.uint32, (height, 1), 0)
-  columns = jax.lax.broadcasted_iota(jnp.uint32, (1, width), 1)
-  return dropout.keep(words, options.rate, tokens * jnp.uint32(size), columns)
+  first *= jnp.uint32(size)
+  return dropout.keep_tile(words, options.rate, first, shape, size)
 
 
 def _forward_by_xla(options, first, x, y, bias, scale, shift, words):
