@@ -80,12 +80,11 @@ def time_batches(
 ) -> str:
   """Times steps over some batches; the cells of a row."""
   programs = setup.programs
-  states = [
+  states = (
     programs.init_state(setup.initial_params(seed), seed)
     for seed in range(seeds)
-  ]
-  state = states[0] if seeds == 1 else programs.seeds.stack(states)
-  del states
+  )
+  state = next(states) if seeds == 1 else programs.seeds.stack(states, seeds)
   put = [programs.put(batch) for batch in host]
   if seeds > 1:
     put = [

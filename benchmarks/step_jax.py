@@ -103,12 +103,11 @@ def time_steps(
   compile_seconds = time.perf_counter() - start
   worker.wait_for_turn()
 
-  states = [
+  states = (
     programs.init_state(runner.setup.initial_params(seed), seed)
     for seed in range(seeds)
-  ]
-  state = states[0] if seeds == 1 else programs.seeds.stack(states)
-  del states
+  )
+  state = next(states) if seeds == 1 else programs.seeds.stack(states, seeds)
   schedule = step_lib.StepSchedule(1e-5, 1.0, 0.9)
 
   def run() -> None:

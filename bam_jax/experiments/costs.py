@@ -46,7 +46,7 @@ class Memory(NamedTuple):
     arguments: the state, whose place the new one takes, and a batch.
     temporary: as XLA plans it.
     code: of the program.
-    copies: what states take besides, while several seeds become one.
+    copies: what a seed's state takes besides, while several become one.
   """
 
   seeds: int
@@ -123,10 +123,8 @@ def _memory(
 ) -> Memory:
   seeds, rows = shape
   told = compiled.memory_analysis()
-  # A state a seed, and the one that they are joined in.
-  copies = 0
-  if seeds > 1:
-    copies = seeds * state_bytes(programs)
+  # A seed's state before it is put among the others.
+  copies = state_bytes(programs) if seeds > 1 else 0
   return Memory(
     seeds,
     rows,
@@ -180,7 +178,7 @@ def measure(
   for count, shapes in itertools.groupby(sorted(batches), lambda s: s[0]):
     many = state
     if count > 1:
-      many = programs.seeds.stack([started() for _ in range(count)])
+      many = programs.seeds.stack((started() for _ in range(count)), count)
     for shape in shapes:
       many, seconds[shape] = _step(programs, many, batches[shape], count)
     del many

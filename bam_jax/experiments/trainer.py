@@ -154,11 +154,15 @@ class Trainer:
     for run in runs:
       if run not in todo:
         self._label(run, todo, teachers, None)
-    if todo:
-      self._compile(todo)
-    for group in self._together(todo):
-      for run, params in zip(group, self._train(group, teachers)):
-        self._label(run, todo, teachers, params)
+    if not todo:
+      return
+    self._compile(todo)
+    try:
+      for group in self._together(todo):
+        for run, params in zip(group, self._train(group, teachers)):
+          self._label(run, todo, teachers, params)
+    finally:
+      self.setup.programs.stop_compiling()
 
   def restore(
     self, name: str, record: Mapping[str, object], best: bool = False

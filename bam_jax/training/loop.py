@@ -125,15 +125,19 @@ def train(
       )
     )
     stack.enter_context(lost.ends_this())
-    states = []
-    for job, saved in zip(jobs, checkpoints):
+    (start,) = {saved.latest_step or 0 for saved in checkpoints}
+
+    def first_state(
+      job: Job, saved: checkpoints_lib.Checkpoints
+    ) -> step_lib.TrainState:
       state = programs.init_state(make_params(job.seed), job.seed)
-      if saved.latest_step is not None:
-        state = saved.restore(state)
-      states.append(state)
-    (start,) = {int(state.step) for state in states}
-    state = programs.seeds.stack(states) if len(jobs) > 1 else states[0]
-    del states
+      return state if saved.latest_step is None else saved.restore(state)
+
+    states = map(first_state, jobs, checkpoints)
+    if len(jobs) > 1:
+      state = programs.seeds.stack(states, len(jobs))
+    else:
+      state = next(states)
     for writer in telemetry:
       writer.truncate(start)
     progress.start_at(start * examples)

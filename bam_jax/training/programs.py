@@ -8,8 +8,8 @@ B rows, S segment slots, C outputs of the widest head, T tasks.
 from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Sequence
-from concurrent import futures
 import functools
+import threading
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from bam_jax.data import packing as packing_lib
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import ahead as ahead_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import optimizer as optimizer_lib
 from bam_jax.training import seeds as seeds_lib
@@ -88,7 +89,8 @@ class Programs:
     self.tasks = tasks
     self.rows_multiple = mesh_lib.rows_multiple(mesh) * accumulate
     self.compilations = 0
-    self._ahead: dict[tuple[int, int], futures.Future[jax.stages.Compiled]] = {}
+    self._counting = threading.Lock()
+    self._ahead: ahead_lib.Ahead[tuple[int, int]] = ahead_lib.Ahead()
     self._accumulate = accumulate
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
@@ -173,7 +175,8 @@ class Programs:
     """The function, counting its traces: each is one program compiled."""
 
     def counted(*args):
-      self.compilations += 1
+      with self._counting:
+        self.compilations += 1
       return function(*args)
 
     return counted
@@ -227,12 +230,11 @@ class Programs:
   def compile_ahead(
     self, packing: config_lib.PackingConfig, seeds: Collection[int] = (1,)
   ) -> None:
-    """Traces the training step of each row bucket and has threads compile it.
+    """Has threads trace and compile the training step of each row bucket.
 
-    Returns before they are done: a step waits for its own program alone, and
-    the process does not end before all are there.
-    Without it each is compiled when it is first called, one after the other.
-    What is compiled already is left out.
+    Returns at once: a step waits for its own program alone. Without it each is
+    compiled when it is first called, one after the other. What is there or
+    begun already is left out.
 
     Args:
       packing: of the plan.
@@ -242,20 +244,20 @@ class Programs:
       packing_lib.bucket(rows, (1,), self.rows_multiple)
       for rows in packing.row_buckets
     }
-    lowered = {
-      (count, rows): self.lower(rows, packing.row_length, packing.slots, count)
-      for count in seeds
-      for rows in sizes
-      if (count, rows) not in self._ahead
-    }
-    pool = futures.ThreadPoolExecutor()
-    for shape, step in lowered.items():
-      self._ahead[shape] = pool.submit(step.compile)
-    pool.shutdown(wait=False)
+    for count in seeds:
+      for rows in sizes:
+        lower = functools.partial(
+          self.lower, rows, packing.row_length, packing.slots, count
+        )
+        self._ahead.begin((count, rows), lower)
 
   def compiled(self) -> dict[tuple[int, int], jax.stages.Compiled]:
     """(K, B) -> the step of K seeds and B rows; waits for those begun ahead."""
-    return {shape: future.result() for shape, future in self._ahead.items()}
+    return self._ahead.get_all()
+
+  def stop_compiling(self) -> None:
+    """Leaves out those that were to be compiled ahead and are not begun."""
+    self._ahead.drop()
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int
@@ -384,7 +386,7 @@ class Programs:
     if batch.values.ndim == 3:
       seeds, step = len(batch.values), self.seeds.train
     if (seeds, rows) in self._ahead:
-      step = self._ahead[seeds, rows].result()
+      step = self._ahead.get((seeds, rows))
     return step(state, batch, np.array(schedule, np.float32))
 
   def predict(

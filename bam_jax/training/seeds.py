@@ -6,8 +6,8 @@ are [n, K, ...], so that one layer of all seeds is a slice without gaps.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -79,11 +79,19 @@ class Seeds:
       donate_argnums=0,
       compiler_options=options,
     )
-    self._stack = jax.jit(
-      lambda states: jax.tree.map(
-        lambda axis, *x: jnp.stack(x, axis), self._axes, *states
+    self._empty = jax.jit(
+      lambda count: jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype), self._shapes(count)
+      ),
+      static_argnums=0,
+      out_shardings=self._shardings,
+    )
+    self._put = jax.jit(
+      lambda states, state, i: jax.tree.map(
+        lambda axis, *x: _put(*x, axis, i), self._axes, states, state
       ),
       out_shardings=self._shardings,
+      donate_argnums=0,
     )
     self._take = jax.jit(
       lambda states, i: jax.tree.map(
@@ -92,9 +100,19 @@ class Seeds:
       out_shardings=jax.tree.map(lambda x: x.sharding, like),
     )
 
-  def stack(self, states: Sequence[step_lib.TrainState]) -> step_lib.TrainState:
-    """The states of K seeds as one."""
-    return self._stack(list(states))
+  def stack(
+    self, states: Iterable[step_lib.TrainState], count: int
+  ) -> step_lib.TrainState:
+    """The states of K seeds as one, in which each is put when it is there.
+
+    Args:
+      states: one after the other, so that none waits for the others in memory.
+      count: K.
+    """
+    stacked = self._empty(count)
+    for i, state in enumerate(states):
+      stacked = self._put(stacked, state, np.int32(i))
+    return stacked
 
   def take(
     self, states: step_lib.TrainState, index: int
@@ -116,13 +134,33 @@ class Seeds:
       schedule: shape of the numbers of the step.
     """
 
-    def shape(x, axis, sharding):
-      return jax.ShapeDtypeStruct(
-        (*x.shape[:axis], count, *x.shape[axis:]), x.dtype, sharding=sharding
-      )
-
     return self.train.lower(
-      jax.tree.map(shape, self._like, self._axes, self._shardings),
-      jax.tree.map(lambda x: shape(x, 0, self.sharding), batch),
+      self._shapes(count),
+      jax.tree.map(lambda x: _shape(x, 0, count, self.sharding), batch),
       schedule,
     )
+
+  def _shapes(self, count: int) -> step_lib.TrainState:
+    """Of the states of K seeds, with shardings."""
+    return jax.tree.map(
+      lambda x, axis, sharding: _shape(x, axis, count, sharding),
+      self._like,
+      self._axes,
+      self._shardings,
+    )
+
+
+def _shape(
+  x: jax.ShapeDtypeStruct, axis: int, count: int, sharding: NamedSharding
+) -> jax.ShapeDtypeStruct:
+  """That of K times `x`, along a new axis."""
+  shape = (*x.shape[:axis], count, *x.shape[axis:])
+  return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
+
+
+def _put(
+  states: jax.Array, state: jax.Array, axis: int, i: jax.Array
+) -> jax.Array:
+  """`state` as the i-th along an axis, which may be spread over devices."""
+  indices = jax.lax.broadcasted_iota(np.int32, states.shape, axis)
+  return jnp.where(indices == i, jnp.expand_dims(state, axis), states)

@@ -295,11 +295,13 @@ class Setup:
       else '',
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
-    self._pretrained = encoder.load_params(config.model.layers)
-    if encoder.weights and 'pooler' not in self._pretrained:
+    pretrained = encoder.load_params(config.model.layers)
+    if pretrained and 'pooler' not in pretrained:
       logging.warning(
         '%s has no pooler: it starts from random weights', config.model.init
       )
+    # Once for all seeds.
+    self._pretrained = layers.stack(pretrained) if pretrained else {}
 
     def draw(seed: np.uint32) -> dict[str, object]:
       params = heads.init_params(model, jax.random.key(seed))
@@ -313,7 +315,8 @@ class Setup:
     """Pretrained encoder and pooler, heads drawn by the seed.
 
     Returns:
-      Host arrays, the layers stacked as in a train state.
+      Host arrays, the layers stacked as in a train state; not to be changed:
+      what is pretrained is the same arrays for every seed.
     """
     drawn = jax.device_get(self._draw(np.uint32(seed)))
-    return layers.stack(drawn | self._pretrained)
+    return drawn | self._pretrained if self._pretrained else layers.stack(drawn)
