@@ -42,7 +42,9 @@ def stack(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unstack(
-  params: Mapping[str, Any], dtype: jnp.dtype | None = None
+  params: Mapping[str, Any],
+  dtype: jnp.dtype | None = None,
+  stack_late: bool = False,
 ) -> dict[str, Any]:
   """The state's tree -> the model's; the inverse of `stack`.
 
@@ -51,12 +53,18 @@ def unstack(
     dtype: of the layers' matrices and biases, LayerNorm's apart; None: as they
       are. Cast here, a kind is cast at once, and its gradient is stacked in
       the narrower type.
+    stack_late: gradients are stacked when those of all layers are there, not
+      layer by layer. What adds a layer's up over GPUs then has until the end of
+      the backward pass, and XLA lets it run beside the other layers.
   """
   encoder = dict(params['encoder'])
   stacked = encoder.pop(_STACKED)
   if dtype is not None:
     stacked = _cast(stacked, dtype)
-  for i, layer in enumerate(_unstack(stacked)):
+  layers = _unstack(stacked)
+  if stack_late:
+    layers = _gradients_at_once(layers)
+  for i, layer in enumerate(layers):
     encoder[f'layer_{i}'] = layer
   return {**params, 'encoder': encoder}
 
@@ -111,3 +119,14 @@ def _unstack_backward(_: None, gradients: list[Any]) -> tuple[Any]:
 
 
 _unstack.defvjp(lambda stacked: (_unstack(stacked), None), _unstack_backward)
+
+
+@jax.custom_vjp
+def _gradients_at_once(layers: list[Any]) -> list[Any]:
+  return layers
+
+
+_gradients_at_once.defvjp(
+  lambda layers: (layers, None),
+  lambda _, gradients: (jax.lax.optimization_barrier(gradients),),
+)

@@ -194,6 +194,11 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
   return jax.tree.map(place_one, tree)
 
 
+def are_gpus(mesh: Mesh | None) -> bool:
+  """Whether a mesh is of several GPUs."""
+  return bool(mesh and mesh.size > 1 and mesh.devices.flat[0].platform == 'gpu')
+
+
 def fetch(tree: Any) -> Any:
   """Whole host arrays; every process calls it.
 

@@ -39,6 +39,18 @@ COMPILER_OPTIONS = {
   }
 }
 
+# Of several GPUs besides: a sum over them begins when its terms are there,
+# however many are under way, and is launched with the rest of the step. The
+# last is XLA's default and COLLECTIVES.
+OPTIONS_OF_GPUS = {
+  'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
+  'xla_gpu_experimental_collective_start_as_early_as_possible': True,
+  'xla_gpu_enable_command_buffer': (
+    'FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,'
+    'COLLECTIVES'
+  ),
+}
+
 _OF_TOKENS = ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
 _OF_SLOTS = ('cls_index', 'task_id')
 _OF_TARGETS = ('target', 'teacher')
@@ -115,6 +127,8 @@ class Programs:
     param_shardings = self.state_shardings.params
     platform = mesh.devices.flat[0].platform
     options = COMPILER_OPTIONS.get(platform)
+    if mesh_lib.are_gpus(mesh):
+      options = options | OPTIONS_OF_GPUS
     self._create = jax.jit(
       self._counted(create),
       in_shardings=(param_shardings, self._replicated),

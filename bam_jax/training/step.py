@@ -109,7 +109,9 @@ def make_train_step(
     state: TrainState, batch: Batch, schedule: StepSchedule
   ) -> tuple[TrainState, dict]:
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple:
-      params = layers.unstack(params, model.dtype)
+      params = layers.unstack(
+        params, model.dtype, mesh_lib.are_gpus(model.mesh)
+      )
       if param_shardings is not None:
         params = mesh_lib.gathered(params, param_shardings)
       logits = model.apply(

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
@@ -30,7 +31,8 @@ def test_there_and_back():
   assert 'layers' not in params['encoder']
 
 
-def test_gradient_is_that_of_slices():
+@pytest.mark.parametrize('stack_late', [False, True])
+def test_gradient_is_that_of_slices(stack_late):
   stacked = layers.stack(_params())
 
   def total(take):
@@ -41,7 +43,7 @@ def test_gradient_is_that_of_slices():
     return jax.grad(function)(stacked)
 
   def by_unstack(stacked):
-    encoder = layers.unstack(stacked)['encoder']
+    encoder = layers.unstack(stacked, stack_late=stack_late)['encoder']
     return [encoder[f'layer_{i}']['output']['kernel'] for i in range(12)]
 
   def by_slice(stacked):

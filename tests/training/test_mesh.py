@@ -1,6 +1,7 @@
 """The mesh and the sharding table. Oracle: shapes counted by hand."""
 
 import math
+from types import SimpleNamespace
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -128,3 +129,17 @@ def test_a_single_process_has_all_rows():
   np.testing.assert_array_equal(
     mesh_lib.own_rows(_mesh(2, 4), 16), np.arange(16)
   )
+
+
+@pytest.mark.parametrize(
+  ('platform', 'count', 'expected'),
+  [('gpu', 2, True), ('gpu', 1, False), ('tpu', 8, False)],
+)
+def test_several_gpus_are_told_from_one_and_from_others(
+  platform, count, expected
+):
+  devices = np.array([SimpleNamespace(platform=platform)] * count)
+  mesh = SimpleNamespace(size=count, devices=devices)
+  assert mesh_lib.are_gpus(mesh) is expected
+  assert not mesh_lib.are_gpus(None)
+  assert not mesh_lib.are_gpus(_mesh(2, 4))
