@@ -194,9 +194,11 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
   return jax.tree.map(place_one, tree)
 
 
-def are_gpus(mesh: Mesh | None) -> bool:
-  """Whether a mesh is of several GPUs."""
-  return bool(mesh and mesh.size > 1 and mesh.devices.flat[0].platform == 'gpu')
+def is_copied_to_gpus(mesh: Mesh | None) -> bool:
+  """Whether each of several GPUs has the whole parameters."""
+  if mesh is None or mesh.devices.flat[0].platform != 'gpu':
+    return False
+  return mesh.size > 1 and mesh.shape['fsdp'] == 1
 
 
 def fetch(tree: Any) -> Any:

@@ -39,10 +39,10 @@ COMPILER_OPTIONS = {
   }
 }
 
-# Of several GPUs besides: a sum over them begins when its terms are there,
-# however many are under way, and is launched with the rest of the step. The
-# last is XLA's default and COLLECTIVES.
-OPTIONS_OF_GPUS = {
+# Of GPUs with a copy of the parameters each besides. A sum over them begins when
+# its terms are there, however many are under way, and is launched with the rest
+# of the step: the last is XLA's default and COLLECTIVES.
+OPTIONS_OF_COPIES = {
   'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
   'xla_gpu_experimental_collective_start_as_early_as_possible': True,
   'xla_gpu_enable_command_buffer': (
@@ -127,8 +127,8 @@ class Programs:
     param_shardings = self.state_shardings.params
     platform = mesh.devices.flat[0].platform
     options = COMPILER_OPTIONS.get(platform)
-    if mesh_lib.are_gpus(mesh):
-      options = options | OPTIONS_OF_GPUS
+    if mesh_lib.is_copied_to_gpus(mesh):
+      options = options | OPTIONS_OF_COPIES
     self._create = jax.jit(
       self._counted(create),
       in_shardings=(param_shardings, self._replicated),

@@ -110,7 +110,7 @@ def make_train_step(
   ) -> tuple[TrainState, dict]:
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple:
       params = layers.unstack(
-        params, model.dtype, mesh_lib.are_gpus(model.mesh)
+        params, model.dtype, mesh_lib.is_copied_to_gpus(model.mesh)
       )
       if param_shardings is not None:
         params = mesh_lib.gathered(params, param_shardings)

@@ -132,14 +132,21 @@ def test_a_single_process_has_all_rows():
 
 
 @pytest.mark.parametrize(
-  ('platform', 'count', 'expected'),
-  [('gpu', 2, True), ('gpu', 1, False), ('tpu', 8, False)],
+  ('platform', 'data', 'fsdp', 'expected'),
+  [
+    ('gpu', 2, 1, True),
+    ('gpu', 1, 1, False),
+    ('gpu', 2, 2, False),
+    ('tpu', 8, 1, False),
+  ],
 )
-def test_several_gpus_are_told_from_one_and_from_others(
-  platform, count, expected
+def test_copies_on_gpus_are_told_from_other_meshes(
+  platform, data, fsdp, expected
 ):
-  devices = np.array([SimpleNamespace(platform=platform)] * count)
-  mesh = SimpleNamespace(size=count, devices=devices)
-  assert mesh_lib.are_gpus(mesh) is expected
-  assert not mesh_lib.are_gpus(None)
-  assert not mesh_lib.are_gpus(_mesh(2, 4))
+  devices = np.array([[SimpleNamespace(platform=platform)] * fsdp] * data)
+  mesh = SimpleNamespace(
+    size=devices.size, devices=devices, shape={'data': data, 'fsdp': fsdp}
+  )
+  assert mesh_lib.is_copied_to_gpus(mesh) is expected
+  assert not mesh_lib.is_copied_to_gpus(None)
+  assert not mesh_lib.is_copied_to_gpus(_mesh(8, 1))
