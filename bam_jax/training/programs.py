@@ -39,9 +39,9 @@ COMPILER_OPTIONS = {
   }
 }
 
-# Of GPUs with a copy of the parameters each besides. A sum over them begins when
-# its terms are there, however many are under way, and is launched with the rest
-# of the step: the last is XLA's default and COLLECTIVES.
+# Besides, of GPUs with a copy of the parameters each. A sum over them begins
+# when its terms are there, however many are under way, and is launched with the
+# rest of the step: the last is XLA's default and COLLECTIVES.
 OPTIONS_OF_COPIES = {
   'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
   'xla_gpu_experimental_collective_start_as_early_as_possible': True,
