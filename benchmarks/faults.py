@@ -166,8 +166,8 @@ def _content(path: Path) -> object:
 
 
 def _without_clock(text: str) -> dict[str, object]:
-  # How many programs were compiled differs in a process that has others; the
-  # digest of a record is over all of it.
+  # How many programs were traced depends on which others the process has, and
+  # on its threads; the digest of a record is over all of it.
   left_out = (*_CLOCK, 'compilations', 'digest')
   return {k: v for k, v in json.loads(text).items() if k not in left_out}
 

@@ -46,7 +46,7 @@ class Memory(NamedTuple):
     arguments: the state, whose place the new one takes, and a batch.
     temporary: as XLA plans it.
     code: of the program.
-    copies: what a seed's state takes besides, while several become one.
+    copies: what seeds' states take besides, while they become one.
   """
 
   seeds: int
@@ -123,8 +123,9 @@ def _memory(
 ) -> Memory:
   seeds, rows = shape
   told = compiled.memory_analysis()
-  # A seed's state before it is put among the others.
-  copies = state_bytes(programs) if seeds > 1 else 0
+  # A seed's state before it is put among the others, and what that is made of:
+  # parameters, or where a run goes on the state that the saved one replaces.
+  copies = 2 * state_bytes(programs) if seeds > 1 else 0
   return Memory(
     seeds,
     rows,

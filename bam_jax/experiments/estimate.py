@@ -202,8 +202,11 @@ class Estimator:
       slots=self._packing.slots if self._packing.enabled else 1,
     )
     programs = self._setup.programs
-    programs.compile_ahead(packing, {count for count, _ in batches})
-    memory = costs_lib.memory(programs)
+    try:
+      programs.compile_ahead(packing, {count for count, _ in batches})
+      memory = costs_lib.memory(programs)
+    finally:
+      programs.stop_compiling()
     if memory.needed > costs_lib.device_memory():
       raise errors.UserError(
         f'a training step of {memory.seeds} x {memory.rows} rows needs'

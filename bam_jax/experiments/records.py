@@ -28,7 +28,7 @@ def record(
     seconds: its share of the time of those trained with it, what they waited
       for their program included.
     seeds_at_once: how many those are, itself included.
-    compilations: programs compiled so far.
+    compilations: programs traced so far; threads may be at others still.
     quality: of its outputs on dev, by task.
   """
   return {

@@ -156,8 +156,8 @@ class Trainer:
         self._label(run, todo, teachers, None)
     if not todo:
       return
-    self._compile(todo)
     try:
+      self._compile(todo)
       for group in self._together(todo):
         for run, params in zip(group, self._train(group, teachers)):
           self._label(run, todo, teachers, params)

@@ -54,8 +54,8 @@ def unstack(
       are. Cast here, a kind is cast at once, and its gradient is stacked in
       the narrower type.
     stack_late: gradients are stacked when those of all layers are there, not
-      layer by layer. What adds a layer's up over GPUs then has until the end of
-      the backward pass, and XLA lets it run beside the other layers.
+      layer by layer. The all-reduce of a layer's then has until the end of the
+      backward pass, and XLA lets it run beside the other layers.
   """
   encoder = dict(params['encoder'])
   stacked = encoder.pop(_STACKED)

@@ -15,14 +15,15 @@ class Ahead(Generic[Key]):
   """Compiled programs by key; they are waited for where they are asked for.
 
   They are traced one after the other, since Python does one thing at a time,
-  and compiled side by side.
+  but for those that are waited for, and compiled side by side.
   """
 
   def __init__(self):
     self._tracer = futures.ThreadPoolExecutor(1)
+    self._urgent = futures.ThreadPoolExecutor(1)
     self._compilers = futures.ThreadPoolExecutor()
     self._traces: dict[Key, Callable[[], futures.Future]] = {}
-    # Of tracing; its result is that of compiling.
+    # The future of the trace, whose result is the future of the compilation.
     self._begun: dict[Key, futures.Future] = {}
 
   def __contains__(self, key: Key) -> bool:
@@ -51,7 +52,7 @@ class Ahead(Generic[Key]):
       Exception: that of tracing or compiling it.
     """
     if self._begun[key].cancel():
-      self._begun[key] = self._compilers.submit(self._traces[key])
+      self._begun[key] = self._urgent.submit(self._traces[key])
     return self._begun[key].result().result()
 
   def get_all(self) -> dict[Key, jax.stages.Compiled]:

@@ -194,11 +194,10 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
   return jax.tree.map(place_one, tree)
 
 
-def is_copied_to_gpus(mesh: Mesh | None) -> bool:
+def has_replicas_on_gpus(mesh: Mesh) -> bool:
   """Whether each of several GPUs has the whole parameters."""
-  if mesh is None or mesh.devices.flat[0].platform != 'gpu':
-    return False
-  return mesh.size > 1 and mesh.shape['fsdp'] == 1
+  platform = mesh.devices.flat[0].platform
+  return platform == 'gpu' and mesh.size > 1 and mesh.shape['fsdp'] == 1
 
 
 def fetch(tree: Any) -> Any:

@@ -39,10 +39,11 @@ COMPILER_OPTIONS = {
   }
 }
 
-# Besides, of GPUs with a copy of the parameters each. A sum over them begins
-# when its terms are there, however many are under way, and is launched with the
-# rest of the step: the last is XLA's default and COLLECTIVES.
-OPTIONS_OF_COPIES = {
+# Besides, of the training step of GPUs that have the whole parameters each. A
+# sum over them begins when its terms are there, however many are under way, and
+# is launched with the rest of the step: the last is XLA's default with
+# COLLECTIVES, in full, since `+COLLECTIVES` is understood as a flag alone.
+OPTIONS_OF_REPLICAS = {
   'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
   'xla_gpu_experimental_collective_start_as_early_as_possible': True,
   'xla_gpu_enable_command_buffer': (
@@ -126,16 +127,20 @@ class Programs:
     )
     param_shardings = self.state_shardings.params
     platform = mesh.devices.flat[0].platform
-    options = COMPILER_OPTIONS.get(platform)
-    if mesh_lib.is_copied_to_gpus(mesh):
-      options = options | OPTIONS_OF_COPIES
+    options = COMPILER_OPTIONS.get(platform, {})
+    # Measured there alone: one process, its batch in one part.
+    hides_sums = (
+      mesh_lib.has_replicas_on_gpus(mesh)
+      and accumulate == 1
+      and jax.process_count() == 1
+    )
     self._create = jax.jit(
       self._counted(create),
       in_shardings=(param_shardings, self._replicated),
       out_shardings=self.state_shardings,
     )
 
-    def make_train(model, param_shardings):
+    def make_train(model, param_shardings, stack_late=False):
       step = step_lib.make_train_step(
         model,
         optimizer,
@@ -145,6 +150,7 @@ class Programs:
         reduction=config.optimizer.reduction,
         accumulate=accumulate,
         param_shardings=param_shardings,
+        stack_late=stack_late,
       )
 
       def train(state, batch, schedule):
@@ -160,7 +166,7 @@ class Programs:
       return predict_step(params, transfer.unpack(batch))
 
     self._train = jax.jit(
-      self._counted(make_train(model, in_use)),
+      self._counted(make_train(model, in_use, hides_sums)),
       in_shardings=(
         self.state_shardings,
         self._batch_sharding,
@@ -168,7 +174,7 @@ class Programs:
       ),
       out_shardings=(self.state_shardings, self._replicated),
       donate_argnums=0,
-      compiler_options=options,
+      compiler_options=options | (OPTIONS_OF_REPLICAS if hides_sums else {}),
     )
     # The model of one device, whichever it is.
     self.seeds = seeds_lib.Seeds(
@@ -270,8 +276,12 @@ class Programs:
     return self._ahead.get_all()
 
   def stop_compiling(self) -> None:
-    """Leaves out those that were to be compiled ahead and are not begun."""
-    self._ahead.drop()
+    """Leaves out those that were to be compiled ahead and are not begun.
+
+    Not where several processes compile: one may wait for what another finds.
+    """
+    if jax.process_count() == 1:
+      self._ahead.drop()
 
   def _abstract_batch(
     self, rows: int, row_length: int, slots: int

@@ -109,9 +109,10 @@ class Seeds:
       states: one after the other, so that none waits for the others in memory.
       count: K.
     """
-    stacked = self._empty(count)
-    for i, state in enumerate(states):
-      stacked = self._put(stacked, state, np.int32(i))
+    stacked, states = self._empty(count), iter(states)
+    for i in range(count):
+      # Without a name: it would stay beside the next one.
+      stacked = self._put(stacked, next(states), np.int32(i))
     return stacked
 
   def take(

@@ -84,6 +84,7 @@ def make_train_step(
   reduction: str,
   accumulate: int,
   param_shardings: Any = None,
+  stack_late: bool = False,
 ) -> Callable[[TrainState, Batch, StepSchedule], tuple[TrainState, dict]]:
   """The pure function of one step.
 
@@ -98,6 +99,7 @@ def make_train_step(
       divide B. Dropout differs between numbers of parts, nothing else does.
     param_shardings: the model's tree of shardings of parameters spread over
       devices, which are then gathered for use; None: they are whole.
+    stack_late: as for `layers.unstack`.
 
   Returns:
     (state, batch, schedule) -> (state, metrics), metrics being `loss` [T] and
@@ -109,9 +111,7 @@ def make_train_step(
     state: TrainState, batch: Batch, schedule: StepSchedule
   ) -> tuple[TrainState, dict]:
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple:
-      params = layers.unstack(
-        params, model.dtype, mesh_lib.is_copied_to_gpus(model.mesh)
-      )
+      params = layers.unstack(params, model.dtype, stack_late)
       if param_shardings is not None:
         params = mesh_lib.gathered(params, param_shardings)
       logits = model.apply(

@@ -82,7 +82,7 @@ def test_memory_is_that_of_the_known_shapes(runner, told):
   assert (memory['seeds'], memory['rows']) == (8, 16)
   assert memory['arguments'] == found
   # Each device has every seed's for a moment, one after the other.
-  assert memory['copies'] == costs.state_bytes(programs)
+  assert memory['copies'] == 2 * costs.state_bytes(programs)
   assert memory['needed'] == found + max(
     memory['temporary'] + memory['code'], memory['copies']
   )

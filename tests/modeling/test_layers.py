@@ -31,16 +31,16 @@ def test_there_and_back():
   assert 'layers' not in params['encoder']
 
 
-@pytest.mark.parametrize('stack_late', [False, True])
-def test_gradient_is_that_of_slices(stack_late):
+@pytest.mark.parametrize(('stack_late', 'barriers'), [(False, 1), (True, 2)])
+def test_gradient_is_that_of_slices(stack_late, barriers):
   stacked = layers.stack(_params())
 
-  def total(take):
+  def gradient_of(take):
     def function(stacked):
       kernels = take(stacked)
       return sum(jnp.sum(jnp.sin(k) * (i + 1)) for i, k in enumerate(kernels))
 
-    return jax.grad(function)(stacked)
+    return jax.grad(function)
 
   def by_unstack(stacked):
     encoder = layers.unstack(stacked, stack_late=stack_late)['encoder']
@@ -50,9 +50,14 @@ def test_gradient_is_that_of_slices(stack_late):
     kernel = stacked['encoder']['layers']['output']['kernel']
     return [kernel[i] for i in range(12)]
 
+  gradient = gradient_of(by_unstack)
   jax.tree.map(
-    np.testing.assert_array_equal, total(by_unstack), total(by_slice)
+    np.testing.assert_array_equal,
+    gradient(stacked),
+    gradient_of(by_slice)(stacked),
   )
+  program = str(jax.make_jaxpr(gradient)(stacked))
+  assert program.count('optimization_barrier') == barriers
 
 
 def test_cast_spares_the_norms_and_what_is_no_layer():

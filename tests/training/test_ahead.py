@@ -43,8 +43,10 @@ def test_compiling_holds_up_no_tracing(gate):
   ahead = ahead_lib.Ahead()
   waits = SimpleNamespace(compile=lambda: gate.wait(600) and 'late')
   ahead.begin('late', lambda: waits)
-  ahead.begin('asked', lowered('asked'))
-  assert ahead.get('asked') == 'asked'
+  traced = threading.Event()
+  ahead.begin('next', lambda: traced.set() or lowered('next')())
+  assert traced.wait(600)
+  assert ahead.get('next') == 'next'
   gate.set()
   assert ahead.get('late') == 'late'
 

@@ -140,13 +140,12 @@ def test_a_single_process_has_all_rows():
     ('tpu', 8, 1, False),
   ],
 )
-def test_copies_on_gpus_are_told_from_other_meshes(
+def test_replicas_on_gpus_are_told_from_other_meshes(
   platform, data, fsdp, expected
 ):
   devices = np.array([[SimpleNamespace(platform=platform)] * fsdp] * data)
   mesh = SimpleNamespace(
     size=devices.size, devices=devices, shape={'data': data, 'fsdp': fsdp}
   )
-  assert mesh_lib.is_copied_to_gpus(mesh) is expected
-  assert not mesh_lib.is_copied_to_gpus(None)
-  assert not mesh_lib.is_copied_to_gpus(_mesh(8, 1))
+  assert mesh_lib.has_replicas_on_gpus(mesh) is expected
+  assert not mesh_lib.has_replicas_on_gpus(_mesh(8, 1))

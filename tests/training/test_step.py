@@ -204,6 +204,18 @@ def test_accumulated_equals_whole(parts, data, fsdp):
   assert_same_run(whole, run(in_parts, 2))
 
 
+def test_sums_hidden_as_on_gpus_change_nothing(monkeypatch):
+  """The options are the GPU compiler's: here they are parsed, no more."""
+  monkeypatch.setattr(mesh_lib, 'has_replicas_on_gpus', lambda mesh: True)
+  programs = make_programs.__wrapped__(8, 1)
+  program = programs.lower(ROWS, TOKENS, SLOTS).as_text()
+  assert_same_run(run(programs), run(make_programs(8, 1)))
+  monkeypatch.undo()
+  plain = make_programs(8, 1).lower(ROWS, TOKENS, SLOTS).as_text()
+  barrier = 'stablehlo.optimization_barrier'
+  assert program.count(barrier) == plain.count(barrier) + 1
+
+
 def test_mean_divides_the_gradient_by_the_examples():
   """In parts too: by the examples of the batch, not of a part."""
   whole = run(make_programs(1, 1, dropout=0.0), 1)[3][0]
