@@ -134,7 +134,6 @@ class Seeds:
       batch: shapes of one seed's.
       schedule: shape of the numbers of the step.
     """
-
     return self.train.lower(
       self._shapes(count),
       jax.tree.map(lambda x: _shape(x, 0, count, self.sharding), batch),
