@@ -84,7 +84,7 @@ def time_batches(
     programs.init_state(setup.initial_params(seed), seed)
     for seed in range(seeds)
   )
-  state = next(states) if seeds == 1 else programs.seeds.stack(states, seeds)
+  state = programs.seeds.stack(states, seeds)
   put = [programs.put(batch) for batch in host]
   if seeds > 1:
     put = [

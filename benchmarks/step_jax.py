@@ -107,7 +107,7 @@ def time_steps(
     programs.init_state(runner.setup.initial_params(seed), seed)
     for seed in range(seeds)
   )
-  state = next(states) if seeds == 1 else programs.seeds.stack(states, seeds)
+  state = programs.seeds.stack(states, seeds)
   schedule = step_lib.StepSchedule(1e-5, 1.0, 0.9)
 
   def run() -> None:

@@ -133,11 +133,7 @@ def train(
       state = programs.init_state(make_params(job.seed), job.seed)
       return state if saved.latest_step is None else saved.restore(state)
 
-    states = map(first_state, jobs, checkpoints)
-    if len(jobs) > 1:
-      state = programs.seeds.stack(states, len(jobs))
-    else:
-      state = next(states)
+    state = programs.seeds.stack(map(first_state, jobs, checkpoints), len(jobs))
     for writer in telemetry:
       writer.truncate(start)
     progress.start_at(start * examples)

@@ -38,7 +38,7 @@ class Seeds:
     train: Callable,
     like: step_lib.TrainState,
     mesh: Mesh,
-    options: Mapping[str, Any] | None,
+    options: Mapping[str, Any],
   ):
     """Decides where the arrays lie; compiles nothing yet.
 
@@ -107,9 +107,12 @@ class Seeds:
 
     Args:
       states: one after the other, so that none waits for the others in memory.
-      count: K.
+      count: K; a single state stays as it is.
     """
-    stacked, states = self._empty(count), iter(states)
+    states = iter(states)
+    if count == 1:
+      return next(states)
+    stacked = self._empty(count)
     for i in range(count):
       # Without a name: it would stay beside the next one.
       stacked = self._put(stacked, next(states), np.int32(i))
