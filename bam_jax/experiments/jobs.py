@@ -19,7 +19,7 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
-from bam_jax.training import loop
+from bam_jax.training import job as job_lib
 
 # Steps of a run whose rows are counted to choose its buckets.
 _LOOKED_AT = 64
@@ -37,7 +37,7 @@ def make(
   rows_multiple: int,
   directory: Path,
   own_rows: Callable[[int], np.ndarray] | None = None,
-) -> loop.Job:
+) -> job_lib.Job:
   """Everything that training a run needs.
 
   Args:
@@ -69,7 +69,7 @@ def make(
     rows = [len(left) for left in kept]
   num_steps = _steps_over(length, sum(rows))
   mix = _mix(run, rows, num_steps)
-  return loop.Job(
+  return job_lib.Job(
     name=run.name,
     directory=directory,
     seed=run.seed,

@@ -8,12 +8,13 @@ import platform
 import jax
 import numpy as np
 
+from bam_jax.training import job as job_lib
 from bam_jax.training import loop
 from bam_jax.training import mesh as mesh_lib
 
 
 def record(
-  job: loop.Job,
+  job: job_lib.Job,
   result: loop.Result,
   seconds: float,
   seeds_at_once: int,

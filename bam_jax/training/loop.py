@@ -5,60 +5,28 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
-from pathlib import Path
 import time
 
-import jax
 import numpy as np
 
 from bam_jax import config as config_lib
-from bam_jax import errors
 from bam_jax.data import batches as batches_lib
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import annealing
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
+from bam_jax.training import job as job_lib
 from bam_jax.training import lost
-from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import optimizer
 from bam_jax.training import preemption
 from bam_jax.training import processes
 from bam_jax.training import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
+from bam_jax.training import step_log
 from bam_jax.training import telemetry as telemetry_lib
 from bam_jax.training import transfer
 
 CHECKPOINTS_DIR = 'checkpoints'
 PROFILE_DIR = 'profile'
-
-# Dispatched and not fetched when an interval's metrics are.
-_STEPS_AHEAD = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-  """One model to train, everything resolved.
-
-  Attributes:
-    name: for the progress bar and the logs.
-    directory: where checkpoints and metrics go.
-    seed: of dropout; initialisation and data order already follow theirs.
-    batches: step -> batch.
-    num_steps: the length of the run.
-    length: batch size, peak learning rate, layer decay.
-    taught: whether the targets slide from a teacher's to the gold labels.
-    dev: what to score, by task and split.
-  """
-
-  name: str
-  directory: Path
-  seed: int
-  batches: batches_lib.TrainBatches
-  num_steps: int
-  length: config_lib.RunLengthConfig
-  taught: bool
-  dev: evaluate.Splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +40,7 @@ class Result:
 
 
 def train(
-  jobs: Sequence[Job],
+  jobs: Sequence[job_lib.Job],
   programs: programs_lib.Programs,
   make_params: Callable[[int], Mapping[str, object]],
   config: config_lib.Config,
@@ -128,7 +96,7 @@ def train(
     (start,) = {saved.latest_step or 0 for saved in checkpoints}
 
     def first_state(
-      job: Job, saved: checkpoints_lib.Checkpoints
+      job: job_lib.Job, saved: checkpoints_lib.Checkpoints
     ) -> step_lib.TrainState:
       state = programs.init_state(make_params(job.seed), job.seed)
       return state if saved.latest_step is None else saved.restore(state)
@@ -137,7 +105,7 @@ def train(
     for writer in telemetry:
       writer.truncate(start)
     progress.start_at(start * examples)
-    log = _Log(jobs, config, programs.tasks, telemetry, progress)
+    log = step_log.StepLog(jobs, config, programs.tasks, telemetry, progress)
     profiler = profiling.StepProfiler(
       config.train.profile if processes.is_first() else (),
       first.directory / PROFILE_DIR,
@@ -175,7 +143,7 @@ def train(
           waiting = time.perf_counter()
           batch = next(prefetched)
           log.waited(time.perf_counter() - waiting)
-          schedule = step_schedule(step, first, config)
+          schedule = job_lib.step_schedule(step, first, config)
           state, metrics = programs.train_step(state, batch, schedule)
           log.add(step, metrics)
           if told := profiler.after(step, state):
@@ -208,31 +176,6 @@ def train(
   return results
 
 
-def step_schedule(
-  step: int, job: Job, config: config_lib.Config
-) -> step_lib.StepSchedule:
-  """What changes with the step: data of the compiled program, no constants."""
-  gold_weight = 1.0
-  if job.taught:
-    gold_weight = annealing.gold_weight(
-      config.distill.annealing,
-      step / job.num_steps,
-      config.distill.constant,
-      config.distill.step_at,
-    )
-  return step_lib.StepSchedule(
-    learning_rate=optimizer.learning_rate(
-      step,
-      job.num_steps,
-      job.length.learning_rate,
-      config.optimizer.warmup,
-      config.optimizer.schedule,
-    ),
-    gold_weight=gold_weight,
-    layer_decay=job.length.layer_decay,
-  )
-
-
 def _is_due(step: int, every: int) -> bool:
   return every > 0 and step % every == 0
 
@@ -247,121 +190,3 @@ def _mean_score(scores: evaluate.Scores, tasks: task_lib.TaskTable) -> float:
       ]
     )
   )
-
-
-class _Log:
-  """Steps' metrics on their way from the device to the log.
-
-  They are fetched an interval at a time, and some steps later than they were
-  dispatched: a fetch waits for the step it is of, and the device must have
-  others to go on with.
-  """
-
-  def __init__(
-    self,
-    jobs: Sequence[Job],
-    config: config_lib.Config,
-    tasks: task_lib.TaskTable,
-    telemetry: Sequence[telemetry_lib.Telemetry],
-    progress: telemetry_lib.Progress,
-  ):
-    self._jobs = jobs
-    self._config = config
-    self._names: Sequence[str] = tasks.names
-    self._telemetry = telemetry
-    self._progress = progress
-    self._pending: list[tuple[int, jax.Array]] = []
-    self._interval_start = time.perf_counter()
-    self._waited = 0.0
-
-  def waited(self, seconds: float) -> None:
-    """Counts time in which no batch was ready."""
-    self._waited += seconds
-
-  def add(self, step: int, metrics: jax.Array) -> None:
-    self._pending.append((step, metrics))
-    every = self._config.train.log_every
-    if len(self._pending) == every + _STEPS_AHEAD:
-      self._write(every, share=1.0)
-
-  def flush(self) -> None:
-    """Fetches, checks and writes what is pending."""
-    while self._pending:
-      count = min(self._config.train.log_every, len(self._pending))
-      self._write(count, share=count / len(self._pending))
-
-  def _write(self, number: int, share: float) -> None:
-    """Fetches, checks and writes the oldest steps that are pending.
-
-    Args:
-      number: of steps.
-      share: of the time since the last call that they took.
-    """
-    steps = [step for step, _ in self._pending[:number]]
-    fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
-    del self._pending[:number]
-    # [steps, seeds, 2T + 1]
-    values = np.reshape(fetched, (number, len(self._jobs), -1))
-    seconds = (time.perf_counter() - self._interval_start) * share
-    waited = self._waited * share
-    timing = {'seconds': seconds, 'waited': waited}
-    losses = [
-      self._write_run(index, steps, values[:, index], **timing)
-      for index in range(len(self._jobs))
-    ]
-    counts = transfer.unpack_metrics(values)['count']
-    self._progress.advance(int(counts.sum()), loss=float(np.mean(losses)))
-    self._interval_start += seconds
-    self._waited -= waited
-
-  def _write_run(
-    self,
-    index: int,
-    steps: Sequence[int],
-    values: np.ndarray,
-    seconds: float,
-    waited: float,
-  ) -> float:
-    """Writes the steps of one run, [steps, 2T + 1]; returns their loss."""
-    job = self._jobs[index]
-    metrics = transfer.unpack_metrics(values)
-    for number, step in enumerate(steps):
-      self._check_finite(
-        job, step, {name: array[number] for name, array in metrics.items()}
-      )
-    loss, count = (
-      metrics[name].sum(axis=0, dtype=np.float64) for name in ('loss', 'count')
-    )
-    schedule = step_schedule(steps[-1], job, self._config)
-    told = {
-      'loss': loss.sum() / count.sum(),
-      'gold_weight': schedule.gold_weight,
-      'learning_rate': schedule.learning_rate,
-      'grad_norm': np.mean(metrics['grad_norm']),
-      'examples_per_second': count.sum() / seconds,
-      'waiting_for_batch': waited / seconds,
-    }
-    for name, task_loss, task_count in zip(self._names, loss, count):
-      if task_count:
-        told[f'loss/{name}'] = task_loss / task_count
-        told[f'examples/{name}'] = task_count
-    self._telemetry[index].write(
-      steps[-1], {key: float(value) for key, value in told.items()}
-    )
-    return float(told['loss'])
-
-  def _check_finite(
-    self, job: Job, step: int, metrics: Mapping[str, np.ndarray]
-  ) -> None:
-    bad = [
-      name
-      for name, loss in zip(self._names, metrics['loss'])
-      if not np.isfinite(loss)
-    ]
-    if bad or not np.isfinite(metrics['grad_norm']):
-      what = f'the loss of {", ".join(bad)}' if bad else 'the gradient'
-      raise errors.UserError(
-        f'{job.name}: {what} is not finite at step {step}; lower the'
-        f' learning rate ({job.length.learning_rate}) or look at the'
-        " task's rows"
-      )
