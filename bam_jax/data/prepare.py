@@ -36,6 +36,12 @@ def feature_fingerprint(
   }
 
 
+def feature_fields(task: task_lib.Task) -> tuple[shards.Field, ...]:
+  """The fields of a task's features, which depend on its kind."""
+  kind = kinds.of(task)
+  return shards.feature_fields(kind.label_width(task), kind.more_fields)
+
+
 def prepare(
   task: task_lib.Task,
   split: str,
@@ -61,8 +67,7 @@ def prepare(
       is damaged or was made from something else.
   """
   fingerprint = feature_fingerprint(task, split, data, tokenizer)
-  kind = kinds.of(task)
-  fields = shards.feature_fields(kind.label_width(task), kind.more_fields)
+  fields = feature_fields(task)
   if not shards.exists(directory):
     if split == task_lib.UNLABELLED:
       _note_labels(task, split, data)

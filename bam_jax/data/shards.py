@@ -50,8 +50,6 @@ def feature_fields(
   )
 
 
-FEATURES = feature_fields()
-
 _OWN = re.compile(
   rf'manifest\.json|columns(\.tmp-\w+)?|{manifest_lib.PART.pattern}'
 )

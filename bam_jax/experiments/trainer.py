@@ -118,7 +118,7 @@ class Trainer:
       lambda: prepare(
         task, split, self.config.data, self.encoder.tokenizer, directory
       ),
-      lambda: shards.open(directory, shards.FEATURES, None),
+      lambda: shards.open(directory, prepare_lib.feature_fields(task), None),
     )
 
   def _carry_out(self, runs: Sequence[plan_lib.Run]) -> None:

@@ -393,8 +393,10 @@ def test_batches_read_real_shards(tmp_path):
       }
       for row, uid in enumerate(fake.uids)
     ]
-    shards.write(tmp_path / str(number), shards.FEATURES, records, {})
-    columns.append(shards.open(tmp_path / str(number), shards.FEATURES, None))
+    shards.write(tmp_path / str(number), shards.feature_fields(), records, {})
+    columns.append(
+      shards.open(tmp_path / str(number), shards.feature_fields(), None)
+    )
   make = batches.TrainBatches(
     TASKS, HEADS, columns, TEACHERS, make_mix(), PACKED
   )

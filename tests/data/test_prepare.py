@@ -41,7 +41,7 @@ def test_rows_that_no_tokenizer_makes_are_refused(tmp_path, change):
   }
   shards.write(
     tmp_path / 'set',
-    shards.FEATURES,
+    shards.feature_fields(),
     [row, row | change],
     columns.fingerprint,
     columns.metadata,

@@ -40,7 +40,7 @@ def _rows(count: int = 10, seed: int = 0) -> list[dict[str, object]]:
 def _write(directory: Path, rows=None, fingerprint=None, **kwargs) -> None:
   shards.write(
     directory,
-    shards.FEATURES,
+    shards.feature_fields(),
     _rows() if rows is None else rows,
     _FINGERPRINT if fingerprint is None else fingerprint,
     _METADATA,
@@ -49,7 +49,7 @@ def _write(directory: Path, rows=None, fingerprint=None, **kwargs) -> None:
 
 
 def _open(directory: Path) -> shards.Columns:
-  return shards.open(directory, shards.FEATURES, _FINGERPRINT)
+  return shards.open(directory, shards.feature_fields(), _FINGERPRINT)
 
 
 def _contents(columns: shards.Columns) -> tuple:
@@ -124,7 +124,7 @@ def test_the_same_rows_give_the_same_files(tmp_path):
 
 def test_fingerprint_may_be_left_out(tmp_path):
   _write(tmp_path / 'set')
-  columns = shards.open(tmp_path / 'set', shards.FEATURES, None)
+  columns = shards.open(tmp_path / 'set', shards.feature_fields(), None)
   assert columns.fingerprint == _FINGERPRINT
 
 
@@ -148,7 +148,7 @@ def test_a_stale_set_is_never_used(tmp_path, change, words):
   _write(tmp_path / 'set')
   wanted = _FINGERPRINT | change
   with pytest.raises(errors.UserError, match=words) as caught:
-    shards.open(tmp_path / 'set', shards.FEATURES, wanted)
+    shards.open(tmp_path / 'set', shards.feature_fields(), wanted)
   # Only what differs is told, with the folder and the remedy, in one line.
   message = str(caught.value)
   assert message.count(' and is now ') == 1, message
@@ -160,7 +160,7 @@ def test_a_stale_set_is_never_used(tmp_path, change, words):
 def test_fingerprints_compare_as_json(tmp_path):
   _write(tmp_path / 'set')
   wanted = _FINGERPRINT | {'task': {'labels': ('0', '1'), 'name': 'toy'}}
-  assert len(shards.open(tmp_path / 'set', shards.FEATURES, wanted))
+  assert len(shards.open(tmp_path / 'set', shards.feature_fields(), wanted))
   assert shards.exists(tmp_path / 'set')
   assert not shards.exists(tmp_path / 'none')
 
@@ -168,8 +168,8 @@ def test_fingerprints_compare_as_json(tmp_path):
 @pytest.mark.parametrize(
   'fields',
   [
-    shards.FEATURES[:-1],
-    (*shards.FEATURES[:-1], shards.Field('label', 'int', 1)),
+    shards.feature_fields()[:-1],
+    (*shards.feature_fields()[:-1], shards.Field('label', 'int', 1)),
     shards.logits_fields(2),
   ],
   ids=['fewer', 'another type', 'logits'],
@@ -212,7 +212,7 @@ def test_a_flipped_bit_in_the_manifest_is_found_or_harmless(tmp_path):
     _flip(path, bit)
     try:
       # Without a wanted fingerprint there is nothing but the digest to tell.
-      columns = shards.open(tmp_path / 'set', shards.FEATURES, None)
+      columns = shards.open(tmp_path / 'set', shards.feature_fields(), None)
       assert _contents(columns) == expected
       harmless += 1
     except errors.UserError as e:

@@ -47,8 +47,8 @@ def _features(tmp_path, task=_MOOD, rows=3, **parts) -> shards.Columns:
     'swap': False,
   }
   directory = tmp_path / 'features'
-  shards.write(directory, shards.FEATURES, records, made_from | parts)
-  return shards.open(directory, shards.FEATURES, None)
+  shards.write(directory, shards.feature_fields(), records, made_from | parts)
+  return shards.open(directory, shards.feature_fields(), None)
 
 
 def _write(directory, logits, task=_MOOD, rows='abc', order=None, name='big'):

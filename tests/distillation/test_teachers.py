@@ -35,8 +35,8 @@ def _features(tmp_path, rows=3) -> shards.Columns:
     }
     for n in range(rows)
   )
-  shards.write(tmp_path / 'features', shards.FEATURES, records, _PRINT)
-  return shards.open(tmp_path / 'features', shards.FEATURES, None)
+  shards.write(tmp_path / 'features', shards.feature_fields(), records, _PRINT)
+  return shards.open(tmp_path / 'features', shards.feature_fields(), None)
 
 
 def _teacher(directory, task, logits, order=None, fingerprint=None, **metadata):

@@ -19,6 +19,11 @@ import time
 import numpy as np
 import pytest
 
+from bam_jax import config as config_lib
+from bam_jax.experiments import runner as runner_lib
+from tests.configs import kinds
+from tests.kinds import rows as rows_lib
+
 _ROOT = Path(__file__).parents[2]
 _TEACHER = 'single-s0-demo_sentiment'
 _STUDENT = 'single_to_multi-s0'
@@ -42,6 +47,7 @@ class Several:
     devices: int,
     *flags: str,
     of: Mapping[int, Sequence[str]] | None = None,
+    config: str = 'tiny',
   ):
     """Starts them.
 
@@ -51,6 +57,7 @@ class Several:
       devices: of each.
       *flags: of all.
       of: process -> flags of it alone.
+      config: a file of `tests/configs`.
     """
     with socket.socket() as s:
       s.bind(('localhost', 0))
@@ -80,7 +87,7 @@ class Several:
               sys.executable,
               '-m',
               'bam_jax.main',
-              f'--config={_ROOT}/tests/configs/tiny.py',
+              f'--config={_ROOT}/tests/configs/{config}.py',
               f'--workdir={workdir}',
               *(join if number > 1 else ()),
               *flags,
@@ -144,24 +151,34 @@ def _assert_same_plan(workdir: Path, expected: Path, rtol: float) -> None:
 
 
 def _assert_same_rows(run: Path, expected: Path) -> None:
-  """Every uid of the dev splits once, in the same order."""
+  """Every uid of the dev splits once, in the same order, with its outputs."""
   ours, theirs = (np.load(path / 'outputs.npz') for path in (run, expected))
   assert set(ours) == set(theirs)
   for key in theirs:
     if key.endswith('/uid'):
-      np.testing.assert_array_equal(ours[key], theirs[key])
       assert len(set(ours[key])) == len(ours[key])
-    elif key.endswith('/logits'):
+    if key.endswith('/logits'):
       np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-5)
+    else:
+      np.testing.assert_array_equal(ours[key], theirs[key])
 
 
-def test_two_processes_train_as_one(tmp_path, tiny_runner):
-  """Teachers, their logits, a student and the report: 2 x 4 devices as 8."""
-  with Several(tmp_path / 'two', 2, 4, *_SHORT) as two:
-    tiny_runner(
-      tmp_path / 'one',
-      variants=('single_to_multi',),
-      **{'train.log_every': 1},
+def test_two_processes_train_as_one(tmp_path):
+  """Teachers, their logits, a student of all kinds: 2 x 4 devices as 8."""
+  rows_lib.write(tmp_path)
+  flags = (*_SHORT, f'--config.data.dir={tmp_path}')
+  with Several(tmp_path / 'two', 2, 4, *flags, config='kinds') as two:
+    config = kinds.get_config()
+    config.update_from_flattened_dict({
+      'data.dir': str(tmp_path),
+      'variants': ('single_to_multi',),
+      'single.max_steps': 4,
+      'multi.max_steps': 4,
+      'train.log_every': 1,
+      'train.checkpoint_every': 0,
+    })  # fmt: skip
+    runner_lib.Runner(
+      config_lib.from_config_dict(config), tmp_path / 'one'
     ).run()
     two.finish()
   _assert_same_plan(tmp_path / 'two', tmp_path / 'one', rtol=1e-6)
@@ -169,6 +186,7 @@ def test_two_processes_train_as_one(tmp_path, tiny_runner):
     (tmp_path / 'two' / 'runs' / _STUDENT / 'DONE').read_text()
   )
   assert record['device'].startswith('8 x')
+  assert set(record['scores']) == set(config.tasks)
   assert (tmp_path / 'two' / 'report.html').exists()
   assert not (tmp_path / 'two' / 'LOCK').exists()
   assert not list((tmp_path / 'two').glob('.seen*'))

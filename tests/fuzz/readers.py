@@ -77,7 +77,7 @@ def _make_set(folder: Path) -> None:
     for i in range(5)
   ]
   metadata = {'labels': ['0', '1']}
-  shards.write(folder, shards.FEATURES, rows, FINGERPRINT, metadata, 3)
+  shards.write(folder, shards.feature_fields(), rows, FINGERPRINT, metadata, 3)
   _read_set(folder)  # Makes the columns.
 
 
@@ -90,7 +90,7 @@ def _make_manifest(folder: Path) -> None:
 
 
 def _read_set(folder: Path) -> tuple[object, ...]:
-  columns = shards.open(folder, shards.FEATURES, FINGERPRINT)
+  columns = shards.open(folder, shards.feature_fields(), FINGERPRINT)
   values, offsets = columns.ragged('input_ids')
   return (
     list(columns.uids),
