@@ -1,14 +1,10 @@
-"""The one exception that stands for a mistake of the user's."""
+"""The exceptions whose message is all that a user needs to see."""
 
 _LONGEST = 1000
 
 
-class UserError(Exception):
-  """A mistake of the user's, told in one line: where, what, how to mend it.
-
-  `bam_jax.main` prints the message without a traceback and exits with status
-  2. Anything else that escapes is a bug and keeps its traceback.
-  """
+class _OneLineError(Exception):
+  """An error that `bam_jax.main` prints as one line, without a traceback."""
 
   def __init__(self, message: str):
     """Takes a message that may quote a file; it stays one line of some length.
@@ -25,3 +21,21 @@ class UserError(Exception):
         for c in message
       )
     )
+
+
+class UserError(_OneLineError):
+  """A mistake of the user's, told in one line: where, what, how to mend it.
+
+  `bam_jax.main` exits with status 2, which no launcher repeats. Anything that
+  escapes and is neither this nor `RetryError` is a bug and keeps its traceback.
+  """
+
+
+class RetryError(_OneLineError):
+  """A failure that is no mistake of the user's and may not come again.
+
+  A process was killed, another machine is gone, a store does not answer: the
+  same command goes on, without a change. `bam_jax.main` exits with status 75,
+  which launchers repeat. What would only come again, such as a full disk, is a
+  `UserError`.
+  """

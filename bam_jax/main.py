@@ -227,7 +227,8 @@ def run_main() -> None:
   """The console entry.
 
   Exit 2 and one line for a user's mistake, 75 where the machine was wanted back
-  and the same command is to be given again; the doctor exits as it finds.
+  or something else came between, and the same command is to be given again; the
+  doctor exits as it finds.
   """
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
@@ -252,6 +253,9 @@ def run_main() -> None:
   except errors.UserError as e:
     print(f'bam_jax: {e}', file=sys.stderr)
     status = 2
+  except errors.RetryError as e:
+    print(f'bam_jax: {e}', file=sys.stderr)
+    status = preemption.EXIT_CODE
   except preemption.Preempted as e:
     print(f'bam_jax: stopped by {e}; the same command goes on', file=sys.stderr)
     status = preemption.EXIT_CODE

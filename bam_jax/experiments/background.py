@@ -50,7 +50,7 @@ class Background:
       *args: copied to the other process.
 
     Raises:
-      errors.UserError: a process was ended from outside.
+      errors.RetryError: a process was ended from outside.
     """
     with _told():
       self._calls.append(self._pool.submit(function, *args))
@@ -59,7 +59,7 @@ class Background:
     """Until every call so far has been made.
 
     Raises:
-      errors.UserError: a process was ended from outside.
+      errors.RetryError: a process was ended from outside.
       Exception: whatever a call raised.
     """
     calls, self._calls = self._calls, []
@@ -74,7 +74,7 @@ def _told() -> Iterator[None]:
   try:
     yield
   except process_pool.BrokenProcessPool as e:
-    raise errors.UserError(
+    raise errors.RetryError(
       'a process that writes results was ended, perhaps for want of memory;'
       ' the same command goes on'
     ) from e

@@ -106,6 +106,9 @@ class Mirror:
         except errors.UserError as e:
           told = f'{e}; {self._scratch} has everything'
           if kind in (None, SystemExit, preemption.Preempted):
+            if isinstance(e, stores.StoreError):
+              # The store was there when the command began.
+              raise errors.RetryError(told) from e
             raise errors.UserError(told) from e
           logging.error('%s', told)
 

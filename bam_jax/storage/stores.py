@@ -21,6 +21,10 @@ from bam_jax.training import preemption
 _PACKAGES = {'s3': ('s3fs', 's3'), 'gs': ('gcsfs', 'gcs')}
 
 
+class StoreError(errors.UserError):
+  """A store can't be reached or refuses, told in one line with the URL."""
+
+
 def is_url(place: str) -> bool:
   """Whether a place is a URL, of whatever scheme, and no local path."""
   return '://' in place
@@ -36,8 +40,7 @@ def cache_dir(url: str) -> Path:
 class Store:
   """The objects below one URL, by their names relative to it.
 
-  Every method raises `errors.UserError`, in one line that names the URL, where
-  the store can't be reached or refuses.
+  Every method raises `StoreError` where the store can't be reached or refuses.
 
   Attributes:
     url: without a slash at its end.
@@ -144,7 +147,7 @@ class Store:
     except preemption.Preempted:
       raise
     except Exception as e:
-      raise errors.UserError(
+      raise StoreError(
         f'{self.url}: {type(e).__name__}: {e}; see to bucket, permission and'
         ' network, and give the same command again'
       ) from e

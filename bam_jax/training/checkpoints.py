@@ -244,9 +244,11 @@ class Checkpoints:
     """
     try:
       yield
-    except (errors.UserError, preemption.Preempted):
+    except (errors.UserError, errors.RetryError, preemption.Preempted):
       raise
     except Exception as e:
+      if lost.tells(e):
+        raise
       raise errors.UserError(
         f'{self._directory}: a checkpoint could not be written ({e}); free some'
         ' space or give permission, and the same command goes on from the last'
@@ -292,7 +294,7 @@ def _told(directory: Path) -> Iterator[None]:
   """
   try:
     yield
-  except (errors.UserError, preemption.Preempted):
+  except (errors.UserError, errors.RetryError, preemption.Preempted):
     raise
   except Exception as e:
     if lost.tells(e):

@@ -55,7 +55,7 @@ def test_a_notice_to_all_processes_breaks_off_no_call(tmp_path):
 
 def test_a_killed_process_is_told_of(tmp_path):
   with (
-    pytest.raises(errors.UserError, match='process that writes results was'),
+    pytest.raises(errors.RetryError, match='process that writes results was'),
     background_lib.Background() as background,
   ):
     background.call(_write_pid, tmp_path / 'pid')

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from tests.experiments import commands
 
 # After its own two arguments, a run of the plan and a step of it, the process
@@ -43,6 +45,18 @@ def watched_save(self, state, *arguments, **named):
   if name in str(self._directory) and int(state.step) == last:
     os.kill(os.getpid(), signal.SIGKILL)
 checkpoints.Checkpoints.save = watched_save
+"""
+# Logits are written by other processes, and the first that starts is killed.
+_WRITER_KILLED = """
+import os, signal
+from bam_jax.experiments import background, labelling
+labelling._FEW_ROWS = 0
+call = background.Background.call
+def watched_call(self, *arguments):
+  call(self, *arguments)
+  (process,) = self._pool._processes.values()
+  os.kill(process.pid, signal.SIGKILL)
+background.Background.call = watched_call
 """
 
 
@@ -107,3 +121,17 @@ def test_a_plan_killed_thrice_ends_bit_equal(undisturbed, tmp_path):
   commands.ends_with(_start(workdir), 0)
   commands.assert_same_outcome(workdir, undisturbed)
   commands.assert_same_logs(workdir, undisturbed)
+
+
+@pytest.mark.fault
+def test_a_killed_writer_is_no_mistake(undisturbed, tmp_path):
+  """Launchers repeat 75 and never 2; the repeated command ends the plan."""
+  workdir = tmp_path / 'work'
+  shutil.copytree(undisturbed / 'compiled', workdir / 'compiled')
+  stderr = commands.ends_with(_start(workdir, _WRITER_KILLED), 75)
+  assert stderr.splitlines()[-1] == (
+    'bam_jax: a process that writes results was ended, perhaps for want of'
+    ' memory; the same command goes on'
+  )
+  commands.ends_with(_start(workdir), 0)
+  commands.assert_same_outcome(workdir, undisturbed)

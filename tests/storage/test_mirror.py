@@ -178,7 +178,7 @@ def test_what_a_store_missed_is_brought_up_by_the_next(s3, s3_server, tmp_path):
   with _mirror(s3, tmp_path):
     _work(tmp_path)
   with (
-    pytest.raises(errors.UserError, match=rf'{tmp_path} has everything'),
+    pytest.raises(errors.RetryError, match=rf'{tmp_path} has everything'),
     _mirror(s3, tmp_path),
   ):
     _save(tmp_path, s8=0.6)
