@@ -3,9 +3,11 @@
 import collections
 from collections.abc import Collection
 from collections.abc import Iterator
+from collections.abc import Mapping
 import contextlib
 import errno
 import json
+import math
 import os
 from pathlib import Path
 import shutil
@@ -43,8 +45,28 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-  """`write_text` of indented JSON."""
-  write_text(path, json.dumps(value, indent=1) + '\n')
+  """`write_text` of `json_text`."""
+  write_text(path, json_text(value))
+
+
+def json_text(value: object) -> str:
+  """Indented JSON of what `finite` leaves of a value."""
+  return json.dumps(finite(value), indent=1, allow_nan=False) + '\n'
+
+
+def finite(value: object) -> object:
+  """A value with None for each number that is not finite: JSON has none.
+
+  >>> finite({'f1': float('nan'), 'seeds': [0, 1]})
+  {'f1': None, 'seeds': [0, 1]}
+  """
+  if isinstance(value, Mapping):
+    return {key: finite(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [finite(item) for item in value]
+  if isinstance(value, float) and not math.isfinite(value):
+    return None
+  return value
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from bam_jax.data import prepare as prepare_lib
 from bam_jax.experiments import handing_on
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
 from bam_jax.experiments import search
 from bam_jax.experiments import trainer
 from bam_jax.inference import card
@@ -62,6 +63,12 @@ class Finished(trainer.Trainer):
     if not self.searched:
       return {}
     result = search.tried(self.searched, self._finished, self.tasks)
+    for task in search.without_choice(result):
+      logging.warning(
+        'config.search: no pair has a defined median score of %s; the smallest'
+        ' learning rate and layer decay are taken',
+        task,
+      )
     processes.by_first(files.write_json)(
       self.workspace.root / search.FILE, search.table(result, self.tasks)
     )
@@ -190,7 +197,8 @@ class Finished(trainer.Trainer):
           encoder=self.encoder.description,
           note=self.config.note,
           versions=record.get('versions', 'versions that were not recorded'),
-          scores=record['scores'],
+          scores=records.scores_of(record),
+          undefined=records.reasons_of(record),
           max_length=self.config.data.max_length,
           regression_head=self.config.model.regression_head,
         ),

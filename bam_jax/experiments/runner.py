@@ -14,6 +14,7 @@ from bam_jax.experiments import jobs
 from bam_jax.experiments import labelling
 from bam_jax.experiments import merge as merge_lib
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
 from bam_jax.experiments import remaining
 from bam_jax.experiments import search
 from bam_jax.experiments import workspace as workspace_lib
@@ -99,6 +100,7 @@ class Runner(finished.Finished):
     """Writes the report over the finished runs of the plan."""
     scores, seconds, devices, versions = [], 0.0, set(), set()
     outsiders: dict[str, None] = {}
+    older: list[str] = []
     for run in self.runs:
       record = self._finished(run)
       reported = run.variant in self.config.variants and not run.fold
@@ -107,6 +109,8 @@ class Runner(finished.Finished):
       seconds += record['seconds']
       devices.add(record['device'])
       versions.add(record.get('versions', 'not recorded'))
+      if records.may_hide_undefined(record):
+        older.append(run.name)
       outsiders |= dict.fromkeys(self._outside_teachers(run))
       scores += [
         report_lib.RunScores(
@@ -114,12 +118,13 @@ class Runner(finished.Finished):
           seed=run.seed,
           task=task,
           scores=splits,
+          undefined=records.reasons_of(record).get(task, {}),
           curve=self.workspace.metrics(run.name),
           outputs=self.workspace.outputs(run.name),
           quality=record.get('quality', {}).get(task, {}),
           share=record.get('shares', {}).get(task),
         )
-        for task, splits in record['scores'].items()
+        for task, splits in records.scores_of(record).items()
       ]
     if not scores:
       raise errors.UserError(
@@ -142,6 +147,12 @@ class Runner(finished.Finished):
       )
     if outsiders:
       notes['teachers from outside'] = '; '.join(outsiders)
+    if older:
+      notes['scores of 0'] = (
+        f'{len(older)} runs ({older[0]} is the first) have a score of 0 from a'
+        ' version that wrote 0 for an undefined score; --mode=evaluate scores'
+        ' them again'
+      )
     notes |= {
       'pretrained weights': self.encoder.description,
       'encoder': (
@@ -175,7 +186,10 @@ class Runner(finished.Finished):
         self.config.model.regression_head,
       )
       record = labelling.with_quality(
-        {**record, 'scores': scores},
+        record
+        | records.scored(
+          run.name, dev, outputs, scores, self.tasks, self.config
+        ),
         labelling.dev_quality(
           dev, outputs, self.tasks, self.config.model.regression_head
         ),

@@ -14,13 +14,15 @@ import math
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import files
 from bam_jax import variants
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
 from bam_jax.tasks import task as task_lib
 
 FILE = 'choices.json'
 
-# task -> pair -> seed -> score
+# task -> pair -> seed -> score, nan where it is undefined
 Tried = Mapping[str, Mapping[plan_lib.Choice, Mapping[int, float]]]
 
 
@@ -71,7 +73,7 @@ def tried(
   for run in searched:
     ((name, choice),) = run.choices.items()
     task = tasks[name]
-    scores = record(run)['scores'][name][task.dev_splits[0]]
+    scores = records.scores_of(record(run))[name][task.dev_splits[0]]
     of_choice = result.setdefault(name, {}).setdefault(choice, {})
     of_choice[run.seed] = scores[task.metrics[0]]
   return result
@@ -81,7 +83,9 @@ def choose(found: Tried) -> dict[str, plan_lib.Choice]:
   """The pair of the highest median over seeds, for each task.
 
   Ties go to the smaller learning rate, then to the smaller layer decay. A
-  median that is no number is the lowest.
+  median with an undefined score in it is the lowest, so that a pair whose run
+  failed on one seed is not preferred; `without_choice` are the tasks for which
+  no pair has another.
   """
   return {
     task: min(pairs, key=lambda pair: (-_median(pairs[pair].values()), pair))
@@ -89,24 +93,34 @@ def choose(found: Tried) -> dict[str, plan_lib.Choice]:
   }
 
 
+def without_choice(found: Tried) -> list[str]:
+  """Tasks with an undefined median for every pair: the smallest is taken."""
+  return [
+    task
+    for task, pairs in found.items()
+    if all(_median(scores.values()) == -math.inf for scores in pairs.values())
+  ]
+
+
 def table(found: Tried, tasks: task_lib.TaskTable) -> dict[str, object]:
-  """What was tried and what was chosen by task, as JSON."""
+  """What was tried and what was chosen by task, as JSON; undefined is null."""
   choices = choose(found)
-  return {
+  result = {
     task: {
       'chosen': choices[task]._asdict(),
       'by': f'median {tasks[task].metrics[0]} on {tasks[task].dev_splits[0]}',
       'tried': [
         {
           **pair._asdict(),
-          'median': _finite(_median(scores.values())),
-          'scores': {str(seed): _finite(v) for seed, v in scores.items()},
+          'median': _median(scores.values()),
+          'scores': {str(seed): score for seed, score in scores.items()},
         }
         for pair, scores in pairs.items()
       ],
     }
     for task, pairs in found.items()
   }
+  return files.finite(result)
 
 
 def note(found: Tried) -> str:
@@ -117,17 +131,18 @@ def note(found: Tried) -> str:
   )
   pairs = next(iter(found.values()))
   seeds = ', '.join(map(str, next(iter(pairs.values()))))
-  return (
+  text = (
     f'{chosen}; the best of {len(pairs)} pairs by the median dev score on seeds'
     f' {seeds}, none of which is reported; all of them in {FILE}'
   )
+  if unchosen := without_choice(found):
+    text += (
+      f'. Of {", ".join(unchosen)} no pair has a defined median, so the'
+      ' smallest one was taken'
+    )
+  return text
 
 
 def _median(scores: Sequence[float]) -> float:
   median = float(np.median(list(scores)))
   return median if math.isfinite(median) else -math.inf
-
-
-def _finite(value: float) -> float | None:
-  """JSON has no NaN: None in its place."""
-  return value if math.isfinite(value) else None

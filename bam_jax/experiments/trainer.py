@@ -276,6 +276,14 @@ class Trainer:
           seconds,
           len(group),
           self.setup.programs.compilations,
+          records.scored(
+            job.name,
+            job.dev,
+            result.outputs,
+            result.scores,
+            self.tasks,
+            self.config,
+          ),
           labelling.dev_quality(
             job.dev,
             result.outputs,

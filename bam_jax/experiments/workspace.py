@@ -158,7 +158,9 @@ class Workspace:
 
   @processes.by_first
   def finish(self, name: str, record: Mapping[str, object]) -> None:
-    files.write_json(self.run(name) / 'DONE', _sealed(record))
+    """Writes the record of a finished run; nan as null."""
+    # The digest is of what a reader gets back.
+    files.write_json(self.run(name) / 'DONE', _sealed(files.finite(record)))
 
   @processes.by_first
   def save_config(self, config: config_lib.Config) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
+import math
 
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
@@ -60,9 +61,10 @@ class Facts:
     encoder: what it started from.
     note: what a reader must know, as in the report.
     versions: of the packages it was trained with.
-    scores: task -> dev split -> metric -> 0-100.
+    scores: task -> dev split -> metric -> 0-100; nan where undefined.
     max_length: tokens of an example in training.
     regression_head: `sigmoid` or `linear`.
+    undefined: task -> dev split -> metric -> why its score is undefined.
   """
 
   name: str
@@ -75,6 +77,9 @@ class Facts:
   scores: Mapping[str, Mapping[str, Mapping[str, float]]]
   max_length: int
   regression_head: str
+  undefined: Mapping[str, Mapping[str, Mapping[str, str]]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
@@ -158,10 +163,11 @@ def _card(
   lines += ['', *use, '', '## Scores', '']
   lines += ['| task | dev split | metric | score |', '|---|---|---|--:|']
   lines += [
-    f'| {task.name} | {split} | {metric} | {value:.1f} |'
+    f'| {task.name} | {split} | {metric} | {_score(value, why)} |'
     for task in tasks
     for split, values in facts.scores.get(task.name, {}).items()
     for metric, value in values.items()
+    for why in [facts.undefined.get(task.name, {}).get(split, {}).get(metric)]
   ]
   lines += [
     '',
@@ -177,6 +183,13 @@ def _card(
     f'Trained with {facts.versions}.',
   ]
   return '\n'.join(lines) + '\n'
+
+
+def _score(value: float, why: str | None) -> str:
+  """A score of the table; where it is undefined, why."""
+  if not math.isnan(value):
+    return f'{value:.1f}'
+  return f'undefined: {why}' if why else 'undefined'
 
 
 def _training(facts: Facts) -> str:

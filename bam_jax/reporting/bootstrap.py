@@ -77,8 +77,15 @@ def p_value(
 ) -> float:
   """The test of scores [1 + B, S] and [1 + B, R] that `drawn_scores` gave.
 
-  Draws the seeds; the other arguments are those of `bootstrap_test`.
+  Draws the seeds; the other arguments are those of `bootstrap_test`. A resample
+  with an undefined score, nan, counts against the claim: without it, the test
+  would be of chosen resamples.
+
+  Raises:
+    ValueError: a score over all examples is undefined, so there is no test.
   """
+  if not np.all(np.isfinite([*student[0], *baseline[0]])):
+    raise ValueError('a score over all examples is undefined')
   observed = float(
     np.subtract(*(statistic(g[0], axis=0) for g in (student, baseline)))
   )
@@ -93,6 +100,7 @@ def p_value(
     extreme = difference - observed >= observed - 1e-12
   else:
     extreme = difference <= 1e-12
+  extreme |= np.isnan(difference)
   return float((1 + np.count_nonzero(extreme)) / (1 + len(extreme)))
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
-import math
 import zlib
 
 import numpy as np
@@ -29,8 +28,9 @@ def compare(
 
   Returns:
     Variant -> task or `average` -> the fields of `statistics.Verdict`, and
-    `gains`: baseline -> `shift` and `superiority`. Nothing where a baseline is
-    not there, or a variant or a baseline has no score of it.
+    `gains`: baseline -> `shift` and `superiority`, nan with an undefined score.
+    Nothing where a baseline is not there, or a variant or a baseline has no
+    score of it.
   """
   if not all(per_seed.get(baseline) for baseline in BASELINES):
     return {}
@@ -50,10 +50,7 @@ def compare(
   for (variant, column), verdict in statistics.judge(cells).items():
     student, baselines = cells[variant, column]
     gains = {
-      name: {
-        'shift': statistics.shift(student, scores),
-        'superiority': statistics.superiority(student, scores),
-      }
+      name: statistics.effect(student, scores)
       for name, scores in zip(BASELINES, baselines)
     }
     found.setdefault(variant, {})[column] = {
@@ -93,8 +90,9 @@ def bootstrap(
   for variant, by_column in tests.items():
     for column, test in by_column.items():
       cell = variant, column
-      p_values[cell], reasons[cell] = None, statistics.NOT_ENOUGH_SEEDS
+      p_values[cell] = None
       if test['p_value'] is None:
+        reasons[cell] = test['reason']
         continue
       try:
         student, *baselines = (
@@ -176,19 +174,26 @@ def of_column(
   common = set.intersection(*(set(seeds) for seeds, _ in parts))
   if len(common) < 2:
     raise outputs_lib.Missing(f'{variant} has few seeds with all tasks')
-  return np.mean(
+  scores = np.mean(
     [
       scores[:, [i for i, seed in enumerate(seeds) if seed in common]]
       for seeds, scores in parts
     ],
     axis=0,
   )
+  # The record of an older run may have 0 in its place.
+  if not statistics.is_defined(scores[0]):
+    raise outputs_lib.Missing(f'{variant} has an undefined score of {column}')
+  return scores
 
 
 def scores_of(
   seeds: Mapping[str, dict], column: str, tasks: task_lib.TaskTable
 ) -> list[float]:
-  """The finite scores of a task, by the paper's metric, or of the average."""
+  """The scores of a task, by the paper's metric, or of the average.
+
+  nan where undefined; seeds without a score are left out.
+  """
   if column == AVERAGE:
     values = [seed[AVERAGE] for seed in seeds.values()]
   else:
@@ -196,4 +201,4 @@ def scores_of(
     values = [
       seed['tasks'].get(column, {}).get(metric) for seed in seeds.values()
     ]
-  return [v for v in values if v is not None and math.isfinite(v)]
+  return [value for value in values if value is not None]

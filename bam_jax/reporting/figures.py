@@ -57,6 +57,8 @@ _LOOKS = {
 _OTHER_COLORS = ('#a5517f', '#5f6670', '#7a6a00', '#8b5cc2')
 _OTHER_DASHES = ('8 2.5 1.5 2.5', '8 3', '1.5 2.5')
 
+UNDEFINED = 'undefined'
+
 _TURN = 9  # Pixels of each of the lines that coincide.
 
 
@@ -80,7 +82,10 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
 
 
 class Scores(NamedTuple):
-  """Scores of one variant: a point a seed, and their median."""
+  """Scores of one variant: a point a seed that has one, and their median.
+
+  The median is None where seeds are missing, nan where a score is undefined.
+  """
 
   variant: str
   points: Sequence[float]
@@ -136,7 +141,7 @@ def scores(
     )
   for row, y in zip(rows, itertools.count(top + height / 2, height)):
     parts.append(svg.text(0, y + 4, label(row.variant)))
-    number = '—' if row.median is None else f'{row.median:.1f}'
+    number = _number(row.median, '—')
     parts.append(
       svg.text(right + 46, y + 4, number, anchor='end', tabular=True)
     )
@@ -152,7 +157,8 @@ def scores(
       )
       for point in row.points
     ]
-    if len(row.points) > 1 and row.median is not None:
+    has_median = row.median is not None and math.isfinite(row.median)
+    if len(row.points) > 1 and has_median:
       marks.append(
         svg.tag(
           'rect',
@@ -166,11 +172,15 @@ def scores(
       )
     parts.append(in_color(looks[row.variant], *marks))
   told = ', '.join(
-    f'{label(row.variant)} '
-    + ('incomplete' if row.median is None else f'{row.median:.1f}')
-    for row in rows
+    f'{label(row.variant)} ' + _number(row.median, 'incomplete') for row in rows
   )
   return svg.picture(bottom + 20, f'{title}, {metric}, medians: {told}', parts)
+
+
+def _number(median: float | None, absent: str) -> str:
+  if median is None:
+    return absent
+  return UNDEFINED if math.isnan(median) else f'{median:.1f}'
 
 
 def lines(

@@ -78,7 +78,9 @@ def _main(
   ]
   said = [
     text
-    for text in tables.remarks(variants, config, tasks, tests)
+    for text in tables.remarks(
+      variants, config, tasks, tests, summary['undefined']
+    )
     if not text.startswith('Average (GLUE)')  # a column left out here
   ]
   said += [

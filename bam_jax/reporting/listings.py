@@ -92,7 +92,7 @@ def _power(table: Mapping) -> str:
   ):
     return tables.LEVELS + '.'
   if not tests:
-    return 'One seed: nothing is tested.'
+    return 'Nothing is tested: one seed, or undefined scores.'
   return (
     f'Not enough seeds for a star: {tests} tests at once need'
     f' {pairs.seeds_needed(tests)} seeds.'

@@ -44,7 +44,11 @@ def markdown(
   )
   lines += [
     '',
-    *_bullets(tables.remarks(variants, config, tasks, summary['comparisons'])),
+    *_bullets(
+      tables.remarks(
+        variants, config, tasks, summary['comparisons'], summary['undefined']
+      )
+    ),
   ]
   lines += ['', '## Every metric', '']
   lines += _markdown_table(
@@ -114,7 +118,9 @@ def html_page(
     headline=tables.headline(variants),
     table=tables.table(variants, tasks, summary['comparisons']),
     num_tasks=len(tasks),
-    remarks=tables.remarks(variants, config, tasks, summary['comparisons']),
+    remarks=tables.remarks(
+      variants, config, tasks, summary['comparisons'], summary['undefined']
+    ),
     listings=listings.everything(summary, tasks),
     all_metrics=tables.all_metrics(variants, tasks),
     about=summary['notes'],

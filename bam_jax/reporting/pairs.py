@@ -100,8 +100,9 @@ def tables(
     `study`; `task`, which a study is of, otherwise None; and `rows`. A row is
     `variant`, `baseline`, `column`, `seeds` and `medians` of both, `shift`,
     `low`, `high`, `superiority` and the fields of `statistics.Verdict`. The
-    rows of a study go from the highest median to the lowest; one holds the
-    baseline against itself, without a test.
+    rows of a study go from the highest median to the lowest, undefined ones
+    last; one holds the baseline against itself, without a test. Medians,
+    `shift` and `superiority` are nan with an undefined score.
   """
   columns = [*tasks.names, comparisons.AVERAGE]
   found = []
@@ -109,7 +110,7 @@ def tables(
   def add(kind: str, pairs: Sequence[Pair], task: str | None = None) -> None:
     rows = _compare(pairs, per_seed, tasks)
     if task is not None:
-      rows.sort(key=lambda row: -row['medians'][0])
+      rows.sort(key=lambda row: -np.nan_to_num(row['medians'][0], nan=-np.inf))
     if any(row['variant'] != row['baseline'] for row in rows):
       found.append({'kind': kind, 'task': task, 'rows': rows})
 
@@ -148,7 +149,7 @@ def _compare(
   tasks: task_lib.TaskTable,
 ) -> list[dict]:
   """A row a pair of which both have scores."""
-  groups, p_values, smallest = {}, {}, {}
+  groups, p_values, smallest, undefined = {}, {}, {}, set()
   for pair in pairs:
     student, baseline = (
       comparisons.scores_of(per_seed.get(name, {}), pair.column, tasks)
@@ -160,24 +161,29 @@ def _compare(
     sizes = len(student), len(baseline)
     is_test = pair.variant != pair.baseline and min(sizes) > 1
     p_values[pair] = smallest[pair] = None
-    if is_test:
+    if not statistics.is_defined([*student, *baseline]):
+      undefined.add(pair)
+    elif is_test:
       p_values[pair] = float(
         statistics.mann_whitney(student, baseline, 'two-sided')
       )
       smallest[pair] = smallest_p_value(*sizes)
   rows = []
-  for pair, verdict in statistics.verdicts(p_values, smallest).items():
+  for pair, verdict in statistics.verdicts(
+    p_values, smallest, undefined
+  ).items():
     student, baseline = groups[pair]
-    low, high = shift_interval(student, baseline) or (None, None)
+    low = high = None
+    if pair not in undefined:
+      low, high = shift_interval(student, baseline) or (None, None)
     rows.append(
       {
         **pair._asdict(),
         'seeds': [len(student), len(baseline)],
         'medians': [float(np.median(student)), float(np.median(baseline))],
-        'shift': statistics.shift(student, baseline),
         'low': low,
         'high': high,
-        'superiority': statistics.superiority(student, baseline),
+        **statistics.effect(student, baseline),
         **dataclasses.asdict(verdict),
       }
     )

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import functools
-import math
 
 import markupsafe
 
@@ -46,12 +45,12 @@ def _task_score(task: task_lib.Task, entry: Mapping) -> float | None:
 def _score_rows(
   summary: Mapping[str, dict], get: Callable[[Mapping], float | None]
 ) -> list[figures.Scores]:
-  """One a variant that has any score: others say nothing in a picture."""
+  """One a variant that has any score, be it undefined; others say nothing."""
   rows = []
   for variant, seeds in summary['per_seed'].items():
     points = [get(seed) for seed in seeds.values()]
-    points = [p for p in points if p is not None and math.isfinite(p)]
-    if points:
+    if any(point is not None for point in points):
+      points = [point for point in points if tables.is_number(point)]
       median = get(summary['variants'][variant])
       rows.append(figures.Scores(variant, points, median))
   return rows
@@ -112,6 +111,7 @@ def effect_panels(
 
 def _verdict(row: Mapping) -> str:
   if row['corrected'] is None:
+    # The number beside it says that a score is undefined.
     return 'not tested'
   p_value = tables.p_value(row['corrected'])
   sign = '' if p_value.startswith('<') else '='

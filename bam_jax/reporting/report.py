@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import csv
 import dataclasses
 import io
-import json
 import math
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from bam_jax.reporting import latex
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import pages
 from bam_jax.reporting import pairs
+from bam_jax.reporting import statistics
 from bam_jax.reporting import summaries
 from bam_jax.reporting import teaching
 from bam_jax.tasks import metrics
@@ -34,13 +34,14 @@ class RunScores:
     variant: one of `config.variant_names`.
     seed: of the run.
     task: name of the task.
-    scores: dev split -> metric -> value, 0-100.
+    scores: dev split -> metric -> value, 0-100; nan where undefined.
     curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
       run share it. It may be missing.
     outputs: outputs.npz of the same run. It may be missing.
     quality: of the run as a teacher of the task; empty where none is recorded.
     share: of its examples that were to be of the task, 0 to 1; None where it
       is not recorded.
+    undefined: dev split -> metric -> why its score is undefined.
   """
 
   variant: str
@@ -51,6 +52,9 @@ class RunScores:
   outputs: Path
   quality: teaching.Quality
   share: float | None
+  undefined: Mapping[str, Mapping[str, str]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 def write(
@@ -93,8 +97,7 @@ def write(
     'report.md': pages.markdown(summary, config, tasks),
     'report.html': pages.html_page(summary, config, tasks, curves),
     'report.tex': latex.document(summary, config, tasks),
-    'report.json': json.dumps(_finite(summary), indent=1, allow_nan=False)
-    + '\n',
+    'report.json': files.json_text(summary),
   }
   for name, text in texts.items():
     files.write_text(workdir / name, text)
@@ -106,6 +109,9 @@ def summarise(
   runs: Sequence[RunScores],
 ) -> dict[str, dict]:
   """Medians over seeds, 0-100.
+
+  Whatever is made of an undefined score is undefined, which is nan here and
+  null in report.json: no seed and no task is left out for it.
 
   Returns:
     `variants`: name -> `seeds` (how many have any score), `tasks` (task ->
@@ -120,6 +126,7 @@ def summarise(
     `bootstrap`: what `comparisons.bootstrap` found.
     `pairs`: what `pairs.tables` found.
     `teachers`: what `teaching.summarise` found.
+    `undefined`: what `_undefined` found.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   for run in runs:
@@ -163,7 +170,29 @@ def summarise(
     'bootstrap': comparisons.bootstrap(tests, outputs, tasks),
     'pairs': pairs.tables(config, per_seed, tasks),
     'teachers': teaching.summarise(_qualities(runs), outputs, tasks),
+    'undefined': _undefined(runs),
   }
+
+
+def _undefined(runs: Sequence[RunScores]) -> list[dict[str, object]]:
+  """Undefined scores: variant, task, split, metric, reason and seeds."""
+  seeds: dict[tuple[str, ...], list[int]] = {}
+  for run in runs:
+    for split, values in run.scores.items():
+      for metric, value in values.items():
+        if math.isnan(value):
+          reason = _reason(run, split, metric)
+          place = run.variant, run.task, split, metric, reason
+          seeds.setdefault(place, []).append(run.seed)
+  names = 'variant', 'task', 'split', 'metric', 'reason'
+  return [
+    dict(zip(names, place)) | {'seeds': sorted(of)}
+    for place, of in sorted(seeds.items())
+  ]
+
+
+def _reason(run: RunScores, split: str, metric: str) -> str:
+  return run.undefined.get(split, {}).get(metric, 'the reason is not recorded')
 
 
 def _outputs(
@@ -215,7 +244,11 @@ def _over_seeds(
   """Variant -> task or average -> what its scores are like over seeds."""
   return {
     variant: {
-      column: dataclasses.asdict(summaries.summarise(scores))
+      column: dataclasses.asdict(
+        summaries.summarise(scores)
+        if statistics.is_defined(scores)
+        else summaries.Summary(len(scores), math.nan, math.nan)
+      )
       for column in (*tasks.names, comparisons.AVERAGE)
       if (scores := comparisons.scores_of(seeds, column, tasks))
     }
@@ -237,7 +270,7 @@ def _one_seed(
     if task.name in scores
   }
   both = {'paper': None, 'glue': None}
-  if not incomplete:
+  if not incomplete and any(task.in_average for task in tasks.tasks):
     both = metrics.averages(tasks.tasks, scores)
   return {
     'tasks': named,
@@ -261,32 +294,25 @@ def _task_medians(
   }
 
 
-def _median(values: Sequence[float]) -> float | None:
-  """None where a value is not finite: no median stands for it."""
-  median = float(np.median(values))
-  return median if math.isfinite(median) else None
-
-
-def _finite(value: object) -> object:
-  """JSON has no NaN: None in its place."""
-  if isinstance(value, Mapping):
-    return {key: _finite(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return [_finite(item) for item in value]
-  if isinstance(value, float) and not math.isfinite(value):
-    return None
-  return value
+def _median(values: Sequence[float | None]) -> float | None:
+  """nan where a value is undefined; None where one is absent."""
+  return None if None in values else float(np.median(values))
 
 
 def _csv(runs: Sequence[RunScores]) -> str:
-  """One line a variant, seed, task, split and metric, after a header."""
+  """One line a variant, seed, task, split and metric, after a header.
+
+  An undefined score has no value, and the reason in the last column.
+  """
   file = io.StringIO()
   writer = csv.writer(file, lineterminator='\n')
-  writer.writerow(['variant', 'seed', 'task', 'split', 'metric', 'value'])
+  header = ['variant', 'seed', 'task', 'split', 'metric', 'value', 'undefined']
+  writer.writerow(header)
   for run in runs:
     for split, values in run.scores.items():
       for metric, value in values.items():
-        writer.writerow(
-          [run.variant, run.seed, run.task, split, metric, repr(float(value))]
-        )
+        end = [repr(float(value)), '']
+        if math.isnan(value):
+          end = ['', _reason(run, split, metric)]
+        writer.writerow([run.variant, run.seed, run.task, split, metric, *end])
   return file.getvalue()

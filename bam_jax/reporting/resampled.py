@@ -12,9 +12,11 @@ import itertools
 import numpy as np
 
 from bam_jax.reporting import bootstrap
+from bam_jax.tasks import metrics
 from bam_jax.tasks import tallies
 
 _LANES = 512  # Resamples ranked together.
+_SMALL = 1e-14  # Of a variance, against the largest square.
 
 
 def score_of(metric: str, targets: np.ndarray) -> bootstrap.Score:
@@ -26,7 +28,7 @@ def score_of(metric: str, targets: np.ndarray) -> bootstrap.Score:
 
   Returns:
     Of predictions [S, N], or tallies [S, N, ...], and how often each example
-    was drawn [B, N], the metric's values [B, S]; 0 where they are not defined,
+    was drawn [B, N], the metric's values [B, S]; nan where they are undefined,
     as there.
   """
   if metric in tallies.METRICS:
@@ -51,9 +53,11 @@ def _totals(counts: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """0 where the denominator is."""
+  """nan where the denominator is not above 0."""
   defined = denominator > 0
-  return np.where(defined, numerator, 0.0) / np.where(defined, denominator, 1.0)
+  return np.where(defined, numerator, np.nan) / np.where(
+    defined, denominator, 1.0
+  )
 
 
 def _accuracy(
@@ -99,10 +103,20 @@ def _pearson(
   covariance = weight @ (x * y).T - mean_x * mean_y
   spread_x = weight @ (x**2).T - mean_x**2
   spread_y = (weight @ y**2)[:, None] - mean_y**2
-  # A constant's variance is zero but for rounding.
-  spread_x[spread_x < 1e-14 * np.max(x**2, initial=0)] = 0
-  spread_y[spread_y < 1e-14 * np.max(y**2, initial=0)] = 0
-  return _ratio(covariance, np.sqrt(spread_x * spread_y))
+  # A constant's variance is zero but for rounding, which may also be all that
+  # is left of a small one. Such draws are few, and scored row by row.
+  small = spread_x < _SMALL * np.max(x**2, initial=0)
+  small |= spread_y < _SMALL * np.max(y**2, initial=0)
+  constant = (np.ptp(outputs, axis=1) == 0) | (np.ptp(targets) == 0)  # [S]
+  spread = np.where(small | constant, np.nan, spread_x * spread_y)
+  result = covariance / np.sqrt(spread)
+  for draw, seed in zip(*np.nonzero(small & ~constant)):
+    rows = counts[draw] > 0
+    result[draw, seed] = metrics.pearson(
+      np.repeat(outputs[seed, rows], counts[draw, rows]),
+      np.repeat(targets[rows], counts[draw, rows]),
+    )
+  return result
 
 
 def _spearman(
@@ -124,10 +138,13 @@ def _spearman(
     # What no order changes, once for all seeds.
     own, cubes = np.einsum('nb,nb->b', ranks, weight) / 2, _cubes(weight)
     spread = of_targets.spread(weight, cubes)
+    equal = of_targets.is_constant(weight)
     for seed, ranking in enumerate(of_outputs):
       covariance = ranking.product(weight, ranks) - own
-      both = np.sqrt(spread * ranking.spread(weight, cubes))
-      result[drawn, seed] = _ratio(covariance.astype(np.float64), both)
+      both = spread * ranking.spread(weight, cubes)
+      # Rounded, that of a constant need not be 0, and may be below it.
+      both[equal | ranking.is_constant(weight)] = np.nan
+      result[drawn, seed] = covariance.astype(np.float64) / np.sqrt(both)
   return result
 
 
@@ -175,13 +192,27 @@ class _Ranking:
     )
     return total / len(self._orders)
 
+  def is_constant(self, weight: np.ndarray) -> np.ndarray:
+    """[B] bool: whether the values of all that was drawn are equal.
+
+    Exact, where `spread` is rounded and need not be 0.
+    """
+    most = weight.max(axis=0)
+    if len(self._starts):
+      most = np.maximum(most, self._groups(weight).max(axis=0))
+    return most == weight.sum(axis=0)
+
+  def _groups(self, weight: np.ndarray) -> np.ndarray:
+    """How many were drawn of each group of equals, [groups, B]."""
+    tied = np.take(weight, self._tied, axis=0)
+    return np.add.reduceat(tied, self._starts, axis=0)
+
   def spread(self, weight: np.ndarray, cubes: np.ndarray) -> np.ndarray:
     """Sum of squares [B] of the ranks of those drawn, less their mean."""
     ties = cubes
     if len(self._starts):
       tied = np.take(weight, self._tied, axis=0)
-      groups = np.add.reduceat(tied, self._starts, axis=0)
-      ties = cubes + _cubes(groups) - _cubes(tied)
+      ties = cubes + _cubes(self._groups(weight)) - _cubes(tied)
     return (weight.sum(axis=0, dtype=np.float64) ** 3 - ties) / 12
 
 

@@ -16,6 +16,7 @@ only the bootstrap asks. Seeds alike in both groups make all tests strict.
 """
 
 from collections.abc import Callable
+from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -30,6 +31,7 @@ import scipy.stats
 STARS = (('***', 0.001), ('**', 0.01), ('*', 0.05))
 NOT_ENOUGH_SEEDS = 'not enough seeds'
 NOT_SIGNIFICANT = 'not significant'
+UNDEFINED = 'undefined score'
 
 _RESAMPLES = 99_999  # Two groups of 9 seeds have 48,620 splits: all are taken.
 _TOGETHER = 16  # Pairs whose splits are in memory at once.
@@ -199,6 +201,16 @@ def shift(student: Sequence[float], baseline: Sequence[float]) -> float:
   return float(np.median(pairs))
 
 
+def effect(
+  student: Sequence[float], baseline: Sequence[float]
+) -> dict[str, float]:
+  """`shift` and `superiority`; nan if a score is undefined."""
+  measures = {'shift': shift, 'superiority': superiority}
+  if not is_defined([*student, *baseline]):
+    return dict.fromkeys(measures, math.nan)
+  return {name: of(student, baseline) for name, of in measures.items()}
+
+
 def smallest_p_value(
   student: int, baseline: int, resamples: int = _RESAMPLES
 ) -> float:
@@ -233,7 +245,8 @@ def judge(
 
   Args:
     table: cell -> scores of the student by seed, and of each baseline. A cell
-      in which a group has fewer than two scores is no test.
+      in which a group has fewer than two scores, or an undefined one, nan, is
+      no test: without that seed it would be one of chosen seeds.
     seed: of the permutations, the same in each cell, so that a p-value follows
       from the scores of its own cell.
 
@@ -246,10 +259,16 @@ def judge(
   """
   p_values: dict[Hashable, float | None] = dict.fromkeys(table)
   smallest: dict[Hashable, float | None] = dict.fromkeys(table)
+  undefined = {
+    cell
+    for cell, (student, baselines) in table.items()
+    if not all(is_defined(group) for group in (student, *baselines))
+  }
   tested = {
     cell: [(student, baseline) for baseline in baselines]
     for cell, (student, baselines) in table.items()
     if baselines and min(len(g) for g in (student, *baselines)) > 1
+    if cell not in undefined
   }
   of_each = iter(
     _permuted([p for pairs in tested.values() for p in pairs], seed)
@@ -259,7 +278,12 @@ def judge(
       p_values[cell] = better_than_all([next(of_each) for _ in baselines])
       least = [smallest_p_value(len(student), len(b)) for b in baselines]
       smallest[cell] = better_than_all(least)
-  return verdicts(p_values, smallest)
+  return verdicts(p_values, smallest, undefined)
+
+
+def is_defined(scores: Sequence[float]) -> bool:
+  """Whether no score is undefined."""
+  return bool(np.all(np.isfinite(scores)))
 
 
 def _permuted(
@@ -286,18 +310,22 @@ def _permuted(
 def verdicts(
   p_values: Mapping[Hashable, float | None],
   smallest: Mapping[Hashable, float | None],
+  undefined: Collection[Hashable] = (),
 ) -> dict[Hashable, Verdict]:
   """A verdict a cell, after Holm's correction over all of them.
 
   Args:
     p_values: cell -> p-value; None where there is no test.
     smallest: the same cells -> the smallest that the test can give.
+    undefined: cells that are not tested as they hold an undefined score.
   """
   corrected = holm(list(p_values.values()))
   # What each cell would get if every cell were as clear as it can be.
   best = holm(list(smallest.values()))
   return {
-    cell: _verdict(p_values[cell], now, possible)
+    cell: Verdict(None, None, '', UNDEFINED)
+    if cell in undefined
+    else _verdict(p_values[cell], now, possible)
     for cell, now, possible in zip(p_values, corrected, best)
   }
 

@@ -15,9 +15,10 @@ class Summary:
 
   Attributes:
     seeds: how many scores there are.
-    median, mean: of the scores.
-    deviation: standard deviation, ddof 1; None of one seed.
-    low, high: confidence interval of the median; None of one seed.
+    median, mean: of the scores; nan if one of them is undefined.
+    deviation: standard deviation, ddof 1; None of one seed, or with an
+      undefined score.
+    low, high: confidence interval of the median; None likewise.
   """
 
   seeds: int

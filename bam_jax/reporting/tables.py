@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import math
 from typing import NamedTuple
 
 from bam_jax import config as config_lib
@@ -82,10 +83,10 @@ def table(
     }
     cells = []
     for column, value in enumerate(row):
-      others = [r[column] for r in values if r[column] is not None]
-      is_best = value is not None and value == max(others) > min(others)
+      others = [r[column] for r in values if is_number(r[column])]
+      is_best = is_number(value) and value == max(others) > min(others)
       # What is absent has no stars, though the seeds there are were tested.
-      mark = '' if value is None else stars.get(column, '')
+      mark = stars.get(column, '') if is_number(value) else ''
       cells.append(Cell(number(value), mark, is_best))
     for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
@@ -118,10 +119,13 @@ def headline(variants: Mapping[str, dict]) -> str:
   averages = {
     name: variant['average']
     for name, variant in variants.items()
-    if variant['average'] is not None
+    if is_number(variant['average'])
   }
+  undefined = sum(
+    variant['average'] is not None for variant in variants.values()
+  ) - len(averages)
   if not averages:
-    return 'No variant has an average yet.'
+    return f'No variant has {"a defined" if undefined else "an"} average yet.'
   best = max(averages, key=averages.get)
   gains = [
     f'{number(averages[best] - averages[b], "+.1f")} against {figures.label(b)}'
@@ -129,6 +133,7 @@ def headline(variants: Mapping[str, dict]) -> str:
     if b in averages and b != best
   ]
   of = '' if len(averages) == len(variants) else ' of the complete variants'
+  of = ' of the variants that have one' if undefined else of
   text = f'Highest average{of}: {figures.label(best)}, {averages[best]:.1f}'
   return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
 
@@ -138,8 +143,17 @@ def remarks(
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
   tests: Mapping[str, Mapping[str, dict]],
+  undefined: Sequence[Mapping[str, object]],
 ) -> list[str]:
-  """What must be said for the numbers not to say too much."""
+  """What must be said for the numbers not to say too much.
+
+  Args:
+    variants: of the summary.
+    config: what was run.
+    tasks: of the plan.
+    tests: the comparisons of the summary.
+    undefined: of the summary too.
+  """
   count = len(config_lib.seeds_of_shard(config))
   if count == 1:
     said = ['n = 1 seed: differences are not tested.']
@@ -166,7 +180,23 @@ def remarks(
         f'{figures.label(name)} is incomplete, so it has no average:'
         f' {_lacking(variant["missing"])}.'
       )
+  if undefined:
+    said.append(
+      'Undefined scores, so that medians, averages and tests with them are'
+      f' undefined too: {"; ".join(map(_undefined, undefined))}.'
+    )
   return said
+
+
+def _undefined(found: Mapping[str, object]) -> str:
+  """An entry of the summary's `undefined`, in words."""
+  seeds = found['seeds']
+  return (
+    f'{found["metric"]} of {found["task"]} ({found["split"]}),'
+    f' {figures.label(found["variant"])},'
+    f' {"seed" if len(seeds) == 1 else "seeds"} {", ".join(map(str, seeds))}:'
+    f' {found["reason"]}'
+  )
 
 
 def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
@@ -190,7 +220,10 @@ def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
     if test['p_value'] is not None
   ]
   if not tested:
-    return ['No variant is tested: it takes Single, Multi and another one.']
+    why = 'it takes Single, Multi and another one'
+    if tests:
+      why = 'there are too few seeds, or undefined scores'
+    return [f'No variant is tested: {why}.']
   if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
     needed = statistics.seeds_needed(len(tested))
     return [
@@ -237,8 +270,15 @@ def p_value(value: float | None) -> str:
   return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
 
 
+def is_number(value: float | None) -> bool:
+  """Whether there is a score and it is defined."""
+  return value is not None and not math.isnan(value)
+
+
 def number(value: float | None, form: str = '.1f') -> str:
-  """A score or a difference; a dash where there is none."""
+  """A score or a difference; in words if undefined, a dash if there is none."""
   if value is None:
     return NOTHING
+  if math.isnan(value):
+    return figures.UNDEFINED
   return format(value, form).replace('-', '\N{MINUS SIGN}')

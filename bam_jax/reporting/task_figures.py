@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import itertools
+import math
 from typing import NamedTuple
 
 from bam_jax.reporting import figures
@@ -15,7 +16,7 @@ class Effect(NamedTuple):
 
   Attributes:
     task: its name.
-    shift: the gain.
+    shift: the gain; nan where it is undefined.
     interval: lowest and highest of it, or None.
     verdict: what is said beside it, such as its p-value.
   """
@@ -54,7 +55,8 @@ def effects(
   left, right, top = figures.left_of([row.task for row in rows]), 246, 34
   ends = [0.0]
   for row in rows:
-    ends += [row.shift, *(row.interval or ())]
+    if not math.isnan(row.shift):
+      ends += [row.shift, *(row.interval or ())]
   low, high = figures.range_of(ends)
   scale = svg.Scale(low, high, left + 8, right - 8)
   parts = [
@@ -66,13 +68,15 @@ def effects(
   parts.append(svg.line(scale(0), top - 4, scale(0), bottom, 0.6))
   for row, y in zip(rows, itertools.count(top + _HEIGHT / 2, _HEIGHT)):
     parts.append(svg.text(0, y + 4, row.task))
-    number = f'{row.shift:+z.1f}'.replace('-', '\N{MINUS SIGN}')
+    number = _gain(row).replace('-', '\N{MINUS SIGN}')
     parts.append(
       svg.text(right + 32, y + 4, number, anchor='end', tabular=True)
     )
     parts.append(
       svg.text(svg.WIDTH, y + 4, row.verdict, anchor='end', opacity=svg.MUTED)
     )
+    if math.isnan(row.shift):
+      continue
     marks = []
     if row.interval:
       start, end = map(scale, row.interval)
@@ -98,10 +102,12 @@ def effects(
       )
     )
     parts.append(figures.in_color(look, *marks))
-  told = ', '.join(
-    f'{row.task} {row.shift:+z.1f} ({row.verdict})' for row in rows
-  )
+  told = ', '.join(f'{row.task} {_gain(row)} ({row.verdict})' for row in rows)
   return svg.picture(bottom + 20, f'{title}, {what}: {told}', parts)
+
+
+def _gain(row: Effect) -> str:
+  return figures.UNDEFINED if math.isnan(row.shift) else f'{row.shift:+z.1f}'
 
 
 def shares(variant: str, look: figures.Look, rows: Sequence[Share]) -> str:

@@ -123,6 +123,12 @@ class Answers(kind_bases.OfTokens):
       ]
     )
 
+  def unmeasurable(
+    self, task: task_lib.Task, labels: Sequence[task_lib.Answers]
+  ) -> tuple[str, ...]:
+    """None: both metrics are means over examples."""
+    return ()
+
   def judged(
     self,
     task: task_lib.Task,

@@ -174,7 +174,36 @@ class Kind(abc.ABC):
     rows: Rows,
     regression_head: str,
   ) -> dict[str, float]:
-    """The task's metrics times 100, of the logits of N > 0 rows."""
+    """The task's metrics times 100, of the logits of N > 0 rows.
+
+    nan where a metric is undefined.
+    """
+
+  @abc.abstractmethod
+  def why_undefined(
+    self,
+    task: task_lib.Task,
+    metric: str,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> str:
+    """Why `score` has nan for a metric: a clause that can follow a colon."""
+
+  @abc.abstractmethod
+  def unmeasurable(
+    self, task: task_lib.Task, labels: Sequence[task_lib.Label]
+  ) -> tuple[str, ...]:
+    """The task's metrics that can't be measured on rows of such labels.
+
+    A correlation with equal gold labels is undefined, whatever is predicted;
+    an F1 without a gold positive is undefined or 0.
+
+    Args:
+      task: the task of the rows.
+      labels: the different labels that the rows have, as `parse` returns them;
+        at least one.
+    """
 
   @abc.abstractmethod
   def outputs(

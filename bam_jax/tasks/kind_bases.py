@@ -5,6 +5,7 @@ N rows of features, c outputs of the task.
 
 import abc
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,6 +47,22 @@ class Plain(kind.Kind):
   ) -> dict[str, float]:
     predicted = self.predictions(task, logits, regression_head)
     return metrics.score(task, predicted, self.gold(task, rows))
+
+  def why_undefined(
+    self,
+    task: task_lib.Task,
+    metric: str,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> str:
+    predicted = self.predictions(task, logits, regression_head)
+    return metrics.why_undefined(predicted, self.gold(task, rows))
+
+  def unmeasurable(
+    self, task: task_lib.Task, labels: Sequence[task_lib.Label]
+  ) -> tuple[str, ...]:
+    return metrics.unmeasurable(task, np.array(labels, np.float64))
 
   def outputs(
     self,
@@ -97,6 +114,16 @@ class Tallied(kind.Kind):
     return {
       name: 100.0 * float(tallies.METRICS[name](sums)) for name in task.metrics
     }
+
+  def why_undefined(
+    self,
+    task: task_lib.Task,
+    metric: str,
+    logits: np.ndarray,
+    rows: kind.Rows,
+    regression_head: str,
+  ) -> str:
+    return tallies.REASONS[metric]
 
   def outputs(
     self,

@@ -1,8 +1,9 @@
 """Scores of a task, and the two averages over GLUE.
 
-The functions in `METRICS` take predictions and gold, both [N], and never warn:
-where a score is undefined (a constant input of a correlation, no positive in
-both prediction and gold) it is 0.0.
+The functions in `METRICS` take predictions and gold, both [N], and never warn.
+An undefined score is nan: a correlation with a constant input, or F1 without a
+positive in prediction or gold. `why_undefined` gives the reason. A mean with an
+undefined score in it is undefined too.
 """
 
 from collections.abc import Callable
@@ -32,14 +33,14 @@ def accuracy(predictions: np.ndarray, gold: np.ndarray) -> float:
 
 
 def f1(predictions: np.ndarray, gold: np.ndarray) -> float:
-  """F1 of class 1, 0 to 1; 0 if it is neither predicted nor gold."""
+  """F1 of class 1, 0 to 1; nan if it is neither predicted nor gold."""
   _check(predictions, gold)
   predicted = np.asarray(predictions) == 1
   positive = np.asarray(gold) == 1
   # 2PR / (P + R) with both denominators multiplied out.
   denominator = predicted.sum() + positive.sum()
   hits = (predicted & positive).sum()
-  return float(2 * hits / denominator) if denominator else 0.0
+  return float(2 * hits / denominator) if denominator else math.nan
 
 
 def matthews(predictions: np.ndarray, gold: np.ndarray) -> float:
@@ -47,7 +48,7 @@ def matthews(predictions: np.ndarray, gold: np.ndarray) -> float:
 
   The covariance of the one-hot assignments over the root of their variances
   (Gorodkin 2004, "Comparing two K-category assignments by a K-category
-  correlation coefficient"); of two classes the usual coefficient. 0 if either
+  correlation coefficient"); of two classes the usual coefficient. nan if either
   input is constant.
   """
   _check(predictions, gold)
@@ -62,17 +63,17 @@ def matthews(predictions: np.ndarray, gold: np.ndarray) -> float:
   )
   spread = rows**2 - sum(p**2 for p in predicted)
   spread *= rows**2 - sum(a**2 for a in actual)
-  return numerator / math.sqrt(spread) if spread else 0.0
+  return numerator / math.sqrt(spread) if spread else math.nan
 
 
 def pearson(predictions: np.ndarray, gold: np.ndarray) -> float:
-  """Linear correlation, -1 to 1; 0 if either input is constant."""
+  """Linear correlation, -1 to 1; nan if either input is constant."""
   _check(predictions, gold)
   x = np.asarray(predictions, np.float64)
   y = np.asarray(gold, np.float64)
   # A constant's deviation from its own rounded mean need not be exactly zero.
   if np.ptp(x) == 0 or np.ptp(y) == 0:
-    return 0.0
+    return math.nan
   # By the range first: the square of a tiny deviation underflows.
   x, y = (x - x.mean()) / np.ptp(x), (y - y.mean()) / np.ptp(y)
   value = (x / np.linalg.norm(x)) @ (y / np.linalg.norm(y))
@@ -89,8 +90,10 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def spearman(predictions: np.ndarray, gold: np.ndarray) -> float:
-  """Rank correlation, -1 to 1, ties by mean rank; 0 if an input is constant."""
+  """Rank correlation, -1 to 1, ties by mean rank; nan if one is constant."""
   _check(predictions, gold)
+  if not np.all(np.isfinite(predictions)):
+    return math.nan  # A rank would hide it.
   return pearson(_ranks(np.asarray(predictions)), _ranks(np.asarray(gold)))
 
 
@@ -114,11 +117,40 @@ def score(
     gold: [N] likewise.
 
   Returns:
-    Metric name -> value, 0 to 100 (-100 to 100 for a correlation).
+    Metric name -> value, 0 to 100 (-100 to 100 for a correlation); nan where it
+    is undefined.
   """
   return {
     name: 100.0 * METRICS[name](predictions, gold) for name in task.metrics
   }
+
+
+def why_undefined(predictions: np.ndarray, gold: np.ndarray) -> str:
+  """Why a metric of `METRICS` is undefined for these arguments, as it is.
+
+  >>> why_undefined(np.array([1, 1]), np.array([0, 1]))
+  'all predictions are equal'
+  """
+  both = {'gold label': gold, 'prediction': predictions}
+  for what, values in both.items():
+    if not np.all(np.isfinite(values)):
+      return f'a {what} is not a finite number'
+  return ', and '.join(
+    f'all {what}s are equal'
+    for what, values in both.items()
+    if np.ptp(values) == 0
+  )
+
+
+def unmeasurable(task: task_lib.Task, gold: np.ndarray) -> tuple[str, ...]:
+  """The metrics of a task that such gold labels, [N], leave undefined.
+
+  Whatever is predicted, but for F1: that is undefined or 0.
+  """
+  without = {'pearson', 'spearman', 'matthews'} if np.ptp(gold) == 0 else set()
+  if not np.any(np.asarray(gold) == 1):
+    without.add('f1')
+  return tuple(name for name in task.metrics if name in without)
 
 
 def averages(
@@ -134,7 +166,9 @@ def averages(
   Returns:
     `paper`: mean over tasks of `paper_metric` on the first development split.
     `glue`: mean over tasks of the mean of `glue_metrics`, over all development
-    splits (MNLI: matched and mismatched). Both nan if no task takes part.
+    splits (MNLI: matched and mismatched). nan where one of its scores is
+    undefined, and if no task takes part: no score is left out, since an average
+    over fewer tasks can't be compared with others.
 
   Raises:
     KeyError: a task, split or metric has no score.

@@ -84,6 +84,11 @@ class Multilabel(kind_bases.Tallied):
     """[N, c, 3], as `tallies.counts`."""
     return tallies.counts(self.predictions(logits), _labels(task, rows) == 1)
 
+  def unmeasurable(
+    self, task: task_lib.Task, labels: Sequence[tuple[int, ...]]
+  ) -> tuple[str, ...]:
+    return () if any(labels) else task.metrics
+
   def judged(
     self,
     task: task_lib.Task,

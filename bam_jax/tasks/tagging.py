@@ -95,6 +95,14 @@ class Tagging(kind_bases.OfTokens):
       found.append((len(one & other), len(one), len(other)))
     return np.array(found, np.int64)
 
+  def unmeasurable(
+    self, task: task_lib.Task, labels: Sequence[tuple[int, ...]]
+  ) -> tuple[str, ...]:
+    outside = task.labels.index('O')
+    if any(tag != outside for tags in labels for tag in tags):
+      return ()
+    return tuple(name for name in task.metrics if name != 'span_precision')
+
   def judged(
     self,
     task: task_lib.Task,

@@ -1,7 +1,8 @@
 """Metrics of sums over examples: each example is counted, its tally [...].
 
 A metric is a function of the sum of the tallies, so that it can be had of any
-draw of the examples. All are 0 to 1, and 0 where they are not defined.
+draw of the examples. All are 0 to 1, and nan where they are undefined: nothing
+is counted that they are a share of.
 """
 
 from collections.abc import Callable
@@ -54,9 +55,13 @@ def micro_f1(sums: np.ndarray) -> np.ndarray:
 def macro_f1(sums: np.ndarray) -> np.ndarray:
   """Mean over labels of their F1; [..., labels, 3] -> [...].
 
-  A label that is neither predicted nor gold counts as 0, as in scikit-learn.
+  A label that is neither predicted nor gold counts as 0, as in scikit-learn;
+  where no label is either, the mean is undefined.
   """
-  return np.mean(f1(sums), axis=-1)
+  by_label = f1(sums)
+  undefined = np.isnan(by_label)
+  mean = np.mean(np.where(undefined, 0.0, by_label), axis=-1)
+  return np.where(undefined.all(axis=-1), np.nan, mean)
 
 
 def _mean_of(column: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -65,9 +70,11 @@ def _mean_of(column: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """0 where the denominator is."""
+  """nan where the denominator is 0."""
   defined = denominator > 0
-  return np.where(defined, numerator, 0.0) / np.where(defined, denominator, 1.0)
+  return np.where(defined, numerator, np.nan) / np.where(
+    defined, denominator, 1.0
+  )
 
 
 METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -78,4 +85,13 @@ METRICS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
   'span_recall': recall,
   'exact_match': _mean_of(0),
   'answer_f1': _mean_of(1),
+}
+
+# Why each of them is undefined; the last two are defined for any example.
+REASONS: dict[str, str] = {
+  'micro_f1': 'no label is gold and none is predicted',
+  'macro_f1': 'no label is gold and none is predicted',
+  'span_f1': 'no span is gold and none is predicted',
+  'span_precision': 'no span is predicted',
+  'span_recall': 'no span is gold',
 }

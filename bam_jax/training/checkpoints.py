@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import contextlib
 import json
 import logging
+import math
 from pathlib import Path
 import shutil
 from typing import Any
@@ -96,7 +97,8 @@ class Checkpoints:
 
   @property
   def best_step(self) -> int | None:
-    return self._manager.best_step()
+    """The step of the highest score; the latest one if none has a score."""
+    return self._manager.best_step() or self.latest_step
 
   def has(self, step: int) -> bool:
     """Whether the parameters of a step are there."""
@@ -112,13 +114,16 @@ class Checkpoints:
 
     Args:
       state: the state after `state.step` steps.
-      score: what the best checkpoint is chosen by, higher is better.
+      score: what the best checkpoint is chosen by, higher is better; nan, an
+        undefined score, is kept as none, so that it is never preferred.
       with_optimizer: whether a run may go on from here.
 
     Raises:
       errors.UserError: it, or the one before it, can't be written.
     """
     step = int(state.step)
+    if score is not None and math.isnan(score):
+      score = None
     items = {_PARAMS: ocp.args.StandardSave(state.params)}
     if with_optimizer:
       items[_TRAIN] = ocp.args.StandardSave(_without_params(state))

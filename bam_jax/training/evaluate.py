@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 import io
+import math
 from pathlib import Path
 
 import jax
@@ -27,8 +28,10 @@ _IN_FLIGHT = 4
 Splits = Mapping[str, Mapping[str, shards.Columns]]
 # task -> split -> logits, as `predict` returns them
 Outputs = dict[str, dict[str, np.ndarray]]
-# task -> split -> metric -> 0-100
+# task -> split -> metric -> 0-100; nan where it is undefined
 Scores = dict[str, dict[str, dict[str, float]]]
+# task -> split -> metric -> why it is undefined; those that are alone
+Reasons = dict[str, dict[str, dict[str, str]]]
 
 
 def predict(
@@ -128,6 +131,30 @@ def evaluate(
         task, logits, features, config.model.regression_head
       )
   return outputs, scores
+
+
+def why_undefined(
+  splits: Splits,
+  outputs: Outputs,
+  scores: Scores,
+  tasks: task_lib.TaskTable,
+  regression_head: str,
+) -> Reasons:
+  """The reason for each undefined score of what `evaluate` returned."""
+  found: Reasons = {}
+  for name, by_split in scores.items():
+    task = tasks[name]
+    for split, values in by_split.items():
+      for metric in (m for m, value in values.items() if math.isnan(value)):
+        reason = kinds.of(task).why_undefined(
+          task,
+          metric,
+          outputs[name][split],
+          splits[name][split],
+          regression_head,
+        )
+        found.setdefault(name, {}).setdefault(split, {})[metric] = reason
+  return found
 
 
 def save(

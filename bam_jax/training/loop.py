@@ -181,7 +181,11 @@ def _is_due(step: int, every: int) -> bool:
 
 
 def _mean_score(scores: evaluate.Scores, tasks: task_lib.TaskTable) -> float:
-  """What the best checkpoint is chosen by: the mean of the first metrics."""
+  """What the best checkpoint is chosen by: the mean of the first metrics.
+
+  nan if one of them is undefined: the mean of the others can't be compared with
+  that of another step.
+  """
   return float(
     np.mean(
       [

@@ -152,6 +152,15 @@ def test_the_table_is_json_whatever_was_scored():
   }
 
 
+def test_a_choice_without_a_defined_score_is_told():
+  nothing = {_LOW: {5: 1.0, 6: math.nan}, _HIGH: {5: math.nan, 6: math.nan}}
+  found = {'rte': nothing, 'cola': {_LOW: {5: math.nan}, _HIGH: {5: -1.0}}}
+  assert search.without_choice(found) == ['rte']
+  assert 'Of rte no pair has a defined median' in search.note(found)
+  del found['rte']
+  assert 'defined' not in search.note(found)
+
+
 @pytest.fixture(scope='module')
 def finished(tiny_runner, tmp_path_factory) -> Path:
   workdir = tmp_path_factory.mktemp('search')

@@ -1,10 +1,14 @@
 """The records of a work directory; the oracle is what was written there."""
 
 import json
+import math
 
 import pytest
 
 from bam_jax import errors
+from bam_jax import files
+from bam_jax import schema
+from bam_jax.experiments import records
 from bam_jax.experiments import workspace as workspace_lib
 
 _RECORD = {
@@ -105,14 +109,24 @@ _DONE = {
 def test_a_finished_run_is_recorded_as_it_was(workspace):
   assert workspace.finished('old') is None
   workspace.finish('old', _DONE)
-  # As text, in which a score that is no number equals itself.
-  assert json.dumps(workspace.finished('old')) == json.dumps(_DONE)
+  # An undefined score is null: JSON has no NaN.
+  assert json.dumps(workspace.finished('old')) == json.dumps(
+    files.finite(_DONE), allow_nan=False
+  )
+  assert 'NaN' not in (workspace.run('old') / 'DONE').read_text()
+
+
+def test_a_record_of_an_older_version_with_nan_is_read(workspace):
+  record = _DONE | {'digest': schema.digest(_DONE)}
+  (workspace.run('old') / 'DONE').write_text(json.dumps(record))
+  (scores,) = records.scores_of(workspace.finished('old'))['mood'].values()
+  assert scores['accuracy'] == 12.5 and math.isnan(scores['f1'])
 
 
 def test_a_flipped_bit_in_the_record_of_a_finished_run_is_found(workspace):
   workspace.finish('old', _DONE)
   path = workspace.run('old') / 'DONE'
-  good, kept = path.read_bytes(), json.dumps(_DONE)
+  good, kept = path.read_bytes(), json.dumps(files.finite(_DONE))
   harmless = 0
   for bit in range(8 * len(good)):
     bad = bytearray(good)

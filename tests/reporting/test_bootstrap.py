@@ -104,3 +104,19 @@ def test_bootstrap_in_blocks_draws_every_resample(monkeypatch):
 def test_bootstrap_refuses_groups_that_do_not_match(student, baseline):
   with pytest.raises(ValueError):
     bootstrap.bootstrap_test(student, baseline, _rng(), resamples=9)
+
+
+@pytest.mark.parametrize('method', ['shifted', 'percentile'])
+def test_a_resample_with_an_undefined_score_counts_against_the_claim(method):
+  """By hand: of 99 certain gains 9 draws are undefined for the student."""
+  student, baseline = np.full((100, 4), 90.0), np.full((100, 4), 50.0)
+  student[10:19] = np.nan
+  p = bootstrap.p_value(student, baseline, _rng(), method=method)
+  assert p == (1 + 9) / 100
+
+
+def test_an_undefined_score_over_all_examples_is_no_test():
+  student, baseline = np.full((100, 4), 90.0), np.full((100, 4), 50.0)
+  baseline[0, 2] = np.nan
+  with pytest.raises(ValueError, match='undefined'):
+    bootstrap.p_value(student, baseline, _rng())

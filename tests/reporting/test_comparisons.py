@@ -209,11 +209,30 @@ def test_a_file_that_is_not_there_is_a_reason(tmp_path):
 
 def test_one_seed_is_no_test():
   outputs = outputs_lib.Outputs({}, _TASKS, 'sigmoid')
-  tests = {'single_to_multi': {'word': {'p_value': None}}}
+  test = {'p_value': None, 'reason': statistics.NOT_ENOUGH_SEEDS}
+  tests = {'single_to_multi': {'word': test}}
   found = comparisons.bootstrap(tests, outputs, _TASKS)
   assert found['single_to_multi']['word'] == {
     'p_value': None, 'corrected': None, 'reason': 'not enough seeds',
   }  # fmt: skip
+
+
+def test_an_undefined_score_is_a_reason(tmp_path):
+  """A run that predicts one class, of which an old record may have 0."""
+
+  def change(variant, seed, arrays):
+    if (variant, seed) == ('multi', 1):
+      arrays['word/dev/logits'] = np.tile([1.0, 0.0], (_N, 1))
+    return arrays
+
+  found = _found(_write(tmp_path, change), *_TASKS.names, 'average')
+  assert found['word'] == {
+    'p_value': None,
+    'corrected': None,
+    'reason': 'multi has an undefined score of word',
+  }
+  assert found['average']['reason'] == 'multi has an undefined score of average'
+  assert found['score']['p_value'] is not None
 
 
 def test_labels_of_one_run_serve_the_others(tmp_path):

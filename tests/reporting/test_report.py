@@ -252,6 +252,106 @@ def test_a_score_that_is_not_finite_is_null_and_has_no_average(tmp_path):
   assert single['tasks']['word'] == {'f1': 58.0, 'accuracy': None}
 
 
+def _with_undefined(tmp_path, **fields):
+  """Single's accuracy of `word` is undefined on seed 1, its F1 on seed 2."""
+  why = {'dev': {'accuracy': 'all gold labels are equal'}}
+  runs = [
+    dataclasses.replace(run, undefined=why)
+    if (run.seed, run.task) == (1, 'word')
+    else run
+    for run in (
+      *_seed('single', 0, 62.0, 60.0, 80.0, 82.0),
+      *_seed('single', 1, 58.0, math.nan, 90.0, 88.0),
+      *_seed('single', 2, math.nan, 50.0, 80.0, 84.0),
+      *_MULTI,
+    )
+  ]
+  student = [dataclasses.replace(r, variant='single_to_multi') for r in _MULTI]
+  variants = ('single', 'multi', 'single_to_multi')
+  return _write(tmp_path, runs + student, variants=variants, **fields)
+
+
+def test_what_is_made_of_an_undefined_score_is_undefined(tmp_path):
+  found = json.loads(
+    _with_undefined(tmp_path)['report.json'], parse_constant=pytest.fail
+  )
+  single = found['variants']['single']
+  assert single['tasks']['word'] == {'f1': None, 'accuracy': None}
+  assert single['average'] is None and single['glue_average'] is None
+  # Of each seed: the paper's average has no F1 in it.
+  averages = [
+    (seed['average'], seed['glue_average'])
+    for seed in found['per_seed']['single'].values()
+  ]
+  assert averages == [(70.0, 71.0), (None, None), (65.0, None)]
+  assert found['statistics']['single']['word']['seeds'] == 3
+  assert found['statistics']['single']['word']['median'] is None
+  assert found['statistics']['single']['pair']['median'] == 80.0
+  test = found['comparisons']['single_to_multi']['word']
+  assert (test['p_value'], test['reason']) == (None, 'undefined score')
+  assert test['gains']['single'] == {'shift': None, 'superiority': None}
+  assert test['gains']['multi']['superiority'] == 0.5
+  tested = found['comparisons']['single_to_multi']['pair']
+  assert tested['p_value'] is not None
+  rows = {row['column']: row for row in found['pairs'][0]['rows']}
+  assert rows['word']['medians'] == [64.0, None]
+  assert rows['word']['reason'] == 'undefined score'
+  assert rows['pair']['p_value'] is not None
+  assert found['undefined'] == [
+    {
+      'variant': 'single', 'task': 'word', 'split': 'dev',
+      'metric': 'accuracy', 'reason': 'all gold labels are equal', 'seeds': [1],
+    },
+    {
+      'variant': 'single', 'task': 'word', 'split': 'dev',
+      'metric': 'f1', 'reason': 'the reason is not recorded', 'seeds': [2],
+    },
+  ]  # fmt: skip
+
+
+def test_undefined_scores_are_told_in_every_format(tmp_path):
+  texts = _with_undefined(tmp_path)
+  said = 'accuracy of word (dev), Single, seed 1: all gold labels are equal'
+  page = _Page(texts['report.html'])
+  latex = (tmp_path / 'report.tex').read_text()
+  for text in (texts['report.md'], page.text, latex):
+    assert said in text
+    assert 'nan' not in text.lower()
+    assert 'Highest average' in text or text is latex
+  best = 'Highest average of the variants that have one: Multi, 72.0.'
+  assert best in page.text and best in texts['report.md']
+  line = '| Single | undefined | 80.0 | 10.0 | undefined | undefined |  | '
+  assert line in texts['report.md']
+  assert 'Single & undefined & 80.0 &' in latex
+  assert (
+    'accuracy, medians: Single undefined, Multi 64.0' in (texts['report.html'])
+  )
+  assert (
+    'points: word undefined (not tested), pair +0.0' in (texts['report.html'])
+  )
+  rows = list(csv.DictReader(texts['scores.csv'].splitlines()))
+  assert [
+    (row['seed'], row['metric'], row['undefined'])
+    for row in rows
+    if row['value'] == ''
+  ] == [
+    ('1', 'accuracy', 'all gold labels are equal'),
+    ('2', 'f1', 'the reason is not recorded'),
+  ]
+  assert all(row['undefined'] == '' for row in rows if row['value'])
+
+
+def test_a_variant_without_any_defined_score_is_shown(tmp_path):
+  runs = [
+    run
+    for seed in range(3)
+    for run in _seed('single', seed, *[math.nan] * 4, odd=math.nan)
+  ]
+  texts = _write(tmp_path, runs, variants=('single',))
+  assert 'word, accuracy, medians: Single undefined' in texts['report.html']
+  assert 'No variant has a defined average yet.' in texts['report.md']
+
+
 def test_csv_has_a_row_a_score(tmp_path):
   text = _write(tmp_path, _MULTI + _SINGLE)['scores.csv']
   rows = list(csv.DictReader(text.splitlines()))
@@ -264,6 +364,7 @@ def test_csv_has_a_row_a_score(tmp_path):
     'split': 'dev',
     'metric': 'f1',
     'value': '62.0',
+    'undefined': '',
   }
   assert {row['split'] for row in rows} == {'dev', 'dev_m', 'dev_mm'}
 

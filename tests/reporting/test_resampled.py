@@ -1,5 +1,7 @@
 """Metrics of resamples, against the metrics of the rows drawn."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn.metrics import f1_score
@@ -72,11 +74,25 @@ def test_tallied_score_is_the_metric_of_the_drawn_rows(name):
   assert np.std(found) > 0.01
 
 
-@pytest.mark.parametrize('name', metrics.METRICS)
-def test_score_is_defined_where_the_metric_is_not(name):
-  """Draws of one example alone, whose prediction and gold are constant."""
-  targets, outputs = np.array([0, 1, 0]), np.array([[0, 1, 0], [1, 0, 0]])
-  counts = np.diag([3, 3, 3])
+@pytest.mark.parametrize('rows', [3, 1_501])
+@pytest.mark.parametrize(
+  ('name', 'scale'),
+  [
+    *((name, 1) for name in metrics.METRICS),
+    *itertools.product(('pearson', 'spearman'), (0.1, 1e-3)),
+  ],
+)
+def test_score_is_undefined_where_the_metric_is(name, rows, scale):
+  """Draws of one example alone, of equals alone, of one that differs."""
+  targets = np.zeros(rows) + 5 * scale
+  outputs = np.zeros((3, rows))
+  targets[1], outputs[0, 0], outputs[1, 1] = scale, scale, scale
+  if scale == 1:
+    targets, outputs = (targets == 1).astype(int), outputs.astype(int)
+  counts = np.zeros((5, rows), np.int64)
+  counts[0, 0] = counts[1, 1] = counts[2, 2] = rows
+  counts[3] = 1
+  counts[4] = [2, 0] + [1] * (rows - 2)
   found = resampled.score_of(name, targets)(outputs, counts)
   expected = [
     [
@@ -85,7 +101,43 @@ def test_score_is_defined_where_the_metric_is_not(name):
     ]
     for times in counts
   ]
-  np.testing.assert_array_equal(found, expected)
+  assert np.isnan(expected).any() == (name != 'accuracy')
+  # Ranks are kept in float32.
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_small_variance_is_no_constant():
+  """Of the values that are drawn all but one are far smaller than that one."""
+  targets = np.array([1e9, 3.0, 1.0, 2.0])
+  outputs = np.array([[1.0, 2.0, 3.0, 5.0]])
+  counts = np.array([[0, 2, 1, 1], [0, 0, 4, 0], [1, 1, 1, 1]])
+  found = resampled.score_of('pearson', targets)(outputs, counts)
+  expected = [
+    [metrics.pearson(np.repeat(outputs[0], c), np.repeat(targets, c))]
+    for c in counts
+  ]
+  np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+  ('name', 'sums', 'expected'),
+  [
+    ('span_f1', [0, 0, 0], np.nan),
+    ('span_f1', [0, 0, 2], 0.0),
+    ('span_precision', [0, 0, 2], np.nan),
+    ('span_recall', [0, 2, 0], np.nan),
+    ('span_recall', [0, 0, 2], 0.0),
+    ('exact_match', [0, 0, 4], 0.0),
+  ],
+)
+def test_a_tallied_score_is_undefined_where_nothing_is_counted(
+  name, sums, expected
+):
+  """By hand: each is a share, of 0 in some cases."""
+  tally = np.array([[sums, [0, 0, 0]]])  # One run, two examples.
+  found = resampled.score_of(name, np.zeros(2))(tally, np.array([[1, 1]]))
+  np.testing.assert_array_equal(found, [[expected]])
+  assert (name in tallies.REASONS) or name == 'exact_match'
 
 
 def test_ranks_of_many_examples_keep_five_figures():

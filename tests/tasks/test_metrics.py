@@ -77,18 +77,10 @@ def test_correlations_equal_scipy(name, dtype, levels):
 @pytest.mark.parametrize(
   ('name', 'predicted', 'gold', 'expected'),
   [
-    ('f1', [0, 0], [0, 0], 0.0),
     ('f1', [0, 0], [1, 0], 0.0),
     ('f1', [1, 1], [0, 0], 0.0),
     ('f1', [1, 1], [1, 1], 1.0),
-    ('matthews', [1, 1, 1], [0, 1, 0], 0.0),
-    ('matthews', [0, 1, 0], [1, 1, 1], 0.0),
-    ('matthews', [1, 1], [1, 1], 0.0),
-    ('pearson', [0.1, 0.1, 0.1], [1.0, 2.0, 3.0], 0.0),
-    ('pearson', [1.0, 2.0, 3.0], [0.1, 0.1, 0.1], 0.0),
-    ('pearson', [2.5], [1.0], 0.0),
     ('pearson', [0.0, 1e-200, 2e-200], [1.0, 2.0, 3.0], 1.0),
-    ('spearman', [0.3, 0.3, 0.3], [1.0, 2.0, 3.0], 0.0),
     ('spearman', [3.0, 2.0, 1.0], [1.0, 2.0, 30.0], -1.0),
     ('accuracy', [2], [2], 1.0),
   ],
@@ -100,6 +92,65 @@ def test_degenerate_inputs_give_the_documented_value(
   value = metrics.METRICS[name](np.array(predicted), np.array(gold))
   assert isinstance(value, float)
   assert value == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+  ('predicted', 'gold', 'reason'),
+  [
+    ([1, 1, 1], [0, 1, 0], 'all predictions are equal'),
+    ([0, 1, 0], [1, 1, 1], 'all gold labels are equal'),
+    (
+      [0, 0, 0],
+      [0, 0, 0],
+      'all gold labels are equal, and all predictions are equal',
+    ),
+    ([0.1] * 7, range(7), 'all predictions are equal'),
+    ([2.5], [1.0], 'all gold labels are equal, and all predictions are equal'),
+  ],
+)
+@pytest.mark.parametrize('name', metrics.METRICS)
+@pytest.mark.filterwarnings('ignore:.*constant.*')
+def test_undefined_where_scipy_and_scikit_learn_have_nan(
+  name, predicted, gold, reason
+):
+  """Of two classes, Matthews' coefficient is Pearson's."""
+  predicted, gold = np.array(predicted), np.array(gold)
+  if name == 'accuracy':
+    expected = sklearn.metrics.accuracy_score(gold == gold, predicted == gold)
+  elif name == 'f1':
+    expected = sklearn.metrics.f1_score(
+      gold == 1, predicted == 1, zero_division=np.nan
+    )
+  elif len(gold) == 1:
+    expected = math.nan  # scipy refuses one row.
+  else:
+    expected = _SCIPY.get(name, scipy.stats.pearsonr)(predicted, gold).statistic
+  value = metrics.METRICS[name](predicted, gold)
+  np.testing.assert_equal(value, expected)
+  if math.isnan(value):
+    assert metrics.why_undefined(predicted, gold) == reason
+
+
+@pytest.mark.parametrize('name', _SCIPY)
+def test_a_prediction_that_is_no_number_makes_a_score_undefined(name):
+  predicted, gold = np.array([0.1, np.nan, 0.3]), np.array([1.0, 2.0, 3.0])
+  assert math.isnan(metrics.METRICS[name](predicted, gold))
+  assert metrics.why_undefined(predicted, gold) == (
+    'a prediction is not a finite number'
+  )
+
+
+def test_an_average_with_an_undefined_score_is_undefined():
+  tasks = [glue.TASKS['cola'], glue.TASKS['mrpc'], glue.TASKS['wnli']]
+  scores = {
+    'cola': {'dev': {'matthews': 60.0}},
+    'mrpc': {'dev': {'f1': math.nan, 'accuracy': 80.0}},
+    'wnli': {'dev': {'accuracy': math.nan}},
+  }
+  found = metrics.averages(tasks, scores)
+  # F1 is no part of the paper's average, WNLI of neither.
+  assert found['paper'] == 70.0
+  assert math.isnan(found['glue'])
 
 
 def test_matthews_does_not_overflow_on_many_rows():

@@ -104,10 +104,27 @@ def test_metrics_are_those_of_scikit_learn():
   assert 0 < found['macro_f1'] < found['micro_f1'] < 100
 
 
-def test_nothing_predicted_and_nothing_gold_is_0():
-  nothing = -np.ones((2, 4))
-  found = _KIND.score(_task(), nothing, _Rows(np.zeros((2, 4))), 'sigmoid')
-  assert found == {'micro_f1': 0.0, 'macro_f1': 0.0}
+@pytest.mark.parametrize('gold', [0.0, 1.0])
+@pytest.mark.parametrize('logit', [-1.0, 1.0])
+def test_undefined_where_scikit_learn_has_nan(gold, logit):
+  """Nothing gold and nothing predicted; else a label without either is 0."""
+  logits, labels = np.full((2, 4), logit), np.zeros((2, 4))
+  labels[0, 1] = gold
+  rows = _Rows(labels)
+  found = _KIND.score(_task(), logits, rows, 'sigmoid')
+  for average in ('micro', 'macro'):
+    expected = sklearn.metrics.f1_score(
+      labels,
+      logits > 0,
+      average=average,
+      zero_division=0.0 if gold or logit > 0 else np.nan,
+    )
+    name = f'{average}_f1'
+    assert found[name] == pytest.approx(100 * expected, nan_ok=True)
+    if np.isnan(expected):
+      reason = 'no label is gold and none is predicted'
+      found_reason = _KIND.why_undefined(_task(), name, logits, rows, '')
+      assert found_reason == reason
 
 
 @pytest.mark.parametrize('temperature', [1.0, 2.0])

@@ -1,6 +1,7 @@
 """Checkpoints: latest and best, resume, and what they refuse."""
 
 import json
+import math
 
 import jax
 import numpy as np
@@ -182,6 +183,33 @@ def test_a_score_that_is_no_number_equals_itself(tmp_path, programs):
     manager.save(_state(programs, 1, 1), float('nan'))
   with checkpoints.Checkpoints(tmp_path) as manager:
     assert manager.latest_step == 1
+
+
+@pytest.mark.parametrize(
+  ('scores', 'best'),
+  [
+    ((math.nan, -5.0, math.nan, math.nan), 2),
+    ((-5.0, math.nan, -6.0), 1),
+    ((math.nan, math.nan, math.nan), 3),
+    ((None, math.nan), 2),
+  ],
+)
+def test_an_undefined_score_is_never_preferred(
+  tmp_path, programs, scores, best
+):
+  """Where no step has a defined one, the latest is taken."""
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    for step, score in enumerate(scores, 1):
+      manager.save(_state(programs, step, step), score)
+    manager.wait()
+    assert manager.best_step == best
+    assert manager.has(best) and manager.latest_step == len(scores)
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert manager.best_step == best
+  assert checkpoints.kept(tmp_path) == sorted({best, len(scores)})
+  for path in tmp_path.rglob('*'):
+    if path.name in ('metrics', '_CHECKPOINT_METADATA') and path.is_file():
+      assert 'NaN' not in path.read_text()
 
 
 def test_a_checkpoint_older_than_checksums_is_used(tmp_path, programs, caplog):

@@ -9,6 +9,7 @@ import numpy as np
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import official
 from bam_jax.data.doctor import rows as rows_lib
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _MARK = '\ufeff'
@@ -164,6 +165,26 @@ def classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
       f' {wanted:.0%}: 0 and 1 seem to be exchanged',
       'check the labels against another copy of the file',
       places=file,
+    )
+
+
+def metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
+  """Metrics that can't be measured, as all gold labels are alike."""
+  task = rows.task
+  if rows.split not in task.dev_splits or not rows.labels:
+    return
+  names = kinds.of(task).unmeasurable(task, tuple(rows.labels))
+  if names:
+    yield findings.Finding(
+      'warning',
+      task.name,
+      rows.split,
+      'metric',
+      f'all gold labels are alike, so {" and ".join(names)} cannot be measured,'
+      ' nor an average over tasks that counts it',
+      'add rows with other labels, or choose other metrics',
+      len(names),
+      (task.tables[rows.split].file,),
     )
 
 

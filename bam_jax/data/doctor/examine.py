@@ -105,6 +105,7 @@ def _of_split(
   yield from contents.size(rows)
   yield from contents.texts(rows, before)
   yield from contents.classes(rows)
+  yield from contents.metrics(rows)
 
 
 def _summary(

@@ -34,6 +34,7 @@ class Rows:
     text_b: second texts; None for tasks with one text.
     label: [N] float64, class index or score; nan where there is none.
     data_lines: rows of the file, those that are not usable included.
+    labels: the different labels of the rows, as `Kind.parse` returns them.
   """
 
   task: task_lib.Task
@@ -44,6 +45,7 @@ class Rows:
   text_b: list[str] | None
   label: np.ndarray
   data_lines: int
+  labels: frozenset[task_lib.Label] = frozenset()
 
   @property
   def texts(self) -> tuple[list[str], ...]:
@@ -147,6 +149,7 @@ def _from_examples(
     [example.text_b for example in examples] if task.is_pair else None,
     np.array(label, np.float64),
     index[-1] + 1,
+    frozenset(e.label for e in examples if e.label is not None),
   )
 
 
@@ -194,6 +197,7 @@ class _Reading:
     self._unknown: list[errors.UserError] = []
     self._end: list[errors.UserError] = []
     self._parsed: dict[str, float] = {}
+    self._labels: set[task_lib.Label] = set()
 
   def _usable(self) -> Iterator[tuple[lines.Row, float]]:
     """Rows and their labels."""
@@ -225,6 +229,7 @@ class _Reading:
         self._unknown.append(error)
         return None
     else:
+      self._labels.add(label)
       # Of several labels no number is made, and no share counted.
       return math.nan if isinstance(label, tuple) else float(label)
     # Without a label, a row counts as malformed where these are passed over.
@@ -282,4 +287,5 @@ class _Reading:
       text_b if len(self._table.text) == 2 else None,
       np.array(label),
       total,
+      frozenset(self._labels),
     )
