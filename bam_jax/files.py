@@ -1,4 +1,11 @@
-"""Small files, written whole or not at all."""
+"""Files and folders: written whole or not at all, and no link is followed.
+
+A work directory may come from a stranger. A link in it could lead a command to
+read or overwrite any file of its user, and a pipe would block the command. So
+files there are opened by `open_file` or `new_file`, folders are copied by
+`copy_directory`, and whole folders are checked by `check_directory` before
+libraries that follow links read or write in them.
+"""
 
 import collections
 from collections.abc import Collection
@@ -11,11 +18,72 @@ import math
 import os
 from pathlib import Path
 import shutil
+import stat
+from typing import IO
 
 from bam_jax import errors
 
 _MAX_JSON_BYTES = 1 << 26
 _MAX_JSON_DEPTH = 100
+
+
+def open_file(path: Path, mode: str = 'rb', **options: str) -> IO:
+  """`open` for a regular file that must not be a link.
+
+  Links in the folders above the file are followed.
+
+  Raises:
+    OSError: the path is a link, a pipe or a device, or as `open`.
+  """
+  return open(path, mode, opener=_open_regular, **options)
+
+
+def _open_regular(path: str, flags: int) -> int:
+  # O_NONBLOCK: opening a pipe would wait for its other end.
+  flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+  try:
+    descriptor = os.open(path, flags, 0o666)
+  except OSError as e:
+    if e.errno in (errno.ELOOP, errno.ENXIO):
+      raise OSError(e.errno, _what(path), path) from None
+    raise
+  if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    return descriptor
+  os.close(descriptor)
+  raise OSError(errno.EINVAL, 'is no regular file', path)
+
+
+def _what(path: str) -> str:
+  """What a path is that is neither a regular file nor a folder."""
+  return 'is a link' if os.path.islink(path) else 'is no regular file'
+
+
+@contextlib.contextmanager
+def new_file(path: Path, mode: str = 'xb', **options: str) -> Iterator[IO]:
+  """A file to be filled, which then takes the place of the one at `path`.
+
+  A link at `path` is replaced, not followed.
+
+  Args:
+    path: of the file; its folder exists.
+    mode: `xb` or `x`.
+    **options: as for `open`.
+
+  Raises:
+    OSError: the file can't be written; what was there stays.
+  """
+  temporary = path.with_name(f'.{path.name}.tmp')
+  # One that a killed process left. Mode x then creates a file and opens none,
+  # so a link that someone puts in its place is not followed.
+  temporary.unlink(missing_ok=True)
+  try:
+    with open(temporary, mode, **options) as file:
+      yield file
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -24,14 +92,10 @@ def write_bytes(path: Path, data: bytes) -> None:
   Raises:
     errors.UserError: the file can't be written (no permission, no space).
   """
-  temporary = path.with_name(f'.{path.name}.tmp')
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open('wb') as f:
-      f.write(data)
-      f.flush()
-      os.fsync(f.fileno())
-    os.replace(temporary, path)
+    with new_file(path) as file:
+      file.write(data)
   except OSError as e:
     raise errors.UserError(
       f'{path}: cannot be written: {e.strerror}; free some space or choose'
@@ -79,10 +143,10 @@ def new_directory(path: Path) -> Iterator[Path]:
   unfinished = path.with_name(f'.{path.name}.unfinished')
   try:
     shutil.rmtree(unfinished, ignore_errors=True)
+    # It fails if anything is left there, so no link is followed.
     unfinished.mkdir(parents=True)
     yield unfinished
-    shutil.rmtree(path, ignore_errors=True)
-    unfinished.rename(path)
+    _replace_directory(unfinished, path)
   except OSError as e:
     raise errors.UserError(
       f'{path}: could not be written ({e.strerror or e}); make room there, or'
@@ -90,20 +154,128 @@ def new_directory(path: Path) -> Iterator[Path]:
     ) from e
 
 
-def read_json(path: Path) -> dict[str, object]:
-  """The object in a JSON file that this package wrote.
+def _replace_directory(new: Path, path: Path) -> None:
+  """Renames a folder to `path`; if that fails, what was there is left."""
+  if path.is_symlink():
+    raise OSError(errno.ELOOP, 'is a link', str(path))
+  if not path.exists():
+    new.rename(path)
+    return
+  old = path.with_name(f'.{path.name}.old')
+  shutil.rmtree(old, ignore_errors=True)
+  path.rename(old)
+  try:
+    new.rename(path)
+  except OSError:
+    old.rename(path)
+    raise
+  shutil.rmtree(old, ignore_errors=True)
+
+
+def walk_files(directory: Path) -> Iterator[os.DirEntry[str]]:
+  """The files at any depth of a folder that holds only files and folders.
+
+  Raises:
+    errors.UserError: the folder is or holds a link, a pipe, a socket or a
+      device, or it can't be read.
+  """
+  check_link(directory)
+  folders = [str(directory)]
+  while folders:
+    folder = folders.pop()
+    try:
+      with os.scandir(folder) as entries:
+        for entry in entries:
+          if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.path)
+          elif entry.is_file(follow_symlinks=False):
+            yield entry
+          else:
+            raise _no_file(entry.path)
+    except OSError as e:
+      raise errors.UserError(
+        f'{folder}: cannot be read: {e.strerror}; give permission, or choose'
+        ' another folder'
+      ) from e
+
+
+def check_link(path: Path) -> None:
+  """Raises where a path is a link, whatever it leads to.
+
+  Raises:
+    errors.UserError: it is one.
+  """
+  if path.is_symlink():
+    raise _no_file(str(path))
+
+
+def _no_file(path: str) -> errors.UserError:
+  return errors.UserError(
+    f'{path}: {_what(path)}, and no link or special file is followed here; put'
+    ' the file or folder itself in its place, or remove it'
+  )
+
+
+def check_directory(directory: Path) -> None:
+  """Raises as `walk_files` does; a folder that is missing is none.
+
+  Raises:
+    errors.UserError: as `walk_files`.
+  """
+  if directory.is_symlink() or directory.exists():
+    collections.deque(walk_files(directory), maxlen=0)
+
+
+def copy_directory(source: Path, target: Path) -> None:
+  """Copies a folder beside its place and renames it; replaces what is there.
+
+  Raises:
+    errors.UserError: as `walk_files`, or something can't be copied; what was
+      there is left.
+  """
+  check_directory(source)
+  temporary = target.with_name(f'.{target.name}.tmp')
+  try:
+    shutil.rmtree(temporary, ignore_errors=True)
+    # A link that comes in after the check is copied as a link, and found then.
+    shutil.copytree(source, temporary, symlinks=True, copy_function=_copy_file)
+    check_directory(temporary)
+    _replace_directory(temporary, target)
+  except (OSError, shutil.Error) as e:
+    reason = e.args[0][0][2] if isinstance(e, shutil.Error) else e
+    raise errors.UserError(
+      f'{target}: cannot be copied from {source} ({reason}); mend what it names'
+      ' and run the same command again'
+    ) from e
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy_file(source: str, target: str) -> None:
+  with open_file(Path(source)) as old, open(target, 'xb') as new:
+    shutil.copyfileobj(old, new, 1 << 20)
+  shutil.copystat(source, target, follow_symlinks=False)
+
+
+def read_json(
+  path: Path, remedy: str = 'remove it and run the same command again'
+) -> dict[str, object]:
+  """The object in a JSON file that this package wrote; no link is followed.
+
+  Args:
+    path: of the file.
+    remedy: for a damaged file, what mends it, whatever the next command is.
 
   Raises:
     errors.UserError: the file is missing, or is none that it would write.
   """
   try:
-    return load_json(path)
+    with open_file(path) as file:
+      return _load(file)
   except OSError as e:
     raise errors.UserError(f'{path}: cannot be read: {e.strerror}') from e
   except ValueError as e:
-    raise errors.UserError(
-      f'{path}: is damaged ({e}); remove it and run the same command again'
-    ) from e
+    raise errors.UserError(f'{path}: is damaged ({e}); {remedy}') from e
 
 
 def load_json(path: Path) -> dict[str, object]:
@@ -115,12 +287,16 @@ def load_json(path: Path) -> dict[str, object]:
   """
   # A pipe or a device could be read for ever.
   if path.exists() and not path.is_file():
-    raise OSError(errno.EINVAL, 'no regular file')
+    raise OSError(errno.EINVAL, 'is no regular file')
   with path.open('rb') as file:
-    size = os.fstat(file.fileno()).st_size
-    if size > _MAX_JSON_BYTES:
-      raise ValueError(f'{size} bytes, over {_MAX_JSON_BYTES}')
-    return parse_json(file.read(size).decode())
+    return _load(file)
+
+
+def _load(file: IO) -> dict[str, object]:
+  size = os.fstat(file.fileno()).st_size
+  if size > _MAX_JSON_BYTES:
+    raise ValueError(f'{size} bytes, over {_MAX_JSON_BYTES}')
+  return parse_json(file.read(size).decode())
 
 
 def parse_json(text: str) -> dict[str, object]:

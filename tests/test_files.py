@@ -2,6 +2,8 @@
 
 import json
 import os
+from pathlib import Path
+import socket
 import tracemalloc
 
 import pytest
@@ -65,3 +67,160 @@ def test_a_long_mistake_keeps_where_and_remedy():
   message = str(errors.UserError(f'a/b: {"x" * 10**6}; mend it'))
   assert len(message) < 1100
   assert message.startswith('a/b: xx') and message.endswith('xx; mend it')
+
+
+def _make(kind: str, path: Path, secret: Path) -> None:
+  """Something at a path that is neither a folder nor a regular file."""
+  if kind == 'link':
+    path.symlink_to(secret)
+  elif kind == 'link to a folder':
+    path.symlink_to(secret.parent)
+  elif kind == 'link to nothing':
+    path.symlink_to(secret.parent / 'nothing')
+  elif kind == 'pipe':
+    os.mkfifo(path)
+  else:
+    with socket.socket(socket.AF_UNIX) as made:
+      made.bind(str(path))
+
+
+_KINDS = ('link', 'link to a folder', 'link to nothing', 'pipe', 'socket')
+
+
+@pytest.fixture
+def secret(tmp_path, monkeypatch) -> Path:
+  """A file elsewhere, which must stay as it is; sockets have short names."""
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / 'elsewhere').mkdir()
+  path = tmp_path / 'elsewhere' / 'key'
+  path.write_text('secret')
+  yield path
+  assert path.read_text() == 'secret'
+  assert [entry.name for entry in path.parent.iterdir()] == ['key']
+
+
+@pytest.mark.parametrize('kind', _KINDS)
+def test_what_waits_in_the_place_of_a_new_file_is_not_followed(secret, kind):
+  for name in ('a', '.a.tmp'):
+    _make(kind, Path(name), secret)
+  files.write_text(Path('a'), 'new')
+  assert Path('a').read_text() == 'new'
+  assert not Path('a').is_symlink()
+  assert not Path('.a.tmp').exists()
+
+
+def test_a_link_that_comes_in_between_is_not_followed(secret, monkeypatch):
+  unlink = Path.unlink
+
+  def late(path, **options):
+    unlink(path, **options)
+    path.symlink_to(secret)
+
+  monkeypatch.setattr(Path, 'unlink', late)
+  with pytest.raises(errors.UserError, match='a: cannot be written: File exis'):
+    files.write_text(Path('a'), 'new')
+
+
+def test_a_file_that_cannot_be_filled_leaves_the_old_one(tmp_path):
+  path = tmp_path / 'a'
+  path.write_text('old')
+  with pytest.raises(ValueError), files.new_file(path) as file:
+    file.write(b'half')
+    raise ValueError
+  assert path.read_text() == 'old'
+  assert [entry.name for entry in tmp_path.iterdir()] == ['a']
+
+
+@pytest.mark.parametrize('mode', ['r', 'a', 'a+', 'w'])
+@pytest.mark.parametrize('kind', _KINDS)
+def test_no_link_or_pipe_is_opened(secret, kind, mode):
+  _make(kind, Path('a'), secret)
+  with pytest.raises(OSError, match=r'is a link|is no regular file'):
+    files.open_file(Path('a'), mode)
+
+
+def test_a_link_is_no_record(secret):
+  Path('a.json').symlink_to(secret)
+  with pytest.raises(errors.UserError, match=r'a\.json: .*is a link'):
+    files.read_json(Path('a.json'))
+
+
+@pytest.mark.parametrize('kind', _KINDS)
+@pytest.mark.parametrize('place', ['source', 'source/x', 'source/deep/x'])
+def test_a_folder_with_a_link_is_not_copied(secret, kind, place):
+  source, target = Path('source'), Path('target')
+  if place == 'source':
+    if 'folder' not in kind:
+      pytest.skip('no folder to be copied')
+  else:
+    (source / 'deep').mkdir(parents=True)
+    (source / 'file').write_text('a')
+  _make(kind, Path(place), secret)
+  with pytest.raises(errors.UserError, match=f'{place}: is .*is followed here'):
+    files.copy_directory(source, target)
+  assert not target.exists()
+  assert not Path('.target.tmp').exists()
+
+
+@pytest.mark.parametrize('kind', ['link', 'link to a folder'])
+def test_a_link_that_comes_after_the_check_is_not_followed(
+  secret, kind, monkeypatch
+):
+  check, source = files.check_directory, Path('source')
+  source.mkdir()
+  Path('target').mkdir()
+  Path('target/old').touch()
+
+  def checked(folder):
+    check(folder)
+    if folder == source:
+      _make(kind, source / 'x', secret)
+
+  monkeypatch.setattr(files, 'check_directory', checked)
+  with pytest.raises(errors.UserError, match='x: is a link'):
+    files.copy_directory(source, Path('target'))
+  assert [path.name for path in Path('target').iterdir()] == ['old']
+
+
+def test_a_folder_is_copied_whole(tmp_path):
+  source = tmp_path / 'source'
+  (source / 'deep').mkdir(parents=True)
+  (source / 'deep' / 'a').write_bytes(b'1' * (3 << 20))
+  target = tmp_path / 'target'
+  for _ in range(2):  # The second time it replaces what is there.
+    files.copy_directory(source, target)
+    assert (target / 'deep' / 'a').read_bytes() == b'1' * (3 << 20)
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {'source', 'target'}
+
+
+@pytest.mark.parametrize('place', ['a', '.a.unfinished'])
+def test_a_new_folder_follows_no_link(secret, place):
+  Path(place).symlink_to(secret.parent)
+  with (
+    pytest.raises(errors.UserError, match='a: could not be written'),
+    files.new_directory(Path('a')) as unfinished,
+  ):
+    (unfinished / 'key').write_text('new')
+
+
+def test_a_new_folder_replaces_the_old_one_or_leaves_it(tmp_path, monkeypatch):
+  path = tmp_path / 'a'
+  for name in ('old', 'new'):
+    with files.new_directory(path) as unfinished:
+      (unfinished / name).touch()
+  assert [entry.name for entry in path.iterdir()] == ['new']
+  rename = Path.rename
+
+  def failing(source, target):
+    if source.name == '.a.unfinished':
+      raise OSError(28, 'No space left on device')
+    return rename(source, target)
+
+  monkeypatch.setattr(Path, 'rename', failing)
+  with (
+    pytest.raises(errors.UserError, match='No space left'),
+    files.new_directory(path) as unfinished,
+  ):
+    (unfinished / 'newer').touch()
+  assert [entry.name for entry in path.iterdir()] == ['new']

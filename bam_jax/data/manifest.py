@@ -78,7 +78,7 @@ def read(directory: Path) -> Manifest:
       f'{directory}: holds no {NAME}, so no complete shard set; run the'
       ' command that writes it'
     )
-  raw = files_lib.read_json(path)
+  raw = files_lib.read_json(path, AGAIN)
   try:
     digest = raw.pop('digest')
     if digest != schema.digest(raw):

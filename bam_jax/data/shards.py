@@ -195,6 +195,11 @@ def _write_parts(
 
 def _check_replaceable(directory: Path) -> None:
   """Refuses to replace a folder in which someone keeps other things."""
+  if directory.is_symlink():
+    raise errors.UserError(
+      f'{directory}: is a link, which is not followed; remove it, or choose'
+      ' another folder'
+    )
   if not directory.exists():
     return
   for entry in sorted(directory.iterdir()):

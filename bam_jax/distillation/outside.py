@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bam_jax import errors
+from bam_jax import files
 from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import prepare
 from bam_jax.data import shards
@@ -170,6 +171,9 @@ def find(directory: Path, task: str, split: str = 'train') -> dict[str, Path]:
     for path in sorted(directory.iterdir())
     if shards.exists(path / name)
   }
+  # It may come from a stranger; the set itself is checked where it is opened.
+  for path in several.values():
+    files.check_link(path.parent)
   if not shards.exists(directory / name):
     if not several:
       raise errors.UserError(
@@ -197,8 +201,9 @@ def opened(
 
   Raises:
     errors.UserError: it is of other rows or labels, or of another vocabulary
-      where that matters, or it is no outside set.
+      where that matters, it holds a link, or it is no outside set.
   """
+  files.check_directory(Path(directory))
   manifest = manifest_lib.read(directory)
   teacher = manifest.fingerprint.get('teacher')
   if not (isinstance(teacher, dict) and teacher.keys() == {'name', 'digest'}):

@@ -7,6 +7,7 @@ from pathlib import Path
 import shutil
 
 from bam_jax import errors
+from bam_jax import files
 from bam_jax.data import shards
 from bam_jax.experiments import workspace as workspace_lib
 
@@ -17,7 +18,7 @@ def merge(
   """Copies finished runs, whole, and their logits on training rows.
 
   What is there already is left as it is. All runs are compared before the first
-  one is copied.
+  one is copied. No link is followed in a source.
 
   Args:
     into: the work directory that gets them.
@@ -25,7 +26,8 @@ def merge(
 
   Raises:
     errors.UserError: there is no source, or one without a finished run, two
-      runs of one name are not the same run, or a file can't be copied.
+      runs of one name are not the same run, a source holds a link, or a file
+      can't be copied.
   """
   if not sources:
     raise errors.UserError(
@@ -34,6 +36,9 @@ def merge(
     )
   origins: dict[str, workspace_lib.Workspace] = {}
   for source in sources:
+    # Before anything is read: it may come from a stranger.
+    for folder in (source.root / 'runs', source.root / 'teachers'):
+      files.check_directory(folder)
     names = source.finished_runs()
     if not names:
       raise errors.UserError(
@@ -45,20 +50,40 @@ def merge(
       _check_same(name, other, source)
       if into.finished(name) is None:
         origins.setdefault(name, source)
+  _check_room(into, [space.run(name) for name, space in origins.items()])
   for name, source in origins.items():
-    _copy(source.run(name), into.run(name))
-  copied = 0
+    files.copy_directory(source.run(name), into.run(name))
+  sets = {}
   for source in sources:
     for name in source.finished_runs():
       # A run trained twice may have ended with other parameters.
       if _parameters(source, name) == _parameters(into, name):
-        copied += _copy_logits(name, source, into)
+        sets = _logits_missing(name, source, into) | sets
+  _check_room(into, list(sets.values()))
+  for target, folder in sets.items():
+    files.copy_directory(folder, target)
   logging.info(
     '%d runs and %d sets of logits copied into %s',
     len(origins),
-    copied,
+    len(sets),
     into.root,
   )
+
+
+def _check_room(into: workspace_lib.Workspace, folders: Sequence[Path]) -> None:
+  """Raises where folders don't fit on the disk; a file may be a huge hole."""
+  needed = sum(
+    entry.stat(follow_symlinks=False).st_size
+    for folder in folders
+    for entry in files.walk_files(folder)
+  )
+  into.root.mkdir(parents=True, exist_ok=True)
+  free = shutil.disk_usage(into.root).free
+  if needed > free:
+    raise errors.UserError(
+      f'{into.root}: {needed} bytes are to be copied there and {free} are free;'
+      ' make room, or choose another --workdir'
+    )
 
 
 def _check_same(
@@ -87,32 +112,18 @@ def _parameters(workspace: workspace_lib.Workspace, name: str) -> object:
   return record['parameters']
 
 
-def _copy_logits(
+def _logits_missing(
   name: str,
   source: workspace_lib.Workspace,
   into: workspace_lib.Workspace,
-) -> int:
-  """Copies the sets of a run that are not there; returns how many."""
-  copied = 0
-  for task in source.taught_tasks(name):
-    there = into.teacher(name, task)
-    if not shards.exists(there):
-      _copy(source.teacher(name, task), there)
-      copied += 1
-  return copied
-
-
-def _copy(source: Path, target: Path) -> None:
-  """Copies a folder beside its place and renames it; replaces what is there."""
-  temporary = target.with_name(f'.{target.name}.tmp')
-  try:
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    if target.exists():
-      shutil.rmtree(target)
-    temporary.rename(target)
-  except (OSError, shutil.Error) as e:
-    raise errors.UserError(
-      f'{target}: cannot be copied from {source} ({e}); mend what it names and'
-      ' run the same command again'
-    ) from e
+) -> dict[Path, Path]:
+  """Target -> folder, of the sets of a run that are not there yet."""
+  pairs = {
+    into.teacher(name, task): source.teacher(name, task)
+    for task in source.taught_tasks(name)
+  }
+  return {
+    target: folder
+    for target, folder in pairs.items()
+    if not shards.exists(target)
+  }

@@ -97,10 +97,21 @@ class Workspace:
     """The identity that a run was begun with; None where there is no run.
 
     Raises:
-      errors.UserError: the record is damaged.
+      errors.UserError: the record is damaged, or it is missing in a folder that
+        holds something else of a run.
     """
     path = self._identity(name)
-    return _unsealed(path) if path.exists() else None
+    if path.exists():
+      return _unsealed(path)
+    # Without its record nobody knows what a run was trained with, so it must
+    # not be taken for one of this configuration. The record is written first.
+    found = sorted(path.parent.glob('[!.]*'))
+    if found:
+      raise errors.UserError(
+        f'{path}: is missing, so nobody knows with what configuration'
+        f' {found[0].name} beside it was made; {_make_anew(path)}'
+      )
+    return None
 
   @processes.by_first
   def recorded(
@@ -149,11 +160,12 @@ class Workspace:
     """The record of a finished run, or None.
 
     Raises:
-      errors.UserError: the record is damaged.
+      errors.UserError: the record is damaged, or as `identity`.
     """
     path = self.run(name) / 'DONE'
     if not path.exists():
       return None
+    self.identity(name)
     return _unsealed(path, _RECORD)
 
   @processes.by_first
@@ -185,7 +197,7 @@ def _unsealed(
   Raises:
     errors.UserError: it is damaged.
   """
-  record = files.read_json(path)
+  record = files.read_json(path, _make_anew(path))
   # Records that are older than the digest have none.
   digest = record.pop(_DIGEST, None)
   wrong = [
@@ -197,10 +209,19 @@ def _unsealed(
     wrong.append(_DIGEST)
   if wrong:
     raise errors.UserError(
-      f'{path}: is damaged: {wrong[0]} is not what a run leaves; remove'
-      f' {path.parent} and run the same command again'
+      f'{path}: is damaged: {wrong[0]} is not what a run leaves;'
+      f' {_make_anew(path)}'
     )
   return record
+
+
+def _make_anew(path: Path) -> str:
+  """The remedy for a record of a run that tells nothing.
+
+  The whole folder goes: without a record what is left could be taken for the
+  work of another configuration.
+  """
+  return f'remove {path.parent} and run the same command again'
 
 
 def _complete(

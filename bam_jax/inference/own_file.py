@@ -11,6 +11,7 @@ import sys
 from typing import TextIO
 
 from bam_jax import errors
+from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
 from bam_jax.inference import results
@@ -92,15 +93,10 @@ def _destination(output: str | None) -> Iterator[TextIO]:
       # Who reads it has enough; Python would flush once more at its end.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return
-  path = Path(output)
-  temporary = path.with_name(f'.{path.name}.tmp')
   try:
-    with temporary.open('w', encoding='utf-8') as file:
+    with files.new_file(Path(output), 'x', encoding='utf-8') as file:
       yield file
-    os.replace(temporary, path)
   except OSError as e:
     raise errors.UserError(
       f'--output={output}: cannot be written: {e.strerror}'
     ) from e
-  finally:
-    temporary.unlink(missing_ok=True)

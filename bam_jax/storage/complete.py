@@ -7,11 +7,13 @@ replaced by a rename, or grow by whole lines.
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import itertools
 import os
 from pathlib import Path
 import re
 import shutil
+import stat
 import time
 from typing import NamedTuple
 
@@ -61,6 +63,11 @@ def names(root: Path) -> Iterator[str]:
     root: the work directory.
   """
   return _names(root, root)
+
+
+def is_left_out(name: str) -> bool:
+  """Whether a file is never copied up, whatever it holds."""
+  return _LEFT_OUT.search(name) is not None
 
 
 def is_of_folder(name: str) -> bool:
@@ -157,7 +164,7 @@ def _marks(root: Path) -> Marks:
   result = {}
   for path in paths:
     name = path.relative_to(root).as_posix()
-    if not _LEFT_OUT.search(name):
+    if not is_left_out(name):
       try:
         stats = (path.stat(), path.parent.stat())
       except FileNotFoundError:
@@ -167,13 +174,18 @@ def _marks(root: Path) -> Marks:
 
 
 def _names(root: Path, place: Path) -> Iterator[str]:
-  """The files at or below a place, relative to `root`."""
-  if place.is_file():
-    folders = [(str(place.parent), [], [place.name])]
-  else:
+  """The regular files at or below a place, relative to `root`."""
+  if place.is_dir() and not place.is_symlink():
     folders = os.walk(place)
+  else:
+    folders = [(str(place.parent), [], [place.name])]
   for folder, _, entries in folders:
     for entry in sorted(entries):
-      name = Path(folder, entry).relative_to(root).as_posix()
-      if not _LEFT_OUT.search(name):
-        yield name
+      path = Path(folder, entry)
+      name = path.relative_to(root).as_posix()
+      if is_left_out(name):
+        continue
+      # A link leads elsewhere, and a pipe never ends.
+      with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISREG(path.lstat().st_mode):
+          yield name

@@ -10,12 +10,23 @@ from typing import IO
 from typing import Self
 
 from bam_jax import errors
+from bam_jax import files
 
 FILE = 'LOCK'
+# The folders of a work directory in which commands read and write; `.mirror` is
+# there where the work directory is kept in an object store.
+FOLDERS = (
+  'compiled', 'exports', 'features', 'predictions', 'runs', 'teachers',
+  '.mirror',
+)  # fmt: skip
 
 
 class Lock:
   """Holds a work directory for this process, as a context manager.
+
+  The directory may have been copied from a stranger, and libraries that read
+  and write in it follow links. So a link in its folders is refused here, before
+  anything is read or written. The directory itself may be a link.
 
   The operating system lets go of it when the process ends, however it ends: no
   lock outlives its holder, and a file that was left behind locks nothing.
@@ -29,10 +40,17 @@ class Lock:
     """Takes the directory, making it if it isn't there.
 
     Raises:
-      errors.UserError: another process holds it, or nothing can be written.
+      errors.UserError: another process holds it, nothing can be written, or
+        it holds a link.
     """
     while not self._take():
       pass  # Its holder has just let go and removed the file.
+    try:
+      for name in FOLDERS:
+        files.check_directory(self._path.parent / name)
+    except BaseException:
+      self.__exit__()
+      raise
     self._file.truncate(0)
     since = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
     self._file.write(
@@ -49,7 +67,7 @@ class Lock:
     """Locks the file; False if it is no longer the one at its place."""
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = self._path.open('a+', encoding='utf-8')
+      self._file = files.open_file(self._path, 'a+', encoding='utf-8')
     except OSError as e:
       raise errors.UserError(
         f'{e.filename}: {e.strerror}; choose a --workdir that can be written'
@@ -72,6 +90,12 @@ class Lock:
         e.strerror,
       )
     taken = os.fstat(self._file.fileno())
+    if taken.st_nlink > 1:
+      self._file.close()
+      raise errors.UserError(
+        f'{self._path}: is a hard link to another file, which would be'
+        ' overwritten; remove it'
+      )
     if self._path.exists() and os.path.samestat(taken, self._path.stat()):
       return True
     self._file.close()

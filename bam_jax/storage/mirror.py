@@ -115,7 +115,9 @@ class Mirror:
   def _bring_down(self) -> None:
     """Makes the scratch what the store is, unless it has gone on from there."""
     state = self._own / 'state.json'
-    known = files.read_json(state) if state.exists() else None
+    known = None
+    if state.exists():
+      known = files.read_json(state, 'choose another --scratch')
     if known and known['url'] != self._store.url:
       raise errors.UserError(
         f'{self._scratch}: is the scratch of {known["url"]}; choose another'
@@ -245,10 +247,14 @@ class Mirror:
       return '', {}
     try:
       value = files.parse_json(data.decode())
+      if not isinstance(value['files'], dict):
+        raise ValueError('its files are no object')
       for name in value['files']:
         path = PurePosixPath(name)
         if path.is_absolute() or '..' in path.parts:
           raise ValueError(f'{name} leads out of it')
+        if complete.is_left_out(name):
+          raise ValueError(f'{name} is never copied')
       return value['writer'], value['files']
     except (KeyError, ValueError) as e:
       raise errors.UserError(

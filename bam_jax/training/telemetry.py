@@ -111,7 +111,7 @@ class Telemetry:
       return
     values = {name: float(value) for name, value in values.items()}
     line = {'step': int(step), 'time': time.time()} | values
-    with self._path.open('a', encoding='utf-8') as file:
+    with files.open_file(self._path, 'a', encoding='utf-8') as file:
       file.write(_encode(line))
     if self._tensorboard:
       writer = self._events()

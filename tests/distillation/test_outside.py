@@ -207,3 +207,32 @@ def test_the_identity_tells_other_teachers_and_other_logits(tmp_path):
   _write(tmp_path / 'one' / 'mood', [[0, 2]])
   after = outside.identity(tmp_path, features, _MOOD)
   assert [k for k in before if before[k] != after[k]] == ['logits.mood.one.set']
+
+
+@pytest.mark.parametrize(
+  'place', ['mood', 'big', 'big/mood', 'mood/manifest.json', 'mood/columns']
+)
+def test_a_set_with_a_link_is_refused(tmp_path, place):
+  directory = tmp_path / 'logits'
+  _write(
+    directory / ('big/mood' if place.startswith('big') else 'mood'),
+    [[0, 1]] * 3,
+  )
+  features = _features(tmp_path)
+  if place == 'mood/columns':
+    _targets(directory, features)
+  (directory / place).rename(tmp_path / 'elsewhere')
+  (directory / place).symlink_to(tmp_path / 'elsewhere')
+  with pytest.raises(errors.UserError, match=f'{place}: is a link, and no'):
+    _targets(directory, features)
+
+
+def test_a_set_is_not_written_through_a_link(tmp_path):
+  _write(tmp_path / 'elsewhere', [[0, 1]])
+  before = sorted(path.name for path in tmp_path.rglob('*'))
+  (tmp_path / 'mood').symlink_to(tmp_path / 'elsewhere')
+  with pytest.raises(errors.UserError, match='mood: is a link, which is not'):
+    _write(tmp_path / 'mood', [[0, 1]] * 3)
+  assert sorted(path.name for path in tmp_path.rglob('*')) == sorted(
+    [*before, 'mood']
+  )

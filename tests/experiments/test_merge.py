@@ -9,6 +9,7 @@ import pytest
 from bam_jax import errors
 from bam_jax.experiments import merge
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.storage import lock
 
 _TASKS = ('demo_sentiment', 'demo_similarity')
 _FIELDS = {'variants': ('single', 'single_to_multi'), 'seeds': (3, 1)}
@@ -175,6 +176,48 @@ def test_logits_of_a_run_that_ended_otherwise_stay_where_they_are(
   merge.merge(*_spaces(workdir), _spaces(shards[0]))
   teachers = {path.name for path in (workdir / 'teachers').iterdir()}
   assert teachers == {_RUNS[3]}
+
+
+@pytest.mark.parametrize(
+  'place',
+  [
+    f'runs/{_RUNS[2]}/outputs.npz',
+    f'runs/{_RUNS[2]}/DONE',
+    f'runs/{_RUNS[2]}/checkpoints',
+    f'teachers/{_RUNS[2]}',
+    f'teachers/{_RUNS[2]}/{_TASKS[0]}/manifest.json',
+    'runs',
+  ],
+)
+def test_a_link_in_a_source_is_refused(shards, tmp_path, workdir, place):
+  """Each leads to what would be read or copied in its place."""
+  source, elsewhere = tmp_path / 'source', tmp_path / 'elsewhere'
+  shutil.copytree(shards[0], source)
+  (source / place).rename(elsewhere)
+  (source / place).symlink_to(elsewhere)
+  with pytest.raises(errors.UserError, match=f'{place}: is a link, and'):
+    merge.merge(*_spaces(workdir), _spaces(shards[1], source))
+  assert not workdir.exists()
+
+
+def test_a_source_that_does_not_fit_is_refused_before_it_is_copied(
+  shards, tmp_path, workdir
+):
+  source = tmp_path / 'source'
+  shutil.copytree(shards[0], source)
+  free = shutil.disk_usage(tmp_path).total
+  with (source / 'runs' / _RUNS[2] / 'outputs.npz').open('wb') as file:
+    file.truncate(free)  # A hole: it takes no room there.
+  with pytest.raises(errors.UserError, match=r'to be copied .* are free; ma'):
+    merge.merge(*_spaces(workdir), _spaces(source))
+  assert not list(workdir.iterdir())
+
+
+def test_commands_write_in_folders_that_are_looked_through(whole):
+  """`predictions` and `exports` come from other commands."""
+  folders = {path.name for path in whole.iterdir() if path.is_dir()}
+  assert folders
+  assert folders <= {*lock.FOLDERS}
 
 
 @pytest.mark.parametrize(

@@ -154,3 +154,48 @@ def test_a_record_older_than_its_digest_is_read(workspace):
   record = _DONE | {'scores': {}}
   (workspace.run('old') / 'DONE').write_text(json.dumps(record))
   assert workspace.finished('old') == record
+
+
+@pytest.mark.parametrize('left', ['DONE', 'checkpoints/step_4', 'outputs.npz'])
+def test_a_run_without_its_record_is_not_taken_for_any_run(workspace, left):
+  """As when someone removed a damaged record, and changed the configuration."""
+  workspace.finish('old', _DONE)
+  (workspace.run('old') / 'config.json').unlink()
+  if left != 'DONE':
+    (workspace.run('old') / 'DONE').unlink()
+    (workspace.run('old') / left).mkdir(parents=True)
+  other = _RECORD | {'config.single.layer_decay': 1.0}
+  message = (
+    rf'old/config.json: is missing, .* {left.split("/")[0]} beside it was made;'
+    rf' remove {workspace.run("old")} and run the same command again'
+  )
+  reads = [
+    lambda: workspace.identity('old'),
+    lambda: workspace.open_runs({'old': other}),
+    lambda: workspace.recorded('old', other),
+  ]
+  if left == 'DONE':
+    reads.append(lambda: workspace.finished('old'))
+  for read in reads:
+    with pytest.raises(errors.UserError, match=message):
+      read()
+
+
+def test_what_a_killed_process_left_of_a_record_is_no_run(workspace):
+  workspace.run('new').mkdir()
+  (workspace.run('new') / '.config.json.tmp').touch()
+  workspace.open_runs({'new': _RECORD})
+  assert workspace.identity('new') == _RECORD
+
+
+@pytest.mark.parametrize('name', ['config.json', 'DONE'])
+@pytest.mark.parametrize('content', ['{', '{"steps": 1, "digest": "ab"}'])
+def test_the_advice_over_a_damaged_record_is_to_remove_the_run(
+  workspace, name, content
+):
+  workspace.finish('old', _DONE)
+  (workspace.run('old') / name).write_text(content)
+  with pytest.raises(
+    errors.UserError, match=rf'remove {workspace.run("old")} '
+  ):
+    workspace.finished('old')

@@ -69,3 +69,63 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path):
     lock.Lock(tmp_path / 'file'),
   ):
     pass
+
+
+@pytest.fixture
+def secret(tmp_path):
+  """A file elsewhere, which must stay as it is."""
+  path = tmp_path / 'elsewhere' / 'key'
+  path.parent.mkdir()
+  path.write_text('secret')
+  yield path
+  assert path.read_text() == 'secret'
+  assert [entry.name for entry in path.parent.iterdir()] == ['key']
+
+
+@pytest.mark.parametrize(
+  'make',
+  [os.symlink, os.link, lambda _, path: os.mkfifo(path)],
+  ids=['link', 'hard-link', 'pipe'],
+)
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path, secret, make):
+  workdir = tmp_path / 'work'
+  workdir.mkdir()
+  make(secret, workdir / lock.FILE)
+  with (
+    pytest.raises(errors.UserError, match=r'LOCK:? is (a|no) .*; (re|choo)'),
+    lock.Lock(workdir),
+  ):
+    pass
+
+
+@pytest.mark.parametrize('name', lock.FOLDERS)
+@pytest.mark.parametrize('inside', ['', '/a', '/deep/a'])
+def test_a_link_in_a_work_directory_is_refused(tmp_path, secret, name, inside):
+  path = tmp_path / 'work' / f'{name}{inside}'
+  path.parent.mkdir(parents=True)
+  path.symlink_to(secret.parent if inside != '/a' else secret)
+  with (
+    pytest.raises(errors.UserError, match=f'{name}{inside}: is a link, and'),
+    lock.Lock(tmp_path / 'work'),
+  ):
+    pass
+  # And the directory is free again.
+  path.unlink()
+  with lock.Lock(tmp_path / 'work'):
+    pass
+
+
+def test_the_work_directory_itself_may_be_a_link(tmp_path):
+  (tmp_path / 'disk' / 'runs').mkdir(parents=True)
+  (tmp_path / 'work').symlink_to(tmp_path / 'disk')
+  with lock.Lock(tmp_path / 'work'):
+    assert (tmp_path / 'disk' / lock.FILE).exists()
+
+
+def test_links_of_the_user_beside_those_folders_are_left_alone(
+  tmp_path, secret
+):
+  (tmp_path / 'work').mkdir()
+  (tmp_path / 'work' / 'data').symlink_to(secret.parent)
+  with lock.Lock(tmp_path / 'work'):
+    pass

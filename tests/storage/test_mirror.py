@@ -303,12 +303,41 @@ def test_a_scratch_of_something_else_is_refused(s3, tmp_path):
     ('{"writer": "a"}', 'is damaged'),
     ('{"writer": "a", "files": {"../x": [1, ""]}}', r'\.\./x leads out'),
     ('{"writer": "a", "files": {"/x": [1, ""]}}', '/x leads out'),
+    ('{"writer": "a", "files": {"LOCK": [1, ""]}}', 'LOCK is never copied'),
+    ('{"writer": "a", "files": {".mirror/a": [1, ""]}}', 'is never copied'),
+    ('{"writer": "a", "files": ["x"]}', 'its files are no object'),
   ],
 )
 def test_a_hostile_index_is_refused(s3, tmp_path, index, message):
   stores.Store(s3).write(mirror.INDEX, index.encode())
   with pytest.raises(errors.UserError, match=message), _mirror(s3, tmp_path):
     pass
+
+
+def test_a_link_of_the_user_is_not_copied_up(s3, tmp_path):
+  scratch, secret = tmp_path / 'scratch', tmp_path / 'key'
+  secret.write_text('secret')
+  (scratch / 'notes').mkdir(parents=True)
+  for place in ('key', 'notes/key'):
+    (scratch / place).symlink_to(secret)
+  (scratch / 'notes' / 'mine').write_text('mine')
+  with _mirror(s3, scratch):
+    pass
+  assert sorted(stores.Store(s3).names('')) == [mirror.INDEX, 'notes/mine']
+
+
+@pytest.mark.parametrize('name', ['runs', '.mirror'])
+def test_a_scratch_with_a_link_is_refused(s3, tmp_path, name):
+  scratch, elsewhere = tmp_path / 'scratch', tmp_path / 'elsewhere'
+  for folder in (scratch, elsewhere):
+    folder.mkdir()
+  (scratch / name).symlink_to(elsewhere)
+  with (
+    pytest.raises(errors.UserError, match=f'{name}: is a link'),
+    _mirror(s3, scratch),
+  ):
+    pass
+  assert not list(elsewhere.iterdir())
 
 
 def test_steps_that_are_kept_are_those_that_orbax_keeps(tmp_path):
