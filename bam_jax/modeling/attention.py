@@ -48,7 +48,7 @@ def attend(
     words: [2] uint32 of the dropout mask; not read at rate 0.
     mesh: the rows lie spread over all its axes; None: on one device.
     platform: whose own kernel is used, `cuda` or `tpu`, if it has one for this
-      shape; empty: XLA's.
+      shape; `cpu`: computed in float32; empty: XLA's.
 
   Returns:
     [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
@@ -129,6 +129,15 @@ def _over_heads(
     the tokens of a row, [B, 3, H, hd] float32.
   """
   rate, platform = options
+  dtype = arrays[0].dtype
+  if platform == 'cpu' and dtype != jnp.float32:
+    # XLA's CPU backend has no product of bfloat16 arrays that is float32 for
+    # some layouts, and reports that only when the program runs.
+    wide = tuple(x.astype(jnp.float32) for x in arrays)
+    result, *sums = _over_heads(
+      function, options, wide, segment_ids, first, bias, words
+    )
+    return (result.astype(dtype), *sums)
   length, _, _, head_size = arrays[0].shape[1:]
   way = _by_vmap
   # An exported program's length is a symbol, of which nothing is asked.

@@ -85,12 +85,14 @@ class MultiTaskBert(nn.Module):
       batch['segment_ids'],
       deterministic,
     )  # [B, L, D]
+    # As in `attention`: there XLA lacks products of bfloat16 arrays.
+    of_slots = hidden.astype(jnp.float32) if self.platform == 'cpu' else hidden
     pooled = nn.Dense(
       self.config.hidden_size,
       precision=_EXACT,
       kernel_init=bert.initializer,
       name='pooler',
-    )(select_tokens(hidden, batch['cls_index']))
+    )(select_tokens(of_slots, batch['cls_index']))
     rate = 0.0 if deterministic else self.config.dropout_head
     (words,) = dropout.draw_words(self, 1, deterministic)
     pooled = dropout.dropout(jnp.tanh(pooled), rate, words)  # [B, S, D]

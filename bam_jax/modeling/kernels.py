@@ -56,10 +56,15 @@ def over_devices(
 
 
 def of_device(device: jax.Device) -> str:
-  """Whose kernels run there: `cuda`, `tpu`, or `` where there are none."""
+  """The platform as the functions of this folder know it.
+
+  Returns:
+    `cuda` or `tpu`, which have kernels of their own; `cpu`, where products of
+    bfloat16 arrays are avoided; or empty: XLA does everything.
+  """
   if device.platform == 'gpu' and 'cuda' in device.client.platform_version:
     return 'cuda'
-  return 'tpu' if device.platform == 'tpu' else ''
+  return device.platform if device.platform in ('cpu', 'tpu') else ''
 
 
 def divisor(number: int, limit: int) -> int:

@@ -281,6 +281,7 @@ class Setup:
       on_cpu = jax.default_backend() == 'cpu'
       dtype = 'float32' if on_cpu else 'bfloat16'
     mesh = mesh_lib.make_mesh(config.mesh)
+    platform = kernels.of_device(mesh.devices.flat[0])
     model = heads.MultiTaskBert(
       config=encoder.config,
       num_tasks=len(tasks),
@@ -290,9 +291,7 @@ class Setup:
       dtype=jnp.dtype(dtype),
       remat=config.model.remat,
       mesh=mesh,
-      platform=kernels.of_device(mesh.devices.flat[0])
-      if config.model.kernels
-      else '',
+      platform=platform if config.model.kernels or platform == 'cpu' else '',
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     pretrained = encoder.load_params(config.model.layers)

@@ -22,5 +22,5 @@ def test_kernels_of_a_device(platform, version, expected):
   assert kernels.of_device(device) == expected
 
 
-def test_a_cpu_has_none():
-  assert kernels.of_device(jax.devices()[0]) == ''
+def test_a_cpu_is_known():
+  assert kernels.of_device(jax.devices()[0]) == 'cpu'
