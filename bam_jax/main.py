@@ -71,6 +71,7 @@ from pathlib import Path
 import sys
 import traceback
 import types
+from typing import NoReturn
 
 from absl import logging as absl_logging
 
@@ -126,16 +127,12 @@ def _command(
   several: bool,
 ) -> None:
   """Runs the command in a local directory, which `held` keeps for it."""
-  mode, group = command_line.MODE.value, command_line.GROUP.value
-  if mode == 'doctor':
+  if command_line.MODE.value == 'doctor':
     from bam_jax.experiments import doctor
 
     sys.exit(doctor.run(config, workdir))
 
   # JAX reads its settings when it is first used, so it is imported here.
-  from bam_jax.experiments import runner as runner_lib
-  from bam_jax.inference import own_file
-  from bam_jax.training import lost
   from bam_jax.training import processes
   from bam_jax.training import setup
 
@@ -146,9 +143,28 @@ def _command(
       command_line.NUM_PROCESSES.value,
       command_line.PROCESS_ID.value,
     )
-    notice = processes.AgreedNotice()
     if not processes.is_first():
       absl_logging.set_verbosity(absl_logging.ERROR)
+    with processes.agreed_notice(notice) as agreed:
+      _run_mode(config, workdir, agreed, held, several)
+  else:
+    _run_mode(config, workdir, notice, held, several)
+
+
+def _run_mode(
+  config: config_lib.Config,
+  workdir: Path,
+  notice: preemption.Notice,
+  held: contextlib.AbstractContextManager[object],
+  several: bool,
+) -> None:
+  """Runs what --mode asks for; several processes have met."""
+  from bam_jax.experiments import runner as runner_lib
+  from bam_jax.inference import own_file
+  from bam_jax.training import lost
+  from bam_jax.training import processes
+
+  mode, group = command_line.MODE.value, command_line.GROUP.value
   runner = processes.together(
     lambda: runner_lib.Runner(config, workdir, notice)
   )
@@ -159,7 +175,7 @@ def _command(
       model = runner.model(group)
       model.compile()
     # Others may work in the directory while what was loaded serves.
-    server.serve(model, config.name, listener)
+    server.serve(model, config.name, listener, notice)
     return
   commands = {
     'run': runner.run,
@@ -186,7 +202,6 @@ def _command(
   with contextlib.ExitStack() as stack:
     processes.first(lambda: stack.enter_context(held) and None)
     if several:
-      stack.enter_context(notice)
       lost.watch()
       stack.enter_context(lost.ends_this())
       processes.check_alike('config', repr((config, runner.encoder.digest)))
@@ -224,7 +239,41 @@ def _has_joined() -> bool:
 
 
 def run_main() -> None:
-  """The console entry.
+  """Runs the command in `sys.argv`; raises SystemExit unless it ends with 0."""
+  with preemption.Notice() as notice:
+    status = _status(notice)
+  if status:
+    sys.exit(status)
+
+
+def run_process() -> NoReturn:
+  """Runs the command in `sys.argv` and ends the process, whatever is left.
+
+  Python would first wait for threads of libraries, and some of them never end
+  after an error. Signals are listened to until the end.
+  """
+  status = 1
+  try:
+    notice = preemption.Notice().__enter__()
+    notice.ends_process()
+    status = _status(notice)
+  except SystemExit as e:
+    status = e.code if isinstance(e.code, int) else int(e.code is not None)
+  except BaseException as e:
+    traceback.print_exception(e)
+  for stream in (sys.stdout, sys.stderr):
+    try:
+      stream.flush()
+    except OSError as e:
+      # Python's own status where what was printed cannot be written.
+      status = status or 120
+      if stream is sys.stdout:
+        print(f'bam_jax: standard output: {e.strerror}', file=sys.stderr)
+  os._exit(status)
+
+
+def _status(notice: preemption.Notice) -> int:
+  """Runs the command in `sys.argv`; returns its exit status.
 
   Exit 2 and one line for a user's mistake, 75 where the machine was wanted back
   or something else came between, and the same command is to be given again; the
@@ -245,11 +294,10 @@ def run_main() -> None:
       print(__doc__, command_line.help_of_flags(), sep='\n', flush=True)
     except BrokenPipeError:  # `--help | head` has read enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return
+    return 0
   status = 0
   try:
-    with preemption.Notice() as notice:
-      main(command_line.parse(sys.argv), notice)
+    main(command_line.parse(sys.argv), notice)
   except errors.UserError as e:
     print(f'bam_jax: {e}', file=sys.stderr)
     status = 2
@@ -257,11 +305,8 @@ def run_main() -> None:
     print(f'bam_jax: {e}', file=sys.stderr)
     status = preemption.EXIT_CODE
   except preemption.Preempted as e:
-    print(f'bam_jax: stopped by {e}; the same command goes on', file=sys.stderr)
-    status = preemption.EXIT_CODE
-  except KeyboardInterrupt:
-    print('bam_jax: interrupted; the same command goes on', file=sys.stderr)
-    status = 130
+    print(f'bam_jax: {e}', file=sys.stderr)
+    status = e.exit_code
   except Exception as e:
     if not _has_joined():
       raise
@@ -271,9 +316,8 @@ def run_main() -> None:
     from bam_jax.training import processes
 
     processes.leave(status)
-  if status:
-    sys.exit(status)
+  return status
 
 
 if __name__ == '__main__':
-  run_main()
+  run_process()

@@ -29,6 +29,7 @@ from bam_jax.experiments import labelling
 from bam_jax.experiments import records
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.training import checkpoints as checkpoints_lib
+from bam_jax.training import preemption
 from tests.configs import tiny
 
 # What is flipped -> where it is in a work directory.
@@ -85,6 +86,7 @@ class _Plan:
         {run.name: run for run in runner.runs},
         runner._open(runner.runs, runner.runs),
         others,
+        preemption.Notice(),
       )
       return _digest(*(
         logits.targets(run, task)

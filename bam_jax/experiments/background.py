@@ -12,6 +12,7 @@ import threading
 from typing import Self
 
 from bam_jax import errors
+from bam_jax.training import preemption
 
 _MOST = 8
 
@@ -21,8 +22,8 @@ class Background:
 
   The processes are started when they are needed and know nothing of this one
   but its main module, so a script that comes here is guarded by `if __name__ ==
-  '__main__'`. At the context's end every call that was begun is made; after an
-  exception those that wait are dropped.
+  '__main__'`. At the context's end every call is made; after an exception those
+  that wait are dropped, and after a preemption signal nothing is waited for.
   """
 
   def __init__(self):
@@ -38,7 +39,11 @@ class Background:
     return self
 
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
-    self._pool.shutdown(cancel_futures=kind is not None)
+    # What they write is written whole or not at all, and they end with this
+    # process.
+    self._pool.shutdown(
+      wait=kind is not preemption.Preempted, cancel_futures=kind is not None
+    )
     if kind is None:
       self.wait()
 

@@ -28,6 +28,7 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
+from bam_jax.training import preemption
 from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import telemetry
@@ -50,6 +51,7 @@ class TeacherLogits:
     runs: the plan, by name.
     identities: of all runs by name.
     background: writes logits while the next rows are labelled.
+    notice: checked while rows are labelled.
   """
 
   config: config_lib.Config
@@ -59,6 +61,7 @@ class TeacherLogits:
   runs: Mapping[str, plan_lib.Run]
   identities: Mapping[str, identity_lib.Identity]
   background: background_lib.Background
+  notice: preemption.Notice
 
   def write(
     self,
@@ -99,6 +102,11 @@ class TeacherLogits:
       len(columns) // share,
       'examples',
     ) as progress:
+
+      def advance(count: int) -> None:
+        progress.advance(count)
+        self.notice.check()
+
       rows, values = teachers.label(
         programs,
         params,
@@ -106,7 +114,7 @@ class TeacherLogits:
         task,
         self.config.packing,
         logits.fold,
-        progress.advance,
+        advance,
       )
     uids = [columns.uids[row] for row in rows]
     lengths = logit_sets.token_lengths(columns, task, rows)

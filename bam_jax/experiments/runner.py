@@ -176,7 +176,11 @@ class Runner(finished.Finished):
       record = self.workspace.finished(run.name)
       dev = jobs.dev_splits(run, self.tasks, self.features)
       outputs, scores = evaluate_lib.evaluate(
-        self.setup.programs, self.restore(run.name, record), dev, self.config
+        self.setup.programs,
+        self.restore(run.name, record),
+        dev,
+        self.config,
+        lambda _: self._notice.check(),
       )
       processes.by_first(evaluate_lib.save)(
         self.workspace.outputs(run.name),

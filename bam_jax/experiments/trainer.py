@@ -135,6 +135,7 @@ class Trainer:
         {run.name: run for run in runs},
         identities,
         background,
+        self._notice,
       )
       self._train_and_label(runs, teachers)
 
@@ -152,6 +153,7 @@ class Trainer:
     self._check_starts(todo)
     teachers.check_outside(todo)
     for run in runs:
+      self._notice.check()
       if run not in todo:
         self._label(run, todo, teachers, None)
     if not todo:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import signal
 import socket
 
 import uvicorn
@@ -45,13 +44,19 @@ def bind(host: str, port: int) -> socket.socket:
   return listener
 
 
-def serve(model: model_lib.Model, name: str, listener: socket.socket) -> None:
-  """Serves until a notice or an interrupt comes, then answers what it has.
+def serve(
+  model: model_lib.Model,
+  name: str,
+  listener: socket.socket,
+  notice: preemption.Notice,
+) -> None:
+  """Serves until a signal comes, then answers the requests that it has.
 
   Args:
     model: its programs are compiled already.
     name: of the plan.
     listener: as `bind` returns.
+    notice: not listened to while uvicorn listens for signals itself.
   """
   server = uvicorn.Server(
     uvicorn.Config(
@@ -65,17 +70,13 @@ def serve(model: model_lib.Model, name: str, listener: socket.socket) -> None:
     )
   )
   logging.getLogger('uvicorn').setLevel(logging.WARNING)
-  # uvicorn knows SIGTERM and SIGINT alone.
-  signal.signal(signal.SIGUSR1, server.handle_exit)
-  # From here on who connects waits and is not refused.
-  listener.listen()
-  host, port = listener.getsockname()[:2]
-  shown = f'[{host}]' if ':' in host else host
-  logging.info('%s is served at http://%s:%d', name, shown, port)
-  try:
+  # uvicorn knows SIGTERM and SIGINT alone, and sends itself both once more when
+  # all is answered.
+  with notice.left_to(server.handle_exit):
+    # From here on who connects waits and is not refused.
+    listener.listen()
+    host, port = listener.getsockname()[:2]
+    shown = f'[{host}]' if ':' in host else host
+    logging.info('%s is served at http://%s:%d', name, shown, port)
     server.run([listener])
-  except (preemption.Preempted, KeyboardInterrupt):
-    # uvicorn gives the signal again once all is answered.
-    if not server.should_exit:
-      raise
   logging.info('stopped')

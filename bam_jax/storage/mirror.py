@@ -74,6 +74,7 @@ class Mirror:
     self._marks: complete.Marks = {}
     self._sent: set[str] = set()
     self._measured: dict[str, tuple[tuple[int, ...], list[object]]] = {}
+    self._last = contextlib.ExitStack()
     self._leaving = threading.Event()
     self._thread = threading.Thread(target=self._keep, daemon=True)
 
@@ -90,27 +91,35 @@ class Mirror:
       with _told(self._scratch):
         self._bring_down()
       self._thread.start()
+      self._last.enter_context(self._notice.last(self._finish))
       stack.pop_all()
     return self._scratch
 
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
     with contextlib.ExitStack() as stack:
       stack.push(self._local_lock)
-      self._leaving.set()
-      # A first notice waits for this; a second one doesn't.
+      # A first signal waits for this; a second one doesn't.
       with self._notice.held():
-        self._thread.join()
+        self._last.close()
         try:
-          with _told(self._scratch):
-            self._push()
-        except errors.UserError as e:
-          told = f'{e}; {self._scratch} has everything'
+          self._finish()
+        except (errors.UserError, errors.RetryError) as e:
           if kind in (None, SystemExit, preemption.Preempted):
-            if isinstance(e, stores.StoreError):
-              # The store was there when the command began.
-              raise errors.RetryError(told) from e
-            raise errors.UserError(told) from e
-          logging.error('%s', told)
+            raise
+          logging.error('%s', e)
+
+  def _finish(self) -> None:
+    """Copies up what is complete, for the last time."""
+    self._leaving.set()
+    self._thread.join()
+    try:
+      with _told(self._scratch):
+        self._push()
+    except errors.UserError as e:
+      # The store was there when the command began.
+      is_gone = isinstance(e, stores.StoreError)
+      kind = errors.RetryError if is_gone else errors.UserError
+      raise kind(f'{e}; {self._scratch} has everything') from e
 
   def _bring_down(self) -> None:
     """Makes the scratch what the store is, unless it has gone on from there."""

@@ -40,6 +40,7 @@ class StoreLock:
     self._store = store
     self._notice = notice
     self._lost = False
+    self._last = contextlib.ExitStack()
     self._left = threading.Event()
     self._mine = {
       'token': secrets.token_hex(8),
@@ -64,11 +65,17 @@ class StoreLock:
         if there or not self._store.create(FILE, self._signed()):
           self._take_over(there or self._read() or {})
         self._thread.start()
+        self._last.enter_context(self._notice.last(self._release))
         stack.push(self)
       stack.pop_all()
     return self
 
   def __exit__(self, *unused_exception: object) -> None:
+    with self._notice.held(checks_at_end=False):
+      self._last.close()
+      self._release()
+
+  def _release(self) -> None:
     self._left.set()
     self._thread.join()
     try:

@@ -15,7 +15,6 @@ import os
 from pathlib import Path
 
 from bam_jax import errors
-from bam_jax.training import preemption
 
 # Scheme -> the package that speaks it, and the extra that brings it.
 _PACKAGES = {'s3': ('s3fs', 's3'), 'gs': ('gcsfs', 'gcs')}
@@ -144,8 +143,6 @@ class Store:
     """
     try:
       yield
-    except preemption.Preempted:
-      raise
     except Exception as e:
       raise StoreError(
         f'{self.url}: {type(e).__name__}: {e}; see to bucket, permission and'

@@ -2,11 +2,17 @@
 
 Each carries the checksums of its arrays and its score in its metadata, and none
 is used before they agree.
+
+A run that is stopped saves the step that it has come to. If that step is to be
+evaluated, this is done when the run goes on, and the score is kept in the
+metadata of the next checkpoint: no checkpoint is ever written twice.
 """
 
 from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 import contextlib
+import dataclasses
 import json
 import logging
 import math
@@ -20,9 +26,9 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
+from bam_jax import schema
 from bam_jax.training import checksums as checksums_lib
 from bam_jax.training import lost
-from bam_jax.training import preemption
 from bam_jax.training import processes
 from bam_jax.training import step as step_lib
 
@@ -31,6 +37,11 @@ MARK = '_CHECKPOINT_METADATA'
 
 _CHECKSUMS = 'checksums'
 _SCORE = 'score'
+# Metrics of steps that the log has not got yet.
+_UNLOGGED = 'unlogged'
+# Scores of earlier steps, whose own checkpoints were saved without.
+_LATE_SCORES = 'late_scores'
+_DIGEST = 'digest'
 _PARAMS = 'params'
 # Everything of a TrainState but the parameters: what only a resumed run needs.
 _TRAIN = 'train'
@@ -50,6 +61,9 @@ class Checkpoints:
       errors.UserError: the folder can't be made, or a score is damaged.
     """
     self._directory = directory
+    self._scores: dict[int, float] = {}
+    self._late: set[int] = set()
+    self._unlogged: list[list[float]] = []
     # Orbax reports every save at INFO through absl. What it raises it reports
     # at ERROR too, from each of its threads, and asyncio once more.
     for name in ('absl', 'asyncio'):
@@ -67,22 +81,22 @@ class Checkpoints:
         },
         options=ocp.CheckpointManagerOptions(
           preservation_policy=policies.AnyPreservationPolicy(
-            [
-              policies.LatestN(1),
-              policies.BestN(
-                get_metric_fn=_score,
-                reverse=False,
-                n=1,
-                keep_checkpoints_without_metrics=False,
-              ),
-            ]
+            [policies.LatestN(1), _Best(self._scores)]
           ),
           best_fn=_score,
           step_prefix='step',
         ),
       )
-    for step in self._manager.all_steps():
-      self._check_score(step)
+    steps = self._manager.all_steps()
+    for step in steps:
+      self._read_score(step)
+    if steps:
+      with _told(self._step_directory(max(steps))):
+        self._unlogged, late = _carried(
+          self._manager.metadata(max(steps)).custom_metadata or {}
+        )
+      self._scores.update(late)
+      self._late.update(late)
 
   def __enter__(self) -> Self:
     return self
@@ -98,7 +112,21 @@ class Checkpoints:
   @property
   def best_step(self) -> int | None:
     """The step of the highest score; the latest one if none has a score."""
-    return self._manager.best_step() or self.latest_step
+    return _best(self._scores, self._manager.all_steps()) or self.latest_step
+
+  def score(self, step: int) -> float | None:
+    """The score of a step, if it has one."""
+    return self._scores.get(step)
+
+  def add_score(self, score: float) -> None:
+    """Gives the latest step its score, if it was saved without; not nan."""
+    if self.latest_step not in self._scores and not math.isnan(score):
+      self._scores[self.latest_step] = score
+      self._late.add(self.latest_step)
+
+  def unlogged(self) -> list[list[float]]:
+    """What the latest step was saved with, as `save` takes it."""
+    return self._unlogged
 
   def has(self, step: int) -> bool:
     """Whether the parameters of a step are there."""
@@ -109,6 +137,7 @@ class Checkpoints:
     state: step_lib.TrainState,
     score: float | None = None,
     with_optimizer: bool = True,
+    unlogged: Sequence[Sequence[float]] = (),
   ) -> None:
     """Saves the state under its own step; returns when it may be donated.
 
@@ -117,6 +146,7 @@ class Checkpoints:
       score: what the best checkpoint is chosen by, higher is better; nan, an
         undefined score, is kept as none, so that it is never preferred.
       with_optimizer: whether a run may go on from here.
+      unlogged: metrics of the steps before it that are not in the log.
 
     Raises:
       errors.UserError: it, or the one before it, can't be written.
@@ -130,13 +160,16 @@ class Checkpoints:
     checksums = {_PARAMS: checksums_lib.checksums(state.params)}
     if with_optimizer:
       checksums[_TRAIN] = checksums_lib.checksums(_without_params(state))
+    metadata = {_CHECKSUMS: checksums, _SCORE: score}
     with self._writing():
+      if score is not None:
+        self._scores[step] = score
       self._manager.save(
         step,
         args=ocp.args.Composite(**items),
         metrics=None if score is None else {_SCORE: score},
         force=True,
-        custom_metadata={_CHECKSUMS: checksums, _SCORE: score},
+        custom_metadata=metadata | self._to_carry(unlogged),
       )
 
   def restore(self, like: step_lib.TrainState) -> step_lib.TrainState:
@@ -185,8 +218,17 @@ class Checkpoints:
       self._check_sums(step, item, restored, metadata.custom_metadata or {})
     return restored
 
-  def _check_score(self, step: int) -> None:
-    """Raises where the score, by which the best is chosen, has changed."""
+  def _to_carry(self, unlogged: Sequence[Sequence[float]]) -> dict[str, object]:
+    """What the metadata of the next checkpoint has besides, for `_carried`."""
+    steps = self._late.intersection(self._manager.all_steps())
+    late = {str(step): self._scores[step] for step in sorted(steps)}
+    if not late and not unlogged:
+      return {}
+    carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: late}
+    return carried | {_DIGEST: schema.digest(carried)}
+
+  def _read_score(self, step: int) -> None:
+    """Raises if the score, by which the best is chosen, has changed."""
     with _told(self._step_directory(step)):
       metadata = self._manager.metadata(step).custom_metadata or {}
       score = (self._manager.metrics(step) or {}).get(_SCORE)
@@ -195,6 +237,8 @@ class Checkpoints:
         recorded = json.dumps(metadata[_SCORE])
         if json.dumps(score) != recorded:
           raise ValueError(f'the score is {score}, was {recorded}')
+      if score is not None:
+        self._scores[step] = score
 
   def _check_sums(
     self, step: int, item: str, restored: Any, metadata: Mapping[str, Any]
@@ -249,7 +293,7 @@ class Checkpoints:
     """
     try:
       yield
-    except (errors.UserError, errors.RetryError, preemption.Preempted):
+    except (errors.UserError, errors.RetryError):
       raise
     except Exception as e:
       if lost.tells(e):
@@ -281,14 +325,62 @@ def kept(directory: Path) -> list[int]:
     for path in directory.glob(f'step_*/{MARK}')
     if path.parent.name.removeprefix('step_').isdecimal()
   )
+  if not steps:
+    return []
   scores = {}
   for step in steps:
     path = directory / f'step_{step}' / 'metrics' / 'metrics'
     if path.exists():
       scores[step] = json.loads(path.read_text())[_SCORE]
-  # As Orbax does it: of equal ones the last.
-  best = sorted(scores, key=scores.get)[-1:]
-  return sorted({*best, *steps[-1:]})
+  metadata = json.loads((directory / f'step_{steps[-1]}' / MARK).read_text())
+  scores |= _carried(metadata.get('custom_metadata') or {})[1]
+  best = _best(scores, steps)
+  return sorted({steps[-1], steps[-1] if best is None else best})
+
+
+def _best(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
+  """The step with the highest score, the last one of equals."""
+  scored = [step for step in sorted(steps) if step in scores]
+  return sorted(scored, key=scores.get)[-1] if scored else None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Best(policies.PreservationPolicy):
+  """Preserves the best checkpoint, by scores that Orbax may not know.
+
+  Attributes:
+    scores: step -> score; may change at any time.
+  """
+
+  scores: Mapping[int, float]
+
+  def should_preserve(
+    self,
+    checkpoints: Sequence[Any],
+    *,
+    context: policies.PreservationContext,
+  ) -> Sequence[bool]:
+    del context
+    steps = [checkpoint.step for checkpoint in checkpoints]
+    best = _best(self.scores, steps)
+    return [step == best for step in steps]
+
+
+def _carried(
+  metadata: Mapping[str, Any],
+) -> tuple[list[list[float]], dict[int, float]]:
+  """What a checkpoint's metadata carries of its run: unlogged, late scores.
+
+  Raises:
+    ValueError: it is damaged.
+  """
+  if _DIGEST not in metadata:
+    return [], {}
+  carried = {key: metadata[key] for key in (_UNLOGGED, _LATE_SCORES)}
+  if schema.digest(carried) != metadata[_DIGEST]:
+    raise ValueError('the scores of earlier steps fail their digest')
+  late = {int(step): score for step, score in carried[_LATE_SCORES].items()}
+  return carried[_UNLOGGED], late
 
 
 @contextlib.contextmanager
@@ -299,7 +391,7 @@ def _told(directory: Path) -> Iterator[None]:
   """
   try:
     yield
-  except (errors.UserError, errors.RetryError, preemption.Preempted):
+  except (errors.UserError, errors.RetryError):
     raise
   except Exception as e:
     if lost.tells(e):

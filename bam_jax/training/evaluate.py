@@ -111,8 +111,17 @@ def evaluate(
   params: Mapping[str, object],
   splits: Splits,
   config: config_lib.Config,
+  advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[Outputs, Scores]:
-  """Logits and scores of labelled splits, by task and split."""
+  """Logits and scores of labelled splits, by task and split.
+
+  Args:
+    programs: the compiled steps.
+    params: parameters on the devices.
+    splits: the rows.
+    config: the whole configuration.
+    advance: told the number of examples after each batch.
+  """
   outputs: Outputs = {}
   scores: Scores = {}
   for name, columns in splits.items():
@@ -124,6 +133,7 @@ def evaluate(
         features,
         programs.tasks.index[name],
         config.packing,
+        advance,
       )
       outputs[name][split] = logits
       task = programs.tasks[name]

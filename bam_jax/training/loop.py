@@ -57,14 +57,14 @@ def train(
     programs: the compiled steps; shared by all runs of a plan.
     make_params: seed -> the initial parameters, host arrays.
     config: the whole configuration.
-    notice: that the machine is wanted back.
+    notice: checked before each step and within evaluations.
 
   Returns:
     A result for each job.
 
   Raises:
     errors.UserError: a loss is not finite, naming run, step and task.
-    preemption.Preempted: a notice came; the steps so far are saved.
+    preemption.Preempted: a signal came; the steps so far are saved.
   """
   first = jobs[0]
   with contextlib.ExitStack() as stack:
@@ -102,10 +102,14 @@ def train(
       return state if saved.latest_step is None else saved.restore(state)
 
     state = programs.seeds.stack(map(first_state, jobs, checkpoints), len(jobs))
-    for writer in telemetry:
-      writer.truncate(start)
+    unlogged = [saved.unlogged() for saved in checkpoints]
+    for writer, saved, steps in zip(telemetry, checkpoints, unlogged):
+      # A score of the last step is made, and written, once more.
+      scored = start < first.num_steps and saved.score(start) is not None
+      writer.truncate(start - len(steps), with_score=scored or len(steps) > 0)
     progress.start_at(start * examples)
     log = step_log.StepLog(jobs, config, programs.tasks, telemetry, progress)
+    log.go_on(start, unlogged)
     profiler = profiling.StepProfiler(
       config.train.profile if processes.is_first() else (),
       first.directory / PROFILE_DIR,
@@ -119,65 +123,87 @@ def train(
         return programs.put(first.batches(step))
       return programs.put_seeds([job.batches(step) for job in jobs])
 
+    def evaluated(
+      index: int, step: int, state: step_lib.TrainState
+    ) -> tuple[evaluate.Outputs, evaluate.Scores, float]:
+      outputs, scores = evaluate.evaluate(
+        programs,
+        state.params,
+        jobs[index].dev,
+        config,
+        lambda _: notice.check(),
+      )
+      score = _mean_score(scores, programs.tasks)
+      telemetry[index].write(step, {'dev_score': score})
+      return outputs, scores, score
+
+    def save(
+      index: int,
+      state: step_lib.TrainState,
+      score: float | None = None,
+      with_optimizer: bool = True,
+    ) -> None:
+      """Saves a step, or gives the score of one that a stop has saved."""
+      saved = checkpoints[index]
+      if saved.latest_step != int(state.step):
+        saved.save(state, score, with_optimizer)
+      elif score is not None:
+        saved.add_score(score)
+
     prefetched = batches_lib.prefetch(
       make_batch, range(start, first.num_steps), config.train.prefetch
     )
+    step, results = start, []
     try:
       for step in range(start, first.num_steps):
-        # A checkpoint has the score of its step or none: nothing comes between.
-        with notice.held():
-          if step > start:
-            evaluates = _is_due(step, config.train.evaluate_every)
-            if evaluates or _is_due(step, config.train.checkpoint_every):
-              log.flush()
-              for index, saved in enumerate(checkpoints):
-                score, own = None, state_of(index)
-                if evaluates:
-                  _, scores = evaluate.evaluate(
-                    programs, own.params, jobs[index].dev, config
-                  )
-                  score = _mean_score(scores, programs.tasks)
-                  telemetry[index].write(step, {'dev_score': score})
-                saved.save(own, score)
-          profiler.before(step)
-          waiting = time.perf_counter()
-          batch = next(prefetched)
-          log.waited(time.perf_counter() - waiting)
-          schedule = job_lib.step_schedule(step, first, config)
-          state, metrics = programs.train_step(state, batch, schedule)
-          log.add(step, metrics)
-          if told := profiler.after(step, state):
-            telemetry[0].write(step, told)
-    except preemption.Preempted:
+        notice.check()
+        evaluates = _is_due(step, config.train.evaluate_every)
+        if evaluates or _is_due(step, config.train.checkpoint_every):
+          log.flush()
+          for index, saved in enumerate(checkpoints):
+            score, own = None, state_of(index)
+            if evaluates and saved.score(step) is None:
+              score = evaluated(index, step, own)[-1]
+            save(index, own, score)
+        profiler.before(step)
+        waiting = time.perf_counter()
+        batch = next(prefetched)
+        log.waited(time.perf_counter() - waiting)
+        schedule = job_lib.step_schedule(step, first, config)
+        state, metrics = programs.train_step(state, batch, schedule)
+        if step == start:
+          # Until now the process could have been ended without a loss.
+          stack.enter_context(notice.held())
+        log.add(step, metrics)
+        if told := profiler.after(step, state):
+          telemetry[0].write(step, told)
+      step = first.num_steps
+      notice.check()
       log.flush()
       for index, saved in enumerate(checkpoints):
-        saved.save(state_of(index))
+        last = state_of(index)
+        outputs, scores, score = evaluated(index, step, last)
+        save(index, last, score, config.train.keep_optimizer)
+        if not config.train.keep_optimizer:
+          saved.drop_optimizer()
+        saved.wait()
+        results.append(Result(last.params, outputs, scores, saved.best_step))
+    except preemption.Preempted:
+      unlogged = log.unlogged()
+      log.flush()
+      for index, saved in enumerate(checkpoints):
+        if step != (saved.latest_step or 0):
+          saved.save(state_of(index), unlogged=unlogged[index])
         saved.wait()
       raise
     finally:
       profiler.close()
       prefetched.close()
-    log.flush()
-    with notice.held():
-      results = []
-      for index, saved in enumerate(checkpoints):
-        last = state_of(index)
-        outputs, scores = evaluate.evaluate(
-          programs, last.params, jobs[index].dev, config
-        )
-        score = _mean_score(scores, programs.tasks)
-        telemetry[index].write(first.num_steps, {'dev_score': score})
-        if saved.latest_step != first.num_steps:
-          saved.save(last, score, with_optimizer=config.train.keep_optimizer)
-        if not config.train.keep_optimizer:
-          saved.drop_optimizer()
-        saved.wait()
-        results.append(Result(last.params, outputs, scores, saved.best_step))
   return results
 
 
 def _is_due(step: int, every: int) -> bool:
-  return every > 0 and step % every == 0
+  return every > 0 and step > 0 and step % every == 0
 
 
 def _mean_score(scores: evaluate.Scores, tasks: task_lib.TaskTable) -> float:

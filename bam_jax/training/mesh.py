@@ -204,14 +204,14 @@ def fetch(tree: Any) -> Any:
   """Whole host arrays; every process calls it.
 
   Args:
-    tree: of arrays on a mesh, be they spread over processes.
+    tree: of arrays on a mesh, be they spread over processes, or on the host.
   """
   if jax.process_count() == 1:
     return jax.device_get(tree)
   return jax.tree.map(
     lambda x: (
       np.asarray(x)
-      if x.is_fully_replicated
+      if not isinstance(x, jax.Array) or x.is_fully_replicated
       else multihost_utils.process_allgather(x, tiled=True)
     ),
     tree,

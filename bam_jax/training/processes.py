@@ -7,6 +7,8 @@ directory that all of them see.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
+import contextlib
 import functools
 import json
 import os
@@ -17,7 +19,6 @@ import socket
 import sys
 from typing import Any
 from typing import NoReturn
-from typing import Self
 from typing import TypeVar
 
 import jax
@@ -242,7 +243,7 @@ def _padded(text: str, size: int) -> np.ndarray:
 
 
 class AgreedNotice(preemption.Notice):
-  """A notice to one process that stops all of them, after the same step.
+  """A signal to one process that stops all of them, after the same step.
 
   JAX hears SIGTERM, once the processes have joined, and has them agree on the
   next check that none of them has come to yet.
@@ -252,17 +253,27 @@ class AgreedNotice(preemption.Notice):
     super().__init__()
     self._checks = 0
 
-  def __enter__(self) -> Self:
-    self._before[signal.SIGUSR1] = signal.signal(
-      signal.SIGUSR1, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
-    )
-    return self
-
   def check(self) -> None:
-    """Raises `Preempted` where all have agreed to; every process calls it."""
+    """Raises `Preempted` where all have agreed to; every process calls it.
+
+    What the first process does by itself is not stopped.
+    """
+    if _by_itself:
+      return
     self._checks += 1
     if multihost_utils.reached_preemption_sync_point(self._checks):
-      raise preemption.Preempted('SIGTERM')
+      raise preemption.Preempted(signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def agreed_notice(own: preemption.Notice) -> Iterator[AgreedNotice]:
+  """The notice of all processes, in place of this one's own."""
+
+  def forward(*unused: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+  with own.left_to(forward, signal.SIGUSR1, signal.SIGINT):
+    yield AgreedNotice()
 
 
 def leave(status: int) -> NoReturn:

@@ -19,12 +19,20 @@ from bam_jax.training import transfer
 _STEPS_AHEAD = 16
 
 
+# Metrics of steps that are not in the log: for each step 2T + 1 numbers.
+Unlogged = Sequence[Sequence[float]]
+
+
 class StepLog:
   """Steps' metrics on their way from the device to the log.
 
   They are fetched an interval at a time, and some steps later than they were
   dispatched: a fetch waits for the step it is of, and the device must have
   others to go on with.
+
+  Which steps share a line follows from the steps alone. So a run that is
+  stopped within an interval takes the metrics of its steps along, in its
+  checkpoint, and `go_on` begins with them.
   """
 
   def __init__(
@@ -40,7 +48,8 @@ class StepLog:
     self._names: Sequence[str] = tasks.names
     self._telemetry = telemetry
     self._progress = progress
-    self._pending: list[tuple[int, jax.Array]] = []
+    self._pending: list[tuple[int, jax.Array | np.ndarray]] = []
+    self._first = 0  # The first step that is taken in this process.
     self._interval_start = time.perf_counter()
     self._waited = 0.0
 
@@ -53,6 +62,29 @@ class StepLog:
     every = self._config.train.log_every
     if len(self._pending) == every + _STEPS_AHEAD:
       self._write(every, share=1.0)
+
+  def go_on(self, start: int, unlogged: Sequence[Unlogged]) -> None:
+    """Goes on with a run that was stopped.
+
+    Args:
+      start: the first step that is taken again.
+      unlogged: of each run, the metrics of the steps before it that are not in
+        its log.
+    """
+    self._first = start
+    rows = [np.asarray(each, np.float32) for each in unlogged]
+    if len({len(each) for each in rows}) == 1:
+      # [steps, seeds, 2T + 1]
+      self._pending += zip(_steps_before(start, rows[0]), np.stack(rows, 1))
+      return
+    for index, each in enumerate(rows):
+      if len(each):
+        self._write_run(index, _steps_before(start, each), each, 1.0, 0.0)
+
+  def unlogged(self) -> list[Unlogged]:
+    """Of each run, the metrics of the steps that are pending."""
+    values = self._fetch(len(self._pending))
+    return [values[:, index].tolist() for index in range(len(self._jobs))]
 
   def flush(self) -> None:
     """Fetches, checks and writes what is pending."""
@@ -68,10 +100,8 @@ class StepLog:
       share: of the time since the last call that they took.
     """
     steps = [step for step, _ in self._pending[:number]]
-    fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
+    values = self._fetch(number)
     del self._pending[:number]
-    # [steps, seeds, 2T + 1]
-    values = np.reshape(fetched, (number, len(self._jobs), -1))
     seconds = (time.perf_counter() - self._interval_start) * share
     waited = self._waited * share
     timing = {'seconds': seconds, 'waited': waited}
@@ -79,10 +109,17 @@ class StepLog:
       self._write_run(index, steps, values[:, index], **timing)
       for index in range(len(self._jobs))
     ]
-    counts = transfer.unpack_metrics(values)['count']
+    counts = transfer.unpack_metrics(values)['count'][self._taken_here(steps)]
     self._progress.advance(int(counts.sum()), loss=float(np.mean(losses)))
     self._interval_start += seconds
     self._waited -= waited
+
+  def _fetch(self, number: int) -> np.ndarray:
+    """Metrics of the oldest steps that are pending, [steps, seeds, 2T + 1]."""
+    fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
+    shape = (len(self._jobs), -1)
+    rows = [np.reshape(values, shape) for values in fetched]
+    return np.stack(rows) if rows else np.empty((0, len(self._jobs), 0))
 
   def _write_run(
     self,
@@ -108,7 +145,9 @@ class StepLog:
       'gold_weight': schedule.gold_weight,
       'learning_rate': schedule.learning_rate,
       'grad_norm': np.mean(metrics['grad_norm']),
-      'examples_per_second': count.sum() / seconds,
+      'examples_per_second': (
+        metrics['count'][self._taken_here(steps)].sum() / seconds
+      ),
       'waiting_for_batch': waited / seconds,
     }
     for name, task_loss, task_count in zip(self._names, loss, count):
@@ -119,6 +158,10 @@ class StepLog:
       steps[-1], {key: float(value) for key, value in told.items()}
     )
     return float(told['loss'])
+
+  def _taken_here(self, steps: Sequence[int]) -> np.ndarray:
+    """Which steps were taken by this process, [steps] bool."""
+    return np.asarray(steps) >= self._first
 
   def _check_finite(
     self, job: job_lib.Job, step: int, metrics: Mapping[str, np.ndarray]
@@ -135,3 +178,7 @@ class StepLog:
         f' learning rate ({job.length.learning_rate}) or look at the'
         " task's rows"
       )
+
+
+def _steps_before(start: int, rows: Unlogged) -> range:
+  return range(start - len(rows), start)

@@ -82,11 +82,15 @@ class Telemetry:
       self._writer.close()
       self._writer = None
 
-  def truncate(self, step: int) -> None:
+  def truncate(self, step: int, with_score: bool = True) -> None:
     """Forgets what was written for `step` and for every later step.
 
-    A `dev_score` of `step` stays: it is of the state that the step begins with.
     Call it before the first `write`; TensorBoard then hides its old events too.
+
+    Args:
+      step: the first one that is taken, and logged, again.
+      with_score: keeps the `dev_score` of `step`: it is of the state that the
+        step begins with.
     """
     if self._writer is not None:
       raise ValueError('truncate after write: TensorBoard cannot take it back')
@@ -98,7 +102,8 @@ class Telemetry:
         [
           line
           for line in lines
-          if line['step'] + ('dev_score' not in line) <= step
+          if line['step'] < step
+          or (with_score and 'dev_score' in line and line['step'] == step)
         ],
       )
 

@@ -24,7 +24,7 @@ def keep_all(*arguments):
   configure_jax(*arguments)
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
 setup.configure_jax = keep_all
-main.run_main()
+main.run_process()
 """
 
 
