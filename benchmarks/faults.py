@@ -61,26 +61,26 @@ def kill_and_finish(
   undisturbed = directory / 'undisturbed'
   _finish(_start(command, undisturbed))
   # Once more, with everything compiled, for how long a plan takes then.
-  again = _fresh(undisturbed, directory / 'again')
+  again = fresh(undisturbed, directory / 'again')
   start = time.monotonic()
   _finish(_start(command, again))
   takes = time.monotonic() - start
   if found := differences(again, undisturbed):
     raise ValueError(f'two undisturbed plans differ: {found}')
   for moment in np.random.default_rng(seed).uniform(0, takes, kills):
-    workdir = _fresh(undisturbed, directory / 'killed')
+    workdir = fresh(undisturbed, directory / 'killed')
     process = _start(command, workdir)
     try:
       process.wait(timeout=moment)
     except subprocess.TimeoutExpired:
       process.send_signal(signal.SIGKILL)
       process.wait()
-    met = _state(workdir)
+    met = state(workdir)
     _finish(_start(command, workdir))
     yield Kill(float(moment), *met, differences(workdir, undisturbed))
 
 
-def _fresh(undisturbed: Path, workdir: Path) -> Path:
+def fresh(undisturbed: Path, workdir: Path) -> Path:
   """A work directory with nothing but the compiled programs."""
   shutil.rmtree(workdir, ignore_errors=True)
   if (undisturbed / 'compiled').is_dir():
@@ -105,7 +105,7 @@ def _finish(process: subprocess.Popen) -> None:
     raise RuntimeError(f'{process.args}: ended with {process.returncode}')
 
 
-def _state(workdir: Path) -> tuple[int, str, int | None]:
+def state(workdir: Path) -> tuple[int, str, int | None]:
   """How far a plan has come: of `Kill`, what it met."""
   runs = workdir.glob('runs/*/config.json')
   left = [path.parent for path in runs if not (path.parent / 'DONE').exists()]

@@ -1,0 +1,82 @@
+"""A plan that is stopped at random checks, many times, in this process.
+
+Oracle: the same plan left undisturbed, file by file.
+"""
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax.experiments import runner as runner_lib
+from bam_jax.training import preemption
+from benchmarks import faults
+
+_CONFIG = Path(faults.__file__).parent / 'configs' / 'stops.py'
+
+
+class _Random(preemption.Notice):
+  """Gives a signal at a random one of the next checks."""
+
+  def __init__(self, rng: np.random.Generator, most: int):
+    super().__init__()
+    self._left = int(rng.integers(1, most))
+
+  def check(self) -> None:
+    self._left -= 1
+    if self._left <= 0:
+      self.give()
+    super().check()
+
+
+class _Counted(preemption.Notice):
+  """Counts the checks of a plan that nothing stops."""
+
+  count = 0
+
+  def check(self) -> None:
+    self.count += 1
+    super().check()
+
+
+@pytest.fixture(scope='module')
+def config():
+  spec = importlib.util.spec_from_file_location('stops', _CONFIG)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  config = module.get_config()
+  config.variants = ('multi',)
+  return config_lib.from_config_dict(config)
+
+
+@pytest.fixture(scope='module')
+def undisturbed(config, tmp_path_factory):
+  """The finished plan, its runner, and how many checks it made."""
+  notice = _Counted()
+  workdir = tmp_path_factory.mktemp('stops') / 'undisturbed'
+  runner = runner_lib.Runner(config, workdir, notice)
+  runner.run()
+  return runner, notice.count
+
+
+@pytest.mark.parametrize(
+  'seed', [0, *(pytest.param(s, marks=pytest.mark.fault) for s in (1, 2, 3))]
+)
+def test_a_plan_stopped_at_random_ends_bit_equal(
+  undisturbed, config, tmp_path, seed
+):
+  """Before steps and within evaluations, at steps that are saved and others."""
+  whole, count = undisturbed
+  rng, stops = np.random.default_rng(seed), 0
+  for _ in range(100):
+    runner = runner_lib.Runner(config, tmp_path, _Random(rng, count // 2))
+    runner._setup = whole.setup  # Compiled once.
+    try:
+      runner.run()
+      break
+    except preemption.Preempted:
+      stops += 1
+  assert stops > 3
+  assert faults.differences(tmp_path, whole.workspace.root) == ()
