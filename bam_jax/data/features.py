@@ -70,6 +70,7 @@ class Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     self.cls_id = tokenizer.token_to_id('[CLS]')
+    self.pad_id = tokenizer.token_to_id('[PAD]')
     self.sep_id = tokenizer.token_to_id('[SEP]')
     self.unk_id = tokenizer.token_to_id('[UNK]')
     tokenizer.post_processor = processors.BertProcessing(

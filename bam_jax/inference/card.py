@@ -10,11 +10,12 @@ from bam_jax.tasks import task as task_lib
 
 _USE = """\
 ```python
+import torch
 from transformers import {auto_class}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained('.')
 model = {auto_class}.from_pretrained('.')
-logits = model(**tokenizer({texts}, return_tensors='pt')).logits
+{usage}
 ```
 """
 
@@ -100,9 +101,11 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
     '',
   ]
   if len(tasks) == 1:
-    texts = "'a text'" + (", 'another one'" if tasks[0].is_pair else '')
-    auto_class = heads[0].auto_class
-    use = _USE.format(texts=texts, auto_class=auto_class).rstrip()
+    use = _USE.format(
+      auto_class=heads[0].auto_class,
+      usage=kinds.of(tasks[0]).usage(tasks[0], facts.regression_head),
+    )
+    use = f'In this directory, with transformers 4 or 5:\n\n{use.rstrip()}'
   else:
     use = (
       '`heads.TASK.weight` and `heads.TASK.bias` of `model.safetensors` are'

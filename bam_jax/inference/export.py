@@ -75,7 +75,7 @@ def export(
         },
       },
       {
-        **huggingface.save_config(config),
+        **huggingface.save_config(config, tokenizer.pad_id),
         'architectures': [head.architecture],
         'classifier_dropout': config.dropout_head,
         **head.settings,
@@ -95,7 +95,7 @@ def export(
           for name, tensor in tensors.items()
         },
       },
-      huggingface.save_config(config),
+      huggingface.save_config(config, tokenizer.pad_id),
       tokenizer,
       config,
       {

@@ -16,7 +16,8 @@ from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
 
 # Every matrix of BERT: a normal distribution cut off at two deviations.
-initializer = nn.initializers.truncated_normal(0.02)
+INITIALIZER_RANGE = 0.02
+initializer = nn.initializers.truncated_normal(INITIALIZER_RANGE)
 
 # Where a layer drops out: probabilities, and the output of either half.
 _SITES = 3

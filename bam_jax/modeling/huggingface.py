@@ -192,8 +192,17 @@ def load_config(path: Path) -> dict[str, int | float]:
   return result | {'layer_norm_eps': float(eps)}
 
 
-def save_config(config: bert.BertConfig) -> dict[str, object]:
-  """The inverse of `load_config`: what a config.json must hold."""
+def save_config(config: bert.BertConfig, pad_id: int) -> dict[str, object]:
+  """The inverse of `load_config`: what a config.json must hold.
+
+  All that transformers itself writes of a BERT, but for its own version: other
+  readers have no defaults for some of it. Both names of the weights' type, the
+  second one of transformers up to 4.55.
+
+  Args:
+    config: of the encoder.
+    pad_id: of `[PAD]`, which has no part in what is computed.
+  """
   sizes = {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
   return (
     _KIND
@@ -203,6 +212,16 @@ def save_config(config: bert.BertConfig) -> dict[str, object]:
       'layer_norm_eps': config.layer_norm_eps,
       'hidden_dropout_prob': config.dropout_hidden,
       'attention_probs_dropout_prob': config.dropout_attention,
+      'classifier_dropout': None,
+      'initializer_range': bert.INITIALIZER_RANGE,
+      'pad_token_id': pad_id,
+      'bos_token_id': None,
+      'eos_token_id': None,
+      'add_cross_attention': False,
+      'tie_word_embeddings': True,
+      'use_cache': True,
+      'dtype': 'float32',
+      'torch_dtype': 'float32',
     }
   )
 

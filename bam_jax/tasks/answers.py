@@ -21,6 +21,32 @@ from bam_jax.tasks import task as task_lib
 # Tokens of an answer at most, as in BERT's `run_squad.py`.
 _LONGEST = 30
 
+_USAGE = f"""\
+question, context = 'what is this?', 'this is a text, and it has an answer.'
+inputs = tokenizer(
+  question,
+  context,
+  truncation='only_second',
+  return_offsets_mapping=True,
+  return_tensors='pt',
+)
+offsets = inputs.pop('offset_mapping')[0].tolist()
+with torch.no_grad():
+  outputs = model(**inputs)
+# [start, end] of each answer, up to {_LONGEST} tokens of the context
+scores = outputs.start_logits[0][:, None] + outputs.end_logits[0]
+inside = torch.tensor([part == 1 for part in inputs.sequence_ids(0)])
+allowed = torch.ones_like(scores).triu().tril({_LONGEST - 1}).bool()
+allowed &= inside[:, None] & inside
+found = scores.masked_fill(~allowed, float('-inf'))
+start, end = divmod(found.argmax().item(), len(found))"""
+_PRINT = 'print(context[offsets[start][0] : offsets[end][1]])'
+_OR_NONE = f"""\
+if scores[0, 0] > found.max():
+  print('no answer')
+else:
+  {_PRINT}"""
+
 
 class Answers(kind_bases.OfTokens):
   """The answer's first and last token; both 0 where a window has none.
@@ -153,6 +179,10 @@ class Answers(kind_bases.OfTokens):
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     none = 'no answer' if task.unanswerable else 'none in this window'
     return f'logits of start and end of the answer at each token; [CLS]: {none}'
+
+  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+    end = _OR_NONE if task.unanswerable else _PRINT
+    return f'{_USAGE}\n{end}'
 
   def export(self, task: task_lib.Task) -> kind.Export:
     return kind.Export(

@@ -94,6 +94,11 @@ class Classification(kind_bases.Plain):
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     return 'logits of ' + ', '.join(f'`{label}`' for label in task.labels)
 
+  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+    return kind.usage_of_pooled(
+      task, 'print(model.config.id2label[logits.argmax().item()])'
+    )
+
   def export(self, task: task_lib.Task) -> kind.Export:
     return kind.sequence_classifier(
       {

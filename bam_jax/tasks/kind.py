@@ -269,6 +269,13 @@ class Kind(abc.ABC):
     """What the outputs mean, for a model card."""
 
   @abc.abstractmethod
+  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+    """Python that prints a prediction of an exported model, for its card.
+
+    It finds `torch`, and the exported `model` and `tokenizer` of transformers.
+    """
+
+  @abc.abstractmethod
   def export(self, task: task_lib.Task) -> Export:
     """The head as Hugging Face has it."""
 
@@ -279,6 +286,19 @@ def label_maps(labels: Sequence[str]) -> dict[str, object]:
     'id2label': {str(i): label for i, label in enumerate(labels)},
     'label2id': {label: i for i, label in enumerate(labels)},
   }
+
+
+def usage_of_pooled(task: task_lib.Task, *lines: str) -> str:
+  """`Kind.usage` of a head on the pooled vector; the lines find `logits`."""
+  texts = "'a text'" + (", 'another one'" if task.is_pair else '')
+  return '\n'.join(
+    [
+      f"inputs = tokenizer({texts}, truncation=True, return_tensors='pt')",
+      'with torch.no_grad():',
+      '  logits = model(**inputs).logits[0]',
+      *lines,
+    ]
+  )
 
 
 def sequence_classifier(settings: Mapping[str, object]) -> Export:

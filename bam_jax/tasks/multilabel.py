@@ -120,6 +120,13 @@ class Multilabel(kind_bases.Tallied):
     names = ', '.join(f'`{label}`' for label in task.labels)
     return f'sigmoid(logit) is the probability of each of {names}'
 
+  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+    return kind.usage_of_pooled(
+      task,
+      'labels = model.config.id2label',
+      'print([labels[i] for i, x in enumerate(logits.sigmoid()) if x > 0.5])',
+    )
+
   def export(self, task: task_lib.Task) -> kind.Export:
     return kind.sequence_classifier(
       {

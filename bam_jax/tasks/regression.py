@@ -127,6 +127,16 @@ class Regression(kind_bases.Plain):
       f'a score from {low:g} to {high:g}: {low:g} + {high - low:g} · {inner}'
     )
 
+  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+    low, high = task.scale
+    is_sigmoid = regression_head == 'sigmoid'
+    share = 'sigmoid()' if is_sigmoid else 'clamp(0, 1)'
+    return kind.usage_of_pooled(
+      task,
+      f'share = logits[0].{share}.item()',
+      f'print({low!r} + share * {high - low!r})',
+    )
+
   def export(self, task: task_lib.Task) -> kind.Export:
     return kind.sequence_classifier(
       {'problem_type': 'regression', **kind.label_maps(['score'])}

@@ -17,6 +17,19 @@ _TAG = re.compile(r'O|[BI]-.+')
 # In the features, of a token that no word begins with.
 NO_WORD = -1
 
+_USAGE = """\
+words = 'these are the words of a text'.split()
+inputs = tokenizer(
+  words, is_split_into_words=True, truncation=True, return_tensors='pt'
+)
+with torch.no_grad():
+  tags = model(**inputs).logits[0].argmax(-1).tolist()
+before = None
+for place, word in enumerate(inputs.word_ids()):
+  if word is not None and word != before:  # the first piece of a word
+    print(words[word], model.config.id2label[tags[place]])
+  before = word"""
+
 
 class Tagging(kind_bases.OfTokens):
   """The first piece of each word has its tag; the others have none.
@@ -132,6 +145,9 @@ class Tagging(kind_bases.OfTokens):
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     names = ', '.join(f'`{label}`' for label in task.labels)
     return f"logits of {names} at each word's first piece"
+
+  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+    return _USAGE
 
   def export(self, task: task_lib.Task) -> kind.Export:
     return kind.Export(

@@ -176,7 +176,7 @@ def test_the_card_says_what_a_reader_must_know(directory):
   for said in (
     'taught by single-s0-mnli, single-s0-stsb',
     'a score from 0 to 5: 0 + 5 · sigmoid(logit)',
-    "tokenizer('a text', 'another one', return_tensors='pt')",
+    "tokenizer('a text', 'another one', truncation=True, return_tensors='pt')",
     '| stsb | dev | spearman | 81.2 |',
     'A note.',
     'at most 32 tokens',

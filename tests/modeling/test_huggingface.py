@@ -244,7 +244,7 @@ def test_config_round_trip(weights):
   assert config.layer_norm_eps == 1e-2
   assert (config.num_layers, config.type_vocab_size) == (3, 3)
   file = weights / 'config.json'
-  file.write_text(json.dumps(huggingface.save_config(config)))
+  file.write_text(json.dumps(huggingface.save_config(config, 0)))
   assert _config(weights) == config
 
 

@@ -1,0 +1,208 @@
+"""The code in the card of each kind, run as it stands, by our own model."""
+
+import contextlib
+import io
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from bam_jax.data import features
+from bam_jax.inference import card
+from bam_jax.inference import export
+from bam_jax.modeling import bert
+from bam_jax.modeling import heads
+from bam_jax.tasks import demo
+from bam_jax.tasks import kinds
+from bam_jax.tasks import task as task_lib
+
+_QUESTION = 'what is this?'
+_CONTEXT = 'this is a text, and it has an answer.'
+_WORDS = ['these', 'are', 'the', 'words', 'of', 'a', 'text']
+
+
+def _task(name, kind, text, labels=(), **fields):
+  return task_lib.Task(
+    name=name,
+    kind=kind,
+    labels=labels,
+    metrics=kinds.KINDS[kind].default_metrics,
+    paper_metric='',
+    glue_metrics=(),
+    tables={'train': task_lib.Table(text=text)},
+    **fields,
+  )
+
+
+# A label that would end a line, or a table, of whatever it is written in.
+_ODD = 'a "|`<b>\n\tb'
+_TASKS = task_lib.TaskTable(
+  (
+    _task('classes', 'classification', ('text',), ('x', 'y', _ODD)),
+    _task('pairs', 'classification', ('text', 'other'), ('x', 'y')),
+    _task('scores', 'regression', ('a', 'b'), scale=(-1.5, 5.0)),
+    _task('multilabel', 'multilabel', ('text',), ('joy', 'anger', 'fear')),
+    _task('tagging', 'tagging', (0,), ('O', 'B-PER', 'I-PER', 'B-LOC')),
+    _task('qa', 'qa', ('question', 'context')),
+    _task('qa_or_none', 'qa', ('question', 'context'), unanswerable=True),
+  )
+)
+_TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
+_CONFIG = bert.BertConfig(_TOKENIZER.vocab_size, 16, 2, 2, 32, 64)
+_MODEL = heads.MultiTaskBert(
+  _CONFIG,
+  len(_TASKS),
+  _TASKS.num_outputs,
+  _TASKS.token_heads,
+  _TASKS.token_outputs,
+)
+_SEEDS = (0, 1)  # Of the parameters: not all predictions are alike.
+
+
+def _params(seed):
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32),
+    heads.init_params(_MODEL, jax.random.key(seed)),
+  )
+
+
+def _facts(head='sigmoid', **fields):
+  defaults = {
+    'name': 'test', 'run': 'single-s0', 'variant': 'single', 'teachers': (),
+    'encoder': 'random weights', 'note': '', 'versions': 'jax 0', 'scores': {},
+    'max_length': 32,
+  }  # fmt: skip
+  return card.Facts(**(defaults | fields), regression_head=head)
+
+
+def _export(path, seed=0, head='sigmoid'):
+  export.export(
+    path, _CONFIG, _TOKENIZER, _params(seed), _TASKS.index, _TASKS, _facts(head)
+  )
+
+
+@pytest.fixture(scope='module')
+def exports(tmp_path_factory):
+  """One directory a seed; the heads of regression differ too."""
+  path = tmp_path_factory.mktemp('exports')
+  for seed, head in zip(_SEEDS, ('sigmoid', 'linear')):
+    _export(path / str(seed), seed, head)
+  return path
+
+
+def _logits(task, seed, *texts):
+  """By our own model, of one row: [outputs], or [tokens, outputs]."""
+  first, *more = _TOKENIZER.encode(list(texts))
+  ids = [_TOKENIZER.cls_id, *first, _TOKENIZER.sep_id]
+  types = [0] * len(ids)
+  for other in more:
+    ids += [*other, _TOKENIZER.sep_id]
+    types += [1] * (len(other) + 1)
+  batch = {
+    'input_ids': np.array([ids]),
+    'token_type_ids': np.array([types]),
+    'positions': np.arange(len(ids))[None],
+    'segment_ids': np.ones((1, len(ids)), np.int32),
+    'cls_index': np.zeros((1, 1), np.int32),
+    'task_id': np.array([[_TASKS.index[task.name]]]),
+  }
+  found = _MODEL.apply({'params': _params(seed)}, batch, deterministic=True)
+  logits = found.tokens[0] if task.of_tokens else found.slots[0, 0]
+  return np.asarray(logits)[..., : task.num_outputs], len(first)
+
+
+def _expected(task, seed):
+  """What the card's code is to print."""
+  texts = ('a text', 'another one')[
+    : len(_TASKS[task.name].tables['train'].text)
+  ]
+  if task.kind == 'classification':
+    return task.labels[_logits(task, seed, *texts)[0].argmax()]
+  if task.kind == 'multilabel':
+    chosen = _logits(task, seed, *texts)[0] > 0
+    return str([x for x, is_one in zip(task.labels, chosen) if is_one])
+  if task.kind == 'regression':
+    head = ('sigmoid', 'linear')[seed]
+    logits = _logits(task, seed, *texts)[0][None]
+    return float(kinds.of(task).predictions(task, logits, head)[0])
+  if task.kind == 'tagging':
+    logits, _ = _logits(task, seed, ' '.join(_WORDS))
+    begins = np.cumsum([0] + [len(x) for x in _TOKENIZER.encode(_WORDS)]) + 1
+    tags = [task.labels[logits[i].argmax()] for i in begins[:-1]]
+    return '\n'.join(map(' '.join, zip(_WORDS, tags)))
+  logits, length = _logits(task, seed, _QUESTION, _CONTEXT)
+  begin, end = length + 2, len(logits) - 1
+  best, place = max(
+    (logits[i, 0] + logits[j, 1], (i, j))
+    for i in range(begin, end)
+    for j in range(i, min(end, i + 30))
+  )
+  if task.unanswerable and logits[0].sum() > best:
+    return 'no answer'
+  # The pieces of this text are words, marks and letters: one after the other.
+  spans, at = [], 0
+  for piece in _pieces(_CONTEXT):
+    at = _CONTEXT.index(piece, at)
+    spans.append((at, at + len(piece)))
+    at += len(piece)
+  first, last = place[0] - begin, place[1] - begin
+  return _CONTEXT[spans[first][0] : spans[last][1]]
+
+
+def _pieces(text):
+  """Its pieces without the marks of those that go on."""
+  (ids,) = _TOKENIZER.encode([text])
+  names = demo.vocabulary()
+  return [names[i].removeprefix('##') for i in ids]
+
+
+@pytest.mark.parametrize('seed', _SEEDS)
+@pytest.mark.parametrize('task', _TASKS.tasks, ids=_TASKS.names)
+def test_the_code_prints_what_our_own_model_predicts(
+  exports, task, seed, monkeypatch
+):
+  pytest.importorskip('torch')
+  pytest.importorskip('transformers')
+  directory = exports / str(seed) / task.name
+  text = (directory / 'README.md').read_text()
+  (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  monkeypatch.chdir(directory)
+  printed = io.StringIO()
+  with contextlib.redirect_stdout(printed):
+    exec(compile(code, 'README.md', 'exec'), {})
+  expected = _expected(task, seed)
+  found = printed.getvalue().removesuffix('\n')
+  if task.is_regression:
+    assert float(found) == pytest.approx(expected, abs=1e-4)
+  else:
+    assert found == expected
+
+
+def test_config_has_what_transformers_writes(exports, tmp_path):
+  transformers = pytest.importorskip('transformers')
+  for task in _TASKS.tasks:
+    directory = exports / '0' / task.name
+    ours = json.loads((directory / 'config.json').read_text())
+    head = kinds.of(task).export(task)
+    model = getattr(transformers, head.auto_class).from_pretrained(directory)
+    model.save_pretrained(tmp_path)
+    theirs = json.loads((tmp_path / 'config.json').read_text())
+    del theirs['transformers_version']
+    assert {key: ours.get(key, 'absent') for key in theirs} == theirs
+
+
+@pytest.mark.parametrize('name', [*_TASKS.names, export.ALL])
+def test_config_has_what_readers_without_defaults_need(exports, name):
+  """The fields that text-embeddings-inference has no default for."""
+  config = json.loads((exports / '0' / name / 'config.json').read_text())
+  assert config['pad_token_id'] == demo.vocabulary().index('[PAD]')
+  assert config['initializer_range'] == 0.02
+  assert config.keys() >= {
+    'vocab_size', 'hidden_size', 'num_hidden_layers', 'num_attention_heads',
+    'intermediate_size', 'hidden_act', 'hidden_dropout_prob',
+    'max_position_embeddings', 'type_vocab_size', 'layer_norm_eps',
+    'position_embedding_type', 'use_cache', 'classifier_dropout', 'model_type',
+  }  # fmt: skip
