@@ -5,6 +5,7 @@ import re
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
 from bam_jax import errors
 from bam_jax.storage import stores
@@ -13,6 +14,20 @@ MODES = (
   'run', 'prepare', 'estimate', 'evaluate', 'predict', 'serve', 'export',
   'label', 'report', 'merge', 'doctor',
 )  # fmt: skip
+
+
+class _TupleParser(flags.ArgumentParser):
+  """Parses tuples as ml_collections does.
+
+  Its own class would have a flag that is given twice join the two. With this
+  one the last counts, as for every other flag.
+  """
+
+  def parse(self, argument: object) -> tuple[object, ...]:
+    return tuple_parser.TupleParser().parse(argument)
+
+
+config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 CONFIG = config_flags.DEFINE_config_file(
   'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
@@ -85,7 +100,11 @@ COORDINATOR = flags.DEFINE_string(
   ' --num_processes and --process_id.',
 )
 NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes', None, 'How many processes there are.', lower_bound=1
+  'num_processes',
+  None,
+  'How many processes there are.',
+  lower_bound=1,
+  upper_bound=100_000,
 )
 PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'The number of this process, from 0.', lower_bound=0
@@ -229,7 +248,7 @@ def _joins_others() -> bool:
       f' {", ".join(plain)} out'
     )
   host, _, port = COORDINATOR.value.rpartition(':')
-  if not host or not port.isdecimal():
+  if not host or not re.fullmatch('[0-9]{1,5}', port) or int(port) > 65535:
     raise errors.UserError(
       f'--coordinator={COORDINATOR.value}: is no HOST:PORT, as 10.0.0.2:1234'
     )

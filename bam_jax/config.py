@@ -34,6 +34,11 @@ custom_variant = variants.custom_variant
 of_variant = variants.of_variant
 variant_names = variants.variant_names
 
+# What a batch may hold in all its rows, and how many runs a plan may have.
+_MOST_TOKENS = 1 << 24
+_MOST_SLOTS = 1 << 20
+_MOST_RUNS = 100_000
+
 # Keys that change how or how much is computed, never what a run computes, and a
 # path for which the identities of the sets there stand.
 _NOT_IN_FINGERPRINT = frozenset({
@@ -76,7 +81,7 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
   shard = config.plan.shard
   if not shard:
     return config.seeds
-  found = re.fullmatch(r'(\d+)/(\d+)', shard)
+  found = re.fullmatch(r'([0-9]{1,9})/([0-9]{1,9})', shard)
   index, count = map(int, found.groups()) if found else (0, 0)
   if index >= count:
     raise errors.UserError(
@@ -206,6 +211,64 @@ def _check(config: Config) -> None:
   seeds_of_shard(config)
   unlabelled_files(config)
   _check_search(config)
+  _check_rows(config)
+  _check_runs(config)
+
+
+def _check_rows(config: Config) -> None:
+  """Batches that fit into memory, whatever their examples are."""
+  packing = config.packing
+  counts = {
+    'config.packing.eval_rows': packing.eval_rows,
+    'config.packing.row_buckets': max(packing.row_buckets, default=0),
+    'config.train.accumulate': config.train.accumulate,
+  }
+  for name in (*config.custom_variants, ''):
+    own = of_variant(config, name)
+    where = f'config.custom_variants.{name}.changes' if name else 'config'
+    # The rows of a batch, unless several examples share one.
+    counts[f'{where}.single.batch_size'] = own.single.batch_size
+    counts[f'{where}.multi.batch_size'] = own.multi.batch_size
+  slots = packing.slots if packing.enabled else 1
+  for key, rows in counts.items():
+    for other, each, most in (
+      ('row_length', packing.row_length, _MOST_TOKENS),
+      ('slots', slots, _MOST_SLOTS),
+    ):
+      if rows * each > most and not (other == 'slots' and 'batch' in key):
+        raise errors.UserError(
+          f'{key}={rows}: with config.packing.{other}={each} a batch would have'
+          f' {rows * each} of them, over {most}; give at most {most // each}'
+        )
+
+
+def _check_runs(config: Config) -> None:
+  """A plan whose runs can be counted before any of them is made."""
+  tasks, found = len(config.tasks), {}
+  left = list(config.variants)
+  while left:
+    name = left.pop()
+    if name in found:
+      continue
+    its = variants.variant(config, name)
+    folds = of_variant(config, name).distill.folds
+    found[name] = (tasks if its.is_single else 1, folds)
+    left += [other for other in (its.teacher, its.start) if other]
+  each = sum(runs for runs, _ in found.values())
+  folds = max(folds for _, folds in found.values())
+  # Whoever teaches is there as a whole and by fold.
+  count = len(config.seeds) * each * (folds + 1 if folds > 1 else 1)
+  search = config.search
+  pairs = max(len(search.learning_rates), 1) * max(len(search.layer_decays), 1)
+  tried = len(search.seeds) * pairs * tasks
+  for key, runs in (
+    ('config.seeds, variants, tasks and distill.folds', count),
+    ('config.search', tried),
+  ):
+    if runs > _MOST_RUNS:
+      raise errors.UserError(
+        f'{key}: make up to {runs} runs, over {_MOST_RUNS}; give fewer'
+      )
 
 
 def _check_search(config: Config) -> None:

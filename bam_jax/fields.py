@@ -6,6 +6,15 @@ from typing import Literal
 
 from bam_jax import schema
 
+# Limits beyond any sensible use, so that a mistyped number does not take the
+# memory or the hours of a machine. `config` checks products of several fields,
+# `jobs` what depends on the data.
+_MOST_SEED = 2**32 - 1  # JAX's keys hold 32 bits.
+_MOST_SEEDS = 1000
+_MOST_VALUES = 100  # of one hyperparameter, in a search
+_MOST_TOKENS = 1 << 16  # of a row
+_MOST_STEPS = 2**31 - 1  # The step counter has 32 bits.
+
 VARIANTS = (
   'single',
   'multi',
@@ -26,14 +35,18 @@ class DataConfig:
     '', 'folder of the official TSV files and of own tasks; s3:// and gs:// too'
   )
   tfds_dir: str = schema.field('', 'TFDS data_dir; empty: its default')
-  max_length: int = schema.field(128, 'tokens an example, specials included', 8)
+  max_length: int = schema.field(
+    128, 'tokens an example, specials included', 8, _MOST_TOKENS
+  )
   swap: tuple[str, ...] = schema.field((), 'pair tasks trained in both orders')
   unlabelled: tuple[str, ...] = schema.field(
     (),
     'TASK=FILE each, .tsv or .jsonl, below dir or absolute: rows without'
     ' labels, which students learn from the teachers alone',
   )
-  shard_rows: int = schema.field(65536, 'records a TFRecord shard', 1)
+  shard_rows: int = schema.field(
+    65536, 'records a TFRecord shard', 1, _MOST_STEPS
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +70,12 @@ class ModelConfig:
     'vocab.txt in place of that of `init`: a token starts from the mean of the'
     ' pieces that it is of there',
   )
-  num_layers: int = schema.field(0, 'keep the first n layers; 0: all', 0)
+  num_layers: int = schema.field(0, 'keep the first n layers; 0: all', 0, 1000)
   layers: tuple[int, ...] = schema.field(
     (),
     'keep these layers of `init`, numbered from 0, in this order; empty: as'
     ' num_layers says',
+    most=1000,
   )
   dtype: Literal['auto', 'float32', 'bfloat16'] = schema.field(
     'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
@@ -87,9 +101,11 @@ class ModelConfig:
 class RunLengthConfig:
   """Length, batch and learning rate of one kind of run."""
 
-  epochs: float = schema.field(3.0, 'passes over the training rows', 0.0)
-  max_steps: int = schema.field(0, 'upper bound on the steps; 0: none', 0)
-  batch_size: int = schema.field(32, 'examples a step, exactly', 1)
+  epochs: float = schema.field(3.0, 'passes over the training rows', 0.0, 1e9)
+  max_steps: int = schema.field(
+    0, 'upper bound on the steps; 0: none', 0, _MOST_STEPS
+  )
+  batch_size: int = schema.field(32, 'examples a step, exactly', 1, 1 << 20)
   learning_rate: float = schema.field(5e-5, 'peak', 0.0)
   layer_decay: float = schema.field(
     0.9, 'layer-wise learning-rate decay', 1e-6, 1
@@ -136,14 +152,16 @@ class PackingConfig:
   """Rows of the device batch."""
 
   enabled: bool = schema.field(True, 'several examples a row; else one')
-  row_length: int = schema.field(128, 'tokens a row', 8)
-  slots: int = schema.field(16, 'examples a row at most', 1)
+  row_length: int = schema.field(128, 'tokens a row', 8, _MOST_TOKENS)
+  slots: int = schema.field(16, 'examples a row at most', 1, 1 << 12)
   row_buckets: tuple[int, ...] = schema.field(
     (),
     'allowed numbers of rows a step, ascending; empty: up to six, chosen'
     " from the data's lengths",
+    high=1 << 20,
+    most=100,
   )
-  eval_rows: int = schema.field(64, 'rows of an evaluation batch', 1)
+  eval_rows: int = schema.field(64, 'rows of an evaluation batch', 1, 1 << 20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,13 +177,17 @@ class DistillConfig:
   )
   temperature: float = schema.field(1.0, "of the teacher's softmax", 1e-3)
   teachers: int = schema.field(
-    1, 'teachers a task: 1 is the run of the same seed, k the first k seeds', 1
+    1,
+    'teachers a task: 1 is the run of the same seed, k the first k seeds',
+    1,
+    _MOST_SEEDS,
   )
   folds: int = schema.field(
     1,
     'of the training rows; 1: a teacher labels what it was trained on; k: each'
     ' teacher is k runs, which leave a fold out and label that one',
     1,
+    10_000,
   )
   unlabelled: bool = schema.field(
     True, 'whether students learn of the rows of data.unlabelled too'
@@ -181,11 +203,15 @@ class DistillConfig:
 class TrainConfig:
   """What holds for every run."""
 
-  accumulate: int = schema.field(1, 'parts a batch is computed in', 1)
-  evaluate_every: int = schema.field(0, 'steps; 0: at the end alone', 0)
-  checkpoint_every: int = schema.field(1000, 'steps; 0: at the end alone', 0)
-  log_every: int = schema.field(50, 'steps', 1)
-  prefetch: int = schema.field(8, 'batches made ahead', 1)
+  accumulate: int = schema.field(1, 'parts a batch is computed in', 1, 1 << 16)
+  evaluate_every: int = schema.field(
+    0, 'steps; 0: at the end alone', 0, _MOST_STEPS
+  )
+  checkpoint_every: int = schema.field(
+    1000, 'steps; 0: at the end alone', 0, _MOST_STEPS
+  )
+  log_every: int = schema.field(50, 'steps', 1, 100_000)
+  prefetch: int = schema.field(8, 'batches made ahead', 1, 1000)
   deterministic: bool = schema.field(False, 'bit-equal reruns on a GPU, slower')
   keep_optimizer: bool = schema.field(
     False, 'keep the optimiser state of finished runs'
@@ -194,12 +220,16 @@ class TrainConfig:
     True, 'write TensorBoard events beside the JSONL'
   )
   seeds_at_once: int = schema.field(
-    1, 'runs that differ in their seed alone, trained by one program', 1
+    1,
+    'runs that differ in their seed alone, trained by one program',
+    1,
+    _MOST_SEEDS,
   )
   profile: tuple[int, ...] = schema.field(
     (),
     'steps of each run to trace, from the first to below the second; as many'
     ' more are timed, for the share of the time in which the device is idle',
+    high=_MOST_STEPS,
   )
 
 
@@ -207,8 +237,10 @@ class TrainConfig:
 class MeshConfig:
   """Devices. -1: all that are left."""
 
-  data: int = schema.field(-1, 'replicas', -1)
-  fsdp: int = schema.field(1, 'devices that share a copy of the parameters', -1)
+  data: int = schema.field(-1, 'replicas', -1, 1 << 20)
+  fsdp: int = schema.field(
+    1, 'devices that share a copy of the parameters', -1, 1 << 20
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,13 +251,18 @@ class SearchConfig:
   """
 
   learning_rates: tuple[float, ...] = schema.field(
-    (), "peaks to try; empty: single's own"
+    (), "peaks to try; empty: single's own", most=_MOST_VALUES
   )
   layer_decays: tuple[float, ...] = schema.field(
-    (), "layer-wise decays to try; empty: single's own"
+    (),
+    "layer-wise decays to try; empty: single's own",
+    most=_MOST_VALUES,
   )
   seeds: tuple[int, ...] = schema.field(
-    (), 'each pair is tried with each; none of config.seeds'
+    (),
+    'each pair is tried with each; none of config.seeds',
+    high=_MOST_SEED,
+    most=_MOST_VALUES,
   )
 
 
@@ -291,6 +328,7 @@ class TaskConfig:
     'qa: tokens of context from the beginning of a window to that of the next;'
     ' 0: half of what a window holds',
     0,
+    _MOST_TOKENS,
   )
   unanswerable: bool = schema.field(
     False, 'qa: a question may have no answer, as in SQuAD 2.0'
@@ -308,7 +346,10 @@ class Config:
     VARIANTS, 'what is trained and compared'
   )
   seeds: tuple[int, ...] = schema.field(
-    (0,), 'each variant is trained with each'
+    (0,),
+    'each variant is trained with each',
+    high=_MOST_SEED,
+    most=_MOST_SEEDS,
   )
   custom_variants: Mapping[str, VariantConfig] = dataclasses.field(
     default_factory=dict, metadata={'help': "variants of the user's own"}

@@ -17,12 +17,23 @@ import ml_collections
 
 from bam_jax import errors
 
+# What no tuple is longer than: labels of a task, tasks, files.
+_MOST_ITEMS = 100_000
+_MOST_BITS = 63
 
-def field(default, doc: str, low=None, high=None):
-  """A field with its meaning, and its inclusive limits where it has any."""
-  return dataclasses.field(
-    default=default, metadata={'doc': doc, 'low': low, 'high': high}
-  )
+
+def field(default, doc: str, low=None, high=None, most=_MOST_ITEMS):
+  """A field with its meaning, and its limits where it has any.
+
+  Args:
+    default: its value where none is given.
+    doc: its meaning.
+    low: the lowest number, also of those in a tuple; None: any.
+    high: the highest number likewise.
+    most: how many items a tuple may have.
+  """
+  metadata = {'doc': doc, 'low': low, 'high': high, 'most': most}
+  return dataclasses.field(default=default, metadata=metadata)
 
 
 def build(cls, values: object, path: str):
@@ -67,16 +78,34 @@ def _value(field: dataclasses.Field, hint, value, path: str):
       name: build(item_class, item, f'{path}.{name}')
       for name, item in value.items()
     }
+  most = field.metadata['most']
+  # Before each item is looked at.
+  if isinstance(value, (tuple, list)) and len(value) > most:
+    raise errors.UserError(
+      f'{path}: {len(value)} values are too many; give at most {most}'
+    )
   value = _typed(hint, value, path)
-  low, high = field.metadata['low'], field.metadata['high']
+  for number in value if isinstance(value, tuple) else (value,):
+    _check_limits(number, field.metadata['low'], field.metadata['high'], path)
+  return value
+
+
+def _check_limits(value, low, high, path: str) -> None:
   if (low is not None and value < low) or (high is not None and value > high):
     limits = f'at least {low}' if high is None else f'from {low} to {high}'
+    if low is None:
+      limits = f'at most {high}'
     raise errors.UserError(f'{path}: {value} is out of range; give {limits}')
-  return value
 
 
 def _typed(hint, value, path: str):
   """The value itself, or raises naming the type that was wanted."""
+  if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+    # Python writes no number of thousands of digits.
+    raise errors.UserError(
+      f'{path}: a number of {value.bit_length()} bits is out of range; give one'
+      f' of at most {_MOST_BITS}'
+    )
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is Literal:
     if value not in args:

@@ -1,12 +1,17 @@
 """The configuration: checked once at the border, one line a mistake."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
+import typing
 
+import jax
+import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import fields as fields_lib
 
 _CONFIGS = sorted((Path(__file__).parent.parent / 'configs').glob('*.py'))
 
@@ -53,7 +58,7 @@ def test_defaults_are_the_papers():
     (
       'single.batch_size',
       0,
-      r'config\.single\.batch_size: 0 is out of range; give at least 1',
+      r'config\.single\.batch_size: 0 is out of range; give from 1',
     ),
     (
       'optimizer.warmup',
@@ -141,7 +146,7 @@ def test_defaults_are_the_papers():
     (
       'distill.folds',
       0,
-      r'config\.distill\.folds: 0 is out of range; give at least 1',
+      r'config\.distill\.folds: 0 is out of range; give from 1 to',
     ),
   ],
   ids=lambda value: str(value) if isinstance(value, str) else None,
@@ -153,6 +158,140 @@ def test_mistakes_are_told_in_one_line(key, value, message):
   with pytest.raises(errors.UserError, match=f'^{message}') as caught:
     config_lib.from_config_dict(config)
   assert '\n' not in str(caught.value)
+
+
+_HUGE = 10**5000
+
+
+@pytest.mark.parametrize(
+  ('key', 'value', 'message'),
+  [
+    (
+      'distill.folds',
+      10**9,
+      r'distill.folds: 1000000000 is out of range; give',
+    ),
+    ('packing.eval_rows', 10**8, r'packing.eval_rows: 100000000 is out of ra'),
+    ('packing.slots', 10**8, r'packing.slots: 100000000 is out of'),
+    (
+      'multi.epochs',
+      1e12,
+      r'multi.epochs: 1000000000000.0 is out',
+    ),
+    ('single.batch_size', 10**9, r'single.batch_size: 1000000000 is out of r'),
+    ('data.shard_rows', 2**62, r'data.shard_rows: \d+ is out of range'),
+    ('train.prefetch', 10**7, r'train.prefetch: 10000000 is out of range; giv'),
+    ('train.accumulate', 10**7, r'train.accumulate: 10000000 is out of range'),
+    ('train.seeds_at_once', 10**7, r'train.seeds_at_once: 10000000 is out of'),
+    ('packing.row_buckets', (1, 10**9), r'packing.row_buckets: 1000000000 is'),
+    ('packing.row_buckets', tuple(range(1, 200)), r'packing.row_buckets: 199'),
+    ('seeds', (2**32,), r'seeds: 4294967296 is out of range; give at most 429'),
+    ('seeds', tuple(range(10**6)), r'seeds: 1000000 values are too many; give'),
+    ('search.seeds', (2**40,), r'search.seeds: \d+ is out of range; give at'),
+    ('tasks', ('rte',) * 10**6, r'tasks: 1000000 values are too many; give at'),
+    ('train.profile', (0, 2**40), r'train.profile: \d+ is out of'),
+    ('packing.slots', _HUGE, r'packing.slots: a number of 16610 bits is out'),
+    ('model.dtype', _HUGE, r'model.dtype: a number of 16610 bits is out of ra'),
+    ('seeds', (_HUGE,), r'seeds: a number of 16610 bits is out of range'),
+    ('seeds', _HUGE, r'seeds: a number of 16610 bits is out of range'),
+    ('plan.shard', f'0/{_HUGE // 10**4998}' + '0' * 4998, r'plan.shard: .* no'),
+    # Figures to Python, but not ASCII ones.
+    ('plan.shard', '\u0660/\u0662', r'plan.shard: .* is no i/n'),
+  ],
+  # Python writes no number of thousands of digits.
+  ids=lambda value: value[:20] if isinstance(value, str) else 'number',
+)
+def test_a_number_beyond_any_use_is_refused(key, value, message):
+  config = _valid()
+  with config.ignore_type():
+    config.update_from_flattened_dict({key: value})
+  with pytest.raises(errors.UserError, match=rf'^config\.{message}'):
+    config_lib.from_config_dict(config)
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    (
+      {'packing.eval_rows': 1 << 18},
+      r'packing.eval_rows=262144: with config.packing.row_length=128 a batch'
+      r' would have 33554432 of them, over 16777216; give at most 131072',
+    ),
+    (
+      {'packing.eval_rows': 1024, 'packing.slots': 2048},
+      r'packing.eval_rows=1024: with config.packing.slots=2048 a batch',
+    ),
+    (
+      {'packing.row_buckets': (1, 1 << 18)},
+      r'packing.row_buckets=262144: w',
+    ),
+    (
+      {'multi.batch_size': 1 << 19},
+      r'multi.batch_size=524288: with con',
+    ),
+    (
+      {'packing.row_length': 1 << 16, 'train.accumulate': 1000},
+      r'train.accumulate=1000: with config.packing.row_length=65536 a batch',
+    ),
+    (
+      {'seeds': tuple(range(1000)), 'distill.folds': 100},
+      r'seeds, variants, tasks and distill.folds: make up to \d+ runs, over',
+    ),
+    (
+      {
+        'search.seeds': tuple(range(100, 200)),
+        'search.learning_rates': tuple(1e-5 * n for n in range(1, 101)),
+        'search.layer_decays': tuple(n / 100 for n in range(1, 101)),
+      },
+      r'search: make up to \d+ runs, over 100000; give fewer',
+    ),
+  ],
+  ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_numbers_that_are_too_many_together_are_refused(changes, message):
+  config = _valid()
+  with config.ignore_type():
+    config.update_from_flattened_dict(changes)
+  with pytest.raises(errors.UserError, match=rf'^config\.{message}'):
+    config_lib.from_config_dict(config)
+
+
+def test_a_batch_of_an_own_variant_is_limited_too():
+  config = _with_variant(changes={'multi': {'batch_size': 1 << 19}})
+  with pytest.raises(
+    errors.UserError,
+    match=r'^config.custom_variants.mine.changes.multi.batch_size=524288: with',
+  ):
+    config_lib.from_config_dict(config)
+
+
+def test_every_number_has_a_limit_that_is_kept():
+  """But for those that take neither memory nor time."""
+  free = {'learning_rate', 'eps', 'weight_decay', 'clip_norm', 'temperature'}
+
+  def numbers(cls, path):
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+      hint = hints[field.name]
+      if dataclasses.is_dataclass(hint):
+        yield from numbers(hint, f'{path}.{field.name}')
+      elif hint in (int, float, tuple[int, ...]):
+        yield f'{path}.{field.name}', field
+
+  found = dict(numbers(fields_lib.Config, 'config'))
+  assert len(found) > 30
+  for path, field in found.items():
+    if field.name not in free and path != 'config.model.layers':
+      assert field.metadata['high'] is not None, path
+
+
+def test_the_largest_seed_is_its_own():
+  """JAX's keys hold 32 bits: a larger one would repeat a smaller one's run."""
+  config = _valid()
+  config.seeds = (0, 2**32 - 1)
+  assert config_lib.from_config_dict(config).seeds == (0, 2**32 - 1)
+  keys = [jax.random.key(np.uint32(seed)) for seed in (0, 2**32 - 1, 2**31)]
+  assert len({jax.random.key_data(key).tobytes() for key in keys}) == 3
 
 
 def test_wrong_type_names_both_types():

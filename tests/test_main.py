@@ -105,6 +105,9 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--config.train.log_every=often'], r'log_every.*often'),
     (['--config.train.log_every=2.5'], r'log_every.*2\.5'),
     (['--config.train.log_every=0'], r'log_every: 0 is out of range'),
+    (['--coordinator=a:70000', '--num_processes=2', '--process_id=0'],
+     r'--coordinator=a:70000: is no HOST:PORT'),
+    (['--config.packing.slots=100000000'], r'packing.slots: .* out of range'),
     (['--mode=train'], r'--mode=train: .*run\|prepare\|estimate\|evaluate\|'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
@@ -164,7 +167,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
   ],
   ids=[
     'mistyped-key', 'unlike-any-key', 'word-for-number',
-    'fraction-for-number', 'out-of-range', 'mode', 'flag', 'argument', 'task',
+ 'fraction-for-number', 'out-of-range', 'port-out-of-range', 'huge',
+    'mode', 'flag', 'argument', 'task',
     'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
     'no-source', 'empty-source', 'stored-source', 'input', 'task-alone',
@@ -279,6 +283,31 @@ def test_a_work_directory_without_permission(place, monkeypatch, capsys):
     line
   )
   assert _files(place) == before
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'seeds', 'tasks'),
+  [
+    (['--config.seeds=(0, 1)', '--config.seeds=(2,)'], (2,), ('mood', 'stars')),
+    (['--config.seeds=(0, 1)', '--config.seeds', '(3, 4)'], (3, 4), None),
+    (['--config.seeds=3', '--config.seeds=4'], (4,), None),
+    (
+      ["--config.tasks=('stars',)", '--config.seeds=5', '--config.tasks=mood'],
+      (5,),
+      ('mood',),
+    ),
+    (['--config.seeds=(0, 1)', '--config.seeds=()'], (), None),
+  ],
+)
+def test_a_tuple_that_is_given_twice_is_the_last_one(
+  place, arguments, seeds, tasks, monkeypatch
+):
+  argv = ['bam_jax', '--config=config.py', *arguments]
+  monkeypatch.setattr(sys, 'argv', argv)
+  command_line.parse(argv)
+  assert command_line.CONFIG.value.seeds == seeds
+  if tasks:
+    assert command_line.CONFIG.value.tasks == tasks
 
 
 def test_features_are_made_and_kept(place, monkeypatch, capsys):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax.data import batches
 from bam_jax.data import folds
 from bam_jax.data import packing as packing_lib
@@ -21,6 +22,8 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import job as job_lib
 
+# Examples that the steps of a run may take: their sampling is counted ahead.
+_MOST_EXAMPLES = 2**31 - 1
 # Steps of a run whose rows are counted to choose its buckets.
 _LOOKED_AT = 64
 
@@ -67,7 +70,7 @@ def make(
         kept[number] = np.concatenate([kept[number], there])
   if kept:
     rows = [len(left) for left in kept]
-  num_steps = _steps_over(length, sum(rows))
+  num_steps = _steps_over(run, sum(rows))
   mix = _mix(run, rows, num_steps)
   return job_lib.Job(
     name=run.name,
@@ -102,7 +105,7 @@ def num_steps(
     features: of the run's tasks at least.
   """
   return _steps_over(
-    run.length,
+    run,
     sum(
       _rows_kept(run, tasks[name], features[name][tasks[name].train_split])
       + _rows_without_labels(run, name, features)
@@ -111,9 +114,23 @@ def num_steps(
   )
 
 
-def _steps_over(length: config_lib.RunLengthConfig, rows: int) -> int:
+def _steps_over(run: plan_lib.Run, rows: int) -> int:
+  """The steps of a run over so many rows.
+
+  Raises:
+    errors.UserError: they are too many to be counted.
+  """
+  length = run.length
   steps = sampling.num_steps(length.epochs, rows, length.batch_size)
-  return min(steps, length.max_steps) if length.max_steps else steps
+  steps = min(steps, length.max_steps) if length.max_steps else steps
+  most = _MOST_EXAMPLES // length.batch_size
+  if steps > most:
+    raise errors.UserError(
+      f'config.{"single" if run.is_single else "multi"}.epochs={length.epochs}:'
+      f' makes {steps} steps over {rows} rows, over {most}; give fewer, or'
+      ' max_steps'
+    )
+  return steps
 
 
 def _rows_kept(

@@ -3,6 +3,7 @@
 import pytest
 
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax.data import sampling
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan
@@ -41,3 +42,35 @@ def test_probabilities_are_of_sizes_before_swapping():
   made = jobs._mix(run, [5000, 10000], num_steps=4)
   drawn = sum(int((made(step)[0] == 1).sum()) for step in range(4))
   assert abs(drawn / 4000 - 0.5) < 4 * (0.25 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize(
+  ('variant', 'epochs', 'max_steps', 'steps'),
+  [
+    ('single', 1e9, 0, None),
+    ('multi', 1e9, 0, None),
+    ('multi', 700.0, 0, None),
+    # Epochs without end are how some say that max_steps alone counts.
+    ('multi', 1e9, 1000, 1000),
+    ('multi', 600.0, 0, 60_000_000),
+  ],
+)
+def test_steps_that_nobody_could_count_are_refused(
+  variant, epochs, max_steps, steps
+):
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.variants = (variant,)
+  for length in (config.single, config.multi):
+    length.epochs, length.max_steps, length.batch_size = epochs, max_steps, 32
+  run = plan.plan(config_lib.from_config_dict(config))[0]
+  rows = 3_200_000
+  if steps is not None:
+    assert jobs._steps_over(run, rows) == steps
+    return
+  with pytest.raises(
+    errors.UserError,
+    match=rf'config.{variant}.epochs={epochs}: makes \d+ steps over {rows}'
+    ' rows, over 67108863; give fewer, or max_steps',
+  ):
+    jobs._steps_over(run, rows)
