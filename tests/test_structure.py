@@ -14,6 +14,7 @@ _PACKAGE = _ROOT / 'bam_jax'
 _ORDER = (
   'errors',
   'files',
+  'plain_text',
   'tasks',
   'schema',
   'fields',

@@ -1,14 +1,20 @@
-"""Reader of tagged words: one a line, sentences parted by empty lines."""
+"""Reader of tagged words: one a line, sentences separated by empty lines."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import itertools
 from pathlib import Path
 
 from bam_jax import errors
+from bam_jax import plain_text
 from bam_jax.data import lines
 from bam_jax.tasks import task as task_lib
 
 _NEW_DOCUMENT = '-DOCSTART-'
+_COMMENT = '#'
+
+# Number of a line, and the line.
+_Line = tuple[int, str]
 
 
 def read(
@@ -17,15 +23,20 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Rows of a file: their text has the words with single blanks between them.
+  """Rows of a file: their text has the words with single spaces between them.
 
-  Columns are parted by tabs, or else by blanks. A sentence that begins with
-  `-DOCSTART-` is none. The label is a tag a word.
+  Columns are separated by tabs, or else by spaces; every other character is
+  part of a word. A line of `-DOCSTART-` ends a sentence and is part of none.
+  The label is a tag a word.
+
+  A line that begins with `#` is a comment if it comes before the words of its
+  sentence and is not made like them: it has more columns, or fewer. A word may
+  begin with `#`, so one that is made like the others is a word.
 
   Args:
     path: of the file.
     table: its columns are numbers.
-    fault: told of each sentence that cannot be used.
+    fault: receives the error of each sentence that cannot be used.
     decoding_errors: as `open` has it.
   """
   for index, block in enumerate(_sentences(path, decoding_errors)):
@@ -37,32 +48,85 @@ def read(
       yield lines.Row(index, block[0][0], (' '.join(words),), tags)
 
 
-def _sentences(
-  path: Path, decoding_errors: str
-) -> Iterator[list[tuple[int, str]]]:
-  """Numbers and lines of each sentence."""
-  block: list[tuple[int, str]] = []
-  for number, line in [*lines.read(path, decoding_errors), (0, '')]:
-    if line.strip():
-      block.append((number, line))
+def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
+  """The lines of each sentence that has words."""
+  blocks = _blocks(lines.read(path, decoding_errors))
+  # Comments before the first words are told by the words that follow.
+  waiting: list[list[_Line]] = []
+  like = None
+  for block in blocks:
+    like = next((line for _, line in block if not _may_be_comment(line)), like)
+    waiting.append(block)
+    if like is None:
       continue
-    if block and not block[0][1].startswith(_NEW_DOCUMENT):
-      yield block
-    block = []
+    for each in waiting:
+      if words := _without_comments(each, like):
+        yield words
+    waiting = []
+  yield from waiting
+
+
+def _without_comments(block: Sequence[_Line], like: str) -> list[_Line]:
+  """The lines of a block from its first word on."""
+  return list(
+    itertools.dropwhile(lambda each: _is_comment(each[1], like), block)
+  )
+
+
+def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
+  """Lines between empty lines and the beginnings of documents."""
+  block: list[_Line] = []
+  for number, line in numbered:
+    if plain_text.is_blank(line) or _begins_document(line):
+      if block:
+        yield block
+      block = []
+    else:
+      block.append((number, line))
+  if block:
+    yield block
+
+
+def _begins_document(line: str) -> bool:
+  return (
+    line.startswith(_NEW_DOCUMENT)
+    and plain_text.cells(line)[0] == _NEW_DOCUMENT
+  )
+
+
+def _may_be_comment(line: str) -> bool:
+  return line.startswith(_COMMENT)
+
+
+def _is_comment(line: str, like: str) -> bool:
+  """Whether a line is a comment, beside a line that is none."""
+  if not _may_be_comment(line):
+    return False
+  cells = plain_text.cells(line)
+  return (
+    len(cells) != len(plain_text.cells(like))
+    or ('\t' in line) != ('\t' in like)
+    or ' ' in cells[0]
+  )
 
 
 def _columns(
-  block: Sequence[tuple[int, str]], table: task_lib.Table, path: Path
+  block: Sequence[_Line], table: task_lib.Table, path: Path
 ) -> tuple[list[str], tuple[str, ...] | None]:
   """Words and tags of a sentence; no tags where the table has no label."""
   chosen = [*table.text, *(() if table.label is None else (table.label,))]
   cells = []
   for number, line in block:
-    fields = line.split('\t') if '\t' in line else line.split()
+    fields = plain_text.cells(line)
     if not all(-len(fields) <= column < len(fields) for column in chosen):
       raise errors.UserError(
         f'{path}:{number}: {len(fields)} columns, of which {chosen} are to be'
         ' read, counted from 0; mend the row'
+      )
+    if cells and _is_comment(line, block[0][1]):
+      raise errors.UserError(
+        f'{path}:{number}: begins with # and is not made like the words before'
+        ' it; put a comment before its sentence, or mend the row'
       )
     cells.append([fields[column] for column in chosen])
     if not cells[-1][0] or ' ' in cells[-1][0]:

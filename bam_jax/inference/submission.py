@@ -134,7 +134,7 @@ def validate(
     for task, file, by_index in _submitted(tasks, predictions):
       if file not in present:
         raise errors.UserError(f'{path}: lacks {file}')
-      lines = archive.read(file).decode().splitlines()
+      lines = archive.read(file).decode().removesuffix('\n').split('\n')
       if len(lines) != len(by_index) + 1:
         raise errors.UserError(
           f'{path}: {file} has {len(lines) - 1} rows, the test file'

@@ -12,6 +12,7 @@ import json
 import numpy as np
 
 from bam_jax import errors
+from bam_jax import plain_text
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
@@ -172,9 +173,9 @@ class Answers(kind_bases.OfTokens):
     rows: kind.Rows,
     regression_head: str,
   ) -> dict[str, str]:
-    """The answers, white space as single blanks; empty: there is none."""
+    """The answers, each as one line; empty: there is none."""
     predicted = _predictions(task, logits, rows)
-    return {uid: ' '.join(text.split()) for uid, text in predicted}
+    return {uid: plain_text.one_line(text) for uid, text in predicted}
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     none = 'no answer' if task.unanswerable else 'none in this window'

@@ -7,6 +7,7 @@ import numpy as np
 import scipy.special
 
 from bam_jax import errors
+from bam_jax import plain_text
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
@@ -40,12 +41,12 @@ class Regression(kind_bases.Plain):
     """
     low, high = task.scale
     try:
-      score = float(value)
+      score = plain_text.parse_number(value)
     except ValueError:
       raise errors.UserError(
         f'{where}: score {value!r} is no number; mend the row'
       ) from None
-    if not low <= score <= high:  # False for nan as well.
+    if not low <= score <= high:
       raise errors.UserError(
         f'{where}: score {value} is not from {low:g} to {high:g}; mend the row'
         f' or the scale of task {task.name!r}'

@@ -51,8 +51,7 @@ def test_parse(task, value, expected):
     (
       'stsb',
       'inf',
-      'f:1: score inf is not from 0 to 5; mend the row or the scale of task'
-      " 'stsb'",
+      "f:1: score 'inf' is no number; mend the row",
     ),
     ('stsb', '', "f:1: score '' is no number; mend the row"),
   ],

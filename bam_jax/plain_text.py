@@ -1,0 +1,68 @@
+"""Rules of text formats: what separates cells, and how a number is written.
+
+Python's `split()`, `strip()`, `isdecimal()`, `float()` and `int()` follow all
+of Unicode and Python's own literals. No file format does: a no-break space is
+part of a word, and `1_0`, `١٢`, ` 1` and `nan` are no numbers.
+"""
+
+import re
+
+# The only characters that separate words and surround names.
+BLANKS = ' \t'
+
+_INTEGER = re.compile(r'[+-]?[0-9]+')
+_NUMBER = re.compile(r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?')
+_GAP = re.compile(f'[{BLANKS}]+')
+_BREAK = re.compile(f'[{BLANKS}\r\n]+')
+
+
+def cells(line: str) -> list[str]:
+  r"""The cells of a line: separated by tabs, or, without any, by spaces.
+
+  >>> cells('Mme\u00a0Curie  B-PER '), cells('a b\t\tO'), cells(' ')
+  (['Mme\xa0Curie', 'B-PER'], ['a b', '', 'O'], [])
+  """
+  if '\t' in line:
+    return line.split('\t')
+  return [cell for cell in _GAP.split(line) if cell]
+
+
+def is_blank(line: str) -> bool:
+  """Whether a line holds nothing but spaces and tabs."""
+  return not line.strip(BLANKS)
+
+
+def one_line(text: str) -> str:
+  r"""A text as one cell of a line: gaps and line breaks are single spaces.
+
+  >>> one_line(' 5\u00a0000\r\n\tfrancs ')
+  '5\xa0000 francs'
+  """
+  return _BREAK.sub(' ', text).strip(' ')
+
+
+def parse_number(text: str) -> float:
+  """A decimal number, such as `3`, `-0.5` or `1e-3`.
+
+  Raises:
+    ValueError: it is written otherwise.
+  """
+  if not _NUMBER.fullmatch(text):
+    raise ValueError(f'{text!r} is no decimal number')
+  return float(text)
+
+
+def parse_integer(text: str) -> int:
+  """A whole number, such as `3` or `-1`.
+
+  Raises:
+    ValueError: it is written otherwise, or has more digits than Python reads.
+  """
+  if not _INTEGER.fullmatch(text):
+    raise ValueError(f'{text!r} is no whole number')
+  return int(text)
+
+
+def is_index(text: str) -> bool:
+  """Whether a text is a whole number without a sign."""
+  return text.isascii() and text.isdecimal()
