@@ -93,7 +93,7 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     from bam_jax.storage import raw_files
 
     config = raw_files.localized(config)
-  place = command_line.WORKDIR.value or str(Path('work') / config.name)
+  place = command_line.WORKDIR.value or _default_workdir(config.name)
   scratch = command_line.SCRATCH.value
   if stores.is_url(place):
     if several:
@@ -117,6 +117,21 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
     )
   else:
     _command(config, Path(place), notice, lock.Lock(Path(place)), several)
+
+
+def _default_workdir(name: str) -> str:
+  """The work directory of a configuration, `work/NAME`.
+
+  Raises:
+    errors.UserError: the name is no path that stays below `work/`.
+  """
+  parts = Path(name).parts
+  if not parts or '..' in parts or Path(name).is_absolute() or '\0' in name:
+    raise errors.UserError(
+      f'config.name: {name!r} names no folder below work/; give another name,'
+      ' or --workdir'
+    )
+  return str(Path('work', name))
 
 
 def _command(

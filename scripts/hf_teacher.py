@@ -142,9 +142,26 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
       f'--task={name}: is none of {", ".join(tasks.names)}, the tasks of the'
       ' configuration'
     )
+  _check_teacher(_TEACHER.value, tasks.names)
   task = tasks[name]
   hf_outputs.check(task, _LABELS.value, _SCORE.value)
   return config, task
+
+
+def _check_teacher(name: str, tasks: Sequence[str]) -> None:
+  """Raises if the folder of a teacher would be elsewhere, or another's."""
+  splits = ('train', task_lib.UNLABELLED)
+  sets = {logit_sets.folder(task, split) for task in tasks for split in splits}
+  is_folder = Path(name).name == name and not name.startswith('.')
+  if (
+    not is_folder
+    or name in sets
+    or name.partition('.')[0] == task_lib.UNLABELLED
+  ):
+    raise errors.UserError(
+      f'--teacher={name}: is to be the name of a folder below --output, and no'
+      ' name of a task; give another'
+    )
 
 
 def main(argv: list[str]) -> None:

@@ -136,6 +136,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--scratch=here'], r'--scratch=here: .* work is a local one; leave it'),
     (['--workdir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH and no gs:'),
     (['--config.data.dir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH'),
+    (['--config.plan.shard=\u0660/2'], r"plan.shard: '\u0660/2' is no i/n"),
     (['--config.plan.shard=1'], r"plan.shard: '1' is no i/n with i from 0"),
     (['--coordinator=here:1'], r'--num_processes=N and --process_id=I: mis'),
     (
@@ -175,7 +176,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     'label-nowhere', 'label-to-a-store', 'nothing-to-label',
     'majority', 'majority-of-no-task', 'format',
     'host', 'port', 'port-no-number', 'scratch', 'scheme',
-    'data-scheme', 'shard', 'half-joined', 'address', 'number',
+    'data-scheme', 'shard-in-other-figures', 'shard', 'half-joined', 'address',
+    'number',
     'joined-twice', 'distributed', 'doctor-of-several', 'estimate-of-several',
     'several-in-a-store',
     'search-seeds',
@@ -400,3 +402,21 @@ def test_a_mistake_ends_the_process_with_2_and_one_line():
     'bam_jax: --config: no such key: \'seed\'. Did you mean "seeds" instead of'
     ' "seed"?\n'
   )
+
+
+@pytest.mark.parametrize('name', ['', '.', '..', '../x', '/x', 'a/../../x'])
+def test_a_name_without_a_folder_of_its_own(place, monkeypatch, capsys, name):
+  before = _files(place)
+  arguments = ['--config=config.py', f'--config.name={name}', '--mode=prepare']
+  line = _mistake(monkeypatch, capsys, *arguments)
+  assert f'config.name: {name!r} names no folder below work/' in line
+  assert _files(place) == before
+
+
+def test_a_port_in_other_figures(place, monkeypatch, capsys):
+  for port in ('\u0661\u0662', '123456', '1_0', ''):
+    line = _mistake(
+      monkeypatch, capsys, '--config=config.py', f'--coordinator=here:{port}',
+      '--num_processes=2', '--process_id=0',
+    )  # fmt: skip
+    assert 'is no HOST:PORT' in line

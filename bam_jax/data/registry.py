@@ -1,12 +1,14 @@
 """From the names in a configuration to the tasks themselves."""
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 import dataclasses
 import difflib
 import re
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import plain_text
 from bam_jax.data import sources
 from bam_jax.data import unlabelled
 from bam_jax.tasks import demo
@@ -16,6 +18,11 @@ from bam_jax.tasks import task as task_lib
 
 # A name stands in uids ('/' and '~' are theirs), file names and config keys.
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
+# Names that the program itself uses beside those of tasks.
+RESERVED = {
+  'all': 'of the folder that an export of several tasks goes to',
+  'average': 'of the column of averages in a report',
+}
 _HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one', (0,): 'none'}
 _NO_NAMES = {
   'tsv': 'header=False says that the files name no columns',
@@ -48,6 +55,7 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
     if name in known:
       known[name] = _with_unlabelled(known[name], file, name in custom)
   table = task_lib.TaskTable(tuple(_find(name, known) for name in config.tasks))
+  _check_case(table.names)
   for name in config.data.swap:
     task = table[name]
     if not task.is_pair or not kinds.of(task).can_swap:
@@ -62,6 +70,18 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
       f' to the folder of the GLUE files ({sources.HOW_TO_GET_GLUE})'
     )
   return table
+
+
+def _check_case(names: Sequence[str]) -> None:
+  """Raises if the names of two tasks differ in capital letters alone."""
+  by_name: dict[str, str] = {}
+  for name in names:
+    other = by_name.setdefault(name.lower(), name)
+    if other != name:
+      raise errors.UserError(
+        f'config.tasks: {other!r} and {name!r} differ in capital letters alone,'
+        ' and would share a folder on some file systems; rename either'
+      )
 
 
 def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
@@ -87,6 +107,12 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     _NAME.fullmatch(name) is not None,
     '',
     f'{name!r} is no task name; use letters, digits, _ and - only',
+  )
+  require(
+    # Some file systems don't tell capital letters from small ones.
+    name.lower() not in RESERVED,
+    '',
+    f'{name!r} is the name {RESERVED.get(name.lower())}; give the task another',
   )
   require(
     len(config.text) in kind.num_texts,
@@ -199,7 +225,7 @@ def _column(
   if named.get(config.format, False):
     return value
   try:
-    return int(value)
+    return plain_text.parse_integer(value)
   except ValueError:
     raise errors.UserError(
       f'{where}.{key}: {value!r} is no column number, and'

@@ -174,6 +174,13 @@ def find(directory: Path, task: str, split: str = 'train') -> dict[str, Path]:
   # It may come from a stranger; the set itself is checked where it is opened.
   for path in several.values():
     files.check_link(path.parent)
+  for teacher in several:
+    if teacher.partition('.')[0] == task_lib.UNLABELLED:
+      # Its keys in an identity would be those of a set of unlabelled rows.
+      raise errors.UserError(
+        f'{where}: {teacher}/ is named like the sets of rows without labels;'
+        ' rename the folder of this teacher'
+      )
   if not shards.exists(directory / name):
     if not several:
       raise errors.UserError(

@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax import schema
 from bam_jax import variants
 from bam_jax.data import folds
@@ -124,6 +125,9 @@ def plan(
   Args:
     config: of a shard: the runs that its seeds need.
     choices: task -> what a search chose for its single-task runs.
+
+  Raises:
+    errors.UserError: two runs would have one name.
   """
   groups: dict[str, list[Run]] = {}
 
@@ -156,7 +160,26 @@ def plan(
   for seed in config_lib.seeds_of_shard(config):
     for variant in config.variants:
       add(variant, seed)
-  return list(itertools.chain(*groups.values()))
+  runs = list(itertools.chain(*groups.values()))
+  _check_names(runs)
+  return runs
+
+
+def _check_names(runs: Sequence[Run]) -> None:
+  """Raises if two runs would have one folder.
+
+  A task may have a name that ends like the name of another task's fold.
+  """
+  by_name: dict[str, Run] = {}
+  for run in runs:
+    # Some file systems don't tell capital letters from small ones.
+    other = by_name.setdefault(run.name.lower(), run)
+    if other is not run:
+      raise errors.UserError(
+        f'config.tasks: a run of {", ".join(other.tasks)} and one of'
+        f' {", ".join(run.tasks)} would both be named {run.name}; give either'
+        ' task another name'
+      )
 
 
 def _make_run(

@@ -64,6 +64,7 @@ class Trainer:
     self.config = config
     self.workspace = workspace_lib.Workspace(workdir)
     self.tasks = registry.resolve(config)
+    plan_lib.plan(config)  # Raises if runs would have one name.
     self.encoder = setup_lib.load_encoder(config)
     self.features: dict[str, dict[str, shards.Columns]] = {}
     self._notice = notice or preemption.Notice()

@@ -8,6 +8,8 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import registry
 from bam_jax.data import sources
+from bam_jax.inference import export
+from bam_jax.reporting import comparisons
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 
@@ -301,3 +303,39 @@ def test_a_tagging_task_that_cannot_be_used_is_told(changes, message):
   with pytest.raises(errors.UserError) as told:
     registry.resolve(_config('names', names=task_config))
   assert str(told.value) == f'config.custom_tasks.names{message}'
+
+
+@pytest.mark.parametrize('name', ['all', 'ALL', 'average', 'Average'])
+def test_names_that_the_program_uses_itself(name):
+  with pytest.raises(errors.UserError) as told:
+    registry.resolve(_config(name, **{name: _PLANETS}))
+  assert str(told.value).startswith(
+    f'config.custom_tasks.{name}: {name!r} is the name of the '
+  )
+
+
+def test_reserved_names_are_those_in_use():
+  assert registry.RESERVED.keys() == {export.ALL, comparisons.AVERAGE}
+  assert registry.RESERVED.keys().isdisjoint(glue.TASKS | demo.TASKS)
+
+
+def test_names_that_differ_in_capital_letters():
+  with pytest.raises(errors.UserError) as told:
+    registry.resolve(_config('planets', 'cola', 'Planets', planets=_PLANETS,
+                             Planets=_PLANETS))  # fmt: skip
+  assert str(told.value).startswith(
+    "config.tasks: 'planets' and 'Planets' differ in capital letters alone"
+  )
+  with pytest.raises(errors.UserError, match="'cola' and 'COLA' differ"):
+    registry.resolve(_config('cola', 'COLA', COLA=_PLANETS))
+  # One that is not in the plan has no folder.
+  registry.resolve(_config('cola', COLA=_PLANETS))
+
+
+@pytest.mark.parametrize('number', ['1_0', '\u0661', ' 1', '1.0', '1' * 5000])
+def test_a_column_number_is_written_in_figures(number):
+  task_config = dataclasses.replace(
+    _PLANETS, header=False, text=(number,), label='1'
+  )
+  with pytest.raises(errors.UserError, match='is no column number'):
+    registry.resolve(_config('planets', planets=task_config))

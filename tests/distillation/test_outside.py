@@ -236,3 +236,13 @@ def test_a_set_is_not_written_through_a_link(tmp_path):
   assert sorted(path.name for path in tmp_path.rglob('*')) == sorted(
     [*before, 'mood']
   )
+
+
+@pytest.mark.parametrize('name', ['unlabelled', 'unlabelled.big'])
+def test_a_teacher_named_like_the_rows_without_labels(tmp_path, name):
+  """Its digest would stand where that of another set stands."""
+  _write(tmp_path / name / 'mood', [[0, 0]])
+  with pytest.raises(errors.UserError, match=f'{name}/ is named like the sets'):
+    outside.find(tmp_path, 'mood')
+  (tmp_path / name).rename(tmp_path / 'big.unlabelled')
+  assert outside.find(tmp_path, 'mood').keys() == {'big.unlabelled'}

@@ -1,8 +1,11 @@
 """Variants as a graph of runs; the oracle is the table of method names."""
 
+import re
+
 import pytest
 
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax.experiments import plan
 
 
@@ -469,3 +472,22 @@ def test_a_variant_of_the_users_own_may_have_other_teachers():
     'folded': ('single-s1-rte-fold1of2', 'single-s1-rte-fold2of2'),
     'ensemble': ('single-s0-rte', 'single-s1-rte'),
   }
+
+
+@pytest.mark.parametrize('name', ['mood-fold1of2', 'MOOD-Fold2of2'])
+def test_a_task_named_like_the_fold_of_another(name):
+  config = config_lib.default_config()
+  config.tasks = ('mood', name)
+  config.variants = ('single', 'single_to_multi')
+  for task in config.tasks:
+    config.custom_tasks[task] = config_lib.custom_task()
+  # Without folds there is nothing to be taken for another.
+  assert len(_names(config_lib.from_config_dict(config))) == 3
+  config.distill.folds = 2
+  with pytest.raises(errors.UserError) as told:
+    plan.plan(config_lib.from_config_dict(config))
+  # Which of the two runs comes second depends on the folds.
+  assert re.search(
+    r'config\.tasks: a run of .* and one of .* would both be named single-s0-',
+    str(told.value),
+  )

@@ -186,6 +186,9 @@ def test_what_is_there_is_kept(place):
     (['--model=HERE/plain'], '/plain: has no classifier.bias, which would be'),
     (['--task=none'], '--task=none: is none of demo_sentiment, demo_simi'),
     (['--output='], 'hf_teacher: --output is missing; see --help'),
+    (['--teacher=demo_nli'], '--teacher=demo_nli: is to be the name of a fold'),
+    (['--teacher=../x'], '--teacher=../x: is to be the name of a folder below'),
+    (['--teacher=unlabelled'], '--teacher=unlabelled: is to be the name of a'),
     (['--score=unit'], '--score: says nothing of demo_sentiment'),
     (['--labels=a,b'], '--labels: the outputs are a, b, the labels of demo_s'),
     (['--device=toaster'], 'hf_teacher: --device=toaster: '),
@@ -193,7 +196,8 @@ def test_what_is_there_is_kept(place):
     (['--config.data.dir=ftp://b/c'], 'ftp://b/c: is no s3://BUCKET/PATH'),
   ],
   ids=[
-    'model', 'no-head', 'task', 'output', 'score', 'labels', 'device', 'word',
+    'model', 'no-head', 'task', 'output', 'teacher', 'teacher-elsewhere',
+    'teacher-unlabelled', 'score', 'labels', 'device', 'word',
     'store',
   ],
 )  # fmt: skip
