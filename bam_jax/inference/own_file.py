@@ -15,6 +15,7 @@ from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
 from bam_jax.inference import results
+from bam_jax.tasks import kind as kind_lib
 
 # Rows read, predicted and written at once: enough for full batches, and all
 # that is held in memory.
@@ -53,7 +54,9 @@ def predict(
   ):
     as_json = (unlabelled.format_of(output or '') or rows.format) == 'jsonl'
     if rows.has_header and not as_json:
-      file.write('\t'.join(('prediction', *declared.labels)) + '\n')
+      file.write(
+        '\t'.join(('prediction', *kind_lib.prediction_columns(declared))) + '\n'
+      )
     while texts := list(itertools.islice(rows.texts, _AT_ONCE)):
       for result in model.predict(model.encode(task, texts)):
         file.write(_line(result, as_json))

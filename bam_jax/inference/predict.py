@@ -8,6 +8,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax.data import shards
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
@@ -66,7 +67,8 @@ def write_tsv(
   Raises:
     errors.UserError: the file can't be written.
   """
-  outputs, names = kinds.of(task).probabilities(logits), task.labels
+  outputs = kinds.of(task).probabilities(logits)
+  names = kind_lib.prediction_columns(task)
   if outputs is None:
     outputs, names = np.empty((len(texts), 0)), ()
   lines = ['\t'.join(('uid', 'prediction', *names))]

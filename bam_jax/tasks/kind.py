@@ -11,6 +11,7 @@ N rows of features, c outputs of the task.
 import abc
 from collections.abc import Mapping
 from collections.abc import Sequence
+import json
 from typing import ClassVar
 from typing import Literal
 from typing import NamedTuple
@@ -18,7 +19,11 @@ from typing import Protocol
 
 import numpy as np
 
+from bam_jax import plain_text
 from bam_jax.tasks import task as task_lib
+
+# The other columns of a file of predictions.
+_COLUMNS = frozenset({'uid', 'prediction'})
 
 
 class Rows(Protocol):
@@ -278,6 +283,43 @@ class Kind(abc.ABC):
   @abc.abstractmethod
   def export(self, task: task_lib.Task) -> Export:
     """The head as Hugging Face has it."""
+
+
+def join_labels(
+  labels: Sequence[str], task: task_lib.Task, separator: str
+) -> str:
+  """Several labels as one text that can be split again.
+
+  They have `separator` between them. Where a label of the task could not be
+  told apart so, because it holds the separator or begins or ends with a space,
+  every prediction of the task is a JSON list.
+
+  Args:
+    labels: some of the task's, in any order.
+    task: whose labels these are.
+    separator: one character.
+  """
+  if needs_list(task, separator):
+    return json.dumps(list(labels), ensure_ascii=False)
+  return separator.join(labels)
+
+
+def needs_list(task: task_lib.Task, separator: str) -> bool:
+  """Whether labels of a task with separators between them are ambiguous."""
+  return any(
+    not label or separator in label or label != label.strip(plain_text.BLANKS)
+    for label in task.labels
+  )
+
+
+def prediction_columns(task: task_lib.Task) -> list[str]:
+  """The names of the columns beside a prediction: a probability a label.
+
+  Where a label has the name of another column, each is `p(LABEL)`.
+  """
+  if _COLUMNS.isdisjoint(task.labels):
+    return list(task.labels)
+  return [f'p({label})' for label in task.labels]
 
 
 def label_maps(labels: Sequence[str]) -> dict[str, object]:

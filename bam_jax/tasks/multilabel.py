@@ -1,17 +1,22 @@
 """Multi-label: any number of the task's labels, each with a sigmoid."""
 
 from collections.abc import Sequence
+import contextlib
 import itertools
+import json
 
 import numpy as np
 import scipy.special
 
 from bam_jax import errors
+from bam_jax import plain_text
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
+
+_SEPARATOR = ','
 
 
 class Multilabel(kind_bases.Tallied):
@@ -34,10 +39,14 @@ class Multilabel(kind_bases.Tallied):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> tuple[int, ...]:
-    """Ascending indices, of a list or of names with commas between them."""
+    """Ascending indices.
+
+    Of a list, or of names with commas between them. Where these would be
+    ambiguous, a text may also be a JSON list, as `texts` writes it.
+    """
     names = value
     if isinstance(value, str):
-      names = [name.strip() for name in value.split(',') if name.strip()]
+      names = _names(task, value)
     found = sorted(
       classification.label_index(task, name, where) for name in names
     )
@@ -109,7 +118,9 @@ class Multilabel(kind_bases.Tallied):
   ) -> dict[str, str]:
     """The labels with commas between them, as a file may have them."""
     return {
-      uid: ','.join(task.labels[i] for i in np.flatnonzero(chosen))
+      uid: kind.join_labels(
+        [task.labels[i] for i in np.flatnonzero(chosen)], task, _SEPARATOR
+      )
       for uid, chosen in zip(rows.uids, self.predictions(logits), strict=True)
     }
 
@@ -134,6 +145,15 @@ class Multilabel(kind_bases.Tallied):
         **kind.label_maps(task.labels),
       }
     )
+
+
+def _names(task: task_lib.Task, text: str) -> list[str]:
+  """The labels that a text names, known or not."""
+  if text.startswith('[') and kind.needs_list(task, _SEPARATOR):
+    with contextlib.suppress(ValueError, RecursionError):
+      return list(map(str, json.loads(text)))
+  names = (name.strip(plain_text.BLANKS) for name in text.split(_SEPARATOR))
+  return [name for name in names if name]
 
 
 def _labels(task: task_lib.Task, rows: kind.Rows) -> np.ndarray:

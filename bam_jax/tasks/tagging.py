@@ -136,9 +136,9 @@ class Tagging(kind_bases.OfTokens):
     rows: kind.Rows,
     regression_head: str,
   ) -> dict[str, str]:
-    """A tag a word, with blanks between them."""
+    """A tag a word, with spaces between them."""
     return {
-      uid: ' '.join(predicted)
+      uid: kind.join_labels(predicted, task, ' ')
       for uid, predicted, _ in _examples(task, logits, rows)
     }
 

@@ -1,6 +1,8 @@
 """Multi-label tasks. Oracles: scikit-learn's F1, files written by hand."""
 
 import dataclasses
+import itertools
+import json
 
 import numpy as np
 import pytest
@@ -169,3 +171,38 @@ def test_a_declaration_that_cannot_be_used_is_told(changes, message):
   with pytest.raises(errors.UserError) as told:
     _task(**changes)
   assert str(told.value) == message
+
+
+_AMBIGUOUS = ('Paris', 'Paris, Texas', 'Texas', ' x')
+
+
+@pytest.mark.parametrize('format', ['tsv', 'jsonl'])
+def test_labels_that_hold_a_comma_are_read_again(tmp_path, format):
+  """A prediction is one text for each set of labels, and reads as that set."""
+  sets = [c for n in range(5) for c in itertools.combinations(range(4), n)]
+  logits = np.array([[1 if i in c else -1 for i in range(4)] for c in sets])
+  rows = _Rows(np.zeros((len(sets), 4)))
+  task = _task(labels=_AMBIGUOUS)
+  texts = list(_KIND.texts(task, logits, rows, 'sigmoid').values())
+  assert len(set(texts)) == len(sets)
+  assert texts[sets.index((1, 3))] == '["Paris, Texas", " x"]'
+  lines = ['text\tlabel', *(f'a\t{text}' for text in texts)]
+  if format == 'jsonl':
+    lines = [json.dumps({'text': 'a', 'label': text}) for text in texts]
+  (tmp_path / 'rows').write_text('\n'.join(lines) + '\n')
+  config = _config(tmp_path, format=format, train='rows', labels=_AMBIGUOUS)
+  read = sources.read(registry.resolve(config)['moods'], 'train', config.data)
+  assert [row.label for row in read] == sets
+
+
+@pytest.mark.parametrize('value', ['[Paris]', '["Rome"]', '[1]', '[[', '{"a"'])
+def test_a_list_of_other_labels_is_told(value):
+  with pytest.raises(errors.UserError, match=r'f:1: label .* is none of Paris'):
+    _KIND.parse(_task(labels=_AMBIGUOUS), value, 'f:1')
+
+
+def test_only_spaces_surround_a_name():
+  assert _KIND.parse(_task(), 'joy , fear', 'f:1') == (0, 2)
+  for space in '\u00a0\u2028\x1c\x85':
+    with pytest.raises(errors.UserError, match='is none of joy'):
+      _KIND.parse(_task(), f'joy,{space}fear', 'f:1')

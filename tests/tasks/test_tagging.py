@@ -1,5 +1,6 @@
 """Tagged words. Oracles: seqeval's scores, tags and shares by hand."""
 
+import dataclasses
 import doctest
 import warnings
 
@@ -143,3 +144,15 @@ def test_examples_in_docstrings(module):
   result = doctest.testmod(module)
   assert result.attempted > 0
   assert result.failed == 0
+
+
+def test_tags_that_hold_a_space_are_a_list():
+  """'B-New O' is one tag, and two."""
+  task = dataclasses.replace(_TASK, labels=('O', 'B-New', 'B-New O'))
+  rows = _Rows(['names/dev/0', 'names/dev/1'], [[-1, 2, -1], [-1, 1, 0, -1]])
+  values, _ = rows.ragged('label')
+  logits = np.eye(3)[values.astype(int)]
+  assert _KIND.texts(task, logits, rows, 'sigmoid') == {
+    'names/dev/0': '["B-New O"]',
+    'names/dev/1': '["B-New", "O"]',
+  }

@@ -1,0 +1,33 @@
+"""Files of predictions: each column has a name of its own."""
+
+import numpy as np
+import pytest
+
+from bam_jax.inference import predict
+from bam_jax.tasks import task as task_lib
+
+
+@pytest.mark.parametrize(
+  ('labels', 'columns'),
+  [
+    (('no', 'yes'), ['uid', 'prediction', 'no', 'yes']),
+    (('no', 'uid'), ['uid', 'prediction', 'p(no)', 'p(uid)']),
+    (
+      ('prediction', 'p(uid)', 'uid'),
+      ['uid', 'prediction', 'p(prediction)', 'p(p(uid))', 'p(uid)'],
+    ),
+  ],
+)
+def test_labels_named_like_a_column(tmp_path, labels, columns):
+  task = task_lib.Task(
+    'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',), {},
+    labels=labels,
+  )  # fmt: skip
+  path = tmp_path / 'mood-test.tsv'
+  logits = np.zeros((1, len(labels)))
+  predict.write_tsv(path, task, {'mood/test/0': labels[0]}, logits)
+  header, row, end = path.read_text().split('\n')
+  assert header.split('\t') == columns
+  assert len(set(columns)) == len(columns)
+  assert row.split('\t')[:2] == ['mood/test/0', labels[0]]
+  assert end == ''
