@@ -118,6 +118,7 @@ _MISTAKES = {
   'label': (('urgency/train.tsv', 'from.\tlow', 'from.\tlwo'),),
   'tab': (('urgency/train.tsv', 'Nobody here', 'Nobody\there'),),
   'column': (('urgency/dev.tsv', 'body', 'text'),),
+  'name twice': (('urgency/train.tsv', 'body', 'subject'),),
   'encoding': (('urgency/train.tsv', 'Bergen', 'Troms\xf8'),),
   'scale': (('stars/train.jsonl', '"stars": 5', '"stars": 50'),),
   'field': (('stars/dev.jsonl', '"review": "A', '"text": "A'),),

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 import re
 from typing import NamedTuple
 from typing import TextIO
 
 from bam_jax import errors
+from bam_jax.data import foreign
 from bam_jax.tasks import task as task_lib
 
 # Characters: far more than any encoder reads of a text.
@@ -33,12 +35,25 @@ def stop(error: errors.UserError) -> None:
   raise error
 
 
-def check_regular(path: Path) -> None:
-  """Raises where a path is of something that could be read for ever."""
+def check_text(path: Path) -> bytes:
+  """Checks that a path is of a regular file that begins like a text in UTF-8.
+
+  Returns:
+    The first bytes, at most `foreign.HEAD_BYTES`.
+
+  Raises:
+    errors.UserError: it is something else: a pipe that could be read for ever,
+      a compressed file.
+    OSError: it cannot be opened.
+  """
   if path.exists() and not path.is_file():
     raise errors.UserError(
       f'{path}: is no regular file; give one that holds the rows'
     )
+  with path.open('rb') as file:
+    head = file.read(foreign.HEAD_BYTES)
+  foreign.check(head, str(path))
+  return head
 
 
 def read(
@@ -47,10 +62,10 @@ def read(
   """Line numbers from 1, and the lines.
 
   Raises:
-    errors.UserError: a line is so long that it is none; what follows it is not
-      read.
+    errors.UserError: it is no text, or a line is so long that it is none; what
+      follows it is not read.
   """
-  check_regular(path)
+  check_text(path)
   # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
   # MRPC's files start with.
   with path.open(encoding='utf-8-sig', errors=decoding_errors) as file:
@@ -75,6 +90,22 @@ def read_filled(
 ) -> Iterator[tuple[int, str]]:
   """As `read`, without empty lines."""
   return (line for line in read(path, decoding_errors) if line[1])
+
+
+def columns_by_name(
+  names: Sequence[str], header: Sequence[str], where: str
+) -> list[int]:
+  """Numbers of the columns that some names stand over; all are there.
+
+  Raises:
+    errors.UserError: a name stands twice, and the columns may differ.
+  """
+  for name in names:
+    if header.count(name) > 1:
+      raise errors.UserError(
+        f'{where}: column {name!r} twice; rename or remove one of them'
+      )
+  return [header.index(name) for name in names]
 
 
 def broken(path: Path) -> int:

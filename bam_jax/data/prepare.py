@@ -134,9 +134,11 @@ def prepare_if_present(
 ) -> shards.Columns | None:
   """As `prepare`; None, and a warning, where the split has no file."""
   if not sources.is_present(task, split, data):
-    table = task.tables[split]
     logging.warning(
-      '%s/%s: no %s; it is left out', task.name, split, table.file or table.tfds
+      '%s/%s: no %s; it is left out',
+      task.name,
+      split,
+      sources.missing(task, split),
     )
     return None
   return prepare(task, split, data, tokenizer, directory)

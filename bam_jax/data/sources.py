@@ -14,6 +14,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import conll
+from bam_jax.data import foreign
 from bam_jax.data import lines
 from bam_jax.data import squad
 from bam_jax.data import tfds_source
@@ -87,7 +88,19 @@ def path_of(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Path:
   """As the user wrote it: below `data.dir`, or absolute."""
-  return Path(data.dir, task.tables[split].file)
+  table = task.tables[split]
+  path = Path(data.dir, table.file)
+  other = Path(data.dir, table.other_file)
+  if table.other_file and other.is_file() and not path.exists():
+    return other
+  return path
+
+
+def missing(task: task_lib.Task, split: str) -> str:
+  """What a split would be read from, if it were there."""
+  table = task.tables[split]
+  files = [name for name in (table.file, table.other_file) if name]
+  return ' or '.join(files) or table.tfds
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
@@ -201,6 +214,7 @@ def _tsv(
       width = len(fields)
       where = f'{path}:{line}'
       names = _names(table, fields if table.header else ())
+      _check_separator(content, table, path, where)
       text = [_column(c, fields, table.header, where) for c in names]
       if table.label is not None:
         label = _column(table.label, fields, table.header, where)
@@ -227,6 +241,23 @@ def _tsv(
     index += 1
   if skipped:
     logging.info('%s: skipped %d malformed rows of %d', path, skipped, index)
+
+
+def _check_separator(
+  line: str, table: task_lib.Table, path: Path, where: str
+) -> None:
+  """Raises if the first line has a table's columns, but no tabs between them.
+
+  Official files are fetched again, not converted.
+  """
+  label = () if table.label is None else (table.label,)
+  texts = [table.text, *([table.other_text] if table.other_text else [])]
+  columns = [(*names, *label) for names in texts]
+  fields = line.split('\t')
+  if not table.tfds and not any(
+    foreign.has_columns(fields, c) for c in columns
+  ):
+    foreign.check_separator(line, columns, str(path), where)
 
 
 def _names(
@@ -258,7 +289,7 @@ def _column(
         f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these, or'
         ' set header=False where it is a row'
       )
-    return first.index(column)
+    return lines.columns_by_name([column], first, where)[0]
   if not -len(first) <= column < len(first):
     raise errors.UserError(
       f'{where}: no column {column}; the first line has {len(first)}, counted'
@@ -274,6 +305,7 @@ def _jsonl(
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
   """Rows of a file with one JSON object a line."""
+  foreign.check_json_lines(lines.check_text(path), str(path))
   for index, (line, content) in enumerate(
     lines.read_filled(path, decoding_errors)
   ):

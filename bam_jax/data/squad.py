@@ -30,7 +30,7 @@ def read(
     fault: told of each question that cannot be used.
     decoding_errors: as `open` has it.
   """
-  lines.check_regular(path)
+  lines.check_text(path)
   content = path.read_text(encoding='utf-8-sig', errors=decoding_errors)
   try:
     pairs = list(_questions(files.parse_json(content)))

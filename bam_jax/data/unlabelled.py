@@ -25,6 +25,7 @@ import numpy as np
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import features as features_lib
+from bam_jax.data import foreign
 from bam_jax.data import lines as lines_lib
 from bam_jax.tasks import task as task_lib
 
@@ -72,26 +73,41 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
   Raises:
     errors.UserError: there is no such file, no row in it, or no such column.
   """
-  if path != STDIN and format_of(path) is None:
-    raise errors.UserError(
-      f'--input={path}: is neither .tsv nor .jsonl; name it by its format'
-    )
   with contextlib.ExitStack() as stack:
+    file_path = '' if path == STDIN else path
     stream: BinaryIO = sys.stdin.buffer
-    if path != STDIN:
+    if file_path:
       try:
         stream = stack.enter_context(Path(path).open('rb'))
       except OSError as e:
         raise errors.UserError(f'--input={path}: {e.strerror}') from None
+    stream = io.BufferedReader(stream)
+    stack.callback(stream.detach)
+    head = stream.peek(foreign.HEAD_BYTES)[: foreign.HEAD_BYTES]
+    foreign.check(head, file_path)
+    _check_format(file_path)
+    if format_of(path) == 'jsonl' or not file_path:
+      foreign.check_json_lines(head, file_path)
     # Universal newlines, and no byte-order mark, as in the tasks' own files.
     file = io.TextIOWrapper(
       stream, encoding='utf-8-sig', errors='surrogateescape'
     )
     name = 'standard input' if path == STDIN else path
     try:
-      yield _rows(_lines(file, name), name, format_of(path), task)
+      yield _rows(_lines(file, name), file_path, format_of(path), task)
     finally:
       file.detach()
+
+
+def _check_format(path: str) -> None:
+  """Raises if a file's name tells no format; empty: standard input."""
+  if path and format_of(path) is None:
+    remedy = 'name it by its format'
+    if path.endswith('.csv'):
+      remedy = foreign.csv_remedy(path, ',', has_header=True)
+    raise errors.UserError(
+      f'--input={path}: is neither .tsv nor .jsonl; {remedy}'
+    )
 
 
 def names_of(task: task_lib.Task) -> list[tuple[str, ...]]:
@@ -160,10 +176,11 @@ def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
 
 def _rows(
   lines: Iterator[tuple[int, str]],
-  name: str,
+  path: str,
   known: Literal['tsv', 'jsonl'] | None,
   task: task_lib.Task,
 ) -> Rows:
+  name = path or 'standard input'
   first = next(lines, None)
   if first is None:
     raise errors.UserError(f'{name}: no row; give one a line')
@@ -172,7 +189,11 @@ def _rows(
     whole = itertools.chain([first], lines)
     return Rows('jsonl', False, _jsonl(whole, name, task))
   fields = line.split('\t')
-  columns, has_header = _columns(task, fields, f'{name}:{number}')
+  where = f'{name}:{number}'
+  choices = names_of(task)
+  if not any(foreign.has_columns(fields, names) for names in choices):
+    foreign.check_separator(line, choices, path, where)
+  columns, has_header = _columns(task, fields, where)
   rest = lines if has_header else itertools.chain([first], lines)
   return Rows('tsv', has_header, _tsv(rest, name, columns, len(fields)))
 
@@ -184,7 +205,7 @@ def _columns(
   choices = names_of(task)
   for names in choices:
     if set(names) <= set(first):
-      return [first.index(name) for name in names], True
+      return lines_lib.columns_by_name(names, first, where), True
   split = task.test_splits[0] if task.test_splits else task.train_split
   table = task.tables[split]
   numbers = [column for column in table.text if isinstance(column, int)]

@@ -32,10 +32,11 @@ def localized(config: config_lib.Config) -> config_lib.Config:
   record = folder / _VERSIONS
   before = files.read_json(record) if record.exists() else {}
   tables = {
-    table.file
+    file
     for task in registry.resolve(config).tasks
     for table in task.tables.values()
-    if table.file
+    for file in (table.file, table.other_file)
+    if file
   }
   versions = {}
   for name in sorted(tables):

@@ -16,9 +16,11 @@ def _table(
   header: bool = True,
   skip_malformed: bool = False,
   submission: str = '',
+  other_file: str = '',
 ) -> task_lib.Table:
   return task_lib.Table(
     file=file,
+    other_file=other_file,
     text=text,
     label=label,
     header=header,
@@ -161,7 +163,13 @@ _MNLI = task_lib.Task(
       submission='MNLI-mm.tsv',
     ),
     'ax': _table(
-      'AX/diagnostic.tsv', (1, 2), None, 'ax:test', submission='AX.tsv'
+      'AX/diagnostic.tsv',
+      (1, 2),
+      None,
+      'ax:test',
+      submission='AX.tsv',
+      # Where GLUE's own script puts it.
+      other_file='diagnostic/diagnostic.tsv',
     ),
   },
 )

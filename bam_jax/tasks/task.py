@@ -61,6 +61,7 @@ class Table:
 
   Attributes:
     file: path below `data.dir`; empty for generated rows.
+    other_file: path that is read where `file` is missing; empty if none.
     text: one column, or two for a pair. A number counts columns from 0 (or
       from the end if negative), a string names one of the header or of the
       JSON object.
@@ -75,6 +76,7 @@ class Table:
   """
 
   file: str = ''
+  other_file: str = ''
   text: tuple[int | str, ...] = ()
   other_text: tuple[str, ...] = ()
   label: int | str | None = None

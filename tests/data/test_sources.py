@@ -1,6 +1,7 @@
 """Readers of TSV and JSONL files: rows, uids and the user's mistakes."""
 
 import hashlib
+import json
 import logging
 import os
 import pathlib
@@ -231,8 +232,7 @@ def test_is_present():
     pytest.param(
       'text\tlabel\nx\tnan\n',
       {'kind': 'regression'},
-      'data/own.tsv:2: score nan is not from 0 to 5; mend the row or the scale'
-      " of task 'own'",
+      "data/own.tsv:2: score 'nan' is no number; mend the row",
       id='score-nan',
     ),
     pytest.param(
@@ -411,3 +411,55 @@ def test_digest_is_that_of_canonical_json_lines():
   )
   assert sources.rows_digest(iter(rows)) == hashlib.sha256(lines).hexdigest()
   assert sources.rows_digest(rows[::-1]) != sources.rows_digest(rows)
+
+
+def test_a_used_name_that_stands_twice():
+  _write('own.tsv', 'text\tlabel\ttext\nx\tyes\ty\n')
+  assert _message(_task()) == (
+    "data/own.tsv:1: column 'text' twice; rename or remove one of them"
+  )
+  _write('own.tsv', 'label\ttext\tlabel\nno\tx\tyes\n')
+  assert _message(_task()) == (
+    "data/own.tsv:1: column 'label' twice; rename or remove one of them"
+  )
+
+
+def test_names_that_stand_twice_and_are_not_used():
+  """Such as the empty names of an index; by its number a column is unique."""
+  _write('own.tsv', '\ttext\tid\tlabel\t\tid\n1\tx\t2\tyes\t3\t4\n')
+  assert _read(_task()) == [('own/train/0', 'x', None, 1)]
+  _write('own.tsv', 'text\ttext\tlabel\nx\ty\tyes\n')
+  task = _task(text=(1,), label=2)
+  assert _read(task) == [('own/train/0', 'y', None, 1)]
+
+
+@pytest.mark.parametrize(
+  'score', ['1_0', '\u0663', ' 1', '1\u00a0', 'Infinity']
+)
+@pytest.mark.parametrize('format', ['tsv', 'jsonl'])
+def test_scores_are_decimal_numbers(format, score):
+  _write('own.tsv', f'text\tlabel\nx\t{score}\n')
+  _write('own.jsonl', json.dumps({'text': 'x', 'label': score}) + '\n')
+  task = _task('regression', (0.0, 50.0), file=f'own.{format}', format=format)
+  assert _message(task).endswith(f'score {score!r} is no number; mend the row')
+
+
+def test_json_has_no_words_for_numbers():
+  _write('own.jsonl', '{"text": "x", "label": NaN}\n')
+  message = _message(_jsonl_task(kind='regression'))
+  assert "score 'NaN' is no number" in message
+
+
+def test_the_layout_of_the_download_script():
+  """`diagnostic/` is read where there is no `AX/`, and named where neither."""
+  mnli, rows = glue.TASKS['mnli'], 'index\tsentence1\tsentence2\n0\t{}\th\n'
+  assert not sources.is_present(mnli, 'ax', _DATA)
+  assert sources.missing(mnli, 'ax') == (
+    'AX/diagnostic.tsv or diagnostic/diagnostic.tsv'
+  )
+  _write('diagnostic/diagnostic.tsv', rows.format('script'))
+  assert sources.is_present(mnli, 'ax', _DATA)
+  assert _read(mnli, 'ax') == [('mnli/ax/0', 'script', 'h', None)]
+  _write('AX/diagnostic.tsv', rows.format('site'))
+  assert _read(mnli, 'ax') == [('mnli/ax/0', 'site', 'h', None)]
+  assert sources.missing(glue.TASKS['rte'], 'test') == 'RTE/test.tsv'

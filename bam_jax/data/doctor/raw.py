@@ -6,13 +6,14 @@ import csv
 from pathlib import Path
 
 from bam_jax import errors
+from bam_jax import plain_text
+from bam_jax.data import foreign
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import official
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
-_UTF_16 = (b'\xff\xfe', b'\xfe\xff')
 # What the columns of public files are called, in lower case.
 _NAMES = frozenset(
   {'text', 'text1', 'text2', 'label', 'labels', 'class', 'target', 'index'}
@@ -25,38 +26,40 @@ _NAMES = frozenset(
 
 
 def encoding(
-  task: task_lib.Task, split: str, data: bytes
+  task: task_lib.Task, split: str, data: bytes, path: Path
 ) -> Iterator[findings.Finding]:
-  """Bytes that are no UTF-8, by line."""
+  """Whether a file is another format, or has lines that are no UTF-8."""
   file = task.tables[split].file
 
-  def found(what: str, lines: Sequence[int]) -> findings.Finding:
+  def found(what: str, remedy: str, lines: Sequence[int]) -> findings.Finding:
     return findings.Finding(
       'error',
       task.name,
       split,
       'encoding',
       what,
-      'convert the file to UTF-8',
+      remedy,
       len(lines),
       tuple(f'{file}:{line}' for line in lines[: findings.MAX_PLACES]),
     )
 
-  if is_utf_16(data):
-    yield found('UTF-16, not UTF-8', [1])
+  if other := describe(data, path):
+    yield found(*other, [1])
     return
   try:
     data.decode()
   except UnicodeDecodeError:
     lines = enumerate(data.splitlines(), 1)
     yield found(
-      'lines that are no UTF-8', [n for n, line in lines if not _is_utf_8(line)]
+      'lines that are no UTF-8',
+      'convert the file to UTF-8',
+      [n for n, line in lines if not _is_utf_8(line)],
     )
 
 
-def is_utf_16(data: bytes) -> bool:
-  """Whether a file begins with a byte-order mark of UTF-16."""
-  return data.startswith(_UTF_16)
+def describe(data: bytes, path: Path) -> tuple[str, str] | None:
+  """What a file is that is no text in UTF-8, and the remedy; None: unknown."""
+  return foreign.describe(data[: foreign.HEAD_BYTES], str(path))
 
 
 def _is_utf_8(line: bytes) -> bool:
@@ -145,7 +148,7 @@ def _is_row(
 ) -> bool:
   """Whether the first line has a label, or a number, where a name should be."""
   if table.label is None:
-    return first[0].isdecimal()
+    return plain_text.is_index(first[0])
   if table.label >= len(first):
     return False
   try:

@@ -94,12 +94,13 @@ def load(
     found: what stands in the way of reading them is added here.
   """
   name, source = task.name, sources.source_of(task, split, data)
+  task = _located(task, split, data)
   folder = f'{Path(data.dir)}/'
   wanted = split not in task.test_splits
   try:
     if not sources.is_present(task, split, data):
       table = task.tables[split]
-      where = table.tfds if source == 'tfds' else table.file
+      where = table.tfds if source == 'tfds' else sources.missing(task, split)
       found.append(
         findings.Finding(
           'error' if wanted else 'note',
@@ -108,7 +109,7 @@ def load(
           'missing',
           f'no {where}' + ('' if wanted else ': it cannot be predicted'),
           sources.HOW_TO_GET_GLUE if table.tfds else 'mend config.data.dir',
-          places=(where,),
+          places=(table.tfds if source == 'tfds' else table.file,),
         )
       )
       return None
@@ -132,6 +133,17 @@ def load(
       )
     )
   return None
+
+
+def _located(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> task_lib.Task:
+  """The task with the file of a split by the name under which it is there."""
+  table = task.tables[split]
+  if sources.path_of(task, split, data) != Path(data.dir, table.other_file):
+    return task
+  table = dataclasses.replace(table, file=table.other_file)
+  return dataclasses.replace(task, tables={**task.tables, split: table})
 
 
 def _from_examples(
@@ -162,8 +174,8 @@ def _from_file(
   """The rows of a TSV or JSONL file that can be used."""
   table, path = task.tables[split], sources.path_of(task, split, data)
   content = path.read_bytes()
-  before = [*raw.encoding(task, split, content)]
-  if raw.is_utf_16(content):
+  before = [*raw.encoding(task, split, content, path)]
+  if raw.describe(content, path):
     found += before
     return None
   has_quotes = b'"' in content

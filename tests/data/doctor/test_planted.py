@@ -5,6 +5,7 @@ Lines are those of the file, the header counted.
 
 from collections.abc import Callable
 import dataclasses
+import gzip
 import json
 import shutil
 
@@ -99,6 +100,17 @@ def _a_line_without_end(folder):
 def _utf_16(folder):
   text = (folder.root / 'SST-2/dev.tsv').read_text()
   (folder.root / 'SST-2/dev.tsv').write_text(text, encoding='utf-16')
+
+
+@_fault('error sst2/dev encoding: SST-2/dev.tsv:1')
+def _gzip(folder):
+  content = (folder.root / 'SST-2/dev.tsv').read_bytes()
+  (folder.root / 'SST-2/dev.tsv').write_bytes(gzip.compress(content))
+
+
+@_fault('error rte/train encoding: RTE/train.tsv:1')
+def _a_page_of_html(folder):
+  folder.write('RTE/train.tsv', ['<!DOCTYPE html>', '<title>Sign in</title>'])
 
 
 @_fault('error sst2/dev encoding: SST-2/dev.tsv:4, SST-2/dev.tsv:9')
@@ -473,3 +485,15 @@ def test_nothing_is_found_in_generated_rows(folder):
   report = folder.report(tasks=('demo_sentiment', 'demo_nli'))
   assert not report.findings
   assert [s.rows for s in report.splits] == [240, 100, 50, 320, 100, 50]
+
+
+def test_the_diagnostic_set_where_the_download_script_puts_it(folder):
+  (folder.root / 'AX').rename(folder.root / 'diagnostic')
+  # A subset of the official rows, as all files of the folder are.
+  (found,) = (f for f in folder.report().findings if f.split == 'ax')
+  assert (found.check, found.places) == ('size', ('diagnostic/diagnostic.tsv',))
+  (folder.root / 'diagnostic').rename(folder.root / 'elsewhere')
+  (found,) = (f for f in folder.report().findings if f.split == 'ax')
+  assert found.what == (
+    'no AX/diagnostic.tsv or diagnostic/diagnostic.tsv: it cannot be predicted'
+  )
