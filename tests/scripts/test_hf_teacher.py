@@ -186,7 +186,7 @@ def test_what_is_there_is_kept(place):
     (['--model=HERE/plain'], '/plain: has no classifier.bias, which would be'),
     (['--task=none'], '--task=none: is none of demo_sentiment, demo_simi'),
     (['--output='], 'hf_teacher: --output is missing; see --help'),
-    (['--teacher=demo_nli'], '--teacher=demo_nli: is to be the name of a fold'),
+    (['--teacher=demo_similarity'], 'demo_similarity: is to be the name of a'),
     (['--teacher=../x'], '--teacher=../x: is to be the name of a folder below'),
     (['--teacher=unlabelled'], '--teacher=unlabelled: is to be the name of a'),
     (['--score=unit'], '--score: says nothing of demo_sentiment'),
