@@ -1,9 +1,11 @@
 """The command line: what may be given, and what is refused before any work."""
 
 import ast
+import logging
 import re
 
 from absl import flags
+from absl import logging as absl_logging
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
@@ -109,6 +111,26 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'The number of this process, from 0.', lower_bound=0
 )
+
+
+def log_plainly() -> None:
+  """Has a command log to standard error for people: messages alone."""
+  absl_logging.use_absl_handler()
+  absl_logging.set_verbosity(absl_logging.INFO)
+  # One style for both loggers, absl's and Python's.
+  for handler in logging.getLogger().handlers:
+    handler.setFormatter(logging.Formatter('%(message)s'))
+    handler.addFilter(_is_shown)
+
+
+def _is_shown(record: logging.LogRecord) -> bool:
+  """Whether a record is this package's, or a warning of any other.
+
+  At INFO JAX reports the backends that it looked for in vain, an HTTP client
+  each request, S3's client where it found its credentials, and TFDS through
+  absl each look at a folder. This package logs through the root logger.
+  """
+  return record.name == 'root' or record.levelno >= logging.WARNING
 
 
 def parse(argv: list[str]) -> list[str]:

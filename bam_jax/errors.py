@@ -1,4 +1,13 @@
-"""The exceptions whose message is all that a user needs to see."""
+"""The exceptions whose message is all that a user needs to see.
+
+And the commands that their remedies print.
+"""
+
+from collections.abc import Iterable
+from collections.abc import Mapping
+import importlib.util
+import shlex
+import sys
 
 _LONGEST = 1000
 
@@ -39,3 +48,25 @@ class RetryError(_OneLineError):
   which launchers repeat. What would only come again, such as a full disk, is a
   `UserError`.
   """
+
+
+def python_command(program: str, needs: Mapping[str, str]) -> str:
+  """A shell command, as a remedy, that runs a Python program.
+
+  Args:
+    program: the program's text.
+    needs: module that it imports -> the package that holds it. Where a module
+      is not installed here, the command installs all of the packages first.
+  """
+  command = shlex.join([sys.executable, '-c', program])
+  if not absent(needs):
+    return command
+  install = shlex.join(
+    [sys.executable, '-m', 'pip', 'install', *needs.values()]
+  )
+  return f'{install} && {command}'
+
+
+def absent(modules: Iterable[str]) -> list[str]:
+  """Those modules of installed packages that are missing; imports none."""
+  return [name for name in modules if importlib.util.find_spec(name) is None]

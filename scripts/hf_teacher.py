@@ -30,7 +30,6 @@ import sys
 from typing import TYPE_CHECKING
 
 from absl import flags
-from absl import logging as absl_logging
 
 from bam_jax import command_line
 from bam_jax import config as config_lib
@@ -210,10 +209,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> int:
   """The status that the program ends with."""
-  absl_logging.use_absl_handler()
-  absl_logging.set_verbosity(absl_logging.INFO)
-  for handler in logging.getLogger().handlers:
-    handler.setFormatter(logging.Formatter('%(message)s'))
+  command_line.log_plainly()
   if '--help' in sys.argv or '-h' in sys.argv:
     print(__doc__)
     return 0

@@ -58,15 +58,19 @@ def place(tmp_path, monkeypatch) -> Path:
   monkeypatch.setattr(setup, 'configure_jax', lambda config, workdir: None)
   # The command line sets the logs up for a process of its own.
   root, levels = logging.getLogger(), {}
-  for name in ('', 'absl', 'jax'):
+  for name in ('', 'absl'):
     levels[name] = logging.getLogger(name).level
-  handlers = [(handler, handler.formatter) for handler in root.handlers]
+  handlers = [
+    (handler, handler.formatter, handler.filters[:])
+    for handler in root.handlers
+  ]
   with flagsaver.flagsaver():
     yield tmp_path
   flags.FLAGS.unparse_flags()
-  root.handlers[:] = [handler for handler, _ in handlers]
-  for handler, formatter in handlers:
+  root.handlers[:] = [handler for handler, _, _ in handlers]
+  for handler, formatter, filters in handlers:
     handler.setFormatter(formatter)
+    handler.filters[:] = filters
   for name, level in levels.items():
     logging.getLogger(name).setLevel(level)
 

@@ -48,12 +48,14 @@ def place(tmp_path, monkeypatch):
   # It would change JAX's settings for all tests after this one.
   monkeypatch.setattr(setup, 'configure_jax', lambda config, workdir: None)
   # The command line sets the logs up for a process of its own.
-  levels = {n: logging.getLogger(n).level for n in ('', 'absl', 'jax')}
-  handlers = [(h, h.formatter) for h in logging.getLogger().handlers]
+  levels = {n: logging.getLogger(n).level for n in ('', 'absl')}
+  root = logging.getLogger()
+  handlers = [(h, h.formatter, h.filters[:]) for h in root.handlers]
   yield tmp_path
-  logging.getLogger().handlers[:] = [handler for handler, _ in handlers]
-  for handler, formatter in handlers:
+  root.handlers[:] = [handler for handler, _, _ in handlers]
+  for handler, formatter, filters in handlers:
     handler.setFormatter(formatter)
+    handler.filters[:] = filters
   for name, level in levels.items():
     logging.getLogger(name).setLevel(level)
 

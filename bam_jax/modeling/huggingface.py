@@ -81,10 +81,12 @@ _DROPPED = re.compile(
   r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
 )
 
+_WEIGHTS = 'model*.safetensors'
+CONFIG_FILES = ('config.json',)
 TOKENIZER_FILES = ('vocab.txt', 'tokenizer*.json')
 _FILES = (
-  'config.json',
-  'model*.safetensors',
+  *CONFIG_FILES,
+  _WEIGHTS,
   'model.safetensors.index.json',
   *TOKENIZER_FILES,
 )
@@ -111,7 +113,8 @@ def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
     wanted: patterns of the files that are fetched from the hub.
 
   Raises:
-    errors.UserError: there is nothing of that name, or no network.
+    errors.UserError: there is nothing of that name, the hub does not give it,
+      or it was asked for weights that can be loaded and holds none.
   """
   where = f'config.model.init={init!r}'
   if init.startswith('package:'):
@@ -144,15 +147,44 @@ def _find_on_hub(name: str, where: str, wanted: Sequence[str]) -> Path:
   import huggingface_hub  # Slow to import, and few runs need it.
 
   try:
-    return Path(
+    path = Path(
       huggingface_hub.snapshot_download(name, allow_patterns=list(wanted))
     )
+    if _WEIGHTS not in wanted or weight_files.are_in(path):
+      return path
+    names = huggingface_hub.HfApi().list_repo_files(name, revision=path.name)
   except Exception as error:  # Its own errors, the HTTP client's, the OS's.
+    # A failed request leads to the cache, and the error is that it is empty.
+    cause = error
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+      cause = error.__cause__
+    lines = [line.strip() for line in str(cause).splitlines()]
+    lines = [x for x in lines if x and not x.startswith('For more information')]
+    # The first line may hold the status alone.
+    reason = ' '.join(lines[:2]) or type(cause).__name__
     raise errors.UserError(
-      f'{where}: no such directory, and the hub gave no such model'
-      f' ({type(error).__name__}); where the hub can be reached run'
-      f' `hf download {name} --local-dir DIR`, then give DIR'
+      f'{where}: no such directory, and the hub does not give it ({reason});'
+      f' {_remedy(cause, name)}'
     ) from error
+  raise weight_files.cannot_load(where, names, name, name.split('/')[-1])
+
+
+def _remedy(error: BaseException, name: str) -> str:
+  """What to do about a request that failed."""
+  status = getattr(getattr(error, 'response', None), 'status_code', None)
+  if status in (401, 403, 404):
+    return (
+      'mend the name, or, where the model is private or gated, run `hf auth'
+      ' login` or set HF_TOKEN'
+    )
+  if status == 429:
+    return (
+      'wait, then give the same command again; with HF_TOKEN more is let in'
+    )
+  return (
+    f'where the hub can be reached run `hf download {name} --local-dir DIR`,'
+    ' then give DIR'
+  )
 
 
 def load_config(path: Path) -> dict[str, int | float]:

@@ -4,12 +4,21 @@ Only safetensors files are read: they hold numbers, and unlike a pickle can
 hold no code.
 """
 
+from collections.abc import Iterable
+import json
 from pathlib import Path
+import re
 
 import safetensors
 
 from bam_jax import errors
 from bam_jax import files
+
+_WEIGHTS = 'model.safetensors'
+_INDEX = 'model.safetensors.index.json'
+_PICKLE = re.compile(r'pytorch_model(-\d+-of-\d+)?\.bin')
+# Names of files that an error repeats.
+_SHOWN = 5
 
 
 def find_files(path: Path) -> list[Path]:
@@ -18,9 +27,9 @@ def find_files(path: Path) -> list[Path]:
   Raises:
     errors.UserError: there are none, or the index names one that is not there.
   """
-  index = path / 'model.safetensors.index.json'
-  if (path / 'model.safetensors').is_file():
-    return [path / 'model.safetensors']
+  index = path / _INDEX
+  if (path / _WEIGHTS).is_file():
+    return [path / _WEIGHTS]
   if index.is_file():
     shards = read_json(index).get('weight_map')
     if not isinstance(shards, dict) or not shards:
@@ -36,15 +45,50 @@ def find_files(path: Path) -> list[Path]:
           ' directory; get the weights again'
         )
     return [path / name for name in names]
-  pickle = path / 'pytorch_model.bin'
-  if pickle.is_file():
-    raise errors.UserError(
-      f'{pickle}: is a pickle, and no pickle is loaded; where torch is'
-      ' installed convert it: python -c "from transformers import BertModel;'
-      f" BertModel.from_pretrained('{path}').save_pretrained('NEW_DIR')\""
+  names = [file.name for file in path.iterdir()] if path.is_dir() else []
+  raise cannot_load(str(path), names, str(path), str(path))
+
+
+def are_in(path: Path) -> bool:
+  """Whether a directory holds weights that `find_files` finds."""
+  return (path / _WEIGHTS).is_file() or (path / _INDEX).is_file()
+
+
+def cannot_load(
+  where: str, names: Iterable[str], source: str, target: str
+) -> errors.UserError:
+  """What a directory or repository without safetensors files holds instead.
+
+  Args:
+    where: that is shown for it.
+    names: of its files.
+    source: its path or name, as transformers takes it.
+    target: the beginning of the name of a directory for what is converted.
+  """
+  names = sorted(names)
+  pickles = [name for name in names if _PICKLE.fullmatch(name)]
+  if not pickles:
+    shown = ', '.join(names[:_SHOWN]) + (', ...' if names[_SHOWN:] else '')
+    return errors.UserError(
+      f'{where}: holds no {_WEIGHTS}, only {shown or "nothing"}; get the'
+      ' weights again, or choose another config.model.init'
     )
-  raise errors.UserError(
-    f'{path}: holds no model.safetensors; get the weights again'
+  target = f'{target}-safetensors'
+  source, quoted = (
+    json.dumps(text, ensure_ascii=False) for text in (source, target)
+  )
+  # The class that wrote them has no weights besides, which would be random.
+  command = errors.python_command(
+    f'import transformers as t; c = t.AutoConfig.from_pretrained({source});'
+    ' getattr(t, (c.architectures or [""])[0], t.BertModel)'
+    f'.from_pretrained({source}).save_pretrained({quoted});'
+    f' t.AutoTokenizer.from_pretrained({source}).save_pretrained({quoted})',
+    {'torch': 'torch', 'transformers': 'transformers'},
+  )
+  return errors.UserError(
+    f'{where}: holds {pickles[0]} and no {_WEIGHTS}; that is a pickle, and no'
+    f' pickle is loaded; convert it: {command}, then set'
+    f' config.model.init={target}'
   )
 
 

@@ -92,7 +92,7 @@ def load_encoder(config: config_lib.Config) -> Encoder:
   init, _, pin = model.init.partition('#sha256=')
   if init:
     try:
-      path = huggingface.find(init)
+      path = huggingface.find(init, huggingface.CONFIG_FILES)
     except errors.UserError as e:
       if model.if_missing == 'error':
         raise
@@ -102,6 +102,9 @@ def load_encoder(config: config_lib.Config) -> Encoder:
         ' pretrained encoder'
       )
       return _random_encoder(config, f'random weights ({init} is not there)')
+    # What cannot be loaded is refused before its weights are fetched.
+    huggingface.load_config(path)
+    path = huggingface.find(init)
     sizes = huggingface.load_config(path)
     digest = huggingface.weights_digest(path)
     if pin and pin != digest:

@@ -3,10 +3,15 @@
 import json
 from pathlib import Path
 import shutil
+import subprocess
 
+import numpy as np
 import pytest
 
 from bam_jax import errors
+from bam_jax.data import features
+from bam_jax.modeling import bert
+from bam_jax.modeling import huggingface
 from bam_jax.modeling import weight_files
 
 WEIGHTS = Path(__file__).parent / 'golden' / 'deep' / 'model.safetensors'
@@ -57,19 +62,68 @@ def test_index_without_a_map(tmp_path, index):
   _fails(lambda: weight_files.find_files(tmp_path), INDEX, 'weight_map')
 
 
-def test_pickle_is_never_loaded(tmp_path):
-  (tmp_path / 'pytorch_model.bin').write_bytes(b'')
+@pytest.mark.parametrize(
+  'pickle', ['pytorch_model.bin', 'pytorch_model-00002-of-00003.bin']
+)
+def test_pickle_is_never_loaded(tmp_path, pickle):
+  (tmp_path / pickle).write_bytes(b'')
   _fails(
     lambda: weight_files.find_files(tmp_path),
+    f'{tmp_path}: holds {pickle} and no model.safetensors',
     'no pickle is loaded',
-    f"from_pretrained('{tmp_path}')",
+    f'from_pretrained("{tmp_path}")',
   )
 
 
 def test_no_weights_at_all(tmp_path):
   _fails(
-    lambda: weight_files.find_files(tmp_path), 'holds no model.safetensors'
+    lambda: weight_files.find_files(tmp_path),
+    'holds no model.safetensors, only nothing;',
   )
+  _fails(lambda: weight_files.find_files(tmp_path / 'absent'), 'only nothing;')
+  for name in 'hgfedcba':
+    (tmp_path / name).touch()
+  _fails(lambda: weight_files.find_files(tmp_path), 'only a, b, c, d, e, ...;')
+
+
+# The oracles are the tensors that torch and transformers held.
+@pytest.mark.parametrize('architecture', ['BertModel', 'BertForMaskedLM'])
+def test_the_printed_conversion(tmp_path, architecture):
+  torch = pytest.importorskip('torch')
+  transformers = pytest.importorskip('transformers')
+  source = tmp_path / "it's a model"
+  config = transformers.BertConfig(
+    vocab_size=9,
+    hidden_size=8,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=16,
+  )
+  model = getattr(transformers, architecture)(config)
+  model.save_pretrained(source)
+  (source / 'model.safetensors').unlink()
+  torch.save(model.state_dict(), source / 'pytorch_model.bin')
+  words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', 'a', 'b', '##c', 'd']
+  (source / 'vocab.txt').write_text('\n'.join(words) + '\n')
+  with pytest.raises(errors.UserError) as caught:
+    weight_files.find_files(source)
+  command = str(caught.value).split('convert it: ')[1].split(', then set ')[0]
+  subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+  converted = Path(f'{source}-safetensors')
+  assert str(caught.value).endswith(f'config.model.init={converted}')
+  params = huggingface.load_params(
+    converted, bert.BertConfig(**huggingface.load_config(converted))
+  )
+  embeddings = params['encoder']['embeddings']['word']['embedding']
+  expected = model.state_dict()
+  prefix = '' if architecture == 'BertModel' else 'bert.'
+  np.testing.assert_array_equal(
+    embeddings, expected[f'{prefix}embeddings.word_embeddings.weight'].numpy()
+  )
+  # A pooler that was not there would be random.
+  assert ('pooler' in params) == ('pooler.dense.weight' in expected)
+  tokenizer = features.Tokenizer.from_dir(converted)
+  assert tokenizer.encode(['a bc d'])[0].tolist() == [5, 6, 7, 8]
 
 
 @pytest.mark.parametrize(
