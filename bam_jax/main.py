@@ -65,7 +65,6 @@ Examples:
 
 import contextlib
 import importlib.util
-import logging
 import os
 from pathlib import Path
 import sys
@@ -174,12 +173,20 @@ def _run_mode(
   several: bool,
 ) -> None:
   """Runs what --mode asks for; several processes have met."""
+  from bam_jax.data import registry
+  from bam_jax.data import tfds_source
   from bam_jax.experiments import runner as runner_lib
   from bam_jax.inference import own_file
   from bam_jax.training import lost
   from bam_jax.training import processes
 
   mode, group = command_line.MODE.value, command_line.GROUP.value
+  reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
+  if reads_rows and config.data.source == 'tfds':
+    # Before anything is fetched.
+    processes.first(
+      lambda: tfds_source.check(registry.resolve(config).tasks, config.data)
+    )
   runner = processes.together(
     lambda: runner_lib.Runner(config, workdir, notice)
   )
@@ -294,15 +301,7 @@ def _status(notice: preemption.Notice) -> int:
   or something else came between, and the same command is to be given again; the
   doctor exits as it finds.
   """
-  absl_logging.use_absl_handler()
-  absl_logging.set_verbosity(absl_logging.INFO)
-  # At INFO JAX tells which backends it looked for in vain, and S3's client
-  # where it found its credentials.
-  for name in ('jax', 'botocore', 'aiobotocore'):
-    logging.getLogger(name).setLevel(logging.WARNING)
-  # One style for both loggers: this package's messages are for people.
-  for handler in logging.getLogger().handlers:
-    handler.setFormatter(logging.Formatter('%(message)s'))
+  command_line.log_plainly()
   sys.unraisablehook = _print_unraisable
   if '--help' in sys.argv or '-h' in sys.argv:
     try:

@@ -1,11 +1,12 @@
 """The paper: BERT-Large, nine GLUE tasks through TFDS, all five variants.
 
-  pip install '.[tfds]'
+  pip install '.[cuda,tfds]'  # Or tpu in place of cuda.
   python -m bam_jax.main --config=configs/bam.py
 
 Reported by the paper on GLUE dev: Multi 85.5, Single->Multi 86.0 on average.
-Downloads the data and google-bert/bert-large-uncased on first use. The paper
-takes 20 seeds; one costs about 25 M example passes.
+Downloads the data (extra `tfds` brings TensorFlow, which prepares them) and
+google-bert/bert-large-uncased on first use. The paper takes 20 seeds; one costs
+about 25 M example passes.
 """
 
 from bam_jax import config as config_lib

@@ -134,11 +134,13 @@ def prepare_if_present(
 ) -> shards.Columns | None:
   """As `prepare`; None, and a warning, where the split has no file."""
   if not sources.is_present(task, split, data):
+    is_tfds = sources.source_of(task, split, data) == 'tfds'
     logging.warning(
-      '%s/%s: no %s; it is left out',
+      '%s/%s: no %s; it is left out (to have it: %s)',
       task.name,
       split,
-      sources.missing(task, split),
+      task.tables[split].tfds if is_tfds else sources.missing(task, split),
+      sources.how_to_get(task, split, data),
     )
     return None
   return prepare(task, split, data, tokenizer, directory)

@@ -84,6 +84,21 @@ def source_of(
   return 'tfds' if data.source == 'tfds' and table.tfds else table.format
 
 
+def how_to_get(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> str:
+  """What to do about a split that is not there."""
+  if source_of(task, split, data) == 'tfds':
+    return tfds_source.how_to_get(task, split, data)
+  return _how_to_get_file(task, split)
+
+
+def _how_to_get_file(task: task_lib.Task, split: str) -> str:
+  if task.tables[split].tfds:
+    return HOW_TO_GET_GLUE
+  return f'mend config.data.dir or {_declared(task, split)}'
+
+
 def path_of(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Path:
@@ -117,11 +132,7 @@ def _read_file(
 ) -> Iterator[task_lib.Example]:
   """The examples of a file."""
   table = task.tables[split]
-  remedy = (
-    HOW_TO_GET_GLUE
-    if table.tfds
-    else f'mend config.data.dir or {_declared(task, split)}'
-  )
+  remedy = _how_to_get_file(task, split)
   last = None
   try:
     for last in _READERS[table.format](path, table):

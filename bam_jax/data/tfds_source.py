@@ -1,5 +1,8 @@
 """Examples from a folder that TensorFlow Datasets prepared, without TensorFlow.
 
+TensorFlow is needed once, to download and prepare the data: `download` does
+that in another process, so that it takes no device and no memory of this one.
+
 TFDS 4.9 (tensorflow_datasets/text/glue.py) reads the official files with
 Python's `csv`, unquoted, and leaves out rows that lack a text or a label. Its
 feature `idx` counts the file's data lines, those left out included, which is
@@ -9,9 +12,24 @@ the place within the split is the uid's index. Prepared files hold the rows
 shuffled by a hash, so they are sorted by `idx` first.
 """
 
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
+import contextlib
+import fcntl
+import functools
+import importlib.util
+import json
+import logging
+import multiprocessing
+from multiprocessing import connection
 import operator
+import os
 from pathlib import Path
+import platform
+import signal
+import sys
+import threading
 from typing import Any
 from typing import NamedTuple
 
@@ -23,6 +41,18 @@ from bam_jax.tasks import task as task_lib
 
 # Builders whose `idx` numbers another file than the official one.
 _NUMBERED_OTHERWISE = frozenset({'glue/mrpc'})
+# What downloads and prepares: module -> package, as extra `tfds` in setup.cfg.
+_PACKAGES = {
+  'tensorflow': 'tensorflow-cpu'
+  if platform.machine() in ('x86_64', 'AMD64') and sys.platform != 'darwin'
+  else 'tensorflow',
+  'tensorflow_datasets': 'tensorflow-datasets',
+  'importlib_resources': 'importlib_resources',
+}
+# How long the process that downloads may take to end when all is done.
+_END_SECONDS = 10
+# In TFDS's folder: one process prepares at a time.
+_LOCK = 'bam_jax.lock'
 
 
 class _Row(NamedTuple):
@@ -51,14 +81,10 @@ def read(
   name, _, tfds_split = task.tables[split].tfds.partition(':')
   builder = _find(name, data.tfds_dir)
   if builder is None:
-    raise errors.UserError(
-      f'config.data.tfds_dir: {name} is not prepared in'
-      f' {data.tfds_dir or _import().core.constants.DATA_DIR}; where TensorFlow'
-      f' is installed, run: {_command(name, data.tfds_dir)}'
-    )
+    raise _not_prepared([name], data.tfds_dir)
   where = f'{builder.data_path}: split {tfds_split!r}'
   remedy = (
-    f'remove the folder and prepare it again: {_command(name, data.tfds_dir)}'
+    f'remove the folder and prepare it again: {_command([name], data.tfds_dir)}'
   )
   if builder.info.file_format.value != 'tfrecord':
     raise errors.UserError(
@@ -151,10 +177,193 @@ def _import() -> Any:
   return tfds
 
 
-def _command(name: str, tfds_dir: str) -> str:
-  """The command that downloads and prepares a data set."""
-  where = f", data_dir='{tfds_dir}'" if tfds_dir else ''
-  return (
-    'python -c "import tensorflow_datasets as t;'
-    f" t.builder('{name}'{where}).download_and_prepare()\""
+def missing(
+  tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
+) -> list[str]:
+  """The data sets that tasks train on or are scored on and that are not there.
+
+  Returns:
+    Names of TFDS builders, each once; none where the rows come from elsewhere.
+
+  Raises:
+    errors.UserError: TFDS is not installed.
+  """
+  return [n for n in _builders(tasks, data) if _find(n, data.tfds_dir) is None]
+
+
+def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
+  """Raises where data sets are missing and `download` cannot get them.
+
+  Raises:
+    errors.UserError: names all of them, and one command that gets all.
+  """
+  names = _builders(tasks, data)
+  if importlib.util.find_spec('tensorflow_datasets') is not None:
+    names = missing(tasks, data)
+  if names and errors.absent(_PACKAGES):
+    raise _not_prepared(names, data.tfds_dir)
+
+
+def how_to_get(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> str:
+  """What to do about a split that is not prepared."""
+  name = task.tables[split].tfds.partition(':')[0]
+  return f'run: {_command([name], data.tfds_dir)}'
+
+
+def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
+  """Downloads and prepares data sets in another process.
+
+  Where another command prepares in the same folder, it is waited for.
+
+  Args:
+    names: of TFDS builders.
+    tfds_dir: as `config.data.tfds_dir`.
+
+  Yields:
+    Twice a second, so that the caller can stop: to close the iterator ends the
+    process. What it has finished stays.
+
+  Raises:
+    errors.UserError: TensorFlow is not installed, or a data set cannot be had.
+  """
+  if errors.absent(_PACKAGES):
+    raise _not_prepared(names, tfds_dir)
+  context = multiprocessing.get_context('spawn')
+  receiver, sender = context.Pipe(duplex=False)
+  process = context.Process(
+    target=_download, args=(names, tfds_dir, sender), daemon=True
+  )
+  process.start()
+  sender.close()
+  try:
+    for number, name in enumerate(names, 1):
+      logging.info(
+        'downloading and preparing %s in %s (%d of %d)',
+        name,
+        _folder(tfds_dir),
+        number,
+        len(names),
+      )
+      while not receiver.poll(0.5):
+        yield
+      try:
+        error = receiver.recv()
+      except EOFError:
+        process.join()
+        error = f'the process ended with {process.exitcode}'
+      if error:
+        raise errors.UserError(
+          f'config.data.source=tfds: {name} cannot be downloaded and prepared'
+          f' in {_folder(tfds_dir)}: {error}; what is finished stays, and the'
+          ' same command goes on once that is mended'
+        )
+    process.join(_END_SECONDS)
+  finally:
+    process.kill()
+    process.join()
+    receiver.close()
+
+
+def _download(
+  names: Sequence[str], tfds_dir: str, sender: connection.Connection
+) -> None:
+  """Prepares data sets; sends after each one '' or what went wrong."""
+  _follow_parent()
+  # TensorFlow reports at length on standard error, and would take GPUs.
+  os.environ |= {
+    'TF_CPP_MIN_LOG_LEVEL': '3',
+    'TF_ENABLE_ONEDNN_OPTS': '0',
+    'CUDA_VISIBLE_DEVICES': '',
+  }
+  # TFDS prints its progress, and standard output is for results.
+  os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+  for name in names:
+    error = ''
+    try:
+      import tensorflow_datasets as tfds
+
+      if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+      with _alone(_folder(tfds_dir)):
+        builder = tfds.builder(name, data_dir=tfds_dir or None)
+        builder.download_and_prepare()
+    except Exception as e:  # TFDS's own, the HTTP client's, the OS's.
+      text = str(e).strip().partition('\n')[0]
+      error = f'{type(e).__name__}: {text}'
+    sender.send(error)
+
+
+def _follow_parent() -> None:
+  """Leaves signals to the parent, and ends with it whatever ends it."""
+  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    signal.signal(number, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def follow() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=follow, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+  """Waits until no other command prepares in a folder."""
+  folder.mkdir(parents=True, exist_ok=True)
+  flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+  descriptor = os.open(folder / _LOCK, flags, 0o666)
+  try:
+    try:
+      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f'{folder}: waiting for another command', file=sys.stderr)
+      fcntl.flock(descriptor, fcntl.LOCK_EX)
+    yield
+  finally:
+    os.close(descriptor)
+
+
+def _builders(
+  tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
+) -> list[str]:
+  """Names of the builders that hold training and dev rows, each once."""
+  if data.source != 'tfds':
+    return []
+  tables = [
+    task.tables[split]
+    for task in tasks
+    for split in (task.train_split, *task.dev_splits)
+  ]
+  names = [table.tfds.partition(':')[0] for table in tables]
+  return list(dict.fromkeys(name for name in names if name))
+
+
+def _folder(tfds_dir: str) -> Path:
+  """Where TFDS prepares."""
+  return Path(tfds_dir or _import().core.constants.DATA_DIR)
+
+
+def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
+  absent = errors.absent(_PACKAGES)
+  where = tfds_dir
+  if 'tensorflow_datasets' not in absent:
+    where = f'{_folder(tfds_dir)}'
+  return errors.UserError(
+    f'config.data.tfds_dir: {", ".join(names)} not prepared in'
+    f' {where or "the folder of TFDS"}'
+    + (f', and {" and ".join(absent)} not installed' if absent else '')
+    + f'; run: {_command(names, tfds_dir)}'
+  )
+
+
+def _command(names: Sequence[str], tfds_dir: str) -> str:
+  """The command that downloads and prepares data sets, with what it needs."""
+  quote = functools.partial(json.dumps, ensure_ascii=False)
+  where = f', data_dir={quote(tfds_dir)}' if tfds_dir else ''
+  return errors.python_command(
+    'import tensorflow_datasets as t; [t.builder(name'
+    f'{where}).download_and_prepare() for name in {quote(names)}]',
+    _PACKAGES,
   )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import functools
 import logging
 from pathlib import Path
@@ -14,6 +15,7 @@ from bam_jax import errors
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
 from bam_jax.data import shards
+from bam_jax.data import tfds_source
 from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
@@ -91,7 +93,20 @@ class Trainer:
       self._setup = setup_lib.Setup(self.config, self.tasks, self.encoder)
     return self._setup
 
+  def _download(self) -> None:
+    """Gets the data sets of TFDS that are missing."""
+    names = tfds_source.missing(self.tasks.tasks, self.config.data)
+    if not names:
+      return
+    with contextlib.closing(
+      tfds_source.download(names, self.config.data.tfds_dir)
+    ) as waits:
+      for _ in waits:
+        self._notice.check()
+
   def _prepare(self) -> None:
+    if self.config.data.source == 'tfds':
+      processes.first(self._download)
     wanted = [
       (task, split)
       for task in self.tasks.tasks

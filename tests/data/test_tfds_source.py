@@ -5,10 +5,14 @@ files, numbers the rows and encodes them. What would need TensorFlow, writing
 the shards, is done here with the rows shuffled, as TFDS shuffles them.
 """
 
+import configparser
+import importlib.util
 import pathlib
 import random
+import shlex
 import sys
 
+from packaging import requirements
 import pytest
 
 from bam_jax import config as config_lib
@@ -17,32 +21,8 @@ from bam_jax.data import sources
 from bam_jax.data import tfds_source
 from bam_jax.data import tfrecord
 from bam_jax.tasks import glue
+from tests.data import official_files
 
-_ROWS = 12
-# The names of the official columns, by task or split. TFDS looks texts and
-# labels up by them; the others do not matter.
-_HEADERS = {
-  'cola': '0,1,2,3',
-  'cola/test': 'index,sentence',
-  'sst2': 'sentence,label',
-  'sst2/test': 'index,sentence',
-  'mrpc/test': 'index,id1,id2,#1 String,#2 String',
-  'stsb': '0,1,2,3,4,5,6,sentence1,sentence2,score',
-  'stsb/test': '0,1,2,3,4,5,6,sentence1,sentence2',
-  'qqp': 'id,qid1,qid2,question1,question2,is_duplicate',
-  'qqp/test': 'id,question1,question2',
-  'mnli/train': '0,1,2,3,4,5,6,7,sentence1,sentence2,label1,gold_label',
-  'mnli': '0,1,2,3,4,5,6,7,sentence1,sentence2,a,b,c,d,e,gold_label',
-  'mnli/test_matched': '0,1,2,3,4,5,6,7,sentence1,sentence2',
-  'mnli/test_mismatched': '0,1,2,3,4,5,6,7,sentence1,sentence2',
-  'mnli/ax': 'index,sentence1,sentence2',
-  'qnli': 'index,question,sentence,label',
-  'qnli/test': 'index,question,sentence',
-  'rte': 'index,sentence1,sentence2,label',
-  'rte/test': 'index,sentence1,sentence2',
-  'wnli': 'index,sentence1,sentence2,label',
-  'wnli/test': 'index,sentence1,sentence2',
-}
 _SPLITS = [
   pytest.param(task, split, id=f'{task.name}-{split}')
   for task in glue.TASKS.values()
@@ -62,75 +42,14 @@ def tfds():
   assert ('tensorflow' in sys.modules) == before
 
 
-def _text(i: int) -> str:
-  return (f'He said "{i}', f'" caf\u00e9 {i} ', f'don \'t\u2028{i} ""')[i % 3]
-
-
-def _fields(task, table, width: int, i: int) -> list[str]:
-  fields = [f'x{column}' for column in range(width)]
-  for place, column in enumerate(table.text):
-    fields[column] = _text(i + 5 * place)
-  if table.label is not None:
-    label = ('3.8', '0.000', '2.11111111111111', '5')[i % 4]
-    if not task.is_regression:
-      label = task.labels[i % len(task.labels)]
-    fields[table.label] = label
-  return fields
-
-
-def _write_official(task, split: str, folder) -> None:
-  """A file in GLUE's layout; QQP's with rows that TFDS leaves out."""
-  table = task.tables[split]
-  header = _HEADERS.get(f'{task.name}/{split}', _HEADERS.get(task.name))
-  names = header.split(',')
-  lines = ['\t'.join(names)] if table.header else []
-  lines += [
-    '\t'.join(_fields(task, table, len(names), i)) for i in range(_ROWS)
-  ]
-  if task.name == 'qqp':
-    lines[4:4] = ['7\t1', '', 'cut off']
-    if split != 'test':
-      lines.insert(9, '\t'.join([*'8123', 'no label', '']))
-  path = folder / table.file
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text('\n'.join(lines) + '\n')
-
-
-def _write_mrpc_originals(folder) -> dict[str, str]:
-  """Microsoft's files, and those that GLUE's script makes of them."""
-  task = glue.TASKS['mrpc']
-  folder = folder / 'MRPC'
-  folder.mkdir()
-  header = '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String'
-  split_lines = {'train': [header], 'dev': [header]}
-  all_lines, ids = [header], []
-  for i in range(2 * _ROWS):
-    fields = _fields(task, task.tables['train'], 5, i)
-    fields[1:3] = f'10{i}', f'20{i}'
-    split = 'dev' if i % 5 in (0, 3) else 'train'
-    if split == 'dev':
-      ids.insert(0, '\t'.join(fields[1:3]))
-    split_lines[split].append('\t'.join(fields))
-    all_lines.append('\t'.join(fields))
-  for split, lines in split_lines.items():
-    (folder / f'{split}.tsv').write_text('\n'.join(lines) + '\n')
-  (folder / 'all.txt').write_text('\n'.join(all_lines) + '\n')
-  (folder / 'ids.tsv').write_text('\n'.join(ids) + '\n')
-  return {
-    'train': str(folder / 'all.txt'),
-    'dev_ids': str(folder / 'ids.tsv'),
-    'test': str(folder / 'test.tsv'),
-  }
-
-
 def _prepare(tfds, task, split: str, folder) -> pathlib.Path:
   """Writes a split's official file and the folder that TFDS makes of it."""
   table = task.tables[split]
   mrpc_files = None
   if task.name == 'mrpc':
-    mrpc_files = _write_mrpc_originals(folder)
+    mrpc_files = official_files.write_mrpc_originals(folder)
   if task.name != 'mrpc' or split == 'test':
-    _write_official(task, split, folder)
+    official_files.write(task, split, folder)
   name, tfds_split = table.tfds.split(':')
   builder = tfds.text.glue.Glue(
     config=name.removeprefix('glue/'), data_dir=str(folder / 'tfds')
@@ -224,11 +143,31 @@ def test_without_the_package(monkeypatch):
     next(tfds_source.read(glue.TASKS['rte'], 'dev', config_lib.DataConfig()))
 
 
-_COMMAND = (
-  'python -c "import tensorflow_datasets as t;'
-  " t.builder('glue/rte', data_dir='tfds').download_and_prepare()\""
-)
+def _command(names: str, where: str = ', data_dir="tfds"') -> str:
+  """What gets data sets, where TensorFlow is not installed."""
+  return (
+    f'{sys.executable} -m pip install tensorflow-cpu tensorflow-datasets'
+    f" importlib_resources && {sys.executable} -c 'import tensorflow_datasets"
+    f' as t; [t.builder(name{where}).download_and_prepare() for name in'
+    f" [{names}]]'"
+  )
+
+
+_COMMAND = _command('"glue/rte"')
 _PREPARE_AGAIN = f'remove the folder and prepare it again: {_COMMAND}'
+
+
+@pytest.fixture
+def no_tensorflow(monkeypatch):
+  """TensorFlow is not found, as where it is not installed."""
+  find_spec = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util,
+    'find_spec',
+    lambda name, *rest: (
+      None if name == 'tensorflow' else find_spec(name, *rest)
+    ),
+  )
 
 
 def _message(split: str = 'dev') -> str:
@@ -238,16 +177,97 @@ def _message(split: str = 'dev') -> str:
   return str(caught.value)
 
 
+@pytest.mark.usefixtures('no_tensorflow')
 def test_not_prepared(tfds, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   assert _message() == (
-    'config.data.tfds_dir: glue/rte is not prepared in tfds; where TensorFlow'
-    f' is installed, run: {_COMMAND}'
+    'config.data.tfds_dir: glue/rte not prepared in tfds, and tensorflow not'
+    f' installed; run: {_COMMAND}'
   )
   data = config_lib.DataConfig(source='tfds', tfds_dir='tfds')
   assert not sources.is_present(glue.TASKS['rte'], 'dev', data)
 
 
+def test_where_tensorflow_is_installed_nothing_else_is(tfds, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  data = config_lib.DataConfig(source='tfds', tfds_dir='it "is" here é')
+  remedy = sources.how_to_get(glue.TASKS['mnli'], 'ax', data)
+  assert shlex.split(remedy) == [
+    'run:',
+    sys.executable,
+    '-c',
+    'import tensorflow_datasets as t; [t.builder(name, data_dir="it \\"is\\"'
+    ' here é").download_and_prepare() for name in ["glue/ax"]]',
+  ]
+  tfds_source.check(glue.TASKS.values(), data)
+
+
+@pytest.mark.usefixtures('no_tensorflow')
+def test_all_that_is_missing_is_named_at_once(tfds, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  tasks = [glue.TASKS[name] for name in ('cola', 'rte', 'mnli', 'sst2')]
+  data = config_lib.DataConfig(source='tfds', tfds_dir='tfds')
+  _prepare(tfds, glue.TASKS['rte'], 'dev', tmp_path)
+  assert tfds_source.missing(tasks, data) == [
+    'glue/cola',
+    'glue/mnli',
+    'glue/sst2',
+  ]
+  command = _command('"glue/cola", "glue/mnli", "glue/sst2"')
+  line = (
+    'config.data.tfds_dir: glue/cola, glue/mnli, glue/sst2 not prepared in'
+    f' tfds, and tensorflow not installed; run: {command}'
+  )
+  for call in (
+    lambda: tfds_source.check(tasks, data),
+    lambda: next(
+      tfds_source.download(tfds_source.missing(tasks, data), 'tfds')
+    ),
+  ):
+    with pytest.raises(errors.UserError) as caught:
+      call()
+    assert str(caught.value) == line
+  # Nothing is missing; or the rows come from elsewhere.
+  tfds_source.check([glue.TASKS['rte']], data)
+  tfds_source.check(tasks, config_lib.DataConfig(source='tsv'))
+
+
+def test_without_both_packages_what_is_prepared_cannot_be_known(monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(errors.UserError) as caught:
+    tfds_source.check(glue.TASKS.values(), config_lib.DataConfig(source='tfds'))
+  names = [f'glue/{name}' for name in glue.TASKS if name != 'ax']
+  message = str(caught.value)
+  assert message.startswith(f'config.data.tfds_dir: {", ".join(names)} not')
+  assert 'tensorflow and tensorflow_datasets and' in message
+  assert message.endswith(
+    _command(', '.join(f'"{name}"' for name in names), '')
+  )
+
+
+def test_the_extra_has_all_that_prepares_data():
+  parser = configparser.ConfigParser()
+  parser.read(pathlib.Path(__file__).parents[2] / 'setup.cfg')
+  extra = [
+    requirements.Requirement(line)
+    for line in parser['options.extras_require']['tfds'].strip().split('\n')
+  ]
+  for machine, system, tensorflow in (
+    ('x86_64', 'linux', 'tensorflow-cpu'),
+    ('AMD64', 'win32', 'tensorflow-cpu'),
+    ('aarch64', 'linux', 'tensorflow'),
+    ('arm64', 'darwin', 'tensorflow'),
+    ('x86_64', 'darwin', 'tensorflow'),
+  ):
+    here = {'platform_machine': machine, 'sys_platform': system}
+    assert {
+      one.name
+      for one in extra
+      if one.marker is None or one.marker.evaluate(here)
+    } == {tensorflow, 'tensorflow-datasets', 'importlib_resources'}
+
+
+@pytest.mark.usefixtures('no_tensorflow')
 def test_a_split_is_missing(tfds, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   _prepare(tfds, glue.TASKS['rte'], 'dev', tmp_path)
@@ -256,6 +276,7 @@ def test_a_split_is_missing(tfds, tmp_path, monkeypatch):
   )
 
 
+@pytest.mark.usefixtures('no_tensorflow')
 def test_another_file_format(tfds, tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   directory = _prepare(tfds, glue.TASKS['rte'], 'dev', tmp_path)
@@ -267,6 +288,7 @@ def test_another_file_format(tfds, tmp_path, monkeypatch):
   )
 
 
+@pytest.mark.usefixtures('no_tensorflow')
 @pytest.mark.parametrize('change', ['lost', 'double'])
 def test_records_that_do_not_add_up(tfds, tmp_path, monkeypatch, change):
   monkeypatch.chdir(tmp_path)
@@ -277,11 +299,12 @@ def test_records_that_do_not_add_up(tfds, tmp_path, monkeypatch, change):
   tfrecord.write(shard, records)
   assert _message() == (
     f"tfds/glue/rte/2.0.0: split 'validation' has"
-    f' {_ROWS - (change == "lost")} rows where dataset_info.json tells of 12'
-    f' different ones; {_PREPARE_AGAIN}'
+    f' {official_files.ROWS - (change == "lost")} rows where dataset_info.json'
+    f' tells of 12 different ones; {_PREPARE_AGAIN}'
   )
 
 
+@pytest.mark.usefixtures('no_tensorflow')
 @pytest.mark.parametrize(
   'record',
   [b'\xff', b'', tfrecord.encode({'idx': [b'x'], 'label': [b'x']})],

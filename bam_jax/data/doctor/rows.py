@@ -108,7 +108,7 @@ def load(
           split,
           'missing',
           f'no {where}' + ('' if wanted else ': it cannot be predicted'),
-          sources.HOW_TO_GET_GLUE if table.tfds else 'mend config.data.dir',
+          sources.how_to_get(task, split, data),
           places=(table.tfds if source == 'tfds' else table.file,),
         )
       )
