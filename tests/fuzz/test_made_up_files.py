@@ -127,6 +127,17 @@ def _tsv(data: st.DataObject, folder: Path) -> None:
   (folder / 'own.tsv').write_bytes(text.encode())
 
 
+def _words(data: st.DataObject, folder: Path) -> None:
+  """Lines of words, comments and markers, with white space of any kind."""
+  cell = _TEXT | st.sampled_from(['O', 'B-X', '#', '-DOCSTART-', '\xa0', ''])
+  mark = st.sampled_from([' ', '\t', '  ', '\x0c', '\u3000'])
+  made_up = st.builds(lambda m, c: m.join(c), mark, st.lists(cell, max_size=4))
+  good = st.sampled_from(['x O', 'y B-X', '# id 1 a', '#\tO', 'x\tO', '', ' '])
+  lines = data.draw(st.lists(good | good | made_up, min_size=1, max_size=8))
+  end = data.draw(st.sampled_from(['\n', '\r\n', '\r', '\x85', '\n\n']))
+  (folder / 'own.conll').write_bytes(end.join(lines).encode())
+
+
 def _lines_of(path: Path) -> list[str]:
   return path.read_text(encoding='utf-8-sig').splitlines()[1:]
 
@@ -167,6 +178,7 @@ _CHANGES = {
   'TSV of scores': ('TSV of scores', _tsv),
   'JSONL': ('JSONL', _lines('own.jsonl')),
   'JSONL of lists': ('JSONL of lists', _lines('own.jsonl')),
+  'tagged words': ('tagged words', _words),
   'questions': ('questions', _json('own.squad')),
   'identity of a run': ('run', _digested('runs/x/config.json')),
   'record of a run': ('run', _digested('runs/x/DONE')),
