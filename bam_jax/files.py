@@ -27,6 +27,52 @@ _MAX_JSON_BYTES = 1 << 26
 _MAX_JSON_DEPTH = 100
 
 
+# What a disk or a quota says that is full, on whichever file it is met.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What a disk says of any file on it; a write names none.
+_BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
+
+
+@contextlib.contextmanager
+def told_below(*places: Path) -> Iterator[None]:
+  """Turns the file system's errors below some places into one line.
+
+  Libraries raise them from anywhere: a folder that may not be read, a file in
+  the place of a folder, a full disk that the log meets first.
+
+  Args:
+    *places: the work directory first: a full disk is taken for its own.
+
+  Raises:
+    errors.UserError: in place of an OSError of a file below one of the places,
+      or of a disk. Any other one passes unchanged.
+  """
+  try:
+    yield
+  except OSError as e:
+    name = None
+    if isinstance(e.filename, (str, bytes, os.PathLike)):
+      name = os.fsdecode(e.filename)
+    where, reason = name or places[0], e.strerror or str(e)
+    if e.errno in _FULL:
+      remedy = 'free some space, and the same command goes on'
+    elif _is_below(name, places) or (name is None and e.errno in _BROKEN):
+      remedy = (
+        'give permission, or move what is in its place, and give the same'
+        ' command again'
+      )
+    else:
+      raise
+    raise errors.UserError(f'{where}: {reason}; {remedy}') from e
+
+
+def _is_below(name: str | None, places: Collection[Path]) -> bool:
+  if name is None:
+    return False
+  path = Path(os.path.abspath(name))
+  return any(path.is_relative_to(os.path.abspath(place)) for place in places)
+
+
 def open_file(path: Path, mode: str = 'rb', **options: str) -> IO:
   """`open` for a regular file that must not be a link.
 

@@ -77,6 +77,7 @@ from absl import logging as absl_logging
 from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import files
 from bam_jax.storage import lock
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
@@ -141,6 +142,31 @@ def _command(
   several: bool,
 ) -> None:
   """Runs the command in a local directory, which `held` keeps for it."""
+  with files.told_below(workdir, *_named_places(config)):
+    _run_command(config, workdir, notice, held, several)
+
+
+def _named_places(config: config_lib.Config) -> list[Path]:
+  """Where the user's own files are, besides the work directory."""
+  named = [
+    config.data.dir,
+    config.data.tfds_dir,
+    config.distill.logits,
+    command_line.INPUT.value,
+    command_line.OUTPUT.value,
+    *(command_line.FROM.value or ()),
+  ]
+  return [Path(place) for place in named if place]
+
+
+def _run_command(
+  config: config_lib.Config,
+  workdir: Path,
+  notice: preemption.Notice,
+  held: contextlib.AbstractContextManager[object],
+  several: bool,
+) -> None:
+  """Has several processes meet, where there are several."""
   if command_line.MODE.value == 'doctor':
     from bam_jax.experiments import doctor
 

@@ -1,9 +1,12 @@
 """Small files of strangers, and the one line that a mistake is told in."""
 
+import errno
 import json
 import os
 from pathlib import Path
 import socket
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -224,3 +227,107 @@ def test_a_new_folder_replaces_the_old_one_or_leaves_it(tmp_path, monkeypatch):
   ):
     (unfinished / 'newer').touch()
   assert [entry.name for entry in path.iterdir()] == ['new']
+
+
+def _os_error(number: int, *name: object) -> OSError:
+  return OSError(number, os.strerror(number), *name)
+
+
+@pytest.mark.parametrize(
+  ('error', 'message'),
+  [
+    (
+      _os_error(errno.EACCES, 'work/runs'),
+      '^work/runs: Permission denied',
+    ),
+    (_os_error(errno.EACCES, b'work/runs'), '^work/runs: Permission denied; g'),
+    (
+      _os_error(errno.EISDIR, Path('work/a')),
+      '^work/a: Is a directory; give',
+    ),
+    (_os_error(errno.ENOTDIR, 'work/../work/a'), 'Not a directory; give permi'),
+    (_os_error(errno.EMFILE, 'data/a.tsv'), '^data/a.tsv: Too many open files'),
+    (
+      _os_error(errno.ENOSPC),
+      '^work: No space left on device; free',
+    ),
+    (_os_error(errno.EDQUOT), '^work: Disk quota exceeded; free some space'),
+    (
+      _os_error(errno.EFBIG, 'elsewhere/a'),
+      '^elsewhere/a: File too large; fr',
+    ),
+    (_os_error(errno.EIO), '^work: Input/output error; give permission'),
+  ],
+  ids=str,
+)
+def test_an_error_of_a_place_is_told_in_one_line(error, message):
+  for places in (('work', 'data'), (os.path.abspath('work'), 'data')):
+    told = message.replace('^work:', f'^{places[0]}:')
+    with (
+      pytest.raises(errors.UserError, match=told),
+      files.told_below(*map(Path, places)),
+    ):
+      raise error
+
+
+@pytest.mark.parametrize(
+  'error',
+  [
+    _os_error(errno.ENOENT, 'elsewhere/a'),
+    _os_error(errno.ENOENT, 'workers/a'),
+    _os_error(errno.ECONNREFUSED),
+    _os_error(errno.EPIPE),
+    TimeoutError('of a network'),
+  ],
+  ids=str,
+)
+def test_an_error_of_anything_else_passes(error):
+  with pytest.raises(OSError) as caught, files.told_below(Path('work')):
+    raise error
+  assert caught.value is error
+
+
+_AS_NOBODY = """
+import os, pathlib, sys
+from bam_jax import errors, files
+from bam_jax.storage import lock
+os.setuid(65534)
+work = pathlib.Path(sys.argv[1])
+def look():
+  with files.told_below(work), lock.Lock(work):
+    pass
+def read():
+  with files.told_below(work):
+    (work / 'closed' / 'metrics.jsonl').exists()
+for case in (look, read):
+  try:
+    case()
+  except errors.UserError as e:
+    print(e)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='becomes another user')
+def test_what_may_not_be_read_is_told(tmp_path):
+  """Permissions bind no superuser."""
+  work = tmp_path / 'work'
+  for folder in ('runs/one', 'closed'):
+    (work / folder).mkdir(parents=True)
+  for path in (tmp_path, work):
+    path.chmod(0o777)
+  for folder in ('runs/one', 'closed'):
+    (work / folder).chmod(0)
+  done = subprocess.run(
+    [sys.executable, '-c', _AS_NOBODY, 'work'],
+    cwd=tmp_path,
+    env=os.environ | {'PYTHONPATH': str(Path(__file__).parents[1])},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stdout.splitlines() == [
+    'work/runs/one: cannot be read: Permission denied; give permission, or'
+    ' choose another folder',
+    'work/closed/metrics.jsonl: Permission denied; give permission, or move'
+    ' what is in its place, and give the same command again',
+  ], done.stderr

@@ -15,6 +15,7 @@ import pytest
 
 from bam_jax import command_line
 from bam_jax import main
+from bam_jax.data import registry
 from bam_jax.training import setup
 
 # ml_collections loads a config file in the old way.
@@ -289,6 +290,45 @@ def test_a_work_directory_without_permission(place, monkeypatch, capsys):
     line
   )
   assert _files(place) == before
+
+
+@pytest.mark.parametrize('mode', ['run', 'prepare', 'predict', 'merge'])
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('features', 'features: cannot be read: Not a directory; give permission'),
+    ('runs', 'runs: cannot be read: Not a directory; give permission'),
+    ('LOCK/', 'LOCK: Is a directory; choose a --workdir'),
+  ],
+)
+def test_what_cannot_be_read_in_a_work_directory(
+  place, monkeypatch, capsys, mode, name, message
+):
+  path = place / 'work' / name
+  path.mkdir() if name.endswith('/') else path.touch()
+  line = _mistake(
+    monkeypatch,
+    capsys,
+    '--config=config.py',
+    '--workdir=work',
+    f'--mode={mode}',
+  )
+  assert message in line
+
+
+def test_a_file_system_that_fails_anywhere_below_a_work_directory(
+  place, monkeypatch, capsys
+):
+  """As a library raises it, from wherever."""
+
+  def failing(*unused_arguments):
+    (place / 'work' / 'notes.txt' / 'a').read_bytes()
+
+  monkeypatch.setattr(registry, 'resolve', failing)
+  line = _mistake(monkeypatch, capsys, '--config=config.py', '--workdir=work')
+  assert re.search(
+    r'notes.txt/a: Not a directory; give permission, or mo', line
+  )
 
 
 @pytest.mark.parametrize(

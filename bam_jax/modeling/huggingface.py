@@ -119,7 +119,12 @@ def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
   where = f'config.model.init={init!r}'
   if init.startswith('package:'):
     return _find_in_package(init.removeprefix('package:'), where)
-  path = Path(init).expanduser()
+  try:
+    path = Path(init).expanduser()
+  except RuntimeError as e:
+    raise errors.UserError(
+      f'{where}: ~ is not known here ({e}); give the whole path'
+    ) from e
   if path.is_dir():
     return path
   if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', init):

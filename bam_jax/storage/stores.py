@@ -30,8 +30,18 @@ def is_url(place: str) -> bool:
 
 
 def cache_dir(url: str) -> Path:
-  """The local folder that stands for a URL unless another one is given."""
-  home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+  """The local folder that stands for a URL unless another one is given.
+
+  Raises:
+    errors.UserError: the user has no home.
+  """
+  try:
+    home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+  except RuntimeError as e:
+    raise errors.UserError(
+      f'{url}: there is no folder for its local copy ({e}); set XDG_CACHE_HOME'
+      ' to one'
+    ) from e
   digest = hashlib.sha256(url.encode()).hexdigest()[:16]
   return Path(home) / 'bam_jax' / digest
 

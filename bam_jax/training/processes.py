@@ -106,21 +106,24 @@ def first(function: Callable[[], Value]) -> Value:
       by the first process alone.
 
   Raises:
-    errors.UserError: in all processes, where it is raised in the first.
+    errors.UserError: in all processes, where it is raised in the first, or in
+      the others, where the first raises an OSError.
   """
   global _by_itself
   if not several() or _by_itself:
     return function()
-  value, error = None, ''
+  value, error, own = None, '', None
   if is_first():
     _by_itself = True
     try:
       value = function()
-    except errors.UserError as e:
-      error = str(e)
+    except (errors.UserError, OSError) as e:
+      error, own = str(e), e
     finally:
       _by_itself = False
   told, error = json.loads(_from_first(json.dumps([value, error])))
+  if isinstance(own, OSError):
+    raise own
   if error:
     raise errors.UserError(error)
   return value if is_first() else told
@@ -159,19 +162,22 @@ def together(function: Callable[[], Value]) -> Value:
   """Has every process call a function for itself.
 
   Raises:
-    errors.UserError: in all processes, where it is raised in one.
+    errors.UserError: in all processes, where it is raised in one, or in those
+      that raise nothing, where one raises an OSError.
   """
   if not several() or _by_itself:
     return function()
-  value, error = None, ''
+  value, error, own = None, '', None
   try:
     value = function()
-  except errors.UserError as e:
-    error = str(e)
+  except (errors.UserError, OSError) as e:
+    error, own = str(e), e
   sizes = multihost_utils.process_allgather(np.int32(len(error.encode())))
   if not sizes.any():
     return value
   told = multihost_utils.process_allgather(_padded(error, sizes.max()))
+  if isinstance(own, OSError):
+    raise own
   if error:
     raise errors.UserError(error)
   number = int(np.argmax(sizes > 0))

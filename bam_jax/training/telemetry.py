@@ -121,37 +121,51 @@ class Telemetry:
     if self._tensorboard:
       writer = self._events()
       for name, value in values.items():
-        writer.add_scalar(name, value, int(step), line['time'])
+        summary = self._summary.scalar(name, value)
+        self._event(step, line['time'], summary=summary)
       writer.flush()
 
   def _events(self):
-    """The event writer, made at the first use when the purge step is known."""
+    """The event writer, made at the first use when the purge step is known.
+
+    It writes at once. SummaryWriter would have a thread do so, which dies on a
+    full disk, and then waits for that for ever.
+    """
     if self._writer is None:
-      tensorboardX = _import_tensorboardx()
+      writers, self._summary, self._messages = _import_tensorboardx()
       directory = self._path.parent / TENSORBOARD_DIR
       directory.mkdir(exist_ok=True)
       # Files are named by the second they were made in, and a second one of
       # the same name would replace the first: so each is numbered.
       count = sum(1 for _ in directory.iterdir())
-      self._writer = tensorboardX.SummaryWriter(
-        str(directory),
-        purge_step=self._purge_step,
-        filename_suffix=f'.{self._run}.{count}',
+      self._writer = writers.EventsWriter(
+        str(directory / 'events'), f'.{self._run}.{count}'
       )
+      if self._purge_step is not None:
+        log = self._messages.SessionLog
+        start = log(status=log.START)
+        self._event(self._purge_step, time.time(), session_log=start)
     return self._writer
 
+  def _event(self, step: int, seconds: float, **content: object) -> None:
+    event = self._messages.Event(step=int(step), wall_time=seconds, **content)
+    self._writer.write_event(event)
 
-def _import_tensorboardx() -> types.ModuleType:
-  """Half a second, for those who want it.
 
-  It imports torch where torch is installed, seconds in which no step is
-  dispatched, and needs it for nothing that is written here.
+def _import_tensorboardx() -> tuple[types.ModuleType, ...]:
+  """The modules for files, summaries and messages: half a second.
+
+  tensorboardX imports torch where torch is installed, seconds in which no step
+  is dispatched, and needs it for nothing that is written here.
   """
   absent = 'torch' not in sys.modules
   if absent:
     sys.modules['torch'] = None  # An import of it fails, as if it were missing.
   try:
-    return importlib.import_module('tensorboardX')
+    return tuple(
+      importlib.import_module(f'tensorboardX.{name}')
+      for name in ('event_file_writer', 'summary', 'proto.event_pb2')
+    )
   finally:
     if absent:
       del sys.modules['torch']

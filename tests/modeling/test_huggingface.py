@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+import pwd
 import shutil
 import sys
 
@@ -259,6 +260,19 @@ def test_digest_is_the_files(weights):
 def test_find_directory(weights):
   assert huggingface.find(str(weights)) == weights
   _fails(lambda: huggingface.find(f'{weights}/absent'), 'no such directory')
+
+
+@pytest.mark.parametrize('init', ['~no-such-user/m', '~/m'])
+def test_a_home_that_is_not_known(monkeypatch, init):
+  monkeypatch.delenv('HOME', raising=False)
+
+  def unknown(uid):
+    raise KeyError(uid)
+
+  monkeypatch.setattr(pwd, 'getpwuid', unknown)
+  _fails(
+    lambda: huggingface.find(init), '~ is not known here', 'give the whole'
+  )
 
 
 def test_find_in_a_package_without_running_it(tmp_path, monkeypatch):

@@ -20,10 +20,16 @@ def _ask(function, *arguments) -> str:
     return repr(function(*arguments))
   except errors.UserError as e:
     return f'UserError: {e}'
+  except OSError as e:
+    return f'OSError: {e}'
 
 
 def _fail(message: str) -> None:
   raise errors.UserError(message)
+
+
+def _fail_by_disk() -> None:
+  raise OSError(28, 'No space left on device', 'a')
 
 
 def _process(address: str, me: int, directory: Path) -> None:
@@ -42,6 +48,8 @@ def _process(address: str, me: int, directory: Path) -> None:
   told('first', first, lambda: [me, None, 'ü' * 1000])
   told('by_first', pair, 7)
   told('first fails', first, lambda: _fail(f'é {me}'))
+  told('first has no disk', first, _fail_by_disk)
+  told('second has no disk', together, lambda: me and _fail_by_disk())
   told('together', together, lambda: me)
   told('second fails', together, lambda: me and _fail('mine'))
   told('found', processes.found, lambda: f'made by {me}', lambda: 'found')
@@ -77,11 +85,15 @@ def test_two_processes_agree(tmp_path):
     told.append(dict(line.split(': ', 1) for line in out.splitlines()))
   work = tmp_path / 'work'
   unshared = 'is not shared: what process 0 writes there is not seen; choose a'
+  full = "[Errno 28] No space left on device: 'a'"
   expected = {
     'is_first': ('True', 'False'),
     'first': (repr([0, None, 'ü' * 1000]),) * 2,
     'by_first': ('[0, 7]', '[0, 7]'),
     'first fails': ('UserError: é 0', 'UserError: é 0'),
+    # Whose disk it is raises what it met, to be told as its own.
+    'first has no disk': (f'OSError: {full}', f'UserError: {full}'),
+    'second has no disk': (f'UserError: process 1: {full}', f'OSError: {full}'),
     'together': ('0', '1'),
     'second fails': ('UserError: process 1: mine', 'UserError: mine'),
     'found': ("'made by 0'", "'found'"),

@@ -3,6 +3,9 @@
 import io
 import json
 import math
+import pathlib
+import re
+import subprocess
 import sys
 
 import pytest
@@ -226,3 +229,46 @@ def test_tensorboard_does_not_wait_for_torch(tmp_path, monkeypatch):
   with telemetry.Telemetry(tmp_path / 'run', True, 'multi-0') as log:
     log.write(1, {'loss': 0.5})
   assert 'torch' not in sys.modules
+
+
+_FULL = """
+import pathlib, resource, sys
+from bam_jax import errors, files
+from bam_jax.training import telemetry
+folder, tensorboard, limit = sys.argv[1:]
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+try:
+  with files.told_below(pathlib.Path(folder)):
+    with telemetry.Telemetry(
+      pathlib.Path(folder), tensorboard == 'True', 'r'
+    ) as log:
+      log.write(0, {'x': 0.0})
+      resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), hard))
+      for step in range(1, 1000):
+        log.write(step, {f'{name}': 0.5 for name in range(50)})
+except errors.UserError as e:
+  print(e)
+"""
+
+
+@pytest.mark.parametrize(
+  ('tensorboard', 'limit'),
+  [(False, 4096), (True, 4096), (True, 1 << 15)],
+  ids=['lines', 'events', 'events-later'],
+)
+def test_a_disk_that_is_full_is_told_at_once(tmp_path, tensorboard, limit):
+  """A limit on the size of files stands for it; fifty values fill any queue."""
+  done = subprocess.run(
+    [sys.executable, '-c', _FULL, tmp_path, str(tensorboard), str(limit)],
+    cwd=pathlib.Path(__file__).parents[2],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=True,
+  )
+  assert done.stderr == ''
+  assert re.fullmatch(
+    rf'{tmp_path}.*: File too large; free some space, and the same command goes'
+    r' on\n',
+    done.stdout,
+  )
