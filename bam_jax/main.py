@@ -335,23 +335,23 @@ def _status(notice: preemption.Notice) -> int:
     except BrokenPipeError:  # `--help | head` has read enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-  status = 0
+  status, told = 0, ''
   try:
     main(command_line.parse(sys.argv), notice)
   except errors.UserError as e:
-    print(f'bam_jax: {e}', file=sys.stderr)
-    status = 2
+    status, told = 2, str(e)
   except errors.RetryError as e:
-    print(f'bam_jax: {e}', file=sys.stderr)
-    status = preemption.EXIT_CODE
+    status, told = preemption.EXIT_CODE, str(e)
   except preemption.Preempted as e:
-    print(f'bam_jax: {e}', file=sys.stderr)
-    status = e.exit_code
+    status, told = e.exit_code, str(e)
   except Exception as e:
     if not _has_joined():
       raise
     traceback.print_exception(e)
     status = 1
+  if told:
+    # The error is gone, and with it what libraries warn of when it goes.
+    print(f'bam_jax: {told}', file=sys.stderr)
   if _has_joined():
     from bam_jax.training import processes
 

@@ -45,7 +45,7 @@ _PATIENCE = 150.0
 # Seconds after which the others get the stop that one has followed alone.
 _ALONE = 20.0
 # Seconds for a plan without a signal.
-_PLAN = 300.0
+_PLAN = 420.0
 _TERM, _KILL = 'SIGTERM', 'SIGKILL'
 
 

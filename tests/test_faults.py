@@ -3,11 +3,18 @@
 Takes a quarter of an hour, so it is asked for by name: `pytest -m fault`.
 """
 
+import os
+from pathlib import Path
+import resource
+import subprocess
 import sys
 
 import pytest
 
 from benchmarks import faults
+from benchmarks import stops
+
+_ROOT = Path(__file__).parents[1]
 
 _KILLS = 20
 
@@ -27,3 +34,47 @@ def test_a_plan_killed_at_random_moments_ends_bit_equal(tmp_path, monkeypatch):
   assert [kill for kill in kills if kill.differences] == []
   # Kills that all came before the first run, or after the last, show nothing.
   assert any(kill.begun for kill in kills)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize('processes', [1, 2])
+def test_a_plan_stopped_at_random_moments_ends_bit_equal(tmp_path, processes):
+  """A small campaign; `python -m benchmarks.stops` is the large one."""
+  plans = list(
+    stops.run(
+      tmp_path,
+      _ROOT / 'benchmarks' / 'configs' / 'stops.py',
+      processes,
+      terms=6,
+      kills=2,
+      seed=0,
+      jobs=1,
+      seconds=900,
+    )
+  )
+  assert sum(len(plan.stops) for plan in plans) == 8
+  assert [plan for plan in plans if not plan.right] == []
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize('files', [24, 36, 40, 46])
+def test_too_few_open_files_end_the_process(tmp_path, files):
+  """While features, the background's pipes or a checkpoint are written."""
+  process = subprocess.run(
+    [
+      *(sys.executable, '-m', 'bam_jax.main'),
+      '--config=benchmarks/configs/stops.py',
+      f'--workdir={tmp_path}',
+    ],
+    cwd=_ROOT,
+    env=os.environ
+    | {'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
+    preexec_fn=lambda: resource.setrlimit(
+      resource.RLIMIT_NOFILE, (files, files)
+    ),
+    capture_output=True,
+    text=True,
+    timeout=300,
+  )
+  assert process.returncode in (1, 2)
+  assert 'Too many open files' in process.stderr.splitlines()[-1]
