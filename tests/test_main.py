@@ -1,6 +1,7 @@
 """The command line: what a user's mistake looks like."""
 
 import errno
+import importlib.util
 import logging
 import os
 from pathlib import Path
@@ -464,3 +465,28 @@ def test_a_port_in_other_figures(place, monkeypatch, capsys):
       '--num_processes=2', '--process_id=0',
     )  # fmt: skip
     assert 'is no HOST:PORT' in line
+
+
+def test_missing_data_are_named_before_weights_are_looked_for(
+  place, monkeypatch, capsys
+):
+  pytest.importorskip('tensorflow_datasets')
+  # TensorFlow is not found, as where it is not installed.
+  find_spec = importlib.util.find_spec
+  monkeypatch.setattr(
+    importlib.util,
+    'find_spec',
+    lambda name, *rest: (
+      None if name == 'tensorflow' else find_spec(name, *rest)
+    ),
+  )
+  line = _mistake(
+    monkeypatch,
+    capsys,
+    '--config=config.py',
+    "--config.tasks=('rte', 'stsb')",
+    '--config.data.source=tfds',
+    f'--config.data.tfds_dir={place}',
+    '--config.model.init=team/absent',
+  )
+  assert f'glue/rte, glue/stsb not prepared in {place}, and tensor' in line
