@@ -150,8 +150,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """`write_bytes` of UTF-8 text."""
-  write_bytes(path, text.encode())
+  """`write_bytes` of UTF-8 text; what has no such bytes is spelt out."""
+  write_bytes(path, text.encode(errors='backslashreplace'))
 
 
 def write_json(path: Path, value: object) -> None:

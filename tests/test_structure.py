@@ -13,6 +13,7 @@ _PACKAGE = _ROOT / 'bam_jax'
 # A folder or module imports only what stands above it.
 _ORDER = (
   'errors',
+  'escape',
   'files',
   'plain_text',
   'tasks',

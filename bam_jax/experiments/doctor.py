@@ -14,6 +14,7 @@ import rich.text
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import features
 from bam_jax.data import registry
@@ -134,7 +135,8 @@ def _finding_table(report: examine.Report) -> rich.table.Table:
   """For the terminal: places below words, so that both find room."""
   table = _table(_FINDINGS[:-1])
   for *names, count, what, places in _finding_rows(report, '\n'):
-    cell = f'{what}\n{places}' if places else what
+    parts = [what, *places.split('\n')] if places else [what]
+    cell = '\n'.join(map(escape.plain, parts))
     # What is in brackets is no markup.
     cells = [rich.text.Text(text) for text in (*names, count, cell)]
     table.add_row(*cells, style=_STYLES.get(names[0], ''))
@@ -146,7 +148,7 @@ def _split_table(report: examine.Report) -> rich.table.Table:
   name, rows, _, *measured = _SPLITS
   table = _table((name, rows, *measured))
   for name, rows, _, *measured in _split_rows(report):
-    table.add_row(name, rows, *measured)
+    table.add_row(*map(rich.text.Text, (name, rows, *measured)))
   return table
 
 
@@ -170,12 +172,13 @@ def _markdown(report: examine.Report, remark: str) -> str:
   ):
     marks = ['--:' if name in _NUMBERS else '---' for name in header]
     lines += ['', f'## {title}', '']
-    for row in (header, marks, *rows):
-      cells = [cell.replace('|', r'\|') for cell in row]
-      lines.append(f'| {" | ".join(cells)} |')
+    cells = [map(escape.markdown, row) for row in rows]
+    for row in (header, marks, *cells):
+      lines.append(f'| {" | ".join(row)} |')
   lines += [
     '',
-    f'Lengths are median, 90th and 99th percentile, longest. {remark}',
+    'Lengths are median, 90th and 99th percentile, longest.'
+    f' {escape.markdown(remark)}',
   ]
   return '\n'.join(lines) + '\n'
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import dataclasses
 import math
 
+from bam_jax import escape
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -155,22 +156,25 @@ def _card(
 ) -> str:
   """What every card says, around the lines on how to use the model."""
   names = ', '.join(task.name for task in tasks)
-  lines = [f'# {facts.name}: {names}', '', _training(facts)]
+  title = escape.markdown(f'{facts.name}: {names}')
+  lines = [f'# {title}', '', escape.markdown(_training(facts))]
   if facts.note:
-    lines += ['', facts.note]
+    lines += ['', escape.paragraph(facts.note)]
   lines += ['', '## Outputs', '']
   lines += [
-    f'- {task.name}: {kinds.of(task).meaning(task, facts.regression_head)}'
+    f'- {escape.paragraph(task.name)}: {meaning}'
     for task in tasks
+    for meaning in [kinds.of(task).meaning(task, facts.regression_head)]
   ]
   lines += ['', *use, '', '## Scores', '']
   lines += ['| task | dev split | metric | score |', '|---|---|---|--:|']
   lines += [
-    f'| {task.name} | {split} | {metric} | {_score(value, why)} |'
+    f'| {" | ".join(map(escape.markdown, cells))} |'
     for task in tasks
     for split, values in facts.scores.get(task.name, {}).items()
     for metric, value in values.items()
     for why in [facts.undefined.get(task.name, {}).get(split, {}).get(metric)]
+    for cells in [(task.name, split, metric, _score(value, why))]
   ]
   lines += [
     '',
@@ -183,7 +187,7 @@ def _card(
     ' were cut. The licences of the pretrained weights and of each data set go'
     ' on to apply: this card does not know them.',
     '',
-    f'Trained with {facts.versions}.',
+    f'Trained with {escape.markdown(facts.versions)}.',
   ]
   return '\n'.join(lines) + '\n'
 

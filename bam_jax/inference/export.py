@@ -169,7 +169,7 @@ def _write(
       **texts,
     }
     for name, text in texts.items():
-      (unfinished / name).write_text(text, encoding='utf-8')
+      (unfinished / name).write_text(text, 'utf-8', 'backslashreplace')
 
 
 def _json(value: Mapping[str, object] | Sequence[object]) -> str:

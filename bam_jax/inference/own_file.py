@@ -11,6 +11,7 @@ import sys
 from typing import TextIO
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
@@ -54,9 +55,8 @@ def predict(
   ):
     as_json = (unlabelled.format_of(output or '') or rows.format) == 'jsonl'
     if rows.has_header and not as_json:
-      file.write(
-        '\t'.join(('prediction', *kind_lib.prediction_columns(declared))) + '\n'
-      )
+      header = ('prediction', *kind_lib.prediction_columns(declared))
+      file.write(escape.tsv(header) + '\n')
     while texts := list(itertools.islice(rows.texts, _AT_ONCE)):
       for result in model.predict(model.encode(task, texts)):
         file.write(_line(result, as_json))
@@ -81,7 +81,7 @@ def _known(model: model_lib.Model, task: str | None) -> str:
 def _line(result: results.Result, as_json: bool) -> str:
   if as_json:
     return json.dumps(result.as_json(), ensure_ascii=False) + '\n'
-  return '\t'.join(result.as_fields()) + '\n'
+  return escape.tsv(result.as_fields()) + '\n'
 
 
 @contextlib.contextmanager

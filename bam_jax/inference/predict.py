@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import shards
 from bam_jax.tasks import kind as kind_lib
@@ -56,7 +57,7 @@ def write_tsv(
   """Writes `uid<TAB>prediction<TAB>outputs...`, one line a row.
 
   The outputs are probabilities, headed by their labels, where the kind has
-  them.
+  them. A tab or a line break inside a label is written as `\\t` or `\\n`.
 
   Args:
     path: of the file.
@@ -71,7 +72,7 @@ def write_tsv(
   names = kind_lib.prediction_columns(task)
   if outputs is None:
     outputs, names = np.empty((len(texts), 0)), ()
-  lines = ['\t'.join(('uid', 'prediction', *names))]
+  lines = [escape.tsv(('uid', 'prediction', *names))]
   for (uid, text), row in zip(texts.items(), outputs, strict=True):
-    lines.append('\t'.join((uid, text, *(f'{p:.4f}' for p in row))))
+    lines.append(escape.tsv((uid, text, *(f'{p:.4f}' for p in row))))
   files.write_text(path, '\n'.join(lines) + '\n')

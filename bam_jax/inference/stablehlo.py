@@ -68,7 +68,7 @@ def export(
       'README.md': card.of_program(chosen, facts, jax.__version__),
     }
     for file, text in texts.items():
-      (unfinished / file).write_text(text, encoding='utf-8')
+      (unfinished / file).write_text(text, 'utf-8', 'backslashreplace')
 
 
 def _weights(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 
 from bam_jax import config as config_lib
+from bam_jax import escape
 from bam_jax.reporting import figures
 from bam_jax.reporting import listings
 from bam_jax.reporting import tables
@@ -12,21 +13,6 @@ from bam_jax.tasks import task as task_lib
 _HEAD = r"""% Written by BAM-JAX. In a paper: \usepackage{booktabs}, then
 % \input{report}; what is not wanted can be cut out.
 """
-
-_ESCAPED = {
-  '\\': r'\textbackslash{}',
-  '~': r'\textasciitilde{}',
-  '^': r'\textasciicircum{}',
-  '<': r'$<$',
-  '>': r'$>$',
-  '→': r'$\to$',
-  'λ': r'$\lambda$',
-  'Δ': r'$\Delta$',
-  '\N{MINUS SIGN}': r'$-$',
-  '—': '--',
-  '|': r'\textbar{}',
-  **{letter: f'\\{letter}' for letter in '{}$&#%_'},
-}
 
 
 def document(
@@ -61,7 +47,7 @@ def _main(
   columns = len(tasks) + 1
   header = [('', ''), *whole.header[:columns]]
   names, metrics = (
-    [escape(part) for part in row] for row in zip(*header, strict=True)
+    [escape.latex(part) for part in row] for row in zip(*header, strict=True)
   )
   lines = [' & '.join(names), r' & \scriptsize '.join(metrics)]
   # [columns] the most stars of each: figures stand under one another.
@@ -71,7 +57,7 @@ def _main(
   ]
   rows = [
     [
-      escape(figures.label(name)),
+      escape.latex(figures.label(name)),
       *(_cell(cell, room) for cell, room in zip(cells, rooms)),
     ]
     for name, cells in whole.rows
@@ -102,12 +88,12 @@ def _pairs(table: Mapping, number: int) -> str:
   places = [listing.header.index(name) for name in header]
   rows = []
   for cells, row in zip(listing.rows, table['rows'], strict=True):
-    words = [escape(cells[place]) for place in places]
+    words = [escape.latex(cells[place]) for place in places]
     words[header.index('shift')] += _superscript(row['stars'])
     rows.append(words)
   return _table(
     'lllrrrr',
-    [' & '.join(map(escape, header))],
+    [' & '.join(map(escape.latex, header))],
     rows,
     f'{listing.title}. {listing.note}',
     f'{table["kind"]}-{number}',
@@ -132,7 +118,7 @@ def _table(
     *(rf'{" & ".join(row)} \\' for row in rows),
     r'\bottomrule',
     r'\end{tabular}',
-    rf'\caption{{{escape(caption)}}}',
+    rf'\caption{{{escape.latex(caption)}}}',
     rf'\label{{tab:{label}}}',
     r'\end{table*}',
   ]
@@ -141,7 +127,7 @@ def _table(
 
 def _cell(cell: tables.Cell, room: int) -> str:
   """A number of the main table, its stars raised; there is room for some."""
-  shown = escape(cell.number)
+  shown = escape.latex(cell.number)
   if cell.is_best:
     shown = rf'\textbf{{{shown}}}'
   blank = '*' * (room - len(cell.stars))
@@ -150,9 +136,3 @@ def _cell(cell: tables.Cell, room: int) -> str:
 
 def _superscript(stars: str) -> str:
   return f'$^{{{stars}}}$' if stars else ''
-
-
-def escape(text: object) -> str:
-  """Any text on one line, as LaTeX sets it."""
-  line = ' '.join(str(text).split())
-  return ''.join(_ESCAPED.get(letter, letter) for letter in line)

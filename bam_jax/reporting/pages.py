@@ -1,14 +1,15 @@
 """The report as Markdown and as one self-contained HTML page."""
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import html
 from pathlib import Path
 
 import jinja2
 import markupsafe
 
 from bam_jax import config as config_lib
+from bam_jax import escape
 from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import figures
 from bam_jax.reporting import listings
@@ -31,14 +32,16 @@ def markdown(
   """
   variants = summary['variants']
   main = tables.table(variants, tasks, summary['comparisons'])
-  lines = [f'# {_plain(config.name)}', '', tables.headline(variants), '']
+  lines = [
+    f'# {escape.markdown(config.name)}',
+    '',
+    escape.markdown(tables.headline(variants)),
+    '',
+  ]
   lines += _markdown_table(
     ['variant', *(f'{name} ({what})' for name, what in main.header)],
     [
-      [
-        figures.label(name),
-        *map(_main_cell, cells),
-      ]
+      [escape.markdown(figures.label(name)), *map(_main_cell, cells)]
       for name, cells in main.rows
     ],
   )
@@ -53,16 +56,19 @@ def markdown(
   lines += ['', '## Every metric', '']
   lines += _markdown_table(
     ['task', 'metric', *(figures.label(name) for name in variants)],
-    [[t, m, *cells] for t, m, cells in tables.all_metrics(variants, tasks)],
+    [
+      map(escape.markdown, [task, metric, *cells])
+      for task, metric, cells in tables.all_metrics(variants, tasks)
+    ],
   )
   for listing in listings.everything(summary, tasks):
-    lines += ['', f'## {_plain(listing.title)}', '']
+    lines += ['', f'## {escape.markdown(listing.title)}', '']
     lines += _markdown_table(
       listing.header,
-      [[_starred(cell) for cell in row] for row in listing.rows],
+      [map(escape.markdown, row) for row in listing.rows],
       listing.words,
     )
-    lines += ['', _starred(_plain(listing.note))]
+    lines += ['', escape.paragraph(listing.note)]
   lines += ['', '## What it was run with', '']
   lines += _bullets(f'{k}: {v}' for k, v in summary['notes'].items())
   lines += ['', '## Configuration, where it is not the default', '']
@@ -70,13 +76,8 @@ def markdown(
   return '\n'.join(lines) + '\n'
 
 
-def _starred(text: str) -> str:
-  """Stars are no emphasis."""
-  return text.replace('*', '\\*')
-
-
 def _main_cell(cell: tables.Cell) -> str:
-  text = _starred(cell.number + cell.stars)
+  text = escape.markdown(cell.number + cell.stars)
   return f'**{text}**' if cell.is_best else text
 
 
@@ -143,19 +144,16 @@ def _count(number: int, noun: str) -> str:
 
 
 def _markdown_table(
-  header: Sequence[str], rows: Sequence[Sequence[str]], words: int = 1
+  header: Sequence[str], rows: Iterable[Iterable[str]], words: int = 1
 ) -> list[str]:
-  """The lines of a table; all but the first `words` columns to the right."""
-  cells = [[_plain(cell) for cell in row] for row in (header, *rows)]
-  cells.insert(1, ['---'] * words + ['--:'] * (len(header) - words))
-  return [f'| {" | ".join(row)} |' for row in cells]
+  """The lines of a table; all but the first `words` columns to the right.
+
+  The cells are escaped already, the header is not.
+  """
+  marks = ['---'] * words + ['--:'] * (len(header) - words)
+  lines = [map(escape.markdown, header), marks, *rows]
+  return [f'| {" | ".join(row)} |' for row in lines]
 
 
-def _bullets(items) -> list[str]:
-  return [f'- {_plain(item)}' for item in items]
-
-
-def _plain(text: object) -> str:
-  """On one line, and neither HTML nor the end of a table's cell."""
-  line = ' '.join(str(text).split())
-  return html.escape(line, quote=False).replace('|', '\\|')
+def _bullets(items: Iterable[str]) -> list[str]:
+  return [f'- {escape.paragraph(item)}' for item in items]

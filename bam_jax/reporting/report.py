@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import escape
 from bam_jax import files
 from bam_jax import schema
 from bam_jax.reporting import comparisons
@@ -313,6 +314,7 @@ def _csv(runs: Sequence[RunScores]) -> str:
       for metric, value in values.items():
         end = [repr(float(value)), '']
         if math.isnan(value):
-          end = ['', _reason(run, split, metric)]
-        writer.writerow([run.variant, run.seed, run.task, split, metric, *end])
+          end = ['', escape.csv(_reason(run, split, metric))]
+        what = map(escape.csv, (run.task, split, metric))
+        writer.writerow([escape.csv(run.variant), run.seed, *what, *end])
   return file.getvalue()

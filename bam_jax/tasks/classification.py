@@ -7,6 +7,7 @@ import numpy as np
 import scipy.special
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
@@ -92,7 +93,7 @@ class Classification(kind_bases.Plain):
     return scipy.special.softmax(logits, axis=-1)
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
-    return 'logits of ' + ', '.join(f'`{label}`' for label in task.labels)
+    return 'logits of ' + ', '.join(map(escape.code, task.labels))
 
   def usage(self, task: task_lib.Task, regression_head: str) -> str:
     return kind.usage_of_pooled(

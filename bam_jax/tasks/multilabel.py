@@ -9,6 +9,7 @@ import numpy as np
 import scipy.special
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax import plain_text
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
@@ -128,7 +129,7 @@ class Multilabel(kind_bases.Tallied):
     return scipy.special.expit(logits)
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
-    names = ', '.join(f'`{label}`' for label in task.labels)
+    names = ', '.join(map(escape.code, task.labels))
     return f'sigmoid(logit) is the probability of each of {names}'
 
   def usage(self, task: task_lib.Task, regression_head: str) -> str:

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import scipy.special
 
+from bam_jax import escape
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
@@ -143,7 +144,7 @@ class Tagging(kind_bases.OfTokens):
     }
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
-    names = ', '.join(f'`{label}`' for label in task.labels)
+    names = ', '.join(map(escape.code, task.labels))
     return f"logits of {names} at each word's first piece"
 
   def usage(self, task: task_lib.Task, regression_head: str) -> str:

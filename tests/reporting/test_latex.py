@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from bam_jax import config as config_lib
-from bam_jax.reporting import latex
+from bam_jax import escape
 from bam_jax.reporting import report
 from bam_jax.tasks import task as task_lib
 
@@ -125,7 +125,7 @@ def test_braces_dollars_and_environments_match(text):
   ],
 )
 def test_text_is_escaped(plain, escaped):
-  assert latex.escape(plain) == escaped
+  assert escape.latex(plain) == escaped
 
 
 @pytest.mark.skipif(not shutil.which('pdflatex'), reason='no LaTeX here')

@@ -1,0 +1,111 @@
+"""A user's own text made safe for each format that it is written in.
+
+Labels, names, notes and texts may hold anything. HTML has jinja2's escaping and
+`reporting.svg`, JSON its own; each other format has one function here.
+"""
+
+from collections.abc import Iterable
+import html
+import re
+import unicodedata
+
+# Control characters, line and paragraph separators, halves of surrogate pairs.
+_UNPRINTABLE = frozenset({'Cc', 'Zl', 'Zp', 'Cs'})
+
+# Where a spreadsheet takes what follows for a formula, or skips to it.
+_FORMULA = re.compile(r'[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]')
+
+_MARKDOWN = re.compile(
+  r'[\\`*|~$]'
+  r'|(?<![^\W_])_|_(?![^\W_])'  # inside of a word it is no emphasis
+  r'|\](?=[(\[:])'  # the end of a link's text, or of a definition's
+)
+
+_LATEX = {
+  '\\': r'\textbackslash{}',
+  '~': r'\textasciitilde{}',
+  '^': r'\textasciicircum{}',
+  '<': r'$<$',
+  '>': r'$>$',
+  '→': r'$\to$',
+  'λ': r'$\lambda$',
+  'Δ': r'$\Delta$',
+  '\N{MINUS SIGN}': r'$-$',
+  '—': '--',
+  '|': r'\textbar{}',
+  **{letter: f'\\{letter}' for letter in '{}$&#%_'},
+}
+
+
+def plain(text: object) -> str:
+  r"""Text on one line that does nothing to a terminal.
+
+  >>> plain('a\tb\x1b[2J')
+  'a\\tb\\x1b[2J'
+  """
+  return ''.join(
+    c.encode('unicode_escape').decode()
+    if unicodedata.category(c) in _UNPRINTABLE
+    else c
+    for c in str(text)
+  )
+
+
+def tsv(fields: Iterable[object]) -> str:
+  r"""A row of tab-separated values, without its end; a tab inside is `\t`."""
+  return '\t'.join(map(plain, fields))
+
+
+def csv(field: object) -> str:
+  """A field of a CSV file that no spreadsheet takes for a formula.
+
+  >>> csv('=1+1')
+  "'=1+1"
+  """
+  text = str(field)
+  return plain(f"'{text}" if _FORMULA.match(text) else text)
+
+
+def markdown(text: object) -> str:
+  r"""Text inside a line of Markdown or a cell of its tables.
+
+  >>> markdown('a_b *c* | [d](e) <f>')
+  'a_b \\*c\\* \\| [d\\](e) &lt;f&gt;'
+  """
+  line = html.escape(plain(_line(text)), quote=False)
+  return _MARKDOWN.sub(lambda found: f'\\{found[0]}', line)
+
+
+def paragraph(text: object) -> str:
+  r"""A paragraph of Markdown, which begins no heading, list or block.
+
+  >>> paragraph('# 1'), paragraph('12. a')
+  ('\\# 1', '12\\. a')
+  """
+  return re.sub(r'^(\d*)([#+=\[.)-])', r'\1\\\2', markdown(text))
+
+
+def code(text: object) -> str:
+  """A code span of Markdown: the text as it is, between backquotes.
+
+  >>> code('a`b')
+  '``a`b``'
+  """
+  line = plain(text)
+  fence = '`' * (1 + max(map(len, re.findall('`+', line)), default=0))
+  # One blank at either end is taken off again.
+  edge = ' ' if line.strip(' `') != line or not line else ''
+  return f'{fence}{edge}{line}{edge}{fence}'
+
+
+def latex(text: object) -> str:
+  """Any text on one line, as LaTeX sets it."""
+  line = plain(_line(text))
+  # After the end of a row these would be an argument or a star of it.
+  start = '{}' if line[:1] in ('[', '*') else ''
+  return start + ''.join(_LATEX.get(letter, letter) for letter in line)
+
+
+def _line(text: object) -> str:
+  """White space as single blanks."""
+  return ' '.join(str(text).split())
