@@ -131,6 +131,7 @@ def test_a_record_comes_back_with_its_digest(tmp_path):
     'scores': {'rte': {'dev': {'matthews': math.nan, 'f1': 50.0}}},
   }
   workspace = workspace_lib.Workspace(tmp_path)
+  workspace.open_runs({'a': {'run.seed': 0}})
   workspace.finish('a', record)
   scores = records.scores_of(workspace.finished('a'))['rte']['dev']
   assert math.isnan(scores['matthews']) and scores['f1'] == 50.0
