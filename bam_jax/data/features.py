@@ -1,5 +1,6 @@
 """From texts to token ids: WordPiece and BERT's truncation of pairs."""
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -38,6 +39,9 @@ _CHOICES = (
 # Texts handed to the tokenizer at once: enough to keep all cores busy, few
 # enough to keep memory small.
 _BATCH = 4096
+
+# Called with the uid of each example whose texts are not read to their ends.
+OnCut = Callable[[str], None]
 
 
 class Features(NamedTuple):
@@ -332,6 +336,7 @@ def featurize(
   tokenizer: Tokenizer,
   max_length: int,
   swap: bool,
+  on_cut: OnCut = lambda uid: None,
 ) -> Iterator[Features]:
   """Turns examples into token ids, in their order.
 
@@ -342,6 +347,7 @@ def featurize(
     max_length: tokens an example has at most, specials included; at least 3.
     swap: give a copy of each example with its texts in the other order, after
       all of the originals; holds the ids of all examples in memory.
+    on_cut: called before an example that is cut off is returned.
 
   Raises:
     ValueError: `swap` for a task without pairs.
@@ -350,12 +356,12 @@ def featurize(
     raise ValueError(f'task {task.name!r} has no pairs to swap')
   kept = []
   for ids in _encode(examples, task, tokenizer):
-    yield _features(ids, tokenizer, max_length)
+    yield _features(ids, tokenizer, max_length, on_cut)
     if swap:
       kept.append(ids)
   for ids in kept:
     swapped = _Ids(f'{ids.uid}{task_lib.SWAP_SUFFIX}', ids.b, ids.a, ids.label)
-    yield _features(swapped, tokenizer, max_length)
+    yield _features(swapped, tokenizer, max_length, on_cut)
 
 
 def _encode(
@@ -374,7 +380,9 @@ def _encode(
       yield _Ids(example.uid, a, b, label)
 
 
-def _features(ids: _Ids, tokenizer: Tokenizer, max_length: int) -> Features:
+def _features(
+  ids: _Ids, tokenizer: Tokenizer, max_length: int, on_cut: OnCut
+) -> Features:
   """Cuts the texts and adds the special tokens."""
   cls, sep = tokenizer.cls_id, tokenizer.sep_id
   if ids.b is None:
@@ -384,5 +392,8 @@ def _features(ids: _Ids, tokenizer: Tokenizer, max_length: int) -> Features:
     a, b = truncated_lengths(len(ids.a), len(ids.b), max_length - 3)
     parts = ([cls], ids.a[:a], [sep], ids.b[:b], [sep])
     length_a = a + 2
+  uncut = sum(len(x) + 1 for x in (ids.a, ids.b) if x is not None) + 1
+  if uncut > max_length:
+    on_cut(ids.uid)
   input_ids = np.concatenate(parts, dtype=np.int32)
   return Features(ids.uid, input_ids, length_a, ids.label)

@@ -1,5 +1,7 @@
 """From raw rows to a verified shard set of features."""
 
+from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 import logging
 from pathlib import Path
@@ -15,6 +17,9 @@ from bam_jax.data import sources
 from bam_jax.data import windows
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
+
+# A row of features, of a kind that is cut off or of one that is windowed.
+Row = features.Features | questions.Window
 
 # Kinds whose long examples are cut into windows; those of others are cut off.
 _WINDOWED = {'tagging': windows.of_words, 'qa': questions.of_questions}
@@ -40,6 +45,34 @@ def feature_fields(task: task_lib.Task) -> tuple[shards.Field, ...]:
   """The fields of a task's features, which depend on its kind."""
   kind = kinds.of(task)
   return shards.feature_fields(kind.label_width(task), kind.more_fields)
+
+
+def featurize(
+  examples: Iterable[task_lib.Example],
+  task: task_lib.Task,
+  tokenizer: features.Tokenizer,
+  max_length: int,
+  swap: bool = False,
+  on_cut: features.OnCut = lambda uid: None,
+) -> Iterator[Row]:
+  """Rows of features as the task's kind has them, in the examples' order.
+
+  Args:
+    examples: read once, as a stream.
+    task: of all the examples.
+    tokenizer: makes the ids.
+    max_length: tokens a row has at most, specials included.
+    swap: as `features.featurize` has it.
+    on_cut: called with the uid of each example that is not read to its end,
+      before its first row is returned.
+
+  Raises:
+    errors.UserError: the kind's windows would leave tokens out.
+  """
+  if task.kind in _WINDOWED:
+    make = _WINDOWED[task.kind]
+    return make(examples, task, tokenizer, max_length, on_cut)
+  return features.featurize(examples, task, tokenizer, max_length, swap, on_cut)
 
 
 def prepare(
@@ -71,15 +104,13 @@ def prepare(
   if not shards.exists(directory):
     if split == task_lib.UNLABELLED:
       _note_labels(task, split, data)
-    examples = sources.read(task, split, data)
-    if task.kind in _WINDOWED:
-      make = _WINDOWED[task.kind]
-      rows = make(examples, task, tokenizer, data.max_length)
-    else:
-      swap = _is_swapped(task, split, data)
-      rows = features.featurize(
-        examples, task, tokenizer, data.max_length, swap
-      )
+    rows = featurize(
+      sources.read(task, split, data),
+      task,
+      tokenizer,
+      data.max_length,
+      _is_swapped(task, split, data),
+    )
     shards.write(
       directory,
       fields,

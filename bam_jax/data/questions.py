@@ -38,6 +38,7 @@ def of_questions(
   task: task_lib.Task,
   tokenizer: features.Tokenizer,
   max_length: int,
+  on_cut: features.OnCut = lambda uid: None,
 ) -> Iterator[Window]:
   """Questions with their contexts in windows, in the order of the examples.
 
@@ -50,6 +51,7 @@ def of_questions(
     task: of all the examples.
     tokenizer: makes the ids.
     max_length: tokens a window has at most, specials included; at least 5.
+    on_cut: called before an example with a cut question is returned.
 
   Raises:
     errors.UserError: a stride that would leave tokens out.
@@ -71,6 +73,8 @@ def of_questions(
       zip(contexts, tokenizer.encode_with_spans(contexts), strict=True)
     )
     for example, question in zip(batch, questions):
+      if len(question) > longest:
+        on_cut(example.uid)
       yield from _windows(
         example,
         task,

@@ -1,7 +1,8 @@
 """Rows of a user's own without labels: files, standard input, JSON objects.
 
-A row's texts stand under the names by which the task declares its columns, or
-under `text` and, for a pair, `text_pair`, as in Hugging Face's pipelines.
+What a row is made of, and under which names, is a matter of the task's kind. A
+text stands under the name by which the task declares its column, or under
+`text` and, for a pair, `text_pair`, as in Hugging Face's pipelines.
 """
 
 from collections.abc import Iterable
@@ -24,18 +25,19 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax import files
-from bam_jax.data import features as features_lib
 from bam_jax.data import foreign
 from bam_jax.data import lines as lines_lib
+from bam_jax.data import prepare
+from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
 
-_NAMES = ('text', 'text_pair')
 # What no text holds; so Python escapes a byte that is no UTF-8.
 _SURROGATE = re.compile('[\ud800-\udfff]')
 
-# One text, or the two of a pair.
+# One text, or the two of a pair, as `task.Example` has them.
 Texts = tuple[str, ...]
 
 
@@ -112,10 +114,7 @@ def _check_format(path: str) -> None:
 
 def names_of(task: task_lib.Task) -> list[tuple[str, ...]]:
   """The names that a row's texts may stand under: the task's own first."""
-  common = _NAMES[: 2 if task.is_pair else 1]
-  own = task.tables[task.train_split].text
-  named = all(isinstance(column, str) for column in own)
-  return list(dict.fromkeys([own, common] if named else [common]))
+  return kinds.of(task).input_names(task)
 
 
 def texts_of(
@@ -135,21 +134,29 @@ def texts_of(
   names = next((n for n in choices if row.keys() >= set(n)), None)
   if names is None:
     raise errors.UserError(f'{where}: no {_wanted(choices)}')
-  return tuple(check_text(row[name], f'{where}: {name!r}') for name in names)
+  return kinds.of(task).parse_input({name: row[name] for name in names}, where)
 
 
-def check_text(value: object, where: str) -> str:
-  """A JSON value that is to be a text.
+def unnamed_texts(
+  task: task_lib.Task, values: Sequence[object], where: str
+) -> Texts:
+  """The texts of an input without names.
+
+  Args:
+    task: that they are for.
+    values: one, or two.
+    where: they stand, for errors.
 
   Raises:
-    errors.UserError: it is none.
+    errors.UserError: it is another number of texts, or one is no text.
   """
-  if not isinstance(value, str):
-    raise errors.UserError(f'{where} is no string; give one')
-  if _SURROGATE.search(value):
-    # JSON can spell half of a pair, which no tokenizer takes.
-    raise errors.UserError(f'{where} holds a lone surrogate; mend it')
-  return value
+  texts = [kind_lib.check_text(value, where) for value in values]
+  names = names_of(task)[-1]
+  if len(texts) != len(names):
+    raise errors.UserError(
+      f'{where}: {len(texts)} texts, but {task.name} reads {len(names)}'
+    )
+  return kinds.of(task).parse_input(dict(zip(names, texts)), where)
 
 
 def _wanted(choices: Sequence[tuple[str, ...]]) -> str:
@@ -195,20 +202,23 @@ def _rows(
     foreign.check_separator(line, choices, path, where)
   columns, has_header = _columns(task, fields, where)
   rest = lines if has_header else itertools.chain([first], lines)
-  return Rows('tsv', has_header, _tsv(rest, name, columns, len(fields)))
+  return Rows('tsv', has_header, _tsv(rest, name, columns, len(fields), task))
 
 
 def _columns(
   task: task_lib.Task, first: Sequence[str], where: str
-) -> tuple[list[int], bool]:
-  """Numbers of the texts' columns, and whether the first line names them."""
+) -> tuple[dict[str, int], bool]:
+  """The texts' names and columns, and whether the first line has the names."""
   choices = names_of(task)
   for names in choices:
     if set(names) <= set(first):
-      return lines_lib.columns_by_name(names, first, where), True
+      columns = lines_lib.columns_by_name(names, first, where)
+      return dict(zip(names, columns, strict=True)), True
   split = task.test_splits[0] if task.test_splits else task.train_split
   table = task.tables[split]
-  numbers = [column for column in table.text if isinstance(column, int)]
+  # Columns of a file in another format say nothing of this one.
+  own = table.text if table.format in ('tsv', 'jsonl') else ()
+  numbers = [column for column in own if isinstance(column, int)]
   if not numbers:
     raise errors.UserError(f'{where}: no column {_wanted(choices)}')
   if any(not -len(first) <= column < len(first) for column in numbers):
@@ -217,14 +227,15 @@ def _columns(
       f' {", ".join(map(str, numbers))}, counted from 0; or give a header with'
       f' {" and ".join(choices[0])}'
     )
-  return numbers, table.header
+  return dict(zip(choices[-1], numbers, strict=True)), table.header
 
 
 def _tsv(
   lines: Iterable[tuple[int, str]],
   name: str,
-  columns: Sequence[int],
+  columns: Mapping[str, int],
   width: int,
+  task: task_lib.Task,
 ) -> Iterator[Texts]:
   """Rows without quoting: a quotation mark is a character."""
   for number, line in lines:
@@ -234,7 +245,8 @@ def _tsv(
         f'{name}:{number}: {len(fields)} columns where the first line has'
         f' {width}; mend the row'
       )
-    yield tuple(fields[column] for column in columns)
+    values = {key: fields[column] for key, column in columns.items()}
+    yield kinds.of(task).parse_input(values, f'{name}:{number}')
 
 
 def _jsonl(
@@ -258,18 +270,18 @@ def _jsonl(
 class Held:
   """Features in memory, read like the columns of a shard set."""
 
-  def __init__(self, rows: Sequence[features_lib.Features]):
+  def __init__(self, rows: Sequence[prepare.Row]):
     self.uids = [row.uid for row in rows]
-    lengths = [len(row.input_ids) for row in rows]
-    self._tokens = np.concatenate([row.input_ids for row in rows])
-    self._offsets = np.cumsum([0, *lengths])
-    self._lengths_a = np.array([row.length_a for row in rows], np.int32)
+    self._rows = rows
 
   def __len__(self) -> int:
     return len(self.uids)
 
   def fixed(self, name: str) -> np.ndarray:
-    return {'length_a': self._lengths_a}[name]
+    return np.array([getattr(row, name) for row in self._rows])
 
   def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-    return {'input_ids': (self._tokens, self._offsets)}[name]
+    values = [getattr(row, name) for row in self._rows]
+    if isinstance(values[0], str):
+      values = [np.frombuffer(value.encode(), np.uint8) for value in values]
+    return np.concatenate(values), np.cumsum([0, *map(len, values)])

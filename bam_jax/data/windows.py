@@ -24,6 +24,7 @@ def of_words(
   task: task_lib.Task,
   tokenizer: features.Tokenizer,
   max_length: int,
+  on_cut: features.OnCut = lambda uid: None,
 ) -> Iterator[features.Features]:
   """Tagged words: `[CLS] pieces [SEP]`, a label a token.
 
@@ -36,13 +37,17 @@ def of_words(
     task: of all the examples.
     tokenizer: makes the ids.
     max_length: tokens a window has at most, specials included; at least 3.
+    on_cut: called before an example with a cut word is returned.
   """
   stream, room = iter(examples), max_length - 2
   while batch := list(itertools.islice(stream, _BATCH)):
     words = [example.text_a.split(' ') for example in batch]
     ids = iter(tokenizer.encode(list(itertools.chain(*words))))
     for example, own in zip(batch, words):
-      pieces = [_some(next(ids), tokenizer)[:room] for _ in own]
+      pieces = [_some(next(ids), tokenizer) for _ in own]
+      if max(map(len, pieces)) > room:
+        on_cut(example.uid)
+        pieces = [piece[:room] for piece in pieces]
       tags = np.broadcast_to(
         kinds.of(task).target(task, example.label), len(own)
       )

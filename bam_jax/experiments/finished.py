@@ -143,8 +143,8 @@ class Finished(trainer.Trainer):
       group: as for `predict`.
 
     Raises:
-      errors.UserError: no such group, one of its runs is not finished or had
-        other settings, or its tasks are of a kind that can't be predicted so.
+      errors.UserError: no such group, or one of its runs is not finished or
+        had other settings.
     """
     _, runs = self._of_group(group)
     return model_lib.Model(

@@ -15,8 +15,7 @@ from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
-from bam_jax.inference import results
-from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import kinds
 
 # Rows read, predicted and written at once: enough for full batches, and all
 # that is held in memory.
@@ -28,8 +27,8 @@ def predict(
 ) -> None:
   """Predicts a file in constant memory, in the order of its lines.
 
-  JSON lines have what `Result.as_json` returns; TSV has label and
-  probabilities, or the score, below a header where the input has one.
+  JSON lines have what `Result.as_json` returns; TSV has the prediction and the
+  labels' probabilities, below a header where the input has one.
 
   Args:
     model: predicts the task.
@@ -55,8 +54,8 @@ def predict(
   ):
     as_json = (unlabelled.format_of(output or '') or rows.format) == 'jsonl'
     if rows.has_header and not as_json:
-      header = ('prediction', *kind_lib.prediction_columns(declared))
-      file.write(escape.tsv(header) + '\n')
+      names = kinds.of(declared).prediction_columns(declared)
+      file.write(escape.tsv(('prediction', *names)) + '\n')
     while texts := list(itertools.islice(rows.texts, _AT_ONCE)):
       for result in model.predict(model.encode(task, texts)):
         file.write(_line(result, as_json))
@@ -78,7 +77,7 @@ def _known(model: model_lib.Model, task: str | None) -> str:
   raise errors.UserError(f'{asked} of {", ".join(model.tasks)}')
 
 
-def _line(result: results.Result, as_json: bool) -> str:
+def _line(result: model_lib.Result, as_json: bool) -> str:
   if as_json:
     return json.dumps(result.as_json(), ensure_ascii=False) + '\n'
   return escape.tsv(result.as_fields()) + '\n'

@@ -9,7 +9,6 @@ from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import shards
-from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
@@ -68,10 +67,10 @@ def write_tsv(
   Raises:
     errors.UserError: the file can't be written.
   """
-  outputs = kinds.of(task).probabilities(logits)
-  names = kind_lib.prediction_columns(task)
-  if outputs is None:
-    outputs, names = np.empty((len(texts), 0)), ()
+  kind, outputs = kinds.of(task), np.empty((len(texts), 0))
+  names = kind.prediction_columns(task)
+  if names:
+    outputs = kind.probabilities(logits)
   lines = [escape.tsv(('uid', 'prediction', *names))]
   for (uid, text), row in zip(texts.items(), outputs, strict=True):
     lines.append(escape.tsv((uid, text, *(f'{p:.4f}' for p in row))))

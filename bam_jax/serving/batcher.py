@@ -9,7 +9,6 @@ import logging
 from typing import NamedTuple
 
 from bam_jax.inference import model as model_lib
-from bam_jax.inference import results
 
 
 class Overloaded(Exception):
@@ -18,7 +17,7 @@ class Overloaded(Exception):
 
 class _Request(NamedTuple):
   inputs: Sequence[model_lib.Input]
-  said: asyncio.Future[list[results.Result]]
+  said: asyncio.Future[list[model_lib.Result]]
 
 
 class Batcher:
@@ -60,7 +59,7 @@ class Batcher:
 
   async def predict(
     self, inputs: Sequence[model_lib.Input]
-  ) -> list[results.Result]:
+  ) -> list[model_lib.Result]:
     """What is said of each input, together with others' that wait."""
     said = asyncio.get_running_loop().create_future()
     self._requests.put_nowait(_Request(inputs, said))
@@ -98,4 +97,4 @@ class Batcher:
 
 
 def _tokens(request: _Request) -> int:
-  return sum(len(item.features.input_ids) for item in request.inputs)
+  return sum(item.num_tokens for item in request.inputs)

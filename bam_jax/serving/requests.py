@@ -16,9 +16,9 @@ def parse(
   """The texts of each input, by the tasks that are to read them.
 
   `{"inputs": [INPUT, ...], "task": NAME}`, where an input is a text, a list of
-  one or two, or an object with `text` and, for a pair, `text_pair`, or the
-  fields that the task declares. Without `task` every task reads the inputs that
-  have what it reads; one of single texts reads the first of two.
+  one or two, or an object with the names that the task's kind reads. Without
+  `task` every task reads the inputs that have what it reads; one of single
+  texts reads the first of two.
 
   Args:
     body: JSON in UTF-8.
@@ -74,13 +74,7 @@ def _texts(task: task_lib.Task, item: object, where: str) -> unlabelled.Texts:
   """An input's texts for the task that was asked for."""
   if isinstance(item, dict):
     return unlabelled.texts_of(task, item, where)
-  texts = _listed(item, where)
-  wanted = 2 if task.is_pair else 1
-  if len(texts) != wanted:
-    raise errors.UserError(
-      f'{where}: {len(texts)} texts, but {task.name} reads {wanted}'
-    )
-  return texts
+  return unlabelled.unnamed_texts(task, _listed(item, where), where)
 
 
 def _of_all(
@@ -96,9 +90,10 @@ def _of_all(
   else:
     texts = _listed(item, where)
     found = {
-      name: texts[: 2 if task.is_pair else 1]
+      name: unlabelled.unnamed_texts(task, texts[:count], where)
       for name, task in tasks.items()
-      if len(texts) == 2 or not task.is_pair
+      for count in [len(unlabelled.names_of(task)[-1])]
+      if len(texts) >= count
     }
   if not found:
     raise errors.UserError(
@@ -107,9 +102,9 @@ def _of_all(
   return found
 
 
-def _listed(item: object, where: str) -> unlabelled.Texts:
+def _listed(item: object, where: str) -> list[object]:
   """The one or two texts of an input that is no object."""
   texts = item if isinstance(item, list) else [item]
   if len(texts) not in (1, 2):
     raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')
-  return tuple(unlabelled.check_text(text, where) for text in texts)
+  return texts

@@ -6,6 +6,7 @@ all of them is taken, as BERT's `run_squad.py` does.
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 
@@ -146,7 +147,7 @@ class Answers(kind_bases.OfTokens):
           squad_metrics.best(squad_metrics.f1, text, answers),
           1.0,
         )
-        for (_, text), answers in zip(predicted, gold, strict=True)
+        for (_, text, _), answers in zip(predicted, gold, strict=True)
       ]
     )
 
@@ -166,16 +167,44 @@ class Answers(kind_bases.OfTokens):
     """Not measured: places differ from row to row."""
     return None
 
-  def texts(
+  def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
+    return [('question', 'context')]
+
+  def parse_input(
+    self, values: Mapping[str, object], where: str
+  ) -> tuple[str, ...]:
+    """Question and context, neither of them blank."""
+    texts = super().parse_input(values, where)
+    for name, text in zip(values, texts, strict=True):
+      if not plain_text.one_line(text):
+        raise errors.UserError(f'{where}: {name!r} is empty; give a text')
+    return texts
+
+  def predict(
     self,
     task: task_lib.Task,
     logits: np.ndarray,
     rows: kind.Rows,
     regression_head: str,
-  ) -> dict[str, str]:
-    """The answers, each as one line; empty: there is none."""
-    predicted = _predictions(task, logits, rows)
-    return {uid: plain_text.one_line(text) for uid, text in predicted}
+  ) -> list[kind.Prediction]:
+    """`answer` as it stands in the context, `start` and `end`.
+
+    These count characters from 0; the end is that of the first one after the
+    answer. All are None where there is no answer. As text the answer as one
+    line, or empty.
+    """
+    return [
+      kind.Prediction(
+        uid,
+        plain_text.one_line(text),
+        {
+          'answer': text or None,
+          'start': start if text else None,
+          'end': start + len(text) if text else None,
+        },
+      )
+      for uid, text, start in _predictions(task, logits, rows)
+    ]
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     none = 'no answer' if task.unanswerable else 'none in this window'
@@ -223,8 +252,8 @@ def _text(rows: kind.Rows, name: str, row: int) -> str:
 
 def _predictions(
   task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-) -> Iterator[tuple[str, str]]:
-  """Uid of each example, and the text that answers it; empty: nothing does."""
+) -> Iterator[tuple[str, str, int]]:
+  """Uid, answer (empty: none) and its first character, of each example."""
   offsets = rows.ragged('input_ids')[1]
   spans, _ = rows.ragged('spans')
   first = rows.fixed('length_a')
@@ -241,7 +270,7 @@ def _predictions(
         answer = spans[2 * (place + start)], spans[2 * (place + last) + 1]
     context = _text(rows, 'context', begin)
     is_none = task.unanswerable and none > best
-    yield uid, '' if is_none else context[slice(*answer)]
+    yield uid, '' if is_none else context[slice(*answer)], int(answer[0])
 
 
 def _best(logits: np.ndarray) -> tuple[float, int, int]:

@@ -20,6 +20,7 @@ class Classification(kind_bases.Plain):
   metrics = ('accuracy', 'f1', 'matthews')
   default_metrics = ('accuracy',)
   one_class = True
+  has_probabilities = True
 
   def fault(
     self, labels: Sequence[str], scale: tuple[float, float]
@@ -79,15 +80,28 @@ class Classification(kind_bases.Plain):
     log_probs = scipy.special.log_softmax(np.asarray(logits, np.float64), -1)
     return kind.Judged('classes', log_probs, np.asarray(label).astype(np.int64))
 
-  def texts(
+  def predict(
     self,
     task: task_lib.Task,
     logits: np.ndarray,
     rows: kind.Rows,
     regression_head: str,
-  ) -> dict[str, str]:
+  ) -> list[kind.Prediction]:
+    """`label` and `probabilities`."""
     chosen = self.predictions(task, logits, regression_head)
-    return dict(zip(rows.uids, [task.labels[i] for i in chosen], strict=True))
+    shares = self.probabilities(logits).tolist()
+    return [
+      kind.Prediction(
+        uid,
+        task.labels[i],
+        {
+          'label': task.labels[i],
+          'probabilities': kind.probabilities_by_label(task, share),
+        },
+        share,
+      )
+      for uid, i, share in zip(rows.uids, chosen, shares, strict=True)
+    ]
 
   def probabilities(self, logits: np.ndarray) -> np.ndarray:
     return scipy.special.softmax(logits, axis=-1)

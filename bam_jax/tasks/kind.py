@@ -12,6 +12,7 @@ import abc
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
+import re
 from typing import ClassVar
 from typing import Literal
 from typing import NamedTuple
@@ -19,11 +20,16 @@ from typing import Protocol
 
 import numpy as np
 
+from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.tasks import task as task_lib
 
 # The other columns of a file of predictions.
 _COLUMNS = frozenset({'uid', 'prediction'})
+# Names that the texts of any task of texts may stand under.
+_TEXT_NAMES = ('text', 'text_pair')
+# What no text holds; so Python escapes a byte that is no UTF-8.
+_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 class Rows(Protocol):
@@ -51,6 +57,22 @@ class Judged(NamedTuple):
   of: Literal['classes', 'scores']
   predicted: np.ndarray
   gold: np.ndarray
+
+
+class Prediction(NamedTuple):
+  """What a model says of one example.
+
+  Attributes:
+    uid: of the example.
+    text: the prediction as one cell of a table.
+    said: the prediction as JSON values by name.
+    probabilities: of the task's labels, where the kind has them.
+  """
+
+  uid: str
+  text: str
+  said: Mapping[str, object]
+  probabilities: Sequence[float] = ()
 
 
 class Export(NamedTuple):
@@ -87,6 +109,7 @@ class Kind(abc.ABC):
     can_swap: whether the texts of a pair may be exchanged.
     in_windows: whether what is too long is cut into windows, not off.
     one_class: whether a prediction is one of the task's labels.
+    has_probabilities: whether a prediction has a probability of each label.
   """
 
   name: ClassVar[str]
@@ -99,6 +122,7 @@ class Kind(abc.ABC):
   can_swap: ClassVar[bool] = True
   in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False
+  has_probabilities: ClassVar[bool] = False
 
   @abc.abstractmethod
   def fault(
@@ -254,7 +278,44 @@ class Kind(abc.ABC):
       regression_head: `sigmoid` or `linear`.
     """
 
+  def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
+    """The names that an input's values may stand under.
+
+    Returns:
+      Alternatives; those of the task itself first, last those that an input
+      without names is read by.
+    """
+    common = _TEXT_NAMES[: 2 if task.is_pair else 1]
+    own = task.tables[task.train_split].text
+    named = all(isinstance(column, str) for column in own)
+    return list(dict.fromkeys([own, common] if named else [common]))
+
+  def parse_input(
+    self, values: Mapping[str, object], where: str
+  ) -> tuple[str, ...]:
+    """The texts of an input, as `task.Example` has them.
+
+    Args:
+      values: by the names of one alternative of `input_names`.
+      where: the input stands, for errors.
+
+    Raises:
+      errors.UserError: a value is none that the kind reads.
+    """
+    return tuple(
+      check_text(value, f'{where}: {name!r}') for name, value in values.items()
+    )
+
   @abc.abstractmethod
+  def predict(
+    self,
+    task: task_lib.Task,
+    logits: np.ndarray,
+    rows: Rows,
+    regression_head: str,
+  ) -> list[Prediction]:
+    """What the logits say of each example, in the order of the rows."""
+
   def texts(
     self,
     task: task_lib.Task,
@@ -263,6 +324,20 @@ class Kind(abc.ABC):
     regression_head: str,
   ) -> dict[str, str]:
     """Predictions as text by uid, in the order of the rows."""
+    found = self.predict(task, logits, rows, regression_head)
+    return {prediction.uid: prediction.text for prediction in found}
+
+  def prediction_columns(self, task: task_lib.Task) -> list[str]:
+    """The names of the columns beside a prediction: a probability a label.
+
+    Where a label has the name of another column, each is `p(LABEL)`. Empty: the
+    kind has no probabilities.
+    """
+    if not self.has_probabilities:
+      return []
+    if _COLUMNS.isdisjoint(task.labels):
+      return list(task.labels)
+    return [f'p({label})' for label in task.labels]
 
   def probabilities(self, logits: np.ndarray) -> np.ndarray | None:
     """[N, c] of the labels, to stand beside predictions; None: without any."""
@@ -312,14 +387,28 @@ def needs_list(task: task_lib.Task, separator: str) -> bool:
   )
 
 
-def prediction_columns(task: task_lib.Task) -> list[str]:
-  """The names of the columns beside a prediction: a probability a label.
+def check_text(value: object, where: str) -> str:
+  """A JSON value that is to be a text.
 
-  Where a label has the name of another column, each is `p(LABEL)`.
+  Raises:
+    errors.UserError: it is none.
   """
-  if _COLUMNS.isdisjoint(task.labels):
-    return list(task.labels)
-  return [f'p({label})' for label in task.labels]
+  if not isinstance(value, str):
+    raise errors.UserError(f'{where} is no string; give one')
+  if _SURROGATE.search(value):
+    # JSON can spell half of a pair, which no tokenizer takes.
+    raise errors.UserError(f'{where} holds a lone surrogate; mend it')
+  return value
+
+
+def probabilities_by_label(
+  task: task_lib.Task, probabilities: Sequence[float]
+) -> dict[str, float]:
+  """A probability of each label, as JSON has them."""
+  return {
+    label: round(p, 6)
+    for label, p in zip(task.labels, probabilities, strict=True)
+  }
 
 
 def label_maps(labels: Sequence[str]) -> dict[str, object]:

@@ -26,6 +26,7 @@ class Multilabel(kind_bases.Tallied):
   name = 'multilabel'
   metrics = ('micro_f1', 'macro_f1')
   default_metrics = ('micro_f1', 'macro_f1')
+  has_probabilities = True
 
   def fault(
     self, labels: Sequence[str], scale: tuple[float, float]
@@ -110,20 +111,33 @@ class Multilabel(kind_bases.Tallied):
     predicted = self.teacher_targets(logits, 1.0, regression_head)
     return kind.Judged('scores', predicted.ravel(), np.ravel(label))
 
-  def texts(
+  def predict(
     self,
     task: task_lib.Task,
     logits: np.ndarray,
     rows: kind.Rows,
     regression_head: str,
-  ) -> dict[str, str]:
-    """The labels with commas between them, as a file may have them."""
-    return {
-      uid: kind.join_labels(
-        [task.labels[i] for i in np.flatnonzero(chosen)], task, _SEPARATOR
+  ) -> list[kind.Prediction]:
+    """`labels` and `probabilities`.
+
+    As text the labels as a file may have them.
+    """
+    found = []
+    shares = self.probabilities(logits).tolist()
+    for uid, chosen, share in zip(
+      rows.uids, self.predictions(logits), shares, strict=True
+    ):
+      labels = [task.labels[i] for i in np.flatnonzero(chosen)]
+      said = {
+        'labels': labels,
+        'probabilities': kind.probabilities_by_label(task, share),
+      }
+      found.append(
+        kind.Prediction(
+          uid, kind.join_labels(labels, task, _SEPARATOR), said, share
+        )
       )
-      for uid, chosen in zip(rows.uids, self.predictions(logits), strict=True)
-    }
+    return found
 
   def probabilities(self, logits: np.ndarray) -> np.ndarray:
     return scipy.special.expit(logits)

@@ -111,15 +111,19 @@ class Regression(kind_bases.Plain):
     predicted = self.teacher_targets(logits, 1.0, regression_head)
     return kind.Judged('scores', predicted[:, 0], label)
 
-  def texts(
+  def predict(
     self,
     task: task_lib.Task,
     logits: np.ndarray,
     rows: kind.Rows,
     regression_head: str,
-  ) -> dict[str, str]:
-    values = self.predictions(task, logits, regression_head)
-    return dict(zip(rows.uids, [f'{x:.3f}' for x in values], strict=True))
+  ) -> list[kind.Prediction]:
+    """`score`, on the task's own scale."""
+    scores = self.predictions(task, logits, regression_head).tolist()
+    return [
+      kind.Prediction(uid, f'{score:.3f}', {'score': round(score, 6)})
+      for uid, score in zip(rows.uids, scores, strict=True)
+    ]
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     low, high = task.scale

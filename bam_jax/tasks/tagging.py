@@ -1,13 +1,16 @@
 """Tagging: a tag for every word, as names of people and places are marked."""
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import re
 
 import numpy as np
 import scipy.special
 
+from bam_jax import errors
 from bam_jax import escape
+from bam_jax import plain_text
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
@@ -130,18 +133,59 @@ class Tagging(kind_bases.OfTokens):
     log_probs = scipy.special.log_softmax(logits, axis=-1)
     return kind.Judged('classes', log_probs, label[word].astype(np.int64))
 
-  def texts(
+  def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
+    """A list of words, or a text that has spaces between them."""
+    return [('words',), ('text',)]
+
+  def parse_input(
+    self, values: Mapping[str, object], where: str
+  ) -> tuple[str, ...]:
+    """The words with single spaces between them."""
+    ((name, value),) = values.items()
+    if name == 'text':
+      text = plain_text.one_line(kind.check_text(value, f"{where}: 'text'"))
+      words = text.split(' ') if text else []
+    elif isinstance(value, list):
+      words = [
+        _check_word(word, f"{where}: 'words'[{place}]")
+        for place, word in enumerate(value)
+      ]
+    else:
+      raise errors.UserError(
+        f"{where}: 'words' is no list; give a list of strings, or the sentence"
+        " as 'text'"
+      )
+    if not words:
+      raise errors.UserError(
+        f'{where}: {name!r} has no word; give at least one'
+      )
+    return (' '.join(words),)
+
+  def predict(
     self,
     task: task_lib.Task,
     logits: np.ndarray,
     rows: kind.Rows,
     regression_head: str,
-  ) -> dict[str, str]:
-    """A tag a word, with spaces between them."""
-    return {
-      uid: kind.join_labels(predicted, task, ' ')
-      for uid, predicted, _ in _examples(task, logits, rows)
-    }
+  ) -> list[kind.Prediction]:
+    """`tags`, one a word, and `spans`; words are counted from 0.
+
+    As text the tags with spaces between them.
+    """
+    return [
+      kind.Prediction(
+        uid,
+        kind.join_labels(tags, task, ' '),
+        {
+          'tags': tags,
+          'spans': [
+            {'type': name, 'first': first, 'last': last}
+            for name, first, last in sorted(spans(tags), key=lambda s: s[1])
+          ],
+        },
+      )
+      for uid, tags, _ in _examples(task, logits, rows)
+    ]
 
   def meaning(self, task: task_lib.Task, regression_head: str) -> str:
     names = ', '.join(map(escape.code, task.labels))
@@ -178,6 +222,16 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
       found.append((tag[2:], first, place))
     before = tag
   return set(found)
+
+
+def _check_word(value: object, where: str) -> str:
+  """A JSON value that is to be a word."""
+  word = kind.check_text(value, where)
+  if not word or ' ' in word or word != plain_text.one_line(word):
+    raise errors.UserError(
+      f'{where} is {word!r}; give a word, without spaces or line breaks'
+    )
+  return word
 
 
 def _examples(

@@ -72,11 +72,7 @@ def predict(
       real = rows >= 0
       row = rows[real]
       if task.of_tokens:
-        # Of each example its row of the batch and its first token there.
-        place = np.nonzero(real)[0] * packing.row_length + starts[real]
-        tokens = jax.device_get(logits.tokens)
-        tokens = tokens.reshape(-1, tokens.shape[-1])
-        found = tokens[ragged.indices(place, lengths[row])]
+        found = token_logits(logits.tokens, real, starts[real], lengths[row])
         row = ragged.indices(begins[row], lengths[row])
       else:
         found = jax.device_get(logits.slots)[real]
@@ -96,6 +92,29 @@ def predict(
     collect(_IN_FLIGHT)
   collect(0)
   return result
+
+
+def token_logits(
+  tokens: jax.Array,
+  chosen: np.ndarray,
+  starts: np.ndarray,
+  lengths: np.ndarray,
+) -> np.ndarray:
+  """The logits of the tokens of some examples of a batch.
+
+  Args:
+    tokens: [B, L, K] of all of them.
+    chosen: [B, S] bool, the slots of n examples.
+    starts: [n] int, the first token of each in its row of the batch.
+    lengths: [n] int, how many tokens each has.
+
+  Returns:
+    [sum of the lengths, K] float32, one example after the other.
+  """
+  tokens = jax.device_get(tokens)
+  begins = np.nonzero(chosen)[0] * tokens.shape[1] + starts
+  tokens = tokens.reshape(-1, tokens.shape[-1])
+  return tokens[ragged.indices(begins, lengths)]
 
 
 def batch_rows(

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from bam_jax import errors
-from bam_jax.inference import results
 from bam_jax.tasks import demo
-from bam_jax.tasks import task as task_lib
 from tests.serving import tiny_model
 
 _SINGLE, _PAIR = 'demo_sentiment', 'demo_similarity'
@@ -38,6 +35,10 @@ def _expected(tiny, task, texts, keep=None):
   return tiny.logits(ids, types, task)
 
 
+def _score(result) -> float:
+  return result.prediction.said['score']
+
+
 @pytest.fixture(scope='module')
 def tiny():
   return tiny_model.make()
@@ -50,17 +51,18 @@ def test_mixed_tasks_in_one_batch(tiny):
   found = tiny.model.predict(mixed)
   for result, texts in zip(found[::2], by_task[_SINGLE], strict=True):
     probs = scipy.special.softmax(_expected(tiny, _SINGLE, texts))
-    assert list(result.probabilities) == ['negative', 'positive']
+    said = result.prediction.said
+    assert list(said['probabilities']) == ['negative', 'positive']
     np.testing.assert_allclose(
-      list(result.probabilities.values()), probs, atol=1e-5
+      list(said['probabilities'].values()), probs, atol=1e-5
     )
-    assert result.label == ('negative', 'positive')[probs.argmax()]
+    assert said['label'] == ('negative', 'positive')[probs.argmax()]
   for result, texts in zip(found[1::2], by_task[_PAIR], strict=True):
     (logit,) = _expected(tiny, _PAIR, texts)
-    assert result.score == pytest.approx(5 / (1 + np.exp(-logit)), abs=1e-4)
+    assert _score(result) == pytest.approx(5 / (1 + np.exp(-logit)), abs=1e-4)
   # They differ, so that a wrong order would show.
-  assert len({round(r.score, 3) for r in found[1::2]}) > 20
-  assert len({round(r.probabilities['negative'], 3) for r in found[::2]}) > 20
+  assert len({round(_score(r), 3) for r in found[1::2]}) > 20
+  assert len({round(r.prediction.probabilities[0], 3) for r in found[::2]}) > 20
 
 
 def test_what_is_too_long_is_cut_and_told(tiny):
@@ -68,13 +70,13 @@ def test_what_is_too_long_is_cut_and_told(tiny):
   texts = [('dog ' * (room + extra),) for extra in (0, 1, 1000)]
   found = tiny.model.predict(tiny.model.encode(_SINGLE, texts))
   assert [r.truncated for r in found] == [False, True, True]
-  probs = [list(r.probabilities.values()) for r in found]
+  probs = [r.prediction.probabilities for r in found]
   np.testing.assert_allclose(probs[1:], probs[:1] * 2, atol=1e-6)
   pair = ('dog ' * 50, 'cat ' * 3)
   (result,) = tiny.model.predict(tiny.model.encode(_PAIR, [pair]))
   assert result.truncated
   (logit,) = _expected(tiny, _PAIR, pair, (tiny_model.MAX_LENGTH - 6, None))
-  assert result.score == pytest.approx(5 / (1 + np.exp(-logit)), abs=1e-4)
+  assert _score(result) == pytest.approx(5 / (1 + np.exp(-logit)), abs=1e-4)
 
 
 def test_nothing_is_compiled_after_the_start(tiny):
@@ -86,11 +88,3 @@ def test_nothing_is_compiled_after_the_start(tiny):
     found = tiny.model.predict(tiny.model.encode(_SINGLE, texts[:count]))
     assert len(found) == count
   assert tiny.setup.programs.compilations == before
-
-
-def test_a_kind_that_has_no_such_results_is_refused():
-  task = task_lib.Task(
-    'names', 'tagging', ('f1',), 'f1', ('f1',), tables={}, labels=('O',)
-  )
-  with pytest.raises(errors.UserError, match=r"'names' is of kind 'tagging'"):
-    results.check(task)

@@ -42,22 +42,24 @@ def test_lines_out_are_lines_in(
   expected = model.predict(model.encode(_TASK, [(t,) for t in texts]))
   if (output or source).endswith('jsonl'):
     found = [json.loads(line) for line in written.splitlines()]
-    assert [row['label'] for row in found] == [r.label for r in expected]
+    assert [row['label'] for row in found] == [
+      r.prediction.said['label'] for r in expected
+    ]
     assert [row['truncated'] for row in found] == [
       i == len(_TEXTS) for i in range(len(texts))
     ]
     for row, result in zip(found, expected, strict=True):
       assert row['probabilities'] == pytest.approx(
-        result.probabilities, abs=1e-5
+        result.prediction.said['probabilities'], abs=1e-5
       )
   else:
     rows = [line.split('\t') for line in written.splitlines()]
     if source == 'in.tsv':
       assert rows.pop(0) == ['prediction', 'negative', 'positive']
     for row, result in zip(rows, expected, strict=True):
-      assert row[0] == result.label
+      assert row[0] == result.prediction.said['label']
       assert [float(p) for p in row[1:]] == pytest.approx(
-        list(result.probabilities.values()), abs=1e-4
+        result.prediction.probabilities, abs=1e-4
       )
 
 
@@ -70,7 +72,8 @@ def test_scores(model, tmp_path):
   (result,) = model.predict(
     model.encode('demo_similarity', [('a dog', 'a hound')])
   )
-  assert output.read_text() == f'prediction\n{result.score:.3f}\n'
+  score = result.prediction.said['score']
+  assert output.read_text() == f'prediction\n{score:.3f}\n'
 
 
 @pytest.mark.parametrize(

@@ -23,13 +23,14 @@ class _Finished:
     rows_lib.write(self.data)
     self.command('run')
 
-  def command(self, mode: str, status: int = 0) -> str:
+  def command(self, mode: str, status: int = 0, *arguments: str) -> str:
     """Runs one; returns what it told."""
     result = subprocess.run(
       [
         sys.executable, '-m', 'bam_jax.main',
         '--config=tests/configs/kinds.py', f'--config.data.dir={self.data}',
         f'--workdir={self.workdir}', f'--mode={mode}',
+        *arguments,
       ],
       cwd=_ROOT,
       env=os.environ | {
@@ -123,3 +124,22 @@ def test_models_are_exported(finished):
 def test_doctor_reads_every_split(finished):
   told = finished.command('doctor', status=1)
   assert 'moods/test' in told
+
+
+def test_own_words_are_tagged_as_those_of_the_test_file(finished, tmp_path):
+  """The other kinds of the plan have no say in it."""
+  sentences = (finished.data / 'names' / 'test.conll').read_text()
+  source, output = tmp_path / 'in.jsonl', tmp_path / 'out.tsv'
+  source.write_text(
+    ''.join(
+      json.dumps({'words': block.split()}) + '\n'
+      for block in sentences.split('\n\n')
+    )
+  )
+  finished.command(
+    'predict', 0, '--task=names', f'--input={source}', f'--output={output}'
+  )
+  folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
+  _, *lines = (folder / 'names-test.tsv').read_text().splitlines()
+  tags = [line.split('\t')[1] for line in lines]
+  assert output.read_text().splitlines() == tags

@@ -14,7 +14,6 @@ from typing import Self
 import uvicorn
 
 from bam_jax.inference import model as model_lib
-from bam_jax.inference import results
 from bam_jax.serving import app
 from bam_jax.serving import server
 
@@ -41,7 +40,9 @@ class Gate:
   def __getattr__(self, name: str) -> object:
     return getattr(self._model, name)
 
-  def predict(self, inputs: Sequence[model_lib.Input]) -> list[results.Result]:
+  def predict(
+    self, inputs: Sequence[model_lib.Input]
+  ) -> list[model_lib.Result]:
     self.batches.append(len(inputs))
     self.begun.release()
     assert self.open.wait(20)

@@ -7,6 +7,9 @@ import shutil
 
 import pytest
 
+from bam_jax import config as config_lib
+from bam_jax.data import unlabelled
+from tests.configs import kinds as kinds_config
 from tests.serving import serving
 from tests.serving import tiny_model
 
@@ -64,8 +67,8 @@ def test_a_text_and_then_a_pair(page, model):
     )
     assert cards.count() == 2
     shown = cards.nth(0).inner_text()
-    assert shown.startswith(f'demo_sentiment\n\n{one.label}\n')
-    for label, share in one.probabilities.items():
+    assert shown.startswith(f'demo_sentiment\n\n{one.prediction.text}\n')
+    for label, share in one.prediction.said['probabilities'].items():
       assert f'{label}\n{100 * share:.1f} %' in shown
     assert 'give a second text' in cards.nth(1).inner_text()
 
@@ -75,9 +78,89 @@ def test_a_text_and_then_a_pair(page, model):
     (pair,) = model.predict(
       model.encode('demo_similarity', [('<b>a big</b> dog', 'a hound')])
     )
-    assert f'\n{pair.score:.2f}\n' in cards.nth(1).inner_text()
+    assert (
+      f'\n{pair.prediction.said["score"]:.2f}\n' in cards.nth(1).inner_text()
+    )
   assert page.told == []
   assert all(url.startswith((address, 'data:')) for url in page.asked)
+
+
+_MARKUP = '<img src=x onerror=alert(1)>'
+
+
+def _odd_names():
+  """All kinds; names that JavaScript's objects have, labels that are markup."""
+  config = kinds_config.get_config()
+  tasks = config.custom_tasks
+  tasks['constructor'] = config_lib.custom_task(
+    **(tasks.moods.to_dict() | {'labels': ('__proto__', _MARKUP, 'a & b')})
+  )
+  tasks['__proto__'] = config_lib.custom_task(
+    **(
+      tasks.moods.to_dict()
+      | {
+        'kind': 'classification',
+        'labels': ('constructor', '__proto__'),
+        'text': ('one', 'two'),
+      }
+    )
+  )
+  tasks.names.labels = ('O', f'B-{_MARKUP}')
+  config.tasks = (*config.tasks, 'constructor', '__proto__')
+  return config
+
+
+def test_all_kinds_whatever_the_names(page):
+  tiny = tiny_model.make(_odd_names, 0.2)
+  model = tiny.model
+  texts = (f'the {_MARKUP} doctor bought', 'a car  <b>and</b> a boat')
+  with serving.Served(model) as served:
+    page.goto(f'http://127.0.0.1:{served.port}/')
+    page.get_by_label('Text', exact=True).fill(texts[0])
+    page.get_by_role('button', name='Predict').click()
+    page.get_by_role('status').get_by_text('Predictions of 4 task').wait_for()
+    cards = page.get_by_label('Predictions').get_by_role('article')
+    assert cards.count() == len(model.tasks) == 7
+    shown = dict(zip(model.tasks, cards.all_inner_texts(), strict=True))
+    pairs = 'demo_similarity', 'things', '__proto__'
+    assert [name for name in shown if 'second text' in shown[name]] == [*pairs]
+    page.get_by_label('Second text').fill(texts[1])
+    page.get_by_role('button', name='Predict').click()
+    page.get_by_role('status').get_by_text('Predictions of 7 task').wait_for()
+    shown = dict(zip(model.tasks, cards.all_inner_texts(), strict=True))
+
+    def said(task: str, count: int) -> dict:
+      (result,) = model.predict(
+        model.encode(
+          task,
+          [unlabelled.unnamed_texts(model.tasks[task], texts[:count], '')],
+        )
+      )
+      return result.prediction.said
+
+    found = said('__proto__', 2)
+    for label, share in found['probabilities'].items():
+      assert f'{label}\n{100 * share:.1f} %' in shown['__proto__']
+    assert shown['__proto__'].startswith(f'__proto__\n\n{found["label"]}\n')
+    found = said('constructor', 1)
+    assert (
+      f'\n{", ".join(found["labels"]) or "No label"}\n'
+      in (shown['constructor'])
+    )
+    for label, share in found['probabilities'].items():
+      assert f'{label}\n{100 * share:.1f} %' in shown['constructor']
+    words = [
+      f'{word} {tag.partition("-")[2]}'.strip()
+      for word, tag in zip(
+        texts[0].split(), said('names', 1)['tags'], strict=True
+      )
+    ]
+    assert set(said('names', 1)['tags']) == {'O', f'B-{_MARKUP}'}
+    assert shown['names'].split() == ['names', *' '.join(words).split()]
+    answer = said('things', 2)['answer']
+    assert ' '.join((answer or 'No answer').split()) in shown['things']
+    assert page.locator('article img, article b').count() == 0
+  assert page.told == []
 
 
 def test_what_fails_is_told(page, model):

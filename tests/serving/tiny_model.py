@@ -5,6 +5,7 @@ import functools
 from typing import NamedTuple
 
 import jax
+import ml_collections
 import numpy as np
 
 from bam_jax import config as config_lib
@@ -25,6 +26,7 @@ class Tiny(NamedTuple):
   setup: setup_lib.Setup
   encoder: setup_lib.Encoder
   params: dict[str, object]
+  on_devices: dict[str, object]
   apply: Callable[..., jax.Array]
 
   def logits(self, ids: list[int], types: list[int], task: str) -> np.ndarray:
@@ -44,8 +46,17 @@ class Tiny(NamedTuple):
 
 
 @functools.cache
-def make() -> Tiny:
-  config = tiny.get_config()
+def make(
+  get_config: Callable[[], ml_collections.ConfigDict] = tiny.get_config,
+  head_scale: float = 1.0,
+) -> Tiny:
+  """A model of the tasks of a config.
+
+  Args:
+    get_config: of a config file.
+    head_scale: of the heads' random weights.
+  """
+  config = get_config()
   config.data.max_length = MAX_LENGTH
   config.packing.eval_rows = 32
   config = config_lib.from_config_dict(config)
@@ -55,12 +66,18 @@ def make() -> Tiny:
   rng = np.random.default_rng(0)
 
   def disturbed(path, x):
-    scale = 1.0 if 'heads' in jax.tree_util.keystr(path) else 0.1
+    scale = head_scale if 'heads' in jax.tree_util.keystr(path) else 0.1
     return x + rng.normal(0, scale, x.shape).astype(np.float32)
 
   params = jax.tree.map_with_path(disturbed, setup.initial_params(0))
   on_devices = setup.programs.init_state(params, 0).params
-  module = heads.MultiTaskBert(encoder.config, len(tasks), tasks.num_outputs)
+  module = heads.MultiTaskBert(
+    encoder.config,
+    len(tasks),
+    tasks.num_outputs,
+    tasks.token_heads,
+    tasks.token_outputs,
+  )
   return Tiny(
     model_lib.Model(
       setup.programs, [(tasks.names, on_devices)], encoder.tokenizer, config
@@ -68,5 +85,6 @@ def make() -> Tiny:
     setup,
     encoder,
     layers.unstack(params),
+    on_devices,
     jax.jit(module.apply, static_argnames='deterministic'),
   )
