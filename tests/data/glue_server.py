@@ -32,36 +32,46 @@ _ARCHIVES = {
   'wnli': 'WNLI',
 }
 
-# Python runs this when it starts. It also notes whether a process that ends had
-# imported TensorFlow.
+# Python runs this when it starts. It also notes which process imports
+# TensorFlow: the command, or one that it has started.
 _AT_START = """
-import atexit, importlib.util, multiprocessing, os, sys
+import importlib.util, multiprocessing, os, sys
+
+def note(module):
+  with open(os.environ['GLUE_NOTES'], 'a') as file:
+    file.write('child\\n' if multiprocessing.parent_process() else 'command\\n')
+
+def lead(module):
+  def here(url):
+    return os.environ['GLUE_URL'] + '/' + url.split('/')[-1]
+  for config in module.Glue.BUILDER_CONFIGS:
+    if config.data_url:
+      config.data_url = here(config.data_url)
+  for constant in ('_MRPC_DEV_IDS', '_MRPC_TRAIN', '_MRPC_TEST'):
+    setattr(module, constant, here(getattr(module, constant)))
 
 class Finder:
+  def __init__(self, name, do):
+    self.name, self.do = name, do
+
   def find_spec(self, name, path=None, target=None):
-    if name != 'tensorflow_datasets.text.glue':
+    if name != self.name:
       return None
     sys.meta_path.remove(self)
-    spec = importlib.util.find_spec(name)
+    try:
+      spec = importlib.util.find_spec(name)
+    finally:
+      sys.meta_path.insert(0, self)
     execute = spec.loader.exec_module
     def exec_module(module):
       execute(module)
-      lead = lambda url: os.environ['GLUE_URL'] + '/' + url.split('/')[-1]
-      for config in module.Glue.BUILDER_CONFIGS:
-        if config.data_url:
-          config.data_url = lead(config.data_url)
-      for constant in ('_MRPC_DEV_IDS', '_MRPC_TRAIN', '_MRPC_TEST'):
-        setattr(module, constant, lead(getattr(module, constant)))
+      self.do(module)
     spec.loader.exec_module = exec_module
     return spec
 
-sys.meta_path.insert(0, Finder())
-
-@atexit.register
-def note():
-  with open(os.environ['GLUE_NOTES'], 'a') as file:
-    kind = 'child' if multiprocessing.parent_process() else 'command'
-    file.write(f'{kind} {"tensorflow" in sys.modules}\\n')
+sys.meta_path[:0] = [
+  Finder('tensorflow', note), Finder('tensorflow_datasets.text.glue', lead)
+]
 """
 
 
@@ -71,6 +81,8 @@ class GlueServer:
   Attributes:
     asked: name of a file -> how often it was asked for.
     environment: what leads a process's TFDS here.
+    notes: a file; a line for each process that has imported TensorFlow,
+      `command`, or `child` for one that was started by multiprocessing.
   """
 
   def __init__(self, folder: Path, tasks: tuple[str, ...] = tuple(glue.TASKS)):
