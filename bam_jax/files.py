@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import errno
+import io
 import json
 import math
 import os
@@ -23,7 +24,7 @@ from typing import IO
 
 from bam_jax import errors
 
-_MAX_JSON_BYTES = 1 << 26
+_MAX_BYTES = 1 << 26
 _MAX_JSON_DEPTH = 100
 
 
@@ -317,7 +318,7 @@ def read_json(
   """
   try:
     with open_file(path) as file:
-      return _load(file)
+      return parse_json(_read(file).decode())
   except OSError as e:
     raise errors.UserError(f'{path}: cannot be read: {e.strerror}') from e
   except ValueError as e:
@@ -331,18 +332,41 @@ def load_json(path: Path) -> dict[str, object]:
     OSError: there is no such file, or it can't be read.
     ValueError: it is too large, no UTF-8, or as `parse_json`.
   """
+  return parse_json(load_text(path))
+
+
+def load_text(path: Path) -> str:
+  """The text of a small file that anyone may have written.
+
+  Raises:
+    OSError: there is no such file, or it can't be read.
+    ValueError: it is too large or no UTF-8.
+  """
   # A pipe or a device could be read for ever.
   if path.exists() and not path.is_file():
     raise OSError(errno.EINVAL, 'is no regular file')
   with path.open('rb') as file:
-    return _load(file)
+    # Line ends as in any text file.
+    return io.TextIOWrapper(io.BytesIO(_read(file)), 'utf-8').read()
 
 
-def _load(file: IO) -> dict[str, object]:
+def read_bytes(path: Path, most: int) -> bytes:
+  """The bytes of a file of this package; no link is followed.
+
+  Raises:
+    OSError: there is no such file, or it can't be read.
+    ValueError: it is too large.
+  """
+  with open_file(path) as file:
+    return _read(file, most)
+
+
+def _read(file: IO, most: int = _MAX_BYTES) -> bytes:
+  """A file's bytes; a hole of any size takes no room on a disk."""
   size = os.fstat(file.fileno()).st_size
-  if size > _MAX_JSON_BYTES:
-    raise ValueError(f'{size} bytes, over {_MAX_JSON_BYTES}')
-  return parse_json(file.read(size).decode())
+  if size > most:
+    raise ValueError(f'{size} bytes, over {most}')
+  return file.read(size)
 
 
 def parse_json(text: str) -> dict[str, object]:

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import errno
 import hashlib
-import itertools
 from pathlib import Path
 import secrets
 import shutil
@@ -31,7 +30,9 @@ from bam_jax.data import uids
 from bam_jax.tasks import ragged
 
 _INDEX = 'index.json'
+# Decoded at a time, whichever is reached first.
 _CHUNK_ROWS = 1024
+_CHUNK_BYTES = 1 << 24
 _OFFSET_TYPE = np.dtype('<i8')
 # Type in the columns, by the type of the field.
 _TYPES = {
@@ -298,9 +299,8 @@ def _chunks(
   Raises:
     errors.UserError: a record is damaged, or there are not `count` of them.
   """
-  records = tfrecord.read(path)
   first = 0
-  while chunk := list(itertools.islice(records, _CHUNK_ROWS)):
+  for chunk in _grouped(tfrecord.read(path)):
     try:
       yield first, [tfrecord.decode(record) for record in chunk]
     except ValueError as e:
@@ -314,6 +314,19 @@ def _chunks(
       f'{path}: holds {first} records, the manifest says {count}; remove the'
       ' folder and run the same command again'
     )
+
+
+def _grouped(records: Iterator[bytes]) -> Iterator[list[bytes]]:
+  """Records, as many at a time as are decoded at once."""
+  group, size = [], 0
+  for record in records:
+    group.append(record)
+    size += len(record)
+    if len(group) == _CHUNK_ROWS or size >= _CHUNK_BYTES:
+      yield group
+      group, size = [], 0
+  if group:
+    yield group
 
 
 def _flatten(

@@ -216,10 +216,10 @@ def read_vocab(file: Path) -> list[str]:
 
   Raises:
     OSError: the file can't be read.
-    UnicodeDecodeError: it is no UTF-8.
+    ValueError: it is too large or no UTF-8.
   """
   # Split at newlines alone: some vocabularies hold a U+2028 or U+0085.
-  return file.read_text(encoding='utf-8').removesuffix('\n').split('\n')
+  return files.load_text(file).removesuffix('\n').split('\n')
 
 
 def _word_piece(

@@ -26,6 +26,9 @@ _HEADER = struct.Struct('<QI')
 _FOOTER = struct.Struct('<I')
 _FRAME_BYTES = _HEADER.size + _FOOTER.size
 _BLOCK_BYTES = 1 << 20
+# Decoded, a record takes many times its bytes. The longest that this package
+# writes are logits of a row's tokens.
+_MOST_RECORD_BYTES = 1 << 24
 
 
 def _example_class() -> type[message.Message]:
@@ -253,6 +256,8 @@ def _records(path: Path, file: BinaryIO) -> Iterator[bytes]:
     # Before the read: a wild length would allocate that much memory.
     if length > left:
       raise damaged(f'is cut off: {length} bytes long, {max(left, 0)} left')
+    if length > _MOST_RECORD_BYTES:
+      raise damaged(f'is {length} bytes long, over {_MOST_RECORD_BYTES}')
     record = file.read(length)
     footer = file.read(_FOOTER.size)
     if len(record) < length or len(footer) < _FOOTER.size:

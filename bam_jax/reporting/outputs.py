@@ -1,24 +1,38 @@
 """What the runs of a report predicted on dev, beside the gold labels."""
 
 from collections.abc import Mapping
+import math
+import os
 from pathlib import Path
+import tokenize
+from typing import IO
 from typing import NamedTuple
 import zipfile
 import zlib
 
 import numpy as np
 
+from bam_jax import files
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
+_MOST_BYTES = 1 << 31
+_HEADERS = {
+  (1, 0): np.lib.format.read_array_header_1_0,
+  (2, 0): np.lib.format.read_array_header_2_0,
+}
 # What NumPy and zipfile raise over an archive that is none, or not whole.
 _DAMAGED = (
+  ArithmeticError,
   EOFError,
-  KeyError,
+  LookupError,
   MemoryError,
   OSError,
   RuntimeError,
+  SyntaxError,
+  TypeError,
   ValueError,
+  tokenize.TokenError,
   zipfile.BadZipFile,
   zlib.error,
 )
@@ -94,18 +108,51 @@ class Outputs:
     task = self._tasks[name]
     key = f'{name}/{task.dev_splits[0]}/'
     try:
-      with np.load(path) as arrays:
-        found = {
-          entry.removeprefix(key): arrays[entry]
-          for entry in arrays
-          if entry.startswith(key)
-        }
+      found = _arrays(path, key)
       kept = kinds.of(task).kept(task, found, self._head)
     except FileNotFoundError:
       raise Missing(f'{_name(path)} is not there') from None
     except _DAMAGED:
       raise Missing(f'{_name(path)} is damaged') from None
     return found['uid'], *kept
+
+
+def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
+  """The arrays of an archive whose names begin so, without the prefix.
+
+  The file may come from a stranger. So what it says of its sizes is checked
+  before anything is allocated: together its members take no more room than the
+  file, which is only so if none is compressed, as `evaluate.save` writes them.
+
+  Raises:
+    One of `_DAMAGED`: it is not as `evaluate.save` writes it.
+  """
+  with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
+    size = os.fstat(file.fileno()).st_size
+    members = archive.infolist()
+    held = sum(member.file_size for member in members)
+    stored = {member.compress_type for member in members}
+    if not held <= size <= _MOST_BYTES or stored - {zipfile.ZIP_STORED}:
+      raise ValueError('of another size than it seems')
+    arrays = {}
+    for member in members:
+      if member.filename.startswith(prefix):
+        name = member.filename.removeprefix(prefix).removesuffix('.npy')
+        with archive.open(member) as stream:
+          arrays[name] = _array(stream)
+    return arrays
+
+
+def _array(stream: IO[bytes]) -> np.ndarray:
+  """An array as NumPy writes it; read-only."""
+  read_header = _HEADERS[np.lib.format.read_magic(stream)]
+  shape, by_column, dtype = read_header(stream)
+  data = stream.read()
+  # Objects would be pickles; others may claim any number of empty values.
+  if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
+    raise ValueError('its values are not as many as its header says')
+  values = np.frombuffer(data, dtype)
+  return values.reshape(shape, order='F' if by_column else 'C')
 
 
 def _name(path: Path) -> str:

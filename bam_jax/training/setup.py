@@ -204,7 +204,7 @@ def _other_tokenizer(
 def _read_vocab(field: str, file: str) -> list[str]:
   try:
     return features.read_vocab(Path(file))
-  except (OSError, UnicodeDecodeError) as e:
+  except (OSError, ValueError) as e:
     raise errors.UserError(
       f'config.model.{field}: {file} cannot be read ({e}); give a BERT'
       " vocab.txt, or ''"

@@ -23,6 +23,7 @@ from bam_jax.training import processes
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
 
+_MOST_BYTES = 1 << 29
 _LINE_EVERY = 10.0  # seconds between two plain progress lines
 _CONSOLE = rich.console.Console(stderr=True)
 _QUIET = rich.console.Console(quiet=True)
@@ -193,7 +194,13 @@ def _rewrite(path: Path, lines: list[dict[str, float]]) -> None:
 
 def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
   """The complete lines of a file, and whether it ends in a torn one."""
-  raw = path.read_bytes().split(b'\n')
+  try:
+    raw = files.read_bytes(path, _MOST_BYTES).split(b'\n')
+  except ValueError as e:
+    raise errors.UserError(
+      f'{path}: is too large for a log ({e}); move it away, and raise'
+      ' config.train.log_every'
+    ) from e
   torn = raw.pop() != b''  # What follows the last newline.
   lines = []
   for number, text in enumerate(raw, 1):

@@ -248,3 +248,11 @@ def test_the_checksums_of_the_records_are_checked(tmp_path):
   path.write_bytes(data)
   with pytest.raises(errors.UserError, match=r'record 2 .* fails the checksum'):
     columns_lib.Columns(source, {}, {})
+
+
+def test_records_are_decoded_as_many_at_a_time_as_memory_takes():
+  """By their number where they are small, by their bytes where they are not."""
+  small, large = [b'x'] * 2500, [bytes(1 << 23)] * 5
+  groups = [*columns_lib._grouped(iter([*small, *large]))]
+  assert [len(group) for group in groups] == [1024, 1024, 454, 2, 1]
+  assert [r for group in groups for r in group] == [*small, *large]

@@ -170,6 +170,22 @@ def test_a_wild_length_allocates_nothing(tmp_path, length):
     tracemalloc.stop()
 
 
+def test_a_record_beyond_any_use_is_not_read(tmp_path):
+  """Of the right length, in a file with a hole of that length."""
+  path = tmp_path / 'a'
+  length = (1 << 40).to_bytes(8, 'little')
+  with path.open('wb') as file:
+    file.write(length + struct.pack('<I', _masked_crc(length)))
+    file.truncate((1 << 40) + 16)
+  tracemalloc.start()
+  try:
+    with pytest.raises(errors.UserError, match='99511627776 bytes long, ov'):
+      list(tfrecord.read(path))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+  finally:
+    tracemalloc.stop()
+
+
 def test_a_missing_file_is_told(tmp_path):
   with pytest.raises(errors.UserError, match=r'none\.tfrecord.*No such file'):
     list(tfrecord.read(tmp_path / 'none.tfrecord'))

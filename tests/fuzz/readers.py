@@ -23,6 +23,7 @@ from bam_jax.experiments import workspace
 from bam_jax.modeling import bert
 from bam_jax.modeling import huggingface
 from bam_jax.modeling import weight_files
+from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import telemetry
@@ -253,6 +254,33 @@ def _read_metrics(folder: Path) -> None:
     assert all(isinstance(value, (int, float)) for value in line.values())
 
 
+def _make_outputs(folder: Path) -> None:
+  run = folder / 'runs' / 'x'
+  run.mkdir(parents=True)
+  rng = np.random.default_rng(0)
+  np.savez(
+    run / 'outputs.npz',
+    **{
+      'own/dev/uid': np.array([f'own/dev/{i}é' for i in range(9)]),
+      'own/dev/logits': rng.normal(size=(9, 2)).astype(np.float32),
+      'own/dev/label': np.arange(9) % 2,
+    },
+  )
+
+
+def _read_outputs(folder: Path) -> tuple[object, ...]:
+  path = folder / 'runs' / 'x' / 'outputs.npz'
+  tasks = task_lib.TaskTable((_task('own.tsv', 'classification'),))
+  outputs = outputs_lib.Outputs({'own': {'x': {0: path}}}, tasks, 'sigmoid')
+  try:
+    found = outputs.of('own', 'x')
+  except outputs_lib.Missing as e:  # A report says so in the place of a number.
+    assert str(e) == 'runs/x/outputs.npz is damaged'
+    raise errors.UserError(f'{folder}: {e}') from e
+  gold = None if found.gold is None else found.gold.tolist()
+  return found.uids.tolist(), found.predictions.tolist(), gold
+
+
 _SET = ('part-00000-of-00002.tfrecord', 'part-00001-of-00002.tfrecord')
 _COLUMNS = ('index.json', 'uid.values', 'uid.offsets', 'label.values')
 
@@ -294,6 +322,7 @@ READERS = {
     _make_questions, _rows('own.squad', 'qa'), ('own.squad',)
   ),
   'run': Reader(_make_run, _read_run, ('runs/x/config.json', 'runs/x/DONE')),
+  'outputs': Reader(_make_outputs, _read_outputs, ('runs/x/outputs.npz',)),
   'metrics': Reader(_make_metrics, _read_metrics, ('metrics.jsonl',)),
 }
 

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 import shutil
 import struct
+import zipfile
 
 import google_crc32c
 import hypothesis
@@ -114,6 +115,35 @@ def _safetensors(data: st.DataObject, folder: Path) -> None:
   path.write_bytes(struct.pack('<Q', len(text)) + text + content[8 + length :])
 
 
+def _archive(data: st.DataObject, folder: Path) -> None:
+  """Members with other headers or names, or compressed; checksums are right."""
+  path = folder / 'runs' / 'x' / 'outputs.npz'
+  with zipfile.ZipFile(path) as archive:
+    members = {name: archive.read(name) for name in archive.namelist()}
+  name = data.draw(st.sampled_from(sorted(members)))
+  values = members.pop(name)[128:]
+  number = st.sampled_from([0, 1, 2, 9, -1, 2**31, 2**63, 10**30])
+  kinds = ['<f4', '<i8', '<U9', '<U0', '|V0', '|O', '<c8', [('a', '<i4')], 0]
+  header = {
+    'descr': data.draw(st.sampled_from(kinds)),
+    'fortran_order': data.draw(st.sampled_from([False, True, None, 2, 'x'])),
+    'shape': tuple(data.draw(st.lists(number, max_size=3))),
+  }
+  if data.draw(st.booleans()):
+    values = bytes(data.draw(st.sampled_from([0, 36, 72, 1 << 20])))
+  text = repr(header).encode()[:9000] + b'\n'
+  head = b'\x93NUMPY\x01\x00' + struct.pack('<H', len(text)) + text
+  members[data.draw(st.sampled_from([name, f'{name}.npy', '../x']))] = (
+    head + values
+  )
+  method = data.draw(
+    st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+  )
+  with zipfile.ZipFile(path, 'w', method) as archive:
+    for key, content in members.items():
+      archive.writestr(key, content)
+
+
 def _tsv(data: st.DataObject, folder: Path) -> None:
   good = [line.split('\t') for line in _lines_of(folder / 'own.tsv')]
   cell = _TEXT | st.sampled_from(['text', 'other', 'label', 'yes', '1', 'nan'])
@@ -182,6 +212,7 @@ _CHANGES = {
   'questions': ('questions', _json('own.squad')),
   'identity of a run': ('run', _digested('runs/x/config.json')),
   'record of a run': ('run', _digested('runs/x/DONE')),
+  'outputs': ('outputs', _archive),
   'metrics': ('metrics', _lines('metrics.jsonl')),
 }
 

@@ -173,11 +173,21 @@ def test_missing_weights_stop_unless_random_ones_are_allowed(tmp_path):
   assert 'is not there' in encoder.description
 
 
-def test_a_vocabulary_file_is_split_at_newlines_alone(tmp_path):
+def test_a_vocabulary_of_any_size_is_not_read(tmp_path):
+  file = tmp_path / 'vocab.txt'
+  with file.open('wb') as stream:
+    stream.truncate(1 << 40)  # A hole: it takes no room on the disk.
+  config = _config('', **{'model.arch': 'tiny', 'model.vocab': str(file)})
+  with pytest.raises(errors.UserError, match=r'vocab.txt cannot be read .*ov'):
+    setup_lib.load_encoder(config)
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+def test_a_vocabulary_file_is_split_at_newlines_alone(tmp_path, end):
   # BERT's multilingual vocabulary holds a U+2028, where `str.splitlines` cuts.
   words = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '\u2028', 'last']
   file = tmp_path / 'vocab.txt'
-  file.write_text('\n'.join(words) + '\n', encoding='utf-8')
+  file.write_bytes((end.join(words) + end).encode())
   config = _config('', **{'model.arch': 'tiny', 'model.vocab': str(file)})
   encoder = setup_lib.load_encoder(config)
   assert encoder.config.vocab_size == len(words)

@@ -231,6 +231,14 @@ def test_tensorboard_does_not_wait_for_torch(tmp_path, monkeypatch):
   assert 'torch' not in sys.modules
 
 
+def test_a_log_of_any_size_is_not_read(tmp_path):
+  path = tmp_path / 'metrics.jsonl'
+  with path.open('wb') as file:
+    file.truncate(1 << 40)  # A hole: it takes no room on the disk.
+  with pytest.raises(errors.UserError, match=r'metrics.jsonl: is too large fo'):
+    telemetry.read(path)
+
+
 _FULL = """
 import pathlib, resource, sys
 from bam_jax import errors, files
