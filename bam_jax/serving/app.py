@@ -39,15 +39,22 @@ class Limits:
 
   Attributes:
     body: bytes of a request's body.
-    seconds: in which the body is to come.
+    seconds: in which the head of a request is to come, and as many for its
+      body.
     inputs: a request.
+    characters: of the texts of an input.
     waiting: inputs times tasks that wait for a prediction.
+    waiting_characters: of the texts of all of these.
+    connections: at the same time; requests on further ones get 503.
   """
 
   body: int = 1 << 20
   seconds: float = 10.0
   inputs: int = 64
+  characters: int = 100_000
   waiting: int = 1024
+  waiting_characters: int = 4_000_000
+  connections: int = 512
 
 
 def make(
@@ -60,7 +67,9 @@ def make(
     name: of the plan, for the page.
     limits: of requests.
   """
-  batcher = batcher_lib.Batcher(model, limits.waiting)
+  batcher = batcher_lib.Batcher(
+    model, limits.waiting, limits.waiting_characters
+  )
 
   @contextlib.asynccontextmanager
   async def lifespan(
@@ -72,9 +81,18 @@ def make(
 
   async def predict(request: http.Request) -> responses.Response:
     asked = requests.parse(
-      await _body(request, limits), model.tasks, limits.inputs
+      await _body(request, limits),
+      model.tasks,
+      limits.inputs,
+      limits.characters,
     )
-    with batcher.admitted(sum(map(len, asked))):
+    characters = sum(
+      len(text)
+      for by_task in asked
+      for texts in by_task.values()
+      for text in texts
+    )
+    with batcher.admitted(sum(map(len, asked)), characters):
       # Other requests go on while long texts become tokens.
       inputs = await concurrency.run_in_threadpool(_encode, model, asked)
       said = iter(await batcher.predict(inputs))
@@ -120,6 +138,7 @@ def make(
       errors.UserError: _malformed,
       batcher_lib.Overloaded: _overloaded,
       exceptions.HTTPException: _refused,
+      http.ClientDisconnect: _gone,
       Exception: _failed,
     },
     lifespan=lifespan,
@@ -185,6 +204,13 @@ async def _refused(
   if error.status_code in (408, 413):
     headers['Connection'] = 'close'
   return _error(error.status_code, error.detail, headers)
+
+
+async def _gone(
+  unused_request: http.Request, unused_error: http.ClientDisconnect
+) -> responses.Response:
+  # Nobody reads it; without an answer the server would log a failure.
+  return _error(400, 'the connection was closed before the body came')
 
 
 async def _failed(

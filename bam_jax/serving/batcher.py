@@ -30,32 +30,44 @@ class Batcher:
     waiting: inputs that were let in and are not answered.
   """
 
-  def __init__(self, model: model_lib.Model, limit: int):
+  def __init__(self, model: model_lib.Model, limit: int, character_limit: int):
     """Starts nothing yet.
 
     Args:
       model: predicts.
       limit: inputs that may wait; a request of more is let in alone.
+      character_limit: of their texts, likewise.
     """
     self.waiting = 0
+    self._characters = 0
+    self._character_limit = character_limit
     self._model = model
     self._limit = limit
     self._requests: asyncio.Queue[_Request] = asyncio.Queue()
 
   @contextlib.contextmanager
-  def admitted(self, count: int) -> Iterator[None]:
+  def admitted(self, count: int, characters: int) -> Iterator[None]:
     """Holds a request's place, from before its texts become tokens.
+
+    Args:
+      count: inputs times tasks.
+      characters: of their texts, which are no fewer than their tokens.
 
     Raises:
       Overloaded: there is none.
     """
-    if self.waiting and self.waiting + count > self._limit:
+    if self.waiting and (
+      self.waiting + count > self._limit
+      or self._characters + characters > self._character_limit
+    ):
       raise Overloaded
     self.waiting += count
+    self._characters += characters
     try:
       yield
     finally:
       self.waiting -= count
+      self._characters -= characters
 
   async def predict(
     self, inputs: Sequence[model_lib.Input]

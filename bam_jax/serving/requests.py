@@ -11,7 +11,10 @@ from bam_jax.tasks import task as task_lib
 
 
 def parse(
-  body: bytes, tasks: Mapping[str, task_lib.Task], most: int
+  body: bytes,
+  tasks: Mapping[str, task_lib.Task],
+  most: int,
+  most_characters: int,
 ) -> list[dict[str, unlabelled.Texts]]:
   """The texts of each input, by the tasks that are to read them.
 
@@ -24,6 +27,7 @@ def parse(
     body: JSON in UTF-8.
     tasks: by name.
     most: inputs.
+    most_characters: of the texts of an input.
 
   Raises:
     errors.UserError: it is no such body.
@@ -49,15 +53,21 @@ def parse(
       f'"inputs" has {len(inputs)}; give at most {most} a request'
     )
   name = request.get('task')
-  if name is None:
-    return [
-      _of_all(tasks, item, f'inputs[{i}]') for i, item in enumerate(inputs)
-    ]
-  task = _find(name, tasks)
-  return [
-    {task.name: _texts(task, item, f'inputs[{i}]')}
-    for i, item in enumerate(inputs)
-  ]
+  task = None if name is None else _find(name, tasks)
+  result = []
+  for number, item in enumerate(inputs):
+    where = f'inputs[{number}]'
+    if task is None:
+      found = _of_all(tasks, item, where)
+    else:
+      found = {task.name: _texts(task, item, where)}
+    length = max(sum(map(len, texts)) for texts in found.values())
+    if length > most_characters:
+      raise errors.UserError(
+        f'{where} has {length} characters; give at most {most_characters}'
+      )
+    result.append(found)
+  return result
 
 
 def _find(name: object, tasks: Mapping[str, task_lib.Task]) -> task_lib.Task:

@@ -9,6 +9,7 @@ import uvicorn
 from bam_jax import errors
 from bam_jax.inference import model as model_lib
 from bam_jax.serving import app
+from bam_jax.serving import protocol
 from bam_jax.training import preemption
 
 # Seconds in which requests that were let in are answered after a notice.
@@ -44,6 +45,34 @@ def bind(host: str, port: int) -> socket.socket:
   return listener
 
 
+def config_of(
+  model: model_lib.Model, name: str, limits: app.Limits
+) -> uvicorn.Config:
+  """How uvicorn serves a model.
+
+  Args:
+    model: its programs are compiled already.
+    name: of the plan.
+    limits: of requests and connections.
+  """
+
+  class Limited(protocol.Protocol):
+    head_seconds = limits.seconds
+
+  return uvicorn.Config(
+    app.make(model, name, limits),
+    http=Limited,
+    ws='none',
+    log_config=None,
+    access_log=False,
+    proxy_headers=False,
+    server_header=False,
+    limit_concurrency=limits.connections,
+    timeout_keep_alive=_IDLE,
+    timeout_graceful_shutdown=_LAST,
+  )
+
+
 def serve(
   model: model_lib.Model,
   name: str,
@@ -58,17 +87,7 @@ def serve(
     listener: as `bind` returns.
     notice: not listened to while uvicorn listens for signals itself.
   """
-  server = uvicorn.Server(
-    uvicorn.Config(
-      app.make(model, name, app.Limits()),
-      log_config=None,
-      access_log=False,
-      proxy_headers=False,
-      server_header=False,
-      timeout_keep_alive=_IDLE,
-      timeout_graceful_shutdown=_LAST,
-    )
-  )
+  server = uvicorn.Server(config_of(model, name, app.Limits()))
   logging.getLogger('uvicorn').setLevel(logging.WARNING)
   # uvicorn knows SIGTERM and SIGINT alone, and sends itself both once more when
   # all is answered.

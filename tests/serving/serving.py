@@ -56,8 +56,9 @@ class Served:
     self._listener = server.bind('127.0.0.1', 0)
     self._listener.listen()
     self.port = self._listener.getsockname()[1]
-    made = app.make(model, 'tiny <plan>', app.Limits(**limits))
-    self._server = uvicorn.Server(uvicorn.Config(made, log_config=None))
+    self._server = uvicorn.Server(
+      server.config_of(model, 'tiny <plan>', app.Limits(**limits))
+    )
     self._thread = threading.Thread(
       target=self._server.run, args=([self._listener],)
     )

@@ -16,7 +16,7 @@ _A, _AB = ('a',), ('a', 'b')
 
 
 def _parse(body: object) -> list[dict[str, tuple[str, ...]]]:
-  return requests.parse(json.dumps(body).encode(), _TASKS, 3)
+  return requests.parse(json.dumps(body).encode(), _TASKS, 3, 50)
 
 
 @pytest.mark.parametrize(
@@ -65,12 +65,14 @@ def test_texts_by_task(task, item, expected):
      r'inputs\[0\]: 2 texts, but demo_sentiment reads 1'),
     (b'{"inputs": [{"text": ""}], "task": "demo_similarity"}',
      r"inputs\[0\]: no 'text_a' and 'text_b', nor 'text' and 'text_pair'"),
+    (b'{"inputs": ["a", ["b", "' + b'c' * 50 + b'"]]}',
+     r'inputs\[1\] has 51 characters; give at most 50'),
     (b'{"inputs": [' + b'1' * 5000 + b']}', r'no such object: Exceeds the'),
   ],
 )  # fmt: skip
 def test_a_body_that_is_none(body, message):
   with pytest.raises(errors.UserError, match=message):
-    requests.parse(body, _TASKS, 3)
+    requests.parse(body, _TASKS, 3, 50)
 
 
 _JSON = st.recursive(
@@ -90,7 +92,7 @@ _JSON = st.recursive(
 @given(st.binary(max_size=40) | _JSON.map(lambda x: json.dumps(x).encode()))
 def test_anything_else_is_read_or_told_in_one_line(body):
   try:
-    asked = requests.parse(body, _TASKS, 3)
+    asked = requests.parse(body, _TASKS, 3, 50)
   except errors.UserError as error:
     assert str(error).isprintable()
   else:

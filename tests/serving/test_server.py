@@ -3,7 +3,9 @@
 Oracle: what the model says of the same texts when it is called itself.
 """
 
+import contextlib
 import socket
+import time
 
 import pytest
 
@@ -132,6 +134,72 @@ def test_a_body_that_does_not_come(served):
       answer += part
   assert answer.startswith(b'HTTP/1.1 408 ')
   assert answer.endswith(b'{"error":"the body took over 1 s"}')
+
+
+def _read_to_end(connection: socket.socket) -> bytes:
+  connection.settimeout(30)
+  answer = b''
+  while part := connection.recv(4096):
+    answer += part
+  return answer
+
+
+_HEAD = b'GET /healthz HTTP/1.1\r\nHost: x\r\n'
+
+
+@pytest.mark.parametrize(
+  'before', [b'', _HEAD + b'\r\n'], ids=['first', 'next']
+)
+def test_a_head_that_does_not_come(served, before):
+  """However often another byte of it comes; `served` waits for a second."""
+  with socket.create_connection(('127.0.0.1', served.port)) as connection:
+    if before:
+      connection.sendall(before)
+      assert connection.recv(4096).startswith(b'HTTP/1.1 200 ')
+    begun = time.monotonic()
+    connection.sendall(_HEAD)
+    with contextlib.suppress(OSError):
+      while time.monotonic() < begun + 10:
+        connection.sendall(b'X')
+        time.sleep(0.1)
+    assert 0.9 < time.monotonic() - begun < 8
+  assert served.ask('/healthz').status == 200
+
+
+def test_a_slow_answer_is_not_a_slow_head(model):
+  """The limit ends with the head: an answer may take longer."""
+  gate = serving.Gate(model)
+  with serving.Served(gate, seconds=0.2) as served:
+    answer = served.later(['a dog .'])
+    assert gate.begun.acquire(timeout=30)
+    time.sleep(0.5)
+    gate.open.set()
+    assert answer.result(30).status == 200
+
+
+def test_a_connection_that_is_dropped_is_no_failure(served, caplog):
+  with socket.create_connection(('127.0.0.1', served.port)) as connection:
+    connection.sendall(
+      b'POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{'
+    )
+    time.sleep(0.2)
+  time.sleep(0.2)
+  assert served.ask('/healthz').json == {'status': 'ok', 'waiting': 0}
+  assert caplog.records == []
+
+
+def test_long_texts_count_by_their_characters(model):
+  gate = serving.Gate(model)
+  with serving.Served(gate, characters=1000, waiting_characters=1500) as served:
+    first = served.later(['dog ' * 200])
+    assert gate.begun.acquire(timeout=30)
+    assert served.predict(['dog ' * 200]).status == 503
+    answer = served.predict(['dog ' * 251])
+    assert answer.status == 400
+    assert '1004 characters; give at most 1000' in answer.json['error']
+    gate.open.set()
+    assert first.result(30).status == 200
+    assert served.predict(['dog ' * 200]).status == 200
 
 
 def test_requests_of_one_time_are_one_batch(model):
