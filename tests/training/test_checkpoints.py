@@ -67,6 +67,30 @@ def test_the_latest_state_comes_back_whole_and_sharded(tmp_path, programs):
   )
 
 
+def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
+  """A stop saves a step before its evaluation; its metrics go along."""
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    manager.save(_state(programs, 1, 1), 50.0)
+    manager.save(_state(programs, 2, 2), unlogged=[[0.1, 2.0]])
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert manager.unlogged() == [[0.1, 2.0]]
+    assert (manager.score(2), manager.best_step) == (None, 1)
+    manager.add_score(70.0)
+    for step, score in ((3, 60.0), (4, None)):
+      manager.save(_state(programs, step, step), score)
+  assert checkpoints.kept(tmp_path) == [2, 4]
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert (manager.score(2), manager.best_step) == (70.0, 2)
+    assert manager.unlogged() == []
+    assert not manager.has(1)
+    assert not manager.has(3)
+  metadata = tmp_path / 'step_4' / checkpoints.MARK
+  changed = metadata.read_text().replace('70.0', '10.0')
+  metadata.write_text(changed)
+  with pytest.raises(errors.UserError, match=r'step_4: is damaged .*digest'):
+    checkpoints.Checkpoints(tmp_path)
+
+
 def test_best_and_latest_are_kept_and_no_other(tmp_path, programs):
   with checkpoints.Checkpoints(tmp_path) as manager:
     for step, score in ((1, 50.0), (2, 70.0), (3, 60.0), (4, None)):
