@@ -335,8 +335,12 @@ def load_json(path: Path) -> dict[str, object]:
   return parse_json(load_text(path))
 
 
-def load_text(path: Path) -> str:
+def load_text(path: Path, newline: str | None = None) -> str:
   """The text of a small file that anyone may have written.
+
+  Args:
+    path: the file.
+    newline: as for `open`; by default lines end as in any text file.
 
   Raises:
     OSError: there is no such file, or it can't be read.
@@ -346,8 +350,8 @@ def load_text(path: Path) -> str:
   if path.exists() and not path.is_file():
     raise OSError(errno.EINVAL, 'is no regular file')
   with path.open('rb') as file:
-    # Line ends as in any text file.
-    return io.TextIOWrapper(io.BytesIO(_read(file)), 'utf-8').read()
+    data = io.BytesIO(_read(file))
+    return io.TextIOWrapper(data, 'utf-8', newline=newline).read()
 
 
 def read_bytes(path: Path, most: int) -> bytes:

@@ -14,27 +14,12 @@ from typing import NamedTuple
 import numpy as np
 import tokenizers
 from tokenizers import decoders
-from tokenizers import models
-from tokenizers import normalizers
-from tokenizers import pre_tokenizers
 from tokenizers import processors
 
-from bam_jax import errors
-from bam_jax import files
+from bam_jax.data import added_tokens
+from bam_jax.data import wordpiece
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
-
-_REQUIRED = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
-_SPECIAL = (*_REQUIRED, '[MASK]')
-_HIGHEST_ID = 2**31 - 1
-
-# Of a tokenizer_config.json: its name here and there, and what an absent one
-# means to Hugging Face's BertTokenizer.
-_CHOICES = (
-  ('lowercase', 'do_lower_case', True),
-  ('strip_accents', 'strip_accents', None),
-  ('handle_chinese_chars', 'tokenize_chinese_chars', True),
-)
 
 # Texts handed to the tokenizer at once: enough to keep all cores busy, few
 # enough to keep memory small.
@@ -94,47 +79,19 @@ class Tokenizer:
     Raises:
       errors.UserError: a special token is missing or a token stands twice.
     """
-    return cls(_word_piece(lines, 'the vocabulary', lowercase=lowercase))
+    return cls(wordpiece.from_lines(lines, 'the vocabulary', lowercase))
 
   @classmethod
   def from_dir(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
     """The tokenizer of a model directory.
 
     Args:
-      path: holds tokenizer.json, or vocab.txt with tokenizer_config.json where
-        the model is not an uncased one.
+      path: as for `wordpiece.load`.
 
     Raises:
-      errors.UserError: neither is there, or what is there is no WordPiece
-        tokenizer with BERT's special tokens.
+      errors.UserError: as `wordpiece.load`.
     """
-    path = Path(path)
-    file = path / 'tokenizer.json'
-    if file.is_file():
-      return cls(_load_json(file))
-    file = path / 'vocab.txt'
-    if not file.is_file():
-      raise errors.UserError(
-        f'{path}: neither tokenizer.json nor vocab.txt; name a directory that'
-        " holds a BERT model's tokenizer"
-      )
-    settings = path / 'tokenizer_config.json'
-    try:
-      lines = read_vocab(file)
-      config = files.load_json(settings) if settings.is_file() else {}
-    except (OSError, ValueError) as error:
-      raise errors.UserError(
-        f'{path}: vocab.txt or tokenizer_config.json is broken ({error});'
-        ' fetch them again'
-      ) from None
-    choices = {}
-    for key, name, default in _CHOICES:
-      choices[key] = config.get(name, default)
-      if type(choices[key]) not in (bool, type(default)):
-        raise errors.UserError(
-          f'{settings}: {name} is {choices[key]!r}; give true or false'
-        )
-    return cls(_word_piece(lines, str(file), **choices))
+    return cls(wordpiece.load(Path(path)))
 
   @property
   def vocab_size(self) -> int:
@@ -151,16 +108,50 @@ class Tokenizer:
     text = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
-  def save(self, directory: str | os.PathLike[str]) -> None:
-    """Writes tokenizer.json and vocab.txt, the latter in the order of ids."""
+  def save(
+    self, directory: str | os.PathLike[str], max_length: int | None = None
+  ) -> None:
+    """Writes the files from which `AutoTokenizer` makes this tokenizer.
+
+    tokenizer.json holds all of it, and tokenizer_config.json names the class
+    that takes it as it is. Line n of vocab.txt is the token with the id n; an
+    id without a token, or whose token is no line, gets a token of its own.
+
+    Args:
+      directory: is made where it is missing.
+      max_length: tokens of the longest input, for tokenizer_config.json.
+    """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     self._tokenizer.save(str(directory / 'tokenizer.json'))
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
-    (directory / 'vocab.txt').write_text(
-      ''.join(f'{token}\n' for token in tokens), encoding='utf-8'
+    lines = {
+      number: token
+      for token, number in vocabulary.items()
+      if token.strip() == token and len(token.splitlines()) == 1
+    }
+    text = ''.join(
+      f'{lines.get(number, f"[unused_id_{number}]")}\n'
+      for number in range(self.vocab_size)
     )
+    (directory / 'vocab.txt').write_text(text, encoding='utf-8', newline='\n')
+    added = self._tokenizer.get_added_tokens_decoder().values()
+    special = {token.content for token in added if token.special}
+    settings = {
+      'tokenizer_class': 'PreTrainedTokenizerFast',
+      'model_max_length': max_length,
+      **{
+        name: token
+        for name, token in added_tokens.NAMES.items()
+        if token in special
+      },
+      'model_input_names': ['input_ids', 'token_type_ids', 'attention_mask'],
+    }
+    text = json.dumps(
+      {key: value for key, value in settings.items() if value is not None},
+      indent=2,
+    )
+    (directory / 'tokenizer_config.json').write_text(text + '\n')
 
   def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
     """A tokenizer of other tokens that cuts a text into the same words.
@@ -171,7 +162,7 @@ class Tokenizer:
     Raises:
       errors.UserError: as `from_vocab`.
     """
-    other = _word_piece(lines, 'the vocabulary', lowercase=False)
+    other = wordpiece.from_lines(lines, 'the vocabulary', lowercase=False)
     other.normalizer = self._tokenizer.normalizer
     other.pre_tokenizer = self._tokenizer.pre_tokenizer
     return type(self)(other)
@@ -190,7 +181,7 @@ class Tokenizer:
     for (token, number), ids in zip(theirs.items(), texts, strict=True):
       if token in own:
         result[number] = np.array([own[token]], np.int32)
-      elif token not in _SPECIAL and len(ids):
+      elif token not in wordpiece.SPECIAL and len(ids):
         result[number] = ids
     return result
 
@@ -209,89 +200,6 @@ class Tokenizer:
     spans = [np.array(each.offsets, np.int32).reshape(-1, 2) for each in found]
     ids = [np.array(each.ids, np.int32) for each in found]
     return list(zip(ids, spans, strict=True))
-
-
-def read_vocab(file: Path) -> list[str]:
-  """The tokens of a vocab.txt; their order gives the ids.
-
-  Raises:
-    OSError: the file can't be read.
-    ValueError: it is too large or no UTF-8.
-  """
-  # Split at newlines alone: some vocabularies hold a U+2028 or U+0085.
-  return files.load_text(file).removesuffix('\n').split('\n')
-
-
-def _word_piece(
-  lines: Sequence[str],
-  where: str,
-  *,
-  lowercase: bool,
-  strip_accents: bool | None = None,
-  handle_chinese_chars: bool = True,
-) -> tokenizers.Tokenizer:
-  """BERT's normalisation and WordPiece over a vocabulary.
-
-  Args:
-    lines: the tokens in the order of their ids.
-    where: the file, for errors.
-    lowercase: lower-case the text.
-    strip_accents: None: if `lowercase`.
-    handle_chinese_chars: each CJK character is a word.
-  """
-  tokens = [line.rstrip('\n') for line in lines]
-  vocabulary = {token: i for i, token in enumerate(tokens)}
-  if len(vocabulary) < len(tokens):
-    double = next(t for i, t in enumerate(tokens) if vocabulary[t] != i)
-    raise errors.UserError(
-      f'{where}: line {tokens.index(double) + 1}: {double!r} stands there'
-      ' twice; give each token once'
-    )
-  for token in _REQUIRED:
-    if token not in vocabulary:
-      raise errors.UserError(
-        f"{where}: no {token}; give a BERT model's vocabulary"
-      )
-  tokenizer = tokenizers.Tokenizer(
-    models.WordPiece(
-      vocabulary, unk_token='[UNK]', max_input_chars_per_word=100
-    )
-  )
-  tokenizer.add_special_tokens([t for t in _SPECIAL if t in vocabulary])
-  tokenizer.normalizer = normalizers.BertNormalizer(
-    clean_text=True,
-    handle_chinese_chars=handle_chinese_chars,
-    strip_accents=strip_accents,
-    lowercase=lowercase,
-  )
-  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-  return tokenizer
-
-
-def _load_json(file: Path) -> tokenizers.Tokenizer:
-  try:
-    tokenizer = tokenizers.Tokenizer.from_file(str(file))
-  except Exception as error:  # The library raises nothing more special.
-    raise errors.UserError(
-      f'{file}: cannot be loaded ({error}); fetch it again'
-    ) from None
-  missing = [t for t in _REQUIRED if tokenizer.token_to_id(t) is None]
-  if missing or not isinstance(tokenizer.model, models.WordPiece):
-    what = f'no {missing[0]}' if missing else 'no WordPiece model'
-    raise errors.UserError(f"{file}: {what}; give a BERT model's tokenizer")
-  # An added token of that name is none of the model's.
-  unknown = tokenizer.model.unk_token
-  if tokenizer.model.token_to_id(unknown) is None:
-    raise errors.UserError(
-      f'{file}: model.vocab lacks {unknown!r}, the token for words that it does'
-      ' not know; fetch it again'
-    )
-  highest = max(tokenizer.get_vocab().values())
-  if highest > _HIGHEST_ID:
-    raise errors.UserError(
-      f'{file}: gives a token the id {highest}; fetch it again'
-    )
-  return tokenizer
 
 
 def truncated_lengths(

@@ -147,25 +147,9 @@ def _write(
       # transformers refuses a file that does not say so.
       metadata={'format': 'pt'},
     )
-    tokenizer.save(unfinished)
+    tokenizer.save(unfinished, sizes.max_positions)
     texts = {
       'config.json': _json(config),
-      'tokenizer_config.json': _json(
-        {
-          'tokenizer_class': 'PreTrainedTokenizerFast',
-          'model_max_length': sizes.max_positions,
-          'unk_token': '[UNK]',
-          'sep_token': '[SEP]',
-          'pad_token': '[PAD]',
-          'cls_token': '[CLS]',
-          'mask_token': '[MASK]',
-          'model_input_names': [
-            'input_ids',
-            'token_type_ids',
-            'attention_mask',
-          ],
-        }
-      ),
       **texts,
     }
     for name, text in texts.items():

@@ -3,7 +3,7 @@
 DIR/TASK/ or, of a model of several tasks, DIR/all/
   program.jax_export  StableHLO for CPU, CUDA and TPU, as `jax.export` writes it
   weights.npz         its first argument, by the names of the parameters
-  tokenizer.json      with vocab.txt
+  tokenizer.json      with vocab.txt and tokenizer_config.json
   model.json          tasks, labels, longest input, platforms
   README.md           a model card, with all the code that predicts a text
 

@@ -83,9 +83,15 @@ _DROPPED = re.compile(
 
 _WEIGHTS = 'model*.safetensors'
 CONFIG_FILES = ('config.json',)
-TOKENIZER_FILES = ('vocab.txt', 'tokenizer*.json')
-_FILES = (
+# config.json may name the tokenizer's class.
+TOKENIZER_FILES = (
   *CONFIG_FILES,
+  'vocab.txt',
+  'tokenizer*.json',
+  'special_tokens_map.json',
+  'added_tokens.json',
+)
+_FILES = (
   _WEIGHTS,
   'model.safetensors.index.json',
   *TOKENIZER_FILES,

@@ -269,7 +269,9 @@ def test_fingerprint_covers_the_vocabulary_and_the_case():
     ),
     pytest.param(
       [*_WORDS, 'cat'],
-      "the vocabulary: line 8: 'cat' stands there twice; give each token once",
+      "the vocabulary: 'cat' is in line 8 and in line 40; write a token that no"
+      ' text has, such as [unused_line_8], in place of the first, so that all'
+      ' other tokens keep their ids',
       id='token-twice',
     ),
   ],
@@ -302,9 +304,8 @@ def test_broken_vocabularies(lines, message):
     ),
     pytest.param(
       {'vocab.txt': '\n'.join(_WORDS), 'tokenizer_config.json': '{'},
-      'model: vocab.txt or tokenizer_config.json is broken (Expecting property'
-      ' name enclosed in double quotes: line 1 column 2 (char 1)); fetch them'
-      ' again',
+      'model/tokenizer_config.json: cannot be read (Expecting property name'
+      ' enclosed in double quotes: line 1 column 2 (char 1)); fetch it again',
       id='broken-settings',
     ),
     pytest.param(
