@@ -111,6 +111,12 @@ NUM_PROCESSES = flags.DEFINE_integer(
 PROCESS_ID = flags.DEFINE_integer(
   'process_id', None, 'The number of this process, from 0.', lower_bound=0
 )
+JOIN_SECONDS = flags.DEFINE_integer(
+  'join_seconds',
+  300,
+  'How long a process waits at the start until all have come.',
+  lower_bound=1,
+)
 
 
 def log_plainly() -> None:
@@ -231,6 +237,14 @@ def check(rest: list[str]) -> None:
 
 def _text(value: object) -> str:
   return ','.join(value) if isinstance(value, list) else str(value)
+
+
+def shared() -> dict[str, object]:
+  """The flags that several processes must have in common, by name."""
+  return {
+    f'--{flag.name}': flag.value
+    for flag in (MODE, GROUP, OUTPUT, MAJORITY, FORMAT, FROM)
+  }
 
 
 def is_several() -> bool:

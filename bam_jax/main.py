@@ -33,7 +33,8 @@ they are merged into its --workdir first.
 
 Several machines: start the same command once a process, with a --workdir that
 all of them see, and --distributed=auto (Cloud TPU, Slurm, GKE, Open MPI) or
---coordinator=HOST:PORT --num_processes=N --process_id=I. All are stopped by a
+--coordinator=HOST:PORT --num_processes=N --process_id=I. All must come within
+--join_seconds, with the same code, versions and flags. All are stopped by a
 SIGTERM to one, and go on in any number.
 
 Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
@@ -78,6 +79,7 @@ from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
+from bam_jax import schema
 from bam_jax.storage import lock
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
@@ -173,16 +175,32 @@ def _run_command(
     sys.exit(doctor.run(config, workdir))
 
   # JAX reads its settings when it is first used, so it is imported here.
+  from bam_jax.training import joining
+  from bam_jax.training import lost
   from bam_jax.training import processes
   from bam_jax.training import setup
 
   setup.configure_jax(config, workdir)
   if several:
-    processes.join(
+    process_id = command_line.PROCESS_ID.value
+    seconds = command_line.JOIN_SECONDS.value
+    joining.join(
       command_line.COORDINATOR.value,
       command_line.NUM_PROCESSES.value,
-      command_line.PROCESS_ID.value,
+      process_id,
+      seconds,
     )
+    joining.check_same(
+      {
+        **command_line.shared(),
+        **{f'config.{k}': v for k, v in schema.flatten(config).items()},
+      },
+      process_id,
+      seconds,
+    )
+    with lost.ends_this():
+      # It looks for the devices of all.
+      lost.watch()
     if not processes.is_first():
       absl_logging.set_verbosity(absl_logging.ERROR)
     with processes.agreed_notice(notice) as agreed:
@@ -250,9 +268,8 @@ def _run_mode(
   with contextlib.ExitStack() as stack:
     processes.first(lambda: stack.enter_context(held) and None)
     if several:
-      lost.watch()
       stack.enter_context(lost.ends_this())
-      processes.check_alike('config', repr((config, runner.encoder.digest)))
+      processes.check_alike('the weights', runner.encoder.digest)
       processes.check_shared(workdir)
     commands[mode]()
 
@@ -335,7 +352,7 @@ def _status(notice: preemption.Notice) -> int:
     except BrokenPipeError:  # `--help | head` has read enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-  status, told = 0, ''
+  status, told, by_itself = 0, '', True
   try:
     main(command_line.parse(sys.argv), notice)
   except errors.UserError as e:
@@ -343,7 +360,8 @@ def _status(notice: preemption.Notice) -> int:
   except errors.RetryError as e:
     status, told = preemption.EXIT_CODE, str(e)
   except preemption.Preempted as e:
-    status, told = e.exit_code, str(e)
+    # It came to all of them, unless they are still being joined.
+    status, told, by_itself = e.exit_code, str(e), False
   except Exception as e:
     if not _has_joined():
       raise
@@ -355,7 +373,7 @@ def _status(notice: preemption.Notice) -> int:
   if _has_joined():
     from bam_jax.training import processes
 
-    processes.leave(status)
+    processes.leave(status, by_itself=by_itself and status != 0)
   return status
 
 

@@ -439,6 +439,37 @@ def test_a_port_that_is_taken_ends_the_process_with_one_line(tmp_path):
   )
 
 
+@pytest.mark.parametrize(
+  ('number', 'waits', 'missing'),
+  [
+    (0, 'process 0 waits at .* for 2 more', 'not all processes have come'),
+    (
+      1,
+      'process 1 waits for process 0 at .*, and for all 3 to come',
+      'process 0 does not answer',
+    ),
+  ],
+)
+def test_processes_that_never_start_are_named(tmp_path, number, waits, missing):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  done = _command(
+    '--config=tests/configs/tiny.py',
+    f'--workdir={tmp_path}',
+    f'--coordinator={address}',
+    '--num_processes=3',
+    f'--process_id={number}',
+    '--join_seconds=2',
+  )
+  assert done.returncode == 75
+  first, last = done.stderr.splitlines()
+  assert re.fullmatch(rf'{waits}, 2 s at most \(--join_seconds\)', first)
+  assert last.startswith(
+    f'bam_jax: --coordinator={address}: after 2 s {missing}; start all'
+  )
+
+
 def test_a_mistake_ends_the_process_with_2_and_one_line():
   done = _command('--config=configs/demo.py', '--config.seed=3')
   assert done.returncode == 2

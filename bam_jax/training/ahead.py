@@ -1,12 +1,15 @@
-"""Programs that threads compile before they are called."""
+"""Compiled programs: made ahead by threads, run by all processes together."""
 
 from collections.abc import Callable
 from collections.abc import Hashable
 from concurrent import futures
+from typing import Any
 from typing import Generic
 from typing import TypeVar
 
 import jax
+
+from bam_jax.training import processes
 
 Key = TypeVar('Key', bound=Hashable)
 
@@ -25,6 +28,7 @@ class Ahead(Generic[Key]):
     self._traces: dict[Key, Callable[[], futures.Future]] = {}
     # The future of the trace, whose result is the future of the compilation.
     self._begun: dict[Key, futures.Future] = {}
+    self._met: set[Key] = set()
 
   def __contains__(self, key: Key) -> bool:
     return key in self._begun
@@ -48,12 +52,18 @@ class Ahead(Generic[Key]):
   def get(self, key: Key) -> jax.stages.Compiled:
     """Waits for one program, which is traced before those not yet begun.
 
+    The first time it waits until all processes have it, see `processes.meet`.
+
     Raises:
       Exception: that of tracing or compiling it.
     """
     if self._begun[key].cancel():
       self._begun[key] = self._urgent.submit(self._traces[key])
-    return self._begun[key].result().result()
+    program = self._begun[key].result().result()
+    if key not in self._met:
+      processes.meet()
+      self._met.add(key)
+    return program
 
   def get_all(self) -> dict[Key, jax.stages.Compiled]:
     """Waits for all programs begun."""
@@ -64,3 +74,37 @@ class Ahead(Generic[Key]):
     for key, begun in list(self._begun.items()):
       if begun.cancel():
         del self._begun[key], self._traces[key]
+
+
+class Together:
+  """A jitted function that runs once all processes have compiled it.
+
+  Every process calls it, with arrays of the same shapes; see
+  `processes.meet`.
+  """
+
+  def __init__(self, function: Any):
+    """Compiles nothing yet.
+
+    Args:
+      function: what `jax.jit` returned, without static arguments.
+    """
+    self._function = function
+    self._compiled: dict[Hashable, jax.stages.Compiled] = {}
+
+  def __call__(self, *args: Any) -> Any:
+    if not processes.several():
+      return self._function(*args)
+    leaves, structure = jax.tree.flatten(args)
+    key = (
+      structure,
+      *((x.shape, x.dtype, getattr(x, 'sharding', None)) for x in leaves),
+    )
+    if key not in self._compiled:
+      self._compiled[key] = self._function.lower(*args).compile()
+      processes.meet()
+    return self._compiled[key](*args)
+
+  def lower(self, *args: Any) -> jax.stages.Lowered:
+    """The function traced for some arguments and not yet compiled."""
+    return self._function.lower(*args)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bam_jax.modeling import dropout
+from bam_jax.training import ahead
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -39,11 +40,6 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
   ]
 
 
-@jax.jit
-def _sums(tree: Any) -> list[jax.Array]:
-  return [_sum(leaf) for leaf in jax.tree.leaves(tree)]
-
-
 def _sum(leaf: jax.Array) -> jax.Array:
   """Scalar uint32."""
   unsigned = jnp.dtype(f'uint{8 * leaf.dtype.itemsize}')
@@ -52,3 +48,8 @@ def _sum(leaf: jax.Array) -> jax.Array:
   x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
   return (x ^ (x >> 16)).sum(dtype=jnp.uint32)
+
+
+_sums = ahead.Together(
+  jax.jit(lambda tree: [_sum(leaf) for leaf in jax.tree.leaves(tree)])
+)

@@ -1,11 +1,11 @@
 """The device mesh and which parameter lies where on it."""
 
 from collections.abc import Sequence
+import functools
 import math
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType
 from jax.sharding import Mesh
 from jax.sharding import NamedSharding
@@ -14,6 +14,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.training import ahead
 from bam_jax.training import paths
 
 AXES = ('data', 'fsdp')
@@ -212,7 +213,14 @@ def fetch(tree: Any) -> Any:
     lambda x: (
       np.asarray(x)
       if not isinstance(x, jax.Array) or x.is_fully_replicated
-      else multihost_utils.process_allgather(x, tiled=True)
+      else np.asarray(_whole(x.sharding)(x))
     ),
     tree,
   )
+
+
+@functools.cache
+def _whole(sharding: NamedSharding) -> ahead.Together:
+  """The program that puts an array of a sharding on every device, whole."""
+  whole = replicated(sharding.mesh)
+  return ahead.Together(jax.jit(lambda x: x, out_shardings=whole))

@@ -1,91 +1,58 @@
-"""Several processes, each with some of the devices, that do as one.
+"""Multi-host coordination: one writer, agreed decisions.
 
-All run the same program in the same order. The first one alone writes; what
-files decide is read by it and told to the others, so that all of them decide
-alike. Features, logits and checkpoints they read for themselves, in a work
-directory that all of them see.
+All processes run the same program in the same order. The first one alone
+writes; what files decide is read by it and told to the others, so that all of
+them decide alike. Features, logits and checkpoints they read for themselves, in
+a work directory that all of them see. What they tell each other goes through
+JAX's coordination service and needs no program on a device.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
 import contextlib
 import functools
+import itertools
 import json
 import os
 from pathlib import Path
 import secrets
 import signal
-import socket
 import sys
+import time
 from typing import Any
-from typing import NoReturn
 from typing import TypeVar
 
 import jax
 from jax.experimental import multihost_utils
-import numpy as np
 import orbax.checkpoint as ocp
 
 from bam_jax import errors
+from bam_jax.training import joining
 from bam_jax.training import preemption
 
 Value = TypeVar('Value')
 
+# Keys of what processes tell each other, and of how those that fail end.
+_TOLD = 'bam_jax/told/'
+_ENDED = 'bam_jax/ended/'
+# How long a call waits: in between Python handles signals.
+_LOOK_MS = 1000
+# How long a process waits for the others before a program's first execution.
+_MEET_SECONDS = 3600.0
 # How long a process that ends waits for the others to end too.
-_LEAVE_SECONDS = 10
+_LEAVE_SECONDS = 20
+# What is raised in all processes where it is raised in one.
+_SHARED = (errors.UserError, errors.RetryError, OSError)
+
+_exchanges = itertools.count()
+# The first exchange whose texts are still kept.
+_first_kept = 0
+# Whether this process has come to its end.
+leaving = False
 
 # Whether the first process is doing something that the others only hear of.
 _by_itself = False
-
-
-def join(
-  coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> None:
-  """Joins a run of several processes, before JAX looks for its devices.
-
-  Args:
-    coordinator: host:port of process 0; None: Cloud TPU, Slurm, GKE or Open MPI
-      is asked for all three.
-    num_processes: in all.
-    process_id: of this one, from 0.
-
-  Raises:
-    errors.UserError: there is nobody to ask, or the port is taken. Where the
-      others don't come within five minutes, JAX aborts.
-  """
-  if process_id == 0:
-    _check_free(coordinator)
-  try:
-    jax.distributed.initialize(coordinator, num_processes, process_id)
-  except ValueError as e:
-    raise errors.UserError(
-      f'--distributed=auto: finds no Cloud TPU, Slurm, GKE or Open MPI here'
-      f' ({e}); give --coordinator, --num_processes and --process_id'
-    ) from e
-  except RuntimeError as e:
-    raise _cannot_meet(coordinator, e) from e
-
-
-def _check_free(coordinator: str) -> None:
-  """Raises where something listens at process 0's port.
-
-  JAX would tell so, or die of a segmentation fault, as it comes.
-  """
-  dual = socket.has_dualstack_ipv6()
-  with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as probe:
-    # What an earlier run has just left is free.
-    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-      probe.bind(('::' if dual else '', int(coordinator.rpartition(':')[2])))
-    except (OSError, OverflowError) as e:
-      raise _cannot_meet(coordinator, e) from e
-
-
-def _cannot_meet(coordinator: str | None, error: Exception) -> errors.UserError:
-  return errors.UserError(
-    f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
-    f' there ({error}); give a free port of the machine of process 0'
-  )
 
 
 def several() -> bool:
@@ -106,26 +73,27 @@ def first(function: Callable[[], Value]) -> Value:
       by the first process alone.
 
   Raises:
-    errors.UserError: in all processes, where it is raised in the first, or in
-      the others, where the first raises an OSError.
+    errors.UserError, errors.RetryError: in all processes, where it is raised in
+      the first; or a UserError in the others, where the first raises an
+      OSError.
   """
   global _by_itself
   if not several() or _by_itself:
     return function()
-  value, error, own = None, '', None
+  value, error, own = None, None, None
   if is_first():
     _by_itself = True
     try:
       value = function()
-    except (errors.UserError, OSError) as e:
-      error, own = str(e), e
+    except _SHARED as e:
+      error, own = _as_json(e), e
     finally:
       _by_itself = False
   told, error = json.loads(_from_first(json.dumps([value, error])))
-  if isinstance(own, OSError):
+  if own:
     raise own
   if error:
-    raise errors.UserError(error)
+    raise _from_json(error)
   return value if is_first() else told
 
 
@@ -145,7 +113,8 @@ def found(
   """What the first process makes and the others then find; None if it is None.
 
   Raises:
-    errors.UserError: in all processes, where it is raised in one.
+    errors.UserError, errors.RetryError: in all processes, where it is raised in
+      one.
   """
   made: list[Value] = []
 
@@ -162,28 +131,39 @@ def together(function: Callable[[], Value]) -> Value:
   """Has every process call a function for itself.
 
   Raises:
-    errors.UserError: in all processes, where it is raised in one, or in those
-      that raise nothing, where one raises an OSError.
+    errors.UserError, errors.RetryError: in all processes, where it is raised in
+      one; or a UserError in those that raise nothing, where one raises an
+      OSError.
   """
   if not several() or _by_itself:
     return function()
-  value, error, own = None, '', None
+  value, error = None, None
   try:
     value = function()
-  except (errors.UserError, OSError) as e:
-    error, own = str(e), e
-  sizes = multihost_utils.process_allgather(np.int32(len(error.encode())))
-  if not sizes.any():
-    return value
-  told = multihost_utils.process_allgather(_padded(error, sizes.max()))
-  if isinstance(own, OSError):
-    raise own
+  except _SHARED as e:
+    error = e
+  told = _exchange(json.dumps(_as_json(error) if error else None))
+  found = [json.loads(each) for each in told]
   if error:
-    raise errors.UserError(error)
-  number = int(np.argmax(sizes > 0))
-  raise errors.UserError(
-    f'process {number}: {bytes(told[number][: sizes[number]]).decode()}'
-  )
+    raise error
+  for number, each in enumerate(found):
+    if each:
+      raise _from_json([each[0], f'process {number}: {each[1]}'])
+  return value
+
+
+def meet() -> None:
+  """Waits until all processes have come here.
+
+  A device that runs a program waits for those of the other processes, on CPUs
+  for 30 s at most; but one process may find the program compiled, where another
+  one compiles it for minutes. So they meet when all have it.
+
+  Raises:
+    errors.RetryError: another process did not come for an hour.
+  """
+  if several() and not _by_itself:
+    _exchange('', _MEET_SECONDS)
 
 
 def check_alike(what: str, value: str) -> None:
@@ -231,21 +211,72 @@ def check_shared(directory: Path) -> None:
     first(lambda: path.unlink())
 
 
-def _from_first(text: str) -> str:
+def _as_json(error: Exception) -> list[str]:
+  retries = isinstance(error, errors.RetryError)
+  return ['RetryError' if retries else 'UserError', str(error)]
+
+
+def _from_json(told: Sequence[str]) -> Exception:
+  return getattr(errors, told[0])(told[1])
+
+
+def _exchange(text: str, seconds: float | None = None) -> list[str]:
+  """The texts of all processes, in all of them, by number.
+
+  Args:
+    text: of this one.
+    seconds: how long the others are waited for; None: as long as they live.
+
+  Raises:
+    errors.RetryError: one of them did not come.
+  """
+  global _first_kept
+  number = next(_exchanges)
+  own = jax.process_index()
+  texts = [text]
+  if is_first():
+    for other in range(1, jax.process_count()):
+      texts.append(_hear(f'{_TOLD}{number}/{other}', other, seconds))
+    # Whoever came here has read all that was told before.
+    for earlier in range(_first_kept, number + 1):
+      _client().key_value_delete(f'{_TOLD}{earlier}')
+    _first_kept = number + 1
+  else:
+    _client().key_value_set(f'{_TOLD}{number}/{own}', text)
+  return json.loads(_from_first(json.dumps(texts), seconds))
+
+
+def _from_first(text: str, seconds: float | None = None) -> str:
   """The text of the first process, in all of them."""
-  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text.encode()))))
-  # Few lengths, as each is a program to compile.
-  room = 1 << size.bit_length()
-  told = multihost_utils.broadcast_one_to_all(
-    _padded(text if is_first() else '', room)
-  )
-  return bytes(told[:size]).decode()
+  key = f'{_TOLD}{next(_exchanges)}/0'
+  if is_first():
+    _client().key_value_set(key, text)
+    return text
+  return _hear(key, 0, seconds)
 
 
-def _padded(text: str, size: int) -> np.ndarray:
-  """[size] uint8: the text, then zeros."""
-  data = text.encode()
-  return np.frombuffer(data + bytes(size - len(data)), np.uint8)
+def _hear(key: str, process: int, seconds: float | None) -> str:
+  """Waits for what another process tells.
+
+  Not for ever, should that one die: `lost.watch` ends this process then.
+  """
+  began = time.monotonic()
+  while True:
+    try:
+      return _client().blocking_key_value_get(key, _LOOK_MS)
+    except jax.errors.JaxRuntimeError as e:
+      if 'DEADLINE_EXCEEDED' not in str(e):
+        raise
+    if seconds is not None and time.monotonic() - began > seconds:
+      raise errors.RetryError(
+        f'process {process} lives, but has not come to where the others wait'
+        f' for {seconds:.0f} s; the same command, given to all, goes on'
+      )
+
+
+def _client() -> Any:
+  """That of JAX's coordination service, which keeps texts by key."""
+  return ocp.multihost.get_jax_distributed_client()
 
 
 class AgreedNotice(preemption.Notice):
@@ -282,17 +313,37 @@ def agreed_notice(own: preemption.Notice) -> Iterator[AgreedNotice]:
     yield AgreedNotice()
 
 
-def leave(status: int) -> NoReturn:
-  """Ends the process, with the others if they end too.
+def ended() -> dict[int, int]:
+  """The statuses of the processes that end by an error of their own."""
+  return {
+    int(key.rpartition('/')[2]): int(status)
+    for key, status in _client().key_value_dir_get(_ENDED)
+  }
+
+
+def leave(status: int, by_itself: bool = False) -> None:
+  """Leaves the run, with the others if they leave too; returns once they did.
 
   JAX would wait for those that don't, and then abort with a status of its own.
+  Where one of them doesn't leave, this ends the process.
+
+  Args:
+    status: that this process is to end with.
+    by_itself: whether the others don't know that it ends: `lost.watch` ends
+      them then.
   """
+  global leaving
+  leaving = True
   sys.stdout.flush()
   sys.stderr.flush()
-  client = ocp.multihost.get_jax_distributed_client()
+  if not joining.is_complete():
+    os._exit(status)
   try:
-    client.wait_at_barrier('leave', 1000 * _LEAVE_SECONDS)
+    if by_itself:
+      _client().key_value_set(
+        f'{_ENDED}{jax.process_index()}', str(status), allow_overwrite=True
+      )
+    _client().wait_at_barrier('leave', 1000 * _LEAVE_SECONDS)
   except jax.errors.JaxRuntimeError:
     os._exit(status)
   jax.distributed.shutdown()
-  sys.exit(status)

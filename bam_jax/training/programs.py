@@ -134,10 +134,12 @@ class Programs:
       and accumulate == 1
       and jax.process_count() == 1
     )
-    self._create = jax.jit(
-      self._counted(create),
-      in_shardings=(param_shardings, self._replicated),
-      out_shardings=self.state_shardings,
+    self._create = ahead_lib.Together(
+      jax.jit(
+        self._counted(create),
+        in_shardings=(param_shardings, self._replicated),
+        out_shardings=self.state_shardings,
+      )
     )
 
     def make_train(model, param_shardings, stack_late=False):
@@ -165,16 +167,18 @@ class Programs:
     def predict(params, batch):
       return predict_step(params, transfer.unpack(batch))
 
-    self._train = jax.jit(
-      self._counted(make_train(model, in_use, hides_sums)),
-      in_shardings=(
-        self.state_shardings,
-        self._batch_sharding,
-        self._replicated,
-      ),
-      out_shardings=(self.state_shardings, self._replicated),
-      donate_argnums=0,
-      compiler_options=options | (OPTIONS_OF_REPLICAS if hides_sums else {}),
+    self._train = ahead_lib.Together(
+      jax.jit(
+        self._counted(make_train(model, in_use, hides_sums)),
+        in_shardings=(
+          self.state_shardings,
+          self._batch_sharding,
+          self._replicated,
+        ),
+        out_shardings=(self.state_shardings, self._replicated),
+        donate_argnums=0,
+        compiler_options=options | (OPTIONS_OF_REPLICAS if hides_sums else {}),
+      )
     )
     # The model of one device, whichever it is.
     self.seeds = seeds_lib.Seeds(
@@ -184,11 +188,13 @@ class Programs:
       options,
     )
     # Logits are small: whole on every device, so any process can fetch them.
-    self._predict = jax.jit(
-      self._counted(predict),
-      in_shardings=(param_shardings, self._batch_sharding),
-      out_shardings=self._replicated,
-      compiler_options=options,
+    self._predict = ahead_lib.Together(
+      jax.jit(
+        self._counted(predict),
+        in_shardings=(param_shardings, self._batch_sharding),
+        out_shardings=self._replicated,
+        compiler_options=options,
+      )
     )
 
   def _counted(self, function: Callable) -> Callable:

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from bam_jax.modeling import layers
+from bam_jax.training import ahead as ahead_lib
 from bam_jax.training import paths
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
@@ -72,12 +73,14 @@ class Seeds:
     self._shardings = jax.tree.map(
       lambda axis: NamedSharding(mesh, spread(axis)), self._axes
     )
-    self.train = jax.jit(
-      step,
-      in_shardings=(self._shardings, self.sharding, NamedSharding(mesh, P())),
-      out_shardings=(self._shardings, self.sharding),
-      donate_argnums=0,
-      compiler_options=options,
+    self.train = ahead_lib.Together(
+      jax.jit(
+        step,
+        in_shardings=(self._shardings, self.sharding, NamedSharding(mesh, P())),
+        out_shardings=(self._shardings, self.sharding),
+        donate_argnums=0,
+        compiler_options=options,
+      )
     )
     self._empty = jax.jit(
       lambda count: jax.tree.map(
@@ -86,18 +89,22 @@ class Seeds:
       static_argnums=0,
       out_shardings=self._shardings,
     )
-    self._put = jax.jit(
-      lambda states, state, i: jax.tree.map(
-        lambda axis, *x: _put(*x, axis, i), self._axes, states, state
-      ),
-      out_shardings=self._shardings,
-      donate_argnums=0,
+    self._put = ahead_lib.Together(
+      jax.jit(
+        lambda states, state, i: jax.tree.map(
+          lambda axis, *x: _put(*x, axis, i), self._axes, states, state
+        ),
+        out_shardings=self._shardings,
+        donate_argnums=0,
+      )
     )
-    self._take = jax.jit(
-      lambda states, i: jax.tree.map(
-        lambda axis, x: jnp.take(x, i, axis), self._axes, states
-      ),
-      out_shardings=jax.tree.map(lambda x: x.sharding, like),
+    self._take = ahead_lib.Together(
+      jax.jit(
+        lambda states, i: jax.tree.map(
+          lambda axis, x: jnp.take(x, i, axis), self._axes, states
+        ),
+        out_shardings=jax.tree.map(lambda x: x.sharding, like),
+      )
     )
 
   def stack(

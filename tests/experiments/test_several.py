@@ -48,6 +48,7 @@ class Several:
     *flags: str,
     of: Mapping[int, Sequence[str]] | None = None,
     config: str = 'tiny',
+    hook: str = '',
   ):
     """Starts them.
 
@@ -58,6 +59,7 @@ class Several:
       *flags: of all.
       of: process -> flags of it alone.
       config: a file of `tests/configs`.
+      hook: Python that the last process runs when it starts.
     """
     with socket.socket() as s:
       s.bind(('localhost', 0))
@@ -74,7 +76,12 @@ class Several:
       workdir.with_name(f'{workdir.name}-{i}.log') for i in range(number)
     ]
     self.processes = []
+    hooks = workdir.with_name(f'{workdir.name}-hooks')
+    hooks.mkdir(exist_ok=True)
+    (hooks / 'sitecustomize.py').write_text(hook)
     for i, log in enumerate(self._logs):
+      if i == number - 1:
+        environment['PYTHONPATH'] = f'{hooks}:{_ROOT}'
       join = (
         f'--coordinator={address}',
         f'--num_processes={number}',
@@ -260,20 +267,67 @@ def test_a_dead_process_ends_the_others(tmp_path, victim):
     two.wait_for(workdir, 4)
     two.processes[victim].kill()
     start = time.monotonic()
-    assert two.processes[1 - victim].wait(90) not in (0, 75)
+    status = two.processes[1 - victim].wait(120)
     print(f'ended {time.monotonic() - start:.1f} s later')
     told = two.log(1 - victim)
     if victim == 0:  # JAX aborts where its coordinator is gone.
+      assert status == -signal.SIGABRT
       assert 'This most likely indicates that another task died' in told
     else:
       lines = re.findall('^bam_jax: .*', told, re.MULTILINE)
       assert len(lines) == 1 and re.fullmatch(
         'bam_jax: (another process of the run is gone|process 1 has not been'
-        ' heard of for 6[0-9] s); the same command, given to all, goes on',
+        ' heard of for 6[0-9] s); the same command, given to all, goes on'
+        r'( \(.*\))?',
         lines[0],
       )
+      assert status == 75
   with Several(workdir, 2, 2, *_LONG, _UNSAVED) as two:
     two.finish()
+
+
+# Every program that the steps and the state are made of takes 35 s to compile,
+# where the devices of CPUs wait for each other for 30 s.
+_SLOW = """
+import time
+from jax._src import compiler
+compile_or_get_cached = compiler.compile_or_get_cached
+def slow(backend, computation, *arguments, **named):
+  if 'counted' in str(computation.operation.attributes['sym_name']):
+    time.sleep(35)
+  return compile_or_get_cached(backend, computation, *arguments, **named)
+compiler.compile_or_get_cached = slow
+"""
+_BROKEN = """
+from bam_jax.training import step_log
+def add(*unused):
+  raise RuntimeError('a bug')
+step_log.StepLog.add = add
+"""
+_OTHER_JAX = """
+from importlib import metadata
+version = metadata.version
+metadata.version = lambda name: '0.1' if name == 'jax' else version(name)
+"""
+
+
+@pytest.mark.fault
+def test_a_process_that_compiles_for_long_is_waited_for(tmp_path):
+  """As after a restart where the others find their programs in the cache."""
+  flags = (*_SHORT[1:], "--config.variants=('multi',)")
+  with Several(tmp_path / 'work', 2, 2, *flags, hook=_SLOW) as two:
+    two.finish()
+
+
+@pytest.mark.fault
+def test_a_process_with_an_error_of_its_own_ends_the_others(tmp_path):
+  """Launchers don't repeat it: the same command would end the same way."""
+  with Several(tmp_path / 'work', 2, 2, *_SHORT, hook=_BROKEN) as two:
+    assert two.ends(120) == [1, 1]
+    assert 'RuntimeError: a bug' in two.log(1)
+    assert two.log(0).splitlines()[-1] == (
+      'bam_jax: process 1 has ended with status 1, and its own log tells why'
+    )
 
 
 @pytest.mark.fault
@@ -303,8 +357,14 @@ def test_processes_that_do_not_go_together_end_together(tmp_path):
   workdir = tmp_path / 'work'
   with Several(workdir, 2, 1, of={1: ['--config.multi.max_steps=3']}) as two:
     assert two.ends(60) == [2, 2]
-    assert two.log(1).splitlines()[-1].startswith('bam_jax: config: differs')
-    assert 'bam_jax: process 1: config: differs' in two.log(0)
+    for number in range(2):
+      assert two.log(number).splitlines()[-1] == (
+        'bam_jax: config.multi.max_steps differs: 20 in process 0; 3 in process'
+        ' 1; start all processes with the same flags, files and code'
+      )
+  with Several(workdir, 2, 1, hook=_OTHER_JAX) as two:
+    assert two.ends(60) == [2, 2]
+    assert re.search('jax differs: "[0-9.]+" in process 0; "0.1"', two.log(0))
   with Several(workdir, 2, 1, of={1: [f'--workdir={tmp_path}/other']}) as two:
     assert two.ends(60) == [2, 2]
     assert 'is not shared' in two.log(0)
