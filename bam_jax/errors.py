@@ -12,6 +12,15 @@ import sys
 _LONGEST = 1000
 
 
+def some(names: Iterable[object], most: int = 8) -> str:
+  """The first of some names, and how many more there are."""
+  names = [str(name) for name in names]
+  more = len(names) - most
+  # "and 1 more" takes no less room than that name.
+  shown = names[:most] if more > 1 else names
+  return ', '.join(shown) + (f' and {more:,} more' if more > 1 else '')
+
+
 class _OneLineError(Exception):
   """An error that `bam_jax.main` prints as one line, without a traceback."""
 

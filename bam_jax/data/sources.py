@@ -360,7 +360,7 @@ def _written(label: object) -> str:
 def _field(row: dict, name: int | str, where: str) -> object:
   if name not in row:
     raise errors.UserError(
-      f'{where}: no field {name!r}; the object has {", ".join(row)}'
+      f'{where}: no field {name!r}; the object has {errors.some(row)}'
     )
   return row[name]
 

@@ -123,7 +123,7 @@ def _split_rows(report: examine.Report) -> Iterator[list[str]]:
     yield [
       f'{split.task}/{split.split}',
       f'{split.rows:,}',
-      ', '.join(labels),
+      errors.some(labels),
       ' '.join(map(str, measured.characters)),
       ' '.join(map(str, measured.tokens)),
       f'{measured.rows_cut:.2%}' if measured.tokens else '',

@@ -138,7 +138,7 @@ def label_index(task: task_lib.Task, value: str, where: str) -> int:
   """
   if value not in task.labels:
     raise errors.UserError(
-      f'{where}: label {value!r} is none of {", ".join(task.labels)}; mend'
+      f'{where}: label {value!r} is none of {errors.some(task.labels)}; mend'
       f' the row or the labels of task {task.name!r}'
     )
   return task.labels.index(value)

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 
+from bam_jax import errors
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import official
 from bam_jax.data.doctor import rows as rows_lib
@@ -145,7 +146,7 @@ def classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
       task.name,
       rows.split,
       'class',
-      f'no row with label {", ".join(absent)}',
+      f'no row with label {errors.some(absent)}',
       'check the names and the order of the labels',
       len(absent),
       file,

@@ -13,6 +13,8 @@ Severity = Literal['error', 'warning', 'note']
 SEVERITIES: tuple[Severity, ...] = ('error', 'warning', 'note')
 # Status of the command by its worst finding; 2 is a mistake in the command.
 _EXIT_CODES = {'error': 3, 'warning': 1, 'note': 0}
+# Characters of one sentence: it may quote a cell of any length.
+_LONGEST = 300
 # Kept of a finding; its count tells how many there are.
 MAX_PLACES = 20
 
@@ -42,6 +44,13 @@ class Finding:
   remedy: str = ''
   count: int = 1
   places: tuple[str, ...] = ()
+
+  def __post_init__(self):
+    """Cuts what would fill a screen."""
+    for name in ('what', 'remedy'):
+      text = getattr(self, name)
+      if len(text) > _LONGEST:
+        object.__setattr__(self, name, f'{text[: _LONGEST - 2]} …')
 
 
 def exit_code(findings: Iterable[Finding]) -> int:

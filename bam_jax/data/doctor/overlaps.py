@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bam_jax import errors
 from bam_jax.data.doctor import duplicates
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import keys
@@ -117,7 +118,7 @@ def texts(
         other.split,
         'shared texts',
         f'of its {len(numbers):,} different texts that stand in training rows,'
-        f' whatever is beside them: {", ".join(shared)}',
+        f' whatever is beside them: {errors.some(shared)}',
         '',
         int(there.any(axis=0).sum()),
       )

@@ -137,7 +137,7 @@ def header(
       task.name,
       split,
       'columns',
-      f'read as {", ".join(names)} are columns named {", ".join(cells)}',
+      f'read as {errors.some(names)} are columns named {errors.some(cells)}',
       'check that they hold the same',
       places=place,
     )
