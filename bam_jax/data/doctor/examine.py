@@ -78,9 +78,11 @@ def examine(
         continue
       if contents.is_labelled(rows):
         shares[split] = contents.shares(rows)
-      lengths, cut = lengths_lib.measure(rows, tokenizer, data.max_length)
+      lengths, cut, strange = lengths_lib.measure(
+        rows, tokenizer, data.max_length
+      )
       found += _of_split(rows, before)
-      found += lengths_lib.check(rows, lengths, cut, data.max_length)
+      found += lengths_lib.check(rows, lengths, cut, strange, data.max_length)
       if split in shares and split != task.train_split in shares:
         found += contents.shift(
           task, split, shares[task.train_split], shares[split], len(rows.index)

@@ -1,10 +1,13 @@
-"""How long rows are, and what the longest length cuts off."""
+"""How long rows are, what is cut off, and which words are not known."""
 
+import collections
 from collections.abc import Iterator
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
 
+from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.data.doctor import findings
 from bam_jax.data.doctor import rows as rows_lib
@@ -17,6 +20,11 @@ _MANY_CUT = 0.1
 # A row is too long to be one from so many characters on, and so many times the
 # 99th percentile.
 _LONG_CHARACTERS, _LONG_TIMES = 5000, 10
+# Share of [UNK] among the tokens. A vocabulary of the texts' language and case
+# has up to 0.03% in GLUE's files; the letters and words of the demo, 1% to 4%.
+_MANY_UNKNOWN = 0.05
+# Rows whose unknown words are looked at, and words that are shown.
+_UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
 _PERCENTILES = (50, 90, 99, 100)
 
 
@@ -31,6 +39,8 @@ class Lengths:
     rows_cut: share of these that are longer than `data.max_length`; none of
       those that are cut into windows.
     tokens_cut: share of their tokens that are cut off.
+    unknown: share of [UNK] among their tokens.
+    unknown_words: the most frequent words that became [UNK].
   """
 
   characters: tuple[int, ...]
@@ -38,11 +48,13 @@ class Lengths:
   tokenised: int = 0
   rows_cut: float = 0.0
   tokens_cut: float = 0.0
+  unknown: float = 0.0
+  unknown_words: tuple[str, ...] = ()
 
 
 def measure(
   rows: rows_lib.Rows, tokenizer: features.Tokenizer | None, max_length: int
-) -> tuple[Lengths, np.ndarray]:
+) -> tuple[Lengths, np.ndarray, np.ndarray]:
   """Measures the rows of a split.
 
   Args:
@@ -51,19 +63,26 @@ def measure(
     max_length: tokens that a row may have, specials included.
 
   Returns:
-    What was measured, and the numbers of the rows found to be too long.
+    What was measured, and the numbers of the rows found to be too long, and of
+    those with unknown words.
   """
   characters = _characters(rows)
   if tokenizer is None:
-    return Lengths(_percentiles(characters)), np.zeros(0, np.int64)
+    none = np.zeros(0, np.int64)
+    return Lengths(_percentiles(characters)), none, none
   total = len(rows.index)
   sample = np.unique(
     np.linspace(0, total - 1, min(total, SAMPLE)).astype(np.int64)
   )
-  tokens = 1 + _sum([
-      [len(ids) + 1 for ids in tokenizer.encode([column[i] for i in sample])]
-      for column in rows.texts
+  encoded = [
+    tokenizer.encode([column[i] for i in sample]) for column in rows.texts
+  ]
+  tokens = 1 + _sum([[len(ids) + 1 for ids in column] for column in encoded])
+  unknown = _sum([
+      [np.count_nonzero(ids == tokenizer.unk_id) for ids in column]
+      for column in encoded
   ])  # fmt: skip
+  strange = sample[unknown > 0]
   over = np.maximum(tokens - max_length, 0)
   if kinds.of(rows.task).in_windows:
     over[:] = 0
@@ -73,8 +92,25 @@ def measure(
     len(sample),
     float((over > 0).mean()),
     float(over.sum() / tokens.sum()),
+    float(unknown.sum() / tokens.sum()),
+    _unknown_words(rows, tokenizer, strange[:_UNKNOWN_ROWS]),
   )
-  return lengths, sample[over > 0]
+  return lengths, sample[over > 0], strange
+
+
+def _unknown_words(
+  rows: rows_lib.Rows, tokenizer: features.Tokenizer, numbers: Sequence[int]
+) -> tuple[str, ...]:
+  """The words of some rows that most often become [UNK]."""
+  counts: collections.Counter[str] = collections.Counter()
+  for column in rows.texts:
+    texts = [column[i] for i in numbers]
+    for text, (ids, spans) in zip(
+      texts, tokenizer.encode_with_spans(texts), strict=True
+    ):
+      for begin, end in spans[ids == tokenizer.unk_id].tolist():
+        counts[text[begin:end]] += 1
+  return tuple(word for word, _ in counts.most_common(_UNKNOWN_WORDS))
 
 
 def _characters(rows: rows_lib.Rows) -> np.ndarray:
@@ -93,16 +129,33 @@ def _percentiles(values: np.ndarray) -> tuple[int, ...]:
 
 
 def check(
-  rows: rows_lib.Rows, lengths: Lengths, cut: np.ndarray, max_length: int
+  rows: rows_lib.Rows,
+  lengths: Lengths,
+  cut: np.ndarray,
+  strange: np.ndarray,
+  max_length: int,
 ) -> Iterator[findings.Finding]:
-  """Rows that would be cut, and those so long that they are several.
+  """Rows that are cut, are so long that they are several, or are not known.
 
   Args:
     rows: of the split.
     lengths: as `measure` gives them.
     cut: numbers of rows that are too long, as `measure` gives them.
+    strange: numbers of rows with unknown words, as `measure` gives them.
     max_length: tokens that a row may have.
   """
+  if lengths.unknown > _MANY_UNKNOWN:
+    words = errors.some(repr(word[:40]) for word in lengths.unknown_words)
+    yield rows.finding(
+      strange,
+      'warning',
+      'unknown words',
+      f'{lengths.unknown:.2%} of the tokens of {lengths.tokenised:,} rows are'
+      f' [UNK], first of all {words}',
+      'use a vocabulary of the language and case of these texts; for a cased'
+      ' one write "do_lower_case": false into the tokenizer_config.json of'
+      ' config.model.init',
+    )
   if len(cut):
     yield rows.finding(
       cut,
