@@ -64,11 +64,13 @@ Examples:
       --from=shard_0,shard_1
 """
 
+from collections.abc import Iterator
 import contextlib
 import importlib.util
 import os
 from pathlib import Path
 import sys
+import threading
 import traceback
 import types
 from typing import NoReturn
@@ -184,23 +186,27 @@ def _run_command(
   if several:
     process_id = command_line.PROCESS_ID.value
     seconds = command_line.JOIN_SECONDS.value
-    joining.join(
-      command_line.COORDINATOR.value,
-      command_line.NUM_PROCESSES.value,
-      process_id,
-      seconds,
-    )
-    joining.check_same(
-      {
-        **command_line.shared(),
-        **{f'config.{k}': v for k, v in schema.flatten(config).items()},
-      },
-      process_id,
-      seconds,
-    )
-    with lost.ends_this():
-      # It looks for the devices of all.
-      lost.watch()
+    # A process that stops before it watches the others, and they it, would
+    # leave them waiting, or have JAX abort them.
+    with notice.held(checks_at_end=False):
+      joining.join(
+        command_line.COORDINATOR.value,
+        command_line.NUM_PROCESSES.value,
+        process_id,
+        seconds,
+        notice,
+      )
+      joining.check_same(
+        {
+          **command_line.shared(),
+          **{f'config.{k}': v for k, v in schema.flatten(config).items()},
+        },
+        process_id,
+        seconds,
+      )
+      with lost.ends_this():
+        # It looks for the devices of all.
+        lost.watch()
     if not processes.is_first():
       absl_logging.set_verbosity(absl_logging.ERROR)
     with processes.agreed_notice(notice) as agreed:
@@ -303,6 +309,22 @@ def _has_joined() -> bool:
   return jax is not None and jax.distributed.is_initialized()
 
 
+@contextlib.contextmanager
+def _waits_where_another_thread_leaves() -> Iterator[None]:
+  """Holds back the errors of a process that another thread is about to end.
+
+  The thread that watches the other processes closes the connection to them
+  first, and whatever this one waited for then fails.
+  """
+  try:
+    yield
+  except BaseException:
+    processes = sys.modules.get('bam_jax.training.processes')
+    if processes is not None and processes.leaving:
+      threading.Event().wait()
+    raise
+
+
 def run_main() -> None:
   """Runs the command in `sys.argv`; raises SystemExit unless it ends with 0."""
   with preemption.Notice() as notice:
@@ -354,14 +376,14 @@ def _status(notice: preemption.Notice) -> int:
     return 0
   status, told, by_itself = 0, '', True
   try:
-    main(command_line.parse(sys.argv), notice)
+    with _waits_where_another_thread_leaves():
+      main(command_line.parse(sys.argv), notice)
   except errors.UserError as e:
     status, told = 2, str(e)
   except errors.RetryError as e:
     status, told = preemption.EXIT_CODE, str(e)
   except preemption.Preempted as e:
-    # It came to all of them, unless they are still being joined.
-    status, told, by_itself = e.exit_code, str(e), False
+    status, told, by_itself = e.exit_code, str(e), not e.is_agreed
   except Exception as e:
     if not _has_joined():
       raise

@@ -18,12 +18,15 @@ import orbax.checkpoint as ocp
 
 import bam_jax
 from bam_jax import errors
+from bam_jax.training import preemption
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 _FACTS = 'bam_jax/facts/'
 _met = threading.Event()
 # Seconds after which a process reports that it waits.
 _QUIET = 1.0
+# How long a process that has a signal waits for the others to come.
+_STOP_SECONDS = 10.0
 # What JAX's own limit, at which it aborts, is beyond ours.
 _MARGIN = 600
 
@@ -33,6 +36,7 @@ def join(
   num_processes: int | None,
   process_id: int | None,
   seconds: int,
+  notice: preemption.Notice,
 ) -> None:
   """Joins a run of several processes, before JAX looks for its devices.
 
@@ -42,10 +46,13 @@ def join(
     num_processes: in all.
     process_id: of this one, from 0.
     seconds: how long the others are waited for.
+    notice: its signal is followed where the others don't come in time to stop
+      with this process: JAX aborts those that process 0 leaves alone.
 
   Raises:
     errors.UserError: there is nobody to ask, or the port is taken.
     errors.RetryError: some of the others didn't come.
+    preemption.Preempted: a signal came, and the others didn't.
   """
   if process_id == 0:
     _check_free(coordinator)
@@ -74,8 +81,13 @@ def join(
       seconds,
     )
   end = time.monotonic() + seconds - _QUIET
+  stop = end
   while thread.is_alive():
     thread.join(0.1)
+    if notice.has_come:
+      stop = min(stop, time.monotonic() + _STOP_SECONDS)
+    if time.monotonic() > stop:
+      notice.check()
     if time.monotonic() > end:
       raise errors.RetryError(
         f'--coordinator={coordinator or "(found)"}: after {seconds} s'

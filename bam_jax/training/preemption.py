@@ -44,14 +44,16 @@ class Preempted(BaseException):
 
   Attributes:
     exit_code: the status that the process is to end with.
+    is_agreed: whether all processes of the run stop, and know it.
   """
 
-  def __init__(self, number: int):
+  def __init__(self, number: int, is_agreed: bool = False):
     how = f'stopped by {signal.Signals(number).name}'
     if number == signal.SIGINT:
       how = 'interrupted'
     super().__init__(f'{how}; the same command goes on')
     self.exit_code = _INTERRUPTED if number == signal.SIGINT else EXIT_CODE
+    self.is_agreed = is_agreed
 
 
 class Notice:
@@ -95,6 +97,11 @@ class Notice:
   def give(self) -> None:
     """Acts as if SIGTERM came, unless a signal did; called by any thread."""
     self._signal = self._signal or signal.SIGTERM
+
+  @property
+  def has_come(self) -> bool:
+    """Whether a signal came."""
+    return self._signal is not None
 
   def check(self) -> None:
     """Raises `Preempted` if a signal came."""

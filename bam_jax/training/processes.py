@@ -299,7 +299,7 @@ class AgreedNotice(preemption.Notice):
       return
     self._checks += 1
     if multihost_utils.reached_preemption_sync_point(self._checks):
-      raise preemption.Preempted(signal.SIGTERM)
+      raise preemption.Preempted(signal.SIGTERM, is_agreed=True)
 
 
 @contextlib.contextmanager

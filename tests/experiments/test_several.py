@@ -259,6 +259,25 @@ def test_stopped_and_gone_on_with_on_other_devices(undisturbed, tmp_path):
 
 
 @pytest.mark.fault
+@pytest.mark.parametrize('told', [0, 1], ids=['coordinator', 'other'])
+@pytest.mark.parametrize('seconds', [1.5, 2.5, 3.5])
+def test_stopped_while_the_processes_meet(tmp_path, told, seconds):
+  """A signal to one of them stops both, or leaves the other one waiting."""
+  with Several(tmp_path / 'work', 2, 2, *_LONG) as two:
+    time.sleep(seconds)
+    two.processes[told].send_signal(signal.SIGTERM)
+    assert two.processes[told].wait(60) == 75, two.log(told)
+    other = two.processes[1 - told]
+    try:
+      other.wait(15)
+    except subprocess.TimeoutExpired:
+      # It waits for a process that had not joined yet; a launcher stops it.
+      assert '--join_seconds' in two.log(1 - told).splitlines()[-1]
+      other.send_signal(signal.SIGTERM)
+    assert other.wait(60) == 75, two.log(1 - told)
+
+
+@pytest.mark.fault
 @pytest.mark.parametrize('victim', [0, 1], ids=['coordinator', 'other'])
 def test_a_dead_process_ends_the_others(tmp_path, victim):
   """Within a minute, or at once where a program on the devices tells so."""
@@ -325,9 +344,10 @@ def test_a_process_with_an_error_of_its_own_ends_the_others(tmp_path):
   with Several(tmp_path / 'work', 2, 2, *_SHORT, hook=_BROKEN) as two:
     assert two.ends(120) == [1, 1]
     assert 'RuntimeError: a bug' in two.log(1)
-    assert two.log(0).splitlines()[-1] == (
+    told = re.findall('^bam_jax: .*', two.log(0), re.MULTILINE)
+    assert told == [
       'bam_jax: process 1 has ended with status 1, and its own log tells why'
-    )
+    ]
 
 
 @pytest.mark.fault

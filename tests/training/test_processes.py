@@ -15,6 +15,7 @@ import pytest
 from bam_jax import errors
 from bam_jax.training import ahead
 from bam_jax.training import joining
+from bam_jax.training import preemption
 from bam_jax.training import processes
 
 _ROOT = Path(__file__).parents[2]
@@ -53,7 +54,7 @@ def _fail_by_disk() -> None:
 
 def _process(address: str, me: int, directory: Path) -> None:
   """One of two processes: prints what it sees."""
-  joining.join(address, 2, me, 60)
+  joining.join(address, 2, me, 60, preemption.Notice())
   first, together = processes.first, processes.together
   facts = {'alike': 1, '--mode': ['run', 'report'][me]}
   same = _ask(joining.check_same, facts, me, 60)
@@ -83,6 +84,8 @@ def _process(address: str, me: int, directory: Path) -> None:
   told('differ', processes.check_alike, 'config', str(me))
   client = ocp.multihost.get_jax_distributed_client()
   kept = len(client.key_value_dir_get('bam_jax/told/'))
+  # What comes next is not counted.
+  client.wait_at_barrier('kept', 60_000)
   told('kept', lambda: kept)
   directory.mkdir(exist_ok=True)
   told('shared', processes.check_shared, directory)

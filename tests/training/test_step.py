@@ -24,6 +24,7 @@ from bam_jax.modeling import heads
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import joining
 from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import preemption
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
@@ -402,7 +403,8 @@ def test_parameters_of_another_shape_are_refused():
 
 def _process(data, fsdp, path):
   """One of two processes: its rows of each batch, then all of one."""
-  joining.join(os.environ['ADDRESS'], 2, int(os.environ['PROCESS']), 60)
+  me, notice = int(os.environ['PROCESS']), preemption.Notice()
+  joining.join(os.environ['ADDRESS'], 2, me, 60, notice)
   # A mesh follows the wires: a process's rows need not be consecutive.
   devices = np.array(jax.devices()).reshape(2, -1).T.reshape(-1)
   programs = make_programs(data, fsdp, devices=tuple(devices))
