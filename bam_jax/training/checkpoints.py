@@ -47,6 +47,19 @@ _PARAMS = 'params'
 _TRAIN = 'train'
 
 
+class _Manager(ocp.CheckpointManager):
+  """Orbax's manager of checkpoints, which does not ask JAX whether to stop.
+
+  It would ask by the number of the step. JAX has several processes agree on one
+  number, and `processes.AgreedNotice` counts its own.
+  """
+
+  def reached_preemption(self, step: int) -> bool:
+    """Returns False: the caller decides what is saved."""
+    del step
+    return False
+
+
 class Checkpoints:
   """The checkpoints below one folder, as a context manager.
 
@@ -73,7 +86,7 @@ class Checkpoints:
     except OSError as e:
       raise errors.UserError(f'{directory}: {e.strerror}') from e
     with _told(directory):
-      self._manager = ocp.CheckpointManager(
+      self._manager = _Manager(
         directory.absolute(),
         item_handlers={
           _PARAMS: ocp.StandardCheckpointHandler(),

@@ -27,8 +27,11 @@ _met = threading.Event()
 _QUIET = 1.0
 # How long a process that has a signal waits for the others to come.
 _STOP_SECONDS = 10.0
-# What JAX's own limit, at which it aborts, is beyond ours.
+# Seconds by which JAX's own limit, at which it aborts, is beyond ours.
 _MARGIN = 600
+# Seconds after which JAX aborts a run in which a process is silent: later than
+# `lost.watch`, which does so with one line.
+_HEARTBEAT = 300
 
 
 def join(
@@ -65,6 +68,7 @@ def join(
         num_processes,
         process_id,
         initialization_timeout=seconds + _MARGIN,
+        heartbeat_timeout_seconds=_HEARTBEAT,
       )
       _met.set()
     except (RuntimeError, ValueError) as e:

@@ -1,7 +1,8 @@
 """Ends this process when another one of the run dies or fails.
 
-JAX would abort it itself, 100 s after the last heartbeat, with a stack trace.
-It does so at once where process 0 is gone, which all of them speak through.
+JAX would abort it itself, minutes after the last heartbeat (see `joining`),
+with a stack trace. It does so at once where process 0 is gone, which all of
+them speak through.
 """
 
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from bam_jax.training import processes
 
 _BEATS = 'bam_jax/beats/'
 _EVERY = 2.0  # seconds between two beats
-_MISSED_AFTER = 60.0  # seconds without one, below JAX's own 100
+_MISSED_AFTER = 60.0  # seconds without one, below JAX's own limit
 # Seconds that this process has to meet by itself the error that ended another.
 _GRACE = 5.0
 

@@ -4,6 +4,7 @@ import json
 import math
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 import pytest
 
@@ -65,6 +66,18 @@ def test_the_latest_state_comes_back_whole_and_sharded(tmp_path, programs):
   assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(
     lambda x: x.sharding, saved
   )
+
+
+def test_only_the_loop_asks_whether_to_stop(tmp_path, programs, monkeypatch):
+  """JAX has processes agree on a number: two counts would mix."""
+  asked = []
+  monkeypatch.setattr(
+    multihost_utils, 'reached_preemption_sync_point', asked.append
+  )
+  with checkpoints.Checkpoints(tmp_path) as saved:
+    saved.save(_state(programs, 4, 1.0), 0.5)
+    saved.wait()
+  assert asked == []
 
 
 def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
