@@ -102,11 +102,11 @@ class Checkpoints:
       )
     steps = self._manager.all_steps()
     for step in steps:
-      self._read_score(step)
+      self._read_score(step, is_latest=step == max(steps))
     if steps:
       with _told(self._step_directory(max(steps))):
         self._unlogged, late = _carried(
-          self._manager.metadata(max(steps)).custom_metadata or {}
+          _metadata(self._step_directory(max(steps)))
         )
       self._scores.update(late)
       self._late.update(late)
@@ -240,12 +240,21 @@ class Checkpoints:
     carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: late}
     return carried | {_DIGEST: schema.digest(carried)}
 
-  def _read_score(self, step: int) -> None:
-    """Raises if the score, by which the best is chosen, has changed."""
+  def _read_score(self, step: int, is_latest: bool) -> None:
+    """Raises if the score, by which the best is chosen, has changed.
+
+    An earlier step of which files are missing has no score: the process that
+    deleted it, as a later one had taken its place, was killed.
+    """
     with _told(self._step_directory(step)):
-      metadata = self._manager.metadata(step).custom_metadata or {}
-      score = (self._manager.metrics(step) or {}).get(_SCORE)
-      if _SCORE in metadata:
+      try:
+        metadata = _metadata(self._step_directory(step))
+        score = _saved_score(self._step_directory(step))
+      except FileNotFoundError:
+        if is_latest:
+          raise
+        return
+      if _SCORE in metadata and (is_latest or score is not None):
         # Text, as a score may be no number, which equals nothing.
         recorded = json.dumps(metadata[_SCORE])
         if json.dumps(score) != recorded:
@@ -340,15 +349,25 @@ def kept(directory: Path) -> list[int]:
   )
   if not steps:
     return []
-  scores = {}
-  for step in steps:
-    path = directory / f'step_{step}' / 'metrics' / 'metrics'
-    if path.exists():
-      scores[step] = json.loads(path.read_text())[_SCORE]
-  metadata = json.loads((directory / f'step_{steps[-1]}' / MARK).read_text())
-  scores |= _carried(metadata.get('custom_metadata') or {})[1]
+  found = {step: _saved_score(directory / f'step_{step}') for step in steps}
+  scores = {step: score for step, score in found.items() if score is not None}
+  scores |= _carried(_metadata(directory / f'step_{steps[-1]}'))[1]
   best = _best(scores, steps)
   return sorted({steps[-1], steps[-1] if best is None else best})
+
+
+def _metadata(directory: Path) -> Mapping[str, Any]:
+  """What `Checkpoints.save` gave the checkpoint in a folder.
+
+  Orbax's own `metadata` opens each array too, and some may be gone.
+  """
+  return json.loads((directory / MARK).read_text()).get('custom_metadata') or {}
+
+
+def _saved_score(directory: Path) -> float | None:
+  """The score of the checkpoint in a folder; None if it was saved without."""
+  path = directory / 'metrics' / 'metrics'
+  return json.loads(path.read_text())[_SCORE] if path.exists() else None
 
 
 def _best(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:

@@ -17,6 +17,7 @@ from typing import NoReturn
 import jax
 import orbax.checkpoint as ocp
 
+from bam_jax import errors
 from bam_jax.training import preemption
 from bam_jax.training import processes
 
@@ -74,7 +75,12 @@ def _watch(own_number: int) -> None:
 
 def tells(error: BaseException) -> bool:
   """Whether an error is that of a call that needs another process."""
-  return isinstance(error, jax.errors.JaxRuntimeError) and any(
+  if not processes.several() or isinstance(
+    error, errors.UserError | errors.RetryError
+  ):
+    return False
+  # Orbax and jaxlib raise some of them as errors of other types than JAX's own.
+  return any(
     name in str(error) for name in ('Gloo', 'CoordinationService', 'Barrier')
   )
 

@@ -241,9 +241,7 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
   # The last checkpoint's own predictions, which serve texts as well.
   model = runner.model('single-s0')
   encoded = model.encode('mood', [(e.text_a,) for e in examples[12:52]])
-  expected = [
-    list(each.probabilities.values()) for each in model.predict(encoded)
-  ]
+  expected = [each.prediction.probabilities for each in model.predict(encoded)]
   np.testing.assert_allclose(
     special.softmax(logits, axis=-1), expected, rtol=0, atol=1e-5
   )

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import jax
 from jax.experimental import multihost_utils
@@ -102,6 +103,26 @@ def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
   metadata.write_text(changed)
   with pytest.raises(errors.UserError, match=r'step_4: is damaged .*digest'):
     checkpoints.Checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize('score', [None, 50.0], ids=['plain', 'scored'])
+def test_a_step_that_was_half_deleted_is_passed_over(tmp_path, programs, score):
+  """A kill while the step that was replaced is deleted, file by file."""
+  with checkpoints.Checkpoints(tmp_path / 'run') as manager:
+    manager.save(_state(programs, 2, 2), score)
+    manager.wait()
+    shutil.copytree(tmp_path / 'run' / 'step_2', tmp_path / 'whole')
+    manager.save(_state(programs, 4, 4), 60.0)
+  files = sorted(p for p in (tmp_path / 'whole').rglob('*') if p.is_file())
+  left = np.random.default_rng(0).permutation(len(files))
+  for count in {*range(0, len(files), 1 + len(files) // 8), len(files) - 1}:
+    half = tmp_path / 'run' / 'step_2'
+    shutil.copytree(tmp_path / 'whole', half)
+    for number in left[: count + 1]:
+      (half / files[number].relative_to(tmp_path / 'whole')).unlink()
+    with checkpoints.Checkpoints(tmp_path / 'run') as manager:
+      assert (manager.latest_step, manager.best_step) == (4, 4)
+    shutil.rmtree(half)
 
 
 def test_best_and_latest_are_kept_and_no_other(tmp_path, programs):
