@@ -12,6 +12,7 @@ _PACKAGE = _ROOT / 'bam_jax'
 
 # A folder or module imports only what stands above it.
 _ORDER = (
+  'child_processes',
   'errors',
   'escape',
   'files',

@@ -27,12 +27,11 @@ import operator
 import os
 from pathlib import Path
 import platform
-import signal
 import sys
-import threading
 from typing import Any
 from typing import NamedTuple
 
+from bam_jax import child_processes
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import tfrecord
@@ -270,7 +269,7 @@ def _download(
   names: Sequence[str], tfds_dir: str, sender: connection.Connection
 ) -> None:
   """Prepares data sets; sends after each one '' or what went wrong."""
-  _follow_parent()
+  child_processes.follow_parent()
   # TensorFlow reports at length on standard error, and would take GPUs.
   os.environ |= {
     'TF_CPP_MIN_LOG_LEVEL': '3',
@@ -293,19 +292,6 @@ def _download(
       text = str(e).strip().partition('\n')[0]
       error = f'{type(e).__name__}: {text}'
     sender.send(error)
-
-
-def _follow_parent() -> None:
-  """Leaves signals to the parent, and ends with it whatever ends it."""
-  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-    signal.signal(number, signal.SIG_IGN)
-  parent = multiprocessing.parent_process()
-
-  def follow() -> None:
-    parent.join()
-    os._exit(1)
-
-  threading.Thread(target=follow, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -7,10 +7,9 @@ from concurrent.futures import process as process_pool
 import contextlib
 import multiprocessing
 import os
-import signal
-import threading
 from typing import Self
 
+from bam_jax import child_processes
 from bam_jax import errors
 from bam_jax.training import preemption
 
@@ -32,7 +31,7 @@ class Background:
       min(_MOST, os.cpu_count() or 1),
       # A copy of a process that holds devices and threads would not live.
       multiprocessing.get_context('spawn'),
-      _serve,
+      child_processes.follow_parent,
     )
 
   def __enter__(self) -> Self:
@@ -83,16 +82,3 @@ def _told() -> Iterator[None]:
       'a process that writes results was ended, perhaps for want of memory;'
       ' the same command goes on'
     ) from e
-
-
-def _serve() -> None:
-  """Leaves signals to the parent, and ends with it whatever ends it."""
-  for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-    signal.signal(number, signal.SIG_IGN)
-  parent = multiprocessing.parent_process()
-
-  def follow() -> None:
-    parent.join()
-    os._exit(1)
-
-  threading.Thread(target=follow, daemon=True).start()
