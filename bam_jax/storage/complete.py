@@ -18,11 +18,11 @@ import time
 from typing import NamedTuple
 
 from bam_jax.data import manifest
-from bam_jax.training import checkpoints
+from bam_jax.training import checkpoint_scores
 
 # What stands last where a folder is put together, and goes first.
 MARKS = frozenset(
-  {manifest.NAME, checkpoints.MARK, 'commit_success.txt', 'DONE'}
+  {manifest.NAME, checkpoint_scores.MARK, 'commit_success.txt', 'DONE'}
 )
 
 _STEP = re.compile(r'(runs/[^/]+/checkpoints)/step_(\d+)/(\w+)')
@@ -136,12 +136,12 @@ def _find(root: Path, stage: Path, known: Marks, marks: Marks) -> Found:
   for run in sorted(root.glob('runs/[!.]*')):
     done = f'runs/{run.name}/DONE'
     checkpoints_dir = run / 'checkpoints'
-    if kept := checkpoints.kept(checkpoints_dir):
+    if kept := checkpoint_scores.kept(checkpoints_dir):
       steps[f'runs/{run.name}/checkpoints'] = kept
     if done in marks and known.get(done) == marks[done]:
       continue
     for step in kept:
-      mark = f'runs/{run.name}/checkpoints/step_{step}/{checkpoints.MARK}'
+      mark = f'runs/{run.name}/checkpoints/step_{step}/{checkpoint_scores.MARK}'
       if known.get(mark) == marks.get(mark):
         continue
       folder = (root / mark).parent
@@ -160,7 +160,7 @@ def _find(root: Path, stage: Path, known: Marks, marks: Marks) -> Found:
 def _marks(root: Path) -> Marks:
   """All marks, and when they and their folders were changed."""
   paths = [path for pattern in (*_SETS, _DONE) for path in root.glob(pattern)]
-  paths += root.glob(f'runs/*/checkpoints/step_*/{checkpoints.MARK}')
+  paths += root.glob(f'runs/*/checkpoints/step_*/{checkpoint_scores.MARK}')
   result = {}
   for path in paths:
     name = path.relative_to(root).as_posix()

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import json
 import logging
 import math
@@ -26,22 +25,13 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
-from bam_jax import schema
+from bam_jax.training import checkpoint_scores as scores_lib
 from bam_jax.training import checksums as checksums_lib
 from bam_jax.training import lost
 from bam_jax.training import processes
 from bam_jax.training import step as step_lib
 
-# Of a step's files: there in each whole one.
-MARK = '_CHECKPOINT_METADATA'
-
 _CHECKSUMS = 'checksums'
-_SCORE = 'score'
-# Metrics of steps that the log has not got yet.
-_UNLOGGED = 'unlogged'
-# Scores of earlier steps, whose own checkpoints were saved without.
-_LATE_SCORES = 'late_scores'
-_DIGEST = 'digest'
 _PARAMS = 'params'
 # Everything of a TrainState but the parameters: what only a resumed run needs.
 _TRAIN = 'train'
@@ -94,7 +84,7 @@ class Checkpoints:
         },
         options=ocp.CheckpointManagerOptions(
           preservation_policy=policies.AnyPreservationPolicy(
-            [policies.LatestN(1), _Best(self._scores)]
+            [policies.LatestN(1), scores_lib.PreserveBest(self._scores)]
           ),
           best_fn=_score,
           step_prefix='step',
@@ -105,8 +95,8 @@ class Checkpoints:
       self._read_score(step, is_latest=step == max(steps))
     if steps:
       with _told(self._step_directory(max(steps))):
-        self._unlogged, late = _carried(
-          _metadata(self._step_directory(max(steps)))
+        self._unlogged, late = scores_lib.read_carried(
+          scores_lib.read_metadata(self._step_directory(max(steps)))
         )
       self._scores.update(late)
       self._late.update(late)
@@ -125,7 +115,10 @@ class Checkpoints:
   @property
   def best_step(self) -> int | None:
     """The step of the highest score; the latest one if none has a score."""
-    return _best(self._scores, self._manager.all_steps()) or self.latest_step
+    return (
+      scores_lib.best_step(self._scores, self._manager.all_steps())
+      or self.latest_step
+    )
 
   def score(self, step: int) -> float | None:
     """The score of a step, if it has one."""
@@ -173,14 +166,14 @@ class Checkpoints:
     checksums = {_PARAMS: checksums_lib.checksums(state.params)}
     if with_optimizer:
       checksums[_TRAIN] = checksums_lib.checksums(_without_params(state))
-    metadata = {_CHECKSUMS: checksums, _SCORE: score}
+    metadata = {_CHECKSUMS: checksums, scores_lib.SCORE: score}
     with self._writing():
       if score is not None:
         self._scores[step] = score
       self._manager.save(
         step,
         args=ocp.args.Composite(**items),
-        metrics=None if score is None else {_SCORE: score},
+        metrics=None if score is None else {scores_lib.SCORE: score},
         force=True,
         custom_metadata=metadata | self._to_carry(unlogged),
       )
@@ -237,8 +230,7 @@ class Checkpoints:
     late = {str(step): self._scores[step] for step in sorted(steps)}
     if not late and not unlogged:
       return {}
-    carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: late}
-    return carried | {_DIGEST: schema.digest(carried)}
+    return scores_lib.carry(unlogged, late)
 
   def _read_score(self, step: int, is_latest: bool) -> None:
     """Raises if the score, by which the best is chosen, has changed.
@@ -248,15 +240,15 @@ class Checkpoints:
     """
     with _told(self._step_directory(step)):
       try:
-        metadata = _metadata(self._step_directory(step))
-        score = _saved_score(self._step_directory(step))
+        metadata = scores_lib.read_metadata(self._step_directory(step))
+        score = scores_lib.read_score(self._step_directory(step))
       except FileNotFoundError:
         if is_latest:
           raise
         return
-      if _SCORE in metadata and (is_latest or score is not None):
+      if scores_lib.SCORE in metadata and (is_latest or score is not None):
         # Text, as a score may be no number, which equals nothing.
-        recorded = json.dumps(metadata[_SCORE])
+        recorded = json.dumps(metadata[scores_lib.SCORE])
         if json.dumps(score) != recorded:
           raise ValueError(f'the score is {score}, was {recorded}')
       if score is not None:
@@ -333,88 +325,6 @@ class Checkpoints:
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
 
 
-def kept(directory: Path) -> list[int]:
-  """Which of the steps in a folder its manager keeps: the best, the latest.
-
-  It deletes the others after the step that replaces them has got its name, so
-  these are whole as long as no new one comes.
-
-  Raises:
-    OSError, ValueError: a score can't be read; another step may just have come.
-  """
-  steps = sorted(
-    int(path.parent.name.removeprefix('step_'))
-    for path in directory.glob(f'step_*/{MARK}')
-    if path.parent.name.removeprefix('step_').isdecimal()
-  )
-  if not steps:
-    return []
-  found = {step: _saved_score(directory / f'step_{step}') for step in steps}
-  scores = {step: score for step, score in found.items() if score is not None}
-  scores |= _carried(_metadata(directory / f'step_{steps[-1]}'))[1]
-  best = _best(scores, steps)
-  return sorted({steps[-1], steps[-1] if best is None else best})
-
-
-def _metadata(directory: Path) -> Mapping[str, Any]:
-  """What `Checkpoints.save` gave the checkpoint in a folder.
-
-  Orbax's own `metadata` opens each array too, and some may be gone.
-  """
-  return json.loads((directory / MARK).read_text()).get('custom_metadata') or {}
-
-
-def _saved_score(directory: Path) -> float | None:
-  """The score of the checkpoint in a folder; None if it was saved without."""
-  path = directory / 'metrics' / 'metrics'
-  return json.loads(path.read_text())[_SCORE] if path.exists() else None
-
-
-def _best(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
-  """The step with the highest score, the last one of equals."""
-  scored = [step for step in sorted(steps) if step in scores]
-  return sorted(scored, key=scores.get)[-1] if scored else None
-
-
-@dataclasses.dataclass(frozen=True)
-class _Best(policies.PreservationPolicy):
-  """Preserves the best checkpoint, by scores that Orbax may not know.
-
-  Attributes:
-    scores: step -> score; may change at any time.
-  """
-
-  scores: Mapping[int, float]
-
-  def should_preserve(
-    self,
-    checkpoints: Sequence[Any],
-    *,
-    context: policies.PreservationContext,
-  ) -> Sequence[bool]:
-    del context
-    steps = [checkpoint.step for checkpoint in checkpoints]
-    best = _best(self.scores, steps)
-    return [step == best for step in steps]
-
-
-def _carried(
-  metadata: Mapping[str, Any],
-) -> tuple[list[list[float]], dict[int, float]]:
-  """What a checkpoint's metadata carries of its run: unlogged, late scores.
-
-  Raises:
-    ValueError: it is damaged.
-  """
-  if _DIGEST not in metadata:
-    return [], {}
-  carried = {key: metadata[key] for key in (_UNLOGGED, _LATE_SCORES)}
-  if schema.digest(carried) != metadata[_DIGEST]:
-    raise ValueError('the scores of earlier steps fail their digest')
-  late = {int(step): score for step, score in carried[_LATE_SCORES].items()}
-  return carried[_UNLOGGED], late
-
-
 @contextlib.contextmanager
 def _told(directory: Path) -> Iterator[None]:
   """Turns what Orbax raises over damaged files into one line.
@@ -436,7 +346,7 @@ def _told(directory: Path) -> Iterator[None]:
 
 
 def _score(metrics: Mapping[str, float]) -> float:
-  return metrics[_SCORE]
+  return metrics[scores_lib.SCORE]
 
 
 def _without_params(state: step_lib.TrainState) -> Mapping[str, object]:

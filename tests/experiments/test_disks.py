@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from bam_jax.training import checkpoints
+from bam_jax.training import checkpoint_scores
 from tests.experiments import commands
 
 pytestmark = [
@@ -58,7 +58,7 @@ def test_a_plan_on_a_full_disk_goes_on_when_there_is_room(undisturbed, disk):
   assert 'No space left on device' in lines[-1]
   assert not [line for line in lines if 'Traceback' in line]
   saved = workdir / 'runs' / commands.TEACHER / 'checkpoints'
-  assert checkpoints.kept(saved) == [4]
+  assert checkpoint_scores.kept(saved) == [4]
 
   (disk / 'filler').unlink()
   commands.ends_with(commands.start(workdir, disk.parent), 0)

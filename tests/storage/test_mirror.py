@@ -19,6 +19,7 @@ from bam_jax.storage import complete
 from bam_jax.storage import mirror
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
+from bam_jax.training import checkpoint_scores
 from bam_jax.training import checkpoints
 from bam_jax.training import preemption
 from bam_jax.training import step as step_lib
@@ -94,7 +95,7 @@ def test_what_is_complete_goes_up_and_comes_down(s3, tmp_path):
     _work(first)
   names = stores.Store(s3).names('')
   assert 'features/t/train/manifest.json' in names
-  assert f'{_CHECKPOINTS}/step_4/{checkpoints.MARK}' in names
+  assert f'{_CHECKPOINTS}/step_4/{checkpoint_scores.MARK}' in names
   assert not [name for name in names if '/columns' in name or '.mirror' in name]
   with _mirror(s3, second):
     assert _content(second) == _content(first)
@@ -107,7 +108,7 @@ def test_what_is_not_complete_stays(s3, tmp_path):
   with _mirror(s3, tmp_path):
     _work(tmp_path)
     (tmp_path / 'features/t/train/manifest.json').unlink()
-    (tmp_path / _CHECKPOINTS / 'step_4' / checkpoints.MARK).unlink()
+    (tmp_path / _CHECKPOINTS / 'step_4' / checkpoint_scores.MARK).unlink()
     _save(tmp_path / 'other', s8=None)
     shutil.copytree(
       tmp_path / 'other' / _CHECKPOINTS / 'step_8',
@@ -352,7 +353,9 @@ def test_steps_that_are_kept_are_those_that_orbax_keeps(tmp_path):
       saved.wait()
       shutil.copytree(managed / f'step_{step}', all_steps / f'step_{step}')
       left = {path.name for path in managed.iterdir()}
-      assert {f'step_{step}' for step in checkpoints.kept(all_steps)} == left
+      assert {
+        f'step_{step}' for step in checkpoint_scores.kept(all_steps)
+      } == left
 
 
 def test_what_changes_during_a_look_is_looked_at_again(tmp_path, monkeypatch):

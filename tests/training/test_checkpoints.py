@@ -15,6 +15,7 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import checkpoint_scores
 from bam_jax.training import checkpoints
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
@@ -92,13 +93,13 @@ def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
     manager.add_score(70.0)
     for step, score in ((3, 60.0), (4, None)):
       manager.save(_state(programs, step, step), score)
-  assert checkpoints.kept(tmp_path) == [2, 4]
+  assert checkpoint_scores.kept(tmp_path) == [2, 4]
   with checkpoints.Checkpoints(tmp_path) as manager:
     assert (manager.score(2), manager.best_step) == (70.0, 2)
     assert manager.unlogged() == []
     assert not manager.has(1)
     assert not manager.has(3)
-  metadata = tmp_path / 'step_4' / checkpoints.MARK
+  metadata = tmp_path / 'step_4' / checkpoint_scores.MARK
   changed = metadata.read_text().replace('70.0', '10.0')
   metadata.write_text(changed)
   with pytest.raises(errors.UserError, match=r'step_4: is damaged .*digest'):
@@ -264,7 +265,7 @@ def test_an_undefined_score_is_never_preferred(
     assert manager.has(best) and manager.latest_step == len(scores)
   with checkpoints.Checkpoints(tmp_path) as manager:
     assert manager.best_step == best
-  assert checkpoints.kept(tmp_path) == sorted({best, len(scores)})
+  assert checkpoint_scores.kept(tmp_path) == sorted({best, len(scores)})
   for path in tmp_path.rglob('*'):
     if path.name in ('metrics', '_CHECKPOINT_METADATA') and path.is_file():
       assert 'NaN' not in path.read_text()
