@@ -225,7 +225,7 @@ class Checkpoints:
     return restored
 
   def _to_carry(self, unlogged: Sequence[Sequence[float]]) -> dict[str, object]:
-    """What the metadata of the next checkpoint has besides, for `_carried`."""
+    """Metadata of the next checkpoint for `checkpoint_scores.read_carried`."""
     steps = self._late.intersection(self._manager.all_steps())
     late = {str(step): self._scores[step] for step in sorted(steps)}
     if not late and not unlogged:
