@@ -82,10 +82,10 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax import schema
+from bam_jax.runtime import preemption
 from bam_jax.storage import lock
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
-from bam_jax.training import preemption
 
 
 def main(argv: list[str], notice: preemption.Notice) -> None:
@@ -172,14 +172,14 @@ def _run_command(
 ) -> None:
   """Has several processes meet, where there are several."""
   if command_line.MODE.value == 'doctor':
-    from bam_jax.experiments import doctor
+    from bam_jax.doctor import command as doctor
 
     sys.exit(doctor.run(config, workdir))
 
   # JAX reads its settings when it is first used, so it is imported here.
-  from bam_jax.training import joining
-  from bam_jax.training import lost
-  from bam_jax.training import processes
+  from bam_jax.runtime import joining
+  from bam_jax.runtime import lost
+  from bam_jax.runtime import processes
   from bam_jax.training import setup
 
   setup.configure_jax(config, workdir)
@@ -227,8 +227,8 @@ def _run_mode(
   from bam_jax.data import tfds_source
   from bam_jax.experiments import runner as runner_lib
   from bam_jax.inference import own_file
-  from bam_jax.training import lost
-  from bam_jax.training import processes
+  from bam_jax.runtime import lost
+  from bam_jax.runtime import processes
 
   mode, group = command_line.MODE.value, command_line.GROUP.value
   reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
@@ -319,7 +319,7 @@ def _waits_where_another_thread_leaves() -> Iterator[None]:
   try:
     yield
   except BaseException:
-    processes = sys.modules.get('bam_jax.training.processes')
+    processes = sys.modules.get('bam_jax.runtime.processes')
     if processes is not None and processes.leaving:
       threading.Event().wait()
     raise
@@ -393,7 +393,7 @@ def _status(notice: preemption.Notice) -> int:
     # The error is gone, and with it what libraries warn of when it goes.
     print(f'bam_jax: {told}', file=sys.stderr)
   if _has_joined():
-    from bam_jax.training import processes
+    from bam_jax.runtime import processes
 
     processes.leave(status, by_itself=by_itself and status != 0)
   return status

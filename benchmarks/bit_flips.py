@@ -28,8 +28,8 @@ from bam_jax.experiments import background
 from bam_jax.experiments import labelling
 from bam_jax.experiments import records
 from bam_jax.experiments import runner as runner_lib
+from bam_jax.runtime import preemption
 from bam_jax.training import checkpoints as checkpoints_lib
-from bam_jax.training import preemption
 from tests.configs import tiny
 
 # What is flipped -> where it is in a work directory.

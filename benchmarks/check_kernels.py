@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bam_jax.core import losses
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.modeling import kernels
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import losses
 from bam_jax.training import programs
 
 _ROWS, _LENGTH, _SLOTS = 36, 128, 4

@@ -32,8 +32,8 @@ import optax
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import fields
+from bam_jax.core import sampling
 from bam_jax.data import batches
-from bam_jax.data import sampling
 from bam_jax.data import shards
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.experiments import workspace as workspace_lib

@@ -29,8 +29,8 @@ from bam_jax import config as config_lib
 from bam_jax.data import features
 from bam_jax.data import registry
 from bam_jax.data import sources
-from bam_jax.data.doctor import examine
-from bam_jax.data.doctor import near
+from bam_jax.doctor import examine
+from bam_jax.doctor import near
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 

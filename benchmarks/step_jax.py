@@ -22,8 +22,8 @@ from bam_jax import config as config_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.modeling import bert
+from bam_jax.runtime import profiling
 from bam_jax.tasks import glue
-from bam_jax.training import profiling
 from bam_jax.training import setup as setup_lib
 from bam_jax.training import step as step_lib
 from benchmarks import worker

@@ -13,7 +13,7 @@ import yaml
 
 from bam_jax import config as config_lib
 from bam_jax import escape
-from bam_jax.experiments import doctor
+from bam_jax.doctor import command as doctor
 from bam_jax.inference import card
 from bam_jax.inference import predict
 from bam_jax.reporting import report

@@ -23,7 +23,7 @@ def test_quick_start_is_two_commands_of_one_line():
   assert run.rstrip().endswith(
     '.venv/bin/python -m bam_jax.main --config=configs/demo.py'
   )
-  assert test.rstrip().endswith('.venv/bin/python -m pytest')
+  assert test.rstrip().endswith('.venv/bin/python -m pytest -n auto')
 
 
 def test_every_switch_of_the_fidelity_table_exists_with_its_default():

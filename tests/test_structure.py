@@ -12,7 +12,6 @@ _PACKAGE = _ROOT / 'bam_jax'
 
 # A folder or module imports only what stands above it.
 _ORDER = (
-  'child_processes',
   'errors',
   'escape',
   'files',
@@ -22,6 +21,8 @@ _ORDER = (
   'fields',
   'variants',
   'config',
+  'runtime',
+  'core',
   'data',
   'modeling',
   'training',
@@ -31,10 +32,11 @@ _ORDER = (
   'serving',
   'reporting',
   'experiments',
+  'doctor',
   'command_line',
   'main',
 )
-_WITHOUT_JAX = _ORDER[: _ORDER.index('data') + 1]
+_WITHOUT_JAX = {*_ORDER[: _ORDER.index('config') + 1], 'data'}
 
 _MODULES = sorted(
   path for path in _PACKAGE.rglob('*.py') if path.name != '__init__.py'

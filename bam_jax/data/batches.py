@@ -21,9 +21,9 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.core import packing as packing_lib
+from bam_jax.core import sampling
 from bam_jax.data import example_targets
-from bam_jax.data import packing as packing_lib
-from bam_jax.data import sampling
 from bam_jax.data import shards
 from bam_jax.data import token_targets
 from bam_jax.data import unlabelled

@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 
 from bam_jax import errors
-from bam_jax.data import sampling
+from bam_jax.core import sampling
 from bam_jax.tasks import task as task_lib
 
 

@@ -31,10 +31,10 @@ import sys
 from typing import Any
 from typing import NamedTuple
 
-from bam_jax import child_processes
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import tfrecord
+from bam_jax.runtime import child_processes
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 

@@ -9,9 +9,9 @@ import multiprocessing
 import os
 from typing import Self
 
-from bam_jax import child_processes
 from bam_jax import errors
-from bam_jax.training import preemption
+from bam_jax.runtime import child_processes
+from bam_jax.runtime import preemption
 
 _MOST = 8
 

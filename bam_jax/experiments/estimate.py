@@ -23,17 +23,17 @@ import rich.table
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
-from bam_jax.data import packing as packing_lib
+from bam_jax.core import packing as packing_lib
 from bam_jax.data import tfrecord
 from bam_jax.distillation import logit_sets
 from bam_jax.experiments import costs as costs_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import remaining
+from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import setup as setup_lib
-from bam_jax.training import telemetry
 
 FILE = 'estimate.json'
 

@@ -24,9 +24,9 @@ from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import stablehlo
 from bam_jax.inference import submission
 from bam_jax.modeling import layers
+from bam_jax.runtime import preemption
+from bam_jax.runtime import processes
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import preemption
-from bam_jax.training import processes
 
 
 class Finished(trainer.Trainer):

@@ -24,11 +24,11 @@ from bam_jax.distillation import teachers
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.runtime import processes
+from bam_jax.runtime import telemetry
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
-from bam_jax.training import telemetry
 
 
 def write(

@@ -17,8 +17,8 @@ from bam_jax.data import shards
 from bam_jax.distillation import outside
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import processes
 
 # Configuration that says where rows come from or what they mean, and where
 # weights do. Their own digests stand for it.

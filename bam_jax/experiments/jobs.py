@@ -11,10 +11,10 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.core import packing as packing_lib
+from bam_jax.core import sampling
 from bam_jax.data import batches
 from bam_jax.data import folds
-from bam_jax.data import packing as packing_lib
-from bam_jax.data import sampling
 from bam_jax.data import shards
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.tasks import kinds

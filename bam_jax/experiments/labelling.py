@@ -26,12 +26,12 @@ from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.runtime import preemption
+from bam_jax.runtime import processes
+from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
-from bam_jax.training import preemption
-from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
-from bam_jax.training import telemetry
 
 _FEW_ROWS = 4096
 

@@ -19,8 +19,8 @@ from bam_jax.experiments import remaining
 from bam_jax.experiments import search
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.reporting import report as report_lib
+from bam_jax.runtime import processes
 from bam_jax.training import evaluate as evaluate_lib
-from bam_jax.training import processes
 
 
 class Runner(finished.Finished):

@@ -23,16 +23,16 @@ from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.runtime import preemption
+from bam_jax.runtime import processes
+from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import preemption
-from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
-from bam_jax.training import telemetry
 
 
 class Trainer:

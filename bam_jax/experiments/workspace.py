@@ -17,9 +17,9 @@ from bam_jax import errors
 from bam_jax import files
 from bam_jax import schema
 from bam_jax.data import manifest
+from bam_jax.runtime import processes
+from bam_jax.runtime import telemetry
 from bam_jax.training import loop
-from bam_jax.training import processes
-from bam_jax.training import telemetry
 
 _DIGEST = 'digest'
 # What is asked of the record of a finished run.

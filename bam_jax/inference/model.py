@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.core import packing as packing_lib
 from bam_jax.data import batches
 from bam_jax.data import features as features_lib
-from bam_jax.data import packing as packing_lib
 from bam_jax.data import prepare
 from bam_jax.data import unlabelled
 from bam_jax.modeling import heads

@@ -9,10 +9,10 @@ from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import shards
+from bam_jax.runtime import processes
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
-from bam_jax.training import processes
 from bam_jax.training import programs as programs_lib
 
 

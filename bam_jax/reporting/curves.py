@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bam_jax.reporting import figures
-from bam_jax.training import telemetry
+from bam_jax.runtime import telemetry
 
 _GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
 

@@ -8,9 +8,9 @@ import uvicorn
 
 from bam_jax import errors
 from bam_jax.inference import model as model_lib
+from bam_jax.runtime import preemption
 from bam_jax.serving import app
 from bam_jax.serving import protocol
-from bam_jax.training import preemption
 
 # Seconds in which requests that were let in are answered after a notice.
 _LAST = 30

@@ -22,11 +22,11 @@ import time
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import columns
+from bam_jax.runtime import preemption
 from bam_jax.storage import complete
 from bam_jax.storage import lock
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
-from bam_jax.training import preemption
 
 INDEX = 'MIRROR.json'
 EVERY = 10.0  # seconds between two looks at what is complete

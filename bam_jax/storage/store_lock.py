@@ -18,8 +18,8 @@ from typing import Self
 
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.runtime import preemption
 from bam_jax.storage import stores
-from bam_jax.training import preemption
 
 FILE = 'LOCK'
 STALE = 180.0  # seconds without a signature

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import jax
 
-from bam_jax.training import processes
+from bam_jax.runtime import processes
 
 Key = TypeVar('Key', bound=Hashable)
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import files
+from bam_jax.core import packing as packing_lib
 from bam_jax.data import batches
-from bam_jax.data import packing as packing_lib
 from bam_jax.data import shards
 from bam_jax.modeling import heads
 from bam_jax.tasks import kinds

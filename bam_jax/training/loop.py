@@ -11,18 +11,18 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax.data import batches as batches_lib
+from bam_jax.runtime import lost
+from bam_jax.runtime import preemption
+from bam_jax.runtime import processes
+from bam_jax.runtime import profiling
+from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import job as job_lib
-from bam_jax.training import lost
-from bam_jax.training import preemption
-from bam_jax.training import processes
-from bam_jax.training import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import step_log
-from bam_jax.training import telemetry as telemetry_lib
 from bam_jax.training import transfer
 
 CHECKPOINTS_DIR = 'checkpoints'

@@ -14,8 +14,8 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.core import paths
 from bam_jax.training import ahead
-from bam_jax.training import paths
 
 AXES = ('data', 'fsdp')
 

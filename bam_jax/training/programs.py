@@ -18,13 +18,13 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.data import packing as packing_lib
+from bam_jax.core import optimizer as optimizer_lib
+from bam_jax.core import packing as packing_lib
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import ahead as ahead_lib
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import optimizer as optimizer_lib
 from bam_jax.training import seeds as seeds_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer

@@ -17,9 +17,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
 
+from bam_jax.core import paths
 from bam_jax.modeling import layers
 from bam_jax.training import ahead as ahead_lib
-from bam_jax.training import paths
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
 

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bam_jax.core import losses
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.training import gradients
-from bam_jax.training import losses
 from bam_jax.training import mesh as mesh_lib
 
 Batch = Mapping[str, Any]

@@ -9,10 +9,10 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import job as job_lib
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import telemetry as telemetry_lib
 from bam_jax.training import transfer
 
 # Dispatched and not fetched when an interval's metrics are.

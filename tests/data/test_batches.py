@@ -10,9 +10,9 @@ import pytest
 
 from bam_jax import config
 from bam_jax import errors
+from bam_jax.core import packing as packing_lib
+from bam_jax.core import sampling
 from bam_jax.data import batches
-from bam_jax.data import packing as packing_lib
-from bam_jax.data import sampling
 from bam_jax.data import shards
 from bam_jax.tasks import task as task_lib
 

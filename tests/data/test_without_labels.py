@@ -9,14 +9,14 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.core import losses
+from bam_jax.core import packing as packing_lib
+from bam_jax.core import sampling
 from bam_jax.data import batches
 from bam_jax.data import example_targets
-from bam_jax.data import packing as packing_lib
 from bam_jax.data import registry
-from bam_jax.data import sampling
 from bam_jax.data import sources
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import losses
 from tests.data import test_batches as plain
 
 # `score` and `two` have some, `three` has none.

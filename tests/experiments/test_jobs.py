@@ -4,7 +4,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.data import sampling
+from bam_jax.core import sampling
 from bam_jax.experiments import jobs
 from bam_jax.experiments import plan
 

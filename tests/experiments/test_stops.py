@@ -11,7 +11,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax.experiments import runner as runner_lib
-from bam_jax.training import preemption
+from bam_jax.runtime import preemption
 from benchmarks import faults
 
 _CONFIG = Path(faults.__file__).parent / 'configs' / 'stops.py'

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bam_jax import files
-from bam_jax.experiments import doctor
+from bam_jax.doctor import command as doctor
 from bam_jax.experiments import records
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.tasks import demo

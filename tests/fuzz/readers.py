@@ -24,9 +24,9 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import huggingface
 from bam_jax.modeling import weight_files
 from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.runtime import telemetry
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import telemetry
 
 # Bytes that Python allocates for a file of none, as its table of strings may
 # grow at any moment, and for each byte of a file: JSON's shortest object is two

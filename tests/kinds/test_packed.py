@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
+from bam_jax.core import losses
 from bam_jax.data import batches
 from bam_jax.data import prepare
 from bam_jax.data import registry
 from bam_jax.modeling import heads
 from bam_jax.tasks import kinds
 from bam_jax.training import evaluate
-from bam_jax.training import losses
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import setup as setup_lib
 from tests.configs import kinds as kinds_config

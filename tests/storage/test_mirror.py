@@ -15,13 +15,13 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import shards
+from bam_jax.runtime import preemption
 from bam_jax.storage import complete
 from bam_jax.storage import mirror
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
 from bam_jax.training import checkpoint_scores
 from bam_jax.training import checkpoints
-from bam_jax.training import preemption
 from bam_jax.training import step as step_lib
 
 _FIELD = (shards.Field('uid', 'bytes', 1),)

@@ -13,15 +13,15 @@ import time
 import pytest
 
 from bam_jax import errors
+from bam_jax.runtime import preemption
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
-from bam_jax.training import preemption
 
 _ROOT = Path(__file__).parents[2]
 _HOLDER = """
 import sys, time
 from bam_jax.storage import store_lock, stores
-from bam_jax.training import preemption
+from bam_jax.runtime import preemption
 store_lock._HEARTBEAT = 0.1
 with store_lock.StoreLock(stores.Store(sys.argv[1]), preemption.Notice()):
   print('held', flush=True)

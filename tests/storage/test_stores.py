@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from bam_jax import errors
+from bam_jax.runtime import preemption
 from bam_jax.storage import mirror
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
-from bam_jax.training import preemption
 from tests.storage import object_server
 
 _ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from bam_jax.training import losses
+from bam_jax.core import losses
 
 
 def _cross_entropy(logit, target):

@@ -21,10 +21,10 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
+from bam_jax.runtime import joining
+from bam_jax.runtime import preemption
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import joining
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import preemption
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer

@@ -1,0 +1,234 @@
+"""BERT's Adam, its schedules, and learning rates that fall with depth.
+
+The defaults of the configuration reproduce the released code of BAM: Adam
+without bias correction, decay scaled by the layer's learning rate, clipping
+by the global norm first.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from bam_jax import config as config_lib
+from bam_jax.core import paths
+
+# Path -> depth, given the number of encoder layers n; for the stacked layers
+# one a layer.
+DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
+  (r'^encoder/embeddings/', lambda n: 0),
+  (r'^encoder/layers/', lambda n: np.arange(1, n + 1)),
+  (r'^pooler/', lambda n: n + 1),
+  (r'^heads/', lambda n: n + 2),
+)
+
+# Path -> whether weight decay applies.
+DECAYS: tuple[tuple[str, bool], ...] = (
+  (r'norm/(scale|bias)$', False),
+  (r'/bias$', False),
+  (r'/(kernel|embedding)$', True),
+)
+
+
+def learning_rate(
+  step: int, total_steps: int, peak: float, warmup_share: float, schedule: str
+) -> float:
+  """The learning rate of a step, a host number that the program takes as data.
+
+  >>> [learning_rate(s, 10, 1.0, 0.2, 'bert') for s in (0, 1, 2, 10)]
+  [0.0, 0.5, 0.8, 0.0]
+  >>> [learning_rate(s, 10, 1.0, 0.2, 'warmup_linear') for s in (0, 1, 2, 10)]
+  [0.0, 0.5, 1.0, 0.0]
+
+  Args:
+    step: from 0.
+    total_steps: where the rate reaches 0; it stays there.
+    peak: the rate that warm-up aims at.
+    warmup_share: share of the steps, 0-1.
+    schedule: `bert`: linear decay from step 0 on, which the warm-up overrides
+      while it lasts (released code); `warmup_linear`: the decay starts where
+      the warm-up ends.
+
+  Raises:
+    ValueError: an unknown schedule.
+  """
+  warmup_steps = int(total_steps * warmup_share)
+  if step < warmup_steps:
+    return peak * step / warmup_steps
+  left = max(total_steps - step, 0)
+  match schedule:
+    case 'bert':
+      return peak * left / total_steps
+    case 'warmup_linear':
+      return peak * left / max(total_steps - warmup_steps, 1)
+  raise ValueError(f'unknown schedule {schedule!r}')
+
+
+def scale_by_bert_adam(
+  b1: float, b2: float, eps: float, bias_correction: bool
+) -> optax.GradientTransformation:
+  """Rescales gradients by Adam, by default without bias correction.
+
+  m / (sqrt(v) + eps) as in the released code of BERT (`optimization.py`); the
+  moments start at 0 and are not corrected, so early updates are smaller than
+  those of Kingma & Ba (2015). With `bias_correction` it is theirs.
+
+  >>> adam = scale_by_bert_adam(0.9, 0.99, 0.0, bias_correction=False)
+  >>> gradient = jnp.array([4.0])
+  >>> update, _ = adam.update(gradient, adam.init(gradient))
+  >>> round(float(update[0]), 4)  # 0.1 * 4 / sqrt(0.01 * 16)
+  1.0
+
+  Args:
+    b1: decay of the first moment, 0-1.
+    b2: decay of the second moment, 0-1.
+    eps: added to the root of the second moment.
+    bias_correction: divide the moments by 1 - b**step.
+  """
+
+  def init(params: Any) -> optax.ScaleByAdamState:
+    return optax.ScaleByAdamState(
+      count=jnp.zeros([], jnp.int32),
+      mu=jax.tree.map(jnp.zeros_like, params),
+      nu=jax.tree.map(jnp.zeros_like, params),
+    )
+
+  def update(
+    updates: Any, state: optax.ScaleByAdamState, params: Any = None
+  ) -> tuple[Any, optax.ScaleByAdamState]:
+    del params
+    count = optax.safe_increment(state.count)
+    mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+    nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
+    correct = 1.0, 1.0
+    if bias_correction:
+      correct = 1.0 - b1**count, 1.0 - b2**count
+    updates = jax.tree.map(
+      lambda m, v: m / correct[0] / (jnp.sqrt(v / correct[1]) + eps), mu, nu
+    )
+    return updates, optax.ScaleByAdamState(count, mu, nu)
+
+  return optax.GradientTransformation(init, update)
+
+
+def scale_by_layer_depth(
+  decay: jax.Array | float, depths: Callable[[Any], Any], top: int
+) -> optax.GradientTransformation:
+  """Scales each update by decay**(top - depth): lower layers learn slower.
+
+  Clark et al. (2019), section 4.1: LR · α^d, d the distance from the output.
+
+  >>> scale = scale_by_layer_depth(0.5, lambda tree: {'low': 0, 'high': 2}, 2)
+  >>> update, _ = scale.update({'low': 4.0, 'high': 4.0}, scale.init(None))
+  >>> float(update['low']), float(update['high'])
+  (1.0, 4.0)
+
+  Args:
+    decay: α, above 0, at most 1; may be traced.
+    depths: tree of updates -> tree of depths from 0 to `top`: an integer, or
+      an array of one for each index of the update's first axis.
+    top: the depth that is not scaled.
+  """
+
+  def update(
+    updates: Any, state: optax.EmptyState, params: Any = None
+  ) -> tuple[Any, optax.EmptyState]:
+    del params
+
+    def scale(update: jax.Array, depth: int | np.ndarray) -> jax.Array:
+      factor = decay ** jnp.asarray(top - depth, jnp.float32)
+      return update * jnp.expand_dims(
+        factor, range(factor.ndim, jnp.ndim(update))
+      )
+
+    return jax.tree.map(scale, updates, depths(updates)), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def layer_depths(params: Any, num_layers: int) -> Any:
+  """The tree of depths: embeddings 0, layer i is i+1, pooler n+1, heads n+2.
+
+  Args:
+    params: a train state's, its layers stacked.
+    num_layers: n.
+
+  Raises:
+    ValueError: a parameter that no row of `DEPTHS` matches.
+  """
+
+  def depth(path: str, leaf: Any) -> int | np.ndarray:
+    del leaf
+    return paths.lookup(DEPTHS, path)(num_layers)
+
+  return paths.map_paths(depth, params)
+
+
+def decay_mask(params: Any) -> Any:
+  """The tree of bools: weight decay on all but biases and LayerNorm.
+
+  Raises:
+    ValueError: a parameter that no row of `DECAYS` matches.
+  """
+  return paths.map_paths(lambda path, leaf: paths.lookup(DECAYS, path), params)
+
+
+def bert_optimizer(
+  learning_rate: jax.Array | float,
+  layer_decay: jax.Array | float,
+  *,
+  num_layers: int,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float,
+  clip_norm: float,
+  bias_correction: bool,
+) -> optax.GradientTransformation:
+  """The whole optimiser: clip, Adam, weight decay, layer depth, rate.
+
+  Args:
+    learning_rate: of the heads; may be traced.
+    layer_decay: α, above 0, at most 1; may be traced.
+    num_layers: of the encoder.
+    b1: decay of the first moment, 0-1.
+    b2: decay of the second moment, 0-1.
+    eps: added to the root of the second moment.
+    weight_decay: times the parameter, added before the layer's rate scales it.
+    clip_norm: of all gradients together; 0: no clipping.
+    bias_correction: Adam's own; the released code has none.
+  """
+  return optax.chain(
+    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+    scale_by_bert_adam(b1, b2, eps, bias_correction),
+    optax.add_decayed_weights(weight_decay, decay_mask),
+    scale_by_layer_depth(
+      layer_decay,
+      lambda updates: layer_depths(updates, num_layers),
+      num_layers + 2,
+    ),
+    optax.scale_by_learning_rate(learning_rate),
+  )
+
+
+def make_optimizer(
+  config: config_lib.OptimizerConfig, num_layers: int
+) -> optax.GradientTransformation:
+  """BERT's Adam with learning_rate and layer_decay held in its state."""
+  static = {
+    'num_layers': num_layers,
+    'b1': config.b1,
+    'b2': config.b2,
+    'eps': config.eps,
+    'weight_decay': config.weight_decay,
+    'clip_norm': config.clip_norm,
+    'bias_correction': config.bias_correction,
+  }
+  return optax.inject_hyperparams(
+    bert_optimizer,
+    static_args=tuple(static),
+    hyperparam_dtype=jnp.float32,
+  )(learning_rate=0.0, layer_decay=1.0, **static)

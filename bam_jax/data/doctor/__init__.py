@@ -1,1 +1,0 @@
-"""Checks of raw data before anything is computed with it."""

@@ -1,0 +1,179 @@
+"""How long rows are, what is cut off, and which words are not known."""
+
+import collections
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+
+import numpy as np
+
+from bam_jax import errors
+from bam_jax.data import features
+from bam_jax.doctor import findings
+from bam_jax.doctor import rows as rows_lib
+from bam_jax.tasks import kinds
+
+# Rows that are tokenised, evenly over the split; all of a smaller one.
+SAMPLE = 20_000
+# Share of the rows; BERT's 128 tokens cut 5% of RTE's.
+_MANY_CUT = 0.1
+# A row is too long to be one from so many characters on, and so many times the
+# 99th percentile.
+_LONG_CHARACTERS, _LONG_TIMES = 5000, 10
+# Share of [UNK] among the tokens. A vocabulary of the texts' language and case
+# has up to 0.03% in GLUE's files; the letters and words of the demo, 1% to 4%.
+_MANY_UNKNOWN = 0.05
+# Rows whose unknown words are looked at, and words that are shown.
+_UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
+_PERCENTILES = (50, 90, 99, 100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+  """Lengths of a split's rows.
+
+  Attributes:
+    characters: median, 90th and 99th percentile and longest, both texts.
+    tokens: the same, special tokens included; empty without a tokenizer.
+    tokenised: rows that were tokenised.
+    rows_cut: share of these that are longer than `data.max_length`; none of
+      those that are cut into windows.
+    tokens_cut: share of their tokens that are cut off.
+    unknown: share of [UNK] among their tokens.
+    unknown_words: the most frequent words that became [UNK].
+  """
+
+  characters: tuple[int, ...]
+  tokens: tuple[int, ...] = ()
+  tokenised: int = 0
+  rows_cut: float = 0.0
+  tokens_cut: float = 0.0
+  unknown: float = 0.0
+  unknown_words: tuple[str, ...] = ()
+
+
+def measure(
+  rows: rows_lib.Rows, tokenizer: features.Tokenizer | None, max_length: int
+) -> tuple[Lengths, np.ndarray, np.ndarray]:
+  """Measures the rows of a split.
+
+  Args:
+    rows: of the split.
+    tokenizer: None where there is none.
+    max_length: tokens that a row may have, specials included.
+
+  Returns:
+    What was measured, and the numbers of the rows found to be too long, and of
+    those with unknown words.
+  """
+  characters = _characters(rows)
+  if tokenizer is None:
+    none = np.zeros(0, np.int64)
+    return Lengths(_percentiles(characters)), none, none
+  total = len(rows.index)
+  sample = np.unique(
+    np.linspace(0, total - 1, min(total, SAMPLE)).astype(np.int64)
+  )
+  encoded = [
+    tokenizer.encode([column[i] for i in sample]) for column in rows.texts
+  ]
+  tokens = 1 + _sum([[len(ids) + 1 for ids in column] for column in encoded])
+  unknown = _sum([
+      [np.count_nonzero(ids == tokenizer.unk_id) for ids in column]
+      for column in encoded
+  ])  # fmt: skip
+  strange = sample[unknown > 0]
+  over = np.maximum(tokens - max_length, 0)
+  if kinds.of(rows.task).in_windows:
+    over[:] = 0
+  lengths = Lengths(
+    _percentiles(characters),
+    _percentiles(tokens),
+    len(sample),
+    float((over > 0).mean()),
+    float(over.sum() / tokens.sum()),
+    float(unknown.sum() / tokens.sum()),
+    _unknown_words(rows, tokenizer, strange[:_UNKNOWN_ROWS]),
+  )
+  return lengths, sample[over > 0], strange
+
+
+def _unknown_words(
+  rows: rows_lib.Rows, tokenizer: features.Tokenizer, numbers: Sequence[int]
+) -> tuple[str, ...]:
+  """The words of some rows that most often become [UNK]."""
+  counts: collections.Counter[str] = collections.Counter()
+  for column in rows.texts:
+    texts = [column[i] for i in numbers]
+    for text, (ids, spans) in zip(
+      texts, tokenizer.encode_with_spans(texts), strict=True
+    ):
+      for begin, end in spans[ids == tokenizer.unk_id].tolist():
+        counts[text[begin:end]] += 1
+  return tuple(word for word, _ in counts.most_common(_UNKNOWN_WORDS))
+
+
+def _characters(rows: rows_lib.Rows) -> np.ndarray:
+  """[N] of both texts together."""
+  return _sum([[len(text) for text in column] for column in rows.texts])
+
+
+def _sum(columns: list[list[int]]) -> np.ndarray:
+  return np.array(columns).sum(axis=0)
+
+
+def _percentiles(values: np.ndarray) -> tuple[int, ...]:
+  return tuple(
+    int(x) for x in np.percentile(values, _PERCENTILES, method='higher')
+  )
+
+
+def check(
+  rows: rows_lib.Rows,
+  lengths: Lengths,
+  cut: np.ndarray,
+  strange: np.ndarray,
+  max_length: int,
+) -> Iterator[findings.Finding]:
+  """Rows that are cut, are so long that they are several, or are not known.
+
+  Args:
+    rows: of the split.
+    lengths: as `measure` gives them.
+    cut: numbers of rows that are too long, as `measure` gives them.
+    strange: numbers of rows with unknown words, as `measure` gives them.
+    max_length: tokens that a row may have.
+  """
+  if lengths.unknown > _MANY_UNKNOWN:
+    words = errors.some(repr(word[:40]) for word in lengths.unknown_words)
+    yield rows.finding(
+      strange,
+      'warning',
+      'unknown words',
+      f'{lengths.unknown:.2%} of the tokens of {lengths.tokenised:,} rows are'
+      f' [UNK], first of all {words}',
+      'use a vocabulary of the language and case of these texts; for a cased'
+      ' one write "do_lower_case": false into the tokenizer_config.json of'
+      ' config.model.init',
+    )
+  if len(cut):
+    yield rows.finding(
+      cut,
+      'warning' if lengths.rows_cut > _MANY_CUT else 'note',
+      'truncation',
+      f'{lengths.rows_cut:.2%} of {lengths.tokenised:,} rows have more than'
+      f' {max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are cut',
+      'raise config.data.max_length and config.packing.row_length',
+    )
+  longest = max(_LONG_CHARACTERS, _LONG_TIMES * lengths.characters[2])
+  # Most splits have none, and need no second look.
+  if lengths.characters[-1] > longest:
+    yield rows.finding(
+      np.flatnonzero(_characters(rows) > longest),
+      'warning',
+      'long row',
+      f'rows of more than {longest:,} characters, the longest of'
+      f' {lengths.characters[-1]:,}, where 99% have at most'
+      f' {lengths.characters[2]:,}',
+      'look at them: a reader with quoting may have made one row of many',
+    )

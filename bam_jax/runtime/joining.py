@@ -1,0 +1,243 @@
+"""The start of several processes: each finds the others, all run the same."""
+
+from collections.abc import Mapping
+import hashlib
+from importlib import metadata
+import json
+import logging
+import os
+from pathlib import Path
+import platform
+import secrets
+import socket
+import threading
+import time
+
+import jax
+import orbax.checkpoint as ocp
+
+import bam_jax
+from bam_jax import errors
+from bam_jax.runtime import preemption
+
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
+_FACTS = 'bam_jax/facts/'
+_met = threading.Event()
+# Seconds after which a process reports that it waits.
+_QUIET = 1.0
+# How long a process that has a signal waits for the others to come.
+_STOP_SECONDS = 10.0
+# Seconds by which JAX's own limit, at which it aborts, is beyond ours.
+_MARGIN = 600
+# Seconds after which JAX aborts a run in which a process is silent: later than
+# `lost.watch`, which does so with one line.
+_HEARTBEAT = 300
+
+
+def join(
+  coordinator: str | None,
+  num_processes: int | None,
+  process_id: int | None,
+  seconds: int,
+  notice: preemption.Notice,
+) -> None:
+  """Joins a run of several processes, before JAX looks for its devices.
+
+  Args:
+    coordinator: host:port of process 0; None: Cloud TPU, Slurm, GKE or Open MPI
+      is asked for all three.
+    num_processes: in all.
+    process_id: of this one, from 0.
+    seconds: how long the others are waited for.
+    notice: its signal is followed where the others don't come in time to stop
+      with this process: JAX aborts those that process 0 leaves alone.
+
+  Raises:
+    errors.UserError: there is nobody to ask, or the port is taken.
+    errors.RetryError: some of the others didn't come.
+    preemption.Preempted: a signal came, and the others didn't.
+  """
+  if process_id == 0:
+    _check_free(coordinator)
+  failed: list[Exception] = []
+
+  def connect() -> None:
+    try:
+      jax.distributed.initialize(
+        coordinator,
+        num_processes,
+        process_id,
+        initialization_timeout=seconds + _MARGIN,
+        heartbeat_timeout_seconds=_HEARTBEAT,
+      )
+      _met.set()
+    except (RuntimeError, ValueError) as e:
+      failed.append(e)
+
+  # JAX would wait in silence, and deaf to signals, and then abort.
+  thread = threading.Thread(target=connect, name='join', daemon=True)
+  thread.start()
+  thread.join(_QUIET)
+  if thread.is_alive():
+    logging.info(
+      '%s, %d s at most (--join_seconds)',
+      _waiting(coordinator, num_processes, process_id),
+      seconds,
+    )
+  end = time.monotonic() + seconds - _QUIET
+  stop = end
+  while thread.is_alive():
+    thread.join(0.1)
+    if notice.has_come:
+      stop = min(stop, time.monotonic() + _STOP_SECONDS)
+    if time.monotonic() > stop:
+      notice.check()
+    if time.monotonic() > end:
+      raise errors.RetryError(
+        f'--coordinator={coordinator or "(found)"}: after {seconds} s'
+        f' {_missing(coordinator, process_id)}; start all within that time, or'
+        ' give more by --join_seconds; the same command, given to all, goes on'
+      )
+  for error in failed:
+    if isinstance(error, ValueError):
+      raise errors.UserError(
+        '--distributed=auto: finds no Cloud TPU, Slurm, GKE or Open MPI here'
+        f' ({error}); give --coordinator, --num_processes and --process_id'
+      ) from error
+    raise _cannot_meet(coordinator, error) from error
+
+
+def is_complete() -> bool:
+  """Whether all processes have come."""
+  return _met.is_set()
+
+
+def _check_free(coordinator: str) -> None:
+  """Raises where something listens at process 0's port.
+
+  JAX either reports this or dies of a segmentation fault, depending on timing.
+  """
+  dual = socket.has_dualstack_ipv6()
+  with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as probe:
+    # What an earlier run has just left is free.
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+      probe.bind(('::' if dual else '', int(coordinator.rpartition(':')[2])))
+    except (OSError, OverflowError) as e:
+      raise _cannot_meet(coordinator, e) from e
+
+
+def _cannot_meet(coordinator: str | None, error: Exception) -> errors.UserError:
+  return errors.UserError(
+    f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
+    f' there ({error}); give a free port of the machine of process 0'
+  )
+
+
+def _waiting(
+  coordinator: str | None, num_processes: int | None, process_id: int | None
+) -> str:
+  """Reports who is waited for, and where."""
+  if coordinator is None:
+    return 'waits for the other processes'
+  if process_id == 0:
+    others = num_processes - 1
+    return f'process 0 waits at {coordinator} for {others} more'
+  return (
+    f'process {process_id} waits for process 0 at {coordinator}, and for all'
+    f' {num_processes} to come'
+  )
+
+
+def _missing(coordinator: str | None, process_id: int | None) -> str:
+  """Reports who did not come, as far as this process can know."""
+  if coordinator is None or process_id == 0 or _answers(coordinator):
+    return 'not all processes have come'
+  return 'process 0 does not answer'
+
+
+def _answers(coordinator: str) -> bool:
+  host, _, port = coordinator.rpartition(':')
+  try:
+    with socket.create_connection((host.strip('[]'), int(port)), 2):
+      return True
+  except OSError:
+    return False
+
+
+def check_same(
+  facts: Mapping[str, object], process_id: int | None, seconds: int
+) -> None:
+  """Raises in all processes where they are not started alike.
+
+  It runs no program on a device: different versions may not be able to.
+
+  Args:
+    facts: JSON values by name that must be equal everywhere; those of the
+      code and of Python are added.
+    process_id: of this one; None: it is not known yet.
+    seconds: how long the others are waited for.
+
+  Raises:
+    errors.UserError: naming what differs, and where.
+    errors.RetryError: some of the others didn't come.
+  """
+  client = ocp.multihost.get_jax_distributed_client()
+  who = f'process {process_id}'
+  if process_id is None:
+    who = f'{socket.gethostname()}, pid {os.getpid()}'
+  client.key_value_set(
+    f'{_FACTS}{secrets.token_hex(8)}', json.dumps([who, {**_code(), **facts}])
+  )
+  try:
+    client.wait_at_barrier('bam_jax/facts', 1000 * seconds)
+  except jax.errors.JaxRuntimeError as e:
+    raise errors.RetryError(
+      f'the processes have met, but not all went on ({str(e).splitlines()[0]});'
+      ' the same command, given to all, goes on'
+    ) from e
+  told = sorted(
+    json.loads(value) for _, value in client.key_value_dir_get(_FACTS)
+  )
+  differ = _differences(told)
+  if differ:
+    raise errors.UserError(
+      f'{differ}; start all processes with the same flags, files and code'
+    )
+
+
+def _code() -> dict[str, str]:
+  """The versions of everything that decides what a process computes."""
+  return {
+    'bam_jax': bam_jax.__version__,
+    'source files of bam_jax': source_digest(Path(bam_jax.__file__).parent),
+    'python': platform.python_version(),
+    **{name: metadata.version(name) for name in _PACKAGES},
+  }
+
+
+def source_digest(root: Path) -> str:
+  """The first digits of the sha256 of a package's source files."""
+  digest = hashlib.sha256()
+  for path in sorted(root.rglob('*.py')):
+    content = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest.update(f'{path.relative_to(root).as_posix()} {content}\n'.encode())
+  return digest.hexdigest()[:12]
+
+
+def _differences(told: list[tuple[str, dict[str, object]]]) -> str:
+  """What is not equal everywhere: each value, and who has it."""
+  names = dict.fromkeys(name for _, facts in told for name in facts)
+  result = []
+  for name in names:
+    holders: dict[str, list[str]] = {}
+    for who, facts in told:
+      value = json.dumps(facts[name]) if name in facts else 'missing'
+      holders.setdefault(value, []).append(who)
+    if len(holders) > 1:
+      values = (
+        f'{value} in {", ".join(who[:3])}{" and others" * (len(who) > 3)}'
+        for value, who in holders.items()
+      )
+      result.append(f'{name} differs: {"; ".join(values)}')
+  return '. '.join(result)

@@ -1,0 +1,360 @@
+"""What a run tells while it works: metric lines, TensorBoard, progress."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import importlib
+import json
+import math
+import os
+from pathlib import Path
+import sys
+import time
+import types
+from typing import Self
+
+import rich.console
+import rich.progress
+import rich.text
+
+from bam_jax import errors
+from bam_jax import files
+from bam_jax.runtime import processes
+
+METRICS_FILE = 'metrics.jsonl'
+TENSORBOARD_DIR = 'tensorboard'
+
+_MOST_BYTES = 1 << 29
+_LINE_EVERY = 10.0  # seconds between two plain progress lines
+_CONSOLE = rich.console.Console(stderr=True)
+_QUIET = rich.console.Console(quiet=True)
+
+
+class Telemetry:
+  """Metrics of one run, as JSON lines and as TensorBoard events.
+
+  Every line is written whole and at once, so a reader sees finished lines, and
+  a killed process tears the last one at most; opening the run again drops it.
+
+    with Telemetry(run_dir, tensorboard=True, run='multi-0') as log:
+      log.truncate(step)  # On resume: what was logged beyond the checkpoint.
+      log.write(step, {'loss': 0.7})
+  """
+
+  def __init__(
+    self, directory: Path, tensorboard: bool, run: str, writes: bool = True
+  ):
+    """Opens the logs of a run.
+
+    Args:
+      directory: folder of the run, made if it isn't there; lines go to
+        `metrics.jsonl` and events to `tensorboard/` below it.
+      tensorboard: whether to write TensorBoard events beside the lines.
+      run: name of the run. It is part of the names of its event files, which
+        so stay apart when the files of several runs are put together.
+      writes: False where another process does; then no file is touched.
+
+    Raises:
+      errors.UserError: the file of an earlier attempt is no list of JSON lines.
+    """
+    self._writes = writes
+    self._path = directory / METRICS_FILE
+    self._tensorboard = tensorboard
+    self._run = run.replace(os.sep, '-')
+    self._writer = None
+    self._purge_step = None
+    if not writes:
+      return
+    directory.mkdir(parents=True, exist_ok=True)
+    if self._path.exists():
+      lines, torn = _parse(self._path)
+      if torn:
+        _rewrite(self._path, lines)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: types.TracebackType | None,
+  ) -> None:
+    if self._writer is not None:
+      self._writer.close()
+      self._writer = None
+
+  def truncate(self, step: int, with_score: bool = True) -> None:
+    """Forgets what was written for `step` and for every later step.
+
+    Call it before the first `write`; TensorBoard then hides its old events too.
+
+    Args:
+      step: the first one that is taken, and logged, again.
+      with_score: keeps the `dev_score` of `step`: it is of the state that the
+        step begins with.
+    """
+    if self._writer is not None:
+      raise ValueError('truncate after write: TensorBoard cannot take it back')
+    self._purge_step = step
+    if self._writes and self._path.exists():
+      lines, _ = _parse(self._path)
+      _rewrite(
+        self._path,
+        [
+          line
+          for line in lines
+          if line['step'] < step
+          or (with_score and 'dev_score' in line and line['step'] == step)
+        ],
+      )
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Appends one line `{"step": step, "time": unix seconds, **values}`.
+
+    A value that isn't finite is written as null: JSON has no NaN.
+    """
+    if not self._writes:
+      return
+    values = {name: float(value) for name, value in values.items()}
+    line = {'step': int(step), 'time': time.time()} | values
+    with files.open_file(self._path, 'a', encoding='utf-8') as file:
+      file.write(_encode(line))
+    if self._tensorboard:
+      writer = self._events()
+      for name, value in values.items():
+        summary = self._summary.scalar(name, value)
+        self._event(step, line['time'], summary=summary)
+      writer.flush()
+
+  def _events(self):
+    """The event writer, made at the first use when the purge step is known.
+
+    It writes at once. SummaryWriter would have a thread do so, which dies on a
+    full disk, and then waits for that for ever.
+    """
+    if self._writer is None:
+      writers, self._summary, self._messages = _import_tensorboardx()
+      directory = self._path.parent / TENSORBOARD_DIR
+      directory.mkdir(exist_ok=True)
+      # Files are named by the second they were made in, and a second one of
+      # the same name would replace the first: so each is numbered.
+      count = sum(1 for _ in directory.iterdir())
+      self._writer = writers.EventsWriter(
+        str(directory / 'events'), f'.{self._run}.{count}'
+      )
+      if self._purge_step is not None:
+        log = self._messages.SessionLog
+        start = log(status=log.START)
+        self._event(self._purge_step, time.time(), session_log=start)
+    return self._writer
+
+  def _event(self, step: int, seconds: float, **content: object) -> None:
+    event = self._messages.Event(step=int(step), wall_time=seconds, **content)
+    self._writer.write_event(event)
+
+
+def _import_tensorboardx() -> tuple[types.ModuleType, ...]:
+  """The modules for files, summaries and messages: half a second.
+
+  tensorboardX imports torch where torch is installed, seconds in which no step
+  is dispatched, and needs it for nothing that is written here.
+  """
+  absent = 'torch' not in sys.modules
+  if absent:
+    sys.modules['torch'] = None  # An import of it fails, as if it were missing.
+  try:
+    return tuple(
+      importlib.import_module(f'tensorboardX.{name}')
+      for name in ('event_file_writer', 'summary', 'proto.event_pb2')
+    )
+  finally:
+    if absent:
+      del sys.modules['torch']
+
+
+def read(path: Path) -> list[dict[str, float]]:
+  """The lines of a metrics file in the order written, null read as NaN.
+
+  A torn last line is left out, so that a file can be read while it grows.
+
+  Raises:
+    errors.UserError: a line before the last one is no JSON object with a step.
+  """
+  return _parse(path)[0]
+
+
+def _encode(line: Mapping[str, float]) -> str:
+  finite = {k: v if math.isfinite(v) else None for k, v in line.items()}
+  return json.dumps(finite, allow_nan=False) + '\n'
+
+
+def _rewrite(path: Path, lines: list[dict[str, float]]) -> None:
+  files.write_text(path, ''.join(_encode(line) for line in lines))
+
+
+def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
+  """The complete lines of a file, and whether it ends in a torn one."""
+  try:
+    raw = files.read_bytes(path, _MOST_BYTES).split(b'\n')
+  except ValueError as e:
+    raise errors.UserError(
+      f'{path}: is too large for a log ({e}); move it away, and raise'
+      ' config.train.log_every'
+    ) from e
+  torn = raw.pop() != b''  # What follows the last newline.
+  lines = []
+  for number, text in enumerate(raw, 1):
+    try:
+      values = files.parse_json(text.decode())
+      line = {key: _number(value) for key, value in values.items()}
+      line['step'] = int(line['step'])
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+      if number == len(raw) and not torn:
+        return lines, True  # A crash of the machine can fill a line with zeros.
+      raise errors.UserError(
+        f'{path}:{number}: {text[:40]!r} is no JSON object with a step;'
+        ' remove the line'
+      ) from error
+    lines.append(line)
+  return lines, torn
+
+
+def _number(value: object) -> float:
+  """A value of a line; raises where it is none that `_encode` writes."""
+  if type(value) not in (int, float, type(None)):
+    raise TypeError(f'{value!r} is no number')
+  return math.nan if value is None else float(value)
+
+
+class Progress:
+  """How far a long piece of work is, its rate and the time left.
+
+  On a terminal a bar that redraws itself; elsewhere (CI, a log file) a plain
+  line at most every ten seconds and one at the end.
+  """
+
+  def __init__(
+    self,
+    description: str,
+    total: int,
+    unit: str,
+    console: rich.console.Console = _CONSOLE,
+    clock: Callable[[], float] = time.monotonic,
+  ):
+    """Starts counting.
+
+    Args:
+      description: what is being done.
+      total: units of the whole work.
+      unit: what is counted, in the plural: `examples`.
+      console: where it is shown.
+      clock: seconds that never go back.
+    """
+    self._description = description
+    self._total = total
+    self._unit = unit
+    self._console = console
+    self._clock = clock
+    self._shown = ''
+    self._bar = None
+
+  def __enter__(self) -> Self:
+    if self._console.is_terminal:
+      self._bar = rich.progress.Progress(
+        rich.progress.TextColumn('{task.description}', markup=False),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        _RateColumn(self._unit),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn('{task.fields[shown]}', markup=False),
+        console=self._console,
+        refresh_per_second=4,
+      )
+      self._task = self._bar.add_task(
+        self._description, total=self._total, shown=''
+      )
+      self._bar.start()
+    self.start_at(0)
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: types.TracebackType | None,
+  ) -> None:
+    if self._bar is not None:
+      self._bar.stop()
+    elif kind is None:
+      seconds = self._clock() - self._begin
+      rate = (self._done - self._first) / max(seconds, 1e-9)
+      self._print(f'{_rate(rate)} {self._unit}/s, took {duration(seconds)}')
+
+  def start_at(self, done: int) -> None:
+    """Counts units that a resumed run did before; its rate begins here."""
+    self._first = self._done = self._line_done = done
+    self._begin = self._line_time = self._clock()
+    if self._bar is not None:
+      self._bar.reset(self._task, completed=done, shown='')
+
+  def advance(self, count: int, **shown: float) -> None:
+    """Counts `count` more units; `shown` are values to show, such as loss."""
+    self._done += count
+    if shown:
+      self._shown = ' '.join(f'{k} {v:.4g}' for k, v in shown.items())
+    if self._bar is not None:
+      self._bar.update(self._task, advance=count, shown=self._shown)
+      return
+    now = self._clock()
+    seconds = now - self._line_time
+    if seconds >= _LINE_EVERY and self._done < self._total:
+      rate = (self._done - self._line_done) / seconds
+      left = (self._total - self._done) / rate if rate else math.inf
+      self._print(f'{_rate(rate)} {self._unit}/s, {duration(left)} left')
+      self._line_time, self._line_done = now, self._done
+
+  def _print(self, text: str) -> None:
+    percent = math.floor(100 * self._done / max(self._total, 1))
+    line = f'{self._description}: {percent}%, {text}'
+    line += f', {self._shown}' if self._shown else ''
+    # `soft_wrap`: a log's line is a line, however narrow the console thinks.
+    self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def progress(description: str, total: int, unit: str) -> Progress:
+  """Shows on standard error how a piece of work goes; see `Progress`.
+
+  with telemetry.progress('train multi-0', total, 'examples') as bar:
+    bar.advance(128, loss=0.7)
+  """
+  # Of several processes one tells.
+  console = _CONSOLE if processes.is_first() else _QUIET
+  return Progress(description, total, unit, console)
+
+
+class _RateColumn(rich.progress.ProgressColumn):
+  """Units a second over the last half minute."""
+
+  def __init__(self, unit: str):
+    super().__init__()
+    self._unit = unit
+
+  def render(self, task: rich.progress.Task) -> rich.text.Text:
+    speed = task.finished_speed or task.speed
+    text = '' if speed is None else f'{_rate(speed)} {self._unit}/s'
+    return rich.text.Text(text)
+
+
+def _rate(value: float) -> str:
+  return f'{value:,.0f}' if value >= 10 else f'{value:.2g}'
+
+
+def duration(seconds: float) -> str:
+  """`42s`, `3m 05s` or `2h 07m`; `?` where it cannot be known."""
+  if not math.isfinite(seconds):
+    return '?'
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours}h {minutes:02d}m'
+  return f'{minutes}m {rest:02d}s' if minutes else f'{rest}s'

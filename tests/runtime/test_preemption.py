@@ -1,0 +1,232 @@
+"""Signals sent to this process and to ones of its own."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bam_jax.runtime import preemption
+
+_NUMBERS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_is_raised_by_the_next_check(number):
+  with preemption.Notice() as notice:
+    notice.check()
+    os.kill(os.getpid(), number)
+    with pytest.raises(preemption.Preempted) as raised:
+      notice.check()
+  assert raised.value.exit_code == 75
+  assert str(raised.value) == (
+    f'stopped by {signal.Signals(number).name}; the same command goes on'
+  )
+
+
+def test_ctrl_c_is_noted_too():
+  with preemption.Notice() as notice:
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(preemption.Preempted, match='interrupted') as raised:
+      notice.check()
+  assert raised.value.exit_code == 130
+
+
+class _Doomed:
+  """Sends a signal when it is deleted."""
+
+  def __init__(self, number):
+    self._number = number
+
+  def __del__(self):
+    os.kill(os.getpid(), self._number)
+
+
+@pytest.mark.parametrize('number', _NUMBERS)
+def test_a_signal_in_a_destructor_is_not_lost(number):
+  with preemption.Notice() as notice:
+    doomed = _Doomed(number)
+    del doomed
+    with pytest.raises(preemption.Preempted):
+      notice.check()
+
+
+@pytest.mark.parametrize('number', _NUMBERS)
+def test_a_signal_in_a_callback_of_the_collector_is_not_lost(number):
+  sent = []
+
+  def send(phase, info):
+    if not sent:
+      sent.append(phase)
+      os.kill(os.getpid(), number)
+
+  gc.callbacks.append(send)
+  try:
+    with preemption.Notice() as notice:
+      gc.collect()
+      assert sent
+      with pytest.raises(preemption.Preempted):
+        notice.check()
+  finally:
+    gc.callbacks.remove(send)
+
+
+def test_held_comes_to_its_end_and_checks():
+  done = []
+  with preemption.Notice() as notice, pytest.raises(preemption.Preempted):
+    with notice.held():
+      os.kill(os.getpid(), signal.SIGTERM)
+      done.append('the step')
+    done.append('what comes after it')
+  assert done == ['the step']
+
+
+def test_without_a_signal_nothing_is_raised():
+  with preemption.Notice() as notice, notice.held():
+    notice.check()
+
+
+def test_the_handlers_from_before_are_back():
+  before = [signal.getsignal(number) for number in _NUMBERS]
+  with preemption.Notice() as notice:
+    assert signal.getsignal(signal.SIGTERM) is not before[0]
+    notice.give()
+  assert [signal.getsignal(number) for number in _NUMBERS] == before
+
+
+def test_an_error_of_what_is_held_comes_first():
+  with (
+    preemption.Notice() as notice,
+    pytest.raises(ZeroDivisionError),
+    notice.held(),
+  ):
+    os.kill(os.getpid(), signal.SIGTERM)
+    _ = 1 / 0
+
+
+def test_signals_that_are_left_to_another_are_not_noted():
+  heard = []
+  with preemption.Notice() as notice:
+    with notice.left_to(lambda number, _: heard.append(number)):
+      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), signal.SIGINT)
+    notice.check()
+    assert heard == [signal.SIGTERM, signal.SIGINT]
+    os.kill(os.getpid(), signal.SIGTERM)
+    with (
+      pytest.raises(preemption.Preempted),
+      notice.left_to(lambda number, _: heard.append(number)),
+    ):
+      heard.append('begun')
+  assert heard == [signal.SIGTERM, signal.SIGINT]
+
+
+# Of a process that is ended wherever it is.
+_BEGIN = """
+import os, signal, threading, time
+from bam_jax import errors
+from bam_jax.runtime import preemption
+preemption._PATIENCE = 0.3
+notice = preemption.Notice().__enter__()
+notice.ends_process()
+def send(number, after=0.0):
+  threading.Timer(after, os.kill, (os.getpid(), number)).start()
+"""
+
+
+def _run(program: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, '-c', _BEGIN + program],
+    capture_output=True,
+    text=True,
+    timeout=60,
+  )
+
+
+def test_a_second_signal_ends_the_process_at_once():
+  process = _run(
+    """
+with notice.held():
+  for number in (signal.SIGTERM, signal.SIGUSR1):
+    os.kill(os.getpid(), number)
+  print('still here', flush=True)
+"""
+  )
+  assert process.returncode == -signal.SIGUSR1
+  assert process.stdout == ''
+
+
+@pytest.mark.parametrize(
+  ('number', 'code', 'told'),
+  [
+    ('SIGTERM', 75, 'stopped by SIGTERM'),
+    ('SIGUSR1', 75, 'stopped by SIGUSR1'),
+    ('SIGINT', 130, 'interrupted'),
+  ],
+)
+@pytest.mark.parametrize(
+  'long_call',
+  [
+    'while True: pass',
+    # Runs no Python, and so no handler either.
+    """
+import ctypes
+mutex, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+library.pthread_mutex_lock(mutex)
+library.pthread_mutex_lock(mutex)
+""",
+    'lock = threading.Lock(); lock.acquire(); lock.acquire()',
+    # A library that takes every exception for its own.
+    """
+while True:
+  try:
+    while True: time.sleep(0.01)
+  except BaseException: pass
+""",
+  ],
+  ids=['loop', 'library', 'lock', 'exceptions'],
+)
+def test_a_long_call_is_ended(long_call, number, code, told):
+  process = _run(f'send(signal.{number}, 0.2)\n{long_call}')
+  assert process.returncode == code
+  assert process.stderr == f'bam_jax: {told}; the same command goes on\n'
+
+
+def test_what_is_held_is_not_ended():
+  process = _run(
+    """
+send(signal.SIGTERM)
+try:
+  with notice.held():
+    time.sleep(1.5)
+    print('held', flush=True)
+except preemption.Preempted:
+  time.sleep(1.0)  # What ends in order may take its time.
+  print('raised', flush=True)
+os._exit(7)
+"""
+  )
+  assert (process.returncode, process.stdout) == (7, 'held\nraised\n')
+
+
+def test_what_is_to_be_done_last_is_done():
+  process = _run(
+    """
+def fail():
+  raise errors.UserError('the store is gone')
+with notice.last(lambda: print('outer', flush=True)):
+  with notice.last(fail), notice.last(lambda: print('inner', flush=True)):
+    send(signal.SIGTERM)
+    time.sleep(30)
+"""
+  )
+  assert process.stdout == 'inner\nouter\n'
+  assert process.returncode == 2
+  assert process.stderr == 'bam_jax: the store is gone\n'
+
+
+def test_without_a_signal_a_process_is_not_ended():
+  process = _run('time.sleep(1)\nprint("whole")')
+  assert (process.returncode, process.stdout) == (0, 'whole\n')

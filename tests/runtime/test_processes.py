@@ -1,0 +1,185 @@
+"""Agreement between real processes, over loopback; the flags of a start."""
+
+import os
+from pathlib import Path
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from bam_jax import errors
+from bam_jax.runtime import joining
+from bam_jax.runtime import preemption
+from bam_jax.runtime import processes
+from bam_jax.training import ahead
+
+_ROOT = Path(__file__).parents[2]
+
+
+def _ask(function, *arguments) -> str:
+  """What a function returns, or says is wrong, as text."""
+  try:
+    return repr(function(*arguments))
+  except (errors.UserError, errors.RetryError) as e:
+    return f'{type(e).__name__}: {e}'
+  except OSError as e:
+    return f'OSError: {e}'
+
+
+def _fail(message: str, kind: type[Exception] = errors.UserError) -> None:
+  raise kind(message)
+
+
+def _seconds_to_run(seconds: float) -> float:
+  """Until a program has run that takes some time to compile here."""
+
+  def double(x: jax.Array) -> jax.Array:
+    time.sleep(seconds)
+    return 2 * x
+
+  began = time.monotonic()
+  # Of this process's devices alone: nothing but `Together` waits for others.
+  ahead.Together(jax.jit(double))(np.float32(1)).block_until_ready()
+  return time.monotonic() - began
+
+
+def _fail_by_disk() -> None:
+  raise OSError(28, 'No space left on device', 'a')
+
+
+def _process(address: str, me: int, directory: Path) -> None:
+  """One of two processes: prints what it sees."""
+  joining.join(address, 2, me, 60, preemption.Notice())
+  first, together = processes.first, processes.together
+  facts = {'alike': 1, '--mode': ['run', 'report'][me]}
+  same = _ask(joining.check_same, facts, me, 60)
+
+  @processes.by_first
+  def pair(value: int) -> list[int]:
+    return [me, first(lambda: value)]
+
+  def told(case: str, function, *arguments) -> None:
+    print(f'{case}: {_ask(function, *arguments)}', flush=True)
+
+  told('same', lambda: same)
+  told('is_first', processes.is_first)
+  told('first', first, lambda: [me, None, 'ü' * 1000])
+  told('by_first', pair, 7)
+  told('first fails', first, lambda: _fail(f'é {me}'))
+  told('first has no disk', first, _fail_by_disk)
+  told('second has no disk', together, lambda: me and _fail_by_disk())
+  told('retry', first, lambda: _fail('gone', errors.RetryError))
+  told('second retries', together, lambda: me and _fail('r', errors.RetryError))
+  told('meet', lambda: _seconds_to_run(3 * me) > 2)
+  told('together', together, lambda: me)
+  told('second fails', together, lambda: me and _fail('mine'))
+  told('found', processes.found, lambda: f'made by {me}', lambda: 'found')
+  told('none', processes.found, lambda: None, lambda: 'found')
+  told('alike', processes.check_alike, 'config', 'same')
+  told('differ', processes.check_alike, 'config', str(me))
+  client = ocp.multihost.get_jax_distributed_client()
+  kept = len(client.key_value_dir_get('bam_jax/told/'))
+  # What comes next is not counted.
+  client.wait_at_barrier('kept', 60_000)
+  told('kept', lambda: kept)
+  directory.mkdir(exist_ok=True)
+  told('shared', processes.check_shared, directory)
+  own = directory / str(me)
+  own.mkdir()
+  told('own', processes.check_shared, own)
+  processes.leave(3)
+  sys.exit(3)
+
+
+def test_two_processes_agree(tmp_path):
+  with socket.socket() as s:
+    s.bind(('localhost', 0))
+    address = f'localhost:{s.getsockname()[1]}'
+  started = [
+    subprocess.Popen(
+      [sys.executable, __file__, address, str(me), str(tmp_path / 'work')],
+      env=os.environ
+      | {'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''},
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for me in range(2)
+  ]
+  told = []
+  for process in started:
+    out, _ = process.communicate(timeout=120)
+    assert process.returncode == 3, out
+    told.append(dict(line.split(': ', 1) for line in out.splitlines()))
+  work = tmp_path / 'work'
+  unshared = 'is not shared: what process 0 writes there is not seen; choose a'
+  full = "[Errno 28] No space left on device: 'a'"
+  expected = {
+    'is_first': ('True', 'False'),
+    'first': (repr([0, None, 'ü' * 1000]),) * 2,
+    'by_first': ('[0, 7]', '[0, 7]'),
+    'first fails': ('UserError: é 0', 'UserError: é 0'),
+    # Whose disk it is raises what it met, to be told as its own.
+    'first has no disk': (f'OSError: {full}', f'UserError: {full}'),
+    'second has no disk': (f'UserError: process 1: {full}', f'OSError: {full}'),
+    'retry': ('RetryError: gone',) * 2,
+    'second retries': ('RetryError: process 1: r', 'RetryError: r'),
+    'meet': ('True', 'True'),
+    'together': ('0', '1'),
+    'second fails': ('UserError: process 1: mine', 'UserError: mine'),
+    'found': ("'made by 0'", "'found'"),
+    'none': ('None', 'None'),
+    'alike': ('None', 'None'),
+    # The last answer of process 0: what all have read is deleted.
+    'kept': ('1', '1'),
+    'shared': ('None', 'None'),
+  }
+  for case, values in expected.items():
+    assert (told[0][case], told[1][case]) == values, case
+  for each in told:
+    assert each['same'] == repr(
+      'UserError: --mode differs: "run" in process 0; "report" in process 1;'
+      ' start all processes with the same flags, files and code'
+    )
+  differs = 'config: differs from that of process 0; start all processes with'
+  assert told[0]['differ'].startswith(f'UserError: process 1: {differs}')
+  assert told[1]['differ'].startswith(f'UserError: {differs}')
+  assert told[0]['own'].startswith(
+    f'UserError: process 1: {work}/1: {unshared}'
+  )
+  assert told[1]['own'].startswith(f'UserError: {work}/1: {unshared}')
+  assert sorted(path.name for path in work.rglob('*')) == ['0', '1']
+
+
+def test_the_digest_of_the_code_tells_any_change(tmp_path):
+  def digest(**files: str) -> str:
+    folder = tmp_path / str(len(list(tmp_path.iterdir())))
+    for name, text in files.items():
+      path = folder / name.replace('__', '/')
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.with_suffix('.py').write_text(text)
+    (folder / 'cached.pyc').write_text(str(folder))
+    return joining.source_digest(folder)
+
+  same = {'a': 'x = 1', 'b__c': ''}
+  assert digest(**same) == digest(**same)
+  others = [{**same, 'a': 'x = 2'}, {'a': 'x = 1', 'b__d': ''}, {'a': 'x = 1'}]
+  digests = [digest(**each) for each in [same, *others]]
+  assert len(set(digests)) == len(digests)
+
+
+def test_one_process_asks_nobody(tmp_path):
+  assert processes.first(lambda: {1, 2}) == {1, 2}
+  assert processes.found(lambda: 'made', lambda: 'found') == 'made'
+  assert processes.found(lambda: None, lambda: 'found') is None
+  assert processes.is_first() and not processes.several()
+  with pytest.raises(errors.UserError, match='mine'):
+    processes.together(lambda: _fail('mine'))
+
+
+if __name__ == '__main__':
+  _process(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
