@@ -88,7 +88,7 @@ from bam_jax.storage import store_lock
 from bam_jax.storage import stores
 
 
-def main(argv: list[str], notice: preemption.Notice) -> None:
+def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
   """Parses nothing itself: turns flags into a Config and runs one command."""
   command_line.check(argv)
   several = command_line.is_several()
@@ -106,21 +106,25 @@ def main(argv: list[str], notice: preemption.Notice) -> None:
         ' them see, such as one of an NFS; give one'
       )
     store = stores.Store(place)
-    with store_lock.StoreLock(store, notice) as held:
+    with store_lock.StoreLock(store, preemption_signal) as held:
       # It takes seconds to import, and a second command is refused before.
       from bam_jax.storage import mirror
 
       with mirror.Mirror(
-        store, held, Path(scratch) if scratch else None, notice
+        store, held, Path(scratch) if scratch else None, preemption_signal
       ) as workdir:
-        _command(config, workdir, notice, contextlib.nullcontext(), several)
+        _command(
+          config, workdir, preemption_signal, contextlib.nullcontext(), several
+        )
   elif scratch:
     raise errors.UserError(
       f'--scratch={scratch}: is where a --workdir in an object store is worked'
       f' on, and {place} is a local one; leave it out'
     )
   else:
-    _command(config, Path(place), notice, lock.Lock(Path(place)), several)
+    _command(
+      config, Path(place), preemption_signal, lock.Lock(Path(place)), several
+    )
 
 
 def _default_workdir(name: str) -> str:
@@ -141,13 +145,13 @@ def _default_workdir(name: str) -> str:
 def _command(
   config: config_lib.Config,
   workdir: Path,
-  notice: preemption.Notice,
+  preemption_signal: preemption.Signal,
   held: contextlib.AbstractContextManager[object],
   several: bool,
 ) -> None:
   """Runs the command in a local directory, which `held` keeps for it."""
   with files.told_below(workdir, *_named_places(config)):
-    _run_command(config, workdir, notice, held, several)
+    _run_command(config, workdir, preemption_signal, held, several)
 
 
 def _named_places(config: config_lib.Config) -> list[Path]:
@@ -166,7 +170,7 @@ def _named_places(config: config_lib.Config) -> list[Path]:
 def _run_command(
   config: config_lib.Config,
   workdir: Path,
-  notice: preemption.Notice,
+  preemption_signal: preemption.Signal,
   held: contextlib.AbstractContextManager[object],
   several: bool,
 ) -> None:
@@ -178,7 +182,7 @@ def _run_command(
 
   # JAX reads its settings when it is first used, so it is imported here.
   from bam_jax.runtime import joining
-  from bam_jax.runtime import lost
+  from bam_jax.runtime import peers
   from bam_jax.runtime import processes
   from bam_jax.training import setup
 
@@ -188,13 +192,13 @@ def _run_command(
     seconds = command_line.JOIN_SECONDS.value
     # A process that stops before it watches the others, and they it, would
     # leave them waiting, or have JAX abort them.
-    with notice.held(checks_at_end=False):
+    with preemption_signal.defer_exit(checks_at_end=False):
       joining.join(
         command_line.COORDINATOR.value,
         command_line.NUM_PROCESSES.value,
         process_id,
         seconds,
-        notice,
+        preemption_signal,
       )
       joining.check_same(
         {
@@ -204,21 +208,21 @@ def _run_command(
         process_id,
         seconds,
       )
-      with lost.ends_this():
+      with peers.exit_on_peer_error():
         # It looks for the devices of all.
-        lost.watch()
+        peers.watch()
     if not processes.is_first():
       absl_logging.set_verbosity(absl_logging.ERROR)
-    with processes.agreed_notice(notice) as agreed:
+    with processes.agreed_signal(preemption_signal) as agreed:
       _run_mode(config, workdir, agreed, held, several)
   else:
-    _run_mode(config, workdir, notice, held, several)
+    _run_mode(config, workdir, preemption_signal, held, several)
 
 
 def _run_mode(
   config: config_lib.Config,
   workdir: Path,
-  notice: preemption.Notice,
+  preemption_signal: preemption.Signal,
   held: contextlib.AbstractContextManager[object],
   several: bool,
 ) -> None:
@@ -227,18 +231,18 @@ def _run_mode(
   from bam_jax.data import tfds_source
   from bam_jax.experiments import runner as runner_lib
   from bam_jax.inference import own_file
-  from bam_jax.runtime import lost
+  from bam_jax.runtime import peers
   from bam_jax.runtime import processes
 
   mode, group = command_line.MODE.value, command_line.GROUP.value
   reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
   if reads_rows and config.data.source == 'tfds':
     # Before anything is fetched.
-    processes.first(
+    processes.run_on_first(
       lambda: tfds_source.check(registry.resolve(config).tasks, config.data)
     )
-  runner = processes.together(
-    lambda: runner_lib.Runner(config, workdir, notice)
+  runner = processes.run_on_all(
+    lambda: runner_lib.Runner(config, workdir, preemption_signal)
   )
   if mode == 'serve':
     server = _server()
@@ -247,7 +251,7 @@ def _run_mode(
       model = runner.model(group)
       model.compile()
     # Others may work in the directory while what was loaded serves.
-    server.serve(model, config.name, listener, notice)
+    server.serve(model, config.name, listener, preemption_signal)
     return
   commands = {
     'run': runner.run,
@@ -272,10 +276,10 @@ def _run_mode(
       command_line.OUTPUT.value,
     )
   with contextlib.ExitStack() as stack:
-    processes.first(lambda: stack.enter_context(held) and None)
+    processes.run_on_first(lambda: stack.enter_context(held) and None)
     if several:
-      stack.enter_context(lost.ends_this())
-      processes.check_alike('the weights', runner.encoder.digest)
+      stack.enter_context(peers.exit_on_peer_error())
+      processes.check_equal('the weights', runner.encoder.digest)
       processes.check_shared(workdir)
     commands[mode]()
 
@@ -319,16 +323,16 @@ def _waits_where_another_thread_leaves() -> Iterator[None]:
   try:
     yield
   except BaseException:
-    processes = sys.modules.get('bam_jax.runtime.processes')
-    if processes is not None and processes.leaving:
+    peers = sys.modules.get('bam_jax.runtime.peers')
+    if peers is not None and peers.is_leaving:
       threading.Event().wait()
     raise
 
 
 def run_main() -> None:
   """Runs the command in `sys.argv`; raises SystemExit unless it ends with 0."""
-  with preemption.Notice() as notice:
-    status = _status(notice)
+  with preemption.Signal() as preemption_signal:
+    status = _status(preemption_signal)
   if status:
     sys.exit(status)
 
@@ -341,9 +345,9 @@ def run_process() -> NoReturn:
   """
   status = 1
   try:
-    notice = preemption.Notice().__enter__()
-    notice.ends_process()
-    status = _status(notice)
+    preemption_signal = preemption.Signal().__enter__()
+    preemption_signal.enable_forced_exit()
+    status = _status(preemption_signal)
   except SystemExit as e:
     status = e.code if isinstance(e.code, int) else int(e.code is not None)
   except BaseException as e:
@@ -359,7 +363,7 @@ def run_process() -> NoReturn:
   os._exit(status)
 
 
-def _status(notice: preemption.Notice) -> int:
+def _status(preemption_signal: preemption.Signal) -> int:
   """Runs the command in `sys.argv`; returns its exit status.
 
   Exit 2 and one line for a user's mistake, 75 where the machine was wanted back
@@ -377,7 +381,7 @@ def _status(notice: preemption.Notice) -> int:
   status, told, by_itself = 0, '', True
   try:
     with _waits_where_another_thread_leaves():
-      main(command_line.parse(sys.argv), notice)
+      main(command_line.parse(sys.argv), preemption_signal)
   except errors.UserError as e:
     status, told = 2, str(e)
   except errors.RetryError as e:
@@ -393,9 +397,9 @@ def _status(notice: preemption.Notice) -> int:
     # The error is gone, and with it what libraries warn of when it goes.
     print(f'bam_jax: {told}', file=sys.stderr)
   if _has_joined():
-    from bam_jax.runtime import processes
+    from bam_jax.runtime import peers
 
-    processes.leave(status, by_itself=by_itself and status != 0)
+    peers.leave(status, by_itself=by_itself and status != 0)
   return status
 
 

@@ -86,7 +86,7 @@ class _Plan:
         {run.name: run for run in runner.runs},
         runner._open(runner.runs, runner.runs),
         others,
-        preemption.Notice(),
+        preemption.Signal(),
       )
       return _digest(*(
         logits.targets(run, task)

@@ -40,10 +40,10 @@ class Finished(trainer.Trainer):
     self,
     config: config_lib.Config,
     workdir: Path,
-    notice: preemption.Notice | None = None,
+    preemption_signal: preemption.Signal | None = None,
   ):
     """As `Trainer`; resolves the runs of the search too."""
-    super().__init__(config, workdir, notice)
+    super().__init__(config, workdir, preemption_signal)
     self.searched = search.runs(config)
 
   @functools.cached_property
@@ -69,8 +69,10 @@ class Finished(trainer.Trainer):
         ' learning rate and layer decay are taken',
         task,
       )
-    processes.by_first(files.write_json)(
-      self.workspace.root / search.FILE, search.table(result, self.tasks)
+    processes.run_on_first(
+      files.write_json,
+      self.workspace.root / search.FILE,
+      search.table(result, self.tasks),
     )
     return result
 
@@ -131,8 +133,8 @@ class Finished(trainer.Trainer):
       predictions[name] = submission.majority(
         task, train, predictions.get(name, {})
       )
-    processes.by_first(submission.write)(
-      directory / 'submission.zip', self.tasks, predictions
+    processes.run_on_first(
+      submission.write, directory / 'submission.zip', self.tasks, predictions
     )
     logging.info('predictions: %s', directory)
 
@@ -182,7 +184,8 @@ class Finished(trainer.Trainer):
       taught_by = itertools.chain(
         *run.teachers.values(), self._outside_teachers(run)
       )
-      processes.by_first(write)(
+      processes.run_on_first(
+        write,
         directory,
         self.encoder.config,
         self.encoder.tokenizer,

@@ -82,7 +82,7 @@ def write(
           rows.fingerprint,
         ),
       )
-      if processes.by_first(outside.is_there)(target, len(rows)):
+      if processes.run_on_first(outside.is_there, target, len(rows)):
         logging.info('%s: is there already', target.directory)
         continue
       told = f'{run.name} labels {logit_sets.folder(name, split)}'
@@ -177,7 +177,7 @@ def _label(
   return values
 
 
-@processes.by_first
+@processes.runs_on_first
 def _make(output: Path) -> None:
   """Makes the folder, before hours go into what it is to hold."""
   try:
@@ -188,7 +188,7 @@ def _make(output: Path) -> None:
     ) from e
 
 
-@processes.by_first
+@processes.runs_on_first
 def _write(
   target: logit_sets.LogitSet,
   rows: shards.Columns,

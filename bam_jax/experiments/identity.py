@@ -117,8 +117,8 @@ def identities(
       for task in run.tasks:
         for split in jobs.splits_learnt(run, tasks[task], features):
           rows = features[task][split]
-          identity |= processes.by_first(outside.identity)(
-            Path(run.logits), rows, tasks[task], split
+          identity |= processes.run_on_first(
+            outside.identity, Path(run.logits), rows, tasks[task], split
           )
     if run.start:
       identity[f'start.{run.start}'] = schema.digest(result[run.start])

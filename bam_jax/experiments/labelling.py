@@ -51,7 +51,7 @@ class TeacherLogits:
     runs: the plan, by name.
     identities: of all runs by name.
     background: writes logits while the next rows are labelled.
-    notice: checked while rows are labelled.
+    preemption_signal: checked while rows are labelled.
   """
 
   config: config_lib.Config
@@ -61,7 +61,7 @@ class TeacherLogits:
   runs: Mapping[str, plan_lib.Run]
   identities: Mapping[str, identity_lib.Identity]
   background: background_lib.Background
-  notice: preemption.Notice
+  preemption_signal: preemption.Signal
 
   def write(
     self,
@@ -91,7 +91,7 @@ class TeacherLogits:
     task, columns = self.tasks[name], self.features[name][split]
     logits = self._logits(run.name, name, split)
     has_gold = split != task_lib.UNLABELLED
-    if processes.by_first(shards.exists)(logits.directory):
+    if processes.run_on_first(shards.exists, logits.directory):
       if has_gold:
         self._measure(run, name, logits)
       return
@@ -105,7 +105,7 @@ class TeacherLogits:
 
       def advance(count: int) -> None:
         progress.advance(count)
-        self.notice.check()
+        self.preemption_signal.check()
 
       rows, values = teachers.label(
         programs,
@@ -119,7 +119,7 @@ class TeacherLogits:
     uids = [columns.uids[row] for row in rows]
     lengths = logit_sets.token_lengths(columns, task, rows)
     metadata = prepare.label_metadata(task)
-    processes.by_first(self._write)(logits, uids, values, metadata, lengths)
+    processes.run_on_first(self._write, logits, uids, values, metadata, lengths)
     if has_gold:
       self._record_quality(run, name, rows, values)
 
@@ -147,11 +147,11 @@ class TeacherLogits:
     if run.logits:
       said = self._outside
     elif task in run.teachers:
-      processes.first(self.background.wait)
+      processes.run_on_first(self.background.wait)
       said = self._inside
     else:
       return None
-    return processes.together(
+    return processes.run_on_all(
       lambda: np.concatenate(
         [
           said(run, task, split)
@@ -203,7 +203,7 @@ class TeacherLogits:
       regression_head,
     )
 
-  @processes.by_first
+  @processes.runs_on_first
   def check_outside(self, students: Sequence[plan_lib.Run]) -> None:
     """Reads all logits from outside that some runs learn from.
 
@@ -220,7 +220,7 @@ class TeacherLogits:
     for (_, task, split), run in found.items():
       self._outside(run, task, split)
 
-  @processes.by_first
+  @processes.runs_on_first
   def _measure(
     self, run: plan_lib.Run, task: str, logits: logit_sets.LogitSet
   ) -> None:

@@ -82,7 +82,7 @@ class Runner(finished.Finished):
       self.workspace.root,
     ).report(works, list(self._together(todo)))
 
-  @processes.by_first
+  @processes.runs_on_first
   def merge(self, sources: Sequence[Path]) -> None:
     """Brings in what other work directories have finished, and reports.
 
@@ -95,7 +95,7 @@ class Runner(finished.Finished):
     self.workspace.save_config(self.config)
     self.report()
 
-  @processes.by_first
+  @processes.runs_on_first
   def report(self) -> None:
     """Writes the report over the finished runs of the plan."""
     scores, seconds, devices, versions = [], 0.0, set(), set()
@@ -180,9 +180,10 @@ class Runner(finished.Finished):
         self.restore(run.name, record),
         dev,
         self.config,
-        lambda _: self._notice.check(),
+        lambda _: self._preemption_signal.check(),
       )
-      processes.by_first(evaluate_lib.save)(
+      processes.run_on_first(
+        evaluate_lib.save,
         self.workspace.outputs(run.name),
         self.tasks,
         dev,

@@ -50,14 +50,15 @@ class Trainer:
     self,
     config: config_lib.Config,
     workdir: Path,
-    notice: preemption.Notice | None = None,
+    preemption_signal: preemption.Signal | None = None,
   ):
     """Resolves tasks and pretrained weights; reads no row.
 
     Args:
       config: what is asked for.
       workdir: the work directory.
-      notice: that the machine is wanted back; None: nobody listens for one.
+      preemption_signal: checked between pieces of work; None: no signal is
+        listened for.
 
     Raises:
       errors.UserError: a task is unknown or does not hold together, or the
@@ -69,7 +70,7 @@ class Trainer:
     plan_lib.plan(config)  # Raises if runs would have one name.
     self.encoder = setup_lib.load_encoder(config)
     self.features: dict[str, dict[str, shards.Columns]] = {}
-    self._notice = notice or preemption.Notice()
+    self._preemption_signal = preemption_signal or preemption.Signal()
     self._setup: setup_lib.Setup | None = None
     self._packing: config_lib.PackingConfig | None = None
 
@@ -102,11 +103,11 @@ class Trainer:
       tfds_source.download(names, self.config.data.tfds_dir)
     ) as waits:
       for _ in waits:
-        self._notice.check()
+        self._preemption_signal.check()
 
   def _prepare(self) -> None:
     if self.config.data.source == 'tfds':
-      processes.first(self._download)
+      processes.run_on_first(self._download)
     wanted = [
       (task, split)
       for task in self.tasks.tasks
@@ -130,7 +131,7 @@ class Trainer:
     Raw rows are read by that one alone.
     """
     directory = self.workspace.features(task.name, split)
-    return processes.found(
+    return processes.make_on_first(
       lambda: prepare(
         task, split, self.config.data, self.encoder.tokenizer, directory
       ),
@@ -151,7 +152,7 @@ class Trainer:
         {run.name: run for run in runs},
         identities,
         background,
-        self._notice,
+        self._preemption_signal,
       )
       self._train_and_label(runs, teachers)
 
@@ -169,7 +170,7 @@ class Trainer:
     self._check_starts(todo)
     teachers.check_outside(todo)
     for run in runs:
-      self._notice.check()
+      self._preemption_signal.check()
       if run not in todo:
         self._label(run, todo, teachers, None)
     if not todo:
@@ -237,7 +238,7 @@ class Trainer:
   def _latest_step(self, run: plan_lib.Run) -> int:
     """The step that a run would go on from."""
     directory = self.workspace.checkpoints(run.name)
-    if not processes.first(directory.is_dir):
+    if not processes.run_on_first(directory.is_dir):
       return 0
     with checkpoints_lib.Checkpoints(directory) as saved:
       return saved.latest_step or 0
@@ -255,7 +256,7 @@ class Trainer:
     started = time.perf_counter()
     mesh = self.setup.programs.mesh
     own_rows = None
-    if len(group) == 1 and processes.several():
+    if len(group) == 1 and processes.is_multi_process():
       own_rows = functools.partial(mesh_lib.own_rows, mesh)
     runs = [
       jobs.make(
@@ -275,11 +276,12 @@ class Trainer:
       self.setup.programs,
       self._initial_params(group),
       group[0].config,
-      self._notice,
+      self._preemption_signal,
     )
     seconds = (time.perf_counter() - started) / len(group)
     for job, result in zip(runs, results):
-      processes.by_first(evaluate_lib.save)(
+      processes.run_on_first(
+        evaluate_lib.save,
         self.workspace.outputs(job.name),
         self.tasks,
         job.dev,
@@ -320,7 +322,7 @@ class Trainer:
         continue
       steps = self.workspace.finished(run.start)['steps']
       directory = self.workspace.checkpoints(run.start)
-      if processes.first(directory.is_dir):
+      if processes.run_on_first(directory.is_dir):
         with checkpoints_lib.Checkpoints(directory) as saved:
           if saved.has(steps):
             continue

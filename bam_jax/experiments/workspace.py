@@ -59,7 +59,7 @@ class Workspace:
   def teacher(self, run: str, task: str) -> Path:
     return self.root / 'teachers' / run / task
 
-  @processes.by_first
+  @processes.runs_on_first
   def open_runs(self, identities: Mapping[str, Mapping[str, object]]) -> None:
     """Makes the folders of runs; those that are there must be of the same.
 
@@ -83,7 +83,7 @@ class Workspace:
     for name in new:
       files.write_json(self._identity(name), _sealed(identities[name]))
 
-  @processes.by_first
+  @processes.runs_on_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
     """Checks a run's folder against a part of its identity.
 
@@ -92,7 +92,7 @@ class Workspace:
     """
     self._compare(name, settings)
 
-  @processes.by_first
+  @processes.runs_on_first
   def identity(self, name: str) -> dict[str, object] | None:
     """The identity that a run was begun with; None where there is no run.
 
@@ -113,7 +113,7 @@ class Workspace:
       )
     return None
 
-  @processes.by_first
+  @processes.runs_on_first
   def recorded(
     self, name: str, identity: Mapping[str, object]
   ) -> Mapping[str, object]:
@@ -142,20 +142,20 @@ class Workspace:
         ' folder'
       )
 
-  @processes.by_first
+  @processes.runs_on_first
   def finished_runs(self) -> list[str]:
     """Names of all runs that are finished, of this plan or not."""
     # A folder that a copy left unfinished begins with a dot.
     paths = self.root.glob('runs/[!.]*/DONE')
     return sorted(path.parent.name for path in paths)
 
-  @processes.by_first
+  @processes.runs_on_first
   def taught_tasks(self, name: str) -> list[str]:
     """The tasks whose training rows a run has labelled."""
     paths = (self.root / 'teachers' / name).glob(f'[!.]*/{manifest.NAME}')
     return sorted(path.parent.name for path in paths)
 
-  @processes.by_first
+  @processes.runs_on_first
   def finished(self, name: str) -> Mapping[str, object] | None:
     """The record of a finished run, or None.
 
@@ -168,13 +168,13 @@ class Workspace:
     self.identity(name)
     return _unsealed(path, _RECORD)
 
-  @processes.by_first
+  @processes.runs_on_first
   def finish(self, name: str, record: Mapping[str, object]) -> None:
     """Writes the record of a finished run; nan as null."""
     # The digest is of what a reader gets back.
     files.write_json(self.run(name) / 'DONE', _sealed(files.finite(record)))
 
-  @processes.by_first
+  @processes.runs_on_first
   def save_config(self, config: config_lib.Config) -> None:
     """Keeps the configuration of the last command, for the reader."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))

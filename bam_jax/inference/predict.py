@@ -46,7 +46,7 @@ def predict(
   texts = kinds.of(task).texts(
     task, logits, features, config.model.regression_head
   )
-  processes.by_first(write_tsv)(path, task, texts, logits)
+  processes.run_on_first(write_tsv, path, task, texts, logits)
   return texts
 
 

@@ -30,7 +30,7 @@ _STOP_SECONDS = 10.0
 # Seconds by which JAX's own limit, at which it aborts, is beyond ours.
 _MARGIN = 600
 # Seconds after which JAX aborts a run in which a process is silent: later than
-# `lost.watch`, which does so with one line.
+# `peers.watch`, which does so with one line.
 _HEARTBEAT = 300
 
 
@@ -39,7 +39,7 @@ def join(
   num_processes: int | None,
   process_id: int | None,
   seconds: int,
-  notice: preemption.Notice,
+  preemption_signal: preemption.Signal,
 ) -> None:
   """Joins a run of several processes, before JAX looks for its devices.
 
@@ -49,8 +49,8 @@ def join(
     num_processes: in all.
     process_id: of this one, from 0.
     seconds: how long the others are waited for.
-    notice: its signal is followed where the others don't come in time to stop
-      with this process: JAX aborts those that process 0 leaves alone.
+    preemption_signal: obeyed only once the others have had time to come and
+      stop with this process: JAX aborts those that process 0 leaves alone.
 
   Raises:
     errors.UserError: there is nobody to ask, or the port is taken.
@@ -88,10 +88,10 @@ def join(
   stop = end
   while thread.is_alive():
     thread.join(0.1)
-    if notice.has_come:
+    if preemption_signal.is_set:
       stop = min(stop, time.monotonic() + _STOP_SECONDS)
     if time.monotonic() > stop:
-      notice.check()
+      preemption_signal.check()
     if time.monotonic() > end:
       raise errors.RetryError(
         f'--coordinator={coordinator or "(found)"}: after {seconds} s'

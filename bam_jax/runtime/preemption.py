@@ -4,7 +4,7 @@ Cloud TPUs, GKE and Slurm send SIGTERM some time before they take a machine
 away; a Slurm job may ask for SIGUSR1 instead (`--signal=USR1@120`). Ctrl-C
 sends SIGINT. A signal handler that raises an exception does so anywhere, also
 where Python drops it (in a destructor, in a callback of the garbage collector)
-or a library turns it into an error of its own. So the handler only notes it.
+or a library turns it into an error of its own. So the handler only records it.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from typing import Self
 
 from bam_jax import errors
 
-# Of a process that did not finish and is to be started again: EX_TEMPFAIL of
+# Exit status of a process that should be started again: EX_TEMPFAIL of
 # sysexits.h.
 EXIT_CODE = 75
 
@@ -30,17 +30,17 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # Exit status of a shell's command that Ctrl-C ended.
 _INTERRUPTED = 130
 
-# Seconds in which the main thread may come to a check, and leave in order,
-# before the process is ended wherever it is.
+# Seconds that the main thread has to reach a check before the process is ended
+# wherever it is.
 _PATIENCE = 3.0
-_LOOK = 0.1  # seconds between two looks at what the main thread does
+_POLL = 0.1  # seconds between two looks at the state of the main thread
 
 
 class Preempted(BaseException):
-  """Raised by `Notice.check` once a signal has come.
+  """Raised by `Signal.check` once a preemption signal has come.
 
-  It is no `Exception`, like KeyboardInterrupt: nothing that handles errors may
-  take it for one.
+  Like KeyboardInterrupt it is not an `Exception`, so that code that handles
+  errors does not catch it.
 
   Attributes:
     exit_code: the status that the process is to end with.
@@ -56,35 +56,35 @@ class Preempted(BaseException):
     self.is_agreed = is_agreed
 
 
-class Notice:
-  """Notes a preemption signal, as a context manager that listens for one.
+class Signal:
+  """Context manager that listens for preemption signals.
 
-  The first signal is noted, and `check` raises `Preempted` from then on. A
+  The first signal is recorded, and `check` raises `Preempted` from then on. A
   second signal ends the process at once.
 
-  Not every long call can check. A process that has nothing to lose but what it
-  is doing right now may be ended at any moment, since every file is written
-  atomically: `ends_process` does so a few seconds after the signal, unless the
-  main thread is inside of `held` or has come to a check by itself.
+  Not every long call can check. A process that would only lose its current work
+  may be ended at any moment, since every file is written atomically: after
+  `enable_forced_exit` it is ended a few seconds after the signal, unless the
+  main thread is inside of `defer_exit` or has reached a check by itself.
   """
 
   def __init__(self):
     self._signal: int | None = None
-    self._before: dict[int, object] = {}
-    self._elsewhere = False
-    # Guards what follows: the process is not ended while one of them changes.
+    self._previous_handlers: dict[int, object] = {}
+    self._is_handled_elsewhere = False
+    # Guards the fields below: the process is not ended while one changes.
     self._lock = threading.Lock()
     self._holds = 0
     self._leaving = False
-    self._last: list[Callable[[], None]] = []
+    self._before_exit: list[Callable[[], None]] = []
 
   def __enter__(self) -> Self:
     for number in _SIGNALS:
-      self._before[number] = signal.signal(number, self._handle)
+      self._previous_handlers[number] = signal.signal(number, self._handle)
     return self
 
   def __exit__(self, *unused_exception: object) -> None:
-    for number, handler in self._before.items():
+    for number, handler in self._previous_handlers.items():
       signal.signal(number, handler)
 
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
@@ -94,12 +94,12 @@ class Notice:
     for each in _SIGNALS:
       signal.signal(each, signal.SIG_DFL)
 
-  def give(self) -> None:
-    """Acts as if SIGTERM came, unless a signal did; called by any thread."""
+  def trigger(self) -> None:
+    """Acts as if SIGTERM came, unless a signal did; for any thread."""
     self._signal = self._signal or signal.SIGTERM
 
   @property
-  def has_come(self) -> bool:
+  def is_set(self) -> bool:
     """Whether a signal came."""
     return self._signal is not None
 
@@ -111,8 +111,12 @@ class Notice:
       raise Preempted(self._signal)
 
   @contextlib.contextmanager
-  def held(self, checks_at_end: bool = True) -> Iterator[None]:
-    """In here only `check` reacts to a signal."""
+  def defer_exit(self, checks_at_end: bool = True) -> Iterator[None]:
+    """Context in which a signal ends the process through `check` alone.
+
+    Args:
+      checks_at_end: whether to call `check` when the context ends.
+    """
     with self._lock:
       self._holds += 1
     try:
@@ -124,35 +128,35 @@ class Notice:
       self.check()
 
   @contextlib.contextmanager
-  def last(self, function: Callable[[], None]) -> Iterator[None]:
-    """In here a function is called before `ends_process` ends the process.
+  def before_exit(self, function: Callable[[], None]) -> Iterator[None]:
+    """Context in which a function is called before a forced exit.
 
     Args:
-      function: called in another thread, while the main one goes on; may raise
-        `errors.UserError` or `RetryError`. Of several the one of the innermost
-        context is called first.
+      function: called in another thread while the main thread goes on; may
+        raise `errors.UserError` or `RetryError`. In nested contexts the
+        innermost function is called first.
     """
     with self._lock:
-      self._last.append(function)
+      self._before_exit.append(function)
     try:
       yield
     finally:
       with self._lock:
-        self._last.remove(function)
+        self._before_exit.remove(function)
 
   @contextlib.contextmanager
-  def left_to(
+  def handled_by(
     self,
     handler: Callable[[int, types.FrameType | None], None],
     *numbers: int,
   ) -> Iterator[None]:
-    """In here signals go to a handler that needs nothing of this notice.
+    """Context in which another handler receives the signals.
 
     Args:
-      handler: takes what a signal handler takes.
-      *numbers: of the signals; none: all that this one listens for.
+      handler: called with signal number and stack frame.
+      *numbers: signals to redirect; none: all that this object listens for.
     """
-    self._elsewhere = True
+    self._is_handled_elsewhere = True
     before = {
       number: signal.signal(number, handler) for number in numbers or _SIGNALS
     }
@@ -162,30 +166,30 @@ class Notice:
     finally:
       for number, previous in before.items():
         signal.signal(number, previous)
-      self._elsewhere = False
+      self._is_handled_elsewhere = False
 
-  def ends_process(self) -> None:
-    """From now on a signal ends the process, wherever the main thread is."""
+  def enable_forced_exit(self) -> None:
+    """Makes later signals end the process, wherever the main thread is."""
     ready, sent = os.pipe()
     os.set_blocking(sent, False)
-    # It is written to at once, also while the main thread is in a long call
-    # that runs no Python, and the handler has to wait.
+    # Python writes to it at once, even while the main thread is in a long call
+    # that runs no Python, for which the handler has to wait.
     signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
     threading.Thread(
-      target=self._watch, args=(ready,), name='notice', daemon=True
+      target=self._watch, args=(ready,), name='preemption', daemon=True
     ).start()
 
   def _watch(self, ready: int) -> None:
     seen = 0
     since = time.monotonic()
     while True:
-      if select.select([ready], [], [], _LOOK)[0]:
+      if select.select([ready], [], [], _POLL)[0]:
         (number,) = os.read(ready, 1)
-        if number in _SIGNALS and not self._elsewhere:
+        if number in _SIGNALS and not self._is_handled_elsewhere:
           seen += 1
           self._signal = self._signal or number
       if seen > 1:
-        # The handler of the first one has not even run.
+        # The handler of the first signal has not even run.
         os._exit(128 + number)
       with self._lock:
         if self._signal is None or self._holds or self._leaving:
@@ -196,15 +200,15 @@ class Notice:
   def _end(self) -> NoReturn:
     """Ends the process; the main thread waits wherever it needs the lock."""
     preempted = Preempted(self._signal)
-    told, status = str(preempted), preempted.exit_code
-    for function in reversed(self._last):
+    message, status = str(preempted), preempted.exit_code
+    for function in reversed(self._before_exit):
       try:
         function()
       except errors.UserError as e:
-        told, status = str(e), 2
+        message, status = str(e), 2
       except errors.RetryError as e:
-        told, status = str(e), EXIT_CODE
-    # Progress that is being shown hides the cursor of a terminal.
+        message, status = str(e), EXIT_CODE
+    # A progress bar hides the cursor of a terminal.
     shown = '\x1b[?25h' if sys.stderr.isatty() else ''
-    print(f'{shown}bam_jax: {told}', file=sys.stderr, flush=True)
+    print(f'{shown}bam_jax: {message}', file=sys.stderr, flush=True)
     os._exit(status)

@@ -1,15 +1,14 @@
-"""Multi-host coordination: one writer, agreed decisions.
+"""Multi-host coordination: one process writes, all processes decide alike.
 
-All processes run the same program in the same order. The first one alone
-writes; what files decide is read by it and told to the others, so that all of
-them decide alike. Features, logits and checkpoints they read for themselves, in
-a work directory that all of them see. What they tell each other goes through
-JAX's coordination service and needs no program on a device.
+All processes run the same program in the same order. The first process alone
+writes files and reads the files that decide what happens next; it sends the
+result to the others. Features, logits and checkpoints are read by every process
+for itself, from a work directory that all of them see. Values travel as JSON
+through JAX's coordination service, which needs no program on a device.
 """
 
 from collections.abc import Callable
 from collections.abc import Iterator
-from collections.abc import Sequence
 import contextlib
 import functools
 import itertools
@@ -18,7 +17,6 @@ import os
 from pathlib import Path
 import secrets
 import signal
-import sys
 import time
 from typing import Any
 from typing import TypeVar
@@ -28,147 +26,157 @@ from jax.experimental import multihost_utils
 import orbax.checkpoint as ocp
 
 from bam_jax import errors
-from bam_jax.runtime import joining
 from bam_jax.runtime import preemption
 
 Value = TypeVar('Value')
 
-# Keys of what processes tell each other, and of how those that fail end.
-_TOLD = 'bam_jax/told/'
-_ENDED = 'bam_jax/ended/'
-# How long a call waits: in between Python handles signals.
-_LOOK_MS = 1000
+_KEYS = 'bam_jax/gathered/'
+# How long one call to the service blocks; Python handles signals in between.
+_POLL_MS = 1000
 # How long a process waits for the others before a program's first execution.
-_MEET_SECONDS = 3600.0
-# How long a process that ends waits for the others to end too.
-_LEAVE_SECONDS = 20
-# What is raised in all processes where it is raised in one.
-_SHARED = (errors.UserError, errors.RetryError, OSError)
+_COMPILE_SECONDS = 3600.0
+# Errors that are raised in all processes if one of them raises them.
+_SHARED_ERRORS = (errors.UserError, errors.RetryError, OSError)
 
-_exchanges = itertools.count()
-# The first exchange whose texts are still kept.
-_first_kept = 0
-# Whether this process has come to its end.
-leaving = False
-
-# Whether the first process is doing something that the others only hear of.
-_by_itself = False
+_gathers = itertools.count()
+# Whether the first process is inside `run_on_first`, without the others.
+_is_alone = False
 
 
-def several() -> bool:
-  """Whether this process has joined others; asks no device."""
+def is_multi_process() -> bool:
+  """Whether this process has joined others; initializes no device."""
   return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
-  """Whether this process is the one that writes."""
-  return not several() or jax.process_index() == 0
+  """Whether this is the process that writes files."""
+  return not is_multi_process() or jax.process_index() == 0
 
 
-def first(function: Callable[[], Value]) -> Value:
-  """Has the first process call a function; all return what it returns.
+def run_on_first(
+  function: Callable[..., Value], *args: Any, **kwargs: Any
+) -> Value:
+  """Calls a function in the first process; returns its result in all of them.
+
+  Calls nested inside the function run in the first process alone.
 
   Args:
-    function: returns what JSON can tell; what it calls in its turn is called
-      by the first process alone.
+    function: returns a value that JSON can represent.
+    *args: its arguments.
+    **kwargs: its named arguments.
 
   Raises:
-    errors.UserError, errors.RetryError: in all processes, where it is raised in
-      the first; or a UserError in the others, where the first raises an
-      OSError.
+    errors.UserError, errors.RetryError: in all processes if the function raises
+      it. If it raises an OSError, the other processes raise a UserError.
   """
-  global _by_itself
-  if not several() or _by_itself:
-    return function()
-  value, error, own = None, None, None
+  global _is_alone
+  if not is_multi_process() or _is_alone:
+    return function(*args, **kwargs)
+  value, error = None, None
   if is_first():
-    _by_itself = True
+    _is_alone = True
     try:
-      value = function()
-    except _SHARED as e:
-      error, own = _as_json(e), e
+      value = function(*args, **kwargs)
+    except _SHARED_ERRORS as e:
+      error = e
     finally:
-      _by_itself = False
-  told, error = json.loads(_from_first(json.dumps([value, error])))
-  if own:
-    raise own
+      _is_alone = False
+  received, received_error = _gather([value, _encode_error(error)])[0]
   if error:
-    raise _from_json(error)
-  return value if is_first() else told
+    raise error
+  if received_error:
+    raise _decode_error(*received_error)
+  return value if is_first() else received
 
 
-def by_first(function: Callable[..., Value]) -> Callable[..., Value]:
-  """Decorator: whoever calls it, the first process does, and tells the rest."""
+def runs_on_first(function: Callable[..., Value]) -> Callable[..., Value]:
+  """Decorator: calls of the function go through `run_on_first`."""
 
   @functools.wraps(function)
-  def called(*args: Any, **named: Any) -> Value:
-    return first(lambda: function(*args, **named))
+  def wrapped(*args: Any, **kwargs: Any) -> Value:
+    return run_on_first(function, *args, **kwargs)
 
-  return called
+  return wrapped
 
 
-def found(
-  make: Callable[[], Value | None], find: Callable[[], Value]
-) -> Value | None:
-  """What the first process makes and the others then find; None if it is None.
+def run_on_all(function: Callable[[], Value]) -> Value:
+  """Calls a function in every process; an error in one is raised in all.
 
   Raises:
-    errors.UserError, errors.RetryError: in all processes, where it is raised in
-      one.
+    errors.UserError, errors.RetryError: if one process raises it; the others
+      raise it with that process's number. If one raises an OSError, the others
+      raise a UserError.
   """
-  made: list[Value] = []
-
-  def begin() -> bool:
-    made.extend(value for value in [make()] if value is not None)
-    return bool(made)
-
-  if not first(begin):
-    return None
-  return together(lambda: made[0] if made else find())
-
-
-def together(function: Callable[[], Value]) -> Value:
-  """Has every process call a function for itself.
-
-  Raises:
-    errors.UserError, errors.RetryError: in all processes, where it is raised in
-      one; or a UserError in those that raise nothing, where one raises an
-      OSError.
-  """
-  if not several() or _by_itself:
+  if not is_multi_process() or _is_alone:
     return function()
   value, error = None, None
   try:
     value = function()
-  except _SHARED as e:
+  except _SHARED_ERRORS as e:
     error = e
-  told = _exchange(json.dumps(_as_json(error) if error else None))
-  found = [json.loads(each) for each in told]
+  received = _gather(_encode_error(error))
   if error:
     raise error
-  for number, each in enumerate(found):
-    if each:
-      raise _from_json([each[0], f'process {number}: {each[1]}'])
+  for process, encoded in enumerate(received):
+    if encoded:
+      kind, message = encoded
+      raise _decode_error(kind, f'process {process}: {message}')
   return value
 
 
-def meet() -> None:
-  """Waits until all processes have come here.
+def make_on_first(
+  make: Callable[[], Value | None], load: Callable[[], Value]
+) -> Value | None:
+  """Makes something in the first process, then loads it in the others.
 
-  A device that runs a program waits for those of the other processes, on CPUs
-  for 30 s at most; but one process may find the program compiled, where another
-  one compiles it for minutes. So they meet when all have it.
+  Args:
+    make: writes and returns the value, or returns None.
+    load: returns what `make` has written.
+
+  Returns:
+    The value in every process; None if `make` returned None.
 
   Raises:
-    errors.RetryError: another process did not come for an hour.
+    errors.UserError, errors.RetryError: as `run_on_all`.
   """
-  if several() and not _by_itself:
-    _exchange('', _MEET_SECONDS)
+  made: list[Value] = []
+
+  def try_to_make() -> bool:
+    value = make()
+    if value is not None:
+      made.append(value)
+    return value is not None
+
+  if not run_on_first(try_to_make):
+    return None
+  return run_on_all(lambda: made[0] if made else load())
 
 
-def check_alike(what: str, value: str) -> None:
-  """Raises in all processes where one has another value than the first."""
-  expected = first(lambda: value)
+def wait_for_all() -> None:
+  """Waits until all processes have called this function.
+
+  A device that runs a program waits for the devices of the other processes, on
+  CPUs for at most 30 s. But one process may find a compiled program in the
+  cache while another one compiles it for minutes, so they wait here first.
+
+  Raises:
+    errors.RetryError: another process did not come within an hour.
+  """
+  if is_multi_process() and not _is_alone:
+    _gather(None, _COMPILE_SECONDS)
+
+
+def check_equal(what: str, value: str) -> None:
+  """Raises in all processes if one has another value than the first.
+
+  Args:
+    what: name of the value, for the error message.
+    value: the value in this process.
+
+  Raises:
+    errors.UserError: the values differ.
+  """
+  expected = run_on_first(lambda: value)
 
   def check() -> None:
     if value != expected:
@@ -177,17 +185,21 @@ def check_alike(what: str, value: str) -> None:
         ' same flags, files and code'
       )
 
-  together(check)
+  run_on_all(check)
 
 
 def check_shared(directory: Path) -> None:
-  """Raises in all processes where one does not see what the first one writes.
+  """Raises in all processes if one does not see what the first one writes.
 
   Args:
-    directory: made if it isn't there.
+    directory: created if missing.
+
+  Raises:
+    errors.UserError: the directory is not shared or cannot be written.
   """
-  name = first(lambda: f'.seen-by-all-{secrets.token_hex(8)}')
-  path = directory / name
+  path = directory / run_on_first(
+    lambda: f'.seen-by-all-{secrets.token_hex(8)}'
+  )
 
   def check() -> None:
     if not path.exists():
@@ -204,86 +216,18 @@ def check_shared(directory: Path) -> None:
         f'{path}: {e.strerror}; choose a --workdir that can be written'
       ) from e
 
-  first(write)
+  run_on_first(write)
   try:
-    together(check)
+    run_on_all(check)
   finally:
-    first(lambda: path.unlink())
+    run_on_first(path.unlink)
 
 
-def _as_json(error: Exception) -> list[str]:
-  retries = isinstance(error, errors.RetryError)
-  return ['RetryError' if retries else 'UserError', str(error)]
+class AgreedSignal(preemption.Signal):
+  """A preemption signal to one process that stops all after the same step.
 
-
-def _from_json(told: Sequence[str]) -> Exception:
-  return getattr(errors, told[0])(told[1])
-
-
-def _exchange(text: str, seconds: float | None = None) -> list[str]:
-  """The texts of all processes, in all of them, by number.
-
-  Args:
-    text: of this one.
-    seconds: how long the others are waited for; None: as long as they live.
-
-  Raises:
-    errors.RetryError: one of them did not come.
-  """
-  global _first_kept
-  number = next(_exchanges)
-  own = jax.process_index()
-  texts = [text]
-  if is_first():
-    for other in range(1, jax.process_count()):
-      texts.append(_hear(f'{_TOLD}{number}/{other}', other, seconds))
-    # Whoever came here has read all that was told before.
-    for earlier in range(_first_kept, number + 1):
-      _client().key_value_delete(f'{_TOLD}{earlier}')
-    _first_kept = number + 1
-  else:
-    _client().key_value_set(f'{_TOLD}{number}/{own}', text)
-  return json.loads(_from_first(json.dumps(texts), seconds))
-
-
-def _from_first(text: str, seconds: float | None = None) -> str:
-  """The text of the first process, in all of them."""
-  key = f'{_TOLD}{next(_exchanges)}/0'
-  if is_first():
-    _client().key_value_set(key, text)
-    return text
-  return _hear(key, 0, seconds)
-
-
-def _hear(key: str, process: int, seconds: float | None) -> str:
-  """Waits for what another process tells.
-
-  Not for ever, should that one die: `lost.watch` ends this process then.
-  """
-  began = time.monotonic()
-  while True:
-    try:
-      return _client().blocking_key_value_get(key, _LOOK_MS)
-    except jax.errors.JaxRuntimeError as e:
-      if 'DEADLINE_EXCEEDED' not in str(e):
-        raise
-    if seconds is not None and time.monotonic() - began > seconds:
-      raise errors.RetryError(
-        f'process {process} lives, but has not come to where the others wait'
-        f' for {seconds:.0f} s; the same command, given to all, goes on'
-      )
-
-
-def _client() -> Any:
-  """That of JAX's coordination service, which keeps texts by key."""
-  return ocp.multihost.get_jax_distributed_client()
-
-
-class AgreedNotice(preemption.Notice):
-  """A signal to one process that stops all of them, after the same step.
-
-  JAX hears SIGTERM, once the processes have joined, and has them agree on the
-  next check that none of them has come to yet.
+  JAX receives SIGTERM once the processes have joined. It makes them agree on
+  the next check that no process has reached yet.
   """
 
   def __init__(self):
@@ -291,11 +235,11 @@ class AgreedNotice(preemption.Notice):
     self._checks = 0
 
   def check(self) -> None:
-    """Raises `Preempted` where all have agreed to; every process calls it.
+    """Raises `Preempted` at the agreed check; every process calls it.
 
-    What the first process does by itself is not stopped.
+    It does nothing inside `run_on_first`, which only one process runs.
     """
-    if _by_itself:
+    if _is_alone:
       return
     self._checks += 1
     if multihost_utils.reached_preemption_sync_point(self._checks):
@@ -303,47 +247,62 @@ class AgreedNotice(preemption.Notice):
 
 
 @contextlib.contextmanager
-def agreed_notice(own: preemption.Notice) -> Iterator[AgreedNotice]:
-  """The notice of all processes, in place of this one's own."""
+def agreed_signal(own: preemption.Signal) -> Iterator[AgreedSignal]:
+  """Replaces the preemption signal of this process by that of all processes."""
 
   def forward(*unused: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
-  with own.left_to(forward, signal.SIGUSR1, signal.SIGINT):
-    yield AgreedNotice()
+  with own.handled_by(forward, signal.SIGUSR1, signal.SIGINT):
+    yield AgreedSignal()
 
 
-def ended() -> dict[int, int]:
-  """The statuses of the processes that end by an error of their own."""
-  return {
-    int(key.rpartition('/')[2]): int(status)
-    for key, status in _client().key_value_dir_get(_ENDED)
-  }
+def _encode_error(error: Exception | None) -> list[str] | None:
+  """Class name and message of an error, as JSON can represent them."""
+  if error is None:
+    return None
+  retries = isinstance(error, errors.RetryError)
+  return ['RetryError' if retries else 'UserError', str(error)]
 
 
-def leave(status: int, by_itself: bool = False) -> None:
-  """Leaves the run, with the others if they leave too; returns once they did.
+def _decode_error(kind: str, message: str) -> Exception:
+  return getattr(errors, kind)(message)
 
-  JAX would wait for those that don't, and then abort with a status of its own.
-  Where one of them doesn't leave, this ends the process.
+
+def _gather(value: Any, seconds: float | None = None) -> list[Any]:
+  """The JSON values of all processes, in all of them, by process number.
 
   Args:
-    status: that this process is to end with.
-    by_itself: whether the others don't know that it ends: `lost.watch` ends
-      them then.
+    value: the value of this process.
+    seconds: how long to wait for each other process; None: as long as it lives.
+      (If it dies, `peers.watch` ends this process.)
+
+  Raises:
+    errors.RetryError: another process did not come in time.
   """
-  global leaving
-  leaving = True
-  sys.stdout.flush()
-  sys.stderr.flush()
-  if not joining.is_complete():
-    os._exit(status)
-  try:
-    if by_itself:
-      _client().key_value_set(
-        f'{_ENDED}{jax.process_index()}', str(status), allow_overwrite=True
-      )
-    _client().wait_at_barrier('leave', 1000 * _LEAVE_SECONDS)
-  except jax.errors.JaxRuntimeError:
-    os._exit(status)
-  jax.distributed.shutdown()
+  number = next(_gathers)
+  own = jax.process_index()
+  client = ocp.multihost.get_jax_distributed_client()
+  if number > 1:
+    # All have sent their value of `number - 1`, so all have read this one.
+    client.key_value_delete(f'{_KEYS}{number - 2}/{own}')
+  client.key_value_set(f'{_KEYS}{number}/{own}', json.dumps(value))
+  values = []
+  for process in range(jax.process_count()):
+    began = time.monotonic()
+    while True:
+      try:
+        text = client.blocking_key_value_get(
+          f'{_KEYS}{number}/{process}', _POLL_MS
+        )
+        break
+      except jax.errors.JaxRuntimeError as e:
+        if 'DEADLINE_EXCEEDED' not in str(e):
+          raise
+      if seconds is not None and time.monotonic() - began > seconds:
+        raise errors.RetryError(
+          f'process {process} lives, but has not come to where the others wait'
+          f' for {seconds:.0f} s; the same command, given to all, goes on'
+        )
+    values.append(json.loads(text))
+  return values

@@ -12,7 +12,7 @@ from bam_jax.runtime import preemption
 from bam_jax.serving import app
 from bam_jax.serving import protocol
 
-# Seconds in which requests that were let in are answered after a notice.
+# Seconds in which requests that were let in are answered after a signal.
 _LAST = 30
 # Seconds for which an idle connection is kept: longer than proxies keep theirs,
 # so that none sends a request into one that has just been closed.
@@ -77,7 +77,7 @@ def serve(
   model: model_lib.Model,
   name: str,
   listener: socket.socket,
-  notice: preemption.Notice,
+  preemption_signal: preemption.Signal,
 ) -> None:
   """Serves until a signal comes, then answers the requests that it has.
 
@@ -85,13 +85,13 @@ def serve(
     model: its programs are compiled already.
     name: of the plan.
     listener: as `bind` returns.
-    notice: not listened to while uvicorn listens for signals itself.
+    preemption_signal: unused while uvicorn listens for signals itself.
   """
   server = uvicorn.Server(config_of(model, name, app.Limits()))
   logging.getLogger('uvicorn').setLevel(logging.WARNING)
   # uvicorn knows SIGTERM and SIGINT alone, and sends itself both once more when
   # all is answered.
-  with notice.left_to(server.handle_exit):
+  with preemption_signal.handled_by(server.handle_exit):
     # From here on who connects waits and is not refused.
     listener.listen()
     host, port = listener.getsockname()[:2]

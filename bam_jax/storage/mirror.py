@@ -42,8 +42,8 @@ Index = dict[str, list[object]]
 class Mirror:
   """Keeps a store and its scratch alike, as a context manager.
 
-  with store_lock.StoreLock(store, notice) as held:
-    with Mirror(store, held, None, notice) as scratch:
+  with store_lock.StoreLock(store, preemption_signal) as held:
+    with Mirror(store, held, None, preemption_signal) as scratch:
       ...  # The scratch has what the store has, and is worked in.
     # The store has all that is complete in the scratch.
   """
@@ -53,7 +53,7 @@ class Mirror:
     store: stores.Store,
     held: store_lock.StoreLock,
     scratch: Path | None,
-    notice: preemption.Notice,
+    preemption_signal: preemption.Signal,
   ):
     """Reads and writes nothing yet.
 
@@ -61,11 +61,11 @@ class Mirror:
       store: the work directory.
       held: its lock.
       scratch: the local one; None: a folder of the user's cache.
-      notice: given where the store fails for long.
+      preemption_signal: triggered if the store fails for long.
     """
     self._scratch = scratch or stores.cache_dir(store.url)
     self._store = store
-    self._notice = notice
+    self._preemption_signal = preemption_signal
     self._lock = held
     self._local_lock = lock.Lock(self._scratch)
     self._own = self._scratch / _OWN_FOLDER
@@ -91,7 +91,9 @@ class Mirror:
       with _told(self._scratch):
         self._bring_down()
       self._thread.start()
-      self._last.enter_context(self._notice.last(self._finish))
+      self._last.enter_context(
+        self._preemption_signal.before_exit(self._finish)
+      )
       stack.pop_all()
     return self._scratch
 
@@ -99,7 +101,7 @@ class Mirror:
     with contextlib.ExitStack() as stack:
       stack.push(self._local_lock)
       # A first signal waits for this; a second one doesn't.
-      with self._notice.held():
+      with self._preemption_signal.defer_exit():
         self._last.close()
         try:
           self._finish()
@@ -206,7 +208,7 @@ class Mirror:
       except errors.UserError as e:
         if time.monotonic() - good > PATIENCE:
           # The steps so far are saved, and the last attempt tells the rest.
-          self._notice.give()
+          self._preemption_signal.trigger()
           return
         if not failing:
           logging.warning('%s; tried again for %.0f s', e, PATIENCE)

@@ -33,12 +33,12 @@ class StoreLock:
   """Holds a store for this process, as a context manager.
 
   A holder that was suspended for minutes may have been taken over; it finds
-  out at its next signature or `check`, and is given notice to stop.
+  out at its next signature or `check`, and gets a preemption signal.
   """
 
-  def __init__(self, store: stores.Store, notice: preemption.Notice):
+  def __init__(self, store: stores.Store, preemption_signal: preemption.Signal):
     self._store = store
-    self._notice = notice
+    self._preemption_signal = preemption_signal
     self._lost = False
     self._last = contextlib.ExitStack()
     self._left = threading.Event()
@@ -58,20 +58,22 @@ class StoreLock:
       errors.UserError: another process holds it, or the store can't be used.
     """
     with contextlib.ExitStack() as stack:
-      # A notice that comes now leaves no lock behind.
-      with self._notice.held():
+      # A signal that comes now leaves no lock behind.
+      with self._preemption_signal.defer_exit():
         # Some stores that speak S3 would let `create` replace what is there.
         there = self._read()
         if there or not self._store.create(FILE, self._signed()):
           self._take_over(there or self._read() or {})
         self._thread.start()
-        self._last.enter_context(self._notice.last(self._release))
+        self._last.enter_context(
+          self._preemption_signal.before_exit(self._release)
+        )
         stack.push(self)
       stack.pop_all()
     return self
 
   def __exit__(self, *unused_exception: object) -> None:
-    with self._notice.held(checks_at_end=False):
+    with self._preemption_signal.defer_exit(checks_at_end=False):
       self._last.close()
       self._release()
 
@@ -127,7 +129,7 @@ class StoreLock:
       except errors.UserError as e:
         if self._lost:
           logging.warning('%s', e)
-          self._notice.give()
+          self._preemption_signal.trigger()
           return
         # What can't be reached now may be reached the next time; whoever
         # uploads tells of it.

@@ -52,7 +52,8 @@ class Ahead(Generic[Key]):
   def get(self, key: Key) -> jax.stages.Compiled:
     """Waits for one program, which is traced before those not yet begun.
 
-    The first time it waits until all processes have it, see `processes.meet`.
+    The first time it waits until all processes have it; see
+    `processes.wait_for_all`.
 
     Raises:
       Exception: that of tracing or compiling it.
@@ -61,7 +62,7 @@ class Ahead(Generic[Key]):
       self._begun[key] = self._urgent.submit(self._traces[key])
     program = self._begun[key].result().result()
     if key not in self._met:
-      processes.meet()
+      processes.wait_for_all()
       self._met.add(key)
     return program
 
@@ -80,7 +81,7 @@ class Together:
   """A jitted function that runs once all processes have compiled it.
 
   Every process calls it, with arrays of the same shapes; see
-  `processes.meet`.
+  `processes.wait_for_all`.
   """
 
   def __init__(self, function: Any):
@@ -93,7 +94,7 @@ class Together:
     self._compiled: dict[Hashable, jax.stages.Compiled] = {}
 
   def __call__(self, *args: Any) -> Any:
-    if not processes.several():
+    if not processes.is_multi_process():
       return self._function(*args)
     leaves, structure = jax.tree.flatten(args)
     key = (
@@ -102,7 +103,7 @@ class Together:
     )
     if key not in self._compiled:
       self._compiled[key] = self._function.lower(*args).compile()
-      processes.meet()
+      processes.wait_for_all()
     return self._compiled[key](*args)
 
   def lower(self, *args: Any) -> jax.stages.Lowered:

@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
-from bam_jax.runtime import lost
+from bam_jax.runtime import peers
 from bam_jax.runtime import processes
 from bam_jax.training import checkpoint_scores as scores_lib
 from bam_jax.training import checksums as checksums_lib
@@ -41,7 +41,7 @@ class _Manager(ocp.CheckpointManager):
   """Orbax's manager of checkpoints, which does not ask JAX whether to stop.
 
   It would ask by the number of the step. JAX has several processes agree on one
-  number, and `processes.AgreedNotice` counts its own.
+  number, and `processes.AgreedSignal` counts its own.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -310,7 +310,7 @@ class Checkpoints:
     except (errors.UserError, errors.RetryError):
       raise
     except Exception as e:
-      if lost.tells(e):
+      if peers.is_peer_error(e):
         raise
       raise errors.UserError(
         f'{self._directory}: a checkpoint could not be written ({e}); free some'
@@ -336,7 +336,7 @@ def _told(directory: Path) -> Iterator[None]:
   except (errors.UserError, errors.RetryError):
     raise
   except Exception as e:
-    if lost.tells(e):
+    if peers.is_peer_error(e):
       raise
     raise errors.UserError(
       f'{directory}: is damaged ({type(e).__name__}: {e}); remove that folder,'

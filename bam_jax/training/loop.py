@@ -11,7 +11,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax.data import batches as batches_lib
-from bam_jax.runtime import lost
+from bam_jax.runtime import peers
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.runtime import profiling
@@ -44,7 +44,7 @@ def train(
   programs: programs_lib.Programs,
   make_params: Callable[[int], Mapping[str, object]],
   config: config_lib.Config,
-  notice: preemption.Notice,
+  preemption_signal: preemption.Signal,
 ) -> list[Result]:
   """Trains to the last step, going on from the latest checkpoint if any.
 
@@ -57,7 +57,7 @@ def train(
     programs: the compiled steps; shared by all runs of a plan.
     make_params: seed -> the initial parameters, host arrays.
     config: the whole configuration.
-    notice: checked before each step and within evaluations.
+    preemption_signal: checked before each step and within evaluations.
 
   Returns:
     A result for each job.
@@ -92,7 +92,7 @@ def train(
         first.name + others, first.num_steps * examples, 'examples'
       )
     )
-    stack.enter_context(lost.ends_this())
+    stack.enter_context(peers.exit_on_peer_error())
     (start,) = {saved.latest_step or 0 for saved in checkpoints}
 
     def first_state(
@@ -131,7 +131,7 @@ def train(
         state.params,
         jobs[index].dev,
         config,
-        lambda _: notice.check(),
+        lambda _: preemption_signal.check(),
       )
       score = _mean_score(scores, programs.tasks)
       telemetry[index].write(step, {'dev_score': score})
@@ -156,7 +156,7 @@ def train(
     step, results = start, []
     try:
       for step in range(start, first.num_steps):
-        notice.check()
+        preemption_signal.check()
         evaluates = _is_due(step, config.train.evaluate_every)
         if evaluates or _is_due(step, config.train.checkpoint_every):
           log.flush()
@@ -173,12 +173,12 @@ def train(
         state, metrics = programs.train_step(state, batch, schedule)
         if step == start:
           # Until now the process could have been ended without a loss.
-          stack.enter_context(notice.held())
+          stack.enter_context(preemption_signal.defer_exit())
         log.add(step, metrics)
         if told := profiler.after(step, state):
           telemetry[0].write(step, told)
       step = first.num_steps
-      notice.check()
+      preemption_signal.check()
       log.flush()
       for index, saved in enumerate(checkpoints):
         last = state_of(index)

@@ -232,11 +232,11 @@ def test_four_processes_train_as_one(tmp_path, undisturbed):
   _assert_same_plan(workdir, undisturbed, rtol=1e-6)
 
 
-def _stop(workdir, number, devices, after, told, notice) -> None:
+def _stop(workdir, number, devices, after, told, preemption_signal) -> None:
   """Tells one process to stop after a step; all of them must."""
   with Several(workdir, number, devices, *_LONG) as several:
     several.wait_for(workdir, after)
-    several.processes[told].send_signal(notice)
+    several.processes[told].send_signal(preemption_signal)
     assert several.ends() == [75] * number, several.log(0)
     for i in range(number):
       assert several.log(i).splitlines()[-1] == (

@@ -17,7 +17,7 @@ from benchmarks import faults
 _CONFIG = Path(faults.__file__).parent / 'configs' / 'stops.py'
 
 
-class _Random(preemption.Notice):
+class _Random(preemption.Signal):
   """Gives a signal at a random one of the next checks."""
 
   def __init__(self, rng: np.random.Generator, most: int):
@@ -27,11 +27,11 @@ class _Random(preemption.Notice):
   def check(self) -> None:
     self._left -= 1
     if self._left <= 0:
-      self.give()
+      self.trigger()
     super().check()
 
 
-class _Counted(preemption.Notice):
+class _Counted(preemption.Signal):
   """Counts the checks of a plan that nothing stops."""
 
   count = 0
@@ -54,11 +54,11 @@ def config():
 @pytest.fixture(scope='module')
 def undisturbed(config, tmp_path_factory):
   """The finished plan, its runner, and how many checks it made."""
-  notice = _Counted()
+  preemption_signal = _Counted()
   workdir = tmp_path_factory.mktemp('stops') / 'undisturbed'
-  runner = runner_lib.Runner(config, workdir, notice)
+  runner = runner_lib.Runner(config, workdir, preemption_signal)
   runner.run()
-  return runner, notice.count
+  return runner, preemption_signal.count
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ _NUMBERS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT]
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_is_raised_by_the_next_check(number):
-  with preemption.Notice() as notice:
-    notice.check()
+  with preemption.Signal() as preemption_signal:
+    preemption_signal.check()
     os.kill(os.getpid(), number)
     with pytest.raises(preemption.Preempted) as raised:
-      notice.check()
+      preemption_signal.check()
   assert raised.value.exit_code == 75
   assert str(raised.value) == (
     f'stopped by {signal.Signals(number).name}; the same command goes on'
@@ -27,10 +27,10 @@ def test_a_signal_is_raised_by_the_next_check(number):
 
 
 def test_ctrl_c_is_noted_too():
-  with preemption.Notice() as notice:
+  with preemption.Signal() as preemption_signal:
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(preemption.Preempted, match='interrupted') as raised:
-      notice.check()
+      preemption_signal.check()
   assert raised.value.exit_code == 130
 
 
@@ -46,11 +46,11 @@ class _Doomed:
 
 @pytest.mark.parametrize('number', _NUMBERS)
 def test_a_signal_in_a_destructor_is_not_lost(number):
-  with preemption.Notice() as notice:
+  with preemption.Signal() as preemption_signal:
     doomed = _Doomed(number)
     del doomed
     with pytest.raises(preemption.Preempted):
-      notice.check()
+      preemption_signal.check()
 
 
 @pytest.mark.parametrize('number', _NUMBERS)
@@ -64,19 +64,22 @@ def test_a_signal_in_a_callback_of_the_collector_is_not_lost(number):
 
   gc.callbacks.append(send)
   try:
-    with preemption.Notice() as notice:
+    with preemption.Signal() as preemption_signal:
       gc.collect()
       assert sent
       with pytest.raises(preemption.Preempted):
-        notice.check()
+        preemption_signal.check()
   finally:
     gc.callbacks.remove(send)
 
 
-def test_held_comes_to_its_end_and_checks():
+def test_deferred_work_comes_to_its_end_and_checks():
   done = []
-  with preemption.Notice() as notice, pytest.raises(preemption.Preempted):
-    with notice.held():
+  with (
+    preemption.Signal() as preemption_signal,
+    pytest.raises(preemption.Preempted),
+  ):
+    with preemption_signal.defer_exit():
       os.kill(os.getpid(), signal.SIGTERM)
       done.append('the step')
     done.append('what comes after it')
@@ -84,23 +87,23 @@ def test_held_comes_to_its_end_and_checks():
 
 
 def test_without_a_signal_nothing_is_raised():
-  with preemption.Notice() as notice, notice.held():
-    notice.check()
+  with preemption.Signal() as preemption_signal, preemption_signal.defer_exit():
+    preemption_signal.check()
 
 
 def test_the_handlers_from_before_are_back():
   before = [signal.getsignal(number) for number in _NUMBERS]
-  with preemption.Notice() as notice:
+  with preemption.Signal() as preemption_signal:
     assert signal.getsignal(signal.SIGTERM) is not before[0]
-    notice.give()
+    preemption_signal.trigger()
   assert [signal.getsignal(number) for number in _NUMBERS] == before
 
 
 def test_an_error_of_what_is_held_comes_first():
   with (
-    preemption.Notice() as notice,
+    preemption.Signal() as preemption_signal,
     pytest.raises(ZeroDivisionError),
-    notice.held(),
+    preemption_signal.defer_exit(),
   ):
     os.kill(os.getpid(), signal.SIGTERM)
     _ = 1 / 0
@@ -108,16 +111,16 @@ def test_an_error_of_what_is_held_comes_first():
 
 def test_signals_that_are_left_to_another_are_not_noted():
   heard = []
-  with preemption.Notice() as notice:
-    with notice.left_to(lambda number, _: heard.append(number)):
+  with preemption.Signal() as preemption_signal:
+    with preemption_signal.handled_by(lambda number, _: heard.append(number)):
       os.kill(os.getpid(), signal.SIGTERM)
       os.kill(os.getpid(), signal.SIGINT)
-    notice.check()
+    preemption_signal.check()
     assert heard == [signal.SIGTERM, signal.SIGINT]
     os.kill(os.getpid(), signal.SIGTERM)
     with (
       pytest.raises(preemption.Preempted),
-      notice.left_to(lambda number, _: heard.append(number)),
+      preemption_signal.handled_by(lambda number, _: heard.append(number)),
     ):
       heard.append('begun')
   assert heard == [signal.SIGTERM, signal.SIGINT]
@@ -129,8 +132,8 @@ import os, signal, threading, time
 from bam_jax import errors
 from bam_jax.runtime import preemption
 preemption._PATIENCE = 0.3
-notice = preemption.Notice().__enter__()
-notice.ends_process()
+preemption_signal = preemption.Signal().__enter__()
+preemption_signal.enable_forced_exit()
 def send(number, after=0.0):
   threading.Timer(after, os.kill, (os.getpid(), number)).start()
 """
@@ -148,7 +151,7 @@ def _run(program: str) -> subprocess.CompletedProcess:
 def test_a_second_signal_ends_the_process_at_once():
   process = _run(
     """
-with notice.held():
+with preemption_signal.defer_exit():
   for number in (signal.SIGTERM, signal.SIGUSR1):
     os.kill(os.getpid(), number)
   print('still here', flush=True)
@@ -199,7 +202,7 @@ def test_what_is_held_is_not_ended():
     """
 send(signal.SIGTERM)
 try:
-  with notice.held():
+  with preemption_signal.defer_exit():
     time.sleep(1.5)
     print('held', flush=True)
 except preemption.Preempted:
@@ -216,10 +219,11 @@ def test_what_is_to_be_done_last_is_done():
     """
 def fail():
   raise errors.UserError('the store is gone')
-with notice.last(lambda: print('outer', flush=True)):
-  with notice.last(fail), notice.last(lambda: print('inner', flush=True)):
-    send(signal.SIGTERM)
-    time.sleep(30)
+with preemption_signal.before_exit(lambda: print('outer', flush=True)):
+  with preemption_signal.before_exit(fail):
+    with preemption_signal.before_exit(lambda: print('inner', flush=True)):
+      send(signal.SIGTERM)
+      time.sleep(30)
 """
   )
   assert process.stdout == 'inner\nouter\n'

@@ -14,6 +14,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.runtime import joining
+from bam_jax.runtime import peers
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.training import ahead
@@ -54,36 +55,38 @@ def _fail_by_disk() -> None:
 
 def _process(address: str, me: int, directory: Path) -> None:
   """One of two processes: prints what it sees."""
-  joining.join(address, 2, me, 60, preemption.Notice())
-  first, together = processes.first, processes.together
+  joining.join(address, 2, me, 60, preemption.Signal())
+  on_first, on_all = processes.run_on_first, processes.run_on_all
   facts = {'alike': 1, '--mode': ['run', 'report'][me]}
   same = _ask(joining.check_same, facts, me, 60)
 
-  @processes.by_first
+  @processes.runs_on_first
   def pair(value: int) -> list[int]:
-    return [me, first(lambda: value)]
+    return [me, on_first(lambda: value)]
 
   def told(case: str, function, *arguments) -> None:
     print(f'{case}: {_ask(function, *arguments)}', flush=True)
 
   told('same', lambda: same)
   told('is_first', processes.is_first)
-  told('first', first, lambda: [me, None, 'ü' * 1000])
-  told('by_first', pair, 7)
-  told('first fails', first, lambda: _fail(f'é {me}'))
-  told('first has no disk', first, _fail_by_disk)
-  told('second has no disk', together, lambda: me and _fail_by_disk())
-  told('retry', first, lambda: _fail('gone', errors.RetryError))
-  told('second retries', together, lambda: me and _fail('r', errors.RetryError))
+  told('first', on_first, lambda: [me, None, 'ü' * 1000])
+  told('decorated', pair, 7)
+  told('first fails', on_first, lambda: _fail(f'é {me}'))
+  told('first has no disk', on_first, _fail_by_disk)
+  told('second has no disk', on_all, lambda: me and _fail_by_disk())
+  told('retry', on_first, lambda: _fail('gone', errors.RetryError))
+  told('second retries', on_all, lambda: me and _fail('r', errors.RetryError))
   told('meet', lambda: _seconds_to_run(3 * me) > 2)
-  told('together', together, lambda: me)
-  told('second fails', together, lambda: me and _fail('mine'))
-  told('found', processes.found, lambda: f'made by {me}', lambda: 'found')
-  told('none', processes.found, lambda: None, lambda: 'found')
-  told('alike', processes.check_alike, 'config', 'same')
-  told('differ', processes.check_alike, 'config', str(me))
+  told('on all', on_all, lambda: me)
+  told('second fails', on_all, lambda: me and _fail('mine'))
+  told(
+    'made', processes.make_on_first, lambda: f'made by {me}', lambda: 'found'
+  )
+  told('none', processes.make_on_first, lambda: None, lambda: 'found')
+  told('alike', processes.check_equal, 'config', 'same')
+  told('differ', processes.check_equal, 'config', str(me))
   client = ocp.multihost.get_jax_distributed_client()
-  kept = len(client.key_value_dir_get('bam_jax/told/'))
+  kept = len(client.key_value_dir_get('bam_jax/gathered/'))
   # What comes next is not counted.
   client.wait_at_barrier('kept', 60_000)
   told('kept', lambda: kept)
@@ -92,7 +95,7 @@ def _process(address: str, me: int, directory: Path) -> None:
   own = directory / str(me)
   own.mkdir()
   told('own', processes.check_shared, own)
-  processes.leave(3)
+  peers.leave(3)
   sys.exit(3)
 
 
@@ -121,7 +124,7 @@ def test_two_processes_agree(tmp_path):
   expected = {
     'is_first': ('True', 'False'),
     'first': (repr([0, None, 'ü' * 1000]),) * 2,
-    'by_first': ('[0, 7]', '[0, 7]'),
+    'decorated': ('[0, 7]', '[0, 7]'),
     'first fails': ('UserError: é 0', 'UserError: é 0'),
     # Whose disk it is raises what it met, to be told as its own.
     'first has no disk': (f'OSError: {full}', f'UserError: {full}'),
@@ -129,13 +132,13 @@ def test_two_processes_agree(tmp_path):
     'retry': ('RetryError: gone',) * 2,
     'second retries': ('RetryError: process 1: r', 'RetryError: r'),
     'meet': ('True', 'True'),
-    'together': ('0', '1'),
+    'on all': ('0', '1'),
     'second fails': ('UserError: process 1: mine', 'UserError: mine'),
-    'found': ("'made by 0'", "'found'"),
+    'made': ("'made by 0'", "'found'"),
     'none': ('None', 'None'),
     'alike': ('None', 'None'),
-    # The last answer of process 0: what all have read is deleted.
-    'kept': ('1', '1'),
+    # The last two exchanges of both: older ones are deleted.
+    'kept': ('4', '4'),
     'shared': ('None', 'None'),
   }
   for case, values in expected.items():
@@ -173,12 +176,12 @@ def test_the_digest_of_the_code_tells_any_change(tmp_path):
 
 
 def test_one_process_asks_nobody(tmp_path):
-  assert processes.first(lambda: {1, 2}) == {1, 2}
-  assert processes.found(lambda: 'made', lambda: 'found') == 'made'
-  assert processes.found(lambda: None, lambda: 'found') is None
-  assert processes.is_first() and not processes.several()
+  assert processes.run_on_first(lambda: {1, 2}) == {1, 2}
+  assert processes.make_on_first(lambda: 'made', lambda: 'found') == 'made'
+  assert processes.make_on_first(lambda: None, lambda: 'found') is None
+  assert processes.is_first() and not processes.is_multi_process()
   with pytest.raises(errors.UserError, match='mine'):
-    processes.together(lambda: _fail('mine'))
+    processes.run_on_all(lambda: _fail('mine'))
 
 
 if __name__ == '__main__':

@@ -36,12 +36,15 @@ def seldom(monkeypatch):
 
 @contextlib.contextmanager
 def _mirror(
-  url: str, scratch: Path, notice: preemption.Notice | None = None
+  url: str, scratch: Path, preemption_signal: preemption.Signal | None = None
 ) -> Iterator[None]:
-  notice, store = notice or preemption.Notice(), stores.Store(url)
+  preemption_signal, store = (
+    preemption_signal or preemption.Signal(),
+    stores.Store(url),
+  )
   with (
-    store_lock.StoreLock(store, notice) as held,
-    mirror.Mirror(store, held, scratch, notice),
+    store_lock.StoreLock(store, preemption_signal) as held,
+    mirror.Mirror(store, held, scratch, preemption_signal),
   ):
     yield
 
@@ -194,30 +197,30 @@ def test_what_a_store_missed_is_brought_up_by_the_next(s3, s3_server, tmp_path):
 
 
 def test_a_notice_waits_for_what_is_complete(s3, tmp_path):
-  notice = preemption.Notice()
+  preemption_signal = preemption.Signal()
   with (
-    notice,
+    preemption_signal,
     pytest.raises(preemption.Preempted),
-    _mirror(s3, tmp_path, notice),
+    _mirror(s3, tmp_path, preemption_signal),
   ):
     _save(tmp_path, s4=None)
-    notice.give()
+    preemption_signal.trigger()
   assert _steps(s3) == {'step_4'}
   assert stores.Store(s3).read('LOCK') is None
 
 
 def test_a_notice_while_it_goes_up_waits_too(s3, tmp_path, monkeypatch):
-  notice, upload = preemption.Notice(), stores.Store.upload
+  preemption_signal, upload = preemption.Signal(), stores.Store.upload
 
   def disturbed(self, sources):
-    notice.give()
+    preemption_signal.trigger()
     upload(self, sources)
 
   monkeypatch.setattr(stores.Store, 'upload', disturbed)
   with (
-    notice,
+    preemption_signal,
     pytest.raises(preemption.Preempted),
-    _mirror(s3, tmp_path, notice),
+    _mirror(s3, tmp_path, preemption_signal),
   ):
     _save(tmp_path, s4=None)
   assert _steps(s3) == {'step_4'}
@@ -229,11 +232,11 @@ def test_a_notice_while_it_goes_up_waits_too(s3, tmp_path, monkeypatch):
 def test_a_store_that_fails_for_long_gives_notice(s3, tmp_path, monkeypatch):
   monkeypatch.setattr(mirror, 'EVERY', 0.05)
   monkeypatch.setattr(mirror, 'PATIENCE', 0.5)
-  notice, told = preemption.Notice(), False
+  preemption_signal, told = preemption.Signal(), False
   with (
-    notice,
+    preemption_signal,
     pytest.raises(errors.UserError, match='taken over by process 1'),
-    _mirror(s3, tmp_path, notice),
+    _mirror(s3, tmp_path, preemption_signal),
   ):
     # As permanent as an error gets.
     lock = {'token': 'of another', 'holder': 'process 1', 'since': 0}
@@ -241,7 +244,7 @@ def test_a_store_that_fails_for_long_gives_notice(s3, tmp_path, monkeypatch):
     for _ in range(100):
       time.sleep(0.1)
       try:
-        notice.check()
+        preemption_signal.check()
       except preemption.Preempted:
         told = True
         break

@@ -23,7 +23,7 @@ import sys, time
 from bam_jax.storage import store_lock, stores
 from bam_jax.runtime import preemption
 store_lock._HEARTBEAT = 0.1
-with store_lock.StoreLock(stores.Store(sys.argv[1]), preemption.Notice()):
+with store_lock.StoreLock(stores.Store(sys.argv[1]), preemption.Signal()):
   print('held', flush=True)
   time.sleep(60)
 """
@@ -45,7 +45,7 @@ def holder(s3):
 
 
 def _lock(url: str) -> store_lock.StoreLock:
-  return store_lock.StoreLock(stores.Store(url), preemption.Notice())
+  return store_lock.StoreLock(stores.Store(url), preemption.Signal())
 
 
 def _read(url: str) -> dict:
@@ -98,13 +98,13 @@ def test_another_machine_is_followed_when_its_lock_is_stale(holder, s3, caplog):
 
 def test_a_holder_that_was_taken_over_stops(s3, monkeypatch, caplog):
   monkeypatch.setattr(store_lock, '_HEARTBEAT', 0.1)
-  notice = preemption.Notice()
+  preemption_signal = preemption.Signal()
   caplog.set_level(logging.WARNING)
   with (
-    notice,
+    preemption_signal,
     pytest.raises(preemption.Preempted),
-    store_lock.StoreLock(stores.Store(s3), notice) as lock,
-    notice.held(),
+    store_lock.StoreLock(stores.Store(s3), preemption_signal) as lock,
+    preemption_signal.defer_exit(),
   ):
     _change(s3, token='of another', holder='process 1 on elsewhere')
     with pytest.raises(errors.UserError, match='taken over by process 1 on'):

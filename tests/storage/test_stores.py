@@ -62,12 +62,12 @@ def test_objects_by_name_of_google(gs, tmp_path):
 
 
 def test_a_mirror_at_google(gs, tmp_path):
-  notice, store = preemption.Notice(), stores.Store(gs)
+  preemption_signal, store = preemption.Signal(), stores.Store(gs)
   first, second = tmp_path / 'first', tmp_path / 'second'
-  with store_lock.StoreLock(store, notice) as held:
-    with mirror.Mirror(store, held, first, notice):
+  with store_lock.StoreLock(store, preemption_signal) as held:
+    with mirror.Mirror(store, held, first, preemption_signal):
       (first / 'report.md').write_text('told')
-    with mirror.Mirror(store, held, second, notice):
+    with mirror.Mirror(store, held, second, preemption_signal):
       assert (second / 'report.md').read_text() == 'told'
 
 

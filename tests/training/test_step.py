@@ -403,8 +403,8 @@ def test_parameters_of_another_shape_are_refused():
 
 def _process(data, fsdp, path):
   """One of two processes: its rows of each batch, then all of one."""
-  me, notice = int(os.environ['PROCESS']), preemption.Notice()
-  joining.join(os.environ['ADDRESS'], 2, me, 60, notice)
+  me, preemption_signal = int(os.environ['PROCESS']), preemption.Signal()
+  joining.join(os.environ['ADDRESS'], 2, me, 60, preemption_signal)
   # A mesh follows the wires: a process's rows need not be consecutive.
   devices = np.array(jax.devices()).reshape(2, -1).T.reshape(-1)
   programs = make_programs(data, fsdp, devices=tuple(devices))

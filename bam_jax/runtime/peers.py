@@ -1,0 +1,155 @@
+"""Ends this process together with the other processes of the run.
+
+If another process dies, JAX would abort this one minutes after the last
+heartbeat (see `joining`), with a stack trace. `watch` ends it earlier, with one
+line. If process 0 dies, JAX aborts all others at once, because the coordination
+service runs in it.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import os
+import re
+import sys
+import threading
+import time
+from typing import NoReturn
+
+import jax
+import orbax.checkpoint as ocp
+
+from bam_jax import errors
+from bam_jax.runtime import joining
+from bam_jax.runtime import preemption
+from bam_jax.runtime import processes
+
+_HEARTBEATS = 'bam_jax/heartbeats/'
+_FAILED = 'bam_jax/failed/'
+_INTERVAL = 2.0  # seconds between two heartbeats
+_SILENCE = 60.0  # seconds without one, below JAX's own limit
+# Seconds in which this process may itself meet the error that ended another.
+_GRACE = 5.0
+# Seconds that a process which leaves waits for the others to leave.
+_LEAVE_SECONDS = 20
+
+# Whether `leave` was called.
+is_leaving = False
+
+
+def watch() -> None:
+  """Starts a thread that ends this process if a peer is silent or has failed.
+
+  It ends the process whatever that waits for: a program on a GPU or a TPU
+  would wait for a dead peer forever.
+  """
+  threading.Thread(
+    target=_watch, args=(jax.process_index(),), name='watch', daemon=True
+  ).start()
+
+
+def _watch(own: int) -> None:
+  client = ocp.multihost.get_jax_distributed_client()
+  count = 0
+  last_beat: dict[str, tuple[str, float]] = {}
+  failed_since: dict[str, float] = {}
+  while not is_leaving:
+    count += 1
+    try:
+      client.key_value_set(
+        f'{_HEARTBEATS}{own}', str(count), allow_overwrite=True
+      )
+      beats = client.key_value_dir_get(_HEARTBEATS)
+      failed = client.key_value_dir_get(_FAILED)
+    except jax.errors.JaxRuntimeError:
+      return  # Process 0 is gone, or all are leaving.
+    now = time.monotonic()
+    for name, beat in beats:
+      previous, since = last_beat.get(name, (None, now))
+      if beat != previous:
+        last_beat[name] = (beat, now)
+      elif now - since > _SILENCE:
+        _end(
+          f'process {name.removeprefix(_HEARTBEATS)} has not been heard of for'
+          f' {now - since:.0f} s; the same command, given to all, goes on',
+          preemption.EXIT_CODE,
+        )
+    for name, status in failed:
+      if now - failed_since.setdefault(name, now) > _GRACE:
+        _end(
+          f'process {name.removeprefix(_FAILED)} has ended with status'
+          f' {status}, and its own log tells why',
+          int(status),
+        )
+    time.sleep(_INTERVAL)
+
+
+def is_peer_error(error: BaseException) -> bool:
+  """Whether an error was raised by a call that needs another process."""
+  if not processes.is_multi_process() or isinstance(
+    error, errors.UserError | errors.RetryError
+  ):
+    return False
+  # Orbax and jaxlib raise some of them as errors of other types than JAX's own.
+  return any(
+    name in str(error) for name in ('Gloo', 'CoordinationService', 'Barrier')
+  )
+
+
+@contextlib.contextmanager
+def exit_on_peer_error() -> Iterator[None]:
+  """Ends the process on an error of a call that needs another process.
+
+  Enter it inside of contexts whose exit would wait for that process, such as
+  Orbax's checkpoint manager.
+  """
+  try:
+    yield
+  except Exception as e:
+    if not is_peer_error(e):
+      raise
+    cause = str(e).partition('\n')[0]
+    late = re.search('timed? ?out|timeout|DEADLINE_EXCEEDED', cause, re.I)
+    how = 'did not answer in time' if late else 'is gone'
+    _end(
+      f'another process of the run {how}; the same command, given to all, goes'
+      f' on ({cause})',
+      preemption.EXIT_CODE,
+    )
+
+
+def _end(why: str, status: int) -> NoReturn:
+  """Prints one line and ends the process, whatever its main thread does."""
+  if is_leaving:
+    threading.Event().wait()  # Another thread is about to end the process.
+  print(f'bam_jax: {why}', file=sys.stderr, flush=True)
+  leave(status)
+  os._exit(status)
+
+
+def leave(status: int, by_itself: bool = False) -> None:
+  """Leaves the run; returns once the other processes have left as well.
+
+  JAX would wait for processes that do not leave, and then abort with a status
+  of its own. If one does not leave in time, this ends the process instead.
+
+  Args:
+    status: exit status of this process.
+    by_itself: whether the others don't know that it ends; their `watch` then
+      ends them with the same status.
+  """
+  global is_leaving
+  is_leaving = True
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if not joining.is_complete():
+    os._exit(status)
+  client = ocp.multihost.get_jax_distributed_client()
+  try:
+    if by_itself:
+      client.key_value_set(
+        f'{_FAILED}{jax.process_index()}', str(status), allow_overwrite=True
+      )
+    client.wait_at_barrier('leave', 1000 * _LEAVE_SECONDS)
+  except jax.errors.JaxRuntimeError:
+    os._exit(status)
+  jax.distributed.shutdown()
