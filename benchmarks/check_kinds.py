@@ -37,7 +37,6 @@ from bam_jax.data import batches
 from bam_jax.data import shards
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.experiments import workspace as workspace_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints
 from bam_jax.training import step as step_lib
@@ -90,7 +89,7 @@ class Check:
     ]
     rng = np.random.default_rng(0)
     self._teachers = [
-      kinds.of(task).teacher_targets(
+      task.kind.teacher_targets(
         rng.normal(size=(_units(task, columns), task.num_outputs)),
         config.distill.temperature,
         config.model.regression_head,
@@ -185,7 +184,7 @@ class Check:
 
 def _units(task: task_lib.Task, columns: shards.Columns) -> int:
   """What the outputs are of: examples, or tokens."""
-  if task.of_tokens:
+  if task.kind.per_token:
     return int(columns.ragged('input_ids')[1][-1])
   return len(columns)
 

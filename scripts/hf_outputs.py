@@ -72,19 +72,19 @@ def check(
     errors.UserError: a task that no such model is of, or flags that do not go
       with its kind.
   """
-  if task.of_tokens:
+  if task.kind.per_token:
     raise errors.UserError(
       f'--task={task.name}: is {task.kind}, whose outputs are of tokens; give a'
       ' task with outputs of a row'
     )
   low, high = task.scale
-  if task.is_regression and score is None:
+  if task.kind.has_scale and score is None:
     raise errors.UserError(
       f'--score is missing: {task.name} is a regression; say whether the'
       f' output is a score from {low:g} to {high:g} (scale), from 0 to 1'
       ' (unit), or the logit of one from 0 to 1 (logit)'
     )
-  flag = ('labels', labels) if task.is_regression else ('score', score)
+  flag = ('labels', labels) if task.kind.has_scale else ('score', score)
   if flag[1] is not None:
     raise errors.UserError(
       f'--{flag[0]}: says nothing of {task.name}, a task of {task.kind}; leave'
@@ -112,8 +112,8 @@ def head(
     errors.UserError: the model is for something else, or which output is of
       which label isn't said.
   """
-  kind = _KINDS.get(problem or '', task.kind)
-  if kind != task.kind:
+  kind = _KINDS.get(problem or '', task.kind.name)
+  if kind != task.kind.name:
     raise errors.UserError(
       f'--model: its config.json says that it is for {kind}, and {task.name} is'
       f' a task of {task.kind}; give a model for that'
@@ -124,7 +124,7 @@ def head(
       f' {task.name} has {task.num_outputs}'
       f' ({", ".join(task.labels) or "a score"}); give a model of as many'
     )
-  if task.is_regression:
+  if task.kind.has_scale:
     return Head((0,), score, task.scale)
   given = labels or names
   order = _order(given, task.labels) or _order(given, task.tfds_labels)

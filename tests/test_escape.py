@@ -17,6 +17,7 @@ from bam_jax.doctor import command as doctor
 from bam_jax.inference import card
 from bam_jax.inference import predict
 from bam_jax.reporting import report
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 HOSTILE = (
@@ -172,7 +173,7 @@ def _report(folder, text):
   """A report in which a name, a note, a task, a split, ... are a text."""
   task = task_lib.Task(
     name=text,
-    kind='classification',
+    kind=kinds.KINDS['classification'],
     labels=('0', '1'),
     metrics=('accuracy', text),
     paper_metric='accuracy',
@@ -255,7 +256,7 @@ def test_a_report_about_it_is_built_like_one_about_a_word(
 def test_a_card_about_it_is_front_matter_and_plain_text(text):
   task = task_lib.Task(
     name='mood',
-    kind='classification',
+    kind=kinds.KINDS['classification'],
     labels=(text, 'other'),
     metrics=('accuracy',),
     paper_metric='accuracy',
@@ -292,7 +293,7 @@ def test_a_card_about_it_is_front_matter_and_plain_text(text):
 def test_predictions_have_a_line_a_row(tmp_path, text):
   task = task_lib.Task(
     name='mood',
-    kind='classification',
+    kind=kinds.KINDS['classification'],
     labels=(text, 'other'),
     metrics=('accuracy',),
     paper_metric='accuracy',

@@ -36,7 +36,9 @@ _ORDER = (
   'command_line',
   'main',
 )
-_WITHOUT_JAX = {*_ORDER[: _ORDER.index('config') + 1], 'data'}
+_WITHOUT_JAX = {*_ORDER[: _ORDER.index('config') + 1], 'data'} - {'tasks'}
+
+_FOR_TYPES = 'typing.TYPE_CHECKING'
 
 _MODULES = sorted(
   path for path in _PACKAGE.rglob('*.py') if path.name != '__init__.py'
@@ -48,9 +50,13 @@ def _id(path: Path) -> str:
 
 
 def _imports(path: Path) -> set[str]:
-  """Full names of all modules that a file imports, anywhere in it."""
+  """Full names of all modules that a file imports when it runs."""
   names = set()
-  for node in ast.walk(ast.parse(path.read_text())):
+  tree = ast.parse(path.read_text())
+  for node in tree.body:
+    if isinstance(node, ast.If) and ast.unparse(node.test) == _FOR_TYPES:
+      node.body = []
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       names |= {alias.name for alias in node.names}
     elif isinstance(node, ast.ImportFrom):

@@ -1,7 +1,7 @@
 """Annealed targets and the multi-task loss.
 
 B rows, L tokens, S segment slots a row, C outputs of the widest head, K of the
-widest head of tokens, T tasks.
+widest head applied to tokens, T tasks.
 """
 
 from collections.abc import Mapping
@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import chex
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
-from bam_jax.core import token_losses
+from bam_jax.tasks import kind as kind_lib
 
 
 def mix_targets(
@@ -35,36 +35,23 @@ def mix_targets(
   return gold_weight * gold + (1.0 - gold_weight) * teacher
 
 
-def activate(logit: jax.Array, regression_head: str) -> jax.Array:
-  """The 0-1 prediction of a regression logit, any shape.
-
-  Args:
-    logit: any shape.
-    regression_head: `sigmoid` (paper) or `linear` (released code).
-  """
-  return jax.nn.sigmoid(logit) if regression_head == 'sigmoid' else logit
-
-
 def example_losses(
   logits: jax.Array,
   target: jax.Array,
   class_mask: jax.Array,
   task_id: jax.Array,
-  kinds: Sequence[str],
+  kinds: Sequence[kind_lib.Kind],
   regression_head: str,
 ) -> jax.Array:
-  """The loss of each slot.
+  """The loss of each slot, by the kind of its task.
 
-  A classification slot has the soft cross-entropy over the outputs its head
-  has; a regression slot the squared error of channel 0; a multi-label slot the
-  mean over its outputs of the cross-entropy of a sigmoid.
-
+  >>> from bam_jax.tasks import kinds
   >>> losses = example_losses(
   ...     logits=jnp.array([[[0.0, 0.0, 9.0], [0.5, 9.0, 9.0]]]),
   ...     target=jnp.array([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]),
   ...     class_mask=jnp.array([[[True, True, False], [True, False, False]]]),
   ...     task_id=jnp.array([[0, 1]]),
-  ...     kinds=('classification', 'regression'),
+  ...     kinds=(kinds.KINDS['classification'], kinds.KINDS['regression']),
   ...     regression_head='linear',
   ... )
   >>> [round(x, 4) for x in losses[0].tolist()]  # ln 2, (0.5 - 1)**2
@@ -75,39 +62,79 @@ def example_losses(
     target: [B, S, C] float32, as `mix_targets` returns.
     class_mask: [B, S, C] bool, the outputs that the slot's head has.
     task_id: [B, S] int32.
-    kinds: [T] names of the tasks' kinds.
+    kinds: the T tasks' kinds.
     regression_head: `sigmoid` or `linear`.
 
   Returns:
-    [B, S] float32.
+    [B, S] float32; 0 in slots of tasks whose outputs are per token.
   """
   chex.assert_rank(logits, 3)
   chex.assert_equal_shape([logits, target, class_mask])
   chex.assert_shape(task_id, logits.shape[:2])
-
-  def is_of(kind: str) -> jax.Array:
-    return jnp.asarray([kind == each for each in kinds])[task_id]
-
-  is_regression = is_of('regression')
-  log_probs = jax.nn.log_softmax(jnp.where(class_mask, logits, -jnp.inf))
-  # The -inf of an absent class must not meet its target of 0.
-  log_probs = jnp.where(class_mask, log_probs, 0.0)  # [B, S, C]
-  cross_entropy = -jnp.sum(target * log_probs, axis=-1)  # [B, S]
-  error = activate(logits[..., 0], regression_head) - target[..., 0]
-  result = jnp.where(is_regression, jnp.square(error), cross_entropy)
-  # A program has the losses that it always had, and others where they are used.
-  if 'multilabel' in kinds:
-    each = optax.sigmoid_binary_cross_entropy(logits, target)
-    mean = jnp.mean(each, axis=-1, where=class_mask)
-    result = jnp.where(is_of('multilabel'), mean, result)
+  result = jnp.zeros(task_id.shape, jnp.float32)
+  for kind in dict.fromkeys(kinds):
+    if not kind.per_token:
+      losses = kind.loss(logits, target, class_mask, regression_head)
+      result = jnp.where(_is_of(kind, kinds)[task_id], losses, result)
   return result
+
+
+def add_token_losses(
+  losses: jax.Array,
+  logits: jax.Array,
+  target: jax.Array,
+  batch: Mapping[str, jax.Array],
+  class_mask: np.ndarray,
+  kinds: Sequence[kind_lib.Kind],
+) -> jax.Array:
+  """Fills the slots of tasks whose outputs are per token.
+
+  An example is one unit of loss, whatever its length and whatever shares its
+  row.
+
+  Args:
+    losses: [B, S] float32, of the other slots.
+    logits: [B, L, K] float32.
+    target: [B, L, K] float32, as `mix_targets` returns.
+    batch: reads segment_ids [B, L] int32, token_share [B, L] float32, task_id
+      [B, S] int32 and weight [B, S] float32. Tokens of share 0, and of slots of
+      weight 0, add exactly zero to loss and gradient, whatever they hold.
+    class_mask: [T, C] bool.
+    kinds: the T tasks' kinds.
+
+  Returns:
+    [B, S] float32.
+  """
+  task_id, share = batch['task_id'], batch['token_share']
+  chex.assert_equal_shape([logits, target])
+  chex.assert_shape(share, logits.shape[:2])
+  number = jnp.arange(1, task_id.shape[1] + 1)
+  inside = batch['segment_ids'][:, None, :] == number[None, :, None]
+  inside &= (batch['weight'] > 0.0)[:, :, None]
+  inside &= (share > 0.0)[:, None, :]  # [B, S, L]
+  live = jnp.any(inside, axis=1)[..., None]  # [B, L, 1]
+  # Before the loss: after it, the gradient would be 0 · NaN.
+  logits, target = (jnp.where(live, x, 0.0) for x in (logits, target))
+  mask = jnp.asarray(class_mask)[:, : logits.shape[-1]][task_id]
+  for kind in dict.fromkeys(kinds):
+    if kind.per_token:
+      is_of = _is_of(kind, kinds)[task_id]
+      own = inside & is_of[:, :, None]
+      found = kind.loss(logits, target, share, own, mask)
+      losses = jnp.where(is_of, found, losses)
+  return losses
+
+
+def _is_of(kind: kind_lib.Kind, kinds: Sequence[kind_lib.Kind]) -> jax.Array:
+  """[T] bool: the tasks of one kind."""
+  return jnp.asarray([kind is each for each in kinds])
 
 
 def multitask_loss(
   logits: jax.Array,
   batch: Mapping[str, jax.Array],
   class_mask: jax.Array,
-  kinds: Sequence[str],
+  kinds: Sequence[kind_lib.Kind],
   gold_weight: jax.Array | float,
   regression_head: str,
   token_logits: jax.Array | None = None,
@@ -122,12 +149,12 @@ def multitask_loss(
     batch: reads task_id [B, S] int32, target and teacher [B, S, C], weight
       [B, S] float32.
     class_mask: [T, C] bool.
-    kinds: [T] names of the tasks' kinds.
+    kinds: the T tasks' kinds.
     gold_weight: λ, 0-1, scalar.
     regression_head: `sigmoid` or `linear`.
     token_logits: [B, L, K] float32, with which segment_ids [B, L],
       token_target and token_teacher [B, L, K] and token_share [B, L] are read;
-      None where no head is of tokens.
+      None if no task's outputs are per token.
 
   Returns:
     The sum over slots of weight · loss, a scalar, and by task: `loss` [T], the
@@ -151,7 +178,7 @@ def multitask_loss(
     regression_head,
   )
   if token_logits is not None:
-    losses = token_losses.in_slots(
+    losses = add_token_losses(
       losses,
       token_logits,
       mix_targets(batch['token_target'], batch['token_teacher'], gold_weight),

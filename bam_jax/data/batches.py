@@ -27,7 +27,6 @@ from bam_jax.data import example_targets
 from bam_jax.data import shards
 from bam_jax.data import token_targets
 from bam_jax.data import unlabelled
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 Item = TypeVar('Item')
@@ -250,11 +249,11 @@ def _check_lengths(
 
 
 def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
-  good = kinds.of(task).is_trainable(task, columns)
+  good = task.kind.is_trainable(task, columns)
   if not good.all():
     row = int(np.argmin(good))
     what = 'its labels are none'
-    if not task.of_tokens:
+    if not task.kind.per_token:
       what = f'{columns.fixed("label")[row]} is no label'
     raise errors.UserError(
       f'{columns.uids[row]}: {what} to train {task.name} on; mend the row in'

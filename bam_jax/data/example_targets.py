@@ -10,7 +10,6 @@ import numpy as np
 
 from bam_jax.data import shards
 from bam_jax.data import token_targets
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 
@@ -52,7 +51,7 @@ class ExampleTargets:
     for task, labelled, others, teacher in zip(
       tasks, features, without_labels, teachers, strict=True
     ):
-      kind, rows = kinds.of(task), len(labelled)
+      kind, rows = task.kind, len(labelled)
       more = 0 if others is None else len(others)
       # The one entry of each target that is not 0.
       channel, value = kind.entries(task, labelled)
@@ -61,7 +60,7 @@ class ExampleTargets:
       dense = kind.dense_targets(task, labelled)
       if dense is not None:
         self._dense.append((base, dense))
-      if teacher is not None and not task.of_tokens:
+      if teacher is not None and not task.kind.per_token:
         token_targets.check_teacher(task, teacher, rows + more)
         taught.append((base, teacher))
       if more:

@@ -18,7 +18,6 @@ from tokenizers import processors
 
 from bam_jax.data import added_tokens
 from bam_jax.data import wordpiece
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Texts handed to the tokenizer at once: enough to keep all cores busy, few
@@ -284,7 +283,7 @@ def _encode(
     if task.is_pair:
       second = tokenizer.encode([example.text_b for example in batch])
     for example, a, b in zip(batch, first, second, strict=True):
-      label = kinds.of(task).target(task, example.label)
+      label = task.kind.target(task, example.label)
       yield _Ids(example.uid, a, b, label)
 
 

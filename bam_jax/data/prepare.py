@@ -15,7 +15,6 @@ from bam_jax.data import questions
 from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.data import windows
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # A row of features, of a kind that is cut off or of one that is windowed.
@@ -43,7 +42,7 @@ def feature_fingerprint(
 
 def feature_fields(task: task_lib.Task) -> tuple[shards.Field, ...]:
   """The fields of a task's features, which depend on its kind."""
-  kind = kinds.of(task)
+  kind = task.kind
   return shards.feature_fields(kind.label_width(task), kind.more_fields)
 
 
@@ -69,8 +68,8 @@ def featurize(
   Raises:
     errors.UserError: the kind's windows would leave tokens out.
   """
-  if task.kind in _WINDOWED:
-    make = _WINDOWED[task.kind]
+  if task.kind.name in _WINDOWED:
+    make = _WINDOWED[task.kind.name]
     return make(examples, task, tokenizer, max_length, on_cut)
   return features.featurize(examples, task, tokenizer, max_length, swap, on_cut)
 

@@ -10,7 +10,6 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax.data import features
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Examples handed to the tokenizer at once.
@@ -112,7 +111,7 @@ def _windows(
   begins = range(0, max(len(ids) - room, 0) + step, step)
   for number, begin in enumerate(begins):
     part = slice(begin, begin + room)
-    label = kinds.of(task).target(task, example.label)
+    label = task.kind.target(task, example.label)
     if answer and begin <= answer[0] and answer[1] < begin + room:
       label = np.float32(answer) + np.float32(before - begin)
     places = np.full((before + len(ids[part]) + 1, 2), -1, np.int32)

@@ -58,7 +58,7 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   _check_case(table.names)
   for name in config.data.swap:
     task = table[name]
-    if not task.is_pair or not kinds.of(task).can_swap:
+    if not task.is_pair or not task.kind.can_swap:
       what = 'has one text a row' if not task.is_pair else f'is {task.kind}'
       raise errors.UserError(
         f'config.data.swap: {name!r} {what}; name tasks of text pairs'
@@ -131,21 +131,22 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   require(
     config.format in kind.formats,
     '.format',
-    f'{config.format!r} holds no {config.kind} task; give'
-    f' {" or ".join(kind.formats)}',
+    f'{config.format!r} holds no {kind} task; give {" or ".join(kind.formats)}',
   )
-  require(
-    config.kind == 'qa' or not (config.stride or config.unanswerable),
-    '',
-    f'stride and unanswerable are of qa tasks, not of {config.kind}; leave'
-    ' them out',
-  )
+  for other in kinds.KINDS.values():
+    foreign = [name for name in other.own_fields if getattr(config, name)]
+    require(
+      other is kind or not foreign,
+      '',
+      f'{" and ".join(other.own_fields)} are of {other} tasks, not of {kind};'
+      ' leave them out',
+    )
   for metric in config.metrics:
     require(
       metric in kind.metrics,
       '.metrics',
       f'{metric!r} is none of {", ".join(kind.metrics)}, the metrics'
-      f' of a {config.kind} task',
+      f' of a {kind} task',
     )
     require(
       metric != 'f1' or len(config.labels) == 2,
@@ -176,7 +177,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     tables['test'] = table(config.test, None)
   return task_lib.Task(
     name=name,
-    kind=config.kind,
+    kind=kind,
     metrics=chosen,
     # The paper reports Spearman for the one regression task that it has.
     paper_metric='spearman' if 'spearman' in chosen else chosen[0],
@@ -194,7 +195,7 @@ def _with_unlabelled(
   task: task_lib.Task, file: str, is_own: bool
 ) -> task_lib.Task:
   """The task with a file of rows without labels."""
-  if task.of_tokens:
+  if task.kind.per_token:
     raise errors.UserError(
       f'config.data.unlabelled: {task.name!r} is {task.kind}, whose outputs'
       ' are of words, and teachers label whole rows alone; leave it out'

@@ -19,7 +19,6 @@ from bam_jax.data import lines
 from bam_jax.data import squad
 from bam_jax.data import tfds_source
 from bam_jax.tasks import demo
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Characters of a first line that an error repeats.
@@ -145,7 +144,7 @@ def _read_file(
       label = (
         None
         if last.label is None
-        else kinds.of(task).parse(task, last.label, _where(path, last))
+        else task.kind.parse(task, last.label, _where(path, last))
       )
       uid = f'{task.name}/{split}/{last.index}'
       yield task_lib.Example(uid, last.text[0], text_b, label)

@@ -35,7 +35,6 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import tfrecord
 from bam_jax.runtime import child_processes
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Builders whose `idx` numbers another file than the official one.
@@ -115,7 +114,7 @@ def read(
       row.text[1] if len(row.text) == 2 else None,
       None
       if row.label is None
-      else kinds.of(task).parse(task, row.label, f'{where}, idx {row.idx}'),
+      else task.kind.parse(task, row.label, f'{where}, idx {row.idx}'),
     )
 
 
@@ -137,7 +136,7 @@ def _rows(
 ) -> Iterator[_Row]:
   """The rows of one TFRecord file, in the order of the file."""
   names = None
-  if not task.is_regression:
+  if not task.kind.has_scale:
     raw = dict(zip(task.tfds_labels, task.labels, strict=True))
     names = [raw.get(n, n) for n in builder.info.features['label'].names]
   for record in tfrecord.read(path):

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from bam_jax.data import shards
-from bam_jax.tasks import kinds
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 
@@ -34,7 +33,7 @@ class TokenTargets:
     self._width = width
     self._of_task = {}
     for number, each in enumerate(zip(tasks, features, teachers)):
-      if each[0].of_tokens:
+      if each[0].kind.per_token:
         self._of_task[number] = _OfTask(*each)
 
   def __call__(
@@ -88,7 +87,7 @@ class _OfTask:
     self, rows: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gold and teacher [tokens, outputs], and share [tokens], of some rows."""
-    kind = kinds.of(self.task)
+    kind = self.task.kind
     gold, share = kind.token_targets(self.task, self._columns, rows)
     if self._teacher is None:
       return gold, gold, share

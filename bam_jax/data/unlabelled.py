@@ -29,7 +29,6 @@ from bam_jax.data import foreign
 from bam_jax.data import lines as lines_lib
 from bam_jax.data import prepare
 from bam_jax.tasks import kind as kind_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
@@ -114,7 +113,7 @@ def _check_format(path: str) -> None:
 
 def names_of(task: task_lib.Task) -> list[tuple[str, ...]]:
   """The names that a row's texts may stand under: the task's own first."""
-  return kinds.of(task).input_names(task)
+  return task.kind.input_names(task)
 
 
 def texts_of(
@@ -134,7 +133,7 @@ def texts_of(
   names = next((n for n in choices if row.keys() >= set(n)), None)
   if names is None:
     raise errors.UserError(f'{where}: no {_wanted(choices)}')
-  return kinds.of(task).parse_input({name: row[name] for name in names}, where)
+  return task.kind.parse_input({name: row[name] for name in names}, where)
 
 
 def unnamed_texts(
@@ -156,7 +155,7 @@ def unnamed_texts(
     raise errors.UserError(
       f'{where}: {len(texts)} texts, but {task.name} reads {len(names)}'
     )
-  return kinds.of(task).parse_input(dict(zip(names, texts)), where)
+  return task.kind.parse_input(dict(zip(names, texts)), where)
 
 
 def _wanted(choices: Sequence[tuple[str, ...]]) -> str:
@@ -246,7 +245,7 @@ def _tsv(
         f' {width}; mend the row'
       )
     values = {key: fields[column] for key, column in columns.items()}
-    yield kinds.of(task).parse_input(values, f'{name}:{number}')
+    yield task.kind.parse_input(values, f'{name}:{number}')
 
 
 def _jsonl(

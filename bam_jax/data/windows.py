@@ -11,7 +11,6 @@ import itertools
 import numpy as np
 
 from bam_jax.data import features
-from bam_jax.tasks import kinds
 from bam_jax.tasks import tagging
 from bam_jax.tasks import task as task_lib
 
@@ -48,9 +47,7 @@ def of_words(
       if max(map(len, pieces)) > room:
         on_cut(example.uid)
         pieces = [piece[:room] for piece in pieces]
-      tags = np.broadcast_to(
-        kinds.of(task).target(task, example.label), len(own)
-      )
+      tags = np.broadcast_to(task.kind.target(task, example.label), len(own))
       for number, (first, last) in enumerate(_windows(pieces, room)):
         label = [np.float32([tagging.NO_WORD])]
         for tag, piece in zip(tags[first:last], pieces[first:last]):

@@ -112,7 +112,7 @@ def read(
     errors.UserError: the set is damaged, stale, made with other labels, lacks a
       row, or holds one that its teacher was trained on.
   """
-  width = None if task.of_tokens else task.num_outputs
+  width = None if task.kind.per_token else task.num_outputs
   columns = shards.open(
     source.directory, shards.logits_fields(width), source.fingerprint
   )
@@ -159,7 +159,7 @@ def token_lengths(
   features: shards.Columns, task: task_lib.Task, rows: np.ndarray
 ) -> np.ndarray | None:
   """[n] tokens of n rows; None where outputs are of rows."""
-  if not task.of_tokens:
+  if not task.kind.per_token:
     return None
   return np.diff(features.ragged('input_ids')[1])[rows]
 

@@ -55,7 +55,7 @@ def fingerprint(
     'rows': rows,
     'task': task.definition(),
     'teacher': {'name': teacher, 'digest': teacher_digest},
-    **({key: tokens[key] for key in _OF_TOKENS} if task.of_tokens else {}),
+    **({key: tokens[key] for key in _OF_TOKENS} if task.kind.per_token else {}),
   }
 
 
@@ -93,7 +93,7 @@ def write(
 
   logits = np.asarray(logits, np.float32)
   require(
-    not task.of_tokens,
+    not task.kind.per_token,
     f"a {task.kind} task's logits are of one vocabulary's tokens; only"
     ' --mode=label writes them',
   )
@@ -225,7 +225,7 @@ def opened(
     teacher['digest'],
     features.fingerprint,
   )
-  if task.of_tokens and any(
+  if task.kind.per_token and any(
     manifest.fingerprint.get(key) != wanted[key] for key in _OF_TOKENS
   ):
     raise errors.UserError(

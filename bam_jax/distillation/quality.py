@@ -8,7 +8,6 @@ the gold labels, and one that is certain and wrong does harm.
 import numpy as np
 import scipy.special
 
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Of the expected calibration error, as Guo et al. have it.
@@ -36,7 +35,7 @@ def measure(
     What `of_classes` or `of_scores` returns; nothing of a kind that has no
     such quality.
   """
-  found = kinds.of(task).judged(task, logits, label, regression_head)
+  found = task.kind.judged(task, logits, label, regression_head)
   if found is None:
     return {}
   measured = of_classes if found.of == 'classes' else of_scores

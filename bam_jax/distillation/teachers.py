@@ -11,7 +11,6 @@ from bam_jax import errors
 from bam_jax.data import folds
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
-from bam_jax.tasks import kinds
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
@@ -96,7 +95,7 @@ def targets(
   """
   total = np.float32(0)
   for parts in teachers:
-    total += kinds.of(task).teacher_targets(
+    total += task.kind.teacher_targets(
       _joined(parts, features, task), temperature, regression_head, features
     )
   return total / len(teachers)
@@ -112,7 +111,7 @@ def _joined(
   Of tokens, [tokens, c].
   """
   offsets = np.arange(len(features) + 1)
-  if task.of_tokens:
+  if task.kind.per_token:
     offsets = features.ragged('input_ids')[1]
   logits = np.empty((offsets[-1], task.num_outputs), np.float32)
   times = np.zeros(len(features), np.int64)

@@ -10,7 +10,6 @@ from bam_jax import errors
 from bam_jax.doctor import findings
 from bam_jax.doctor import official
 from bam_jax.doctor import rows as rows_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _MARK = '\ufeff'
@@ -118,7 +117,7 @@ def size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def shares(rows: rows_lib.Rows) -> np.ndarray:
   """[C] share of each class; of a tenth of the scale each for regression."""
   task = rows.task
-  if task.is_regression:
+  if task.kind.has_scale:
     counts, _ = np.histogram(rows.label, bins=10, range=task.scale)
   else:
     counts = np.bincount(
@@ -135,7 +134,7 @@ def is_labelled(rows: rows_lib.Rows) -> bool:
 def classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   """A class that no row has, and a map of labels the wrong way round."""
   task = rows.task
-  if task.is_regression or not is_labelled(rows):
+  if task.kind.has_scale or not is_labelled(rows):
     return
   file = (task.tables[rows.split].file,)
   share = shares(rows)
@@ -174,7 +173,7 @@ def metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   task = rows.task
   if rows.split not in task.dev_splits or not rows.labels:
     return
-  names = kinds.of(task).unmeasurable(task, tuple(rows.labels))
+  names = task.kind.unmeasurable(task, tuple(rows.labels))
   if names:
     yield findings.Finding(
       'warning',

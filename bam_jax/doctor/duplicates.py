@@ -15,7 +15,7 @@ _TOLERANCE = 0.1
 def differ(task: task_lib.Task, a: np.ndarray, b: np.ndarray) -> np.ndarray:
   """Whether labels contradict each other; those that are nan do not."""
   low, high = task.scale
-  slack = _TOLERANCE * (high - low) if task.is_regression else 0
+  slack = _TOLERANCE * (high - low) if task.kind.has_scale else 0
   return np.abs(a - b) > slack
 
 

@@ -11,7 +11,6 @@ from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.doctor import findings
 from bam_jax.doctor import rows as rows_lib
-from bam_jax.tasks import kinds
 
 # Rows that are tokenised, evenly over the split; all of a smaller one.
 SAMPLE = 20_000
@@ -84,7 +83,7 @@ def measure(
   ])  # fmt: skip
   strange = sample[unknown > 0]
   over = np.maximum(tokens - max_length, 0)
-  if kinds.of(rows.task).in_windows:
+  if rows.task.kind.in_windows:
     over[:] = 0
   lengths = Lengths(
     _percentiles(characters),

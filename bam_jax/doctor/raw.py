@@ -11,7 +11,6 @@ from bam_jax.data import foreign
 from bam_jax.doctor import findings
 from bam_jax.doctor import official
 from bam_jax.tasks import glue
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # What the columns of public files are called, in lower case.
@@ -152,7 +151,7 @@ def _is_row(
   if table.label >= len(first):
     return False
   try:
-    kinds.of(task).parse(task, first[table.label], '')
+    task.kind.parse(task, first[table.label], '')
   except errors.UserError:
     return False
   return True

@@ -14,7 +14,6 @@ from bam_jax.data import lines
 from bam_jax.data import sources
 from bam_jax.doctor import findings
 from bam_jax.doctor import raw
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # More of a file known to hold malformed rows is no longer what is known.
@@ -235,7 +234,7 @@ class _Reading:
   def _parse(self, value: str, line: int) -> float | None:
     try:
       where = f'{self._path}:{line}'
-      label = kinds.of(self._task).parse(self._task, value, where)
+      label = self._task.kind.parse(self._task, value, where)
     except errors.UserError as error:
       if value or not self._table.skip_malformed:
         self._unknown.append(error)

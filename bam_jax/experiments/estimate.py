@@ -297,7 +297,7 @@ class Estimator:
     task = self._tasks[name]
     columns = self._features[name][split]
     count, width, of_tokens = len(columns), task.num_outputs, 0
-    if task.of_tokens:
+    if task.kind.per_token:
       of_tokens = width * int(columns.ragged('input_ids')[1][-1])
       width = 0
     uid = columns.uids[count - 1].encode()

@@ -26,7 +26,6 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import programs as programs_lib
 
@@ -170,8 +169,8 @@ def _label(
     _, values = teachers.label(
       programs, params, rows, task, config.packing, None, progress.advance
     )
-  if task.is_regression:
-    values = kinds.of(task).teacher_targets(
+  if task.kind.has_scale:
+    values = task.kind.teacher_targets(
       values, 1.0, config.model.regression_head
     )
   return values

@@ -17,7 +17,6 @@ from bam_jax.data import batches
 from bam_jax.data import folds
 from bam_jax.data import shards
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import job as job_lib
@@ -139,7 +138,7 @@ def _rows_kept(
   """Training rows but for those of the fold that the run leaves out."""
   if not run.fold:
     return len(columns)
-  if kinds.of(task).in_windows:
+  if task.kind.in_windows:
     return len(folds.split(columns.uids, run.fold)[0])
   copies = 2 if task.name in run.config.data.swap else 1
   return copies * folds.examples_outside(len(columns) // copies, run.fold)

@@ -6,7 +6,6 @@ import dataclasses
 import math
 
 from bam_jax import escape
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _USE = """\
@@ -91,7 +90,7 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
     tasks: those whose heads the directory holds.
     facts: of the model.
   """
-  heads = [kinds.of(task).export(task) for task in tasks]
+  heads = [task.kind.export(task) for task in tasks]
   front = [
     '---',
     'library_name: transformers',
@@ -104,7 +103,7 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
   if len(tasks) == 1:
     use = _USE.format(
       auto_class=heads[0].auto_class,
-      usage=kinds.of(tasks[0]).usage(tasks[0], facts.regression_head),
+      usage=tasks[0].kind.usage(tasks[0], facts.regression_head),
     )
     use = f'In this directory, with transformers 4 or 5:\n\n{use.rstrip()}'
   else:
@@ -137,7 +136,7 @@ def of_program(
     '',
     'Of every task come logits, one row a text'
     + ', or of tasks of tokens one a token'
-    * any(task.of_tokens for task in tasks)
+    * any(task.kind.per_token for task in tasks)
     + '. `model.json` says what they are of, and which tasks were trained on'
     ' pairs. The program is compiled once for each number of texts and padded'
     ' length: keep both to few values. Texts may have up to `max_positions`'
@@ -164,7 +163,7 @@ def _card(
   lines += [
     f'- {escape.paragraph(task.name)}: {meaning}'
     for task in tasks
-    for meaning in [kinds.of(task).meaning(task, facts.regression_head)]
+    for meaning in [task.kind.meaning(task, facts.regression_head)]
   ]
   lines += ['', *use, '', '## Scores', '']
   lines += ['| task | dev split | metric | score |', '|---|---|---|--:|']

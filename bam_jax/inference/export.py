@@ -21,7 +21,6 @@ from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.modeling import bert
 from bam_jax.modeling import huggingface
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
@@ -61,7 +60,7 @@ def export(
     for task in chosen
   }
   for task in chosen:
-    head = kinds.of(task).export(task)
+    head = task.kind.export(task)
     _write(
       directory / task.name,
       {
@@ -114,7 +113,7 @@ def definitions(
       **task.definition(),
       'pair': task.is_pair,
       'outputs': task.num_outputs,
-      'regression_head': regression_head if task.is_regression else None,
+      'regression_head': regression_head if task.kind.has_scale else None,
     }
     for task in tasks
   }

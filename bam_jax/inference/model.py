@@ -17,7 +17,6 @@ from bam_jax.data import prepare
 from bam_jax.data import unlabelled
 from bam_jax.modeling import heads
 from bam_jax.tasks import kind as kind_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import mesh as mesh_lib
@@ -166,9 +165,9 @@ class Model:
         task, own = tasks.tasks[head], np.flatnonzero(task_ids == head)
         columns = unlabelled.Held(rows[own[0] : own[-1] + 1])
         logits = slots[own]
-        if task.of_tokens:
+        if task.kind.per_token:
           logits = np.concatenate(tokens[own[0] : own[-1] + 1])
-        for prediction in kinds.of(task).predict(
+        for prediction in task.kind.predict(
           task,
           logits[:, : task.num_outputs],
           columns,

@@ -15,7 +15,6 @@ from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
-from bam_jax.tasks import kinds
 
 # Rows read, predicted and written at once: enough for full batches, and all
 # that is held in memory.
@@ -54,7 +53,7 @@ def predict(
   ):
     as_json = (unlabelled.format_of(output or '') or rows.format) == 'jsonl'
     if rows.has_header and not as_json:
-      names = kinds.of(declared).prediction_columns(declared)
+      names = declared.kind.prediction_columns(declared)
       file.write(escape.tsv(('prediction', *names)) + '\n')
     while texts := list(itertools.islice(rows.texts, _AT_ONCE)):
       for result in model.predict(model.encode(task, texts)):

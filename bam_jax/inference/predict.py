@@ -10,7 +10,6 @@ from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import shards
 from bam_jax.runtime import processes
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
@@ -43,9 +42,7 @@ def predict(
   logits = evaluate.predict(
     programs, params, features, programs.tasks.index[task.name], config.packing
   )
-  texts = kinds.of(task).texts(
-    task, logits, features, config.model.regression_head
-  )
+  texts = task.kind.texts(task, logits, features, config.model.regression_head)
   processes.run_on_first(write_tsv, path, task, texts, logits)
   return texts
 
@@ -67,7 +64,7 @@ def write_tsv(
   Raises:
     errors.UserError: the file can't be written.
   """
-  kind, outputs = kinds.of(task), np.empty((len(texts), 0))
+  kind, outputs = task.kind, np.empty((len(texts), 0))
   names = kind.prediction_columns(task)
   if names:
     outputs = kind.probabilities(logits)

@@ -124,7 +124,7 @@ def _program(
       pooled = jnp.tanh(_dense(hidden[:, 0], params['pooler']))
       return {
         task.name: _dense(
-          hidden if task.of_tokens else pooled, params['heads'][task.name]
+          hidden if task.kind.per_token else pooled, params['heads'][task.name]
         )
         for task in tasks
       }

@@ -18,7 +18,6 @@ import numpy as np
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.tasks import kind as kind_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # A fixed time stamp, so that equal predictions give equal bytes.
@@ -76,10 +75,9 @@ def check_majority(names: Sequence[str], tasks: task_lib.TaskTable) -> None:
         ' leave it out'
       )
     task = tasks[name]
-    if not kinds.of(task).one_class:
+    if not task.kind.one_class:
       raise errors.UserError(
-        f'{where}: a task of kind {task.kind!r} has no majority label; leave it'
-        ' out'
+        f'{where}: a {task.kind} task has no majority label; leave it out'
       )
     if not any(task.tables[split].submission for split in task.test_splits):
       raise errors.UserError(
@@ -108,9 +106,7 @@ def majority(
       f'--majority={task.name}: no test row of it was predicted; add its test'
       ' file to config.data.dir, or choose a --group that has the task'
     )
-  counts = np.bincount(
-    kinds.of(task).gold(task, train), minlength=len(task.labels)
-  )
+  counts = np.bincount(task.kind.gold(task, train), minlength=len(task.labels))
   label = task.labels[int(np.argmax(counts))]
   return {split: dict.fromkeys(uids, label) for split, uids in by_split.items()}
 
@@ -163,7 +159,7 @@ def _submitted(
 
 
 def _is_valid(task: task_lib.Task, text: str) -> bool:
-  if not task.is_regression:
+  if not task.kind.has_scale:
     return text in task.labels
   try:
     return task.scale[0] <= float(text) <= task.scale[1]

@@ -13,7 +13,6 @@ import zlib
 import numpy as np
 
 from bam_jax import files
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _MOST_BYTES = 1 << 31
@@ -109,7 +108,7 @@ class Outputs:
     key = f'{name}/{task.dev_splits[0]}/'
     try:
       found = _arrays(path, key)
-      kept = kinds.of(task).kept(task, found, self._head)
+      kept = task.kind.kept(task, found, self._head)
     except FileNotFoundError:
       raise Missing(f'{_name(path)} is not there') from None
     except _DAMAGED:

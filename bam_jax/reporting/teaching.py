@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from bam_jax.reporting import outputs as outputs_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 TEACHER = 'single'
@@ -38,7 +37,7 @@ def summarise(
       'quality': _medians(qualities.get(task.name, ())),
       'agreement': None,
     }
-    if kinds.of(task).one_class:
+    if task.kind.one_class:
       try:
         predicted = outputs.of(task.name, TEACHER).predictions
         entry['agreement'] = agreement(predicted)

@@ -111,9 +111,9 @@ def make(
         'tasks': [
           {
             'name': task.name,
-            'kind': task.kind,
+            'kind': task.kind.name,
             'labels': task.labels,
-            'scale': task.scale if task.is_regression else None,
+            'scale': task.scale if task.kind.has_scale else None,
             'fields': unlabelled.names_of(task),
           }
           for task in model.tasks.values()

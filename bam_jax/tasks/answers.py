@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from bam_jax import errors
@@ -50,7 +52,7 @@ else:
   {_PRINT}"""
 
 
-class Answers(kind_bases.OfTokens):
+class Answers(kind_bases.PerToken):
   """The answer's first and last token; both 0 where a window has none.
 
   The features also hold: `spans`, for each token where its characters begin and
@@ -69,6 +71,7 @@ class Answers(kind_bases.OfTokens):
     ('context', 'bytes', 1),
     ('answers', 'bytes', 1),
   )
+  own_fields = ('stride', 'unanswerable')
 
   def fault(
     self, labels: Sequence[str], scale: tuple[float, float]
@@ -76,6 +79,9 @@ class Answers(kind_bases.OfTokens):
     if labels:
       return 'labels', f'{labels} given for a task of answers; leave it empty'
     return None
+
+  def num_outputs(self, labels: Sequence[str]) -> int:
+    return 2
 
   def label_width(self, task: task_lib.Task) -> int:
     return 2
@@ -133,6 +139,23 @@ class Answers(kind_bases.OfTokens):
     powers = np.exp(logits - np.repeat(highest, lengths, axis=0))
     sums = np.repeat(np.add.reduceat(powers, begins), lengths, axis=0)
     return (powers / sums).astype(np.float32)
+
+  def loss(
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    share: jax.Array,
+    inside: jax.Array,
+    class_mask: jax.Array,
+  ) -> jax.Array:
+    """Mean of the soft cross-entropies of start and end."""
+    inside = inside[..., None]  # [B, S, L, 1]
+    # A slot without a token gets all of them, for finite numbers.
+    mask = inside | ~jnp.any(inside, axis=2, keepdims=True)
+    masked = jnp.where(mask, logits[:, None, :, :2], -jnp.inf)
+    log_probs = jax.nn.log_softmax(masked, axis=2)  # [B, S, L, 2]
+    log_probs = jnp.where(inside, log_probs, 0.0)
+    return -jnp.sum(target[:, None, :, :2] * log_probs, axis=(2, 3)) / 2
 
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
@@ -61,6 +63,17 @@ class Classification(kind_bases.Plain):
     [[0.25, 0.75]]
     """
     return distribution(logits, temperature)
+
+  def loss(
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    class_mask: jax.Array,
+    regression_head: str,
+  ) -> jax.Array:
+    """The soft cross-entropy over the head's outputs."""
+    log_probs = masked_log_softmax(logits, class_mask)  # [B, S, C]
+    return -jnp.sum(target * log_probs, axis=-1)
 
   def predictions(
     self, task: task_lib.Task, logits: np.ndarray, regression_head: str
@@ -121,6 +134,20 @@ class Classification(kind_bases.Plain):
         **kind.label_maps(task.labels),
       }
     )
+
+
+def masked_log_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
+  """Log-softmax over the last axis among the outputs that exist.
+
+  Args:
+    logits: [..., C].
+    mask: [..., C] bool; at least one output of each distribution exists.
+
+  Returns:
+    [..., C]; 0 for the others, since their -inf must not meet a target of 0.
+  """
+  log_probs = jax.nn.log_softmax(jnp.where(mask, logits, -jnp.inf))
+  return jnp.where(mask, log_probs, 0.0)
 
 
 def distribution(logits: np.ndarray, temperature: float) -> np.ndarray:

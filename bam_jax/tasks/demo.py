@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _Choice = TypeVar('_Choice')
@@ -262,7 +263,7 @@ def _task(name: str, text: tuple[str, ...], *labels: str) -> task_lib.Task:
   metrics = ('accuracy',) if labels else ('pearson', 'spearman')
   return task_lib.Task(
     name=name,
-    kind='classification' if labels else 'regression',
+    kind=kinds.KINDS['classification' if labels else 'regression'],
     labels=labels,
     scale=(0.0, 1.0) if labels else (0.0, 5.0),
     metrics=metrics,
@@ -326,7 +327,7 @@ def generate(
     if text_a == text_b:
       continue
     noisy = split == 'train' and draw.below(100) < _LABEL_NOISE
-    if noisy and not task.is_regression:
+    if noisy and not task.kind.has_scale:
       label = draw.other(range(task.num_outputs), label)
     drawn.setdefault((text_a, text_b), None if split == 'test' else label)
   return [

@@ -4,6 +4,7 @@ Column numbers are those of the official files, counted from 0. AX, the
 diagnostic set, is a test split of MNLI, whose head predicts it.
 """
 
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 
@@ -32,7 +33,7 @@ def _table(
 
 _COLA = task_lib.Task(
   name='cola',
-  kind='classification',
+  kind=kinds.KINDS['classification'],
   labels=('0', '1'),
   tfds_labels=('unacceptable', 'acceptable'),
   tfds_text=('sentence',),
@@ -50,7 +51,7 @@ _COLA = task_lib.Task(
 
 _SST2 = task_lib.Task(
   name='sst2',
-  kind='classification',
+  kind=kinds.KINDS['classification'],
   labels=('0', '1'),
   tfds_labels=('negative', 'positive'),
   tfds_text=('sentence',),
@@ -68,7 +69,7 @@ _SST2 = task_lib.Task(
 
 _MRPC = task_lib.Task(
   name='mrpc',
-  kind='classification',
+  kind=kinds.KINDS['classification'],
   labels=('0', '1'),
   tfds_labels=('not_equivalent', 'equivalent'),
   tfds_text=('sentence1', 'sentence2'),
@@ -86,7 +87,7 @@ _MRPC = task_lib.Task(
 
 _STSB = task_lib.Task(
   name='stsb',
-  kind='regression',
+  kind=kinds.KINDS['regression'],
   scale=(0.0, 5.0),
   tfds_text=('sentence1', 'sentence2'),
   metrics=('pearson', 'spearman'),
@@ -104,7 +105,7 @@ _STSB = task_lib.Task(
 # The official QQP files hold rows that lack columns.
 _QQP = task_lib.Task(
   name='qqp',
-  kind='classification',
+  kind=kinds.KINDS['classification'],
   labels=('0', '1'),
   tfds_labels=('not_duplicate', 'duplicate'),
   tfds_text=('question1', 'question2'),
@@ -131,7 +132,7 @@ _QQP = task_lib.Task(
 
 _MNLI = task_lib.Task(
   name='mnli',
-  kind='classification',
+  kind=kinds.KINDS['classification'],
   labels=('entailment', 'neutral', 'contradiction'),
   tfds_labels=('entailment', 'neutral', 'contradiction'),
   tfds_text=('premise', 'hypothesis'),
@@ -186,7 +187,7 @@ def _sentence_pair_task(
   """QNLI, RTE and WNLI: index, two texts, label."""
   return task_lib.Task(
     name=name,
-    kind='classification',
+    kind=kinds.KINDS['classification'],
     labels=labels,
     tfds_labels=tfds_labels,
     tfds_text=tfds_text,

@@ -1,9 +1,7 @@
-"""What a kind of task has to say: all of it that needs no device.
+"""The interface of a kind of task: labels, targets, loss, scores, predictions.
 
-Each kind is a module of this folder, `kinds` lists them. What a kind adds
-elsewhere is an entry of a table: a reader of its format in `data.sources`, how
-its rows become windows in `data.prepare`, its loss in `training.losses` or
-`training.token_losses`.
+Each kind is one module of this folder, and `kinds.KINDS` lists them. The rest
+of the package calls the kind and never asks which one it is.
 
 N rows of features, c outputs of the task.
 """
@@ -106,6 +104,9 @@ class Kind(abc.ABC):
     num_texts: columns of text that a declaration may name.
     columns: those of the texts and of the label, where none is named.
     more_fields: of the features: name, type and numbers a row.
+    own_fields: fields of `Task` that this kind alone reads.
+    has_scale: whether a label is a score on `Task.scale`.
+    per_token: whether outputs are per token, not per example.
     can_swap: whether the texts of a pair may be exchanged.
     in_windows: whether what is too long is cut into windows, not off.
     one_class: whether a prediction is one of the task's labels.
@@ -119,10 +120,16 @@ class Kind(abc.ABC):
   num_texts: ClassVar[tuple[int, ...]] = (1, 2)
   columns: ClassVar[tuple[tuple[str, ...], str] | None] = None
   more_fields: ClassVar[tuple[tuple[str, str, int | None], ...]] = ()
+  own_fields: ClassVar[tuple[str, ...]] = ()
+  has_scale: ClassVar[bool] = False
+  per_token: ClassVar[bool] = False
   can_swap: ClassVar[bool] = True
   in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False
   has_probabilities: ClassVar[bool] = False
+
+  def __str__(self) -> str:
+    return self.name
 
   @abc.abstractmethod
   def fault(
@@ -145,8 +152,12 @@ class Kind(abc.ABC):
       errors.UserError: a label that the task does not have.
     """
 
+  def num_outputs(self, labels: Sequence[str]) -> int:
+    """Logits of an example or token of a task with these labels."""
+    return len(labels)
+
   def label_width(self, task: task_lib.Task) -> int | None:
-    """Numbers of a label in the features; None where they differ."""
+    """Numbers of a label in the features; None if rows differ."""
     return 1
 
   @abc.abstractmethod

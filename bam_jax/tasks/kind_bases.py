@@ -7,6 +7,7 @@ import abc
 from collections.abc import Mapping
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from bam_jax.tasks import kind
@@ -15,7 +16,31 @@ from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
 
 
-class Plain(kind.Kind):
+class Pooled(kind.Kind):
+  """A kind whose outputs are per example, computed from the pooled vector."""
+
+  @abc.abstractmethod
+  def loss(
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    class_mask: jax.Array,
+    regression_head: str,
+  ) -> jax.Array:
+    """The loss of each segment slot.
+
+    Args:
+      logits: [B, S, C] float32.
+      target: [B, S, C] float32, a mix of gold labels and teacher predictions.
+      class_mask: [B, S, C] bool, the outputs that the slot's head has.
+      regression_head: `sigmoid` or `linear`.
+
+    Returns:
+      [B, S] float32; finite in slots of other kinds too.
+    """
+
+
+class Plain(Pooled):
   """A kind whose predictions are one number an example."""
 
   @abc.abstractmethod
@@ -153,9 +178,10 @@ class Tallied(kind.Kind):
     return tally, np.zeros(rows)
 
 
-class OfTokens(Tallied):
-  """A kind whose outputs are of tokens: logits are [tokens, c]."""
+class PerToken(Tallied):
+  """A kind whose outputs are per token: logits are [tokens, c]."""
 
+  per_token = True
   can_swap = False
   in_windows = True
 
@@ -171,8 +197,30 @@ class OfTokens(Tallied):
       chosen: [n] int, which of them.
 
     Returns:
-      [tokens, c] float32, and [tokens] float32, what `training.token_losses`
-      takes for their share of the example: 0 where a token has no loss.
+      [tokens, c] float32, and [tokens] float32, the token's share of the
+      example's loss: 0 if a token has no loss.
+    """
+
+  @abc.abstractmethod
+  def loss(
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    share: jax.Array,
+    inside: jax.Array,
+    class_mask: jax.Array,
+  ) -> jax.Array:
+    """The loss of each segment slot, summed over its tokens.
+
+    Args:
+      logits: [B, L, K] float32.
+      target: [B, L, K] float32, a mix of gold labels and teacher predictions.
+      share: [B, L] float32, as `token_targets` returns it.
+      inside: [B, S, L] bool, the tokens of each slot that have a share.
+      class_mask: [B, S, K] bool, the outputs that the slot's head has.
+
+    Returns:
+      [B, S] float32; finite in slots of other kinds too.
     """
 
 

@@ -6,7 +6,6 @@ from bam_jax.tasks import kind
 from bam_jax.tasks import multilabel
 from bam_jax.tasks import regression
 from bam_jax.tasks import tagging
-from bam_jax.tasks import task as task_lib
 
 KINDS: dict[str, kind.Kind] = {
   each.name: each
@@ -18,8 +17,3 @@ KINDS: dict[str, kind.Kind] = {
     answers.Answers(),
   )
 }
-
-
-def of(task: task_lib.Task) -> kind.Kind:
-  """All that there is to say of a task because of its kind."""
-  return KINDS[task.kind]

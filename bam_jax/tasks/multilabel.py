@@ -5,7 +5,10 @@ import contextlib
 import itertools
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import scipy.special
 
 from bam_jax import errors
@@ -20,7 +23,7 @@ from bam_jax.tasks import task as task_lib
 _SEPARATOR = ','
 
 
-class Multilabel(kind_bases.Tallied):
+class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   """An example has some labels or none; its target is 0 or 1 for each."""
 
   name = 'multilabel'
@@ -84,6 +87,17 @@ class Multilabel(kind_bases.Tallied):
     """The probability of each label."""
     logits = np.asarray(logits, np.float64)
     return scipy.special.expit(logits / temperature).astype(np.float32)
+
+  def loss(
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    class_mask: jax.Array,
+    regression_head: str,
+  ) -> jax.Array:
+    """The mean over the labels of the cross-entropy of a sigmoid."""
+    each = optax.sigmoid_binary_cross_entropy(logits, target)
+    return jnp.mean(each, axis=-1, where=class_mask)
 
   def predictions(self, logits: np.ndarray) -> np.ndarray:
     """[N, c] bool: labels of probability above a half."""

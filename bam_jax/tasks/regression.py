@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
@@ -17,6 +19,7 @@ class Regression(kind_bases.Plain):
   """An example has a score; its target is channel 0."""
 
   name = 'regression'
+  has_scale = True
   metrics = ('pearson', 'spearman')
   default_metrics = ('pearson', 'spearman')
 
@@ -32,6 +35,9 @@ class Regression(kind_bases.Plain):
     if not low < high:
       return 'scale', f'{scale} must be the lowest and the highest score'
     return None
+
+  def num_outputs(self, labels: Sequence[str]) -> int:
+    return 1
 
   def parse(self, task: task_lib.Task, value: str, where: str) -> float:
     """The score in the task's scale.
@@ -85,6 +91,19 @@ class Regression(kind_bases.Plain):
     if regression_head == 'sigmoid':
       logits = scipy.special.expit(logits)
     return logits.astype(np.float32)
+
+  def loss(
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    class_mask: jax.Array,
+    regression_head: str,
+  ) -> jax.Array:
+    """The squared error of channel 0, of a sigmoid or the logit itself."""
+    logit = logits[..., 0]
+    is_sigmoid = regression_head == 'sigmoid'
+    score = jax.nn.sigmoid(logit) if is_sigmoid else logit
+    return jnp.square(score - target[..., 0])
 
   def predictions(
     self, task: task_lib.Task, logits: np.ndarray, regression_head: str

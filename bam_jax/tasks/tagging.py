@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import re
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.special
 
@@ -35,7 +37,7 @@ for place, word in enumerate(inputs.word_ids()):
   before = word"""
 
 
-class Tagging(kind_bases.OfTokens):
+class Tagging(kind_bases.PerToken):
   """The first piece of each word has its tag; the others have none.
 
   `label` of the features is parallel to the tokens: the index of a tag, nan
@@ -101,6 +103,22 @@ class Tagging(kind_bases.OfTokens):
   ) -> np.ndarray:
     """Probabilities of the tags of every token."""
     return classification.distribution(logits, temperature)
+
+  def loss(
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    share: jax.Array,
+    inside: jax.Array,
+    class_mask: jax.Array,
+  ) -> jax.Array:
+    """The soft cross-entropy of each word, times its share of the example."""
+    mask = jnp.any(inside[..., None] & class_mask[:, :, None], axis=1)
+    # Tokens outside of all slots get all outputs, for finite numbers.
+    mask |= ~jnp.any(inside, axis=1)[..., None]  # [B, L, K]
+    log_probs = classification.masked_log_softmax(logits, mask)
+    losses = -share * jnp.sum(target * log_probs, axis=-1)  # [B, L]
+    return jnp.sum(jnp.where(inside, losses[:, None], 0.0), axis=-1)
 
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows

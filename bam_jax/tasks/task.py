@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 import dataclasses
 import types
+import typing
 from typing import Literal
 from typing import NamedTuple
 
 import numpy as np
 
-Kind = Literal['classification', 'regression', 'multilabel', 'tagging', 'qa']
-# Kinds whose outputs are of tokens, not of the example.
-_OF_TOKENS = ('tagging', 'qa')
+if typing.TYPE_CHECKING:
+  from bam_jax.tasks import kind as kind_lib
+
 # As it stands in a file, and as an example has it.
 Answers = tuple[tuple[str, int], ...]  # texts, and where they begin
 RawLabel = str | tuple[str, ...] | Answers
@@ -93,7 +94,7 @@ class Task:
 
   Attributes:
     name: unique name, used in uids, file names and reports.
-    kind: one of `tasks.kinds`.
+    kind: parses its labels, trains on them and scores them.
     labels: class labels as they stand in the raw files, in the order of the
       logits; empty for regression. They travel with logits and checkpoints.
     scale: lowest and highest score of a regression task; trained on 0-1.
@@ -113,7 +114,7 @@ class Task:
   """
 
   name: str
-  kind: Kind
+  kind: 'kind_lib.Kind'
   metrics: tuple[str, ...]
   paper_metric: str
   glue_metrics: tuple[str, ...]
@@ -135,34 +136,23 @@ class Task:
     )
 
   @property
-  def is_regression(self) -> bool:
-    return self.kind == 'regression'
-
-  @property
-  def of_tokens(self) -> bool:
-    """Whether outputs are of tokens, not of the example."""
-    return self.kind in _OF_TOKENS
-
-  @property
   def is_pair(self) -> bool:
     return len(self.tables[self.train_split].text) == 2
 
   @property
   def num_outputs(self) -> int:
-    """Number of logits: one per label; of a score one, of an answer two."""
-    return {'regression': 1, 'qa': 2}.get(self.kind, len(self.labels))
+    """Logits of an example, or of each token."""
+    return self.kind.num_outputs(self.labels)
 
   def definition(self) -> dict[str, object]:
-    """What a fingerprint must cover: what turns rows into targets."""
-    result = {
+    """What turns rows into targets, for fingerprints."""
+    own = {name: getattr(self, name) for name in self.kind.own_fields}
+    return {
       'name': self.name,
-      'kind': self.kind,
+      'kind': self.kind.name,
       'labels': list(self.labels),
       'scale': list(self.scale),
-    }
-    if self.kind == 'qa':
-      result |= {'stride': self.stride, 'unanswerable': self.unanswerable}
-    return result
+    } | own
 
 
 class TaskTable:
@@ -196,15 +186,15 @@ class TaskTable:
   @property
   def token_heads(self) -> tuple[int, ...]:
     """Numbers of the heads whose outputs are of tokens."""
-    return tuple(i for i, task in enumerate(self.tasks) if task.of_tokens)
+    return tuple(i for i, task in enumerate(self.tasks) if task.kind.per_token)
 
   @property
   def token_outputs(self) -> int:
     """K: outputs of the widest of these heads, 0 if there is none."""
-    widths = [task.num_outputs for task in self.tasks if task.of_tokens]
+    widths = [task.num_outputs for task in self.tasks if task.kind.per_token]
     return max(widths, default=0)
 
   @property
-  def kinds(self) -> tuple[Kind, ...]:
-    """[T] names."""
+  def kinds(self) -> 'tuple[kind_lib.Kind, ...]':
+    """The T tasks' kinds."""
     return tuple(task.kind for task in self.tasks)

@@ -15,7 +15,6 @@ from bam_jax.core import packing as packing_lib
 from bam_jax.data import batches
 from bam_jax.data import shards
 from bam_jax.modeling import heads
-from bam_jax.tasks import kinds
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
@@ -62,7 +61,7 @@ def predict(
   only = np.arange(len(features)) if only is None else only
   lengths = np.diff(features.ragged('input_ids')[1])[only]
   begins = np.cumsum(lengths) - lengths
-  count = lengths.sum() if task.of_tokens else len(only)
+  count = lengths.sum() if task.kind.per_token else len(only)
   result = np.full((count, task.num_outputs), np.nan, np.float32)
   pending: list[tuple[np.ndarray, np.ndarray, heads.Logits]] = []
 
@@ -71,7 +70,7 @@ def predict(
       rows, starts, logits = pending.pop(0)
       real = rows >= 0
       row = rows[real]
-      if task.of_tokens:
+      if task.kind.per_token:
         found = token_logits(logits.tokens, real, starts[real], lengths[row])
         row = ragged.indices(begins[row], lengths[row])
       else:
@@ -156,7 +155,7 @@ def evaluate(
       )
       outputs[name][split] = logits
       task = programs.tasks[name]
-      scores[name][split] = kinds.of(task).score(
+      scores[name][split] = task.kind.score(
         task, logits, features, config.model.regression_head
       )
   return outputs, scores
@@ -175,7 +174,7 @@ def why_undefined(
     task = tasks[name]
     for split, values in by_split.items():
       for metric in (m for m, value in values.items() if math.isnan(value)):
-        reason = kinds.of(task).why_undefined(
+        reason = task.kind.why_undefined(
           task,
           metric,
           outputs[name][split],
@@ -207,7 +206,7 @@ def save(
   for name, by_split in outputs.items():
     for split, logits in by_split.items():
       task = tasks[name]
-      kept = kinds.of(task).outputs(
+      kept = task.kind.outputs(
         task, logits, splits[name][split], regression_head
       )
       arrays |= {f'{name}/{split}/{key}': value for key, value in kept.items()}

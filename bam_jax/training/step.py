@@ -18,6 +18,7 @@ import optax
 from bam_jax.core import losses
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.training import gradients
 from bam_jax.training import mesh as mesh_lib
 
@@ -78,7 +79,7 @@ def make_train_step(
   model: heads.MultiTaskBert,
   optimizer: optax.GradientTransformation,
   class_mask: np.ndarray,
-  kinds: Sequence[str],
+  kinds: Sequence[kind_lib.Kind],
   *,
   regression_head: str,
   reduction: str,
@@ -92,7 +93,7 @@ def make_train_step(
     model: maps (batch, deterministic) to `heads.Logits`.
     optimizer: of `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
-    kinds: [T] names of the tasks' kinds.
+    kinds: the T tasks' kinds.
     regression_head: `sigmoid` or `linear`.
     reduction: `sum` over the examples (released code) or `mean`.
     accumulate: parts that the batch is computed in, to save memory; must

@@ -9,10 +9,14 @@ import pytest
 import scipy.special
 
 from bam_jax.core import losses
+from bam_jax.tasks import kinds
 
 # Task 0 has three classes, task 1 is a regression, task 2 has two classes.
 CLASS_MASK = np.array([[1, 1, 1], [1, 0, 0], [1, 1, 0]], bool)
-KINDS = ('classification', 'regression', 'classification')
+KINDS = tuple(
+  kinds.KINDS[name]
+  for name in ('classification', 'regression', 'classification')
+)
 IS_REGRESSION = np.array([False, True, False])
 
 

@@ -44,7 +44,7 @@ def _fields(
     fields[column] = _text(i + 5 * place)
   if table.label is not None:
     label = ('3.8', '0.000', '2.11111111111111', '5')[i % 4]
-    if not task.is_regression:
+    if not task.kind.has_scale:
       label = task.labels[i % len(task.labels)]
     fields[table.label] = label
   return fields

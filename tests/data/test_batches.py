@@ -14,6 +14,7 @@ from bam_jax.core import packing as packing_lib
 from bam_jax.core import sampling
 from bam_jax.data import batches
 from bam_jax.data import shards
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 PACKED = config.PackingConfig(row_length=32, slots=4, row_buckets=(10, 14))
@@ -57,7 +58,7 @@ class FakeColumns:
 def make_task(name, labels):
   return task_lib.Task(
     name=name,
-    kind='classification' if labels else 'regression',
+    kind=kinds.KINDS['classification' if labels else 'regression'],
     labels=labels,
     metrics=(),
     paper_metric='',
@@ -139,7 +140,7 @@ def plain_batch(examples, num_rows, packing, placed):
     batch['task_id'][r, s] = head
     batch['weight'][r, s] = weight
     label = columns.fixed('label')[row]
-    if TASKS.tasks[head].is_regression:
+    if TASKS.tasks[head].kind.has_scale:
       batch['target'][r, s, 0] = label
     else:
       batch['target'][r, s, int(label)] = 1

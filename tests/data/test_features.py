@@ -13,6 +13,7 @@ import tokenizers
 
 from bam_jax import errors
 from bam_jax.data import features
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _VOCABULARY = (
@@ -40,7 +41,7 @@ def _task(pair: bool, kind: str = 'classification') -> task_lib.Task:
   table = task_lib.Table(text=('a', 'b') if pair else ('a',), label='label')
   return task_lib.Task(
     name='t',
-    kind=kind,
+    kind=kinds.KINDS[kind],
     labels=('x', 'y', 'z') if kind == 'classification' else (),
     scale=(1.0, 5.0),
     metrics=('accuracy',),

@@ -28,6 +28,7 @@ from bam_jax.data import foreign
 from bam_jax.data import sources
 from bam_jax.data import unlabelled
 from bam_jax.tasks import glue
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _ROWS = [('a "quoted" day, fine', 'up'), ('caf\u00e9; d\u00fcll', 'down')]
@@ -46,9 +47,14 @@ def _task(file: str, format: str = 'tsv', **table) -> task_lib.Task:
   columns = {'text': ('text',), 'label': 'label'} | table
   table = task_lib.Table(file=file, format=format, **columns)
   return task_lib.Task(
-    'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',),
-    {'train': table}, labels=('down', 'up'),
-  )  # fmt: skip
+    'mood',
+    kinds.KINDS['classification'],
+    ('accuracy',),
+    'accuracy',
+    ('accuracy',),
+    {'train': table},
+    labels=('down', 'up'),
+  )
 
 
 def _read(task: task_lib.Task) -> list[tuple[str, str]]:

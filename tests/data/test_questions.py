@@ -10,6 +10,7 @@ from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.data import questions
 from bam_jax.tasks import demo
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
@@ -19,7 +20,7 @@ _CONTEXT = 'The Doctor bought  a car, Zoe an éclair and the lawyer a boat .'
 def _task(stride=0, unanswerable=True):
   return task_lib.Task(
     name='things',
-    kind='qa',
+    kind=kinds.KINDS['qa'],
     metrics=(),
     paper_metric='',
     glue_metrics=(),

@@ -14,6 +14,7 @@ from bam_jax import errors
 from bam_jax.data import sources
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _DATA = config_lib.DataConfig(dir='data')
@@ -53,7 +54,7 @@ def _task(
   table = {'text': ('text',), 'label': 'label', 'file': 'own.tsv'} | table
   return task_lib.Task(
     name='own',
-    kind=kind,
+    kind=kinds.KINDS[kind],
     labels=('no', 'yes') if kind == 'classification' else (),
     scale=scale,
     metrics=('accuracy',),

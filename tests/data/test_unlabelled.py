@@ -9,13 +9,14 @@ import pytest
 from bam_jax import errors
 from bam_jax.data import unlabelled
 from bam_jax.tasks import glue
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 
 def _task(text, header=True) -> task_lib.Task:
   table = task_lib.Table(text=text, label=-1, header=header)
   return task_lib.Task(
-    'own', 'regression', ('pearson',), 'pearson', ('pearson',),
+    'own', kinds.KINDS['regression'], ('pearson',), 'pearson', ('pearson',),
     tables={'train': table}, test_splits=(),
   )  # fmt: skip
 

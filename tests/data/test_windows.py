@@ -8,12 +8,13 @@ import pytest
 from bam_jax.data import features
 from bam_jax.data import windows
 from bam_jax.tasks import demo
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
 _TASK = task_lib.Task(
   name='names',
-  kind='tagging',
+  kind=kinds.KINDS['tagging'],
   labels=('O', 'B-PER', 'I-PER'),
   metrics=(),
   paper_metric='',

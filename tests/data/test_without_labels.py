@@ -16,6 +16,7 @@ from bam_jax.data import batches
 from bam_jax.data import example_targets
 from bam_jax.data import registry
 from bam_jax.data import sources
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from tests.data import test_batches as plain
 
@@ -102,12 +103,12 @@ def test_the_loss_of_a_mixed_batch(gold_weight):
     if has_label:
       label = columns.fixed('label')[row]
       gold = np.zeros(task.num_outputs)
-      gold[0 if task.is_regression else int(label)] = 1
-      if task.is_regression:
+      gold[0 if task.kind.has_scale else int(label)] = 1
+      if task.kind.has_scale:
         gold[0] = label
       target = gold_weight * gold + (1 - gold_weight) * target
     kinds.add((head, has_label))
-    if task.is_regression:
+    if task.kind.has_scale:
       expected += (1 / (1 + np.exp(-x[0])) - target[0]) ** 2
     else:
       expected -= target @ (x - np.log(np.exp(x).sum()))
@@ -140,7 +141,7 @@ def test_they_need_a_teacher(teachers, message):
 def test_several_labels_a_row():
   """Each gold target is the row's own labels, or its teacher's prediction."""
   task = dataclasses.replace(
-    plain.make_task('many', ('a', 'b')), kind='multilabel'
+    plain.make_task('many', ('a', 'b')), kind=kinds.KINDS['multilabel']
   )
   columns = [plain.FakeColumns('many', rows, 9, 2, 1) for rows in (8, 5)]
   labels = _RANDOM.integers(0, 2, (8, 2)).astype(np.float32)

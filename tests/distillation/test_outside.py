@@ -11,21 +11,37 @@ from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import outside
 from bam_jax.distillation import teachers
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TABLES = {'train': task_lib.Table(text=('a',), label='label')}
 _MOOD = task_lib.Task(
-  'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',), _TABLES,
+  'mood',
+  kinds.KINDS['classification'],
+  ('accuracy',),
+  'accuracy',
+  ('accuracy',),
+  _TABLES,
   labels=('down', 'up'),
-)  # fmt: skip
+)
 _STARS = task_lib.Task(
-  'stars', 'regression', ('pearson',), 'pearson', ('pearson',), _TABLES,
+  'stars',
+  kinds.KINDS['regression'],
+  ('pearson',),
+  'pearson',
+  ('pearson',),
+  _TABLES,
   scale=(1.0, 5.0),
-)  # fmt: skip
+)
 _TAGS = task_lib.Task(
-  'tags', 'tagging', ('span_f1',), 'span_f1', ('span_f1',), _TABLES,
+  'tags',
+  kinds.KINDS['tagging'],
+  ('span_f1',),
+  'span_f1',
+  ('span_f1',),
+  _TABLES,
   labels=('O', 'B-X'),
-)  # fmt: skip
+)
 _LOG_3 = math.log(3)
 
 
@@ -107,15 +123,20 @@ def test_scores_are_taken_as_they_are(tmp_path):
       [[0, 1]] * 3,
       {
         'task': task_lib.Task(
-          'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',),
-          _TABLES, labels=('up', 'down'),
+          'mood',
+          kinds.KINDS['classification'],
+          ('accuracy',),
+          'accuracy',
+          ('accuracy',),
+          _TABLES,
+          labels=('up', 'down'),
         )
       },
       r'task.labels was \["up", "down"\] and is now \["down", "up"\]',
     ),
   ],
   ids=['missing-row', 'other-rows', 'label-order'],
-)  # fmt: skip
+)
 def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
   _write(tmp_path / 'mood', logits, **options)
   with pytest.raises(errors.UserError, match=message) as caught:

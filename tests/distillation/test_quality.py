@@ -9,17 +9,28 @@ import scipy.stats
 from sklearn import metrics as sk_metrics
 
 from bam_jax.distillation import quality
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TABLES = {'train': task_lib.Table(text=('a',), label='label')}
 _MOOD = task_lib.Task(
-  'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',), _TABLES,
+  'mood',
+  kinds.KINDS['classification'],
+  ('accuracy',),
+  'accuracy',
+  ('accuracy',),
+  _TABLES,
   labels=('down', 'even', 'up'),
-)  # fmt: skip
+)
 _CLOSENESS = task_lib.Task(
-  'closeness', 'regression', ('pearson',), 'pearson', ('pearson',), _TABLES,
+  'closeness',
+  kinds.KINDS['regression'],
+  ('pearson',),
+  'pearson',
+  ('pearson',),
+  _TABLES,
   scale=(0.0, 5.0),
-)  # fmt: skip
+)
 
 
 def _calibration_error(confidence, hit):

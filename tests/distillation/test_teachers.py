@@ -11,17 +11,28 @@ from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import teachers
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TABLES = {'train': task_lib.Table(text=('a',), label='label')}
 _MOOD = task_lib.Task(
-  'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',), _TABLES,
+  'mood',
+  kinds.KINDS['classification'],
+  ('accuracy',),
+  'accuracy',
+  ('accuracy',),
+  _TABLES,
   labels=('down', 'up'),
-)  # fmt: skip
+)
 _CLOSENESS = task_lib.Task(
-  'closeness', 'regression', ('pearson',), 'pearson', ('pearson',), _TABLES,
+  'closeness',
+  kinds.KINDS['regression'],
+  ('pearson',),
+  'pearson',
+  ('pearson',),
+  _TABLES,
   scale=(0.0, 5.0),
-)  # fmt: skip
+)
 _PRINT = {'rows': 'abc'}
 
 
@@ -158,9 +169,14 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
 
 def test_another_number_of_classes_is_refused(tmp_path):
   three = task_lib.Task(
-    'mood', 'classification', ('accuracy',), 'accuracy', (), _TABLES,
+    'mood',
+    kinds.KINDS['classification'],
+    ('accuracy',),
+    'accuracy',
+    (),
+    _TABLES,
     labels=('down', 'even', 'up'),
-  )  # fmt: skip
+  )
   one = _teacher(tmp_path / 'one', three, [[0, 1, 2]] * 3)
   with pytest.raises(
     errors.UserError, match=r'float x 3\) where .*float x 2\) is wanted'
@@ -284,9 +300,14 @@ def test_a_row_is_spoken_of_by_one_run_of_a_teacher(tmp_path, numbers, times):
 
 
 _TAGS = task_lib.Task(
-  'tags', 'tagging', ('span_f1',), 'span_f1', ('span_f1',), _TABLES,
+  'tags',
+  kinds.KINDS['tagging'],
+  ('span_f1',),
+  'span_f1',
+  ('span_f1',),
+  _TABLES,
   labels=('O', 'B-X'),
-)  # fmt: skip
+)
 
 
 def _tagged(tmp_path, lengths=(3, 5, 4)) -> shards.Columns:

@@ -8,6 +8,7 @@ import pytest
 from bam_jax.data import features
 from bam_jax.doctor import lengths
 from bam_jax.doctor import rows as rows_lib
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
@@ -17,7 +18,7 @@ def _rows(texts):
   table = task_lib.Table(text=('text',), label='label', file='own.tsv')
   task = task_lib.Task(
     name='own',
-    kind='classification',
+    kind=kinds.KINDS['classification'],
     labels=('no', 'yes'),
     scale=(0.0, 1.0),
     metrics=('accuracy',),

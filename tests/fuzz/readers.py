@@ -26,6 +26,7 @@ from bam_jax.modeling import weight_files
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import demo
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 # Bytes that Python allocates for a file of none, as its table of strings may
@@ -169,7 +170,7 @@ def _task(file: str, kind: str) -> task_lib.Task:
   )
   return task_lib.Task(
     name='own',
-    kind=kind,
+    kind=kinds.KINDS[kind],
     labels=_LABELS.get(kind, ()),
     scale=(0.0, 5.0),
     metrics=('accuracy',),

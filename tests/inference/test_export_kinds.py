@@ -20,7 +20,7 @@ from bam_jax.tasks import task as task_lib
 def _task(kind, text, labels=()):
   return task_lib.Task(
     name=kind,
-    kind=kind,
+    kind=kinds.KINDS[kind],
     labels=labels,
     metrics=kinds.KINDS[kind].default_metrics,
     paper_metric='',
@@ -93,7 +93,7 @@ def _logits(params, task):
     'task_id': np.array([[TASKS.index[task.name]]]),
   }
   logits = MODEL.apply({'params': params}, batch, deterministic=True)
-  found = logits.tokens[0] if task.of_tokens else logits.slots[0, 0]
+  found = logits.tokens[0] if task.kind.per_token else logits.slots[0, 0]
   return np.asarray(found)[..., : task.num_outputs]
 
 
@@ -101,7 +101,7 @@ def _logits(params, task):
 def test_torch_gives_the_same_logits(directory, params, task):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
-  head = kinds.of(task).export(task)
+  head = task.kind.export(task)
   auto_class = getattr(transformers, head.auto_class)
   model, told = auto_class.from_pretrained(
     directory / task.name, output_loading_info=True
@@ -112,7 +112,7 @@ def test_torch_gives_the_same_logits(directory, params, task):
   ids, types, mask = (torch.tensor(x) for x in _example())
   with torch.no_grad():
     found = model.eval()(ids, token_type_ids=types, attention_mask=mask)
-  if task.kind == 'qa':
+  if task.kind.name == 'qa':
     logits = torch.stack([found.start_logits[0], found.end_logits[0]], -1)
   else:
     logits = found.logits[0]

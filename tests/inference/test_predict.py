@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from bam_jax.inference import predict
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 
@@ -20,9 +21,14 @@ from bam_jax.tasks import task as task_lib
 )
 def test_labels_named_like_a_column(tmp_path, labels, columns):
   task = task_lib.Task(
-    'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',), {},
+    'mood',
+    kinds.KINDS['classification'],
+    ('accuracy',),
+    'accuracy',
+    ('accuracy',),
+    {},
     labels=labels,
-  )  # fmt: skip
+  )
   path = tmp_path / 'mood-test.tsv'
   logits = np.zeros((1, len(labels)))
   predict.write_tsv(path, task, {'mood/test/0': labels[0]}, logits)

@@ -31,7 +31,7 @@ TASKS = task_lib.TaskTable(
     glue.TASKS['stsb'],
     task_lib.Task(
       name='names',
-      kind='tagging',
+      kind=kinds.KINDS['tagging'],
       labels=_TAGS,
       metrics=kinds.KINDS['tagging'].default_metrics,
       paper_metric='',
@@ -110,7 +110,7 @@ def _expected(params, texts, task) -> np.ndarray:
   batch = {k: np.asarray(v, np.int32)[None] for k, v in batch.items()}
   logits = model.apply({'params': params}, batch, deterministic=True)
   c = TASKS[task].num_outputs
-  if TASKS[task].of_tokens:
+  if TASKS[task].kind.per_token:
     return np.asarray(logits.tokens)[0, real, :c]
   return np.asarray(logits.slots)[0, 0, :c]
 

@@ -103,7 +103,7 @@ def test_every_test_row_gets_the_majority_label(labels, label):
   ('name', 'message'),
   [
     ('rte', '^--majority=rte: is no task of the plan, which has wnli, stsb'),
-    ('stsb', "a task of kind 'regression' has no majority label"),
+    ('stsb', 'a regression task has no majority label'),
     ('demo_topic', 'the task has no file in a GLUE submission'),
   ],
 )

@@ -17,7 +17,6 @@ from bam_jax.data import batches
 from bam_jax.data import prepare
 from bam_jax.data import registry
 from bam_jax.modeling import heads
-from bam_jax.tasks import kinds
 from bam_jax.training import evaluate
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import setup as setup_lib
@@ -41,7 +40,9 @@ class _Chosen:
 
 def _units(task, columns) -> int:
   """What the outputs are of: examples, or tokens."""
-  return columns.ragged('input_ids')[1][-1] if task.of_tokens else len(columns)
+  return (
+    columns.ragged('input_ids')[1][-1] if task.kind.per_token else len(columns)
+  )
 
 
 class _Plan:
@@ -63,7 +64,7 @@ class _Plan:
     ]  # fmt: skip
     rng = np.random.default_rng(0)
     self.teachers = [
-      kinds.of(task).teacher_targets(
+      task.kind.teacher_targets(
         rng.normal(size=(_units(task, columns), task.num_outputs)),
         1.0,
         'sigmoid',

@@ -22,7 +22,7 @@ def _task(name, metric, **fields):
   is_regression = metric == 'spearman'
   return task_lib.Task(
     name=name,
-    kind='regression' if is_regression else 'classification',
+    kind=kinds.KINDS['regression' if is_regression else 'classification'],
     metrics=(metric,),
     paper_metric=metric,
     glue_metrics=(metric,),
@@ -46,7 +46,7 @@ _SEEDS = (0, 1, 2)
 
 def _gold(task):
   rng = np.random.default_rng(len(task.name))
-  if task.is_regression:
+  if task.kind.has_scale:
     return rng.uniform(0, 5, _N)
   return rng.integers(0, 2, _N)
 
@@ -55,7 +55,7 @@ def _logits(task, variant, seed):
   """Nearer to gold the later the variant."""
   rng = np.random.default_rng([len(variant), seed])
   strength = 0.5 * _VARIANTS.index(variant)
-  if task.is_regression:
+  if task.kind.has_scale:
     share = np.clip(_gold(task) / 5, 0.05, 0.95)
     logits = (1 + strength) * np.log(share / (1 - share)) + rng.normal(size=_N)
     return logits[:, None]
@@ -95,7 +95,7 @@ def _found(paths, *columns):
 
 def _predicted(task, variant, seed):
   logits = _logits(task, variant, seed)
-  return kinds.of(task).predictions(task, logits, 'sigmoid')
+  return task.kind.predictions(task, logits, 'sigmoid')
 
 
 def _observed(variant, seed):

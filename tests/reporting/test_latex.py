@@ -9,6 +9,7 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax.reporting import report
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _EVIL = r'50% of {a_b} & #1 ~ ^ \cmd $x$ | <b> → λ'
@@ -17,7 +18,7 @@ _EVIL = r'50% of {a_b} & #1 ~ ^ \cmd $x$ | <b> → λ'
 def _task(name):
   return task_lib.Task(
     name=name,
-    kind='classification',
+    kind=kinds.KINDS['classification'],
     metrics=('accuracy',),
     paper_metric='accuracy',
     glue_metrics=('accuracy',),

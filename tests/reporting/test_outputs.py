@@ -10,17 +10,22 @@ import numpy as np
 import pytest
 
 from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TASKS = task_lib.TaskTable(
   (
     task_lib.Task(
-      'mood', 'classification', ('accuracy',), 'accuracy', ('accuracy',),
+      'mood',
+      kinds.KINDS['classification'],
+      ('accuracy',),
+      'accuracy',
+      ('accuracy',),
       {'train': task_lib.Table(text=('a',), label='label')},
       labels=('down', 'up'),
     ),
   )
-)  # fmt: skip
+)
 _LOGITS = np.array([[0, 1], [1, 0], [3, 2]], np.float32)
 _GOOD = {
   'mood/dev/uid': np.array(['mood/dev/0', 'mood/dev/1', 'mood/dev/2']),

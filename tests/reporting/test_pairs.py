@@ -8,13 +8,14 @@ import scipy.stats
 
 from bam_jax import config as config_lib
 from bam_jax.reporting import pairs
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 
 def _task(name, **fields):
   return task_lib.Task(
     name=name,
-    kind='classification',
+    kind=kinds.KINDS['classification'],
     metrics=('accuracy',),
     paper_metric='accuracy',
     glue_metrics=('accuracy',),

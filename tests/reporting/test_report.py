@@ -15,6 +15,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.reporting import figures
 from bam_jax.reporting import report
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _VOID = {'meta', 'wbr'}
@@ -26,7 +27,7 @@ def _task(name, metrics, paper, glue, **fields):
   labels = () if kind == 'regression' else ('0', '1')
   return task_lib.Task(
     name=name,
-    kind=kind,
+    kind=kinds.KINDS[kind],
     metrics=metrics,
     paper_metric=paper,
     glue_metrics=glue,

@@ -8,12 +8,13 @@ import pytest
 
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import teaching
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TABLES = {'train': task_lib.Table(text=('a',), label='label')}
 _WORD = task_lib.Task(
   name='word',
-  kind='classification',
+  kind=kinds.KINDS['classification'],
   metrics=('accuracy',),
   paper_metric='accuracy',
   glue_metrics=('accuracy',),
@@ -22,7 +23,7 @@ _WORD = task_lib.Task(
 )
 _SCORE = task_lib.Task(
   name='score',
-  kind='regression',
+  kind=kinds.KINDS['regression'],
   metrics=('spearman',),
   paper_metric='spearman',
   glue_metrics=('spearman',),

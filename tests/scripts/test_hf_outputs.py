@@ -7,10 +7,13 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.tasks import glue
+from bam_jax.tasks import kinds
 from scripts import hf_outputs
 
 _MNLI, _COLA, _STSB = (glue.TASKS[name] for name in ('mnli', 'cola', 'stsb'))
-_MANY = dataclasses.replace(_COLA, kind='multilabel', labels=('a', 'b', 'c'))
+_MANY = dataclasses.replace(
+  _COLA, kind=kinds.KINDS['multilabel'], labels=('a', 'b', 'c')
+)
 _OUTPUTS = np.array([[1.0, 2.0, 3.0], [5.0, 7.0, 6.0]])
 
 
@@ -118,7 +121,7 @@ def test_other_outputs_are_refused(task, names, problem, labels, message):
     (_STSB, ['a'], 'unit', '--labels: says nothing of stsb'),
     (_COLA, None, 'unit', '--score: says nothing of cola'),
     (
-      dataclasses.replace(_COLA, kind='tagging'),
+      dataclasses.replace(_COLA, kind=kinds.KINDS['tagging']),
       None,
       None,
       'is tagging, whose',

@@ -14,7 +14,7 @@ from bam_jax.tasks import task as task_lib
 _KIND = kinds.KINDS['qa']
 _TASK = task_lib.Task(
   name='things',
-  kind='qa',
+  kind=kinds.KINDS['qa'],
   metrics=('answer_f1', 'exact_match'),
   paper_metric='answer_f1',
   glue_metrics=('answer_f1',),

@@ -43,7 +43,7 @@ def test_more_rows_begin_with_those_of_the_suite(rows, split):
 
 def test_one_task_of_each_kind():
   kinds = [
-    (task.is_pair, task.is_regression, len(task.labels))
+    (task.is_pair, task.kind.has_scale, len(task.labels))
     for task in demo.TASKS.values()
   ]
   assert kinds == [
@@ -98,7 +98,7 @@ def test_labels_fit_the_task_and_no_class_rules(rows, name):
   task = demo.TASKS[name]
   for split in ('train', 'dev'):
     labels = [e.label for e in rows[name, split]]
-    if task.is_regression:
+    if task.kind.has_scale:
       assert min(labels) == 0.0
       assert max(labels) == 5.0
       assert np.std(labels) > 1.0

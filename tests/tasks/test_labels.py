@@ -4,12 +4,11 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.tasks import glue
-from bam_jax.tasks import kinds
 
 
 def _parse(name, value):
   task = glue.TASKS[name]
-  return kinds.of(task).parse(task, value, 'f:1')
+  return task.kind.parse(task, value, 'f:1')
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ _SCIPY = {
 def _regression(scale: tuple[float, float]) -> task_lib.Task:
   return task_lib.Task(
     name='r',
-    kind='regression',
+    kind=kinds.KINDS['regression'],
     scale=scale,
     metrics=('pearson', 'spearman'),
     paper_metric='spearman',
@@ -181,7 +181,7 @@ def test_inputs_that_do_not_match_raise(name, predicted, gold):
 
 
 def _predicted(task, logits, head):
-  return kinds.of(task).predictions(task, logits, head)
+  return task.kind.predictions(task, logits, head)
 
 
 def _scores(task, logits, gold, head):

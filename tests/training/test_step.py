@@ -23,6 +23,7 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.runtime import joining
 from bam_jax.runtime import preemption
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
@@ -36,7 +37,7 @@ SCHEDULE = step_lib.StepSchedule(1e-2, 0.5, 0.9)
 def _task(name, kind, labels=()):
   return task_lib.Task(
     name=name,
-    kind=kind,
+    kind=kinds.KINDS[kind],
     labels=labels,
     metrics=('accuracy',),
     paper_metric='accuracy',

@@ -7,6 +7,11 @@ import pytest
 import scipy.special
 
 from bam_jax.core import losses
+from bam_jax.tasks import kinds as kinds_lib
+
+
+def _kinds(*names):
+  return tuple(kinds_lib.KINDS[name] for name in names)
 
 
 def _cross_entropy(logit, target):
@@ -20,7 +25,7 @@ def _cross_entropy(logit, target):
 @pytest.mark.parametrize('gold_weight', [0.0, 0.3, 1.0])
 def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
   rng = np.random.default_rng(0)
-  kinds = ('classification', 'multilabel')
+  kinds = _kinds('classification', 'multilabel')
   class_mask = np.array([[True] * 4, [True] * 3 + [False]])
   logits = rng.normal(0, 20, (5, 2, 4)).astype(np.float32)
   batch = {
@@ -59,7 +64,7 @@ def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
 
 
 # Task 0 is a classification, 1 and 2 are of tokens and differ in width.
-_KINDS = ('classification', 'tagging', 'tagging')
+_KINDS = _kinds('classification', 'tagging', 'tagging')
 _MASK = np.array([[1, 1, 1, 1], [1, 1, 1, 0], [1, 1, 0, 0]], bool)
 
 
@@ -143,7 +148,7 @@ def test_tokens_without_a_share_add_nothing_whatever_they_hold():
 
 
 def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
-  kinds = ('classification', 'qa', 'tagging')
+  kinds = _kinds('classification', 'qa', 'tagging')
   batch, logits = _token_batch(2)
   batch['token_share'] = (batch['token_share'] > 0).astype(np.float32)
   class_mask = np.array([[1] * 4, [1, 1, 0, 0], [1, 1, 1, 0]], bool)
