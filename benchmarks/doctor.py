@@ -100,7 +100,7 @@ def check(directory: str) -> dict[str, int]:
     for text in itertools.chain(*train, *held):
       number.setdefault(text, len(number))
     found = near.find(
-      near.Shingles(list(number)),
+      near.word_pairs(list(number)),
       *(np.array([[number[t] for t in r] for r in s]) for s in (train, held)),
     )
     mine = set(zip(found.train.tolist(), found.held.tolist()))

@@ -1,11 +1,13 @@
 """The command that checks raw data: a table, doctor.json and doctor.md."""
 
 import collections
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 import rich.box
 import rich.console
@@ -23,7 +25,7 @@ from bam_jax.doctor import findings
 from bam_jax.doctor import lengths
 from bam_jax.training import setup
 
-# Shown of a finding; doctor.json has more.
+# Places shown of a finding; doctor.json has more.
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
 _FINDINGS = (
@@ -35,18 +37,10 @@ _FINDINGS = (
   'where',
 )
 _SPLITS = (
-  'split',
-  'rows',
-  'labels',
-  'characters',
-  'tokens',
-  'rows cut',
-  'tokens cut',
-)
-_IN_ONE_LINE = frozenset({'severity', 'split', 'check', 'count', 'rows'})
-_NUMBERS = frozenset(
-  {'count', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut'}
-)
+  'split', 'rows', 'labels', 'characters', 'tokens', 'rows cut', 'tokens cut',
+)  # fmt: skip
+_IN_ONE_LINE = {'severity', 'split', 'check', 'count', 'rows'}
+_NUMBERS = {'count', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut'}
 
 
 def run(config: config_lib.Config, workdir: Path) -> int:
@@ -55,7 +49,7 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   Needs no pretrained weights: without a tokenizer, tokens are not counted.
 
   Returns:
-    The command's exit status, as `findings.exit_code`.
+    The command's exit status, see `findings.exit_code`.
 
   Raises:
     errors.UserError: the tasks do not hold together, or the files can't be
@@ -67,8 +61,22 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   files.write_json(workdir / 'doctor.json', _json(config, report, remark))
   files.write_text(workdir / 'doctor.md', _markdown(report, remark))
   console = rich.console.Console()
-  console.print(_finding_table(report))
-  console.print(_split_table(report))
+  # In the terminal, places stand below the words, so that both find room.
+  console.print(
+    _table(
+      _FINDINGS[:-1],
+      (
+        [*cells, '\n'.join(map(escape.plain, [what, *places]))]
+        for *cells, what, places in _finding_rows(report)
+      ),
+    )
+  )
+  console.print(
+    _table(
+      [name for name in _SPLITS if name != 'labels'],
+      ([*cells[:2], *cells[3:]] for cells in _split_rows(report)),
+    )
+  )
   # A path is copied better in one piece.
   console.print(
     f'{_verdict(report)} {workdir / "doctor.md"} has all of it.',
@@ -93,30 +101,27 @@ def _tokenizer(
   )
 
 
-def _verdict(report: examine.Report) -> str:
+def _verdict(report: findings.Report) -> str:
   counts = collections.Counter(f.severity for f in report.findings)
   return ', '.join(f'{s}s: {counts[s]}' for s in findings.SEVERITIES) + '.'
 
 
-def _finding_rows(
-  report: examine.Report, between: str = ', '
-) -> Iterator[list[str]]:
-  """A row a finding, its places with `between` between them."""
+def _finding_rows(report: findings.Report) -> Iterator[list[Any]]:
+  """A row per finding, in the columns `_FINDINGS`; its places as a list."""
   for found in report.findings:
-    shown = found.places[:_PLACES]
-    if len(shown) < len(found.places):
-      shown = (*shown, '...')
+    more = ['...'] if len(found.places) > _PLACES else []
     yield [
       found.severity,
       f'{found.task}/{found.split}',
       found.check,
       f'{found.count:,}',
       '; '.join(part for part in (found.what, found.remedy) if part),
-      between.join(shown),
+      [*found.places[:_PLACES], *more],
     ]
 
 
-def _split_rows(report: examine.Report) -> Iterator[list[str]]:
+def _split_rows(report: findings.Report) -> Iterator[list[str]]:
+  """A row per split, in the columns `_SPLITS`."""
   for split in report.splits:
     measured = split.lengths
     labels = [f'{name} {share:.1%}' for name, share in split.shares.items()]
@@ -131,28 +136,9 @@ def _split_rows(report: examine.Report) -> Iterator[list[str]]:
     ]
 
 
-def _finding_table(report: examine.Report) -> rich.table.Table:
-  """For the terminal: places below words, so that both find room."""
-  table = _table(_FINDINGS[:-1])
-  for *names, count, what, places in _finding_rows(report, '\n'):
-    parts = [what, *places.split('\n')] if places else [what]
-    cell = '\n'.join(map(escape.plain, parts))
-    # What is in brackets is no markup.
-    cells = [rich.text.Text(text) for text in (*names, count, cell)]
-    table.add_row(*cells, style=_STYLES.get(names[0], ''))
-  return table
-
-
-def _split_table(report: examine.Report) -> rich.table.Table:
-  """For the terminal: all but the labels."""
-  name, rows, _, *measured = _SPLITS
-  table = _table((name, rows, *measured))
-  for name, rows, _, *measured in _split_rows(report):
-    table.add_row(*map(rich.text.Text, (name, rows, *measured)))
-  return table
-
-
-def _table(header: Sequence[str]) -> rich.table.Table:
+def _table(
+  header: Sequence[str], rows: Iterable[Sequence[str]]
+) -> rich.table.Table:
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
   for name in header:
     table.add_column(
@@ -161,20 +147,25 @@ def _table(header: Sequence[str]) -> rich.table.Table:
       no_wrap=name in _IN_ONE_LINE,
       overflow='fold',
     )
+  for row in rows:
+    # As `Text`, brackets are no markup.
+    table.add_row(*map(rich.text.Text, row), style=_STYLES.get(row[0], ''))
   return table
 
 
-def _markdown(report: examine.Report, remark: str) -> str:
+def _markdown(report: findings.Report, remark: str) -> str:
   lines = ['# The raw data', '', _verdict(report)]
+  found = [
+    [*cells, ', '.join(places)] for *cells, places in _finding_rows(report)
+  ]
   for title, header, rows in (
-    ('Findings', _FINDINGS, _finding_rows(report)),
+    ('Findings', _FINDINGS, found),
     ('Splits', _SPLITS, _split_rows(report)),
   ):
     marks = ['--:' if name in _NUMBERS else '---' for name in header]
     lines += ['', f'## {title}', '']
     cells = [map(escape.markdown, row) for row in rows]
-    for row in (header, marks, *cells):
-      lines.append(f'| {" | ".join(row)} |')
+    lines += [f'| {" | ".join(row)} |' for row in (header, marks, *cells)]
   lines += [
     '',
     'Lengths are median, 90th and 99th percentile, longest.'
@@ -184,7 +175,7 @@ def _markdown(report: examine.Report, remark: str) -> str:
 
 
 def _json(
-  config: config_lib.Config, report: examine.Report, remark: str
+  config: config_lib.Config, report: findings.Report, remark: str
 ) -> dict[str, object]:
   return {
     'exit_code': findings.exit_code(report.findings),

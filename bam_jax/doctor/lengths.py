@@ -1,9 +1,7 @@
-"""How long rows are, what is cut off, and which words are not known."""
+"""Measures how long rows are, what is cut off, and which words are unknown."""
 
 import collections
 from collections.abc import Iterator
-from collections.abc import Sequence
-import dataclasses
 
 import numpy as np
 
@@ -16,62 +14,34 @@ from bam_jax.doctor import rows as rows_lib
 SAMPLE = 20_000
 # Share of the rows; BERT's 128 tokens cut 5% of RTE's.
 _MANY_CUT = 0.1
-# A row is too long to be one from so many characters on, and so many times the
-# 99th percentile.
+# A row is probably several rows if it has this many characters, and this many
+# times the 99th percentile.
 _LONG_CHARACTERS, _LONG_TIMES = 5000, 10
 # Share of [UNK] among the tokens. A vocabulary of the texts' language and case
 # has up to 0.03% in GLUE's files; the letters and words of the demo, 1% to 4%.
 _MANY_UNKNOWN = 0.05
-# Rows whose unknown words are looked at, and words that are shown.
+# Rows whose unknown words are counted, and words that are shown.
 _UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
 _PERCENTILES = (50, 90, 99, 100)
 
 
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-  """Lengths of a split's rows.
-
-  Attributes:
-    characters: median, 90th and 99th percentile and longest, both texts.
-    tokens: the same, special tokens included; empty without a tokenizer.
-    tokenised: rows that were tokenised.
-    rows_cut: share of these that are longer than `data.max_length`; none of
-      those that are cut into windows.
-    tokens_cut: share of their tokens that are cut off.
-    unknown: share of [UNK] among their tokens.
-    unknown_words: the most frequent words that became [UNK].
-  """
-
-  characters: tuple[int, ...]
-  tokens: tuple[int, ...] = ()
-  tokenised: int = 0
-  rows_cut: float = 0.0
-  tokens_cut: float = 0.0
-  unknown: float = 0.0
-  unknown_words: tuple[str, ...] = ()
-
-
 def measure(
   rows: rows_lib.Rows, tokenizer: features.Tokenizer | None, max_length: int
-) -> tuple[Lengths, np.ndarray, np.ndarray]:
-  """Measures the rows of a split.
+) -> None:
+  """Sets `lengths`, `max_length`, `cut` and `unknown` of some rows.
 
   Args:
-    rows: of the split.
-    tokenizer: None where there is none.
-    max_length: tokens that a row may have, specials included.
-
-  Returns:
-    What was measured, and the numbers of the rows found to be too long, and of
-    those with unknown words.
+    rows: of a split.
+    tokenizer: None: tokens are not counted.
+    max_length: tokens that a row may have, special ones included.
   """
-  characters = _characters(rows)
+  rows.max_length = max_length
+  characters = _percentiles(_characters(rows))
+  rows.lengths = findings.Lengths(characters)
   if tokenizer is None:
-    none = np.zeros(0, np.int64)
-    return Lengths(_percentiles(characters)), none, none
-  total = len(rows.index)
+    return
   sample = np.unique(
-    np.linspace(0, total - 1, min(total, SAMPLE)).astype(np.int64)
+    np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64)
   )
   encoded = [
     tokenizer.encode([column[i] for i in sample]) for column in rows.texts
@@ -81,39 +51,37 @@ def measure(
       [np.count_nonzero(ids == tokenizer.unk_id) for ids in column]
       for column in encoded
   ])  # fmt: skip
-  strange = sample[unknown > 0]
   over = np.maximum(tokens - max_length, 0)
   if rows.task.kind.in_windows:
     over[:] = 0
-  lengths = Lengths(
-    _percentiles(characters),
+  rows.cut, rows.unknown = sample[over > 0], sample[unknown > 0]
+  rows.lengths = findings.Lengths(
+    characters,
     _percentiles(tokens),
     len(sample),
     float((over > 0).mean()),
     float(over.sum() / tokens.sum()),
     float(unknown.sum() / tokens.sum()),
-    _unknown_words(rows, tokenizer, strange[:_UNKNOWN_ROWS]),
+    _unknown_words(rows, tokenizer),
   )
-  return lengths, sample[over > 0], strange
 
 
 def _unknown_words(
-  rows: rows_lib.Rows, tokenizer: features.Tokenizer, numbers: Sequence[int]
+  rows: rows_lib.Rows, tokenizer: features.Tokenizer
 ) -> tuple[str, ...]:
   """The words of some rows that most often become [UNK]."""
   counts: collections.Counter[str] = collections.Counter()
   for column in rows.texts:
-    texts = [column[i] for i in numbers]
-    for text, (ids, spans) in zip(
-      texts, tokenizer.encode_with_spans(texts), strict=True
-    ):
+    texts = [column[i] for i in rows.unknown[:_UNKNOWN_ROWS]]
+    encoded = tokenizer.encode_with_spans(texts)
+    for text, (ids, spans) in zip(texts, encoded, strict=True):
       for begin, end in spans[ids == tokenizer.unk_id].tolist():
         counts[text[begin:end]] += 1
   return tuple(word for word, _ in counts.most_common(_UNKNOWN_WORDS))
 
 
 def _characters(rows: rows_lib.Rows) -> np.ndarray:
-  """[N] of both texts together."""
+  """[N] characters of both texts together."""
   return _sum([[len(text) for text in column] for column in rows.texts])
 
 
@@ -127,26 +95,13 @@ def _percentiles(values: np.ndarray) -> tuple[int, ...]:
   )
 
 
-def check(
-  rows: rows_lib.Rows,
-  lengths: Lengths,
-  cut: np.ndarray,
-  strange: np.ndarray,
-  max_length: int,
-) -> Iterator[findings.Finding]:
-  """Rows that are cut, are so long that they are several, or are not known.
-
-  Args:
-    rows: of the split.
-    lengths: as `measure` gives them.
-    cut: numbers of rows that are too long, as `measure` gives them.
-    strange: numbers of rows with unknown words, as `measure` gives them.
-    max_length: tokens that a row may have.
-  """
+def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
+  """Finds unknown words, rows that are cut, and rows that are several rows."""
+  lengths = rows.lengths
   if lengths.unknown > _MANY_UNKNOWN:
     words = errors.some(repr(word[:40]) for word in lengths.unknown_words)
-    yield rows.finding(
-      strange,
+    yield rows.find_in(
+      rows.unknown,
       'warning',
       'unknown words',
       f'{lengths.unknown:.2%} of the tokens of {lengths.tokenised:,} rows are'
@@ -155,19 +110,20 @@ def check(
       ' one write "do_lower_case": false into the tokenizer_config.json of'
       ' config.model.init',
     )
-  if len(cut):
-    yield rows.finding(
-      cut,
+  if len(rows.cut):
+    yield rows.find_in(
+      rows.cut,
       'warning' if lengths.rows_cut > _MANY_CUT else 'note',
       'truncation',
       f'{lengths.rows_cut:.2%} of {lengths.tokenised:,} rows have more than'
-      f' {max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are cut',
+      f' {rows.max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are'
+      ' cut',
       'raise config.data.max_length and config.packing.row_length',
     )
   longest = max(_LONG_CHARACTERS, _LONG_TIMES * lengths.characters[2])
   # Most splits have none, and need no second look.
   if lengths.characters[-1] > longest:
-    yield rows.finding(
+    yield rows.find_in(
       np.flatnonzero(_characters(rows) > longest),
       'warning',
       'long row',

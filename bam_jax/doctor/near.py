@@ -1,15 +1,14 @@
-"""Rows that are nearly equal: an exact join of sets of word pairs.
+"""Finds pairs of nearly equal rows: an exact join by sparse matrices.
 
-Rows are sets of their texts' pairs of neighbouring words, in lower case and
+A row is the set of its texts' pairs of neighbouring words, in lower case and
 without punctuation. Two sets of Jaccard similarity t or more, of sizes n and m,
-share one of the first n - ceil(t n) + 1 and m - ceil(t m) + 1 elements, in any
-order common to all: with the rarest first, few rows come together that are
-unlike (PPJoin: Xiao et al., WWW 2008). Unlike MinHash it misses none.
+share at least k of their n - ceil(t n) + k and m - ceil(t m) + k rarest
+elements. So a sparse product of these rarest elements finds all candidates
+(prefix filtering: Wang et al., SIGMOD 2012), and each is then compared as a
+whole. Unlike MinHash this misses none.
 """
 
 from array import array
-import collections
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 import itertools
@@ -17,6 +16,7 @@ import re
 from typing import NamedTuple
 
 import numpy as np
+from scipy import sparse
 
 THRESHOLD = 0.8
 # Of each text with its counterpart: another hypothesis to the same long premise
@@ -26,32 +26,13 @@ TEXT_THRESHOLD = 0.5
 MIN_WORDS = 5
 _WORD = re.compile(r'\w+')
 
-# An element is how frequent it is, as a power of two, above a hash.
-_HASH_BITS = 37
-_ELEMENT_BITS = _HASH_BITS + 5
-_COUNT_BITS = 22
-_SKETCH_WORDS = 4
-
-_ROWS_A_BLOCK = 1 << 18
-_CANDIDATES_A_BLOCK = 1 << 22
-_PAIRS_A_BLOCK = 1 << 14
-_MAX_CANDIDATES = 200_000_000
-
-
-class Sets(NamedTuple):
-  """Sets of R rows, E elements in all.
-
-  Attributes:
-    elements: [E] uint64, ascending within a row: the rarest first.
-    offsets: [R + 1] int64, where each row begins.
-  """
-
-  elements: np.ndarray
-  offsets: np.ndarray
-
-  @property
-  def sizes(self) -> np.ndarray:
-    return np.diff(self.offsets)
+# Rare elements that a candidate pair shares (k above); 3 is no faster.
+_SHARED = 2
+# Shared elements counted at a time, pairs compared at a time.
+_PRODUCTS_A_BLOCK = 1 << 23
+_PAIRS_A_BLOCK = 1 << 16
+# Shared elements counted in all: some tens of seconds.
+_MAX_PRODUCTS = 1_000_000_000
 
 
 class Pairs(NamedTuple):
@@ -69,227 +50,132 @@ class Pairs(NamedTuple):
   passed_over: int
 
 
-class Shingles:
-  """The words of texts, and their pairs of neighbours."""
+def find(sets: sparse.csr_array, train: np.ndarray, held: np.ndarray) -> Pairs:
+  """Finds training rows that are nearly, but not exactly, held-out rows.
 
-  def __init__(self, texts: Sequence[str]):
-    """Splits the texts into words.
-
-    Args:
-      texts: in lower case.
-    """
-    count = itertools.count(1)
-    number: dict[str, int] = collections.defaultdict(count.__next__)
-    words, lengths = array('i'), array('i')
-    for text in texts:
-      found = _WORD.findall(text)
-      words.extend(map(number.__getitem__, found))
-      lengths.append(len(found))
-    self._words = np.frombuffer(words, np.int32)
-    self._offsets = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))
-    self._elements = self._make_elements()
-
-  def _make_elements(self) -> np.ndarray:
-    """[words] each word with the next one of its text, or with none."""
-    following = np.zeros(len(self._words), np.uint64)
-    following[:-1] = self._words[1:]
-    ends = self._offsets[1:][np.diff(self._offsets) > 0] - 1
-    following[ends] = 0
-    hashes = _mix(self._words.astype(np.uint64) << 32 | following) >> (
-      64 - _HASH_BITS
-    )
-    cells = hashes >> (_HASH_BITS - _COUNT_BITS)
-    counts = np.bincount(cells.astype(np.int64), minlength=1 << _COUNT_BITS)
-    rarity = np.log2(np.maximum(counts, 1)).astype(np.uint64)
-    return rarity[cells.astype(np.int64)] << _HASH_BITS | hashes
-
-  def sets(self, texts: np.ndarray) -> Sets:
-    """The sets of rows, each of one or two texts.
-
-    Args:
-      texts: [R, 1 or 2] numbers of the texts.
-    """
-    elements, sizes = [], []
-    for first in range(0, len(texts), _ROWS_A_BLOCK):
-      block = texts[first : first + _ROWS_A_BLOCK]
-      starts = self._offsets[block]
-      counts = self._offsets[block + 1] - starts
-      rows = np.repeat(np.arange(len(block)), counts.sum(axis=1))
-      values = self._elements[_ranges(starts.ravel(), counts.ravel())]
-      keys = np.sort(rows.astype(np.uint64) << _ELEMENT_BITS | values)
-      keys = keys[np.diff(keys, prepend=np.uint64((1 << 64) - 1)) != 0]
-      elements.append(keys & np.uint64((1 << _ELEMENT_BITS) - 1))
-      rows = (keys >> _ELEMENT_BITS).astype(np.int64)
-      sizes.append(np.bincount(rows, minlength=len(block)))
-    return Sets(
-      np.concatenate(elements),
-      np.concatenate(([0], np.cumsum(np.concatenate(sizes)))),
-    )
-
-  def words(self, text: int) -> int:
-    """Number of words of a text."""
-    return int(self._offsets[text + 1] - self._offsets[text])
-
-  def jaccard(self, a: int, b: int) -> float:
-    """Similarity of two texts; 1 where neither has a word."""
-    one, other = (
-      set(self._elements[self._offsets[t] : self._offsets[t + 1]].tolist())
-      for t in (a, b)
-    )
-    return len(one & other) / len(one | other) if one or other else 1.0
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-  """splitmix64's finaliser, which spreads numbers over 64 bits."""
-  values = (values ^ values >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
-  values = (values ^ values >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
-  return values ^ values >> np.uint64(31)
-
-
-def _ranges(starts: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """The numbers from each start on, as many as it counts, one after another."""
-  ends = np.cumsum(counts)
-  return np.arange(counts.sum()) + np.repeat(starts - ends + counts, counts)
-
-
-def find(shingles: Shingles, train: np.ndarray, held: np.ndarray) -> Pairs:
-  """Training rows that are nearly equal to held-out ones.
-
-  Rows of the same texts, in either order, are no matter of this.
+  Rows of the same texts, in either order, are left out.
 
   Args:
-    shingles: of all texts.
-    train: [R, 1 or 2] texts of training rows.
-    held: [Q, 1 or 2] texts of held-out rows, as many a row.
+    sets: [texts, elements] of all texts, see `word_pairs`.
+    train: [R, 1 or 2] numbers of the texts of training rows.
+    held: [Q, 1 or 2] numbers of the texts of held-out rows, as many a row.
   """
-  sets = shingles.sets(train), shingles.sets(held)
-  one, other, passed_over = join(*sets, THRESHOLD)
-  a, b = np.sort(train[one], axis=1), np.sort(held[other], axis=1)
-  keep = (a != b).any(axis=1)
-  if train.shape[1] == 2:
-    for i in np.flatnonzero(keep):
-      keep[i] = _texts_alike(shingles.jaccard, train[one[i]], held[other[i]])
-  return Pairs(one[keep], other[keep], passed_over)
-
-
-def _texts_alike(
-  jaccard: Callable[[int, int], float], one: np.ndarray, other: np.ndarray
-) -> bool:
-  """Whether each text of a pair resembles one of the other pair."""
-  return any(
-    all(jaccard(a, b) >= TEXT_THRESHOLD for a, b in zip(one, order))
-    for order in (other, other[::-1])
-  )
-
-
-def join(train: Sets, held: Sets, threshold: float) -> Pairs:
-  """All pairs of sets whose Jaccard similarity is at least a threshold.
-
-  Sets of fewer than `MIN_WORDS` elements are left out.
-  """
-  (here, rows_here), (there, rows_there) = (
-    _prefixes(sets, threshold) for sets in (train, held)
-  )
-  order = np.argsort(there)
-  there, rows_there = there[order], rows_there[order]
-  low = np.searchsorted(there, here, 'left')
-  counts = np.searchsorted(there, here, 'right') - low
-  used = counts > 0
-  here, rows_here = here[used], rows_here[used]
-  low, counts = low[used], counts[used]
-  ascending = np.sort(counts)
-  affordable = np.searchsorted(np.cumsum(ascending), _MAX_CANDIDATES)
-  passed_over = 0
-  if affordable < len(counts):
-    few = counts < ascending[affordable]
-    passed_over = len(np.unique(here[~few]))
-    rows_here, low, counts = rows_here[few], low[few], counts[few]
-  sketches = _sketch(train), _sketch(held)
-  found = []
-  for block in _blocks(counts):
-    one = np.repeat(rows_here[block], counts[block])
-    other = rows_there[_ranges(low[block], counts[block])]
-    keep = _possible(train, held, one, other, sketches, threshold)
-    found.append(np.unique(one[keep] << 31 | other[keep]))
-  pairs = np.unique(np.concatenate(found)) if found else np.zeros(0, np.int64)
-  one, other = pairs >> 31, pairs & ((1 << 31) - 1)
-  keep = _similarities(train, held, one, other) >= threshold
-  return Pairs(one[keep], other[keep], passed_over)
-
-
-def _prefixes(sets: Sets, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-  """The elements by which a row is found, and the row of each."""
-  sizes = sets.sizes
-  counts = sizes - np.ceil(threshold * sizes - 1e-9).astype(np.int64) + 1
-  counts[sizes < MIN_WORDS] = 0
-  rows = np.repeat(np.arange(len(sizes)), counts)
-  return sets.elements[_ranges(sets.offsets[:-1], counts)], rows
-
-
-def _blocks(counts: np.ndarray) -> Iterator[slice]:
-  """Parts whose counts sum up to about as much as memory is spent on."""
-  ends = np.cumsum(counts)
-  first = 0
-  while first < len(counts):
-    below = ends[first - 1] if first else 0
-    last = int(np.searchsorted(ends, below + _CANDIDATES_A_BLOCK, 'right'))
-    last = max(last, first + 1)
-    yield slice(first, last)
-    first = last
-
-
-def _sketch(sets: Sets) -> np.ndarray:
-  """[R, words] uint64: a bit for the hash of each element."""
-  bits = sets.elements & np.uint64(64 * _SKETCH_WORDS - 1)
-  result = np.zeros((len(sets.sizes), _SKETCH_WORDS), np.uint64)
-  filled = np.flatnonzero(sets.sizes)
-  if len(filled):
-    for word in range(_SKETCH_WORDS):
-      mine = bits >> np.uint64(6) == word
-      masks = np.where(mine, np.uint64(1) << (bits & np.uint64(63)), 0)
-      result[filled, word] = np.bitwise_or.reduceat(
-        masks.astype(np.uint64), sets.offsets[:-1][filled]
+  ours, theirs = _union(sets, train), _union(sets, held)
+  one, other, passed_over = _candidates(ours, theirs)
+  keep = (np.sort(train[one], axis=1) != np.sort(held[other], axis=1)).any(1)
+  one, other = one[keep], other[keep]
+  keep = jaccard(ours, one, theirs, other) >= THRESHOLD
+  one, other = one[keep], other[keep]
+  if train.shape[1] == 2 and len(one):
+    a, b = train[one], held[other]
+    same, crossed = (
+      np.min(
+        [jaccard(sets, a[:, i], sets, b[:, j]) for i, j in enumerate(order)],
+        axis=0,
       )
+      for order in ((0, 1), (1, 0))
+    )
+    keep = np.maximum(same, crossed) >= TEXT_THRESHOLD
+    one, other = one[keep], other[keep]
+  order = np.lexsort((other, one))
+  return Pairs(one[order], other[order], passed_over)
+
+
+def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
+  """[texts, elements] bool: the pairs of neighbouring words of each text.
+
+  The last word of a text makes a pair with none. Elements are numbered from the
+  rarest to the most frequent one, and ascend in each row.
+
+  Args:
+    texts: in lower case.
+  """
+  number: dict[str, int] = {}
+  numbers, ends = array('q'), array('q', [0])
+  for text in texts:
+    for word in _WORD.findall(text):
+      numbers.append(number.setdefault(word, len(number) + 1))
+    ends.append(len(numbers))
+  words, ends = (np.frombuffer(x, np.int64) for x in (numbers, ends))
+  following = np.zeros_like(words)
+  following[:-1] = words[1:]
+  following[ends[1:][np.diff(ends) > 0] - 1] = 0
+  _, pairs, counts = np.unique(
+    words << 32 | following, return_inverse=True, return_counts=True
+  )
+  rarity = np.empty(len(counts), np.int32)
+  rarity[np.argsort(counts, kind='stable')] = np.arange(len(counts))
+  result = sparse.csr_array(
+    (np.ones(len(pairs), bool), rarity[pairs], ends), (len(texts), len(counts))
+  )
+  result.sum_duplicates()
   return result
 
 
-def _possible(
-  train: Sets,
-  held: Sets,
+def _union(sets: sparse.csr_array, rows: np.ndarray) -> sparse.csr_array:
+  """[R, elements] bool: the set of each row, of one or two texts."""
+  first, *rest = (sets[column] for column in rows.T)
+  return first + rest[0] if rest else first
+
+
+def jaccard(
+  ours: sparse.csr_array,
   one: np.ndarray,
+  theirs: sparse.csr_array,
   other: np.ndarray,
-  sketches: tuple[np.ndarray, np.ndarray],
-  threshold: float,
 ) -> np.ndarray:
-  """[K] bool: False only for pairs below the threshold."""
-  n, m = train.sizes[one], held.sizes[other]
-  # Elements that only one has, at most, in a pair that is alike.
-  most = (1 - threshold) / (1 + threshold) * (n + m) + 1e-9
-  keep = np.abs(n - m) <= most
-  rest = np.flatnonzero(keep)
-  unlike = np.bitwise_count(
-    sketches[0][one[rest]] ^ sketches[1][other[rest]]
-  ).sum(axis=1)
-  keep[rest] = unlike <= most[rest]
-  return keep
-
-
-def _similarities(
-  train: Sets, held: Sets, one: np.ndarray, other: np.ndarray
-) -> np.ndarray:
-  """[K] Jaccard similarity of pairs of sets."""
-  result = np.zeros(len(one))
-  for first in range(0, len(one), _PAIRS_A_BLOCK):
-    block = slice(first, first + _PAIRS_A_BLOCK)
-    keys, sizes = [], 0
-    for sets, rows in ((train, one[block]), (held, other[block])):
-      counts = sets.sizes[rows]
-      pair = np.repeat(np.arange(len(rows)), counts).astype(np.uint64)
-      values = sets.elements[_ranges(sets.offsets[rows], counts)]
-      keys.append(pair << _ELEMENT_BITS | values)
-      sizes = sizes + counts
-    merged = np.sort(np.concatenate(keys))
-    twice = merged[1:][merged[1:] == merged[:-1]] >> _ELEMENT_BITS
-    shared = np.bincount(twice.astype(np.int64), minlength=len(sizes))
-    result[block] = shared / (sizes - shared)
+  """[K] similarity of rows `one` and `other`; 1 where both are empty."""
+  result = np.ones(len(one))
+  for start in range(0, len(one), _PAIRS_A_BLOCK):
+    block = slice(start, start + _PAIRS_A_BLOCK)
+    a, b = ours[one[block]], theirs[other[block]]
+    shared = (a * b).sum(axis=1)
+    both = np.diff(a.indptr) + np.diff(b.indptr) - shared
+    np.divide(shared, both, out=result[block], where=both > 0)
   return result
+
+
+def _candidates(
+  ours: sparse.csr_array, theirs: sparse.csr_array
+) -> tuple[np.ndarray, np.ndarray, int]:
+  """Rows that share rare elements, and the number of elements passed over."""
+  ours, theirs = _rarest(ours), _rarest(theirs)
+  frequency = np.bincount(theirs.indices, minlength=theirs.shape[1])
+  products = np.sort(frequency[ours.indices])
+  affordable = np.searchsorted(np.cumsum(products), _MAX_PRODUCTS)
+  passed_over = 0
+  if affordable < len(products):
+    is_frequent = frequency >= products[affordable]
+    passed_over = len(np.unique(ours.indices[is_frequent[ours.indices]]))
+    frequency[is_frequent] = 0
+    ours.data[is_frequent[ours.indices]] = 0
+    ours.eliminate_zeros()
+  columns = theirs.T.tocsr()
+  one, other = [], []
+  for rows in _blocks(ours @ frequency):
+    shared = (ours[rows] @ columns).tocoo()
+    keep = shared.data >= _SHARED
+    one.append(shared.row[keep] + rows.start)
+    other.append(shared.col[keep])
+  return np.concatenate(one), np.concatenate(other), passed_over
+
+
+def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
+  """[R, elements] int32: as many of each row's elements as the join needs."""
+  sizes = np.diff(sets.indptr)
+  counts = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + _SHARED
+  counts = np.where(sizes < MIN_WORDS, 0, np.minimum(counts, sizes))
+  place = np.arange(sets.nnz) - np.repeat(sets.indptr[:-1], sizes)
+  indices = sets.indices[place < np.repeat(counts, sizes)]
+  ends = np.concatenate([[0], np.cumsum(counts)])
+  return sparse.csr_array(
+    (np.ones(len(indices), np.int32), indices, ends), sets.shape
+  )
+
+
+def _blocks(products: np.ndarray) -> Iterator[slice]:
+  """Slices of rows, with about as many products as memory is spent on."""
+  number = np.cumsum(products) // _PRODUCTS_A_BLOCK
+  starts = np.flatnonzero(np.diff(number, prepend=-1))
+  for first, last in itertools.pairwise([*starts.tolist(), len(products)]):
+    yield slice(first, last)

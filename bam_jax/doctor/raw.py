@@ -1,4 +1,4 @@
-"""Checks of a raw file, before its rows are taken for rows."""
+"""Checks of a raw file before its rows are read."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from bam_jax.doctor import official
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 
-# What the columns of public files are called, in lower case.
+# Column names of public files, in lower case.
 _NAMES = frozenset(
   {'text', 'text1', 'text2', 'label', 'labels', 'class', 'target', 'index'}
   | {
@@ -24,55 +24,66 @@ _NAMES = frozenset(
 )
 
 
-def encoding(
-  task: task_lib.Task, split: str, data: bytes, path: Path
-) -> Iterator[findings.Finding]:
-  """Whether a file is another format, or has lines that are no UTF-8."""
-  file = task.tables[split].file
+def check(
+  task: task_lib.Task, split: str, path: Path
+) -> tuple[list[findings.Finding], bool]:
+  """Checks encoding, header and quoting of a file.
 
-  def found(what: str, remedy: str, lines: Sequence[int]) -> findings.Finding:
-    return findings.Finding(
-      'error',
-      task.name,
-      split,
-      'encoding',
-      what,
-      remedy,
-      len(lines),
-      tuple(f'{file}:{line}' for line in lines[: findings.MAX_PLACES]),
-    )
+  Returns:
+    The findings, and whether the rows are worth reading.
+  """
+  content = path.read_bytes()
+  head = content[: foreign.HEAD_BYTES]
+  if other := foreign.describe(head, str(path)):
+    return [_encoding(task, split, *other, lines=[1])], False
+  found = []
+  broken = _broken_lines(content)
+  if broken:
+    what, remedy = 'lines that are no UTF-8', 'convert the file to UTF-8'
+    found.append(_encoding(task, split, what, remedy, broken))
+  if task.tables[split].format == 'tsv':
+    with path.open(encoding='utf-8-sig', errors='replace') as file:
+      first = next((line for line in file if line != '\n'), '')
+    found += _check_header(task, split, first.rstrip('\n').split('\t'))
+    if b'"' in content:
+      found += _check_quotes(task, split, path)
+  return found, not any(f.check == 'swapped' for f in found)
 
-  if other := describe(data, path):
-    yield found(*other, [1])
-    return
+
+def _encoding(
+  task: task_lib.Task,
+  split: str,
+  what: str,
+  remedy: str,
+  lines: Sequence[int],
+) -> findings.Finding:
+  return findings.find(
+    task,
+    split,
+    'error',
+    'encoding',
+    what,
+    remedy,
+    len(lines),
+    [f'{task.tables[split].file}:{line}' for line in lines],
+  )
+
+
+def _broken_lines(content: bytes) -> list[int]:
+  """Numbers of the lines that are not UTF-8."""
   try:
-    data.decode()
+    content.decode()
+    return []
   except UnicodeDecodeError:
-    lines = enumerate(data.splitlines(), 1)
-    yield found(
-      'lines that are no UTF-8',
-      'convert the file to UTF-8',
-      [n for n, line in lines if not _is_utf_8(line)],
-    )
+    lines = content.splitlines()
+  replaced = (line.decode(errors='replace').encode() for line in lines)
+  return [n for n, (a, b) in enumerate(zip(lines, replaced), 1) if a != b]
 
 
-def describe(data: bytes, path: Path) -> tuple[str, str] | None:
-  """What a file is that is no text in UTF-8, and the remedy; None: unknown."""
-  return foreign.describe(data[: foreign.HEAD_BYTES], str(path))
-
-
-def _is_utf_8(line: bytes) -> bool:
-  try:
-    line.decode()
-  except UnicodeDecodeError:
-    return False
-  return True
-
-
-def header(
+def _check_header(
   task: task_lib.Task, split: str, first: Sequence[str]
 ) -> Iterator[findings.Finding]:
-  """Whether the first line is what the table says it is.
+  """Checks that the first line is what the table says it is.
 
   Args:
     task: the task.
@@ -85,60 +96,53 @@ def header(
     `columns`: other names than the official ones.
   """
   table = task.tables[split]
-  place = (f'{table.file}:1',)
+
+  def find(
+    severity: findings.Severity, check: str, what: str, remedy: str
+  ) -> findings.Finding:
+    places = (f'{table.file}:1',)
+    return findings.find(task, split, severity, check, what, remedy, 1, places)
+
   columns = [*table.text, *(() if table.label is None else (table.label,))]
   numbers = [column for column in columns if isinstance(column, int)]
   cells = [first[c] if -len(first) <= c < len(first) else '' for c in numbers]
   if not table.header:
     if any(cell.lower() in _NAMES for cell in cells):
-      yield findings.Finding(
+      yield find(
         'error',
-        task.name,
-        split,
         'header',
         'the first line names columns, but would be read as a row',
         'remove it: this file has no header'
         if task.name in official.COLUMNS
         else f'remove it, or set config.custom_tasks.{task.name}.header=True',
-        places=place,
       )
     return
   # A column that is found by its name shows that the names are there.
   if len(numbers) == len(columns) and _is_row(task, table, first):
-    yield findings.Finding(
+    yield find(
       'error',
-      task.name,
-      split,
       'header',
       'the first line is a row, but would be passed over as a header',
       'put the line with the names of the columns back',
-      places=place,
     )
     return
   names = _official_names(task.name, split)
   if not names or cells == names:
     return
-  other = _owner(first)
-  if other:
-    yield findings.Finding(
+  if owner := _owner(first):
+    yield find(
       'error',
-      task.name,
-      split,
       'swapped',
-      f'the columns are those of {other}',
+      f'the columns are those of {owner}',
       f"put {task.name}'s own {split} file there; GLUE's script once had the"
       ' addresses of QQP and STS-B swapped',
-      places=place,
     )
   elif '' not in cells:
-    yield findings.Finding(
+    yield find(
       'warning',
-      task.name,
-      split,
       'columns',
       f'read as {errors.some(names)} are columns named {errors.some(cells)}',
       'check that they hold the same',
-      places=place,
     )
 
 
@@ -158,7 +162,7 @@ def _is_row(
 
 
 def _official_names(name: str, split: str) -> list[str]:
-  """What the columns that a GLUE task reads are called in its file."""
+  """Official names of the columns that a GLUE task reads, else none."""
   if name not in official.COLUMNS or split == task_lib.UNLABELLED:
     return []
   texts, label = official.COLUMNS[name]
@@ -167,7 +171,7 @@ def _official_names(name: str, split: str) -> list[str]:
 
 
 def _owner(first: Sequence[str]) -> str:
-  """The split of GLUE that most of a header's columns are of, if any."""
+  """The GLUE split with the most columns of this header; empty for none."""
   owners = {'': 0}
   for name, task in glue.TASKS.items():
     for split, table in task.tables.items():
@@ -181,13 +185,13 @@ def _owner(first: Sequence[str]) -> str:
   return max(owners, key=owners.__getitem__)
 
 
-def quotes(
+def _check_quotes(
   task: task_lib.Task, split: str, path: Path
 ) -> Iterator[findings.Finding]:
-  """Lines that a reader with quoting would take into the row before them.
+  """Reports lines that a reader with quoting would join to the row before.
 
-  Nothing to mend, since rows are read without quoting here; but other tools
-  read fewer rows, and number them otherwise.
+  Rows are read without quoting here, so nothing has to be mended; but other
+  programs would read fewer rows, and number them differently.
   """
   last, begins, lost = 0, [], 0
   with path.open(encoding='utf-8-sig', errors='replace') as file:
@@ -203,14 +207,14 @@ def quotes(
       lost += reader.line_num - last - 1
   if begins:
     name = task.tables[split].file
-    yield findings.Finding(
-      'note',
-      task.name,
+    yield findings.find(
+      task,
       split,
+      'note',
       'quotes',
       'lines that a reader with quoting would swallow, as quotation marks stay'
       f' open in {len(begins):,} rows',
       'read this file without quoting elsewhere too',
       lost,
-      tuple(f'{name}:{line}' for line in begins[: findings.MAX_PLACES]),
+      [f'{name}:{line}' for line in begins],
     )

@@ -11,6 +11,7 @@ from bam_jax import config as config_lib
 from bam_jax.data import features
 from bam_jax.data import registry
 from bam_jax.doctor import examine
+from bam_jax.doctor import findings
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 
@@ -107,7 +108,7 @@ class Folder:
     field = self.fields(file, line)[column]
     self.set_fields(file, line, {column: f'{before}{field}{after}'})
 
-  def report(self, **changes) -> examine.Report:
+  def report(self, **changes) -> findings.Report:
     """What the doctor says of it, with changed fields of the configuration."""
     config = config_lib.default_config()
     config.data.dir = str(self.root)

@@ -73,9 +73,8 @@ def test_finds_all_pairs_and_no_other(texts, longest):
   for row in (*train, *held):
     for text in row:
       number.setdefault(text, len(number))
-  shingles = near.Shingles(list(number))
   found = near.find(
-    shingles,
+    near.word_pairs(list(number)),
     *(np.array([[number[t] for t in row] for row in r]) for r in (train, held)),
   )
   wanted = {
@@ -93,12 +92,13 @@ def test_blocks_of_any_size_find_the_same(monkeypatch):
   generator = np.random.default_rng(0)
   rows, held = _rows(generator, 1, 30)
   texts = [row[0] for row in (*rows, *held)]
+  sets = near.word_pairs(texts)
   train, other = np.split(np.arange(len(texts))[:, None], 2)
-  whole = near.find(near.Shingles(texts), train, other)
+  whole = near.find(sets, train, other)
   assert len(whole.train) > 10
-  for name in ('_ROWS_A_BLOCK', '_CANDIDATES_A_BLOCK', '_PAIRS_A_BLOCK'):
+  for name in ('_PRODUCTS_A_BLOCK', '_PAIRS_A_BLOCK'):
     monkeypatch.setattr(near, name, 7)
-  parts = near.find(near.Shingles(texts), train, other)
+  parts = near.find(sets, train, other)
   np.testing.assert_array_equal(parts.train, whole.train)
   np.testing.assert_array_equal(parts.held, whole.held)
 
@@ -110,14 +110,13 @@ def test_says_what_was_too_frequent_to_compare(monkeypatch):
   texts += [rare, f'{rare} one']
   train = np.array([[0], [1], [2], [3], [4], [10]])
   held = np.array([[5], [6], [7], [8], [9], [11]])
-  monkeypatch.setattr(near, '_MAX_CANDIDATES', 8)
-  found = near.find(near.Shingles(texts), train, held)
+  monkeypatch.setattr(near, '_MAX_PRODUCTS', 8)
+  found = near.find(near.word_pairs(texts), train, held)
   assert found.passed_over > 0
   assert list(zip(found.train, found.held, strict=True)) == [(5, 5)]
 
 
 def test_words_are_what_is_neither_blank_nor_mark():
-  shingles = near.Shingles(["it's  a cat , no ?", 'it s a cat no', '...', ''])
-  assert shingles.jaccard(0, 1) == 1.0
-  assert shingles.jaccard(2, 3) == 1.0
-  assert shingles.jaccard(0, 3) == 0.0
+  sets = near.word_pairs(["it's  a cat , no ?", 'it s a cat no', '...', ''])
+  found = near.jaccard(sets, np.array([0, 2, 0]), sets, np.array([1, 3, 3]))
+  assert found.tolist() == [1.0, 1.0, 0.0]

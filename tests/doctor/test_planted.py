@@ -15,7 +15,6 @@ import pytest
 from bam_jax.data import sources
 from bam_jax.data import tfds_source
 from bam_jax.doctor import contents
-from bam_jax.doctor import examine
 from bam_jax.doctor import findings
 from bam_jax.doctor import rows as rows_lib
 from bam_jax.tasks import glue
@@ -50,7 +49,7 @@ def _fault(*expected: str) -> Callable[[_Fault], _Fault]:
   return register
 
 
-def _summary(report: examine.Report) -> set[_Expected]:
+def _summary(report: findings.Report) -> set[_Expected]:
   """All but that the files are small, which those without a fault are too."""
   return {
     (f.severity, f'{f.task}/{f.split}', f.check, f.places)
@@ -412,24 +411,18 @@ def test_findings_do_not_hide_each_other(folder):
     assert set(_FAULTS[name][1]) <= found, name
 
 
-def test_qnli_v1_is_told_from_v2():
-  rows, empty = 108_436, np.zeros(108_436, np.int64)
-  v1 = rows_lib.Rows(
-    glue.TASKS['qnli'], 'train', empty, empty, [], [], empty, rows
+@pytest.mark.parametrize(
+  ('rows', 'checks'), [(108_436, ['version']), (104_743, [])], ids=['v1', 'v2']
+)
+def test_qnli_v1_is_told_from_v2(rows, checks):
+  empty = np.zeros(rows)
+  split = rows_lib.Rows(
+    glue.TASKS['qnli'], 'train', empty, True, (), empty, rows
   )
-  (found,) = contents.size(v1)
-  assert (found.severity, found.check) == ('warning', 'version')
-  v2 = rows_lib.Rows(
-    glue.TASKS['qnli'],
-    'train',
-    empty[:104_743],
-    empty[:104_743],
-    [],
-    [],
-    empty[:104_743],
-    104_743,
-  )
-  assert not [*contents.size(v2)]
+  found = list(contents.check_size(split))
+  assert [(f.severity, f.check) for f in found] == [
+    ('warning', check) for check in checks
+  ]
 
 
 @pytest.mark.parametrize(

@@ -28,14 +28,14 @@ def _rows(texts):
   )
   count = np.arange(len(texts))
   return rows_lib.Rows(
-    task, 'train', count, count + 2, texts, None, count * 0.0, len(texts)
+    task, 'train', count + 2, True, [texts], count * 0.0, len(texts)
   )
 
 
 def _found(texts, tokenizer):
   rows = _rows(texts)
-  measured, cut, strange = lengths.measure(rows, tokenizer, 64)
-  return measured, list(lengths.check(rows, measured, cut, strange, 64))
+  lengths.measure(rows, tokenizer, 64)
+  return rows.lengths, list(lengths.check(rows))
 
 
 @pytest.mark.parametrize(('known', 'findings'), [(8, 1), (48, 0)])

@@ -3,24 +3,25 @@
 import numpy as np
 import pytest
 
-from bam_jax.doctor import duplicates
 from bam_jax.doctor import findings
-from bam_jax.doctor import keys
-from bam_jax.doctor import overlaps
+from bam_jax.doctor import repeats
+from bam_jax.doctor import rows as rows_lib
 from bam_jax.tasks import glue
 
 
 def _split(
   name: str, split: str, texts: np.ndarray, label: np.ndarray
-) -> keys.Split:
+) -> rows_lib.Rows:
   task = glue.TASKS[name]
   places = np.arange(len(texts)) + 2
-  return keys.Split(task, split, places, texts, label, has_lines=True)
+  return rows_lib.Rows(
+    task, split, places, True, (), label, len(texts), numbers=texts
+  )
 
 
 def _draw(
   generator: np.random.Generator, name: str, split: str, rows: int, texts: int
-) -> keys.Split:
+) -> rows_lib.Rows:
   """Rows of few different texts, so that many are equal."""
   return _split(
     name,
@@ -30,15 +31,15 @@ def _draw(
   )
 
 
-def _by_check(split: keys.Split) -> dict[str, findings.Finding]:
-  return {found.check: found for found in duplicates.check(split)}
+def _by_check(split: rows_lib.Rows) -> dict[str, findings.Finding]:
+  return {found.check: found for found in repeats.check_split(split)}
 
 
 @pytest.mark.parametrize('texts', [1, 2])
 def test_duplicates_and_conflicts(texts):
   name = 'rte' if texts == 2 else 'cola'
   split = _draw(np.random.default_rng(texts), name, 'train', 90, texts)
-  rows = [tuple(row) for row in split.texts.tolist()]
+  rows = [tuple(row) for row in split.numbers.tolist()]
   first = [rows.index(row) for row in rows]
   copies = [i for i, one in enumerate(first) if one != i]
   clashes = {
@@ -90,8 +91,8 @@ def test_rows_of_training_files_in_every_other_split():
     for other in held:
       pairs = [
         (i, j)
-        for i, a in enumerate(one.texts.tolist())
-        for j, b in enumerate(other.texts.tolist())
+        for i, a in enumerate(one.numbers.tolist())
+        for j, b in enumerate(other.numbers.tolist())
         if sorted(a) == sorted(b)
       ]
       if pairs:
@@ -99,7 +100,7 @@ def test_rows_of_training_files_in_every_other_split():
           len({i for i, _ in pairs}),
           len({j for _, j in pairs}),
         )
-  found = [*overlaps.rows(train, held)]
+  found = [*repeats.check_equal(train, held, ())]
   assert len(found) == len(wanted) == 3
   for overlap, (names, (here, there)) in zip(
     found, wanted.items(), strict=True
@@ -110,8 +111,8 @@ def test_rows_of_training_files_in_every_other_split():
     # What is said to be equal is.
     for place in overlap.places:
       a, b = (int(part.rpartition(':')[2]) - 2 for part in place.split(' = '))
-      one = next(s for s in train if s.name == names[0]).texts[a]
-      other = next(s for s in held if s.name == names[1]).texts[b]
+      one = next(s for s in train if s.name == names[0]).numbers[a]
+      other = next(s for s in held if s.name == names[1]).numbers[b]
       assert sorted(one) == sorted(other)
 
 
@@ -124,7 +125,7 @@ def test_single_texts_are_counted_by_training_file():
     _split('rte', 'dev', np.array([[3, 0], [0, 7]]), np.zeros(2)),
     _split('cola', 'dev', np.array([[4], [1]]), np.zeros(2)),
   ]
-  pair, single = overlaps.texts(train, held, 8)
+  pair, single = repeats.check_texts(train, held, 8 * ('',))
   assert pair.count == 2
   assert pair.what.startswith('of its 3 different texts')
   assert pair.what.endswith(': rte 2, cola 1')
@@ -134,7 +135,7 @@ def test_single_texts_are_counted_by_training_file():
 
 
 def test_texts_are_equal_but_for_case_and_white_space():
-  texts = keys.Texts()
+  texts = repeats.Texts()
   numbers = texts.add(['A cat .', ' a  CAT\t.', 'a cat.', 'A cat .'])
   assert numbers.tolist() == [0, 0, 1, 0]
 
