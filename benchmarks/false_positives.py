@@ -16,11 +16,14 @@ spread have equal means and equal medians. Scores of 400 examples tie often.
 """
 
 import argparse
+from collections.abc import Callable
+from collections.abc import Sequence
 import dataclasses
 import json
 import math
 from pathlib import Path
 import time
+from typing import Literal
 
 import numpy as np
 import scipy
@@ -169,7 +172,7 @@ def of_examples(
   for _ in range(sizes.bootstrap_trials):
     student, baseline, _ = simulate(world, seeds, sizes.examples, rng)
     for name, (statistic, method) in _BOOTSTRAPS.items():
-      p_value = bootstrap.bootstrap_test(
+      p_value = bootstrap_test(
         [student],
         [baseline],
         rng,
@@ -179,6 +182,52 @@ def of_examples(
       )
       found[name].append(p_value)
   return {name: np.array(values) for name, values in found.items()}
+
+
+def mean_score(outputs: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """Mean over resampled examples of what each contributes, [S, B]."""
+  totals = np.asarray(outputs, np.float64) @ np.asarray(counts, np.float64).T
+  return totals / counts.sum(axis=1)
+
+
+def bootstrap_test(
+  student: Sequence[np.ndarray],
+  baseline: Sequence[np.ndarray],
+  rng: np.random.Generator,
+  scores: Sequence[bootstrap.Score] | None = None,
+  statistic: Callable[..., np.ndarray] = np.median,
+  method: Literal['shifted', 'percentile'] = 'shifted',
+  resamples: int = bootstrap.RESAMPLES,
+) -> float:
+  """P-value of "`student` is higher", by `bootstrap.p_value`.
+
+  Every resample draws the examples of each task anew, the same for both
+  groups, and the seeds of each group, the same for all tasks. A seed's score
+  is the mean of its tasks' scores.
+
+  Args:
+    student: an array [S, N] a task: for the default score what each example
+      contributes, such as 1 where a prediction is right, otherwise predictions.
+    baseline: an array [R, N] a task, for the same examples.
+    rng: draws seeds and examples.
+    scores: one a task; None: `mean_score` of all.
+    statistic: of the scores of a group, with `axis`.
+    method: see `bootstrap.p_value`.
+    resamples: how many; the p-value is at least 1 / (resamples + 1).
+
+  Raises:
+    ValueError: groups differ in tasks or examples, or tasks in seeds.
+  """
+  scores = [mean_score] * len(student) if scores is None else scores
+  pairs = list(zip(student, baseline, scores, strict=True))
+  if not pairs or len({(len(a), len(b)) for a, b, _ in pairs}) > 1:
+    raise ValueError('no task, or tasks of different seeds')
+  drawn = [
+    bootstrap.drawn_scores((a, b), score, rng, resamples)
+    for a, b, score in pairs
+  ]
+  groups = [np.mean([pair[i] for pair in drawn], axis=0) for i in (0, 1)]
+  return bootstrap.p_value(*groups, rng, statistic, method)
 
 
 def interval_misses(

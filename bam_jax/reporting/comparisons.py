@@ -9,7 +9,6 @@ import numpy as np
 
 from bam_jax.reporting import bootstrap as bootstrap_lib
 from bam_jax.reporting import outputs as outputs_lib
-from bam_jax.reporting import resampled
 from bam_jax.reporting import statistics
 from bam_jax.tasks import task as task_lib
 
@@ -148,7 +147,7 @@ def draw(
     result[name] = outputs_lib.Missing(why)
   scores = bootstrap_lib.drawn_scores(
     [f.predictions for f in found.values()],
-    resampled.score_of(task.paper_metric, like.gold),
+    bootstrap_lib.score_of(task.paper_metric, like.gold),
     np.random.default_rng(zlib.crc32(task.name.encode())),
   )
   for (name, of_variant), drawn in zip(found.items(), scores):

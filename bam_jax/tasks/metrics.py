@@ -1,6 +1,10 @@
 """Scores of a task, and the two averages over GLUE.
 
-The functions in `METRICS` take predictions and gold, both [N], and never warn.
+The functions in `METRICS` take predictions [..., N], gold [N] and, for a
+bootstrap, how often each resample drew each example, counts [B, N]. They return
+[..., B]; without counts every example counts once, and they return [...]. They
+never warn.
+
 An undefined score is nan: a correlation with a constant input, or F1 without a
 positive in prediction or gold. `why_undefined` gives the reason. A mean with an
 undefined score in it is undefined too.
@@ -13,37 +17,60 @@ import math
 
 import numpy as np
 
+from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
 
+Counts = np.ndarray | None
 
-def _check(predictions: np.ndarray, gold: np.ndarray) -> None:
-  if np.ndim(gold) != 1 or np.shape(predictions) != np.shape(gold):
+
+def _check(
+  predictions: np.ndarray, gold: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Both as arrays; raises ValueError if they are not of the same examples."""
+  predictions, gold = np.asarray(predictions), np.asarray(gold)
+  if gold.ndim != 1 or predictions.shape[-1:] != gold.shape:
     raise ValueError(
-      f'predictions {np.shape(predictions)} and gold {np.shape(gold)} must'
-      ' be [N] both'
+      f'predictions {predictions.shape} must be [..., N] and gold'
+      f' {gold.shape} must be [N]'
     )
   if not len(gold):
     raise ValueError('no row to score')
+  return predictions, gold
 
 
-def accuracy(predictions: np.ndarray, gold: np.ndarray) -> float:
+def _total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
+  """Number of the drawn examples that are chosen; chosen [..., N] is bool."""
+  if counts is None:
+    return np.sum(chosen, axis=-1, dtype=np.float64)
+  # Whole numbers below 2^24 are exact in float32, and twice as fast.
+  total = chosen.astype(np.float32) @ np.asarray(counts, np.float32).T
+  return total.astype(np.float64)
+
+
+def accuracy(
+  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
+) -> np.ndarray:
   """Share of equal entries, 0 to 1."""
-  _check(predictions, gold)
-  return float(np.mean(np.asarray(predictions) == np.asarray(gold)))
+  predictions, gold = _check(predictions, gold)
+  rows = _total(np.ones(len(gold), bool), counts)
+  return _total(predictions == gold, counts) / rows
 
 
-def f1(predictions: np.ndarray, gold: np.ndarray) -> float:
+def f1(
+  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
+) -> np.ndarray:
   """F1 of class 1, 0 to 1; nan if it is neither predicted nor gold."""
-  _check(predictions, gold)
-  predicted = np.asarray(predictions) == 1
-  positive = np.asarray(gold) == 1
+  predictions, gold = _check(predictions, gold)
+  predicted, positive = predictions == 1, gold == 1
   # 2PR / (P + R) with both denominators multiplied out.
-  denominator = predicted.sum() + positive.sum()
-  hits = (predicted & positive).sum()
-  return float(2 * hits / denominator) if denominator else math.nan
+  hits = _total(predicted & positive, counts)
+  either = _total(predicted, counts) + _total(positive, counts)
+  return tallies.ratio(2 * hits, either)
 
 
-def matthews(predictions: np.ndarray, gold: np.ndarray) -> float:
+def matthews(
+  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
+) -> np.ndarray:
   """Matthews correlation, -1 to 1, of any number of classes.
 
   The covariance of the one-hot assignments over the root of their variances
@@ -51,53 +78,95 @@ def matthews(predictions: np.ndarray, gold: np.ndarray) -> float:
   correlation coefficient"); of two classes the usual coefficient. nan if either
   input is constant.
   """
-  _check(predictions, gold)
-  predictions, gold = np.asarray(predictions), np.asarray(gold)
-  classes = np.union1d(predictions, gold)
-  # Python integers: exact, whatever the number of rows.
-  predicted = [int((predictions == c).sum()) for c in classes]
-  actual = [int((gold == c).sum()) for c in classes]
-  rows, hits = len(gold), int((predictions == gold).sum())
-  numerator = rows * hits - sum(
-    p * a for p, a in zip(predicted, actual, strict=True)
-  )
-  spread = rows**2 - sum(p**2 for p in predicted)
-  spread *= rows**2 - sum(a**2 for a in actual)
-  return numerator / math.sqrt(spread) if spread else math.nan
+  predictions, gold = _check(predictions, gold)
+  rows = _total(np.ones(len(gold), bool), counts)
+  covariance = rows * _total(predictions == gold, counts)
+  spread_predicted, spread_gold = rows**2, rows**2
+  for label in np.union1d(predictions, gold):
+    predicted = _total(predictions == label, counts)
+    actual = _total(gold == label, counts)
+    covariance = covariance - predicted * actual
+    spread_predicted = spread_predicted - predicted**2
+    spread_gold = spread_gold - actual**2
+  return tallies.ratio(covariance, np.sqrt(spread_predicted * spread_gold))
 
 
-def pearson(predictions: np.ndarray, gold: np.ndarray) -> float:
+def pearson(
+  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
+) -> np.ndarray:
   """Linear correlation, -1 to 1; nan if either input is constant."""
-  _check(predictions, gold)
-  x = np.asarray(predictions, np.float64)
-  y = np.asarray(gold, np.float64)
-  # A constant's deviation from its own rounded mean need not be exactly zero.
-  if np.ptp(x) == 0 or np.ptp(y) == 0:
-    return math.nan
-  # By the range first: the square of a tiny deviation underflows.
-  x, y = (x - x.mean()) / np.ptp(x), (y - y.mean()) / np.ptp(y)
-  value = (x / np.linalg.norm(x)) @ (y / np.linalg.norm(y))
-  return float(np.clip(value, -1.0, 1.0))
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-  """Ranks from 1, [N]; ties share the mean of their ranks."""
-  _, inverse, counts = np.unique(
-    values, return_inverse=True, return_counts=True
+  return _correlation(
+    lambda values, counts: values.astype(np.float64), predictions, gold, counts
   )
-  last = np.cumsum(counts)
-  return (last - (counts - 1) / 2)[inverse]
 
 
-def spearman(predictions: np.ndarray, gold: np.ndarray) -> float:
+def spearman(
+  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
+) -> np.ndarray:
   """Rank correlation, -1 to 1, ties by mean rank; nan if one is constant."""
-  _check(predictions, gold)
-  if not np.all(np.isfinite(predictions)):
-    return math.nan  # A rank would hide it.
-  return pearson(_ranks(np.asarray(predictions)), _ranks(np.asarray(gold)))
+  return _correlation(_ranks, predictions, gold, counts)
 
 
-METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+def _correlation(
+  transform: Callable[[np.ndarray, np.ndarray], np.ndarray],
+  predictions: np.ndarray,
+  gold: np.ndarray,
+  counts: Counts,
+) -> np.ndarray:
+  """Linear correlation of transformed values; nan if one is not finite."""
+  predictions, gold = _check(predictions, gold)
+  weights = np.ones(len(gold)) if counts is None else np.asarray(counts, float)
+  y = _standardised(transform(gold, weights), weights)
+  found = [
+    np.vecdot(weights * _standardised(transform(x, weights), weights), y)
+    if np.all(np.isfinite(x))  # A rank would hide what is not finite.
+    else np.full(weights.shape[:-1], math.nan)
+    for x in predictions.reshape(-1, len(gold))
+  ]
+  shape = predictions.shape[:-1] + weights.shape[:-1]
+  return np.clip(found, -1.0, 1.0).reshape(shape)[()]
+
+
+def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """Ranks from 1, [..., N]; ties share the mean of their ranks.
+
+  Args:
+    values: [N].
+    counts: [..., N] how often each of them was drawn.
+  """
+  _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+  order = np.argsort(group, kind='stable')
+  starts = np.cumsum(sizes) - sizes
+  drawn = np.add.reduceat(np.take(counts, order, axis=-1), starts, axis=-1)
+  last = np.cumsum(drawn, axis=-1)
+  return np.take(last - (drawn - 1) / 2, group, axis=-1)
+
+
+def _standardised(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+  """Values less their mean, with a weighted sum of squares of 1.
+
+  Args:
+    values: [N] or [..., N].
+    counts: [..., N] the weights.
+
+  Returns:
+    [..., N]; nan where all values with a weight are equal.
+  """
+  values = np.broadcast_to(values, counts.shape)
+  total = np.sum(counts, axis=-1, keepdims=True)
+  mean = np.sum(counts * values, axis=-1, keepdims=True) / total
+  # By the range first: the square of a tiny deviation underflows.
+  spread = np.ptp(values, axis=-1, keepdims=True)
+  centred = (values - mean) / np.where(spread > 0, spread, 1.0)
+  # A constant's deviation from its own rounded mean need not be exactly zero.
+  drawn = np.argmax(counts, axis=-1, keepdims=True)
+  differs = values != np.take_along_axis(values, drawn, axis=-1)
+  is_constant = ~np.any(differs & (counts > 0), axis=-1, keepdims=True)
+  norm = np.sqrt(np.vecdot(counts * centred, centred))[..., None]
+  return centred / np.where(is_constant, math.nan, norm)
+
+
+METRICS: dict[str, Callable[..., np.ndarray]] = {
   'accuracy': accuracy,
   'f1': f1,
   'matthews': matthews,
@@ -121,7 +190,8 @@ def score(
     is undefined.
   """
   return {
-    name: 100.0 * METRICS[name](predictions, gold) for name in task.metrics
+    name: 100.0 * float(METRICS[name](predictions, gold))
+    for name in task.metrics
   }
 
 

@@ -32,19 +32,19 @@ def counts(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
 def f1(sums: np.ndarray) -> np.ndarray:
   """F1 of sums of `counts`, [..., 3] -> [...]."""
   both, predicted, gold = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-  return _ratio(2 * both, predicted + gold)
+  return ratio(2 * both, predicted + gold)
 
 
 def precision(sums: np.ndarray) -> np.ndarray:
   """Share of those predicted that are gold, [..., 3] -> [...]."""
   both, predicted, _ = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-  return _ratio(both, predicted)
+  return ratio(both, predicted)
 
 
 def recall(sums: np.ndarray) -> np.ndarray:
   """Share of those gold that are predicted, [..., 3] -> [...]."""
   both, _, gold = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-  return _ratio(both, gold)
+  return ratio(both, gold)
 
 
 def micro_f1(sums: np.ndarray) -> np.ndarray:
@@ -66,11 +66,11 @@ def macro_f1(sums: np.ndarray) -> np.ndarray:
 
 def _mean_of(column: int) -> Callable[[np.ndarray], np.ndarray]:
   """Mean over examples of one of what they have, the last of which is 1."""
-  return lambda sums: _ratio(sums[..., column], sums[..., -1])
+  return lambda sums: ratio(sums[..., column], sums[..., -1])
 
 
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """nan where the denominator is 0."""
+def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  """Their quotient; nan where the denominator is 0."""
   defined = denominator > 0
   return np.where(defined, numerator, np.nan) / np.where(
     defined, denominator, 1.0

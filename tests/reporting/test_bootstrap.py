@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bam_jax.reporting import bootstrap
-from bam_jax.reporting import resampled
+from benchmarks.false_positives import bootstrap_test
 
 
 def _rng(seed=0):
@@ -31,7 +31,7 @@ def test_bootstrap_equals_the_enumeration_of_all_resamples():
   for method, hits in (('shifted', shifted), ('percentile', below)):
     share = hits / total
     assert 0.02 < share < 0.5
-    found = bootstrap.bootstrap_test(
+    found = bootstrap_test(
       [student], [baseline], _rng(), method=method, resamples=resamples
     )
     error = math.sqrt(share * (1 - share) / resamples)
@@ -45,13 +45,13 @@ def test_bootstrap_by_a_metric_equals_that_by_its_contributions():
     np.where(_rng(i).random((4, 40)) < 0.7, targets, 1 - targets)
     for i in (1, 2)
   )
-  scores = [resampled.score_of('accuracy', targets)]
-  by_metric = bootstrap.bootstrap_test(
+  scores = [bootstrap.score_of('accuracy', targets)]
+  by_metric = bootstrap_test(
     [student], [baseline], _rng(), scores, resamples=200
   )
   right = [(student == targets).astype(float)]
   other = [(baseline == targets).astype(float)]
-  by_mean = bootstrap.bootstrap_test(right, other, _rng(), resamples=200)
+  by_mean = bootstrap_test(right, other, _rng(), resamples=200)
   assert by_metric == by_mean
   assert 0 < by_mean < 1
 
@@ -60,15 +60,15 @@ def test_bootstrap_averages_over_tasks_seed_by_seed():
   # What one task gains the other loses, in every seed: no difference.
   gain = [np.tile([[1.0], [0.9], [0.2]], 6), np.tile([[0.0], [0.1], [0.8]], 4)]
   flat = [np.full((3, 6), 0.5), np.full((3, 4), 0.5)]
-  assert bootstrap.bootstrap_test(gain, flat, _rng(), resamples=99) == 1.0
-  alone = bootstrap.bootstrap_test(gain[:1], flat[:1], _rng(), resamples=99)
+  assert bootstrap_test(gain, flat, _rng(), resamples=99) == 1.0
+  alone = bootstrap_test(gain[:1], flat[:1], _rng(), resamples=99)
   assert alone < 1.0
 
 
 def test_bootstrap_of_a_certain_gain_has_the_smallest_p_value():
   student, baseline = np.ones((3, 8)), np.zeros((4, 8))
   for method in ('shifted', 'percentile'):
-    p = bootstrap.bootstrap_test(
+    p = bootstrap_test(
       [student], [baseline], _rng(), method=method, resamples=199
     )
     # All resampled differences are the observed one: none is twice as large.
@@ -78,15 +78,15 @@ def test_bootstrap_of_a_certain_gain_has_the_smallest_p_value():
 def test_bootstrap_draws_the_same_examples_for_both_groups():
   # The difference is 0.5 on every example, which only pairing can tell.
   easy = np.tile(np.linspace(0, 10, 6), (2, 1))
-  p = bootstrap.bootstrap_test([easy + 0.5], [easy], _rng(), resamples=199)
+  p = bootstrap_test([easy + 0.5], [easy], _rng(), resamples=199)
   assert p == 1 / 200
 
 
 def test_bootstrap_in_blocks_draws_every_resample(monkeypatch):
   values = _rng(1).random((2, 3, 50))
-  whole = bootstrap.bootstrap_test([values[0]], [values[1]], _rng())
-  monkeypatch.setattr(bootstrap, '_ROWS', 1000)
-  parts = bootstrap.bootstrap_test([values[0]], [values[1]], _rng())
+  whole = bootstrap_test([values[0]], [values[1]], _rng())
+  monkeypatch.setattr(bootstrap, '_MAX_COUNTS', 1000)
+  parts = bootstrap_test([values[0]], [values[1]], _rng())
   # Drawn one after the other, blocks are the rows of one large draw.
   assert parts == whole
 
@@ -103,7 +103,7 @@ def test_bootstrap_in_blocks_draws_every_resample(monkeypatch):
 )
 def test_bootstrap_refuses_groups_that_do_not_match(student, baseline):
   with pytest.raises(ValueError):
-    bootstrap.bootstrap_test(student, baseline, _rng(), resamples=9)
+    bootstrap_test(student, baseline, _rng(), resamples=9)
 
 
 @pytest.mark.parametrize('method', ['shifted', 'percentile'])

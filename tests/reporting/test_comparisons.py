@@ -8,11 +8,11 @@ import pytest
 from bam_jax.reporting import bootstrap
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import outputs as outputs_lib
-from bam_jax.reporting import resampled
 from bam_jax.reporting import statistics
 from bam_jax.tasks import kinds
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
+from benchmarks import false_positives
 
 _N = 60
 _TABLES = {'train': task_lib.Table(text=('a',), label='label')}
@@ -122,11 +122,11 @@ def test_p_value_is_that_of_the_bootstrap_test(tmp_path, column):
     for variant in _VARIANTS
   }
   expected = max(
-    bootstrap.bootstrap_test(
+    false_positives.bootstrap_test(
       groups['single_to_multi'],
       groups[baseline],
       np.random.default_rng(5),
-      [resampled.score_of(t.paper_metric, _gold(t)) for t in tasks],
+      [bootstrap.score_of(t.paper_metric, _gold(t)) for t in tasks],
     )
     for baseline in comparisons.BASELINES
   )
