@@ -18,6 +18,7 @@ from tokenizers import processors
 
 from bam_jax.data import added_tokens
 from bam_jax.data import wordpiece
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
 # Texts handed to the tokenizer at once: enough to keep all cores busy, few
@@ -26,23 +27,6 @@ _BATCH = 4096
 
 # Called with the uid of each example whose texts are not read to their ends.
 OnCut = Callable[[str], None]
-
-
-class Features(NamedTuple):
-  """An example as token ids.
-
-  Attributes:
-    uid: of the example; a swapped copy's ends in `task.SWAP_SUFFIX`.
-    input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
-    length_a: tokens of type 0, those up to and including the first `[SEP]`.
-    label: class index, score scaled to 0-1, 0 or 1 for each label, or as the
-      kind has it of tokens; nan if there is none.
-  """
-
-  uid: str
-  input_ids: np.ndarray
-  length_a: int
-  label: float | np.ndarray
 
 
 class Tokenizer:
@@ -244,7 +228,7 @@ def featurize(
   max_length: int,
   swap: bool,
   on_cut: OnCut = lambda uid: None,
-) -> Iterator[Features]:
+) -> Iterator[kind_lib.Features]:
   """Turns examples into token ids, in their order.
 
   Args:
@@ -289,7 +273,7 @@ def _encode(
 
 def _features(
   ids: _Ids, tokenizer: Tokenizer, max_length: int, on_cut: OnCut
-) -> Features:
+) -> kind_lib.Features:
   """Cuts the texts and adds the special tokens."""
   cls, sep = tokenizer.cls_id, tokenizer.sep_id
   if ids.b is None:
@@ -303,4 +287,4 @@ def _features(
   if uncut > max_length:
     on_cut(ids.uid)
   input_ids = np.concatenate(parts, dtype=np.int32)
-  return Features(ids.uid, input_ids, length_a, ids.label)
+  return kind_lib.Features(ids.uid, input_ids, length_a, ids.label)

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+import itertools
 import logging
 from pathlib import Path
 
@@ -11,17 +12,13 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import features
-from bam_jax.data import questions
 from bam_jax.data import shards
 from bam_jax.data import sources
-from bam_jax.data import windows
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
-# A row of features, of a kind that is cut off or of one that is windowed.
-Row = features.Features | questions.Window
-
-# Kinds whose long examples are cut into windows; those of others are cut off.
-_WINDOWED = {'tagging': windows.of_words, 'qa': questions.of_questions}
+# Examples that are cut into windows at once.
+_BATCH = 1024
 
 
 def feature_fingerprint(
@@ -53,7 +50,7 @@ def featurize(
   max_length: int,
   swap: bool = False,
   on_cut: features.OnCut = lambda uid: None,
-) -> Iterator[Row]:
+) -> Iterator[kind_lib.Features]:
   """Rows of features as the task's kind has them, in the examples' order.
 
   Args:
@@ -68,10 +65,14 @@ def featurize(
   Raises:
     errors.UserError: the kind's windows would leave tokens out.
   """
-  if task.kind.name in _WINDOWED:
-    make = _WINDOWED[task.kind.name]
-    return make(examples, task, tokenizer, max_length, on_cut)
-  return features.featurize(examples, task, tokenizer, max_length, swap, on_cut)
+  if not task.kind.in_windows:
+    yield from features.featurize(
+      examples, task, tokenizer, max_length, swap, on_cut
+    )
+    return
+  stream = iter(examples)
+  while batch := list(itertools.islice(stream, _BATCH)):
+    yield from task.kind.windows(task, batch, tokenizer, max_length, on_cut)
 
 
 def prepare(

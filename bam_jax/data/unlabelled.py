@@ -27,7 +27,6 @@ from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import foreign
 from bam_jax.data import lines as lines_lib
-from bam_jax.data import prepare
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
@@ -269,7 +268,7 @@ def _jsonl(
 class Held:
   """Features in memory, read like the columns of a shard set."""
 
-  def __init__(self, rows: Sequence[prepare.Row]):
+  def __init__(self, rows: Sequence[kind_lib.Features]):
     self.uids = [row.uid for row in rows]
     self._rows = rows
 

@@ -36,7 +36,7 @@ class Input(NamedTuple):
   """
 
   task: str
-  rows: tuple[prepare.Row, ...]
+  rows: tuple[kind_lib.Features, ...]
   truncated: bool
 
   @property
@@ -124,7 +124,9 @@ class Model:
       for i, row in enumerate(texts)
     ]
     cut: set[str] = set()
-    rows: dict[str, list[prepare.Row]] = {each.uid: [] for each in examples}
+    rows: dict[str, list[kind_lib.Features]] = {
+      each.uid: [] for each in examples
+    }
     for row in prepare.featurize(
       examples,
       self.tasks[task],
@@ -181,7 +183,7 @@ class Model:
     """Compiles, or loads, the program of each size."""
     _, params = self._trained[0]
     ids = np.array([self._tokenizer.cls_id, self._tokenizer.sep_id], np.int32)
-    one = unlabelled.Held([features_lib.Features('', ids, len(ids), np.nan)])
+    one = unlabelled.Held([kind_lib.Features('', ids, len(ids), np.nan)])
     for size in self.sizes:
       for *_, logits in self._dispatch(
         params, _Rows(one, np.zeros(1, np.int32)), np.arange(1), size

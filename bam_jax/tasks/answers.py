@@ -5,6 +5,7 @@ Every token has a logit for the start and one for the end of the answer; both at
 all of them is taken, as BERT's `run_squad.py` does.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -16,8 +17,10 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax import plain_text
+from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
+from bam_jax.tasks import question_windows
 from bam_jax.tasks import ragged
 from bam_jax.tasks import squad_metrics
 from bam_jax.tasks import task as task_lib
@@ -103,6 +106,19 @@ class Answers(kind_bases.PerToken):
   def target(self, task: task_lib.Task, label: object) -> np.ndarray:
     """[2] float32: no answer; what windows hold of one is known by tokens."""
     return np.full(2, np.nan if label is None else 0, np.float32)
+
+  def windows(
+    self,
+    task: task_lib.Task,
+    examples: Sequence[task_lib.Example],
+    tokenizer: kind.Tokenizer,
+    max_length: int,
+    on_cut: Callable[[str], None],
+  ) -> Iterator[question_windows.Window]:
+    """`[CLS] question [SEP] part of the context [SEP]`; they overlap."""
+    return question_windows.windows(
+      task, examples, tokenizer, max_length, on_cut
+    )
 
   def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     start, end = rows.fixed('label').T
@@ -237,8 +253,8 @@ class Answers(kind_bases.PerToken):
     end = _OR_NONE if task.unanswerable else _PRINT
     return f'{_USAGE}\n{end}'
 
-  def export(self, task: task_lib.Task) -> kind.Export:
-    return kind.Export(
+  def export(self, task: task_lib.Task) -> export_lib.Export:
+    return export_lib.Export(
       'AutoModelForQuestionAnswering',
       'BertForQuestionAnswering',
       'qa_outputs',

@@ -10,6 +10,7 @@ import scipy.special
 
 from bam_jax import errors
 from bam_jax import escape
+from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
@@ -109,7 +110,7 @@ class Classification(kind_bases.Plain):
         task.labels[i],
         {
           'label': task.labels[i],
-          'probabilities': kind.probabilities_by_label(task, share),
+          'probabilities': kind_bases.probabilities_by_label(task, share),
         },
         share,
       )
@@ -123,15 +124,15 @@ class Classification(kind_bases.Plain):
     return 'logits of ' + ', '.join(map(escape.code, task.labels))
 
   def usage(self, task: task_lib.Task, regression_head: str) -> str:
-    return kind.usage_of_pooled(
+    return export_lib.usage_of_pooled(
       task, 'print(model.config.id2label[logits.argmax().item()])'
     )
 
-  def export(self, task: task_lib.Task) -> kind.Export:
-    return kind.sequence_classifier(
+  def export(self, task: task_lib.Task) -> export_lib.Export:
+    return export_lib.sequence_classifier(
       {
         'problem_type': 'single_label_classification',
-        **kind.label_maps(task.labels),
+        **export_lib.label_maps(task.labels),
       }
     )
 

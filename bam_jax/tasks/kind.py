@@ -7,9 +7,10 @@ N rows of features, c outputs of the task.
 """
 
 import abc
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import json
 import re
 from typing import ClassVar
 from typing import Literal
@@ -19,7 +20,7 @@ from typing import Protocol
 import numpy as np
 
 from bam_jax import errors
-from bam_jax import plain_text
+from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import task as task_lib
 
 # The other columns of a file of predictions.
@@ -41,6 +42,40 @@ class Rows(Protocol):
   def fixed(self, name: str) -> np.ndarray: ...
 
   def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+class Features(NamedTuple):
+  """An example, or a window of one, as token ids.
+
+  Attributes:
+    uid: of the example; a swapped copy's ends in `task.SWAP_SUFFIX`, a later
+      window's in a number.
+    input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
+    length_a: tokens of type 0, those up to and including the first `[SEP]`.
+    label: as `Kind.target` returns it, or a number per token; nan if there is
+      none.
+  """
+
+  uid: str
+  input_ids: np.ndarray
+  length_a: int
+  label: float | np.ndarray
+
+
+class Tokenizer(Protocol):
+  """Turns texts into token ids; `data.features.Tokenizer` is the one."""
+
+  cls_id: int
+  sep_id: int
+  unk_id: int
+
+  def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+    """[tokens] int32 of each text, without special tokens."""
+
+  def encode_with_spans(
+    self, texts: Sequence[str]
+  ) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The same, and [tokens, 2] where each token's characters begin and end."""
 
 
 class Judged(NamedTuple):
@@ -71,26 +106,6 @@ class Prediction(NamedTuple):
   text: str
   said: Mapping[str, object]
   probabilities: Sequence[float] = ()
-
-
-class Export(NamedTuple):
-  """A head as Hugging Face has it.
-
-  Attributes:
-    auto_class: what loads it.
-    architecture: the class that is loaded.
-    layer: name of the head's linear layer.
-    pipeline: tag of the hub.
-    settings: entries of config.json.
-    is_pooled: whether it is applied to the pooled vector, not to each token's.
-  """
-
-  auto_class: str
-  architecture: str
-  layer: str
-  pipeline: str
-  settings: Mapping[str, object]
-  is_pooled: bool = True
 
 
 class Kind(abc.ABC):
@@ -165,6 +180,32 @@ class Kind(abc.ABC):
     self, task: task_lib.Task, label: task_lib.Label | None
   ) -> float | np.ndarray:
     """A parsed label as the features keep it; nan where there is none."""
+
+  def windows(
+    self,
+    task: task_lib.Task,
+    examples: Sequence[task_lib.Example],
+    tokenizer: Tokenizer,
+    max_length: int,
+    on_cut: Callable[[str], None],
+  ) -> Iterator[Features]:
+    """Cuts long examples into windows; called if `in_windows` is true.
+
+    Args:
+      task: of all the examples.
+      examples: up to a thousand.
+      tokenizer: makes the ids.
+      max_length: tokens a window has at most, specials included.
+      on_cut: called with the uid of each example of which tokens are dropped,
+        before its first window is returned.
+
+    Returns:
+      `Features`, or named tuples that have `more_fields` besides.
+
+    Raises:
+      errors.UserError: the task's windows would leave tokens out.
+    """
+    raise NotImplementedError
 
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
@@ -367,35 +408,8 @@ class Kind(abc.ABC):
     """
 
   @abc.abstractmethod
-  def export(self, task: task_lib.Task) -> Export:
+  def export(self, task: task_lib.Task) -> export_lib.Export:
     """The head as Hugging Face has it."""
-
-
-def join_labels(
-  labels: Sequence[str], task: task_lib.Task, separator: str
-) -> str:
-  """Several labels as one text that can be split again.
-
-  They have `separator` between them. Where a label of the task could not be
-  told apart so, because it holds the separator or begins or ends with a space,
-  every prediction of the task is a JSON list.
-
-  Args:
-    labels: some of the task's, in any order.
-    task: whose labels these are.
-    separator: one character.
-  """
-  if needs_list(task, separator):
-    return json.dumps(list(labels), ensure_ascii=False)
-  return separator.join(labels)
-
-
-def needs_list(task: task_lib.Task, separator: str) -> bool:
-  """Whether labels of a task with separators between them are ambiguous."""
-  return any(
-    not label or separator in label or label != label.strip(plain_text.BLANKS)
-    for label in task.labels
-  )
 
 
 def check_text(value: object, where: str) -> str:
@@ -410,45 +424,3 @@ def check_text(value: object, where: str) -> str:
     # JSON can spell half of a pair, which no tokenizer takes.
     raise errors.UserError(f'{where} holds a lone surrogate; mend it')
   return value
-
-
-def probabilities_by_label(
-  task: task_lib.Task, probabilities: Sequence[float]
-) -> dict[str, float]:
-  """A probability of each label, as JSON has them."""
-  return {
-    label: round(p, 6)
-    for label, p in zip(task.labels, probabilities, strict=True)
-  }
-
-
-def label_maps(labels: Sequence[str]) -> dict[str, object]:
-  """A config.json's names of outputs."""
-  return {
-    'id2label': {str(i): label for i, label in enumerate(labels)},
-    'label2id': {label: i for i, label in enumerate(labels)},
-  }
-
-
-def usage_of_pooled(task: task_lib.Task, *lines: str) -> str:
-  """`Kind.usage` of a head on the pooled vector; the lines find `logits`."""
-  texts = "'a text'" + (", 'another one'" if task.is_pair else '')
-  return '\n'.join(
-    [
-      f"inputs = tokenizer({texts}, truncation=True, return_tensors='pt')",
-      'with torch.no_grad():',
-      '  logits = model(**inputs).logits[0]',
-      *lines,
-    ]
-  )
-
-
-def sequence_classifier(settings: Mapping[str, object]) -> Export:
-  """A linear layer on the pooled vector."""
-  return Export(
-    'AutoModelForSequenceClassification',
-    'BertForSequenceClassification',
-    'classifier',
-    'text-classification',
-    settings,
-  )

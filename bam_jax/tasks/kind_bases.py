@@ -6,10 +6,12 @@ N rows of features, c outputs of the task.
 import abc
 from collections.abc import Mapping
 from collections.abc import Sequence
+import json
 
 import jax
 import numpy as np
 
+from bam_jax import plain_text
 from bam_jax.tasks import kind
 from bam_jax.tasks import metrics
 from bam_jax.tasks import tallies
@@ -234,3 +236,40 @@ def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
   bases = [task_lib.example_uid(uid) for uid in rows.uids]
   begins = [i for i, base in enumerate(bases) if not i or base != bases[i - 1]]
   return [bases[i] for i in begins], np.array([*begins, len(bases)], np.int64)
+
+
+def join_labels(
+  labels: Sequence[str], task: task_lib.Task, separator: str
+) -> str:
+  """Several labels as one text that can be split again.
+
+  They have `separator` between them. Where a label of the task could not be
+  told apart so, because it holds the separator or begins or ends with a space,
+  every prediction of the task is a JSON list.
+
+  Args:
+    labels: some of the task's, in any order.
+    task: whose labels these are.
+    separator: one character.
+  """
+  if needs_list(task, separator):
+    return json.dumps(list(labels), ensure_ascii=False)
+  return separator.join(labels)
+
+
+def needs_list(task: task_lib.Task, separator: str) -> bool:
+  """Whether labels of a task with separators between them are ambiguous."""
+  return any(
+    not label or separator in label or label != label.strip(plain_text.BLANKS)
+    for label in task.labels
+  )
+
+
+def probabilities_by_label(
+  task: task_lib.Task, probabilities: Sequence[float]
+) -> dict[str, float]:
+  """A probability of each label, as JSON has them."""
+  return {
+    label: round(p, 6)
+    for label, p in zip(task.labels, probabilities, strict=True)
+  }

@@ -15,6 +15,7 @@ from bam_jax import errors
 from bam_jax import escape
 from bam_jax import plain_text
 from bam_jax.tasks import classification
+from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import tallies
@@ -144,11 +145,11 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
       said = {
         'labels': labels,
-        'probabilities': kind.probabilities_by_label(task, share),
+        'probabilities': kind_bases.probabilities_by_label(task, share),
       }
       found.append(
         kind.Prediction(
-          uid, kind.join_labels(labels, task, _SEPARATOR), said, share
+          uid, kind_bases.join_labels(labels, task, _SEPARATOR), said, share
         )
       )
     return found
@@ -161,24 +162,24 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     return f'sigmoid(logit) is the probability of each of {names}'
 
   def usage(self, task: task_lib.Task, regression_head: str) -> str:
-    return kind.usage_of_pooled(
+    return export_lib.usage_of_pooled(
       task,
       'labels = model.config.id2label',
       'print([labels[i] for i, x in enumerate(logits.sigmoid()) if x > 0.5])',
     )
 
-  def export(self, task: task_lib.Task) -> kind.Export:
-    return kind.sequence_classifier(
+  def export(self, task: task_lib.Task) -> export_lib.Export:
+    return export_lib.sequence_classifier(
       {
         'problem_type': 'multi_label_classification',
-        **kind.label_maps(task.labels),
+        **export_lib.label_maps(task.labels),
       }
     )
 
 
 def _names(task: task_lib.Task, text: str) -> list[str]:
   """The labels that a text names, known or not."""
-  if text.startswith('[') and kind.needs_list(task, _SEPARATOR):
+  if text.startswith('[') and kind_bases.needs_list(task, _SEPARATOR):
     with contextlib.suppress(ValueError, RecursionError):
       return list(map(str, json.loads(text)))
   names = (name.strip(plain_text.BLANKS) for name in text.split(_SEPARATOR))

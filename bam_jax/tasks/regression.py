@@ -10,6 +10,7 @@ import scipy.special
 
 from bam_jax import errors
 from bam_jax import plain_text
+from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
@@ -155,13 +156,13 @@ class Regression(kind_bases.Plain):
     low, high = task.scale
     is_sigmoid = regression_head == 'sigmoid'
     share = 'sigmoid()' if is_sigmoid else 'clamp(0, 1)'
-    return kind.usage_of_pooled(
+    return export_lib.usage_of_pooled(
       task,
       f'share = logits[0].{share}.item()',
       f'print({low!r} + share * {high - low!r})',
     )
 
-  def export(self, task: task_lib.Task) -> kind.Export:
-    return kind.sequence_classifier(
-      {'problem_type': 'regression', **kind.label_maps(['score'])}
+  def export(self, task: task_lib.Task) -> export_lib.Export:
+    return export_lib.sequence_classifier(
+      {'problem_type': 'regression', **export_lib.label_maps(['score'])}
     )

@@ -1,8 +1,10 @@
 """Tagging: a tag for every word, as names of people and places are marked."""
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import itertools
 import re
 
 import jax
@@ -14,6 +16,7 @@ from bam_jax import errors
 from bam_jax import escape
 from bam_jax import plain_text
 from bam_jax.tasks import classification
+from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
@@ -72,6 +75,45 @@ class Tagging(kind_bases.PerToken):
   ) -> np.ndarray:
     """[words], nan where there is none; no more is known without tokens."""
     return np.array(np.nan if label is None else label, np.float32)
+
+  def windows(
+    self,
+    task: task_lib.Task,
+    examples: Sequence[task_lib.Example],
+    tokenizer: kind.Tokenizer,
+    max_length: int,
+    on_cut: Callable[[str], None],
+  ) -> Iterator[kind.Features]:
+    """`[CLS] pieces [SEP]`, a label per token; each word is in one window.
+
+    A word without a piece in the vocabulary is `[UNK]`; of a word longer than a
+    window the first pieces are kept.
+    """
+    room = max_length - 2
+    words = [example.text_a.split(' ') for example in examples]
+    ids = iter(tokenizer.encode(list(itertools.chain(*words))))
+    unknown = np.array([tokenizer.unk_id], np.int32)
+    for example, own in zip(examples, words):
+      pieces = [next(ids) for _ in own]
+      pieces = [piece if len(piece) else unknown for piece in pieces]
+      if max(map(len, pieces)) > room:
+        on_cut(example.uid)
+        pieces = [piece[:room] for piece in pieces]
+      tags = np.broadcast_to(self.target(task, example.label), len(own))
+      for number, (first, last) in enumerate(_windows(pieces, room)):
+        label = [np.float32([NO_WORD])]
+        for tag, piece in zip(tags[first:last], pieces[first:last]):
+          label.append(np.full(len(piece), NO_WORD, np.float32))
+          label[-1][0] = tag
+        label.append(label[0])
+        input_ids = np.concatenate(
+          [[tokenizer.cls_id], *pieces[first:last], [tokenizer.sep_id]],
+          dtype=np.int32,
+        )
+        uid = task_lib.window_uid(example.uid, number)
+        yield kind.Features(
+          uid, input_ids, len(input_ids), np.concatenate(label)
+        )
 
   def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     label, offsets = rows.ragged('label')
@@ -193,7 +235,7 @@ class Tagging(kind_bases.PerToken):
     return [
       kind.Prediction(
         uid,
-        kind.join_labels(tags, task, ' '),
+        kind_bases.join_labels(tags, task, ' '),
         {
           'tags': tags,
           'spans': [
@@ -212,13 +254,13 @@ class Tagging(kind_bases.PerToken):
   def usage(self, task: task_lib.Task, regression_head: str) -> str:
     return _USAGE
 
-  def export(self, task: task_lib.Task) -> kind.Export:
-    return kind.Export(
+  def export(self, task: task_lib.Task) -> export_lib.Export:
+    return export_lib.Export(
       'AutoModelForTokenClassification',
       'BertForTokenClassification',
       'classifier',
       'token-classification',
-      kind.label_maps(task.labels),
+      export_lib.label_maps(task.labels),
       is_pooled=False,
     )
 
@@ -266,3 +308,14 @@ def _examples(
     word = own != NO_WORD
     gold = np.nan_to_num(own[word], nan=task.labels.index('O')).astype(int)
     yield uid, names[best[begin:end][word]].tolist(), names[gold].tolist()
+
+
+def _windows(pieces: list[np.ndarray], room: int) -> Iterator[tuple[int, int]]:
+  """First word of each window, and the one after its last."""
+  first = used = 0
+  for place, piece in enumerate(pieces):
+    if used + len(piece) > room:
+      yield first, place
+      first, used = place, 0
+    used += len(piece)
+  yield first, len(pieces)

@@ -13,6 +13,7 @@ import tokenizers
 
 from bam_jax import errors
 from bam_jax.data import features
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -55,7 +56,7 @@ def _tokenizer(lowercase: bool = True) -> features.Tokenizer:
   return features.Tokenizer.from_vocab(_WORDS, lowercase)
 
 
-def _one(text_a: str, text_b: str | None, max_length: int) -> features.Features:
+def _one(text_a: str, text_b: str | None, max_length: int) -> kind_lib.Features:
   example = task_lib.Example('t/train/0', text_a, text_b, 1)
   task = _task(text_b is not None)
   (row,) = features.featurize([example], task, _tokenizer(), max_length, False)

@@ -1,26 +1,23 @@
 """From questions and contexts to token ids, in windows that overlap."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from collections.abc import Iterator
-import itertools
+from collections.abc import Sequence
 import json
 from typing import NamedTuple
 
 import numpy as np
 
 from bam_jax import errors
-from bam_jax.data import features
+from bam_jax.tasks import kind
 from bam_jax.tasks import task as task_lib
-
-# Examples handed to the tokenizer at once.
-_BATCH = 1024
 
 
 class Window(NamedTuple):
   """A window as token ids: `[CLS] question [SEP] part of the context [SEP]`.
 
-  The first four are those of `features.Features`, the others those of
-  `tasks.answers`.
+  The first four fields are those of `kind.Features`, the others those of
+  `answers.Answers`.
   """
 
   uid: str
@@ -32,25 +29,18 @@ class Window(NamedTuple):
   answers: str
 
 
-def of_questions(
-  examples: Iterable[task_lib.Example],
+def windows(
   task: task_lib.Task,
-  tokenizer: features.Tokenizer,
+  examples: Sequence[task_lib.Example],
+  tokenizer: kind.Tokenizer,
   max_length: int,
-  on_cut: features.OnCut = lambda uid: None,
+  on_cut: Callable[[str], None],
 ) -> Iterator[Window]:
   """Questions with their contexts in windows, in the order of the examples.
 
-  A question has half of a window at most; the rest of it is cut off. Windows
+  A question fills at most half of a window; the rest of it is cut off. Windows
   begin `task.stride` tokens after one another; 0: half of the room for context.
-  The answer trained on is the first gold one, where a window holds all of it.
-
-  Args:
-    examples: read once, as a stream.
-    task: of all the examples.
-    tokenizer: makes the ids.
-    max_length: tokens a window has at most, specials included; at least 5.
-    on_cut: called before an example with a cut question is returned.
+  The answer trained on is the first gold one, if a window holds all of it.
 
   Raises:
     errors.UserError: a stride that would leave tokens out.
@@ -63,31 +53,29 @@ def of_questions(
       ' tokens of context beside a long question, so some would be left out;'
       ' lower the stride or raise max_length'
     )
-  stream = iter(examples)
-  while batch := list(itertools.islice(stream, _BATCH)):
-    questions = tokenizer.encode([example.text_a for example in batch])
-    # Questions about one context follow one another.
-    contexts = list(dict.fromkeys(example.text_b for example in batch))
-    encoded = dict(
-      zip(contexts, tokenizer.encode_with_spans(contexts), strict=True)
+  questions = tokenizer.encode([example.text_a for example in examples])
+  # Questions about one context follow one another.
+  contexts = list(dict.fromkeys(example.text_b for example in examples))
+  encoded = dict(
+    zip(contexts, tokenizer.encode_with_spans(contexts), strict=True)
+  )
+  for example, question in zip(examples, questions):
+    if len(question) > longest:
+      on_cut(example.uid)
+    yield from _windows(
+      example,
+      task,
+      tokenizer,
+      question[:longest],
+      *encoded[example.text_b],
+      max_length - 3,
     )
-    for example, question in zip(batch, questions):
-      if len(question) > longest:
-        on_cut(example.uid)
-      yield from _windows(
-        example,
-        task,
-        tokenizer,
-        question[:longest],
-        *encoded[example.text_b],
-        max_length - 3,
-      )
 
 
 def _windows(
   example: task_lib.Example,
   task: task_lib.Task,
-  tokenizer: features.Tokenizer,
+  tokenizer: kind.Tokenizer,
   question: np.ndarray,
   ids: np.ndarray,
   spans: np.ndarray,

@@ -8,7 +8,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import features
-from bam_jax.data import questions
+from bam_jax.data import prepare
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
@@ -37,7 +37,7 @@ def _windows(*answers, question='who ?', max_length=16, stride=0, known=True):
     'things/train/7', question, _CONTEXT, label if known else None
   )
   return list(
-    questions.of_questions([example], _task(stride), _TOKENIZER, max_length)
+    prepare.featurize([example], _task(stride), _TOKENIZER, max_length)
   )
 
 
@@ -132,7 +132,7 @@ def test_examples_keep_their_order():
       itertools.product(('car', 'boat'), (_CONTEXT, 'a house .'))
     )
   ]
-  rows = list(questions.of_questions(examples, _task(), _TOKENIZER, 64))
+  rows = list(prepare.featurize(examples, _task(), _TOKENIZER, 64))
   assert [row.uid for row in rows] == [example.uid for example in examples]
   assert [row.context for row in rows] == [e.text_b for e in examples]
   for row, example in zip(rows, examples):
