@@ -19,7 +19,6 @@ from bam_jax.modeling import heads
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
-from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
 
 # A predicted batch stays on the device until this many more are dispatched.
@@ -101,7 +100,7 @@ class Model:
     self.tasks: Mapping[str, task_lib.Task] = {
       name: programs.tasks[name] for names, _ in trained for name in names
     }
-    multiple = mesh_lib.rows_multiple(programs.mesh)
+    multiple = programs.mesh.size
     most = config.packing.eval_rows
     rows = [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
     self.sizes = sorted(

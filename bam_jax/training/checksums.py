@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from bam_jax.modeling import dropout
-from bam_jax.training import ahead
+from bam_jax.training import compilation
 
 
 def checksums(tree: Any) -> dict[str, int]:
@@ -50,6 +50,6 @@ def _sum(leaf: jax.Array) -> jax.Array:
   return (x ^ (x >> 16)).sum(dtype=jnp.uint32)
 
 
-_sums = ahead.Together(
+_sums = compilation.synchronized(
   jax.jit(lambda tree: [_sum(leaf) for leaf in jax.tree.leaves(tree)])
 )

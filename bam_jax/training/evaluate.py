@@ -17,7 +17,6 @@ from bam_jax.data import shards
 from bam_jax.modeling import heads
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
 
 # A predicted batch stays on the device until this many more are dispatched.
@@ -120,8 +119,7 @@ def batch_rows(
   programs: programs_lib.Programs, packing: config_lib.PackingConfig
 ) -> int:
   """B of an evaluation batch."""
-  multiple = mesh_lib.rows_multiple(programs.mesh)
-  return packing_lib.bucket(packing.eval_rows, (1,), multiple)
+  return packing_lib.bucket(packing.eval_rows, (1,), programs.mesh.size)
 
 
 def evaluate(

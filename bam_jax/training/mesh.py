@@ -1,5 +1,6 @@
 """The device mesh and which parameter lies where on it."""
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import functools
 import math
@@ -15,7 +16,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import paths
-from bam_jax.training import ahead
+from bam_jax.training import compilation
 
 AXES = ('data', 'fsdp')
 
@@ -162,11 +163,6 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
   return np.sort(np.concatenate(held))
 
 
-def rows_multiple(mesh: Mesh) -> int:
-  """What the number of rows B of a batch must divide by: the devices."""
-  return mesh.size
-
-
 def place(tree: Any, sharding: NamedSharding) -> Any:
   """Host arrays that every process holds whole, copied to the devices.
 
@@ -213,14 +209,14 @@ def fetch(tree: Any) -> Any:
     lambda x: (
       np.asarray(x)
       if not isinstance(x, jax.Array) or x.is_fully_replicated
-      else np.asarray(_whole(x.sharding)(x))
+      else np.asarray(_gather_whole(x.sharding)(x))
     ),
     tree,
   )
 
 
 @functools.cache
-def _whole(sharding: NamedSharding) -> ahead.Together:
-  """The program that puts an array of a sharding on every device, whole."""
+def _gather_whole(sharding: NamedSharding) -> Callable[..., jax.Array]:
+  """Program that copies arrays of a sharding, whole, to every device."""
   whole = replicated(sharding.mesh)
-  return ahead.Together(jax.jit(lambda x: x, out_shardings=whole))
+  return compilation.synchronized(jax.jit(lambda x: x, out_shardings=whole))

@@ -1,8 +1,8 @@
-"""Several seeds of a run as one program.
+"""Trains several seeds of a run by one program.
 
-The seeds never meet: a device computes all of some of them. Arrays have an axis
-for the K seeds, at the front but for the state's stacked layers [n, ...]: these
-are [n, K, ...], so that one layer of all seeds is a slice without gaps.
+Each device trains some of the K seeds completely, so they exchange nothing. All
+arrays have a leading axis of the seeds, except the stacked layers [n, ...] of
+the state: these are [n, K, ...], so that one layer of all seeds is contiguous.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ import numpy as np
 
 from bam_jax.core import paths
 from bam_jax.modeling import layers
-from bam_jax.training import ahead as ahead_lib
+from bam_jax.training import compilation
 from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
 
 
 class Seeds:
-  """The training step of K seeds, and their states as one.
+  """The training step of K seeds, and the stacking of their states.
 
   Attributes:
-    train: as the step of one seed, of states that `stack` returned, a batch of
-      `transfer.stack` and the numbers of the step, the same for all; compiled
-      anew for each K.
+    train: (states, batch, schedule) -> (states, metrics), for states from
+      `stack`, a batch from `transfer.stack` and one schedule for all seeds;
+      compiled anew for each K.
     sharding: of the batch, [K, B, W].
   """
 
@@ -44,10 +44,10 @@ class Seeds:
     """Decides where the arrays lie; compiles nothing yet.
 
     Args:
-      train: (state, batch, schedule) -> (state, metrics), for one device.
+      train: (state, batch, schedule) -> (state, metrics), on one device.
       like: shapes and shardings of the state of one seed.
-      mesh: K is spread over all its axes, and a multiple of its size.
-      options: the compiler's.
+      mesh: the seeds are spread over all its axes; its size divides K.
+      options: XLA's compiler options.
     """
     self._like = like
     self._axes = paths.map_paths(
@@ -73,15 +73,14 @@ class Seeds:
     self._shardings = jax.tree.map(
       lambda axis: NamedSharding(mesh, spread(axis)), self._axes
     )
-    self.train = ahead_lib.Together(
-      jax.jit(
-        step,
-        in_shardings=(self._shardings, self.sharding, NamedSharding(mesh, P())),
-        out_shardings=(self._shardings, self.sharding),
-        donate_argnums=0,
-        compiler_options=options,
-      )
+    self._jitted = jax.jit(
+      step,
+      in_shardings=(self._shardings, self.sharding, NamedSharding(mesh, P())),
+      out_shardings=(self._shardings, self.sharding),
+      donate_argnums=0,
+      compiler_options=options,
     )
+    self.train = compilation.synchronized(self._jitted)
     self._empty = jax.jit(
       lambda count: jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), self._shapes(count)
@@ -89,7 +88,7 @@ class Seeds:
       static_argnums=0,
       out_shardings=self._shardings,
     )
-    self._put = ahead_lib.Together(
+    self._put = compilation.synchronized(
       jax.jit(
         lambda states, state, i: jax.tree.map(
           lambda axis, *x: _put(*x, axis, i), self._axes, states, state
@@ -98,7 +97,7 @@ class Seeds:
         donate_argnums=0,
       )
     )
-    self._take = ahead_lib.Together(
+    self._take = compilation.synchronized(
       jax.jit(
         lambda states, i: jax.tree.map(
           lambda axis, x: jnp.take(x, i, axis), self._axes, states
@@ -110,25 +109,25 @@ class Seeds:
   def stack(
     self, states: Iterable[step_lib.TrainState], count: int
   ) -> step_lib.TrainState:
-    """The states of K seeds as one, in which each is put when it is there.
+    """Stacks the states of K seeds.
 
     Args:
-      states: one after the other, so that none waits for the others in memory.
-      count: K; a single state stays as it is.
+      states: made one at a time, so that memory holds one besides the stack.
+      count: K; a single state is returned as it is.
     """
     states = iter(states)
     if count == 1:
       return next(states)
     stacked = self._empty(count)
     for i in range(count):
-      # Without a name: it would stay beside the next one.
+      # A variable would keep this state alive while the next one is made.
       stacked = self._put(stacked, next(states), np.int32(i))
     return stacked
 
   def take(
     self, states: step_lib.TrainState, index: int
   ) -> step_lib.TrainState:
-    """The state of one of the seeds, as it is alone."""
+    """The state of one seed, as if it was trained alone."""
     return self._take(states, np.int32(index))
 
   def lower(
@@ -137,21 +136,21 @@ class Seeds:
     batch: transfer.PackedBatch,
     schedule: jax.ShapeDtypeStruct,
   ) -> jax.stages.Lowered:
-    """The step traced and not yet compiled.
+    """Traces the step of K seeds; compiles nothing.
 
     Args:
       count: K.
-      batch: shapes of one seed's.
-      schedule: shape of the numbers of the step.
+      batch: shape of the batch of one seed.
+      schedule: shape of the schedule.
     """
-    return self.train.lower(
+    return self._jitted.lower(
       self._shapes(count),
       jax.tree.map(lambda x: _shape(x, 0, count, self.sharding), batch),
       schedule,
     )
 
   def _shapes(self, count: int) -> step_lib.TrainState:
-    """Of the states of K seeds, with shardings."""
+    """Shapes and shardings of the states of K seeds."""
     return jax.tree.map(
       lambda x, axis, sharding: _shape(x, axis, count, sharding),
       self._like,
@@ -163,7 +162,7 @@ class Seeds:
 def _shape(
   x: jax.ShapeDtypeStruct, axis: int, count: int, sharding: NamedSharding
 ) -> jax.ShapeDtypeStruct:
-  """That of K times `x`, along a new axis."""
+  """Shape of K arrays like `x`, stacked along an axis."""
   shape = (*x.shape[:axis], count, *x.shape[axis:])
   return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
 
@@ -171,6 +170,6 @@ def _shape(
 def _put(
   states: jax.Array, state: jax.Array, axis: int, i: jax.Array
 ) -> jax.Array:
-  """`state` as the i-th along an axis, which may be spread over devices."""
+  """Writes `state` at index i of an axis, which may be spread over devices."""
   indices = jax.lax.broadcasted_iota(np.int32, states.shape, axis)
   return jnp.where(indices == i, jnp.expand_dims(state, axis), states)

@@ -1,14 +1,15 @@
-"""What travels between host and devices, as one array each way.
+"""Packs the arrays of a batch, or the metrics of a step, into one array.
 
-To hand over an array costs the host about as long whatever its size; a batch
-has nine small ones, the metrics of a step three.
+Passing an array to a device costs the host about the same time whatever its
+size; a batch has nine small arrays, and the metrics of a step are three.
 
-B rows, W numbers a row, T tasks, K seeds trained at once.
+B rows, L tokens, S segment slots, W numbers per row, T tasks, K seeds trained
+at once.
 """
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import itertools
+import math
 from typing import Any
 
 import flax.struct
@@ -16,14 +17,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bam_jax.tasks import task as task_lib
+
 
 class PackedBatch(flax.struct.PyTreeNode):
-  """All of a batch side by side, float32 by their bits.
+  """All arrays of a batch side by side, float32 ones by their bits.
 
   Attributes:
     values: [B, W] int32, or [K, B, W].
-    shapes: name of each array -> its shape without B, and whether it is float;
-      in the order of their names.
+    shapes: for each array, sorted by name: name, shape without B, whether it
+      is float32.
   """
 
   values: Any
@@ -32,7 +35,7 @@ class PackedBatch(flax.struct.PyTreeNode):
   )
 
   def __len__(self) -> int:
-    """B, over all processes once the batch is on the devices."""
+    """B; once the batch is on the devices, over all processes."""
     return self.values.shape[-2]
 
 
@@ -60,10 +63,52 @@ def pack(batch: Mapping[str, np.ndarray]) -> PackedBatch:
   )
 
 
-def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
-  """K batches of one width on the host -> one [K, B, W].
+def abstract_batch(
+  rows: int,
+  row_length: int,
+  slots: int,
+  tasks: task_lib.TaskTable,
+  sharding: jax.sharding.Sharding,
+) -> PackedBatch:
+  """Shape of a packed training batch; see docs/architecture.md, "Batch".
 
-  A shorter one is filled up with rows of zeros, which are padding.
+  Args:
+    rows: B, over all processes.
+    row_length: L.
+    slots: S.
+    tasks: decide how many outputs a target has.
+    sharding: of the batch.
+  """
+
+  def empty(*shape: int, dtype: type = np.float32) -> np.ndarray:
+    return np.empty((1, *shape), dtype)
+
+  batch = {
+    'target': empty(slots, tasks.num_outputs),
+    'teacher': empty(slots, tasks.num_outputs),
+    'weight': empty(slots),
+  }
+  for key in ('input_ids', 'token_type_ids', 'positions', 'segment_ids'):
+    batch[key] = empty(row_length, dtype=np.int32)
+  for key in ('cls_index', 'task_id'):
+    batch[key] = empty(slots, dtype=np.int32)
+  if tasks.token_heads:
+    batch |= {
+      'token_target': empty(row_length, tasks.token_outputs),
+      'token_teacher': empty(row_length, tasks.token_outputs),
+      'token_share': empty(row_length),
+    }
+  packed = pack(batch)
+  values = jax.ShapeDtypeStruct(
+    (rows, packed.values.shape[1]), np.int32, sharding=sharding
+  )
+  return packed.replace(values=values)
+
+
+def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
+  """Stacks K host batches of one width into [K, B, W].
+
+  Shorter batches are filled up with rows of zeros, which are padding.
   """
   rows = max(len(batch) for batch in batches)
   width = batches[0].values.shape[1]
@@ -74,30 +119,26 @@ def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
 
 
 def unpack(packed: PackedBatch) -> dict[str, jax.Array]:
-  """The batch again, in a program."""
-  ends = list(
-    itertools.accumulate(int(np.prod(s)) for _, s, _ in packed.shapes)
-  )
-  batch = {}
-  for (name, shape, is_float), start, end in zip(
-    packed.shapes, [0, *ends], ends
-  ):
+  """Restores the arrays of a batch, inside a program."""
+  batch, start = {}, 0
+  for name, shape, is_float in packed.shapes:
+    end = start + math.prod(shape)
     value = packed.values[:, start:end].reshape(-1, *shape)
     if is_float:
       value = jax.lax.bitcast_convert_type(value, jnp.float32)
-    batch[name] = value
+    batch[name], start = value, end
   return batch
 
 
 def pack_metrics(metrics: Mapping[str, jax.Array]) -> jax.Array:
-  """`loss` [T], `count` [T] and `grad_norm`, in a program -> [2T + 1]."""
+  """Packs `loss` [T], `count` [T] and `grad_norm` as [2T + 1], in a program."""
   return jnp.concatenate(
     [metrics['loss'], metrics['count'], metrics['grad_norm'][None]]
   )
 
 
 def unpack_metrics(values: np.ndarray) -> dict[str, np.ndarray]:
-  """The metrics again, on the host.
+  """Restores the metrics of a step, or of several, on the host.
 
   >>> unpack_metrics(np.arange(5))
   {'loss': array([0, 1]), 'count': array([2, 3]), 'grad_norm': np.int64(4)}

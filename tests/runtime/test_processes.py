@@ -17,7 +17,7 @@ from bam_jax.runtime import joining
 from bam_jax.runtime import peers
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
-from bam_jax.training import ahead
+from bam_jax.training import compilation
 
 _ROOT = Path(__file__).parents[2]
 
@@ -44,8 +44,8 @@ def _seconds_to_run(seconds: float) -> float:
     return 2 * x
 
   began = time.monotonic()
-  # Of this process's devices alone: nothing but `Together` waits for others.
-  ahead.Together(jax.jit(double))(np.float32(1)).block_until_ready()
+  # It uses devices of this process alone: only `synchronized` waits.
+  compilation.synchronized(jax.jit(double))(np.float32(1)).block_until_ready()
   return time.monotonic() - began
 
 

@@ -38,7 +38,7 @@ def test_sizes(data, fsdp, expected):
   mesh = _mesh(data, fsdp)
   assert mesh.axis_names == ('data', 'fsdp')
   assert mesh.devices.shape == expected
-  assert mesh_lib.rows_multiple(mesh) == math.prod(expected)
+  assert mesh.size == math.prod(expected)
   assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
 
 

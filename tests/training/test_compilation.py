@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from bam_jax.training import ahead as ahead_lib
+from bam_jax.training import compilation
 
 
 @pytest.fixture
@@ -30,56 +30,56 @@ def behind(gate, traced):
 
 def test_what_is_asked_for_is_traced_before_what_waits(gate):
   """The first is being traced, and the second would come after it."""
-  ahead, traced = ahead_lib.Ahead(), threading.Event()
-  ahead.begin('slow', behind(gate, traced))
-  ahead.begin('asked', lowered('asked'))
-  assert ahead.get('asked') == 'asked'
-  assert ahead.get('asked') == 'asked'
+  ahead, traced = compilation.AheadCompiler(), threading.Event()
+  ahead.start('slow', behind(gate, traced))
+  ahead.start('asked', lowered('asked'))
+  assert ahead['asked'] == 'asked'
+  assert ahead['asked'] == 'asked'
   gate.set()
-  assert ahead.get_all() == {'slow': 'slow', 'asked': 'asked'}
+  assert ahead.wait() == {'slow': 'slow', 'asked': 'asked'}
 
 
 def test_compiling_holds_up_no_tracing(gate):
-  ahead = ahead_lib.Ahead()
+  ahead = compilation.AheadCompiler()
   waits = SimpleNamespace(compile=lambda: gate.wait(600) and 'late')
-  ahead.begin('late', lambda: waits)
+  ahead.start('late', lambda: waits)
   traced = threading.Event()
-  ahead.begin('next', lambda: traced.set() or lowered('next')())
+  ahead.start('next', lambda: traced.set() or lowered('next')())
   assert traced.wait(600)
-  assert ahead.get('next') == 'next'
+  assert ahead['next'] == 'next'
   gate.set()
-  assert ahead.get('late') == 'late'
+  assert ahead['late'] == 'late'
 
 
 def test_a_program_is_made_once():
-  ahead, made = ahead_lib.Ahead(), []
+  ahead, made = compilation.AheadCompiler(), []
   for _ in range(2):
-    ahead.begin('one', lambda: made.append('one') or lowered('one')())
+    ahead.start('one', lambda: made.append('one') or lowered('one')())
   assert 'one' in ahead
-  ahead.get_all()
+  ahead.wait()
   assert made == ['one']
 
 
 def test_dropped_programs_are_never_traced(gate):
-  ahead, traced, made = ahead_lib.Ahead(), threading.Event(), []
-  ahead.begin('slow', behind(gate, traced))
-  ahead.begin('dropped', lambda: made.append('dropped'))
+  ahead, traced, made = compilation.AheadCompiler(), threading.Event(), []
+  ahead.start('slow', behind(gate, traced))
+  ahead.start('dropped', lambda: made.append('dropped'))
   assert traced.wait(600)
-  ahead.drop()
+  ahead.cancel_queued()
   assert 'slow' in ahead and 'dropped' not in ahead
   gate.set()
-  assert ahead.get_all() == {'slow': 'slow'}
+  assert ahead.wait() == {'slow': 'slow'}
   assert made == []
-  ahead.begin('dropped', lowered('dropped'))
-  assert ahead.get('dropped') == 'dropped'
+  ahead.start('dropped', lowered('dropped'))
+  assert ahead['dropped'] == 'dropped'
 
 
 def test_an_error_is_raised_where_the_program_is_asked_for():
   def fails():
     raise ValueError('no kernel for this')
 
-  ahead = ahead_lib.Ahead()
-  ahead.begin('bad', fails)
+  ahead = compilation.AheadCompiler()
+  ahead.start('bad', fails)
   for _ in range(2):
     with pytest.raises(ValueError, match='no kernel'):
-      ahead.get('bad')
+      ahead['bad']

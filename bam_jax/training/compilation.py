@@ -1,0 +1,101 @@
+"""Compiles programs ahead on threads, and in step with the other processes."""
+
+from collections.abc import Callable
+from collections.abc import Hashable
+from concurrent import futures
+from typing import Any
+from typing import Generic
+from typing import TypeVar
+
+import jax
+
+from bam_jax.runtime import processes
+
+Key = TypeVar('Key', bound=Hashable)
+
+
+class AheadCompiler(Generic[Key]):
+  """Compiled programs by key, of which threads compile those to come.
+
+  Programs are traced one after the other, since tracing is Python and holds the
+  interpreter's lock, and compiled in parallel.
+  """
+
+  def __init__(self):
+    self._tracer = futures.ThreadPoolExecutor(1)
+    self._compilers = futures.ThreadPoolExecutor()
+    self._lower: dict[Key, Callable[[], jax.stages.Lowered]] = {}
+    # The future of a trace; its result is the future of the compilation.
+    self._traces: dict[Key, futures.Future[futures.Future]] = {}
+    self._agreed: set[Key] = set()
+
+  def __contains__(self, key: Key) -> bool:
+    return key in self._traces
+
+  def start(self, key: Key, lower: Callable[[], jax.stages.Lowered]) -> None:
+    """Has threads make a program, unless it is started; returns at once.
+
+    Args:
+      key: names the program.
+      lower: traces the program; called in another thread.
+    """
+    if key not in self:
+      self._lower[key] = lower
+      self._traces[key] = self._tracer.submit(self._trace, lower)
+
+  def __getitem__(self, key: Key) -> jax.stages.Compiled:
+    """A program that was started; waits until all processes have compiled it.
+
+    If its trace is still queued, another thread traces it at once.
+
+    Raises:
+      Exception: raised by tracing or compiling it.
+    """
+    if self._traces[key].cancel():
+      urgent = futures.ThreadPoolExecutor(1)
+      self._traces[key] = urgent.submit(self._trace, self._lower[key])
+    program = self._traces[key].result().result()
+    if key not in self._agreed:
+      processes.wait_for_all()
+      self._agreed.add(key)
+    return program
+
+  def wait(self) -> dict[Key, jax.stages.Compiled]:
+    """All programs that were started, once they are compiled here."""
+    return {k: trace.result().result() for k, trace in self._traces.items()}
+
+  def cancel_queued(self) -> None:
+    """Forgets the programs whose trace has not begun."""
+    for key, trace in list(self._traces.items()):
+      if trace.cancel():
+        del self._traces[key]
+
+  def _trace(self, lower: Callable[[], jax.stages.Lowered]) -> futures.Future:
+    return self._compilers.submit(lower().compile)
+
+
+def synchronized(function: jax.stages.Wrapped) -> Callable[..., Any]:
+  """Wraps a jitted function so that all processes compile before one runs it.
+
+  Every process calls it with arrays of the same shapes; see
+  `processes.wait_for_all`. In a single process it only calls the function.
+
+  Args:
+    function: what `jax.jit` returned, without static arguments.
+  """
+  compiled: dict[Hashable, jax.stages.Compiled] = {}
+
+  def call(*args: Any) -> Any:
+    if not processes.is_multi_process():
+      return function(*args)
+    leaves, structure = jax.tree.flatten(args)
+    key = (
+      structure,
+      *((x.shape, x.dtype, getattr(x, 'sharding', None)) for x in leaves),
+    )
+    if key not in compiled:
+      compiled[key] = function.lower(*args).compile()
+      processes.wait_for_all()
+    return compiled[key](*args)
+
+  return call
