@@ -1,4 +1,4 @@
-"""The server's addresses: predictions, tasks, health, a page to try it on."""
+"""The server's routes: predictions, tasks, health, and a page to try them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,16 +35,15 @@ _OF_PAGE = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """What a request, and all that wait, may have at most.
+  """Limits of one request, and of all requests that wait.
 
   Attributes:
     body: bytes of a request's body.
-    seconds: in which the head of a request is to come, and as many for its
-      body.
-    inputs: a request.
-    characters: of the texts of an input.
+    seconds: until the head of a request is complete; and again for its body.
+    inputs: inputs of a request.
+    characters: characters of an input's texts.
     waiting: inputs times tasks that wait for a prediction.
-    waiting_characters: of the texts of all of these.
+    waiting_characters: characters of their texts.
     connections: at the same time; requests on further ones get 503.
   """
 
@@ -60,10 +59,10 @@ class Limits:
 def make(
   model: model_lib.Model, name: str, limits: Limits
 ) -> applications.Starlette:
-  """The application.
+  """Makes the application.
 
   Args:
-    model: its programs are compiled already.
+    model: with compiled programs.
     name: of the plan, for the page.
     limits: of requests.
   """
@@ -87,22 +86,16 @@ def make(
       limits.characters,
     )
     characters = sum(
-      len(text)
-      for by_task in asked
-      for texts in by_task.values()
-      for text in texts
+      len(text) for texts in asked for pair in texts.values() for text in pair
     )
     with batcher.admitted(sum(map(len, asked)), characters):
-      # Other requests go on while long texts become tokens.
+      # In a thread, so that other requests are served while it tokenises.
       inputs = await concurrency.run_in_threadpool(_encode, model, asked)
-      said = iter(await batcher.predict(inputs))
-    return responses.JSONResponse(
-      {
-        'predictions': [
-          {task: next(said).as_json() for task in by_task} for by_task in asked
-        ]
-      }
-    )
+      results = iter(await batcher.predict(inputs))
+    predictions = [
+      {task: next(results).as_json() for task in by_task} for by_task in asked
+    ]
+    return responses.JSONResponse({'predictions': predictions})
 
   async def tasks(unused_request: http.Request) -> responses.Response:
     return responses.JSONResponse(
@@ -134,19 +127,22 @@ def make(
       routing.Route('/v1/tasks', tasks),
       routing.Route('/v1/predict', predict, methods=['POST']),
     ],
-    exception_handlers={
-      errors.UserError: _malformed,
-      batcher_lib.Overloaded: _overloaded,
-      exceptions.HTTPException: _refused,
-      http.ClientDisconnect: _gone,
-      Exception: _failed,
-    },
+    exception_handlers=dict.fromkeys(
+      (
+        errors.UserError,
+        batcher_lib.Overloaded,
+        exceptions.HTTPException,
+        http.ClientDisconnect,
+        Exception,
+      ),
+      _on_error,
+    ),
     lifespan=lifespan,
   )
 
 
 async def _body(request: http.Request, limits: Limits) -> bytes:
-  """The body, not read on where it is too long or too slow."""
+  """Reads the body; raises if it is too long or too slow."""
   body = bytearray()
   try:
     async with asyncio.timeout(limits.seconds):
@@ -166,7 +162,7 @@ async def _body(request: http.Request, limits: Limits) -> bytes:
 def _encode(
   model: model_lib.Model, asked: Sequence[Mapping[str, unlabelled.Texts]]
 ) -> list[model_lib.Input]:
-  """Tokens of all texts, by input and then by task."""
+  """Tokenises all texts; returns inputs ordered by input, then by task."""
   encoded = {
     task: iter(
       model.encode(
@@ -178,42 +174,26 @@ def _encode(
   return [next(encoded[task]) for by_task in asked for task in by_task]
 
 
-def _error(
-  status: int, message: str, headers: Mapping[str, str] | None = None
+async def _on_error(
+  unused_request: http.Request, error: Exception
 ) -> responses.Response:
+  """Turns an error into a status and `{"error": MESSAGE}`."""
+  headers = {}
+  match error:
+    case errors.UserError():
+      status, message = 400, str(error)
+    case batcher_lib.Overloaded():
+      status, message = 503, 'too many inputs wait; try again'
+      headers['Retry-After'] = '1'
+    case exceptions.HTTPException():
+      status, message = error.status_code, error.detail
+      headers |= error.headers or {}
+      # The unread rest of a body would be taken for the next request.
+      if status in (408, 413):
+        headers['Connection'] = 'close'
+    case http.ClientDisconnect():
+      # Nobody reads it, but without an answer the server would log a failure.
+      status, message = 400, 'the connection was closed before the body came'
+    case _:
+      status, message = 500, 'the server failed; its log says why'
   return responses.JSONResponse({'error': message}, status, headers)
-
-
-async def _malformed(
-  unused_request: http.Request, error: errors.UserError
-) -> responses.Response:
-  return _error(400, str(error))
-
-
-async def _overloaded(
-  unused_request: http.Request, unused_error: batcher_lib.Overloaded
-) -> responses.Response:
-  return _error(503, 'too many inputs wait; try again', {'Retry-After': '1'})
-
-
-async def _refused(
-  unused_request: http.Request, error: exceptions.HTTPException
-) -> responses.Response:
-  # What is left of a body that was not read would be taken for a request.
-  headers = dict(error.headers or {})
-  if error.status_code in (408, 413):
-    headers['Connection'] = 'close'
-  return _error(error.status_code, error.detail, headers)
-
-
-async def _gone(
-  unused_request: http.Request, unused_error: http.ClientDisconnect
-) -> responses.Response:
-  # Nobody reads it; without an answer the server would log a failure.
-  return _error(400, 'the connection was closed before the body came')
-
-
-async def _failed(
-  unused_request: http.Request, unused_error: Exception
-) -> responses.Response:
-  return _error(500, 'the server failed; its log says why')

@@ -1,4 +1,4 @@
-"""Requests that come at the same time, predicted in batches."""
+"""Batches the inputs of concurrent requests for one predicting thread."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,31 +12,35 @@ from bam_jax.inference import model as model_lib
 
 
 class Overloaded(Exception):
-  """More is waiting than may."""
+  """Raised for a request when too many inputs are waiting."""
 
 
 class _Request(NamedTuple):
   inputs: Sequence[model_lib.Input]
-  said: asyncio.Future[list[model_lib.Result]]
+  results: asyncio.Future[list[model_lib.Result]]
+
+  @property
+  def num_tokens(self) -> int:
+    return sum(item.num_tokens for item in self.inputs)
 
 
 class Batcher:
-  """Predicts what is waiting whenever the last batch is done.
+  """Predicts all waiting inputs whenever the last batch is done.
 
-  So a request that comes alone waits for no other, and under load batches grow
-  up to what the largest program takes.
+  So a single request waits for no other, and under load batches grow up to the
+  size of the largest program.
 
   Attributes:
-    waiting: inputs that were let in and are not answered.
+    waiting: inputs that were admitted and are not answered.
   """
 
   def __init__(self, model: model_lib.Model, limit: int, character_limit: int):
     """Starts nothing yet.
 
     Args:
-      model: predicts.
-      limit: inputs that may wait; a request of more is let in alone.
-      character_limit: of their texts, likewise.
+      model: with compiled programs.
+      limit: inputs that may wait; a larger request is admitted alone.
+      character_limit: characters of their texts, likewise.
     """
     self.waiting = 0
     self._characters = 0
@@ -47,14 +51,14 @@ class Batcher:
 
   @contextlib.contextmanager
   def admitted(self, count: int, characters: int) -> Iterator[None]:
-    """Holds a request's place, from before its texts become tokens.
+    """Reserves room for a request, before its texts are tokenised.
 
     Args:
       count: inputs times tasks.
-      characters: of their texts, which are no fewer than their tokens.
+      characters: of their texts, which have no more tokens.
 
     Raises:
-      Overloaded: there is none.
+      Overloaded: too many inputs are waiting.
     """
     if self.waiting and (
       self.waiting + count > self._limit
@@ -72,41 +76,40 @@ class Batcher:
   async def predict(
     self, inputs: Sequence[model_lib.Input]
   ) -> list[model_lib.Result]:
-    """What is said of each input, together with others' that wait."""
-    said = asyncio.get_running_loop().create_future()
-    self._requests.put_nowait(_Request(inputs, said))
-    return await said
+    """Predicts inputs, in one batch with other requests' inputs."""
+    results = asyncio.get_running_loop().create_future()
+    self._requests.put_nowait(_Request(inputs, results))
+    return await results
 
   async def run(self) -> None:
-    """Predicts until it is cancelled."""
+    """Predicts batch after batch until it is cancelled."""
     loop = asyncio.get_running_loop()
     with futures.ThreadPoolExecutor(1, 'predict') as thread:
       while True:
-        batch = await self._next()
+        batch = await self._next_batch()
         inputs = [item for request in batch for item in request.inputs]
         try:
-          said = await loop.run_in_executor(thread, self._model.predict, inputs)
+          found = await loop.run_in_executor(
+            thread, self._model.predict, inputs
+          )
         except Exception as e:
           logging.exception('a batch of %d inputs failed', len(inputs))
-          for request in batch:
-            if not request.said.done():
-              request.said.set_exception(e)
-          continue
-        rest = iter(said)
+          found = e
+        done = 0
         for request in batch:
-          own = [next(rest) for _ in request.inputs]
-          if not request.said.done():  # Its client may have gone.
-            request.said.set_result(own)
+          begin, done = done, done + len(request.inputs)
+          if request.results.done():  # Its client has gone.
+            continue
+          if isinstance(found, Exception):
+            request.results.set_exception(found)
+          else:
+            request.results.set_result(found[begin:done])
 
-  async def _next(self) -> list[_Request]:
-    """The requests that wait, at least one, up to what a batch takes."""
+  async def _next_batch(self) -> list[_Request]:
+    """Waits for a request; returns it and others that fit into a batch."""
     batch = [await self._requests.get()]
-    tokens = _tokens(batch[0])
+    tokens = batch[0].num_tokens
     while tokens < self._model.most_tokens and not self._requests.empty():
       batch.append(self._requests.get_nowait())
-      tokens += _tokens(batch[-1])
+      tokens += batch[-1].num_tokens
     return batch
-
-
-def _tokens(request: _Request) -> int:
-  return sum(item.num_tokens for item in request.inputs)

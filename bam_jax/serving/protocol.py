@@ -1,4 +1,4 @@
-"""HTTP on a connection, with a limit on the time of a request's head."""
+"""HTTP protocol that limits the time until a request's head is complete."""
 
 import asyncio
 
@@ -7,14 +7,14 @@ from uvicorn.protocols.http import h11_impl
 
 
 class Protocol(h11_impl.H11Protocol):
-  """uvicorn's protocol on h11; it closes connections that send no head.
+  """uvicorn's h11 protocol; closes connections that send no complete head.
 
-  uvicorn itself limits only the idle time between two requests, so that clients
-  which send half of a head, or nothing at all, would keep their connections.
+  uvicorn limits only the idle time between two requests, so a client that sends
+  half of a head, or nothing at all, could keep its connection.
 
   Attributes:
     head_seconds: time from the first byte of a request until its head is
-      complete. A connection that sends nothing is idle, as between requests.
+      complete. A connection that sends nothing counts as idle.
   """
 
   head_seconds = 10.0

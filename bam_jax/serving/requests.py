@@ -1,4 +1,4 @@
-"""What a request's body asks for."""
+"""Parses the body of a prediction request."""
 
 from collections.abc import Mapping
 import difflib
@@ -13,24 +13,24 @@ from bam_jax.tasks import task as task_lib
 def parse(
   body: bytes,
   tasks: Mapping[str, task_lib.Task],
-  most: int,
-  most_characters: int,
+  max_inputs: int,
+  max_characters: int,
 ) -> list[dict[str, unlabelled.Texts]]:
-  """The texts of each input, by the tasks that are to read them.
+  """Returns task -> texts for each input.
 
-  `{"inputs": [INPUT, ...], "task": NAME}`, where an input is a text, a list of
-  one or two, or an object with the names that the task's kind reads. Without
-  `task` every task reads the inputs that have what it reads; one of single
-  texts reads the first of two.
+  The body is `{"inputs": [INPUT, ...], "task": NAME}`. An input is a text, a
+  list of one or two texts, or an object with the names that the task's kind
+  reads. Without `task`, every task reads each input that has what it needs; a
+  task of single texts reads the first of two.
 
   Args:
     body: JSON in UTF-8.
     tasks: by name.
-    most: inputs.
-    most_characters: of the texts of an input.
+    max_inputs: inputs of a request.
+    max_characters: characters of an input's texts.
 
   Raises:
-    errors.UserError: it is no such body.
+    errors.UserError: the body is not like that.
   """
   try:
     request = files.parse_json(body.decode())
@@ -48,9 +48,9 @@ def parse(
   inputs = request.get('inputs')
   if not isinstance(inputs, list) or not inputs:
     raise errors.UserError('"inputs" is to be a list of one or more')
-  if len(inputs) > most:
+  if len(inputs) > max_inputs:
     raise errors.UserError(
-      f'"inputs" has {len(inputs)}; give at most {most} a request'
+      f'"inputs" has {len(inputs)}; give at most {max_inputs} a request'
     )
   name = request.get('task')
   task = None if name is None else _find(name, tasks)
@@ -62,9 +62,9 @@ def parse(
     else:
       found = {task.name: _texts(task, item, where)}
     length = max(sum(map(len, texts)) for texts in found.values())
-    if length > most_characters:
+    if length > max_characters:
       raise errors.UserError(
-        f'{where} has {length} characters; give at most {most_characters}'
+        f'{where} has {length} characters; give at most {max_characters}'
       )
     result.append(found)
   return result
@@ -81,7 +81,7 @@ def _find(name: object, tasks: Mapping[str, task_lib.Task]) -> task_lib.Task:
 
 
 def _texts(task: task_lib.Task, item: object, where: str) -> unlabelled.Texts:
-  """An input's texts for the task that was asked for."""
+  """Texts of an input for the task of the request."""
   if isinstance(item, dict):
     return unlabelled.texts_of(task, item, where)
   return unlabelled.unnamed_texts(task, _listed(item, where), where)
@@ -90,7 +90,7 @@ def _texts(task: task_lib.Task, item: object, where: str) -> unlabelled.Texts:
 def _of_all(
   tasks: Mapping[str, task_lib.Task], item: object, where: str
 ) -> dict[str, unlabelled.Texts]:
-  """An input's texts for each task that can read it."""
+  """Task -> texts of an input, for each task that can read it."""
   if isinstance(item, dict):
     found = {
       name: unlabelled.texts_of(task, item, where)
@@ -113,7 +113,7 @@ def _of_all(
 
 
 def _listed(item: object, where: str) -> list[object]:
-  """The one or two texts of an input that is no object."""
+  """The one or two texts of an input that is not an object."""
   texts = item if isinstance(item, list) else [item]
   if len(texts) not in (1, 2):
     raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')

@@ -1,4 +1,4 @@
-"""The server as a process: its socket, its start, its end."""
+"""Binds the server's socket, and serves until a preemption signal."""
 
 import contextlib
 import logging
@@ -14,20 +14,20 @@ from bam_jax.serving import protocol
 
 # Seconds in which requests that were let in are answered after a signal.
 _LAST = 30
-# Seconds for which an idle connection is kept: longer than proxies keep theirs,
-# so that none sends a request into one that has just been closed.
+# Seconds until an idle connection is closed: longer than a proxy keeps its own,
+# so that no proxy sends a request into a connection that has just been closed.
 _IDLE = 75
 
 
 def bind(host: str, port: int) -> socket.socket:
-  """Takes an address, so that a mistake shows before anything is loaded.
+  """Binds an address early, so that a mistake shows before models are loaded.
 
   Args:
     host: a name or an address of this machine.
-    port: 0: any that is free.
+    port: 0: any free port.
 
   Raises:
-    errors.UserError: it can't be had.
+    errors.UserError: the address is not available.
   """
   with contextlib.ExitStack() as stack:
     try:
@@ -48,13 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
 def config_of(
   model: model_lib.Model, name: str, limits: app.Limits
 ) -> uvicorn.Config:
-  """How uvicorn serves a model.
-
-  Args:
-    model: its programs are compiled already.
-    name: of the plan.
-    limits: of requests and connections.
-  """
+  """Configuration of uvicorn for a model; arguments as for `app.make`."""
 
   class Limited(protocol.Protocol):
     head_seconds = limits.seconds
@@ -79,10 +73,10 @@ def serve(
   listener: socket.socket,
   preemption_signal: preemption.Signal,
 ) -> None:
-  """Serves until a signal comes, then answers the requests that it has.
+  """Serves until a signal comes, then answers the requests that are waiting.
 
   Args:
-    model: its programs are compiled already.
+    model: with compiled programs.
     name: of the plan.
     listener: as `bind` returns.
     preemption_signal: unused while uvicorn listens for signals itself.
