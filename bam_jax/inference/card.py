@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, what taught it, its scores."""
+"""Writes model cards: use, outputs, teachers and scores of an export."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ model = {auto_class}.from_pretrained('.')
 ```
 """
 
-# All that a program needs; the tests run it where this package is not.
+# All code that a program needs; the tests run it without this package.
 _RUN = """\
 ```python
 import json
@@ -52,16 +52,16 @@ _OF_TOKENS = ', those of tasks of tokens to its last hidden states'
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """What a card says beside the tasks.
+  """Facts about a model for its card.
 
   Attributes:
     name: of the plan.
-    run: group of runs that the model is of.
-    variant: how it was trained.
-    teachers: names of the runs that taught it; empty: gold labels alone.
-    encoder: what it started from.
-    note: what a reader must know, as in the report.
-    versions: of the packages it was trained with.
+    run: name of the run that trained it.
+    variant: of the run.
+    teachers: names of the runs that taught it; empty: only gold labels.
+    encoder: description of the pretrained weights.
+    note: the configuration's note, which readers of scores must know.
+    versions: of the packages that it was trained with.
     scores: task -> dev split -> metric -> 0-100; nan where undefined.
     max_length: tokens of an example in training.
     regression_head: `sigmoid` or `linear`.
@@ -83,11 +83,11 @@ class Facts:
   )
 
 
-def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
-  """The card of a Hugging Face directory, with the hub's front matter.
+def describe_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
+  """Card of a Hugging Face directory, with the hub's front matter.
 
   Args:
-    tasks: those whose heads the directory holds.
+    tasks: those whose heads are in the directory.
     facts: of the model.
   """
   heads = [task.kind.export(task) for task in tasks]
@@ -116,13 +116,13 @@ def of_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
   return '\n'.join(front) + _card(tasks, facts, [use])
 
 
-def of_program(
+def describe_program(
   tasks: Sequence[task_lib.Task], facts: Facts, version: str
 ) -> str:
-  """The card of a directory of `inference.stablehlo`.
+  """Card of a directory of `inference.stablehlo`.
 
   Args:
-    tasks: those whose outputs the program has.
+    tasks: those whose outputs the program returns.
     facts: of the model.
     version: of the jax that exported it.
   """
@@ -153,7 +153,7 @@ def of_program(
 def _card(
   tasks: Sequence[task_lib.Task], facts: Facts, use: Sequence[str]
 ) -> str:
-  """What every card says, around the lines on how to use the model."""
+  """The parts that all cards share, around the lines on use."""
   names = ', '.join(task.name for task in tasks)
   title = escape.markdown(f'{facts.name}: {names}')
   lines = [f'# {title}', '', escape.markdown(_training(facts))]
@@ -192,7 +192,7 @@ def _card(
 
 
 def _score(value: float, why: str | None) -> str:
-  """A score of the table; where it is undefined, why."""
+  """A score of the table, or the reason why it is undefined."""
   if not math.isnan(value):
     return f'{value:.1f}'
   return f'undefined: {why}' if why else 'undefined'

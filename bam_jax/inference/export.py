@@ -1,15 +1,16 @@
-"""A trained model as Hugging Face directories.
+"""Exports a trained model as Hugging Face directories.
 
-DIR/TASK/  a task's own BertForSequenceClassification, or what its kind has in
-           its place: what the AutoModel class of the same name loads
+DIR/TASK/  the model of one task, of the class that its kind names
 DIR/all/   encoder and pooler once, with every head, and `tasks.json`
 
-Weights are float32 safetensors; every directory holds its tokenizer and a model
+Weights are float32 safetensors; every directory has a tokenizer and a model
 card.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import json
 from pathlib import Path
 
@@ -24,7 +25,6 @@ from bam_jax.modeling import huggingface
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
-_PREFIX = 'bert.'  # of encoder and pooler in a model with a head
 
 
 def export(
@@ -36,7 +36,7 @@ def export(
   tasks: task_lib.TaskTable,
   facts: card.Facts,
 ) -> None:
-  """Writes the directories of one model, each whole or not at all.
+  """Writes the directories of one model, each completely or not at all.
 
   Args:
     directory: their parent; directories of the same names are replaced.
@@ -48,66 +48,74 @@ def export(
     facts: for the model cards.
 
   Raises:
-    errors.UserError: something can't be written.
+    errors.UserError: a file can't be written.
   """
+  encoder = huggingface.save_params({'encoder': params['encoder']})
   body = huggingface.save_params(
     {name: params[name] for name in ('encoder', 'pooler')}
   )
-  unpooled = huggingface.save_params({'encoder': params['encoder']})
+  settings = huggingface.save_config(config, tokenizer.pad_id)
   chosen = [tasks[name] for name in heads]
-  classifiers = {
-    task.name: _classifier(params['heads'], heads[task.name], task)
-    for task in chosen
-  }
+
+  def write(
+    name: str,
+    tensors: Mapping[str, np.ndarray],
+    settings: Mapping[str, object],
+    texts: Mapping[str, str],
+  ) -> None:
+    texts = {'config.json': to_json(settings), **texts}
+    with new_directory(directory / name, texts) as unfinished:
+      safetensors.numpy.save_file(
+        dict(tensors),
+        unfinished / 'model.safetensors',
+        # transformers refuses a file without it.
+        metadata={'format': 'pt'},
+      )
+      tokenizer.save(unfinished, config.max_positions)
+
+  all_heads = {}
   for task in chosen:
     head = task.kind.export(task)
-    _write(
-      directory / task.name,
+    table = head_params(params['heads'], heads[task.name], task)
+    tensors = {
+      'weight': np.ascontiguousarray(table['kernel'].T),
+      'bias': np.ascontiguousarray(table['bias']),
+    }
+    all_heads |= {f'heads.{task.name}.{k}': v for k, v in tensors.items()}
+    write(
+      task.name,
       {
         **{
-          _PREFIX + name: tensor
-          for name, tensor in (body if head.is_pooled else unpooled).items()
+          f'bert.{name}': tensor
+          for name, tensor in (body if head.is_pooled else encoder).items()
         },
-        **{
-          f'{head.layer}.{name}': tensor
-          for name, tensor in classifiers[task.name].items()
-        },
+        **{f'{head.layer}.{name}': v for name, v in tensors.items()},
       },
       {
-        **huggingface.save_config(config, tokenizer.pad_id),
+        **settings,
         'architectures': [head.architecture],
         'classifier_dropout': config.dropout_head,
         **head.settings,
       },
-      tokenizer,
-      config,
-      {'README.md': card.of_tasks([task], facts)},
+      {'README.md': card.describe_tasks([task], facts)},
     )
   if len(chosen) > 1:
-    _write(
-      directory / ALL,
+    definitions = define_outputs(chosen, facts.regression_head)
+    write(
+      ALL,
+      {**body, **all_heads},
+      settings,
       {
-        **body,
-        **{
-          f'heads.{task}.{name}': tensor
-          for task, tensors in classifiers.items()
-          for name, tensor in tensors.items()
-        },
-      },
-      huggingface.save_config(config, tokenizer.pad_id),
-      tokenizer,
-      config,
-      {
-        'README.md': card.of_tasks(chosen, facts),
-        'tasks.json': _json(definitions(chosen, facts.regression_head)),
+        'README.md': card.describe_tasks(chosen, facts),
+        'tasks.json': to_json(definitions),
       },
     )
 
 
-def definitions(
+def define_outputs(
   tasks: Sequence[task_lib.Task], regression_head: str
 ) -> dict[str, dict[str, object]]:
-  """What the outputs of some tasks are, by name, as JSON."""
+  """Task -> definition of its outputs, as JSON."""
   return {
     task.name: {
       **task.definition(),
@@ -119,41 +127,30 @@ def definitions(
   }
 
 
-def _classifier(
+def head_params(
   table: Mapping[str, np.ndarray], head: int, task: task_lib.Task
 ) -> dict[str, np.ndarray]:
-  """A task's part of the [T, D, C] and [T, C] table, as torch has it."""
+  """One head of the [T, D, C] and [T, C] table, with its outputs only."""
   outputs = task.num_outputs
   return {
-    'weight': np.ascontiguousarray(table['kernel'][head, :, :outputs].T),
-    'bias': np.ascontiguousarray(table['bias'][head, :outputs]),
+    'kernel': table['kernel'][head, :, :outputs],
+    'bias': table['bias'][head, :outputs],
   }
 
 
-def _write(
-  directory: Path,
-  tensors: Mapping[str, np.ndarray],
-  config: Mapping[str, object],
-  tokenizer: features.Tokenizer,
-  sizes: bert.BertConfig,
-  texts: Mapping[str, str],
-) -> None:
-  """Writes a directory, whole or not at all."""
+@contextlib.contextmanager
+def new_directory(directory: Path, texts: Mapping[str, str]) -> Iterator[Path]:
+  """Yields an unfinished directory, then adds text files and puts it in place.
+
+  Raises:
+    errors.UserError: a file can't be written.
+  """
   with files.new_directory(directory) as unfinished:
-    safetensors.numpy.save_file(
-      dict(tensors),
-      unfinished / 'model.safetensors',
-      # transformers refuses a file that does not say so.
-      metadata={'format': 'pt'},
-    )
-    tokenizer.save(unfinished, sizes.max_positions)
-    texts = {
-      'config.json': _json(config),
-      **texts,
-    }
+    yield unfinished
     for name, text in texts.items():
       (unfinished / name).write_text(text, 'utf-8', 'backslashreplace')
 
 
-def _json(value: Mapping[str, object] | Sequence[object]) -> str:
+def to_json(value: Mapping[str, object]) -> str:
+  """JSON as the exports' files have it."""
   return json.dumps(value, indent=2, ensure_ascii=False) + '\n'

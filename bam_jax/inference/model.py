@@ -1,4 +1,4 @@
-"""Trained models that predict texts as they come, of any tasks at once."""
+"""Trained models for texts of users, with mixed tasks in one batch."""
 
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from bam_jax.data import batches
 from bam_jax.data import features as features_lib
 from bam_jax.data import prepare
 from bam_jax.data import unlabelled
-from bam_jax.modeling import heads
+from bam_jax.modeling import heads as heads_lib
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
@@ -26,12 +26,12 @@ _IN_FLIGHT = 4
 
 
 class Input(NamedTuple):
-  """Texts of a task as token ids.
+  """Tokenised texts for one task.
 
   Attributes:
-    task: its name.
-    rows: one, or the windows of a long text.
-    truncated: whether some tokens of the texts are in none of them.
+    task: name of the task.
+    rows: one row, or the windows of a long text.
+    truncated: whether some tokens of the texts are in no row.
   """
 
   task: str
@@ -44,41 +44,34 @@ class Input(NamedTuple):
 
 
 class Result(NamedTuple):
-  """What is predicted for one input.
+  """Prediction for one input.
 
   Attributes:
-    prediction: as the task's kind makes it.
-    truncated: as of the input.
+    prediction: see `Kind.predict`.
+    truncated: see `Input`.
   """
 
   prediction: kind_lib.Prediction
   truncated: bool
 
   def as_json(self) -> dict[str, object]:
-    """What the kind says, and `truncated`."""
+    """The fields of the prediction, and `truncated`."""
     return {**self.prediction.said, 'truncated': self.truncated}
 
   def as_fields(self) -> list[str]:
-    """Prediction and probabilities, as `predict.write_tsv` has them."""
+    """Prediction and probabilities, as text."""
     shares = [f'{p:.4f}' for p in self.prediction.probabilities]
     return [self.prediction.text, *shares]
 
 
-class _Rows(NamedTuple):
-  """Rows of features of any tasks, and the number of the head of each."""
-
-  features: unlabelled.Held
-  heads: np.ndarray
-
-
 class Model:
-  """The models of a group of runs: one of all tasks, or one a task.
+  """The models of a group of runs: one for all tasks, or one for each task.
 
   Attributes:
-    tasks: by name, those that it predicts.
+    tasks: the tasks that it predicts, by name.
     sizes: rows of the batches: powers of two up to `packing.eval_rows`. Each is
       one program.
-    most_tokens: that a batch of the largest size takes.
+    most_tokens: tokens that fit into a batch of the largest size.
   """
 
   def __init__(
@@ -100,11 +93,13 @@ class Model:
     self.tasks: Mapping[str, task_lib.Task] = {
       name: programs.tasks[name] for names, _ in trained for name in names
     }
-    multiple = programs.mesh.size
-    most = config.packing.eval_rows
-    rows = [*(2**i for i in range(most.bit_length()) if 2**i < most), most]
+    largest = config.packing.eval_rows
+    powers = (2**i for i in range(largest.bit_length()))
     self.sizes = sorted(
-      {packing_lib.bucket(size, (1,), multiple) for size in rows}
+      {
+        packing_lib.bucket(min(size, largest), (1,), programs.mesh.size)
+        for size in (*powers, largest)
+      }
     )
     self.most_tokens = self.sizes[-1] * config.packing.row_length
     self._programs = programs
@@ -113,10 +108,10 @@ class Model:
     self._config = config
 
   def encode(self, task: str, texts: Sequence[unlabelled.Texts]) -> list[Input]:
-    """Token ids of texts of one task; from any thread.
+    """Tokenises texts of one task; may be called from any thread.
 
     Raises:
-      errors.UserError: as `prepare.featurize`.
+      errors.UserError: see `prepare.featurize`.
     """
     examples = [
       task_lib.Example(str(i), row[0], row[1] if len(row) == 2 else None, None)
@@ -137,129 +132,127 @@ class Model:
     return [Input(task, tuple(own), uid in cut) for uid, own in rows.items()]
 
   def predict(self, inputs: Sequence[Input]) -> list[Result]:
-    """What is said of each input, in their order; from one thread at a time."""
-    found: dict[int, Result] = {}
-    tasks = self._programs.tasks
+    """Predicts inputs of any tasks, in their order; one thread at a time."""
+    results: dict[int, Result] = {}
     for names, params in self._trained:
-      # Each task's rows follow one another, as its kind reads them.
-      chosen = [
-        i
-        for name in names
-        for i, item in enumerate(inputs)
-        if item.task == name
-      ]
-      if not chosen:
-        continue
+      # The rows of each task are adjacent, since its kind reads them as one.
+      chosen = sorted(
+        (i for i, each in enumerate(inputs) if each.task in names),
+        key=lambda i: names.index(inputs[i].task),
+      )
       rows = [
         row._replace(uid=task_lib.window_uid(str(i), number))
         for i in chosen
         for number, row in enumerate(inputs[i].rows)
       ]
-      task_ids = np.repeat(
-        [tasks.index[inputs[i].task] for i in chosen],
-        [len(inputs[i].rows) for i in chosen],
+      if not rows:
+        continue
+      row_tasks = np.array(
+        [inputs[i].task for i in chosen for _ in inputs[i].rows]
       )
-      slots, tokens = self._logits(
-        params, _Rows(unlabelled.Held(rows), task_ids)
-      )
-      for head in np.unique(task_ids):
-        task, own = tasks.tasks[head], np.flatnonzero(task_ids == head)
-        columns = unlabelled.Held(rows[own[0] : own[-1] + 1])
+      slots, tokens = self._logits(params, rows, row_tasks)
+      for name in dict.fromkeys(row_tasks.tolist()):
+        task, own = self.tasks[name], np.flatnonzero(row_tasks == name)
         logits = slots[own]
         if task.kind.per_token:
-          logits = np.concatenate(tokens[own[0] : own[-1] + 1])
+          logits = np.concatenate([tokens[row] for row in own])
         for prediction in task.kind.predict(
           task,
           logits[:, : task.num_outputs],
-          columns,
+          unlabelled.Held([rows[row] for row in own]),
           self._config.model.regression_head,
         ):
           number = int(prediction.uid)
-          found[number] = Result(prediction, inputs[number].truncated)
-    return [found[i] for i in range(len(inputs))]
+          results[number] = Result(prediction, inputs[number].truncated)
+    return [results[i] for i in range(len(inputs))]
 
   def compile(self) -> None:
     """Compiles, or loads, the program of each size."""
     _, params = self._trained[0]
     ids = np.array([self._tokenizer.cls_id, self._tokenizer.sep_id], np.int32)
-    one = unlabelled.Held([kind_lib.Features('', ids, len(ids), np.nan)])
+    row = unlabelled.Held([kind_lib.Features('', ids, len(ids), np.nan)])
     for size in self.sizes:
       for *_, logits in self._dispatch(
-        params, _Rows(one, np.zeros(1, np.int32)), np.arange(1), size
+        params, row, np.zeros(1, np.int32), np.arange(1), size
       ):
         jax.block_until_ready(logits)
 
   def _logits(
-    self, params: Any, rows: _Rows
-  ) -> tuple[np.ndarray, list[np.ndarray | None]]:
-    """In batches of the largest size and one of what is left.
+    self, params: Any, rows: Sequence[kind_lib.Features], row_tasks: np.ndarray
+  ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
+    """Predicts N rows in batches of the largest size, and one for the rest.
 
     Returns:
-      [N, C] of the rows; and of each row whose task's outputs are of tokens,
-      [its tokens, K].
+      [N, C] logits of the rows; and row -> [its tokens, K] logits, for each row
+      of a task with logits for each token.
     """
     packing, largest = self._config.packing, self.sizes[-1]
-    tasks = self._programs.tasks
-    lengths = np.diff(rows.features.ragged('input_ids')[1])
+    features, tasks = unlabelled.Held(rows), self._programs.tasks
+    heads = np.array([tasks.index[name] for name in row_tasks.tolist()])
+    per_token = np.isin(heads, tasks.token_heads)
+    lengths = np.array([len(row.input_ids) for row in rows])
     if packing.enabled:
       packed = packing_lib.pack(lengths, packing.row_length, packing.slots)
     else:
       packed = packing_lib.one_a_row(len(lengths))
-    # Examples of the first rows fill as many rows without the others.
+    # Without the others, the examples of the first rows fill as many rows.
     whole = packed.num_rows // largest * largest
     rest = packing_lib.bucket(packed.num_rows - whole, self.sizes, 1)
     slots = np.empty((len(lengths), tasks.num_outputs), np.float32)
-    tokens: list[np.ndarray | None] = [None] * len(lengths)
-    of_tokens = np.isin(rows.heads, tasks.token_heads)
-    pending: list[tuple[np.ndarray, np.ndarray, heads.Logits]] = []
+    tokens: dict[int, np.ndarray] = {}
+    pending: list[tuple[np.ndarray, np.ndarray, heads_lib.Logits]] = []
 
     def collect(limit: int) -> None:
       while len(pending) > limit:
-        places, starts, logits = pending.pop(0)
-        real = places >= 0
-        slots[places[real]] = jax.device_get(logits.slots)[real]
-        real &= of_tokens[places]
-        row = places[real]
-        if len(row):
+        numbers, starts, logits = pending.pop(0)
+        used = numbers >= 0
+        slots[numbers[used]] = jax.device_get(logits.slots)[used]
+        used &= per_token[numbers]
+        if used.any():
+          own = numbers[used]
           values = evaluate.token_logits(
-            logits.tokens, real, starts[real], lengths[row]
+            logits.tokens, used, starts[used], lengths[own]
           )
-          ends = np.cumsum(lengths[row])[:-1]
-          for number, own in zip(row, np.split(values, ends), strict=True):
-            tokens[number] = own
+          ends = np.cumsum(lengths[own])[:-1]
+          tokens.update(zip(own.tolist(), np.split(values, ends), strict=True))
 
     for only, size in (
       (np.flatnonzero(packed.row < whole), largest),
       (np.flatnonzero(packed.row >= whole), rest),
     ):
-      for batch in self._dispatch(params, rows, only, size):
+      for batch in self._dispatch(params, features, heads, only, size):
         pending.append(batch)
         collect(_IN_FLIGHT)
     collect(0)
     return slots, tokens
 
   def _dispatch(
-    self, params: Any, rows: _Rows, only: np.ndarray, size: int
-  ) -> Iterator[tuple[np.ndarray, np.ndarray, heads.Logits]]:
-    """Predicts some of the rows in batches of so many rows.
+    self,
+    params: Any,
+    features: unlabelled.Held,
+    heads: np.ndarray,
+    only: np.ndarray,
+    size: int,
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, heads_lib.Logits]]:
+    """Predicts the rows `only` in batches of `size` rows.
 
     Yields:
-      Of each batch [B, S] the row in each slot, -1 where it is empty, its first
-      token, and the logits on the devices.
+      For each batch [B, S] the number of the row in each slot, -1 if the slot
+      is empty; [B, S] its first token; and the logits on the devices.
     """
     if len(only) == 0:
       return
-    for places, batch in batches.evaluation_batches(
-      rows.features,
-      rows.heads,
+    for numbers, batch in batches.evaluation_batches(
+      features,
+      heads,
       self._programs.tasks.num_outputs,
       self._config.packing,
       size,
       only,
     ):
-      # The places are among `only`.
+      # The numbers count the rows of `only`.
       yield (
-        np.where(places < 0, -1, only[places]),
+        np.where(numbers < 0, -1, only[numbers]),
         batch['cls_index'],
         self._programs.predict(params, batch),
       )

@@ -1,4 +1,4 @@
-"""Predictions of a file of the user's own: a line out for each line in."""
+"""Predicts a user's own file: one output line for each input line."""
 
 from collections.abc import Iterator
 import contextlib
@@ -16,9 +16,9 @@ from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
 
-# Rows read, predicted and written at once: enough for full batches, and all
-# that is held in memory.
-_AT_ONCE = 4096
+# Rows read, predicted and written together: enough for full batches, and few
+# enough for any memory.
+_CHUNK = 4096
 
 
 def predict(
@@ -26,8 +26,8 @@ def predict(
 ) -> None:
   """Predicts a file in constant memory, in the order of its lines.
 
-  JSON lines have what `Result.as_json` returns; TSV has the prediction and the
-  labels' probabilities, below a header where the input has one.
+  JSON lines are those of `Result.as_json`; TSV has the prediction and the
+  labels' probabilities, below a header if the input has one.
 
   Args:
     model: predicts the task.
@@ -55,7 +55,7 @@ def predict(
     if rows.has_header and not as_json:
       names = declared.kind.prediction_columns(declared)
       file.write(escape.tsv(('prediction', *names)) + '\n')
-    while texts := list(itertools.islice(rows.texts, _AT_ONCE)):
+    while texts := list(itertools.islice(rows.texts, _CHUNK)):
       for result in model.predict(model.encode(task, texts)):
         file.write(_line(result, as_json))
         cut += result.truncated
@@ -84,14 +84,14 @@ def _line(result: model_lib.Result, as_json: bool) -> str:
 
 @contextlib.contextmanager
 def _destination(output: str | None) -> Iterator[TextIO]:
-  """Standard output, or a file that is put in its place when all is written."""
+  """Opens standard output, or a file that appears when it is complete."""
   if output is None:
     sys.stdout.reconfigure(encoding='utf-8')
     try:
       yield sys.stdout
       sys.stdout.flush()
     except BrokenPipeError:
-      # Who reads it has enough; Python would flush once more at its end.
+      # The reader has closed it, and Python would flush once more at its end.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return
   try:

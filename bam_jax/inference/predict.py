@@ -1,4 +1,4 @@
-"""Predictions of trained parameters on test splits."""
+"""Predicts test splits with trained parameters."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ def predict(
   config: config_lib.Config,
   path: Path,
 ) -> dict[str, str]:
-  """Predicts a split, writes it as `write_tsv` does, and returns it.
+  """Predicts a split, writes the predictions to a file and returns them.
 
   Args:
     programs: the compiled steps.
@@ -31,10 +31,10 @@ def predict(
     task: the task.
     features: N rows.
     config: the whole configuration.
-    path: of the file.
+    path: of the file; see `write_tsv`.
 
   Returns:
-    uid -> label, or score in the task's own scale, in the order of the rows.
+    uid -> label, or score on the task's own scale, in the order of the rows.
 
   Raises:
     errors.UserError: the file can't be written.
@@ -50,15 +50,15 @@ def predict(
 def write_tsv(
   path: Path, task: task_lib.Task, texts: Mapping[str, str], logits: np.ndarray
 ) -> None:
-  """Writes `uid<TAB>prediction<TAB>outputs...`, one line a row.
+  """Writes `uid<TAB>prediction<TAB>probabilities...`, one line for each row.
 
-  The outputs are probabilities, headed by their labels, where the kind has
-  them. A tab or a line break inside a label is written as `\\t` or `\\n`.
+  Kinds without probabilities have two columns. A tab or a line break inside a
+  label is written as `\\t` or `\\n`.
 
   Args:
     path: of the file.
     task: the task.
-    texts: N of them, as `Kind.texts` returns.
+    texts: uid -> prediction, see `Kind.texts`.
     logits: of the same rows.
 
   Raises:

@@ -1,19 +1,18 @@
-"""A trained model as a program that runs without this package.
+"""Exports a trained model as a program that runs without this package.
 
 DIR/TASK/ or, of a model of several tasks, DIR/all/
   program.jax_export  StableHLO for CPU, CUDA and TPU, as `jax.export` writes it
   weights.npz         its first argument, by the names of the parameters
   tokenizer.json      with vocab.txt and tokenizer_config.json
-  model.json          tasks, labels, longest input, platforms
+  model.json          tasks, labels, maximum length, platforms
   README.md           a model card, with all the code that predicts a text
 
-The program is XLA's alone, no kernel of a platform's own. Batch and length are
-symbols: it is compiled anew for each pair of them.
+The program uses only XLA, without kernels of one platform. Batch size and
+length are symbols: it is compiled for each pair of them.
 """
 
 from collections.abc import Callable
 from collections.abc import Mapping
-import json
 from pathlib import Path
 
 import flax.traverse_util
@@ -22,7 +21,6 @@ from jax import export as jax_export
 import jax.numpy as jnp
 import numpy as np
 
-from bam_jax import files
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
@@ -41,13 +39,23 @@ def export(
   tasks: task_lib.TaskTable,
   facts: card.Facts,
 ) -> None:
-  """Writes the directory of one model; arguments as of `export.export`.
+  """Writes the directory of one model; arguments as for `export.export`.
 
   Raises:
-    errors.UserError: something can't be written.
+    errors.UserError: a file can't be written.
   """
   chosen = [tasks[name] for name in heads]
-  weights = _weights(params, heads, tasks)
+  weights = flax.traverse_util.flatten_dict(
+    {
+      'encoder': params['encoder'],
+      'pooler': params['pooler'],
+      'heads': {
+        name: export_lib.head_params(params['heads'], head, tasks[name])
+        for name, head in heads.items()
+      },
+    },
+    sep='/',
+  )
   program = jax_export.export(
     jax.jit(_program(config, chosen)), platforms=PLATFORMS
   )(*_arguments(weights, config))
@@ -56,52 +64,28 @@ def export(
     'platforms': PLATFORMS,
     'max_length': facts.max_length,
     'max_positions': config.max_positions,
-    'tasks': export_lib.definitions(chosen, facts.regression_head),
+    'tasks': export_lib.define_outputs(chosen, facts.regression_head),
   }
   name = chosen[0].name if len(chosen) == 1 else export_lib.ALL
-  with files.new_directory(directory / name) as unfinished:
+  texts = {
+    'model.json': export_lib.to_json(about),
+    'README.md': card.describe_program(chosen, facts, jax.__version__),
+  }
+  with export_lib.new_directory(directory / name, texts) as unfinished:
     (unfinished / 'program.jax_export').write_bytes(program.serialize())
     np.savez(unfinished / 'weights.npz', **weights)
     tokenizer.save(unfinished)
-    texts = {
-      'model.json': json.dumps(about, indent=2, ensure_ascii=False) + '\n',
-      'README.md': card.of_program(chosen, facts, jax.__version__),
-    }
-    for file, text in texts.items():
-      (unfinished / file).write_text(text, 'utf-8', 'backslashreplace')
-
-
-def _weights(
-  params: Mapping[str, object],
-  heads: Mapping[str, int],
-  tasks: task_lib.TaskTable,
-) -> dict[str, np.ndarray]:
-  """Path -> float32 array, of each head its own outputs alone."""
-  table = params['heads']
-  return flax.traverse_util.flatten_dict(
-    {
-      'encoder': params['encoder'],
-      'pooler': params['pooler'],
-      'heads': {
-        name: {
-          'kernel': table['kernel'][head, :, : tasks[name].num_outputs],
-          'bias': table['bias'][head, : tasks[name].num_outputs],
-        }
-        for name, head in heads.items()
-      },
-    },
-    sep='/',
-  )
 
 
 def _program(
   config: bert.BertConfig, tasks: list[task_lib.Task]
 ) -> Callable[..., dict[str, jax.Array]]:
-  """The function that is exported; b texts, l tokens, c a task's outputs.
+  """Returns the function to export; b texts, l tokens, c outputs of a task.
 
   Its arguments are the weights, and [b, l] int32 token ids, token types and a
-  mask that is 0 at padding. It returns by task [b, c] logits, or [b, l, c] of
-  each token. Float32, and products are not rounded on any platform.
+  mask that is 0 at padding. It returns for each task [b, c] logits, or
+  [b, l, c] logits of each token. All is float32, without reduced precision on
+  any platform.
   """
 
   def logits(
@@ -133,7 +117,7 @@ def _program(
 
 
 def _dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
-  # Rank promotion is never left to NumPy's rules.
+  # NumPy's implicit rank promotion is not allowed.
   bias = layer['bias'].reshape((1,) * (x.ndim - 1) + (-1,))
   return x @ layer['kernel'] + bias
 
@@ -141,7 +125,7 @@ def _dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
 def _arguments(
   weights: Mapping[str, np.ndarray], config: bert.BertConfig
 ) -> tuple[object, ...]:
-  """Shapes of the program's arguments; batch and length are symbols."""
+  """Shapes of the program's arguments, with symbolic batch size and length."""
   shape = jax_export.symbolic_shape(
     'b, l', constraints=(f'l <= {config.max_positions}',)
   )

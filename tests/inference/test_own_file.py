@@ -20,7 +20,7 @@ def model():
 @pytest.fixture
 def few_at_once(monkeypatch):
   """The file is read and written in three parts, the last one not full."""
-  monkeypatch.setattr(own_file, '_AT_ONCE', 4)
+  monkeypatch.setattr(own_file, '_CHUNK', 4)
 
 
 @pytest.mark.parametrize('source', ['in.tsv', 'in.jsonl'])
