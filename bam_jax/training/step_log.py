@@ -1,7 +1,9 @@
-"""Steps' metrics on their way from the device to the log."""
+"""Fetches the metrics of steps from the devices and writes them to the log."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import time
 
 import jax
@@ -15,24 +17,23 @@ from bam_jax.training import job as job_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import transfer
 
-# Dispatched and not fetched when an interval's metrics are.
+# Steps that are dispatched before an older interval is fetched.
 _STEPS_AHEAD = 16
 
-
-# Metrics of steps that are not in the log: for each step 2T + 1 numbers.
+# Metrics of steps that are not in the log yet: 2T + 1 numbers per step.
 Unlogged = Sequence[Sequence[float]]
 
 
 class StepLog:
-  """Steps' metrics on their way from the device to the log.
+  """Fetches the metrics of steps from the devices and writes them to the log.
 
-  They are fetched an interval at a time, and some steps later than they were
-  dispatched: a fetch waits for the step it is of, and the device must have
-  others to go on with.
+  Each line covers `config.train.log_every` steps. They are fetched some steps
+  after they were dispatched: fetching waits for the last of them, and meanwhile
+  the device must have other steps to do.
 
-  Which steps share a line follows from the steps alone. So a run that is
-  stopped within an interval takes the metrics of its steps along, in its
-  checkpoint, and `go_on` begins with them.
+  Which steps share a line depends on their numbers alone. So a run that is
+  stopped within an interval saves the metrics of its steps in the checkpoint,
+  and `resume` starts with them.
   """
 
   def __init__(
@@ -49,27 +50,35 @@ class StepLog:
     self._telemetry = telemetry
     self._progress = progress
     self._pending: list[tuple[int, jax.Array | np.ndarray]] = []
-    self._first = 0  # The first step that is taken in this process.
+    self._first = 0  # The first step that this process takes.
     self._interval_start = time.perf_counter()
     self._waited = 0.0
 
-  def waited(self, seconds: float) -> None:
-    """Counts time in which no batch was ready."""
-    self._waited += seconds
+  @contextlib.contextmanager
+  def waiting(self) -> Iterator[None]:
+    """Context whose time is logged as waiting for a batch."""
+    began = time.perf_counter()
+    yield
+    self._waited += time.perf_counter() - began
 
   def add(self, step: int, metrics: jax.Array) -> None:
+    """Adds the metrics of a step; writes a line if an interval is due.
+
+    Raises:
+      errors.UserError: a loss or gradient of that interval is not finite.
+    """
     self._pending.append((step, metrics))
     every = self._config.train.log_every
     if len(self._pending) == every + _STEPS_AHEAD:
       self._write(every, share=1.0)
 
-  def go_on(self, start: int, unlogged: Sequence[Unlogged]) -> None:
-    """Goes on with a run that was stopped.
+  def resume(self, start: int, unlogged: Sequence[Unlogged]) -> None:
+    """Continues the log of runs that were stopped.
 
     Args:
-      start: the first step that is taken again.
-      unlogged: of each run, the metrics of the steps before it that are not in
-        its log.
+      start: the first step to take.
+      unlogged: for each run, the metrics of the steps before `start` that are
+        not in its log.
     """
     self._first = start
     rows = [np.asarray(each, np.float32) for each in unlogged]
@@ -82,22 +91,22 @@ class StepLog:
         self._write_run(index, _steps_before(start, each), each, 1.0, 0.0)
 
   def unlogged(self) -> list[Unlogged]:
-    """Of each run, the metrics of the steps that are pending."""
+    """For each run, the metrics of the pending steps."""
     values = self._fetch(len(self._pending))
     return [values[:, index].tolist() for index in range(len(self._jobs))]
 
   def flush(self) -> None:
-    """Fetches, checks and writes what is pending."""
+    """Fetches, checks and writes all pending steps."""
     while self._pending:
       count = min(self._config.train.log_every, len(self._pending))
       self._write(count, share=count / len(self._pending))
 
   def _write(self, number: int, share: float) -> None:
-    """Fetches, checks and writes the oldest steps that are pending.
+    """Fetches, checks and writes the oldest pending steps.
 
     Args:
-      number: of steps.
-      share: of the time since the last call that they took.
+      number: how many steps.
+      share: their share of the time since the last call, 0-1.
     """
     steps = [step for step, _ in self._pending[:number]]
     values = self._fetch(number)
@@ -115,7 +124,7 @@ class StepLog:
     self._waited -= waited
 
   def _fetch(self, number: int) -> np.ndarray:
-    """Metrics of the oldest steps that are pending, [steps, seeds, 2T + 1]."""
+    """Metrics of the oldest pending steps, [steps, seeds, 2T + 1]."""
     fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
     shape = (len(self._jobs), -1)
     rows = [np.reshape(values, shape) for values in fetched]
@@ -140,7 +149,7 @@ class StepLog:
       metrics[name].sum(axis=0, dtype=np.float64) for name in ('loss', 'count')
     )
     schedule = job_lib.step_schedule(steps[-1], job, self._config)
-    told = {
+    line = {
       'loss': loss.sum() / count.sum(),
       'gold_weight': schedule.gold_weight,
       'learning_rate': schedule.learning_rate,
@@ -152,20 +161,21 @@ class StepLog:
     }
     for name, task_loss, task_count in zip(self._names, loss, count):
       if task_count:
-        told[f'loss/{name}'] = task_loss / task_count
-        told[f'examples/{name}'] = task_count
+        line[f'loss/{name}'] = task_loss / task_count
+        line[f'examples/{name}'] = task_count
     self._telemetry[index].write(
-      steps[-1], {key: float(value) for key, value in told.items()}
+      steps[-1], {key: float(value) for key, value in line.items()}
     )
-    return float(told['loss'])
+    return float(line['loss'])
 
   def _taken_here(self, steps: Sequence[int]) -> np.ndarray:
-    """Which steps were taken by this process, [steps] bool."""
+    """Whether this process took each of the steps, [steps] bool."""
     return np.asarray(steps) >= self._first
 
   def _check_finite(
     self, job: job_lib.Job, step: int, metrics: Mapping[str, np.ndarray]
   ) -> None:
+    """Raises if the metrics of a step have a nan or an infinity."""
     bad = [
       name
       for name, loss in zip(self._names, metrics['loss'])
