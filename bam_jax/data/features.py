@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from collections.abc import Sequence
 import hashlib
 import itertools
@@ -16,8 +17,7 @@ import tokenizers
 from tokenizers import decoders
 from tokenizers import processors
 
-from bam_jax.data import added_tokens
-from bam_jax.data import wordpiece
+from bam_jax.data import tokenizer_files
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
@@ -30,51 +30,57 @@ OnCut = Callable[[str], None]
 
 
 class Tokenizer:
-  """BERT's tokenizer: same ids as Hugging Face's, without truncation."""
+  """Texts to token ids: the same ids as Hugging Face's, without truncation."""
 
-  def __init__(self, tokenizer: tokenizers.Tokenizer):
-    """Takes over a WordPiece tokenizer and makes it canonical.
+  def __init__(
+    self,
+    tokenizer: tokenizers.Tokenizer,
+    special: Mapping[str, str] = tokenizer_files.BERT_TOKENS,
+  ):
+    """Takes over a tokenizer and makes it canonical.
 
     Truncation and padding, which a tokenizer.json may carry, are switched off.
     The template that adds special tokens and the decoder are made anew: they
     do not change ids here, so they must not change the fingerprint.
+
+    Args:
+      tokenizer: is changed.
+      special: its special tokens, by name.
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    self.cls_id = tokenizer.token_to_id('[CLS]')
-    self.pad_id = tokenizer.token_to_id('[PAD]')
-    self.sep_id = tokenizer.token_to_id('[SEP]')
-    self.unk_id = tokenizer.token_to_id('[UNK]')
+    self.cls_id = tokenizer.token_to_id(special['cls_token'])
+    self.pad_id = tokenizer.token_to_id(special['pad_token'])
+    self.sep_id = tokenizer.token_to_id(special['sep_token'])
+    self.unk_id = tokenizer.token_to_id(special['unk_token'])
     tokenizer.post_processor = processors.BertProcessing(
-      ('[SEP]', self.sep_id), ('[CLS]', self.cls_id)
+      (special['sep_token'], self.sep_id), (special['cls_token'], self.cls_id)
     )
     tokenizer.decoder = decoders.WordPiece()
     self._tokenizer = tokenizer
+    self._special = dict(special)
 
   @classmethod
   def from_vocab(cls, lines: Sequence[str], lowercase: bool) -> 'Tokenizer':
-    """A tokenizer from the lines of a vocab.txt, whose order gives the ids.
+    """Returns BERT's tokenizer over the lines of a vocab.txt, in id order.
 
     Args:
       lines: the tokens; a newline at their ends is ignored.
       lowercase: lower-case the text and strip its accents (uncased BERT).
 
     Raises:
-      errors.UserError: a special token is missing or a token stands twice.
+      errors.UserError: a special token is missing or a token is there twice.
     """
-    return cls(wordpiece.from_lines(lines, 'the vocabulary', lowercase))
+    return cls(tokenizer_files.from_lines(lines, 'the vocabulary', lowercase))
 
   @classmethod
   def from_dir(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
-    """The tokenizer of a model directory.
-
-    Args:
-      path: as for `wordpiece.load`.
+    """Returns the tokenizer of a model directory; see `tokenizer_files.load`.
 
     Raises:
-      errors.UserError: as `wordpiece.load`.
+      errors.UserError: the directory holds no tokenizer that can be used.
     """
-    return cls(wordpiece.load(Path(path)))
+    return cls(*tokenizer_files.load(Path(path)))
 
   @property
   def vocab_size(self) -> int:
@@ -124,9 +130,7 @@ class Tokenizer:
       'tokenizer_class': 'PreTrainedTokenizerFast',
       'model_max_length': max_length,
       **{
-        name: token
-        for name, token in added_tokens.NAMES.items()
-        if token in special
+        name: token for name, token in self._special.items() if token in special
       },
       'model_input_names': ['input_ids', 'token_type_ids', 'attention_mask'],
     }
@@ -145,7 +149,7 @@ class Tokenizer:
     Raises:
       errors.UserError: as `from_vocab`.
     """
-    other = wordpiece.from_lines(lines, 'the vocabulary', lowercase=False)
+    other = tokenizer_files.from_lines(lines, 'the vocabulary', lowercase=False)
     other.normalizer = self._tokenizer.normalizer
     other.pre_tokenizer = self._tokenizer.pre_tokenizer
     return type(self)(other)
@@ -164,7 +168,7 @@ class Tokenizer:
     for (token, number), ids in zip(theirs.items(), texts, strict=True):
       if token in own:
         result[number] = np.array([own[token]], np.int32)
-      elif token not in wordpiece.SPECIAL and len(ids):
+      elif token not in self._special.values() and len(ids):
         result[number] = ids
     return result
 

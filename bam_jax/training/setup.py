@@ -16,7 +16,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import features
-from bam_jax.data import wordpiece
+from bam_jax.data import tokenizer_files
 from bam_jax.modeling import bert
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
@@ -204,7 +204,7 @@ def _other_tokenizer(
 
 def _read_vocab(field: str, file: str) -> list[str]:
   try:
-    return wordpiece.read_vocab(Path(file))
+    return tokenizer_files.read_vocab(Path(file))
   except (OSError, ValueError) as e:
     raise errors.UserError(
       f'config.model.{field}: {file} cannot be read ({e}); give a BERT'

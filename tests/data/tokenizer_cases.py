@@ -1,8 +1,8 @@
 """Model directories whose files contradict or complete each other, and texts.
 
-Their vocabularies are synthetic. `READ` names the directories from which both
-versions of transformers make the same tokenizer, `REFUSED` those from which
-they make different ones, none, or one that this package cannot use.
+Their vocabularies are synthetic. `READ` names the directories that are read,
+`REFUSED` those that `AutoTokenizer` can't load, that it reads otherwise than
+their files say, or whose tokenizer this package cannot use.
 """
 
 from collections.abc import Callable
@@ -308,6 +308,44 @@ def _path_of_the_author(path: Path) -> None:
   _config(path, tokenizer_file=None)
 
 
+def _token_written_before_the_case_changed(path: Path) -> None:
+  _json(path, lowercase=False, added=[tokenizers.AddedToken('<New>')])
+  _config(path, do_lower_case=True)
+
+
+def _token_special_in_the_map_alone(path: Path) -> None:
+  _added_json(path)
+  _added_map(path)
+
+
+def _two_lists(path: Path) -> None:
+  _added_map(path)
+  _config(path, additional_special_tokens=['<New>'])
+
+
+def _other_cls(path: Path) -> None:
+  _vocab(path)
+  _config(path, cls_token='the')
+
+
+def _no_pad(path: Path) -> None:
+  _vocab(path)
+  _config(path, pad_token=None)
+
+
+def _token_of_an_unknown_name(path: Path) -> None:
+  _vocab(path)
+  _config(path, image_token='[E1]')
+
+
+def _carriage_return(path: Path) -> None:
+  _vocab(path, [*WORDS, 'a\rb'])
+
+
+def _blank_at_the_end(path: Path) -> None:
+  _vocab(path, [*WORDS, 'zebra '])
+
+
 READ: dict[str, _Maker] = {
   maker.__name__.strip('_'): maker
   for maker in (
@@ -334,6 +372,14 @@ READ: dict[str, _Maker] = {
     _blank_lines,
     _repeated_lines,
     _path_of_the_author,
+    _token_written_before_the_case_changed,
+    _token_special_in_the_map_alone,
+    _two_lists,
+    _other_cls,
+    _no_pad,
+    _token_of_an_unknown_name,
+    _carriage_return,
+    _blank_at_the_end,
   )
 }
 
@@ -370,21 +416,6 @@ def _token_of_tokenizer_json_alone(path: Path) -> None:
   _config(path, added_tokens_decoder={k: decoder[k] for k in list(decoder)[:5]})
 
 
-def _token_written_before_the_case_changed(path: Path) -> None:
-  _json(path, lowercase=False, added=[tokenizers.AddedToken('<New>')])
-  _config(path, do_lower_case=True)
-
-
-def _token_special_in_the_map_alone(path: Path) -> None:
-  _added_json(path)
-  _added_map(path)
-
-
-def _two_lists(path: Path) -> None:
-  _added_map(path)
-  _config(path, additional_special_tokens=['<New>'])
-
-
 def _another_id(path: Path) -> None:
   _vocab(path)
   _write(path, 'added_tokens.json', {'[E1]': len(WORDS) + 3})
@@ -393,21 +424,6 @@ def _another_id(path: Path) -> None:
 def _one_id_twice(path: Path) -> None:
   _vocab(path, [*WORDS[:9], 'cat', *WORDS[9:]])
   _write(path, 'special_tokens_map.json', {'bos_token': '[E1]'})
-
-
-def _other_cls(path: Path) -> None:
-  _vocab(path)
-  _config(path, cls_token='the')
-
-
-def _no_pad(path: Path) -> None:
-  _vocab(path)
-  _config(path, pad_token=None)
-
-
-def _token_of_an_unknown_name(path: Path) -> None:
-  _vocab(path)
-  _config(path, image_token='[E1]')
 
 
 def _special_tokens_split(path: Path) -> None:
@@ -429,50 +445,32 @@ def _byte_order_mark(path: Path) -> None:
   _vocab(path, ['\ufeff[PAD]', *WORDS[1:]])
 
 
-def _carriage_return(path: Path) -> None:
-  _vocab(path, [*WORDS, 'a\rb'])
-
-
-def _blank_at_the_end(path: Path) -> None:
-  _vocab(path, [*WORDS, 'zebra '])
-
-
 def _damaged_tokens(path: Path) -> None:
   _vocab(path)
   _config(path, added_tokens_decoder={'five': _entry('[E1]')})
 
 
-_DIFFERENTLY = 'versions 4 and 5 of transformers read the {} of its tokenizer'
+_REPLACES = 'AutoTokenizer replaces the {} of tokenizer.json; to keep'
+_UNLOADED = 'AutoTokenizer cannot load the tokenizer'
 REFUSED: dict[str, tuple[_Maker, str]] = {
   maker.__name__.strip('_'): (maker, message)
   for maker, message in (
-    (_other_normalizer, _DIFFERENTLY.format('normalizer')),
-    (_other_pre_tokenizer, _DIFFERENTLY.format('pre_tokenizer')),
-    (_control_characters_kept, _DIFFERENTLY.format('normalizer')),
-    (_shorter_words, _DIFFERENTLY.format('model')),
-    (_no_cls, 'tokenizer.json: its post_processor does not make [CLS] A'),
+    (_other_normalizer, _REPLACES.format('normalizer')),
+    (_other_pre_tokenizer, _REPLACES.format('pre_tokenizer')),
+    (_control_characters_kept, _REPLACES.format('normalizer')),
+    (_shorter_words, _REPLACES.format('model')),
+    (_no_cls, 'its tokenizer does not make [CLS] A [SEP] B [SEP] of two'),
     (
       _token_of_tokenizer_json_alone,
-      _DIFFERENTLY.format('added_tokens'),
+      f"tokenizer.json: '[E1]' has the id {len(WORDS)} there, but",
     ),
-    (
-      _token_written_before_the_case_changed,
-      _DIFFERENTLY.format('added_tokens'),
-    ),
-    (_token_special_in_the_map_alone, _DIFFERENTLY.format('added_tokens')),
-    (_two_lists, 'list different additional_special_tokens; to keep'),
     (_another_id, f"'[E1]' has the id {len(WORDS) + 3} there, but"),
     (_one_id_twice, f'both have the id {len(WORDS)}; choose another'),
-    (_other_cls, "its cls_token is 'the', but only [CLS] is supported"),
-    (_no_pad, 'its pad_token is None, but only [PAD] is supported'),
-    (_token_of_an_unknown_name, _DIFFERENTLY.format('added_tokens')),
     (_special_tokens_split, 'split_special_tokens is True, which is not'),
-    (_japanese, "its tokenizer_class is 'BertJapaneseTokenizer', but only"),
-    (_class_without_its_file, 'its tokenizer_class needs a tokenizer.json'),
+    (_japanese, 'its tokenizer_class, BertJapaneseTokenizer, is not based on'),
+    (_class_without_its_file, _UNLOADED),
     (_byte_order_mark, 'vocab.txt: begins with a byte-order mark'),
-    (_carriage_return, f'line {len(WORDS) + 1} holds a carriage return'),
-    (_blank_at_the_end, f'line {len(WORDS) + 1} ends in white space'),
-    (_damaged_tokens, 'the added and special tokens in its JSON files cannot'),
+    (_damaged_tokens, f'{_UNLOADED} (invalid literal for int()'),
   )
 }
 

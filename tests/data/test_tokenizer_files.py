@@ -1,18 +1,20 @@
-"""Tokenizers of model directories: the ids that transformers gives, or none.
+"""Tokenizers of model directories: the ids of `AutoTokenizer`, or an error.
 
-Oracles: `AutoTokenizer` where transformers is installed, and the golden file
-that `make_tokenizer_golden.py` made with it.
+Oracles: `AutoTokenizer`, and the golden file that `make_tokenizer_golden.py`
+made with it.
 """
 
 import json
 from pathlib import Path
+import socket
 
 import pytest
 import tokenizers
+import transformers
 
 from bam_jax import errors
 from bam_jax.data import features
-from bam_jax.data import wordpiece
+from bam_jax.data import tokenizer_files
 from bam_jax.modeling import huggingface
 from tests.data import tokenizer_cases
 
@@ -46,7 +48,6 @@ def test_ids_are_those_of_the_golden_file(name, maker, tmp_path):
   ('name', 'maker'), _READ, ids=[name for name, _ in _READ]
 )
 def test_ids_are_those_of_transformers(name, maker, tmp_path):
-  transformers = pytest.importorskip('transformers')
   path = tokenizer_cases.make(maker, tmp_path / 'model')
   ids = _ids(features.Tokenizer.from_dir(path))
   theirs = transformers.AutoTokenizer.from_pretrained(path)
@@ -67,12 +68,11 @@ def test_what_is_saved_gives_the_same_ids(name, maker, tmp_path):
   (saved / 'config.json').write_text('{"model_type": "bert"}')
   again = features.Tokenizer.from_dir(saved)
   assert again.fingerprint == tokenizer.fingerprint
-  lines = wordpiece.read_vocab(saved / 'vocab.txt')
+  lines = tokenizer_files.read_vocab(saved / 'vocab.txt')
   assert len(lines) == tokenizer.vocab_size
   for token in ('cat', '[SEP]', tokenizer_cases.WORDS[-1]):
     (number,) = tokenizer.encode([token])[0]
     assert lines[number] == token
-  transformers = pytest.importorskip('transformers')
   theirs = transformers.AutoTokenizer.from_pretrained(saved)
   assert theirs(_TEXTS)['input_ids'] == _ids(tokenizer)
 
@@ -82,9 +82,7 @@ def test_what_is_saved_gives_the_same_ids(name, maker, tmp_path):
   [value for _, value in _REFUSED],
   ids=[name for name, _ in _REFUSED],
 )
-def test_files_without_ids_that_are_right_for_both_are_refused(
-  maker, message, tmp_path
-):
+def test_files_that_would_be_misread_are_refused(maker, message, tmp_path):
   with pytest.raises(errors.UserError) as caught:
     features.Tokenizer.from_dir(tokenizer_cases.make(maker, tmp_path))
   assert message in str(caught.value)
@@ -94,7 +92,6 @@ def test_files_without_ids_that_are_right_for_both_are_refused(
 def test_the_remedy_makes_a_directory_that_is_read(tmp_path, monkeypatch):
   """The command in the message, as it is printed."""
   torch = pytest.importorskip('torch')
-  transformers = pytest.importorskip('transformers')
   maker, _ = tokenizer_cases.REFUSED['shorter_words']
   path = tokenizer_cases.make(maker, tmp_path / "it's a model")
   config = transformers.BertConfig(
@@ -126,7 +123,6 @@ def test_a_pretrained_model_of_a_package():
   tokenizer = features.Tokenizer.from_dir(minilm)
   alone = tokenizers.Tokenizer.from_file(str(minilm / 'tokenizer.json'))
   assert tokenizer.fingerprint == features.Tokenizer(alone).fingerprint
-  transformers = pytest.importorskip('transformers')
   theirs = transformers.AutoTokenizer.from_pretrained(minilm)
   assert theirs(_TEXTS)['input_ids'] == _ids(tokenizer)
 
@@ -161,3 +157,26 @@ def test_repeated_lines_are_logged(tmp_path, caplog):
     "vocab.txt: 'cat' is in line 6 and in line 8; its id is that of the last,"
     ' as in transformers'
   )
+
+
+def test_a_cased_vocabulary_that_is_lower_cased_is_logged(tmp_path, caplog):
+  path = tokenizer_cases.make(
+    tokenizer_cases.READ['cased_json_alone'], tmp_path
+  )
+  features.Tokenizer.from_dir(path)
+  (record,) = caplog.records
+  assert 'texts are lower-cased, but' in record.getMessage()
+  caplog.clear()
+  path = tokenizer_cases.make(tokenizer_cases.READ['added_decoder'], tmp_path)
+  features.Tokenizer.from_dir(path)
+  assert caplog.records == []
+
+
+def test_nothing_is_fetched(tmp_path, monkeypatch):
+  def fail(*args, **kwargs):
+    raise AssertionError('a connection')
+
+  monkeypatch.setattr(socket.socket, 'connect', fail)
+  monkeypatch.setattr(socket, 'getaddrinfo', fail)
+  path = tokenizer_cases.make(tokenizer_cases.READ['added_json'], tmp_path)
+  features.Tokenizer.from_dir(path)

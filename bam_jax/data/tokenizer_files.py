@@ -1,0 +1,370 @@
+"""Loads the tokenizer of a model directory or of a vocabulary file.
+
+`AutoTokenizer` of transformers reads a directory, so that ids are the same
+there and here. It reads some files in silence as another tokenizer than they
+describe; `load` raises an error for those.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import models
+from tokenizers import normalizers
+from tokenizers import pre_tokenizers
+
+from bam_jax import errors
+from bam_jax import files
+
+# Special tokens of BERT, by the names that transformers gives them.
+BERT_TOKENS = {
+  'unk_token': '[UNK]',
+  'sep_token': '[SEP]',
+  'pad_token': '[PAD]',
+  'cls_token': '[CLS]',
+  'mask_token': '[MASK]',
+}
+_REQUIRED = ('pad_token', 'unk_token', 'cls_token', 'sep_token')
+_HIGHEST_ID = 2**31 - 1  # Ids are stored as int32.
+
+# Parts of a tokenizer.json that decide the ids, besides its added tokens.
+_PARTS = ('model', 'pre_tokenizer', 'normalizer')
+# Settings of BERT's normalizer that tokenizer_config.json decides: the name in
+# a tokenizer.json, and the name in a tokenizer_config.json.
+_NORMALIZER_SETTINGS = {
+  'lowercase': 'do_lower_case',
+  'strip_accents': 'strip_accents',
+  'handle_chinese_chars': 'tokenize_chinese_chars',
+}
+# A cased vocabulary has thousands of words with a capital letter, an uncased
+# one hardly any.
+_CASED_SHARE = 0.01
+
+_SAVE_AGAIN = (
+  'to keep what AutoTokenizer reads, run `python -c "import transformers as t;'
+  " d={0!r}; t.AutoModel.from_pretrained(d).save_pretrained('NEW');"
+  ' t.PreTrainedTokenizerFast(tokenizer_object=t.AutoTokenizer.from_pretrained('
+  "d).backend_tokenizer).save_pretrained('NEW')\"` and set"
+  ' config.model.init=NEW'
+)
+
+
+def read_vocab(file: Path) -> list[str]:
+  """Returns the lines of a vocab.txt, whose order gives the ids.
+
+  Raises:
+    OSError: the file can't be read.
+    ValueError: it is too large or not UTF-8.
+    errors.UserError: it begins with a byte-order mark.
+  """
+  # Only newlines end a line: some vocabularies hold a U+2028 or U+0085.
+  text = files.load_text(file, newline='')
+  if text.startswith('\ufeff'):
+    raise errors.UserError(
+      f'{file}: begins with a byte-order mark, which would be a part of the'
+      ' first token; save it as UTF-8 without the mark'
+    )
+  lines = text.removesuffix('\n').split('\n')
+  return [line.removesuffix('\r') for line in lines]
+
+
+def from_lines(
+  lines: Sequence[str], where: str, lowercase: bool
+) -> tokenizers.Tokenizer:
+  """Returns BERT's tokenizer over a user's own vocabulary.
+
+  Args:
+    lines: the tokens in the order of their ids; a newline at their ends is
+      ignored.
+    where: the file, for errors.
+    lowercase: lower-case the text and strip its accents.
+
+  Raises:
+    errors.UserError: a special token is missing, or a token is there twice.
+  """
+  tokens = [line.rstrip('\n') for line in lines]
+  vocabulary = {token: number for number, token in enumerate(tokens)}
+  for number, token in enumerate(tokens):
+    if vocabulary[token] != number:
+      raise errors.UserError(
+        f'{where}: {token!r} is in line {number + 1} and in line'
+        f' {vocabulary[token] + 1}; write a token that no text has, such as'
+        f' [unused_line_{number + 1}], in place of the first, so that all other'
+        ' tokens keep their ids'
+      )
+  _require(vocabulary, BERT_TOKENS, where)
+  tokenizer = tokenizers.Tokenizer(
+    models.WordPiece(
+      vocabulary, unk_token='[UNK]', max_input_chars_per_word=100
+    )
+  )
+  tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+  tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+  special = [BERT_TOKENS[name] for name in (*_REQUIRED, 'mask_token')]
+  tokenizer.add_special_tokens([t for t in special if t in vocabulary])
+  return tokenizer
+
+
+def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+  """Loads the tokenizer of a model directory with `AutoTokenizer`.
+
+  Args:
+    path: holds tokenizer.json or vocab.txt, and other files that AutoTokenizer
+      reads. Nothing is fetched, and no code of the directory is run.
+
+  Returns:
+    The tokenizer, and its special tokens by name, as in `BERT_TOKENS`.
+
+  Raises:
+    errors.UserError: there is no tokenizer, AutoTokenizer can't load it or
+      reads it otherwise than its files say, or it does not make `[CLS] A [SEP]
+      B [SEP]` of two texts.
+  """
+  file, vocab = path / 'tokenizer.json', path / 'vocab.txt'
+  settings = _read_settings(path / 'tokenizer_config.json')
+  written = None
+  if file.is_file():
+    where, written = file, _from_json(file)
+    known = written.get_vocab(with_added_tokens=True)
+  elif vocab.is_file():
+    where, known = vocab, _read_model_vocab(vocab)
+  else:
+    raise errors.UserError(
+      f'{path}: neither tokenizer.json nor vocab.txt; name a directory that'
+      " holds a BERT model's tokenizer"
+    )
+  auto = _auto_tokenizer(path, settings, known)
+  tokenizer = auto.backend_tokenizer
+  # A class that takes tokenizer.json as it is may name no special tokens.
+  special = {n: getattr(auto, n) or token for n, token in BERT_TOKENS.items()}
+  _require(known, special, str(where))
+  if written:
+    _check_parts(path, written, tokenizer)
+  _check_ids(path, settings, written, tokenizer)
+  for each in (written, tokenizer):
+    if each is tokenizer or (each and each.post_processor):
+      _check_template(path, each, special)
+  _warn_of_case(path, tokenizer)
+  return tokenizer, special
+
+
+def _read_settings(file: Path) -> dict[str, object]:
+  """Reads a tokenizer_config.json; refuses settings that can't be followed."""
+  settings = _read_json(file)
+  for name in _NORMALIZER_SETTINGS.values():
+    if not isinstance(settings.get(name), bool | None):
+      raise errors.UserError(
+        f'{file}: {name} is {settings[name]!r}; give true or false'
+      )
+  if settings.get('split_special_tokens'):
+    raise errors.UserError(
+      f'{file}: split_special_tokens is True, which is not supported; choose'
+      ' another config.model.init'
+    )
+  return settings
+
+
+def _read_json(file: Path) -> dict[str, object]:
+  """Returns a JSON object, which is empty if there is no such file."""
+  try:
+    return files.load_json(file)
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError) as error:
+    raise errors.UserError(
+      f'{file}: cannot be read ({error}); fetch it again'
+    ) from None
+
+
+def _read_model_vocab(file: Path) -> dict[str, int]:
+  """Reads a model's vocab.txt. Of equal lines the last one counts."""
+  try:
+    lines = read_vocab(file)
+  except (OSError, ValueError) as error:
+    raise errors.UserError(
+      f'{file}: cannot be read ({error}); fetch it again'
+    ) from None
+  vocabulary = {line: number for number, line in enumerate(lines)}
+  for number, line in enumerate(lines):
+    if vocabulary[line] != number and line.strip():
+      logging.warning(
+        '%s: %r is in line %d and in line %d; its id is that of the last, as in'
+        ' transformers',
+        file,
+        line,
+        number + 1,
+        vocabulary[line] + 1,
+      )
+  return vocabulary
+
+
+def _from_json(file: Path) -> tokenizers.Tokenizer:
+  """Reads a tokenizer.json as it is written."""
+  try:
+    tokenizer = tokenizers.Tokenizer.from_file(str(file))
+  except Exception as error:  # The library raises nothing more special.
+    raise errors.UserError(
+      f'{file}: cannot be loaded ({error}); fetch it again'
+    ) from None
+  unknown = getattr(tokenizer.model, 'unk_token', None)
+  # An added token of that name is not part of the model.
+  if unknown and tokenizer.model.token_to_id(unknown) is None:
+    raise errors.UserError(
+      f'{file}: model.vocab lacks {unknown!r}, the token for words that it does'
+      ' not know; fetch it again'
+    )
+  return tokenizer
+
+
+def _require(
+  known: Mapping[str, int], special: Mapping[str, str], where: str
+) -> None:
+  """Raises if a special token is missing: AutoTokenizer would add it anew."""
+  for name in _REQUIRED:
+    if special[name] not in known:
+      raise errors.UserError(
+        f"{where}: no {special[name]}; give a BERT model's vocabulary"
+      )
+
+
+def _auto_tokenizer(
+  path: Path, settings: Mapping[str, object], known: Mapping[str, int]
+) -> Any:
+  """Calls `AutoTokenizer`; BERT is the model of files that name none."""
+  # transformers would advise to install PyTorch, which is not needed.
+  os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
+  import transformers  # Takes a second: not before a tokenizer is read.
+
+  config = _read_json(path / 'config.json')
+  options = {}
+  if 'tokenizer_class' not in {**settings, **config}:
+    options['tokenizer_type'] = config.get('model_type', 'bert')
+  size = config.get('vocab_size')
+  if '[MASK]' not in known and isinstance(size, int) and size <= len(known):
+    # There is no embedding for the token that AutoTokenizer would add.
+    options['mask_token'] = None
+  try:
+    result = transformers.AutoTokenizer.from_pretrained(
+      str(path), local_files_only=True, trust_remote_code=False, **options
+    )
+  except Exception as error:  # Whatever its many readers raise.
+    raise errors.UserError(
+      f'{path}: AutoTokenizer cannot load the tokenizer'
+      f' ({" ".join(str(error).split())}); fetch its files again or choose'
+      ' another config.model.init'
+    ) from None
+  if not isinstance(result, transformers.PreTrainedTokenizerFast):
+    raise errors.UserError(
+      f'{path}: its tokenizer_class, {type(result).__name__}, is not based on'
+      ' the package tokenizers; choose another config.model.init'
+    )
+  return result
+
+
+def _check_parts(
+  path: Path, written: tokenizers.Tokenizer, read: tokenizers.Tokenizer
+) -> None:
+  """Raises if AutoTokenizer replaces a part of tokenizer.json by another.
+
+  It keeps the file's vocabulary only, and builds what BERT has around it. That
+  is right if the file has the same, except for `_NORMALIZER_SETTINGS`.
+  """
+  one, two = json.loads(written.to_str()), json.loads(read.to_str())
+  for part in _PARTS:
+    first, second = one[part], two[part]
+    if first and first['type'] == 'BertNormalizer':
+      first = {**first, **{n: second.get(n) for n in _NORMALIZER_SETTINGS}}
+    if first and first != second:
+      raise errors.UserError(
+        f'{path}: AutoTokenizer replaces the {part} of tokenizer.json; to keep'
+        ' that of the file, set "tokenizer_class": "PreTrainedTokenizerFast" in'
+        f' tokenizer_config.json; {_SAVE_AGAIN.format(str(path))}'
+      )
+
+
+def _check_ids(
+  path: Path,
+  settings: Mapping[str, object],
+  written: tokenizers.Tokenizer | None,
+  tokenizer: tokenizers.Tokenizer,
+) -> None:
+  """Raises if a token has another id than its file says, or one of another.
+
+  `AutoTokenizer` ignores the ids of added tokens and numbers them itself.
+  """
+  ids = tokenizer.get_vocab(with_added_tokens=True)
+  decoder = settings.get('added_tokens_decoder')
+  declared = {}
+  if decoder:
+    declared['tokenizer_config.json'] = {
+      token['content']: int(number) for number, token in decoder.items()
+    }
+  else:
+    declared['added_tokens.json'] = _read_json(path / 'added_tokens.json')
+  if written:
+    declared['tokenizer.json'] = {
+      token.content: number
+      for number, token in written.get_added_tokens_decoder().items()
+    }
+  for name, tokens in declared.items():
+    for token, number in tokens.items():
+      if ids.get(token) != number:
+        raise errors.UserError(
+          f'{path / name}: {token!r} has the id {number} there, but'
+          f' AutoTokenizer gives it {ids.get(token)};'
+          f' {_SAVE_AGAIN.format(str(path))}'
+        )
+  owners = {number: token for token, number in ids.items()}
+  for token, number in ids.items():
+    if owners[number] != token:
+      raise errors.UserError(
+        f'{path}: {token!r} and {owners[number]!r} both have the id {number};'
+        ' choose another config.model.init'
+      )
+    if number > _HIGHEST_ID:
+      raise errors.UserError(
+        f'{path}: gives a token the id {number}; fetch it again'
+      )
+
+
+def _check_template(
+  path: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
+) -> None:
+  """Raises if special tokens are not put where BERT puts them."""
+  tokenizer.no_truncation()
+  tokenizer.no_padding()
+  cls = tokenizer.token_to_id(special['cls_token'])
+  sep = tokenizer.token_to_id(special['sep_token'])
+  one, two = tokenizer.encode(''), tokenizer.encode('', '')
+  if (one.ids, two.ids, two.type_ids) != (
+    [cls, sep],
+    [cls, sep, sep],
+    [0, 0, 1],
+  ):
+    raise errors.UserError(
+      f'{path}: its tokenizer does not make [CLS] A [SEP] B [SEP] of two texts;'
+      ' choose another config.model.init'
+    )
+
+
+def _warn_of_case(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
+  """Warns if texts are lower-cased and the vocabulary is not."""
+  if not getattr(tokenizer.normalizer, 'lowercase', False):
+    return
+  added = {t.content for t in tokenizer.get_added_tokens_decoder().values()}
+  words = tokenizer.get_vocab().keys() - added
+  cased = sum(word != word.lower() for word in words)
+  if cased > _CASED_SHARE * len(words):
+    logging.warning(
+      '%s: texts are lower-cased, but %d of %d words of the vocabulary have'
+      ' capital letters; if the model is cased, write {"do_lower_case": false}'
+      ' to tokenizer_config.json',
+      path,
+      cased,
+      len(words),
+    )
