@@ -17,7 +17,7 @@ def get_config():
   for task in demo.TASKS.values():
     name = task.name.removeprefix('demo_')
     config.custom_tasks[name] = config_lib.custom_task(
-      kind=task.kind,
+      kind=task.kind.name,
       labels=task.labels,
       scale=task.scale,
       train=f'{name}/train.tsv',
