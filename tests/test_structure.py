@@ -39,6 +39,9 @@ _ORDER = (
 _WITHOUT_JAX = {*_ORDER[: _ORDER.index('config') + 1], 'data'} - {'tasks'}
 
 _FOR_TYPES = 'typing.TYPE_CHECKING'
+# Nothing else needs these folders; only the command line imports them.
+_EXTRAS = {'doctor', 'serving', 'storage'}
+_COMMAND_LINE = {'command_line', 'commands', 'main'}
 
 _MODULES = sorted(
   path for path in _PACKAGE.rglob('*.py') if path.name != '__init__.py'
@@ -75,6 +78,15 @@ def test_imports_only_what_stands_above(path):
     if name.startswith('bam_jax.'):
       other = name.split('.')[1]
       assert _ORDER.index(other) <= place, f'{path} imports {name}'
+
+
+@pytest.mark.parametrize('path', _MODULES, ids=_id)
+def test_only_the_command_line_imports_extras(path):
+  if _room(path) in _COMMAND_LINE:
+    return
+  for name in _imports(path):
+    extra = name.split('.')[1] if name.startswith('bam_jax.') else ''
+    assert extra not in _EXTRAS or extra == _room(path), f'{path}: {name}'
 
 
 @pytest.mark.parametrize('path', _MODULES, ids=_id)

@@ -1,1 +1,4 @@
-"""A work directory of one command, here or in an object store."""
+"""Locks, and object stores: what keeps a work directory for one command.
+
+Only the command line imports it; the commands know local directories alone.
+"""

@@ -1,8 +1,8 @@
-"""What of a work directory is complete, while others write in it.
+"""Finds the complete parts of a work directory that is still being written.
 
-Shard sets, checkpoints and finished runs are told by a mark, which is there
-when everything else is. All other files are whole at any time: they are
-replaced by a rename, or grow by whole lines.
+A shard set, a checkpoint or a finished run has a sentinel file, which is
+written last. Every other file is complete at any time: it is replaced by a
+rename, or grows by whole lines.
 """
 
 from collections.abc import Iterator
@@ -20,161 +20,164 @@ from typing import NamedTuple
 from bam_jax.data import manifest
 from bam_jax.training import checkpoint_scores
 
-# What stands last where a folder is put together, and goes first.
-MARKS = frozenset(
+# Files that are written last and deleted first.
+SENTINELS = frozenset(
   {manifest.NAME, checkpoint_scores.MARK, 'commit_success.txt', 'DONE'}
 )
 
 _STEP = re.compile(r'(runs/[^/]+/checkpoints)/step_(\d+)/(\w+)')
-# In a folder with a mark everything is as when the mark was set.
+# Folders that never change once they have a sentinel.
 _FOLDER = re.compile(rf'(features|teachers)/|{_STEP.pattern}')
-_SETS = (f'features/*/*/{manifest.NAME}', f'teachers/*/*/{manifest.NAME}')
-_DONE = 'runs/*/DONE'
+_PATTERNS = (
+  f'features/*/*/{manifest.NAME}',
+  f'teachers/*/*/{manifest.NAME}',
+  'runs/*/DONE',
+  f'runs/*/checkpoints/step_*/{checkpoint_scores.MARK}',
+)
 _ATTEMPTS = 100
-_PAUSE = 0.05  # seconds between two
-# Made anew from the rest, of this process alone, or not yet in place.
+_PAUSE = 0.05  # seconds between two attempts
+# Files that can be made again, belong to one process, or are unfinished.
 _LEFT_OUT = re.compile(
   r'(^|/)\.|^LOCK$|^(features|teachers)/[^/]+/[^/]+/columns|\.(tmp|old)-'
   r'|orbax-checkpoint-tmp|^compiled/.*-atime$'
 )
 
-# Name of a mark -> what changes when its folder does.
-Marks = Mapping[str, tuple[int, ...]]
+# Name of a sentinel -> time stamps that change with its folder.
+Sentinels = Mapping[str, tuple[int, ...]]
 
 
 class Found(NamedTuple):
-  """What a work directory holds that is complete.
+  """The complete parts of a work directory.
 
   Attributes:
-    marks: of all that has one.
-    files: name -> where its content stays, of all that may have changed.
-    steps: folder of a run's checkpoints -> the steps that are to be kept.
+    sentinels: of all complete folders.
+    files: name -> path with unchanging content, for all files that may have
+      changed.
+    steps: folder of a run's checkpoints -> the steps to keep.
   """
 
-  marks: Marks
+  sentinels: Sentinels
   files: Mapping[str, Path]
   steps: Mapping[str, list[int]]
 
 
-def names(root: Path) -> Iterator[str]:
-  """The files below a folder but for those that are left out, complete or not.
-
-  Args:
-    root: the work directory.
-  """
-  return _names(root, root)
-
-
 def is_left_out(name: str) -> bool:
-  """Whether a file is never copied up, whatever it holds."""
+  """Whether a file is never copied to the store."""
   return _LEFT_OUT.search(name) is not None
 
 
-def is_of_folder(name: str) -> bool:
-  """Whether a file belongs to a folder with a mark, and so never changes."""
+def is_in_folder(name: str) -> bool:
+  """Whether a file belongs to a folder with a sentinel, so it never changes."""
   return _FOLDER.match(name) is not None
 
 
 def is_checkpoint(name: str) -> bool:
-  """Whether a file belongs to a step of a checkpoint."""
+  """Whether a file belongs to a checkpoint."""
   return _STEP.match(name) is not None
 
 
-def is_outgrown(root: Path, name: str, steps: Mapping[str, list[int]]) -> bool:
-  """Whether a file that was once complete has been deleted by its run.
+def is_superseded(
+  root: Path, name: str, steps: Mapping[str, list[int]]
+) -> bool:
+  """Whether a run has deleted a checkpoint's file that was once complete.
 
-  A file that is missing for any other reason, such as a folder of a run that
-  someone removed, is not.
+  A file that is missing for another reason, for example because someone removed
+  the folder of the run, is not superseded.
   """
   match = _STEP.match(name)
   if match is None or match[1] not in steps:
     return False
   if int(match[2]) not in steps[match[1]]:
     return True
-  # A finished run drops what only a resumed one would need.
+  # A finished run deletes what only a resumed run would need.
   return match[3] == 'train' and not (root / match[0]).exists()
 
 
-def find(root: Path, stage: Path, known: Marks) -> Found:
-  """Looks for what is complete at one moment.
+def find(root: Path, stage: Path, known: Sentinels) -> Found:
+  """Finds everything that is complete at one moment.
 
   Args:
     root: the work directory.
-    stage: a folder on the same file system that checkpoints are linked into,
-      as their run may delete them at any time; emptied first.
-    known: marks of an earlier call; what they stand for is not looked into
-      again while they stay as they are.
+    stage: a folder on the same file system, emptied first. Checkpoints are
+      hard-linked into it, since their run may delete them at any time.
+    known: sentinels of an earlier call; their folders are skipped while these
+      are unchanged.
 
   Raises:
-    OSError: something can't be read, or the file system knows no hard links.
+    OSError: something can't be read, or the file system has no hard links.
   """
   for attempt in itertools.count(1):
-    before = _marks(root)
+    before = _sentinels(root)
     shutil.rmtree(stage, ignore_errors=True)
     try:
       found = _find(root, stage, known, before)
-      # Nothing is deleted before what replaces it is there.
-      if _marks(root) == before:
+      # A checkpoint is deleted only after its successor is complete.
+      if _sentinels(root) == before:
         return found
     except (OSError, ValueError):
-      # A step that has just been outgrown, if it is gone the next time.
+      # A checkpoint that was just deleted is not there in the next attempt.
       if attempt == _ATTEMPTS:
         raise
     time.sleep(_PAUSE)
 
 
-def _find(root: Path, stage: Path, known: Marks, marks: Marks) -> Found:
+def _find(
+  root: Path, stage: Path, known: Sentinels, sentinels: Sentinels
+) -> Found:
   files: dict[str, Path] = {}
   steps: dict[str, list[int]] = {}
 
-  def add(folder: Path) -> None:
-    files.update({name: root / name for name in _names(root, folder)})
+  def add(place: Path, base: Path = root) -> None:
+    files.update({name: base / name for name in names(base, place)})
 
-  for mark in marks:
-    if not mark.startswith('runs/') and known.get(mark) != marks[mark]:
-      add((root / mark).parent)
+  def is_known(sentinel: str) -> bool:
+    return known.get(sentinel) == sentinels.get(sentinel)
+
+  for sentinel in sentinels:
+    if not sentinel.startswith('runs/') and not is_known(sentinel):
+      add((root / sentinel).parent)
   for run in sorted(root.glob('runs/[!.]*')):
     done = f'runs/{run.name}/DONE'
-    checkpoints_dir = run / 'checkpoints'
-    if kept := checkpoint_scores.kept(checkpoints_dir):
-      steps[f'runs/{run.name}/checkpoints'] = kept
-    if done in marks and known.get(done) == marks[done]:
+    checkpoints = f'runs/{run.name}/checkpoints'
+    if kept := checkpoint_scores.kept(root / checkpoints):
+      steps[checkpoints] = kept
+    if done in sentinels and is_known(done):
       continue
     for step in kept:
-      mark = f'runs/{run.name}/checkpoints/step_{step}/{checkpoint_scores.MARK}'
-      if known.get(mark) == marks.get(mark):
-        continue
-      folder = (root / mark).parent
-      linked = stage / folder.relative_to(root)
-      shutil.copytree(folder, linked, copy_function=os.link)
-      files.update({name: stage / name for name in _names(stage, linked)})
+      folder = f'{checkpoints}/step_{step}'
+      if not is_known(f'{folder}/{checkpoint_scores.MARK}'):
+        shutil.copytree(root / folder, stage / folder, copy_function=os.link)
+        add(stage / folder, stage)
     for entry in run.iterdir():
-      if entry != checkpoints_dir and (entry.name != 'DONE' or done in marks):
+      if entry.name == 'DONE' and done not in sentinels:
+        continue
+      if entry.name != 'checkpoints':
         add(entry)
   for entry in root.iterdir():
     if entry.name not in ('features', 'teachers', 'runs'):
       add(entry)
-  return Found(marks, files, steps)
+  return Found(sentinels, files, steps)
 
 
-def _marks(root: Path) -> Marks:
-  """All marks, and when they and their folders were changed."""
-  paths = [path for pattern in (*_SETS, _DONE) for path in root.glob(pattern)]
-  paths += root.glob(f'runs/*/checkpoints/step_*/{checkpoint_scores.MARK}')
+def _sentinels(root: Path) -> Sentinels:
+  """All sentinels, with the times of their and their folders' last change."""
   result = {}
-  for path in paths:
+  for path in itertools.chain.from_iterable(map(root.glob, _PATTERNS)):
     name = path.relative_to(root).as_posix()
     if not is_left_out(name):
-      try:
-        stats = (path.stat(), path.parent.stat())
-      except FileNotFoundError:
-        continue
-      result[name] = tuple(stat.st_mtime_ns for stat in stats)
+      with contextlib.suppress(FileNotFoundError):
+        result[name] = (path.stat().st_mtime_ns, path.parent.stat().st_mtime_ns)
   return result
 
 
-def _names(root: Path, place: Path) -> Iterator[str]:
-  """The regular files at or below a place, relative to `root`."""
+def names(root: Path, place: Path | None = None) -> Iterator[str]:
+  """Regular files that are not left out, complete or not, relative to `root`.
+
+  Args:
+    root: the work directory.
+    place: a file or folder below it; None: the whole work directory.
+  """
+  place = place or root
   if place.is_dir() and not place.is_symlink():
     folders = os.walk(place)
   else:
@@ -185,7 +188,7 @@ def _names(root: Path, place: Path) -> Iterator[str]:
       name = path.relative_to(root).as_posix()
       if is_left_out(name):
         continue
-      # A link leads elsewhere, and a pipe never ends.
+      # Links lead elsewhere, and a pipe never ends.
       with contextlib.suppress(FileNotFoundError):
         if stat.S_ISREG(path.lstat().st_mode):
           yield name

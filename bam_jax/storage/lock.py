@@ -1,4 +1,4 @@
-"""One command at a time in a work directory."""
+"""Locks a local work directory, so that one command works in it at a time."""
 
 import datetime
 import fcntl
@@ -13,8 +13,8 @@ from bam_jax import errors
 from bam_jax import files
 
 FILE = 'LOCK'
-# The folders of a work directory in which commands read and write; `.mirror` is
-# there where the work directory is kept in an object store.
+# Folders of a work directory in which commands read and write; `.mirror` exists
+# if the work directory is kept in an object store.
 FOLDERS = (
   'compiled', 'exports', 'features', 'predictions', 'runs', 'teachers',
   '.mirror',
@@ -22,14 +22,14 @@ FOLDERS = (
 
 
 class Lock:
-  """Holds a work directory for this process, as a context manager.
+  """Context manager that locks a work directory for this process.
 
-  The directory may have been copied from a stranger, and libraries that read
-  and write in it follow links. So a link in its folders is refused here, before
-  anything is read or written. The directory itself may be a link.
+  The directory may come from a stranger, and libraries follow links when they
+  read and write in it. So a link in its folders is refused before anything is
+  read or written. The directory itself may be a link.
 
-  The operating system lets go of it when the process ends, however it ends: no
-  lock outlives its holder, and a file that was left behind locks nothing.
+  The operating system releases the lock whenever the process ends. A file that
+  was left behind locks nothing.
   """
 
   def __init__(self, workdir: Path):
@@ -37,14 +37,14 @@ class Lock:
     self._file: IO[str] | None = None
 
   def __enter__(self) -> Self:
-    """Takes the directory, making it if it isn't there.
+    """Locks the directory, which is created if it is missing.
 
     Raises:
-      errors.UserError: another process holds it, nothing can be written, or
-        it holds a link.
+      errors.UserError: another process holds the lock, the directory can't be
+        written, or it has a link in it.
     """
     while not self._take():
-      pass  # Its holder has just let go and removed the file.
+      pass  # The holder has just removed the file.
     try:
       for name in FOLDERS:
         files.check_directory(self._path.parent / name)
@@ -64,7 +64,7 @@ class Lock:
     self._file.close()
 
   def _take(self) -> bool:
-    """Locks the file; False if it is no longer the one at its place."""
+    """Locks the file; returns False if the file has been removed meanwhile."""
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
       self._file = files.open_file(self._path, 'a+', encoding='utf-8')

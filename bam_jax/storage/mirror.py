@@ -1,10 +1,10 @@
-"""A work directory that is kept in an object store, and worked on locally.
+"""Mirrors a local work directory, the scratch, to an object store.
 
-The commands work in a local directory, the scratch; what is complete there is
-copied up in the background, and what the store has is brought down first. One
-object, the index, names every file with its size and sha256. It is written when
-all of them are there, and what it no longer names is deleted afterwards, so the
-store goes from one whole state to the next, whenever a process dies.
+The files of the store are downloaded first. Then a thread uploads what is
+complete in the scratch. One object, the index, names every file with its size
+and sha256. It is written after all files that it names, and before the deletion
+of files that it no longer names. So the store goes from one complete state to
+the next, whenever a process dies.
 """
 
 from collections.abc import Iterable
@@ -29,23 +29,23 @@ from bam_jax.storage import store_lock
 from bam_jax.storage import stores
 
 INDEX = 'MIRROR.json'
-EVERY = 10.0  # seconds between two looks at what is complete
-PATIENCE = 300.0  # seconds for which a store may fail
+EVERY = 10.0  # seconds between two uploads
+PATIENCE = 300.0  # seconds that a store may fail
 
 _OWN_FOLDER = '.mirror'  # below the scratch
-_BATCH = 64  # files that are under way at once
+_BATCH = 64  # files that are copied in parallel
 
 # Name of a file -> size in bytes and sha256.
 Index = dict[str, list[object]]
 
 
 class Mirror:
-  """Keeps a store and its scratch alike, as a context manager.
+  """Context manager that keeps a store equal to its scratch.
 
   with store_lock.StoreLock(store, preemption_signal) as held:
     with Mirror(store, held, None, preemption_signal) as scratch:
-      ...  # The scratch has what the store has, and is worked in.
-    # The store has all that is complete in the scratch.
+      ...  # The scratch has the files of the store, and more are written.
+    # The store has everything that is complete in the scratch.
   """
 
   def __init__(
@@ -60,7 +60,7 @@ class Mirror:
     Args:
       store: the work directory.
       held: its lock.
-      scratch: the local one; None: a folder of the user's cache.
+      scratch: the local directory; None: a folder of the user's cache.
       preemption_signal: triggered if the store fails for long.
     """
     self._scratch = scratch or stores.cache_dir(store.url)
@@ -71,25 +71,25 @@ class Mirror:
     self._own = self._scratch / _OWN_FOLDER
     self._writer = ''
     self._index: Index = {}
-    self._marks: complete.Marks = {}
+    self._sentinels: complete.Sentinels = {}
     self._sent: set[str] = set()
     self._measured: dict[str, tuple[tuple[int, ...], list[object]]] = {}
     self._last = contextlib.ExitStack()
-    self._leaving = threading.Event()
-    self._thread = threading.Thread(target=self._keep, daemon=True)
+    self._ending = threading.Event()
+    self._thread = threading.Thread(target=self._upload_regularly, daemon=True)
 
   def __enter__(self) -> Path:
-    """Takes the scratch, and brings down what the store has.
+    """Locks the scratch, and downloads the files of the store.
 
     Raises:
       errors.UserError: another process holds the scratch, it or the store can't
-        be used, or the scratch holds something else's work.
+        be used, or the scratch belongs to another store.
     """
     with contextlib.ExitStack() as stack:
       stack.enter_context(self._local_lock)
       logging.info('%s: worked on in %s', self._store.url, self._scratch)
-      with _told(self._scratch):
-        self._bring_down()
+      with _report_errors(self._scratch):
+        self._download_all()
       self._thread.start()
       self._last.enter_context(
         self._preemption_signal.before_exit(self._finish)
@@ -111,20 +111,20 @@ class Mirror:
           logging.error('%s', e)
 
   def _finish(self) -> None:
-    """Copies up what is complete, for the last time."""
-    self._leaving.set()
+    """Uploads what is complete, for the last time."""
+    self._ending.set()
     self._thread.join()
     try:
-      with _told(self._scratch):
-        self._push()
+      with _report_errors(self._scratch):
+        self._upload()
     except errors.UserError as e:
       # The store was there when the command began.
       is_gone = isinstance(e, stores.StoreError)
       kind = errors.RetryError if is_gone else errors.UserError
       raise kind(f'{e}; {self._scratch} has everything') from e
 
-  def _bring_down(self) -> None:
-    """Makes the scratch what the store is, unless it has gone on from there."""
+  def _download_all(self) -> None:
+    """Makes the scratch equal to the store, unless it is newer."""
     state = self._own / 'state.json'
     known = None
     if state.exists():
@@ -146,10 +146,10 @@ class Mirror:
     if not writer:
       return
     there = set(self._store.names(''))
-    # A folder that someone has removed is to be made anew.
+    # If someone has removed a folder, it will be made again.
     self._index = {n: e for n, e in self._index.items() if n in there}
     if writer != self._writer:
-      # Another machine has gone on with what may be older here.
+      # Another machine has continued, so files here may be older.
       for name in sorted(local):
         if self._measure(name, self._scratch / name) != self._index.get(name):
           _remove(self._scratch, name)
@@ -161,10 +161,10 @@ class Mirror:
         name
         for name in self._index
         if not (self._scratch / name).exists()
-        and not complete.is_outgrown(self._scratch, name, steps)
+        and not complete.is_superseded(self._scratch, name, steps)
       ]
     self._download(missing)
-    # What a process that died had sent and not named.
+    # Uploaded by a process that died before it wrote the index.
     self._store.delete(
       filter(complete.is_checkpoint, there - self._index.keys())
     )
@@ -172,7 +172,7 @@ class Mirror:
       self._write_index(self._index)
 
   def _download(self, names: Iterable[str]) -> None:
-    """Gets files of the index, marks last, each compared before it is used."""
+    """Downloads and checks files of the index, sentinels last."""
     incoming = self._own / 'incoming'
     count = 0
     for batch in _batches(names):
@@ -182,10 +182,9 @@ class Mirror:
         path.parent.mkdir(parents=True, exist_ok=True)
       self._store.download(targets)
       for name, path in targets.items():
-        # What is no part of a folder may be newer than the index: it is
-        # replaced as a whole.
-        whole = list(columns.measure(path)) == self._index[name]
-        if complete.is_of_folder(name) and not whole:
+        # Files outside of such folders may be newer than the index.
+        is_equal = list(columns.measure(path)) == self._index[name]
+        if complete.is_in_folder(name) and not is_equal:
           raise errors.UserError(
             f'{self._store.url}/{name}: is not what was put there; remove that'
             ' folder there, or that of the run, and give the same command'
@@ -197,31 +196,31 @@ class Mirror:
     if count:
       logging.info('%s: %d files brought down', self._store.url, count)
 
-  def _keep(self) -> None:
-    """Copies up until it is left, or the store has failed for long."""
+  def _upload_regularly(self) -> None:
+    """Uploads until the end, or until the store has failed for long."""
     good, failing = time.monotonic(), False
-    while not self._leaving.wait(EVERY):
+    while not self._ending.wait(EVERY):
       try:
-        with _told(self._scratch):
-          self._push()
+        with _report_errors(self._scratch):
+          self._upload()
         good, failing = time.monotonic(), False
       except errors.UserError as e:
         if time.monotonic() - good > PATIENCE:
-          # The steps so far are saved, and the last attempt tells the rest.
+          # The steps so far are saved, and the last upload reports the error.
           self._preemption_signal.trigger()
           return
         if not failing:
           logging.warning('%s; tried again for %.0f s', e, PATIENCE)
         failing = True
 
-  def _push(self) -> None:
-    """Brings the store to what is complete in the scratch now."""
+  def _upload(self) -> None:
+    """Makes the store equal to what is complete in the scratch now."""
     self._lock.check()
-    found = complete.find(self._scratch, self._own / 'stage', self._marks)
+    found = complete.find(self._scratch, self._own / 'stage', self._sentinels)
     index = {
       name: entry
       for name, entry in self._index.items()
-      if not complete.is_outgrown(self._scratch, name, found.steps)
+      if not complete.is_superseded(self._scratch, name, found.steps)
     }
     changed = {}
     for name, path in found.files.items():
@@ -229,20 +228,20 @@ class Mirror:
       if index[name] != self._index.get(name):
         changed[name] = path
     for batch in _batches(changed):
-      if self._leaving.is_set() and threading.current_thread() is self._thread:
-        return  # The last time begins with what is newer.
+      if self._ending.is_set() and threading.current_thread() is self._thread:
+        return  # The last upload begins with newer files.
       self._sent.update(batch)
       self._store.upload({name: changed[name] for name in batch})
     if index != self._index:
       self._lock.check()
       gone = (self._index.keys() | self._sent) - index.keys()
       self._write_index(index)
-      self._store.delete(sorted(gone, key=_is_mark, reverse=True))
+      self._store.delete(sorted(gone, key=_is_sentinel, reverse=True))
       self._sent.clear()
-    self._marks = found.marks
+    self._sentinels = found.sentinels
 
   def _measure(self, name: str, path: Path) -> list[object]:
-    """Size and sha256 of a file; read again only where it has changed."""
+    """Size and sha256 of a file, which is read again only if it has changed."""
     stat = path.stat()
     stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
     before, entry = self._measured.get(name, (None, []))
@@ -252,7 +251,7 @@ class Mirror:
     return entry
 
   def _read_index(self) -> tuple[str, Index]:
-    """Who wrote the index, and what it names; empty where there is none."""
+    """The writer and the files of the index; empty if there is no index."""
     data = self._store.read(INDEX)
     if data is None:
       return '', {}
@@ -278,16 +277,17 @@ class Mirror:
     self._index = index
 
 
-def _is_mark(name: str) -> bool:
-  return name.rpartition('/')[2] in complete.MARKS
+def _is_sentinel(name: str) -> bool:
+  return name.rpartition('/')[2] in complete.SENTINELS
 
 
 def _batches(names: Iterable[str]) -> Iterator[list[str]]:
-  """Names, some at a time, none that is a mark with one that is not."""
-  marks: dict[bool, list[str]] = {False: [], True: []}
-  for name in names:
-    marks[_is_mark(name)].append(name)
-  for group in marks.values():
+  """Batches of names, those of sentinels last and apart."""
+  names = list(names)
+  for group in (
+    [name for name in names if not _is_sentinel(name)],
+    [name for name in names if _is_sentinel(name)],
+  ):
     for start in range(0, len(group), _BATCH):
       yield group[start : start + _BATCH]
 
@@ -305,8 +305,8 @@ def _remove(root: Path, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _told(scratch: Path) -> Iterator[None]:
-  """Turns the local file system's errors into one line."""
+def _report_errors(scratch: Path) -> Iterator[None]:
+  """Turns errors of the local file system into a `UserError`."""
   try:
     yield
   except OSError as e:

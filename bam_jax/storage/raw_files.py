@@ -1,4 +1,4 @@
-"""Raw files that lie in an object store, brought to this machine."""
+"""Downloads the raw files of tasks from an object store."""
 
 import dataclasses
 import logging
@@ -13,14 +13,14 @@ _VERSIONS = '.versions.json'
 
 
 def localized(config: config_lib.Config) -> config_lib.Config:
-  """A configuration whose `data.dir` is a URL, with a local one.
+  """Downloads the tables of a `data.dir` that is a URL; returns a local one.
 
-  The tables of the configured tasks are brought down, those alone that have
-  changed in the store since. One that isn't there is told of by its reader.
+  Files are downloaded again if they have changed in the store. A missing file
+  is reported by its reader.
 
   Raises:
     errors.UserError: the store can't be read, the files can't be written, or
-      a field takes no URL.
+      `data.tfds_dir` is a URL.
   """
   if stores.is_url(config.data.tfds_dir):
     raise errors.UserError(

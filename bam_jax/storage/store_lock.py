@@ -1,7 +1,8 @@
-"""One command at a time on a work directory in an object store.
+"""Locks a work directory in an object store by a heartbeat.
 
-A store knows no locks that end with their holder, so the holder signs an object
-every half minute, and who finds no new signature for minutes takes it over.
+A store has no locks that end with their holder. So the holder rewrites an
+object every half minute, and another command takes over after minutes without
+it.
 """
 
 import contextlib
@@ -22,10 +23,10 @@ from bam_jax.runtime import preemption
 from bam_jax.storage import stores
 
 FILE = 'LOCK'
-STALE = 180.0  # seconds without a signature
+STALE = 180.0  # seconds without a heartbeat
 
-_HEARTBEAT = 30.0  # seconds between two signatures
-# Seconds after which whoever else has taken over at the same time is seen.
+_HEARTBEAT = 30.0  # seconds between two heartbeats
+# Seconds until another process that took over at the same time is visible.
 _SETTLE = 2.0
 
 
@@ -41,7 +42,7 @@ class StoreLock:
     self._preemption_signal = preemption_signal
     self._lost = False
     self._last = contextlib.ExitStack()
-    self._left = threading.Event()
+    self._released = threading.Event()
     self._mine = {
       'token': secrets.token_hex(8),
       'holder': f'process {os.getpid()} on {socket.gethostname()}',
@@ -60,9 +61,9 @@ class StoreLock:
     with contextlib.ExitStack() as stack:
       # A signal that comes now leaves no lock behind.
       with self._preemption_signal.defer_exit():
-        # Some stores that speak S3 would let `create` replace what is there.
+        # Some S3-compatible stores let `create` replace an object.
         there = self._read()
-        if there or not self._store.create(FILE, self._signed()):
+        if there or not self._store.create(FILE, self._content()):
           self._take_over(there or self._read() or {})
         self._thread.start()
         self._last.enter_context(
@@ -78,7 +79,7 @@ class StoreLock:
       self._release()
 
   def _release(self) -> None:
-    self._left.set()
+    self._released.set()
     self._thread.join()
     try:
       self.check()
@@ -87,54 +88,53 @@ class StoreLock:
       logging.warning('the lock is left as it is: %s', e)
 
   def check(self) -> None:
-    """Reads the lock again.
+    """Checks that this process still holds the lock.
 
     Raises:
-      errors.UserError: another process has taken it, or the store can't be
+      errors.UserError: another process has taken over, or the store can't be
         reached.
     """
     there = self._read() or {}
     if there.get('token') != self._mine['token']:
       self._lost = True
       raise errors.UserError(
-        f'{self._store.url}: taken over by {_told(there)}, as this process gave'
-        ' no sign of life for minutes; let that one finish'
+        f'{self._store.url}: taken over by {_describe(there)}, as this process'
+        ' gave no sign of life for minutes; let that one finish'
       )
 
   def _take_over(self, there: dict[str, object]) -> None:
-    """Takes a lock whose holder is gone; raises if it isn't."""
-    why = _gone(there)
+    """Takes over the lock if its holder is dead; raises if it may be alive."""
+    why = _why_dead(there)
     if not why:
       raise errors.UserError(
-        f'{self._store.url}: in use by {_told(there)}; wait until it ends, or'
-        ' choose another --workdir; if it is dead, the lock is free'
+        f'{self._store.url}: in use by {_describe(there)}; wait until it ends,'
+        ' or choose another --workdir; if it is dead, the lock is free'
         f' {STALE:.0f} s after its last sign of life'
       )
     logging.warning(
       '%s: was in use by %s; %s: taken over',
       self._store.url,
-      _told(there),
+      _describe(there),
       why,
     )
-    self._store.write(FILE, self._signed())
+    self._store.write(FILE, self._content())
     time.sleep(_SETTLE)
     self.check()
 
   def _keep(self) -> None:
-    """Signs until it is left, or another has signed."""
-    while not self._left.wait(_HEARTBEAT):
+    """Writes heartbeats until the lock is released or taken over."""
+    while not self._released.wait(_HEARTBEAT):
       try:
         self.check()
-        self._store.write(FILE, self._signed())
+        self._store.write(FILE, self._content())
       except errors.UserError as e:
         if self._lost:
           logging.warning('%s', e)
           self._preemption_signal.trigger()
           return
-        # What can't be reached now may be reached the next time; whoever
-        # uploads tells of it.
+        # The store may be reachable the next time; uploads report it.
 
-  def _signed(self) -> bytes:
+  def _content(self) -> bytes:
     return json.dumps(self._mine | {'heartbeat': time.time()}).encode()
 
   def _read(self) -> dict[str, object] | None:
@@ -150,8 +150,8 @@ class StoreLock:
       ) from e
 
 
-def _gone(there: dict[str, object]) -> str:
-  """Why the holder of a lock is gone; empty if it may be alive."""
+def _why_dead(there: dict[str, object]) -> str:
+  """Why the holder of a lock counts as dead; empty if it may be alive."""
   silent = time.time() - there.get('heartbeat', 0)
   if silent > STALE:
     return f'its last sign of life is {silent:.0f} s old, over {STALE:.0f} s'
@@ -160,8 +160,8 @@ def _gone(there: dict[str, object]) -> str:
   return ''
 
 
-def _told(there: dict[str, object]) -> str:
-  """Who holds a lock, in words."""
+def _describe(there: dict[str, object]) -> str:
+  """The holder of a lock, in words."""
   since = datetime.datetime.fromtimestamp(there.get('since', 0)).astimezone()
   return (
     f'{there.get("holder", "an unknown process")} since'
@@ -170,14 +170,15 @@ def _told(there: dict[str, object]) -> str:
 
 
 def _machine() -> str:
-  """Names where process numbers mean the same; unlike anywhere else's.
+  """Identifies the machine or container whose process numbers are meant.
 
-  Host names may be alike, and containers of one host count their own processes.
+  Host names may be equal, and containers of one host number their own
+  processes.
   """
   try:
     boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
     return f'{boot} {os.readlink("/proc/self/ns/pid")}'
-  except OSError:  # No Linux: nothing is known, and equal to nothing.
+  except OSError:  # Not Linux: a name that equals no other.
     return secrets.token_hex(8)
 
 
@@ -186,6 +187,6 @@ def _runs(pid: int) -> bool:
     os.kill(pid, 0)
   except ProcessLookupError:
     return False
-  except PermissionError:
-    return True  # Someone else's.
+  except PermissionError:  # It belongs to another user.
+    pass
   return True

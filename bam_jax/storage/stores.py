@@ -1,8 +1,8 @@
-"""Object stores by their URL: s3://BUCKET/PATH and gs://BUCKET/PATH.
+"""Access to object stores by URL: s3://BUCKET/PATH and gs://BUCKET/PATH.
 
-fsspec speaks to them. Where and as whom is said by what the clouds' own tools
-read: AWS_PROFILE, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, the
-machine's role.
+Through fsspec, which takes endpoint and credentials from the settings of the
+clouds' own tools: AWS_PROFILE, AWS_ENDPOINT_URL,
+GOOGLE_APPLICATION_CREDENTIALS, the machine's role.
 """
 
 from collections.abc import Iterable
@@ -16,24 +16,24 @@ from pathlib import Path
 
 from bam_jax import errors
 
-# Scheme -> the package that speaks it, and the extra that brings it.
+# Scheme -> its package, and the extra that installs it.
 _PACKAGES = {'s3': ('s3fs', 's3'), 'gs': ('gcsfs', 'gcs')}
 
 
 class StoreError(errors.UserError):
-  """A store can't be reached or refuses, told in one line with the URL."""
+  """A store can't be reached or refuses a request."""
 
 
 def is_url(place: str) -> bool:
-  """Whether a place is a URL, of whatever scheme, and no local path."""
+  """Whether a place is a URL of any scheme, not a local path."""
   return '://' in place
 
 
 def cache_dir(url: str) -> Path:
-  """The local folder that stands for a URL unless another one is given.
+  """Default local folder for the files of a URL.
 
   Raises:
-    errors.UserError: the user has no home.
+    errors.UserError: the user has no home directory.
   """
   try:
     home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
@@ -47,9 +47,9 @@ def cache_dir(url: str) -> Path:
 
 
 class Store:
-  """The objects below one URL, by their names relative to it.
+  """Objects below one URL, by their names relative to it.
 
-  Every method raises `StoreError` where the store can't be reached or refuses.
+  Every method raises `StoreError` if the store can't be reached or refuses.
 
   Attributes:
     url: without a slash at its end.
@@ -75,81 +75,68 @@ class Store:
       )
     import fsspec
 
-    # Another machine may change what a listing said.
+    # No cache, since other machines write to the store too.
     self._files = fsspec.filesystem(scheme, use_listings_cache=False)
 
   def read(self, name: str) -> bytes | None:
-    """The bytes of an object; None if there is none."""
-    with self._told():
-      try:
-        return self._files.cat_file(self._path(name))
-      except FileNotFoundError:
-        return None
+    """Returns the bytes of an object; None if there is none."""
+    with self._report_errors(), contextlib.suppress(FileNotFoundError):
+      return self._files.cat_file(self._path(name))
 
   def write(self, name: str, data: bytes) -> None:
-    """Replaces an object; a reader sees the old one or the whole new one."""
-    with self._told():
+    """Replaces an object; a reader sees the old one or the complete new one."""
+    with self._report_errors():
       self._files.pipe_file(self._path(name), data)
 
   def create(self, name: str, data: bytes) -> bool:
-    """Makes an object that is not there; False if it is."""
-    with self._told():
-      try:
-        self._files.pipe_file(self._path(name), data, mode='create')
-      except FileExistsError:
-        return False
-    return True
+    """Creates an object; returns False if it exists."""
+    with self._report_errors(), contextlib.suppress(FileExistsError):
+      self._files.pipe_file(self._path(name), data, mode='create')
+      return True
+    return False
 
   def upload(self, sources: Mapping[str, Path]) -> None:
-    """Puts local files, several at once: name -> file."""
-    with self._told():
-      self._files.put(
-        [str(path) for path in sources.values()],
-        [self._path(name) for name in sources],
-      )
+    """Uploads local files in parallel, given as name -> file."""
+    paths = [str(path) for path in sources.values()]
+    with self._report_errors():
+      self._files.put(paths, [self._path(name) for name in sources])
 
   def download(self, targets: Mapping[str, Path]) -> None:
-    """Gets objects as local files, several at once: name -> file."""
-    with self._told():
-      self._files.get(
-        [self._path(name) for name in targets],
-        [str(path) for path in targets.values()],
-      )
+    """Downloads objects in parallel, given as name -> local file."""
+    paths = [str(path) for path in targets.values()]
+    with self._report_errors():
+      self._files.get([self._path(name) for name in targets], paths)
 
   def delete(self, names: Iterable[str]) -> None:
-    """Deletes objects one after the other; those that aren't there are not."""
+    """Deletes objects in this order; missing ones are ignored."""
     for name in names:
-      with self._told(), contextlib.suppress(FileNotFoundError):
+      with self._report_errors(), contextlib.suppress(FileNotFoundError):
         self._files.rm_file(self._path(name))
 
   def names(self, folder: str) -> list[str]:
-    """The names of all objects below a folder; none if there is none."""
-    with self._told():
-      try:
-        found = self._files.find(self._path(folder))
-      except FileNotFoundError:
-        return []
+    """Names of all objects below a folder; none if there is no such folder."""
+    found = []
+    with self._report_errors(), contextlib.suppress(FileNotFoundError):
+      found = self._files.find(self._path(folder))
     return [name.removeprefix(f'{self._root}/') for name in found]
 
   def version(self, name: str) -> str | None:
-    """What changes with an object's content; None if there is none."""
-    with self._told():
-      try:
-        info = self._files.info(self._path(name))
-      except FileNotFoundError:
-        return None
-    # S3 writes ETag, Google Cloud Storage etag.
-    tag = {key.lower(): value for key, value in info.items()}.get('etag')
-    return f'{info["size"]} {tag}'
+    """A text that changes with an object's content; None without an object."""
+    with self._report_errors(), contextlib.suppress(FileNotFoundError):
+      info = self._files.info(self._path(name))
+      # S3 writes ETag, Google Cloud Storage etag.
+      tag = {key.lower(): value for key, value in info.items()}.get('etag')
+      return f'{info["size"]} {tag}'
 
   def _path(self, name: str) -> str:
     return f'{self._root}/{name}'
 
   @contextlib.contextmanager
-  def _told(self) -> Iterator[None]:
-    """Turns what the store's package raises into one line.
+  def _report_errors(self) -> Iterator[None]:
+    """Turns any error of the store's package into a `StoreError`.
 
-    Each raises what its client library does: there is no common class.
+    The packages pass on the errors of their HTTP clients, which have no common
+    class.
     """
     try:
       yield

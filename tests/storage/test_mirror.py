@@ -137,7 +137,7 @@ def test_nothing_is_sent_again(s3, tmp_path, monkeypatch):
   with _mirror(s3, tmp_path):
     _work(tmp_path)
   # Marks come last.
-  marks = [name.rpartition('/')[2] in complete.MARKS for name in sent]
+  marks = [name.rpartition('/')[2] in complete.SENTINELS for name in sent]
   assert marks == sorted(marks)
   sent.clear()
   with _mirror(s3, tmp_path):
