@@ -302,9 +302,10 @@ class VariantConfig:
 class TaskConfig:
   """A task of the user's own, under `config.custom_tasks.NAME`."""
 
-  kind: Literal[
-    'classification', 'regression', 'multilabel', 'tagging', 'qa'
-  ] = schema.field('classification', 'what the label is')
+  kind: str = schema.field(
+    'classification',
+    'what the label is: classification, regression, multilabel, tagging or qa',
+  )
   labels: tuple[str, ...] = schema.field((), 'class labels as in the files')
   scale: tuple[float, float] = schema.field(
     (0.0, 1.0), 'lowest and highest score'

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bam_jax.core import losses
-from bam_jax.modeling import bert
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import kernels
 from bam_jax.tasks import glue
@@ -60,8 +61,8 @@ def gradients(
 ) -> tuple[float, dict[str, np.ndarray]]:
   """The loss of the step, and the gradient of each parameter by its path."""
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
-  config = bert.BertConfig(vocab_size=30522, **size)
-  model = heads.MultiTaskBert(
+  config = family.EncoderConfig(vocab_size=30522, **size)
+  model = heads.MultiTaskModel(
     config,
     num_tasks=len(tasks),
     num_outputs=tasks.num_outputs,
@@ -118,10 +119,10 @@ def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument('--size', required=True, choices=bert.SIZES)
+  parser.add_argument('--size', required=True, choices=families.presets())
   parser.add_argument('--layers', type=int, help='fewer than the size has')
   args = parser.parse_args()
-  size = dict(bert.SIZES[args.size])
+  size = dict(families.presets()[args.size])
   if args.layers:
     size['num_layers'] = args.layers
   own = kernels.of_device(jax.devices()[0])

@@ -18,6 +18,7 @@ import torch
 import transformers
 
 from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 
@@ -28,7 +29,7 @@ LENGTHS = (128, 64, 31, 12, 3)
 def main() -> None:
   jax.config.update('jax_default_matmul_precision', 'highest')
   path = huggingface.find(INIT)
-  config = bert.BertConfig(**huggingface.load_config(path))
+  config = family.EncoderConfig(**huggingface.load_config(path))
   params = huggingface.load_params(path, config)
 
   rng = np.random.default_rng(0)

@@ -21,7 +21,7 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import runner as runner_lib
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.runtime import profiling
 from bam_jax.tasks import glue
 from bam_jax.training import setup as setup_lib
@@ -186,7 +186,9 @@ def time_rates(config: config_lib.Config, workdir: Path, steps: int) -> None:
   )
 
 
-def floor_work(encoder: bert.BertConfig, rows: float) -> tuple[float, float]:
+def floor_work(
+  encoder: family.EncoderConfig, rows: float
+) -> tuple[float, float]:
   """Operations of the matrix products of a step, bytes of its optimiser.
 
   Forward and twice that backward; the optimiser reads the gradient in two

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import transformers
 
-from bam_jax.modeling import bert
+from bam_jax.modeling import families
 from benchmarks import step_jax
 from benchmarks import worker
 
@@ -90,7 +90,7 @@ def main() -> None:
   args = worker.arguments(__doc__)
   config = step_jax.make_config(args.size, args.data, args.vocab, packed=False)
   runner, host = step_jax.training_batches(config, args.workdir, args.steps)
-  sizes = bert.SIZES[args.size]
+  sizes = families.presets()[args.size]
   dropout = 0.0 if args.mode.endswith('no-attention-dropout') else 0.1
   model = MultiTask(
     transformers.BertConfig(

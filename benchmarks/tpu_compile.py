@@ -25,7 +25,8 @@ from jax.experimental import topologies
 import jax.numpy as jnp
 
 from bam_jax import config as config_lib
-from bam_jax.modeling import bert
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import kernels
 from bam_jax.tasks import glue
@@ -79,10 +80,10 @@ def compile_case(
   ).devices
   mesh = mesh_lib.make_mesh(config_lib.MeshConfig(*sizes), devices)
   chips = mesh.size
-  size = dict(bert.SIZES['bert-large'], num_layers=layers)
+  size = dict(families.presets()['bert-large'], num_layers=layers)
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
-  model = heads.MultiTaskBert(
-    bert.BertConfig(vocab_size=30522, **size),
+  model = heads.MultiTaskModel(
+    family.EncoderConfig(vocab_size=30522, **size),
     num_tasks=len(tasks),
     num_outputs=tasks.num_outputs,
     dtype=jnp.dtype(jnp.bfloat16),

@@ -97,7 +97,11 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
 def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   """The task that a declaration under `config.custom_tasks` describes."""
   where = f'config.custom_tasks.{name}'
-  kind = kinds.KINDS[config.kind]
+  kind = kinds.KINDS.get(config.kind)
+  if kind is None:
+    raise errors.UserError(
+      f'{where}.kind: {config.kind!r} is none of {", ".join(kinds.KINDS)}'
+    )
 
   def require(condition: bool, key: str, message: str) -> None:
     if not condition:

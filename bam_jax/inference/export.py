@@ -20,7 +20,8 @@ import safetensors.numpy
 from bam_jax import files
 from bam_jax.data import features
 from bam_jax.inference import card
-from bam_jax.modeling import bert
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
 from bam_jax.tasks import task as task_lib
 
@@ -29,7 +30,7 @@ ALL = 'all'
 
 def export(
   directory: Path,
-  config: bert.BertConfig,
+  config: family.EncoderConfig,
   tokenizer: features.Tokenizer,
   params: Mapping[str, object],
   heads: Mapping[str, int],
@@ -50,9 +51,10 @@ def export(
   Raises:
     errors.UserError: a file can't be written.
   """
-  encoder = huggingface.save_params({'encoder': params['encoder']})
+  of = families.FAMILIES[config.family]
+  encoder = huggingface.save_params({'encoder': params['encoder']}, of)
   body = huggingface.save_params(
-    {name: params[name] for name in ('encoder', 'pooler')}
+    {name: params[name] for name in ('encoder', 'pooler')}, of
   )
   settings = huggingface.save_config(config, tokenizer.pad_id)
   chosen = [tasks[name] for name in heads]
@@ -86,14 +88,14 @@ def export(
       task.name,
       {
         **{
-          f'bert.{name}': tensor
+          of.tensor_prefix + name: tensor
           for name, tensor in (body if head.is_pooled else encoder).items()
         },
         **{f'{head.layer}.{name}': v for name, v in tensors.items()},
       },
       {
         **settings,
-        'architectures': [head.architecture],
+        'architectures': [of.class_prefix + head.architecture],
         'classifier_dropout': config.dropout_head,
         **head.settings,
       },

@@ -24,7 +24,8 @@ import numpy as np
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
-from bam_jax.modeling import bert
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.tasks import task as task_lib
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -32,7 +33,7 @@ PLATFORMS = ('cpu', 'cuda', 'tpu')
 
 def export(
   directory: Path,
-  config: bert.BertConfig,
+  config: family.EncoderConfig,
   tokenizer: features.Tokenizer,
   params: Mapping[str, object],
   heads: Mapping[str, int],
@@ -78,7 +79,7 @@ def export(
 
 
 def _program(
-  config: bert.BertConfig, tasks: list[task_lib.Task]
+  config: family.EncoderConfig, tasks: list[task_lib.Task]
 ) -> Callable[..., dict[str, jax.Array]]:
   """Returns the function to export; b texts, l tokens, c outputs of a task.
 
@@ -97,13 +98,17 @@ def _program(
     params = flax.traverse_util.unflatten_dict(weights, sep='/')
     positions = jax.lax.broadcasted_iota(jnp.int32, input_ids.shape, 1)
     with jax.default_matmul_precision('highest'):
-      hidden = bert.BertEncoder(config).apply(
-        {'params': params['encoder']},
-        input_ids,
-        token_type_ids,
-        positions,
-        attention_mask,
-        deterministic=True,
+      hidden = (
+        families.FAMILIES[config.family]
+        .encoder(config)
+        .apply(
+          {'params': params['encoder']},
+          input_ids,
+          token_type_ids,
+          positions,
+          attention_mask,
+          deterministic=True,
+        )
       )  # [b, l, D]
       pooled = jnp.tanh(_dense(hidden[:, 0], params['pooler']))
       return {
@@ -123,7 +128,7 @@ def _dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _arguments(
-  weights: Mapping[str, np.ndarray], config: bert.BertConfig
+  weights: Mapping[str, np.ndarray], config: family.EncoderConfig
 ) -> tuple[object, ...]:
   """Shapes of the program's arguments, with symbolic batch size and length."""
   shape = jax_export.symbolic_shape(

@@ -1,7 +1,7 @@
 """BERT's encoder over packed rows (Devlin et al. 2019, arXiv 1810.04805)."""
 
-import dataclasses
 import functools
+import re
 
 import chex
 import flax.linen as nn
@@ -11,44 +11,13 @@ from jax.sharding import Mesh
 
 from bam_jax.modeling import attention
 from bam_jax.modeling import dropout
+from bam_jax.modeling import family
 from bam_jax.modeling import gelu
 from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
 
-# Every matrix of BERT: a normal distribution cut off at two deviations.
-INITIALIZER_RANGE = 0.02
-initializer = nn.initializers.truncated_normal(INITIALIZER_RANGE)
-
 # Where a layer drops out: probabilities, and the output of either half.
 _SITES = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class BertConfig:
-  """Shape of an encoder, and its dropout rates (0 to below 1)."""
-
-  vocab_size: int
-  hidden_size: int
-  num_layers: int
-  num_heads: int
-  intermediate_size: int
-  max_positions: int = 512
-  type_vocab_size: int = 2
-  layer_norm_eps: float = 1e-12
-  dropout_embedding: float = 0.1
-  dropout_attention: float = 0.1
-  dropout_hidden: float = 0.1
-  dropout_head: float = 0.1
-
-  def without_dropout(self) -> 'BertConfig':
-    """The same shape, every rate zero."""
-    return dataclasses.replace(
-      self,
-      dropout_embedding=0.0,
-      dropout_attention=0.0,
-      dropout_hidden=0.0,
-      dropout_head=0.0,
-    )
 
 
 def _size(hidden: int, layers: int, heads: int, intermediate: int) -> dict:
@@ -60,7 +29,7 @@ def _size(hidden: int, layers: int, heads: int, intermediate: int) -> dict:
   }
 
 
-SIZES: dict[str, dict[str, int]] = {
+_PRESETS = {
   'bert-base': _size(768, 12, 12, 3072),
   'bert-large': _size(1024, 24, 16, 4096),
   'l3-h128': _size(128, 3, 4, 512),
@@ -82,7 +51,7 @@ class BertEncoder(nn.Module):
       `kernels.of_device` names it; empty: XLA's.
   """
 
-  config: BertConfig
+  config: family.EncoderConfig
   dtype: jnp.dtype = jnp.float32
   remat: bool = False
   mesh: Mesh | None = None
@@ -143,7 +112,7 @@ class BertEncoder(nn.Module):
 class Embeddings(nn.Module):
   """Word, position and token-type embeddings, added and normalised."""
 
-  config: BertConfig
+  config: family.EncoderConfig
   dtype: jnp.dtype
   mesh: Mesh | None
 
@@ -159,7 +128,7 @@ class Embeddings(nn.Module):
 
     def table(name: str, rows: int) -> jax.Array:
       return nn.Embed(
-        rows, config.hidden_size, embedding_init=initializer, name=name
+        rows, config.hidden_size, embedding_init=family.initializer, name=name
       ).embedding
 
     def rows(name: str, count: int, ids: jax.Array) -> jax.Array:
@@ -186,7 +155,7 @@ class Embeddings(nn.Module):
 class Layer(nn.Module):
   """Self-attention and a feed-forward network, each added and normalised."""
 
-  config: BertConfig
+  config: family.EncoderConfig
   dtype: jnp.dtype
   mesh: Mesh | None
   platform: str
@@ -218,7 +187,7 @@ class Layer(nn.Module):
 class SelfAttention(nn.Module):
   """Multi-head attention with its output projection, but for the bias."""
 
-  config: BertConfig
+  config: family.EncoderConfig
   dtype: jnp.dtype
   mesh: Mesh | None
   platform: str
@@ -265,7 +234,7 @@ class Linear(nn.Module):
   def parameters(self, inputs: int) -> tuple[jax.Array, jax.Array]:
     """[inputs, outputs] kernel and [outputs] bias, of `dtype`."""
     shape = (inputs, self.outputs)
-    kernel = self.param('kernel', initializer, shape)
+    kernel = self.param('kernel', family.initializer, shape)
     bias = self.param('bias', nn.initializers.zeros, shape[1:])
     return kernel.astype(self.dtype), bias.astype(self.dtype)
 
@@ -273,3 +242,62 @@ class Linear(nn.Module):
     """[..., inputs] -> [..., outputs], and the bias [outputs] to be added."""
     kernel, bias = self.parameters(x.shape[-1])
     return x @ kernel, bias
+
+
+BERT = family.Family(
+  name='bert',
+  class_prefix='Bert',
+  encoder=BertEncoder,
+  modules=(
+    ('embeddings/word', 'embeddings.word_embeddings', 'embed', 'VD'),
+    ('embeddings/position', 'embeddings.position_embeddings', 'embed', 'PD'),
+    (
+      'embeddings/token_type',
+      'embeddings.token_type_embeddings',
+      'embed',
+      'YD',
+    ),
+    ('embeddings/norm', 'embeddings.LayerNorm', 'norm', 'D'),
+    ('{i}/attention/query', '{i}.attention.self.query', 'dense', 'DD'),
+    ('{i}/attention/key', '{i}.attention.self.key', 'dense', 'DD'),
+    ('{i}/attention/value', '{i}.attention.self.value', 'dense', 'DD'),
+    ('{i}/attention/output', '{i}.attention.output.dense', 'dense', 'DD'),
+    ('{i}/attention_norm', '{i}.attention.output.LayerNorm', 'norm', 'D'),
+    ('{i}/intermediate', '{i}.intermediate.dense', 'dense', 'DF'),
+    ('{i}/output', '{i}.output.dense', 'dense', 'FD'),
+    ('{i}/output_norm', '{i}.output.LayerNorm', 'norm', 'D'),
+    ('pooler', 'pooler.dense', 'dense', 'DD'),
+  ),
+  layer_name='encoder.layer.{i}',
+  tensor_prefix='bert.',
+  # A buffer that counts from 0, and the heads of pretraining and fine-tuning.
+  dropped=re.compile(
+    r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
+  ),
+  sizes={
+    'vocab_size': 'vocab_size',
+    'hidden_size': 'hidden_size',
+    'num_layers': 'num_hidden_layers',
+    'num_heads': 'num_attention_heads',
+    'intermediate_size': 'intermediate_size',
+    'max_positions': 'max_position_embeddings',
+    'type_vocab_size': 'type_vocab_size',
+  },
+  required={
+    'model_type': 'bert',
+    'hidden_act': 'gelu',
+    'position_embedding_type': 'absolute',
+    'is_decoder': False,
+  },
+  # All that transformers itself writes: some readers have no defaults for it.
+  written={
+    'classifier_dropout': None,
+    'initializer_range': family.INITIALIZER_RANGE,
+    'bos_token_id': None,
+    'eos_token_id': None,
+    'add_cross_attention': False,
+    'tie_word_embeddings': True,
+    'use_cache': True,
+  },
+  presets=_PRESETS,
+)

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 import numpy as np
 
-from bam_jax.modeling import bert
 from bam_jax.modeling import dropout
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 
 # Products that merely select, or that are small: never rounded to TensorFloat.
 _EXACT = jax.lax.Precision.HIGHEST
@@ -31,7 +32,7 @@ class Logits(NamedTuple):
   tokens: jax.Array | None
 
 
-class MultiTaskBert(nn.Module):
+class MultiTaskModel(nn.Module):
   """Logits of every segment under the head of the segment's own task.
 
   Attributes:
@@ -48,7 +49,7 @@ class MultiTaskBert(nn.Module):
       `kernels.of_device` names it; empty: XLA's.
   """
 
-  config: bert.BertConfig
+  config: family.EncoderConfig
   num_tasks: int
   num_outputs: int
   token_heads: tuple[int, ...] = ()
@@ -71,7 +72,7 @@ class MultiTaskBert(nn.Module):
       deterministic: no dropout; else the rng collection 'dropout' is used.
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
-    hidden = bert.BertEncoder(
+    hidden = families.FAMILIES[self.config.family].encoder(
       self.config,
       self.dtype,
       self.remat,
@@ -90,7 +91,7 @@ class MultiTaskBert(nn.Module):
     pooled = nn.Dense(
       self.config.hidden_size,
       precision=_EXACT,
-      kernel_init=bert.initializer,
+      kernel_init=family.initializer,
       name='pooler',
     )(select_tokens(of_slots, batch['cls_index']))
     rate = 0.0 if deterministic else self.config.dropout_head
@@ -135,7 +136,7 @@ class TaskHeads(nn.Module):
     """
     kernel = self.param(
       'kernel',
-      bert.initializer,
+      family.initializer,
       (self.num_tasks, pooled.shape[-1], self.num_outputs),
     )
     bias = self.param(
@@ -193,7 +194,7 @@ def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
   )
 
 
-def init_params(model: MultiTaskBert, key: jax.Array) -> Mapping[str, object]:
+def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
   """Random parameters: {'encoder', 'pooler', 'heads'}, float32.
 
   Not for `jax.jit` where all are used: a hundred draws in one program take
@@ -217,6 +218,6 @@ def init_params(model: MultiTaskBert, key: jax.Array) -> Mapping[str, object]:
   return model.lazy_init(key, batch, deterministic=True)['params']
 
 
-def abstract_params(model: MultiTaskBert) -> Mapping[str, object]:
+def abstract_params(model: MultiTaskModel) -> Mapping[str, object]:
   """The tree of `init_params` as `jax.ShapeDtypeStruct`, nothing computed."""
   return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))

@@ -1,7 +1,7 @@
 """Weights in Hugging Face's format: where they lie, and renaming both ways.
 
-`_MODULES` is the one table of names: import, export and the check of every
-shape read it.
+`Family.modules` is the one table of names: import, export and the check of
+every shape read it.
 """
 
 from collections.abc import Iterator
@@ -19,31 +19,9 @@ import safetensors
 
 from bam_jax import errors
 from bam_jax.modeling import bert
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.modeling import weight_files
-
-# Our module, Hugging Face's module, what it holds, its shape here. {i} is the
-# number of a layer. V words, P positions, Y token types, D hidden, F width
-# inside the feed-forward network.
-_MODULES = (
-  ('embeddings/word', 'embeddings.word_embeddings', 'embed', 'VD'),
-  ('embeddings/position', 'embeddings.position_embeddings', 'embed', 'PD'),
-  (
-    'embeddings/token_type',
-    'embeddings.token_type_embeddings',
-    'embed',
-    'YD',
-  ),
-  ('embeddings/norm', 'embeddings.LayerNorm', 'norm', 'D'),
-  ('{i}/attention/query', '{i}.attention.self.query', 'dense', 'DD'),
-  ('{i}/attention/key', '{i}.attention.self.key', 'dense', 'DD'),
-  ('{i}/attention/value', '{i}.attention.self.value', 'dense', 'DD'),
-  ('{i}/attention/output', '{i}.attention.output.dense', 'dense', 'DD'),
-  ('{i}/attention_norm', '{i}.attention.output.LayerNorm', 'norm', 'D'),
-  ('{i}/intermediate', '{i}.intermediate.dense', 'dense', 'DF'),
-  ('{i}/output', '{i}.output.dense', 'dense', 'FD'),
-  ('{i}/output_norm', '{i}.output.LayerNorm', 'norm', 'D'),
-  ('pooler', 'pooler.dense', 'dense', 'DD'),
-)
 
 # The parameters of a module, here and there. A kernel is transposed there.
 _PARAMETERS = {
@@ -52,34 +30,9 @@ _PARAMETERS = {
   'dense': (('kernel', 'weight'), ('bias', 'bias')),
 }
 
-# The sizes of a BertConfig in a config.json.
-_SIZES = {
-  'vocab_size': 'vocab_size',
-  'hidden_size': 'hidden_size',
-  'num_layers': 'num_hidden_layers',
-  'num_heads': 'num_attention_heads',
-  'intermediate_size': 'intermediate_size',
-  'max_positions': 'max_position_embeddings',
-  'type_vocab_size': 'type_vocab_size',
-}
-
-# No BERT comes near these; what a config.json asks for is allocated.
+# No encoder comes near these; what a config.json asks for is allocated.
 _MOST = 1 << 20
 _MOST_LAYERS = 1 << 10
-
-# What our encoder computes; a config.json that lacks a key means the same.
-_KIND = {
-  'model_type': 'bert',
-  'hidden_act': 'gelu',
-  'position_embedding_type': 'absolute',
-  'is_decoder': False,
-}
-
-# Tensors that are no part of encoder and pooler: a buffer that counts from 0,
-# and the heads of pretraining and of fine-tuning, an export's own too.
-_DROPPED = re.compile(
-  r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
-)
 
 _WEIGHTS = 'model*.safetensors'
 CONFIG_FILES = ('config.json',)
@@ -198,23 +151,31 @@ def _remedy(error: BaseException, name: str) -> str:
   )
 
 
-def load_config(path: Path) -> dict[str, int | float]:
-  """The arguments of `bert.BertConfig`, without dropout, from config.json.
+def load_config(path: Path) -> dict[str, int | float | str]:
+  """The arguments of `family.EncoderConfig`, without dropout, of config.json.
 
   Raises:
-    errors.UserError: no such file, or it describes no encoder of our kind.
+    errors.UserError: no such file, or an encoder that cannot be loaded.
   """
   file = Path(path) / 'config.json'
   values = weight_files.read_json(file)
-  for key, wanted in _KIND.items():
+  name = values.get('model_type', bert.BERT.name)
+  if not isinstance(name, str) or name not in families.FAMILIES:
+    known = ', '.join(map(repr, families.FAMILIES))
+    raise errors.UserError(
+      f'{file}: model_type is {name!r}, but only encoders with model_type'
+      f' {known} can be loaded; choose another config.model.init'
+    )
+  of = families.FAMILIES[name]
+  for key, wanted in of.required.items():
     found = values.get(key, wanted)
     if found != wanted:
       raise errors.UserError(
-        f'{file}: {key} is {found!r}, but only BERT encoders with'
+        f'{file}: {key} is {found!r}, but only {name} encoders with'
         f' {key}={wanted!r} can be loaded; choose another config.model.init'
       )
   result = {}
-  for ours, theirs in _SIZES.items():
+  for ours, theirs in of.sizes.items():
     size = values.get(theirs)
     most = _MOST_LAYERS if ours == 'num_layers' else _MOST
     if type(size) is not int or not 1 <= size <= most:
@@ -232,45 +193,36 @@ def load_config(path: Path) -> dict[str, int | float]:
     raise errors.UserError(
       f'{file}: layer_norm_eps is {eps!r}; give a number from 0 to 1'
     )
-  return result | {'layer_norm_eps': float(eps)}
+  return result | {'layer_norm_eps': float(eps), 'family': name}
 
 
-def save_config(config: bert.BertConfig, pad_id: int) -> dict[str, object]:
+def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
   """The inverse of `load_config`: what a config.json must hold.
 
-  All that transformers itself writes of a BERT, but for its own version: other
-  readers have no defaults for some of it. Both names of the weights' type, the
-  second one of transformers up to 4.55.
+  Both names of the weights' type: the second one is that of transformers up to
+  4.55.
 
   Args:
     config: of the encoder.
     pad_id: of `[PAD]`, which has no part in what is computed.
   """
-  sizes = {theirs: getattr(config, ours) for ours, theirs in _SIZES.items()}
-  return (
-    _KIND
-    | sizes
-    | {
-      'architectures': ['BertModel'],
-      'layer_norm_eps': config.layer_norm_eps,
-      'hidden_dropout_prob': config.dropout_hidden,
-      'attention_probs_dropout_prob': config.dropout_attention,
-      'classifier_dropout': None,
-      'initializer_range': bert.INITIALIZER_RANGE,
-      'pad_token_id': pad_id,
-      'bos_token_id': None,
-      'eos_token_id': None,
-      'add_cross_attention': False,
-      'tie_word_embeddings': True,
-      'use_cache': True,
-      'dtype': 'float32',
-      'torch_dtype': 'float32',
-    }
-  )
+  of = families.FAMILIES[config.family]
+  return {
+    **of.required,
+    **{theirs: getattr(config, ours) for ours, theirs in of.sizes.items()},
+    'architectures': [f'{of.class_prefix}Model'],
+    'layer_norm_eps': config.layer_norm_eps,
+    'hidden_dropout_prob': config.dropout_hidden,
+    'attention_probs_dropout_prob': config.dropout_attention,
+    'pad_token_id': pad_id,
+    **of.written,
+    'dtype': 'float32',
+    'torch_dtype': 'float32',
+  }
 
 
 def load_params(
-  path: Path, config: bert.BertConfig, layers: Sequence[int] = ()
+  path: Path, config: family.EncoderConfig, layers: Sequence[int] = ()
 ) -> dict[str, object]:
   """Encoder and pooler from a directory of weights.
 
@@ -283,14 +235,15 @@ def load_params(
 
   Returns:
     {'encoder': ..., 'pooler': ...}, float32 NumPy arrays in the tree of
-    `MultiTaskBert`; without 'pooler' where the file holds none.
+    `MultiTaskModel`; without 'pooler' where the file holds none.
 
   Raises:
     errors.UserError: a tensor is missing, unknown, or of the wrong shape or
       type, or there is no file to read.
   """
   path = Path(path)
-  stored = _stored_tensors(path)
+  of = families.FAMILIES[config.family]
+  stored = _stored_tensors(path, of)
   count = load_config(path)['num_layers']
   layers = layers or range(config.num_layers)
   if max(layers) >= count:
@@ -298,14 +251,14 @@ def load_params(
       f'{path}: has {count} layers, not {config.num_layers}; lower'
       ' config.model.num_layers'
     )
-  known = list(_names(range(count)))
+  known = list(_names(of, range(count)))
   surplus = stored.keys() - {name.tensor for name in known}
   if surplus:
     raise errors.UserError(
-      f'{path}: unknown tensor {min(surplus)}, not part of a BERT encoder of'
-      f' {count} layers; choose another config.model.init'
+      f'{path}: unknown tensor {min(surplus)}, not part of a {of.name} encoder'
+      f' of {count} layers; choose another config.model.init'
     )
-  wanted = list(_names(layers))
+  wanted = list(_names(of, layers))
   if not any(tensor.startswith('pooler.') for tensor in stored):
     wanted = [name for name in wanted if name.path[0] != 'pooler']
   params = {
@@ -314,18 +267,21 @@ def load_params(
   return flax.traverse_util.unflatten_dict(params)
 
 
-def save_params(params: Mapping[str, object]) -> dict[str, np.ndarray]:
+def save_params(
+  params: Mapping[str, object], of: family.Family = bert.BERT
+) -> dict[str, np.ndarray]:
   """The inverse of `load_params`: Hugging Face's name -> tensor.
 
   Args:
     params: {'encoder': ..., 'pooler': ...}; 'pooler' may be absent.
+    of: the encoder's family.
 
   Raises:
     ValueError: a parameter that the table does not name, or one too few.
   """
   flat = flax.traverse_util.flatten_dict(params)
   count = sum(key.startswith('layer_') for key in params['encoder'])
-  names = [n for n in _names(range(count)) if n.path[0] in params]
+  names = [n for n in _names(of, range(count)) if n.path[0] in params]
   different = flat.keys() ^ {name.path for name in names}
   if different:
     raise ValueError(f'no tensor, or no parameter, for {min(different)}')
@@ -348,19 +304,20 @@ def weights_digest(path: Path) -> str:
   return digest.hexdigest()
 
 
-def _names(layers: Sequence[int]) -> Iterator[_Name]:
+def _names(of: family.Family, layers: Sequence[int]) -> Iterator[_Name]:
   """Every parameter of an encoder with its pooler.
 
   Args:
+    of: the encoder's family.
     layers: the number there of each layer here.
   """
-  for ours, theirs, kind, shape in _MODULES:
+  for ours, theirs, kind, shape in of.modules:
     in_layer = ours.startswith('{i}')
     for here, there in enumerate(layers) if in_layer else ((0, 0),):
       module = ours.replace('{i}', f'layer_{here}')
       if module != 'pooler':
         module = f'encoder/{module}'
-      tensor = theirs.replace('{i}', f'encoder.layer.{there}')
+      tensor = theirs.replace('{i}', of.layer_name.replace('{i}', str(there)))
       for leaf, suffix in _PARAMETERS[kind]:
         yield _Name(
           (*module.split('/'), leaf),
@@ -373,7 +330,7 @@ def _load_tensor(
   name: _Name,
   stored: Mapping[str, tuple[Path, str]],
   path: Path,
-  config: bert.BertConfig,
+  config: family.EncoderConfig,
 ) -> np.ndarray:
   """One parameter, float32, checked against the wanted shape."""
   if name.tensor not in stored:
@@ -406,15 +363,17 @@ def _load_tensor(
   return np.ascontiguousarray(value.T) if name.transposed else value
 
 
-def _stored_tensors(path: Path) -> dict[str, tuple[Path, str]]:
-  """Name as in `_MODULES` -> file and the name there, dropped ones left out."""
+def _stored_tensors(
+  path: Path, of: family.Family
+) -> dict[str, tuple[Path, str]]:
+  """Name in `Family.modules` -> file and name there; without dropped ones."""
   result = {}
   for file in weight_files.find_files(path):
     for key in weight_files.tensor_names(file):
       # TensorFlow called LayerNorm's parameters gamma and beta.
-      name = re.sub(r'\.gamma$', '.weight', key.removeprefix('bert.'))
+      name = re.sub(r'\.gamma$', '.weight', key.removeprefix(of.tensor_prefix))
       name = re.sub(r'\.beta$', '.bias', name)
-      if _DROPPED.match(name):
+      if of.dropped.match(name):
         continue
       if name in result:
         raise errors.UserError(

@@ -256,7 +256,7 @@ class Answers(kind_bases.PerToken):
   def export(self, task: task_lib.Task) -> export_lib.Export:
     return export_lib.Export(
       'AutoModelForQuestionAnswering',
-      'BertForQuestionAnswering',
+      'ForQuestionAnswering',
       'qa_outputs',
       'question-answering',
       {},

@@ -12,7 +12,7 @@ class Export(NamedTuple):
 
   Attributes:
     auto_class: what loads it.
-    architecture: the class that is loaded.
+    architecture: the class that is loaded, without the family's prefix.
     layer: name of the head's linear layer.
     pipeline: tag of the hub.
     settings: entries of config.json.
@@ -52,7 +52,7 @@ def sequence_classifier(settings: Mapping[str, object]) -> Export:
   """A linear layer on the pooled vector."""
   return Export(
     'AutoModelForSequenceClassification',
-    'BertForSequenceClassification',
+    'ForSequenceClassification',
     'classifier',
     'text-classification',
     settings,

@@ -257,7 +257,7 @@ class Tagging(kind_bases.PerToken):
   def export(self, task: task_lib.Task) -> export_lib.Export:
     return export_lib.Export(
       'AutoModelForTokenClassification',
-      'BertForTokenClassification',
+      'ForTokenClassification',
       'classifier',
       'token-classification',
       export_lib.label_maps(task.labels),

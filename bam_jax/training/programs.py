@@ -87,7 +87,7 @@ class Programs:
 
   def __init__(
     self,
-    model: heads.MultiTaskBert,
+    model: heads.MultiTaskModel,
     tasks: task_lib.TaskTable,
     config: config_lib.Config,
     mesh: Mesh,
@@ -137,7 +137,7 @@ class Programs:
     )
 
     def make_train(
-      model: heads.MultiTaskBert, shardings: Any, stack_late: bool
+      model: heads.MultiTaskModel, shardings: Any, stack_late: bool
     ) -> Callable:
       step = step_lib.make_train_step(
         model,

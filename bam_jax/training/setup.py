@@ -17,7 +17,8 @@ from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import features
 from bam_jax.data import tokenizer_files
-from bam_jax.modeling import bert
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 from bam_jax.modeling import kernels
@@ -60,7 +61,7 @@ class Encoder:
       mean it starts from; None: the row of that id.
   """
 
-  config: bert.BertConfig
+  config: family.EncoderConfig
   tokenizer: features.Tokenizer
   weights: Path | None
   digest: str
@@ -130,7 +131,7 @@ def load_encoder(config: config_lib.Config) -> Encoder:
       sizes['vocab_size'] = tokenizer.vocab_size
       description += f', {tokenizer.vocab_size} other tokens'
     return Encoder(
-      config=_bert_config(config, sizes),
+      config=_encoder_config(config, sizes),
       tokenizer=tokenizer,
       weights=path,
       digest=digest,
@@ -169,14 +170,17 @@ def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
 
 def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
   model = config.model
-  if model.arch not in bert.SIZES:
+  presets = families.presets()
+  if model.arch not in presets:
     raise errors.UserError(
-      f'config.model.arch: {model.arch!r} is none of {", ".join(bert.SIZES)}'
+      f'config.model.arch: {model.arch!r} is none of {", ".join(presets)}'
     )
   tokenizer = _random_tokenizer(model)
-  sizes = dict(bert.SIZES[model.arch]) | {'vocab_size': tokenizer.vocab_size}
+  sizes = dict(families.presets()[model.arch]) | {
+    'vocab_size': tokenizer.vocab_size
+  }
   return Encoder(
-    config=_bert_config(config, sizes),
+    config=_encoder_config(config, sizes),
     tokenizer=tokenizer,
     weights=None,
     digest='',
@@ -216,9 +220,9 @@ def _layers(layers: Sequence[int]) -> str:
   return f', layers {", ".join(map(str, layers))}' if layers else ''
 
 
-def _bert_config(
+def _encoder_config(
   config: config_lib.Config, sizes: Mapping[str, object]
-) -> bert.BertConfig:
+) -> family.EncoderConfig:
   model = config.model
   sizes = dict(sizes)
   if model.num_layers:
@@ -231,7 +235,7 @@ def _bert_config(
   if model.layers:
     _check_layers(model, sizes['num_layers'])
     sizes['num_layers'] = len(model.layers)
-  result = bert.BertConfig(
+  result = family.EncoderConfig(
     **sizes,
     dropout_embedding=model.dropout_embedding,
     dropout_attention=model.dropout_attention,
@@ -286,7 +290,7 @@ class Setup:
       dtype = 'float32' if on_cpu else 'bfloat16'
     mesh = mesh_lib.make_mesh(config.mesh)
     platform = kernels.of_device(mesh.devices.flat[0])
-    model = heads.MultiTaskBert(
+    model = heads.MultiTaskModel(
       config=encoder.config,
       num_tasks=len(tasks),
       num_outputs=tasks.num_outputs,

@@ -76,7 +76,7 @@ def create_state(
 
 
 def make_train_step(
-  model: heads.MultiTaskBert,
+  model: heads.MultiTaskModel,
   optimizer: optax.GradientTransformation,
   class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
@@ -154,7 +154,7 @@ def make_train_step(
 
 
 def make_predict_step(
-  model: heads.MultiTaskBert, param_shardings: Any = None
+  model: heads.MultiTaskModel, param_shardings: Any = None
 ) -> Callable[[Any, Batch], heads.Logits]:
   """The pure function (params, batch) -> logits, without dropout.
 

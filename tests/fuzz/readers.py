@@ -20,7 +20,7 @@ from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.data import tfrecord
 from bam_jax.experiments import workspace
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
 from bam_jax.modeling import weight_files
 from bam_jax.reporting import outputs as outputs_lib
@@ -115,8 +115,8 @@ def _make_weights(folder: Path) -> None:
 
 
 @functools.cache
-def _bert_config() -> bert.BertConfig:
-  return bert.BertConfig(**huggingface.load_config(_WEIGHTS))
+def _bert_config() -> family.EncoderConfig:
+  return family.EncoderConfig(**huggingface.load_config(_WEIGHTS))
 
 
 def _read_weights(folder: Path) -> None:

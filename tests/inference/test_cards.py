@@ -12,7 +12,7 @@ import pytest
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.inference import export
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
@@ -50,8 +50,8 @@ _TASKS = task_lib.TaskTable(
   )
 )
 _TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
-_CONFIG = bert.BertConfig(_TOKENIZER.vocab_size, 16, 2, 2, 32, 64)
-_MODEL = heads.MultiTaskBert(
+_CONFIG = family.EncoderConfig(_TOKENIZER.vocab_size, 16, 2, 2, 32, 64)
+_MODEL = heads.MultiTaskModel(
   _CONFIG,
   len(_TASKS),
   _TASKS.num_outputs,

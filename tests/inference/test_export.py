@@ -11,7 +11,7 @@ import tokenizers
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.inference import export
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 from bam_jax.tasks import demo
@@ -22,7 +22,7 @@ TASKS = task_lib.TaskTable(
   (glue.TASKS['mnli'], glue.TASKS['stsb'], glue.TASKS['cola'])
 )
 TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
-CONFIG = bert.BertConfig(TOKENIZER.vocab_size, 16, 2, 2, 32, 40)
+CONFIG = family.EncoderConfig(TOKENIZER.vocab_size, 16, 2, 2, 32, 40)
 FACTS = card.Facts(
   name='test',
   run='single_to_multi-s0',
@@ -38,7 +38,7 @@ FACTS = card.Facts(
 
 
 def _model():
-  return heads.MultiTaskBert(CONFIG, len(TASKS), TASKS.num_outputs)
+  return heads.MultiTaskModel(CONFIG, len(TASKS), TASKS.num_outputs)
 
 
 @pytest.fixture(scope='module')
@@ -123,7 +123,7 @@ def test_torch_gives_the_same_logits(directory, params, task):
 @pytest.mark.parametrize('name', ['mnli', 'all'])
 def test_encoder_and_pooler_come_back_bit_equal(directory, params, name):
   sizes = huggingface.load_config(directory / name)
-  assert bert.BertConfig(**sizes) == CONFIG
+  assert family.EncoderConfig(**sizes) == CONFIG
   back = huggingface.load_params(directory / name, CONFIG)
   wanted = {key: params[key] for key in ('encoder', 'pooler')}
   jax.tree.map(np.testing.assert_array_equal, back, wanted)

@@ -10,7 +10,7 @@ import safetensors.numpy
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.inference import export
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
@@ -37,8 +37,8 @@ TASKS = task_lib.TaskTable(
   )
 )
 TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
-CONFIG = bert.BertConfig(TOKENIZER.vocab_size, 16, 2, 2, 32, 40)
-MODEL = heads.MultiTaskBert(
+CONFIG = family.EncoderConfig(TOKENIZER.vocab_size, 16, 2, 2, 32, 40)
+MODEL = heads.MultiTaskModel(
   CONFIG,
   len(TASKS),
   TASKS.num_outputs,
@@ -108,7 +108,7 @@ def test_torch_gives_the_same_logits(directory, params, task):
   )
   # Every tensor is used, and none is missing.
   assert not any(told[key] for key in ('missing_keys', 'unexpected_keys'))
-  assert type(model).__name__ == head.architecture
+  assert type(model).__name__ == 'Bert' + head.architecture
   ids, types, mask = (torch.tensor(x) for x in _example())
   with torch.no_grad():
     found = model.eval()(ids, token_type_ids=types, attention_mask=mask)

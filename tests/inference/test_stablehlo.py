@@ -13,7 +13,7 @@ import pytest
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.inference import stablehlo
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
@@ -41,7 +41,7 @@ TASKS = task_lib.TaskTable(
   )
 )
 TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
-CONFIG = bert.BertConfig(TOKENIZER.vocab_size, 16, 2, 2, 32, 64)
+CONFIG = family.EncoderConfig(TOKENIZER.vocab_size, 16, 2, 2, 32, 64)
 FACTS = card.Facts(
   name='test',
   run='single_to_multi-s0',
@@ -67,7 +67,7 @@ _TEXTS = [
 
 @pytest.fixture(scope='module')
 def params():
-  model = heads.MultiTaskBert(CONFIG, len(TASKS), TASKS.num_outputs)
+  model = heads.MultiTaskModel(CONFIG, len(TASKS), TASKS.num_outputs)
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: np.asarray(x) + rng.normal(0, 0.1, x.shape).astype(np.float32),
@@ -85,7 +85,7 @@ def directory(params, tmp_path_factory) -> Path:
 
 def _expected(params, texts, task) -> np.ndarray:
   """By the packed model, [c] or [tokens, c]."""
-  model = heads.MultiTaskBert(
+  model = heads.MultiTaskModel(
     CONFIG,
     len(TASKS),
     TASKS.num_outputs,

@@ -72,7 +72,7 @@ class _Plan:
       )
       for task, columns in zip(self.tasks.tasks, self.features)
     ]
-    model = heads.MultiTaskBert(
+    model = heads.MultiTaskModel(
       encoder.config,
       len(self.tasks),
       self.tasks.num_outputs,

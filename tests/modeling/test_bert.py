@@ -11,12 +11,13 @@ import pytest
 import safetensors.numpy
 
 from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 
 GOLDEN = Path(__file__).parent / 'golden'
 RATES = ('dropout_embedding', 'dropout_attention', 'dropout_hidden')
-SMALL = bert.BertConfig(
+SMALL = family.EncoderConfig(
   vocab_size=30,
   hidden_size=16,
   num_layers=1,
@@ -61,14 +62,14 @@ def _encoder(**changes):
 def test_values_and_gradients_match_torch(name):
   """Oracle: transformers' BertModel in float64, see make_golden.py."""
   golden = safetensors.numpy.load_file(GOLDEN / name / 'golden.safetensors')
-  config = bert.BertConfig(**huggingface.load_config(GOLDEN / name))
+  config = family.EncoderConfig(**huggingface.load_config(GOLDEN / name))
   params = huggingface.load_params(GOLDEN / name, config)
   # A head that is the identity lets the pooled vector through.
   identity = {
     'kernel': np.eye(config.hidden_size, dtype=np.float32)[None],
     'bias': np.zeros((1, config.hidden_size), np.float32),
   }
-  model = heads.MultiTaskBert(config, 1, config.hidden_size)
+  model = heads.MultiTaskModel(config, 1, config.hidden_size)
   ids = golden['input_ids']
   batch = {
     'input_ids': ids,

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 
-CONFIG = bert.BertConfig(
+CONFIG = family.EncoderConfig(
   vocab_size=30,
   hidden_size=16,
   num_layers=1,
@@ -20,7 +20,7 @@ CONFIG = bert.BertConfig(
   max_positions=16,
 )
 LENGTHS = (5, 3, 9, 2, 7, 4, 12, 3)
-MODEL = heads.MultiTaskBert(CONFIG, num_tasks=3, num_outputs=4)
+MODEL = heads.MultiTaskModel(CONFIG, num_tasks=3, num_outputs=4)
 
 
 def _examples(seed: int) -> list[dict[str, np.ndarray]]:

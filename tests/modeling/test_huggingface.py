@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 
 from bam_jax import errors
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 
@@ -32,7 +32,7 @@ def weights(tmp_path):
 
 
 def _config(path):
-  return bert.BertConfig(**huggingface.load_config(path))
+  return family.EncoderConfig(**huggingface.load_config(path))
 
 
 def _load(path, **changes):
@@ -88,7 +88,7 @@ def test_round_trip_is_bit_equal(weights, renamed):
 def test_tree_and_shapes_are_the_models(name):
   """Oracle: the model's own initialisation."""
   config = _config(GOLDEN / name)
-  model = heads.MultiTaskBert(config, 2, 3)
+  model = heads.MultiTaskModel(config, 2, 3)
   batch = dict.fromkeys(
     ('input_ids', 'token_type_ids', 'positions', 'segment_ids'),
     np.zeros((1, 4), np.int32),

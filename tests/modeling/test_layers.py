@@ -5,15 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 
-CONFIG = bert.BertConfig(20, 16, 12, 2, 32)
+CONFIG = family.EncoderConfig(20, 16, 12, 2, 32)
 
 
 def _params():
-  model = heads.MultiTaskBert(CONFIG, num_tasks=2, num_outputs=3)
+  model = heads.MultiTaskModel(CONFIG, num_tasks=2, num_outputs=3)
   return jax.device_get(heads.init_params(model, jax.random.key(0)))
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import features
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
 from bam_jax.modeling import weight_files
 
@@ -112,7 +112,7 @@ def test_the_printed_conversion(tmp_path, architecture):
   converted = Path(f'{source}-safetensors')
   assert str(caught.value).endswith(f'config.model.init={converted}')
   params = huggingface.load_params(
-    converted, bert.BertConfig(**huggingface.load_config(converted))
+    converted, family.EncoderConfig(**huggingface.load_config(converted))
   )
   embeddings = params['encoder']['embeddings']['word']['embedding']
   expected = model.state_dict()

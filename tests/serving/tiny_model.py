@@ -71,7 +71,7 @@ def make(
 
   params = jax.tree.map_with_path(disturbed, setup.initial_params(0))
   on_devices = setup.programs.init_state(params, 0).params
-  module = heads.MultiTaskBert(
+  module = heads.MultiTaskModel(
     encoder.config,
     len(tasks),
     tasks.num_outputs,

@@ -11,7 +11,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
@@ -26,8 +26,8 @@ def _programs(hidden=8):
   config.tasks = tuple(demo.TASKS)
   config = config_lib.from_config_dict(config)
   tasks = task_lib.TaskTable(tuple(demo.TASKS.values()))
-  model = heads.MultiTaskBert(
-    bert.BertConfig(11, hidden, 1, 2, 16, max_positions=16),
+  model = heads.MultiTaskModel(
+    family.EncoderConfig(11, hidden, 1, 2, 16, max_positions=16),
     len(tasks),
     tasks.num_outputs,
   )

@@ -11,7 +11,8 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import optimizer as optimizer_lib
-from bam_jax.modeling import bert
+from bam_jax.modeling import families
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import step as step_lib
@@ -93,8 +94,8 @@ def test_a_leaf_without_a_row_raises():
 
 def test_bert_large_is_shared_by_the_fsdp_axis():
   """Parameters and moments: each of 8 devices holds about an eighth."""
-  config = bert.BertConfig(30522, **bert.SIZES['bert-large'])
-  model = heads.MultiTaskBert(config, 9, 3)
+  config = family.EncoderConfig(30522, **families.presets()['bert-large'])
+  model = heads.MultiTaskModel(config, 9, 3)
   params = heads.abstract_params(model)
   optimizer = optimizer_lib.make_optimizer(
     config_lib.OptimizerConfig(), config.num_layers

@@ -19,7 +19,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.modeling import bert
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.runtime import joining
 from bam_jax.runtime import preemption
@@ -67,8 +67,8 @@ def make_programs(
   mesh = mesh_lib.make_mesh(
     config_lib.MeshConfig(data=data, fsdp=fsdp), devices
   )
-  model = heads.MultiTaskBert(
-    bert.BertConfig(
+  model = heads.MultiTaskModel(
+    family.EncoderConfig(
       32, 16, 1, 2, 32, max_positions=TOKENS,
       dropout_embedding=dropout, dropout_attention=dropout,
       dropout_hidden=dropout, dropout_head=dropout,
@@ -518,7 +518,7 @@ def test_seeds_that_the_devices_cannot_share_are_told():
   )
   with pytest.raises(errors.UserError, match=r'seeds_at_once=4: .* 8 devices'):
     programs_lib.Programs(
-      heads.MultiTaskBert(bert.BertConfig(32, 16, 1, 2, 32), 3, 3),
+      heads.MultiTaskModel(family.EncoderConfig(32, 16, 1, 2, 32), 3, 3),
       TASKS,
       config,
       programs.mesh,

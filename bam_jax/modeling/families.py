@@ -1,0 +1,15 @@
+"""The encoder families by their `model_type` in config.json."""
+
+from bam_jax.modeling import bert
+from bam_jax.modeling import family
+
+FAMILIES: dict[str, family.Family] = {each.name: each for each in (bert.BERT,)}
+
+
+def presets() -> dict[str, dict[str, object]]:
+  """Arguments of `family.EncoderConfig` by the names of `config.model.arch`."""
+  return {
+    name: {**sizes, 'family': each.name}
+    for each in FAMILIES.values()
+    for name, sizes in each.presets.items()
+  }
