@@ -313,8 +313,8 @@ class TaskConfig:
   train: str = schema.field('', 'training file, below data.dir or absolute')
   dev: str = schema.field('', 'development file')
   test: str = schema.field('', 'unlabelled file; may be empty')
-  format: Literal['tsv', 'jsonl', 'conll', 'squad'] = schema.field(
-    'tsv', 'of all three files'
+  format: str = schema.field(
+    'tsv', 'of all three files: tsv, jsonl, conll or squad'
   )
   header: bool = schema.field(True, 'TSV: the first line names the columns')
   text: tuple[str, ...] = schema.field(

@@ -23,29 +23,22 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Rows of a file: their text has the words with single spaces between them.
+  """Reads sentences, with single spaces between words; see `formats.Reader`.
 
   Columns are separated by tabs, or else by spaces; every other character is
   part of a word. A line of `-DOCSTART-` ends a sentence and is part of none.
-  The label is a tag a word.
+  The label has one tag per word.
 
   A line that begins with `#` is a comment if it comes before the words of its
-  sentence and is not made like them: it has more columns, or fewer. A word may
-  begin with `#`, so one that is made like the others is a word.
-
-  Args:
-    path: of the file.
-    table: its columns are numbers.
-    fault: receives the error of each sentence that cannot be used.
-    decoding_errors: as `open` has it.
+  sentence and is not built like them: it has more columns, or fewer. A word may
+  begin with `#`, so a line that is built like the others is a word.
   """
-  for index, block in enumerate(_sentences(path, decoding_errors)):
-    try:
-      words, tags = _columns(block, table, path)
-    except errors.UserError as error:
-      fault(error)
-    else:
-      yield lines.Row(index, block[0][0], (' '.join(words),), tags)
+
+  def make(index: int, block: list[_Line]) -> lines.Row:
+    words, tags = _columns(block, table, path)
+    return lines.Row(index, block[0][0], (' '.join(words),), tags)
+
+  yield from lines.usable(_sentences(path, decoding_errors), make, fault)
 
 
 def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:

@@ -1,12 +1,15 @@
 """Lines of text files, and the raw rows that readers make of them."""
 
 from collections.abc import Callable
+from collections.abc import Container
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from pathlib import Path
 import re
 from typing import NamedTuple
 from typing import TextIO
+from typing import TypeVar
 
 from bam_jax import errors
 from bam_jax.data import foreign
@@ -17,7 +20,9 @@ _LONGEST = 1 << 20
 # A byte that is no UTF-8, as Python escapes it.
 _BROKEN = re.compile('[\udc80-\udcff]')
 
-# Told of a row that cannot be used.
+_Unit = TypeVar('_Unit')
+
+# Receives the error of a row that cannot be used.
 Fault = Callable[[errors.UserError], None]
 
 
@@ -33,6 +38,25 @@ class Row(NamedTuple):
 def stop(error: errors.UserError) -> None:
   """The `Fault` of readers that may not pass over a row."""
   raise error
+
+
+def usable(
+  units: Iterable[_Unit], make: Callable[[int, _Unit], Row], fault: Fault
+) -> Iterator[Row]:
+  """Yields the rows that can be used.
+
+  Args:
+    units: what each row is made from.
+    make: makes the row of an index, from 0; may raise `errors.UserError`.
+    fault: receives the errors.
+  """
+  for index, unit in enumerate(units):
+    try:
+      row = make(index, unit)
+    except errors.UserError as error:
+      fault(error)
+    else:
+      yield row
 
 
 def check_text(path: Path) -> bytes:
@@ -90,6 +114,17 @@ def read_filled(
 ) -> Iterator[tuple[int, str]]:
   """As `read`, without empty lines."""
   return (line for line in read(path, decoding_errors) if line[1])
+
+
+def text_columns(
+  table: task_lib.Table, known: Container[str]
+) -> tuple[int | str, ...]:
+  """Returns the columns of the texts: `other_text` if only those are known."""
+  others = table.other_text
+  is_other = others and all(name in known for name in others)
+  if is_other and not all(name in known for name in table.text):
+    return others
+  return table.text
 
 
 def columns_by_name(

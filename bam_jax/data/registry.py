@@ -9,6 +9,7 @@ import re
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import plain_text
+from bam_jax.data import formats
 from bam_jax.data import sources
 from bam_jax.data import unlabelled
 from bam_jax.tasks import demo
@@ -24,10 +25,6 @@ RESERVED = {
   'average': 'of the column of averages in a report',
 }
 _HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one', (0,): 'none'}
-_NO_NAMES = {
-  'tsv': 'header=False says that the files name no columns',
-  'conll': 'the files name no columns',
-}
 
 
 def resolve(config: config_lib.Config) -> task_lib.TaskTable:
@@ -133,7 +130,12 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   if fault := kind.fault(config.labels, config.scale):
     raise errors.UserError(f'{where}.{fault[0]}: {fault[1]}')
   require(
-    config.format in kind.formats,
+    config.format in formats.FORMATS,
+    '.format',
+    f'{config.format!r} is none of {", ".join(formats.FORMATS)}',
+  )
+  require(
+    formats.FORMATS[config.format].like in kind.formats,
     '.format',
     f'{config.format!r} holds no {kind} task; give {" or ".join(kind.formats)}',
   )
@@ -226,13 +228,14 @@ def _column(
   config: config_lib.TaskConfig, where: str, key: str, value: str
 ) -> int | str:
   """A column's name, or its number where the files name no columns."""
-  named = {'jsonl': True, 'tsv': config.header}
-  if named.get(config.format, False):
+  columns = formats.FORMATS[config.format].columns
+  if columns == 'named' or (columns == 'header' and config.header):
     return value
   try:
     return plain_text.parse_integer(value)
   except ValueError:
+    by_header = 'header=False says that ' if columns == 'header' else ''
     raise errors.UserError(
-      f'{where}.{key}: {value!r} is no column number, and'
-      f' {_NO_NAMES[config.format]}; count from 0'
+      f'{where}.{key}: {value!r} is no column number, and {by_header}the files'
+      ' name no columns; count from 0'
     ) from None

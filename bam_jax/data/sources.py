@@ -1,28 +1,20 @@
-"""Readers of the raw rows: one signature, and equal uids from every source."""
+"""Reads the examples of a split from its source, with equal uids from each."""
 
-from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Sequence
 import hashlib
 import json
-import logging
 from pathlib import Path
-import textwrap
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
-from bam_jax.data import conll
-from bam_jax.data import foreign
+from bam_jax.data import formats
 from bam_jax.data import lines
-from bam_jax.data import squad
 from bam_jax.data import tfds_source
 from bam_jax.tasks import demo
 from bam_jax.tasks import task as task_lib
 
-# Characters of a first line that an error repeats.
-_SHOWN = 100
 HOW_TO_GET_GLUE = (
   "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
   ' set config.data.source=tfds'
@@ -134,7 +126,7 @@ def _read_file(
   remedy = _how_to_get_file(task, split)
   last = None
   try:
-    for last in _READERS[table.format](path, table):
+    for last in formats.FORMATS[table.format].read(path, table):
       text_b = last.text[1] if len(last.text) == 2 else None
       if split == task_lib.UNLABELLED and not all(map(str.strip, last.text)):
         raise errors.UserError(
@@ -206,183 +198,4 @@ def scan(
     errors.UserError: a column is missing, or the file cannot be read on.
     OSError: it cannot be opened.
   """
-  return _READERS[table.format](path, table, fault, 'replace')
-
-
-def _tsv(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
-) -> Iterator[lines.Row]:
-  """Rows of a file without quoting: a quotation mark is a character."""
-  width, text, label = 0, [], None
-  index = skipped = 0
-  for line, content in lines.read_filled(path, decoding_errors):
-    fields = content.split('\t')
-    if not width:
-      width = len(fields)
-      where = f'{path}:{line}'
-      names = _names(table, fields if table.header else ())
-      _check_separator(content, table, path, where)
-      text = [_column(c, fields, table.header, where) for c in names]
-      if table.label is not None:
-        label = _column(table.label, fields, table.header, where)
-      if table.header:
-        continue
-    # TFDS leaves out rows without a value for a label too.
-    broken = len(fields) != width or (label is not None and not fields[label])
-    if broken and table.skip_malformed:
-      skipped += 1
-    elif len(fields) != width:
-      fault(
-        errors.UserError(
-          f'{path}:{line}: {len(fields)} columns where the first line has'
-          f' {width}; mend the row'
-        )
-      )
-    else:
-      yield lines.Row(
-        index,
-        line,
-        tuple(fields[c] for c in text),
-        None if label is None else fields[label],
-      )
-    index += 1
-  if skipped:
-    logging.info('%s: skipped %d malformed rows of %d', path, skipped, index)
-
-
-def _check_separator(
-  line: str, table: task_lib.Table, path: Path, where: str
-) -> None:
-  """Raises if the first line has a table's columns, but no tabs between them.
-
-  Official files are fetched again, not converted.
-  """
-  label = () if table.label is None else (table.label,)
-  texts = [table.text, *([table.other_text] if table.other_text else [])]
-  columns = [(*names, *label) for names in texts]
-  fields = line.split('\t')
-  if not table.tfds and not any(
-    foreign.has_columns(fields, c) for c in columns
-  ):
-    foreign.check_separator(line, columns, str(path), where)
-
-
-def _names(
-  table: task_lib.Table, known: Container[str]
-) -> tuple[int | str, ...]:
-  """The columns of the texts, by those of their names that are known."""
-  others = table.other_text
-  is_other = others and all(name in known for name in others)
-  if is_other and not all(name in known for name in table.text):
-    return others
-  return table.text
-
-
-def _column(
-  column: int | str, first: Sequence[str], header: bool, where: str
-) -> int:
-  """Number of a column that is given by name or number.
-
-  Args:
-    column: a name of the header, or a number, from the end if negative.
-    first: the fields of the first line.
-    header: whether they are names.
-    where: file and line, for the error.
-  """
-  if isinstance(column, str):
-    if not header or column not in first:
-      raise errors.UserError(
-        f'{where}: no column {column!r}; the first line has'
-        f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these, or'
-        ' set header=False where it is a row'
-      )
-    return lines.columns_by_name([column], first, where)[0]
-  if not -len(first) <= column < len(first):
-    raise errors.UserError(
-      f'{where}: no column {column}; the first line has {len(first)}, counted'
-      ' from 0'
-    )
-  return column
-
-
-def _jsonl(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
-) -> Iterator[lines.Row]:
-  """Rows of a file with one JSON object a line."""
-  foreign.check_json_lines(lines.check_text(path), str(path))
-  for index, (line, content) in enumerate(
-    lines.read_filled(path, decoding_errors)
-  ):
-    try:
-      text, label = _jsonl_row(content, table, f'{path}:{line}')
-    except errors.UserError as error:
-      fault(error)
-    else:
-      yield lines.Row(index, line, text, label)
-
-
-def _jsonl_row(
-  content: str, table: task_lib.Table, where: str
-) -> tuple[tuple[str, ...], task_lib.RawLabel | None]:
-  """Texts and label of one line."""
-  try:
-    row = files.parse_json(content)
-  except json.JSONDecodeError as error:
-    raise errors.UserError(
-      f'{where}: no JSON ({error.msg} at column {error.colno}); mend the row'
-    ) from None
-  except ValueError as error:
-    raise errors.UserError(
-      f'{where}: {error}; give one JSON object a line'
-    ) from None
-  names = _names(table, row)
-  text = tuple(_text(row, name, where) for name in names)
-  if table.label is None:
-    return text, None
-  label = _field(row, table.label, where)
-  if isinstance(label, list):
-    return text, tuple(map(_written, label))
-  return text, _written(label)
-
-
-def _written(label: object) -> str:
-  """A number, true or null reads as it is written in JSON."""
-  return label if isinstance(label, str) else json.dumps(label)
-
-
-def _field(row: dict, name: int | str, where: str) -> object:
-  if name not in row:
-    raise errors.UserError(
-      f'{where}: no field {name!r}; the object has {errors.some(row)}'
-    )
-  return row[name]
-
-
-def _text(row: dict, name: int | str, where: str) -> str:
-  text = _field(row, name, where)
-  if not isinstance(text, str):
-    raise errors.UserError(
-      f'{where}: field {name!r} is a {type(text).__name__}; give a string'
-    )
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    # JSON can spell half of a surrogate pair, which no tokenizer takes.
-    raise errors.UserError(
-      f'{where}: field {name!r} holds a lone surrogate; mend the row'
-    ) from None
-  return text
-
-
-_READERS = {
-  'tsv': _tsv,
-  'jsonl': _jsonl,
-  'conll': conll.read,
-  'squad': squad.read,
-}
+  return formats.FORMATS[table.format].read(path, table, fault, 'replace')

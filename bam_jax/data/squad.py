@@ -18,17 +18,11 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Rows of a file, in its order: question, and context.
+  """Reads questions and contexts; see `formats.Reader`.
 
-  Questions have no line of their own, so it is 0. The label is a pair a gold
-  answer, its text and where in the context it begins; none for a question that
-  cannot be answered.
-
-  Args:
-    path: of the file.
-    table: with a label or without.
-    fault: told of each question that cannot be used.
-    decoding_errors: as `open` has it.
+  Questions have no line of their own, so their line is 0. The label has a pair
+  for each gold answer, its text and its start in the context in characters;
+  it is empty for a question that cannot be answered.
   """
   lines.check_text(path)
   content = path.read_text(encoding='utf-8-sig', errors=decoding_errors)
@@ -37,14 +31,12 @@ def read(
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     what = f'{type(error).__name__}: {error}'
     raise errors.UserError(f'{path}: {what}; {_LAYOUT}') from None
-  for index, (context, question) in enumerate(pairs):
+
+  def make(index: int, pair: tuple[object, Mapping]) -> lines.Row:
     where = f'{path}, question {index} of the file'
-    try:
-      row = _row(context, question, table, where)
-    except errors.UserError as error:
-      fault(error)
-    else:
-      yield lines.Row(index, 0, *row)
+    return lines.Row(index, 0, *_row(*pair, table, where))
+
+  yield from lines.usable(pairs, make, fault)
 
 
 def _questions(content: Mapping) -> Iterator[tuple[object, Mapping]]:

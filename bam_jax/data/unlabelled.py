@@ -13,7 +13,6 @@ import contextlib
 import dataclasses
 import io
 import itertools
-import json
 from pathlib import Path
 import re
 import sys
@@ -24,9 +23,10 @@ from typing import TextIO
 import numpy as np
 
 from bam_jax import errors
-from bam_jax import files
 from bam_jax.data import foreign
+from bam_jax.data import jsonl
 from bam_jax.data import lines as lines_lib
+from bam_jax.data import tsv
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
@@ -192,7 +192,11 @@ def _rows(
   number, line = first
   if (known or ('jsonl' if line[0] == '{' else 'tsv')) == 'jsonl':
     whole = itertools.chain([first], lines)
-    return Rows('jsonl', False, _jsonl(whole, name, task))
+    texts = (
+      texts_of(task, jsonl.parse(line, f'{name}:{number}'), f'{name}:{number}')
+      for number, line in whole
+    )
+    return Rows('jsonl', False, texts)
   fields = line.split('\t')
   where = f'{name}:{number}'
   choices = names_of(task)
@@ -235,34 +239,14 @@ def _tsv(
   width: int,
   task: task_lib.Task,
 ) -> Iterator[Texts]:
-  """Rows without quoting: a quotation mark is a character."""
+  """Reads rows without quoting: a quotation mark is a character."""
   for number, line in lines:
     fields = line.split('\t')
-    if len(fields) != width:
-      raise errors.UserError(
-        f'{name}:{number}: {len(fields)} columns where the first line has'
-        f' {width}; mend the row'
-      )
-    values = {key: fields[column] for key, column in columns.items()}
-    yield task.kind.parse_input(values, f'{name}:{number}')
-
-
-def _jsonl(
-  lines: Iterable[tuple[int, str]], name: str, task: task_lib.Task
-) -> Iterator[Texts]:
-  for number, line in lines:
     where = f'{name}:{number}'
-    try:
-      row = files.parse_json(line)
-    except json.JSONDecodeError as e:
-      raise errors.UserError(
-        f'{where}: no JSON ({e.msg} at column {e.colno}); mend the row'
-      ) from None
-    except ValueError as e:
-      raise errors.UserError(
-        f'{where}: {e}; give one JSON object a line'
-      ) from None
-    yield texts_of(task, row, where)
+    if len(fields) != width:
+      raise tsv.wrong_width(len(fields), width, where)
+    values = {key: fields[column] for key, column in columns.items()}
+    yield task.kind.parse_input(values, where)
 
 
 class Held:

@@ -1,0 +1,64 @@
+"""The file formats of raw rows: one module and one line here for each."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+from typing import NamedTuple
+from typing import Protocol
+
+from bam_jax.data import conll
+from bam_jax.data import jsonl
+from bam_jax.data import lines
+from bam_jax.data import squad
+from bam_jax.data import tsv
+from bam_jax.tasks import task as task_lib
+
+
+class Reader(Protocol):
+  """Reads the rows of a file in its order."""
+
+  def __call__(
+    self,
+    path: Path,
+    table: task_lib.Table,
+    fault: lines.Fault = lines.stop,
+    decoding_errors: str = 'strict',
+  ) -> Iterator[lines.Row]:
+    """Yields the rows that can be used; indices count the others too.
+
+    Args:
+      path: of the file.
+      table: the columns to read, with a label or without.
+      fault: receives the error of each row that cannot be used.
+      decoding_errors: as for `open`.
+
+    Raises:
+      errors.UserError: the file is of another format, or cannot be read on.
+      OSError: it cannot be opened.
+      UnicodeDecodeError: it is not UTF-8 and `decoding_errors` is `strict`.
+    """
+    ...
+
+
+class Format(NamedTuple):
+  """A file format.
+
+  Attributes:
+    read: its reader.
+    columns: whether columns have names: always, never (they have numbers), or
+      only in files with a header.
+    like: a format of `Kind.formats` with the same rows; kinds that read that
+      format read this one too.
+  """
+
+  read: Reader
+  columns: Literal['named', 'numbered', 'header']
+  like: str
+
+
+FORMATS = {
+  'tsv': Format(tsv.read, 'header', 'tsv'),
+  'jsonl': Format(jsonl.read, 'named', 'jsonl'),
+  'conll': Format(conll.read, 'numbered', 'conll'),
+  'squad': Format(squad.read, 'named', 'squad'),
+}

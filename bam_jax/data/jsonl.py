@@ -1,0 +1,89 @@
+"""Reader of files with one JSON object a line."""
+
+from collections.abc import Iterator
+import json
+from pathlib import Path
+
+from bam_jax import errors
+from bam_jax import files
+from bam_jax.data import foreign
+from bam_jax.data import lines
+from bam_jax.tasks import task as task_lib
+
+
+def read(
+  path: Path,
+  table: task_lib.Table,
+  fault: lines.Fault = lines.stop,
+  decoding_errors: str = 'strict',
+) -> Iterator[lines.Row]:
+  """Reads one JSON object a line; see `formats.Reader`."""
+  foreign.check_json_lines(lines.check_text(path), str(path))
+
+  def make(index: int, unit: tuple[int, str]) -> lines.Row:
+    text, label = _parse_row(unit[1], table, f'{path}:{unit[0]}')
+    return lines.Row(index, unit[0], text, label)
+
+  yield from lines.usable(lines.read_filled(path, decoding_errors), make, fault)
+
+
+def parse(line: str, where: str) -> dict[str, object]:
+  """Returns the JSON object of a line.
+
+  Raises:
+    errors.UserError: the line holds none.
+  """
+  try:
+    return files.parse_json(line)
+  except json.JSONDecodeError as error:
+    raise errors.UserError(
+      f'{where}: no JSON ({error.msg} at column {error.colno}); mend the row'
+    ) from None
+  except ValueError as error:
+    raise errors.UserError(
+      f'{where}: {error}; give one JSON object a line'
+    ) from None
+
+
+def _parse_row(
+  line: str, table: task_lib.Table, where: str
+) -> tuple[tuple[str, ...], task_lib.RawLabel | None]:
+  """Returns the texts and the label of a line."""
+  row = parse(line, where)
+  names = lines.text_columns(table, row)
+  text = tuple(_text(row, name, where) for name in names)
+  if table.label is None:
+    return text, None
+  label = _field(row, table.label, where)
+  if isinstance(label, list):
+    return text, tuple(map(_written, label))
+  return text, _written(label)
+
+
+def _written(label: object) -> str:
+  """Returns a label as text: numbers, true and null as JSON writes them."""
+  return label if isinstance(label, str) else json.dumps(label)
+
+
+def _field(row: dict, name: int | str, where: str) -> object:
+  if name not in row:
+    raise errors.UserError(
+      f'{where}: no field {name!r}; the object has {errors.some(row)}'
+    )
+  return row[name]
+
+
+def _text(row: dict, name: int | str, where: str) -> str:
+  text = _field(row, name, where)
+  if not isinstance(text, str):
+    raise errors.UserError(
+      f'{where}: field {name!r} is a {type(text).__name__}; give a string'
+    )
+  try:
+    text.encode()
+  except UnicodeEncodeError:
+    # JSON can spell half of a surrogate pair, which no tokenizer takes.
+    raise errors.UserError(
+      f'{where}: field {name!r} holds a lone surrogate; mend the row'
+    ) from None
+  return text

@@ -1,0 +1,74 @@
+"""A format of one's own: a reader, and one line of `formats.FORMATS`."""
+
+from pathlib import Path
+
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import formats
+from bam_jax.data import lines
+from bam_jax.data import registry
+from bam_jax.data import sources
+
+
+def _read(path, table, fault=lines.stop, decoding_errors='strict'):
+  """Rows such as `2|a text`: the label, a bar, the text."""
+
+  def make(index: int, unit: tuple[int, str]) -> lines.Row:
+    number, line = unit
+    label, bar, text = line.partition('|')
+    if not bar:
+      raise errors.UserError(f'{path}:{number}: no bar; mend the row')
+    return lines.Row(index, number, (text,), label)
+
+  yield from lines.usable(lines.read(path, decoding_errors), make, fault)
+
+
+def _config(format: str) -> config_lib.Config:
+  config = config_lib.default_config()
+  config.custom_tasks.own = config_lib.custom_task(
+    format=format,
+    labels=('no', 'yes'),
+    text=('text',),
+    train='a.bar',
+    dev='a.bar',
+  )
+  config.tasks = ('own',)
+  return config_lib.from_config_dict(config)
+
+
+@pytest.fixture
+def path(tmp_path, monkeypatch) -> Path:
+  monkeypatch.setitem(
+    formats.FORMATS, 'bar', formats.Format(_read, 'named', 'tsv')
+  )
+  return tmp_path / 'a.bar'
+
+
+def test_a_registered_format_is_read(path):
+  path.write_text('yes|a b\nno|c|d\n')
+  config = _config('bar')
+  task = registry.resolve(config)['own']
+  data = config_lib.DataConfig(dir=str(path.parent))
+  assert [tuple(each) for each in sources.read(task, 'train', data)] == [
+    ('own/train/0', 'a b', None, 1),
+    ('own/train/1', 'c|d', None, 0),
+  ]
+
+
+def test_rows_that_cannot_be_used_are_counted(path):
+  path.write_text('yes|a\nno\nno|c\n')
+  task = registry.resolve(_config('bar'))['own']
+  faults = []
+  rows = sources.scan(path, task.tables['train'], faults.append)
+  assert [row.index for row in rows] == [0, 2]
+  assert [str(fault) for fault in faults] == [f'{path}:2: no bar; mend the row']
+
+
+def test_a_format_that_is_not_registered_is_refused():
+  with pytest.raises(errors.UserError) as caught:
+    registry.resolve(_config('bar'))
+  assert str(caught.value) == (
+    "config.custom_tasks.own.format: 'bar' is none of tsv, jsonl, conll, squad"
+  )
