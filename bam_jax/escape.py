@@ -1,7 +1,7 @@
 """A user's own text made safe for each format that it is written in.
 
 Labels, names, notes and texts may hold anything. HTML has jinja2's escaping and
-`reporting.svg`, JSON its own; each other format has one function here.
+matplotlib, JSON its own; each other format has one function here.
 """
 
 from collections.abc import Iterable

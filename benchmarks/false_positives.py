@@ -30,7 +30,6 @@ import scipy
 
 from bam_jax.reporting import bootstrap
 from bam_jax.reporting import statistics
-from bam_jax.reporting import summaries
 
 _CUT = 0.24
 _BLOCK = 100  # Trials that share random permutations.
@@ -235,7 +234,7 @@ def interval_misses(
 ) -> np.ndarray:
   """[trials] whether the 95% interval of normal scores misses their median."""
   found = [
-    summaries.summarise(rng.normal(size=seeds), seed=trial)
+    statistics.summarise(rng.normal(size=seeds), seed=trial)
     for trial in range(trials)
   ]
   return np.array([not s.low <= 0 <= s.high for s in found])

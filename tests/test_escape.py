@@ -17,6 +17,7 @@ from bam_jax.doctor import command as doctor
 from bam_jax.inference import card
 from bam_jax.inference import predict
 from bam_jax.reporting import report
+from bam_jax.reporting import scores as scores_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -195,7 +196,7 @@ def _report(folder, text):
   line = {'step': 0, 'loss': 1.0, f'loss/{text}': 1.0, f'examples/{text}': 1}
   curve.write_text(json.dumps(line) + '\n' + json.dumps(line | {'step': 1}))
   runs = [
-    report.RunScores(
+    scores_lib.RunScores(
       variant, seed, text,
       {text: {'accuracy': 50.0 + seed, text: float('nan')}},
       curve, folder / 'none.npz', {}, None, {text: {text: text}},
@@ -209,7 +210,7 @@ def _report(folder, text):
   return {
     path.suffix: path.read_text()
     for path in folder.iterdir()
-    if path.name.startswith(('report', 'scores'))
+    if path.name.startswith(('report', 'scores')) and path.suffix != '.png'
   }
 
 

@@ -18,7 +18,7 @@ from bam_jax.experiments import records
 from bam_jax.experiments import remaining
 from bam_jax.experiments import search
 from bam_jax.experiments import workspace as workspace_lib
-from bam_jax.reporting import report as report_lib
+from bam_jax.reporting import scores as scores_lib
 from bam_jax.runtime import processes
 from bam_jax.training import evaluate as evaluate_lib
 
@@ -113,7 +113,7 @@ class Runner(finished.Finished):
         older.append(run.name)
       outsiders |= dict.fromkeys(self._outside_teachers(run))
       scores += [
-        report_lib.RunScores(
+        scores_lib.RunScores(
           variant=run.variant,
           seed=run.seed,
           task=task,
@@ -163,6 +163,9 @@ class Runner(finished.Finished):
       'trained on': ', '.join(sorted(devices)),
       'trained with': '; '.join(sorted(versions)),
     }
+    # It imports pandas and matplotlib, for which other commands don't wait.
+    from bam_jax.reporting import report as report_lib
+
     report_lib.write(
       self.workspace.root, self.config, self.tasks, scores, notes
     )

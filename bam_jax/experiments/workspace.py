@@ -6,7 +6,7 @@ DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
 DIR/teachers/RUN/TASK/       shard sets; TASK.unlabelled/ too
 DIR/choices.json             what a search tried and chose
-DIR/report.{json,md,html,tex}, DIR/scores.csv
+DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
 """
 
 from collections.abc import Mapping

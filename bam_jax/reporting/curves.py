@@ -3,13 +3,21 @@
 from collections.abc import Sequence
 import math
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from bam_jax.reporting import figures
 from bam_jax.runtime import telemetry
 
 _GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
+
+
+class Curve(NamedTuple):
+  """One line: x and y, both [P]; y is NaN where there is no line."""
+
+  variant: str
+  x: np.ndarray
+  y: np.ndarray
 
 
 class Curves:
@@ -40,7 +48,7 @@ class Curves:
   def variants(self) -> list[str]:
     return list(self._tasks)
 
-  def medians(self, key: str, task: str | None = None) -> list[figures.Curve]:
+  def medians(self, key: str, task: str | None = None) -> list[Curve]:
     """One curve a variant that logged `key`: the median over its runs.
 
     Args:
@@ -58,7 +66,7 @@ class Curves:
       if runs:
         median = np.median(runs, axis=0)  # NaN where a run says nothing yet.
         if np.isfinite(median).any():
-          curves.append(figures.Curve(variant, _GRID, median))
+          curves.append(Curve(variant, _GRID, median))
     return curves
 
   def drawn(self, variant: str) -> dict[str, float]:

@@ -1,330 +1,226 @@
-"""The report's pictures of scores and of training, as inline SVG.
+"""How the report's plots look: panels, colours, SVG and PNG by matplotlib."""
 
-Drawn here and not by a plotting library: `svg` says why.
-"""
-
+from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import html
+import io
 import itertools
 import math
+import re
+import types
 from typing import NamedTuple
+import warnings
 
-import numpy as np
+import markupsafe
+import matplotlib
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from bam_jax import config as config_lib
-from bam_jax.reporting import svg
+from bam_jax import escape
 
-LABELS = dict(
-  zip(
-    config_lib.VARIANTS,
-    ('Single', 'Multi', 'Single→Single', 'Multi→Multi', 'Single→Multi'),
-  )
-)
+# Text and axes; in the page the ink is that of its light or dark theme.
+INK = '#1b1f24'
+SOFT = 0.68  # Opacity of what stands beside the data.
+_STYLE = {
+  'axes.edgecolor': INK,
+  'axes.grid': True,
+  'axes.labelcolor': INK,
+  'axes.labelsize': 8,
+  'axes.spines.left': False,
+  'axes.spines.right': False,
+  'axes.spines.top': False,
+  'axes.spines.bottom': False,
+  'axes.titlelocation': 'left',
+  'axes.titlesize': 9,
+  'axes.titleweight': 'bold',
+  'font.family': 'DejaVu Sans',
+  'font.size': 8,
+  'grid.alpha': 0.16,
+  'grid.color': INK,
+  'legend.frameon': False,
+  'lines.linewidth': 1.5,
+  'lines.markeredgewidth': 0,
+  'lines.markersize': 5,
+  'svg.fonttype': 'none',  # Text stays text.
+  'svg.hashsalt': 'bam-jax',  # Equal plots have equal bytes.
+  'text.color': INK,
+  'text.parse_math': False,  # A name may hold dollars.
+  'xtick.color': INK,
+  'xtick.major.size': 0,
+  'ytick.color': INK,
+  'ytick.major.size': 0,
+}
+_COLUMNS = 3  # Panels side by side.
+_WIDTH = 10.8  # Inches of a whole plot.
+_CURVE_ROWS = 9  # A panel of curves is as high as so many rows of text.
+_TURN = 4  # Length of each dash of lines that coincide, in line widths.
 
 
 class Look(NamedTuple):
-  """How a variant looks in every picture of a report.
+  """Colour and line style of a variant, the same in all plots of a report."""
 
-  Attributes:
-    name: of the style sheet's class, which has another colour in the dark.
-    color: in the light.
-    dash: of lines; empty: none.
-  """
-
-  name: str
   color: str
-  dash: str
+  dashes: tuple[float, ...]
 
 
-# From Okabe and Ito's colour-blind-safe set, the two light ones darkened until
-# they stand 3:1 against white. A student has the hue of its teacher's family.
-# Dashes as well: a print in grey still tells the lines apart.
+# From Okabe and Ito's colour-blind-safe set, the two light ones darkened: each
+# has a contrast of at least 3:1 both to white and to the page's dark ground. A
+# student has the hue of its teacher's family. Dashes tell lines apart in grey.
 _LOOKS = {
-  name: Look(name, *style)
-  for name, style in zip(
+  name: Look(*look)
+  for name, look in zip(
     config_lib.VARIANTS,
     (
-      ('#0072b2', ''),
-      ('#d55e00', ''),
-      ('#3d94cf', '5 2.5'),
-      ('#b97f00', '5 2.5'),
-      ('#008a65', ''),
+      ('#0072b2', ()),
+      ('#d55e00', ()),
+      ('#3d94cf', (4, 2)),
+      ('#b97f00', (4, 2)),
+      ('#008a65', ()),
     ),
   )
 }
-
-# For variants of the user's own: all colours with a pattern, then the next.
-_OTHER_COLORS = ('#a5517f', '#5f6670', '#7a6a00', '#8b5cc2')
-_OTHER_DASHES = ('8 2.5 1.5 2.5', '8 3', '1.5 2.5')
-
-UNDEFINED = 'undefined'
-
-_TURN = 9  # Pixels of each of the lines that coincide.
+# For variants of the user's own: all colours with one pattern, then the next.
+_OTHER_LOOKS = [
+  Look(color, dashes)
+  for dashes in ((6, 2, 1, 2), (6, 2), (1, 2))
+  for color in ('#a5517f', '#6f7680', '#857400', '#8b5cc2')
+]
 
 
-def label(variant: str) -> str:
-  """What a reader knows a variant by."""
-  return LABELS.get(variant, variant.replace('_', ' '))
+class Panel(NamedTuple):
+  """One pair of axes.
+
+  Attributes:
+    title: such as a task's name.
+    what: what it measures.
+    rows: a name for each row of the y axis; none: the panel shows curves.
+    alt: its content in words, for readers who don't see it.
+    draw: adds the data to the axes; row i is at y = i.
+  """
+
+  title: str
+  what: str
+  rows: Sequence[str]
+  alt: str
+  draw: Callable[[Axes], None]
+
+
+class Plot(NamedTuple):
+  """One figure of the report.
+
+  Attributes:
+    name: of its file, such as `scores`.
+    title: its heading in the page.
+    caption: what a reader must know to read it.
+    panels: at least one, or there is no plot.
+    legend: label -> look of its lines.
+  """
+
+  name: str
+  title: str
+  caption: str
+  panels: Sequence[Panel]
+  legend: Mapping[str, Look] = types.MappingProxyType({})
+
+
+class Rendered(NamedTuple):
+  """A plot as it is written.
+
+  Attributes:
+    name, title, caption: of the plot.
+    svg: an `<svg>` element for a page of any theme.
+    png: a picture on white, with 200 dots per inch.
+  """
+
+  name: str
+  title: str
+  caption: str
+  svg: markupsafe.Markup
+  png: bytes
 
 
 def looks(variants: Sequence[str]) -> dict[str, Look]:
-  """A look a variant; the user's own differ, up to twelve of them."""
-  found, own = {}, 0
-  for variant in variants:
-    if variant in _LOOKS:
-      found[variant] = _LOOKS[variant]
+  """A look for each variant; up to twelve of the user's own differ."""
+  others = itertools.cycle(_OTHER_LOOKS)
+  return {name: _LOOKS.get(name) or next(others) for name in variants}
+
+
+def render(plot: Plot) -> Rendered:
+  """Draws a plot, without a date or the version of matplotlib."""
+  files = {}
+  with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    # The font lacks some alphabets: a PNG file shows boxes, a page the text.
+    warnings.filterwarnings('ignore', message='.*[Gg]lyph')
+    figure = _figure(plot)
+    for form, unwanted in (
+      ('svg', ('Creator', 'Date', 'Format', 'Type')),
+      ('png', ('Software',)),
+    ):
+      file = io.BytesIO()
+      metadata = dict.fromkeys(unwanted)
+      figure.savefig(
+        file,
+        format=form,
+        dpi=200,
+        transparent=form == 'svg',
+        metadata=metadata,
+      )
+      files[form] = file.getvalue()
+      figure.set_layout_engine('none')  # It keeps the places it has found.
+  svg = files['svg'].decode()
+  head, body = svg[svg.index('<svg') :].split('>', 1)
+  box = re.search(r'viewBox="[\d. ]*"', head)[0]
+  alt = html.escape(escape.plain('; '.join(p.alt for p in plot.panels)))
+  svg = f'<svg {box} role="img" aria-label="{alt}">{body}'
+  svg = markupsafe.Markup(svg.replace(INK, 'currentColor'))
+  return Rendered(plot.name, plot.title, plot.caption, svg, files['png'])
+
+
+def _figure(plot: Plot) -> Figure:
+  """All panels of a plot, side by side in lines."""
+  rows = max(len(panel.rows) or _CURVE_ROWS for panel in plot.panels)
+  lines = math.ceil(len(plot.panels) / _COLUMNS)
+  height = lines * (0.22 * rows + 0.75) + 0.2
+  figure = Figure(figsize=(_WIDTH, height), layout='constrained')
+  figure.get_layout_engine().set(w_pad=0.12, h_pad=0.1)
+  axes = figure.subplots(lines, _COLUMNS, squeeze=False).ravel()
+  for ax, panel in itertools.zip_longest(axes, plot.panels):
+    if panel is None:
+      ax.set_axis_off()
       continue
-    pattern, hue = divmod(own, len(_OTHER_COLORS))
-    dash = _OTHER_DASHES[pattern % len(_OTHER_DASHES)]
-    found[variant] = Look(f'own-{hue}', _OTHER_COLORS[hue], dash)
-    own += 1
-  return found
-
-
-class Scores(NamedTuple):
-  """Scores of one variant: a point a seed that has one, and their median.
-
-  The median is None where seeds are missing, nan where a score is undefined.
-  """
-
-  variant: str
-  points: Sequence[float]
-  median: float | None
-
-
-class Curve(NamedTuple):
-  """One line: x and y, both [P]; y is NaN where there is no line."""
-
-  variant: str
-  x: np.ndarray
-  y: np.ndarray
-
-
-def scores(
-  title: str,
-  metric: str,
-  rows: Sequence[Scores],
-  looks: Mapping[str, Look],
-) -> str:
-  """A panel with one row a variant: seeds as dots, their median as a bar.
-
-  Args:
-    title: of the panel, such as the task's name.
-    metric: what the scores are, 0-100.
-    rows: one a variant, in the order drawn; a median may be None.
-    looks: of the variants.
-
-  Returns:
-    An `<svg>` element.
-  """
-  left = left_of([label(row.variant) for row in rows])
-  right, top, height = svg.WIDTH - 46, 34, 21
-  bottom = top + height * len(rows)
-  low, high = range_of([p for row in rows for p in row.points])
-  scale = svg.Scale(low, high, left + 8, right - 8)
-  parts = [svg.text(0, 14, title, weight=600, size=13)]
-  parts.append(
-    svg.text(
-      right + 46, 14, f'{metric}, 0 to 100', anchor='end', opacity=svg.MUTED
-    )
-  )
-  for tick in scale.ticks(4):
-    parts.append(svg.line(scale(tick), top - 4, scale(tick), bottom))
-    parts.append(
-      svg.text(
-        scale(tick),
-        bottom + 14,
-        f'{tick:g}',
-        anchor='middle',
-        opacity=svg.MUTED,
-      )
-    )
-  for row, y in zip(rows, itertools.count(top + height / 2, height)):
-    parts.append(svg.text(0, y + 4, label(row.variant)))
-    number = _number(row.median, '—')
-    parts.append(
-      svg.text(right + 46, y + 4, number, anchor='end', tabular=True)
-    )
-    marks = [
-      svg.tag(
-        'circle',
-        svg.tag('title', f'{label(row.variant)}: {point:.2f}'),
-        cx=f'{scale(point):.1f}',
-        cy=f'{y:.1f}',
-        r=4,
-        fill='currentColor',
-        fill_opacity=0.55 if len(row.points) > 1 else 1,
-      )
-      for point in row.points
-    ]
-    has_median = row.median is not None and math.isfinite(row.median)
-    if len(row.points) > 1 and has_median:
-      marks.append(
-        svg.tag(
-          'rect',
-          x=f'{scale(row.median) - 1.5:.1f}',
-          y=f'{y - 8:.1f}',
-          width=3,
-          height=16,
-          rx=1,
-          fill='currentColor',
-        )
-      )
-    parts.append(in_color(looks[row.variant], *marks))
-  told = ', '.join(
-    f'{label(row.variant)} ' + _number(row.median, 'incomplete') for row in rows
-  )
-  return svg.picture(bottom + 20, f'{title}, {metric}, medians: {told}', parts)
-
-
-def _number(median: float | None, absent: str) -> str:
-  if median is None:
-    return absent
-  return UNDEFINED if math.isnan(median) else f'{median:.1f}'
-
-
-def lines(
-  title: str,
-  y_label: str,
-  curves: Sequence[Curve],
-  looks: Mapping[str, Look],
-  y_range: tuple[float, float] | None = None,
-) -> str:
-  """A panel of one line a variant over the share of a run's steps.
-
-  Args:
-    title: of the panel.
-    y_label: what the lines show, with its unit.
-    curves: at least one, all with the same x, from 0 to 100.
-    looks: of their variants.
-    y_range: lowest and highest y; None: from 0 to what the lines need.
-
-  Returns:
-    An `<svg>` element.
-  """
-  left, right, top = 34, svg.WIDTH - 10, 42
-  # Many lines need room between them.
-  bottom = 176 if len(curves) <= len(_LOOKS) else 246
-  highest = max(float(np.nanmax(curve.y)) for curve in curves)
-  y_low, y_high = y_range or (0.0, 1.05 * highest or 1.0)
-  x_scale = svg.Scale(0, 100, left, right)
-  y_scale = svg.Scale(y_low, y_high, bottom, top)
-  parts = [
-    svg.text(0, 14, title, weight=600, size=13),
-    svg.text(0, 30, y_label, opacity=svg.MUTED),
-    svg.text(
-      (left + right) / 2,
-      bottom + 32,
-      "share of the run's steps (%)",
-      anchor='middle',
-      opacity=svg.MUTED,
-    ),
-  ]
-  for tick in y_scale.ticks(5):
-    y = y_scale(tick)
-    parts.append(svg.line(left, y, right, y))
-    parts.append(
-      svg.text(left - 6, y + 4, f'{tick:g}', anchor='end', opacity=svg.MUTED)
-    )
-  for tick in (0, 25, 50, 75, 100):
-    x = x_scale(tick)
-    parts.append(svg.line(x, bottom, x, bottom + 4))
-    parts.append(
-      svg.text(x, bottom + 16, str(tick), anchor='middle', opacity=svg.MUTED)
-    )
-  for curve, dash, offset in _dashes(curves, looks, (y_high - y_low) / 200):
-    points = ' '.join(
-      f'{x_scale(x):.1f},{y_scale(y):.1f}' for x, y in _finite(curve)
-    )
-    line = svg.tag(
-      'polyline',
-      svg.tag('title', label(curve.variant)),
-      points=points,
-      fill='none',
-      stroke='currentColor',
-      stroke_width=1.8,
-      stroke_linejoin='round',
-      **({'stroke_dasharray': dash} if dash else {}),
-      **({'stroke_dashoffset': offset} if offset else {}),
-    )
-    parts.append(in_color(looks[curve.variant], line))
-  ends = [(curve, _finite(curve)) for curve in curves]
-  told = '; '.join(
-    f'{label(curve.variant)} from {points[0][1]:.2f} to {points[-1][1]:.2f}'
-    for curve, points in ends
-  )
-  alt = f"{title}, {y_label} over the share of the run's steps: {told}"
-  return svg.picture(bottom + 38, alt, parts)
-
-
-def swatch(look: Look) -> str:
-  """A short piece of a variant's line, for a legend beside its name."""
-  dash = look.dash
-  line = svg.tag(
-    'line',
-    x1=0,
-    y1=6,
-    x2=26,
-    y2=6,
-    stroke='currentColor',
-    stroke_width=3,
-    **({'stroke_dasharray': dash} if dash else {}),
-  )
-  return svg.tag(
-    'svg',
-    in_color(look, line),
-    viewBox='0 0 26 12',
-    width=26,
-    height=12,
-    aria_hidden='true',
-  )
-
-
-def left_of(names: Sequence[str]) -> int:
-  """Where data begin beside names of this length: by a letter's mean width."""
-  return max(98, math.ceil(6.2 * max(map(len, names), default=0)) + 6)
-
-
-def range_of(points: Sequence[float]) -> tuple[float, float]:
-  """Lowest and highest of an axis: at least 2 points apart, with a margin."""
-  if not points:
-    return 0.0, 100.0
-  low, high = min(points), max(points)
-  margin = max(0.06 * (high - low), 1 - (high - low) / 2)
-  return low - margin, high + margin
-
-
-def _finite(curve: Curve) -> list[tuple[float, float]]:
-  return [(x, y) for x, y in zip(curve.x, curve.y) if math.isfinite(y)]
-
-
-def _dashes(
-  curves: Sequence[Curve], looks: Mapping[str, Look], tolerance: float
-) -> list[tuple[Curve, str, int]]:
-  """Curves with dash pattern and offset; coinciding ones take turns.
-
-  Without this the last one drawn would hide the others. Curves coincide where
-  nowhere more than `tolerance` lies between them.
-  """
-  groups: list[list[Curve]] = []
-  for curve in curves:
-    for group in groups:
-      both = np.isfinite(group[0].y) & np.isfinite(curve.y)
-      if np.allclose(group[0].y[both], curve.y[both], 0, tolerance):
-        group.append(curve)
-        break
+    ax.set_title(_short(panel.title, 34))
+    ax.set_axisbelow(True)
+    # The default's number of ticks follows from the size of the panel.
+    ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
+    ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
+    if panel.rows:
+      ax.set_xlabel(panel.what, alpha=SOFT)
+      ax.set_yticks(range(len(panel.rows)), map(_short, panel.rows))
+      ax.set_ylim(len(panel.rows) - 0.4, -0.6)
+      ax.grid(axis='y', visible=False)
     else:
-      groups.append([curve])
-  result = []
-  for group in groups:
-    if len(group) == 1:
-      result.append((group[0], looks[group[0].variant].dash, 0))
-      continue
-    pattern = f'{_TURN} {_TURN * (len(group) - 1)}'
-    result += [(c, pattern, -_TURN * i) for i, c in enumerate(group)]
-  return result
+      ax.set_ylabel(panel.what, alpha=SOFT)
+    panel.draw(ax)
+  if plot.legend:
+    handles = [
+      Line2D([], [], color=look.color, linestyle=line_style(look))
+      for look in plot.legend.values()
+    ]
+    labels = [escape.plain(label) for label in plot.legend]
+    figure.legend(handles, labels, loc='outside upper left', ncols=_COLUMNS)
+  return figure
 
 
-def in_color(look: Look, *children: str) -> str:
-  """Elements in the colour of a variant."""
-  return svg.tag('g', *children, color=look.color, class_=look.name)
+def line_style(look: Look) -> str | tuple[float, tuple[float, ...]]:
+  """The look's dashes as matplotlib takes them."""
+  return (0, look.dashes) if look.dashes else '-'
+
+
+def _short(name: str, most: int = 24) -> str:
+  """A name on one line, cut to what a panel has room for."""
+  name = escape.plain(name)
+  return name if len(name) <= most else name[: most - 1] + '…'

@@ -1,14 +1,13 @@
-"""What a plan found: report.{json,md,html,tex} and scores.csv."""
+"""The report of a plan: report.{json,md,html,tex}, scores.csv and plots."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import csv
 import dataclasses
-import io
 import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from bam_jax import config as config_lib
 from bam_jax import escape
@@ -16,62 +15,33 @@ from bam_jax import files
 from bam_jax import schema
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
-from bam_jax.reporting import latex
+from bam_jax.reporting import figures
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import pages
 from bam_jax.reporting import pairs
+from bam_jax.reporting import plots as plots_lib
+from bam_jax.reporting import scores as scores_lib
 from bam_jax.reporting import statistics
-from bam_jax.reporting import summaries
+from bam_jax.reporting import tables
 from bam_jax.reporting import teaching
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
-
-
-@dataclasses.dataclass(frozen=True)
-class RunScores:
-  """Scores of one task by one run.
-
-  Attributes:
-    variant: one of `config.variant_names`.
-    seed: of the run.
-    task: name of the task.
-    scores: dev split -> metric -> value, 0-100; nan where undefined.
-    curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
-      run share it. It may be missing.
-    outputs: outputs.npz of the same run. It may be missing.
-    quality: of the run as a teacher of the task; empty where none is recorded.
-    share: of its examples that were to be of the task, 0 to 1; None where it
-      is not recorded.
-    undefined: dev split -> metric -> why its score is undefined.
-  """
-
-  variant: str
-  seed: int
-  task: str
-  scores: Mapping[str, Mapping[str, float]]
-  curve: Path
-  outputs: Path
-  quality: teaching.Quality
-  share: float | None
-  undefined: Mapping[str, Mapping[str, str]] = dataclasses.field(
-    default_factory=dict
-  )
 
 
 def write(
   workdir: Path,
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
-  runs: Sequence[RunScores],
+  runs: Sequence[scores_lib.RunScores],
   notes: Mapping[str, str],
 ) -> None:
-  """Writes the five files, each whole or not at all.
+  """Writes the files of the report and of its plots, each whole or not at all.
 
   Everything is rendered before the first file is replaced. Equal inputs give
   equal bytes.
 
   Args:
-    workdir: where the files go.
+    workdir: where the files go; a plot becomes `report_NAME.png`.
     config: what was run; its variants and seeds are what a complete plan has.
     tasks: the tasks of the plan.
     runs: one a variant, seed and task, as far as the plan has come.
@@ -81,10 +51,6 @@ def write(
   Raises:
     errors.UserError: a file can't be written, or a metrics.jsonl is damaged.
   """
-  summary = summarise(config, tasks, runs) | {
-    'config': schema.to_dict(config),
-    'notes': dict(notes),
-  }
   order = config_lib.variant_names(config).index
   runs = sorted(
     runs, key=lambda r: (order(r.variant), r.seed, tasks.index[r.task])
@@ -92,14 +58,22 @@ def write(
   curves = curves_lib.Curves(
     [(run.variant, run.task, run.curve) for run in runs]
   )
-  summary['shares'] = _shares(runs, curves)
+  summary = summarise(config, tasks, runs) | {
+    'config': schema.to_dict(config),
+    'notes': dict(notes),
+    'shares': _shares(runs, curves),
+  }
+  report = tables.Report(summary, config, tasks, curves)
+  plots = [figures.render(plot) for plot in plots_lib.plots_of(report)]
   texts = {
-    'scores.csv': _csv(runs),
-    'report.md': pages.markdown(summary, config, tasks),
-    'report.html': pages.html_page(summary, config, tasks, curves),
-    'report.tex': latex.document(summary, config, tasks),
+    'scores.csv': _csv(scores_frame(runs)),
+    'report.md': pages.markdown(report),
+    'report.html': pages.html_page(report, plots),
+    'report.tex': pages.latex(report),
     'report.json': files.json_text(summary),
   }
+  for plot in plots:
+    files.write_bytes(workdir / f'report_{plot.name}.png', plot.png)
   for name, text in texts.items():
     files.write_text(workdir / name, text)
 
@@ -107,7 +81,7 @@ def write(
 def summarise(
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
-  runs: Sequence[RunScores],
+  runs: Sequence[scores_lib.RunScores],
 ) -> dict[str, dict]:
   """Medians over seeds, 0-100.
 
@@ -121,13 +95,14 @@ def summarise(
     `metrics.averages`; None unless every seed has every task) and `missing`
     (seed -> tasks without a score).
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
-    `statistics`: variant -> task or `average` -> `summaries.Summary` of the
+    `statistics`: variant -> task or `average` -> `statistics.Summary` of the
     paper's metric over seeds.
     `comparisons`: what `comparisons.compare` found.
     `bootstrap`: what `comparisons.bootstrap` found.
     `pairs`: what `pairs.tables` found.
     `teachers`: what `teaching.summarise` found.
-    `undefined`: what `_undefined` found.
+    `undefined`: `variant`, `task`, `split`, `metric`, `reason` and `seeds` of
+    undefined scores.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   for run in runs:
@@ -171,20 +146,47 @@ def summarise(
     'bootstrap': comparisons.bootstrap(tests, outputs, tasks),
     'pairs': pairs.tables(config, per_seed, tasks),
     'teachers': teaching.summarise(_qualities(runs), outputs, tasks),
-    'undefined': _undefined(runs),
+    'undefined': _undefined(scores_frame(runs)),
   }
 
 
-def _undefined(runs: Sequence[RunScores]) -> list[dict[str, object]]:
+def scores_frame(runs: Sequence[scores_lib.RunScores]) -> pd.DataFrame:
+  """One row for each variant, seed, task, split and metric.
+
+  `value` is 0-100, nan where the score is undefined; then `undefined` is the
+  reason, otherwise it is empty.
+  """
+  no_reason = 'the reason is not recorded'
+  rows = [
+    (
+      *(run.variant, run.seed, run.task, split, metric, float(value)),
+      run.undefined.get(split, {}).get(metric, no_reason)
+      if math.isnan(value)
+      else '',
+    )
+    for run in runs
+    for split, values in run.scores.items()
+    for metric, value in values.items()
+  ]
+  names = 'variant', 'seed', 'task', 'split', 'metric', 'value', 'undefined'
+  # A name may be no valid Unicode, which only the type `object` can hold.
+  frame = pd.DataFrame(rows, columns=names, dtype=object)
+  return frame.astype({'seed': 'int64', 'value': 'float64'})
+
+
+def _csv(frame: pd.DataFrame) -> str:
+  """The scores as CSV, in which no text is a formula of a spreadsheet."""
+  text = ['variant', 'task', 'split', 'metric', 'undefined']
+  frame = frame.assign(**{name: frame[name].map(escape.csv) for name in text})
+  return frame.to_csv(index=False, lineterminator='\n')
+
+
+def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
   """Undefined scores: variant, task, split, metric, reason and seeds."""
   seeds: dict[tuple[str, ...], list[int]] = {}
-  for run in runs:
-    for split, values in run.scores.items():
-      for metric, value in values.items():
-        if math.isnan(value):
-          reason = _reason(run, split, metric)
-          place = run.variant, run.task, split, metric, reason
-          seeds.setdefault(place, []).append(run.seed)
+  for row in frame[frame.value.isna()].itertuples():
+    place = row.variant, row.task, row.split, row.metric, row.undefined
+    seeds.setdefault(place, []).append(row.seed)
   names = 'variant', 'task', 'split', 'metric', 'reason'
   return [
     dict(zip(names, place)) | {'seeds': sorted(of)}
@@ -192,14 +194,10 @@ def _undefined(runs: Sequence[RunScores]) -> list[dict[str, object]]:
   ]
 
 
-def _reason(run: RunScores, split: str, metric: str) -> str:
-  return run.undefined.get(split, {}).get(metric, 'the reason is not recorded')
-
-
 def _outputs(
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
-  runs: Sequence[RunScores],
+  runs: Sequence[scores_lib.RunScores],
 ) -> outputs_lib.Outputs:
   paths: dict[str, dict[str, dict[int, Path]]] = {}
   for run in runs:
@@ -208,7 +206,9 @@ def _outputs(
   return outputs_lib.Outputs(paths, tasks, config.model.regression_head)
 
 
-def _qualities(runs: Sequence[RunScores]) -> dict[str, list[teaching.Quality]]:
+def _qualities(
+  runs: Sequence[scores_lib.RunScores],
+) -> dict[str, list[teaching.Quality]]:
   """Task -> quality of each of its single-task teachers that has any."""
   found: dict[str, list[teaching.Quality]] = {}
   for run in runs:
@@ -218,7 +218,7 @@ def _qualities(runs: Sequence[RunScores]) -> dict[str, list[teaching.Quality]]:
 
 
 def _shares(
-  runs: Sequence[RunScores], curves: curves_lib.Curves
+  runs: Sequence[scores_lib.RunScores], curves: curves_lib.Curves
 ) -> dict[str, dict[str, dict[str, float]]]:
   """Variant -> task -> share `intended` and `drawn`, 0 to 1.
 
@@ -246,9 +246,9 @@ def _over_seeds(
   return {
     variant: {
       column: dataclasses.asdict(
-        summaries.summarise(scores)
+        statistics.summarise(scores)
         if statistics.is_defined(scores)
-        else summaries.Summary(len(scores), math.nan, math.nan)
+        else statistics.Summary(len(scores), math.nan, math.nan)
       )
       for column in (*tasks.names, comparisons.AVERAGE)
       if (scores := comparisons.scores_of(seeds, column, tasks))
@@ -298,23 +298,3 @@ def _task_medians(
 def _median(values: Sequence[float | None]) -> float | None:
   """nan where a value is undefined; None where one is absent."""
   return None if None in values else float(np.median(values))
-
-
-def _csv(runs: Sequence[RunScores]) -> str:
-  """One line a variant, seed, task, split and metric, after a header.
-
-  An undefined score has no value, and the reason in the last column.
-  """
-  file = io.StringIO()
-  writer = csv.writer(file, lineterminator='\n')
-  header = ['variant', 'seed', 'task', 'split', 'metric', 'value', 'undefined']
-  writer.writerow(header)
-  for run in runs:
-    for split, values in run.scores.items():
-      for metric, value in values.items():
-        end = [repr(float(value)), '']
-        if math.isnan(value):
-          end = ['', escape.csv(_reason(run, split, metric))]
-        what = map(escape.csv, (run.task, split, metric))
-        writer.writerow([escape.csv(run.variant), run.seed, *what, *end])
-  return file.getvalue()

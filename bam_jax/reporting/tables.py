@@ -1,70 +1,211 @@
-"""What the report says in tables and sentences, whatever it is written in."""
+"""The report's tables, and how a table is written in each format.
 
+A function in `TABLES` takes a `Report` and returns tables. Every format renders
+the same `Table`, a DataFrame of cells, by pandas.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import math
+import html
 from typing import NamedTuple
 
+import pandas as pd
+
 from bam_jax import config as config_lib
-from bam_jax import schema
+from bam_jax import escape
 from bam_jax.reporting import comparisons
-from bam_jax.reporting import figures
+from bam_jax.reporting import curves as curves_lib
+from bam_jax.reporting import pairs
 from bam_jax.reporting import statistics
+from bam_jax.reporting import teaching
+from bam_jax.reporting import words
 from bam_jax.tasks import task as task_lib
 
-_PAPER_SEEDS = 20
-NOTHING = '—'
-# What the stars stand for.
-LEVELS = ', '.join(
-  f'{stars} p < {str(level).lstrip("0")}'
-  for stars, level in reversed(statistics.STARS)
-)
+
+class Report(NamedTuple):
+  """What tables and plots are made of.
+
+  Attributes:
+    summary: what report.json holds.
+    config: what was run.
+    tasks: the tasks of the plan.
+    curves: what the runs logged.
+  """
+
+  summary: Mapping[str, dict]
+  config: config_lib.Config
+  tasks: task_lib.TaskTable
+  curves: curves_lib.Curves
 
 
 class Cell(NamedTuple):
-  """A cell of the main table.
+  """A number with marks.
 
   Attributes:
-    number: as it is shown; may be empty.
+    text: the number as it is shown; may be empty.
     stars: to stand behind it.
-    is_best: whether it is the highest of its column; where a whole column is
-      equal, none is.
+    is_best: whether it is shown bold.
   """
 
-  number: str
+  text: str
   stars: str = ''
   is_best: bool = False
 
 
 class Table(NamedTuple):
-  """The main table.
+  """A table in no format yet.
 
   Attributes:
-    header: (name, what it measures) a column, without the variant's.
-    rows: (variant, cells).
+    name: of its LaTeX label.
+    title: what it shows.
+    note: what a reader must know not to read too much into it.
+    cells: a `Cell` or a plain string each. A column's name is a string, or a
+      pair of a name and what it measures.
+    text_columns: how many columns from the left are text; the others are
+      numbers.
+    latex_columns: indices of those in report.tex; none: it lacks the table.
   """
 
-  header: list[tuple[str, str]]
-  rows: list[tuple[str, list[Cell]]]
+  name: str
+  title: str
+  note: str
+  cells: pd.DataFrame
+  text_columns: int
+  latex_columns: Sequence[int] = ()
 
 
-def table(
-  variants: Mapping[str, dict],
-  tasks: task_lib.TaskTable,
-  tests: Mapping[str, Mapping[str, dict]],
-) -> Table:
-  """Variants x tasks in the paper's metrics, averages and differences.
+def to_html(table: Table) -> str:
+  """The table as a `<table>` element."""
 
-  Args:
-    variants: of the summary.
-    tasks: of the plan.
-    tests: the comparisons of the summary, which put stars behind numbers.
-  """
-  header = [(task.name, task.paper_metric) for task in tasks.tasks]
+  def escaped(text: str) -> str:
+    # A long name may break behind its underscores.
+    return html.escape(escape.plain(text)).replace('_', '_<wbr>')
+
+  def cell(value: str | Cell) -> str:
+    text, stars, is_best = _cell(value)
+    text = html.escape(escape.plain(text))
+    text = f'<b>{text}</b>' if is_best else text
+    return f'{text}<sup>{stars}</sup>' if stars else text
+
+  return _with_columns(table.cells.map(cell), escaped).to_html(
+    index=False,
+    escape=False,
+    border=0,
+    classes=[table.name, f'text-{table.text_columns}'],
+  )
+
+
+def to_markdown(table: Table) -> str:
+  """The table in Markdown with pipes."""
+
+  def cell(value: str | Cell) -> str:
+    text, stars, is_best = _cell(value)
+    text = escape.markdown(text + stars)
+    return f'**{text}**' if is_best else text
+
+  def column(name: str | tuple[str, str]) -> str:
+    if isinstance(name, str):
+      return name
+    return f'{name[0]} ({name[1]})' if name[1] else name[0]
+
+  cells = table.cells.map(cell)
+  cells.columns = [escape.markdown(column(name)) for name in cells.columns]
+  numbers = len(cells.columns) - table.text_columns
+  return cells.to_markdown(
+    index=False,
+    tablefmt='pipe',
+    disable_numparse=True,
+    colalign=['left'] * table.text_columns + ['right'] * numbers,
+  )
+
+
+def to_latex(table: Table, caption: str) -> str:
+  """The table's `latex_columns` as a floating `table*`, by booktabs."""
+
+  def column(cells: pd.Series) -> pd.Series:
+    cells = cells.map(_cell)
+    # Room for the most stars, so that numbers stand under one another.
+    room = max((len(cell.stars) for cell in cells), default=0)
+    return cells.map(lambda cell: _latex_cell(cell, room))
+
+  cells = table.cells.iloc[:, list(table.latex_columns)].apply(column)
+  numbers = len(cells.columns) - table.text_columns
+  tabular = _with_columns(cells, escape.latex, r'\scriptsize ').to_latex(
+    index=False,
+    escape=False,
+    column_format='l' * table.text_columns + 'r' * numbers,
+  )
+  return (
+    r'\begin{table*}'
+    '\n'
+    r'\centering\small\setlength{\tabcolsep}{3pt}'
+    f'\n{tabular}'
+    rf'\caption{{{escape.latex(caption)}}}'
+    '\n'
+    rf'\label{{tab:{table.name}}}'
+    '\n'
+    r'\end{table*}'
+    '\n'
+  )
+
+
+def _latex_cell(cell: Cell, room: int) -> str:
+  """A number with raised stars, in front of the room for more of them."""
+  text = escape.latex(cell.text)
+  if cell.is_best:
+    text = rf'\textbf{{{text}}}'
+  blank = '*' * (room - len(cell.stars))
+  raised = cell.stars + (rf'\phantom{{{blank}}}' if blank else '')
+  return f'{text}$^{{{raised}}}$' if raised else text
+
+
+def _cell(value: str | Cell) -> Cell:
+  return value if isinstance(value, Cell) else Cell(value)
+
+
+def _with_columns(
+  cells: pd.DataFrame, escaped: Callable[[str], str], small: str = ''
+) -> pd.DataFrame:
+  """The cells under escaped names; `small` goes before what is measured."""
+  if isinstance(cells.columns, pd.MultiIndex):
+    cells.columns = pd.MultiIndex.from_tuples(
+      (escaped(name), small + escaped(what) if what else '')
+      for name, what in cells.columns
+    )
+  else:
+    cells.columns = [escaped(name) for name in cells.columns]
+  return cells
+
+
+def _frame(header: Sequence, rows: Iterable[Sequence]) -> pd.DataFrame:
+  """A frame of text; a header of pairs becomes one of two lines."""
+  if isinstance(header[0], str):
+    columns = [escape.plain(name) for name in header]
+  else:
+    columns = pd.MultiIndex.from_tuples(
+      tuple(map(escape.plain, names)) for names in header
+    )
+  # Pandas would make columns of a cell's fields.
+  frame = pd.DataFrame(index=range(len(rows := list(rows))), columns=columns)
+  for place, values in enumerate(zip(*rows, strict=True)):
+    frame.isetitem(place, pd.Series(list(values), dtype=object))
+  return frame
+
+
+def main_table(report: Report) -> Table:
+  """Variants x tasks in the paper's metrics, averages and differences."""
+  variants, tasks = report.summary['variants'], report.tasks
+  tests = report.summary['comparisons']
+  header = [('variant', '')]
+  header += [(task.name, task.paper_metric) for task in tasks.tasks]
   header += [('average', 'paper'), ('average', 'GLUE')]
-  header += [(f'Δ {figures.label(b)}', 'paper') for b in comparisons.BASELINES]
-  values = [
-    [
+  in_latex = range(len(header) - 1)
+  header += [(f'Δ {words.label(b)}', 'paper') for b in comparisons.BASELINES]
+  columns = [*tasks.names, comparisons.AVERAGE, 'GLUE']
+  values = {
+    name: [
       *(
         variant['tasks'].get(t.name, {}).get(t.paper_metric)
         for t in tasks.tasks
@@ -72,213 +213,231 @@ def table(
       variant['average'],
       variant['glue_average'],
     ]
-    for variant in variants.values()
-  ]
-  columns = [*tasks.names, comparisons.AVERAGE]
+    for name, variant in variants.items()
+  }
   rows = []
-  for (name, variant), row in zip(variants.items(), values):
-    stars = {
-      columns.index(column): test['stars']
-      for column, test in tests.get(name, {}).items()
-    }
+  for name, row in values.items():
     cells = []
-    for column, value in enumerate(row):
-      others = [r[column] for r in values if is_number(r[column])]
-      is_best = is_number(value) and value == max(others) > min(others)
-      # What is absent has no stars, though the seeds there are were tested.
-      mark = stars.get(column, '') if is_number(value) else ''
-      cells.append(Cell(number(value), mark, is_best))
+    for place, (column, value) in enumerate(zip(columns, row)):
+      others = [r[place] for r in values.values() if words.is_number(r[place])]
+      is_best = words.is_number(value) and value == max(others) > min(others)
+      test = tests.get(name, {}).get(column)
+      # An absent median has no stars, though its other seeds were tested.
+      stars = test['stars'] if test and words.is_number(value) else ''
+      cells.append(Cell(words.number(value), stars, is_best))
     for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
-      difference = None
-      if base is not None and variant['average'] is not None:
-        difference = variant['average'] - base
+      average = variants[name]['average']
+      difference = None if None in (base, average) else average - base
       is_self = name == baseline
-      cells.append(Cell('' if is_self else number(difference, '+z.1f')))
-    rows.append((name, cells))
-  return Table(header, rows)
+      cells.append('' if is_self else words.number(difference, '+z.1f'))
+    rows.append([words.label(name), *cells])
+  return Table('main', 'Scores', '', _frame(header, rows), 1, in_latex)
 
 
-def all_metrics(
-  variants: Mapping[str, dict], tasks: task_lib.TaskTable
-) -> list[tuple[str, str, list[str]]]:
-  """(task, metric, a cell a variant) of every metric on every dev split."""
-  rows = []
-  for task in tasks.names:
-    by_variant = [v['tasks'].get(task, {}) for v in variants.values()]
-    names = dict.fromkeys(name for scores in by_variant for name in scores)
-    rows += [
-      (task, name, [number(scores.get(name)) for scores in by_variant])
-      for name in names
-    ]
-  return rows
-
-
-def headline(variants: Mapping[str, dict]) -> str:
-  """One sentence: the best average, and what it gains on the baselines."""
-  averages = {
-    name: variant['average']
-    for name, variant in variants.items()
-    if is_number(variant['average'])
-  }
-  undefined = sum(
-    variant['average'] is not None for variant in variants.values()
-  ) - len(averages)
-  if not averages:
-    return f'No variant has {"a defined" if undefined else "an"} average yet.'
-  best = max(averages, key=averages.get)
-  gains = [
-    f'{number(averages[best] - averages[b], "+.1f")} against {figures.label(b)}'
-    for b in comparisons.BASELINES
-    if b in averages and b != best
-  ]
-  of = '' if len(averages) == len(variants) else ' of the complete variants'
-  of = ' of the variants that have one' if undefined else of
-  text = f'Highest average{of}: {figures.label(best)}, {averages[best]:.1f}'
-  return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
-
-
-def remarks(
-  variants: Mapping[str, dict],
-  config: config_lib.Config,
-  tasks: task_lib.TaskTable,
-  tests: Mapping[str, Mapping[str, dict]],
-  undefined: Sequence[Mapping[str, object]],
-) -> list[str]:
-  """What must be said for the numbers not to say too much.
-
-  Args:
-    variants: of the summary.
-    config: what was run.
-    tasks: of the plan.
-    tests: the comparisons of the summary.
-    undefined: of the summary too.
-  """
-  count = len(config_lib.seeds_of_shard(config))
-  if count == 1:
-    said = ['n = 1 seed: differences are not tested.']
-  else:
-    few = f'; the paper takes at least {_PAPER_SEEDS}'
-    whole = not any(variant['missing'] for variant in variants.values())
-    said = [
-      f'n = {count} seeds: each number is the median of'
-      f' {"them" if whole else "those that were run"}'
-      f'{few if count < _PAPER_SEEDS else ""}. Differences are of medians.'
-    ]
-    said += _about_stars(tests)
-  said += [
-    'Scores are 0 to 100 on dev, of the last step. Bold: highest of a column.',
-    'Average (paper): mean over tasks of the metric in the head of the table.',
-    f'Average (GLUE): {_glue_rule(tasks)}.',
-  ]
-  left_out = [t.name for t in tasks.tasks if not t.in_average]
-  if left_out:
-    said.append(f'In no average: {", ".join(left_out)}.')
-  for name, variant in variants.items():
-    if variant['missing']:
-      said.append(
-        f'{figures.label(name)} is incomplete, so it has no average:'
-        f' {_lacking(variant["missing"])}.'
+def against_baselines(report: Report) -> list[Table]:
+  """The numbers behind the main table's stars."""
+  rows, reasons = [], {}
+  for variant, by_column in report.summary['comparisons'].items():
+    for column, test in by_column.items():
+      drawn = report.summary['bootstrap'][variant][column]
+      reasons[drawn['reason']] = None
+      shifts = [test['gains'][b]['shift'] for b in comparisons.BASELINES]
+      rows.append(
+        [
+          words.label(variant),
+          column,
+          *(words.number(shift, '+z.1f') for shift in shifts),
+          words.p_value(test['p_value']),
+          words.p_value(test['corrected']),
+          test['stars'] or test['reason'],
+          words.p_value(drawn['p_value']),
+          words.p_value(drawn['corrected']),
+        ]
       )
-  if undefined:
-    said.append(
-      'Undefined scores, so that medians, averages and tests with them are'
-      f' undefined too: {"; ".join(map(_undefined, undefined))}.'
+  if not rows:
+    return []
+  header = ['variant', 'of']
+  header += [f'shift, {words.label(b)}' for b in comparisons.BASELINES]
+  header += ['p', 'p (Holm)', 'verdict', 'bootstrap p', 'bootstrap p (Holm)']
+  note = (
+    'Shift: the median difference of all pairs of seeds (Hodges-Lehmann). p:'
+    ' the permutation test of the stars, of the two baselines the larger one.'
+    ' Bootstrap p: that of medians, resampled over seeds and examples, which'
+    ' the paper names; it errs too often where noise is of seeds alone, and no'
+    ' star rests on it.'
+  )
+  why = '; '.join(reason for reason in reasons if reason)
+  note += f' Where there is none: {why}.' if why else ''
+  title = 'Better than Single and than Multi'
+  return [Table('baselines', title, note, _frame(header, rows), 2)]
+
+
+_PAIR_TITLES = {
+  'multi_task': 'What multi-task training changes',
+  'teachers': 'What teachers change',
+  'ablations': 'Own variants against what they are like or start from',
+  'study': 'Which tasks help {task}',
+}
+
+
+def of_pairs(report: Report) -> list[Table]:
+  """One table for each of `pairs.tables`."""
+  header = ['variant', 'against', 'of', 'seeds', 'median', 'shift']
+  header += ['95% interval', 'superiority', 'p', 'p (Holm)', 'verdict']
+  in_latex = 0, 1, 2, 4, 5, 6, 9
+  found = []
+  for place, table in enumerate(report.summary['pairs']):
+    rows = []
+    for row in table['rows']:
+      effect = [''] * 6
+      if row['variant'] != row['baseline']:
+        effect = [
+          Cell(words.number(row['shift'], '+z.1f'), row['stars']),
+          words.interval(row['low'], row['high'], '+z.1f'),
+          words.number(row['superiority'], '.2f'),
+          words.p_value(row['p_value']),
+          words.p_value(row['corrected']),
+          row['stars'] or row['reason'],
+        ]
+      rows.append(
+        [
+          words.label(row['variant']),
+          words.label(row['baseline']),
+          row['column'],
+          '/'.join(map(str, dict.fromkeys(row['seeds']))),
+          words.number(row['medians'][0]),
+          *effect,
+        ]
+      )
+    note = (
+      'p: Mann-Whitney U over seeds, two-sided, Holm-corrected over this table.'
+      ' Shift: the median difference of all pairs of seeds (Hodges-Lehmann),'
+      ' and superiority the share of them in which the variant is the higher'
+      f' one, ties half. {_power(table)}'
     )
-  return said
+    is_own = table['kind'] in ('ablations', 'study')
+    found.append(
+      Table(
+        f'{table["kind"]}-{place}',
+        _PAIR_TITLES[table['kind']].format(task=table['task']),
+        note,
+        _frame(header, rows),
+        3,
+        in_latex if is_own else (),
+      )
+    )
+  return found
 
 
-def _undefined(found: Mapping[str, object]) -> str:
-  """An entry of the summary's `undefined`, in words."""
-  seeds = found['seeds']
+def _power(table: Mapping) -> str:
+  """The levels of the stars, or how many seeds it takes to have any."""
+  tests = sum(row['p_value'] is not None for row in table['rows'])
+  if any(
+    row['reason'] != statistics.NOT_ENOUGH_SEEDS
+    for row in table['rows']
+    if row['variant'] != row['baseline']
+  ):
+    return words.LEVELS + '.'
+  if not tests:
+    return 'Nothing is tested: one seed, or undefined scores.'
   return (
-    f'{found["metric"]} of {found["task"]} ({found["split"]}),'
-    f' {figures.label(found["variant"])},'
-    f' {"seed" if len(seeds) == 1 else "seeds"} {", ".join(map(str, seeds))}:'
-    f' {found["reason"]}'
+    f'Not enough seeds for a star: {tests} tests at once need'
+    f' {pairs.seeds_needed(tests)} seeds.'
   )
 
 
-def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
-  """Which seeds lack which tasks, those that lack the same ones together."""
-  seeds: dict[tuple[str, ...], list[str]] = {}
-  for seed, names in missing.items():
-    seeds.setdefault(tuple(names), []).append(str(seed))
-  return '; '.join(
-    f'{"seed" if len(of) == 1 else "seeds"} {", ".join(of)}'
-    f' {"lacks" if len(of) == 1 else "lack"} {", ".join(names)}'
-    for names, of in seeds.items()
+# Name of a measure -> (its column, how it is written, the factor before that).
+_QUALITY = {
+  'accuracy': ('gold label', '.1f', 100),
+  'confidence': ('confidence', '.1f', 100),
+  'calibration_error': ('calibration error', '.1f', 100),
+  'entropy': ('entropy (nats)', '.2f', 1),
+  'mean_absolute_error': ('absolute error', '.3f', 1),
+}
+
+
+def of_teachers(report: Report) -> list[Table]:
+  """How good teachers are and how alike, from `teaching.summarise`."""
+  rows = []
+  for task, found in report.summary['teachers'].items():
+    # Without a record of quality there is the agreement of seeds, on dev.
+    for split, measured in (found['quality'] or {'dev': {}}).items():
+      same = found['agreement'] if split == 'dev' else None
+      qualities = [
+        words.number(
+          measured[name] * factor if name in measured else None, form
+        )
+        for name, (_, form, factor) in _QUALITY.items()
+      ]
+      alike = words.number(None if same is None else 100 * same)
+      rows.append([task, split, *qualities, alike])
+  if not rows:
+    return []
+  header = ['task', 'rows', *(column for column, _, _ in _QUALITY.values())]
+  note = (
+    f'{words.label(teaching.TEACHER)}, medians over seeds. In percent: how'
+    ' often the likeliest class is the gold label, its mean probability, the'
+    ' expected calibration error, and how often two seeds predict the same'
+    ' class, mean over pairs. The absolute error of scores is on 0 to 1.'
   )
+  cells = _frame([*header, 'another seed'], rows)
+  return [Table('teachers', 'Teachers', note, cells, 2)]
 
 
-def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
-  """What a star claims, or why there can be none."""
-  tested = [
-    test
-    for of_variant in tests.values()
-    for test in of_variant.values()
-    if test['p_value'] is not None
-  ]
-  if not tested:
-    why = 'it takes Single, Multi and another one'
-    if tests:
-      why = 'there are too few seeds, or undefined scores'
-    return [f'No variant is tested: {why}.']
-  if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
-    needed = statistics.seeds_needed(len(tested))
-    return [
-      f'Not enough seeds for a star: {len(tested)} tests at once need {needed}'
-      ' seeds.'
-    ]
-  return [
-    f'Stars: better than Single and than Multi, {LEVELS}; permutation over'
-    " seeds of Welch's statistic, which compares means, the larger p of the"
-    f" two, after Holm's correction over {len(tested)} tests. They speak of"
-    ' these dev sets, not of other examples.'
-  ]
+def over_seeds(report: Report) -> list[Table]:
+  """Medians with intervals, means and deviations."""
+  header = ['task', 'metric', 'variant', 'seeds', 'median', '95% interval']
+  header += ['mean', 'standard deviation']
+  rows = []
+  for column in (*report.tasks.names, comparisons.AVERAGE):
+    is_average = column == comparisons.AVERAGE
+    metric = 'paper' if is_average else report.tasks[column].paper_metric
+    for variant, by_column in report.summary['statistics'].items():
+      if found := by_column.get(column):
+        rows.append(
+          [
+            column,
+            metric,
+            words.label(variant),
+            str(found['seeds']),
+            words.number(found['median'], '.2f'),
+            words.interval(found['low'], found['high'], '.2f'),
+            words.number(found['mean'], '.2f'),
+            words.number(found['deviation'], '.2f'),
+          ]
+        )
+  note = (
+    'The interval is of the median, over seeds: the percentile bootstrap. The'
+    ' deviation is that of single seeds.'
+  )
+  return [Table('seeds', 'Scores over seeds', note, _frame(header, rows), 3)]
 
 
-def _glue_rule(tasks: task_lib.TaskTable) -> str:
-  """How GLUE's own average differs from the paper's on these tasks."""
-  others = []
-  for task in tasks.tasks:
-    if not task.in_average:
-      continue
-    differs = task.glue_metrics != (task.paper_metric,)
-    rule = f' by {" and ".join(task.glue_metrics)}' if differs else ''
-    if len(task.dev_splits) > 1:
-      rule += f' over {" and ".join(task.dev_splits)}'
-    if rule:
-      others.append(task.name + rule)
-  return f'the same, but {", ".join(others)}' if others else 'the same'
+def all_metrics(report: Report) -> list[Table]:
+  """Every metric on every dev split."""
+  variants = report.summary['variants']
+  rows = []
+  for task in report.tasks.names:
+    by_variant = [v['tasks'].get(task, {}) for v in variants.values()]
+    for metric in dict.fromkeys(name for found in by_variant for name in found):
+      numbers = [words.number(found.get(metric)) for found in by_variant]
+      rows.append([task, metric, *numbers])
+  header = ['task', 'metric', *map(words.label, variants)]
+  note = 'Medians over seeds.'
+  return [Table('metrics', 'Every metric', note, _frame(header, rows), 2)]
 
 
-def changed(config: config_lib.Config) -> dict[str, object]:
-  """What the configuration sets otherwise than by default."""
-  default = schema.flatten(config_lib.Config())
-  return {
-    key: value
-    for key, value in schema.flatten(config).items()
-    if key not in default or default[key] != value
-  }
+# The tables below the main one. To add one, write its function and add it here.
+TABLES: tuple[Callable[[Report], list[Table]], ...] = (
+  against_baselines,
+  of_pairs,
+  of_teachers,
+  over_seeds,
+  all_metrics,
+)
 
 
-def p_value(value: float | None) -> str:
-  """Three figures, without the zero before the point."""
-  if value is None:
-    return NOTHING
-  return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
-
-
-def is_number(value: float | None) -> bool:
-  """Whether there is a score and it is defined."""
-  return value is not None and not math.isnan(value)
-
-
-def number(value: float | None, form: str = '.1f') -> str:
-  """A score or a difference; in words if undefined, a dash if there is none."""
-  if value is None:
-    return NOTHING
-  if math.isnan(value):
-    return figures.UNDEFINED
-  return format(value, form).replace('-', '\N{MINUS SIGN}')
+def further_tables(report: Report) -> list[Table]:
+  """All tables of the report but the main one."""
+  return [table for function in TABLES for table in function(report)]

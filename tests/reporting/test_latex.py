@@ -9,6 +9,7 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax.reporting import report
+from bam_jax.reporting import scores as scores_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -30,9 +31,10 @@ def _task(name):
 _TASKS = task_lib.TaskTable((_task('my_task'), _task('other')))
 
 
-@pytest.fixture(name='text')
-def _text(tmp_path):
+@pytest.fixture(name='text', scope='module')
+def _text(tmp_path_factory):
   """Nine seeds of which the student's are far above, and a study."""
+  tmp_path = tmp_path_factory.mktemp('report')
   own = {
     'slow': config_lib.VariantConfig(like='single_to_multi'),
     **{
@@ -50,7 +52,7 @@ def _text(tmp_path):
     seeds=tuple(range(9)),
   )
   runs = [
-    report.RunScores(
+    scores_lib.RunScores(
       variant=variant,
       seed=seed,
       task=task,
@@ -131,6 +133,7 @@ def test_text_is_escaped(plain, escaped):
 
 @pytest.mark.skipif(not shutil.which('pdflatex'), reason='no LaTeX here')
 def test_latex_takes_it(text, tmp_path):
+  (tmp_path / 'report.tex').write_text(text)
   (tmp_path / 'paper.tex').write_text(
     '\\documentclass{article}\\usepackage[utf8]{inputenc}'
     '\\usepackage{booktabs}\\begin{document}\\input{report}\\end{document}'

@@ -8,7 +8,6 @@ import pytest
 import scipy.stats
 
 from bam_jax.reporting import statistics
-from bam_jax.reporting import summaries
 
 _SMALL = {
   'clear': ([7.0, 8.0, 9.0, 9.5], [1.0, 2.0, 3.0, 4.0]),
@@ -57,7 +56,7 @@ def _medians(a, b, axis=-1):
 
 
 def test_summary_by_hand():
-  found = summaries.summarise([2.0, 4.0, 4.0, 10.0])
+  found = statistics.summarise([2.0, 4.0, 4.0, 10.0])
   assert (found.seeds, found.median, found.mean) == (4, 4.0, 5.0)
   # Squares of the deviations: 9 + 1 + 1 + 25 = 36, over 3.
   assert found.deviation == pytest.approx(math.sqrt(12.0))
@@ -69,19 +68,19 @@ def test_interval_of_the_median_is_that_of_all_resamples():
   medians = [
     np.median(draw) for draw in itertools.product(scores, repeat=len(scores))
   ]
-  found = summaries.summarise(scores, confidence=0.5)
+  found = statistics.summarise(scores, confidence=0.5)
   assert [found.low, found.high] == list(np.quantile(medians, [0.25, 0.75]))
-  assert summaries.summarise(scores).low == np.quantile(medians, 0.025)
+  assert statistics.summarise(scores).low == np.quantile(medians, 0.025)
 
 
 def test_summary_of_one_seed_has_no_spread():
-  found = summaries.summarise([61.5])
-  assert found == summaries.Summary(1, 61.5, 61.5, None, None, None)
+  found = statistics.summarise([61.5])
+  assert found == statistics.Summary(1, 61.5, 61.5, None, None, None)
 
 
 def test_summary_follows_from_its_seed():
   scores = _rng(3).normal(size=9)
-  assert summaries.summarise(scores, 4) == summaries.summarise(scores, 4)
+  assert statistics.summarise(scores, 4) == statistics.summarise(scores, 4)
 
 
 @pytest.mark.parametrize('case', _SMALL)
@@ -337,8 +336,8 @@ def test_a_verdict_follows_from_its_cell_and_not_from_its_place():
 @pytest.mark.parametrize(
   ('function', 'scores'),
   [
-    (summaries.summarise, ([],)),
-    (summaries.summarise, ([1.0, math.nan],)),
+    (statistics.summarise, ([],)),
+    (statistics.summarise, ([1.0, math.nan],)),
     (statistics.mann_whitney, ([1.0], [1.0, 2.0])),
     (statistics.mann_whitney, ([1.0, 2.0], [1.0, math.inf])),
     (statistics.superiority, ([], [1.0])),

@@ -1,0 +1,285 @@
+"""The report's plots.
+
+A plot is a function in `PLOTS` that takes a `Report` and returns a
+`figures.Plot`. One without panels is left out. report.html has the plots as
+SVG; PNG files beside it have them for papers.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+from matplotlib import ticker
+from matplotlib.axes import Axes
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax.reporting import curves as curves_lib
+from bam_jax.reporting import figures
+from bam_jax.reporting import words
+from bam_jax.reporting.tables import Report
+
+_TURN = 4  # Length of each dash of lines that coincide, in line widths.
+
+
+def plots_of(report: Report) -> list[figures.Plot]:
+  """All plots that the report has data for."""
+  return [plot for function in PLOTS if (plot := function(report)).panels]
+
+
+def plot_scores(report: Report) -> figures.Plot:
+  """A panel a task and one of the average: seeds as dots, medians as bars."""
+  look_of = figures.looks(list(report.summary['variants']))
+
+  def panel(
+    title: str, metric: str, get: Callable[[Mapping], float | None]
+  ) -> figures.Panel | None:
+    # A variant that has a score, even an undefined one, has a row.
+    scores = {
+      variant: [get(seed) for seed in seeds.values()]
+      for variant, seeds in report.summary['per_seed'].items()
+    }
+    scores = {
+      variant: [score for score in found if words.is_number(score)]
+      for variant, found in scores.items()
+      if any(score is not None for score in found)
+    }
+    medians = {name: get(report.summary['variants'][name]) for name in scores}
+
+    def draw(ax: Axes) -> None:
+      ax.set_xlim(*_range([x for found in scores.values() for x in found]))
+      for y, (name, found) in enumerate(scores.items()):
+        color, many = look_of[name].color, len(found) > 1
+        ax.plot(
+          found, [y] * len(found), 'o', c=color, alpha=0.55 if many else 1
+        )
+        if many and words.is_number(medians[name]):
+          ax.plot(medians[name], y, '|', c=color, ms=11, mew=2.2)
+        _beside(ax, y, words.number(medians[name]))
+
+    told = ', '.join(
+      f'{words.label(name)} {words.number(median, absent="incomplete")}'
+      for name, median in medians.items()
+    )
+    alt = f'{title}, {metric}, medians: {told}'
+    rows = [words.label(name) for name in scores]
+    return figures.Panel(title, f'{metric}, 0 to 100', rows, alt, draw)
+
+  panels = [panel('Average', 'paper', lambda entry: entry['average'])]
+  for task in report.tasks.tasks:
+    panels.append(
+      panel(
+        task.name,
+        task.paper_metric,
+        lambda entry, task=task: (
+          entry['tasks'].get(task.name, {}).get(task.paper_metric)
+        ),
+      )
+    )
+  several = len(config_lib.seeds_of_shard(report.config)) > 1
+  return figures.Plot(
+    'scores',
+    'Scores by task and variant',
+    f'A dot is a seed{", a bar the median over seeds" if several else ""}; the'
+    ' number at the right is what the table holds. Each panel has its own'
+    ' scale.',
+    [panel for panel in panels if panel.rows],
+  )
+
+
+def plot_effects(report: Report) -> figures.Plot:
+  """A panel a pair of variants: what each task gains, with intervals."""
+  look_of = figures.looks(list(report.summary['variants']))
+
+  def panel(
+    variant: str, baseline: str, rows: Sequence[Mapping]
+  ) -> figures.Panel:
+    gains = [
+      f'{words.number(row["shift"], "+z.1f")} ({_verdict(row)})' for row in rows
+    ]
+
+    def draw(ax: Axes) -> None:
+      ax.axvline(0, color=figures.INK, alpha=0.6, linewidth=0.8)
+      ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:+g}'))
+      ends = [0.0]
+      for y, (row, gain) in enumerate(zip(rows, gains)):
+        _beside(ax, y, gain)
+        found = [row[key] for key in ('low', 'shift', 'high')]
+        found = [value for value in found if words.is_number(value)]
+        color = look_of[variant].color
+        ax.plot(found, [y] * len(found), c=color, linewidth=2.5, alpha=0.55)
+        ax.plot(row['shift'], y, 'o', c=color)
+        ends += found
+      ax.set_xlim(*_range(ends))
+
+    title = f'{words.label(variant)} against {words.label(baseline)}'
+    columns = [row['column'] for row in rows]
+    told = ', '.join(map(' '.join, zip(columns, gains)))
+    alt = f'{title}, shift, points: {told}'
+    return figures.Panel(title, 'shift, points', columns, alt, draw)
+
+  pairs: dict[tuple[str, str], list[Mapping]] = {}
+  for table in report.summary['pairs']:
+    if table['kind'] in ('multi_task', 'teachers'):
+      for row in table['rows']:
+        pairs.setdefault((row['variant'], row['baseline']), []).append(row)
+  return figures.Plot(
+    'effects',
+    'What multi-task training and teachers change',
+    'A dot is the median difference of all pairs of seeds, a bar its 95%'
+    " interval; p is of the two-sided Mann-Whitney test after Holm's"
+    ' correction, over the panels of teachers together. The tables are below.',
+    [panel(*pair, rows) for pair, rows in pairs.items()],
+  )
+
+
+def _verdict(row: Mapping) -> str:
+  """The corrected p-value with its stars."""
+  if row['corrected'] is None:
+    return 'not tested'
+  p_value = words.p_value(row['corrected'])
+  sign = '' if p_value.startswith('<') else '='
+  return f'p{sign}{p_value}{row["stars"]}'
+
+
+def plot_shares(report: Report) -> figures.Plot:
+  """A panel a multi-task variant: the examples drawn of each task."""
+  look_of = figures.looks(list(report.summary['variants']))
+
+  def panel(
+    variant: str, shares: Mapping[str, Mapping[str, float]]
+  ) -> figures.Panel:
+    drawn = [100 * share['drawn'] for share in shares.values()]
+    intended = [100 * share['intended'] for share in shares.values()]
+    told = [f'{a:.1f}% of {b:.1f}%' for a, b in zip(drawn, intended)]
+
+    def draw(ax: Axes) -> None:
+      rows = range(len(shares))
+      ax.barh(rows, drawn, 0.5, color=look_of[variant].color, alpha=0.55)
+      ax.plot(intended, rows, '|', c=figures.INK, ms=11, mew=1.4)
+      ax.set_xlim(0, 1.04 * max(*drawn, *intended))
+      for y, text in enumerate(told):
+        _beside(ax, y, text)
+
+    title = words.label(variant)
+    alt = ', '.join(map(' '.join, zip(shares, told)))
+    alt = f'{title}, examples drawn of those intended: {alt}'
+    return figures.Panel(title, 'drawn, intended (%)', list(shares), alt, draw)
+
+  return figures.Plot(
+    'shares',
+    'Shares of the tasks',
+    "A bar is the share of a run's examples that were of the task, the median"
+    ' over runs; a stroke is the share intended.',
+    [panel(*item) for item in report.summary['shares'].items()],
+  )
+
+
+def plot_losses(report: Report) -> figures.Plot:
+  """A panel of the loss over all tasks, and one a task."""
+  curves = {'All tasks': report.curves.medians('loss')}
+  curves |= {
+    name: report.curves.medians(f'loss/{name}', name)
+    for name in report.tasks.names
+  }
+  return figures.Plot(
+    'losses',
+    'Training loss',
+    "Median over a variant's runs, against the target that the variant trains"
+    " on: gold labels, or their mix with a teacher's predictions. Losses on"
+    " different targets don't compare; their course does. Where lines coincide"
+    ' their colours take turns.',
+    *_curves(report, 'mean loss per example', curves),
+  )
+
+
+def plot_gold_weight(report: Report) -> figures.Plot:
+  """The gold labels' weight over training."""
+  curves = {'Teacher annealing': report.curves.medians('gold_weight')}
+  return figures.Plot(
+    'gold_weight',
+    'Gold weight',
+    'The target is λ · gold + (1 - λ) · teacher; a variant without'
+    ' a teacher stays at 1. Where lines coincide their colours take turns.',
+    *_curves(report, 'λ, weight of the gold labels', curves),
+  )
+
+
+# To add a plot, write its function and add it here.
+PLOTS: tuple[Callable[[Report], figures.Plot], ...] = (
+  plot_scores,
+  plot_effects,
+  plot_shares,
+  plot_losses,
+  plot_gold_weight,
+)
+
+
+def _curves(
+  report: Report,
+  what: str,
+  panels: Mapping[str, Sequence[curves_lib.Curve]],
+) -> tuple[list[figures.Panel], dict[str, figures.Look]]:
+  """Panels of one line a variant over the share of a run's steps; a legend."""
+  look_of = figures.looks(list(report.summary['variants']))
+
+  def panel(title: str, curves: Sequence[curves_lib.Curve]) -> figures.Panel:
+    highest = max(float(np.nanmax(curve.y)) for curve in curves)
+
+    def draw(ax: Axes) -> None:
+      ax.set_xlabel("share of the run's steps (%)", alpha=figures.SOFT)
+      ax.set_xlim(0, 100)
+      ax.set_xticks([0, 25, 50, 75, 100])
+      ax.set_ylim(0, 1.05 * highest or 1.0)
+      for group in _coinciding(curves, highest / 200):
+        for place, curve in enumerate(group):
+          style = figures.line_style(look_of[curve.variant])
+          if len(group) > 1:  # Dashes that take turns, or the last hides all.
+            style = (-_TURN * place, (_TURN, _TURN * (len(group) - 1)))
+          color = look_of[curve.variant].color
+          ax.plot(curve.x, curve.y, c=color, linestyle=style)
+
+    ends = [(c.variant, c.y[np.isfinite(c.y)][[0, -1]]) for c in curves]
+    told = '; '.join(
+      f'{words.label(variant)} from {first:.2f} to {last:.2f}'
+      for variant, (first, last) in ends
+    )
+    alt = f"{title}, {what} over the share of the run's steps: {told}"
+    return figures.Panel(title, what, (), alt, draw)
+
+  steps = report.curves.steps()
+  shown = dict.fromkeys(c.variant for found in panels.values() for c in found)
+  legend = {
+    f'{words.label(name)} ({steps[name]})': look_of[name] for name in shown
+  }
+  return [panel(*item) for item in panels.items() if item[1]], legend
+
+
+def _coinciding(
+  curves: Sequence[curves_lib.Curve], tolerance: float
+) -> list[list[curves_lib.Curve]]:
+  """Curves in groups between which nowhere lies more than `tolerance`."""
+  groups: list[list[curves_lib.Curve]] = []
+  for curve in curves:
+    for group in groups:
+      both = np.isfinite(group[0].y) & np.isfinite(curve.y)
+      if np.allclose(group[0].y[both], curve.y[both], 0, tolerance):
+        group.append(curve)
+        break
+    else:
+      groups.append([curve])
+  return groups
+
+
+def _beside(ax: Axes, y: float, text: str) -> None:
+  """Text at the right of a row."""
+  ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va='center')
+
+
+def _range(points: Sequence[float]) -> tuple[float, float]:
+  """Lowest and highest of an axis: at least 2 points apart, with a margin."""
+  if not points:
+    return 0.0, 100.0
+  low, high = min(points), max(points)
+  margin = max(0.06 * (high - low), 1 - (high - low) / 2)
+  return low - margin, high + margin

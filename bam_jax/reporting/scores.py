@@ -1,0 +1,38 @@
+"""The scores that a report is made of, without the libraries that draw it."""
+
+from collections.abc import Mapping
+import dataclasses
+from pathlib import Path
+
+from bam_jax.reporting import teaching
+
+
+@dataclasses.dataclass(frozen=True)
+class RunScores:
+  """Scores of one task by one run.
+
+  Attributes:
+    variant: one of `config.variant_names`.
+    seed: of the run.
+    task: name of the task.
+    scores: dev split -> metric -> value, 0-100; nan where undefined.
+    curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
+      run share it. It may be missing.
+    outputs: outputs.npz of the same run. It may be missing.
+    quality: of the run as a teacher of the task; empty where none is recorded.
+    share: of its examples that were to be of the task, 0 to 1; None where it
+      is not recorded.
+    undefined: dev split -> metric -> why its score is undefined.
+  """
+
+  variant: str
+  seed: int
+  task: str
+  scores: Mapping[str, Mapping[str, float]]
+  curve: Path
+  outputs: Path
+  quality: teaching.Quality
+  share: float | None
+  undefined: Mapping[str, Mapping[str, str]] = dataclasses.field(
+    default_factory=dict
+  )

@@ -1,0 +1,207 @@
+"""What the report says in sentences, and how it writes names and numbers."""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+import math
+
+from bam_jax import config as config_lib
+from bam_jax import schema
+from bam_jax.reporting import comparisons
+from bam_jax.reporting import statistics
+from bam_jax.tasks import task as task_lib
+
+_PAPER_SEEDS = 20
+NOTHING = '—'
+UNDEFINED = 'undefined'
+# The p-values that the stars stand for.
+LEVELS = ', '.join(
+  f'{stars} p < {str(level).lstrip("0")}'
+  for stars, level in reversed(statistics.STARS)
+)
+_LABELS = dict(
+  zip(
+    config_lib.VARIANTS,
+    ('Single', 'Multi', 'Single→Single', 'Multi→Multi', 'Single→Multi'),
+  )
+)
+
+
+def label(variant: str) -> str:
+  """The name of a variant that readers see."""
+  return _LABELS.get(variant, variant.replace('_', ' '))
+
+
+def is_number(value: float | None) -> bool:
+  """Whether there is a score and it is defined."""
+  return value is not None and not math.isnan(value)
+
+
+def number(
+  value: float | None, form: str = '.1f', absent: str = NOTHING
+) -> str:
+  """A score or a difference as text; `undefined` if it is nan.
+
+  Args:
+    value: None if there is none.
+    form: a format specification.
+    absent: the text if there is no value.
+  """
+  if value is None:
+    return absent
+  if math.isnan(value):
+    return UNDEFINED
+  return format(value, form).replace('-', '\N{MINUS SIGN}')
+
+
+def interval(low: float | None, high: float | None, form: str) -> str:
+  """Two ends as text; a dash if there is no interval."""
+  if low is None:
+    return NOTHING
+  return f'{number(low, form)} to {number(high, form)}'
+
+
+def p_value(value: float | None) -> str:
+  """Three digits, without the zero before the point."""
+  if value is None:
+    return NOTHING
+  return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
+
+
+def headline(variants: Mapping[str, dict]) -> str:
+  """One sentence: the best average, and what it gains on the baselines."""
+  averages = {
+    name: variant['average']
+    for name, variant in variants.items()
+    if is_number(variant['average'])
+  }
+  undefined = sum(
+    variant['average'] is not None for variant in variants.values()
+  ) - len(averages)
+  if not averages:
+    return f'No variant has {"a defined" if undefined else "an"} average yet.'
+  best = max(averages, key=averages.get)
+  gains = [
+    f'{number(averages[best] - averages[b], "+.1f")} against {label(b)}'
+    for b in comparisons.BASELINES
+    if b in averages and b != best
+  ]
+  of = '' if len(averages) == len(variants) else ' of the complete variants'
+  of = ' of the variants that have one' if undefined else of
+  text = f'Highest average{of}: {label(best)}, {averages[best]:.1f}'
+  return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
+
+
+def remarks(
+  summary: Mapping[str, dict],
+  config: config_lib.Config,
+  tasks: task_lib.TaskTable,
+) -> list[str]:
+  """What a reader must know not to read too much into the main table."""
+  variants, undefined = summary['variants'], summary['undefined']
+  count = len(config_lib.seeds_of_shard(config))
+  if count == 1:
+    said = ['n = 1 seed: differences are not tested.']
+  else:
+    few = f'; the paper takes at least {_PAPER_SEEDS}'
+    whole = not any(variant['missing'] for variant in variants.values())
+    said = [
+      f'n = {count} seeds: each number is the median of'
+      f' {"them" if whole else "those that were run"}'
+      f'{few if count < _PAPER_SEEDS else ""}. Differences are of medians.'
+    ]
+    said += _about_stars(summary['comparisons'])
+  said += [
+    'Scores are 0 to 100 on dev, of the last step. Bold: highest of a column.',
+    'Average (paper): mean over tasks of the metric in the head of the table.',
+    f'Average (GLUE): {_glue_rule(tasks)}.',
+  ]
+  left_out = [t.name for t in tasks.tasks if not t.in_average]
+  if left_out:
+    said.append(f'In no average: {", ".join(left_out)}.')
+  for name, variant in variants.items():
+    if variant['missing']:
+      said.append(
+        f'{label(name)} is incomplete, so it has no average:'
+        f' {_lacking(variant["missing"])}.'
+      )
+  if undefined:
+    said.append(
+      'Undefined scores, so that medians, averages and tests with them are'
+      f' undefined too: {"; ".join(map(_undefined, undefined))}.'
+    )
+  return said
+
+
+def _undefined(found: Mapping[str, object]) -> str:
+  """An entry of the summary's `undefined`, in words."""
+  seeds = found['seeds']
+  return (
+    f'{found["metric"]} of {found["task"]} ({found["split"]}),'
+    f' {label(found["variant"])},'
+    f' {"seed" if len(seeds) == 1 else "seeds"} {", ".join(map(str, seeds))}:'
+    f' {found["reason"]}'
+  )
+
+
+def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
+  """Which seeds lack which tasks, those that lack the same ones together."""
+  seeds: dict[tuple[str, ...], list[str]] = {}
+  for seed, names in missing.items():
+    seeds.setdefault(tuple(names), []).append(str(seed))
+  return '; '.join(
+    f'{"seed" if len(of) == 1 else "seeds"} {", ".join(of)}'
+    f' {"lacks" if len(of) == 1 else "lack"} {", ".join(names)}'
+    for names, of in seeds.items()
+  )
+
+
+def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
+  """What a star claims, or why there can be none."""
+  tested = [
+    test
+    for of_variant in tests.values()
+    for test in of_variant.values()
+    if test['p_value'] is not None
+  ]
+  if not tested:
+    why = 'it takes Single, Multi and another one'
+    if tests:
+      why = 'there are too few seeds, or undefined scores'
+    return [f'No variant is tested: {why}.']
+  if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
+    needed = statistics.seeds_needed(len(tested))
+    return [
+      f'Not enough seeds for a star: {len(tested)} tests at once need {needed}'
+      ' seeds.'
+    ]
+  return [
+    f'Stars: better than Single and than Multi, {LEVELS}; permutation over'
+    " seeds of Welch's statistic, which compares means, the larger p of the"
+    f" two, after Holm's correction over {len(tested)} tests. They speak of"
+    ' these dev sets, not of other examples.'
+  ]
+
+
+def _glue_rule(tasks: task_lib.TaskTable) -> str:
+  """How GLUE's own average differs from the paper's on these tasks."""
+  others = []
+  for task in tasks.tasks:
+    if not task.in_average:
+      continue
+    differs = task.glue_metrics != (task.paper_metric,)
+    rule = f' by {" and ".join(task.glue_metrics)}' if differs else ''
+    if len(task.dev_splits) > 1:
+      rule += f' over {" and ".join(task.dev_splits)}'
+    if rule:
+      others.append(task.name + rule)
+  return f'the same, but {", ".join(others)}' if others else 'the same'
+
+
+def changed(config: config_lib.Config) -> dict[str, object]:
+  """What the configuration sets otherwise than by default."""
+  default = schema.flatten(config_lib.Config())
+  return {
+    key: value
+    for key, value in schema.flatten(config).items()
+    if key not in default or default[key] != value
+  }
