@@ -1,4 +1,4 @@
-"""What a run tells while it works: metric lines, TensorBoard, progress."""
+"""Metrics of a run as JSON lines and TensorBoard events; progress bars."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -7,9 +7,7 @@ import json
 import math
 import os
 from pathlib import Path
-import sys
 import time
-import types
 from typing import Self
 
 import rich.console
@@ -23,8 +21,8 @@ from bam_jax.runtime import processes
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
 
-_MOST_BYTES = 1 << 29
-_LINE_EVERY = 10.0  # seconds between two plain progress lines
+_MAX_BYTES = 1 << 29
+_LINE_INTERVAL = 10.0  # seconds between two plain progress lines
 _CONSOLE = rich.console.Console(stderr=True)
 _QUIET = rich.console.Console(quiet=True)
 
@@ -32,8 +30,8 @@ _QUIET = rich.console.Console(quiet=True)
 class Telemetry:
   """Metrics of one run, as JSON lines and as TensorBoard events.
 
-  Every line is written whole and at once, so a reader sees finished lines, and
-  a killed process tears the last one at most; opening the run again drops it.
+  Every line is written in one call, so readers see whole lines, and a killed
+  process leaves at most the last one torn; opening the run again drops it.
 
     with Telemetry(run_dir, tensorboard=True, run='multi-0') as log:
       log.truncate(step)  # On resume: what was logged beyond the checkpoint.
@@ -46,54 +44,51 @@ class Telemetry:
     """Opens the logs of a run.
 
     Args:
-      directory: folder of the run, made if it isn't there; lines go to
+      directory: folder of the run, created if missing; lines go to
         `metrics.jsonl` and events to `tensorboard/` below it.
-      tensorboard: whether to write TensorBoard events beside the lines.
-      run: name of the run. It is part of the names of its event files, which
-        so stay apart when the files of several runs are put together.
-      writes: False where another process does; then no file is touched.
+      tensorboard: whether to write TensorBoard events too.
+      run: name of the run; part of the names of its event files, so that these
+        stay apart when the files of several runs are put together.
+      writes: False if another process writes; then no file is touched.
 
     Raises:
-      errors.UserError: the file of an earlier attempt is no list of JSON lines.
+      errors.UserError: an earlier metrics file holds other than JSON lines.
     """
-    self._writes = writes
     self._path = directory / METRICS_FILE
+    self._writes = writes
     self._tensorboard = tensorboard
     self._run = run.replace(os.sep, '-')
-    self._writer = None
-    self._purge_step = None
+    self._events = None
+    self._purge_step: int | None = None
     if not writes:
       return
+    if tensorboard:
+      # It takes half a second, more where torch is installed: before any step.
+      importlib.import_module('tensorboardX')
     directory.mkdir(parents=True, exist_ok=True)
     if self._path.exists():
-      lines, torn = _parse(self._path)
-      if torn:
+      lines, is_torn = _parse(self._path)
+      if is_torn:
         _rewrite(self._path, lines)
 
   def __enter__(self) -> Self:
     return self
 
-  def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: types.TracebackType | None,
-  ) -> None:
-    if self._writer is not None:
-      self._writer.close()
-      self._writer = None
+  def __exit__(self, *unused_exception: object) -> None:
+    if self._events is not None:
+      self._events.close()
 
   def truncate(self, step: int, with_score: bool = True) -> None:
-    """Forgets what was written for `step` and for every later step.
+    """Removes what was written for `step` and for later steps.
 
     Call it before the first `write`; TensorBoard then hides its old events too.
 
     Args:
-      step: the first one that is taken, and logged, again.
-      with_score: keeps the `dev_score` of `step`: it is of the state that the
-        step begins with.
+      step: the first step that is taken, and logged, again.
+      with_score: whether to keep the `dev_score` of `step`, which belongs to
+        the state before that step.
     """
-    if self._writer is not None:
+    if self._events is not None:
       raise ValueError('truncate after write: TensorBoard cannot take it back')
     self._purge_step = step
     if self._writes and self._path.exists():
@@ -111,7 +106,7 @@ class Telemetry:
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends one line `{"step": step, "time": unix seconds, **values}`.
 
-    A value that isn't finite is written as null: JSON has no NaN.
+    Values that are not finite are written as null, because JSON has no NaN.
     """
     if not self._writes:
       return
@@ -120,62 +115,48 @@ class Telemetry:
     with files.open_file(self._path, 'a', encoding='utf-8') as file:
       file.write(_encode(line))
     if self._tensorboard:
-      writer = self._events()
-      for name, value in values.items():
-        summary = self._summary.scalar(name, value)
-        self._event(step, line['time'], summary=summary)
-      writer.flush()
+      self._write_events(line['step'], line['time'], values)
 
-  def _events(self):
-    """The event writer, made at the first use when the purge step is known.
+  def _write_events(
+    self, step: int, seconds: float, values: Mapping[str, float]
+  ) -> None:
+    """Writes TensorBoard events; opens their file before the first of them.
 
-    It writes at once. SummaryWriter would have a thread do so, which dies on a
-    full disk, and then waits for that for ever.
+    tensorboardX's SummaryWriter would write them in a thread, which dies on a
+    full disk, and then wait for that thread forever.
     """
-    if self._writer is None:
-      writers, self._summary, self._messages = _import_tensorboardx()
+    from tensorboardX import event_file_writer
+    from tensorboardX import summary
+    from tensorboardX.proto import event_pb2
+
+    if self._events is None:
       directory = self._path.parent / TENSORBOARD_DIR
       directory.mkdir(exist_ok=True)
-      # Files are named by the second they were made in, and a second one of
-      # the same name would replace the first: so each is numbered.
+      # Files are named by the second of their creation; a number keeps one from
+      # replacing another of the same second.
       count = sum(1 for _ in directory.iterdir())
-      self._writer = writers.EventsWriter(
+      self._events = event_file_writer.EventsWriter(
         str(directory / 'events'), f'.{self._run}.{count}'
       )
       if self._purge_step is not None:
-        log = self._messages.SessionLog
-        start = log(status=log.START)
-        self._event(self._purge_step, time.time(), session_log=start)
-    return self._writer
-
-  def _event(self, step: int, seconds: float, **content: object) -> None:
-    event = self._messages.Event(step=int(step), wall_time=seconds, **content)
-    self._writer.write_event(event)
-
-
-def _import_tensorboardx() -> tuple[types.ModuleType, ...]:
-  """The modules for files, summaries and messages: half a second.
-
-  tensorboardX imports torch where torch is installed, seconds in which no step
-  is dispatched, and needs it for nothing that is written here.
-  """
-  absent = 'torch' not in sys.modules
-  if absent:
-    sys.modules['torch'] = None  # An import of it fails, as if it were missing.
-  try:
-    return tuple(
-      importlib.import_module(f'tensorboardX.{name}')
-      for name in ('event_file_writer', 'summary', 'proto.event_pb2')
-    )
-  finally:
-    if absent:
-      del sys.modules['torch']
+        start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._events.write_event(
+          event_pb2.Event(
+            step=self._purge_step, wall_time=seconds, session_log=start
+          )
+        )
+    for name, value in values.items():
+      scalar = summary.scalar(name, value)
+      self._events.write_event(
+        event_pb2.Event(step=step, wall_time=seconds, summary=scalar)
+      )
+    self._events.flush()
 
 
 def read(path: Path) -> list[dict[str, float]]:
-  """The lines of a metrics file in the order written, null read as NaN.
+  """Reads the lines of a metrics file, null as NaN.
 
-  A torn last line is left out, so that a file can be read while it grows.
+  A torn last line is skipped, so that a file can be read while it grows.
 
   Raises:
     errors.UserError: a line before the last one is no JSON object with a step.
@@ -193,9 +174,9 @@ def _rewrite(path: Path, lines: list[dict[str, float]]) -> None:
 
 
 def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
-  """The complete lines of a file, and whether it ends in a torn one."""
+  """The complete lines of a file, and whether it ends with a torn one."""
   try:
-    raw = files.read_bytes(path, _MOST_BYTES).split(b'\n')
+    raw = files.read_bytes(path, _MAX_BYTES).split(b'\n')
   except ValueError as e:
     raise errors.UserError(
       f'{path}: is too large for a log ({e}); move it away, and raise'
@@ -220,17 +201,17 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
 
 
 def _number(value: object) -> float:
-  """A value of a line; raises where it is none that `_encode` writes."""
+  """A value of a line; raises if `_encode` never writes such a value."""
   if type(value) not in (int, float, type(None)):
     raise TypeError(f'{value!r} is no number')
   return math.nan if value is None else float(value)
 
 
 class Progress:
-  """How far a long piece of work is, its rate and the time left.
+  """Progress of long work: its share done, its rate and the time left.
 
-  On a terminal a bar that redraws itself; elsewhere (CI, a log file) a plain
-  line at most every ten seconds and one at the end.
+  On a terminal this is a bar; elsewhere (CI, a log file) it is a plain line at
+  most every ten seconds and one at the end.
   """
 
   def __init__(
@@ -241,14 +222,14 @@ class Progress:
     console: rich.console.Console = _CONSOLE,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Starts counting.
+    """Shows nothing before it is entered.
 
     Args:
-      description: what is being done.
+      description: name of the work.
       total: units of the whole work.
       unit: what is counted, in the plural: `examples`.
-      console: where it is shown.
-      clock: seconds that never go back.
+      console: shows the progress.
+      clock: monotonic seconds.
     """
     self._description = description
     self._total = total
@@ -280,8 +261,7 @@ class Progress:
   def __exit__(
     self,
     kind: type[BaseException] | None,
-    error: BaseException | None,
-    trace: types.TracebackType | None,
+    *unused_exception: object,
   ) -> None:
     if self._bar is not None:
       self._bar.stop()
@@ -291,14 +271,14 @@ class Progress:
       self._print(f'{_rate(rate)} {self._unit}/s, took {duration(seconds)}')
 
   def start_at(self, done: int) -> None:
-    """Counts units that a resumed run did before; its rate begins here."""
+    """Counts units that were done before; the rate is measured from here."""
     self._first = self._done = self._line_done = done
     self._begin = self._line_time = self._clock()
     if self._bar is not None:
       self._bar.reset(self._task, completed=done, shown='')
 
   def advance(self, count: int, **shown: float) -> None:
-    """Counts `count` more units; `shown` are values to show, such as loss."""
+    """Counts more units; `shown` are values to show, such as the loss."""
     self._done += count
     if shown:
       self._shown = ' '.join(f'{k} {v:.4g}' for k, v in shown.items())
@@ -307,7 +287,7 @@ class Progress:
       return
     now = self._clock()
     seconds = now - self._line_time
-    if seconds >= _LINE_EVERY and self._done < self._total:
+    if seconds >= _LINE_INTERVAL and self._done < self._total:
       rate = (self._done - self._line_done) / seconds
       left = (self._total - self._done) / rate if rate else math.inf
       self._print(f'{_rate(rate)} {self._unit}/s, {duration(left)} left')
@@ -317,23 +297,22 @@ class Progress:
     percent = math.floor(100 * self._done / max(self._total, 1))
     line = f'{self._description}: {percent}%, {text}'
     line += f', {self._shown}' if self._shown else ''
-    # `soft_wrap`: a log's line is a line, however narrow the console thinks.
+    # `soft_wrap`: rich must not break the line at the console's width.
     self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def progress(description: str, total: int, unit: str) -> Progress:
-  """Shows on standard error how a piece of work goes; see `Progress`.
+  """Progress on standard error; of several processes the first shows it.
 
   with telemetry.progress('train multi-0', total, 'examples') as bar:
     bar.advance(128, loss=0.7)
   """
-  # Of several processes one tells.
   console = _CONSOLE if processes.is_first() else _QUIET
   return Progress(description, total, unit, console)
 
 
 class _RateColumn(rich.progress.ProgressColumn):
-  """Units a second over the last half minute."""
+  """Units per second over the last half minute."""
 
   def __init__(self, unit: str):
     super().__init__()
@@ -350,7 +329,7 @@ def _rate(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-  """`42s`, `3m 05s` or `2h 07m`; `?` where it cannot be known."""
+  """Formats seconds as `42s`, `3m 05s` or `2h 07m`; `?` if not finite."""
   if not math.isfinite(seconds):
     return '?'
   minutes, rest = divmod(round(seconds), 60)

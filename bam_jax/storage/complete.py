@@ -22,7 +22,7 @@ from bam_jax.training import checkpoint_scores
 
 # Files that are written last and deleted first.
 SENTINELS = frozenset(
-  {manifest.NAME, checkpoint_scores.MARK, 'commit_success.txt', 'DONE'}
+  {manifest.NAME, checkpoint_scores.SENTINEL, 'commit_success.txt', 'DONE'}
 )
 
 _STEP = re.compile(r'(runs/[^/]+/checkpoints)/step_(\d+)/(\w+)')
@@ -32,7 +32,7 @@ _PATTERNS = (
   f'features/*/*/{manifest.NAME}',
   f'teachers/*/*/{manifest.NAME}',
   'runs/*/DONE',
-  f'runs/*/checkpoints/step_*/{checkpoint_scores.MARK}',
+  f'runs/*/checkpoints/step_*/{checkpoint_scores.SENTINEL}',
 )
 _ATTEMPTS = 100
 _PAUSE = 0.05  # seconds between two attempts
@@ -145,7 +145,7 @@ def _find(
       continue
     for step in kept:
       folder = f'{checkpoints}/step_{step}'
-      if not is_known(f'{folder}/{checkpoint_scores.MARK}'):
+      if not is_known(f'{folder}/{checkpoint_scores.SENTINEL}'):
         shutil.copytree(root / folder, stage / folder, copy_function=os.link)
         add(stage / folder, stage)
     for entry in run.iterdir():

@@ -1,7 +1,7 @@
 """The scores of a run's checkpoints, and which checkpoints are kept.
 
-A checkpoint has its score in a file of its own and in its metadata. One that
-was saved before its evaluation gets its score in the metadata of the next.
+A checkpoint holds its score in a file of its own and in its metadata. The score
+of a checkpoint saved before its evaluation is in the metadata of the next one.
 """
 
 from collections.abc import Mapping
@@ -15,29 +15,30 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import schema
 
-# Of a step's files: there in each whole one.
-MARK = '_CHECKPOINT_METADATA'
+# The file of a checkpoint that Orbax writes last.
+SENTINEL = '_CHECKPOINT_METADATA'
 
 SCORE = 'score'
-# Metrics of steps that the log has not got yet.
+# Metrics of steps that are not in the log yet.
 _UNLOGGED = 'unlogged'
-# Scores of earlier steps, whose own checkpoints were saved without.
+# Scores of earlier checkpoints that were saved without one.
 _LATE_SCORES = 'late_scores'
 _DIGEST = 'digest'
 
 
 def kept(directory: Path) -> list[int]:
-  """Which of the steps in a folder its manager keeps: the best, the latest.
+  """Steps of the checkpoints in a folder that are kept: best and latest.
 
-  It deletes the others after the step that replaces them has got its name, so
-  these are whole as long as no new one comes.
+  The others are deleted once the checkpoint that replaces them has its final
+  name, so these are complete until a new checkpoint appears.
 
   Raises:
-    OSError, ValueError: a score can't be read; another step may just have come.
+    OSError, ValueError: a score can't be read; a new checkpoint may just have
+      appeared.
   """
   steps = sorted(
     int(path.parent.name.removeprefix('step_'))
-    for path in directory.glob(f'step_*/{MARK}')
+    for path in directory.glob(f'step_*/{SENTINEL}')
     if path.parent.name.removeprefix('step_').isdecimal()
   )
   if not steps:
@@ -50,21 +51,23 @@ def kept(directory: Path) -> list[int]:
 
 
 def read_metadata(directory: Path) -> Mapping[str, Any]:
-  """What `Checkpoints.save` gave the checkpoint in a folder.
+  """The metadata with which `Checkpoints.save` wrote a checkpoint.
 
-  Orbax's own `metadata` opens each array too, and some may be gone.
+  Orbax's own `metadata` also opens each array, and some may be deleted already.
   """
-  return json.loads((directory / MARK).read_text()).get('custom_metadata') or {}
+  return (
+    json.loads((directory / SENTINEL).read_text()).get('custom_metadata') or {}
+  )
 
 
 def read_score(directory: Path) -> float | None:
-  """The score of the checkpoint in a folder; None if it was saved without."""
+  """The score in a checkpoint's folder; None if it was saved without one."""
   path = directory / 'metrics' / 'metrics'
   return json.loads(path.read_text())[SCORE] if path.exists() else None
 
 
 def best_step(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
-  """The step with the highest score, the last one of equals."""
+  """The step with the highest score; among equal scores the latest."""
   scored = [step for step in sorted(steps) if step in scores]
   return sorted(scored, key=scores.get)[-1] if scored else None
 
@@ -94,7 +97,7 @@ class PreserveBest(policies.PreservationPolicy):
 def carry(
   unlogged: Sequence[Sequence[float]], late: Mapping[str, float]
 ) -> dict[str, object]:
-  """Metadata with which a checkpoint carries what `read_carried` returns."""
+  """Metadata for a checkpoint that `read_carried` reads back."""
   carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: dict(late)}
   return carried | {_DIGEST: schema.digest(carried)}
 
@@ -102,10 +105,10 @@ def carry(
 def read_carried(
   metadata: Mapping[str, Any],
 ) -> tuple[list[list[float]], dict[int, float]]:
-  """What a checkpoint's metadata carries of its run: unlogged, late scores.
+  """Unlogged metrics and late scores in a checkpoint's metadata.
 
   Raises:
-    ValueError: it is damaged.
+    ValueError: they fail their digest.
   """
   if _DIGEST not in metadata:
     return [], {}

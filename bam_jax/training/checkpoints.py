@@ -1,13 +1,14 @@
-"""Checkpoints of one run through Orbax: the latest, and the best.
+"""Checkpoints of one run, through Orbax: the latest and the best are kept.
 
-Each carries the checksums of its arrays and its score in its metadata, and none
-is used before they agree.
+The metadata of a checkpoint holds its score and a checksum of each array, and
+no checkpoint is used before they agree with what was read.
 
-A run that is stopped saves the step that it has come to. If that step is to be
-evaluated, this is done when the run goes on, and the score is kept in the
+A run that is stopped saves its current step. If that step is due to be
+evaluated, this happens when the run goes on, and its score is kept in the
 metadata of the next checkpoint: no checkpoint is ever written twice.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -33,15 +34,15 @@ from bam_jax.training import step as step_lib
 
 _CHECKSUMS = 'checksums'
 _PARAMS = 'params'
-# Everything of a TrainState but the parameters: what only a resumed run needs.
+# The rest of a TrainState, which only a resumed run needs.
 _TRAIN = 'train'
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax's manager of checkpoints, which does not ask JAX whether to stop.
+  """Orbax's checkpoint manager, without its check for preemption.
 
-  It would ask by the number of the step. JAX has several processes agree on one
-  number, and `processes.AgreedSignal` counts its own.
+  JAX lets processes agree on one counter, and `processes.AgreedSignal` counts
+  its own checks, while Orbax would ask with the step's number.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -51,14 +52,14 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-  """The checkpoints below one folder, as a context manager.
+  """Context manager for the checkpoints of one run.
 
   Parameters and the rest of the state are separate items, so that inference
   reads no optimiser state and a finished run need not keep it.
   """
 
   def __init__(self, directory: Path):
-    """Opens the checkpoints that are there, if any.
+    """Opens a folder of checkpoints, which is created if missing.
 
     Raises:
       errors.UserError: the folder can't be made, or a score is damaged.
@@ -67,15 +68,15 @@ class Checkpoints:
     self._scores: dict[int, float] = {}
     self._late: set[int] = set()
     self._unlogged: list[list[float]] = []
-    # Orbax reports every save at INFO through absl. What it raises it reports
-    # at ERROR too, from each of its threads, and asyncio once more.
+    # Orbax logs every save, and each of its threads logs the errors that it
+    # also raises; asyncio logs them once more.
     for name in ('absl', 'asyncio'):
       logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
       directory.mkdir(parents=True, exist_ok=True)
     except OSError as e:
       raise errors.UserError(f'{directory}: {e.strerror}') from e
-    with _told(directory):
+    with _reading(directory):
       self._manager = _Manager(
         directory.absolute(),
         item_handlers={
@@ -94,7 +95,7 @@ class Checkpoints:
     for step in steps:
       self._read_score(step, is_latest=step == max(steps))
     if steps:
-      with _told(self._step_directory(max(steps))):
+      with _reading(self._step_directory(max(steps))):
         self._unlogged, late = scores_lib.read_carried(
           scores_lib.read_metadata(self._step_directory(max(steps)))
         )
@@ -105,11 +106,12 @@ class Checkpoints:
     return self
 
   def __exit__(self, *unused_exception: object) -> None:
-    with self._writing():
+    with _writing(self._directory):
       self._manager.close()
 
   @property
   def latest_step(self) -> int | None:
+    """The step of the latest checkpoint; None if there is none."""
     return self._manager.latest_step()
 
   @property
@@ -125,17 +127,17 @@ class Checkpoints:
     return self._scores.get(step)
 
   def add_score(self, score: float) -> None:
-    """Gives the latest step its score, if it was saved without; not nan."""
+    """Sets the score of the latest step if it has none; ignores nan."""
     if self.latest_step not in self._scores and not math.isnan(score):
       self._scores[self.latest_step] = score
       self._late.add(self.latest_step)
 
   def unlogged(self) -> list[list[float]]:
-    """What the latest step was saved with, as `save` takes it."""
+    """The `unlogged` metrics that the latest step was saved with."""
     return self._unlogged
 
   def has(self, step: int) -> bool:
-    """Whether the parameters of a step are there."""
+    """Whether there is a checkpoint of a step."""
     return step in self._manager.all_steps()
 
   def save(
@@ -145,34 +147,36 @@ class Checkpoints:
     with_optimizer: bool = True,
     unlogged: Sequence[Sequence[float]] = (),
   ) -> None:
-    """Saves the state under its own step; returns when it may be donated.
+    """Saves a state; returns once it may be donated.
 
     Args:
       state: the state after `state.step` steps.
-      score: what the best checkpoint is chosen by, higher is better; nan, an
-        undefined score, is kept as none, so that it is never preferred.
-      with_optimizer: whether a run may go on from here.
-      unlogged: metrics of the steps before it that are not in the log.
+      score: chooses the best checkpoint, higher is better; an undefined score,
+        nan, is stored as none, so that it is never preferred.
+      with_optimizer: whether the run can be resumed from here.
+      unlogged: metrics of earlier steps that are not in the log.
 
     Raises:
-      errors.UserError: it, or the one before it, can't be written.
+      errors.UserError: this checkpoint, or the one before, can't be written.
     """
     step = int(state.step)
     if score is not None and math.isnan(score):
       score = None
-    items = {_PARAMS: ocp.args.StandardSave(state.params)}
+    trees = {_PARAMS: state.params}
     if with_optimizer:
-      items[_TRAIN] = ocp.args.StandardSave(_without_params(state))
-    checksums = {_PARAMS: checksums_lib.checksums(state.params)}
-    if with_optimizer:
-      checksums[_TRAIN] = checksums_lib.checksums(_without_params(state))
+      trees[_TRAIN] = _without_params(state)
+    checksums = {
+      name: checksums_lib.checksums(tree) for name, tree in trees.items()
+    }
     metadata = {_CHECKSUMS: checksums, scores_lib.SCORE: score}
-    with self._writing():
+    with _writing(self._directory):
       if score is not None:
         self._scores[step] = score
       self._manager.save(
         step,
-        args=ocp.args.Composite(**items),
+        args=ocp.args.Composite(
+          **{k: ocp.args.StandardSave(tree) for k, tree in trees.items()}
+        ),
         metrics=None if score is None else {scores_lib.SCORE: score},
         force=True,
         custom_metadata=metadata | self._to_carry(unlogged),
@@ -181,11 +185,11 @@ class Checkpoints:
   def restore(self, like: step_lib.TrainState) -> step_lib.TrainState:
     """The latest state, with the shapes, types and shardings of `like`.
 
-    Of a finished run that kept parameters alone the rest is that of `like`,
-    with the checkpoint's step.
+    If a finished run kept only its parameters, the optimiser state is that of
+    `like`.
 
     Raises:
-      errors.UserError: the checkpoint is of another model or damaged.
+      errors.UserError: the checkpoint is damaged or of another model.
     """
     step = self._manager.latest_step()
     params = self.restore_params(like.params, step)
@@ -199,11 +203,10 @@ class Checkpoints:
 
     Args:
       like: tree of arrays or of `jax.ShapeDtypeStruct`s with shardings.
-      step: a saved one.
+      step: step of a checkpoint.
 
     Raises:
-      errors.UserError: there is no such checkpoint, it is of another model, or
-        it is damaged.
+      errors.UserError: the checkpoint is missing, damaged or of another model.
     """
     if not self.has(step):
       raise errors.UserError(
@@ -214,7 +217,7 @@ class Checkpoints:
 
   def _restore(self, step: int, item: str, like: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    with _told(self._step_directory(step)):
+    with _reading(self._step_directory(step)):
       metadata = self._manager.metadata(step)
       self._check_shapes(step, item, abstract, metadata.item_metadata[item])
       restored = self._manager.restore(
@@ -225,7 +228,7 @@ class Checkpoints:
     return restored
 
   def _to_carry(self, unlogged: Sequence[Sequence[float]]) -> dict[str, object]:
-    """Metadata of the next checkpoint for `checkpoint_scores.read_carried`."""
+    """Metadata of the next checkpoint, for `checkpoint_scores.read_carried`."""
     steps = self._late.intersection(self._manager.all_steps())
     late = {str(step): self._scores[step] for step in sorted(steps)}
     if not late and not unlogged:
@@ -233,12 +236,12 @@ class Checkpoints:
     return scores_lib.carry(unlogged, late)
 
   def _read_score(self, step: int, is_latest: bool) -> None:
-    """Raises if the score, by which the best is chosen, has changed.
+    """Reads the score of a checkpoint; raises if it is damaged.
 
-    An earlier step of which files are missing has no score: the process that
-    deleted it, as a later one had taken its place, was killed.
+    An earlier step with missing files has no score: a process that was deleting
+    it, since a later step had replaced it, was killed.
     """
-    with _told(self._step_directory(step)):
+    with _reading(self._step_directory(step)):
       try:
         metadata = scores_lib.read_metadata(self._step_directory(step))
         score = scores_lib.read_score(self._step_directory(step))
@@ -247,7 +250,7 @@ class Checkpoints:
           raise
         return
       if scores_lib.SCORE in metadata and (is_latest or score is not None):
-        # Text, as a score may be no number, which equals nothing.
+        # Compared as text, since a damaged score may be nan.
         recorded = json.dumps(metadata[scores_lib.SCORE])
         if json.dumps(score) != recorded:
           raise ValueError(f'the score is {score}, was {recorded}')
@@ -257,9 +260,9 @@ class Checkpoints:
   def _check_sums(
     self, step: int, item: str, restored: Any, metadata: Mapping[str, Any]
   ) -> None:
-    """Raises, naming the first array that is not as it was saved."""
+    """Raises a ValueError with the first array that fails its checksum."""
     if _CHECKSUMS not in metadata:
-      # As of runs that are older than checksums.
+      # Written before checkpoints had checksums.
       logging.warning(
         '%s: has no checksums; used as it is', self._step_directory(step)
       )
@@ -272,7 +275,7 @@ class Checkpoints:
   def _check_shapes(
     self, step: int, item: str, abstract: Any, saved: Any
   ) -> None:
-    """Raises, naming the first parameter that differs in name or shape."""
+    """Raises a UserError with the first parameter of another name or shape."""
     if saved is None:
       raise errors.UserError(
         f'{self._step_directory(step)}: the checkpoint has no {item}'
@@ -290,47 +293,24 @@ class Checkpoints:
     return self._directory / f'step_{step}'
 
   def wait(self) -> None:
-    """Returns when everything saved is on disk.
+    """Waits until everything saved is on disk.
 
     Raises:
       errors.UserError: something could not be written.
     """
-    with self._writing():
+    with _writing(self._directory):
       self._manager.wait_until_finished()
 
-  @contextlib.contextmanager
-  def _writing(self) -> Iterator[None]:
-    """Turns what Orbax raises over a full disk into one line.
-
-    It raises what one of its threads met earlier, an OSError or what the
-    library that writes the arrays makes of it.
-    """
-    try:
-      yield
-    except (errors.UserError, errors.RetryError):
-      raise
-    except Exception as e:
-      if peers.is_peer_error(e):
-        raise
-      raise errors.UserError(
-        f'{self._directory}: a checkpoint could not be written ({e}); free some'
-        ' space or give permission, and the same command goes on from the last'
-        ' one that was'
-      ) from e
-
   def drop_optimizer(self) -> None:
-    """Deletes what only a resumed run would need."""
+    """Deletes the optimiser states, which only a resumed run needs."""
     self.wait()
     for step in self._manager.all_steps() if processes.is_first() else ():
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _told(directory: Path) -> Iterator[None]:
-  """Turns what Orbax raises over damaged files into one line.
-
-  It raises whatever the parser of the file in question does.
-  """
+def _as_user_error(describe: Callable[[Exception], str]) -> Iterator[None]:
+  """Raises errors of Orbax, which may be of any type, as a UserError."""
   try:
     yield
   except (errors.UserError, errors.RetryError):
@@ -338,11 +318,32 @@ def _told(directory: Path) -> Iterator[None]:
   except Exception as e:
     if peers.is_peer_error(e):
       raise
-    raise errors.UserError(
+    raise errors.UserError(describe(e)) from e
+
+
+def _writing(directory: Path) -> contextlib.AbstractContextManager[None]:
+  """Context for writing checkpoints; raises a UserError if that fails.
+
+  The error may be one that a thread of Orbax met in an earlier call.
+  """
+  return _as_user_error(
+    lambda e: (
+      f'{directory}: a checkpoint could not be written ({e}); free some space'
+      ' or give permission, and the same command goes on from the last one that'
+      ' was'
+    )
+  )
+
+
+def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
+  """Context for reading a checkpoint; raises a UserError if it is damaged."""
+  return _as_user_error(
+    lambda e: (
       f'{directory}: is damaged ({type(e).__name__}: {e}); remove that folder,'
       ' and the run goes on from an older checkpoint; if the run was finished,'
       ' remove the folder of the run to train it again'
-    ) from e
+    )
+  )
 
 
 def _score(metrics: Mapping[str, float]) -> float:

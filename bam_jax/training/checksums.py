@@ -1,7 +1,7 @@
-"""Checksums of arrays where they lie: on the devices, however they are sharded.
+"""Checksums of arrays, computed on the devices under any sharding.
 
-Orbax's files carry none over the numbers themselves: a bit that flips on a disk
-is read back as another weight.
+Orbax's files have no checksums of the numbers themselves: a bit that flips on a
+disk would be read back as another weight.
 """
 
 from typing import Any
@@ -14,13 +14,13 @@ from bam_jax.training import compilation
 
 
 def checksums(tree: Any) -> dict[str, int]:
-  """A number from 0 to 2^32 - 1 for each leaf, by its name.
+  """Checksum from 0 to 2^32 - 1 of each leaf, by its name.
 
-  Every element's bits, plus its place times an odd number, go through the
-  finaliser of MurmurHash3 (Appleby, public domain); their sum modulo 2^32 is
-  the same in any order, hence on any mesh. The finaliser is a bijection, so one
-  element that differs, in one bit or in all, always changes the sum; several
-  ones leave it as it was with probability 2^-32.
+  The bits of each element, plus its index times an odd number, go through the
+  finaliser of MurmurHash3 (Appleby, public domain) and are summed modulo 2^32,
+  so the result is the same in any order, hence on any mesh. The finaliser is a
+  bijection: if one element changes, the sum always changes; if several change,
+  it stays the same with probability 2^-32.
 
   Args:
     tree: of arrays of 1, 2 or 4 bytes an element, on devices.

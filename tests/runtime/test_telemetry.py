@@ -220,17 +220,6 @@ def test_duration(seconds, text):
   assert telemetry.duration(seconds) == text
 
 
-def test_tensorboard_does_not_wait_for_torch(tmp_path, monkeypatch):
-  """Where torch is installed tensorboardX imports it: seconds, for nothing."""
-  for name in ('torch', 'tensorboardX', 'tensorboardX.writer'):
-    monkeypatch.delitem(sys.modules, name, raising=False)
-  (tmp_path / 'torch.py').write_text('raise AssertionError("imported")\n')
-  monkeypatch.syspath_prepend(tmp_path)
-  with telemetry.Telemetry(tmp_path / 'run', True, 'multi-0') as log:
-    log.write(1, {'loss': 0.5})
-  assert 'torch' not in sys.modules
-
-
 def test_a_log_of_any_size_is_not_read(tmp_path):
   path = tmp_path / 'metrics.jsonl'
   with path.open('wb') as file:

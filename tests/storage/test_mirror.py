@@ -98,7 +98,7 @@ def test_what_is_complete_goes_up_and_comes_down(s3, tmp_path):
     _work(first)
   names = stores.Store(s3).names('')
   assert 'features/t/train/manifest.json' in names
-  assert f'{_CHECKPOINTS}/step_4/{checkpoint_scores.MARK}' in names
+  assert f'{_CHECKPOINTS}/step_4/{checkpoint_scores.SENTINEL}' in names
   assert not [name for name in names if '/columns' in name or '.mirror' in name]
   with _mirror(s3, second):
     assert _content(second) == _content(first)
@@ -111,7 +111,7 @@ def test_what_is_not_complete_stays(s3, tmp_path):
   with _mirror(s3, tmp_path):
     _work(tmp_path)
     (tmp_path / 'features/t/train/manifest.json').unlink()
-    (tmp_path / _CHECKPOINTS / 'step_4' / checkpoint_scores.MARK).unlink()
+    (tmp_path / _CHECKPOINTS / 'step_4' / checkpoint_scores.SENTINEL).unlink()
     _save(tmp_path / 'other', s8=None)
     shutil.copytree(
       tmp_path / 'other' / _CHECKPOINTS / 'step_8',

@@ -99,7 +99,7 @@ def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
     assert manager.unlogged() == []
     assert not manager.has(1)
     assert not manager.has(3)
-  metadata = tmp_path / 'step_4' / checkpoint_scores.MARK
+  metadata = tmp_path / 'step_4' / checkpoint_scores.SENTINEL
   changed = metadata.read_text().replace('70.0', '10.0')
   metadata.write_text(changed)
   with pytest.raises(errors.UserError, match=r'step_4: is damaged .*digest'):
