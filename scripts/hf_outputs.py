@@ -16,12 +16,12 @@ from bam_jax.tasks import task as task_lib
 # on 0-1, or the logit of one on 0-1.
 SCORES = ('scale', 'unit', 'logit')
 
-# What a config.json's `problem_type` says.
-_KINDS = {
-  'single_label_classification': 'classification',
-  'multi_label_classification': 'multilabel',
-  'regression': 'regression',
-}
+# What a config.json may have as `problem_type`.
+_PROBLEMS = (
+  'single_label_classification',
+  'multi_label_classification',
+  'regression',
+)
 
 
 class Head(NamedTuple):
@@ -112,11 +112,11 @@ def head(
     errors.UserError: the model is for something else, or which output is of
       which label isn't said.
   """
-  kind = _KINDS.get(problem or '', task.kind.name)
-  if kind != task.kind.name:
+  wanted = task.kind.export(task).settings.get('problem_type')
+  if problem in _PROBLEMS and problem != wanted:
     raise errors.UserError(
-      f'--model: its config.json says that it is for {kind}, and {task.name} is'
-      f' a task of {task.kind}; give a model for that'
+      f'--model: its config.json has problem_type={problem!r}, and {task.name}'
+      f' is a {task.kind} task; give a model for that'
     )
   if len(names) != task.num_outputs:
     raise errors.UserError(

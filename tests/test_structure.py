@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from bam_jax.tasks import kinds
+
 _ROOT = Path(__file__).parent.parent
 _PACKAGE = _ROOT / 'bam_jax'
 
@@ -99,6 +101,18 @@ def test_heavy_libraries_stay_in_their_rooms(path):
   assert 'torch' not in roots
   if _room(path) != 'modeling':
     assert not any(name.startswith('flax.linen') for name in _imports(path))
+
+
+def test_no_code_outside_tasks_asks_for_a_kind():
+  """It calls the kind. `fields.py` has the default of a configuration."""
+  names = set(kinds.KINDS)
+  for path in _MODULES:
+    if _room(path) not in ('tasks', 'fields'):
+      tree = ast.parse(path.read_text())
+      found = {
+        node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+      }
+      assert not found & names, path
 
 
 def test_no_cycles_within_a_folder():
