@@ -1,4 +1,4 @@
-"""What the processes that this package starts have in common."""
+"""Setup of the child processes that this package starts."""
 
 import multiprocessing
 import os
@@ -7,9 +7,9 @@ import threading
 
 
 def follow_parent() -> None:
-  """Leaves signals to the parent process, and ends with it however it ends.
+  """Ignores signals in a child process, and ends it when its parent ends.
 
-  Called first in a child process of `multiprocessing`.
+  Call it first in a child process of `multiprocessing`.
   """
   for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The start of several processes: each finds the others, all run the same."""
+"""Joins the processes of a run and compares their code and flags."""
 
 from collections.abc import Mapping
 import hashlib
@@ -25,9 +25,9 @@ _FACTS = 'bam_jax/facts/'
 _met = threading.Event()
 # Seconds after which a process reports that it waits.
 _QUIET = 1.0
-# How long a process that has a signal waits for the others to come.
+# Seconds that a process with a preemption signal waits for the others.
 _STOP_SECONDS = 10.0
-# Seconds by which JAX's own limit, at which it aborts, is beyond ours.
+# JAX aborts at its own time limit, which is longer than ours by these seconds.
 _MARGIN = 600
 # Seconds after which JAX aborts a run in which a process is silent: later than
 # `peers.watch`, which does so with one line.
@@ -44,18 +44,18 @@ def join(
   """Joins a run of several processes, before JAX looks for its devices.
 
   Args:
-    coordinator: host:port of process 0; None: Cloud TPU, Slurm, GKE or Open MPI
-      is asked for all three.
-    num_processes: in all.
-    process_id: of this one, from 0.
-    seconds: how long the others are waited for.
+    coordinator: host:port of process 0; None: JAX gets this and the next two
+      from Cloud TPU, Slurm, GKE or Open MPI.
+    num_processes: number of all processes.
+    process_id: number of this process, from 0.
+    seconds: how long to wait for the others.
     preemption_signal: obeyed only once the others have had time to come and
       stop with this process: JAX aborts those that process 0 leaves alone.
 
   Raises:
-    errors.UserError: there is nobody to ask, or the port is taken.
-    errors.RetryError: some of the others didn't come.
-    preemption.Preempted: a signal came, and the others didn't.
+    errors.UserError: no cluster was found, or the port is in use.
+    errors.RetryError: not all processes came.
+    preemption.Preempted: a signal came before the other processes did.
   """
   if process_id == 0:
     _check_free(coordinator)
@@ -74,7 +74,7 @@ def join(
     except (RuntimeError, ValueError) as e:
       failed.append(e)
 
-  # JAX would wait in silence, and deaf to signals, and then abort.
+  # In the main thread JAX would block signals, log nothing and then abort.
   thread = threading.Thread(target=connect, name='join', daemon=True)
   thread.start()
   thread.join(_QUIET)
@@ -108,18 +108,18 @@ def join(
 
 
 def is_complete() -> bool:
-  """Whether all processes have come."""
+  """Whether all processes have joined."""
   return _met.is_set()
 
 
 def _check_free(coordinator: str) -> None:
-  """Raises where something listens at process 0's port.
+  """Raises if the port of process 0 is in use.
 
-  JAX either reports this or dies of a segmentation fault, depending on timing.
+  JAX either reports this or crashes, depending on timing.
   """
   dual = socket.has_dualstack_ipv6()
   with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as probe:
-    # What an earlier run has just left is free.
+    # A port that an earlier run has just closed counts as free.
     probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
       probe.bind(('::' if dual else '', int(coordinator.rpartition(':')[2])))
@@ -137,7 +137,7 @@ def _cannot_meet(coordinator: str | None, error: Exception) -> errors.UserError:
 def _waiting(
   coordinator: str | None, num_processes: int | None, process_id: int | None
 ) -> str:
-  """Reports who is waited for, and where."""
+  """Log message: which processes this one waits for, and where."""
   if coordinator is None:
     return 'waits for the other processes'
   if process_id == 0:
@@ -150,7 +150,7 @@ def _waiting(
 
 
 def _missing(coordinator: str | None, process_id: int | None) -> str:
-  """Reports who did not come, as far as this process can know."""
+  """Error message: who did not come, as far as this process can know."""
   if coordinator is None or process_id == 0 or _answers(coordinator):
     return 'not all processes have come'
   return 'process 0 does not answer'
@@ -168,19 +168,19 @@ def _answers(coordinator: str) -> bool:
 def check_same(
   facts: Mapping[str, object], process_id: int | None, seconds: int
 ) -> None:
-  """Raises in all processes where they are not started alike.
+  """Raises in all processes if code, versions or flags differ.
 
-  It runs no program on a device: different versions may not be able to.
+  It uses no device, because processes of different versions may fail there.
 
   Args:
-    facts: JSON values by name that must be equal everywhere; those of the
-      code and of Python are added.
-    process_id: of this one; None: it is not known yet.
-    seconds: how long the others are waited for.
+    facts: JSON values by name that must be equal everywhere; the versions of
+      code and packages are added.
+    process_id: number of this process; None: not known yet.
+    seconds: how long to wait for the others.
 
   Raises:
-    errors.UserError: naming what differs, and where.
-    errors.RetryError: some of the others didn't come.
+    errors.UserError: naming what differs, and in which processes.
+    errors.RetryError: not all processes came.
   """
   client = ocp.multihost.get_jax_distributed_client()
   who = f'process {process_id}'
@@ -196,10 +196,10 @@ def check_same(
       f'the processes have met, but not all went on ({str(e).splitlines()[0]});'
       ' the same command, given to all, goes on'
     ) from e
-  told = sorted(
+  received = sorted(
     json.loads(value) for _, value in client.key_value_dir_get(_FACTS)
   )
-  differ = _differences(told)
+  differ = _differences(received)
   if differ:
     raise errors.UserError(
       f'{differ}; start all processes with the same flags, files and code'
@@ -207,7 +207,7 @@ def check_same(
 
 
 def _code() -> dict[str, str]:
-  """The versions of everything that decides what a process computes."""
+  """Versions of the code and packages that decide what is computed."""
   return {
     'bam_jax': bam_jax.__version__,
     'source files of bam_jax': source_digest(Path(bam_jax.__file__).parent),
@@ -217,7 +217,7 @@ def _code() -> dict[str, str]:
 
 
 def source_digest(root: Path) -> str:
-  """The first digits of the sha256 of a package's source files."""
+  """First 12 digits of the sha256 of all source files of a package."""
   digest = hashlib.sha256()
   for path in sorted(root.rglob('*.py')):
     content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -225,13 +225,13 @@ def source_digest(root: Path) -> str:
   return digest.hexdigest()[:12]
 
 
-def _differences(told: list[tuple[str, dict[str, object]]]) -> str:
-  """What is not equal everywhere: each value, and who has it."""
-  names = dict.fromkeys(name for _, facts in told for name in facts)
+def _differences(received: list[tuple[str, dict[str, object]]]) -> str:
+  """Describes facts that differ: each value, and the processes that have it."""
+  names = dict.fromkeys(name for _, facts in received for name in facts)
   result = []
   for name in names:
     holders: dict[str, list[str]] = {}
-    for who, facts in told:
+    for who, facts in received:
       value = json.dumps(facts[name]) if name in facts else 'missing'
       holders.setdefault(value, []).append(who)
     if len(holders) > 1:

@@ -1,4 +1,4 @@
-"""A trace of some steps of a run, and how long the device was busy in it."""
+"""Traces some steps of a run and measures how long the device was idle."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,26 +8,27 @@ from typing import Any
 
 import jax
 
-# The lines of a profile that hold what a device did, by its platform.
+# Profile plane of the first device -> prefix of its lines with device work.
 _LINES = {'/device:GPU:0': 'Stream', '/device:TPU:0': 'XLA Ops'}
 
-# Start and end in seconds, name.
+# Start and end in seconds, and name, of one piece of device work.
 Event = tuple[float, float, str]
 
 
 class StepProfiler:
-  """Traces the steps from `first` to below `last`, and none without them.
+  """Traces the steps from `first` to below `last`.
 
-  A trace slows the host down, and with it the device waits. So it only says how
-  long the device was busy; as many steps after it are timed without one.
+  Tracing slows the host down, so that the device waits for it. The trace
+  therefore only tells how long the device was busy; the time is measured over
+  as many steps after it, without a trace.
   """
 
   def __init__(self, steps: Sequence[int], directory: Path):
-    """Begins nothing yet.
+    """Starts no trace yet.
 
     Args:
-      steps: (first, last), or nothing.
-      directory: of the trace; what is there is replaced.
+      steps: (first, last); empty: no step is traced.
+      directory: where the trace is written; replaced if it exists.
     """
     self._first, self._last = steps or (None, None)
     self._directory = directory
@@ -36,7 +37,7 @@ class StepProfiler:
     self._started = 0.0
 
   def before(self, step: int) -> None:
-    """Begins the trace if this is its first step."""
+    """Starts the trace if this is its first step."""
     if step == self._first:
       shutil.rmtree(self._directory, ignore_errors=True)
       jax.profiler.start_trace(str(self._directory))
@@ -47,12 +48,12 @@ class StepProfiler:
 
     Args:
       step: the step that was dispatched.
-      state: what it computes; waited for at an end.
+      state: result of the step; waited for when a trace or timing ends.
 
     Returns:
-      `device_idle`, 1 minus the time in which the device did anything in the
-      steps traced by the time that as many steps take, 0-1; nothing while there
-      is nothing to say, as on a CPU, which has no lines of its own in a trace.
+      `device_idle`, 0-1: the share of a step in which the device did nothing;
+      empty before it is measured, and always on a CPU, whose traces have no
+      device lines.
     """
     if self._running and step + 1 == self._last:
       jax.block_until_ready(state)
@@ -67,14 +68,14 @@ class StepProfiler:
     return {}
 
   def close(self) -> None:
-    """Ends a trace that is running."""
+    """Stops the trace if it is running."""
     if self._running:
       jax.profiler.stop_trace()
       self._running = False
 
 
 def read_events(directory: Path) -> list[Event]:
-  """What the first device did, by its start; nothing of a CPU."""
+  """Work of the first device, sorted by start; empty for a CPU."""
   path = next(directory.glob('**/*.xplane.pb'))
   profile = jax.profiler.ProfileData.from_file(str(path))
   return sorted(
@@ -88,13 +89,13 @@ def read_events(directory: Path) -> list[Event]:
 
 
 def busy_seconds(events: Sequence[Event]) -> float:
-  """Length of the union of the intervals.
+  """Length in seconds of the union of the intervals.
 
   >>> busy_seconds([(0.0, 2.0, 'a'), (1.0, 3.0, 'b'), (4.0, 5.0, 'c')])
   4.0
 
   Args:
-    events: by their start.
+    events: sorted by start.
   """
   total, reached = 0.0, float('-inf')
   for start, end, _ in events:

@@ -1,4 +1,4 @@
-"""From parameters to logits by row, and from logits to scores."""
+"""Predicts the rows of splits and scores the logits."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import programs as programs_lib
 
-# A predicted batch stays on the device until this many more are dispatched.
+# Batches that are dispatched before the logits of an older one are fetched.
 _IN_FLIGHT = 4
 
 # task -> split -> rows
@@ -28,7 +28,7 @@ Splits = Mapping[str, Mapping[str, shards.Columns]]
 Outputs = dict[str, dict[str, np.ndarray]]
 # task -> split -> metric -> 0-100; nan where it is undefined
 Scores = dict[str, dict[str, dict[str, float]]]
-# task -> split -> metric -> why it is undefined; those that are alone
+# task -> split -> metric -> why it is undefined; undefined metrics only
 Reasons = dict[str, dict[str, dict[str, str]]]
 
 
@@ -41,7 +41,7 @@ def predict(
   advance: Callable[[int], None] = lambda n: None,
   only: np.ndarray | None = None,
 ) -> np.ndarray:
-  """Logits of the rows of one split of one task.
+  """Predicts the logits of the rows of one split of one task.
 
   Args:
     programs: the compiled steps.
@@ -49,12 +49,12 @@ def predict(
     features: N rows.
     task_id: the head.
     packing: rows are packed as in training.
-    advance: told the number of examples after each batch.
-    only: the rows to predict, int64; None: all N of them.
+    advance: called with the number of examples after each batch.
+    only: indices of the rows to predict, int64; None: all N.
 
   Returns:
-    [N, c] float32, c the number of the task's own outputs; where these are of
-    tokens [tokens, c], those of all rows one after the other.
+    [N, c] float32, c the number of the task's outputs; if its outputs are of
+    tokens, [tokens, c], one row after the other.
   """
   task = programs.tasks.tasks[task_id]
   only = np.arange(len(features)) if only is None else only
@@ -98,13 +98,13 @@ def token_logits(
   starts: np.ndarray,
   lengths: np.ndarray,
 ) -> np.ndarray:
-  """The logits of the tokens of some examples of a batch.
+  """Picks the token logits of some examples of a batch.
 
   Args:
-    tokens: [B, L, K] of all of them.
-    chosen: [B, S] bool, the slots of n examples.
-    starts: [n] int, the first token of each in its row of the batch.
-    lengths: [n] int, how many tokens each has.
+    tokens: [B, L, K], the logits of all tokens.
+    chosen: [B, S] bool, the slots of the n examples.
+    starts: [n] int, index of the first token of each in its row.
+    lengths: [n] int, number of tokens of each.
 
   Returns:
     [sum of the lengths, K] float32, one example after the other.
@@ -118,7 +118,7 @@ def token_logits(
 def batch_rows(
   programs: programs_lib.Programs, packing: config_lib.PackingConfig
 ) -> int:
-  """B of an evaluation batch."""
+  """Number of rows of an evaluation batch, B."""
   return packing_lib.bucket(packing.eval_rows, (1,), programs.mesh.size)
 
 
@@ -129,14 +129,14 @@ def evaluate(
   config: config_lib.Config,
   advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[Outputs, Scores]:
-  """Logits and scores of labelled splits, by task and split.
+  """Predicts and scores labelled splits; returns both by task and split.
 
   Args:
     programs: the compiled steps.
     params: parameters on the devices.
     splits: the rows.
     config: the whole configuration.
-    advance: told the number of examples after each batch.
+    advance: called with the number of examples after each batch.
   """
   outputs: Outputs = {}
   scores: Scores = {}
@@ -166,7 +166,7 @@ def why_undefined(
   tasks: task_lib.TaskTable,
   regression_head: str,
 ) -> Reasons:
-  """The reason for each undefined score of what `evaluate` returned."""
+  """Explains each undefined score that `evaluate` returned."""
   found: Reasons = {}
   for name, by_split in scores.items():
     task = tasks[name]
@@ -190,7 +190,7 @@ def save(
   outputs: Outputs,
   regression_head: str,
 ) -> None:
-  """Writes what was predicted by uid, as each kind keeps it.
+  """Writes predictions by uid to an npz file.
 
   TASK/SPLIT/uid [N] and, so that they can be scored anew, TASK/SPLIT/logits
   [N, c] and TASK/SPLIT/label [N], class indices or scores on the task's own

@@ -1,4 +1,4 @@
-"""One model to train, and what its schedules say for each step."""
+"""One model to train, and the values of its schedules at each step."""
 
 import dataclasses
 from pathlib import Path
@@ -13,17 +13,17 @@ from bam_jax.training import step as step_lib
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """One model to train, everything resolved.
+  """One model to train: data, length and places of its files.
 
   Attributes:
     name: for the progress bar and the logs.
-    directory: where checkpoints and metrics go.
-    seed: of dropout; initialisation and data order already follow theirs.
+    directory: where checkpoints and metrics are written.
+    seed: seed of the dropout masks.
     batches: step -> batch.
-    num_steps: the length of the run.
+    num_steps: number of steps of the run.
     length: batch size, peak learning rate, layer decay.
-    taught: whether the targets slide from a teacher's to the gold labels.
-    dev: what to score, by task and split.
+    taught: whether targets are annealed from a teacher's to the gold labels.
+    dev: splits to score, by task and split.
   """
 
   name: str
@@ -39,7 +39,7 @@ class Job:
 def step_schedule(
   step: int, job: Job, config: config_lib.Config
 ) -> step_lib.StepSchedule:
-  """What changes with the step: data of the compiled program, no constants."""
+  """Values of the schedules at a step, which the program takes as data."""
   gold_weight = 1.0
   if job.taught:
     gold_weight = annealing.gold_weight(

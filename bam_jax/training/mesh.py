@@ -1,4 +1,4 @@
-"""The device mesh and which parameter lies where on it."""
+"""The device mesh, and the sharding of each parameter on it."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from bam_jax.training import compilation
 
 AXES = ('data', 'fsdp')
 
-# Path -> specs, of which the first whose dimensions divide is taken. Patterns
-# look at the end of the path, so a moment lies where its parameter does. A
-# vocabulary seldom divides, the hidden size does.
+# Path -> specs; the first spec that divides the shape is used. Patterns match
+# the end of the path, so that Adam's moments are sharded like their parameter.
+# The hidden size usually divides by the devices, the vocabulary size does not.
 PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (
     r'embeddings/\w+/embedding$',
@@ -43,15 +43,15 @@ PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
 def make_mesh(
   config: config_lib.MeshConfig, devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """A mesh of axes ('data', 'fsdp').
+  """Makes the mesh with axes ('data', 'fsdp').
 
   Args:
-    config: the size of each axis; one may be -1, all that are left. Sizes
-      below the number of devices leave the others idle.
-    devices: all devices of all processes by default.
+    config: size of each axis; one may be -1 for all remaining devices. If the
+      sizes need fewer devices than there are, the others stay idle.
+    devices: by default all devices of all processes.
 
   Raises:
-    errors.UserError: sizes that the devices cannot serve.
+    errors.UserError: the sizes do not fit the devices.
   """
   devices = jax.devices() if devices is None else devices
   sizes = [config.data, config.fsdp]
@@ -116,15 +116,14 @@ def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
 
 
 def gathered(params: Any, shardings: Any) -> Any:
-  """The parameters, whole on every device while in use.
+  """All-gathers sharded parameters for use; their gradients are scattered.
 
-  Left to itself the partitioner splits activations along the parameters'
-  shards, which moves more bytes; here a parameter is gathered, and its gradient
-  comes back scattered.
+  Without this, XLA's partitioner splits activations along the shards of the
+  parameters, which moves more bytes.
 
   Args:
     params: traced tree.
-    shardings: tree of where the parameters and their gradients lie.
+    shardings: tree of shardings of the parameters and their gradients.
   """
   return jax.tree.map(_gather, params, shardings)
 
@@ -149,14 +148,18 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of what every device holds whole."""
+  """The sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, P())
 
 
 def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
-  """The rows of a batch of B that this process's devices hold, ascending.
+  """Indices of the batch rows on the devices of this process, ascending.
 
-  They need not be consecutive: a mesh follows the wires between the devices.
+  They may have gaps, because a mesh orders devices by their interconnect.
+
+  Args:
+    mesh: from `make_mesh`.
+    rows: B.
   """
   places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
   held = [np.arange(rows)[place] for (place,) in places.values()]
@@ -164,20 +167,22 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Host arrays that every process holds whole, copied to the devices.
+  """Copies host arrays to the devices; each process holds them whole.
 
-  A copy, since the state is donated and the host arrays must survive.
+  It always copies, because the state is donated and the host arrays must
+  survive.
 
   Args:
-    tree: of host arrays.
-    sharding: of every one of them.
+    tree: host arrays.
+    sharding: of each array.
   """
   if jax.process_count() == 1:
-    # One call for all of them: a fifth of the host time of many.
+    # One call for the whole tree takes a fifth of the host time.
     return jax.device_put(tree, sharding, may_alias=False)
 
   def place_one(value: np.ndarray) -> jax.Array:
-    # Without the talk between processes that `jax.device_put` checks by.
+    # `jax.device_put` with a global sharding would compare the values between
+    # processes.
     shards = [
       jax.device_put(value[index], device, may_alias=False)
       for device, index in sharding.addressable_devices_indices_map(
@@ -192,16 +197,16 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def has_replicas_on_gpus(mesh: Mesh) -> bool:
-  """Whether each of several GPUs has the whole parameters."""
+  """Whether there are several GPUs and each holds all parameters."""
   platform = mesh.devices.flat[0].platform
   return platform == 'gpu' and mesh.size > 1 and mesh.shape['fsdp'] == 1
 
 
 def fetch(tree: Any) -> Any:
-  """Whole host arrays; every process calls it.
+  """Copies arrays, whole, to the host of every process; all must call it.
 
   Args:
-    tree: of arrays on a mesh, be they spread over processes, or on the host.
+    tree: arrays on a mesh, also of several processes, or on the host.
   """
   if jax.process_count() == 1:
     return jax.device_get(tree)

@@ -1,4 +1,4 @@
-"""What all runs of a configuration share: tokenizer, model, programs."""
+"""Makes what all runs of a plan share: tokenizer, encoder, programs."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
