@@ -15,14 +15,13 @@ from bam_jax import fields
 from bam_jax import schema
 from bam_jax import variants
 
-# What the rest of the package knows of the fields and of the variants.
+# Names that the rest of the package uses from here.
 VARIANTS = fields.VARIANTS
 Config = fields.Config
 DataConfig = fields.DataConfig
 DistillConfig = fields.DistillConfig
 MeshConfig = fields.MeshConfig
 ModelConfig = fields.ModelConfig
-OptimizerConfig = fields.OptimizerConfig
 OptimizerConfig = fields.OptimizerConfig
 PackingConfig = fields.PackingConfig
 RunLengthConfig = fields.RunLengthConfig
@@ -34,13 +33,13 @@ custom_variant = variants.custom_variant
 of_variant = variants.of_variant
 variant_names = variants.variant_names
 
-# What a batch may hold in all its rows, and how many runs a plan may have.
+# The most tokens and slots of a batch, and runs of a plan.
 _MOST_TOKENS = 1 << 24
 _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
 
-# Keys that change how or how much is computed, never what a run computes, and a
-# path for which the identities of the sets there stand.
+# Fields that do not change the outcome of a run, and a path whose content is
+# part of the identity instead.
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'custom_variants', 'seeds', 'mesh',
     'search', 'plan',
@@ -53,7 +52,7 @@ _NOT_IN_FINGERPRINT = frozenset({
 
 
 def default_config() -> ml_collections.ConfigDict:
-  """All fields at their defaults, locked against unknown names."""
+  """Returns all fields at their defaults, locked against unknown names."""
   config = schema.to_config_dict(Config())
   config.custom_tasks.unlock()
   config.custom_variants.unlock()
@@ -61,7 +60,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def custom_task(**values) -> ml_collections.ConfigDict:
-  """A task of the user's own, for `config.custom_tasks.NAME`.
+  """Returns a task of the user's own, for `config.custom_tasks.NAME`.
 
   Args:
     **values: fields of `TaskConfig`; an unknown one raises, naming the nearest.
@@ -73,10 +72,10 @@ def custom_task(**values) -> ml_collections.ConfigDict:
 
 
 def seeds_of_shard(config: Config) -> tuple[int, ...]:
-  """The seeds that this part of the plan reports on; without parts, all.
+  """Returns the seeds of this shard of the plan; all if it has no shards.
 
   Raises:
-    errors.UserError: `config.plan.shard` is no part of the plan.
+    errors.UserError: `config.plan.shard` is not a shard of the plan.
   """
   shard = config.plan.shard
   if not shard:
@@ -98,10 +97,10 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
 
 
 def unlabelled_files(config: Config) -> dict[str, str]:
-  """Task -> its file of rows without labels, of those that have one.
+  """Returns task -> file of unlabelled rows, of the tasks that have one.
 
   Raises:
-    errors.UserError: an entry of `config.data.unlabelled` says neither.
+    errors.UserError: an entry of `config.data.unlabelled` is malformed.
   """
   result: dict[str, str] = {}
   for entry in config.data.unlabelled:
@@ -125,7 +124,7 @@ def unlabelled_files(config: Config) -> dict[str, str]:
 
 
 def check_students(config: Config) -> None:
-  """Raises where nobody is to be trained on a file of rows without labels."""
+  """Raises if no variant learns from a file of unlabelled rows."""
   for task in unlabelled_files(config):
     if not any(
       variants.learns_unlabelled(config, name, task) for name in config.variants
@@ -138,7 +137,7 @@ def check_students(config: Config) -> None:
 
 
 def fingerprint_values(config: Config) -> dict[str, object]:
-  """The part of the configuration that decides what a run computes."""
+  """Returns the fields that decide the outcome of a run."""
   return {
     key: value
     for key, value in schema.flatten(config).items()
@@ -160,7 +159,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
 
 
 def _check(config: Config) -> None:
-  """Fields that must go together."""
+  """Raises if fields contradict each other."""
 
   def require(condition: bool, message: str) -> None:
     if not condition:
@@ -216,7 +215,7 @@ def _check(config: Config) -> None:
 
 
 def _check_rows(config: Config) -> None:
-  """Batches that fit into memory, whatever their examples are."""
+  """Raises if a batch could be too large for memory."""
   packing = config.packing
   counts = {
     'config.packing.eval_rows': packing.eval_rows,
@@ -243,7 +242,7 @@ def _check_rows(config: Config) -> None:
 
 
 def _check_runs(config: Config) -> None:
-  """A plan whose runs can be counted before any of them is made."""
+  """Raises if a plan has too many runs."""
   tasks, found = len(config.tasks), {}
   left = list(config.variants)
   while left:
@@ -272,7 +271,7 @@ def _check_runs(config: Config) -> None:
 
 
 def _check_search(config: Config) -> None:
-  """A search that finds something, and on seeds of its own."""
+  """Raises if the search has no values to try, or no seeds of its own."""
   search = config.search
   for key, limits, is_valid in (
     ('learning_rates', 'numbers above 0', lambda value: value > 0),

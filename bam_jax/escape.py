@@ -1,4 +1,4 @@
-"""A user's own text made safe for each format that it is written in.
+"""Escapes users' text for each format that it is written in.
 
 Labels, names, notes and texts may hold anything. HTML has jinja2's escaping and
 matplotlib, JSON its own; each other format has one function here.
@@ -12,7 +12,7 @@ import unicodedata
 # Control characters, line and paragraph separators, halves of surrogate pairs.
 _UNPRINTABLE = frozenset({'Cc', 'Zl', 'Zp', 'Cs'})
 
-# Where a spreadsheet takes what follows for a formula, or skips to it.
+# Characters after which a spreadsheet may read a formula.
 _FORMULA = re.compile(r'[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]')
 
 _MARKDOWN = re.compile(
@@ -38,7 +38,7 @@ _LATEX = {
 
 
 def plain(text: object) -> str:
-  r"""Text on one line that does nothing to a terminal.
+  r"""Returns text on one line, with control characters spelt out.
 
   >>> plain('a\tb\x1b[2J')
   'a\\tb\\x1b[2J'
@@ -52,12 +52,12 @@ def plain(text: object) -> str:
 
 
 def tsv(fields: Iterable[object]) -> str:
-  r"""A row of tab-separated values, without its end; a tab inside is `\t`."""
+  r"""Returns a row of TSV without its line break; a tab in a cell is `\t`."""
   return '\t'.join(map(plain, fields))
 
 
 def csv(field: object) -> str:
-  """A field of a CSV file that no spreadsheet takes for a formula.
+  """Returns a CSV field that no spreadsheet reads as a formula.
 
   >>> csv('=1+1')
   "'=1+1"
@@ -67,7 +67,7 @@ def csv(field: object) -> str:
 
 
 def markdown(text: object) -> str:
-  r"""Text inside a line of Markdown or a cell of its tables.
+  r"""Escapes text for a line of Markdown or a cell of its tables.
 
   >>> markdown('a_b *c* | [d](e) <f>')
   'a_b \\*c\\* \\| [d\\](e) &lt;f&gt;'
@@ -77,7 +77,7 @@ def markdown(text: object) -> str:
 
 
 def paragraph(text: object) -> str:
-  r"""A paragraph of Markdown, which begins no heading, list or block.
+  r"""Escapes a paragraph of Markdown, which may not begin a heading or list.
 
   >>> paragraph('# 1'), paragraph('12. a')
   ('\\# 1', '12\\. a')
@@ -86,26 +86,26 @@ def paragraph(text: object) -> str:
 
 
 def code(text: object) -> str:
-  """A code span of Markdown: the text as it is, between backquotes.
+  """Returns a code span of Markdown: the text between backquotes.
 
   >>> code('a`b')
   '``a`b``'
   """
   line = plain(text)
   fence = '`' * (1 + max(map(len, re.findall('`+', line)), default=0))
-  # One blank at either end is taken off again.
+  # Markdown removes one blank at either end.
   edge = ' ' if line.strip(' `') != line or not line else ''
   return f'{fence}{edge}{line}{edge}{fence}'
 
 
 def latex(text: object) -> str:
-  """Any text on one line, as LaTeX sets it."""
+  """Escapes text for LaTeX, on one line."""
   line = plain(_line(text))
-  # After the end of a row these would be an argument or a star of it.
+  # After the end of a table row these would be an argument of it.
   start = '{}' if line[:1] in ('[', '*') else ''
   return start + ''.join(_LATEX.get(letter, letter) for letter in line)
 
 
 def _line(text: object) -> str:
-  """White space as single blanks."""
+  """Replaces white space by single blanks."""
   return ' '.join(str(text).split())

@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, and no link is followed.
+"""Reads and writes files and folders: whole or not at all, without links.
 
 A work directory may come from a stranger. A link in it could lead a command to
 read or overwrite any file of its user, and a pipe would block the command. So
@@ -28,25 +28,25 @@ _MAX_BYTES = 1 << 26
 _MAX_JSON_DEPTH = 100
 
 
-# What a disk or a quota says that is full, on whichever file it is met.
+# Error codes of a full disk or quota.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What a disk says of any file on it; a write names none.
+# Error codes of a broken disk; an error of a write names no file.
 _BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
 
 
 @contextlib.contextmanager
 def told_below(*places: Path) -> Iterator[None]:
-  """Turns the file system's errors below some places into one line.
+  """Turns file system errors below some places into one-line errors.
 
   Libraries raise them from anywhere: a folder that may not be read, a file in
-  the place of a folder, a full disk that the log meets first.
+  the place of a folder, a full disk.
 
   Args:
-    *places: the work directory first: a full disk is taken for its own.
+    *places: folders; errors that name no file are reported of the first.
 
   Raises:
     errors.UserError: in place of an OSError of a file below one of the places,
-      or of a disk. Any other one passes unchanged.
+      or of a disk. Any other OSError passes unchanged.
   """
   try:
     yield
@@ -75,7 +75,7 @@ def _is_below(name: str | None, places: Collection[Path]) -> bool:
 
 
 def open_file(path: Path, mode: str = 'rb', **options: str) -> IO:
-  """`open` for a regular file that must not be a link.
+  """Opens a regular file that must not be a link.
 
   Links in the folders above the file are followed.
 
@@ -101,13 +101,13 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def _what(path: str) -> str:
-  """What a path is that is neither a regular file nor a folder."""
+  """Returns what a path is, which is neither a regular file nor a folder."""
   return 'is a link' if os.path.islink(path) else 'is no regular file'
 
 
 @contextlib.contextmanager
 def new_file(path: Path, mode: str = 'xb', **options: str) -> Iterator[IO]:
-  """A file to be filled, which then takes the place of the one at `path`.
+  """Opens a temporary file that replaces the one at `path` when closed.
 
   A link at `path` is replaced, not followed.
 
@@ -120,8 +120,8 @@ def new_file(path: Path, mode: str = 'xb', **options: str) -> Iterator[IO]:
     OSError: the file can't be written; what was there stays.
   """
   temporary = path.with_name(f'.{path.name}.tmp')
-  # One that a killed process left. Mode x then creates a file and opens none,
-  # so a link that someone puts in its place is not followed.
+  # A killed process may have left one. Mode x creates a file and never opens
+  # an existing one, so a link that someone puts there is not followed.
   temporary.unlink(missing_ok=True)
   try:
     with open(temporary, mode, **options) as file:
@@ -134,7 +134,7 @@ def new_file(path: Path, mode: str = 'xb', **options: str) -> Iterator[IO]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-  """Replaces a file so that a reader sees the old one or the whole new one.
+  """Replaces a file; a reader sees the old or the whole new content.
 
   Raises:
     errors.UserError: the file can't be written (no permission, no space).
@@ -151,22 +151,22 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """`write_bytes` of UTF-8 text; what has no such bytes is spelt out."""
+  """Replaces a file by UTF-8 text; lone surrogates are spelt out."""
   write_bytes(path, text.encode(errors='backslashreplace'))
 
 
 def write_json(path: Path, value: object) -> None:
-  """`write_text` of `json_text`."""
+  """Replaces a file by a value as JSON; see `json_text`."""
   write_text(path, json_text(value))
 
 
 def json_text(value: object) -> str:
-  """Indented JSON of what `finite` leaves of a value."""
+  """Returns a value as indented JSON, with null for nan and infinity."""
   return json.dumps(finite(value), indent=1, allow_nan=False) + '\n'
 
 
 def finite(value: object) -> object:
-  """A value with None for each number that is not finite: JSON has none.
+  """Replaces each number that is not finite by None, as JSON has none.
 
   >>> finite({'f1': float('nan'), 'seeds': [0, 1]})
   {'f1': None, 'seeds': [0, 1]}
@@ -182,10 +182,10 @@ def finite(value: object) -> object:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-  """A directory to be filled, which then takes the place of one at `path`.
+  """Yields a new directory that replaces the one at `path` when complete.
 
   Raises:
-    errors.UserError: something can't be written; what was there is left.
+    errors.UserError: something can't be written; the old directory is kept.
   """
   unfinished = path.with_name(f'.{path.name}.unfinished')
   try:
@@ -193,7 +193,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     # It fails if anything is left there, so no link is followed.
     unfinished.mkdir(parents=True)
     yield unfinished
-    _replace_directory(unfinished, path)
+    replace_directory(unfinished, path)
   except OSError as e:
     raise errors.UserError(
       f'{path}: could not be written ({e.strerror or e}); make room there, or'
@@ -201,8 +201,12 @@ def new_directory(path: Path) -> Iterator[Path]:
     ) from e
 
 
-def _replace_directory(new: Path, path: Path) -> None:
-  """Renames a folder to `path`; if that fails, what was there is left."""
+def replace_directory(new: Path, path: Path) -> None:
+  """Renames a folder to `path`; if that fails, the old one is kept.
+
+  Raises:
+    OSError: it fails, or `path` is a link.
+  """
   if path.is_symlink():
     raise OSError(errno.ELOOP, 'is a link', str(path))
   if not path.exists():
@@ -220,7 +224,7 @@ def _replace_directory(new: Path, path: Path) -> None:
 
 
 def walk_files(directory: Path) -> Iterator[os.DirEntry[str]]:
-  """The files at any depth of a folder that holds only files and folders.
+  """Yields all files below a folder that holds only files and folders.
 
   Raises:
     errors.UserError: the folder is or holds a link, a pipe, a socket or a
@@ -247,7 +251,7 @@ def walk_files(directory: Path) -> Iterator[os.DirEntry[str]]:
 
 
 def check_link(path: Path) -> None:
-  """Raises where a path is a link, whatever it leads to.
+  """Raises if a path is a link.
 
   Raises:
     errors.UserError: it is one.
@@ -264,7 +268,7 @@ def _no_file(path: str) -> errors.UserError:
 
 
 def check_directory(directory: Path) -> None:
-  """Raises as `walk_files` does; a folder that is missing is none.
+  """Raises if a folder holds a link or special file; it may be missing.
 
   Raises:
     errors.UserError: as `walk_files`.
@@ -274,20 +278,20 @@ def check_directory(directory: Path) -> None:
 
 
 def copy_directory(source: Path, target: Path) -> None:
-  """Copies a folder beside its place and renames it; replaces what is there.
+  """Copies a folder; replaces the target when the copy is complete.
 
   Raises:
-    errors.UserError: as `walk_files`, or something can't be copied; what was
-      there is left.
+    errors.UserError: as `walk_files`, or something can't be copied; the old
+      target is kept.
   """
   check_directory(source)
   temporary = target.with_name(f'.{target.name}.tmp')
   try:
     shutil.rmtree(temporary, ignore_errors=True)
-    # A link that comes in after the check is copied as a link, and found then.
+    # A link that appears after the check is copied as a link and found below.
     shutil.copytree(source, temporary, symlinks=True, copy_function=_copy_file)
     check_directory(temporary)
-    _replace_directory(temporary, target)
+    replace_directory(temporary, target)
   except (OSError, shutil.Error) as e:
     reason = e.args[0][0][2] if isinstance(e, shutil.Error) else e
     raise errors.UserError(
@@ -307,14 +311,14 @@ def _copy_file(source: str, target: str) -> None:
 def read_json(
   path: Path, remedy: str = 'remove it and run the same command again'
 ) -> dict[str, object]:
-  """The object in a JSON file that this package wrote; no link is followed.
+  """Reads the object in a JSON file of this package; follows no link.
 
   Args:
     path: of the file.
-    remedy: for a damaged file, what mends it, whatever the next command is.
+    remedy: for a damaged file, for the error.
 
   Raises:
-    errors.UserError: the file is missing, or is none that it would write.
+    errors.UserError: the file is missing or damaged.
   """
   try:
     with open_file(path) as file:
@@ -326,17 +330,17 @@ def read_json(
 
 
 def load_json(path: Path) -> dict[str, object]:
-  """The object in a JSON file that anyone may have written.
+  """Reads the object in a JSON file from anywhere.
 
   Raises:
     OSError: there is no such file, or it can't be read.
-    ValueError: it is too large, no UTF-8, or as `parse_json`.
+    ValueError: it is too large, not UTF-8, or as `parse_json`.
   """
   return parse_json(load_text(path))
 
 
 def load_text(path: Path, newline: str | None = None) -> str:
-  """The text of a small file that anyone may have written.
+  """Reads the text of a small file from anywhere.
 
   Args:
     path: the file.
@@ -344,7 +348,7 @@ def load_text(path: Path, newline: str | None = None) -> str:
 
   Raises:
     OSError: there is no such file, or it can't be read.
-    ValueError: it is too large or no UTF-8.
+    ValueError: it is too large or not UTF-8.
   """
   # A pipe or a device could be read for ever.
   if path.exists() and not path.is_file():
@@ -355,7 +359,7 @@ def load_text(path: Path, newline: str | None = None) -> str:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-  """The bytes of a file of this package; no link is followed.
+  """Reads the bytes of a file of this package; follows no link.
 
   Raises:
     OSError: there is no such file, or it can't be read.
@@ -366,7 +370,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def _read(file: IO, most: int = _MAX_BYTES) -> bytes:
-  """A file's bytes; a hole of any size takes no room on a disk."""
+  """Reads a file after a check of its size: a sparse file may be huge."""
   size = os.fstat(file.fileno()).st_size
   if size > most:
     raise ValueError(f'{size} bytes, over {most}')
@@ -374,11 +378,11 @@ def _read(file: IO, most: int = _MAX_BYTES) -> bytes:
 
 
 def parse_json(text: str) -> dict[str, object]:
-  """The JSON object in a text that anyone may have written.
+  """Parses a text from anywhere that must be a JSON object.
 
   Raises:
-    ValueError: no JSON, no object, a key twice in one object (readers differ
-      in which they take), or nested deeper than a walk over it could follow.
+    ValueError: it is not JSON or not an object, has a key twice in one object
+      (readers differ in which they take), or is nested too deep to walk over.
   """
   try:
     value = json.loads(text, object_pairs_hook=_unique)

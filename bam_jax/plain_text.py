@@ -1,4 +1,4 @@
-"""Rules of text formats: what separates cells, and how a number is written.
+"""Parses cells and numbers by the rules of file formats, not of Python.
 
 Python's `split()`, `strip()`, `isdecimal()`, `float()` and `int()` follow all
 of Unicode and Python's own literals. No file format does: a no-break space is
@@ -17,7 +17,7 @@ _BREAK = re.compile(f'[{BLANKS}\r\n]+')
 
 
 def cells(line: str) -> list[str]:
-  r"""The cells of a line: separated by tabs, or, without any, by spaces.
+  r"""Splits a line at tabs, or at spaces if it has no tab.
 
   >>> cells('Mme\u00a0Curie  B-PER '), cells('a b\t\tO'), cells(' ')
   (['Mme\xa0Curie', 'B-PER'], ['a b', '', 'O'], [])
@@ -28,12 +28,12 @@ def cells(line: str) -> list[str]:
 
 
 def is_blank(line: str) -> bool:
-  """Whether a line holds nothing but spaces and tabs."""
+  """Returns whether a line holds nothing but spaces and tabs."""
   return not line.strip(BLANKS)
 
 
 def one_line(text: str) -> str:
-  r"""A text as one cell of a line: gaps and line breaks are single spaces.
+  r"""Returns a text on one line: gaps and line breaks become single spaces.
 
   >>> one_line(' 5\u00a0000\r\n\tfrancs ')
   '5\xa0000 francs'
@@ -42,10 +42,10 @@ def one_line(text: str) -> str:
 
 
 def parse_number(text: str) -> float:
-  """A decimal number, such as `3`, `-0.5` or `1e-3`.
+  """Parses a decimal number, such as `3`, `-0.5` or `1e-3`.
 
   Raises:
-    ValueError: it is written otherwise.
+    ValueError: the text is not such a number.
   """
   if not _NUMBER.fullmatch(text):
     raise ValueError(f'{text!r} is no decimal number')
@@ -53,10 +53,10 @@ def parse_number(text: str) -> float:
 
 
 def parse_integer(text: str) -> int:
-  """A whole number, such as `3` or `-1`.
+  """Parses a whole number, such as `3` or `-1`.
 
   Raises:
-    ValueError: it is written otherwise, or has more digits than Python reads.
+    ValueError: the text is not one, or has more digits than Python reads.
   """
   if not _INTEGER.fullmatch(text):
     raise ValueError(f'{text!r} is no whole number')
@@ -64,5 +64,5 @@ def parse_integer(text: str) -> int:
 
 
 def is_index(text: str) -> bool:
-  """Whether a text is a whole number without a sign."""
+  """Returns whether a text is a whole number without a sign."""
   return text.isascii() and text.isdecimal()

@@ -1,4 +1,4 @@
-"""Groups of configuration fields: declared, checked, told apart.
+"""Declares, checks and compares groups of configuration fields.
 
 A group is a frozen dataclass whose fields are declared by `field`. It comes
 from a mapping of plain values, and goes back to one.
@@ -17,32 +17,32 @@ import ml_collections
 
 from bam_jax import errors
 
-# What no tuple is longer than: labels of a task, tasks, files.
+# The most items of a tuple: labels of a task, tasks, files.
 _MOST_ITEMS = 100_000
 _MOST_BITS = 63
 
 
 def field(default, doc: str, low=None, high=None, most=_MOST_ITEMS):
-  """A field with its meaning, and its limits where it has any.
+  """Declares a field with its meaning, and its limits if it has any.
 
   Args:
-    default: its value where none is given.
+    default: its value if none is given.
     doc: its meaning.
-    low: the lowest number, also of those in a tuple; None: any.
-    high: the highest number likewise.
-    most: how many items a tuple may have.
+    low: the lowest allowed number, also for items of a tuple; None: any.
+    high: the highest allowed number, likewise.
+    most: the most items of a tuple.
   """
   metadata = {'doc': doc, 'low': low, 'high': high, 'most': most}
   return dataclasses.field(default=default, metadata=metadata)
 
 
 def build(cls, values: object, path: str):
-  """An instance of a dataclass from a mapping, checked field by field.
+  """Makes a dataclass from a mapping and checks it field by field.
 
   Args:
     cls: the dataclass.
     values: field -> plain value; those left out keep their default.
-    path: how the user knows the group, such as `config.multi`.
+    path: the user's name of the group, such as `config.multi`.
 
   Raises:
     errors.UserError: an unknown field, with the nearest right one, or a value
@@ -67,7 +67,7 @@ def build(cls, values: object, path: str):
 
 
 def _value(field: dataclasses.Field, hint, value, path: str):
-  """A value of the hinted type within the field's limits."""
+  """Returns a value of the hinted type, or raises if out of its limits."""
   if dataclasses.is_dataclass(hint):
     return build(hint, value, path)
   if typing.get_origin(hint) is Mapping:
@@ -99,7 +99,7 @@ def _check_limits(value, low, high, path: str) -> None:
 
 
 def _typed(hint, value, path: str):
-  """The value itself, or raises naming the type that was wanted."""
+  """Returns the value, or raises and names the type that is needed."""
   if isinstance(value, int) and value.bit_length() > _MOST_BITS:
     # Python writes no number of thousands of digits.
     raise errors.UserError(
@@ -131,7 +131,7 @@ def _typed(hint, value, path: str):
 
 
 def to_config_dict(value) -> ml_collections.ConfigDict:
-  """A group as what a config file changes, locked against unknown names."""
+  """Returns a group as a ConfigDict, locked against unknown names."""
   result = ml_collections.ConfigDict(convert_dict=True)
   for field in dataclasses.fields(value):
     item = getattr(value, field.name)
@@ -145,7 +145,7 @@ def to_config_dict(value) -> ml_collections.ConfigDict:
 
 
 def to_dict(config) -> dict[str, object]:
-  """The configuration as plain JSON values."""
+  """Returns the configuration as plain JSON values."""
   return json.loads(json.dumps(_plain(config)))
 
 
@@ -160,7 +160,7 @@ def _plain(value):
 
 
 def flatten(config) -> dict[str, object]:
-  """Dotted key -> value, for comparing and for telling differences."""
+  """Returns dotted key -> value, for comparing configurations."""
 
   def walk(prefix: str, value) -> dict[str, object]:
     if not isinstance(value, dict):
@@ -174,6 +174,6 @@ def flatten(config) -> dict[str, object]:
 
 
 def digest(value: object) -> str:
-  """sha256 of the canonical JSON of a value, hexadecimal."""
+  """Returns the sha256 of the canonical JSON of a value, hexadecimal."""
   text = json.dumps(value, sort_keys=True, separators=(',', ':'))
   return hashlib.sha256(text.encode()).hexdigest()

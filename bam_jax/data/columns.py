@@ -1,10 +1,9 @@
 """Flat, memory-mapped arrays over the records of a shard set.
 
-Decoding a record costs some 20 µs, so it is done once: the values of all rows
-go, one after the other, into a file a field, and where rows differ in length
-their offsets into another. `index.json` beside them names the digest of the
-manifest they were decoded from and each file's size and sha256. Columns are a
-cache: whatever does not match is decoded again, never trusted.
+Decoding a record costs some 20 µs, so it is done once. Each field has a file
+with the values of all rows, and another with their offsets if rows differ in
+length. `index.json` holds the digest of the manifest and each file's size and
+sha256. Columns are a cache: if anything does not match, they are decoded again.
 """
 
 from collections.abc import Iterator
@@ -50,7 +49,7 @@ class Field:
     name: of the feature in the records, and of its column files.
     dtype: `int` (within int32), `float` (float32), or `bytes`: one string,
       UTF-8.
-    width: numbers a row; None where rows differ; 1 for `bytes`.
+    width: numbers per row; None if rows differ; 1 for `bytes`.
   """
 
   name: str
@@ -62,7 +61,7 @@ class Field:
 
   @property
   def has_offsets(self) -> bool:
-    """Whether rows differ in length."""
+    """Returns whether rows differ in length."""
     return self.dtype == 'bytes' or self.width is None
 
 
@@ -87,7 +86,7 @@ class Source:
     return self.directory / 'columns'
 
   def column_types(self) -> dict[str, np.dtype]:
-    """File name -> type, of everything in the folder but its index."""
+    """Returns file name -> type of all column files."""
     result = {}
     for field in self.fields:
       result[f'{field.name}.values'] = _TYPES[field.dtype]
@@ -100,8 +99,8 @@ class Columns:
   """N verified rows as flat, memory-mapped, read-only arrays.
 
   Attributes:
-    fingerprint: what the rows were made from, by part.
-    metadata: what travels with them, such as the label names.
+    fingerprint: everything that decided the rows, by name.
+    metadata: other values of the manifest, such as the label names.
   """
 
   def __init__(
@@ -110,7 +109,7 @@ class Columns:
     fingerprint: Mapping[str, object],
     metadata: Mapping[str, object],
   ):
-    """Maps the columns of a shard set, decoding its records if need be.
+    """Maps the columns of a shard set; decodes its records if necessary.
 
     Raises:
       errors.UserError: a record is damaged or is not as the manifest says, or
@@ -138,16 +137,16 @@ class Columns:
 
   @property
   def uids(self) -> Sequence[str]:
-    """[N] strings, decoded when asked for."""
+    """The uids of the rows, [N] strings that are decoded lazily."""
     return uids.Uids(*self.ragged('uid'))
 
   def fixed(self, name: str) -> np.ndarray:
-    """A field of one width: [N] if that is 1, else [N, width]."""
+    """Returns a field of fixed width: [N] if that is 1, else [N, width]."""
     values, width = self._arrays[f'{name}.values'], self._fields[name].width
     return values if width == 1 else values.reshape(-1, width)
 
   def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """A field whose rows differ in length.
+    """Returns a field whose rows differ in length.
 
     Returns:
       The values of all rows, one after the other, and offsets [N + 1] int64:
@@ -156,7 +155,7 @@ class Columns:
     return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
 
   def take(self, name: str, rows: np.ndarray) -> np.ndarray:
-    """A field of rows [n]; where these differ in length, one after another."""
+    """Returns a field of rows [n]; concatenated if rows differ in length."""
     if not self._fields[name].has_offsets:
       return np.asarray(self.fixed(name)[rows])
     values, offsets = self.ragged(name)
@@ -164,11 +163,11 @@ class Columns:
 
 
 def measure(path: Path) -> tuple[int, str]:
-  """Size in bytes and sha256 of a file.
+  """Returns the size in bytes and the sha256 of a file.
 
   Raises:
-    OSError: it can't be read, or is a link, which may lead out of the set, or
-      no regular file, which may never end.
+    OSError: it can't be read, or is not a regular file (a link may lead out
+      of the set, a pipe may never end).
   """
   if not stat.S_ISREG(path.lstat().st_mode):
     raise OSError(errno.EINVAL, 'is no regular file')
@@ -184,7 +183,7 @@ def _map(path: Path, dtype: np.dtype) -> np.ndarray:
 
 
 def _match(source: Source) -> bool:
-  """Whether the columns are there, as they were written, from this manifest."""
+  """Returns whether the columns are intact and from this manifest."""
   try:
     index = files_lib.read_json(source.columns / _INDEX)
     files = {
@@ -199,7 +198,7 @@ def _match(source: Source) -> bool:
 
 
 def _fits(source: Source, field: Field) -> bool:
-  """Whether a column has the rows of the set and its offsets stay within it.
+  """Returns whether a column has the set's rows and its offsets are valid.
 
   An index that agrees with its files may still come from elsewhere.
   """
@@ -226,7 +225,7 @@ def _fits(source: Source, field: Field) -> bool:
 
 
 def _build(source: Source) -> None:
-  """Decodes all records into a folder that then takes the columns' place."""
+  """Decodes all records into a new folder, then renames it to `columns`."""
   columns = source.columns
   temporary = columns.with_name(f'{columns.name}.tmp-{secrets.token_hex(4)}')
   temporary.mkdir()
@@ -246,7 +245,7 @@ def _build(source: Source) -> None:
 
 
 def _fill(source: Source, folder: Path) -> dict[str, list[object]]:
-  """Writes the column files; returns size and sha256 by name."""
+  """Writes the column files; returns [size, sha256] by name."""
   with contextlib.ExitStack() as stack:
     sinks = {
       name: _Sink(stack.enter_context((folder / name).open('wb')))
@@ -277,7 +276,7 @@ def _fill(source: Source, folder: Path) -> dict[str, list[object]]:
 
 
 class _Sink:
-  """A file that arrays are appended to, measured on the way."""
+  """A file to append arrays to, with its size and sha256 so far."""
 
   def __init__(self, file: BinaryIO):
     self._file = file
@@ -294,7 +293,7 @@ class _Sink:
 def _chunks(
   path: Path, count: int
 ) -> Iterator[tuple[int, list[Mapping[str, np.ndarray | list[bytes]]]]]:
-  """Decoded records of a file, some thousand at a time, and the first's number.
+  """Yields the number of a first record, and it and the next ones, decoded.
 
   Raises:
     errors.UserError: a record is damaged, or there are not `count` of them.
@@ -317,7 +316,7 @@ def _chunks(
 
 
 def _grouped(records: Iterator[bytes]) -> Iterator[list[bytes]]:
-  """Records, as many at a time as are decoded at once."""
+  """Yields lists of records, of limited number and size."""
   group, size = [], 0
   for record in records:
     group.append(record)
@@ -332,7 +331,7 @@ def _grouped(records: Iterator[bytes]) -> Iterator[list[bytes]]:
 def _flatten(
   field: Field, cells: Sequence[np.ndarray | list[bytes]]
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The values of some rows, one after the other, and each row's length.
+  """Returns the concatenated values of rows, and the length of each row.
 
   Raises:
     ValueError: a cell is not of the field's type or width.

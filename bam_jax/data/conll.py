@@ -42,9 +42,9 @@ def read(
 
 
 def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
-  """The lines of each sentence that has words."""
+  """Yields the lines of each sentence that has words."""
   blocks = _blocks(lines.read(path, decoding_errors))
-  # Comments before the first words are told by the words that follow.
+  # Only the words that follow tell whether the first lines are comments.
   waiting: list[list[_Line]] = []
   like = None
   for block in blocks:
@@ -60,14 +60,14 @@ def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
 
 
 def _without_comments(block: Sequence[_Line], like: str) -> list[_Line]:
-  """The lines of a block from its first word on."""
+  """Returns the lines of a block from its first word on."""
   return list(
     itertools.dropwhile(lambda each: _is_comment(each[1], like), block)
   )
 
 
 def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
-  """Lines between empty lines and the beginnings of documents."""
+  """Yields the lines between empty lines and beginnings of documents."""
   block: list[_Line] = []
   for number, line in numbered:
     if plain_text.is_blank(line) or _begins_document(line):
@@ -92,7 +92,7 @@ def _may_be_comment(line: str) -> bool:
 
 
 def _is_comment(line: str, like: str) -> bool:
-  """Whether a line is a comment, beside a line that is none."""
+  """Returns whether a line is a comment, given a line `like` that is not."""
   if not _may_be_comment(line):
     return False
   cells = plain_text.cells(line)
@@ -106,7 +106,7 @@ def _is_comment(line: str, like: str) -> bool:
 def _columns(
   block: Sequence[_Line], table: task_lib.Table, path: Path
 ) -> tuple[list[str], tuple[str, ...] | None]:
-  """Words and tags of a sentence; no tags where the table has no label."""
+  """Returns the words and tags of a sentence; no tags without a label."""
   chosen = [*table.text, *(() if table.label is None else (table.label,))]
   cells = []
   for number, line in block:
@@ -118,7 +118,7 @@ def _columns(
       )
     if cells and _is_comment(line, block[0][1]):
       raise errors.UserError(
-        f'{path}:{number}: begins with # and is not made like the words before'
+        f'{path}:{number}: begins with # and is not built like the words before'
         ' it; put a comment before its sentence, or mend the row'
       )
     cells.append([fields[column] for column in chosen])

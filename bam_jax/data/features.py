@@ -84,16 +84,13 @@ class Tokenizer:
 
   @property
   def vocab_size(self) -> int:
-    """Number of ids, those between the first and the last without a token too.
-
-    A tokenizer.json may give a token any id.
-    """
+    """The highest id plus 1; some ids may have no token."""
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
     return max(vocabulary.values()) + 1
 
   @property
   def fingerprint(self) -> str:
-    """sha256 of everything that decides the ids, hexadecimal."""
+    """The sha256 of everything that decides the ids, hexadecimal."""
     text = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -141,7 +138,7 @@ class Tokenizer:
     (directory / 'tokenizer_config.json').write_text(text + '\n')
 
   def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
-    """A tokenizer of other tokens that cuts a text into the same words.
+    """Returns a tokenizer with other tokens that splits texts alike.
 
     Args:
       lines: the tokens, as for `from_vocab`.
@@ -155,7 +152,7 @@ class Tokenizer:
     return type(self)(other)
 
   def pieces(self, other: 'Tokenizer') -> list[np.ndarray]:
-    """What the tokens of another vocabulary are in this one.
+    """Returns the tokens of another vocabulary as ids of this one.
 
     Returns:
       For each of its ids, ids of this one, [1 or more] int32: those of the same
@@ -173,7 +170,7 @@ class Tokenizer:
     return result
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Ids of each text, [tokens] int32, without special tokens, uncut."""
+    """Returns all ids of each text, [tokens] int32, without special tokens."""
     encodings = self._tokenizer.encode_batch_fast(
       texts, add_special_tokens=False
     )
@@ -182,7 +179,7 @@ class Tokenizer:
   def encode_with_spans(
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """As `encode`, and [tokens, 2] where a token's characters begin and end."""
+    """Returns ids as `encode` and spans [tokens, 2]: first character, end."""
     found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
     spans = [np.array(each.offsets, np.int32).reshape(-1, 2) for each in found]
     ids = [np.array(each.ids, np.int32) for each in found]
@@ -192,7 +189,7 @@ class Tokenizer:
 def truncated_lengths(
   length_a: int, length_b: int, budget: int
 ) -> tuple[int, int]:
-  """Lengths of a pair after BERT's longest-first truncation.
+  """Returns the lengths of a pair after BERT's longest-first truncation.
 
   BERT (run_classifier.py, `_truncate_seq_pair`) takes a token from the end of
   the longer text, or of the second if they are equal, until the pair fits.

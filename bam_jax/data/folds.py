@@ -1,9 +1,8 @@
-"""Folds of the training rows: what a teacher leaves out, and then labels.
+"""Folds of the training rows: each teacher leaves one out, and labels it.
 
-A teacher that was trained on a row knows its gold label by heart. Of k teachers
-each leaves out one of k folds and labels that one alone, so that what a student
-learns of a row was never told (cross-fitting; Wolpert 1992, "Stacked
-generalization").
+A teacher has memorised the gold labels of the rows it was trained on. So each
+of k teachers is trained without one of k folds and labels only that fold
+(cross-fitting; Wolpert 1992, "Stacked generalization").
 """
 
 from collections.abc import Sequence
@@ -18,12 +17,12 @@ from bam_jax.tasks import task as task_lib
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-  """One of the parts that the rows of every task are divided into.
+  """One of the folds that the rows of every task are divided into.
 
   Attributes:
     number: from 1 to `of`.
-    of: how many there are, at least 2.
-    seed: of the division; that of the teacher.
+    of: number of folds, at least 2.
+    seed: of the random division; the seed of the teacher.
   """
 
   number: int
@@ -35,7 +34,7 @@ class Fold:
 
 
 def examples_outside(count: int, fold: Fold) -> int:
-  """How many of so many examples `split` leaves outside of a fold.
+  """Returns how many of `count` examples are outside a fold.
 
   >>> [examples_outside(7, Fold(number, 3, seed=0)) for number in (1, 2, 3)]
   [4, 5, 5]
@@ -46,9 +45,9 @@ def examples_outside(count: int, fold: Fold) -> int:
 def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
   """Divides the rows of a task into those outside and those inside a fold.
 
-  A function of the seed and the uids alone, whatever the order of the rows. The
-  rows of an example, swapped copies and windows, are in the same fold; two
-  folds differ by an example at most.
+  The division depends on the seed and the uids only, not on the order of rows.
+  All rows of an example (swapped copies, windows) are in one fold. The sizes of
+  two folds differ by at most one example.
 
   Args:
     uids: of N training rows.

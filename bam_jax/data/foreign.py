@@ -1,8 +1,7 @@
-"""Recognises files of another format, and says how to convert them.
+"""Recognises files of another format, and names the command that converts them.
 
-A compressed file, UTF-16, a spreadsheet or a login page that was saved under
-the name of a table: each is named for what it is, with the command that makes
-the expected text of it.
+Examples are a compressed file, UTF-16, a spreadsheet, or a login page that was
+saved under the name of a table.
 """
 
 import codecs
@@ -86,14 +85,14 @@ _UTF_16_ZEROS = 0.3
 
 
 def check(head: bytes, path: str) -> None:
-  """Raises if the first bytes of a file are not those of a text in UTF-8.
+  """Raises if a file is known not to be UTF-8 text, by its first bytes.
 
   Args:
     head: `HEAD_BYTES` of the file, or all of it.
     path: of the file; empty: standard input.
 
   Raises:
-    errors.UserError: it is something else that is known.
+    errors.UserError: it is; names the format and the remedy.
   """
   found = describe(head, path)
   if found:
@@ -102,7 +101,7 @@ def check(head: bytes, path: str) -> None:
 
 
 def describe(head: bytes, path: str) -> tuple[str, str] | None:
-  """What a file is, and the remedy; None: a text, or unknown.
+  """Returns what a file is and the remedy; None for text or an unknown format.
 
   Args:
     head: as for `check`.
@@ -135,7 +134,7 @@ def _decompress(path: str, suffix: str, program: str) -> str:
 
 
 def _replace(path: str, program: str) -> str:
-  """A filter that puts what it makes of a file in the file's place."""
+  """Returns the command that replaces a file by its converted content."""
   if not path:
     return f'send it through {program} first'
   old, new = shlex.quote(path), shlex.quote(f'{path}.converted')
@@ -143,7 +142,7 @@ def _replace(path: str, program: str) -> str:
 
 
 def _encoding(head: bytes) -> str | None:
-  """The Unicode encoding of a text that is not in UTF-8."""
+  """Returns the name of the encoding if a file is UTF-16 or UTF-32."""
   for mark, name in (
     (codecs.BOM_UTF32_LE, 'UTF-32'),
     (codecs.BOM_UTF32_BE, 'UTF-32'),
@@ -174,10 +173,10 @@ def _is_utf_8(head: bytes) -> bool:
 
 
 def check_json_lines(head: bytes, path: str) -> None:
-  """Raises if a file begins a JSON array of objects, not an object a line.
+  """Raises if a file is one JSON array, not one object per line.
 
   Raises:
-    errors.UserError: it does.
+    errors.UserError: it is.
   """
   if not _JSON_ARRAY.match(head):
     return
@@ -195,11 +194,11 @@ def check_json_lines(head: bytes, path: str) -> None:
 def check_separator(
   line: str, columns: Iterable[tuple[int | str, ...]], path: str, where: str
 ) -> None:
-  """Raises if the columns of a table are there, but not separated by tabs.
+  """Raises if a table has its columns, but not separated by tabs.
 
   Args:
     line: the first of the table.
-    columns: names, or numbers, of which one set at least is to be there.
+    columns: sets of names or numbers; the table must have one set at least.
     path: of the file; empty: standard input.
     where: file and line, for the error.
 
@@ -225,7 +224,7 @@ def check_separator(
 
 
 def has_columns(cells: list[str], columns: tuple[int | str, ...]) -> bool:
-  """Whether all columns are there, given by names or by numbers."""
+  """Returns whether a line has all columns, given by names or numbers."""
   return all(
     c in cells if isinstance(c, str) else -len(cells) <= c < len(cells)
     for c in columns
@@ -233,12 +232,13 @@ def has_columns(cells: list[str], columns: tuple[int | str, ...]) -> bool:
 
 
 def csv_remedy(path: str, mark: str, has_header: bool) -> str:
-  """The command that makes JSON lines of a table with quoting.
+  """Returns the command that converts a table with quoting to JSON lines.
 
   Args:
     path: of the table; empty: standard input.
-    mark: that separates its columns.
-    has_header: whether its first line names them; else they are '0', '1' ...
+    mark: the separator of its columns.
+    has_header: whether its first line names the columns; otherwise they are
+      named '0', '1' ...
   """
   if not path:
     return 'give it as JSON lines'
@@ -253,7 +253,7 @@ def csv_remedy(path: str, mark: str, has_header: bool) -> str:
 
 
 def _to_json_lines(path: str, modules: str, rows: str) -> str:
-  """The command that writes rows as JSON lines beside a file."""
+  """Returns the command that writes rows as JSON lines beside a file."""
   old, new = shlex.quote(path), shlex.quote(f'{path}.jsonl')
   return (
     f'run python -c "import {modules}, sys;'

@@ -1,4 +1,4 @@
-"""Lines of text files, and the raw rows that readers make of them."""
+"""Reads the lines of text files; the raw rows that readers make from them."""
 
 from collections.abc import Callable
 from collections.abc import Container
@@ -27,7 +27,7 @@ Fault = Callable[[errors.UserError], None]
 
 
 class Row(NamedTuple):
-  """A raw row: its index among the rows, and its first line, from 1."""
+  """A raw row: its index from 0, its first line from 1, texts and label."""
 
   index: int
   line: int
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 
 
 def stop(error: errors.UserError) -> None:
-  """The `Fault` of readers that may not pass over a row."""
+  """Raises the error: the `Fault` of readers that may not skip a row."""
   raise error
 
 
@@ -60,7 +60,7 @@ def usable(
 
 
 def check_text(path: Path) -> bytes:
-  """Checks that a path is of a regular file that begins like a text in UTF-8.
+  """Checks that a path is a regular file that begins like UTF-8 text.
 
   Returns:
     The first bytes, at most `foreign.HEAD_BYTES`.
@@ -83,11 +83,10 @@ def check_text(path: Path) -> bytes:
 def read(
   path: Path, decoding_errors: str = 'strict'
 ) -> Iterator[tuple[int, str]]:
-  """Line numbers from 1, and the lines.
+  """Yields the line numbers of a file, from 1, and its lines.
 
   Raises:
-    errors.UserError: it is no text, or a line is so long that it is none; what
-      follows it is not read.
+    errors.UserError: the file is not text, or a line is too long to be text.
   """
   check_text(path)
   # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
@@ -97,7 +96,7 @@ def read(
 
 
 def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """As `read`, of a file that is open; `name` tells of it in errors."""
+  """Yields what `read` yields, from an open file; `name` is used in errors."""
   number = 0
   while line := file.readline(_LONGEST):
     number += 1
@@ -112,7 +111,7 @@ def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
 def read_filled(
   path: Path, decoding_errors: str = 'strict'
 ) -> Iterator[tuple[int, str]]:
-  """As `read`, without empty lines."""
+  """Yields what `read` yields, without empty lines."""
   return (line for line in read(path, decoding_errors) if line[1])
 
 
@@ -130,10 +129,10 @@ def text_columns(
 def columns_by_name(
   names: Sequence[str], header: Sequence[str], where: str
 ) -> list[int]:
-  """Numbers of the columns that some names stand over; all are there.
+  """Returns the numbers of named columns; the header has all the names.
 
   Raises:
-    errors.UserError: a name stands twice, and the columns may differ.
+    errors.UserError: the header has a name twice, and the columns may differ.
   """
   for name in names:
     if header.count(name) > 1:
@@ -144,7 +143,7 @@ def columns_by_name(
 
 
 def broken(path: Path) -> int:
-  """Number of the first line that is not UTF-8; decoding by blocks hides it."""
+  """Returns the number of the first line that is not UTF-8."""
   return next(
     number
     for number, line in read(path, 'surrogateescape')

@@ -1,9 +1,8 @@
-"""The manifest of a shard set: what it holds and what it was made from.
+"""The manifest of a shard set: its content and its fingerprint.
 
-`manifest.json` tells the fields, the name, size and sha256 of every file, the
-fingerprint (named parts: whatever decided the content) and free metadata. Its
-`digest` is the sha256 of all the rest in canonical JSON, so that no bit of it
-changes unseen.
+`manifest.json` lists the fields, the name, size and sha256 of every file, the
+fingerprint (everything that decided the content, by name) and free metadata.
+Its `digest` is the sha256 of the rest as canonical JSON.
 """
 
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """One TFRecord file, as the manifest tells it."""
+  """The manifest's entry for one TFRecord file."""
 
   name: str
   records: int
@@ -37,7 +36,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """A manifest whose digest and names are as they must be."""
+  """A manifest whose digest and file names have been checked."""
 
   fields: tuple[columns_lib.Field, ...]
   files: tuple[Part, ...]
@@ -53,7 +52,7 @@ def write(
   fingerprint: Mapping[str, object],
   metadata: Mapping[str, object],
 ) -> None:
-  """Writes the manifest of the files in a folder."""
+  """Writes the manifest of a shard set into its folder."""
   manifest = {
     'version': _VERSION,
     'fields': [dataclasses.asdict(field) for field in fields],
@@ -67,10 +66,10 @@ def write(
 
 
 def read(directory: Path) -> Manifest:
-  """The manifest of a folder.
+  """Reads and checks the manifest of a folder.
 
   Raises:
-    errors.UserError: there is none, it is damaged, or it is of another version.
+    errors.UserError: it is missing, damaged or of another version.
   """
   path = directory / NAME
   if not path.is_file():
@@ -107,13 +106,13 @@ def read(directory: Path) -> Manifest:
 
 
 def _part(name: object, records: object, bytes: object, sha256: object) -> Part:
-  """A file as a manifest tells it.
+  """Checks and returns the entry of a file.
 
   Raises:
-    ValueError: a value that no set has.
-    TypeError: a name that is no text.
+    ValueError: a value is impossible.
+    TypeError: the name is not a text.
   """
-  # A name alone: a path could lead anywhere on the machine.
+  # A path instead of a name could lead anywhere on the machine.
   if not PART.fullmatch(name):
     raise ValueError(f'{name!r} is no file name of a shard set')
   for number in (records, bytes):
@@ -128,18 +127,18 @@ def check_fingerprint(
   fingerprint: Mapping[str, object],
   remedy: str = AGAIN,
 ) -> None:
-  """Compares what a set was made from with what it must have been made from.
+  """Raises if the fingerprint of a shard set is not the expected one.
 
   Args:
     directory: of the set.
-    manifest: what it says of itself.
-    fingerprint: what it must say.
-    remedy: what brings about a set that does.
+    manifest: of the set.
+    fingerprint: the expected one.
+    remedy: how to get a set with the expected fingerprint.
 
   Raises:
     errors.UserError: they differ; names the parts and their values.
   """
-  # As it would be read back: tuples turn into lists.
+  # JSON turns tuples into lists.
   wanted = json.loads(json.dumps(dict(fingerprint)))
   if manifest.fingerprint == wanted:
     return
@@ -156,13 +155,13 @@ def check_fingerprint(
 
 
 def _parts(fingerprint: Mapping[str, object]) -> dict[str, str]:
-  """Dotted name -> JSON text, of every single value."""
+  """Returns dotted name -> JSON text of every value."""
   values = schema.flatten(fingerprint)
   return {name: json.dumps(value) for name, value in values.items()}
 
 
 def _short(text: str | None) -> str:
-  """A value for a one-line message; a digest is known by its beginning."""
+  """Shortens a value for a one-line message."""
   if text is None:
     return 'absent'
   return text if len(text) <= 40 else f'{text[:16]}…'

@@ -1,4 +1,4 @@
-"""From raw rows to a verified shard set of features."""
+"""Turns the raw rows of a split into a verified shard set of features."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def feature_fingerprint(
   data: config_lib.DataConfig,
   tokenizer: features.Tokenizer,
 ) -> dict[str, object]:
-  """What decides the features of one split; reads every raw row."""
+  """Returns everything that decides the features of a split; reads all rows."""
   return {
     'rows': sources.rows_digest(sources.read(task, split, data)),
     'task': task.definition(),
@@ -38,7 +38,7 @@ def feature_fingerprint(
 
 
 def feature_fields(task: task_lib.Task) -> tuple[shards.Field, ...]:
-  """The fields of a task's features, which depend on its kind."""
+  """Returns the fields of a task's features, which depend on its kind."""
   kind = task.kind
   return shards.feature_fields(kind.label_width(task), kind.more_fields)
 
@@ -51,7 +51,7 @@ def featurize(
   swap: bool = False,
   on_cut: features.OnCut = lambda uid: None,
 ) -> Iterator[kind_lib.Features]:
-  """Rows of features as the task's kind has them, in the examples' order.
+  """Yields the features of examples, in their order.
 
   Args:
     examples: read once, as a stream.
@@ -82,7 +82,7 @@ def prepare(
   tokenizer: features.Tokenizer,
   directory: Path,
 ) -> shards.Columns:
-  """The features of one split, written unless they are there already.
+  """Returns the features of a split; writes them if there are none.
 
   Args:
     task: the task.
@@ -139,9 +139,9 @@ def _note_labels(
 def _check_tokens(
   columns: shards.Columns, vocab_size: int, max_length: int, directory: Path
 ) -> None:
-  """Raises where rows are not what any tokenizer and truncation would make.
+  """Raises if ids are outside the vocabulary or rows longer than `max_length`.
 
-  The fingerprint is what a set says of itself. An id beyond the vocabulary
+  A damaged set may have a right fingerprint, and an id outside the vocabulary
   would silently read another word's embedding.
   """
   ids, offsets = columns.ragged('input_ids')
@@ -163,7 +163,7 @@ def prepare_if_present(
   tokenizer: features.Tokenizer,
   directory: Path,
 ) -> shards.Columns | None:
-  """As `prepare`; None, and a warning, where the split has no file."""
+  """Calls `prepare`; returns None and logs a warning if there is no file."""
   if not sources.is_present(task, split, data):
     is_tfds = sources.source_of(task, split, data) == 'tfds'
     logging.warning(
@@ -178,7 +178,7 @@ def prepare_if_present(
 
 
 def label_metadata(task: task_lib.Task) -> Mapping[str, object]:
-  """What must travel with anything that speaks of the task's outputs."""
+  """Returns the metadata of features and logits: task and label names."""
   return {'task': task.name, 'labels': list(task.labels)}
 
 

@@ -1,4 +1,4 @@
-"""From the names in a configuration to the tasks themselves."""
+"""Makes the tasks that a configuration names."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ _HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one', (0,): 'none'}
 
 
 def resolve(config: config_lib.Config) -> task_lib.TaskTable:
-  """The tasks of a configuration, in the order of `config.tasks`.
+  """Returns the tasks of a configuration, in the order of `config.tasks`.
 
   Names are looked up among the GLUE tasks, the demo tasks and
   `config.custom_tasks`; every custom task is checked, used or not.
@@ -70,7 +70,7 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
 
 
 def _check_case(names: Sequence[str]) -> None:
-  """Raises if the names of two tasks differ in capital letters alone."""
+  """Raises if two tasks have the same name but for capital letters."""
   by_name: dict[str, str] = {}
   for name in names:
     other = by_name.setdefault(name.lower(), name)
@@ -92,7 +92,7 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
 
 
 def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
-  """The task that a declaration under `config.custom_tasks` describes."""
+  """Returns the task that an entry of `config.custom_tasks` describes."""
   where = f'config.custom_tasks.{name}'
   kind = kinds.KINDS.get(config.kind)
   if kind is None:
@@ -200,7 +200,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
 def _with_unlabelled(
   task: task_lib.Task, file: str, is_own: bool
 ) -> task_lib.Task:
-  """The task with a file of rows without labels."""
+  """Returns a task with a file of unlabelled rows added."""
   if task.kind.per_token:
     raise errors.UserError(
       f'config.data.unlabelled: {task.name!r} is {task.kind}, whose outputs'
@@ -227,7 +227,7 @@ def _with_unlabelled(
 def _column(
   config: config_lib.TaskConfig, where: str, key: str, value: str
 ) -> int | str:
-  """A column's name, or its number where the files name no columns."""
+  """Returns a column's name, or its number if the files name no columns."""
   columns = formats.FORMATS[config.format].columns
   if columns == 'named' or (columns == 'header' and config.header):
     return value

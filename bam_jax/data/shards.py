@@ -1,11 +1,11 @@
-"""A shard set: TFRecord files, a manifest, and columns to read them by.
+"""Writes and opens shard sets: TFRecord files, a manifest, and columns.
 
     DIR/part-00000-of-00002.tfrecord   tf.train.Example records
     DIR/manifest.json                  written last: what the set holds
     DIR/columns/                       the rows as flat arrays: a cache
 
-The manifest tells the size and sha256 of every file and what the set was made
-from; nothing is used before all of that agrees.
+The manifest holds the size and sha256 of every file and the fingerprint of the
+set. All of these are checked before anything is used.
 """
 
 from collections.abc import Iterable
@@ -23,6 +23,7 @@ import shutil
 import numpy as np
 
 from bam_jax import errors
+from bam_jax import files
 from bam_jax.data import columns as columns_lib
 from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import tfrecord
@@ -35,10 +36,10 @@ def feature_fields(
   label_width: int | None = 1,
   more: Sequence[tuple[str, str, int | None]] = (),
 ) -> tuple[Field, ...]:
-  """The fields of a set of features.
+  """Returns the fields of a set of features.
 
   Args:
-    label_width: numbers a label; None: they differ in length.
+    label_width: numbers per label; None if it varies between examples.
     more: name, type and width of other fields.
   """
   return (
@@ -56,7 +57,7 @@ _OWN = re.compile(
 
 
 def logits_fields(width: int | None) -> tuple[Field, ...]:
-  """The fields of a set of logits, `width` numbers a row; None: they differ."""
+  """Returns the fields of logits, `width` numbers per row; None: it varies."""
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
 
 
@@ -77,7 +78,7 @@ def write(
 
   Args:
     directory: of the set; a set that is there is replaced.
-    fields: what every record holds, no more and no less.
+    fields: exactly what every record holds.
     records: rows, consumed as a stream: str for a `bytes` field, else a number
       or a 1-D array.
     fingerprint: JSON values by name that decide the content.
@@ -90,7 +91,10 @@ def write(
     ValueError: a record does not have these fields.
   """
   directory = Path(directory)
-  temporary = _beside(directory, 'tmp')
+  # A sibling is on the same file system, so that its rename is atomic.
+  temporary = directory.with_name(
+    f'{directory.name}.tmp-{secrets.token_hex(4)}'
+  )
   with _told(directory):
     _check_replaceable(directory)
     temporary.mkdir(parents=True)
@@ -99,13 +103,15 @@ def write(
     parts = _write_parts(directory, temporary, encoded, shard_rows)
     manifest_lib.write(temporary, fields, parts, fingerprint, metadata or {})
     with _told(directory):
-      _replace(directory, temporary)
+      _sync_folder(temporary)
+      files.replace_directory(temporary, directory)
+      _sync_folder(directory.parent)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
 def exists(directory: str | os.PathLike) -> bool:
-  """Whether a complete set is there, made from whatever."""
+  """Returns whether there is a complete set, whatever its fingerprint."""
   return (Path(directory) / manifest_lib.NAME).is_file()
 
 
@@ -123,12 +129,12 @@ def open(
   Args:
     directory: of the set.
     fields: what the set must hold.
-    fingerprint: what it must have been made from; None: anything.
+    fingerprint: the expected one; None accepts any.
 
   Raises:
-    errors.UserError: no set is there; it was made from something else (tells
-      which parts differ); it holds other fields; a file is missing, is damaged
-      or has not the records that the manifest says.
+    errors.UserError: there is no set; its fingerprint differs (names the
+      parts); it holds other fields; a file is missing, damaged, or has another
+      number of records than the manifest says.
   """
   directory = Path(directory)
   manifest = manifest_lib.read(directory)
@@ -174,7 +180,7 @@ def _encode(
 def _write_parts(
   directory: Path, temporary: Path, records: Iterator[bytes], shard_rows: int
 ) -> list[manifest_lib.Part]:
-  """Writes the TFRecord files; how many there are is known only afterwards."""
+  """Writes the TFRecord files, then renames them: names hold their number."""
   counts = []
   for first in records:
     rows = itertools.chain([first], itertools.islice(records, shard_rows - 1))
@@ -194,7 +200,7 @@ def _write_parts(
 
 
 def _check_replaceable(directory: Path) -> None:
-  """Refuses to replace a folder in which someone keeps other things."""
+  """Raises if a folder holds files that are not part of a shard set."""
   if directory.is_symlink():
     raise errors.UserError(
       f'{directory}: is a link, which is not followed; remove it, or choose'
@@ -210,33 +216,8 @@ def _check_replaceable(directory: Path) -> None:
       )
 
 
-def _replace(directory: Path, temporary: Path) -> None:
-  """Puts the new folder in the place of the old one.
-
-  A folder that is not empty can't be renamed over, so the old one steps aside
-  first and comes back should the second rename fail.
-  """
-  _sync_folder(temporary)
-  old = _beside(directory, 'old')
-  if directory.exists():
-    directory.rename(old)
-  try:
-    temporary.rename(directory)
-  except OSError:
-    if old.exists():
-      old.rename(directory)
-    raise
-  _sync_folder(directory.parent)
-  shutil.rmtree(old, ignore_errors=True)
-
-
-def _beside(directory: Path, kind: str) -> Path:
-  """A new sibling: on the same file system, so that a rename is atomic."""
-  return directory.with_name(f'{directory.name}.{kind}-{secrets.token_hex(4)}')
-
-
 def _sync_folder(directory: Path) -> None:
-  """Forces new names and renames within a folder to the disk."""
+  """Writes a folder's new names and renames to the disk."""
   descriptor = os.open(directory, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -246,7 +227,7 @@ def _sync_folder(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _told(directory: Path) -> Iterator[None]:
-  """Turns the file system's errors into one line that names the folder."""
+  """Turns file system errors into a `UserError` that names the folder."""
   try:
     yield
   except OSError as e:

@@ -60,7 +60,7 @@ def read(
 def is_present(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> bool:
-  """Whether a split's file is there at all, readable or not."""
+  """Returns whether a split's file exists, readable or not."""
   source = source_of(task, split, data)
   if source == 'tfds':
     return tfds_source.is_present(task, split, data)
@@ -70,7 +70,7 @@ def is_present(
 def source_of(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> str:
-  """`tfds`, or the format of the split's table."""
+  """Returns `tfds`, `generated`, or the file format of a split."""
   table = task.tables[split]
   return 'tfds' if data.source == 'tfds' and table.tfds else table.format
 
@@ -78,7 +78,7 @@ def source_of(
 def how_to_get(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> str:
-  """What to do about a split that is not there."""
+  """Returns the remedy for a split that is missing."""
   if source_of(task, split, data) == 'tfds':
     return tfds_source.how_to_get(task, split, data)
   return _how_to_get_file(task, split)
@@ -93,7 +93,7 @@ def _how_to_get_file(task: task_lib.Task, split: str) -> str:
 def path_of(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Path:
-  """As the user wrote it: below `data.dir`, or absolute."""
+  """Returns the path of a split's file: below `data.dir`, or absolute."""
   table = task.tables[split]
   path = Path(data.dir, table.file)
   other = Path(data.dir, table.other_file)
@@ -103,14 +103,14 @@ def path_of(
 
 
 def missing(task: task_lib.Task, split: str) -> str:
-  """What a split would be read from, if it were there."""
+  """Returns the names of the missing files of a split, for a message."""
   table = task.tables[split]
   files = [name for name in (table.file, table.other_file) if name]
   return ' or '.join(files) or table.tfds
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
-  """sha256 of the examples as canonical JSON lines, hexadecimal."""
+  """Returns the sha256 of examples as canonical JSON lines, hexadecimal."""
   digest = hashlib.sha256()
   encode = json.JSONEncoder(separators=(',', ':')).encode
   for example in examples:
@@ -121,7 +121,7 @@ def rows_digest(examples: Iterable[task_lib.Example]) -> str:
 def _read_file(
   task: task_lib.Task, split: str, path: Path
 ) -> Iterator[task_lib.Example]:
-  """The examples of a file."""
+  """Yields the examples of a file."""
   table = task.tables[split]
   remedy = _how_to_get_file(task, split)
   last = None
@@ -152,7 +152,7 @@ def _read_file(
 
 
 def _declared(task: task_lib.Task, split: str) -> str:
-  """Where a configuration names the file of a split."""
+  """Returns the configuration field that names the file of a split."""
   if split == task_lib.UNLABELLED:
     return 'config.data.unlabelled'
   return f'config.custom_tasks.{task.name}'
@@ -161,9 +161,9 @@ def _declared(task: task_lib.Task, split: str) -> str:
 def ignored_label(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> str | None:
-  """The name under which the first row of an unlabelled file has a label.
+  """Returns the label column of an unlabelled file, for a log message.
 
-  None: it has none that would be told by its name; or the file can't be read.
+  None if its first row has no column of that name, or the file can't be read.
   """
   table, train = task.tables[split], task.tables[task.train_split]
   name = train.label if isinstance(train.label, str) else 'label'
@@ -179,20 +179,20 @@ def ignored_label(
 
 
 def _where(path: Path, row: lines.Row) -> str:
-  """File and line; a row without a line is told by its number."""
+  """Returns file and line of a row; its number if it has no line."""
   return f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
 
 
 def scan(
   path: Path, table: task_lib.Table, fault: lines.Fault
 ) -> Iterator[lines.Row]:
-  """The raw rows of a file, past those that cannot be used.
+  """Yields the usable raw rows of a file and reports the others.
 
   Args:
-    path: of a file; what is no UTF-8 in it reads as U+FFFD.
+    path: of a file; bytes that are not UTF-8 become U+FFFD.
     table: its columns.
-    fault: told of each row that cannot be used; a row that is left out by
-      `table.skip_malformed` is not one.
+    fault: receives the error of each unusable row, except of those that
+      `table.skip_malformed` leaves out.
 
   Raises:
     errors.UserError: a column is missing, or the file cannot be read on.

@@ -40,7 +40,7 @@ def read(
 
 
 def _questions(content: Mapping) -> Iterator[tuple[object, Mapping]]:
-  """Context and entry of each question."""
+  """Yields the context and the JSON entry of each question."""
   for article in content['data']:
     for paragraph in article['paragraphs']:
       for question in paragraph['qas']:
@@ -51,7 +51,7 @@ def _questions(content: Mapping) -> Iterator[tuple[object, Mapping]]:
 def _row(
   context: object, entry: Mapping, table: task_lib.Table, where: str
 ) -> tuple[tuple[str, str], tuple[tuple[str, int], ...] | None]:
-  """Texts and answers of one question."""
+  """Returns the texts and the answers of one question."""
   texts = entry.get('question'), context
   if not all(isinstance(text, str) for text in texts):
     raise errors.UserError(f'{where}: its question is no text; {_LAYOUT}')

@@ -1,4 +1,4 @@
-"""Examples from a folder that TensorFlow Datasets prepared, without TensorFlow.
+"""Reads folders that TensorFlow Datasets prepared, without TensorFlow.
 
 TensorFlow is needed once, to download and prepare the data: `download` does
 that in another process, so that it takes no device and no memory of this one.
@@ -62,7 +62,7 @@ class _Row(NamedTuple):
 def read(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Iterator[task_lib.Example]:
-  """The examples of a split as `sources.read` gives them for its TSV file.
+  """Yields the examples of a split, as `sources.read` does for its TSV file.
 
   Holds the rows of the split in memory, to restore their order.
 
@@ -121,7 +121,7 @@ def read(
 def is_present(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> bool:
-  """Whether a split of a task is prepared.
+  """Returns whether a split of a task is prepared.
 
   Raises:
     errors.UserError: TFDS is not installed.
@@ -134,7 +134,7 @@ def is_present(
 def _rows(
   task: task_lib.Task, split: str, builder: Any, path: Path
 ) -> Iterator[_Row]:
-  """The rows of one TFRecord file, in the order of the file."""
+  """Yields the rows of one TFRecord file, in the order of the file."""
   names = None
   if not task.kind.has_scale:
     raw = dict(zip(task.tfds_labels, task.labels, strict=True))
@@ -154,7 +154,7 @@ def _rows(
 
 
 def _find(name: str, tfds_dir: str) -> Any:
-  """A read-only TFDS builder over prepared files; None if there are none."""
+  """Returns a read-only TFDS builder; None if no files are prepared."""
   tfds = _import()
   try:
     return tfds.core.read_only_builder.builder_from_files(
@@ -178,7 +178,7 @@ def _import() -> Any:
 def missing(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """The data sets that tasks train on or are scored on and that are not there.
+  """Returns the data sets of training and dev rows that are not prepared.
 
   Returns:
     Names of TFDS builders, each once; none where the rows come from elsewhere.
@@ -190,7 +190,7 @@ def missing(
 
 
 def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
-  """Raises where data sets are missing and `download` cannot get them.
+  """Raises if data sets are missing and `download` cannot get them.
 
   Raises:
     errors.UserError: names all of them, and one command that gets all.
@@ -205,7 +205,7 @@ def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
 def how_to_get(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> str:
-  """What to do about a split that is not prepared."""
+  """Returns the remedy for a split that is not prepared."""
   name = task.tables[split].tfds.partition(':')[0]
   return f'run: {_command([name], data.tfds_dir)}'
 
@@ -213,18 +213,18 @@ def how_to_get(
 def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
   """Downloads and prepares data sets in another process.
 
-  Where another command prepares in the same folder, it is waited for.
+  Waits for another command that prepares in the same folder.
 
   Args:
     names: of TFDS builders.
     tfds_dir: as `config.data.tfds_dir`.
 
   Yields:
-    Twice a second, so that the caller can stop: to close the iterator ends the
-    process. What it has finished stays.
+    Twice a second, so that the caller can stop: closing the iterator ends the
+    process. Finished data sets stay.
 
   Raises:
-    errors.UserError: TensorFlow is not installed, or a data set cannot be had.
+    errors.UserError: TensorFlow is not installed, or a download fails.
   """
   if errors.absent(_PACKAGES):
     raise _not_prepared(names, tfds_dir)
@@ -267,7 +267,7 @@ def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
 def _download(
   names: Sequence[str], tfds_dir: str, sender: connection.Connection
 ) -> None:
-  """Prepares data sets; sends after each one '' or what went wrong."""
+  """Prepares data sets; after each, sends '' or the error message."""
   child_processes.follow_parent()
   # TensorFlow reports at length on standard error, and would take GPUs.
   os.environ |= {
@@ -295,7 +295,7 @@ def _download(
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-  """Waits until no other command prepares in a folder."""
+  """Holds the lock of a folder, so that one command prepares at a time."""
   folder.mkdir(parents=True, exist_ok=True)
   flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
   descriptor = os.open(folder / _LOCK, flags, 0o666)
@@ -313,7 +313,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _builders(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """Names of the builders that hold training and dev rows, each once."""
+  """Returns the builders that hold training and dev rows, each once."""
   if data.source != 'tfds':
     return []
   tables = [
@@ -326,7 +326,7 @@ def _builders(
 
 
 def _folder(tfds_dir: str) -> Path:
-  """Where TFDS prepares."""
+  """Returns the folder in which TFDS prepares."""
   return Path(tfds_dir or _import().core.constants.DATA_DIR)
 
 
@@ -344,7 +344,7 @@ def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
 
 
 def _command(names: Sequence[str], tfds_dir: str) -> str:
-  """The command that downloads and prepares data sets, with what it needs."""
+  """Returns the command that installs TFDS, if missing, and prepares data."""
   quote = functools.partial(json.dumps, ensure_ascii=False)
   where = f', data_dir={quote(tfds_dir)}' if tfds_dir else ''
   return errors.python_command(

@@ -1,4 +1,4 @@
-"""TFRecord files of tf.train.Example messages, without TensorFlow.
+"""Reads and writes TFRecord files of tf.train.Example without TensorFlow.
 
 A record is framed as TensorFlow frames it: its length as a little-endian
 uint64, the masked CRC-32C of those eight bytes, the data, the masked CRC-32C of
@@ -17,6 +17,7 @@ from google.protobuf import descriptor_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf import message
 from google.protobuf import message_factory
+from google.protobuf import text_format
 import google_crc32c
 import numpy as np
 
@@ -26,66 +27,49 @@ _HEADER = struct.Struct('<QI')
 _FOOTER = struct.Struct('<I')
 _FRAME_BYTES = _HEADER.size + _FOOTER.size
 _BLOCK_BYTES = 1 << 20
-# Decoded, a record takes many times its bytes. The longest that this package
-# writes are logits of a row's tokens.
+# A decoded record takes many times its bytes. The longest records that this
+# package writes are logits of a row's tokens.
 _MOST_RECORD_BYTES = 1 << 24
 
 
-def _example_class() -> type[message.Message]:
-  """tf.train.Example, described here field by field.
-
-  The descriptors live in a pool of their own: protobuf's default pool refuses
-  two descriptions of one message, so sharing it would break every process that
-  also imports TensorFlow. On the wire only the field numbers count.
-  """
-  field_type = descriptor_pb2.FieldDescriptorProto
-  file = descriptor_pb2.FileDescriptorProto(
-    name='bam_jax/example.proto', package='bam_jax', syntax='proto3'
-  )
-
-  def add(parent, name, number, kind, repeated=False, **options) -> None:
-    label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
-    if isinstance(kind, str):
-      options['type_name'] = f'.bam_jax.{kind}'
-      kind = field_type.TYPE_MESSAGE
-    parent.field.add(
-      name=name, number=number, type=kind, label=label, **options
-    )
-
-  feature = descriptor_pb2.DescriptorProto(name='Feature')
-  feature.oneof_decl.add(name='kind')
-  for number, (name, list_name, kind) in enumerate(
-    (
-      ('bytes_list', 'BytesList', field_type.TYPE_BYTES),
-      ('float_list', 'FloatList', field_type.TYPE_FLOAT),
-      ('int64_list', 'Int64List', field_type.TYPE_INT64),
-    ),
-    start=1,
-  ):
-    add(file.message_type.add(name=list_name), 'value', 1, kind, True)
-    add(feature, name, number, list_name, oneof_index=0)
-  file.message_type.append(feature)
-
-  features = file.message_type.add(name='Features')
-  entry = features.nested_type.add(name='FeatureEntry')
-  entry.options.map_entry = True
-  add(entry, 'key', 1, field_type.TYPE_STRING)
-  add(entry, 'value', 2, 'Feature')
-  add(features, 'feature', 1, 'Features.FeatureEntry', True)
-  add(file.message_type.add(name='Example'), 'features', 1, 'Features')
-
-  pool = descriptor_pool.DescriptorPool()
-  pool.Add(file)
-  return message_factory.GetMessageClass(
-    pool.FindMessageTypeByName('bam_jax.Example')
-  )
-
-
-_Example = _example_class()
+# tf.train.Example. On the wire only the field numbers count.
+_DESCRIPTION = """
+  name: 'bam_jax/example.proto' package: 'bam_jax' syntax: 'proto3'
+  message_type { name: 'BytesList'
+    field { name: 'value' number: 1 label: LABEL_REPEATED type: TYPE_BYTES } }
+  message_type { name: 'FloatList'
+    field { name: 'value' number: 1 label: LABEL_REPEATED type: TYPE_FLOAT } }
+  message_type { name: 'Int64List'
+    field { name: 'value' number: 1 label: LABEL_REPEATED type: TYPE_INT64 } }
+  message_type { name: 'Feature' oneof_decl { name: 'kind' }
+    field { name: 'bytes_list' number: 1 oneof_index: 0
+            type: TYPE_MESSAGE type_name: '.bam_jax.BytesList' }
+    field { name: 'float_list' number: 2 oneof_index: 0
+            type: TYPE_MESSAGE type_name: '.bam_jax.FloatList' }
+    field { name: 'int64_list' number: 3 oneof_index: 0
+            type: TYPE_MESSAGE type_name: '.bam_jax.Int64List' } }
+  message_type { name: 'Features'
+    nested_type { name: 'FeatureEntry' options { map_entry: true }
+      field { name: 'key' number: 1 label: LABEL_OPTIONAL type: TYPE_STRING }
+      field { name: 'value' number: 2 label: LABEL_OPTIONAL
+              type: TYPE_MESSAGE type_name: '.bam_jax.Feature' } }
+    field { name: 'feature' number: 1 label: LABEL_REPEATED
+            type: TYPE_MESSAGE type_name: '.bam_jax.Features.FeatureEntry' } }
+  message_type { name: 'Example'
+    field { name: 'features' number: 1
+            type: TYPE_MESSAGE type_name: '.bam_jax.Features' } }
+"""
+# A pool of its own: protobuf's default pool refuses two descriptions of one
+# message, so sharing it would break processes that also import TensorFlow.
+_POOL = descriptor_pool.DescriptorPool()
+_POOL.Add(text_format.Parse(_DESCRIPTION, descriptor_pb2.FileDescriptorProto()))
+_Example = message_factory.GetMessageClass(
+  _POOL.FindMessageTypeByName('bam_jax.Example')
+)
 
 
 def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
-  """A tf.train.Example as bytes, the same bytes for the same features.
+  """Returns a tf.train.Example as bytes; equal features give equal bytes.
 
   A protobuf map has no order of its own. Deterministic serialisation sorts it
   by key, and TensorFlow's message gives the same bytes when asked for the same
@@ -118,14 +102,14 @@ def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
 
 
 def decode(record: bytes) -> dict[str, np.ndarray | list[bytes]]:
-  """The features of a serialised tf.train.Example.
+  """Returns the features of a serialised tf.train.Example.
 
   Returns:
     Name -> list of bytes, int64 array or float32 array. A feature without a
     type, which TensorFlow allows, is an empty list.
 
   Raises:
-    ValueError: the bytes are no tf.train.Example.
+    ValueError: the bytes are not a tf.train.Example.
   """
   try:
     example = _Example.FromString(record)
@@ -210,7 +194,7 @@ def _frame(record: bytes) -> bytes:
 
 
 def _masked_crc(data: bytes) -> int:
-  """CRC-32C, rotated right by 15 bits plus a constant, as TensorFlow stores it.
+  """Returns the CRC-32C rotated by 15 bits plus a constant, as TensorFlow does.
 
   The masking is there because the CRC of data that holds its own CRC is weak.
   """
@@ -219,7 +203,7 @@ def _masked_crc(data: bytes) -> int:
 
 
 def read(path: str | os.PathLike) -> Iterator[bytes]:
-  """The records of a TFRecord file in order, both checksums checked.
+  """Yields the records of a TFRecord file and checks both checksums of each.
 
   Raises:
     errors.UserError: the file is missing, ends inside a record, or fails a

@@ -79,7 +79,7 @@ def _check_separator(
 def _column(
   column: int | str, first: Sequence[str], header: bool, where: str
 ) -> int:
-  """Number of a column that is given by name or number.
+  """Returns the number of a column that is given by name or number.
 
   Args:
     column: a name of the header, or a number, from the end if negative.

@@ -1,4 +1,4 @@
-"""Row names decoded only when asked for."""
+"""A sequence of uids that are decoded lazily."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ _CHUNK_ROWS = 1024
 
 
 class Uids(Sequence[str]):
-  """Strings decoded only when asked for, over memory-mapped UTF-8."""
+  """Strings over memory-mapped UTF-8, decoded when they are read."""
 
   def __init__(self, values: np.ndarray, offsets: np.ndarray):
     self._values = values
@@ -42,5 +42,5 @@ class Uids(Sequence[str]):
 
 
 def _text(data: bytes) -> str:
-  """What is no UTF-8, as in columns of a stranger's, names no row."""
+  """Decodes a uid; damaged bytes give a name that no row has."""
   return data.decode(errors='replace')

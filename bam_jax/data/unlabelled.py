@@ -1,8 +1,8 @@
-"""Rows of a user's own without labels: files, standard input, JSON objects.
+"""Reads unlabelled rows of users: files, standard input, JSON objects.
 
-What a row is made of, and under which names, is a matter of the task's kind. A
-text stands under the name by which the task declares its column, or under
-`text` and, for a pair, `text_pair`, as in Hugging Face's pipelines.
+The task's kind decides what a row holds and under which names: those of the
+task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
+pipelines.
 """
 
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
 
-# What no text holds; so Python escapes a byte that is no UTF-8.
+# Python decodes bytes that are not UTF-8 to these; no text has them.
 _SURROGATE = re.compile('[\ud800-\udfff]')
 
 # One text, or the two of a pair, as `task.Example` has them.
@@ -46,8 +46,8 @@ class Rows:
   Attributes:
     format: how it is written.
     has_header: whether its first line names the columns.
-    texts: of each row, read as they are asked for; raises `errors.UserError`
-      at the line that is none.
+    texts: of each row, read lazily; raises `errors.UserError` at a line that
+      is not a row.
   """
 
   format: Literal['tsv', 'jsonl']
@@ -56,14 +56,14 @@ class Rows:
 
 
 def format_of(path: str) -> Literal['tsv', 'jsonl'] | None:
-  """The format that a file's name tells; None: neither."""
+  """Returns the format by a file's suffix; None for any other suffix."""
   suffix = Path(path).suffix.removeprefix('.')
   return suffix if suffix in ('tsv', 'jsonl') else None
 
 
 @contextlib.contextmanager
 def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
-  """Opens a file, its first line read.
+  """Opens a file and reads its first line.
 
   Args:
     path: of a `.tsv` or `.jsonl` file; `-`: standard input, which is JSON lines
@@ -100,7 +100,7 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
 
 
 def _check_format(path: str) -> None:
-  """Raises if a file's name tells no format; empty: standard input."""
+  """Raises if a file's suffix is unknown; an empty path is standard input."""
   if path and format_of(path) is None:
     remedy = 'name it by its format'
     if path.endswith('.csv'):
@@ -111,22 +111,22 @@ def _check_format(path: str) -> None:
 
 
 def names_of(task: task_lib.Task) -> list[tuple[str, ...]]:
-  """The names that a row's texts may stand under: the task's own first."""
+  """Returns the names that a row's texts may have, the task's own first."""
   return task.kind.input_names(task)
 
 
 def texts_of(
   task: task_lib.Task, row: Mapping[str, object], where: str
 ) -> Texts:
-  """The texts in a JSON object.
+  """Returns the texts in a JSON object.
 
   Args:
-    task: that they are for.
+    task: the task that reads them.
     row: the object.
-    where: it stands, for errors.
+    where: file and line, for errors.
 
   Raises:
-    errors.UserError: one is missing, or is no text.
+    errors.UserError: one is missing, or is not a text.
   """
   choices = names_of(task)
   names = next((n for n in choices if row.keys() >= set(n)), None)
@@ -138,15 +138,15 @@ def texts_of(
 def unnamed_texts(
   task: task_lib.Task, values: Sequence[object], where: str
 ) -> Texts:
-  """The texts of an input without names.
+  """Returns the texts of an input without names.
 
   Args:
-    task: that they are for.
-    values: one, or two.
-    where: they stand, for errors.
+    task: the task that reads them.
+    values: one or two texts.
+    where: file and line, for errors.
 
   Raises:
-    errors.UserError: it is another number of texts, or one is no text.
+    errors.UserError: their number is wrong, or one is not a text.
   """
   texts = [kind_lib.check_text(value, where) for value in values]
   names = names_of(task)[-1]
@@ -163,14 +163,14 @@ def _wanted(choices: Sequence[tuple[str, ...]]) -> str:
 
 
 def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Line numbers from 1, and the lines."""
+  """Yields line numbers from 1 and lines; none may be empty."""
   empty = 0
   for number, line in lines_lib.numbered(file, name):
     if not line:
       empty = empty or number
       continue
     if empty:
-      # Passed over, it would part the lines of output from those of input.
+      # If it were skipped, output and input lines would no longer correspond.
       raise errors.UserError(f'{name}:{empty}: an empty line; remove it')
     if _SURROGATE.search(line):
       raise errors.UserError(
@@ -210,7 +210,7 @@ def _rows(
 def _columns(
   task: task_lib.Task, first: Sequence[str], where: str
 ) -> tuple[dict[str, int], bool]:
-  """The texts' names and columns, and whether the first line has the names."""
+  """Returns name -> column of the texts, and whether there is a header."""
   choices = names_of(task)
   for names in choices:
     if set(names) <= set(first):
@@ -250,7 +250,7 @@ def _tsv(
 
 
 class Held:
-  """Features in memory, read like the columns of a shard set."""
+  """Features in memory, with the interface of `shards.Columns`."""
 
   def __init__(self, rows: Sequence[kind_lib.Features]):
     self.uids = [row.uid for row in rows]
