@@ -2,7 +2,7 @@
 
 `python -m bam_jax.main --config=configs/bam.py` and no other flag but those of
 several processes: TFDS and the hub lead to servers here, which hold a few rows
-a task and a tiny BERT. It needs TensorFlow, transformers and some minutes:
+a task and a tiny BERT. It needs TensorFlow, PyTorch and some minutes:
 `pytest -m fault`.
 """
 
@@ -38,8 +38,8 @@ _WORDS = (
 pytestmark = [
   pytest.mark.fault,
   pytest.mark.skipif(
-    not all(map(importlib.util.find_spec, ('tensorflow', 'transformers'))),
-    reason='TensorFlow or transformers is not installed',
+    not all(map(importlib.util.find_spec, ('tensorflow', 'torch'))),
+    reason='TensorFlow or PyTorch is not installed',
   ),
 ]
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from collections.abc import Sequence
 import itertools
-from typing import overload
 
 import numpy as np
 
@@ -20,13 +19,7 @@ class Uids(Sequence[str]):
   def __len__(self) -> int:
     return len(self._offsets) - 1
 
-  @overload
-  def __getitem__(self, index: int) -> str: ...
-
-  @overload
-  def __getitem__(self, index: slice) -> list[str]: ...
-
-  def __getitem__(self, index):
+  def __getitem__(self, index: int | slice) -> str | list[str]:
     rows = range(len(self))[index]
     if isinstance(index, slice):
       return [self[row] for row in rows]
