@@ -33,13 +33,13 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import fields
 from bam_jax.core import sampling
+from bam_jax.core import step as step_lib
 from bam_jax.data import batches
 from bam_jax.data import shards
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints
-from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
 
 _SCHEDULE = step_lib.StepSchedule(0.0, 0.5, 1.0)

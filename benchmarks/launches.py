@@ -22,12 +22,12 @@ import jax
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.core import step as step_lib
 from bam_jax.experiments import jobs
 from bam_jax.experiments import runner as runner_lib
 from bam_jax.runtime import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
-from bam_jax.training import step as step_lib
 from benchmarks import step_jax
 from benchmarks import worker
 

@@ -21,12 +21,12 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.core import step as step_lib
 from bam_jax.data import shards
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
-from bam_jax.training import step as step_lib
 
 # A step is timed for so long, but not more often than that.
 _SECONDS, _MOST_STEPS = 3.0, 50

@@ -26,11 +26,11 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from bam_jax import errors
+from bam_jax.core import step as step_lib
 from bam_jax.runtime import peers
 from bam_jax.runtime import processes
 from bam_jax.training import checkpoint_scores as scores_lib
 from bam_jax.training import checksums as checksums_lib
-from bam_jax.training import step as step_lib
 
 _CHECKSUMS = 'checksums'
 _PARAMS = 'params'

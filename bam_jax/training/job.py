@@ -6,9 +6,9 @@ from pathlib import Path
 from bam_jax import config as config_lib
 from bam_jax.core import annealing
 from bam_jax.core import optimizer
+from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.training import evaluate
-from bam_jax.training import step as step_lib
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.runtime import peers
 from bam_jax.runtime import preemption
@@ -19,7 +20,6 @@ from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import job as job_lib
 from bam_jax.training import programs as programs_lib
-from bam_jax.training import step as step_lib
 from bam_jax.training import step_log
 from bam_jax.training import transfer
 

@@ -25,13 +25,14 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import optimizer as optimizer_lib
 from bam_jax.core import packing as packing_lib
+from bam_jax.core import step as step_lib
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import apply
 from bam_jax.training import compilation
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import seeds as seeds_lib
-from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
 
 # By platform. On a GPU independent kernels run at the same time, and matrix
@@ -140,15 +141,13 @@ class Programs:
       model: heads.MultiTaskModel, shardings: Any, stack_late: bool
     ) -> Callable:
       step = step_lib.make_train_step(
-        model,
+        apply.make_apply(model, shardings, stack_late),
         optimizer,
         tasks.class_mask,
         tasks.kinds,
         regression_head=config.model.regression_head,
         reduction=config.optimizer.reduction,
         accumulate=self._accumulate,
-        param_shardings=shardings,
-        stack_late=stack_late,
       )
 
       def train(state, batch, schedule):
@@ -158,7 +157,7 @@ class Programs:
 
       return self._counted(train)
 
-    predict_step = step_lib.make_predict_step(model, layer_shardings)
+    predict_step = apply.make_apply(model, layer_shardings)
 
     self._create = compilation.synchronized(
       jax.jit(

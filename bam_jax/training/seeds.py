@@ -18,9 +18,9 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 
 from bam_jax.core import paths
+from bam_jax.core import step as step_lib
 from bam_jax.modeling import layers
 from bam_jax.training import compilation
-from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
 
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import pytest
 
 from bam_jax import errors
+from bam_jax.core import step as step_lib
 from bam_jax.data import shards
 from bam_jax.runtime import preemption
 from bam_jax.storage import complete
@@ -22,7 +23,6 @@ from bam_jax.storage import store_lock
 from bam_jax.storage import stores
 from bam_jax.training import checkpoint_scores
 from bam_jax.training import checkpoints
-from bam_jax.training import step as step_lib
 
 _FIELD = (shards.Field('uid', 'bytes', 1),)
 _CHECKPOINTS = 'runs/one/checkpoints'

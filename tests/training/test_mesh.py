@@ -11,11 +11,11 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import optimizer as optimizer_lib
+from bam_jax.core import step as step_lib
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import step as step_lib
 
 
 def _mesh(data, fsdp, devices=None):

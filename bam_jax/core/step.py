@@ -1,4 +1,4 @@
-"""The train and predict steps, pure functions of arrays.
+"""The train step, a pure function of arrays.
 
 B rows, L tokens, S segment slots, C outputs of the widest head, T tasks.
 """
@@ -15,14 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bam_jax.core import gradients
 from bam_jax.core import losses
-from bam_jax.modeling import heads
-from bam_jax.modeling import layers
 from bam_jax.tasks import kind as kind_lib
-from bam_jax.training import gradients
-from bam_jax.training import mesh as mesh_lib
 
 Batch = Mapping[str, Any]
+# (parameters, batch, dropout key) -> an object with `slots` [B, S, C] and
+# `tokens` [B, L, K] or None, such as `modeling.heads.Logits`.
+ApplyModel = Callable[[Any, Batch, jax.Array], Any]
 _KEY_TYPE = 'threefry2x32'
 
 
@@ -76,7 +76,7 @@ def create_state(
 
 
 def make_train_step(
-  model: heads.MultiTaskModel,
+  apply_model: ApplyModel,
   optimizer: optax.GradientTransformation,
   class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
@@ -84,13 +84,11 @@ def make_train_step(
   regression_head: str,
   reduction: str,
   accumulate: int,
-  param_shardings: Any = None,
-  stack_late: bool = False,
 ) -> Callable[[TrainState, Batch, StepSchedule], tuple[TrainState, dict]]:
   """The pure function of one step.
 
   Args:
-    model: maps (batch, deterministic) to `heads.Logits`.
+    apply_model: the model with dropout.
     optimizer: of `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
     kinds: the T tasks' kinds.
@@ -98,9 +96,6 @@ def make_train_step(
     reduction: `sum` over the examples (released code) or `mean`.
     accumulate: parts that the batch is computed in, to save memory; must
       divide B. Dropout differs between numbers of parts, nothing else does.
-    param_shardings: the model's tree of shardings of parameters spread over
-      devices, which are then gathered for use; None: they are whole.
-    stack_late: as for `layers.unstack`.
 
   Returns:
     (state, batch, schedule) -> (state, metrics), metrics being `loss` [T] and
@@ -112,12 +107,7 @@ def make_train_step(
     state: TrainState, batch: Batch, schedule: StepSchedule
   ) -> tuple[TrainState, dict]:
     def loss(params: Any, rows: Batch, key: jax.Array) -> tuple:
-      params = layers.unstack(params, model.dtype, stack_late)
-      if param_shardings is not None:
-        params = mesh_lib.gathered(params, param_shardings)
-      logits = model.apply(
-        {'params': params}, rows, deterministic=False, rngs={'dropout': key}
-      )
+      logits = apply_model(params, rows, key)
       return losses.multitask_loss(
         logits.slots,
         rows,
@@ -151,22 +141,3 @@ def make_train_step(
     return state, metrics | {'grad_norm': optax.tree.norm(gradient)}
 
   return train_step
-
-
-def make_predict_step(
-  model: heads.MultiTaskModel, param_shardings: Any = None
-) -> Callable[[Any, Batch], heads.Logits]:
-  """The pure function (params, batch) -> logits, without dropout.
-
-  Args:
-    model: maps (batch, deterministic) to logits.
-    param_shardings: as for `make_train_step`.
-  """
-
-  def predict_step(params: Any, batch: Batch) -> heads.Logits:
-    params = layers.unstack(params, model.dtype)
-    if param_shardings is not None:
-      params = mesh_lib.gathered(params, param_shardings)
-    return model.apply({'params': params}, batch, deterministic=True)
-
-  return predict_step

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bam_jax.training import gradients
+from bam_jax.core import gradients
 
 
 @pytest.mark.parametrize('parts', [1, 2, 4, 8])

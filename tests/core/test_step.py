@@ -19,6 +19,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.core import step as step_lib
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.runtime import joining
@@ -27,7 +28,6 @@ from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
-from bam_jax.training import step as step_lib
 from bam_jax.training import transfer
 
 ROWS, TOKENS, SLOTS = 16, 12, 2
