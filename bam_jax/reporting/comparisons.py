@@ -1,4 +1,4 @@
-"""Every variant of a report against the baselines: is it better than all?"""
+"""Tests of each variant against both baselines, by seeds and by the paper."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ AVERAGE = 'average'
 def compare(
   per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
 ) -> dict[str, dict[str, dict]]:
-  """The paper's claim, better than Single and Multi, for each score.
+  """Tests the paper's claim, better than Single and Multi, for each score.
 
   Args:
-    per_seed: as `report.summarise` has it.
-    tasks: of the plan; each by the metric of the paper's table.
+    per_seed: from `report.summarise`.
+    tasks: the tasks of the plan; each is scored by its `paper_metric`.
 
   Returns:
     Variant -> task or `average` -> the fields of `statistics.Verdict`, and
     `gains`: baseline -> `shift` and `superiority`, nan with an undefined score.
-    Nothing where a baseline is not there, or a variant or a baseline has no
-    score of it.
+    Empty without both baselines; a column is missing if a variant or a
+    baseline has no score of it.
   """
   if not all(per_seed.get(baseline) for baseline in BASELINES):
     return {}
@@ -66,19 +66,19 @@ def bootstrap(
 ) -> dict[str, dict[str, dict]]:
   """The paper's own test of the same claims, over seeds and examples.
 
-  Stars do not rest on it: `statistics` has how often it errs.
+  No star rests on it: `statistics` lists its false positives.
 
   Args:
-    tests: what `compare` found.
-    outputs: predictions and gold of the runs.
-    tasks: of the plan.
+    tests: the result of `compare`.
+    outputs: predictions and gold labels of the runs.
+    tasks: the tasks of the plan.
 
   Returns:
     Variant -> task or `average` -> `p_value`, the larger one of the two
-    baselines, `corrected` by Holm's method, and `reason`, why there is none.
+    baselines, `corrected` by Holm's method, and `reason` if there is none.
   """
   names = (*BASELINES, *tests)
-  columns = {column for by_column in tests.values() for column in by_column}
+  columns = set().union(*tests.values())
   draws = {
     task.name: draw(task, names, outputs)
     for task in tasks.tasks
@@ -89,9 +89,8 @@ def bootstrap(
   for variant, by_column in tests.items():
     for column, test in by_column.items():
       cell = variant, column
-      p_values[cell] = None
+      p_values[cell], reasons[cell] = None, test.get('reason', '')
       if test['p_value'] is None:
-        reasons[cell] = test['reason']
         continue
       try:
         student, *baselines = (
@@ -101,14 +100,12 @@ def bootstrap(
       except outputs_lib.Missing as missing:
         reasons[cell] = str(missing)
         continue
-      p_values[cell], reasons[cell] = (
-        statistics.better_than_all(
-          [
-            bootstrap_lib.p_value(student, scores, np.random.default_rng(0))
-            for scores in baselines
-          ]
-        ),
-        '',
+      reasons[cell] = ''
+      p_values[cell] = statistics.better_than_all(
+        [
+          bootstrap_lib.p_value(student, scores, np.random.default_rng(0))
+          for scores in baselines
+        ]
       )
   corrected = dict(zip(p_values, statistics.holm(list(p_values.values()))))
   found: dict[str, dict[str, dict]] = {}
@@ -121,7 +118,7 @@ def bootstrap(
   return found
 
 
-# variant -> its seeds and their scores [1 + B, S], or why there are none
+# Variant -> its seeds and their scores [1 + B, S], or why they are missing.
 _Draws = dict[str, tuple[tuple[int, ...], np.ndarray] | outputs_lib.Missing]
 
 
@@ -161,7 +158,13 @@ def of_column(
   draws: Mapping[str, _Draws],
   tasks: task_lib.TaskTable,
 ) -> np.ndarray:
-  """[1 + B, S] of a task, or of the average over the seeds that have it."""
+  """Scores [1 + B, S] of one task, or their average over all tasks.
+
+  The average takes the seeds that have every task.
+
+  Raises:
+    outputs_lib.Missing: predictions are missing or a score is undefined.
+  """
   if column == AVERAGE:
     names = [task.name for task in tasks.tasks if task.in_average]
   else:
@@ -180,7 +183,7 @@ def of_column(
     ],
     axis=0,
   )
-  # The record of an older run may have 0 in its place.
+  # The record of an older run may have 0 instead of an undefined score.
   if not statistics.is_defined(scores[0]):
     raise outputs_lib.Missing(f'{variant} has an undefined score of {column}')
   return scores
@@ -189,9 +192,9 @@ def of_column(
 def scores_of(
   seeds: Mapping[str, dict], column: str, tasks: task_lib.TaskTable
 ) -> list[float]:
-  """The scores of a task, by the paper's metric, or of the average.
+  """The scores by seed of a task, by the paper's metric, or of the average.
 
-  nan where undefined; seeds without a score are left out.
+  An undefined score is nan; seeds without a score are left out.
   """
   if column == AVERAGE:
     values = [seed[AVERAGE] for seed in seeds.values()]

@@ -1,4 +1,4 @@
-"""Metric lines of many runs, brought together into one curve a variant."""
+"""Combines the metric lines of many runs into one curve per variant."""
 
 from collections.abc import Sequence
 import math
@@ -13,7 +13,7 @@ _GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
 
 
 class Curve(NamedTuple):
-  """One line: x and y, both [P]; y is NaN where there is no line."""
+  """One line of a plot: x and y, both [P]; y is nan where the line has gaps."""
 
   variant: str
   x: np.ndarray
@@ -21,10 +21,10 @@ class Curve(NamedTuple):
 
 
 class Curves:
-  """What runs logged, over the share of their steps.
+  """The metrics that runs logged, over the share of their steps.
 
-  The share, since a single-task run of a small task has a hundredth of the
-  steps of a multi-task run, and both anneal over their whole length.
+  A single-task run of a small task has a hundredth of a multi-task run's steps,
+  and both anneal over their whole length; so steps would not compare.
   """
 
   def __init__(self, runs: Sequence[tuple[str, str, Path]]):
@@ -32,8 +32,8 @@ class Curves:
 
     Args:
       runs: (variant, task, metrics.jsonl of the run that trained the task);
-        the tasks of a run share a file. A file that is missing is left out.
-        Curves come in the order in which their variants do.
+        the tasks of a run share a file. Missing files are left out. Curves are
+        in the order of their variants.
 
     Raises:
       errors.UserError: a file is damaged.
@@ -44,19 +44,15 @@ class Curves:
     paths = {path for _, _, path in runs if path.exists()}
     self._lines = {path: telemetry.read(path) for path in paths}
 
-  @property
-  def variants(self) -> list[str]:
-    return list(self._tasks)
-
   def medians(self, key: str, task: str | None = None) -> list[Curve]:
-    """One curve a variant that logged `key`: the median over its runs.
+    """One curve per variant that logged `key`: the median over its runs.
 
     Args:
-      key: of the metric lines.
-      task: only of runs that trained this task; None: of all.
+      key: a field of the metric lines.
+      task: leaves out runs that didn't train this task; None: takes all.
     """
     curves = []
-    for variant in self.variants:
+    for variant in self._tasks:
       runs = [
         self._on_grid(path, key)
         for path, tasks in self._tasks[variant].items()
@@ -64,15 +60,15 @@ class Curves:
       ]
       runs = [values for values in runs if values is not None]
       if runs:
-        median = np.median(runs, axis=0)  # NaN where a run says nothing yet.
+        median = np.median(runs, axis=0)  # nan where a run has not logged yet.
         if np.isfinite(median).any():
           curves.append(Curve(variant, _GRID, median))
     return curves
 
   def drawn(self, variant: str) -> dict[str, float]:
-    """Task -> share of the examples of a run that were its, median of runs.
+    """Task -> its share of a run's examples, median over runs.
 
-    Empty where no run says how many it saw.
+    Empty if no run logged its number of examples.
     """
     found: dict[str, list[float]] = {}
     for path, tasks in self._tasks.get(variant, {}).items():
@@ -88,9 +84,9 @@ class Curves:
     return {task: float(np.median(values)) for task, values in found.items()}
 
   def steps(self) -> dict[str, str]:
-    """Variant -> how many runs of how many steps, in words."""
+    """Variant -> its numbers of runs and steps as text."""
     result = {}
-    for variant in self.variants:
+    for variant in self._tasks:
       lengths = [
         self._lines[path][-1]['step']
         for path in self._tasks[variant]
@@ -104,7 +100,7 @@ class Curves:
     return result
 
   def _on_grid(self, path: Path, key: str) -> np.ndarray | None:
-    """[81] values on the grid, NaN outside the lines; None without lines."""
+    """Values [81] on the grid, nan outside the lines; None without lines."""
     lines = [
       line
       for line in self._lines.get(path, [])

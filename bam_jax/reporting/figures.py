@@ -127,30 +127,17 @@ class Plot(NamedTuple):
   legend: Mapping[str, Look] = types.MappingProxyType({})
 
 
-class Rendered(NamedTuple):
-  """A plot as it is written.
-
-  Attributes:
-    name, title, caption: of the plot.
-    svg: an `<svg>` element for a page of any theme.
-    png: a picture on white, with 200 dots per inch.
-  """
-
-  name: str
-  title: str
-  caption: str
-  svg: markupsafe.Markup
-  png: bytes
-
-
 def looks(variants: Sequence[str]) -> dict[str, Look]:
   """A look for each variant; up to twelve of the user's own differ."""
   others = itertools.cycle(_OTHER_LOOKS)
   return {name: _LOOKS.get(name) or next(others) for name in variants}
 
 
-def render(plot: Plot) -> Rendered:
-  """Draws a plot, without a date or the version of matplotlib."""
+def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
+  """Draws a plot: an `<svg>` element for any theme, and PNG on white.
+
+  Neither has a date or the version of matplotlib.
+  """
   files = {}
   with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
     # The font lacks some alphabets: a PNG file shows boxes, a page the text.
@@ -177,7 +164,7 @@ def render(plot: Plot) -> Rendered:
   alt = html.escape(escape.plain('; '.join(p.alt for p in plot.panels)))
   svg = f'<svg {box} role="img" aria-label="{alt}">{body}'
   svg = markupsafe.Markup(svg.replace(INK, 'currentColor'))
-  return Rendered(plot.name, plot.title, plot.caption, svg, files['png'])
+  return svg, files['png']
 
 
 def _figure(plot: Plot) -> Figure:

@@ -1,4 +1,4 @@
-"""What the runs of a report predicted on dev, beside the gold labels."""
+"""Reads what the runs of a report predicted on dev, and the gold labels."""
 
 from collections.abc import Mapping
 import math
@@ -20,7 +20,7 @@ _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
 }
-# What NumPy and zipfile raise over an archive that is none, or not whole.
+# What NumPy and zipfile raise for a damaged archive.
 _DAMAGED = (
   ArithmeticError,
   EOFError,
@@ -38,7 +38,7 @@ _DAMAGED = (
 
 
 class Missing(Exception):
-  """There are no predictions to be had; says why, in words of the report."""
+  """Predictions are missing; the message is the reason that a report gives."""
 
 
 class Predicted(NamedTuple):
@@ -49,8 +49,8 @@ class Predicted(NamedTuple):
     uids: [N] of the examples.
     predictions: [S, N] class indices, or scores on the task's own scale; or
       tallies, [S, N, ...].
-    gold: [N] likewise, of no meaning beside tallies; None where the runs wrote
-      none.
+    gold: [N] in the same form, without a meaning beside tallies; None if no run
+      wrote any.
   """
 
   seeds: tuple[int, ...]
@@ -60,7 +60,7 @@ class Predicted(NamedTuple):
 
 
 class Outputs:
-  """Reads the outputs that `evaluate.save` wrote, as they are asked for."""
+  """The outputs that `evaluate.save` wrote, each read when it is asked for."""
 
   def __init__(
     self,
@@ -72,7 +72,7 @@ class Outputs:
 
     Args:
       paths: task -> variant -> seed -> outputs.npz; a file may be missing.
-      tasks: of the plan.
+      tasks: the tasks of the plan.
       regression_head: `sigmoid` or `linear`.
     """
     self._paths = paths
@@ -117,14 +117,14 @@ class Outputs:
 
 
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
-  """The arrays of an archive whose names begin so, without the prefix.
+  """The arrays of an archive whose names have a prefix, named without it.
 
-  The file may come from a stranger. So what it says of its sizes is checked
-  before anything is allocated: together its members take no more room than the
-  file, which is only so if none is compressed, as `evaluate.save` writes them.
+  The file may come from a stranger, so the sizes it claims are checked before
+  anything is allocated. `evaluate.save` doesn't compress, so that its members
+  together are no larger than the file.
 
   Raises:
-    One of `_DAMAGED`: it is not as `evaluate.save` writes it.
+    One of `_DAMAGED`: `evaluate.save` writes no such file.
   """
   with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
     size = os.fstat(file.fileno()).st_size
@@ -132,7 +132,7 @@ def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
     held = sum(member.file_size for member in members)
     stored = {member.compress_type for member in members}
     if not held <= size <= _MOST_BYTES or stored - {zipfile.ZIP_STORED}:
-      raise ValueError('of another size than it seems')
+      raise ValueError('the sizes of its members do not match the file')
     arrays = {}
     for member in members:
       if member.filename.startswith(prefix):
@@ -147,7 +147,7 @@ def _array(stream: IO[bytes]) -> np.ndarray:
   read_header = _HEADERS[np.lib.format.read_magic(stream)]
   shape, by_column, dtype = read_header(stream)
   data = stream.read()
-  # Objects would be pickles; others may claim any number of empty values.
+  # Objects would be pickles; other types may claim any number of values.
   if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
     raise ValueError('its values are not as many as its header says')
   values = np.frombuffer(data, dtype)
@@ -155,5 +155,5 @@ def _array(stream: IO[bytes]) -> np.ndarray:
 
 
 def _name(path: Path) -> str:
-  """Of a run's file, without the work directory."""
+  """The path of a run's file inside the work directory."""
   return f'runs/{path.parent.name}/{path.name}'

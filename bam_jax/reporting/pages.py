@@ -69,8 +69,11 @@ def latex(report: tables.Report) -> str:
   return '\n'.join(parts)
 
 
-def html_page(report: tables.Report, plots: Sequence[figures.Rendered]) -> str:
-  """Returns report.html, which needs no other file."""
+def html_page(
+  report: tables.Report,
+  plots: Sequence[tuple[figures.Plot, markupsafe.Markup]],
+) -> str:
+  """Returns report.html, which needs no other file; takes plots with SVG."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=True,

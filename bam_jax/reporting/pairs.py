@@ -1,8 +1,8 @@
-"""One variant against one other: ablations, tasks' gains, sets of tasks.
+"""Tests of one variant against one other: ablations, gains, sets of tasks.
 
-By Mann-Whitney U over seeds, as in all tables of the paper but its main one.
-No table here claims a direction, so the test is two-sided; Holm's correction
-is over the table.
+The test is Mann-Whitney U over seeds, as in all tables of the paper but its
+main one. No table here claims a direction, so it is two-sided. Holm's
+correction is over the table.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
 from bam_jax.tasks import task as task_lib
 
-# What multi-task training changes, and what teachers do.
+# Pairs that show the effect of multi-task training, and of teachers.
 _MULTI_TASK = (('multi', 'single'),)
 _TEACHERS = (
   ('single_to_single', 'single'),
@@ -30,7 +30,7 @@ _TEACHERS = (
 
 
 class Pair(NamedTuple):
-  """A variant, what it is held against, and a task or `average`."""
+  """A variant, the one it is compared with, and a task or `average`."""
 
   variant: str
   baseline: str
@@ -40,11 +40,11 @@ class Pair(NamedTuple):
 def shift_interval(
   student: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
 ) -> tuple[float, float] | None:
-  """Confidence interval of `statistics.shift`; None: too few seeds for one.
+  """Confidence interval of `statistics.shift`; None if seeds are too few.
 
-  From the ordered differences of all pairs, with the normal approximation of
-  the rank that the two-sided Mann-Whitney test rejects at (Hollander and Wolfe
-  1999, "Nonparametric Statistical Methods", section 4.3).
+  Its ends are two of the ordered differences of all pairs, at the rank at which
+  the two-sided Mann-Whitney test rejects, by the normal approximation
+  (Hollander and Wolfe 1999, "Nonparametric Statistical Methods", section 4.3).
 
   Example:
     >>> shift_interval([5.0, 6.0, 7.0, 9.0], [1.0, 2.0, 3.0, 4.0])
@@ -63,7 +63,7 @@ def shift_interval(
 
 @functools.cache
 def smallest_p_value(student: int, baseline: int) -> float:
-  """The smallest two-sided p-value of so many seeds, all scores apart."""
+  """The smallest possible two-sided p-value for these group sizes."""
   scores = np.arange(student + baseline)
   return float(
     statistics.mann_whitney(scores[baseline:], scores[:baseline], 'two-sided')
@@ -71,7 +71,7 @@ def smallest_p_value(student: int, baseline: int) -> float:
 
 
 def seeds_needed(tests: int, level: float = 0.05) -> int:
-  """Seeds a group with which a table of `tests` pairs can have any star.
+  """Seeds per group that a table of `tests` pairs needs for any star.
 
   Example:
     >>> seeds_needed(tests=1), seeds_needed(tests=10)
@@ -88,21 +88,21 @@ def tables(
   per_seed: Mapping[str, Mapping[str, dict]],
   tasks: task_lib.TaskTable,
 ) -> list[dict]:
-  """The tables of pairs that there are scores for.
+  """The tables of pairs for which there are scores.
 
   Args:
-    config: says what the user's own variants are like.
-    per_seed: as `report.summarise` has it.
-    tasks: of the plan; each by the metric of the paper's table.
+    config: has the user's own variants.
+    per_seed: from `report.summarise`.
+    tasks: the tasks of the plan; each is scored by its `paper_metric`.
 
   Returns:
-    A table each: `kind`, which is `multi_task`, `teachers`, `ablations` or
-    `study`; `task`, which a study is of, otherwise None; and `rows`. A row is
+    For each table: `kind`, which is `multi_task`, `teachers`, `ablations` or
+    `study`; `task`, the task of a study, otherwise None; and `rows`. A row is
     `variant`, `baseline`, `column`, `seeds` and `medians` of both, `shift`,
     `low`, `high`, `superiority` and the fields of `statistics.Verdict`. The
     rows of a study go from the highest median to the lowest, undefined ones
-    last; one holds the baseline against itself, without a test. Medians,
-    `shift` and `superiority` are nan with an undefined score.
+    last; one has the baseline against itself, without a test. Medians, `shift`
+    and `superiority` are nan if a score is undefined.
   """
   columns = [*tasks.names, comparisons.AVERAGE]
   found = []
@@ -123,7 +123,7 @@ def tables(
 
 
 def _ablations(config: config_lib.Config) -> list[Pair]:
-  """The user's own variants against those they are like, or start from."""
+  """The user's own variants against the variants they derive from."""
   pairs = []
   for name in config_lib.variant_names(config):
     own = config.custom_variants.get(name)
@@ -138,7 +138,7 @@ def _ablations(config: config_lib.Config) -> list[Pair]:
 
 
 def _studied(config: config_lib.Config) -> list[str]:
-  """The tasks that several of the user's own sets of tasks have in common."""
+  """The tasks that several of the user's own sets of tasks share."""
   sets = [own.tasks for own in config.custom_variants.values()]
   return [t for t in config.tasks if sum(t in tasks for tasks in sets) > 1]
 
@@ -148,7 +148,7 @@ def _compare(
   per_seed: Mapping[str, Mapping[str, dict]],
   tasks: task_lib.TaskTable,
 ) -> list[dict]:
-  """A row a pair of which both have scores."""
+  """One row for each pair in which both variants have scores."""
   groups, p_values, smallest, undefined = {}, {}, {}, set()
   for pair in pairs:
     student, baseline = (

@@ -64,16 +64,16 @@ def write(
     'shares': _shares(runs, curves),
   }
   report = tables.Report(summary, config, tasks, curves)
-  plots = [figures.render(plot) for plot in plots_lib.plots_of(report)]
+  plots = [(p, *figures.render(p)) for p in plots_lib.plots_of(report)]
   texts = {
     'scores.csv': _csv(scores_frame(runs)),
     'report.md': pages.markdown(report),
-    'report.html': pages.html_page(report, plots),
+    'report.html': pages.html_page(report, [plot[:2] for plot in plots]),
     'report.tex': pages.latex(report),
     'report.json': files.json_text(summary),
   }
-  for plot in plots:
-    files.write_bytes(workdir / f'report_{plot.name}.png', plot.png)
+  for plot, _, png in plots:
+    files.write_bytes(workdir / f'report_{plot.name}.png', png)
   for name, text in texts.items():
     files.write_text(workdir / name, text)
 
@@ -85,8 +85,8 @@ def summarise(
 ) -> dict[str, dict]:
   """Medians over seeds, 0-100.
 
-  Whatever is made of an undefined score is undefined, which is nan here and
-  null in report.json: no seed and no task is left out for it.
+  A number that depends on an undefined score is undefined too: nan here and
+  null in report.json. No seed and no task is left out to avoid it.
 
   Returns:
     `variants`: name -> `seeds` (how many have any score), `tasks` (task ->
@@ -97,10 +97,9 @@ def summarise(
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
     `statistics`: variant -> task or `average` -> `statistics.Summary` of the
     paper's metric over seeds.
-    `comparisons`: what `comparisons.compare` found.
-    `bootstrap`: what `comparisons.bootstrap` found.
-    `pairs`: what `pairs.tables` found.
-    `teachers`: what `teaching.summarise` found.
+    `comparisons`, `bootstrap`, `pairs`, `teachers`: the results of
+    `comparisons.compare`, `comparisons.bootstrap`, `pairs.tables` and
+    `teaching.summarise`.
     `undefined`: `variant`, `task`, `split`, `metric`, `reason` and `seeds` of
     undefined scores.
   """
@@ -201,8 +200,8 @@ def _outputs(
 ) -> outputs_lib.Outputs:
   paths: dict[str, dict[str, dict[int, Path]]] = {}
   for run in runs:
-    of_variant = paths.setdefault(run.task, {}).setdefault(run.variant, {})
-    of_variant[run.seed] = run.outputs
+    by_variant = paths.setdefault(run.task, {})
+    by_variant.setdefault(run.variant, {})[run.seed] = run.outputs
   return outputs_lib.Outputs(paths, tasks, config.model.regression_head)
 
 
@@ -222,7 +221,7 @@ def _shares(
 ) -> dict[str, dict[str, dict[str, float]]]:
   """Variant -> task -> share `intended` and `drawn`, 0 to 1.
 
-  Of variants whose runs have several tasks, and recorded both.
+  Only for variants whose runs have several tasks and recorded both.
   """
   intended: dict[str, dict[str, float]] = {}
   for run in runs:
@@ -242,7 +241,7 @@ def _shares(
 def _over_seeds(
   per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
 ) -> dict[str, dict[str, dict]]:
-  """Variant -> task or average -> what its scores are like over seeds."""
+  """Variant -> task or average -> fields of `statistics.Summary`."""
   return {
     variant: {
       column: dataclasses.asdict(
@@ -296,5 +295,5 @@ def _task_medians(
 
 
 def _median(values: Sequence[float | None]) -> float | None:
-  """nan where a value is undefined; None where one is absent."""
+  """The median; nan if a value is undefined, None if one is missing."""
   return None if None in values else float(np.median(values))

@@ -1,8 +1,8 @@
-"""Is one variant better than another? Tests of scores over seeds.
+"""Tests over seeds of whether one variant is better, and summaries of scores.
 
 Stars come from permuting Welch's statistic over seeds, after Holm's correction.
-Percent of trials with p <= .05 where no variant is better, at 5, 10, 20 seeds
-(benchmarks/false_positives.json; standard errors 0.2 to 0.7):
+False positives: percent of trials with p <= .05 although no variant is better,
+at 5, 10, 20 seeds (benchmarks/false_positives.json; standard errors .2 to .7):
 
                             equal, large set  unequal spread  other examples
   permutation, studentised  4.6   5.4  4.5    5.5  5.2  5.2   5.4  7.1  9.4
@@ -10,9 +10,10 @@ Percent of trials with p <= .05 where no variant is better, at 5, 10, 20 seeds
   Mann-Whitney U            4.6   4.9  4.5    5.0  5.6  5.8   5.5  6.5  9.2
   bootstrap, medians       11.5   8.9  9.0    5.4  4.6  3.5   4.5  3.6  4.2
 
-The paper's bootstrap, the last, is too bold where the noise is of seeds alone.
-A star is of this development set: what the variants would do on other examples
-only the bootstrap asks. Seeds alike in both groups make all tests strict.
+The last is the paper's bootstrap. It has too many false positives if the noise
+comes from seeds alone. A star is a claim about this development set; only the
+bootstrap covers other examples. If a seed has similar effects in both groups,
+all tests become strict.
 """
 
 from collections.abc import Callable
@@ -34,20 +35,19 @@ NOT_SIGNIFICANT = 'not significant'
 UNDEFINED = 'undefined score'
 
 _RESAMPLES = 99_999  # Two groups of 9 seeds have 48,620 splits: all are taken.
-_TOGETHER = 16  # Pairs whose splits are in memory at once.
+_PAIRS_AT_ONCE = 16  # Pairs of groups whose splits are in memory at once.
 _EXACT_RANKS = 20_000  # Two groups of 8 seeds: 12,870 splits.
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-  """What a cell of the table may claim.
+  """The result of the test of one table cell.
 
   Attributes:
-    p_value: of what the table claims, before correction; None: fewer than two
-      seeds.
-    corrected: the same after Holm's correction over the table.
+    p_value: before correction; None if there is no test, such as with one seed.
+    corrected: the p-value after Holm's correction over the table.
     stars: `*`, `**` or `***` by the corrected p-value, otherwise empty.
-    reason: why there is no star; empty where there is one.
+    reason: why there is no star; empty if there is one.
   """
 
   p_value: float | None
@@ -63,9 +63,9 @@ class Summary:
   Attributes:
     seeds: how many scores there are.
     median, mean: of the scores; nan if one of them is undefined.
-    deviation: standard deviation, ddof 1; None of one seed, or with an
+    deviation: standard deviation, ddof 1; None if there is only one seed or an
       undefined score.
-    low, high: confidence interval of the median; None likewise.
+    low, high: confidence interval of the median; None in the same cases.
   """
 
   seeds: int
@@ -81,10 +81,10 @@ def summarise(
 ) -> Summary:
   """Median, mean, standard deviation, and an interval of the median.
 
-  The interval is the percentile bootstrap's. BCa would correct it by the
+  The interval is that of the percentile bootstrap. BCa would correct it by the
   jackknife, which fails for a median (Efron 1982, "The Jackknife, the Bootstrap
-  and Other Resampling Plans"): leaving out one of n scores gives two or three
-  different medians only. `scores` is [n], n > 0; `seed` is of the resampling.
+  and Other Resampling Plans"). `scores` is [n], n > 0; `seed` seeds the
+  resampling.
 
   Example:
     >>> found = summarise([60.0, 62.0, 70.0])
@@ -134,18 +134,18 @@ def permutation_test(
   statistic: Callable[..., np.ndarray] = studentised,
   resamples: int = _RESAMPLES,
 ) -> float | np.ndarray:
-  """P-value of "`student` is higher", by dealing the scores out again.
+  """P-value of "`student` is higher" by a permutation test.
 
-  Exact for groups of the same distribution, ties or not: all splits are
-  counted if there are at most `resamples`, otherwise that many random ones and
-  the observed one.
+  It is exact for groups of the same distribution, with or without ties. All
+  splits of the pooled scores are counted if there are at most `resamples`,
+  otherwise that many random ones and the observed one.
 
   Args:
     student: [..., n] scores, n > 1; leading axes hold independent cases.
     baseline: [..., m] scores, m > 1.
     rng: draws the splits.
     statistic: larger where `student` is higher.
-    resamples: how many splits at most.
+    resamples: the largest number of splits.
 
   Returns:
     The p-value, [...].
@@ -159,7 +159,7 @@ def permutation_test(
   """
 
   def rounded(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-    # Equal splits in another order differ by rounding, and are to tie.
+    # Splits that are equal but for their order differ by rounding.
     return np.round(statistic(first, second, axis), 6)
 
   found = scipy.stats.permutation_test(
@@ -173,7 +173,7 @@ def permutation_test(
     axis=-1,
     rng=rng,
   )
-  return found.pvalue[()]  # of one case a float, not an array without axes
+  return found.pvalue[()]  # A float for one case, not an array without axes.
 
 
 def mann_whitney(
@@ -181,11 +181,11 @@ def mann_whitney(
   baseline: Sequence[float] | np.ndarray,
   alternative: Literal['greater', 'two-sided'] = 'greater',
 ) -> float | np.ndarray:
-  """P-value of "`student` is higher", or of "it differs", Mann-Whitney U.
+  """P-value of the Mann-Whitney U test, one-sided or two-sided.
 
-  All splits are counted for groups of up to 8 seeds, ties or not; beyond, the
-  normal approximation with corrections for ties and continuity. Arguments and
-  result as of `permutation_test`.
+  For groups of up to 8 seeds all splits are counted, with or without ties; for
+  larger ones the normal approximation is corrected for ties and continuity.
+  Takes [..., n] and [..., m] scores, n and m > 1, and returns [...].
 
   Example:
     >>> float(mann_whitney([4.0, 5.0, 6.0], [1.0, 2.0, 3.0]))
@@ -208,9 +208,9 @@ def better_than_all(p_values: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-  """Holm-Bonferroni: p-values that may be held against one level together.
+  """P-values after the Holm-Bonferroni correction for several tests.
 
-  None stands for no test: it stays None, and is not counted.
+  None stands for no test: it stays None and is not counted.
 
   Example:
     >>> holm([0.01, None, 0.04, 0.03])
@@ -228,7 +228,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def superiority(student: Sequence[float], baseline: Sequence[float]) -> float:
-  """Chance that a student's score is the higher one, ties half; 0 to 1.
+  """Share of pairs of seeds in which the student is higher, 0 to 1.
+
+  A tie counts as half a pair.
 
   Vargha and Delaney's A (2000), the common-language effect size.
 
@@ -241,7 +243,7 @@ def superiority(student: Sequence[float], baseline: Sequence[float]) -> float:
 
 
 def shift(student: Sequence[float], baseline: Sequence[float]) -> float:
-  """By how much the student is higher, in the unit of the scores.
+  """How much higher the student's scores are, in their unit.
 
   Hodges and Lehmann's estimate (1963): the median difference of all pairs.
 
@@ -257,25 +259,27 @@ def effect(
   student: Sequence[float], baseline: Sequence[float]
 ) -> dict[str, float]:
   """`shift` and `superiority`; nan if a score is undefined."""
-  measures = {'shift': shift, 'superiority': superiority}
   if not is_defined([*student, *baseline]):
-    return dict.fromkeys(measures, math.nan)
-  return {name: of(student, baseline) for name, of in measures.items()}
+    return {'shift': math.nan, 'superiority': math.nan}
+  return {
+    'shift': shift(student, baseline),
+    'superiority': superiority(student, baseline),
+  }
 
 
 def smallest_p_value(
   student: int, baseline: int, resamples: int = _RESAMPLES
 ) -> float:
-  """The smallest p-value that `permutation_test` can give to so many seeds."""
+  """Smallest possible p-value of `permutation_test` for these group sizes."""
   splits = math.comb(student + baseline, student)
   return 1 / splits if splits <= resamples else 1 / (resamples + 1)
 
 
 def seeds_needed(tests: int, level: float = 0.05) -> int:
-  """Seeds a group with which a table of `tests` cells can have any star.
+  """Seeds per group that a table of `tests` cells needs for any star.
 
-  A corrected p-value has to be below `level`: of one test, 1 / 20 is not below
-  .05, but 1 / 70 is. ValueError where no number of seeds is enough.
+  A corrected p-value has to be below `level`: with one test, 1 / 20 is not
+  below .05, but 1 / 70 is. Raises ValueError if no number of seeds is enough.
 
   Example:
     >>> seeds_needed(tests=1), seeds_needed(tests=9)
@@ -293,14 +297,14 @@ def judge(
   table: Mapping[Hashable, tuple[Sequence[float], Sequence[Sequence[float]]]],
   seed: int = 0,
 ) -> dict[Hashable, Verdict]:
-  """A verdict a cell of a table, by the test that the module names.
+  """Tests each cell of a table: is the student better than every baseline?
 
   Args:
-    table: cell -> scores of the student by seed, and of each baseline. A cell
-      in which a group has fewer than two scores, or an undefined one, nan, is
-      no test: without that seed it would be one of chosen seeds.
-    seed: of the permutations, the same in each cell, so that a p-value follows
-      from the scores of its own cell.
+    table: cell -> the student's scores by seed, and those of each baseline. A
+      cell is not tested if a group has fewer than two scores or an undefined
+      one, nan: leaving that seed out would be a choice of seeds.
+    seed: seeds the permutations. It is the same in each cell, so that a p-value
+      depends on the scores of its own cell alone.
 
   Example:
     >>> scores = ([4.0, 5.0, 6.0, 7.0], [[0.0, 1.0, 2.0, 3.0]])
@@ -341,17 +345,17 @@ def is_defined(scores: Sequence[float]) -> bool:
 def _permuted(
   pairs: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int
 ) -> list[float]:
-  """`permutation_test` of each pair; those of equal sizes share its splits.
+  """P-values of `permutation_test`; pairs of equal sizes share the splits.
 
-  Drawing these is most of the work, and a seed draws the same ones each time.
+  Drawing the splits is most of the work.
   """
   by_sizes: dict[tuple[int, int], list[int]] = {}
   for place, (student, baseline) in enumerate(pairs):
     by_sizes.setdefault((len(student), len(baseline)), []).append(place)
   result = [math.nan] * len(pairs)
   for places in by_sizes.values():
-    for start in range(0, len(places), _TOGETHER):
-      chosen = places[start : start + _TOGETHER]
+    for start in range(0, len(places), _PAIRS_AT_ONCE):
+      chosen = places[start : start + _PAIRS_AT_ONCE]
       groups = ([pairs[i][side] for i in chosen] for side in (0, 1))
       found = permutation_test(*groups, np.random.default_rng(seed))
       for place, p_value in zip(chosen, found):
@@ -364,15 +368,15 @@ def verdicts(
   smallest: Mapping[Hashable, float | None],
   undefined: Collection[Hashable] = (),
 ) -> dict[Hashable, Verdict]:
-  """A verdict a cell, after Holm's correction over all of them.
+  """The verdict of each cell, after Holm's correction over all cells.
 
   Args:
-    p_values: cell -> p-value; None where there is no test.
-    smallest: the same cells -> the smallest that the test can give.
-    undefined: cells that are not tested as they hold an undefined score.
+    p_values: cell -> p-value; None if there is no test.
+    smallest: the same cells -> the smallest possible p-value of the test.
+    undefined: cells that are not tested because a score is undefined.
   """
   corrected = holm(list(p_values.values()))
-  # What each cell would get if every cell were as clear as it can be.
+  # The p-values if every cell were as clear as it can be.
   best = holm(list(smallest.values()))
   return {
     cell: Verdict(None, None, '', UNDEFINED)
@@ -395,7 +399,7 @@ def _verdict(
 
 
 def checked(scores: Sequence[float] | np.ndarray, least: int = 1) -> np.ndarray:
-  """Scores [..., n] as float64; raises where a test would go on silently."""
+  """Scores [..., n] as float64; raises ValueError if one is missing or nan."""
   values = np.asarray(scores, np.float64)
   if values.ndim < 1 or values.shape[-1] < least:
     raise ValueError(f'scores of at least {least} seeds, not {values.shape}')

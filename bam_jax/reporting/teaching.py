@@ -1,4 +1,4 @@
-"""How good the single-task teachers of a report are, and how alike."""
+"""Quality of the single-task teachers, and agreement between their seeds."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from bam_jax.tasks import task as task_lib
 
 TEACHER = 'single'
 
-# `dev` or `train` -> name -> value, as `distillation.quality` measures it
+# `dev` or `train` -> name -> value, from `distillation.quality`.
 Quality = Mapping[str, Mapping[str, float]]
 
 
@@ -19,17 +19,17 @@ def summarise(
   outputs: outputs_lib.Outputs,
   tasks: task_lib.TaskTable,
 ) -> dict[str, dict]:
-  """Medians over the teachers' seeds, and how often seeds say the same.
+  """Medians over the teachers' seeds, and how often two seeds agree.
 
   Args:
-    qualities: task -> of each teacher that has recorded any.
+    qualities: task -> the recorded quality of each of its teachers.
     outputs: predictions of the runs.
-    tasks: of the plan.
+    tasks: the tasks of the plan.
 
   Returns:
-    Task -> `quality`, which has the names and values of one teacher's, and
-    `agreement`: of two seeds on dev, 0 to 1; None of scores, of one seed and
-    without outputs. No task of which there is neither.
+    Task -> `quality`, medians under the names of one teacher's values, and
+    `agreement`: of two seeds on dev, 0 to 1; None for scores, for one seed and
+    without outputs. A task with neither is left out.
   """
   found = {}
   for task in tasks.tasks:
@@ -55,7 +55,7 @@ def agreement(predictions: np.ndarray) -> float | None:
     predictions: [S, N] class indices.
 
   Returns:
-    0 to 1; None of a single run.
+    0 to 1; None for a single run.
 
   Example:
     >>> agreement(np.array([[0, 1], [0, 0], [0, 1]]))
@@ -72,7 +72,7 @@ def agreement(predictions: np.ndarray) -> float | None:
 
 
 def _medians(qualities: Sequence[Quality]) -> dict[str, dict[str, float]]:
-  """`dev` or `train` -> name -> median over those that have it."""
+  """`dev` or `train` -> name -> median over the teachers with that value."""
   values: dict[str, dict[str, list[float]]] = {}
   for quality in qualities:
     for rows, measured in quality.items():
