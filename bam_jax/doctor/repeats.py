@@ -80,19 +80,13 @@ def _places(
 
 def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   """Finds duplicates, and groups of equal rows that contradict each other."""
-  key = _in_order(rows)
-  order = np.argsort(key, kind='stable')
-  starts = np.flatnonzero(np.diff(key[order], prepend=-1))
-  sizes = np.diff(starts, append=len(key))
-  turned = 0
-  if rows.is_pair:
-    turned = len(starts) - len(np.unique(_in_any_order(rows)))
-  if len(starts) == len(key) and not turned:
+  _, first, group = np.unique(
+    _in_order(rows), return_index=True, return_inverse=True
+  )
+  turned = len(first) - len(np.unique(_in_any_order(rows)))
+  if len(first) == len(rows) and not turned:
     return
-  first = np.repeat(order[starts], sizes)
-  extra = np.flatnonzero(first != order)
-  # In the order of the file.
-  extra = extra[np.argsort(order[extra])]
+  copies = np.flatnonzero(first[group] != np.arange(len(rows)))
   what = 'rows equal to an earlier one but for case and white space'
   if turned:
     what += f'; {turned:,} more with the texts in the other order'
@@ -101,33 +95,33 @@ def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     'duplicates',
     what,
     'remove them if they should not count more than once',
-    len(extra),
-    _places(rows, first[extra], rows, order[extra]),
+    len(copies),
+    _places(rows, first[group[copies]], rows, copies),
   )
-  if np.isnan(rows.label).all():
-    return
-  label = rows.label[order]
-  lowest = np.minimum.reduceat(label, starts)
-  highest = np.maximum.reduceat(label, starts)
-  groups = np.flatnonzero(_contradict(rows.task, lowest, highest))
-  if not len(groups):
+  lowest, highest = np.full((2, len(first)), [[np.inf], [-np.inf]])
+  with np.errstate(invalid='ignore'):  # Rows without a label have nan.
+    np.minimum.at(lowest, group, rows.label)
+    np.maximum.at(highest, group, rows.label)
+  unlike = np.flatnonzero(_contradict(rows.task, lowest, highest))
+  if not len(unlike):
     return
   # Of each group its first row, and the first that contradicts it.
   ones, others = [], []
-  groups = groups[np.argsort(order[starts[groups]])]
-  for group in groups[: findings.MAX_PLACES]:
-    members = order[starts[group] : starts[group] + sizes[group]]
+  for number in unlike[np.argsort(first[unlike])][: findings.MAX_PLACES]:
+    members = np.flatnonzero(group == number)
     labels = rows.label[members]
-    unlike = _contradict(rows.task, labels[:, None], labels[None, :])
-    one, other = np.argwhere(unlike)[0]
+    one, other = np.argwhere(
+      _contradict(rows.task, labels[:, None], labels[None, :])
+    )[0]
     ones.append(members[one])
     others.append(members[other])
+  count = np.isin(group, unlike).sum()
   yield rows.find(
     'warning',
     'conflicts',
-    f'texts with different labels, in {sizes[groups].sum():,} rows',
+    f'texts with different labels, in {count:,} rows',
     'keep one label of each',
-    len(groups),
+    len(unlike),
     _places(rows, ones, rows, others),
   )
 
