@@ -24,13 +24,12 @@ def _write(folder: Path) -> None:
   rng = np.random.default_rng(0)
   folder.mkdir()
   for split, count in (('train', 120), ('dev', 40)):
-    rows = []
+    lines = ['grade|text']
     for grade in rng.integers(0, 3, count):
       words = rng.choice(['film', 'book', 'meal', 'day'], 3).tolist()
       words.insert(int(rng.integers(4)), ('bad', 'so-so', 'great')[grade])
-      rows.append({'text': ' '.join(words), 'grade': _GRADES[grade]})
-    lines = map(json.dumps, rows)
-    (folder / f'{split}.jsonl').write_text('\n'.join(lines) + '\n')
+      lines.append(f'{_GRADES[grade]}|{" ".join(words)}')
+    (folder / f'{split}.piped').write_text('\n'.join(lines) + '\n')
 
 
 def _command(folder: Path, *arguments: str) -> None:
