@@ -96,13 +96,13 @@ def drawn_scores(
   """Scores of a task by seed, over all its examples and over draws of them.
 
   Args:
-    groups: outputs [S, N, ...] of each, for the same examples.
-    score: of such outputs.
+    groups: outputs [S, N, ...] of each group, for the same examples.
+    score: scores such outputs.
     rng: draws the examples, the same for all groups.
-    resamples: how many, B.
+    resamples: the number B of resamples.
 
   Returns:
-    [1 + B, S] a group; the first row is of all examples.
+    For each group [1 + B, S]; the first row is over all examples.
 
   Raises:
     ValueError: groups differ in examples.

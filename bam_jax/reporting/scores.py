@@ -16,11 +16,11 @@ class RunScores:
     seed: of the run.
     task: name of the task.
     scores: dev split -> metric -> value, 0-100; nan where undefined.
-    curve: metrics.jsonl of the run that was trained; the tasks of a multi-task
-      run share it. It may be missing.
+    curve: metrics.jsonl of the training run; the tasks of a multi-task run
+      share it. It may be missing.
     outputs: outputs.npz of the same run. It may be missing.
-    quality: of the run as a teacher of the task; empty where none is recorded.
-    share: of its examples that were to be of the task, 0 to 1; None where it
+    quality: of the run as a teacher of the task; empty if none is recorded.
+    share: intended share of the task in the run's examples, 0 to 1; None if it
       is not recorded.
     undefined: dev split -> metric -> why its score is undefined.
   """

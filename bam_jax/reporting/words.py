@@ -68,7 +68,7 @@ def p_value(value: float | None) -> str:
 
 
 def headline(variants: Mapping[str, dict]) -> str:
-  """One sentence: the best average, and what it gains on the baselines."""
+  """One sentence on the best average and its gain over the baselines."""
   averages = {
     name: variant['average']
     for name, variant in variants.items()
@@ -133,7 +133,7 @@ def remarks(
 
 
 def _undefined(found: Mapping[str, object]) -> str:
-  """An entry of the summary's `undefined`, in words."""
+  """An entry of the summary's `undefined` as text."""
   seeds = found['seeds']
   return (
     f'{found["metric"]} of {found["task"]} ({found["split"]}),'
@@ -144,7 +144,7 @@ def _undefined(found: Mapping[str, object]) -> str:
 
 
 def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
-  """Which seeds lack which tasks, those that lack the same ones together."""
+  """The seeds that lack tasks, grouped by the tasks that they lack."""
   seeds: dict[tuple[str, ...], list[str]] = {}
   for seed, names in missing.items():
     seeds.setdefault(tuple(names), []).append(str(seed))
@@ -156,7 +156,7 @@ def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
 
 
 def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
-  """What a star claims, or why there can be none."""
+  """The claim of a star, or why there are no stars."""
   tested = [
     test
     for of_variant in tests.values()
@@ -198,7 +198,7 @@ def _glue_rule(tasks: task_lib.TaskTable) -> str:
 
 
 def changed(config: config_lib.Config) -> dict[str, object]:
-  """What the configuration sets otherwise than by default."""
+  """The fields of the configuration that differ from their defaults."""
   default = schema.flatten(config_lib.Config())
   return {
     key: value
