@@ -239,7 +239,7 @@ def _text(value: object) -> str:
   return ','.join(value) if isinstance(value, list) else str(value)
 
 
-def shared() -> dict[str, object]:
+def shared_flags() -> dict[str, object]:
   """The flags that several processes must have in common, by name."""
   return {
     f'--{flag.name}': flag.value
@@ -247,7 +247,7 @@ def shared() -> dict[str, object]:
   }
 
 
-def is_several() -> bool:
+def is_multi_process() -> bool:
   """Whether this is one of several processes.
 
   Raises:

@@ -66,69 +66,84 @@ Examples:
 
 from collections.abc import Iterator
 import contextlib
-import importlib.util
 import os
 from pathlib import Path
 import sys
 import threading
 import traceback
-import types
 from typing import NoReturn
-
-from absl import logging as absl_logging
 
 from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
-from bam_jax import schema
 from bam_jax.runtime import preemption
-from bam_jax.storage import lock
+from bam_jax.storage import lock as lock_lib
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
 
 
 def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
-  """Parses nothing itself: turns flags into a Config and runs one command."""
+  """Makes a config and a work directory from the flags, and runs one command.
+
+  Args:
+    argv: what `command_line.parse` returned.
+    preemption_signal: of this process.
+  """
   command_line.check(argv)
-  several = command_line.is_several()
+  is_multi_process = command_line.is_multi_process()
   config = config_lib.from_config_dict(command_line.CONFIG.value)
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
     from bam_jax.storage import raw_files
 
     config = raw_files.localized(config)
   place = command_line.WORKDIR.value or _default_workdir(config.name)
-  scratch = command_line.SCRATCH.value
-  if stores.is_url(place):
-    if several:
-      raise errors.UserError(
-        f'--workdir={place}: several processes need a directory that all of'
-        ' them see, such as one of an NFS; give one'
-      )
-    store = stores.Store(place)
-    with store_lock.StoreLock(store, preemption_signal) as held:
-      # It takes seconds to import, and a second command is refused before.
-      from bam_jax.storage import mirror
-
-      with mirror.Mirror(
-        store, held, Path(scratch) if scratch else None, preemption_signal
-      ) as workdir:
-        _command(
-          config, workdir, preemption_signal, contextlib.nullcontext(), several
+  with contextlib.ExitStack() as stack:
+    if stores.is_url(place):
+      if is_multi_process:
+        raise errors.UserError(
+          f'--workdir={place}: several processes need a directory that all of'
+          ' them see, such as one of an NFS; give one'
         )
-  elif scratch:
-    raise errors.UserError(
-      f'--scratch={scratch}: is where a --workdir in an object store is worked'
-      f' on, and {place} is a local one; leave it out'
+      workdir = stack.enter_context(_mirror(place, preemption_signal))
+      lock = contextlib.nullcontext()
+    elif command_line.SCRATCH.value:
+      raise errors.UserError(
+        f'--scratch={command_line.SCRATCH.value}: is where a --workdir in an'
+        f' object store is worked on, and {place} is a local one; leave it out'
+      )
+    else:
+      workdir = Path(place)
+      lock = lock_lib.Lock(workdir)
+    stack.enter_context(files.told_below(workdir, *_named_paths(config)))
+    if command_line.MODE.value == 'doctor':
+      from bam_jax.doctor import command as doctor
+
+      sys.exit(doctor.run(config, workdir))
+    # It imports JAX, which the doctor and most mistakes do without.
+    from bam_jax import commands
+
+    commands.run_command(
+      config, workdir, preemption_signal, lock, is_multi_process
     )
-  else:
-    _command(
-      config, Path(place), preemption_signal, lock.Lock(Path(place)), several
-    )
+
+
+@contextlib.contextmanager
+def _mirror(url: str, preemption_signal: preemption.Signal) -> Iterator[Path]:
+  """Locks a work directory in an object store; yields its local mirror."""
+  store = stores.Store(url)
+  scratch = command_line.SCRATCH.value
+  with store_lock.StoreLock(store, preemption_signal) as held:
+    # Its import takes seconds, so a second command is refused before.
+    from bam_jax.storage import mirror
+
+    path = Path(scratch) if scratch else None
+    with mirror.Mirror(store, held, path, preemption_signal) as workdir:
+      yield workdir
 
 
 def _default_workdir(name: str) -> str:
-  """The work directory of a configuration, `work/NAME`.
+  """Returns the work directory of a configuration, `work/NAME`.
 
   Raises:
     errors.UserError: the name is no path that stays below `work/`.
@@ -142,20 +157,8 @@ def _default_workdir(name: str) -> str:
   return str(Path('work', name))
 
 
-def _command(
-  config: config_lib.Config,
-  workdir: Path,
-  preemption_signal: preemption.Signal,
-  held: contextlib.AbstractContextManager[object],
-  several: bool,
-) -> None:
-  """Runs the command in a local directory, which `held` keeps for it."""
-  with files.told_below(workdir, *_named_places(config)):
-    _run_command(config, workdir, preemption_signal, held, several)
-
-
-def _named_places(config: config_lib.Config) -> list[Path]:
-  """Where the user's own files are, besides the work directory."""
+def _named_paths(config: config_lib.Config) -> list[Path]:
+  """Returns the user's own files and folders besides the work directory."""
   named = [
     config.data.dir,
     config.data.tfds_dir,
@@ -164,190 +167,28 @@ def _named_places(config: config_lib.Config) -> list[Path]:
     command_line.OUTPUT.value,
     *(command_line.FROM.value or ()),
   ]
-  return [Path(place) for place in named if place]
-
-
-def _run_command(
-  config: config_lib.Config,
-  workdir: Path,
-  preemption_signal: preemption.Signal,
-  held: contextlib.AbstractContextManager[object],
-  several: bool,
-) -> None:
-  """Has several processes meet, where there are several."""
-  if command_line.MODE.value == 'doctor':
-    from bam_jax.doctor import command as doctor
-
-    sys.exit(doctor.run(config, workdir))
-
-  # JAX reads its settings when it is first used, so it is imported here.
-  from bam_jax.runtime import joining
-  from bam_jax.runtime import peers
-  from bam_jax.runtime import processes
-  from bam_jax.training import setup
-
-  setup.configure_jax(config, workdir)
-  if several:
-    process_id = command_line.PROCESS_ID.value
-    seconds = command_line.JOIN_SECONDS.value
-    # A process that stops before it watches the others, and they it, would
-    # leave them waiting, or have JAX abort them.
-    with preemption_signal.defer_exit(checks_at_end=False):
-      joining.join(
-        command_line.COORDINATOR.value,
-        command_line.NUM_PROCESSES.value,
-        process_id,
-        seconds,
-        preemption_signal,
-      )
-      joining.check_same(
-        {
-          **command_line.shared(),
-          **{f'config.{k}': v for k, v in schema.flatten(config).items()},
-        },
-        process_id,
-        seconds,
-      )
-      with peers.exit_on_peer_error():
-        # It looks for the devices of all.
-        peers.watch()
-    if not processes.is_first():
-      absl_logging.set_verbosity(absl_logging.ERROR)
-    with processes.agreed_signal(preemption_signal) as agreed:
-      _run_mode(config, workdir, agreed, held, several)
-  else:
-    _run_mode(config, workdir, preemption_signal, held, several)
-
-
-def _run_mode(
-  config: config_lib.Config,
-  workdir: Path,
-  preemption_signal: preemption.Signal,
-  held: contextlib.AbstractContextManager[object],
-  several: bool,
-) -> None:
-  """Runs what --mode asks for; several processes have met."""
-  from bam_jax.data import registry
-  from bam_jax.data import tfds_source
-  from bam_jax.experiments import runner as runner_lib
-  from bam_jax.inference import own_file
-  from bam_jax.runtime import peers
-  from bam_jax.runtime import processes
-
-  mode, group = command_line.MODE.value, command_line.GROUP.value
-  reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
-  if reads_rows and config.data.source == 'tfds':
-    # Before anything is fetched.
-    processes.run_on_first(
-      lambda: tfds_source.check(registry.resolve(config).tasks, config.data)
-    )
-  runner = processes.run_on_all(
-    lambda: runner_lib.Runner(config, workdir, preemption_signal)
-  )
-  if mode == 'serve':
-    server = _server()
-    listener = server.bind(command_line.HOST.value, command_line.PORT.value)
-    with held:
-      model = runner.model(group)
-      model.compile()
-    # Others may work in the directory while what was loaded serves.
-    server.serve(model, config.name, listener, preemption_signal)
-    return
-  commands = {
-    'run': runner.run,
-    'prepare': runner.prepare,
-    'estimate': runner.estimate,
-    'evaluate': runner.evaluate,
-    'predict': lambda: runner.predict(group, command_line.MAJORITY.value or ()),
-    'export': lambda: runner.export(group, command_line.FORMAT.value),
-    'label': lambda: runner.label(
-      group, Path(command_line.OUTPUT.value), command_line.INPUT.value
-    ),
-    'merge': lambda: runner.merge(
-      [Path(path) for path in command_line.FROM.value or ()]
-    ),
-    'report': runner.report,
-  }
-  if command_line.INPUT.value is not None:
-    commands['predict'] = lambda: own_file.predict(
-      runner.model(group),
-      command_line.TASK.value,
-      command_line.INPUT.value,
-      command_line.OUTPUT.value,
-    )
-  with contextlib.ExitStack() as stack:
-    processes.run_on_first(lambda: stack.enter_context(held) and None)
-    if several:
-      stack.enter_context(peers.exit_on_peer_error())
-      processes.check_equal('the weights', runner.encoder.digest)
-      processes.check_shared(workdir)
-    commands[mode]()
-
-
-def _server() -> types.ModuleType:
-  """The server, which is an extra."""
-  for package in ('starlette', 'uvicorn'):
-    if importlib.util.find_spec(package) is None:
-      raise errors.UserError(
-        f'--mode=serve: needs the package {package}; pip install'
-        " 'bam-jax[serve]'"
-      )
-  from bam_jax.serving import server
-
-  return server
-
-
-def _print_unraisable(told: object) -> None:
-  """Python's own, but for what TensorStore tells of a failed checkpoint.
-
-  Of each array whose write ends after the first one has failed it tells that
-  nobody waits any more. What failed is raised where it is waited for.
-  """
-  if str(told.exc_value) != 'Event loop is closed':
-    sys.__unraisablehook__(told)
-
-
-def _has_joined() -> bool:
-  """Whether this is one of several processes, which end together."""
-  jax = sys.modules.get('jax')
-  return jax is not None and jax.distributed.is_initialized()
-
-
-@contextlib.contextmanager
-def _waits_where_another_thread_leaves() -> Iterator[None]:
-  """Holds back the errors of a process that another thread is about to end.
-
-  The thread that watches the other processes closes the connection to them
-  first, and whatever this one waited for then fails.
-  """
-  try:
-    yield
-  except BaseException:
-    peers = sys.modules.get('bam_jax.runtime.peers')
-    if peers is not None and peers.is_leaving:
-      threading.Event().wait()
-    raise
+  return [Path(path) for path in named if path]
 
 
 def run_main() -> None:
   """Runs the command in `sys.argv`; raises SystemExit unless it ends with 0."""
   with preemption.Signal() as preemption_signal:
-    status = _status(preemption_signal)
+    status = _run(preemption_signal)
   if status:
     sys.exit(status)
 
 
 def run_process() -> NoReturn:
-  """Runs the command in `sys.argv` and ends the process, whatever is left.
+  """Runs the command in `sys.argv` and ends the process immediately.
 
   Python would first wait for threads of libraries, and some of them never end
-  after an error. Signals are listened to until the end.
+  after an error. Signals are handled until the end.
   """
   status = 1
   try:
     preemption_signal = preemption.Signal().__enter__()
     preemption_signal.enable_forced_exit()
-    status = _status(preemption_signal)
+    status = _run(preemption_signal)
   except SystemExit as e:
     status = e.code if isinstance(e.code, int) else int(e.code is not None)
   except BaseException as e:
@@ -356,19 +197,19 @@ def run_process() -> NoReturn:
     try:
       stream.flush()
     except OSError as e:
-      # Python's own status where what was printed cannot be written.
+      # Python's own status for output that cannot be written.
       status = status or 120
       if stream is sys.stdout:
         print(f'bam_jax: standard output: {e.strerror}', file=sys.stderr)
   os._exit(status)
 
 
-def _status(preemption_signal: preemption.Signal) -> int:
+def _run(preemption_signal: preemption.Signal) -> int:
   """Runs the command in `sys.argv`; returns its exit status.
 
-  Exit 2 and one line for a user's mistake, 75 where the machine was wanted back
-  or something else came between, and the same command is to be given again; the
-  doctor exits as it finds.
+  That is 2, after one line, for a user's mistake, and 75 if the same command
+  should be given again, for example after a preemption signal. The doctor exits
+  with a status of its own.
   """
   command_line.log_plainly()
   sys.unraisablehook = _print_unraisable
@@ -378,29 +219,61 @@ def _status(preemption_signal: preemption.Signal) -> int:
     except BrokenPipeError:  # `--help | head` has read enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-  status, told, by_itself = 0, '', True
+  status, message, by_itself = 0, '', True
   try:
-    with _waits_where_another_thread_leaves():
+    with _wait_for_peer_exit():
       main(command_line.parse(sys.argv), preemption_signal)
   except errors.UserError as e:
-    status, told = 2, str(e)
+    status, message = 2, str(e)
   except errors.RetryError as e:
-    status, told = preemption.EXIT_CODE, str(e)
+    status, message = preemption.EXIT_CODE, str(e)
   except preemption.Preempted as e:
-    status, told, by_itself = e.exit_code, str(e), not e.is_agreed
+    status, message, by_itself = e.exit_code, str(e), not e.is_agreed
   except Exception as e:
     if not _has_joined():
       raise
     traceback.print_exception(e)
     status = 1
-  if told:
-    # The error is gone, and with it what libraries warn of when it goes.
-    print(f'bam_jax: {told}', file=sys.stderr)
+  if message:
+    # The exception is deleted by now, so warnings of its cleanup come before.
+    print(f'bam_jax: {message}', file=sys.stderr)
   if _has_joined():
     from bam_jax.runtime import peers
 
     peers.leave(status, by_itself=by_itself and status != 0)
   return status
+
+
+def _print_unraisable(unraisable: object) -> None:
+  """Prints errors in destructors as Python does, without TensorStore's.
+
+  TensorStore prints one for each array whose write ends after the first failed
+  write of a checkpoint, which is itself raised where it is waited for.
+  """
+  if str(unraisable.exc_value) != 'Event loop is closed':
+    sys.__unraisablehook__(unraisable)
+
+
+def _has_joined() -> bool:
+  """Whether this is one of several processes, which end together."""
+  jax = sys.modules.get('jax')
+  return jax is not None and jax.distributed.is_initialized()
+
+
+@contextlib.contextmanager
+def _wait_for_peer_exit() -> Iterator[None]:
+  """Holds back errors while another thread ends the process.
+
+  The thread that watches the other processes first closes the connection to
+  them, and that makes calls in this thread fail.
+  """
+  try:
+    yield
+  except BaseException:
+    peers = sys.modules.get('bam_jax.runtime.peers')
+    if peers is not None and peers.is_leaving:
+      threading.Event().wait()
+    raise
 
 
 if __name__ == '__main__':

@@ -26,9 +26,9 @@ from bam_jax import errors
 from bam_jax.data import shards
 from bam_jax.experiments import background
 from bam_jax.experiments import labelling
+from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
-from bam_jax.experiments import runner as runner_lib
-from bam_jax.runtime import preemption
+from bam_jax.experiments import train
 from bam_jax.training import checkpoints as checkpoints_lib
 from tests.configs import tiny
 
@@ -57,40 +57,37 @@ class _Plan:
   def __init__(self, workdir: Path):
     self.workdir = workdir
     self._config = _config()
-    self._runner = runner_lib.Runner(self._config, workdir)
-    self._runner.run()
-    programs = self._runner.setup.programs
-    self._state = programs.init_state(self._runner.setup.initial_params(0), 0)
+    self._plan = plan_lib.make_plan(self._config, workdir)
+    train.run(self._plan)
+    programs = self._plan.setup.programs
+    self._state = programs.init_state(self._plan.setup.initial_params(0), 0)
 
-  def _reopened(self) -> runner_lib.Runner:
-    """A runner that has read nothing yet; the programs are compiled once."""
-    result = runner_lib.Runner(self._config, self.workdir)
-    result._setup = self._runner.setup
+  def _reopened(self) -> plan_lib.Plan:
+    """A plan that has read nothing yet and shares the compiled programs."""
+    result = plan_lib.make_plan(
+      self._config, self.workdir, setup=self._plan.setup
+    )
     return result
 
   def features(self, file: Path) -> str:
-    runner = self._reopened()
-    runner.prepare()
+    plan = self._reopened()
+    train.prepare(plan)
     split = file.relative_to(self.workdir).parts[1:3]
-    return _digest(*_arrays(runner.features[split[0]][split[1]]))
+    return _digest(*_arrays(plan.features[split[0]][split[1]]))
 
   def teachers(self, file: Path) -> str:
     """What the students learn from, of all teachers."""
-    runner = self._reopened()
+    plan = self._reopened()
     with background.Background() as others:
       logits = labelling.TeacherLogits(
-        self._config,
-        runner.workspace,
-        runner.tasks,
-        runner.features,
-        {run.name: run for run in runner.runs},
-        runner._open(runner.runs, runner.runs),
+        plan,
+        plan.open_runs(plan.runs),
+        {run.name: run for run in plan.runs},
         others,
-        preemption.Signal(),
       )
       return _digest(*(
-        logits.targets(run, task)
-        for run in runner.runs
+        logits.read_probs(run, task)
+        for run in plan.runs
         for task in run.teachers
       ))  # fmt: skip
 
@@ -104,18 +101,17 @@ class _Plan:
 
   def records(self, file: Path) -> str:
     """The report of a rerun, which trains nothing."""
-    runner = self._reopened()
-    runner.run()
+    plan = self._reopened()
+    train.run(plan)
     report = json.loads((self.workdir / 'report.json').read_text())
     return _digest(json.dumps(report).encode())
 
   def checkpoints(self, file: Path) -> str:
     """What inference and a resumed run begin with."""
-    runner = self._reopened()
+    plan = self._reopened()
     name = file.relative_to(self.workdir).parts[1]
-    record = runner.workspace.finished(name)
-    trees = [runner.restore(name, record, best) for best in (False, True)]
-    directory = runner.workspace.checkpoints(name)
+    trees = [plan.restore_params(name, best) for best in (False, True)]
+    directory = plan.workspace.checkpoints(name)
     with checkpoints_lib.Checkpoints(directory) as saved:
       state = saved.restore(self._state)
       best = saved.best_step

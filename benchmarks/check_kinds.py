@@ -36,7 +36,8 @@ from bam_jax.core import sampling
 from bam_jax.core import step as step_lib
 from bam_jax.data import batches
 from bam_jax.data import shards
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import train
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints
@@ -80,11 +81,11 @@ class Check:
   def __init__(self, config: config_lib.Config, directory: Path):
     """Prepares the features in a directory of its own."""
     self._config = config
-    self._runner = runner_lib.Runner(config, directory)
-    self._runner.prepare()
-    self.tasks = self._runner.tasks
+    self._plan = plan_lib.make_plan(config, directory)
+    train.prepare(self._plan)
+    self.tasks = self._plan.tasks
     self._train = [
-      self._runner.features[task.name][task.train_split]
+      self._plan.features[task.name][task.train_split]
       for task in self.tasks.tasks
     ]
     rng = np.random.default_rng(0)
@@ -97,8 +98,8 @@ class Check:
       )
       for task, columns in zip(self.tasks.tasks, self._train)
     ]
-    self._programs = self._runner.setup.programs
-    self.start(self._runner.setup.initial_params(config.seeds[0]))
+    self._programs = self._plan.setup.programs
+    self.start(self._plan.setup.initial_params(config.seeds[0]))
 
   def start(self, params: object) -> None:
     """Computes with these parameters from now on."""
@@ -107,7 +108,7 @@ class Check:
   def restore(self, workdir: Path, run: str) -> None:
     """The last parameters of a finished run; nothing is written there."""
     workspace = workspace_lib.Workspace(workdir)
-    record = workspace.finished(run)
+    record = workspace.read_record(run)
     if record is None:
       raise errors.UserError(
         f'--run={run}: {workspace.run(run)} holds no finished run; give one'

@@ -23,7 +23,9 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.experiments import runner
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import predict
+from bam_jax.experiments import train
 from tests.configs import kinds
 from tests.kinds import rows
 
@@ -126,9 +128,11 @@ def check(setting: dict[str, object], folder: Path) -> Outcome:
     config.train.checkpoint_every = 0
     config.update_from_flattened_dict(changes)
     config.seeds = tuple(range(config.train.seeds_at_once))
-    plan = runner.Runner(config_lib.from_config_dict(config), folder / 'work')
-    plan.run()
-    plan.predict(None)
+    plan = plan_lib.make_plan(
+      config_lib.from_config_dict(config), folder / 'work'
+    )
+    train.run(plan)
+    predict.predict(plan, None)
     outputs = folder / 'work' / 'runs' / 'multi-s0' / 'outputs.npz'
     with np.load(outputs) as arrays:
       for name, array in arrays.items():

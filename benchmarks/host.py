@@ -12,8 +12,9 @@ from pathlib import Path
 import tempfile
 import time
 
-from bam_jax.experiments import jobs
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import run_data
+from bam_jax.experiments import train
 from bam_jax.training import setup as setup_lib
 from benchmarks import step_jax
 
@@ -33,16 +34,16 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as directory:
     workdir = Path(directory)
     setup_lib.configure_jax(config, workdir)
-    seconds, runners = {}, {}
+    seconds, plans = {}, {}
     for name in ('prepare_seconds', 'open_seconds'):
       start = time.perf_counter()
-      runners[name] = runner_lib.Runner(config, workdir)
-      runners[name].prepare()
+      plans[name] = plan_lib.make_plan(config, workdir)
+      train.prepare(plans[name])
       seconds[name] = time.perf_counter() - start
-    runner = runners['open_seconds']
+    plan = plans['open_seconds']
     rows = sum(
       len(columns)
-      for splits in runner.features.values()
+      for splits in plan.features.values()
       for columns in splits.values()
     )
     rates = {
@@ -50,14 +51,14 @@ def main() -> None:
       **{key: round(value, 2) for key, value in seconds.items()},
       'prepared_rows_per_second': round(rows / seconds['prepare_seconds']),
     }
-    for run in runner.runs:
+    for run in plan.runs:
       if run.name in ('multi-s0', 'single-s0-mnli'):
         targets = [None] * len(run.tasks)
-        job = jobs.make(
+        job = run_data.make_job(
           run,
-          runner.packing,
-          runner.tasks,
-          runner.features,
+          plan.packing,
+          plan.tasks,
+          plan.features,
           targets,
           1,
           workdir,

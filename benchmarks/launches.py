@@ -23,8 +23,9 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax.core import step as step_lib
-from bam_jax.experiments import jobs
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import run_data
+from bam_jax.experiments import train
 from bam_jax.runtime import profiling
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import setup as setup_lib
@@ -51,7 +52,7 @@ WAYS: Mapping[str, Mapping[str, object]] = {
 def time_way(
   way: Mapping[str, object],
   config: config_lib.Config,
-  runner: runner_lib.Runner,
+  plan: plan_lib.Plan,
   batches: Mapping[str, list[dict[str, np.ndarray]]],
   steps: int,
   say: Callable[[str], None],
@@ -62,9 +63,9 @@ def time_way(
   with mock.patch.dict(
     programs_lib.COMPILER_OPTIONS, {platform: {**own, **way}}
   ):
-    setup = setup_lib.Setup(config, runner.tasks, runner.encoder)
+    setup = setup_lib.Setup(config, plan.tasks, plan.encoder)
   programs = setup.programs
-  programs.compile_ahead(runner.packing, _SEEDS)
+  programs.compile_ahead(plan.packing, _SEEDS)
   programs.compiled()
   for seeds in _SEEDS:
     for name, host in batches.items():
@@ -121,13 +122,13 @@ def time_batches(
 
 
 def _batches(
-  runner: runner_lib.Runner, name: str, workdir: Path
+  plan: plan_lib.Plan, name: str, workdir: Path
 ) -> list[dict[str, np.ndarray]]:
   """The first batches of a run that have as many rows as its first one."""
-  (run,) = (run for run in runner.runs if run.name == name)
+  (run,) = (run for run in plan.runs if run.name == name)
   targets = [None] * len(run.tasks)
-  job = jobs.make(
-    run, runner.packing, runner.tasks, runner.features, targets, 1, workdir
+  job = run_data.make_job(
+    run, plan.packing, plan.tasks, plan.features, targets, 1, workdir
   )
   made = [job.batches(step) for step in range(_BATCHES)]
   rows = len(made[0]['weight'])
@@ -156,14 +157,14 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as directory:
     workdir = Path(directory)
     setup_lib.configure_jax(config, workdir)
-    runner = runner_lib.Runner(config, workdir)
-    runner.prepare()
-    batches = {name: _batches(runner, name, workdir) for name in _RUNS}
+    plan = plan_lib.make_plan(config, workdir)
+    train.prepare(plan)
+    batches = {name: _batches(plan, name, workdir) for name in _RUNS}
     for name in args.ways:
       time_way(
         WAYS[name],
         config,
-        runner,
+        plan,
         batches,
         args.steps,
         lambda line, name=name: print(f'| {name} | {line}', flush=True),

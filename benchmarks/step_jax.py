@@ -20,8 +20,9 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax.core import step as step_lib
-from bam_jax.experiments import jobs
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import run_data
+from bam_jax.experiments import train
 from bam_jax.modeling import family
 from bam_jax.runtime import profiling
 from bam_jax.tasks import glue
@@ -62,29 +63,29 @@ def training_batches(
   workdir: Path,
   steps: int,
   rows_multiple: int = 1,
-) -> tuple[runner_lib.Runner, list[dict[str, np.ndarray]]]:
+) -> tuple[plan_lib.Plan, list[dict[str, np.ndarray]]]:
   """The first batches of the multi-task run of seed 0."""
-  runner = runner_lib.Runner(config, workdir)
-  runner.prepare()
+  plan = plan_lib.make_plan(config, workdir)
+  train.prepare(plan)
   targets = [None] * len(config.tasks)
-  job = jobs.make(
-    runner.runs[0],
-    runner.packing,
-    runner.tasks,
-    runner.features,
+  job = run_data.make_job(
+    plan.runs[0],
+    plan.packing,
+    plan.tasks,
+    plan.features,
     targets,
     rows_multiple,
     workdir,
   )
-  return runner, [job.batches(step) for step in range(steps)]
+  return plan, [job.batches(step) for step in range(steps)]
 
 
 def time_steps(
   config: config_lib.Config, workdir: Path, steps: int, seeds: int
 ) -> None:
   """Compiles every batch shape, waits for its turn, times and reports."""
-  runner, host = training_batches(config, workdir, steps, jax.device_count())
-  programs = runner.setup.programs
+  plan, host = training_batches(config, workdir, steps, jax.device_count())
+  programs = plan.setup.programs
   if seeds == 1:
     batches = [programs.put(batch) for batch in host]
   else:
@@ -104,7 +105,7 @@ def time_steps(
   worker.wait_for_turn()
 
   states = (
-    programs.init_state(runner.setup.initial_params(seed), seed)
+    programs.init_state(plan.setup.initial_params(seed), seed)
     for seed in range(seeds)
   )
   state = programs.seeds.stack(states, seeds)
@@ -149,8 +150,8 @@ def time_steps(
 
 def time_rates(config: config_lib.Config, workdir: Path, steps: int) -> None:
   """Floor of a packed step: its products and its optimiser's traffic alone."""
-  runner, host = training_batches(config, workdir, steps)
-  encoder = runner.encoder.config
+  plan, host = training_batches(config, workdir, steps)
+  encoder = plan.encoder.config
   worker.wait_for_turn()
 
   n, repeats = 8192, 20
@@ -224,7 +225,7 @@ def main() -> None:
   setup_lib.configure_jax(config, args.workdir)
   match args.mode:
     case 'prepare':
-      runner_lib.Runner(config, args.workdir).prepare()
+      train.prepare(plan_lib.make_plan(config, args.workdir))
     case 'rates':
       time_rates(config, args.workdir, args.steps)
     case _:

@@ -89,12 +89,12 @@ def make_batches(
 def main() -> None:
   args = worker.arguments(__doc__)
   config = step_jax.make_config(args.size, args.data, args.vocab, packed=False)
-  runner, host = step_jax.training_batches(config, args.workdir, args.steps)
+  plan, host = step_jax.training_batches(config, args.workdir, args.steps)
   sizes = families.presets()[args.size]
   dropout = 0.0 if args.mode.endswith('no-attention-dropout') else 0.1
   model = MultiTask(
     transformers.BertConfig(
-      vocab_size=runner.encoder.config.vocab_size,
+      vocab_size=plan.encoder.config.vocab_size,
       hidden_size=sizes['hidden_size'],
       num_hidden_layers=sizes['num_layers'],
       num_attention_heads=sizes['num_heads'],

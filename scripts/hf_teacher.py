@@ -36,8 +36,8 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import registry
 from bam_jax.data import sources
+from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
-from bam_jax.distillation import outside
 from bam_jax.storage import raw_files
 from bam_jax.storage import stores
 from bam_jax.tasks import task as task_lib
@@ -95,20 +95,20 @@ def label(
   """
   digest = model.digest(head.options())
   for split, examples in rows.items():
-    target = directory / logit_sets.folder(task.name, split)
+    target = directory / logit_sets.folder_name(task.name, split)
     rows_digest = sources.rows_digest(examples)
-    fingerprint = outside.fingerprint(task, rows_digest, name, digest)
+    fingerprint = external.fingerprint(task, rows_digest, name, digest)
     uids = [example.uid for example in examples]
     texts = [(example.text_a, example.text_b) for example in examples]
     if swap:
       uids += [f'{uid}{task_lib.SWAP_SUFFIX}' for uid in uids]
       texts += [(b, a) for a, b in texts]
     there = logit_sets.LogitSet(target, fingerprint)
-    if outside.is_there(there, len(uids)):
+    if external.exists(there, len(uids)):
       logging.info('%s: is there already', target)
       continue
     logits = head.logits(model.outputs(texts, batch_size))
-    outside.write(target, task, rows_digest, uids, logits, name, digest)
+    external.write(target, task, rows_digest, uids, logits, name, digest)
     logging.info('%s: %d rows', target, len(uids))
 
 
@@ -150,7 +150,9 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
 def _check_teacher(name: str, tasks: Sequence[str]) -> None:
   """Raises if the folder of a teacher would be elsewhere, or another's."""
   splits = ('train', task_lib.UNLABELLED)
-  sets = {logit_sets.folder(task, split) for task in tasks for split in splits}
+  sets = {
+    logit_sets.folder_name(task, split) for task in tasks for split in splits
+  }
   is_folder = Path(name).name == name and not name.startswith('.')
   if (
     not is_folder

@@ -18,7 +18,7 @@ import pytest
 from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax.data import registry
-from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import runs as runs_lib
 from scripts import hf_teacher
 
 # ml_collections loads a config file in the old way.
@@ -75,7 +75,7 @@ def _parsed(arguments: tuple[str, ...]) -> None:
     assert command_line.parse(argv) == ['bam_jax']
     config = config_lib.from_config_dict(command_line.CONFIG.value)
     registry.resolve(config)
-    groups = {run.group for run in plan_lib.plan(config)}
+    groups = {run.group for run in runs_lib.plan_runs(config)}
     assert command_line.GROUP.value in {None, *groups}
     if command_line.MODE.value == 'merge':
       assert command_line.FROM.value

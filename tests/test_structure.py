@@ -36,6 +36,7 @@ _ORDER = (
   'experiments',
   'doctor',
   'command_line',
+  'commands',
   'main',
 )
 _WITHOUT_JAX = {*_ORDER[: _ORDER.index('config') + 1], 'data'} - {'tasks'}

@@ -1,4 +1,6 @@
-"""The method: pure functions of arrays, from the task sampler to the step.
+"""The method: pure functions of arrays, from the task sampler to the teachers.
 
-Imports nothing of the package but configuration, tasks and what is in here.
+No file here reads or writes anything. Each imports at most its neighbours here,
+the configuration and the types of tasks; docs/architecture.md gives the order
+in which to read them.
 """

@@ -1,6 +1,6 @@
-"""A run's logits on training rows: a shard set, joined with the rows by uid.
+"""Teacher logits of one run as a shard set, joined with the rows by uid.
 
-Without JAX, so that a process that only writes them starts in no time.
+Imports no JAX, so that a process that only writes them starts quickly.
 """
 
 from collections import Counter
@@ -20,13 +20,13 @@ from bam_jax.tasks import task as task_lib
 
 
 class LogitSet(NamedTuple):
-  """The logits of one run on training rows of one task.
+  """Where the logits of one teacher on rows of one task are, or shall be.
 
   Attributes:
     directory: of the shard set.
-    fingerprint: what it must have been made from.
-    fold: the rows that it is of, which its run left out; None: all of them.
-    remedy: what makes up for logits that are not fit.
+    fingerprint: what the logits must have been made from.
+    fold: the rows that the set holds, which its run left out; None: all rows.
+    remedy: what to do if the set is unusable, for error messages.
   """
 
   directory: Path
@@ -35,12 +35,13 @@ class LogitSet(NamedTuple):
   remedy: str = manifest.AGAIN
 
 
-def folder(task: str, split: str) -> str:
-  """The name of the folder of a set: no task's name has a dot.
+def folder_name(task: str, split: str) -> str:
+  """Returns the name of a set's folder, which no other set of a run has.
 
-  >>> folder('rte', 'train'), folder('rte', 'unlabelled')
+  >>> folder_name('rte', 'train'), folder_name('rte', 'unlabelled')
   ('rte', 'rte.unlabelled')
   """
+  # The name of a task has no dot.
   return f'{task}.{split}' if split == task_lib.UNLABELLED else task
 
 
@@ -50,7 +51,7 @@ def fingerprint(
   parameters_digest: str,
   fold: folds.Fold | None = None,
 ) -> dict[str, object]:
-  """What decides a teacher's logits on a task's training rows.
+  """Returns everything that decides a teacher's logits on some rows.
 
   Args:
     features: the rows.
@@ -73,14 +74,14 @@ def write(
   metadata: Mapping[str, object],
   lengths: np.ndarray | None = None,
 ) -> None:
-  """Writes a set and decodes it, as whoever reads it first would have to.
+  """Writes a set and decodes it, so that its first reader need not.
 
   Args:
-    target: where, and what decides the logits.
+    target: the set.
     uids: of n rows.
-    logits: [n, c] float32; or of tokens, [sum of the lengths, c].
-    metadata: of the task, as `prepare.label_metadata` gives it.
-    lengths: [n] tokens of each row, where the logits are of tokens.
+    logits: [n, c] float32; of tokens: [sum of the lengths, c].
+    metadata: of the task, as `prepare.label_metadata` returns it.
+    lengths: [n] tokens of each row, if the logits are of tokens.
 
   Raises:
     errors.UserError: the folder can't be written.
@@ -102,89 +103,89 @@ def write(
 def read(
   source: LogitSet, features: shards.Columns, task: task_lib.Task
 ) -> tuple[np.ndarray, np.ndarray]:
-  """A run's logits, joined with the training rows by uid.
+  """Reads a set and joins it with the rows by uid.
 
   Returns:
-    The n rows that the set is of, ascending, [n] int64, and its logits on them,
-    [n, c] float32; or of their tokens, [tokens, c].
+    The n rows that the set holds, ascending, [n] int64, and the logits on them,
+    [n, c] float32; of tokens: [tokens, c].
 
   Raises:
-    errors.UserError: the set is damaged, stale, made with other labels, lacks a
-      row, or holds one that its teacher was trained on.
+    errors.UserError: the set is damaged, outdated, or made with other labels;
+      it lacks a row, or has one that its teacher was trained on.
   """
+
+  def fail(message: str, remedy: str = source.remedy) -> errors.UserError:
+    return errors.UserError(f'{source.directory}: {message}; {remedy}')
+
   width = None if task.kind.per_token else task.num_outputs
   columns = shards.open(
     source.directory, shards.logits_fields(width), source.fingerprint
   )
   labels = columns.metadata.get('labels')
   if labels != list(task.labels):
-    raise errors.UserError(
-      f'{source.directory}: its logits are in the order {labels}, the task'
-      f' {task.name} has {list(task.labels)}; label the rows again'
+    raise fail(
+      f'its logits are in the order {labels}, the task {task.name} has'
+      f' {list(task.labels)}',
+      'label the rows again',
     )
-  rows = rows_of(features, source.fold)
+  rows = labelled_rows(features, source.fold)
   uids = list(features.uids)
   wanted = [uids[row] for row in rows]
-  if source.fold:
-    known = set(columns.uids).difference(wanted)
-    if known:
-      raise errors.UserError(
-        f'{source.directory}: has logits for {min(known)}, on which its teacher'
-        f' was trained; {source.remedy}'
-      )
-  order = _order(source, columns, wanted)
-  result = columns.take('logits', order).reshape(-1, task.num_outputs)
+  row_of = {uid: row for row, uid in enumerate(columns.uids)}
+  if source.fold and (known := row_of.keys() - set(wanted)):
+    raise fail(f'has logits for {min(known)}, on which its teacher was trained')
+  if len(row_of) < len(columns):
+    uid, _ = Counter(columns.uids).most_common(1)[0]
+    raise fail(f'has two rows of logits for {uid}')
+  for uid in wanted:
+    if uid not in row_of:
+      raise fail(f'the teacher has no logits for {uid}')
+  order = np.array([row_of[uid] for uid in wanted], np.int64)
+  logits = columns.take('logits', order).reshape(-1, task.num_outputs)
   lengths = token_lengths(features, task, rows)
+  if lengths is not None:
+    sizes = np.diff(columns.ragged('logits')[1])[order]
+    is_wrong = sizes != lengths * task.num_outputs
+    if is_wrong.any():
+      uid = wanted[int(np.argmax(is_wrong))]
+      raise fail(f'the logits of {uid} are not of its tokens')
+  bad = first_not_finite(logits, lengths)
+  if bad is not None:
+    raise fail(f'the logits of {wanted[bad]} are not finite')
+  return rows, logits
+
+
+def first_not_finite(
+  logits: np.ndarray, lengths: np.ndarray | None
+) -> int | None:
+  """Returns the first of n rows with nan or infinite logits; None: all finite.
+
+  Args:
+    logits: [n, c]; of tokens: [sum of the lengths, c].
+    lengths: [n] tokens of each row, if the logits are of tokens.
+  """
+  finite = np.isfinite(logits).all(axis=-1)
+  if finite.all():
+    return None
+  bad = int(np.argmin(finite))
   if lengths is None:
-    lengths = np.ones(len(rows), np.int64)
-  else:
-    said = np.diff(columns.ragged('logits')[1])[order]
-    if (said != lengths * task.num_outputs).any():
-      uid = wanted[int(np.argmax(said != lengths * task.num_outputs))]
-      raise errors.UserError(
-        f'{source.directory}: the logits of {uid} are not of its tokens;'
-        f' {source.remedy}'
-      )
-  if not np.isfinite(result).all():
-    bad = int(np.argmin(np.isfinite(result).all(-1)))
-    bad = np.searchsorted(np.cumsum(lengths), bad, 'right')
-    raise errors.UserError(
-      f'{source.directory}: the logits of {wanted[bad]} are not finite;'
-      f' {source.remedy}'
-    )
-  return rows, result
+    return bad
+  return int(np.searchsorted(np.cumsum(lengths), bad, 'right'))
 
 
 def token_lengths(
   features: shards.Columns, task: task_lib.Task, rows: np.ndarray
 ) -> np.ndarray | None:
-  """[n] tokens of n rows; None where outputs are of rows."""
+  """Returns [n] tokens of n rows; None if the outputs are not of tokens."""
   if not task.kind.per_token:
     return None
   return np.diff(features.ragged('input_ids')[1])[rows]
 
 
-def rows_of(features: shards.Columns, fold: folds.Fold | None) -> np.ndarray:
-  """The rows that a run speaks of: all, or the fold that it left out."""
+def labelled_rows(
+  features: shards.Columns, fold: folds.Fold | None
+) -> np.ndarray:
+  """Rows that a run labels: all of them, or the fold that it left out."""
   if fold is None:
     return np.arange(len(features))
   return folds.split(features.uids, fold)[1]
-
-
-def _order(
-  source: LogitSet, columns: shards.Columns, uids: Sequence[str]
-) -> np.ndarray:
-  """[n] int64: where the rows of some uids are in a set."""
-  row_of = {uid: row for row, uid in enumerate(columns.uids)}
-  if len(row_of) < len(columns):
-    uid, _ = Counter(columns.uids).most_common(1)[0]
-    raise errors.UserError(
-      f'{source.directory}: has two rows of logits for {uid}; {source.remedy}'
-    )
-  try:
-    return np.array([row_of[uid] for uid in uids], np.int64)
-  except KeyError as e:
-    raise errors.UserError(
-      f'{source.directory}: the teacher has no logits for {e.args[0]};'
-      f' {source.remedy}'
-    ) from e

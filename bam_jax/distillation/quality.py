@@ -1,8 +1,8 @@
-"""How good a teacher's predictions are, and how sure of themselves.
+"""Quality of a teacher's predictions: accuracy, confidence and calibration.
 
-N rows, c outputs. A student learns the shape of its teachers' distributions, of
-which accuracy says nothing: a teacher that is always certain adds nothing to
-the gold labels, and one that is certain and wrong does harm.
+A student learns from the shape of its teachers' distributions, which accuracy
+does not measure. A teacher that is always certain adds nothing to the gold
+labels; one that is certain and wrong does harm. N rows, c outputs.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import scipy.special
 
 from bam_jax.tasks import task as task_lib
 
-# Of the expected calibration error, as Guo et al. have it.
+# Bins of the expected calibration error, as in Guo et al. 2017.
 _BINS = 15
 
 
@@ -20,44 +20,44 @@ def measure(
   label: np.ndarray,
   regression_head: str,
 ) -> dict[str, float]:
-  """What there is to say of a teacher on some rows of one task.
-
-  Of the predictions as they are, at temperature 1, whatever temperature a
-  student takes them at.
+  """Returns the quality of predictions at temperature 1 on rows of one task.
 
   Args:
     task: the task of the rows.
-    logits: [N, c], N > 0; or of tokens, [tokens, c].
+    logits: [N, c], N > 0; of tokens: [tokens, c].
     label: of the same rows, as in the features.
     regression_head: `sigmoid` or `linear`.
 
   Returns:
-    What `of_classes` or `of_scores` returns; nothing of a kind that has no
-    such quality.
+    What `measure_classes` or `measure_scores` returns; empty for a kind of task
+    without either.
   """
   found = task.kind.judged(task, logits, label, regression_head)
   if found is None:
     return {}
-  measured = of_classes if found.of == 'classes' else of_scores
-  return measured(found.predicted, found.gold)
+  function = measure_classes if found.of == 'classes' else measure_scores
+  return function(found.predicted, found.gold)
 
 
-def of_classes(log_probs: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-  """Quality of predicted distributions over classes.
+def measure_classes(
+  log_probs: np.ndarray, gold: np.ndarray
+) -> dict[str, float]:
+  """Returns the quality of predicted distributions over classes.
 
-  >>> found = of_classes(np.log([[0.5, 0.5], [0.25, 0.75]]), np.array([1, 1]))
+  >>> log_probs = np.log([[0.5, 0.5], [0.25, 0.75]])
+  >>> found = measure_classes(log_probs, np.array([1, 1]))
   >>> found['accuracy'], round(found['confidence'], 6)
   (0.5, 0.625)
 
   Args:
-    log_probs: [N, c], N > 0, natural logarithms of probabilities. Not
-      probabilities: one that is rounded to 0 would have an infinite loss.
+    log_probs: [N, c], N > 0, natural logarithms of probabilities. They are not
+      given as probabilities: one rounded to 0 would have an infinite loss.
     gold: [N] class indices.
 
   Returns:
     `accuracy`: share of rows whose likeliest class is the gold one, 0-1.
     `confidence`: mean probability of the likeliest class, 0-1.
-    `calibration_error`: as `calibration_error` returns.
+    `calibration_error`: see `calibration_error`.
     `entropy`: mean over rows, in nats, 0 to ln c.
     `log_loss`: mean negative log likelihood of the gold class, in nats.
   """
@@ -76,10 +76,10 @@ def of_classes(log_probs: np.ndarray, gold: np.ndarray) -> dict[str, float]:
 
 
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
-  """The expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3).
+  """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3).
 
-  Rows fall into 15 bins of equal width by confidence, of which each holds its
-  upper end: (0, 1/15], ..., (14/15, 1].
+  Rows are divided by confidence into 15 bins of equal width, each of which
+  includes its upper end: (0, 1/15], ..., (14/15, 1].
 
   Args:
     confidence: [N], N > 0, the probability of the predicted class, 0-1.
@@ -90,16 +90,16 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
   """
   number = np.clip(np.ceil(confidence * _BINS) - 1, 0, _BINS - 1)
   number = number.astype(np.int64)
-  # A bin's share times the difference of its means: its size cancels out.
+  # The size of a bin cancels out of its share times its difference of means.
   gaps = np.bincount(number, hit - confidence, _BINS)
   return float(np.abs(gaps).sum() / len(confidence))
 
 
-def of_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-  """Quality of predicted scores.
+def measure_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
+  """Returns the quality of predicted scores.
 
   Args:
-    predicted: [N], N > 0, on 0-1; a linear head may leave it.
+    predicted: [N], N > 0, on 0-1; a linear head may leave that range.
     gold: [N] scores on 0-1.
 
   Returns:

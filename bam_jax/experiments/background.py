@@ -1,4 +1,4 @@
-"""Work for other processes while this one keeps the devices going."""
+"""Other processes that write files while this one keeps the devices busy."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -13,23 +13,23 @@ from bam_jax import errors
 from bam_jax.runtime import child_processes
 from bam_jax.runtime import preemption
 
-_MOST = 8
+_MAX_PROCESSES = 8
 
 
 class Background:
-  """Calls that other processes make, as a context.
+  """Pool of processes that call functions; use it as a context manager.
 
-  The processes are started when they are needed and know nothing of this one
-  but its main module, so a script that comes here is guarded by `if __name__ ==
-  '__main__'`. At the context's end every call is made; after an exception those
-  that wait are dropped, and after a preemption signal nothing is waited for.
+  The processes start when they are needed and import the main module of this
+  one, so a script that uses this class needs `if __name__ == '__main__'`. The
+  end of the context waits for all calls. After an exception, calls that have
+  not begun are dropped; after a preemption signal, none is waited for.
   """
 
   def __init__(self):
     self._calls: list[futures.Future] = []
     self._pool = futures.ProcessPoolExecutor(
-      min(_MOST, os.cpu_count() or 1),
-      # A copy of a process that holds devices and threads would not live.
+      min(_MAX_PROCESSES, os.cpu_count() or 1),
+      # A forked process would inherit devices and locks of other threads.
       multiprocessing.get_context('spawn'),
       child_processes.follow_parent,
     )
@@ -38,7 +38,7 @@ class Background:
     return self
 
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
-    # What they write is written whole or not at all, and they end with this
+    # What the processes write is complete or absent, and they end with this
     # process.
     self._pool.shutdown(
       wait=kind is not preemption.Preempted, cancel_futures=kind is not None
@@ -47,34 +47,34 @@ class Background:
       self.wait()
 
   def call(self, function: Callable[..., None], *args: object) -> None:
-    """Has a function called, some time.
+    """Calls a function in another process.
 
     Args:
-      function: of a module that is soon imported.
+      function: of a module that is quick to import.
       *args: copied to the other process.
 
     Raises:
-      errors.RetryError: a process was ended from outside.
+      errors.RetryError: a process was killed.
     """
-    with _told():
+    with _convert_broken_pool():
       self._calls.append(self._pool.submit(function, *args))
 
   def wait(self) -> None:
-    """Until every call so far has been made.
+    """Waits for all calls so far.
 
     Raises:
-      errors.RetryError: a process was ended from outside.
+      errors.RetryError: a process was killed.
       Exception: whatever a call raised.
     """
     calls, self._calls = self._calls, []
-    with _told():
+    with _convert_broken_pool():
       for call in calls:
         call.result()
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
-  """Turns the end of a process into one line."""
+def _convert_broken_pool() -> Iterator[None]:
+  """Raises `RetryError` instead of `BrokenProcessPool`."""
   try:
     yield
   except process_pool.BrokenProcessPool as e:

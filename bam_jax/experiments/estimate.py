@@ -24,12 +24,14 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.core import packing as packing_lib
+from bam_jax.data import shards
 from bam_jax.data import tfrecord
 from bam_jax.distillation import logit_sets
 from bam_jax.experiments import costs as costs_lib
-from bam_jax.experiments import jobs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import remaining
+from bam_jax.experiments import run_data
+from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
@@ -45,6 +47,43 @@ _MADE = 3
 _FRAME = 16
 
 
+def estimate(plan: plan_lib.Plan) -> None:
+  """Measures and prints what the rest of a plan needs: the command `estimate`.
+
+  Prepares features, writes `estimate.json`, trains nothing. If a search has not
+  chosen yet, this changes no number of steps.
+
+  Raises:
+    errors.UserError: no run would learn from rows without labels, external
+      logits are missing or of other rows, a run was trained with other
+      settings, or a step needs more memory than a device has.
+  """
+  config_lib.check_students(plan.config)
+  is_chosen = all(plan.read_record(run) for run in plan.search_runs)
+  runs = plan.runs if is_chosen else runs_lib.plan_runs(plan.config)
+  runs = [*plan.search_runs, *runs]
+  plan.identities(runs)
+  todo = [run for run in runs if plan.read_record(run) is None]
+  works = remaining.of_plan(
+    runs,
+    todo,
+    plan.tasks,
+    plan.features,
+    plan.latest_step,
+    lambda run, *rows: shards.exists(
+      plan.workspace.teacher(run, logit_sets.folder_name(*rows))
+    ),
+  )
+  Estimator(
+    plan.config,
+    plan.tasks,
+    plan.features,
+    plan.packing,
+    plan.setup,
+    plan.workspace.root,
+  ).report(works, list(plan.group_runs(todo)))
+
+
 class Estimator:
   """Counts and measures for one plan."""
 
@@ -52,7 +91,7 @@ class Estimator:
     self,
     config: config_lib.Config,
     tasks: task_lib.TaskTable,
-    features: jobs.Features,
+    features: run_data.Features,
     packing: config_lib.PackingConfig,
     setup: setup_lib.Setup,
     workdir: Path,
@@ -68,7 +107,7 @@ class Estimator:
   def report(
     self,
     works: Sequence[remaining.Work],
-    groups: Sequence[Sequence[plan_lib.Run]],
+    groups: Sequence[Sequence[runs_lib.Run]],
   ) -> None:
     """Measures, prints a table, and writes `estimate.json`.
 
@@ -123,7 +162,7 @@ class Estimator:
             'steps': work.steps,
             'done': work.steps if work.trained else work.done,
             'examples': work.examples,
-            'labels': [logit_sets.folder(*rows) for rows in work.labels],
+            'labels': [logit_sets.folder_name(*rows) for rows in work.labels],
             'seconds': seconds[work.run.name],
           }
           for work in works
@@ -160,13 +199,15 @@ class Estimator:
     multiple = self._setup.programs.rows_multiple
     buckets = self._packing.row_buckets if self._packing.enabled else (1,)
     for work in {work.kind: work for work in works}.values():
-      job = jobs.make(
+      job = run_data.make_job(
         work.run,
         self._packing,
         self._tasks,
         self._features,
         [
-          jobs.no_targets(work.run, self._tasks[name], self._features)
+          run_data.placeholder_probs(
+            work.run, self._tasks[name], self._features
+          )
           for name in work.run.tasks
         ],
         multiple,

@@ -1,8 +1,8 @@
-"""What decides the outcome of a run, so that none is taken for another.
+"""The identity of a run: everything that decides its outcome.
 
-An identity maps dotted keys to JSON values: the run itself and the part of the
-configuration it depends on (its settings), its rows, its teachers and the
-run it starts from with all that these depend on.
+An identity maps dotted keys to JSON values: the run and the configuration that
+it depends on (its settings), its rows, its teachers, and the run that it starts
+from. The latter are digests of identities in their turn.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from pathlib import Path
 from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax.data import shards
-from bam_jax.distillation import outside
-from bam_jax.experiments import jobs
-from bam_jax.experiments import plan as plan_lib
+from bam_jax.distillation import external
+from bam_jax.experiments import run_data
+from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
 
-# Configuration that says where rows come from or what they mean, and where
-# weights do. Their own digests stand for it.
+# Fields that tell where rows or weights come from, or what rows mean. An
+# identity holds digests of the rows and the weights instead.
 _COVERED_BY_ROWS = ('data.', 'custom_tasks.')
 _COVERED_BY_WEIGHTS = (
   'model.init', 'model.if_missing', 'model.arch', 'model.vocab'
@@ -31,11 +31,11 @@ Identity = dict[str, object]
 
 
 def settings(
-  run: plan_lib.Run,
+  run: runs_lib.Run,
   tasks: task_lib.TaskTable,
   weights: str,
 ) -> Identity:
-  """The part of an identity that is known without reading a row.
+  """Returns the part of an identity that is known without reading a row.
 
   Args:
     run: the run.
@@ -60,7 +60,7 @@ def settings(
       for key, value in config_lib.fingerprint_values(run.config).items()
       if not key.startswith(tuple(unused))
     },
-    # What the logits mean, and what is scored and chooses the best checkpoint.
+    # The meaning of the logits, and the metric that chooses a checkpoint.
     **{
       f'config.custom_tasks.{name}.{key}': value
       for name in run.tasks
@@ -73,8 +73,8 @@ def settings(
   }
 
 
-def outside_teachers(identity: Identity) -> tuple[str, ...]:
-  """Who wrote the logits that a run learnt from, in words."""
+def external_teachers(identity: Identity) -> tuple[str, ...]:
+  """Returns the names of the teachers whose external logits a run learnt."""
   found = (
     value
     for key, value in sorted(identity.items())
@@ -84,23 +84,23 @@ def outside_teachers(identity: Identity) -> tuple[str, ...]:
 
 
 def identities(
-  runs: Sequence[plan_lib.Run],
+  runs: Sequence[runs_lib.Run],
   tasks: task_lib.TaskTable,
   weights: str,
   features: Mapping[str, Mapping[str, shards.Columns]],
   recorded: Callable[[str, Identity], Identity],
 ) -> dict[str, Identity]:
-  """The identity of every run by its name.
+  """Returns the identity of every run by its name.
 
   Args:
     runs: in the order of a plan.
     tasks: the tasks of the plan.
     weights: digest of the pretrained weights; empty for random ones.
     features: task -> split that runs are trained or scored on -> rows.
-    recorded: name and identity of a run -> the identity as its record has it.
+    recorded: name and identity of a run -> the identity that its folder holds.
 
   Raises:
-    errors.UserError: logits from outside are not there or of other rows.
+    errors.UserError: external logits are missing or of other rows.
   """
   result: dict[str, Identity] = {}
   for run in runs:
@@ -115,10 +115,10 @@ def identities(
         identity[f'teacher.{name}'] = schema.digest(result[name])
     if run.logits:
       for task in run.tasks:
-        for split in jobs.splits_learnt(run, tasks[task], features):
+        for split in run_data.learnt_splits(run, tasks[task], features):
           rows = features[task][split]
           identity |= processes.run_on_first(
-            outside.identity, Path(run.logits), rows, tasks[task], split
+            external.identity, Path(run.logits), rows, tasks[task], split
           )
     if run.start:
       identity[f'start.{run.start}'] = schema.digest(result[run.start])

@@ -1,4 +1,4 @@
-"""Bring together what several work directories have finished."""
+"""The command `merge`: copies finished runs of other work directories."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -9,25 +9,40 @@ import shutil
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import shards
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import report
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.runtime import processes
 
 
-def merge(
-  into: workspace_lib.Workspace, sources: Sequence[workspace_lib.Workspace]
-) -> None:
-  """Copies finished runs, whole, and their logits on training rows.
-
-  What is there already is left as it is. All runs are compared before the first
-  one is copied. No link is followed in a source.
-
-  Args:
-    into: the work directory that gets them.
-    sources: those they are taken from; of equal runs the first one counts.
+@processes.runs_on_first
+def merge(plan: plan_lib.Plan, sources: Sequence[Path]) -> None:
+  """Copies finished runs of other work directories, and reports on all.
 
   Raises:
-    errors.UserError: there is no source, or one without a finished run, two
-      runs of one name are not the same run, a source holds a link, or a file
-      can't be copied.
+    errors.UserError: see `copy_runs` and `report.report`.
+  """
+  copy_runs(plan.workspace, [workspace_lib.Workspace(path) for path in sources])
+  plan.workspace.save_config(plan.config)
+  report.report(plan)
+
+
+def copy_runs(
+  into: workspace_lib.Workspace, sources: Sequence[workspace_lib.Workspace]
+) -> None:
+  """Copies finished runs and their logits on training rows.
+
+  Existing runs and sets are left as they are. All runs are compared before the
+  first one is copied. No link in a source is followed.
+
+  Args:
+    into: the work directory that receives them.
+    sources: other work directories; the first of equal runs is copied.
+
+  Raises:
+    errors.UserError: there is no source, or one has no finished run; two runs
+      with one name are not equal; a source holds a link; or a file can't be
+      copied.
   """
   if not sources:
     raise errors.UserError(
@@ -36,7 +51,7 @@ def merge(
     )
   origins: dict[str, workspace_lib.Workspace] = {}
   for source in sources:
-    # Before anything is read: it may come from a stranger.
+    # Before anything is read, because a stranger may have made it.
     for folder in (source.root / 'runs', source.root / 'teachers'):
       files.check_directory(folder)
     names = source.finished_runs()
@@ -46,35 +61,34 @@ def merge(
         ' with , between them'
       )
     for name in names:
-      other = origins.get(name, into)
-      _check_same(name, other, source)
-      if into.finished(name) is None:
+      _check_equal(name, origins.get(name, into), source)
+      if into.read_record(name) is None:
         origins.setdefault(name, source)
-  _check_room(into, [space.run(name) for name, space in origins.items()])
-  for name, source in origins.items():
-    files.copy_directory(source.run(name), into.run(name))
-  sets = {}
+  _copy(into, {into.run(n): source.run(n) for n, source in origins.items()})
+  sets: dict[Path, Path] = {}
   for source in sources:
     for name in source.finished_runs():
-      # A run trained twice may have ended with other parameters.
+      # Equal runs on different machines may end with different parameters.
       if _parameters(source, name) == _parameters(into, name):
-        sets = _logits_missing(name, source, into) | sets
-  _check_room(into, list(sets.values()))
-  for target, folder in sets.items():
-    files.copy_directory(folder, target)
+        for folder in source.logit_folders(name):
+          target = into.teacher(name, folder)
+          if not shards.exists(target):
+            sets.setdefault(target, source.teacher(name, folder))
+  _copy(into, sets)
   logging.info(
     '%d runs and %d sets of logits copied into %s',
-    len(origins),
-    len(sets),
-    into.root,
+    *(len(origins), len(sets), into.root),
   )
 
 
-def _check_room(into: workspace_lib.Workspace, folders: Sequence[Path]) -> None:
-  """Raises where folders don't fit on the disk; a file may be a huge hole."""
+def _copy(into: workspace_lib.Workspace, sources: Mapping[Path, Path]) -> None:
+  """Copies folders, by target, if all of them fit on the disk.
+
+  A file of a source may be a huge hole, so its apparent size counts.
+  """
   needed = sum(
     entry.stat(follow_symlinks=False).st_size
-    for folder in folders
+    for folder in sources.values()
     for entry in files.walk_files(folder)
   )
   into.root.mkdir(parents=True, exist_ok=True)
@@ -84,14 +98,16 @@ def _check_room(into: workspace_lib.Workspace, folders: Sequence[Path]) -> None:
       f'{into.root}: {needed} bytes are to be copied there and {free} are free;'
       ' make room, or choose another --workdir'
     )
+  for target, folder in sources.items():
+    files.copy_directory(folder, target)
 
 
-def _check_same(
+def _check_equal(
   name: str,
   there: workspace_lib.Workspace,
   here: workspace_lib.Workspace,
 ) -> None:
-  """Raises where two folders of one name hold different runs."""
+  """Raises if two work directories hold different runs with one name."""
   before, new = there.identity(name), here.identity(name)
   if before is None:
     return
@@ -107,23 +123,5 @@ def _check_same(
 
 
 def _parameters(workspace: workspace_lib.Workspace, name: str) -> object:
-  """Digest of the parameters that a finished run ended with."""
-  record: Mapping[str, object] = workspace.finished(name)
-  return record['parameters']
-
-
-def _logits_missing(
-  name: str,
-  source: workspace_lib.Workspace,
-  into: workspace_lib.Workspace,
-) -> dict[Path, Path]:
-  """Target -> folder, of the sets of a run that are not there yet."""
-  pairs = {
-    into.teacher(name, task): source.teacher(name, task)
-    for task in source.taught_tasks(name)
-  }
-  return {
-    target: folder
-    for target, folder in pairs.items()
-    if not shards.exists(target)
-  }
+  """Returns the digest of the parameters that a finished run ended with."""
+  return workspace.read_record(name)['parameters']

@@ -1,295 +1,320 @@
-"""Variants as a graph of runs.
-
-A run trains one model: what the runs of each variant are, `bam_jax.variants`
-says. A run is taught by others, or goes on from one; those come first.
-
-With `distill.folds` = k a teacher is k runs, each trained on all rows but those
-of a fold, which it labels. They are no part of a variant. A teacher that is
-itself taught knows the fold's labels at second hand: those who taught it left
-out other folds, each its own.
-"""
+"""A plan: a configuration, its runs, and the work directory that holds them."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import dataclasses
-import itertools
-from types import MappingProxyType
-from typing import NamedTuple
+import functools
+import logging
+from pathlib import Path
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax import schema
-from bam_jax import variants
-from bam_jax.data import folds
+from bam_jax import files
+from bam_jax.data import prepare as prepare_lib
+from bam_jax.data import registry
+from bam_jax.data import shards
+from bam_jax.data import tfds_source
+from bam_jax.experiments import identity as identity_lib
+from bam_jax.experiments import run_data
+from bam_jax.experiments import runs as runs_lib
+from bam_jax.experiments import search
+from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.runtime import preemption
+from bam_jax.runtime import processes
+from bam_jax.runtime import telemetry
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import checkpoints as checkpoints_lib
+from bam_jax.training import setup as setup_lib
 
 
-class Choice(NamedTuple):
-  """Values of `config.single` that a search chose for a task."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Plan:
+  """Everything that the commands work on; `make_plan` makes one.
 
-  learning_rate: float
-  layer_decay: float
-
-  @property
-  def label(self) -> str:
-    """As part of a run's name: other values, another name."""
-    return f'lr{self.learning_rate!r}-decay{self.layer_decay!r}'
-
-  def applied(self, config: config_lib.Config) -> config_lib.Config:
-    """The configuration with these values for single-task runs."""
-    single = dataclasses.replace(config.single, **self._asdict())
-    return dataclasses.replace(config, single=single)
-
-
-@dataclasses.dataclass(frozen=True)
-class Run:
-  """One model to train.
+  The other properties are made when they are first read, and then kept. With
+  several processes, all of them read a property at the same point.
 
   Attributes:
-    name: unique in a plan, and the name of its folder.
-    variant: one of `config.variant_names`, or `variants.SEARCH`.
-    seed: of initialisation, data order and dropout.
-    tasks: names of the tasks trained on.
-    teachers: task -> names of the runs whose predictions are joined over folds
-      and averaged over seeds; empty where the targets are gold labels alone.
-    start: name of the run from whose last parameters it starts; empty: from
-      the pretrained encoder.
-    is_single: trained on one task, with `config.single`.
-    config: the whole configuration, with what a search chose for the task and
-      the changes of the variant.
-    choices: task -> what a search chose for it, where this run or one that it
-      builds on was trained with that.
-    fold: of the training rows that it leaves out; None: it leaves out none.
-    logits: folder of the sets that teach in place of runs; empty: none.
+    config: the configuration.
+    workspace: the work directory.
+    tasks: in the order of the heads.
+    encoder: what every run starts from, unless its variant names another run.
+    preemption_signal: checked between pieces of work.
+    shared_setup: the programs of an equal model, shared to compile them once;
+      None: they are made.
   """
 
-  name: str
-  variant: str
-  seed: int
-  tasks: tuple[str, ...]
-  teachers: Mapping[str, tuple[str, ...]]
-  start: str
-  is_single: bool
   config: config_lib.Config
-  choices: Mapping[str, Choice]
-  fold: folds.Fold | None = None
-  logits: str = ''
+  workspace: workspace_lib.Workspace
+  tasks: task_lib.TaskTable
+  encoder: setup_lib.Encoder
+  preemption_signal: preemption.Signal
+  shared_setup: setup_lib.Setup | None = None
 
-  @property
-  def is_taught(self) -> bool:
-    """Whether the targets slide from teachers' to the gold labels."""
-    return bool(self.teachers or self.logits)
+  @functools.cached_property
+  def search_runs(self) -> list[runs_lib.Run]:
+    """Runs of the search, which come before all others; may be empty."""
+    return search.plan_runs(self.config)
 
-  @property
-  def builds_on(self) -> set[str]:
-    """Names of the runs that must be finished before this one."""
-    names = {name for names in self.teachers.values() for name in names}
-    return names | {self.start} - {''}
+  @functools.cached_property
+  def search_scores(self) -> search.Scores:
+    """Scores of the runs of the search, which are written to `choices.json`.
 
-  @property
-  def learns_unlabelled(self) -> bool:
-    """Whether it is trained on rows without labels, where a task has some."""
-    return self.is_taught and self.config.distill.unlabelled
+    Raises:
+      errors.UserError: some of these runs are not finished.
+    """
+    scores = {}
+    records = [self.read_record(run) for run in self.search_runs]
+    if missing := records.count(None):
+      raise errors.UserError(
+        f'{self.workspace.root}: {missing} of the {len(records)} runs of'
+        ' config.search are not finished, so nothing is chosen yet; run'
+        ' --mode=run first'
+      )
+    if records:
+      scores = search.collect_scores(self.search_runs, records, self.tasks)
+      for task in search.tasks_without_choice(scores):
+        logging.warning(
+          'config.search: no pair has a defined median score of %s; the'
+          ' smallest learning rate and layer decay are taken',
+          task,
+        )
+      processes.run_on_first(
+        files.write_json,
+        self.workspace.root / search.FILE,
+        search.to_json(scores, self.tasks),
+      )
+    return scores
 
-  @property
-  def group(self) -> str:
-    """The runs of one variant and seed, which together cover every task."""
-    return group_name(self.variant, self.seed, self.fold)
+  @functools.cached_property
+  def runs(self) -> list[runs_lib.Run]:
+    """Runs of the plan without the search, in an order of training.
 
-  @property
-  def length(self) -> config_lib.RunLengthConfig:
-    """Epochs, batch and learning rate of this kind of run."""
-    return self.config.single if self.is_single else self.config.multi
+    Raises:
+      errors.UserError: see `search_scores`.
+    """
+    return runs_lib.plan_runs(self.config, search.choose(self.search_scores))
+
+  @functools.cached_property
+  def features(self) -> dict[str, dict[str, shards.Columns]]:
+    """Task -> training, dev or unlabelled split -> rows; prepared if missing.
+
+    Raises:
+      errors.UserError: raw rows can't be read, or the features that are there
+        were made from others.
+    """
+    if self.config.data.source == 'tfds':
+      processes.run_on_first(self._download)
+    wanted = [
+      (task, split)
+      for task in self.tasks.tasks
+      for split in (task.train_split, *task.dev_splits, task_lib.UNLABELLED)
+      if split in task.tables
+    ]
+    result: dict[str, dict[str, shards.Columns]] = {}
+    with telemetry.progress('features', len(wanted), 'splits') as progress:
+      for task, split in wanted:
+        rows = self.prepare_split(task, split)
+        result.setdefault(task.name, {})[split] = rows
+        progress.advance(1)
+    return result
+
+  def _download(self) -> None:
+    """Downloads the data sets of TFDS that are missing."""
+    names = tfds_source.missing(self.tasks.tasks, self.config.data)
+    if not names:
+      return
+    with contextlib.closing(
+      tfds_source.download(names, self.config.data.tfds_dir)
+    ) as waits:
+      for _ in waits:
+        self.preemption_signal.check()
+
+  def prepare_split(
+    self,
+    task: task_lib.Task,
+    split: str,
+    prepare: Callable[..., shards.Columns | None] = prepare_lib.prepare,
+  ) -> shards.Columns | None:
+    """Features of a split: the first process makes them, all open them."""
+    directory = self.workspace.features(task.name, split)
+    return processes.make_on_first(
+      lambda: prepare(
+        task, split, self.config.data, self.encoder.tokenizer, directory
+      ),
+      lambda: shards.open(directory, prepare_lib.feature_fields(task), None),
+    )
+
+  @functools.cached_property
+  def packing(self) -> config_lib.PackingConfig:
+    """How examples are packed into rows, with row buckets chosen."""
+    return run_data.choose_packing(
+      # The values that a search chooses change no row.
+      runs_lib.plan_runs(self.config),
+      self.config.packing,
+      self.tasks,
+      self.features,
+    )
+
+  @functools.cached_property
+  def setup(self) -> setup_lib.Setup:
+    """The model, its programs and its initial parameters."""
+    if self.shared_setup is not None:
+      return self.shared_setup
+    return setup_lib.Setup(self.config, self.tasks, self.encoder)
+
+  def read_record(self, run: runs_lib.Run) -> Mapping[str, object] | None:
+    """Returns the record of a finished run; None if it is not finished.
+
+    Raises:
+      errors.UserError: the run was trained with other settings or teachers, or
+        its record is damaged.
+    """
+    record = self.workspace.read_record(run.name)
+    if record is None:
+      return None
+    settings = identity_lib.settings(run, self.tasks, self.encoder.digest)
+    self.workspace.check_run(run.name, settings)
+    # The settings don't say where external logits are.
+    recorded = self.workspace.identity(run.name)
+    if bool(run.logits) != bool(identity_lib.external_teachers(recorded)):
+      taught = 'runs of its plan' if run.logits else 'logits from outside'
+      raise errors.UserError(
+        f'{self.workspace.run(run.name)}: was taught by {taught}, and'
+        f' config.distill.logits is {run.logits!r}; set it as it was, or choose'
+        ' another --workdir'
+      )
+    return record
+
+  def external_teachers(self, run: runs_lib.Run) -> tuple[str, ...]:
+    """Names of the external teachers of a run that has been started."""
+    return identity_lib.external_teachers(
+      self.workspace.identity(run.name) if run.logits else {}
+    )
+
+  def find_group(self, group: str | None) -> tuple[str, list[runs_lib.Run]]:
+    """Returns the name and the runs of a group, all of them finished.
+
+    Args:
+      group: `VARIANT-sSEED`; None: the last variant of the first seed.
+
+    Raises:
+      errors.UserError: there is no such group, or one of its runs is not
+        finished or was trained with other settings.
+    """
+    group = group or runs_lib.group_name(
+      self.config.variants[-1], config_lib.seeds_of_shard(self.config)[0]
+    )
+    runs = [run for run in self.runs if run.group == group]
+    if not runs:
+      known = ', '.join(dict.fromkeys(run.group for run in self.runs))
+      raise errors.UserError(f'--group={group}: is none of {known}')
+    for run, record in [(run, self.read_record(run)) for run in runs]:
+      if record is None:
+        raise errors.UserError(
+          f'{self.workspace.run(run.name)}: the run is not finished; finish'
+          ' it with --mode=run'
+        )
+    return group, runs
+
+  def identities(
+    self, runs: Sequence[runs_lib.Run]
+  ) -> dict[str, identity_lib.Identity]:
+    """Returns the identities of runs, which include all that they build on.
+
+    Raises:
+      errors.UserError: external logits are missing or of other rows.
+    """
+    return identity_lib.identities(
+      runs,
+      self.tasks,
+      self.encoder.digest,
+      self.features,
+      self.workspace.recorded,
+    )
+
+  def open_runs(
+    self,
+    runs: Sequence[runs_lib.Run],
+    opened: Sequence[runs_lib.Run] | None = None,
+  ) -> dict[str, identity_lib.Identity]:
+    """Prepares features; makes the folders of runs, or checks existing ones.
+
+    Args:
+      runs: with all that they build on.
+      opened: those whose folders are opened; None: all.
+
+    Returns:
+      The identities of all `runs` by name.
+
+    Raises:
+      errors.UserError: a folder holds a run with another identity.
+    """
+    identities = self.identities(runs)
+    opened = runs if opened is None else opened
+    self.workspace.open_runs({r.name: identities[r.name] for r in opened})
+    self.workspace.save_config(self.config)
+    return identities
+
+  def group_runs(
+    self, runs: Sequence[runs_lib.Run]
+  ) -> Iterator[list[runs_lib.Run]]:
+    """Groups runs that one program trains at once; see `runs.group_runs`."""
+    return runs_lib.group_runs(
+      runs,
+      self.config.train.seeds_at_once,
+      self.latest_step,
+      self.setup.programs.mesh.size,
+    )
+
+  def latest_step(self, run: runs_lib.Run) -> int:
+    """Returns the step of a run's latest checkpoint; 0 if there is none."""
+    directory = self.workspace.checkpoints(run.name)
+    if not processes.run_on_first(directory.is_dir):
+      return 0
+    with checkpoints_lib.Checkpoints(directory) as saved:
+      return saved.latest_step or 0
+
+  def restore_params(
+    self, name: str, best: bool = False
+  ) -> Mapping[str, object]:
+    """Restores a finished run's parameters from its last or best checkpoint."""
+    record = self.workspace.read_record(name)
+    with checkpoints_lib.Checkpoints(self.workspace.checkpoints(name)) as saved:
+      return saved.restore_params(
+        self.setup.programs.abstract_state.params,
+        record['best_step'] if best else record['steps'],
+      )
 
 
-def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
-  """What --group names: all runs of a variant, a seed and a fold."""
-  return f'{variant}-s{seed}{_part(fold)}'
-
-
-def _part(fold: folds.Fold | None) -> str:
-  """As part of a name; the same for all seeds."""
-  return f'-{fold}' if fold else ''
-
-
-def plan(
+def make_plan(
   config: config_lib.Config,
-  choices: Mapping[str, Choice] = MappingProxyType({}),
-) -> list[Run]:
-  """All runs that the configured variants need, in the order of training.
-
-  Runs of one seed stand together as far as ensembles of teachers allow, so
-  that a plan cut short leaves whole seeds behind.
+  workdir: Path,
+  preemption_signal: preemption.Signal | None = None,
+  setup: setup_lib.Setup | None = None,
+) -> Plan:
+  """Resolves the tasks and finds the pretrained weights; reads no raw row.
 
   Args:
-    config: of a shard: the runs that its seeds need.
-    choices: task -> what a search chose for its single-task runs.
+    config: the configuration.
+    workdir: the work directory.
+    preemption_signal: None: no signal is listened for.
+    setup: of an equal model, to share its compiled programs; None: made anew.
 
   Raises:
-    errors.UserError: two runs would have one name.
+    errors.UserError: a task is unknown or inconsistent, two runs would have the
+      same name, or the weights can't be found.
   """
-  groups: dict[str, list[Run]] = {}
-
-  def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
-    group = group_name(variant, seed, fold)
-    if group in groups:
-      return groups[group]
-    found = variants.variant(config, variant)
-    own = config_lib.of_variant(config, variant)
-    teachers: dict[str, list[Run]] = {task: [] for task in config.tasks}
-    if found.teacher and not variants.outside(config, variant):
-      for teacher_seed in _teacher_seeds(own, seed):
-        for left_out in _folds(own, teacher_seed):
-          for run in add(found.teacher, teacher_seed, left_out):
-            for task in run.tasks:
-              teachers[task].append(run)
-    starts = {}
-    if found.start:
-      # One that has not seen the fold either.
-      before = add(found.start, seed, fold)
-      starts = {t: run for run in before for t in run.tasks}
-    groups[group] = [
-      _make_run(config, variant, seed, fold, tasks, teachers, starts, choices)
-      for tasks in (
-        [(task,) for task in found.tasks] if found.is_single else [found.tasks]
-      )
-    ]
-    return groups[group]
-
-  for seed in config_lib.seeds_of_shard(config):
-    for variant in config.variants:
-      add(variant, seed)
-  runs = list(itertools.chain(*groups.values()))
-  _check_names(runs)
-  return runs
-
-
-def _check_names(runs: Sequence[Run]) -> None:
-  """Raises if two runs would have one folder.
-
-  A task may have a name that ends like the name of another task's fold.
-  """
-  by_name: dict[str, Run] = {}
-  for run in runs:
-    # Some file systems don't tell capital letters from small ones.
-    other = by_name.setdefault(run.name.lower(), run)
-    if other is not run:
-      raise errors.UserError(
-        f'config.tasks: a run of {", ".join(other.tasks)} and one of'
-        f' {", ".join(run.tasks)} would both be named {run.name}; give either'
-        ' task another name'
-      )
-
-
-def _make_run(
-  config: config_lib.Config,
-  variant: str,
-  seed: int,
-  fold: folds.Fold | None,
-  tasks: tuple[str, ...],
-  teachers: Mapping[str, Sequence[Run]],
-  starts: Mapping[str, Run],
-  choices: Mapping[str, Choice],
-) -> Run:
-  """A run of a variant; what it builds on is given by task."""
-  is_single = variants.variant(config, variant).is_single
-  name = group_name(variant, seed)
-  depends: dict[str, Choice] = {}
-  for task in tasks:
-    for run in (*teachers[task], *([starts[task]] if starts else [])):
-      depends |= run.choices
-  if is_single:
-    (task,) = tasks
-    name = f'{name}-{task}'
-    if task in choices:
-      config = choices[task].applied(config)
-      depends[task] = choices[task]
-  return Run(
-    name=name + _part(fold) + _suffix(depends),
-    variant=variant,
-    seed=seed,
-    tasks=tasks,
-    teachers={
-      task: tuple(run.name for run in teachers[task])
-      for task in tasks
-      if teachers[task]
-    },
-    start=starts[tasks[0]].name if starts else '',
-    is_single=is_single,
-    config=config_lib.of_variant(config, variant),
-    choices=depends,
-    fold=fold,
-    logits=variants.outside(config, variant),
+  tasks = registry.resolve(config)
+  runs_lib.plan_runs(config)  # Raises if two runs would have the same name.
+  return Plan(
+    config,
+    workspace_lib.Workspace(workdir),
+    tasks,
+    setup_lib.load_encoder(config),
+    preemption_signal or preemption.Signal(),
+    setup,
   )
-
-
-def _suffix(choices: Mapping[str, Choice]) -> str:
-  """What tells a run's name from that of the same run after other choices."""
-  if len(choices) > 1:
-    return f'-{schema.digest(choices)[:8]}'
-  return ''.join(f'-{choice.label}' for choice in choices.values())
-
-
-def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
-  if config.distill.teachers == 1:
-    return (seed,)
-  return config.seeds[: config.distill.teachers]
-
-
-def _folds(config: config_lib.Config, seed: int) -> Sequence[folds.Fold | None]:
-  """What the runs that make up a teacher leave out."""
-  count = config.distill.folds
-  if count == 1:
-    return [None]
-  return [folds.Fold(number + 1, count, seed) for number in range(count)]
-
-
-def together(
-  runs: Sequence[Run],
-  at_once: int,
-  step: Callable[[Run], int],
-  devices: int = 1,
-) -> Iterator[list[Run]]:
-  """Groups of runs that one program trains, in an order that can be trained.
-
-  Args:
-    runs: those to be trained, in the order of a plan.
-    at_once: runs in a group at most.
-    step: where a run stands; asked when its group's turn has come.
-    devices: that must divide a group. Runs left over are groups of one, each
-      of which all devices train.
-
-  Yields:
-    Runs that differ in their seed alone, or in a fold of the same number, and
-    stand at the same step.
-  """
-  left = list(runs)
-  while left:
-    first, waited_for = left[0], {run.name for run in left}
-    at = step(first)
-    alike = (
-      run
-      for run in left
-      if (run.variant, run.tasks, run.config)
-      == (first.variant, first.tasks, first.config)
-      # Folds differ by a row, which can make a step more.
-      and _part(run.fold) == _part(first.fold)
-      and waited_for.isdisjoint(run.builds_on)
-      and step(run) == at
-    )
-    group = list(itertools.islice(alike, at_once))
-    group = group[: len(group) // devices * devices or 1]
-    yield group
-    left = [run for run in left if run not in group]
-
-
-def tasks_taught_by(runs: Sequence[Run], name: str) -> tuple[str, ...]:
-  """The tasks for which some run of the plan is taught by run `name`."""
-  tasks = {
-    task: None
-    for run in runs
-    for task, teachers in run.teachers.items()
-    if name in teachers
-  }
-  return tuple(tasks)

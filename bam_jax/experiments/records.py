@@ -1,7 +1,7 @@
-"""What a finished run leaves behind in its `DONE`.
+"""The record of a finished run, its file `DONE`: scores, quality, versions.
 
-An undefined score is null there, and `undefined` has the reason. Records that
-are older than that key have 0 in its place.
+An undefined score is null there, and `undefined` holds the reason. Records that
+are older than that key hold 0 instead.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,14 @@ import hashlib
 from importlib import metadata
 import logging
 import math
+from pathlib import Path
 import platform
 
 import jax
 import numpy as np
 
-from bam_jax import config as config_lib
+from bam_jax.distillation import quality
+from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import job as job_lib
@@ -24,26 +26,28 @@ from bam_jax.training import mesh as mesh_lib
 _ALWAYS_DEFINED = ('accuracy', 'exact_match', 'answer_f1')
 
 
-def record(
+# task -> `dev` or `train` -> name -> value, as `quality.measure` returns it
+Quality = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+
+def make_record(
   job: job_lib.Job,
   result: loop.Result,
   seconds: float,
   seeds_at_once: int,
   compilations: int,
-  scores: Mapping[str, object],
-  quality: Mapping[str, object],
+  entries: Mapping[str, object],
 ) -> dict[str, object]:
-  """The record of a run that has just been trained.
+  """Returns the record of a run that has just been trained.
 
   Args:
     job: what was trained.
-    result: what came of it.
-    seconds: its share of the time of those trained with it, what they waited
-      for their program included.
-    seeds_at_once: how many those are, itself included.
-    compilations: programs traced so far; threads may be at others still.
-    scores: what `scored` returned.
-    quality: of its outputs on dev, by task.
+    result: of the training.
+    seconds: this run's share of the training time of its group, including the
+      time that the group waited for its program.
+    seeds_at_once: number of runs in the group.
+    compilations: programs traced so far; threads may still be compiling others.
+    entries: what `save_outputs` returned.
   """
   return {
     'steps': job.num_steps,
@@ -56,28 +60,40 @@ def record(
     'compilations': compilations,
     'peak_device_bytes': _peak_device_bytes(),
     'shares': job.batches.shares,
-    **scores,
-    'quality': quality,
+    **entries,
   }
 
 
-def scored(
+def save_outputs(
   run: str,
+  path: Path,
   dev: evaluate.Splits,
   outputs: evaluate.Outputs,
   scores: evaluate.Scores,
   tasks: task_lib.TaskTable,
-  config: config_lib.Config,
+  regression_head: str,
 ) -> dict[str, object]:
-  """The entries of a record for a run's scores; logs undefined ones.
+  """Writes a run's outputs on dev splits; returns its scores and their quality.
+
+  Undefined scores are logged.
+
+  Args:
+    run: name of the run.
+    path: of the file `outputs.npz`.
+    dev: the rows.
+    outputs: on these rows.
+    scores: of the outputs.
+    tasks: the tasks of the plan.
+    regression_head: `sigmoid` or `linear`.
 
   Returns:
-    `scores`, nan where undefined, and `undefined`: task -> dev split -> metric
-    -> reason.
+    Entries of the record: `scores`, nan where undefined; `undefined`: task ->
+    dev split -> metric -> reason; and `quality` on the first dev splits.
   """
-  reasons = evaluate.why_undefined(
-    dev, outputs, scores, tasks, config.model.regression_head
+  processes.run_on_first(
+    evaluate.save, path, tasks, dev, outputs, regression_head
   )
+  reasons = evaluate.why_undefined(dev, outputs, scores, tasks, regression_head)
   for task, by_split in reasons.items():
     for split, by_metric in by_split.items():
       for metric, reason in by_metric.items():
@@ -85,11 +101,30 @@ def scored(
           '%s: %s of %s on %s is undefined: %s',
           *(run, metric, task, split, reason),
         )
-  return {'scores': scores, 'undefined': reasons}
+  found = {}
+  for name, splits in dev.items():
+    split = tasks[name].dev_splits[0]
+    label = splits[split].take('label', np.arange(len(splits[split])))
+    found[name] = {
+      'dev': quality.measure(
+        tasks[name], outputs[name][split], label, regression_head
+      )
+    }
+  return {'scores': scores, 'undefined': reasons, 'quality': found}
 
 
-def scores_of(record: Mapping[str, object]) -> evaluate.Scores:
-  """The scores of a record that was read back, nan where undefined."""
+def add_quality(
+  record: Mapping[str, object], added: Quality
+) -> dict[str, object]:
+  """Returns a record with entries added to its `quality`, or replaced."""
+  found = dict(record.get('quality', {}))
+  for task, by_rows in added.items():
+    found[task] = found.get(task, {}) | by_rows
+  return {**record, 'quality': found}
+
+
+def read_scores(record: Mapping[str, object]) -> evaluate.Scores:
+  """Returns the scores of a stored record, nan where undefined."""
   return {
     task: {
       split: {
@@ -112,20 +147,20 @@ def may_hide_undefined(record: Mapping[str, object]) -> bool:
   )
 
 
-def reasons_of(record: Mapping[str, object]) -> evaluate.Reasons:
-  """Why scores of a record are undefined; nothing in older records."""
+def read_reasons(record: Mapping[str, object]) -> evaluate.Reasons:
+  """Returns why scores are undefined; older records don't tell."""
   return record.get('undefined', {})
 
 
 def _versions() -> str:
-  """Of Python and of the packages that decide what a run computes."""
+  """Versions of Python and of the packages that decide what a run computes."""
   packages = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
   found = (f'{name} {metadata.version(name)}' for name in packages)
   return ', '.join([f'python {platform.python_version()}', *found])
 
 
 def _peak_device_bytes() -> int | None:
-  """Most memory in use on a device since the process began; None on a CPU."""
+  """Peak memory of the first device since the start; None on a CPU."""
   stats = jax.local_devices()[0].memory_stats()
   return stats and stats['peak_bytes_in_use']
 
@@ -133,7 +168,7 @@ def _peak_device_bytes() -> int | None:
 def parameters_digest(params: Mapping[str, object]) -> str:
   """sha256 over names, shapes and float32 bytes of all parameters.
 
-  Every process calls it.
+  All processes call it.
   """
   digest = hashlib.sha256()
   leaves, _ = jax.tree.flatten_with_path(mesh_lib.fetch(params))

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from collections.abc import Sequence
 import dataclasses
 
-from bam_jax.experiments import jobs
-from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import run_data
+from bam_jax.experiments import runs as runs_lib
 from bam_jax.tasks import task as task_lib
 
 # Runs that differ in seed, or in a fold of the same number.
@@ -24,7 +24,7 @@ class Work:
     labels: task and split of the rows that it has yet to label for students.
   """
 
-  run: plan_lib.Run
+  run: runs_lib.Run
   steps: int
   done: int
   trained: bool
@@ -52,11 +52,11 @@ class Work:
 
 
 def of_plan(
-  runs: Sequence[plan_lib.Run],
-  todo: Sequence[plan_lib.Run],
+  runs: Sequence[runs_lib.Run],
+  todo: Sequence[runs_lib.Run],
   tasks: task_lib.TaskTable,
-  features: jobs.Features,
-  latest_step: Callable[[plan_lib.Run], int],
+  features: run_data.Features,
+  latest_step: Callable[[runs_lib.Run], int],
   is_labelled: Callable[[str, str, str], bool],
 ) -> list[Work]:
   """What is left of every run of which something is.
@@ -74,7 +74,7 @@ def of_plan(
   for run in runs:
     labels = tuple(
       (task, split)
-      for task, split in jobs.to_label(run, todo, tasks, features)
+      for task, split in run_data.splits_to_label(run, todo, tasks, features)
       if not is_labelled(run.name, task, split)
     )
     trained = run.name not in names
@@ -83,7 +83,7 @@ def of_plan(
     result.append(
       Work(
         run,
-        jobs.num_steps(run, tasks, features),
+        run_data.num_steps(run, tasks, features),
         0 if trained else latest_step(run),
         trained,
         labels,

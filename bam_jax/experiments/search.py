@@ -1,11 +1,11 @@
-"""Search: values for single-task runs, chosen on seeds that report nothing.
+"""The search: chooses learning rate and layer decay on seeds of its own.
 
-Each pair of `config.search` is tried with each of its seeds, for each task that
-has single-task runs in the plan. The runs are kept as all runs are, so that
-what they chose follows from the work directory.
+Each pair of values in `config.search` is tried with each of its seeds, for each
+task that has single-task runs in the plan. Its runs are kept like all others,
+so that the choice follows from the work directory.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import itertools
@@ -16,18 +16,18 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax import variants
-from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import records
+from bam_jax.experiments import records as records_lib
+from bam_jax.experiments import runs as runs_lib
 from bam_jax.tasks import task as task_lib
 
 FILE = 'choices.json'
 
 # task -> pair -> seed -> score, nan where it is undefined
-Tried = Mapping[str, Mapping[plan_lib.Choice, Mapping[int, float]]]
+Scores = Mapping[str, Mapping[runs_lib.Choice, Mapping[int, float]]]
 
 
-def runs(config: config_lib.Config) -> list[plan_lib.Run]:
-  """The runs that try the values; none where nothing is searched."""
+def plan_runs(config: config_lib.Config) -> list[runs_lib.Run]:
+  """Returns the runs that try the values; none without a search."""
   search = config.search
   if not search.seeds:
     return []
@@ -35,12 +35,12 @@ def runs(config: config_lib.Config) -> list[plan_lib.Run]:
     search.learning_rates or [config.single.learning_rate],
     search.layer_decays or [config.single.layer_decay],
   )
-  choices = [plan_lib.Choice(*pair) for pair in pairs]
+  choices = [runs_lib.Choice(*pair) for pair in pairs]
   tasks = dict.fromkeys(
-    run.tasks[0] for run in plan_lib.plan(config) if run.is_single
+    run.tasks[0] for run in runs_lib.plan_runs(config) if run.is_single
   )
   return [
-    plan_lib.Run(
+    runs_lib.Run(
       name=f'{variants.SEARCH}-s{seed}-{task}-{choice.label}',
       variant=variants.SEARCH,
       seed=seed,
@@ -48,7 +48,7 @@ def runs(config: config_lib.Config) -> list[plan_lib.Run]:
       teachers={},
       start='',
       is_single=True,
-      config=choice.applied(config),
+      config=choice.apply(config),
       choices={task: choice},
     )
     for task in tasks
@@ -57,54 +57,53 @@ def runs(config: config_lib.Config) -> list[plan_lib.Run]:
   ]
 
 
-def tried(
-  searched: Sequence[plan_lib.Run],
-  record: Callable[[plan_lib.Run], Mapping[str, object]],
+def collect_scores(
+  runs: Sequence[runs_lib.Run],
+  records: Iterable[Mapping[str, object]],
   tasks: task_lib.TaskTable,
-) -> Tried:
-  """The score of every run of the search: its task's first dev metric.
+) -> Scores:
+  """Returns the first metric on the first dev split of each run's task.
 
   Args:
-    searched: the runs, all of them finished.
-    record: of a finished run.
+    runs: of the search.
+    records: of these runs, all of them finished.
     tasks: the tasks of the plan.
   """
-  result: dict[str, dict[plan_lib.Choice, dict[int, float]]] = {}
-  for run in searched:
+  result: dict[str, dict[runs_lib.Choice, dict[int, float]]] = {}
+  for run, record in zip(runs, records, strict=True):
     ((name, choice),) = run.choices.items()
     task = tasks[name]
-    scores = records.scores_of(record(run))[name][task.dev_splits[0]]
-    of_choice = result.setdefault(name, {}).setdefault(choice, {})
-    of_choice[run.seed] = scores[task.metrics[0]]
+    scores = records_lib.read_scores(record)[name][task.dev_splits[0]]
+    by_seed = result.setdefault(name, {}).setdefault(choice, {})
+    by_seed[run.seed] = scores[task.metrics[0]]
   return result
 
 
-def choose(found: Tried) -> dict[str, plan_lib.Choice]:
-  """The pair of the highest median over seeds, for each task.
+def choose(scores: Scores) -> dict[str, runs_lib.Choice]:
+  """Returns for each task the pair with the highest median over seeds.
 
   Ties go to the smaller learning rate, then to the smaller layer decay. A
-  median with an undefined score in it is the lowest, so that a pair whose run
-  failed on one seed is not preferred; `without_choice` are the tasks for which
-  no pair has another.
+  median that includes an undefined score is the lowest, so that a pair whose
+  run failed on one seed is not preferred.
   """
   return {
     task: min(pairs, key=lambda pair: (-_median(pairs[pair].values()), pair))
-    for task, pairs in found.items()
+    for task, pairs in scores.items()
   }
 
 
-def without_choice(found: Tried) -> list[str]:
-  """Tasks with an undefined median for every pair: the smallest is taken."""
+def tasks_without_choice(scores: Scores) -> list[str]:
+  """Tasks whose medians are all undefined; the smallest pair is taken."""
   return [
     task
-    for task, pairs in found.items()
-    if all(_median(scores.values()) == -math.inf for scores in pairs.values())
+    for task, pairs in scores.items()
+    if all(_median(each.values()) == -math.inf for each in pairs.values())
   ]
 
 
-def table(found: Tried, tasks: task_lib.TaskTable) -> dict[str, object]:
-  """What was tried and what was chosen by task, as JSON; undefined is null."""
-  choices = choose(found)
+def to_json(scores: Scores, tasks: task_lib.TaskTable) -> dict[str, object]:
+  """Content of `choices.json`: scores and choice by task; undefined is null."""
+  choices = choose(scores)
   result = {
     task: {
       'chosen': choices[task]._asdict(),
@@ -112,37 +111,37 @@ def table(found: Tried, tasks: task_lib.TaskTable) -> dict[str, object]:
       'tried': [
         {
           **pair._asdict(),
-          'median': _median(scores.values()),
-          'scores': {str(seed): score for seed, score in scores.items()},
+          'median': _median(by_seed.values()),
+          'scores': {str(seed): score for seed, score in by_seed.items()},
         }
-        for pair, scores in pairs.items()
+        for pair, by_seed in pairs.items()
       ],
     }
-    for task, pairs in found.items()
+    for task, pairs in scores.items()
   }
   return files.finite(result)
 
 
-def note(found: Tried) -> str:
-  """For the report: what single-task runs were trained with, and why."""
+def describe(scores: Scores) -> str:
+  """Sentence of the report on what was chosen, and how."""
   chosen = ', '.join(
     f'{task} {choice.learning_rate:g} and {choice.layer_decay:g}'
-    for task, choice in choose(found).items()
+    for task, choice in choose(scores).items()
   )
-  pairs = next(iter(found.values()))
+  pairs = next(iter(scores.values()))
   seeds = ', '.join(map(str, next(iter(pairs.values()))))
   text = (
     f'{chosen}; the best of {len(pairs)} pairs by the median dev score on seeds'
     f' {seeds}, none of which is reported; all of them in {FILE}'
   )
-  if unchosen := without_choice(found):
+  if missing := tasks_without_choice(scores):
     text += (
-      f'. Of {", ".join(unchosen)} no pair has a defined median, so the'
+      f'. Of {", ".join(missing)} no pair has a defined median, so the'
       ' smallest one was taken'
     )
   return text
 
 
-def _median(scores: Sequence[float]) -> float:
+def _median(scores: Iterable[float]) -> float:
   median = float(np.median(list(scores)))
   return median if math.isfinite(median) else -math.inf

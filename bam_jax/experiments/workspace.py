@@ -1,11 +1,11 @@
-"""The work directory: where each thing is, and whether it is still valid.
+"""The work directory: where everything is, and the records of its runs.
 
 DIR/config.json
 DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
 DIR/teachers/RUN/TASK/       shard sets; TASK.unlabelled/ too
-DIR/choices.json             what a search tried and chose
+DIR/choices.json             scores and choice of a search
 DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
 """
 
@@ -22,8 +22,8 @@ from bam_jax.runtime import telemetry
 from bam_jax.training import loop
 
 _DIGEST = 'digest'
-# What is asked of the record of a finished run.
-_RECORD = {
+# Types of values that the record of a finished run must have.
+_RECORD_TYPES = {
   'steps': (int,),
   'parameters': (str,),
   'seconds': (int, float),
@@ -35,7 +35,7 @@ _RECORD = {
 class Workspace:
   """Paths below one work directory, and the records of its runs.
 
-  Of several processes the first one reads and writes the records.
+  With several processes, the first one reads and writes the records.
   """
 
   def __init__(self, root: Path):
@@ -56,21 +56,22 @@ class Workspace:
   def outputs(self, name: str) -> Path:
     return self.run(name) / 'outputs.npz'
 
-  def teacher(self, run: str, task: str) -> Path:
-    return self.root / 'teachers' / run / task
+  def teacher(self, run: str, folder: str) -> Path:
+    return self.root / 'teachers' / run / folder
+
+  def _identity(self, name: str) -> Path:
+    return self.run(name) / 'config.json'
 
   @processes.runs_on_first
   def open_runs(self, identities: Mapping[str, Mapping[str, object]]) -> None:
-    """Makes the folders of runs; those that are there must be of the same.
-
-    All are checked before the first one is made.
+    """Makes the folders of runs, after checking those that exist.
 
     Args:
       identities: run -> dotted key -> value: everything that decides the run's
         outcome.
 
     Raises:
-      errors.UserError: a folder holds a run of another identity; names the
+      errors.UserError: a folder holds a run with another identity; names the
         first keys that differ.
     """
     new = []
@@ -79,62 +80,18 @@ class Workspace:
       if record is None:
         new.append(name)
       else:
-        self._compare(name, _complete(identity, record))
+        self.check_run(name, _complete(identity, record))
     for name in new:
-      files.write_json(self._identity(name), _sealed(identities[name]))
+      files.write_json(self._identity(name), _seal(identities[name]))
 
   @processes.runs_on_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
-    """Checks a run's folder against a part of its identity.
+    """Compares a part of an identity with the one that a run's folder holds.
 
     Raises:
-      errors.UserError: as `open_runs`.
+      errors.UserError: a value differs.
     """
-    self._compare(name, settings)
-
-  @processes.runs_on_first
-  def identity(self, name: str) -> dict[str, object] | None:
-    """The identity that a run was begun with; None where there is no run.
-
-    Raises:
-      errors.UserError: the record is damaged, or it is missing in a folder that
-        holds something else of a run.
-    """
-    path = self._identity(name)
-    if path.exists():
-      return _unsealed(path)
-    # Without its record nobody knows what a run was trained with, so it must
-    # not be taken for one of this configuration. The record is written first.
-    found = sorted(path.parent.glob('[!.]*'))
-    if found:
-      raise errors.UserError(
-        f'{path}: is missing, so nobody knows with what configuration'
-        f' {found[0].name} beside it was made; {_make_anew(path)}'
-      )
-    return None
-
-  @processes.runs_on_first
-  def recorded(
-    self, name: str, identity: Mapping[str, object]
-  ) -> Mapping[str, object]:
-    """An identity as the record of its run has it.
-
-    Without the fields that are newer than the record, so that its digest, which
-    the run's students and its logits carry, stays what it was. An identity
-    without a record, or that the record contradicts, is returned as it is.
-    """
-    record = self.identity(name)
-    if record is None:
-      return identity
-    wanted = _complete(identity, record)
-    return identity if differences(record, wanted) else record
-
-  def _identity(self, name: str) -> Path:
-    return self.run(name) / 'config.json'
-
-  def _compare(self, name: str, wanted: Mapping[str, object]) -> None:
-    """Raises where the record of a run has other values for these keys."""
-    changes = differences(_unsealed(self._identity(name)), wanted)
+    changes = differences(_read_sealed(self._identity(name)), settings)
     if changes:
       raise errors.UserError(
         f'{self.run(name)}: was run with another configuration or other data'
@@ -143,66 +100,103 @@ class Workspace:
       )
 
   @processes.runs_on_first
+  def identity(self, name: str) -> dict[str, object] | None:
+    """Returns the identity that a run was started with; None without a run.
+
+    Raises:
+      errors.UserError: the file is damaged, or is missing in a folder that
+        holds other files of a run.
+    """
+    path = self._identity(name)
+    if path.exists():
+      return _read_sealed(path)
+    # This file is written first. Without it, other files in the folder may be
+    # of another configuration.
+    found = sorted(path.parent.glob('[!.]*'))
+    if found:
+      raise errors.UserError(
+        f'{path}: is missing, so nobody knows with what configuration'
+        f' {found[0].name} beside it was made; {_remedy(path)}'
+      )
+    return None
+
+  @processes.runs_on_first
+  def recorded(
+    self, name: str, identity: Mapping[str, object]
+  ) -> Mapping[str, object]:
+    """Returns an equal identity as the run's folder holds it.
+
+    That one lacks fields which are newer than the run, so that its digest,
+    which is part of the identities of students and of logits, stays the same.
+    The argument is returned if the folder holds none, or a different one.
+    """
+    record = self.identity(name)
+    if record is None:
+      return identity
+    wanted = _complete(identity, record)
+    return identity if differences(record, wanted) else record
+
+  @processes.runs_on_first
   def finished_runs(self) -> list[str]:
-    """Names of all runs that are finished, of this plan or not."""
-    # A folder that a copy left unfinished begins with a dot.
+    """Returns the names of all finished runs, of this plan or not."""
+    # An unfinished copy of a folder has a name that begins with a dot.
     paths = self.root.glob('runs/[!.]*/DONE')
     return sorted(path.parent.name for path in paths)
 
   @processes.runs_on_first
-  def taught_tasks(self, name: str) -> list[str]:
-    """The tasks whose training rows a run has labelled."""
+  def logit_folders(self, name: str) -> list[str]:
+    """Returns the names of the folders of the sets that a run has labelled."""
     paths = (self.root / 'teachers' / name).glob(f'[!.]*/{manifest.NAME}')
     return sorted(path.parent.name for path in paths)
 
   @processes.runs_on_first
-  def finished(self, name: str) -> Mapping[str, object] | None:
-    """The record of a finished run, or None.
+  def read_record(self, name: str) -> Mapping[str, object] | None:
+    """Returns the record of a finished run; None if it is not finished.
 
     Raises:
-      errors.UserError: the record is damaged, or as `identity`.
+      errors.UserError: the record is damaged; or see `identity`.
     """
     path = self.run(name) / 'DONE'
     if not path.exists():
       return None
     self.identity(name)
-    return _unsealed(path, _RECORD)
+    return _read_sealed(path, _RECORD_TYPES)
 
   @processes.runs_on_first
-  def finish(self, name: str, record: Mapping[str, object]) -> None:
-    """Writes the record of a finished run; nan as null."""
-    # The digest is of what a reader gets back.
-    files.write_json(self.run(name) / 'DONE', _sealed(files.finite(record)))
+  def write_record(self, name: str, record: Mapping[str, object]) -> None:
+    """Writes the record of a finished run; nan becomes null."""
+    # The digest is of the values that a reader gets.
+    files.write_json(self.run(name) / 'DONE', _seal(files.finite(record)))
 
   @processes.runs_on_first
   def save_config(self, config: config_lib.Config) -> None:
-    """Keeps the configuration of the last command, for the reader."""
+    """Writes the configuration of the last command, for people to read."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))
 
 
-def _sealed(record: Mapping[str, object]) -> dict[str, object]:
-  """A record with a digest of itself."""
+def _seal(record: Mapping[str, object]) -> dict[str, object]:
+  """Returns a record with a digest of itself."""
   return {**record, _DIGEST: schema.digest(record)}
 
 
-def _unsealed(
-  path: Path, kinds: Mapping[str, tuple[type, ...]] | None = None
+def _read_sealed(
+  path: Path, types: Mapping[str, tuple[type, ...]] | None = None
 ) -> dict[str, object]:
-  """The record in a file, checked against its digest.
+  """Reads a record and checks its digest.
 
   Args:
     path: of the file.
-    kinds: key -> types of which its value is one; None: not known.
+    types: key -> allowed types of its value.
 
   Raises:
-    errors.UserError: it is damaged.
+    errors.UserError: the record is damaged.
   """
-  record = files.read_json(path, _make_anew(path))
-  # Records that are older than the digest have none.
+  record = files.read_json(path, _remedy(path))
+  # Older records have no digest.
   digest = record.pop(_DIGEST, None)
   wrong = [
     key
-    for key, allowed in (kinds or {}).items()
+    for key, allowed in (types or {}).items()
     if type(record.get(key)) not in allowed
   ]
   if digest not in (None, schema.digest(record)):
@@ -210,16 +204,15 @@ def _unsealed(
   if wrong:
     raise errors.UserError(
       f'{path}: is damaged: {wrong[0]} is not what a run leaves;'
-      f' {_make_anew(path)}'
+      f' {_remedy(path)}'
     )
   return record
 
 
-def _make_anew(path: Path) -> str:
-  """The remedy for a record of a run that tells nothing.
+def _remedy(path: Path) -> str:
+  """What to do about a damaged record: the whole folder must go.
 
-  The whole folder goes: without a record what is left could be taken for the
-  work of another configuration.
+  Its other files could be mistaken for those of another configuration.
   """
   return f'remove {path.parent} and run the same command again'
 
@@ -227,21 +220,21 @@ def _make_anew(path: Path) -> str:
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """An identity with None for what only a record of it has.
+  """Returns an identity with None for keys that only the record has.
 
-  A field of the configuration that no identity holds any more decides nothing.
+  Fields of the configuration that have been removed since then are ignored.
   """
-  alone = (key for key in record if not key.startswith('config.'))
-  return {**dict.fromkeys(alone), **identity}
+  keys = (key for key in record if not key.startswith('config.'))
+  return {**dict.fromkeys(keys), **identity}
 
 
 def differences(
   before: Mapping[str, object], wanted: Mapping[str, object]
 ) -> list[str]:
-  """What a record has otherwise than wanted, each key in words.
+  """Describes each key of `wanted` whose value in a record differs.
 
-  A field of the configuration that the record lacks is newer than the run, and
-  its default is what was done before there was a choice.
+  A field of the configuration that the record lacks is newer than the run; its
+  default stands for what was done before the field existed.
   """
   before = {**defaults(), **before}
   return [
@@ -252,6 +245,6 @@ def differences(
 
 
 def defaults() -> dict[str, object]:
-  """Key of an identity -> default, of every field of the configuration."""
+  """Returns the defaults of all configuration fields, by identity key."""
   fields = schema.flatten(config_lib.Config())
   return {f'config.{key}': value for key, value in fields.items()}

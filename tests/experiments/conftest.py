@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from bam_jax import config as config_lib
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
 from bam_jax.training import loop
 from bam_jax.training import setup as setup_lib
 from tests.configs import tiny
@@ -14,11 +14,11 @@ from tests.experiments import commands
 
 
 @pytest.fixture(scope='session')
-def tiny_runner() -> Callable[..., runner_lib.Runner]:
-  """Work directory, own variants and changed fields -> a runner."""
+def tiny_plan() -> Callable[..., plan_lib.Plan]:
+  """Work directory, own variants and changed fields -> a plan."""
   setups: list[setup_lib.Setup] = []
 
-  def make(workdir: Path, own=None, **changes) -> runner_lib.Runner:
+  def make(workdir: Path, own=None, **changes) -> plan_lib.Plan:
     config = tiny.get_config()
     for name, fields in (own or {}).items():
       config.custom_variants[name] = config_lib.custom_variant(**fields)
@@ -28,11 +28,14 @@ def tiny_runner() -> Callable[..., runner_lib.Runner]:
       'train.checkpoint_every': 0,
       **changes,
     })  # fmt: skip
-    runner = runner_lib.Runner(config_lib.from_config_dict(config), workdir)
+    plan = plan_lib.make_plan(
+      config_lib.from_config_dict(config),
+      workdir,
+      setup=setups[0] if setups else None,
+    )
     if not setups:
-      setups.append(runner.setup)
-    runner._setup = setups[0]
-    return runner
+      setups.append(plan.setup)
+    return plan
 
   return make
 

@@ -10,9 +10,10 @@ from bam_jax import errors
 from bam_jax.data import folds
 from bam_jax.experiments import costs
 from bam_jax.experiments import estimate
-from bam_jax.experiments import jobs
-from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import remaining
+from bam_jax.experiments import run_data
+from bam_jax.experiments import runs as runs_lib
+from bam_jax.experiments import train
 from bam_jax.tasks import demo
 
 _SENTIMENT, _SIMILARITY = 'demo_sentiment', 'demo_similarity'
@@ -24,9 +25,9 @@ def _rows(task: str, split: str = 'train') -> int:
 
 
 @pytest.fixture(scope='module')
-def runner(tiny_runner, tmp_path_factory):
+def plan(tiny_plan, tmp_path_factory):
   """Eight seeds of a student and its two teachers, of which none is trained."""
-  return tiny_runner(
+  return tiny_plan(
     tmp_path_factory.mktemp('estimate'),
     variants=('single_to_multi',),
     seeds=_SEEDS,
@@ -35,19 +36,19 @@ def runner(tiny_runner, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def told(runner) -> dict:
-  runner.estimate()
-  return json.loads((runner.workspace.root / estimate.FILE).read_text())
+def told(plan) -> dict:
+  estimate.estimate(plan)
+  return json.loads((plan.workspace.root / estimate.FILE).read_text())
 
 
-def _work(run: plan_lib.Run, **changed) -> remaining.Work:
+def _work(run: runs_lib.Run, **changed) -> remaining.Work:
   fields = {'steps': 20, 'done': 0, 'trained': False, 'labels': ()}
   return remaining.Work(run, **(fields | changed))
 
 
-def test_every_run_is_counted_and_none_is_begun(runner, told):
+def test_every_run_is_counted_and_none_is_begun(plan, told):
   names = [run['name'] for run in told['runs']]
-  assert sorted(names) == sorted(run.name for run in runner.runs)
+  assert sorted(names) == sorted(run.name for run in plan.runs)
   # Two teachers and a student a seed, 4 steps of 16 examples each.
   assert told['steps'] == 8 * 3 * 4
   assert told['examples'] == 8 * 3 * 4 * 16
@@ -57,16 +58,16 @@ def test_every_run_is_counted_and_none_is_begun(runner, told):
   assert told['seconds'] == pytest.approx(
     sum(run['seconds'] for run in told['runs'])
   )
-  assert {path.name for path in runner.workspace.root.iterdir()} == {
+  assert {path.name for path in plan.workspace.root.iterdir()} == {
     'features',
     estimate.FILE,
   }
 
 
-def test_memory_is_that_of_the_known_shapes(runner, told):
+def test_memory_is_that_of_the_known_shapes(plan, told):
   """Eight seeds on as many devices: each holds one state and one batch."""
-  programs = runner.setup.programs
-  v, d, f, p = runner.encoder.config.vocab_size, 64, 256, 512
+  programs = plan.setup.programs
+  v, d, f, p = plan.encoder.config.vocab_size, 64, 256, 512
   layer = 4 * (d * d + d) + 2 * d + (d * f + f) + (f * d + d) + 2 * d
   embeddings = (v + p + 2) * d + 2 * d
   heads = 2 * (d * 2 + 2)
@@ -88,26 +89,24 @@ def test_memory_is_that_of_the_known_shapes(runner, told):
   )
 
 
-def test_a_step_without_room_is_refused(runner, told, monkeypatch):
+def test_a_step_without_room_is_refused(plan, told, monkeypatch):
   monkeypatch.setattr(costs, 'device_memory', lambda: 1_500_000)
   with pytest.raises(
     errors.UserError, match=r'step of 8 x 16 rows needs .* which has 1.5 MB; r'
   ):
-    runner.estimate()
+    estimate.estimate(plan)
 
 
-def test_a_bucket_that_few_steps_fill_is_compiled_too(
-  runner, told, monkeypatch
-):
+def test_a_bucket_that_few_steps_fill_is_compiled_too(plan, told, monkeypatch):
   """It is the one that needs most memory."""
-  packing = dataclasses.replace(runner.packing, row_buckets=(16, 64))
+  packing = dataclasses.replace(plan.packing, row_buckets=(16, 64))
   estimator = estimate.Estimator(
-    runner.config, runner.tasks, runner.features, packing, runner.setup,
-    runner.workspace.root,
+    plan.config, plan.tasks, plan.features, packing, plan.setup,
+    plan.workspace.root,
   )  # fmt: skip
   asked = []
   monkeypatch.setattr(
-    type(runner.setup.programs),
+    type(plan.setup.programs),
     'compile_ahead',
     lambda self, packing, seeds: asked.append((packing.row_buckets, seeds)),
   )
@@ -115,17 +114,17 @@ def test_a_bucket_that_few_steps_fill_is_compiled_too(
   assert asked == [((16, 24, 64), {8})]
 
 
-def test_checkpoints_take_what_is_kept_of_them(runner, told):
+def test_checkpoints_take_what_is_kept_of_them(plan, told):
   kept = told['measured']['checkpoint']['params']
   # A third of the state are parameters, compressed, as little as noise can be.
-  state = costs.state_bytes(runner.setup.programs)
+  state = costs.state_bytes(plan.setup.programs)
   assert 0.8 < 3 * kept / state < 1.2
   assert told['disk']['checkpoints'] == 24 * kept
 
 
 @pytest.mark.parametrize('epochs', [0.5, 3.0])
-def test_steps_follow_from_the_rows(tiny_runner, tmp_path, epochs):
-  runner = tiny_runner(
+def test_steps_follow_from_the_rows(tiny_plan, tmp_path, epochs):
+  plan = tiny_plan(
     tmp_path,
     variants=('single', 'multi'),
     **{
@@ -136,9 +135,9 @@ def test_steps_follow_from_the_rows(tiny_runner, tmp_path, epochs):
       'multi.batch_size': 24,
     },
   )
-  runner.prepare()
+  train.prepare(plan)
   works = remaining.of_plan(
-    runner.runs, runner.runs[1:], runner.tasks, runner.features,
+    plan.runs, plan.runs[1:], plan.tasks, plan.features,
     lambda run: 3, lambda *rows: False,
   )  # fmt: skip
   # The first run is finished, and teaches nobody.
@@ -153,10 +152,10 @@ def test_steps_follow_from_the_rows(tiny_runner, tmp_path, epochs):
   assert multi.examples == (multi.steps - 3) * 24
 
 
-def test_a_finished_teacher_has_labels_left(runner, told):
-  todo = [run for run in runner.runs if run.variant == 'single_to_multi']
+def test_a_finished_teacher_has_labels_left(plan, told):
+  todo = [run for run in plan.runs if run.variant == 'single_to_multi']
   works = remaining.of_plan(
-    runner.runs, todo, runner.tasks, runner.features,
+    plan.runs, todo, plan.tasks, plan.features,
     lambda run: 0, lambda run, task, split: task == _SENTIMENT,
   )  # fmt: skip
   teachers = [work for work in works if work.trained]
@@ -167,11 +166,11 @@ def test_a_finished_teacher_has_labels_left(runner, told):
 
 @pytest.mark.parametrize('learnt', [True, False])
 def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
-  tiny_runner, tmp_path, learnt
+  tiny_plan, tmp_path, learnt
 ):
   """The sets of the training rows are there, and those of the others not."""
   (tmp_path / 'more.jsonl').write_text('{"text": "a lovely dinner"}\n')
-  runner = tiny_runner(
+  plan = tiny_plan(
     tmp_path / 'work',
     variants=('single_to_multi',),
     **{
@@ -180,9 +179,9 @@ def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
       'distill.unlabelled': learnt,
     },
   )
-  runner.prepare()
+  train.prepare(plan)
   works = remaining.of_plan(
-    runner.runs, runner.runs[-1:], runner.tasks, runner.features,
+    plan.runs, plan.runs[-1:], plan.tasks, plan.features,
     lambda run: 0, lambda run, task, split: split == 'train',
   )  # fmt: skip
   expected = [((_SENTIMENT, 'unlabelled'),)] if learnt else []
@@ -204,20 +203,18 @@ def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
   ids=['no-logits', 'no-student'],
 )
 def test_what_the_run_would_refuse_is_refused_before_it(
-  tiny_runner, tmp_path, changes, message
+  tiny_plan, tmp_path, changes, message
 ):
-  runner = tiny_runner(tmp_path, variants=('single_to_multi',), **changes)
+  plan = tiny_plan(tmp_path, variants=('single_to_multi',), **changes)
   with pytest.raises(errors.UserError, match=message):
-    runner.estimate()
+    estimate.estimate(plan)
 
 
 @pytest.mark.parametrize('number', [1, 2, 3])
 @pytest.mark.parametrize('swapped', [False, True], ids=['plain', 'swapped'])
-def test_a_fold_is_left_out_of_the_steps(
-  tiny_runner, tmp_path, number, swapped
-):
+def test_a_fold_is_left_out_of_the_steps(tiny_plan, tmp_path, number, swapped):
   """Oracle: the division of the uids itself."""
-  runner = tiny_runner(
+  plan = tiny_plan(
     tmp_path,
     **{
       'single.max_steps': 0,
@@ -226,12 +223,12 @@ def test_a_fold_is_left_out_of_the_steps(
       'data.swap': (_SIMILARITY,) if swapped else (),
     },
   )
-  runner.prepare()
-  run = next(run for run in runner.runs if run.tasks == (_SIMILARITY,))
+  train.prepare(plan)
+  run = next(run for run in plan.runs if run.tasks == (_SIMILARITY,))
   run = dataclasses.replace(run, fold=folds.Fold(number, 3, seed=5))
-  columns = runner.features[_SIMILARITY]['train']
+  columns = plan.features[_SIMILARITY]['train']
   kept = folds.split(columns.uids, run.fold)[0]
-  found = jobs.num_steps(run, runner.tasks, runner.features)
+  found = run_data.num_steps(run, plan.tasks, plan.features)
   assert found == len(kept) != len(columns)
 
 
@@ -239,26 +236,26 @@ def test_a_fold_is_left_out_of_the_steps(
   ('every', 'done', 'dues'),
   [(0, 0, 0), (5, 0, 3), (5, 10, 1), (5, 11, 1), (7, 0, 2), (30, 0, 0)],
 )
-def test_what_is_due_before_the_last_step(runner, every, done, dues):
+def test_what_is_due_before_the_last_step(plan, every, done, dues):
   """Of 20 steps; what is due at the end counts by itself."""
-  assert _work(runner.runs[0], done=done).dues(every) == dues
+  assert _work(plan.runs[0], done=done).dues(every) == dues
 
 
-def test_a_finished_plan_leaves_nothing(runner, told, tmp_path):
+def test_a_finished_plan_leaves_nothing(plan, told, tmp_path):
   estimator = estimate.Estimator(
-    runner.config, runner.tasks, runner.features, runner.packing,
-    runner.setup, tmp_path,
+    plan.config, plan.tasks, plan.features, plan.packing,
+    plan.setup, tmp_path,
   )  # fmt: skip
   estimator.report([], [])
   told = json.loads((tmp_path / estimate.FILE).read_text())
   assert told == {'seconds': 0, 'runs': []}
 
 
-def test_a_run_says_how_many_steps_are_left(tiny_runner, tmp_path, caplog):
-  runner = tiny_runner(tmp_path, variants=('multi',))
+def test_a_run_says_how_many_steps_are_left(tiny_plan, tmp_path, caplog):
+  plan = tiny_plan(tmp_path, variants=('multi',))
   with caplog.at_level(logging.INFO):
-    runner.run()
-    runner.run()
+    train.run(plan)
+    train.run(plan)
   lines = [r.getMessage() for r in caplog.records if 'to train' in r.message]
   assert lines == [
     '1 runs: 0 finished, 1 to train, 4 steps',

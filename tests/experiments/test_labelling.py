@@ -15,9 +15,11 @@ from sklearn import metrics as sk_metrics
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import shards
-from bam_jax.distillation import teachers
+from bam_jax.distillation import teacher_logits
 from bam_jax.experiments import labelling
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import report as report_lib
+from bam_jax.experiments import train
 from bam_jax.tasks import demo
 from bam_jax.training import loop
 
@@ -90,10 +92,12 @@ class _Plan:
     self.targets: list[tuple[str, np.ndarray]] = []
     _write_tables(data)
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(teachers, 'targets', self._recorded(teachers.targets))
+      patch.setattr(
+        teacher_logits, 'read_probs', self._recorded(teacher_logits.read_probs)
+      )
       patch.setattr(loop, 'train', self._watched(loop.train))
-      self.runner = runner_lib.Runner(_config(data), workdir)
-      self.runner.run()
+      self.plan = plan_lib.make_plan(_config(data), workdir)
+      train.run(self.plan)
 
   def _recorded(self, targets):
     def recorded(sets, features, task, *arguments):
@@ -116,7 +120,7 @@ class _Plan:
   def _uids(self, batch) -> set[str]:
     """The rows of a batch, told by their tokens and their task."""
     known = {}
-    for task, splits in self.runner.features.items():
+    for task, splits in self.plan.features.items():
       columns = splits['train']
       values, offsets = columns.ragged('input_ids')
       for row, uid in enumerate(columns.uids):
@@ -127,19 +131,19 @@ class _Plan:
     found = set()
     for row, slot in zip(*np.nonzero(batch['weight'])):
       mine = batch['segment_ids'][row] == slot + 1
-      task = self.runner.tasks.names[batch['task_id'][row, slot]]
+      task = self.plan.tasks.names[batch['task_id'][row, slot]]
       tokens = tuple(batch['input_ids'][row][mine].tolist())
       found.add(known[task, tokens])
     return found
 
   def features(self, task: str) -> shards.Columns:
-    return self.runner.features[task]['train']
+    return self.plan.features[task]['train']
 
   def logits(
     self, run: str, task: str, workdir: Path | None = None
   ) -> dict[str, np.ndarray]:
     """uid -> logits, of what a run has labelled."""
-    width = self.runner.tasks[task].num_outputs
+    width = self.plan.tasks[task].num_outputs
     directory = (workdir or self.workdir) / 'teachers' / run / task
     columns = shards.open(directory, shards.logits_fields(width), None)
     values = np.array(columns.fixed('logits'), np.float64)
@@ -255,9 +259,8 @@ def test_the_report_is_of_the_students(finished):
 def test_single_is_reported_from_whole_runs_alone(finished, tmp_path):
   workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
   config = _config(finished.data, variants=('single', 'single_to_multi'))
-  runner = runner_lib.Runner(config, workdir)
-  runner._setup = finished.runner.setup
-  runner.report()
+  plan = plan_lib.make_plan(config, workdir, setup=finished.plan.setup)
+  report_lib.report(plan)
   report = json.loads((workdir / 'report.json').read_text())
   assert report['variants']['single']['seeds'] == 0
   assert report['variants']['single_to_multi']['seeds'] == len(_SEEDS)
@@ -276,10 +279,11 @@ def test_other_folds_are_refused(finished, tmp_path, changes, message):
   workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
   if changes['distill.folds'] == 18:
     shutil.rmtree(workdir / 'runs')
-  runner = runner_lib.Runner(_config(finished.data, **changes), workdir)
-  runner._setup = finished.runner.setup
+  plan = plan_lib.make_plan(
+    _config(finished.data, **changes), workdir, setup=finished.plan.setup
+  )
   with pytest.raises(errors.UserError, match=message) as error:
-    runner.run()
+    train.run(plan)
   assert '\n' not in str(error.value)
 
 
@@ -292,20 +296,21 @@ def test_the_logits_of_another_fold_are_refused(finished, tmp_path):
   )
   shutil.rmtree(one)
   shutil.copytree(two, one)
-  runner = runner_lib.Runner(_config(finished.data), workdir)
-  runner._setup = finished.runner.setup
+  plan = plan_lib.make_plan(
+    _config(finished.data), workdir, setup=finished.plan.setup
+  )
   with pytest.raises(
     errors.UserError,
     match=rf'^{one}: was made from something else: left_out.number was 2 and is'
     ' now 1; ',
   ):
-    runner.run()
+    train.run(plan)
 
 
 def test_seeds_at_once_end_as_each_alone(finished, tmp_path):
   """A seed on each of eight devices, one fold after the other."""
   changes = {'train.seeds_at_once': 8, 'distill.teachers': 1}
-  runner = runner_lib.Runner(
+  plan = plan_lib.make_plan(
     _config(
       finished.data,
       variants=('multi_to_multi',),
@@ -313,10 +318,10 @@ def test_seeds_at_once_end_as_each_alone(finished, tmp_path):
       **changes,
     ),
     tmp_path,
+    setup=finished.plan.setup,
   )
-  runner._setup = finished.runner.setup
-  runner.run()
-  for run in runner.runs:
+  train.run(plan)
+  for run in plan.runs:
     record = json.loads((tmp_path / 'runs' / run.name / 'DONE').read_text())
     assert record['seeds_at_once'] == 8
   for seed in _SEEDS:
@@ -331,13 +336,14 @@ def test_seeds_at_once_end_as_each_alone(finished, tmp_path):
 
 
 def test_other_processes_write_the_same(finished, tmp_path, monkeypatch):
-  monkeypatch.setattr(labelling, '_FEW_ROWS', 0)
+  monkeypatch.setattr(labelling, '_MIN_BACKGROUND_ROWS', 0)
   workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
   shutil.rmtree(workdir / 'teachers')
   shutil.rmtree(workdir / 'runs' / 'single_to_multi-s0')
-  runner = runner_lib.Runner(_config(finished.data), workdir)
-  runner._setup = finished.runner.setup
-  runner.run()
+  plan = plan_lib.make_plan(
+    _config(finished.data), workdir, setup=finished.plan.setup
+  )
+  train.run(plan)
   for number in range(1, _FOLDS + 1):
     run = _teacher_name('single', 0, 'mood', number)
     expected = finished.logits(run, 'mood')

@@ -8,6 +8,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.experiments import merge
+from bam_jax.experiments import train
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.storage import lock
 
@@ -25,17 +26,17 @@ _RUNS = [
 
 
 @pytest.fixture(scope='module')
-def whole(tiny_runner, tmp_path_factory) -> Path:
+def whole(tiny_plan, tmp_path_factory) -> Path:
   workdir = tmp_path_factory.mktemp('whole')
-  tiny_runner(workdir, **_FIELDS).run()
+  train.run(tiny_plan(workdir, **_FIELDS))
   return workdir
 
 
 @pytest.fixture(scope='module')
-def shards(tiny_runner, tmp_path_factory) -> list[Path]:
+def shards(tiny_plan, tmp_path_factory) -> list[Path]:
   workdirs = [tmp_path_factory.mktemp(f'shard_{i}') for i in (0, 1)]
   for i, workdir in enumerate(workdirs):
-    tiny_runner(workdir, **_FIELDS, **{'plan.shard': f'{i}/2'}).run()
+    train.run(tiny_plan(workdir, **_FIELDS, **{'plan.shard': f'{i}/2'}))
   return workdirs
 
 
@@ -76,11 +77,9 @@ def test_a_shard_trains_its_part_and_reports_on_that(shards, whole):
     assert report['notes']['shard'].endswith('whose seeds are 3, 1')
 
 
-def test_merged_shards_are_the_plan(
-  tiny_runner, shards, whole, workdir, trained
-):
-  runner = tiny_runner(workdir, **_FIELDS)
-  runner.merge(shards)
+def test_merged_shards_are_the_plan(tiny_plan, shards, whole, workdir, trained):
+  plan = tiny_plan(workdir, **_FIELDS)
+  merge.merge(plan, shards)
   ours, theirs = (_read(path, 'report.json') for path in (workdir, whole))
   assert ours['variants'] == theirs['variants']
   assert ours['per_seed'] == theirs['per_seed']
@@ -92,14 +91,14 @@ def test_merged_shards_are_the_plan(
   for name in _RUNS:
     shutil.rmtree(workdir / 'runs' / name / 'checkpoints')
   shutil.rmtree(workdir / 'runs' / _RUNS[-1])
-  tiny_runner(workdir, **_FIELDS).run()
+  train.run(tiny_plan(workdir, **_FIELDS))
   assert trained == [_RUNS[-1]]
   done = f'runs/{_RUNS[-1]}/DONE'
   assert _read(workdir, done)['scores'] == _read(whole, done)['scores']
 
 
-def test_what_is_missing_is_told(tiny_runner, shards, workdir):
-  tiny_runner(workdir, **_FIELDS).merge(shards[:1])
+def test_what_is_missing_is_told(tiny_plan, shards, workdir):
+  merge.merge(tiny_plan(workdir, **_FIELDS), shards[:1])
   found = _read(workdir, 'report.json')['variants']
   assert found['single']['missing'] == {'1': list(_TASKS)}
   assert found['single_to_multi']['missing'] == {'1': list(_TASKS)}
@@ -117,7 +116,7 @@ def test_what_is_there_stays_and_what_is_unfinished_is_replaced(
   (unfinished / 'mine').write_text('mine')
   # What a copy that was cut short leaves behind.
   shutil.copytree(kept, source / 'runs' / '.old.tmp')
-  merge.merge(*_spaces(workdir), _spaces(source, shards[1], workdir))
+  merge.copy_runs(*_spaces(workdir), _spaces(source, shards[1], workdir))
   assert (kept / 'mine').exists()
   assert _files(unfinished) == _files(shards[0] / 'runs' / unfinished.name)
   assert sorted(path.name for path in (workdir / 'runs').iterdir()) == _RUNS
@@ -143,7 +142,7 @@ def test_another_run_of_the_same_name_is_refused(shards, tmp_path, place):
     r' \(config.single.learning_rate was (5e-05, is 1.0|1.0, is 5e-05)\);'
     r' choose another --workdir, or remove one',
   ):
-    merge.merge(*_spaces(workdir), _spaces(*sources))
+    merge.copy_runs(*_spaces(workdir), _spaces(*sources))
   assert _files(workdir) == before
 
 
@@ -156,12 +155,12 @@ def test_a_field_that_one_record_lacks_has_its_default(shards, tmp_path):
   record = _read(older, path)
   del record['config.model.remat'], record['digest']
   path.write_text(json.dumps(record))
-  merge.merge(*_spaces(older), _spaces(newer))
-  merge.merge(*_spaces(newer), _spaces(older))
+  merge.copy_runs(*_spaces(older), _spaces(newer))
+  merge.copy_runs(*_spaces(newer), _spaces(older))
   record['weights'] = 'others'
   path.write_text(json.dumps(record))
   with pytest.raises(errors.UserError, match=r"weights was 'others', is ''"):
-    merge.merge(*_spaces(older), _spaces(newer))
+    merge.copy_runs(*_spaces(older), _spaces(newer))
 
 
 def test_logits_of_a_run_that_ended_otherwise_stay_where_they_are(
@@ -173,7 +172,7 @@ def test_logits_of_a_run_that_ended_otherwise_stay_where_they_are(
   record = space.finished(_RUNS[2])
   space.finish(_RUNS[2], record | {'parameters': 'others'})
   shutil.copytree(other / 'runs', workdir / 'runs')
-  merge.merge(*_spaces(workdir), _spaces(shards[0]))
+  merge.copy_runs(*_spaces(workdir), _spaces(shards[0]))
   teachers = {path.name for path in (workdir / 'teachers').iterdir()}
   assert teachers == {_RUNS[3]}
 
@@ -196,7 +195,7 @@ def test_a_link_in_a_source_is_refused(shards, tmp_path, workdir, place):
   (source / place).rename(elsewhere)
   (source / place).symlink_to(elsewhere)
   with pytest.raises(errors.UserError, match=f'{place}: is a link, and'):
-    merge.merge(*_spaces(workdir), _spaces(shards[1], source))
+    merge.copy_runs(*_spaces(workdir), _spaces(shards[1], source))
   assert not workdir.exists()
 
 
@@ -209,7 +208,7 @@ def test_a_source_that_does_not_fit_is_refused_before_it_is_copied(
   with (source / 'runs' / _RUNS[2] / 'outputs.npz').open('wb') as file:
     file.truncate(free)  # A hole: it takes no room there.
   with pytest.raises(errors.UserError, match=r'to be copied .* are free; ma'):
-    merge.merge(*_spaces(workdir), _spaces(source))
+    merge.copy_runs(*_spaces(workdir), _spaces(source))
   assert not list(workdir.iterdir())
 
 
@@ -227,8 +226,8 @@ def test_commands_write_in_folders_that_are_looked_through(whole):
     (['nowhere'], r'--from=.*nowhere: has no finished run; give work direc'),
   ],
 )
-def test_nothing_to_merge_is_told(tiny_runner, workdir, sources, message):
-  runner = tiny_runner(workdir, **_FIELDS)
+def test_nothing_to_merge_is_told(tiny_plan, workdir, sources, message):
+  plan = tiny_plan(workdir, **_FIELDS)
   with pytest.raises(errors.UserError, match=message):
-    runner.merge([workdir / source for source in sources])
+    merge.merge(plan, [workdir / source for source in sources])
   assert not workdir.exists()

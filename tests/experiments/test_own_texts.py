@@ -13,6 +13,8 @@ import urllib.request
 
 import pytest
 
+from bam_jax.experiments import predict
+from bam_jax.experiments import train
 from bam_jax.inference import own_file
 from bam_jax.storage import lock
 from bam_jax.tasks import demo
@@ -22,7 +24,7 @@ _GROUP = 'single_to_multi-s0'
 _TASK, _PAIRS = 'demo_sentiment', 'demo_similarity'
 
 
-# What `tiny_runner` changes of the configuration.
+# What `tiny_plan` changes of the configuration.
 _FLAGS = (
   '--config.single.max_steps=4',
   '--config.multi.max_steps=4',
@@ -31,24 +33,24 @@ _FLAGS = (
 
 
 @pytest.fixture(scope='module')
-def runner(tiny_runner, tmp_path_factory):
-  made = tiny_runner(
+def plan(tiny_plan, tmp_path_factory):
+  made = tiny_plan(
     tmp_path_factory.mktemp('own_texts'), variants=('single_to_multi',)
   )
-  made.run()
+  train.run(made)
   return made
 
 
 @pytest.fixture(scope='module')
-def model(runner):
-  return runner.model(_GROUP)
+def model(plan):
+  return predict.load_model(plan, _GROUP)
 
 
 @pytest.fixture(scope='module')
-def expected(runner) -> list[list[str]]:
+def expected(plan) -> list[list[str]]:
   """Label and probabilities of the test split, by `predict`."""
-  runner.predict(_GROUP)
-  path = runner.workspace.root / 'predictions' / _GROUP / f'{_TASK}-test.tsv'
+  predict.predict(plan, _GROUP)
+  path = plan.workspace.root / 'predictions' / _GROUP / f'{_TASK}-test.tsv'
   lines = path.read_text().splitlines()[1:]
   return [line.split('\t')[1:] for line in lines]
 
@@ -83,7 +85,7 @@ def test_standard_input_to_standard_output(model, expected, monkeypatch):
   assert [row['label'] for row in found] == [row[0] for row in expected]
 
 
-def test_a_server_says_what_files_say(runner, model, tmp_path):
+def test_a_server_says_what_files_say(plan, model, tmp_path):
   """The command as a process of its own, up to its end."""
   inputs = [[row.text_a, row.text_b] for row in demo.generate(_PAIRS, 'test')]
   texts, by_task = inputs[:50], {}
@@ -98,14 +100,14 @@ def test_a_server_says_what_files_say(runner, model, tmp_path):
     by_task[task] = [json.loads(line) for line in lines]
   flags = ['--mode=serve', '--port=0', *_FLAGS]
   server = commands.start(
-    runner.workspace.root, tmp_path, f'import sys; sys.argv += {flags}\n'
+    plan.workspace.root, tmp_path, f'import sys; sys.argv += {flags}\n'
   )
   try:
     told = ''
     while not (found := re.search(r'is served at (http://\S+)', told)):
       told += server.stderr.readline() or pytest.fail(told)
     # The work directory is free for others while it serves.
-    with lock.Lock(runner.workspace.root):
+    with lock.Lock(plan.workspace.root):
       body = json.dumps({'inputs': texts}).encode()
       with urllib.request.urlopen(f'{found[1]}/v1/predict', body) as response:
         predictions = json.load(response)['predictions']

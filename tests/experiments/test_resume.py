@@ -50,7 +50,7 @@ checkpoints.Checkpoints.save = watched_save
 _WRITER_KILLED = """
 import os, signal
 from bam_jax.experiments import background, labelling
-labelling._FEW_ROWS = 0
+labelling._MIN_BACKGROUND_ROWS = 0
 call = background.Background.call
 def watched_call(self, *arguments):
   call(self, *arguments)

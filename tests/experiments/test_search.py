@@ -11,8 +11,11 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import registry
-from bam_jax.experiments import plan
+from bam_jax.experiments import evaluate
+from bam_jax.experiments import report
+from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
+from bam_jax.experiments import train
 from bam_jax.experiments import workspace as workspace_lib
 
 _TASKS = ('demo_sentiment', 'demo_similarity')
@@ -37,7 +40,7 @@ def _config(**fields):
 
 def test_every_pair_is_tried_with_every_seed():
   config = _config(**{'search.layer_decays': (1.0, 0.9)})
-  runs = search.runs(config)
+  runs = search.plan_runs(config)
   assert [run.name for run in runs[:3]] == [
     'search-s5-rte-lr1e-05-decay1.0',
     'search-s6-rte-lr1e-05-decay1.0',
@@ -66,7 +69,7 @@ def test_every_pair_is_tried_with_every_seed():
 
 
 def test_a_value_that_is_not_searched_is_that_of_the_configuration():
-  runs = search.runs(_config(**{'single.layer_decay': 0.7}))
+  runs = search.plan_runs(_config(**{'single.layer_decay': 0.7}))
   assert {run.config.single.layer_decay for run in runs} == {0.7}
 
 
@@ -80,11 +83,13 @@ def test_a_value_that_is_not_searched_is_that_of_the_configuration():
   ids=['no-single-task-run', 'as-teachers', 'no-search'],
 )
 def test_only_tasks_of_single_task_runs_are_searched(fields, tasks):
-  runs = search.runs(_config(**fields))
+  runs = search.plan_runs(_config(**fields))
   assert {run.tasks[0] for run in runs} == tasks
 
 
-_LOW, _MIDDLE, _HIGH = (plan.Choice(rate, 0.9) for rate in (1e-5, 2e-5, 5e-5))
+_LOW, _MIDDLE, _HIGH = (
+  runs_lib.Choice(rate, 0.9) for rate in (1e-5, 2e-5, 5e-5)
+)
 
 
 @pytest.mark.parametrize(
@@ -94,8 +99,8 @@ _LOW, _MIDDLE, _HIGH = (plan.Choice(rate, 0.9) for rate in (1e-5, 2e-5, 5e-5))
     ({_LOW: (0.0, 59.0, 100.0), _HIGH: (30.0, 60.0, 61.0)}, _HIGH),
     ({_HIGH: (1.0, 60.0, 60.0), _MIDDLE: (60.0, 60.0, 99.0)}, _MIDDLE),
     (
-      {plan.Choice(1e-5, 1.0): (3.0,), plan.Choice(1e-5, 0.8): (3.0,)},
-      plan.Choice(1e-5, 0.8),
+      {runs_lib.Choice(1e-5, 1.0): (3.0,), runs_lib.Choice(1e-5, 0.8): (3.0,)},
+      runs_lib.Choice(1e-5, 0.8),
     ),
     ({_LOW: (math.nan,) * 3, _HIGH: (-5.0, -6.0, -7.0)}, _HIGH),
     ({_HIGH: (math.nan,), _LOW: (math.nan,)}, _LOW),
@@ -110,7 +115,7 @@ def test_the_highest_median_is_chosen(scores, chosen):
 def test_a_score_is_the_first_metric_of_the_first_dev_split():
   config = _config(tasks=('mrpc', 'mnli'))
   tasks = registry.resolve(config)
-  searched = search.runs(config)
+  searched = search.plan_runs(config)
   records = {
     'mrpc': {'dev': {'accuracy': 2.0, 'f1': 3.0}},
     'mnli': {
@@ -119,19 +124,19 @@ def test_a_score_is_the_first_metric_of_the_first_dev_split():
     },
   }
 
-  def record(run):
-    (task,) = run.tasks
-    return {'scores': {task: records[task]}}
-
-  found = search.tried(searched, record, tasks)
-  assert found['mrpc'][plan.Choice(1e-5, 0.9)] == {5: 3.0, 6: 3.0}
-  assert found['mnli'][plan.Choice(5e-5, 0.9)] == {5: 4.0, 6: 4.0}
+  found = search.collect_scores(
+    searched,
+    [{'scores': {run.tasks[0]: records[run.tasks[0]]}} for run in searched],
+    tasks,
+  )
+  assert found['mrpc'][runs_lib.Choice(1e-5, 0.9)] == {5: 3.0, 6: 3.0}
+  assert found['mnli'][runs_lib.Choice(5e-5, 0.9)] == {5: 4.0, 6: 4.0}
 
 
 def test_the_table_is_json_whatever_was_scored():
   config = _config()
   found = {'rte': {_LOW: {5: math.nan, 6: 50.0}, _HIGH: {5: 40.0, 6: 50.0}}}
-  table = search.table(found, registry.resolve(config))
+  table = search.to_json(found, registry.resolve(config))
   assert json.loads(json.dumps(table, allow_nan=False))['rte'] == {
     'chosen': {'learning_rate': 5e-5, 'layer_decay': 0.9},
     'by': 'median accuracy on dev',
@@ -155,16 +160,16 @@ def test_the_table_is_json_whatever_was_scored():
 def test_a_choice_without_a_defined_score_is_told():
   nothing = {_LOW: {5: 1.0, 6: math.nan}, _HIGH: {5: math.nan, 6: math.nan}}
   found = {'rte': nothing, 'cola': {_LOW: {5: math.nan}, _HIGH: {5: -1.0}}}
-  assert search.without_choice(found) == ['rte']
-  assert 'Of rte no pair has a defined median' in search.note(found)
+  assert search.tasks_without_choice(found) == ['rte']
+  assert 'Of rte no pair has a defined median' in search.describe(found)
   del found['rte']
-  assert 'defined' not in search.note(found)
+  assert 'defined' not in search.describe(found)
 
 
 @pytest.fixture(scope='module')
-def finished(tiny_runner, tmp_path_factory) -> Path:
+def finished(tiny_plan, tmp_path_factory) -> Path:
   workdir = tmp_path_factory.mktemp('search')
-  tiny_runner(workdir, **_FIELDS).run()
+  train.run(tiny_plan(workdir, **_FIELDS))
   return workdir
 
 
@@ -233,25 +238,25 @@ def test_what_was_tried_is_recorded_and_reported(finished):
   assert 'seeds 7, 8, 9, none of which is reported' in note
 
 
-def test_a_rerun_does_what_is_missing(tiny_runner, workdir, trained):
-  tiny_runner(workdir, **_FIELDS).run()
+def test_a_rerun_does_what_is_missing(tiny_plan, workdir, trained):
+  train.run(tiny_plan(workdir, **_FIELDS))
   assert trained == []
   removed = f'search-s8-{_TASKS[0]}-lr0.01-decay0.9'
   before = _read(workdir, removed)['parameters']
   shutil.rmtree(workdir / 'runs' / removed)
-  for command in ('report', 'evaluate'):
+  for command in (report.report, evaluate.evaluate):
     with pytest.raises(
       errors.UserError,
       match=rf'^{workdir}: 1 of the 12 runs of config.search are not finished,',
     ):
-      getattr(tiny_runner(workdir, **_FIELDS), command)()
-  tiny_runner(workdir, **_FIELDS).run()
+      command(tiny_plan(workdir, **_FIELDS))
+  train.run(tiny_plan(workdir, **_FIELDS))
   assert trained == [removed]
   assert _read(workdir, removed)['parameters'] == before
 
 
 def test_another_choice_leaves_what_was_trained_before(
-  tiny_runner, workdir, trained
+  tiny_plan, workdir, trained
 ):
   before = {path.name for path in (workdir / 'runs').iterdir()}
   task, chosen = _TASKS[0], _chosen(workdir)[_TASKS[0]]
@@ -260,10 +265,10 @@ def test_another_choice_leaves_what_was_trained_before(
   for seed in _SEEDS:
     name = f'search-s{seed}-{task}-lr{other}-decay0.9'
     workspace = workspace_lib.Workspace(workdir)
-    record = workspace.finished(name)
+    record = workspace.read_record(name)
     record['scores'][task]['dev']['accuracy'] = 100.5
-    workspace.finish(name, record)
-  tiny_runner(workdir, **_FIELDS).run()
+    workspace.write_record(name, record)
+  train.run(tiny_plan(workdir, **_FIELDS))
   teacher, student = trained
   assert teacher == f'single-s0-{task}-lr{other}-decay0.9'
   assert student.startswith('single_to_multi-s0-')

@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import train
 from tests.configs import kinds
 from tests.kinds import rows as rows_lib
 
@@ -184,9 +185,9 @@ def test_two_processes_train_as_one(tmp_path):
       'train.log_every': 1,
       'train.checkpoint_every': 0,
     })  # fmt: skip
-    runner_lib.Runner(
-      config_lib.from_config_dict(config), tmp_path / 'one'
-    ).run()
+    train.run(
+      plan_lib.make_plan(config_lib.from_config_dict(config), tmp_path / 'one')
+    )
     two.finish()
   _assert_same_plan(tmp_path / 'two', tmp_path / 'one', rtol=1e-6)
   record = json.loads(

@@ -11,6 +11,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax import schema
+from bam_jax.experiments import train
 
 _TASKS = ('demo_sentiment', 'demo_similarity')
 _OWN = {'tuned': {'like': 'single', 'start': 'multi'}}
@@ -22,9 +23,9 @@ def _read(workdir, name, file='DONE'):
 
 
 @pytest.fixture(scope='module')
-def finished(tiny_runner, tmp_path_factory):
+def finished(tiny_plan, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('starts')
-  tiny_runner(workdir, _OWN, **_FIELDS).run()
+  train.run(tiny_plan(workdir, _OWN, **_FIELDS))
   return workdir
 
 
@@ -50,12 +51,12 @@ def test_the_identity_holds_that_of_the_run_it_starts_from(finished):
 
 
 def test_seeds_at_once_start_from_the_run_of_their_own_seed(
-  tiny_runner, workdir, trained
+  tiny_plan, workdir, trained
 ):
   """A seed on each of eight devices."""
   seeds = tuple(range(1, 9))
   fields = {'seeds': seeds, 'train.seeds_at_once': 8}
-  tiny_runner(workdir, _OWN, **_FIELDS, **fields).run()
+  train.run(tiny_plan(workdir, _OWN, **_FIELDS, **fields))
   assert trained[-8:] == [f'tuned-s{seed}-{_TASKS[1]}' for seed in seeds]
   starts = [_read(workdir, f'multi-s{seed}')['parameters'] for seed in seeds]
   assert len(set(starts)) == len(seeds)
@@ -66,13 +67,13 @@ def test_seeds_at_once_start_from_the_run_of_their_own_seed(
 
 
 def test_a_start_without_its_checkpoint_is_told_before_any_step(
-  tiny_runner, workdir, trained
+  tiny_plan, workdir, trained
 ):
   checkpoints = workdir / 'runs' / 'multi-s0' / 'checkpoints'
   run = workdir / 'runs' / f'tuned-s0-{_TASKS[0]}'
   shutil.rmtree(checkpoints)
   # What is finished needs nothing any more.
-  tiny_runner(workdir, _OWN, **_FIELDS).run()
+  train.run(tiny_plan(workdir, _OWN, **_FIELDS))
   shutil.rmtree(run)
   message = (
     rf'^{checkpoints}: the checkpoint of step 4, which {run.name} starts from,'
@@ -82,17 +83,17 @@ def test_a_start_without_its_checkpoint_is_told_before_any_step(
   for make in (lambda: None, checkpoints.mkdir):
     make()
     with pytest.raises(errors.UserError, match=message):
-      tiny_runner(workdir, _OWN, **_FIELDS).run()
+      train.run(tiny_plan(workdir, _OWN, **_FIELDS))
   assert trained == []
   shutil.rmtree(workdir / 'runs' / 'multi-s0')
-  tiny_runner(workdir, _OWN, **_FIELDS).run()
+  train.run(tiny_plan(workdir, _OWN, **_FIELDS))
   assert trained == ['multi-s0', run.name]
 
 
-def test_a_second_round_learns_from_the_first(tiny_runner, workdir, trained):
+def test_a_second_round_learns_from_the_first(tiny_plan, workdir, trained):
   own = {'second': {'like': 'multi_to_multi', 'teacher': 'multi_to_multi'}}
   variants = ('multi', 'multi_to_multi', 'second')
-  tiny_runner(workdir, own, variants=variants).run()
+  train.run(tiny_plan(workdir, own, variants=variants))
   assert trained == ['multi_to_multi-s0', 'second-s0']
   report = json.loads((workdir / 'report.json').read_text())
   assert tuple(report['variants']) == variants

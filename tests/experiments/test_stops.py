@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import train
 from bam_jax.runtime import preemption
 from benchmarks import faults
 
@@ -53,12 +54,12 @@ def config():
 
 @pytest.fixture(scope='module')
 def undisturbed(config, tmp_path_factory):
-  """The finished plan, its runner, and how many checks it made."""
+  """The finished plan, its plan, and how many checks it made."""
   preemption_signal = _Counted()
   workdir = tmp_path_factory.mktemp('stops') / 'undisturbed'
-  runner = runner_lib.Runner(config, workdir, preemption_signal)
-  runner.run()
-  return runner, preemption_signal.count
+  plan = plan_lib.make_plan(config, workdir, preemption_signal)
+  train.run(plan)
+  return plan, preemption_signal.count
 
 
 @pytest.mark.parametrize(
@@ -71,10 +72,11 @@ def test_a_plan_stopped_at_random_ends_bit_equal(
   whole, count = undisturbed
   rng, stops = np.random.default_rng(seed), 0
   for _ in range(100):
-    runner = runner_lib.Runner(config, tmp_path, _Random(rng, count // 2))
-    runner._setup = whole.setup  # Compiled once.
+    plan = plan_lib.make_plan(
+      config, tmp_path, _Random(rng, count // 2), setup=whole.setup
+    )
     try:
-      runner.run()
+      train.run(plan)
       break
     except preemption.Preempted:
       stops += 1

@@ -1,5 +1,6 @@
 """Scores that gold labels leave undefined, from a run to its report."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -9,7 +10,10 @@ import pytest
 
 from bam_jax import files
 from bam_jax.doctor import command as doctor
+from bam_jax.experiments import export
 from bam_jax.experiments import records
+from bam_jax.experiments import report as report_lib
+from bam_jax.experiments import train
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.tasks import demo
 
@@ -37,20 +41,18 @@ def alike():
 
 
 @pytest.fixture(scope='module')
-def finished(alike, tiny_runner, tmp_path_factory):
-  """A work directory, what was logged, and the runner."""
+def finished(alike, tiny_plan, tmp_path_factory):
+  """A work directory, what was logged, and the plan."""
   logged = []
   handler = logging.Handler(logging.WARNING)
   handler.emit = lambda record: logged.append(record.getMessage())
   logging.getLogger().addHandler(handler)
   workdir = tmp_path_factory.mktemp('undefined')
-  runner = tiny_runner(
-    workdir, variants=('single',), **{'train.evaluate_every': 2}
-  )
-  runner.run()
-  runner.export(None)
+  plan = tiny_plan(workdir, variants=('single',), **{'train.evaluate_every': 2})
+  train.run(plan)
+  export.export(plan, None)
   logging.getLogger().removeHandler(handler)
-  return workdir, logged, runner
+  return workdir, logged, plan
 
 
 def _strict(path: Path) -> dict:
@@ -100,20 +102,19 @@ def test_it_is_undefined_in_report_and_card(finished):
 
 
 def test_an_older_record_is_read_and_what_it_may_hide_is_told(
-  finished, tmp_path, monkeypatch
+  finished, tmp_path
 ):
   """It has 0 for an undefined score, and nothing of reasons."""
-  _, _, runner = finished
-  record = dict(runner.workspace.finished(_RUN))
+  _, _, plan = finished
+  record = dict(plan.workspace.read_record(_RUN))
   del record['undefined']
   scores = dict.fromkeys(_METRICS, 0.0) | {'spearman': 40.0}
   record['scores'] = {'demo_similarity': {'dev': scores}}
   older = workspace_lib.Workspace(tmp_path)
-  older.open_runs({n: runner.workspace.identity(n) for n in (_RUN, _OTHER)})
+  older.open_runs({n: plan.workspace.identity(n) for n in (_RUN, _OTHER)})
   files.write_json(tmp_path / 'runs' / _RUN / 'DONE', record)
-  older.finish(_OTHER, runner.workspace.finished(_OTHER))
-  monkeypatch.setattr(runner, 'workspace', older)
-  runner.report()
+  older.write_record(_OTHER, plan.workspace.read_record(_OTHER))
+  report_lib.report(dataclasses.replace(plan, workspace=older))
   report = _strict(tmp_path / 'report.json')
   shown = report['variants']['single']['tasks']['demo_similarity']
   assert shown == scores
@@ -132,14 +133,14 @@ def test_a_record_comes_back_with_its_digest(tmp_path):
   }
   workspace = workspace_lib.Workspace(tmp_path)
   workspace.open_runs({'a': {'run.seed': 0}})
-  workspace.finish('a', record)
-  scores = records.scores_of(workspace.finished('a'))['rte']['dev']
+  workspace.write_record('a', record)
+  scores = records.read_scores(workspace.read_record('a'))['rte']['dev']
   assert math.isnan(scores['matthews']) and scores['f1'] == 50.0
 
 
 def test_the_doctor_warns_before_a_run(finished, tmp_path, capsys):
-  _, _, runner = finished
-  assert doctor.run(runner.config, tmp_path) == 1
+  _, _, plan = finished
+  assert doctor.run(plan.config, tmp_path) == 1
   names = ' and '.join(_METRICS)
   found = _strict(tmp_path / 'doctor.json')['findings']
   (metric,) = [f for f in found if f['check'] == 'metric']

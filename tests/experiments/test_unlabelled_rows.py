@@ -12,6 +12,8 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import shards
+from bam_jax.experiments import label
+from bam_jax.experiments import train
 from bam_jax.tasks import demo
 from bam_jax.training import loop
 
@@ -52,7 +54,7 @@ class _Plan:
     pairs = demo.generate('demo_similarity', 'test')[:_ROWS]
     rows = [f'{row.text_a}\t{row.text_b}' for row in pairs]
     (data / 'more.tsv').write_text('\n'.join(['text\ttext_pair', *rows]))
-    self.runner = make(workdir, _OWN, **_changes(data))
+    self.plan = make(workdir, _OWN, **_changes(data))
     # run -> (task, uid) -> target and teacher
     self.seen: dict[str, dict[tuple[str, str], np.ndarray]] = {}
     train = loop.train
@@ -66,13 +68,13 @@ class _Plan:
 
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(loop, 'train', watched)
-      self.runner.run()
+      train.run(self.plan)
 
   def _slots(self, batch) -> dict[tuple[str, str], np.ndarray]:
     known = {}
     for task in _TASKS:
       for split in ('train', 'unlabelled'):
-        columns = self.runner.features[task][split]
+        columns = self.plan.features[task][split]
         values, offsets = columns.ragged('input_ids')
         for row, uid in enumerate(columns.uids):
           tokens = tuple(values[offsets[row] : offsets[row + 1]].tolist())
@@ -96,7 +98,7 @@ class _Plan:
 
   def logits(self, run: str, task: str) -> dict[str, np.ndarray]:
     """uid -> what a run said of rows without labels."""
-    width = self.runner.tasks[task].num_outputs
+    width = self.plan.tasks[task].num_outputs
     directory = self.workdir / 'teachers' / run / f'{task}.unlabelled'
     columns = shards.open(directory, shards.logits_fields(width), None)
     values = np.array(columns.fixed('logits'), np.float64)
@@ -104,9 +106,9 @@ class _Plan:
 
 
 @pytest.fixture(scope='module')
-def finished(tiny_runner, tmp_path_factory) -> _Plan:
+def finished(tiny_plan, tmp_path_factory) -> _Plan:
   data, workdir = (tmp_path_factory.mktemp(name) for name in ('data', 'plan'))
-  return _Plan(tiny_runner, data, workdir)
+  return _Plan(tiny_plan, data, workdir)
 
 
 def test_students_alone_see_them(finished):
@@ -138,11 +140,11 @@ def test_their_target_is_the_mean_over_the_folds(finished):
 
 
 def test_what_does_not_see_them_is_as_if_there_were_none(
-  finished, tiny_runner, tmp_path
+  finished, tiny_plan, tmp_path
 ):
   changes = {'data.unlabelled': (), 'variants': ('multi', 'single_to_multi')}
-  runner = tiny_runner(tmp_path, **_changes(finished.data, **changes))
-  runner.run()
+  plan = tiny_plan(tmp_path, **_changes(finished.data, **changes))
+  train.run(plan)
   for run, other in (
     ('multi-s0', 'multi-s0'),
     ('single-s0-demo_sentiment-fold1of2',) * 2,
@@ -156,9 +158,9 @@ def test_what_does_not_see_them_is_as_if_there_were_none(
     assert ours['scores'] == theirs['scores']
 
 
-def test_a_work_directory_goes_on(finished, tiny_runner, trained):
-  runner = tiny_runner(finished.workdir, _OWN, **_changes(finished.data))
-  runner.run()
+def test_a_work_directory_goes_on(finished, tiny_plan, trained):
+  plan = tiny_plan(finished.workdir, _OWN, **_changes(finished.data))
+  train.run(plan)
   assert not trained
 
 
@@ -171,15 +173,13 @@ def test_a_work_directory_goes_on(finished, tiny_runner, trained):
   ids=['no-file', 'off'],
 )
 def test_a_student_of_other_rows_is_refused(
-  finished, tiny_runner, changes, message
+  finished, tiny_plan, changes, message
 ):
   if 'distill.unlabelled' in changes:
     changes['data.unlabelled'] = ()
-  runner = tiny_runner(
-    finished.workdir, _OWN, **_changes(finished.data, **changes)
-  )
+  plan = tiny_plan(finished.workdir, _OWN, **_changes(finished.data, **changes))
   with pytest.raises(errors.UserError, match=message):
-    runner.run()
+    train.run(plan)
 
 
 def test_the_report_tells_of_them(finished):
@@ -189,21 +189,21 @@ def test_the_report_tells_of_them(finished):
   )
 
 
-def test_a_plan_labels_them_for_others(finished, tiny_runner, tmp_path):
+def test_a_plan_labels_them_for_others(finished, tiny_plan, tmp_path):
   """Oracle: the targets of the student that its own teachers taught."""
   own = {'distill.folds': 1, 'variants': ('single', 'single_to_multi')}
-  runner = tiny_runner(tmp_path / 'own', **_changes(finished.data, **own))
-  runner.run()
+  plan = tiny_plan(tmp_path / 'own', **_changes(finished.data, **own))
+  train.run(plan)
   # A plan of teachers alone has nobody to train on them, but labels them.
   alone = _changes(finished.data, **{**own, 'variants': ('single',)})
-  runner = tiny_runner(tmp_path / 'own', **alone)
+  plan = tiny_plan(tmp_path / 'own', **alone)
   with pytest.raises(errors.UserError, match='unlabelled: no variant'):
-    runner.run()
-  runner.label('single-s0', tmp_path / 'sets', None)
+    train.run(plan)
+  label.label(plan, 'single-s0', tmp_path / 'sets', None)
   other = {**own, 'distill.logits': str(tmp_path / 'sets')}
   other['variants'] = ('single_to_multi',)
   changes = _changes(finished.data, **other)
-  tiny_runner(tmp_path / 'other', **changes).run()
+  train.run(tiny_plan(tmp_path / 'other', **changes))
   logs = [
     (tmp_path / name / 'runs/single_to_multi-s0/metrics.jsonl').read_text()
     for name in ('own', 'other')
@@ -215,4 +215,4 @@ def test_a_plan_labels_them_for_others(finished, tiny_runner, tmp_path):
     errors.UserError,
     match=r'no set for demo_sentiment\.unlabelled, .*out of config\.data\.unl',
   ):
-    tiny_runner(tmp_path / 'third', **changes).run()
+    train.run(tiny_plan(tmp_path / 'third', **changes))

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import export
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import predict
+from bam_jax.experiments import train
 from bam_jax.inference import predict as predict_lib
 from bam_jax.tasks import demo
 from tests.configs import tiny
@@ -41,7 +44,7 @@ def _write_data(root: Path) -> None:
 
 
 @pytest.fixture(scope='module')
-def runner(tmp_path_factory) -> runner_lib.Runner:
+def plan(tmp_path_factory) -> plan_lib.Plan:
   root = tmp_path_factory.mktemp('ways_out')
   _write_data(root / 'data')
   config = tiny.get_config()
@@ -49,38 +52,38 @@ def runner(tmp_path_factory) -> runner_lib.Runner:
   config.variants = ('multi',)
   config.multi.max_steps = 2
   config.data.dir = str(root / 'data')
-  made = runner_lib.Runner(config_lib.from_config_dict(config), root / 'work')
-  made.run()
+  made = plan_lib.make_plan(config_lib.from_config_dict(config), root / 'work')
+  train.run(made)
   return made
 
 
-def _submitted(runner: runner_lib.Runner, file: str) -> list[str]:
-  path = runner.workspace.root / 'predictions' / _GROUP / 'submission.zip'
+def _submitted(plan: plan_lib.Plan, file: str) -> list[str]:
+  path = plan.workspace.root / 'predictions' / _GROUP / 'submission.zip'
   with zipfile.ZipFile(path) as archive:
     lines = archive.read(file).decode().splitlines()[1:]
   return [line.split('\t')[1] for line in lines]
 
 
-def _predicted(runner: runner_lib.Runner, task: str) -> list[str]:
-  path = runner.workspace.root / 'predictions' / _GROUP / f'{task}-test.tsv'
+def _predicted(plan: plan_lib.Plan, task: str) -> list[str]:
+  path = plan.workspace.root / 'predictions' / _GROUP / f'{task}-test.tsv'
   return [line.split('\t')[1] for line in path.read_text().splitlines()[1:]]
 
 
-def test_a_majority_label_is_in_the_submission_alone(runner):
-  runner.predict(_GROUP)
-  own = _predicted(runner, 'wnli')
-  assert _submitted(runner, 'WNLI.tsv') == own != ['1'] * _TEST_ROWS
-  scores = _submitted(runner, 'STS-B.tsv')
-  runner.predict(_GROUP, ['wnli'])
-  assert _submitted(runner, 'WNLI.tsv') == ['1'] * _TEST_ROWS
-  assert _predicted(runner, 'wnli') == own
-  assert _submitted(runner, 'STS-B.tsv') == scores
+def test_a_majority_label_is_in_the_submission_alone(plan):
+  predict.predict(plan, _GROUP)
+  own = _predicted(plan, 'wnli')
+  assert _submitted(plan, 'WNLI.tsv') == own != ['1'] * _TEST_ROWS
+  scores = _submitted(plan, 'STS-B.tsv')
+  predict.predict(plan, _GROUP, ['wnli'])
+  assert _submitted(plan, 'WNLI.tsv') == ['1'] * _TEST_ROWS
+  assert _predicted(plan, 'wnli') == own
+  assert _submitted(plan, 'STS-B.tsv') == scores
 
 
-def test_an_exported_program_says_what_the_model_says(runner, monkeypatch):
-  runner.export(_GROUP, 'stablehlo')
-  directory = runner.workspace.root / 'exports' / f'{_GROUP}-stablehlo' / 'all'
-  path = Path(runner.config.data.dir) / 'WNLI' / 'test.tsv'
+def test_an_exported_program_says_what_the_model_says(plan, monkeypatch):
+  export.export(plan, _GROUP, 'stablehlo')
+  directory = plan.workspace.root / 'exports' / f'{_GROUP}-stablehlo' / 'all'
+  path = Path(plan.config.data.dir) / 'WNLI' / 'test.tsv'
   lines = path.read_text().splitlines()[1:]
   texts = [tuple(line.split('\t')[1:3]) for line in lines]
   found = snippet.run(directory, texts)
@@ -90,6 +93,6 @@ def test_an_exported_program_says_what_the_model_says(runner, monkeypatch):
     predicted[task.name] = logits
 
   monkeypatch.setattr(predict_lib, 'write_tsv', kept)
-  runner.predict(_GROUP)
+  predict.predict(plan, _GROUP)
   for task, wanted in predicted.items():
     np.testing.assert_allclose(found[task], wanted, rtol=0, atol=1e-5)

@@ -107,10 +107,10 @@ _DONE = {
 
 
 def test_a_finished_run_is_recorded_as_it_was(workspace):
-  assert workspace.finished('old') is None
-  workspace.finish('old', _DONE)
+  assert workspace.read_record('old') is None
+  workspace.write_record('old', _DONE)
   # An undefined score is null: JSON has no NaN.
-  assert json.dumps(workspace.finished('old')) == json.dumps(
+  assert json.dumps(workspace.read_record('old')) == json.dumps(
     files.finite(_DONE), allow_nan=False
   )
   assert 'NaN' not in (workspace.run('old') / 'DONE').read_text()
@@ -119,12 +119,12 @@ def test_a_finished_run_is_recorded_as_it_was(workspace):
 def test_a_record_of_an_older_version_with_nan_is_read(workspace):
   record = _DONE | {'digest': schema.digest(_DONE)}
   (workspace.run('old') / 'DONE').write_text(json.dumps(record))
-  (scores,) = records.scores_of(workspace.finished('old'))['mood'].values()
+  (scores,) = records.read_scores(workspace.read_record('old'))['mood'].values()
   assert scores['accuracy'] == 12.5 and math.isnan(scores['f1'])
 
 
 def test_a_flipped_bit_in_the_record_of_a_finished_run_is_found(workspace):
-  workspace.finish('old', _DONE)
+  workspace.write_record('old', _DONE)
   path = workspace.run('old') / 'DONE'
   good, kept = path.read_bytes(), json.dumps(files.finite(_DONE))
   harmless = 0
@@ -133,7 +133,7 @@ def test_a_flipped_bit_in_the_record_of_a_finished_run_is_found(workspace):
     bad[bit // 8] ^= 1 << bit % 8
     path.write_bytes(bad)
     try:
-      record = workspace.finished('old')
+      record = workspace.read_record('old')
       # White space, or the name of the digest itself.
       assert json.dumps({key: record[key] for key in _DONE}) == kept
       harmless += 1
@@ -145,21 +145,21 @@ def test_a_flipped_bit_in_the_record_of_a_finished_run_is_found(workspace):
 @pytest.mark.parametrize('key', ['steps', 'parameters', 'scores'])
 def test_a_record_without_a_value_is_refused(workspace, key):
   record = {k: v for k, v in _DONE.items() if k != key}
-  workspace.finish('old', record)
+  workspace.write_record('old', record)
   with pytest.raises(errors.UserError, match=f'DONE: is damaged: {key} is not'):
-    workspace.finished('old')
+    workspace.read_record('old')
 
 
 def test_a_record_older_than_its_digest_is_read(workspace):
   record = _DONE | {'scores': {}}
   (workspace.run('old') / 'DONE').write_text(json.dumps(record))
-  assert workspace.finished('old') == record
+  assert workspace.read_record('old') == record
 
 
 @pytest.mark.parametrize('left', ['DONE', 'checkpoints/step_4', 'outputs.npz'])
 def test_a_run_without_its_record_is_not_taken_for_any_run(workspace, left):
   """As when someone removed a damaged record, and changed the configuration."""
-  workspace.finish('old', _DONE)
+  workspace.write_record('old', _DONE)
   (workspace.run('old') / 'config.json').unlink()
   if left != 'DONE':
     (workspace.run('old') / 'DONE').unlink()
@@ -175,7 +175,7 @@ def test_a_run_without_its_record_is_not_taken_for_any_run(workspace, left):
     lambda: workspace.recorded('old', other),
   ]
   if left == 'DONE':
-    reads.append(lambda: workspace.finished('old'))
+    reads.append(lambda: workspace.read_record('old'))
   for read in reads:
     with pytest.raises(errors.UserError, match=message):
       read()
@@ -193,9 +193,9 @@ def test_what_a_killed_process_left_of_a_record_is_no_run(workspace):
 def test_the_advice_over_a_damaged_record_is_to_remove_the_run(
   workspace, name, content
 ):
-  workspace.finish('old', _DONE)
+  workspace.write_record('old', _DONE)
   (workspace.run('old') / name).write_text(content)
   with pytest.raises(
     errors.UserError, match=rf'remove {workspace.run("old")} '
   ):
-    workspace.finished('old')
+    workspace.read_record('old')

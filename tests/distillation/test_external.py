@@ -8,9 +8,9 @@ import pytest
 from bam_jax import errors
 from bam_jax.data import prepare
 from bam_jax.data import shards
+from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
-from bam_jax.distillation import outside
-from bam_jax.distillation import teachers
+from bam_jax.distillation import teacher_logits
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -71,15 +71,17 @@ def _write(directory, logits, task=_MOOD, rows='abc', order=None, name='big'):
   order = range(len(logits)) if order is None else order
   values = np.array([logits[n] for n in order], np.float32)
   uids = [f't/train/{n}' for n in order]
-  outside.write(directory, task, rows, uids, values, name, f'digest of {name}')
+  external.write(directory, task, rows, uids, values, name, f'digest of {name}')
 
 
 def _targets(directory, features, task=_MOOD, temperature=1.0):
   sets = [
-    [outside.opened(path, features, task)]
-    for path in outside.find(directory, task.name).values()
+    [external.open_set(path, features, task)]
+    for path in external.find_sets(directory, task.name).values()
   ]
-  return teachers.targets(sets, features, task, temperature, outside.HEAD)
+  return teacher_logits.read_probs(
+    sets, features, task, temperature, external.REGRESSION_HEAD
+  )
 
 
 @pytest.mark.parametrize('other', [{}, {'tokenizer': 'letters'}], ids=str)
@@ -162,7 +164,7 @@ def test_what_is_no_set_is_not_written(tmp_path, logits, task, name, message):
 
 def test_logits_of_tokens_need_the_same_vocabulary(tmp_path):
   features = _features(tmp_path, _TAGS, rows=1)
-  made_from = outside.fingerprint(
+  made_from = external.fingerprint(
     _TAGS, 'abc', 'big', 'digest', features.fingerprint
   )
   logit_sets.write(
@@ -172,21 +174,21 @@ def test_logits_of_tokens_need_the_same_vocabulary(tmp_path):
     prepare.label_metadata(_TAGS),
     np.array([2]),
   )
-  outside.opened(tmp_path / 'tags', features, _TAGS)
+  external.open_set(tmp_path / 'tags', features, _TAGS)
   other = _features(tmp_path, _TAGS, rows=1, tokenizer='letters')
   with pytest.raises(errors.UserError, match='has another vocabulary or long'):
-    outside.opened(tmp_path / 'tags', other, _TAGS)
+    external.open_set(tmp_path / 'tags', other, _TAGS)
 
 
 def test_a_folder_without_a_set_for_the_task_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match='is no directory'):
-    outside.find(tmp_path / 'nowhere', 'mood')
+    external.find_sets(tmp_path / 'nowhere', 'mood')
   with pytest.raises(errors.UserError, match='holds no set for mood, neither'):
-    outside.find(tmp_path, 'mood')
+    external.find_sets(tmp_path, 'mood')
   _write(tmp_path / 'mood', [[0, 1]])
   _write(tmp_path / 'one' / 'mood', [[0, 1]])
   with pytest.raises(errors.UserError, match='holds mood/ and one/mood/'):
-    outside.find(tmp_path, 'mood')
+    external.find_sets(tmp_path, 'mood')
 
 
 def test_a_set_without_the_swapped_copies_is_not_taken_for_one_with_them(
@@ -194,14 +196,14 @@ def test_a_set_without_the_swapped_copies_is_not_taken_for_one_with_them(
 ):
   """Kept as it was, it would leave a student without logits, run after run."""
   _write(tmp_path / 'mood', [[0, 1]] * 3)
-  made_from = outside.fingerprint(_MOOD, 'abc', 'big', 'digest of big')
+  made_from = external.fingerprint(_MOOD, 'abc', 'big', 'digest of big')
   target = logit_sets.LogitSet(tmp_path / 'mood', made_from)
-  assert outside.is_there(target, 3)
+  assert external.exists(target, 3)
   with pytest.raises(
     errors.UserError, match=r'holds 3 rows .* of 6, .*into another --output'
   ):
-    outside.is_there(target, 6)
-  assert not outside.is_there(
+    external.exists(target, 6)
+  assert not external.exists(
     target._replace(directory=tmp_path / 'none'), rows=3
   )
 
@@ -216,17 +218,17 @@ def test_a_set_of_a_plan_for_itself_is_told_apart(tmp_path):
     prepare.label_metadata(_MOOD),
   )
   with pytest.raises(errors.UserError, match='of its own plan alone; write'):
-    outside.opened(tmp_path / 'mood', features, _MOOD)
+    external.open_set(tmp_path / 'mood', features, _MOOD)
 
 
 def test_the_identity_tells_other_teachers_and_other_logits(tmp_path):
   features = _features(tmp_path, rows=1)
   _write(tmp_path / 'one' / 'mood', [[0, 1]])
-  before = outside.identity(tmp_path, features, _MOOD)
+  before = external.identity(tmp_path, features, _MOOD)
   assert before['logits.mood.one.teacher'] == 'big'
   assert before['logits.mood.one.digest'] == 'digest of big'
   _write(tmp_path / 'one' / 'mood', [[0, 2]])
-  after = outside.identity(tmp_path, features, _MOOD)
+  after = external.identity(tmp_path, features, _MOOD)
   assert [k for k in before if before[k] != after[k]] == ['logits.mood.one.set']
 
 
@@ -264,6 +266,6 @@ def test_a_teacher_named_like_the_rows_without_labels(tmp_path, name):
   """Its digest would stand where that of another set stands."""
   _write(tmp_path / name / 'mood', [[0, 0]])
   with pytest.raises(errors.UserError, match=f'{name}/ is named like the sets'):
-    outside.find(tmp_path, 'mood')
+    external.find_sets(tmp_path, 'mood')
   (tmp_path / name).rename(tmp_path / 'big.unlabelled')
-  assert outside.find(tmp_path, 'mood').keys() == {'big.unlabelled'}
+  assert external.find_sets(tmp_path, 'mood').keys() == {'big.unlabelled'}

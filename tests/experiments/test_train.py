@@ -20,9 +20,14 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import shards
-from bam_jax.distillation import teachers
+from bam_jax.distillation import teacher_logits
+from bam_jax.experiments import evaluate
+from bam_jax.experiments import export
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import predict
 from bam_jax.experiments import records
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import report
+from bam_jax.experiments import train
 from bam_jax.tasks import demo
 
 _ROWS = {'train': 37, 'dev': 23, 'test': 11}
@@ -85,7 +90,7 @@ def _config(data: Path, own=None, **changes) -> config_lib.Config:
 
 
 class _Plan:
-  """A finished plan: its runner, and what its students learnt from."""
+  """A finished plan: its plan, and what its students learnt from."""
 
   def __init__(self, data: Path, workdir: Path):
     self.data = data
@@ -93,9 +98,11 @@ class _Plan:
     self.targets: list[tuple[str, list[Path], np.ndarray]] = []
     _write_tables(data)
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(teachers, 'targets', self._recorded(teachers.targets))
-      self.runner = runner_lib.Runner(_config(data), workdir)
-      self.runner.run()
+      patch.setattr(
+        teacher_logits, 'read_probs', self._recorded(teacher_logits.read_probs)
+      )
+      self.plan = plan_lib.make_plan(_config(data), workdir)
+      train.run(self.plan)
 
   def _recorded(self, targets):
     def recorded(sets, features, task, *arguments):
@@ -106,17 +113,18 @@ class _Plan:
 
     return recorded
 
-  def another(self, workdir: Path, **changes) -> runner_lib.Runner:
-    """A runner of a configuration that the compiled programs serve too."""
-    runner = runner_lib.Runner(_config(self.data, **changes), workdir)
-    runner._setup = self.runner.setup
-    return runner
+  def another(self, workdir: Path, **changes) -> plan_lib.Plan:
+    """A plan of another configuration that shares the compiled programs."""
+    plan = plan_lib.make_plan(
+      _config(self.data, **changes), workdir, setup=self.plan.setup
+    )
+    return plan
 
   def record(self, run: str) -> dict:
     return json.loads((self.workdir / 'runs' / run / 'DONE').read_text())
 
   def columns(self, run: str, task: str) -> shards.Columns:
-    width = self.runner.tasks[task].num_outputs
+    width = self.plan.tasks[task].num_outputs
     return shards.open(
       self.workdir / 'teachers' / run / task, shards.logits_fields(width), None
     )
@@ -197,7 +205,7 @@ def test_scores_are_those_of_the_saved_logits(finished):
 
 def test_records_say_how_good_the_logits_are(finished):
   """On dev of every run, on the training rows of those that teach."""
-  for run in finished.runner.runs:
+  for run in finished.plan.runs:
     quality = finished.record(run.name)['quality']
     teaches = run.variant in ('single', 'multi')
     outputs = np.load(finished.workdir / 'runs' / run.name / 'outputs.npz')
@@ -259,11 +267,11 @@ def test_the_report_has_the_documented_structure(finished):
 
 
 def test_a_report_names_the_versions_that_its_runs_had(finished, workdir):
-  runner = finished.another(workdir)
-  done = runner.workspace.finished('multi-s0')
+  plan = finished.another(workdir)
+  done = plan.workspace.read_record('multi-s0')
   assert f'jax {jax.__version__}' in done['versions']
-  runner.workspace.finish('multi-s0', done | {'versions': 'jax 0.0.1'})
-  runner.report()
+  plan.workspace.write_record('multi-s0', done | {'versions': 'jax 0.0.1'})
+  report.report(plan)
   notes = json.loads((workdir / 'report.json').read_text())['notes']
   assert notes['trained with'] == f'jax 0.0.1; {done["versions"]}'
 
@@ -284,15 +292,15 @@ def test_every_score_is_a_line_of_the_table(finished):
 
 def test_one_program_serves_the_plan(finished):
   # One to train, one to predict, one for the state before step 0.
-  assert finished.runner.setup.programs.compilations == 3
-  assert len(finished.runner.runs) == 14
+  assert finished.plan.setup.programs.compilations == 3
+  assert len(finished.plan.runs) == 14
 
 
 def test_seeds_at_once_end_as_each_alone(finished, tmp_path, trained):
   """A seed on each of eight devices."""
   changes = {'train.seeds_at_once': 8, 'seeds': tuple(range(8))}
   variants = ('single', 'single_to_multi')
-  finished.another(tmp_path, variants=variants, **changes).run()
+  train.run(finished.another(tmp_path, variants=variants, **changes))
   assert trained[:8] == [f'single-s{seed}-mood' for seed in range(8)]
   for name in _run_names():
     if not name.startswith(tuple(f'{variant}-s' for variant in variants)):
@@ -374,18 +382,18 @@ def test_students_learn_from_teachers_of_their_own_seed(finished):
 
 @pytest.mark.parametrize('best', [False, True], ids=['last', 'best'])
 def test_every_trained_model_can_be_restored(finished, best):
-  for run in finished.runner.runs:
+  for run in finished.plan.runs:
     record = finished.record(run.name)
     assert record['steps'] == _STEPS
-    params = finished.runner.restore(run.name, record, best)
+    params = finished.plan.restore_params(run.name, best)
     # Scored at the end alone, so the last checkpoint is the best one.
     assert records.parameters_digest(params) == record['parameters']
 
 
 def test_test_rows_are_predicted_without_teachers(finished, workdir):
   shutil.rmtree(workdir / 'teachers')
-  runner = finished.another(workdir)
-  runner.predict('single_to_multi-s1')
+  plan = finished.another(workdir)
+  predict.predict(plan, 'single_to_multi-s1')
   directory = workdir / 'predictions' / 'single_to_multi-s1'
   for task in ('mood', 'closeness'):
     lines = (directory / f'{task}-test.tsv').read_text().splitlines()
@@ -402,7 +410,7 @@ def test_test_rows_are_predicted_without_teachers(finished, workdir):
         assert 0 <= float(row[1]) <= 5
   assert not (workdir / 'teachers').exists()
   with pytest.raises(errors.UserError, match=r'--group=none: is none of singl'):
-    runner.predict('none')
+    predict.predict(plan, 'none')
 
 
 @pytest.mark.parametrize('mode', ['predict', 'report'])
@@ -411,12 +419,14 @@ def test_a_trained_model_serves_its_own_configuration_alone(
 ):
   before = _snapshot(workdir)
   config = _config(finished.data, **{'model.regression_head': 'linear'})
-  runner = runner_lib.Runner(config, workdir)
+  plan = plan_lib.make_plan(config, workdir)
   with pytest.raises(
     errors.UserError,
     match=r"config.model.regression_head was 'sigmoid', is 'linear'",
   ):
-    runner.report() if mode == 'report' else runner.predict('multi-s0')
+    report.report(plan) if mode == 'report' else predict.predict(
+      plan, 'multi-s0'
+    )
   assert _snapshot(workdir) == before
 
 
@@ -426,13 +436,13 @@ def test_other_labels_are_not_predicted(finished, workdir):
     errors.UserError,
     match=r"custom_tasks.mood.labels was \['down', 'up'\], is \['up', 'down'\]",
   ):
-    runner_lib.Runner(config, workdir).predict('multi-s0')
+    predict.predict(plan_lib.make_plan(config, workdir), 'multi-s0')
   assert not (workdir / 'predictions').exists()
 
 
 def test_a_rerun_trains_nothing(finished, workdir, trained):
   before = _snapshot(workdir)
-  runner_lib.Runner(_config(finished.data), workdir).run()
+  train.run(plan_lib.make_plan(_config(finished.data), workdir))
   after = _snapshot(workdir)
   assert trained == []
   assert {name: content for name, (_, content) in before.items()} == {
@@ -457,7 +467,7 @@ def test_runs_older_than_a_field_serve_on(finished, workdir, trained):
         record[key] = schema.digest(records[key.removeprefix('teacher.')])
     records[name] = record
     path.write_text(json.dumps(record))
-  finished.another(workdir).run()
+  train.run(finished.another(workdir))
   assert trained == []
 
 
@@ -470,11 +480,11 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
   before = _snapshot(logits)
   shutil.rmtree(logits)
   # As after a stop between writing the logits and saying how good they are.
-  runner = runner_lib.Runner(_config(finished.data), workdir)
-  done = runner.workspace.finished('single-s0-closeness')
+  plan = plan_lib.make_plan(_config(finished.data), workdir)
+  done = plan.workspace.read_record('single-s0-closeness')
   quality = done['quality']
-  runner.workspace.finish('single-s0-closeness', done | {'quality': {}})
-  runner.run()
+  plan.workspace.write_record('single-s0-closeness', done | {'quality': {}})
+  train.run(plan)
   assert trained == ['multi-s0', _STUDENT]
   for name in trained:
     record = json.loads((workdir / 'runs' / name / 'DONE').read_text())
@@ -482,7 +492,7 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
     assert record['parameters'] == finished.record(name)['parameters']
     assert record['scores'] == finished.record(name)['scores']
   del quality['closeness']['dev']
-  done = runner.workspace.finished('single-s0-closeness')
+  done = plan.workspace.read_record('single-s0-closeness')
   assert done['quality'] == quality
   for name, (_, content) in _snapshot(logits).items():
     assert content == before[name][1], name
@@ -497,7 +507,7 @@ def test_a_run_tells_how_many_examples_of_each_task_it_saw(finished):
     task: sum(line.get(f'examples/{task}', 0) for line in lines)
     for task in record['shares']
   }
-  config = finished.runner.config.multi
+  config = finished.plan.config.multi
   assert sum(seen.values()) == record['steps'] * config.batch_size
   assert sum(record['shares'].values()) == pytest.approx(1.0)
   for task, share in record['shares'].items():
@@ -506,7 +516,7 @@ def test_a_run_tells_how_many_examples_of_each_task_it_saw(finished):
 
 def test_an_ablation_is_added_to_a_finished_plan(finished, workdir, trained):
   """Teachers and student that are there serve; the report has all three."""
-  runner = finished.another(
+  plan = finished.another(
     workdir,
     variants=('single', 'single_to_multi', 'gold_alone'),
     own={
@@ -516,7 +526,7 @@ def test_an_ablation_is_added_to_a_finished_plan(finished, workdir, trained):
       )
     },
   )
-  runner.run()
+  train.run(plan)
   assert trained == [f'gold_alone-s{seed}' for seed in _SEEDS]
   report = json.loads((workdir / 'report.json').read_text())
   assert list(report['variants']) == ['single', 'single_to_multi', 'gold_alone']
@@ -533,7 +543,7 @@ def test_scoring_again_finds_the_same(finished, workdir, trained):
     for name, (_, content) in _snapshot(workdir).items()
     if not name.endswith('.npz')
   }
-  finished.another(workdir).evaluate()
+  evaluate.evaluate(finished.another(workdir))
   after = _snapshot(workdir)
   assert trained == []
   assert before == {name: after[name][1] for name in before}
@@ -574,9 +584,9 @@ def test_another_configuration_is_refused(
   finished, workdir, trained, changes, message, mode
 ):
   before = _snapshot(workdir)
-  runner = runner_lib.Runner(_config(finished.data, **changes), workdir)
+  plan = plan_lib.make_plan(_config(finished.data, **changes), workdir)
   with pytest.raises(errors.UserError, match=message) as error:
-    getattr(runner, mode)()
+    (train.run if mode == 'run' else evaluate.evaluate)(plan)
   assert '\n' not in str(error.value)
   assert trained == []
   assert _snapshot(workdir) == before
@@ -601,7 +611,7 @@ def test_other_rows_are_refused(
     errors.UserError,
     match=rf'features/mood/{split}: was made from something else: rows was',
   ):
-    runner_lib.Runner(_config(data), workdir).run()
+    train.run(plan_lib.make_plan(_config(data), workdir))
   assert trained == []
   assert _snapshot(workdir) == before
 
@@ -655,7 +665,7 @@ def test_an_unfit_teacher_set_stops_before_step_0(
   directory = workdir.joinpath('teachers', *_TEACHER)
   damage(directory)
   with pytest.raises(errors.UserError, match=message) as error:
-    finished.another(workdir).run()
+    train.run(finished.another(workdir))
   assert str(error.value).startswith(str(directory))
   assert trained == []
   assert [path.name for path in (workdir / 'runs' / _STUDENT).iterdir()] == [
@@ -664,19 +674,19 @@ def test_an_unfit_teacher_set_stops_before_step_0(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(finished, tmp_path):
-  runner = finished.another(tmp_path, **{'single.learning_rate': 1e30})
+  plan = finished.another(tmp_path, **{'single.learning_rate': 1e30})
   with pytest.raises(
     errors.UserError,
     match=r'^single-s0-mood: the loss of mood is not finite at step \d;'
     r' lower the learning rate \(1e\+30\)',
   ):
-    runner.run()
+    train.run(plan)
   assert not list(tmp_path.rglob('DONE'))
 
 
 def test_models_are_exported_by_group(finished):
-  finished.runner.export('single_to_multi-s1')
-  finished.runner.export('single-s0')
+  export.export(finished.plan, 'single_to_multi-s1')
+  export.export(finished.plan, 'single-s0')
   exports = finished.workdir / 'exports'
   assert sorted(p.name for p in (exports / 'single_to_multi-s1').iterdir()) == [
     'all', 'closeness', 'mood',
@@ -690,4 +700,4 @@ def test_models_are_exported_by_group(finished):
 
 def test_a_group_to_export_must_be_there(finished):
   with pytest.raises(errors.UserError, match='--group=none-s0: is none of'):
-    finished.runner.export('none-s0')
+    export.export(finished.plan, 'none-s0')

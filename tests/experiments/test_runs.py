@@ -6,7 +6,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax.experiments import plan
+from bam_jax.experiments import runs as runs_lib
 
 
 def _config(**fields):
@@ -18,7 +18,7 @@ def _config(**fields):
 
 
 def _names(config):
-  return [run.name for run in plan.plan(config)]
+  return [run.name for run in runs_lib.plan_runs(config)]
 
 
 def test_all_variants_of_a_seed():
@@ -34,7 +34,7 @@ def test_all_variants_of_a_seed():
 
 
 def test_teachers_of_each_variant():
-  runs = {run.name: run for run in plan.plan(_config())}
+  runs = {run.name: run for run in runs_lib.plan_runs(_config())}
   assert runs['multi-s0'].teachers == {}
   assert runs['single_to_single-s0-rte'].teachers == {'rte': ('single-s0-rte',)}
   assert runs['multi_to_multi-s0'].teachers == {
@@ -66,7 +66,7 @@ def test_logits_from_outside_teach_in_place_of_runs():
     changes={'distill': {'logits': ''}},
     teacher='single_to_multi',
   )
-  runs = plan.plan(config_lib.from_config_dict(config))
+  runs = runs_lib.plan_runs(config_lib.from_config_dict(config))
   assert [(run.name, run.logits, run.is_taught) for run in runs] == [
     ('multi-s0', '', False),
     ('single_to_multi-s0', 'sets', True),
@@ -80,7 +80,7 @@ def test_logits_from_outside_teach_in_place_of_runs():
   'variants', [('single_to_multi', 'single'), ('multi',)]
 )
 def test_teachers_precede_students_and_no_run_stands_twice(variants):
-  runs = plan.plan(_config(variants=variants, seeds=(3, 1)))
+  runs = runs_lib.plan_runs(_config(variants=variants, seeds=(3, 1)))
   seen = set()
   for run in runs:
     assert run.name not in seen
@@ -91,7 +91,9 @@ def test_teachers_precede_students_and_no_run_stands_twice(variants):
 
 def test_students_learn_from_teachers_of_their_own_seed():
   # Bug of the released code: only the outputs of trial 1 ever taught.
-  runs = plan.plan(_config(seeds=(0, 1), variants=('single_to_multi',)))
+  runs = runs_lib.plan_runs(
+    _config(seeds=(0, 1), variants=('single_to_multi',))
+  )
   for run in runs:
     for teachers in run.teachers.values():
       assert all(f'-s{run.seed}-' in name for name in teachers)
@@ -104,7 +106,7 @@ def test_an_ensemble_teaches_every_seed():
     variants=('single_to_multi',),
     **{'distill.teachers': 2},
   )
-  runs = {run.name: run for run in plan.plan(config)}
+  runs = {run.name: run for run in runs_lib.plan_runs(config)}
   assert runs['single_to_multi-s2'].teachers['rte'] == (
     'single-s0-rte',
     'single-s1-rte',
@@ -112,18 +114,19 @@ def test_an_ensemble_teaches_every_seed():
 
 
 def test_tasks_taught_by():
-  runs = plan.plan(_config())
-  assert plan.tasks_taught_by(runs, 'multi-s0') == ('rte', 'mrpc')
-  assert plan.tasks_taught_by(runs, 'single-s0-rte') == ('rte',)
-  assert plan.tasks_taught_by(runs, 'single_to_multi-s0') == ()
+  runs = runs_lib.plan_runs(_config())
+  assert runs_lib.tasks_taught_by(runs, 'multi-s0') == ('rte', 'mrpc')
+  assert runs_lib.tasks_taught_by(runs, 'single-s0-rte') == ('rte',)
+  assert runs_lib.tasks_taught_by(runs, 'single_to_multi-s0') == ()
 
 
 def test_seeds_together_are_as_many_as_asked_and_follow_their_teachers():
-  runs = plan.plan(
+  runs = runs_lib.plan_runs(
     _config(seeds=(0, 1, 2), variants=('single_to_multi',), tasks=('rte',))
   )
   groups = [
-    [run.name for run in group] for group in plan.together(runs, 2, lambda r: 0)
+    [run.name for run in group]
+    for group in runs_lib.group_runs(runs, 2, lambda r: 0)
   ]
   assert groups == [
     ['single-s0-rte', 'single-s1-rte'],
@@ -134,7 +137,7 @@ def test_seeds_together_are_as_many_as_asked_and_follow_their_teachers():
 
 
 def test_an_ensemble_is_trained_before_its_students():
-  runs = plan.plan(
+  runs = runs_lib.plan_runs(
     _config(
       seeds=(0, 1, 2),
       variants=('single_to_multi',),
@@ -142,7 +145,7 @@ def test_an_ensemble_is_trained_before_its_students():
     )
   )
   done = set()
-  for group in plan.together(runs, 2, lambda run: 0):
+  for group in runs_lib.group_runs(runs, 2, lambda run: 0):
     for run in group:
       for teachers in run.teachers.values():
         assert done.issuperset(teachers)
@@ -151,20 +154,22 @@ def test_an_ensemble_is_trained_before_its_students():
 
 
 def test_devices_divide_a_group_and_train_what_is_left_one_by_one():
-  runs = plan.plan(_config(seeds=tuple(range(7)), variants=('multi',)))
-  groups = plan.together(runs, 4, lambda run: 0, devices=2)
+  runs = runs_lib.plan_runs(_config(seeds=tuple(range(7)), variants=('multi',)))
+  groups = runs_lib.group_runs(runs, 4, lambda run: 0, num_devices=2)
   assert [len(group) for group in groups] == [4, 2, 1]
 
 
 def test_one_at_a_time_is_the_plan():
-  runs = plan.plan(_config(seeds=(0, 1)))
-  assert [[run] for run in runs] == list(plan.together(runs, 1, lambda r: 0))
+  runs = runs_lib.plan_runs(_config(seeds=(0, 1)))
+  assert [[run] for run in runs] == list(
+    runs_lib.group_runs(runs, 1, lambda r: 0)
+  )
 
 
 def test_runs_that_stand_at_different_steps_are_not_together():
-  runs = plan.plan(_config(seeds=(0, 1, 2), variants=('multi',)))
+  runs = runs_lib.plan_runs(_config(seeds=(0, 1, 2), variants=('multi',)))
   steps = {'multi-s0': 4, 'multi-s1': 0, 'multi-s2': 4}
-  groups = list(plan.together(runs, 3, lambda run: steps[run.name]))
+  groups = list(runs_lib.group_runs(runs, 3, lambda run: steps[run.name]))
   assert [[run.seed for run in group] for group in groups] == [[0, 2], [1]]
 
 
@@ -177,7 +182,7 @@ def test_a_variant_of_the_users_own_shares_the_teachers_of_what_it_is_like():
     changes={'multi': {'layer_decay': 1.0}},
   )
   config.variants = ('single_to_multi', 'flat')
-  runs = plan.plan(config_lib.from_config_dict(config))
+  runs = runs_lib.plan_runs(config_lib.from_config_dict(config))
   assert [run.name for run in runs] == [
     'single-s0-rte',
     'single-s0-mrpc',
@@ -200,7 +205,7 @@ def _plan(variants, custom, **fields):
     config.custom_variants[name] = config_lib.custom_variant(**own)
   config.update_from_flattened_dict(fields)
   config = config_lib.from_config_dict(config)
-  return {run.name: run for run in plan.plan(config)}
+  return {run.name: run for run in runs_lib.plan_runs(config)}
 
 
 def _assert_in_order(runs):
@@ -272,7 +277,7 @@ def test_fine_tuning_waits_for_what_it_starts_from():
       seeds=(0, 1, 2),
     ).values()
   )
-  groups = list(plan.together(runs, 2, lambda run: 0))
+  groups = list(runs_lib.group_runs(runs, 2, lambda run: 0))
   assert [[run.name for run in group] for group in groups] == [
     ['multi-s0', 'multi-s1'],
     ['tuned-s0-rte', 'tuned-s1-rte'],
@@ -330,10 +335,13 @@ def _chosen(choices, **changes):
   )
   config.variants = (*config_lib.VARIANTS, 'tuned')
   config = config_lib.from_config_dict(config)
-  return config, plan.plan(config, choices)
+  return config, runs_lib.plan_runs(config, choices)
 
 
-_CHOICES = {'rte': plan.Choice(3e-5, 1.0), 'mrpc': plan.Choice(2e-5, 0.9)}
+_CHOICES = {
+  'rte': runs_lib.Choice(3e-5, 1.0),
+  'mrpc': runs_lib.Choice(2e-5, 0.9),
+}
 
 
 def test_single_task_runs_train_with_what_was_chosen_for_their_task():
@@ -362,8 +370,8 @@ def test_runs_are_named_by_all_that_was_chosen_for_them():
     'multi-s0',
   ]
   for other in (
-    {**_CHOICES, 'mrpc': plan.Choice(2e-5, 0.8)},
-    {**_CHOICES, 'mrpc': plan.Choice(1e-5, 0.9)},
+    {**_CHOICES, 'mrpc': runs_lib.Choice(2e-5, 0.8)},
+    {**_CHOICES, 'mrpc': runs_lib.Choice(1e-5, 0.9)},
     {},
   ):
     kept = set(names) & {run.name for run in _chosen(other)[1]}
@@ -376,10 +384,10 @@ def test_runs_that_were_chosen_other_values_are_not_together():
   runs = [
     run
     for rate in (1e-5, 2e-5)
-    for run in _chosen({'rte': plan.Choice(rate, 1.0)})[1]
+    for run in _chosen({'rte': runs_lib.Choice(rate, 1.0)})[1]
     if run.name.startswith('single-s0-rte')
   ]
-  groups = list(plan.together(runs, 2, lambda run: 0))
+  groups = list(runs_lib.group_runs(runs, 2, lambda run: 0))
   assert [len(group) for group in groups] == [1, 1]
 
 
@@ -396,7 +404,7 @@ def test_a_teacher_of_folds_is_a_run_a_fold(variant, teachers):
     variants=(variant,),
     **{'distill.folds': 3, 'distill.teachers': 2},
   )
-  runs = {run.name: run for run in plan.plan(config)}
+  runs = {run.name: run for run in runs_lib.plan_runs(config)}
   names = tuple(
     teachers.format(seed=seed, fold=fold)
     for seed in (4, 2)
@@ -407,7 +415,7 @@ def test_a_teacher_of_folds_is_a_run_a_fold(variant, teachers):
     fold = runs[name].fold
     assert name.endswith(f'fold{fold.number}of3')
     assert fold.seed == runs[name].seed
-    assert plan.tasks_taught_by(list(runs.values()), name)
+    assert runs_lib.tasks_taught_by(list(runs.values()), name)
   assert runs[f'{variant}-s2'].fold is None
   # None is taken for a run of the variant that predicts or is reported.
   assert not {run.group for run in runs.values()} & {'single-s4', 'multi-s4'}
@@ -430,7 +438,7 @@ def test_whole_runs_stand_beside_folds():
 
 
 def test_runs_of_different_folds_are_not_together():
-  runs = plan.plan(
+  runs = runs_lib.plan_runs(
     _config(
       seeds=(0, 1),
       tasks=('rte',),
@@ -439,7 +447,8 @@ def test_runs_of_different_folds_are_not_together():
     )
   )
   groups = [
-    [run.name for run in group] for group in plan.together(runs, 8, lambda r: 0)
+    [run.name for run in group]
+    for group in runs_lib.group_runs(runs, 8, lambda r: 0)
   ]
   assert groups == [
     ['single-s0-rte', 'single-s1-rte'],
@@ -463,7 +472,8 @@ def test_a_variant_of_the_users_own_may_have_other_teachers():
     )
     config.variants += (name,)
   runs = {
-    run.name: run for run in plan.plan(config_lib.from_config_dict(config))
+    run.name: run
+    for run in runs_lib.plan_runs(config_lib.from_config_dict(config))
   }
   assert {
     name: runs[f'{name}-s1'].teachers['rte'] for name in config.variants
@@ -485,7 +495,7 @@ def test_a_task_named_like_the_fold_of_another(name):
   assert len(_names(config_lib.from_config_dict(config))) == 3
   config.distill.folds = 2
   with pytest.raises(errors.UserError) as told:
-    plan.plan(config_lib.from_config_dict(config))
+    runs_lib.plan_runs(config_lib.from_config_dict(config))
   # Which of the two runs comes second depends on the folds.
   assert re.search(
     r'config\.tasks: a run of .* and one of .* would both be named single-s0-',

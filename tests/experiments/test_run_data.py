@@ -5,8 +5,8 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import sampling
-from bam_jax.experiments import jobs
-from bam_jax.experiments import plan
+from bam_jax.experiments import run_data
+from bam_jax.experiments import runs as runs_lib
 
 
 @pytest.mark.parametrize(
@@ -25,8 +25,8 @@ def test_mix(mode, variant, mix):
   config.variants = (variant,)
   config.sampling.mode = mode
   config = config_lib.from_config_dict(config)
-  run = plan.plan(config)[0]
-  made = jobs._mix(run, [100] * len(run.tasks), num_steps=3)
+  run = runs_lib.plan_runs(config)[0]
+  made = run_data._make_sampler(run, [100] * len(run.tasks), 3)
   assert isinstance(made, mix)
 
 
@@ -38,8 +38,8 @@ def test_probabilities_are_of_sizes_before_swapping():
   config.data.swap = ('mrpc',)
   config.multi.batch_size = 1000
   config = config_lib.from_config_dict(config)
-  run = plan.plan(config)[0]
-  made = jobs._mix(run, [5000, 10000], num_steps=4)
+  run = runs_lib.plan_runs(config)[0]
+  made = run_data._make_sampler(run, [5000, 10000], 4)
   drawn = sum(int((made(step)[0] == 1).sum()) for step in range(4))
   assert abs(drawn / 4000 - 0.5) < 4 * (0.25 / 4000) ** 0.5
 
@@ -63,14 +63,14 @@ def test_steps_that_nobody_could_count_are_refused(
   config.variants = (variant,)
   for length in (config.single, config.multi):
     length.epochs, length.max_steps, length.batch_size = epochs, max_steps, 32
-  run = plan.plan(config_lib.from_config_dict(config))[0]
+  run = runs_lib.plan_runs(config_lib.from_config_dict(config))[0]
   rows = 3_200_000
   if steps is not None:
-    assert jobs._steps_over(run, rows) == steps
+    assert run_data._num_steps(run, rows) == steps
     return
   with pytest.raises(
     errors.UserError,
     match=rf'config.{variant}.epochs={epochs}: makes \d+ steps over {rows}'
     ' rows, over 67108863; give fewer, or max_steps',
   ):
-    jobs._steps_over(run, rows)
+    run_data._num_steps(run, rows)

@@ -1,13 +1,13 @@
-"""Teachers' logits from outside a plan: they know its rows, not its tokens.
+"""External logits: sets that another plan or program wrote for students here.
 
     DIR/TASK/            the set of one teacher
     DIR/TEACHER/TASK/    sets of several, whose predictions are averaged
 
-and TASK.unlabelled beside TASK where students learn of rows without labels.
+and TASK.unlabelled beside TASK if students learn from rows without labels.
 
-Whoever has the rows can write such a set: a plan with another encoder or
-vocabulary (`--mode=label`), or a program of another kind. Its fingerprint says
-which rows and which labels it is for, and whose logits they are. Without JAX.
+Whoever has the raw rows can write such a set: a plan with another encoder or
+vocabulary (`--mode=label`), or any other program. Its fingerprint names the
+rows, the labels and the teacher. Imports no JAX.
 """
 
 from collections.abc import Mapping
@@ -24,13 +24,13 @@ from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.tasks import task as task_lib
 
-# What logits of tokens hang on besides: they are not of words.
-_OF_TOKENS = ('tokenizer', 'max_length')
-# How scores are read: they are predictions already, whatever head made them.
-HEAD = 'linear'
+# Further parts of the fingerprint of logits of tokens.
+_TOKEN_KEYS = ('tokenizer', 'max_length')
+# Scores are read as predictions, whichever head computed them.
+REGRESSION_HEAD = 'linear'
 
-_ELSEWHERE = 'write into another --output, or remove that folder'
-_AGAIN = 'have its teacher label the rows of this plan'
+_OTHER_OUTPUT = 'write into another --output, or remove that folder'
+_LABEL_AGAIN = 'have its teacher label the rows of this plan'
 
 
 def fingerprint(
@@ -40,22 +40,24 @@ def fingerprint(
   teacher_digest: str,
   tokens: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-  """What an outside set says of itself.
+  """Returns the fingerprint of an external set.
 
   Args:
-    task: the task, whose name, kind, labels in order and scale it pins.
+    task: the task; its name, kind, labels in order and scale are part of it.
     rows: `sources.rows_digest` of the raw training rows.
-    teacher: who it was, in words.
-    teacher_digest: what tells it from others of those words, such as the
-      sha256 of its weights.
-    tokens: `tokenizer` and `max_length`, as the features' fingerprint has
-      them, where the task's outputs are of tokens.
+    teacher: description of the teacher.
+    teacher_digest: tells it from other teachers with that description, such
+      as the sha256 of its weights.
+    tokens: the features' fingerprint, with `tokenizer` and `max_length`; read
+      if the task's outputs are of tokens.
   """
   return {
     'rows': rows,
     'task': task.definition(),
     'teacher': {'name': teacher, 'digest': teacher_digest},
-    **({key: tokens[key] for key in _OF_TOKENS} if task.kind.per_token else {}),
+    **(
+      {key: tokens[key] for key in _TOKEN_KEYS} if task.kind.per_token else {}
+    ),
   }
 
 
@@ -71,20 +73,20 @@ def write(
   """Writes the set of one teacher and task, all or nothing.
 
   Args:
-    directory: `DIR/TASK`, or `DIR/TEACHER/TASK`; replaced if it is a set.
-    task: of which each example has outputs, not each token.
+    directory: `DIR/TASK`, or `DIR/TEACHER/TASK`; a set there is replaced.
+    task: has outputs for each example, not for each token.
     rows: `sources.rows_digest` of all raw training rows.
-    uids: of n training rows, those of swapped copies (`…~swap`) among them
-      where the student is to be trained on these.
+    uids: of n training rows, including those of swapped copies (`…~swap`) if
+      the student is to be trained on these.
     logits: [n, c], c = `task.num_outputs`, in the order of `task.labels`,
       before softmax (classification) or sigmoid (multilabel); of a regression
       task the predicted score itself, (score - low) / (high - low).
-    teacher: who it was, in words.
-    teacher_digest: what tells it from others of those words.
+    teacher: description of the teacher.
+    teacher_digest: tells it from other teachers with that description.
 
   Raises:
-    errors.UserError: the arguments don't go together, or the folder can't be
-      written; what was there stays.
+    errors.UserError: the arguments don't fit together, or the folder can't be
+      written; a set that was there stays.
   """
 
   def require(condition: bool, message: str) -> None:
@@ -94,7 +96,7 @@ def write(
   logits = np.asarray(logits, np.float32)
   require(
     not task.kind.per_token,
-    f"a {task.kind} task's logits are of one vocabulary's tokens; only"
+    f"a {task.kind.name} task's logits are of one vocabulary's tokens; only"
     ' --mode=label writes them',
   )
   require(
@@ -107,46 +109,45 @@ def write(
     bool(teacher and teacher_digest),
     'say who the teacher is: give its name and a digest',
   )
-  finite = np.isfinite(logits).all(axis=-1)
-  require(
-    bool(finite.all()),
-    f'the logits of {uids[int(np.argmin(finite))] if len(uids) else ""} are not'
-    ' finite',
-  )
+  bad = logit_sets.first_not_finite(logits, None)
+  if bad is not None:
+    require(False, f'the logits of {uids[bad]} are not finite')
   target = logit_sets.LogitSet(
     Path(directory), fingerprint(task, rows, teacher, teacher_digest)
   )
   logit_sets.write(target, uids, logits, prepare.label_metadata(task))
 
 
-def is_there(target: logit_sets.LogitSet, rows: int) -> bool:
-  """Whether a set is there already.
+def exists(target: logit_sets.LogitSet, rows: int) -> bool:
+  """Whether a set has been written.
 
   Args:
     target: the set.
-    rows: that it is to hold, swapped copies among them, of which its
-      fingerprint says nothing.
+    rows: number of rows that it must hold, swapped copies included; its
+      fingerprint does not tell.
 
   Raises:
-    errors.UserError: one of something else, or of fewer rows, is in its place.
+    errors.UserError: the folder holds something else, or fewer rows.
   """
   if not shards.exists(target.directory):
     return False
   manifest = manifest_lib.read(target.directory)
   manifest_lib.check_fingerprint(
-    target.directory, manifest, target.fingerprint, _ELSEWHERE
+    target.directory, manifest, target.fingerprint, _OTHER_OUTPUT
   )
   held = sum(part.records for part in manifest.files)
   if held < rows:
     raise errors.UserError(
       f'{target.directory}: holds {held} rows and lacks the others of {rows},'
-      f' such as those of config.data.swap; {_ELSEWHERE}'
+      f' such as those of config.data.swap; {_OTHER_OUTPUT}'
     )
   return True
 
 
-def find(directory: Path, task: str, split: str = 'train') -> dict[str, Path]:
-  """The sets that a folder holds for a task.
+def find_sets(
+  directory: Path, task: str, split: str = 'train'
+) -> dict[str, Path]:
+  """Finds the sets of a task in a folder.
 
   Args:
     directory: `config.distill.logits`.
@@ -154,24 +155,23 @@ def find(directory: Path, task: str, split: str = 'train') -> dict[str, Path]:
     split: `task.UNLABELLED`, or the training split.
 
   Returns:
-    Name of the teacher's folder -> set; the name of the only one is empty
-    where it is `DIR/TASK`.
+    Name of the teacher's folder -> set; the name is empty for `DIR/TASK`.
 
   Raises:
-    errors.UserError: there is no set for the task, or both layouts are there.
+    errors.UserError: there is no set for the task, or both layouts are used.
   """
   directory = Path(directory)
   where = f'config.distill.logits: {directory}'
   if not directory.is_dir():
     raise errors.UserError(f'{where}: is no directory; give one of logit sets')
-  name = logit_sets.folder(task, split)
+  name = logit_sets.folder_name(task, split)
   field = 'data.unlabelled' if split == task_lib.UNLABELLED else 'tasks'
   several = {
     path.name: path / name
     for path in sorted(directory.iterdir())
     if shards.exists(path / name)
   }
-  # It may come from a stranger; the set itself is checked where it is opened.
+  # A stranger may have made the folder; sets are checked when they are opened.
   for path in several.values():
     files.check_link(path.parent)
   for teacher in several:
@@ -196,10 +196,10 @@ def find(directory: Path, task: str, split: str = 'train') -> dict[str, Path]:
   return {'': directory / name}
 
 
-def opened(
+def open_set(
   directory: Path, features: shards.Columns, task: task_lib.Task
 ) -> logit_sets.LogitSet:
-  """A set that says that it is of these rows; reads its manifest alone.
+  """Checks that a set is for these rows, by its manifest alone.
 
   Args:
     directory: of the set.
@@ -207,8 +207,9 @@ def opened(
     task: the task.
 
   Raises:
-    errors.UserError: it is of other rows or labels, or of another vocabulary
-      where that matters, it holds a link, or it is no outside set.
+    errors.UserError: the set is of other rows or labels, or of another
+      vocabulary if its logits are of tokens; it holds a link, or is not
+      external.
   """
   files.check_directory(Path(directory))
   manifest = manifest_lib.read(directory)
@@ -226,15 +227,15 @@ def opened(
     features.fingerprint,
   )
   if task.kind.per_token and any(
-    manifest.fingerprint.get(key) != wanted[key] for key in _OF_TOKENS
+    manifest.fingerprint.get(key) != wanted[key] for key in _TOKEN_KEYS
   ):
     raise errors.UserError(
-      f'{directory}: {task.name} is a {task.kind} task, whose logits are of the'
-      " teacher's tokens, and this plan has another vocabulary or longest"
-      ' length; give it the same, or leave the task out'
+      f'{directory}: {task.name} is a {task.kind.name} task, whose logits'
+      " are of the teacher's tokens, and this plan has another vocabulary or"
+      ' longest length; give it the same, or leave the task out'
     )
-  manifest_lib.check_fingerprint(directory, manifest, wanted, _AGAIN)
-  return logit_sets.LogitSet(Path(directory), wanted, remedy=_AGAIN)
+  manifest_lib.check_fingerprint(directory, manifest, wanted, _LABEL_AGAIN)
+  return logit_sets.LogitSet(Path(directory), wanted, remedy=_LABEL_AGAIN)
 
 
 def identity(
@@ -243,22 +244,25 @@ def identity(
   task: task_lib.Task,
   split: str = 'train',
 ) -> dict[str, str]:
-  """What the outcome of a student hangs on, by dotted key.
+  """Returns the part of a student's identity that external logits decide.
 
   Args:
     directory: `config.distill.logits`.
     features: the student's rows of the split.
     task: the task.
-    split: as for `find`.
+    split: see `find_sets`.
+
+  Returns:
+    Dotted keys -> name and digest of each teacher, digest of each set.
 
   Raises:
-    errors.UserError: as `find` and `opened`.
+    errors.UserError: see `find_sets` and `open_set`.
   """
   result = {}
-  for name, path in find(directory, task.name, split).items():
-    folder = logit_sets.folder(task.name, split)
+  for name, path in find_sets(directory, task.name, split).items():
+    folder = logit_sets.folder_name(task.name, split)
     key = '.'.join(filter(None, ('logits', folder, name)))
-    teacher = opened(path, features, task).fingerprint['teacher']
+    teacher = open_set(path, features, task).fingerprint['teacher']
     result[f'{key}.teacher'] = teacher['name']
     result[f'{key}.digest'] = teacher['digest']
     result[f'{key}.set'] = manifest_lib.read(path).digest

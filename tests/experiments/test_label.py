@@ -13,10 +13,14 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import shards
 from bam_jax.data import sources
+from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
-from bam_jax.distillation import outside
-from bam_jax.experiments import handing_on
-from bam_jax.experiments import runner as runner_lib
+from bam_jax.experiments import label
+from bam_jax.experiments import labelling
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import predict
+from bam_jax.experiments import report
+from bam_jax.experiments import train
 from bam_jax.tasks import demo
 from tests.configs import tiny
 
@@ -31,12 +35,12 @@ def _logits(directory: Path, task: str) -> tuple[list[str], np.ndarray]:
 
 
 @pytest.fixture(scope='module')
-def taught(tiny_runner, tmp_path_factory) -> Path:
+def taught(tiny_plan, tmp_path_factory) -> Path:
   """A plan whose teachers taught its student, and then wrote `sets/`."""
   workdir = tmp_path_factory.mktemp('plan')
-  runner = tiny_runner(workdir, variants=('single', 'single_to_multi'))
-  runner.run()
-  runner.label('single-s0', workdir / 'sets', None)
+  plan = tiny_plan(workdir, variants=('single', 'single_to_multi'))
+  train.run(plan)
+  label.label(plan, 'single-s0', workdir / 'sets', None)
   return workdir
 
 
@@ -47,11 +51,11 @@ def sets(taught, tmp_path) -> Path:
 
 
 @pytest.fixture
-def student(tiny_runner, tmp_path, sets):
-  """Makes a runner of a student that learns from the sets."""
+def student(tiny_plan, tmp_path, sets):
+  """Makes a plan of a student that learns from the sets."""
 
   def make(**changes):
-    return tiny_runner(
+    return tiny_plan(
       tmp_path / 'work',
       variants=('single_to_multi',),
       **{'distill.logits': str(sets), **changes},
@@ -63,7 +67,7 @@ def student(tiny_runner, tmp_path, sets):
 def _write(directory: Path, task: str, uids, seed: int = 0) -> None:
   task = demo.TASKS[task]
   draw = np.random.default_rng(seed)
-  outside.write(
+  external.write(
     directory,
     task,
     sources.rows_digest(demo.generate(task.name, 'train')),
@@ -87,7 +91,7 @@ def test_a_student_learns_what_it_would_have_from_the_teachers(
   taught, student, trained, tmp_path
 ):
   """From the same targets, up to the rounding of a sigmoid; to the same end."""
-  student().run()
+  train.run(student())
   assert trained == [_STUDENT]
   lines = [
     (root / 'runs' / _STUDENT / 'metrics.jsonl').read_text().splitlines()
@@ -110,7 +114,7 @@ def test_a_student_learns_what_it_would_have_from_the_teachers(
   assert 'single-s0-demo_similarity of tiny' in json.dumps(report['notes'])
 
 
-def test_a_student_of_another_vocabulary_and_size(tiny_runner, tmp_path, sets):
+def test_a_student_of_another_vocabulary_and_size(tiny_plan, tmp_path, sets):
   """Letters alone, so that not one id is the teachers'."""
   words = [w for w in demo.vocabulary() if len(w.strip('#[]')) < 4 or '[' in w]
   vocabulary = tmp_path / 'vocab.txt'
@@ -125,44 +129,44 @@ def test_a_student_of_another_vocabulary_and_size(tiny_runner, tmp_path, sets):
     'multi.max_steps': 2,
   })  # fmt: skip
   work = tmp_path / 'work'
-  runner_lib.Runner(config_lib.from_config_dict(config), work).run()
+  train.run(plan_lib.make_plan(config_lib.from_config_dict(config), work))
   scores = json.loads((work / 'runs' / _STUDENT / 'DONE').read_text())['scores']
   assert tuple(scores) == _TASKS
 
 
 @pytest.mark.parametrize('outside_now', [True, False], ids=['then', 'now'])
 def test_who_taught_a_finished_run_is_not_mistaken(
-  tiny_runner, taught, student, tmp_path, outside_now
+  tiny_plan, taught, student, tmp_path, outside_now
 ):
   """Without a row read: a report or a card would name other teachers."""
   if outside_now:
     workdir, changes = taught, {'distill.logits': str(taught / 'sets')}
     message = r"taught by runs of its plan, and config\.distill\.logits is '/"
   else:
-    student().run()
+    train.run(student())
     workdir, changes = tmp_path / 'work', {}
     message = "taught by logits from outside, and .* is ''; set it as it was"
-  runner = tiny_runner(workdir, variants=('single_to_multi',), **changes)
+  plan = tiny_plan(workdir, variants=('single_to_multi',), **changes)
   with pytest.raises(errors.UserError, match=message):
-    runner.report()
+    report.report(plan)
 
 
 def test_other_logits_are_another_run(student, sets, trained):
-  student().run()
+  train.run(student())
   uids, _ = _logits(sets / _TASKS[0], _TASKS[0])
   _write(sets / _TASKS[0], _TASKS[0], uids)
   with pytest.raises(
     errors.UserError,
     match=r"logits\.demo_sentiment\.digest was '\w{64}', is 'seed 0'",
   ):
-    student().run()
+    train.run(student())
   # One more teacher, so another folder a task.
   (sets / 'one').mkdir()
   for task in _TASKS:
     (sets / task).rename(sets / 'one' / task)
   _write(sets / 'two' / _TASKS[0], _TASKS[0], uids, seed=1)
   with pytest.raises(errors.UserError, match=r'logits\.demo_sentiment\.digest'):
-    student().run()
+    train.run(student())
   assert trained == [_STUDENT]
 
 
@@ -172,33 +176,33 @@ def test_a_row_without_logits_is_told_before_any_step(student, sets, trained):
   with pytest.raises(
     errors.UserError, match=f'no logits for {uids[-1]}; have its teacher label'
   ):
-    student().run()
+    train.run(student())
   assert trained == []
 
 
-def test_a_set_that_is_there_is_kept_or_refused(tiny_runner, taught, tmp_path):
+def test_a_set_that_is_there_is_kept_or_refused(tiny_plan, taught, tmp_path):
   sets = shutil.copytree(taught / 'sets', tmp_path / 'sets')
-  runner = tiny_runner(taught, variants=('single', 'single_to_multi'))
+  plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   manifest = sets / _TASKS[0] / 'manifest.json'
   before = manifest.stat().st_mtime_ns
-  runner.label('single-s0', sets, None)
+  label.label(plan, 'single-s0', sets, None)
   assert manifest.stat().st_mtime_ns == before
   with pytest.raises(
     errors.UserError, match=r'something else: teacher.*into another --output'
   ):
-    runner.label(_STUDENT, sets, None)
+    label.label(plan, _STUDENT, sets, None)
   assert manifest.stat().st_mtime_ns == before
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_any_row_is_labelled(
-  tiny_runner, taught, tmp_path, monkeypatch
+  tiny_plan, taught, tmp_path, monkeypatch
 ):
   (tmp_path / 'file').touch()
-  monkeypatch.delattr(handing_on, '_label')
-  runner = tiny_runner(taught, variants=('single', 'single_to_multi'))
+  monkeypatch.delattr(labelling, 'write_logits')
+  plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   for output in (tmp_path / 'file', tmp_path / 'file' / 'sets'):
     with pytest.raises(errors.UserError, match=f'--output={output}: .*be made'):
-      runner.label('single-s0', output, None)
+      label.label(plan, 'single-s0', output, None)
 
 
 def _write_table(folder: Path, examples) -> None:
@@ -224,22 +228,22 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
     'data.dir': str(tmp_path / 'few'),
   })  # fmt: skip
   config = config_lib.from_config_dict(config)
-  runner = runner_lib.Runner(config, tmp_path / 'work')
-  runner.run()
-  runner.label('single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
+  plan = plan_lib.make_plan(config, tmp_path / 'work')
+  train.run(plan)
+  label.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
   other = dataclasses.replace(
     config,
     data=dataclasses.replace(config.data, dir=str(tmp_path / 'many')),
   )
-  student = runner_lib.Runner(other, tmp_path / 'student')
-  student.prepare()
+  student = plan_lib.make_plan(other, tmp_path / 'student')
+  train.prepare(student)
   rows = student.features['mood']['train']
   task = student.tasks['mood']
-  sets = outside.opened(tmp_path / 'sets' / 'mood', rows, task)
+  sets = external.open_set(tmp_path / 'sets' / 'mood', rows, task)
   found, logits = logit_sets.read(sets, rows, task)
   assert len(found) == len(logits) == 40
   # The last checkpoint's own predictions, which serve texts as well.
-  model = runner.model('single-s0')
+  model = predict.load_model(plan, 'single-s0')
   encoded = model.encode('mood', [(e.text_a,) for e in examples[12:52]])
   expected = [each.prediction.probabilities for each in model.predict(encoded)]
   np.testing.assert_allclose(
@@ -249,12 +253,12 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
   with pytest.raises(
     errors.UserError, match='none of the tasks mood has a test file; add one'
   ):
-    runner.predict('single-s0')
+    predict.predict(plan, 'single-s0')
 
 
-def test_rows_that_are_nowhere_else_are_refused(tiny_runner, taught, tmp_path):
-  runner = tiny_runner(taught, variants=('single', 'single_to_multi'))
+def test_rows_that_are_nowhere_else_are_refused(tiny_plan, taught, tmp_path):
+  plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   with pytest.raises(
     errors.UserError, match='rows of demo_sentiment are in no'
   ):
-    runner.label('single-s0', tmp_path / 'sets', 'elsewhere')
+    label.label(plan, 'single-s0', tmp_path / 'sets', 'elsewhere')

@@ -1,0 +1,61 @@
+"""The command `export`: trained models for use without this package."""
+
+import itertools
+import logging
+
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
+from bam_jax.inference import card
+from bam_jax.inference import export as export_lib
+from bam_jax.inference import stablehlo
+from bam_jax.modeling import layers
+from bam_jax.runtime import processes
+from bam_jax.training import mesh as mesh_lib
+
+
+def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
+  """Exports the best checkpoints of a group of runs.
+
+  Writes `exports/GROUP/TASK/`, and `exports/GROUP/all/` for a model of several
+  tasks; programs go to `exports/GROUP-stablehlo/TASK/`, or `all/`.
+
+  Args:
+    plan: the plan.
+    group: see `Plan.find_group`.
+    form: `hf`: Hugging Face directories; `stablehlo`: programs.
+  """
+  group, runs = plan.find_group(group)
+  directory = plan.workspace.root / 'exports' / group
+  write = export_lib.export
+  if form == 'stablehlo':
+    directory = directory.with_name(f'{group}-stablehlo')
+    write = stablehlo.export
+  for run in runs:
+    record = plan.workspace.read_record(run.name)
+    params = plan.restore_params(run.name, best=True)
+    teachers = itertools.chain(
+      *run.teachers.values(), plan.external_teachers(run)
+    )
+    processes.run_on_first(
+      write,
+      directory,
+      plan.encoder.config,
+      plan.encoder.tokenizer,
+      mesh_lib.fetch(layers.unstack(params)),
+      {task: plan.tasks.index[task] for task in run.tasks},
+      plan.tasks,
+      card.Facts(
+        name=plan.config.name,
+        run=run.name,
+        variant=run.variant,
+        teachers=tuple(dict.fromkeys(teachers)),
+        encoder=plan.encoder.description,
+        note=plan.config.note,
+        versions=record.get('versions', 'versions that were not recorded'),
+        scores=records.read_scores(record),
+        undefined=records.read_reasons(record),
+        max_length=plan.config.data.max_length,
+        regression_head=plan.config.model.regression_head,
+      ),
+    )
+  logging.info('exported: %s', directory)

@@ -1,0 +1,84 @@
+"""The command `predict`, and the model that predicts a user's own texts."""
+
+from collections.abc import Sequence
+import logging
+
+from bam_jax import errors
+from bam_jax.data import prepare
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.inference import model as model_lib
+from bam_jax.inference import predict as predict_lib
+from bam_jax.inference import submission
+from bam_jax.runtime import processes
+
+
+def predict(
+  plan: plan_lib.Plan, group: str | None, majority: Sequence[str] = ()
+) -> None:
+  """Predicts the test splits with the best checkpoints of a group of runs.
+
+  Writes `predictions/GROUP/TASK-SPLIT.tsv`, and `submission.zip` beside them if
+  a task belongs to GLUE.
+
+  Args:
+    plan: the plan.
+    group: see `Plan.find_group`.
+    majority: tasks whose majority label is submitted; their .tsv files keep the
+      predictions.
+
+  Raises:
+    errors.UserError: there is no test file; or see `Plan.find_group` and
+      `submission.check_majority`.
+  """
+  submission.check_majority(majority, plan.tasks)
+  group, runs = plan.find_group(group)
+  directory = plan.workspace.root / 'predictions' / group
+  predictions: dict[str, dict[str, dict[str, str]]] = {}
+  for run in runs:
+    params = plan.restore_params(run.name, best=True)
+    for name in run.tasks:
+      task = plan.tasks[name]
+      for split in task.test_splits:
+        rows = plan.prepare_split(task, split, prepare.prepare_if_present)
+        if rows is None:
+          continue
+        predictions.setdefault(name, {})[split] = predict_lib.predict(
+          plan.setup.programs,
+          params,
+          task,
+          rows,
+          plan.config,
+          directory / f'{name}-{split}.tsv',
+        )
+  if not predictions:
+    raise errors.UserError(
+      f'config.data: none of the tasks {", ".join(plan.tasks.names)} has a'
+      ' test file; add one to config.data.dir or to the custom task, or give'
+      ' any file by --input and --task'
+    )
+  for name in majority:
+    task = plan.tasks[name]
+    train = plan.prepare_split(task, task.train_split)
+    predictions[name] = submission.majority(
+      task, train, predictions.get(name, {})
+    )
+  processes.run_on_first(
+    submission.write, directory / 'submission.zip', plan.tasks, predictions
+  )
+  logging.info('predictions: %s', directory)
+
+
+def load_model(plan: plan_lib.Plan, group: str | None) -> model_lib.Model:
+  """Returns the best checkpoints of a group of runs as one model for texts.
+
+  Args:
+    plan: the plan.
+    group: see `Plan.find_group`.
+  """
+  _, runs = plan.find_group(group)
+  return model_lib.Model(
+    plan.setup.programs,
+    [(run.tasks, plan.restore_params(run.name, best=True)) for run in runs],
+    plan.encoder.tokenizer,
+    plan.config,
+  )

@@ -1,0 +1,296 @@
+"""The runs of a configuration as a graph: each trains one model.
+
+`bam_jax.variants` defines the runs of each variant. The runs that teach a run,
+and the run whose parameters it starts from, come before it.
+
+With `distill.folds` = k a teacher consists of k runs. Each is trained on all
+rows except one fold, and labels that fold. These runs belong to no variant. A
+teacher that is itself taught may know a left-out label indirectly, because its
+own teachers left out other folds.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from collections.abc import Sequence
+import dataclasses
+import itertools
+from types import MappingProxyType
+from typing import NamedTuple
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import schema
+from bam_jax import variants
+from bam_jax.data import folds
+
+
+class Choice(NamedTuple):
+  """Values of `config.single` that the search chose for a task."""
+
+  learning_rate: float
+  layer_decay: float
+
+  @property
+  def label(self) -> str:
+    """Part of a run's name, so that other values give another name."""
+    return f'lr{self.learning_rate!r}-decay{self.layer_decay!r}'
+
+  def apply(self, config: config_lib.Config) -> config_lib.Config:
+    """Returns the configuration with these values for single-task runs."""
+    single = dataclasses.replace(config.single, **self._asdict())
+    return dataclasses.replace(config, single=single)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """A planned training run, which trains one model.
+
+  Attributes:
+    name: unique in a plan; also the name of the run's folder.
+    variant: one of `config.variant_names`, or `variants.SEARCH`.
+    seed: of initialisation, data order and dropout.
+    tasks: names of the tasks that it is trained on.
+    teachers: task -> names of the runs that teach it. Their predictions are
+      joined over folds and averaged over seeds. Empty if no run teaches it.
+    start: name of the run whose last parameters it starts from; empty: the
+      pretrained encoder.
+    is_single: whether it is trained on one task, with `config.single`.
+    config: the whole configuration, including the values that the search chose
+      for the task and the changes of the variant.
+    choices: task -> the values that the search chose, for each task where this
+      run or one that it builds on was trained with them.
+    fold: the training rows that it leaves out; None: it is trained on all.
+    logits: folder of the external logits that teach it instead of runs; empty:
+      none.
+  """
+
+  name: str
+  variant: str
+  seed: int
+  tasks: tuple[str, ...]
+  teachers: Mapping[str, tuple[str, ...]]
+  start: str
+  is_single: bool
+  config: config_lib.Config
+  choices: Mapping[str, Choice]
+  fold: folds.Fold | None = None
+  logits: str = ''
+
+  @property
+  def is_taught(self) -> bool:
+    """Whether teachers' predictions are part of its targets."""
+    return bool(self.teachers or self.logits)
+
+  @property
+  def builds_on(self) -> set[str]:
+    """Names of the runs that must be finished before this one starts."""
+    names = {name for names in self.teachers.values() for name in names}
+    return names | {self.start} - {''}
+
+  @property
+  def learns_unlabelled(self) -> bool:
+    """Whether it is also trained on its tasks' rows without labels."""
+    return self.is_taught and self.config.distill.unlabelled
+
+  @property
+  def group(self) -> str:
+    """Name of its group: the runs of one variant, seed and fold."""
+    return group_name(self.variant, self.seed, self.fold)
+
+  @property
+  def length(self) -> config_lib.RunLengthConfig:
+    """Epochs, batch size and learning rate of single- or multi-task runs."""
+    return self.config.single if self.is_single else self.config.multi
+
+
+def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
+  """Value of --group for all runs of a variant, a seed and a fold."""
+  return f'{variant}-s{seed}{_fold_suffix(fold)}'
+
+
+def _fold_suffix(fold: folds.Fold | None) -> str:
+  return f'-{fold}' if fold else ''
+
+
+def plan_runs(
+  config: config_lib.Config,
+  choices: Mapping[str, Choice] = MappingProxyType({}),
+) -> list[Run]:
+  """Returns all runs that the variants need, in the order of training.
+
+  Runs of one seed are adjacent as far as ensembles of teachers allow, so that
+  an interrupted plan has finished whole seeds.
+
+  Args:
+    config: the configuration; of a shard, only its seeds' runs are planned.
+    choices: task -> values that the search chose for its single-task runs.
+
+  Raises:
+    errors.UserError: two runs would have the same name.
+  """
+  groups: dict[str, list[Run]] = {}
+
+  def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
+    group = group_name(variant, seed, fold)
+    if group in groups:
+      return groups[group]
+    found = variants.variant(config, variant)
+    own = config_lib.of_variant(config, variant)
+    teachers: dict[str, list[Run]] = {task: [] for task in config.tasks}
+    if found.teacher and not variants.outside(config, variant):
+      for teacher_seed in _teacher_seeds(own, seed):
+        for left_out in _folds(own, teacher_seed):
+          for run in add(found.teacher, teacher_seed, left_out):
+            for task in run.tasks:
+              teachers[task].append(run)
+    starts = {}
+    if found.start:
+      # The run that it starts from must not have seen the fold either.
+      before = add(found.start, seed, fold)
+      starts = {t: run for run in before for t in run.tasks}
+    groups[group] = [
+      _make_run(config, variant, seed, fold, tasks, teachers, starts, choices)
+      for tasks in (
+        [(task,) for task in found.tasks] if found.is_single else [found.tasks]
+      )
+    ]
+    return groups[group]
+
+  for seed in config_lib.seeds_of_shard(config):
+    for variant in config.variants:
+      add(variant, seed)
+  runs = list(itertools.chain(*groups.values()))
+  _check_names(runs)
+  return runs
+
+
+def _check_names(runs: Sequence[Run]) -> None:
+  """Raises if two runs would share a folder.
+
+  The name of a task may end like the name of another task's fold.
+  """
+  by_name: dict[str, Run] = {}
+  for run in runs:
+    # Some file systems ignore upper and lower case.
+    other = by_name.setdefault(run.name.lower(), run)
+    if other is not run:
+      raise errors.UserError(
+        f'config.tasks: a run of {", ".join(other.tasks)} and one of'
+        f' {", ".join(run.tasks)} would both be named {run.name}; give either'
+        ' task another name'
+      )
+
+
+def _make_run(
+  config: config_lib.Config,
+  variant: str,
+  seed: int,
+  fold: folds.Fold | None,
+  tasks: tuple[str, ...],
+  teachers: Mapping[str, Sequence[Run]],
+  starts: Mapping[str, Run],
+  choices: Mapping[str, Choice],
+) -> Run:
+  """Makes one run; `teachers` and `starts` map tasks to earlier runs."""
+  is_single = variants.variant(config, variant).is_single
+  name = group_name(variant, seed)
+  depends: dict[str, Choice] = {}
+  for task in tasks:
+    for run in (*teachers[task], *([starts[task]] if starts else [])):
+      depends |= run.choices
+  if is_single:
+    (task,) = tasks
+    name = f'{name}-{task}'
+    if task in choices:
+      config = choices[task].apply(config)
+      depends[task] = choices[task]
+  return Run(
+    name=name + _fold_suffix(fold) + _choice_suffix(depends),
+    variant=variant,
+    seed=seed,
+    tasks=tasks,
+    teachers={
+      task: tuple(run.name for run in teachers[task])
+      for task in tasks
+      if teachers[task]
+    },
+    start=starts[tasks[0]].name if starts else '',
+    is_single=is_single,
+    config=config_lib.of_variant(config, variant),
+    choices=depends,
+    fold=fold,
+    logits=variants.outside(config, variant),
+  )
+
+
+def _choice_suffix(choices: Mapping[str, Choice]) -> str:
+  """Suffix that separates runs trained with different choices of a search."""
+  if len(choices) > 1:
+    return f'-{schema.digest(choices)[:8]}'
+  return ''.join(f'-{choice.label}' for choice in choices.values())
+
+
+def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
+  if config.distill.teachers == 1:
+    return (seed,)
+  return config.seeds[: config.distill.teachers]
+
+
+def _folds(config: config_lib.Config, seed: int) -> Sequence[folds.Fold | None]:
+  """The fold that each run of one teacher leaves out; [None]: no folds."""
+  count = config.distill.folds
+  if count == 1:
+    return [None]
+  return [folds.Fold(number + 1, count, seed) for number in range(count)]
+
+
+def group_runs(
+  runs: Sequence[Run],
+  max_size: int,
+  latest_step: Callable[[Run], int],
+  num_devices: int = 1,
+) -> Iterator[list[Run]]:
+  """Groups runs that one program can train at once, in a trainable order.
+
+  Args:
+    runs: the runs to be trained, in the order of a plan.
+    max_size: number of runs in a group at most.
+    latest_step: returns the step that a run continues from; called when the
+      group's turn has come.
+    num_devices: divides the size of each group with more than one run. Each
+      run that is left over is its own group, trained by all devices.
+
+  Yields:
+    Runs at the same step that differ only in their seed, and in the seed of
+    the fold that they leave out.
+  """
+  left = list(runs)
+  while left:
+    first, unfinished = left[0], {run.name for run in left}
+    step = latest_step(first)
+    similar = (
+      run
+      for run in left
+      if (run.variant, run.tasks, run.config)
+      == (first.variant, first.tasks, first.config)
+      # Folds of other numbers may have a row, and so a step, more or less.
+      and _fold_suffix(run.fold) == _fold_suffix(first.fold)
+      and unfinished.isdisjoint(run.builds_on)
+      and latest_step(run) == step
+    )
+    group = list(itertools.islice(similar, max_size))
+    group = group[: len(group) // num_devices * num_devices or 1]
+    yield group
+    left = [run for run in left if run not in group]
+
+
+def tasks_taught_by(runs: Sequence[Run], name: str) -> tuple[str, ...]:
+  """Tasks in which the run `name` teaches at least one of `runs`."""
+  tasks = {
+    task: None
+    for run in runs
+    for task, teachers in run.teachers.items()
+    if name in teachers
+  }
+  return tuple(tasks)

@@ -1,0 +1,182 @@
+"""The commands `prepare` and `run`: trains the runs of a plan in their order.
+
+Finished runs are kept, interrupted ones continue, missing ones are trained.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
+import logging
+import time
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.experiments import background as background_lib
+from bam_jax.experiments import labelling
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
+from bam_jax.experiments import report
+from bam_jax.experiments import run_data
+from bam_jax.experiments import runs as runs_lib
+from bam_jax.runtime import processes
+from bam_jax.training import checkpoints as checkpoints_lib
+from bam_jax.training import loop
+from bam_jax.training import mesh as mesh_lib
+
+
+def prepare(plan: plan_lib.Plan) -> None:
+  """Prepares the features of all training, dev and unlabelled splits."""
+  _ = plan.features
+  plan.workspace.save_config(plan.config)
+
+
+def run(plan: plan_lib.Plan) -> None:
+  """Carries out the whole plan, from raw rows to the report.
+
+  Raises:
+    errors.UserError: the plan has no student for its rows without labels, or
+      anything that its parts raise.
+  """
+  config_lib.check_students(plan.config)
+  train_runs(plan, plan.search_runs)
+  train_runs(plan, plan.runs)
+  report.report(plan)
+
+
+def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
+  """Trains the runs that are not finished; writes their teacher logits.
+
+  Args:
+    plan: the plan.
+    runs: with all that they build on, in an order of training.
+  """
+  if not runs:
+    return
+  identities = plan.open_runs(runs)
+  todo = [each for each in runs if not plan.workspace.read_record(each.name)]
+  _log_progress(plan, runs, todo)
+  _check_starts(plan, todo)
+  by_name = {each.name: each for each in runs}
+  with background_lib.Background() as background:
+    teachers = labelling.TeacherLogits(plan, identities, by_name, background)
+    teachers.check_external(todo)
+    for each in runs:
+      plan.preemption_signal.check()
+      if each not in todo:
+        restore = functools.partial(plan.restore_params, each.name)
+        teachers.write(each, todo, restore)
+    if not todo:
+      return
+    try:
+      _compile_ahead(plan, todo)
+      for group in plan.group_runs(todo):
+        for each, params in zip(group, _train_group(plan, group, teachers)):
+          teachers.write(each, todo, lambda params=params: params)
+    finally:
+      plan.setup.programs.stop_compiling()
+
+
+def _log_progress(
+  plan: plan_lib.Plan,
+  runs: Sequence[runs_lib.Run],
+  todo: Sequence[runs_lib.Run],
+) -> None:
+  """Logs how many runs and steps are left."""
+  steps = sum(
+    run_data.num_steps(each, plan.tasks, plan.features) - plan.latest_step(each)
+    for each in todo
+  )
+  logging.info(
+    '%d runs: %d finished, %d to train, %s steps',
+    *(len(runs), len(runs) - len(todo), len(todo), f'{steps:,}'),
+  )
+
+
+def _check_starts(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
+  """Raises if the parameters that a run starts from have been removed."""
+  names = {each.name for each in todo}
+  for each in todo:
+    if not each.start or each.start in names:
+      continue
+    steps = plan.workspace.read_record(each.start)['steps']
+    directory = plan.workspace.checkpoints(each.start)
+    if processes.run_on_first(directory.is_dir):
+      with checkpoints_lib.Checkpoints(directory) as saved:
+        if saved.has(steps):
+          continue
+    raise errors.UserError(
+      f'{directory}: the checkpoint of step {steps}, which {each.name} starts'
+      f' from, is not there; copy it from where {each.start} was trained, or'
+      f' remove {plan.workspace.run(each.start)} to train that again'
+    )
+
+
+def _compile_ahead(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
+  """Starts to compile the training step in every shape that the runs need."""
+  if plan.packing.enabled:
+    sizes = sorted({len(group) for group in plan.group_runs(todo)})
+    plan.setup.programs.compile_ahead(plan.packing, sizes)
+    logging.info(
+      'steps of %s rows are being compiled',
+      ', '.join(map(str, plan.packing.row_buckets)),
+    )
+
+
+def _train_group(
+  plan: plan_lib.Plan,
+  group: Sequence[runs_lib.Run],
+  teachers: labelling.TeacherLogits,
+) -> list[Mapping[str, object]]:
+  """Trains a group of runs, writes their records; returns their parameters."""
+  started = time.perf_counter()
+  programs = plan.setup.programs
+  own_rows = None
+  if len(group) == 1 and processes.is_multi_process():
+    own_rows = functools.partial(mesh_lib.own_rows, programs.mesh)
+  jobs = [
+    run_data.make_job(
+      each,
+      plan.packing,
+      plan.tasks,
+      plan.features,
+      [teachers.read_probs(each, name) for name in each.tasks],
+      programs.rows_multiple,
+      plan.workspace.run(each.name),
+      own_rows,
+    )
+    for each in group
+  ]
+  results = loop.train(
+    jobs,
+    programs,
+    _initial_params(plan, group),
+    group[0].config,
+    plan.preemption_signal,
+  )
+  seconds = (time.perf_counter() - started) / len(group)
+  for job, result in zip(jobs, results):
+    entries = records.save_outputs(
+      job.name,
+      plan.workspace.outputs(job.name),
+      job.dev,
+      result.outputs,
+      result.scores,
+      plan.tasks,
+      plan.config.model.regression_head,
+    )
+    record = records.make_record(
+      job, result, seconds, len(group), programs.compilations, entries
+    )
+    plan.workspace.write_record(job.name, record)
+  return [result.params for result in results]
+
+
+def _initial_params(
+  plan: plan_lib.Plan, group: Sequence[runs_lib.Run]
+) -> Callable[[int], Mapping[str, object]]:
+  """Returns a function: seed -> the initial parameters of that seed's run."""
+  starts = {each.seed: each.start for each in group}
+  if not any(starts.values()):
+    return plan.setup.initial_params
+  return lambda seed: mesh_lib.fetch(plan.restore_params(starts[seed]))
