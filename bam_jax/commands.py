@@ -17,7 +17,7 @@ from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import registry
 from bam_jax.data import tfds_source
-from bam_jax.experiments import estimate
+from bam_jax.estimate import command as estimate
 from bam_jax.experiments import evaluate
 from bam_jax.experiments import export
 from bam_jax.experiments import label

@@ -35,6 +35,7 @@ _ORDER = (
   'reporting',
   'experiments',
   'doctor',
+  'estimate',
   'command_line',
   'commands',
   'main',

@@ -8,11 +8,10 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import folds
-from bam_jax.experiments import costs
-from bam_jax.experiments import estimate
-from bam_jax.experiments import remaining
+from bam_jax.estimate import command as estimate
+from bam_jax.estimate import costs
+from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import run_data
-from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import train
 from bam_jax.tasks import demo
 
@@ -39,11 +38,6 @@ def plan(tiny_plan, tmp_path_factory):
 def told(plan) -> dict:
   estimate.estimate(plan)
   return json.loads((plan.workspace.root / estimate.FILE).read_text())
-
-
-def _work(run: runs_lib.Run, **changed) -> remaining.Work:
-  fields = {'steps': 20, 'done': 0, 'trained': False, 'labels': ()}
-  return remaining.Work(run, **(fields | changed))
 
 
 def test_every_run_is_counted_and_none_is_begun(plan, told):
@@ -100,17 +94,14 @@ def test_a_step_without_room_is_refused(plan, told, monkeypatch):
 def test_a_bucket_that_few_steps_fill_is_compiled_too(plan, told, monkeypatch):
   """It is the one that needs most memory."""
   packing = dataclasses.replace(plan.packing, row_buckets=(16, 64))
-  estimator = estimate.Estimator(
-    plan.config, plan.tasks, plan.features, packing, plan.setup,
-    plan.workspace.root,
-  )  # fmt: skip
   asked = []
   monkeypatch.setattr(
     type(plan.setup.programs),
     'compile_ahead',
     lambda self, packing, seeds: asked.append((packing.row_buckets, seeds)),
   )
-  estimator._compile({(8, 16): {}, (8, 24): {}})
+  shapes = [(8, 16), (8, 24)]
+  costs.compile_steps(plan.setup.programs, packing, shapes)
   assert asked == [((16, 24, 64), {8})]
 
 
@@ -123,7 +114,7 @@ def test_checkpoints_take_what_is_kept_of_them(plan, told):
 
 
 @pytest.mark.parametrize('epochs', [0.5, 3.0])
-def test_steps_follow_from_the_rows(tiny_plan, tmp_path, epochs):
+def test_steps_follow_from_the_rows(tiny_plan, tmp_path, monkeypatch, epochs):
   plan = tiny_plan(
     tmp_path,
     variants=('single', 'multi'),
@@ -136,10 +127,8 @@ def test_steps_follow_from_the_rows(tiny_plan, tmp_path, epochs):
     },
   )
   train.prepare(plan)
-  works = remaining.of_plan(
-    plan.runs, plan.runs[1:], plan.tasks, plan.features,
-    lambda run: 3, lambda *rows: False,
-  )  # fmt: skip
+  monkeypatch.setattr(plan_lib.Plan, 'latest_step', lambda self, run: 3)
+  works = estimate.count_remaining(plan, plan.runs, plan.runs[1:])
   # The first run is finished, and teaches nobody.
   assert [work.run.name for work in works] == [
     f'single-s0-{_SIMILARITY}', 'multi-s0',
@@ -152,13 +141,13 @@ def test_steps_follow_from_the_rows(tiny_plan, tmp_path, epochs):
   assert multi.examples == (multi.steps - 3) * 24
 
 
-def test_a_finished_teacher_has_labels_left(plan, told):
+def test_a_finished_teacher_has_labels_left(plan, told, monkeypatch):
   todo = [run for run in plan.runs if run.variant == 'single_to_multi']
-  works = remaining.of_plan(
-    plan.runs, todo, plan.tasks, plan.features,
-    lambda run: 0, lambda run, task, split: task == _SENTIMENT,
-  )  # fmt: skip
-  teachers = [work for work in works if work.trained]
+  monkeypatch.setattr(
+    estimate, 'has_logits', lambda plan, run, task, split: task == _SENTIMENT
+  )
+  works = estimate.count_remaining(plan, plan.runs, todo)
+  teachers = [work for work in works if work.is_trained]
   left = ((_SIMILARITY, 'train'),)
   assert [work.labels for work in teachers] == [left] * 8
   assert {work.left for work in teachers} == {0}
@@ -166,7 +155,7 @@ def test_a_finished_teacher_has_labels_left(plan, told):
 
 @pytest.mark.parametrize('learnt', [True, False])
 def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
-  tiny_plan, tmp_path, learnt
+  tiny_plan, tmp_path, monkeypatch, learnt
 ):
   """The sets of the training rows are there, and those of the others not."""
   (tmp_path / 'more.jsonl').write_text('{"text": "a lovely dinner"}\n')
@@ -180,12 +169,12 @@ def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
     },
   )
   train.prepare(plan)
-  works = remaining.of_plan(
-    plan.runs, plan.runs[-1:], plan.tasks, plan.features,
-    lambda run: 0, lambda run, task, split: split == 'train',
-  )  # fmt: skip
+  monkeypatch.setattr(
+    estimate, 'has_logits', lambda plan, run, task, split: split == 'train'
+  )
+  works = estimate.count_remaining(plan, plan.runs, plan.runs[-1:])
   expected = [((_SENTIMENT, 'unlabelled'),)] if learnt else []
-  assert [work.labels for work in works if work.trained] == expected
+  assert [work.labels for work in works if work.is_trained] == expected
 
 
 @pytest.mark.parametrize(
@@ -238,16 +227,16 @@ def test_a_fold_is_left_out_of_the_steps(tiny_plan, tmp_path, number, swapped):
 )
 def test_what_is_due_before_the_last_step(plan, every, done, dues):
   """Of 20 steps; what is due at the end counts by itself."""
-  assert _work(plan.runs[0], done=done).dues(every) == dues
+  left = estimate.Remaining(plan.runs[0], 20, done, ())
+  assert len(left.steps_due(every)) == dues
 
 
-def test_a_finished_plan_leaves_nothing(plan, told, tmp_path):
-  estimator = estimate.Estimator(
-    plan.config, plan.tasks, plan.features, plan.packing,
-    plan.setup, tmp_path,
-  )  # fmt: skip
-  estimator.report([], [])
-  told = json.loads((tmp_path / estimate.FILE).read_text())
+def test_a_finished_plan_leaves_nothing(plan, told, monkeypatch):
+  record = {'steps': 4}
+  monkeypatch.setattr(plan_lib.Plan, 'read_record', lambda self, run: record)
+  monkeypatch.setattr(estimate, 'has_logits', lambda *arguments: True)
+  estimate.estimate(plan)
+  told = json.loads((plan.workspace.root / estimate.FILE).read_text())
   assert told == {'seconds': 0, 'runs': []}
 
 
