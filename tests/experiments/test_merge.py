@@ -169,8 +169,8 @@ def test_logits_of_a_run_that_ended_otherwise_stay_where_they_are(
   other, workdir = tmp_path / 'other', tmp_path / 'work'
   shutil.copytree(shards[0], other)
   (space,) = _spaces(other)
-  record = space.finished(_RUNS[2])
-  space.finish(_RUNS[2], record | {'parameters': 'others'})
+  record = space.read_record(_RUNS[2])
+  space.write_record(_RUNS[2], record | {'parameters': 'others'})
   shutil.copytree(other / 'runs', workdir / 'runs')
   merge.copy_runs(*_spaces(workdir), _spaces(shards[0]))
   teachers = {path.name for path in (workdir / 'teachers').iterdir()}

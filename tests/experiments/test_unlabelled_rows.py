@@ -57,14 +57,14 @@ class _Plan:
     self.plan = make(workdir, _OWN, **_changes(data))
     # run -> (task, uid) -> target and teacher
     self.seen: dict[str, dict[tuple[str, str], np.ndarray]] = {}
-    train = loop.train
+    train_jobs = loop.train
 
     def watched(group, *arguments):
       for job in group:
         found = self.seen.setdefault(job.name, {})
         for step in range(job.num_steps):
           found |= self._slots(job.batches(step))
-      return train(group, *arguments)
+      return train_jobs(group, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(loop, 'train', watched)

@@ -227,7 +227,7 @@ def _make_questions(folder: Path) -> None:
 def _make_run(folder: Path) -> None:
   space = workspace.Workspace(folder)
   space.open_runs({'x': {'run.seed': 0, 'weights': '', 'run.tasks': ['a']}})
-  space.finish('x', {
+  space.write_record('x', {
     'steps': 4,
     'best_step': 2,
     'parameters': 'ab',
@@ -241,7 +241,7 @@ def _read_run(folder: Path) -> None:
   space = workspace.Workspace(folder)
   if space.identity('x'):
     space.check_run('x', {'run.seed': 0})
-  space.finished('x')
+  space.read_record('x')
 
 
 def _make_metrics(folder: Path) -> None:
