@@ -266,7 +266,7 @@ def _check_runs(config: Config) -> None:
   ):
     if runs > _MOST_RUNS:
       raise errors.UserError(
-        f'{key}: make up to {runs} runs, over {_MOST_RUNS}; give fewer'
+        f'{key}: these make {runs} runs, more than {_MOST_RUNS}; give fewer'
       )
 
 

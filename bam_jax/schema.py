@@ -49,7 +49,9 @@ def build(cls, values: object, path: str):
       of another type or out of its range.
   """
   if not isinstance(values, Mapping):
-    raise errors.UserError(f'{path}: {values!r} is no group of fields')
+    raise errors.UserError(
+      f'{path}: {values!r} is no group of fields; give fields with values'
+    )
   fields = {field.name: field for field in dataclasses.fields(cls)}
   hints = typing.get_type_hints(cls)
   for key in values:

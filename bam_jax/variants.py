@@ -114,7 +114,8 @@ def of_variant(config: fields_lib.Config, name: str) -> fields_lib.Config:
       )
     if not isinstance(fields, Mapping):
       raise errors.UserError(
-        f'{where}.{group}: {fields!r} is no group of fields'
+        f'{where}.{group}: {fields!r} is no group of fields; give fields with'
+        ' values'
       )
     now = getattr(config, group)
     values = {f.name: getattr(now, f.name) for f in dataclasses.fields(now)}

@@ -235,7 +235,7 @@ def test_a_number_beyond_any_use_is_refused(key, value, message):
     ),
     (
       {'seeds': tuple(range(1000)), 'distill.folds': 100},
-      r'seeds, variants, tasks and distill.folds: make up to \d+ runs, over',
+      r'seeds, variants, tasks and distill.folds: these make \d+ runs, more',
     ),
     (
       {
@@ -243,7 +243,7 @@ def test_a_number_beyond_any_use_is_refused(key, value, message):
         'search.learning_rates': tuple(1e-5 * n for n in range(1, 101)),
         'search.layer_decays': tuple(n / 100 for n in range(1, 101)),
       },
-      r'search: make up to \d+ runs, over 100000; give fewer',
+      r'search: these make \d+ runs, more than 100000; give fewer',
     ),
   ],
   ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,

@@ -1,4 +1,4 @@
-"""Examples into batches of arrays: for training by step, for evaluation once.
+"""Makes batches: of a step's examples to train, of all in order to evaluate.
 
 B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
 T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to

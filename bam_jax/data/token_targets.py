@@ -10,7 +10,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class TokenTargets:
-  """Targets of the tokens of any examples of a mix, parallel to the tokens."""
+  """Per-token targets of any examples of a mix, in the order of the tokens."""
 
   def __init__(
     self,

@@ -235,7 +235,7 @@ def _require(
 def _auto_tokenizer(
   path: Path, settings: Mapping[str, object], known: Mapping[str, int]
 ) -> Any:
-  """Calls `AutoTokenizer`; BERT is the model of files that name none."""
+  """Calls `AutoTokenizer`; files that name no model are BERT's."""
   # transformers would advise to install PyTorch, which is not needed.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   import transformers  # Takes a second: not before a tokenizer is read.

@@ -121,7 +121,7 @@ def find(
   count: int = 1,
   places: Sequence[str] | None = None,
 ) -> Finding:
-  """Makes a finding about a split; `places` is its file unless given."""
+  """Makes a finding about a split; `places` defaults to the split's file."""
   if places is None:
     places = (task.tables[split].file,)
   first = tuple(places[:MAX_PLACES])

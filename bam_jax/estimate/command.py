@@ -83,7 +83,7 @@ class Remaining:
 
 
 def estimate(plan: plan_lib.Plan) -> None:
-  """Prints what the rest of a plan needs, and writes `estimate.json`.
+  """Prints the time, memory and disk that the remaining runs need.
 
   Prepares features, trains nothing. If the search has not chosen yet, its
   choices are left open: they change no number of steps.

@@ -184,7 +184,7 @@ class Plan:
       taught = 'runs of its plan' if run.logits else 'logits from outside'
       raise errors.UserError(
         f'{self.workspace.run(run.name)}: was taught by {taught}, and'
-        f' config.distill.logits is {run.logits!r}; set it as it was, or choose'
+        f' config.distill.logits is {run.logits!r}; set it back, or choose'
         ' another --workdir'
       )
     return record

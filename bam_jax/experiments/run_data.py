@@ -129,7 +129,7 @@ def _num_steps(run: runs_lib.Run, rows: int) -> int:
 def _num_labelled(
   run: runs_lib.Run, task: task_lib.Task, features: Features
 ) -> int:
-  """Number of labelled rows that a run is trained on, without its fold."""
+  """Labelled rows that a run is trained on, without the fold it leaves out."""
   rows = features[task.name][task.train_split]
   if not run.fold:
     return len(rows)

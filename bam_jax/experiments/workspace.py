@@ -220,7 +220,7 @@ def _remedy(path: Path) -> str:
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """Returns an identity with None for keys that only the record has.
+  """Returns a run's identity, with None for keys that only its record has.
 
   Fields of the configuration that have been removed since then are ignored.
   """

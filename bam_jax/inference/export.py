@@ -132,7 +132,7 @@ def define_outputs(
 def head_params(
   table: Mapping[str, np.ndarray], head: int, task: task_lib.Task
 ) -> dict[str, np.ndarray]:
-  """One head of the [T, D, C] and [T, C] table, with its outputs only."""
+  """Kernel and bias of one task's head, without outputs it does not have."""
   outputs = task.num_outputs
   return {
     'kernel': table['kernel'][head, :, :outputs],

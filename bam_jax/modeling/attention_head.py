@@ -1,4 +1,4 @@
-"""Self-attention of one head of one row, in float32 but for the products.
+"""Self-attention of one head of one row; float32 except for matrix products.
 
 The same functions compute the whole [L, L] at once and, in a kernel, a tile.
 """
@@ -33,7 +33,7 @@ class Tile(NamedTuple):
   first: jax.Array
 
   def mask(self, logits: jax.Array) -> jax.Array:
-    """A lowest number where a query does not see a key; padding sees none."""
+    """Lowest float where a query may not attend to a key; padding never may."""
     segments = jnp.where(self.query_segments == 0, -1, self.query_segments)
     return jnp.where(segments == self.key_segments, logits, _LOWEST)
 

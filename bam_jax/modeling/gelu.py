@@ -96,7 +96,7 @@ def _distribution(x, bell):
 
 
 def _distribution_by_polynomial(x, bell):
-  """Abramowitz and Stegun (1964) 7.1.26, off by at most 7.5e-8.
+  """Normal CDF, by Abramowitz and Stegun (1964) 7.1.26; error up to 7.5e-8.
 
   Pallas has no erf for Triton. The exponential is the derivative's own.
   """

@@ -366,7 +366,7 @@ def _load_tensor(
 def _stored_tensors(
   path: Path, of: family.Family
 ) -> dict[str, tuple[Path, str]]:
-  """Name in `Family.modules` -> file and name there; without dropped ones."""
+  """Maps names in `Family.modules` to a file and the tensor's name there."""
   result = {}
   for file in weight_files.find_files(path):
     for key in weight_files.tensor_names(file):

@@ -28,7 +28,7 @@ def plots_of(report: Report) -> list[figures.Plot]:
 
 
 def plot_scores(report: Report) -> figures.Plot:
-  """A panel a task and one of the average: seeds as dots, medians as bars."""
+  """One panel per task and one average: seeds as dots, medians as bars."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(
@@ -88,7 +88,7 @@ def plot_scores(report: Report) -> figures.Plot:
 
 
 def plot_effects(report: Report) -> figures.Plot:
-  """A panel a pair of variants: what each task gains, with intervals."""
+  """One panel per pair of variants: what each task gains, with intervals."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(
@@ -143,7 +143,7 @@ def _verdict(row: Mapping) -> str:
 
 
 def plot_shares(report: Report) -> figures.Plot:
-  """A panel a multi-task variant: the examples drawn of each task."""
+  """One panel per multi-task variant: the examples drawn from each task."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(

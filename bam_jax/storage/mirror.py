@@ -282,7 +282,7 @@ def _is_sentinel(name: str) -> bool:
 
 
 def _batches(names: Iterable[str]) -> Iterator[list[str]]:
-  """Batches of names, those of sentinels last and apart."""
+  """Groups file names into batches; sentinel files come in the last ones."""
   names = list(names)
   for group in (
     [name for name in names if not _is_sentinel(name)],

@@ -146,7 +146,7 @@ class StoreLock:
     except ValueError as e:
       raise errors.UserError(
         f'{self._store.url}/{FILE}: is damaged ({e}); remove it if no other'
-        ' command works there'
+        ' command is running there'
       ) from e
 
 

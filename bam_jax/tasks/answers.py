@@ -193,7 +193,7 @@ class Answers(kind_bases.PerToken):
   def unmeasurable(
     self, task: task_lib.Task, labels: Sequence[task_lib.Answers]
   ) -> tuple[str, ...]:
-    """None: both metrics are means over examples."""
+    """No metric: both are means over examples, so always defined."""
     return ()
 
   def judged(

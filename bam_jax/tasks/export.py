@@ -8,7 +8,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class Export(NamedTuple):
-  """A head as Hugging Face has it.
+  """A task head in Hugging Face's format.
 
   Attributes:
     auto_class: what loads it.

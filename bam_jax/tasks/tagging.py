@@ -73,7 +73,7 @@ class Tagging(kind_bases.PerToken):
   def target(
     self, task: task_lib.Task, label: tuple[int, ...] | None
   ) -> np.ndarray:
-    """[words], nan where there is none; no more is known without tokens."""
+    """[words] tag indices, nan if unlabelled; `windows` aligns them."""
     return np.array(np.nan if label is None else label, np.float32)
 
   def windows(
@@ -126,7 +126,7 @@ class Tagging(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """One-hot tags; a word's share is 1 / words of its row."""
+    """One-hot tags; a word's share is 1 / (number of words in its row)."""
     values, offsets = rows.ragged('label')
     label = np.asarray(values[ragged.places(offsets, chosen)])
     lengths = np.diff(offsets)[chosen]
@@ -228,7 +228,7 @@ class Tagging(kind_bases.PerToken):
     rows: kind.Rows,
     regression_head: str,
   ) -> list[kind.Prediction]:
-    """`tags`, one a word, and `spans`; words are counted from 0.
+    """`tags`, one per word, and `spans`; words are counted from 0.
 
     As text the tags with spaces between them.
     """

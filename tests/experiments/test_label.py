@@ -145,7 +145,7 @@ def test_who_taught_a_finished_run_is_not_mistaken(
   else:
     train.run(student())
     workdir, changes = tmp_path / 'work', {}
-    message = "taught by logits from outside, and .* is ''; set it as it was"
+    message = "taught by logits from outside, and .* is ''; set it back"
   plan = tiny_plan(workdir, variants=('single_to_multi',), **changes)
   with pytest.raises(errors.UserError, match=message):
     report.report(plan)
