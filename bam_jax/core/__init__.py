@@ -1,6 +1,6 @@
-"""The method: pure functions of arrays, from the task sampler to the teachers.
+"""The method: functions of arrays, from the task sampler to the step.
 
 No file here reads or writes anything. Each imports at most its neighbours here,
-the configuration and the types of tasks; docs/architecture.md gives the order
-in which to read them.
+the configuration, errors and the tasks; docs/architecture.md gives the order in
+which to read them.
 """
