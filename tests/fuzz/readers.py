@@ -138,10 +138,13 @@ def _make_vocabulary(folder: Path) -> None:
   (folder / 'tokenizer.json').unlink()
   settings = {'do_lower_case': True, 'strip_accents': None}
   (folder / 'tokenizer_config.json').write_text(json.dumps(settings))
+  # The first one imports transformers, which is not to be measured.
+  _read_tokenizer(folder)
 
 
 def _make_tokenizer(folder: Path) -> None:
   features.Tokenizer.from_vocab(demo.vocabulary()[:40], True).save(folder)
+  _read_tokenizer(folder)
 
 
 def _read_tokenizer(folder: Path) -> None:

@@ -15,7 +15,8 @@ import pathlib, resource, sys
 import jax
 import jax.numpy as jnp
 from bam_jax import errors
-from bam_jax.training import checkpoints, step as step_lib
+from bam_jax.core import step as step_lib
+from bam_jax.training import checkpoints
 folder, limit = pathlib.Path(sys.argv[1]), 10_000  # below an array's size
 def state(step):
   return step_lib.TrainState(
