@@ -7,8 +7,6 @@ N rows of features, c outputs of the task.
 """
 
 import abc
-from collections.abc import Callable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import re
@@ -180,32 +178,6 @@ class Kind(abc.ABC):
     self, task: task_lib.Task, label: task_lib.Label | None
   ) -> float | np.ndarray:
     """A parsed label as the features keep it; nan where there is none."""
-
-  def windows(
-    self,
-    task: task_lib.Task,
-    examples: Sequence[task_lib.Example],
-    tokenizer: Tokenizer,
-    max_length: int,
-    on_cut: Callable[[str], None],
-  ) -> Iterator[Features]:
-    """Cuts long examples into windows; called if `in_windows` is true.
-
-    Args:
-      task: of all the examples.
-      examples: up to a thousand.
-      tokenizer: makes the ids.
-      max_length: tokens a window has at most, specials included.
-      on_cut: called with the uid of each example of which tokens are dropped,
-        before its first window is returned.
-
-    Returns:
-      `Features`, or named tuples that have `more_fields` besides.
-
-    Raises:
-      errors.UserError: the task's windows would leave tokens out.
-    """
-    raise NotImplementedError
 
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:

@@ -4,6 +4,8 @@ N rows of features, c outputs of the task.
 """
 
 import abc
+from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
@@ -186,6 +188,32 @@ class PerToken(Tallied):
   per_token = True
   can_swap = False
   in_windows = True
+
+  @abc.abstractmethod
+  def windows(
+    self,
+    task: task_lib.Task,
+    examples: Sequence[task_lib.Example],
+    tokenizer: kind.Tokenizer,
+    max_length: int,
+    on_cut: Callable[[str], None],
+  ) -> Iterator[kind.Features]:
+    """Cuts long examples into windows.
+
+    Args:
+      task: of all the examples.
+      examples: up to a thousand.
+      tokenizer: makes the ids.
+      max_length: tokens a window has at most, specials included.
+      on_cut: called with the uid of each example of which tokens are dropped,
+        before its first window is returned.
+
+    Returns:
+      `Features`, or named tuples that have `more_fields` besides.
+
+    Raises:
+      errors.UserError: the task's windows would leave tokens out.
+    """
 
   @abc.abstractmethod
   def token_targets(
