@@ -11,37 +11,15 @@ from bam_jax.data import shards
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import teacher_logits
-from bam_jax.tasks import kinds
-from bam_jax.tasks import task as task_lib
+from tests.distillation import tiny_tasks
 
-_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
-_MOOD = task_lib.Task(
-  'mood',
-  kinds.KINDS['classification'],
-  ('accuracy',),
-  'accuracy',
-  ('accuracy',),
-  _TABLES,
-  labels=('down', 'up'),
+_MOOD = tiny_tasks.make_task(
+  'mood', 'classification', 'accuracy', labels=('down', 'up')
 )
-_STARS = task_lib.Task(
-  'stars',
-  kinds.KINDS['regression'],
-  ('pearson',),
-  'pearson',
-  ('pearson',),
-  _TABLES,
-  scale=(1.0, 5.0),
+_STARS = tiny_tasks.make_task(
+  'stars', 'regression', 'pearson', scale=(1.0, 5.0)
 )
-_TAGS = task_lib.Task(
-  'tags',
-  kinds.KINDS['tagging'],
-  ('span_f1',),
-  'span_f1',
-  ('span_f1',),
-  _TABLES,
-  labels=('O', 'B-X'),
-)
+_TAGS = tiny_tasks.make_task('tags', 'tagging', 'span_f1', labels=('O', 'B-X'))
 _LOG_3 = math.log(3)
 
 
@@ -124,14 +102,8 @@ def test_scores_are_taken_as_they_are(tmp_path):
     (
       [[0, 1]] * 3,
       {
-        'task': task_lib.Task(
-          'mood',
-          kinds.KINDS['classification'],
-          ('accuracy',),
-          'accuracy',
-          ('accuracy',),
-          _TABLES,
-          labels=('up', 'down'),
+        'task': tiny_tasks.make_task(
+          'mood', 'classification', 'accuracy', labels=('up', 'down')
         )
       },
       r'task.labels was \["up", "down"\] and is now \["down", "up"\]',

@@ -9,27 +9,13 @@ import scipy.stats
 from sklearn import metrics as sk_metrics
 
 from bam_jax.distillation import quality
-from bam_jax.tasks import kinds
-from bam_jax.tasks import task as task_lib
+from tests.distillation import tiny_tasks
 
-_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
-_MOOD = task_lib.Task(
-  'mood',
-  kinds.KINDS['classification'],
-  ('accuracy',),
-  'accuracy',
-  ('accuracy',),
-  _TABLES,
-  labels=('down', 'even', 'up'),
+_MOOD = tiny_tasks.make_task(
+  'mood', 'classification', 'accuracy', labels=('down', 'even', 'up')
 )
-_CLOSENESS = task_lib.Task(
-  'closeness',
-  kinds.KINDS['regression'],
-  ('pearson',),
-  'pearson',
-  ('pearson',),
-  _TABLES,
-  scale=(0.0, 5.0),
+_CLOSENESS = tiny_tasks.make_task(
+  'closeness', 'regression', 'pearson', scale=(0.0, 5.0)
 )
 
 

@@ -11,27 +11,13 @@ from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import teacher_logits
-from bam_jax.tasks import kinds
-from bam_jax.tasks import task as task_lib
+from tests.distillation import tiny_tasks
 
-_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
-_MOOD = task_lib.Task(
-  'mood',
-  kinds.KINDS['classification'],
-  ('accuracy',),
-  'accuracy',
-  ('accuracy',),
-  _TABLES,
-  labels=('down', 'up'),
+_MOOD = tiny_tasks.make_task(
+  'mood', 'classification', 'accuracy', labels=('down', 'up')
 )
-_CLOSENESS = task_lib.Task(
-  'closeness',
-  kinds.KINDS['regression'],
-  ('pearson',),
-  'pearson',
-  ('pearson',),
-  _TABLES,
-  scale=(0.0, 5.0),
+_CLOSENESS = tiny_tasks.make_task(
+  'closeness', 'regression', 'pearson', scale=(0.0, 5.0)
 )
 _PRINT = {'rows': 'abc'}
 
@@ -168,14 +154,8 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
 
 
 def test_another_number_of_classes_is_refused(tmp_path):
-  three = task_lib.Task(
-    'mood',
-    kinds.KINDS['classification'],
-    ('accuracy',),
-    'accuracy',
-    (),
-    _TABLES,
-    labels=('down', 'even', 'up'),
+  three = tiny_tasks.make_task(
+    'mood', 'classification', 'accuracy', labels=('down', 'even', 'up')
   )
   one = _teacher(tmp_path / 'one', three, [[0, 1, 2]] * 3)
   with pytest.raises(
@@ -301,15 +281,7 @@ def test_a_row_is_labelled_by_one_run_of_a_teacher(tmp_path, numbers, times):
     )
 
 
-_TAGS = task_lib.Task(
-  'tags',
-  kinds.KINDS['tagging'],
-  ('span_f1',),
-  'span_f1',
-  ('span_f1',),
-  _TABLES,
-  labels=('O', 'B-X'),
-)
+_TAGS = tiny_tasks.make_task('tags', 'tagging', 'span_f1', labels=('O', 'B-X'))
 
 
 def _tagged(tmp_path, lengths=(3, 5, 4)) -> shards.Columns:
