@@ -37,7 +37,12 @@ class Row(NamedTuple):
 
 def stop(error: errors.UserError) -> None:
   """Raises the error: the `Fault` of readers that may not skip a row."""
-  raise error
+  try:
+    raise error
+  finally:
+    # This frame is part of the error's traceback. Without the cycle, the file
+    # that the reader holds open is closed as soon as the error is dropped.
+    del error
 
 
 def usable(

@@ -190,16 +190,18 @@ def _read_model_vocab(file: Path) -> dict[str, int]:
       f'{file}: cannot be read ({error}); fetch it again'
     ) from None
   vocabulary = {line: number for number, line in enumerate(lines)}
-  for number, line in enumerate(lines):
-    if vocabulary[line] != number and line.strip():
-      logging.warning(
-        '%s: %r is in line %d and in line %d; its id is that of the last, as in'
-        ' transformers',
-        file,
-        line,
-        number + 1,
-        vocabulary[line] + 1,
-      )
+  repeated = [
+    f'{line!r} in line {number + 1} and in line {vocabulary[line] + 1}'
+    for number, line in enumerate(lines)
+    if vocabulary[line] != number and line.strip()
+  ]
+  if repeated:
+    logging.warning(
+      '%s: repeated tokens: %s; the id is that of the last line, as in'
+      ' transformers',
+      file,
+      errors.some(repeated),
+    )
   return vocabulary
 
 

@@ -1,5 +1,7 @@
 """Readers of TSV and JSONL files: rows, uids and the user's mistakes."""
 
+import contextlib
+import gc
 import hashlib
 import json
 import logging
@@ -464,3 +466,33 @@ def test_the_layout_of_the_download_script():
   _write('AX/diagnostic.tsv', rows.format('site'))
   assert _read(mnli, 'ax') == [('mnli/ax/0', 'site', 'h', None)]
   assert sources.missing(glue.TASKS['rte'], 'test') == 'RTE/test.tsv'
+
+
+@pytest.mark.parametrize(
+  ('file', 'make', 'content'),
+  [
+    ('own.tsv', _task, 'text\tlabel\na\tno\nb\n' + 'c\tyes\n' * 9),
+    ('own.jsonl', _jsonl_task, '{"text": 1}\n' + '{"text": "a"}\n' * 9),
+  ],
+)
+def test_a_refused_file_is_closed_without_the_garbage_collector(
+  monkeypatch, file, make, content
+):
+  """Otherwise Python warns of it in whichever code runs when it collects."""
+  opened = []
+  original = pathlib.Path.open
+
+  def tracked(self, *args, **kwargs):
+    opened.append(original(self, *args, **kwargs))
+    return opened[-1]
+
+  _write(file, content)
+  monkeypatch.setattr(pathlib.Path, 'open', tracked)
+  gc.disable()
+  try:
+    with contextlib.suppress(errors.UserError):
+      _read(make())
+    assert opened
+    assert all(file.closed for file in opened)
+  finally:
+    gc.enable()

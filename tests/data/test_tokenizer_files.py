@@ -154,9 +154,19 @@ def test_repeated_lines_are_logged(tmp_path, caplog):
   features.Tokenizer.from_dir(tmp_path)
   (record,) = caplog.records
   assert record.getMessage().endswith(
-    "vocab.txt: 'cat' is in line 6 and in line 8; its id is that of the last,"
-    ' as in transformers'
+    "vocab.txt: repeated tokens: 'cat' in line 6 and in line 8; the id is that"
+    ' of the last line, as in transformers'
   )
+
+
+def test_many_repeated_lines_are_one_message(tmp_path, caplog):
+  words = [f'word{number}' for number in range(500)]
+  (tmp_path / 'vocab.txt').write_text(
+    '\n'.join([*tokenizer_cases.SPECIAL, *words, *words])
+  )
+  features.Tokenizer.from_dir(tmp_path)
+  (record,) = caplog.records
+  assert 'and 492 more' in record.getMessage()
 
 
 def test_a_cased_vocabulary_that_is_lower_cased_is_logged(tmp_path, caplog):
