@@ -4,17 +4,18 @@ B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
 T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
 [B, L] int32, `cls_index, task_id` to [B, S] int32, `target, teacher` to
 [B, S, C] float32 and `weight` to [B, S] float32. Segments are numbered from 1,
-0 is padding; positions restart in each segment; an empty slot weighs 0. Where a
+0 is padding; positions restart in each segment; an empty slot weighs 0. If a
 task's outputs are of tokens, K at most, training batches also have
 `token_target, token_teacher` [B, L, K] and `token_share` [B, L] float32.
 """
 
+import collections
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
-import queue
-import threading
+from concurrent import futures
+import itertools
 from typing import TypeVar
 
 import numpy as np
@@ -23,26 +24,23 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import packing as packing_lib
 from bam_jax.core import sampling
-from bam_jax.data import example_targets
 from bam_jax.data import shards
-from bam_jax.data import token_targets
+from bam_jax.data import targets
 from bam_jax.data import unlabelled
 from bam_jax.tasks import task as task_lib
 
 Item = TypeVar('Item')
 
-_DONE = object()
-
 
 class TrainBatches:
-  """`batches(step)` is the batch of a step, of this process's rows alone.
+  """Makes the batch of a step: `batches(step)`.
 
-  A pure function of the step: which examples it holds follows from the mix,
-  their order and places from their lengths. Neither the bucket nor the number
-  of processes moves an example.
+  A pure function of the step: the sampler chooses its examples, their lengths
+  decide their places. Neither the bucket nor the number of processes moves an
+  example.
 
   Attributes:
-    shares: name of a task -> the share of the examples that it is to have.
+    shares: name of a task -> its intended share of the examples.
   """
 
   def __init__(
@@ -51,45 +49,43 @@ class TrainBatches:
     task_ids: Sequence[int],
     features: Sequence[shards.Columns],
     teachers: Sequence[np.ndarray | None],
-    mix: sampling.Mix,
+    sampler: sampling.Mix,
     packing: config_lib.PackingConfig,
     rows_multiple: int = 1,
     own_rows: Callable[[int], np.ndarray] | None = None,
     without_labels: Sequence[shards.Columns | None] = (),
   ):
-    """Joins what is small of the columns; the tokens stay memory-mapped.
+    """Reads lengths and labels; the tokens stay memory-mapped.
 
     Args:
       tasks: the heads of the model.
-      task_ids: the head of each task of the mix.
-      features: the training columns of each task of the mix.
-      teachers: for each task of the mix, float32 [rows, outputs] parallel to
-        its columns, then to those without labels; or [tokens, outputs]:
+      task_ids: the head of each task of the sampler.
+      features: the training rows of each of these tasks.
+      teachers: for each of these tasks, float32 [rows, outputs] parallel to
+        its features, then to its rows without labels; or [tokens, outputs]:
         probabilities, or the 0-1 prediction. None: the gold target stands in.
-      mix: which examples make a step.
+      sampler: chooses the examples of a step.
       packing: how they are put into rows; without `row_buckets`, B is what
         they fill.
-      rows_multiple: B becomes a multiple of it, for the mesh.
-      own_rows: B -> the rows of a batch that this process is to have,
-        ascending, and to read the tokens of; None: all.
-      without_labels: of each task of the mix, the columns whose rows it counts
-        after those of its features and learns from the teacher alone; empty:
-        no task has any.
+      rows_multiple: B is rounded up to a multiple of it, for the mesh.
+      own_rows: B -> the rows of a batch that this process makes, ascending;
+        None: all.
+      without_labels: of each task, rows that the sampler counts after those of
+        the features, and that only the teacher labels; empty: no task has any.
 
     Raises:
       errors.UserError: an example does not fit into a row, or its label is
         missing or unknown to its head.
-      ValueError: a teacher's table is not [rows, outputs], or there is none
-        for rows without labels.
+      ValueError: a teacher has another shape, or is missing for rows without
+        labels.
     """
-    self._mix = mix
+    self._sampler = sampler
     self._packing = packing
     self._multiple = rows_multiple
     self._own_rows = own_rows
     self._heads = np.asarray(task_ids, np.int32)
-    self._slots, self._buckets = 1, (1,)
-    if packing.enabled:
-      self._slots, self._buckets = packing.slots, packing.row_buckets or (1,)
+    self._slots = packing.slots if packing.enabled else 1
+    self._buckets = (packing.enabled and packing.row_buckets) or (1,)
     without_labels = without_labels or [None] * len(features)
     # A task's rows with labels, then those without.
     pairs = list(zip(features, without_labels, strict=True))
@@ -101,26 +97,26 @@ class TrainBatches:
     self._lengths = np.concatenate([np.diff(offsets) for _, offsets in tokens])
     self._lengths_a = np.concatenate([p.fixed('length_a') for p in parts])
     self._part_ends = np.cumsum([len(part) for part in parts])
-    counts = [sum(len(p) for p in pair if p is not None) for pair in pairs]
+    counts = [sum(len(part or ()) for part in pair) for pair in pairs]
     self._bases = np.cumsum([0, *counts[:-1]])
     heads = [tasks.tasks[head] for head in task_ids]
     self.shares = {
-      head.name: float(share) for head, share in zip(heads, mix.shares)
+      head.name: float(share) for head, share in zip(heads, sampler.shares)
     }
     for part in parts:
       _check_lengths(part, packing.row_length)
     for head, columns in zip(heads, features):
       _check_labels(head, columns)
-    self._targets = example_targets.ExampleTargets(
+    self._targets = targets.ExampleTargets(
       heads, features, without_labels, teachers, tasks.num_outputs
     )
-    self._of_tokens = token_targets.TokenTargets(
+    self._token_targets = targets.TokenTargets(
       heads, features, teachers, tasks.token_outputs
     )
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
-    """The batch of a step; B is a bucket, all processes together."""
-    task, row = self._mix(step)
+    """Returns the batch of a step, or this process's rows of it."""
+    task, row = self._sampler(step)
     example = self._bases[task] + row
     lengths = self._lengths[example]
     packed = self._pack(lengths)
@@ -148,20 +144,20 @@ class TrainBatches:
       _gather([self._tokens[k] for k in part.tolist()], begins, lengths),
       lengths,
       self._lengths_a[example],
-      self._of_tokens(task, row, lengths),
+      self._token_targets(task, row, lengths),
       task_id=self._heads[task],
       target=gold,
       teacher=teacher,
-      weight=self._mix.weights[task],
+      weight=self._sampler.weights[task],
     )
 
   def rows_filled(self, step: int) -> int:
-    """Rows in use in the batch of a step, before they are rounded up."""
-    task, row = self._mix(step)
+    """Returns the rows that a step's examples fill, before rounding up."""
+    task, row = self._sampler(step)
     return self._pack(self._lengths[self._bases[task] + row]).num_rows
 
   def _pack(self, lengths: np.ndarray) -> packing_lib.Packing:
-    """The places of the examples."""
+    """Returns the places of examples of these lengths."""
     if not self._packing.enabled:
       return packing_lib.one_a_row(len(lengths))
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)
@@ -175,19 +171,18 @@ def evaluation_batches(
   rows: int,
   only: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-  """Every example exactly once, longest first, in batches of one shape.
+  """Yields every example exactly once, longest first, in equal batches.
 
   Args:
-    features: the columns of one split, or some rows.
-    task_id: the head that reads it; [N] of each row.
+    features: the features of a split, or of texts.
+    task_id: the head of all rows, or [N] of each row.
     num_outputs: C.
     packing: how examples are put into rows.
     rows: B; the last batch is padded to it.
-    only: [n] int64, the examples to read, as if there were no others; None: all
-      of them.
+    only: [n] int64, the examples to read; None: all of them.
 
   Yields:
-    [B, S] int64, the example in each slot, -1 where it is empty; and a batch
+    [B, S] int64, the example in each slot, -1 if it is empty; and a batch
     as for training, with targets of zeros and weights of ones.
 
   Raises:
@@ -238,6 +233,7 @@ def evaluation_batches(
 def _check_lengths(
   columns: shards.Columns | unlabelled.Held, row_length: int
 ) -> None:
+  """Raises if an example is longer than a row."""
   lengths = np.diff(columns.ragged('input_ids')[1])
   if len(lengths) and lengths.max() > row_length:
     row = int(np.argmax(lengths))
@@ -249,10 +245,11 @@ def _check_lengths(
 
 
 def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
+  """Raises if a training example has no label that its task knows."""
   good = task.kind.is_trainable(task, columns)
   if not good.all():
     row = int(np.argmin(good))
-    what = 'its labels are none'
+    what = 'it has no labels'
     if not task.kind.per_token:
       what = f'{columns.fixed("label")[row]} is no label'
     raise errors.UserError(
@@ -264,7 +261,7 @@ def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
 def _gather(
   values: Sequence[np.ndarray], begins: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-  """The tokens of n examples one after another, each from its own column."""
+  """Concatenates the tokens of n examples, each from its own array."""
   if not len(begins):
     return np.empty(0, np.int32)
   spans = zip(values, begins.tolist(), (begins + lengths).tolist())
@@ -274,49 +271,32 @@ def _gather(
 def prefetch(
   make: Callable[[int], Item], steps: Iterable[int], depth: int
 ) -> Iterator[Item]:
-  """Makes `make(step)` for each step in a background thread, in order.
+  """Calls `make(step)` ahead for each step, in a background thread.
 
-  The thread starts with the first item asked for. It ends when the steps are
-  done, when `make` raises, or when the iterator is closed or forgotten.
+  The thread ends when the steps are done, when `make` raises, or when the
+  iterator is closed or deleted.
 
   Args:
     make: called in the thread alone, one call at a time.
-    steps: what to call it with.
+    steps: its arguments.
     depth: items made ahead at most, at least 1.
 
   Yields:
     The results in the order of the steps.
 
   Raises:
-    Whatever `make` or `steps` raises, in the place of that item.
+    Whatever `make` raises, in place of that item.
   """
-  results = queue.SimpleQueue()
-  room = threading.Semaphore(depth)
-  closed = threading.Event()
-
-  def work() -> None:
-    try:
-      for step in steps:
-        room.acquire()
-        if closed.is_set():
-          return
-        results.put((make(step), None))
-      results.put((_DONE, None))
-    except BaseException as error:
-      results.put((None, error))
-
-  thread = threading.Thread(target=work, name='prefetch', daemon=True)
-  thread.start()
+  steps = iter(steps)
+  thread = futures.ThreadPoolExecutor(1, 'prefetch')
   try:
-    while True:
-      item, error = results.get()
-      if error is not None:
-        raise error
-      if item is _DONE:
-        return
-      room.release()
+    waiting = collections.deque(
+      thread.submit(make, step) for step in itertools.islice(steps, depth)
+    )
+    while waiting:
+      item = waiting.popleft().result()
+      for step in itertools.islice(steps, 1):
+        waiting.append(thread.submit(make, step))
       yield item
   finally:
-    closed.set()
-    room.release()
-    thread.join()
+    thread.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""Flat, memory-mapped arrays over the records of a shard set.
+"""The rows of a shard set as flat, memory-mapped arrays.
 
 Decoding a record costs some 20 µs, so it is done once. Each field has a file
 with the values of all rows, and another with their offsets if rows differ in
@@ -10,24 +10,23 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import errno
 import hashlib
+import itertools
 from pathlib import Path
 import secrets
 import shutil
 import stat
-from typing import BinaryIO
-from typing import Literal
 
 import numpy as np
 
 from bam_jax import errors
 from bam_jax import files as files_lib
+from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import tfrecord
-from bam_jax.data import uids
 from bam_jax.tasks import ragged
 
+_FOLDER = 'columns'
 _INDEX = 'index.json'
 # Decoded at a time, whichever is reached first.
 _CHUNK_ROWS = 1024
@@ -41,96 +40,40 @@ _TYPES = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Field:
-  """One value of every row.
-
-  Attributes:
-    name: of the feature in the records, and of its column files.
-    dtype: `int` (within int32), `float` (float32), or `bytes`: one string,
-      UTF-8.
-    width: numbers per row; None if rows differ; 1 for `bytes`.
-  """
-
-  name: str
-  dtype: Literal['int', 'float', 'bytes']
-  width: int | None
-
-  def __str__(self) -> str:
-    return f'{self.name} ({self.dtype} x {self.width or "any"})'
-
-  @property
-  def has_offsets(self) -> bool:
-    """Returns whether rows differ in length."""
-    return self.dtype == 'bytes' or self.width is None
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """The verified shard set that columns are made from.
-
-  Attributes:
-    directory: of the set.
-    fields: what every record holds.
-    parts: the TFRecord files and the number of records in each.
-    digest: of the manifest.
-  """
-
-  directory: Path
-  fields: tuple[Field, ...]
-  parts: tuple[tuple[Path, int], ...]
-  digest: str
-
-  @property
-  def columns(self) -> Path:
-    return self.directory / 'columns'
-
-  def column_types(self) -> dict[str, np.dtype]:
-    """Returns file name -> type of all column files."""
-    result = {}
-    for field in self.fields:
-      result[f'{field.name}.values'] = _TYPES[field.dtype]
-      if field.has_offsets:
-        result[f'{field.name}.offsets'] = _OFFSET_TYPE
-    return result
-
-
 class Columns:
-  """N verified rows as flat, memory-mapped, read-only arrays.
+  """A dataset of N rows as flat, memory-mapped, read-only arrays.
 
   Attributes:
     fingerprint: everything that decided the rows, by name.
     metadata: other values of the manifest, such as the label names.
   """
 
-  def __init__(
-    self,
-    source: Source,
-    fingerprint: Mapping[str, object],
-    metadata: Mapping[str, object],
-  ):
+  def __init__(self, directory: Path, manifest: manifest_lib.Manifest):
     """Maps the columns of a shard set; decodes its records if necessary.
+
+    Args:
+      directory: of the set, whose files agree with the manifest.
+      manifest: of the set.
 
     Raises:
       errors.UserError: a record is damaged or is not as the manifest says, or
         the columns can't be written.
     """
-    self.fingerprint = dict(fingerprint)
-    self.metadata = dict(metadata)
-    self._fields = {field.name: field for field in source.fields}
-    self._rows = sum(count for _, count in source.parts)
+    self.fingerprint = manifest.fingerprint
+    self.metadata = manifest.metadata
+    self._fields = {field.name: field for field in manifest.fields}
+    self._rows = manifest.rows
+    folder = directory / _FOLDER
     try:
-      if not _match(source):
-        _build(source)
-      self._arrays = {
-        name: _map(source.columns / name, dtype)
-        for name, dtype in source.column_types().items()
-      }
+      arrays = _load(folder, manifest)
+      if arrays is None:
+        _build(directory, manifest)
+        arrays = _load(folder, manifest)
     except OSError as e:
-      raise errors.UserError(
-        f'{source.columns}: cannot be written or mapped: {e.strerror or e};'
-        ' give permission or free some space'
-      ) from e
+      raise _unusable(folder, e.strerror or str(e)) from e
+    if arrays is None:
+      raise _unusable(folder, 'the files changed while they were written')
+    self._arrays = arrays
 
   def __len__(self) -> int:
     return self._rows
@@ -138,7 +81,7 @@ class Columns:
   @property
   def uids(self) -> Sequence[str]:
     """The uids of the rows, [N] strings that are decoded lazily."""
-    return uids.Uids(*self.ragged('uid'))
+    return _Uids(*self.ragged('uid'))
 
   def fixed(self, name: str) -> np.ndarray:
     """Returns a field of fixed width: [N] if that is 1, else [N, width]."""
@@ -162,6 +105,36 @@ class Columns:
     return np.asarray(values[ragged.places(offsets, rows)])
 
 
+class _Uids(Sequence[str]):
+  """Strings over memory-mapped UTF-8, decoded when they are read."""
+
+  def __init__(self, values: np.ndarray, offsets: np.ndarray):
+    self._values = values
+    self._offsets = offsets
+
+  def __len__(self) -> int:
+    return len(self._offsets) - 1
+
+  def __getitem__(self, index: int | slice) -> str | list[str]:
+    rows = range(len(self))[index]
+    if isinstance(index, slice):
+      return [self[row] for row in rows]
+    start, end = self._offsets[rows : rows + 2]
+    return _text(bytes(self._values[start:end]))
+
+  def __iter__(self) -> Iterator[str]:
+    for first in range(0, len(self), _CHUNK_ROWS):
+      ends = self._offsets[first : first + _CHUNK_ROWS + 1].tolist()
+      block = bytes(self._values[ends[0] : ends[-1]])
+      for start, end in itertools.pairwise(ends):
+        yield _text(block[start - ends[0] : end - ends[0]])
+
+
+def _text(data: bytes) -> str:
+  """Decodes a uid; damaged bytes give a name that no row has."""
+  return data.decode(errors='replace')
+
+
 def measure(path: Path) -> tuple[int, str]:
   """Returns the size in bytes and the sha256 of a file.
 
@@ -176,143 +149,127 @@ def measure(path: Path) -> tuple[int, str]:
     return file.tell(), sha256
 
 
+def _unusable(folder: Path, reason: str) -> errors.UserError:
+  return errors.UserError(
+    f'{folder}: cannot be written or mapped: {reason}; give permission or free'
+    ' some space'
+  )
+
+
+def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
+  """Returns file name -> type of all column files."""
+  types = {f'{field.name}.values': _TYPES[field.dtype] for field in fields}
+  offsets = [f'{field.name}.offsets' for field in fields if field.has_offsets]
+  return types | dict.fromkeys(offsets, _OFFSET_TYPE)
+
+
+def _load(
+  folder: Path, manifest: manifest_lib.Manifest
+) -> dict[str, np.ndarray] | None:
+  """Maps the column files; None if any is damaged or of another manifest."""
+  types = _column_types(manifest.fields)
+  try:
+    index = files_lib.read_json(folder / _INDEX)
+    if index != _index(folder, manifest):
+      return None
+    arrays = {name: _map(folder / name, dtype) for name, dtype in types.items()}
+  except (OSError, ValueError, errors.UserError):
+    return None
+  # An index that agrees with its files may still come from elsewhere.
+  return arrays if _has_rows(arrays, manifest) else None
+
+
+def _index(folder: Path, manifest: manifest_lib.Manifest) -> dict[str, object]:
+  """Returns what `index.json` holds for the files of a folder."""
+  names = _column_types(manifest.fields)
+  sizes = {name: list(measure(folder / name)) for name in names}
+  return {'manifest': manifest.digest, 'files': sizes}
+
+
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
   if path.stat().st_size == 0:
     return np.zeros(0, dtype)  # No system maps an empty file.
   return np.memmap(path, dtype, 'r')
 
 
-def _match(source: Source) -> bool:
-  """Returns whether the columns are intact and from this manifest."""
-  try:
-    index = files_lib.read_json(source.columns / _INDEX)
-    files = {
-      name: list(measure(source.columns / name))
-      for name in source.column_types()
-    }
-  except (OSError, errors.UserError):
-    return False
-  return index == {'manifest': source.digest, 'files': files} and all(
-    _fits(source, field) for field in source.fields
-  )
+def _has_rows(
+  arrays: Mapping[str, np.ndarray], manifest: manifest_lib.Manifest
+) -> bool:
+  """Returns whether all columns have the set's rows, with valid offsets."""
+  for field in manifest.fields:
+    size = arrays[f'{field.name}.values'].size
+    if field.has_offsets:
+      offsets = arrays[f'{field.name}.offsets']
+      is_good = (
+        len(offsets) == manifest.rows + 1
+        and offsets[0] == 0
+        and offsets[-1] == size
+        and (offsets[:-1] <= offsets[1:]).all()
+      )
+    else:
+      is_good = size == manifest.rows * field.width
+    if not is_good:
+      return False
+  return True
 
 
-def _fits(source: Source, field: Field) -> bool:
-  """Returns whether a column has the set's rows and its offsets are valid.
-
-  An index that agrees with its files may still come from elsewhere.
-  """
-  rows = sum(count for _, count in source.parts)
-  types = source.column_types()
-
-  def load(kind: str) -> np.ndarray:
-    name = f'{field.name}.{kind}'
-    return _map(source.columns / name, types[name])
-
-  try:
-    size = load('values').size
-    if not field.has_offsets:
-      return size == rows * field.width
-    offsets = load('offsets')
-  except ValueError:  # No whole number of values.
-    return False
-  return (
-    len(offsets) == rows + 1
-    and offsets[0] == 0
-    and offsets[-1] == size
-    and bool((offsets[:-1] <= offsets[1:]).all())
-  )
-
-
-def _build(source: Source) -> None:
+def _build(directory: Path, manifest: manifest_lib.Manifest) -> None:
   """Decodes all records into a new folder, then renames it to `columns`."""
-  columns = source.columns
-  temporary = columns.with_name(f'{columns.name}.tmp-{secrets.token_hex(4)}')
+  folder = directory / _FOLDER
+  temporary = directory / f'{_FOLDER}.tmp-{secrets.token_hex(4)}'
   temporary.mkdir()
   try:
-    index = {'manifest': source.digest, 'files': _fill(source, temporary)}
-    files_lib.write_json(temporary / _INDEX, index)
+    _fill(temporary, directory, manifest)
+    files_lib.write_json(temporary / _INDEX, _index(temporary, manifest))
     # Another process may have built the same meanwhile.
-    if columns.exists() and not _match(source):
-      shutil.rmtree(columns)
+    if folder.exists() and _load(folder, manifest) is None:
+      shutil.rmtree(folder)
     try:
-      temporary.rename(columns)
+      temporary.rename(folder)
     except OSError:
-      if not _match(source):
+      if _load(folder, manifest) is None:
         raise
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _fill(source: Source, folder: Path) -> dict[str, list[object]]:
-  """Writes the column files; returns [size, sha256] by name."""
-  with contextlib.ExitStack() as stack:
-    sinks = {
-      name: _Sink(stack.enter_context((folder / name).open('wb')))
-      for name in source.column_types()
-    }
-    ends = {field.name: 0 for field in source.fields if field.has_offsets}
-    for name in ends:
-      sinks[f'{name}.offsets'].append(np.zeros(1, _OFFSET_TYPE))
-    for path, count in source.parts:
-      for first, rows in _chunks(path, count):
-        for field in source.fields:
-          try:
-            values, lengths = _flatten(field, [row[field.name] for row in rows])
-          except (KeyError, ValueError) as e:
-            raise errors.UserError(
-              f'{path}: a record from {first} to {first + len(rows) - 1} does'
-              f' not hold {field} alone ({e}); remove the folder and run the'
-              ' same command again'
-            ) from e
-          sinks[f'{field.name}.values'].append(values)
-          if field.has_offsets:
-            offsets = ends[field.name] + np.cumsum(lengths, dtype=_OFFSET_TYPE)
-            sinks[f'{field.name}.offsets'].append(offsets)
-            ends[field.name] = int(offsets[-1])
-  return {
-    name: [sink.bytes, sink.sha256.hexdigest()] for name, sink in sinks.items()
-  }
-
-
-class _Sink:
-  """A file to append arrays to, with its size and sha256 so far."""
-
-  def __init__(self, file: BinaryIO):
-    self._file = file
-    self.bytes = 0
-    self.sha256 = hashlib.sha256()
-
-  def append(self, array: np.ndarray) -> None:
-    data = array.data
-    self._file.write(data)
-    self.sha256.update(data)
-    self.bytes += data.nbytes
-
-
-def _chunks(
-  path: Path, count: int
-) -> Iterator[tuple[int, list[Mapping[str, np.ndarray | list[bytes]]]]]:
-  """Yields the number of a first record, and it and the next ones, decoded.
+def _fill(
+  folder: Path, directory: Path, manifest: manifest_lib.Manifest
+) -> None:
+  """Writes the column files of the records into a folder.
 
   Raises:
-    errors.UserError: a record is damaged, or there are not `count` of them.
+    errors.UserError: a record is damaged, or a file has another number of them
+      than the manifest says.
   """
-  first = 0
-  for chunk in _grouped(tfrecord.read(path)):
-    try:
-      yield first, [tfrecord.decode(record) for record in chunk]
-    except ValueError as e:
-      raise errors.UserError(
-        f'{path}: a record from {first} to {first + len(chunk) - 1} {e};'
-        ' remove the folder and run the same command again'
-      ) from e
-    first += len(chunk)
-  if first != count:
-    raise errors.UserError(
-      f'{path}: holds {first} records, the manifest says {count}; remove the'
-      ' folder and run the same command again'
-    )
+  types = _column_types(manifest.fields)
+  with contextlib.ExitStack() as stack:
+    sinks = {n: stack.enter_context((folder / n).open('wb')) for n in types}
+    ends = {f.name: 0 for f in manifest.fields if f.has_offsets}
+    for name in ends:
+      sinks[f'{name}.offsets'].write(np.zeros(1, _OFFSET_TYPE).data)
+    for part in manifest.files:
+      path, first = directory / part.name, 0
+      for chunk in _grouped(tfrecord.read(path)):
+        try:
+          columns = _decode(chunk, manifest.fields)
+        except ValueError as e:
+          raise errors.UserError(
+            f'{path}: a record from {first} to {first + len(chunk) - 1} {e};'
+            f' {manifest_lib.AGAIN}'
+          ) from e
+        for name, (values, lengths) in columns.items():
+          sinks[f'{name}.values'].write(values.data)
+          if name in ends:
+            offsets = ends[name] + np.cumsum(lengths, dtype=_OFFSET_TYPE)
+            sinks[f'{name}.offsets'].write(offsets.data)
+            ends[name] = int(offsets[-1])
+        first += len(chunk)
+      if first != part.records:
+        raise errors.UserError(
+          f'{path}: holds {first} records, the manifest says {part.records};'
+          f' {manifest_lib.AGAIN}'
+        )
 
 
 def _grouped(records: Iterator[bytes]) -> Iterator[list[bytes]]:
@@ -328,8 +285,27 @@ def _grouped(records: Iterator[bytes]) -> Iterator[list[bytes]]:
     yield group
 
 
+def _decode(
+  records: Sequence[bytes], fields: Sequence[manifest_lib.Field]
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+  """Returns the values of each field over all records, and their lengths.
+
+  Raises:
+    ValueError: bytes are no record, or a record is not of these fields.
+  """
+  rows = [tfrecord.decode(record) for record in records]
+  columns = {}
+  for field in fields:
+    try:
+      cells = [row[field.name] for row in rows]
+      columns[field.name] = _flatten(field, cells)
+    except (KeyError, ValueError) as e:
+      raise ValueError(f'does not hold {field} alone ({e})') from e
+  return columns
+
+
 def _flatten(
-  field: Field, cells: Sequence[np.ndarray | list[bytes]]
+  field: manifest_lib.Field, cells: Sequence[np.ndarray | list[bytes]]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the concatenated values of rows, and the length of each row.
 

@@ -71,7 +71,7 @@ class Tokenizer:
     Raises:
       errors.UserError: a special token is missing or a token is there twice.
     """
-    return cls(tokenizer_files.from_lines(lines, 'the vocabulary', lowercase))
+    return cls(tokenizer_files.from_lines(lines, lowercase))
 
   @classmethod
   def from_dir(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
@@ -146,7 +146,7 @@ class Tokenizer:
     Raises:
       errors.UserError: as `from_vocab`.
     """
-    other = tokenizer_files.from_lines(lines, 'the vocabulary', lowercase=False)
+    other = tokenizer_files.from_lines(lines, lowercase=False)
     other.normalizer = self._tokenizer.normalizer
     other.pre_tokenizer = self._tokenizer.pre_tokenizer
     return type(self)(other)

@@ -11,17 +11,41 @@ import dataclasses
 import json
 from pathlib import Path
 import re
+from typing import Literal
 
 from bam_jax import errors
 from bam_jax import files as files_lib
 from bam_jax import schema
-from bam_jax.data import columns as columns_lib
 
 NAME = 'manifest.json'
 PART = re.compile(r'part-\d{5,}-of-\d{5,}\.tfrecord')
 AGAIN = 'remove the folder and run the same command again'
 
 _VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+  """One value of every row.
+
+  Attributes:
+    name: of the feature in the records, and of its column files.
+    dtype: `int` (within int32), `float` (float32), or `bytes`: one string,
+      UTF-8.
+    width: numbers per row; None if rows differ; 1 for `bytes`.
+  """
+
+  name: str
+  dtype: Literal['int', 'float', 'bytes']
+  width: int | None
+
+  def __str__(self) -> str:
+    return f'{self.name} ({self.dtype} x {self.width or "any"})'
+
+  @property
+  def has_offsets(self) -> bool:
+    """Returns whether rows differ in length."""
+    return self.dtype == 'bytes' or self.width is None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +57,34 @@ class Part:
   bytes: int
   sha256: str
 
+  def __post_init__(self):
+    # A path instead of a name could lead anywhere on the machine.
+    if not PART.fullmatch(self.name):
+      raise ValueError(f'{self.name!r} is no file name of a shard set')
+    for number in (self.records, self.bytes):
+      if type(number) is not int or number < 1:
+        raise ValueError(f'{number!r} records or bytes in {self.name}')
+
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
   """A manifest whose digest and file names have been checked."""
 
-  fields: tuple[columns_lib.Field, ...]
+  fields: tuple[Field, ...]
   files: tuple[Part, ...]
   fingerprint: dict[str, object]
   metadata: dict[str, object]
   digest: str
 
+  @property
+  def rows(self) -> int:
+    """Returns the number of records in all files."""
+    return sum(part.records for part in self.files)
+
 
 def write(
   directory: Path,
-  fields: Sequence[columns_lib.Field],
+  fields: Sequence[Field],
   files: Sequence[Part],
   fingerprint: Mapping[str, object],
   metadata: Mapping[str, object],
@@ -74,7 +111,7 @@ def read(directory: Path) -> Manifest:
   path = directory / NAME
   if not path.is_file():
     raise errors.UserError(
-      f'{directory}: holds no {NAME}, so no complete shard set; run the'
+      f'{directory}: holds no {NAME}, so it is no complete shard set; run the'
       ' command that writes it'
     )
   raw = files_lib.read_json(path, AGAIN)
@@ -88,37 +125,21 @@ def read(directory: Path) -> Manifest:
       if not isinstance(raw[key], dict):
         raise ValueError(f'its {key} is a {type(raw[key]).__name__}')
     manifest = Manifest(
-      fields=tuple(columns_lib.Field(**field) for field in raw['fields']),
-      files=tuple(_part(**part) for part in raw['files']),
+      fields=tuple(Field(**field) for field in raw['fields']),
+      files=tuple(Part(**part) for part in raw['files']),
       fingerprint=raw['fingerprint'],
       metadata=raw['metadata'],
       digest=digest,
     )
     if len({part.name for part in manifest.files}) < len(manifest.files):
       raise ValueError('it names a file twice')
-    if raw['rows'] != sum(part.records for part in manifest.files):
+    if raw['rows'] != manifest.rows:
       raise ValueError(f'its files do not add up to {raw["rows"]!r} rows')
   except (AttributeError, KeyError, TypeError, ValueError) as e:
     raise errors.UserError(
       f'{path}: is no manifest of this version, or damaged ({e}); {AGAIN}'
     ) from e
   return manifest
-
-
-def _part(name: object, records: object, bytes: object, sha256: object) -> Part:
-  """Checks and returns the entry of a file.
-
-  Raises:
-    ValueError: a value is impossible.
-    TypeError: the name is not a text.
-  """
-  # A path instead of a name could lead anywhere on the machine.
-  if not PART.fullmatch(name):
-    raise ValueError(f'{name!r} is no file name of a shard set')
-  for number in (records, bytes):
-    if type(number) is not int or number < 1:
-      raise ValueError(f'{number!r} records or bytes in {name}')
-  return Part(name, records, bytes, sha256)
 
 
 def check_fingerprint(
@@ -138,15 +159,14 @@ def check_fingerprint(
   Raises:
     errors.UserError: they differ; names the parts and their values.
   """
-  # JSON turns tuples into lists.
-  wanted = json.loads(json.dumps(dict(fingerprint)))
-  if manifest.fingerprint == wanted:
+  if manifest.fingerprint == schema.to_dict(fingerprint):
     return
-  there, here = _parts(manifest.fingerprint), _parts(wanted)
+  there = schema.flatten(manifest.fingerprint)
+  here = schema.flatten(fingerprint)
   parts = [
-    f'{name} was {_short(there.get(name))} and is now {_short(here.get(name))}'
+    f'{name} was {_shorten(there, name)} and is now {_shorten(here, name)}'
     for name in sorted(there.keys() | here.keys())
-    if there.get(name) != here.get(name)
+    if name not in there or name not in here or there[name] != here[name]
   ]
   raise errors.UserError(
     f'{directory}: was made from something else: {"; ".join(parts)}. Go back'
@@ -154,14 +174,7 @@ def check_fingerprint(
   )
 
 
-def _parts(fingerprint: Mapping[str, object]) -> dict[str, str]:
-  """Returns dotted name -> JSON text of every value."""
-  values = schema.flatten(fingerprint)
-  return {name: json.dumps(value) for name, value in values.items()}
-
-
-def _short(text: str | None) -> str:
-  """Shortens a value for a one-line message."""
-  if text is None:
-    return 'absent'
+def _shorten(values: Mapping[str, object], name: str) -> str:
+  """Returns the start of a value as JSON, for a one-line message."""
+  text = json.dumps(values[name]) if name in values else 'absent'
   return text if len(text) <= 40 else f'{text[:16]}…'

@@ -28,15 +28,19 @@ from bam_jax.data import columns as columns_lib
 from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import tfrecord
 
-Field = columns_lib.Field
+Field = manifest_lib.Field
 Columns = columns_lib.Columns
+
+_OWN = re.compile(
+  rf'manifest\.json|columns(\.tmp-\w+)?|{manifest_lib.PART.pattern}'
+)
 
 
 def feature_fields(
   label_width: int | None = 1,
   more: Sequence[tuple[str, str, int | None]] = (),
 ) -> tuple[Field, ...]:
-  """Returns the fields of a set of features.
+  """Returns the fields of a dataset of features.
 
   Args:
     label_width: numbers per label; None if it varies between examples.
@@ -49,11 +53,6 @@ def feature_fields(
     Field('label', 'float', label_width),
     *(Field(*each) for each in more),
   )
-
-
-_OWN = re.compile(
-  rf'manifest\.json|columns(\.tmp-\w+)?|{manifest_lib.PART.pattern}'
-)
 
 
 def logits_fields(width: int | None) -> tuple[Field, ...]:
@@ -69,15 +68,14 @@ def write(
   metadata: Mapping[str, object] | None = None,
   shard_rows: int = 65536,
 ) -> None:
-  """Writes a shard set, all or nothing.
+  """Writes a shard set completely or not at all.
 
-  The files are made in a folder beside `directory`, named `DIRECTORY.tmp-…`,
-  which takes its place by a rename when it is complete and on the disk. An
-  exception leaves what was there before. A killed process may leave that
-  folder beside, which nothing reads, but never a half set in place.
+  The files are written to a folder beside `directory`, which replaces it by a
+  rename. A killed process may leave that folder, `DIRECTORY.tmp-…`, which
+  nothing reads.
 
   Args:
-    directory: of the set; a set that is there is replaced.
+    directory: of the set; replaces an older set.
     fields: exactly what every record holds.
     records: rows, consumed as a stream: str for a `bytes` field, else a number
       or a 1-D array.
@@ -95,14 +93,26 @@ def write(
   temporary = directory.with_name(
     f'{directory.name}.tmp-{secrets.token_hex(4)}'
   )
-  with _told(directory):
+  with _write_errors(directory):
     _check_replaceable(directory)
     temporary.mkdir(parents=True)
   try:
     encoded = (_encode(fields, n, row) for n, row in enumerate(records))
-    parts = _write_parts(directory, temporary, encoded, shard_rows)
-    manifest_lib.write(temporary, fields, parts, fingerprint, metadata or {})
-    with _told(directory):
+    counts = []
+    for first in encoded:
+      rows = itertools.chain([first], itertools.islice(encoded, shard_rows - 1))
+      counts.append(tfrecord.write(temporary / str(len(counts)), rows))
+    if not counts:
+      raise errors.UserError(
+        f'{directory}: there is no row to write; check the source of the rows'
+      )
+    with _write_errors(directory):
+      parts = []
+      for index, count in enumerate(counts):
+        name = f'part-{index:05d}-of-{len(counts):05d}.tfrecord'
+        path = (temporary / str(index)).rename(temporary / name)
+        parts.append(manifest_lib.Part(name, count, *columns_lib.measure(path)))
+      manifest_lib.write(temporary, fields, parts, fingerprint, metadata or {})
       _sync_folder(temporary)
       files.replace_directory(temporary, directory)
       _sync_folder(directory.parent)
@@ -111,7 +121,7 @@ def write(
 
 
 def exists(directory: str | os.PathLike) -> bool:
-  """Returns whether there is a complete set, whatever its fingerprint."""
+  """Returns whether a folder holds a complete set, whatever its fingerprint."""
   return (Path(directory) / manifest_lib.NAME).is_file()
 
 
@@ -147,18 +157,17 @@ def open(
     )
   for part in manifest.files:
     _check_part(directory / part.name, part)
-  source = columns_lib.Source(
-    directory,
-    manifest.fields,
-    tuple((directory / part.name, part.records) for part in manifest.files),
-    manifest.digest,
-  )
-  return Columns(source, manifest.fingerprint, manifest.metadata)
+  return Columns(directory, manifest)
 
 
 def _encode(
   fields: Sequence[Field], number: int, row: Mapping[str, object]
 ) -> bytes:
+  """Returns a row as a record.
+
+  Raises:
+    ValueError: the row does not have these fields.
+  """
   if len(row) != len(fields):
     raise ValueError(f'row {number} has the fields {list(row)}')
   features = {}
@@ -177,38 +186,15 @@ def _encode(
   return tfrecord.encode(features)
 
 
-def _write_parts(
-  directory: Path, temporary: Path, records: Iterator[bytes], shard_rows: int
-) -> list[manifest_lib.Part]:
-  """Writes the TFRecord files, then renames them: names hold their number."""
-  counts = []
-  for first in records:
-    rows = itertools.chain([first], itertools.islice(records, shard_rows - 1))
-    path = temporary / f'part-{len(counts):05d}'
-    counts.append(tfrecord.write(path, rows))
-  if not counts:
-    raise errors.UserError(
-      f'{directory}: there is no row to write; look at the source of the rows'
-    )
-  parts = []
-  with _told(directory):
-    for index, count in enumerate(counts):
-      name = f'part-{index:05d}-of-{len(counts):05d}.tfrecord'
-      path = (temporary / f'part-{index:05d}').rename(temporary / name)
-      parts.append(manifest_lib.Part(name, count, *columns_lib.measure(path)))
-  return parts
-
-
 def _check_replaceable(directory: Path) -> None:
-  """Raises if a folder holds files that are not part of a shard set."""
+  """Raises if a folder is a link, or holds files of no shard set."""
   if directory.is_symlink():
     raise errors.UserError(
       f'{directory}: is a link, which is not followed; remove it, or choose'
       ' another folder'
     )
-  if not directory.exists():
-    return
-  for entry in sorted(directory.iterdir()):
+  entries = sorted(directory.iterdir()) if directory.exists() else []
+  for entry in entries:
     if not _OWN.fullmatch(entry.name):
       raise errors.UserError(
         f'{directory}: holds {entry.name}, which belongs to no shard set;'
@@ -217,7 +203,7 @@ def _check_replaceable(directory: Path) -> None:
 
 
 def _sync_folder(directory: Path) -> None:
-  """Writes a folder's new names and renames to the disk."""
+  """Forces a folder's new names and renames to the disk."""
   descriptor = os.open(directory, os.O_RDONLY)
   try:
     os.fsync(descriptor)
@@ -226,7 +212,7 @@ def _sync_folder(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told(directory: Path) -> Iterator[None]:
+def _write_errors(directory: Path) -> Iterator[None]:
   """Turns file system errors into a `UserError` that names the folder."""
   try:
     yield
@@ -238,6 +224,7 @@ def _told(directory: Path) -> Iterator[None]:
 
 
 def _check_part(path: Path, part: manifest_lib.Part) -> None:
+  """Raises if a file is missing or differs from its entry in the manifest."""
   try:
     size, sha256 = columns_lib.measure(path)
   except OSError as e:
@@ -246,7 +233,7 @@ def _check_part(path: Path, part: manifest_lib.Part) -> None:
     ) from e
   if (size, sha256) != (part.bytes, part.sha256):
     raise errors.UserError(
-      f'{path}: is damaged: {size} bytes of sha256 {sha256[:12]}…, where the'
-      f' manifest says {part.bytes} of {str(part.sha256)[:12]}…;'
+      f'{path}: is damaged: it has {size} bytes and sha256 {sha256[:12]}…, but'
+      f' the manifest says {part.bytes} bytes and {str(part.sha256)[:12]}…;'
       f' {manifest_lib.AGAIN}'
     )

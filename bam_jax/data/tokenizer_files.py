@@ -1,12 +1,14 @@
 """Loads the tokenizer of a model directory or of a vocabulary file.
 
 `AutoTokenizer` of transformers reads a directory, so that ids are the same
-there and here. It reads some files in silence as another tokenizer than they
+there and here. From some files it silently makes another tokenizer than they
 describe; `load` raises an error for those.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import json
 import logging
 import os
@@ -35,7 +37,7 @@ _HIGHEST_ID = 2**31 - 1  # Ids are stored as int32.
 # Parts of a tokenizer.json that decide the ids, besides its added tokens.
 _PARTS = ('model', 'pre_tokenizer', 'normalizer')
 # Settings of BERT's normalizer that tokenizer_config.json decides: the name in
-# a tokenizer.json, and the name in a tokenizer_config.json.
+# tokenizer.json, and the name in tokenizer_config.json.
 _NORMALIZER_SETTINGS = {
   'lowercase': 'do_lower_case',
   'strip_accents': 'strip_accents',
@@ -54,6 +56,15 @@ _SAVE_AGAIN = (
 )
 
 
+_OTHER_MODEL = 'choose another config.model.init'
+
+
+def _unusable(
+  where: Path | str, what: str, remedy: str = 'fetch it again'
+) -> errors.UserError:
+  return errors.UserError(f'{where}: {what}; {remedy}')
+
+
 def read_vocab(file: Path) -> list[str]:
   """Returns the lines of a vocab.txt, whose order gives the ids.
 
@@ -65,23 +76,18 @@ def read_vocab(file: Path) -> list[str]:
   # Only newlines end a line: some vocabularies hold a U+2028 or U+0085.
   text = files.load_text(file, newline='')
   if text.startswith('\ufeff'):
-    raise errors.UserError(
-      f'{file}: begins with a byte-order mark, which would be a part of the'
-      ' first token; save it as UTF-8 without the mark'
-    )
+    what = 'begins with a byte-order mark, which would be part of a token'
+    raise _unusable(file, what, 'save it as UTF-8 without the mark')
   lines = text.removesuffix('\n').split('\n')
   return [line.removesuffix('\r') for line in lines]
 
 
-def from_lines(
-  lines: Sequence[str], where: str, lowercase: bool
-) -> tokenizers.Tokenizer:
+def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
   """Returns BERT's tokenizer over a user's own vocabulary.
 
   Args:
     lines: the tokens in the order of their ids; a newline at their ends is
       ignored.
-    where: the file, for errors.
     lowercase: lower-case the text and strip its accents.
 
   Raises:
@@ -92,12 +98,12 @@ def from_lines(
   for number, token in enumerate(tokens):
     if vocabulary[token] != number:
       raise errors.UserError(
-        f'{where}: {token!r} is in line {number + 1} and in line'
+        f'the vocabulary: {token!r} is in line {number + 1} and in line'
         f' {vocabulary[token] + 1}; write a token that no text has, such as'
         f' [unused_line_{number + 1}], in place of the first, so that all other'
         ' tokens keep their ids'
       )
-  _require(vocabulary, BERT_TOKENS, where)
+  _check_special(vocabulary, BERT_TOKENS, 'the vocabulary')
   tokenizer = tokenizers.Tokenizer(
     models.WordPiece(
       vocabulary, unk_token='[UNK]', max_input_chars_per_word=100
@@ -127,30 +133,51 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
   """
   file, vocab = path / 'tokenizer.json', path / 'vocab.txt'
   settings = _read_settings(path / 'tokenizer_config.json')
-  written = None
-  if file.is_file():
-    where, written = file, _from_json(file)
+  written = _from_json(file) if file.is_file() else None
+  if written:
     known = written.get_vocab(with_added_tokens=True)
   elif vocab.is_file():
-    where, known = vocab, _read_model_vocab(vocab)
+    known = _read_model_vocab(vocab)
   else:
-    raise errors.UserError(
-      f'{path}: neither tokenizer.json nor vocab.txt; name a directory that'
-      " holds a BERT model's tokenizer"
-    )
+    remedy = "name a directory that holds a BERT model's tokenizer"
+    raise _unusable(path, 'neither tokenizer.json nor vocab.txt', remedy)
   auto = _auto_tokenizer(path, settings, known)
   tokenizer = auto.backend_tokenizer
   # A class that takes tokenizer.json as it is may name no special tokens.
   special = {n: getattr(auto, n) or token for n, token in BERT_TOKENS.items()}
-  _require(known, special, str(where))
+  _check_special(known, special, str(file if written else vocab))
   if written:
     _check_parts(path, written, tokenizer)
-  _check_ids(path, settings, written, tokenizer)
-  for each in (written, tokenizer):
-    if each is tokenizer or (each and each.post_processor):
-      _check_template(path, each, special)
+  _check_declared_ids(path, settings, written, tokenizer)
+  _check_ids(path, tokenizer)
+  if written and written.post_processor:
+    _check_template(path, written, special)
+  _check_template(path, tokenizer, special)
   _warn_of_case(path, tokenizer)
   return tokenizer, special
+
+
+@contextlib.contextmanager
+def _read_errors(
+  where: Path, what: str = 'cannot be read', remedy: str = 'fetch it again'
+) -> Iterator[None]:
+  """Turns whatever a reader raises into a `UserError` that names the file."""
+  try:
+    yield
+  except errors.UserError:
+    raise
+  except Exception as error:
+    reason = ' '.join(str(error).split())
+    raise _unusable(where, f'{what} ({reason})', remedy) from None
+
+
+def _read_json(file: Path) -> dict[str, object]:
+  """Returns a JSON object, which is empty if there is no such file."""
+  with _read_errors(file):
+    try:
+      return files.load_json(file)
+    except FileNotFoundError:
+      return {}
 
 
 def _read_settings(file: Path) -> dict[str, object]:
@@ -158,37 +185,18 @@ def _read_settings(file: Path) -> dict[str, object]:
   settings = _read_json(file)
   for name in _NORMALIZER_SETTINGS.values():
     if not isinstance(settings.get(name), bool | None):
-      raise errors.UserError(
-        f'{file}: {name} is {settings[name]!r}; give true or false'
-      )
+      what = f'{name} is {settings[name]!r}'
+      raise _unusable(file, what, 'give true or false')
   if settings.get('split_special_tokens'):
-    raise errors.UserError(
-      f'{file}: split_special_tokens is True, which is not supported; choose'
-      ' another config.model.init'
-    )
+    what = 'split_special_tokens is True, which is not supported'
+    raise _unusable(file, what, _OTHER_MODEL)
   return settings
-
-
-def _read_json(file: Path) -> dict[str, object]:
-  """Returns a JSON object, which is empty if there is no such file."""
-  try:
-    return files.load_json(file)
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError) as error:
-    raise errors.UserError(
-      f'{file}: cannot be read ({error}); fetch it again'
-    ) from None
 
 
 def _read_model_vocab(file: Path) -> dict[str, int]:
   """Reads a model's vocab.txt. Of equal lines the last one counts."""
-  try:
+  with _read_errors(file):
     lines = read_vocab(file)
-  except (OSError, ValueError) as error:
-    raise errors.UserError(
-      f'{file}: cannot be read ({error}); fetch it again'
-    ) from None
   vocabulary = {line: number for number, line in enumerate(lines)}
   repeated = [
     f'{line!r} in line {number + 1} and in line {vocabulary[line] + 1}'
@@ -207,31 +215,14 @@ def _read_model_vocab(file: Path) -> dict[str, int]:
 
 def _from_json(file: Path) -> tokenizers.Tokenizer:
   """Reads a tokenizer.json as it is written."""
-  try:
+  with _read_errors(file):
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
-  except Exception as error:  # The library raises nothing more special.
-    raise errors.UserError(
-      f'{file}: cannot be loaded ({error}); fetch it again'
-    ) from None
   unknown = getattr(tokenizer.model, 'unk_token', None)
   # An added token of that name is not part of the model.
   if unknown and tokenizer.model.token_to_id(unknown) is None:
-    raise errors.UserError(
-      f'{file}: model.vocab lacks {unknown!r}, the token for words that it does'
-      ' not know; fetch it again'
-    )
+    what = f'model.vocab lacks {unknown!r}, the token for unknown words'
+    raise _unusable(file, what)
   return tokenizer
-
-
-def _require(
-  known: Mapping[str, int], special: Mapping[str, str], where: str
-) -> None:
-  """Raises if a special token is missing: AutoTokenizer would add it anew."""
-  for name in _REQUIRED:
-    if special[name] not in known:
-      raise errors.UserError(
-        f"{where}: no {special[name]}; give a BERT model's vocabulary"
-      )
 
 
 def _auto_tokenizer(
@@ -250,22 +241,28 @@ def _auto_tokenizer(
   if '[MASK]' not in known and isinstance(size, int) and size <= len(known):
     # There is no embedding for the token that AutoTokenizer would add.
     options['mask_token'] = None
-  try:
+  remedy = f'fetch its files again or {_OTHER_MODEL}'
+  with _read_errors(path, 'AutoTokenizer cannot load the tokenizer', remedy):
     result = transformers.AutoTokenizer.from_pretrained(
       str(path), local_files_only=True, trust_remote_code=False, **options
     )
-  except Exception as error:  # Whatever its many readers raise.
-    raise errors.UserError(
-      f'{path}: AutoTokenizer cannot load the tokenizer'
-      f' ({" ".join(str(error).split())}); fetch its files again or choose'
-      ' another config.model.init'
-    ) from None
   if not isinstance(result, transformers.PreTrainedTokenizerFast):
-    raise errors.UserError(
-      f'{path}: its tokenizer_class, {type(result).__name__}, is not based on'
-      ' the package tokenizers; choose another config.model.init'
+    what = (
+      f'its tokenizer_class, {type(result).__name__}, is not based on the'
+      ' package tokenizers'
     )
+    raise _unusable(path, what, _OTHER_MODEL)
   return result
+
+
+def _check_special(
+  known: Mapping[str, int], special: Mapping[str, str], where: str
+) -> None:
+  """Raises if a special token is missing: AutoTokenizer would add it anew."""
+  for name in _REQUIRED:
+    if special[name] not in known:
+      what = f'no {special[name]}'
+      raise _unusable(where, what, "give a BERT model's vocabulary")
 
 
 def _check_parts(
@@ -282,27 +279,27 @@ def _check_parts(
     if first and first['type'] == 'BertNormalizer':
       first = {**first, **{n: second.get(n) for n in _NORMALIZER_SETTINGS}}
     if first and first != second:
-      raise errors.UserError(
-        f'{path}: AutoTokenizer replaces the {part} of tokenizer.json; to keep'
-        ' that of the file, set "tokenizer_class": "PreTrainedTokenizerFast" in'
-        f' tokenizer_config.json; {_SAVE_AGAIN.format(str(path))}'
+      raise _unusable(
+        path,
+        f'AutoTokenizer replaces the {part} of tokenizer.json; to keep that of'
+        ' the file, set "tokenizer_class": "PreTrainedTokenizerFast" in'
+        ' tokenizer_config.json',
+        _SAVE_AGAIN.format(str(path)),
       )
 
 
-def _check_ids(
+def _check_declared_ids(
   path: Path,
   settings: Mapping[str, object],
   written: tokenizers.Tokenizer | None,
   tokenizer: tokenizers.Tokenizer,
 ) -> None:
-  """Raises if a token has another id than its file says, or one of another.
+  """Raises if an added token has another id than its file says.
 
   `AutoTokenizer` ignores the ids of added tokens and numbers them itself.
   """
-  ids = tokenizer.get_vocab(with_added_tokens=True)
-  decoder = settings.get('added_tokens_decoder')
   declared = {}
-  if decoder:
+  if decoder := settings.get('added_tokens_decoder'):
     declared['tokenizer_config.json'] = {
       token['content']: int(number) for number, token in decoder.items()
     }
@@ -313,25 +310,27 @@ def _check_ids(
       token.content: number
       for number, token in written.get_added_tokens_decoder().items()
     }
+  ids = tokenizer.get_vocab(with_added_tokens=True)
   for name, tokens in declared.items():
     for token, number in tokens.items():
       if ids.get(token) != number:
-        raise errors.UserError(
-          f'{path / name}: {token!r} has the id {number} there, but'
-          f' AutoTokenizer gives it {ids.get(token)};'
-          f' {_SAVE_AGAIN.format(str(path))}'
+        what = (
+          f'{token!r} has the id {number} there, but AutoTokenizer gives it'
+          f' {ids.get(token)}'
         )
+        raise _unusable(path / name, what, _SAVE_AGAIN.format(str(path)))
+
+
+def _check_ids(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
+  """Raises if two tokens have one id, or an id is too large."""
+  ids = tokenizer.get_vocab(with_added_tokens=True)
   owners = {number: token for token, number in ids.items()}
   for token, number in ids.items():
     if owners[number] != token:
-      raise errors.UserError(
-        f'{path}: {token!r} and {owners[number]!r} both have the id {number};'
-        ' choose another config.model.init'
-      )
+      what = f'{token!r} and {owners[number]!r} both have the id {number}'
+      raise _unusable(path, what, _OTHER_MODEL)
     if number > _HIGHEST_ID:
-      raise errors.UserError(
-        f'{path}: gives a token the id {number}; fetch it again'
-      )
+      raise _unusable(path, f'gives a token the id {number}')
 
 
 def _check_template(
@@ -343,15 +342,10 @@ def _check_template(
   cls = tokenizer.token_to_id(special['cls_token'])
   sep = tokenizer.token_to_id(special['sep_token'])
   one, two = tokenizer.encode(''), tokenizer.encode('', '')
-  if (one.ids, two.ids, two.type_ids) != (
-    [cls, sep],
-    [cls, sep, sep],
-    [0, 0, 1],
-  ):
-    raise errors.UserError(
-      f'{path}: its tokenizer does not make [CLS] A [SEP] B [SEP] of two texts;'
-      ' choose another config.model.init'
-    )
+  wanted = ([cls, sep], [cls, sep, sep], [0, 0, 1])
+  if (one.ids, two.ids, two.type_ids) != wanted:
+    what = 'its tokenizer does not make [CLS] A [SEP] B [SEP] of two texts'
+    raise _unusable(path, what, _OTHER_MODEL)
 
 
 def _warn_of_case(path: Path, tokenizer: tokenizers.Tokenizer) -> None:

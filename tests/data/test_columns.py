@@ -10,6 +10,7 @@ import pytest
 from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import columns as columns_lib
+from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import shards
 from bam_jax.data import tfrecord
 
@@ -209,13 +210,14 @@ def test_a_failed_build_leaves_nothing(tmp_path, monkeypatch):
   assert sorted(path.name for path in (tmp_path / 'set').iterdir()) == before
 
 
-def _source(directory: Path, rows: list[dict], *fields) -> columns_lib.Source:
-  """Records that no manifest stands for."""
-  path = directory / 'part-00000-of-00001.tfrecord'
-  tfrecord.write(path, map(tfrecord.encode, rows))
-  return columns_lib.Source(
-    directory, fields, ((path, len(rows)),), schema.digest({})
-  )
+def _manifest(
+  directory: Path, rows: list[dict], *fields: shards.Field
+) -> manifest_lib.Manifest:
+  """Writes records; returns a manifest that names them."""
+  name = 'part-00000-of-00001.tfrecord'
+  tfrecord.write(directory / name, map(tfrecord.encode, rows))
+  part = manifest_lib.Part(name, len(rows), 1, '')
+  return manifest_lib.Manifest(fields, (part,), {}, {}, schema.digest({}))
 
 
 @pytest.mark.parametrize(
@@ -233,21 +235,21 @@ def _source(directory: Path, rows: list[dict], *fields) -> columns_lib.Source:
   ],
 )
 def test_a_record_of_another_kind_is_told(tmp_path, field, values, words):
-  source = _source(tmp_path, [{'x': values}], shards.Field(*field))
+  manifest = _manifest(tmp_path, [{'x': values}], shards.Field(*field))
   with pytest.raises(errors.UserError, match=words):
-    columns_lib.Columns(source, {}, {})
+    columns_lib.Columns(tmp_path, manifest)
 
 
 def test_the_checksums_of_the_records_are_checked(tmp_path):
-  source = _source(
+  manifest = _manifest(
     tmp_path, [{'x': np.array([1])}] * 3, shards.Field('x', 'int', 1)
   )
-  path = source.parts[0][0]
+  path = tmp_path / manifest.files[0].name
   data = bytearray(path.read_bytes())
   data[-6] ^= 1
   path.write_bytes(data)
   with pytest.raises(errors.UserError, match=r'record 2 .* fails the checksum'):
-    columns_lib.Columns(source, {}, {})
+    columns_lib.Columns(tmp_path, manifest)
 
 
 def test_records_are_decoded_as_many_at_a_time_as_memory_takes():

@@ -295,7 +295,7 @@ def test_broken_vocabularies(lines, message):
     ),
     pytest.param(
       {'tokenizer.json': '{'},
-      'model/tokenizer.json: cannot be loaded (EOF while parsing an object at'
+      'model/tokenizer.json: cannot be read (EOF while parsing an object at'
       ' line 1 column 1); fetch it again',
       id='broken-json',
     ),
@@ -368,6 +368,6 @@ def test_an_unknown_token_that_the_model_does_not_have(tmp_path):
   with pytest.raises(errors.UserError) as caught:
     features.Tokenizer.from_dir(tmp_path)
   assert str(caught.value) == (
-    f"{file}: model.vocab lacks '[UNK]', the token for words that it does not"
-    ' know; fetch it again'
+    f"{file}: model.vocab lacks '[UNK]', the token for unknown words; fetch it"
+    ' again'
   )

@@ -13,9 +13,9 @@ from bam_jax.core import losses
 from bam_jax.core import packing as packing_lib
 from bam_jax.core import sampling
 from bam_jax.data import batches
-from bam_jax.data import example_targets
 from bam_jax.data import registry
 from bam_jax.data import sources
+from bam_jax.data import targets
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from tests.data import test_batches as plain
@@ -148,11 +148,11 @@ def test_several_labels_a_row():
   for each, label in zip(columns, (labels, np.full((5, 2), np.nan))):
     each._fixed['label'] = label
   teacher = _RANDOM.random((13, 2), np.float32)
-  targets = example_targets.ExampleTargets(
+  make_targets = targets.ExampleTargets(
     [task], columns[:1], columns[1:], [teacher], 3
   )
   numbers = np.array([12, 0, 7, 8])
-  gold, taught = targets(numbers)
+  gold, taught = make_targets(numbers)
   expected = np.concatenate([labels, teacher[8:]])[numbers]
   np.testing.assert_array_equal(gold[:, :2], expected)
   np.testing.assert_array_equal(taught[:, :2], teacher[numbers])
