@@ -85,7 +85,7 @@ def gradients(
       rngs={'dropout': jax.random.key(1)},
     )
     return losses.multitask_loss(
-      logits.slots, batch, tasks.class_mask, tasks.kinds, 1.0, 'sigmoid'
+      logits.slots, batch, tasks.class_mask, tasks.kinds, 1.0
     )[0]
 
   value, gradient = jax.device_get(loss(params))

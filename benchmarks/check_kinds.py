@@ -90,10 +90,9 @@ class Check:
     ]
     rng = np.random.default_rng(0)
     self._teachers = [
-      task.kind.teacher_targets(
+      task.kind.teacher_probs(
         rng.normal(size=(_units(task, columns), task.num_outputs)),
         config.distill.temperature,
-        config.model.regression_head,
         columns,
       )
       for task, columns in zip(self.tasks.tasks, self._train)

@@ -267,7 +267,7 @@ def test_a_card_about_it_is_front_matter_and_plain_text(text):
   facts = card.Facts(
     name=text, run=text, variant=text, teachers=(text,), encoder=text,
     note=text, versions=text, scores={'mood': {text: {text: float('nan')}}},
-    max_length=32, regression_head='sigmoid',
+    max_length=32, 
     undefined={'mood': {text: {text: text}}},
   )  # fmt: skip
   found = card.describe_tasks([task], facts)

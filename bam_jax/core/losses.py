@@ -41,18 +41,18 @@ def example_losses(
   class_mask: jax.Array,
   task_id: jax.Array,
   kinds: Sequence[kind_lib.Kind],
-  regression_head: str,
 ) -> jax.Array:
   """The loss of each slot, by the kind of its task.
 
-  >>> from bam_jax.tasks import kinds
+  >>> from bam_jax.tasks.kinds import KINDS
   >>> losses = example_losses(
   ...     logits=jnp.array([[[0.0, 0.0, 9.0], [0.5, 9.0, 9.0]]]),
   ...     target=jnp.array([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]),
   ...     class_mask=jnp.array([[[True, True, False], [True, False, False]]]),
   ...     task_id=jnp.array([[0, 1]]),
-  ...     kinds=(kinds.KINDS['classification'], kinds.KINDS['regression']),
-  ...     regression_head='linear',
+  ...     kinds=(
+  ...         KINDS['classification'], KINDS['regression'].with_head('linear')
+  ...     ),
   ... )
   >>> [round(x, 4) for x in losses[0].tolist()]  # ln 2, (0.5 - 1)**2
   [0.6931, 0.25]
@@ -63,7 +63,6 @@ def example_losses(
     class_mask: [B, S, C] bool, the outputs that the slot's head has.
     task_id: [B, S] int32.
     kinds: the T tasks' kinds.
-    regression_head: `sigmoid` or `linear`.
 
   Returns:
     [B, S] float32; 0 in slots of tasks whose outputs are per token.
@@ -74,7 +73,7 @@ def example_losses(
   result = jnp.zeros(task_id.shape, jnp.float32)
   for kind in dict.fromkeys(kinds):
     if not kind.per_token:
-      losses = kind.loss(logits, target, class_mask, regression_head)
+      losses = kind.loss(logits, target, class_mask)
       result = jnp.where(_is_of(kind, kinds)[task_id], losses, result)
   return result
 
@@ -127,7 +126,7 @@ def add_token_losses(
 
 def _is_of(kind: kind_lib.Kind, kinds: Sequence[kind_lib.Kind]) -> jax.Array:
   """[T] bool: the tasks of one kind."""
-  return jnp.asarray([kind is each for each in kinds])
+  return jnp.asarray([kind == each for each in kinds])
 
 
 def multitask_loss(
@@ -136,7 +135,6 @@ def multitask_loss(
   class_mask: jax.Array,
   kinds: Sequence[kind_lib.Kind],
   gold_weight: jax.Array | float,
-  regression_head: str,
   token_logits: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The weighted sum of the losses of a batch, and its parts by task.
@@ -151,7 +149,6 @@ def multitask_loss(
     class_mask: [T, C] bool.
     kinds: the T tasks' kinds.
     gold_weight: λ, 0-1, scalar.
-    regression_head: `sigmoid` or `linear`.
     token_logits: [B, L, K] float32, with which segment_ids [B, L],
       token_target and token_teacher [B, L, K] and token_share [B, L] are read;
       None if no task's outputs are per token.
@@ -175,7 +172,6 @@ def multitask_loss(
     jnp.asarray(class_mask)[task_id],
     task_id,
     kinds,
-    regression_head,
   )
   if token_logits is not None:
     losses = add_token_losses(

@@ -81,7 +81,6 @@ def make_train_step(
   class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
   *,
-  regression_head: str,
   reduction: str,
   accumulate: int,
 ) -> Callable[[TrainState, Batch, StepSchedule], tuple[TrainState, dict]]:
@@ -92,7 +91,6 @@ def make_train_step(
     optimizer: of `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
     kinds: the T tasks' kinds.
-    regression_head: `sigmoid` or `linear`.
     reduction: `sum` over the examples (released code) or `mean`.
     accumulate: parts that the batch is computed in, to save memory; must
       divide B. Dropout differs between numbers of parts, nothing else does.
@@ -114,7 +112,6 @@ def make_train_step(
         class_mask,
         kinds,
         schedule.gold_weight,
-        regression_head,
         logits.tokens,
       )
 

@@ -1,7 +1,7 @@
 """What a student learns from its teachers: folds are joined, seeds averaged.
 
 A teacher's kind of task turns its logits into predictions, for classes by a
-softmax with temperature (`Kind.teacher_targets`; Hinton et al. 2015). With
+softmax with temperature (`Kind.teacher_probs`; Hinton et al. 2015). With
 several teachers the student learns from the mean of their predictions. A
 teacher that consists of several runs predicts each row by the run that was not
 trained on it (cross-fitting).

@@ -51,7 +51,10 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   for name, file in config_lib.unlabelled_files(config).items():
     if name in known:
       known[name] = _with_unlabelled(known[name], file, name in custom)
-  table = task_lib.TaskTable(tuple(_find(name, known) for name in config.tasks))
+  head = config.model.regression_head
+  table = task_lib.TaskTable(
+    tuple(_find(name, known).with_head(head) for name in config.tasks)
+  )
   _check_case(table.names)
   for name in config.data.swap:
     task = table[name]

@@ -15,10 +15,7 @@ _BINS = 15
 
 
 def measure(
-  task: task_lib.Task,
-  logits: np.ndarray,
-  label: np.ndarray,
-  regression_head: str,
+  task: task_lib.Task, logits: np.ndarray, label: np.ndarray
 ) -> dict[str, float]:
   """Returns the quality of predictions at temperature 1 on rows of one task.
 
@@ -26,13 +23,12 @@ def measure(
     task: the task of the rows.
     logits: [N, c], N > 0; of tokens: [tokens, c].
     label: of the same rows, as in the features.
-    regression_head: `sigmoid` or `linear`.
 
   Returns:
     What `measure_classes` or `measure_scores` returns; empty for a kind of task
     without either.
   """
-  found = task.kind.judged(task, logits, label, regression_head)
+  found = task.kind.judged(task, logits, label)
   if found is None:
     return {}
   function = measure_classes if found.of == 'classes' else measure_scores

@@ -69,7 +69,6 @@ def read_probs(
   features: shards.Columns,
   task: task_lib.Task,
   temperature: float,
-  regression_head: str,
 ) -> np.ndarray:
   """Reads the teachers' logits; returns the mean of their predictions.
 
@@ -78,7 +77,6 @@ def read_probs(
     features: the student's N rows.
     task: the task.
     temperature: of the teachers' softmax, above 0.
-    regression_head: `sigmoid` or `linear`.
 
   Returns:
     [N, c] float32: probabilities, or scores on 0-1; of tokens: [tokens, c].
@@ -93,11 +91,8 @@ def read_probs(
 
   def probs(sets: Sequence[logit_sets.LogitSet]) -> np.ndarray:
     parts = [logit_sets.read(each, features, task) for each in sets]
-    return task.kind.teacher_targets(
-      teachers_lib.choose_out_of_fold(offsets, parts),
-      temperature,
-      regression_head,
-      features,
+    return task.kind.teacher_probs(
+      teachers_lib.choose_out_of_fold(offsets, parts), temperature, features
     )
 
   return teachers_lib.mean_predictions(map(probs, teachers))

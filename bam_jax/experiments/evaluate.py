@@ -28,7 +28,6 @@ def evaluate(plan: plan_lib.Plan) -> None:
       outputs,
       scores,
       plan.tasks,
-      plan.config.model.regression_head,
     )
     quality = entries.pop('quality')
     plan.workspace.write_record(

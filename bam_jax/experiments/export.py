@@ -55,7 +55,6 @@ def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
         scores=records.read_scores(record),
         undefined=records.read_reasons(record),
         max_length=plan.config.data.max_length,
-        regression_head=plan.config.model.regression_head,
       ),
     )
   logging.info('exported: %s', directory)

@@ -90,21 +90,17 @@ def _label_all(
       if processes.run_on_first(external.exists, target, len(rows)):
         logging.info('%s: is there already', target.directory)
         continue
-      convert = functools.partial(
-        _to_external, task, plan.config.model.regression_head
-      )
+      convert = functools.partial(_to_external, task)
       labelling.write_logits(
         plan, run, target, task, rows, get_params(), background, convert
       )
 
 
-def _to_external(
-  task: task_lib.Task, regression_head: str, logits: np.ndarray
-) -> np.ndarray:
+def _to_external(task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
   """External scores are predictions, whichever head computed them."""
   if not task.kind.has_scale:
     return logits
-  return task.kind.teacher_targets(logits, 1.0, regression_head)
+  return task.kind.teacher_probs(logits, 1.0)
 
 
 def _prepare_other_rows(

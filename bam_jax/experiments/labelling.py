@@ -170,7 +170,6 @@ class TeacherLogits:
       table,
       logits,
       self.plan.features[task][table.train_split].take('label', rows),
-      self.plan.config.model.regression_head,
     )
     record = self.plan.workspace.read_record(run.name)
     self.plan.workspace.write_record(
@@ -220,13 +219,12 @@ class TeacherLogits:
     """Returns the predictions of a run's teachers on the rows of a split."""
     table, features = self.plan.tasks[task], self.plan.features[task][split]
     if run.logits:
-      regression_head = external.REGRESSION_HEAD
+      table = table.with_head(external.REGRESSION_HEAD)
       found = external.find_sets(Path(run.logits), task, split)
       sets = [
         [external.open_set(path, features, table)] for path in found.values()
       ]
     else:
-      regression_head = self.plan.config.model.regression_head
       by_teacher: dict[object, list[str]] = {}
       for name in run.teachers[task]:
         # All folds of a seed make up one teacher. None of them was trained on
@@ -239,7 +237,7 @@ class TeacherLogits:
         for names in by_teacher.values()
       ]
     return teacher_logits.read_probs(
-      sets, features, table, run.config.distill.temperature, regression_head
+      sets, features, table, run.config.distill.temperature
     )
 
   def _find_set(self, run: str, task: str, split: str) -> logit_sets.LogitSet:

@@ -71,7 +71,6 @@ def save_outputs(
   outputs: evaluate.Outputs,
   scores: evaluate.Scores,
   tasks: task_lib.TaskTable,
-  regression_head: str,
 ) -> dict[str, object]:
   """Writes a run's outputs on dev splits; returns its scores and their quality.
 
@@ -84,16 +83,13 @@ def save_outputs(
     outputs: on these rows.
     scores: of the outputs.
     tasks: the tasks of the plan.
-    regression_head: `sigmoid` or `linear`.
 
   Returns:
     Entries of the record: `scores`, nan where undefined; `undefined`: task ->
     dev split -> metric -> reason; and `quality` on the first dev splits.
   """
-  processes.run_on_first(
-    evaluate.save, path, tasks, dev, outputs, regression_head
-  )
-  reasons = evaluate.why_undefined(dev, outputs, scores, tasks, regression_head)
+  processes.run_on_first(evaluate.save, path, tasks, dev, outputs)
+  reasons = evaluate.why_undefined(dev, outputs, scores, tasks)
   for task, by_split in reasons.items():
     for split, by_metric in by_split.items():
       for metric, reason in by_metric.items():
@@ -106,9 +102,7 @@ def save_outputs(
     split = tasks[name].dev_splits[0]
     label = splits[split].take('label', np.arange(len(splits[split])))
     found[name] = {
-      'dev': quality.measure(
-        tasks[name], outputs[name][split], label, regression_head
-      )
+      'dev': quality.measure(tasks[name], outputs[name][split], label)
     }
   return {'scores': scores, 'undefined': reasons, 'quality': found}
 

@@ -163,7 +163,6 @@ def _train_group(
       result.outputs,
       result.scores,
       plan.tasks,
-      plan.config.model.regression_head,
     )
     record = records.make_record(
       job, result, seconds, len(group), programs.compilations, entries

@@ -64,7 +64,6 @@ class Facts:
     versions: of the packages that it was trained with.
     scores: task -> dev split -> metric -> 0-100; nan where undefined.
     max_length: tokens of an example in training.
-    regression_head: `sigmoid` or `linear`.
     undefined: task -> dev split -> metric -> why its score is undefined.
   """
 
@@ -77,7 +76,6 @@ class Facts:
   versions: str
   scores: Mapping[str, Mapping[str, Mapping[str, float]]]
   max_length: int
-  regression_head: str
   undefined: Mapping[str, Mapping[str, Mapping[str, str]]] = dataclasses.field(
     default_factory=dict
   )
@@ -102,8 +100,7 @@ def describe_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
   ]
   if len(tasks) == 1:
     use = _USE.format(
-      auto_class=heads[0].auto_class,
-      usage=tasks[0].kind.usage(tasks[0], facts.regression_head),
+      auto_class=heads[0].auto_class, usage=tasks[0].kind.usage(tasks[0])
     )
     use = f'In this directory, with transformers 4 or 5:\n\n{use.rstrip()}'
   else:
@@ -163,7 +160,7 @@ def _card(
   lines += [
     f'- {escape.paragraph(task.name)}: {meaning}'
     for task in tasks
-    for meaning in [task.kind.meaning(task, facts.regression_head)]
+    for meaning in [task.kind.meaning(task)]
   ]
   lines += ['', *use, '', '## Scores', '']
   lines += ['| task | dev split | metric | score |', '|---|---|---|--:|']

@@ -102,7 +102,7 @@ def export(
       {'README.md': card.describe_tasks([task], facts)},
     )
   if len(chosen) > 1:
-    definitions = define_outputs(chosen, facts.regression_head)
+    definitions = define_outputs(chosen)
     write(
       ALL,
       {**body, **all_heads},
@@ -115,7 +115,7 @@ def export(
 
 
 def define_outputs(
-  tasks: Sequence[task_lib.Task], regression_head: str
+  tasks: Sequence[task_lib.Task],
 ) -> dict[str, dict[str, object]]:
   """Task -> definition of its outputs, as JSON."""
   return {
@@ -123,7 +123,7 @@ def define_outputs(
       **task.definition(),
       'pair': task.is_pair,
       'outputs': task.num_outputs,
-      'regression_head': regression_head if task.kind.has_scale else None,
+      'regression_head': task.kind.head,
     }
     for task in tasks
   }

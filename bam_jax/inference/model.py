@@ -160,7 +160,6 @@ class Model:
           task,
           logits[:, : task.num_outputs],
           unlabelled.Held([rows[row] for row in own]),
-          self._config.model.regression_head,
         ):
           number = int(prediction.uid)
           results[number] = Result(prediction, inputs[number].truncated)

@@ -42,7 +42,7 @@ def predict(
   logits = evaluate.predict(
     programs, params, features, programs.tasks.index[task.name], config.packing
   )
-  texts = task.kind.texts(task, logits, features, config.model.regression_head)
+  texts = task.kind.texts(task, logits, features)
   processes.run_on_first(write_tsv, path, task, texts, logits)
   return texts
 

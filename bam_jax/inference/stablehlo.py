@@ -65,7 +65,7 @@ def export(
     'platforms': PLATFORMS,
     'max_length': facts.max_length,
     'max_positions': config.max_positions,
-    'tasks': export_lib.define_outputs(chosen, facts.regression_head),
+    'tasks': export_lib.define_outputs(chosen),
   }
   name = chosen[0].name if len(chosen) == 1 else export_lib.ALL
   texts = {

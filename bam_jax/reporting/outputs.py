@@ -66,18 +66,15 @@ class Outputs:
     self,
     paths: Mapping[str, Mapping[str, Mapping[int, Path]]],
     tasks: task_lib.TaskTable,
-    regression_head: str,
   ):
     """Opens nothing yet.
 
     Args:
       paths: task -> variant -> seed -> outputs.npz; a file may be missing.
       tasks: the tasks of the plan.
-      regression_head: `sigmoid` or `linear`.
     """
     self._paths = paths
     self._tasks = tasks
-    self._head = regression_head
 
   def of(self, task: str, variant: str) -> Predicted:
     """Predictions of all runs of a variant.
@@ -108,7 +105,7 @@ class Outputs:
     key = f'{name}/{task.dev_splits[0]}/'
     try:
       found = _arrays(path, key)
-      kept = task.kind.kept(task, found, self._head)
+      kept = task.kind.kept(task, found)
     except FileNotFoundError:
       raise Missing(f'{_name(path)} is not there') from None
     except _DAMAGED:

@@ -136,7 +136,7 @@ def summarise(
       'missing': missing,
     }
   tests = comparisons.compare(per_seed, tasks)
-  outputs = _outputs(config, tasks, runs)
+  outputs = _outputs(tasks, runs)
   return {
     'variants': variants,
     'per_seed': per_seed,
@@ -194,7 +194,6 @@ def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _outputs(
-  config: config_lib.Config,
   tasks: task_lib.TaskTable,
   runs: Sequence[scores_lib.RunScores],
 ) -> outputs_lib.Outputs:
@@ -202,7 +201,7 @@ def _outputs(
   for run in runs:
     by_variant = paths.setdefault(run.task, {})
     by_variant.setdefault(run.variant, {})[run.seed] = run.outputs
-  return outputs_lib.Outputs(paths, tasks, config.model.regression_head)
+  return outputs_lib.Outputs(paths, tasks)
 
 
 def _qualities(

@@ -139,12 +139,8 @@ class Answers(kind_bases.PerToken):
       target[places[:, channel], channel] = 1
     return target, candidate.astype(np.float32)
 
-  def teacher_targets(
-    self,
-    logits: np.ndarray,
-    temperature: float,
-    regression_head: str,
-    rows: kind.Rows | None = None,
+  def teacher_probs(
+    self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
     """Probabilities of starts and of ends, over the places of each row."""
     lengths, candidate = _candidates(rows, np.arange(len(rows)))
@@ -197,11 +193,7 @@ class Answers(kind_bases.PerToken):
     return ()
 
   def judged(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    label: np.ndarray,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> None:
     """Not measured: places differ from row to row."""
     return None
@@ -220,11 +212,7 @@ class Answers(kind_bases.PerToken):
     return texts
 
   def predict(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
     """`answer` as it stands in the context, `start` and `end`.
 
@@ -245,11 +233,11 @@ class Answers(kind_bases.PerToken):
       for uid, text, start in _predictions(task, logits, rows)
     ]
 
-  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+  def meaning(self, task: task_lib.Task) -> str:
     none = 'no answer' if task.unanswerable else 'none in this window'
     return f'logits of start and end of the answer at each token; [CLS]: {none}'
 
-  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+  def usage(self, task: task_lib.Task) -> str:
     end = _OR_NONE if task.unanswerable else _PRINT
     return f'{_USAGE}\n{end}'
 

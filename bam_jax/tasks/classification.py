@@ -50,59 +50,41 @@ class Classification(kind_bases.Plain):
   ) -> tuple[np.ndarray, np.ndarray]:
     return rows.fixed('label'), np.ones(len(rows))
 
-  def teacher_targets(
-    self,
-    logits: np.ndarray,
-    temperature: float,
-    regression_head: str,
-    rows: kind.Rows | None = None,
+  def teacher_probs(
+    self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
     """Class probabilities.
 
-    >>> of_teacher = Classification().teacher_targets
+    >>> of_teacher = Classification().teacher_probs
     >>> of_teacher(np.log([[1.0, 9.0]]), 2.0, 'sigmoid').tolist()
     [[0.25, 0.75]]
     """
     return distribution(logits, temperature)
 
   def loss(
-    self,
-    logits: jax.Array,
-    target: jax.Array,
-    class_mask: jax.Array,
-    regression_head: str,
+    self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
     """The soft cross-entropy over the head's outputs."""
     log_probs = masked_log_softmax(logits, class_mask)  # [B, S, C]
     return -jnp.sum(target * log_probs, axis=-1)
 
-  def predictions(
-    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
-  ) -> np.ndarray:
+  def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     return np.argmax(np.asarray(logits)[:, : task.num_outputs], axis=-1)
 
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return np.asarray(rows.fixed('label')).astype(np.int64)
 
   def judged(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    label: np.ndarray,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> kind.Judged:
     log_probs = scipy.special.log_softmax(np.asarray(logits, np.float64), -1)
     return kind.Judged('classes', log_probs, np.asarray(label).astype(np.int64))
 
   def predict(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
     """`label` and `probabilities`."""
-    chosen = self.predictions(task, logits, regression_head)
+    chosen = self.predictions(task, logits)
     shares = self.probabilities(logits).tolist()
     return [
       kind.Prediction(
@@ -120,10 +102,10 @@ class Classification(kind_bases.Plain):
   def probabilities(self, logits: np.ndarray) -> np.ndarray:
     return scipy.special.softmax(logits, axis=-1)
 
-  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+  def meaning(self, task: task_lib.Task) -> str:
     return 'logits of ' + ', '.join(map(escape.code, task.labels))
 
-  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+  def usage(self, task: task_lib.Task) -> str:
     return export_lib.usage_of_pooled(
       task, 'print(model.config.id2label[logits.argmax().item()])'
     )

@@ -124,6 +124,8 @@ class Kind(abc.ABC):
     in_windows: whether what is too long is cut into windows, not off.
     one_class: whether a prediction is one of the task's labels.
     has_probabilities: whether a prediction has a probability of each label.
+    head: what makes a score of a logit, `sigmoid` or `linear`; None if the kind
+      has no scores.
   """
 
   name: ClassVar[str]
@@ -140,9 +142,15 @@ class Kind(abc.ABC):
   in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False
   has_probabilities: ClassVar[bool] = False
+  head: str | None = None
 
   def __str__(self) -> str:
     return self.name
+
+  def with_head(self, head: str) -> 'Kind':
+    """The kind with the regression head of a model, `sigmoid` or `linear`."""
+    del head
+    return self
 
   @abc.abstractmethod
   def fault(
@@ -200,19 +208,14 @@ class Kind(abc.ABC):
     return None
 
   @abc.abstractmethod
-  def teacher_targets(
-    self,
-    logits: np.ndarray,
-    temperature: float,
-    regression_head: str,
-    rows: Rows | None = None,
+  def teacher_probs(
+    self, logits: np.ndarray, temperature: float, rows: Rows | None = None
   ) -> np.ndarray:
     """What a teacher's logits say, on the scale of the targets.
 
     Args:
       logits: [N, c] float; or [tokens, c].
       temperature: logits are divided by it (Hinton et al. 2015); above 0.
-      regression_head: `sigmoid` or `linear`.
       rows: that the logits are of; read where these are of tokens.
 
     Returns:
@@ -221,11 +224,7 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def score(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, float]:
     """The task's metrics times 100, of the logits of N > 0 rows.
 
@@ -234,12 +233,7 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def why_undefined(
-    self,
-    task: task_lib.Task,
-    metric: str,
-    logits: np.ndarray,
-    rows: Rows,
-    regression_head: str,
+    self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: Rows
   ) -> str:
     """Why `score` has nan for a metric: a clause that can follow a colon."""
 
@@ -260,20 +254,13 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def outputs(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, np.ndarray]:
     """What a run keeps of its predictions: `uid` and more, [N, ...] each."""
 
   @abc.abstractmethod
   def kept(
-    self,
-    task: task_lib.Task,
-    arrays: Mapping[str, np.ndarray],
-    regression_head: str,
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
     """What tests over examples read of `outputs`.
 
@@ -287,11 +274,7 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def judged(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    label: np.ndarray,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> Judged | None:
     """Predictions at temperature 1 beside gold; None: quality is not measured.
 
@@ -299,7 +282,6 @@ class Kind(abc.ABC):
       task: the task of the rows.
       logits: [N, c].
       label: of the same rows, as in the features.
-      regression_head: `sigmoid` or `linear`.
     """
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
@@ -332,23 +314,15 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def predict(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> list[Prediction]:
     """What the logits say of each example, in the order of the rows."""
 
   def texts(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, str]:
     """Predictions as text by uid, in the order of the rows."""
-    found = self.predict(task, logits, rows, regression_head)
+    found = self.predict(task, logits, rows)
     return {prediction.uid: prediction.text for prediction in found}
 
   def prediction_columns(self, task: task_lib.Task) -> list[str]:
@@ -369,11 +343,11 @@ class Kind(abc.ABC):
     return None
 
   @abc.abstractmethod
-  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+  def meaning(self, task: task_lib.Task) -> str:
     """What the outputs mean, for a model card."""
 
   @abc.abstractmethod
-  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+  def usage(self, task: task_lib.Task) -> str:
     """Python that prints a prediction of an exported model, for its card.
 
     It finds `torch`, and the exported `model` and `tokenizer` of transformers.

@@ -25,11 +25,7 @@ class Pooled(kind.Kind):
 
   @abc.abstractmethod
   def loss(
-    self,
-    logits: jax.Array,
-    target: jax.Array,
-    class_mask: jax.Array,
-    regression_head: str,
+    self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
     """The loss of each segment slot.
 
@@ -37,7 +33,6 @@ class Pooled(kind.Kind):
       logits: [B, S, C] float32.
       target: [B, S, C] float32, a mix of gold labels and teacher predictions.
       class_mask: [B, S, C] bool, the outputs that the slot's head has.
-      regression_head: `sigmoid` or `linear`.
 
     Returns:
       [B, S] float32; finite in slots of other kinds too.
@@ -48,16 +43,12 @@ class Plain(Pooled):
   """A kind whose predictions are one number an example."""
 
   @abc.abstractmethod
-  def predictions(
-    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
-  ) -> np.ndarray:
+  def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     """What the logits say, in the task's own terms.
 
     Args:
       task: the task of the rows.
       logits: [N, C]; outputs beyond the task's own number are ignored.
-      regression_head: `sigmoid` or `linear`: how a regression logit becomes a
-        score from 0 to 1 (the linear one is clipped).
 
     Returns:
       [N] class indices, int64; or [N] scores in the task's scale, float64.
@@ -68,24 +59,15 @@ class Plain(Pooled):
     """The labels of the features, as `predictions` has them."""
 
   def score(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, float]:
-    predicted = self.predictions(task, logits, regression_head)
+    predicted = self.predictions(task, logits)
     return metrics.score(task, predicted, self.gold(task, rows))
 
   def why_undefined(
-    self,
-    task: task_lib.Task,
-    metric: str,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: kind.Rows
   ) -> str:
-    predicted = self.predictions(task, logits, regression_head)
+    predicted = self.predictions(task, logits)
     return metrics.why_undefined(predicted, self.gold(task, rows))
 
   def unmeasurable(
@@ -94,13 +76,8 @@ class Plain(Pooled):
     return metrics.unmeasurable(task, np.array(labels, np.float64))
 
   def outputs(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, np.ndarray]:
-    del regression_head
     return {
       'uid': np.array(list(rows.uids)),
       'logits': logits,
@@ -108,10 +85,7 @@ class Plain(Pooled):
     }
 
   def kept(
-    self,
-    task: task_lib.Task,
-    arrays: Mapping[str, np.ndarray],
-    regression_head: str,
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
     rows, logits = np.shape(arrays['uid'])[:1], arrays['logits']
     gold = arrays.get('label')
@@ -120,7 +94,7 @@ class Plain(Pooled):
       gold is not None and np.shape(gold) != rows
     ):
       raise ValueError('not one row of each for every example')
-    return self.predictions(task, logits, regression_head), gold
+    return self.predictions(task, logits), gold
 
 
 class Tallied(kind.Kind):
@@ -133,11 +107,7 @@ class Tallied(kind.Kind):
     """[N, ...] what each example adds to the sums that metrics are of."""
 
   def score(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, float]:
     sums = self.tally(task, logits, rows).sum(axis=0)
     return {
@@ -145,23 +115,14 @@ class Tallied(kind.Kind):
     }
 
   def why_undefined(
-    self,
-    task: task_lib.Task,
-    metric: str,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: kind.Rows
   ) -> str:
     return tallies.REASONS[metric]
 
   def outputs(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, np.ndarray]:
-    texts = self.texts(task, logits, rows, regression_head)
+    texts = self.texts(task, logits, rows)
     return {
       'uid': np.array(list(texts)),
       'prediction': np.array(list(texts.values())),
@@ -169,10 +130,7 @@ class Tallied(kind.Kind):
     }
 
   def kept(
-    self,
-    task: task_lib.Task,
-    arrays: Mapping[str, np.ndarray],
-    regression_head: str,
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
     tally = arrays['tally']
     rows = np.shape(arrays['uid'])[:1]

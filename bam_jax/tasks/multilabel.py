@@ -78,23 +78,15 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def dense_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return _labels(task, rows)
 
-  def teacher_targets(
-    self,
-    logits: np.ndarray,
-    temperature: float,
-    regression_head: str,
-    rows: kind.Rows | None = None,
+  def teacher_probs(
+    self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
     """The probability of each label."""
     logits = np.asarray(logits, np.float64)
     return scipy.special.expit(logits / temperature).astype(np.float32)
 
   def loss(
-    self,
-    logits: jax.Array,
-    target: jax.Array,
-    class_mask: jax.Array,
-    regression_head: str,
+    self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
     """The mean over the labels of the cross-entropy of a sigmoid."""
     each = optax.sigmoid_binary_cross_entropy(logits, target)
@@ -116,22 +108,14 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     return () if any(labels) else task.metrics
 
   def judged(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    label: np.ndarray,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> kind.Judged:
     """The probability of each label of each row, against 0 or 1."""
-    predicted = self.teacher_targets(logits, 1.0, regression_head)
+    predicted = self.teacher_probs(logits, 1.0)
     return kind.Judged('scores', predicted.ravel(), np.ravel(label))
 
   def predict(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
     """`labels` and `probabilities`.
 
@@ -157,11 +141,11 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def probabilities(self, logits: np.ndarray) -> np.ndarray:
     return scipy.special.expit(logits)
 
-  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+  def meaning(self, task: task_lib.Task) -> str:
     names = ', '.join(map(escape.code, task.labels))
     return f'sigmoid(logit) is the probability of each of {names}'
 
-  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+  def usage(self, task: task_lib.Task) -> str:
     return export_lib.usage_of_pooled(
       task,
       'labels = model.config.id2label',

@@ -1,7 +1,9 @@
 """Regression: a score on the task's own scale, trained on 0-1."""
 
 from collections.abc import Sequence
+import dataclasses
 import math
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,11 @@ from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 
+@dataclasses.dataclass(frozen=True)
 class Regression(kind_bases.Plain):
   """An example has a score; its target is channel 0."""
+
+  head: Literal['sigmoid', 'linear'] = 'sigmoid'
 
   name = 'regression'
   has_scale = True
@@ -36,6 +41,9 @@ class Regression(kind_bases.Plain):
     if not low < high:
       return 'scale', f'{scale} must be the lowest and the highest score'
     return None
+
+  def with_head(self, head: str) -> 'Regression':
+    return dataclasses.replace(self, head=head)
 
   def num_outputs(self, labels: Sequence[str]) -> int:
     return 1
@@ -76,12 +84,8 @@ class Regression(kind_bases.Plain):
   ) -> tuple[np.ndarray, np.ndarray]:
     return np.zeros(len(rows)), rows.fixed('label')
 
-  def teacher_targets(
-    self,
-    logits: np.ndarray,
-    temperature: float,
-    regression_head: str,
-    rows: kind.Rows | None = None,
+  def teacher_probs(
+    self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
     """The prediction on 0-1, which has no temperature.
 
@@ -89,28 +93,22 @@ class Regression(kind_bases.Plain):
     code.
     """
     logits = np.asarray(logits, np.float64)
-    if regression_head == 'sigmoid':
+    if self.head == 'sigmoid':
       logits = scipy.special.expit(logits)
     return logits.astype(np.float32)
 
   def loss(
-    self,
-    logits: jax.Array,
-    target: jax.Array,
-    class_mask: jax.Array,
-    regression_head: str,
+    self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
     """The squared error of channel 0, of a sigmoid or the logit itself."""
     logit = logits[..., 0]
-    is_sigmoid = regression_head == 'sigmoid'
+    is_sigmoid = self.head == 'sigmoid'
     score = jax.nn.sigmoid(logit) if is_sigmoid else logit
     return jnp.square(score - target[..., 0])
 
-  def predictions(
-    self, task: task_lib.Task, logits: np.ndarray, regression_head: str
-  ) -> np.ndarray:
+  def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     raw = np.asarray(logits)[:, 0].astype(np.float64)
-    if regression_head == 'sigmoid':
+    if self.head == 'sigmoid':
       share = 0.5 * (1.0 + np.tanh(0.5 * raw))  # exp would overflow
     else:
       share = np.clip(raw, 0.0, 1.0)
@@ -122,39 +120,31 @@ class Regression(kind_bases.Plain):
     return np.asarray(rows.fixed('label'), np.float64) * (high - low) + low
 
   def judged(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    label: np.ndarray,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> kind.Judged:
-    predicted = self.teacher_targets(logits, 1.0, regression_head)
+    predicted = self.teacher_probs(logits, 1.0)
     return kind.Judged('scores', predicted[:, 0], label)
 
   def predict(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
     """`score`, on the task's own scale."""
-    scores = self.predictions(task, logits, regression_head).tolist()
+    scores = self.predictions(task, logits).tolist()
     return [
       kind.Prediction(uid, f'{score:.3f}', {'score': round(score, 6)})
       for uid, score in zip(rows.uids, scores, strict=True)
     ]
 
-  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+  def meaning(self, task: task_lib.Task) -> str:
     low, high = task.scale
-    inner = 'sigmoid(logit)' if regression_head == 'sigmoid' else 'logit'
+    inner = 'sigmoid(logit)' if self.head == 'sigmoid' else 'logit'
     return (
       f'a score from {low:g} to {high:g}: {low:g} + {high - low:g} · {inner}'
     )
 
-  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+  def usage(self, task: task_lib.Task) -> str:
     low, high = task.scale
-    is_sigmoid = regression_head == 'sigmoid'
+    is_sigmoid = self.head == 'sigmoid'
     share = 'sigmoid()' if is_sigmoid else 'clamp(0, 1)'
     return export_lib.usage_of_pooled(
       task,

@@ -136,12 +136,8 @@ class Tagging(kind_bases.PerToken):
     one_hot = label[:, None] == np.arange(task.num_outputs)
     return one_hot.astype(np.float32), share.astype(np.float32)
 
-  def teacher_targets(
-    self,
-    logits: np.ndarray,
-    temperature: float,
-    regression_head: str,
-    rows: kind.Rows | None = None,
+  def teacher_probs(
+    self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
     """Probabilities of the tags of every token."""
     return classification.distribution(logits, temperature)
@@ -181,11 +177,7 @@ class Tagging(kind_bases.PerToken):
     return tuple(name for name in task.metrics if name != 'span_precision')
 
   def judged(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    label: np.ndarray,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> kind.Judged:
     """The tags of all words."""
     word = np.asarray(label) >= 0
@@ -222,11 +214,7 @@ class Tagging(kind_bases.PerToken):
     return (' '.join(words),)
 
   def predict(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
     """`tags`, one per word, and `spans`; words are counted from 0.
 
@@ -247,11 +235,11 @@ class Tagging(kind_bases.PerToken):
       for uid, tags, _ in _examples(task, logits, rows)
     ]
 
-  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+  def meaning(self, task: task_lib.Task) -> str:
     names = ', '.join(map(escape.code, task.labels))
     return f"logits of {names} at each word's first piece"
 
-  def usage(self, task: task_lib.Task, regression_head: str) -> str:
+  def usage(self, task: task_lib.Task) -> str:
     return _USAGE
 
   def export(self, task: task_lib.Task) -> export_lib.Export:

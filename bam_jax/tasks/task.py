@@ -135,6 +135,10 @@ class Task:
       self, 'tables', types.MappingProxyType(dict(self.tables))
     )
 
+  def with_head(self, head: str) -> 'Task':
+    """The task with the regression head of a model, `sigmoid` or `linear`."""
+    return dataclasses.replace(self, kind=self.kind.with_head(head))
+
   @property
   def is_pair(self) -> bool:
     return len(self.tables[self.train_split].text) == 2

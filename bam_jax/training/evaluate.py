@@ -153,18 +153,12 @@ def evaluate(
       )
       outputs[name][split] = logits
       task = programs.tasks[name]
-      scores[name][split] = task.kind.score(
-        task, logits, features, config.model.regression_head
-      )
+      scores[name][split] = task.kind.score(task, logits, features)
   return outputs, scores
 
 
 def why_undefined(
-  splits: Splits,
-  outputs: Outputs,
-  scores: Scores,
-  tasks: task_lib.TaskTable,
-  regression_head: str,
+  splits: Splits, outputs: Outputs, scores: Scores, tasks: task_lib.TaskTable
 ) -> Reasons:
   """Explains each undefined score that `evaluate` returned."""
   found: Reasons = {}
@@ -173,22 +167,14 @@ def why_undefined(
     for split, values in by_split.items():
       for metric in (m for m, value in values.items() if math.isnan(value)):
         reason = task.kind.why_undefined(
-          task,
-          metric,
-          outputs[name][split],
-          splits[name][split],
-          regression_head,
+          task, metric, outputs[name][split], splits[name][split]
         )
         found.setdefault(name, {}).setdefault(split, {})[metric] = reason
   return found
 
 
 def save(
-  path: Path,
-  tasks: task_lib.TaskTable,
-  splits: Splits,
-  outputs: Outputs,
-  regression_head: str,
+  path: Path, tasks: task_lib.TaskTable, splits: Splits, outputs: Outputs
 ) -> None:
   """Writes predictions by uid to an npz file.
 
@@ -204,9 +190,7 @@ def save(
   for name, by_split in outputs.items():
     for split, logits in by_split.items():
       task = tasks[name]
-      kept = task.kind.outputs(
-        task, logits, splits[name][split], regression_head
-      )
+      kept = task.kind.outputs(task, logits, splits[name][split])
       arrays |= {f'{name}/{split}/{key}': value for key, value in kept.items()}
   data = io.BytesIO()
   np.savez(data, **arrays)

@@ -145,7 +145,6 @@ class Programs:
         optimizer,
         tasks.class_mask,
         tasks.kinds,
-        regression_head=config.model.regression_head,
         reduction=config.optimizer.reduction,
         accumulate=self._accumulate,
       )

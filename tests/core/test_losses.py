@@ -67,9 +67,8 @@ def _loss(logits, batch, gold_weight=0.3, head='sigmoid'):
     jnp.asarray(logits),
     jax.tree.map(jnp.asarray, batch),
     CLASS_MASK,
-    KINDS,
+    tuple(kind.with_head(head) for kind in KINDS),
     gold_weight,
-    head,
   )
 
 
@@ -121,7 +120,6 @@ def test_mixed_squared_error_is_the_mix_less_a_constant():
       jnp.array([[CLASS_MASK[1]]]),
       jnp.array([[1]]),
       KINDS,
-      'sigmoid',
     )[0, 0]
 
   def mixed(z):

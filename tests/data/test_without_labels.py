@@ -114,12 +114,7 @@ def test_the_loss_of_a_mixed_batch(gold_weight):
       expected -= target @ (x - np.log(np.exp(x).sum()))
   assert len(kinds) == 5
   loss, by_task = losses.multitask_loss(
-    jnp.asarray(logits),
-    batch,
-    tasks.class_mask,
-    tasks.kinds,
-    gold_weight,
-    'sigmoid',
+    jnp.asarray(logits), batch, tasks.class_mask, tasks.kinds, gold_weight
   )
   assert float(loss) == pytest.approx(expected, rel=1e-6)
   assert float(by_task['count'].sum()) == 20

@@ -35,7 +35,7 @@ def test_distributions_against_loops_and_scikit_learn():
   random = np.random.default_rng(0)
   logits = random.normal(0, 2, (400, 3)).astype(np.float32)
   gold = random.integers(0, 3, 400)
-  found = quality.measure(_MOOD, logits, gold.astype(np.float32), 'sigmoid')
+  found = quality.measure(_MOOD, logits, gold.astype(np.float32))
   probs = np.array(
     [
       [math.exp(x) / sum(math.exp(y) for y in row) for x in row]
@@ -79,7 +79,7 @@ def test_calibration_error_by_hand(confidence, hit, expected):
 def test_a_certain_and_wrong_teacher_has_a_finite_loss():
   """exp(-2000) is 0 in float64; the entropy of certainty is 0, not nan."""
   found = quality.measure(
-    _MOOD, np.array([[2000.0, 0.0, 0.0]]), np.array([1.0]), 'sigmoid'
+    _MOOD, np.array([[2000.0, 0.0, 0.0]]), np.array([1.0])
   )
   assert found == {
     'accuracy': 0.0,
@@ -101,7 +101,7 @@ def test_a_certain_and_wrong_teacher_has_a_finite_loss():
 def test_scores_by_hand(head, logits):
   """Predictions of 0.75, 0.5 and 0.25 on gold of 0.5, 0.5 and 0.75."""
   found = quality.measure(
-    _CLOSENESS, np.array(logits), np.array([0.5, 0.5, 0.75]), head
+    _CLOSENESS.with_head(head), np.array(logits), np.array([0.5, 0.5, 0.75])
   )
   assert found == pytest.approx(
     {

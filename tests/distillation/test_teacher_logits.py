@@ -66,7 +66,7 @@ def test_probabilities_are_averaged(tmp_path):
     tmp_path / 'two', _MOOD, [_log_odds(p) for p in (0.5, 0.6, 0.5)]
   )
   targets = teacher_logits.read_probs(
-    [[one], [two]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+    [[one], [two]], _features(tmp_path), _MOOD, 1.0
   )
   assert targets.dtype == np.float32
   np.testing.assert_allclose(
@@ -78,7 +78,7 @@ def test_temperature_divides_the_logits(tmp_path):
   """Odds of 9 become odds of 9 ** (1 / 2) = 3."""
   one = _teacher(tmp_path / 'one', _MOOD, [_log_odds(0.9)])
   targets = teacher_logits.read_probs(
-    [[one]], _features(tmp_path, 1), _MOOD, 2.0, 'sigmoid'
+    [[one]], _features(tmp_path, 1), _MOOD, 2.0
   )
   np.testing.assert_allclose(targets, [[0.25, 0.75]], rtol=0, atol=1e-6)
 
@@ -98,7 +98,7 @@ def test_scores_are_averaged_after_the_activation(tmp_path, head, expected):
   one = _teacher(tmp_path / 'one', _CLOSENESS, [[log_3], [-log_3]])
   two = _teacher(tmp_path / 'two', _CLOSENESS, [[0.0], [0.0]])
   targets = teacher_logits.read_probs(
-    [[one], [two]], _features(tmp_path, 2), _CLOSENESS, 1.0, head
+    [[one], [two]], _features(tmp_path, 2), _CLOSENESS.with_head(head), 1.0
   )
   np.testing.assert_allclose(targets, expected, rtol=0, atol=1e-6)
 
@@ -112,9 +112,7 @@ def test_rows_are_joined_by_uid(tmp_path):
     [_log_odds(p) for p in probabilities],
     order=(2, 3, 0, 1),
   )
-  targets = teacher_logits.read_probs(
-    [[one]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
-  )
+  targets = teacher_logits.read_probs([[one]], _features(tmp_path), _MOOD, 1.0)
   np.testing.assert_allclose(
     targets[:, 1], probabilities[:3], rtol=0, atol=1e-6
   )
@@ -147,7 +145,7 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
   unfit = _teacher(tmp_path / 'unfit', _MOOD, logits, **options)
   with pytest.raises(errors.UserError, match=message) as error:
     teacher_logits.read_probs(
-      [[sound], [unfit]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
+      [[sound], [unfit]], _features(tmp_path), _MOOD, 1.0
     )
   assert str(error.value).startswith(f'{unfit.directory}: ')
   assert '\n' not in str(error.value)
@@ -161,9 +159,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
   with pytest.raises(
     errors.UserError, match=r'float x 3\) where .*float x 2\) is wanted'
   ):
-    teacher_logits.read_probs(
-      [[one]], _features(tmp_path), _MOOD, 1.0, 'sigmoid'
-    )
+    teacher_logits.read_probs([[one]], _features(tmp_path), _MOOD, 1.0)
 
 
 def _folded(tmp_path, seed, number, probabilities, rows=None, of=3):
@@ -207,7 +203,6 @@ def test_folds_are_joined_and_seeds_are_averaged(tmp_path):
     _features(tmp_path, 9),
     _MOOD,
     1.0,
-    'sigmoid',
   )
   expected = [(a + b) / 2 for a, b in zip(one, two)]
   np.testing.assert_allclose(targets[:, 1], expected, rtol=0, atol=1e-6)
@@ -239,7 +234,7 @@ def test_a_fold_of_other_rows_is_refused(tmp_path, rows, message):
   unfit = _folded(tmp_path, 0, 1, [0.5] * 9, rows)
   with pytest.raises(errors.UserError, match=message) as error:
     teacher_logits.read_probs(
-      [[*sound, unfit]], _features(tmp_path, 9), _MOOD, 1.0, 'sigmoid'
+      [[*sound, unfit]], _features(tmp_path, 9), _MOOD, 1.0
     )
   assert str(error.value).startswith(f'{unfit.directory}: ')
   assert '\n' not in str(error.value)
@@ -262,7 +257,6 @@ def test_the_set_of_another_fold_is_refused(tmp_path):
       _features(tmp_path, 9),
       _MOOD,
       1.0,
-      'sigmoid',
     )
 
 
@@ -273,11 +267,7 @@ def test_a_row_is_labelled_by_one_run_of_a_teacher(tmp_path, numbers, times):
   sets = {n: _folded(tmp_path, 0, n, [0.5] * 9) for n in set(numbers)}
   with pytest.raises(ValueError, match=rf'^row \d: {times} of . runs label'):
     teacher_logits.read_probs(
-      [[sets[n] for n in numbers]],
-      _features(tmp_path, 9),
-      _MOOD,
-      1.0,
-      'sigmoid',
+      [[sets[n] for n in numbers]], _features(tmp_path, 9), _MOOD, 1.0
     )
 
 
@@ -320,9 +310,7 @@ def test_tokens_have_teachers_too(tmp_path):
   features = _tagged(tmp_path)
   one = _of_tokens(tmp_path / 'one', (3, 5, 4), (2, 0, 1))
   two = _of_tokens(tmp_path / 'two', (3, 5, 4), (0, 1, 2), 0.125)
-  targets = teacher_logits.read_probs(
-    [[one], [two]], features, _TAGS, 1.0, 'sigmoid'
-  )
+  targets = teacher_logits.read_probs([[one], [two]], features, _TAGS, 1.0)
   mean = np.repeat([0.1875, 0.375, 0.5625], [3, 5, 4])
   np.testing.assert_allclose(targets[:, 1], mean, rtol=0, atol=1e-6)
   np.testing.assert_allclose(targets.sum(-1), 1, rtol=0, atol=1e-6)
@@ -346,4 +334,4 @@ def test_logits_of_other_tokens_are_refused(
   features = _tagged(tmp_path)
   unfit = _of_tokens(tmp_path / 'one', lengths, (0, 1, 2), **changes)
   with pytest.raises(errors.UserError, match=message):
-    teacher_logits.read_probs([[unfit]], features, _TAGS, 1.0, 'sigmoid')
+    teacher_logits.read_probs([[unfit]], features, _TAGS, 1.0)

@@ -31,28 +31,20 @@ class Ordinal(classification.Classification):
     return 'labels', f'{labels} must be three or more labels, lowest first'
 
   def loss(
-    self,
-    logits: jax.Array,
-    target: jax.Array,
-    class_mask: jax.Array,
-    regression_head: str,
+    self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
     probs = jax.nn.softmax(jnp.where(class_mask, logits, -1e9))
     return jnp.sum(jnp.square(jnp.cumsum(probs - target, axis=-1)), axis=-1)
 
   def predict(
-    self,
-    task: task_lib.Task,
-    logits: np.ndarray,
-    rows: kind.Rows,
-    regression_head: str,
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
     return [
       each._replace(said={'grade': each.text})
-      for each in super().predict(task, logits, rows, regression_head)
+      for each in super().predict(task, logits, rows)
     ]
 
-  def meaning(self, task: task_lib.Task, regression_head: str) -> str:
+  def meaning(self, task: task_lib.Task) -> str:
     return 'logits of ' + ', '.join(task.labels) + ', lowest first'
 
 

@@ -275,7 +275,7 @@ def _make_outputs(folder: Path) -> None:
 def _read_outputs(folder: Path) -> tuple[object, ...]:
   path = folder / 'runs' / 'x' / 'outputs.npz'
   tasks = task_lib.TaskTable((_task('own.tsv', 'classification'),))
-  outputs = outputs_lib.Outputs({'own': {'x': {0: path}}}, tasks, 'sigmoid')
+  outputs = outputs_lib.Outputs({'own': {'x': {0: path}}}, tasks)
   try:
     found = outputs.of('own', 'x')
   except outputs_lib.Missing as e:  # A report says so in the place of a number.

@@ -69,18 +69,24 @@ def _params(seed):
   )
 
 
-def _facts(head='sigmoid', **fields):
+def _facts(**fields):
   defaults = {
     'name': 'test', 'run': 'single-s0', 'variant': 'single', 'teachers': (),
     'encoder': 'random weights', 'note': '', 'versions': 'jax 0', 'scores': {},
     'max_length': 32,
   }  # fmt: skip
-  return card.Facts(**(defaults | fields), regression_head=head)
+  return card.Facts(**(defaults | fields))
 
 
 def _export(path, seed=0, head='sigmoid'):
   export.export(
-    path, _CONFIG, _TOKENIZER, _params(seed), _TASKS.index, _TASKS, _facts(head)
+    path,
+    _CONFIG,
+    _TOKENIZER,
+    _params(seed),
+    _TASKS.index,
+    task_lib.TaskTable(tuple(task.with_head(head) for task in _TASKS.tasks)),
+    _facts(),
   )
 
 
@@ -127,7 +133,7 @@ def _expected(task, seed):
   if task.kind.name == 'regression':
     head = ('sigmoid', 'linear')[seed]
     logits = _logits(task, seed, *texts)[0][None]
-    return float(task.kind.predictions(task, logits, head)[0])
+    return float(task.kind.with_head(head).predictions(task, logits)[0])
   if task.kind.name == 'tagging':
     logits, _ = _logits(task, seed, ' '.join(_WORDS))
     begins = np.cumsum([0] + [len(x) for x in _TOKENIZER.encode(_WORDS)]) + 1

@@ -33,7 +33,6 @@ FACTS = card.Facts(
   versions='jax 0',
   scores={'stsb': {'dev': {'spearman': 81.25}}},
   max_length=32,
-  regression_head='sigmoid',
 )
 
 

@@ -55,7 +55,6 @@ FACTS = card.Facts(
   versions='jax 0',
   scores={},
   max_length=32,
-  regression_head='sigmoid',
 )
 
 

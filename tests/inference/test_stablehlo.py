@@ -52,7 +52,6 @@ FACTS = card.Facts(
   versions='jax 0',
   scores={'stsb': {'dev': {'spearman': 81.25}}},
   max_length=_MAX_LENGTH,
-  regression_head='sigmoid',
 )
 _NUMBERS = {'mnli': 0, 'stsb': 2, 'names': 3}
 _WORDS = ' '.join(x.text_a for x in demo.generate('demo_sentiment', 'train'))

@@ -55,13 +55,7 @@ class _Split:
     self.logits, _ = evaluate.evaluate(
       tiny.setup.programs, params, splits, config
     )
-    evaluate.save(
-      folder / 'outputs.npz',
-      tasks,
-      splits,
-      self.logits,
-      config.model.regression_head,
-    )
+    evaluate.save(folder / 'outputs.npz', tasks, splits, self.logits)
 
   def evaluated(self, task: str) -> dict[str, np.ndarray]:
     """What an evaluation keeps of the dev split of a task."""

@@ -64,11 +64,8 @@ class _Plan:
     ]  # fmt: skip
     rng = np.random.default_rng(0)
     self.teachers = [
-      task.kind.teacher_targets(
-        rng.normal(size=(_units(task, columns), task.num_outputs)),
-        1.0,
-        'sigmoid',
-        columns,
+      task.kind.teacher_probs(
+        rng.normal(size=(_units(task, columns), task.num_outputs)), 1.0, columns
       )
       for task, columns in zip(self.tasks.tasks, self.features)
     ]
@@ -90,7 +87,7 @@ class _Plan:
       logits = model.apply({'params': params}, batch, deterministic=True)
       _, parts = losses.multitask_loss(
         logits.slots, batch, self.tasks.class_mask, self.tasks.kinds,
-        _GOLD_WEIGHT, 'sigmoid', logits.tokens,
+        _GOLD_WEIGHT, logits.tokens,
       )  # fmt: skip
       return parts
 

@@ -88,14 +88,14 @@ def _tests(*columns):
 
 
 def _found(paths, *columns):
-  outputs = outputs_lib.Outputs(paths, _TASKS, 'sigmoid')
+  outputs = outputs_lib.Outputs(paths, _TASKS)
   tests = _tests(*columns)
   return comparisons.bootstrap(tests, outputs, _TASKS)['single_to_multi']
 
 
 def _predicted(task, variant, seed):
   logits = _logits(task, variant, seed)
-  return task.kind.predictions(task, logits, 'sigmoid')
+  return task.kind.predictions(task, logits)
 
 
 def _observed(variant, seed):
@@ -145,7 +145,7 @@ def test_p_values_are_corrected_over_the_table(tmp_path):
 def test_the_average_is_over_the_seeds_that_have_every_task(tmp_path):
   paths = _write(tmp_path)
   del paths['score']['single_to_multi'][1]
-  outputs = outputs_lib.Outputs(paths, _TASKS, 'sigmoid')
+  outputs = outputs_lib.Outputs(paths, _TASKS)
   draws = {
     name: comparisons.draw(_TASKS[name], _VARIANTS, outputs)
     for name in ('word', 'score')
@@ -208,7 +208,7 @@ def test_a_file_that_is_not_there_is_a_reason(tmp_path):
 
 
 def test_one_seed_is_no_test():
-  outputs = outputs_lib.Outputs({}, _TASKS, 'sigmoid')
+  outputs = outputs_lib.Outputs({}, _TASKS)
   test = {'p_value': None, 'reason': statistics.NOT_ENOUGH_SEEDS}
   tests = {'single_to_multi': {'word': test}}
   found = comparisons.bootstrap(tests, outputs, _TASKS)

@@ -35,7 +35,7 @@ _GOOD = {
 
 
 def _read(path: Path) -> outputs_lib.Predicted:
-  outputs = outputs_lib.Outputs({'mood': {'a': {0: path}}}, _TASKS, 'sigmoid')
+  outputs = outputs_lib.Outputs({'mood': {'a': {0: path}}}, _TASKS)
   return outputs.of('mood', 'a')
 
 

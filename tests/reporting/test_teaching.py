@@ -30,7 +30,7 @@ _SCORE = task_lib.Task(
   tables=_TABLES,
 )
 _TASKS = task_lib.TaskTable((_WORD, _SCORE))
-_NO_OUTPUTS = outputs_lib.Outputs({}, _TASKS, 'sigmoid')
+_NO_OUTPUTS = outputs_lib.Outputs({}, _TASKS)
 
 
 def test_agreement_is_that_of_all_pairs_of_runs():
@@ -82,7 +82,7 @@ def _outputs(tmp_path: Path) -> outputs_lib.Outputs:
     )
     for task in _TASKS.names:
       paths.setdefault(task, {}).setdefault('single', {})[seed] = path
-  return outputs_lib.Outputs(paths, _TASKS, 'sigmoid')
+  return outputs_lib.Outputs(paths, _TASKS)
 
 
 def test_seeds_agree_on_classes_alone(tmp_path):

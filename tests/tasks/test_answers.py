@@ -89,7 +89,7 @@ def test_the_best_span_of_all_windows_is_the_answer(unanswerable):
     logits = rng.normal(size=(rows.offsets[-1], 2))
     logits[rows.offsets[:-1]] += 1.5
     expected = _plain(rows, logits, unanswerable)
-    texts = _KIND.texts(task, logits, rows, 'sigmoid')
+    texts = _KIND.texts(task, logits, rows)
     assert texts == {'things/dev/0': expected}
     found.add(expected)
   assert ('' in found) == unanswerable
@@ -114,7 +114,7 @@ def test_scores_by_hand():
     _KIND.tally(_TASK, logits, rows),
     [[1, 1, 1], [0, 2 / 3, 1], [1, 1, 1], [0, 0, 1]],
   )
-  found = _KIND.score(_TASK, logits, rows, 'sigmoid')
+  found = _KIND.score(_TASK, logits, rows)
   assert found == {
     'answer_f1': pytest.approx(100 * (2 + 2 / 3) / 4),
     'exact_match': 50.0,
@@ -133,7 +133,7 @@ def test_an_answer_has_at_most_30_tokens():
   )
   logits = np.zeros((45, 2))
   logits[4, 0], logits[4 + 30, 1], logits[4 + 29, 1] = 9, 9, 1
-  (text,) = _KIND.texts(_TASK, logits, rows, 'sigmoid').values()
+  (text,) = _KIND.texts(_TASK, logits, rows).values()
   assert text == ' '.join(_CONTEXT[:30].split())
 
 
@@ -141,7 +141,7 @@ def test_an_answer_has_at_most_30_tokens():
 def test_a_teacher_says_how_likely_each_place_is(temperature):
   rows = _Rows([[(0, 3)], [(1, 7), (2, 3)]])
   logits = np.random.default_rng(0).normal(0, 30, (rows.offsets[-1], 2))
-  found = _KIND.teacher_targets(logits, temperature, 'sigmoid', rows)
+  found = _KIND.teacher_probs(logits, temperature, rows)
   for first, end in itertools.pairwise(rows.offsets):
     places = [first, *range(first + 4, end - 1)]
     expected = np.zeros((end - first, 2))

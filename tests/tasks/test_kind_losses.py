@@ -36,9 +36,7 @@ def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
   }
 
   def loss(logits):
-    return losses.multitask_loss(
-      logits, batch, class_mask, kinds, gold_weight, 'sigmoid'
-    )
+    return losses.multitask_loss(logits, batch, class_mask, kinds, gold_weight)
 
   _, parts = loss(jnp.asarray(logits))
   target = gold_weight * batch['target'].astype(np.float64)
@@ -97,9 +95,7 @@ def _token_batch(seed=0, rows=6, tokens=14):
 
 def _token_loss(tokens, batch, gold_weight=0.3):
   slots = jnp.zeros((*batch['task_id'].shape, 4))
-  return losses.multitask_loss(
-    slots, batch, _MASK, _KINDS, gold_weight, 'sigmoid', tokens
-  )
+  return losses.multitask_loss(slots, batch, _MASK, _KINDS, gold_weight, tokens)
 
 
 @pytest.mark.parametrize('gold_weight', [0.0, 0.3, 1.0])
@@ -155,9 +151,7 @@ def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
 
   def loss(tokens):
     slots = jnp.zeros((*batch['task_id'].shape, 4))
-    return losses.multitask_loss(
-      slots, batch, class_mask, kinds, 0.3, 'sigmoid', tokens
-    )
+    return losses.multitask_loss(slots, batch, class_mask, kinds, 0.3, tokens)
 
   expected, slope = 0.0, np.zeros(logits.shape)
   for b, s in np.ndindex(batch['task_id'].shape):

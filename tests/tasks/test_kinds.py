@@ -12,9 +12,7 @@ from bam_jax.tasks import kinds
 @pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
 def test_teacher_softmax_has_a_temperature(temperature):
   logits = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-  result = kinds.KINDS['classification'].teacher_targets(
-    logits, temperature, 'sigmoid'
-  )
+  result = kinds.KINDS['classification'].teacher_probs(logits, temperature)
   powers = np.exp(logits.astype(np.float64)) ** (1 / temperature)
   assert result.dtype == np.float32
   np.testing.assert_allclose(
@@ -26,12 +24,14 @@ def test_teacher_scores_have_none():
   logits = np.float32([[-1.0], [0.0], [2.0]])
   for temperature in (1.0, 4.0):
     np.testing.assert_allclose(
-      kinds.KINDS['regression'].teacher_targets(logits, temperature, 'sigmoid'),
+      kinds.KINDS['regression'].teacher_probs(logits, temperature),
       1 / (1 + np.exp(-logits.astype(np.float64))),
       rtol=1e-6,
     )
     np.testing.assert_array_equal(
-      kinds.KINDS['regression'].teacher_targets(logits, temperature, 'linear'),
+      kinds.KINDS['regression']
+      .with_head('linear')
+      .teacher_probs(logits, temperature),
       logits,
     )
 

@@ -180,46 +180,42 @@ def test_inputs_that_do_not_match_raise(name, predicted, gold):
     metrics.METRICS[name](np.array(predicted), np.array(gold))
 
 
-def _predicted(task, logits, head):
-  return task.kind.predictions(task, logits, head)
+def _predicted(task, logits):
+  return task.kind.predictions(task, logits)
 
 
-def _scores(task, logits, gold, head):
-  return metrics.score(task, _predicted(task, logits, head), gold)
+def _scores(task, logits, gold):
+  return metrics.score(task, _predicted(task, logits), gold)
 
 
 def test_predictions_are_classes_of_the_tasks_own_head():
   # The fourth output belongs to a wider task of the same table.
   logits = np.array([[0.1, 2.0, 0.3, 9.0], [0.5, 0.1, 0.6, 9.0]], np.float32)
-  np.testing.assert_array_equal(
-    _predicted(glue.TASKS['mnli'], logits, 'sigmoid'), [1, 2]
-  )
-  np.testing.assert_array_equal(
-    _predicted(glue.TASKS['rte'], logits, 'sigmoid'), [1, 0]
-  )
+  np.testing.assert_array_equal(_predicted(glue.TASKS['mnli'], logits), [1, 2])
+  np.testing.assert_array_equal(_predicted(glue.TASKS['rte'], logits), [1, 0])
 
 
 def test_stsb_predictions_are_on_its_scale_with_a_sigmoid():
   # The released code left them on 0-1. sigmoid(ln 3) = 3/4; no overflow.
   logits = np.array([[0.0], [math.log(3.0)], [-1e4], [1e4]], np.float32)
   np.testing.assert_allclose(
-    _predicted(glue.TASKS['stsb'], logits, 'sigmoid'),
-    [2.5, 3.75, 0.0, 5.0],
-    rtol=1e-6,
+    _predicted(glue.TASKS['stsb'], logits), [2.5, 3.75, 0.0, 5.0], rtol=1e-6
   )
 
 
 def test_stsb_predictions_are_on_its_scale_with_a_linear_head():
   logits = np.array([[-0.3], [0.5], [0.9], [1.7]])
   np.testing.assert_allclose(
-    _predicted(glue.TASKS['stsb'], logits, 'linear'),
+    _predicted(glue.TASKS['stsb'].with_head('linear'), logits),
     [0.0, 2.5, 4.5, 5.0],
   )
 
 
 def test_a_scale_need_not_start_at_zero():
   np.testing.assert_allclose(
-    _predicted(_regression((-1.0, 3.0)), np.array([[0.25]]), 'linear'),
+    _predicted(
+      _regression((-1.0, 3.0)).with_head('linear'), np.array([[0.25]])
+    ),
     [0.0],
   )
 
@@ -227,7 +223,7 @@ def test_a_scale_need_not_start_at_zero():
 def test_score_names_the_tasks_metrics_and_counts_to_100():
   logits = np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
   gold = np.array([1, 0, 1, 0])
-  assert _scores(glue.TASKS['mrpc'], logits, gold, 'sigmoid') == {
+  assert _scores(glue.TASKS['mrpc'], logits, gold) == {
     'f1': 50.0,
     'accuracy': 50.0,
   }
@@ -238,7 +234,7 @@ def test_score_of_a_regression_is_of_the_activated_prediction():
   logits = np.array([[-2.0], [-1.0], [0.5], [2.0], [3.0]])
   gold = np.array([0.0, 1.0, 2.0, 3.0, 4.0])
   clipped = [0.0, 0.0, 2.5, 5.0, 5.0]
-  result = _scores(glue.TASKS['stsb'], logits, gold, 'linear')
+  result = _scores(glue.TASKS['stsb'].with_head('linear'), logits, gold)
   assert result['pearson'] == pytest.approx(
     100 * scipy.stats.pearsonr(clipped, gold).statistic
   )

@@ -96,7 +96,7 @@ def test_metrics_are_those_of_scikit_learn():
   gold = rng.integers(0, 2, (50, 4))
   logits = rng.normal(size=(50, 4)) + gold
   gold[:, 3], logits[:, 3] = 0, -1  # A label that nobody has.
-  found = _KIND.score(_task(), logits, _Rows(gold), 'sigmoid')
+  found = _KIND.score(_task(), logits, _Rows(gold))
   assert list(found) == ['micro_f1', 'macro_f1']
   for name, value in found.items():
     expected = sklearn.metrics.f1_score(
@@ -113,7 +113,7 @@ def test_undefined_where_scikit_learn_has_nan(gold, logit):
   logits, labels = np.full((2, 4), logit), np.zeros((2, 4))
   labels[0, 1] = gold
   rows = _Rows(labels)
-  found = _KIND.score(_task(), logits, rows, 'sigmoid')
+  found = _KIND.score(_task(), logits, rows)
   for average in ('micro', 'macro'):
     expected = sklearn.metrics.f1_score(
       labels,
@@ -125,7 +125,7 @@ def test_undefined_where_scikit_learn_has_nan(gold, logit):
     assert found[name] == pytest.approx(100 * expected, nan_ok=True)
     if np.isnan(expected):
       reason = 'no label is gold and none is predicted'
-      found_reason = _KIND.why_undefined(_task(), name, logits, rows, '')
+      found_reason = _KIND.why_undefined(_task(), name, logits, rows)
       assert found_reason == reason
 
 
@@ -133,7 +133,7 @@ def test_undefined_where_scikit_learn_has_nan(gold, logit):
 def test_a_teacher_says_how_likely_each_label_is(temperature):
   logits = np.float32([[-3.0, 0.0, 100.0]])
   np.testing.assert_allclose(
-    _KIND.teacher_targets(logits, temperature, 'sigmoid'),
+    _KIND.teacher_probs(logits, temperature),
     1 / (1 + np.exp(-logits.astype(np.float64) / temperature)),
     rtol=1e-6,
   )
@@ -142,7 +142,7 @@ def test_a_teacher_says_how_likely_each_label_is(temperature):
 def test_predictions_as_text():
   logits = np.float32([[1, -1, 2, -1], [-1, -1, -1, -1]])
   rows = _Rows(np.zeros((2, 4)))
-  assert _KIND.texts(_task(), logits, rows, 'sigmoid') == {
+  assert _KIND.texts(_task(), logits, rows) == {
     'moods/dev/0': 'joy,fear',
     'moods/dev/1': '',
   }
@@ -183,7 +183,7 @@ def test_labels_that_hold_a_comma_are_read_again(tmp_path, format):
   logits = np.array([[1 if i in c else -1 for i in range(4)] for c in sets])
   rows = _Rows(np.zeros((len(sets), 4)))
   task = _task(labels=_AMBIGUOUS)
-  texts = list(_KIND.texts(task, logits, rows, 'sigmoid').values())
+  texts = list(_KIND.texts(task, logits, rows).values())
   assert len(set(texts)) == len(sets)
   assert texts[sets.index((1, 3))] == '["Paris, Texas", " x"]'
   lines = ['text\tlabel', *(f'a\t{text}' for text in texts)]

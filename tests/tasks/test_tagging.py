@@ -67,10 +67,10 @@ def test_metrics_are_those_of_seqeval():
   rng = np.random.default_rng(1)
   logits = rng.normal(size=(len(label), 5))
   logits[np.arange(len(label)), label.astype(int)] += 1.5
-  texts = _KIND.texts(_TASK, logits, rows, 'sigmoid')
+  texts = _KIND.texts(_TASK, logits, rows)
   assert list(texts) == [f'names/dev/{i}' for i in range(len(gold))]
   predicted = [text.split() for text in texts.values()]
-  found = _KIND.score(_TASK, logits, rows, 'sigmoid')
+  found = _KIND.score(_TASK, logits, rows)
   for name, value in found.items():
     score = getattr(seqeval, f'{name.removeprefix("span_")}_score')
     assert value == pytest.approx(100 * score(gold, predicted), rel=1e-12)
@@ -109,7 +109,7 @@ def test_quality_is_measured_on_words():
   logits = np.zeros((5, 5))
   logits[1, 3] = 2
   label = np.float32([-1, 3, -1, 0, -1])
-  found = _KIND.judged(_TASK, logits, label, 'sigmoid')
+  found = _KIND.judged(_TASK, logits, label)
   np.testing.assert_array_equal(found.gold, [3, 0])
   np.testing.assert_allclose(np.exp(found.predicted[1]), 0.2)
   np.testing.assert_allclose(
@@ -152,7 +152,7 @@ def test_tags_that_hold_a_space_are_a_list():
   rows = _Rows(['names/dev/0', 'names/dev/1'], [[-1, 2, -1], [-1, 1, 0, -1]])
   values, _ = rows.ragged('label')
   logits = np.eye(3)[values.astype(int)]
-  assert _KIND.texts(task, logits, rows, 'sigmoid') == {
+  assert _KIND.texts(task, logits, rows) == {
     'names/dev/0': '["B-New O"]',
     'names/dev/1': '["B-New", "O"]',
   }
