@@ -95,75 +95,89 @@ def pearson(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
 ) -> np.ndarray:
   """Linear correlation, -1 to 1; nan if either input is constant."""
-  return _correlation(
-    lambda values, counts: values.astype(np.float64), predictions, gold, counts
-  )
+  return _correlation(predictions, gold, counts, is_of_ranks=False)
 
 
 def spearman(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
 ) -> np.ndarray:
   """Rank correlation, -1 to 1, ties by mean rank; nan if one is constant."""
-  return _correlation(_ranks, predictions, gold, counts)
+  return _correlation(predictions, gold, counts, is_of_ranks=True)
 
 
 def _correlation(
-  transform: Callable[[np.ndarray, np.ndarray], np.ndarray],
-  predictions: np.ndarray,
-  gold: np.ndarray,
-  counts: Counts,
+  predictions: np.ndarray, gold: np.ndarray, counts: Counts, is_of_ranks: bool
 ) -> np.ndarray:
-  """Linear correlation of transformed values; nan if one is not finite."""
+  """Linear correlation of values or of ranks; nan if one is not finite."""
   predictions, gold = _check(predictions, gold)
-  weights = np.ones(len(gold)) if counts is None else np.asarray(counts, float)
-  y = _standardised(transform(gold, weights), weights)
-  found = [
-    np.vecdot(weights * _standardised(transform(x, weights), weights), y)
-    if np.all(np.isfinite(x))  # A rank would hide what is not finite.
-    else np.full(weights.shape[:-1], math.nan)
-    for x in predictions.reshape(-1, len(gold))
-  ]
-  shape = predictions.shape[:-1] + weights.shape[:-1]
-  return np.clip(found, -1.0, 1.0).reshape(shape)[()]
+  rows = predictions.reshape(-1, len(gold))
+  if counts is None:
+    found = np.array([_correlate(row, gold, is_of_ranks) for row in rows])
+    return found.reshape(predictions.shape[:-1])[()]
+  counts = np.asarray(counts)
+  weights = np.ascontiguousarray(counts.T, np.float64)  # [N, B]
+  total = np.sum(weights, axis=0)
+
+  def moments(values: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Values, their means, and their sums of squares, centred and plain."""
+    if is_of_ranks:
+      values = _ranks(values, weights)
+      mean = np.einsum('nb,nb->b', weights, values) / total
+      squares = np.einsum('nb,nb,nb->b', weights, values, values)
+    else:
+      values = values - np.mean(values)
+      mean, squares = values @ weights / total, values**2 @ weights
+    return values, mean, squares - total * mean**2, squares
+
+  y, mean, y_centred, y_squares = moments(gold)
+  y = weights * (y.reshape(len(gold), -1) - mean)
+  found = []
+  for row in rows:
+    if not np.all(np.isfinite(row)):
+      found.append(np.full(len(counts), math.nan))
+      continue
+    x, _, x_centred, x_squares = moments(row)
+    products = np.einsum('nb,nb->b', y, x) if is_of_ranks else x @ y
+    norm = np.sqrt(np.abs(x_centred * y_centred))
+    scores = products / np.where(norm > 0, norm, 1.0)
+    # Of almost equal values rounding errors are too large.
+    vague = (x_centred < 1e-6 * x_squares) | (y_centred < 1e-6 * y_squares)
+    for i in np.flatnonzero(vague | ~(norm > 0)):
+      x, drawn = np.repeat([row, gold], counts[i].astype(int), axis=1)
+      scores[i] = _correlate(x, drawn, is_of_ranks)
+    found.append(np.clip(scores, -1.0, 1.0))
+  return np.reshape(found, (*predictions.shape[:-1], len(counts)))
+
+
+def _correlate(x: np.ndarray, y: np.ndarray, is_of_ranks: bool) -> float:
+  """Linear correlation of [N] values or their ranks; nan if undefined."""
+  # A rank would hide what is not finite.
+  if not np.all(np.isfinite([x, y])) or np.ptp(x) == 0 or np.ptp(y) == 0:
+    return math.nan
+  if is_of_ranks:
+    x, y = (_ranks(values, np.ones((len(x), 1)))[:, 0] for values in (x, y))
+  # By the range first: the square of a tiny deviation underflows.
+  x, y = ((values - np.mean(values)) / np.ptp(values) for values in (x, y))
+  x, y = (values / np.sqrt(np.vecdot(values, values)) for values in (x, y))
+  return float(np.clip(np.vecdot(x, y), -1.0, 1.0))
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """Ranks from 1, [..., N]; ties share the mean of their ranks.
+  """Number of lower values plus number of lower or equal ones, [N, B].
+
+  This is linear in the rank, where ties share the mean of their ranks.
 
   Args:
     values: [N].
-    counts: [..., N] how often each of them was drawn.
+    counts: [N, B] how often each resample drew each value.
   """
   _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+  ends = np.cumsum(sizes)
+  below = np.empty((len(values) + 1, counts.shape[1]))
+  below[0] = 0
   order = np.argsort(group, kind='stable')
-  starts = np.cumsum(sizes) - sizes
-  drawn = np.add.reduceat(np.take(counts, order, axis=-1), starts, axis=-1)
-  last = np.cumsum(drawn, axis=-1)
-  return np.take(last - (drawn - 1) / 2, group, axis=-1)
-
-
-def _standardised(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """Values less their mean, with a weighted sum of squares of 1.
-
-  Args:
-    values: [N] or [..., N].
-    counts: [..., N] the weights.
-
-  Returns:
-    [..., N]; nan where all values with a weight are equal.
-  """
-  values = np.broadcast_to(values, counts.shape)
-  total = np.sum(counts, axis=-1, keepdims=True)
-  mean = np.sum(counts * values, axis=-1, keepdims=True) / total
-  # By the range first: the square of a tiny deviation underflows.
-  spread = np.ptp(values, axis=-1, keepdims=True)
-  centred = (values - mean) / np.where(spread > 0, spread, 1.0)
-  # A constant's deviation from its own rounded mean need not be exactly zero.
-  drawn = np.argmax(counts, axis=-1, keepdims=True)
-  differs = values != np.take_along_axis(values, drawn, axis=-1)
-  is_constant = ~np.any(differs & (counts > 0), axis=-1, keepdims=True)
-  norm = np.sqrt(np.vecdot(counts * centred, centred))[..., None]
-  return centred / np.where(is_constant, math.nan, norm)
+  np.cumsum(counts[order], axis=0, out=below[1:])
+  return below[(ends - sizes)[group]] + below[ends[group]]
 
 
 METRICS: dict[str, Callable[..., np.ndarray]] = {
