@@ -1,10 +1,8 @@
-"""The command `estimate`: counts what is left of a plan, and measures its cost.
+"""The command `estimate`: the time, memory and disk that a plan still needs.
 
-Compiling, which this command does for the runs, is not counted; neither are the
-report and whatever else keeps the machine busy.
+The estimate includes neither compiling nor writing the report.
 """
 
-import collections
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -17,13 +15,13 @@ import time
 import numpy as np
 import rich.box
 import rich.console
+from rich.filesize import decimal
 import rich.table
 
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax.core import packing as packing_lib
 from bam_jax.data import shards
-from bam_jax.data import tfrecord
 from bam_jax.distillation import logit_sets
 from bam_jax.estimate import costs as costs_lib
 from bam_jax.experiments import plan as plan_lib
@@ -34,21 +32,21 @@ from bam_jax.tasks import task as task_lib
 
 FILE = 'estimate.json'
 
-# Steps per sort of run whose rows are counted, and whose batches are timed.
+# Steps per group of similar runs whose rows are counted or batches are timed.
 _COUNTED_STEPS, _TIMED_STEPS = 64, 3
-# Bytes of length and checksums around a TFRecord.
-_FRAME = 16
+# Bytes of an example around its logits and its uid, in both stored forms.
+_FRAME = 60
 
 
 @dataclasses.dataclass(frozen=True)
 class Remaining:
-  """What is left to do for one run.
+  """Remaining work of one run.
 
   Attributes:
     run: the run.
-    steps: of the whole run.
-    done: steps that its latest checkpoint has; all if it is finished.
-    labels: task and split of the rows that it has yet to label for students.
+    steps: number of steps of the whole run.
+    done: number of steps in its latest checkpoint; all steps if it is finished.
+    labels: task and split of the rows that it must still label for students.
   """
 
   run: runs_lib.Run
@@ -69,29 +67,34 @@ class Remaining:
     return self.left * self.run.length.batch_size
 
   @property
-  def sort(self) -> tuple[str, tuple[str, ...], str]:
-    """Equal for runs that differ in seed, or in a fold of the same number."""
+  def group(self) -> tuple[str, tuple[str, ...]]:
+    """Name and tasks, equal for runs that differ only in seed or fold seed."""
     fold = self.run.fold
-    part = f'fold {fold.number} of {fold.of}' if fold else ''
-    return self.run.variant, self.run.tasks, part
+    part = f' fold {fold.number} of {fold.of}' if fold else ''
+    return self.run.variant + part, self.run.tasks
 
   def steps_due(self, every: int) -> set[int]:
-    """The remaining steps, except the last one, that are multiples."""
-    if not every:
-      return set()
-    return set(range((self.done // every + 1) * every, self.steps, every))
+    """Remaining multiples of `every`, without the last step."""
+    first = (self.done // every + 1) * every if every else self.steps
+    return set(range(first, self.steps, every or 1))
+
+  def rows_to_label(self) -> Iterator[tuple[str, str, int]]:
+    """Yields task, split and the number of runs that share its labelling."""
+    for task, split in self.labels:
+      fold = None if split == task_lib.UNLABELLED else self.run.fold
+      yield task, split, fold.of if fold else 1
 
 
 def estimate(plan: plan_lib.Plan) -> None:
   """Prints the time, memory and disk that the remaining runs need.
 
-  Prepares features, trains nothing. If the search has not chosen yet, its
-  choices are left open: they change no number of steps.
+  Prepares features but trains nothing. Open choices of a search stay open,
+  because they don't change the number of steps.
 
   Raises:
-    errors.UserError: no run would learn from rows without labels, external
-      logits are missing or of other rows, a run was trained with other
-      settings, or a step needs more memory than a device has.
+    errors.UserError: rows without labels have no student, external logits are
+      missing or belong to other rows, a run was trained with other settings, or
+      a step needs more memory than a device has.
   """
   config_lib.check_students(plan.config)
   is_chosen = all(plan.read_record(run) for run in plan.search_runs)
@@ -111,57 +114,43 @@ def estimate(plan: plan_lib.Plan) -> None:
     plan, remaining, {*at_once.values()} or {1}
   )
   memory = costs_lib.compile_steps(plan.setup.programs, plan.packing, batches)
-  task = plan.tasks[remaining[0].run.tasks[0]]
-  costs = costs_lib.measure(
-    plan.setup,
-    batches,
-    plan.features[task.name][task.dev_splits[0]],
-    plan.tasks.index[task.name],
-    plan.config,
-    plan.workspace.root,
-  )
+  costs = costs_lib.measure(plan, batches, remaining[0].run.tasks[0])
   steps = {}
   for each in remaining:
     if count := at_once.get(each.run.name):
-      device = np.mean([costs.step[count, size] for size in rows[each.sort]])
+      device = [costs['step'][f'{count}x{size}'] for size in rows[each.group]]
       # The host makes batches while the devices compute.
-      steps[each.run.name] = max(float(device) / count, hosts[each.sort])
+      steps[each.run.name] = max(np.mean(device) / count, hosts[each.group])
   seconds = {
     each.run.name: _seconds(plan, each, steps.get(each.run.name, 0.0), costs)
     for each in remaining
   }
-  disk = _disk(plan, remaining, max(at_once.values(), default=1), costs)
+  checkpoint = costs['checkpoint']
+  disk = _disk(plan, remaining, max(at_once.values(), default=1), checkpoint)
   console = rich.console.Console()
   console.print(_table(remaining, steps, seconds))
-  for line in _lines(memory, disk, path):
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-  files.write_json(
-    path,
-    {
-      'seconds': sum(seconds.values()),
-      'steps': sum(each.left for each in remaining),
-      'examples': sum(each.examples for each in remaining),
-      'runs': [
-        {
-          'name': each.run.name,
-          'steps': each.steps,
-          'done': each.done,
-          'examples': each.examples,
-          'labels': [logit_sets.folder_name(*rows) for rows in each.labels],
-          'seconds': seconds[each.run.name],
-        }
-        for each in remaining
-      ],
-      'memory': memory | {'device': costs_lib.device_memory()},
-      'disk': disk,
-      'measured': {
-        'step': {f'{k}x{b}': value for (k, b), value in costs.step.items()},
-        'start': costs.start,
-        'evaluation_batch': costs.batch,
-        'checkpoint': costs.checkpoint,
-      },
-    },
-  )
+  text = _sentences({**memory, **disk}, path)
+  console.print(text, markup=False, highlight=False, soft_wrap=True)
+  found = {
+    'seconds': sum(seconds.values()),
+    'steps': sum(each.left for each in remaining),
+    'examples': sum(each.examples for each in remaining),
+    'runs': [
+      {
+        'name': each.run.name,
+        'steps': each.steps,
+        'done': each.done,
+        'examples': each.examples,
+        'labels': [logit_sets.folder_name(*rows) for rows in each.labels],
+        'seconds': seconds[each.run.name],
+      }
+      for each in remaining
+    ],
+    'memory': memory,
+    'disk': disk,
+    'measured': costs,
+  }
+  files.write_json(path, found)
 
 
 def count_remaining(
@@ -169,13 +158,7 @@ def count_remaining(
   runs: Sequence[runs_lib.Run],
   todo: Sequence[runs_lib.Run],
 ) -> list[Remaining]:
-  """Counts the rest of every run that is not complete.
-
-  Args:
-    plan: the plan.
-    runs: all its runs.
-    todo: those that are not finished.
-  """
+  """Counts the remaining work of all `runs`; `todo` are the unfinished ones."""
   unfinished = {run.name for run in todo}
   result = []
   for run in runs:
@@ -208,16 +191,16 @@ def _sample_steps(
   dict[object, float],
   dict[costs_lib.Shape, costs_lib.Batch],
 ]:
-  """Samples the steps of each sort of run.
+  """Builds some batches of each group of similar runs.
 
   Returns:
-    Rows B of each sampled step by sort of run; seconds of a batch on the host
-    by sort; a batch of each shape (K, B).
+    Rows B of each sampled step by group; seconds that the host needs for a
+    batch by group; a batch of each shape (K, B).
   """
   rows, hosts, batches = {}, {}, {}
   multiple = plan.setup.programs.rows_multiple
   buckets = plan.packing.row_buckets if plan.packing.enabled else (1,)
-  for sort, run in {each.sort: each.run for each in remaining}.items():
+  for group, run in {each.group: each.run for each in remaining}.items():
     job = run_data.make_job(
       run,
       plan.packing,
@@ -231,15 +214,15 @@ def _sample_steps(
       Path(),
     )
     steps = range(0, job.num_steps, max(job.num_steps // _COUNTED_STEPS, 1))
-    rows[sort] = [
+    rows[group] = [
       packing_lib.bucket(job.batches.rows_filled(step), buckets, multiple)
       for step in steps
     ]
     began = time.perf_counter()
     for step in steps[:_TIMED_STEPS]:
       job.batches(step)
-    hosts[sort] = (time.perf_counter() - began) / len(steps[:_TIMED_STEPS])
-    for size, step in zip(rows[sort], steps):
+    hosts[group] = (time.perf_counter() - began) / len(steps[:_TIMED_STEPS])
+    for size, step in zip(rows[group], steps):
       if (min(counts), size) not in batches:
         batches |= dict.fromkeys(
           [(count, size) for count in counts], job.batches(step)
@@ -248,79 +231,61 @@ def _sample_steps(
 
 
 def _seconds(
-  plan: plan_lib.Plan, each: Remaining, step: float, costs: costs_lib.Costs
+  plan: plan_lib.Plan, each: Remaining, step: float, costs: Mapping
 ) -> float:
-  """Seconds of everything that is left of a run."""
-  batches = sum(
-    _evaluation_batches(plan, task, split) / parts
-    for task, split, parts in _labelled(each)
+  """Seconds of all remaining work of a run, at `step` seconds per step."""
+
+  def predict(task: str, split: str) -> float:
+    rows = plan.features[task][split]
+    return costs['evaluation_batch'] * costs_lib.evaluation_batches(plan, rows)
+
+  seconds = sum(
+    predict(task, split) / parts for task, split, parts in each.rows_to_label()
   )
   if each.is_trained:
-    return batches * costs.batch
+    return seconds
   train = each.run.config.train
   evaluations = each.steps_due(train.evaluate_every)
   # An evaluated step is saved too.
   saves = evaluations | each.steps_due(train.checkpoint_every)
-  batches += (1 + len(evaluations)) * sum(
-    _evaluation_batches(plan, task, split)
+  seconds += (1 + len(evaluations)) * sum(
+    predict(task, split)
     for task in each.run.tasks
     for split in plan.tasks[task].dev_splits
   )
-  return (
-    costs.start
-    + each.left * step
-    + batches * costs.batch
-    + (1 + len(saves)) * costs.checkpoint['seconds']
-  )
-
-
-def _evaluation_batches(plan: plan_lib.Plan, task: str, split: str) -> int:
-  return costs_lib.evaluation_batches(
-    plan.setup.programs, plan.features[task][split], plan.packing
-  )
-
-
-def _labelled(each: Remaining) -> Iterator[tuple[str, str, int]]:
-  """Task, split and the number of runs that share the rows to label."""
-  for task, split in each.labels:
-    fold = None if split == task_lib.UNLABELLED else each.run.fold
-    yield task, split, fold.of if fold else 1
+  seconds += (1 + len(saves)) * costs['checkpoint']['seconds']
+  return seconds + costs['start'] + each.left * step
 
 
 def _disk(
   plan: plan_lib.Plan,
   remaining: Sequence[Remaining],
   at_once: int,
-  costs: costs_lib.Costs,
+  checkpoint: Mapping[str, int],
 ) -> dict[str, int]:
-  """Bytes that the plan has yet to write, by what they are for."""
-  train, checkpoint = plan.config.train, costs.checkpoint
+  """Bytes that the plan will still write, by purpose, and `free` bytes."""
+  train = plan.config.train
   kept = checkpoint['whole' if train.keep_optimizer else 'params']
   runs = sum(not each.is_trained for each in remaining)
+  logits = 0
+  for each in remaining:
+    for task, split, parts in each.rows_to_label():
+      rows = plan.features[task][split]
+      count = len(rows)
+      if plan.tasks[task].kind.per_token:
+        count = int(rows.ragged('input_ids')[1][-1])
+      # Logits are stored as records and as columns, and a uid beside both.
+      logit_bytes = 2 * 4 * plan.tasks[task].num_outputs * count
+      uid_bytes = 2 * len(rows.uids[0].encode())
+      logits += (logit_bytes + len(rows) * (uid_bytes + _FRAME)) // parts
   return {
     # The best one and the last, which may be the same.
     'checkpoints': runs * kept * (2 if train.evaluate_every else 1),
     # A new checkpoint is written before the old one is deleted.
     'while training': at_once * 2 * checkpoint['whole'] if runs else 0,
-    'logits': sum(
-      _logit_bytes(plan.tasks[task], plan.features[task][split]) // parts
-      for each in remaining
-      for task, split, parts in _labelled(each)
-    ),
+    'logits': logits,
     'free': shutil.disk_usage(plan.workspace.root).free,
   }
-
-
-def _logit_bytes(task: task_lib.Task, rows: shards.Columns) -> int:
-  """Bytes of a task's logits on some rows, as records and as columns."""
-  count, width, of_tokens = len(rows), task.num_outputs, 0
-  if task.kind.per_token:
-    of_tokens = width * int(rows.ragged('input_ids')[1][-1])
-    width = 0
-  uid = rows.uids[count - 1].encode()
-  record = tfrecord.encode({'uid': [uid], 'logits': np.zeros(width, 'f4')})
-  row = len(record) + _FRAME + len(uid) + 8 + 4 * width
-  return count * row + 2 * 4 * of_tokens
 
 
 def _table(
@@ -328,56 +293,43 @@ def _table(
   steps: Mapping[str, float],
   seconds: Mapping[str, float],
 ) -> rich.table.Table:
-  """A row for each sort of run, and one for all runs."""
+  """One row per group of similar runs, and one for all runs."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
   table.add_column('variant', no_wrap=True)
   table.add_column('tasks', overflow='fold')
   for name in ('runs', 'steps', 'examples', 'ms a step', 'time'):
     table.add_column(name, justify='right', no_wrap=True)
-  sorts = collections.defaultdict(list)
-  for each in remaining:
-    sorts[each.sort].append(each)
-  rows = [
-    (
-      f'{variant} {fold}'.rstrip(),
-      tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks',
-      own,
-    )
-    for (variant, tasks, fold), own in sorts.items()
-  ]
-  for name, tasks, own in [*rows, ('in all', '', remaining)]:
-    took = [steps[e.run.name] for e in own if e.run.name in steps]
-    if own is remaining:
-      table.add_section()
-      took = []
+
+  def add_row(name: str, tasks: str, runs: Sequence[Remaining]) -> None:
+    took = [steps[e.run.name] for e in runs if tasks and e.run.name in steps]
     table.add_row(
       name,
       tasks,
-      f'{len(own):,}',
-      f'{sum(each.left for each in own):,}',
-      f'{sum(each.examples for each in own):,}',
+      f'{len(runs):,}',
+      f'{sum(each.left for each in runs):,}',
+      f'{sum(each.examples for each in runs):,}',
       f'{1e3 * np.mean(took):.4g}' if took else '',
-      telemetry.duration(sum(seconds[each.run.name] for each in own)),
+      telemetry.duration(sum(seconds[each.run.name] for each in runs)),
     )
+
+  for group in dict.fromkeys(each.group for each in remaining):
+    name, tasks = group
+    label = tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'
+    add_row(name, label, [each for each in remaining if each.group == group])
+  table.add_section()
+  add_row('in all', '', remaining)
   return table
 
 
-def _lines(
-  memory: Mapping[str, int], disk: Mapping[str, int], path: Path
-) -> Iterator[str]:
-  """Memory and disk in sentences."""
-  memory = memory | {'device': costs_lib.device_memory()}
-  size = {k: costs_lib.format_bytes(n) for k, n in {**memory, **disk}.items()}
-  yield (
+def _sentences(counts: Mapping[str, int], path: Path) -> str:
+  """Memory and disk in three lines of text."""
+  size = {name: decimal(count) for name, count in counts.items()}
+  return (
     f'Memory of a device: {size["needed"]} of {size["device"]}, for a step of'
-    f' {memory["seeds"]} x {memory["rows"]} rows: state and batch'
-    f' {size["arguments"]}, temporary {size["temporary"]}.'
-  )
-  yield (
+    f' {counts["seeds"]} x {counts["rows"]} rows: state and batch'
+    f' {size["arguments"]}, temporary {size["temporary"]}.\n'
     f'Disk: {size["checkpoints"]} of checkpoints, {size["logits"]} of logits,'
-    f' {size["while training"]} more while training; {size["free"]} are free.'
-  )
-  yield (
-    'Compiling, the report and whatever else the machine does come on top.'
-    f' {path} has it run by run.'
+    f' {size["while training"]} more while training; {size["free"]} are free.\n'
+    'Not included: compiling, the report, and other work of this machine.'
+    f' {path} lists every run.'
   )

@@ -1,5 +1,6 @@
 """Measures steps, predictions and checkpoints on this machine's devices."""
 
+from collections.abc import Callable
 from collections.abc import Collection
 from collections.abc import Mapping
 import dataclasses
@@ -11,17 +12,18 @@ import time
 
 import jax
 import numpy as np
+from rich.filesize import decimal
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import step as step_lib
 from bam_jax.data import shards
+from bam_jax.experiments import plan as plan_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
-from bam_jax.training import setup as setup_lib
 
-# Each step is repeated for this many seconds, but not more often than that.
+# A step is repeated for this many seconds, or this many times at most.
 _SECONDS, _MAX_STEPS = 3.0, 50
 
 # K seeds at once, B rows.
@@ -29,26 +31,8 @@ Shape = tuple[int, int]
 Batch = Mapping[str, np.ndarray]
 
 
-@dataclasses.dataclass(frozen=True)
-class Costs:
-  """Everything that is measured.
-
-  Attributes:
-    step: (K, B) -> seconds of a training step on the devices.
-    start: seconds to make the state of a run.
-    batch: seconds of an evaluation batch, including its packing.
-    checkpoint: `seconds` until a run's checkpoint is on disk, and its bytes:
-      `whole` while the run goes on, `params` of the parameters alone.
-  """
-
-  step: Mapping[Shape, float]
-  start: float
-  batch: float
-  checkpoint: Mapping[str, float]
-
-
 def device_memory() -> int:
-  """Bytes that a device has for programs; of a CPU device its share of RAM."""
+  """Bytes of memory of a device; a CPU device has its share of the RAM."""
   device = jax.local_devices()[0]
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -62,16 +46,16 @@ def compile_steps(
   packing: config_lib.PackingConfig,
   shapes: Collection[Shape],
 ) -> dict[str, int]:
-  """Compiles the training steps, and returns the largest one's memory.
+  """Compiles the training steps and returns the memory of the largest one.
 
-  Besides the shapes it compiles every row bucket: the largest one needs most
-  memory, even if few steps fill it.
+  It also compiles every row bucket: the largest bucket needs most memory, even
+  if few steps fill it.
 
   Returns:
-    `seeds` (K) and `rows` (B) of the step, and the bytes of one device: of the
-    state and a batch (`arguments`), as XLA plans them (`temporary`), of the
-    program (`code`), of states while K of them are joined (`copies`), and at
-    most at one time (`needed`).
+    `seeds` (K) and `rows` (B) of the step, `device` (bytes that a device has),
+    and the bytes on one device: `arguments` (state and batch), `temporary` and
+    `code` (as XLA plans them), `copies` (states while K of them are joined),
+    and `needed` (the peak).
 
   Raises:
     errors.UserError: a step needs more memory than a device has.
@@ -87,29 +71,28 @@ def compile_steps(
     found = []
     for (seeds, rows), compiled in programs.compiled().items():
       stats = compiled.memory_analysis()
-      arguments = stats.argument_size_in_bytes
-      temporary = stats.temp_size_in_bytes
-      code = stats.generated_code_size_in_bytes
-      # A seed's state before it is joined with the others, and its source: the
-      # parameters, or the state that a checkpoint replaces.
-      copies = 2 * state_bytes(programs) if seeds > 1 else 0
-      found.append({
+      memory = {
         'seeds': seeds,
         'rows': rows,
-        'arguments': arguments,
-        'temporary': temporary,
-        'code': code,
-        'copies': copies,
-        'needed': arguments + max(temporary + code, copies),
-      })  # fmt: skip
+        'arguments': stats.argument_size_in_bytes,
+        'temporary': stats.temp_size_in_bytes,
+        'code': stats.generated_code_size_in_bytes,
+        # A seed's state before it is joined with the others, and its source:
+        # the parameters, or the state that a checkpoint replaces.
+        'copies': 2 * state_bytes(programs) if seeds > 1 else 0,
+      }
+      running = memory['temporary'] + memory['code']
+      memory['needed'] = memory['arguments'] + max(running, memory['copies'])
+      memory['device'] = device_memory()
+      found.append(memory)
   finally:
     programs.stop_compiling()
   largest = max(found, key=lambda memory: memory['needed'])
-  if largest['needed'] > device_memory():
+  if largest['needed'] > largest['device']:
     raise errors.UserError(
       f'a training step of {largest["seeds"]} x {largest["rows"]} rows needs'
-      f' {format_bytes(largest["needed"])} on each device, which has'
-      f' {format_bytes(device_memory())}; raise config.train.accumulate,'
+      f' {decimal(largest["needed"])} on each device, which has'
+      f' {decimal(largest["device"])}; raise config.train.accumulate,'
       ' set config.model.remat=True, or lower config.train.seeds_at_once'
     )
   return largest
@@ -123,62 +106,59 @@ def state_bytes(programs: programs_lib.Programs) -> int:
   )
 
 
-def format_bytes(count: int) -> str:
-  """Formats bytes like `1.4 GB`, in powers of ten."""
-  for unit, size in (('GB', 1e9), ('MB', 1e6)):
-    if count >= size:
-      return f'{count / size:.1f} {unit}'
-  return f'{count / 1e3:.1f} kB'
-
-
 def measure(
-  setup: setup_lib.Setup,
-  batches: Mapping[Shape, Batch],
-  rows: shards.Columns,
-  task_id: int,
-  config: config_lib.Config,
-  workdir: Path,
-) -> Costs:
-  """Takes a few real steps, predicts some rows and writes a checkpoint.
+  plan: plan_lib.Plan, batches: Mapping[Shape, Batch], task: str
+) -> dict[str, object]:
+  """Measures some training steps, predictions of a task and a checkpoint.
 
   Args:
-    setup: the model and its programs, those of the batches compiled.
+    plan: the plan; its programs for the batches are compiled.
     batches: a batch of one seed for each shape.
-    rows: to predict.
-    task_id: the head that predicts them.
-    config: of the plan.
-    workdir: where a checkpoint is written and removed.
+    task: the task whose dev rows are predicted.
+
+  Returns:
+    `step`: `KxB` -> seconds of a training step; `start`: seconds to make a
+    run's state; `evaluation_batch`: seconds; `checkpoint`: `seconds` to write
+    one, its bytes (`whole`), and those of its parameters alone (`params`).
 
   Raises:
     errors.UserError: the checkpoint can't be written.
   """
-  programs = setup.programs
+  programs = plan.setup.programs
 
   def start() -> step_lib.TrainState:
-    return jax.block_until_ready(
-      programs.init_state(setup.initial_params(0), 0)
-    )
+    params = plan.setup.initial_params(0)
+    return jax.block_until_ready(programs.init_state(params, 0))
 
-  # The second time counts, since it compiles nothing.
+  # Of each, the second time counts, because it compiles nothing.
   for _ in range(2):
     began = time.perf_counter()
     state = start()
     start_seconds = time.perf_counter() - began
-  for _ in range(2):
-    checkpoint = _measure_checkpoint(state, workdir)
-  for _ in range(2):
-    batch = _evaluation_seconds(programs, state.params, rows, task_id, config)
-  seconds = {}
+    checkpoint = _measure_checkpoint(state, plan.workspace.root)
+    evaluation_batch = _evaluation_seconds(plan, state.params, task)
+  steps = {}
   for count, shapes in itertools.groupby(sorted(batches), lambda s: s[0]):
     states = state
     if count > 1:
       states = programs.seeds.stack((start() for _ in range(count)), count)
     for shape in shapes:
-      states, seconds[shape] = _measure_step(
-        programs, states, batches[shape], count
-      )
+      states, seconds = _measure_step(programs, states, batches[shape], count)
+      steps['{}x{}'.format(*shape)] = seconds
     del states
-  return Costs(seconds, start_seconds, batch, checkpoint)
+  return {
+    'step': steps,
+    'start': start_seconds,
+    'evaluation_batch': evaluation_batch,
+    'checkpoint': checkpoint,
+  }
+
+
+def _timed(function: Callable[[], object]) -> float:
+  """Calls a function and returns the seconds that it took."""
+  began = time.perf_counter()
+  function()
+  return time.perf_counter() - began
 
 
 def _measure_step(
@@ -187,81 +167,69 @@ def _measure_step(
   batch: Batch,
   seeds: int,
 ) -> tuple[step_lib.TrainState, float]:
-  """The state afterwards, since it is donated, and the seconds of a step."""
+  """Returns the new state (the old one is donated) and a step's seconds."""
   # Without a learning rate, nothing is trained.
   schedule = step_lib.StepSchedule(0.0, 1.0, 1.0)
 
-  def steps(count: int) -> float:
+  def run(count: int) -> None:
     nonlocal state
-    began = time.perf_counter()
     for _ in range(count):
       placed = programs.put_seeds([batch] * seeds) if seeds > 1 else batch
       state, _ = programs.train_step(state, placed, schedule)
     jax.block_until_ready(state)
-    return time.perf_counter() - began
 
-  steps(1)
-  count = int(np.clip(_SECONDS / steps(1), 1, _MAX_STEPS))
-  return state, steps(count) / count
+  run(1)
+  count = int(np.clip(_SECONDS / _timed(lambda: run(1)), 1, _MAX_STEPS))
+  seconds = _timed(lambda: run(count)) / count
+  return state, seconds
 
 
 def _evaluation_seconds(
-  programs: programs_lib.Programs,
-  params: object,
-  rows: shards.Columns,
-  task_id: int,
-  config: config_lib.Config,
+  plan: plan_lib.Plan, params: Mapping[str, object], task: str
 ) -> float:
   """Seconds of an evaluation batch, averaged over about four."""
-  batches = evaluation_batches(programs, rows, config.packing)
-  few = np.arange(min(len(rows), max(int(4 * len(rows) / batches), 1)))
-  counted: list[int] = []
-  began = time.perf_counter()
-  evaluate.predict(
-    programs, params, rows, task_id, config.packing, counted.append, few
+  rows = plan.features[task][plan.tasks[task].dev_splits[0]]
+  packing, counted = plan.config.packing, []
+  count = max(4 * len(rows) // evaluation_batches(plan, rows), 1)
+  few = np.arange(min(len(rows), count))
+  programs, task_id = plan.setup.programs, plan.tasks.index[task]
+  seconds = _timed(
+    lambda: evaluate.predict(
+      programs, params, rows, task_id, packing, counted.append, few
+    )
   )
-  return (time.perf_counter() - began) / len(counted)
+  return seconds / len(counted)
 
 
-def evaluation_batches(
-  programs: programs_lib.Programs,
-  rows: shards.Columns,
-  packing: config_lib.PackingConfig,
-) -> int:
+def evaluation_batches(plan: plan_lib.Plan, rows: shards.Columns) -> int:
   """Number of evaluation batches of a split, if packing leaves no gaps."""
-  filled = len(rows)
+  packing, filled = plan.config.packing, len(rows)
   if packing.enabled:
     tokens = int(rows.ragged('input_ids')[1][-1])
     filled = max(tokens / packing.row_length, filled / packing.slots)
-  return max(int(-(-filled // evaluate.batch_rows(programs, packing))), 1)
+  size = evaluate.batch_rows(plan.setup.programs, packing)
+  return max(int(-(-filled // size)), 1)
 
 
 def _measure_checkpoint(
   state: step_lib.TrainState, workdir: Path
 ) -> dict[str, float]:
+  """Writes a checkpoint to a temporary folder; returns seconds and bytes."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with (
       tempfile.TemporaryDirectory(dir=workdir, prefix='.estimate-') as name,
       checkpoints_lib.Checkpoints(Path(name)) as saved,
     ):
-      began = time.perf_counter()
-      saved.save(state, 0.0)
-      saved.wait()
-      seconds = time.perf_counter() - began
-      saved.drop_optimizer()
-      files = (path for path in Path(name).rglob('*') if path.is_file())
-      params = sum(path.stat().st_size for path in files)
+      seconds = _timed(lambda: (saved.save(state, 0.0), saved.wait()))
   except OSError as e:
     raise errors.UserError(
-      f'{workdir}: a checkpoint could not be tried there ({e.strerror}); make'
+      f'{workdir}: a checkpoint cannot be written there ({e.strerror}); make'
       ' room, or choose another --workdir'
     ) from e
-  # The moments, all zero yet, are compressed to almost nothing; later they take
-  # as much as the parameters.
-  whole, part = (
+  # Trained parameters and moments are hardly compressed.
+  whole, params = (
     sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     for tree in (state, state.params)
   )
-  whole = round(params * whole / part)
   return {'seconds': seconds, 'whole': whole, 'params': params}
