@@ -110,7 +110,8 @@ def _correlation(
 ) -> np.ndarray:
   """Linear correlation of values or of ranks; nan if one is not finite."""
   predictions, gold = _check(predictions, gold)
-  rows = predictions.reshape(-1, len(gold))
+  rows = predictions.reshape(-1, len(gold)).astype(np.float64)
+  gold = gold.astype(np.float64)
   if counts is None:
     found = np.array([_correlate(row, gold, is_of_ranks) for row in rows])
     return found.reshape(predictions.shape[:-1])[()]
