@@ -1,11 +1,11 @@
-"""The configuration: frozen dataclasses, made and checked once at the border.
+"""The configuration: frozen dataclasses that are checked once, at the start.
 
-A file in `configs/` returns `default_config()` with some fields changed; the
-command line may change more (`--config.train.seed=3`). `from_config_dict`
-checks names, types and ranges and returns a `Config`; nothing behind it looks
-a value up by string or supplies a default.
+A file in `configs/` returns `default_config()` with some fields changed, and
+the command line may change more (`--config.train.log_every=10`).
+`from_config_dict` checks everything and returns a `Config`.
 """
 
+from collections.abc import Iterator
 import re
 
 import ml_collections
@@ -30,7 +30,7 @@ TaskConfig = fields.TaskConfig
 TrainConfig = fields.TrainConfig
 VariantConfig = fields.VariantConfig
 custom_variant = variants.custom_variant
-of_variant = variants.of_variant
+config_for_variant = variants.config_for_variant
 variant_names = variants.variant_names
 
 # The most tokens and slots of a batch, and runs of a plan.
@@ -52,7 +52,7 @@ _NOT_IN_FINGERPRINT = frozenset({
 
 
 def default_config() -> ml_collections.ConfigDict:
-  """Returns all fields at their defaults, locked against unknown names."""
+  """Returns the default configuration, which refuses unknown field names."""
   config = schema.to_config_dict(Config())
   config.custom_tasks.unlock()
   config.custom_variants.unlock()
@@ -60,10 +60,11 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def custom_task(**values) -> ml_collections.ConfigDict:
-  """Returns a task of the user's own, for `config.custom_tasks.NAME`.
+  """Makes a custom task, for `config.custom_tasks.NAME`.
 
   Args:
-    **values: fields of `TaskConfig`; an unknown one raises, naming the nearest.
+    **values: fields of `TaskConfig`; an unknown one raises an error that names
+      the nearest field.
   """
   task = schema.to_config_dict(fields.TaskConfig())
   for key, value in values.items():
@@ -71,11 +72,23 @@ def custom_task(**values) -> ml_collections.ConfigDict:
   return task
 
 
-def seeds_of_shard(config: Config) -> tuple[int, ...]:
-  """Returns the seeds of this shard of the plan; all if it has no shards.
+def from_config_dict(config: ml_collections.ConfigDict) -> Config:
+  """Checks a ConfigDict and returns it as a frozen `Config`.
 
   Raises:
-    errors.UserError: `config.plan.shard` is not a shard of the plan.
+    errors.UserError: a field is unknown, or a value has the wrong type, is out
+      of range or contradicts another field.
+  """
+  result = schema.build(Config(), config.to_dict(), 'config')
+  errors.raise_first(_find_mistakes(result))
+  return result
+
+
+def seeds_of_shard(config: Config) -> tuple[int, ...]:
+  """Returns the seeds of this shard of the plan, or all without shards.
+
+  Raises:
+    errors.UserError: `config.plan.shard` is malformed, or has no seed.
   """
   shard = config.plan.shard
   if not shard:
@@ -84,20 +97,20 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
   index, count = map(int, found.groups()) if found else (0, 0)
   if index >= count:
     raise errors.UserError(
-      f'config.plan.shard: {shard!r} is no i/n with i from 0 to n - 1, such as'
-      " '0/4'"
+      f'config.plan.shard: {shard!r} is not i/n with i from 0 to n - 1; give'
+      " something like '0/4'"
     )
   seeds = config.seeds[index::count]
   if not seeds:
     raise errors.UserError(
-      f'config.plan.shard: {shard} has no seed, as config.seeds has'
+      f'config.plan.shard: {shard} has no seed, because config.seeds has only'
       f' {len(config.seeds)}; make at most that many shards'
     )
   return seeds
 
 
 def unlabelled_files(config: Config) -> dict[str, str]:
-  """Returns task -> file of unlabelled rows, of the tasks that have one.
+  """Returns task -> file of unlabelled rows, for the tasks that have one.
 
   Raises:
     errors.UserError: an entry of `config.data.unlabelled` is malformed.
@@ -108,36 +121,34 @@ def unlabelled_files(config: Config) -> dict[str, str]:
     task, _, file = entry.partition('=')
     if not file.endswith(('.tsv', '.jsonl')):
       raise errors.UserError(
-        f'{where} is no TASK=FILE of a .tsv or .jsonl file, such as'
-        " 'rte=more.jsonl'"
+        f'{where} is not TASK=FILE with a .tsv or .jsonl file; give something'
+        " like 'rte=more.jsonl'"
       )
-    if task not in config.tasks:
-      raise errors.UserError(
-        f'{where}: {task!r} is none of {", ".join(config.tasks)}'
-      )
+    errors.raise_first(errors.find_unknown(where, [task], config.tasks))
     if task in result:
       raise errors.UserError(
-        f'{where}: {task} has {result[task]} already; join the two files'
+        f'{where}: {task} already has {result[task]}; join the two files'
       )
     result[task] = file
   return result
 
 
 def check_students(config: Config) -> None:
-  """Raises if no variant learns from a file of unlabelled rows."""
+  """Raises a `UserError` if no variant learns from an unlabelled file."""
   for task in unlabelled_files(config):
     if not any(
       variants.learns_unlabelled(config, name, task) for name in config.variants
     ):
       raise errors.UserError(
-        f'config.data.unlabelled: no variant of {", ".join(config.variants)} is'
-        f' taught {task} with distill.unlabelled=True, and no other learns of'
-        ' rows without labels; add such a variant, or leave the file out'
+        f'config.data.unlabelled: none of the variants'
+        f' {", ".join(config.variants)} learns from the file of {task}; add a'
+        ' variant that has a teacher and distill.unlabelled=True, or remove the'
+        ' file'
       )
 
 
 def fingerprint_values(config: Config) -> dict[str, object]:
-  """Returns the fields that decide the outcome of a run."""
+  """Returns dotted key -> value of the fields that decide a run's outcome."""
   return {
     key: value
     for key, value in schema.flatten(config).items()
@@ -146,76 +157,59 @@ def fingerprint_values(config: Config) -> dict[str, object]:
   }
 
 
-def from_config_dict(config: ml_collections.ConfigDict) -> Config:
-  """Checks a ConfigDict and freezes it.
-
-  Raises:
-    errors.UserError: an unknown key (with the nearest right one), a value of
-      the wrong type or out of its range, or fields that do not go together.
-  """
-  result = schema.build(Config, config.to_dict(), 'config')
-  _check(result)
-  return result
-
-
-def _check(config: Config) -> None:
-  """Raises if fields contradict each other."""
-
-  def require(condition: bool, message: str) -> None:
-    if not condition:
-      raise errors.UserError(message)
-
-  for key, values, known in (
-    ('variants', config.variants, variant_names(config)),
-    ('data.swap', config.data.swap, config.tasks),
-  ):
-    for value in values:
-      require(
-        value in known,
-        f'config.{key}: {value!r} is none of {", ".join(known)}',
-      )
-  variants.check(config)
+def _find_mistakes(config: Config) -> Iterator[str]:
+  """Yields a message for each value that contradicts another field."""
+  yield from errors.find_unknown(
+    'config.variants', config.variants, variant_names(config)
+  )
+  yield from errors.find_unknown(
+    'config.data.swap', config.data.swap, config.tasks
+  )
+  yield from variants.find_mistakes(config)
   for key in ('tasks', 'variants', 'seeds'):
-    values = getattr(config, key)
-    require(len(values) > 0, f'config.{key} is empty; give at least one')
-    require(
-      len(set(values)) == len(values),
-      f'config.{key}: {values} names one twice',
+    if not getattr(config, key):
+      yield f'config.{key} is empty; give at least one value'
+  search, profile = config.search, config.train.profile
+  for key, values in {
+    'tasks': config.tasks,
+    'variants': config.variants,
+    'seeds': config.seeds,
+    **{f'search.{key}': values for key, values in vars(search).items()},
+  }.items():
+    if len({*values}) < len(values):
+      yield f'config.{key}: {values} has a value twice; remove one'
+  if profile and not (len(profile) == 2 and profile[0] < profile[1]):
+    yield (
+      f'config.train.profile={profile} must be two ascending steps, such as'
+      ' (200, 400)'
     )
-  require(
-    min(config.seeds) >= 0,
-    f'config.seeds: {config.seeds} has one below 0; give numbers from 0',
-  )
-  profile = config.train.profile
-  require(
-    not profile or (len(profile) == 2 and 0 <= profile[0] < profile[1]),
-    f'config.train.profile={profile} must be two steps that ascend, such as'
-    ' (200, 400)',
-  )
   packing = config.packing
-  require(
-    config.data.max_length <= packing.row_length,
-    f'config.data.max_length={config.data.max_length} is over'
-    f' config.packing.row_length={packing.row_length}; raise the latter',
-  )
-  require(
-    tuple(sorted({0, *packing.row_buckets})) == (0, *packing.row_buckets),
-    f'config.packing.row_buckets={packing.row_buckets} must ascend, from 1 on',
-  )
-  require(
-    config.distill.teachers <= len(config.seeds),
-    f'config.distill.teachers={config.distill.teachers} asks for more'
-    f' teachers than config.seeds has seeds ({len(config.seeds)})',
-  )
+  if config.data.max_length > packing.row_length:
+    yield (
+      f'config.data.max_length={config.data.max_length} is over'
+      f' config.packing.row_length={packing.row_length}; raise the latter'
+    )
+  if tuple(sorted({*packing.row_buckets})) != packing.row_buckets:
+    yield f'config.packing.row_buckets={packing.row_buckets} must ascend'
   seeds_of_shard(config)
   unlabelled_files(config)
-  _check_search(config)
-  _check_rows(config)
-  _check_runs(config)
+  if bool(search.learning_rates or search.layer_decays) != bool(search.seeds):
+    yield (
+      'config.search: needs seeds, and learning_rates or layer_decays to try'
+      f' with them; seeds={search.seeds},'
+      f' learning_rates={search.learning_rates},'
+      f' layer_decays={search.layer_decays}'
+    )
+  if both := sorted({*search.seeds} & {*config.seeds}):
+    yield (
+      f'config.search.seeds: {both[0]} is in config.seeds too; the values'
+      ' must be chosen on seeds that are not reported, so give other seeds'
+    )
+  yield from _find_large_batches(config)
+  yield from _find_large_plans(config)
 
 
-def _check_rows(config: Config) -> None:
-  """Raises if a batch could be too large for memory."""
+def _find_large_batches(config: Config) -> Iterator[str]:
   packing = config.packing
   counts = {
     'config.packing.eval_rows': packing.eval_rows,
@@ -223,81 +217,41 @@ def _check_rows(config: Config) -> None:
     'config.train.accumulate': config.train.accumulate,
   }
   for name in (*config.custom_variants, ''):
-    own = of_variant(config, name)
+    own = config_for_variant(config, name)
     where = f'config.custom_variants.{name}.changes' if name else 'config'
-    # The rows of a batch, unless several examples share one.
+    # A batch has that many rows, unless several examples share one.
     counts[f'{where}.single.batch_size'] = own.single.batch_size
     counts[f'{where}.multi.batch_size'] = own.multi.batch_size
   slots = packing.slots if packing.enabled else 1
   for key, rows in counts.items():
-    for other, each, most in (
-      ('row_length', packing.row_length, _MOST_TOKENS),
-      ('slots', slots, _MOST_SLOTS),
+    for other, each, unit, most in (
+      ('row_length', packing.row_length, 'tokens', _MOST_TOKENS),
+      ('slots', slots, 'slots', _MOST_SLOTS),
     ):
       if rows * each > most and not (other == 'slots' and 'batch' in key):
-        raise errors.UserError(
-          f'{key}={rows}: with config.packing.{other}={each} a batch would have'
-          f' {rows * each} of them, over {most}; give at most {most // each}'
+        yield (
+          f'{key}={rows}: with config.packing.{other}={each} a batch has'
+          f' {rows * each} {unit}, over {most}; give at most {most // each}'
         )
 
 
-def _check_runs(config: Config) -> None:
-  """Raises if a plan has too many runs."""
-  tasks, found = len(config.tasks), {}
+def _find_large_plans(config: Config) -> Iterator[str]:
+  tasks, runs, folds = len(config.tasks), {}, 1
   left = list(config.variants)
   while left:
     name = left.pop()
-    if name in found:
-      continue
-    its = variants.variant(config, name)
-    folds = of_variant(config, name).distill.folds
-    found[name] = (tasks if its.is_single else 1, folds)
-    left += [other for other in (its.teacher, its.start) if other]
-  each = sum(runs for runs, _ in found.values())
-  folds = max(folds for _, folds in found.values())
-  # Whoever teaches is there as a whole and by fold.
-  count = len(config.seeds) * each * (folds + 1 if folds > 1 else 1)
+    if name not in runs:
+      found = variants.resolve(config, name)
+      runs[name] = tasks if found.is_single else 1
+      folds = max(folds, config_for_variant(config, name).distill.folds)
+      left += filter(None, (found.teacher, found.start))
+  # Each teacher is trained on all rows, and without each of its folds.
+  count = sum(runs.values()) * (folds + 1 if folds > 1 else 1)
   search = config.search
   pairs = max(len(search.learning_rates), 1) * max(len(search.layer_decays), 1)
-  tried = len(search.seeds) * pairs * tasks
-  for key, runs in (
-    ('config.seeds, variants, tasks and distill.folds', count),
-    ('config.search', tried),
-  ):
-    if runs > _MOST_RUNS:
-      raise errors.UserError(
-        f'{key}: these make {runs} runs, more than {_MOST_RUNS}; give fewer'
-      )
-
-
-def _check_search(config: Config) -> None:
-  """Raises if the search has no values to try, or no seeds of its own."""
-  search = config.search
-  for key, limits, is_valid in (
-    ('learning_rates', 'numbers above 0', lambda value: value > 0),
-    ('layer_decays', 'numbers from 1e-06 to 1', lambda v: 1e-6 <= v <= 1),
-    ('seeds', 'numbers from 0', lambda value: value >= 0),
-  ):
-    values = getattr(search, key)
-    if len(set(values)) < len(values):
-      raise errors.UserError(f'config.search.{key}: {values} names one twice')
-    for value in values:
-      if not is_valid(value):
-        raise errors.UserError(
-          f'config.search.{key}: {value} is out of range; give {limits}'
-        )
-  is_grid = bool(search.learning_rates or search.layer_decays)
-  if is_grid != bool(search.seeds):
-    raise errors.UserError(
-      'config.search: takes seeds, and learning_rates or layer_decays to try'
-      f' with them; seeds={search.seeds},'
-      f' learning_rates={search.learning_rates},'
-      f' layer_decays={search.layer_decays}'
-    )
-  both = sorted({*search.seeds} & {*config.seeds})
-  if both:
-    raise errors.UserError(
-      f'config.search.seeds: {both[0]} is one of config.seeds too; what is'
-      ' chosen and reported on one set of seeds reports its own luck; give'
-      ' seeds of its own'
-    )
+  for key, total in {
+    'seeds, variants, tasks and distill.folds': len(config.seeds) * count,
+    'search': len(search.seeds) * pairs * tasks,
+  }.items():
+    if total > _MOST_RUNS:
+      yield f'config.{key}: {total} runs are over {_MOST_RUNS}; give fewer'

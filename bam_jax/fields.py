@@ -1,4 +1,9 @@
-"""The fields of the configuration, with defaults, limits and meanings."""
+"""The fields of the configuration, with defaults, meanings and limits.
+
+`field(default, meaning, low, high)` declares one. The limits are beyond any
+sensible value, so that a typing error does not use up a machine's memory or
+hours. `config` also limits products of several fields.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -8,13 +13,10 @@ from bam_jax import schema
 
 field = schema.field
 
-# Limits beyond any sensible use, so that a typing error does not use up the
-# memory or the hours of a machine. `config` checks products of several fields,
-# `jobs` what depends on the data.
 _MOST_SEED = 2**32 - 1  # JAX's keys hold 32 bits.
 _MOST_SEEDS = 1000
-_MOST_VALUES = 100  # of one hyperparameter, in a search
-_MOST_TOKENS = 1 << 16  # of a row
+_MOST_VALUES = 100  # values of one hyperparameter in a search
+_MOST_TOKENS = 1 << 16  # tokens per row
 _MOST_STEPS = 2**31 - 1  # The step counter has 32 bits.
 
 VARIANTS = (
@@ -28,23 +30,17 @@ VARIANTS = (
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-  """Where the examples come from and how long they may be."""
+  """Where the examples come from, and how long they may be."""
 
   source: Literal['tsv', 'tfds'] = field('tsv', 'source of the GLUE tasks')
-  dir: str = field(
-    '', 'folder of the official TSV files and of own tasks; s3:// and gs:// too'
-  )
+  dir: str = field('', 'folder or URL of GLUE TSV files and custom tasks')
   tfds_dir: str = field('', 'TFDS data_dir; empty: its default')
-  max_length: int = field(
-    128, 'tokens an example, specials included', 8, _MOST_TOKENS
-  )
+  max_length: int = field(128, 'tokens per example, [CLS] too', 8, _MOST_TOKENS)
   swap: tuple[str, ...] = field((), 'pair tasks trained in both orders')
   unlabelled: tuple[str, ...] = field(
-    (),
-    'TASK=FILE each, .tsv or .jsonl, below dir or absolute: rows without'
-    ' labels, which students learn from the teachers alone',
+    (), 'TASK=FILE of rows (.tsv, .jsonl) that only teachers label'
   )
-  shard_rows: int = field(65536, 'records a TFRecord shard', 1, _MOST_STEPS)
+  shard_rows: int = field(65536, 'records per TFRecord shard', 1, _MOST_STEPS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,35 +49,30 @@ class ModelConfig:
 
   init: str = field(
     '',
-    'pretrained weights: a directory, package:NAME/DIR, or a hub name, all'
-    ' with or without #sha256=DIGEST; empty: random weights of size `arch`',
+    'pretrained weights: a directory, package:NAME/DIR or a hub name, each with'
+    ' an optional #sha256=DIGEST; empty: random weights of size `arch`',
   )
   if_missing: Literal['error', 'random'] = field(
-    'error', 'when `init` cannot be loaded: stop, or train from random'
+    'error', 'stop, or train from random weights, if `init` cannot be loaded'
   )
   arch: str = field('bert-large', 'size of a random encoder')
   vocab: str = field('', 'vocab.txt of a random encoder; empty: demo words')
   init_vocab: str = field(
     '',
-    'vocab.txt in place of that of `init`: a token starts from the mean of the'
-    ' pieces that it is of there',
+    'vocab.txt that replaces that of `init`; the embedding of a token starts as'
+    ' the mean of its old pieces',
   )
   num_layers: int = field(0, 'keep the first n layers; 0: all', 0, 1000)
   layers: tuple[int, ...] = field(
-    (),
-    'keep these layers of `init`, numbered from 0, in this order; empty: as'
-    ' num_layers says',
-    most=1000,
+    (), 'layers of `init` to keep, in this order, from 0; empty: all', most=1000
   )
   dtype: Literal['auto', 'float32', 'bfloat16'] = field(
-    'auto', 'compute type; auto: bfloat16 on accelerators, float32 on CPU'
+    'auto', 'compute dtype; auto: bfloat16 on accelerators, float32 on CPU'
   )
   remat: bool = field(False, 'recompute each layer in the backward pass')
-  kernels: bool = field(
-    True, "use the platform's own kernels, where it has any"
-  )
-  dropout_embedding: float = field(0.1, 'rate on the embeddings', 0, 0.99)
-  dropout_attention: float = field(0.1, 'rate on attention probs', 0, 0.99)
+  kernels: bool = field(True, "use the platform's own kernels if it has any")
+  dropout_embedding: float = field(0.1, 'rate on embeddings', 0, 0.99)
+  dropout_attention: float = field(0.1, 'rate on attention weights', 0, 0.99)
   dropout_hidden: float = field(0.1, 'rate on sublayer outputs', 0, 0.99)
   dropout_head: float = field(0.1, 'rate on the pooled vector', 0, 0.99)
   regression_head: Literal['sigmoid', 'linear'] = field(
@@ -94,15 +85,15 @@ class RunLengthConfig:
   """Length, batch and learning rate of the single-task or multi-task runs."""
 
   epochs: float = field(3.0, 'passes over the training rows', 0.0, 1e9)
-  max_steps: int = field(0, 'upper bound on the steps; 0: none', 0, _MOST_STEPS)
-  batch_size: int = field(32, 'examples a step, exactly', 1, 1 << 20)
-  learning_rate: float = field(5e-5, 'peak', 0.0)
+  max_steps: int = field(0, 'upper bound of steps; 0: none', 0, _MOST_STEPS)
+  batch_size: int = field(32, 'examples per step, exactly', 1, 1 << 20)
+  learning_rate: float = field(5e-5, 'peak learning rate', 0.0)
   layer_decay: float = field(0.9, 'layer-wise learning-rate decay', 1e-6, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """BERT's Adam. The defaults are those of the released code."""
+  """BERT's Adam; the defaults are those of the released code."""
 
   b1: float = field(0.9, 'first-moment decay', 0, 1)
   b2: float = field(0.999, 'second-moment decay', 0, 1)
@@ -111,103 +102,88 @@ class OptimizerConfig:
   clip_norm: float = field(1.0, 'global gradient norm; 0: no clipping', 0)
   bias_correction: bool = field(False, "Adam's; the released code has none")
   schedule: Literal['bert', 'warmup_linear'] = field(
-    'bert',
-    'bert: decay from step 0, overridden by the warm-up while it lasts;'
-    ' warmup_linear: decay from the end of the warm-up',
+    'bert', 'linear decay from step 0 (bert), or from the end of the warm-up'
   )
-  warmup: float = field(0.1, 'share of the steps', 0, 1)
+  warmup: float = field(0.1, 'fraction of the steps', 0, 1)
   reduction: Literal['sum', 'mean'] = field('sum', 'loss over the batch')
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-  """How tasks mix inside a batch."""
+  """How a batch is divided among the tasks."""
 
   mode: Literal['sampled', 'copies'] = field(
     'sampled',
-    'sampled (paper): tasks drawn by size**exponent; copies (released code):'
-    ' small sets copied, and a weight a task',
+    'sampled (paper): tasks are drawn by size**exponent; copies (released'
+    ' code): small datasets are copied, and each task has a loss weight',
   )
   exponent: float = field(0.75, '0: equal shares, 1: by size', 0, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class PackingConfig:
-  """Rows of the device batch."""
+  """How examples are packed into the rows of a batch."""
 
-  enabled: bool = field(True, 'several examples a row; else one')
-  row_length: int = field(128, 'tokens a row', 8, _MOST_TOKENS)
-  slots: int = field(16, 'examples a row at most', 1, 1 << 12)
+  enabled: bool = field(True, 'several examples per row; else one')
+  row_length: int = field(128, 'tokens per row', 8, _MOST_TOKENS)
+  slots: int = field(16, 'most examples per row', 1, 1 << 12)
   row_buckets: tuple[int, ...] = field(
-    (),
-    'allowed numbers of rows a step, ascending; empty: up to six, chosen'
-    " from the data's lengths",
-    high=1 << 20,
-    most=100,
+    (), 'allowed row counts, ascending; empty: from the data', 1, 1 << 20, 100
   )
   eval_rows: int = field(64, 'rows of an evaluation batch', 1, 1 << 20)
 
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:
-  """The student's target."""
+  """How students learn from teachers."""
 
   annealing: Literal['linear', 'constant', 'cosine', 'step'] = field(
-    'linear', 'how the weight of the gold labels moves over training'
+    'linear', 'how the weight of the gold labels changes during training'
   )
-  constant: float = field(0.5, 'gold weight under `constant`', 0, 1)
-  step_at: float = field(0.5, 'where `step` jumps, share of training', 0, 1)
+  constant: float = field(0.5, 'weight of the gold labels, `constant`', 0, 1)
+  step_at: float = field(
+    0.5, 'fraction of training at which `step` jumps', 0, 1
+  )
   temperature: float = field(1.0, "of the teacher's softmax", 1e-3)
   teachers: int = field(
-    1,
-    'teachers a task: 1 is the run of the same seed, k the first k seeds',
-    1,
-    _MOST_SEEDS,
+    1, '1: the run of the same seed; k: the first k seeds', 1, _MOST_SEEDS
   )
   folds: int = field(
     1,
-    'of the training rows; 1: a teacher labels what it was trained on; k: each'
-    ' teacher is k runs, which leave a fold out and label that one',
+    '1: a teacher labels its own training rows; k: it is k runs, and each'
+    ' labels the fold of the rows that it was not trained on',
     1,
     10_000,
   )
-  unlabelled: bool = field(
-    True, 'whether students learn of the rows of data.unlabelled too'
-  )
+  unlabelled: bool = field(True, 'students also learn from data.unlabelled')
   logits: str = field(
     '',
-    'folder of logit sets that teach in place of runs of the plan, written'
-    ' by --mode=label or another program: docs/guides/small_students.md',
+    'folder of external logits, written by --mode=label or another program,'
+    ' that replace the teachers: docs/guides/small_students.md',
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """Settings of every run."""
+  """Settings of every run; 0 steps mean: only at the end."""
 
   accumulate: int = field(1, 'parts a batch is computed in', 1, 1 << 16)
-  evaluate_every: int = field(0, 'steps; 0: at the end alone', 0, _MOST_STEPS)
-  checkpoint_every: int = field(
-    1000, 'steps; 0: at the end alone', 0, _MOST_STEPS
-  )
+  evaluate_every: int = field(0, 'steps', 0, _MOST_STEPS)
+  checkpoint_every: int = field(1000, 'steps', 0, _MOST_STEPS)
   log_every: int = field(50, 'steps', 1, 100_000)
   prefetch: int = field(8, 'batches made ahead', 1, 1000)
   deterministic: bool = field(False, 'bit-equal reruns on a GPU, slower')
-  keep_optimizer: bool = field(
-    False, 'keep the optimiser state of finished runs'
-  )
+  keep_optimizer: bool = field(False, 'keep optimizer states of finished runs')
   tensorboard: bool = field(True, 'write TensorBoard events beside the JSONL')
   seeds_at_once: int = field(
-    1,
-    'runs that differ in their seed alone, trained by one program',
-    1,
-    _MOST_SEEDS,
+    1, 'seeds of a run trained at once by one program', 1, _MOST_SEEDS
   )
   profile: tuple[int, ...] = field(
     (),
-    'steps of each run to trace, from the first to below the second; as many'
-    ' more are timed, for the share of the time in which the device is idle',
-    high=_MOST_STEPS,
+    'first step to trace, and the step after the last; then as many steps are'
+    ' timed, to measure the idle time of the device',
+    0,
+    _MOST_STEPS,
   )
 
 
@@ -216,29 +192,21 @@ class MeshConfig:
   """The mesh of devices; -1 takes all that are left."""
 
   data: int = field(-1, 'replicas', -1, 1 << 20)
-  fsdp: int = field(
-    1, 'devices that share a copy of the parameters', -1, 1 << 20
-  )
+  fsdp: int = field(1, 'devices that share one parameter copy', -1, 1 << 20)
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-  """Values of `single`, chosen for each task on seeds of their own.
-
-  All empty: no search.
-  """
+  """Values of `single` to try per task; all empty: no search."""
 
   learning_rates: tuple[float, ...] = field(
-    (), "peaks to try; empty: single's own", most=_MOST_VALUES
+    (), "peaks; empty: single's own", 1e-30, most=_MOST_VALUES
   )
   layer_decays: tuple[float, ...] = field(
-    (), "layer-wise decays to try; empty: single's own", most=_MOST_VALUES
+    (), "layer-wise decays; empty: single's own", 1e-6, 1, _MOST_VALUES
   )
   seeds: tuple[int, ...] = field(
-    (),
-    'each pair is tried with each; none of config.seeds',
-    high=_MOST_SEED,
-    most=_MOST_VALUES,
+    (), 'seeds of every pair, not in config.seeds', 0, _MOST_SEED, _MOST_VALUES
   )
 
 
@@ -246,35 +214,27 @@ class SearchConfig:
 class PlanConfig:
   """Which part of the plan is run."""
 
-  shard: str = field(
-    '',
-    'i/n: config.seeds[i::n] and what these need, i from 0; empty: the whole'
-    ' plan. An ensemble of distill.teachers > 1 and the search are needed, and'
-    ' so trained, in each shard. --mode=merge brings shards together',
-  )
+  shard: str = field('', 'i/n: seeds[i::n] and their teachers; empty: all')
 
 
 @dataclasses.dataclass(frozen=True)
 class VariantConfig:
-  """A variant of the user's own, under `config.custom_variants.NAME`."""
+  """A custom variant, under `config.custom_variants.NAME`."""
 
   like: Literal[VARIANTS] = field(VARIANTS[-1], 'the variant it changes')
   tasks: tuple[str, ...] = field((), 'part of config.tasks; empty: all')
-  teacher: str = field('', 'variant whose runs teach its own; empty: as `like`')
+  teacher: str = field('', 'variant of the teachers; empty: that of `like`')
   start: str = field(
-    '',
-    'variant whose last parameters its single-task runs start from; empty: the'
-    ' pretrained encoder',
+    '', 'variant whose last parameters single-task runs start from'
   )
-  changes: Mapping[str, object] = dataclasses.field(
-    default_factory=dict,
-    metadata={'help': 'fields of single, multi, sampling and distill'},
+  changes: Mapping[str, object] = field(
+    {}, 'changed fields of single, multi, sampling and distill'
   )
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskConfig:
-  """A task of the user's own, under `config.custom_tasks.NAME`."""
+  """A custom task, under `config.custom_tasks.NAME`."""
 
   kind: str = field(
     'classification',
@@ -288,22 +248,16 @@ class TaskConfig:
   format: str = field('tsv', 'of all three files: tsv, jsonl, conll or squad')
   header: bool = field(True, 'TSV: the first line names the columns')
   text: tuple[str, ...] = field(
-    (), 'one or two columns: names, or numbers from 0 where no header is'
+    (), 'one or two columns: names, or numbers from 0 without a header'
   )
   label: str = field('label', 'column of the label: name or number')
   metrics: tuple[str, ...] = field(
     (), "empty: the kind's own; docs/guides/task_kinds.md"
   )
   stride: int = field(
-    0,
-    'qa: tokens of context from the beginning of a window to that of the next;'
-    ' 0: half of what a window holds',
-    0,
-    _MOST_TOKENS,
+    0, 'qa: tokens between window starts; 0: half a window', 0, _MOST_TOKENS
   )
-  unanswerable: bool = field(
-    False, 'qa: a question may have no answer, as in SQuAD 2.0'
-  )
+  unanswerable: bool = field(False, 'qa: questions may have no answer')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,31 +265,25 @@ class Config:
   """The whole configuration of a command."""
 
   name: str = field('bam', 'title of the report')
-  note: str = field('', 'printed in the report: what a reader must know')
+  note: str = field('', 'what a reader must know, printed in the report')
   tasks: tuple[str, ...] = field((), 'names, in the order of the heads')
   variants: tuple[str, ...] = field(VARIANTS, 'what is trained and compared')
   seeds: tuple[int, ...] = field(
-    (0,), 'each variant is trained with each', high=_MOST_SEED, most=_MOST_SEEDS
+    (0,), 'each variant is trained with each', 0, _MOST_SEED, _MOST_SEEDS
   )
-  custom_variants: Mapping[str, VariantConfig] = dataclasses.field(
-    default_factory=dict, metadata={'help': "variants of the user's own"}
+  custom_variants: Mapping[str, VariantConfig] = field({}, 'variants by name')
+  custom_tasks: Mapping[str, TaskConfig] = field({}, 'tasks by name')
+  data: DataConfig = DataConfig()
+  model: ModelConfig = ModelConfig()
+  single: RunLengthConfig = RunLengthConfig()
+  multi: RunLengthConfig = RunLengthConfig(
+    epochs=6.0, batch_size=128, learning_rate=1e-4
   )
-  custom_tasks: Mapping[str, TaskConfig] = dataclasses.field(
-    default_factory=dict,
-    metadata={'doc': 'own tasks by name', 'low': None, 'high': None},
-  )
-  data: DataConfig = field(DataConfig(), '')
-  model: ModelConfig = field(ModelConfig(), '')
-  single: RunLengthConfig = field(RunLengthConfig(), 'single-task runs')
-  multi: RunLengthConfig = field(
-    RunLengthConfig(epochs=6.0, batch_size=128, learning_rate=1e-4),
-    'multi-task runs',
-  )
-  optimizer: OptimizerConfig = field(OptimizerConfig(), '')
-  sampling: SamplingConfig = field(SamplingConfig(), '')
-  packing: PackingConfig = field(PackingConfig(), '')
-  distill: DistillConfig = field(DistillConfig(), '')
-  search: SearchConfig = field(SearchConfig(), '')
-  plan: PlanConfig = field(PlanConfig(), '')
-  train: TrainConfig = field(TrainConfig(), '')
-  mesh: MeshConfig = field(MeshConfig(), '')
+  optimizer: OptimizerConfig = OptimizerConfig()
+  sampling: SamplingConfig = SamplingConfig()
+  packing: PackingConfig = PackingConfig()
+  distill: DistillConfig = DistillConfig()
+  search: SearchConfig = SearchConfig()
+  plan: PlanConfig = PlanConfig()
+  train: TrainConfig = TrainConfig()
+  mesh: MeshConfig = MeshConfig()

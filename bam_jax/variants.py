@@ -1,16 +1,17 @@
-"""Variants: what the runs of each are, and which runs they build on.
+"""The variants of a plan: which runs each one has, and what they build on.
 
-  single            one run a task, gold labels
-  multi             one run over all tasks, gold labels
-  single_to_single  one run a task, taught by `single`
+  single            one run per task, trained on gold labels
+  multi             one run over all tasks, trained on gold labels
+  single_to_single  one run per task, taught by `single`
   multi_to_multi    one run over all tasks, taught by `multi`
   single_to_multi   one run over all tasks, taught by `single` (BAM)
 
-With `distill.logits` those that are taught learn from the sets there instead.
-A variant of the user's own is like one of these, over part of the tasks, with
-some fields changed, taught by another variant, or going on from one.
+With `distill.logits`, external logits take the place of the teacher's runs. A
+custom variant starts from one of these and may change tasks, fields and
+teacher, or start from the parameters of another variant.
 """
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -23,10 +24,10 @@ from bam_jax import errors
 from bam_jax import fields as fields_lib
 from bam_jax import schema
 
-# The runs that try values out for `config.search`; no variant to report on.
+# Name of the runs that try values for `config.search`; never reported.
 SEARCH = 'search'
 
-# variant -> (one run a task?, variant of its teachers)
+# Variant -> (whether it has one run per task, variant of its teachers)
 _BUILT_IN: Mapping[str, tuple[bool, str]] = {
   'single': (True, ''),
   'multi': (False, ''),
@@ -35,20 +36,20 @@ _BUILT_IN: Mapping[str, tuple[bool, str]] = {
   'single_to_multi': (False, 'single'),
 }
 
-# What differs between the runs of a plan is data of its programs. A variant may
-# change no field that is compiled into them.
-_OF_VARIANTS = ('single', 'multi', 'sampling', 'distill')
+# Groups that a variant may change. No compiled program depends on them, so all
+# runs of a plan share their programs.
+_CHANGEABLE = ('single', 'multi', 'sampling', 'distill')
 
 
 class Variant(NamedTuple):
   """What the runs of a variant are.
 
   Attributes:
-    is_single: one run a task; else one over all tasks.
-    tasks: that its runs cover.
-    teacher: variant whose runs teach its own; empty: gold labels alone.
-    start: variant whose runs' last parameters its own start from; empty: the
-      pretrained encoder.
+    is_single: whether it has one run per task; else one run over all tasks.
+    tasks: tasks of its runs.
+    teacher: variant whose runs are the teachers; empty: gold labels only.
+    start: variant whose last parameters its runs start from; empty: they start
+      from the pretrained encoder.
   """
 
   is_single: bool
@@ -57,16 +58,12 @@ class Variant(NamedTuple):
   start: str
 
 
-def variant(config: fields_lib.Config, name: str) -> Variant:
-  """What the runs of the variant `name` are."""
-  own = config.custom_variants.get(name)
-  if own is None:
-    is_single, teacher = _BUILT_IN[name]
-    return Variant(is_single, config.tasks, teacher, '')
+def resolve(config: fields_lib.Config, name: str) -> Variant:
+  """Looks up a built-in or custom variant by its name."""
+  own = config.custom_variants.get(name, fields_lib.VariantConfig(like=name))
   is_single, teacher = _BUILT_IN[own.like]
-  return Variant(
-    is_single, own.tasks or config.tasks, own.teacher or teacher, own.start
-  )
+  tasks = own.tasks or config.tasks
+  return Variant(is_single, tasks, own.teacher or teacher, own.start)
 
 
 def custom_variant(
@@ -76,16 +73,16 @@ def custom_variant(
   teacher: str = '',
   start: str = '',
 ) -> ml_collections.ConfigDict:
-  """A variant of the user's own, for `config.custom_variants.NAME`.
+  """Makes a custom variant, for `config.custom_variants.NAME`.
 
   Args:
-    like: the variant it changes, one of `VARIANTS`.
-    tasks: part of `config.tasks`; empty: all.
-    changes: fields of its runs, such as {'multi': {'layer_decay': 1.0}}.
-    teacher: the variant whose runs teach its own, such as 'single_to_multi' for
-      a further round; empty: as `like`.
-    start: of a variant of single-task runs: the variant from whose runs' last
-      parameters they go on; empty: from the pretrained encoder.
+    like: the built-in variant that it changes, one of `VARIANTS`.
+    tasks: a subset of `config.tasks`; empty: all.
+    changes: changed fields, such as {'multi': {'layer_decay': 1.0}}.
+    teacher: variant whose runs are the teachers, such as 'single_to_multi' for
+      a further round; empty: the teacher of `like`.
+    start: variant whose last parameters the single-task runs start from; empty:
+      they start from the pretrained encoder.
   """
   result = schema.to_config_dict(fields_lib.VariantConfig())
   result.like, result.tasks = like, tuple(tasks)
@@ -95,40 +92,36 @@ def custom_variant(
   return result
 
 
-def of_variant(config: fields_lib.Config, name: str) -> fields_lib.Config:
-  """The configuration that the runs of a variant have.
+def config_for_variant(
+  config: fields_lib.Config, name: str
+) -> fields_lib.Config:
+  """Returns the configuration with the changes of a custom variant applied.
 
   Raises:
-    errors.UserError: a change of a field that is not there, that all runs of a
-      plan share, or of a wrong value.
+    errors.UserError: a changed field is unknown, is shared by all runs of a
+      plan, or has an invalid value.
   """
   if name not in config.custom_variants:
     return config
   where = f'config.custom_variants.{name}.changes'
   changed = {}
-  for group, fields in config.custom_variants[name].changes.items():
-    if group not in _OF_VARIANTS:
+  for group, values in config.custom_variants[name].changes.items():
+    if group not in _CHANGEABLE:
       raise errors.UserError(
-        f'{where}.{group}: is none of {", ".join(_OF_VARIANTS)}, which alone a'
-        ' variant may change'
+        f'{where}.{group}: a variant cannot change this group; change only'
+        f' {", ".join(_CHANGEABLE)}'
       )
-    if not isinstance(fields, Mapping):
-      raise errors.UserError(
-        f'{where}.{group}: {fields!r} is no group of fields; give fields with'
-        ' values'
-      )
-    now = getattr(config, group)
-    values = {f.name: getattr(now, f.name) for f in dataclasses.fields(now)}
-    values |= dict(fields)
-    changed[group] = schema.build(type(now), values, f'{where}.{group}')
+    changed[group] = schema.build(
+      getattr(config, group), values, f'{where}.{group}'
+    )
   return dataclasses.replace(config, **changed)
 
 
 def variant_names(config: fields_lib.Config) -> tuple[str, ...]:
-  """All variants that there are, in the order of a report.
+  """Returns the names of all variants, in the order of the report.
 
-  The user's own stand as `config.variants` has them: a ConfigDict forgets the
-  order in which they were made.
+  Custom variants are ordered as in `config.variants`, because a ConfigDict
+  forgets the order in which they were added.
   """
   own = [name for name in config.variants if name in config.custom_variants]
   return tuple(
@@ -136,109 +129,91 @@ def variant_names(config: fields_lib.Config) -> tuple[str, ...]:
   )
 
 
-def outside(config: fields_lib.Config, name: str) -> str:
-  """The folder of logits that teach a variant; empty: runs or gold labels."""
-  is_taught = bool(variant(config, name).teacher)
-  return of_variant(config, name).distill.logits if is_taught else ''
+def find_external_logits(config: fields_lib.Config, name: str) -> str:
+  """Returns the folder of external logits that teach a variant, or ''."""
+  is_taught = bool(resolve(config, name).teacher)
+  return config_for_variant(config, name).distill.logits if is_taught else ''
 
 
 def learns_unlabelled(config: fields_lib.Config, name: str, task: str) -> bool:
-  """Whether runs of a variant, or what it builds on, see a task's other rows.
-
-  Those of `data.unlabelled`, which students alone are trained on.
-  """
-  found = variant(config, name)
+  """Whether a variant, or one it builds on, uses a task's unlabelled rows."""
+  found = resolve(config, name)
   if task not in found.tasks:
     return False
-  if found.teacher and of_variant(config, name).distill.unlabelled:
+  if found.teacher and config_for_variant(config, name).distill.unlabelled:
     return True
   below = [found.start]
-  if not outside(config, name):
+  if not find_external_logits(config, name):
     below.append(found.teacher)
   return any(learns_unlabelled(config, other, task) for other in below if other)
 
 
-def check(config: fields_lib.Config) -> None:
-  """The user's own variants, against one another and the configuration.
-
-  Raises:
-    errors.UserError: names the variant that does not hold together.
-  """
-
-  def require(condition: bool, message: str) -> None:
-    if not condition:
-      raise errors.UserError(f'config.custom_variants.{name}{message}')
-
-  _check_logits(config.distill, 'config.distill')
+def find_mistakes(config: fields_lib.Config) -> Iterator[str]:
+  """Yields a message for each mistake in the variants of a configuration."""
+  yield from _check_distill(config, config.distill, 'config.distill')
   names = variant_names(config)
   for name, own in config.custom_variants.items():
-    require(
-      name not in (*fields_lib.VARIANTS, SEARCH)
-      and re.fullmatch(r'[a-z0-9_]+', name) is not None,
-      ': name it in small letters, figures and _, and as no variant of the'
-      ' package',
-    )
-    for task in own.tasks:
-      require(
-        task in config.tasks,
-        f'.tasks: {task!r} is none of {", ".join(config.tasks)}',
+    where = f'config.custom_variants.{name}'
+    if name in (*_BUILT_IN, SEARCH) or not re.fullmatch(r'[a-z0-9_]+', name):
+      yield (
+        f'{where}: this name is reserved or malformed; choose one of small'
+        ' letters, digits and _ that no built-in variant has'
       )
-    of_own = variant(config, name)
-    require(
-      not own.start or of_own.is_single,
-      f'.start: {own.like} trains one run over all tasks; only single-task runs'
-      " start from another's parameters, so make it like 'single'",
-    )
+    yield from errors.find_unknown(f'{where}.tasks', own.tasks, config.tasks)
+    found = resolve(config, name)
+    if own.start and not found.is_single:
+      yield (
+        f'{where}.start: {own.like} trains one run over all tasks; only'
+        " single-task runs can start from a variant, so choose like='single'"
+      )
     for key in ('teacher', 'start'):
-      other = getattr(own, key)
-      if other:
-        require(
-          other in names, f'.{key}: {other!r} is none of {", ".join(names)}'
-        )
-        missing = set(of_own.tasks) - set(variant(config, other).tasks)
-        require(
-          not missing,
-          f'.{key}: {other} has no run for {", ".join(sorted(missing))}; give a'
-          ' variant that covers all tasks of this one',
-        )
-    distill = of_variant(config, name).distill
-    require(
-      distill.teachers <= len(config.seeds),
-      f'.changes.distill.teachers={distill.teachers} asks for more teachers'
-      f' than config.seeds has seeds ({len(config.seeds)})',
-    )
-    _check_logits(distill, f'config.custom_variants.{name}.changes.distill')
-    require(
-      not (own.teacher and distill.logits),
-      f'.teacher: {own.teacher} and distill.logits={distill.logits!r} both'
-      ' teach it; leave the former out, or give'
-      " changes={'distill': {'logits': ''}}",
-    )
+      if other := getattr(own, key):
+        yield from errors.find_unknown(f'{where}.{key}', [other], names)
+        if missing := {*found.tasks} - {*resolve(config, other).tasks}:
+          yield (
+            f'{where}.{key}: {other} has no run for'
+            f' {", ".join(sorted(missing))}; choose a variant that covers all'
+            ' tasks of this one'
+          )
+    distill = config_for_variant(config, name).distill
+    yield from _check_distill(config, distill, f'{where}.changes.distill')
+    if own.teacher and distill.logits:
+      yield (
+        f'{where}.teacher: {own.teacher} and distill.logits={distill.logits!r}'
+        ' are both teachers; remove the first, or set'
+        " changes={'distill': {'logits': ''}}"
+      )
   for name in config.custom_variants:
-    _check_cycles(config, name, ())
+    yield from _find_cycle(config, (name,))
 
 
-def _check_logits(distill: fields_lib.DistillConfig, where: str) -> None:
-  """Logits from outside are whose they are, and on all rows."""
+def _check_distill(
+  config: fields_lib.Config, distill: fields_lib.DistillConfig, where: str
+) -> Iterator[str]:
+  if distill.teachers > len(config.seeds):
+    yield (
+      f'{where}.teachers={distill.teachers}: config.seeds has only'
+      f' {len(config.seeds)}; a teacher needs a seed each, so add seeds'
+    )
   if distill.logits and (distill.teachers > 1 or distill.folds > 1):
-    raise errors.UserError(
-      f'{where}.logits: who teaches is settled by the sets there, so'
-      f' teachers={distill.teachers} and folds={distill.folds} say nothing;'
-      ' leave both at 1'
+    yield (
+      f'{where}.logits: external logits replace all teachers, so'
+      f' teachers={distill.teachers} and folds={distill.folds} have no effect;'
+      ' set both to 1'
     )
 
 
-def _check_cycles(
-  config: fields_lib.Config, name: str, above: tuple[str, ...]
-) -> None:
-  """Raises where a variant builds on itself, by way of others or not."""
-  if name in above:
-    cycle = ' -> '.join((*above[above.index(name) :], name))
-    raise errors.UserError(
-      f'config.custom_variants: {cycle} is a cycle: no variant can be taught by'
-      ' or start from one that builds on it; give another teacher or start'
-    )
-  found = variant(config, name)
-  for other in (found.teacher, found.start):
-    if other:
-      _check_cycles(config, other, (*above, name))
+def _find_cycle(
+  config: fields_lib.Config, chain: tuple[str, ...]
+) -> Iterator[str]:
+  """Yields a message if the last variant of a chain builds on itself."""
+  found = resolve(config, chain[-1])
+  for other in filter(None, (found.teacher, found.start)):
+    if other in chain:
+      cycle = ' -> '.join((*chain[chain.index(other) :], other))
+      yield (
+        f'config.custom_variants: {cycle} is a cycle, and a variant cannot'
+        ' build on itself; choose another teacher or start'
+      )
+      return
+    yield from _find_cycle(config, (*chain, other))

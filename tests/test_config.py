@@ -71,7 +71,7 @@ def test_defaults_are_the_papers():
       r"config\.variants: 'singel' is none of single, multi",
     ),
     ('tasks', (), r'config\.tasks is empty; give at least one'),
-    ('seeds', (1, 1), r'config\.seeds: \(1, 1\) names one twice'),
+    ('seeds', (1, 1), r'config\.seeds: \(1, 1\) has a value twice'),
     (
       'data.max_length',
       256,
@@ -91,57 +91,57 @@ def test_defaults_are_the_papers():
     (
       'packing.row_buckets',
       (0, 8),
-      r'config\.packing\.row_buckets=\(0, 8\) must ascend, from 1 on',
+      r'config\.packing\.row_buckets: 0 is out of range; give from 1 to',
     ),
     (
       'train.profile',
       (200,),
-      r'config\.train\.profile=\(200,\) must be two steps that ascend',
+      r'config\.train\.profile=\(200,\) must be two ascending steps',
     ),
     (
       'multi.epochs',
       float('inf'),
-      r'config\.multi\.epochs: inf is no finite number',
+      r'config\.multi\.epochs: inf is not a finite number',
     ),
     (
       'distill.teachers',
       2,
-      r'config\.distill\.teachers=2 asks for more teachers than'
-      r' config\.seeds has seeds \(1\)',
+      r'config\.distill\.teachers=2: config\.seeds has only 1; a'
+      r' teacher needs a seed each, so add seeds',
     ),
     (
       'plan.shard',
       '2',
-      r"config\.plan\.shard: '2' is no i/n with i from 0 to n - 1",
+      r"config\.plan\.shard: '2' is not i/n with i from 0 to n - 1",
     ),
-    ('plan.shard', '2/2', r"config\.plan\.shard: '2/2' is no i/n"),
-    ('plan.shard', '-1/2', r"config\.plan\.shard: '-1/2' is no i/n"),
+    ('plan.shard', '2/2', r"config\.plan\.shard: '2/2' is not i/n"),
+    ('plan.shard', '-1/2', r"config\.plan\.shard: '-1/2' is not i/n"),
     (
       'plan.shard',
       '1/2',
-      r'config\.plan\.shard: 1/2 has no seed, as config\.seeds has 1; make',
+      r'config\.plan\.shard: 1/2 has no seed, because config\.seeds has only',
     ),
     (
       'search.learning_rates',
       (1e-5, 0.0),
-      r'config\.search\.learning_rates: 0\.0 is out of range; give numbers ab',
+      r'config\.search\.learning_rates: 0\.0 is out of range; give at l',
     ),
     (
       'search.layer_decays',
       (1.1,),
-      r'config\.search\.layer_decays: 1\.1 is out of range; give numbers from',
+      r'config\.search\.layer_decays: 1\.1 is out of range; give from',
     ),
     (
       'search.layer_decays',
       (1.0, 1.0),
-      r'config\.search\.layer_decays: \(1\.0, 1\.0\) names one twice',
+      r'config\.search\.layer_decays: \(1\.0, 1\.0\) has a value twice',
     ),
     ('search.seeds', (-1,), r'config\.search\.seeds: -1 is out of range'),
-    ('search.seeds', (1,), r'config\.search: takes seeds, and learning_rates'),
+    ('search.seeds', (1,), r'config\.search: needs seeds, and learning_rates'),
     (
       'search.learning_rates',
       (1e-5,),
-      r'config\.search: takes seeds, .* seeds=\(\), learning_rates=\(1e-05,\)',
+      r'config\.search: needs seeds, .* seeds=\(\), learning_rates=\(1e-05,\)',
     ),
     (
       'distill.folds',
@@ -185,9 +185,17 @@ _HUGE = 10**5000
     ('train.seeds_at_once', 10**7, r'train.seeds_at_once: 10000000 is out of'),
     ('packing.row_buckets', (1, 10**9), r'packing.row_buckets: 1000000000 is'),
     ('packing.row_buckets', tuple(range(1, 200)), r'packing.row_buckets: 199'),
-    ('seeds', (2**32,), r'seeds: 4294967296 is out of range; give at most 429'),
+    (
+      'seeds',
+      (2**32,),
+      r'seeds: 4294967296 is out of range; give from 0 to 429',
+    ),
     ('seeds', tuple(range(10**6)), r'seeds: 1000000 values are too many; give'),
-    ('search.seeds', (2**40,), r'search.seeds: \d+ is out of range; give at'),
+    (
+      'search.seeds',
+      (2**40,),
+      r'search.seeds: \d+ is out of range; give from 0 to',
+    ),
     ('tasks', ('rte',) * 10**6, r'tasks: 1000000 values are too many; give at'),
     ('train.profile', (0, 2**40), r'train.profile: \d+ is out of'),
     ('packing.slots', _HUGE, r'packing.slots: a number of 16610 bits is out'),
@@ -196,7 +204,7 @@ _HUGE = 10**5000
     ('seeds', _HUGE, r'seeds: a number of 16610 bits is out of range'),
     ('plan.shard', f'0/{_HUGE // 10**4998}' + '0' * 4998, r'plan.shard: .* no'),
     # Figures to Python, but not ASCII ones.
-    ('plan.shard', '\u0660/\u0662', r'plan.shard: .* is no i/n'),
+    ('plan.shard', '\u0660/\u0662', r'plan.shard: .* is not i/n'),
   ],
   # Python writes no number of thousands of digits.
   ids=lambda value: value[:20] if isinstance(value, str) else 'number',
@@ -215,7 +223,7 @@ def test_a_number_beyond_any_use_is_refused(key, value, message):
     (
       {'packing.eval_rows': 1 << 18},
       r'packing.eval_rows=262144: with config.packing.row_length=128 a batch'
-      r' would have 33554432 of them, over 16777216; give at most 131072',
+      r' has 33554432 tokens, over 16777216; give at most 131072',
     ),
     (
       {'packing.eval_rows': 1024, 'packing.slots': 2048},
@@ -235,7 +243,7 @@ def test_a_number_beyond_any_use_is_refused(key, value, message):
     ),
     (
       {'seeds': tuple(range(1000)), 'distill.folds': 100},
-      r'seeds, variants, tasks and distill.folds: these make \d+ runs, more',
+      r'seeds, variants, tasks and distill.folds: \d+ runs are over',
     ),
     (
       {
@@ -243,7 +251,7 @@ def test_a_number_beyond_any_use_is_refused(key, value, message):
         'search.learning_rates': tuple(1e-5 * n for n in range(1, 101)),
         'search.layer_decays': tuple(n / 100 for n in range(1, 101)),
       },
-      r'search: these make \d+ runs, more than 100000; give fewer',
+      r'search: \d+ runs are over 100000; give fewer',
     ),
   ],
   ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -342,8 +350,8 @@ def test_nothing_is_chosen_on_the_seeds_that_are_reported():
   config.search.learning_rates = (1e-5, 5e-5)
   with pytest.raises(
     errors.UserError,
-    match=r'config\.search\.seeds: 1 is one of config\.seeds too; what is'
-    r' chosen and reported on one set of seeds',
+    match=r'config\.search\.seeds: 1 is in config\.seeds too; the values'
+    r' must be chosen on seeds that are not reported',
   ):
     config_lib.from_config_dict(config)
   config.search.seeds = (2, 3)
@@ -374,11 +382,11 @@ def test_a_variant_changes_its_own_runs_alone():
     'distill': {'annealing': 'constant'},
   }
   config = config_lib.from_config_dict(_with_variant(changes=changes))
-  mine = config_lib.of_variant(config, 'mine')
+  mine = config_lib.config_for_variant(config, 'mine')
   assert mine.multi.layer_decay == 1.0
   assert mine.multi.batch_size == config.multi.batch_size
   assert mine.distill.annealing == 'constant'
-  assert config_lib.of_variant(config, 'multi') == config
+  assert config_lib.config_for_variant(config, 'multi') == config
   assert config_lib.variant_names(config)[-1] == 'mine'
 
 
@@ -395,30 +403,33 @@ def test_own_variants_stand_in_the_order_of_the_plan():
 @pytest.mark.parametrize(
   ('fields', 'told'),
   [
-    ({'changes': {'model': {'remat': True}}}, r'changes\.model: is none of'),
+    (
+      {'changes': {'model': {'remat': True}}},
+      r'changes\.model: a variant cannot change',
+    ),
     (
       {'changes': {'multi': {'layer_decai': 1.0}}},
       r'nearest is .*\.layer_decay',
     ),
     ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
-    ({'changes': {'multi': 3}}, 'no group of fields'),
+    ({'changes': {'multi': 3}}, 'not a group of fields'),
     (
       {'changes': {'distill': {'teachers': 2}}},
-      r'mine\.changes\.distill\.teachers=2 asks for more teachers than',
+      r'mine\.changes\.distill\.teachers=2: config\.seeds has only 1; a',
     ),
     (
       {'changes': {'distill': {'logits': 'sets', 'folds': 2}}},
-      r'mine\.changes\.distill\.logits: who teaches is settled .*folds=2 say',
+      r'mine\.changes\.distill\.logits: external logits .*folds=2 have',
     ),
     (
       {'teacher': 'multi', 'changes': {'distill': {'logits': 'sets'}}},
-      r"mine\.teacher: multi and distill\.logits='sets' both teach it",
+      r"mine\.teacher: multi and distill\.logits='sets' are both teachers",
     ),
     ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
     ({'teacher': 'mutli'}, r"mine\.teacher: 'mutli' is none of single, multi"),
     (
       {'teacher': 'mine'},
-      r'config\.custom_variants: mine -> mine is a cycle: no variant can',
+      r'config\.custom_variants: mine -> mine is a cycle, and a variant can',
     ),
     (
       {'start': 'multi'},
@@ -438,14 +449,14 @@ def test_a_variant_that_does_not_hold_together_is_told(fields, told):
 def test_a_variant_does_not_take_the_name_of_another():
   config = _valid()
   config.custom_variants.single = config_lib.custom_variant('multi')
-  with pytest.raises(errors.UserError, match='as no variant of the package'):
+  with pytest.raises(errors.UserError, match='this name is reserved'):
     config_lib.from_config_dict(config)
 
 
 def test_the_runs_of_the_search_are_no_variant():
   config = _valid()
   config.custom_variants.search = config_lib.custom_variant('multi')
-  with pytest.raises(errors.UserError, match='as no variant of the package'):
+  with pytest.raises(errors.UserError, match='this name is reserved'):
     config_lib.from_config_dict(config)
 
 
@@ -472,7 +483,7 @@ def test_teachers_and_starts_cover_the_tasks_of_their_users(key):
   )
   with pytest.raises(
     errors.UserError,
-    match=rf'custom_variants\.mine\.{key}: part has no run for mrpc; give',
+    match=rf'custom_variants\.mine\.{key}: part has no run for mrpc; choose',
   ):
     config_lib.from_config_dict(config)
   config.custom_variants.mine.tasks = ('rte',)

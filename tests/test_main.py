@@ -142,8 +142,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--scratch=here'], r'--scratch=here: .* work is a local one; leave it'),
     (['--workdir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH and no gs:'),
     (['--config.data.dir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH'),
-    (['--config.plan.shard=\u0660/2'], r"plan.shard: '\u0660/2' is no i/n"),
-    (['--config.plan.shard=1'], r"plan.shard: '1' is no i/n with i from 0"),
+    (['--config.plan.shard=\u0660/2'], r"plan.shard: '\u0660/2' is not i/n"),
+    (['--config.plan.shard=1'], r"plan.shard: '1' is not i/n with i from 0"),
     (['--coordinator=here:1'], r'--num_processes=N and --process_id=I: mis'),
     (
       ['--coordinator=here', '--num_processes=2', '--process_id=0'],
@@ -169,7 +169,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     ),
     (
       ['--config.search.seeds=(0,)', '--config.search.learning_rates=(1e-5,)'],
-      r'config.search.seeds: 0 is one of config.seeds too',
+      r'config.search.seeds: 0 is in config.seeds too',
     ),
   ],
   ids=[

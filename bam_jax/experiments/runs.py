@@ -135,10 +135,10 @@ def plan_runs(
     group = group_name(variant, seed, fold)
     if group in groups:
       return groups[group]
-    found = variants.variant(config, variant)
-    own = config_lib.of_variant(config, variant)
+    found = variants.resolve(config, variant)
+    own = config_lib.config_for_variant(config, variant)
     teachers: dict[str, list[Run]] = {task: [] for task in config.tasks}
-    if found.teacher and not variants.outside(config, variant):
+    if found.teacher and not variants.find_external_logits(config, variant):
       for teacher_seed in _teacher_seeds(own, seed):
         for left_out in _folds(own, teacher_seed):
           for run in add(found.teacher, teacher_seed, left_out):
@@ -193,7 +193,7 @@ def _make_run(
   choices: Mapping[str, Choice],
 ) -> Run:
   """Makes one run; `teachers` and `starts` map tasks to earlier runs."""
-  is_single = variants.variant(config, variant).is_single
+  is_single = variants.resolve(config, variant).is_single
   name = group_name(variant, seed)
   depends: dict[str, Choice] = {}
   for task in tasks:
@@ -217,10 +217,10 @@ def _make_run(
     },
     start=starts[tasks[0]].name if starts else '',
     is_single=is_single,
-    config=config_lib.of_variant(config, variant),
+    config=config_lib.config_for_variant(config, variant),
     choices=depends,
     fold=fold,
-    logits=variants.outside(config, variant),
+    logits=variants.find_external_logits(config, variant),
   )
 
 

@@ -186,23 +186,23 @@ def _config(**changes) -> config_lib.Config:
   [
     (
       {'data.unlabelled': ('more.jsonl',)},
-      r"data\.unlabelled: 'more\.jsonl' is no TASK=FILE of a \.tsv or \.jsonl",
+      r"data\.unlabelled: 'more\.jsonl' is not TASK=FILE with a \.tsv",
     ),
-    ({'data.unlabelled': ('mood=more.txt',)}, 'is no TASK=FILE'),
+    ({'data.unlabelled': ('mood=more.txt',)}, 'is not TASK=FILE'),
     (
       {'data.unlabelled': ('moood=more.tsv',)},
       r"'moood' is none of mood, stsb, rte, words",
     ),
     (
       {'data.unlabelled': ('mood=a.tsv', 'mood=b.tsv')},
-      r"'mood=b\.tsv': mood has a\.tsv already; join the two files",
+      r"'mood=b\.tsv': mood already has a\.tsv; join the two files",
     ),
     ({'data.unlabelled': ('words=a.tsv',)}, r"'words' is tagging, whose"),
     (
       {'variants': ('single', 'multi')},
-      r'no variant of single, multi is taught mood with distill\.unlabelled',
+      r'none of the variants single, multi learns from the file of mood',
     ),
-    ({'distill.unlabelled': False}, 'is taught mood with distill'),
+    ({'distill.unlabelled': False}, 'learns from the file of mood; add a'),
   ],
   ids=['no-task', 'format', 'task', 'twice', 'tokens', 'untaught', 'off'],
 )
