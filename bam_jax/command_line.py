@@ -1,6 +1,7 @@
-"""The command line: what may be given, and what is refused before any work."""
+"""The flags of the command line, and the checks before any work begins."""
 
 import ast
+from collections.abc import Iterator
 import logging
 import re
 
@@ -19,10 +20,9 @@ MODES = (
 
 
 class _TupleParser(flags.ArgumentParser):
-  """Parses tuples as ml_collections does.
+  """Parses tuples like ml_collections, but the last of repeated flags counts.
 
-  Its own class would have a flag that is given twice join the two. With this
-  one the last counts, as for every other flag.
+  The parser of ml_collections joins the values of repeated flags.
   """
 
   def parse(self, argument: object) -> tuple[object, ...]:
@@ -37,14 +37,14 @@ CONFIG = config_flags.DEFINE_config_file(
 WORKDIR = flags.DEFINE_string(
   'workdir',
   None,
-  'Where everything goes, a directory or an s3:// or gs:// URL. Default:'
-  ' work/NAME of the config.',
+  'Directory, or s3:// or gs:// URL, for all results. Default: work/NAME of the'
+  ' config.',
 )
 SCRATCH = flags.DEFINE_string(
   'scratch',
   None,
-  'Local directory in which a --workdir in an object store is worked on.'
-  ' Default: one of ~/.cache/bam_jax, by the URL.',
+  'Local directory for a --workdir in an object store. Default: one in'
+  ' ~/.cache/bam_jax.',
 )
 MODE = flags.DEFINE_enum('mode', 'run', MODES, 'What to do; see above.')
 GROUP = flags.DEFINE_string(
@@ -63,64 +63,52 @@ TASK = flags.DEFINE_string('task', None, 'predict: the task of --input.')
 OUTPUT = flags.DEFINE_string(
   'output',
   None,
-  'predict: a .tsv or .jsonl file with a line for each one of --input. Default:'
-  ' standard output. label: the folder of the logit sets.',
+  'predict: a .tsv or .jsonl file with one prediction per line of --input.'
+  ' Default: standard output. label: the folder of the logit sets.',
 )
 MAJORITY = flags.DEFINE_list(
   'majority',
   None,
-  'predict: tasks, with , between them, for which submission.zip has the'
-  " training set's most frequent label in place of the predictions; their .tsv"
-  ' files keep these. wnli: its dev set contradicts its training set, so no'
-  ' model is better on it.',
+  'predict: comma-separated tasks for which submission.zip has the most'
+  ' frequent training label in place of the predictions. Useful for wnli, whose'
+  ' dev set contradicts its training set.',
 )
 FORMAT = flags.DEFINE_enum(
   'format',
   'hf',
   ('hf', 'stablehlo'),
-  'export: hf: directories for transformers; stablehlo: a program that runs'
-  ' without this package, by jax on CPU, CUDA and TPU.',
+  'export: hf: directories for transformers; stablehlo: a program that jax runs'
+  ' without this package on CPU, CUDA and TPU.',
 )
-HOST = flags.DEFINE_string(
-  'host', '127.0.0.1', 'serve: address of this machine to listen on.'
-)
-PORT = flags.DEFINE_integer('port', 8000, 'serve: 0: any that is free.')
-FROM = flags.DEFINE_list(
-  'from', None, 'merge: work directories, with , between them.'
-)
+HOST = flags.DEFINE_string('host', '127.0.0.1', 'serve: address to listen on.')
+PORT = flags.DEFINE_integer('port', 8000, 'serve: 0: any free port.')
+FROM = flags.DEFINE_list('from', None, 'merge: comma-separated work dirs.')
 DISTRIBUTED = flags.DEFINE_enum(
   'distributed',
   'off',
   ('auto', 'off'),
-  'auto: one of several processes that Cloud TPU, Slurm, GKE or Open MPI has'
-  ' started; each finds the others.',
+  'auto: Cloud TPU, Slurm, GKE or Open MPI has started several processes, and'
+  ' each finds the others.',
 )
 COORDINATOR = flags.DEFINE_string(
   'coordinator',
   None,
-  'HOST:PORT of process 0, for several processes elsewhere; with'
-  ' --num_processes and --process_id.',
+  'HOST:PORT of process 0, for several processes that were started otherwise;'
+  ' with --num_processes and --process_id.',
 )
 NUM_PROCESSES = flags.DEFINE_integer(
-  'num_processes',
-  None,
-  'How many processes there are.',
-  lower_bound=1,
-  upper_bound=100_000,
+  'num_processes', None, 'How many processes there are.', 1, 100_000
 )
 PROCESS_ID = flags.DEFINE_integer(
-  'process_id', None, 'The number of this process, from 0.', lower_bound=0
+  'process_id', None, 'The number of this process, from 0.', 0
 )
 JOIN_SECONDS = flags.DEFINE_integer(
-  'join_seconds',
-  300,
-  'How long a process waits at the start until all have come.',
-  lower_bound=1,
+  'join_seconds', 300, 'How long to wait for all processes at the start.', 1
 )
 
 
-def log_plainly() -> None:
-  """Has a command log to standard error for people: messages alone."""
+def configure_logging() -> None:
+  """Makes a command log plain messages to standard error."""
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
   # One style for both loggers, absl's and Python's.
@@ -130,38 +118,40 @@ def log_plainly() -> None:
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-  """Whether a record is this package's, or a warning of any other.
+  """Whether a record is from this package, or is a warning from another one.
 
-  At INFO JAX reports the backends that it looked for in vain, an HTTP client
-  each request, S3's client where it found its credentials, and TFDS through
-  absl each look at a folder. This package logs through the root logger.
+  This package logs through the root logger. At INFO, other packages log every
+  request and every folder that they look at.
   """
   return record.name == 'root' or record.levelno >= logging.WARNING
 
 
 def parse(argv: list[str]) -> list[str]:
-  """absl's parser, with a user's mistake told in one line."""
+  """Parses the flags; returns the arguments that are not flags.
+
+  Raises:
+    errors.UserError: a flag, or the file of --config, is invalid.
+  """
   try:
     rest = flags.FLAGS(argv)
     if CONFIG.value is not None:
-      # A file that can't be read is told of at the first use alone.
-      CONFIG.value.to_dict()
+      CONFIG.value.to_dict()  # Raises if the file could not be read.
     return rest
   except SyntaxError as e:
     raise errors.UserError(f'{e.filename}:{e.lineno}: {e.msg}') from e
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    raise errors.UserError(_one_line(e)) from e
+    raise errors.UserError(_shorten(e)) from e
   except OSError as e:
     raise errors.UserError(
-      f'--config: {str(e).splitlines()[-1].strip()}; give a file that is there'
+      f'--config: {str(e).splitlines()[-1].strip()}; give an existing file'
     ) from e
 
 
-def _one_line(error: Exception) -> str:
-  """ConfigDict lists all its fields before it names the nearest key."""
+def _shorten(error: Exception) -> str:
+  """Returns an error's message without ConfigDict's list of all fields."""
   text = str(error.args[0] if error.args else error)
   if text[:1] in ("'", '"') and text[-1] == text[0]:
-    # A KeyError told by another error is quoted and has its lines escaped.
+    # The message of a KeyError inside another error is quoted and escaped.
     text = ast.literal_eval(text)
   lines = text.splitlines()
   if len(lines) > 1 and lines[-1].startswith('Did you mean'):
@@ -170,77 +160,102 @@ def _one_line(error: Exception) -> str:
       first = f'--config: no such key: {first}'
     return f'{first}. {lines[-1]}'
   if re.fullmatch(r"'\w+'", text):
-    # A key that is like none.
-    return f'--config: no such key: {text}; bam_jax/config.py has them all'
+    # No key is similar.
+    return f'--config: no such key: {text}; bam_jax/fields.py has them all'
   return ' '.join(line.strip() for line in lines)
 
 
-def help_of_flags() -> str:
-  """What each flag is for."""
-  return flags.FLAGS.get_help()
-
-
 def check(rest: list[str]) -> None:
-  """Refuses what the mode would not read, and a command without a config.
+  """Checks that the flags go together.
 
   Args:
     rest: what `parse` returned.
 
   Raises:
-    errors.UserError: naming the argument.
+    errors.UserError: --config is missing, the mode does not use a flag, or
+      flags contradict each other.
   """
+  errors.raise_first(_find_mistakes(rest))
+
+
+def _find_mistakes(rest: list[str]) -> Iterator[str]:
+  """Yields a message for each flag that does not go with the others."""
   if len(rest) > 1:
-    raise errors.UserError(
-      f'{rest[1]}: no such argument; flags begin with --, see --help'
-    )
+    yield f'{rest[1]}: no such argument; flags begin with --, see --help'
   if CONFIG.value is None:
-    raise errors.UserError(
-      '--config is missing; try --config=configs/demo.py, or --help'
-    )
-  predicts_file = MODE.value == 'predict' and INPUT.present
-  labels = MODE.value == 'label'
-  for flag, is_read, where in (
-    (INPUT, predicts_file or labels, '--mode=predict and --mode=label'),
-    (TASK, predicts_file, '--mode=predict --input=FILE'),
-    (
-      OUTPUT,
-      predicts_file or labels,
-      '--mode=predict --input=FILE and --mode=label',
-    ),
-    (
-      MAJORITY,
-      MODE.value == 'predict' and not INPUT.present,
-      '--mode=predict without --input',
-    ),
-    (FORMAT, MODE.value == 'export', '--mode=export'),
-    (HOST, MODE.value == 'serve', '--mode=serve'),
-    (PORT, MODE.value == 'serve', '--mode=serve'),
+    yield '--config is missing; try --config=configs/demo.py, or --help'
+  mode = use = f'--mode={MODE.value}'
+  if mode == '--mode=predict':
+    use += ' --input=FILE' if INPUT.present else ' without --input'
+  for flag, *users in (
+    (INPUT, '--mode=predict', '--mode=label'),
+    (TASK, '--mode=predict --input=FILE'),
+    (OUTPUT, '--mode=predict --input=FILE', '--mode=label'),
+    (MAJORITY, '--mode=predict without --input'),
+    (FORMAT, '--mode=export'),
+    (HOST, '--mode=serve'),
+    (PORT, '--mode=serve'),
   ):
-    if flag.present and not is_read:
-      raise errors.UserError(
-        f'--{flag.name}={_text(flag.value)}: goes with {where}; leave it out'
-      )
-  if labels and not OUTPUT.value:
-    raise errors.UserError(
-      '--output is missing: --mode=label writes logit sets below --output=DIR'
+    if flag.present and mode not in users and use not in users:
+      value = flag.value
+      text = ','.join(value) if isinstance(value, list) else value
+      yield f'--{flag.name}={text}: needs {" or ".join(users)}; leave it out'
+  local = [('from', place) for place in FROM.value or ()]
+  if mode == '--mode=label':
+    if not OUTPUT.value:
+      yield '--output is missing: --mode=label needs --output=DIR'
+    local.append(('output', OUTPUT.value))
+  for name, place in local:
+    if stores.is_url(place):
+      yield f'--{name}={place}: is not a local directory; give one'
+  workdir = WORKDIR.value or 'the default --workdir'
+  if stores.is_url(workdir) and is_multi_process():
+    yield (
+      f'--workdir={workdir}: several processes need a directory that all of'
+      ' them see, such as one of an NFS; give one'
     )
-  if labels and stores.is_url(OUTPUT.value):
-    raise errors.UserError(
-      f'--output={OUTPUT.value}: is no local directory; give one'
+  if SCRATCH.value and not stores.is_url(workdir):
+    yield (
+      f'--scratch={SCRATCH.value}: is only used for a --workdir in an object'
+      f' store, and {workdir} is local; leave it out'
     )
-  for source in FROM.value or ():
-    if stores.is_url(source):
-      raise errors.UserError(
-        f'--from={source}: is no local directory; copy it to one first'
-      )
+  if is_multi_process():
+    yield from _find_process_mistakes()
 
 
-def _text(value: object) -> str:
-  return ','.join(value) if isinstance(value, list) else str(value)
+def _find_process_mistakes() -> Iterator[str]:
+  given = {
+    '--coordinator=HOST:PORT': COORDINATOR.value,
+    '--num_processes=N': NUM_PROCESSES.value,
+    '--process_id=I': PROCESS_ID.value,
+  }
+  names = ', '.join(given)
+  missing = [name for name, value in given.items() if value is None]
+  if 0 < len(missing) < len(given):
+    yield f'{" and ".join(missing)}: missing; give all of {names}, or none'
+  if not missing:
+    if DISTRIBUTED.value == 'auto':
+      yield f'--distributed=auto: needs no other flags; leave {names} out'
+    host, _, port = COORDINATOR.value.rpartition(':')
+    if not host or not re.fullmatch('[0-9]{1,5}', port) or int(port) > 65535:
+      yield (
+        f'--coordinator={COORDINATOR.value}: is not HOST:PORT; give something'
+        ' like 10.0.0.2:1234'
+      )
+    if PROCESS_ID.value >= NUM_PROCESSES.value:
+      yield (
+        f'--process_id={PROCESS_ID.value}: is not below --num_processes='
+        f'{NUM_PROCESSES.value}; number the processes from 0'
+      )
+  if MODE.value in ('doctor', 'estimate', 'serve') or INPUT.value is not None:
+    yield (
+      f'--mode={MODE.value}{" --input" if INPUT.value else ""}: runs in one'
+      ' process; leave --distributed and --coordinator out'
+    )
 
 
 def shared_flags() -> dict[str, object]:
-  """The flags that several processes must have in common, by name."""
+  """Returns flag -> value for the flags that all processes must share."""
   return {
     f'--{flag.name}': flag.value
     for flag in (MODE, GROUP, OUTPUT, MAJORITY, FORMAT, FROM)
@@ -248,49 +263,6 @@ def shared_flags() -> dict[str, object]:
 
 
 def is_multi_process() -> bool:
-  """Whether this is one of several processes.
-
-  Raises:
-    errors.UserError: flags that say so by half, or a mode that is of one.
-  """
-  several = _joins_others()
-  one = ('doctor', 'estimate', 'serve')
-  alone = MODE.value in one or INPUT.value is not None
-  if several and alone:
-    raise errors.UserError(
-      f'--mode={MODE.value}{" --input" if INPUT.value else ""}: is of one'
-      ' process; leave --distributed and --coordinator out'
-    )
-  return several
-
-
-def _joins_others() -> bool:
-  plain = {
-    '--coordinator=HOST:PORT': COORDINATOR.value,
-    '--num_processes=N': NUM_PROCESSES.value,
-    '--process_id=I': PROCESS_ID.value,
-  }
-  missing = [name for name, value in plain.items() if value is None]
-  if len(missing) == len(plain):
-    return DISTRIBUTED.value == 'auto'
-  if missing:
-    raise errors.UserError(
-      f'{" and ".join(missing)}: missing; give all three of {", ".join(plain)},'
-      ' or none'
-    )
-  if DISTRIBUTED.value == 'auto':
-    raise errors.UserError(
-      '--distributed=auto: finds the processes by itself; leave'
-      f' {", ".join(plain)} out'
-    )
-  host, _, port = COORDINATOR.value.rpartition(':')
-  if not host or not re.fullmatch('[0-9]{1,5}', port) or int(port) > 65535:
-    raise errors.UserError(
-      f'--coordinator={COORDINATOR.value}: is no HOST:PORT, as 10.0.0.2:1234'
-    )
-  if PROCESS_ID.value >= NUM_PROCESSES.value:
-    raise errors.UserError(
-      f'--process_id={PROCESS_ID.value}: is not below --num_processes='
-      f'{NUM_PROCESSES.value}; they are numbered from 0'
-    )
-  return True
+  """Whether this command is one of several processes."""
+  explicit = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+  return DISTRIBUTED.value == 'auto' or any(v is not None for v in explicit)

@@ -1,12 +1,9 @@
-"""Runs the command that --mode names, in one process or in several.
+"""Runs the command of --mode, in one process or in several.
 
-Imports JAX and everything that uses it, so it is imported once the flags have
-been checked.
+`main` imports this module, and so JAX, after it has checked the flags.
 """
 
-from collections.abc import Callable
 import contextlib
-import importlib.util
 from pathlib import Path
 
 from absl import logging as absl_logging
@@ -33,34 +30,32 @@ from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.training import setup
 
-# Commands that read raw rows.
-_READING = ('run', 'prepare', 'estimate', 'evaluate')
-
 
 def run_command(
   config: config_lib.Config,
   workdir: Path,
   preemption_signal: preemption.Signal,
   lock: contextlib.AbstractContextManager[object],
-  is_multi_process: bool,
 ) -> None:
-  """Joins the other processes, if any, and runs the command.
+  """Joins the other processes, if there are any, and runs the command.
 
   Args:
     config: the configuration.
     workdir: a local work directory.
     preemption_signal: of this process.
     lock: keeps other commands out of the work directory while it is held.
-    is_multi_process: whether this is one of several processes.
   """
   setup.configure_jax(config, workdir)
+  is_multi_process = command_line.is_multi_process()
+  mode = command_line.MODE.value
   with contextlib.ExitStack() as stack:
     if is_multi_process:
       _join(config, preemption_signal)
       preemption_signal = stack.enter_context(
         processes.agreed_signal(preemption_signal)
       )
-    if config.data.source == 'tfds' and command_line.MODE.value in _READING:
+    reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
+    if reads_rows and config.data.source == 'tfds':
       # Before any weights are downloaded.
       processes.run_on_first(
         lambda: tfds_source.check(registry.resolve(config).tasks, config.data)
@@ -68,7 +63,7 @@ def run_command(
     plan = processes.run_on_all(
       lambda: plan_lib.make_plan(config, workdir, preemption_signal)
     )
-    if command_line.MODE.value == 'serve':
+    if mode == 'serve':
       _serve(plan, lock)
       return
     processes.run_on_first(lambda: stack.enter_context(lock) and None)
@@ -76,7 +71,7 @@ def run_command(
       stack.enter_context(peers.exit_on_peer_error())
       processes.check_equal('the weights', plan.encoder.digest)
       processes.check_shared(workdir)
-    _bind_command(plan)()
+    _run_mode(plan)
 
 
 def _join(
@@ -85,8 +80,8 @@ def _join(
   """Joins the other processes and checks that they run the same command."""
   process_id = command_line.PROCESS_ID.value
   seconds = command_line.JOIN_SECONDS.value
-  # A process that stops before it watches the others, and they watch it, would
-  # leave them waiting, or make JAX abort them.
+  # If a process stopped before all watch each other, the others would wait for
+  # it, or JAX would abort them.
   with preemption_signal.defer_exit(checks_at_end=False):
     joining.join(
       command_line.COORDINATOR.value,
@@ -95,15 +90,8 @@ def _join(
       seconds,
       preemption_signal,
     )
-    fields = schema.flatten(config)
-    joining.check_same(
-      {
-        **command_line.shared_flags(),
-        **{f'config.{key}': value for key, value in fields.items()},
-      },
-      process_id,
-      seconds,
-    )
+    settings = command_line.shared_flags() | schema.flatten({'config': config})
+    joining.check_same(settings, process_id, seconds)
     with peers.exit_on_peer_error():
       # JAX looks for the devices of all processes here.
       peers.watch()
@@ -111,41 +99,40 @@ def _join(
     absl_logging.set_verbosity(absl_logging.ERROR)
 
 
-def _bind_command(plan: plan_lib.Plan) -> Callable[[], None]:
-  """Returns the function of --mode, with the plan and its flags bound."""
+def _run_mode(plan: plan_lib.Plan) -> None:
+  """Calls the function of --mode with the plan and its flags."""
   group = command_line.GROUP.value
   source, output = command_line.INPUT.value, command_line.OUTPUT.value
-  if command_line.MODE.value == 'predict' and source is not None:
-    return lambda: own_file.predict(
-      predict.load_model(plan, group), command_line.TASK.value, source, output
-    )
-  return {
-    'run': lambda: train.run(plan),
-    'prepare': lambda: train.prepare(plan),
-    'estimate': lambda: estimate.estimate(plan),
-    'evaluate': lambda: evaluate.evaluate(plan),
-    'predict': lambda: predict.predict(
-      plan, group, command_line.MAJORITY.value or ()
-    ),
-    'export': lambda: export.export(plan, group, command_line.FORMAT.value),
-    'label': lambda: label.label(plan, group, Path(output), source),
-    'merge': lambda: merge.merge(
-      plan, [Path(path) for path in command_line.FROM.value or ()]
-    ),
-    'report': lambda: report.report(plan),
-  }[command_line.MODE.value]
+  match command_line.MODE.value:
+    case 'predict' if source is not None:
+      model = predict.load_model(plan, group)
+      own_file.predict(model, command_line.TASK.value, source, output)
+    case 'predict':
+      predict.predict(plan, group, command_line.MAJORITY.value or ())
+    case 'export':
+      export.export(plan, group, command_line.FORMAT.value)
+    case 'label':
+      label.label(plan, group, Path(output), source)
+    case 'merge':
+      merge.merge(plan, [Path(path) for path in command_line.FROM.value or ()])
+    case mode:
+      {
+        'run': train.run,
+        'prepare': train.prepare,
+        'estimate': estimate.estimate,
+        'evaluate': evaluate.evaluate,
+        'report': report.report,
+      }[mode](plan)
 
 
 def _serve(
   plan: plan_lib.Plan, lock: contextlib.AbstractContextManager[object]
 ) -> None:
-  """Serves a group of runs; holds the lock until their models are loaded."""
-  for package in ('starlette', 'uvicorn'):
-    if importlib.util.find_spec(package) is None:
-      raise errors.UserError(
-        f'--mode=serve: needs the package {package}; pip install'
-        " 'bam-jax[serve]'"
-      )
+  """Serves a group of runs; holds the lock until its models are loaded."""
+  for package in errors.absent(('starlette', 'uvicorn')):
+    raise errors.UserError(
+      f"--mode=serve: needs the package {package}; pip install 'bam-jax[serve]'"
+    )
   from bam_jax.serving import server
 
   listener = server.bind(command_line.HOST.value, command_line.PORT.value)

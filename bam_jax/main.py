@@ -1,65 +1,54 @@
 """Born-Again Multi-Task learning: teachers, their logits, a student, a report.
 
 Modes (--mode):
-  run       everything that the config asks for, from raw data to the report;
-            what is there already is kept, an interrupted run goes on
-  prepare   tokenised features alone, as TFRecord shard sets
-  estimate  before a long run: steps, time, memory and disk of what is left of
-            it, by a few real steps on the devices here; estimate.json
+  run       everything in the config, from raw data to the report; finished
+            parts are kept, and an interrupted run continues
+  prepare   only the tokenised features, as TFRecord shard sets
+  estimate  steps, time, memory and disk that the rest of a plan needs, measured
+            by a few steps on the devices here; writes estimate.json
   evaluate  score the finished runs again from their checkpoints
-  predict   predictions on the test splits, and a GLUE submission, with
-            the models of --group; --majority=wnli submits a task's majority
-            label. Of a file of your own with --input=FILE.tsv, FILE.jsonl or -
-            and --task=NAME, to --output=FILE or standard output
-  serve     an HTTP server at --host and --port that predicts texts with the
-            models of --group, with a page to try it on; extra serve
+  predict   predictions on the test splits and a GLUE submission, by the models
+            of --group; --majority=wnli submits a task's majority label. For
+            your own texts: --input=FILE.tsv, FILE.jsonl or - (standard input)
+            with --task=NAME, to --output=FILE or standard output
+  serve     an HTTP server at --host and --port, with a web page, that predicts
+            with the models of --group; needs the extra serve
   export    the models of --group as Hugging Face directories, for torch's
             AutoModelForSequenceClassification; --format=stablehlo: as programs
             that jax runs without this package
-  label     what the models of --group say of their training rows, as logit
-            sets in --output=DIR, for the students of another plan, which may
-            have another encoder and vocabulary: config.distill.logits=DIR; of
-            the rows that the plan has below --input=DATA_DIR, if given
+  label     logits of the models of --group for their training rows, or for
+            those of a plan with --input=DATA_DIR, as logit sets in
+            --output=DIR; students of any plan read them by
+            config.distill.logits=DIR
   report    write the report again
-  merge     copy what the work directories --from=DIR,DIR have finished into
-            --workdir, such as shards of a plan, and report on all of it
-  doctor    check the raw data before anything is computed: doctor.md and
-            doctor.json; exit 0: at most notes, 1: warnings, 3: errors
+  merge     copy the finished parts of the work directories --from=DIR,DIR, such
+            as shards of a plan, into --workdir, and report on all of it
+  doctor    check the raw data without training: doctor.md and doctor.json; exit
+            status 0: at most notes, 1: warnings, 3: errors
 
-Shards: --config.plan.shard=i/n carries out config.seeds[i::n] alone, i from 0,
-with the teachers that these need. Ensembles (config.distill.teachers=k: of the
-first k seeds) and the runs of config.search are trained in each shard, unless
-they are merged into its --workdir first.
+Shards: --config.plan.shard=i/n runs only config.seeds[i::n] (i from 0) and
+their teachers. Ensembles (config.distill.teachers=k: the first k seeds) and the
+runs of config.search are trained in each shard, unless they are merged into its
+--workdir first.
 
-Several machines: start the same command once a process, with a --workdir that
+Several machines: start the same command once per process, with a --workdir that
 all of them see, and --distributed=auto (Cloud TPU, Slurm, GKE, Open MPI) or
---coordinator=HOST:PORT --num_processes=N --process_id=I. All must come within
---join_seconds, with the same code, versions and flags. All are stopped by a
-SIGTERM to one, and go on in any number.
+--coordinator=HOST:PORT --num_processes=N --process_id=I. All must start within
+--join_seconds, with the same code, versions and flags. A SIGTERM to one stops
+all, and any number of processes can continue.
 
 Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
-and gs://BUCKET/PATH (extra gcs). A work directory there is worked on in
---scratch=DIR and mirrored as it goes, so that another machine goes on with the
-same command; docs/reliability.md tells what is promised.
+and gs://BUCKET/PATH (extra gcs). Such a work directory is mirrored to the store
+from --scratch=DIR, and another machine can continue with the same command; see
+docs/reliability.md.
 
 Examples:
   python -m bam_jax.main --config=configs/demo.py
   python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=configs/bam.py --workdir=/data/bam
   python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
-  python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
-      --config.data.dir=$GLUE_DIR --group=single_to_multi-s0
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --config.data.dir=$GLUE_DIR --task=sst2 --input=reviews.jsonl \\
       --output=predicted.jsonl
-  python -m bam_jax.main --config=configs/minilm.py --mode=export \\
-      --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=configs/minilm.py --mode=label \\
-      --config.data.dir=$GLUE_DIR --group=single-s0 --output=work/logits
-  python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
-      --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=configs/bam.py --workdir=shard_0 \\
-      --config.plan.shard=0/2
   python -m bam_jax.main --config=configs/bam.py --mode=merge \\
       --from=shard_0,shard_1
 """
@@ -72,6 +61,8 @@ import sys
 import threading
 import traceback
 from typing import NoReturn
+
+from absl import flags
 
 from bam_jax import command_line
 from bam_jax import config as config_lib
@@ -91,31 +82,20 @@ def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
     preemption_signal: of this process.
   """
   command_line.check(argv)
-  is_multi_process = command_line.is_multi_process()
   config = config_lib.from_config_dict(command_line.CONFIG.value)
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
     from bam_jax.storage import raw_files
 
-    config = raw_files.localized(config)
+    config = raw_files.download_tables(config)
   place = command_line.WORKDIR.value or _default_workdir(config.name)
   with contextlib.ExitStack() as stack:
     if stores.is_url(place):
-      if is_multi_process:
-        raise errors.UserError(
-          f'--workdir={place}: several processes need a directory that all of'
-          ' them see, such as one of an NFS; give one'
-        )
       workdir = stack.enter_context(_mirror(place, preemption_signal))
       lock = contextlib.nullcontext()
-    elif command_line.SCRATCH.value:
-      raise errors.UserError(
-        f'--scratch={command_line.SCRATCH.value}: is where a --workdir in an'
-        f' object store is worked on, and {place} is a local one; leave it out'
-      )
     else:
       workdir = Path(place)
       lock = lock_lib.Lock(workdir)
-    stack.enter_context(files.told_below(workdir, *_named_paths(config)))
+    stack.enter_context(files.report_errors(workdir, *_named_paths(config)))
     if command_line.MODE.value == 'doctor':
       from bam_jax.doctor import command as doctor
 
@@ -123,9 +103,7 @@ def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
     # It imports JAX, which the doctor and most mistakes do without.
     from bam_jax import commands
 
-    commands.run_command(
-      config, workdir, preemption_signal, lock, is_multi_process
-    )
+    commands.run_command(config, workdir, preemption_signal, lock)
 
 
 @contextlib.contextmanager
@@ -133,32 +111,28 @@ def _mirror(url: str, preemption_signal: preemption.Signal) -> Iterator[Path]:
   """Locks a work directory in an object store; yields its local mirror."""
   store = stores.Store(url)
   scratch = command_line.SCRATCH.value
-  with store_lock.StoreLock(store, preemption_signal) as held:
-    # Its import takes seconds, so a second command is refused before.
+  with store_lock.StoreLock(store, preemption_signal) as lock:
+    # This import takes seconds, so the lock is taken first.
     from bam_jax.storage import mirror
 
     path = Path(scratch) if scratch else None
-    with mirror.Mirror(store, held, path, preemption_signal) as workdir:
+    with mirror.Mirror(store, lock, path, preemption_signal) as workdir:
       yield workdir
 
 
 def _default_workdir(name: str) -> str:
-  """Returns the work directory of a configuration, `work/NAME`.
-
-  Raises:
-    errors.UserError: the name is no path that stays below `work/`.
-  """
+  """Returns the work directory `work/NAME` of the configuration NAME."""
   parts = Path(name).parts
   if not parts or '..' in parts or Path(name).is_absolute() or '\0' in name:
     raise errors.UserError(
-      f'config.name: {name!r} names no folder below work/; give another name,'
-      ' or --workdir'
+      f'config.name: {name!r} is not the name of a folder below work/; give'
+      ' another name, or --workdir'
     )
   return str(Path('work', name))
 
 
 def _named_paths(config: config_lib.Config) -> list[Path]:
-  """Returns the user's own files and folders besides the work directory."""
+  """Returns the files and folders that the user named in config and flags."""
   named = [
     config.data.dir,
     config.data.tfds_dir,
@@ -181,8 +155,8 @@ def run_main() -> None:
 def run_process() -> NoReturn:
   """Runs the command in `sys.argv` and ends the process immediately.
 
-  Python would first wait for threads of libraries, and some of them never end
-  after an error. Signals are handled until the end.
+  A normal exit waits for threads of libraries, and some never end after an
+  error.
   """
   status = 1
   try:
@@ -207,15 +181,14 @@ def run_process() -> NoReturn:
 def _run(preemption_signal: preemption.Signal) -> int:
   """Runs the command in `sys.argv`; returns its exit status.
 
-  That is 2, after one line, for a user's mistake, and 75 if the same command
-  should be given again, for example after a preemption signal. The doctor exits
-  with a status of its own.
+  Returns 2 after a user's mistake, and 75 if the same command should be run
+  again, for example after a preemption signal.
   """
-  command_line.log_plainly()
+  command_line.configure_logging()
   sys.unraisablehook = _print_unraisable
   if '--help' in sys.argv or '-h' in sys.argv:
     try:
-      print(__doc__, command_line.help_of_flags(), sep='\n', flush=True)
+      print(__doc__, flags.FLAGS.get_help(), sep='\n', flush=True)
     except BrokenPipeError:  # `--help | head` has read enough.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
@@ -235,7 +208,7 @@ def _run(preemption_signal: preemption.Signal) -> int:
     traceback.print_exception(e)
     status = 1
   if message:
-    # The exception is deleted by now, so warnings of its cleanup come before.
+    # Printed last: deleting the exception may have printed warnings.
     print(f'bam_jax: {message}', file=sys.stderr)
   if _has_joined():
     from bam_jax.runtime import peers
@@ -245,27 +218,27 @@ def _run(preemption_signal: preemption.Signal) -> int:
 
 
 def _print_unraisable(unraisable: object) -> None:
-  """Prints errors in destructors as Python does, without TensorStore's.
+  """Prints errors in destructors like Python, except TensorStore's.
 
-  TensorStore prints one for each array whose write ends after the first failed
-  write of a checkpoint, which is itself raised where it is waited for.
+  When a checkpoint cannot be written, TensorStore prints one for each array,
+  although Orbax raises the first error.
   """
   if str(unraisable.exc_value) != 'Event loop is closed':
     sys.__unraisablehook__(unraisable)
 
 
 def _has_joined() -> bool:
-  """Whether this is one of several processes, which end together."""
+  """Whether this process has joined others, with which it ends."""
   jax = sys.modules.get('jax')
   return jax is not None and jax.distributed.is_initialized()
 
 
 @contextlib.contextmanager
 def _wait_for_peer_exit() -> Iterator[None]:
-  """Holds back errors while another thread ends the process.
+  """Waits, instead of raising, while another thread ends the process.
 
-  The thread that watches the other processes first closes the connection to
-  them, and that makes calls in this thread fail.
+  That thread first closes the connection to the other processes, and this makes
+  calls in the main thread fail.
   """
   try:
     yield

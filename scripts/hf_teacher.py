@@ -134,7 +134,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
       raise errors.UserError(f'--{flag.name} is missing; see --help')
   config = config_lib.from_config_dict(command_line.CONFIG.value)
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
-    config = raw_files.localized(config)
+    config = raw_files.download_tables(config)
   tasks, name = registry.resolve(config), command_line.TASK.value
   if name not in tasks.names:
     raise errors.UserError(
@@ -211,7 +211,7 @@ def main(argv: list[str]) -> None:
 
 def run() -> int:
   """The status that the program ends with."""
-  command_line.log_plainly()
+  command_line.configure_logging()
   if '--help' in sys.argv or '-h' in sys.argv:
     print(__doc__)
     return 0

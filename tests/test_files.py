@@ -57,7 +57,7 @@ def test_a_huge_file_is_not_read(tmp_path):
 
 def test_a_pipe_is_not_waited_for(tmp_path):
   os.mkfifo(tmp_path / 'a.json')
-  with pytest.raises(errors.UserError, match=r'a\.json: .*no regular file'):
+  with pytest.raises(errors.UserError, match=r'a\.json: .*not a regular file'):
     files.read_json(tmp_path / 'a.json')
 
 
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_filled_leaves_the_old_one(tmp_path):
 @pytest.mark.parametrize('kind', _KINDS)
 def test_no_link_or_pipe_is_opened(secret, kind, mode):
   _make(kind, Path('a'), secret)
-  with pytest.raises(OSError, match=r'is a link|is no regular file'):
+  with pytest.raises(OSError, match=r'is a link|is not a regular file'):
     files.open_file(Path('a'), mode)
 
 
@@ -159,28 +159,29 @@ def test_a_folder_with_a_link_is_not_copied(secret, kind, place):
     (source / 'deep').mkdir(parents=True)
     (source / 'file').write_text('a')
   _make(kind, Path(place), secret)
-  with pytest.raises(errors.UserError, match=f'{place}: is .*is followed here'):
+  with pytest.raises(errors.UserError, match=f'{place}: is .*are refused here'):
     files.copy_directory(source, target)
   assert not target.exists()
-  assert not Path('.target.tmp').exists()
+  assert not Path('.target.unfinished').exists()
 
 
-@pytest.mark.parametrize('kind', ['link', 'link to a folder'])
+@pytest.mark.parametrize('kind', ['link', 'link to a folder', 'pipe'])
 def test_a_link_that_comes_after_the_check_is_not_followed(
   secret, kind, monkeypatch
 ):
-  check, source = files.check_directory, Path('source')
-  source.mkdir()
-  Path('target').mkdir()
-  Path('target/old').touch()
+  walk, source = files.walk_files, Path('source')
+  for path in (source / 'x', Path('target/old')):
+    path.parent.mkdir()
+    path.touch()
 
-  def checked(folder):
-    check(folder)
-    if folder == source:
-      _make(kind, source / 'x', secret)
+  def walked(folder):
+    for entry in walk(folder):
+      Path(entry.path).unlink()
+      _make(kind, Path(entry.path), secret)
+      yield entry
 
-  monkeypatch.setattr(files, 'check_directory', checked)
-  with pytest.raises(errors.UserError, match='x: is a link'):
+  monkeypatch.setattr(files, 'walk_files', walked)
+  with pytest.raises(errors.UserError, match=r'is .*\(source/x\)'):
     files.copy_directory(source, Path('target'))
   assert [path.name for path in Path('target').iterdir()] == ['old']
 
@@ -201,7 +202,7 @@ def test_a_folder_is_copied_whole(tmp_path):
 def test_a_new_folder_follows_no_link(secret, place):
   Path(place).symlink_to(secret.parent)
   with (
-    pytest.raises(errors.UserError, match='a: could not be written'),
+    pytest.raises(errors.UserError, match='a: cannot be written'),
     files.new_directory(Path('a')) as unfinished,
   ):
     (unfinished / 'key').write_text('new')
@@ -265,7 +266,7 @@ def test_an_error_of_a_place_is_told_in_one_line(error, message):
     told = message.replace('^work:', f'^{places[0]}:')
     with (
       pytest.raises(errors.UserError, match=told),
-      files.told_below(*map(Path, places)),
+      files.report_errors(*map(Path, places)),
     ):
       raise error
 
@@ -282,7 +283,7 @@ def test_an_error_of_a_place_is_told_in_one_line(error, message):
   ids=str,
 )
 def test_an_error_of_anything_else_passes(error):
-  with pytest.raises(OSError) as caught, files.told_below(Path('work')):
+  with pytest.raises(OSError) as caught, files.report_errors(Path('work')):
     raise error
   assert caught.value is error
 
@@ -294,10 +295,10 @@ from bam_jax.storage import lock
 os.setuid(65534)
 work = pathlib.Path(sys.argv[1])
 def look():
-  with files.told_below(work), lock.Lock(work):
+  with files.report_errors(work), lock.Lock(work):
     pass
 def read():
-  with files.told_below(work):
+  with files.report_errors(work):
     (work / 'closed' / 'metrics.jsonl').exists()
 for case in (look, read):
   try:
@@ -329,5 +330,5 @@ def test_what_may_not_be_read_is_told(tmp_path):
     'work/runs/one: cannot be read: Permission denied; give permission, or'
     ' choose another folder',
     'work/closed/metrics.jsonl: Permission denied; give permission, or move'
-    ' what is in its place, and give the same command again',
+    ' what is in its place, and run the same command again',
   ], done.stderr

@@ -107,12 +107,12 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
   ('arguments', 'message'),
   [
     (['--config.multi.learning_rat=1'], r'rat.*Did you mean.*learning_rate'),
-    (['--config.zzz=1'], r"--config: no such key: 'zzz'; bam_jax/config\.py"),
+    (['--config.zzz=1'], r"--config: no such key: 'zzz'; bam_jax/fields\.py"),
     (['--config.train.log_every=often'], r'log_every.*often'),
     (['--config.train.log_every=2.5'], r'log_every.*2\.5'),
     (['--config.train.log_every=0'], r'log_every: 0 is out of range'),
     (['--coordinator=a:70000', '--num_processes=2', '--process_id=0'],
-     r'--coordinator=a:70000: is no HOST:PORT'),
+     r'--coordinator=a:70000: is not HOST:PORT'),
     (['--config.packing.slots=100000000'], r'packing.slots: .* out of range'),
     (['--mode=train'], r'--mode=train: .*run\|prepare\|estimate\|evaluate\|'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
@@ -127,19 +127,19 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=predict'], r'multi-s0: the run is not finished; finish'),
     (['--mode=merge'], r'--from is missing: --mode=merge takes --from=DIR'),
     (['--mode=merge', '--from=a,b'], r'--from=a: has no finished run; give'),
-    (['--mode=merge', '--from=s3://b/a'], r'--from=s3://b/a: is no local dir'),
-    (['--input=a.tsv'], r'=a.tsv: goes with --mode=predict and --mode=label'),
-    (['--mode=predict', '--task=mood'], r'--task=mood: goes with --mode=pred'),
-    (['--mode=label'], '--output is missing: --mode=label writes logit'),
-    (['--mode=label', '--output=s3://b/c'], r'--output=s3://b/c: is no local'),
+    (['--mode=merge', '--from=s3://b/a'], r'--from=s3://b/a: is not a'),
+    (['--input=a.tsv'], r'=a.tsv: needs --mode=predict or --mode=label'),
+    (['--mode=predict', '--task=mood'], r'--task=mood: needs --mode=pred'),
+    (['--mode=label'], '--output is missing: --mode=label needs'),
+    (['--mode=label', '--output=s3://b/c'], r'--output=s3://b/c: is not a'),
     (['--mode=label', '--output=sets'], r'multi-s0: the run is not finished'),
-    (['--majority=a,b'], r'--majority=a,b: goes with --mode=predict w'),
+    (['--majority=a,b'], r'--majority=a,b: needs --mode=predict w'),
     (['--mode=predict', '--majority=rte'], r'--majority=rte: is no task of'),
-    (['--format=hf'], r'--format=hf: goes with --mode=export; leave it out'),
-    (['--mode=predict', '--host=::'], r'--host=::: goes with --mode=serve'),
+    (['--format=hf'], r'--format=hf: needs --mode=export; leave it out'),
+    (['--mode=predict', '--host=::'], r'--host=::: needs --mode=serve'),
     (['--mode=serve', '--port=-1'], r'--port=-1: cannot be had \(.*\); choose'),
     (['--mode=serve', '--port=x'], r'flag --port=x:'),
-    (['--scratch=here'], r'--scratch=here: .* work is a local one; leave it'),
+    (['--scratch=here'], r'--scratch=here: .* work is local; leave it'),
     (['--workdir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH and no gs:'),
     (['--config.data.dir=ftp://b/c'], r'ftp://b/c: is no s3://BUCKET/PATH'),
     (['--config.plan.shard=\u0660/2'], r"plan.shard: '\u0660/2' is not i/n"),
@@ -147,22 +147,22 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--coordinator=here:1'], r'--num_processes=N and --process_id=I: mis'),
     (
       ['--coordinator=here', '--num_processes=2', '--process_id=0'],
-      r'--coordinator=here: is no HOST:PORT',
+      r'--coordinator=here: is not HOST:PORT',
     ),
     (
       ['--coordinator=here:1', '--num_processes=2', '--process_id=2'],
-      r'--process_id=2: is not below --num_processes=2; they are numbered from',
+      r'--process_id=2: is not below --num_processes=2; number the processes',
     ),
     (
       [
         '--coordinator=here:1', '--num_processes=2', '--process_id=1',
         '--distributed=auto',
       ],
-      r'--distributed=auto: finds the processes by itself; leave --coordinator',
+      r'--distributed=auto: needs no other flags; leave --coordinator',
     ),
     (['--distributed=on'], r'--distributed=on: .*auto\|off'),
-    (['--mode=doctor', '--distributed=auto'], r'--mode=doctor: is of one proc'),
-    (['--mode=estimate', '--distributed=auto'], r'--mode=estimate: is of one'),
+    (['--mode=doctor', '--distributed=auto'], r'--mode=doctor: runs in one'),
+    (['--mode=estimate', '--distributed=auto'], r'--mode=estimate: runs in'),
     (
       ['--workdir=s3://b/c', '--distributed=auto'],
       r'--workdir=s3://b/c: several processes need a directory that all',
@@ -485,7 +485,9 @@ def test_a_name_without_a_folder_of_its_own(place, monkeypatch, capsys, name):
   before = _files(place)
   arguments = ['--config=config.py', f'--config.name={name}', '--mode=prepare']
   line = _mistake(monkeypatch, capsys, *arguments)
-  assert f'config.name: {name!r} names no folder below work/' in line
+  assert (
+    f'config.name: {name!r} is not the name of a folder below work/' in line
+  )
   assert _files(place) == before
 
 
@@ -495,7 +497,7 @@ def test_a_port_in_other_figures(place, monkeypatch, capsys):
       monkeypatch, capsys, '--config=config.py', f'--coordinator=here:{port}',
       '--num_processes=2', '--process_id=0',
     )  # fmt: skip
-    assert 'is no HOST:PORT' in line
+    assert 'is not HOST:PORT' in line
 
 
 def test_missing_data_are_named_before_weights_are_looked_for(

@@ -143,7 +143,7 @@ def measure(path: Path) -> tuple[int, str]:
       of the set, a pipe may never end).
   """
   if not stat.S_ISREG(path.lstat().st_mode):
-    raise OSError(errno.EINVAL, 'is no regular file')
+    raise OSError(errno.EINVAL, 'is not a regular file')
   with path.open('rb') as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     return file.tell(), sha256

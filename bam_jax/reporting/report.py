@@ -70,7 +70,7 @@ def write(
     'report.md': pages.markdown(report),
     'report.html': pages.html_page(report, [plot[:2] for plot in plots]),
     'report.tex': pages.latex(report),
-    'report.json': files.json_text(summary),
+    'report.json': files.to_json(summary),
   }
   for plot, _, png in plots:
     files.write_bytes(workdir / f'report_{plot.name}.png', png)

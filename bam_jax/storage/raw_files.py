@@ -12,7 +12,7 @@ from bam_jax.storage import stores
 _VERSIONS = '.versions.json'
 
 
-def localized(config: config_lib.Config) -> config_lib.Config:
+def download_tables(config: config_lib.Config) -> config_lib.Config:
   """Downloads the tables of a `data.dir` that is a URL; returns a local one.
 
   Files are downloaded again if they have changed in the store. A missing file

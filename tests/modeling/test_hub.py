@@ -165,7 +165,7 @@ def test_requests_are_not_logged(hub, caplog):
   before = root.handlers[:], root.level
   root.handlers[:] = [handler]
   try:
-    command_line.log_plainly()
+    command_line.configure_logging()
     setup_lib.load_encoder(_config())
     logging.info('of this package')
   finally:

@@ -235,7 +235,7 @@ from bam_jax.runtime import telemetry
 folder, tensorboard, limit = sys.argv[1:]
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 try:
-  with files.told_below(pathlib.Path(folder)):
+  with files.report_errors(pathlib.Path(folder)):
     with telemetry.Telemetry(
       pathlib.Path(folder), tensorboard == 'True', 'r'
     ) as log:
@@ -265,7 +265,7 @@ def test_a_disk_that_is_full_is_told_at_once(tmp_path, tensorboard, limit):
   )
   assert done.stderr == ''
   assert re.fullmatch(
-    rf'{tmp_path}.*: File too large; free some space, and the same command goes'
-    r' on\n',
+    rf'{tmp_path}.*: File too large; free some space, and run the same'
+    r' command again\n',
     done.stdout,
   )

@@ -45,19 +45,19 @@ def test_tables_are_brought_down_once_and_when_they_change(store, monkeypatch):
     download(self, targets)
 
   monkeypatch.setattr(stores.Store, 'download', watched)
-  local = raw_files.localized(_config(store.url))
+  local = raw_files.download_tables(_config(store.url))
   assert _texts(local) == ['fine']
   assert sorted(fetched) == ['dev.tsv', 'm/train.tsv']
-  raw_files.localized(_config(store.url))
+  raw_files.download_tables(_config(store.url))
   assert len(fetched) == 2
   store.write('m/train.tsv', b'text\tlabel\ndull\tup\n')
-  assert _texts(raw_files.localized(_config(store.url))) == ['dull']
+  assert _texts(raw_files.download_tables(_config(store.url))) == ['dull']
   assert fetched[2:] == ['m/train.tsv']
 
 
 def test_a_missing_table_is_told_by_its_reader(store):
   store.delete(['m/train.tsv'])
-  local = raw_files.localized(_config(store.url))
+  local = raw_files.download_tables(_config(store.url))
   with pytest.raises(errors.UserError, match=r'm/train\.tsv: No such file'):
     _texts(local)
 
@@ -66,4 +66,4 @@ def test_prepared_files_take_no_url():
   config = _config('s3://b/c')
   data = dataclasses.replace(config.data, tfds_dir='gs://b/tfds')
   with pytest.raises(errors.UserError, match=r'config\.data\.tfds_dir=gs://'):
-    raw_files.localized(dataclasses.replace(config, data=data))
+    raw_files.download_tables(dataclasses.replace(config, data=data))
