@@ -268,7 +268,7 @@ def _encode(
     if task.is_pair:
       second = tokenizer.encode([example.text_b for example in batch])
     for example, a, b in zip(batch, first, second, strict=True):
-      label = task.kind.target(task, example.label)
+      label = task.kind.encode_label(task, example.label)
       yield _Ids(example.uid, a, b, label)
 
 

@@ -58,7 +58,7 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   _check_case(table.names)
   for name in config.data.swap:
     task = table[name]
-    if not task.is_pair or not task.kind.can_swap:
+    if not task.is_pair or task.kind.per_token:
       what = 'has one text a row' if not task.is_pair else f'is {task.kind}'
       raise errors.UserError(
         f'config.data.swap: {name!r} {what}; name tasks of text pairs'
@@ -131,7 +131,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
       'empty; give a file, below config.data.dir or absolute',
     )
   if fault := kind.fault(config.labels, config.scale):
-    raise errors.UserError(f'{where}.{fault[0]}: {fault[1]}')
+    raise errors.UserError(f'{where}.{fault}')
   require(
     config.format in formats.FORMATS,
     '.format',

@@ -44,32 +44,25 @@ class ExampleTargets:
         without labels.
     """
     self._width = width
-    channels, values = [], []
-    # First example, and the targets of those from it on.
-    self._dense: list[tuple[int, np.ndarray]] = []
+    # Number of the first example, and gold targets from that example on.
+    self._parts: list[tuple[int, np.ndarray]] = []
     taught: list[tuple[int, np.ndarray]] = []
     base = 0
     for task, labelled, others, teacher in zip(
       tasks, features, without_labels, teachers, strict=True
     ):
       rows, more = len(labelled), len(others or ())
-      # The one entry of each target that is not 0.
-      channel, value = task.kind.entries(task, labelled)
-      channels += [channel, np.zeros(more)]
-      values += [value, np.zeros(more)]
-      dense = task.kind.dense_targets(task, labelled)
-      if dense is not None:
-        self._dense.append((base, dense))
-      if teacher is not None and not task.kind.per_token:
-        _check_teacher(task, teacher, rows + more)
-        taught.append((base, teacher))
+      if not task.kind.per_token:
+        gold = task.kind.example_targets(task, labelled)
+        self._parts.append((base, gold))
+        if teacher is not None:
+          _check_teacher(task, teacher, rows + more)
+          taught.append((base, teacher))
       if more:
         if teacher is None:
           raise ValueError(f'{task.name}: no teacher for rows without labels')
-        self._dense.append((base + rows, teacher[rows:]))
+        self._parts.append((base + rows, teacher[rows:]))
       base += rows + more
-    self._channels = np.concatenate(channels).astype(np.int32)
-    self._values = np.concatenate(values).astype(np.float32)
     self._teacher: np.ndarray | None = None
     if any(teacher is not None for teacher in teachers):
       self._teacher = self._gold(np.arange(base))
@@ -85,9 +78,7 @@ class ExampleTargets:
   def _gold(self, example: np.ndarray) -> np.ndarray:
     """Returns [n, C]: one-hot, the score in channel 0, or several 0s and 1s."""
     result = np.zeros((len(example), self._width), np.float32)
-    channels = self._channels[example]
-    result[np.arange(len(example)), channels] = self._values[example]
-    for base, targets in self._dense:
+    for base, targets in self._parts:
       own = (example >= base) & (example < base + len(targets))
       result[own, : targets.shape[1]] = targets[example[own] - base]
     return result

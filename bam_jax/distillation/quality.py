@@ -28,11 +28,12 @@ def measure(
     What `measure_classes` or `measure_scores` returns; empty for a kind of task
     without either.
   """
-  found = task.kind.judged(task, logits, label)
+  found = task.kind.quality_inputs(task, logits, label)
   if found is None:
     return {}
-  function = measure_classes if found.of == 'classes' else measure_scores
-  return function(found.predicted, found.gold)
+  predicted, gold = found
+  function = measure_classes if predicted.ndim == 2 else measure_scores
+  return function(predicted, gold)
 
 
 def measure_classes(

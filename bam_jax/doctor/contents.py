@@ -150,7 +150,7 @@ def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   task = rows.task
   if rows.split not in task.dev_splits or not rows.labels:
     return
-  names = task.kind.unmeasurable(task, tuple(rows.labels))
+  names = task.kind.unmeasurable_metrics(task, tuple(rows.labels))
   if names:
     yield rows.find(
       'warning',

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 
 from bam_jax.tasks import metrics
-from bam_jax.tasks import tallies
 
 RESAMPLES = 9_999
 _MAX_COUNTS = 1 << 18  # Numbers in a block of resamples; it fits into a cache.
@@ -25,18 +24,12 @@ def score_of(metric: str, gold: np.ndarray | None) -> Score:
   """Returns the function that scores resamples by a metric.
 
   Args:
-    metric: a name in `metrics.METRICS`, for outputs that are predictions
-      [S, N]; or one in `tallies.METRICS`, for tallies [S, N, ...].
+    metric: a name in `metrics.METRICS`; outputs are predictions [S, N] or
+      tallies [S, N, ...].
     gold: [N]; not read for tallies.
   """
-  if metric in tallies.METRICS:
-    of_sums = tallies.METRICS[metric]
-    # Sums over examples are [B, S, ...].
-    return lambda outputs, counts: np.swapaxes(
-      of_sums(np.tensordot(counts, outputs, axes=([1], [1]))), 0, 1
-    )
-  of_predictions = metrics.METRICS[metric]
-  return lambda outputs, counts: of_predictions(outputs, gold, counts)
+  function = metrics.METRICS[metric]
+  return lambda outputs, counts: function(outputs, gold, counts)
 
 
 def p_value(

@@ -105,7 +105,7 @@ class Outputs:
     key = f'{name}/{task.dev_splits[0]}/'
     try:
       found = _arrays(path, key)
-      kept = task.kind.kept(task, found)
+      kept = task.kind.read_outputs(task, found)
     except FileNotFoundError:
       raise Missing(f'{_name(path)} is not there') from None
     except _DAMAGED:

@@ -1,11 +1,10 @@
-"""Extractive question answering: where in its context the answer stands.
+"""Extractive question answering: the answer is a span of the context.
 
 Every token has a logit for the start and one for the end of the answer; both at
-[CLS] stand for none. A long context is read in windows, and the best answer of
-all of them is taken, as BERT's `run_squad.py` does.
+[CLS] mean that there is no answer. A long context is read in windows, and the
+best answer of all windows is taken, as in BERT's `run_squad.py`.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from bam_jax.tasks import ragged
 from bam_jax.tasks import squad_metrics
 from bam_jax.tasks import task as task_lib
 
-# Tokens of an answer at most, as in BERT's `run_squad.py`.
+# Maximum tokens of an answer, as in BERT's `run_squad.py`.
 _LONGEST = 30
 
 _USAGE = f"""\
@@ -56,15 +55,15 @@ else:
 
 
 class Answers(kind_bases.PerToken):
-  """The answer's first and last token; both 0 where a window has none.
+  """The label is the answer's first and last token; 0, 0 without an answer.
 
-  The features also hold: `spans`, for each token where its characters begin and
-  end in the context, -1 outside of it; and of an example's first window the
-  `context`, and `answers`, the gold texts as JSON.
+  The features also hold `spans`, the places in the context where the characters
+  of each token begin and end, -1 outside of it; and in an example's first
+  window the `context`, and `answers`, the gold texts as JSON.
   """
 
   name = 'qa'
-  metrics = ('answer_f1', 'exact_match')
+  measures = 'answers'
   default_metrics = ('answer_f1', 'exact_match')
   formats = ('squad',)
   num_texts = (0,)
@@ -76,12 +75,10 @@ class Answers(kind_bases.PerToken):
   )
   own_fields = ('stride', 'unanswerable')
 
-  def fault(
-    self, labels: Sequence[str], scale: tuple[float, float]
-  ) -> tuple[str, str] | None:
+  def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if labels:
-      return 'labels', f'{labels} given for a task of answers; leave it empty'
-    return None
+      return f'labels: {labels} given for a task of answers; leave it empty'
+    return ''
 
   def num_outputs(self, labels: Sequence[str]) -> int:
     return 2
@@ -90,12 +87,9 @@ class Answers(kind_bases.PerToken):
     return 2
 
   def parse(
-    self,
-    task: task_lib.Task,
-    value: tuple[tuple[str, int], ...],
-    where: str,
-  ) -> tuple[tuple[str, int], ...]:
-    """The answers' texts and first characters, as they are."""
+    self, task: task_lib.Task, value: task_lib.Answers, where: str
+  ) -> task_lib.Answers:
+    """Returns the answers' texts and first characters unchanged."""
     if not value and not task.unanswerable:
       raise errors.UserError(
         f'{where}: has no answer; mend the row or set'
@@ -103,22 +97,11 @@ class Answers(kind_bases.PerToken):
       )
     return value
 
-  def target(self, task: task_lib.Task, label: object) -> np.ndarray:
-    """[2] float32: no answer; what windows hold of one is known by tokens."""
+  def encode_label(self, task: task_lib.Task, label: object) -> np.ndarray:
+    """Returns the label of a window without an answer, [2] float32."""
     return np.full(2, np.nan if label is None else 0, np.float32)
 
-  def windows(
-    self,
-    task: task_lib.Task,
-    examples: Sequence[task_lib.Example],
-    tokenizer: kind.Tokenizer,
-    max_length: int,
-    on_cut: Callable[[str], None],
-  ) -> Iterator[question_windows.Window]:
-    """`[CLS] question [SEP] part of the context [SEP]`; they overlap."""
-    return question_windows.windows(
-      task, examples, tokenizer, max_length, on_cut
-    )
+  windows = staticmethod(question_windows.cut_windows)
 
   def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     start, end = rows.fixed('label').T
@@ -130,7 +113,7 @@ class Answers(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """One-hot starts and ends; share 1 where an answer may start or end."""
+    """Returns one-hot starts and ends; share 1 for `_candidates`."""
     lengths, candidate = _candidates(rows, chosen)
     target = np.zeros((len(candidate), 2), np.float32)
     places = np.asarray(rows.fixed('label')[chosen]).astype(np.int64)
@@ -142,7 +125,7 @@ class Answers(kind_bases.PerToken):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Probabilities of starts and of ends, over the places of each row."""
+    """Probabilities of starts and ends over the tokens of each window."""
     lengths, candidate = _candidates(rows, np.arange(len(rows)))
     begins = np.cumsum(lengths) - lengths
     logits = np.asarray(logits, np.float64) / temperature
@@ -172,7 +155,7 @@ class Answers(kind_bases.PerToken):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """[N, 3]: exact match, F1, and 1."""
+    """Returns exact match, F1 and 1 for each example, [N, 3]."""
     gold = [json.loads(_text(rows, 'answers', i)) for i in _firsts(rows)]
     predicted = _predictions(task, logits, rows)
     return np.array(
@@ -186,16 +169,10 @@ class Answers(kind_bases.PerToken):
       ]
     )
 
-  def unmeasurable(
-    self, task: task_lib.Task, labels: Sequence[task_lib.Answers]
-  ) -> tuple[str, ...]:
-    """No metric: both are means over examples, so always defined."""
-    return ()
-
-  def judged(
+  def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> None:
-    """Not measured: places differ from row to row."""
+    """Returns None, since the possible answers differ between windows."""
     return None
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
@@ -204,7 +181,7 @@ class Answers(kind_bases.PerToken):
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """Question and context, neither of them blank."""
+    """Returns question and context, neither of them blank."""
     texts = super().parse_input(values, where)
     for name, text in zip(values, texts, strict=True):
       if not plain_text.one_line(text):
@@ -214,11 +191,10 @@ class Answers(kind_bases.PerToken):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """`answer` as it stands in the context, `start` and `end`.
+    """Predicts `answer`, `start` and `end`; None if there is no answer.
 
-    These count characters from 0; the end is that of the first one after the
-    answer. All are None where there is no answer. As text the answer as one
-    line, or empty.
+    Start and end count the context's characters; the end is exclusive. As text
+    the answer is one line, or empty.
     """
     return [
       kind.Prediction(
@@ -255,9 +231,10 @@ class Answers(kind_bases.PerToken):
 def _candidates(
   rows: kind.Rows, chosen: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Tokens of some rows, [n], and which may start or end an answer, [tokens].
+  """Finds the tokens where an answer may start or end: [CLS] and the context.
 
-  These are [CLS] and the context's.
+  Returns:
+    [n] int, tokens of each chosen row, and [tokens] bool.
   """
   offsets = rows.ragged('input_ids')[1]
   lengths = np.diff(offsets)[chosen]
@@ -268,7 +245,7 @@ def _candidates(
 
 
 def _firsts(rows: kind.Rows) -> np.ndarray:
-  """The first window of each example."""
+  """Row numbers of the first window of each example."""
   return kind_bases.examples_of(rows)[1][:-1]
 
 
@@ -280,7 +257,7 @@ def _text(rows: kind.Rows, name: str, row: int) -> str:
 def _predictions(
   task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
 ) -> Iterator[tuple[str, str, int]]:
-  """Uid, answer (empty: none) and its first character, of each example."""
+  """Yields uid, answer (empty if none) and its first character."""
   offsets = rows.ragged('input_ids')[1]
   spans, _ = rows.ragged('spans')
   first = rows.fixed('length_a')
@@ -301,7 +278,7 @@ def _predictions(
 
 
 def _best(logits: np.ndarray) -> tuple[float, int, int]:
-  """Score, start and end of the best answer, of [tokens, 2]; -inf: no token."""
+  """Score, start and end of the best answer; -inf if there is no token."""
   best = -np.inf, 0, 0
   for more in range(min(_LONGEST, len(logits))):
     sums = logits[: len(logits) - more, 0] + logits[more:, 1]

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import re
 from typing import ClassVar
-from typing import Literal
 from typing import NamedTuple
 from typing import Protocol
 
@@ -19,18 +18,19 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax.tasks import export as export_lib
+from bam_jax.tasks import metrics as metrics_lib
 from bam_jax.tasks import task as task_lib
 
-# The other columns of a file of predictions.
+# The columns that every file of predictions has.
 _COLUMNS = frozenset({'uid', 'prediction'})
-# Names that the texts of any task of texts may stand under.
+# Field names that the texts of an input may have in any task.
 _TEXT_NAMES = ('text', 'text_pair')
-# What no text holds; so Python escapes a byte that is no UTF-8.
+# Code points that UTF-8 cannot hold; Python decodes invalid bytes as these.
 _SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 class Rows(Protocol):
-  """What is read of the features of a split; `data.columns` has them."""
+  """The features of one split, as kinds read them; see `data.columns`."""
 
   def __len__(self) -> int: ...
 
@@ -43,15 +43,15 @@ class Rows(Protocol):
 
 
 class Features(NamedTuple):
-  """An example, or a window of one, as token ids.
+  """An example, or one window of a long example, as token ids.
 
   Attributes:
-    uid: of the example; a swapped copy's ends in `task.SWAP_SUFFIX`, a later
-      window's in a number.
+    uid: uid of the example; a swapped copy's ends in `task.SWAP_SUFFIX`, a
+      later window's in a number.
     input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
-    length_a: tokens of type 0, those up to and including the first `[SEP]`.
-    label: as `Kind.target` returns it, or a number per token; nan if there is
-      none.
+    length_a: number of tokens up to and including the first `[SEP]`.
+    label: the return value of `Kind.encode_label`, or one number per token; nan
+      if the label is missing.
   """
 
   uid: str
@@ -61,43 +61,29 @@ class Features(NamedTuple):
 
 
 class Tokenizer(Protocol):
-  """Turns texts into token ids; `data.features.Tokenizer` is the one."""
+  """Turns texts into token ids; see `data.features.Tokenizer`."""
 
   cls_id: int
   sep_id: int
   unk_id: int
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """[tokens] int32 of each text, without special tokens."""
+    """Returns the ids of each text, [tokens] int32, without special tokens."""
 
   def encode_with_spans(
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """The same, and [tokens, 2] where each token's characters begin and end."""
-
-
-class Judged(NamedTuple):
-  """Predictions beside gold labels, for measures of their quality.
-
-  Attributes:
-    of: `classes`, or `scores` on 0-1.
-    predicted: [n, c] natural logarithms of probabilities; or [n] scores.
-    gold: [n] class indices, int64; or scores.
-  """
-
-  of: Literal['classes', 'scores']
-  predicted: np.ndarray
-  gold: np.ndarray
+    """Returns ids and, [tokens, 2], each token's first and end character."""
 
 
 class Prediction(NamedTuple):
-  """What a model says of one example.
+  """The prediction for one example.
 
   Attributes:
-    uid: of the example.
+    uid: uid of the example.
     text: the prediction as one cell of a table.
     said: the prediction as JSON values by name.
-    probabilities: of the task's labels, where the kind has them.
+    probabilities: one for each label of the task, if the kind has them.
   """
 
   uid: str
@@ -110,26 +96,25 @@ class Kind(abc.ABC):
   """A kind of task.
 
   Attributes:
-    name: in a configuration, fingerprints and records.
-    metrics: those that a task may have, by name.
-    default_metrics: those of a task that names none.
-    formats: of files that hold such rows.
-    num_texts: columns of text that a declaration may name.
-    columns: those of the texts and of the label, where none is named.
-    more_fields: of the features: name, type and numbers a row.
-    own_fields: fields of `Task` that this kind alone reads.
+    name: name in configurations, fingerprints and records.
+    measures: what is scored; the kind has the metrics with the same `measures`.
+    default_metrics: metrics of a task that names none.
+    formats: file formats that can hold such rows.
+    num_texts: how many text columns a declaration may name.
+    columns: names of the text and label columns, if they are always the same.
+    more_fields: further fields of the features: name, type, numbers per row.
+    own_fields: fields of `Task` that only this kind reads.
     has_scale: whether a label is a score on `Task.scale`.
     per_token: whether outputs are per token, not per example.
-    can_swap: whether the texts of a pair may be exchanged.
-    in_windows: whether what is too long is cut into windows, not off.
+    in_windows: whether long examples are cut into windows, not truncated.
     one_class: whether a prediction is one of the task's labels.
-    has_probabilities: whether a prediction has a probability of each label.
-    head: what makes a score of a logit, `sigmoid` or `linear`; None if the kind
-      has no scores.
+    has_probabilities: whether a prediction has a probability for each label.
+    head: how a logit becomes a score, `sigmoid` or `linear`; None if labels are
+      no scores.
   """
 
   name: ClassVar[str]
-  metrics: ClassVar[tuple[str, ...]]
+  measures: ClassVar[str]
   default_metrics: ClassVar[tuple[str, ...]]
   formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
   num_texts: ClassVar[tuple[int, ...]] = (1, 2)
@@ -138,7 +123,6 @@ class Kind(abc.ABC):
   own_fields: ClassVar[tuple[str, ...]] = ()
   has_scale: ClassVar[bool] = False
   per_token: ClassVar[bool] = False
-  can_swap: ClassVar[bool] = True
   in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False
   has_probabilities: ClassVar[bool] = False
@@ -147,125 +131,137 @@ class Kind(abc.ABC):
   def __str__(self) -> str:
     return self.name
 
+  @property
+  def metrics(self) -> tuple[str, ...]:
+    """The names of the metrics that a task may have."""
+    metrics = metrics_lib.METRICS.items()
+    return tuple(name for name, m in metrics if m.measures == self.measures)
+
   def with_head(self, head: str) -> 'Kind':
-    """The kind with the regression head of a model, `sigmoid` or `linear`."""
+    """The kind with a model's regression head, `sigmoid` or `linear`."""
     del head
     return self
 
   @abc.abstractmethod
-  def fault(
-    self, labels: Sequence[str], scale: tuple[float, float]
-  ) -> tuple[str, str] | None:
-    """The field of a declared task that is wrong, and why; None: none is."""
+  def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
+    """Returns the error in a declaration as `FIELD: why`, or ''.
+
+    Args:
+      labels: the declared labels.
+      scale: the declared lowest and highest score.
+    """
 
   @abc.abstractmethod
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> task_lib.Label:
-    """A label as it stands in a file, as `task.Example` has it.
+    """Parses a label of a file.
 
     Args:
-      task: says which labels, or which scores, there are.
+      task: the task, which knows the possible labels or scores.
       value: the raw label.
       where: file and line, for the error.
 
     Raises:
-      errors.UserError: a label that the task does not have.
+      errors.UserError: the task has no such label.
     """
 
   def num_outputs(self, labels: Sequence[str]) -> int:
-    """Logits of an example or token of a task with these labels."""
+    """Number of logits per example or token for a task with these labels."""
     return len(labels)
 
   def label_width(self, task: task_lib.Task) -> int | None:
-    """Numbers of a label in the features; None if rows differ."""
+    """Number of values per label in the features; None if it varies."""
+    del task
     return 1
 
   @abc.abstractmethod
-  def target(
+  def encode_label(
     self, task: task_lib.Task, label: task_lib.Label | None
   ) -> float | np.ndarray:
-    """A parsed label as the features keep it; nan where there is none."""
+    """Converts a parsed label for the features; nan if it is missing."""
 
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
     """[N] bool: which rows have a label that the task can be trained on."""
 
-  def entries(
-    self, task: task_lib.Task, rows: Rows
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """The one entry of each row's target that is not 0.
-
-    Returns:
-      [N] which output it is of, and [N] its value.
-    """
-    del task
-    return np.zeros(len(rows)), np.zeros(len(rows))
-
-  def dense_targets(self, task: task_lib.Task, rows: Rows) -> np.ndarray | None:
-    """[N, c] float32 targets, where several entries of each may not be 0."""
-    del task, rows
-    return None
-
   @abc.abstractmethod
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: Rows | None = None
   ) -> np.ndarray:
-    """What a teacher's logits say, on the scale of the targets.
+    """Turns a teacher's logits into probabilities, or scores on 0-1.
 
     Args:
       logits: [N, c] float; or [tokens, c].
       temperature: logits are divided by it (Hinton et al. 2015); above 0.
-      rows: that the logits are of; read where these are of tokens.
+      rows: the rows of the logits; needed only for logits of tokens.
 
     Returns:
       float32 of the same shape.
     """
 
   @abc.abstractmethod
+  def measure(
+    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
+  ) -> tuple[np.ndarray, np.ndarray | None]:
+    """Returns the arguments of the kind's metrics for N > 0 rows.
+
+    Returns:
+      Predictions [N] and gold [N]; or tallies [N, ...] and None.
+    """
+
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, float]:
-    """The task's metrics times 100, of the logits of N > 0 rows.
+    """Metrics of N > 0 rows, times 100; nan where undefined."""
+    return metrics_lib.score(task, *self.measure(task, logits, rows))
 
-    nan where a metric is undefined.
-    """
-
-  @abc.abstractmethod
   def why_undefined(
     self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: Rows
   ) -> str:
     """Why `score` has nan for a metric: a clause that can follow a colon."""
+    return metrics_lib.why_undefined(metric, *self.measure(task, logits, rows))
 
-  @abc.abstractmethod
-  def unmeasurable(
+  def is_positive(self, task: task_lib.Task, label: task_lib.Label) -> bool:
+    """Whether a parsed gold label counts as a positive in F1."""
+    del task
+    return label == 1
+
+  def unmeasurable_metrics(
     self, task: task_lib.Task, labels: Sequence[task_lib.Label]
   ) -> tuple[str, ...]:
-    """The task's metrics that can't be measured on rows of such labels.
+    """The task's metrics that rows with these gold labels cannot measure.
 
     A correlation with equal gold labels is undefined, whatever is predicted;
     an F1 without a gold positive is undefined or 0.
 
     Args:
       task: the task of the rows.
-      labels: the different labels that the rows have, as `parse` returns them;
-        at least one.
+      labels: the distinct parsed labels of the rows; at least one.
     """
+    has = {
+      '': True,
+      'variety': len(labels) > 1,
+      'positive': any(self.is_positive(task, label) for label in labels),
+    }
+    needs = {name: metrics_lib.METRICS[name].needs for name in task.metrics}
+    return tuple(name for name in task.metrics if not has[needs[name]])
 
   @abc.abstractmethod
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, np.ndarray]:
-    """What a run keeps of its predictions: `uid` and more, [N, ...] each."""
+    """Arrays that a run saves on disk: `uid` and others, [N, ...] each."""
 
   @abc.abstractmethod
-  def kept(
+  def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """What tests over examples read of `outputs`.
+    """Reads saved `outputs` for significance tests.
 
     Returns:
-      Predictions or tallies, [N, ...], and gold, [N]; None: there is none.
+      Predictions or tallies, [N, ...], and gold labels, [N], or None if the
+      labels are missing.
 
     Raises:
       KeyError: an array is missing.
@@ -273,23 +269,25 @@ class Kind(abc.ABC):
     """
 
   @abc.abstractmethod
-  def judged(
+  def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
-  ) -> Judged | None:
-    """Predictions at temperature 1 beside gold; None: quality is not measured.
+  ) -> tuple[np.ndarray, np.ndarray] | None:
+    """Predictions at temperature 1 and gold labels, for measures of quality.
 
     Args:
       task: the task of the rows.
       logits: [N, c].
-      label: of the same rows, as in the features.
+      label: labels of the same rows, as in the features.
+
+    Returns:
+      [n, c] log-probabilities and [n] int64 class indices; or [n] scores on 0-1
+      and [n] gold scores; or None: quality is not measured.
     """
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """The names that an input's values may stand under.
+    """Field names that an input may use: alternatives, best first.
 
-    Returns:
-      Alternatives; those of the task itself first, last those that an input
-      without names is read by.
+    The last alternative is for inputs without names.
     """
     common = _TEXT_NAMES[: 2 if task.is_pair else 1]
     own = task.tables[task.train_split].text
@@ -299,14 +297,14 @@ class Kind(abc.ABC):
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """The texts of an input, as `task.Example` has them.
+    """Converts an input to the texts of a `task.Example`.
 
     Args:
       values: by the names of one alternative of `input_names`.
-      where: the input stands, for errors.
+      where: place of the input, for errors.
 
     Raises:
-      errors.UserError: a value is none that the kind reads.
+      errors.UserError: the kind cannot read a value.
     """
     return tuple(
       check_text(value, f'{where}: {name!r}') for name, value in values.items()
@@ -316,7 +314,7 @@ class Kind(abc.ABC):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> list[Prediction]:
-    """What the logits say of each example, in the order of the rows."""
+    """Turns logits into one prediction per example, in the rows' order."""
 
   def texts(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
@@ -326,10 +324,9 @@ class Kind(abc.ABC):
     return {prediction.uid: prediction.text for prediction in found}
 
   def prediction_columns(self, task: task_lib.Task) -> list[str]:
-    """The names of the columns beside a prediction: a probability a label.
+    """Names of the probability columns in a file of predictions.
 
-    Where a label has the name of another column, each is `p(LABEL)`. Empty: the
-    kind has no probabilities.
+    LABEL, or p(LABEL) in a task with a label that is named like another column.
     """
     if not self.has_probabilities:
       return []
@@ -338,31 +335,31 @@ class Kind(abc.ABC):
     return [f'p({label})' for label in task.labels]
 
   def probabilities(self, logits: np.ndarray) -> np.ndarray | None:
-    """[N, c] of the labels, to stand beside predictions; None: without any."""
+    """[N, c] probabilities of the labels; None if the kind has none."""
     del logits
     return None
 
   @abc.abstractmethod
   def meaning(self, task: task_lib.Task) -> str:
-    """What the outputs mean, for a model card."""
+    """Explains the outputs for a model card."""
 
   @abc.abstractmethod
   def usage(self, task: task_lib.Task) -> str:
-    """Python that prints a prediction of an exported model, for its card.
+    """Python code for a model card that prints an exported model's prediction.
 
-    It finds `torch`, and the exported `model` and `tokenizer` of transformers.
+    It can use `torch`, and `model` and `tokenizer` of transformers.
     """
 
   @abc.abstractmethod
   def export(self, task: task_lib.Task) -> export_lib.Export:
-    """The head as Hugging Face has it."""
+    """Describes the task head in Hugging Face's terms."""
 
 
 def check_text(value: object, where: str) -> str:
-  """A JSON value that is to be a text.
+  """Returns a JSON value that must be a text.
 
   Raises:
-    errors.UserError: it is none.
+    errors.UserError: it is no text, or a text that is no valid Unicode.
   """
   if not isinstance(value, str):
     raise errors.UserError(f'{where} is no string; give one')

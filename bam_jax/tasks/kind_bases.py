@@ -1,4 +1,4 @@
-"""What several kinds have in common: how they are scored and kept.
+"""Base classes of kinds: outputs per example or per token, and their scoring.
 
 N rows of features, c outputs of the task.
 """
@@ -9,19 +9,29 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import json
+from typing import ClassVar
 
 import jax
 import numpy as np
 
 from bam_jax import plain_text
+from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
-from bam_jax.tasks import metrics
-from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
 
 
 class Pooled(kind.Kind):
-  """A kind whose outputs are per example, computed from the pooled vector."""
+  """A kind whose outputs are per example, computed from the pooled vector.
+
+  Attributes:
+    problem_type: of the exported model, as in a config.json of transformers.
+  """
+
+  problem_type: ClassVar[str]
+
+  @abc.abstractmethod
+  def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    """Gold targets of labelled rows, [N, c] float32."""
 
   @abc.abstractmethod
   def loss(
@@ -38,42 +48,58 @@ class Pooled(kind.Kind):
       [B, S] float32; finite in slots of other kinds too.
     """
 
+  def output_names(self, task: task_lib.Task) -> Sequence[str]:
+    """Names of the c outputs in an exported model."""
+    return task.labels
+
+  @abc.abstractmethod
+  def print_logits(self, task: task_lib.Task) -> str:
+    """Python code for `usage`, which prints the prediction of `logits`, [c]."""
+
+  def usage(self, task: task_lib.Task) -> str:
+    texts = "'a text'" + (", 'another one'" if task.is_pair else '')
+    return (
+      f"inputs = tokenizer({texts}, truncation=True, return_tensors='pt')\n"
+      'with torch.no_grad():\n'
+      '  logits = model(**inputs).logits[0]\n'
+    ) + self.print_logits(task)
+
+  def export(self, task: task_lib.Task) -> export_lib.Export:
+    return export_lib.Export(
+      'AutoModelForSequenceClassification',
+      'ForSequenceClassification',
+      'classifier',
+      'text-classification',
+      {
+        'problem_type': self.problem_type,
+        **export_lib.label_maps(self.output_names(task)),
+      },
+    )
+
 
 class Plain(Pooled):
-  """A kind whose predictions are one number an example."""
+  """A kind whose prediction for an example is one number."""
 
   @abc.abstractmethod
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
-    """What the logits say, in the task's own terms.
+    """Predicted class indices or scores.
 
     Args:
       task: the task of the rows.
       logits: [N, C]; outputs beyond the task's own number are ignored.
 
     Returns:
-      [N] class indices, int64; or [N] scores in the task's scale, float64.
+      [N] class indices, int64; or [N] scores on the task's scale, float64.
     """
 
   @abc.abstractmethod
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    """The labels of the features, as `predictions` has them."""
+    """Gold labels of the features, in the form of `predictions`."""
 
-  def score(
+  def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> dict[str, float]:
-    predicted = self.predictions(task, logits)
-    return metrics.score(task, predicted, self.gold(task, rows))
-
-  def why_undefined(
-    self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: kind.Rows
-  ) -> str:
-    predicted = self.predictions(task, logits)
-    return metrics.why_undefined(predicted, self.gold(task, rows))
-
-  def unmeasurable(
-    self, task: task_lib.Task, labels: Sequence[task_lib.Label]
-  ) -> tuple[str, ...]:
-    return metrics.unmeasurable(task, np.array(labels, np.float64))
+  ) -> tuple[np.ndarray, np.ndarray]:
+    return self.predictions(task, logits), self.gold(task, rows)
 
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -84,12 +110,12 @@ class Plain(Pooled):
       'label': self.gold(task, rows),
     }
 
-  def kept(
+  def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
     rows, logits = np.shape(arrays['uid'])[:1], arrays['logits']
     gold = arrays.get('label')
-    # What begins unlike an array comes back as bytes.
+    # NumPy reads an array with a damaged header as bytes.
     if np.shape(logits) != (*rows, task.num_outputs) or (
       gold is not None and np.shape(gold) != rows
     ):
@@ -98,26 +124,18 @@ class Plain(Pooled):
 
 
 class Tallied(kind.Kind):
-  """A kind whose metrics are of `tallies`, sums over the examples."""
+  """A kind whose metrics are functions of a sum of tallies; see `tallies`."""
 
   @abc.abstractmethod
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """[N, ...] what each example adds to the sums that metrics are of."""
+    """Counts of each example, [N, ...], whose sums the metrics are made of."""
 
-  def score(
+  def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> dict[str, float]:
-    sums = self.tally(task, logits, rows).sum(axis=0)
-    return {
-      name: 100.0 * float(tallies.METRICS[name](sums)) for name in task.metrics
-    }
-
-  def why_undefined(
-    self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: kind.Rows
-  ) -> str:
-    return tallies.REASONS[metric]
+  ) -> tuple[np.ndarray, None]:
+    return self.tally(task, logits, rows), None
 
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -129,7 +147,7 @@ class Tallied(kind.Kind):
       'tally': self.tally(task, logits, rows),
     }
 
-  def kept(
+  def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
     tally = arrays['tally']
@@ -144,7 +162,6 @@ class PerToken(Tallied):
   """A kind whose outputs are per token: logits are [tokens, c]."""
 
   per_token = True
-  can_swap = False
   in_windows = True
 
   @abc.abstractmethod
@@ -159,15 +176,15 @@ class PerToken(Tallied):
     """Cuts long examples into windows.
 
     Args:
-      task: of all the examples.
+      task: the task of all the examples.
       examples: up to a thousand.
       tokenizer: makes the ids.
-      max_length: tokens a window has at most, specials included.
-      on_cut: called with the uid of each example of which tokens are dropped,
-        before its first window is returned.
+      max_length: maximum number of tokens of a window, specials included.
+      on_cut: called with the uid of each example that loses tokens, before its
+        first window is returned.
 
     Returns:
-      `Features`, or named tuples that have `more_fields` besides.
+      `Features`, or named tuples that also have the `more_fields`.
 
     Raises:
       errors.UserError: the task's windows would leave tokens out.
@@ -177,16 +194,16 @@ class PerToken(Tallied):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """What the tokens of some rows are to be.
+    """Gold targets of the tokens of some rows.
 
     Args:
       task: the task of the rows.
-      rows: of the training split.
-      chosen: [n] int, which of them.
+      rows: the training rows.
+      chosen: [n] int, numbers of the chosen rows.
 
     Returns:
-      [tokens, c] float32, and [tokens] float32, the token's share of the
-      example's loss: 0 if a token has no loss.
+      [tokens, c] float32 targets, and [tokens] float32, the token's share of
+      the example's loss: 0 if a token has no loss.
     """
 
   @abc.abstractmethod
@@ -203,7 +220,7 @@ class PerToken(Tallied):
     Args:
       logits: [B, L, K] float32.
       target: [B, L, K] float32, a mix of gold labels and teacher predictions.
-      share: [B, L] float32, as `token_targets` returns it.
+      share: [B, L] float32, from `token_targets`.
       inside: [B, S, L] bool, the tokens of each slot that have a share.
       class_mask: [B, S, K] bool, the outputs that the slot's head has.
 
@@ -213,7 +230,7 @@ class PerToken(Tallied):
 
 
 def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
-  """The examples that rows are windows of.
+  """Finds the windows of each example.
 
   Returns:
     Uids of N examples, and [N + 1] int64: the windows of example i are rows
@@ -227,24 +244,14 @@ def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
 def join_labels(
   labels: Sequence[str], task: task_lib.Task, separator: str
 ) -> str:
-  """Several labels as one text that can be split again.
-
-  They have `separator` between them. Where a label of the task could not be
-  told apart so, because it holds the separator or begins or ends with a space,
-  every prediction of the task is a JSON list.
-
-  Args:
-    labels: some of the task's, in any order.
-    task: whose labels these are.
-    separator: one character.
-  """
+  """Joins labels by a separator; as a JSON list if the task `needs_list`."""
   if needs_list(task, separator):
     return json.dumps(list(labels), ensure_ascii=False)
   return separator.join(labels)
 
 
 def needs_list(task: task_lib.Task, separator: str) -> bool:
-  """Whether labels of a task with separators between them are ambiguous."""
+  """Whether joined labels of the task could not be split again."""
   return any(
     not label or separator in label or label != label.strip(plain_text.BLANKS)
     for label in task.labels
@@ -254,7 +261,7 @@ def needs_list(task: task_lib.Task, separator: str) -> bool:
 def probabilities_by_label(
   task: task_lib.Task, probabilities: Sequence[float]
 ) -> dict[str, float]:
-  """A probability of each label, as JSON has them."""
+  """Probabilities as a JSON object, rounded to six digits."""
   return {
     label: round(p, 6)
     for label, p in zip(task.labels, probabilities, strict=True)

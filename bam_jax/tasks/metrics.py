@@ -1,19 +1,21 @@
-"""Scores of a task, and the two averages over GLUE.
+"""The metrics, and the two averages over GLUE.
 
-The functions in `METRICS` take predictions [..., N], gold [N] and, for a
-bootstrap, how often each resample drew each example, counts [B, N]. They return
-[..., B]; without counts every example counts once, and they return [...]. They
-never warn.
+A metric is a function and one line of `METRICS`. Its function takes predictions
+[..., N], gold labels [N] and, for a bootstrap, counts [B, N]: how often each
+resample drew each example. It returns [..., B]; without counts every example
+counts once, and it returns [...]. It never warns. Metrics of tallies take these
+instead of predictions, see `tallies.of_examples`.
 
 An undefined score is nan: a correlation with a constant input, or F1 without a
-positive in prediction or gold. `why_undefined` gives the reason. A mean with an
-undefined score in it is undefined too.
+positive in prediction or gold. A mean of scores is nan if one of them is.
 """
 
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import math
+from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,7 +28,7 @@ Counts = np.ndarray | None
 def _check(
   predictions: np.ndarray, gold: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Both as arrays; raises ValueError if they are not of the same examples."""
+  """Converts both to arrays; raises ValueError if their sizes don't match."""
   predictions, gold = np.asarray(predictions), np.asarray(gold)
   if gold.ndim != 1 or predictions.shape[-1:] != gold.shape:
     raise ValueError(
@@ -39,7 +41,7 @@ def _check(
 
 
 def _total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
-  """Number of the drawn examples that are chosen; chosen [..., N] is bool."""
+  """Counts the chosen examples among those drawn; chosen [..., N] is bool."""
   if counts is None:
     return np.sum(chosen, axis=-1, dtype=np.float64)
   # Whole numbers below 2^24 are exact in float32, and twice as fast.
@@ -50,7 +52,7 @@ def _total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
 def accuracy(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
 ) -> np.ndarray:
-  """Share of equal entries, 0 to 1."""
+  """Share of predictions that equal the gold label, 0 to 1."""
   predictions, gold = _check(predictions, gold)
   rows = _total(np.ones(len(gold), bool), counts)
   return _total(predictions == gold, counts) / rows
@@ -101,7 +103,10 @@ def pearson(
 def spearman(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
 ) -> np.ndarray:
-  """Rank correlation, -1 to 1, ties by mean rank; nan if one is constant."""
+  """Rank correlation, -1 to 1; ties share their mean rank.
+
+  nan if either input is constant.
+  """
   return _correlation(predictions, gold, counts, is_of_ranks=True)
 
 
@@ -181,24 +186,65 @@ def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
   return below[(ends - sizes)[group]] + below[ends[group]]
 
 
-METRICS: dict[str, Callable[..., np.ndarray]] = {
-  'accuracy': accuracy,
-  'f1': f1,
-  'matthews': matthews,
-  'pearson': pearson,
-  'spearman': spearman,
+class Metric(NamedTuple):
+  """A metric of tasks; called with predictions, gold and counts.
+
+  Attributes:
+    measures: what it scores; kinds with the same `measures` have the metric.
+    function: takes predictions, gold and counts.
+    needs: what the gold labels must have so that the score is defined and not
+      always 0: `positive` (see `Kind.is_positive`), `variety` or nothing.
+    reason: why the score is undefined; if empty, `why_undefined` finds out.
+  """
+
+  measures: str
+  function: Callable[..., np.ndarray]
+  needs: Literal['positive', 'variety', ''] = ''
+  reason: str = ''
+
+  def __call__(
+    self, predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
+  ) -> np.ndarray:
+    return self.function(predictions, gold, counts)
+
+
+_NO_LABEL = 'no label is gold and none is predicted'
+_NO_SPAN = 'no span is gold and none is predicted'
+_tallied = tallies.of_examples
+METRICS: dict[str, Metric] = {
+  'accuracy': Metric('classes', accuracy),
+  'f1': Metric('classes', f1, 'positive'),
+  'matthews': Metric('classes', matthews, 'variety'),
+  'pearson': Metric('scores', pearson, 'variety'),
+  'spearman': Metric('scores', spearman, 'variety'),
+  'micro_f1': Metric(
+    'labels', _tallied(tallies.micro_f1), 'positive', _NO_LABEL
+  ),
+  'macro_f1': Metric(
+    'labels', _tallied(tallies.macro_f1), 'positive', _NO_LABEL
+  ),
+  'span_f1': Metric('spans', _tallied(tallies.f1), 'positive', _NO_SPAN),
+  'span_precision': Metric(
+    'spans', _tallied(tallies.share(0, 1)), reason='no span is predicted'
+  ),
+  'span_recall': Metric(
+    'spans', _tallied(tallies.share(0, 2)), 'positive', 'no span is gold'
+  ),
+  'answer_f1': Metric('answers', _tallied(tallies.share(1, 2))),
+  'exact_match': Metric('answers', _tallied(tallies.share(0, 2))),
 }
 
 
 def score(
-  task: task_lib.Task, predictions: np.ndarray, gold: np.ndarray
+  task: task_lib.Task, predictions: np.ndarray, gold: np.ndarray | None
 ) -> dict[str, float]:
   """The task's metrics times 100.
 
   Args:
     task: the task of the rows.
-    predictions: [N] class indices, or scores in the task's scale, N > 0.
-    gold: [N] likewise.
+    predictions: [N] class indices or scores on the task's scale, N > 0; or
+      tallies [N, ...].
+    gold: [N] likewise; None with tallies.
 
   Returns:
     Metric name -> value, 0 to 100 (-100 to 100 for a correlation); nan where it
@@ -210,12 +256,16 @@ def score(
   }
 
 
-def why_undefined(predictions: np.ndarray, gold: np.ndarray) -> str:
-  """Why a metric of `METRICS` is undefined for these arguments, as it is.
+def why_undefined(
+  metric: str, predictions: np.ndarray, gold: np.ndarray | None
+) -> str:
+  """Explains why a metric of `METRICS` is nan for these arguments.
 
-  >>> why_undefined(np.array([1, 1]), np.array([0, 1]))
+  >>> why_undefined('f1', np.array([0, 0]), np.array([0, 2]))
   'all predictions are equal'
   """
+  if reason := METRICS[metric].reason:
+    return reason
   both = {'gold label': gold, 'prediction': predictions}
   for what, values in both.items():
     if not np.all(np.isfinite(values)):
@@ -225,17 +275,6 @@ def why_undefined(predictions: np.ndarray, gold: np.ndarray) -> str:
     for what, values in both.items()
     if np.ptp(values) == 0
   )
-
-
-def unmeasurable(task: task_lib.Task, gold: np.ndarray) -> tuple[str, ...]:
-  """The metrics of a task that such gold labels, [N], leave undefined.
-
-  Whatever is predicted, but for F1: that is undefined or 0.
-  """
-  without = {'pearson', 'spearman', 'matthews'} if np.ptp(gold) == 0 else set()
-  if not np.any(np.asarray(gold) == 1):
-    without.add('f1')
-  return tuple(name for name in task.metrics if name in without)
 
 
 def averages(
@@ -251,9 +290,8 @@ def averages(
   Returns:
     `paper`: mean over tasks of `paper_metric` on the first development split.
     `glue`: mean over tasks of the mean of `glue_metrics`, over all development
-    splits (MNLI: matched and mismatched). nan where one of its scores is
-    undefined, and if no task takes part: no score is left out, since an average
-    over fewer tasks can't be compared with others.
+    splits (MNLI: matched and mismatched). nan if one of its scores is, or if no
+    task takes part: averages over fewer tasks could not be compared.
 
   Raises:
     KeyError: a task, split or metric has no score.
@@ -261,17 +299,11 @@ def averages(
   counted = [task for task in tasks if task.in_average]
   if not counted:
     return {'paper': math.nan, 'glue': math.nan}
-  paper = [
-    scores[task.name][task.dev_splits[0]][task.paper_metric] for task in counted
-  ]
-  glue = [
-    np.mean(
-      [
-        scores[task.name][split][metric]
-        for split in task.dev_splits
-        for metric in task.glue_metrics
-      ]
+  paper, glue = [], []
+  for task in counted:
+    by_split = [scores[task.name][split] for split in task.dev_splits]
+    paper.append(by_split[0][task.paper_metric])
+    glue.append(
+      np.mean([found[name] for found in by_split for name in task.glue_metrics])
     )
-    for task in counted
-  ]
   return {'paper': float(np.mean(paper)), 'glue': float(np.mean(glue))}

@@ -15,7 +15,6 @@ from bam_jax import errors
 from bam_jax import escape
 from bam_jax import plain_text
 from bam_jax.tasks import classification
-from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import tallies
@@ -25,19 +24,18 @@ _SEPARATOR = ','
 
 
 class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
-  """An example has some labels or none; its target is 0 or 1 for each."""
+  """Any number of labels per example; the target is 0 or 1 for each label."""
 
   name = 'multilabel'
-  metrics = ('micro_f1', 'macro_f1')
+  measures = 'labels'
   default_metrics = ('micro_f1', 'macro_f1')
   has_probabilities = True
+  problem_type = 'multi_label_classification'
 
-  def fault(
-    self, labels: Sequence[str], scale: tuple[float, float]
-  ) -> tuple[str, str] | None:
+  def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if len(set(labels)) == len(labels) >= 1:
-      return None
-    return 'labels', f'{labels} must be different labels, as in the files'
+      return ''
+    return f'labels: {labels} must be different labels, as in the files'
 
   def label_width(self, task: task_lib.Task) -> int:
     return task.num_outputs
@@ -45,14 +43,15 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> tuple[int, ...]:
-    """Ascending indices.
+    """Returns ascending indices.
 
-    Of a list, or of names with commas between them. Where these would be
-    ambiguous, a text may also be a JSON list, as `texts` writes it.
+    Args:
+      task: the task.
+      value: a list of labels, or a text with commas between them. If a comma
+        would be ambiguous, the text may also be a JSON list, as in `texts`.
+      where: file and line, for the error.
     """
-    names = value
-    if isinstance(value, str):
-      names = _names(task, value)
+    names = _names(task, value) if isinstance(value, str) else value
     found = sorted(
       classification.label_index(task, name, where) for name in names
     )
@@ -64,10 +63,10 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
         )
     return tuple(found)
 
-  def target(
+  def encode_label(
     self, task: task_lib.Task, label: tuple[int, ...] | None
   ) -> np.ndarray:
-    """[c] float32 of 0 and 1."""
+    """Returns 0 or 1 for each of the task's labels, [c] float32."""
     if label is None:
       return np.full(task.num_outputs, np.nan, np.float32)
     return np.isin(np.arange(task.num_outputs), label).astype(np.float32)
@@ -75,67 +74,58 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return np.isin(_labels(task, rows), (0, 1)).all(-1)
 
-  def dense_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+  def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return _labels(task, rows)
 
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """The probability of each label."""
+    """Probability of each label."""
     logits = np.asarray(logits, np.float64)
     return scipy.special.expit(logits / temperature).astype(np.float32)
 
   def loss(
     self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
-    """The mean over the labels of the cross-entropy of a sigmoid."""
+    """Binary cross-entropy of a sigmoid, averaged over the labels."""
     each = optax.sigmoid_binary_cross_entropy(logits, target)
     return jnp.mean(each, axis=-1, where=class_mask)
 
   def predictions(self, logits: np.ndarray) -> np.ndarray:
-    """[N, c] bool: labels of probability above a half."""
+    """Labels with a probability above 1/2, [N, c] bool."""
     return np.asarray(logits) > 0
 
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """[N, c, 3], as `tallies.counts`."""
+    """Returns `tallies.counts` of each label, [N, c, 3]."""
     return tallies.counts(self.predictions(logits), _labels(task, rows) == 1)
 
-  def unmeasurable(
-    self, task: task_lib.Task, labels: Sequence[tuple[int, ...]]
-  ) -> tuple[str, ...]:
-    return () if any(labels) else task.metrics
+  def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
+    return bool(label)
 
-  def judged(
+  def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
-  ) -> kind.Judged:
-    """The probability of each label of each row, against 0 or 1."""
-    predicted = self.teacher_probs(logits, 1.0)
-    return kind.Judged('scores', predicted.ravel(), np.ravel(label))
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the probability of each label of each row, and 0 or 1."""
+    return self.teacher_probs(logits, 1.0).ravel(), np.ravel(label)
 
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """`labels` and `probabilities`.
-
-    As text the labels as a file may have them.
-    """
+    """Predicts `labels` and `probabilities`; `parse` can read the text."""
     found = []
-    shares = self.probabilities(logits).tolist()
-    for uid, chosen, share in zip(
-      rows.uids, self.predictions(logits), shares, strict=True
+    for uid, chosen, probs in zip(
+      rows.uids,
+      self.predictions(logits),
+      self.probabilities(logits).tolist(),
+      strict=True,
     ):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
-      said = {
-        'labels': labels,
-        'probabilities': kind_bases.probabilities_by_label(task, share),
-      }
-      found.append(
-        kind.Prediction(
-          uid, kind_bases.join_labels(labels, task, _SEPARATOR), said, share
-        )
-      )
+      by_label = kind_bases.probabilities_by_label(task, probs)
+      said = {'labels': labels, 'probabilities': by_label}
+      text = kind_bases.join_labels(labels, task, _SEPARATOR)
+      found.append(kind.Prediction(uid, text, said, probs))
     return found
 
   def probabilities(self, logits: np.ndarray) -> np.ndarray:
@@ -145,24 +135,15 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     names = ', '.join(map(escape.code, task.labels))
     return f'sigmoid(logit) is the probability of each of {names}'
 
-  def usage(self, task: task_lib.Task) -> str:
-    return export_lib.usage_of_pooled(
-      task,
-      'labels = model.config.id2label',
-      'print([labels[i] for i, x in enumerate(logits.sigmoid()) if x > 0.5])',
-    )
-
-  def export(self, task: task_lib.Task) -> export_lib.Export:
-    return export_lib.sequence_classifier(
-      {
-        'problem_type': 'multi_label_classification',
-        **export_lib.label_maps(task.labels),
-      }
+  def print_logits(self, task: task_lib.Task) -> str:
+    return (
+      'labels = model.config.id2label\n'
+      'print([labels[i] for i, x in enumerate(logits.sigmoid()) if x > 0.5])'
     )
 
 
 def _names(task: task_lib.Task, text: str) -> list[str]:
-  """The labels that a text names, known or not."""
+  """Splits a text into labels, known ones or not."""
   if text.startswith('[') and kind_bases.needs_list(task, _SEPARATOR):
     with contextlib.suppress(ValueError, RecursionError):
       return list(map(str, json.loads(text)))
@@ -171,5 +152,5 @@ def _names(task: task_lib.Task, text: str) -> list[str]:
 
 
 def _labels(task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-  """[N, c] of 0 and 1; nan where there are none."""
+  """Labels as 0 and 1, [N, c]; nan where they are missing."""
   return np.asarray(rows.fixed('label')).reshape(-1, task.num_outputs)

@@ -1,4 +1,4 @@
-"""From questions and contexts to token ids, in windows that overlap."""
+"""Cuts questions with long contexts into overlapping windows of tokens."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -29,27 +29,25 @@ class Window(NamedTuple):
   answers: str
 
 
-def windows(
+def cut_windows(
   task: task_lib.Task,
   examples: Sequence[task_lib.Example],
   tokenizer: kind.Tokenizer,
   max_length: int,
   on_cut: Callable[[str], None],
 ) -> Iterator[Window]:
-  """Questions with their contexts in windows, in the order of the examples.
+  """Cuts examples into windows; see `kind_bases.PerToken.windows`.
 
   A question fills at most half of a window; the rest of it is cut off. Windows
   begin `task.stride` tokens after one another; 0: half of the room for context.
   The answer trained on is the first gold one, if a window holds all of it.
-
-  Raises:
-    errors.UserError: a stride that would leave tokens out.
   """
-  longest = (max_length - 3) // 2
-  if task.stride > max_length - 3 - longest:
+  budget = max_length - 3
+  longest = budget // 2
+  if task.stride > budget - longest:
     raise errors.UserError(
       f'config.custom_tasks.{task.name}.stride={task.stride}: windows of'
-      f' config.data.max_length={max_length} hold {max_length - 3 - longest}'
+      f' config.data.max_length={max_length} hold {budget - longest}'
       ' tokens of context beside a long question, so some would be left out;'
       ' lower the stride or raise max_length'
     )
@@ -59,74 +57,45 @@ def windows(
   encoded = dict(
     zip(contexts, tokenizer.encode_with_spans(contexts), strict=True)
   )
+  cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
   for example, question in zip(examples, questions):
     if len(question) > longest:
       on_cut(example.uid)
-    yield from _windows(
-      example,
-      task,
-      tokenizer,
-      question[:longest],
-      *encoded[example.text_b],
-      max_length - 3,
-    )
-
-
-def _windows(
-  example: task_lib.Example,
-  task: task_lib.Task,
-  tokenizer: kind.Tokenizer,
-  question: np.ndarray,
-  ids: np.ndarray,
-  spans: np.ndarray,
-  budget: int,
-) -> Iterator[Window]:
-  """The windows of one example.
-
-  Args:
-    example: the example.
-    task: its task.
-    tokenizer: for the special tokens.
-    question: ids of the question.
-    ids: [n] of the context.
-    spans: [n, 2] its tokens' characters.
-    budget: tokens that question and context may have together.
-  """
-  room = budget - len(question)
-  step = task.stride or max(1, room // 2)
-  answer = _answer(example, spans)
-  before = len(question) + 2
-  begins = range(0, max(len(ids) - room, 0) + step, step)
-  for number, begin in enumerate(begins):
-    part = slice(begin, begin + room)
-    label = task.kind.target(task, example.label)
-    if answer and begin <= answer[0] and answer[1] < begin + room:
-      label = np.float32(answer) + np.float32(before - begin)
-    places = np.full((before + len(ids[part]) + 1, 2), -1, np.int32)
-    places[before:-1] = spans[part]
-    cls, sep = tokenizer.cls_id, tokenizer.sep_id
-    answers = [text for text, _ in example.label or ()]
-    yield Window(
-      task_lib.window_uid(example.uid, number),
-      np.concatenate(
-        [[cls], question, [sep], ids[part], [sep]], dtype=np.int32
-      ),
-      before,
-      label,
-      places.ravel(),
-      '' if number else example.text_b,
-      '' if number else json.dumps(answers),
-    )
+      question = question[:longest]
+    ids, spans = encoded[example.text_b]
+    answer = _answer(example, spans)
+    no_answer = task.kind.encode_label(task, example.label)
+    room = budget - len(question)
+    step = task.stride or max(1, room // 2)
+    before = len(question) + 2  # Tokens before the context.
+    begins = range(0, max(len(ids) - room, 0) + step, step)
+    for number, begin in enumerate(begins):
+      part = ids[begin : begin + room]
+      label = no_answer
+      if answer and begin <= answer[0] and answer[1] < begin + room:
+        label = np.float32(answer) + np.float32(before - begin)
+      places = np.full((before + len(part) + 1, 2), -1, np.int32)
+      places[before:-1] = spans[begin : begin + room]
+      answers = [text for text, _ in example.label or ()]
+      yield Window(
+        task_lib.window_uid(example.uid, number),
+        np.concatenate([cls, question, sep, part, sep], dtype=np.int32),
+        before,
+        label,
+        places.ravel(),
+        '' if number else example.text_b,
+        '' if number else json.dumps(answers),
+      )
 
 
 def _answer(
   example: task_lib.Example, spans: np.ndarray
 ) -> tuple[int, int] | None:
-  """The context's first and last token of the first gold answer."""
+  """First and last token in the context of the first gold answer."""
   if not example.label:
     return None
   text, start = example.label[0]
   inside = (spans[:, 1] > start) & (spans[:, 0] < start + len(text))
   places = np.flatnonzero(inside)
-  # White space, or signs that the tokenizer drops, are of no token.
+  # White space, and characters that the tokenizer drops, have no token.
   return (int(places[0]), int(places[-1])) if len(places) else None

@@ -1,16 +1,16 @@
-"""Rows that differ in length, one after the other in one flat array."""
+"""Indices into rows of different lengths, stored one after another."""
 
 import numpy as np
 
 
 def indices(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-  """The places of some runs, one after the other.
+  """Indices of the elements of several ranges, one range after another.
 
   >>> indices(np.array([7, 2]), np.array([3, 2]))
   array([7, 8, 9, 2, 3])
 
   Args:
-    begins: [n] int, the first place of each run.
+    begins: [n] int, the first index of each range.
     lengths: [n] int.
 
   Returns:
@@ -22,6 +22,6 @@ def indices(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
 
 
 def places(offsets: np.ndarray, rows: np.ndarray) -> np.ndarray:
-  """Where some rows lie; row i is [offsets[i], offsets[i + 1])."""
+  """Indices of the elements of chosen rows; row i begins at offsets[i]."""
   begins = np.asarray(offsets)[rows]
   return indices(begins, np.asarray(offsets)[np.asarray(rows) + 1] - begins)

@@ -12,7 +12,6 @@ import scipy.special
 
 from bam_jax import errors
 from bam_jax import plain_text
-from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
@@ -20,36 +19,38 @@ from bam_jax.tasks import task as task_lib
 
 @dataclasses.dataclass(frozen=True)
 class Regression(kind_bases.Plain):
-  """An example has a score; its target is channel 0."""
+  """One score per example; its target is channel 0.
+
+  A linear head predicts the logit itself, which may leave 0-1 as in the
+  released code; scores on the task's scale are clipped.
+  """
 
   head: Literal['sigmoid', 'linear'] = 'sigmoid'
 
   name = 'regression'
-  has_scale = True
-  metrics = ('pearson', 'spearman')
+  measures = 'scores'
   default_metrics = ('pearson', 'spearman')
-
-  def fault(
-    self, labels: Sequence[str], scale: tuple[float, float]
-  ) -> tuple[str, str] | None:
-    if labels:
-      return (
-        'labels',
-        f'{labels} given for a regression task; leave it empty and give scale',
-      )
-    low, high = scale
-    if not low < high:
-      return 'scale', f'{scale} must be the lowest and the highest score'
-    return None
+  has_scale = True
+  problem_type = 'regression'
 
   def with_head(self, head: str) -> 'Regression':
     return dataclasses.replace(self, head=head)
+
+  def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
+    if labels:
+      return (
+        f'labels: {labels} given for a regression task; leave it empty and give'
+        ' scale'
+      )
+    if not scale[0] < scale[1]:
+      return f'scale: {scale} must be the lowest and the highest score'
+    return ''
 
   def num_outputs(self, labels: Sequence[str]) -> int:
     return 1
 
   def parse(self, task: task_lib.Task, value: str, where: str) -> float:
-    """The score in the task's scale.
+    """Returns the score on the task's scale.
 
     As the shortest decimal of its float32: TFDS keeps scores in float32, and
     those of STS-B must be equal from either source.
@@ -68,8 +69,8 @@ class Regression(kind_bases.Plain):
       )
     return float(str(np.float32(score)))
 
-  def target(self, task: task_lib.Task, label: float | None) -> float:
-    """On 0-1."""
+  def encode_label(self, task: task_lib.Task, label: float | None) -> float:
+    """Returns the score on 0-1."""
     if label is None:
       return math.nan
     low, high = task.scale
@@ -79,19 +80,13 @@ class Regression(kind_bases.Plain):
     label = np.asarray(rows.fixed('label'))
     return (label >= 0) & (label <= 1)
 
-  def entries(
-    self, task: task_lib.Task, rows: kind.Rows
-  ) -> tuple[np.ndarray, np.ndarray]:
-    return np.zeros(len(rows)), rows.fixed('label')
+  def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    return np.asarray(rows.fixed('label'), np.float32)[:, None]
 
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """The prediction on 0-1, which has no temperature.
-
-    A linear head's is the logit itself, which may leave 0-1 as in the released
-    code.
-    """
+    """Scores on 0-1; they have no temperature."""
     logits = np.asarray(logits, np.float64)
     if self.head == 'sigmoid':
       logits = scipy.special.expit(logits)
@@ -100,10 +95,9 @@ class Regression(kind_bases.Plain):
   def loss(
     self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
-    """The squared error of channel 0, of a sigmoid or the logit itself."""
+    """Squared error of channel 0."""
     logit = logits[..., 0]
-    is_sigmoid = self.head == 'sigmoid'
-    score = jax.nn.sigmoid(logit) if is_sigmoid else logit
+    score = jax.nn.sigmoid(logit) if self.head == 'sigmoid' else logit
     return jnp.square(score - target[..., 0])
 
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
@@ -119,16 +113,15 @@ class Regression(kind_bases.Plain):
     low, high = task.scale
     return np.asarray(rows.fixed('label'), np.float64) * (high - low) + low
 
-  def judged(
+  def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
-  ) -> kind.Judged:
-    predicted = self.teacher_probs(logits, 1.0)
-    return kind.Judged('scores', predicted[:, 0], label)
+  ) -> tuple[np.ndarray, np.ndarray]:
+    return self.teacher_probs(logits, 1.0)[:, 0], label
 
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """`score`, on the task's own scale."""
+    """Predicts `score`, on the task's own scale."""
     scores = self.predictions(task, logits).tolist()
     return [
       kind.Prediction(uid, f'{score:.3f}', {'score': round(score, 6)})
@@ -142,17 +135,13 @@ class Regression(kind_bases.Plain):
       f'a score from {low:g} to {high:g}: {low:g} + {high - low:g} · {inner}'
     )
 
-  def usage(self, task: task_lib.Task) -> str:
+  def print_logits(self, task: task_lib.Task) -> str:
     low, high = task.scale
-    is_sigmoid = self.head == 'sigmoid'
-    share = 'sigmoid()' if is_sigmoid else 'clamp(0, 1)'
-    return export_lib.usage_of_pooled(
-      task,
-      f'share = logits[0].{share}.item()',
-      f'print({low!r} + share * {high - low!r})',
+    share = 'sigmoid()' if self.head == 'sigmoid' else 'clamp(0, 1)'
+    return (
+      f'share = logits[0].{share}.item()\n'
+      f'print({low!r} + share * {high - low!r})'
     )
 
-  def export(self, task: task_lib.Task) -> export_lib.Export:
-    return export_lib.sequence_classifier(
-      {'problem_type': 'regression', **export_lib.label_maps(['score'])}
-    )
+  def output_names(self, task: task_lib.Task) -> Sequence[str]:
+    return ('score',)

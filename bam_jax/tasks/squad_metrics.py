@@ -1,7 +1,6 @@
-"""Exact match and F1 of answers, as SQuAD's own evaluation defines them.
+"""Exact match and F1 of answers, as in the official SQuAD evaluation.
 
-Rajpurkar et al. 2016 and 2018, for both versions of the data: where one of the
-two answers is empty, they match only if both are.
+Rajpurkar et al. 2016 and 2018. An empty answer matches an empty answer only.
 """
 
 from collections import Counter
@@ -15,7 +14,7 @@ _NO_PUNCTUATION = str.maketrans('', '', string.punctuation)
 
 
 def normalise(text: str) -> str:
-  """Lower case, without punctuation and articles, single blanks.
+  """Lowercases a text and removes punctuation, articles and extra blanks.
 
   >>> normalise('The  Eiffel-Tower, a tower!')
   'eiffeltower tower'
@@ -25,12 +24,12 @@ def normalise(text: str) -> str:
 
 
 def exact_match(predicted: str, gold: str) -> float:
-  """1 where both are the same once normalised, else 0."""
+  """Returns 1 if both are equal after `normalise`, else 0."""
   return float(normalise(predicted) == normalise(gold))
 
 
 def f1(predicted: str, gold: str) -> float:
-  """F1 of the words that both have, 0-1.
+  """F1 of the common words, 0-1.
 
   >>> f1('the old tower', 'a tower of old days')
   0.6666666666666666
@@ -48,6 +47,6 @@ def f1(predicted: str, gold: str) -> float:
 def best(
   metric: Callable[[str, str], float], predicted: str, answers: Sequence[str]
 ) -> float:
-  """The best score over the gold answers; none is the empty answer."""
+  """Best score over the gold answers; without any, the gold is empty."""
   known = [answer for answer in answers if normalise(answer)] or ['']
   return max(metric(predicted, answer) for answer in known)

@@ -23,7 +23,7 @@ from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 
 _TAG = re.compile(r'O|[BI]-.+')
-# In the features, of a token that no word begins with.
+# Label of a token at which no word begins.
 NO_WORD = -1
 
 _USAGE = """\
@@ -41,25 +41,23 @@ for place, word in enumerate(inputs.word_ids()):
 
 
 class Tagging(kind_bases.PerToken):
-  """The first piece of each word has its tag; the others have none.
+  """One tag per word, predicted at the word's first token.
 
-  `label` of the features is parallel to the tokens: the index of a tag, nan
-  where it is not known, `NO_WORD` where no word begins.
+  `label` of the features has a number per token: the index of a tag, nan if the
+  tag is missing, `NO_WORD` if no word begins at the token.
   """
 
   name = 'tagging'
-  metrics = ('span_f1', 'span_precision', 'span_recall')
+  measures = 'spans'
   default_metrics = ('span_f1',)
   formats = ('conll',)
   num_texts = (1,)
 
-  def fault(
-    self, labels: Sequence[str], scale: tuple[float, float]
-  ) -> tuple[str, str] | None:
+  def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     good = len(set(labels)) == len(labels) >= 2 and 'O' in labels
     if good and all(_TAG.fullmatch(label) for label in labels):
-      return None
-    return 'labels', f'{labels} must be different tags: O, B-TYPE and I-TYPE'
+      return ''
+    return f'labels: {labels} must be different tags: O, B-TYPE and I-TYPE'
 
   def label_width(self, task: task_lib.Task) -> None:
     return None
@@ -67,13 +65,13 @@ class Tagging(kind_bases.PerToken):
   def parse(
     self, task: task_lib.Task, value: tuple[str, ...], where: str
   ) -> tuple[int, ...]:
-    """The index of each word's tag."""
+    """Returns the index of each word's tag."""
     return tuple(classification.label_index(task, tag, where) for tag in value)
 
-  def target(
+  def encode_label(
     self, task: task_lib.Task, label: tuple[int, ...] | None
   ) -> np.ndarray:
-    """[words] tag indices, nan if unlabelled; `windows` aligns them."""
+    """Returns the tag index of each word, [words]; `windows` aligns them."""
     return np.array(np.nan if label is None else label, np.float32)
 
   def windows(
@@ -84,10 +82,10 @@ class Tagging(kind_bases.PerToken):
     max_length: int,
     on_cut: Callable[[str], None],
   ) -> Iterator[kind.Features]:
-    """`[CLS] pieces [SEP]`, a label per token; each word is in one window.
+    """Cuts texts into windows `[CLS] pieces [SEP]`; each word is in one window.
 
-    A word without a piece in the vocabulary is `[UNK]`; of a word longer than a
-    window the first pieces are kept.
+    A word without any piece is `[UNK]`; a word longer than a window loses its
+    last pieces.
     """
     room = max_length - 2
     words = [example.text_a.split(' ') for example in examples]
@@ -99,7 +97,7 @@ class Tagging(kind_bases.PerToken):
       if max(map(len, pieces)) > room:
         on_cut(example.uid)
         pieces = [piece[:room] for piece in pieces]
-      tags = np.broadcast_to(self.target(task, example.label), len(own))
+      tags = np.broadcast_to(self.encode_label(task, example.label), len(own))
       for number, (first, last) in enumerate(_windows(pieces, room)):
         label = [np.float32([NO_WORD])]
         for tag, piece in zip(tags[first:last], pieces[first:last]):
@@ -126,7 +124,7 @@ class Tagging(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """One-hot tags; a word's share is 1 / (number of words in its row)."""
+    """Returns one-hot tags; a word's share is 1 / (words in its row)."""
     values, offsets = rows.ragged('label')
     label = np.asarray(values[ragged.places(offsets, chosen)])
     lengths = np.diff(offsets)[chosen]
@@ -139,8 +137,8 @@ class Tagging(kind_bases.PerToken):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Probabilities of the tags of every token."""
-    return classification.distribution(logits, temperature)
+    """Probabilities of the tags at every token."""
+    return classification.softmax(logits, temperature)
 
   def loss(
     self,
@@ -150,7 +148,7 @@ class Tagging(kind_bases.PerToken):
     inside: jax.Array,
     class_mask: jax.Array,
   ) -> jax.Array:
-    """The soft cross-entropy of each word, times its share of the example."""
+    """Soft cross-entropy of each word, times its share of the example."""
     mask = jnp.any(inside[..., None] & class_mask[:, :, None], axis=1)
     # Tokens outside of all slots get all outputs, for finite numbers.
     mask |= ~jnp.any(inside, axis=1)[..., None]  # [B, L, K]
@@ -161,38 +159,32 @@ class Tagging(kind_bases.PerToken):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """[N, 3]: spans that are in both, predicted, gold."""
+    """Numbers of common, predicted and gold spans, [N, 3]."""
     found = []
     for _, predicted, gold in _examples(task, logits, rows):
       one, other = spans(predicted), spans(gold)
       found.append((len(one & other), len(one), len(other)))
     return np.array(found, np.int64)
 
-  def unmeasurable(
-    self, task: task_lib.Task, labels: Sequence[tuple[int, ...]]
-  ) -> tuple[str, ...]:
-    outside = task.labels.index('O')
-    if any(tag != outside for tags in labels for tag in tags):
-      return ()
-    return tuple(name for name in task.metrics if name != 'span_precision')
+  def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
+    return any(tag != task.labels.index('O') for tag in label)
 
-  def judged(
+  def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
-  ) -> kind.Judged:
-    """The tags of all words."""
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns log-probabilities and gold tags of all words."""
     word = np.asarray(label) >= 0
     logits = np.asarray(logits, np.float64)[word]
-    log_probs = scipy.special.log_softmax(logits, axis=-1)
-    return kind.Judged('classes', log_probs, label[word].astype(np.int64))
+    return scipy.special.log_softmax(logits, -1), label[word].astype(np.int64)
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """A list of words, or a text that has spaces between them."""
+    """`words` is a list, `text` has the words with spaces between them."""
     return [('words',), ('text',)]
 
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """The words with single spaces between them."""
+    """Returns the words with single spaces between them."""
     ((name, value),) = values.items()
     if name == 'text':
       text = plain_text.one_line(kind.check_text(value, f"{where}: 'text'"))
@@ -216,24 +208,20 @@ class Tagging(kind_bases.PerToken):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """`tags`, one per word, and `spans`; words are counted from 0.
-
-    As text the tags with spaces between them.
-    """
-    return [
-      kind.Prediction(
-        uid,
-        kind_bases.join_labels(tags, task, ' '),
-        {
-          'tags': tags,
-          'spans': [
-            {'type': name, 'first': first, 'last': last}
-            for name, first, last in sorted(spans(tags), key=lambda s: s[1])
-          ],
-        },
-      )
-      for uid, tags, _ in _examples(task, logits, rows)
-    ]
+    """Predicts `tags`, one per word, and `spans` of words counted from 0."""
+    found = []
+    for uid, tags, _ in _examples(task, logits, rows):
+      by_place = sorted(spans(tags), key=lambda span: span[1])
+      said = {
+        'tags': tags,
+        'spans': [
+          {'type': name, 'first': first, 'last': last}
+          for name, first, last in by_place
+        ],
+      }
+      text = kind_bases.join_labels(tags, task, ' ')
+      found.append(kind.Prediction(uid, text, said))
+    return found
 
   def meaning(self, task: task_lib.Task) -> str:
     names = ', '.join(map(escape.code, task.labels))
@@ -254,9 +242,9 @@ class Tagging(kind_bases.PerToken):
 
 
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-  """Type, first word and last word of each span, as conlleval has them.
+  """Finds spans as conlleval does: type, first word, last word.
 
-  A span begins at a B, and at an I that continues none of its type.
+  A span begins at a B, and at an I that does not continue a span of its type.
 
   >>> sorted(spans(['B-PER', 'I-PER', 'O', 'I-LOC', 'B-LOC']))
   [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
@@ -273,7 +261,7 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def _check_word(value: object, where: str) -> str:
-  """A JSON value that is to be a word."""
+  """Returns a JSON value that must be one word."""
   word = kind.check_text(value, where)
   if not word or ' ' in word or word != plain_text.one_line(word):
     raise errors.UserError(
@@ -285,7 +273,7 @@ def _check_word(value: object, where: str) -> str:
 def _examples(
   task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-  """Uid, predicted and gold tags of all words of each example."""
+  """Yields uid, predicted tags and gold tags of each example."""
   label, offsets = rows.ragged('label')
   uids, windows = kind_bases.examples_of(rows)
   begins = np.asarray(offsets)[windows]
@@ -299,7 +287,7 @@ def _examples(
 
 
 def _windows(pieces: list[np.ndarray], room: int) -> Iterator[tuple[int, int]]:
-  """First word of each window, and the one after its last."""
+  """Yields the words of each window, [first, end)."""
   first = used = 0
   for place, piece in enumerate(pieces):
     if used + len(piece) > room:

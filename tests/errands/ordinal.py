@@ -20,15 +20,12 @@ class Ordinal(classification.Classification):
   """An example has one of the labels, which are given in their order."""
 
   name = 'ordinal'
-  metrics = ('mean_closeness', 'accuracy')
   default_metrics = ('mean_closeness', 'accuracy')
 
-  def fault(
-    self, labels: Sequence[str], scale: tuple[float, float]
-  ) -> tuple[str, str] | None:
+  def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if len(set(labels)) == len(labels) >= 3:
-      return None
-    return 'labels', f'{labels} must be three or more labels, lowest first'
+      return ''
+    return f'labels: {labels} must be three or more labels, lowest first'
 
   def loss(
     self, logits: jax.Array, target: jax.Array, class_mask: jax.Array

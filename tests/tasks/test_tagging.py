@@ -109,11 +109,11 @@ def test_quality_is_measured_on_words():
   logits = np.zeros((5, 5))
   logits[1, 3] = 2
   label = np.float32([-1, 3, -1, 0, -1])
-  found = _KIND.judged(_TASK, logits, label)
-  np.testing.assert_array_equal(found.gold, [3, 0])
-  np.testing.assert_allclose(np.exp(found.predicted[1]), 0.2)
+  predicted, gold = _KIND.quality_inputs(_TASK, logits, label)
+  np.testing.assert_array_equal(gold, [3, 0])
+  np.testing.assert_allclose(np.exp(predicted[1]), 0.2)
   np.testing.assert_allclose(
-    np.exp(found.predicted[0, 3]), np.exp(2) / (np.exp(2) + 4)
+    np.exp(predicted[0, 3]), np.exp(2) / (np.exp(2) + 4)
   )
 
 
