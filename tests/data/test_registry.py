@@ -36,7 +36,7 @@ def test_order_of_the_heads_is_that_of_the_configuration():
   )
   assert table.names == ('stsb', 'planets', 'demo_nli', 'cola')
   assert table['cola'] == glue.TASKS['cola']
-  assert table['demo_nli'] is demo.TASKS['demo_nli']
+  assert table['demo_nli'] == demo.TASKS['demo_nli']
   assert table.num_outputs == 3
 
 
