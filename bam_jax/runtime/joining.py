@@ -219,7 +219,7 @@ def _code() -> dict[str, str]:
 def source_digest(root: Path) -> str:
   """First 12 digits of the sha256 of all source files of a package."""
   digest = hashlib.sha256()
-  for path in sorted(root.rglob('*.py')):
+  for path in sorted([*root.rglob('*.py'), *root.rglob('*.toml')]):
     content = hashlib.sha256(path.read_bytes()).hexdigest()
     digest.update(f'{path.relative_to(root).as_posix()} {content}\n'.encode())
   return digest.hexdigest()[:12]

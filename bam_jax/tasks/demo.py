@@ -1,16 +1,19 @@
-"""The embedded default suite: five small generated tasks, one of each kind.
+"""The demo suite: five small generated tasks, which need no download.
 
-Everything is made from the word lists below. The words of a list before its `/`
-stand in `train` alone, those after it in `dev` and `test` alone: only what a
-pretrained encoder knows about the held-out words carries over. The tasks share
-words and meaning (synonyms, categories, opposites, polarity), so that they can
-teach one another. A few per cent of the training labels are noise, and some
-texts are ambiguous, so that no teacher is perfect.
+Everything is made from the words and templates in demo.toml. Some words are
+used in `train` only, others in `dev` and `test` only, so a model needs what its
+pretrained encoder knows about these. The tasks share words and meaning
+(synonyms, categories, opposites, polarity), so that they can teach one another.
+Some training labels are wrong and some texts are ambiguous, so that no teacher
+is perfect.
 """
 
 from collections.abc import Callable
 from collections.abc import Sequence
+from pathlib import Path
 import re
+import string
+import tomllib
 from typing import NamedTuple
 from typing import TypeVar
 
@@ -25,88 +28,13 @@ _Row = tuple[str, str | None, int | float]  # text a, text b, label
 _SEED = 20190710
 _LABEL_NOISE = 4  # per cent of the training rows
 
-# Concepts: `a=b` are two words of one meaning, `!c` a word of the opposite one.
-_PERSONS = """
-doctor=physician teacher=instructor child=kid lawyer=attorney thief=robber
-singer=vocalist sailor=seaman king=monarch
-/ woman=lady author=writer boss=manager cop=policeman pilot=aviator
-soldier=warrior"""
-_ANIMALS = """
-dog=hound horse=pony rabbit=bunny pig=hog frog=toad snake=serpent cow=ox
-turtle=tortoise
-/ cat=kitten donkey=mule rat=mouse chicken=hen crow=raven sheep=lamb"""
-_FOODS = """
-soup=broth cookie=biscuit bread=loaf pasta=spaghetti jam=jelly candy=chocolate
-pie=pastry pepper=chili
-/ steak=beef noodle=ramen burger=hamburger cheese=cheddar cake=cupcake
-salad=lettuce"""
-_VEHICLES = """
-car=automobile boat=ship truck=lorry train=locomotive tractor=bulldozer
-sled=sledge wagon=cart taxi=cab
-/ plane=aircraft bike=bicycle bus=coach helicopter=chopper yacht=sailboat
-van=minivan"""
-_BUILDINGS = """
-house=home shop=store church=chapel hotel=inn farm=ranch jail=prison
-/ school=academy castle=fortress bar=pub cabin=cottage"""
-# In the past tense, equal to the participle.
-_VERBS = """
-bought=purchased!sold found=discovered!lost fixed=repaired!broke
-watched=observed!ignored liked=enjoyed!hated cleaned=washed!painted
-/ loved=adored!disliked wrecked=destroyed!rebuilt noticed=spotted!overlooked
-moved=carried!kept"""
-_QUALITIES = """
-big=large!small fast=quick!slow old=ancient!new clean=spotless!dirty
-wet=damp!dry costly=expensive!cheap loud=noisy!quiet
-/ huge=enormous!tiny hot=warm!cold hard=solid!soft rich=wealthy!poor"""
-_GOOD = """
-good great wonderful delightful excellent charming superb pleasant lovely
-brilliant fantastic perfect fine amazing splendid beautiful
-/ terrific marvelous impressive fabulous enjoyable remarkable magnificent
-outstanding adorable stunning"""
-_BAD = """
-bad awful terrible boring horrible ugly dreadful nasty disappointing miserable
-weak dull stupid annoying unpleasant mediocre
-/ horrid lousy disgusting appalling pathetic worthless hideous tedious
-atrocious inferior"""
-# Words of every split.
-_SUBJECTS = 'movie story dinner show trip room service concert game party'
-_ADVERBS = 'really very quite rather truly so'
-
-# `a` and `b` are of opposite polarity, `t` and `u` subjects. The text takes
-# the polarity of `a`,
-_KEPT = """
-the {t} was {r} {a} .
-i thought the {t} {a} , as did my friends .
-the {t} was {b} but the {u} was {r} {a} .
-i expected the {t} to be {b} , yet it was {a} .
-the {t} was not {b} , it was {r} {a} ."""
-# its opposite,
-_TURNED = """
-the {t} was not {a} at all .
-nobody would call this {t} {a} .
-the {t} was never {a} , and neither was the {u} .
-they say the {t} is {a} , but it is not ."""
-# or either: nothing tells which of the two words decides.
-_MIXED = """
-the {t} was {a} and the {u} was {b} .
-the {t} was {b} and the {u} was {a} ."""
-# The text is about `x`, `y` is of another topic; the last two are ambiguous.
-_TOPIC = """
-she wrote a long book about the {x} .
-the {y} is on the cover , but the story is about the {x} .
-the talk began with the {y} and then was all about the {x} .
-he drew the {x} instead of the {y} that we had asked for .
-instead of the {y} , the painting shows the {q} {x} .
-we saw the {x} , and nobody cared about the {y} .
-my sister knows all there is to know about the {x} .
-it was the {q} {x} and not the {y} that they wanted .
-there was the {x} and also the {y} .
-there was the {y} and also the {x} ."""
-_SCENES = """
-the {p} {v} the {q} {n} .
-the {q} {n} was {v} by the {p} .
-it was the {p} who {v} the {q} {n} .
-the {n} that the {p} {v} was {q} ."""
+_DATA = tomllib.loads(Path(__file__).with_name('demo.toml').read_text('utf-8'))
+_TEMPLATES = {
+  name: text.strip().split('\n') for name, text in _DATA['templates'].items()
+}
+_SUBJECTS, _ADVERBS = (
+  _DATA['words'][k].split() for k in ('subjects', 'adverbs')
+)
 
 
 class _Concept(NamedTuple):
@@ -115,36 +43,28 @@ class _Concept(NamedTuple):
   category: str
 
 
-def _halves(words: str) -> tuple[list[str], list[str]]:
-  """The words of training, and those held out."""
-  train, held_out = words.split('/')
-  return train.split(), held_out.split()
+def _halves(words: str) -> list[list[str]]:
+  """The words of train, and those of dev and test."""
+  return [half.split() for half in words.split('/')]
 
 
-def _concepts(words: str, category: str) -> tuple[list[_Concept], ...]:
+def _concepts(category: str) -> list[list[_Concept]]:
   def concept(entry: str) -> _Concept:
     meaning, _, opposite = entry.partition('!')
     return _Concept(tuple(meaning.split('=')), opposite, category)
 
-  return tuple([concept(entry) for entry in half] for half in _halves(words))
+  halves = _halves(_DATA['concepts'][category])
+  return [[concept(entry) for entry in half] for half in halves]
 
 
 _TOPICS = ('animal', 'food', 'vehicle')
 _OBJECTS = (*_TOPICS, 'building')
-_CONCEPTS = {
-  'person': _concepts(_PERSONS, 'person'),
-  'animal': _concepts(_ANIMALS, 'animal'),
-  'food': _concepts(_FOODS, 'food'),
-  'vehicle': _concepts(_VEHICLES, 'vehicle'),
-  'building': _concepts(_BUILDINGS, 'building'),
-  'verb': _concepts(_VERBS, 'verb'),
-  'quality': _concepts(_QUALITIES, 'quality'),
-}
-_POLAR = (_halves(_BAD), _halves(_GOOD))
+_CONCEPTS = {category: _concepts(category) for category in _DATA['concepts']}
+_POLAR = [_halves(_DATA['polar'][name]) for name in ('bad', 'good')]
 
 
 class _Draw:
-  """Random choices for one split, from its own half of the words."""
+  """Draws random words and templates for one split."""
 
   def __init__(self, seed: Sequence[int], held_out: bool):
     self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -160,7 +80,7 @@ class _Draw:
     return self.one([choice for choice in choices if choice != taken])
 
   def line(self, templates: str, **words: str) -> str:
-    return self.one(templates.strip().split('\n')).format(**words)
+    return self.one(_TEMPLATES[templates]).format(**words)
 
   def polar(self, polarity: int) -> str:
     return self.one(_POLAR[polarity][self._half])
@@ -172,12 +92,12 @@ class _Draw:
     return self.one(self.concept(category).words)
 
   def unlike(self, concept: _Concept) -> str:
-    """A word of the category, of another meaning."""
+    """Draws a word of the same category with another meaning."""
     near = _CONCEPTS[concept.category][self._half]
     return self.one(self.other(near, concept).words)
 
   def scene(self) -> dict[str, _Concept]:
-    """Who (p) did (v) what to which (q) thing (n)."""
+    """Draws a person, a verb, a quality and the noun of an object."""
     return {
       'p': self.concept('person'),
       'v': self.concept('verb'),
@@ -185,30 +105,32 @@ class _Draw:
       'n': self.concept(self.one(_OBJECTS)),
     }
 
+  def texts(self, *scenes: dict[str, str]) -> list[str]:
+    return [self.line('scene', **words) for words in scenes]
+
   def words(self, scene: dict[str, _Concept]) -> dict[str, str]:
     return {slot: self.one(concept.words) for slot, concept in scene.items()}
 
 
 def _sentiment(draw: _Draw) -> _Row:
   polarity, kind = draw.below(2), draw.below(100)
-  templates = _TURNED if kind < 35 else _MIXED if kind < 48 else _KEPT
-  subjects = _SUBJECTS.split()
-  subject = draw.one(subjects)
+  templates = 'turned' if kind < 35 else 'mixed' if kind < 48 else 'kept'
+  subject = draw.one(_SUBJECTS)
   text = draw.line(
     templates,
     a=draw.polar(polarity),
     b=draw.polar(1 - polarity),
     t=subject,
-    u=draw.other(subjects, subject),
-    r=draw.one(_ADVERBS.split()),
+    u=draw.other(_SUBJECTS, subject),
+    r=draw.one(_ADVERBS),
   )
-  return text, None, 1 - polarity if templates is _TURNED else polarity
+  return text, None, 1 - polarity if templates == 'turned' else polarity
 
 
 def _topic(draw: _Draw) -> _Row:
   topic = draw.one(_TOPICS)
   text = draw.line(
-    _TOPIC,
+    'topic',
     x=draw.word(topic),
     y=draw.word(draw.other(_TOPICS, topic)),
     q=draw.word('quality'),
@@ -223,11 +145,11 @@ def _paraphrase(draw: _Draw) -> _Row:
   if not same:
     for slot in draw.one(('v', 'pn', 'vn', 'pvn', 'pvqn')):
       second[slot] = draw.unlike(scene[slot])
-  return draw.line(_SCENES, **first), draw.line(_SCENES, **second), same
+  return *draw.texts(first, second), same
 
 
 def _nli(draw: _Draw) -> _Row:
-  """Entailment: the same or a wider word; contradiction: the opposite."""
+  """Labels: 0 is entailed, 1 is neutral, 2 is contradicted."""
   scene = draw.scene()
   first, second = draw.words(scene), draw.words(scene)
   label = draw.below(3)
@@ -240,11 +162,11 @@ def _nli(draw: _Draw) -> _Row:
   else:
     slot = draw.one('vvq')
     second[slot] = scene[slot].opposite
-  return draw.line(_SCENES, **first), draw.line(_SCENES, **second), label
+  return *draw.texts(first, second), label
 
 
 def _similarity(draw: _Draw) -> _Row:
-  """The score sums the meanings in common, and wavers by up to 0.4."""
+  """The score adds points for common meanings and noise of up to 0.4."""
   scene, other = draw.scene(), draw.scene()
   level = draw.below(101)
   tenths = draw.below(9) - 4
@@ -253,77 +175,76 @@ def _similarity(draw: _Draw) -> _Row:
       other[slot] = scene[slot]
     if other[slot] == scene[slot]:
       tenths += points
-  first = draw.line(_SCENES, **draw.words(scene))
-  second = draw.line(_SCENES, **draw.words(other))
+  first = draw.line('scene', **draw.words(scene))
+  second = draw.line('scene', **draw.words(other))
   return first, second, min(max(tenths, 0), 50) / 10
 
 
-def _task(name: str, text: tuple[str, ...], *labels: str) -> task_lib.Task:
-  """A generated task; regression from 0 to 5 where there are no labels."""
-  metrics = ('accuracy',) if labels else ('pearson', 'spearman')
+class _Recipe(NamedTuple):
+  make: Callable[[_Draw], _Row]
+  train_rows: int
+  text: tuple[str, ...]
+  labels: tuple[str, ...]  # Empty: scores from 0 to 5.
+
+
+_SINGLE, _PAIR = ('text',), ('text_a', 'text_b')
+_NLI = ('entailment', 'neutral', 'contradiction')
+_RECIPES = {
+  'demo_sentiment': _Recipe(_sentiment, 240, _SINGLE, ('negative', 'positive')),
+  'demo_topic': _Recipe(_topic, 180, _SINGLE, _TOPICS),
+  'demo_paraphrase': _Recipe(_paraphrase, 200, _PAIR, ('different', 'same')),
+  'demo_nli': _Recipe(_nli, 320, _PAIR, _NLI),
+  'demo_similarity': _Recipe(_similarity, 260, _PAIR, ()),
+}
+_HELD_OUT_ROWS = {'dev': 100, 'test': 50}
+
+
+def _task(name: str, recipe: _Recipe) -> task_lib.Task:
+  kind = kinds.KINDS['classification' if recipe.labels else 'regression']
   return task_lib.Task(
     name=name,
-    kind=kinds.KINDS['classification' if labels else 'regression'],
-    labels=labels,
-    scale=(0.0, 1.0) if labels else (0.0, 5.0),
-    metrics=metrics,
-    paper_metric=metrics[-1],
-    glue_metrics=metrics,
+    kind=kind,
+    labels=recipe.labels,
+    scale=(0.0, 1.0) if recipe.labels else (0.0, 5.0),
+    metrics=kind.default_metrics,
+    paper_metric=kind.default_metrics[-1],
+    glue_metrics=kind.default_metrics,
     tables={
-      split: task_lib.Table(text=text, label=label, format='generated')
+      split: task_lib.Table(text=recipe.text, label=label, format='generated')
       for split, label in (('train', 'label'), ('dev', 'label'), ('test', None))
     },
   )
 
 
-_SINGLE, _PAIR = ('text',), ('text_a', 'text_b')
-_NLI = ('entailment', 'neutral', 'contradiction')
 TASKS: dict[str, task_lib.Task] = {
-  task.name: task
-  for task in (
-    _task('demo_sentiment', _SINGLE, 'negative', 'positive'),
-    _task('demo_topic', _SINGLE, *_TOPICS),
-    _task('demo_paraphrase', _PAIR, 'different', 'same'),
-    _task('demo_nli', _PAIR, *_NLI),
-    _task('demo_similarity', _PAIR),
-  )
+  name: _task(name, recipe) for name, recipe in _RECIPES.items()
 }
-
-# Task -> maker of one row, training rows.
-_RECIPES: dict[str, tuple[Callable[[_Draw], _Row], int]] = {
-  'demo_sentiment': (_sentiment, 240),
-  'demo_topic': (_topic, 180),
-  'demo_paraphrase': (_paraphrase, 200),
-  'demo_nli': (_nli, 320),
-  'demo_similarity': (_similarity, 260),
-}
-_HELD_OUT_ROWS = {'dev': 100, 'test': 50}
 
 
 def generate(
   task_name: str, split: str, rows: int | None = None
 ) -> list[task_lib.Example]:
-  """The rows of a split: the same on every machine, no text twice.
+  """Generates the rows of a split, which are the same on every machine.
 
   Args:
     task_name: a key of `TASKS`.
     split: `train`, `dev` or `test`; the last has no labels.
-    rows: how many; None: as many as the suite has. The first ones are those.
+    rows: number of rows; None: the suite's own number. The first rows are the
+      same for any number.
 
   Returns:
-    Examples; a score is a multiple of 0.1 from 0 to 5.
+    Distinct examples; a score is a multiple of 0.1 from 0 to 5.
 
   Raises:
-    KeyError: no such task or split.
+    KeyError: the task or split is unknown.
   """
-  task = TASKS[task_name]
-  make, train_rows = _RECIPES[task_name]
-  size = rows or {'train': train_rows, **_HELD_OUT_ROWS}[split]
+  task, recipe = TASKS[task_name], _RECIPES[task_name]
+  size = rows or {'train': recipe.train_rows, **_HELD_OUT_ROWS}[split]
   seed = (_SEED, list(TASKS).index(task_name), list(task.tables).index(split))
   draw = _Draw(seed, held_out=split != 'train')
   drawn: dict[tuple[str, str | None], int | float | None] = {}
   while len(drawn) < size:
-    text_a, text_b, label = make(draw)
+    text_a, text_b, label = recipe.make(draw)
     if text_a == text_b:
       continue
     noisy = split == 'train' and draw.below(100) < _LABEL_NOISE
@@ -337,19 +258,22 @@ def generate(
 
 
 def vocabulary() -> list[str]:
-  """A WordPiece vocabulary for a random encoder.
+  """Makes a WordPiece vocabulary for an encoder with random weights.
 
   Returns:
     The special tokens, [PAD] first; letters, alone and as `##` continuations,
     which spell any lower-case word; then every word and mark of the suite.
   """
-  words = set()
-  for name, task in TASKS.items():
-    for split in task.tables:
-      for example in generate(name, split):
-        text = f'{example.text_a} {example.text_b or ""}'
-        words.update(re.findall(r'\w+|[^\w\s]', text))
-  letters = [chr(code) for code in range(ord('a'), ord('z') + 1)]
+  words = {
+    word
+    for name, task in TASKS.items()
+    for split in task.tables
+    for example in generate(name, split)
+    for word in re.findall(
+      r'\w+|[^\w\s]', f'{example.text_a} {example.text_b or ""}'
+    )
+  }
   special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+  letters = list(string.ascii_lowercase)
   pieces = [f'##{letter}' for letter in letters]
   return [*special, *letters, *pieces, *sorted(words - set(letters))]

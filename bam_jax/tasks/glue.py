@@ -4,232 +4,148 @@ Column numbers are those of the official files, counted from 0. AX, the
 diagnostic set, is a test split of MNLI, whose head predicts it.
 """
 
+from collections.abc import Mapping
+import functools
+
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 
 def _table(
   file: str,
-  text: tuple[int, ...],
-  label: int | None,
   tfds: str,
+  text: tuple[int, ...],
+  label: int | None = None,
+  **more: object,
+) -> task_lib.Table:
+  return task_lib.Table(
+    file=f'{file}.tsv', tfds=f'glue/{tfds}', text=text, label=label, **more
+  )
+
+
+def _tables(
+  name: str,
+  folder: str,
+  text: tuple[int, ...],
+  label: int,
+  test_text: tuple[int, ...],
   *,
   header: bool = True,
   skip_malformed: bool = False,
-  submission: str = '',
-  other_file: str = '',
-) -> task_lib.Table:
-  return task_lib.Table(
-    file=file,
-    other_file=other_file,
-    text=text,
-    label=label,
-    header=header,
-    skip_malformed=skip_malformed,
-    tfds=f'glue/{tfds}',
-    submission=submission,
-  )
+) -> dict[str, task_lib.Table]:
+  """The splits of a task that has one file for each.
+
+  Args:
+    name: name in TFDS.
+    folder: folder of the files, and name of the file in a submission.
+    text: text columns of train and dev.
+    label: label column of train and dev.
+    test_text: text columns of test.
+    header: whether train and dev have a header.
+    skip_malformed: see `task.Table`.
+  """
+  table = functools.partial(_table, skip_malformed=skip_malformed)
+  labelled = {'text': text, 'label': label, 'header': header}
+  return {
+    'train': table(f'{folder}/train', f'{name}:train', **labelled),
+    'dev': table(f'{folder}/dev', f'{name}:validation', **labelled),
+    'test': table(
+      f'{folder}/test', f'{name}:test', test_text, submission=f'{folder}.tsv'
+    ),
+  }
 
 
-_COLA = task_lib.Task(
-  name='cola',
-  kind=kinds.KINDS['classification'],
-  labels=('0', '1'),
-  tfds_labels=('unacceptable', 'acceptable'),
-  tfds_text=('sentence',),
-  metrics=('matthews',),
-  paper_metric='matthews',
-  glue_metrics=('matthews',),
-  tables={
-    'train': _table('CoLA/train.tsv', (3,), 1, 'cola:train', header=False),
-    'dev': _table('CoLA/dev.tsv', (3,), 1, 'cola:validation', header=False),
-    'test': _table(
-      'CoLA/test.tsv', (1,), None, 'cola:test', submission='CoLA.tsv'
-    ),
-  },
-)
-
-_SST2 = task_lib.Task(
-  name='sst2',
-  kind=kinds.KINDS['classification'],
-  labels=('0', '1'),
-  tfds_labels=('negative', 'positive'),
-  tfds_text=('sentence',),
-  metrics=('accuracy',),
-  paper_metric='accuracy',
-  glue_metrics=('accuracy',),
-  tables={
-    'train': _table('SST-2/train.tsv', (0,), 1, 'sst2:train'),
-    'dev': _table('SST-2/dev.tsv', (0,), 1, 'sst2:validation'),
-    'test': _table(
-      'SST-2/test.tsv', (1,), None, 'sst2:test', submission='SST-2.tsv'
-    ),
-  },
-)
-
-_MRPC = task_lib.Task(
-  name='mrpc',
-  kind=kinds.KINDS['classification'],
-  labels=('0', '1'),
-  tfds_labels=('not_equivalent', 'equivalent'),
-  tfds_text=('sentence1', 'sentence2'),
-  metrics=('f1', 'accuracy'),
-  paper_metric='accuracy',
-  glue_metrics=('f1', 'accuracy'),
-  tables={
-    'train': _table('MRPC/train.tsv', (3, 4), 0, 'mrpc:train'),
-    'dev': _table('MRPC/dev.tsv', (3, 4), 0, 'mrpc:validation'),
-    'test': _table(
-      'MRPC/test.tsv', (3, 4), None, 'mrpc:test', submission='MRPC.tsv'
-    ),
-  },
-)
-
-_STSB = task_lib.Task(
-  name='stsb',
-  kind=kinds.KINDS['regression'],
-  scale=(0.0, 5.0),
-  tfds_text=('sentence1', 'sentence2'),
-  metrics=('pearson', 'spearman'),
-  paper_metric='spearman',
-  glue_metrics=('pearson', 'spearman'),
-  tables={
-    'train': _table('STS-B/train.tsv', (7, 8), 9, 'stsb:train'),
-    'dev': _table('STS-B/dev.tsv', (7, 8), 9, 'stsb:validation'),
-    'test': _table(
-      'STS-B/test.tsv', (7, 8), None, 'stsb:test', submission='STS-B.tsv'
-    ),
-  },
-)
-
-# The official QQP files hold rows that lack columns.
-_QQP = task_lib.Task(
-  name='qqp',
-  kind=kinds.KINDS['classification'],
-  labels=('0', '1'),
-  tfds_labels=('not_duplicate', 'duplicate'),
-  tfds_text=('question1', 'question2'),
-  metrics=('f1', 'accuracy'),
-  paper_metric='accuracy',
-  glue_metrics=('f1', 'accuracy'),
-  tables={
-    'train': _table(
-      'QQP/train.tsv', (3, 4), 5, 'qqp:train', skip_malformed=True
-    ),
-    'dev': _table(
-      'QQP/dev.tsv', (3, 4), 5, 'qqp:validation', skip_malformed=True
-    ),
-    'test': _table(
-      'QQP/test.tsv',
-      (1, 2),
-      None,
-      'qqp:test',
-      skip_malformed=True,
-      submission='QQP.tsv',
-    ),
-  },
-)
-
-_MNLI = task_lib.Task(
-  name='mnli',
-  kind=kinds.KINDS['classification'],
-  labels=('entailment', 'neutral', 'contradiction'),
-  tfds_labels=('entailment', 'neutral', 'contradiction'),
-  tfds_text=('premise', 'hypothesis'),
-  metrics=('accuracy',),
-  paper_metric='accuracy',
-  glue_metrics=('accuracy',),
-  dev_splits=('dev_matched', 'dev_mismatched'),
-  test_splits=('test_matched', 'test_mismatched', 'ax'),
-  tables={
-    'train': _table('MNLI/train.tsv', (8, 9), 11, 'mnli:train'),
-    'dev_matched': _table(
-      'MNLI/dev_matched.tsv', (8, 9), 15, 'mnli:validation_matched'
-    ),
-    'dev_mismatched': _table(
-      'MNLI/dev_mismatched.tsv', (8, 9), 15, 'mnli:validation_mismatched'
-    ),
-    'test_matched': _table(
-      'MNLI/test_matched.tsv',
-      (8, 9),
-      None,
-      'mnli:test_matched',
-      submission='MNLI-m.tsv',
-    ),
-    'test_mismatched': _table(
-      'MNLI/test_mismatched.tsv',
-      (8, 9),
-      None,
-      'mnli:test_mismatched',
-      submission='MNLI-mm.tsv',
-    ),
-    'ax': _table(
-      'AX/diagnostic.tsv',
-      (1, 2),
-      None,
-      'ax:test',
-      submission='AX.tsv',
-      # Where GLUE's own script puts it.
-      other_file='diagnostic/diagnostic.tsv',
-    ),
-  },
-)
-
-
-def _sentence_pair_task(
+def _task(
   name: str,
-  folder: str,
-  labels: tuple[str, str],
-  tfds_labels: tuple[str, str],
-  tfds_text: tuple[str, str],
-  in_average: bool = True,
+  tables: Mapping[str, task_lib.Table],
+  *,
+  metrics: tuple[str, ...] = ('accuracy',),
+  **more: object,
 ) -> task_lib.Task:
-  """QNLI, RTE and WNLI: index, two texts, label."""
+  """A task; its last metric is the paper's. Regression has no labels."""
   return task_lib.Task(
     name=name,
-    kind=kinds.KINDS['classification'],
-    labels=labels,
-    tfds_labels=tfds_labels,
-    tfds_text=tfds_text,
-    metrics=('accuracy',),
-    paper_metric='accuracy',
-    glue_metrics=('accuracy',),
-    in_average=in_average,
-    tables={
-      'train': _table(f'{folder}/train.tsv', (1, 2), 3, f'{name}:train'),
-      'dev': _table(f'{folder}/dev.tsv', (1, 2), 3, f'{name}:validation'),
-      'test': _table(
-        f'{folder}/test.tsv',
-        (1, 2),
-        None,
-        f'{name}:test',
-        submission=f'{folder}.tsv',
-      ),
-    },
+    kind=kinds.KINDS['classification' if 'labels' in more else 'regression'],
+    metrics=metrics,
+    paper_metric=metrics[-1],
+    glue_metrics=metrics,
+    tables=tables,
+    **more,
   )
 
 
-_ENTAILMENT = ('entailment', 'not_entailment')
-_QNLI = _sentence_pair_task(
-  'qnli', 'QNLI', _ENTAILMENT, _ENTAILMENT, ('question', 'sentence')
-)
-_RTE = _sentence_pair_task(
-  'rte', 'RTE', _ENTAILMENT, _ENTAILMENT, ('sentence1', 'sentence2')
-)
-# Its development set contradicts its training set, so the published averages
-# leave it out.
-_WNLI = _sentence_pair_task(
-  'wnli',
-  'WNLI',
-  ('0', '1'),
-  ('not_entailment', 'entailment'),
-  ('sentence1', 'sentence2'),
-  in_average=False,
-)
-
-TASKS: dict[str, task_lib.Task] = {
-    task.name: task
-    for task in (
-        _COLA, _SST2, _MRPC, _STSB, _QQP, _MNLI, _QNLI, _RTE, _WNLI,
-    )
+_MNLI_TABLES = {
+  'train': _table('MNLI/train', 'mnli:train', (8, 9), 11),
+  'dev_matched': _table(
+    'MNLI/dev_matched', 'mnli:validation_matched', (8, 9), 15
+  ),
+  'dev_mismatched': _table(
+    'MNLI/dev_mismatched', 'mnli:validation_mismatched', (8, 9), 15
+  ),
+  'test_matched': _table(
+    'MNLI/test_matched', 'mnli:test_matched', (8, 9), submission='MNLI-m.tsv'
+  ),
+  'test_mismatched': _table(
+    'MNLI/test_mismatched', 'mnli:test_mismatched', (8, 9),
+    submission='MNLI-mm.tsv',
+  ),
+  'ax': _table(
+    'AX/diagnostic', 'ax:test', (1, 2), submission='AX.tsv',
+    # The place where GLUE's own script puts it.
+    other_file='diagnostic/diagnostic.tsv',
+  ),
 }  # fmt: skip
+
+_SENTENCES = ('sentence1', 'sentence2')
+_NLI = ('entailment', 'neutral', 'contradiction')
+_ENTAILMENT = ('entailment', 'not_entailment')
+_TASKS = (
+  _task(
+    'cola', _tables('cola', 'CoLA', (3,), 1, (1,), header=False),
+    labels=('0', '1'), tfds_labels=('unacceptable', 'acceptable'),
+    tfds_text=('sentence',), metrics=('matthews',),
+  ),
+  _task(
+    'sst2', _tables('sst2', 'SST-2', (0,), 1, (1,)),
+    labels=('0', '1'), tfds_labels=('negative', 'positive'),
+    tfds_text=('sentence',),
+  ),
+  _task(
+    'mrpc', _tables('mrpc', 'MRPC', (3, 4), 0, (3, 4)),
+    labels=('0', '1'), tfds_labels=('not_equivalent', 'equivalent'),
+    tfds_text=_SENTENCES, metrics=('f1', 'accuracy'),
+  ),
+  _task(
+    'stsb', _tables('stsb', 'STS-B', (7, 8), 9, (7, 8)), scale=(0.0, 5.0),
+    tfds_text=_SENTENCES, metrics=('pearson', 'spearman'),
+  ),
+  _task(
+    # The official files hold rows that lack columns.
+    'qqp', _tables('qqp', 'QQP', (3, 4), 5, (1, 2), skip_malformed=True),
+    labels=('0', '1'), tfds_labels=('not_duplicate', 'duplicate'),
+    tfds_text=('question1', 'question2'), metrics=('f1', 'accuracy'),
+  ),
+  _task(
+    'mnli', _MNLI_TABLES, labels=_NLI, tfds_labels=_NLI,
+    tfds_text=('premise', 'hypothesis'),
+    dev_splits=('dev_matched', 'dev_mismatched'),
+    test_splits=('test_matched', 'test_mismatched', 'ax'),
+  ),
+  _task(
+    'qnli', _tables('qnli', 'QNLI', (1, 2), 3, (1, 2)), labels=_ENTAILMENT,
+    tfds_labels=_ENTAILMENT, tfds_text=('question', 'sentence'),
+  ),
+  _task(
+    'rte', _tables('rte', 'RTE', (1, 2), 3, (1, 2)), labels=_ENTAILMENT,
+    tfds_labels=_ENTAILMENT, tfds_text=_SENTENCES,
+  ),
+  _task(
+    'wnli', _tables('wnli', 'WNLI', (1, 2), 3, (1, 2)),
+    labels=('0', '1'), tfds_labels=('not_entailment', 'entailment'),
+    tfds_text=_SENTENCES,
+    # Its development set contradicts its training set, so the published
+    # averages leave it out.
+    in_average=False,
+  ),
+)  # fmt: skip
+TASKS: dict[str, task_lib.Task] = {task.name: task for task in _TASKS}
