@@ -94,7 +94,7 @@ def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
       lock = contextlib.nullcontext()
     else:
       workdir = Path(place)
-      lock = lock_lib.Lock(workdir)
+      lock = lock_lib.lock_directory(workdir)
     stack.enter_context(files.report_errors(workdir, *_named_paths(config)))
     if command_line.MODE.value == 'doctor':
       from bam_jax.doctor import command as doctor

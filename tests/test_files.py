@@ -295,7 +295,7 @@ from bam_jax.storage import lock
 os.setuid(65534)
 work = pathlib.Path(sys.argv[1])
 def look():
-  with files.report_errors(work), lock.Lock(work):
+  with files.report_errors(work), lock.lock_directory(work):
     pass
 def read():
   with files.report_errors(work):

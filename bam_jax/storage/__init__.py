@@ -1,4 +1,1 @@
-"""Locks, and object stores: what keeps a work directory for one command.
-
-Only the command line imports it; the commands know local directories alone.
-"""
+"""Locks work directories, and keeps them in object stores."""

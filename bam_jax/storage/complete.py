@@ -79,10 +79,10 @@ def is_checkpoint(name: str) -> bool:
 def is_superseded(
   root: Path, name: str, steps: Mapping[str, list[int]]
 ) -> bool:
-  """Whether a run has deleted a checkpoint's file that was once complete.
+  """Whether a run has deleted this file of a checkpoint after completing it.
 
-  A file that is missing for another reason, for example because someone removed
-  the folder of the run, is not superseded.
+  Returns False for a file that is missing for another reason, for example
+  because someone removed the folder of the run.
   """
   match = _STEP.match(name)
   if match is None or match[1] not in steps:
@@ -100,22 +100,21 @@ def find(root: Path, stage: Path, known: Sentinels) -> Found:
     root: the work directory.
     stage: a folder on the same file system, emptied first. Checkpoints are
       hard-linked into it, since their run may delete them at any time.
-    known: sentinels of an earlier call; their folders are skipped while these
-      are unchanged.
+    known: sentinels of an earlier call; unchanged folders are skipped.
 
   Raises:
-    OSError: something can't be read, or the file system has no hard links.
+    OSError: a file cannot be read, or the file system has no hard links.
   """
   for attempt in itertools.count(1):
-    before = _sentinels(root)
+    before = _find_sentinels(root)
     shutil.rmtree(stage, ignore_errors=True)
     try:
       found = _find(root, stage, known, before)
       # A checkpoint is deleted only after its successor is complete.
-      if _sentinels(root) == before:
+      if _find_sentinels(root) == before:
         return found
     except (OSError, ValueError):
-      # A checkpoint that was just deleted is not there in the next attempt.
+      # The next attempt does not meet a checkpoint that was just deleted.
       if attempt == _ATTEMPTS:
         raise
     time.sleep(_PAUSE)
@@ -126,32 +125,29 @@ def _find(
 ) -> Found:
   files: dict[str, Path] = {}
   steps: dict[str, list[int]] = {}
+  # Folders whose sentinel has changed; their files are new.
+  new = {name for name in sentinels if known.get(name) != sentinels[name]}
 
   def add(place: Path, base: Path = root) -> None:
     files.update({name: base / name for name in names(base, place)})
 
-  def is_known(sentinel: str) -> bool:
-    return known.get(sentinel) == sentinels.get(sentinel)
-
-  for sentinel in sentinels:
-    if not sentinel.startswith('runs/') and not is_known(sentinel):
+  for sentinel in sorted(new):
+    if not sentinel.startswith('runs/'):
       add((root / sentinel).parent)
   for run in sorted(root.glob('runs/[!.]*')):
     done = f'runs/{run.name}/DONE'
     checkpoints = f'runs/{run.name}/checkpoints'
     if kept := checkpoint_scores.kept(root / checkpoints):
       steps[checkpoints] = kept
-    if done in sentinels and is_known(done):
+    if done in sentinels and done not in new:
       continue
     for step in kept:
       folder = f'{checkpoints}/step_{step}'
-      if not is_known(f'{folder}/{checkpoint_scores.SENTINEL}'):
+      if f'{folder}/{checkpoint_scores.SENTINEL}' in new:
         shutil.copytree(root / folder, stage / folder, copy_function=os.link)
         add(stage / folder, stage)
     for entry in run.iterdir():
-      if entry.name == 'DONE' and done not in sentinels:
-        continue
-      if entry.name != 'checkpoints':
+      if entry.name != 'checkpoints' and (entry.name != 'DONE' or done in new):
         add(entry)
   for entry in root.iterdir():
     if entry.name not in ('features', 'teachers', 'runs'):
@@ -159,8 +155,8 @@ def _find(
   return Found(sentinels, files, steps)
 
 
-def _sentinels(root: Path) -> Sentinels:
-  """All sentinels, with the times of their and their folders' last change."""
+def _find_sentinels(root: Path) -> Sentinels:
+  """Finds all sentinels, with the change times of each and of its folder."""
   result = {}
   for path in itertools.chain.from_iterable(map(root.glob, _PATTERNS)):
     name = path.relative_to(root).as_posix()
@@ -171,7 +167,7 @@ def _sentinels(root: Path) -> Sentinels:
 
 
 def names(root: Path, place: Path | None = None) -> Iterator[str]:
-  """Regular files that are not left out, complete or not, relative to `root`.
+  """Yields names of regular files that may be copied, relative to `root`.
 
   Args:
     root: the work directory.
@@ -186,9 +182,7 @@ def names(root: Path, place: Path | None = None) -> Iterator[str]:
     for entry in sorted(entries):
       path = Path(folder, entry)
       name = path.relative_to(root).as_posix()
-      if is_left_out(name):
-        continue
-      # Links lead elsewhere, and a pipe never ends.
+      # A link may lead anywhere, and a pipe may have no end.
       with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISREG(path.lstat().st_mode):
+        if not is_left_out(name) and stat.S_ISREG(path.lstat().st_mode):
           yield name

@@ -1,5 +1,7 @@
 """Locks a local work directory, so that one command works in it at a time."""
 
+from collections.abc import Iterator
+import contextlib
 import datetime
 import fcntl
 import logging
@@ -7,7 +9,6 @@ import os
 from pathlib import Path
 import socket
 from typing import IO
-from typing import Self
 
 from bam_jax import errors
 from bam_jax import files
@@ -21,82 +22,70 @@ FOLDERS = (
 )  # fmt: skip
 
 
-class Lock:
-  """Context manager that locks a work directory for this process.
+@contextlib.contextmanager
+def lock_directory(workdir: Path) -> Iterator[None]:
+  """Locks a work directory for this process; creates it if it is missing.
 
-  The directory may come from a stranger, and libraries follow links when they
-  read and write in it. So a link in its folders is refused before anything is
-  read or written. The directory itself may be a link.
+  The operating system releases the lock when the process ends, so a lock file
+  that was left behind locks nothing. The directory may be a link, but a link in
+  its folders is refused, because libraries would follow it.
 
-  The operating system releases the lock whenever the process ends. A file that
-  was left behind locks nothing.
+  Raises:
+    errors.UserError: another process holds the lock, the directory cannot be
+      written, or its folders hold a link.
   """
-
-  def __init__(self, workdir: Path):
-    self._path = workdir / FILE
-    self._file: IO[str] | None = None
-
-  def __enter__(self) -> Self:
-    """Locks the directory, which is created if it is missing.
-
-    Raises:
-      errors.UserError: another process holds the lock, the directory can't be
-        written, or it has a link in it.
-    """
-    while not self._take():
-      pass  # The holder has just removed the file.
-    try:
-      for name in FOLDERS:
-        files.check_directory(self._path.parent / name)
-    except BaseException:
-      self.__exit__()
-      raise
-    self._file.truncate(0)
+  path = workdir / FILE
+  while (file := _try_lock(path)) is None:
+    pass  # The holder has just removed the file.
+  try:
+    for name in FOLDERS:
+      files.check_directory(workdir / name)
+    file.truncate(0)
     since = datetime.datetime.now().astimezone().isoformat(timespec='seconds')
-    self._file.write(
+    file.write(
       f'process {os.getpid()} on {socket.gethostname()} since {since}\n'
     )
-    self._file.flush()
-    return self
+    file.flush()
+    yield
+  finally:
+    path.unlink(missing_ok=True)
+    file.close()
 
-  def __exit__(self, *unused_exception: object) -> None:
-    self._path.unlink(missing_ok=True)
-    self._file.close()
 
-  def _take(self) -> bool:
-    """Locks the file; returns False if the file has been removed meanwhile."""
+def _try_lock(path: Path) -> IO[str] | None:
+  """Opens and locks a file; returns None if it was removed meanwhile."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = files.open_file(path, 'a+', encoding='utf-8')
+  except OSError as e:
+    raise errors.UserError(
+      f'{e.filename}: {e.strerror}; choose a --workdir that can be written'
+    ) from e
+  with contextlib.ExitStack() as stack:
+    stack.push(file)
     try:
-      self._path.parent.mkdir(parents=True, exist_ok=True)
-      self._file = files.open_file(self._path, 'a+', encoding='utf-8')
-    except OSError as e:
-      raise errors.UserError(
-        f'{e.filename}: {e.strerror}; choose a --workdir that can be written'
-      ) from e
-    try:
-      fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as e:
-      self._file.seek(0)
-      holder = self._file.read().strip() or 'another process'
-      self._file.close()
+      file.seek(0)
+      holder = file.read().strip() or 'another process'
       raise errors.UserError(
-        f'{self._path.parent}: in use by {holder}; wait until it ends, or'
-        ' choose another --workdir'
+        f'{path.parent}: in use by {holder}; wait until it ends, or choose'
+        ' another --workdir'
       ) from e
     except OSError as e:
       logging.warning(
-        '%s: this file system knows no locks (%s); see to it that no other'
+        '%s: this file system has no locks (%s); make sure that no other'
         ' command works here',
-        self._path.parent,
+        path.parent,
         e.strerror,
       )
-    taken = os.fstat(self._file.fileno())
-    if taken.st_nlink > 1:
-      self._file.close()
+    locked = os.fstat(file.fileno())
+    if locked.st_nlink > 1:
       raise errors.UserError(
-        f'{self._path}: is a hard link to another file, which would be'
-        ' overwritten; remove it'
+        f'{path}: is a hard link to another file, which would be overwritten;'
+        ' remove it'
       )
-    if self._path.exists() and os.path.samestat(taken, self._path.stat()):
-      return True
-    self._file.close()
-    return False
+    if path.exists() and os.path.samestat(locked, path.stat()):
+      stack.pop_all()
+      return file
+  return None

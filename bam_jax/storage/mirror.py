@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import contextlib
 import json
 import logging
+import os
 from pathlib import Path
 from pathlib import PurePosixPath
 import secrets
@@ -40,12 +41,10 @@ Index = dict[str, list[object]]
 
 
 class Mirror:
-  """Context manager that keeps a store equal to its scratch.
+  """Context manager that keeps an object store equal to a local scratch.
 
-  with store_lock.StoreLock(store, preemption_signal) as held:
-    with Mirror(store, held, None, preemption_signal) as scratch:
-      ...  # The scratch has the files of the store, and more are written.
-    # The store has everything that is complete in the scratch.
+  Entering downloads the files of the store into the scratch. When it ends, the
+  store has everything that is complete in the scratch.
   """
 
   def __init__(
@@ -55,7 +54,7 @@ class Mirror:
     scratch: Path | None,
     preemption_signal: preemption.Signal,
   ):
-    """Reads and writes nothing yet.
+    """Makes a mirror that has read and written nothing yet.
 
     Args:
       store: the work directory.
@@ -63,46 +62,43 @@ class Mirror:
       scratch: the local directory; None: a folder of the user's cache.
       preemption_signal: triggered if the store fails for long.
     """
+    self._store, self._lock = store, held
     self._scratch = scratch or stores.cache_dir(store.url)
-    self._store = store
-    self._preemption_signal = preemption_signal
-    self._lock = held
-    self._local_lock = lock.Lock(self._scratch)
     self._own = self._scratch / _OWN_FOLDER
+    self._preemption_signal = preemption_signal
     self._writer = ''
     self._index: Index = {}
     self._sentinels: complete.Sentinels = {}
     self._sent: set[str] = set()
     self._measured: dict[str, tuple[tuple[int, ...], list[object]]] = {}
-    self._last = contextlib.ExitStack()
+    self._local_lock = lock.lock_directory(self._scratch)
+    self._before_exit = preemption_signal.before_exit(self._finish)
     self._ending = threading.Event()
     self._thread = threading.Thread(target=self._upload_regularly, daemon=True)
 
   def __enter__(self) -> Path:
-    """Locks the scratch, and downloads the files of the store.
+    """Locks the scratch, and downloads the files of the store into it.
 
     Raises:
-      errors.UserError: another process holds the scratch, it or the store can't
-        be used, or the scratch belongs to another store.
+      errors.UserError: another process holds the scratch, it or the store
+        cannot be used, or the scratch belongs to another store.
     """
     with contextlib.ExitStack() as stack:
       stack.enter_context(self._local_lock)
-      logging.info('%s: worked on in %s', self._store.url, self._scratch)
+      logging.info('%s: local copy in %s', self._store.url, self._scratch)
       with _report_errors(self._scratch):
         self._download_all()
       self._thread.start()
-      self._last.enter_context(
-        self._preemption_signal.before_exit(self._finish)
-      )
+      self._before_exit.__enter__()
       stack.pop_all()
     return self._scratch
 
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
     with contextlib.ExitStack() as stack:
       stack.push(self._local_lock)
-      # A first signal waits for this; a second one doesn't.
+      # The first signal waits for this; a second one ends the process.
       with self._preemption_signal.defer_exit():
-        self._last.close()
+        self._before_exit.__exit__(None, None, None)
         try:
           self._finish()
         except (errors.UserError, errors.RetryError) as e:
@@ -124,22 +120,22 @@ class Mirror:
       raise kind(f'{e}; {self._scratch} has everything') from e
 
   def _download_all(self) -> None:
-    """Makes the scratch equal to the store, unless it is newer."""
+    """Makes the scratch equal to the store, unless the scratch is newer."""
     state = self._own / 'state.json'
     known = None
     if state.exists():
       known = files.read_json(state, 'choose another --scratch')
-    if known and known['url'] != self._store.url:
-      raise errors.UserError(
-        f'{self._scratch}: is the scratch of {known["url"]}; choose another'
-        ' --scratch'
-      )
+      if known['url'] != self._store.url:
+        raise errors.UserError(
+          f'{self._scratch}: is the scratch of {known["url"]}; choose another'
+          ' --scratch'
+        )
     writer, self._index = self._read_index()
     local = set(complete.names(self._scratch))
     if writer and local and not known:
       raise errors.UserError(
-        f'{self._scratch}: holds other work than {self._store.url}; choose'
-        ' another --scratch'
+        f'{self._scratch}: holds files that are not from {self._store.url};'
+        ' choose another --scratch'
       )
     self._writer = known['writer'] if known else secrets.token_hex(8)
     files.write_json(state, {'url': self._store.url, 'writer': self._writer})
@@ -148,27 +144,30 @@ class Mirror:
     there = set(self._store.names(''))
     # If someone has removed a folder, it will be made again.
     self._index = {n: e for n, e in self._index.items() if n in there}
-    if writer != self._writer:
-      # Another machine has continued, so files here may be older.
-      for name in sorted(local):
-        if self._measure(name, self._scratch / name) != self._index.get(name):
-          _remove(self._scratch, name)
-          local.discard(name)
-      missing = [name for name in self._index if name not in local]
-    else:
+    is_newest = writer == self._writer
+    if is_newest:
       steps = complete.find(self._scratch, self._own / 'stage', {}).steps
-      missing = [
-        name
-        for name in self._index
-        if not (self._scratch / name).exists()
-        and not complete.is_superseded(self._scratch, name, steps)
-      ]
-    self._download(missing)
-    # Uploaded by a process that died before it wrote the index.
+    else:
+      # Another machine has continued, so files here may be older.
+      steps = {}
+      for name in sorted(local):
+        path = self._scratch / name
+        if self._measure(name, path) != self._index.get(name):
+          path.unlink()
+          # Orbax takes an empty folder for a checkpoint.
+          with contextlib.suppress(OSError):
+            os.removedirs(path.parent)
+    self._download(
+      name
+      for name in self._index
+      if not (self._scratch / name).exists()
+      and not complete.is_superseded(self._scratch, name, steps)
+    )
+    # A process that died before it wrote the index has uploaded these.
     self._store.delete(
       filter(complete.is_checkpoint, there - self._index.keys())
     )
-    if writer != self._writer:
+    if not is_newest:
       self._write_index(self._index)
 
   def _download(self, names: Iterable[str]) -> None:
@@ -182,19 +181,19 @@ class Mirror:
         path.parent.mkdir(parents=True, exist_ok=True)
       self._store.download(targets)
       for name, path in targets.items():
-        # Files outside of such folders may be newer than the index.
+        # Other files may be newer than the index.
         is_equal = list(columns.measure(path)) == self._index[name]
         if complete.is_in_folder(name) and not is_equal:
           raise errors.UserError(
-            f'{self._store.url}/{name}: is not what was put there; remove that'
-            ' folder there, or that of the run, and give the same command'
-            ' again: it is made anew'
+            f'{self._store.url}/{name}: differs from what was uploaded; remove'
+            ' its folder or that of the run in the store, and run the same'
+            ' command again, which makes it anew'
           )
         (self._scratch / name).parent.mkdir(parents=True, exist_ok=True)
         path.replace(self._scratch / name)
       count += len(batch)
     if count:
-      logging.info('%s: %d files brought down', self._store.url, count)
+      logging.info('%s: %d files downloaded', self._store.url, count)
 
   def _upload_regularly(self) -> None:
     """Uploads until the end, or until the store has failed for long."""
@@ -206,11 +205,11 @@ class Mirror:
         good, failing = time.monotonic(), False
       except errors.UserError as e:
         if time.monotonic() - good > PATIENCE:
-          # The steps so far are saved, and the last upload reports the error.
+          # The run saves its steps, and the last upload reports the error.
           self._preemption_signal.trigger()
           return
         if not failing:
-          logging.warning('%s; tried again for %.0f s', e, PATIENCE)
+          logging.warning('%s; trying again for %.0f s', e, PATIENCE)
         failing = True
 
   def _upload(self) -> None:
@@ -258,7 +257,7 @@ class Mirror:
     try:
       value = files.parse_json(data.decode())
       if not isinstance(value['files'], dict):
-        raise ValueError('its files are no object')
+        raise ValueError('its files are not an object')
       for name in value['files']:
         path = PurePosixPath(name)
         if path.is_absolute() or '..' in path.parts:
@@ -284,29 +283,15 @@ def _is_sentinel(name: str) -> bool:
 def _batches(names: Iterable[str]) -> Iterator[list[str]]:
   """Groups file names into batches; sentinel files come in the last ones."""
   names = list(names)
-  for group in (
-    [name for name in names if not _is_sentinel(name)],
-    [name for name in names if _is_sentinel(name)],
-  ):
+  for is_sentinel in (False, True):
+    group = [name for name in names if _is_sentinel(name) == is_sentinel]
     for start in range(0, len(group), _BATCH):
       yield group[start : start + _BATCH]
 
 
-def _remove(root: Path, name: str) -> None:
-  """Deletes a file and the folders that it leaves empty.
-
-  Orbax takes an empty folder for a checkpoint.
-  """
-  path = root / name
-  path.unlink()
-  while path.parent != root and not any(path.parent.iterdir()):
-    path = path.parent
-    path.rmdir()
-
-
 @contextlib.contextmanager
 def _report_errors(scratch: Path) -> Iterator[None]:
-  """Turns errors of the local file system into a `UserError`."""
+  """Raises a `UserError` in place of an error of the local file system."""
   try:
     yield
   except OSError as e:

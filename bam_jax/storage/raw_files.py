@@ -13,18 +13,18 @@ _VERSIONS = '.versions.json'
 
 
 def download_tables(config: config_lib.Config) -> config_lib.Config:
-  """Downloads the tables of a `data.dir` that is a URL; returns a local one.
+  """Downloads the files of `data.dir`, a URL; returns a config that reads them.
 
-  Files are downloaded again if they have changed in the store. A missing file
-  is reported by its reader.
+  Files are downloaded again if they have changed in the store. The reader of a
+  missing file reports it.
 
   Raises:
-    errors.UserError: the store can't be read, the files can't be written, or
+    errors.UserError: the store cannot be read, the files cannot be written, or
       `data.tfds_dir` is a URL.
   """
   if stores.is_url(config.data.tfds_dir):
     raise errors.UserError(
-      f'config.data.tfds_dir={config.data.tfds_dir}: is no local directory;'
+      f'config.data.tfds_dir={config.data.tfds_dir}: is not a local directory;'
       ' give one'
     )
   store = stores.Store(config.data.dir)
@@ -43,11 +43,12 @@ def download_tables(config: config_lib.Config) -> config_lib.Config:
     version = store.version(name)
     if version is None:
       continue
-    if version != before.get(name) or not (folder / name).is_file():
-      (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    if version != before.get(name) or not path.is_file():
+      path.parent.mkdir(parents=True, exist_ok=True)
       partial = folder / f'{name}.partial'
       store.download({name: partial})
-      partial.replace(folder / name)
+      partial.replace(path)
     versions[name] = version
   files.write_json(record, versions)
   logging.info(

@@ -1,8 +1,7 @@
 """Locks a work directory in an object store by a heartbeat.
 
-A store has no locks that end with their holder. So the holder rewrites an
-object every half minute, and another command takes over after minutes without
-it.
+A store has no lock that ends with its holder. So the holder rewrites an object
+every half minute, and another command takes over after minutes without that.
 """
 
 import contextlib
@@ -31,51 +30,49 @@ _SETTLE = 2.0
 
 
 class StoreLock:
-  """Holds a store for this process, as a context manager.
+  """Context manager that locks an object store for this process.
 
-  A holder that was suspended for minutes may have been taken over; it finds
-  out at its next signature or `check`, and gets a preemption signal.
+  If another process takes over, because this one was suspended for minutes, the
+  next heartbeat or `check` finds that out and triggers the preemption signal.
   """
 
   def __init__(self, store: stores.Store, preemption_signal: preemption.Signal):
     self._store = store
     self._preemption_signal = preemption_signal
     self._lost = False
-    self._last = contextlib.ExitStack()
-    self._released = threading.Event()
     self._mine = {
       'token': secrets.token_hex(8),
       'holder': f'process {os.getpid()} on {socket.gethostname()}',
       'pid': os.getpid(),
-      'machine': _machine(),
+      'machine': _identify_machine(),
       'since': time.time(),
     }
-    self._thread = threading.Thread(target=self._keep, daemon=True)
+    self._before_exit = preemption_signal.before_exit(self._release)
+    self._released = threading.Event()
+    self._thread = threading.Thread(target=self._send_heartbeats, daemon=True)
 
   def __enter__(self) -> Self:
     """Takes the lock.
 
     Raises:
-      errors.UserError: another process holds it, or the store can't be used.
+      errors.UserError: another process holds it, or the store cannot be used.
     """
+    # A signal that comes now leaves no lock behind.
     with contextlib.ExitStack() as stack:
-      # A signal that comes now leaves no lock behind.
       with self._preemption_signal.defer_exit():
         # Some S3-compatible stores let `create` replace an object.
         there = self._read()
         if there or not self._store.create(FILE, self._content()):
           self._take_over(there or self._read() or {})
         self._thread.start()
-        self._last.enter_context(
-          self._preemption_signal.before_exit(self._release)
-        )
+        self._before_exit.__enter__()
         stack.push(self)
       stack.pop_all()
     return self
 
   def __exit__(self, *unused_exception: object) -> None:
     with self._preemption_signal.defer_exit(checks_at_end=False):
-      self._last.close()
+      self._before_exit.__exit__(None, None, None)
       self._release()
 
   def _release(self) -> None:
@@ -85,7 +82,7 @@ class StoreLock:
       self.check()
       self._store.delete([FILE])
     except errors.UserError as e:
-      logging.warning('the lock is left as it is: %s', e)
+      logging.warning('the lock is not removed: %s', e)
 
   def check(self) -> None:
     """Checks that this process still holds the lock.
@@ -98,18 +95,24 @@ class StoreLock:
     if there.get('token') != self._mine['token']:
       self._lost = True
       raise errors.UserError(
-        f'{self._store.url}: taken over by {_describe(there)}, as this process'
-        ' gave no sign of life for minutes; let that one finish'
+        f'{self._store.url}: taken over by {_describe(there)}, because this'
+        ' process sent no heartbeat for minutes; let that one finish'
       )
 
   def _take_over(self, there: dict[str, object]) -> None:
     """Takes over the lock if its holder is dead; raises if it may be alive."""
-    why = _why_dead(there)
-    if not why:
+    silent = time.time() - there.get('heartbeat', 0)
+    if silent > STALE:
+      why = f'its last heartbeat is {silent:.0f} s old, over {STALE:.0f} s'
+    elif there.get('machine') == _identify_machine() and not _runs(
+      there['pid']
+    ):
+      why = 'that process has ended'
+    else:
       raise errors.UserError(
         f'{self._store.url}: in use by {_describe(there)}; wait until it ends,'
         ' or choose another --workdir; if it is dead, the lock is free'
-        f' {STALE:.0f} s after its last sign of life'
+        f' {STALE:.0f} s after its last heartbeat'
       )
     logging.warning(
       '%s: was in use by %s; %s: taken over',
@@ -121,8 +124,8 @@ class StoreLock:
     time.sleep(_SETTLE)
     self.check()
 
-  def _keep(self) -> None:
-    """Writes heartbeats until the lock is released or taken over."""
+  def _send_heartbeats(self) -> None:
+    """Rewrites the lock until it is released or taken over."""
     while not self._released.wait(_HEARTBEAT):
       try:
         self.check()
@@ -150,18 +153,7 @@ class StoreLock:
       ) from e
 
 
-def _why_dead(there: dict[str, object]) -> str:
-  """Why the holder of a lock counts as dead; empty if it may be alive."""
-  silent = time.time() - there.get('heartbeat', 0)
-  if silent > STALE:
-    return f'its last sign of life is {silent:.0f} s old, over {STALE:.0f} s'
-  if there.get('machine') == _machine() and not _runs(there['pid']):
-    return 'that process has ended'
-  return ''
-
-
 def _describe(there: dict[str, object]) -> str:
-  """The holder of a lock, in words."""
   since = datetime.datetime.fromtimestamp(there.get('since', 0)).astimezone()
   return (
     f'{there.get("holder", "an unknown process")} since'
@@ -169,11 +161,10 @@ def _describe(there: dict[str, object]) -> str:
   )
 
 
-def _machine() -> str:
-  """Identifies the machine or container whose process numbers are meant.
+def _identify_machine() -> str:
+  """Identifies the machine or container in which a process number is valid.
 
-  Host names may be equal, and containers of one host number their own
-  processes.
+  Host names may be equal, and each container numbers its own processes.
   """
   try:
     boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()

@@ -1,8 +1,8 @@
-"""Access to object stores by URL: s3://BUCKET/PATH and gs://BUCKET/PATH.
+"""Accesses object stores by URL: s3://BUCKET/PATH and gs://BUCKET/PATH.
 
-Through fsspec, which takes endpoint and credentials from the settings of the
-clouds' own tools: AWS_PROFILE, AWS_ENDPOINT_URL,
-GOOGLE_APPLICATION_CREDENTIALS, the machine's role.
+fsspec takes endpoint and credentials from the settings of the clouds' own
+tools: AWS_PROFILE, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, or the
+machine's role.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import hashlib
-import importlib.util
 import os
 from pathlib import Path
 
@@ -30,7 +29,7 @@ def is_url(place: str) -> bool:
 
 
 def cache_dir(url: str) -> Path:
-  """Default local folder for the files of a URL.
+  """Returns the default local folder for the files of a URL.
 
   Raises:
     errors.UserError: the user has no home directory.
@@ -39,15 +38,15 @@ def cache_dir(url: str) -> Path:
     home = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
   except RuntimeError as e:
     raise errors.UserError(
-      f'{url}: there is no folder for its local copy ({e}); set XDG_CACHE_HOME'
-      ' to one'
+      f'{url}: no folder for its local copy was found ({e}); set'
+      ' XDG_CACHE_HOME to one'
     ) from e
   digest = hashlib.sha256(url.encode()).hexdigest()[:16]
   return Path(home) / 'bam_jax' / digest
 
 
 class Store:
-  """Objects below one URL, by their names relative to it.
+  """The objects below a URL, by their names relative to it.
 
   Every method raises `StoreError` if the store can't be reached or refuses.
 
@@ -56,7 +55,7 @@ class Store:
   """
 
   def __init__(self, url: str):
-    """Connects to nothing yet.
+    """Makes a store that has not connected yet.
 
     Raises:
       errors.UserError: the scheme is unknown or its package is missing.
@@ -65,13 +64,13 @@ class Store:
     scheme, _, self._root = self.url.partition('://')
     if scheme not in _PACKAGES or not self._root:
       raise errors.UserError(
-        f'{url}: is no s3://BUCKET/PATH and no gs://BUCKET/PATH; give one of'
-        ' them, or a local directory'
+        f'{url}: is neither s3://BUCKET/PATH nor gs://BUCKET/PATH; give one of'
+        ' these, or a local directory'
       )
     package, extra = _PACKAGES[scheme]
-    if importlib.util.find_spec(package) is None:
+    for absent in errors.absent([package]):
       raise errors.UserError(
-        f"{url}: needs the package {package}; pip install 'bam-jax[{extra}]'"
+        f"{url}: needs the package {absent}; pip install 'bam-jax[{extra}]'"
       )
     import fsspec
 
@@ -79,7 +78,7 @@ class Store:
     self._files = fsspec.filesystem(scheme, use_listings_cache=False)
 
   def read(self, name: str) -> bytes | None:
-    """Returns the bytes of an object; None if there is none."""
+    """Returns the bytes of an object, or None if it does not exist."""
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
       return self._files.cat_file(self._path(name))
 
@@ -96,13 +95,13 @@ class Store:
     return False
 
   def upload(self, sources: Mapping[str, Path]) -> None:
-    """Uploads local files in parallel, given as name -> file."""
+    """Uploads local files in parallel; takes name -> local file."""
     paths = [str(path) for path in sources.values()]
     with self._report_errors():
       self._files.put(paths, [self._path(name) for name in sources])
 
   def download(self, targets: Mapping[str, Path]) -> None:
-    """Downloads objects in parallel, given as name -> local file."""
+    """Downloads objects in parallel; takes name -> local file."""
     paths = [str(path) for path in targets.values()]
     with self._report_errors():
       self._files.get([self._path(name) for name in targets], paths)
@@ -114,14 +113,14 @@ class Store:
         self._files.rm_file(self._path(name))
 
   def names(self, folder: str) -> list[str]:
-    """Names of all objects below a folder; none if there is no such folder."""
+    """Returns the names of all objects below a folder that may be missing."""
     found = []
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
       found = self._files.find(self._path(folder))
     return [name.removeprefix(f'{self._root}/') for name in found]
 
   def version(self, name: str) -> str | None:
-    """A text that changes with an object's content; None without an object."""
+    """Returns a text that changes with an object, or None if it is missing."""
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
       info = self._files.info(self._path(name))
       # S3 writes ETag, Google Cloud Storage etag.
@@ -133,15 +132,14 @@ class Store:
 
   @contextlib.contextmanager
   def _report_errors(self) -> Iterator[None]:
-    """Turns any error of the store's package into a `StoreError`.
+    """Raises a `StoreError` in place of any error of the store's package.
 
-    The packages pass on the errors of their HTTP clients, which have no common
-    class.
+    Errors of the packages' HTTP clients have no common class.
     """
     try:
       yield
     except Exception as e:
       raise StoreError(
-        f'{self.url}: {type(e).__name__}: {e}; see to bucket, permission and'
-        ' network, and give the same command again'
+        f'{self.url}: {type(e).__name__}: {e}; check bucket, permission and'
+        ' network, and run the same command again'
       ) from e

@@ -107,7 +107,7 @@ def test_a_server_says_what_files_say(plan, model, tmp_path):
     while not (found := re.search(r'is served at (http://\S+)', told)):
       told += server.stderr.readline() or pytest.fail(told)
     # The work directory is free for others while it serves.
-    with lock.Lock(plan.workspace.root):
+    with lock.lock_directory(plan.workspace.root):
       body = json.dumps({'inputs': texts}).encode()
       with urllib.request.urlopen(f'{found[1]}/v1/predict', body) as response:
         predictions = json.load(response)['predictions']

@@ -193,7 +193,7 @@ def test_what_is_there_is_kept(place):
     (['--labels=a,b'], '--labels: the outputs are a, b, the labels of demo_s'),
     (['--device=toaster'], 'hf_teacher: --device=toaster: '),
     (['--config.data.unlabelled=()', 'x'], 'hf_teacher: x: no such argument'),
-    (['--config.data.dir=ftp://b/c'], 'ftp://b/c: is no s3://BUCKET/PATH'),
+    (['--config.data.dir=ftp://b/c'], 'ftp://b/c: is neither s3://BUCKET'),
   ],
   ids=[
     'model', 'no-head', 'task', 'output', 'teacher', 'teacher-elsewhere',

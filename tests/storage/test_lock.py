@@ -14,7 +14,7 @@ from bam_jax.storage import lock
 _HOLDER = """
 import pathlib, sys, time
 from bam_jax.storage import lock
-with lock.Lock(pathlib.Path(sys.argv[1])):
+with lock.lock_directory(pathlib.Path(sys.argv[1])):
   print('held', flush=True)
   time.sleep(60)
 """
@@ -41,7 +41,7 @@ def test_a_second_command_is_refused_at_once(holder, tmp_path):
     pytest.raises(
       errors.UserError, match=rf'in use by process {holder.pid} on .* since 20'
     ),
-    lock.Lock(tmp_path),
+    lock.lock_directory(tmp_path),
   ):
     pass
   assert time.monotonic() - start < 5
@@ -51,13 +51,13 @@ def test_a_killed_holder_leaves_no_lock(holder, tmp_path):
   holder.send_signal(signal.SIGKILL)
   holder.wait()
   assert (tmp_path / lock.FILE).read_text()  # what it wrote is still there
-  with lock.Lock(tmp_path):
+  with lock.lock_directory(tmp_path):
     assert str(os.getpid()) in (tmp_path / lock.FILE).read_text()
 
 
 def test_free_again_after_use(tmp_path):
   for _ in range(2):
-    with lock.Lock(tmp_path / 'new'):
+    with lock.lock_directory(tmp_path / 'new'):
       assert (tmp_path / 'new' / lock.FILE).read_text()
   assert not list((tmp_path / 'new').iterdir())
 
@@ -66,7 +66,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path):
   (tmp_path / 'file').touch()
   with (
     pytest.raises(errors.UserError, match='choose a --workdir'),
-    lock.Lock(tmp_path / 'file'),
+    lock.lock_directory(tmp_path / 'file'),
   ):
     pass
 
@@ -93,7 +93,7 @@ def test_a_lock_that_is_a_link_is_not_followed(tmp_path, secret, make):
   make(secret, workdir / lock.FILE)
   with (
     pytest.raises(errors.UserError, match=r'LOCK:? is (a|not a) .*; (re|choo)'),
-    lock.Lock(workdir),
+    lock.lock_directory(workdir),
   ):
     pass
 
@@ -106,19 +106,19 @@ def test_a_link_in_a_work_directory_is_refused(tmp_path, secret, name, inside):
   path.symlink_to(secret.parent if inside != '/a' else secret)
   with (
     pytest.raises(errors.UserError, match=f'{name}{inside}: is a link, and'),
-    lock.Lock(tmp_path / 'work'),
+    lock.lock_directory(tmp_path / 'work'),
   ):
     pass
   # And the directory is free again.
   path.unlink()
-  with lock.Lock(tmp_path / 'work'):
+  with lock.lock_directory(tmp_path / 'work'):
     pass
 
 
 def test_the_work_directory_itself_may_be_a_link(tmp_path):
   (tmp_path / 'disk' / 'runs').mkdir(parents=True)
   (tmp_path / 'work').symlink_to(tmp_path / 'disk')
-  with lock.Lock(tmp_path / 'work'):
+  with lock.lock_directory(tmp_path / 'work'):
     assert (tmp_path / 'disk' / lock.FILE).exists()
 
 
@@ -127,5 +127,5 @@ def test_links_of_the_user_beside_those_folders_are_left_alone(
 ):
   (tmp_path / 'work').mkdir()
   (tmp_path / 'work' / 'data').symlink_to(secret.parent)
-  with lock.Lock(tmp_path / 'work'):
+  with lock.lock_directory(tmp_path / 'work'):
     pass

@@ -273,7 +273,7 @@ def test_a_damaged_object_is_told(s3, tmp_path):
   name = f'{_CHECKPOINTS}/step_4/params/_METADATA'
   stores.Store(s3).write(name, b'{}')
   with (
-    pytest.raises(errors.UserError, match=f'{name}: is not what was put'),
+    pytest.raises(errors.UserError, match=f'{name}: differs from what was'),
     _mirror(s3, tmp_path / 'second'),
   ):
     pass
@@ -292,7 +292,7 @@ def test_a_scratch_of_something_else_is_refused(s3, tmp_path):
   _write(tmp_path / 'c', {'notes.txt': 'mine'})
   for scratch, message in (
     ('b', f'b: is the scratch of {s3}/b; choose another --scratch'),
-    ('c', f'c: holds other work than {s3}/a; choose another --scratch'),
+    ('c', f'c: holds files that are not from {s3}/a; choose another --scratch'),
   ):
     before = _content(tmp_path / scratch)
     with (
@@ -312,7 +312,7 @@ def test_a_scratch_of_something_else_is_refused(s3, tmp_path):
     ('{"writer": "a", "files": {"/x": [1, ""]}}', '/x leads out'),
     ('{"writer": "a", "files": {"LOCK": [1, ""]}}', 'LOCK is never copied'),
     ('{"writer": "a", "files": {".mirror/a": [1, ""]}}', 'is never copied'),
-    ('{"writer": "a", "files": ["x"]}', 'its files are no object'),
+    ('{"writer": "a", "files": ["x"]}', 'its files are not an object'),
   ],
 )
 def test_a_hostile_index_is_refused(s3, tmp_path, index, message):

@@ -93,7 +93,7 @@ def test_another_machine_is_followed_when_its_lock_is_stale(holder, s3, caplog):
   with _lock(s3):
     pass
   assert f'in use by process {holder.pid} on ' in caplog.text
-  assert re.search(r'sign of life is \d+ s old, over 180 s', caplog.text)
+  assert re.search(r'heartbeat is \d+ s old, over 180 s', caplog.text)
 
 
 def test_a_holder_that_was_taken_over_stops(s3, monkeypatch, caplog):

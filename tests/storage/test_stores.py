@@ -108,7 +108,7 @@ def _file(folder, data):
 
 @pytest.mark.parametrize('url', ['hdfs://a/b', 's3://', 'file:///tmp'])
 def test_other_places_are_refused(url):
-  with pytest.raises(errors.UserError, match='is no s3://BUCKET/PATH'):
+  with pytest.raises(errors.UserError, match='is neither s3://BUCKET'):
     stores.Store(url)
 
 
