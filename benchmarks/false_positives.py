@@ -158,8 +158,7 @@ def of_seeds(
       ]
       note(name, p_values[0])
       if name == _OF_STARS:
-        both = [statistics.better_than_all(pair) for pair in zip(*p_values)]
-        note(f'{name}, better than two', np.array(both))
+        note(f'{name}, better than two', np.maximum(*p_values))
   return {name: np.concatenate(parts) for name, parts in found.items()}
 
 
@@ -237,7 +236,7 @@ def interval_misses(
     statistics.summarise(rng.normal(size=seeds), seed=trial)
     for trial in range(trials)
   ]
-  return np.array([not s.low <= 0 <= s.high for s in found])
+  return np.array([not s['low'] <= 0 <= s['high'] for s in found])
 
 
 def _share(hits: np.ndarray) -> dict[str, float]:

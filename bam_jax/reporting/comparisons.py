@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import zlib
 
 import numpy as np
@@ -14,6 +13,9 @@ from bam_jax.tasks import task as task_lib
 
 BASELINES = ('single', 'multi')
 AVERAGE = 'average'
+
+# Variant -> its seeds and their scores [1 + B, S], or why they are missing.
+_Draws = dict[str, tuple[tuple[int, ...], np.ndarray] | outputs_lib.Missing]
 
 
 def compare(
@@ -27,24 +29,20 @@ def compare(
 
   Returns:
     Variant -> task or `average` -> the fields of `statistics.Verdict`, and
-    `gains`: baseline -> `shift` and `superiority`, nan with an undefined score.
-    Empty without both baselines; a column is missing if a variant or a
-    baseline has no score of it.
+    `gains`: baseline -> `statistics.effect`. Empty without both baselines; a
+    column is missing if a variant or a baseline has no score of it.
   """
   if not all(per_seed.get(baseline) for baseline in BASELINES):
     return {}
-  columns = [*tasks.names, AVERAGE]
   cells = {}
-  for variant in per_seed:
-    if variant in BASELINES:
-      continue
-    for column in columns:
-      groups = [
+  for variant in [name for name in per_seed if name not in BASELINES]:
+    for column in (*tasks.names, AVERAGE):
+      student, *baselines = (
         scores_of(per_seed[name], column, tasks)
         for name in (variant, *BASELINES)
-      ]
-      if all(groups):
-        cells[variant, column] = groups[0], groups[1:]
+      )
+      if student and all(baselines):
+        cells[variant, column] = student, baselines
   found: dict[str, dict[str, dict]] = {}
   for (variant, column), verdict in statistics.judge(cells).items():
     student, baselines = cells[variant, column]
@@ -52,99 +50,84 @@ def compare(
       name: statistics.effect(student, scores)
       for name, scores in zip(BASELINES, baselines)
     }
-    found.setdefault(variant, {})[column] = {
-      **dataclasses.asdict(verdict),
-      'gains': gains,
-    }
+    cell = verdict._asdict() | {'gains': gains}
+    found.setdefault(variant, {})[column] = cell
   return found
 
 
 def bootstrap(
   tests: Mapping[str, Mapping[str, dict]],
-  outputs: outputs_lib.Outputs,
+  paths: outputs_lib.Paths,
   tasks: task_lib.TaskTable,
 ) -> dict[str, dict[str, dict]]:
-  """The paper's own test of the same claims, over seeds and examples.
+  """Applies the paper's own test to the same claims, over seeds and examples.
 
   No star rests on it: `statistics` lists its false positives.
 
   Args:
     tests: the result of `compare`.
-    outputs: predictions and gold labels of the runs.
+    paths: files with predictions and gold labels of the runs.
     tasks: the tasks of the plan.
 
   Returns:
     Variant -> task or `average` -> `p_value`, the larger one of the two
-    baselines, `corrected` by Holm's method, and `reason` if there is none.
+    baselines; `corrected` by Holm's method; and `reason` if there is none.
   """
-  names = (*BASELINES, *tests)
   columns = set().union(*tests.values())
   draws = {
-    task.name: draw(task, names, outputs)
+    task.name: draw(task, (*BASELINES, *tests), paths)
     for task in tasks.tasks
     if task.name in columns or (task.in_average and AVERAGE in columns)
   }
-  p_values: dict[tuple[str, str], float | None] = {}
-  reasons: dict[tuple[str, str], str] = {}
+  found: dict[str, dict[str, dict]] = {}
   for variant, by_column in tests.items():
     for column, test in by_column.items():
-      cell = variant, column
-      p_values[cell], reasons[cell] = None, test.get('reason', '')
-      if test['p_value'] is None:
-        continue
-      try:
-        student, *baselines = (
-          of_column(name, column, draws, tasks)
-          for name in (variant, *BASELINES)
-        )
-      except outputs_lib.Missing as missing:
-        reasons[cell] = str(missing)
-        continue
-      reasons[cell] = ''
-      p_values[cell] = statistics.better_than_all(
-        [
-          bootstrap_lib.p_value(student, scores, np.random.default_rng(0))
-          for scores in baselines
-        ]
-      )
-  corrected = dict(zip(p_values, statistics.holm(list(p_values.values()))))
-  found: dict[str, dict[str, dict]] = {}
-  for (variant, column), p_value in p_values.items():
-    found.setdefault(variant, {})[column] = {
-      'p_value': p_value,
-      'corrected': corrected[variant, column],
-      'reason': reasons[variant, column],
-    }
+      p_value, reason = None, test.get('reason', '')
+      if test['p_value'] is not None:
+        try:
+          student, *baselines = (
+            of_column(name, column, draws, tasks)
+            for name in (variant, *BASELINES)
+          )
+          p_value, reason = 0.0, ''
+          for scores in baselines:
+            rng = np.random.default_rng(0)
+            p = bootstrap_lib.p_value(student, scores, rng)
+            p_value = max(p_value, p)
+        except outputs_lib.Missing as missing:
+          reason = str(missing)
+      cell = {'p_value': p_value, 'corrected': None, 'reason': reason}
+      found.setdefault(variant, {})[column] = cell
+  cells = [cell for by_column in found.values() for cell in by_column.values()]
+  corrected = statistics.holm([cell['p_value'] for cell in cells])
+  for cell, value in zip(cells, corrected):
+    cell['corrected'] = value
   return found
 
 
-# Variant -> its seeds and their scores [1 + B, S], or why they are missing.
-_Draws = dict[str, tuple[tuple[int, ...], np.ndarray] | outputs_lib.Missing]
-
-
 def draw(
-  task: task_lib.Task, names: Sequence[str], outputs: outputs_lib.Outputs
+  task: task_lib.Task, names: Sequence[str], paths: outputs_lib.Paths
 ) -> _Draws:
-  """Scores of one task by all variants over the same draws of examples."""
+  """Scores variants on one task over the same draws of examples."""
   result: _Draws = {}
   found: dict[str, outputs_lib.Predicted] = {}
   for name in names:
     try:
-      found[name] = outputs.of(task.name, name)
+      found[name] = outputs_lib.read(paths, task, name)
     except outputs_lib.Missing as missing:
       result[name] = missing
-  labelled = [f for f in found.values() if f.gold is not None]
-  if not labelled:
+  first = next((f for f in found.values() if f.gold is not None), None)
+  if first is None:
     why = f'no run kept the gold labels of {task.name}; --mode=evaluate adds'
     return dict.fromkeys(names, outputs_lib.Missing(f'{why} them')) | result
-  like = labelled[0]
-  for name in [n for n, f in found.items() if list(f.uids) != list(like.uids)]:
-    del found[name]
-    why = f'the runs of {name} are of other examples of {task.name}'
-    result[name] = outputs_lib.Missing(why)
+  for name, of_variant in list(found.items()):
+    if not np.array_equal(of_variant.uids, first.uids):
+      del found[name]
+      why = f'the runs of {name} are of other examples of {task.name}'
+      result[name] = outputs_lib.Missing(why)
   scores = bootstrap_lib.drawn_scores(
     [f.predictions for f in found.values()],
-    bootstrap_lib.score_of(task.paper_metric, like.gold),
+    bootstrap_lib.score_of(task.paper_metric, first.gold),
     np.random.default_rng(zlib.crc32(task.name.encode())),
   )
   for (name, of_variant), drawn in zip(found.items(), scores):
@@ -165,10 +148,9 @@ def of_column(
   Raises:
     outputs_lib.Missing: predictions are missing or a score is undefined.
   """
+  names = [column]
   if column == AVERAGE:
     names = [task.name for task in tasks.tasks if task.in_average]
-  else:
-    names = [column]
   parts = [draws[name][variant] for name in names]
   for part in parts:
     if isinstance(part, outputs_lib.Missing):
@@ -177,11 +159,7 @@ def of_column(
   if len(common) < 2:
     raise outputs_lib.Missing(f'{variant} has few seeds with all tasks')
   scores = np.mean(
-    [
-      scores[:, [i for i, seed in enumerate(seeds) if seed in common]]
-      for seeds, scores in parts
-    ],
-    axis=0,
+    [drawn[:, np.isin(seeds, list(common))] for seeds, drawn in parts], axis=0
   )
   # The record of an older run may have 0 instead of an undefined score.
   if not statistics.is_defined(scores[0]):
@@ -192,7 +170,7 @@ def of_column(
 def scores_of(
   seeds: Mapping[str, dict], column: str, tasks: task_lib.TaskTable
 ) -> list[float]:
-  """The scores by seed of a task, by the paper's metric, or of the average.
+  """Scores by seed of a task, by the paper's metric, or of the average.
 
   An undefined score is nan; seeds without a score are left out.
   """

@@ -37,6 +37,10 @@ _DAMAGED = (
 )
 
 
+# Task -> variant -> seed -> outputs.npz of the run; a file may be missing.
+Paths = Mapping[str, Mapping[str, Mapping[int, Path]]]
+
+
 class Missing(Exception):
   """Predictions are missing; the message is the reason that a report gives."""
 
@@ -45,8 +49,8 @@ class Predicted(NamedTuple):
   """Predictions of a task's first dev split by one variant.
 
   Attributes:
-    seeds: of the S runs.
-    uids: [N] of the examples.
+    seeds: seeds of the S runs.
+    uids: [N] uids of the examples.
     predictions: [S, N] class indices, or scores on the task's own scale; or
       tallies, [S, N, ...].
     gold: [N] in the same form, without a meaning beside tallies; None if no run
@@ -59,58 +63,35 @@ class Predicted(NamedTuple):
   gold: np.ndarray | None
 
 
-class Outputs:
-  """The outputs that `evaluate.save` wrote, each read when it is asked for."""
+def read(paths: Paths, task: task_lib.Task, variant: str) -> Predicted:
+  """Reads what all runs of a variant predicted on a task.
 
-  def __init__(
-    self,
-    paths: Mapping[str, Mapping[str, Mapping[int, Path]]],
-    tasks: task_lib.TaskTable,
-  ):
-    """Opens nothing yet.
-
-    Args:
-      paths: task -> variant -> seed -> outputs.npz; a file may be missing.
-      tasks: the tasks of the plan.
-    """
-    self._paths = paths
-    self._tasks = tasks
-
-  def of(self, task: str, variant: str) -> Predicted:
-    """Predictions of all runs of a variant.
-
-    Raises:
-      Missing: a run has none, or those of other examples than the first one.
-    """
-    paths = dict(sorted(self._paths.get(task, {}).get(variant, {}).items()))
-    if not paths:
-      raise Missing(f'{variant} has no run of {task}')
-    found = [self._read(path, task) for path in paths.values()]
-    for (uids, _, _), path in zip(found, paths.values()):
-      if not np.array_equal(uids, found[0][0]):
-        raise Missing(f'{_name(path)} is of other examples')
-    labelled = [gold for _, _, gold in found if gold is not None]
-    return Predicted(
-      seeds=tuple(paths),
-      uids=found[0][0],
-      predictions=np.stack([values for _, values, _ in found]),
-      gold=labelled[0] if labelled else None,
-    )
-
-  def _read(
-    self, path: Path, name: str
-  ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """uids, predictions or tallies, and gold of one run, [N, ...] each."""
-    task = self._tasks[name]
-    key = f'{name}/{task.dev_splits[0]}/'
+  Raises:
+    Missing: a run has no predictions, or those of other examples than the
+      first run.
+  """
+  by_seed = dict(sorted(paths.get(task.name, {}).get(variant, {}).items()))
+  if not by_seed:
+    raise Missing(f'{variant} has no run of {task.name}')
+  found = []
+  for path in by_seed.values():
+    name = f'runs/{path.parent.name}/{path.name}'
     try:
-      found = _arrays(path, key)
-      kept = task.kind.read_outputs(task, found)
+      arrays = _arrays(path, f'{task.name}/{task.dev_splits[0]}/')
+      found.append((arrays['uid'], *task.kind.read_outputs(task, arrays)))
     except FileNotFoundError:
-      raise Missing(f'{_name(path)} is not there') from None
+      raise Missing(f'{name} is not there') from None
     except _DAMAGED:
-      raise Missing(f'{_name(path)} is damaged') from None
-    return found['uid'], *kept
+      raise Missing(f'{name} is damaged') from None
+    if not np.array_equal(found[-1][0], found[0][0]):
+      raise Missing(f'{name} is of other examples')
+  uids, predictions, gold = zip(*found)
+  return Predicted(
+    seeds=tuple(by_seed),
+    uids=uids[0],
+    predictions=np.stack(predictions),
+    gold=next((labels for labels in gold if labels is not None), None),
+  )
 
 
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
@@ -149,8 +130,3 @@ def _array(stream: IO[bytes]) -> np.ndarray:
     raise ValueError('its values are not as many as its header says')
   values = np.frombuffer(data, dtype)
   return values.reshape(shape, order='F' if by_column else 'C')
-
-
-def _name(path: Path) -> str:
-  """The path of a run's file inside the work directory."""
-  return f'runs/{path.parent.name}/{path.name}'

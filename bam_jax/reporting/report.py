@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
 import math
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from bam_jax import schema
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import figures
-from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import pages
 from bam_jax.reporting import pairs
 from bam_jax.reporting import plots as plots_lib
@@ -42,11 +40,11 @@ def write(
 
   Args:
     workdir: where the files go; a plot becomes `report_NAME.png`.
-    config: what was run; its variants and seeds are what a complete plan has.
+    config: configuration of the plan; a complete plan has all its variants and
+      seeds.
     tasks: the tasks of the plan.
-    runs: one a variant, seed and task, as far as the plan has come.
-    notes: what a reader must know of how the numbers came about: data,
-      pretrained weights, device, time, versions.
+    runs: one per variant, seed and task, as far as they are finished.
+    notes: facts about the numbers, such as data, weights, device and time.
 
   Raises:
     errors.UserError: a file can't be written, or a metrics.jsonl is damaged.
@@ -83,7 +81,7 @@ def summarise(
   tasks: task_lib.TaskTable,
   runs: Sequence[scores_lib.RunScores],
 ) -> dict[str, dict]:
-  """Medians over seeds, 0-100.
+  """Summarises scores over seeds, 0-100, and tests differences.
 
   A number that depends on an undefined score is undefined too: nan here and
   null in report.json. No seed and no task is left out to avoid it.
@@ -95,7 +93,7 @@ def summarise(
     `metrics.averages`; None unless every seed has every task) and `missing`
     (seed -> tasks without a score).
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
-    `statistics`: variant -> task or `average` -> `statistics.Summary` of the
+    `statistics`: variant -> task or `average` -> `statistics.summarise` of the
     paper's metric over seeds.
     `comparisons`, `bootstrap`, `pairs`, `teachers`: the results of
     `comparisons.compare`, `comparisons.bootstrap`, `pairs.tables` and
@@ -104,47 +102,65 @@ def summarise(
     undefined scores.
   """
   found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
+  paths: dict[str, dict[str, dict[int, Path]]] = {}
+  qualities: dict[str, list[scores_lib.Quality]] = {}
   for run in runs:
     seeds = found.setdefault(run.variant, {})
     seeds.setdefault(run.seed, {})[run.task] = run.scores
+    by_variant = paths.setdefault(run.task, {})
+    by_variant.setdefault(run.variant, {})[run.seed] = run.outputs
+    if run.variant == teaching.TEACHER and run.quality:
+      qualities.setdefault(run.task, []).append(run.quality)
   variants, per_seed = {}, {}
   for variant in sorted(found, key=config_lib.variant_names(config).index):
     seeds = found[variant]
     own = config.custom_variants.get(variant)
     wanted = (own and own.tasks) or tasks.names
     missing = {
-      str(seed): [n for n in wanted if n not in seeds.get(seed, {})]
+      str(seed): lacking
       for seed in sorted({*config_lib.seeds_of_shard(config), *seeds})
+      if (lacking := [n for n in wanted if n not in seeds.get(seed, {})])
     }
-    missing = {seed: names for seed, names in missing.items() if names}
-    partial = len(wanted) < len(tasks)
+    is_partial = len(wanted) < len(tasks)
     per_seed[variant] = {
-      str(seed): _one_seed(tasks, seeds[seed], partial or str(seed) in missing)
+      str(seed): _one_seed(
+        tasks, seeds[seed], is_partial or str(seed) in missing
+      )
       for seed in sorted(seeds)
     }
     of_seeds = list(per_seed[variant].values())
-    averages = {
-      key: None
-      if partial or missing
-      else _median([seed[key] for seed in of_seeds])
-      for key in ('average', 'glue_average')
-    }
+    averages: dict[str, float | None] = dict.fromkeys(
+      ('average', 'glue_average')
+    )
+    if (
+      not is_partial and not missing and any(t.in_average for t in tasks.tasks)
+    ):
+      averages = {
+        key: float(np.median([seed[key] for seed in of_seeds]))
+        for key in averages
+      }
     variants[variant] = {
       'seeds': len(seeds),
-      'tasks': _task_medians([seed['tasks'] for seed in of_seeds]),
+      'tasks': statistics.medians([seed['tasks'] for seed in of_seeds]),
       **averages,
       'missing': missing,
     }
   tests = comparisons.compare(per_seed, tasks)
-  outputs = _outputs(tasks, runs)
   return {
     'variants': variants,
     'per_seed': per_seed,
-    'statistics': _over_seeds(per_seed, tasks),
+    'statistics': {
+      variant: {
+        column: statistics.summarise(scores)
+        for column in (*tasks.names, comparisons.AVERAGE)
+        if (scores := comparisons.scores_of(seeds, column, tasks))
+      }
+      for variant, seeds in per_seed.items()
+    },
     'comparisons': tests,
-    'bootstrap': comparisons.bootstrap(tests, outputs, tasks),
+    'bootstrap': comparisons.bootstrap(tests, paths, tasks),
     'pairs': pairs.tables(config, per_seed, tasks),
-    'teachers': teaching.summarise(_qualities(runs), outputs, tasks),
+    'teachers': teaching.summarise(qualities, paths, tasks),
     'undefined': _undefined(scores_frame(runs)),
   }
 
@@ -182,37 +198,10 @@ def _csv(frame: pd.DataFrame) -> str:
 
 def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
   """Undefined scores: variant, task, split, metric, reason and seeds."""
-  seeds: dict[tuple[str, ...], list[int]] = {}
-  for row in frame[frame.value.isna()].itertuples():
-    place = row.variant, row.task, row.split, row.metric, row.undefined
-    seeds.setdefault(place, []).append(row.seed)
-  names = 'variant', 'task', 'split', 'metric', 'reason'
-  return [
-    dict(zip(names, place)) | {'seeds': sorted(of)}
-    for place, of in sorted(seeds.items())
-  ]
-
-
-def _outputs(
-  tasks: task_lib.TaskTable,
-  runs: Sequence[scores_lib.RunScores],
-) -> outputs_lib.Outputs:
-  paths: dict[str, dict[str, dict[int, Path]]] = {}
-  for run in runs:
-    by_variant = paths.setdefault(run.task, {})
-    by_variant.setdefault(run.variant, {})[run.seed] = run.outputs
-  return outputs_lib.Outputs(paths, tasks)
-
-
-def _qualities(
-  runs: Sequence[scores_lib.RunScores],
-) -> dict[str, list[teaching.Quality]]:
-  """Task -> quality of each of its single-task teachers that has any."""
-  found: dict[str, list[teaching.Quality]] = {}
-  for run in runs:
-    if run.variant == teaching.TEACHER and run.quality:
-      found.setdefault(run.task, []).append(run.quality)
-  return found
+  names = ['variant', 'task', 'split', 'metric', 'undefined']
+  seeds = frame[frame.value.isna()].groupby(names)['seed'].agg(sorted)
+  named = {'undefined': 'reason', 'seed': 'seeds'}
+  return seeds.reset_index().rename(columns=named).to_dict('records')
 
 
 def _shares(
@@ -237,26 +226,8 @@ def _shares(
   return found
 
 
-def _over_seeds(
-  per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
-) -> dict[str, dict[str, dict]]:
-  """Variant -> task or average -> fields of `statistics.Summary`."""
-  return {
-    variant: {
-      column: dataclasses.asdict(
-        statistics.summarise(scores)
-        if statistics.is_defined(scores)
-        else statistics.Summary(len(scores), math.nan, math.nan)
-      )
-      for column in (*tasks.names, comparisons.AVERAGE)
-      if (scores := comparisons.scores_of(seeds, column, tasks))
-    }
-    for variant, seeds in per_seed.items()
-  }
-
-
 def _one_seed(
-  tasks: task_lib.TaskTable, scores: Mapping[str, Mapping], incomplete: bool
+  tasks: task_lib.TaskTable, scores: Mapping[str, Mapping], is_incomplete: bool
 ) -> dict[str, object]:
   """Scores of one seed under the report's metric names, and its averages."""
   named = {
@@ -268,31 +239,8 @@ def _one_seed(
     for task in tasks.tasks
     if task.name in scores
   }
-  both = {'paper': None, 'glue': None}
-  if not incomplete and any(task.in_average for task in tasks.tasks):
-    both = metrics.averages(tasks.tasks, scores)
-  return {
-    'tasks': named,
-    'average': both['paper'],
-    'glue_average': both['glue'],
-  }
-
-
-def _task_medians(
-  seeds: Sequence[Mapping[str, Mapping[str, float]]],
-) -> dict[str, dict[str, float | None]]:
-  """Task -> metric -> median over the seeds that have it."""
-  values: dict[str, dict[str, list[float]]] = {}
-  for seed in seeds:
-    for task, scores in seed.items():
-      for metric, value in scores.items():
-        values.setdefault(task, {}).setdefault(metric, []).append(value)
-  return {
-    task: {metric: _median(items) for metric, items in by_metric.items()}
-    for task, by_metric in values.items()
-  }
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-  """The median; nan if a value is undefined, None if one is missing."""
-  return None if None in values else float(np.median(values))
+  average = glue_average = None
+  if not is_incomplete and any(task.in_average for task in tasks.tasks):
+    averages = metrics.averages(tasks.tasks, scores)
+    average, glue_average = averages['paper'], averages['glue']
+  return {'tasks': named, 'average': average, 'glue_average': glue_average}

@@ -1,4 +1,4 @@
-"""Tests over seeds of whether one variant is better, and summaries of scores.
+"""Tests whether one variant is better over seeds, and summarises scores.
 
 Stars come from permuting Welch's statistic over seeds, after Holm's correction.
 False positives: percent of trials with p <= .05 although no variant is better,
@@ -10,20 +10,20 @@ at 5, 10, 20 seeds (benchmarks/false_positives.json; standard errors .2 to .7):
   Mann-Whitney U            4.6   4.9  4.5    5.0  5.6  5.8   5.5  6.5  9.2
   bootstrap, medians       11.5   8.9  9.0    5.4  4.6  3.5   4.5  3.6  4.2
 
-The last is the paper's bootstrap. It has too many false positives if the noise
-comes from seeds alone. A star is a claim about this development set; only the
-bootstrap covers other examples. If a seed has similar effects in both groups,
-all tests become strict.
+The last row is the paper's bootstrap. It has too many false positives if the
+noise comes from seeds alone. A star is a claim about this development set; only
+the bootstrap covers other examples. If a seed has similar effects in both
+groups, all tests become strict.
 """
 
 from collections.abc import Callable
-from collections.abc import Collection
 from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import dataclasses
+import functools
 import math
 from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 import scipy.stats
@@ -39,8 +39,7 @@ _PAIRS_AT_ONCE = 16  # Pairs of groups whose splits are in memory at once.
 _EXACT_RANKS = 20_000  # Two groups of 8 seeds: 12,870 splits.
 
 
-@dataclasses.dataclass(frozen=True)
-class Verdict:
+class Verdict(NamedTuple):
   """The result of the test of one table cell.
 
   Attributes:
@@ -56,56 +55,52 @@ class Verdict:
   reason: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Summary:
-  """Scores of one variant over its seeds.
-
-  Attributes:
-    seeds: how many scores there are.
-    median, mean: of the scores; nan if one of them is undefined.
-    deviation: standard deviation, ddof 1; None if there is only one seed or an
-      undefined score.
-    low, high: confidence interval of the median; None in the same cases.
-  """
-
-  seeds: int
-  median: float
-  mean: float
-  deviation: float | None = None
-  low: float | None = None
-  high: float | None = None
-
-
 def summarise(
   scores: Sequence[float], seed: int = 0, confidence: float = 0.95
-) -> Summary:
+) -> dict[str, float | None]:
   """Median, mean, standard deviation, and an interval of the median.
 
-  The interval is that of the percentile bootstrap. BCa would correct it by the
+  The interval comes from the percentile bootstrap. BCa would correct it by the
   jackknife, which fails for a median (Efron 1982, "The Jackknife, the Bootstrap
-  and Other Resampling Plans"). `scores` is [n], n > 0; `seed` seeds the
-  resampling.
+  and Other Resampling Plans").
+
+  Args:
+    scores: [n], n > 0.
+    seed: seeds the resampling.
+    confidence: of the interval, 0 to 1.
+
+  Returns:
+    `seeds` (n), `median`, `mean`, `deviation` (ddof 1), `low` and `high`. With
+    an undefined score `median` and `mean` are nan; with one, or with a single
+    score, the last three are None.
 
   Example:
     >>> found = summarise([60.0, 62.0, 70.0])
-    >>> found.median, found.mean, round(found.deviation, 3)
+    >>> found['median'], found['mean'], round(found['deviation'], 3)
     (62.0, 64.0, 5.292)
-    >>> found.low, found.high
+    >>> found['low'], found['high']
     (60.0, 70.0)
   """
-  values = checked(scores)
-  center = len(values), float(np.median(values)), float(np.mean(values))
-  if len(values) == 1:
-    return Summary(*center)
-  interval = scipy.stats.bootstrap(
-    (values,),
+  found = {
+    'seeds': len(scores),
+    'median': float(np.median(scores)),
+    'mean': float(np.mean(scores)),
+  }
+  if len(scores) < 2 or not is_defined(scores):
+    return found | dict.fromkeys(('deviation', 'low', 'high'))
+  low, high = scipy.stats.bootstrap(
+    (scores,),
     np.median,
     confidence_level=confidence,
     method='percentile',
     rng=np.random.default_rng(seed),
   ).confidence_interval
-  spread = np.std(values, ddof=1), interval.low, interval.high
-  return Summary(*center, *map(float, spread))
+  deviation = float(np.std(scores, ddof=1))
+  return found | {
+    'deviation': deviation,
+    'low': float(low),
+    'high': float(high),
+  }
 
 
 def studentised(
@@ -163,7 +158,7 @@ def permutation_test(
     return np.round(statistic(first, second, axis), 6)
 
   found = scipy.stats.permutation_test(
-    (checked(student, 2), checked(baseline, 2)),
+    (_checked(student), _checked(baseline)),
     rounded,
     permutation_type='independent',
     vectorized=True,
@@ -191,7 +186,7 @@ def mann_whitney(
     >>> float(mann_whitney([4.0, 5.0, 6.0], [1.0, 2.0, 3.0]))
     0.05
   """
-  student, baseline = checked(student, 2), checked(baseline, 2)
+  student, baseline = _checked(student), _checked(baseline)
   method = 'asymptotic'
   seeds = student.shape[-1], baseline.shape[-1]
   if math.comb(sum(seeds), seeds[0]) <= _EXACT_RANKS:
@@ -200,11 +195,6 @@ def mann_whitney(
     student, baseline, alternative=alternative, method=method, axis=-1
   )
   return found.pvalue[()]
-
-
-def better_than_all(p_values: Sequence[float]) -> float:
-  """P-value of "better than every baseline": the largest (Berger 1982)."""
-  return float(max(p_values))
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -227,43 +217,24 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
   return result
 
 
-def superiority(student: Sequence[float], baseline: Sequence[float]) -> float:
-  """Share of pairs of seeds in which the student is higher, 0 to 1.
-
-  A tie counts as half a pair.
-
-  Vargha and Delaney's A (2000), the common-language effect size.
-
-  Example:
-    >>> superiority([2.0, 3.0], [1.0, 2.0])
-    0.875
-  """
-  pairs = np.subtract.outer(checked(student), checked(baseline))
-  return float(np.mean((np.sign(pairs) + 1) / 2))
-
-
-def shift(student: Sequence[float], baseline: Sequence[float]) -> float:
-  """How much higher the student's scores are, in their unit.
-
-  Hodges and Lehmann's estimate (1963): the median difference of all pairs.
-
-  Example:
-    >>> shift([3.0, 5.0], [1.0, 2.0])
-    2.5
-  """
-  pairs = np.subtract.outer(checked(student), checked(baseline))
-  return float(np.median(pairs))
-
-
 def effect(
   student: Sequence[float], baseline: Sequence[float]
 ) -> dict[str, float]:
-  """`shift` and `superiority`; nan if a score is undefined."""
-  if not is_defined([*student, *baseline]):
-    return {'shift': math.nan, 'superiority': math.nan}
+  """Effect sizes over all pairs of seeds; nan if a score is undefined.
+
+  Returns:
+    `shift`: the median difference (Hodges and Lehmann's estimate, 1963).
+    `superiority`: the share of pairs, 0 to 1, in which the student is higher; a
+    tie counts half (Vargha and Delaney's A, 2000).
+
+  Example:
+    >>> effect([3.0, 5.0], [1.0, 3.0])
+    {'shift': 2.0, 'superiority': 0.875}
+  """
+  pairs = np.subtract.outer(student, baseline)
   return {
-    'shift': shift(student, baseline),
-    'superiority': superiority(student, baseline),
+    'shift': float(np.median(pairs)),
+    'superiority': float(np.mean((np.sign(pairs) + 1) / 2)),
   }
 
 
@@ -275,36 +246,70 @@ def smallest_p_value(
   return 1 / splits if splits <= resamples else 1 / (resamples + 1)
 
 
-def seeds_needed(tests: int, level: float = 0.05) -> int:
+@functools.cache
+def _smallest_mann_whitney(student: int, baseline: int) -> float:
+  """Smallest possible two-sided p-value of `mann_whitney`."""
+  scores = np.arange(student + baseline)
+  return float(mann_whitney(scores[baseline:], scores[:baseline], 'two-sided'))
+
+
+class Test(NamedTuple):
+  """A test over seeds.
+
+  Attributes:
+    p_values: [K, n] scores of students and [K, m] of baselines -> [K] p-values.
+    smallest: n and m -> the smallest possible p-value.
+  """
+
+  p_values: Callable[..., np.ndarray]
+  smallest: Callable[[int, int], float]
+
+
+# Every cell has the same splits: its p-value depends on its own scores alone.
+PERMUTATION = Test(
+  lambda a, b: permutation_test(a, b, np.random.default_rng(0)),
+  smallest_p_value,
+)
+MANN_WHITNEY = Test(
+  lambda a, b: mann_whitney(a, b, 'two-sided'), _smallest_mann_whitney
+)
+
+
+def seeds_needed(
+  tests: int, test: Test = PERMUTATION, level: float = 0.05
+) -> int:
   """Seeds per group that a table of `tests` cells needs for any star.
 
-  A corrected p-value has to be below `level`: with one test, 1 / 20 is not
-  below .05, but 1 / 70 is. Raises ValueError if no number of seeds is enough.
+  A corrected p-value must be below `level`: with one test, 1 / 20 is not below
+  .05, but 1 / 70 is.
+
+  Raises:
+    ValueError: no number of seeds is enough.
 
   Example:
     >>> seeds_needed(tests=1), seeds_needed(tests=9)
     (4, 5)
   """
-  if tests >= level * (_RESAMPLES + 1):
-    raise ValueError(f'{tests} tests are too many for level {level}')
-  seeds = 2
-  while holm([smallest_p_value(seeds, seeds)] * tests)[0] >= level:
-    seeds += 1
-  return seeds
+  for seeds in range(2, 30):
+    if tests * test.smallest(seeds, seeds) < level:
+      return seeds
+  raise ValueError(f'{tests} tests are too many for level {level}')
 
 
 def judge(
   table: Mapping[Hashable, tuple[Sequence[float], Sequence[Sequence[float]]]],
-  seed: int = 0,
+  test: Test = PERMUTATION,
 ) -> dict[Hashable, Verdict]:
-  """Tests each cell of a table: is the student better than every baseline?
+  """Tests for each cell of a table whether a student beats every baseline.
+
+  The p-value of a cell is the largest over its baselines (Berger 1982). Holm's
+  correction is over all cells.
 
   Args:
     table: cell -> the student's scores by seed, and those of each baseline. A
       cell is not tested if a group has fewer than two scores or an undefined
-      one, nan: leaving that seed out would be a choice of seeds.
-    seed: seeds the permutations. It is the same in each cell, so that a p-value
-      depends on the scores of its own cell alone.
+      one (nan): leaving that seed out would be a choice of seeds.
+    test: the test of a student against one baseline.
 
   Example:
     >>> scores = ([4.0, 5.0, 6.0, 7.0], [[0.0, 1.0, 2.0, 3.0]])
@@ -313,28 +318,61 @@ def judge(
     >>> judge(dict.fromkeys('abcd', scores))['a'].reason
     'not enough seeds'
   """
+  undefined, by_sizes = set(), {}
+  for cell, (student, baselines) in table.items():
+    groups = [student, *baselines]
+    if not all(map(is_defined, groups)):
+      undefined.add(cell)
+    elif min(map(len, groups)) > 1:
+      for baseline in baselines:
+        sizes = len(student), len(baseline)
+        by_sizes.setdefault(sizes, []).append((cell, student, baseline))
   p_values: dict[Hashable, float | None] = dict.fromkeys(table)
   smallest: dict[Hashable, float | None] = dict.fromkeys(table)
-  undefined = {
-    cell
-    for cell, (student, baselines) in table.items()
-    if not all(is_defined(group) for group in (student, *baselines))
+  # Drawing the splits is most of the work, so groups of equal sizes share them.
+  for sizes, pairs in by_sizes.items():
+    for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+      cells, *groups = zip(*pairs[start : start + _PAIRS_AT_ONCE])
+      for cell, p_value in zip(cells, test.p_values(*groups)):
+        p_values[cell] = max(p_values[cell] or 0.0, float(p_value))
+        smallest[cell] = max(smallest[cell] or 0.0, test.smallest(*sizes))
+  # The corrected p-values if every cell were as clear as it can be.
+  possible = holm(list(smallest.values()))
+  level = max(limit for _, limit in STARS)
+  verdicts = {}
+  for cell, corrected, best in zip(
+    table, holm(list(p_values.values())), possible
+  ):
+    stars, reason = '', NOT_SIGNIFICANT
+    if cell in undefined:
+      reason = UNDEFINED
+    elif best is None or best >= level:
+      reason = NOT_ENOUGH_SEEDS
+    elif corrected < level:
+      stars = next(stars for stars, limit in STARS if corrected < limit)
+      reason = ''
+    verdicts[cell] = Verdict(p_values[cell], corrected, stars, reason)
+  return verdicts
+
+
+def medians(
+  seeds: Sequence[Mapping[str, Mapping[str, float]]],
+) -> dict[str, dict[str, float]]:
+  """Medians over the seeds that have a value, in the nesting of one seed.
+
+  Example:
+    >>> medians([{'rte': {'accuracy': 60.0}}, {'rte': {'accuracy': 62.0}}])
+    {'rte': {'accuracy': 61.0}}
+  """
+  values: dict[str, dict[str, list[float]]] = {}
+  for seed in seeds:
+    for outer, by_inner in seed.items():
+      for inner, value in by_inner.items():
+        values.setdefault(outer, {}).setdefault(inner, []).append(value)
+  return {
+    outer: {inner: float(np.median(items)) for inner, items in by_inner.items()}
+    for outer, by_inner in values.items()
   }
-  tested = {
-    cell: [(student, baseline) for baseline in baselines]
-    for cell, (student, baselines) in table.items()
-    if baselines and min(len(g) for g in (student, *baselines)) > 1
-    if cell not in undefined
-  }
-  of_each = iter(
-    _permuted([p for pairs in tested.values() for p in pairs], seed)
-  )
-  for cell, (student, baselines) in table.items():
-    if cell in tested:
-      p_values[cell] = better_than_all([next(of_each) for _ in baselines])
-      least = [smallest_p_value(len(student), len(b)) for b in baselines]
-      smallest[cell] = better_than_all(least)
-  return verdicts(p_values, smallest, undefined)
 
 
 def is_defined(scores: Sequence[float]) -> bool:
@@ -342,67 +380,9 @@ def is_defined(scores: Sequence[float]) -> bool:
   return bool(np.all(np.isfinite(scores)))
 
 
-def _permuted(
-  pairs: Sequence[tuple[Sequence[float], Sequence[float]]], seed: int
-) -> list[float]:
-  """P-values of `permutation_test`; pairs of equal sizes share the splits.
-
-  Drawing the splits is most of the work.
-  """
-  by_sizes: dict[tuple[int, int], list[int]] = {}
-  for place, (student, baseline) in enumerate(pairs):
-    by_sizes.setdefault((len(student), len(baseline)), []).append(place)
-  result = [math.nan] * len(pairs)
-  for places in by_sizes.values():
-    for start in range(0, len(places), _PAIRS_AT_ONCE):
-      chosen = places[start : start + _PAIRS_AT_ONCE]
-      groups = ([pairs[i][side] for i in chosen] for side in (0, 1))
-      found = permutation_test(*groups, np.random.default_rng(seed))
-      for place, p_value in zip(chosen, found):
-        result[place] = float(p_value)
-  return result
-
-
-def verdicts(
-  p_values: Mapping[Hashable, float | None],
-  smallest: Mapping[Hashable, float | None],
-  undefined: Collection[Hashable] = (),
-) -> dict[Hashable, Verdict]:
-  """The verdict of each cell, after Holm's correction over all cells.
-
-  Args:
-    p_values: cell -> p-value; None if there is no test.
-    smallest: the same cells -> the smallest possible p-value of the test.
-    undefined: cells that are not tested because a score is undefined.
-  """
-  corrected = holm(list(p_values.values()))
-  # The p-values if every cell were as clear as it can be.
-  best = holm(list(smallest.values()))
-  return {
-    cell: Verdict(None, None, '', UNDEFINED)
-    if cell in undefined
-    else _verdict(p_values[cell], now, possible)
-    for cell, now, possible in zip(p_values, corrected, best)
-  }
-
-
-def _verdict(
-  p_value: float | None, corrected: float | None, best: float | None
-) -> Verdict:
-  level = max(limit for _, limit in STARS)
-  if best is None or best >= level:
-    return Verdict(p_value, corrected, '', NOT_ENOUGH_SEEDS)
-  for stars, limit in STARS:
-    if corrected < limit:
-      return Verdict(p_value, corrected, stars, '')
-  return Verdict(p_value, corrected, '', NOT_SIGNIFICANT)
-
-
-def checked(scores: Sequence[float] | np.ndarray, least: int = 1) -> np.ndarray:
-  """Scores [..., n] as float64; raises ValueError if one is missing or nan."""
+def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+  """Scores [..., n] as float64; raises ValueError if n < 2 or one is nan."""
   values = np.asarray(scores, np.float64)
-  if values.ndim < 1 or values.shape[-1] < least:
-    raise ValueError(f'scores of at least {least} seeds, not {values.shape}')
-  if not np.all(np.isfinite(values)):
-    raise ValueError(f'scores must be finite: {scores}')
+  if values.ndim < 1 or values.shape[-1] < 2 or not is_defined(values):
+    raise ValueError(f'a test needs 2 finite scores or more, not {scores}')
   return values

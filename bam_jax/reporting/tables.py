@@ -17,7 +17,6 @@ from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
-from bam_jax.reporting import pairs
 from bam_jax.reporting import statistics
 from bam_jax.reporting import teaching
 from bam_jax.reporting import words
@@ -343,7 +342,7 @@ def _power(table: Mapping) -> str:
     return 'Nothing is tested: one seed, or undefined scores.'
   return (
     f'Not enough seeds for a star: {tests} tests at once need'
-    f' {pairs.seeds_needed(tests)} seeds.'
+    f' {statistics.seeds_needed(tests, statistics.MANN_WHITNEY)} seeds.'
   )
 
 

@@ -2,54 +2,50 @@
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 
 import numpy as np
 
 from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.reporting import scores as scores_lib
+from bam_jax.reporting import statistics
 from bam_jax.tasks import task as task_lib
 
 TEACHER = 'single'
 
-# `dev` or `train` -> name -> value, from `distillation.quality`.
-Quality = Mapping[str, Mapping[str, float]]
-
 
 def summarise(
-  qualities: Mapping[str, Sequence[Quality]],
-  outputs: outputs_lib.Outputs,
+  qualities: Mapping[str, Sequence[scores_lib.Quality]],
+  paths: outputs_lib.Paths,
   tasks: task_lib.TaskTable,
 ) -> dict[str, dict]:
   """Medians over the teachers' seeds, and how often two seeds agree.
 
   Args:
     qualities: task -> the recorded quality of each of its teachers.
-    outputs: predictions of the runs.
+    paths: files with the predictions of the runs.
     tasks: the tasks of the plan.
 
   Returns:
     Task -> `quality`, medians under the names of one teacher's values, and
-    `agreement`: of two seeds on dev, 0 to 1; None for scores, for one seed and
-    without outputs. A task with neither is left out.
+    `agreement`: share of dev examples on which two seeds predict the same
+    class, 0 to 1; None for scores, for one seed and without predictions. A task
+    with neither is left out.
   """
   found = {}
   for task in tasks.tasks:
-    entry = {
-      'quality': _medians(qualities.get(task.name, ())),
-      'agreement': None,
-    }
+    quality = statistics.medians(qualities.get(task.name, ()))
+    same = None
     if task.kind.one_class:
-      try:
-        predicted = outputs.of(task.name, TEACHER).predictions
-        entry['agreement'] = agreement(predicted)
-      except outputs_lib.Missing:
-        pass
-    if entry['quality'] or entry['agreement'] is not None:
-      found[task.name] = entry
+      with contextlib.suppress(outputs_lib.Missing):
+        same = agreement(outputs_lib.read(paths, task, TEACHER).predictions)
+    if quality or same is not None:
+      found[task.name] = {'quality': quality, 'agreement': same}
   return found
 
 
 def agreement(predictions: np.ndarray) -> float | None:
-  """Share of examples on which two runs agree, mean over pairs of runs.
+  """Share of examples that two runs predict alike, mean over pairs of runs.
 
   Args:
     predictions: [S, N] class indices.
@@ -69,16 +65,3 @@ def agreement(predictions: np.ndarray) -> float | None:
     voices = np.count_nonzero(predictions == label, axis=0)
     pairs += voices * (voices - 1) / 2
   return float(np.mean(pairs) / (runs * (runs - 1) / 2))
-
-
-def _medians(qualities: Sequence[Quality]) -> dict[str, dict[str, float]]:
-  """`dev` or `train` -> name -> median over the teachers with that value."""
-  values: dict[str, dict[str, list[float]]] = {}
-  for quality in qualities:
-    for rows, measured in quality.items():
-      for name, value in measured.items():
-        values.setdefault(rows, {}).setdefault(name, []).append(value)
-  return {
-    rows: {name: float(np.median(items)) for name, items in by_name.items()}
-    for rows, by_name in values.items()
-  }

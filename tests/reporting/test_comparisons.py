@@ -7,7 +7,6 @@ import pytest
 
 from bam_jax.reporting import bootstrap
 from bam_jax.reporting import comparisons
-from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import statistics
 from bam_jax.tasks import kinds
 from bam_jax.tasks import metrics
@@ -88,9 +87,8 @@ def _tests(*columns):
 
 
 def _found(paths, *columns):
-  outputs = outputs_lib.Outputs(paths, _TASKS)
   tests = _tests(*columns)
-  return comparisons.bootstrap(tests, outputs, _TASKS)['single_to_multi']
+  return comparisons.bootstrap(tests, paths, _TASKS)['single_to_multi']
 
 
 def _predicted(task, variant, seed):
@@ -145,9 +143,8 @@ def test_p_values_are_corrected_over_the_table(tmp_path):
 def test_the_average_is_over_the_seeds_that_have_every_task(tmp_path):
   paths = _write(tmp_path)
   del paths['score']['single_to_multi'][1]
-  outputs = outputs_lib.Outputs(paths, _TASKS)
   draws = {
-    name: comparisons.draw(_TASKS[name], _VARIANTS, outputs)
+    name: comparisons.draw(_TASKS[name], _VARIANTS, paths)
     for name in ('word', 'score')
   }
   scores = comparisons.of_column('single_to_multi', 'average', draws, _TASKS)
@@ -208,10 +205,9 @@ def test_a_file_that_is_not_there_is_a_reason(tmp_path):
 
 
 def test_one_seed_is_no_test():
-  outputs = outputs_lib.Outputs({}, _TASKS)
   test = {'p_value': None, 'reason': statistics.NOT_ENOUGH_SEEDS}
   tests = {'single_to_multi': {'word': test}}
-  found = comparisons.bootstrap(tests, outputs, _TASKS)
+  found = comparisons.bootstrap(tests, {}, _TASKS)
   assert found['single_to_multi']['word'] == {
     'p_value': None, 'corrected': None, 'reason': 'not enough seeds',
   }  # fmt: skip

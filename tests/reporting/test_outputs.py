@@ -35,8 +35,8 @@ _GOOD = {
 
 
 def _read(path: Path) -> outputs_lib.Predicted:
-  outputs = outputs_lib.Outputs({'mood': {'a': {0: path}}}, _TASKS)
-  return outputs.of('mood', 'a')
+  paths = {'mood': {'a': {0: path}}}
+  return outputs_lib.read(paths, _TASKS['mood'], 'a')
 
 
 def _peak_bytes(path: Path) -> int:

@@ -8,6 +8,7 @@ import scipy.stats
 
 from bam_jax import config as config_lib
 from bam_jax.reporting import pairs
+from bam_jax.reporting import statistics
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -202,7 +203,7 @@ def test_interval_holds_the_shifts_that_the_test_does_not_reject():
 
 @pytest.mark.parametrize('seeds', [2, 4, 6, 8, 9, 20])
 def test_smallest_p_value_is_twice_that_of_one_side(seeds):
-  found = pairs.smallest_p_value(seeds, seeds)
+  found = statistics.MANN_WHITNEY.smallest(seeds, seeds)
   scores = np.arange(2 * seeds)
   method = 'exact' if seeds <= 8 else 'asymptotic'
   expected = scipy.stats.mannwhitneyu(

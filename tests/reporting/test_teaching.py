@@ -30,7 +30,7 @@ _SCORE = task_lib.Task(
   tables=_TABLES,
 )
 _TASKS = task_lib.TaskTable((_WORD, _SCORE))
-_NO_OUTPUTS = outputs_lib.Outputs({}, _TASKS)
+_NO_OUTPUTS = {}
 
 
 def test_agreement_is_that_of_all_pairs_of_runs():
@@ -66,7 +66,7 @@ def test_quality_is_the_median_over_seeds():
   }
 
 
-def _outputs(tmp_path: Path) -> outputs_lib.Outputs:
+def _outputs(tmp_path: Path) -> outputs_lib.Paths:
   """Of two seeds, which agree on three of four rows and on every score."""
   paths = {}
   for seed, best in enumerate(([0, 1, 2, 0], [0, 1, 2, 1])):
@@ -82,7 +82,7 @@ def _outputs(tmp_path: Path) -> outputs_lib.Outputs:
     )
     for task in _TASKS.names:
       paths.setdefault(task, {}).setdefault('single', {})[seed] = path
-  return outputs_lib.Outputs(paths, _TASKS)
+  return paths
 
 
 def test_seeds_agree_on_classes_alone(tmp_path):
