@@ -1,6 +1,6 @@
 r"""The report as Markdown, as one HTML page, and as LaTeX tables to \input."""
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,28 +20,19 @@ _LATEX_HEAD = r"""% Written by BAM-JAX. In a paper: \usepackage{booktabs}, then
 
 def markdown(report: tables.Report) -> str:
   """Returns report.md: the tables and the remarks on them."""
-  lines = [
-    f'# {escape.markdown(report.config.name)}',
-    '',
-    escape.markdown(words.headline(report.summary['variants'])),
-    '',
-    tables.to_markdown(tables.main_table(report)),
-    '',
-    *_bullets(words.remarks(report.summary, report.config, report.tasks)),
-  ]
-  for table in tables.further_tables(report):
-    lines += ['', f'## {escape.markdown(table.title)}', '']
-    lines += [tables.to_markdown(table), '', escape.paragraph(table.note)]
-  for title, pairs in (
-    ('What it was run with', report.summary['notes']),
-    (
-      'Configuration, where it is not the default',
-      words.changed(report.config),
-    ),
-  ):
-    lines += ['', f'## {title}', '']
-    lines += _bullets(f'{key}: {value}' for key, value in pairs.items())
-  return '\n'.join(lines) + '\n'
+  return _render('report.md.j2', report, tables.to_markdown)
+
+
+def html_page(
+  report: tables.Report,
+  plots: Sequence[tuple[figures.Plot, markupsafe.Markup]],
+) -> str:
+  """Returns report.html, which needs no other file; takes plots with SVG."""
+
+  def to_html(table: tables.Table) -> markupsafe.Markup:
+    return markupsafe.Markup(tables.to_html(table))
+
+  return _render('report.html.j2', report, to_html, plots).removesuffix('\n')
 
 
 def latex(report: tables.Report) -> str:
@@ -69,26 +60,31 @@ def latex(report: tables.Report) -> str:
   return '\n'.join(parts)
 
 
-def html_page(
+def _render(
+  template: str,
   report: tables.Report,
-  plots: Sequence[tuple[figures.Plot, markupsafe.Markup]],
+  to_text: Callable[[tables.Table], str],
+  plots: Sequence[tuple[figures.Plot, markupsafe.Markup]] = (),
 ) -> str:
-  """Returns report.html, which needs no other file; takes plots with SVG."""
+  """Fills a template of this folder; `to_text` formats the tables."""
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=True,
+    autoescape='.html' in template,
+    keep_trailing_newline=True,
     trim_blocks=True,
     lstrip_blocks=True,
     undefined=jinja2.StrictUndefined,
   )
-  environment.filters['table'] = lambda t: markupsafe.Markup(tables.to_html(t))
+  environment.filters['table'] = to_text
+  environment.filters['line'] = escape.markdown
+  environment.filters['paragraph'] = escape.paragraph
   variants = report.summary['variants']
   sizes = {
     'variant': len(variants),
     'task': len(report.tasks),
     'seed': len(config_lib.seeds_of_shard(report.config)),
   }
-  return environment.get_template('report.html.j2').render(
+  return environment.get_template(template).render(
     title=report.config.name,
     size=' · '.join(
       f'{number} {noun}{"" if number == 1 else "s"}'
@@ -102,7 +98,3 @@ def html_page(
     about=report.summary['notes'],
     changed=words.changed(report.config),
   )
-
-
-def _bullets(items: Iterable[str]) -> list[str]:
-  return [f'- {escape.paragraph(item)}' for item in items]

@@ -198,10 +198,15 @@ def _csv(frame: pd.DataFrame) -> str:
 
 def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
   """Undefined scores: variant, task, split, metric, reason and seeds."""
-  names = ['variant', 'task', 'split', 'metric', 'undefined']
-  seeds = frame[frame.value.isna()].groupby(names)['seed'].agg(sorted)
-  named = {'undefined': 'reason', 'seed': 'seeds'}
-  return seeds.reset_index().rename(columns=named).to_dict('records')
+  seeds: dict[tuple[str, ...], list[int]] = {}
+  for row in frame[frame.value.isna()].itertuples():
+    place = row.variant, row.task, row.split, row.metric, row.undefined
+    seeds.setdefault(place, []).append(row.seed)
+  names = 'variant', 'task', 'split', 'metric', 'reason', 'seeds'
+  return [
+    dict(zip(names, (*place, sorted(of))))
+    for place, of in sorted(seeds.items())
+  ]
 
 
 def _shares(

@@ -1,11 +1,11 @@
 """The report's tables, and how a table is written in each format.
 
-A function in `TABLES` takes a `Report` and returns tables. Every format renders
-the same `Table`, a DataFrame of cells, by pandas.
+A function in `TABLES` takes a `Report` and yields tables. pandas writes a
+`Table` in every format.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import html
@@ -24,13 +24,13 @@ from bam_jax.tasks import task as task_lib
 
 
 class Report(NamedTuple):
-  """What tables and plots are made of.
+  """The data that tables and plots show.
 
   Attributes:
     summary: what report.json holds.
-    config: what was run.
+    config: configuration of the plan.
     tasks: the tasks of the plan.
-    curves: what the runs logged.
+    curves: metrics that the runs logged.
   """
 
   summary: Mapping[str, dict]
@@ -40,13 +40,7 @@ class Report(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """A number with marks.
-
-  Attributes:
-    text: the number as it is shown; may be empty.
-    stars: to stand behind it.
-    is_best: whether it is shown bold.
-  """
+  """A number of a table, with stars behind it; bold if it is the best one."""
 
   text: str
   stars: str = ''
@@ -54,23 +48,23 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-  """A table in no format yet.
+  """A table before it is written in a format.
 
   Attributes:
-    name: of its LaTeX label.
-    title: what it shows.
-    note: what a reader must know not to read too much into it.
-    cells: a `Cell` or a plain string each. A column's name is a string, or a
-      pair of a name and what it measures.
-    text_columns: how many columns from the left are text; the others are
-      numbers.
-    latex_columns: indices of those in report.tex; none: it lacks the table.
+    name: names the table in HTML and LaTeX.
+    title: what the table shows.
+    note: explains the table, so that nobody reads too much into it.
+    header: a name for each column, or a pair: name and what it measures.
+    rows: a `Cell` or a plain string for each column.
+    text_columns: number of columns from the left that are text, not numbers.
+    latex_columns: indices of the columns in report.tex; none: no table there.
   """
 
   name: str
   title: str
   note: str
-  cells: pd.DataFrame
+  header: Sequence[str | tuple[str, str]]
+  rows: Sequence[Sequence[str | Cell]]
   text_columns: int
   latex_columns: Sequence[int] = ()
 
@@ -78,17 +72,16 @@ class Table(NamedTuple):
 def to_html(table: Table) -> str:
   """The table as a `<table>` element."""
 
-  def escaped(text: str) -> str:
+  def cell(value: Cell) -> str:
+    text = html.escape(escape.plain(value.text))
+    text = f'<b>{text}</b>' if value.is_best else text
+    return f'{text}<sup>{value.stars}</sup>' if value.stars else text
+
+  def name(text: str) -> str:
     # A long name may break behind its underscores.
-    return html.escape(escape.plain(text)).replace('_', '_<wbr>')
+    return html.escape(text).replace('_', '_<wbr>')
 
-  def cell(value: str | Cell) -> str:
-    text, stars, is_best = _cell(value)
-    text = html.escape(escape.plain(text))
-    text = f'<b>{text}</b>' if is_best else text
-    return f'{text}<sup>{stars}</sup>' if stars else text
-
-  return _with_columns(table.cells.map(cell), escaped).to_html(
+  return _frame(table, cell, name).to_html(
     index=False,
     escape=False,
     border=0,
@@ -99,20 +92,19 @@ def to_html(table: Table) -> str:
 def to_markdown(table: Table) -> str:
   """The table in Markdown with pipes."""
 
-  def cell(value: str | Cell) -> str:
-    text, stars, is_best = _cell(value)
-    text = escape.markdown(text + stars)
-    return f'**{text}**' if is_best else text
+  def cell(value: Cell) -> str:
+    text = escape.markdown(value.text + value.stars)
+    return f'**{text}**' if value.is_best else text
 
-  def column(name: str | tuple[str, str]) -> str:
-    if isinstance(name, str):
-      return name
-    return f'{name[0]} ({name[1]})' if name[1] else name[0]
-
-  cells = table.cells.map(cell)
-  cells.columns = [escape.markdown(column(name)) for name in cells.columns]
-  numbers = len(cells.columns) - table.text_columns
-  return cells.to_markdown(
+  names = [
+    name if isinstance(name, str) else '{} ({})'.format(*name)
+    for name in table.header
+  ]
+  header = [name.removesuffix(' ()') for name in names]
+  numbers = len(header) - table.text_columns
+  return _frame(
+    table._replace(header=header), cell, escape.markdown
+  ).to_markdown(
     index=False,
     tablefmt='pipe',
     disable_numparse=True,
@@ -122,87 +114,75 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table, caption: str) -> str:
   """The table's `latex_columns` as a floating `table*`, by booktabs."""
+  columns = table.latex_columns
+  # Room for the most stars of a column, so that its numbers are aligned.
+  room = [
+    max((len(_cell(value).stars) for value in column), default=0)
+    for column in zip(*table.rows)
+  ]
 
-  def column(cells: pd.Series) -> pd.Series:
-    cells = cells.map(_cell)
-    # Room for the most stars, so that numbers stand under one another.
-    room = max((len(cell.stars) for cell in cells), default=0)
-    return cells.map(lambda cell: _latex_cell(cell, room))
+  def cell(value: str | Cell, room: int) -> str:
+    value = _cell(value)
+    text = escape.latex(value.text)
+    text = rf'\textbf{{{text}}}' if value.is_best else text
+    blank = '*' * (room - len(value.stars))
+    raised = value.stars + (rf'\phantom{{{blank}}}' if blank else '')
+    return f'{text}$^{{{raised}}}$' if raised else text
 
-  cells = table.cells.iloc[:, list(table.latex_columns)].apply(column)
-  numbers = len(cells.columns) - table.text_columns
-  tabular = _with_columns(cells, escape.latex, r'\scriptsize ').to_latex(
+  shown = table._replace(
+    header=[table.header[i] for i in columns],
+    rows=[[cell(row[i], room[i]) for i in columns] for row in table.rows],
+  )
+  frame = _frame(shown, lambda c: c.text, escape.latex, r'\scriptsize ')
+  numbers = len(columns) - table.text_columns
+  tabular = frame.to_latex(
     index=False,
     escape=False,
     column_format='l' * table.text_columns + 'r' * numbers,
   )
-  return (
-    r'\begin{table*}'
-    '\n'
-    r'\centering\small\setlength{\tabcolsep}{3pt}'
-    f'\n{tabular}'
-    rf'\caption{{{escape.latex(caption)}}}'
-    '\n'
-    rf'\label{{tab:{table.name}}}'
-    '\n'
-    r'\end{table*}'
-    '\n'
-  )
-
-
-def _latex_cell(cell: Cell, room: int) -> str:
-  """A number with raised stars, in front of the room for more of them."""
-  text = escape.latex(cell.text)
-  if cell.is_best:
-    text = rf'\textbf{{{text}}}'
-  blank = '*' * (room - len(cell.stars))
-  raised = cell.stars + (rf'\phantom{{{blank}}}' if blank else '')
-  return f'{text}$^{{{raised}}}$' if raised else text
+  return rf"""\begin{{table*}}
+\centering\small\setlength{{\tabcolsep}}{{3pt}}
+{tabular}\caption{{{escape.latex(caption)}}}
+\label{{tab:{table.name}}}
+\end{{table*}}
+"""
 
 
 def _cell(value: str | Cell) -> Cell:
   return value if isinstance(value, Cell) else Cell(value)
 
 
-def _with_columns(
-  cells: pd.DataFrame, escaped: Callable[[str], str], small: str = ''
+def _frame(
+  table: Table,
+  cell: Callable[[Cell], str],
+  name: Callable[[str], str],
+  small: str = '',
 ) -> pd.DataFrame:
-  """The cells under escaped names; `small` goes before what is measured."""
-  if isinstance(cells.columns, pd.MultiIndex):
-    cells.columns = pd.MultiIndex.from_tuples(
-      (escaped(name), small + escaped(what) if what else '')
-      for name, what in cells.columns
-    )
-  else:
-    cells.columns = [escaped(name) for name in cells.columns]
-  return cells
-
-
-def _frame(header: Sequence, rows: Iterable[Sequence]) -> pd.DataFrame:
-  """A frame of text; a header of pairs becomes one of two lines."""
-  if isinstance(header[0], str):
-    columns = [escape.plain(name) for name in header]
-  else:
+  """Cells and names as text; `small` goes before what a column measures."""
+  columns = [
+    name(escape.plain(text)) for text in table.header if isinstance(text, str)
+  ]
+  if not columns:
     columns = pd.MultiIndex.from_tuples(
-      tuple(map(escape.plain, names)) for names in header
+      (name(escape.plain(text)), small + name(what) if what else '')
+      for text, what in table.header
     )
-  # Pandas would make columns of a cell's fields.
-  frame = pd.DataFrame(index=range(len(rows := list(rows))), columns=columns)
-  for place, values in enumerate(zip(*rows, strict=True)):
-    frame.isetitem(place, pd.Series(list(values), dtype=object))
-  return frame
+  rows = [[cell(_cell(value)) for value in row] for row in table.rows]
+  # A name may be no valid Unicode, which only the type `object` can hold.
+  return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def main_table(report: Report) -> Table:
   """Variants x tasks in the paper's metrics, averages and differences."""
   variants, tasks = report.summary['variants'], report.tasks
-  tests = report.summary['comparisons']
-  header = [('variant', '')]
-  header += [(task.name, task.paper_metric) for task in tasks.tasks]
-  header += [('average', 'paper'), ('average', 'GLUE')]
-  in_latex = range(len(header) - 1)
-  header += [(f'Δ {words.label(b)}', 'paper') for b in comparisons.BASELINES]
   columns = [*tasks.names, comparisons.AVERAGE, 'GLUE']
+  header = [
+    ('variant', ''),
+    *((task.name, task.paper_metric) for task in tasks.tasks),
+    ('average', 'paper'),
+    ('average', 'GLUE'),
+    *((f'Δ {words.label(b)}', 'paper') for b in comparisons.BASELINES),
+  ]
   values = {
     name: [
       *(
@@ -214,16 +194,17 @@ def main_table(report: Report) -> Table:
     ]
     for name, variant in variants.items()
   }
+  numbers = pd.DataFrame(values.values(), dtype=float)
+  highest = numbers.max()
+  is_best = (numbers == highest) & (highest > numbers.min())
   rows = []
-  for name, row in values.items():
+  for (name, row), best in zip(values.items(), is_best.to_numpy()):
     cells = []
-    for place, (column, value) in enumerate(zip(columns, row)):
-      others = [r[place] for r in values.values() if words.is_number(r[place])]
-      is_best = words.is_number(value) and value == max(others) > min(others)
-      test = tests.get(name, {}).get(column)
+    for column, value, is_highest in zip(columns, row, best):
+      test = report.summary['comparisons'].get(name, {}).get(column)
       # An absent median has no stars, though its other seeds were tested.
       stars = test['stars'] if test and words.is_number(value) else ''
-      cells.append(Cell(words.number(value), stars, is_best))
+      cells.append(Cell(words.number(value), stars, bool(is_highest)))
     for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
       average = variants[name]['average']
@@ -231,10 +212,11 @@ def main_table(report: Report) -> Table:
       is_self = name == baseline
       cells.append('' if is_self else words.number(difference, '+z.1f'))
     rows.append([words.label(name), *cells])
-  return Table('main', 'Scores', '', _frame(header, rows), 1, in_latex)
+  in_latex = range(len(columns))
+  return Table('main', 'Scores', '', header, rows, 1, in_latex)
 
 
-def against_baselines(report: Report) -> list[Table]:
+def against_baselines(report: Report) -> Iterator[Table]:
   """The numbers behind the main table's stars."""
   rows, reasons = [], {}
   for variant, by_column in report.summary['comparisons'].items():
@@ -254,8 +236,6 @@ def against_baselines(report: Report) -> list[Table]:
           words.p_value(drawn['corrected']),
         ]
       )
-  if not rows:
-    return []
   header = ['variant', 'of']
   header += [f'shift, {words.label(b)}' for b in comparisons.BASELINES]
   header += ['p', 'p (Holm)', 'verdict', 'bootstrap p', 'bootstrap p (Holm)']
@@ -266,10 +246,10 @@ def against_baselines(report: Report) -> list[Table]:
     ' the paper names; it errs too often where noise is of seeds alone, and no'
     ' star rests on it.'
   )
-  why = '; '.join(reason for reason in reasons if reason)
+  why = '; '.join(filter(None, reasons))
   note += f' Where there is none: {why}.' if why else ''
   title = 'Better than Single and than Multi'
-  return [Table('baselines', title, note, _frame(header, rows), 2)]
+  yield Table('baselines', title, note, header, rows, 2)
 
 
 _PAIR_TITLES = {
@@ -280,12 +260,10 @@ _PAIR_TITLES = {
 }
 
 
-def of_pairs(report: Report) -> list[Table]:
+def of_pairs(report: Report) -> Iterator[Table]:
   """One table for each of `pairs.tables`."""
   header = ['variant', 'against', 'of', 'seeds', 'median', 'shift']
   header += ['95% interval', 'superiority', 'p', 'p (Holm)', 'verdict']
-  in_latex = 0, 1, 2, 4, 5, 6, 9
-  found = []
   for place, table in enumerate(report.summary['pairs']):
     rows = []
     for row in table['rows']:
@@ -313,37 +291,23 @@ def of_pairs(report: Report) -> list[Table]:
       'p: Mann-Whitney U over seeds, two-sided, Holm-corrected over this table.'
       ' Shift: the median difference of all pairs of seeds (Hodges-Lehmann),'
       ' and superiority the share of them in which the variant is the higher'
-      f' one, ties half. {_power(table)}'
+      f' one, ties half. {_power(table["rows"])}'
     )
-    is_own = table['kind'] in ('ablations', 'study')
-    found.append(
-      Table(
-        f'{table["kind"]}-{place}',
-        _PAIR_TITLES[table['kind']].format(task=table['task']),
-        note,
-        _frame(header, rows),
-        3,
-        in_latex if is_own else (),
-      )
-    )
-  return found
+    kind = table['kind']
+    title = _PAIR_TITLES[kind].format(task=table['task'])
+    in_latex = (0, 1, 2, 4, 5, 6, 9) if kind in ('ablations', 'study') else ()
+    yield Table(f'{kind}-{place}', title, note, header, rows, 3, in_latex)
 
 
-def _power(table: Mapping) -> str:
-  """The levels of the stars, or how many seeds it takes to have any."""
-  tests = sum(row['p_value'] is not None for row in table['rows'])
-  if any(
-    row['reason'] != statistics.NOT_ENOUGH_SEEDS
-    for row in table['rows']
-    if row['variant'] != row['baseline']
-  ):
+def _power(rows: Sequence[Mapping]) -> str:
+  """The levels of the stars, or how many seeds are needed to have any."""
+  reasons = {r['reason'] for r in rows if r['variant'] != r['baseline']}
+  if reasons != {statistics.NOT_ENOUGH_SEEDS}:
     return words.LEVELS + '.'
+  tests = sum(row['p_value'] is not None for row in rows)
   if not tests:
     return 'Nothing is tested: one seed, or undefined scores.'
-  return (
-    f'Not enough seeds for a star: {tests} tests at once need'
-    f' {statistics.seeds_needed(tests, statistics.MANN_WHITNEY)} seeds.'
-  )
+  return words.seeds_needed(tests, statistics.MANN_WHITNEY)
 
 
 # Name of a measure -> (its column, how it is written, the factor before that).
@@ -356,64 +320,57 @@ _QUALITY = {
 }
 
 
-def of_teachers(report: Report) -> list[Table]:
+def of_teachers(report: Report) -> Iterator[Table]:
   """How good teachers are and how alike, from `teaching.summarise`."""
   rows = []
   for task, found in report.summary['teachers'].items():
     # Without a record of quality there is the agreement of seeds, on dev.
     for split, measured in (found['quality'] or {'dev': {}}).items():
       same = found['agreement'] if split == 'dev' else None
-      qualities = [
-        words.number(
-          measured[name] * factor if name in measured else None, form
-        )
-        for name, (_, form, factor) in _QUALITY.items()
-      ]
-      alike = words.number(None if same is None else 100 * same)
-      rows.append([task, split, *qualities, alike])
-  if not rows:
-    return []
+      row = [task, split]
+      for name, (_, form, factor) in _QUALITY.items():
+        value = measured[name] * factor if name in measured else None
+        row.append(words.number(value, form))
+      rows.append([*row, words.number(None if same is None else 100 * same)])
   header = ['task', 'rows', *(column for column, _, _ in _QUALITY.values())]
+  header.append('another seed')
   note = (
     f'{words.label(teaching.TEACHER)}, medians over seeds. In percent: how'
     ' often the likeliest class is the gold label, its mean probability, the'
     ' expected calibration error, and how often two seeds predict the same'
     ' class, mean over pairs. The absolute error of scores is on 0 to 1.'
   )
-  cells = _frame([*header, 'another seed'], rows)
-  return [Table('teachers', 'Teachers', note, cells, 2)]
+  yield Table('teachers', 'Teachers', note, header, rows, 2)
 
 
-def over_seeds(report: Report) -> list[Table]:
+def over_seeds(report: Report) -> Iterator[Table]:
   """Medians with intervals, means and deviations."""
   header = ['task', 'metric', 'variant', 'seeds', 'median', '95% interval']
   header += ['mean', 'standard deviation']
-  rows = []
-  for column in (*report.tasks.names, comparisons.AVERAGE):
-    is_average = column == comparisons.AVERAGE
-    metric = 'paper' if is_average else report.tasks[column].paper_metric
-    for variant, by_column in report.summary['statistics'].items():
-      if found := by_column.get(column):
-        rows.append(
-          [
-            column,
-            metric,
-            words.label(variant),
-            str(found['seeds']),
-            words.number(found['median'], '.2f'),
-            words.interval(found['low'], found['high'], '.2f'),
-            words.number(found['mean'], '.2f'),
-            words.number(found['deviation'], '.2f'),
-          ]
-        )
+  metrics = {task.name: task.paper_metric for task in report.tasks.tasks}
+  rows = [
+    [
+      column,
+      metric,
+      words.label(variant),
+      str(found['seeds']),
+      words.number(found['median'], '.2f'),
+      words.interval(found['low'], found['high'], '.2f'),
+      words.number(found['mean'], '.2f'),
+      words.number(found['deviation'], '.2f'),
+    ]
+    for column, metric in {**metrics, comparisons.AVERAGE: 'paper'}.items()
+    for variant, by_column in report.summary['statistics'].items()
+    if (found := by_column.get(column))
+  ]
   note = (
     'The interval is of the median, over seeds: the percentile bootstrap. The'
     ' deviation is that of single seeds.'
   )
-  return [Table('seeds', 'Scores over seeds', note, _frame(header, rows), 3)]
+  yield Table('seeds', 'Scores over seeds', note, header, rows, 3)
 
 
-def all_metrics(report: Report) -> list[Table]:
+def all_metrics(report: Report) -> Iterator[Table]:
   """Every metric on every dev split."""
   variants = report.summary['variants']
   rows = []
@@ -424,11 +381,11 @@ def all_metrics(report: Report) -> list[Table]:
       rows.append([task, metric, *numbers])
   header = ['task', 'metric', *map(words.label, variants)]
   note = 'Medians over seeds.'
-  return [Table('metrics', 'Every metric', note, _frame(header, rows), 2)]
+  yield Table('metrics', 'Every metric', note, header, rows, 2)
 
 
 # The tables below the main one. To add one, write its function and add it here.
-TABLES: tuple[Callable[[Report], list[Table]], ...] = (
+TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
   against_baselines,
   of_pairs,
   of_teachers,
@@ -438,5 +395,6 @@ TABLES: tuple[Callable[[Report], list[Table]], ...] = (
 
 
 def further_tables(report: Report) -> list[Table]:
-  """All tables of the report but the main one."""
-  return [table for function in TABLES for table in function(report)]
+  """All tables of the report but the main one; those without rows left out."""
+  tables = (table for function in TABLES for table in function(report))
+  return [table for table in tables if table.rows]

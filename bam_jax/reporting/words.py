@@ -1,4 +1,4 @@
-"""What the report says in sentences, and how it writes names and numbers."""
+"""The sentences of the report, and how it writes names and numbers."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ _LABELS = dict(
 
 
 def label(variant: str) -> str:
-  """The name of a variant that readers see."""
+  """The name of a variant in the report."""
   return _LABELS.get(variant, variant.replace('_', ' '))
 
 
 def is_number(value: float | None) -> bool:
-  """Whether there is a score and it is defined."""
+  """Whether a score exists and is defined."""
   return value is not None and not math.isnan(value)
 
 
@@ -54,14 +54,14 @@ def number(
 
 
 def interval(low: float | None, high: float | None, form: str) -> str:
-  """Two ends as text; a dash if there is no interval."""
+  """An interval as text; a dash if there is none."""
   if low is None:
     return NOTHING
   return f'{number(low, form)} to {number(high, form)}'
 
 
 def p_value(value: float | None) -> str:
-  """Three digits, without the zero before the point."""
+  """A p-value with three digits, without the zero before the point."""
   if value is None:
     return NOTHING
   return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
@@ -96,7 +96,7 @@ def remarks(
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
 ) -> list[str]:
-  """What a reader must know not to read too much into the main table."""
+  """Sentences that keep readers from reading too much into the main table."""
   variants, undefined = summary['variants'], summary['undefined']
   count = len(config_lib.seeds_of_shard(config))
   if count == 1:
@@ -134,24 +134,34 @@ def remarks(
 
 def _undefined(found: Mapping[str, object]) -> str:
   """An entry of the summary's `undefined` as text."""
-  seeds = found['seeds']
   return (
     f'{found["metric"]} of {found["task"]} ({found["split"]}),'
-    f' {label(found["variant"])},'
-    f' {"seed" if len(seeds) == 1 else "seeds"} {", ".join(map(str, seeds))}:'
-    f' {found["reason"]}'
+    f' {label(found["variant"])}, {_seeds(found["seeds"])}: {found["reason"]}'
   )
+
+
+def _seeds(seeds: Sequence[int | str]) -> str:
+  """Seeds as text, such as `seeds 0, 1`."""
+  plural = '' if len(seeds) == 1 else 's'
+  return f'seed{plural} {", ".join(map(str, seeds))}'
 
 
 def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
   """The seeds that lack tasks, grouped by the tasks that they lack."""
   seeds: dict[tuple[str, ...], list[str]] = {}
   for seed, names in missing.items():
-    seeds.setdefault(tuple(names), []).append(str(seed))
+    seeds.setdefault(tuple(names), []).append(seed)
   return '; '.join(
-    f'{"seed" if len(of) == 1 else "seeds"} {", ".join(of)}'
-    f' {"lacks" if len(of) == 1 else "lack"} {", ".join(names)}'
+    f'{_seeds(of)} {"lacks" if len(of) == 1 else "lack"} {", ".join(names)}'
     for names, of in seeds.items()
+  )
+
+
+def seeds_needed(tests: int, test: statistics.Test) -> str:
+  """A sentence: how many seeds so many tests need for any star."""
+  needed = statistics.seeds_needed(tests, test)
+  return (
+    f'Not enough seeds for a star: {tests} tests at once need {needed} seeds.'
   )
 
 
@@ -169,11 +179,7 @@ def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
       why = 'there are too few seeds, or undefined scores'
     return [f'No variant is tested: {why}.']
   if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
-    needed = statistics.seeds_needed(len(tested))
-    return [
-      f'Not enough seeds for a star: {len(tested)} tests at once need {needed}'
-      ' seeds.'
-    ]
+    return [seeds_needed(len(tested), statistics.PERMUTATION)]
   return [
     f'Stars: better than Single and than Multi, {LEVELS}; permutation over'
     " seeds of Welch's statistic, which compares means, the larger p of the"
