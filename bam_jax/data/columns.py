@@ -158,9 +158,12 @@ def _unusable(folder: Path, reason: str) -> errors.UserError:
 
 def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
   """Returns file name -> type of all column files."""
-  types = {f'{field.name}.values': _TYPES[field.dtype] for field in fields}
-  offsets = [f'{field.name}.offsets' for field in fields if field.has_offsets]
-  return types | dict.fromkeys(offsets, _OFFSET_TYPE)
+  types = {}
+  for field in fields:
+    types[f'{field.name}.values'] = _TYPES[field.dtype]
+    if field.has_offsets:
+      types[f'{field.name}.offsets'] = _OFFSET_TYPE
+  return types
 
 
 def _load(

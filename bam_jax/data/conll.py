@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
-import itertools
 from pathlib import Path
 
 from bam_jax import errors
@@ -43,34 +42,34 @@ def read(
 
 def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
   """Yields the lines of each sentence that has words."""
-  blocks = _blocks(lines.read(path, decoding_errors))
   # Only the words that follow tell whether the first lines are comments.
   waiting: list[list[_Line]] = []
   like = None
-  for block in blocks:
-    like = next((line for _, line in block if not _may_be_comment(line)), like)
+  for block in _blocks(lines.read(path, decoding_errors)):
+    words = (line for _, line in block if not line.startswith(_COMMENT))
+    like = next(words, like)
     waiting.append(block)
     if like is None:
       continue
     for each in waiting:
-      if words := _without_comments(each, like):
-        yield words
+      first = next(
+        (i for i, (_, line) in enumerate(each) if not _is_comment(line, like)),
+        len(each),
+      )
+      if first < len(each):
+        yield each[first:]
     waiting = []
   yield from waiting
-
-
-def _without_comments(block: Sequence[_Line], like: str) -> list[_Line]:
-  """Returns the lines of a block from its first word on."""
-  return list(
-    itertools.dropwhile(lambda each: _is_comment(each[1], like), block)
-  )
 
 
 def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
   """Yields the lines between empty lines and beginnings of documents."""
   block: list[_Line] = []
   for number, line in numbered:
-    if plain_text.is_blank(line) or _begins_document(line):
+    is_document = line.startswith(_NEW_DOCUMENT)
+    if plain_text.is_blank(line) or (
+      is_document and plain_text.cells(line)[0] == _NEW_DOCUMENT
+    ):
       if block:
         yield block
       block = []
@@ -80,20 +79,9 @@ def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
     yield block
 
 
-def _begins_document(line: str) -> bool:
-  return (
-    line.startswith(_NEW_DOCUMENT)
-    and plain_text.cells(line)[0] == _NEW_DOCUMENT
-  )
-
-
-def _may_be_comment(line: str) -> bool:
-  return line.startswith(_COMMENT)
-
-
 def _is_comment(line: str, like: str) -> bool:
   """Returns whether a line is a comment, given a line `like` that is not."""
-  if not _may_be_comment(line):
+  if not line.startswith(_COMMENT):
     return False
   cells = plain_text.cells(line)
   return (
@@ -113,8 +101,8 @@ def _columns(
     fields = plain_text.cells(line)
     if not all(-len(fields) <= column < len(fields) for column in chosen):
       raise errors.UserError(
-        f'{path}:{number}: {len(fields)} columns, of which {chosen} are to be'
-        ' read, counted from 0; mend the row'
+        f'{path}:{number}: {len(fields)} columns, but {chosen} are to be read,'
+        ' counted from 0; mend the row'
       )
     if cells and _is_comment(line, block[0][1]):
       raise errors.UserError(

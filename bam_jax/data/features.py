@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import tokenizers
@@ -24,13 +23,15 @@ from bam_jax.tasks import task as task_lib
 # Texts handed to the tokenizer at once: enough to keep all cores busy, few
 # enough to keep memory small.
 _BATCH = 4096
+# Examples that are cut into windows at once.
+_WINDOWS_BATCH = 1024
 
 # Called with the uid of each example whose texts are not read to their ends.
 OnCut = Callable[[str], None]
 
 
 class Tokenizer:
-  """Texts to token ids: the same ids as Hugging Face's, without truncation."""
+  """Turns texts into the token ids that Hugging Face's tokenizer gives."""
 
   def __init__(
     self,
@@ -39,9 +40,8 @@ class Tokenizer:
   ):
     """Takes over a tokenizer and makes it canonical.
 
-    Truncation and padding, which a tokenizer.json may carry, are switched off.
-    The template that adds special tokens and the decoder are made anew: they
-    do not change ids here, so they must not change the fingerprint.
+    Truncation and padding are switched off. The template and the decoder do not
+    change ids here, so they are replaced, not to change the fingerprint.
 
     Args:
       tokenizer: is changed.
@@ -84,13 +84,13 @@ class Tokenizer:
 
   @property
   def vocab_size(self) -> int:
-    """The highest id plus 1; some ids may have no token."""
+    """Returns the highest id plus 1; some ids may have no token."""
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
     return max(vocabulary.values()) + 1
 
   @property
   def fingerprint(self) -> str:
-    """The sha256 of everything that decides the ids, hexadecimal."""
+    """Returns the sha256 of everything that decides the ids, hexadecimal."""
     text = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -123,28 +123,23 @@ class Tokenizer:
     (directory / 'vocab.txt').write_text(text, encoding='utf-8', newline='\n')
     added = self._tokenizer.get_added_tokens_decoder().values()
     special = {token.content for token in added if token.special}
-    settings = {
-      'tokenizer_class': 'PreTrainedTokenizerFast',
-      'model_max_length': max_length,
-      **{
-        name: token for name, token in self._special.items() if token in special
-      },
-      'model_input_names': ['input_ids', 'token_type_ids', 'attention_mask'],
+    settings = {'tokenizer_class': 'PreTrainedTokenizerFast'}
+    if max_length is not None:
+      settings['model_max_length'] = max_length
+    settings |= {
+      n: token for n, token in self._special.items() if token in special
     }
-    text = json.dumps(
-      {key: value for key, value in settings.items() if value is not None},
-      indent=2,
-    )
+    settings['model_input_names'] = [
+      'input_ids', 'token_type_ids', 'attention_mask',
+    ]  # fmt: skip
+    text = json.dumps(settings, indent=2)
     (directory / 'tokenizer_config.json').write_text(text + '\n')
 
   def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
-    """Returns a tokenizer with other tokens that splits texts alike.
-
-    Args:
-      lines: the tokens, as for `from_vocab`.
+    """Returns a tokenizer with the tokens of `lines` that splits texts alike.
 
     Raises:
-      errors.UserError: as `from_vocab`.
+      errors.UserError: see `from_vocab`.
     """
     other = tokenizer_files.from_lines(lines, lowercase=False)
     other.normalizer = self._tokenizer.normalizer
@@ -152,11 +147,11 @@ class Tokenizer:
     return type(self)(other)
 
   def pieces(self, other: 'Tokenizer') -> list[np.ndarray]:
-    """Returns the tokens of another vocabulary as ids of this one.
+    """Returns, for each id of another tokenizer, ids of this one.
 
     Returns:
-      For each of its ids, ids of this one, [1 or more] int32: those of the same
-      token, or of its text; that of `[UNK]` where there is none.
+      [1 or more] int32 each: the id of the same token, or else the ids of its
+      text, or else that of `[UNK]`.
     """
     own = self._tokenizer.get_vocab(with_added_tokens=True)
     result = [np.array([self.unk_id], np.int32)] * other.vocab_size
@@ -179,11 +174,14 @@ class Tokenizer:
   def encode_with_spans(
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns ids as `encode` and spans [tokens, 2]: first character, end."""
-    found = self._tokenizer.encode_batch(texts, add_special_tokens=False)
-    spans = [np.array(each.offsets, np.int32).reshape(-1, 2) for each in found]
-    ids = [np.array(each.ids, np.int32) for each in found]
-    return list(zip(ids, spans, strict=True))
+    """Returns the ids of each text and [tokens, 2]: first character, end."""
+    return [
+      (
+        np.array(each.ids, np.int32),
+        np.array(each.offsets, np.int32).reshape(-1, 2),
+      )
+      for each in self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    ]
 
 
 def truncated_lengths(
@@ -192,16 +190,11 @@ def truncated_lengths(
   """Returns the lengths of a pair after BERT's longest-first truncation.
 
   BERT (run_classifier.py, `_truncate_seq_pair`) takes a token from the end of
-  the longer text, or of the second if they are equal, until the pair fits.
-  The loop's result in closed form:
+  the longer text, or of the second if they are equal, until the pair fits into
+  `budget` tokens. This is the loop's result in closed form:
 
   >>> truncated_lengths(9, 3, 8)
   (5, 3)
-
-  Args:
-    length_a: tokens of the first text.
-    length_b: tokens of the second text.
-    budget: tokens that both may have together, at least 0.
   """
   if length_a + length_b <= budget:
     return length_a, length_b
@@ -213,21 +206,12 @@ def truncated_lengths(
   return half_a, half_b
 
 
-class _Ids(NamedTuple):
-  """An example with uncut ids."""
-
-  uid: str
-  a: np.ndarray
-  b: np.ndarray | None
-  label: float | np.ndarray
-
-
 def featurize(
   examples: Iterable[task_lib.Example],
   task: task_lib.Task,
   tokenizer: Tokenizer,
   max_length: int,
-  swap: bool,
+  swap: bool = False,
   on_cut: OnCut = lambda uid: None,
 ) -> Iterator[kind_lib.Features]:
   """Turns examples into token ids, in their order.
@@ -236,56 +220,57 @@ def featurize(
     examples: read once, as a stream.
     task: of all the examples.
     tokenizer: makes the ids.
-    max_length: tokens an example has at most, specials included; at least 3.
+    max_length: tokens a row has at most, specials included; at least 3.
     swap: give a copy of each example with its texts in the other order, after
       all of the originals; holds the ids of all examples in memory.
-    on_cut: called before an example that is cut off is returned.
+    on_cut: called with the uid of each example that is not read to its end,
+      before its first row is returned.
 
   Raises:
+    errors.UserError: the kind's windows would leave tokens out.
     ValueError: `swap` for a task without pairs.
   """
   if swap and not task.is_pair:
     raise ValueError(f'task {task.name!r} has no pairs to swap')
   kept = []
-  for ids in _encode(examples, task, tokenizer):
-    yield _features(ids, tokenizer, max_length, on_cut)
-    if swap:
-      kept.append(ids)
-  for ids in kept:
-    swapped = _Ids(f'{ids.uid}{task_lib.SWAP_SUFFIX}', ids.b, ids.a, ids.label)
-    yield _features(swapped, tokenizer, max_length, on_cut)
-
-
-def _encode(
-  examples: Iterable[task_lib.Example],
-  task: task_lib.Task,
-  tokenizer: Tokenizer,
-) -> Iterator[_Ids]:
   stream = iter(examples)
-  while batch := list(itertools.islice(stream, _BATCH)):
+  size = _WINDOWS_BATCH if task.kind.in_windows else _BATCH
+  while batch := list(itertools.islice(stream, size)):
+    if task.kind.in_windows:
+      yield from task.kind.windows(task, batch, tokenizer, max_length, on_cut)
+      continue
     first = tokenizer.encode([example.text_a for example in batch])
     second = [None] * len(batch)
     if task.is_pair:
       second = tokenizer.encode([example.text_b for example in batch])
     for example, a, b in zip(batch, first, second, strict=True):
       label = task.kind.encode_label(task, example.label)
-      yield _Ids(example.uid, a, b, label)
+      if swap:
+        kept.append((f'{example.uid}{task_lib.SWAP_SUFFIX}', b, a, label))
+      yield _join(tokenizer, max_length, on_cut, example.uid, a, b, label)
+  for swapped in kept:
+    yield _join(tokenizer, max_length, on_cut, *swapped)
 
 
-def _features(
-  ids: _Ids, tokenizer: Tokenizer, max_length: int, on_cut: OnCut
+def _join(
+  tokenizer: Tokenizer,
+  max_length: int,
+  on_cut: OnCut,
+  uid: str,
+  a: np.ndarray,
+  b: np.ndarray | None,
+  label: float | np.ndarray,
 ) -> kind_lib.Features:
-  """Cuts the texts and adds the special tokens."""
-  cls, sep = tokenizer.cls_id, tokenizer.sep_id
-  if ids.b is None:
-    parts = ([cls], ids.a[: max_length - 2], [sep])
-    length_a = min(len(ids.a) + 2, max_length)
+  """Cuts the ids of the texts and adds the special tokens."""
+  cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
+  if b is None:
+    length = len(a) + 2
+    parts = (cls, a[: max_length - 2], sep)
   else:
-    a, b = truncated_lengths(len(ids.a), len(ids.b), max_length - 3)
-    parts = ([cls], ids.a[:a], [sep], ids.b[:b], [sep])
-    length_a = a + 2
-  uncut = sum(len(x) + 1 for x in (ids.a, ids.b) if x is not None) + 1
-  if uncut > max_length:
-    on_cut(ids.uid)
+    length = len(a) + len(b) + 3
+    length_a, length_b = truncated_lengths(len(a), len(b), max_length - 3)
+    parts = (cls, a[:length_a], sep, b[:length_b], sep)
+  if length > max_length:
+    on_cut(uid)
   input_ids = np.concatenate(parts, dtype=np.int32)
-  return kind_lib.Features(ids.uid, input_ids, length_a, ids.label)
+  return kind_lib.Features(uid, input_ids, len(parts[1]) + 2, label)

@@ -5,7 +5,7 @@ saved under the name of a table.
 """
 
 import codecs
-from collections.abc import Iterable
+from collections.abc import Sequence
 import csv
 import re
 import shlex
@@ -14,6 +14,8 @@ from bam_jax import errors
 
 # Bytes from the beginning of a file that tell what it is.
 HEAD_BYTES = 4096
+# The name of an empty path in errors.
+STDIN = 'standard input'
 
 # First bytes, name, suffix, program.
 _COMPRESSED = (
@@ -26,7 +28,8 @@ _SAVE_SHEET = (
   'open it in the spreadsheet program and save the sheet as text in UTF-8, with'
   ' tabs between the columns'
 )
-# First bytes, what such a file is, remedy; {} is the quoted path.
+# First bytes, what such a file is, remedy; {0} is the quoted path, {1} that of
+# its folder.
 _OTHERS = (
   (
     rb'PK\x03\x04.{0,512}(\[Content_Types\]\.xml|xl/|_rels/|docProps/)',
@@ -73,6 +76,12 @@ _OTHERS = (
     'download the file again',
   ),
 )
+_UNICODE_MARKS = (
+  (codecs.BOM_UTF32_LE, 'UTF-32'),
+  (codecs.BOM_UTF32_BE, 'UTF-32'),
+  (codecs.BOM_UTF16_LE, 'UTF-16'),
+  (codecs.BOM_UTF16_BE, 'UTF-16'),
+)
 _JSON_ARRAY = re.compile(rb'(\xef\xbb\xbf)?\s*\[\s*\{')
 
 # Text in UTF-16 without a mark has ASCII characters in this share at least:
@@ -94,10 +103,9 @@ def check(head: bytes, path: str) -> None:
   Raises:
     errors.UserError: it is; names the format and the remedy.
   """
-  found = describe(head, path)
-  if found:
+  if found := describe(head, path):
     what, remedy = found
-    raise errors.UserError(f'{path or "standard input"}: is {what}; {remedy}')
+    raise errors.UserError(f'{path or STDIN}: is {what}; {remedy}')
 
 
 def describe(head: bytes, path: str) -> tuple[str, str] | None:
@@ -107,30 +115,25 @@ def describe(head: bytes, path: str) -> tuple[str, str] | None:
     head: as for `check`.
     path: as for `check`.
   """
+  quoted = shlex.quote(path)
   for pattern, name, suffix, program in _COMPRESSED:
     if re.match(pattern, head):
-      return f'compressed by {name}', _decompress(path, suffix, program)
+      remedy = _replace(path, f'{program} -dc')
+      if path.endswith(suffix):
+        new = path.removesuffix(suffix)
+        remedy = f'run {program} -dk {quoted} and name {new}'
+      return f'compressed by {name}', remedy
   for pattern, what, remedy in _OTHERS:
     if re.match(pattern, head, re.DOTALL | re.IGNORECASE):
-      folder = path.rpartition('/')[0] or '.'
-      remedy = remedy.format(shlex.quote(path), shlex.quote(folder))
+      folder = shlex.quote(path.rpartition('/')[0] or '.')
+      remedy = remedy.format(quoted, folder)
       return what, remedy if path else 'give the text itself'
   if encoding := _encoding(head):
-    return f'text in {encoding}, not UTF-8', _replace(
-      path, f'iconv -f {encoding} -t UTF-8'
-    )
-  if head.count(0) > _BINARY_ZEROS * len(head) and not _is_utf_8(head):
+    remedy = _replace(path, f'iconv -f {encoding} -t UTF-8')
+    return f'text in {encoding}, not UTF-8', remedy
+  if head.count(0) > _BINARY_ZEROS * len(head) and _decode(head) is None:
     return 'binary, not text', 'give a text file in UTF-8'
   return None
-
-
-def _decompress(path: str, suffix: str, program: str) -> str:
-  if path.endswith(suffix):
-    return (
-      f'run {program} -dk {shlex.quote(path)} and name'
-      f' {path.removesuffix(suffix)}'
-    )
-  return _replace(path, f'{program} -dc')
 
 
 def _replace(path: str, program: str) -> str:
@@ -143,33 +146,27 @@ def _replace(path: str, program: str) -> str:
 
 def _encoding(head: bytes) -> str | None:
   """Returns the name of the encoding if a file is UTF-16 or UTF-32."""
-  for mark, name in (
-    (codecs.BOM_UTF32_LE, 'UTF-32'),
-    (codecs.BOM_UTF32_BE, 'UTF-32'),
-    (codecs.BOM_UTF16_LE, 'UTF-16'),
-    (codecs.BOM_UTF16_BE, 'UTF-16'),
-  ):
+  for mark, name in _UNICODE_MARKS:
     if head.startswith(mark):
       return name
-  if head.count(0) <= _UTF_16_ZEROS * len(head) and _is_utf_8(head):
+  if head.count(0) <= _UTF_16_ZEROS * len(head) and _decode(head) is not None:
     return None
   for name in ('UTF-16LE', 'UTF-16BE'):
-    try:
-      text = codecs.getincrementaldecoder(name)().decode(head)
-    except UnicodeDecodeError:
+    text = _decode(head, name)
+    if text is None or '\0' in text:
       continue
-    common = sum(character.isascii() for character in text)
-    if '\0' not in text and common > _ASCII_SHARE * len(text):
+    if sum(map(str.isascii, text)) > _ASCII_SHARE * len(text):
       return name
   return None
 
 
-def _is_utf_8(head: bytes) -> bool:
+def _decode(head: bytes, encoding: str = 'UTF-8') -> str | None:
+  """Returns the text of a file's beginning; None if it is not so encoded."""
   try:
-    codecs.getincrementaldecoder('utf-8')().decode(head)
+    # Incremental: the last character may be cut off.
+    return codecs.getincrementaldecoder(encoding)().decode(head)
   except UnicodeDecodeError:
-    return False
-  return True
+    return None
 
 
 def check_json_lines(head: bytes, path: str) -> None:
@@ -178,21 +175,16 @@ def check_json_lines(head: bytes, path: str) -> None:
   Raises:
     errors.UserError: it is.
   """
-  if not _JSON_ARRAY.match(head):
-    return
-  remedy = 'give one JSON object a line'
-  if path:
-    remedy = _to_json_lines(
-      path, 'json', "json.load(open(sys.argv[1], encoding='utf-8-sig'))"
+  if _JSON_ARRAY.match(head):
+    rows = "json.load(open(sys.argv[1], encoding='utf-8-sig'))"
+    remedy = _to_json_lines(path, 'json', rows)
+    raise errors.UserError(
+      f'{path or STDIN}: is one JSON array, not an object a line; {remedy}'
     )
-  raise errors.UserError(
-    f'{path or "standard input"}: is one JSON array, not an object a line;'
-    f' {remedy}'
-  )
 
 
 def check_separator(
-  line: str, columns: Iterable[tuple[int | str, ...]], path: str, where: str
+  line: str, columns: Sequence[tuple[int | str, ...]], path: str, where: str
 ) -> None:
   """Raises if a table has its columns, but not separated by tabs.
 
@@ -205,33 +197,37 @@ def check_separator(
   Raises:
     errors.UserError: they are separated by commas or the like, or quoted.
   """
+
+  def has_columns(cells: Sequence[str]) -> bool:
+    return any(
+      all(
+        c in cells if isinstance(c, str) else -len(cells) <= c < len(cells)
+        for c in wanted
+      )
+      for wanted in columns
+    )
+
+  if has_columns(line.split('\t')):
+    return
   for mark in ('\t', ',', ';', '|'):
     try:
       cells = next(csv.reader([line], delimiter=mark), [])
     except csv.Error:
       return
-    if not any(has_columns(cells, wanted) for wanted in columns):
-      continue
-    what = (
-      'the cells are quoted, and a tab-separated file has no quoting here'
-      if mark == '\t'
-      else f'the columns are separated by {mark!r}, as in CSV, not by tabs'
-    )
-    by_name = any(isinstance(c, str) for wanted in columns for c in wanted)
-    raise errors.UserError(
-      f'{where}: {what}; {csv_remedy(path, mark, by_name)}'
-    )
-
-
-def has_columns(cells: list[str], columns: tuple[int | str, ...]) -> bool:
-  """Returns whether a line has all columns, given by names or numbers."""
-  return all(
-    c in cells if isinstance(c, str) else -len(cells) <= c < len(cells)
-    for c in columns
+    if has_columns(cells):
+      break
+  else:
+    return
+  what = f'the columns are separated by {mark!r}, as in CSV, not by tabs'
+  if mark == '\t':
+    what = 'the cells are quoted, and a tab-separated file has no quoting here'
+  has_header = any(isinstance(c, str) for wanted in columns for c in wanted)
+  raise errors.UserError(
+    f'{where}: {what}; {csv_remedy(path, mark, has_header)}'
   )
 
 
-def csv_remedy(path: str, mark: str, has_header: bool) -> str:
+def csv_remedy(path: str, mark: str = ',', has_header: bool = True) -> str:
   """Returns the command that converts a table with quoting to JSON lines.
 
   Args:
@@ -240,20 +236,20 @@ def csv_remedy(path: str, mark: str, has_header: bool) -> str:
     has_header: whether its first line names the columns; otherwise they are
       named '0', '1' ...
   """
-  if not path:
-    return 'give it as JSON lines'
-  marked = {',': '', '\t': r", delimiter='\t'"}.get(
-    mark, f", delimiter='{mark}'"
-  )
+  # No command holds a tab itself.
+  mark = r'\t' if mark == '\t' else mark
+  options = '' if mark == ',' else f", delimiter='{mark}'"
   file = "open(sys.argv[1], encoding='utf-8-sig', newline='')"
-  rows = f'csv.DictReader({file}{marked})'
+  rows = f'csv.DictReader({file}{options})'
   if not has_header:
-    rows = f'map(dict, map(enumerate, csv.reader({file}{marked})))'
+    rows = f'map(dict, map(enumerate, csv.reader({file}{options})))'
   return _to_json_lines(path, 'csv, json', rows)
 
 
 def _to_json_lines(path: str, modules: str, rows: str) -> str:
   """Returns the command that writes rows as JSON lines beside a file."""
+  if not path:
+    return 'give one JSON object a line'
   old, new = shlex.quote(path), shlex.quote(f'{path}.jsonl')
   return (
     f'run python -c "import {modules}, sys;'

@@ -8,6 +8,7 @@ from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import foreign
 from bam_jax.data import lines
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
 
@@ -21,8 +22,8 @@ def read(
   foreign.check_json_lines(lines.check_text(path), str(path))
 
   def make(index: int, unit: tuple[int, str]) -> lines.Row:
-    text, label = _parse_row(unit[1], table, f'{path}:{unit[0]}')
-    return lines.Row(index, unit[0], text, label)
+    number, line = unit
+    return lines.Row(index, number, *_texts(line, table, f'{path}:{number}'))
 
   yield from lines.usable(lines.read_filled(path, decoding_errors), make, fault)
 
@@ -45,45 +46,28 @@ def parse(line: str, where: str) -> dict[str, object]:
     ) from None
 
 
-def _parse_row(
+def _texts(
   line: str, table: task_lib.Table, where: str
 ) -> tuple[tuple[str, ...], task_lib.RawLabel | None]:
   """Returns the texts and the label of a line."""
   row = parse(line, where)
   names = lines.text_columns(table, row)
-  text = tuple(_text(row, name, where) for name in names)
+  for name in (*names, *(() if table.label is None else (table.label,))):
+    if name not in row:
+      raise errors.UserError(
+        f'{where}: no field {name!r}; the object has {errors.some(row)}'
+      )
+  texts = tuple(
+    kind_lib.check_text(row[name], f'{where}: field {name!r}') for name in names
+  )
   if table.label is None:
-    return text, None
-  label = _field(row, table.label, where)
+    return texts, None
+  label = row[table.label]
   if isinstance(label, list):
-    return text, tuple(map(_written, label))
-  return text, _written(label)
+    return texts, tuple(map(_written, label))
+  return texts, _written(label)
 
 
 def _written(label: object) -> str:
   """Returns a label as text: numbers, true and null as JSON writes them."""
   return label if isinstance(label, str) else json.dumps(label)
-
-
-def _field(row: dict, name: int | str, where: str) -> object:
-  if name not in row:
-    raise errors.UserError(
-      f'{where}: no field {name!r}; the object has {errors.some(row)}'
-    )
-  return row[name]
-
-
-def _text(row: dict, name: int | str, where: str) -> str:
-  text = _field(row, name, where)
-  if not isinstance(text, str):
-    raise errors.UserError(
-      f'{where}: field {name!r} is a {type(text).__name__}; give a string'
-    )
-  try:
-    text.encode()
-  except UnicodeEncodeError:
-    # JSON can spell half of a surrogate pair, which no tokenizer takes.
-    raise errors.UserError(
-      f'{where}: field {name!r} holds a lone surrogate; mend the row'
-    ) from None
-  return text

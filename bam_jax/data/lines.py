@@ -4,7 +4,6 @@ from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Iterator
-from collections.abc import Sequence
 from pathlib import Path
 import re
 from typing import NamedTuple
@@ -101,7 +100,7 @@ def read(
 
 
 def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Yields what `read` yields, from an open file; `name` is used in errors."""
+  """Yields the numbers and lines of an open file; `name` is used in errors."""
   number = 0
   while line := file.readline(_LONGEST):
     number += 1
@@ -116,7 +115,7 @@ def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
 def read_filled(
   path: Path, decoding_errors: str = 'strict'
 ) -> Iterator[tuple[int, str]]:
-  """Yields what `read` yields, without empty lines."""
+  """Yields the numbers and lines of a file, without empty lines."""
   return (line for line in read(path, decoding_errors) if line[1])
 
 
@@ -129,22 +128,6 @@ def text_columns(
   if is_other and not all(name in known for name in table.text):
     return others
   return table.text
-
-
-def columns_by_name(
-  names: Sequence[str], header: Sequence[str], where: str
-) -> list[int]:
-  """Returns the numbers of named columns; the header has all the names.
-
-  Raises:
-    errors.UserError: the header has a name twice, and the columns may differ.
-  """
-  for name in names:
-    if header.count(name) > 1:
-      raise errors.UserError(
-        f'{where}: column {name!r} twice; rename or remove one of them'
-      )
-  return [header.index(name) for name in names]
 
 
 def broken(path: Path) -> int:

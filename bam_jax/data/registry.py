@@ -1,5 +1,6 @@
 """Makes the tasks that a configuration names."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import dataclasses
@@ -11,13 +12,12 @@ from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.data import formats
 from bam_jax.data import sources
-from bam_jax.data import unlabelled
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
-# A name stands in uids ('/' and '~' are theirs), file names and config keys.
+# A name is part of uids (which use '/' and '~'), file names and config keys.
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
 # Names that the program itself uses beside those of tasks.
 RESERVED = {
@@ -73,7 +73,7 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
 
 
 def _check_case(names: Sequence[str]) -> None:
-  """Raises if two tasks have the same name but for capital letters."""
+  """Raises if the names of two tasks differ in capital letters alone."""
   by_name: dict[str, str] = {}
   for name in names:
     other = by_name.setdefault(name.lower(), name)
@@ -85,6 +85,7 @@ def _check_case(names: Sequence[str]) -> None:
 
 
 def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
+  """Returns a task by its name, or raises an error with the nearest name."""
   if name in known:
     return known[name]
   near = difflib.get_close_matches(name, known, 1, 0.0)[0]
@@ -97,100 +98,30 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
 def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   """Returns the task that an entry of `config.custom_tasks` describes."""
   where = f'config.custom_tasks.{name}'
-  kind = kinds.KINDS.get(config.kind)
-  if kind is None:
-    raise errors.UserError(
-      f'{where}.kind: {config.kind!r} is none of {", ".join(kinds.KINDS)}'
-    )
-
-  def require(condition: bool, key: str, message: str) -> None:
-    if not condition:
-      raise errors.UserError(f'{where}{key}: {message}')
-
-  require(
-    _NAME.fullmatch(name) is not None,
-    '',
-    f'{name!r} is no task name; use letters, digits, _ and - only',
-  )
-  require(
-    # Some file systems don't tell capital letters from small ones.
-    name.lower() not in RESERVED,
-    '',
-    f'{name!r} is the name {RESERVED.get(name.lower())}; give the task another',
-  )
-  require(
-    len(config.text) in kind.num_texts,
-    '.text',
-    f'{config.text} names {len(config.text)} columns; give'
-    f' {_HOW_MANY[kind.num_texts]}',
-  )
-  for key in ('train', 'dev'):
-    require(
-      getattr(config, key) != '',
-      f'.{key}',
-      'empty; give a file, below config.data.dir or absolute',
-    )
-  if fault := kind.fault(config.labels, config.scale):
-    raise errors.UserError(f'{where}.{fault}')
-  require(
-    config.format in formats.FORMATS,
-    '.format',
-    f'{config.format!r} is none of {", ".join(formats.FORMATS)}',
-  )
-  require(
-    formats.FORMATS[config.format].like in kind.formats,
-    '.format',
-    f'{config.format!r} holds no {kind} task; give {" or ".join(kind.formats)}',
-  )
-  for other in kinds.KINDS.values():
-    foreign = [name for name in other.own_fields if getattr(config, name)]
-    require(
-      other is kind or not foreign,
-      '',
-      f'{" and ".join(other.own_fields)} are of {other} tasks, not of {kind};'
-      ' leave them out',
-    )
-  for metric in config.metrics:
-    require(
-      metric in kind.metrics,
-      '.metrics',
-      f'{metric!r} is none of {", ".join(kind.metrics)}, the metrics'
-      f' of a {kind} task',
-    )
-    require(
-      metric != 'f1' or len(config.labels) == 2,
-      '.metrics',
-      f"'f1' needs two labels, not {len(config.labels)}; give accuracy or"
-      ' matthews',
-    )
-  chosen = config.metrics or kind.default_metrics
+  for mistake in _mistakes(name, config):
+    raise errors.UserError(f'{where}{mistake}')
+  kind = kinds.KINDS[config.kind]
+  metrics = config.metrics or kind.default_metrics
   text, label = kind.columns or (
-    tuple(_column(config, where, 'text', item) for item in config.text),
-    _column(config, where, 'label', config.label),
+    tuple(_column(config, f'{where}.text', item) for item in config.text),
+    _column(config, f'{where}.label', config.label),
   )
-
-  def table(file: str, label: int | str | None) -> task_lib.Table:
-    return task_lib.Table(
-      file=file,
-      text=text,
-      label=label,
-      header=config.header,
-      format=config.format,
-    )
-
+  table = task_lib.Table(
+    text=text, label=label, header=config.header, format=config.format
+  )
   tables = {
-    'train': table(config.train, label),
-    'dev': table(config.dev, label),
+    'train': dataclasses.replace(table, file=config.train),
+    'dev': dataclasses.replace(table, file=config.dev),
   }
   if config.test:
-    tables['test'] = table(config.test, None)
+    tables['test'] = dataclasses.replace(table, file=config.test, label=None)
   return task_lib.Task(
     name=name,
     kind=kind,
-    metrics=chosen,
+    metrics=metrics,
     # The paper reports Spearman for the one regression task that it has.
-    paper_metric='spearman' if 'spearman' in chosen else chosen[0],
-    glue_metrics=chosen,
+    paper_metric='spearman' if 'spearman' in metrics else metrics[0],
+    glue_metrics=metrics,
     tables=tables,
     labels=config.labels,
     scale=config.scale,
@@ -198,6 +129,43 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     unanswerable=config.unanswerable,
     test_splits=('test',) if config.test else (),
   )
+
+
+def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
+  """Yields the mistakes of a declared task, as `.FIELD: why` or `: why`."""
+  kind = kinds.KINDS.get(config.kind)
+  if kind is None:
+    yield f'.kind: {config.kind!r} is none of {", ".join(kinds.KINDS)}'
+  if not _NAME.fullmatch(name):
+    yield f': {name!r} is no task name; use letters, digits, _ and - only'
+  # Some file systems don't tell capital letters from small ones.
+  if use := RESERVED.get(name.lower()):
+    yield f': {name!r} is the name {use}; give the task another'
+  if len(config.text) not in kind.num_texts:
+    columns = f'{config.text} names {len(config.text)} columns'
+    yield f'.text: {columns}; give {_HOW_MANY[kind.num_texts]}'
+  for key in ('train', 'dev'):
+    if not getattr(config, key):
+      yield f'.{key}: empty; give a file, below config.data.dir or absolute'
+  if fault := kind.fault(config.labels, config.scale):
+    yield f'.{fault}'
+  if config.format not in formats.FORMATS:
+    known = ', '.join(formats.FORMATS)
+    yield f'.format: {config.format!r} is none of {known}'
+  if formats.FORMATS[config.format].like not in kind.formats:
+    allowed = ' or '.join(kind.formats)
+    yield f'.format: {config.format!r} holds no {kind} task; give {allowed}'
+  for other in kinds.KINDS.values():
+    if other is not kind and any(getattr(config, f) for f in other.own_fields):
+      own = ' and '.join(other.own_fields)
+      yield f': {own} are of {other} tasks, not of {kind}; leave them out'
+  for metric in config.metrics:
+    if metric not in kind.metrics:
+      known = f'{", ".join(kind.metrics)}, the metrics of a {kind} task'
+      yield f'.metrics: {metric!r} is none of {known}'
+    if metric == 'f1' and len(config.labels) != 2:
+      needs = f"'f1' needs two labels, not {len(config.labels)}"
+      yield f'.metrics: {needs}; give accuracy or matthews'
 
 
 def _with_unlabelled(
@@ -211,7 +179,7 @@ def _with_unlabelled(
     )
   train = task.tables[task.train_split]
   is_tsv = file.endswith('.tsv')
-  names = unlabelled.names_of(task)
+  names = task.kind.input_names(task)
   # A user's own files are written alike; official ones differ by split.
   if is_own and is_tsv and not train.header:
     names = [train.text]
@@ -227,9 +195,7 @@ def _with_unlabelled(
   )
 
 
-def _column(
-  config: config_lib.TaskConfig, where: str, key: str, value: str
-) -> int | str:
+def _column(config: config_lib.TaskConfig, where: str, value: str) -> int | str:
   """Returns a column's name, or its number if the files name no columns."""
   columns = formats.FORMATS[config.format].columns
   if columns == 'named' or (columns == 'header' and config.header):
@@ -239,6 +205,6 @@ def _column(
   except ValueError:
     by_header = 'header=False says that ' if columns == 'header' else ''
     raise errors.UserError(
-      f'{where}.{key}: {value!r} is no column number, and {by_header}the files'
-      ' name no columns; count from 0'
+      f'{where}: {value!r} is no column number, and {by_header}the files name'
+      ' no columns; count from 0'
     ) from None

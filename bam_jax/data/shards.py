@@ -30,6 +30,7 @@ from bam_jax.data import tfrecord
 
 Field = manifest_lib.Field
 Columns = columns_lib.Columns
+AGAIN = manifest_lib.AGAIN
 
 _OWN = re.compile(
   rf'manifest\.json|columns(\.tmp-\w+)?|{manifest_lib.PART.pattern}'

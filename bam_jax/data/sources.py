@@ -52,9 +52,11 @@ def read(
   if source == 'generated':
     yield from demo.generate(task.name, split)
   elif source == 'tfds':
-    yield from tfds_source.read(task, split, data)
+    where, rows = tfds_source.read(task, split, data)
+    yield from (_example(task, split, row, where) for row in rows)
   else:
-    yield from _read_file(task, split, path_of(task, split, data))
+    remedy = how_to_get(task, split, data)
+    yield from _read_file(task, split, path_of(task, split, data), remedy)
 
 
 def is_present(
@@ -81,13 +83,12 @@ def how_to_get(
   """Returns the remedy for a split that is missing."""
   if source_of(task, split, data) == 'tfds':
     return tfds_source.how_to_get(task, split, data)
-  return _how_to_get_file(task, split)
-
-
-def _how_to_get_file(task: task_lib.Task, split: str) -> str:
   if task.tables[split].tfds:
     return HOW_TO_GET_GLUE
-  return f'mend config.data.dir or {_declared(task, split)}'
+  field = f'config.custom_tasks.{task.name}'
+  if split == task_lib.UNLABELLED:
+    field = 'config.data.unlabelled'
+  return f'mend config.data.dir or {field}'
 
 
 def path_of(
@@ -102,11 +103,14 @@ def path_of(
   return path
 
 
-def missing(task: task_lib.Task, split: str) -> str:
-  """Returns the names of the missing files of a split, for a message."""
+def missing(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> str:
+  """Returns the file names, or the TFDS name, of a split that is missing."""
   table = task.tables[split]
-  files = [name for name in (table.file, table.other_file) if name]
-  return ' or '.join(files) or table.tfds
+  if source_of(task, split, data) == 'tfds':
+    return table.tfds
+  return ' or '.join(name for name in (table.file, table.other_file) if name)
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
@@ -119,27 +123,14 @@ def rows_digest(examples: Iterable[task_lib.Example]) -> str:
 
 
 def _read_file(
-  task: task_lib.Task, split: str, path: Path
+  task: task_lib.Task, split: str, path: Path, remedy: str
 ) -> Iterator[task_lib.Example]:
   """Yields the examples of a file."""
   table = task.tables[split]
-  remedy = _how_to_get_file(task, split)
-  last = None
+  row = None
   try:
-    for last in formats.FORMATS[table.format].read(path, table):
-      text_b = last.text[1] if len(last.text) == 2 else None
-      if split == task_lib.UNLABELLED and not all(map(str.strip, last.text)):
-        raise errors.UserError(
-          f'{_where(path, last)}: an empty text, of which there is nothing to'
-          ' learn; remove the row'
-        )
-      label = (
-        None
-        if last.label is None
-        else task.kind.parse(task, last.label, _where(path, last))
-      )
-      uid = f'{task.name}/{split}/{last.index}'
-      yield task_lib.Example(uid, last.text[0], text_b, label)
+    for row in formats.FORMATS[table.format].read(path, table):
+      yield _example(task, split, row, str(path))
   except OSError as error:
     raise errors.UserError(f'{path}: {error.strerror}; {remedy}') from None
   except UnicodeDecodeError as error:
@@ -147,15 +138,26 @@ def _read_file(
       f'{path}:{lines.broken(path)}: no UTF-8 ({error.reason}); convert the'
       ' file to UTF-8'
     ) from None
-  if last is None:
+  if row is None:
     raise errors.UserError(f'{path}: no usable row; {remedy}')
 
 
-def _declared(task: task_lib.Task, split: str) -> str:
-  """Returns the configuration field that names the file of a split."""
-  if split == task_lib.UNLABELLED:
-    return 'config.data.unlabelled'
-  return f'config.custom_tasks.{task.name}'
+def _example(
+  task: task_lib.Task, split: str, row: lines.Row, path: str
+) -> task_lib.Example:
+  """Returns the example of a raw row, with its label parsed."""
+  where = f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
+  if split == task_lib.UNLABELLED and not all(map(str.strip, row.text)):
+    raise errors.UserError(
+      f'{where}: an empty text, of which there is nothing to learn; remove the'
+      ' row'
+    )
+  text_a, text_b = row.text if len(row.text) == 2 else (row.text[0], None)
+  label = row.label
+  if label is not None:
+    label = task.kind.parse(task, label, where)
+  uid = f'{task.name}/{split}/{row.index}'
+  return task_lib.Example(uid, text_a, text_b, label)
 
 
 def ignored_label(
@@ -163,9 +165,12 @@ def ignored_label(
 ) -> str | None:
   """Returns the label column of an unlabelled file, for a log message.
 
-  None if its first row has no column of that name, or the file can't be read.
+  None if the split has labels, if its first row has no column of that name, or
+  if the file can't be read.
   """
   table, train = task.tables[split], task.tables[task.train_split]
+  if split != task_lib.UNLABELLED:
+    return None
   name = train.label if isinstance(train.label, str) else 'label'
   try:
     _, line = next(lines.read_filled(path_of(task, split, data), 'replace'))
@@ -176,11 +181,6 @@ def ignored_label(
   except (OSError, StopIteration, ValueError, errors.UserError):
     return None
   return name if name in known else None
-
-
-def _where(path: Path, row: lines.Row) -> str:
-  """Returns file and line of a row; its number if it has no line."""
-  return f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
 
 
 def scan(

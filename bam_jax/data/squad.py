@@ -7,6 +7,7 @@ from pathlib import Path
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.data import lines
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
 _LAYOUT = 'give the JSON layout of SQuAD 1.1 or 2.0'
@@ -34,7 +35,7 @@ def read(
 
   def make(index: int, pair: tuple[object, Mapping]) -> lines.Row:
     where = f'{path}, question {index} of the file'
-    return lines.Row(index, 0, *_row(*pair, table, where))
+    return lines.Row(index, 0, *_texts(*pair, table, where))
 
   yield from lines.usable(pairs, make, fault)
 
@@ -48,35 +49,27 @@ def _questions(content: Mapping) -> Iterator[tuple[object, Mapping]]:
         yield paragraph['context'], question
 
 
-def _row(
+def _texts(
   context: object, entry: Mapping, table: task_lib.Table, where: str
 ) -> tuple[tuple[str, str], tuple[tuple[str, int], ...] | None]:
   """Returns the texts and the answers of one question."""
-  texts = entry.get('question'), context
-  if not all(isinstance(text, str) for text in texts):
-    raise errors.UserError(f'{where}: its question is no text; {_LAYOUT}')
+  texts = (
+    kind_lib.check_text(entry.get('question'), f'{where}: its question'),
+    kind_lib.check_text(context, f'{where}: its context'),
+  )
+  if table.label is None or entry.get('is_impossible', False):
+    return texts, None if table.label is None else ()
   try:
-    ''.join(texts).encode()
-  except UnicodeEncodeError:
-    raise errors.UserError(
-      f'{where}: holds a lone surrogate; mend the row'
-    ) from None
-  if table.label is None:
-    return texts, None
-  if entry.get('is_impossible', False):
-    return texts, ()
-  answers = entry.get(table.label)
-  try:
-    found = tuple((each['text'], each['answer_start']) for each in answers)
+    answers = [(a['text'], a['answer_start']) for a in entry[table.label]]
   except (KeyError, TypeError):
     raise errors.UserError(
       f'{where}: {table.label!r} is no list of answers; {_LAYOUT}'
     ) from None
-  for text, start in found:
+  for text, start in answers:
     good = isinstance(text, str) and type(start) is int and start >= 0
     if not good or not text or context[start : start + len(text)] != text:
       raise errors.UserError(
         f'{where}: the answer {text!r} does not stand at {start!r} of its'
         ' context; mend the row'
       )
-  return texts, found
+  return texts, tuple(answers)

@@ -3,13 +3,12 @@
 TensorFlow is needed once, to download and prepare the data: `download` does
 that in another process, so that it takes no device and no memory of this one.
 
-TFDS 4.9 (tensorflow_datasets/text/glue.py) reads the official files with
-Python's `csv`, unquoted, and leaves out rows that lack a text or a label. Its
-feature `idx` counts the file's data lines, those left out included, which is
-how uids count. MRPC alone is read from msr_paraphrase_train.txt, whose rows
+TFDS 4.9 (tensorflow_datasets/text/glue.py) leaves out rows that lack a text or
+a label. Its feature `idx` counts the data lines of the official file, those
+left out included, as uids do. MRPC alone is read from another file, whose rows
 GLUE's download script splits in their order into train.tsv and dev.tsv: there
-the place within the split is the uid's index. Prepared files hold the rows
-shuffled by a hash, so they are sorted by `idx` first.
+the place within the split is the index. Prepared files hold the rows shuffled,
+so they are sorted by `idx` first.
 """
 
 from collections.abc import Iterable
@@ -29,10 +28,10 @@ from pathlib import Path
 import platform
 import sys
 from typing import Any
-from typing import NamedTuple
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import lines
 from bam_jax.data import tfrecord
 from bam_jax.runtime import child_processes
 from bam_jax.tasks import task as task_lib
@@ -47,24 +46,14 @@ _PACKAGES = {
   'tensorflow_datasets': 'tensorflow-datasets',
   'importlib_resources': 'importlib_resources',
 }
-# How long the process that downloads may take to end when all is done.
-_END_SECONDS = 10
 # In TFDS's folder: one process prepares at a time.
 _LOCK = 'bam_jax.lock'
 
 
-class _Row(NamedTuple):
-  idx: int
-  text: tuple[str, ...]
-  label: str | None
-
-
 def read(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> Iterator[task_lib.Example]:
-  """Yields the examples of a split, as `sources.read` does for its TSV file.
-
-  Holds the rows of the split in memory, to restore their order.
+) -> tuple[str, list[lines.Row]]:
+  """Returns the place of a split, for errors, and its rows.
 
   Args:
     task: a task whose table names a TFDS builder and split.
@@ -72,50 +61,47 @@ def read(
     data: `tfds_dir` is the folder that holds the prepared data, TFDS's default
       if empty.
 
+  Returns:
+    The rows have the order and the indices of the official file, and no line.
+
   Raises:
-    errors.UserError: TFDS is not installed, the data set is not prepared or is
-      incomplete, or a label is unknown.
+    errors.UserError: TFDS is not installed, or the data set is not prepared or
+      is incomplete.
   """
-  name, _, tfds_split = task.tables[split].tfds.partition(':')
+  name, tfds_split = _names(task, split)
   builder = _find(name, data.tfds_dir)
   if builder is None:
     raise _not_prepared([name], data.tfds_dir)
-  where = f'{builder.data_path}: split {tfds_split!r}'
-  remedy = (
-    f'remove the folder and prepare it again: {_command([name], data.tfds_dir)}'
-  )
-  if builder.info.file_format.value != 'tfrecord':
-    raise errors.UserError(
-      f'{builder.data_path}: files of format'
-      f' {builder.info.file_format.value!r}, not tfrecord; {remedy}'
+
+  def fail(what: str) -> errors.UserError:
+    command = _command([name], data.tfds_dir)
+    return errors.UserError(
+      f'{what}; remove the folder and prepare it again: {command}'
     )
+
+  where = f'{builder.data_path}: split {tfds_split!r}'
+  format = builder.info.file_format.value
+  if format != 'tfrecord':
+    raise fail(f'{builder.data_path}: files of format {format!r}, not tfrecord')
   if tfds_split not in builder.info.splits:
-    raise errors.UserError(f'{where} is not there; {remedy}')
+    raise fail(f'{where} is not there')
   info = builder.info.splits[tfds_split]
-  rows = []
+  rows: list[lines.Row] = []
   for path in info.filepaths:
     try:
       rows.extend(_rows(task, split, builder, Path(path)))
     except (AttributeError, LookupError, TypeError, ValueError) as error:
-      raise errors.UserError(
-        f'{path}: a record does not hold what TFDS writes ({error}); {remedy}'
-      ) from error
-  if not len(rows) == len({row.idx for row in rows}) == info.num_examples > 0:
-    raise errors.UserError(
+      what = f'{path}: a record does not hold what TFDS writes ({error})'
+      raise fail(what) from error
+  if not len(rows) == len({row.index for row in rows}) == info.num_examples > 0:
+    raise fail(
       f'{where} has {len(rows)} rows where dataset_info.json tells of'
-      f' {info.num_examples} different ones; {remedy}'
+      f' {info.num_examples} different ones'
     )
-  rows.sort(key=operator.attrgetter('idx'))
-  by_place = name in _NUMBERED_OTHERWISE
-  for place, row in enumerate(rows):
-    yield task_lib.Example(
-      f'{task.name}/{split}/{place if by_place else row.idx}',
-      row.text[0],
-      row.text[1] if len(row.text) == 2 else None,
-      None
-      if row.label is None
-      else task.kind.parse(task, row.label, f'{where}, idx {row.idx}'),
-    )
+  rows.sort(key=operator.attrgetter('index'))
+  if name in _NUMBERED_OTHERWISE:
+    rows = [row._replace(index=place) for place, row in enumerate(rows)]
+  return where, rows
 
 
 def is_present(
@@ -126,14 +112,20 @@ def is_present(
   Raises:
     errors.UserError: TFDS is not installed.
   """
-  name, _, tfds_split = task.tables[split].tfds.partition(':')
+  name, tfds_split = _names(task, split)
   builder = _find(name, data.tfds_dir)
   return builder is not None and tfds_split in builder.info.splits
 
 
+def _names(task: task_lib.Task, split: str) -> tuple[str, str]:
+  """Returns the names that TFDS has for a builder and a split."""
+  name, _, tfds_split = task.tables[split].tfds.partition(':')
+  return name, tfds_split
+
+
 def _rows(
   task: task_lib.Task, split: str, builder: Any, path: Path
-) -> Iterator[_Row]:
+) -> Iterator[lines.Row]:
   """Yields the rows of one TFRecord file, in the order of the file."""
   names = None
   if not task.kind.has_scale:
@@ -146,11 +138,8 @@ def _rows(
       value = row['label'][0]
       # A score, or the number of a label; an unlabelled row has -1.
       label = str(value) if names is None or value < 0 else names[value]
-    yield _Row(
-      int(row['idx'][0]),
-      tuple(row[feature][0].decode() for feature in task.tfds_text),
-      label,
-    )
+    texts = tuple(row[feature][0].decode() for feature in task.tfds_text)
+    yield lines.Row(int(row['idx'][0]), 0, texts, label)
 
 
 def _find(name: str, tfds_dir: str) -> Any:
@@ -165,6 +154,7 @@ def _find(name: str, tfds_dir: str) -> Any:
 
 
 def _import() -> Any:
+  """Imports TFDS, which does not import TensorFlow before it is needed."""
   try:
     import tensorflow_datasets as tfds
   except ImportError as error:
@@ -206,8 +196,7 @@ def how_to_get(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> str:
   """Returns the remedy for a split that is not prepared."""
-  name = task.tables[split].tfds.partition(':')[0]
-  return f'run: {_command([name], data.tfds_dir)}'
+  return f'run: {_command([_names(task, split)[0]], data.tfds_dir)}'
 
 
 def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
@@ -257,7 +246,6 @@ def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
           f' in {_folder(tfds_dir)}: {error}; what is finished stays, and the'
           ' same command goes on once that is mended'
         )
-    process.join(_END_SECONDS)
   finally:
     process.kill()
     process.join()
@@ -316,13 +304,12 @@ def _builders(
   """Returns the builders that hold training and dev rows, each once."""
   if data.source != 'tfds':
     return []
-  tables = [
-    task.tables[split]
+  names = [
+    _names(task, split)[0]
     for task in tasks
     for split in (task.train_split, *task.dev_splits)
   ]
-  names = [table.tfds.partition(':')[0] for table in tables]
-  return list(dict.fromkeys(name for name in names if name))
+  return list(dict.fromkeys(filter(None, names)))
 
 
 def _folder(tfds_dir: str) -> Path:
@@ -331,15 +318,15 @@ def _folder(tfds_dir: str) -> Path:
 
 
 def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
+  """Returns the error for data sets that can't be prepared here."""
   absent = errors.absent(_PACKAGES)
-  where = tfds_dir
+  where = tfds_dir or 'the folder of TFDS'
   if 'tensorflow_datasets' not in absent:
-    where = f'{_folder(tfds_dir)}'
+    where = str(_folder(tfds_dir))
+  lacks = f', and {" and ".join(absent)} not installed' if absent else ''
   return errors.UserError(
-    f'config.data.tfds_dir: {", ".join(names)} not prepared in'
-    f' {where or "the folder of TFDS"}'
-    + (f', and {" and ".join(absent)} not installed' if absent else '')
-    + f'; run: {_command(names, tfds_dir)}'
+    f'config.data.tfds_dir: {", ".join(names)} not prepared in {where}{lacks};'
+    f' run: {_command(names, tfds_dir)}'
   )
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import os
 from pathlib import Path
-import struct
 from typing import BinaryIO
 
 from google.protobuf import descriptor_pb2
@@ -23,14 +22,13 @@ import numpy as np
 
 from bam_jax import errors
 
-_HEADER = struct.Struct('<QI')
-_FOOTER = struct.Struct('<I')
-_FRAME_BYTES = _HEADER.size + _FOOTER.size
+# A record's length and its checksum; the checksum of its data.
+_HEADER_BYTES, _FOOTER_BYTES = 12, 4
+_FRAME_BYTES = _HEADER_BYTES + _FOOTER_BYTES
 _BLOCK_BYTES = 1 << 20
 # A decoded record takes many times its bytes. The longest records that this
 # package writes are logits of a row's tokens.
 _MOST_RECORD_BYTES = 1 << 24
-
 
 # tf.train.Example. On the wire only the field numbers count.
 _DESCRIPTION = """
@@ -71,9 +69,8 @@ _Example = message_factory.GetMessageClass(
 def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
   """Returns a tf.train.Example as bytes; equal features give equal bytes.
 
-  A protobuf map has no order of its own. Deterministic serialisation sorts it
-  by key, and TensorFlow's message gives the same bytes when asked for the same
-  (`SerializeToString(deterministic=True)`).
+  Deterministic serialisation sorts the features by name, as TensorFlow does
+  with `SerializeToString(deterministic=True)`.
 
   Args:
     features: name -> list of bytes, or a 1-D integer or floating-point array
@@ -131,39 +128,31 @@ def decode(record: bytes) -> dict[str, np.ndarray | list[bytes]]:
 
 
 def write(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-  """Writes a TFRecord file and forces it to the disk.
-
-  Args:
-    path: of the file, replaced if it exists.
-    records: the data of each record, consumed as a stream.
-
-  Returns:
-    The number of records.
+  """Replaces a TFRecord file, forces it to the disk and counts its records.
 
   Raises:
     errors.UserError: the file can't be written (no permission, no space).
       What `records` raises passes unchanged.
   """
   path = Path(path)
-  count = 0
   _append(path, b'', 'wb')
-  block, size = [], 0
+  block = bytearray()
+  count = 0
   for record in records:
-    frame = _frame(record)
-    block.append(frame)
-    size += len(frame)
     count += 1
-    if size >= _BLOCK_BYTES:
-      _append(path, b''.join(block))
-      block, size = [], 0
-  _append(path, b''.join(block), sync=True)
+    length = len(record).to_bytes(8, 'little')
+    block += length + _checksum(length) + record + _checksum(record)
+    if len(block) >= _BLOCK_BYTES:
+      _append(path, block)
+      block.clear()
+  _append(path, block, sync=True)
   return count
 
 
 def _append(
-  path: Path, data: bytes, mode: str = 'ab', sync: bool = False
+  path: Path, data: bytes | bytearray, mode: str = 'ab', sync: bool = False
 ) -> None:
-  """Opens anew for each block, so that only the file's own errors are caught.
+  """Opens the file for one block, so that only its own errors are caught.
 
   A file held open over the loop of `write` would be closed, and flushed once
   more, while an error of the records is on its way.
@@ -181,25 +170,14 @@ def _append(
     ) from e
 
 
-def _frame(record: bytes) -> bytes:
-  length = len(record).to_bytes(8, 'little')
-  return b''.join(
-    (
-      length,
-      _FOOTER.pack(_masked_crc(length)),
-      record,
-      _FOOTER.pack(_masked_crc(record)),
-    )
-  )
-
-
-def _masked_crc(data: bytes) -> int:
-  """Returns the CRC-32C rotated by 15 bits plus a constant, as TensorFlow does.
+def _checksum(data: bytes) -> bytes:
+  """Returns the masked CRC-32C of TensorFlow: rotated, plus a constant.
 
   The masking is there because the CRC of data that holds its own CRC is weak.
   """
   crc = google_crc32c.value(data)
-  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+  masked = (crc >> 15 | crc << 17) + 0xA282EAD8
+  return (masked & 0xFFFFFFFF).to_bytes(_FOOTER_BYTES, 'little')
 
 
 def read(path: str | os.PathLike) -> Iterator[bytes]:
@@ -220,6 +198,7 @@ def read(path: str | os.PathLike) -> Iterator[bytes]:
 
 
 def _records(path: Path, file: BinaryIO) -> Iterator[bytes]:
+  """Yields the records of an open file."""
   size = os.fstat(file.fileno()).st_size
   offset = number = 0
 
@@ -230,23 +209,22 @@ def _records(path: Path, file: BinaryIO) -> Iterator[bytes]:
     )
 
   while offset < size:
-    header = file.read(_HEADER.size)
-    if len(header) < _HEADER.size:
+    header = file.read(_HEADER_BYTES)
+    if len(header) < _HEADER_BYTES:
       raise damaged('is cut off in its header')
-    length, length_crc = _HEADER.unpack(header)
-    if length_crc != _masked_crc(header[:8]):
+    if header[8:] != _checksum(header[:8]):
       raise damaged('fails the checksum of its length')
+    length = int.from_bytes(header[:8], 'little')
     left = size - offset - _FRAME_BYTES
     # Before the read: a wild length would allocate that much memory.
     if length > left:
       raise damaged(f'is cut off: {length} bytes long, {max(left, 0)} left')
     if length > _MOST_RECORD_BYTES:
       raise damaged(f'is {length} bytes long, over {_MOST_RECORD_BYTES}')
-    record = file.read(length)
-    footer = file.read(_FOOTER.size)
-    if len(record) < length or len(footer) < _FOOTER.size:
+    record, footer = file.read(length), file.read(_FOOTER_BYTES)
+    if len(record) + len(footer) < length + _FOOTER_BYTES:
       raise damaged('is cut off: the file shrank while it was read')
-    if _FOOTER.unpack(footer)[0] != _masked_crc(record):
+    if footer != _checksum(record):
       raise damaged('fails the checksum of its data')
     yield record
     offset += length + _FRAME_BYTES

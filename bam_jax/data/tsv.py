@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import itertools
 import logging
 from pathlib import Path
 import textwrap
@@ -22,45 +23,80 @@ def read(
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
   """Reads cells between tabs, without quoting; see `formats.Reader`."""
-  width, text, label = 0, [], None
+  filled = lines.read_filled(path, decoding_errors)
+  yield from parse(filled, table, str(path), fault)
+
+
+def parse(
+  numbered: Iterator[tuple[int, str]],
+  table: task_lib.Table,
+  path: str,
+  fault: lines.Fault = lines.stop,
+) -> Iterator[lines.Row]:
+  """Finds the columns by the first line; returns an iterator over the rows.
+
+  Args:
+    numbered: numbers and lines, none of them empty.
+    table: the columns to read, with a label or without.
+    path: of the file; empty: standard input.
+    fault: receives the error of each row that cannot be used.
+
+  Raises:
+    errors.UserError: a column is missing.
+  """
+  first = next(numbered, None)
+  if first is None:
+    return iter(())
+  number, line = first
+  where = f'{path or foreign.STDIN}:{number}'
+  fields = line.split('\t')
+  names = lines.text_columns(table, fields if table.header else ())
+  _check_separator(line, table, path, where)
+  columns = [
+    _column(name, fields, table.header, where)
+    for name in (*names, *(() if table.label is None else (table.label,)))
+  ]
+  rest = numbered if table.header else itertools.chain([first], numbered)
+  return _rows(rest, table, columns, len(fields), path, fault)
+
+
+def _rows(
+  numbered: Iterator[tuple[int, str]],
+  table: task_lib.Table,
+  columns: Sequence[int],
+  width: int,
+  path: str,
+  fault: lines.Fault,
+) -> Iterator[lines.Row]:
+  """Yields the rows that have `width` cells; the label is the last column."""
+  has_label = table.label is not None
   index = skipped = 0
-  for line, content in lines.read_filled(path, decoding_errors):
-    fields = content.split('\t')
-    if not width:
-      width = len(fields)
-      where = f'{path}:{line}'
-      names = lines.text_columns(table, fields if table.header else ())
-      _check_separator(content, table, path, where)
-      text = [_column(c, fields, table.header, where) for c in names]
-      if table.label is not None:
-        label = _column(table.label, fields, table.header, where)
-      if table.header:
-        continue
+  for index, (number, line) in enumerate(numbered):
+    fields = line.split('\t')
     # TFDS leaves out rows without a value for a label too.
-    broken = len(fields) != width or (label is not None and not fields[label])
-    if broken and table.skip_malformed:
+    is_good = len(fields) == width and (not has_label or fields[columns[-1]])
+    if not is_good and table.skip_malformed:
       skipped += 1
     elif len(fields) != width:
-      fault(wrong_width(len(fields), width, f'{path}:{line}'))
-    else:
-      texts = tuple(fields[c] for c in text)
-      yield lines.Row(
-        index, line, texts, None if label is None else fields[label]
+      where = f'{path or foreign.STDIN}:{number}'
+      fault(
+        errors.UserError(
+          f'{where}: {len(fields)} columns where the first line has {width};'
+          ' mend the row'
+        )
       )
-    index += 1
+    else:
+      texts = tuple(fields[column] for column in columns)
+      label = texts[-1] if has_label else None
+      yield lines.Row(index, number, texts[:-1] if has_label else texts, label)
   if skipped:
-    logging.info('%s: skipped %d malformed rows of %d', path, skipped, index)
-
-
-def wrong_width(count: int, width: int, where: str) -> errors.UserError:
-  """Returns the error for a row of another width than the first line's."""
-  return errors.UserError(
-    f'{where}: {count} columns where the first line has {width}; mend the row'
-  )
+    logging.info(
+      '%s: skipped %d malformed rows of %d', path, skipped, index + 1
+    )
 
 
 def _check_separator(
-  line: str, table: task_lib.Table, path: Path, where: str
+  line: str, table: task_lib.Table, path: str, where: str
 ) -> None:
   """Raises if the first line has a table's columns, but no tabs between them.
 
@@ -68,12 +104,8 @@ def _check_separator(
   """
   label = () if table.label is None else (table.label,)
   texts = [table.text, *([table.other_text] if table.other_text else [])]
-  columns = [(*names, *label) for names in texts]
-  fields = line.split('\t')
-  if not table.tfds and not any(
-    foreign.has_columns(fields, c) for c in columns
-  ):
-    foreign.check_separator(line, columns, str(path), where)
+  if not table.tfds:
+    foreign.check_separator(line, [(*t, *label) for t in texts], path, where)
 
 
 def _column(
@@ -87,17 +119,21 @@ def _column(
     header: whether they are names.
     where: file and line, for the error.
   """
-  if isinstance(column, str):
-    if not header or column not in first:
-      raise errors.UserError(
-        f'{where}: no column {column!r}; the first line has'
-        f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these, or'
-        ' set header=False where it is a row'
-      )
-    return lines.columns_by_name([column], first, where)[0]
-  if not -len(first) <= column < len(first):
+  if isinstance(column, int):
+    if -len(first) <= column < len(first):
+      return column
     raise errors.UserError(
       f'{where}: no column {column}; the first line has {len(first)}, counted'
-      ' from 0'
+      ' from 0; mend the file, or name another column'
     )
-  return column
+  if not header or column not in first:
+    raise errors.UserError(
+      f'{where}: no column {column!r}; the first line has'
+      f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these, or'
+      ' set header=False where it is a row'
+    )
+  if first.count(column) > 1:
+    raise errors.UserError(
+      f'{where}: column {column!r} twice; rename or remove one of them'
+    )
+  return first.index(column)

@@ -5,19 +5,17 @@ task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
 pipelines.
 """
 
-from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
-import dataclasses
 import io
 import itertools
 from pathlib import Path
 import re
 import sys
-from typing import BinaryIO
 from typing import Literal
+from typing import NamedTuple
 from typing import TextIO
 
 import numpy as np
@@ -39,8 +37,7 @@ _SURROGATE = re.compile('[\ud800-\udfff]')
 Texts = tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
   """An opened file.
 
   Attributes:
@@ -73,46 +70,33 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
   Raises:
     errors.UserError: there is no such file, no row in it, or no such column.
   """
+  path = '' if path == STDIN else path
   with contextlib.ExitStack() as stack:
-    file_path = '' if path == STDIN else path
-    stream: BinaryIO = sys.stdin.buffer
-    if file_path:
-      try:
+    stream = sys.stdin.buffer
+    try:
+      if path:
         stream = stack.enter_context(Path(path).open('rb'))
-      except OSError as e:
-        raise errors.UserError(f'--input={path}: {e.strerror}') from None
-    stream = io.BufferedReader(stream)
-    stack.callback(stream.detach)
-    head = stream.peek(foreign.HEAD_BYTES)[: foreign.HEAD_BYTES]
-    foreign.check(head, file_path)
-    _check_format(file_path)
-    if format_of(path) == 'jsonl' or not file_path:
-      foreign.check_json_lines(head, file_path)
+    except OSError as e:
+      raise errors.UserError(f'--input={path}: {e.strerror}') from None
     # Universal newlines, and no byte-order mark, as in the tasks' own files.
     file = io.TextIOWrapper(
-      stream, encoding='utf-8-sig', errors='surrogateescape'
+      io.BufferedReader(stream), encoding='utf-8-sig', errors='surrogateescape'
     )
-    name = 'standard input' if path == STDIN else path
     try:
-      yield _rows(_lines(file, name), file_path, format_of(path), task)
+      head = file.buffer.peek(foreign.HEAD_BYTES)[: foreign.HEAD_BYTES]
+      foreign.check(head, path)
+      if path and format_of(path) is None:
+        is_csv = path.endswith('.csv')
+        remedy = foreign.csv_remedy(path) if is_csv else 'name it by its format'
+        raise errors.UserError(
+          f'--input={path}: is neither .tsv nor .jsonl; {remedy}'
+        )
+      if format_of(path) != 'tsv':
+        foreign.check_json_lines(head, path)
+      yield _rows(_lines(file, path or foreign.STDIN), path, task)
     finally:
-      file.detach()
-
-
-def _check_format(path: str) -> None:
-  """Raises if a file's suffix is unknown; an empty path is standard input."""
-  if path and format_of(path) is None:
-    remedy = 'name it by its format'
-    if path.endswith('.csv'):
-      remedy = foreign.csv_remedy(path, ',', has_header=True)
-    raise errors.UserError(
-      f'--input={path}: is neither .tsv nor .jsonl; {remedy}'
-    )
-
-
-def names_of(task: task_lib.Task) -> list[tuple[str, ...]]:
-  """Returns the names that a row's texts may have, the task's own first."""
-  return task.kind.input_names(task)
+      # Otherwise the end of either would close standard input.
+      file.detach().detach()
 
 
 def texts_of(
@@ -128,7 +112,7 @@ def texts_of(
   Raises:
     errors.UserError: one is missing, or is not a text.
   """
-  choices = names_of(task)
+  choices = task.kind.input_names(task)
   names = next((n for n in choices if row.keys() >= set(n)), None)
   if names is None:
     raise errors.UserError(f'{where}: no {_wanted(choices)}')
@@ -149,7 +133,7 @@ def unnamed_texts(
     errors.UserError: their number is wrong, or one is not a text.
   """
   texts = [kind_lib.check_text(value, where) for value in values]
-  names = names_of(task)[-1]
+  names = task.kind.input_names(task)[-1]
   if len(texts) != len(names):
     raise errors.UserError(
       f'{where}: {len(texts)} texts, but {task.name} reads {len(names)}'
@@ -180,73 +164,49 @@ def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
 
 
 def _rows(
-  lines: Iterator[tuple[int, str]],
-  path: str,
-  known: Literal['tsv', 'jsonl'] | None,
-  task: task_lib.Task,
+  lines: Iterator[tuple[int, str]], path: str, task: task_lib.Task
 ) -> Rows:
-  name = path or 'standard input'
+  name = path or foreign.STDIN
   first = next(lines, None)
   if first is None:
     raise errors.UserError(f'{name}: no row; give one a line')
-  number, line = first
-  if (known or ('jsonl' if line[0] == '{' else 'tsv')) == 'jsonl':
-    whole = itertools.chain([first], lines)
+  whole = itertools.chain([first], lines)
+  format = format_of(path) or ('jsonl' if first[1][0] == '{' else 'tsv')
+  if format == 'jsonl':
+    places = ((f'{name}:{number}', line) for number, line in whole)
     texts = (
-      texts_of(task, jsonl.parse(line, f'{name}:{number}'), f'{name}:{number}')
-      for number, line in whole
+      texts_of(task, jsonl.parse(line, where), where) for where, line in places
     )
-    return Rows('jsonl', False, texts)
-  fields = line.split('\t')
-  where = f'{name}:{number}'
-  choices = names_of(task)
-  if not any(foreign.has_columns(fields, names) for names in choices):
-    foreign.check_separator(line, choices, path, where)
-  columns, has_header = _columns(task, fields, where)
-  rest = lines if has_header else itertools.chain([first], lines)
-  return Rows('tsv', has_header, _tsv(rest, name, columns, len(fields), task))
+    return Rows(format, False, texts)
+  names, table = _table(task, first[1], path, f'{name}:{first[0]}')
+  texts = (
+    task.kind.parse_input(dict(zip(names, row.text)), f'{name}:{row.line}')
+    for row in tsv.parse(whole, table, path)
+  )
+  return Rows(format, table.header, texts)
 
 
-def _columns(
-  task: task_lib.Task, first: Sequence[str], where: str
-) -> tuple[dict[str, int], bool]:
-  """Returns name -> column of the texts, and whether there is a header."""
-  choices = names_of(task)
+def _table(
+  task: task_lib.Task, line: str, path: str, where: str
+) -> tuple[tuple[str, ...], task_lib.Table]:
+  """Returns the names of a TSV file's texts, and where they are.
+
+  The first line names the columns; otherwise they have the numbers that the
+  task's own files have.
+  """
+  choices = task.kind.input_names(task)
+  first = line.split('\t')
   for names in choices:
     if set(names) <= set(first):
-      columns = lines_lib.columns_by_name(names, first, where)
-      return dict(zip(names, columns, strict=True)), True
+      return names, task_lib.Table(text=names)
+  foreign.check_separator(line, choices, path, where)
   split = task.test_splits[0] if task.test_splits else task.train_split
-  table = task.tables[split]
+  own = task.tables[split]
   # Columns of a file in another format say nothing of this one.
-  own = table.text if table.format in ('tsv', 'jsonl') else ()
-  numbers = [column for column in own if isinstance(column, int)]
-  if not numbers:
+  is_like = own.format in ('tsv', 'jsonl')
+  if not is_like or not any(isinstance(column, int) for column in own.text):
     raise errors.UserError(f'{where}: no column {_wanted(choices)}')
-  if any(not -len(first) <= column < len(first) for column in numbers):
-    raise errors.UserError(
-      f'{where}: {len(first)} columns, but {task.name} reads'
-      f' {", ".join(map(str, numbers))}, counted from 0; or give a header with'
-      f' {" and ".join(choices[0])}'
-    )
-  return dict(zip(choices[-1], numbers, strict=True)), table.header
-
-
-def _tsv(
-  lines: Iterable[tuple[int, str]],
-  name: str,
-  columns: Mapping[str, int],
-  width: int,
-  task: task_lib.Task,
-) -> Iterator[Texts]:
-  """Reads rows without quoting: a quotation mark is a character."""
-  for number, line in lines:
-    fields = line.split('\t')
-    where = f'{name}:{number}'
-    if len(fields) != width:
-      raise tsv.wrong_width(len(fields), width, where)
-    values = {key: fields[column] for key, column in columns.items()}
-    yield task.kind.parse_input(values, where)
+  return choices[-1], task_lib.Table(text=own.text, header=own.header)
 
 
 class Held:

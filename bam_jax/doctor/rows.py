@@ -154,7 +154,7 @@ def _missing(
 ) -> findings.Finding:
   table, is_needed = task.tables[split], split not in task.test_splits
   is_tfds = sources.source_of(task, split, data) == 'tfds'
-  where = table.tfds if is_tfds else sources.missing(task, split)
+  where = sources.missing(task, split, data)
   return findings.find(
     task,
     split,

@@ -13,7 +13,6 @@ from bam_jax import config as config_lib
 from bam_jax.core import packing as packing_lib
 from bam_jax.data import batches
 from bam_jax.data import features as features_lib
-from bam_jax.data import prepare
 from bam_jax.data import unlabelled
 from bam_jax.modeling import heads as heads_lib
 from bam_jax.tasks import kind as kind_lib
@@ -111,7 +110,7 @@ class Model:
     """Tokenises texts of one task; may be called from any thread.
 
     Raises:
-      errors.UserError: see `prepare.featurize`.
+      errors.UserError: see `features.featurize`.
     """
     examples = [
       task_lib.Example(str(i), row[0], row[1] if len(row) == 2 else None, None)
@@ -121,7 +120,7 @@ class Model:
     rows: dict[str, list[kind_lib.Features]] = {
       each.uid: [] for each in examples
     }
-    for row in prepare.featurize(
+    for row in features_lib.featurize(
       examples,
       self.tasks[task],
       self._tokenizer,

@@ -107,7 +107,7 @@ def make(
             'kind': task.kind.name,
             'labels': task.labels,
             'scale': task.scale if task.kind.has_scale else None,
-            'fields': unlabelled.names_of(task),
+            'fields': task.kind.input_names(task),
           }
           for task in model.tasks.values()
         ],

@@ -95,14 +95,14 @@ def _of_all(
     found = {
       name: unlabelled.texts_of(task, item, where)
       for name, task in tasks.items()
-      if any(item.keys() >= set(names) for names in unlabelled.names_of(task))
+      if any(item.keys() >= set(names) for names in task.kind.input_names(task))
     }
   else:
     texts = _listed(item, where)
     found = {
       name: unlabelled.unnamed_texts(task, texts[:count], where)
       for name, task in tasks.items()
-      for count in [len(unlabelled.names_of(task)[-1])]
+      for count in [len(task.kind.input_names(task)[-1])]
       if len(texts) >= count
     }
   if not found:

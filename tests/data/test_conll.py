@@ -39,7 +39,7 @@ def test_without_tags(tmp_path):
   [
     (
       'alone',
-      '{}:2: 1 columns, of which [0, 1] are to be read, counted from 0; mend'
+      '{}:2: 1 columns, but [0, 1] are to be read, counted from 0; mend'
       ' the row',
     ),
     (

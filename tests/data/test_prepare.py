@@ -46,5 +46,5 @@ def test_rows_that_no_tokenizer_makes_are_refused(tmp_path, change):
     columns.fingerprint,
     columns.metadata,
   )
-  with pytest.raises(errors.UserError, match=r'set: holds rows that are not'):
+  with pytest.raises(errors.UserError, match=r'set: holds rows of other'):
     _prepare(tmp_path / 'set')

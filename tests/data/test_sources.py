@@ -262,7 +262,8 @@ def test_is_present():
     pytest.param(
       'text\tlabel\nx\tyes\n',
       {'label': 2},
-      'data/own.tsv:1: no column 2; the first line has 2, counted from 0',
+      'data/own.tsv:1: no column 2; the first line has 2, counted from 0; mend'
+      ' the file, or name another column',
       id='no-such-number',
     ),
     pytest.param(
@@ -315,12 +316,12 @@ def test_tsv_mistakes(content, table, message):
     ),
     pytest.param(
       '{"text": 3, "label": "yes"}\n',
-      "data/own.jsonl:1: field 'text' is a int; give a string",
+      "data/own.jsonl:1: field 'text' is no string; give one",
       id='text-no-string',
     ),
     pytest.param(
       '{"text": "\\ud800", "label": "yes"}\n',
-      "data/own.jsonl:1: field 'text' holds a lone surrogate; mend the row",
+      "data/own.jsonl:1: field 'text' holds a lone surrogate; mend it",
       id='lone-surrogate',
     ),
     pytest.param(
@@ -457,7 +458,7 @@ def test_the_layout_of_the_download_script():
   """`diagnostic/` is read where there is no `AX/`, and named where neither."""
   mnli, rows = glue.TASKS['mnli'], 'index\tsentence1\tsentence2\n0\t{}\th\n'
   assert not sources.is_present(mnli, 'ax', _DATA)
-  assert sources.missing(mnli, 'ax') == (
+  assert sources.missing(mnli, 'ax', _DATA) == (
     'AX/diagnostic.tsv or diagnostic/diagnostic.tsv'
   )
   _write('diagnostic/diagnostic.tsv', rows.format('script'))
@@ -465,7 +466,7 @@ def test_the_layout_of_the_download_script():
   assert _read(mnli, 'ax') == [('mnli/ax/0', 'script', 'h', None)]
   _write('AX/diagnostic.tsv', rows.format('site'))
   assert _read(mnli, 'ax') == [('mnli/ax/0', 'site', 'h', None)]
-  assert sources.missing(glue.TASKS['rte'], 'test') == 'RTE/test.tsv'
+  assert sources.missing(glue.TASKS['rte'], 'test', _DATA) == 'RTE/test.tsv'
 
 
 @pytest.mark.parametrize(

@@ -65,9 +65,9 @@ def test_without_answers(tmp_path):
     ),
     (
       {'question': 3},
-      'its question is no text; give the JSON layout of SQuAD 1.1 or 2.0',
+      'its question is no string; give one',
     ),
-    ({'question': '\ud800'}, 'holds a lone surrogate; mend the row'),
+    ({'question': '\ud800'}, 'its question holds a lone surrogate; mend it'),
   ],
   ids=['elsewhere', 'before', 'empty', 'no-answers', 'no-text', 'surrogate'],
 )

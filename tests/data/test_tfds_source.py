@@ -140,7 +140,7 @@ def test_without_the_package(monkeypatch):
     match=r'^config\.data\.source=tfds needs TensorFlow Datasets \(.*\); run'
     r' pip install tensorflow-datasets importlib_resources$',
   ):
-    next(tfds_source.read(glue.TASKS['rte'], 'dev', config_lib.DataConfig()))
+    tfds_source.read(glue.TASKS['rte'], 'dev', config_lib.DataConfig())
 
 
 def _command(names: str, where: str = ', data_dir="tfds"') -> str:
@@ -173,7 +173,7 @@ def no_tensorflow(monkeypatch):
 def _message(split: str = 'dev') -> str:
   data = config_lib.DataConfig(source='tfds', tfds_dir='tfds')
   with pytest.raises(errors.UserError) as caught:
-    list(tfds_source.read(glue.TASKS['rte'], split, data))
+    list(sources.read(glue.TASKS['rte'], split, data))
   return str(caught.value)
 
 
@@ -331,6 +331,6 @@ def test_a_row_without_a_label(tfds, tmp_path, monkeypatch):
     tfds, builder, 'validation', rows, pathlib.Path('tfds/glue/rte/2.0.0'), 1
   )
   assert _message() == (
-    "tfds/glue/rte/2.0.0: split 'validation', idx 3: label '-1' is none of"
+    "tfds/glue/rte/2.0.0: split 'validation', row 3: label '-1' is none of"
     " entailment, not_entailment; mend the row or the labels of task 'rte'"
   )

@@ -8,7 +8,6 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import features
-from bam_jax.data import prepare
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
@@ -37,7 +36,7 @@ def _windows(*answers, question='who ?', max_length=16, stride=0, known=True):
     'things/train/7', question, _CONTEXT, label if known else None
   )
   return list(
-    prepare.featurize([example], _task(stride), _TOKENIZER, max_length)
+    features.featurize([example], _task(stride), _TOKENIZER, max_length)
   )
 
 
@@ -132,7 +131,7 @@ def test_examples_keep_their_order():
       itertools.product(('car', 'boat'), (_CONTEXT, 'a house .'))
     )
   ]
-  rows = list(prepare.featurize(examples, _task(), _TOKENIZER, 64))
+  rows = list(features.featurize(examples, _task(), _TOKENIZER, 64))
   assert [row.uid for row in rows] == [example.uid for example in examples]
   assert [row.context for row in rows] == [e.text_b for e in examples]
   for row, example in zip(rows, examples):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from bam_jax.data import features
-from bam_jax.data import prepare
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
@@ -30,7 +29,7 @@ def _example(number, *words):
 
 
 def _rows(*examples, max_length=12):
-  return list(prepare.featurize(examples, _TASK, _TOKENIZER, max_length))
+  return list(features.featurize(examples, _TASK, _TOKENIZER, max_length))
 
 
 def test_first_pieces_have_the_tags():
