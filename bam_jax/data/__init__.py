@@ -1,1 +1,1 @@
-"""From text to batches (NumPy; neither JAX nor TensorFlow)."""
+"""Turns text files into batches, with NumPy but without JAX or TensorFlow."""

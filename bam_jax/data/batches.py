@@ -1,4 +1,4 @@
-"""Makes batches: of a step's examples to train, of all in order to evaluate.
+"""Makes the batches of a training step, and those of a whole evaluation.
 
 B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
 T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
@@ -33,7 +33,7 @@ Item = TypeVar('Item')
 
 
 class TrainBatches:
-  """Makes the batch of a step: `batches(step)`.
+  """Makes the training batch of any step: `batches(step)`.
 
   A pure function of the step: the sampler chooses its examples, their lengths
   decide their places. Neither the bucket nor the number of processes moves an
@@ -152,7 +152,7 @@ class TrainBatches:
     )
 
   def rows_filled(self, step: int) -> int:
-    """Returns the rows that a step's examples fill, before rounding up."""
+    """Returns how many rows a step's examples fill, before rounding up."""
     task, row = self._sampler(step)
     return self._pack(self._lengths[self._bases[task] + row]).num_rows
 
@@ -171,7 +171,7 @@ def evaluation_batches(
   rows: int,
   only: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-  """Yields every example exactly once, longest first, in equal batches.
+  """Yields batches of one shape that hold every example once, longest first.
 
   Args:
     features: the features of a split, or of texts.

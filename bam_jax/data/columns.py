@@ -64,15 +64,14 @@ class Columns:
     self._fields = {field.name: field for field in manifest.fields}
     self._rows = manifest.rows
     folder = directory / _FOLDER
-    try:
+    remedy = 'give permission or free some space'
+    with tfrecord.report_errors(folder, 'written or mapped', remedy):
       arrays = _load(folder, manifest)
       if arrays is None:
         _build(directory, manifest)
         arrays = _load(folder, manifest)
-    except OSError as e:
-      raise _unusable(folder, e.strerror or str(e)) from e
-    if arrays is None:
-      raise _unusable(folder, 'the files changed while they were written')
+      if arrays is None:
+        raise OSError(errno.EIO, 'the files changed while they were written')
     self._arrays = arrays
 
   def __len__(self) -> int:
@@ -80,7 +79,7 @@ class Columns:
 
   @property
   def uids(self) -> Sequence[str]:
-    """The uids of the rows, [N] strings that are decoded lazily."""
+    """Returns the uids of the rows, [N] strings that are decoded lazily."""
     return _Uids(*self.ragged('uid'))
 
   def fixed(self, name: str) -> np.ndarray:
@@ -98,7 +97,7 @@ class Columns:
     return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
 
   def take(self, name: str, rows: np.ndarray) -> np.ndarray:
-    """Returns a field of rows [n]; concatenated if rows differ in length."""
+    """Returns a field of some rows, concatenated if rows differ in length."""
     if not self._fields[name].has_offsets:
       return np.asarray(self.fixed(name)[rows])
     values, offsets = self.ragged(name)
@@ -106,7 +105,7 @@ class Columns:
 
 
 class _Uids(Sequence[str]):
-  """Strings over memory-mapped UTF-8, decoded when they are read."""
+  """A sequence of strings that are decoded from memory-mapped UTF-8."""
 
   def __init__(self, values: np.ndarray, offsets: np.ndarray):
     self._values = values
@@ -131,7 +130,7 @@ class _Uids(Sequence[str]):
 
 
 def _text(data: bytes) -> str:
-  """Decodes a uid; damaged bytes give a name that no row has."""
+  """Decodes a uid; replaces damaged bytes, so that no other row has it."""
   return data.decode(errors='replace')
 
 
@@ -147,13 +146,6 @@ def measure(path: Path) -> tuple[int, str]:
   with path.open('rb') as file:
     sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
     return file.tell(), sha256
-
-
-def _unusable(folder: Path, reason: str) -> errors.UserError:
-  return errors.UserError(
-    f'{folder}: cannot be written or mapped: {reason}; give permission or free'
-    ' some space'
-  )
 
 
 def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
@@ -190,6 +182,7 @@ def _index(folder: Path, manifest: manifest_lib.Manifest) -> dict[str, object]:
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
+  """Maps a file of values of one type."""
   if path.stat().st_size == 0:
     return np.zeros(0, dtype)  # No system maps an empty file.
   return np.memmap(path, dtype, 'r')

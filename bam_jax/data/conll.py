@@ -1,4 +1,4 @@
-"""Reader of tagged words: one a line, sentences separated by empty lines."""
+"""Reader of tagged words: one per line, an empty line between sentences."""
 
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -22,15 +22,12 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Reads sentences, with single spaces between words; see `formats.Reader`.
+  """Reads sentences, with one tag per word; see `formats.Reader`.
 
   Columns are separated by tabs, or else by spaces; every other character is
-  part of a word. A line of `-DOCSTART-` ends a sentence and is part of none.
-  The label has one tag per word.
-
-  A line that begins with `#` is a comment if it comes before the words of its
-  sentence and is not built like them: it has more columns, or fewer. A word may
-  begin with `#`, so a line that is built like the others is a word.
+  part of a word. A line of `-DOCSTART-` ends a sentence. A line that begins
+  with `#` is a comment if it comes before the words of its sentence and has
+  another number of columns than they have.
   """
 
   def make(index: int, block: list[_Line]) -> lines.Row:
@@ -80,7 +77,7 @@ def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
 
 
 def _is_comment(line: str, like: str) -> bool:
-  """Returns whether a line is a comment, given a line `like` that is not."""
+  """Returns whether a line is a comment, unlike the line `like` of a word."""
   if not line.startswith(_COMMENT):
     return False
   cells = plain_text.cells(line)
@@ -106,8 +103,8 @@ def _columns(
       )
     if cells and _is_comment(line, block[0][1]):
       raise errors.UserError(
-        f'{path}:{number}: begins with # and is not built like the words before'
-        ' it; put a comment before its sentence, or mend the row'
+        f'{path}:{number}: begins with # and has other columns than the words'
+        ' before it; put a comment before its sentence, or mend the row'
       )
     cells.append([fields[column] for column in chosen])
     if not cells[-1][0] or ' ' in cells[-1][0]:

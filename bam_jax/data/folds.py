@@ -1,4 +1,4 @@
-"""Folds of the training rows: each teacher leaves one out, and labels it.
+"""Folds of the training rows: a teacher leaves one out, and labels it.
 
 A teacher has memorised the gold labels of the rows it was trained on. So each
 of k teachers is trained without one of k folds and labels only that fold
@@ -17,7 +17,7 @@ from bam_jax.tasks import task as task_lib
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-  """One of the folds that the rows of every task are divided into.
+  """One fold of the training rows of every task.
 
   Attributes:
     number: from 1 to `of`.

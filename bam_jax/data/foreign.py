@@ -1,4 +1,4 @@
-"""Recognises files of another format, and names the command that converts them.
+"""Recognises files of other formats, and names the command that converts one.
 
 Examples are a compressed file, UTF-16, a spreadsheet, or a login page that was
 saved under the name of a table.
@@ -94,14 +94,14 @@ _UTF_16_ZEROS = 0.3
 
 
 def check(head: bytes, path: str) -> None:
-  """Raises if a file is known not to be UTF-8 text, by its first bytes.
+  """Raises if the first bytes of a file are not those of UTF-8 text.
 
   Args:
     head: `HEAD_BYTES` of the file, or all of it.
     path: of the file; empty: standard input.
 
   Raises:
-    errors.UserError: it is; names the format and the remedy.
+    errors.UserError: names the format and the remedy.
   """
   if found := describe(head, path):
     what, remedy = found
@@ -109,11 +109,11 @@ def check(head: bytes, path: str) -> None:
 
 
 def describe(head: bytes, path: str) -> tuple[str, str] | None:
-  """Returns what a file is and the remedy; None for text or an unknown format.
+  """Returns the format of a file and the remedy; None for text or unknown.
 
   Args:
-    head: as for `check`.
-    path: as for `check`.
+    head: `HEAD_BYTES` of the file, or all of it.
+    path: of the file; empty: standard input.
   """
   quoted = shlex.quote(path)
   for pattern, name, suffix, program in _COMPRESSED:
@@ -170,11 +170,7 @@ def _decode(head: bytes, encoding: str = 'UTF-8') -> str | None:
 
 
 def check_json_lines(head: bytes, path: str) -> None:
-  """Raises if a file is one JSON array, not one object per line.
-
-  Raises:
-    errors.UserError: it is.
-  """
+  """Raises a `UserError` if a file is one JSON array, not JSON lines."""
   if _JSON_ARRAY.match(head):
     rows = "json.load(open(sys.argv[1], encoding='utf-8-sig'))"
     remedy = _to_json_lines(path, 'json', rows)
@@ -186,16 +182,13 @@ def check_json_lines(head: bytes, path: str) -> None:
 def check_separator(
   line: str, columns: Sequence[tuple[int | str, ...]], path: str, where: str
 ) -> None:
-  """Raises if a table has its columns, but not separated by tabs.
+  """Raises if a table's columns are quoted or separated by commas or the like.
 
   Args:
     line: the first of the table.
-    columns: sets of names or numbers; the table must have one set at least.
+    columns: sets of names or numbers, one of which the table must have.
     path: of the file; empty: standard input.
     where: file and line, for the error.
-
-  Raises:
-    errors.UserError: they are separated by commas or the like, or quoted.
   """
 
   def has_columns(cells: Sequence[str]) -> bool:
@@ -230,11 +223,7 @@ def check_separator(
 def csv_remedy(path: str, mark: str = ',', has_header: bool = True) -> str:
   """Returns the command that converts a table with quoting to JSON lines.
 
-  Args:
-    path: of the table; empty: standard input.
-    mark: the separator of its columns.
-    has_header: whether its first line names the columns; otherwise they are
-      named '0', '1' ...
+  Without a header, the fields of the JSON objects are '0', '1' ...
   """
   # No command holds a tab itself.
   mark = r'\t' if mark == '\t' else mark
@@ -247,7 +236,7 @@ def csv_remedy(path: str, mark: str = ',', has_header: bool = True) -> str:
 
 
 def _to_json_lines(path: str, modules: str, rows: str) -> str:
-  """Returns the command that writes rows as JSON lines beside a file."""
+  """Returns the command that writes a file's rows as JSON lines beside it."""
   if not path:
     return 'give one JSON object a line'
   old, new = shlex.quote(path), shlex.quote(f'{path}.jsonl')

@@ -15,7 +15,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class Reader(Protocol):
-  """Reads the rows of a file in its order."""
+  """The function that reads the rows of a file format."""
 
   def __call__(
     self,
@@ -24,7 +24,7 @@ class Reader(Protocol):
     fault: lines.Fault = lines.stop,
     decoding_errors: str = 'strict',
   ) -> Iterator[lines.Row]:
-    """Yields the rows that can be used; indices count the others too.
+    """Yields the usable rows of a file; their indices count all rows.
 
     Args:
       path: of the file.
@@ -41,13 +41,12 @@ class Reader(Protocol):
 
 
 class Format(NamedTuple):
-  """A file format.
+  """A file format of raw rows.
 
   Attributes:
     read: its reader.
-    columns: whether columns have names: always, never (they have numbers), or
-      only in files with a header.
-    like: a format of `Kind.formats` with the same rows; kinds that read that
+    columns: whether columns have names, numbers, or names if there is a header.
+    like: the format of `Kind.formats` with the same rows; kinds that read that
       format read this one too.
   """
 

@@ -1,4 +1,4 @@
-"""Reader of files with one JSON object a line."""
+"""Reader of files with one JSON object per line."""
 
 from collections.abc import Iterator
 import json
@@ -18,7 +18,7 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Reads one JSON object a line; see `formats.Reader`."""
+  """Reads one JSON object per line; see `formats.Reader`."""
   foreign.check_json_lines(lines.check_text(path), str(path))
 
   def make(index: int, unit: tuple[int, str]) -> lines.Row:

@@ -14,7 +14,7 @@ from bam_jax import errors
 from bam_jax.data import foreign
 from bam_jax.tasks import task as task_lib
 
-# Characters: far more than any encoder reads of a text.
+# Characters per line: far more than any encoder reads.
 _LONGEST = 1 << 20
 # A byte that is no UTF-8, as Python escapes it.
 _BROKEN = re.compile('[\udc80-\udcff]')
@@ -26,7 +26,7 @@ Fault = Callable[[errors.UserError], None]
 
 
 class Row(NamedTuple):
-  """A raw row: its index from 0, its first line from 1, texts and label."""
+  """A raw row of a file: its index from 0, first line from 1, texts, label."""
 
   index: int
   line: int
@@ -47,7 +47,7 @@ def stop(error: errors.UserError) -> None:
 def usable(
   units: Iterable[_Unit], make: Callable[[int, _Unit], Row], fault: Fault
 ) -> Iterator[Row]:
-  """Yields the rows that can be used.
+  """Yields the rows that can be made without an error.
 
   Args:
     units: what each row is made from.
@@ -76,7 +76,7 @@ def check_text(path: Path) -> bytes:
   """
   if path.exists() and not path.is_file():
     raise errors.UserError(
-      f'{path}: is no regular file; give one that holds the rows'
+      f'{path}: is not a regular file; give one that holds the rows'
     )
   with path.open('rb') as file:
     head = file.read(foreign.HEAD_BYTES)
@@ -87,7 +87,7 @@ def check_text(path: Path) -> bytes:
 def read(
   path: Path, decoding_errors: str = 'strict'
 ) -> Iterator[tuple[int, str]]:
-  """Yields the line numbers of a file, from 1, and its lines.
+  """Yields the number of each line of a file, from 1, and the line.
 
   Raises:
     errors.UserError: the file is not text, or a line is too long to be text.

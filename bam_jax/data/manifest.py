@@ -1,4 +1,4 @@
-"""The manifest of a shard set: its content and its fingerprint.
+"""Reads and writes the manifest of a shard set, with its fingerprint.
 
 `manifest.json` lists the fields, the name, size and sha256 of every file, the
 fingerprint (everything that decided the content, by name) and free metadata.
@@ -26,7 +26,7 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """One value of every row.
+  """A field of the records of a shard set.
 
   Attributes:
     name: of the feature in the records, and of its column files.
@@ -50,7 +50,7 @@ class Field:
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """The manifest's entry for one TFRecord file."""
+  """The entry of a manifest for one TFRecord file."""
 
   name: str
   records: int
@@ -68,7 +68,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-  """A manifest whose digest and file names have been checked."""
+  """The manifest of a shard set, checked against its own digest."""
 
   fields: tuple[Field, ...]
   files: tuple[Part, ...]
@@ -157,7 +157,7 @@ def check_fingerprint(
     remedy: how to get a set with the expected fingerprint.
 
   Raises:
-    errors.UserError: they differ; names the parts and their values.
+    errors.UserError: names the parts that differ and their values.
   """
   if manifest.fingerprint == schema.to_dict(fingerprint):
     return

@@ -34,20 +34,12 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   `config.custom_tasks`; every custom task is checked, used or not.
 
   Raises:
-    errors.UserError: an unknown name, a custom task that shadows another or
-      does not hold together, a swapped task that has no pairs, or GLUE tasks
-      without a folder to read them from.
+    errors.UserError: an unknown name, a mistake in a custom task, a swapped
+      task that has no pairs, or GLUE tasks without a folder to read them from.
   """
   known = glue.TASKS | demo.TASKS
-  custom = {}
-  for name, task_config in config.custom_tasks.items():
-    if name in known:
-      raise errors.UserError(
-        f'config.custom_tasks.{name}: {name!r} is a task of the package; give'
-        ' yours another name'
-      )
-    custom[name] = _custom(name, task_config)
-  known = known | custom
+  custom = {n: _custom(n, task) for n, task in config.custom_tasks.items()}
+  known |= custom
   for name, file in config_lib.unlabelled_files(config).items():
     if name in known:
       known[name] = _with_unlabelled(known[name], file, name in custom)
@@ -136,6 +128,8 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
   kind = kinds.KINDS.get(config.kind)
   if kind is None:
     yield f'.kind: {config.kind!r} is none of {", ".join(kinds.KINDS)}'
+  if name in glue.TASKS | demo.TASKS:
+    yield f': {name!r} is a task of the package; give yours another name'
   if not _NAME.fullmatch(name):
     yield f': {name!r} is no task name; use letters, digits, _ and - only'
   # Some file systems don't tell capital letters from small ones.

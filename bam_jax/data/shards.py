@@ -9,10 +9,8 @@ set. All of these are checked before anything is used.
 """
 
 from collections.abc import Iterable
-from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
-import contextlib
 import itertools
 import os
 from pathlib import Path
@@ -45,7 +43,7 @@ def feature_fields(
 
   Args:
     label_width: numbers per label; None if it varies between examples.
-    more: name, type and width of other fields.
+    more: name, type and width of a kind's own fields.
   """
   return (
     Field('uid', 'bytes', 1),
@@ -57,7 +55,7 @@ def feature_fields(
 
 
 def logits_fields(width: int | None) -> tuple[Field, ...]:
-  """Returns the fields of logits, `width` numbers per row; None: it varies."""
+  """Returns the fields of logits; a width of None varies between rows."""
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
 
 
@@ -94,7 +92,8 @@ def write(
   temporary = directory.with_name(
     f'{directory.name}.tmp-{secrets.token_hex(4)}'
   )
-  with _write_errors(directory):
+  remedy = 'give permission, free some space or choose another folder'
+  with tfrecord.report_errors(directory, 'written', remedy):
     _check_replaceable(directory)
     temporary.mkdir(parents=True)
   try:
@@ -107,7 +106,7 @@ def write(
       raise errors.UserError(
         f'{directory}: there is no row to write; check the source of the rows'
       )
-    with _write_errors(directory):
+    with tfrecord.report_errors(directory, 'written', remedy):
       parts = []
       for index, count in enumerate(counts):
         name = f'part-{index:05d}-of-{len(counts):05d}.tfrecord'
@@ -133,9 +132,9 @@ def open(
 ) -> Columns:
   """Verifies a shard set and opens it as memory-mapped columns.
 
-  Every file's size and sha256 is compared with the manifest. The first opening
-  decodes the records, their checksums checked, in chunks of bounded memory into
-  `directory/columns`; later ones map those files if they are as written.
+  The size and sha256 of every file are compared with the manifest. The first
+  opening decodes the records into `directory/columns`, in bounded memory; later
+  ones map those files if they are as written.
 
   Args:
     directory: of the set.
@@ -154,7 +153,7 @@ def open(
   if manifest.fields != tuple(fields):
     raise errors.UserError(
       f'{directory}: holds {", ".join(map(str, manifest.fields))} where'
-      f' {", ".join(map(str, fields))} is wanted; {manifest_lib.AGAIN}'
+      f' {", ".join(map(str, fields))} is expected; {AGAIN}'
     )
   for part in manifest.files:
     _check_part(directory / part.name, part)
@@ -212,29 +211,13 @@ def _sync_folder(directory: Path) -> None:
     os.close(descriptor)
 
 
-@contextlib.contextmanager
-def _write_errors(directory: Path) -> Iterator[None]:
-  """Turns file system errors into a `UserError` that names the folder."""
-  try:
-    yield
-  except OSError as e:
-    raise errors.UserError(
-      f'{directory}: cannot be written: {e.strerror}; give permission, free'
-      ' some space or choose another folder'
-    ) from e
-
-
 def _check_part(path: Path, part: manifest_lib.Part) -> None:
   """Raises if a file is missing or differs from its entry in the manifest."""
-  try:
+  with tfrecord.report_errors(path, 'read', AGAIN):
     size, sha256 = columns_lib.measure(path)
-  except OSError as e:
-    raise errors.UserError(
-      f'{path}: cannot be read: {e.strerror}; {manifest_lib.AGAIN}'
-    ) from e
   if (size, sha256) != (part.bytes, part.sha256):
     raise errors.UserError(
       f'{path}: is damaged: it has {size} bytes and sha256 {sha256[:12]}…, but'
       f' the manifest says {part.bytes} bytes and {str(part.sha256)[:12]}…;'
-      f' {manifest_lib.AGAIN}'
+      f' {AGAIN}'
     )

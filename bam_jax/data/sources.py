@@ -1,4 +1,4 @@
-"""Reads the examples of a split from its source, with equal uids from each."""
+"""Reads the examples of a split; its uids are the same from files and TFDS."""
 
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -24,20 +24,11 @@ HOW_TO_GET_GLUE = (
 def read(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Iterator[task_lib.Example]:
-  """Streams the examples of a split in the order of the raw file.
+  """Yields the examples of a split, at least one, in the raw file's order.
 
-  The index of a uid counts the data lines of the raw file from 0: neither the
-  header nor an empty line, which Python's `csv` (and hence TFDS) passes over
-  as well, but malformed rows, even those that are skipped.
-
-  Args:
-    task: the task.
-    split: one of `task.tables`.
-    data: where the files are; `data.source` decides for tables that TFDS has.
-
-  Yields:
-    At least one example; labels are class indices, or scores in the task's own
-    scale, and None where the table has no label column.
+  The index of a uid counts the data lines of the raw file from 0: not the
+  header or an empty line, which TFDS skips as well, but malformed rows, even
+  those that are left out. Labels are None if the table has no label column.
 
   Raises:
     errors.UserError: no such split or file, nothing in it, or a row that
@@ -45,7 +36,7 @@ def read(
   """
   if split not in task.tables:
     raise errors.UserError(
-      f'task {task.name!r} has no split {split!r}; it has'
+      f'task {task.name!r} has no split {split!r}; name one of'
       f' {", ".join(task.tables)}'
     )
   source = source_of(task, split, data)
@@ -149,8 +140,7 @@ def _example(
   where = f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
   if split == task_lib.UNLABELLED and not all(map(str.strip, row.text)):
     raise errors.UserError(
-      f'{where}: an empty text, of which there is nothing to learn; remove the'
-      ' row'
+      f'{where}: an empty text, which teaches nothing; remove the row'
     )
   text_a, text_b = row.text if len(row.text) == 2 else (row.text[0], None)
   label = row.label
@@ -181,21 +171,3 @@ def ignored_label(
   except (OSError, StopIteration, ValueError, errors.UserError):
     return None
   return name if name in known else None
-
-
-def scan(
-  path: Path, table: task_lib.Table, fault: lines.Fault
-) -> Iterator[lines.Row]:
-  """Yields the usable raw rows of a file and reports the others.
-
-  Args:
-    path: of a file; bytes that are not UTF-8 become U+FFFD.
-    table: its columns.
-    fault: receives the error of each unusable row, except of those that
-      `table.skip_malformed` leaves out.
-
-  Raises:
-    errors.UserError: a column is missing, or the file cannot be read on.
-    OSError: it cannot be opened.
-  """
-  return formats.FORMATS[table.format].read(path, table, fault, 'replace')

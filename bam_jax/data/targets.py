@@ -15,7 +15,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class ExampleTargets:
-  """Gold and teacher targets of any examples, by their numbers.
+  """Looks up the gold and teacher targets of examples.
 
   The gold target of a row without a label is its teacher's prediction, so that
   the weight of the gold labels makes no difference to it.
@@ -85,7 +85,7 @@ class ExampleTargets:
 
 
 class TokenTargets:
-  """Gold and teacher targets per token, for tasks with outputs per token."""
+  """Looks up the targets of tokens, for tasks with outputs per token."""
 
   def __init__(
     self,
@@ -94,7 +94,7 @@ class TokenTargets:
     teachers: Sequence[np.ndarray | None],
     width: int,
   ):
-    """Keeps the rows; computes nothing yet.
+    """Keeps its arguments; computes nothing yet.
 
     Args:
       tasks: the tasks of the run.
@@ -156,7 +156,7 @@ class TokenTargets:
 def _check_teacher(
   task: task_lib.Task, teacher: np.ndarray, count: int
 ) -> None:
-  """Raises if a teacher is not of `count` examples or tokens."""
+  """Raises if a teacher has not `count` rows with the task's outputs."""
   if teacher.shape != (count, task.num_outputs):
     raise ValueError(
       f'{task.name}: the teacher has shape {teacher.shape}, the task'

@@ -53,16 +53,9 @@ _LOCK = 'bam_jax.lock'
 def read(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> tuple[str, list[lines.Row]]:
-  """Returns the place of a split, for errors, and its rows.
+  """Returns the folder and name of a split, for errors, and its raw rows.
 
-  Args:
-    task: a task whose table names a TFDS builder and split.
-    split: one of `task.tables`.
-    data: `tfds_dir` is the folder that holds the prepared data, TFDS's default
-      if empty.
-
-  Returns:
-    The rows have the order and the indices of the official file, and no line.
+  The rows have the order and the indices of the official file, and no lines.
 
   Raises:
     errors.UserError: TFDS is not installed, or the data set is not prepared or
@@ -95,7 +88,7 @@ def read(
       raise fail(what) from error
   if not len(rows) == len({row.index for row in rows}) == info.num_examples > 0:
     raise fail(
-      f'{where} has {len(rows)} rows where dataset_info.json tells of'
+      f'{where} has {len(rows)} rows where dataset_info.json names'
       f' {info.num_examples} different ones'
     )
   rows.sort(key=operator.attrgetter('index'))
@@ -168,10 +161,7 @@ def _import() -> Any:
 def missing(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """Returns the data sets of training and dev rows that are not prepared.
-
-  Returns:
-    Names of TFDS builders, each once; none where the rows come from elsewhere.
+  """Returns the TFDS builders of training and dev rows that are not prepared.
 
   Raises:
     errors.UserError: TFDS is not installed.
@@ -183,7 +173,7 @@ def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
   """Raises if data sets are missing and `download` cannot get them.
 
   Raises:
-    errors.UserError: names all of them, and one command that gets all.
+    errors.UserError: names all of them, and one command that gets them.
   """
   names = _builders(tasks, data)
   if importlib.util.find_spec('tensorflow_datasets') is not None:
@@ -200,17 +190,13 @@ def how_to_get(
 
 
 def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
-  """Downloads and prepares data sets in another process.
+  """Downloads and prepares data sets of TFDS in another process.
 
   Waits for another command that prepares in the same folder.
 
-  Args:
-    names: of TFDS builders.
-    tfds_dir: as `config.data.tfds_dir`.
-
   Yields:
     Twice a second, so that the caller can stop: closing the iterator ends the
-    process. Finished data sets stay.
+    process. Finished data sets are kept.
 
   Raises:
     errors.UserError: TensorFlow is not installed, or a download fails.
@@ -243,8 +229,8 @@ def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
       if error:
         raise errors.UserError(
           f'config.data.source=tfds: {name} cannot be downloaded and prepared'
-          f' in {_folder(tfds_dir)}: {error}; what is finished stays, and the'
-          ' same command goes on once that is mended'
+          f' in {_folder(tfds_dir)}: {error}; mend that and run the same'
+          ' command again; finished data sets are kept'
         )
   finally:
     process.kill()
@@ -255,7 +241,7 @@ def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
 def _download(
   names: Sequence[str], tfds_dir: str, sender: connection.Connection
 ) -> None:
-  """Prepares data sets; after each, sends '' or the error message."""
+  """Prepares data sets; sends an empty or an error message after each."""
   child_processes.follow_parent()
   # TensorFlow reports at length on standard error, and would take GPUs.
   os.environ |= {

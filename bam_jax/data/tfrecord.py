@@ -8,6 +8,7 @@ the data. TensorFlow's readers read what is written here and the reverse.
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO
@@ -64,6 +65,17 @@ _POOL.Add(text_format.Parse(_DESCRIPTION, descriptor_pb2.FileDescriptorProto()))
 _Example = message_factory.GetMessageClass(
   _POOL.FindMessageTypeByName('bam_jax.Example')
 )
+
+
+@contextlib.contextmanager
+def report_errors(path: Path, what: str, remedy: str) -> Iterator[None]:
+  """Turns a file system error into a `UserError`: PATH cannot be WHAT."""
+  try:
+    yield
+  except OSError as e:
+    raise errors.UserError(
+      f'{path}: cannot be {what}: {e.strerror or e}; {remedy}'
+    ) from e
 
 
 def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
@@ -157,17 +169,12 @@ def _append(
   A file held open over the loop of `write` would be closed, and flushed once
   more, while an error of the records is on its way.
   """
-  try:
-    with path.open(mode) as file:
-      file.write(data)
-      if sync:
-        file.flush()
-        os.fsync(file.fileno())
-  except OSError as e:
-    raise errors.UserError(
-      f'{path}: cannot be written: {e.strerror}; free some space or choose'
-      ' another folder'
-    ) from e
+  remedy = 'free some space or choose another folder'
+  with report_errors(path, 'written', remedy), path.open(mode) as file:
+    file.write(data)
+    if sync:
+      file.flush()
+      os.fsync(file.fileno())
 
 
 def _checksum(data: bytes) -> bytes:
@@ -188,13 +195,8 @@ def read(path: str | os.PathLike) -> Iterator[bytes]:
       checksum; names the file, the record (from 0) and its byte offset.
   """
   path = Path(path)
-  try:
-    with path.open('rb') as file:
-      yield from _records(path, file)
-  except OSError as e:
-    raise errors.UserError(
-      f'{path}: cannot be read: {e.strerror}; write it again'
-    ) from e
+  with report_errors(path, 'read', 'write it again'), path.open('rb') as file:
+    yield from _records(path, file)
 
 
 def _records(path: Path, file: BinaryIO) -> Iterator[bytes]:

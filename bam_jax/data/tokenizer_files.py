@@ -141,6 +141,9 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
   else:
     remedy = "name a directory that holds a BERT model's tokenizer"
     raise _unusable(path, 'neither tokenizer.json nor vocab.txt', remedy)
+  # The libraries make lists as long as the highest id.
+  if (highest := max(known.values(), default=0)) > _HIGHEST_ID:
+    raise _unusable(path, f'gives a token the id {highest}')
   auto = _auto_tokenizer(path, settings, known)
   tokenizer = auto.backend_tokenizer
   # A class that takes tokenizer.json as it is may name no special tokens.
@@ -172,7 +175,7 @@ def _read_errors(
 
 
 def _read_json(file: Path) -> dict[str, object]:
-  """Returns a JSON object, which is empty if there is no such file."""
+  """Reads a JSON object; returns an empty one if there is no such file."""
   with _read_errors(file):
     try:
       return files.load_json(file)
@@ -181,7 +184,7 @@ def _read_json(file: Path) -> dict[str, object]:
 
 
 def _read_settings(file: Path) -> dict[str, object]:
-  """Reads a tokenizer_config.json; refuses settings that can't be followed."""
+  """Reads a tokenizer_config.json; raises for a setting with no support."""
   settings = _read_json(file)
   for name in _NORMALIZER_SETTINGS.values():
     if not isinstance(settings.get(name), bool | None):
@@ -194,7 +197,7 @@ def _read_settings(file: Path) -> dict[str, object]:
 
 
 def _read_model_vocab(file: Path) -> dict[str, int]:
-  """Reads a model's vocab.txt. Of equal lines the last one counts."""
+  """Reads a model's vocab.txt; logs repeated tokens, whose last line counts."""
   with _read_errors(file):
     lines = read_vocab(file)
   vocabulary = {line: number for number, line in enumerate(lines)}
@@ -228,7 +231,7 @@ def _from_json(file: Path) -> tokenizers.Tokenizer:
 def _auto_tokenizer(
   path: Path, settings: Mapping[str, object], known: Mapping[str, int]
 ) -> Any:
-  """Calls `AutoTokenizer`; files that name no model are BERT's."""
+  """Calls `AutoTokenizer`, with BERT as the model if the files name none."""
   # transformers would advise to install PyTorch, which is not needed.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   import transformers  # Takes a second: not before a tokenizer is read.
@@ -270,8 +273,8 @@ def _check_parts(
 ) -> None:
   """Raises if AutoTokenizer replaces a part of tokenizer.json by another.
 
-  It keeps the file's vocabulary only, and builds what BERT has around it. That
-  is right if the file has the same, except for `_NORMALIZER_SETTINGS`.
+  It keeps only the file's vocabulary and builds BERT's other parts around it,
+  which is right if the file has the same, except for `_NORMALIZER_SETTINGS`.
   """
   one, two = json.loads(written.to_str()), json.loads(read.to_str())
   for part in _PARTS:
@@ -322,21 +325,19 @@ def _check_declared_ids(
 
 
 def _check_ids(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
-  """Raises if two tokens have one id, or an id is too large."""
+  """Raises if two tokens have one id."""
   ids = tokenizer.get_vocab(with_added_tokens=True)
   owners = {number: token for token, number in ids.items()}
   for token, number in ids.items():
     if owners[number] != token:
       what = f'{token!r} and {owners[number]!r} both have the id {number}'
       raise _unusable(path, what, _OTHER_MODEL)
-    if number > _HIGHEST_ID:
-      raise _unusable(path, f'gives a token the id {number}')
 
 
 def _check_template(
   path: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
 ) -> None:
-  """Raises if special tokens are not put where BERT puts them."""
+  """Raises if the tokenizer does not put special tokens where BERT does."""
   tokenizer.no_truncation()
   tokenizer.no_padding()
   cls = tokenizer.token_to_id(special['cls_token'])
@@ -349,7 +350,7 @@ def _check_template(
 
 
 def _warn_of_case(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
-  """Warns if texts are lower-cased and the vocabulary is not."""
+  """Logs a warning if a cased vocabulary is used for lower-cased texts."""
   if not getattr(tokenizer.normalizer, 'lowercase', False):
     return
   added = {t.content for t in tokenizer.get_added_tokens_decoder().values()}

@@ -22,7 +22,7 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Reads cells between tabs, without quoting; see `formats.Reader`."""
+  """Reads rows of cells between tabs, without quoting; see `formats.Reader`."""
   filled = lines.read_filled(path, decoding_errors)
   yield from parse(filled, table, str(path), fault)
 
@@ -33,10 +33,10 @@ def parse(
   path: str,
   fault: lines.Fault = lines.stop,
 ) -> Iterator[lines.Row]:
-  """Finds the columns by the first line; returns an iterator over the rows.
+  """Parses the first line and returns an iterator over the rows.
 
   Args:
-    numbered: numbers and lines, none of them empty.
+    numbered: line numbers and lines, none of them empty.
     table: the columns to read, with a label or without.
     path: of the file; empty: standard input.
     fault: receives the error of each row that cannot be used.
@@ -68,7 +68,7 @@ def _rows(
   path: str,
   fault: lines.Fault,
 ) -> Iterator[lines.Row]:
-  """Yields the rows that have `width` cells; the label is the last column."""
+  """Yields the rows that have `width` cells; `columns` ends with the label."""
   has_label = table.label is not None
   index = skipped = 0
   for index, (number, line) in enumerate(numbered):
@@ -98,10 +98,7 @@ def _rows(
 def _check_separator(
   line: str, table: task_lib.Table, path: str, where: str
 ) -> None:
-  """Raises if the first line has a table's columns, but no tabs between them.
-
-  Official files are fetched again, not converted.
-  """
+  """Raises if a file of the user's own is not separated by tabs."""
   label = () if table.label is None else (table.label,)
   texts = [table.text, *([table.other_text] if table.other_text else [])]
   if not table.tfds:
@@ -111,7 +108,7 @@ def _check_separator(
 def _column(
   column: int | str, first: Sequence[str], header: bool, where: str
 ) -> int:
-  """Returns the number of a column that is given by name or number.
+  """Returns the number of a column, which is given by its name or number.
 
   Args:
     column: a name of the header, or a number, from the end if negative.

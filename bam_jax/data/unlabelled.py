@@ -1,4 +1,4 @@
-"""Reads unlabelled rows of users: files, standard input, JSON objects.
+"""Reads unlabelled texts from a user's file, standard input or JSON objects.
 
 The task's kind decides what a row holds and under which names: those of the
 task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
@@ -38,7 +38,7 @@ Texts = tuple[str, ...]
 
 
 class Rows(NamedTuple):
-  """An opened file.
+  """An opened file of unlabelled rows.
 
   Attributes:
     format: how it is written.
@@ -60,7 +60,7 @@ def format_of(path: str) -> Literal['tsv', 'jsonl'] | None:
 
 @contextlib.contextmanager
 def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
-  """Opens a file and reads its first line.
+  """Opens a file of unlabelled rows and reads its first line.
 
   Args:
     path: of a `.tsv` or `.jsonl` file; `-`: standard input, which is JSON lines
@@ -102,12 +102,7 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
 def texts_of(
   task: task_lib.Task, row: Mapping[str, object], where: str
 ) -> Texts:
-  """Returns the texts in a JSON object.
-
-  Args:
-    task: the task that reads them.
-    row: the object.
-    where: file and line, for errors.
+  """Returns the texts that a task reads from a JSON object.
 
   Raises:
     errors.UserError: one is missing, or is not a text.
@@ -122,12 +117,7 @@ def texts_of(
 def unnamed_texts(
   task: task_lib.Task, values: Sequence[object], where: str
 ) -> Texts:
-  """Returns the texts of an input without names.
-
-  Args:
-    task: the task that reads them.
-    values: one or two texts.
-    where: file and line, for errors.
+  """Returns the texts that a task reads from values without names.
 
   Raises:
     errors.UserError: their number is wrong, or one is not a text.
@@ -142,12 +132,13 @@ def unnamed_texts(
 
 
 def _wanted(choices: Sequence[tuple[str, ...]]) -> str:
+  """Returns the missing names of texts and the remedy, for an error."""
   named = [' and '.join(map(repr, names)) for names in choices]
   return ', nor '.join(named) + '; give the texts under such names'
 
 
 def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Yields line numbers from 1 and lines; none may be empty."""
+  """Yields the numbers and lines of a file, none of which may be empty."""
   empty = 0
   for number, line in lines_lib.numbered(file, name):
     if not line:
@@ -189,10 +180,10 @@ def _rows(
 def _table(
   task: task_lib.Task, line: str, path: str, where: str
 ) -> tuple[tuple[str, ...], task_lib.Table]:
-  """Returns the names of a TSV file's texts, and where they are.
+  """Returns the names of the texts in a TSV file, and its table.
 
-  The first line names the columns; otherwise they have the numbers that the
-  task's own files have.
+  If the first line does not name the columns, they have the same numbers as in
+  the task's own files.
   """
   choices = task.kind.input_names(task)
   first = line.split('\t')
@@ -210,7 +201,7 @@ def _table(
 
 
 class Held:
-  """Features in memory, with the interface of `shards.Columns`."""
+  """A dataset of features in memory, with the methods of `shards.Columns`."""
 
   def __init__(self, rows: Sequence[kind_lib.Features]):
     self.uids = [row.uid for row in rows]

@@ -9,6 +9,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import formats
 from bam_jax.data import sources
 from bam_jax.doctor import findings
 from bam_jax.doctor import raw
@@ -222,8 +223,9 @@ def _from_file(
   places, label, has_lines = [], [], True
   # Rows that a run would skip are reported here.
   strict = dataclasses.replace(table, skip_malformed=False)
+  read = formats.FORMATS[table.format].read
   try:
-    for row in sources.scan(path, strict, malformed.append):
+    for row in read(path, strict, malformed.append, 'replace'):
       if skips_first and row.index == 0:
         continue
       where, value = f'{path}:{row.line}', math.nan

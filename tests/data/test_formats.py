@@ -61,7 +61,7 @@ def test_rows_that_cannot_be_used_are_counted(path):
   path.write_text('yes|a\nno\nno|c\n')
   task = registry.resolve(_config('bar'))['own']
   faults = []
-  rows = sources.scan(path, task.tables['train'], faults.append)
+  rows = _read(path, task.tables['train'], faults.append)
   assert [row.index for row in rows] == [0, 2]
   assert [str(fault) for fault in faults] == [f'{path}:2: no bar; mend the row']
 

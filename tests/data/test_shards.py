@@ -176,7 +176,7 @@ def test_fingerprints_compare_as_json(tmp_path):
 )
 def test_other_fields_are_refused(tmp_path, fields):
   _write(tmp_path / 'set')
-  with pytest.raises(errors.UserError, match=r'set: holds uid .* is wanted'):
+  with pytest.raises(errors.UserError, match=r'set: holds uid .* is expected'):
     shards.open(tmp_path / 'set', fields, _FINGERPRINT)
 
 
@@ -365,7 +365,7 @@ def _set(path: tuple, value) -> object:
     (_set(('files', 0, 'sha256'), None), 'is damaged'),
     (_set(('files', 0, 'bytes'), 3), 'the manifest says 3 bytes and'),
     (_set(('fields',), 'x'), 'no manifest'),
-    (_set(('fields', 0, 'dtype'), 'int'), 'is wanted'),
+    (_set(('fields', 0, 'dtype'), 'int'), 'is expected'),
     (_set(('fingerprint',), 3), 'no manifest'),
     (lambda manifest: manifest.pop('metadata'), 'no manifest'),
     (lambda manifest: manifest.pop('version'), 'no manifest'),

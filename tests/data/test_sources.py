@@ -378,7 +378,7 @@ def test_a_pipe_is_not_waited_for():
   pathlib.Path('data').mkdir()
   os.mkfifo('data/own.tsv')
   assert _message(_task()) == (
-    'data/own.tsv: is no regular file; give one that holds the rows'
+    'data/own.tsv: is not a regular file; give one that holds the rows'
   )
 
 
@@ -398,7 +398,7 @@ def test_a_missing_own_file_and_split():
     ' config.custom_tasks.own'
   )
   assert _message(_task(), 'dev') == (
-    "task 'own' has no split 'dev'; it has train"
+    "task 'own' has no split 'dev'; name one of train"
   )
 
 

@@ -300,7 +300,7 @@ def test_records_that_do_not_add_up(tfds, tmp_path, monkeypatch, change):
   assert _message() == (
     f"tfds/glue/rte/2.0.0: split 'validation' has"
     f' {official_files.ROWS - (change == "lost")} rows where dataset_info.json'
-    f' tells of 12 different ones; {_PREPARE_AGAIN}'
+    f' names 12 different ones; {_PREPARE_AGAIN}'
   )
 
 

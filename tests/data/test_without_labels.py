@@ -287,7 +287,7 @@ def test_files_without_a_header_are_all_alike(tmp_path):
       '{"text": "a", "text_pair": "b"}\n{"text": "c", "text_pair": " "}\n',
       r'x\.jsonl:2: an empty text, .*; remove the row',
     ),
-    ('{"text": 1, "text_pair": "b"}\n', r"x\.jsonl:1: field 'text' is a int"),
+    ('{"text": 1, "text_pair": "b"}\n', r"x\.jsonl:1: field 'text' is no"),
     ('{"text": "a"\n', r'x\.jsonl:1: no JSON'),
     ('', r'x\.jsonl: no usable row; mend config\.data\.dir or config\.data\.'),
   ],
