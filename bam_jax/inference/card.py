@@ -88,11 +88,11 @@ def describe_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
     tasks: those whose heads are in the directory.
     facts: of the model.
   """
-  heads = [task.kind.export(task) for task in tasks]
+  kind = tasks[0].kind
   front = [
     '---',
     'library_name: transformers',
-    f'pipeline_tag: {heads[0].pipeline}',
+    f'pipeline_tag: {kind.pipeline}',
     'tags: [bert, multi-task, knowledge-distillation, bam-jax]',
     '---',
     '',
@@ -100,14 +100,14 @@ def describe_tasks(tasks: Sequence[task_lib.Task], facts: Facts) -> str:
   ]
   if len(tasks) == 1:
     use = _USE.format(
-      auto_class=heads[0].auto_class, usage=tasks[0].kind.usage(tasks[0])
+      auto_class=f'AutoModel{kind.architecture}', usage=kind.usage(tasks[0])
     )
     use = f'In this directory, with transformers 4 or 5:\n\n{use.rstrip()}'
   else:
     use = (
       '`heads.TASK.weight` and `heads.TASK.bias` of `model.safetensors` are'
       ' applied to the pooled vector of `BertModel`'
-      + _OF_TOKENS * any(not head.is_pooled for head in heads)
+      + _OF_TOKENS * any(task.kind.per_token for task in tasks)
       + '; `tasks.json` says what the outputs mean.'
     )
   return '\n'.join(front) + _card(tasks, facts, [use])

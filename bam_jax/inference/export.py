@@ -77,7 +77,7 @@ def export(
 
   all_heads = {}
   for task in chosen:
-    head = task.kind.export(task)
+    kind = task.kind
     table = head_params(params['heads'], heads[task.name], task)
     tensors = {
       'weight': np.ascontiguousarray(table['kernel'].T),
@@ -89,15 +89,15 @@ def export(
       {
         **{
           of.tensor_prefix + name: tensor
-          for name, tensor in (body if head.is_pooled else encoder).items()
+          for name, tensor in (encoder if kind.per_token else body).items()
         },
-        **{f'{head.layer}.{name}': v for name, v in tensors.items()},
+        **{f'{kind.head_layer}.{name}': v for name, v in tensors.items()},
       },
       {
         **settings,
-        'architectures': [of.class_prefix + head.architecture],
+        'architectures': [of.class_prefix + kind.architecture],
         'classifier_dropout': config.dropout_head,
-        **head.settings,
+        **kind.export_settings(task),
       },
       {'README.md': card.describe_tasks([task], facts)},
     )

@@ -16,7 +16,6 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax import plain_text
-from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import question_windows
@@ -74,6 +73,9 @@ class Answers(kind_bases.PerToken):
     ('answers', 'bytes', 1),
   )
   own_fields = ('stride', 'unanswerable')
+  architecture = 'ForQuestionAnswering'
+  head_layer = 'qa_outputs'
+  pipeline = 'question-answering'
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if labels:
@@ -217,15 +219,8 @@ class Answers(kind_bases.PerToken):
     end = _OR_NONE if task.unanswerable else _PRINT
     return f'{_USAGE}\n{end}'
 
-  def export(self, task: task_lib.Task) -> export_lib.Export:
-    return export_lib.Export(
-      'AutoModelForQuestionAnswering',
-      'ForQuestionAnswering',
-      'qa_outputs',
-      'question-answering',
-      {},
-      is_pooled=False,
-    )
+  def export_settings(self, task: task_lib.Task) -> dict[str, object]:
+    return {}
 
 
 def _candidates(

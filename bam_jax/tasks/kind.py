@@ -17,7 +17,6 @@ from typing import Protocol
 import numpy as np
 
 from bam_jax import errors
-from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import metrics as metrics_lib
 from bam_jax.tasks import task as task_lib
 
@@ -109,6 +108,9 @@ class Kind(abc.ABC):
     in_windows: whether long examples are cut into windows, not truncated.
     one_class: whether a prediction is one of the task's labels.
     has_probabilities: whether a prediction has a probability for each label.
+    architecture: class of an exported model, without the family's prefix.
+    head_layer: name of the exported head's linear layer.
+    pipeline: tag of exported models on the hub.
     head: how a logit becomes a score, `sigmoid` or `linear`; None if labels are
       no scores.
   """
@@ -126,6 +128,9 @@ class Kind(abc.ABC):
   in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False
   has_probabilities: ClassVar[bool] = False
+  architecture: ClassVar[str] = 'ForSequenceClassification'
+  head_layer: ClassVar[str] = 'classifier'
+  pipeline: ClassVar[str] = 'text-classification'
   head: str | None = None
 
   def __str__(self) -> str:
@@ -350,9 +355,17 @@ class Kind(abc.ABC):
     It can use `torch`, and `model` and `tokenizer` of transformers.
     """
 
-  @abc.abstractmethod
-  def export(self, task: task_lib.Task) -> export_lib.Export:
-    """Describes the task head in Hugging Face's terms."""
+  def output_names(self, task: task_lib.Task) -> Sequence[str]:
+    """Names of the c outputs in an exported model."""
+    return task.labels
+
+  def export_settings(self, task: task_lib.Task) -> dict[str, object]:
+    """Entries for the config.json of an exported model."""
+    names = self.output_names(task)
+    return {
+      'id2label': {str(i): name for i, name in enumerate(names)},
+      'label2id': {name: i for i, name in enumerate(names)},
+    }
 
 
 def check_text(value: object, where: str) -> str:

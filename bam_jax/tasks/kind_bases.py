@@ -15,7 +15,6 @@ import jax
 import numpy as np
 
 from bam_jax import plain_text
-from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import task as task_lib
 
@@ -48,10 +47,6 @@ class Pooled(kind.Kind):
       [B, S] float32; finite in slots of other kinds too.
     """
 
-  def output_names(self, task: task_lib.Task) -> Sequence[str]:
-    """Names of the c outputs in an exported model."""
-    return task.labels
-
   @abc.abstractmethod
   def print_logits(self, task: task_lib.Task) -> str:
     """Python code for `usage`, which prints the prediction of `logits`, [c]."""
@@ -64,17 +59,11 @@ class Pooled(kind.Kind):
       '  logits = model(**inputs).logits[0]\n'
     ) + self.print_logits(task)
 
-  def export(self, task: task_lib.Task) -> export_lib.Export:
-    return export_lib.Export(
-      'AutoModelForSequenceClassification',
-      'ForSequenceClassification',
-      'classifier',
-      'text-classification',
-      {
-        'problem_type': self.problem_type,
-        **export_lib.label_maps(self.output_names(task)),
-      },
-    )
+  def export_settings(self, task: task_lib.Task) -> dict[str, object]:
+    return {
+      'problem_type': self.problem_type,
+      **super().export_settings(task),
+    }
 
 
 class Plain(Pooled):

@@ -16,7 +16,6 @@ from bam_jax import errors
 from bam_jax import escape
 from bam_jax import plain_text
 from bam_jax.tasks import classification
-from bam_jax.tasks import export as export_lib
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
@@ -52,6 +51,8 @@ class Tagging(kind_bases.PerToken):
   default_metrics = ('span_f1',)
   formats = ('conll',)
   num_texts = (1,)
+  architecture = 'ForTokenClassification'
+  pipeline = 'token-classification'
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     good = len(set(labels)) == len(labels) >= 2 and 'O' in labels
@@ -90,28 +91,22 @@ class Tagging(kind_bases.PerToken):
     room = max_length - 2
     words = [example.text_a.split(' ') for example in examples]
     ids = iter(tokenizer.encode(list(itertools.chain(*words))))
+    cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
     unknown = np.array([tokenizer.unk_id], np.int32)
-    for example, own in zip(examples, words):
-      pieces = [next(ids) for _ in own]
+    for example, split in zip(examples, words):
+      pieces = [next(ids) for _ in split]
       pieces = [piece if len(piece) else unknown for piece in pieces]
       if max(map(len, pieces)) > room:
         on_cut(example.uid)
         pieces = [piece[:room] for piece in pieces]
-      tags = np.broadcast_to(self.encode_label(task, example.label), len(own))
+      tags = np.broadcast_to(self.encode_label(task, example.label), len(split))
       for number, (first, last) in enumerate(_windows(pieces, room)):
-        label = [np.float32([NO_WORD])]
-        for tag, piece in zip(tags[first:last], pieces[first:last]):
-          label.append(np.full(len(piece), NO_WORD, np.float32))
-          label[-1][0] = tag
-        label.append(label[0])
-        input_ids = np.concatenate(
-          [[tokenizer.cls_id], *pieces[first:last], [tokenizer.sep_id]],
-          dtype=np.int32,
-        )
+        own = pieces[first:last]
+        input_ids = np.concatenate([cls, *own, sep], dtype=np.int32)
+        label = np.full(len(input_ids), NO_WORD, np.float32)
+        label[np.cumsum([1, *map(len, own[:-1])])] = tags[first:last]
         uid = task_lib.window_uid(example.uid, number)
-        yield kind.Features(
-          uid, input_ids, len(input_ids), np.concatenate(label)
-        )
+        yield kind.Features(uid, input_ids, len(input_ids), label)
 
   def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     label, offsets = rows.ragged('label')
@@ -229,16 +224,6 @@ class Tagging(kind_bases.PerToken):
 
   def usage(self, task: task_lib.Task) -> str:
     return _USAGE
-
-  def export(self, task: task_lib.Task) -> export_lib.Export:
-    return export_lib.Export(
-      'AutoModelForTokenClassification',
-      'ForTokenClassification',
-      'classifier',
-      'token-classification',
-      export_lib.label_maps(task.labels),
-      is_pooled=False,
-    )
 
 
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
