@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 import rich.box
 import rich.console
@@ -18,7 +17,6 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import escape
 from bam_jax import files
-from bam_jax.data import features
 from bam_jax.data import registry
 from bam_jax.doctor import examine
 from bam_jax.doctor import findings
@@ -28,17 +26,8 @@ from bam_jax.training import setup
 # Places shown of a finding; doctor.json has more.
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
-_FINDINGS = (
-  'severity',
-  'split',
-  'check',
-  'count',
-  'what, how to mend',
-  'where',
-)
-_SPLITS = (
-  'split', 'rows', 'labels', 'characters', 'tokens', 'rows cut', 'tokens cut',
-)  # fmt: skip
+_FINDINGS = ('severity', 'split', 'check', 'count', 'what, how to mend')
+_SPLITS = ('split', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut')
 _IN_ONE_LINE = {'severity', 'split', 'check', 'count', 'rows'}
 _NUMBERS = {'count', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut'}
 
@@ -46,77 +35,60 @@ _NUMBERS = {'count', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut'}
 def run(config: config_lib.Config, workdir: Path) -> int:
   """Checks the raw data of all tasks of a configuration.
 
-  Needs no pretrained weights: without a tokenizer, tokens are not counted.
+  Needs no pretrained weights. If the tokenizer is missing, tokens are not
+  counted.
 
   Returns:
     The command's exit status, see `findings.exit_code`.
 
   Raises:
-    errors.UserError: the tasks do not hold together, or the files can't be
+    errors.UserError: a task is not declared correctly, or the files can't be
       written.
   """
   tasks = registry.resolve(config)
-  tokenizer, remark = _tokenizer(config)
+  try:
+    tokenizer = setup.load_tokenizer(config)
+    remark = (
+      f'Tokens are those of up to {lengths.SAMPLE:,} rows a split, evenly'
+      ' spread, special ones included; rows are cut at'
+      f' {config.data.max_length}.'
+    )
+  except errors.UserError as error:
+    logging.warning('%s', error)
+    tokenizer, remark = None, f'Tokens are not counted: {error}.'
   report = examine.examine(tasks, config.data, tokenizer)
-  files.write_json(workdir / 'doctor.json', _json(config, report, remark))
-  files.write_text(workdir / 'doctor.md', _markdown(report, remark))
+  exit_code = findings.exit_code(report.findings)
+  counts = collections.Counter(f.severity for f in report.findings)
+  verdict = ', '.join(f'{s}s: {counts[s]}' for s in findings.EXIT_CODES) + '.'
+  data = dataclasses.asdict(config.data)
+  content = {'exit_code': exit_code, 'data': data, 'tokens': remark}
+  files.write_json(
+    workdir / 'doctor.json', content | dataclasses.asdict(report)
+  )
+  files.write_text(workdir / 'doctor.md', _markdown(report, verdict, remark))
   console = rich.console.Console()
-  # In the terminal, places stand below the words, so that both find room.
-  console.print(
-    _table(
-      _FINDINGS[:-1],
-      (
-        [*cells, '\n'.join(map(escape.plain, [what, *places]))]
-        for *cells, what, places in _finding_rows(report)
-      ),
-    )
-  )
-  console.print(
-    _table(
-      [name for name in _SPLITS if name != 'labels'],
-      ([*cells[:2], *cells[3:]] for cells in _split_rows(report)),
-    )
-  )
+  console.print(_table(_FINDINGS, _finding_rows(report)))
+  console.print(_table(_SPLITS, _split_rows(report)))
   # A path is copied better in one piece.
   console.print(
-    f'{_verdict(report)} {workdir / "doctor.md"} has all of it.',
+    f'{verdict} {workdir / "doctor.md"} has all of it.',
     markup=False,
     soft_wrap=True,
   )
-  return findings.exit_code(report.findings)
+  return exit_code
 
 
-def _tokenizer(
-  config: config_lib.Config,
-) -> tuple[features.Tokenizer | None, str]:
-  """The tokenizer of the configuration, and a remark on the tokens."""
-  try:
-    tokenizer = setup.load_tokenizer(config)
-  except errors.UserError as error:
-    logging.warning('%s', error)
-    return None, f'Tokens are not counted: {error}.'
-  return tokenizer, (
-    f'Tokens are those of up to {lengths.SAMPLE:,} rows a split, evenly spread,'
-    f' special ones included; rows are cut at {config.data.max_length}.'
-  )
-
-
-def _verdict(report: findings.Report) -> str:
-  counts = collections.Counter(f.severity for f in report.findings)
-  return ', '.join(f'{s}s: {counts[s]}' for s in findings.SEVERITIES) + '.'
-
-
-def _finding_rows(report: findings.Report) -> Iterator[list[Any]]:
-  """A row per finding, in the columns `_FINDINGS`; its places as a list."""
+def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
+  """A row per finding, in the columns `_FINDINGS`; places are lines."""
   for found in report.findings:
+    what = '; '.join(part for part in (found.what, found.remedy) if part)
     more = ['...'] if len(found.places) > _PLACES else []
     yield [
       found.severity,
       f'{found.task}/{found.split}',
       found.check,
       f'{found.count:,}',
-      '; '.join(part for part in (found.what, found.remedy) if part),
-      [*found.places[:_PLACES], *more],
+      '\n'.join(map(escape.plain, [what, *found.places[:_PLACES], *more])),
     ]
 
 
@@ -124,11 +96,9 @@ def _split_rows(report: findings.Report) -> Iterator[list[str]]:
   """A row per split, in the columns `_SPLITS`."""
   for split in report.splits:
     measured = split.lengths
-    labels = [f'{name} {share:.1%}' for name, share in split.shares.items()]
     yield [
       f'{split.task}/{split.split}',
       f'{split.rows:,}',
-      errors.some(labels),
       ' '.join(map(str, measured.characters)),
       ' '.join(map(str, measured.tokens)),
       f'{measured.rows_cut:.2%}' if measured.tokens else '',
@@ -153,14 +123,19 @@ def _table(
   return table
 
 
-def _markdown(report: findings.Report, remark: str) -> str:
-  lines = ['# The raw data', '', _verdict(report)]
-  found = [
-    [*cells, ', '.join(places)] for *cells, places in _finding_rows(report)
-  ]
+def _markdown(report: findings.Report, verdict: str, remark: str) -> str:
+  lines = ['# The raw data', '', verdict]
+  found = []
+  for *cells, last in _finding_rows(report):
+    what, *places = last.split('\n')
+    found.append([*cells, what, ', '.join(places)])
+  splits = []
+  for split, (name, count, *cells) in zip(report.splits, _split_rows(report)):
+    labels = [f'{label} {share:.1%}' for label, share in split.shares.items()]
+    splits.append([name, count, errors.some(labels), *cells])
   for title, header, rows in (
-    ('Findings', _FINDINGS, found),
-    ('Splits', _SPLITS, _split_rows(report)),
+    ('Findings', (*_FINDINGS, 'where'), found),
+    ('Splits', (*_SPLITS[:2], 'labels', *_SPLITS[2:]), splits),
   ):
     marks = ['--:' if name in _NUMBERS else '---' for name in header]
     lines += ['', f'## {title}', '']
@@ -172,15 +147,3 @@ def _markdown(report: findings.Report, remark: str) -> str:
     f' {escape.markdown(remark)}',
   ]
   return '\n'.join(lines) + '\n'
-
-
-def _json(
-  config: config_lib.Config, report: findings.Report, remark: str
-) -> dict[str, object]:
-  return {
-    'exit_code': findings.exit_code(report.findings),
-    'data': dataclasses.asdict(config.data),
-    'tokens': remark,
-    'findings': [dataclasses.asdict(found) for found in report.findings],
-    'splits': [dataclasses.asdict(split) for split in report.splits],
-  }

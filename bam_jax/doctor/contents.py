@@ -17,58 +17,47 @@ _MARK = '\ufeff'
 _STRANGE = re.compile(f'[{_MARK}\ufffd\0]')
 # Quoted as a writer with quoting does it, marks inside doubled.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
+# Check -> what is wrong with some rows' texts, how to mend it.
+_TEXTS = {
+  'empty text': ('rows with an empty text', 'remove or mend them'),
+  'bom': (
+    'rows with a byte-order mark inside, which is no part of the text',
+    'remove it; files were joined, or saved with a mark twice',
+  ),
+  'characters': (
+    'rows with U+FFFD or NUL: characters were lost',
+    'fetch the file again, or convert it from its original encoding',
+  ),
+  'quoted': (
+    'rows with a text in quotation marks, those inside doubled: they would be'
+    ' read as characters',
+    'write the file without quoting',
+  ),
+}
 # Total variation distance between the labels of two splits.
 _SHIFT_NOTE, _SHIFT_WARNING = 0.1, 0.25
 
 
 def check_texts(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Empty texts, byte-order marks inside, broken characters, quoting."""
-  empty, marks, broken, quoted = set(), set(), set(), set()
+  """Finds empty texts, byte-order marks, lost characters and quoting."""
+  found: dict[str, set[int]] = {check: set() for check in _TEXTS}
   for column in rows.texts:
     for row, text in enumerate(column):
       if not text or text.isspace():
-        empty.add(row)
+        found['empty text'].add(row)
       elif _STRANGE.search(text):
-        (marks if _MARK in text else broken).add(row)
+        found['bom' if _MARK in text else 'characters'].add(row)
       elif text[0] == '"' and _QUOTED.fullmatch(text):
-        quoted.add(row)
-  if not rows.is_utf_8:  # These lines have been reported.
-    broken = set()
-  # Nothing is learnt from an empty text without a label: a run stops there.
-  is_fatal = rows.split == task_lib.UNLABELLED
-  for numbers, severity, check, what, remedy in (
-    (
-      empty,
-      'error' if is_fatal else 'warning',
-      'empty text',
-      'rows with an empty text',
-      'remove or mend them',
-    ),
-    (
-      marks,
-      'warning',
-      'bom',
-      'rows with a byte-order mark inside, which is no part of the text',
-      'remove it; files were joined, or saved with a mark twice',
-    ),
-    (
-      broken,
-      'warning',
-      'characters',
-      'rows with U+FFFD or NUL: characters were lost',
-      'fetch the file again, or convert it from what it was written in',
-    ),
-    (
-      quoted,
-      'warning',
-      'quoted',
-      'rows with a text in quotation marks, those inside doubled: they would be'
-      ' read as characters',
-      'write the file without quoting',
-    ),
-  ):
+        found['quoted'].add(row)
+  if not rows.is_utf_8:  # `raw.check` has reported these lines.
+    del found['characters']
+  for check, numbers in found.items():
     if numbers:
-      yield rows.find_in(sorted(numbers), severity, check, what, remedy)
+      # Nothing is learnt from an empty text without a label: a run stops there.
+      is_fatal = check == 'empty text' and rows.split == task_lib.UNLABELLED
+      severity = 'error' if is_fatal else 'warning'
+      places = rows.place_names(sorted(numbers))
+      yield rows.find(severity, check, *_TEXTS[check], len(numbers), places)
 
 
 def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
@@ -78,35 +67,28 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   if not wanted or {have, rows.data_lines} & {*wanted}:
     return
   if name == 'qnli' and have == official.QNLI_V1_ROWS:
-    yield rows.find(
-      'warning',
-      'version',
-      f'{have:,} rows: QNLI v1, whose split was made anew',
-      f'get QNLIv2, of {wanted[0]:,} rows; scores on v1 compare with none',
-      have,
+    what = f'{have:,} rows: QNLI v1, whose split was made anew'
+    remedy = (
+      f'get QNLIv2, of {wanted[0]:,} rows; scores on v1 compare with none'
     )
+    yield rows.find('warning', 'version', what, remedy, have)
   elif have > max(wanted):
-    yield rows.find(
-      'warning',
-      'size',
-      f'{have:,} rows, more than the {wanted[0]:,} of the official file',
-      'fetch the file again, or check what was added to it',
-      have,
-    )
+    what = f'{have:,} rows, more than the {wanted[0]:,} of the official file'
+    remedy = 'fetch the file again, or check what was added to it'
+    yield rows.find('warning', 'size', what, remedy, have)
   else:
-    yield rows.find(
-      'note',
-      'size',
-      f'{have:,} rows of the official {wanted[0]:,}: a subset',
-      'say "on a subset" beside its scores',
-      have,
-    )
+    what = f'{have:,} rows of the official {wanted[0]:,}: a subset'
+    remedy = 'say "on a subset" beside its scores'
+    yield rows.find('note', 'size', what, remedy, have)
 
 
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:
-  """[C] share of each class or tenth of the scale; None without labels."""
+  """Returns [C] the share of each class or tenth of the scale.
+
+  None if a row has no label, or several.
+  """
   task = rows.task
-  if not rows.is_labelled:
+  if np.isnan(rows.label).any():
     return None
   if task.kind.has_scale:
     counts, _ = np.histogram(rows.label, bins=10, range=task.scale)
@@ -117,32 +99,27 @@ def shares(rows: rows_lib.Rows) -> np.ndarray | None:
 
 
 def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds a class without rows, and labels 0 and 1 exchanged."""
+  """Finds classes without rows, and labels 0 and 1 that are exchanged."""
   task, share = rows.task, shares(rows)
   if task.kind.has_scale or share is None:
     return
   absent = [name for name, x in zip(task.labels, share, strict=True) if not x]
   if absent:
-    yield rows.find(
-      'warning',
-      'class',
-      f'no row with label {errors.some(absent)}',
-      'check the names and the order of the labels',
-      len(absent),
-    )
+    what = f'no row with label {errors.some(absent)}'
+    remedy = 'check the names and the order of the labels'
+    yield rows.find('warning', 'class', what, remedy, len(absent))
   wanted = official.SHARES.get(task.name)
   if wanted is None or rows.split != task.train_split or absent:
     return
   far, turned = abs(share[1] - wanted), abs(share[0] - wanted)
   # A subset of a hundred rows lies within 0.1 of the whole.
   if len(rows) >= 100 and far > 0.1 and turned < far / 2:
-    yield rows.find(
-      'warning',
-      'label map',
+    what = (
       f"label '1' at {share[1]:.0%} of the rows, where the official file has"
-      f' {wanted:.0%}: 0 and 1 seem to be exchanged',
-      'check the labels against another copy of the file',
+      f' {wanted:.0%}: 0 and 1 seem to be exchanged'
     )
+    remedy = 'check the labels against another copy of the file'
+    yield rows.find('warning', 'label map', what, remedy)
 
 
 def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
@@ -150,16 +127,13 @@ def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   task = rows.task
   if rows.split not in task.dev_splits or not rows.labels:
     return
-  names = task.kind.unmeasurable_metrics(task, tuple(rows.labels))
-  if names:
-    yield rows.find(
-      'warning',
-      'metric',
+  if names := task.kind.unmeasurable_metrics(task, tuple(rows.labels)):
+    what = (
       f'all gold labels are alike, so {" and ".join(names)} cannot be measured,'
-      ' nor an average over tasks that counts it',
-      'add rows with other labels, or choose other metrics',
-      len(names),
+      ' nor an average over tasks that counts it'
     )
+    remedy = 'add rows with other labels, or choose other metrics'
+    yield rows.find('warning', 'metric', what, remedy, len(names))
 
 
 def check_shift(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
@@ -174,10 +148,10 @@ def check_shift(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     return
   names = rows.task.labels or [f'tenth {i}' for i in range(1, 11)]
   worst = int(np.argmax(np.abs(train - here)))
-  yield rows.find(
-    'note' if distance < _SHIFT_WARNING else 'warning',
-    'shift',
+  what = (
     f'label {names[worst]} at {here[worst]:.0%} of the rows, at'
-    f' {train[worst]:.0%} of the training rows',
-    'check that both splits map labels alike',
+    f' {train[worst]:.0%} of the training rows'
   )
+  severity = 'note' if distance < _SHIFT_WARNING else 'warning'
+  remedy = 'check that both splits map labels alike'
+  yield rows.find(severity, 'shift', what, remedy)

@@ -1,23 +1,17 @@
 """The doctor's report: findings, summaries of splits, exit codes."""
 
 from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
 import dataclasses
 from typing import Literal
 
-from bam_jax import errors
-from bam_jax.tasks import task as task_lib
-
 Severity = Literal['error', 'warning', 'note']
 
-SEVERITIES: tuple[Severity, ...] = ('error', 'warning', 'note')
-# Exit code of the command by its worst finding; 2 is a mistake in the command.
-_EXIT_CODES = {'error': 3, 'warning': 1, 'note': 0}
-# Characters of one sentence, which may quote a cell of any length.
-_LONGEST = 300
+# Severities, worst first -> exit code; 2 is a mistake in the command itself.
+EXIT_CODES: dict[Severity, int] = {'error': 3, 'warning': 1, 'note': 0}
 # Places listed per finding, whatever its count.
 MAX_PLACES = 20
+# Characters of one sentence, which may quote a cell of any length.
+_LONGEST = 300
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,11 +24,11 @@ class Finding:
     task: name of the task.
     split: name of the split.
     check: short name of the check.
-    what: what was found, in words.
+    what: the problem, in words.
     remedy: how to mend it; empty for a note that asks for nothing.
     count: number of rows, or of whatever `what` counts.
-    places: the first `MAX_PLACES` places, as `FILE:LINE`, or as uid if the
-      source has no lines; two rows of a pair have = or ≈ between them.
+    places: at most `MAX_PLACES`, as `FILE:LINE`, or as uid if the source has no
+      lines; a pair of rows has = or ≈ in the middle.
   """
 
   severity: Severity
@@ -69,7 +63,7 @@ class Lengths:
     unknown_words: the words that most often became [UNK].
   """
 
-  characters: tuple[int, ...]
+  characters: tuple[int, ...] = ()
   tokens: tuple[int, ...] = ()
   tokenised: int = 0
   rows_cut: float = 0.0
@@ -80,15 +74,10 @@ class Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """Size, labels and lengths of a split.
+  """Number of usable rows, labels and lengths of a split.
 
-  Attributes:
-    task: name of the task.
-    split: name of the split.
-    rows: number of usable rows.
-    shares: label, or tenth of the scale, -> share of the rows; empty without
-      labels.
-    lengths: in characters and tokens.
+  `shares` maps each label, or tenth of the scale, to its share of the rows; it
+  is empty if rows lack a label.
   """
 
   task: str
@@ -107,50 +96,5 @@ class Report:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-  """0 for nothing worse than notes, 1 with warnings, 3 with errors."""
-  return max((_EXIT_CODES[found.severity] for found in findings), default=0)
-
-
-def find(
-  task: task_lib.Task,
-  split: str,
-  severity: Severity,
-  check: str,
-  what: str,
-  remedy: str = '',
-  count: int = 1,
-  places: Sequence[str] | None = None,
-) -> Finding:
-  """Makes a finding about a split; `places` defaults to the split's file."""
-  if places is None:
-    places = (task.tables[split].file,)
-  first = tuple(places[:MAX_PLACES])
-  return Finding(severity, task.name, split, check, what, remedy, count, first)
-
-
-def from_errors(
-  task: task_lib.Task,
-  split: str,
-  severity: Severity,
-  check: str,
-  raised: Sequence[errors.UserError],
-  folder: str = '',
-) -> Iterator[Finding]:
-  """Makes one finding of all errors of a check; none without errors.
-
-  Args:
-    task: the task.
-    split: name of the split.
-    severity: of the finding.
-    check: short name of the check.
-    raised: errors with messages of the form `PLACE: WHAT; HOW TO MEND IT`.
-    folder: prefix to remove from the places.
-  """
-  if not raised:
-    return
-  parts = [str(error).partition(': ') for error in raised]
-  what, _, remedy = parts[0][2].partition('; ')
-  if len(raised) > 1:
-    what = f'first: {what}'
-  places = [place.removeprefix(folder) for place, *_ in parts]
-  yield find(task, split, severity, check, what, remedy, len(raised), places)
+  """Returns 0 for nothing worse than notes, 1 with warnings, 3 with errors."""
+  return max((EXIT_CODES[found.severity] for found in findings), default=0)

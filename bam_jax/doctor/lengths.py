@@ -2,11 +2,11 @@
 
 import collections
 from collections.abc import Iterator
+from collections.abc import Sequence
 
 import numpy as np
 
 from bam_jax import errors
-from bam_jax.data import features
 from bam_jax.doctor import findings
 from bam_jax.doctor import rows as rows_lib
 
@@ -22,113 +22,95 @@ _LONG_CHARACTERS, _LONG_TIMES = 5000, 10
 _MANY_UNKNOWN = 0.05
 # Rows whose unknown words are counted, and words that are shown.
 _UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
-_PERCENTILES = (50, 90, 99, 100)
 
 
-def measure(
-  rows: rows_lib.Rows, tokenizer: features.Tokenizer | None, max_length: int
-) -> None:
-  """Sets `lengths`, `max_length`, `cut` and `unknown` of some rows.
+def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
+  """Sets `rows.lengths`; finds unknown words, cut rows and overlong rows."""
+  characters = sum(
+    np.array([len(text) for text in column]) for column in rows.texts
+  )
+  rows.lengths = findings.Lengths(_percentiles(characters))
+  if rows.tokenizer is not None:
+    yield from _check_tokens(rows)
+  usual, longest = rows.lengths.characters[-2:]
+  limit = max(_LONG_CHARACTERS, _LONG_TIMES * usual)
+  if longest > limit:
+    long = np.flatnonzero(characters > limit)
+    what = (
+      f'rows of more than {limit:,} characters, the longest of {longest:,},'
+      f' where 99% have at most {usual:,}'
+    )
+    remedy = 'look at them: a reader with quoting may have made one row of many'
+    places = rows.place_names(long)
+    yield rows.find('warning', 'long row', what, remedy, len(long), places)
 
-  Args:
-    rows: of a split.
-    tokenizer: None: tokens are not counted.
-    max_length: tokens that a row may have, special ones included.
-  """
-  rows.max_length = max_length
-  characters = _percentiles(_characters(rows))
-  rows.lengths = findings.Lengths(characters)
-  if tokenizer is None:
-    return
+
+def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
+  """Adds tokens to `rows.lengths`; finds unknown words and cut rows."""
+  tokenizer = rows.tokenizer
   sample = np.unique(
     np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64)
   )
-  encoded = [
-    tokenizer.encode([column[i] for i in sample]) for column in rows.texts
-  ]
-  tokens = 1 + _sum([[len(ids) + 1 for ids in column] for column in encoded])
-  unknown = _sum([
-      [np.count_nonzero(ids == tokenizer.unk_id) for ids in column]
-      for column in encoded
-  ])  # fmt: skip
-  over = np.maximum(tokens - max_length, 0)
+  tokens = np.ones(len(sample), np.int64)
+  unknown = np.zeros_like(tokens)
+  for column in rows.texts:
+    encoded = tokenizer.encode([column[i] for i in sample])
+    tokens += [len(ids) + 1 for ids in encoded]
+    unknown += [np.count_nonzero(ids == tokenizer.unk_id) for ids in encoded]
+  over = np.maximum(tokens - rows.max_length, 0)
   if rows.task.kind.in_windows:
     over[:] = 0
-  rows.cut, rows.unknown = sample[over > 0], sample[unknown > 0]
-  rows.lengths = findings.Lengths(
-    characters,
+  has_unknown, is_cut = sample[unknown > 0], sample[over > 0]
+  words = _unknown_words(rows, has_unknown[:_UNKNOWN_ROWS])
+  rows.lengths = lengths = findings.Lengths(
+    rows.lengths.characters,
     _percentiles(tokens),
     len(sample),
     float((over > 0).mean()),
     float(over.sum() / tokens.sum()),
     float(unknown.sum() / tokens.sum()),
-    _unknown_words(rows, tokenizer),
+    words,
   )
+  if lengths.unknown > _MANY_UNKNOWN:
+    yield rows.find(
+      'warning',
+      'unknown words',
+      f'{lengths.unknown:.2%} of the tokens of {len(sample):,} rows are'
+      f' [UNK], first of all {errors.some(repr(word[:40]) for word in words)}',
+      'use a vocabulary of the language and case of these texts; for a cased'
+      ' one write "do_lower_case": false into the tokenizer_config.json of'
+      ' config.model.init',
+      len(has_unknown),
+      rows.place_names(has_unknown),
+    )
+  if len(is_cut):
+    yield rows.find(
+      'warning' if lengths.rows_cut > _MANY_CUT else 'note',
+      'truncation',
+      f'{lengths.rows_cut:.2%} of {len(sample):,} rows have more than'
+      f' {rows.max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are'
+      ' cut',
+      'raise config.data.max_length and config.packing.row_length',
+      len(is_cut),
+      rows.place_names(is_cut),
+    )
 
 
 def _unknown_words(
-  rows: rows_lib.Rows, tokenizer: features.Tokenizer
+  rows: rows_lib.Rows, numbers: Sequence[int]
 ) -> tuple[str, ...]:
   """The words of some rows that most often become [UNK]."""
   counts: collections.Counter[str] = collections.Counter()
   for column in rows.texts:
-    texts = [column[i] for i in rows.unknown[:_UNKNOWN_ROWS]]
-    encoded = tokenizer.encode_with_spans(texts)
+    texts = [column[i] for i in numbers]
+    encoded = rows.tokenizer.encode_with_spans(texts)
     for text, (ids, spans) in zip(texts, encoded, strict=True):
-      for begin, end in spans[ids == tokenizer.unk_id].tolist():
-        counts[text[begin:end]] += 1
+      unknown = spans[ids == rows.tokenizer.unk_id].tolist()
+      counts.update(text[begin:end] for begin, end in unknown)
   return tuple(word for word, _ in counts.most_common(_UNKNOWN_WORDS))
 
 
-def _characters(rows: rows_lib.Rows) -> np.ndarray:
-  """[N] characters of both texts together."""
-  return _sum([[len(text) for text in column] for column in rows.texts])
-
-
-def _sum(columns: list[list[int]]) -> np.ndarray:
-  return np.array(columns).sum(axis=0)
-
-
 def _percentiles(values: np.ndarray) -> tuple[int, ...]:
-  return tuple(
-    int(x) for x in np.percentile(values, _PERCENTILES, method='higher')
-  )
-
-
-def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds unknown words, rows that are cut, and rows that are several rows."""
-  lengths = rows.lengths
-  if lengths.unknown > _MANY_UNKNOWN:
-    words = errors.some(repr(word[:40]) for word in lengths.unknown_words)
-    yield rows.find_in(
-      rows.unknown,
-      'warning',
-      'unknown words',
-      f'{lengths.unknown:.2%} of the tokens of {lengths.tokenised:,} rows are'
-      f' [UNK], first of all {words}',
-      'use a vocabulary of the language and case of these texts; for a cased'
-      ' one write "do_lower_case": false into the tokenizer_config.json of'
-      ' config.model.init',
-    )
-  if len(rows.cut):
-    yield rows.find_in(
-      rows.cut,
-      'warning' if lengths.rows_cut > _MANY_CUT else 'note',
-      'truncation',
-      f'{lengths.rows_cut:.2%} of {lengths.tokenised:,} rows have more than'
-      f' {rows.max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are'
-      ' cut',
-      'raise config.data.max_length and config.packing.row_length',
-    )
-  longest = max(_LONG_CHARACTERS, _LONG_TIMES * lengths.characters[2])
-  # Most splits have none, and need no second look.
-  if lengths.characters[-1] > longest:
-    yield rows.find_in(
-      np.flatnonzero(_characters(rows) > longest),
-      'warning',
-      'long row',
-      f'rows of more than {longest:,} characters, the longest of'
-      f' {lengths.characters[-1]:,}, where 99% have at most'
-      f' {lengths.characters[2]:,}',
-      'look at them: a reader with quoting may have made one row of many',
-    )
+  """Median, 90th and 99th percentile and maximum."""
+  values = np.percentile(values, (50, 90, 99, 100), method='higher')
+  return tuple(map(int, values))

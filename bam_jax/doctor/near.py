@@ -1,11 +1,11 @@
-"""Finds pairs of nearly equal rows: an exact join by sparse matrices.
+"""Finds all pairs of nearly equal rows, by products of sparse matrices.
 
-A row is the set of its texts' pairs of neighbouring words, in lower case and
-without punctuation. Two sets of Jaccard similarity t or more, of sizes n and m,
-share at least k of their n - ceil(t n) + k and m - ceil(t m) + k rarest
-elements. So a sparse product of these rarest elements finds all candidates
-(prefix filtering: Wang et al., SIGMOD 2012), and each is then compared as a
-whole. Unlike MinHash this misses none.
+A row is compared as the set of its texts' pairs of neighbouring words, in lower
+case and without punctuation. Two sets of sizes n and m whose Jaccard similarity
+is t or more share at least k of their n - ceil(t n) + k and m - ceil(t m) + k
+rarest elements. So a sparse product of these rarest elements finds all
+candidates (prefix filtering: Wang et al., SIGMOD 2012), and each candidate is
+then compared as a whole. Unlike MinHash this misses none.
 """
 
 from array import array
@@ -19,10 +19,10 @@ import numpy as np
 from scipy import sparse
 
 THRESHOLD = 0.8
-# Of each text with its counterpart: another hypothesis to the same long premise
-# is another row.
+# Similarity of each text to its counterpart: the same long premise with another
+# hypothesis is another row.
 TEXT_THRESHOLD = 0.5
-# Shorter rows are nearly equal to too many.
+# Shorter rows would be nearly equal to too many others.
 MIN_WORDS = 5
 _WORD = re.compile(r'\w+')
 
@@ -36,13 +36,12 @@ _MAX_PRODUCTS = 1_000_000_000
 
 
 class Pairs(NamedTuple):
-  """Nearly equal rows.
+  """K pairs of nearly equal rows.
 
   Attributes:
     train: [K] numbers of training rows.
     held: [K] numbers of held-out rows.
-    passed_over: elements so frequent that rows which share no rarer one were
-      not compared.
+    passed_over: number of elements that were too frequent to compare rows by.
   """
 
   train: np.ndarray
@@ -68,27 +67,27 @@ def find(sets: sparse.csr_array, train: np.ndarray, held: np.ndarray) -> Pairs:
   one, other = one[keep], other[keep]
   if train.shape[1] == 2 and len(one):
     a, b = train[one], held[other]
-    same, crossed = (
-      np.min(
-        [jaccard(sets, a[:, i], sets, b[:, j]) for i, j in enumerate(order)],
-        axis=0,
+    in_order, crossed = (
+      np.minimum(
+        jaccard(sets, a[:, 0], sets, b[:, first]),
+        jaccard(sets, a[:, 1], sets, b[:, 1 - first]),
       )
-      for order in ((0, 1), (1, 0))
+      for first in (0, 1)
     )
-    keep = np.maximum(same, crossed) >= TEXT_THRESHOLD
+    keep = np.maximum(in_order, crossed) >= TEXT_THRESHOLD
     one, other = one[keep], other[keep]
   order = np.lexsort((other, one))
   return Pairs(one[order], other[order], passed_over)
 
 
 def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
-  """[texts, elements] bool: the pairs of neighbouring words of each text.
+  """Collects the pairs of neighbouring words of texts in lower case.
 
-  The last word of a text makes a pair with none. Elements are numbered from the
-  rarest to the most frequent one, and ascend in each row.
+  The last word of a text makes a pair with none.
 
-  Args:
-    texts: in lower case.
+  Returns:
+    [texts, elements] bool; elements are numbered from the rarest to the most
+    frequent one, and ascend in each row.
   """
   number: dict[str, int] = {}
   numbers, ends = array('q'), array('q', [0])
@@ -113,7 +112,7 @@ def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
 
 
 def _union(sets: sparse.csr_array, rows: np.ndarray) -> sparse.csr_array:
-  """[R, elements] bool: the set of each row, of one or two texts."""
+  """Unites the sets of each row's texts: [R, elements] bool."""
   first, *rest = (sets[column] for column in rows.T)
   return first + rest[0] if rest else first
 
@@ -124,7 +123,7 @@ def jaccard(
   theirs: sparse.csr_array,
   other: np.ndarray,
 ) -> np.ndarray:
-  """[K] similarity of rows `one` and `other`; 1 where both are empty."""
+  """Returns [K] similarities of rows `one` and `other`; 1 if both are empty."""
   result = np.ones(len(one))
   for start in range(0, len(one), _PAIRS_A_BLOCK):
     block = slice(start, start + _PAIRS_A_BLOCK)
@@ -138,7 +137,7 @@ def jaccard(
 def _candidates(
   ours: sparse.csr_array, theirs: sparse.csr_array
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Rows that share rare elements, and the number of elements passed over."""
+  """Pairs of rows that share rare elements; number of elements passed over."""
   ours, theirs = _rarest(ours), _rarest(theirs)
   frequency = np.bincount(theirs.indices, minlength=theirs.shape[1])
   products = np.sort(frequency[ours.indices])
@@ -161,7 +160,7 @@ def _candidates(
 
 
 def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
-  """[R, elements] int32: as many of each row's elements as the join needs."""
+  """Keeps each row's rarest elements that the join needs: int32."""
   sizes = np.diff(sets.indptr)
   counts = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + _SHARED
   counts = np.where(sizes < MIN_WORDS, 0, np.minimum(counts, sizes))
@@ -174,7 +173,7 @@ def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
 
 
 def _blocks(products: np.ndarray) -> Iterator[slice]:
-  """Slices of rows, with about as many products as memory is spent on."""
+  """Slices of rows whose products fit into the memory of one block."""
   number = np.cumsum(products) // _PRODUCTS_A_BLOCK
   starts = np.flatnonzero(np.diff(number, prepend=-1))
   for first, last in itertools.pairwise([*starts.tolist(), len(products)]):

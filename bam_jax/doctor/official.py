@@ -1,6 +1,6 @@
-"""What is known of the official GLUE files beside their columns."""
+"""Facts about the official GLUE files: sizes, column names, label shares."""
 
-# Task -> split -> rows. QQP's are told with and without the rows that lack
+# Task -> split -> rows. QQP's are counted with and without the rows that lack
 # columns or a label, and as TFDS counts them.
 ROWS: dict[str, dict[str, tuple[int, ...]]] = {
   'cola': {'train': (8551,), 'dev': (1043,), 'test': (1063,)},
@@ -28,20 +28,20 @@ ROWS: dict[str, dict[str, tuple[int, ...]]] = {
 # Training rows of QNLI before its split was made anew.
 QNLI_V1_ROWS = 108_436
 
-# Task -> names of the texts' columns, name of the label's column, wherever the
+# Task -> names of the texts' columns, then of the label's column, wherever the
 # file has a header.
-COLUMNS: dict[str, tuple[tuple[str, ...], str]] = {
-  'cola': (('sentence',), 'label'),
-  'sst2': (('sentence',), 'label'),
-  'mrpc': (('#1 String', '#2 String'), 'Quality'),
-  'stsb': (('sentence1', 'sentence2'), 'score'),
-  'qqp': (('question1', 'question2'), 'is_duplicate'),
-  'mnli': (('sentence1', 'sentence2'), 'gold_label'),
-  'qnli': (('question', 'sentence'), 'label'),
-  'rte': (('sentence1', 'sentence2'), 'label'),
-  'wnli': (('sentence1', 'sentence2'), 'label'),
+COLUMNS: dict[str, tuple[str, ...]] = {
+  'cola': ('sentence', 'label'),
+  'sst2': ('sentence', 'label'),
+  'mrpc': ('#1 String', '#2 String', 'Quality'),
+  'stsb': ('sentence1', 'sentence2', 'score'),
+  'qqp': ('question1', 'question2', 'is_duplicate'),
+  'mnli': ('sentence1', 'sentence2', 'gold_label'),
+  'qnli': ('question', 'sentence', 'label'),
+  'rte': ('sentence1', 'sentence2', 'label'),
+  'wnli': ('sentence1', 'sentence2', 'label'),
 }
 
 # Share of the label '1' among the training rows of the tasks whose labels are
-# not balanced: a map the wrong way round shows.
+# not balanced; it reveals exchanged labels.
 SHARES = {'cola': 0.704, 'sst2': 0.558, 'mrpc': 0.674, 'qqp': 0.369}

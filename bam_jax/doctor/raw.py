@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import contextlib
 import csv
+import itertools
 from pathlib import Path
 
 from bam_jax import errors
@@ -10,84 +12,67 @@ from bam_jax import plain_text
 from bam_jax.data import foreign
 from bam_jax.doctor import findings
 from bam_jax.doctor import official
+from bam_jax.doctor import rows as rows_lib
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 
 # Column names of public files, in lower case.
 _NAMES = frozenset(
-  {'text', 'text1', 'text2', 'label', 'labels', 'class', 'target', 'index'}
-  | {
-    name.lower()
-    for texts, label in official.COLUMNS.values()
-    for name in (*texts, label)
-  }
-)
+  name.lower() for names in official.COLUMNS.values() for name in names
+) | {'text', 'text1', 'text2', 'label', 'labels', 'class', 'target', 'index'}
 
 
 def check(
-  task: task_lib.Task, split: str, path: Path
+  rows: rows_lib.Rows, path: Path
 ) -> tuple[list[findings.Finding], bool]:
   """Checks encoding, header and quoting of a file.
+
+  Args:
+    rows: of the file, not read yet.
+    path: of the file.
 
   Returns:
     The findings, and whether the rows are worth reading.
   """
   content = path.read_bytes()
-  head = content[: foreign.HEAD_BYTES]
-  if other := foreign.describe(head, str(path)):
-    return [_encoding(task, split, *other, lines=[1])], False
+  if other := foreign.describe(content[: foreign.HEAD_BYTES], str(path)):
+    places = [f'{rows.file}:1']
+    return [rows.find('error', 'encoding', *other, places=places)], False
   found = []
-  broken = _broken_lines(content)
-  if broken:
-    what, remedy = 'lines that are no UTF-8', 'convert the file to UTF-8'
-    found.append(_encoding(task, split, what, remedy, broken))
-  if task.tables[split].format == 'tsv':
+  if broken := _broken_lines(content):
+    what, remedy = 'lines that are not UTF-8', 'convert the file to UTF-8'
+    places = [f'{rows.file}:{line}' for line in broken]
+    found += [rows.find('error', 'encoding', what, remedy, len(broken), places)]
+  if rows.task.tables[rows.split].format == 'tsv':
     with path.open(encoding='utf-8-sig', errors='replace') as file:
       first = next((line for line in file if line != '\n'), '')
-    found += _check_header(task, split, first.rstrip('\n').split('\t'))
+    found += _check_header(rows, first.rstrip('\n').split('\t'))
     if b'"' in content:
-      found += _check_quotes(task, split, path)
+      found += _check_quotes(rows, path)
   return found, not any(f.check == 'swapped' for f in found)
-
-
-def _encoding(
-  task: task_lib.Task,
-  split: str,
-  what: str,
-  remedy: str,
-  lines: Sequence[int],
-) -> findings.Finding:
-  return findings.find(
-    task,
-    split,
-    'error',
-    'encoding',
-    what,
-    remedy,
-    len(lines),
-    [f'{task.tables[split].file}:{line}' for line in lines],
-  )
 
 
 def _broken_lines(content: bytes) -> list[int]:
   """Numbers of the lines that are not UTF-8."""
-  try:
-    content.decode()
-    return []
-  except UnicodeDecodeError:
-    lines = content.splitlines()
-  replaced = (line.decode(errors='replace').encode() for line in lines)
-  return [n for n, (a, b) in enumerate(zip(lines, replaced), 1) if a != b]
+  return [
+    number
+    for number, line in enumerate(content.splitlines(), 1)
+    if line.decode(errors='ignore').encode() != line
+  ]
+
+
+def _columns(table: task_lib.Table) -> list[int | str]:
+  """The columns that are read: texts, then the label if the table has one."""
+  return [*table.text, *([] if table.label is None else [table.label])]
 
 
 def _check_header(
-  task: task_lib.Task, split: str, first: Sequence[str]
+  rows: rows_lib.Rows, first: Sequence[str]
 ) -> Iterator[findings.Finding]:
   """Checks that the first line is what the table says it is.
 
   Args:
-    task: the task.
-    split: of a TSV file.
+    rows: of a TSV file.
     first: the fields of its first line.
 
   Yields:
@@ -95,55 +80,44 @@ def _check_header(
     `swapped`: the columns of another GLUE task, whose rows make no sense here;
     `columns`: other names than the official ones.
   """
+  task, split = rows.task, rows.split
   table = task.tables[split]
-
-  def find(
-    severity: findings.Severity, check: str, what: str, remedy: str
-  ) -> findings.Finding:
-    places = (f'{table.file}:1',)
-    return findings.find(task, split, severity, check, what, remedy, 1, places)
-
-  columns = [*table.text, *(() if table.label is None else (table.label,))]
+  is_official = task.name in official.COLUMNS
+  columns = _columns(table)
   numbers = [column for column in columns if isinstance(column, int)]
   cells = [first[c] if -len(first) <= c < len(first) else '' for c in numbers]
+  places = [f'{rows.file}:1']
   if not table.header:
     if any(cell.lower() in _NAMES for cell in cells):
-      yield find(
-        'error',
-        'header',
-        'the first line names columns, but would be read as a row',
-        'remove it: this file has no header'
-        if task.name in official.COLUMNS
-        else f'remove it, or set config.custom_tasks.{task.name}.header=True',
-      )
+      what = 'the first line names columns, but would be read as a row'
+      remedy = f'remove it, or set config.custom_tasks.{task.name}.header=True'
+      if is_official:
+        remedy = 'remove it: this file has no header'
+      yield rows.find('error', 'header', what, remedy, places=places)
     return
   # A column that is found by its name shows that the names are there.
   if len(numbers) == len(columns) and _is_row(task, table, first):
-    yield find(
-      'error',
-      'header',
-      'the first line is a row, but would be passed over as a header',
-      'put the line with the names of the columns back',
-    )
+    what = 'the first line is a row, but would be passed over as a header'
+    remedy = 'put the line with the names of the columns back'
+    yield rows.find('error', 'header', what, remedy, places=places)
     return
-  names = _official_names(task.name, split)
-  if not names or cells == names:
+  if not is_official or split == task_lib.UNLABELLED:
+    return
+  read = _columns(glue.TASKS[task.name].tables[split])
+  names = official.COLUMNS[task.name][: len(read)]
+  if cells == [*names]:
     return
   if owner := _owner(first):
-    yield find(
-      'error',
-      'swapped',
-      f'the columns are those of {owner}',
+    what = f'the columns are those of {owner}'
+    remedy = (
       f"put {task.name}'s own {split} file there; GLUE's script once had the"
-      ' addresses of QQP and STS-B swapped',
+      ' addresses of QQP and STS-B swapped'
     )
+    yield rows.find('error', 'swapped', what, remedy, places=places)
   elif '' not in cells:
-    yield find(
-      'warning',
-      'columns',
-      f'read as {errors.some(names)} are columns named {errors.some(cells)}',
-      'check that they hold the same',
-    )
+    what = f'columns {errors.some(cells)} are read as {errors.some(names)}'
+    remedy = 'check that they hold the same'
+    yield rows.find('warning', 'columns', what, remedy, places=places)
 
 
 def _is_row(
@@ -152,22 +126,11 @@ def _is_row(
   """Whether the first line has a label, or a number, where a name should be."""
   if table.label is None:
     return plain_text.is_index(first[0])
-  if table.label >= len(first):
-    return False
-  try:
-    task.kind.parse(task, first[table.label], '')
-  except errors.UserError:
-    return False
-  return True
-
-
-def _official_names(name: str, split: str) -> list[str]:
-  """Official names of the columns that a GLUE task reads, else none."""
-  if name not in official.COLUMNS or split == task_lib.UNLABELLED:
-    return []
-  texts, label = official.COLUMNS[name]
-  table = glue.TASKS[name].tables[split]
-  return [*texts, *([] if table.label is None else [label])]
+  with contextlib.suppress(errors.UserError):
+    if table.label < len(first):
+      task.kind.parse(task, first[table.label], '')
+      return True
+  return False
 
 
 def _owner(first: Sequence[str]) -> str:
@@ -175,46 +138,36 @@ def _owner(first: Sequence[str]) -> str:
   owners = {'': 0}
   for name, task in glue.TASKS.items():
     for split, table in task.tables.items():
-      names = _official_names(name, split)
-      columns = [*table.text, *([] if table.label is None else [table.label])]
-      if table.header and all(
-        column < len(first) and first[column] == wanted
-        for column, wanted in zip(columns, names, strict=True)
-      ):
-        owners.setdefault(f'{name}/{split}', len(names))
+      columns = _columns(table)
+      wanted = official.COLUMNS[name][: len(columns)]
+      is_known = table.header and max(columns) < len(first)
+      if is_known and wanted == tuple(first[column] for column in columns):
+        owners.setdefault(f'{name}/{split}', len(columns))
   return max(owners, key=owners.__getitem__)
 
 
 def _check_quotes(
-  task: task_lib.Task, split: str, path: Path
+  rows: rows_lib.Rows, path: Path
 ) -> Iterator[findings.Finding]:
   """Reports lines that a reader with quoting would join to the row before.
 
   Rows are read without quoting here, so nothing has to be mended; but other
   programs would read fewer rows, and number them differently.
   """
-  last, begins, lost = 0, [], 0
+  ends = [0]
   with path.open(encoding='utf-8-sig', errors='replace') as file:
     reader = csv.reader(file, delimiter='\t')
-    try:
-      for _ in reader:
-        if reader.line_num > last + 1:
-          begins.append(last + 1)
-          lost += reader.line_num - last - 1
-        last = reader.line_num
-    except csv.Error:  # A field of far too many lines.
-      begins.append(last + 1)
-      lost += reader.line_num - last - 1
-  if begins:
-    name = task.tables[split].file
-    yield findings.find(
-      task,
-      split,
+    with contextlib.suppress(csv.Error):  # A field of far too many lines.
+      ends += (reader.line_num for _ in reader)
+    ends.append(reader.line_num)
+  joined = [(a, b) for a, b in itertools.pairwise(ends) if b > a + 1]
+  if joined:
+    yield rows.find(
       'note',
       'quotes',
       'lines that a reader with quoting would swallow, as quotation marks stay'
-      f' open in {len(begins):,} rows',
+      f' open in {len(joined):,} rows',
       'read this file without quoting elsewhere too',
-      lost,
-      [f'{name}:{line}' for line in begins],
+      sum(b - a - 1 for a, b in joined),
+      [f'{rows.file}:{a + 1}' for a, _ in joined],
     )

@@ -1,10 +1,14 @@
 """Finds rows that occur twice: in a split, or in training and held-out rows.
 
-Texts that differ only in case and white space count as equal.
+Texts that differ only in case and white space count as equal. Checks across
+splits take the training splits, the held-out ones (dev and test) and all texts
+by number.
 """
 
 from collections.abc import Iterator
 from collections.abc import Sequence
+import itertools
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,43 +22,27 @@ from bam_jax.tasks import task as task_lib
 _TOLERANCE = 0.1
 
 
-class Texts:
-  """Different texts, numbered in the order of their first occurrence.
+def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
+  """Returns [N] int64 numbers of texts, equal for equal ones.
 
-  Attributes:
-    number: text in lower case, with single blanks -> number.
+  Args:
+    texts: to be numbered in the order of their first occurrence.
+    number: text in lower case, with single blanks -> number; new texts are
+      added.
   """
-
-  def __init__(self):
-    self.number: dict[str, int] = {}
-
-  def add(self, texts: Sequence[str]) -> np.ndarray:
-    """[N] int64 numbers of texts."""
-    number = self.number
-    return np.fromiter(
-      (
-        number.setdefault(' '.join(text.lower().split()), len(number))
-        for text in texts
-      ),
-      np.int64,
-      len(texts),
-    )
+  cleaned = (' '.join(text.lower().split()) for text in texts)
+  numbers = (number.setdefault(text, len(number)) for text in cleaned)
+  return np.fromiter(numbers, np.int64, len(texts))
 
 
-def _in_order(rows: rows_lib.Rows) -> np.ndarray:
-  """[N] int64 keys, equal for rows whose texts are equal in this order."""
-  return _join(rows.numbers)
+def _keys(numbers: np.ndarray) -> np.ndarray:
+  """[N] int64 keys of rows of numbers; there are far fewer than 2^31 texts."""
+  return numbers[:, 0] << 31 | numbers[:, -1]
 
 
-def _in_any_order(rows: rows_lib.Rows) -> np.ndarray:
+def _unordered_keys(rows: rows_lib.Rows) -> np.ndarray:
   """[N] int64 keys, equal for rows whose texts are equal in either order."""
-  return _join(np.sort(rows.numbers, axis=1))
-
-
-def _join(numbers: np.ndarray) -> np.ndarray:
-  """Two numbers as one; there are far fewer than 2^31 texts."""
-  first, last = numbers[:, 0], numbers[:, -1]
-  return first if numbers.shape[1] == 1 else first << 31 | last
+  return _keys(np.sort(rows.numbers, axis=1))
 
 
 def _contradict(
@@ -66,64 +54,58 @@ def _contradict(
   return np.abs(a - b) > slack
 
 
-def _places(
+def _pair_names(
   rows: rows_lib.Rows,
-  ours: Sequence[int],
+  ours: np.ndarray,
   other: rows_lib.Rows,
-  theirs: Sequence[int],
+  theirs: np.ndarray,
   sign: str = '=',
 ) -> list[str]:
-  """The first pairs of rows, in the order given."""
-  pairs = list(zip(ours, theirs, strict=True))[: findings.MAX_PLACES]
-  return [f'{rows.place(a)} {sign} {other.place(b)}' for a, b in pairs]
+  """The places of the first pairs of rows."""
+  names = rows.place_names(ours), other.place_names(theirs)
+  return [f'{a} {sign} {b}' for a, b in zip(*names, strict=True)]
+
+
+def _first_in_group(group: np.ndarray, is_chosen: np.ndarray) -> np.ndarray:
+  """The first chosen row of each group that has one, by group."""
+  chosen = np.flatnonzero(is_chosen)
+  return chosen[np.unique(group[chosen], return_index=True)[1]]
 
 
 def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   """Finds duplicates, and groups of equal rows that contradict each other."""
+  task, label = rows.task, rows.label
   _, first, group = np.unique(
-    _in_order(rows), return_index=True, return_inverse=True
+    _keys(rows.numbers), return_index=True, return_inverse=True
   )
-  turned = len(first) - len(np.unique(_in_any_order(rows)))
-  if len(first) == len(rows) and not turned:
-    return
   copies = np.flatnonzero(first[group] != np.arange(len(rows)))
-  what = 'rows equal to an earlier one but for case and white space'
-  if turned:
-    what += f'; {turned:,} more with the texts in the other order'
-  yield rows.find(
-    'note',
-    'duplicates',
-    what,
-    'remove them if they should not count more than once',
-    len(copies),
-    _places(rows, first[group[copies]], rows, copies),
-  )
+  turned = len(first) - len(np.unique(_unordered_keys(rows)))
+  if len(copies) or turned:
+    what = 'rows equal to an earlier one but for case and white space'
+    if turned:
+      what += f'; {turned:,} more with the texts in the other order'
+    remedy = 'remove them if they should not count more than once'
+    places = _pair_names(rows, first[group[copies]], rows, copies)
+    yield rows.find('note', 'duplicates', what, remedy, len(copies), places)
   lowest, highest = np.full((2, len(first)), [[np.inf], [-np.inf]])
   with np.errstate(invalid='ignore'):  # Rows without a label have nan.
-    np.minimum.at(lowest, group, rows.label)
-    np.maximum.at(highest, group, rows.label)
-  unlike = np.flatnonzero(_contradict(rows.task, lowest, highest))
-  if not len(unlike):
-    return
-  # Of each group its first row, and the first that contradicts it.
-  ones, others = [], []
-  for number in unlike[np.argsort(first[unlike])][: findings.MAX_PLACES]:
-    members = np.flatnonzero(group == number)
-    labels = rows.label[members]
-    one, other = np.argwhere(
-      _contradict(rows.task, labels[:, None], labels[None, :])
-    )[0]
-    ones.append(members[one])
-    others.append(members[other])
-  count = np.isin(group, unlike).sum()
-  yield rows.find(
-    'warning',
-    'conflicts',
-    f'texts with different labels, in {count:,} rows',
-    'keep one label of each',
-    len(unlike),
-    _places(rows, ones, rows, others),
-  )
+    np.minimum.at(lowest, group, label)
+    np.maximum.at(highest, group, label)
+  # Of each group its first row that has an opponent, and its first opponent.
+  has_opponent = _contradict(task, label, lowest[group])
+  has_opponent |= _contradict(task, label, highest[group])
+  ones = _first_in_group(group, has_opponent)
+  if len(ones):
+    label_of_one = np.full(len(first), np.nan)
+    label_of_one[group[ones]] = label[ones]
+    is_opponent = _contradict(task, label, label_of_one[group])
+    others = _first_in_group(group, is_opponent)
+    order = np.argsort(first[group[ones]])
+    count = np.bincount(group)[group[ones]].sum()
+    what = f'texts with different labels, in {count:,} rows'
+    places = _pair_names(rows, ones[order], rows, others[order])
+    remedy = 'keep one label of each'
+    yield rows.find('warning', 'conflicts', what, remedy, len(ones), places)
 
 
 def check_equal(
@@ -131,56 +113,37 @@ def check_equal(
   held: Sequence[rows_lib.Rows],
   unused_texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Finds rows of training files that equal a held-out row, of any task.
-
-  Args:
-    train: training splits.
-    held: dev and test splits.
-  """
+  """Finds rows of training files that equal a held-out row, of any task."""
+  remedy = 'leave them out of the training file, or say so beside the scores'
   for rows in train:
-    key = _in_any_order(rows)
-    order = np.argsort(key, kind='stable')
+    keys, first, counts = np.unique(
+      _unordered_keys(rows), return_index=True, return_counts=True
+    )
     for other in held:
-      if other.is_pair == rows.is_pair:
-        yield from _equal(rows, order, key[order], other)
-
-
-def _equal(
-  rows: rows_lib.Rows,
-  order: np.ndarray,
-  ordered: np.ndarray,
-  other: rows_lib.Rows,
-) -> Iterator[findings.Finding]:
-  """Finds rows that two splits share, given the first's keys in order."""
-  key = _in_any_order(other)
-  low = np.searchsorted(ordered, key, 'left')
-  high = np.searchsorted(ordered, key, 'right')
-  theirs = np.flatnonzero(high > low)
-  if not len(theirs):
-    return
-  _, first = np.unique(key[theirs], return_index=True)
-  count = (high - low)[theirs[first]].sum()
-  ours = order[low[theirs]]
-  what = (
-    f'training rows that also stand in {other.name}, as {len(theirs):,} of'
-    f' its {len(key):,} rows: {len(first):,} different ones'
-  )
-  if rows.is_pair:
-    same = np.intersect1d(_in_order(rows), _in_order(other))
-    what += f', {len(same):,} with the texts in the same order'
-  if rows.task is other.task and not np.isnan(other.label).all():
-    unlike = _contradict(rows.task, rows.label[ours], other.label[theirs]).sum()
-    if unlike:
-      what += f'; {unlike:,} rows with another label'
-  by_line = np.argsort(ours, kind='stable')
-  yield rows.find(
-    'warning',
-    'overlap',
-    what,
-    'leave them out of the training file, or say so beside the scores',
-    int(count),
-    _places(rows, ours[by_line], other, theirs[by_line]),
-  )
+      if other.is_pair != rows.is_pair:
+        continue
+      wanted = _unordered_keys(other)
+      at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+      theirs = np.flatnonzero(keys[at] == wanted)
+      if not len(theirs):
+        continue
+      shared = np.unique(at[theirs])
+      ours = first[at[theirs]]
+      what = (
+        f'training rows that also stand in {other.name}, as {len(theirs):,} of'
+        f' its {len(other):,} rows: {len(shared):,} different ones'
+      )
+      if rows.is_pair:
+        same = np.intersect1d(_keys(rows.numbers), _keys(other.numbers))
+        what += f', {len(same):,} with the texts in the same order'
+      if rows.task is other.task:
+        labels = rows.label[ours], other.label[theirs]
+        if unlike := _contradict(rows.task, *labels).sum():
+          what += f'; {unlike:,} rows with another label'
+      order = np.argsort(ours, kind='stable')
+      places = _pair_names(rows, ours[order], other, theirs[order])
+      count = counts[shared].sum()
+      yield rows.find('warning', 'overlap', what, remedy, count, places)
 
 
 def check_near(
@@ -188,67 +151,57 @@ def check_near(
   held: Sequence[rows_lib.Rows],
   texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Finds training rows that nearly equal a held-out row, of any task.
-
-  Args:
-    train: training splits.
-    held: dev and test splits.
-    texts: by number.
-  """
+  """Finds training rows that nearly equal a held-out row, of any task."""
   sets = near.word_pairs(texts) if train and held else None
   for is_pair in (False, True):
-    here = [_distinct(rows) for rows in train if rows.is_pair == is_pair]
-    there = [_distinct(rows) for rows in held if rows.is_pair == is_pair]
-    if not here or not there:
+    sides = [
+      [rows for rows in side if rows.is_pair == is_pair]
+      for side in (train, held)
+    ]
+    if not all(sides):
       continue
-    found = near.find(
-      sets,
-      *(np.concatenate([r.numbers[i] for r, i in s]) for s in (here, there)),
-    )
-    end = 0
-    for rows, kept in here:
-      begin, end = end, end + len(kept)
-      other_end = 0
-      for other, other_kept in there:
-        other_begin, other_end = other_end, other_end + len(other_kept)
-        both = (found.train >= begin) & (found.train < end)
-        both &= (found.held >= other_begin) & (found.held < other_end)
-        if both.any():
-          ours = kept[found.train[both] - begin]
-          theirs = other_kept[found.held[both] - other_begin]
-          yield _near(rows, ours, other, theirs, found.passed_over)
+    one, other = map(_distinct_rows, sides)
+    found = near.find(sets, one.numbers, other.numbers)
+    for (i, mine), (j, its) in itertools.product(*map(enumerate, sides)):
+      here = one.split[found.train] == i
+      here &= other.split[found.held] == j
+      if not here.any():
+        continue
+      ours = one.row[found.train[here]]
+      theirs = other.row[found.held[here]]
+      what = (
+        f'training rows that nearly stand in {its.name}, beside'
+        f' {len(np.unique(theirs)):,} of its {len(its):,} rows'
+      )
+      if found.passed_over:
+        what += (
+          f'; there may be more: {found.passed_over:,} pairs of words were too'
+          ' frequent to be compared by'
+        )
+      remedy = 'look at them; leave out those that are the same'
+      count = len(np.unique(ours))
+      order = np.argsort(ours, kind='stable')
+      places = _pair_names(mine, ours[order], its, theirs[order], '≈')
+      yield mine.find('note', 'near overlap', what, remedy, count, places)
 
 
-def _near(
-  rows: rows_lib.Rows,
-  ours: np.ndarray,
-  other: rows_lib.Rows,
-  theirs: np.ndarray,
-  passed_over: int,
-) -> findings.Finding:
-  what = (
-    f'training rows that nearly stand in {other.name}, beside'
-    f' {len(np.unique(theirs)):,} of its {len(other):,} rows'
+class _Distinct(NamedTuple):
+  """The K different rows of some splits: their splits, rows and texts."""
+
+  split: np.ndarray
+  row: np.ndarray
+  numbers: np.ndarray
+
+
+def _distinct_rows(splits: Sequence[rows_lib.Rows]) -> _Distinct:
+  kept = [
+    np.unique(_unordered_keys(rows), return_index=True)[1] for rows in splits
+  ]
+  return _Distinct(
+    np.repeat(np.arange(len(kept)), [len(rows) for rows in kept]),
+    np.concatenate(kept),
+    np.concatenate([r.numbers[k] for r, k in zip(splits, kept, strict=True)]),
   )
-  if passed_over:
-    what += (
-      f'; there may be more: {passed_over:,} pairs of words were too'
-      ' frequent to be compared by'
-    )
-  by_line = np.argsort(ours, kind='stable')
-  return rows.find(
-    'note',
-    'near overlap',
-    what,
-    'look at them; leave out those that are the same',
-    len(np.unique(ours)),
-    _places(rows, ours[by_line], other, theirs[by_line], '≈'),
-  )
-
-
-def _distinct(rows: rows_lib.Rows) -> tuple[rows_lib.Rows, np.ndarray]:
-  """Rows with the numbers of the first of each group of equal ones."""
-  return rows, np.unique(_in_any_order(rows), return_index=True)[1]
 
 
 def check_texts(
@@ -256,13 +209,7 @@ def check_texts(
   held: Sequence[rows_lib.Rows],
   texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Counts single texts of pairs that also occur in training files.
-
-  Args:
-    train: training splits.
-    held: dev and test splits.
-    texts: by number.
-  """
+  """Counts single texts of pairs that also occur in training files."""
   known = np.zeros((len(train), len(texts)), bool)
   for known_here, rows in zip(known, train, strict=True):
     known_here[rows.numbers.ravel()] = True
@@ -277,11 +224,9 @@ def check_texts(
       if count
     ]
     if shared:
-      yield other.find(
-        'note',
-        'shared texts',
-        f'of its {len(numbers):,} different texts that stand in training rows,'
-        f' whatever is beside them: {errors.some(shared)}',
-        count=int(there.any(axis=0).sum()),
-        places=(),
+      what = (
+        f'texts, of its {len(numbers):,} different ones, that also stand in'
+        f' training rows, alone or in any pair: {errors.some(shared)}'
       )
+      count = there.any(axis=0).sum()
+      yield other.find('note', 'shared texts', what, count=count, places=())

@@ -415,10 +415,7 @@ def test_findings_do_not_hide_each_other(folder):
   ('rows', 'checks'), [(108_436, ['version']), (104_743, [])], ids=['v1', 'v2']
 )
 def test_qnli_v1_is_told_from_v2(rows, checks):
-  empty = np.zeros(rows)
-  split = rows_lib.Rows(
-    glue.TASKS['qnli'], 'train', empty, True, (), empty, rows
-  )
+  split = rows_lib.Rows(glue.TASKS['qnli'], 'train', label=np.zeros(rows))
   found = list(contents.check_size(split))
   assert [(f.severity, f.check) for f in found] == [
     ('warning', check) for check in checks

@@ -14,8 +14,9 @@ def _split(
 ) -> rows_lib.Rows:
   task = glue.TASKS[name]
   places = np.arange(len(texts)) + 2
+  file = task.tables[split].file
   return rows_lib.Rows(
-    task, split, places, True, (), label, len(texts), numbers=texts
+    task, split, file=file, places=places, label=label, numbers=texts
   )
 
 
@@ -127,7 +128,7 @@ def test_single_texts_are_counted_by_training_file():
   ]
   pair, single = repeats.check_texts(train, held, 8 * ('',))
   assert pair.count == 2
-  assert pair.what.startswith('of its 3 different texts')
+  assert pair.what.startswith('texts, of its 3 different ones')
   assert pair.what.endswith(': rte 2, cola 1')
   # Text 4 of CoLA's is an overlap of rows; text 1 stands in a pair.
   assert single.count == 1
@@ -135,8 +136,8 @@ def test_single_texts_are_counted_by_training_file():
 
 
 def test_texts_are_equal_but_for_case_and_white_space():
-  texts = repeats.Texts()
-  numbers = texts.add(['A cat .', ' a  CAT\t.', 'a cat.', 'A cat .'])
+  texts = ['A cat .', ' a  CAT\t.', 'a cat.', 'A cat .']
+  numbers = repeats.number_texts(texts, {})
   assert numbers.tolist() == [0, 0, 1, 0]
 
 

@@ -14,7 +14,7 @@ from bam_jax.tasks import task as task_lib
 _SPECIAL = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
 
 
-def _rows(texts):
+def _rows(texts, tokenizer):
   table = task_lib.Table(text=('text',), label='label', file='own.tsv')
   task = task_lib.Task(
     name='own',
@@ -28,14 +28,21 @@ def _rows(texts):
   )
   count = np.arange(len(texts))
   return rows_lib.Rows(
-    task, 'train', count + 2, True, [texts], count * 0.0, len(texts)
+    task,
+    'train',
+    tokenizer,
+    max_length=64,
+    file='own.tsv',
+    places=count + 2,
+    texts=[texts],
+    label=count * 0.0,
   )
 
 
 def _found(texts, tokenizer):
-  rows = _rows(texts)
-  lengths.measure(rows, tokenizer, 64)
-  return rows.lengths, list(lengths.check(rows))
+  rows = _rows(texts, tokenizer)
+  found = list(lengths.check(rows))
+  return rows.lengths, found
 
 
 @pytest.mark.parametrize(('known', 'findings'), [(8, 1), (48, 0)])

@@ -1,0 +1,165 @@
+"""Reads the usable rows of a split and reports the others."""
+
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import formats
+from bam_jax.data import lines
+from bam_jax.data import sources
+from bam_jax.doctor import findings
+from bam_jax.doctor import raw
+from bam_jax.doctor import rows as rows_lib
+from bam_jax.tasks import task as task_lib
+
+# A file known to hold malformed rows has at most this share of them.
+_MALFORMED_SHARE = 1e-3
+
+# Check -> errors of the rows or of the whole file.
+_Faults = dict[str, list[errors.UserError]]
+
+
+def load(
+  rows: rows_lib.Rows, data: config_lib.DataConfig
+) -> Iterator[findings.Finding]:
+  """Fills in the usable rows of a split; yields the faults of its file."""
+  task, split, table = rows.task, rows.split, rows.task.tables[rows.split]
+  path = sources.path_of(task, split, data)
+  is_other = path == Path(data.dir, table.other_file)
+  rows.file = table.other_file if is_other else table.file
+  folder = f'{Path(data.dir)}/'
+  try:
+    if not sources.is_present(task, split, data):
+      yield _missing(rows, data)
+    elif sources.source_of(task, split, data) in ('tfds', 'generated'):
+      rows.has_lines = False
+      _fill(rows, map(_as_row, sources.read(task, split, data)))
+      rows.data_lines = int(rows.places[-1]) + 1
+    else:
+      yield from _read_file(rows, path, folder)
+  except errors.UserError as error:
+    yield _from_errors(rows, 'error', 'unreadable', [error], folder)
+  except OSError as error:
+    what, remedy = str(error.strerror), 'mend its permissions'
+    yield rows.find('error', 'unreadable', what, remedy)
+
+
+def _missing(
+  rows: rows_lib.Rows, data: config_lib.DataConfig
+) -> findings.Finding:
+  task, split = rows.task, rows.split
+  what = f'no {sources.missing(task, split, data)}'
+  is_tfds = sources.source_of(task, split, data) == 'tfds'
+  place = task.tables[split].tfds if is_tfds else rows.file
+  severity = 'error'
+  if split in task.test_splits:
+    severity, what = 'note', f'{what}: it cannot be predicted'
+  remedy = sources.how_to_get(task, split, data)
+  return rows.find(severity, 'missing', what, remedy, places=[place])
+
+
+def _as_row(example: task_lib.Example) -> lines.Row:
+  index = int(example.uid.rpartition('/')[2])
+  return lines.Row(index, 0, (example.text_a, example.text_b), example.label)
+
+
+def _fill(rows: rows_lib.Rows, read: Iterable[lines.Row]) -> None:
+  """Fills in rows whose labels are parsed."""
+  places, labels = [], []
+  rows.texts = [[] for _ in range(1 + rows.task.is_pair)]
+  for row in read:
+    rows.has_lines = bool(row.line)
+    places.append(row.line or row.index)
+    for column, text in zip(rows.texts, row.text):
+      column.append(text)
+    labels.append(row.label)
+  rows.places = np.array(places, np.int64)
+  rows.labels = frozenset(labels) - {None}
+  rows.label = np.array(
+    [math.nan if isinstance(x, tuple | None) else x for x in labels], np.float64
+  )
+
+
+def _read_file(
+  rows: rows_lib.Rows, path: Path, folder: str
+) -> Iterator[findings.Finding]:
+  """Fills in the rows of a file; yields its faults."""
+  of_file, is_readable = raw.check(rows, path)
+  yield from of_file
+  if not is_readable:
+    return
+  checks = {found.check for found in of_file}
+  rows.is_utf_8 = 'encoding' not in checks
+  table = rows.task.tables[rows.split]
+  # A row that was reported as a header is not reported again.
+  skips_first = 'header' in checks and not table.header
+  faults: _Faults = {'malformed': [], 'label': [], 'unreadable': []}
+  _fill(rows, _usable(rows, path, skips_first, faults))
+  malformed = len(faults['malformed'])
+  rows.data_lines = len(rows) + malformed + len(faults['label'])
+  severities = dict.fromkeys(faults, 'error')
+  if table.skip_malformed:
+    is_few = malformed <= max(_MALFORMED_SHARE * rows.data_lines, 1)
+    severities['malformed'] = 'note' if is_few else 'warning'
+  for check, raised in faults.items():
+    if raised:
+      yield _from_errors(rows, severities[check], check, raised, folder)
+  if not rows.data_lines and not faults['unreadable']:
+    yield rows.find(
+      'error', 'empty file', 'no row at all', 'fetch the file again'
+    )
+
+
+def _usable(
+  rows: rows_lib.Rows, path: Path, skips_first: bool, faults: _Faults
+) -> Iterator[lines.Row]:
+  """Yields the usable rows of a file with parsed labels; collects `faults`."""
+  task, table = rows.task, rows.task.tables[rows.split]
+  parsed: dict[task_lib.RawLabel | None, task_lib.Label | None] = {None: None}
+  # Rows that a run would skip are reported here.
+  strict = dataclasses.replace(table, skip_malformed=False)
+  read = formats.FORMATS[table.format].read
+  try:
+    for row in read(path, strict, faults['malformed'].append, 'replace'):
+      if skips_first and row.index == 0:
+        continue
+      where = f'{path}:{row.line}'
+      try:
+        if row.label not in parsed:
+          parsed[row.label] = task.kind.parse(task, row.label, where)
+      except errors.UserError as error:
+        if row.label or not table.skip_malformed:
+          faults['label'].append(error)
+        else:  # It counts as malformed where such rows are skipped.
+          error = errors.UserError(f'{where}: no label; mend the row')
+          faults['malformed'].append(error)
+      else:
+        yield row._replace(label=parsed[row.label])
+  except errors.UserError as error:
+    faults['unreadable'].append(error)
+
+
+def _from_errors(
+  rows: rows_lib.Rows,
+  severity: findings.Severity,
+  check: str,
+  raised: Sequence[errors.UserError],
+  folder: str,
+) -> findings.Finding:
+  """Makes one finding from errors `PLACE: WHAT; HOW TO MEND IT`.
+
+  The prefix `folder` is removed from the places.
+  """
+  parts = [str(error).partition(': ') for error in raised]
+  what, _, remedy = parts[0][2].partition('; ')
+  if len(raised) > 1:
+    what = f'first: {what}'
+  places = [place.removeprefix(folder) for place, *_ in parts]
+  return rows.find(severity, check, what, remedy, len(raised), places)
