@@ -20,9 +20,9 @@ MODES = (
 
 
 class _TupleParser(flags.ArgumentParser):
-  """Parses tuples like ml_collections, but the last of repeated flags counts.
+  """Parses tuples; if a flag is repeated, its last value counts.
 
-  The parser of ml_collections joins the values of repeated flags.
+  The parser of ml_collections would join the values.
   """
 
   def parse(self, argument: object) -> tuple[object, ...]:

@@ -6,6 +6,7 @@ the command line may change more (`--config.train.log_every=10`).
 """
 
 from collections.abc import Iterator
+from collections.abc import Mapping
 import re
 
 import ml_collections
@@ -29,7 +30,6 @@ SamplingConfig = fields.SamplingConfig
 TaskConfig = fields.TaskConfig
 TrainConfig = fields.TrainConfig
 VariantConfig = fields.VariantConfig
-custom_variant = variants.custom_variant
 config_for_variant = variants.config_for_variant
 variant_names = variants.variant_names
 
@@ -59,17 +59,39 @@ def default_config() -> ml_collections.ConfigDict:
   return config
 
 
-def custom_task(**values) -> ml_collections.ConfigDict:
+def custom_task(**values: object) -> ml_collections.ConfigDict:
   """Makes a custom task, for `config.custom_tasks.NAME`.
 
   Args:
     **values: fields of `TaskConfig`; an unknown one raises an error that names
       the nearest field.
   """
-  task = schema.to_config_dict(fields.TaskConfig())
+  return _make_group(TaskConfig(), values)
+
+
+def custom_variant(like: str, **values: object) -> ml_collections.ConfigDict:
+  """Makes a custom variant, for `config.custom_variants.NAME`.
+
+  Args:
+    like: the built-in variant that it changes, one of `VARIANTS`.
+    **values: fields of `VariantConfig`, such as
+      `changes={'multi': {'layer_decay': 1.0}}`, or `teacher='single_to_multi'`
+      for a further round.
+  """
+  return _make_group(VariantConfig(like=like), values)
+
+
+def _make_group(
+  base: TaskConfig | VariantConfig, values: Mapping[str, object]
+) -> ml_collections.ConfigDict:
+  group = schema.to_config_dict(base)
   for key, value in values.items():
-    setattr(task, key, value)
-  return task
+    if isinstance(value, Mapping):
+      group[key].unlock()
+      group[key].update(value)
+    else:
+      setattr(group, key, tuple(value) if isinstance(value, list) else value)
+  return group
 
 
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:

@@ -9,6 +9,7 @@ import shlex
 import sys
 
 _MAX_LENGTH = 1000
+_MAX_NAMES = 8
 
 
 class _OneLineError(Exception):
@@ -59,12 +60,12 @@ def find_unknown(
       yield f'{where}: {value!r} is none of {", ".join(map(str, known))}'
 
 
-def some(names: Iterable[object], most: int = 8) -> str:
-  """Joins the first of some names, and counts the rest: 'a, b and 5 more'."""
+def some(names: Iterable[object]) -> str:
+  """Joins the first names of many, and counts the rest: 'a, b and 5 more'."""
   names = [str(name) for name in names]
-  more = len(names) - most
+  more = len(names) - _MAX_NAMES
   # "and 1 more" is as long as that name.
-  shown = names[:most] if more > 1 else names
+  shown = names[:_MAX_NAMES] if more > 1 else names
   return ', '.join(shown) + (f' and {more:,} more' if more > 1 else '')
 
 

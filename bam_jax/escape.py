@@ -1,4 +1,4 @@
-"""Escapes users' text for each format that it is written in.
+"""Escapes users' text for TSV, CSV, Markdown and LaTeX files.
 
 Labels, names, notes and texts may hold anything. HTML has jinja2's escaping and
 matplotlib, JSON its own; each other format has one function here.
@@ -17,8 +17,8 @@ _FORMULA = re.compile(r'[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]')
 
 _MARKDOWN = re.compile(
   r'[\\`*|~$]'
-  r'|(?<![^\W_])_|_(?![^\W_])'  # inside of a word it is no emphasis
-  r'|\](?=[(\[:])'  # the end of a link's text, or of a definition's
+  r'|(?<![^\W_])_|_(?![^\W_])'  # an underscore inside a word is literal
+  r'|\](?=[(\[:])'  # would end the text of a link
 )
 
 _LATEX = {
@@ -38,7 +38,7 @@ _LATEX = {
 
 
 def plain(text: object) -> str:
-  r"""Returns text on one line, with control characters spelt out.
+  r"""Returns text on one line, with control characters escaped.
 
   >>> plain('a\tb\x1b[2J')
   'a\\tb\\x1b[2J'
@@ -67,7 +67,7 @@ def csv(field: object) -> str:
 
 
 def markdown(text: object) -> str:
-  r"""Escapes text for a line of Markdown or a cell of its tables.
+  r"""Escapes text for a line or a table cell of Markdown.
 
   >>> markdown('a_b *c* | [d](e) <f>')
   'a_b \\*c\\* \\| [d\\](e) &lt;f&gt;'
@@ -77,7 +77,7 @@ def markdown(text: object) -> str:
 
 
 def paragraph(text: object) -> str:
-  r"""Escapes a paragraph of Markdown, which may not begin a heading or list.
+  r"""Escapes text for a Markdown paragraph, which must not look like a list.
 
   >>> paragraph('# 1'), paragraph('12. a')
   ('\\# 1', '12\\. a')
@@ -86,14 +86,14 @@ def paragraph(text: object) -> str:
 
 
 def code(text: object) -> str:
-  """Returns a code span of Markdown: the text between backquotes.
+  """Returns text as a code span of Markdown, between backquotes.
 
   >>> code('a`b')
   '``a`b``'
   """
   line = plain(text)
   fence = '`' * (1 + max(map(len, re.findall('`+', line)), default=0))
-  # Markdown removes one blank at either end.
+  # Markdown removes one space at either end.
   edge = ' ' if line.strip(' `') != line or not line else ''
   return f'{fence}{edge}{line}{edge}{fence}'
 
@@ -101,11 +101,11 @@ def code(text: object) -> str:
 def latex(text: object) -> str:
   """Escapes text for LaTeX, on one line."""
   line = plain(_line(text))
-  # After the end of a table row these would be an argument of it.
+  # At the start of a table row, LaTeX would read these as an option.
   start = '{}' if line[:1] in ('[', '*') else ''
   return start + ''.join(_LATEX.get(letter, letter) for letter in line)
 
 
 def _line(text: object) -> str:
-  """Replaces white space by single blanks."""
+  """Replaces each run of white space by one space."""
   return ' '.join(str(text).split())

@@ -165,7 +165,7 @@ class DistillConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """Settings of every run; 0 steps mean: only at the end."""
+  """Settings of all runs; every 0 steps means only at the end."""
 
   accumulate: int = field(1, 'parts a batch is computed in', 1, 1 << 16)
   evaluate_every: int = field(0, 'steps', 0, _MOST_STEPS)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 import contextlib
 import errno
-import io
 import json
 import math
 import os
@@ -299,7 +298,7 @@ def read_json(
 
 
 def read_bytes(path: Path, most: int = _MAX_BYTES) -> bytes:
-  """Reads a file that this package wrote, of `most` bytes; refuses a link.
+  """Reads a file that this package wrote; refuses links and large files.
 
   Raises:
     OSError: the file is missing or cannot be read.
@@ -317,12 +316,8 @@ def _read(file: IO, most: int) -> bytes:
   return file.read(size)
 
 
-def load_text(path: Path, newline: str | None = None) -> str:
-  """Reads a small text file of the user's; follows links.
-
-  Args:
-    path: of the file.
-    newline: passed to `open`.
+def load_text(path: Path) -> str:
+  """Reads a small UTF-8 file of the user's; follows links.
 
   Raises:
     OSError: the file is missing or cannot be read.
@@ -332,8 +327,7 @@ def load_text(path: Path, newline: str | None = None) -> str:
   if path.exists() and not path.is_file():
     raise OSError(errno.EINVAL, 'is not a regular file')
   with path.open('rb') as file:
-    data = io.BytesIO(_read(file, _MAX_BYTES))
-    return io.TextIOWrapper(data, 'utf-8', newline=newline).read()
+    return _read(file, _MAX_BYTES).decode()
 
 
 def load_json(path: Path) -> dict[str, object]:

@@ -145,7 +145,7 @@ def _named_paths(config: config_lib.Config) -> list[Path]:
 
 
 def run_main() -> None:
-  """Runs the command in `sys.argv`; raises SystemExit unless it ends with 0."""
+  """Runs the command in `sys.argv`; exits unless its status is 0."""
   with preemption.Signal() as preemption_signal:
     status = _run(preemption_signal)
   if status:

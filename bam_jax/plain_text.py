@@ -28,12 +28,12 @@ def cells(line: str) -> list[str]:
 
 
 def is_blank(line: str) -> bool:
-  """Returns whether a line holds nothing but spaces and tabs."""
+  """Whether a line holds only spaces and tabs."""
   return not line.strip(BLANKS)
 
 
 def one_line(text: str) -> str:
-  r"""Returns a text on one line: gaps and line breaks become single spaces.
+  r"""Joins the lines of a text; white space between words is one space.
 
   >>> one_line(' 5\u00a0000\r\n\tfrancs ')
   '5\xa0000 francs'
@@ -64,5 +64,5 @@ def parse_integer(text: str) -> int:
 
 
 def is_index(text: str) -> bool:
-  """Returns whether a text is a whole number without a sign."""
+  """Whether a text is a whole number without a sign."""
   return text.isascii() and text.isdecimal()

@@ -13,12 +13,9 @@ teacher, or start from the parameters of another variant.
 
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
 import re
 from typing import NamedTuple
-
-import ml_collections
 
 from bam_jax import errors
 from bam_jax import fields as fields_lib
@@ -64,32 +61,6 @@ def resolve(config: fields_lib.Config, name: str) -> Variant:
   is_single, teacher = _BUILT_IN[own.like]
   tasks = own.tasks or config.tasks
   return Variant(is_single, tasks, own.teacher or teacher, own.start)
-
-
-def custom_variant(
-  like: str,
-  tasks: Sequence[str] = (),
-  changes: Mapping[str, Mapping[str, object]] | None = None,
-  teacher: str = '',
-  start: str = '',
-) -> ml_collections.ConfigDict:
-  """Makes a custom variant, for `config.custom_variants.NAME`.
-
-  Args:
-    like: the built-in variant that it changes, one of `VARIANTS`.
-    tasks: a subset of `config.tasks`; empty: all.
-    changes: changed fields, such as {'multi': {'layer_decay': 1.0}}.
-    teacher: variant whose runs are the teachers, such as 'single_to_multi' for
-      a further round; empty: the teacher of `like`.
-    start: variant whose last parameters the single-task runs start from; empty:
-      they start from the pretrained encoder.
-  """
-  result = schema.to_config_dict(fields_lib.VariantConfig())
-  result.like, result.tasks = like, tuple(tasks)
-  result.teacher, result.start = teacher, start
-  result.changes.unlock()
-  result.changes.update(changes or {})
-  return result
 
 
 def config_for_variant(

@@ -74,7 +74,7 @@ def read_vocab(file: Path) -> list[str]:
     errors.UserError: it begins with a byte-order mark.
   """
   # Only newlines end a line: some vocabularies hold a U+2028 or U+0085.
-  text = files.load_text(file, newline='')
+  text = files.load_text(file)
   if text.startswith('\ufeff'):
     what = 'begins with a byte-order mark, which would be part of a token'
     raise _unusable(file, what, 'save it as UTF-8 without the mark')

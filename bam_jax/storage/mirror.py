@@ -107,7 +107,7 @@ class Mirror:
           logging.error('%s', e)
 
   def _finish(self) -> None:
-    """Uploads what is complete, for the last time."""
+    """Ends the thread, and uploads for the last time."""
     self._ending.set()
     self._thread.join()
     try:
@@ -213,7 +213,7 @@ class Mirror:
         failing = True
 
   def _upload(self) -> None:
-    """Makes the store equal to what is complete in the scratch now."""
+    """Uploads and deletes until the store has what is complete now."""
     self._lock.check()
     found = complete.find(self._scratch, self._own / 'stage', self._sentinels)
     index = {
@@ -240,7 +240,7 @@ class Mirror:
     self._sentinels = found.sentinels
 
   def _measure(self, name: str, path: Path) -> list[object]:
-    """Size and sha256 of a file, which is read again only if it has changed."""
+    """Returns size and sha256 of a file; reads it only if it has changed."""
     stat = path.stat()
     stamp = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
     before, entry = self._measured.get(name, (None, []))
@@ -250,7 +250,7 @@ class Mirror:
     return entry
 
   def _read_index(self) -> tuple[str, Index]:
-    """The writer and the files of the index; empty if there is no index."""
+    """Returns writer and files of the index, which are empty without one."""
     data = self._store.read(INDEX)
     if data is None:
       return '', {}

@@ -20,7 +20,7 @@ _PACKAGES = {'s3': ('s3fs', 's3'), 'gs': ('gcsfs', 'gcs')}
 
 
 class StoreError(errors.UserError):
-  """A store can't be reached or refuses a request."""
+  """Raised if a store cannot be reached or refuses a request."""
 
 
 def is_url(place: str) -> bool:
@@ -48,7 +48,7 @@ def cache_dir(url: str) -> Path:
 class Store:
   """The objects below a URL, by their names relative to it.
 
-  Every method raises `StoreError` if the store can't be reached or refuses.
+  Every method raises `StoreError` if the store cannot be reached or refuses.
 
   Attributes:
     url: without a slash at its end.
@@ -83,12 +83,12 @@ class Store:
       return self._files.cat_file(self._path(name))
 
   def write(self, name: str, data: bytes) -> None:
-    """Replaces an object; a reader sees the old one or the complete new one."""
+    """Replaces an object; a reader sees either the old or the new content."""
     with self._report_errors():
       self._files.pipe_file(self._path(name), data)
 
   def create(self, name: str, data: bytes) -> bool:
-    """Creates an object; returns False if it exists."""
+    """Creates an object; returns False if it already exists."""
     with self._report_errors(), contextlib.suppress(FileExistsError):
       self._files.pipe_file(self._path(name), data, mode='create')
       return True
