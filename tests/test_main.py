@@ -117,7 +117,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=train'], r'--mode=train: .*run\|prepare\|estimate\|evaluate\|'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
-    (["--config.tasks=('moood',)"], r"'moood' is no task; .*'mood'"),
+    (["--config.tasks=('moood',)"], r"'moood' is not a task; .*'mood'"),
     (["--config.tasks=('rte',)", '--config.data.dir='], r'data.dir is e'),
     (['--config.data.dir=nowhere'], r'nowhere/mood.tsv: No such file or direc'),
     (['--config.model.arch=huge'], r"config.model.arch: 'huge' is none"),
@@ -224,7 +224,7 @@ def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   ('name', 'content', 'message'),
   [
     ('mood.tsv', None, r'mood\.tsv: No such file or directory; mend'),
-    ('mood.tsv', b'', r'mood\.tsv: no usable row'),
+    ('mood.tsv', b'', r'mood\.tsv: holds no usable row'),
     (
       'mood.tsv',
       b'text\tlabel\nfine\tup\nso\tso\tup\n',
@@ -239,7 +239,7 @@ def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
     (
       'mood.tsv',
       b'text\tlabel\nfine\tup\ncaf\xe9\tup\n',
-      r'mood\.tsv:3: no UTF-8 .*; convert the file',
+      r'mood\.tsv:3: not UTF-8 .*; convert the file',
     ),
     ('stars.tsv', b'text\tlabel\nso so\t5.5\n', r'stars\.tsv:2: .*5\.5'),
     ('stars.tsv', b'text\tlabel\nso so\tnan\n', r'stars\.tsv:2: .*nan'),

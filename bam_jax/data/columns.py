@@ -130,7 +130,7 @@ class _Uids(Sequence[str]):
 
 
 def _text(data: bytes) -> str:
-  """Decodes a uid; replaces damaged bytes, so that no other row has it."""
+  """Decodes a uid; damaged bytes become U+FFFD, which no valid uid has."""
   return data.decode(errors='replace')
 
 
@@ -191,7 +191,7 @@ def _map(path: Path, dtype: np.dtype) -> np.ndarray:
 def _has_rows(
   arrays: Mapping[str, np.ndarray], manifest: manifest_lib.Manifest
 ) -> bool:
-  """Returns whether all columns have the set's rows, with valid offsets."""
+  """Returns whether every column has all rows, and valid offsets."""
   for field in manifest.fields:
     size = arrays[f'{field.name}.values'].size
     if field.has_offsets:

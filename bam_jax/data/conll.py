@@ -109,7 +109,7 @@ def _columns(
     cells.append([fields[column] for column in chosen])
     if not cells[-1][0] or ' ' in cells[-1][0]:
       raise errors.UserError(
-        f'{path}:{number}: {cells[-1][0]!r} is no word; give one a line,'
+        f'{path}:{number}: {cells[-1][0]!r} is not a word; give one per line,'
         ' without blanks'
       )
   words, *tags = zip(*cells, strict=True)

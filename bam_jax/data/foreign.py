@@ -238,7 +238,7 @@ def csv_remedy(path: str, mark: str = ',', has_header: bool = True) -> str:
 def _to_json_lines(path: str, modules: str, rows: str) -> str:
   """Returns the command that writes a file's rows as JSON lines beside it."""
   if not path:
-    return 'give one JSON object a line'
+    return 'give one JSON object per line'
   old, new = shlex.quote(path), shlex.quote(f'{path}.jsonl')
   return (
     f'run python -c "import {modules}, sys;'

@@ -38,11 +38,11 @@ def parse(line: str, where: str) -> dict[str, object]:
     return files.parse_json(line)
   except json.JSONDecodeError as error:
     raise errors.UserError(
-      f'{where}: no JSON ({error.msg} at column {error.colno}); mend the row'
+      f'{where}: not JSON ({error.msg} at column {error.colno}); mend the row'
     ) from None
   except ValueError as error:
     raise errors.UserError(
-      f'{where}: {error}; give one JSON object a line'
+      f'{where}: {error}; give one JSON object per line'
     ) from None
 
 

@@ -137,7 +137,7 @@ def read(directory: Path) -> Manifest:
       raise ValueError(f'its files do not add up to {raw["rows"]!r} rows')
   except (AttributeError, KeyError, TypeError, ValueError) as e:
     raise errors.UserError(
-      f'{path}: is no manifest of this version, or damaged ({e}); {AGAIN}'
+      f'{path}: is not a manifest of this version, or damaged ({e}); {AGAIN}'
     ) from e
   return manifest
 

@@ -108,11 +108,11 @@ def prepare_if_present(
   tokenizer: features.Tokenizer,
   directory: Path,
 ) -> shards.Columns | None:
-  """Returns the features of a split; None, with a warning, without a file."""
+  """Returns the features of a split; logs a warning if its file is missing."""
   if sources.is_present(task, split, data):
     return prepare(task, split, data, tokenizer, directory)
   logging.warning(
-    '%s/%s: no %s; it is left out (to have it: %s)',
+    '%s/%s: %s is missing, so the split is left out; to get it: %s',
     task.name,
     split,
     sources.missing(task, split, data),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from collections.abc import Mapping
-from collections.abc import Sequence
 import dataclasses
 import difflib
 import re
@@ -47,7 +46,14 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   table = task_lib.TaskTable(
     tuple(_find(name, known).with_head(head) for name in config.tasks)
   )
-  _check_case(table.names)
+  by_name: dict[str, str] = {}
+  for name in table.names:
+    other = by_name.setdefault(name.lower(), name)
+    if other != name:
+      raise errors.UserError(
+        f'config.tasks: {other!r} and {name!r} differ in capital letters alone,'
+        ' and would share a folder on some file systems; rename either'
+      )
   for name in config.data.swap:
     task = table[name]
     if not task.is_pair or task.kind.per_token:
@@ -64,25 +70,13 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   return table
 
 
-def _check_case(names: Sequence[str]) -> None:
-  """Raises if the names of two tasks differ in capital letters alone."""
-  by_name: dict[str, str] = {}
-  for name in names:
-    other = by_name.setdefault(name.lower(), name)
-    if other != name:
-      raise errors.UserError(
-        f'config.tasks: {other!r} and {name!r} differ in capital letters alone,'
-        ' and would share a folder on some file systems; rename either'
-      )
-
-
 def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
   """Returns a task by its name, or raises an error with the nearest name."""
   if name in known:
     return known[name]
   near = difflib.get_close_matches(name, known, 1, 0.0)[0]
   raise errors.UserError(
-    f'config.tasks: {name!r} is no task; the nearest is {near!r}, and your'
+    f'config.tasks: {name!r} is not a task; the nearest is {near!r}, and your'
     ' own are declared under config.custom_tasks'
   )
 
@@ -131,7 +125,7 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
   if name in glue.TASKS | demo.TASKS:
     yield f': {name!r} is a task of the package; give yours another name'
   if not _NAME.fullmatch(name):
-    yield f': {name!r} is no task name; use letters, digits, _ and - only'
+    yield f': {name!r} is not a task name; use letters, digits, _ and - only'
   # Some file systems don't tell capital letters from small ones.
   if use := RESERVED.get(name.lower()):
     yield f': {name!r} is the name {use}; give the task another'
@@ -199,6 +193,6 @@ def _column(config: config_lib.TaskConfig, where: str, value: str) -> int | str:
   except ValueError:
     by_header = 'header=False says that ' if columns == 'header' else ''
     raise errors.UserError(
-      f'{where}: {value!r} is no column number, and {by_header}the files name'
-      ' no columns; count from 0'
+      f'{where}: {value!r} is not a column number, and {by_header}the files'
+      ' name no columns; count from 0'
     ) from None

@@ -156,7 +156,15 @@ def open(
       f' {", ".join(map(str, fields))} is expected; {AGAIN}'
     )
   for part in manifest.files:
-    _check_part(directory / part.name, part)
+    path = directory / part.name
+    with tfrecord.report_errors(path, 'read', AGAIN):
+      size, sha256 = columns_lib.measure(path)
+    if (size, sha256) != (part.bytes, part.sha256):
+      raise errors.UserError(
+        f'{path}: is damaged: it has {size} bytes and sha256 {sha256[:12]}…,'
+        f' but the manifest says {part.bytes} bytes and'
+        f' {str(part.sha256)[:12]}…; {AGAIN}'
+      )
   return Columns(directory, manifest)
 
 
@@ -209,15 +217,3 @@ def _sync_folder(directory: Path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
-
-
-def _check_part(path: Path, part: manifest_lib.Part) -> None:
-  """Raises if a file is missing or differs from its entry in the manifest."""
-  with tfrecord.report_errors(path, 'read', AGAIN):
-    size, sha256 = columns_lib.measure(path)
-  if (size, sha256) != (part.bytes, part.sha256):
-    raise errors.UserError(
-      f'{path}: is damaged: it has {size} bytes and sha256 {sha256[:12]}…, but'
-      f' the manifest says {part.bytes} bytes and {str(part.sha256)[:12]}…;'
-      f' {AGAIN}'
-    )

@@ -126,11 +126,11 @@ def _read_file(
     raise errors.UserError(f'{path}: {error.strerror}; {remedy}') from None
   except UnicodeDecodeError as error:
     raise errors.UserError(
-      f'{path}:{lines.broken(path)}: no UTF-8 ({error.reason}); convert the'
+      f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason}); convert the'
       ' file to UTF-8'
     ) from None
   if row is None:
-    raise errors.UserError(f'{path}: no usable row; {remedy}')
+    raise errors.UserError(f'{path}: holds no usable row; {remedy}')
 
 
 def _example(

@@ -63,7 +63,7 @@ def _texts(
     answers = [(a['text'], a['answer_start']) for a in entry[table.label]]
   except (KeyError, TypeError):
     raise errors.UserError(
-      f'{where}: {table.label!r} is no list of answers; {_LAYOUT}'
+      f'{where}: {table.label!r} is not a list of answers; {_LAYOUT}'
     ) from None
   for text, start in answers:
     good = isinstance(text, str) and type(start) is int and start >= 0

@@ -140,7 +140,7 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     known = _read_model_vocab(vocab)
   else:
     remedy = "name a directory that holds a BERT model's tokenizer"
-    raise _unusable(path, 'neither tokenizer.json nor vocab.txt', remedy)
+    raise _unusable(path, 'holds neither tokenizer.json nor vocab.txt', remedy)
   # The libraries make lists as long as the highest id.
   if (highest := max(known.values(), default=0)) > _HIGHEST_ID:
     raise _unusable(path, f'gives a token the id {highest}')
@@ -264,7 +264,7 @@ def _check_special(
   """Raises if a special token is missing: AutoTokenizer would add it anew."""
   for name in _REQUIRED:
     if special[name] not in known:
-      what = f'no {special[name]}'
+      what = f'lacks {special[name]}'
       raise _unusable(where, what, "give a BERT model's vocabulary")
 
 

@@ -51,11 +51,11 @@ def parse(
   where = f'{path or foreign.STDIN}:{number}'
   fields = line.split('\t')
   names = lines.text_columns(table, fields if table.header else ())
-  _check_separator(line, table, path, where)
-  columns = [
-    _column(name, fields, table.header, where)
-    for name in (*names, *(() if table.label is None else (table.label,)))
-  ]
+  label = () if table.label is None else (table.label,)
+  if not table.tfds:  # Official files are fetched again, not converted.
+    choices = [(*t, *label) for t in (table.text, table.other_text) if t]
+    foreign.check_separator(line, choices, path, where)
+  columns = [_column(c, fields, table.header, where) for c in (*names, *label)]
   rest = numbered if table.header else itertools.chain([first], numbered)
   return _rows(rest, table, columns, len(fields), path, fault)
 
@@ -93,16 +93,6 @@ def _rows(
     logging.info(
       '%s: skipped %d malformed rows of %d', path, skipped, index + 1
     )
-
-
-def _check_separator(
-  line: str, table: task_lib.Table, path: str, where: str
-) -> None:
-  """Raises if a file of the user's own is not separated by tabs."""
-  label = () if table.label is None else (table.label,)
-  texts = [table.text, *([table.other_text] if table.other_text else [])]
-  if not table.tfds:
-    foreign.check_separator(line, [(*t, *label) for t in texts], path, where)
 
 
 def _column(

@@ -149,7 +149,7 @@ def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
       raise errors.UserError(f'{name}:{empty}: an empty line; remove it')
     if _SURROGATE.search(line):
       raise errors.UserError(
-        f'{name}:{number}: no UTF-8; convert the file to UTF-8'
+        f'{name}:{number}: not UTF-8; convert the file to UTF-8'
       )
     yield number, line
 
@@ -160,7 +160,7 @@ def _rows(
   name = path or foreign.STDIN
   first = next(lines, None)
   if first is None:
-    raise errors.UserError(f'{name}: no row; give one a line')
+    raise errors.UserError(f'{name}: holds no rows; write one per line')
   whole = itertools.chain([first], lines)
   format = format_of(path) or ('jsonl' if first[1][0] == '{' else 'tsv')
   if format == 'jsonl':

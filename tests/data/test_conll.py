@@ -44,9 +44,9 @@ def test_without_tags(tmp_path):
     ),
     (
       'New York\tO',
-      "{}:2: 'New York' is no word; give one a line, without blanks",
+      "{}:2: 'New York' is not a word; give one per line, without blanks",
     ),
-    ('\tO', "{}:2: '' is no word; give one a line, without blanks"),
+    ('\tO', "{}:2: '' is not a word; give one per line, without blanks"),
   ],
   ids=['columns', 'blank', 'empty'],
 )

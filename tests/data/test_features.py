@@ -266,7 +266,7 @@ def test_fingerprint_covers_the_vocabulary_and_the_case():
   [
     pytest.param(
       ['[PAD]', '[UNK]', '[SEP]', 'a'],
-      "the vocabulary: no [CLS]; give a BERT model's vocabulary",
+      "the vocabulary: lacks [CLS]; give a BERT model's vocabulary",
       id='no-cls',
     ),
     pytest.param(
@@ -289,8 +289,8 @@ def test_broken_vocabularies(lines, message):
   [
     pytest.param(
       {},
-      'model: neither tokenizer.json nor vocab.txt; name a directory that holds'
-      " a BERT model's tokenizer",
+      'model: holds neither tokenizer.json nor vocab.txt; name a directory that'
+      " holds a BERT model's tokenizer",
       id='nothing-there',
     ),
     pytest.param(
@@ -301,7 +301,7 @@ def test_broken_vocabularies(lines, message):
     ),
     pytest.param(
       {'vocab.txt': '[PAD]\n'},
-      "model/vocab.txt: no [UNK]; give a BERT model's vocabulary",
+      "model/vocab.txt: lacks [UNK]; give a BERT model's vocabulary",
       id='incomplete-vocabulary',
     ),
     pytest.param(

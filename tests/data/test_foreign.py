@@ -309,10 +309,10 @@ def test_a_file_to_be_predicted(name, content, message):
   ('content', 'message'),
   [
     (gzip.compress(b'x'), 'compressed by gzip; send it through gzip -dc first'),
-    (b'[{"text": "x"}]', 'is one JSON array, .*; give one JSON object a line'),
+    (b'[{"text": "x"}]', 'is one JSON array, .*; give one JSON object per'),
     (
       _table(',').encode(),
-      'not by tabs; give one JSON object a line',
+      'not by tabs; give one JSON object per line',
     ),
   ],
   ids=['gzip', 'array', 'csv'],

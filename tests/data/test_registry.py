@@ -175,7 +175,7 @@ def test_columns_are_numbers_where_no_header_names_them():
     ),
     pytest.param(
       {'header': False, 'text': ('0',)},
-      "config.custom_tasks.planets.label: 'kind' is no column number, and"
+      "config.custom_tasks.planets.label: 'kind' is not a column number, and"
       ' header=False says that the files name no columns; count from 0',
       id='name-without-header',
     ),
@@ -193,13 +193,13 @@ def test_a_declaration_that_does_not_hold_together(changes, message):
   [
     pytest.param(
       _config('colla'),
-      "config.tasks: 'colla' is no task; the nearest is 'cola', and your own"
+      "config.tasks: 'colla' is not a task; the nearest is 'cola', and your own"
       ' are declared under config.custom_tasks',
       id='unknown-task',
     ),
     pytest.param(
       _config('planet', planets=_PLANETS),
-      "config.tasks: 'planet' is no task; the nearest is 'planets', and your"
+      "config.tasks: 'planet' is not a task; the nearest is 'planets', and your"
       ' own are declared under config.custom_tasks',
       id='unknown-task-near-an-own-one',
     ),
@@ -217,8 +217,8 @@ def test_a_declaration_that_does_not_hold_together(changes, message):
     ),
     pytest.param(
       _config('a/b', **{'a/b': _PLANETS}),
-      "config.custom_tasks.a/b: 'a/b' is no task name; use letters, digits, _"
-      ' and - only',
+      "config.custom_tasks.a/b: 'a/b' is not a task name; use letters, digits,"
+      ' _ and - only',
       id='name-breaks-uids',
     ),
     pytest.param(
@@ -283,8 +283,8 @@ _NAMES = config_lib.TaskConfig(
     ({'text': ('0', '1')}, ".text: ('0', '1') names 2 columns; give one"),
     (
       {'label': 'tag'},
-      ".label: 'tag' is no column number, and the files name no columns; count"
-      ' from 0',
+      ".label: 'tag' is not a column number, and the files name no columns;"
+      ' count from 0',
     ),
     (
       {'stride': 5},
@@ -337,5 +337,5 @@ def test_a_column_number_is_written_in_figures(number):
   task_config = dataclasses.replace(
     _PLANETS, header=False, text=(number,), label='1'
   )
-  with pytest.raises(errors.UserError, match='is no column number'):
+  with pytest.raises(errors.UserError, match='is not a column number'):
     registry.resolve(_config('planets', planets=task_config))

@@ -337,7 +337,7 @@ def test_a_path_out_of_the_folder_is_refused(tmp_path, name):
     manifest['files'][0]['name'] = name
 
   _edit_manifest(tmp_path / 'set', change)
-  with pytest.raises(errors.UserError, match=r'manifest\.json: is no manifest'):
+  with pytest.raises(errors.UserError, match=r'manifest\.json: is not a man'):
     _open(tmp_path / 'set')
 
 
@@ -356,19 +356,19 @@ def _set(path: tuple, value) -> object:
     (_set(('version',), 2), 'its version is 2, not 1'),
     (_set(('rows',), 11), 'do not add up to 11 rows'),
     (_set(('files',), []), 'do not add up'),
-    (_set(('files', 0, 'records'), 'x'), 'no manifest'),
-    (_set(('files', 0, 'surplus'), 1), 'no manifest'),
+    (_set(('files', 0, 'records'), 'x'), 'not a manifest'),
+    (_set(('files', 0, 'surplus'), 1), 'not a manifest'),
     (
       _set(('files', 0, 'sha256'), '0' * 64),
       'manifest says .* bytes and 0000',
     ),
     (_set(('files', 0, 'sha256'), None), 'is damaged'),
     (_set(('files', 0, 'bytes'), 3), 'the manifest says 3 bytes and'),
-    (_set(('fields',), 'x'), 'no manifest'),
+    (_set(('fields',), 'x'), 'not a manifest'),
     (_set(('fields', 0, 'dtype'), 'int'), 'is expected'),
-    (_set(('fingerprint',), 3), 'no manifest'),
-    (lambda manifest: manifest.pop('metadata'), 'no manifest'),
-    (lambda manifest: manifest.pop('version'), 'no manifest'),
+    (_set(('fingerprint',), 3), 'not a manifest'),
+    (lambda manifest: manifest.pop('metadata'), 'not a manifest'),
+    (lambda manifest: manifest.pop('version'), 'not a manifest'),
     (_set(('files', 0, 'records'), -4), '-4 records or bytes'),
     (_set(('files', 0, 'bytes'), 1e9), 'records or bytes'),
     (_set(('files', 0, 'bytes'), True), 'records or bytes'),

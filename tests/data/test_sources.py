@@ -269,21 +269,21 @@ def test_is_present():
     pytest.param(
       b'text\tlabel\r\nx\tyes\r\nhall\xf6\tno\r\n',
       {},
-      'data/own.tsv:3: no UTF-8 (invalid start byte); convert the file to'
+      'data/own.tsv:3: not UTF-8 (invalid start byte); convert the file to'
       ' UTF-8',
       id='broken-utf8',
     ),
     pytest.param(
       'text\tlabel\n\n',
       {},
-      'data/own.tsv: no usable row; mend config.data.dir or'
+      'data/own.tsv: holds no usable row; mend config.data.dir or'
       ' config.custom_tasks.own',
       id='header-alone',
     ),
     pytest.param(
       '',
       {},
-      'data/own.tsv: no usable row; mend config.data.dir or'
+      'data/own.tsv: holds no usable row; mend config.data.dir or'
       ' config.custom_tasks.own',
       id='empty-file',
     ),
@@ -299,14 +299,14 @@ def test_tsv_mistakes(content, table, message):
   [
     pytest.param(
       '{"text": "x", "label": "yes"}\n{"text": "x" "label": "yes"}\n',
-      "data/own.jsonl:2: no JSON (Expecting ',' delimiter at column 14); mend"
+      "data/own.jsonl:2: not JSON (Expecting ',' delimiter at column 14); mend"
       ' the row',
       id='syntax',
     ),
     pytest.param(
       '["x", "yes"]\n',
-      'data/own.jsonl:1: a list in place of an object; give one JSON object a'
-      ' line',
+      'data/own.jsonl:1: a list in place of an object; give one JSON object'
+      ' per line',
       id='no-object',
     ),
     pytest.param(
@@ -326,19 +326,19 @@ def test_tsv_mistakes(content, table, message):
     ),
     pytest.param(
       '{"text": "x", "label": "yes", "text": "y"}\n',
-      "data/own.jsonl:1: key 'text' twice; give one JSON object a line",
+      "data/own.jsonl:1: key 'text' twice; give one JSON object per line",
       id='twice',
     ),
     pytest.param(
       '{"text": "x", "label": ' + '[' * 9999 + ']' * 9999 + '}\n',
-      'data/own.jsonl:1: nested too deep; give one JSON object a line',
+      'data/own.jsonl:1: nested too deep; give one JSON object per line',
       id='deep',
     ),
     pytest.param(
       '{"text": "x", "label": ' + '1' * 5000 + '}\n',
       'data/own.jsonl:1: Exceeds the limit (4300 digits) for integer string'
       ' conversion: value has 5000 digits; use sys.set_int_max_str_digits() to'
-      ' increase the limit; give one JSON object a line',
+      ' increase the limit; give one JSON object per line',
       id='digits',
     ),
     pytest.param(
@@ -349,7 +349,7 @@ def test_tsv_mistakes(content, table, message):
     ),
     pytest.param(
       b'{"text": "\xff", "label": "yes"}\n',
-      'data/own.jsonl:1: no UTF-8 (invalid start byte); convert the file to'
+      'data/own.jsonl:1: not UTF-8 (invalid start byte); convert the file to'
       ' UTF-8',
       id='broken-utf8',
     ),
@@ -388,7 +388,7 @@ def test_a_missing_official_file_tells_how_to_get_it():
   )
   _write('QQP/train.tsv', 'a\tb\tc\td\te\tf\n1\t2\n')
   assert _message(glue.TASKS['qqp']) == (
-    f'data/QQP/train.tsv: no usable row; {_HOW}'
+    f'data/QQP/train.tsv: holds no usable row; {_HOW}'
   )
 
 

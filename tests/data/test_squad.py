@@ -60,7 +60,7 @@ def test_without_answers(tmp_path):
     ),
     (
       {'answers': None},
-      "'answers' is no list of answers; give the JSON layout of SQuAD 1.1 or"
+      "'answers' is not a list of answers; give the JSON layout of SQuAD 1.1 or"
       ' 2.0',
     ),
     (

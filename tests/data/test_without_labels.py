@@ -288,8 +288,8 @@ def test_files_without_a_header_are_all_alike(tmp_path):
       r'x\.jsonl:2: an empty text, .*; remove the row',
     ),
     ('{"text": 1, "text_pair": "b"}\n', r"x\.jsonl:1: field 'text' is no"),
-    ('{"text": "a"\n', r'x\.jsonl:1: no JSON'),
-    ('', r'x\.jsonl: no usable row; mend config\.data\.dir or config\.data\.'),
+    ('{"text": "a"\n', r'x\.jsonl:1: not JSON'),
+    ('', r'x\.jsonl: holds no usable row; mend config\.data\.dir or config'),
   ],
   ids=['field', 'empty-text', 'type', 'json', 'empty'],
 )
