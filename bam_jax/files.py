@@ -126,7 +126,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     errors.UserError: a file cannot be written; the old folder is kept.
   """
   unfinished = path.with_name(f'.{path.name}.unfinished')
-  with _report_unwritten(path):
+  with report_unwritten(path):
     try:
       shutil.rmtree(unfinished, ignore_errors=True)
       # It fails if a link is there, so none is followed.
@@ -138,13 +138,14 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _report_unwritten(path: Path) -> Iterator[None]:
+def report_unwritten(path: Path) -> Iterator[None]:
+  """Turns any OSError into a `UserError`: the path cannot be written."""
   try:
     yield
   except OSError as e:
     raise errors.UserError(
       f'{path}: cannot be written: {e.strerror or e} ({e.filename or path});'
-      ' free some space, give permission, or choose another --workdir'
+      ' free some space, give permission, or choose another folder'
     ) from e
 
 
@@ -238,7 +239,7 @@ def write_bytes(path: Path, data: bytes) -> None:
   Raises:
     errors.UserError: the file cannot be written.
   """
-  with _report_unwritten(path):
+  with report_unwritten(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     with new_file(path) as file:
       file.write(data)

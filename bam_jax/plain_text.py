@@ -48,7 +48,7 @@ def parse_number(text: str) -> float:
     ValueError: the text is not such a number.
   """
   if not _NUMBER.fullmatch(text):
-    raise ValueError(f'{text!r} is no decimal number')
+    raise ValueError(f'{text!r} is not a decimal number')
   return float(text)
 
 
@@ -59,7 +59,7 @@ def parse_integer(text: str) -> int:
     ValueError: the text is not one, or has more digits than Python reads.
   """
   if not _INTEGER.fullmatch(text):
-    raise ValueError(f'{text!r} is no whole number')
+    raise ValueError(f'{text!r} is not a whole number')
   return int(text)
 
 

@@ -25,9 +25,9 @@ def test_only_spaces_and_tabs_separate(space):
 
 @pytest.mark.parametrize('text', _NO_NUMBERS, ids=ascii)
 def test_what_python_reads_and_a_file_does_not_mean(text):
-  with pytest.raises(ValueError, match='is no decimal number'):
+  with pytest.raises(ValueError, match='is not a decimal number'):
     plain_text.parse_number(text)
-  with pytest.raises(ValueError, match='is no whole number'):
+  with pytest.raises(ValueError, match='is not a whole number'):
     plain_text.parse_integer(text)
   assert not plain_text.is_index(text)
 

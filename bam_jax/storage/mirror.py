@@ -86,7 +86,7 @@ class Mirror:
     with contextlib.ExitStack() as stack:
       stack.enter_context(self._local_lock)
       logging.info('%s: local copy in %s', self._store.url, self._scratch)
-      with _report_errors(self._scratch):
+      with files.report_unwritten(self._scratch):
         self._download_all()
       self._thread.start()
       self._before_exit.__enter__()
@@ -111,7 +111,7 @@ class Mirror:
     self._ending.set()
     self._thread.join()
     try:
-      with _report_errors(self._scratch):
+      with files.report_unwritten(self._scratch):
         self._upload()
     except errors.UserError as e:
       # The store was there when the command began.
@@ -200,7 +200,7 @@ class Mirror:
     good, failing = time.monotonic(), False
     while not self._ending.wait(EVERY):
       try:
-        with _report_errors(self._scratch):
+        with files.report_unwritten(self._scratch):
           self._upload()
         good, failing = time.monotonic(), False
       except errors.UserError as e:
@@ -287,15 +287,3 @@ def _batches(names: Iterable[str]) -> Iterator[list[str]]:
     group = [name for name in names if _is_sentinel(name) == is_sentinel]
     for start in range(0, len(group), _BATCH):
       yield group[start : start + _BATCH]
-
-
-@contextlib.contextmanager
-def _report_errors(scratch: Path) -> Iterator[None]:
-  """Raises a `UserError` in place of an error of the local file system."""
-  try:
-    yield
-  except OSError as e:
-    raise errors.UserError(
-      f'{e.filename or scratch}: {e.strerror or e}; free some space, or choose'
-      ' another --scratch'
-    ) from e
