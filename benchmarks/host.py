@@ -13,7 +13,6 @@ import tempfile
 import time
 
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import run_data
 from bam_jax.experiments import train
 from bam_jax.training import setup as setup_lib
 from benchmarks import step_jax
@@ -53,16 +52,7 @@ def main() -> None:
     }
     for run in plan.runs:
       if run.name in ('multi-s0', 'single-s0-mnli'):
-        targets = [None] * len(run.tasks)
-        job = run_data.make_job(
-          run,
-          plan.packing,
-          plan.tasks,
-          plan.features,
-          targets,
-          1,
-          workdir,
-        )
+        job = plan.data.make_job(run, plan.packing)
         start = time.perf_counter()
         for step in range(args.batches):
           job.batches(step)

@@ -24,7 +24,6 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax.core import step as step_lib
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import run_data
 from bam_jax.experiments import train
 from bam_jax.runtime import profiling
 from bam_jax.training import programs as programs_lib
@@ -126,10 +125,7 @@ def _batches(
 ) -> list[dict[str, np.ndarray]]:
   """The first batches of a run that have as many rows as its first one."""
   (run,) = (run for run in plan.runs if run.name == name)
-  targets = [None] * len(run.tasks)
-  job = run_data.make_job(
-    run, plan.packing, plan.tasks, plan.features, targets, 1, workdir
-  )
+  job = plan.data.make_job(run, plan.packing)
   made = [job.batches(step) for step in range(_BATCHES)]
   rows = len(made[0]['weight'])
   return [batch for batch in made if len(batch['weight']) == rows]

@@ -21,7 +21,6 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax.core import step as step_lib
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import run_data
 from bam_jax.experiments import train
 from bam_jax.modeling import family
 from bam_jax.runtime import profiling
@@ -67,15 +66,8 @@ def training_batches(
   """The first batches of the multi-task run of seed 0."""
   plan = plan_lib.make_plan(config, workdir)
   train.prepare(plan)
-  targets = [None] * len(config.tasks)
-  job = run_data.make_job(
-    plan.runs[0],
-    plan.packing,
-    plan.tasks,
-    plan.features,
-    targets,
-    rows_multiple,
-    workdir,
+  job = plan.data.make_job(
+    plan.runs[0], plan.packing, rows_multiple=rows_multiple
   )
   return plan, [job.batches(step) for step in range(steps)]
 

@@ -1,13 +1,12 @@
-"""External logits: sets that another plan or program wrote for students here.
+"""External logits: teacher logits that another plan or program has written.
 
     DIR/TASK/            the set of one teacher
     DIR/TEACHER/TASK/    sets of several, whose predictions are averaged
 
 and TASK.unlabelled beside TASK if students learn from rows without labels.
 
-Whoever has the raw rows can write such a set: a plan with another encoder or
-vocabulary (`--mode=label`), or any other program. Its fingerprint names the
-rows, the labels and the teacher. Imports no JAX.
+A plan with another encoder or vocabulary (`--mode=label`) can write such sets,
+or any program that has the raw rows. Imports no JAX.
 """
 
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from bam_jax.tasks import task as task_lib
 
 # Further parts of the fingerprint of logits of tokens.
 _TOKEN_KEYS = ('tokenizer', 'max_length')
-# Scores are read as predictions, whichever head computed them.
+# External scores are read as predictions, whichever head computed them.
 REGRESSION_HEAD = 'linear'
 
 _OTHER_OUTPUT = 'write into another --output, or remove that folder'
@@ -40,25 +39,25 @@ def fingerprint(
   teacher_digest: str,
   tokens: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
-  """Returns the fingerprint of an external set.
+  """Returns the fingerprint of external logits on the rows of a task.
 
   Args:
     task: the task; its name, kind, labels in order and scale are part of it.
     rows: `sources.rows_digest` of the raw training rows.
     teacher: description of the teacher.
-    teacher_digest: tells it from other teachers with that description, such
-      as the sha256 of its weights.
-    tokens: the features' fingerprint, with `tokenizer` and `max_length`; read
-      if the task's outputs are of tokens.
+    teacher_digest: differs between teachers with one description, such as the
+      sha256 of the weights.
+    tokens: the features' fingerprint, whose `tokenizer` and `max_length` are
+      part of it if the task's outputs are of tokens.
   """
-  return {
+  result = {
     'rows': rows,
     'task': task.definition(),
     'teacher': {'name': teacher, 'digest': teacher_digest},
-    **(
-      {key: tokens[key] for key in _TOKEN_KEYS} if task.kind.per_token else {}
-    ),
   }
+  if task.kind.per_token:
+    result |= {key: tokens[key] for key in _TOKEN_KEYS}
+  return result
 
 
 def write(
@@ -70,7 +69,7 @@ def write(
   teacher: str,
   teacher_digest: str,
 ) -> None:
-  """Writes the set of one teacher and task, all or nothing.
+  """Writes the external logits of one teacher on one task, all or nothing.
 
   Args:
     directory: `DIR/TASK`, or `DIR/TEACHER/TASK`; a set there is replaced.
@@ -81,37 +80,32 @@ def write(
     logits: [n, c], c = `task.num_outputs`, in the order of `task.labels`,
       before softmax (classification) or sigmoid (multilabel); of a regression
       task the predicted score itself, (score - low) / (high - low).
-    teacher: description of the teacher.
-    teacher_digest: tells it from other teachers with that description.
+    teacher: see `fingerprint`.
+    teacher_digest: see `fingerprint`.
 
   Raises:
     errors.UserError: the arguments don't fit together, or the folder can't be
       written; a set that was there stays.
   """
-
-  def require(condition: bool, message: str) -> None:
-    if not condition:
-      raise errors.UserError(f'{directory}: {message}')
-
   logits = np.asarray(logits, np.float32)
-  require(
-    not task.kind.per_token,
-    f"a {task.kind.name} task's logits are of one vocabulary's tokens; only"
-    ' --mode=label writes them',
-  )
-  require(
-    logits.shape == (len(uids), task.num_outputs),
-    f'logits of shape {list(logits.shape)}, where {len(uids)} uids and'
-    f' {task.num_outputs} outputs of {task.name} make'
-    f' {[len(uids), task.num_outputs]}',
-  )
-  require(
-    bool(teacher and teacher_digest),
-    'say who the teacher is: give its name and a digest',
-  )
-  bad = logit_sets.first_not_finite(logits, None)
-  if bad is not None:
-    require(False, f'the logits of {uids[bad]} are not finite')
+  shape = [len(uids), task.num_outputs]
+  wrong = ''
+  if task.kind.per_token:
+    wrong = (
+      f"a {task.kind.name} task's logits are of one vocabulary's tokens; only"
+      ' --mode=label writes them'
+    )
+  elif list(logits.shape) != shape:
+    wrong = (
+      f'the logits have shape {list(logits.shape)}; give {shape}, for'
+      f' {len(uids)} uids and {task.num_outputs} outputs of {task.name}'
+    )
+  elif not (teacher and teacher_digest):
+    wrong = 'the teacher is not named; give its name and a digest'
+  elif (bad := logit_sets.first_not_finite(logits, None)) is not None:
+    wrong = f'the logits of {uids[bad]} are not finite; give finite ones'
+  if wrong:
+    raise errors.UserError(f'{directory}: {wrong}')
   target = logit_sets.LogitSet(
     Path(directory), fingerprint(task, rows, teacher, teacher_digest)
   )
@@ -119,12 +113,9 @@ def write(
 
 
 def exists(target: logit_sets.LogitSet, rows: int) -> bool:
-  """Whether a set has been written.
+  """Returns whether a folder holds external logits on at least `rows` rows.
 
-  Args:
-    target: the set.
-    rows: number of rows that it must hold, swapped copies included; its
-      fingerprint does not tell.
+  Its fingerprint does not tell whether swapped copies are among the rows.
 
   Raises:
     errors.UserError: the folder holds something else, or fewer rows.
@@ -135,11 +126,10 @@ def exists(target: logit_sets.LogitSet, rows: int) -> bool:
   manifest_lib.check_fingerprint(
     target.directory, manifest, target.fingerprint, _OTHER_OUTPUT
   )
-  held = sum(part.records for part in manifest.files)
-  if held < rows:
+  if manifest.rows < rows:
     raise errors.UserError(
-      f'{target.directory}: holds {held} rows and lacks the others of {rows},'
-      f' such as those of config.data.swap; {_OTHER_OUTPUT}'
+      f'{target.directory}: holds {manifest.rows} rows of {rows}; those of'
+      f' config.data.swap may be missing; {_OTHER_OUTPUT}'
     )
   return True
 
@@ -147,12 +137,7 @@ def exists(target: logit_sets.LogitSet, rows: int) -> bool:
 def find_sets(
   directory: Path, task: str, split: str = 'train'
 ) -> dict[str, Path]:
-  """Finds the sets of a task in a folder.
-
-  Args:
-    directory: `config.distill.logits`.
-    task: name of the task.
-    split: `task.UNLABELLED`, or the training split.
+  """Finds the external logits on a task in a folder, `config.distill.logits`.
 
   Returns:
     Name of the teacher's folder -> set; the name is empty for `DIR/TASK`.
@@ -163,48 +148,42 @@ def find_sets(
   directory = Path(directory)
   where = f'config.distill.logits: {directory}'
   if not directory.is_dir():
-    raise errors.UserError(f'{where}: is no directory; give one of logit sets')
+    raise errors.UserError(f'{where}: is not a directory; give one of logits')
   name = logit_sets.folder_name(task, split)
-  field = 'data.unlabelled' if split == task_lib.UNLABELLED else 'tasks'
   several = {
     path.name: path / name
     for path in sorted(directory.iterdir())
     if shards.exists(path / name)
   }
-  # A stranger may have made the folder; sets are checked when they are opened.
-  for path in several.values():
+  for teacher, path in several.items():
+    # A stranger may have made the folder; `open_set` checks the set itself.
     files.check_link(path.parent)
-  for teacher in several:
     if teacher.partition('.')[0] == task_lib.UNLABELLED:
       # Its keys in an identity would be those of a set of unlabelled rows.
       raise errors.UserError(
         f'{where}: {teacher}/ is named like the sets of rows without labels;'
         ' rename the folder of this teacher'
       )
-  if not shards.exists(directory / name):
-    if not several:
+  if shards.exists(directory / name):
+    if several:
       raise errors.UserError(
-        f'{where}: holds no set for {name}, neither as {name}/ nor as'
-        f' TEACHER/{name}/; write one, or leave {task} out of config.{field}'
+        f'{where}: holds {name}/ and {min(several)}/{name}/; move {name}/ into'
+        ' a folder of its teacher, or remove one of them'
       )
-    return several
-  if several:
+    return {'': directory / name}
+  if not several:
+    field = 'data.unlabelled' if split == task_lib.UNLABELLED else 'tasks'
     raise errors.UserError(
-      f'{where}: holds {name}/ and {min(several)}/{name}/; put the former'
-      ' into a folder of its teacher, or remove either'
+      f'{where}: holds no set for {name}, neither as {name}/ nor as'
+      f' TEACHER/{name}/; write one, or leave {task} out of config.{field}'
     )
-  return {'': directory / name}
+  return several
 
 
 def open_set(
   directory: Path, features: shards.Columns, task: task_lib.Task
 ) -> logit_sets.LogitSet:
-  """Checks that a set is for these rows, by its manifest alone.
-
-  Args:
-    directory: of the set.
-    features: the student's training rows.
-    task: the task.
+  """Checks by its manifest that a set of external logits is for some rows.
 
   Raises:
     errors.UserError: the set is of other rows or labels, or of another
@@ -217,7 +196,7 @@ def open_set(
   if not (isinstance(teacher, dict) and teacher.keys() == {'name', 'digest'}):
     raise errors.UserError(
       f'{directory}: holds logits for the students of its own plan alone; write'
-      ' others with --mode=label --output=DIR, and give DIR'
+      ' external logits with --mode=label --output=DIR, and give DIR'
     )
   wanted = fingerprint(
     task,
@@ -232,7 +211,7 @@ def open_set(
     raise errors.UserError(
       f'{directory}: {task.name} is a {task.kind.name} task, whose logits'
       " are of the teacher's tokens, and this plan has another vocabulary or"
-      ' longest length; give it the same, or leave the task out'
+      " longest length; give it the teacher's, or leave the task out"
     )
   manifest_lib.check_fingerprint(directory, manifest, wanted, _LABEL_AGAIN)
   return logit_sets.LogitSet(Path(directory), wanted, remedy=_LABEL_AGAIN)
@@ -246,21 +225,15 @@ def identity(
 ) -> dict[str, str]:
   """Returns the part of a student's identity that external logits decide.
 
-  Args:
-    directory: `config.distill.logits`.
-    features: the student's rows of the split.
-    task: the task.
-    split: see `find_sets`.
-
-  Returns:
-    Dotted keys -> name and digest of each teacher, digest of each set.
+  Dotted keys hold name and digest of each teacher, and the digest of each set
+  for the student's rows of the split.
 
   Raises:
     errors.UserError: see `find_sets` and `open_set`.
   """
   result = {}
+  folder = logit_sets.folder_name(task.name, split)
   for name, path in find_sets(directory, task.name, split).items():
-    folder = logit_sets.folder_name(task.name, split)
     key = '.'.join(filter(None, ('logits', folder, name)))
     teacher = open_set(path, features, task).fingerprint['teacher']
     result[f'{key}.teacher'] = teacher['name']

@@ -1,6 +1,8 @@
-"""Teacher logits of one run as a shard set, joined with the rows by uid.
+"""Teacher logits as shard sets, joined by uid with the rows of a student.
 
-Imports no JAX, so that a process that only writes them starts quickly.
+A set holds the logits of one run on rows of one task. The arithmetic is in
+`bam_jax.core.teachers`. Imports no JAX, so that a process that only writes sets
+starts quickly.
 """
 
 from collections import Counter
@@ -13,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bam_jax import errors
+from bam_jax.core import teachers as teachers_lib
 from bam_jax.data import folds
 from bam_jax.data import manifest
 from bam_jax.data import shards
@@ -20,13 +23,13 @@ from bam_jax.tasks import task as task_lib
 
 
 class LogitSet(NamedTuple):
-  """Where the logits of one teacher on rows of one task are, or shall be.
+  """Place and fingerprint of one teacher's logits on rows of one task.
 
   Attributes:
     directory: of the shard set.
     fingerprint: what the logits must have been made from.
     fold: the rows that the set holds, which its run left out; None: all rows.
-    remedy: what to do if the set is unusable, for error messages.
+    remedy: advice of error messages about an unusable set.
   """
 
   directory: Path
@@ -36,7 +39,7 @@ class LogitSet(NamedTuple):
 
 
 def folder_name(task: str, split: str) -> str:
-  """Returns the name of a set's folder, which no other set of a run has.
+  """Returns the folder name of a run's logits on one split of a task.
 
   >>> folder_name('rte', 'train'), folder_name('rte', 'unlabelled')
   ('rte', 'rte.unlabelled')
@@ -51,12 +54,12 @@ def fingerprint(
   parameters_digest: str,
   fold: folds.Fold | None = None,
 ) -> dict[str, object]:
-  """Returns everything that decides a teacher's logits on some rows.
+  """Returns the fingerprint of a teacher's logits on some rows.
 
   Args:
     features: the rows.
-    run_digest: of the teacher's configuration, data and teachers.
-    parameters_digest: of the parameters that its training ended with.
+    run_digest: digest of the teacher's identity.
+    parameters_digest: digest of its last parameters.
     fold: the rows that its training left out, if any.
   """
   return {
@@ -74,7 +77,7 @@ def write(
   metadata: Mapping[str, object],
   lengths: np.ndarray | None = None,
 ) -> None:
-  """Writes a set and decodes it, so that its first reader need not.
+  """Writes teacher logits as a shard set, and decodes it for its readers.
 
   Args:
     target: the set.
@@ -103,7 +106,7 @@ def write(
 def read(
   source: LogitSet, features: shards.Columns, task: task_lib.Task
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Reads a set and joins it with the rows by uid.
+  """Reads teacher logits and joins them by uid with the rows of a task.
 
   Returns:
     The n rows that the set holds, ascending, [n] int64, and the logits on them,
@@ -124,7 +127,7 @@ def read(
   labels = columns.metadata.get('labels')
   if labels != list(task.labels):
     raise fail(
-      f'its logits are in the order {labels}, the task {task.name} has'
+      f'its logits are in the order {labels}, the labels of {task.name} are'
       f' {list(task.labels)}',
       'label the rows again',
     )
@@ -145,38 +148,70 @@ def read(
   lengths = token_lengths(features, task, rows)
   if lengths is not None:
     sizes = np.diff(columns.ragged('logits')[1])[order]
-    is_wrong = sizes != lengths * task.num_outputs
-    if is_wrong.any():
-      uid = wanted[int(np.argmax(is_wrong))]
-      raise fail(f'the logits of {uid} are not of its tokens')
+    wrong = np.flatnonzero(sizes != lengths * task.num_outputs)
+    if len(wrong):
+      raise fail(f'the logits of {wanted[wrong[0]]} are not of its tokens')
   bad = first_not_finite(logits, lengths)
   if bad is not None:
     raise fail(f'the logits of {wanted[bad]} are not finite')
   return rows, logits
 
 
+def read_probs(
+  teachers: Sequence[Sequence[LogitSet]],
+  features: shards.Columns,
+  task: task_lib.Task,
+  temperature: float,
+) -> np.ndarray:
+  """Reads the teachers' logits; returns the mean of their predictions.
+
+  Args:
+    teachers: the sets of each teacher: one, or one for each fold.
+    features: the student's N rows.
+    task: the task.
+    temperature: of the teachers' softmax, above 0.
+
+  Returns:
+    [N, c] float32: probabilities, or scores on 0-1; of tokens: [tokens, c].
+
+  Raises:
+    errors.UserError: see `read`.
+    ValueError: the sets of a teacher do not hold every row exactly once.
+  """
+  offsets = np.arange(len(features) + 1)
+  if task.kind.per_token:
+    offsets = features.ragged('input_ids')[1]
+
+  def probs(sets: Sequence[LogitSet]) -> np.ndarray:
+    parts = [read(each, features, task) for each in sets]
+    return task.kind.teacher_probs(
+      teachers_lib.choose_out_of_fold(offsets, parts), temperature, features
+    )
+
+  return teachers_lib.mean_predictions(map(probs, teachers))
+
+
 def first_not_finite(
   logits: np.ndarray, lengths: np.ndarray | None
 ) -> int | None:
-  """Returns the first of n rows with nan or infinite logits; None: all finite.
+  """Returns the first row with nan or infinite logits; None if all are finite.
 
   Args:
     logits: [n, c]; of tokens: [sum of the lengths, c].
     lengths: [n] tokens of each row, if the logits are of tokens.
   """
-  finite = np.isfinite(logits).all(axis=-1)
-  if finite.all():
+  bad = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
+  if not len(bad):
     return None
-  bad = int(np.argmin(finite))
   if lengths is None:
-    return bad
-  return int(np.searchsorted(np.cumsum(lengths), bad, 'right'))
+    return int(bad[0])
+  return int(np.searchsorted(np.cumsum(lengths), bad[0], 'right'))
 
 
 def token_lengths(
   features: shards.Columns, task: task_lib.Task, rows: np.ndarray
 ) -> np.ndarray | None:
-  """Returns [n] tokens of n rows; None if the outputs are not of tokens."""
+  """Returns the number of tokens of each row; None without token outputs."""
   if not task.kind.per_token:
     return None
   return np.diff(features.ragged('input_ids')[1])[rows]
@@ -185,7 +220,7 @@ def token_lengths(
 def labelled_rows(
   features: shards.Columns, fold: folds.Fold | None
 ) -> np.ndarray:
-  """Rows that a run labels: all of them, or the fold that it left out."""
+  """Returns the rows that a run labels: all, or the fold that it left out."""
   if fold is None:
     return np.arange(len(features))
   return folds.split(features.uids, fold)[1]

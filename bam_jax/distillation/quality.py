@@ -10,7 +10,7 @@ import scipy.special
 
 from bam_jax.tasks import task as task_lib
 
-# Bins of the expected calibration error, as in Guo et al. 2017.
+# Bins of the expected calibration error in Guo et al. 2017.
 _BINS = 15
 
 
@@ -25,40 +25,30 @@ def measure(
     label: of the same rows, as in the features.
 
   Returns:
-    What `measure_classes` or `measure_scores` returns; empty for a kind of task
-    without either.
+    Of classes: `accuracy` (0-1), the mean `confidence` in the likeliest class
+    (0-1), `calibration_error` (0-1), the mean `entropy` (nats, 0 to ln c) and
+    `log_loss`, the mean negative log likelihood of the gold class (nats). Of
+    scores on 0-1: `mean_absolute_error`, `mean_squared_error` and `bias`, the
+    mean of prediction minus gold. Empty for kinds without either.
   """
   found = task.kind.quality_inputs(task, logits, label)
   if found is None:
     return {}
-  predicted, gold = found
-  function = measure_classes if predicted.ndim == 2 else measure_scores
-  return function(predicted, gold)
+  predicted, gold = np.asarray(found[0], np.float64), found[1]
+  if predicted.ndim == 2:
+    return _measure_classes(predicted, gold)
+  error = predicted - np.asarray(gold, np.float64)
+  return {
+    'mean_absolute_error': float(np.abs(error).mean()),
+    'mean_squared_error': float(np.square(error).mean()),
+    'bias': float(error.mean()),
+  }
 
 
-def measure_classes(
+def _measure_classes(
   log_probs: np.ndarray, gold: np.ndarray
 ) -> dict[str, float]:
-  """Returns the quality of predicted distributions over classes.
-
-  >>> log_probs = np.log([[0.5, 0.5], [0.25, 0.75]])
-  >>> found = measure_classes(log_probs, np.array([1, 1]))
-  >>> found['accuracy'], round(found['confidence'], 6)
-  (0.5, 0.625)
-
-  Args:
-    log_probs: [N, c], N > 0, natural logarithms of probabilities. They are not
-      given as probabilities: one rounded to 0 would have an infinite loss.
-    gold: [N] class indices.
-
-  Returns:
-    `accuracy`: share of rows whose likeliest class is the gold one, 0-1.
-    `confidence`: mean probability of the likeliest class, 0-1.
-    `calibration_error`: see `calibration_error`.
-    `entropy`: mean over rows, in nats, 0 to ln c.
-    `log_loss`: mean negative log likelihood of the gold class, in nats.
-  """
-  log_probs = np.asarray(log_probs, np.float64)
+  """Measures predicted classes by their log probabilities, [N, c]."""
   probs = np.exp(log_probs)
   confidence = probs.max(axis=-1)
   hit = log_probs.argmax(axis=-1) == gold
@@ -75,6 +65,9 @@ def measure_classes(
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
   """Expected calibration error (Guo et al. 2017, arXiv 1706.04599, eq. 3).
 
+  >>> round(calibration_error(np.array([0.9, 0.9]), np.array([True, False])), 6)
+  0.4
+
   Rows are divided by confidence into 15 bins of equal width, each of which
   includes its upper end: (0, 1/15], ..., (14/15, 1].
 
@@ -90,22 +83,3 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
   # The size of a bin cancels out of its share times its difference of means.
   gaps = np.bincount(number, hit - confidence, _BINS)
   return float(np.abs(gaps).sum() / len(confidence))
-
-
-def measure_scores(predicted: np.ndarray, gold: np.ndarray) -> dict[str, float]:
-  """Returns the quality of predicted scores.
-
-  Args:
-    predicted: [N], N > 0, on 0-1; a linear head may leave that range.
-    gold: [N] scores on 0-1.
-
-  Returns:
-    `mean_absolute_error`, `mean_squared_error`, and `bias`, the mean of
-    prediction minus gold.
-  """
-  error = np.asarray(predicted, np.float64) - np.asarray(gold, np.float64)
-  return {
-    'mean_absolute_error': float(np.abs(error).mean()),
-    'mean_squared_error': float(np.square(error).mean()),
-    'bias': float(error.mean()),
-  }

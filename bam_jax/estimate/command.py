@@ -24,8 +24,8 @@ from bam_jax.core import packing as packing_lib
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.estimate import costs as costs_lib
+from bam_jax.experiments import identity
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
@@ -100,7 +100,7 @@ def estimate(plan: plan_lib.Plan) -> None:
   is_chosen = all(plan.read_record(run) for run in plan.search_runs)
   runs = plan.runs if is_chosen else runs_lib.plan_runs(plan.config)
   runs = [*plan.search_runs, *runs]
-  plan.identities(runs)
+  identity.identities(plan, runs)
   todo = [run for run in runs if plan.read_record(run) is None]
   remaining = count_remaining(plan, runs, todo)
   path = plan.workspace.root / FILE
@@ -164,13 +164,11 @@ def count_remaining(
   for run in runs:
     labels = tuple(
       (task, split)
-      for task, split in run_data.splits_to_label(
-        run, todo, plan.tasks, plan.features
-      )
+      for task, split in plan.data.splits_to_label(run, todo)
       if not has_logits(plan, run, task, split)
     )
     if labels or run.name in unfinished:
-      steps = run_data.num_steps(run, plan.tasks, plan.features)
+      steps = plan.data.num_steps(run)
       done = plan.latest_step(run) if run.name in unfinished else steps
       result.append(Remaining(run, steps, done, labels))
   return result
@@ -201,18 +199,7 @@ def _sample_steps(
   multiple = plan.setup.programs.rows_multiple
   buckets = plan.packing.row_buckets if plan.packing.enabled else (1,)
   for group, run in {each.group: each.run for each in remaining}.items():
-    job = run_data.make_job(
-      run,
-      plan.packing,
-      plan.tasks,
-      plan.features,
-      [
-        run_data.placeholder_probs(run, plan.tasks[name], plan.features)
-        for name in run.tasks
-      ],
-      multiple,
-      Path(),
-    )
+    job = plan.data.make_job(run, plan.packing, rows_multiple=multiple)
     steps = range(0, job.num_steps, max(job.num_steps // _COUNTED_STEPS, 1))
     rows[group] = [
       packing_lib.bucket(job.batches.rows_filled(step), buckets, multiple)

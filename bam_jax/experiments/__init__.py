@@ -1,1 +1,1 @@
-"""Variants as a graph of runs, carried out."""
+"""Plans of training runs: one file for each command, and what they share."""

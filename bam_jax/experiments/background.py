@@ -1,4 +1,4 @@
-"""Other processes that write files while this one keeps the devices busy."""
+"""Pool of processes that write files while this process uses the devices."""
 
 from collections.abc import Callable
 from collections.abc import Iterator
@@ -17,7 +17,9 @@ _MAX_PROCESSES = 8
 
 
 class Background:
-  """Pool of processes that call functions; use it as a context manager.
+  """Pool of processes that call functions in the background.
+
+  Use it as a context manager.
 
   The processes start when they are needed and import the main module of this
   one, so a script that uses this class needs `if __name__ == '__main__'`. The
@@ -47,11 +49,7 @@ class Background:
       self.wait()
 
   def call(self, function: Callable[..., None], *args: object) -> None:
-    """Calls a function in another process.
-
-    Args:
-      function: of a module that is quick to import.
-      *args: copied to the other process.
+    """Calls a function in another process, which imports its module first.
 
     Raises:
       errors.RetryError: a process was killed.
@@ -60,11 +58,10 @@ class Background:
       self._calls.append(self._pool.submit(function, *args))
 
   def wait(self) -> None:
-    """Waits for all calls so far.
+    """Waits for all calls so far, and raises what one of them raised.
 
     Raises:
       errors.RetryError: a process was killed.
-      Exception: whatever a call raised.
     """
     calls, self._calls = self._calls, []
     with _convert_broken_pool():
@@ -79,6 +76,6 @@ def _convert_broken_pool() -> Iterator[None]:
     yield
   except process_pool.BrokenProcessPool as e:
     raise errors.RetryError(
-      'a process that writes results was ended, perhaps for want of memory;'
-      ' the same command goes on'
+      'a process that writes results was ended, perhaps for lack of memory;'
+      ' run the same command again to continue'
     ) from e

@@ -1,10 +1,9 @@
-"""The command `export`: trained models for use without this package."""
+"""The command `export`: writes models for use without this package."""
 
 import itertools
 import logging
 
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import records
 from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
 from bam_jax.inference import stablehlo
@@ -16,13 +15,9 @@ from bam_jax.training import mesh as mesh_lib
 def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
   """Exports the best checkpoints of a group of runs.
 
-  Writes `exports/GROUP/TASK/`, and `exports/GROUP/all/` for a model of several
-  tasks; programs go to `exports/GROUP-stablehlo/TASK/`, or `all/`.
-
-  Args:
-    plan: the plan.
-    group: see `Plan.find_group`.
-    form: `hf`: Hugging Face directories; `stablehlo`: programs.
+  The form `hf` writes Hugging Face directories `exports/GROUP/TASK/`, and
+  `exports/GROUP/all/` for a model of several tasks; `stablehlo` writes programs
+  to `exports/GROUP-stablehlo/TASK/`, or `all/`.
   """
   group, runs = plan.find_group(group)
   directory = plan.workspace.root / 'exports' / group
@@ -52,8 +47,8 @@ def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
         encoder=plan.encoder.description,
         note=plan.config.note,
         versions=record.get('versions', 'versions that were not recorded'),
-        scores=records.read_scores(record),
-        undefined=records.read_reasons(record),
+        scores=record['scores'],
+        undefined=record.get('undefined', {}),
         max_length=plan.config.data.max_length,
       ),
     )

@@ -1,4 +1,4 @@
-"""Teacher logits: a finished run labels rows, and students read what it wrote.
+"""Teacher logits: finished runs label rows, and students read what they wrote.
 
 Logits for the students of the same plan are in `teachers/RUN/TASK`, those on
 rows without labels in `teachers/RUN/TASK.unlabelled`. The quality of the former
@@ -14,24 +14,24 @@ from pathlib import Path
 
 import numpy as np
 
+from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import quality
-from bam_jax.distillation import teacher_logits
 from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
-from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import evaluate
 
-# Fewer rows are written at once: a process would take longer to start.
+# A process takes longer to start than to write fewer rows than these.
 _MIN_BACKGROUND_ROWS = 4096
 
 Params = Mapping[str, object]
@@ -45,49 +45,61 @@ def write_logits(
   features: shards.Columns,
   params: Params,
   background: background_lib.Background,
-  convert: Callable[[np.ndarray], np.ndarray] = lambda logits: logits,
+  is_external: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Computes a run's logits on the rows of a split, and writes them as a set.
 
   Args:
     plan: the plan of the run.
     run: the teacher.
-    target: the set; its fold gives the rows that are labelled.
+    target: the set; its fold selects the rows that are labelled.
     task: the task.
     features: the rows of the split.
-    params: of the run, on the devices.
+    params: the run's parameters on the devices.
     background: writes large sets while the devices go on.
-    convert: applied to the logits before they are written.
+    is_external: whether scores are written as predictions, as external sets
+      have them, instead of the head's output.
 
   Returns:
-    The rows and the logits; see `teacher_logits.predict_logits`.
+    The n labelled rows, ascending, [n] int64, and what was written for them,
+    [n, c] float32; of tokens: [tokens, c].
+
+  Raises:
+    errors.UserError: a logit is not finite.
   """
-  num_runs = target.fold.of if target.fold else 1
+  rows = logit_sets.labelled_rows(features, target.fold)
+  lengths = logit_sets.token_lengths(features, task, rows)
+  uids = [features.uids[row] for row in rows]
   with telemetry.progress(
-    f'{run.name} labels {target.directory.name}',
-    len(features) // num_runs,
-    'examples',
+    f'{run.name} labels {target.directory.name}', len(rows), 'examples'
   ) as progress:
 
     def advance(count: int) -> None:
       progress.advance(count)
       plan.preemption_signal.check()
 
-    rows, logits = teacher_logits.predict_logits(
+    logits = evaluate.predict(
       plan.setup.programs,
       params,
       features,
-      task,
+      plan.tasks.index[task.name],
       plan.config.packing,
-      target.fold,
       advance,
+      rows,
+    )
+  bad = logit_sets.first_not_finite(logits, lengths)
+  if bad is not None:
+    raise errors.UserError(
+      f'{uids[bad]}: the logits of {run.name} are not finite; lower the'
+      ' learning rate and train that run again'
     )
 
+  if is_external and task.kind.has_scale:
+    logits = task.kind.teacher_probs(logits, 1.0)
+
   def write() -> None:
-    uids = [features.uids[row] for row in rows]
-    lengths = logit_sets.token_lengths(features, task, rows)
     metadata = prepare.label_metadata(task)
-    arguments = (target, uids, convert(logits), metadata, lengths)
+    arguments = target, uids, logits, metadata, lengths
     if len(uids) < _MIN_BACKGROUND_ROWS:
       logit_sets.write(*arguments)
     else:
@@ -119,62 +131,51 @@ class TeacherLogits:
     students: Sequence[runs_lib.Run],
     get_params: Callable[[], Params],
   ) -> None:
-    """Writes the logits of a finished run that students need and lack.
+    """Writes the logits of a finished run that its students still need.
 
-    Args:
-      run: the teacher.
-      students: runs that are not trained yet.
-      get_params: returns the run's parameters on the devices; called at most
-        once, if something is to be labelled.
+    `get_params` returns the run's parameters on the devices. It is called at
+    most once, and only if rows are labelled.
     """
     get_params = functools.cache(get_params)
-    for name, split in run_data.splits_to_label(
-      run, students, self.plan.tasks, self.plan.features
-    ):
-      target = self._find_set(run.name, name, split)
-      rows = None
+    for task, split in self.plan.data.splits_to_label(run, students):
+      target = self._find_set(run.name, task, split)
+      labelled = None
       if not processes.run_on_first(shards.exists, target.directory):
-        rows, logits = write_logits(
+        labelled = write_logits(
           self.plan,
           run,
           target,
-          self.plan.tasks[name],
-          self.plan.features[name][split],
+          self.plan.tasks[task],
+          self.plan.features[task][split],
           get_params(),
           self.background,
         )
-      if split == task_lib.UNLABELLED:
-        continue
-      if rows is not None:
-        self._write_quality(run, name, rows, logits)
-      else:
-        self._complete_quality(run, name, target)
+      if split != task_lib.UNLABELLED:
+        self._record_quality(run.name, self.plan.tasks[task], target, labelled)
 
   @processes.runs_on_first
-  def _complete_quality(
-    self, run: runs_lib.Run, task: str, source: logit_sets.LogitSet
+  def _record_quality(
+    self,
+    run: str,
+    task: task_lib.Task,
+    source: logit_sets.LogitSet,
+    labelled: tuple[np.ndarray, np.ndarray] | None,
   ) -> None:
-    """Adds the quality of existing logits to their run's record if missing."""
-    record = self.plan.workspace.read_record(run.name)
-    if 'train' not in record.get('quality', {}).get(task, {}):
-      table = self.plan.tasks[task]
-      rows = self.plan.features[task][table.train_split]
-      self._write_quality(run, task, *logit_sets.read(source, rows, table))
+    """Writes the quality of logits on training rows into their run's record.
 
-  def _write_quality(
-    self, run: runs_lib.Run, task: str, rows: np.ndarray, logits: np.ndarray
-  ) -> None:
-    """Writes the quality of a run's logits on training rows into its record."""
-    table = self.plan.tasks[task]
-    found = quality.measure(
-      table,
-      logits,
-      self.plan.features[task][table.train_split].take('label', rows),
-    )
-    record = self.plan.workspace.read_record(run.name)
-    self.plan.workspace.write_record(
-      run.name, records.add_quality(record, {task: {'train': found}})
-    )
+    `labelled` are the rows and logits of a new set. An older set is read if the
+    record lacks its quality.
+    """
+    record = self.plan.workspace.read_record(run)
+    features = self.plan.features[task.name][task.train_split]
+    if labelled is None:
+      if 'train' in record.get('quality', {}).get(task.name, {}):
+        return
+      labelled = logit_sets.read(source, features, task)
+    rows, logits = labelled
+    measured = quality.measure(task, logits, features.take('label', rows))
+    record = records.add_quality(record, task.name, 'train', measured)
+    self.plan.workspace.write_record(run, record)
 
   def read_probs(self, run: runs_lib.Run, task: str) -> np.ndarray | None:
     """Returns the teachers' predictions on the rows that a run learns from.
@@ -183,17 +184,13 @@ class TeacherLogits:
       [rows, outputs] float32, or [tokens, outputs]: rows with labels first,
       then those without; None if the run has no teacher.
     """
-    if not run.logits and task not in run.teachers:
-      return None
     if not run.logits:
+      if task not in run.teachers:
+        return None
       processes.run_on_first(self.background.wait)
-    splits = run_data.learnt_splits(
-      run, self.plan.tasks[task], self.plan.features
-    )
+    splits = self.plan.data.learnt_splits(run, task)
     return processes.run_on_all(
-      lambda: np.concatenate(
-        [self._read_split(run, task, split) for split in splits]
-      )
+      lambda: np.concatenate([self._read_split(run, task, s) for s in splits])
     )
 
   @processes.runs_on_first
@@ -208,9 +205,7 @@ class TeacherLogits:
       for run in students
       if run.logits
       for task in run.tasks
-      for split in run_data.learnt_splits(
-        run, self.plan.tasks[task], self.plan.features
-      )
+      for split in self.plan.data.learnt_splits(run, task)
     }
     for (_, task, split), run in found.items():
       self._read_split(run, task, split)
@@ -225,23 +220,21 @@ class TeacherLogits:
         [external.open_set(path, features, table)] for path in found.values()
       ]
     else:
-      by_teacher: dict[object, list[str]] = {}
+      by_teacher: dict[object, list[logit_sets.LogitSet]] = {}
       for name in run.teachers[task]:
         # All folds of a seed make up one teacher. None of them was trained on
         # rows without labels, so on these each is a teacher of its own.
         is_joined = split != task_lib.UNLABELLED
         key = self.runs[name].seed if is_joined else name
-        by_teacher.setdefault(key, []).append(name)
-      sets = [
-        [self._find_set(name, task, split) for name in names]
-        for names in by_teacher.values()
-      ]
-    return teacher_logits.read_probs(
+        found_set = self._find_set(name, task, split)
+        by_teacher.setdefault(key, []).append(found_set)
+      sets = list(by_teacher.values())
+    return logit_sets.read_probs(
       sets, features, table, run.config.distill.temperature
     )
 
   def _find_set(self, run: str, task: str, split: str) -> logit_sets.LogitSet:
-    """Returns where a run's logits on a split are, and what decides them."""
+    """Returns the place and the fingerprint of a run's logits on a split."""
     fold = None if split == task_lib.UNLABELLED else self.runs[run].fold
     return logit_sets.LogitSet(
       self.plan.workspace.teacher(run, logit_sets.folder_name(task, split)),

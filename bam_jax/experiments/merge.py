@@ -1,6 +1,5 @@
 """The command `merge`: copies finished runs of other work directories."""
 
-from collections.abc import Mapping
 from collections.abc import Sequence
 import logging
 from pathlib import Path
@@ -17,7 +16,7 @@ from bam_jax.runtime import processes
 
 @processes.runs_on_first
 def merge(plan: plan_lib.Plan, sources: Sequence[Path]) -> None:
-  """Copies finished runs of other work directories, and reports on all.
+  """Copies finished runs of other work directories; writes a report on all.
 
   Raises:
     errors.UserError: see `copy_runs` and `report.report`.
@@ -46,8 +45,8 @@ def copy_runs(
   """
   if not sources:
     raise errors.UserError(
-      '--from is missing: --mode=merge takes --from=DIR, or several with ,'
-      ' between them'
+      '--from is missing: --mode=merge takes --from=DIR, or several directories'
+      ' separated by commas'
     )
   origins: dict[str, workspace_lib.Workspace] = {}
   for source in sources:
@@ -58,7 +57,7 @@ def copy_runs(
     if not names:
       raise errors.UserError(
         f'--from={source.root}: has no finished run; give work directories,'
-        ' with , between them'
+        ' separated by commas'
       )
     for name in names:
       _check_equal(name, origins.get(name, into), source)
@@ -69,7 +68,10 @@ def copy_runs(
   for source in sources:
     for name in source.finished_runs():
       # Equal runs on different machines may end with different parameters.
-      if _parameters(source, name) == _parameters(into, name):
+      digests = [
+        each.read_record(name)['parameters'] for each in (source, into)
+      ]
+      if digests[0] == digests[1]:
         for folder in source.logit_folders(name):
           target = into.teacher(name, folder)
           if not shards.exists(target):
@@ -81,11 +83,9 @@ def copy_runs(
   )
 
 
-def _copy(into: workspace_lib.Workspace, sources: Mapping[Path, Path]) -> None:
-  """Copies folders, by target, if all of them fit on the disk.
-
-  A file of a source may be a huge hole, so its apparent size counts.
-  """
+def _copy(into: workspace_lib.Workspace, sources: dict[Path, Path]) -> None:
+  """Copies folders to the keys of `sources` if all of them fit on the disk."""
+  # A file of a source may be a huge hole, so its apparent size counts.
   needed = sum(
     entry.stat(follow_symlinks=False).st_size
     for folder in sources.values()
@@ -103,9 +103,7 @@ def _copy(into: workspace_lib.Workspace, sources: Mapping[Path, Path]) -> None:
 
 
 def _check_equal(
-  name: str,
-  there: workspace_lib.Workspace,
-  here: workspace_lib.Workspace,
+  name: str, there: workspace_lib.Workspace, here: workspace_lib.Workspace
 ) -> None:
   """Raises if two work directories hold different runs with one name."""
   before, new = there.identity(name), here.identity(name)
@@ -120,8 +118,3 @@ def _check_equal(
       f' ({", ".join(changes[:3])}); choose another --workdir, or remove one of'
       ' the two folders'
     )
-
-
-def _parameters(workspace: workspace_lib.Workspace, name: str) -> object:
-  """Returns the digest of the parameters that a finished run ended with."""
-  return workspace.read_record(name)['parameters']

@@ -32,10 +32,10 @@ from bam_jax.training import setup as setup_lib
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Plan:
-  """Everything that the commands work on; `make_plan` makes one.
+  """Configuration, runs and work directory of a plan; see `make_plan`.
 
-  The other properties are made when they are first read, and then kept. With
-  several processes, all of them read a property at the same point.
+  The other properties are made when they are first read. With several
+  processes, all of them read a property at the same point.
 
   Attributes:
     config: the configuration.
@@ -43,8 +43,7 @@ class Plan:
     tasks: in the order of the heads.
     encoder: what every run starts from, unless its variant names another run.
     preemption_signal: checked between pieces of work.
-    shared_setup: the programs of an equal model, shared to compile them once;
-      None: they are made.
+    shared_setup: of an equal model, whose programs are shared; None: made anew.
   """
 
   config: config_lib.Config
@@ -56,17 +55,16 @@ class Plan:
 
   @functools.cached_property
   def search_runs(self) -> list[runs_lib.Run]:
-    """Runs of the search, which come before all others; may be empty."""
+    """Runs of the search for hyperparameters; may be empty."""
     return search.plan_runs(self.config)
 
   @functools.cached_property
   def search_scores(self) -> search.Scores:
-    """Scores of the runs of the search, which are written to `choices.json`.
+    """Scores of the runs of the search; `choices.json` holds them too.
 
     Raises:
       errors.UserError: some of these runs are not finished.
     """
-    scores = {}
     records = [self.read_record(run) for run in self.search_runs]
     if missing := records.count(None):
       raise errors.UserError(
@@ -74,14 +72,14 @@ class Plan:
         ' config.search are not finished, so nothing is chosen yet; run'
         ' --mode=run first'
       )
-    if records:
-      scores = search.collect_scores(self.search_runs, records, self.tasks)
-      for task in search.tasks_without_choice(scores):
-        logging.warning(
-          'config.search: no pair has a defined median score of %s; the'
-          ' smallest learning rate and layer decay are taken',
-          task,
-        )
+    scores = search.collect_scores(self.search_runs, records, self.tasks)
+    for task in search.tasks_without_choice(scores):
+      logging.warning(
+        'config.search: no pair has a defined median score of %s; the'
+        ' smallest learning rate and layer decay are taken',
+        task,
+      )
+    if scores:
       processes.run_on_first(
         files.write_json,
         self.workspace.root / search.FILE,
@@ -100,7 +98,7 @@ class Plan:
 
   @functools.cached_property
   def features(self) -> dict[str, dict[str, shards.Columns]]:
-    """Task -> training, dev or unlabelled split -> rows; prepared if missing.
+    """Features by task and training, dev or unlabelled split; made if missing.
 
     Raises:
       errors.UserError: raw rows can't be read, or the features that are there
@@ -123,15 +121,13 @@ class Plan:
     return result
 
   def _download(self) -> None:
-    """Downloads the data sets of TFDS that are missing."""
-    names = tfds_source.missing(self.tasks.tasks, self.config.data)
-    if not names:
-      return
-    with contextlib.closing(
-      tfds_source.download(names, self.config.data.tfds_dir)
-    ) as waits:
-      for _ in waits:
-        self.preemption_signal.check()
+    """Downloads the missing data sets of TFDS."""
+    data = self.config.data
+    if names := tfds_source.missing(self.tasks.tasks, data):
+      waits = tfds_source.download(names, data.tfds_dir)
+      with contextlib.closing(waits):
+        for _ in waits:
+          self.preemption_signal.check()
 
   def prepare_split(
     self,
@@ -139,7 +135,7 @@ class Plan:
     split: str,
     prepare: Callable[..., shards.Columns | None] = prepare_lib.prepare,
   ) -> shards.Columns | None:
-    """Features of a split: the first process makes them, all open them."""
+    """Makes the features of a split in the first process; opens them in all."""
     directory = self.workspace.features(task.name, split)
     return processes.make_on_first(
       lambda: prepare(
@@ -149,15 +145,16 @@ class Plan:
     )
 
   @functools.cached_property
+  def data(self) -> run_data.PlanData:
+    """Datasets of the plan, from which each run selects its rows."""
+    return run_data.PlanData(self.tasks, self.features)
+
+  @functools.cached_property
   def packing(self) -> config_lib.PackingConfig:
-    """How examples are packed into rows, with row buckets chosen."""
-    return run_data.choose_packing(
-      # The values that a search chooses change no row.
-      runs_lib.plan_runs(self.config),
-      self.config.packing,
-      self.tasks,
-      self.features,
-    )
+    """Packing of examples into rows, with row buckets chosen."""
+    # The values that a search chooses change no row.
+    runs = runs_lib.plan_runs(self.config)
+    return self.data.choose_packing(runs, self.config.packing)
 
   @functools.cached_property
   def setup(self) -> setup_lib.Setup:
@@ -176,30 +173,32 @@ class Plan:
     record = self.workspace.read_record(run.name)
     if record is None:
       return None
-    settings = identity_lib.settings(run, self.tasks, self.encoder.digest)
-    self.workspace.check_run(run.name, settings)
+    self.workspace.check_run(run.name, identity_lib.settings(self, run))
     # The settings don't say where external logits are.
-    recorded = self.workspace.identity(run.name)
-    if bool(run.logits) != bool(identity_lib.external_teachers(recorded)):
-      taught = 'runs of its plan' if run.logits else 'logits from outside'
+    if bool(run.logits) != bool(self.external_teachers(run)):
+      teachers = 'runs of its plan' if run.logits else 'external logits'
       raise errors.UserError(
-        f'{self.workspace.run(run.name)}: was taught by {taught}, and'
+        f'{self.workspace.run(run.name)}: was taught by {teachers}, and'
         f' config.distill.logits is {run.logits!r}; set it back, or choose'
         ' another --workdir'
       )
     return record
 
   def external_teachers(self, run: runs_lib.Run) -> tuple[str, ...]:
-    """Names of the external teachers of a run that has been started."""
-    return identity_lib.external_teachers(
-      self.workspace.identity(run.name) if run.logits else {}
+    """Returns the names of a finished run's external teachers."""
+    identity = sorted(self.workspace.identity(run.name).items())
+    return tuple(
+      dict.fromkeys(
+        value
+        for key, value in identity
+        if key.startswith('logits.') and key.endswith('.teacher')
+      )
     )
 
   def find_group(self, group: str | None) -> tuple[str, list[runs_lib.Run]]:
     """Returns the name and the runs of a group, all of them finished.
 
-    Args:
-      group: `VARIANT-sSEED`; None: the last variant of the first seed.
+    A group is named `VARIANT-sSEED`; None: the last variant of the first seed.
 
     Raises:
       errors.UserError: there is no such group, or one of its runs is not
@@ -211,49 +210,29 @@ class Plan:
     runs = [run for run in self.runs if run.group == group]
     if not runs:
       known = ', '.join(dict.fromkeys(run.group for run in self.runs))
-      raise errors.UserError(f'--group={group}: is none of {known}')
-    for run, record in [(run, self.read_record(run)) for run in runs]:
-      if record is None:
+      raise errors.UserError(f'--group={group}: is none of {known}; give one')
+    for run in runs:
+      if self.read_record(run) is None:
         raise errors.UserError(
           f'{self.workspace.run(run.name)}: the run is not finished; finish'
           ' it with --mode=run'
         )
     return group, runs
 
-  def identities(
-    self, runs: Sequence[runs_lib.Run]
-  ) -> dict[str, identity_lib.Identity]:
-    """Returns the identities of runs, which include all that they build on.
-
-    Raises:
-      errors.UserError: external logits are missing or of other rows.
-    """
-    return identity_lib.identities(
-      runs,
-      self.tasks,
-      self.encoder.digest,
-      self.features,
-      self.workspace.recorded,
-    )
-
   def open_runs(
     self,
     runs: Sequence[runs_lib.Run],
     opened: Sequence[runs_lib.Run] | None = None,
   ) -> dict[str, identity_lib.Identity]:
-    """Prepares features; makes the folders of runs, or checks existing ones.
+    """Makes the folders of runs, or checks existing ones; prepares features.
 
-    Args:
-      runs: with all that they build on.
-      opened: those whose folders are opened; None: all.
-
-    Returns:
-      The identities of all `runs` by name.
+    `runs` include all that they build on; `opened` are those whose folders are
+    made or checked, by default all. Returns the identities of all `runs`.
 
     Raises:
       errors.UserError: a folder holds a run with another identity.
     """
-    identities = self.identities(runs)
+    identities = identity_lib.identities(self, runs)
     opened = runs if opened is None else opened
     self.workspace.open_runs({r.name: identities[r.name] for r in opened})
     self.workspace.save_config(self.config)
@@ -286,7 +265,7 @@ class Plan:
     with checkpoints_lib.Checkpoints(self.workspace.checkpoints(name)) as saved:
       return saved.restore_params(
         self.setup.programs.abstract_state.params,
-        record['best_step'] if best else record['steps'],
+        record['best_step' if best else 'steps'],
       )
 
 
@@ -296,13 +275,9 @@ def make_plan(
   preemption_signal: preemption.Signal | None = None,
   setup: setup_lib.Setup | None = None,
 ) -> Plan:
-  """Resolves the tasks and finds the pretrained weights; reads no raw row.
+  """Makes a plan: resolves its tasks and finds the pretrained weights.
 
-  Args:
-    config: the configuration.
-    workdir: the work directory.
-    preemption_signal: None: no signal is listened for.
-    setup: of an equal model, to share its compiled programs; None: made anew.
+  `setup` is of an equal model, to share its compiled programs.
 
   Raises:
     errors.UserError: a task is unknown or inconsistent, two runs would have the

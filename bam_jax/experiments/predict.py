@@ -18,13 +18,8 @@ def predict(
   """Predicts the test splits with the best checkpoints of a group of runs.
 
   Writes `predictions/GROUP/TASK-SPLIT.tsv`, and `submission.zip` beside them if
-  a task belongs to GLUE.
-
-  Args:
-    plan: the plan.
-    group: see `Plan.find_group`.
-    majority: tasks whose majority label is submitted; their .tsv files keep the
-      predictions.
+  a task belongs to GLUE. The zip has the majority label for the tasks in
+  `majority`; their .tsv files keep the predictions.
 
   Raises:
     errors.UserError: there is no test file; or see `Plan.find_group` and
@@ -69,12 +64,7 @@ def predict(
 
 
 def load_model(plan: plan_lib.Plan, group: str | None) -> model_lib.Model:
-  """Returns the best checkpoints of a group of runs as one model for texts.
-
-  Args:
-    plan: the plan.
-    group: see `Plan.find_group`.
-  """
+  """Returns the best checkpoints of a group of runs as one model for texts."""
   _, runs = plan.find_group(group)
   return model_lib.Model(
     plan.setup.programs,

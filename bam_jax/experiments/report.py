@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 import logging
 
-from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records as records_lib
@@ -15,7 +14,7 @@ from bam_jax.runtime import processes
 
 @processes.runs_on_first
 def report(plan: plan_lib.Plan) -> None:
-  """Writes the report.
+  """Writes the report over all finished runs of a plan.
 
   Raises:
     errors.UserError: no run is finished, or one was trained with other
@@ -39,14 +38,14 @@ def report(plan: plan_lib.Plan) -> None:
       seed=run.seed,
       task=task,
       scores=splits,
-      undefined=records_lib.read_reasons(record).get(task, {}),
+      undefined=record.get('undefined', {}).get(task, {}),
       curve=plan.workspace.metrics(run.name),
       outputs=plan.workspace.outputs(run.name),
       quality=record.get('quality', {}).get(task, {}),
       share=record.get('shares', {}).get(task),
     )
     for run, record in finished
-    for task, splits in records_lib.read_scores(record).items()
+    for task, splits in record['scores'].items()
   ]
   # Its import takes seconds (pandas, matplotlib), so other commands skip it.
   from bam_jax.reporting import report as report_lib
@@ -56,57 +55,42 @@ def report(plan: plan_lib.Plan) -> None:
     plan.config,
     plan.tasks,
     scores,
-    {**_notes_on_plan(plan.config), **_notes_on_runs(plan, finished)},
+    _notes(plan, finished),
   )
   logging.info('report: %s', plan.workspace.root / 'report.html')
 
 
-def _notes_on_plan(config: config_lib.Config) -> dict[str, str]:
-  """What the configuration tells about the numbers."""
-  notes = {'note': config.note} if config.note else {}
-  if config.plan.shard:
-    notes['shard'] = (
-      f'{config.plan.shard} of the plan, whose seeds are'
-      f' {", ".join(map(str, config.seeds))}'
-    )
-  if config.data.unlabelled:
-    notes['rows without labels'] = (
-      f'{", ".join(config.data.unlabelled)}; taught variants alone'
-    )
-  return notes
-
-
-def _notes_on_runs(
+def _notes(
   plan: plan_lib.Plan,
   finished: list[tuple[runs_lib.Run, Mapping[str, object]]],
 ) -> dict[str, str]:
-  """How the finished runs were trained: weights, teachers, time, versions."""
-  notes = {}
-  if plan.search_scores:
-    notes['learning rate and layer decay of single-task runs'] = (
-      search.describe(plan.search_scores)
-    )
+  """Returns the report's notes on the configuration and the finished runs."""
+  config, encoder = plan.config, plan.encoder
+  records = [record for _, record in finished]
   external = dict.fromkeys(
     teacher for run, _ in finished for teacher in plan.external_teachers(run)
   )
-  if external:
-    notes['teachers from outside'] = '; '.join(external)
   older = [
     run.name
     for run, record in finished
     if records_lib.may_hide_undefined(record)
   ]
-  if older:
-    notes['scores of 0'] = (
-      f'{len(older)} runs ({older[0]} is the first) have a score of 0 from a'
-      ' version that wrote 0 for an undefined score; --mode=evaluate scores'
-      ' them again'
-    )
-  records = [record for _, record in finished]
   seconds = sum(record['seconds'] for record in records)
   versions = {record.get('versions', 'not recorded') for record in records}
-  encoder = plan.encoder
-  return notes | {
+  notes = {
+    'note': config.note,
+    'shard': config.plan.shard
+    and f'{config.plan.shard} of the plan, whose seeds are'
+    f' {", ".join(map(str, config.seeds))}',
+    'rows without labels': config.data.unlabelled
+    and f'{", ".join(config.data.unlabelled)}; taught variants alone',
+    'learning rate and layer decay of single-task runs': plan.search_scores
+    and search.describe(plan.search_scores),
+    'external teachers': '; '.join(external),
+    'scores of 0': older
+    and f'{len(older)} runs ({older[0]} is the first) have a score of 0 from a'
+    ' version that wrote 0 for an undefined score; --mode=evaluate scores them'
+    ' again',
     'pretrained weights': encoder.description,
     'encoder': (
       f'{encoder.config.num_layers} layers x {encoder.config.hidden_size}'
@@ -115,3 +99,4 @@ def _notes_on_runs(
     'trained on': ', '.join(sorted({record['device'] for record in records})),
     'trained with': '; '.join(sorted(versions)),
   }
+  return {name: note for name, note in notes.items() if note}

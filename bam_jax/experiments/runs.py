@@ -1,7 +1,7 @@
-"""The runs of a configuration as a graph: each trains one model.
+"""Plans the training runs that a configuration needs.
 
-`bam_jax.variants` defines the runs of each variant. The runs that teach a run,
-and the run whose parameters it starts from, come before it.
+The runs that teach a run, and the run whose parameters it starts from, come
+before it; `bam_jax.variants` defines them.
 
 With `distill.folds` = k a teacher consists of k runs. Each is trained on all
 rows except one fold, and labels that fold. These runs belong to no variant. A
@@ -26,18 +26,18 @@ from bam_jax.data import folds
 
 
 class Choice(NamedTuple):
-  """Values of `config.single` that the search chose for a task."""
+  """Learning rate and layer decay that the search chose for a task."""
 
   learning_rate: float
   layer_decay: float
 
   @property
   def label(self) -> str:
-    """Part of a run's name, so that other values give another name."""
+    """Suffix of a run's name that identifies the chosen values."""
     return f'lr{self.learning_rate!r}-decay{self.layer_decay!r}'
 
   def apply(self, config: config_lib.Config) -> config_lib.Config:
-    """Returns the configuration with these values for single-task runs."""
+    """Returns a configuration with the chosen values for single-task runs."""
     single = dataclasses.replace(config.single, **self._asdict())
     return dataclasses.replace(config, single=single)
 
@@ -56,10 +56,10 @@ class Run:
     start: name of the run whose last parameters it starts from; empty: the
       pretrained encoder.
     is_single: whether it is trained on one task, with `config.single`.
-    config: the whole configuration, including the values that the search chose
-      for the task and the changes of the variant.
-    choices: task -> the values that the search chose, for each task where this
-      run or one that it builds on was trained with them.
+    config: the whole configuration, with the search's choice for the task and
+      the changes of the variant applied.
+    choices: task -> the search's choice, if this run or one that it builds on
+      was trained with it.
     fold: the training rows that it leaves out; None: it is trained on all.
     logits: folder of the external logits that teach it instead of runs; empty:
       none.
@@ -79,7 +79,7 @@ class Run:
 
   @property
   def is_taught(self) -> bool:
-    """Whether teachers' predictions are part of its targets."""
+    """Whether the run's targets include teachers' predictions."""
     return bool(self.teachers or self.logits)
 
   @property
@@ -90,27 +90,23 @@ class Run:
 
   @property
   def learns_unlabelled(self) -> bool:
-    """Whether it is also trained on its tasks' rows without labels."""
+    """Whether the run is also trained on rows without labels."""
     return self.is_taught and self.config.distill.unlabelled
 
   @property
   def group(self) -> str:
-    """Name of its group: the runs of one variant, seed and fold."""
+    """Name of the run's group: all runs of one variant, seed and fold."""
     return group_name(self.variant, self.seed, self.fold)
 
   @property
   def length(self) -> config_lib.RunLengthConfig:
-    """Epochs, batch size and learning rate of single- or multi-task runs."""
+    """Number of epochs, batch size and learning rate of the run."""
     return self.config.single if self.is_single else self.config.multi
 
 
 def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
-  """Value of --group for all runs of a variant, a seed and a fold."""
-  return f'{variant}-s{seed}{_fold_suffix(fold)}'
-
-
-def _fold_suffix(fold: folds.Fold | None) -> str:
-  return f'-{fold}' if fold else ''
+  """Returns the name of all runs of a variant, a seed and a fold."""
+  return f'{variant}-s{seed}' + (f'-{fold}' if fold else '')
 
 
 def plan_runs(
@@ -132,25 +128,22 @@ def plan_runs(
   groups: dict[str, list[Run]] = {}
 
   def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
+    """Plans the runs of a group after all that they build on."""
     group = group_name(variant, seed, fold)
     if group in groups:
       return groups[group]
     found = variants.resolve(config, variant)
-    own = config_lib.config_for_variant(config, variant)
-    teachers: dict[str, list[Run]] = {task: [] for task in config.tasks}
+    distill = config_lib.config_for_variant(config, variant).distill
+    earlier: list[Run] = []
     if found.teacher and not variants.find_external_logits(config, variant):
-      for teacher_seed in _teacher_seeds(own, seed):
-        for left_out in _folds(own, teacher_seed):
-          for run in add(found.teacher, teacher_seed, left_out):
-            for task in run.tasks:
-              teachers[task].append(run)
-    starts = {}
-    if found.start:
-      # The run that it starts from must not have seen the fold either.
-      before = add(found.start, seed, fold)
-      starts = {t: run for run in before for t in run.tasks}
+      seeds = config.seeds if distill.teachers > 1 else (seed,)
+      for teacher_seed in seeds[: distill.teachers]:
+        for left_out in _folds(distill.folds, teacher_seed):
+          earlier += add(found.teacher, teacher_seed, left_out)
+    # The run that it starts from must not have seen the fold either.
+    starts = add(found.start, seed, fold) if found.start else []
     groups[group] = [
-      _make_run(config, variant, seed, fold, tasks, teachers, starts, choices)
+      _make_run(config, variant, seed, fold, tasks, earlier, starts, choices)
       for tasks in (
         [(task,) for task in found.tasks] if found.is_single else [found.tasks]
       )
@@ -161,18 +154,10 @@ def plan_runs(
     for variant in config.variants:
       add(variant, seed)
   runs = list(itertools.chain(*groups.values()))
-  _check_names(runs)
-  return runs
-
-
-def _check_names(runs: Sequence[Run]) -> None:
-  """Raises if two runs would share a folder.
-
-  The name of a task may end like the name of another task's fold.
-  """
   by_name: dict[str, Run] = {}
   for run in runs:
-    # Some file systems ignore upper and lower case.
+    # The name of a task may end like the name of another task's fold, and some
+    # file systems ignore upper and lower case.
     other = by_name.setdefault(run.name.lower(), run)
     if other is not run:
       raise errors.UserError(
@@ -180,6 +165,7 @@ def _check_names(runs: Sequence[Run]) -> None:
         f' {", ".join(run.tasks)} would both be named {run.name}; give either'
         ' task another name'
       )
+  return runs
 
 
 def _make_run(
@@ -188,34 +174,42 @@ def _make_run(
   seed: int,
   fold: folds.Fold | None,
   tasks: tuple[str, ...],
-  teachers: Mapping[str, Sequence[Run]],
-  starts: Mapping[str, Run],
+  teachers: Sequence[Run],
+  starts: Sequence[Run],
   choices: Mapping[str, Choice],
 ) -> Run:
-  """Makes one run; `teachers` and `starts` map tasks to earlier runs."""
+  """Makes one run; selects its teachers and its start from earlier runs."""
   is_single = variants.resolve(config, variant).is_single
-  name = group_name(variant, seed)
+  by_task = {t: [run for run in teachers if t in run.tasks] for t in tasks}
+  starts = [run for run in starts if tasks[0] in run.tasks]
   depends: dict[str, Choice] = {}
-  for task in tasks:
-    for run in (*teachers[task], *([starts[task]] if starts else [])):
-      depends |= run.choices
+  for run in itertools.chain(*by_task.values(), starts):
+    depends |= run.choices
+  name = group_name(variant, seed)
   if is_single:
     (task,) = tasks
-    name = f'{name}-{task}'
+    name += f'-{task}'
     if task in choices:
       config = choices[task].apply(config)
       depends[task] = choices[task]
+  if fold:
+    name += f'-{fold}'
+  if len(depends) > 1:
+    name += f'-{schema.digest(depends)[:8]}'
+  elif depends:
+    (choice,) = depends.values()
+    name += f'-{choice.label}'
   return Run(
-    name=name + _fold_suffix(fold) + _choice_suffix(depends),
+    name=name,
     variant=variant,
     seed=seed,
     tasks=tasks,
     teachers={
-      task: tuple(run.name for run in teachers[task])
-      for task in tasks
-      if teachers[task]
+      task: tuple(run.name for run in found)
+      for task, found in by_task.items()
+      if found
     },
-    start=starts[tasks[0]].name if starts else '',
+    start=starts[0].name if starts else '',
     is_single=is_single,
     config=config_lib.config_for_variant(config, variant),
     choices=depends,
@@ -224,22 +218,8 @@ def _make_run(
   )
 
 
-def _choice_suffix(choices: Mapping[str, Choice]) -> str:
-  """Suffix that separates runs trained with different choices of a search."""
-  if len(choices) > 1:
-    return f'-{schema.digest(choices)[:8]}'
-  return ''.join(f'-{choice.label}' for choice in choices.values())
-
-
-def _teacher_seeds(config: config_lib.Config, seed: int) -> tuple[int, ...]:
-  if config.distill.teachers == 1:
-    return (seed,)
-  return config.seeds[: config.distill.teachers]
-
-
-def _folds(config: config_lib.Config, seed: int) -> Sequence[folds.Fold | None]:
-  """The fold that each run of one teacher leaves out; [None]: no folds."""
-  count = config.distill.folds
+def _folds(count: int, seed: int) -> Sequence[folds.Fold | None]:
+  """Returns the fold that each run of a teacher leaves out, or [None]."""
   if count == 1:
     return [None]
   return [folds.Fold(number + 1, count, seed) for number in range(count)]
@@ -275,7 +255,7 @@ def group_runs(
       if (run.variant, run.tasks, run.config)
       == (first.variant, first.tasks, first.config)
       # Folds of other numbers may have a row, and so a step, more or less.
-      and _fold_suffix(run.fold) == _fold_suffix(first.fold)
+      and str(run.fold) == str(first.fold)
       and unfinished.isdisjoint(run.builds_on)
       and latest_step(run) == step
     )
@@ -283,14 +263,3 @@ def group_runs(
     group = group[: len(group) // num_devices * num_devices or 1]
     yield group
     left = [run for run in left if run not in group]
-
-
-def tasks_taught_by(runs: Sequence[Run], name: str) -> tuple[str, ...]:
-  """Tasks in which the run `name` teaches at least one of `runs`."""
-  tasks = {
-    task: None
-    for run in runs
-    for task, teachers in run.teachers.items()
-    if name in teachers
-  }
-  return tuple(tasks)

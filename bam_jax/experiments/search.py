@@ -1,8 +1,7 @@
-"""The search: chooses learning rate and layer decay on seeds of its own.
+"""The search for learning rate and layer decay, on seeds of its own.
 
 Each pair of values in `config.search` is tried with each of its seeds, for each
-task that has single-task runs in the plan. Its runs are kept like all others,
-so that the choice follows from the work directory.
+task that has single-task runs in the plan.
 """
 
 from collections.abc import Iterable
@@ -16,7 +15,6 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax import variants
-from bam_jax.experiments import records as records_lib
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.tasks import task as task_lib
 
@@ -27,7 +25,7 @@ Scores = Mapping[str, Mapping[runs_lib.Choice, Mapping[int, float]]]
 
 
 def plan_runs(config: config_lib.Config) -> list[runs_lib.Run]:
-  """Returns the runs that try the values; none without a search."""
+  """Returns the runs of the search; none if no search is configured."""
   search = config.search
   if not search.seeds:
     return []
@@ -62,68 +60,59 @@ def collect_scores(
   records: Iterable[Mapping[str, object]],
   tasks: task_lib.TaskTable,
 ) -> Scores:
-  """Returns the first metric on the first dev split of each run's task.
+  """Collects the first metric on the first dev split of each search run.
 
-  Args:
-    runs: of the search.
-    records: of these runs, all of them finished.
-    tasks: the tasks of the plan.
+  `records` are those of `runs`, all of them finished.
   """
   result: dict[str, dict[runs_lib.Choice, dict[int, float]]] = {}
   for run, record in zip(runs, records, strict=True):
     ((name, choice),) = run.choices.items()
     task = tasks[name]
-    scores = records_lib.read_scores(record)[name][task.dev_splits[0]]
-    by_seed = result.setdefault(name, {}).setdefault(choice, {})
-    by_seed[run.seed] = scores[task.metrics[0]]
+    score = record['scores'][name][task.dev_splits[0]][task.metrics[0]]
+    result.setdefault(name, {}).setdefault(choice, {})[run.seed] = score
   return result
 
 
 def choose(scores: Scores) -> dict[str, runs_lib.Choice]:
-  """Returns for each task the pair with the highest median over seeds.
+  """Chooses for each task the pair of values with the highest median score.
 
   Ties go to the smaller learning rate, then to the smaller layer decay. A
   median that includes an undefined score is the lowest, so that a pair whose
   run failed on one seed is not preferred.
   """
   return {
-    task: min(pairs, key=lambda pair: (-_median(pairs[pair].values()), pair))
+    task: min(pairs, key=lambda pair: (-_median(pairs[pair]), pair))
     for task, pairs in scores.items()
   }
 
 
 def tasks_without_choice(scores: Scores) -> list[str]:
-  """Tasks whose medians are all undefined; the smallest pair is taken."""
+  """Returns the tasks whose median scores are undefined for all pairs."""
   return [
     task
     for task, pairs in scores.items()
-    if all(_median(each.values()) == -math.inf for each in pairs.values())
+    if max(map(_median, pairs.values())) == -math.inf
   ]
 
 
 def to_json(scores: Scores, tasks: task_lib.TaskTable) -> dict[str, object]:
-  """Content of `choices.json`: scores and choice by task; undefined is null."""
-  choices = choose(scores)
+  """Returns the content of `choices.json`: scores and choice by task."""
   result = {
     task: {
-      'chosen': choices[task]._asdict(),
+      'chosen': choice._asdict(),
       'by': f'median {tasks[task].metrics[0]} on {tasks[task].dev_splits[0]}',
       'tried': [
-        {
-          **pair._asdict(),
-          'median': _median(by_seed.values()),
-          'scores': {str(seed): score for seed, score in by_seed.items()},
-        }
-        for pair, by_seed in pairs.items()
+        {**pair._asdict(), 'median': _median(by_seed), 'scores': by_seed}
+        for pair, by_seed in scores[task].items()
       ],
     }
-    for task, pairs in scores.items()
+    for task, choice in choose(scores).items()
   }
   return files.finite(result)
 
 
 def describe(scores: Scores) -> str:
-  """Sentence of the report on what was chosen, and how."""
+  """Describes in a sentence of the report what was chosen, and how."""
   chosen = ', '.join(
     f'{task} {choice.learning_rate:g} and {choice.layer_decay:g}'
     for task, choice in choose(scores).items()
@@ -136,12 +125,12 @@ def describe(scores: Scores) -> str:
   )
   if missing := tasks_without_choice(scores):
     text += (
-      f'. Of {", ".join(missing)} no pair has a defined median, so the'
+      f'. No pair has a defined median for {", ".join(missing)}, so the'
       ' smallest one was taken'
     )
   return text
 
 
-def _median(scores: Iterable[float]) -> float:
-  median = float(np.median(list(scores)))
+def _median(by_seed: Mapping[int, float]) -> float:
+  median = float(np.median(list(by_seed.values())))
   return median if math.isfinite(median) else -math.inf

@@ -3,7 +3,6 @@
 Finished runs are kept, interrupted ones continue, missing ones are trained.
 """
 
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
@@ -17,7 +16,6 @@ from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
 from bam_jax.experiments import report
-from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import processes
 from bam_jax.training import checkpoints as checkpoints_lib
@@ -32,7 +30,7 @@ def prepare(plan: plan_lib.Plan) -> None:
 
 
 def run(plan: plan_lib.Plan) -> None:
-  """Carries out the whole plan, from raw rows to the report.
+  """Trains the whole plan, from raw rows to the report.
 
   Raises:
     errors.UserError: the plan has no student for its rows without labels, or
@@ -47,15 +45,19 @@ def run(plan: plan_lib.Plan) -> None:
 def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
   """Trains the runs that are not finished; writes their teacher logits.
 
-  Args:
-    plan: the plan.
-    runs: with all that they build on, in an order of training.
+  `runs` include all that they build on, in an order of training.
   """
   if not runs:
     return
   identities = plan.open_runs(runs)
   todo = [each for each in runs if not plan.workspace.read_record(each.name)]
-  _log_progress(plan, runs, todo)
+  steps = sum(
+    plan.data.num_steps(each) - plan.latest_step(each) for each in todo
+  )
+  logging.info(
+    '%d runs: %d finished, %d to train, %s steps',
+    *(len(runs), len(runs) - len(todo), len(todo), f'{steps:,}'),
+  )
   _check_starts(plan, todo)
   by_name = {each.name: each for each in runs}
   with background_lib.Background() as background:
@@ -77,22 +79,6 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
       plan.setup.programs.stop_compiling()
 
 
-def _log_progress(
-  plan: plan_lib.Plan,
-  runs: Sequence[runs_lib.Run],
-  todo: Sequence[runs_lib.Run],
-) -> None:
-  """Logs how many runs and steps are left."""
-  steps = sum(
-    run_data.num_steps(each, plan.tasks, plan.features) - plan.latest_step(each)
-    for each in todo
-  )
-  logging.info(
-    '%d runs: %d finished, %d to train, %s steps',
-    *(len(runs), len(runs) - len(todo), len(todo), f'{steps:,}'),
-  )
-
-
 def _check_starts(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
   """Raises if the parameters that a run starts from have been removed."""
   names = {each.name for each in todo}
@@ -106,8 +92,8 @@ def _check_starts(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
         if saved.has(steps):
           continue
     raise errors.UserError(
-      f'{directory}: the checkpoint of step {steps}, which {each.name} starts'
-      f' from, is not there; copy it from where {each.start} was trained, or'
+      f'{directory}: the checkpoint of step {steps}, from which {each.name}'
+      f' starts, is missing; copy it from where {each.start} was trained, or'
       f' remove {plan.workspace.run(each.start)} to train that again'
     )
 
@@ -135,11 +121,9 @@ def _train_group(
   if len(group) == 1 and processes.is_multi_process():
     own_rows = functools.partial(mesh_lib.own_rows, programs.mesh)
   jobs = [
-    run_data.make_job(
+    plan.data.make_job(
       each,
       plan.packing,
-      plan.tasks,
-      plan.features,
       [teachers.read_probs(each, name) for name in each.tasks],
       programs.rows_multiple,
       plan.workspace.run(each.name),
@@ -147,35 +131,18 @@ def _train_group(
     )
     for each in group
   ]
+  starts = {each.seed: each.start for each in group}
+
+  def initial_params(seed: int) -> Mapping[str, object]:
+    if not starts[seed]:
+      return plan.setup.initial_params(seed)
+    return mesh_lib.fetch(plan.restore_params(starts[seed]))
+
   results = loop.train(
-    jobs,
-    programs,
-    _initial_params(plan, group),
-    group[0].config,
-    plan.preemption_signal,
+    jobs, programs, initial_params, group[0].config, plan.preemption_signal
   )
   seconds = (time.perf_counter() - started) / len(group)
-  for job, result in zip(jobs, results):
-    entries = records.save_outputs(
-      job.name,
-      plan.workspace.outputs(job.name),
-      job.dev,
-      result.outputs,
-      result.scores,
-      plan.tasks,
-    )
-    record = records.make_record(
-      job, result, seconds, len(group), programs.compilations, entries
-    )
-    plan.workspace.write_record(job.name, record)
+  for each, job, result in zip(group, jobs, results):
+    record = records.make_record(plan, job, result, seconds, len(group))
+    records.save_outputs(plan, each, record, result.outputs, result.scores)
   return [result.params for result in results]
-
-
-def _initial_params(
-  plan: plan_lib.Plan, group: Sequence[runs_lib.Run]
-) -> Callable[[int], Mapping[str, object]]:
-  """Returns a function: seed -> the initial parameters of that seed's run."""
-  starts = {each.seed: each.start for each in group}
-  if not any(starts.values()):
-    return plan.setup.initial_params
-  return lambda seed: mesh_lib.fetch(plan.restore_params(starts[seed]))

@@ -1,4 +1,4 @@
-"""The work directory: where everything is, and the records of its runs.
+"""The work directory: where its files are, and the records of its runs.
 
 DIR/config.json
 DIR/features/TASK/SPLIT/     shard sets
@@ -10,6 +10,7 @@ DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
 """
 
 from collections.abc import Mapping
+import math
 from pathlib import Path
 
 from bam_jax import config as config_lib
@@ -66,13 +67,11 @@ class Workspace:
   def open_runs(self, identities: Mapping[str, Mapping[str, object]]) -> None:
     """Makes the folders of runs, after checking those that exist.
 
-    Args:
-      identities: run -> dotted key -> value: everything that decides the run's
-        outcome.
+    `identities` maps names of runs to their identities.
 
     Raises:
-      errors.UserError: a folder holds a run with another identity; names the
-        first keys that differ.
+      errors.UserError: a folder holds a run with another identity; the message
+        names the first keys that differ.
     """
     new = []
     for name, identity in identities.items():
@@ -86,7 +85,7 @@ class Workspace:
 
   @processes.runs_on_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
-    """Compares a part of an identity with the one that a run's folder holds.
+    """Raises if a run's folder holds other settings than the given ones.
 
     Raises:
       errors.UserError: a value differs.
@@ -101,7 +100,7 @@ class Workspace:
 
   @processes.runs_on_first
   def identity(self, name: str) -> dict[str, object] | None:
-    """Returns the identity that a run was started with; None without a run.
+    """Returns the identity in a run's folder; None if there is no such run.
 
     Raises:
       errors.UserError: the file is damaged, or is missing in a folder that
@@ -115,8 +114,8 @@ class Workspace:
     found = sorted(path.parent.glob('[!.]*'))
     if found:
       raise errors.UserError(
-        f'{path}: is missing, so nobody knows with what configuration'
-        f' {found[0].name} beside it was made; {_remedy(path)}'
+        f'{path}: is missing, so the configuration with which {found[0].name}'
+        f' beside it was made is unknown; {_remedy(path)}'
       )
     return None
 
@@ -124,22 +123,21 @@ class Workspace:
   def recorded(
     self, name: str, identity: Mapping[str, object]
   ) -> Mapping[str, object]:
-    """Returns an equal identity as the run's folder holds it.
+    """Returns the identity in the run's folder if it equals the given one.
 
-    That one lacks fields which are newer than the run, so that its digest,
-    which is part of the identities of students and of logits, stays the same.
-    The argument is returned if the folder holds none, or a different one.
+    It lacks fields that are newer than the run, so that its digest, which is
+    part of the identities of students and of logits, stays the same. The given
+    identity is returned if the folder holds none, or a different one.
     """
     record = self.identity(name)
-    if record is None:
+    if record is None or differences(record, _complete(identity, record)):
       return identity
-    wanted = _complete(identity, record)
-    return identity if differences(record, wanted) else record
+    return record
 
   @processes.runs_on_first
   def finished_runs(self) -> list[str]:
-    """Returns the names of all finished runs, of this plan or not."""
-    # An unfinished copy of a folder has a name that begins with a dot.
+    """Returns the names of all finished runs, of this plan or of others."""
+    # The folder of an unfinished copy has a name that begins with a dot.
     paths = self.root.glob('runs/[!.]*/DONE')
     return sorted(path.parent.name for path in paths)
 
@@ -150,8 +148,10 @@ class Workspace:
     return sorted(path.parent.name for path in paths)
 
   @processes.runs_on_first
-  def read_record(self, name: str) -> Mapping[str, object] | None:
+  def read_record(self, name: str) -> dict[str, object] | None:
     """Returns the record of a finished run; None if it is not finished.
+
+    Undefined scores are null in the file, and nan in what is returned.
 
     Raises:
       errors.UserError: the record is damaged; or see `identity`.
@@ -160,18 +160,26 @@ class Workspace:
     if not path.exists():
       return None
     self.identity(name)
-    return _read_sealed(path, _RECORD_TYPES)
+    record = _read_sealed(path, _RECORD_TYPES)
+    return record | {'scores': _null_to_nan(record['scores'])}
 
   @processes.runs_on_first
   def write_record(self, name: str, record: Mapping[str, object]) -> None:
     """Writes the record of a finished run; nan becomes null."""
-    # The digest is of the values that a reader gets.
+    # The digest is of the values in the file.
     files.write_json(self.run(name) / 'DONE', _seal(files.finite(record)))
 
   @processes.runs_on_first
   def save_config(self, config: config_lib.Config) -> None:
     """Writes the configuration of the last command, for people to read."""
     files.write_json(self.root / 'config.json', schema.to_dict(config))
+
+
+def _null_to_nan(value: object) -> object:
+  """Replaces each None in nested mappings by nan."""
+  if isinstance(value, Mapping):
+    return {key: _null_to_nan(item) for key, item in value.items()}
+  return math.nan if value is None else value
 
 
 def _seal(record: Mapping[str, object]) -> dict[str, object]:
@@ -182,15 +190,7 @@ def _seal(record: Mapping[str, object]) -> dict[str, object]:
 def _read_sealed(
   path: Path, types: Mapping[str, tuple[type, ...]] | None = None
 ) -> dict[str, object]:
-  """Reads a record and checks its digest.
-
-  Args:
-    path: of the file.
-    types: key -> allowed types of its value.
-
-  Raises:
-    errors.UserError: the record is damaged.
-  """
+  """Reads a record and verifies its digest and the types of its values."""
   record = files.read_json(path, _remedy(path))
   # Older records have no digest.
   digest = record.pop(_DIGEST, None)
@@ -203,27 +203,23 @@ def _read_sealed(
     wrong.append(_DIGEST)
   if wrong:
     raise errors.UserError(
-      f'{path}: is damaged: {wrong[0]} is not what a run leaves;'
+      f'{path}: is damaged: {wrong[0]} is not what a run writes there;'
       f' {_remedy(path)}'
     )
   return record
 
 
 def _remedy(path: Path) -> str:
-  """What to do about a damaged record: the whole folder must go.
-
-  Its other files could be mistaken for those of another configuration.
-  """
+  """Advises to remove a run's whole folder if a record there is damaged."""
+  # Its other files could be mistaken for those of another configuration.
   return f'remove {path.parent} and run the same command again'
 
 
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """Returns a run's identity, with None for keys that only its record has.
-
-  Fields of the configuration that have been removed since then are ignored.
-  """
+  """Returns a run's identity, with None for keys that only its record has."""
+  # Fields of the configuration that have been removed since then don't count.
   keys = (key for key in record if not key.startswith('config.'))
   return {**dict.fromkeys(keys), **identity}
 
@@ -231,7 +227,7 @@ def _complete(
 def differences(
   before: Mapping[str, object], wanted: Mapping[str, object]
 ) -> list[str]:
-  """Describes each key of `wanted` whose value in a record differs.
+  """Describes the keys of `wanted` whose values in a record differ.
 
   A field of the configuration that the record lacks is newer than the run; its
   default stands for what was done before the field existed.
@@ -245,6 +241,6 @@ def differences(
 
 
 def defaults() -> dict[str, object]:
-  """Returns the defaults of all configuration fields, by identity key."""
+  """Returns the default of each configuration field by its identity key."""
   fields = schema.flatten(config_lib.Config())
   return {f'config.{key}': value for key, value in fields.items()}

@@ -1,4 +1,4 @@
-"""Sets from outside; the oracle is arithmetic by hand."""
+"""External logits; the oracle is arithmetic by hand."""
 
 import math
 
@@ -10,7 +10,6 @@ from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
-from bam_jax.distillation import teacher_logits
 from tests.distillation import tiny_tasks
 
 _MOOD = tiny_tasks.make_task(
@@ -57,9 +56,8 @@ def _targets(directory, features, task=_MOOD, temperature=1.0):
     [external.open_set(path, features, task)]
     for path in external.find_sets(directory, task.name).values()
   ]
-  return teacher_logits.read_probs(
-    sets, features, task, temperature, external.REGRESSION_HEAD
-  )
+  task = task.with_head(external.REGRESSION_HEAD)
+  return logit_sets.read_probs(sets, features, task, temperature)
 
 
 @pytest.mark.parametrize('other', [{}, {'tokenizer': 'letters'}], ids=str)
@@ -121,9 +119,9 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
 @pytest.mark.parametrize(
   ('logits', 'task', 'name', 'message'),
   [
-    ([[0, 1, 2]], _MOOD, 'big', r'logits of shape \[1, 3\].*make \[1, 2\]'),
+    ([[0, 1, 2]], _MOOD, 'big', r'have shape \[1, 3\]; give \[1, 2\]'),
     ([[0, 1], [0, math.inf]], _MOOD, 'big', 't/train/1 are not finite'),
-    ([[0, 1]], _MOOD, '', 'say who the teacher is'),
+    ([[0, 1]], _MOOD, '', 'the teacher is not named; give'),
     ([[0, 1]], _TAGS, 'big', "a tagging task's logits are of one vocabulary's"),
   ],
   ids=['width', 'not-finite', 'no-name', 'tokens'],
@@ -153,7 +151,7 @@ def test_logits_of_tokens_need_the_same_vocabulary(tmp_path):
 
 
 def test_a_folder_without_a_set_for_the_task_is_refused(tmp_path):
-  with pytest.raises(errors.UserError, match='is no directory'):
+  with pytest.raises(errors.UserError, match='is not a directory'):
     external.find_sets(tmp_path / 'nowhere', 'mood')
   with pytest.raises(errors.UserError, match='holds no set for mood, neither'):
     external.find_sets(tmp_path, 'mood')
@@ -172,7 +170,7 @@ def test_a_set_without_the_swapped_copies_is_not_taken_for_one_with_them(
   target = logit_sets.LogitSet(tmp_path / 'mood', made_from)
   assert external.exists(target, 3)
   with pytest.raises(
-    errors.UserError, match=r'holds 3 rows .* of 6, .*into another --output'
+    errors.UserError, match=r'holds 3 rows of 6; .*into another --output'
   ):
     external.exists(target, 6)
   assert not external.exists(

@@ -11,7 +11,6 @@ from bam_jax.data import folds
 from bam_jax.estimate import command as estimate
 from bam_jax.estimate import costs
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import run_data
 from bam_jax.experiments import train
 from bam_jax.tasks import demo
 
@@ -217,7 +216,7 @@ def test_a_fold_is_left_out_of_the_steps(tiny_plan, tmp_path, number, swapped):
   run = dataclasses.replace(run, fold=folds.Fold(number, 3, seed=5))
   columns = plan.features[_SIMILARITY]['train']
   kept = folds.split(columns.uids, run.fold)[0]
-  found = run_data.num_steps(run, plan.tasks, plan.features)
+  found = plan.data.num_steps(run)
   assert found == len(kept) != len(columns)
 
 

@@ -145,7 +145,7 @@ def test_who_taught_a_finished_run_is_not_mistaken(
   else:
     train.run(student())
     workdir, changes = tmp_path / 'work', {}
-    message = "taught by logits from outside, and .* is ''; set it back"
+    message = "taught by external logits, and .* is ''; set it back"
   plan = tiny_plan(workdir, variants=('single_to_multi',), **changes)
   with pytest.raises(errors.UserError, match=message):
     report.report(plan)
@@ -259,6 +259,6 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
 def test_rows_that_are_nowhere_else_are_refused(tiny_plan, taught, tmp_path):
   plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   with pytest.raises(
-    errors.UserError, match='rows of demo_sentiment are in no'
+    errors.UserError, match='rows of demo_sentiment are not in a'
   ):
     label.label(plan, 'single-s0', tmp_path / 'sets', 'elsewhere')

@@ -15,7 +15,7 @@ from sklearn import metrics as sk_metrics
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import shards
-from bam_jax.distillation import teacher_logits
+from bam_jax.distillation import logit_sets
 from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import report as report_lib
@@ -93,7 +93,7 @@ class _Plan:
     _write_tables(data)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(
-        teacher_logits, 'read_probs', self._recorded(teacher_logits.read_probs)
+        logit_sets, 'read_probs', self._recorded(logit_sets.read_probs)
       )
       patch.setattr(loop, 'train', self._watched(loop.train))
       self.plan = plan_lib.make_plan(_config(data), workdir)

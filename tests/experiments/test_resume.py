@@ -130,8 +130,8 @@ def test_a_killed_writer_is_no_mistake(undisturbed, tmp_path):
   shutil.copytree(undisturbed / 'compiled', workdir / 'compiled')
   stderr = commands.ends_with(_start(workdir, _WRITER_KILLED), 75)
   assert stderr.splitlines()[-1] == (
-    'bam_jax: a process that writes results was ended, perhaps for want of'
-    ' memory; the same command goes on'
+    'bam_jax: a process that writes results was ended, perhaps for lack of'
+    ' memory; run the same command again to continue'
   )
   commands.ends_with(_start(workdir), 0)
   commands.assert_same_outcome(workdir, undisturbed)

@@ -7,6 +7,8 @@ from bam_jax import errors
 from bam_jax.core import sampling
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.tasks import glue
+from bam_jax.tasks import task as task_lib
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,25 @@ def test_steps_that_nobody_could_count_are_refused(
   with pytest.raises(
     errors.UserError,
     match=rf'config.{variant}.epochs={epochs}: makes \d+ steps over {rows}'
-    ' rows, over 67108863; give fewer, or max_steps',
+    ' rows, and a run has at most 67108863 steps; give fewer epochs',
   ):
     run_data._num_steps(run, rows)
+
+
+@pytest.mark.parametrize(
+  ('teacher', 'tasks'),
+  [
+    ('multi-s0', ['rte', 'mrpc']),
+    ('single-s0-rte', ['rte']),
+    ('single_to_multi-s0', []),
+  ],
+)
+def test_a_run_labels_the_tasks_that_it_teaches(teacher, tasks):
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config = config_lib.from_config_dict(config)
+  runs = {run.name: run for run in runs_lib.plan_runs(config)}
+  table = task_lib.TaskTable((glue.TASKS['rte'], glue.TASKS['mrpc']))
+  data = run_data.PlanData(table, {'rte': {}, 'mrpc': {}})
+  found = data.splits_to_label(runs[teacher], list(runs.values()))
+  assert found == [(task, 'train') for task in tasks]

@@ -113,13 +113,6 @@ def test_an_ensemble_teaches_every_seed():
   )
 
 
-def test_tasks_taught_by():
-  runs = runs_lib.plan_runs(_config())
-  assert runs_lib.tasks_taught_by(runs, 'multi-s0') == ('rte', 'mrpc')
-  assert runs_lib.tasks_taught_by(runs, 'single-s0-rte') == ('rte',)
-  assert runs_lib.tasks_taught_by(runs, 'single_to_multi-s0') == ()
-
-
 def test_seeds_together_are_as_many_as_asked_and_follow_their_teachers():
   runs = runs_lib.plan_runs(
     _config(seeds=(0, 1, 2), variants=('single_to_multi',), tasks=('rte',))
@@ -415,7 +408,6 @@ def test_a_teacher_of_folds_is_a_run_a_fold(variant, teachers):
     fold = runs[name].fold
     assert name.endswith(f'fold{fold.number}of3')
     assert fold.seed == runs[name].seed
-    assert runs_lib.tasks_taught_by(list(runs.values()), name)
   assert runs[f'{variant}-s2'].fold is None
   # None is taken for a run of the variant that predicts or is reported.
   assert not {run.group for run in runs.values()} & {'single-s4', 'multi-s4'}

@@ -161,7 +161,7 @@ def test_a_choice_without_a_defined_score_is_told():
   nothing = {_LOW: {5: 1.0, 6: math.nan}, _HIGH: {5: math.nan, 6: math.nan}}
   found = {'rte': nothing, 'cola': {_LOW: {5: math.nan}, _HIGH: {5: -1.0}}}
   assert search.tasks_without_choice(found) == ['rte']
-  assert 'Of rte no pair has a defined median' in search.describe(found)
+  assert 'No pair has a defined median for rte' in search.describe(found)
   del found['rte']
   assert 'defined' not in search.describe(found)
 

@@ -76,8 +76,8 @@ def test_a_start_without_its_checkpoint_is_told_before_any_step(
   train.run(tiny_plan(workdir, _OWN, **_FIELDS))
   shutil.rmtree(run)
   message = (
-    rf'^{checkpoints}: the checkpoint of step 4, which {run.name} starts from,'
-    r' is not there; copy it from where multi-s0 was trained, or remove'
+    rf'^{checkpoints}: the checkpoint of step 4, from which {run.name} starts,'
+    r' is missing; copy it from where multi-s0 was trained, or remove'
     rf' {workdir}/runs/multi-s0 to train that again$'
   )
   for make in (lambda: None, checkpoints.mkdir):

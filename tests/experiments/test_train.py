@@ -20,7 +20,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import shards
-from bam_jax.distillation import teacher_logits
+from bam_jax.distillation import logit_sets
 from bam_jax.experiments import evaluate
 from bam_jax.experiments import export
 from bam_jax.experiments import plan as plan_lib
@@ -99,7 +99,7 @@ class _Plan:
     _write_tables(data)
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(
-        teacher_logits, 'read_probs', self._recorded(teacher_logits.read_probs)
+        logit_sets, 'read_probs', self._recorded(logit_sets.read_probs)
       )
       self.plan = plan_lib.make_plan(_config(data), workdir)
       train.run(self.plan)

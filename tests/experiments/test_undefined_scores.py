@@ -11,7 +11,6 @@ import pytest
 from bam_jax import files
 from bam_jax.doctor import command as doctor
 from bam_jax.experiments import export
-from bam_jax.experiments import records
 from bam_jax.experiments import report as report_lib
 from bam_jax.experiments import train
 from bam_jax.experiments import workspace as workspace_lib
@@ -134,7 +133,7 @@ def test_a_record_comes_back_with_its_digest(tmp_path):
   workspace = workspace_lib.Workspace(tmp_path)
   workspace.open_runs({'a': {'run.seed': 0}})
   workspace.write_record('a', record)
-  scores = records.read_scores(workspace.read_record('a'))['rte']['dev']
+  scores = workspace.read_record('a')['scores']['rte']['dev']
   assert math.isnan(scores['matthews']) and scores['f1'] == 50.0
 
 

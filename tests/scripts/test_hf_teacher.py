@@ -162,7 +162,7 @@ def test_a_student_learns_from_them(place):
   )  # fmt: skip
   assert done.returncode == 0, done.stderr
   report = json.loads((place / 'work' / 'report.json').read_text())
-  assert report['notes']['teachers from outside'] == '; '.join(_MODELS)
+  assert report['notes']['external teachers'] == '; '.join(_MODELS)
   (run,) = (place / 'work' / 'runs').iterdir()
   assert (run / 'DONE').exists()
 

@@ -10,7 +10,6 @@ from bam_jax.data import folds
 from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
-from bam_jax.distillation import teacher_logits
 from tests.distillation import tiny_tasks
 
 _MOOD = tiny_tasks.make_task(
@@ -65,7 +64,7 @@ def test_probabilities_are_averaged(tmp_path):
   two = _teacher(
     tmp_path / 'two', _MOOD, [_log_odds(p) for p in (0.5, 0.6, 0.5)]
   )
-  targets = teacher_logits.read_probs(
+  targets = logit_sets.read_probs(
     [[one], [two]], _features(tmp_path), _MOOD, 1.0
   )
   assert targets.dtype == np.float32
@@ -77,9 +76,7 @@ def test_probabilities_are_averaged(tmp_path):
 def test_temperature_divides_the_logits(tmp_path):
   """Odds of 9 become odds of 9 ** (1 / 2) = 3."""
   one = _teacher(tmp_path / 'one', _MOOD, [_log_odds(0.9)])
-  targets = teacher_logits.read_probs(
-    [[one]], _features(tmp_path, 1), _MOOD, 2.0
-  )
+  targets = logit_sets.read_probs([[one]], _features(tmp_path, 1), _MOOD, 2.0)
   np.testing.assert_allclose(targets, [[0.25, 0.75]], rtol=0, atol=1e-6)
 
 
@@ -97,7 +94,7 @@ def test_scores_are_averaged_after_the_activation(tmp_path, head, expected):
   log_3 = math.log(3)
   one = _teacher(tmp_path / 'one', _CLOSENESS, [[log_3], [-log_3]])
   two = _teacher(tmp_path / 'two', _CLOSENESS, [[0.0], [0.0]])
-  targets = teacher_logits.read_probs(
+  targets = logit_sets.read_probs(
     [[one], [two]], _features(tmp_path, 2), _CLOSENESS.with_head(head), 1.0
   )
   np.testing.assert_allclose(targets, expected, rtol=0, atol=1e-6)
@@ -112,7 +109,7 @@ def test_rows_are_joined_by_uid(tmp_path):
     [_log_odds(p) for p in probabilities],
     order=(2, 3, 0, 1),
   )
-  targets = teacher_logits.read_probs([[one]], _features(tmp_path), _MOOD, 1.0)
+  targets = logit_sets.read_probs([[one]], _features(tmp_path), _MOOD, 1.0)
   np.testing.assert_allclose(
     targets[:, 1], probabilities[:3], rtol=0, atol=1e-6
   )
@@ -130,7 +127,7 @@ def test_rows_are_joined_by_uid(tmp_path):
     (
       [[0, 1]] * 3,
       {'labels': ['up', 'down']},
-      r"in the order \['up', 'down'\], the task mood has \['down', 'up'\]",
+      r"in the order \['up', 'down'\], the labels of mood are \['down', 'up'\]",
     ),
     (
       [[0, 1]] * 3,
@@ -144,9 +141,7 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
   sound = _teacher(tmp_path / 'sound', _MOOD, [[0, 1]] * 3)
   unfit = _teacher(tmp_path / 'unfit', _MOOD, logits, **options)
   with pytest.raises(errors.UserError, match=message) as error:
-    teacher_logits.read_probs(
-      [[sound], [unfit]], _features(tmp_path), _MOOD, 1.0
-    )
+    logit_sets.read_probs([[sound], [unfit]], _features(tmp_path), _MOOD, 1.0)
   assert str(error.value).startswith(f'{unfit.directory}: ')
   assert '\n' not in str(error.value)
 
@@ -159,7 +154,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
   with pytest.raises(
     errors.UserError, match=r'float x 3\) where .*float x 2\) is wanted'
   ):
-    teacher_logits.read_probs([[one]], _features(tmp_path), _MOOD, 1.0)
+    logit_sets.read_probs([[one]], _features(tmp_path), _MOOD, 1.0)
 
 
 def _folded(tmp_path, seed, number, probabilities, rows=None, of=3):
@@ -194,7 +189,7 @@ def test_folds_are_joined_and_seeds_are_averaged(tmp_path):
   """Row by row the mean of two teachers, each of three runs."""
   one = [(n + 1) / 20 for n in range(9)]
   two = [0.9 - n / 15 for n in range(9)]
-  targets = teacher_logits.read_probs(
+  targets = logit_sets.read_probs(
     [
       # In any order.
       [_folded(tmp_path, 0, number, one) for number in (2, 3, 1)],
@@ -233,9 +228,7 @@ def test_a_fold_of_other_rows_is_refused(tmp_path, rows, message):
   sound = [_folded(tmp_path, 0, number, [0.5] * 9) for number in (2, 3)]
   unfit = _folded(tmp_path, 0, 1, [0.5] * 9, rows)
   with pytest.raises(errors.UserError, match=message) as error:
-    teacher_logits.read_probs(
-      [[*sound, unfit]], _features(tmp_path, 9), _MOOD, 1.0
-    )
+    logit_sets.read_probs([[*sound, unfit]], _features(tmp_path, 9), _MOOD, 1.0)
   assert str(error.value).startswith(f'{unfit.directory}: ')
   assert '\n' not in str(error.value)
 
@@ -252,7 +245,7 @@ def test_the_set_of_another_fold_is_refused(tmp_path):
     errors.UserError,
     match=r'else: left_out.number was 2 and is now 1\. Go back',
   ):
-    teacher_logits.read_probs(
+    logit_sets.read_probs(
       [[logit_sets.LogitSet(there.directory, fingerprint, fold)]],
       _features(tmp_path, 9),
       _MOOD,
@@ -266,7 +259,7 @@ def test_the_set_of_another_fold_is_refused(tmp_path):
 def test_a_row_is_labelled_by_one_run_of_a_teacher(tmp_path, numbers, times):
   sets = {n: _folded(tmp_path, 0, n, [0.5] * 9) for n in set(numbers)}
   with pytest.raises(ValueError, match=rf'^row \d: {times} of . runs label'):
-    teacher_logits.read_probs(
+    logit_sets.read_probs(
       [[sets[n] for n in numbers]], _features(tmp_path, 9), _MOOD, 1.0
     )
 
@@ -310,7 +303,7 @@ def test_tokens_have_teachers_too(tmp_path):
   features = _tagged(tmp_path)
   one = _of_tokens(tmp_path / 'one', (3, 5, 4), (2, 0, 1))
   two = _of_tokens(tmp_path / 'two', (3, 5, 4), (0, 1, 2), 0.125)
-  targets = teacher_logits.read_probs([[one], [two]], features, _TAGS, 1.0)
+  targets = logit_sets.read_probs([[one], [two]], features, _TAGS, 1.0)
   mean = np.repeat([0.1875, 0.375, 0.5625], [3, 5, 4])
   np.testing.assert_allclose(targets[:, 1], mean, rtol=0, atol=1e-6)
   np.testing.assert_allclose(targets.sum(-1), 1, rtol=0, atol=1e-6)
@@ -334,4 +327,4 @@ def test_logits_of_other_tokens_are_refused(
   features = _tagged(tmp_path)
   unfit = _of_tokens(tmp_path / 'one', lengths, (0, 1, 2), **changes)
   with pytest.raises(errors.UserError, match=message):
-    teacher_logits.read_probs([[unfit]], features, _TAGS, 1.0)
+    logit_sets.read_probs([[unfit]], features, _TAGS, 1.0)
