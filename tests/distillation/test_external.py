@@ -216,7 +216,7 @@ def test_a_set_with_a_link_is_refused(tmp_path, place):
     _targets(directory, features)
   (directory / place).rename(tmp_path / 'elsewhere')
   (directory / place).symlink_to(tmp_path / 'elsewhere')
-  with pytest.raises(errors.UserError, match=f'{place}: is a link, and no'):
+  with pytest.raises(errors.UserError, match=f'{place}: is a link, and'):
     _targets(directory, features)
 
 
@@ -224,7 +224,7 @@ def test_a_set_is_not_written_through_a_link(tmp_path):
   _write(tmp_path / 'elsewhere', [[0, 1]])
   before = sorted(path.name for path in tmp_path.rglob('*'))
   (tmp_path / 'mood').symlink_to(tmp_path / 'elsewhere')
-  with pytest.raises(errors.UserError, match='mood: is a link, which is not'):
+  with pytest.raises(errors.UserError, match='mood: is a link'):
     _write(tmp_path / 'mood', [[0, 1]] * 3)
   assert sorted(path.name for path in tmp_path.rglob('*')) == sorted(
     [*before, 'mood']
