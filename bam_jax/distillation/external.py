@@ -80,8 +80,7 @@ def write(
     logits: [n, c], c = `task.num_outputs`, in the order of `task.labels`,
       before softmax (classification) or sigmoid (multilabel); of a regression
       task the predicted score itself, (score - low) / (high - low).
-    teacher: see `fingerprint`.
-    teacher_digest: see `fingerprint`.
+    teacher, teacher_digest: see `fingerprint`.
 
   Raises:
     errors.UserError: the arguments don't fit together, or the folder can't be

@@ -36,9 +36,8 @@ def label(
     data_dir: `config.data.dir` of that plan; None: it has the same rows.
 
   Raises:
-    errors.UserError: see `Plan.find_group`; or the runs label a fold alone,
-      rows can't be read, a set of something else is in the way, a logit is not
-      finite, or the folder can't be written.
+    errors.UserError: see `Plan.find_group`; or the runs label one fold alone, a
+      row can't be read, a logit is not finite, or a set can't be written.
   """
   _, runs = plan.find_group(group)
   if runs[0].fold:
@@ -84,9 +83,9 @@ def _label_rows(
       if processes.run_on_first(external.exists, target, len(rows)):
         logging.info('%s: exists already, and is kept', target.directory)
         continue
+      params = get_params()
       labelling.write_logits(
-        *(plan, run, target, task, rows, get_params(), background),
-        is_external=True,
+        plan, run, target, task, rows, params, background, is_external=True
       )
 
 

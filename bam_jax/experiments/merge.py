@@ -31,12 +31,8 @@ def copy_runs(
 ) -> None:
   """Copies finished runs and their logits on training rows.
 
-  Existing runs and sets are left as they are. All runs are compared before the
-  first one is copied. No link in a source is followed.
-
-  Args:
-    into: the work directory that receives them.
-    sources: other work directories; the first of equal runs is copied.
+  Existing runs and sets are kept; of equal runs the first is copied.
+  All runs are compared before anything is copied. No link is followed.
 
   Raises:
     errors.UserError: there is no source, or one has no finished run; two runs

@@ -89,11 +89,7 @@ class Plan:
 
   @functools.cached_property
   def runs(self) -> list[runs_lib.Run]:
-    """Runs of the plan without the search, in an order of training.
-
-    Raises:
-      errors.UserError: see `search_scores`.
-    """
+    """Runs of the plan in an order of training; see also `search_runs`."""
     return runs_lib.plan_runs(self.config, search.choose(self.search_scores))
 
   @functools.cached_property
