@@ -650,7 +650,7 @@ def _exchange(directory: Path) -> None:
     ),
     (
       lambda directory: _rewrite(directory, labels=_LABELS[::-1]),
-      r"its logits are in the order \['up', 'down'\], the task mood has"
+      r"its logits are in the order \['up', 'down'\], the labels of mood are"
       r" \['down', 'up'\]",
     ),
     (_exchange, r'was made from something else: parameters was'),
