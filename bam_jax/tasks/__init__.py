@@ -1,1 +1,1 @@
-"""What a task is: declarations, demo data, metrics (Python and NumPy)."""
+"""Tasks: declarations, kinds, metrics and the demo data; losses are in JAX."""

@@ -120,8 +120,7 @@ class Answers(kind_bases.PerToken):
     target = np.zeros((len(candidate), 2), np.float32)
     places = np.asarray(rows.fixed('label')[chosen]).astype(np.int64)
     places += (np.cumsum(lengths) - lengths)[:, None]
-    for channel in (0, 1):
-      target[places[:, channel], channel] = 1
+    target[places, [0, 1]] = 1
     return target, candidate.astype(np.float32)
 
   def teacher_probs(
@@ -158,18 +157,14 @@ class Answers(kind_bases.PerToken):
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
     """Returns exact match, F1 and 1 for each example, [N, 3]."""
-    gold = [json.loads(_text(rows, 'answers', i)) for i in _firsts(rows)]
+    found = []
+    first_windows = kind_bases.examples_of(rows)[1][:-1]
     predicted = _predictions(task, logits, rows)
-    return np.array(
-      [
-        (
-          squad_metrics.best(squad_metrics.exact_match, text, answers),
-          squad_metrics.best(squad_metrics.f1, text, answers),
-          1.0,
-        )
-        for (_, text, _), answers in zip(predicted, gold, strict=True)
-      ]
-    )
+    for (_, text, _), row in zip(predicted, first_windows, strict=True):
+      gold = json.loads(_text(rows, 'answers', row))
+      exact = squad_metrics.best(squad_metrics.exact_match, text, gold)
+      found.append((exact, squad_metrics.best(squad_metrics.f1, text, gold), 1))
+    return np.array(found, np.float64)
 
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
@@ -198,18 +193,13 @@ class Answers(kind_bases.PerToken):
     Start and end count the context's characters; the end is exclusive. As text
     the answer is one line, or empty.
     """
-    return [
-      kind.Prediction(
-        uid,
-        plain_text.one_line(text),
-        {
-          'answer': text or None,
-          'start': start if text else None,
-          'end': start + len(text) if text else None,
-        },
-      )
-      for uid, text, start in _predictions(task, logits, rows)
-    ]
+    found = []
+    for uid, text, start in _predictions(task, logits, rows):
+      said = dict.fromkeys(('answer', 'start', 'end'))
+      if text:
+        said = {'answer': text, 'start': start, 'end': start + len(text)}
+      found.append(kind.Prediction(uid, plain_text.one_line(text), said))
+    return found
 
   def meaning(self, task: task_lib.Task) -> str:
     none = 'no answer' if task.unanswerable else 'none in this window'
@@ -237,11 +227,6 @@ def _candidates(
   first = np.repeat(rows.fixed('length_a')[chosen], lengths)
   last = np.repeat(lengths - 2, lengths)
   return lengths, (place == 0) | ((first <= place) & (place <= last))
-
-
-def _firsts(rows: kind.Rows) -> np.ndarray:
-  """Row numbers of the first window of each example."""
-  return kind_bases.examples_of(rows)[1][:-1]
 
 
 def _text(rows: kind.Rows, name: str, row: int) -> str:

@@ -1,9 +1,7 @@
 """The interface of a kind of task: labels, targets, loss, scores, predictions.
 
-Each kind is one module of this folder, and `kinds.KINDS` lists them. The rest
-of the package calls the kind and never asks which one it is.
-
-N rows of features, c outputs of the task.
+Each kind is one module of this folder, listed in `kinds.KINDS`. Other folders
+call the kind and never ask which one it is. N rows of features, c outputs.
 """
 
 import abc
@@ -45,12 +43,10 @@ class Features(NamedTuple):
   """An example, or one window of a long example, as token ids.
 
   Attributes:
-    uid: uid of the example; a swapped copy's ends in `task.SWAP_SUFFIX`, a
-      later window's in a number.
+    uid: uid of the example, with a suffix for swapped copies and windows.
     input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
     length_a: number of tokens up to and including the first `[SEP]`.
-    label: the return value of `Kind.encode_label`, or one number per token; nan
-      if the label is missing.
+    label: see `Kind.encode_label`, or one number per token.
   """
 
   uid: str
@@ -67,28 +63,21 @@ class Tokenizer(Protocol):
   unk_id: int
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Returns the ids of each text, [tokens] int32, without special tokens."""
+    """Encodes each text, [tokens] int32, without special tokens."""
 
   def encode_with_spans(
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns ids and, [tokens, 2], each token's first and end character."""
+    """Encodes texts; also returns each token's characters, [tokens, 2]."""
 
 
 class Prediction(NamedTuple):
-  """The prediction for one example.
-
-  Attributes:
-    uid: uid of the example.
-    text: the prediction as one cell of a table.
-    said: the prediction as JSON values by name.
-    probabilities: one for each label of the task, if the kind has them.
-  """
+  """The prediction for one example, as a table cell and as JSON values."""
 
   uid: str
   text: str
   said: Mapping[str, object]
-  probabilities: Sequence[float] = ()
+  probabilities: Sequence[float] = ()  # One per label, if the kind has them.
 
 
 class Kind(abc.ABC):
@@ -111,8 +100,7 @@ class Kind(abc.ABC):
     architecture: class of an exported model, without the family's prefix.
     head_layer: name of the exported head's linear layer.
     pipeline: tag of exported models on the hub.
-    head: how a logit becomes a score, `sigmoid` or `linear`; None if labels are
-      no scores.
+    head: `sigmoid` or `linear` if outputs are scores, else None.
   """
 
   name: ClassVar[str]
@@ -149,23 +137,13 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
-    """Returns the error in a declaration as `FIELD: why`, or ''.
-
-    Args:
-      labels: the declared labels.
-      scale: the declared lowest and highest score.
-    """
+    """Checks a declaration; returns its error as `FIELD: why`, or ''."""
 
   @abc.abstractmethod
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> task_lib.Label:
-    """Parses a label of a file.
-
-    Args:
-      task: the task, which knows the possible labels or scores.
-      value: the raw label.
-      where: file and line, for the error.
+    """Parses a label of a file; `where` is its file and line.
 
     Raises:
       errors.UserError: the task has no such label.
@@ -197,8 +175,8 @@ class Kind(abc.ABC):
     """Turns a teacher's logits into probabilities, or scores on 0-1.
 
     Args:
-      logits: [N, c] float; or [tokens, c].
-      temperature: logits are divided by it (Hinton et al. 2015); above 0.
+      logits: [N, c] or [tokens, c].
+      temperature: divides the logits (Hinton et al. 2015); above 0.
       rows: the rows of the logits; needed only for logits of tokens.
 
     Returns:
@@ -209,11 +187,7 @@ class Kind(abc.ABC):
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the arguments of the kind's metrics for N > 0 rows.
-
-    Returns:
-      Predictions [N] and gold [N]; or tallies [N, ...] and None.
-    """
+    """Prepares metrics: predictions [N] and gold [N], or tallies and None."""
 
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
@@ -235,14 +209,10 @@ class Kind(abc.ABC):
   def unmeasurable_metrics(
     self, task: task_lib.Task, labels: Sequence[task_lib.Label]
   ) -> tuple[str, ...]:
-    """The task's metrics that rows with these gold labels cannot measure.
+    """Metrics that rows with these distinct gold labels cannot measure.
 
     A correlation with equal gold labels is undefined, whatever is predicted;
     an F1 without a gold positive is undefined or 0.
-
-    Args:
-      task: the task of the rows.
-      labels: the distinct parsed labels of the rows; at least one.
     """
     has = {
       '': True,
@@ -262,27 +232,20 @@ class Kind(abc.ABC):
   def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads saved `outputs` for significance tests.
+    """Reads saved `outputs`: predictions or tallies, [N, ...], and gold, [N].
 
-    Returns:
-      Predictions or tallies, [N, ...], and gold labels, [N], or None if the
-      labels are missing.
+    Gold is None if the labels are missing.
 
     Raises:
       KeyError: an array is missing.
-      ValueError: arrays that `outputs` does not make.
+      ValueError: an array has a wrong shape or type.
     """
 
   @abc.abstractmethod
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Predictions at temperature 1 and gold labels, for measures of quality.
-
-    Args:
-      task: the task of the rows.
-      logits: [N, c].
-      label: labels of the same rows, as in the features.
+    """Predictions and gold labels that the quality of a teacher is measured by.
 
     Returns:
       [n, c] log-probabilities and [n] int64 class indices; or [n] scores on 0-1
@@ -290,10 +253,7 @@ class Kind(abc.ABC):
     """
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """Field names that an input may use: alternatives, best first.
-
-    The last alternative is for inputs without names.
-    """
+    """Alternative field names of an input; the last is for unnamed values."""
     common = _TEXT_NAMES[: 2 if task.is_pair else 1]
     own = task.tables[task.train_split].text
     named = all(isinstance(column, str) for column in own)
@@ -302,14 +262,10 @@ class Kind(abc.ABC):
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """Converts an input to the texts of a `task.Example`.
-
-    Args:
-      values: by the names of one alternative of `input_names`.
-      where: place of the input, for errors.
+    """Converts an input, values by `input_names`, to texts of an example.
 
     Raises:
-      errors.UserError: the kind cannot read a value.
+      errors.UserError: the kind cannot read a value; `where` is its place.
     """
     return tuple(
       check_text(value, f'{where}: {name!r}') for name, value in values.items()
@@ -329,9 +285,9 @@ class Kind(abc.ABC):
     return {prediction.uid: prediction.text for prediction in found}
 
   def prediction_columns(self, task: task_lib.Task) -> list[str]:
-    """Names of the probability columns in a file of predictions.
+    """Names of the columns of probabilities in a file of predictions.
 
-    LABEL, or p(LABEL) in a task with a label that is named like another column.
+    p(LABEL) if a label has the name of another column, else LABEL.
     """
     if not self.has_probabilities:
       return []
@@ -350,7 +306,7 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def usage(self, task: task_lib.Task) -> str:
-    """Python code for a model card that prints an exported model's prediction.
+    """Python code that prints a prediction of an exported model, for its card.
 
     It can use `torch`, and `model` and `tokenizer` of transformers.
     """
@@ -369,11 +325,7 @@ class Kind(abc.ABC):
 
 
 def check_text(value: object, where: str) -> str:
-  """Returns a JSON value that must be a text.
-
-  Raises:
-    errors.UserError: it is no text, or a text that is no valid Unicode.
-  """
+  """Returns a JSON value; raises UserError unless it is a valid text."""
   if not isinstance(value, str):
     raise errors.UserError(f'{where} is no string; give one')
   if _SURROGATE.search(value):

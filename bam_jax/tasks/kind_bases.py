@@ -20,13 +20,9 @@ from bam_jax.tasks import task as task_lib
 
 
 class Pooled(kind.Kind):
-  """A kind whose outputs are per example, computed from the pooled vector.
+  """A kind whose outputs are per example, computed from the pooled vector."""
 
-  Attributes:
-    problem_type: of the exported model, as in a config.json of transformers.
-  """
-
-  problem_type: ClassVar[str]
+  problem_type: ClassVar[str]  # In the config.json of transformers.
 
   @abc.abstractmethod
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
@@ -71,14 +67,9 @@ class Plain(Pooled):
 
   @abc.abstractmethod
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
-    """Predicted class indices or scores.
+    """Predicted class indices, or scores on the task's scale, [N].
 
-    Args:
-      task: the task of the rows.
-      logits: [N, C]; outputs beyond the task's own number are ignored.
-
-    Returns:
-      [N] class indices, int64; or [N] scores on the task's scale, float64.
+    Logits are [N, C]; outputs beyond the task's own number are ignored.
     """
 
   @abc.abstractmethod
@@ -162,15 +153,10 @@ class PerToken(Tallied):
     max_length: int,
     on_cut: Callable[[str], None],
   ) -> Iterator[kind.Features]:
-    """Cuts long examples into windows.
+    """Cuts long examples into windows of up to `max_length` tokens.
 
-    Args:
-      task: the task of all the examples.
-      examples: up to a thousand.
-      tokenizer: makes the ids.
-      max_length: maximum number of tokens of a window, specials included.
-      on_cut: called with the uid of each example that loses tokens, before its
-        first window is returned.
+    `on_cut` is called with the uid of each example that loses tokens, before
+    its first window is returned.
 
     Returns:
       `Features`, or named tuples that also have the `more_fields`.
@@ -183,12 +169,7 @@ class PerToken(Tallied):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Gold targets of the tokens of some rows.
-
-    Args:
-      task: the task of the rows.
-      rows: the training rows.
-      chosen: [n] int, numbers of the chosen rows.
+    """Gold targets of the tokens of chosen rows, given by number.
 
     Returns:
       [tokens, c] float32 targets, and [tokens] float32, the token's share of

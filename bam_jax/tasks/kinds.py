@@ -1,4 +1,4 @@
-"""The kinds of tasks by name."""
+"""All kinds of tasks by name."""
 
 from bam_jax.tasks import answers
 from bam_jax.tasks import classification

@@ -238,17 +238,13 @@ METRICS: dict[str, Metric] = {
 def score(
   task: task_lib.Task, predictions: np.ndarray, gold: np.ndarray | None
 ) -> dict[str, float]:
-  """The task's metrics times 100.
+  """The task's metrics times 100 by name, nan where undefined.
 
   Args:
     task: the task of the rows.
     predictions: [N] class indices or scores on the task's scale, N > 0; or
       tallies [N, ...].
     gold: [N] likewise; None with tallies.
-
-  Returns:
-    Metric name -> value, 0 to 100 (-100 to 100 for a correlation); nan where it
-    is undefined.
   """
   return {
     name: 100.0 * float(METRICS[name](predictions, gold))

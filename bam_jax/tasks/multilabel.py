@@ -43,13 +43,9 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> tuple[int, ...]:
-    """Returns ascending indices.
+    """Parses a list of labels, or a text with commas; ascending indices.
 
-    Args:
-      task: the task.
-      value: a list of labels, or a text with commas between them. If a comma
-        would be ambiguous, the text may also be a JSON list, as in `texts`.
-      where: file and line, for the error.
+    If a comma would be ambiguous, the text may also be a JSON list.
     """
     names = _names(task, value) if isinstance(value, str) else value
     found = sorted(

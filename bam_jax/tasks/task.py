@@ -1,4 +1,4 @@
-"""What a task is: its kind, its labels, its metrics and where its rows are."""
+"""Declarations of tasks: kind, labels, metrics and files."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -12,20 +12,20 @@ import numpy as np
 if typing.TYPE_CHECKING:
   from bam_jax.tasks import kind as kind_lib
 
-# As it stands in a file, and as an example has it.
-Answers = tuple[tuple[str, int], ...]  # texts, and where they begin
+# A label in a file, and a parsed one.
+Answers = tuple[tuple[str, int], ...]  # Texts, and their first characters.
 RawLabel = str | tuple[str, ...] | Answers
 Label = int | float | tuple[int, ...] | Answers
 
-# The split of rows without labels that students are taught on.
+# Name of the split without labels that students learn from teachers.
 UNLABELLED = 'unlabelled'
 
-# What follows `~` tells rows of one example apart: copies and windows.
+# The part of a uid after `~` distinguishes copies and windows of an example.
 SWAP_SUFFIX = '~swap'
 
 
 def example_uid(uid: str) -> str:
-  """Of the example that a row of features is of.
+  """Returns the uid of an example from the uid of a copy or window.
 
   >>> example_uid('mrpc/train/7~swap'), example_uid('squad/dev/3~1')
   ('mrpc/train/7', 'squad/dev/3')
@@ -34,7 +34,7 @@ def example_uid(uid: str) -> str:
 
 
 def window_uid(uid: str, number: int) -> str:
-  """Of a window of an example, counted from 0: the first has the example's."""
+  """Makes the uid of a window; window 0 has the example's own uid."""
   return f'{uid}~{number}' if number else uid
 
 
@@ -46,8 +46,8 @@ class Example(NamedTuple):
       The only key that joins gold labels, teacher logits and predictions.
     text_a: the first text.
     text_b: the second text of a pair, else None.
-    label: class index, score in the task's own scale, indices of all labels or
-      of each word's tag, or answers; None where the split has no labels.
+    label: class index, score on the task's own scale, indices of all labels or
+      of each word's tag, or answers; None if the split has no labels.
   """
 
   uid: str
@@ -58,22 +58,21 @@ class Example(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """Where one split of a task is read from.
+  """The file of one split of a task, and how to read it.
 
   Attributes:
     file: path below `data.dir`; empty for generated rows.
-    other_file: path that is read where `file` is missing; empty if none.
-    text: one column, or two for a pair. A number counts columns from 0 (or
-      from the end if negative), a string names one of the header or of the
-      JSON object.
-    other_text: names that the texts may stand under instead.
-    label: the label's column; None where the split has no labels.
+    other_file: path that is read if `file` is missing.
+    text: one column, or two for a pair: a number from 0 (from the end if
+      negative), or a name in the header or JSON object.
+    other_text: alternative names of the text columns.
+    label: the label's column; None if the split has no labels.
     header: whether the first line names the columns (TSV only).
     format: `tsv`, `jsonl`, `conll`, `squad` or `generated`.
-    skip_malformed: skip, and count, rows with a wrong number of columns rather
-      than stop at them. For official files known to hold such rows.
-    tfds: TFDS builder and split, `glue/mnli:validation_matched`; empty if none.
-    submission: file name in a GLUE submission; empty if none.
+    skip_malformed: whether rows with a wrong number of columns are skipped and
+      counted. For official files known to hold such rows.
+    tfds: TFDS builder and split, `glue/mnli:validation_matched`.
+    submission: file name in a GLUE submission.
   """
 
   file: str = ''
@@ -94,22 +93,21 @@ class Task:
 
   Attributes:
     name: unique name, used in uids, file names and reports.
-    kind: parses its labels, trains on them and scores them.
-    labels: class labels as they stand in the raw files, in the order of the
-      logits; empty for regression. They travel with logits and checkpoints.
+    kind: parses labels, and computes losses and scores.
+    labels: class labels as in the raw files, in the order of the logits; empty
+      for regression.
     scale: lowest and highest score of a regression task; trained on 0-1.
-    metrics: of those that its kind has; the first one decides which checkpoint
-      is best.
-    paper_metric: the metric that enters the paper's average.
-    glue_metrics: the metrics whose mean enters GLUE's own average.
+    metrics: the first one decides which checkpoint is best.
+    paper_metric: the metric in the paper's average.
+    glue_metrics: the metrics whose mean is in GLUE's own average.
     tables: split name -> Table; one may be `UNLABELLED`.
     train_split: the split trained on.
-    dev_splits: the splits scored; the first one enters the averages.
+    dev_splits: the splits scored; the first one is in the averages.
     test_splits: unlabelled splits that can be predicted.
     tfds_text: feature names of the texts in TFDS.
     tfds_labels: TFDS's label names in the order of `labels`.
     in_average: whether the reported averages include the task.
-    stride: of windows, tokens; 0: half of a window's room.
+    stride: tokens from one window to the next; 0: half of a window's room.
     unanswerable: whether a question may have no answer.
   """
 
@@ -145,11 +143,11 @@ class Task:
 
   @property
   def num_outputs(self) -> int:
-    """Logits of an example, or of each token."""
+    """Number of logits per example or per token."""
     return self.kind.num_outputs(self.labels)
 
   def definition(self) -> dict[str, object]:
-    """What turns rows into targets, for fingerprints."""
+    """The fields that decide the targets, for fingerprints."""
     own = {name: getattr(self, name) for name in self.kind.own_fields}
     return {
       'name': self.name,
@@ -160,10 +158,9 @@ class Task:
 
 
 class TaskTable:
-  """The tasks of a model in the order of their heads.
+  """The T tasks of a model in the order of their heads.
 
-  T tasks, C the number of outputs of the widest head, K of the widest whose
-  outputs are of tokens.
+  C outputs of the widest head, K of the widest head per token.
   """
 
   def __init__(self, tasks: tuple[Task, ...]):
@@ -183,22 +180,22 @@ class TaskTable:
 
   @property
   def class_mask(self) -> np.ndarray:
-    """[T, C] bool: which outputs of each head exist."""
+    """The outputs that each head has, [T, C] bool."""
     widths = np.array([task.num_outputs for task in self.tasks])
     return np.arange(self.num_outputs) < widths[:, None]
 
   @property
   def token_heads(self) -> tuple[int, ...]:
-    """Numbers of the heads whose outputs are of tokens."""
+    """Numbers of the heads whose outputs are per token."""
     return tuple(i for i, task in enumerate(self.tasks) if task.kind.per_token)
 
   @property
   def token_outputs(self) -> int:
-    """K: outputs of the widest of these heads, 0 if there is none."""
+    """K, the outputs of the widest head per token; 0 if there is none."""
     widths = [task.num_outputs for task in self.tasks if task.kind.per_token]
     return max(widths, default=0)
 
   @property
   def kinds(self) -> 'tuple[kind_lib.Kind, ...]':
-    """The T tasks' kinds."""
+    """The kinds of the tasks, in their order."""
     return tuple(task.kind for task in self.tasks)
