@@ -246,11 +246,11 @@ def _find_large_batches(config: Config) -> Iterator[str]:
     counts[f'{where}.multi.batch_size'] = own.multi.batch_size
   slots = packing.slots if packing.enabled else 1
   for key, rows in counts.items():
-    for other, each, unit, most in (
-      ('row_length', packing.row_length, 'tokens', _MOST_TOKENS),
-      ('slots', slots, 'slots', _MOST_SLOTS),
-    ):
-      if rows * each > most and not (other == 'slots' and 'batch' in key):
+    limits = [('row_length', packing.row_length, 'tokens', _MOST_TOKENS)]
+    if 'batch_size' not in key:
+      limits.append(('slots', slots, 'slots', _MOST_SLOTS))
+    for other, each, unit, most in limits:
+      if rows * each > most:
         yield (
           f'{key}={rows}: with config.packing.{other}={each} a batch has'
           f' {rows * each} {unit}, over {most}; give at most {most // each}'

@@ -331,16 +331,6 @@ def load_text(path: Path) -> str:
     return _read(file, _MAX_BYTES).decode()
 
 
-def load_json(path: Path) -> dict[str, object]:
-  """Reads the JSON object in a file of the user's; follows links.
-
-  Raises:
-    OSError: the file is missing or cannot be read.
-    ValueError: the file is too large, not UTF-8, or not a JSON object.
-  """
-  return parse_json(load_text(path))
-
-
 def parse_json(text: str) -> dict[str, object]:
   """Parses a JSON object from an unknown source.
 

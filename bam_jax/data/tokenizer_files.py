@@ -178,7 +178,7 @@ def _read_json(file: Path) -> dict[str, object]:
   """Reads a JSON object; returns an empty one if there is no such file."""
   with _read_errors(file):
     try:
-      return files.load_json(file)
+      return files.parse_json(files.load_text(file))
     except FileNotFoundError:
       return {}
 

@@ -115,7 +115,7 @@ def read_json(file: Path) -> dict[str, object]:
     errors.UserError: no such file, or no JSON object in it.
   """
   try:
-    return files.load_json(file)
+    return files.parse_json(files.load_text(file))
   except FileNotFoundError:
     raise errors.UserError(
       f'{file}: no such file; config.model.init must name a directory of'
