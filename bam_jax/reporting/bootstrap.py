@@ -39,7 +39,7 @@ def p_value(
   statistic: Callable[..., np.ndarray] = np.median,
   method: Literal['shifted', 'percentile'] = 'shifted',
 ) -> float:
-  """P-value of "`student` is higher", as in the paper's main table.
+  """P-value of "`student` is higher" by the paper's bootstrap test.
 
   A resample with an undefined score, nan, counts against the claim: without it,
   the test would be of chosen resamples.
@@ -86,7 +86,7 @@ def drawn_scores(
   rng: np.random.Generator,
   resamples: int = RESAMPLES,
 ) -> list[np.ndarray]:
-  """Scores of a task by seed, over all its examples and over draws of them.
+  """Scores each seed on all examples of a task, and on resamples of them.
 
   Args:
     groups: outputs [S, N, ...] of each group, for the same examples.
@@ -102,7 +102,7 @@ def drawn_scores(
   """
   sizes = {group.shape[1] for group in groups}
   if len(sizes) > 1:
-    raise ValueError(f'groups of {sorted(sizes)} examples')
+    raise ValueError(f'groups differ in examples: {sorted(sizes)}')
   examples = sizes.pop()
   parts, block = [], max(1, _MAX_COUNTS // examples)
   for start in range(-block, resamples, block):

@@ -7,6 +7,7 @@ import html
 import io
 import itertools
 import math
+from pathlib import Path
 import re
 import types
 from typing import NamedTuple
@@ -19,73 +20,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bam_jax import config as config_lib
 from bam_jax import escape
 
-# Text and axes; in the page the ink is that of its light or dark theme.
-INK = '#1b1f24'
+INK = '#1b1f24'  # Text and axes; the page replaces it by its theme's ink.
 SOFT = 0.68  # Opacity of what stands beside the data.
-_STYLE = {
-  'axes.edgecolor': INK,
-  'axes.grid': True,
-  'axes.labelcolor': INK,
-  'axes.labelsize': 8,
-  'axes.spines.left': False,
-  'axes.spines.right': False,
-  'axes.spines.top': False,
-  'axes.spines.bottom': False,
-  'axes.titlelocation': 'left',
-  'axes.titlesize': 9,
-  'axes.titleweight': 'bold',
-  'font.family': 'DejaVu Sans',
-  'font.size': 8,
-  'grid.alpha': 0.16,
-  'grid.color': INK,
-  'legend.frameon': False,
-  'lines.linewidth': 1.5,
-  'lines.markeredgewidth': 0,
-  'lines.markersize': 5,
-  'svg.fonttype': 'none',  # Text stays text.
-  'svg.hashsalt': 'bam-jax',  # Equal plots have equal bytes.
-  'text.color': INK,
-  'text.parse_math': False,  # A name may hold dollars.
-  'xtick.color': INK,
-  'xtick.major.size': 0,
-  'ytick.color': INK,
-  'ytick.major.size': 0,
-}
+_STYLE = Path(__file__).with_suffix('.mplstyle')
 _COLUMNS = 3  # Panels side by side.
 _WIDTH = 10.8  # Inches of a whole plot.
 _CURVE_ROWS = 9  # A panel of curves is as high as so many rows of text.
-_TURN = 4  # Length of each dash of lines that coincide, in line widths.
 
 
 class Look(NamedTuple):
   """Colour and line style of a variant, the same in all plots of a report."""
 
   color: str
-  dashes: tuple[float, ...]
+  line: str | tuple[float, tuple[float, ...]] = '-'
 
 
 # From Okabe and Ito's colour-blind-safe set, the two light ones darkened: each
 # has a contrast of at least 3:1 both to white and to the page's dark ground. A
 # student has the hue of its teacher's family. Dashes tell lines apart in grey.
 _LOOKS = {
-  name: Look(*look)
-  for name, look in zip(
-    config_lib.VARIANTS,
-    (
-      ('#0072b2', ()),
-      ('#d55e00', ()),
-      ('#3d94cf', (4, 2)),
-      ('#b97f00', (4, 2)),
-      ('#008a65', ()),
-    ),
-  )
+  'single': Look('#0072b2'),
+  'multi': Look('#d55e00'),
+  'single_to_single': Look('#3d94cf', (0, (4, 2))),
+  'multi_to_multi': Look('#b97f00', (0, (4, 2))),
+  'single_to_multi': Look('#008a65'),
 }
 # For variants of the user's own: all colours with one pattern, then the next.
 _OTHER_LOOKS = [
-  Look(color, dashes)
+  Look(color, (0, dashes))
   for dashes in ((6, 2, 1, 2), (6, 2), (1, 2))
   for color in ('#a5517f', '#6f7680', '#857400', '#8b5cc2')
 ]
@@ -96,7 +60,7 @@ class Panel(NamedTuple):
 
   Attributes:
     title: such as a task's name.
-    what: what it measures.
+    what: the measured quantity.
     rows: a name for each row of the y axis; none: the panel shows curves.
     alt: its content in words, for readers who don't see it.
     draw: adds the data to the axes; row i is at y = i.
@@ -113,10 +77,10 @@ class Plot(NamedTuple):
   """One figure of the report.
 
   Attributes:
-    name: of its file, such as `scores`.
+    name: part of its file's name, such as `scores`.
     title: its heading in the page.
-    caption: what a reader must know to read it.
-    panels: at least one, or there is no plot.
+    caption: an explanation for readers.
+    panels: panels; without any, the report leaves the plot out.
     legend: label -> look of its lines.
   """
 
@@ -134,41 +98,30 @@ def looks(variants: Sequence[str]) -> dict[str, Look]:
 
 
 def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
-  """Draws a plot: an `<svg>` element for any theme, and PNG on white.
+  """Draws a plot as an `<svg>` element for any theme, and as PNG on white.
 
   Neither has a date or the version of matplotlib.
   """
-  files = {}
-  with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+  with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
     # The font lacks some alphabets: a PNG file shows boxes, a page the text.
     warnings.filterwarnings('ignore', message='.*[Gg]lyph')
     figure = _figure(plot)
-    for form, unwanted in (
-      ('svg', ('Creator', 'Date', 'Format', 'Type')),
-      ('png', ('Software',)),
-    ):
-      file = io.BytesIO()
-      metadata = dict.fromkeys(unwanted)
-      figure.savefig(
-        file,
-        format=form,
-        dpi=200,
-        transparent=form == 'svg',
-        metadata=metadata,
-      )
-      files[form] = file.getvalue()
-      figure.set_layout_engine('none')  # It keeps the places it has found.
-  svg = files['svg'].decode()
-  head, body = svg[svg.index('<svg') :].split('>', 1)
+    svg, png = io.StringIO(), io.BytesIO()
+    metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+    figure.savefig(svg, format='svg', transparent=True, metadata=metadata)
+    figure.set_layout_engine('none')  # It keeps the places it has found.
+    figure.savefig(png, dpi=200, metadata={'Software': None})
+  text = svg.getvalue()
+  head, body = text[text.index('<svg') :].split('>', 1)
   box = re.search(r'viewBox="[\d. ]*"', head)[0]
   alt = html.escape(escape.plain('; '.join(p.alt for p in plot.panels)))
-  svg = f'<svg {box} role="img" aria-label="{alt}">{body}'
-  svg = markupsafe.Markup(svg.replace(INK, 'currentColor'))
-  return svg, files['png']
+  text = f'<svg {box} role="img" aria-label="{alt}">{body}'
+  text = text.replace(INK, 'currentColor')
+  return markupsafe.Markup(text), png.getvalue()
 
 
 def _figure(plot: Plot) -> Figure:
-  """All panels of a plot, side by side in lines."""
+  """Draws all panels of a plot, side by side in lines."""
   rows = max(len(panel.rows) or _CURVE_ROWS for panel in plot.panels)
   lines = math.ceil(len(plot.panels) / _COLUMNS)
   height = lines * (0.22 * rows + 0.75) + 0.2
@@ -194,7 +147,7 @@ def _figure(plot: Plot) -> Figure:
     panel.draw(ax)
   if plot.legend:
     handles = [
-      Line2D([], [], color=look.color, linestyle=line_style(look))
+      Line2D([], [], color=look.color, linestyle=look.line)
       for look in plot.legend.values()
     ]
     labels = [escape.plain(label) for label in plot.legend]
@@ -202,12 +155,7 @@ def _figure(plot: Plot) -> Figure:
   return figure
 
 
-def line_style(look: Look) -> str | tuple[float, tuple[float, ...]]:
-  """The look's dashes as matplotlib takes them."""
-  return (0, look.dashes) if look.dashes else '-'
-
-
 def _short(name: str, most: int = 24) -> str:
-  """A name on one line, cut to what a panel has room for."""
+  """Cuts a name to the room that a panel has."""
   name = escape.plain(name)
   return name if len(name) <= most else name[: most - 1] + '…'

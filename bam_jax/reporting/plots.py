@@ -1,8 +1,8 @@
 """The report's plots.
 
 A plot is a function in `PLOTS` that takes a `Report` and returns a
-`figures.Plot`. One without panels is left out. report.html has the plots as
-SVG; PNG files beside it have them for papers.
+`figures.Plot`. report.html shows plots as SVG; papers can use the PNG files
+beside it.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,9 @@ from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import figures
 from bam_jax.reporting import words
 from bam_jax.reporting.tables import Report
+from bam_jax.tasks import task as task_lib
 
+_AVERAGE = 'Average', 'paper'  # Title of a panel, and its metric.
 _TURN = 4  # Length of each dash of lines that coincide, in line widths.
 
 
@@ -31,19 +33,20 @@ def plot_scores(report: Report) -> figures.Plot:
   """One panel per task and one average: seeds as dots, medians as bars."""
   look_of = figures.looks(list(report.summary['variants']))
 
-  def panel(
-    title: str, metric: str, get: Callable[[Mapping], float | None]
-  ) -> figures.Panel | None:
+  def panel(task: task_lib.Task | None) -> figures.Panel:
+    """Scores of a task; None: of the average."""
+    title, metric = (task.name, task.paper_metric) if task else _AVERAGE
+
+    def get(entry: Mapping) -> float | None:
+      scores = entry['tasks'].get(title, {}) if task else entry
+      return scores.get(metric if task else 'average')
+
     # A variant that has a score, even an undefined one, has a row.
-    scores = {
-      variant: [get(seed) for seed in seeds.values()]
-      for variant, seeds in report.summary['per_seed'].items()
-    }
-    scores = {
-      variant: [score for score in found if words.is_number(score)]
-      for variant, found in scores.items()
-      if any(score is not None for score in found)
-    }
+    scores = {}
+    for variant, seeds in report.summary['per_seed'].items():
+      found = [get(seed) for seed in seeds.values()]
+      if any(score is not None for score in found):
+        scores[variant] = list(filter(words.is_number, found))
     medians = {name: get(report.summary['variants'][name]) for name in scores}
 
     def draw(ax: Axes) -> None:
@@ -65,17 +68,6 @@ def plot_scores(report: Report) -> figures.Plot:
     rows = [words.label(name) for name in scores]
     return figures.Panel(title, f'{metric}, 0 to 100', rows, alt, draw)
 
-  panels = [panel('Average', 'paper', lambda entry: entry['average'])]
-  for task in report.tasks.tasks:
-    panels.append(
-      panel(
-        task.name,
-        task.paper_metric,
-        lambda entry, task=task: (
-          entry['tasks'].get(task.name, {}).get(task.paper_metric)
-        ),
-      )
-    )
   several = len(config_lib.seeds_of_shard(report.config)) > 1
   return figures.Plot(
     'scores',
@@ -83,7 +75,7 @@ def plot_scores(report: Report) -> figures.Plot:
     f'A dot is a seed{", a bar the median over seeds" if several else ""}; the'
     ' number at the right is what the table holds. Each panel has its own'
     ' scale.',
-    [panel for panel in panels if panel.rows],
+    [p for p in map(panel, (None, *report.tasks.tasks)) if p.rows],
   )
 
 
@@ -176,7 +168,7 @@ def plot_shares(report: Report) -> figures.Plot:
 
 
 def plot_losses(report: Report) -> figures.Plot:
-  """A panel of the loss over all tasks, and one a task."""
+  """A panel of the loss over all tasks, and one per task."""
   curves = {'All tasks': report.curves.medians('loss')}
   curves |= {
     name: report.curves.medians(f'loss/{name}', name)
@@ -194,7 +186,7 @@ def plot_losses(report: Report) -> figures.Plot:
 
 
 def plot_gold_weight(report: Report) -> figures.Plot:
-  """The gold labels' weight over training."""
+  """A panel of the weight of the gold labels over training."""
   curves = {'Teacher annealing': report.curves.medians('gold_weight')}
   return figures.Plot(
     'gold_weight',
@@ -220,7 +212,7 @@ def _curves(
   what: str,
   panels: Mapping[str, Sequence[curves_lib.Curve]],
 ) -> tuple[list[figures.Panel], dict[str, figures.Look]]:
-  """Panels of one line a variant over the share of a run's steps; a legend."""
+  """Panels with one line per variant over a run's steps, and their legend."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(title: str, curves: Sequence[curves_lib.Curve]) -> figures.Panel:
@@ -233,11 +225,10 @@ def _curves(
       ax.set_ylim(0, 1.05 * highest or 1.0)
       for group in _coinciding(curves, highest / 200):
         for place, curve in enumerate(group):
-          style = figures.line_style(look_of[curve.variant])
+          color, line = look_of[curve.variant]
           if len(group) > 1:  # Dashes that take turns, or the last hides all.
-            style = (-_TURN * place, (_TURN, _TURN * (len(group) - 1)))
-          color = look_of[curve.variant].color
-          ax.plot(curve.x, curve.y, c=color, linestyle=style)
+            line = (-_TURN * place, (_TURN, _TURN * (len(group) - 1)))
+          ax.plot(curve.x, curve.y, c=color, linestyle=line)
 
     ends = [(c.variant, c.y[np.isfinite(c.y)][[0, -1]]) for c in curves]
     told = '; '.join(
@@ -258,7 +249,7 @@ def _curves(
 def _coinciding(
   curves: Sequence[curves_lib.Curve], tolerance: float
 ) -> list[list[curves_lib.Curve]]:
-  """Curves in groups between which nowhere lies more than `tolerance`."""
+  """Groups curves that nowhere differ by more than `tolerance`."""
   groups: list[list[curves_lib.Curve]] = []
   for curve in curves:
     for group in groups:
@@ -272,12 +263,12 @@ def _coinciding(
 
 
 def _beside(ax: Axes, y: float, text: str) -> None:
-  """Text at the right of a row."""
+  """Writes text at the right of a row."""
   ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va='center')
 
 
 def _range(points: Sequence[float]) -> tuple[float, float]:
-  """Lowest and highest of an axis: at least 2 points apart, with a margin."""
+  """Limits of an axis: at least 2 points apart, with a margin."""
   if not points:
     return 0.0, 100.0
   low, high = min(points), max(points)

@@ -106,9 +106,9 @@ def summarise(
 def studentised(
   student: np.ndarray, baseline: np.ndarray, axis: int = -1
 ) -> np.ndarray:
-  """Difference of the means in units of its own standard error.
+  """Welch's statistic: the difference of means over its standard error.
 
-  Welch's statistic. Permuted, it keeps its level for groups of unequal spread
+  Permuted, it keeps its level for groups of unequal spread
   too, if they are large (Janssen 1997, "Studentized permutation tests for
   non-i.i.d. hypotheses and the generalized Behrens-Fisher problem").
   """
@@ -141,9 +141,6 @@ def permutation_test(
     rng: draws the splits.
     statistic: larger where `student` is higher.
     resamples: the largest number of splits.
-
-  Returns:
-    The p-value, [...].
 
   Example:
     One of the 20 splits of six scores is as extreme as this one.
@@ -198,7 +195,7 @@ def mann_whitney(
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-  """P-values after the Holm-Bonferroni correction for several tests.
+  """Corrects the p-values of several tests by the Holm-Bonferroni method.
 
   None stands for no test: it stays None and is not counted.
 
@@ -206,13 +203,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, None, 0.04, 0.03])
     [0.03, None, 0.06, 0.06]
   """
-  tested = sorted(
-    (p, place) for place, p in enumerate(p_values) if p is not None
-  )
-  result: list[float | None] = [None] * len(p_values)
-  highest = 0.0
-  for rank, (p, place) in enumerate(tested):
-    highest = max(highest, min(1.0, (len(tested) - rank) * p))
+  places = [place for place, p in enumerate(p_values) if p is not None]
+  result, highest = list(p_values), 0.0
+  for rank, place in enumerate(sorted(places, key=p_values.__getitem__)):
+    highest = max(highest, min(1.0, (len(places) - rank) * p_values[place]))
     result[place] = highest
   return result
 
