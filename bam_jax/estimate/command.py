@@ -68,13 +68,13 @@ class Remaining:
 
   @property
   def group(self) -> tuple[str, tuple[str, ...]]:
-    """Name and tasks, equal for runs that differ only in seed or fold seed."""
+    """Name and tasks; runs that differ only in their seed share them."""
     fold = self.run.fold
     part = f' fold {fold.number} of {fold.of}' if fold else ''
     return self.run.variant + part, self.run.tasks
 
   def steps_due(self, every: int) -> set[int]:
-    """Remaining multiples of `every`, without the last step."""
+    """Returns the steps to come that `every` divides, except the last step."""
     first = (self.done // every + 1) * every if every else self.steps
     return set(range(first, self.steps, every or 1))
 
@@ -220,7 +220,7 @@ def _sample_steps(
 def _seconds(
   plan: plan_lib.Plan, each: Remaining, step: float, costs: Mapping
 ) -> float:
-  """Seconds of all remaining work of a run, at `step` seconds per step."""
+  """Estimates the seconds of all remaining work of a run."""
 
   def predict(task: str, split: str) -> float:
     rows = plan.features[task][split]
@@ -250,7 +250,7 @@ def _disk(
   at_once: int,
   checkpoint: Mapping[str, int],
 ) -> dict[str, int]:
-  """Bytes that the plan will still write, by purpose, and `free` bytes."""
+  """Returns the bytes that the plan will still write, by purpose."""
   train = plan.config.train
   kept = checkpoint['whole' if train.keep_optimizer else 'params']
   runs = sum(not each.is_trained for each in remaining)
@@ -280,7 +280,7 @@ def _table(
   steps: Mapping[str, float],
   seconds: Mapping[str, float],
 ) -> rich.table.Table:
-  """One row per group of similar runs, and one for all runs."""
+  """Returns a table with a row per group of similar runs, and a total."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
   table.add_column('variant', no_wrap=True)
   table.add_column('tasks', overflow='fold')
@@ -309,7 +309,7 @@ def _table(
 
 
 def _sentences(counts: Mapping[str, int], path: Path) -> str:
-  """Memory and disk in three lines of text."""
+  """Describes memory and disk in three lines of text."""
   size = {name: decimal(count) for name, count in counts.items()}
   return (
     f'Memory of a device: {size["needed"]} of {size["device"]}, for a step of'

@@ -32,7 +32,7 @@ Batch = Mapping[str, np.ndarray]
 
 
 def device_memory() -> int:
-  """Bytes of memory of a device; a CPU device has its share of the RAM."""
+  """Returns the bytes of memory of a device; CPU devices share the RAM."""
   device = jax.local_devices()[0]
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -99,7 +99,7 @@ def compile_steps(
 
 
 def state_bytes(programs: programs_lib.Programs) -> int:
-  """Bytes of one run's state on one device."""
+  """Returns the bytes of one run's state on one device."""
   return sum(
     leaf.dtype.itemsize * int(np.prod(leaf.sharding.shard_shape(leaf.shape)))
     for leaf in jax.tree.leaves(programs.abstract_state)
@@ -187,7 +187,7 @@ def _measure_step(
 def _evaluation_seconds(
   plan: plan_lib.Plan, params: Mapping[str, object], task: str
 ) -> float:
-  """Seconds of an evaluation batch, averaged over about four."""
+  """Returns the seconds of an evaluation batch, averaged over about four."""
   rows = plan.features[task][plan.tasks[task].dev_splits[0]]
   packing, counted = plan.config.packing, []
   count = max(4 * len(rows) // evaluation_batches(plan, rows), 1)
@@ -202,7 +202,7 @@ def _evaluation_seconds(
 
 
 def evaluation_batches(plan: plan_lib.Plan, rows: shards.Columns) -> int:
-  """Number of evaluation batches of a split, if packing leaves no gaps."""
+  """Returns the number of full evaluation batches that hold a split."""
   packing, filled = plan.config.packing, len(rows)
   if packing.enabled:
     tokens = int(rows.ragged('input_ids')[1][-1])

@@ -1,1 +1,1 @@
-"""What many runs say: statistics over seeds, tables, plots, the report."""
+"""Reports over many runs: statistics over seeds, tables, plots and pages."""

@@ -39,7 +39,7 @@ def p_value(
   statistic: Callable[..., np.ndarray] = np.median,
   method: Literal['shifted', 'percentile'] = 'shifted',
 ) -> float:
-  """P-value of "`student` is higher" by the paper's bootstrap test.
+  """Returns the p-value of "`student` is higher" by the paper's bootstrap.
 
   A resample with an undefined score, nan, counts against the claim: without it,
   the test would be of chosen resamples.

@@ -1,4 +1,7 @@
-"""Tests of each variant against both baselines, by seeds and by the paper."""
+"""Tests each variant against Single and Multi, by two tests.
+
+One is over seeds; the other is the paper's bootstrap over seeds and examples.
+"""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -21,7 +24,7 @@ _Draws = dict[str, tuple[tuple[int, ...], np.ndarray] | outputs_lib.Missing]
 def compare(
   per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
 ) -> dict[str, dict[str, dict]]:
-  """Tests the paper's claim, better than Single and Multi, for each score.
+  """Tests for each score whether a variant beats both Single and Multi.
 
   Args:
     per_seed: from `report.summarise`.
@@ -86,7 +89,7 @@ def bootstrap(
       if test['p_value'] is not None:
         try:
           student, *baselines = (
-            of_column(name, column, draws, tasks)
+            column_scores(name, column, draws, tasks)
             for name in (variant, *BASELINES)
           )
           p_value, reason = 0.0, ''
@@ -108,7 +111,7 @@ def bootstrap(
 def draw(
   task: task_lib.Task, names: Sequence[str], paths: outputs_lib.Paths
 ) -> _Draws:
-  """Scores variants on one task over the same draws of examples."""
+  """Scores variants on the same resamples of a task's examples."""
   result: _Draws = {}
   found: dict[str, outputs_lib.Predicted] = {}
   for name in names:
@@ -135,13 +138,13 @@ def draw(
   return result
 
 
-def of_column(
+def column_scores(
   variant: str,
   column: str,
   draws: Mapping[str, _Draws],
   tasks: task_lib.TaskTable,
 ) -> np.ndarray:
-  """Scores [1 + B, S] of one task, or their average over all tasks.
+  """Returns the resampled scores [1 + B, S] of a task, or of the average.
 
   The average takes the seeds that have every task.
 
@@ -170,7 +173,7 @@ def of_column(
 def scores_of(
   seeds: Mapping[str, dict], column: str, tasks: task_lib.TaskTable
 ) -> list[float]:
-  """Scores by seed of a task, by the paper's metric, or of the average.
+  """Returns a variant's scores by seed, of a task or of the average.
 
   An undefined score is nan; seeds without a score are left out.
   """

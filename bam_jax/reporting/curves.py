@@ -21,7 +21,7 @@ class Curve(NamedTuple):
 
 
 class Curves:
-  """The metrics that runs logged, over the share of their steps.
+  """Logged metrics of runs, over the share of their steps.
 
   A single-task run of a small task has a hundredth of a multi-task run's steps,
   and both anneal over their whole length; so steps would not compare.
@@ -45,7 +45,7 @@ class Curves:
     self._lines = {path: telemetry.read(path) for path in paths}
 
   def medians(self, key: str, task: str | None = None) -> list[Curve]:
-    """One curve per variant that logged `key`: the median over its runs.
+    """Returns a curve per variant that logged `key`: the median of its runs.
 
     Args:
       key: a field of the metric lines.
@@ -66,7 +66,7 @@ class Curves:
     return curves
 
   def drawn(self, variant: str) -> dict[str, float]:
-    """Task -> its share of a run's examples, median over runs.
+    """Returns each task's share of a run's examples, as a median over runs.
 
     Empty if no run logged its number of examples.
     """
@@ -84,7 +84,7 @@ class Curves:
     return {task: float(np.median(values)) for task, values in found.items()}
 
   def steps(self) -> dict[str, str]:
-    """Variant -> its numbers of runs and steps as text."""
+    """Returns the number of runs and steps of each variant, as text."""
     result = {}
     for variant in self._tasks:
       lengths = [

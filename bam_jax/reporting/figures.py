@@ -1,4 +1,4 @@
-"""How the report's plots look: panels, colours, SVG and PNG by matplotlib."""
+"""Draws the report's plots as SVG and PNG by matplotlib."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -56,7 +56,7 @@ _OTHER_LOOKS = [
 
 
 class Panel(NamedTuple):
-  """One pair of axes.
+  """One pair of axes of a plot.
 
   Attributes:
     title: such as a task's name.
@@ -92,7 +92,7 @@ class Plot(NamedTuple):
 
 
 def looks(variants: Sequence[str]) -> dict[str, Look]:
-  """A look for each variant; up to twelve of the user's own differ."""
+  """Returns a look for each variant; up to twelve custom variants differ."""
   others = itertools.cycle(_OTHER_LOOKS)
   return {name: _LOOKS.get(name) or next(others) for name in variants}
 

@@ -1,4 +1,4 @@
-"""Reads what the runs of a report predicted on dev, and the gold labels."""
+"""Reads the dev predictions and gold labels of a report's runs."""
 
 from collections.abc import Mapping
 import math
@@ -42,11 +42,11 @@ Paths = Mapping[str, Mapping[str, Mapping[int, Path]]]
 
 
 class Missing(Exception):
-  """Predictions are missing; the message is the reason that a report gives."""
+  """Raised if predictions are missing; the report shows the message."""
 
 
 class Predicted(NamedTuple):
-  """Predictions of a task's first dev split by one variant.
+  """Predictions of one variant on a task's first dev split.
 
   Attributes:
     seeds: seeds of the S runs.
@@ -64,7 +64,7 @@ class Predicted(NamedTuple):
 
 
 def read(paths: Paths, task: task_lib.Task, variant: str) -> Predicted:
-  """Reads what all runs of a variant predicted on a task.
+  """Reads the predictions of all runs of a variant on a task.
 
   Raises:
     Missing: a run has no predictions, or those of other examples than the
@@ -95,7 +95,7 @@ def read(paths: Paths, task: task_lib.Task, variant: str) -> Predicted:
 
 
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
-  """The arrays of an archive whose names have a prefix, named without it.
+  """Reads the arrays of an archive whose names start with a prefix.
 
   The file may come from a stranger, so the sizes it claims are checked before
   anything is allocated. `evaluate.save` doesn't compress, so that its members
@@ -121,7 +121,7 @@ def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
 
 
 def _array(stream: IO[bytes]) -> np.ndarray:
-  """An array as NumPy writes it; read-only."""
+  """Reads an array in NumPy's format; the result is read-only."""
   read_header = _HEADERS[np.lib.format.read_magic(stream)]
   shape, by_column, dtype = read_header(stream)
   data = stream.read()

@@ -27,7 +27,7 @@ def html_page(
   report: tables.Report,
   plots: Sequence[tuple[figures.Plot, markupsafe.Markup]],
 ) -> str:
-  """Returns report.html, which needs no other file; takes plots with SVG."""
+  """Returns report.html, a page that needs no other file."""
 
   def to_html(table: tables.Table) -> markupsafe.Markup:
     return markupsafe.Markup(tables.to_html(table))
@@ -36,7 +36,7 @@ def html_page(
 
 
 def latex(report: tables.Report) -> str:
-  """Returns report.tex: the main table, own variants' and studies' tables."""
+  """Returns report.tex: the main table, and tables of custom variants."""
   notes = report.summary['notes']
   remarks = [
     text

@@ -1,4 +1,4 @@
-"""Tests of one variant against one other: ablations, gains, sets of tasks.
+"""Compares pairs of variants: ablations, gains, and sets of tasks.
 
 The test is Mann-Whitney U over seeds, like in all tables of the paper but its
 main one. No table here claims a direction, so it is two-sided. Holm's
@@ -38,7 +38,7 @@ class Pair(NamedTuple):
 def shift_interval(
   student: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
 ) -> tuple[float, float] | tuple[None, None]:
-  """Confidence interval of the shift in `statistics.effect`.
+  """Returns a confidence interval of the shift between two variants' scores.
 
   Its ends are two of the ordered differences of all pairs, at the rank at which
   the two-sided Mann-Whitney test rejects, by the normal approximation
@@ -65,7 +65,7 @@ def tables(
   per_seed: Mapping[str, Mapping[str, dict]],
   tasks: task_lib.TaskTable,
 ) -> list[dict]:
-  """The tables of pairs for which there are scores.
+  """Compares all pairs of variants that have scores, in up to four tables.
 
   Args:
     config: has the user's own variants.
@@ -115,7 +115,7 @@ def _compare(
   per_seed: Mapping[str, Mapping[str, dict]],
   tasks: task_lib.TaskTable,
 ) -> list[dict]:
-  """One row for each pair in which both variants have scores."""
+  """Returns a row for each pair in which both variants have scores."""
   groups = {}
   for pair in pairs:
     student, baseline = (

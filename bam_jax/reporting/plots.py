@@ -25,16 +25,16 @@ _TURN = 4  # Length of each dash of lines that coincide, in line widths.
 
 
 def plots_of(report: Report) -> list[figures.Plot]:
-  """All plots that the report has data for."""
+  """Returns all plots that the report has data for."""
   return [plot for function in PLOTS if (plot := function(report)).panels]
 
 
 def plot_scores(report: Report) -> figures.Plot:
-  """One panel per task and one average: seeds as dots, medians as bars."""
+  """Plots the scores of each task: seeds as dots, medians as bars."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(task: task_lib.Task | None) -> figures.Panel:
-    """Scores of a task; None: of the average."""
+    """Returns the panel of a task; None: of the average."""
     title, metric = (task.name, task.paper_metric) if task else _AVERAGE
 
     def get(entry: Mapping) -> float | None:
@@ -80,7 +80,7 @@ def plot_scores(report: Report) -> figures.Plot:
 
 
 def plot_effects(report: Report) -> figures.Plot:
-  """One panel per pair of variants: what each task gains, with intervals."""
+  """Plots the gain of each task with intervals, one panel per pair."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(
@@ -126,7 +126,7 @@ def plot_effects(report: Report) -> figures.Plot:
 
 
 def _verdict(row: Mapping) -> str:
-  """The corrected p-value with its stars."""
+  """Formats the corrected p-value with its stars."""
   if row['corrected'] is None:
     return 'not tested'
   p_value = words.p_value(row['corrected'])
@@ -135,7 +135,7 @@ def _verdict(row: Mapping) -> str:
 
 
 def plot_shares(report: Report) -> figures.Plot:
-  """One panel per multi-task variant: the examples drawn from each task."""
+  """Plots the share of each task in the examples of multi-task variants."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(
@@ -168,7 +168,7 @@ def plot_shares(report: Report) -> figures.Plot:
 
 
 def plot_losses(report: Report) -> figures.Plot:
-  """A panel of the loss over all tasks, and one per task."""
+  """Plots the training loss over all tasks, and of each task."""
   curves = {'All tasks': report.curves.medians('loss')}
   curves |= {
     name: report.curves.medians(f'loss/{name}', name)
@@ -186,7 +186,7 @@ def plot_losses(report: Report) -> figures.Plot:
 
 
 def plot_gold_weight(report: Report) -> figures.Plot:
-  """A panel of the weight of the gold labels over training."""
+  """Plots the weight of the gold labels over training."""
   curves = {'Teacher annealing': report.curves.medians('gold_weight')}
   return figures.Plot(
     'gold_weight',
@@ -212,7 +212,7 @@ def _curves(
   what: str,
   panels: Mapping[str, Sequence[curves_lib.Curve]],
 ) -> tuple[list[figures.Panel], dict[str, figures.Look]]:
-  """Panels with one line per variant over a run's steps, and their legend."""
+  """Returns panels with one line per variant over its steps, and a legend."""
   look_of = figures.looks(list(report.summary['variants']))
 
   def panel(title: str, curves: Sequence[curves_lib.Curve]) -> figures.Panel:

@@ -1,4 +1,4 @@
-"""The report of a plan: report.{json,md,html,tex}, scores.csv and plots."""
+"""Writes the report of a plan: report.{json,md,html,tex}, scores.csv, plots."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def write(
   runs: Sequence[scores_lib.RunScores],
   notes: Mapping[str, str],
 ) -> None:
-  """Writes the files of the report and of its plots, each whole or not at all.
+  """Writes all files of the report; each is written whole or not at all.
 
   Everything is rendered before the first file is replaced. Equal inputs give
   equal bytes.
@@ -121,24 +121,16 @@ def summarise(
       for seed in sorted({*config_lib.seeds_of_shard(config), *seeds})
       if (lacking := [n for n in wanted if n not in seeds.get(seed, {})])
     }
-    is_partial = len(wanted) < len(tasks)
     per_seed[variant] = {
-      str(seed): _one_seed(
-        tasks, seeds[seed], is_partial or str(seed) in missing
-      )
-      for seed in sorted(seeds)
+      str(seed): _one_seed(tasks, scores)
+      for seed, scores in sorted(seeds.items())
     }
     of_seeds = list(per_seed[variant].values())
-    averages: dict[str, float | None] = dict.fromkeys(
-      ('average', 'glue_average')
-    )
-    if (
-      not is_partial and not missing and any(t.in_average for t in tasks.tasks)
-    ):
-      averages = {
-        key: float(np.median([seed[key] for seed in of_seeds]))
-        for key in averages
-      }
+    averages = {}
+    for key in ('average', 'glue_average'):
+      values = [seed[key] for seed in of_seeds]
+      is_absent = missing or None in values
+      averages[key] = None if is_absent else float(np.median(values))
     variants[variant] = {
       'seeds': len(seeds),
       'tasks': statistics.medians([seed['tasks'] for seed in of_seeds]),
@@ -166,7 +158,7 @@ def summarise(
 
 
 def scores_frame(runs: Sequence[scores_lib.RunScores]) -> pd.DataFrame:
-  """One row for each variant, seed, task, split and metric.
+  """Returns a table with one row per variant, seed, task, split and metric.
 
   `value` is 0-100, nan where the score is undefined; then `undefined` is the
   reason, otherwise it is empty.
@@ -190,14 +182,15 @@ def scores_frame(runs: Sequence[scores_lib.RunScores]) -> pd.DataFrame:
 
 
 def _csv(frame: pd.DataFrame) -> str:
-  """The scores as CSV, in which no text is a formula of a spreadsheet."""
+  """Returns the scores as CSV; a spreadsheet finds no formula in it."""
   text = ['variant', 'task', 'split', 'metric', 'undefined']
   frame = frame.assign(**{name: frame[name].map(escape.csv) for name in text})
   return frame.to_csv(index=False, lineterminator='\n')
 
 
 def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
-  """Undefined scores: variant, task, split, metric, reason and seeds."""
+  """Lists undefined scores: variant, task, split, metric, reason and seeds."""
+  # pandas groups no names that are invalid Unicode.
   seeds: dict[tuple[str, ...], list[int]] = {}
   for row in frame[frame.value.isna()].itertuples():
     place = row.variant, row.task, row.split, row.metric, row.undefined
@@ -212,7 +205,7 @@ def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
 def _shares(
   runs: Sequence[scores_lib.RunScores], curves: curves_lib.Curves
 ) -> dict[str, dict[str, dict[str, float]]]:
-  """Variant -> task -> share `intended` and `drawn`, 0 to 1.
+  """Returns variant -> task -> `intended` and `drawn` share, 0 to 1.
 
   Only for variants whose runs have several tasks and recorded both.
   """
@@ -232,9 +225,12 @@ def _shares(
 
 
 def _one_seed(
-  tasks: task_lib.TaskTable, scores: Mapping[str, Mapping], is_incomplete: bool
+  tasks: task_lib.TaskTable, scores: Mapping[str, Mapping]
 ) -> dict[str, object]:
-  """Scores of one seed under the report's metric names, and its averages."""
+  """Returns one seed's scores under the report's metric names, and averages.
+
+  The averages are None unless all tasks have scores.
+  """
   named = {
     task.name: {
       metric if split == task.dev_splits[0] else f'{metric} ({split})': value
@@ -245,7 +241,8 @@ def _one_seed(
     if task.name in scores
   }
   average = glue_average = None
-  if not is_incomplete and any(task.in_average for task in tasks.tasks):
+  is_complete = all(task.name in scores for task in tasks.tasks)
+  if is_complete and any(task.in_average for task in tasks.tasks):
     averages = metrics.averages(tasks.tasks, scores)
     average, glue_average = averages['paper'], averages['glue']
   return {'tasks': named, 'average': average, 'glue_average': glue_average}

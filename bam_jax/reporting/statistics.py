@@ -40,7 +40,7 @@ _EXACT_RANKS = 20_000  # Two groups of 8 seeds: 12,870 splits.
 
 
 class Verdict(NamedTuple):
-  """The result of the test of one table cell.
+  """The test result of one table cell.
 
   Attributes:
     p_value: before correction; None if there is no test, such as with one seed.
@@ -58,7 +58,7 @@ class Verdict(NamedTuple):
 def summarise(
   scores: Sequence[float], seed: int = 0, confidence: float = 0.95
 ) -> dict[str, float | None]:
-  """Median, mean, standard deviation, and an interval of the median.
+  """Returns median, mean, standard deviation, and an interval of the median.
 
   The interval comes from the percentile bootstrap. BCa would correct it by the
   jackknife, which fails for a median (Efron 1982, "The Jackknife, the Bootstrap
@@ -129,7 +129,7 @@ def permutation_test(
   statistic: Callable[..., np.ndarray] = studentised,
   resamples: int = _RESAMPLES,
 ) -> float | np.ndarray:
-  """P-value of "`student` is higher" by a permutation test.
+  """Returns the p-value of "`student` is higher" by a permutation test.
 
   It is exact for groups of the same distribution, with or without ties. All
   splits of the pooled scores are counted if there are at most `resamples`,
@@ -173,7 +173,7 @@ def mann_whitney(
   baseline: Sequence[float] | np.ndarray,
   alternative: Literal['greater', 'two-sided'] = 'greater',
 ) -> float | np.ndarray:
-  """P-value of the Mann-Whitney U test, one-sided or two-sided.
+  """Returns the p-value of the Mann-Whitney U test, one-sided or two-sided.
 
   For groups of up to 8 seeds all splits are counted, with or without ties; for
   larger ones the normal approximation is corrected for ties and continuity.
@@ -214,7 +214,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 def effect(
   student: Sequence[float], baseline: Sequence[float]
 ) -> dict[str, float]:
-  """Effect sizes over all pairs of seeds; nan if a score is undefined.
+  """Returns effect sizes over all pairs of seeds; nan if a score is undefined.
 
   Returns:
     `shift`: the median difference (Hodges and Lehmann's estimate, 1963).
@@ -235,20 +235,20 @@ def effect(
 def smallest_p_value(
   student: int, baseline: int, resamples: int = _RESAMPLES
 ) -> float:
-  """Smallest possible p-value of `permutation_test` for these group sizes."""
+  """Returns the smallest possible p-value of `permutation_test`."""
   splits = math.comb(student + baseline, student)
   return 1 / splits if splits <= resamples else 1 / (resamples + 1)
 
 
 @functools.cache
 def _smallest_mann_whitney(student: int, baseline: int) -> float:
-  """Smallest possible two-sided p-value of `mann_whitney`."""
+  """Returns the smallest possible two-sided p-value of `mann_whitney`."""
   scores = np.arange(student + baseline)
   return float(mann_whitney(scores[baseline:], scores[:baseline], 'two-sided'))
 
 
 class Test(NamedTuple):
-  """A test over seeds.
+  """A significance test over seeds.
 
   Attributes:
     p_values: [K, n] scores of students and [K, m] of baselines -> [K] p-values.
@@ -272,7 +272,7 @@ MANN_WHITNEY = Test(
 def seeds_needed(
   tests: int, test: Test = PERMUTATION, level: float = 0.05
 ) -> int:
-  """Seeds per group that a table of `tests` cells needs for any star.
+  """Returns how many seeds per group a table of tests needs for any star.
 
   A corrected p-value must be below `level`: with one test, 1 / 20 is not below
   .05, but 1 / 70 is.
@@ -352,7 +352,7 @@ def judge(
 def medians(
   seeds: Sequence[Mapping[str, Mapping[str, float]]],
 ) -> dict[str, dict[str, float]]:
-  """Medians over the seeds that have a value, in the nesting of one seed.
+  """Returns medians over seeds, in the nesting of one seed's values.
 
   Example:
     >>> medians([{'rte': {'accuracy': 60.0}}, {'rte': {'accuracy': 62.0}}])
@@ -370,12 +370,12 @@ def medians(
 
 
 def is_defined(scores: Sequence[float]) -> bool:
-  """Whether no score is undefined."""
+  """Returns whether all scores are defined."""
   return bool(np.all(np.isfinite(scores)))
 
 
 def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Scores [..., n] as float64; raises ValueError if n < 2 or one is nan."""
+  """Returns scores [..., n] as float64; ValueError if n < 2 or one is nan."""
   values = np.asarray(scores, np.float64)
   if values.ndim < 1 or values.shape[-1] < 2 or not is_defined(values):
     raise ValueError(f'a test needs 2 finite scores or more, not {scores}')

@@ -1,4 +1,4 @@
-"""The report's tables, and how a table is written in each format.
+"""Builds the report's tables, and writes a table in each format.
 
 A function in `TABLES` takes a `Report` and yields tables. pandas writes a
 `Table` in every format.
@@ -70,7 +70,7 @@ class Table(NamedTuple):
 
 
 def to_html(table: Table) -> str:
-  """The table as a `<table>` element."""
+  """Returns the table as a `<table>` element."""
 
   def cell(value: Cell) -> str:
     text = html.escape(escape.plain(value.text))
@@ -90,7 +90,7 @@ def to_html(table: Table) -> str:
 
 
 def to_markdown(table: Table) -> str:
-  """The table in Markdown with pipes."""
+  """Returns the table in Markdown with pipes."""
 
   def cell(value: Cell) -> str:
     text = escape.markdown(value.text + value.stars)
@@ -113,7 +113,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table, caption: str) -> str:
-  """The table's `latex_columns` as a floating `table*`, by booktabs."""
+  """Returns the table's `latex_columns` as a floating `table*` of booktabs."""
   columns = table.latex_columns
   # Room for the most stars of a column, so that its numbers are aligned.
   room = [
@@ -158,7 +158,7 @@ def _frame(
   name: Callable[[str], str],
   small: str = '',
 ) -> pd.DataFrame:
-  """Cells and names as text; `small` goes before what a column measures."""
+  """Returns cells and names as text; `small` precedes the measures."""
   columns = [
     name(escape.plain(text)) for text in table.header if isinstance(text, str)
   ]
@@ -173,7 +173,7 @@ def _frame(
 
 
 def main_table(report: Report) -> Table:
-  """Variants x tasks in the paper's metrics, averages and differences."""
+  """Returns the main table: scores of variants by task, and averages."""
   variants, tasks = report.summary['variants'], report.tasks
   columns = [*tasks.names, comparisons.AVERAGE, 'GLUE']
   header = [
@@ -216,8 +216,8 @@ def main_table(report: Report) -> Table:
   return Table('main', 'Scores', '', header, rows, 1, in_latex)
 
 
-def against_baselines(report: Report) -> Iterator[Table]:
-  """The numbers behind the main table's stars."""
+def baseline_table(report: Report) -> Iterator[Table]:
+  """Yields the table of the numbers behind the main table's stars."""
   rows, reasons = [], {}
   for variant, by_column in report.summary['comparisons'].items():
     for column, test in by_column.items():
@@ -260,8 +260,8 @@ _PAIR_TITLES = {
 }
 
 
-def of_pairs(report: Report) -> Iterator[Table]:
-  """One table for each of `pairs.tables`."""
+def pair_tables(report: Report) -> Iterator[Table]:
+  """Yields one table for each of `pairs.tables`."""
   header = ['variant', 'against', 'of', 'seeds', 'median', 'shift']
   header += ['95% interval', 'superiority', 'p', 'p (Holm)', 'verdict']
   for place, table in enumerate(report.summary['pairs']):
@@ -300,7 +300,7 @@ def of_pairs(report: Report) -> Iterator[Table]:
 
 
 def _power(rows: Sequence[Mapping]) -> str:
-  """The levels of the stars, or how many seeds are needed to have any."""
+  """Returns the levels of the stars, or how many seeds any star needs."""
   reasons = {r['reason'] for r in rows if r['variant'] != r['baseline']}
   if reasons != {statistics.NOT_ENOUGH_SEEDS}:
     return words.LEVELS + '.'
@@ -320,8 +320,8 @@ _QUALITY = {
 }
 
 
-def of_teachers(report: Report) -> Iterator[Table]:
-  """How good teachers are and how alike, from `teaching.summarise`."""
+def teacher_table(report: Report) -> Iterator[Table]:
+  """Yields the table of the quality and agreement of teachers."""
   rows = []
   for task, found in report.summary['teachers'].items():
     # Without a record of quality there is the agreement of seeds, on dev.
@@ -343,8 +343,8 @@ def of_teachers(report: Report) -> Iterator[Table]:
   yield Table('teachers', 'Teachers', note, header, rows, 2)
 
 
-def over_seeds(report: Report) -> Iterator[Table]:
-  """Medians with intervals, means and deviations."""
+def seed_table(report: Report) -> Iterator[Table]:
+  """Yields the table of medians with intervals, means and deviations."""
   header = ['task', 'metric', 'variant', 'seeds', 'median', '95% interval']
   header += ['mean', 'standard deviation']
   metrics = {task.name: task.paper_metric for task in report.tasks.tasks}
@@ -370,8 +370,8 @@ def over_seeds(report: Report) -> Iterator[Table]:
   yield Table('seeds', 'Scores over seeds', note, header, rows, 3)
 
 
-def all_metrics(report: Report) -> Iterator[Table]:
-  """Every metric on every dev split."""
+def metric_table(report: Report) -> Iterator[Table]:
+  """Yields the table of every metric on every dev split."""
   variants = report.summary['variants']
   rows = []
   for task in report.tasks.names:
@@ -386,15 +386,15 @@ def all_metrics(report: Report) -> Iterator[Table]:
 
 # The tables below the main one. To add one, write its function and add it here.
 TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
-  against_baselines,
-  of_pairs,
-  of_teachers,
-  over_seeds,
-  all_metrics,
+  baseline_table,
+  pair_tables,
+  teacher_table,
+  seed_table,
+  metric_table,
 )
 
 
 def further_tables(report: Report) -> list[Table]:
-  """All tables of the report but the main one; those without rows left out."""
+  """Returns all tables with rows, except the main one."""
   tables = (table for function in TABLES for table in function(report))
   return [table for table in tables if table.rows]

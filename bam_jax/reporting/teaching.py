@@ -19,7 +19,7 @@ def summarise(
   paths: outputs_lib.Paths,
   tasks: task_lib.TaskTable,
 ) -> dict[str, dict]:
-  """Medians over the teachers' seeds, and how often two seeds agree.
+  """Summarises the quality of teachers and the agreement of their seeds.
 
   Args:
     qualities: task -> the recorded quality of each of its teachers.
@@ -45,7 +45,7 @@ def summarise(
 
 
 def agreement(predictions: np.ndarray) -> float | None:
-  """Share of examples that two runs predict alike, mean over pairs of runs.
+  """Returns how often two runs predict the same class, mean over pairs.
 
   Args:
     predictions: [S, N] class indices.

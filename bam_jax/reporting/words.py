@@ -27,19 +27,19 @@ _LABELS = dict(
 
 
 def label(variant: str) -> str:
-  """The name of a variant in the report."""
+  """Returns a variant's name in the report."""
   return _LABELS.get(variant, variant.replace('_', ' '))
 
 
 def is_number(value: float | None) -> bool:
-  """Whether a score exists and is defined."""
+  """Returns whether a score exists and is defined."""
   return value is not None and not math.isnan(value)
 
 
 def number(
   value: float | None, form: str = '.1f', absent: str = NOTHING
 ) -> str:
-  """A score or a difference as text; `undefined` if it is nan.
+  """Formats a score or a difference; nan becomes `undefined`.
 
   Args:
     value: None if there is none.
@@ -54,31 +54,28 @@ def number(
 
 
 def interval(low: float | None, high: float | None, form: str) -> str:
-  """An interval as text; a dash if there is none."""
+  """Formats an interval; a dash if there is none."""
   if low is None:
     return NOTHING
   return f'{number(low, form)} to {number(high, form)}'
 
 
 def p_value(value: float | None) -> str:
-  """A p-value with three digits, without the zero before the point."""
+  """Formats a p-value with three digits, without the zero before the point."""
   if value is None:
     return NOTHING
   return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
 
 
 def headline(variants: Mapping[str, dict]) -> str:
-  """One sentence on the best average and its gain over the baselines."""
-  averages = {
-    name: variant['average']
-    for name, variant in variants.items()
-    if is_number(variant['average'])
-  }
-  undefined = sum(
-    variant['average'] is not None for variant in variants.values()
-  ) - len(averages)
+  """Returns a sentence on the best average and its gain over the baselines."""
+  found = {name: variant['average'] for name, variant in variants.items()}
+  averages = {name: value for name, value in found.items() if is_number(value)}
+  is_undefined = any(v is not None and math.isnan(v) for v in found.values())
   if not averages:
-    return f'No variant has {"a defined" if undefined else "an"} average yet.'
+    return (
+      f'No variant has {"a defined" if is_undefined else "an"} average yet.'
+    )
   best = max(averages, key=averages.get)
   gains = [
     f'{number(averages[best] - averages[b], "+.1f")} against {label(b)}'
@@ -86,7 +83,7 @@ def headline(variants: Mapping[str, dict]) -> str:
     if b in averages and b != best
   ]
   of = '' if len(averages) == len(variants) else ' of the complete variants'
-  of = ' of the variants that have one' if undefined else of
+  of = ' of the variants that have one' if is_undefined else of
   text = f'Highest average{of}: {label(best)}, {averages[best]:.1f}'
   return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
 
@@ -96,7 +93,7 @@ def remarks(
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
 ) -> list[str]:
-  """Sentences that keep readers from reading too much into the main table."""
+  """Returns sentences that explain the main table and its limits."""
   variants, undefined = summary['variants'], summary['undefined']
   count = len(config_lib.seeds_of_shard(config))
   if count == 1:
@@ -133,7 +130,7 @@ def remarks(
 
 
 def _undefined(found: Mapping[str, object]) -> str:
-  """An entry of the summary's `undefined` as text."""
+  """Describes some undefined scores and their reason."""
   return (
     f'{found["metric"]} of {found["task"]} ({found["split"]}),'
     f' {label(found["variant"])}, {_seeds(found["seeds"])}: {found["reason"]}'
@@ -141,13 +138,13 @@ def _undefined(found: Mapping[str, object]) -> str:
 
 
 def _seeds(seeds: Sequence[int | str]) -> str:
-  """Seeds as text, such as `seeds 0, 1`."""
+  """Formats seeds, such as `seeds 0, 1`."""
   plural = '' if len(seeds) == 1 else 's'
   return f'seed{plural} {", ".join(map(str, seeds))}'
 
 
 def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
-  """The seeds that lack tasks, grouped by the tasks that they lack."""
+  """Lists the seeds that lack tasks, grouped by the missing tasks."""
   seeds: dict[tuple[str, ...], list[str]] = {}
   for seed, names in missing.items():
     seeds.setdefault(tuple(names), []).append(seed)
@@ -158,7 +155,7 @@ def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
 
 
 def seeds_needed(tests: int, test: statistics.Test) -> str:
-  """A sentence: how many seeds so many tests need for any star."""
+  """Says how many seeds a number of tests needs for any star."""
   needed = statistics.seeds_needed(tests, test)
   return (
     f'Not enough seeds for a star: {tests} tests at once need {needed} seeds.'
@@ -166,7 +163,7 @@ def seeds_needed(tests: int, test: statistics.Test) -> str:
 
 
 def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
-  """The claim of a star, or why there are no stars."""
+  """Says what a star claims, or why there are no stars."""
   tested = [
     test
     for of_variant in tests.values()
@@ -189,7 +186,7 @@ def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
 
 
 def _glue_rule(tasks: task_lib.TaskTable) -> str:
-  """How GLUE's own average differs from the paper's on these tasks."""
+  """Says how GLUE's own average differs from the paper's on these tasks."""
   others = []
   for task in tasks.tasks:
     if not task.in_average:
@@ -204,7 +201,7 @@ def _glue_rule(tasks: task_lib.TaskTable) -> str:
 
 
 def changed(config: config_lib.Config) -> dict[str, object]:
-  """The fields of the configuration that differ from their defaults."""
+  """Returns the configuration fields that differ from their defaults."""
   default = schema.flatten(config_lib.Config())
   return {
     key: value

@@ -147,7 +147,9 @@ def test_the_average_is_over_the_seeds_that_have_every_task(tmp_path):
     name: comparisons.draw(_TASKS[name], _VARIANTS, paths)
     for name in ('word', 'score')
   }
-  scores = comparisons.of_column('single_to_multi', 'average', draws, _TASKS)
+  scores = comparisons.column_scores(
+    'single_to_multi', 'average', draws, _TASKS
+  )
   expected = [_observed('single_to_multi', seed) / 100 for seed in (0, 2)]
   np.testing.assert_allclose(scores[0], expected)
 
