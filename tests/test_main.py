@@ -416,7 +416,7 @@ def test_a_cluster_that_is_not_there_ends_the_process_with_one_line(tmp_path):
   )
   assert done.returncode == 2
   (line,) = done.stderr.splitlines()
-  assert 'finds no Cloud TPU, Slurm, GKE or Open MPI here' in line
+  assert 'found no Cloud TPU, Slurm, GKE or Open MPI here' in line
 
 
 def test_a_port_that_is_taken_ends_the_process_with_one_line(tmp_path):
@@ -442,10 +442,14 @@ def test_a_port_that_is_taken_ends_the_process_with_one_line(tmp_path):
 @pytest.mark.parametrize(
   ('number', 'waits', 'missing'),
   [
-    (0, 'process 0 waits at .* for 2 more', 'not all processes have come'),
+    (
+      0,
+      'process 0 of 3 waits at .* for the others',
+      'not all processes have come',
+    ),
     (
       1,
-      'process 1 waits for process 0 at .*, and for all 3 to come',
+      'process 1 of 3 waits at .* for the others',
       'process 0 does not answer',
     ),
   ],

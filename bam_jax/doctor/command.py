@@ -79,7 +79,7 @@ def run(config: config_lib.Config, workdir: Path) -> int:
 
 
 def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
-  """A row per finding, in the columns `_FINDINGS`; places are lines."""
+  """Yields a table row per finding; its last cell lists places, one a line."""
   for found in report.findings:
     what = '; '.join(part for part in (found.what, found.remedy) if part)
     more = ['...'] if len(found.places) > _PLACES else []
@@ -93,7 +93,7 @@ def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
 
 
 def _split_rows(report: findings.Report) -> Iterator[list[str]]:
-  """A row per split, in the columns `_SPLITS`."""
+  """Yields a table row per split, in the columns `_SPLITS`."""
   for split in report.splits:
     measured = split.lengths
     yield [

@@ -61,7 +61,7 @@ def check_texts(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Compares the number of rows with the official file's."""
+  """Compares the number of rows of a GLUE split with the official number."""
   name, have = rows.task.name, len(rows)
   wanted = official.ROWS.get(name, {}).get(rows.split)
   if not wanted or {have, rows.data_lines} & {*wanted}:
@@ -83,7 +83,7 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:
-  """Returns [C] the share of each class or tenth of the scale.
+  """Returns [C] shares of the rows, by class or by tenth of the scale.
 
   None if a row has no label, or several.
   """

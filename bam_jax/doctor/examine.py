@@ -31,7 +31,7 @@ def examine(
   data: config_lib.DataConfig,
   tokenizer: features.Tokenizer | None,
 ) -> findings.Report:
-  """Reads every split of every task once, and compares them.
+  """Reads every split of every task once and runs all checks.
 
   Faults of the data become findings; none raises an error. Without a tokenizer,
   tokens are not counted.

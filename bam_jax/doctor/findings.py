@@ -41,7 +41,7 @@ class Finding:
   places: tuple[str, ...] = ()
 
   def __post_init__(self):
-    """Cuts sentences that would fill a screen."""
+    """Shortens sentences that would fill a screen."""
     for name in ('what', 'remedy'):
       text = getattr(self, name)
       if len(text) > _LONGEST:

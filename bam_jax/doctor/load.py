@@ -29,7 +29,7 @@ _Faults = dict[str, list[errors.UserError]]
 def load(
   rows: rows_lib.Rows, data: config_lib.DataConfig
 ) -> Iterator[findings.Finding]:
-  """Fills in the usable rows of a split; yields the faults of its file."""
+  """Reads the usable rows of a split into `rows`; yields faults of the file."""
   task, split, table = rows.task, rows.split, rows.task.tables[rows.split]
   path = sources.path_of(task, split, data)
   is_other = path == Path(data.dir, table.other_file)
@@ -71,7 +71,7 @@ def _as_row(example: task_lib.Example) -> lines.Row:
 
 
 def _fill(rows: rows_lib.Rows, read: Iterable[lines.Row]) -> None:
-  """Fills in rows whose labels are parsed."""
+  """Stores raw rows, whose labels are parsed already, in `rows`."""
   places, labels = [], []
   rows.texts = [[] for _ in range(1 + rows.task.is_pair)]
   for row in read:
@@ -90,7 +90,7 @@ def _fill(rows: rows_lib.Rows, read: Iterable[lines.Row]) -> None:
 def _read_file(
   rows: rows_lib.Rows, path: Path, folder: str
 ) -> Iterator[findings.Finding]:
-  """Fills in the rows of a file; yields its faults."""
+  """Reads the usable rows of a file into `rows`; yields its faults."""
   of_file, is_readable = raw.check(rows, path)
   yield from of_file
   if not is_readable:

@@ -160,7 +160,7 @@ def _candidates(
 
 
 def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
-  """Keeps each row's rarest elements that the join needs: int32."""
+  """Keeps the rarest elements of each row, as many as the join needs: int32."""
   sizes = np.diff(sets.indptr)
   counts = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + _SHARED
   counts = np.where(sizes < MIN_WORDS, 0, np.minimum(counts, sizes))

@@ -69,14 +69,14 @@ def _columns(table: task_lib.Table) -> list[int | str]:
 def _check_header(
   rows: rows_lib.Rows, first: Sequence[str]
 ) -> Iterator[findings.Finding]:
-  """Checks that the first line is what the table says it is.
+  """Checks whether the first line is a header, or a row, as declared.
 
   Args:
     rows: of a TSV file.
     first: the fields of its first line.
 
   Yields:
-    `header`: names where rows should begin, or a row where names should stand;
+    `header`: names where rows should begin, or a row where names are expected;
     `swapped`: the columns of another GLUE task, whose rows make no sense here;
     `columns`: other names than the official ones.
   """
@@ -123,7 +123,7 @@ def _check_header(
 def _is_row(
   task: task_lib.Task, table: task_lib.Table, first: Sequence[str]
 ) -> bool:
-  """Whether the first line has a label, or a number, where a name should be."""
+  """Whether the first line of a file is a row rather than a header."""
   if table.label is None:
     return plain_text.is_index(first[0])
   with contextlib.suppress(errors.UserError):
@@ -134,7 +134,7 @@ def _is_row(
 
 
 def _owner(first: Sequence[str]) -> str:
-  """The GLUE split with the most columns of this header; empty for none."""
+  """Name of the GLUE split whose columns fit a header best; may be empty."""
   owners = {'': 0}
   for name, task in glue.TASKS.items():
     for split, table in task.tables.items():
@@ -149,7 +149,7 @@ def _owner(first: Sequence[str]) -> str:
 def _check_quotes(
   rows: rows_lib.Rows, path: Path
 ) -> Iterator[findings.Finding]:
-  """Reports lines that a reader with quoting would join to the row before.
+  """Finds lines that a reader with quoting would join to the row before.
 
   Rows are read without quoting here, so nothing has to be mended; but other
   programs would read fewer rows, and number them differently.

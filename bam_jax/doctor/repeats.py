@@ -36,7 +36,7 @@ def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
 
 
 def _keys(numbers: np.ndarray) -> np.ndarray:
-  """[N] int64 keys of rows of numbers; there are far fewer than 2^31 texts."""
+  """[N] int64 keys of rows of text numbers, which are far below 2^31."""
   return numbers[:, 0] << 31 | numbers[:, -1]
 
 
@@ -67,13 +67,13 @@ def _pair_names(
 
 
 def _first_in_group(group: np.ndarray, is_chosen: np.ndarray) -> np.ndarray:
-  """The first chosen row of each group that has one, by group."""
+  """The first chosen row of each group; groups without one are left out."""
   chosen = np.flatnonzero(is_chosen)
   return chosen[np.unique(group[chosen], return_index=True)[1]]
 
 
 def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds duplicates, and groups of equal rows that contradict each other."""
+  """Finds duplicate rows, and equal rows whose labels contradict each other."""
   task, label = rows.task, rows.label
   _, first, group = np.unique(
     _keys(rows.numbers), return_index=True, return_inverse=True
@@ -113,7 +113,7 @@ def check_equal(
   held: Sequence[rows_lib.Rows],
   unused_texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Finds rows of training files that equal a held-out row, of any task."""
+  """Finds training rows that equal a held-out row of any task."""
   remedy = 'leave them out of the training file, or say so beside the scores'
   for rows in train:
     keys, first, counts = np.unique(
@@ -151,7 +151,7 @@ def check_near(
   held: Sequence[rows_lib.Rows],
   texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Finds training rows that nearly equal a held-out row, of any task."""
+  """Finds training rows that nearly equal a held-out row of any task."""
   sets = near.word_pairs(texts) if train and held else None
   for is_pair in (False, True):
     sides = [
@@ -209,7 +209,7 @@ def check_texts(
   held: Sequence[rows_lib.Rows],
   texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Counts single texts of pairs that also occur in training files."""
+  """Counts the single texts of held-out rows that occur in training rows."""
   known = np.zeros((len(train), len(texts)), bool)
   for known_here, rows in zip(known, train, strict=True):
     known_here[rows.numbers.ravel()] = True

@@ -65,7 +65,7 @@ class Rows:
     return self.numbers.shape[1] == 2
 
   def place_names(self, numbers: Sequence[int]) -> list[str]:
-    """Returns `FILE:LINE`, or the uid, of the first of some rows."""
+    """Returns the places of the first rows, as `FILE:LINE` or as uids."""
     before = f'{self.file}:' if self.has_lines else f'{self.name}/'
     places = self.places[numbers[: findings.MAX_PLACES]]
     return [f'{before}{place}' for place in places]

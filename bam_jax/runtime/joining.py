@@ -27,7 +27,7 @@ _met = threading.Event()
 _QUIET = 1.0
 # Seconds that a process with a preemption signal waits for the others.
 _STOP_SECONDS = 10.0
-# JAX aborts at its own time limit, which is longer than ours by these seconds.
+# JAX aborts at its own time limit, which is set to this many seconds more.
 _MARGIN = 600
 # Seconds after which JAX aborts a run in which a process is silent: later than
 # `peers.watch`, which does so with one line.
@@ -79,10 +79,11 @@ def join(
   thread.start()
   thread.join(_QUIET)
   if thread.is_alive():
+    who = f'process {process_id} of {num_processes} waits at {coordinator}'
+    if coordinator is None:
+      who = 'this process waits'
     logging.info(
-      '%s, %d s at most (--join_seconds)',
-      _waiting(coordinator, num_processes, process_id),
-      seconds,
+      '%s for the others, %d s at most (--join_seconds)', who, seconds
     )
   end = time.monotonic() + seconds - _QUIET
   stop = end
@@ -93,27 +94,30 @@ def join(
     if time.monotonic() > stop:
       preemption_signal.check()
     if time.monotonic() > end:
+      missing = 'process 0 does not answer'
+      if not coordinator or process_id == 0 or _answers(coordinator):
+        missing = 'not all processes have come'
       raise errors.RetryError(
         f'--coordinator={coordinator or "(found)"}: after {seconds} s'
-        f' {_missing(coordinator, process_id)}; start all within that time, or'
-        ' give more by --join_seconds; the same command, given to all, goes on'
+        f' {missing}; start all within that time, or give more by'
+        ' --join_seconds; the same command, given to all, goes on'
       )
   for error in failed:
     if isinstance(error, ValueError):
       raise errors.UserError(
-        '--distributed=auto: finds no Cloud TPU, Slurm, GKE or Open MPI here'
+        '--distributed=auto: found no Cloud TPU, Slurm, GKE or Open MPI here'
         f' ({error}); give --coordinator, --num_processes and --process_id'
       ) from error
     raise _cannot_meet(coordinator, error) from error
 
 
 def is_complete() -> bool:
-  """Whether all processes have joined."""
+  """Returns whether all processes have joined."""
   return _met.is_set()
 
 
 def _check_free(coordinator: str) -> None:
-  """Raises if the port of process 0 is in use.
+  """Raises `UserError` if the port of process 0 is in use.
 
   JAX either reports this or crashes, depending on timing.
   """
@@ -132,28 +136,6 @@ def _cannot_meet(coordinator: str | None, error: Exception) -> errors.UserError:
     f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
     f' there ({error}); give a free port of the machine of process 0'
   )
-
-
-def _waiting(
-  coordinator: str | None, num_processes: int | None, process_id: int | None
-) -> str:
-  """Log message: which processes this one waits for, and where."""
-  if coordinator is None:
-    return 'waits for the other processes'
-  if process_id == 0:
-    others = num_processes - 1
-    return f'process 0 waits at {coordinator} for {others} more'
-  return (
-    f'process {process_id} waits for process 0 at {coordinator}, and for all'
-    f' {num_processes} to come'
-  )
-
-
-def _missing(coordinator: str | None, process_id: int | None) -> str:
-  """Error message: who did not come, as far as this process can know."""
-  if coordinator is None or process_id == 0 or _answers(coordinator):
-    return 'not all processes have come'
-  return 'process 0 does not answer'
 
 
 def _answers(coordinator: str) -> bool:
@@ -179,7 +161,7 @@ def check_same(
     seconds: how long to wait for the others.
 
   Raises:
-    errors.UserError: naming what differs, and in which processes.
+    errors.UserError: facts differ; it names them and the processes.
     errors.RetryError: not all processes came.
   """
   client = ocp.multihost.get_jax_distributed_client()
@@ -193,7 +175,7 @@ def check_same(
     client.wait_at_barrier('bam_jax/facts', 1000 * seconds)
   except jax.errors.JaxRuntimeError as e:
     raise errors.RetryError(
-      f'the processes have met, but not all went on ({str(e).splitlines()[0]});'
+      f'the processes have joined, but one stopped ({str(e).splitlines()[0]});'
       ' the same command, given to all, goes on'
     ) from e
   received = sorted(
@@ -207,7 +189,7 @@ def check_same(
 
 
 def _code() -> dict[str, str]:
-  """Versions of the code and packages that decide what is computed."""
+  """Versions of the code and packages that affect results."""
   return {
     'bam_jax': bam_jax.__version__,
     'source files of bam_jax': source_digest(Path(bam_jax.__file__).parent),
@@ -217,7 +199,7 @@ def _code() -> dict[str, str]:
 
 
 def source_digest(root: Path) -> str:
-  """First 12 digits of the sha256 of all source files of a package."""
+  """Returns the first 12 digits of the sha256 of a package's source files."""
   digest = hashlib.sha256()
   for path in sorted([*root.rglob('*.py'), *root.rglob('*.toml')]):
     content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -226,7 +208,7 @@ def source_digest(root: Path) -> str:
 
 
 def _differences(received: list[tuple[str, dict[str, object]]]) -> str:
-  """Describes facts that differ: each value, and the processes that have it."""
+  """Describes the facts that differ: the processes that have each value."""
   names = dict.fromkeys(name for _, facts in received for name in facts)
   result = []
   for name in names:

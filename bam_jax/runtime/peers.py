@@ -1,9 +1,8 @@
-"""Ends this process together with the other processes of the run.
+"""Ends this process when another process of the run dies.
 
-If another process dies, JAX would abort this one minutes after the last
-heartbeat (see `joining`), with a stack trace. `watch` ends it earlier, with one
-line. If process 0 dies, JAX aborts all others at once, because the coordination
-service runs in it.
+JAX would abort this process minutes after the other one's last heartbeat, with
+a stack trace. `watch` ends it earlier, with one line. If process 0 dies, JAX
+aborts all others at once, because the coordination service runs in it.
 """
 
 from collections.abc import Iterator
@@ -27,9 +26,9 @@ _HEARTBEATS = 'bam_jax/heartbeats/'
 _FAILED = 'bam_jax/failed/'
 _INTERVAL = 2.0  # seconds between two heartbeats
 _SILENCE = 60.0  # seconds without one, below JAX's own limit
-# Seconds in which this process may itself meet the error that ended another.
+# Seconds in which this process may meet the same error as the failed one.
 _GRACE = 5.0
-# Seconds that a process which leaves waits for the others to leave.
+# Seconds that a leaving process waits for the others to leave.
 _LEAVE_SECONDS = 20
 
 # Whether `leave` was called.
@@ -39,8 +38,7 @@ is_leaving = False
 def watch() -> None:
   """Starts a thread that ends this process if a peer is silent or has failed.
 
-  It ends the process whatever that waits for: a program on a GPU or a TPU
-  would wait for a dead peer forever.
+  A program on a GPU or a TPU would wait for a dead peer forever.
   """
   threading.Thread(
     target=_watch, args=(jax.process_index(),), name='watch', daemon=True
@@ -69,7 +67,7 @@ def _watch(own: int) -> None:
         last_beat[name] = (beat, now)
       elif now - since > _SILENCE:
         _end(
-          f'process {name.removeprefix(_HEARTBEATS)} has not been heard of for'
+          f'process {name.removeprefix(_HEARTBEATS)} has sent no heartbeat for'
           f' {now - since:.0f} s; the same command, given to all, goes on',
           preemption.EXIT_CODE,
         )
@@ -77,14 +75,14 @@ def _watch(own: int) -> None:
       if now - failed_since.setdefault(name, now) > _GRACE:
         _end(
           f'process {name.removeprefix(_FAILED)} has ended with status'
-          f' {status}, and its own log tells why',
+          f' {status}; its own log shows the reason',
           int(status),
         )
     time.sleep(_INTERVAL)
 
 
 def is_peer_error(error: BaseException) -> bool:
-  """Whether an error was raised by a call that needs another process."""
+  """Returns whether an error comes from a call that needs another process."""
   if not processes.is_multi_process() or isinstance(
     error, errors.UserError | errors.RetryError
   ):
@@ -97,9 +95,9 @@ def is_peer_error(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exit_on_peer_error() -> Iterator[None]:
-  """Ends the process on an error of a call that needs another process.
+  """Context that ends the process if a call fails because a peer is gone.
 
-  Enter it inside of contexts whose exit would wait for that process, such as
+  Enter it inside of contexts whose exit would wait for that peer, such as
   Orbax's checkpoint manager.
   """
   try:
@@ -118,7 +116,7 @@ def exit_on_peer_error() -> Iterator[None]:
 
 
 def _end(why: str, status: int) -> NoReturn:
-  """Prints one line and ends the process, whatever its main thread does."""
+  """Prints one line and ends the process, from any thread."""
   if is_leaving:
     threading.Event().wait()  # Another thread is about to end the process.
   print(f'bam_jax: {why}', file=sys.stderr, flush=True)
@@ -129,13 +127,13 @@ def _end(why: str, status: int) -> NoReturn:
 def leave(status: int, by_itself: bool = False) -> None:
   """Leaves the run; returns once the other processes have left as well.
 
-  JAX would wait for processes that do not leave, and then abort with a status
-  of its own. If one does not leave in time, this ends the process instead.
+  If one does not leave in time, this ends the process with `status`; JAX would
+  abort it with another one.
 
   Args:
     status: exit status of this process.
-    by_itself: whether the others don't know that it ends; their `watch` then
-      ends them with the same status.
+    by_itself: whether to inform the others, whose `watch` then ends them with
+      the same status.
   """
   global is_leaving
   is_leaving = True

@@ -1,10 +1,9 @@
-"""Preemption signals: save the state, leave, be started again.
+"""Handles preemption signals: the run saves its state and ends.
 
 Cloud TPUs, GKE and Slurm send SIGTERM some time before they take a machine
 away; a Slurm job may ask for SIGUSR1 instead (`--signal=USR1@120`). Ctrl-C
-sends SIGINT. A signal handler that raises an exception does so anywhere, also
-where Python drops it (in a destructor, in a callback of the garbage collector)
-or a library turns it into an error of its own. So the handler only records it.
+sends SIGINT. The handler only records the signal: an exception that it raised
+could be lost in a destructor, a callback of the garbage collector or a library.
 """
 
 from collections.abc import Callable
@@ -22,16 +21,14 @@ from typing import Self
 
 from bam_jax import errors
 
-# Exit status of a process that should be started again: EX_TEMPFAIL of
-# sysexits.h.
+# Exit status of a process to start again: EX_TEMPFAIL of sysexits.h.
 EXIT_CODE = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-# Exit status of a shell's command that Ctrl-C ended.
+# Exit status that shells report after Ctrl-C.
 _INTERRUPTED = 130
 
-# Seconds that the main thread has to reach a check before the process is ended
-# wherever it is.
+# Seconds that the main thread has to reach a check before a forced exit.
 _PATIENCE = 3.0
 _POLL = 0.1  # seconds between two looks at the state of the main thread
 
@@ -43,16 +40,15 @@ class Preempted(BaseException):
   errors does not catch it.
 
   Attributes:
-    exit_code: the status that the process is to end with.
-    is_agreed: whether all processes of the run stop, and know it.
+    exit_code: exit status for the process.
+    is_agreed: whether all processes of the run have agreed to stop.
   """
 
   def __init__(self, number: int, is_agreed: bool = False):
-    how = f'stopped by {signal.Signals(number).name}'
+    how, self.exit_code = f'stopped by {signal.Signals(number).name}', EXIT_CODE
     if number == signal.SIGINT:
-      how = 'interrupted'
+      how, self.exit_code = 'interrupted', _INTERRUPTED
     super().__init__(f'{how}; the same command goes on')
-    self.exit_code = _INTERRUPTED if number == signal.SIGINT else EXIT_CODE
     self.is_agreed = is_agreed
 
 
@@ -62,10 +58,9 @@ class Signal:
   The first signal is recorded, and `check` raises `Preempted` from then on. A
   second signal ends the process at once.
 
-  Not every long call can check. A process that would only lose its current work
-  may be ended at any moment, since every file is written atomically: after
-  `enable_forced_exit` it is ended a few seconds after the signal, unless the
-  main thread is inside of `defer_exit` or has reached a check by itself.
+  Not every long call can check. After `enable_forced_exit` the process ends a
+  few seconds after the signal, unless the main thread is inside of `defer_exit`
+  or has reached a check. This is safe because files are written atomically.
   """
 
   def __init__(self):
@@ -88,23 +83,23 @@ class Signal:
       signal.signal(number, handler)
 
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
-    """Runs between any two instructions of the main thread: takes no lock."""
+    """Records a signal; takes no lock, as it interrupts the main thread."""
     del frame
     self._signal = number
     for each in _SIGNALS:
       signal.signal(each, signal.SIG_DFL)
 
   def trigger(self) -> None:
-    """Acts as if SIGTERM came, unless a signal did; for any thread."""
+    """Acts as if SIGTERM had come; any thread may call it."""
     self._signal = self._signal or signal.SIGTERM
 
   @property
   def is_set(self) -> bool:
-    """Whether a signal came."""
+    """Whether a signal has come."""
     return self._signal is not None
 
   def check(self) -> None:
-    """Raises `Preempted` if a signal came."""
+    """Raises `Preempted` if a signal has come."""
     if self._signal is not None:
       with self._lock:
         self._leaving = True
@@ -112,7 +107,7 @@ class Signal:
 
   @contextlib.contextmanager
   def defer_exit(self, checks_at_end: bool = True) -> Iterator[None]:
-    """Context in which a signal ends the process through `check` alone.
+    """Context in which a signal forces no exit.
 
     Args:
       checks_at_end: whether to call `check` when the context ends.
@@ -129,7 +124,7 @@ class Signal:
 
   @contextlib.contextmanager
   def before_exit(self, function: Callable[[], None]) -> Iterator[None]:
-    """Context in which a function is called before a forced exit.
+    """Context in which a forced exit calls a function first.
 
     Args:
       function: called in another thread while the main thread goes on; may
@@ -154,7 +149,7 @@ class Signal:
 
     Args:
       handler: called with signal number and stack frame.
-      *numbers: signals to redirect; none: all that this object listens for.
+      *numbers: signals to redirect; without any, all are redirected.
     """
     self._is_handled_elsewhere = True
     before = {
@@ -169,7 +164,7 @@ class Signal:
       self._is_handled_elsewhere = False
 
   def enable_forced_exit(self) -> None:
-    """Makes later signals end the process, wherever the main thread is."""
+    """Makes a signal end the process even if the main thread never checks."""
     ready, sent = os.pipe()
     os.set_blocking(sent, False)
     # Python writes to it at once, even while the main thread is in a long call
@@ -198,7 +193,7 @@ class Signal:
           self._end()
 
   def _end(self) -> NoReturn:
-    """Ends the process; the main thread waits wherever it needs the lock."""
+    """Prints one line and ends the process; the caller holds the lock."""
     preempted = Preempted(self._signal)
     message, status = str(preempted), preempted.exit_code
     for function in reversed(self._before_exit):

@@ -35,8 +35,6 @@ _KEYS = 'bam_jax/gathered/'
 _POLL_MS = 1000
 # How long a process waits for the others before a program's first execution.
 _COMPILE_SECONDS = 3600.0
-# Errors that are raised in all processes if one of them raises them.
-_SHARED_ERRORS = (errors.UserError, errors.RetryError, OSError)
 
 _gathers = itertools.count()
 # Whether the first process is inside `run_on_first`, without the others.
@@ -44,12 +42,12 @@ _is_alone = False
 
 
 def is_multi_process() -> bool:
-  """Whether this process has joined others; initializes no device."""
+  """Returns whether this process has joined others; initializes no device."""
   return jax.distributed.is_initialized()
 
 
 def is_first() -> bool:
-  """Whether this is the process that writes files."""
+  """Returns whether this is the process that writes files."""
   return not is_multi_process() or jax.process_index() == 0
 
 
@@ -58,12 +56,8 @@ def run_on_first(
 ) -> Value:
   """Calls a function in the first process; returns its result in all of them.
 
-  Calls nested inside the function run in the first process alone.
-
-  Args:
-    function: returns a value that JSON can represent.
-    *args: its arguments.
-    **kwargs: its named arguments.
+  The result must be a JSON value. Calls nested inside the function run in the
+  first process alone.
 
   Raises:
     errors.UserError, errors.RetryError: in all processes if the function raises
@@ -72,25 +66,23 @@ def run_on_first(
   global _is_alone
   if not is_multi_process() or _is_alone:
     return function(*args, **kwargs)
-  value, error = None, None
+  value = error = None
   if is_first():
     _is_alone = True
     try:
-      value = function(*args, **kwargs)
-    except _SHARED_ERRORS as e:
-      error = e
+      value, error = _attempt(function, *args, **kwargs)
     finally:
       _is_alone = False
-  received, received_error = _gather([value, _encode_error(error)])[0]
+  received, failure = _gather([value, _encode_error(error)])[0]
   if error:
     raise error
-  if received_error:
-    raise _decode_error(*received_error)
+  if failure:
+    raise _decode_error(*failure)
   return value if is_first() else received
 
 
 def runs_on_first(function: Callable[..., Value]) -> Callable[..., Value]:
-  """Decorator: calls of the function go through `run_on_first`."""
+  """Decorates a function so that `run_on_first` makes its calls."""
 
   @functools.wraps(function)
   def wrapped(*args: Any, **kwargs: Any) -> Value:
@@ -103,49 +95,57 @@ def run_on_all(function: Callable[[], Value]) -> Value:
   """Calls a function in every process; an error in one is raised in all.
 
   Raises:
-    errors.UserError, errors.RetryError: if one process raises it; the others
-      raise it with that process's number. If one raises an OSError, the others
-      raise a UserError.
+    errors.UserError, errors.RetryError: one process raises it; the others raise
+      it with that process's number, and an OSError as a UserError.
   """
   if not is_multi_process() or _is_alone:
     return function()
-  value, error = None, None
-  try:
-    value = function()
-  except _SHARED_ERRORS as e:
-    error = e
+  value, error = _attempt(function)
   received = _gather(_encode_error(error))
   if error:
     raise error
-  for process, encoded in enumerate(received):
-    if encoded:
-      kind, message = encoded
-      raise _decode_error(kind, f'process {process}: {message}')
+  for process, failure in enumerate(received):
+    if failure:
+      raise _decode_error(failure[0], f'process {process}: {failure[1]}')
   return value
+
+
+def _attempt(
+  function: Callable[..., Value], *args: Any, **kwargs: Any
+) -> tuple[Value | None, Exception | None]:
+  """Calls a function; returns its result and an error for all to raise."""
+  try:
+    return function(*args, **kwargs), None
+  except (errors.UserError, errors.RetryError, OSError) as e:
+    return None, e
+
+
+def _encode_error(error: Exception | None) -> list[str] | None:
+  """Class name and message of an error, as JSON can represent them."""
+  if error is None:
+    return None
+  retries = isinstance(error, errors.RetryError)
+  return ['RetryError' if retries else 'UserError', str(error)]
+
+
+def _decode_error(kind: str, message: str) -> Exception:
+  return getattr(errors, kind)(message)
 
 
 def make_on_first(
   make: Callable[[], Value | None], load: Callable[[], Value]
 ) -> Value | None:
-  """Makes something in the first process, then loads it in the others.
+  """Makes a value in the first process, then loads it in the others.
 
-  Args:
-    make: writes and returns the value, or returns None.
-    load: returns what `make` has written.
-
-  Returns:
-    The value in every process; None if `make` returned None.
-
-  Raises:
-    errors.UserError, errors.RetryError: as `run_on_all`.
+  `make` writes and returns the value, and `load` reads it. If `make` returns
+  None, so does this function in every process. Errors are raised in all, as
+  `run_on_all` does.
   """
-  made: list[Value] = []
+  made: list[Value | None] = []
 
   def try_to_make() -> bool:
-    value = make()
-    if value is not None:
-      made.append(value)
-    return value is not None
+    made.append(make())
+    return made[0] is not None
 
   if not run_on_first(try_to_make):
     return None
@@ -167,14 +167,11 @@ def wait_for_all() -> None:
 
 
 def check_equal(what: str, value: str) -> None:
-  """Raises in all processes if one has another value than the first.
+  """Raises `UserError` in all processes if a value differs between them.
 
   Args:
     what: name of the value, for the error message.
     value: the value in this process.
-
-  Raises:
-    errors.UserError: the values differ.
   """
   expected = run_on_first(lambda: value)
 
@@ -189,13 +186,10 @@ def check_equal(what: str, value: str) -> None:
 
 
 def check_shared(directory: Path) -> None:
-  """Raises in all processes if one does not see what the first one writes.
-
-  Args:
-    directory: created if missing.
+  """Checks that all processes see what the first one writes to a directory.
 
   Raises:
-    errors.UserError: the directory is not shared or cannot be written.
+    errors.UserError: in all, if it is not shared or cannot be written.
   """
   path = directory / run_on_first(
     lambda: f'.seen-by-all-{secrets.token_hex(8)}'
@@ -204,7 +198,7 @@ def check_shared(directory: Path) -> None:
   def check() -> None:
     if not path.exists():
       raise errors.UserError(
-        f'{directory}: is not shared: what process 0 writes there is not seen;'
+        f'{directory}: is not shared: files of process 0 are not seen there;'
         ' choose a --workdir on a file system that all machines share'
       )
 
@@ -224,10 +218,10 @@ def check_shared(directory: Path) -> None:
 
 
 class AgreedSignal(preemption.Signal):
-  """A preemption signal to one process that stops all after the same step.
+  """Preemption signal that stops all processes after the same step.
 
-  JAX receives SIGTERM once the processes have joined. It makes them agree on
-  the next check that no process has reached yet.
+  Once the processes have joined, JAX receives the SIGTERM of each, and makes
+  them agree on the next check that no process has reached yet.
   """
 
   def __init__(self):
@@ -248,7 +242,7 @@ class AgreedSignal(preemption.Signal):
 
 @contextlib.contextmanager
 def agreed_signal(own: preemption.Signal) -> Iterator[AgreedSignal]:
-  """Replaces the preemption signal of this process by that of all processes."""
+  """Context that replaces a process's own signal by one agreed among all."""
 
   def forward(*unused: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -257,20 +251,8 @@ def agreed_signal(own: preemption.Signal) -> Iterator[AgreedSignal]:
     yield AgreedSignal()
 
 
-def _encode_error(error: Exception | None) -> list[str] | None:
-  """Class name and message of an error, as JSON can represent them."""
-  if error is None:
-    return None
-  retries = isinstance(error, errors.RetryError)
-  return ['RetryError' if retries else 'UserError', str(error)]
-
-
-def _decode_error(kind: str, message: str) -> Exception:
-  return getattr(errors, kind)(message)
-
-
 def _gather(value: Any, seconds: float | None = None) -> list[Any]:
-  """The JSON values of all processes, in all of them, by process number.
+  """Exchanges JSON values; returns those of all processes, by number.
 
   Args:
     value: the value of this process.
@@ -301,8 +283,8 @@ def _gather(value: Any, seconds: float | None = None) -> list[Any]:
           raise
       if seconds is not None and time.monotonic() - began > seconds:
         raise errors.RetryError(
-          f'process {process} lives, but has not come to where the others wait'
-          f' for {seconds:.0f} s; the same command, given to all, goes on'
+          f'process {process} is alive, but did not join the others, which'
+          f' waited {seconds:.0f} s; the same command, given to all, goes on'
         )
     values.append(json.loads(text))
   return values

@@ -16,18 +16,18 @@ Event = tuple[float, float, str]
 
 
 class StepProfiler:
-  """Traces the steps from `first` to below `last`.
+  """Traces a range of steps and measures the device's idle share.
 
-  Tracing slows the host down, so that the device waits for it. The trace
-  therefore only tells how long the device was busy; the time is measured over
-  as many steps after it, without a trace.
+  Tracing slows the host down, so that the device waits for it. So the trace
+  only yields the device's busy time; the total time is measured over equally
+  many steps after it, without a trace.
   """
 
   def __init__(self, steps: Sequence[int], directory: Path):
-    """Starts no trace yet.
+    """Configures the trace, which `before` starts.
 
     Args:
-      steps: (first, last); empty: no step is traced.
+      steps: (first, last), the last not included; empty: no trace.
       directory: where the trace is written; replaced if it exists.
     """
     self._first, self._last = steps or (None, None)
@@ -37,23 +37,22 @@ class StepProfiler:
     self._started = 0.0
 
   def before(self, step: int) -> None:
-    """Starts the trace if this is its first step."""
+    """Starts the trace before its first step."""
     if step == self._first:
       shutil.rmtree(self._directory, ignore_errors=True)
       jax.profiler.start_trace(str(self._directory))
       self._running = True
 
   def after(self, step: int, state: Any) -> dict[str, float]:
-    """Ends the trace, or the timing, if this was its last step.
+    """Ends the trace after its last step, and later the timing.
 
     Args:
       step: the step that was dispatched.
       state: result of the step; waited for when a trace or timing ends.
 
     Returns:
-      `device_idle`, 0-1: the share of a step in which the device did nothing;
-      empty before it is measured, and always on a CPU, whose traces have no
-      device lines.
+      `device_idle`, the share of time in which the device did nothing, 0-1, if
+      this step ends its measurement. On a CPU it is not measured.
     """
     if self._running and step + 1 == self._last:
       jax.block_until_ready(state)
@@ -75,7 +74,7 @@ class StepProfiler:
 
 
 def read_events(directory: Path) -> list[Event]:
-  """Work of the first device, sorted by start; empty for a CPU."""
+  """Reads the first device's work from a trace, by start; empty for a CPU."""
   path = next(directory.glob('**/*.xplane.pb'))
   profile = jax.profiler.ProfileData.from_file(str(path))
   return sorted(
@@ -89,7 +88,7 @@ def read_events(directory: Path) -> list[Event]:
 
 
 def busy_seconds(events: Sequence[Event]) -> float:
-  """Length in seconds of the union of the intervals.
+  """Returns the length in seconds of the union of the intervals.
 
   >>> busy_seconds([(0.0, 2.0, 'a'), (1.0, 3.0, 'b'), (4.0, 5.0, 'c')])
   4.0

@@ -1,4 +1,4 @@
-"""Metrics of a run as JSON lines and TensorBoard events; progress bars."""
+"""Logs metrics as JSON lines and TensorBoard events; shows progress."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -28,10 +28,10 @@ _QUIET = rich.console.Console(quiet=True)
 
 
 class Telemetry:
-  """Metrics of one run, as JSON lines and as TensorBoard events.
+  """Log of one run's metrics, as JSON lines and as TensorBoard events.
 
-  Every line is written in one call, so readers see whole lines, and a killed
-  process leaves at most the last one torn; opening the run again drops it.
+  A killed process leaves at most the last line incomplete; opening the log
+  again removes it.
 
     with Telemetry(run_dir, tensorboard=True, run='multi-0') as log:
       log.truncate(step)  # On resume: what was logged beyond the checkpoint.
@@ -41,18 +41,18 @@ class Telemetry:
   def __init__(
     self, directory: Path, tensorboard: bool, run: str, writes: bool = True
   ):
-    """Opens the logs of a run.
+    """Opens the log of a run.
 
     Args:
       directory: folder of the run, created if missing; lines go to
         `metrics.jsonl` and events to `tensorboard/` below it.
       tensorboard: whether to write TensorBoard events too.
-      run: name of the run; part of the names of its event files, so that these
-        stay apart when the files of several runs are put together.
+      run: name of the run; part of the names of its event files, so that files
+        of several runs can lie in one folder.
       writes: False if another process writes; then no file is touched.
 
     Raises:
-      errors.UserError: an earlier metrics file holds other than JSON lines.
+      errors.UserError: an earlier metrics file has a line that is not JSON.
     """
     self._path = directory / METRICS_FILE
     self._writes = writes
@@ -69,7 +69,7 @@ class Telemetry:
     if self._path.exists():
       lines, is_torn = _parse(self._path)
       if is_torn:
-        _rewrite(self._path, lines)
+        self._rewrite(lines)
 
   def __enter__(self) -> Self:
     return self
@@ -79,12 +79,12 @@ class Telemetry:
       self._events.close()
 
   def truncate(self, step: int, with_score: bool = True) -> None:
-    """Removes what was written for `step` and for later steps.
+    """Removes the lines of `step` and of later steps.
 
     Call it before the first `write`; TensorBoard then hides its old events too.
 
     Args:
-      step: the first step that is taken, and logged, again.
+      step: the first step that will be logged again.
       with_score: whether to keep the `dev_score` of `step`, which belongs to
         the state before that step.
     """
@@ -92,16 +92,16 @@ class Telemetry:
       raise ValueError('truncate after write: TensorBoard cannot take it back')
     self._purge_step = step
     if self._writes and self._path.exists():
-      lines, _ = _parse(self._path)
-      _rewrite(
-        self._path,
-        [
-          line
-          for line in lines
-          if line['step'] < step
-          or (with_score and 'dev_score' in line and line['step'] == step)
-        ],
-      )
+      kept = [
+        line
+        for line in read(self._path)
+        if line['step'] < step
+        or (with_score and 'dev_score' in line and line['step'] == step)
+      ]
+      self._rewrite(kept)
+
+  def _rewrite(self, lines: list[dict[str, float]]) -> None:
+    files.write_text(self._path, ''.join(map(_encode, lines)))
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends one line `{"step": step, "time": unix seconds, **values}`.
@@ -110,17 +110,17 @@ class Telemetry:
     """
     if not self._writes:
       return
+    step, seconds = int(step), time.time()
     values = {name: float(value) for name, value in values.items()}
-    line = {'step': int(step), 'time': time.time()} | values
     with files.open_file(self._path, 'a', encoding='utf-8') as file:
-      file.write(_encode(line))
+      file.write(_encode({'step': step, 'time': seconds} | values))
     if self._tensorboard:
-      self._write_events(line['step'], line['time'], values)
+      self._write_events(step, seconds, values)
 
   def _write_events(
     self, step: int, seconds: float, values: Mapping[str, float]
   ) -> None:
-    """Writes TensorBoard events; opens their file before the first of them.
+    """Writes TensorBoard events; the first call opens their file.
 
     tensorboardX's SummaryWriter would write them in a thread, which dies on a
     full disk, and then wait for that thread forever.
@@ -132,9 +132,8 @@ class Telemetry:
     if self._events is None:
       directory = self._path.parent / TENSORBOARD_DIR
       directory.mkdir(exist_ok=True)
-      # Files are named by the second of their creation; a number keeps one from
-      # replacing another of the same second.
-      count = sum(1 for _ in directory.iterdir())
+      # The name holds the second of creation; a number makes it unique.
+      count = len(list(directory.iterdir()))
       self._events = event_file_writer.EventsWriter(
         str(directory / 'events'), f'.{self._run}.{count}'
       )
@@ -156,10 +155,10 @@ class Telemetry:
 def read(path: Path) -> list[dict[str, float]]:
   """Reads the lines of a metrics file, null as NaN.
 
-  A torn last line is skipped, so that a file can be read while it grows.
+  An incomplete last line is skipped, so that a growing file can be read.
 
   Raises:
-    errors.UserError: a line before the last one is no JSON object with a step.
+    errors.UserError: an earlier line is not a JSON object with a step.
   """
   return _parse(path)[0]
 
@@ -169,12 +168,8 @@ def _encode(line: Mapping[str, float]) -> str:
   return json.dumps(finite, allow_nan=False) + '\n'
 
 
-def _rewrite(path: Path, lines: list[dict[str, float]]) -> None:
-  files.write_text(path, ''.join(_encode(line) for line in lines))
-
-
 def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
-  """The complete lines of a file, and whether it ends with a torn one."""
+  """Parses the complete lines; the flag tells of an incomplete last line."""
   try:
     raw = files.read_bytes(path, _MAX_BYTES).split(b'\n')
   except ValueError as e:
@@ -193,7 +188,7 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
       if number == len(raw) and not torn:
         return lines, True  # A crash of the machine can fill a line with zeros.
       raise errors.UserError(
-        f'{path}:{number}: {text[:40]!r} is no JSON object with a step;'
+        f'{path}:{number}: {text[:40]!r} is not a JSON object with a step;'
         ' remove the line'
       ) from error
     lines.append(line)
@@ -201,14 +196,14 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
 
 
 def _number(value: object) -> float:
-  """A value of a line; raises if `_encode` never writes such a value."""
+  """Converts a JSON number or null; raises `TypeError` for other values."""
   if type(value) not in (int, float, type(None)):
     raise TypeError(f'{value!r} is no number')
   return math.nan if value is None else float(value)
 
 
 class Progress:
-  """Progress of long work: its share done, its rate and the time left.
+  """Shows the progress of long work: its share done, rate and time left.
 
   On a terminal this is a bar; elsewhere (CI, a log file) it is a plain line at
   most every ten seconds and one at the end.
@@ -222,12 +217,12 @@ class Progress:
     console: rich.console.Console = _CONSOLE,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Shows nothing before it is entered.
+    """Prepares a display, which entering the context starts.
 
     Args:
       description: name of the work.
       total: units of the whole work.
-      unit: what is counted, in the plural: `examples`.
+      unit: name of the units, in the plural: `examples`.
       console: shows the progress.
       clock: monotonic seconds.
     """
@@ -245,23 +240,20 @@ class Progress:
         rich.progress.TextColumn('{task.description}', markup=False),
         rich.progress.BarColumn(),
         rich.progress.TaskProgressColumn(),
-        _RateColumn(self._unit),
+        _RateColumn(),
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn('{task.fields[shown]}', markup=False),
         console=self._console,
         refresh_per_second=4,
       )
-      self._task = self._bar.add_task(
-        self._description, total=self._total, shown=''
-      )
-      self._bar.start()
+      self._task = self._bar.add_task(self._description, total=self._total)
     self.start_at(0)
+    if self._bar is not None:
+      self._bar.start()
     return self
 
   def __exit__(
-    self,
-    kind: type[BaseException] | None,
-    *unused_exception: object,
+    self, kind: type[BaseException] | None, *unused_exception: object
   ) -> None:
     if self._bar is not None:
       self._bar.stop()
@@ -271,14 +263,15 @@ class Progress:
       self._print(f'{_rate(rate)} {self._unit}/s, took {duration(seconds)}')
 
   def start_at(self, done: int) -> None:
-    """Counts units that were done before; the rate is measured from here."""
+    """Sets the number of units done before; the rate is measured from here."""
     self._first = self._done = self._line_done = done
     self._begin = self._line_time = self._clock()
     if self._bar is not None:
-      self._bar.reset(self._task, completed=done, shown='')
+      fields = {'unit': self._unit, 'shown': ''}
+      self._bar.reset(self._task, completed=done, **fields)
 
   def advance(self, count: int, **shown: float) -> None:
-    """Counts more units; `shown` are values to show, such as the loss."""
+    """Adds finished units; `shown` are values to show, such as the loss."""
     self._done += count
     if shown:
       self._shown = ' '.join(f'{k} {v:.4g}' for k, v in shown.items())
@@ -302,7 +295,7 @@ class Progress:
 
 
 def progress(description: str, total: int, unit: str) -> Progress:
-  """Progress on standard error; of several processes the first shows it.
+  """Returns a progress display on standard error of the first process.
 
   with telemetry.progress('train multi-0', total, 'examples') as bar:
     bar.advance(128, loss=0.7)
@@ -312,15 +305,11 @@ def progress(description: str, total: int, unit: str) -> Progress:
 
 
 class _RateColumn(rich.progress.ProgressColumn):
-  """Units per second over the last half minute."""
-
-  def __init__(self, unit: str):
-    super().__init__()
-    self._unit = unit
+  """Column with the units per second over the last half minute."""
 
   def render(self, task: rich.progress.Task) -> rich.text.Text:
     speed = task.finished_speed or task.speed
-    text = '' if speed is None else f'{_rate(speed)} {self._unit}/s'
+    text = '' if speed is None else f'{_rate(speed)} {task.fields["unit"]}/s'
     return rich.text.Text(text)
 
 

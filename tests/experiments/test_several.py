@@ -296,8 +296,8 @@ def test_a_dead_process_ends_the_others(tmp_path, victim):
     else:
       lines = re.findall('^bam_jax: .*', told, re.MULTILINE)
       assert len(lines) == 1 and re.fullmatch(
-        'bam_jax: (another process of the run is gone|process 1 has not been'
-        ' heard of for 6[0-9] s); the same command, given to all, goes on'
+        'bam_jax: (another process of the run is gone|process 1 has sent no'
+        ' heartbeat for 6[0-9] s); the same command, given to all, goes on'
         r'( \(.*\))?',
         lines[0],
       )
@@ -347,7 +347,7 @@ def test_a_process_with_an_error_of_its_own_ends_the_others(tmp_path):
     assert 'RuntimeError: a bug' in two.log(1)
     told = re.findall('^bam_jax: .*', two.log(0), re.MULTILINE)
     assert told == [
-      'bam_jax: process 1 has ended with status 1, and its own log tells why'
+      'bam_jax: process 1 has ended with status 1; its own log shows the reason'
     ]
 
 
