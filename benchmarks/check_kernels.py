@@ -50,7 +50,7 @@ def make_batch(
     'segment_ids': number * real,
     'cls_index': np.tile(np.arange(_SLOTS) * segment, (_ROWS, 1)),
     'task_id': task_id,
-    'target': target,
+    'gold': target,
     'teacher': target,
     'weight': np.ones(shape, np.float32),
   }

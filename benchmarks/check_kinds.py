@@ -2,10 +2,10 @@
 
   python -m benchmarks.check_kinds --config=configs/demo.py
 
-Not a timing. Batches of the mix that the plan's multi-task runs train on go
-through the training step twice: packed, and task by task with one example a
-row. Half of each target is the gold label, half a teacher's, whose logits are
-drawn. Float32 at highest precision, no dropout, a learning rate of 0. Printed
+Not a timing. Batches of the plan's multi-task runs go through the training step
+twice: packed, and task by task with one example a row. Half of each target is
+the gold label, half a teacher's, whose logits are drawn. Float32 at highest
+precision, no dropout, a learning rate of 0. Printed
 are, for each task, the largest relative difference of the sum of its losses in
 a batch, and for the batch's gradient that of any parameter as a share of its
 largest value (key biases, whose gradient is zero in theory, left out); above
@@ -64,7 +64,7 @@ class Sums(NamedTuple):
 
 
 class _Chosen:
-  """A mix of the examples given: task and row of each."""
+  """A sampler of given examples: task and row of each."""
 
   def __init__(self, num_tasks: int, task: np.ndarray, row: np.ndarray):
     self.weights = np.ones(num_tasks, np.float32)
@@ -121,7 +121,7 @@ class Check:
   def mixes(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Task and row of each example of some batches of the plan."""
     rows = [len(columns) for columns in self._train]
-    mix = sampling.SampledMix(
+    sampler = sampling.ProportionalSampler(
       rows,
       rows,
       self._config.sampling.exponent,
@@ -129,7 +129,7 @@ class Check:
       count,
       self._config.seeds[0],
     )
-    yield from map(mix, range(count))
+    yield from map(sampler, range(count))
 
   def packed(
     self, task: np.ndarray, row: np.ndarray

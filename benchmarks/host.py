@@ -52,14 +52,14 @@ def main() -> None:
     }
     for run in plan.runs:
       if run.name in ('multi-s0', 'single-s0-mnli'):
-        job = plan.data.make_job(run, plan.packing)
+        spec = plan.data.make_spec(run, plan.packing)
         start = time.perf_counter()
         for step in range(args.batches):
-          job.batches(step)
+          spec.batches(step)
         rate = args.batches / (time.perf_counter() - start)
         rates[f'{run.name}_batches_per_second'] = round(rate)
         rates[f'{run.name}_examples_per_second'] = round(
-          rate * job.length.batch_size
+          rate * spec.length.batch_size
         )
   print(json.dumps(rates, indent=1))
 

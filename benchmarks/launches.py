@@ -125,8 +125,8 @@ def _batches(
 ) -> list[dict[str, np.ndarray]]:
   """The first batches of a run that have as many rows as its first one."""
   (run,) = (run for run in plan.runs if run.name == name)
-  job = plan.data.make_job(run, plan.packing)
-  made = [job.batches(step) for step in range(_BATCHES)]
+  spec = plan.data.make_spec(run, plan.packing)
+  made = [spec.batches(step) for step in range(_BATCHES)]
   rows = len(made[0]['weight'])
   return [batch for batch in made if len(batch['weight']) == rows]
 

@@ -66,10 +66,10 @@ def training_batches(
   """The first batches of the multi-task run of seed 0."""
   plan = plan_lib.make_plan(config, workdir)
   train.prepare(plan)
-  job = plan.data.make_job(
+  spec = plan.data.make_spec(
     plan.runs[0], plan.packing, rows_multiple=rows_multiple
   )
-  return plan, [job.batches(step) for step in range(steps)]
+  return plan, [spec.batches(step) for step in range(steps)]
 
 
 def time_steps(

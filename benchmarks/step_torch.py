@@ -59,7 +59,7 @@ def make_batches(
     for name, key in keys.items()
   }
   arrays['task'] = np.concatenate([b['task_id'][:, 0] for b in host])
-  target = np.concatenate([b['target'][:, 0] for b in host])
+  target = np.concatenate([b['gold'][:, 0] for b in host])
   arrays['label'] = target.argmax(axis=1)
   lengths = arrays['attention_mask'].sum(axis=1)
   order = np.arange(len(lengths))

@@ -265,7 +265,11 @@ def test_numbers_that_are_too_many_together_are_refused(changes, message):
 
 
 def test_a_batch_of_an_own_variant_is_limited_too():
-  config = _with_variant(changes={'multi': {'batch_size': 1 << 19}})
+  config = _valid()
+  config.custom_variants.mine = config_lib.custom_variant(
+    'multi', changes={'multi': {'batch_size': 1 << 19}}
+  )
+  config.variants = ('mine',)
   with pytest.raises(
     errors.UserError,
     match=r'^config.custom_variants.mine.changes.multi.batch_size=524288: with',
@@ -367,124 +371,3 @@ def test_a_shard_takes_every_nth_seed(shard, seeds):
   config = config_lib.from_config_dict(config)
   assert config_lib.seeds_of_shard(config) == seeds
   assert config.seeds == (3, 1, 4)
-
-
-def _with_variant(like='single_to_multi', **fields):
-  config = _valid()
-  config.custom_variants.mine = config_lib.custom_variant(like, **fields)
-  config.variants = ('multi', 'mine')
-  return config
-
-
-def test_a_variant_changes_its_own_runs_alone():
-  changes = {
-    'multi': {'layer_decay': 1.0},
-    'distill': {'annealing': 'constant'},
-  }
-  config = config_lib.from_config_dict(_with_variant(changes=changes))
-  mine = config_lib.config_for_variant(config, 'mine')
-  assert mine.multi.layer_decay == 1.0
-  assert mine.multi.batch_size == config.multi.batch_size
-  assert mine.distill.annealing == 'constant'
-  assert config_lib.config_for_variant(config, 'multi') == config
-  assert config_lib.variant_names(config)[-1] == 'mine'
-
-
-def test_own_variants_stand_in_the_order_of_the_plan():
-  """A ConfigDict puts them in that of the alphabet."""
-  config = _valid()
-  for name in ('b', 'a', 'c'):
-    config.custom_variants[name] = config_lib.custom_variant('multi')
-  config.variants = ('c', 'multi', 'a')
-  names = config_lib.variant_names(config_lib.from_config_dict(config))
-  assert names == (*config_lib.VARIANTS, 'c', 'a', 'b')
-
-
-@pytest.mark.parametrize(
-  ('fields', 'told'),
-  [
-    (
-      {'changes': {'model': {'remat': True}}},
-      r'changes\.model: a variant cannot change',
-    ),
-    (
-      {'changes': {'multi': {'layer_decai': 1.0}}},
-      r'nearest is .*\.layer_decay',
-    ),
-    ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
-    ({'changes': {'multi': 3}}, 'not a group of fields'),
-    (
-      {'changes': {'distill': {'teachers': 2}}},
-      r'mine\.changes\.distill\.teachers=2: config\.seeds has only 1; a',
-    ),
-    (
-      {'changes': {'distill': {'logits': 'sets', 'folds': 2}}},
-      r'mine\.changes\.distill\.logits: external logits .*folds=2 have',
-    ),
-    (
-      {'teacher': 'multi', 'changes': {'distill': {'logits': 'sets'}}},
-      r"mine\.teacher: multi and distill\.logits='sets' are both teachers",
-    ),
-    ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
-    ({'teacher': 'mutli'}, r"mine\.teacher: 'mutli' is none of single, multi"),
-    (
-      {'teacher': 'mine'},
-      r'config\.custom_variants: mine -> mine is a cycle, and a variant can',
-    ),
-    (
-      {'start': 'multi'},
-      r'mine\.start: single_to_multi trains one run over all tasks; only',
-    ),
-    (
-      {'like': 'single', 'start': 'none'},
-      r"mine\.start: 'none' is none of single, multi",
-    ),
-  ],
-)
-def test_a_variant_that_does_not_hold_together_is_told(fields, told):
-  with pytest.raises(errors.UserError, match=told):
-    config_lib.from_config_dict(_with_variant(**fields))
-
-
-def test_a_variant_does_not_take_the_name_of_another():
-  config = _valid()
-  config.custom_variants.single = config_lib.custom_variant('multi')
-  with pytest.raises(errors.UserError, match='this name is reserved'):
-    config_lib.from_config_dict(config)
-
-
-def test_the_runs_of_the_search_are_no_variant():
-  config = _valid()
-  config.custom_variants.search = config_lib.custom_variant('multi')
-  with pytest.raises(errors.UserError, match='this name is reserved'):
-    config_lib.from_config_dict(config)
-
-
-def test_a_cycle_of_variants_is_told():
-  config = _with_variant(teacher='second')
-  config.custom_variants.second = config_lib.custom_variant(
-    'single', start='third'
-  )
-  config.custom_variants.third = config_lib.custom_variant(
-    'multi', teacher='mine'
-  )
-  with pytest.raises(
-    errors.UserError,
-    match=r'custom_variants: mine -> second -> third -> mine is a cycle',
-  ):
-    config_lib.from_config_dict(config)
-
-
-@pytest.mark.parametrize('key', ['teacher', 'start'])
-def test_teachers_and_starts_cover_the_tasks_of_their_users(key):
-  config = _with_variant(like='single', **{key: 'part'})
-  config.custom_variants.part = config_lib.custom_variant(
-    'multi', tasks=('rte',)
-  )
-  with pytest.raises(
-    errors.UserError,
-    match=rf'custom_variants\.mine\.{key}: part has no run for mrpc; choose',
-  ):
-    config_lib.from_config_dict(config)
-  config.custom_variants.mine.tasks = ('rte',)
-  config_lib.from_config_dict(config)

@@ -1,6 +1,4 @@
-"""The method: functions of arrays, from the task sampler to the step.
+"""The method as pure functions of arrays, from the task sampler to the step.
 
-No file here reads or writes anything. Each imports at most its neighbours here,
-the configuration, errors and the tasks; docs/architecture.md gives the order in
-which to read them.
+Nothing here reads or writes files. docs/architecture.md gives a reading order.
 """

@@ -1,4 +1,4 @@
-"""Teacher annealing: the weight of the gold labels as training proceeds."""
+"""Teacher annealing: the weight of the gold labels rises during training."""
 
 import math
 
@@ -6,10 +6,10 @@ import math
 def gold_weight(
   kind: str, progress: float, constant: float = 0.5, step_at: float = 0.5
 ) -> float:
-  """The weight λ of the gold label in λ·gold + (1-λ)·teacher.
+  """Weight λ of the gold label in the target λ·gold + (1-λ)·teacher.
 
-  Clark et al. (2019), section 3, anneal linearly: the student starts as a pure
-  copy of its teacher and ends on the labels.
+  Linear in Clark et al. (2019), section 3: at first the student only learns
+  from its teacher, at last only from the gold labels.
 
   >>> gold_weight('linear', 0.25)
   0.25
@@ -17,14 +17,11 @@ def gold_weight(
   (0.0, 1.0)
 
   Args:
-    kind: `linear`: progress itself; `constant`; `cosine`: half a cosine wave
-      from 0 to 1; `step`: 0, and 1 from `step_at` on.
+    kind: `linear`: equals `progress`; `constant`; `cosine`: half a cosine wave
+      from 0 to 1; `step`: 0 before `step_at`, 1 from there on.
     progress: step / total steps, 0-1.
-    constant: λ under `constant`, 0-1.
-    step_at: where `step` jumps, share of training.
-
-  Returns:
-    λ, 0-1. A host number: the compiled step takes it as data.
+    constant: λ of kind `constant`, 0-1.
+    step_at: progress at which kind `step` jumps, 0-1.
 
   Raises:
     ValueError: progress outside 0-1, or an unknown kind.

@@ -1,4 +1,4 @@
-"""The gradient of a sum over a batch, computed in parts to save memory."""
+"""Gradient accumulation: computes a batch in parts to save memory."""
 
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ def gradient(
   key: jax.Array,
   parts: int,
 ) -> tuple[Any, Any]:
-  """Gradient and sums of a loss that is a sum over the rows.
+  """Gradient of a loss that is a sum over the rows, with auxiliary sums.
 
   >>> loss = lambda w, rows, key: (jnp.sum(w * rows['x']), jnp.sum(rows['x']))
   >>> batch = {'x': jnp.array([1.0, 2.0, 3.0, 4.0])}
@@ -27,9 +27,9 @@ def gradient(
     loss: (params, rows, key) -> (scalar, tree of sums).
     params: tree of float arrays.
     batch: arrays of B rows.
-    key: for the loss; with more than one part each has its own, so dropout
-      differs between numbers of parts.
-    parts: divides B, on each device the rows there.
+    key: dropout key. Each of several parts has its own key, so dropout depends
+      on the number of parts.
+    parts: number of parts; divides the rows of each device.
 
   Returns:
     The gradient with respect to the parameters, and the tree of sums.
@@ -39,8 +39,8 @@ def gradient(
     return compute(params, batch, key)
 
   def split(x: jax.Array) -> jax.Array:
-    # Rows i, i + parts, i + 2 * parts... make part i: a device takes a share
-    # of its own rows into every part, so none moves to another device.
+    # Part i has rows i, i + parts, i + 2 * parts, ... So each device has a
+    # share of each part, and no row moves to another device.
     return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
 
   def add_part(total: Any, item: tuple[jax.Array, Any]) -> tuple[Any, None]:

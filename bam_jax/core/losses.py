@@ -1,7 +1,7 @@
 """Annealed targets and the multi-task loss.
 
-B rows, L tokens, S segment slots a row, C outputs of the widest head, K of the
-widest head applied to tokens, T tasks.
+B rows, L tokens, S segment slots per row, T tasks; C outputs of the widest
+head, K outputs of the widest token head.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ def mix_targets(
   [0.75, 0.25]
 
   Args:
-    gold: [..., C] one-hot classes, the 0-1 score in channel 0, or 0 and 1.
-    teacher: [..., C] probabilities, or the 0-1 prediction in channel 0.
+    gold: [..., C] one-hot or multi-hot labels, or a 0-1 score in channel 0.
+    teacher: [..., C] probabilities, or a predicted 0-1 score in channel 0.
     gold_weight: λ, 0-1, scalar.
 
   Returns:
-    [..., C] float32. At λ of exactly 0 or 1 one of the two, bit for bit.
+    [..., C] float32; bit-equal to `teacher` at λ = 0 and to `gold` at λ = 1.
   """
   chex.assert_equal_shape([gold, teacher])
   return gold_weight * gold + (1.0 - gold_weight) * teacher
@@ -42,7 +42,7 @@ def example_losses(
   task_id: jax.Array,
   kinds: Sequence[kind_lib.Kind],
 ) -> jax.Array:
-  """The loss of each slot, by the kind of its task.
+  """Loss of each slot, computed by the kind of its task.
 
   >>> from bam_jax.tasks.kinds import KINDS
   >>> losses = example_losses(
@@ -59,13 +59,13 @@ def example_losses(
 
   Args:
     logits: [B, S, C] float32.
-    target: [B, S, C] float32, as `mix_targets` returns.
-    class_mask: [B, S, C] bool, the outputs that the slot's head has.
+    target: [B, S, C] float32, from `mix_targets`.
+    class_mask: [B, S, C] bool, the outputs of the slot's head.
     task_id: [B, S] int32.
-    kinds: the T tasks' kinds.
+    kinds: [T] the kind of each task.
 
   Returns:
-    [B, S] float32; 0 in slots of tasks whose outputs are per token.
+    [B, S] float32; 0 for tasks with outputs per token.
   """
   chex.assert_rank(logits, 3)
   chex.assert_equal_shape([logits, target, class_mask])
@@ -86,20 +86,19 @@ def add_token_losses(
   class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
 ) -> jax.Array:
-  """Fills the slots of tasks whose outputs are per token.
+  """Adds the losses of tasks with outputs per token to `example_losses`.
 
-  An example is one unit of loss, whatever its length and whatever shares its
-  row.
+  The loss of an example does not depend on its length or on the other examples
+  of its row. Tokens of share 0, and tokens of slots of weight 0, add exactly
+  zero to loss and gradient, even if they hold NaN.
 
   Args:
-    losses: [B, S] float32, of the other slots.
+    losses: [B, S] float32, from `example_losses`.
     logits: [B, L, K] float32.
-    target: [B, L, K] float32, as `mix_targets` returns.
-    batch: reads segment_ids [B, L] int32, token_share [B, L] float32, task_id
-      [B, S] int32 and weight [B, S] float32. Tokens of share 0, and of slots of
-      weight 0, add exactly zero to loss and gradient, whatever they hold.
+    target: [B, L, K] float32, from `mix_targets`.
+    batch: with segment_ids, token_share [B, L] and task_id, weight [B, S].
     class_mask: [T, C] bool.
-    kinds: the T tasks' kinds.
+    kinds: [T] the kind of each task.
 
   Returns:
     [B, S] float32.
@@ -125,7 +124,7 @@ def add_token_losses(
 
 
 def _is_of(kind: kind_lib.Kind, kinds: Sequence[kind_lib.Kind]) -> jax.Array:
-  """[T] bool: the tasks of one kind."""
+  """[T] bool, whether each task is of a kind."""
   return jnp.asarray([kind == each for each in kinds])
 
 
@@ -137,25 +136,22 @@ def multitask_loss(
   gold_weight: jax.Array | float,
   token_logits: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The weighted sum of the losses of a batch, and its parts by task.
+  """Weighted sum of the losses of a batch, in total and per task.
 
-  Slots of weight 0 add exactly zero to the loss and to the gradient, whatever
-  they hold, and a NaN of one task leaves the entries of the others finite.
+  Slots of weight 0 add exactly zero to loss and gradient, even if they hold
+  NaN. A NaN in one task leaves the sums of the other tasks finite.
 
   Args:
     logits: [B, S, C] float32.
-    batch: reads task_id [B, S] int32, target and teacher [B, S, C], weight
-      [B, S] float32.
-    class_mask: [T, C] bool.
-    kinds: the T tasks' kinds.
+    batch: the arrays of a batch; see docs/architecture.md, "Contracts".
+    class_mask: [T, C] bool, the outputs of each head.
+    kinds: [T] the kind of each task.
     gold_weight: λ, 0-1, scalar.
-    token_logits: [B, L, K] float32, with which segment_ids [B, L],
-      token_target and token_teacher [B, L, K] and token_share [B, L] are read;
-      None if no task's outputs are per token.
+    token_logits: [B, L, K] float32; None if no task has outputs per token.
 
   Returns:
-    The sum over slots of weight · loss, a scalar, and by task: `loss` [T], the
-    terms of that sum, and `count` [T] float32, the slots of weight above 0.
+    The scalar sum of weight · loss over all slots, and two sums per task: its
+    `loss` [T] and its `count` [T] of slots with a weight above 0, float32.
   """
   chex.assert_rank([logits, class_mask], [3, 2])
   task_id, weight = batch['task_id'], batch['weight']
@@ -168,7 +164,7 @@ def multitask_loss(
 
   losses = example_losses(
     clean(logits),
-    clean(mix_targets(batch['target'], batch['teacher'], gold_weight)),
+    clean(mix_targets(batch['gold'], batch['teacher'], gold_weight)),
     jnp.asarray(class_mask)[task_id],
     task_id,
     kinds,
@@ -177,7 +173,7 @@ def multitask_loss(
     losses = add_token_losses(
       losses,
       token_logits,
-      mix_targets(batch['token_target'], batch['token_teacher'], gold_weight),
+      mix_targets(batch['token_gold'], batch['token_teacher'], gold_weight),
       batch,
       class_mask,
       kinds,

@@ -1,8 +1,8 @@
-"""BERT's Adam, its schedules, and learning rates that fall with depth.
+"""BERT's Adam with learning-rate schedules and layer-wise learning rates.
 
-The defaults of the configuration reproduce the released code of BAM: Adam
-without bias correction, decay scaled by the layer's learning rate, clipping
-by the global norm first.
+The default configuration reproduces BAM's released code: clipping by the global
+norm first, Adam without bias correction, weight decay scaled by the learning
+rate of the layer.
 """
 
 from collections.abc import Callable
@@ -13,11 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bam_jax import config as config_lib
 from bam_jax.core import paths
 
-# Path -> depth, given the number of encoder layers n; for the stacked layers
-# one a layer.
+# Path -> depth, given the number of encoder layers n. Stacked layers have one
+# depth each.
 DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
   (r'^encoder/embeddings/', lambda n: 0),
   (r'^encoder/layers/', lambda n: np.arange(1, n + 1)),
@@ -36,7 +35,7 @@ DECAYS: tuple[tuple[str, bool], ...] = (
 def learning_rate(
   step: int, total_steps: int, peak: float, warmup_share: float, schedule: str
 ) -> float:
-  """The learning rate of a step, a host number that the program takes as data.
+  """Learning rate of a step, with linear warm-up and linear decay.
 
   >>> [learning_rate(s, 10, 1.0, 0.2, 'bert') for s in (0, 1, 2, 10)]
   [0.0, 0.5, 0.8, 0.0]
@@ -45,12 +44,11 @@ def learning_rate(
 
   Args:
     step: from 0.
-    total_steps: where the rate reaches 0; it stays there.
-    peak: the rate that warm-up aims at.
-    warmup_share: share of the steps, 0-1.
-    schedule: `bert`: linear decay from step 0 on, which the warm-up overrides
-      while it lasts (released code); `warmup_linear`: the decay starts where
-      the warm-up ends.
+    total_steps: the step from which the rate is 0.
+    peak: the rate at the end of the warm-up.
+    warmup_share: warm-up steps as a share of all steps, 0-1.
+    schedule: `bert` (released code): the decay starts at step 0, hidden by the
+      warm-up at first; `warmup_linear`: it starts after the warm-up.
 
   Raises:
     ValueError: an unknown schedule.
@@ -58,23 +56,22 @@ def learning_rate(
   warmup_steps = int(total_steps * warmup_share)
   if step < warmup_steps:
     return peak * step / warmup_steps
-  left = max(total_steps - step, 0)
+  remaining = max(total_steps - step, 0)
   match schedule:
     case 'bert':
-      return peak * left / total_steps
+      return peak * remaining / total_steps
     case 'warmup_linear':
-      return peak * left / max(total_steps - warmup_steps, 1)
+      return peak * remaining / max(total_steps - warmup_steps, 1)
   raise ValueError(f'unknown schedule {schedule!r}')
 
 
 def scale_by_bert_adam(
   b1: float, b2: float, eps: float, bias_correction: bool
 ) -> optax.GradientTransformation:
-  """Rescales gradients by Adam, by default without bias correction.
+  """Adam (Kingma & Ba, 2015), optionally without bias correction.
 
-  m / (sqrt(v) + eps) as in the released code of BERT (`optimization.py`); the
-  moments start at 0 and are not corrected, so early updates are smaller than
-  those of Kingma & Ba (2015). With `bias_correction` it is theirs.
+  Without it the update is m / (sqrt(v) + eps), as in BERT's released code
+  (`optimization.py`).
 
   >>> adam = scale_by_bert_adam(0.9, 0.99, 0.0, bias_correction=False)
   >>> gradient = jnp.array([4.0])
@@ -86,7 +83,7 @@ def scale_by_bert_adam(
     b1: decay of the first moment, 0-1.
     b2: decay of the second moment, 0-1.
     eps: added to the root of the second moment.
-    bias_correction: divide the moments by 1 - b**step.
+    bias_correction: whether to divide the moments by 1 - b**step.
   """
 
   def init(params: Any) -> optax.ScaleByAdamState:
@@ -117,9 +114,9 @@ def scale_by_bert_adam(
 def scale_by_layer_depth(
   decay: jax.Array | float, depths: Callable[[Any], Any], top: int
 ) -> optax.GradientTransformation:
-  """Scales each update by decay**(top - depth): lower layers learn slower.
+  """Scales each update by decay**(top - depth), so lower layers learn slower.
 
-  Clark et al. (2019), section 4.1: LR · α^d, d the distance from the output.
+  Clark et al. (2019), section 4.1: LR · α^d at distance d from the output.
 
   >>> scale = scale_by_layer_depth(0.5, lambda tree: {'low': 0, 'high': 2}, 2)
   >>> update, _ = scale.update({'low': 4.0, 'high': 4.0}, scale.init(None))
@@ -128,9 +125,9 @@ def scale_by_layer_depth(
 
   Args:
     decay: α, above 0, at most 1; may be traced.
-    depths: tree of updates -> tree of depths from 0 to `top`: an integer, or
-      an array of one for each index of the update's first axis.
-    top: the depth that is not scaled.
+    depths: tree of updates -> tree of depths from 0 to `top`; an array has a
+      depth for each index of the update's first axis.
+    top: depth of the output, which is not scaled.
   """
 
   def update(
@@ -150,14 +147,14 @@ def scale_by_layer_depth(
 
 
 def layer_depths(params: Any, num_layers: int) -> Any:
-  """The tree of depths: embeddings 0, layer i is i+1, pooler n+1, heads n+2.
+  """Tree of depths: embeddings 0, layer i: i + 1, pooler n + 1, heads n + 2.
 
   Args:
-    params: a train state's, its layers stacked.
+    params: parameters with stacked layers.
     num_layers: n.
 
   Raises:
-    ValueError: a parameter that no row of `DEPTHS` matches.
+    ValueError: no row of `DEPTHS` matches a parameter.
   """
 
   def depth(path: str, leaf: Any) -> int | np.ndarray:
@@ -168,10 +165,10 @@ def layer_depths(params: Any, num_layers: int) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-  """The tree of bools: weight decay on all but biases and LayerNorm.
+  """Tree of bools: weight decay applies to all but biases and LayerNorm.
 
   Raises:
-    ValueError: a parameter that no row of `DECAYS` matches.
+    ValueError: no row of `DECAYS` matches a parameter.
   """
   return paths.map_paths(lambda path, leaf: paths.lookup(DECAYS, path), params)
 
@@ -188,18 +185,18 @@ def bert_optimizer(
   clip_norm: float,
   bias_correction: bool,
 ) -> optax.GradientTransformation:
-  """The whole optimiser: clip, Adam, weight decay, layer depth, rate.
+  """Chains clipping, Adam, weight decay, layer-wise rates and learning rate.
 
   Args:
-    learning_rate: of the heads; may be traced.
-    layer_decay: α, above 0, at most 1; may be traced.
-    num_layers: of the encoder.
-    b1: decay of the first moment, 0-1.
-    b2: decay of the second moment, 0-1.
-    eps: added to the root of the second moment.
-    weight_decay: times the parameter, added before the layer's rate scales it.
-    clip_norm: of all gradients together; 0: no clipping.
-    bias_correction: Adam's own; the released code has none.
+    learning_rate: learning rate of the heads; may be traced.
+    layer_decay: α of `scale_by_layer_depth`.
+    num_layers: layers of the encoder.
+    b1: see `scale_by_bert_adam`.
+    b2: see `scale_by_bert_adam`.
+    eps: see `scale_by_bert_adam`.
+    weight_decay: factor of the parameter, which is added to Adam's update.
+    clip_norm: maximum norm of all gradients together; 0: no clipping.
+    bias_correction: see `scale_by_bert_adam`.
   """
   return optax.chain(
     optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
@@ -214,21 +211,14 @@ def bert_optimizer(
   )
 
 
-def make_optimizer(
-  config: config_lib.OptimizerConfig, num_layers: int
-) -> optax.GradientTransformation:
-  """BERT's Adam with learning_rate and layer_decay held in its state."""
-  static = {
-    'num_layers': num_layers,
-    'b1': config.b1,
-    'b2': config.b2,
-    'eps': config.eps,
-    'weight_decay': config.weight_decay,
-    'clip_norm': config.clip_norm,
-    'bias_correction': config.bias_correction,
-  }
+def make_optimizer(**settings: Any) -> optax.GradientTransformation:
+  """`bert_optimizer` with learning_rate and layer_decay kept in its state.
+
+  Args:
+    **settings: the keyword arguments of `bert_optimizer`.
+  """
   return optax.inject_hyperparams(
     bert_optimizer,
-    static_args=tuple(static),
+    static_args=tuple(settings),
     hyperparam_dtype=jnp.float32,
-  )(learning_rate=0.0, layer_decay=1.0, **static)
+  )(learning_rate=0.0, layer_decay=1.0, **settings)

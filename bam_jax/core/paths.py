@@ -1,4 +1,4 @@
-"""Tables over parameter paths: the first row that matches wins."""
+"""Tables that map parameter paths to values; the first matching row wins."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ V = TypeVar('V')
 
 
 def lookup(table: Sequence[tuple[str, V]], path: str) -> V:
-  """The value of the first row whose pattern is found in a path.
+  """Value of the first row whose regular expression matches a path.
 
   Args:
     table: rows of (regular expression, value).
     path: keys joined by `/`, such as `encoder/layers/output/bias`.
 
   Raises:
-    ValueError: no row matches; a parameter is never silently left out.
+    ValueError: no row matches.
   """
   for pattern, value in table:
     if re.search(pattern, path):
@@ -31,7 +31,7 @@ def lookup(table: Sequence[tuple[str, V]], path: str) -> V:
 
 
 def map_paths(function: Callable[[str, Any], V], tree: Any) -> Any:
-  """A tree of `function(path, leaf)`, path as in `lookup`."""
+  """Maps `function(path, leaf)` over a tree; for paths see `lookup`."""
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: function(
       jax.tree_util.keystr(path, simple=True, separator='/'), leaf

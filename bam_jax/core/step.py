@@ -1,6 +1,7 @@
-"""The train step, a pure function of arrays.
+"""The training step as a pure function of arrays.
 
-B rows, L tokens, S segment slots, C outputs of the widest head, T tasks.
+B rows, L tokens, S segment slots, C outputs of the widest head, K outputs of
+the widest token head, T tasks.
 """
 
 from collections.abc import Callable
@@ -20,20 +21,20 @@ from bam_jax.core import losses
 from bam_jax.tasks import kind as kind_lib
 
 Batch = Mapping[str, Any]
-# (parameters, batch, dropout key) -> an object with `slots` [B, S, C] and
-# `tokens` [B, L, K] or None, such as `modeling.heads.Logits`.
+# (params, batch, dropout key) -> logits with the attributes `slots` [B, S, C]
+# and `tokens`, [B, L, K] or None.
 ApplyModel = Callable[[Any, Batch, jax.Array], Any]
 _KEY_TYPE = 'threefry2x32'
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """What a step changes; with the configuration, all that a resume needs.
+  """All arrays that a run needs to resume.
 
   Attributes:
-    step: int32 scalar, steps done.
-    params: {'encoder', 'pooler', 'heads'}, float32, as `layers.stack` returns.
-    opt_state: of `optimizer.make_optimizer`.
-    dropout_key: [2] uint32, raw threefry key of the run; never changes.
+    step: int32 scalar, the number of steps taken.
+    params: {'encoder', 'pooler', 'heads'}, float32, with stacked layers.
+    opt_state: state of `optimizer.make_optimizer`.
+    dropout_key: [2] uint32, raw threefry key of the run; constant.
   """
 
   step: jax.Array
@@ -43,10 +44,10 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class StepSchedule(NamedTuple):
-  """What the schedules say for one step: float32 scalars, data to the program.
+  """Values of the schedules at one step, which the program takes as data.
 
   Attributes:
-    learning_rate: of the heads.
+    learning_rate: learning rate of the heads.
     gold_weight: λ, 0-1.
     layer_decay: α, above 0, at most 1.
   """
@@ -59,12 +60,12 @@ class StepSchedule(NamedTuple):
 def create_state(
   optimizer: optax.GradientTransformation, params: Any, seed: Any
 ) -> TrainState:
-  """The state before step 0.
+  """Makes the state before step 0.
 
   Args:
-    optimizer: of `optimizer.make_optimizer`.
-    params: complete tree, its layers stacked.
-    seed: of dropout; uint32 scalar, may be traced.
+    optimizer: from `optimizer.make_optimizer`.
+    params: the complete tree, with stacked layers.
+    seed: seed of dropout, uint32 scalar; may be traced.
   """
   key = jax.random.key(seed, impl=_KEY_TYPE)
   return TrainState(
@@ -84,21 +85,19 @@ def make_train_step(
   reduction: str,
   accumulate: int,
 ) -> Callable[[TrainState, Batch, StepSchedule], tuple[TrainState, dict]]:
-  """The pure function of one step.
+  """Makes the pure function of one step.
 
   Args:
     apply_model: the model with dropout.
-    optimizer: of `optimizer.make_optimizer`.
+    optimizer: from `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
-    kinds: the T tasks' kinds.
-    reduction: `sum` over the examples (released code) or `mean`.
-    accumulate: parts that the batch is computed in, to save memory; must
-      divide B. Dropout differs between numbers of parts, nothing else does.
+    kinds: [T] the kind of each task.
+    reduction: `sum` (released code) or `mean` over the examples.
+    accumulate: number of parts for `gradients.gradient`; must divide B.
 
   Returns:
-    (state, batch, schedule) -> (state, metrics), metrics being `loss` [T] and
-    `count` [T], the sums of `losses.multitask_loss`, and `grad_norm`, a scalar,
-    before clipping.
+    (state, batch, schedule) -> (state, metrics): `loss` and `count` [T] from
+    `losses.multitask_loss`, and the scalar `grad_norm` before clipping.
   """
 
   def train_step(

@@ -1,10 +1,9 @@
-"""What a student learns from its teachers: folds are joined, seeds averaged.
+"""Combines teacher predictions: joins folds, averages several teachers.
 
-A teacher's kind of task turns its logits into predictions, for classes by a
-softmax with temperature (`Kind.teacher_probs`; Hinton et al. 2015). With
-several teachers the student learns from the mean of their predictions. A
-teacher that consists of several runs predicts each row by the run that was not
-trained on it (cross-fitting).
+The kind of a task turns logits into predictions, for classes by a softmax with
+temperature (`Kind.teacher_probs`; Hinton et al. 2015). A student learns from
+the mean prediction of its teachers. With cross-fitting, a teacher consists of
+several runs, and each row is predicted by the run that was not trained on it.
 """
 
 from collections.abc import Iterable
@@ -16,16 +15,13 @@ from bam_jax.tasks import ragged
 
 
 def mean_predictions(predictions: Iterable[np.ndarray]) -> np.ndarray:
-  """Mean of the teachers' probabilities or scores, not of their logits.
+  """Mean of the probabilities or scores that several teachers predict.
 
   >>> mean_predictions([np.array([0.1, 0.9]), np.array([0.5, 0.5])]).tolist()
   [0.3, 0.7]
 
   Args:
-    predictions: of each teacher, arrays of one shape; at least one.
-
-  Returns:
-    An array of that shape.
+    predictions: an array for each teacher, all of one shape; at least one.
   """
   total, count = np.float32(0), 0
   for prediction in predictions:
@@ -36,7 +32,7 @@ def mean_predictions(predictions: Iterable[np.ndarray]) -> np.ndarray:
 def choose_out_of_fold(
   offsets: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-  """Joins the logits of a teacher's runs, each on the rows that it left out.
+  """Joins the logits that a teacher's runs predict on their left-out rows.
 
   >>> parts = [(np.array([1]), np.array([[5.0]])),
   ...          (np.array([0, 2]), np.array([[4.0], [6.0]]))]
@@ -44,15 +40,16 @@ def choose_out_of_fold(
   [4.0, 5.0, 6.0]
 
   Args:
-    offsets: [N + 1] int; the outputs of row i are [offsets[i], offsets[i + 1]).
-    parts: of each run, the n rows that it labels, [n] int, and the logits on
-      them, one row after the other, [outputs of these rows, c].
+    offsets: [N + 1] int; outputs offsets[i] to offsets[i + 1] - 1 belong to
+      row i.
+    parts: for each run, the rows that it labels, [n] int, and their logits,
+      [outputs of these rows, c].
 
   Returns:
-    [offsets[-1], c] float32, in the order of the rows.
+    [offsets[-1], c] float32.
 
   Raises:
-    ValueError: a row is labelled by no run, or by more than one.
+    ValueError: not exactly one run labels a row.
   """
   count = np.bincount(
     np.concatenate([rows for rows, _ in parts]), minlength=len(offsets) - 1

@@ -2,11 +2,11 @@
 
 B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
 T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
-[B, L] int32, `cls_index, task_id` to [B, S] int32, `target, teacher` to
+[B, L] int32, `cls_index, task_id` to [B, S] int32, `gold, teacher` to
 [B, S, C] float32 and `weight` to [B, S] float32. Segments are numbered from 1,
 0 is padding; positions restart in each segment; an empty slot weighs 0. If a
 task's outputs are of tokens, K at most, training batches also have
-`token_target, token_teacher` [B, L, K] and `token_share` [B, L] float32.
+`token_gold, token_teacher` [B, L, K] and `token_share` [B, L] float32.
 """
 
 import collections
@@ -49,7 +49,7 @@ class TrainBatches:
     task_ids: Sequence[int],
     features: Sequence[shards.Columns],
     teachers: Sequence[np.ndarray | None],
-    sampler: sampling.Mix,
+    sampler: sampling.Sampler,
     packing: config_lib.PackingConfig,
     rows_multiple: int = 1,
     own_rows: Callable[[int], np.ndarray] | None = None,
@@ -146,7 +146,7 @@ class TrainBatches:
       self._lengths_a[example],
       self._token_targets(task, row, lengths),
       task_id=self._heads[task],
-      target=gold,
+      gold=gold,
       teacher=teacher,
       weight=self._sampler.weights[task],
     )
@@ -159,7 +159,7 @@ class TrainBatches:
   def _pack(self, lengths: np.ndarray) -> packing_lib.Packing:
     """Returns the places of examples of these lengths."""
     if not self._packing.enabled:
-      return packing_lib.one_a_row(len(lengths))
+      return packing_lib.one_per_row(len(lengths))
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)
 
 
@@ -203,7 +203,7 @@ def evaluation_batches(
   else:
     slots = 1
     order = np.argsort(-lengths, kind='stable')
-    packed = packing_lib.one_a_row(len(order))
+    packed = packing_lib.one_per_row(len(order))
     packed = packed._replace(row=np.argsort(order))
   num_batches = -(-packed.num_rows // rows)
   bounds = np.searchsorted(packed.row[order], rows * np.arange(num_batches + 1))
@@ -222,12 +222,12 @@ def evaluation_batches(
       lengths[example],
       lengths_a[example],
       task_id=task_ids[example],
-      target=np.zeros((len(example), num_outputs), np.float32),
+      gold=np.zeros((len(example), num_outputs), np.float32),
       teacher=np.zeros((len(example), num_outputs), np.float32),
       weight=np.ones(len(example), np.float32),
     )
     cell = places.row * slots + places.slot
-    yield packing_lib.spread(cell, example + 1, rows, slots) - 1, batch
+    yield packing_lib.scatter(example + 1, cell, (rows, slots)) - 1, batch
 
 
 def _check_lengths(

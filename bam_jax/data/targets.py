@@ -128,7 +128,7 @@ class TokenTargets:
       lengths: [n] tokens.
 
     Returns:
-      `token_target, token_teacher` [tokens, K] and `token_share` [tokens],
+      `token_gold, token_teacher` [tokens, K] and `token_share` [tokens],
       float32.
     """
     if not self._width:
@@ -147,7 +147,7 @@ class TokenTargets:
         targets = probs[ragged.places(columns.ragged('input_ids')[1], rows)]
       teacher[where, : own.num_outputs] = targets
     return {
-      'token_target': gold,
+      'token_gold': gold,
       'token_teacher': teacher,
       'token_share': share,
     }

@@ -21,7 +21,7 @@ from bam_jax.data import registry
 from bam_jax.doctor import examine
 from bam_jax.doctor import findings
 from bam_jax.doctor import lengths
-from bam_jax.training import setup
+from bam_jax.modeling import pretrained
 
 # Places shown of a finding; doctor.json has more.
 _PLACES = 3
@@ -47,7 +47,7 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   """
   tasks = registry.resolve(config)
   try:
-    tokenizer = setup.load_tokenizer(config)
+    tokenizer = pretrained.load_tokenizer(config)
     remark = (
       f'Tokens are those of up to {lengths.SAMPLE:,} rows a split, evenly'
       ' spread, special ones included; rows are cut at'

@@ -199,20 +199,20 @@ def _sample_steps(
   multiple = plan.setup.programs.rows_multiple
   buckets = plan.packing.row_buckets if plan.packing.enabled else (1,)
   for group, run in {each.group: each.run for each in remaining}.items():
-    job = plan.data.make_job(run, plan.packing, rows_multiple=multiple)
-    steps = range(0, job.num_steps, max(job.num_steps // _COUNTED_STEPS, 1))
+    spec = plan.data.make_spec(run, plan.packing, rows_multiple=multiple)
+    steps = range(0, spec.num_steps, max(spec.num_steps // _COUNTED_STEPS, 1))
     rows[group] = [
-      packing_lib.bucket(job.batches.rows_filled(step), buckets, multiple)
+      packing_lib.bucket(spec.batches.rows_filled(step), buckets, multiple)
       for step in steps
     ]
     began = time.perf_counter()
     for step in steps[:_TIMED_STEPS]:
-      job.batches(step)
+      spec.batches(step)
     hosts[group] = (time.perf_counter() - began) / len(steps[:_TIMED_STEPS])
     for size, step in zip(rows[group], steps):
       if (min(counts), size) not in batches:
         batches |= dict.fromkeys(
-          [(count, size) for count in counts], job.batches(step)
+          [(count, size) for count in counts], spec.batches(step)
         )
   return rows, hosts, batches
 

@@ -15,7 +15,7 @@ def evaluate(plan: plan_lib.Plan) -> None:
       plan.setup.programs,
       plan.restore_params(run.name),
       plan.data.dev_splits(run),
-      plan.config,
+      plan.config.packing,
       lambda _: plan.preemption_signal.check(),
     )
     record = plan.workspace.read_record(run.name)

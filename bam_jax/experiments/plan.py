@@ -22,6 +22,7 @@ from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.modeling import pretrained
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
@@ -49,7 +50,7 @@ class Plan:
   config: config_lib.Config
   workspace: workspace_lib.Workspace
   tasks: task_lib.TaskTable
-  encoder: setup_lib.Encoder
+  encoder: pretrained.Encoder
   preemption_signal: preemption.Signal
   shared_setup: setup_lib.Setup | None = None
 
@@ -285,7 +286,7 @@ def make_plan(
     config,
     workspace_lib.Workspace(workdir),
     tasks,
-    setup_lib.load_encoder(config),
+    pretrained.load_encoder(config),
     preemption_signal or preemption.Signal(),
     setup,
   )

@@ -18,9 +18,9 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import processes
 from bam_jax.training import evaluate
-from bam_jax.training import job as job_lib
 from bam_jax.training import loop
 from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import spec as spec_lib
 
 _ALWAYS_DEFINED = ('accuracy', 'exact_match', 'answer_f1')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
@@ -28,7 +28,7 @@ _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 def make_record(
   plan: plan_lib.Plan,
-  job: job_lib.Job,
+  spec: spec_lib.TrainSpec,
   result: loop.Result,
   seconds: float,
   seeds_at_once: int,
@@ -41,7 +41,7 @@ def make_record(
   stats = jax.local_devices()[0].memory_stats()  # None on a CPU
   versions = [f'{name} {metadata.version(name)}' for name in _PACKAGES]
   return {
-    'steps': job.num_steps,
+    'steps': spec.num_steps,
     'best_step': result.best_step,
     'parameters': parameters_digest(result.params),
     'seconds': round(seconds, 2),
@@ -51,7 +51,7 @@ def make_record(
     # Threads may still be compiling other programs.
     'compilations': plan.setup.programs.compilations,
     'peak_device_bytes': stats and stats['peak_bytes_in_use'],
-    'shares': job.batches.shares,
+    'shares': spec.batches.shares,
   }
 
 

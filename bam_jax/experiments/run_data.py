@@ -19,7 +19,7 @@ from bam_jax.data import shards
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
-from bam_jax.training import job as job_lib
+from bam_jax.training import spec as spec_lib
 
 # The task sampler of a run counts its examples as int32.
 _MAX_EXAMPLES = 2**31 - 1
@@ -85,7 +85,7 @@ class PlanData:
       rows += sum(map(len, unlabelled))
     return _num_steps(run, rows)
 
-  def make_job(
+  def make_spec(
     self,
     run: runs_lib.Run,
     packing: config_lib.PackingConfig,
@@ -93,7 +93,7 @@ class PlanData:
     rows_multiple: int = 1,
     directory: Path = Path(),
     own_rows: Callable[[int], np.ndarray] | None = None,
-  ) -> job_lib.Job:
+  ) -> spec_lib.TrainSpec:
     """Returns what the training loop needs to train a run.
 
     Args:
@@ -128,7 +128,7 @@ class PlanData:
       ]
       sizes = [len(rows) for rows in kept]
     sampler = _make_sampler(run, sizes, steps)
-    return job_lib.Job(
+    return spec_lib.TrainSpec(
       name=run.name,
       directory=directory,
       seed=run.seed,
@@ -137,7 +137,7 @@ class PlanData:
         [self.tasks.index[name] for name in run.tasks],
         train,
         teacher_probs,
-        sampling.PartMix(sampler, kept) if kept else sampler,
+        sampling.SubsetSampler(sampler, kept) if kept else sampler,
         packing,
         rows_multiple,
         own_rows,
@@ -145,8 +145,9 @@ class PlanData:
       ),
       num_steps=steps,
       length=run.length,
-      taught=run.is_taught,
+      is_taught=run.is_taught,
       dev=self.dev_splits(run),
+      config=run.config,
     )
 
   def choose_packing(
@@ -165,12 +166,14 @@ class PlanData:
     largest = 0
     sampled_runs = {(run.tasks, run.variant): run for run in reversed(runs)}
     for key, run in sampled_runs.items():
-      job = self.make_job(run, packing)
-      sampled = range(0, job.num_steps, max(job.num_steps // _SAMPLED_STEPS, 1))
-      filled = [job.batches.rows_filled(step) for step in sampled]
+      spec = self.make_spec(run, packing)
+      sampled = range(
+        0, spec.num_steps, max(spec.num_steps // _SAMPLED_STEPS, 1)
+      )
+      filled = [spec.batches.rows_filled(step) for step in sampled]
       for rows in filled:
-        steps[rows] += job.num_steps / len(sampled)
-      all_steps = similar[key] * job.num_steps
+        steps[rows] += spec.num_steps / len(sampled)
+      all_steps = similar[key] * spec.num_steps
       largest = max(largest, packing_lib.most_rows(filled, all_steps))
     return dataclasses.replace(
       packing, row_buckets=packing_lib.choose_buckets(steps, largest)
@@ -208,17 +211,17 @@ def _num_steps(run: runs_lib.Run, rows: int) -> int:
 
 def _make_sampler(
   run: runs_lib.Run, sizes: Sequence[int], steps: int
-) -> sampling.Mix:
+) -> sampling.Sampler:
   """Returns the task sampler; `sizes` count rows with swapped copies."""
   config, batch_size = run.config, run.length.batch_size
   exponent = config.sampling.exponent
   # With one task there is nothing to balance: its rows come in permutations.
   if config.sampling.mode == 'copies' and not run.is_single:
-    return sampling.CopiesMix(sizes, exponent, batch_size, steps, run.seed)
+    return sampling.CopiesSampler(sizes, exponent, batch_size, steps, run.seed)
   examples = [
     size // 2 if name in config.data.swap else size
     for name, size in zip(run.tasks, sizes)
   ]
-  return sampling.SampledMix(
+  return sampling.ProportionalSampler(
     examples, sizes, exponent, batch_size, steps, run.seed
   )

@@ -120,8 +120,8 @@ def _train_group(
   own_rows = None
   if len(group) == 1 and processes.is_multi_process():
     own_rows = functools.partial(mesh_lib.own_rows, programs.mesh)
-  jobs = [
-    plan.data.make_job(
+  specs = [
+    plan.data.make_spec(
       each,
       plan.packing,
       [teachers.read_probs(each, name) for name in each.tasks],
@@ -138,11 +138,9 @@ def _train_group(
       return plan.setup.initial_params(seed)
     return mesh_lib.fetch(plan.restore_params(starts[seed]))
 
-  results = loop.train(
-    jobs, programs, initial_params, group[0].config, plan.preemption_signal
-  )
+  results = loop.train(specs, programs, initial_params, plan.preemption_signal)
   seconds = (time.perf_counter() - started) / len(group)
-  for each, job, result in zip(group, jobs, results):
-    record = records.make_record(plan, job, result, seconds, len(group))
+  for each, spec, result in zip(group, specs, results):
+    record = records.make_record(plan, spec, result, seconds, len(group))
     records.save_outputs(plan, each, record, result.outputs, result.scores)
   return [result.params for result in results]

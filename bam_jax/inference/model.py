@@ -192,7 +192,7 @@ class Model:
     if packing.enabled:
       packed = packing_lib.pack(lengths, packing.row_length, packing.slots)
     else:
-      packed = packing_lib.one_a_row(len(lengths))
+      packed = packing_lib.one_per_row(len(lengths))
     # Without the others, the examples of the first rows fill as many rows.
     whole = packed.num_rows // largest * largest
     rest = packing_lib.bucket(packed.num_rows - whole, self.sizes, 1)

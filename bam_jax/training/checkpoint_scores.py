@@ -1,7 +1,7 @@
-"""The scores of a run's checkpoints, and which checkpoints are kept.
+"""Scores of the checkpoints of a run, and the choice of those that are kept.
 
-A checkpoint holds its score in a file of its own and in its metadata. The score
-of a checkpoint saved before its evaluation is in the metadata of the next one.
+A checkpoint holds its score in a file and in its metadata. If it was saved
+before its evaluation, the metadata of the next checkpoint holds its score.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ _DIGEST = 'digest'
 
 
 def kept(directory: Path) -> list[int]:
-  """Steps of the checkpoints in a folder that are kept: best and latest.
+  """Steps of the best and the latest checkpoint in a folder.
 
-  The others are deleted once the checkpoint that replaces them has its final
-  name, so these are complete until a new checkpoint appears.
+  All others may be deleted at any time; these two stay complete until another
+  checkpoint appears.
 
   Raises:
-    OSError, ValueError: a score can't be read; a new checkpoint may just have
-      appeared.
+    OSError, ValueError: a score can't be read, perhaps because another
+      checkpoint has just appeared.
   """
   steps = sorted(
     int(path.parent.name.removeprefix('step_'))
@@ -45,13 +45,13 @@ def kept(directory: Path) -> list[int]:
     return []
   found = {step: read_score(directory / f'step_{step}') for step in steps}
   scores = {step: score for step, score in found.items() if score is not None}
-  scores |= read_carried(read_metadata(directory / f'step_{steps[-1]}'))[1]
-  best = best_step(scores, steps)
+  _, late = read_carried(read_metadata(directory / f'step_{steps[-1]}'))
+  best = best_step(scores | late, steps)
   return sorted({steps[-1], steps[-1] if best is None else best})
 
 
 def read_metadata(directory: Path) -> Mapping[str, Any]:
-  """The metadata with which `Checkpoints.save` wrote a checkpoint.
+  """Reads the metadata that `Checkpoints.save` wrote.
 
   Orbax's own `metadata` also opens each array, and some may be deleted already.
   """
@@ -61,20 +61,20 @@ def read_metadata(directory: Path) -> Mapping[str, Any]:
 
 
 def read_score(directory: Path) -> float | None:
-  """The score in a checkpoint's folder; None if it was saved without one."""
+  """Reads the score of a checkpoint; None if it was saved without one."""
   path = directory / 'metrics' / 'metrics'
   return json.loads(path.read_text())[SCORE] if path.exists() else None
 
 
 def best_step(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
-  """The step with the highest score; among equal scores the latest."""
-  scored = [step for step in sorted(steps) if step in scores]
-  return sorted(scored, key=scores.get)[-1] if scored else None
+  """The step with the highest score, the latest of equal ones; else None."""
+  scored = [step for step in steps if step in scores]
+  return max(scored, key=lambda step: (scores[step], step), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class PreserveBest(policies.PreservationPolicy):
-  """Preserves the best checkpoint, by scores that Orbax may not know.
+  """Preserves the best checkpoint by scores that Orbax does not know.
 
   Attributes:
     scores: step -> score; may change at any time.
@@ -97,7 +97,7 @@ class PreserveBest(policies.PreservationPolicy):
 def carry(
   unlogged: Sequence[Sequence[float]], late: Mapping[str, float]
 ) -> dict[str, object]:
-  """Metadata for a checkpoint that `read_carried` reads back."""
+  """Makes the metadata that `read_carried` reads."""
   carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: dict(late)}
   return carried | {_DIGEST: schema.digest(carried)}
 
@@ -105,7 +105,7 @@ def carry(
 def read_carried(
   metadata: Mapping[str, Any],
 ) -> tuple[list[list[float]], dict[int, float]]:
-  """Unlogged metrics and late scores in a checkpoint's metadata.
+  """Reads unlogged metrics and late scores from a checkpoint's metadata.
 
   Raises:
     ValueError: they fail their digest.

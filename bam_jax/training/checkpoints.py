@@ -1,14 +1,13 @@
-"""Checkpoints of one run, through Orbax: the latest and the best are kept.
+"""Checkpoints of one run: Orbax keeps the latest and the best.
 
-The metadata of a checkpoint holds its score and a checksum of each array, and
-no checkpoint is used before they agree with what was read.
+The metadata of a checkpoint holds its score and a checksum of each array. Both
+are compared with the files before a checkpoint is used.
 
-A run that is stopped saves its current step. If that step is due to be
-evaluated, this happens when the run goes on, and its score is kept in the
-metadata of the next checkpoint: no checkpoint is ever written twice.
+A stopped run saves its current step without a score. If an evaluation was due,
+it happens when the run resumes, and the metadata of the next checkpoint holds
+the score: no checkpoint is written twice.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -39,14 +38,14 @@ _TRAIN = 'train'
 
 
 class _Manager(ocp.CheckpointManager):
-  """Orbax's checkpoint manager, without its check for preemption.
+  """Orbax's checkpoint manager without its check for preemption.
 
-  JAX lets processes agree on one counter, and `processes.AgreedSignal` counts
-  its own checks, while Orbax would ask with the step's number.
+  JAX has one preemption counter for all processes. `processes.AgreedSignal`
+  counts its own checks, but Orbax would use the number of the step.
   """
 
   def reached_preemption(self, step: int) -> bool:
-    """Returns False: the caller decides what is saved."""
+    """Returns False: the training loop handles preemption."""
     del step
     return False
 
@@ -55,19 +54,24 @@ class Checkpoints:
   """Context manager for the checkpoints of one run.
 
   Parameters and the rest of the state are separate items, so that inference
-  reads no optimiser state and a finished run need not keep it.
+  reads no optimizer state and a finished run need not keep it.
+
+  Attributes:
+    unlogged: metrics of steps before the latest checkpoint that were not in the
+      log when it was saved.
   """
 
   def __init__(self, directory: Path):
-    """Opens a folder of checkpoints, which is created if missing.
+    """Opens a folder of checkpoints; creates it if it is missing.
 
     Raises:
       errors.UserError: the folder can't be made, or a score is damaged.
     """
     self._directory = directory
     self._scores: dict[int, float] = {}
+    # Steps whose score came after they were saved.
     self._late: set[int] = set()
-    self._unlogged: list[list[float]] = []
+    self.unlogged: list[list[float]] = []
     # Orbax logs every save, and each of its threads logs the errors that it
     # also raises; asyncio logs them once more.
     for name in ('absl', 'asyncio'):
@@ -87,17 +91,17 @@ class Checkpoints:
           preservation_policy=policies.AnyPreservationPolicy(
             [policies.LatestN(1), scores_lib.PreserveBest(self._scores)]
           ),
-          best_fn=_score,
+          best_fn=lambda metrics: metrics[scores_lib.SCORE],
           step_prefix='step',
         ),
       )
-    steps = self._manager.all_steps()
-    for step in steps:
-      self._read_score(step, is_latest=step == max(steps))
-    if steps:
-      with _reading(self._step_directory(max(steps))):
-        self._unlogged, late = scores_lib.read_carried(
-          scores_lib.read_metadata(self._step_directory(max(steps)))
+    for step in self._manager.all_steps():
+      self._read_score(step)
+    if self.latest_step is not None:
+      path = self._step_directory(self.latest_step)
+      with _reading(path):
+        self.unlogged, late = scores_lib.read_carried(
+          scores_lib.read_metadata(path)
         )
       self._scores.update(late)
       self._late.update(late)
@@ -111,33 +115,29 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
-    """The step of the latest checkpoint; None if there is none."""
+    """The step of the latest checkpoint; None without checkpoints."""
     return self._manager.latest_step()
 
   @property
   def best_step(self) -> int | None:
-    """The step of the highest score; the latest one if none has a score."""
+    """The step with the highest score; the latest step without scores."""
     return (
       scores_lib.best_step(self._scores, self._manager.all_steps())
       or self.latest_step
     )
 
   def score(self, step: int) -> float | None:
-    """The score of a step, if it has one."""
+    """The score of a step; None if it has none."""
     return self._scores.get(step)
 
   def add_score(self, score: float) -> None:
-    """Sets the score of the latest step if it has none; ignores nan."""
+    """Adds a score to the latest step if it has none; ignores nan."""
     if self.latest_step not in self._scores and not math.isnan(score):
       self._scores[self.latest_step] = score
       self._late.add(self.latest_step)
 
-  def unlogged(self) -> list[list[float]]:
-    """The `unlogged` metrics that the latest step was saved with."""
-    return self._unlogged
-
   def has(self, step: int) -> bool:
-    """Whether there is a checkpoint of a step."""
+    """Whether a step has a checkpoint."""
     return step in self._manager.all_steps()
 
   def save(
@@ -147,17 +147,17 @@ class Checkpoints:
     with_optimizer: bool = True,
     unlogged: Sequence[Sequence[float]] = (),
   ) -> None:
-    """Saves a state; returns once it may be donated.
+    """Saves a state in the background; returns once it may be donated.
 
     Args:
       state: the state after `state.step` steps.
-      score: chooses the best checkpoint, higher is better; an undefined score,
-        nan, is stored as none, so that it is never preferred.
-      with_optimizer: whether the run can be resumed from here.
+      score: chooses the best checkpoint; higher is better. An undefined score,
+        nan, counts as no score.
+      with_optimizer: whether the run can be resumed from this checkpoint.
       unlogged: metrics of earlier steps that are not in the log.
 
     Raises:
-      errors.UserError: this checkpoint, or the one before, can't be written.
+      errors.UserError: this or the previous checkpoint can't be written.
     """
     step = int(state.step)
     if score is not None and math.isnan(score):
@@ -165,10 +165,15 @@ class Checkpoints:
     trees = {_PARAMS: state.params}
     if with_optimizer:
       trees[_TRAIN] = _without_params(state)
-    checksums = {
-      name: checksums_lib.checksums(tree) for name, tree in trees.items()
+    metadata = {
+      _CHECKSUMS: {k: checksums_lib.checksums(t) for k, t in trees.items()},
+      scores_lib.SCORE: score,
     }
-    metadata = {_CHECKSUMS: checksums, scores_lib.SCORE: score}
+    late = self._late.intersection(self._manager.all_steps())
+    if late or unlogged:
+      metadata |= scores_lib.carry(
+        unlogged, {str(step): self._scores[step] for step in sorted(late)}
+      )
     with _writing(self._directory):
       if score is not None:
         self._scores[step] = score
@@ -179,13 +184,13 @@ class Checkpoints:
         ),
         metrics=None if score is None else {scores_lib.SCORE: score},
         force=True,
-        custom_metadata=metadata | self._to_carry(unlogged),
+        custom_metadata=metadata,
       )
 
   def restore(self, like: step_lib.TrainState) -> step_lib.TrainState:
-    """The latest state, with the shapes, types and shardings of `like`.
+    """Restores the latest state with the shapes and shardings of `like`.
 
-    If a finished run kept only its parameters, the optimiser state is that of
+    If a finished run kept only its parameters, the optimizer state is that of
     `like`.
 
     Raises:
@@ -199,10 +204,10 @@ class Checkpoints:
     return like.replace(params=params, **train)
 
   def restore_params(self, like: Any, step: int) -> Any:
-    """The parameters of a step.
+    """Restores the parameters of a step.
 
     Args:
-      like: tree of arrays or of `jax.ShapeDtypeStruct`s with shardings.
+      like: tree of arrays, or of `jax.ShapeDtypeStruct`s with shardings.
       step: step of a checkpoint.
 
     Raises:
@@ -210,8 +215,8 @@ class Checkpoints:
     """
     if not self.has(step):
       raise errors.UserError(
-        f'{self._step_directory(step)}: no checkpoint; remove the folder of the'
-        ' run and train it again'
+        f'{self._step_directory(step)}: the checkpoint is missing; remove the'
+        ' folder of the run to train it again'
       )
     return self._restore(step, _PARAMS, like)
 
@@ -227,24 +232,17 @@ class Checkpoints:
       self._check_sums(step, item, restored, metadata.custom_metadata or {})
     return restored
 
-  def _to_carry(self, unlogged: Sequence[Sequence[float]]) -> dict[str, object]:
-    """Metadata of the next checkpoint, for `checkpoint_scores.read_carried`."""
-    steps = self._late.intersection(self._manager.all_steps())
-    late = {str(step): self._scores[step] for step in sorted(steps)}
-    if not late and not unlogged:
-      return {}
-    return scores_lib.carry(unlogged, late)
-
-  def _read_score(self, step: int, is_latest: bool) -> None:
+  def _read_score(self, step: int) -> None:
     """Reads the score of a checkpoint; raises if it is damaged.
 
-    An earlier step with missing files has no score: a process that was deleting
-    it, since a later step had replaced it, was killed.
+    An earlier step with missing files has no score: the process that deleted
+    it, because a later step had replaced it, was killed.
     """
-    with _reading(self._step_directory(step)):
+    path, is_latest = self._step_directory(step), step == self.latest_step
+    with _reading(path):
       try:
-        metadata = scores_lib.read_metadata(self._step_directory(step))
-        score = scores_lib.read_score(self._step_directory(step))
+        metadata = scores_lib.read_metadata(path)
+        score = scores_lib.read_score(path)
       except FileNotFoundError:
         if is_latest:
           raise
@@ -260,7 +258,7 @@ class Checkpoints:
   def _check_sums(
     self, step: int, item: str, restored: Any, metadata: Mapping[str, Any]
   ) -> None:
-    """Raises a ValueError with the first array that fails its checksum."""
+    """Raises a ValueError that names the first array with a wrong checksum."""
     if _CHECKSUMS not in metadata:
       # Written before checkpoints had checksums.
       logging.warning(
@@ -275,42 +273,62 @@ class Checkpoints:
   def _check_shapes(
     self, step: int, item: str, abstract: Any, saved: Any
   ) -> None:
-    """Raises a UserError with the first parameter of another name or shape."""
+    """Raises a UserError that names the first parameter that differs."""
+    path = self._step_directory(step)
     if saved is None:
-      raise errors.UserError(
-        f'{self._step_directory(step)}: the checkpoint has no {item}'
-      )
-    want, have = _shapes(abstract), _shapes(saved)
+      raise errors.UserError(f'{path}: the checkpoint has no {item}')
+    want, have = (
+      {name: tuple(leaf.shape) for name, leaf in checksums_lib.named_leaves(x)}
+      for x in (abstract, saved)
+    )
     for name in sorted(want | have):
       if want.get(name) != have.get(name):
         raise errors.UserError(
-          f'{self._step_directory(step)}: {name} has shape {have.get(name)}'
-          f' in the checkpoint and {want.get(name)} in the model; use the'
-          ' config that it was trained with'
+          f'{path}: {name} has shape {have.get(name)} in the checkpoint and'
+          f' {want.get(name)} in the model; use the config that it was trained'
+          ' with'
         )
 
   def _step_directory(self, step: int) -> Path:
     return self._directory / f'step_{step}'
 
   def wait(self) -> None:
-    """Waits until everything saved is on disk.
+    """Waits until all saved checkpoints are on disk.
 
     Raises:
-      errors.UserError: something could not be written.
+      errors.UserError: a checkpoint could not be written.
     """
     with _writing(self._directory):
       self._manager.wait_until_finished()
 
   def drop_optimizer(self) -> None:
-    """Deletes the optimiser states, which only a resumed run needs."""
+    """Deletes the optimizer states, which only a resumed run needs."""
     self.wait()
     for step in self._manager.all_steps() if processes.is_first() else ():
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
 
 
+def _writing(directory: Path) -> contextlib.AbstractContextManager[None]:
+  """Context for writing; may also raise the error of an earlier save."""
+  return _as_user_error(
+    directory,
+    'a checkpoint could not be written ({1}); free some space or give'
+    ' permission, and the same command goes on from the last one that was',
+  )
+
+
+def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
+  return _as_user_error(
+    directory,
+    'is damaged ({0}: {1}); remove that folder, and the run goes on from an'
+    ' older checkpoint; if the run was finished, remove the folder of the run'
+    ' to train it again',
+  )
+
+
 @contextlib.contextmanager
-def _as_user_error(describe: Callable[[Exception], str]) -> Iterator[None]:
-  """Raises errors of Orbax, which may be of any type, as a UserError."""
+def _as_user_error(directory: Path, message: str) -> Iterator[None]:
+  """Raises any error of Orbax as a UserError; {0} is its type, {1} its text."""
   try:
     yield
   except (errors.UserError, errors.RetryError):
@@ -318,36 +336,8 @@ def _as_user_error(describe: Callable[[Exception], str]) -> Iterator[None]:
   except Exception as e:
     if peers.is_peer_error(e):
       raise
-    raise errors.UserError(describe(e)) from e
-
-
-def _writing(directory: Path) -> contextlib.AbstractContextManager[None]:
-  """Context for writing checkpoints; raises a UserError if that fails.
-
-  The error may be one that a thread of Orbax met in an earlier call.
-  """
-  return _as_user_error(
-    lambda e: (
-      f'{directory}: a checkpoint could not be written ({e}); free some space'
-      ' or give permission, and the same command goes on from the last one that'
-      ' was'
-    )
-  )
-
-
-def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
-  """Context for reading a checkpoint; raises a UserError if it is damaged."""
-  return _as_user_error(
-    lambda e: (
-      f'{directory}: is damaged ({type(e).__name__}: {e}); remove that folder,'
-      ' and the run goes on from an older checkpoint; if the run was finished,'
-      ' remove the folder of the run to train it again'
-    )
-  )
-
-
-def _score(metrics: Mapping[str, float]) -> float:
-  return metrics[scores_lib.SCORE]
+    text = message.format(type(e).__name__, e)
+    raise errors.UserError(f'{directory}: {text}') from e
 
 
 def _without_params(state: step_lib.TrainState) -> Mapping[str, object]:
@@ -355,10 +345,4 @@ def _without_params(state: step_lib.TrainState) -> Mapping[str, object]:
     'step': state.step,
     'opt_state': state.opt_state,
     'dropout_key': state.dropout_key,
-  }
-
-
-def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
-  return {
-    name: tuple(leaf.shape) for name, leaf in checksums_lib.named_leaves(tree)
   }

@@ -1,7 +1,7 @@
 """Checksums of arrays, computed on the devices under any sharding.
 
-Orbax's files have no checksums of the numbers themselves: a bit that flips on a
-disk would be read back as another weight.
+Orbax's files have no checksums of the numbers, so a flipped bit on a disk would
+be read as another weight.
 """
 
 from typing import Any
@@ -14,25 +14,26 @@ from bam_jax.training import compilation
 
 
 def checksums(tree: Any) -> dict[str, int]:
-  """Checksum from 0 to 2^32 - 1 of each leaf, by its name.
+  """Computes a checksum, 0 to 2^32 - 1, of each leaf of a tree.
 
   The bits of each element, plus its index times an odd number, go through the
-  finaliser of MurmurHash3 (Appleby, public domain) and are summed modulo 2^32,
-  so the result is the same in any order, hence on any mesh. The finaliser is a
-  bijection: if one element changes, the sum always changes; if several change,
-  it stays the same with probability 2^-32.
+  finaliser of MurmurHash3 (Appleby, public domain). The results are summed
+  modulo 2^32, so their order, and thus the mesh, makes no difference. The
+  finaliser is a bijection: a change of one element always changes the sum, a
+  change of several leaves it equal with probability 2^-32.
 
   Args:
-    tree: of arrays of 1, 2 or 4 bytes an element, on devices.
+    tree: arrays on devices, of 1, 2 or 4 bytes per element.
+
+  Returns:
+    Name of the leaf -> checksum.
   """
-  sums = jax.device_get(_sums(tree))
-  return {
-    name: int(value) for (name, _), value in zip(named_leaves(tree), sums)
-  }
+  sums = map(int, jax.device_get(_sums(tree)))
+  return dict(zip((name for name, _ in named_leaves(tree)), sums))
 
 
 def named_leaves(tree: Any) -> list[tuple[str, Any]]:
-  """The leaves of a tree and their names, such as `encoder/pooler/bias`."""
+  """Leaves of a tree with their names, such as `encoder/pooler/bias`."""
   leaves, _ = jax.tree.flatten_with_path(tree)
   return [
     (jax.tree_util.keystr(path, simple=True, separator='/'), leaf)
@@ -41,7 +42,6 @@ def named_leaves(tree: Any) -> list[tuple[str, Any]]:
 
 
 def _sum(leaf: jax.Array) -> jax.Array:
-  """Scalar uint32."""
   unsigned = jnp.dtype(f'uint{8 * leaf.dtype.itemsize}')
   bits = jax.lax.bitcast_convert_type(leaf, unsigned).astype(jnp.uint32)
   x = bits + dropout.flat_index(leaf.shape) * jnp.uint32(0x9E3779B1)

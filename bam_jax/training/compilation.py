@@ -1,4 +1,4 @@
-"""Compiles programs ahead on threads, and in step with the other processes."""
+"""Compiles programs ahead of use on threads, and waits for other processes."""
 
 from collections.abc import Callable
 from collections.abc import Hashable
@@ -15,10 +15,10 @@ Key = TypeVar('Key', bound=Hashable)
 
 
 class AheadCompiler(Generic[Key]):
-  """Compiled programs by key, of which threads compile those to come.
+  """Programs by key, compiled by threads before they are needed.
 
-  Programs are traced one after the other, since tracing is Python and holds the
-  interpreter's lock, and compiled in parallel.
+  One thread traces programs, because tracing holds Python's lock; several
+  threads compile them.
   """
 
   def __init__(self):
@@ -33,10 +33,10 @@ class AheadCompiler(Generic[Key]):
     return key in self._traces
 
   def start(self, key: Key, lower: Callable[[], jax.stages.Lowered]) -> None:
-    """Has threads make a program, unless it is started; returns at once.
+    """Starts to compile a program on threads, unless it is started already.
 
     Args:
-      key: names the program.
+      key: key of the program.
       lower: traces the program; called in another thread.
     """
     if key not in self:
@@ -44,12 +44,12 @@ class AheadCompiler(Generic[Key]):
       self._traces[key] = self._tracer.submit(self._trace, lower)
 
   def __getitem__(self, key: Key) -> jax.stages.Compiled:
-    """A program that was started; waits until all processes have compiled it.
+    """Returns a started program once all processes have compiled it.
 
     If its trace is still queued, another thread traces it at once.
 
     Raises:
-      Exception: raised by tracing or compiling it.
+      Exception: what tracing or compiling raised.
     """
     if self._traces[key].cancel():
       urgent = futures.ThreadPoolExecutor(1)
@@ -61,11 +61,11 @@ class AheadCompiler(Generic[Key]):
     return program
 
   def wait(self) -> dict[Key, jax.stages.Compiled]:
-    """All programs that were started, once they are compiled here."""
+    """Returns all started programs once this process has compiled them."""
     return {k: trace.result().result() for k, trace in self._traces.items()}
 
   def cancel_queued(self) -> None:
-    """Forgets the programs whose trace has not begun."""
+    """Drops the programs whose trace has not begun."""
     for key, trace in list(self._traces.items()):
       if trace.cancel():
         del self._traces[key]
@@ -77,11 +77,11 @@ class AheadCompiler(Generic[Key]):
 def synchronized(function: jax.stages.Wrapped) -> Callable[..., Any]:
   """Wraps a jitted function so that all processes compile before one runs it.
 
-  Every process calls it with arrays of the same shapes; see
-  `processes.wait_for_all`. In a single process it only calls the function.
+  Every process must call it with arrays of equal shapes. In a single process it
+  only calls the function.
 
   Args:
-    function: what `jax.jit` returned, without static arguments.
+    function: from `jax.jit`, without static arguments.
   """
   compiled: dict[Hashable, jax.stages.Compiled] = {}
 

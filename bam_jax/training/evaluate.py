@@ -44,17 +44,16 @@ def predict(
   """Predicts the logits of the rows of one split of one task.
 
   Args:
-    programs: the compiled steps.
+    programs: the compiled programs.
     params: parameters on the devices.
     features: N rows.
-    task_id: the head.
-    packing: rows are packed as in training.
-    advance: called with the number of examples after each batch.
-    only: indices of the rows to predict, int64; None: all N.
+    task_id: index of the task's head.
+    packing: how rows are packed.
+    advance: called after each batch with its number of examples.
+    only: int64 indices of the rows to predict; None: all rows.
 
   Returns:
-    [N, c] float32, c the number of the task's outputs; if its outputs are of
-    tokens, [tokens, c], one row after the other.
+    [N, c] float32 for a task of c outputs; [tokens, c] if they are per token.
   """
   task = programs.tasks.tasks[task_id]
   only = np.arange(len(features)) if only is None else only
@@ -77,13 +76,10 @@ def predict(
       result[row] = found[:, : task.num_outputs]
       advance(int(real.sum()))
 
+  num_outputs = programs.tasks.num_outputs
+  num_rows = batch_rows(programs, packing)
   for rows, batch in batches.evaluation_batches(
-    features,
-    task_id,
-    programs.tasks.num_outputs,
-    packing,
-    batch_rows(programs, packing),
-    only,
+    features, task_id, num_outputs, packing, num_rows, only
   ):
     logits = programs.predict(params, batch)
     pending.append((rows, batch['cls_index'], logits))
@@ -98,16 +94,16 @@ def token_logits(
   starts: np.ndarray,
   lengths: np.ndarray,
 ) -> np.ndarray:
-  """Picks the token logits of some examples of a batch.
+  """Selects the token logits of n examples of a batch.
 
   Args:
     tokens: [B, L, K], the logits of all tokens.
-    chosen: [B, S] bool, the slots of the n examples.
-    starts: [n] int, index of the first token of each in its row.
-    lengths: [n] int, number of tokens of each.
+    chosen: [B, S] bool, the slots of the examples.
+    starts: [n] int, position of each example's first token in its row.
+    lengths: [n] int, number of tokens of each example.
 
   Returns:
-    [sum of the lengths, K] float32, one example after the other.
+    [sum of the lengths, K] float32.
   """
   tokens = jax.device_get(tokens)
   begins = np.nonzero(chosen)[0] * tokens.shape[1] + starts
@@ -118,7 +114,7 @@ def token_logits(
 def batch_rows(
   programs: programs_lib.Programs, packing: config_lib.PackingConfig
 ) -> int:
-  """Number of rows of an evaluation batch, B."""
+  """Number of rows of an evaluation batch."""
   return packing_lib.bucket(packing.eval_rows, (1,), programs.mesh.size)
 
 
@@ -126,34 +122,30 @@ def evaluate(
   programs: programs_lib.Programs,
   params: Mapping[str, object],
   splits: Splits,
-  config: config_lib.Config,
+  packing: config_lib.PackingConfig,
   advance: Callable[[int], None] = lambda n: None,
 ) -> tuple[Outputs, Scores]:
-  """Predicts and scores labelled splits; returns both by task and split.
+  """Predicts and scores labelled splits.
 
   Args:
-    programs: the compiled steps.
+    programs: the compiled programs.
     params: parameters on the devices.
     splits: the rows.
-    config: the whole configuration.
-    advance: called with the number of examples after each batch.
+    packing: how rows are packed.
+    advance: called after each batch with its number of examples.
   """
   outputs: Outputs = {}
   scores: Scores = {}
-  for name, columns in splits.items():
-    outputs[name], scores[name] = {}, {}
-    for split, features in columns.items():
-      logits = predict(
-        programs,
-        params,
-        features,
-        programs.tasks.index[name],
-        config.packing,
-        advance,
-      )
-      outputs[name][split] = logits
-      task = programs.tasks[name]
-      scores[name][split] = task.kind.score(task, logits, features)
+  for name, by_split in splits.items():
+    task, head = programs.tasks[name], programs.tasks.index[name]
+    outputs[name] = {
+      split: predict(programs, params, features, head, packing, advance)
+      for split, features in by_split.items()
+    }
+    scores[name] = {
+      split: task.kind.score(task, logits, by_split[split])
+      for split, logits in outputs[name].items()
+    }
   return outputs, scores
 
 
@@ -165,33 +157,35 @@ def why_undefined(
   for name, by_split in scores.items():
     task = tasks[name]
     for split, values in by_split.items():
-      for metric in (m for m, value in values.items() if math.isnan(value)):
-        reason = task.kind.why_undefined(
-          task, metric, outputs[name][split], splits[name][split]
-        )
-        found.setdefault(name, {}).setdefault(split, {})[metric] = reason
+      for metric, value in values.items():
+        if math.isnan(value):
+          found.setdefault(name, {}).setdefault(split, {})[metric] = (
+            task.kind.why_undefined(
+              task, metric, outputs[name][split], splits[name][split]
+            )
+          )
   return found
 
 
 def save(
   path: Path, tasks: task_lib.TaskTable, splits: Splits, outputs: Outputs
 ) -> None:
-  """Writes predictions by uid to an npz file.
+  """Writes the outputs of all splits to an npz file.
 
-  TASK/SPLIT/uid [N] and, so that they can be scored anew, TASK/SPLIT/logits
-  [N, c] and TASK/SPLIT/label [N], class indices or scores on the task's own
-  scale; of kinds whose metrics are of tallies TASK/SPLIT/prediction [N] and
-  TASK/SPLIT/tally [N, ...].
+  The arrays are named TASK/SPLIT/KEY; `Kind.outputs` chooses the keys: `uid`
+  [N] and what a new scoring needs, such as `logits` [N, c] and `label` [N].
 
   Raises:
     errors.UserError: the file can't be written.
   """
-  arrays = {}
-  for name, by_split in outputs.items():
-    for split, logits in by_split.items():
-      task = tasks[name]
-      kept = task.kind.outputs(task, logits, splits[name][split])
-      arrays |= {f'{name}/{split}/{key}': value for key, value in kept.items()}
+  arrays = {
+    f'{name}/{split}/{key}': value
+    for name, by_split in outputs.items()
+    for split, logits in by_split.items()
+    for key, value in tasks[name]
+    .kind.outputs(tasks[name], logits, splits[name][split])
+    .items()
+  }
   data = io.BytesIO()
   np.savez(data, **arrays)
   files.write_bytes(path, data.getvalue())

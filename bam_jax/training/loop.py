@@ -8,7 +8,6 @@ import dataclasses
 
 import numpy as np
 
-from bam_jax import config as config_lib
 from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.runtime import peers
@@ -18,8 +17,8 @@ from bam_jax.runtime import profiling
 from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
-from bam_jax.training import job as job_lib
 from bam_jax.training import programs as programs_lib
+from bam_jax.training import spec as spec_lib
 from bam_jax.training import step_log
 from bam_jax.training import transfer
 
@@ -29,13 +28,13 @@ PROFILE_DIR = 'profile'
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """What a finished run returns.
+  """The parameters of a finished run, with their outputs and scores.
 
   Attributes:
-    params: after the last step.
-    outputs: logits of those parameters.
-    scores: scores of those parameters.
-    best_step: the step of the best checkpoint.
+    params: parameters after the last step.
+    outputs: logits of these parameters on the dev splits.
+    scores: scores of these logits.
+    best_step: step of the best checkpoint.
   """
 
   params: Mapping[str, object]
@@ -45,64 +44,60 @@ class Result:
 
 
 def train(
-  jobs: Sequence[job_lib.Job],
+  specs: Sequence[spec_lib.TrainSpec],
   programs: programs_lib.Programs,
   make_params: Callable[[int], Mapping[str, object]],
-  config: config_lib.Config,
   preemption_signal: preemption.Signal,
 ) -> list[Result]:
-  """Trains to the last step, from the latest checkpoint if there is one.
+  """Trains runs to their last step, from their latest checkpoint if any.
 
-  Everything about step s follows from (config, seed, s), so that a resumed run
-  takes the same steps as an undisturbed one.
+  Everything about step s follows from (config, seed, s), so a resumed run takes
+  the same steps as an uninterrupted one.
 
   Args:
-    jobs: one run, or runs that differ in their seed alone and are at the same
-      step; one program trains them, each as it would be trained alone.
-    programs: the compiled steps; shared by all runs of a plan.
-    make_params: seed -> the initial parameters, host arrays.
-    config: the whole configuration.
-    preemption_signal: checked before each step and during evaluations.
+    specs: one run, or several that differ only in their seed and are at the
+      same step. One program trains them, each as if it was trained alone.
+    programs: the compiled programs.
+    make_params: seed -> initial parameters, host arrays.
+    preemption_signal: checked before each step and during evaluation.
 
   Returns:
-    A result for each job.
+    The result of each run.
 
   Raises:
-    errors.UserError: a loss is not finite, naming run, step and task.
+    errors.UserError: a loss is not finite; names run, step and task.
     preemption.Preempted: a signal came; the steps so far are saved.
   """
-  num_steps = jobs[0].num_steps
+  config, num_steps = specs[0].config.train, specs[0].num_steps
   with contextlib.ExitStack() as stack:
-    group = _Group(jobs, programs, config, preemption_signal, stack)
+    group = _Group(specs, programs, preemption_signal, stack)
     stack.enter_context(peers.exit_on_peer_error())
     start = step = group.start
     state, log = group.restore(make_params)
     profiler = profiling.StepProfiler(
-      config.train.profile if processes.is_first() else (),
-      jobs[0].directory / PROFILE_DIR,
+      config.profile if processes.is_first() else (),
+      specs[0].directory / PROFILE_DIR,
     )
     stack.callback(profiler.close)
-    batches = stack.enter_context(
-      contextlib.closing(
-        batches_lib.prefetch(
-          group.make_batch, range(start, num_steps), config.train.prefetch
-        )
-      )
+    batches = batches_lib.prefetch(
+      group.make_batch, range(start, num_steps), config.prefetch
     )
+    stack.enter_context(contextlib.closing(batches))
     try:
       for step in range(start, num_steps):
         preemption_signal.check()
-        evaluates = _is_due(step, config.train.evaluate_every)
-        if evaluates or _is_due(step, config.train.checkpoint_every):
+        evaluates = _is_due(step, config.evaluate_every)
+        if evaluates or _is_due(step, config.checkpoint_every):
           log.flush()
           group.save(step, state, evaluates)
         profiler.before(step)
         with log.waiting():
           batch = next(batches)
-        schedule = job_lib.step_schedule(step, jobs[0], config)
-        state, metrics = programs.train_step(state, batch, schedule)
+        state, metrics = programs.train_step(
+          state, batch, specs[0].schedule(step)
+        )
         if step == start:
-          # Before this step a forced exit would have lost nothing.
+          # Before the first step, a forced exit loses nothing.
           stack.enter_context(preemption_signal.defer_exit())
         log.add(step, metrics)
         if profile := profiler.after(step, state):
@@ -118,94 +113,96 @@ def train(
       raise
 
 
+def _is_due(step: int, every: int) -> bool:
+  return every > 0 and step > 0 and step % every == 0
+
+
 class _Group:
   """Runs that one program trains: their states, batches and files.
 
   Attributes:
     start: the first step to take.
-    telemetry: of each run.
+    telemetry: metrics writer of each run.
   """
 
   def __init__(
     self,
-    jobs: Sequence[job_lib.Job],
+    specs: Sequence[spec_lib.TrainSpec],
     programs: programs_lib.Programs,
-    config: config_lib.Config,
     preemption_signal: preemption.Signal,
     stack: contextlib.ExitStack,
   ):
-    """Opens the checkpoints and logs; the stack closes them."""
-    self._jobs = jobs
+    """Opens checkpoints and logs, which `stack` closes."""
+    first, config = specs[0], specs[0].config.train
+    self._specs = specs
     self._programs = programs
-    self._config = config
+    self._keep_optimizer = config.keep_optimizer
     self._preemption_signal = preemption_signal
     self._checkpoints = [
       stack.enter_context(
-        checkpoints_lib.Checkpoints(job.directory / CHECKPOINTS_DIR)
+        checkpoints_lib.Checkpoints(spec.directory / CHECKPOINTS_DIR)
       )
-      for job in jobs
+      for spec in specs
     ]
     self.telemetry = [
       stack.enter_context(
         telemetry_lib.Telemetry(
-          job.directory,
-          config.train.tensorboard,
-          job.name,
-          processes.is_first(),
+          spec.directory, config.tensorboard, spec.name, processes.is_first()
         )
       )
-      for job in jobs
+      for spec in specs
     ]
     (self.start,) = {saved.latest_step or 0 for saved in self._checkpoints}
-    others = f' and {len(jobs) - 1} other seeds' if len(jobs) > 1 else ''
-    self._examples = jobs[0].length.batch_size * len(jobs)
+    others = f' and {len(specs) - 1} other seeds' if len(specs) > 1 else ''
+    self._examples = first.length.batch_size * len(specs)
     self._progress = stack.enter_context(
       telemetry_lib.progress(
-        jobs[0].name + others, jobs[0].num_steps * self._examples, 'examples'
+        first.name + others, first.num_steps * self._examples, 'examples'
       )
     )
 
   def restore(
     self, make_params: Callable[[int], Mapping[str, object]]
   ) -> tuple[step_lib.TrainState, step_log.StepLog]:
-    """The state of all runs at `start`, and their log up to there."""
+    """Restores or makes the state of all runs, and their log up to `start`."""
 
     def restore_one(
-      job: job_lib.Job, saved: checkpoints_lib.Checkpoints
+      spec: spec_lib.TrainSpec, saved: checkpoints_lib.Checkpoints
     ) -> step_lib.TrainState:
-      state = self._programs.init_state(make_params(job.seed), job.seed)
+      state = self._programs.init_state(make_params(spec.seed), spec.seed)
       return state if saved.latest_step is None else saved.restore(state)
 
-    jobs, start = self._jobs, self.start
+    specs, start = self._specs, self.start
     state = self._programs.seeds.stack(
-      map(restore_one, jobs, self._checkpoints), len(jobs)
+      map(restore_one, specs, self._checkpoints), len(specs)
     )
-    unlogged = [saved.unlogged() for saved in self._checkpoints]
+    unlogged = [saved.unlogged for saved in self._checkpoints]
     for writer, saved, steps in zip(
       self.telemetry, self._checkpoints, unlogged
     ):
-      # The last step is evaluated, and its score written, once more.
-      has_score = start < jobs[0].num_steps and saved.score(start) is not None
+      # The last step is evaluated again, which writes its score once more.
+      has_score = start < specs[0].num_steps and saved.score(start) is not None
       writer.truncate(
         start - len(steps), with_score=has_score or len(steps) > 0
       )
     self._progress.start_at(start * self._examples)
     log = step_log.StepLog(
-      jobs, self._config, self._programs.tasks, self.telemetry, self._progress
+      specs, self._programs.tasks, self.telemetry, self._progress
     )
     log.resume(start, unlogged)
     return state, log
 
   def make_batch(self, step: int) -> transfer.PackedBatch:
-    """The batch of a step, of all runs, on the devices."""
-    if len(self._jobs) == 1:
-      return self._programs.put(self._jobs[0].batches(step))
-    return self._programs.put_seeds([job.batches(step) for job in self._jobs])
+    """Makes the batch of a step for all runs, on the devices."""
+    host = [spec.batches(step) for spec in self._specs]
+    if len(host) == 1:
+      return self._programs.put(host[0])
+    return self._programs.put_seeds(host)
 
   def save(
     self, step: int, state: step_lib.TrainState, evaluates: bool
   ) -> None:
-    """Saves each run before a step, with its score if that is due."""
+    """Saves each run before a step, with its score if `evaluates`."""
     for index, saved in enumerate(self._checkpoints):
       own, score = self._take(state, index), None
       if evaluates and saved.score(step) is None:
@@ -218,7 +215,7 @@ class _Group:
     state: step_lib.TrainState,
     unlogged: Sequence[step_log.Unlogged],
   ) -> None:
-    """Saves each run where a preemption signal stops it."""
+    """Saves each run after a preemption signal."""
     for index, saved in enumerate(self._checkpoints):
       if step != (saved.latest_step or 0):
         saved.save(self._take(state, index), unlogged=unlogged[index])
@@ -226,13 +223,12 @@ class _Group:
 
   def finish(self, step: int, state: step_lib.TrainState) -> list[Result]:
     """Evaluates and saves each run after its last step."""
-    keep_optimizer = self._config.train.keep_optimizer
     results = []
     for index, saved in enumerate(self._checkpoints):
       own = self._take(state, index)
       outputs, scores, score = self._evaluate(index, step, own)
-      _save_once(saved, step, own, score, keep_optimizer)
-      if not keep_optimizer:
+      _save_once(saved, step, own, score, self._keep_optimizer)
+      if not self._keep_optimizer:
         saved.drop_optimizer()
       saved.wait()
       results.append(Result(own.params, outputs, scores, saved.best_step))
@@ -242,24 +238,24 @@ class _Group:
     self, state: step_lib.TrainState, index: int
   ) -> step_lib.TrainState:
     """The state of one run."""
-    if len(self._jobs) == 1:
+    if len(self._specs) == 1:
       return state
     return self._programs.seeds.take(state, index)
 
   def _evaluate(
     self, index: int, step: int, state: step_lib.TrainState
   ) -> tuple[evaluate.Outputs, evaluate.Scores, float]:
-    """Outputs, scores and mean score of one run; logs the last."""
+    """Outputs, scores and mean score of one run; logs the mean score."""
+    spec, tasks = self._specs[index], self._programs.tasks
     outputs, scores = evaluate.evaluate(
       self._programs,
       state.params,
-      self._jobs[index].dev,
-      self._config,
+      spec.dev,
+      spec.config.packing,
       lambda _: self._preemption_signal.check(),
     )
-    tasks = self._programs.tasks
-    # nan if one metric is undefined: the mean of the others would not be
-    # comparable with that of another step.
+    # nan if one metric is undefined: a mean over fewer tasks could not be
+    # compared with that of another step.
     score = float(
       np.mean(
         [
@@ -279,12 +275,8 @@ def _save_once(
   score: float | None,
   with_optimizer: bool = True,
 ) -> None:
-  """Saves a step; only adds the score if a stop has saved it before."""
+  """Saves a step, or adds its score if the step is already saved."""
   if saved.latest_step != step:
     saved.save(state, score, with_optimizer)
   elif score is not None:
     saved.add_score(score)
-
-
-def _is_due(step: int, every: int) -> bool:
-  return every > 0 and step > 0 and step % every == 0

@@ -1,4 +1,4 @@
-"""The device mesh, and the sharding of each parameter on it."""
+"""The device mesh, and the sharding of arrays on it."""
 
 from collections.abc import Callable
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from bam_jax.training import compilation
 
 AXES = ('data', 'fsdp')
 
-# Path -> specs; the first spec that divides the shape is used. Patterns match
-# the end of the path, so that Adam's moments are sharded like their parameter.
-# The hidden size usually divides by the devices, the vocabulary size does not.
+# Path -> specs; the first spec that fits the shape is used. Patterns match the
+# end of the path, so that Adam's moments are sharded like their parameter. The
+# number of devices usually divides the hidden size, but not the vocabulary.
 PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (
     r'embeddings/\w+/embedding$',
@@ -46,8 +46,8 @@ def make_mesh(
   """Makes the mesh with axes ('data', 'fsdp').
 
   Args:
-    config: size of each axis; one may be -1 for all remaining devices. If the
-      sizes need fewer devices than there are, the others stay idle.
+    config: size of each axis; one may be -1 for all remaining devices. Devices
+      that the sizes do not need stay idle.
     devices: by default all devices of all processes.
 
   Raises:
@@ -78,34 +78,34 @@ def make_mesh(
 
 
 def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
-  """The spec of one leaf of the state.
+  """Partition spec of one array of the state.
 
   Args:
     path: keys joined by `/`.
-    shape: of the leaf.
-    fsdp: size of the axis.
+    shape: shape of the array.
+    fsdp: size of the mesh axis.
 
   Raises:
-    ValueError: no row of `PARAM_RULES` matches, or none of a row's specs fits.
+    ValueError: no row of `PARAM_RULES` matches, or no spec of the row fits.
   """
   specs = paths.lookup(PARAM_RULES, path)
   for spec in specs:
-    if len(spec) > len(shape):
-      continue
-    if all(a is None or size % fsdp == 0 for a, size in zip(spec, shape)):
+    if len(spec) <= len(shape) and all(
+      axis is None or size % fsdp == 0 for axis, size in zip(spec, shape)
+    ):
       return spec
   raise ValueError(f'no spec of {specs} fits {path!r} of shape {shape}')
 
 
 def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
-  """The tree of shardings of a train state, or of parameters alone.
+  """Tree of the shardings of a train state, or of parameters alone.
 
   Args:
-    mesh: as `make_mesh` returns.
-    abstract_state: tree of arrays or of `jax.ShapeDtypeStruct`.
+    mesh: from `make_mesh`.
+    abstract_state: tree of arrays or of `jax.ShapeDtypeStruct`s.
 
   Raises:
-    ValueError: a leaf that no row of `PARAM_RULES` matches.
+    ValueError: no row of `PARAM_RULES` matches a leaf.
   """
   return paths.map_paths(
     lambda path, leaf: NamedSharding(
@@ -116,14 +116,14 @@ def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
 
 
 def gathered(params: Any, shardings: Any) -> Any:
-  """All-gathers sharded parameters for use; their gradients are scattered.
+  """All-gathers sharded parameters for use, and shards their gradients.
 
   Without this, XLA's partitioner splits activations along the shards of the
   parameters, which moves more bytes.
 
   Args:
-    params: traced tree.
-    shardings: tree of shardings of the parameters and their gradients.
+    params: tree of traced parameters.
+    shardings: tree of the shardings of parameters and gradients.
   """
   return jax.tree.map(_gather, params, shardings)
 
@@ -143,12 +143,12 @@ def _gather(param: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The sharding of every batch array: rows over all devices."""
+  """Sharding of the arrays of a batch: their rows over all devices."""
   return NamedSharding(mesh, P(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of arrays that every device holds whole."""
+  """Sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, P())
 
 
@@ -159,7 +159,7 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 
   Args:
     mesh: from `make_mesh`.
-    rows: B.
+    rows: number of rows of the batch.
   """
   places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
   held = [np.arange(rows)[place] for (place,) in places.values()]
@@ -167,14 +167,13 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Copies host arrays to the devices; each process holds them whole.
+  """Copies host arrays, which each process holds whole, to the devices.
 
-  It always copies, because the state is donated and the host arrays must
-  survive.
+  It always copies, because a state is donated but host arrays are reused.
 
   Args:
     tree: host arrays.
-    sharding: of each array.
+    sharding: sharding of each array.
   """
   if jax.process_count() == 1:
     # One call for the whole tree takes a fifth of the host time.
@@ -183,11 +182,10 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
   def place_one(value: np.ndarray) -> jax.Array:
     # `jax.device_put` with a global sharding would compare the values between
     # processes.
+    places = sharding.addressable_devices_indices_map(value.shape)
     shards = [
       jax.device_put(value[index], device, may_alias=False)
-      for device, index in sharding.addressable_devices_indices_map(
-        value.shape
-      ).items()
+      for device, index in places.items()
     ]
     return jax.make_array_from_single_device_arrays(
       value.shape, sharding, shards
@@ -203,25 +201,24 @@ def has_replicas_on_gpus(mesh: Mesh) -> bool:
 
 
 def fetch(tree: Any) -> Any:
-  """Copies arrays, whole, to the host of every process; all must call it.
+  """Copies whole arrays to the host of every process; all must call it.
 
   Args:
-    tree: arrays on a mesh, also of several processes, or on the host.
+    tree: arrays on the host or on a mesh of any processes.
   """
   if jax.process_count() == 1:
     return jax.device_get(tree)
-  return jax.tree.map(
-    lambda x: (
-      np.asarray(x)
-      if not isinstance(x, jax.Array) or x.is_fully_replicated
-      else np.asarray(_gather_whole(x.sharding)(x))
-    ),
-    tree,
-  )
+
+  def fetch_one(x: jax.Array | np.ndarray) -> np.ndarray:
+    if isinstance(x, jax.Array) and not x.is_fully_replicated:
+      x = _gather_whole(x.sharding)(x)
+    return np.asarray(x)
+
+  return jax.tree.map(fetch_one, tree)
 
 
 @functools.cache
 def _gather_whole(sharding: NamedSharding) -> Callable[..., jax.Array]:
-  """Program that copies arrays of a sharding, whole, to every device."""
+  """Program that all-gathers arrays of a sharding to every device."""
   whole = replicated(sharding.mesh)
   return compilation.synchronized(jax.jit(lambda x: x, out_shardings=whole))

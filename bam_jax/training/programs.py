@@ -1,12 +1,11 @@
-"""The programs of a plan: compiled steps, and where their arrays lie.
+"""The compiled programs of a plan, and the placement of their arrays.
 
 Everything that differs between the runs of a plan is data: learning rate,
 weight of the gold labels, layer decay, seed, task. So one program per batch
-shape serves all runs. Its way is `compile_ahead` -> `lower` (in a thread) ->
-`compilation.AheadCompiler` -> `train_step`.
+shape serves all runs: `compile_ahead` has threads compile it, and `train_step`
+calls it.
 
-B rows, L tokens, S segment slots, C outputs of the widest head, T tasks, K
-seeds trained at once.
+B rows, L tokens, S segment slots, T tasks, K seeds trained at once.
 """
 
 from collections.abc import Callable
@@ -29,15 +28,14 @@ from bam_jax.core import step as step_lib
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import apply
 from bam_jax.training import compilation
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import seeds as seeds_lib
 from bam_jax.training import transfer
 
-# By platform. On a GPU independent kernels run at the same time, and matrix
-# products go to cuBLAS, which is as fast as XLA's own Triton kernels and
-# compiles several times faster (benchmarks/README.md).
+# Compiler options by platform. On a GPU independent kernels run concurrently,
+# and matrix products go to cuBLAS, which is as fast as XLA's own Triton kernels
+# and compiles several times faster (benchmarks/README.md).
 COMPILER_OPTIONS = {
   'gpu': {
     'xla_gpu_command_buffer_scheduling_mode': 'CONCURRENT',
@@ -45,10 +43,10 @@ COMPILER_OPTIONS = {
   }
 }
 
-# Further options for the training step on GPUs that each hold all parameters.
-# An all-reduce starts as soon as its terms are there, however many are under
-# way, and is launched with the rest of the step. The last option is XLA's
-# default plus COLLECTIVES, in full because `+COLLECTIVES` is read as a flag.
+# More options for the training step on GPUs that each hold all parameters. An
+# all-reduce starts as soon as its terms are ready, even while others run, and
+# is launched with the rest of the step. The last option is XLA's default plus
+# COLLECTIVES, in full because XLA reads `+COLLECTIVES` as a flag.
 REPLICA_OPTIONS = {
   'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
   'xla_gpu_experimental_collective_start_as_early_as_possible': True,
@@ -60,7 +58,7 @@ REPLICA_OPTIONS = {
 
 
 class StepShape(NamedTuple):
-  """What a training program is compiled for.
+  """The shape that a training program is compiled for.
 
   Attributes:
     seeds: K.
@@ -72,15 +70,13 @@ class StepShape(NamedTuple):
 
 
 class Programs:
-  """The compiled programs of a plan, and where their arrays lie.
+  """The compiled programs of a plan, and the placement of their arrays.
 
   Attributes:
     mesh: the devices.
-    tasks: in the order of the heads.
-    rows_multiple: what B, over all processes, must be a multiple of.
-    state_shardings: tree of shardings of a TrainState.
-    abstract_state: tree of `jax.ShapeDtypeStruct` with shardings, to restore a
-      checkpoint.
+    tasks: the tasks in the order of the heads.
+    rows_multiple: B, over all processes, must be a multiple of it.
+    abstract_state: TrainState of `jax.ShapeDtypeStruct`s with shardings.
     seeds: the training step of several seeds at once.
     compilations: number of programs traced so far: one per batch shape for
       training, one for predicting, one for `init_state`.
@@ -97,7 +93,7 @@ class Programs:
 
     Raises:
       errors.UserError: config.train.accumulate does not divide a row bucket, or
-        the devices cannot share the seeds.
+        the number of devices does not divide config.train.seeds_at_once.
     """
     _check(config, mesh)
     self.mesh = mesh
@@ -111,23 +107,24 @@ class Programs:
     self._replicated = mesh_lib.replicated(mesh)
 
     optimizer = optimizer_lib.make_optimizer(
-      config.optimizer, model.config.num_layers
+      num_layers=model.config.num_layers,
+      b1=config.optimizer.b1,
+      b2=config.optimizer.b2,
+      eps=config.optimizer.eps,
+      weight_decay=config.optimizer.weight_decay,
+      clip_norm=config.optimizer.clip_norm,
+      bias_correction=config.optimizer.bias_correction,
     )
     create = functools.partial(step_lib.create_state, optimizer)
     model_params = heads.abstract_params(model)
     shapes = jax.eval_shape(
       lambda params: create(layers.stack(params), np.uint32(0)), model_params
     )
-    self.state_shardings = mesh_lib.state_shardings(mesh, shapes)
+    shardings = mesh_lib.state_shardings(mesh, shapes)
     self.abstract_state = jax.tree.map(
-      lambda x, sharding: jax.ShapeDtypeStruct(
-        x.shape, x.dtype, sharding=sharding
-      ),
-      shapes,
-      self.state_shardings,
+      lambda x, sharding: x.update(sharding=sharding), shapes, shardings
     )
-    param_shardings = self.state_shardings.params
-    # Of single layers, as the model uses them.
+    # The model uses single layers instead of stacked ones.
     layer_shardings = mesh_lib.state_shardings(mesh, model_params)
     options = COMPILER_OPTIONS.get(mesh.devices.flat[0].platform, {})
     # Measured for one process whose batch is not split.
@@ -141,7 +138,7 @@ class Programs:
       model: heads.MultiTaskModel, shardings: Any, stack_late: bool
     ) -> Callable:
       step = step_lib.make_train_step(
-        apply.make_apply(model, shardings, stack_late),
+        _make_apply(model, shardings, stack_late),
         optimizer,
         tasks.class_mask,
         tasks.kinds,
@@ -156,23 +153,19 @@ class Programs:
 
       return self._counted(train)
 
-    predict_step = apply.make_apply(model, layer_shardings)
+    predict_step = _make_apply(model, layer_shardings, stack_late=False)
 
     self._create = compilation.synchronized(
       jax.jit(
         self._counted(create),
-        in_shardings=(param_shardings, self._replicated),
-        out_shardings=self.state_shardings,
+        in_shardings=(shardings.params, self._replicated),
+        out_shardings=shardings,
       )
     )
     self._train_jit = jax.jit(
       make_train(model, layer_shardings, hides_sums),
-      in_shardings=(
-        self.state_shardings,
-        self._batch_sharding,
-        self._replicated,
-      ),
-      out_shardings=(self.state_shardings, self._replicated),
+      in_shardings=(shardings, self._batch_sharding, self._replicated),
+      out_shardings=(shardings, self._replicated),
       donate_argnums=0,
       compiler_options=options | (REPLICA_OPTIONS if hides_sums else {}),
     )
@@ -190,16 +183,16 @@ class Programs:
         self._counted(
           lambda params, batch: predict_step(params, transfer.unpack(batch))
         ),
-        in_shardings=(param_shardings, self._batch_sharding),
+        in_shardings=(shardings.params, self._batch_sharding),
         out_shardings=self._replicated,
         compiler_options=options,
       )
     )
 
   def _counted(self, function: Callable) -> Callable:
-    """Wraps a function to count its traces, each of which is one program."""
+    """Wraps a function to count its traces; each trace is one program."""
 
-    # XLA names the program by this name.
+    # XLA takes the program's name from this function.
     def counted(*args):
       with self._counting:
         self.compilations += 1
@@ -208,11 +201,11 @@ class Programs:
     return counted
 
   def init_state(self, params: Any, seed: int) -> step_lib.TrainState:
-    """The state before step 0, on the devices.
+    """Makes the state before step 0 on the devices.
 
     Args:
-      params: complete tree of host arrays, its layers stacked, the same in
-        every process; copied, so the state may be donated.
+      params: complete tree of host arrays with stacked layers, equal in every
+        process; copied, so the state may be donated.
       seed: seed of the dropout masks.
 
     Raises:
@@ -235,11 +228,10 @@ class Programs:
   def compile_ahead(
     self, packing: config_lib.PackingConfig, seeds: Collection[int] = (1,)
   ) -> None:
-    """Has threads compile the training step of each row bucket.
+    """Starts to compile the training step of each row bucket on threads.
 
-    Returns at once: a step waits for its own program alone. Without this call
-    each program is compiled when it is first used. Programs that exist or are
-    being compiled are skipped.
+    A step later waits only for its own program. Without this call each program
+    is compiled when it is first used.
 
     Args:
       packing: packing of the plan, with its row buckets.
@@ -259,14 +251,7 @@ class Programs:
   def lower(
     self, rows: int, row_length: int, slots: int, seeds: int = 1
   ) -> jax.stages.Lowered:
-    """Traces the training step of one batch shape; compiles nothing.
-
-    Args:
-      rows: B, over all processes.
-      row_length: L.
-      slots: S.
-      seeds: K.
-    """
+    """Traces the training step for B rows of L tokens and S slots, K seeds."""
     batch = transfer.abstract_batch(
       rows, row_length, slots, self.tasks, self._batch_sharding
     )
@@ -280,13 +265,13 @@ class Programs:
     return self.seeds.lower(seeds, batch, schedule)
 
   def compiled(self) -> dict[StepShape, jax.stages.Compiled]:
-    """The programs of `compile_ahead`, once all are compiled."""
+    """Returns the programs of `compile_ahead` once all are compiled."""
     return self._ahead.wait()
 
   def stop_compiling(self) -> None:
     """Drops programs of `compile_ahead` that no thread has begun to trace.
 
-    Does nothing if there are several processes: another one may need them.
+    Does nothing with several processes, because another one may need them.
     """
     if jax.process_count() == 1:
       self._ahead.cancel_queued()
@@ -296,16 +281,16 @@ class Programs:
   ) -> transfer.PackedBatch:
     """Moves a batch to the devices.
 
-    For a single device it stays on the host, because passing it to the program
-    from there takes a tenth of the time.
+    A batch for a single device stays on the host: the program copies it in a
+    tenth of the time.
 
     Args:
-      batch: host arrays; a batch that was put before is returned as it is.
-      is_whole: whether they hold all B rows, in every process; otherwise those
-        of `mesh.own_rows`.
+      batch: host arrays; a packed batch is returned unchanged.
+      is_whole: whether every process holds all B rows; otherwise each process
+        holds the rows of `mesh.own_rows`.
 
     Raises:
-      errors.UserError: the devices cannot share the rows.
+      errors.UserError: the number of devices does not divide the rows.
     """
     if isinstance(batch, transfer.PackedBatch):
       return batch
@@ -333,11 +318,7 @@ class Programs:
   def put_seeds(
     self, batches: Sequence[step_lib.Batch]
   ) -> transfer.PackedBatch:
-    """Moves the batches of K seeds to the devices.
-
-    Args:
-      batches: host arrays; batches with fewer rows are padded.
-    """
+    """Moves the host batches of K seeds to the devices, padded to one size."""
     packed = transfer.stack([transfer.pack(batch) for batch in batches])
     if self.mesh.size == 1:
       return packed
@@ -349,20 +330,20 @@ class Programs:
     batch: step_lib.Batch | transfer.PackedBatch,
     schedule: step_lib.StepSchedule,
   ) -> tuple[step_lib.TrainState, jax.Array]:
-    """One step; returns before the devices are done.
+    """Starts one training step; returns before the devices are done.
 
     Args:
-      state: donated, so it must not be used afterwards; of one seed, or of K
-        seeds with a batch from `put_seeds`.
+      state: state of one seed, or of K seeds from `seeds.stack`; donated, so it
+        must not be used afterwards.
       batch: from `put` or `put_seeds`, or this process's rows on the host.
       schedule: host numbers.
 
     Returns:
-      The state, and metrics on the devices for `transfer.unpack_metrics`:
-      `loss` [T] and `count` [T] sums, `grad_norm` scalar; of K seeds, K rows.
+      The new state, and metrics on the devices for `transfer.unpack_metrics`,
+      [2T + 1] or [K, 2T + 1].
 
     Raises:
-      errors.UserError: the devices or the parts cannot share the rows.
+      errors.UserError: the rows are no multiple of `rows_multiple`.
     """
     batch = self.put(batch)
     rows = len(batch)
@@ -373,30 +354,57 @@ class Programs:
         f' make the rows a multiple of {self.rows_multiple}'
       )
     seeds = len(batch.values) if batch.values.ndim == 3 else 1
-    shape = StepShape(seeds, rows)
-    if shape in self._ahead:
+    step = self._train if seeds == 1 else self.seeds.train
+    if (shape := StepShape(seeds, rows)) in self._ahead:
       step = self._ahead[shape]
-    else:
-      step = self._train if seeds == 1 else self.seeds.train
     return step(state, batch, np.array(schedule, np.float32))
 
   def predict(
     self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
   ) -> heads.Logits:
-    """Logits of all rows, whole on every device, without dropout.
+    """Computes the logits of a batch, without dropout, whole on every device.
 
     Args:
       params: parameters of a state.
       batch: from `put`, or all rows on the host of every process.
 
     Raises:
-      errors.UserError: the devices cannot share the rows.
+      errors.UserError: the number of devices does not divide the rows.
     """
     return self._predict(params, self.put(batch, is_whole=True))
 
 
+def _make_apply(
+  model: heads.MultiTaskModel, param_shardings: Any, stack_late: bool
+) -> Callable[..., heads.Logits]:
+  """Makes the function (params of a state, batch, dropout key) -> logits.
+
+  Args:
+    model: maps (batch, deterministic) to logits.
+    param_shardings: tree of the shardings of the model's parameters, which are
+      all-gathered for use; None: each device holds them whole.
+    stack_late: see `layers.unstack`.
+
+  Returns:
+    The function. Without a key there is no dropout.
+  """
+
+  def apply(
+    params: Any, batch: step_lib.Batch, key: jax.Array | None = None
+  ) -> heads.Logits:
+    params = layers.unstack(params, model.dtype, stack_late)
+    if param_shardings is not None:
+      params = mesh_lib.gathered(params, param_shardings)
+    rngs = {} if key is None else {'dropout': key}
+    return model.apply(
+      {'params': params}, batch, deterministic=key is None, rngs=rngs
+    )
+
+  return apply
+
+
 def _check(config: config_lib.Config, mesh: Mesh) -> None:
-  """Raises if seeds or row buckets cannot be shared out."""
+  """Raises if the devices or parts do not divide the seeds or row buckets."""
   seeds, accumulate = config.train.seeds_at_once, config.train.accumulate
   if seeds > 1 and seeds % mesh.size:
     raise errors.UserError(

@@ -1,8 +1,8 @@
-"""Trains several seeds of a run by one program.
+"""Trains K seeds of a run by one program.
 
-Each device trains some of the K seeds completely, so they exchange nothing. All
-arrays have a leading axis of the seeds, except the stacked layers [n, ...] of
-the state: these are [n, K, ...], so that one layer of all seeds is contiguous.
+Each device trains some of the seeds completely, so devices exchange nothing.
+All arrays have a leading axis of seeds, except the n stacked layers of the
+state: these are [n, K, ...], so that one layer of all seeds is contiguous.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,8 @@ class Seeds:
 
   Attributes:
     train: (states, batch, schedule) -> (states, metrics), for states from
-      `stack`, a batch from `transfer.stack` and one schedule for all seeds;
-      compiled anew for each K.
-    sharding: of the batch, [K, B, W].
+      `stack`, a batch from `transfer.stack` and one schedule for all seeds.
+    sharding: sharding of the batch, [K, B, W].
   """
 
   def __init__(
@@ -41,12 +40,12 @@ class Seeds:
     mesh: Mesh,
     options: Mapping[str, Any],
   ):
-    """Decides where the arrays lie; compiles nothing yet.
+    """Decides the shardings; compiles nothing yet.
 
     Args:
       train: (state, batch, schedule) -> (state, metrics), on one device.
       like: shapes and shardings of the state of one seed.
-      mesh: the seeds are spread over all its axes; its size divides K.
+      mesh: the seeds are spread over all its devices, whose number divides K.
       options: XLA's compiler options.
     """
     self._like = like
@@ -109,11 +108,11 @@ class Seeds:
   def stack(
     self, states: Iterable[step_lib.TrainState], count: int
   ) -> step_lib.TrainState:
-    """Stacks the states of K seeds.
+    """Stacks the states of K seeds; returns a single state unchanged.
 
     Args:
-      states: made one at a time, so that memory holds one besides the stack.
-      count: K; a single state is returned as it is.
+      states: read one at a time, so memory holds one of them and the stack.
+      count: K.
     """
     states = iter(states)
     if count == 1:
@@ -127,7 +126,7 @@ class Seeds:
   def take(
     self, states: step_lib.TrainState, index: int
   ) -> step_lib.TrainState:
-    """The state of one seed, as if it was trained alone."""
+    """Selects the state of one seed."""
     return self._take(states, np.int32(index))
 
   def lower(
@@ -136,13 +135,7 @@ class Seeds:
     batch: transfer.PackedBatch,
     schedule: jax.ShapeDtypeStruct,
   ) -> jax.stages.Lowered:
-    """Traces the step of K seeds; compiles nothing.
-
-    Args:
-      count: K.
-      batch: shape of the batch of one seed.
-      schedule: shape of the schedule.
-    """
+    """Traces the step of K seeds for the shapes of one seed's batch."""
     return self._jitted.lower(
       self._shapes(count),
       jax.tree.map(lambda x: _shape(x, 0, count, self.sharding), batch),
@@ -162,7 +155,7 @@ class Seeds:
 def _shape(
   x: jax.ShapeDtypeStruct, axis: int, count: int, sharding: NamedSharding
 ) -> jax.ShapeDtypeStruct:
-  """Shape of K arrays like `x`, stacked along an axis."""
+  """Shape of `count` arrays like `x`, stacked along an axis."""
   shape = (*x.shape[:axis], count, *x.shape[axis:])
   return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
 
@@ -170,6 +163,6 @@ def _shape(
 def _put(
   states: jax.Array, state: jax.Array, axis: int, i: jax.Array
 ) -> jax.Array:
-  """Writes `state` at index i of an axis, which may be spread over devices."""
+  """Writes `state` at index i of an axis that may be sharded."""
   indices = jax.lax.broadcasted_iota(np.int32, states.shape, axis)
   return jnp.where(indices == i, jnp.expand_dims(state, axis), states)

@@ -1,7 +1,6 @@
-"""Fetches the metrics of steps from the devices and writes them to the log."""
+"""Writes the metrics of training steps to the log."""
 
 from collections.abc import Iterator
-from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import time
@@ -9,12 +8,11 @@ import time
 import jax
 import numpy as np
 
-from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import job as job_lib
 from bam_jax.training import mesh as mesh_lib
+from bam_jax.training import spec as spec_lib
 from bam_jax.training import transfer
 
 # Steps that are dispatched before an older interval is fetched.
@@ -27,25 +25,24 @@ Unlogged = Sequence[Sequence[float]]
 class StepLog:
   """Fetches the metrics of steps from the devices and writes them to the log.
 
-  Each line covers `config.train.log_every` steps. They are fetched some steps
-  after they were dispatched: fetching waits for the last of them, and meanwhile
-  the device must have other steps to do.
+  Each line covers `config.train.log_every` steps. Fetching waits for the last
+  of them, so it happens some steps later: meanwhile the device has other steps
+  to do.
 
-  Which steps share a line depends on their numbers alone. So a run that is
+  Which steps share a line depends only on their numbers. So a run that is
   stopped within an interval saves the metrics of its steps in the checkpoint,
   and `resume` starts with them.
   """
 
   def __init__(
     self,
-    jobs: Sequence[job_lib.Job],
-    config: config_lib.Config,
+    specs: Sequence[spec_lib.TrainSpec],
     tasks: task_lib.TaskTable,
     telemetry: Sequence[telemetry_lib.Telemetry],
     progress: telemetry_lib.Progress,
   ):
-    self._jobs = jobs
-    self._config = config
+    self._specs = specs
+    self._every = specs[0].config.train.log_every
     self._names: Sequence[str] = tasks.names
     self._telemetry = telemetry
     self._progress = progress
@@ -68,9 +65,8 @@ class StepLog:
       errors.UserError: a loss or gradient of that interval is not finite.
     """
     self._pending.append((step, metrics))
-    every = self._config.train.log_every
-    if len(self._pending) == every + _STEPS_AHEAD:
-      self._write(every, share=1.0)
+    if len(self._pending) == self._every + _STEPS_AHEAD:
+      self._write(self._every, share=1.0)
 
   def resume(self, start: int, unlogged: Sequence[Unlogged]) -> None:
     """Continues the log of runs that were stopped.
@@ -82,23 +78,24 @@ class StepLog:
     """
     self._first = start
     rows = [np.asarray(each, np.float32) for each in unlogged]
-    if len({len(each) for each in rows}) == 1:
+    steps = [range(start - len(each), start) for each in rows]
+    if len(set(steps)) == 1:
       # [steps, seeds, 2T + 1]
-      self._pending += zip(_steps_before(start, rows[0]), np.stack(rows, 1))
+      self._pending += zip(steps[0], np.stack(rows, 1))
       return
     for index, each in enumerate(rows):
       if len(each):
-        self._write_run(index, _steps_before(start, each), each, 1.0, 0.0)
+        self._write_run(index, steps[index], each, 1.0, 0.0)
 
   def unlogged(self) -> list[Unlogged]:
     """For each run, the metrics of the pending steps."""
     values = self._fetch(len(self._pending))
-    return [values[:, index].tolist() for index in range(len(self._jobs))]
+    return [values[:, index].tolist() for index in range(len(self._specs))]
 
   def flush(self) -> None:
     """Fetches, checks and writes all pending steps."""
     while self._pending:
-      count = min(self._config.train.log_every, len(self._pending))
+      count = min(self._every, len(self._pending))
       self._write(count, share=count / len(self._pending))
 
   def _write(self, number: int, share: float) -> None:
@@ -113,10 +110,9 @@ class StepLog:
     del self._pending[:number]
     seconds = (time.perf_counter() - self._interval_start) * share
     waited = self._waited * share
-    timing = {'seconds': seconds, 'waited': waited}
     losses = [
-      self._write_run(index, steps, values[:, index], **timing)
-      for index in range(len(self._jobs))
+      self._write_run(index, steps, values[:, index], seconds, waited)
+      for index in range(len(self._specs))
     ]
     counts = transfer.unpack_metrics(values)['count'][self._taken_here(steps)]
     self._progress.advance(int(counts.sum()), loss=float(np.mean(losses)))
@@ -126,9 +122,9 @@ class StepLog:
   def _fetch(self, number: int) -> np.ndarray:
     """Metrics of the oldest pending steps, [steps, seeds, 2T + 1]."""
     fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
-    shape = (len(self._jobs), -1)
+    shape = (len(self._specs), -1)
     rows = [np.reshape(values, shape) for values in fetched]
-    return np.stack(rows) if rows else np.empty((0, len(self._jobs), 0))
+    return np.stack(rows) if rows else np.empty((0, len(self._specs), 0))
 
   def _write_run(
     self,
@@ -138,17 +134,14 @@ class StepLog:
     seconds: float,
     waited: float,
   ) -> float:
-    """Writes the steps of one run, [steps, 2T + 1]; returns their loss."""
-    job = self._jobs[index]
+    """Writes steps of one run, [steps, 2T + 1]; returns their mean loss."""
+    spec = self._specs[index]
     metrics = transfer.unpack_metrics(values)
-    for number, step in enumerate(steps):
-      self._check_finite(
-        job, step, {name: array[number] for name, array in metrics.items()}
-      )
+    self._check_finite(spec, steps, metrics['loss'], metrics['grad_norm'])
     loss, count = (
       metrics[name].sum(axis=0, dtype=np.float64) for name in ('loss', 'count')
     )
-    schedule = job_lib.step_schedule(steps[-1], job, self._config)
+    schedule = spec.schedule(steps[-1])
     line = {
       'loss': loss.sum() / count.sum(),
       'gold_weight': schedule.gold_weight,
@@ -173,22 +166,19 @@ class StepLog:
     return np.asarray(steps) >= self._first
 
   def _check_finite(
-    self, job: job_lib.Job, step: int, metrics: Mapping[str, np.ndarray]
+    self,
+    spec: spec_lib.TrainSpec,
+    steps: Sequence[int],
+    losses: np.ndarray,
+    grad_norms: np.ndarray,
   ) -> None:
-    """Raises if the metrics of a step have a nan or an infinity."""
-    bad = [
-      name
-      for name, loss in zip(self._names, metrics['loss'])
-      if not np.isfinite(loss)
-    ]
-    if bad or not np.isfinite(metrics['grad_norm']):
-      what = f'the loss of {", ".join(bad)}' if bad else 'the gradient'
-      raise errors.UserError(
-        f'{job.name}: {what} is not finite at step {step}; lower the'
-        f' learning rate ({job.length.learning_rate}) or look at the'
-        " task's rows"
-      )
-
-
-def _steps_before(start: int, rows: Unlogged) -> range:
-  return range(start - len(rows), start)
+    """Raises if a loss [steps, T] or gradient norm [steps] is not finite."""
+    for step, loss, norm in zip(steps, losses, grad_norms):
+      bad = ', '.join(np.asarray(self._names)[~np.isfinite(loss)])
+      if bad or not np.isfinite(norm):
+        what = f'the loss of {bad}' if bad else 'the gradient'
+        raise errors.UserError(
+          f'{spec.name}: {what} is not finite at step {step}; lower the'
+          f' learning rate ({spec.length.learning_rate}) or look at the'
+          " task's rows"
+        )

@@ -1,7 +1,7 @@
 """Packs the arrays of a batch, or the metrics of a step, into one array.
 
-Passing an array to a device costs the host about the same time whatever its
-size; a batch has nine small arrays, and the metrics of a step are three.
+A copy to or from a device costs the host a fixed time per array, and a batch
+has nine or more small arrays.
 
 B rows, L tokens, S segment slots, W numbers per row, T tasks, K seeds trained
 at once.
@@ -21,12 +21,12 @@ from bam_jax.tasks import task as task_lib
 
 
 class PackedBatch(flax.struct.PyTreeNode):
-  """All arrays of a batch side by side, float32 ones by their bits.
+  """All arrays of a batch side by side, with float32 bits as int32.
 
   Attributes:
-    values: [B, W] int32, or [K, B, W].
-    shapes: for each array, sorted by name: name, shape without B, whether it
-      is float32.
+    values: [B, W] or [K, B, W] int32.
+    shapes: (name, shape without B, whether it is float32) of each array, sorted
+      by name.
   """
 
   values: Any
@@ -35,31 +35,24 @@ class PackedBatch(flax.struct.PyTreeNode):
   )
 
   def __len__(self) -> int:
-    """B; once the batch is on the devices, over all processes."""
+    """Number of rows; on the devices, of all processes together."""
     return self.values.shape[-2]
 
 
 def pack(batch: Mapping[str, np.ndarray]) -> PackedBatch:
-  """Host arrays [B, ...] of int32 or float32 -> one [B, W].
+  """Packs host arrays [B, ...] of int32 or float32.
 
   >>> floats, integers = np.ones((2, 3), np.float32), np.int32([[5], [6]])
   >>> packed = pack({'b': floats, 'a': integers})
   >>> packed.values.shape, packed.shapes
   ((2, 4), (('a', (1,), False), ('b', (3,), True)))
   """
-  names = sorted(batch)
+  arrays = sorted(batch.items())
   return PackedBatch(
     values=np.concatenate(
-      [
-        batch[name].reshape(len(batch[name]), -1).view(np.int32)
-        for name in names
-      ],
-      axis=1,
+      [x.reshape(len(x), -1).view(np.int32) for _, x in arrays], axis=1
     ),
-    shapes=tuple(
-      (name, batch[name].shape[1:], batch[name].dtype == np.float32)
-      for name in names
-    ),
+    shapes=tuple((k, x.shape[1:], x.dtype == np.float32) for k, x in arrays),
   )
 
 
@@ -70,34 +63,32 @@ def abstract_batch(
   tasks: task_lib.TaskTable,
   sharding: jax.sharding.Sharding,
 ) -> PackedBatch:
-  """Shape of a packed training batch; see docs/architecture.md, "Batch".
+  """Shape of a packed training batch.
+
+  docs/architecture.md lists its arrays under "Contracts".
 
   Args:
     rows: B, over all processes.
     row_length: L.
     slots: S.
-    tasks: decide how many outputs a target has.
-    sharding: of the batch.
+    tasks: decides the number of outputs.
+    sharding: sharding of the batch.
   """
 
-  def empty(*shape: int, dtype: type = np.float32) -> np.ndarray:
-    return np.empty((1, *shape), dtype)
+  def arrays(keys: str, dtype: type, *shape: int) -> dict[str, np.ndarray]:
+    return {key: np.empty((1, *shape), dtype) for key in keys.split()}
 
   batch = {
-    'target': empty(slots, tasks.num_outputs),
-    'teacher': empty(slots, tasks.num_outputs),
-    'weight': empty(slots),
+    **arrays('input_ids token_type_ids', np.int32, row_length),
+    **arrays('positions segment_ids', np.int32, row_length),
+    **arrays('cls_index task_id', np.int32, slots),
+    **arrays('gold teacher', np.float32, slots, tasks.num_outputs),
+    **arrays('weight', np.float32, slots),
   }
-  for key in ('input_ids', 'token_type_ids', 'positions', 'segment_ids'):
-    batch[key] = empty(row_length, dtype=np.int32)
-  for key in ('cls_index', 'task_id'):
-    batch[key] = empty(slots, dtype=np.int32)
   if tasks.token_heads:
-    batch |= {
-      'token_target': empty(row_length, tasks.token_outputs),
-      'token_teacher': empty(row_length, tasks.token_outputs),
-      'token_share': empty(row_length),
-    }
+    shape = (row_length, tasks.token_outputs)
+    batch |= arrays('token_gold token_teacher', np.float32, *shape)
+    batch |= arrays('token_share', np.float32, row_length)
   packed = pack(batch)
   values = jax.ShapeDtypeStruct(
     (rows, packed.values.shape[1]), np.int32, sharding=sharding
@@ -108,7 +99,7 @@ def abstract_batch(
 def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
   """Stacks K host batches of one width into [K, B, W].
 
-  Shorter batches are filled up with rows of zeros, which are padding.
+  Batches with fewer rows are padded with rows of zeros.
   """
   rows = max(len(batch) for batch in batches)
   width = batches[0].values.shape[1]
@@ -119,7 +110,7 @@ def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
 
 
 def unpack(packed: PackedBatch) -> dict[str, jax.Array]:
-  """Restores the arrays of a batch, inside a program."""
+  """Unpacks a batch [B, W] inside a program."""
   batch, start = {}, 0
   for name, shape, is_float in packed.shapes:
     end = start + math.prod(shape)
@@ -131,14 +122,14 @@ def unpack(packed: PackedBatch) -> dict[str, jax.Array]:
 
 
 def pack_metrics(metrics: Mapping[str, jax.Array]) -> jax.Array:
-  """Packs `loss` [T], `count` [T] and `grad_norm` as [2T + 1], in a program."""
+  """Packs the metrics of a step as [2T + 1] inside a program."""
   return jnp.concatenate(
     [metrics['loss'], metrics['count'], metrics['grad_norm'][None]]
   )
 
 
 def unpack_metrics(values: np.ndarray) -> dict[str, np.ndarray]:
-  """Restores the metrics of a step, or of several, on the host.
+  """Unpacks the metrics of one or several steps on the host.
 
   >>> unpack_metrics(np.arange(5))
   {'loss': array([0, 1]), 'count': array([2, 3]), 'grad_norm': np.int64(4)}

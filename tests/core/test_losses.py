@@ -37,7 +37,7 @@ def _batch(rows=4, slots=3, seed=0):
 
   return {
     'task_id': task_id,
-    'target': probabilities(hard=True),
+    'gold': probabilities(hard=True),
     'teacher': probabilities(hard=False),
     'weight': rng.choice([0.0, 0.5, 1.0, 2.0], (rows, slots)).astype(
       np.float32
@@ -52,7 +52,7 @@ def _reference(logits, batch, gold_weight, head):
     task = batch['task_id'][index]
     width = CLASS_MASK[task].sum()
     z = logits[index][:width].astype(np.float64)
-    target = gold_weight * batch['target'][index][:width].astype(np.float64)
+    target = gold_weight * batch['gold'][index][:width].astype(np.float64)
     target += (1 - gold_weight) * batch['teacher'][index][:width]
     if IS_REGRESSION[task]:
       score = scipy.special.expit(z[0]) if head == 'sigmoid' else z[0]
@@ -94,7 +94,7 @@ def test_gradient_equals_the_closed_form(head):
   gradient = jax.grad(lambda z: _loss(z, batch, 0.3, head)[0])(
     jnp.asarray(logits)
   )
-  target = 0.3 * batch['target'] + 0.7 * batch['teacher']
+  target = 0.3 * batch['gold'] + 0.7 * batch['teacher']
   mask = CLASS_MASK[batch['task_id']]
   expected = scipy.special.softmax(np.where(mask, logits, -np.inf), -1) - target
   z = logits[..., 0]
@@ -149,7 +149,7 @@ def test_empty_slots_add_exactly_nothing(garbage):
   assert empty.any()
   clean_total, clean_parts = _loss(logits, batch)
   logits[empty] = garbage
-  batch['target'][empty] = garbage
+  batch['gold'][empty] = garbage
   batch['teacher'][empty] = garbage
   total, parts = _loss(logits, batch)
   assert total == clean_total

@@ -81,7 +81,7 @@ def test_128_examples_of_glue_fill_30_to_40_rows():
 
 
 def test_an_example_longer_than_a_row_is_an_error():
-  with pytest.raises(errors.UserError, match=r'row_length=128 .* 129 tokens'):
+  with pytest.raises(errors.UserError, match=r'row_length=128: .* 129 tokens'):
     packing.pack(np.array([5, 129, 7]), 128, 16)
 
 

@@ -10,20 +10,22 @@ from bam_jax.core import sampling
 SIZES = (8551, 392702, 7336, 108436, 363869, 67349, 11498, 2490)
 
 
-def run_through(mix, num_steps):
+def run_through(sampler, num_steps):
   """[num_steps * N] tasks and rows, in order."""
-  steps = [mix(step) for step in range(num_steps)]
+  steps = [sampler(step) for step in range(num_steps)]
   return tuple(np.concatenate(arrays) for arrays in zip(*steps))
 
 
 def sampled(num_steps=300, seed=5, batch_size=32):
-  return sampling.SampledMix(
+  return sampling.ProportionalSampler(
     (7, 20, 300), (14, 20, 300), 0.75, batch_size, num_steps, seed
   )
 
 
 def copies(num_steps=300, seed=5, batch_size=32):
-  return sampling.CopiesMix((14, 20, 300), 0.75, batch_size, num_steps, seed)
+  return sampling.CopiesSampler(
+    (14, 20, 300), 0.75, batch_size, num_steps, seed
+  )
 
 
 both = pytest.mark.parametrize('make', [sampled, copies])
@@ -39,7 +41,7 @@ def test_number_of_steps_is_rounded_down_but_at_least_one(
   assert sampling.num_steps(epochs, rows, batch) == want
 
 
-def test_sampled_mix_equals_a_plain_loop():
+def test_proportional_sampler_equals_a_plain_loop():
   """Oracle: one draw at a time from the same keys, in plain Python."""
   sizes, rows, batch_size, steps, seed = (7, 20), (14, 20), 1024, 19, 3
 
@@ -61,8 +63,10 @@ def test_sampled_mix_equals_a_plain_loop():
       drawn.append((task, number, offset))
       used[task] += 1
   orders = {key: order(*key) for key in {(t, n) for t, n, _ in drawn}}
-  mix = sampling.SampledMix(sizes, rows, 0.75, batch_size, steps, seed)
-  tasks, got = run_through(mix, steps)
+  sampler = sampling.ProportionalSampler(
+    sizes, rows, 0.75, batch_size, steps, seed
+  )
+  tasks, got = run_through(sampler, steps)
   assert tasks.dtype == np.int32 and got.dtype == np.int64
   assert tasks.tolist() == [task for task, _, _ in drawn]
   assert got.tolist() == [orders[t, n][offset] for t, n, offset in drawn]
@@ -81,8 +85,8 @@ def test_the_stream_is_the_one_recorded():
 @pytest.mark.parametrize('exponent', [0.0, 0.75, 1.0])
 def test_tasks_are_drawn_by_size_to_the_exponent(exponent):
   """Oracle: the binomial distribution, within five standard deviations."""
-  mix = sampling.SampledMix(SIZES, SIZES, exponent, 128, 1000, 0)
-  counts = np.bincount(run_through(mix, 1000)[0], minlength=8)
+  sampler = sampling.ProportionalSampler(SIZES, SIZES, exponent, 128, 1000, 0)
+  counts = np.bincount(run_through(sampler, 1000)[0], minlength=8)
   share = np.array([size**exponent for size in SIZES])
   share = share / share.sum()
   deviation = np.sqrt(128000 * share * (1 - share))
@@ -90,8 +94,10 @@ def test_tasks_are_drawn_by_size_to_the_exponent(exponent):
 
 
 def test_shares_follow_the_sizes_before_swapping():
-  mix = sampling.SampledMix((100, 100), (200, 100), 1.0, 100, 100, 0)
-  tasks, rows = run_through(mix, 100)
+  sampler = sampling.ProportionalSampler(
+    (100, 100), (200, 100), 1.0, 100, 100, 0
+  )
+  tasks, rows = run_through(sampler, 100)
   assert abs(np.mean(tasks == 0) - 0.5) < 0.025  # five deviations
   assert set(rows[tasks == 0]) == set(range(200))
 
@@ -111,9 +117,9 @@ def test_each_pass_of_a_task_covers_every_row_in_a_fresh_order():
 def test_a_step_is_a_pure_function_of_seed_and_step(make):
   """Oracle: the same run from its start, in order."""
   tasks, rows = run_through(make(), 300)
-  mix = make()
+  sampler = make()
   for step in (299, 0, 256, 255, 7, 299):
-    for again in (mix, make()):
+    for again in (sampler, make()):
       got = again(step)
       assert np.array_equal(got[0], tasks[32 * step : 32 * (step + 1)])
       assert np.array_equal(got[1], rows[32 * step : 32 * (step + 1)])
@@ -148,13 +154,13 @@ def test_copies_and_weights_of_the_published_sizes():
   It is 2.603, 1, 2.705, 1.379, 1.019, 1.554, 2.417 and 3.544, the copies are
   these rounded, and the weights are 8 * normalise(n**-0.25 / copies).
   """
-  mix = sampling.CopiesMix(SIZES, 0.75, 128, 10, 0)
-  assert mix.multiples.tolist() == [3, 1, 3, 1, 1, 2, 2, 4]
+  sampler = sampling.CopiesSampler(SIZES, 0.75, 128, 10, 0)
+  assert sampler.multiples.tolist() == [3, 1, 3, 1, 1, 2, 2, 4]
   want = [
       0.86344924, 0.99505369, 0.89717302, 1.37267878,
       1.01420566, 0.77312463, 1.20275375, 0.88156119,
   ]  # fmt: skip
-  np.testing.assert_allclose(mix.weights, want, rtol=1e-6)
+  np.testing.assert_allclose(sampler.weights, want, rtol=1e-6)
 
 
 def test_weights_average_over_the_tasks_that_are_trained():
@@ -163,25 +169,25 @@ def test_weights_average_over_the_tasks_that_are_trained():
   By hand: copies round(250.01 / 100) = 3 and 1, so weights are as 1/300 to
   1/250, and their mean is 1.
   """
-  mix = sampling.CopiesMix((100, 250), 0.0, 32, 10, 0)
-  assert mix.multiples.tolist() == [3, 1]
-  np.testing.assert_allclose(mix.weights, [10 / 11, 12 / 11], rtol=1e-6)
+  sampler = sampling.CopiesSampler((100, 250), 0.0, 32, 10, 0)
+  assert sampler.multiples.tolist() == [3, 1]
+  np.testing.assert_allclose(sampler.weights, [10 / 11, 12 / 11], rtol=1e-6)
 
 
 def test_one_task_alone_is_neither_copied_nor_weighted():
-  mix = sampling.CopiesMix((17,), 0.75, 4, 10, 0)
-  assert mix.multiples.tolist() == [1]
-  assert mix.weights.tolist() == [1.0]
+  sampler = sampling.CopiesSampler((17,), 0.75, 4, 10, 0)
+  assert sampler.multiples.tolist() == [1]
+  assert sampler.weights.tolist() == [1.0]
 
 
 def test_all_copies_are_used_before_the_same_order_repeats():
-  mix = copies()
-  total = int(np.sum(mix.multiples * (14, 20, 300)))
-  drawn = list(zip(*(a.tolist() for a in run_through(mix, 300))))
+  sampler = copies()
+  total = int(np.sum(sampler.multiples * (14, 20, 300)))
+  drawn = list(zip(*(a.tolist() for a in run_through(sampler, 300))))
   counts = collections.Counter(drawn[:total])
   assert counts == {
     (task, row): copied
-    for task, copied in enumerate(mix.multiples)
+    for task, copied in enumerate(sampler.multiples)
     for row in range((14, 20, 300)[task])
   }
   assert drawn[total : 2 * total] == drawn[:total]
@@ -195,23 +201,23 @@ def test_sampled_tasks_weigh_the_same():
 @pytest.mark.parametrize('make', [sampled, copies])
 def test_shares_are_what_is_drawn(make):
   """Against counts; a share of 9,600 draws errs by 0.005 in one deviation."""
-  mix = make()
-  tasks, _ = run_through(mix, 300)
+  sampler = make()
+  tasks, _ = run_through(sampler, 300)
   drawn = np.bincount(tasks, minlength=3) / len(tasks)
-  np.testing.assert_allclose(mix.shares, drawn, atol=0.02)
-  np.testing.assert_allclose(mix.shares.sum(), 1.0, rtol=1e-12)
+  np.testing.assert_allclose(sampler.shares, drawn, atol=0.02)
+  np.testing.assert_allclose(sampler.shares.sum(), 1.0, rtol=1e-12)
 
 
 def test_sampled_shares_by_hand():
-  mix = sampling.SampledMix((16, 81), (32, 81), 0.75, 32, 10, 0)
-  np.testing.assert_allclose(mix.shares, [8 / 35, 27 / 35], rtol=1e-12)
+  sampler = sampling.ProportionalSampler((16, 81), (32, 81), 0.75, 32, 10, 0)
+  np.testing.assert_allclose(sampler.shares, [8 / 35, 27 / 35], rtol=1e-12)
 
 
 @both
-def test_a_part_of_the_rows_is_mixed_as_if_there_were_no_others(make):
-  """Oracle: the mix of 14, 20 and 300 rows, its rows looked up one by one."""
+def test_a_part_of_the_rows_is_sampled_as_if_there_were_no_others(make):
+  """Oracle: the sampler of 14, 20 and 300 rows, with rows looked up singly."""
   kept = [np.arange(0, 28, 2), np.arange(5, 25), np.arange(300)[::-1]]
-  whole, part = make(), sampling.PartMix(make(), kept)
+  whole, part = make(), sampling.SubsetSampler(make(), kept)
   assert part.batch_size == 32
   np.testing.assert_array_equal(part.weights, whole.weights)
   for step in (0, 7, 299):

@@ -110,7 +110,7 @@ def make_batch(seed, rows=ROWS):
     'segment_ids': np.tile(segment, (rows, 1)),
     'cls_index': np.tile(np.array([0, 5], np.int32), (rows, 1)),
     'task_id': task_id,
-    'target': target.astype(np.float32),
+    'gold': target.astype(np.float32),
     'teacher': np.where(target > 0, 0.8 * target, 0.0).astype(np.float32),
     'weight': (rng.uniform(size=(rows, SLOTS)) > 0.2).astype(np.float32),
   }
@@ -362,7 +362,7 @@ def test_a_nan_is_told_by_its_task():
   """A target of one task is broken; the other entries stay finite."""
   batch = make_batch(0)
   batch['weight'][:] = 1.0
-  batch['target'][batch['task_id'] == 1] = np.nan
+  batch['gold'][batch['task_id'] == 1] = np.nan
   metrics = run(make_programs(1, 1), 1, lambda i: batch)[3][0]
   np.testing.assert_array_equal(np.isnan(metrics['loss']), [False, True, False])
   assert np.isnan(metrics['grad_norm'])

@@ -67,7 +67,7 @@ def make_task(name, labels):
   )
 
 
-# The mix leaves out head 1, and has its tasks in another order.
+# The sampler leaves out head 1, and has its tasks in another order.
 TASKS = task_lib.TaskTable(
   (
     make_task('two', ('no', 'yes')),
@@ -90,23 +90,29 @@ TEACHERS = (
 )
 
 
-def make_mix(mode='sampled', batch_size=20):
+def make_sampler(mode='sampled', batch_size=20):
   rows = [len(columns) for columns in FEATURES]
   if mode == 'copies':
-    return sampling.CopiesMix(rows, 0.0, batch_size, 50, 7)
-  return sampling.SampledMix(rows, rows, 0.75, batch_size, 50, 7)
+    return sampling.CopiesSampler(rows, 0.0, batch_size, 50, 7)
+  return sampling.ProportionalSampler(rows, rows, 0.75, batch_size, 50, 7)
 
 
-def make_batches(packing=PACKED, mix=None, teachers=TEACHERS, **kwargs):
+def make_batches(packing=PACKED, sampler=None, teachers=TEACHERS, **kwargs):
   return batches.TrainBatches(
-    TASKS, HEADS, FEATURES, teachers, mix or make_mix(), packing, **kwargs
+    TASKS,
+    HEADS,
+    FEATURES,
+    teachers,
+    sampler or make_sampler(),
+    packing,
+    **kwargs,
   )
 
 
 def test_shares_go_by_the_names_of_the_tasks():
-  mix = make_mix()
+  sampler = make_sampler()
   names = [TASKS.tasks[head].name for head in HEADS]
-  assert make_batches().shares == dict(zip(names, mix.shares.tolist()))
+  assert make_batches().shares == dict(zip(names, sampler.shares.tolist()))
 
 
 def plain_batch(examples, num_rows, packing, placed):
@@ -125,7 +131,7 @@ def plain_batch(examples, num_rows, packing, placed):
   }
   for key in ('cls_index', 'task_id'):
     batch[key] = np.zeros((num_rows, slots), np.int32)
-  for key in ('target', 'teacher'):
+  for key in ('gold', 'teacher'):
     batch[key] = np.zeros((num_rows, slots, 3), np.float32)
   batch['weight'] = np.zeros((num_rows, slots), np.float32)
   for example, (r, s, start) in zip(examples, placed):
@@ -141,10 +147,10 @@ def plain_batch(examples, num_rows, packing, placed):
     batch['weight'][r, s] = weight
     label = columns.fixed('label')[row]
     if TASKS.tasks[head].kind.has_scale:
-      batch['target'][r, s, 0] = label
+      batch['gold'][r, s, 0] = label
     else:
-      batch['target'][r, s, int(label)] = 1
-    batch['teacher'][r, s] = batch['target'][r, s]
+      batch['gold'][r, s, int(label)] = 1
+    batch['teacher'][r, s] = batch['gold'][r, s]
     if teacher is not None:
       batch['teacher'][r, s] = 0
       batch['teacher'][r, s, : len(teacher)] = teacher
@@ -170,7 +176,7 @@ def segments(batch):
         tuple(batch['token_type_ids'][r, inside]),
         tuple(batch['positions'][r, inside]),
         int(batch['task_id'][r, s]),
-        tuple(batch['target'][r, s].tolist()),
+        tuple(batch['gold'][r, s].tolist()),
         tuple(batch['teacher'][r, s].tolist()),
         float(batch['weight'][r, s]),
       )
@@ -185,17 +191,17 @@ def segments(batch):
 @pytest.mark.parametrize('mode', ['sampled', 'copies'])
 def test_every_array_equals_a_plain_loop(mode, teachers, packing):
   """Oracle: plain_batch above."""
-  mix = make_mix(mode)
-  make = make_batches(packing, mix, teachers)
+  sampler = make_sampler(mode)
+  make = make_batches(packing, sampler, teachers)
   for step in (0, 1, 49):
-    tasks, rows = mix(step)
+    tasks, rows = sampler(step)
     examples = [
       (
         FEATURES[k],
         row,
         HEADS[k],
         None if teachers[k] is None else teachers[k][row],
-        mix.weights[k],
+        sampler.weights[k],
       )
       for k, row in zip(tasks, rows)
     ]
@@ -212,7 +218,7 @@ def test_every_array_equals_a_plain_loop(mode, teachers, packing):
 @pytest.mark.parametrize('packing', [PACKED, UNPACKED], ids=['packed', 'plain'])
 @pytest.mark.parametrize('mode', ['sampled', 'copies'])
 def test_each_step_holds_exactly_n_examples(mode, packing):
-  make = make_batches(packing, make_mix(mode))
+  make = make_batches(packing, make_sampler(mode))
   for step in range(50):
     batch = make(step)
     assert np.count_nonzero(batch['weight']) == 20
@@ -286,14 +292,14 @@ def test_a_batch_is_a_pure_function_of_the_step(packing):
 
 
 def test_a_copied_task_carries_its_weight():
-  mix = make_mix('copies')
-  assert len(set(mix.weights.tolist())) == 3
-  batch = make_batches(mix=mix)(0)
+  sampler = make_sampler('copies')
+  assert len(set(sampler.weights.tolist())) == 3
+  batch = make_batches(sampler=sampler)(0)
   for task, head in enumerate(HEADS):
     of_task = batch['weight'][
       (batch['task_id'] == head) & (batch['weight'] > 0)
     ]
-    assert len(of_task) > 0 and np.all(of_task == mix.weights[task])
+    assert len(of_task) > 0 and np.all(of_task == sampler.weights[task])
 
 
 def test_an_example_longer_than_a_row_is_an_error():
@@ -341,7 +347,7 @@ def test_evaluation_covers_every_row_exactly_once(rows, packing):
     ]
     examples = [(columns, row, 0, None, 1) for row in where[occupied]]
     want = plain_batch(examples, rows, packing, placed)
-    want['target'][:] = want['teacher'][:] = 0
+    want['gold'][:] = want['teacher'][:] = 0
     assert_equal(batch, want)
   assert sorted(covered) == list(range(50))
 
@@ -399,7 +405,7 @@ def test_batches_read_real_shards(tmp_path):
       shards.open(tmp_path / str(number), shards.feature_fields(), None)
     )
   make = batches.TrainBatches(
-    TASKS, HEADS, columns, TEACHERS, make_mix(), PACKED
+    TASKS, HEADS, columns, TEACHERS, make_sampler(), PACKED
   )
   for step in range(3):
     assert_equal(make(step), make_batches()(step))

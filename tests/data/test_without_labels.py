@@ -43,17 +43,19 @@ def no_labels(monkeypatch):
     monkeypatch.setitem(columns._fixed, 'label', nothing)
 
 
-def _mix() -> sampling.SampledMix:
-  return sampling.SampledMix(_ROWS, _ROWS, 0.75, 20, 50, 7)
+def _sampler() -> sampling.ProportionalSampler:
+  return sampling.ProportionalSampler(_ROWS, _ROWS, 0.75, 20, 50, 7)
 
 
 def _batches(teachers=_TEACHERS) -> batches.TrainBatches:
-  return plain.make_batches(mix=_mix(), teachers=teachers, without_labels=_MORE)
+  return plain.make_batches(
+    sampler=_sampler(), teachers=teachers, without_labels=_MORE
+  )
 
 
 def _examples(step: int):
   """Columns, row, head, teacher's prediction, and whether it has a label."""
-  for task, row in zip(*_mix()(step)):
+  for task, row in zip(*_sampler()(step)):
     columns, labelled = plain.FEATURES[task], len(plain.FEATURES[task])
     teacher = _TEACHERS[task][row]
     if row < labelled:

@@ -55,7 +55,7 @@ def trained(monkeypatch) -> list[str]:
   train = loop.train
 
   def recorded(group, *arguments):
-    names.extend(job.name for job in group)
+    names.extend(spec.name for spec in group)
     return train(group, *arguments)
 
   monkeypatch.setattr(loop, 'train', recorded)

@@ -109,9 +109,9 @@ class _Plan:
 
   def _watched(self, train):
     def watched(group, *arguments):
-      for job in group:
-        self.seen[job.name] = set().union(
-          *(self._uids(job.batches(step)) for step in range(job.num_steps))
+      for spec in group:
+        self.seen[spec.name] = set().union(
+          *(self._uids(spec.batches(step)) for step in range(spec.num_steps))
         )
       return train(group, *arguments)
 

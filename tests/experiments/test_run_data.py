@@ -1,4 +1,4 @@
-"""A run's job: which mix of rows it trains on."""
+"""The sampler of a run."""
 
 import pytest
 
@@ -12,16 +12,16 @@ from bam_jax.tasks import task as task_lib
 
 
 @pytest.mark.parametrize(
-  ('mode', 'variant', 'mix'),
+  ('mode', 'variant', 'sampler'),
   [
-    ('sampled', 'single', sampling.SampledMix),
-    ('sampled', 'multi', sampling.SampledMix),
+    ('sampled', 'single', sampling.ProportionalSampler),
+    ('sampled', 'multi', sampling.ProportionalSampler),
     # One task leaves nothing to copy or to weigh.
-    ('copies', 'single', sampling.SampledMix),
-    ('copies', 'multi', sampling.CopiesMix),
+    ('copies', 'single', sampling.ProportionalSampler),
+    ('copies', 'multi', sampling.CopiesSampler),
   ],
 )
-def test_mix(mode, variant, mix):
+def test_sampler(mode, variant, sampler):
   config = config_lib.default_config()
   config.tasks = ('rte', 'mrpc')
   config.variants = (variant,)
@@ -29,7 +29,7 @@ def test_mix(mode, variant, mix):
   config = config_lib.from_config_dict(config)
   run = runs_lib.plan_runs(config)[0]
   made = run_data._make_sampler(run, [100] * len(run.tasks), 3)
-  assert isinstance(made, mix)
+  assert isinstance(made, sampler)
 
 
 def test_probabilities_are_of_sizes_before_swapping():

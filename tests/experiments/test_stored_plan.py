@@ -38,9 +38,9 @@ from bam_jax.training import loop, programs
 url, student, last = sys.argv.pop(1), sys.argv.pop(1), int(sys.argv.pop(1))
 train, train_step = loop.train, programs.Programs.train_step
 running = []
-def watched_train(jobs, *arguments):
-  running.extend(jobs)
-  return train(jobs, *arguments)
+def watched_train(specs, *arguments):
+  running.extend(specs)
+  return train(specs, *arguments)
 def watched_step(self, state, *arguments):
   step = int(state.step)
   result = train_step(self, state, *arguments)

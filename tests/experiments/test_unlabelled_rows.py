@@ -57,14 +57,14 @@ class _Plan:
     self.plan = make(workdir, _OWN, **_changes(data))
     # run -> (task, uid) -> target and teacher
     self.seen: dict[str, dict[tuple[str, str], np.ndarray]] = {}
-    train_jobs = loop.train
+    train_specs = loop.train
 
     def watched(group, *arguments):
-      for job in group:
-        found = self.seen.setdefault(job.name, {})
-        for step in range(job.num_steps):
-          found |= self._slots(job.batches(step))
-      return train_jobs(group, *arguments)
+      for spec in group:
+        found = self.seen.setdefault(spec.name, {})
+        for step in range(spec.num_steps):
+          found |= self._slots(spec.batches(step))
+      return train_specs(group, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
       patch.setattr(loop, 'train', watched)
@@ -85,7 +85,7 @@ class _Plan:
       task = _TASKS[batch['task_id'][row, slot]]
       tokens = tuple(batch['input_ids'][row][mine].tolist())
       found[task, known[task, tokens]] = np.stack(
-        [batch['target'][row, slot], batch['teacher'][row, slot]]
+        [batch['gold'][row, slot], batch['teacher'][row, slot]]
       )
     return found
 

@@ -53,7 +53,7 @@ class _Split:
     }
     params = tiny.on_devices
     self.logits, _ = evaluate.evaluate(
-      tiny.setup.programs, params, splits, config
+      tiny.setup.programs, params, splits, config.packing
     )
     evaluate.save(folder / 'outputs.npz', tasks, splits, self.logits)
 

@@ -17,9 +17,9 @@ from bam_jax.data import batches
 from bam_jax.data import prepare
 from bam_jax.data import registry
 from bam_jax.modeling import heads
+from bam_jax.modeling import pretrained
 from bam_jax.training import evaluate
 from bam_jax.training import mesh as mesh_lib
-from bam_jax.training import setup as setup_lib
 from tests.configs import kinds as kinds_config
 from tests.kinds import rows as rows_lib
 
@@ -27,7 +27,7 @@ _GOLD_WEIGHT = 0.3
 
 
 class _Chosen:
-  """A mix of some rows: (number of the task, row) each."""
+  """A sampler of given rows: (number of the task, row) each."""
 
   def __init__(self, tasks: int, rows: Sequence[tuple[int, int]]):
     self.weights = np.linspace(0.5, 1.5, tasks, dtype=np.float32)
@@ -54,7 +54,7 @@ class _Plan:
     values.data.dir = str(folder)
     self.config = config_lib.from_config_dict(values)
     self.tasks = registry.resolve(self.config)
-    encoder = setup_lib.load_encoder(self.config)
+    encoder = pretrained.load_encoder(self.config)
     self.features = [
       prepare.prepare(
         task, 'train', self.config.data, encoder.tokenizer,

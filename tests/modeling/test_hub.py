@@ -15,7 +15,7 @@ from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.modeling import huggingface
-from bam_jax.training import setup as setup_lib
+from bam_jax.modeling import pretrained
 from tests.modeling import hub_server
 
 _GOLDEN = Path(__file__).parent / 'golden' / 'deep'
@@ -66,17 +66,17 @@ def _config(name: str = _NAME, **changes: object) -> config_lib.Config:
 
 def _refusal(name: str = _NAME) -> str:
   with pytest.raises(errors.UserError) as caught:
-    setup_lib.load_encoder(_config(name))
+    pretrained.load_encoder(_config(name))
   return str(caught.value)
 
 
 def test_a_model_is_fetched_once(hub, model):
-  encoder = setup_lib.load_encoder(_config())
+  encoder = pretrained.load_encoder(_config())
   assert encoder.digest == huggingface.weights_digest(model)
   assert sorted(hub.asked) == ['config.json', 'model.safetensors', 'vocab.txt']
   # From the cache, where the hub is gone.
   hub.status = 500
-  assert setup_lib.load_encoder(_config()).digest == encoder.digest
+  assert pretrained.load_encoder(_config()).digest == encoder.digest
   assert len(hub.asked) == 3
 
 
@@ -152,11 +152,11 @@ def test_no_weights_at_all(hub, model):
 
 def test_random_weights_take_the_place_of_an_absent_model_alone(hub, model):
   allowed = {'model.if_missing': 'random', 'model.arch': 'tiny'}
-  encoder = setup_lib.load_encoder(_config('team/absent', **allowed))
+  encoder = pretrained.load_encoder(_config('team/absent', **allowed))
   assert encoder.weights is None
   (model / 'model.safetensors').rename(model / 'pytorch_model.bin')
   with pytest.raises(errors.UserError, match=r'pytorch_model\.bin'):
-    setup_lib.load_encoder(_config(**allowed))
+    pretrained.load_encoder(_config(**allowed))
 
 
 def test_requests_are_not_logged(hub, caplog):
@@ -166,7 +166,7 @@ def test_requests_are_not_logged(hub, caplog):
   root.handlers[:] = [handler]
   try:
     command_line.configure_logging()
-    setup_lib.load_encoder(_config())
+    pretrained.load_encoder(_config())
     logging.info('of this package')
   finally:
     root.handlers[:] = before[0]

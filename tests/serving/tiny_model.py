@@ -13,6 +13,7 @@ from bam_jax.data import registry
 from bam_jax.inference import model as model_lib
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
+from bam_jax.modeling import pretrained
 from bam_jax.training import setup as setup_lib
 from tests.configs import tiny
 
@@ -24,7 +25,7 @@ class Tiny(NamedTuple):
 
   model: model_lib.Model
   setup: setup_lib.Setup
-  encoder: setup_lib.Encoder
+  encoder: pretrained.Encoder
   params: dict[str, object]
   on_devices: dict[str, object]
   apply: Callable[..., jax.Array]
@@ -61,7 +62,7 @@ def make(
   config.packing.eval_rows = 32
   config = config_lib.from_config_dict(config)
   tasks = registry.resolve(config)
-  encoder = setup_lib.load_encoder(config)
+  encoder = pretrained.load_encoder(config)
   setup = setup_lib.Setup(config, tasks, encoder)
   rng = np.random.default_rng(0)
 

@@ -30,7 +30,7 @@ def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
   logits = rng.normal(0, 20, (5, 2, 4)).astype(np.float32)
   batch = {
     'task_id': np.tile(np.int32([1, 0]), (5, 1)),
-    'target': rng.integers(0, 2, (5, 2, 4)).astype(np.float32),
+    'gold': rng.integers(0, 2, (5, 2, 4)).astype(np.float32),
     'teacher': rng.random((5, 2, 4), np.float32),
     'weight': rng.random((5, 2), np.float32) + 0.5,
   }
@@ -39,7 +39,7 @@ def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
     return losses.multitask_loss(logits, batch, class_mask, kinds, gold_weight)
 
   _, parts = loss(jnp.asarray(logits))
-  target = gold_weight * batch['target'].astype(np.float64)
+  target = gold_weight * batch['gold'].astype(np.float64)
   target += (1 - gold_weight) * batch['teacher']
   expected = np.zeros(5)
   for row, label in np.ndindex(5, 3):
@@ -84,10 +84,10 @@ def _token_batch(seed=0, rows=6, tokens=14):
   return {
     'segment_ids': np.tile(segment, (rows, 1)),
     'task_id': task_id,
-    'target': np.eye(4, dtype=np.float32)[np.zeros((rows, 3), int)],
+    'gold': np.eye(4, dtype=np.float32)[np.zeros((rows, 3), int)],
     'teacher': np.eye(4, dtype=np.float32)[np.zeros((rows, 3), int)],
     'weight': rng.choice([0.0, 0.5, 1.0], (rows, 3)).astype(np.float32),
-    'token_target': gold.astype(np.float32),
+    'token_gold': gold.astype(np.float32),
     'token_teacher': teacher.astype(np.float32),
     'token_share': share.astype(np.float32),
   }, rng.normal(size=(rows, tokens, 3)).astype(np.float32)
@@ -109,7 +109,7 @@ def test_tagging_is_the_cross_entropy_of_words_times_their_share(gold_weight):
       continue
     task = batch['task_id'][b, slot]
     width = _MASK[task].sum()
-    target = gold_weight * batch['token_target'][b, t, :width].astype(float)
+    target = gold_weight * batch['token_gold'][b, t, :width].astype(float)
     target += (1 - gold_weight) * batch['token_teacher'][b, t, :width]
     z = logits[b, t, :width].astype(float)
     scale = batch['weight'][b, slot] * batch['token_share'][b, t]
@@ -162,7 +162,7 @@ def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
       continue
     for channel in (0, 1):
       z = logits[b, places, channel].astype(float)
-      target = 0.3 * batch['token_target'][b, places, channel].astype(float)
+      target = 0.3 * batch['token_gold'][b, places, channel].astype(float)
       target += 0.7 * batch['token_teacher'][b, places, channel]
       scale = batch['weight'][b, s] / 2
       expected -= scale * np.sum(target * scipy.special.log_softmax(z))

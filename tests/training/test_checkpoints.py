@@ -88,7 +88,7 @@ def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
     manager.save(_state(programs, 1, 1), 50.0)
     manager.save(_state(programs, 2, 2), unlogged=[[0.1, 2.0]])
   with checkpoints.Checkpoints(tmp_path) as manager:
-    assert manager.unlogged() == [[0.1, 2.0]]
+    assert manager.unlogged == [[0.1, 2.0]]
     assert (manager.score(2), manager.best_step) == (None, 1)
     manager.add_score(70.0)
     for step, score in ((3, 60.0), (4, None)):
@@ -96,7 +96,7 @@ def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
   assert checkpoint_scores.kept(tmp_path) == [2, 4]
   with checkpoints.Checkpoints(tmp_path) as manager:
     assert (manager.score(2), manager.best_step) == (70.0, 2)
-    assert manager.unlogged() == []
+    assert manager.unlogged == []
     assert not manager.has(1)
     assert not manager.has(3)
   metadata = tmp_path / 'step_4' / checkpoint_scores.SENTINEL
@@ -170,7 +170,9 @@ def test_a_checkpoint_of_another_shape_is_refused(tmp_path, programs):
 def test_no_checkpoint_is_told(tmp_path, programs):
   with (
     checkpoints.Checkpoints(tmp_path) as manager,
-    pytest.raises(errors.UserError, match='step_3: no checkpoint; remove'),
+    pytest.raises(
+      errors.UserError, match='step_3: the checkpoint is missing; remove'
+    ),
   ):
     manager.restore_params(programs.abstract_state.params, 3)
 

@@ -11,6 +11,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import registry
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import pretrained
 from bam_jax.tasks import demo
 from bam_jax.training import setup as setup_lib
 
@@ -43,7 +44,7 @@ def _config(path: Path, **changes) -> config_lib.Config:
 
 def test_a_run_starts_from_the_pretrained_layers(weights):
   config = _config(weights, **{'model.num_layers': 2})
-  encoder = setup_lib.load_encoder(config)
+  encoder = pretrained.load_encoder(config)
   setup = setup_lib.Setup(config, registry.resolve(config), encoder)
   one, same, other = map(setup.initial_params, (1, 1, 2))
   expected = huggingface.load_params(weights, encoder.config)
@@ -63,7 +64,7 @@ def test_a_run_starts_from_the_pretrained_layers(weights):
 def test_chosen_layers_are_those_of_the_file(weights, layers):
   """The oracle is the file, read by its own library."""
   config = _config(weights, **{'model.layers': layers})
-  encoder = setup_lib.load_encoder(config)
+  encoder = pretrained.load_encoder(config)
   assert encoder.config.num_layers == len(layers)
   assert encoder.description.endswith(f'layers {", ".join(map(str, layers))}')
   setup = setup_lib.Setup(config, registry.resolve(config), encoder)
@@ -87,7 +88,7 @@ def test_chosen_layers_are_those_of_the_file(weights, layers):
 )
 def test_layers_that_cannot_be_chosen_are_refused(weights, changes, message):
   with pytest.raises(errors.UserError, match=message):
-    setup_lib.load_encoder(_config(weights, **changes))
+    pretrained.load_encoder(_config(weights, **changes))
 
 
 def test_a_vocabulary_beyond_the_embeddings_is_refused(weights):
@@ -96,7 +97,7 @@ def test_a_vocabulary_beyond_the_embeddings_is_refused(weights):
   with pytest.raises(
     errors.UserError, match=rf'has {size + 1} ids, its embeddings {size};'
   ):
-    setup_lib.load_encoder(_config(weights))
+    pretrained.load_encoder(_config(weights))
 
 
 def test_another_vocabulary_starts_from_the_pieces_of_its_tokens(weights):
@@ -105,13 +106,13 @@ def test_another_vocabulary_starts_from_the_pieces_of_its_tokens(weights):
   tokens = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', 'w7', 'w4-w5', '##w6', '!']
   file.write_text('\n'.join(tokens) + '\n')
   config = _config(weights, **{'model.init_vocab': str(file)})
-  encoder = setup_lib.load_encoder(config)
+  encoder = pretrained.load_encoder(config)
   assert encoder.config.vocab_size == encoder.tokenizer.vocab_size == 8
   assert encoder.description.endswith('8 other tokens')
   assert encoder.tokenizer.encode(['W7 w4'])[0].tolist() == [4, 1]
   assert (
     encoder.tokenizer.fingerprint
-    == setup_lib.load_tokenizer(config).fingerprint
+    == pretrained.load_tokenizer(config).fingerprint
   )
   setup = setup_lib.Setup(config, registry.resolve(config), encoder)
   embedding = setup.initial_params(0)['encoder']['embeddings']['word']
@@ -131,16 +132,16 @@ def test_another_vocabulary_starts_from_the_pieces_of_its_tokens(weights):
 
 def test_the_same_weights_for_other_tokens_are_others(weights):
   """As many tokens: no shape would tell models of one from those of another."""
-  digests = {setup_lib.load_encoder(_config(weights)).digest}
+  digests = {pretrained.load_encoder(_config(weights)).digest}
   for last in ('w7', 'w8'):
     file = weights / f'{last}.txt'
     file.write_text('\n'.join(['[PAD]', '[UNK]', '[CLS]', '[SEP]', last]))
     config = _config(weights, **{'model.init_vocab': str(file)})
-    digests.add(setup_lib.load_encoder(config).digest)
+    digests.add(pretrained.load_encoder(config).digest)
     # Wherever the file lies.
     moved = file.rename(weights / 'moved.txt')
     config = _config(weights, **{'model.init_vocab': str(moved)})
-    digests.add(setup_lib.load_encoder(config).digest)
+    digests.add(pretrained.load_encoder(config).digest)
   assert len(digests) == 3
 
 
@@ -159,14 +160,14 @@ def test_another_vocabulary_that_cannot_be_had_is_refused(
   weights, changes, message
 ):
   with pytest.raises(errors.UserError, match=message):
-    setup_lib.load_encoder(_config(weights, **changes))
+    pretrained.load_encoder(_config(weights, **changes))
 
 
 def test_missing_weights_stop_unless_random_ones_are_allowed(tmp_path):
   absent = tmp_path / 'absent'
   with pytest.raises(errors.UserError, match='absent'):
-    setup_lib.load_encoder(_config(absent))
-  encoder = setup_lib.load_encoder(
+    pretrained.load_encoder(_config(absent))
+  encoder = pretrained.load_encoder(
     _config(absent, **{'model.if_missing': 'random', 'model.arch': 'tiny'})
   )
   assert encoder.weights is None
@@ -179,7 +180,7 @@ def test_a_vocabulary_of_any_size_is_not_read(tmp_path):
     stream.truncate(1 << 40)  # A hole: it takes no room on the disk.
   config = _config('', **{'model.arch': 'tiny', 'model.vocab': str(file)})
   with pytest.raises(errors.UserError, match=r'vocab.txt cannot be read .*ov'):
-    setup_lib.load_encoder(config)
+    pretrained.load_encoder(config)
 
 
 @pytest.mark.parametrize('end', ['\n', '\r\n'])
@@ -189,6 +190,6 @@ def test_a_vocabulary_file_is_split_at_newlines_alone(tmp_path, end):
   file = tmp_path / 'vocab.txt'
   file.write_bytes((end.join(words) + end).encode())
   config = _config('', **{'model.arch': 'tiny', 'model.vocab': str(file)})
-  encoder = setup_lib.load_encoder(config)
+  encoder = pretrained.load_encoder(config)
   assert encoder.config.vocab_size == len(words)
   assert encoder.tokenizer.encode(['last'])[0].tolist() == [5]

@@ -10,7 +10,7 @@ def test_a_batch_comes_back_bit_by_bit():
   rng = np.random.default_rng(0)
   batch = {
     'input_ids': rng.integers(-(2**31), 2**31, (4, 6), np.int32),
-    'target': rng.normal(size=(4, 2, 3)).astype(np.float32),
+    'gold': rng.normal(size=(4, 2, 3)).astype(np.float32),
     'weight': np.float32([[0.0, -0.0], [1e-45, 3e38], [1.0, 0.1], [2, 3]]),
   }
   actual = jax.jit(transfer.unpack)(transfer.pack(batch))

@@ -1,0 +1,237 @@
+"""Loads the encoder and tokenizer that all runs of a plan start from."""
+
+from collections.abc import Sequence
+import dataclasses
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import schema
+from bam_jax.data import features
+from bam_jax.data import tokenizer_files
+from bam_jax.modeling import families
+from bam_jax.modeling import family
+from bam_jax.modeling import huggingface
+from bam_jax.tasks import demo
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """The encoder that every run starts from.
+
+  Attributes:
+    config: sizes and dropout rates.
+    tokenizer: the tokenizer that makes its ids.
+    weights: directory of the pretrained weights; None: random weights.
+    digest: sha256 of the weights, combined with the vocabulary if
+      `config.model.init_vocab` replaces it; empty for random weights.
+    description: one line for the report.
+    pieces: for each id of a replaced vocabulary, the pretrained ids whose mean
+      embedding it starts from; None: the vocabulary is the pretrained one.
+  """
+
+  config: family.EncoderConfig
+  tokenizer: features.Tokenizer
+  weights: Path | None
+  digest: str
+  description: str
+  pieces: Sequence[np.ndarray] | None = None
+
+  def load_params(self, layers: Sequence[int]) -> dict[str, object]:
+    """Loads the pretrained encoder and pooler; returns {} if there are none.
+
+    Args:
+      layers: the layers to keep; see `huggingface.load_params`.
+    """
+    if not self.weights:
+      return {}
+    if self.pieces is None:
+      return huggingface.load_params(self.weights, self.config, layers)
+    size = huggingface.load_config(self.weights)['vocab_size']
+    stored = dataclasses.replace(self.config, vocab_size=size)
+    params = huggingface.load_params(self.weights, stored, layers)
+    words = params['encoder']['embeddings']['word']
+    words['embedding'] = np.stack(
+      [words['embedding'][ids].mean(axis=0) for ids in self.pieces]
+    )
+    return params
+
+
+def load_encoder(config: config_lib.Config) -> Encoder:
+  """Finds the pretrained encoder, or sizes a random one.
+
+  Raises:
+    errors.UserError: weights or vocabulary are missing or do not fit the
+      configuration.
+  """
+  model = config.model
+  init, _, pin = model.init.partition('#sha256=')
+  if not init:
+    if model.init_vocab:
+      raise errors.UserError(
+        f'config.model.init_vocab={model.init_vocab}: takes the place of the'
+        ' vocabulary of config.model.init, which is empty; set that, or give'
+        ' config.model.vocab'
+      )
+    return _random_encoder(config, 'random weights')
+  try:
+    path = huggingface.find(init, huggingface.CONFIG_FILES)
+  except errors.UserError as e:
+    if model.if_missing == 'error':
+      raise
+    logging.warning('%s', e)
+    logging.warning(
+      'training from RANDOM weights: scores will be far below those of a'
+      ' pretrained encoder'
+    )
+    return _random_encoder(config, f'random weights ({init} is not there)')
+  # A model that cannot be loaded is refused before its weights are fetched.
+  huggingface.load_config(path)
+  path = huggingface.find(init)
+  sizes = huggingface.load_config(path)
+  digest = huggingface.weights_digest(path)
+  if pin and pin != digest:
+    raise errors.UserError(
+      f'config.model.init: the weights of {init} have sha256 {digest}, not'
+      f' {pin}; install the pinned version, or drop #sha256=... to use these'
+    )
+  tokenizer = features.Tokenizer.from_dir(path)
+  # An id beyond the table would silently read another word's embedding.
+  if tokenizer.vocab_size > sizes['vocab_size']:
+    raise errors.UserError(
+      f'{path}: its tokenizer has {tokenizer.vocab_size} ids, its embeddings'
+      f' {sizes["vocab_size"]}; get both from one model'
+    )
+  description = f'{init} (sha256 {digest[:16]})'
+  if model.layers:
+    description += f', layers {", ".join(map(str, model.layers))}'
+  pieces = None
+  if model.init_vocab:
+    own, tokenizer = tokenizer, _with_own_vocab(tokenizer, model)
+    pieces = own.pieces(tokenizer)
+    # The same weights give other embeddings to other tokens.
+    digest = schema.digest([digest, tokenizer.fingerprint])
+    description += f', {tokenizer.vocab_size} other tokens'
+    sizes['vocab_size'] = tokenizer.vocab_size
+  return Encoder(
+    _encoder_config(config, sizes), tokenizer, path, digest, description, pieces
+  )
+
+
+def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
+  """Loads the tokenizer of `load_encoder` without fetching weights.
+
+  Raises:
+    errors.UserError: the tokenizer is missing.
+  """
+  model = config.model
+  init = model.init.partition('#sha256=')[0]
+  if init:
+    try:
+      path = huggingface.find(init, huggingface.TOKENIZER_FILES)
+    except errors.UserError:
+      if model.if_missing == 'error':
+        raise
+    else:
+      tokenizer = features.Tokenizer.from_dir(path)
+      return (
+        _with_own_vocab(tokenizer, model) if model.init_vocab else tokenizer
+      )
+  return _random_tokenizer(model)
+
+
+def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
+  presets, arch = families.presets(), config.model.arch
+  if arch not in presets:
+    raise errors.UserError(
+      f'config.model.arch: {arch!r} is none of {", ".join(presets)}'
+    )
+  tokenizer = _random_tokenizer(config.model)
+  sizes = presets[arch] | {'vocab_size': tokenizer.vocab_size}
+  return Encoder(
+    _encoder_config(config, sizes),
+    tokenizer,
+    None,
+    '',
+    f'{description}, {arch}',
+  )
+
+
+def _random_tokenizer(model: config_lib.ModelConfig) -> features.Tokenizer:
+  for field in ('init_vocab', 'vocab'):
+    if file := getattr(model, field):
+      words = _read_vocab(field, file)
+      break
+  else:
+    words = demo.vocabulary()
+  return features.Tokenizer.from_vocab(words, lowercase=True)
+
+
+def _with_own_vocab(
+  tokenizer: features.Tokenizer, model: config_lib.ModelConfig
+) -> features.Tokenizer:
+  """The pretrained tokenizer with the vocabulary of `model.init_vocab`."""
+  return tokenizer.with_vocab(_read_vocab('init_vocab', model.init_vocab))
+
+
+def _read_vocab(field: str, file: str) -> list[str]:
+  try:
+    return tokenizer_files.read_vocab(Path(file))
+  except (OSError, ValueError) as e:
+    raise errors.UserError(
+      f'config.model.{field}: {file} cannot be read ({e}); give a BERT'
+      " vocab.txt, or ''"
+    ) from e
+
+
+def _encoder_config(
+  config: config_lib.Config, sizes: dict[str, int | float | str]
+) -> family.EncoderConfig:
+  """The sizes with the layers and dropout rates of the configuration."""
+  model, count = config.model, sizes['num_layers']
+  if model.num_layers > count:
+    raise errors.UserError(
+      f'config.model.num_layers={model.num_layers}: the encoder has {count}'
+      ' layers; give at most that many'
+    )
+  if model.layers:
+    _check_layers(model, count)
+  result = family.EncoderConfig(
+    **sizes | {'num_layers': len(model.layers) or model.num_layers or count},
+    dropout_embedding=model.dropout_embedding,
+    dropout_attention=model.dropout_attention,
+    dropout_hidden=model.dropout_hidden,
+    dropout_head=model.dropout_head,
+  )
+  if config.data.max_length > result.max_positions:
+    raise errors.UserError(
+      f'config.data.max_length={config.data.max_length}: the encoder has'
+      f' {result.max_positions} positions; give at most that many'
+    )
+  return result
+
+
+def _check_layers(model: config_lib.ModelConfig, count: int) -> None:
+  """Raises if `model.layers` cannot be taken from an encoder of `count`."""
+  reason = ''
+  if model.num_layers:
+    reason = (
+      f'config.model.num_layers={model.num_layers} also chooses layers; give'
+      ' either of the two'
+    )
+  elif not model.init:
+    reason = (
+      'only pretrained weights have layers to choose from, and'
+      ' config.model.init is empty; set it, or give config.model.num_layers'
+    )
+  for layer in model.layers:
+    if not 0 <= layer < count:
+      reason = reason or (
+        f'there is no layer {layer}, as the encoder has {count}, numbered from'
+        f' 0 to {count - 1}'
+      )
+  if reason:
+    raise errors.UserError(f'config.model.layers={model.layers}: {reason}')

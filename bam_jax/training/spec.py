@@ -1,0 +1,61 @@
+"""The specification of one training run, as the training loop takes it."""
+
+import dataclasses
+from pathlib import Path
+
+from bam_jax import config as config_lib
+from bam_jax.core import annealing
+from bam_jax.core import optimizer
+from bam_jax.core import step as step_lib
+from bam_jax.data import batches as batches_lib
+from bam_jax.training import evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSpec:
+  """Everything that the training loop needs to train one model.
+
+  Attributes:
+    name: name of the run, for the progress bar and the logs.
+    directory: folder for checkpoints and metrics.
+    seed: seed of the initial heads and of the dropout masks.
+    batches: step -> batch.
+    num_steps: number of steps of the run.
+    length: batch size, peak learning rate, layer decay.
+    is_taught: whether targets are annealed from a teacher to the gold labels.
+    dev: the rows to score, by task and split.
+    config: the configuration of the run.
+  """
+
+  name: str
+  directory: Path
+  seed: int
+  batches: batches_lib.TrainBatches
+  num_steps: int
+  length: config_lib.RunLengthConfig
+  is_taught: bool
+  dev: evaluate.Splits
+  config: config_lib.Config
+
+  def schedule(self, step: int) -> step_lib.StepSchedule:
+    """Values of the schedules at a step."""
+    distill, optimizer_config = self.config.distill, self.config.optimizer
+    gold_weight = 1.0
+    if self.is_taught:
+      gold_weight = annealing.gold_weight(
+        distill.annealing,
+        step / self.num_steps,
+        distill.constant,
+        distill.step_at,
+      )
+    return step_lib.StepSchedule(
+      learning_rate=optimizer.learning_rate(
+        step,
+        self.num_steps,
+        self.length.learning_rate,
+        optimizer_config.warmup,
+        optimizer_config.schedule,
+      ),
+      gold_weight=gold_weight,
+      layer_decay=self.length.layer_decay,
+    )
