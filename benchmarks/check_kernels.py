@@ -24,7 +24,7 @@ from bam_jax.modeling import heads
 from bam_jax.modeling import kernels
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import programs
+from bam_jax.training import compilation
 
 _ROWS, _LENGTH, _SLOTS = 36, 128, 4
 _ZERO = 'key/bias'
@@ -74,7 +74,7 @@ def gradients(
 
   @functools.partial(
     jax.jit,
-    compiler_options=programs.COMPILER_OPTIONS.get(jax.default_backend()),
+    compiler_options=compilation.COMPILER_OPTIONS.get(jax.default_backend()),
   )
   @jax.value_and_grad
   def loss(params):

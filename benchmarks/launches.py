@@ -26,7 +26,7 @@ from bam_jax.core import step as step_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import train
 from bam_jax.runtime import profiling
-from bam_jax.training import programs as programs_lib
+from bam_jax.training import compilation
 from bam_jax.training import setup as setup_lib
 from benchmarks import step_jax
 from benchmarks import worker
@@ -58,9 +58,9 @@ def time_way(
 ) -> None:
   """Compiles the programs of a way and times each kind of batch with them."""
   platform = jax.default_backend()
-  own = programs_lib.COMPILER_OPTIONS.get(platform, {})
+  own = compilation.COMPILER_OPTIONS.get(platform, {})
   with mock.patch.dict(
-    programs_lib.COMPILER_OPTIONS, {platform: {**own, **way}}
+    compilation.COMPILER_OPTIONS, {platform: {**own, **way}}
   ):
     setup = setup_lib.Setup(config, plan.tasks, plan.encoder)
   programs = setup.programs

@@ -15,7 +15,7 @@ def gradient(
   key: jax.Array,
   parts: int,
 ) -> tuple[Any, Any]:
-  """Gradient of a loss that is a sum over the rows, with auxiliary sums.
+  """Computes the gradient of a loss that is a sum over the rows.
 
   >>> loss = lambda w, rows, key: (jnp.sum(w * rows['x']), jnp.sum(rows['x']))
   >>> batch = {'x': jnp.array([1.0, 2.0, 3.0, 4.0])}

@@ -18,7 +18,7 @@ from bam_jax.tasks import kind as kind_lib
 def mix_targets(
   gold: jax.Array, teacher: jax.Array, gold_weight: jax.Array | float
 ) -> jax.Array:
-  """The target λ·gold + (1-λ)·teacher (Clark et al. 2019, section 3).
+  """Mixes the target λ·gold + (1-λ)·teacher (Clark et al. 2019, section 3).
 
   >>> mix_targets(jnp.array([1.0, 0.0]), jnp.array([0.5, 0.5]), 0.5).tolist()
   [0.75, 0.25]
@@ -86,7 +86,7 @@ def add_token_losses(
   class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
 ) -> jax.Array:
-  """Adds the losses of tasks with outputs per token to `example_losses`.
+  """Adds the losses of the tasks whose outputs are per token.
 
   The loss of an example does not depend on its length or on the other examples
   of its row. Tokens of share 0, and tokens of slots of weight 0, add exactly
@@ -124,7 +124,7 @@ def add_token_losses(
 
 
 def _is_of(kind: kind_lib.Kind, kinds: Sequence[kind_lib.Kind]) -> jax.Array:
-  """[T] bool, whether each task is of a kind."""
+  """Marks the tasks of a kind, [T] bool."""
   return jnp.asarray([kind == each for each in kinds])
 
 

@@ -147,10 +147,10 @@ def scale_by_layer_depth(
 
 
 def layer_depths(params: Any, num_layers: int) -> Any:
-  """Tree of depths: embeddings 0, layer i: i + 1, pooler n + 1, heads n + 2.
+  """Depth of each parameter, from 0 (embeddings) to n + 2 (heads).
 
   Args:
-    params: parameters with stacked layers.
+    params: parameters with stacked layers; layer i has depth i + 1.
     num_layers: n.
 
   Raises:
@@ -165,7 +165,7 @@ def layer_depths(params: Any, num_layers: int) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-  """Tree of bools: weight decay applies to all but biases and LayerNorm.
+  """Marks the parameters with weight decay: all but biases and LayerNorm.
 
   Raises:
     ValueError: no row of `DECAYS` matches a parameter.
@@ -212,7 +212,7 @@ def bert_optimizer(
 
 
 def make_optimizer(**settings: Any) -> optax.GradientTransformation:
-  """`bert_optimizer` with learning_rate and layer_decay kept in its state.
+  """Makes `bert_optimizer` with learning_rate and layer_decay in its state.
 
   Args:
     **settings: the keyword arguments of `bert_optimizer`.

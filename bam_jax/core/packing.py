@@ -84,13 +84,13 @@ def pack(lengths: np.ndarray, row_length: int, slots: int) -> Packing:
 
 
 def one_per_row(count: int) -> Packing:
-  """The unpacked case: row i holds example i alone."""
+  """Places each example alone in a row: example i in row i."""
   zeros = np.zeros(count, np.int64)
   return Packing(np.arange(count), zeros, zeros, count)
 
 
 def most_rows(seen: Sequence[int], steps: float) -> int:
-  """Estimates the rows of the largest of n steps from a sample of steps.
+  """Estimates from a sample how many rows the largest of n steps fills.
 
   The mean plus sqrt(2 ln n) + 1 standard deviations: the maximum of n normal
   numbers approaches sqrt(2 ln n) (Fisher and Tippett, 1928), and lengths have a
@@ -111,7 +111,7 @@ def choose_buckets(
   most: int = 6,
   least_saving: float = 0.02,
 ) -> tuple[int, ...]:
-  """Chooses few row buckets that need little padding.
+  """Chooses a few batch sizes, in rows, that need little padding.
 
   Each bucket is a program to compile, and a batch is padded to the next bucket.
   Dynamic programming over multiples of four finds the best choice of each size.
@@ -175,7 +175,7 @@ def assemble(
   of_token: Mapping[str, np.ndarray] | None = None,
   **of_example: np.ndarray,
 ) -> dict[str, np.ndarray]:
-  """Makes the batch of n packed examples.
+  """Builds the arrays of a batch from n packed examples.
 
   Args:
     packed: the places of the examples.
@@ -213,7 +213,7 @@ def assemble(
 def scatter(
   values: np.ndarray, places: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-  """Writes [n, ...] values at flat places of zeros of shape [*shape, ...]."""
+  """Writes [n, ...] values into zeros [*shape, ...], at flat indices."""
   result = np.zeros((math.prod(shape), *values.shape[1:]), values.dtype)
   result[places] = values
   return result.reshape(*shape, *values.shape[1:])

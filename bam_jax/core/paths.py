@@ -12,7 +12,7 @@ V = TypeVar('V')
 
 
 def lookup(table: Sequence[tuple[str, V]], path: str) -> V:
-  """Value of the first row whose regular expression matches a path.
+  """Finds the value of the first table row that matches a path.
 
   Args:
     table: rows of (regular expression, value).
@@ -25,13 +25,13 @@ def lookup(table: Sequence[tuple[str, V]], path: str) -> V:
     if re.search(pattern, path):
       return value
   raise ValueError(
-    f'no row of the table matches the parameter {path!r}; rows:'
+    f'no pattern of the table matches the parameter {path!r}; add a row to'
     f' {[pattern for pattern, _ in table]}'
   )
 
 
 def map_paths(function: Callable[[str, Any], V], tree: Any) -> Any:
-  """Maps `function(path, leaf)` over a tree; for paths see `lookup`."""
+  """Applies `function(path, leaf)` to each leaf of a tree."""
   return jax.tree_util.tree_map_with_path(
     lambda path, leaf: function(
       jax.tree_util.keystr(path, simple=True, separator='/'), leaf

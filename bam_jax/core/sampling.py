@@ -1,4 +1,4 @@
-"""Task samplers: choose the examples of step s from (seed, s).
+"""Task samplers choose the examples of step s from (seed, s).
 
 N examples per step, T tasks. A sampler keeps no position: any step can be asked
 for at any time, so a run resumes from its step alone.
@@ -40,7 +40,7 @@ def num_steps(epochs: float, total_rows: int, batch_size: int) -> int:
 def permutation(
   count: int, purpose: int, a: int, b: int, seed: int
 ) -> np.ndarray:
-  """[count] int32, a random order of range(count)."""
+  """Makes a random order of range(count), [count] int32."""
   # The index in the low bits makes the keys distinct: any sorting algorithm
   # gives the same order, and sorting is twice as fast as argsorting.
   width = np.uint64(count.bit_length())
@@ -111,7 +111,7 @@ class ProportionalSampler:
     ]
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Task [N] int32 and row [N] int64 of the examples of a step.
+    """Returns task [N] int32 and row [N] int64 of the examples of a step.
 
     Raises:
       IndexError: the run has no such step.
@@ -123,14 +123,14 @@ class ProportionalSampler:
     return tasks[examples], rows[examples]
 
   def _draw_tasks(self, chunk: int) -> np.ndarray:
-    """Tasks of all examples of a chunk, in order."""
+    """Draws the tasks of all examples of a chunk."""
     steps = min(self._num_steps - chunk * self._chunk_steps, self._chunk_steps)
     bits = _random_bits(steps * self.batch_size, _TASKS, chunk, 0, self._seed)
     draws = bits >> np.uint64(64 - _SHARE_BITS)
     return np.searchsorted(self._limits, draws, side='right')
 
   def _make_chunk(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
-    """Tasks and rows of all examples of a chunk, in order."""
+    """Returns the tasks and rows of all examples of a chunk."""
     tasks = self._draw_tasks(chunk)
     rows = np.empty(len(tasks), np.int64)
     for task, before in enumerate(self._before[chunk].tolist()):
@@ -139,7 +139,7 @@ class ProportionalSampler:
     return tasks.astype(np.int32), rows
 
   def _next_rows(self, task: int, begin: int, count: int) -> np.ndarray:
-    """[count] rows of a task, from its draw number `begin` on."""
+    """Returns `count` rows of a task, from its draw number `begin` on."""
     parts = [np.empty(0, np.int32)]
     while count > 0:
       number, offset = divmod(begin, self._rows[task])
@@ -202,7 +202,7 @@ class CopiesSampler:
     self._order = permutation(int(self._ends[-1]), _COPIES, 0, 0, seed)
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Task [N] int32 and row [N] int64 of the examples of a step.
+    """Returns task [N] int32 and row [N] int64 of the examples of a step.
 
     Raises:
       IndexError: the run has no such step.
@@ -243,7 +243,7 @@ class SubsetSampler:
     self._begins = np.cumsum([0, *map(len, rows[:-1])])
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Task [N] int32 and row [N] int64 of the examples of a step."""
+    """Returns task [N] int32 and row [N] int64 of the examples of a step."""
     task, place = self._sampler(step)
     return task, self._rows[self._begins[task] + place]
 
@@ -253,4 +253,4 @@ Sampler = ProportionalSampler | CopiesSampler | SubsetSampler
 
 def _check_step(step: int, num_steps: int) -> None:
   if not 0 <= step < num_steps:
-    raise IndexError(f'step {step} of a run of {num_steps}')
+    raise IndexError(f'step {step} is not in a run of {num_steps} steps')

@@ -32,7 +32,7 @@ def mean_predictions(predictions: Iterable[np.ndarray]) -> np.ndarray:
 def choose_out_of_fold(
   offsets: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-  """Joins the logits that a teacher's runs predict on their left-out rows.
+  """Joins the logits of several runs, each on the rows that it left out.
 
   >>> parts = [(np.array([1]), np.array([[5.0]])),
   ...          (np.array([0, 2]), np.array([[4.0], [6.0]]))]
@@ -56,7 +56,9 @@ def choose_out_of_fold(
   )
   if (count != 1).any():
     row = int(np.argmax(count != 1))
-    raise ValueError(f'row {row}: {count[row]} of {len(parts)} runs label it')
+    raise ValueError(
+      f'row {row}: {count[row]} of {len(parts)} runs label it, not exactly one'
+    )
   result = np.empty((offsets[-1], parts[0][1].shape[-1]), np.float32)
   for rows, logits in parts:
     result[ragged.places(offsets, rows)] = logits

@@ -173,7 +173,7 @@ def _random_tokenizer(model: config_lib.ModelConfig) -> features.Tokenizer:
 def _with_own_vocab(
   tokenizer: features.Tokenizer, model: config_lib.ModelConfig
 ) -> features.Tokenizer:
-  """The pretrained tokenizer with the vocabulary of `model.init_vocab`."""
+  """Replaces the vocabulary of a tokenizer by that of `model.init_vocab`."""
   return tokenizer.with_vocab(_read_vocab('init_vocab', model.init_vocab))
 
 
@@ -190,7 +190,7 @@ def _read_vocab(field: str, file: str) -> list[str]:
 def _encoder_config(
   config: config_lib.Config, sizes: dict[str, int | float | str]
 ) -> family.EncoderConfig:
-  """The sizes with the layers and dropout rates of the configuration."""
+  """Combines the sizes with the layers and dropout rates of the config."""
   model, count = config.model, sizes['num_layers']
   if model.num_layers > count:
     raise errors.UserError(
@@ -215,7 +215,7 @@ def _encoder_config(
 
 
 def _check_layers(model: config_lib.ModelConfig, count: int) -> None:
-  """Raises if `model.layers` cannot be taken from an encoder of `count`."""
+  """Raises if an encoder of `count` layers lacks one of `model.layers`."""
   reason = ''
   if model.num_layers:
     reason = (

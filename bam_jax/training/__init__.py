@@ -1,1 +1,1 @@
-"""Losses, optimiser, sharded steps and the loop that trains one model."""
+"""Compiled programs, checkpoints and the loop that trains a model."""

@@ -1,4 +1,4 @@
-"""Scores of the checkpoints of a run, and the choice of those that are kept.
+"""Reads the scores of checkpoints and decides which checkpoints are kept.
 
 A checkpoint holds its score in a file and in its metadata. If it was saved
 before its evaluation, the metadata of the next checkpoint holds its score.
@@ -27,7 +27,7 @@ _DIGEST = 'digest'
 
 
 def kept(directory: Path) -> list[int]:
-  """Steps of the best and the latest checkpoint in a folder.
+  """Returns the steps of the best and the latest checkpoint in a folder.
 
   All others may be deleted at any time; these two stay complete until another
   checkpoint appears.
@@ -67,7 +67,7 @@ def read_score(directory: Path) -> float | None:
 
 
 def best_step(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
-  """The step with the highest score, the latest of equal ones; else None."""
+  """Returns the step with the highest score; of equal scores, the latest."""
   scored = [step for step in steps if step in scores]
   return max(scored, key=lambda step: (scores[step], step), default=None)
 

@@ -115,19 +115,19 @@ class Checkpoints:
 
   @property
   def latest_step(self) -> int | None:
-    """The step of the latest checkpoint; None without checkpoints."""
+    """The step of the latest checkpoint; None if there is no checkpoint."""
     return self._manager.latest_step()
 
   @property
   def best_step(self) -> int | None:
-    """The step with the highest score; the latest step without scores."""
+    """The step with the highest score, or the latest step if none has one."""
     return (
       scores_lib.best_step(self._scores, self._manager.all_steps())
       or self.latest_step
     )
 
   def score(self, step: int) -> float | None:
-    """The score of a step; None if it has none."""
+    """Returns the score of a step; None if it has none."""
     return self._scores.get(step)
 
   def add_score(self, score: float) -> None:
@@ -137,7 +137,7 @@ class Checkpoints:
       self._late.add(self.latest_step)
 
   def has(self, step: int) -> bool:
-    """Whether a step has a checkpoint."""
+    """Returns whether a step has a checkpoint."""
     return step in self._manager.all_steps()
 
   def save(
@@ -251,7 +251,7 @@ class Checkpoints:
         # Compared as text, since a damaged score may be nan.
         recorded = json.dumps(metadata[scores_lib.SCORE])
         if json.dumps(score) != recorded:
-          raise ValueError(f'the score is {score}, was {recorded}')
+          raise ValueError(f'its score is {score}, but {recorded} was saved')
       if score is not None:
         self._scores[step] = score
 
@@ -285,8 +285,8 @@ class Checkpoints:
       if want.get(name) != have.get(name):
         raise errors.UserError(
           f'{path}: {name} has shape {have.get(name)} in the checkpoint and'
-          f' {want.get(name)} in the model; use the config that it was trained'
-          ' with'
+          f' {want.get(name)} in the model; use the configuration of the'
+          ' training'
         )
 
   def _step_directory(self, step: int) -> Path:
@@ -312,15 +312,15 @@ def _writing(directory: Path) -> contextlib.AbstractContextManager[None]:
   """Context for writing; may also raise the error of an earlier save."""
   return _as_user_error(
     directory,
-    'a checkpoint could not be written ({1}); free some space or give'
-    ' permission, and the same command goes on from the last one that was',
+    'a checkpoint could not be written ({1}); free some space or grant write'
+    ' permission, and run the same command to continue from the last one',
   )
 
 
 def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
   return _as_user_error(
     directory,
-    'is damaged ({0}: {1}); remove that folder, and the run goes on from an'
+    'is damaged ({0}: {1}); remove this folder to continue the run from an'
     ' older checkpoint; if the run was finished, remove the folder of the run'
     ' to train it again',
   )
@@ -328,7 +328,7 @@ def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
 
 @contextlib.contextmanager
 def _as_user_error(directory: Path, message: str) -> Iterator[None]:
-  """Raises any error of Orbax as a UserError; {0} is its type, {1} its text."""
+  """Raises any error of Orbax as a UserError: {0} is its type, {1} its text."""
   try:
     yield
   except (errors.UserError, errors.RetryError):

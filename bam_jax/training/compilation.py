@@ -1,21 +1,40 @@
-"""Compiles programs ahead of use on threads, and waits for other processes."""
+"""Compiles programs on threads before they are needed, in all processes."""
 
 from collections.abc import Callable
 from collections.abc import Hashable
 from concurrent import futures
 from typing import Any
-from typing import Generic
-from typing import TypeVar
 
 import jax
 
 from bam_jax.runtime import processes
 
-Key = TypeVar('Key', bound=Hashable)
+# Compiler options by platform. On a GPU independent kernels run concurrently,
+# and matrix products go to cuBLAS, which is as fast as XLA's own Triton kernels
+# and compiles several times faster (benchmarks/README.md).
+COMPILER_OPTIONS = {
+  'gpu': {
+    'xla_gpu_command_buffer_scheduling_mode': 'CONCURRENT',
+    'xla_gpu_enable_triton_gemm': False,
+  }
+}
+
+# More options for the training step on GPUs that each hold all parameters. An
+# all-reduce starts as soon as its terms are ready, even while others run, and
+# is launched with the rest of the step. The last option is XLA's default plus
+# COLLECTIVES, in full because XLA reads `+COLLECTIVES` as a flag.
+REPLICA_OPTIONS = {
+  'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
+  'xla_gpu_experimental_collective_start_as_early_as_possible': True,
+  'xla_gpu_enable_command_buffer': (
+    'FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,'
+    'COLLECTIVES'
+  ),
+}
 
 
-class AheadCompiler(Generic[Key]):
-  """Programs by key, compiled by threads before they are needed.
+class AheadCompiler:
+  """Programs that threads compile before they are needed, by key.
 
   One thread traces programs, because tracing holds Python's lock; several
   threads compile them.
@@ -24,15 +43,17 @@ class AheadCompiler(Generic[Key]):
   def __init__(self):
     self._tracer = futures.ThreadPoolExecutor(1)
     self._compilers = futures.ThreadPoolExecutor()
-    self._lower: dict[Key, Callable[[], jax.stages.Lowered]] = {}
+    self._lower: dict[Hashable, Callable[[], jax.stages.Lowered]] = {}
     # The future of a trace; its result is the future of the compilation.
-    self._traces: dict[Key, futures.Future[futures.Future]] = {}
-    self._agreed: set[Key] = set()
+    self._traces: dict[Hashable, futures.Future[futures.Future]] = {}
+    self._agreed: set[Hashable] = set()
 
-  def __contains__(self, key: Key) -> bool:
+  def __contains__(self, key: Hashable) -> bool:
     return key in self._traces
 
-  def start(self, key: Key, lower: Callable[[], jax.stages.Lowered]) -> None:
+  def start(
+    self, key: Hashable, lower: Callable[[], jax.stages.Lowered]
+  ) -> None:
     """Starts to compile a program on threads, unless it is started already.
 
     Args:
@@ -43,7 +64,7 @@ class AheadCompiler(Generic[Key]):
       self._lower[key] = lower
       self._traces[key] = self._tracer.submit(self._trace, lower)
 
-  def __getitem__(self, key: Key) -> jax.stages.Compiled:
+  def __getitem__(self, key: Hashable) -> jax.stages.Compiled:
     """Returns a started program once all processes have compiled it.
 
     If its trace is still queued, another thread traces it at once.
@@ -60,7 +81,7 @@ class AheadCompiler(Generic[Key]):
       self._agreed.add(key)
     return program
 
-  def wait(self) -> dict[Key, jax.stages.Compiled]:
+  def wait(self) -> dict[Hashable, jax.stages.Compiled]:
     """Returns all started programs once this process has compiled them."""
     return {k: trace.result().result() for k, trace in self._traces.items()}
 

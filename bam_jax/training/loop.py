@@ -49,7 +49,7 @@ def train(
   make_params: Callable[[int], Mapping[str, object]],
   preemption_signal: preemption.Signal,
 ) -> list[Result]:
-  """Trains runs to their last step, from their latest checkpoint if any.
+  """Trains runs to their last step, starting from their latest checkpoints.
 
   Everything about step s follows from (config, seed, s), so a resumed run takes
   the same steps as an uninterrupted one.
@@ -164,7 +164,7 @@ class _Group:
   def restore(
     self, make_params: Callable[[int], Mapping[str, object]]
   ) -> tuple[step_lib.TrainState, step_log.StepLog]:
-    """Restores or makes the state of all runs, and their log up to `start`."""
+    """Restores or initializes the states, and continues the logs."""
 
     def restore_one(
       spec: spec_lib.TrainSpec, saved: checkpoints_lib.Checkpoints
@@ -237,7 +237,7 @@ class _Group:
   def _take(
     self, state: step_lib.TrainState, index: int
   ) -> step_lib.TrainState:
-    """The state of one run."""
+    """Selects the state of one run."""
     if len(self._specs) == 1:
       return state
     return self._programs.seeds.take(state, index)
@@ -245,7 +245,7 @@ class _Group:
   def _evaluate(
     self, index: int, step: int, state: step_lib.TrainState
   ) -> tuple[evaluate.Outputs, evaluate.Scores, float]:
-    """Outputs, scores and mean score of one run; logs the mean score."""
+    """Evaluates one run, logs its mean score and returns it with the rest."""
     spec, tasks = self._specs[index], self._programs.tasks
     outputs, scores = evaluate.evaluate(
       self._programs,

@@ -58,7 +58,7 @@ def make_mesh(
   named = f'config.mesh: data={config.data}, fsdp={config.fsdp}'
   if 0 in sizes or sizes == [-1, -1]:
     raise errors.UserError(
-      f'{named}; give positive sizes, of which one may be -1'
+      f'{named} is not allowed; give positive sizes, one of which may be -1'
     )
   if -1 in sizes:
     sizes[sizes.index(-1)] = max(len(devices) // -math.prod(sizes), 1)
@@ -66,8 +66,8 @@ def make_mesh(
   whole = jax.process_count() > 1 or -1 in (config.data, config.fsdp)
   if count > len(devices) or (whole and count != len(devices)):
     raise errors.UserError(
-      f'{named} does not fit {len(devices)} devices; make the product of'
-      ' both their number'
+      f'{named} does not fit {len(devices)} devices; give sizes whose product'
+      f' is {len(devices)}'
     )
   return jax.make_mesh(
     tuple(sizes),
@@ -78,7 +78,7 @@ def make_mesh(
 
 
 def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
-  """Partition spec of one array of the state.
+  """Chooses the partition spec of one array of the state.
 
   Args:
     path: keys joined by `/`.
@@ -153,7 +153,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
-  """Indices of the batch rows on the devices of this process, ascending.
+  """Finds which rows of a batch are on the devices of this process.
 
   They may have gaps, because a mesh orders devices by their interconnect.
 
@@ -167,7 +167,7 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Copies host arrays, which each process holds whole, to the devices.
+  """Copies host arrays to the devices; each process must hold them whole.
 
   It always copies, because a state is donated but host arrays are reused.
 
@@ -195,13 +195,13 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def has_replicas_on_gpus(mesh: Mesh) -> bool:
-  """Whether there are several GPUs and each holds all parameters."""
+  """Returns whether there are several GPUs that each hold all parameters."""
   platform = mesh.devices.flat[0].platform
   return platform == 'gpu' and mesh.size > 1 and mesh.shape['fsdp'] == 1
 
 
 def fetch(tree: Any) -> Any:
-  """Copies whole arrays to the host of every process; all must call it.
+  """Copies whole arrays to the host; every process must call it.
 
   Args:
     tree: arrays on the host or on a mesh of any processes.
@@ -219,6 +219,6 @@ def fetch(tree: Any) -> Any:
 
 @functools.cache
 def _gather_whole(sharding: NamedSharding) -> Callable[..., jax.Array]:
-  """Program that all-gathers arrays of a sharding to every device."""
+  """Makes the program that all-gathers arrays with this sharding."""
   whole = replicated(sharding.mesh)
   return compilation.synchronized(jax.jit(lambda x: x, out_shardings=whole))

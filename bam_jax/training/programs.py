@@ -33,29 +33,6 @@ from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import seeds as seeds_lib
 from bam_jax.training import transfer
 
-# Compiler options by platform. On a GPU independent kernels run concurrently,
-# and matrix products go to cuBLAS, which is as fast as XLA's own Triton kernels
-# and compiles several times faster (benchmarks/README.md).
-COMPILER_OPTIONS = {
-  'gpu': {
-    'xla_gpu_command_buffer_scheduling_mode': 'CONCURRENT',
-    'xla_gpu_enable_triton_gemm': False,
-  }
-}
-
-# More options for the training step on GPUs that each hold all parameters. An
-# all-reduce starts as soon as its terms are ready, even while others run, and
-# is launched with the rest of the step. The last option is XLA's default plus
-# COLLECTIVES, in full because XLA reads `+COLLECTIVES` as a flag.
-REPLICA_OPTIONS = {
-  'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
-  'xla_gpu_experimental_collective_start_as_early_as_possible': True,
-  'xla_gpu_enable_command_buffer': (
-    'FUSION,CUBLAS,CUBLASLT,CUDNN,CUSTOM_CALL,DYNAMIC_SLICE_FUSION,CONDITIONAL,'
-    'COLLECTIVES'
-  ),
-}
-
 
 class StepShape(NamedTuple):
   """The shape that a training program is compiled for.
@@ -102,7 +79,7 @@ class Programs:
     self.rows_multiple = mesh.size * self._accumulate
     self.compilations = 0
     self._counting = threading.Lock()
-    self._ahead = compilation.AheadCompiler[StepShape]()
+    self._ahead = compilation.AheadCompiler()
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
 
@@ -126,19 +103,21 @@ class Programs:
     )
     # The model uses single layers instead of stacked ones.
     layer_shardings = mesh_lib.state_shardings(mesh, model_params)
-    options = COMPILER_OPTIONS.get(mesh.devices.flat[0].platform, {})
     # Measured for one process whose batch is not split.
     hides_sums = (
       mesh_lib.has_replicas_on_gpus(mesh)
       and self._accumulate == 1
       and jax.process_count() == 1
     )
+    platform = mesh.devices.flat[0].platform
+    options = compilation.COMPILER_OPTIONS.get(platform, {})
+    replica_options = compilation.REPLICA_OPTIONS if hides_sums else {}
 
     def make_train(
-      model: heads.MultiTaskModel, shardings: Any, stack_late: bool
+      model: heads.MultiTaskModel, param_shardings: Any, stack_late: bool
     ) -> Callable:
       step = step_lib.make_train_step(
-        _make_apply(model, shardings, stack_late),
+        _make_apply(model, param_shardings, stack_late),
         optimizer,
         tasks.class_mask,
         tasks.kinds,
@@ -167,7 +146,7 @@ class Programs:
       in_shardings=(shardings, self._batch_sharding, self._replicated),
       out_shardings=(shardings, self._replicated),
       donate_argnums=0,
-      compiler_options=options | (REPLICA_OPTIONS if hides_sums else {}),
+      compiler_options=options | replica_options,
     )
     self._train = compilation.synchronized(self._train_jit)
     # Each device trains its seeds with the model of a single device.
@@ -216,7 +195,7 @@ class Programs:
       value = np.asarray(value, expected.dtype)
       if value.shape != expected.shape:
         raise ValueError(
-          f'a parameter of shape {value.shape}, not {expected.shape}'
+          f'a parameter has shape {value.shape}; the model has {expected.shape}'
         )
       return mesh_lib.place(value, expected.sharding)
 
@@ -251,7 +230,7 @@ class Programs:
   def lower(
     self, rows: int, row_length: int, slots: int, seeds: int = 1
   ) -> jax.stages.Lowered:
-    """Traces the training step for B rows of L tokens and S slots, K seeds."""
+    """Traces the training step for one batch shape; compiles nothing."""
     batch = transfer.abstract_batch(
       rows, row_length, slots, self.tasks, self._batch_sharding
     )
@@ -301,9 +280,8 @@ class Programs:
       rows = rows * self.mesh.size // own_devices
     if rows % self.mesh.size:
       raise errors.UserError(
-        f'config.mesh: a batch of {rows} rows cannot be shared by'
-        f' {self.mesh.size} devices; make the rows a multiple of'
-        f' {self.mesh.size}'
+        f'config.mesh: {self.mesh.size} devices cannot share a batch of'
+        f' {rows} rows; make the rows a multiple of {self.mesh.size}'
       )
     if self.mesh.size == 1:
       return packed
@@ -351,7 +329,7 @@ class Programs:
       raise errors.UserError(
         f'config.train.accumulate={self._accumulate}: a batch of {rows} rows'
         f' cannot be split into that many parts on {self.mesh.size} devices;'
-        f' make the rows a multiple of {self.rows_multiple}'
+        f' make the number of rows a multiple of {self.rows_multiple}'
       )
     seeds = len(batch.values) if batch.values.ndim == 3 else 1
     step = self._train if seeds == 1 else self.seeds.train
@@ -404,16 +382,16 @@ def _make_apply(
 
 
 def _check(config: config_lib.Config, mesh: Mesh) -> None:
-  """Raises if the devices or parts do not divide the seeds or row buckets."""
+  """Raises if devices cannot share the seeds, or parts a row bucket."""
   seeds, accumulate = config.train.seeds_at_once, config.train.accumulate
   if seeds > 1 and seeds % mesh.size:
     raise errors.UserError(
-      f'config.train.seeds_at_once={seeds}: the seeds cannot be shared by'
-      f' {mesh.size} devices; make it a multiple of {mesh.size}'
+      f'config.train.seeds_at_once={seeds}: {mesh.size} devices cannot share'
+      f' that many seeds; give a multiple of {mesh.size}'
     )
   for rows in config.packing.row_buckets:
     if rows % accumulate:
       raise errors.UserError(
-        f'config.train.accumulate={accumulate} does not divide {rows} of'
-        f' config.packing.row_buckets; give multiples of {accumulate}'
+        f'config.train.accumulate={accumulate} does not divide {rows} in'
+        f' config.packing.row_buckets; give multiples of {accumulate} there'
       )

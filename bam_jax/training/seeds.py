@@ -135,7 +135,7 @@ class Seeds:
     batch: transfer.PackedBatch,
     schedule: jax.ShapeDtypeStruct,
   ) -> jax.stages.Lowered:
-    """Traces the step of K seeds for the shapes of one seed's batch."""
+    """Traces the step of `count` seeds; `batch` is the batch of one seed."""
     return self._jitted.lower(
       self._shapes(count),
       jax.tree.map(lambda x: _shape(x, 0, count, self.sharding), batch),

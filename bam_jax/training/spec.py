@@ -1,4 +1,4 @@
-"""The specification of one training run, as the training loop takes it."""
+"""The specification of one training run for the training loop."""
 
 import dataclasses
 from pathlib import Path
@@ -38,7 +38,7 @@ class TrainSpec:
   config: config_lib.Config
 
   def schedule(self, step: int) -> step_lib.StepSchedule:
-    """Values of the schedules at a step."""
+    """Returns the values of the schedules at a step."""
     distill, optimizer_config = self.config.distill, self.config.optimizer
     gold_weight = 1.0
     if self.is_taught:

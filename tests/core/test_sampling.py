@@ -227,5 +227,5 @@ def test_a_part_of_the_rows_is_sampled_as_if_there_were_no_others(make):
     assert found[1].tolist() == [
       kept[task][row] for task, row in zip(tasks, rows)
     ]
-  with pytest.raises(IndexError, match='step 300 of a run of 300'):
+  with pytest.raises(IndexError, match='step 300 is not in a run of 300 steps'):
     part(300)
