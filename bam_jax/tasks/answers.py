@@ -54,11 +54,12 @@ else:
 
 
 class Answers(kind_bases.PerToken):
-  """The label is the answer's first and last token; 0, 0 without an answer.
+  """Finds answers in a context; the label is their first and last token.
 
-  The features also hold `spans`, the places in the context where the characters
-  of each token begin and end, -1 outside of it; and in an example's first
-  window the `context`, and `answers`, the gold texts as JSON.
+  A window without an answer has the label 0, 0. The features also hold `spans`,
+  the places in the context where the characters of each token begin and end, -1
+  outside of it; and in an example's first window the `context`, and `answers`,
+  the gold texts as JSON.
   """
 
   name = 'qa'
@@ -115,7 +116,7 @@ class Answers(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot starts and ends; share 1 for `_candidates`."""
+    """Returns one-hot start and end tokens, and 1 for tokens of the context."""
     lengths, candidate = _candidates(rows, chosen)
     target = np.zeros((len(candidate), 2), np.float32)
     places = np.asarray(rows.fixed('label')[chosen]).astype(np.int64)
@@ -156,7 +157,7 @@ class Answers(kind_bases.PerToken):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Returns exact match, F1 and 1 for each example, [N, 3]."""
+    """Returns exact match, F1 and the number 1 for each example, [N, 3]."""
     found = []
     first_windows = kind_bases.examples_of(rows)[1][:-1]
     predicted = _predictions(task, logits, rows)
@@ -178,7 +179,7 @@ class Answers(kind_bases.PerToken):
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """Returns question and context, neither of them blank."""
+    """Returns question and context; raises UserError if either is blank."""
     texts = super().parse_input(values, where)
     for name, text in zip(values, texts, strict=True):
       if not plain_text.one_line(text):
@@ -237,7 +238,7 @@ def _text(rows: kind.Rows, name: str, row: int) -> str:
 def _predictions(
   task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
 ) -> Iterator[tuple[str, str, int]]:
-  """Yields uid, answer (empty if none) and its first character."""
+  """Yields each example's uid, answer and the answer's first character."""
   offsets = rows.ragged('input_ids')[1]
   spans, _ = rows.ragged('spans')
   first = rows.fixed('length_a')
@@ -258,7 +259,7 @@ def _predictions(
 
 
 def _best(logits: np.ndarray) -> tuple[float, int, int]:
-  """Score, start and end of the best answer; -inf if there is no token."""
+  """Returns score, start and end of the best answer in [tokens, 2] logits."""
   best = -np.inf, 0, 0
   for more in range(min(_LONGEST, len(logits))):
     sums = logits[: len(logits) - more, 0] + logits[more:, 1]

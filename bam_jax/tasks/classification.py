@@ -16,7 +16,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class Classification(kind_bases.Plain):
-  """One label per example; its target is one-hot."""
+  """Tasks with exactly one label per example; the target is one-hot."""
 
   name = 'classification'
   measures = 'classes'
@@ -49,7 +49,7 @@ class Classification(kind_bases.Plain):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Class probabilities.
+    """Returns the probability of each class.
 
     >>> teacher_probs = Classification().teacher_probs
     >>> teacher_probs(np.log([[1.0, 9.0]]), temperature=2.0).tolist()
@@ -79,7 +79,7 @@ class Classification(kind_bases.Plain):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """Predicts `label` and `probabilities`."""
+    """Predicts `label`, and `probabilities` of all labels."""
     found = []
     for uid, chosen, probs in zip(
       rows.uids,
@@ -118,14 +118,14 @@ def masked_log_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-  """Softmax of logits / temperature, computed in float64; float32."""
+  """Softmax of logits / temperature, computed in float64, as float32."""
   logits = np.asarray(logits, np.float64)
   result = scipy.special.softmax(logits / temperature, axis=-1)
   return result.astype(np.float32)
 
 
 def label_index(task: task_lib.Task, value: str, where: str) -> int:
-  """The index of a label in `task.labels`.
+  """Returns the index of a label in `task.labels`.
 
   Raises:
     errors.UserError: the task does not have the label.

@@ -44,7 +44,7 @@ class _Concept(NamedTuple):
 
 
 def _halves(words: str) -> list[list[str]]:
-  """The words of train, and those of dev and test."""
+  """Splits a list into the words of train and the words of dev and test."""
   return [half.split() for half in words.split('/')]
 
 
@@ -149,7 +149,7 @@ def _paraphrase(draw: _Draw) -> _Row:
 
 
 def _nli(draw: _Draw) -> _Row:
-  """Labels: 0 is entailed, 1 is neutral, 2 is contradicted."""
+  """Draws two texts and 0 (entailed), 1 (neutral) or 2 (contradicted)."""
   scene = draw.scene()
   first, second = draw.words(scene), draw.words(scene)
   label = draw.below(3)
@@ -166,7 +166,7 @@ def _nli(draw: _Draw) -> _Row:
 
 
 def _similarity(draw: _Draw) -> _Row:
-  """The score adds points for common meanings and noise of up to 0.4."""
+  """Draws two texts and a score: points for common meanings, and noise."""
   scene, other = draw.scene(), draw.scene()
   level = draw.below(101)
   tenths = draw.below(9) - 4

@@ -33,7 +33,7 @@ def _tables(
   header: bool = True,
   skip_malformed: bool = False,
 ) -> dict[str, task_lib.Table]:
-  """The splits of a task that has one file for each.
+  """Declares the train, dev and test files of a task.
 
   Args:
     name: name in TFDS.
@@ -62,7 +62,7 @@ def _task(
   metrics: tuple[str, ...] = ('accuracy',),
   **more: object,
 ) -> task_lib.Task:
-  """A task; its last metric is the paper's. Regression has no labels."""
+  """Declares a task; the paper averages its last metric."""
   return task_lib.Task(
     name=name,
     kind=kinds.KINDS['classification' if 'labels' in more else 'regression'],

@@ -81,7 +81,7 @@ class Prediction(NamedTuple):
 
 
 class Kind(abc.ABC):
-  """A kind of task.
+  """The interface of a kind of task.
 
   Attributes:
     name: name in configurations, fingerprints and records.
@@ -131,7 +131,7 @@ class Kind(abc.ABC):
     return tuple(name for name, m in metrics if m.measures == self.measures)
 
   def with_head(self, head: str) -> 'Kind':
-    """The kind with a model's regression head, `sigmoid` or `linear`."""
+    """Returns the kind for a regression head, `sigmoid` or `linear`."""
     del head
     return self
 
@@ -166,7 +166,7 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
-    """[N] bool: which rows have a label that the task can be trained on."""
+    """Finds the rows whose labels can be trained on, [N] bool."""
 
   @abc.abstractmethod
   def teacher_probs(
@@ -187,18 +187,18 @@ class Kind(abc.ABC):
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Prepares metrics: predictions [N] and gold [N], or tallies and None."""
+    """Returns what metrics take: predictions and gold, or tallies and None."""
 
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, float]:
-    """Metrics of N > 0 rows, times 100; nan where undefined."""
+    """Computes the task's metrics times 100; nan where undefined."""
     return metrics_lib.score(task, *self.measure(task, logits, rows))
 
   def why_undefined(
     self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: Rows
   ) -> str:
-    """Why `score` has nan for a metric: a clause that can follow a colon."""
+    """Explains why `score` returned nan, in words that can follow a colon."""
     return metrics_lib.why_undefined(metric, *self.measure(task, logits, rows))
 
   def is_positive(self, task: task_lib.Task, label: task_lib.Label) -> bool:
@@ -209,7 +209,7 @@ class Kind(abc.ABC):
   def unmeasurable_metrics(
     self, task: task_lib.Task, labels: Sequence[task_lib.Label]
   ) -> tuple[str, ...]:
-    """Metrics that rows with these distinct gold labels cannot measure.
+    """Returns the metrics that are useless with these distinct gold labels.
 
     A correlation with equal gold labels is undefined, whatever is predicted;
     an F1 without a gold positive is undefined or 0.
@@ -232,9 +232,9 @@ class Kind(abc.ABC):
   def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads saved `outputs`: predictions or tallies, [N, ...], and gold, [N].
+    """Reads saved `outputs`; returns predictions or tallies, and gold labels.
 
-    Gold is None if the labels are missing.
+    They are [N, ...] and [N]; None if the gold labels are missing.
 
     Raises:
       KeyError: an array is missing.
@@ -245,7 +245,7 @@ class Kind(abc.ABC):
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Predictions and gold labels that the quality of a teacher is measured by.
+    """Returns predictions and gold labels for measuring a teacher's quality.
 
     Returns:
       [n, c] log-probabilities and [n] int64 class indices; or [n] scores on 0-1
@@ -253,7 +253,10 @@ class Kind(abc.ABC):
     """
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """Alternative field names of an input; the last is for unnamed values."""
+    """Returns the sets of field names that an input may have.
+
+    The last one is for values without names.
+    """
     common = _TEXT_NAMES[: 2 if task.is_pair else 1]
     own = task.tables[task.train_split].text
     named = all(isinstance(column, str) for column in own)
@@ -262,7 +265,7 @@ class Kind(abc.ABC):
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """Converts an input, values by `input_names`, to texts of an example.
+    """Converts the fields of an input to the texts of an example.
 
     Raises:
       errors.UserError: the kind cannot read a value; `where` is its place.
@@ -275,7 +278,7 @@ class Kind(abc.ABC):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> list[Prediction]:
-    """Turns logits into one prediction per example, in the rows' order."""
+    """Turns logits into one prediction per example, in the order of rows."""
 
   def texts(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
@@ -296,7 +299,7 @@ class Kind(abc.ABC):
     return [f'p({label})' for label in task.labels]
 
   def probabilities(self, logits: np.ndarray) -> np.ndarray | None:
-    """[N, c] probabilities of the labels; None if the kind has none."""
+    """Probabilities of the labels, [N, c]; None if the kind has none."""
     del logits
     return None
 
@@ -306,9 +309,9 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def usage(self, task: task_lib.Task) -> str:
-    """Python code that prints a prediction of an exported model, for its card.
+    """Returns Python code for a model card, which prints a prediction.
 
-    It can use `torch`, and `model` and `tokenizer` of transformers.
+    The code can use `torch`, and `model` and `tokenizer` of transformers.
     """
 
   def output_names(self, task: task_lib.Task) -> Sequence[str]:

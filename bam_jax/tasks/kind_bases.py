@@ -45,7 +45,7 @@ class Pooled(kind.Kind):
 
   @abc.abstractmethod
   def print_logits(self, task: task_lib.Task) -> str:
-    """Python code for `usage`, which prints the prediction of `logits`, [c]."""
+    """Returns Python code that prints the prediction of `logits`, [c]."""
 
   def usage(self, task: task_lib.Task) -> str:
     texts = "'a text'" + (", 'another one'" if task.is_pair else '')
@@ -110,7 +110,7 @@ class Tallied(kind.Kind):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Counts of each example, [N, ...], whose sums the metrics are made of."""
+    """Returns the counts of each example, [N, ...]; metrics use their sums."""
 
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -200,7 +200,7 @@ class PerToken(Tallied):
 
 
 def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
-  """Finds the windows of each example.
+  """Groups rows, which are windows, by example.
 
   Returns:
     Uids of N examples, and [N + 1] int64: the windows of example i are rows
@@ -214,14 +214,14 @@ def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
 def join_labels(
   labels: Sequence[str], task: task_lib.Task, separator: str
 ) -> str:
-  """Joins labels by a separator; as a JSON list if the task `needs_list`."""
+  """Joins labels by a separator, or as a JSON list if that is ambiguous."""
   if needs_list(task, separator):
     return json.dumps(list(labels), ensure_ascii=False)
   return separator.join(labels)
 
 
 def needs_list(task: task_lib.Task, separator: str) -> bool:
-  """Whether joined labels of the task could not be split again."""
+  """Whether joining and splitting would change a label of the task."""
   return any(
     not label or separator in label or label != label.strip(plain_text.BLANKS)
     for label in task.labels

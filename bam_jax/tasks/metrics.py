@@ -113,7 +113,7 @@ def spearman(
 def _correlation(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts, is_of_ranks: bool
 ) -> np.ndarray:
-  """Linear correlation of values or of ranks; nan if one is not finite."""
+  """Linear correlation of values or ranks; nan if a value is not finite."""
   predictions, gold = _check(predictions, gold)
   rows = predictions.reshape(-1, len(gold)).astype(np.float64)
   gold = gold.astype(np.float64)
@@ -125,7 +125,7 @@ def _correlation(
   total = np.sum(weights, axis=0)
 
   def moments(values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Values, their means, and their sums of squares, centred and plain."""
+    """Returns values, means, centred sums of squares, and sums of squares."""
     if is_of_ranks:
       values = _ranks(values, weights)
       mean = np.einsum('nb,nb->b', weights, values) / total
@@ -187,7 +187,7 @@ def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 
 class Metric(NamedTuple):
-  """A metric of tasks; called with predictions, gold and counts.
+  """A metric, which can be called with predictions, gold and counts.
 
   Attributes:
     measures: what it scores; kinds with the same `measures` have the metric.
@@ -238,7 +238,7 @@ METRICS: dict[str, Metric] = {
 def score(
   task: task_lib.Task, predictions: np.ndarray, gold: np.ndarray | None
 ) -> dict[str, float]:
-  """The task's metrics times 100 by name, nan where undefined.
+  """Computes a task's metrics times 100, by name; nan where undefined.
 
   Args:
     task: the task of the rows.

@@ -24,7 +24,7 @@ _SEPARATOR = ','
 
 
 class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
-  """Any number of labels per example; the target is 0 or 1 for each label."""
+  """Tasks with any number of labels per example; targets are 0 or 1."""
 
   name = 'multilabel'
   measures = 'labels'
@@ -43,7 +43,7 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> tuple[int, ...]:
-    """Parses a list of labels, or a text with commas; ascending indices.
+    """Parses labels, a list or a text with commas, into ascending indices.
 
     If a comma would be ambiguous, the text may also be a JSON list.
     """
@@ -76,7 +76,7 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Probability of each label."""
+    """Returns the probability of each label."""
     logits = np.asarray(logits, np.float64)
     return scipy.special.expit(logits / temperature).astype(np.float32)
 
@@ -109,7 +109,7 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """Predicts `labels` and `probabilities`; `parse` can read the text."""
+    """Predicts `labels`, and `probabilities` of all labels."""
     found = []
     for uid, chosen, probs in zip(
       rows.uids,
@@ -139,7 +139,7 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
 
 
 def _names(task: task_lib.Task, text: str) -> list[str]:
-  """Splits a text into labels, known ones or not."""
+  """Splits a text into labels, without checking them."""
   if text.startswith('[') and kind_bases.needs_list(task, _SEPARATOR):
     with contextlib.suppress(ValueError, RecursionError):
       return list(map(str, json.loads(text)))
@@ -148,5 +148,5 @@ def _names(task: task_lib.Task, text: str) -> list[str]:
 
 
 def _labels(task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-  """Labels as 0 and 1, [N, c]; nan where they are missing."""
+  """Reads labels as 0 and 1, [N, c]; nan where they are missing."""
   return np.asarray(rows.fixed('label')).reshape(-1, task.num_outputs)

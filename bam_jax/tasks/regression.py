@@ -19,7 +19,7 @@ from bam_jax.tasks import task as task_lib
 
 @dataclasses.dataclass(frozen=True)
 class Regression(kind_bases.Plain):
-  """One score per example; its target is channel 0.
+  """Tasks with one score per example; the target is channel 0.
 
   A linear head predicts the logit itself, which may leave 0-1 as in the
   released code; scores on the task's scale are clipped.
@@ -50,7 +50,7 @@ class Regression(kind_bases.Plain):
     return 1
 
   def parse(self, task: task_lib.Task, value: str, where: str) -> float:
-    """Returns the score on the task's scale.
+    """Parses a score on the task's scale.
 
     As the shortest decimal of its float32: TFDS keeps scores in float32, and
     those of STS-B must be equal from either source.
@@ -70,7 +70,7 @@ class Regression(kind_bases.Plain):
     return float(str(np.float32(score)))
 
   def encode_label(self, task: task_lib.Task, label: float | None) -> float:
-    """Returns the score on 0-1."""
+    """Converts a score from the task's scale to 0-1."""
     if label is None:
       return math.nan
     low, high = task.scale
@@ -86,7 +86,7 @@ class Regression(kind_bases.Plain):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Scores on 0-1; they have no temperature."""
+    """Returns scores on 0-1; the temperature has no effect."""
     logits = np.asarray(logits, np.float64)
     if self.head == 'sigmoid':
       logits = scipy.special.expit(logits)

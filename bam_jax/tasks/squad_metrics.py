@@ -29,7 +29,7 @@ def exact_match(predicted: str, gold: str) -> float:
 
 
 def f1(predicted: str, gold: str) -> float:
-  """F1 of the common words, 0-1.
+  """F1 of the words of two answers, 0-1.
 
   >>> f1('the old tower', 'a tower of old days')
   0.6666666666666666
@@ -47,6 +47,6 @@ def f1(predicted: str, gold: str) -> float:
 def best(
   metric: Callable[[str, str], float], predicted: str, answers: Sequence[str]
 ) -> float:
-  """Best score over the gold answers; without any, the gold is empty."""
+  """Best score over the gold answers; no gold answer counts as an empty one."""
   known = [answer for answer in answers if normalise(answer)] or ['']
   return max(metric(predicted, answer) for answer in known)

@@ -40,7 +40,7 @@ for place, word in enumerate(inputs.word_ids()):
 
 
 class Tagging(kind_bases.PerToken):
-  """One tag per word, predicted at the word's first token.
+  """Tasks with one tag per word, predicted at the word's first token.
 
   `label` of the features has a number per token: the index of a tag, nan if the
   tag is missing, `NO_WORD` if no word begins at the token.
@@ -83,7 +83,7 @@ class Tagging(kind_bases.PerToken):
     max_length: int,
     on_cut: Callable[[str], None],
   ) -> Iterator[kind.Features]:
-    """Cuts texts into windows `[CLS] pieces [SEP]`; each word is in one window.
+    """Cuts texts into windows `[CLS] pieces [SEP]`, without splitting words.
 
     A word without any piece is `[UNK]`; a word longer than a window loses its
     last pieces.
@@ -119,7 +119,7 @@ class Tagging(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot tags; a word's share is 1 / (words in its row)."""
+    """Returns one-hot tags, and 1 / (number of words in the row) as share."""
     values, offsets = rows.ragged('label')
     label = np.asarray(values[ragged.places(offsets, chosen)])
     lengths = np.diff(offsets)[chosen]
@@ -132,7 +132,7 @@ class Tagging(kind_bases.PerToken):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Probabilities of the tags at every token."""
+    """Returns the probability of each tag at every token."""
     return classification.softmax(logits, temperature)
 
   def loss(
@@ -173,13 +173,13 @@ class Tagging(kind_bases.PerToken):
     return scipy.special.log_softmax(logits, -1), label[word].astype(np.int64)
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """`words` is a list, `text` has the words with spaces between them."""
+    """Accepts `words`, a list, or `text`, words separated by spaces."""
     return [('words',), ('text',)]
 
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """Returns the words with single spaces between them."""
+    """Returns one text, the words joined by single spaces."""
     ((name, value),) = values.items()
     if name == 'text':
       text = plain_text.one_line(kind.check_text(value, f"{where}: 'text'"))
@@ -272,7 +272,7 @@ def _examples(
 
 
 def _windows(pieces: list[np.ndarray], room: int) -> Iterator[tuple[int, int]]:
-  """Yields the words of each window, [first, end)."""
+  """Yields the first word of each window, and the end (exclusive)."""
   first = used = 0
   for place, piece in enumerate(pieces):
     if used + len(piece) > room:

@@ -11,7 +11,7 @@ import numpy as np
 
 
 def counts(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
-  """Tallies of yes-or-no decisions: both, predicted, gold.
+  """Marks true positives, predicted positives and gold positives.
 
   >>> counts(np.array([True, True, False]), np.array([True, False, False]))
   array([[1, 1, 1],
@@ -30,7 +30,7 @@ def counts(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
 
 
 def f1(sums: np.ndarray) -> np.ndarray:
-  """F1 from sums of `counts`, [..., 3] -> [...]."""
+  """Computes F1 from sums of `counts`, [..., 3] -> [...]."""
   both, predicted, gold = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
   return ratio(2 * both, predicted + gold)
 
@@ -79,7 +79,7 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def of_examples(
   of_sums: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[..., np.ndarray]:
-  """Turns a metric of summed tallies into an entry of `metrics.METRICS`.
+  """Turns a function of summed tallies into a metric of `metrics.METRICS`.
 
   The result takes the tallies of N examples, [N, ...] -> a scalar; or tallies
   [S, N, ...] and `counts` of resamples [B, N] -> [S, B].

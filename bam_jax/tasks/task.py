@@ -39,7 +39,7 @@ def window_uid(uid: str, number: int) -> str:
 
 
 class Example(NamedTuple):
-  """One row of a task.
+  """One labelled or unlabelled example of a task.
 
   Attributes:
     uid: `task/split/index`, where index counts the data lines of the raw file.
@@ -134,7 +134,7 @@ class Task:
     )
 
   def with_head(self, head: str) -> 'Task':
-    """The task with the regression head of a model, `sigmoid` or `linear`."""
+    """Returns the task for a regression head, `sigmoid` or `linear`."""
     return dataclasses.replace(self, kind=self.kind.with_head(head))
 
   @property
@@ -191,7 +191,7 @@ class TaskTable:
 
   @property
   def token_outputs(self) -> int:
-    """K, the outputs of the widest head per token; 0 if there is none."""
+    """K, the outputs of the widest per-token head; 0 if there is none."""
     widths = [task.num_outputs for task in self.tasks if task.kind.per_token]
     return max(widths, default=0)
 
