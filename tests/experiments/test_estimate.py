@@ -185,7 +185,7 @@ def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
         'distill.unlabelled': False,
         'data.unlabelled': (f'{_SENTIMENT}=x.tsv',),
       },
-      'config.data.unlabelled: no variant of single_to_multi is taught',
+      'config.data.unlabelled: none of the variants single_to_multi learns',
     ),
   ],
   ids=['no-logits', 'no-student'],
