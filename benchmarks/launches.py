@@ -120,9 +120,7 @@ def time_batches(
   )
 
 
-def _batches(
-  plan: plan_lib.Plan, name: str, workdir: Path
-) -> list[dict[str, np.ndarray]]:
+def _batches(plan: plan_lib.Plan, name: str) -> list[dict[str, np.ndarray]]:
   """The first batches of a run that have as many rows as its first one."""
   (run,) = (run for run in plan.runs if run.name == name)
   spec = plan.data.make_spec(run, plan.packing)
@@ -155,7 +153,7 @@ def main() -> None:
     setup_lib.configure_jax(config, workdir)
     plan = plan_lib.make_plan(config, workdir)
     train.prepare(plan)
-    batches = {name: _batches(plan, name, workdir) for name in _RUNS}
+    batches = {name: _batches(plan, name) for name in _RUNS}
     for name in args.ways:
       time_way(
         WAYS[name],

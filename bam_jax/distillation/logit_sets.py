@@ -56,11 +56,8 @@ def fingerprint(
 ) -> dict[str, object]:
   """Returns the fingerprint of a teacher's logits on some rows.
 
-  Args:
-    features: the rows.
-    run_digest: digest of the teacher's identity.
-    parameters_digest: digest of its last parameters.
-    fold: the rows that its training left out, if any.
+  It consists of the rows, the digests of the teacher's identity and of its last
+  parameters, and the fold that its training left out, if any.
   """
   return {
     **features.fingerprint,
@@ -80,7 +77,7 @@ def write(
   """Writes teacher logits as a shard set, and decodes it for its readers.
 
   Args:
-    target: the set.
+    target: place and fingerprint of the set.
     uids: of n rows.
     logits: [n, c] float32; of tokens: [sum of the lengths, c].
     metadata: of the task, as `prepare.label_metadata` returns it.

@@ -111,9 +111,9 @@ def may_hide_undefined(record: Mapping[str, object]) -> bool:
 
 
 def parameters_digest(params: Mapping[str, object]) -> str:
-  """Returns the sha256 of names, shapes and float32 bytes of all parameters.
+  """Returns the sha256 of all parameters; every process calls it.
 
-  All processes call it.
+  It is over the names, shapes and float32 bytes.
   """
   digest = hashlib.sha256()
   leaves, _ = jax.tree.flatten_with_path(mesh_lib.fetch(params))

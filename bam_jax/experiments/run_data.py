@@ -155,9 +155,9 @@ class PlanData:
   ) -> config_lib.PackingConfig:
     """Returns the packing with its row buckets chosen if the user gave none.
 
-    One run of each variant and set of tasks is sampled, because other seeds
-    fill rows alike. The last bucket holds the largest step of all runs: a
-    larger step would compile a program in the middle of a run.
+    One run of each variant and set of tasks is sampled; other seeds fill rows
+    alike. The last bucket holds the largest step of all runs, since a larger
+    one would compile a program in the middle of a run.
     """
     if packing.row_buckets or not packing.enabled:
       return packing

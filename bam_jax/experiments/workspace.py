@@ -67,8 +67,6 @@ class Workspace:
   def open_runs(self, identities: Mapping[str, Mapping[str, object]]) -> None:
     """Makes the folders of runs, after checking those that exist.
 
-    `identities` maps names of runs to their identities.
-
     Raises:
       errors.UserError: a folder holds a run with another identity; the message
         names the first keys that differ.
