@@ -61,7 +61,7 @@ def p_value(
     ValueError: a score over all examples is undefined, so there is no test.
   """
   if not np.all(np.isfinite([*student[0], *baseline[0]])):
-    raise ValueError('a score over all examples is undefined')
+    raise ValueError('a score over all examples is undefined: no test')
   observed = float(
     np.subtract(*(statistic(g[0], axis=0) for g in (student, baseline)))
   )

@@ -160,7 +160,7 @@ def column_scores(
       raise part
   common = set.intersection(*(set(seeds) for seeds, _ in parts))
   if len(common) < 2:
-    raise outputs_lib.Missing(f'{variant} has few seeds with all tasks')
+    raise outputs_lib.Missing(f'{variant} has fewer than 2 complete seeds')
   scores = np.mean(
     [drawn[:, np.isin(seeds, list(common))] for seeds, drawn in parts], axis=0
   )

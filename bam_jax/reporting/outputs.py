@@ -110,7 +110,7 @@ def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
     held = sum(member.file_size for member in members)
     stored = {member.compress_type for member in members}
     if not held <= size <= _MOST_BYTES or stored - {zipfile.ZIP_STORED}:
-      raise ValueError('the sizes of its members do not match the file')
+      raise ValueError('its arrays are compressed or larger than the file')
     arrays = {}
     for member in members:
       if member.filename.startswith(prefix):
@@ -127,6 +127,6 @@ def _array(stream: IO[bytes]) -> np.ndarray:
   data = stream.read()
   # Objects would be pickles; other types may claim any number of values.
   if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
-    raise ValueError('its values are not as many as its header says')
+    raise ValueError('an array has another size than its header says')
   values = np.frombuffer(data, dtype)
   return values.reshape(shape, order='F' if by_column else 'C')

@@ -287,7 +287,7 @@ def seeds_needed(
   for seeds in range(2, 30):
     if tests * test.smallest(seeds, seeds) < level:
       return seeds
-  raise ValueError(f'{tests} tests are too many for level {level}')
+  raise ValueError(f'with {tests} tests no number of seeds gives a star')
 
 
 def judge(
@@ -378,5 +378,5 @@ def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
   """Returns scores [..., n] as float64; ValueError if n < 2 or one is nan."""
   values = np.asarray(scores, np.float64)
   if values.ndim < 1 or values.shape[-1] < 2 or not is_defined(values):
-    raise ValueError(f'a test needs 2 finite scores or more, not {scores}')
+    raise ValueError(f'a test needs 2 or more finite scores, not {scores}')
   return values
