@@ -330,8 +330,8 @@ class Kind(abc.ABC):
 def check_text(value: object, where: str) -> str:
   """Returns a JSON value; raises UserError unless it is a valid text."""
   if not isinstance(value, str):
-    raise errors.UserError(f'{where} is no string; give one')
+    raise errors.UserError(f'{where} is not a string; give a string')
   if _SURROGATE.search(value):
     # JSON can spell half of a pair, which no tokenizer takes.
-    raise errors.UserError(f'{where} holds a lone surrogate; mend it')
+    raise errors.UserError(f'{where} holds half of a surrogate pair; remove it')
   return value

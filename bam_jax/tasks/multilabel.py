@@ -54,8 +54,7 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     for one, other in itertools.pairwise(found):
       if one == other:
         raise errors.UserError(
-          f'{where}: label {task.labels[one]!r} stands there twice; mend the'
-          ' row'
+          f'{where}: label {task.labels[one]!r} is given twice; remove one'
         )
     return tuple(found)
 

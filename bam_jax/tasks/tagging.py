@@ -191,12 +191,12 @@ class Tagging(kind_bases.PerToken):
       ]
     else:
       raise errors.UserError(
-        f"{where}: 'words' is no list; give a list of strings, or the sentence"
-        " as 'text'"
+        f"{where}: 'words' is not a list; give a list of strings, or the"
+        " sentence as 'text'"
       )
     if not words:
       raise errors.UserError(
-        f'{where}: {name!r} has no word; give at least one'
+        f'{where}: {name!r} has no word; give at least one word'
       )
     return (' '.join(words),)
 

@@ -316,12 +316,13 @@ def test_tsv_mistakes(content, table, message):
     ),
     pytest.param(
       '{"text": 3, "label": "yes"}\n',
-      "data/own.jsonl:1: field 'text' is no string; give one",
+      "data/own.jsonl:1: field 'text' is not a string; give a string",
       id='text-no-string',
     ),
     pytest.param(
       '{"text": "\\ud800", "label": "yes"}\n',
-      "data/own.jsonl:1: field 'text' holds a lone surrogate; mend it",
+      "data/own.jsonl:1: field 'text' holds half of a surrogate pair;"
+      ' remove it',
       id='lone-surrogate',
     ),
     pytest.param(

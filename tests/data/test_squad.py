@@ -65,9 +65,12 @@ def test_without_answers(tmp_path):
     ),
     (
       {'question': 3},
-      'its question is no string; give one',
+      'its question is not a string; give a string',
     ),
-    ({'question': '\ud800'}, 'its question holds a lone surrogate; mend it'),
+    (
+      {'question': '\ud800'},
+      'its question holds half of a surrogate pair; remove it',
+    ),
   ],
   ids=['elsewhere', 'before', 'empty', 'no-answers', 'no-text', 'surrogate'],
 )

@@ -79,8 +79,8 @@ def test_standard_input(monkeypatch, content, has_header, text):
     ('a.jsonl', b'{"text": "a"}\n{', _COLA, r'a.jsonl:2: not JSON \(.* at col'),
     ('a.jsonl', b'[]', _COLA, r'a.jsonl:1: a list in place of an object'),
     ('a.jsonl', b'{"body": "a"}', _NAMED, r"a.jsonl:1: no 'head' and 'body'"),
-    ('a.jsonl', b'{"text": 1}', _COLA, r"a.jsonl:1: 'text' is no string"),
-    ('a.jsonl', b'{"text": "\\ud800"}', _COLA, r"'text' holds a lone surrog"),
+    ('a.jsonl', b'{"text": 1}', _COLA, r"a.jsonl:1: 'text' is not a string"),
+    ('a.jsonl', b'{"text": "\\ud800"}', _COLA, r"'text' holds half of a"),
   ],
 )  # fmt: skip
 def test_a_row_that_is_none_is_told_with_its_line(

@@ -244,18 +244,30 @@ def test_what_is_read_in_part_is_told(model):
 @pytest.mark.parametrize(
   ('task', 'row', 'message'),
   [
-    ('names', {'words': 'Zoe'}, r"'words' is no list; give a list of strings"),
-    ('names', {'words': []}, r"'words' has no word; give at least one"),
-    ('names', {'words': ['a', 1]}, r"'words'\[1\] is no string; give one"),
+    (
+      'names',
+      {'words': 'Zoe'},
+      r"'words' is not a list; give a list of strings",
+    ),
+    ('names', {'words': []}, r"'words' has no word; give at least one word"),
+    (
+      'names',
+      {'words': ['a', 1]},
+      r"'words'\[1\] is not a string; give a string",
+    ),
     ('names', {'words': ['a b']}, r"'words'\[0\] is 'a b'; give a word, with"),
     ('names', {'words': ['']}, r"'words'\[0\] is ''; give a word"),
-    ('names', {'text': ' \t'}, r"'text' has no word; give at least one"),
+    ('names', {'text': ' \t'}, r"'text' has no word; give at least one word"),
     ('names', {'tokens': ['a']}, r"no 'words', nor 'text'; give the texts"),
     ('things', {'question': 'a', 'context': ' '}, r"'context' is empty; give"),
     ('things', {'question': '', 'context': 'a'}, r"'question' is empty; give"),
     ('things', {'question': 'a'}, r"no 'question' and 'context'; give"),
-    ('things', {'question': 'a', 'context': ['b']}, r"'context' is no string"),
-    ('moods', {'text': None}, r"'text' is no string; give one"),
+    (
+      'things',
+      {'question': 'a', 'context': ['b']},
+      r"'context' is not a string",
+    ),
+    ('moods', {'text': None}, r"'text' is not a string; give a string"),
     ('moods', {'words': ['a']}, r"no 'text'; give the texts"),
   ],
 )

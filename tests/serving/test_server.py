@@ -105,7 +105,7 @@ def test_the_page_lets_nothing_in(served):
   ('path', 'body', 'method', 'status', 'message'),
   [
     ('/v1/predict', b'{', None, 400, 'the body is no JSON'),
-    ('/v1/predict', {'inputs': [1]}, None, 400, 'inputs[0] is no string'),
+    ('/v1/predict', {'inputs': [1]}, None, 400, 'inputs[0] is not a string'),
     ('/v1/predict', {'inputs': ['a'] * 65}, None, 400, 'at most 64 a request'),
     ('/v1/predict', b'a' * 5001, None, 413, 'the body is over 5000 bytes'),
     ('/v1/predict', None, None, 405, 'Method Not Allowed'),

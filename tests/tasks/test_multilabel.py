@@ -82,7 +82,7 @@ def test_labels_are_read(tmp_path, format, content):
       "f:1: label 'rage' is none of joy, anger, fear, never; mend the row or"
       " the labels of task 'moods'",
     ),
-    ('joy,joy', "f:1: label 'joy' stands there twice; mend the row"),
+    ('joy,joy', "f:1: label 'joy' is given twice; remove one"),
   ],
 )
 def test_a_label_that_cannot_be_used_is_told(value, message):
