@@ -62,17 +62,11 @@ def attend(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(
-  options: tuple[float, str],
-  first: jax.Array,
-  qkv: jax.Array,
-  segment_ids: jax.Array,
-  bias: jax.Array,
-  words: jax.Array,
-) -> jax.Array:
+def _attend(options, first, qkv, segment_ids, bias, words):
   """[1], [B, L, 3, H, hd], [B, L], [3, H, hd] and [2] -> [B, L, H, hd].
 
-  The options are the rate of dropout and the platform whose kernel is used.
+  The options are the dropout rate and the platform whose kernel is used. The
+  first array is the number of the first row in the whole batch.
   """
   (contexts,) = _over_heads(
     attention_head.forward, options, (qkv,), segment_ids, first, bias, words
@@ -86,15 +80,11 @@ def _attend_forward(options, *arrays):
 
 def _attend_backward(options, saved, gradient):
   # The probabilities are computed again: cheaper than to keep them.
-  first, qkv, segment_ids, bias, words = saved
+  first, qkv, *rest = saved
+  segment_ids, bias, words = rest
+  arrays = qkv, gradient
   of_qkv, sums = _over_heads(
-    attention_head.backward,
-    options,
-    (qkv, gradient),
-    segment_ids,
-    first,
-    bias,
-    words,
+    attention_head.backward, options, arrays, segment_ids, first, bias, words
   )
   # Summed before anything is done with it: else XLA sums where it is used.
   of_bias = jax.lax.optimization_barrier(jnp.sum(sums, axis=0))
@@ -108,21 +98,15 @@ def _over_heads(
   function: Callable,
   options: tuple[float, str],
   arrays: tuple[jax.Array, ...],
-  segment_ids: jax.Array,
-  first: jax.Array,
-  bias: jax.Array,
-  words: jax.Array,
+  *rest: jax.Array,
 ) -> tuple[jax.Array, ...]:
-  """Computes a function of each head of each row, as the platform does best.
+  """Computes a function of each head of each row in the platform's best way.
 
   Args:
     function: `attention_head.forward` or `attention_head.backward`.
-    options: the rate of dropout, and the platform whose kernel is used.
+    options: dropout rate and platform.
     arrays: [B, L, 3, H, hd], and for the backward pass [B, L, H, hd].
-    segment_ids: [B, L] int32.
-    first: [1] uint32, the number of the first row in the whole batch.
-    bias: [3, H, hd].
-    words: [2] uint32.
+    *rest: segments, number of the first row, bias and words as in `_attend`.
 
   Returns:
     [B, L, H, hd]; or for the backward pass [B, L, 3, H, hd], and its sums over
@@ -134,13 +118,11 @@ def _over_heads(
     # XLA's CPU backend has no product of bfloat16 arrays that is float32 for
     # some layouts, and reports that only when the program runs.
     wide = tuple(x.astype(jnp.float32) for x in arrays)
-    result, *sums = _over_heads(
-      function, options, wide, segment_ids, first, bias, words
-    )
+    result, *sums = _over_heads(function, options, wide, *rest)
     return (result.astype(dtype), *sums)
   length, _, _, head_size = arrays[0].shape[1:]
   way = _by_vmap
-  # An exported program's length is a symbol, of which nothing is asked.
+  # An exported program's length is a symbol, which supports no comparison.
   if platform and length <= _LONGEST_ROW:
     if platform == 'cuda' and all(
       size >= _SHORTEST and size.bit_count() == 1
@@ -149,13 +131,13 @@ def _over_heads(
       way = _by_triton
     if platform == 'tpu' and length % 8 == 0:
       way = _by_mosaic
-  return way(function, rate, arrays, segment_ids, first, bias, words)
+  return way(function, rate, arrays, *rest)
 
 
 def _first(
   row: jax.Array, head: jax.Array | int, num_heads: int, length: int
 ) -> jax.Array:
-  """The place of a head's first probability in [B, H, L, L]."""
+  """Index of a head's first probability in [B, H, L, L]."""
   number = row * jnp.uint32(num_heads) + jnp.asarray(head).astype(jnp.uint32)
   return number * jnp.uint32(length * length)
 
@@ -165,7 +147,7 @@ def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
-  """Without a kernel of its own."""
+  """Maps the function over heads and rows, without a kernel of its own."""
   qkv, *others = arrays
   _, length, _, num_heads, _ = qkv.shape
   qkv = _with_bias(qkv, bias[None, None])
@@ -193,7 +175,7 @@ def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
 def _by_triton(
   function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
-  """A block of threads for each head of each row; forward for some queries."""
+  """Triton: a block of threads per head and row; forward per 64 queries."""
   size, length, _, num_heads, head_size = arrays[0].shape
   backward = function is attention_head.backward
   queries = length if backward else min(length, _QUERIES)
@@ -231,37 +213,26 @@ def _by_triton(
       else:
         out_refs[0][row, some, head, :] = value
 
-  out_shape = [_result(arrays[0], backward)]
-  if backward:
-    sums = (size, 3, num_heads, head_size)
-    out_shape.append(jax.ShapeDtypeStruct(sums, jnp.float32))
+  rest = segment_ids, first, bias, words
+  way = functools.partial(_by_vmap, function, rate)
+  out_shape = jax.eval_shape(way, arrays, *rest)
   whole = pl.BlockSpec(memory_space=pl.ANY)
-  return tuple(
-    pl.pallas_call(
-      kernel,
-      grid=(size, num_heads, length // queries),
-      in_specs=[whole] * (len(arrays) + 4),
-      out_specs=[whole] * len(out_shape),
-      out_shape=out_shape,
-      compiler_params=kernels.triton(warps=8 if backward else 4),
-      interpret=interpret,
-      name=f'head_{function.__name__}',
-    )(*arrays, segment_ids, first, bias, words)
-  )
-
-
-def _result(qkv: jax.Array, backward: bool) -> jax.ShapeDtypeStruct:
-  size, length, _, num_heads, head_size = qkv.shape
-  parts = (3,) if backward else ()
-  return jax.ShapeDtypeStruct(
-    (size, length, *parts, num_heads, head_size), qkv.dtype
-  )
+  return pl.pallas_call(
+    kernel,
+    grid=(size, num_heads, length // queries),
+    in_specs=[whole] * (len(arrays) + 4),
+    out_specs=(whole,) * len(out_shape),
+    out_shape=out_shape,
+    compiler_params=kernels.triton(warps=8 if backward else 4),
+    interpret=interpret,
+    name=f'head_{function.__name__}',
+  )(*arrays, *rest)
 
 
 def _by_mosaic(
   function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
-  """One step of the grid for each row; its heads are slices of the lanes."""
+  """Mosaic: one grid step per row, whose heads are slices of the lanes."""
   size, length, _, num_heads, head_size = arrays[0].shape
   backward = function is attention_head.backward
   width = num_heads * head_size
@@ -294,13 +265,15 @@ def _by_mosaic(
   def block(array):
     return pl.BlockSpec((1, *array.shape[1:]), lambda row: (row, 0, 0))
 
-  result = _result(arrays[0], backward)
   flat = [array.reshape(size, length, -1) for array in arrays]
   flat += [segment_ids[:, :, None], segment_ids[:, None]]
+  way = functools.partial(_by_vmap, function, rate)
+  shapes = jax.eval_shape(way, arrays, segment_ids, first, bias, words)
   lanes = width * (3 if backward else 1)
-  out_shape = [jax.ShapeDtypeStruct((size, length, lanes), result.dtype)]
-  if backward:
-    out_shape.append(jax.ShapeDtypeStruct((size, 1, lanes), jnp.float32))
+  out_shape = [
+    jax.ShapeDtypeStruct((size, rows, lanes), shape.dtype)
+    for rows, shape in zip((length, 1), shapes)
+  ]
   results = pl.pallas_call(
     kernel,
     grid=size,
@@ -312,7 +285,4 @@ def _by_mosaic(
     interpret=interpret,
     name=f'head_{function.__name__}',
   )(*flat, bias.reshape(1, -1), first, words)
-  if not backward:
-    return (results[0].reshape(result.shape),)
-  sums = results[1].reshape(size, 3, num_heads, head_size)
-  return results[0].reshape(result.shape), sums
+  return tuple(x.reshape(y.shape) for x, y in zip(results, shapes))

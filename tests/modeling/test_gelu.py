@@ -9,6 +9,7 @@ import pytest
 import scipy.stats
 
 from bam_jax.modeling import gelu
+from bam_jax.modeling import tiles
 
 
 def _example(rows=4, length=6, size=128):
@@ -39,18 +40,18 @@ def test_gradients_match_automatic_differentiation():
 @pytest.mark.parametrize(('count', 'size'), [(24, 128), (512, 256), (7, 384)])
 def test_kernels_match_xla(count, size):
   x, gradient, bias = _example(1, count, size)
-  x, gradient, bias = x[0], gradient[0], bias[None]
+  x, gradient = x[0], gradient[0]
   # The polynomial and float32 are off by a few 1e-7, times numbers up to 8.
   close = functools.partial(np.testing.assert_allclose, rtol=0, atol=3e-6)
-  close(
-    gelu._forward_by_triton(x, bias, interpret=True),
-    gelu._forward_by_xla(x, bias),
-  )
-  actual, actual_sums = gelu._backward_by_triton(
-    gradient, x, bias, interpret=True
-  )
-  expected, sums = gelu._backward_by_xla(gradient, x, bias)
-  close(actual, expected)
+  function, first = gelu.FUNCTION, jnp.zeros(1, jnp.uint32)
+  for method, arrays in (
+    (function.forward, (x,)),
+    (function.backward, (gradient, x)),
+  ):
+    rest = function, method, first, arrays, (bias,), None
+    (actual,), actual_sums = tiles.by_triton(*rest, interpret=True)
+    (expected,), sums = tiles.by_xla(*rest)
+    close(actual, expected)
   np.testing.assert_allclose(actual_sums, sums, rtol=1e-5, atol=1e-4)
 
 

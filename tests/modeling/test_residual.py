@@ -10,6 +10,7 @@ import pytest
 
 from bam_jax.modeling import dropout
 from bam_jax.modeling import residual
+from bam_jax.modeling import tiles
 
 EPSILON = 1e-12
 WORDS = jax.random.bits(jax.random.key(3), (2,))
@@ -58,17 +59,19 @@ def test_values_and_gradients_match_flax(rate):
 def test_kernels_match_xla(count, size, rate):
   x, y, gradient, bias, params = _example(1, count, size)
   x, y, gradient = x[0], y[0], gradient[0]
-  options = residual.Options(rate, EPSILON, 'cuda')
-  first = jnp.uint32([5])
-  arrays = first, x, y, bias, params['scale'], params['bias'], WORDS
-  expected = residual._forward_by_xla(options, *arrays)
-  actual = residual._forward_by_triton(options, *arrays, interpret=True)
+  function = residual.function(rate, EPSILON, size)
+  parameters = bias, params['scale'], params['bias']
+  rest = jnp.uint32([5]), (x, y), parameters, WORDS
+  expected, _ = tiles.by_xla(function, function.forward, *rest)
+  actual, _ = tiles.by_triton(
+    function, function.forward, *rest, interpret=True
+  )
   for a, b in zip(actual, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-  arrays = first, gradient, *expected[1:], params['scale'], WORDS
-  *expected, sums = residual._backward_by_xla(options, *arrays)
-  *actual, actual_sums = residual._backward_by_triton(
-    options, *arrays, interpret=True
+  rest = jnp.uint32([5]), (gradient, *expected[1:]), parameters, WORDS
+  expected, sums = tiles.by_xla(function, function.backward, *rest)
+  actual, actual_sums = tiles.by_triton(
+    function, function.backward, *rest, interpret=True
   )
   for a, b in zip(actual, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
@@ -78,20 +81,19 @@ def test_kernels_match_xla(count, size, rate):
 def test_kernels_under_vmap_equal_a_loop():
   """Several seeds at once: arrays, parameters and words differ."""
   x, y, _, bias, params = _example(1, 16, 32)
-  options = residual.Options(0.3, EPSILON, 'cuda')
+  function = residual.function(0.3, EPSILON, 32)
 
   def forward(x, bias, words):
-    return residual._forward_by_triton(
-      options,
+    results, _ = tiles.by_triton(
+      function,
+      function.forward,
       jnp.uint32([5]),
-      x,
-      y[0],
-      bias,
-      params['scale'],
-      params['bias'],
+      (x, y[0]),
+      (bias, params['scale'], params['bias']),
       words,
       interpret=True,
     )
+    return results
 
   inputs = (
     jnp.stack([x[0], -x[0]]),
