@@ -66,8 +66,7 @@ def gradients(
     config,
     num_tasks=len(tasks),
     num_outputs=tasks.num_outputs,
-    dtype=jnp.dtype(dtype),
-    platform=platform,
+    compute=family.Compute(dtype=jnp.dtype(dtype), platform=platform),
   )
   params = heads.init_params(model, jax.random.key(0))
   batch = make_batch(np.random.default_rng(0), tasks, config.vocab_size)

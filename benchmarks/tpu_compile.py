@@ -86,9 +86,11 @@ def compile_case(
     family.EncoderConfig(vocab_size=30522, **size),
     num_tasks=len(tasks),
     num_outputs=tasks.num_outputs,
-    dtype=jnp.dtype(jnp.bfloat16),
-    mesh=mesh,
-    platform=kernels.of_device(devices[0]),
+    compute=family.Compute(
+      dtype=jnp.dtype(jnp.bfloat16),
+      mesh=mesh,
+      platform=kernels.of_device(devices[0]),
+    ),
   )
   programs = programs_lib.Programs(model, tasks, config_lib.Config(), mesh)
   start = time.perf_counter()

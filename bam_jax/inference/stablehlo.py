@@ -100,7 +100,7 @@ def _program(
     with jax.default_matmul_precision('highest'):
       hidden = (
         families.FAMILIES[config.family]
-        .encoder(config)
+        .encoder(config, family.Compute())
         .apply(
           {'params': params['encoder']},
           input_ids,

@@ -176,7 +176,7 @@ def _by_triton(
   function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
   """Triton: a block of threads per head and row; forward per 64 queries."""
-  size, length, _, num_heads, head_size = arrays[0].shape
+  size, length, _, num_heads, _ = arrays[0].shape
   backward = function is attention_head.backward
   queries = length if backward else min(length, _QUERIES)
 

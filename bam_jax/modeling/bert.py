@@ -1,13 +1,11 @@
 """BERT's encoder over packed rows (Devlin et al. 2019, arXiv 1810.04805)."""
 
-import functools
 import re
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from bam_jax.modeling import attention
 from bam_jax.modeling import dropout
@@ -16,46 +14,24 @@ from bam_jax.modeling import gelu
 from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
 
-# Where a layer drops out: probabilities, and the output of either half.
+# Dropout sites of a layer: the probabilities, and the output of either half.
 _SITES = 3
 
-
-def _size(hidden: int, layers: int, heads: int, intermediate: int) -> dict:
-  return {
-    'hidden_size': hidden,
-    'num_layers': layers,
-    'num_heads': heads,
-    'intermediate_size': intermediate,
-  }
-
-
+_PRESET_FIELDS = 'hidden_size', 'num_layers', 'num_heads', 'intermediate_size'
 _PRESETS = {
-  'bert-base': _size(768, 12, 12, 3072),
-  'bert-large': _size(1024, 24, 16, 4096),
-  'l3-h128': _size(128, 3, 4, 512),
-  'minilm-l6': _size(384, 6, 12, 1536),
-  'tiny': _size(64, 2, 2, 256),
+  'bert-base': (768, 12, 12, 3072),
+  'bert-large': (1024, 24, 16, 4096),
+  'l3-h128': (128, 3, 4, 512),
+  'minilm-l6': (384, 6, 12, 1536),
+  'tiny': (64, 2, 2, 256),
 }
 
 
 class BertEncoder(nn.Module):
-  """Embeddings and transformer layers.
-
-  Attributes:
-    config: shape and dropout rates.
-    dtype: type of the computation. Parameters, softmax, LayerNorm statistics
-      and the sum of the embeddings are float32 whatever it is.
-    remat: recompute each layer in the backward pass, to save memory.
-    mesh: the rows lie spread over all its axes; None: on one device.
-    platform: whose own kernels are used, where it has any, as
-      `kernels.of_device` names it; empty: XLA's.
-  """
+  """Embeddings and transformer layers."""
 
   config: family.EncoderConfig
-  dtype: jnp.dtype = jnp.float32
-  remat: bool = False
-  mesh: Mesh | None = None
-  platform: str = ''
+  compute: family.Compute = family.Compute()
 
   @nn.compact
   def __call__(
@@ -76,7 +52,7 @@ class BertEncoder(nn.Module):
       deterministic: no dropout; else the rng collection 'dropout' is used.
 
     Returns:
-      [B, L, D] of `dtype`.
+      [B, L, D] hidden states of type `compute.dtype`.
     """
     chex.assert_rank(input_ids, 2)
     chex.assert_equal_shape([input_ids, token_type_ids, positions, segment_ids])
@@ -86,24 +62,21 @@ class BertEncoder(nn.Module):
     words = dropout.draw_words(
       self, 1 + _SITES * config.num_layers, deterministic
     )
-    x = Embeddings(config, self.dtype, self.mesh, name='embeddings')(
+    x = Embeddings(config, self.compute, name='embeddings')(
       input_ids, token_type_ids, positions, words[0]
     )  # [B, L, D]
-    kind = functools.partial(
-      Layer, config, self.dtype, self.mesh, self.platform
-    )
 
     def apply(params, x, segment_ids, words):
-      layer = kind(parent=None)
+      layer = Layer(config, self.compute, parent=None)
       return layer.apply({'params': params}, x, segment_ids, words)
 
     # Traced and lowered once, and called by every layer.
-    apply = jax.jit(jax.checkpoint(apply) if self.remat else apply)
+    apply = jax.jit(jax.checkpoint(apply) if self.compute.remat else apply)
     for i in range(config.num_layers):
       first, name = 1 + _SITES * i, f'layer_{i}'
       own = words[first : first + _SITES]
       if self.is_initializing():
-        x = kind(name=name)(x, segment_ids, own)
+        x = Layer(config, self.compute, name=name)(x, segment_ids, own)
       else:
         x = apply(self.variables['params'][name], x, segment_ids, own)
     return x
@@ -113,8 +86,7 @@ class Embeddings(nn.Module):
   """Word, position and token-type embeddings, added and normalised."""
 
   config: family.EncoderConfig
-  dtype: jnp.dtype
-  mesh: Mesh | None
+  compute: family.Compute
 
   @nn.compact
   def __call__(
@@ -124,7 +96,8 @@ class Embeddings(nn.Module):
     positions: jax.Array,
     words: jax.Array,
   ) -> jax.Array:
-    config = self.config
+    """Embeds ids [B, L], with the dropout words [2] -> [B, L, D]."""
+    config, compute = self.config, self.compute
 
     def table(name: str, rows: int) -> jax.Array:
       return nn.Embed(
@@ -132,7 +105,7 @@ class Embeddings(nn.Module):
       ).embedding
 
     def rows(name: str, count: int, ids: jax.Array) -> jax.Array:
-      return lookup.lookup(table(name, count), ids, self.dtype, self.mesh)
+      return lookup.lookup(table(name, count), ids, compute.dtype, compute.mesh)
 
     # A product and no lookup: every token's gradient goes to one of two rows,
     # and a scatter would have to wait for each.
@@ -148,7 +121,7 @@ class Embeddings(nn.Module):
     )  # [B, L, D]
     x = nn.LayerNorm(
       config.layer_norm_eps, use_fast_variance=False, name='norm'
-    )(x).astype(self.dtype)
+    )(x).astype(compute.dtype)
     return dropout.dropout(x, config.dropout_embedding, words)
 
 
@@ -156,49 +129,44 @@ class Layer(nn.Module):
   """Self-attention and a feed-forward network, each added and normalised."""
 
   config: family.EncoderConfig
-  dtype: jnp.dtype
-  mesh: Mesh | None
-  platform: str
+  compute: family.Compute
 
   @nn.compact
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> jax.Array:
     """[B, L, D], [B, L] and [_SITES, 2] -> [B, L, D]."""
-    config, dtype, size = self.config, self.dtype, self.config.hidden_size
-
-    def add_norm(name: str) -> residual.AddNorm:
-      return residual.AddNorm(
-        config.layer_norm_eps, self.mesh, self.platform, name=name
-      )
-
-    y, bias = SelfAttention(
-      config, dtype, self.mesh, self.platform, name='attention'
-    )(x, segment_ids, words[0])
-    rate = config.dropout_hidden
-    x = add_norm('attention_norm')(x, y, bias, rate, words[1])
-    y, bias = Linear(config.intermediate_size, dtype, name='intermediate')(x)
-    # [B, L, intermediate_size]
-    y = gelu.biased_gelu(y, bias, self.mesh, self.platform)
-    y, bias = Linear(size, dtype, name='output')(y)
-    return add_norm('output_norm')(x, y, bias, rate, words[2])
+    config, compute = self.config, self.compute
+    rate, place = config.dropout_hidden, (compute.mesh, compute.platform)
+    y, bias = SelfAttention(config, compute, name='attention')(
+      x, segment_ids, words[0]
+    )
+    x = residual.AddNorm(config.layer_norm_eps, *place, name='attention_norm')(
+      x, y, bias, rate, words[1]
+    )
+    y, bias = Linear(
+      config.intermediate_size, compute.dtype, name='intermediate'
+    )(x)
+    y = gelu.biased_gelu(y, bias, *place)  # [B, L, intermediate_size]
+    y, bias = Linear(config.hidden_size, compute.dtype, name='output')(y)
+    return residual.AddNorm(config.layer_norm_eps, *place, name='output_norm')(
+      x, y, bias, rate, words[2]
+    )
 
 
 class SelfAttention(nn.Module):
-  """Multi-head attention with its output projection, but for the bias."""
+  """Multi-head attention with its output projection, without its bias."""
 
   config: family.EncoderConfig
-  dtype: jnp.dtype
-  mesh: Mesh | None
-  platform: str
+  compute: family.Compute
 
   @nn.compact
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
     """[B, L, D], [B, L] and [2] -> [B, L, D], and the bias [D] to be added."""
-    config, dtype, size = self.config, self.dtype, self.config.hidden_size
-    # Three parameters to the outside, one product here.
+    size, dtype = self.config.hidden_size, self.compute.dtype
+    # Checkpoints have three parameters; one product here is faster.
     kernels, biases = zip(
       *(
         Linear(size, dtype, name=name).parameters(size)
@@ -206,26 +174,21 @@ class SelfAttention(nn.Module):
       )
     )
     qkv = x @ jnp.concatenate(kernels, axis=1)
-    heads = (3, config.num_heads, size // config.num_heads)
+    heads = (3, self.config.num_heads, size // self.config.num_heads)
     context = attention.attend(
       qkv.reshape(*x.shape[:2], *heads),
       jnp.concatenate(biases).reshape(heads),
       segment_ids,
-      config.dropout_attention,
+      self.config.dropout_attention,
       words,
-      self.mesh,
-      self.platform,
+      self.compute.mesh,
+      self.compute.platform,
     )
     return Linear(size, dtype, name='output')(context.reshape(x.shape))
 
 
 class Linear(nn.Module):
-  """An `nn.Dense` whose bias is left to what comes after it.
-
-  Attributes:
-    outputs: size of what it returns.
-    dtype: of the product.
-  """
+  """An `nn.Dense` that returns its bias for the next operation to add."""
 
   outputs: int
   dtype: jnp.dtype
@@ -270,7 +233,7 @@ BERT = family.Family(
   ),
   layer_name='encoder.layer.{i}',
   tensor_prefix='bert.',
-  # A buffer that counts from 0, and the heads of pretraining and fine-tuning.
+  # A buffer that counts from 0, and heads of pretraining and fine-tuning.
   dropped=re.compile(
     r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
   ),
@@ -289,7 +252,7 @@ BERT = family.Family(
     'position_embedding_type': 'absolute',
     'is_decoder': False,
   },
-  # All that transformers itself writes: some readers have no defaults for it.
+  # transformers writes all of these, and some readers have no defaults.
   written={
     'classifier_dropout': None,
     'initializer_range': family.INITIALIZER_RANGE,
@@ -299,5 +262,7 @@ BERT = family.Family(
     'tie_word_embeddings': True,
     'use_cache': True,
   },
-  presets=_PRESETS,
+  presets={
+    name: dict(zip(_PRESET_FIELDS, sizes)) for name, sizes in _PRESETS.items()
+  },
 )

@@ -1,7 +1,7 @@
 """The interface of an encoder family, such as BERT.
 
-A family is one file: a Flax module, the presets of its sizes, and tables that
-lead to Hugging Face's names and back. `families.FAMILIES` lists them.
+A family is one file: a Flax module, the presets of its sizes, and tables of its
+names in Hugging Face's format. `families.FAMILIES` lists them.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,11 @@ import dataclasses
 import re
 
 import flax.linen as nn
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
-# A truncated normal distribution, cut off at two standard deviations, for every
-# matrix, as in BERT.
+# Every matrix starts from a normal distribution that is cut off at two standard
+# deviations, as in BERT.
 INITIALIZER_RANGE = 0.02
 initializer = nn.initializers.truncated_normal(INITIALIZER_RANGE)
 
@@ -36,14 +38,28 @@ class EncoderConfig:
   family: str = 'bert'
 
   def without_dropout(self) -> 'EncoderConfig':
-    """The same shape, every rate zero."""
-    return dataclasses.replace(
-      self,
-      dropout_embedding=0.0,
-      dropout_attention=0.0,
-      dropout_hidden=0.0,
-      dropout_head=0.0,
-    )
+    """Returns the same shape with every dropout rate zero."""
+    rates = [name for name in vars(self) if name.startswith('dropout_')]
+    return dataclasses.replace(self, **dict.fromkeys(rates, 0.0))
+
+
+@dataclasses.dataclass(frozen=True)
+class Compute:
+  """How an encoder is computed; its parameters are the same either way.
+
+  Attributes:
+    dtype: type of the hidden states and matrix products. Parameters, softmax,
+      LayerNorm statistics and the sum of the embeddings are always float32.
+    remat: recompute each layer in the backward pass, to save memory.
+    mesh: the rows of a batch lie spread over all its axes; None: one device.
+    platform: whose own kernels are used, where it has any, as
+      `kernels.of_device` names it; empty: XLA's.
+  """
+
+  dtype: jnp.dtype = jnp.float32
+  remat: bool = False
+  mesh: Mesh | None = None
+  platform: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,22 +67,26 @@ class Family:
   """An encoder family.
 
   Attributes:
-    name: `model_type` in config.json.
-    class_prefix: of Hugging Face's classes: `Bert` of `BertModel`.
-    encoder: makes the Flax module from (config, dtype, remat, mesh, platform);
-      its call has the arguments and the result of `bert.BertEncoder`. Its
-      parameters are named `embeddings/...` and `layer_0/...`, `layer_1/...`:
-      layer-wise learning rates, stacking and sharding go by these names.
-    modules: rows of our module's path, Hugging Face's name, one of `embed`,
-      `norm`, `dense`, and the shape's letters: V words, P positions, Y token
-      types, D hidden, F intermediate. `{i}` in both names is a layer.
+    name: value of `model_type` in config.json.
+    class_prefix: prefix of Hugging Face's class names: `Bert` of `BertModel`.
+    encoder: makes the Flax module from an `EncoderConfig`, a `Compute` and
+      `name=`. The module is called like `bert.BertEncoder` and returns the
+      same. Its parameters are named `embeddings/...` and `layer_0/...`,
+      `layer_1/...`: layer-wise learning rates, stacking and sharding go by
+      these names.
+    modules: table of (path in our module, Hugging Face's name, type, shape).
+      `{i}` in both names stands for the layer. The type is `embed`, `norm` or
+      `dense`. The shape has one letter for each axis: V vocabulary, P
+      positions, Y token types, D hidden size, F intermediate size.
     layer_name: Hugging Face's name of layer `{i}`.
-    tensor_prefix: of the encoder's tensors in a model with a head.
-    dropped: matches tensors that are no part of encoder and pooler.
-    sizes: fields of `EncoderConfig` -> keys of config.json.
-    required: entries that a config.json must have, or lack, to be loaded.
+    tensor_prefix: prefix of the encoder's tensors in a model with a head.
+    dropped: matches the beginning of tensors that are not loaded, such as
+      heads of pretraining.
+    sizes: field of `EncoderConfig` -> key of config.json.
+    required: config.json entries with which alone an encoder can be loaded; a
+      missing key counts as equal.
     written: further entries of an exported config.json.
-    presets: sizes by name, for `config.model.arch`.
+    presets: name for `config.model.arch` -> sizes of an `EncoderConfig`.
   """
 
   name: str

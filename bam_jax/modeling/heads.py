@@ -1,31 +1,31 @@
-"""One encoder, one pooler, and a head for each task over packed rows."""
+"""The multi-task model: one encoder, one pooler, and a head for each task."""
 
 from collections.abc import Mapping
+import dataclasses
 from typing import NamedTuple
 
 import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 import numpy as np
 
 from bam_jax.modeling import dropout
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 
-# Products that merely select, or that are small: never rounded to TensorFloat.
+# Products that select rows, or are small, are never rounded to TensorFloat.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
 class Logits(NamedTuple):
-  """What the heads say.
+  """Logits of a batch.
 
   Attributes:
-    slots: [B, S, C] float32, of each segment's pooled vector. Those of empty
-      slots are finite and mean nothing.
-    tokens: [B, L, K] float32, of each token, 0 outside of segments; None where
-      no head is of tokens.
+    slots: [B, S, C] float32, of each segment's pooled vector; finite but
+      meaningless for empty slots.
+    tokens: [B, L, K] float32, of each token, 0 outside of segments; None if no
+      head is applied to tokens.
   """
 
   slots: jax.Array
@@ -33,20 +33,16 @@ class Logits(NamedTuple):
 
 
 class MultiTaskModel(nn.Module):
-  """Logits of every segment under the head of the segment's own task.
+  """Computes each segment's logits by the head of the segment's task.
 
   Attributes:
     config: shape of the encoder and dropout rates.
     num_tasks: T, number of heads.
-    num_outputs: C, outputs of the widest head. A narrower head has outputs
-      that mean nothing: the loss and the metrics mask them.
+    num_outputs: C, outputs of the widest head. Loss and metrics mask the
+      surplus outputs of narrower heads.
     token_heads: numbers of the heads that are applied to tokens too.
-    token_outputs: K, outputs of the widest of these.
-    dtype: type of the encoder's computation; pooler and heads are float32.
-    remat: recompute each layer in the backward pass, to save memory.
-    mesh: the rows lie spread over all its axes; None: on one device.
-    platform: whose own kernels are used, where it has any, as
-      `kernels.of_device` names it; empty: XLA's.
+    token_outputs: K, outputs of the widest of these heads.
+    compute: how the encoder is computed; pooler and heads are float32.
   """
 
   config: family.EncoderConfig
@@ -54,10 +50,7 @@ class MultiTaskModel(nn.Module):
   num_outputs: int
   token_heads: tuple[int, ...] = ()
   token_outputs: int = 0
-  dtype: jnp.dtype = jnp.float32
-  remat: bool = False
-  mesh: Mesh | None = None
-  platform: str = ''
+  compute: family.Compute = family.Compute()
 
   @nn.compact
   def __call__(
@@ -72,22 +65,17 @@ class MultiTaskModel(nn.Module):
       deterministic: no dropout; else the rng collection 'dropout' is used.
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
-    hidden = families.FAMILIES[self.config.family].encoder(
-      self.config,
-      self.dtype,
-      self.remat,
-      self.mesh,
-      self.platform,
-      name='encoder',
-    )(
+    encoder = families.FAMILIES[self.config.family].encoder
+    hidden = encoder(self.config, self.compute, name='encoder')(
       batch['input_ids'],
       batch['token_type_ids'],
       batch['positions'],
       batch['segment_ids'],
       deterministic,
     )  # [B, L, D]
-    # As in `attention`: there XLA lacks products of bfloat16 arrays.
-    of_slots = hidden.astype(jnp.float32) if self.platform == 'cpu' else hidden
+    # XLA's CPU backend lacks some products of bfloat16 arrays.
+    is_cpu = self.compute.platform == 'cpu'
+    of_slots = hidden.astype(jnp.float32) if is_cpu else hidden
     pooled = nn.Dense(
       self.config.hidden_size,
       precision=_EXACT,
@@ -131,8 +119,8 @@ class TaskHeads(nn.Module):
     Args:
       pooled: [B, S, D] float32.
       task_id: [B, S] int.
-      tokens: [B, L, D] float32; None where no head is of tokens.
-      segment_ids: [B, L] int, from 1 on the slots of a row, 0 is padding.
+      tokens: [B, L, D] float32; None if no head is applied to tokens.
+      segment_ids: [B, L] int, slot number plus 1; 0 is padding.
     """
     kernel = self.param(
       'kernel',
@@ -151,7 +139,7 @@ class TaskHeads(nn.Module):
     )
     if not self.token_heads:
       return Logits(slots, None)
-    # The few heads that are of tokens, [U, D, K]; slices, not a gather.
+    # The few heads that are applied to tokens, [U, D, K]; slices, not a gather.
     kernel, bias = (
       jnp.stack(
         [x[head, ..., : self.token_outputs] for head in self.token_heads]
@@ -175,7 +163,7 @@ class TaskHeads(nn.Module):
 
 
 def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
-  """Vectors at some positions, in float32, without a scatter gradient.
+  """Selects the vectors at some positions, without a scatter in the gradient.
 
   Args:
     hidden: [B, L, D], finite.
@@ -195,29 +183,22 @@ def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
 
 
 def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
-  """Random parameters: {'encoder', 'pooler', 'heads'}, float32.
+  """Draws random parameters {'encoder', 'pooler', 'heads'}, float32.
 
-  Not for `jax.jit` where all are used: a hundred draws in one program take
-  minutes to compile for a GPU; drawn one by one, each shape is compiled once.
-
-  Args:
-    model: whose shapes alone decide; those of a batch do not matter.
-    key: PRNG key.
+  Do not wrap it in `jax.jit` if all of them are used: a hundred draws in one
+  program take minutes to compile for a GPU. Outside of it, each shape is
+  compiled once.
   """
-  number = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  batch = {
-    'input_ids': number,
-    'token_type_ids': number,
-    'positions': number,
-    'segment_ids': number,
-    'cls_index': number,
-    'task_id': number,
-  }
-  # One row cannot be shared by several devices.
-  model = model.clone(mesh=None)
+  names = 'input_ids', 'token_type_ids', 'positions', 'segment_ids'
+  batch = dict.fromkeys(
+    (*names, 'cls_index', 'task_id'), jax.ShapeDtypeStruct((1, 1), jnp.int32)
+  )
+  # One row cannot be spread over several devices.
+  compute = dataclasses.replace(model.compute, mesh=None)
+  model = model.clone(compute=compute)
   return model.lazy_init(key, batch, deterministic=True)['params']
 
 
 def abstract_params(model: MultiTaskModel) -> Mapping[str, object]:
-  """The tree of `init_params` as `jax.ShapeDtypeStruct`, nothing computed."""
+  """Shapes and types of `init_params`, without computing anything."""
   return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))

@@ -370,7 +370,7 @@ def _make_apply(
   def apply(
     params: Any, batch: step_lib.Batch, key: jax.Array | None = None
   ) -> heads.Logits:
-    params = layers.unstack(params, model.dtype, stack_late)
+    params = layers.unstack(params, model.compute.dtype, stack_late)
     if param_shardings is not None:
       params = mesh_lib.gathered(params, param_shardings)
     rngs = {} if key is None else {'dropout': key}

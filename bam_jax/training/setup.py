@@ -61,10 +61,12 @@ class Setup:
       num_outputs=tasks.num_outputs,
       token_heads=tasks.token_heads,
       token_outputs=tasks.token_outputs,
-      dtype=jnp.dtype(dtype),
-      remat=config.model.remat,
-      mesh=mesh,
-      platform=platform if config.model.kernels or platform == 'cpu' else '',
+      compute=family.Compute(
+        dtype=jnp.dtype(dtype),
+        remat=config.model.remat,
+        mesh=mesh,
+        platform=platform if config.model.kernels or platform == 'cpu' else '',
+      ),
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     pretrained = encoder.load_params(config.model.layers)

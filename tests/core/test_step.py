@@ -75,7 +75,7 @@ def make_programs(
     ),
     len(TASKS),
     TASKS.num_outputs,
-    mesh=mesh,
+    compute=family.Compute(mesh=mesh),
   )  # fmt: skip
   config = dataclasses.replace(
     config_lib.Config(),

@@ -14,10 +14,7 @@ class BagEncoder(nn.Module):
   """Each layer adds to every token a product of its segment's mean."""
 
   config: family.EncoderConfig
-  dtype: jnp.dtype = jnp.float32
-  remat: bool = False
-  mesh: jax.sharding.Mesh | None = None
-  platform: str = ''
+  compute: family.Compute
 
   @nn.compact
   def __call__(
@@ -34,7 +31,7 @@ class BagEncoder(nn.Module):
     mean = same / jnp.sum(same, axis=-1, keepdims=True)
     for i in range(config.num_layers):
       x = _Layer(config, name=f'layer_{i}')(x, mean)
-    return x.astype(self.dtype)
+    return x.astype(self.compute.dtype)
 
 
 class _Embeddings(nn.Module):

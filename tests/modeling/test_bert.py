@@ -53,7 +53,9 @@ def _encode(encoder, params, inputs, key=None):
 def _encoder(**changes):
   """An encoder with its parameters; `changes` are fields of either."""
   own = {k: changes.pop(k) for k in ('dtype', 'remat') if k in changes}
-  encoder = bert.BertEncoder(dataclasses.replace(SMALL, **changes), **own)
+  encoder = bert.BertEncoder(
+    dataclasses.replace(SMALL, **changes), family.Compute(**own)
+  )
   init = jax.jit(functools.partial(encoder.init, deterministic=True))
   return encoder, init(jax.random.key(0), **_inputs(1))['params']
 

@@ -63,9 +63,7 @@ def test_kernels_match_xla(count, size, rate):
   parameters = bias, params['scale'], params['bias']
   rest = jnp.uint32([5]), (x, y), parameters, WORDS
   expected, _ = tiles.by_xla(function, function.forward, *rest)
-  actual, _ = tiles.by_triton(
-    function, function.forward, *rest, interpret=True
-  )
+  actual, _ = tiles.by_triton(function, function.forward, *rest, interpret=True)
   for a, b in zip(actual, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
   rest = jnp.uint32([5]), (gradient, *expected[1:]), parameters, WORDS
