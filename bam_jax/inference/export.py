@@ -41,19 +41,18 @@ def export(
 
   Args:
     directory: their parent; directories of the same names are replaced.
-    config: of the encoder.
-    tokenizer: the one it was trained with.
-    params: {'encoder', 'pooler', 'heads'} of host arrays, single layers.
-    heads: names of the tasks to export -> number of their head.
-    tasks: of the plan.
-    facts: for the model cards.
+    config: sizes of the encoder.
+    tokenizer: the tokenizer that the model was trained with.
+    params: host arrays {'encoder', 'pooler', 'heads'}, with single layers.
+    heads: task to export -> number of its head.
+    tasks: all tasks of the plan.
+    facts: facts for the model cards.
 
   Raises:
     errors.UserError: a file can't be written.
   """
   of = families.FAMILIES[config.family]
-  encoder = huggingface.save_params({'encoder': params['encoder']}, of)
-  body = huggingface.save_params(
+  tensors = huggingface.save_params(
     {name: params[name] for name in ('encoder', 'pooler')}, of
   )
   settings = huggingface.save_config(config, tokenizer.pad_id)
@@ -79,45 +78,39 @@ def export(
   for task in chosen:
     kind = task.kind
     table = head_params(params['heads'], heads[task.name], task)
-    tensors = {
+    own = {
       'weight': np.ascontiguousarray(table['kernel'].T),
       'bias': np.ascontiguousarray(table['bias']),
     }
-    all_heads |= {f'heads.{task.name}.{k}': v for k, v in tensors.items()}
+    all_heads |= {f'heads.{task.name}.{k}': v for k, v in own.items()}
+    body = {
+      of.tensor_prefix + name: tensor
+      for name, tensor in tensors.items()
+      if not (kind.per_token and name.startswith('pooler.'))
+    }
     write(
       task.name,
-      {
-        **{
-          of.tensor_prefix + name: tensor
-          for name, tensor in (encoder if kind.per_token else body).items()
-        },
-        **{f'{kind.head_layer}.{name}': v for name, v in tensors.items()},
-      },
+      body | {f'{kind.head_layer}.{name}': value for name, value in own.items()},
       {
         **settings,
         'architectures': [of.class_prefix + kind.architecture],
         'classifier_dropout': config.dropout_head,
         **kind.export_settings(task),
       },
-      {'README.md': card.describe_tasks([task], facts)},
+      {'README.md': card.write([task], facts)},
     )
   if len(chosen) > 1:
-    definitions = define_outputs(chosen)
-    write(
-      ALL,
-      {**body, **all_heads},
-      settings,
-      {
-        'README.md': card.describe_tasks(chosen, facts),
-        'tasks.json': to_json(definitions),
-      },
-    )
+    texts = {
+      'README.md': card.write(chosen, facts),
+      'tasks.json': to_json(define_outputs(chosen)),
+    }
+    write(ALL, tensors | all_heads, settings, texts)
 
 
 def define_outputs(
   tasks: Sequence[task_lib.Task],
 ) -> dict[str, dict[str, object]]:
-  """Task -> definition of its outputs, as JSON."""
+  """Returns task -> definition of its outputs, as JSON values."""
   return {
     task.name: {
       **task.definition(),
@@ -132,7 +125,7 @@ def define_outputs(
 def head_params(
   table: Mapping[str, np.ndarray], head: int, task: task_lib.Task
 ) -> dict[str, np.ndarray]:
-  """Kernel and bias of one task's head, without outputs it does not have."""
+  """Returns kernel and bias of one task's head, without surplus outputs."""
   outputs = task.num_outputs
   return {
     'kernel': table['kernel'][head, :, :outputs],
@@ -142,11 +135,7 @@ def head_params(
 
 @contextlib.contextmanager
 def new_directory(directory: Path, texts: Mapping[str, str]) -> Iterator[Path]:
-  """Yields an unfinished directory, then adds text files and puts it in place.
-
-  Raises:
-    errors.UserError: a file can't be written.
-  """
+  """Yields an unfinished directory; then adds text files and moves it."""
   with files.new_directory(directory) as unfinished:
     yield unfinished
     for name, text in texts.items():
@@ -154,5 +143,5 @@ def new_directory(directory: Path, texts: Mapping[str, str]) -> Iterator[Path]:
 
 
 def to_json(value: Mapping[str, object]) -> str:
-  """JSON as the exports' files have it."""
+  """Returns a value as the JSON of an exported file."""
   return json.dumps(value, indent=2, ensure_ascii=False) + '\n'

@@ -1,5 +1,7 @@
-"""Trained models for texts of users, with mixed tasks in one batch."""
+"""Predicts texts of users by trained models, with mixed tasks in a batch."""
 
+import collections
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -20,7 +22,7 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
 
-# A predicted batch stays on the device until this many more are dispatched.
+# The logits of a batch are fetched once this many more are dispatched.
 _IN_FLIGHT = 4
 
 
@@ -30,7 +32,7 @@ class Input(NamedTuple):
   Attributes:
     task: name of the task.
     rows: one row, or the windows of a long text.
-    truncated: whether some tokens of the texts are in no row.
+    truncated: whether some tokens of the texts were cut off.
   """
 
   task: str
@@ -39,6 +41,7 @@ class Input(NamedTuple):
 
   @property
   def num_tokens(self) -> int:
+    """Number of tokens of all rows."""
     return sum(len(row.input_ids) for row in self.rows)
 
 
@@ -54,11 +57,11 @@ class Result(NamedTuple):
   truncated: bool
 
   def as_json(self) -> dict[str, object]:
-    """The fields of the prediction, and `truncated`."""
+    """Returns the fields of the prediction, and `truncated`."""
     return {**self.prediction.said, 'truncated': self.truncated}
 
   def as_fields(self) -> list[str]:
-    """Prediction and probabilities, as text."""
+    """Returns the prediction and its probabilities as text."""
     shares = [f'{p:.4f}' for p in self.prediction.probabilities]
     return [self.prediction.text, *shares]
 
@@ -68,8 +71,8 @@ class Model:
 
   Attributes:
     tasks: the tasks that it predicts, by name.
-    sizes: rows of the batches: powers of two up to `packing.eval_rows`. Each is
-      one program.
+    sizes: possible numbers of rows in a batch, powers of two up to
+      `packing.eval_rows`. Each has its own program.
     most_tokens: tokens that fit into a batch of the largest size.
   """
 
@@ -80,26 +83,25 @@ class Model:
     tokenizer: features_lib.Tokenizer,
     config: config_lib.Config,
   ):
-    """Compiles nothing yet.
+    """Initializes the model, without compiling a program.
 
     Args:
-      programs: the compiled steps.
-      trained: names of tasks, and the parameters on the devices that predict
-        them.
-      tokenizer: that they were trained with.
+      programs: the steps of the plan.
+      trained: pairs of task names and the parameters, on the devices, that
+        predict these tasks.
+      tokenizer: the tokenizer that the models were trained with.
       config: the whole configuration.
     """
     self.tasks: Mapping[str, task_lib.Task] = {
       name: programs.tasks[name] for names, _ in trained for name in names
     }
     largest = config.packing.eval_rows
-    powers = (2**i for i in range(largest.bit_length()))
-    self.sizes = sorted(
-      {
-        packing_lib.bucket(min(size, largest), (1,), programs.mesh.size)
-        for size in (*powers, largest)
-      }
+    powers = [2**i for i in range(largest.bit_length())]
+    sizes = (
+      packing_lib.bucket(size, (1,), programs.mesh.size)
+      for size in (*powers, largest)
     )
+    self.sizes = sorted(set(sizes))
     self.most_tokens = self.sizes[-1] * config.packing.row_length
     self._programs = programs
     self._trained = trained
@@ -116,10 +118,8 @@ class Model:
       task_lib.Example(str(i), row[0], row[1] if len(row) == 2 else None, None)
       for i, row in enumerate(texts)
     ]
-    cut: set[str] = set()
-    rows: dict[str, list[kind_lib.Features]] = {
-      each.uid: [] for each in examples
-    }
+    cut = set()
+    rows = {example.uid: [] for example in examples}
     for row in features_lib.featurize(
       examples,
       self.tasks[task],
@@ -131,10 +131,10 @@ class Model:
     return [Input(task, tuple(own), uid in cut) for uid, own in rows.items()]
 
   def predict(self, inputs: Sequence[Input]) -> list[Result]:
-    """Predicts inputs of any tasks, in their order; one thread at a time."""
+    """Predicts inputs of any tasks, in order; not for concurrent threads."""
     results: dict[int, Result] = {}
     for names, params in self._trained:
-      # The rows of each task are adjacent, since its kind reads them as one.
+      # A kind takes all rows of its task at once, so they must be adjacent.
       chosen = sorted(
         (i for i, each in enumerate(inputs) if each.task in names),
         key=lambda i: names.index(inputs[i].task),
@@ -181,8 +181,8 @@ class Model:
     """Predicts N rows in batches of the largest size, and one for the rest.
 
     Returns:
-      [N, C] logits of the rows; and row -> [its tokens, K] logits, for each row
-      of a task with logits for each token.
+      [N, C] logits of the rows; and row -> [its tokens, K] logits, for the rows
+      of tasks that predict tokens.
     """
     packing, largest = self._config.packing, self.sizes[-1]
     features, tasks = unlabelled.Held(rows), self._programs.tasks
@@ -193,35 +193,30 @@ class Model:
       packed = packing_lib.pack(lengths, packing.row_length, packing.slots)
     else:
       packed = packing_lib.one_per_row(len(lengths))
-    # Without the others, the examples of the first rows fill as many rows.
+    # Packed anew, the examples of the first `whole` rows fill as many rows.
     whole = packed.num_rows // largest * largest
     rest = packing_lib.bucket(packed.num_rows - whole, self.sizes, 1)
     slots = np.empty((len(lengths), tasks.num_outputs), np.float32)
     tokens: dict[int, np.ndarray] = {}
-    pending: list[tuple[np.ndarray, np.ndarray, heads_lib.Logits]] = []
-
-    def collect(limit: int) -> None:
-      while len(pending) > limit:
-        numbers, starts, logits = pending.pop(0)
-        used = numbers >= 0
-        slots[numbers[used]] = jax.device_get(logits.slots)[used]
-        used &= per_token[numbers]
-        if used.any():
-          own = numbers[used]
-          values = evaluate.token_logits(
-            logits.tokens, used, starts[used], lengths[own]
-          )
-          ends = np.cumsum(lengths[own])[:-1]
-          tokens.update(zip(own.tolist(), np.split(values, ends), strict=True))
-
-    for only, size in (
-      (np.flatnonzero(packed.row < whole), largest),
-      (np.flatnonzero(packed.row >= whole), rest),
-    ):
-      for batch in self._dispatch(params, features, heads, only, size):
-        pending.append(batch)
-        collect(_IN_FLIGHT)
-    collect(0)
+    dispatched = (
+      batch
+      for only, size in (
+        (np.flatnonzero(packed.row < whole), largest),
+        (np.flatnonzero(packed.row >= whole), rest),
+      )
+      for batch in self._dispatch(params, features, heads, only, size)
+    )
+    for numbers, starts, logits in _delayed(dispatched, _IN_FLIGHT):
+      used = numbers >= 0
+      slots[numbers[used]] = jax.device_get(logits.slots)[used]
+      used &= per_token[numbers]
+      if used.any():
+        own = numbers[used]
+        values = evaluate.token_logits(
+          logits.tokens, used, starts[used], lengths[own]
+        )
+        ends = np.cumsum(lengths[own])[:-1]
+        tokens.update(zip(own.tolist(), np.split(values, ends), strict=True))
     return slots, tokens
 
   def _dispatch(
@@ -232,13 +227,14 @@ class Model:
     only: np.ndarray,
     size: int,
   ) -> Iterator[tuple[np.ndarray, np.ndarray, heads_lib.Logits]]:
-    """Predicts the rows `only` in batches of `size` rows.
+    """Predicts the features `only` in batches of `size` rows.
 
     Yields:
-      For each batch [B, S] the number of the row in each slot, -1 if the slot
-      is empty; [B, S] its first token; and the logits on the devices.
+      For each batch: [B, S] the index of the features in each slot, -1 if the
+      slot is empty; [B, S] the position of their first token; and the logits on
+      the devices.
     """
-    if len(only) == 0:
+    if not len(only):
       return
     for numbers, batch in batches.evaluation_batches(
       features,
@@ -248,9 +244,19 @@ class Model:
       size,
       only,
     ):
-      # The numbers count the rows of `only`.
+      # These numbers are indices into `only`.
       yield (
         np.where(numbers < 0, -1, only[numbers]),
         batch['cls_index'],
         self._programs.predict(params, batch),
       )
+
+
+def _delayed(items: Iterable[Any], count: int) -> Iterator[Any]:
+  """Yields each item once `count` more were made."""
+  pending = collections.deque()
+  for item in items:
+    pending.append(item)
+    if len(pending) > count:
+      yield pending.popleft()
+  yield from pending

@@ -26,25 +26,31 @@ def predict(
 ) -> None:
   """Predicts a file in constant memory, in the order of its lines.
 
-  JSON lines are those of `Result.as_json`; TSV has the prediction and the
+  JSON lines hold `Result.as_json`. TSV lines hold the prediction and the
   labels' probabilities, below a header if the input has one.
 
   Args:
-    model: predicts the task.
-    task: its name; None: the only one there is.
-    source: path of a `.tsv` or `.jsonl` file, or `-`.
-    output: path, of either format, written whole or not at all; None: standard
-      output, in the format of the input.
+    model: the model.
+    task: name of the task; None: the model's only task.
+    source: path of a `.tsv` or `.jsonl` file; `-`: standard input.
+    output: path of a file in either format, written whole or not at all; None:
+      standard output, in the format of the input.
 
   Raises:
-    errors.UserError: no such task, the input can't be read, naming file and
-      line, or the output can't be written.
+    errors.UserError: the task is unknown, the input can't be read, or the
+      output can't be written.
   """
-  task = _known(model, task)
+  if task is None and len(model.tasks) == 1:
+    (task,) = model.tasks
+  if task not in model.tasks:
+    given = (
+      '--task is missing' if task is None else f'--task={task}: no such task'
+    )
+    raise errors.UserError(f'{given}; give one of {", ".join(model.tasks)}')
   declared = model.tasks[task]
   if output is not None and unlabelled.format_of(output) is None:
     raise errors.UserError(
-      f'--output={output}: is neither .tsv nor .jsonl; name it by its format'
+      f'--output={output}: ends neither in .tsv nor in .jsonl; rename it'
     )
   count = cut = 0
   with (
@@ -57,29 +63,16 @@ def predict(
       file.write(escape.tsv(('prediction', *names)) + '\n')
     while texts := list(itertools.islice(rows.texts, _CHUNK)):
       for result in model.predict(model.encode(task, texts)):
-        file.write(_line(result, as_json))
+        if as_json:
+          line = json.dumps(result.as_json(), ensure_ascii=False)
+        else:
+          line = escape.tsv(result.as_fields())
+        file.write(line + '\n')
         cut += result.truncated
       count += len(texts)
   logging.info(
     '%s: %d rows predicted, %d of them cut', output or 'stdout', count, cut
   )
-
-
-def _known(model: model_lib.Model, task: str | None) -> str:
-  if task is None and len(model.tasks) == 1:
-    return next(iter(model.tasks))
-  if task in model.tasks:
-    return task
-  asked = '--task is missing; give one'
-  if task is not None:
-    asked = f'--task={task}: is none'
-  raise errors.UserError(f'{asked} of {", ".join(model.tasks)}')
-
-
-def _line(result: model_lib.Result, as_json: bool) -> str:
-  if as_json:
-    return json.dumps(result.as_json(), ensure_ascii=False) + '\n'
-  return escape.tsv(result.as_fields()) + '\n'
 
 
 @contextlib.contextmanager

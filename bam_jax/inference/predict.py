@@ -23,21 +23,10 @@ def predict(
   config: config_lib.Config,
   path: Path,
 ) -> dict[str, str]:
-  """Predicts a split, writes the predictions to a file and returns them.
-
-  Args:
-    programs: the compiled steps.
-    params: parameters on the devices.
-    task: the task.
-    features: N rows.
-    config: the whole configuration.
-    path: of the file; see `write_tsv`.
+  """Predicts a split, writes the predictions by `write_tsv` and returns them.
 
   Returns:
     uid -> label, or score on the task's own scale, in the order of the rows.
-
-  Raises:
-    errors.UserError: the file can't be written.
   """
   logits = evaluate.predict(
     programs, params, features, programs.tasks.index[task.name], config.packing
@@ -50,25 +39,25 @@ def predict(
 def write_tsv(
   path: Path, task: task_lib.Task, texts: Mapping[str, str], logits: np.ndarray
 ) -> None:
-  """Writes `uid<TAB>prediction<TAB>probabilities...`, one line for each row.
+  r"""Writes a line `uid<TAB>prediction<TAB>probabilities...` for each row.
 
   Kinds without probabilities have two columns. A tab or a line break inside a
-  label is written as `\\t` or `\\n`.
+  label is written as `\t` or `\n`.
 
   Args:
-    path: of the file.
+    path: path of the file.
     task: the task.
     texts: uid -> prediction, see `Kind.texts`.
-    logits: of the same rows.
+    logits: logits of the same rows.
 
   Raises:
     errors.UserError: the file can't be written.
   """
-  kind, outputs = task.kind, np.empty((len(texts), 0))
-  names = kind.prediction_columns(task)
+  names = task.kind.prediction_columns(task)
+  shares = np.empty((len(texts), 0))
   if names:
-    outputs = kind.probabilities(logits)
+    shares = task.kind.probabilities(logits)
   lines = [escape.tsv(('uid', 'prediction', *names))]
-  for (uid, text), row in zip(texts.items(), outputs, strict=True):
+  for (uid, text), row in zip(texts.items(), shares, strict=True):
     lines.append(escape.tsv((uid, text, *(f'{p:.4f}' for p in row))))
   files.write_text(path, '\n'.join(lines) + '\n')

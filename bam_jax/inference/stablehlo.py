@@ -57,9 +57,16 @@ def export(
     },
     sep='/',
   )
+  shape = jax_export.symbolic_shape(
+    'b, l', constraints=(f'l <= {config.max_positions}',)
+  )
+  tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
   program = jax_export.export(
     jax.jit(_program(config, chosen)), platforms=PLATFORMS
-  )(*_arguments(weights, config))
+  )(
+    jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights),
+    *(tokens, tokens, tokens),
+  )
   about = {
     'jax': jax.__version__,
     'platforms': PLATFORMS,
@@ -70,7 +77,7 @@ def export(
   name = chosen[0].name if len(chosen) == 1 else export_lib.ALL
   texts = {
     'model.json': export_lib.to_json(about),
-    'README.md': card.describe_program(chosen, facts, jax.__version__),
+    'README.md': card.write(chosen, facts, jax.__version__),
   }
   with export_lib.new_directory(directory / name, texts) as unfinished:
     (unfinished / 'program.jax_export').write_bytes(program.serialize())
@@ -81,13 +88,18 @@ def export(
 def _program(
   config: family.EncoderConfig, tasks: list[task_lib.Task]
 ) -> Callable[..., dict[str, jax.Array]]:
-  """Returns the function to export; b texts, l tokens, c outputs of a task.
+  """Returns the function to export: b texts, l tokens, c outputs of a task.
 
-  Its arguments are the weights, and [b, l] int32 token ids, token types and a
-  mask that is 0 at padding. It returns for each task [b, c] logits, or
-  [b, l, c] logits of each token. All is float32, without reduced precision on
-  any platform.
+  It takes the weights, and [b, l] int32 token ids, token types and a mask that
+  is 0 at padding. It returns for each task [b, c] logits, or [b, l, c] logits
+  of each token, in float32 without reduced precision on any platform.
   """
+  encoder = families.FAMILIES[config.family].encoder(config, family.Compute())
+
+  def dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
+    # NumPy's implicit rank promotion is not allowed.
+    bias = layer['bias'].reshape((1,) * (x.ndim - 1) + (-1,))
+    return x @ layer['kernel'] + bias
 
   def logits(
     weights: Mapping[str, jax.Array],
@@ -98,49 +110,20 @@ def _program(
     params = flax.traverse_util.unflatten_dict(weights, sep='/')
     positions = jax.lax.broadcasted_iota(jnp.int32, input_ids.shape, 1)
     with jax.default_matmul_precision('highest'):
-      hidden = (
-        families.FAMILIES[config.family]
-        .encoder(config, family.Compute())
-        .apply(
-          {'params': params['encoder']},
-          input_ids,
-          token_type_ids,
-          positions,
-          attention_mask,
-          deterministic=True,
-        )
+      hidden = encoder.apply(
+        {'params': params['encoder']},
+        input_ids,
+        token_type_ids,
+        positions,
+        attention_mask,
+        deterministic=True,
       )  # [b, l, D]
-      pooled = jnp.tanh(_dense(hidden[:, 0], params['pooler']))
+      pooled = jnp.tanh(dense(hidden[:, 0], params['pooler']))
       return {
-        task.name: _dense(
+        task.name: dense(
           hidden if task.kind.per_token else pooled, params['heads'][task.name]
         )
         for task in tasks
       }
 
   return logits
-
-
-def _dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
-  # NumPy's implicit rank promotion is not allowed.
-  bias = layer['bias'].reshape((1,) * (x.ndim - 1) + (-1,))
-  return x @ layer['kernel'] + bias
-
-
-def _arguments(
-  weights: Mapping[str, np.ndarray], config: family.EncoderConfig
-) -> tuple[object, ...]:
-  """Shapes of the program's arguments, with symbolic batch size and length."""
-  shape = jax_export.symbolic_shape(
-    'b, l', constraints=(f'l <= {config.max_positions}',)
-  )
-  tokens = jax.ShapeDtypeStruct(shape, jnp.int32)
-  return (
-    {
-      name: jax.ShapeDtypeStruct(array.shape, array.dtype)
-      for name, array in weights.items()
-    },
-    tokens,
-    tokens,
-    tokens,
-  )

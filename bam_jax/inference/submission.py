@@ -29,16 +29,11 @@ Predictions = Mapping[str, Mapping[str, Mapping[str, str]]]
 def write(
   path: Path, tasks: task_lib.TaskTable, predictions: Predictions
 ) -> None:
-  """Checks and writes a submission; writes nothing if GLUE takes no split.
-
-  Args:
-    path: of the zip.
-    tasks: the tasks.
-    predictions: task -> test split -> uid -> text.
+  """Checks and writes a submission; writes nothing if no task is of GLUE.
 
   Raises:
     errors.UserError: GLUE would refuse a prediction, a row of a test file has
-      none, or the zip can't be written.
+      no prediction, or the zip can't be written.
   """
   data = io.BytesIO()
   with zipfile.ZipFile(data, 'w') as archive:
@@ -47,59 +42,52 @@ def write(
       for split, texts in splits.items():
         if file := task.tables[split].submission:
           entry = zipfile.ZipInfo(file, _EPOCH)
-          rows = _rows(f'{path}: ', file, task, texts)
+          rows = _rows(f'{path}: {file}', task, texts)
           archive.writestr(entry, rows, zipfile.ZIP_DEFLATED)
     is_empty = not archive.namelist()
   if not is_empty:
     files.write_bytes(path, data.getvalue())
 
 
-def _rows(
-  where: str, file: str, task: task_lib.Task, texts: Mapping[str, str]
-) -> str:
-  """`index<TAB>prediction`, and a line for each row of the test file."""
+def _rows(where: str, task: task_lib.Task, texts: Mapping[str, str]) -> str:
+  """Returns a header and `index<TAB>prediction` for each row of a test file."""
   lines = ['index\tprediction']
   for number, (uid, text) in enumerate(texts.items()):
     # The index counts the rows of the raw file, malformed ones included.
     if uid.rpartition('/')[2] != str(number):
       raise errors.UserError(
-        f'{where}row {number} of {file} has no prediction: it was skipped as'
-        ' malformed; mend it in the test file'
+        f'{where}: row {number} has no prediction because it was skipped as'
+        ' malformed; correct that row of the test file'
       )
     lines.append(f'{number}\t{text}')
     try:
       task.kind.parse(task, text, '')
     except errors.UserError:
       raise errors.UserError(
-        f'{where}{file}:{number + 2}: {lines[-1]!r} is no prediction of'
-        f' {task.name}'
+        f'{where}:{number + 2}: {lines[-1]!r} is not a valid prediction for'
+        f' {task.name}; predict again with the labels of that task'
       ) from None
   return '\n'.join(lines) + '\n'
 
 
 def check_majority(names: Sequence[str], tasks: task_lib.TaskTable) -> None:
-  """Checks the names of the tasks whose majority label will be submitted.
+  """Checks the tasks whose majority label will be submitted.
 
   Raises:
     errors.UserError: a name is not among the tasks, or its task has no majority
       label or no file in a submission.
   """
   for name in names:
-    where = f'--majority={name}'
-    if name not in tasks.index:
-      raise errors.UserError(
-        f'{where}: is no task of the plan, which has {", ".join(tasks.names)};'
-        ' leave it out'
-      )
-    task = tasks[name]
-    if not task.kind.one_class:
-      raise errors.UserError(
-        f'{where}: a {task.kind} task has no majority label; leave it out'
-      )
-    if not any(task.tables[split].submission for split in task.test_splits):
-      raise errors.UserError(
-        f'{where}: the task has no file in a GLUE submission; leave it out'
-      )
+    task = tasks[name] if name in tasks.index else None
+    if task is None:
+      reason = f'the plan has only the tasks {", ".join(tasks.names)}'
+    elif not task.kind.one_class:
+      reason = f'a {task.kind} task has no majority label'
+    elif not any(task.tables[split].submission for split in task.test_splits):
+      reason = 'the task has no file in a GLUE submission'
+    else:
+      continue
+    raise errors.UserError(f'--majority={name}: {reason}; leave it out')
 
 
 def majority(
@@ -110,18 +98,18 @@ def majority(
   """Replaces each prediction by the most frequent training label.
 
   Args:
-    task: one that `check_majority` passes.
-    train: its training rows; of equally frequent labels, the first one of
+    task: a task that `check_majority` accepts.
+    train: its training rows. Of equally frequent labels, the first one in
       `task.labels` is taken.
     by_split: test split -> uid -> prediction.
 
   Raises:
-    errors.UserError: nothing was predicted.
+    errors.UserError: no test row was predicted.
   """
   if not by_split:
     raise errors.UserError(
-      f'--majority={task.name}: no test row of it was predicted; add its test'
-      ' file to config.data.dir, or choose a --group that has the task'
+      f'--majority={task.name}: no test row of this task was predicted; add its'
+      ' test file to config.data.dir, or choose a --group that has the task'
     )
   counts = np.bincount(task.kind.gold(task, train), minlength=len(task.labels))
   label = task.labels[int(np.argmax(counts))]

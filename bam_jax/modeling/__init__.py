@@ -1,1 +1,1 @@
-"""BERT in Flax with per-task heads over packed rows."""
+"""Encoders and task heads in Flax, over packed rows of segments."""

@@ -1,9 +1,9 @@
 """Self-attention within the segments of packed rows.
 
-Three ways lead over all heads of all rows: a Triton kernel on NVIDIA GPUs and a
-Mosaic kernel on TPUs, in which the [L, L] probabilities never leave the chip,
-and `vmap` elsewhere. All see the same dropout mask. Library kernels (cuDNN,
-splash) have no such mask.
+`attention_head` is applied to all heads of all rows by a Triton kernel on
+NVIDIA GPUs, a Mosaic kernel on TPUs, and `vmap` elsewhere. In the kernels the
+[L, L] probabilities never leave the chip. All have the same dropout mask, which
+library kernels (cuDNN, splash) lack.
 """
 
 from collections.abc import Callable
@@ -18,11 +18,11 @@ from jax.sharding import Mesh
 from bam_jax.modeling import attention_head
 from bam_jax.modeling import kernels
 
-# The [L, L] arrays of a head must fit into the registers of a GPU's block.
-# Forward it takes some queries only: then several blocks fit at once.
+# The [L, L] arrays of a head must fit into the registers of a GPU's block. With
+# fewer queries, in the forward pass, several blocks fit at once.
 _LONGEST_ROW = 128
 _QUERIES = 64
-_SHORTEST = 16  # of any side of a product that Triton takes
+_SHORTEST = 16  # least side of a matrix that Triton multiplies
 
 
 def attend(

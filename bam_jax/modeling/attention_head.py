@@ -1,6 +1,6 @@
-"""Self-attention of one head of one row; float32 except for matrix products.
+"""Self-attention of one head of one row, for all queries or a tile of them.
 
-The same functions compute the whole [L, L] at once and, in a kernel, a tile.
+Everything but the operands of matrix products is float32.
 """
 
 import math
@@ -11,19 +11,19 @@ import jax.numpy as jnp
 
 from bam_jax.modeling import dropout
 
-# Half of it, so that a scale above 1 leaves it finite.
+# Half of the lowest float, which stays finite when it is scaled.
 _LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
 class Tile(NamedTuple):
-  """Where some queries and all keys of a head meet, [n, L] of [B, H, L, L].
+  """Masks for n queries and all L keys of a head, part of [B, H, L, L].
 
   Attributes:
     query_segments: [n, 1] int32.
     key_segments: [1, L] int32.
-    rate: of dropout, 0 to below 1.
+    rate: dropout rate, 0 to below 1.
     words: two uint32 of the dropout mask.
-    first: uint32, the place of its first element; it may wrap around.
+    first: uint32 flat index of the first element; it may wrap around.
   """
 
   query_segments: jax.Array
@@ -33,15 +33,14 @@ class Tile(NamedTuple):
   first: jax.Array
 
   def mask(self, logits: jax.Array) -> jax.Array:
-    """Lowest float where a query may not attend to a key; padding never may."""
+    """Replaces logits between different segments or in padding by -1.7e38."""
     segments = jnp.where(self.query_segments == 0, -1, self.query_segments)
     return jnp.where(segments == self.key_segments, logits, _LOWEST)
 
   def sign(self, x: jax.Array) -> jax.Array:
-    """Positive numbers, negative where dropout does not leave them.
+    """Negates the positive numbers that dropout removes.
 
-    One array where number and mask would be two, which a GPU's block has no
-    registers for.
+    A GPU block has registers for this array, but not for numbers and mask.
     """
     if self.rate == 0:
       return x
@@ -54,19 +53,9 @@ class Tile(NamedTuple):
 def forward(
   tile: Tile, q: jax.Array, k: jax.Array, v: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """The contexts of some queries.
+  """Returns the contexts [n, hd] of queries [n, hd], keys and values [L, hd].
 
-  Factors that a whole row shares wait for the narrower arrays at the end, here
-  as backward.
-
-  Args:
-    tile: n queries, L keys.
-    q: [n, hd].
-    k: [L, hd].
-    v: [L, hd].
-
-  Returns:
-    [n, hd], alone in a tuple.
+  Factors that a row shares are applied to the narrower arrays at the end.
   """
   weights, inverse = _softmax(tile, q, k)
   dropped = jnp.maximum(tile.sign(weights), 0).astype(v.dtype)
@@ -77,12 +66,12 @@ def forward(
 def backward(
   tile: Tile, q: jax.Array, k: jax.Array, v: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, ...]:
-  """The gradients of queries, keys and values, given that of the contexts."""
+  """Returns the gradients of q, k and v for a gradient [n, hd] of contexts."""
   weights, inverse = _softmax(tile, q, k)
   probs = tile.sign(weights * inverse)
   dropped = jnp.maximum(probs, 0).astype(v.dtype)
-  # The widest operands on the right: on the left Triton turns them by computing
-  # all of them twice.
+  # The widest operands are on the right: on the left, Triton transposes them by
+  # computing them twice.
   of_v = _product(gradient, dropped, (0, 0)).T
   of_probs = jnp.where(probs > 0, _product(gradient, v, (1, 1)), 0)
   mean = jnp.sum(probs * of_probs, axis=1, keepdims=True)
@@ -96,13 +85,13 @@ def backward(
 def _softmax(
   tile: Tile, q: jax.Array, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Numerators [n, L] and the inverse of their sums [n, 1], float32.
+  """Returns numerators [n, L] and the inverse of their sums [n, 1], float32.
 
-  Both are 0 for a query that sees nothing.
+  Both are 0 for a query that sees no key.
   """
   logits = tile.mask(_product(q, k, (1, 1)))
   highest = jnp.max(logits, axis=1, keepdims=True)
-  # Above what is masked, so that a query that sees nothing has weights of zero.
+  # Above masked logits, so that a query that sees no key has zero weights.
   highest = jnp.maximum(highest, _LOWEST / 2)
   scale = q.shape[-1] ** -0.5 * math.log2(math.e)
   weights = jnp.exp2(logits * scale - highest * scale)
@@ -111,7 +100,7 @@ def _softmax(
 
 
 def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
-  """The matrix product over one axis of each, summed and left in float32."""
+  """Multiplies matrices over one axis of each, summing in float32."""
   return jax.lax.dot_general(
     a,
     b,

@@ -1,9 +1,8 @@
-"""Dropout whose mask is a cheap hash of the key and of the flat position.
+"""Dropout whose mask is a cheap hash of two words and the flat position.
 
-The mask depends on (words, position) alone: the first rows of a larger batch,
-a vmapped call and any number of devices all see the same one. A counter-based
-hash fuses into the arithmetic around it, where threefry would be a kernel of
-its own that reads and writes every number through memory.
+So any batch size, `vmap` and any number of devices give the same mask. A
+counter-based hash fuses into the arithmetic around it; threefry would be a
+separate kernel that moves every number through memory.
 """
 
 import flax.linen as nn
@@ -14,12 +13,12 @@ _GOLDEN = 0x9E3779B1
 
 
 def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
-  """What the masks of a step are drawn by: [sites, 2] uint32.
+  """Draws the two words of each dropout site's mask, [sites, 2] uint32.
 
   Args:
-    module: whose rng collection 'dropout' is used.
-    sites: where the module drops out.
-    deterministic: there is no dropout, and no collection is needed.
+    module: the module whose rng collection 'dropout' is used.
+    sites: number of places at which the module applies dropout.
+    deterministic: without dropout; the words are 0 and no collection is needed.
   """
   if deterministic:
     return jnp.zeros((sites, 2), jnp.uint32)
@@ -27,7 +26,7 @@ def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
 
 
 def flat_index(shape: tuple[int, ...]) -> jax.Array:
-  """[*shape] uint32, the place of each element in row-major order.
+  """Returns the row-major index of each element of an array, uint32.
 
   >>> flat_index((2, 3)).tolist()
   [[0, 1, 2], [3, 4, 5]]
@@ -44,21 +43,17 @@ def flat_index(shape: tuple[int, ...]) -> jax.Array:
 def keep(
   words: tuple[jax.Array, jax.Array], rate: float, *index: jax.Array
 ) -> jax.Array:
-  """Which elements survive.
+  """Returns a dropout mask, each element True with probability 1 - rate.
 
-  The finaliser of MurmurHash3 (Appleby, public domain) over the flat index plus
-  the one word, then a product with the other, made odd: two sites that meet in
-  their first word still drop other elements.
+  The finaliser of MurmurHash3 (Appleby, public domain) hashes the flat index
+  plus the first word. The product with the second word, made odd, keeps sites
+  apart that share the first word.
 
   Args:
-    words: those of the site.
+    words: two uint32 of the site.
     rate: share of elements dropped, 0 to below 1.
-    *index: uint32, as `flat_index` returns; it may wrap around. Or arrays of
-      which it is the sum, such as [n, 1] and [1, m]: so it costs an element
-      one addition.
-
-  Returns:
-    Bool of the shape of the index, each True with probability 1 - rate.
+    *index: uint32 of `flat_index`, which may wrap around; or several arrays
+      that add up to it, such as [n, 1] and [1, m], which is cheaper.
   """
   first, *others = (part * jnp.uint32(_GOLDEN) for part in index)
   x = sum(others, first + words[0])
@@ -75,17 +70,14 @@ def keep_tile(
   shape: tuple[int, int],
   stride: int,
 ) -> jax.Array:
-  """Part of a larger mask, as `keep` has it.
+  """Returns a part [n, m] of the mask of a larger array.
 
   Args:
-    words: those of the site.
+    words: two uint32 of the site.
     rate: share of elements dropped, 0 to below 1.
-    first: uint32, the place of its first element; it may wrap around.
-    shape: [n, m] of the part.
-    stride: elements from one row of it to the next.
-
-  Returns:
-    [n, m] bool.
+    first: uint32 flat index of the part's first element; it may wrap around.
+    shape: (n, m).
+    stride: number of elements from one row of the part to the next.
   """
   height, width = shape
   rows = jax.lax.broadcasted_iota(jnp.uint32, (height, 1), 0)
@@ -96,23 +88,17 @@ def keep_tile(
 def keep_mask(
   words: jax.Array, rate: float, shape: tuple[int, ...]
 ) -> jax.Array:
-  """Bool of `shape`: which elements of an array survive; words [2]."""
+  """Returns the dropout mask of an array by the site's words [2]."""
   return keep((words[0], words[1]), rate, flat_index(shape))
 
 
 def scale_kept(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
-  """Zeroes what is not kept and scales the rest up by 1/(1-rate).
-
-  Args:
-    x: of any shape.
-    kept: bool of the same shape; None: all.
-    rate: share of elements dropped, 0 to below 1.
-  """
+  """Zeroes elements outside of the mask and scales the rest by 1/(1-rate)."""
   return x if kept is None else jnp.where(kept, x * (1 / (1 - rate)), 0)
 
 
 def dropout(x: jax.Array, rate: float, words: jax.Array) -> jax.Array:
-  """Zeroes a share of the elements; words [2] are not read at rate 0."""
+  """Applies dropout to an array by the site's words [2]."""
   if rate == 0:
     return x
   return scale_kept(x, keep_mask(words, rate, x.shape), rate)

@@ -1,4 +1,4 @@
-"""The encoder families by their `model_type` in config.json."""
+"""Registry of the encoder families, by `model_type` in config.json."""
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import family
@@ -7,7 +7,7 @@ FAMILIES: dict[str, family.Family] = {each.name: each for each in (bert.BERT,)}
 
 
 def presets() -> dict[str, dict[str, object]]:
-  """Arguments of `family.EncoderConfig` by the names of `config.model.arch`."""
+  """Returns `config.model.arch` name -> arguments of `family.EncoderConfig`."""
   return {
     name: {**sizes, 'family': each.name}
     for each in FAMILIES.values()

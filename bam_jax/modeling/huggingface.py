@@ -1,7 +1,7 @@
-"""Weights in Hugging Face's format: where they lie, and renaming both ways.
+"""Finds, loads and saves weights in Hugging Face's format.
 
-`Family.modules` is the one table of names: import, export and the check of
-every shape read it.
+`Family.modules` is the one table of names, for loading, saving and the check of
+every shape.
 """
 
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import weight_files
 
-# The parameters of a module, here and there. A kernel is transposed there.
+# Our names and Hugging Face's of a module's parameters; a kernel is transposed.
 _PARAMETERS = {
   'embed': (('embedding', 'weight'),),
   'norm': (('scale', 'weight'), ('bias', 'bias')),
   'dense': (('kernel', 'weight'), ('bias', 'bias')),
 }
 
-# No encoder comes near these; what a config.json asks for is allocated.
+# Limits far above any encoder: memory for a config.json's sizes is allocated.
 _MOST = 1 << 20
 _MOST_LAYERS = 1 << 10
 
@@ -52,19 +52,19 @@ _FILES = (
 
 
 class _Name(NamedTuple):
-  """One parameter: its path here, its name there, its shape's letters here."""
+  """One parameter: our path, Hugging Face's tensor, our shape's letters."""
 
   path: tuple[str, ...]
   tensor: str
   shape: str
 
-  @property
-  def transposed(self) -> bool:
-    return self.path[-1] == 'kernel'
+  def transpose(self, value: np.ndarray) -> np.ndarray:
+    """Converts an array from one side's layout to the other's."""
+    return np.ascontiguousarray(value.T if self.path[-1] == 'kernel' else value)
 
 
 def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
-  """The directory of the weights that `config.model.init` names.
+  """Finds the directory of the weights that `config.model.init` names.
 
   Args:
     init: a directory; `package:NAME/DIR`, the directory DIR of an installed
@@ -72,8 +72,8 @@ def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
     wanted: patterns of the files that are fetched from the hub.
 
   Raises:
-    errors.UserError: there is nothing of that name, the hub does not give it,
-      or it was asked for weights that can be loaded and holds none.
+    errors.UserError: the directory, package or model cannot be found or
+      fetched, or weights are wanted and the model has no safetensors file.
   """
   where = f'config.model.init={init!r}'
   if init.startswith('package:'):
@@ -87,14 +87,16 @@ def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
   if path.is_dir():
     return path
   if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', init):
-    raise errors.UserError(f'{where}: no such directory')
+    raise errors.UserError(f'{where}: no such directory; correct the path')
   return _find_on_hub(init, where, wanted)
 
 
 def _find_in_package(name: str, where: str) -> Path:
   package, _, directory = name.partition('/')
   if not package.isidentifier():
-    raise errors.UserError(f'{where}: give package:NAME/DIR')
+    raise errors.UserError(
+      f'{where}: {package!r} is not a package name; give package:NAME/DIR'
+    )
   spec = importlib.util.find_spec(package)
   if spec is None or not spec.submodule_search_locations:
     raise errors.UserError(
@@ -103,7 +105,9 @@ def _find_in_package(name: str, where: str) -> Path:
     )
   path = Path(spec.submodule_search_locations[0]) / directory
   if not path.is_dir():
-    raise errors.UserError(f'{where}: the package has no directory {path}')
+    raise errors.UserError(
+      f'{where}: the package has no directory {path}; correct the path'
+    )
   return path
 
 
@@ -117,65 +121,60 @@ def _find_on_hub(name: str, where: str, wanted: Sequence[str]) -> Path:
     if _WEIGHTS not in wanted or weight_files.are_in(path):
       return path
     names = huggingface_hub.HfApi().list_repo_files(name, revision=path.name)
-  except Exception as error:  # Its own errors, the HTTP client's, the OS's.
-    # A failed request leads to the cache, and the error is that it is empty.
+  except Exception as error:  # Of huggingface_hub, HTTP client or system.
     cause = error
+    # A failed request is followed by an error of the empty cache.
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
       cause = error.__cause__
     lines = [line.strip() for line in str(cause).splitlines()]
     lines = [x for x in lines if x and not x.startswith('For more information')]
     # The first line may hold the status alone.
     reason = ' '.join(lines[:2]) or type(cause).__name__
+    status = getattr(getattr(cause, 'response', None), 'status_code', None)
+    if status in (401, 403, 404):
+      remedy = (
+        'correct the name, or, if the model is private or gated, run `hf auth'
+        ' login` or set HF_TOKEN'
+      )
+    elif status == 429:
+      remedy = (
+        'wait and run the command again, or set HF_TOKEN for more requests'
+      )
+    else:
+      remedy = (
+        f'where the hub can be reached run `hf download {name} --local-dir'
+        ' DIR`, then give DIR'
+      )
     raise errors.UserError(
-      f'{where}: no such directory, and the hub does not give it ({reason});'
-      f' {_remedy(cause, name)}'
+      f'{where}: no such directory, and the hub does not provide it'
+      f' ({reason}); {remedy}'
     ) from error
   raise weight_files.cannot_load(where, names, name, name.split('/')[-1])
 
 
-def _remedy(error: BaseException, name: str) -> str:
-  """What to do about a request that failed."""
-  status = getattr(getattr(error, 'response', None), 'status_code', None)
-  if status in (401, 403, 404):
-    return (
-      'mend the name, or, where the model is private or gated, run `hf auth'
-      ' login` or set HF_TOKEN'
-    )
-  if status == 429:
-    return (
-      'wait, then give the same command again; with HF_TOKEN more is let in'
-    )
-  return (
-    f'where the hub can be reached run `hf download {name} --local-dir DIR`,'
-    ' then give DIR'
-  )
-
-
 def load_config(path: Path) -> dict[str, int | float | str]:
-  """The arguments of `family.EncoderConfig`, without dropout, of config.json.
+  """Reads config.json as arguments of `family.EncoderConfig`, without dropout.
 
   Raises:
-    errors.UserError: no such file, or an encoder that cannot be loaded.
+    errors.UserError: the file is missing, or the encoder cannot be loaded.
   """
   file = Path(path) / 'config.json'
   values = weight_files.read_json(file)
   name = values.get('model_type', bert.BERT.name)
-  if not isinstance(name, str) or name not in families.FAMILIES:
-    known = ', '.join(map(repr, families.FAMILIES))
-    raise errors.UserError(
-      f'{file}: model_type is {name!r}, but only encoders with model_type'
-      f' {known} can be loaded; choose another config.model.init'
-    )
-  of = families.FAMILIES[name]
-  for key, wanted in of.required.items():
-    found = values.get(key, wanted)
-    if found != wanted:
+  wanted = {'model_type': tuple(families.FAMILIES)}
+  if isinstance(name, str) and name in families.FAMILIES:
+    wanted = families.FAMILIES[name].required
+  for key, value in wanted.items():
+    found = values.get(key, value)
+    if found != value:
+      choices = value if isinstance(value, tuple) else (value,)
       raise errors.UserError(
-        f'{file}: {key} is {found!r}, but only {name} encoders with'
-        f' {key}={wanted!r} can be loaded; choose another config.model.init'
+        f'{file}: {key} is {found!r}, but only encoders with {key}'
+        f' {" or ".join(map(repr, choices))} can be loaded; choose another'
+        ' config.model.init'
       )
-  result = {}
-  for ours, theirs in of.sizes.items():
+  result = {'family': name}
+  for ours, theirs in families.FAMILIES[name].sizes.items():
     size = values.get(theirs)
     most = _MOST_LAYERS if ours == 'num_layers' else _MOST
     if type(size) is not int or not 1 <= size <= most:
@@ -185,26 +184,23 @@ def load_config(path: Path) -> dict[str, int | float | str]:
     result[ours] = size
   if result['hidden_size'] % result['num_heads']:
     raise errors.UserError(
-      f'{file}: hidden_size {result["hidden_size"]} does not divide by'
-      f' num_attention_heads {result["num_heads"]}; mend either'
+      f'{file}: num_attention_heads {result["num_heads"]} does not divide'
+      f' hidden_size {result["hidden_size"]}; correct one of them'
     )
   eps = values.get('layer_norm_eps', 1e-12)
   if type(eps) not in (int, float) or not 0 < eps < 1:
     raise errors.UserError(
-      f'{file}: layer_norm_eps is {eps!r}; give a number from 0 to 1'
+      f'{file}: layer_norm_eps is {eps!r}; give a number between 0 and 1'
     )
-  return result | {'layer_norm_eps': float(eps), 'family': name}
+  return result | {'layer_norm_eps': float(eps)}
 
 
 def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
-  """The inverse of `load_config`: what a config.json must hold.
-
-  Both names of the weights' type: the second one is that of transformers up to
-  4.55.
+  """Returns the content of config.json, which `load_config` reads back.
 
   Args:
-    config: of the encoder.
-    pad_id: of `[PAD]`, which has no part in what is computed.
+    config: shape of the encoder.
+    pad_id: id of `[PAD]`, on which no result depends.
   """
   of = families.FAMILIES[config.family]
   return {
@@ -217,46 +213,45 @@ def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
     'pad_token_id': pad_id,
     **of.written,
     'dtype': 'float32',
-    'torch_dtype': 'float32',
+    'torch_dtype': 'float32',  # its name in transformers up to 4.55
   }
 
 
 def load_params(
   path: Path, config: family.EncoderConfig, layers: Sequence[int] = ()
 ) -> dict[str, object]:
-  """Encoder and pooler from a directory of weights.
+  """Loads encoder and pooler from a directory of weights.
 
   Args:
     path: directory with config.json and model.safetensors (float32, float16,
       bfloat16 or float64; in one file or in shards with an index).
-    config: the shapes that are wanted.
-    layers: numbers of the `config.num_layers` layers of the file that are kept,
-      in the order that they have here; empty: the first ones.
+    config: the wanted shapes.
+    layers: for each of the `config.num_layers` layers, its number in the file;
+      empty: the first ones.
 
   Returns:
     {'encoder': ..., 'pooler': ...}, float32 NumPy arrays in the tree of
-    `MultiTaskModel`; without 'pooler' where the file holds none.
+    `MultiTaskModel`; without 'pooler' if the file holds none.
 
   Raises:
     errors.UserError: a tensor is missing, unknown, or of the wrong shape or
       type, or there is no file to read.
   """
-  path = Path(path)
   of = families.FAMILIES[config.family]
   stored = _stored_tensors(path, of)
   count = load_config(path)['num_layers']
   layers = layers or range(config.num_layers)
   if max(layers) >= count:
     raise errors.UserError(
-      f'{path}: has {count} layers, not {config.num_layers}; lower'
+      f'{path}: has {count} layers, fewer than {config.num_layers}; lower'
       ' config.model.num_layers'
     )
   known = list(_names(of, range(count)))
   surplus = stored.keys() - {name.tensor for name in known}
   if surplus:
     raise errors.UserError(
-      f'{path}: unknown tensor {min(surplus)}, not part of a {of.name} encoder'
-      f' of {count} layers; choose another config.model.init'
+      f'{path}: tensor {min(surplus)} is not part of a {of.name} encoder of'
+      f' {count} layers; choose another config.model.init'
     )
   wanted = list(_names(of, layers))
   if not any(tensor.startswith('pooler.') for tensor in stored):
@@ -270,14 +265,14 @@ def load_params(
 def save_params(
   params: Mapping[str, object], of: family.Family = bert.BERT
 ) -> dict[str, np.ndarray]:
-  """The inverse of `load_params`: Hugging Face's name -> tensor.
+  """Returns tensors by Hugging Face's names, the inverse of `load_params`.
 
   Args:
     params: {'encoder': ..., 'pooler': ...}; 'pooler' may be absent.
     of: the encoder's family.
 
   Raises:
-    ValueError: a parameter that the table does not name, or one too few.
+    ValueError: the table of names and `params` differ.
   """
   flat = flax.traverse_util.flatten_dict(params)
   count = sum(key.startswith('layer_') for key in params['encoder'])
@@ -285,17 +280,13 @@ def save_params(
   different = flat.keys() ^ {name.path for name in names}
   if different:
     raise ValueError(f'no tensor, or no parameter, for {min(different)}')
-  result = {}
-  for name in names:
-    value = np.asarray(flat[name.path])
-    result[name.tensor] = np.ascontiguousarray(
-      value.T if name.transposed else value
-    )
-  return result
+  return {
+    name.tensor: name.transpose(np.asarray(flat[name.path])) for name in names
+  }
 
 
 def weights_digest(path: Path) -> str:
-  """sha256 of the weights' file (of all shards in a row), hexadecimal."""
+  """Returns the hexadecimal sha256 of the weights' files, one after another."""
   digest = hashlib.sha256()
   for file in weight_files.find_files(Path(path)):
     with file.open('rb') as stream:
@@ -305,12 +296,7 @@ def weights_digest(path: Path) -> str:
 
 
 def _names(of: family.Family, layers: Sequence[int]) -> Iterator[_Name]:
-  """Every parameter of an encoder with its pooler.
-
-  Args:
-    of: the encoder's family.
-    layers: the number there of each layer here.
-  """
+  """Yields every parameter of an encoder with these layers of the file."""
   for ours, theirs, kind, shape in of.modules:
     in_layer = ours.startswith('{i}')
     for here, there in enumerate(layers) if in_layer else ((0, 0),):
@@ -332,7 +318,7 @@ def _load_tensor(
   path: Path,
   config: family.EncoderConfig,
 ) -> np.ndarray:
-  """One parameter, float32, checked against the wanted shape."""
+  """Loads one parameter as float32 and checks its shape."""
   if name.tensor not in stored:
     raise errors.UserError(
       f'{path}: tensor {name.tensor} is missing; get the weights again'
@@ -345,22 +331,21 @@ def _load_tensor(
     'D': config.hidden_size,
     'F': config.intermediate_size,
   }
-  wanted = [sizes[letter] for letter in name.shape]
-  wanted = wanted[::-1] if name.transposed else wanted
+  order = -1 if name.path[-1] == 'kernel' else 1
+  wanted = [sizes[letter] for letter in name.shape[::order]]
   with safetensors.safe_open(file, 'numpy') as tensors:
     found = tensors.get_slice(key)
     shape, kind = list(found.get_shape()), found.get_dtype()
     if shape != wanted:
       raise errors.UserError(
-        f'{file}: tensor {key} has shape {shape}, but config.json asks for'
+        f'{file}: tensor {key} has shape {shape}, but config.json requires'
         f' {wanted}; get both files again'
       )
     if kind not in ('F32', 'F16', 'BF16', 'F64'):
       raise errors.UserError(
         f'{file}: tensor {key} is of type {kind}; convert it to F32'
       )
-    value = tensors.get_tensor(key).astype(np.float32)
-  return np.ascontiguousarray(value.T) if name.transposed else value
+    return name.transpose(tensors.get_tensor(key).astype(np.float32))
 
 
 def _stored_tensors(
@@ -370,15 +355,16 @@ def _stored_tensors(
   result = {}
   for file in weight_files.find_files(path):
     for key in weight_files.tensor_names(file):
+      name = key.removeprefix(of.tensor_prefix)
       # TensorFlow called LayerNorm's parameters gamma and beta.
-      name = re.sub(r'\.gamma$', '.weight', key.removeprefix(of.tensor_prefix))
+      name = re.sub(r'\.gamma$', '.weight', name)
       name = re.sub(r'\.beta$', '.bias', name)
       if of.dropped.match(name):
         continue
       if name in result:
         raise errors.UserError(
-          f'{file}: tensors {result[name][1]} and {key} are the same one;'
-          ' remove either'
+          f'{file}: tensors {result[name][1]} and {key} are the same parameter;'
+          ' remove one of them'
         )
       result[name] = (file, key)
   return result

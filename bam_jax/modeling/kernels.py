@@ -1,8 +1,8 @@
-"""What the functions with a kernel of their own on some platform share.
+"""Helpers for Pallas kernels: platform, devices and tile sizes.
 
-Such a function is written once, for a tile of its arrays. XLA applies it to the
-whole arrays, a Triton or Mosaic kernel to one tile after the other. Pallas's
-Triton backend is deprecated as of jax 0.11; without it the XLA way remains.
+A function with a kernel is written once, for a tile of its arrays. XLA applies
+it to whole arrays, a Triton or Mosaic kernel to one tile after the other.
+Pallas's Triton backend is deprecated as of jax 0.11; XLA's way will remain.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 
 def triton(warps: int = 4) -> pltriton.CompilerParams:
-  """For a kernel whose blocks have so many warps of 32 threads."""
+  """Returns Triton's options for blocks of some warps of 32 threads."""
   return pltriton.CompilerParams(num_warps=warps, num_stages=1)
 
 
@@ -26,17 +26,17 @@ def over_devices(
   by_row: Sequence[jax.Array],
   whole: Sequence[jax.Array],
 ) -> jax.Array:
-  """Calls a function of rows on each device with the rows that lie there.
+  """Calls a function on each device with the device's own rows.
 
   The compiler cannot divide a kernel among devices by itself.
 
   Args:
-    function: (first, *by_row, *whole) -> an array of as many rows; first [1]
-      uint32 is the number of the device's first row in the whole batch, by
-      which dropout's mask goes.
+    function: (first, *by_row, *whole) -> an array of as many rows. For
+      dropout's mask, first [1] uint32 is the number of the device's first row
+      in the whole batch.
     mesh: the rows lie spread over all its axes; None: on one device.
     by_row: arrays of B rows.
-    whole: arrays that every device has; their gradients are added up.
+    whole: trees of arrays that every device has; their gradients are added up.
   """
   if mesh is None or mesh.size == 1:
     return function(jnp.zeros(1, jnp.uint32), *by_row, *whole)
@@ -56,11 +56,10 @@ def over_devices(
 
 
 def of_device(device: jax.Device) -> str:
-  """The platform as the functions of this folder know it.
+  """Returns a device's platform as a value of `family.Compute.platform`.
 
-  Returns:
-    `cuda` or `tpu`, which have kernels of their own; `cpu`, where products of
-    bfloat16 arrays are avoided; or empty: XLA does everything.
+  `cuda` and `tpu` have kernels of their own. On `cpu` products of bfloat16
+  arrays are avoided. For all others, the value is empty.
   """
   if device.platform == 'gpu' and 'cuda' in device.client.platform_version:
     return 'cuda'
@@ -68,5 +67,5 @@ def of_device(device: jax.Device) -> str:
 
 
 def divisor(number: int, limit: int) -> int:
-  """The largest power of two that divides a number, at most `limit`."""
+  """Returns the largest power of two, up to `limit`, that divides a number."""
   return min(number & -number, limit)

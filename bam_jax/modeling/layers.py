@@ -1,9 +1,9 @@
-"""The layers' parameters as one array of each kind.
+"""Stacks the parameters of all layers, and splits them again.
 
-The model's own tree has a branch a layer, `encoder/layer_7/output/kernel`. The
-train state holds all layers of a kind as one array, `encoder/layers/output/
-kernel` [n, ...]: a BERT-Large's 393 parameters become 25. Each array of a state
-costs a step some microseconds to hand over and several launches on a GPU.
+The model has a branch for each layer: `encoder/layer_7/output/kernel`. The
+train state has one array for all layers, `encoder/layers/output/kernel`
+[n, ...], so that BERT-Large's 393 arrays become 25. Each array of a state costs
+a step some microseconds on the host and several launches on a GPU.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 
 _STACKED = 'layers'
-# Bytes of a matrix from which on copies are worth a launch each: all of
+# Arrays from this size in bytes on are copied one by one: all matrices of
 # BERT-Large, none of MiniLM.
 _LARGE = 2**21
 _LAYER = re.compile(r'layer_(\d+)')
 
 
 def stack(params: Mapping[str, Any]) -> dict[str, Any]:
-  """The model's tree -> the state's.
+  """Converts the model's parameters to those of a train state.
 
   >>> one, two = {'bias': np.zeros(3)}, {'bias': np.ones(3)}
   >>> tree = {'encoder': {'layer_0': one, 'layer_1': two}}
   >>> stack(tree)['encoder']['layers']['bias'].shape
   (2, 3)
-
-  Args:
-    params: {'encoder', ...} of host or device arrays.
   """
   encoder = dict(params['encoder'])
   count = sum(bool(_LAYER.fullmatch(name)) for name in encoder)
@@ -46,16 +43,16 @@ def unstack(
   dtype: jnp.dtype | None = None,
   stack_late: bool = False,
 ) -> dict[str, Any]:
-  """The state's tree -> the model's; the inverse of `stack`.
+  """Converts a train state's parameters to the model's; undoes `stack`.
 
   Args:
     params: {'encoder', ...}, as `stack` returns.
-    dtype: of the layers' matrices and biases, LayerNorm's apart; None: as they
-      are. Cast here, a kind is cast at once, and its gradient is stacked in
+    dtype: type for the layers' parameters except LayerNorm's; None: unchanged.
+      A cast here covers all layers at once, and their gradients are stacked in
       the narrower type.
-    stack_late: gradients are stacked when those of all layers are there, not
-      layer by layer. The all-reduce of a layer's then has until the end of the
-      backward pass, and XLA lets it run beside the other layers.
+    stack_late: stack the gradients when those of all layers are there. Then a
+      layer's all-reduce has time until the end of the backward pass, and XLA
+      runs it beside the other layers.
   """
   encoder = dict(params['encoder'])
   stacked = encoder.pop(_STACKED)
@@ -70,7 +67,7 @@ def unstack(
 
 
 def is_stacked(path: str) -> bool:
-  """Whether a path, joined by `/`, leads to the layers of a stacked tree."""
+  """Whether a path such as `encoder/layers/output/kernel` is of all layers."""
   return f'/{_STACKED}/' in path
 
 
@@ -94,10 +91,10 @@ def _stack(layers: list[Any]) -> Any:
 
 
 def _in_place(matrices: Sequence[jax.Array]) -> jax.Array:
-  """As `jnp.stack`, each copied to its place as soon as it is computed.
+  """Does the same as `jnp.stack` by copying each matrix once it is computed.
 
-  The last first, as a backward pass has them. On a GPU a concatenation of 24
-  takes four times as long as their copies.
+  A backward pass computes the last one first. On a GPU the concatenation of 24
+  matrices takes four times as long as these copies.
   """
   shape = (len(matrices), *matrices[0].shape)
   whole = jnp.zeros(shape, matrices[0].dtype)
@@ -113,8 +110,8 @@ def _unstack(stacked: Any) -> list[Any]:
 
 
 def _unstack_backward(_: None, gradients: list[Any]) -> tuple[Any]:
-  # In one piece: the gradient of as many slices would be a sum of arrays that
-  # are zero but for one layer. And once: the norm and both moments read it.
+  # The gradient of slices would be a sum of arrays that are zero but for one
+  # layer. The barrier computes it once for the norm and both moments.
   return (jax.lax.optimization_barrier(_stack(gradients)),)
 
 

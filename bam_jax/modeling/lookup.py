@@ -1,4 +1,4 @@
-"""Rows of a table, whose gradient the devices add up in few bytes."""
+"""Embedding lookup whose gradient is all-reduced in the compute dtype."""
 
 import functools
 
@@ -11,32 +11,27 @@ from jax.sharding import PartitionSpec as P
 def lookup(
   table: jax.Array, ids: jax.Array, dtype: jnp.dtype, mesh: Mesh | None = None
 ) -> jax.Array:
-  """The rows of some numbers.
+  """Looks up embeddings.
 
   Args:
     table: [V, D] float32.
     ids: [B, L] int, below V.
-    dtype: in which gradients of several devices are added up. Each adds up
-      those of its own tokens in float32: the many terms of a frequent row would
-      be lost in a narrower type.
+    dtype: type in which the devices' gradients are added up. Within a device
+      they are added in float32, so that no term of a frequent row is lost.
     mesh: the rows of `ids` lie spread over all its axes; None: on one device.
 
   Returns:
-    [B, L, D] float32; NaN for a number of V or above.
+    [B, L, D] float32; NaN for ids from V on.
   """
   if mesh is None or mesh.size == 1:
-    return _rows(table, ids)
+    return jnp.take(table, ids, axis=0)
   return _lookup((dtype, mesh), table, ids)
-
-
-def _rows(table, ids):
-  return jnp.take(table, ids, axis=0)  # NaN where a number is out of range
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _lookup(options, table, ids):
   del options
-  return _rows(table, ids)
+  return jnp.take(table, ids, axis=0)
 
 
 def _forward(options, table, ids):

@@ -1,7 +1,6 @@
-"""Files of a directory of weights.
+"""Finds and checks the files of a directory of weights.
 
-Only safetensors files are read: they hold numbers, and unlike a pickle can
-hold no code.
+Only safetensors files are read: unlike a pickle, they cannot hold code.
 """
 
 from collections.abc import Iterable
@@ -17,15 +16,14 @@ from bam_jax import files
 _WEIGHTS = 'model.safetensors'
 _INDEX = 'model.safetensors.index.json'
 _PICKLE = re.compile(r'pytorch_model(-\d+-of-\d+)?\.bin')
-# Names of files that an error repeats.
-_SHOWN = 5
+_SHOWN = 5  # file names in an error
 
 
 def find_files(path: Path) -> list[Path]:
-  """The safetensors files of a directory, in a fixed order.
+  """Returns the safetensors files of a directory in a fixed order.
 
   Raises:
-    errors.UserError: there are none, or the index names one that is not there.
+    errors.UserError: there is no such file, or one of the index is missing.
   """
   index = path / _INDEX
   if (path / _WEIGHTS).is_file():
@@ -36,34 +34,34 @@ def find_files(path: Path) -> list[Path]:
       raise errors.UserError(
         f'{index}: has no weight_map; get the weights again'
       )
-    names = sorted({str(name) for name in shards.values()})
-    there = {file.name for file in path.iterdir() if file.is_file()}
-    for name in names:
-      if name not in there:
-        raise errors.UserError(
-          f'{index}: names the shard {name!r}, which is not in the same'
-          ' directory; get the weights again'
-        )
-    return [path / name for name in names]
+    names = {str(name) for name in shards.values()}
+    # Compared by name, so that no name leads to another directory.
+    missing = names - {file.name for file in path.iterdir() if file.is_file()}
+    if missing:
+      raise errors.UserError(
+        f'{index}: the shard {min(missing)!r} is not in the same directory; get'
+        ' the weights again'
+      )
+    return [path / name for name in sorted(names)]
   names = [file.name for file in path.iterdir()] if path.is_dir() else []
   raise cannot_load(str(path), names, str(path), str(path))
 
 
 def are_in(path: Path) -> bool:
-  """Whether a directory holds weights that `find_files` finds."""
+  """Whether a directory holds safetensors weights."""
   return (path / _WEIGHTS).is_file() or (path / _INDEX).is_file()
 
 
 def cannot_load(
   where: str, names: Iterable[str], source: str, target: str
 ) -> errors.UserError:
-  """What a directory or repository without safetensors files holds instead.
+  """Makes the error for a directory or repository without safetensors files.
 
   Args:
-    where: that is shown for it.
-    names: of its files.
-    source: its path or name, as transformers takes it.
-    target: the beginning of the name of a directory for what is converted.
+    where: the place, for the message.
+    names: names of its files.
+    source: its path or name for transformers.
+    target: prefix of the name of a directory for converted weights.
   """
   names = sorted(names)
   pickles = [name for name in names if _PICKLE.fullmatch(name)]
@@ -77,7 +75,7 @@ def cannot_load(
   source, quoted = (
     json.dumps(text, ensure_ascii=False) for text in (source, target)
   )
-  # The class that wrote them has no weights besides, which would be random.
+  # Another class than the one that wrote them could add random weights.
   command = errors.python_command(
     f'import transformers as t; c = t.AutoConfig.from_pretrained({source});'
     ' getattr(t, (c.architectures or [""])[0], t.BertModel)'
@@ -86,33 +84,33 @@ def cannot_load(
     {'torch': 'torch', 'transformers': 'transformers'},
   )
   return errors.UserError(
-    f'{where}: holds {pickles[0]} and no {_WEIGHTS}; that is a pickle, and no'
-    f' pickle is loaded; convert it: {command}, then set'
+    f'{where}: holds {pickles[0]} and no {_WEIGHTS}; pickles are not loaded,'
+    f' since they can run code; convert it: {command}, then set'
     f' config.model.init={target}'
   )
 
 
 def tensor_names(file: Path) -> list[str]:
-  """Names of the tensors in a safetensors file.
+  """Returns the names of the tensors in a safetensors file.
 
   Raises:
-    errors.UserError: the file is damaged. The header's size and every offset
-      are checked against the file before anything is allocated.
+    errors.UserError: the file is damaged. safetensors checks the header's size
+      and every offset against the file before it allocates memory.
   """
   try:
     with safetensors.safe_open(file, 'numpy') as tensors:
       return list(tensors.keys())
   except safetensors.SafetensorError as error:
     raise errors.UserError(
-      f'{file}: no sound safetensors file ({error}); get it again'
+      f'{file}: damaged safetensors file ({error}); get it again'
     ) from error
 
 
 def read_json(file: Path) -> dict[str, object]:
-  """A JSON object from a file.
+  """Reads a JSON object.
 
   Raises:
-    errors.UserError: no such file, or no JSON object in it.
+    errors.UserError: the file is missing, unreadable or not a JSON object.
   """
   try:
     return files.parse_json(files.load_text(file))
@@ -123,9 +121,9 @@ def read_json(file: Path) -> dict[str, object]:
     ) from None
   except OSError as error:
     raise errors.UserError(
-      f'{file}: cannot be read: {error.strerror}; mend that'
+      f'{file}: cannot be read: {error.strerror}; make it readable'
     ) from error
   except ValueError as error:
     raise errors.UserError(
-      f'{file}: no JSON ({error}); get it again'
+      f'{file}: not a JSON object ({error}); get it again'
     ) from error

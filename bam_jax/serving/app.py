@@ -22,7 +22,7 @@ from bam_jax.serving import batcher as batcher_lib
 from bam_jax.serving import requests
 
 _PAGE = Path(__file__).with_name('page.html')
-_OF_PAGE = {
+_PAGE_HEADERS = {
   'Content-Security-Policy': (
     "default-src 'none'; style-src 'unsafe-inline'; script-src"
     " 'unsafe-inline'; connect-src 'self'; img-src data:; base-uri 'none';"
@@ -35,16 +35,16 @@ _OF_PAGE = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Limits of one request, and of all requests that wait.
+  """Limits of one request, and of all waiting requests together.
 
   Attributes:
     body: bytes of a request's body.
-    seconds: until the head of a request is complete; and again for its body.
+    seconds: time to receive a request's head, and again its body.
     inputs: inputs of a request.
     characters: characters of an input's texts.
-    waiting: inputs times tasks that wait for a prediction.
-    waiting_characters: characters of their texts.
-    connections: at the same time; requests on further ones get 503.
+    waiting: waiting predictions: inputs times tasks.
+    waiting_characters: characters of the waiting texts.
+    connections: connections at the same time; more of them get status 503.
   """
 
   body: int = 1 << 20
@@ -62,18 +62,16 @@ def make(
   """Makes the application.
 
   Args:
-    model: with compiled programs.
-    name: of the plan, for the page.
-    limits: of requests.
+    model: model with compiled programs.
+    name: name of the plan, for the page.
+    limits: limits of requests.
   """
   batcher = batcher_lib.Batcher(
     model, limits.waiting, limits.waiting_characters
   )
 
   @contextlib.asynccontextmanager
-  async def lifespan(
-    unused_app: applications.Starlette,
-  ) -> AsyncIterator[None]:
+  async def lifespan(_: applications.Starlette) -> AsyncIterator[None]:
     running = asyncio.create_task(batcher.run())
     yield
     running.cancel()
@@ -89,7 +87,7 @@ def make(
       len(text) for texts in asked for pair in texts.values() for text in pair
     )
     with batcher.admitted(sum(map(len, asked)), characters):
-      # In a thread, so that other requests are served while it tokenises.
+      # In a thread, so that other requests are served during tokenisation.
       inputs = await concurrency.run_in_threadpool(_encode, model, asked)
       results = iter(await batcher.predict(inputs))
     predictions = [
@@ -97,28 +95,24 @@ def make(
     ]
     return responses.JSONResponse({'predictions': predictions})
 
-  async def tasks(unused_request: http.Request) -> responses.Response:
-    return responses.JSONResponse(
+  async def tasks(_: http.Request) -> responses.Response:
+    described = [
       {
-        'name': name,
-        'tasks': [
-          {
-            'name': task.name,
-            'kind': task.kind.name,
-            'labels': task.labels,
-            'scale': task.scale if task.kind.has_scale else None,
-            'fields': task.kind.input_names(task),
-          }
-          for task in model.tasks.values()
-        ],
+        'name': task.name,
+        'kind': task.kind.name,
+        'labels': task.labels,
+        'scale': task.scale if task.kind.has_scale else None,
+        'fields': task.kind.input_names(task),
       }
-    )
+      for task in model.tasks.values()
+    ]
+    return responses.JSONResponse({'name': name, 'tasks': described})
 
-  async def health(unused_request: http.Request) -> responses.Response:
+  async def health(_: http.Request) -> responses.Response:
     return responses.JSONResponse({'status': 'ok', 'waiting': batcher.waiting})
 
-  async def page(unused_request: http.Request) -> responses.Response:
-    return responses.FileResponse(_PAGE, headers=_OF_PAGE)
+  async def page(_: http.Request) -> responses.Response:
+    return responses.FileResponse(_PAGE, headers=_PAGE_HEADERS)
 
   return applications.Starlette(
     routes=[
@@ -127,22 +121,13 @@ def make(
       routing.Route('/v1/tasks', tasks),
       routing.Route('/v1/predict', predict, methods=['POST']),
     ],
-    exception_handlers=dict.fromkeys(
-      (
-        errors.UserError,
-        batcher_lib.Overloaded,
-        exceptions.HTTPException,
-        http.ClientDisconnect,
-        Exception,
-      ),
-      _on_error,
-    ),
+    exception_handlers=dict.fromkeys(_HANDLED, _on_error),
     lifespan=lifespan,
   )
 
 
 async def _body(request: http.Request, limits: Limits) -> bytes:
-  """Reads the body; raises if it is too long or too slow."""
+  """Reads a request's body; raises if it is too long or too slow."""
   body = bytearray()
   try:
     async with asyncio.timeout(limits.seconds):
@@ -150,11 +135,11 @@ async def _body(request: http.Request, limits: Limits) -> bytes:
         body += part
         if len(body) > limits.body:
           raise exceptions.HTTPException(
-            413, f'the body is over {limits.body} bytes'
+            413, f'the body is over {limits.body} bytes; send fewer inputs'
           )
   except TimeoutError:
     raise exceptions.HTTPException(
-      408, f'the body took over {limits.seconds:g} s'
+      408, f'the body took over {limits.seconds:g} s; send it again'
     ) from None
   return bytes(body)
 
@@ -163,37 +148,44 @@ def _encode(
   model: model_lib.Model, asked: Sequence[Mapping[str, unlabelled.Texts]]
 ) -> list[model_lib.Input]:
   """Tokenises all texts; returns inputs ordered by input, then by task."""
-  encoded = {
-    task: iter(
-      model.encode(
-        task, [by_task[task] for by_task in asked if task in by_task]
-      )
-    )
-    for task in dict.fromkeys(name for by_task in asked for name in by_task)
-  }
+  texts: dict[str, list[unlabelled.Texts]] = {}
+  for by_task in asked:
+    for task, own in by_task.items():
+      texts.setdefault(task, []).append(own)
+  encoded = {task: iter(model.encode(task, own)) for task, own in texts.items()}
   return [next(encoded[task]) for by_task in asked for task in by_task]
 
 
-async def _on_error(
-  unused_request: http.Request, error: Exception
-) -> responses.Response:
+_HANDLED = (
+  errors.UserError,
+  batcher_lib.Overloaded,
+  exceptions.HTTPException,
+  http.ClientDisconnect,
+  Exception,
+)
+
+
+async def _on_error(_: http.Request, error: Exception) -> responses.Response:
   """Turns an error into a status and `{"error": MESSAGE}`."""
   headers = {}
   match error:
     case errors.UserError():
       status, message = 400, str(error)
     case batcher_lib.Overloaded():
-      status, message = 503, 'too many inputs wait; try again'
+      status, message = 503, 'too many inputs are waiting; try again later'
       headers['Retry-After'] = '1'
     case exceptions.HTTPException():
       status, message = error.status_code, error.detail
       headers |= error.headers or {}
-      # The unread rest of a body would be taken for the next request.
+      # Else the unread rest of the body would be read as the next request.
       if status in (408, 413):
         headers['Connection'] = 'close'
     case http.ClientDisconnect():
       # Nobody reads it, but without an answer the server would log a failure.
-      status, message = 400, 'the connection was closed before the body came'
+      status, message = (
+        400,
+        'the connection closed before the body was complete',
+      )
     case _:
-      status, message = 500, 'the server failed; its log says why'
+      status, message = 500, 'the server failed; its log has the reason'
   return responses.JSONResponse({'error': message}, status, headers)

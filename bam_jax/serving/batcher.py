@@ -12,7 +12,7 @@ from bam_jax.inference import model as model_lib
 
 
 class Overloaded(Exception):
-  """Raised for a request when too many inputs are waiting."""
+  """Too many inputs are waiting to accept a request."""
 
 
 class _Request(NamedTuple):
@@ -31,16 +31,16 @@ class Batcher:
   size of the largest program.
 
   Attributes:
-    waiting: inputs that were admitted and are not answered.
+    waiting: number of accepted inputs without an answer.
   """
 
   def __init__(self, model: model_lib.Model, limit: int, character_limit: int):
-    """Starts nothing yet.
+    """Initializes the batcher, which predicts once `run` is called.
 
     Args:
-      model: with compiled programs.
-      limit: inputs that may wait; a larger request is admitted alone.
-      character_limit: characters of their texts, likewise.
+      model: model with compiled programs.
+      limit: most waiting inputs; a larger request is accepted alone.
+      character_limit: most characters of waiting texts, likewise.
     """
     self.waiting = 0
     self._characters = 0
@@ -54,8 +54,8 @@ class Batcher:
     """Reserves room for a request, before its texts are tokenised.
 
     Args:
-      count: inputs times tasks.
-      characters: of their texts, which have no more tokens.
+      count: number of inputs times tasks.
+      characters: characters of the texts, an upper limit of their tokens.
 
     Raises:
       Overloaded: too many inputs are waiting.
@@ -76,7 +76,7 @@ class Batcher:
   async def predict(
     self, inputs: Sequence[model_lib.Input]
   ) -> list[model_lib.Result]:
-    """Predicts inputs, in one batch with other requests' inputs."""
+    """Predicts inputs in a batch that other requests may share."""
     results = asyncio.get_running_loop().create_future()
     self._requests.put_nowait(_Request(inputs, results))
     return await results
@@ -95,18 +95,19 @@ class Batcher:
         except Exception as e:
           logging.exception('a batch of %d inputs failed', len(inputs))
           found = e
-        done = 0
-        for request in batch:
-          begin, done = done, done + len(request.inputs)
-          if request.results.done():  # Its client has gone.
-            continue
-          if isinstance(found, Exception):
-            request.results.set_exception(found)
+        begin = 0
+        for inputs, results in batch:
+          end = begin + len(inputs)
+          if results.done():  # The client has disconnected.
+            pass
+          elif isinstance(found, Exception):
+            results.set_exception(found)
           else:
-            request.results.set_result(found[begin:done])
+            results.set_result(found[begin:end])
+          begin = end
 
   async def _next_batch(self) -> list[_Request]:
-    """Waits for a request; returns it and others that fit into a batch."""
+    """Waits for a request; returns it with others that fit into a batch."""
     batch = [await self._requests.get()]
     tokens = batch[0].num_tokens
     while tokens < self._model.most_tokens and not self._requests.empty():

@@ -1,4 +1,4 @@
-"""HTTP protocol that limits the time until a request's head is complete."""
+"""HTTP protocol with a time limit for a request's head."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ from uvicorn.protocols.http import h11_impl
 
 
 class Protocol(h11_impl.H11Protocol):
-  """uvicorn's h11 protocol; closes connections that send no complete head.
+  """Closes connections that send no complete head of a request in time.
 
   uvicorn limits only the idle time between two requests, so a client that sends
   half of a head, or nothing at all, could keep its connection.

@@ -16,7 +16,7 @@ def parse(
   max_inputs: int,
   max_characters: int,
 ) -> list[dict[str, unlabelled.Texts]]:
-  """Returns task -> texts for each input.
+  """Parses a request's body; returns task -> texts for each input.
 
   The body is `{"inputs": [INPUT, ...], "task": NAME}`. An input is a text, a
   list of one or two texts, or an object with the names that the task's kind
@@ -25,42 +25,55 @@ def parse(
 
   Args:
     body: JSON in UTF-8.
-    tasks: by name.
-    max_inputs: inputs of a request.
-    max_characters: characters of an input's texts.
+    tasks: the tasks by name.
+    max_inputs: most inputs of a request.
+    max_characters: most characters of an input's texts.
 
   Raises:
-    errors.UserError: the body is not like that.
+    errors.UserError: the body has another form, or exceeds a limit.
   """
   try:
     request = files.parse_json(body.decode())
   except UnicodeDecodeError:
-    raise errors.UserError('the body is no UTF-8') from None
+    raise errors.UserError(
+      'the body is not UTF-8; encode it as UTF-8'
+    ) from None
   except json.JSONDecodeError as e:
     raise errors.UserError(
-      f'the body is no JSON: {e.msg} at line {e.lineno}, column {e.colno}'
+      f'the body is not JSON: {e.msg} at line {e.lineno}, column {e.colno}'
     ) from None
   except ValueError as e:
-    raise errors.UserError(f'the body is no such object: {e}') from None
+    raise errors.UserError(
+      f'the body is not a valid JSON object: {e}'
+    ) from None
   for key in request:
     if key not in ('inputs', 'task'):
-      raise errors.UserError(f'{key!r} is neither "inputs" nor "task"')
+      raise errors.UserError(
+        f'key {key!r} is neither "inputs" nor "task"; leave it out'
+      )
   inputs = request.get('inputs')
   if not isinstance(inputs, list) or not inputs:
-    raise errors.UserError('"inputs" is to be a list of one or more')
+    raise errors.UserError(
+      '"inputs" is not a list of one or more inputs; give one'
+    )
   if len(inputs) > max_inputs:
     raise errors.UserError(
-      f'"inputs" has {len(inputs)}; give at most {max_inputs} a request'
+      f'"inputs" has {len(inputs)} inputs; give at most {max_inputs}'
     )
   name = request.get('task')
-  task = None if name is None else _find(name, tasks)
+  if name is not None and not (isinstance(name, str) and name in tasks):
+    near = difflib.get_close_matches(str(name), tasks, 1, 0.0)[0]
+    raise errors.UserError(
+      f'"task": there is no task {name!r}; the nearest is {near!r}, and GET'
+      ' /v1/tasks lists all'
+    )
   result = []
   for number, item in enumerate(inputs):
     where = f'inputs[{number}]'
-    if task is None:
-      found = _of_all(tasks, item, where)
+    if name is None:
+      found = _read_all(tasks, item, where)
     else:
-      found = {task.name: _texts(task, item, where)}
+      found = {name: _read(tasks[name], item, where)}
     length = max(sum(map(len, texts)) for texts in found.values())
     if length > max_characters:
       raise errors.UserError(
@@ -70,41 +83,28 @@ def parse(
   return result
 
 
-def _find(name: object, tasks: Mapping[str, task_lib.Task]) -> task_lib.Task:
-  if isinstance(name, str) and name in tasks:
-    return tasks[name]
-  near = difflib.get_close_matches(str(name), tasks, 1, 0.0)[0]
-  raise errors.UserError(
-    f'"task" is {name!r}, which is none; the nearest is {near!r}, and GET'
-    ' /v1/tasks lists all'
-  )
-
-
-def _texts(task: task_lib.Task, item: object, where: str) -> unlabelled.Texts:
-  """Texts of an input for the task of the request."""
+def _read(task: task_lib.Task, item: object, where: str) -> unlabelled.Texts:
+  """Returns the texts of an input for one task."""
   if isinstance(item, dict):
     return unlabelled.texts_of(task, item, where)
-  return unlabelled.unnamed_texts(task, _listed(item, where), where)
+  return unlabelled.unnamed_texts(task, _as_list(item, where), where)
 
 
-def _of_all(
+def _read_all(
   tasks: Mapping[str, task_lib.Task], item: object, where: str
 ) -> dict[str, unlabelled.Texts]:
-  """Task -> texts of an input, for each task that can read it."""
-  if isinstance(item, dict):
-    found = {
-      name: unlabelled.texts_of(task, item, where)
-      for name, task in tasks.items()
-      if any(item.keys() >= set(names) for names in task.kind.input_names(task))
-    }
-  else:
-    texts = _listed(item, where)
-    found = {
-      name: unlabelled.unnamed_texts(task, texts[:count], where)
-      for name, task in tasks.items()
-      for count in [len(task.kind.input_names(task)[-1])]
-      if len(texts) >= count
-    }
+  """Returns task -> texts of an input, for each task that can read it."""
+  found = {}
+  for name, task in tasks.items():
+    choices = task.kind.input_names(task)
+    if isinstance(item, dict):
+      if any(item.keys() >= set(names) for names in choices):
+        found[name] = unlabelled.texts_of(task, item, where)
+    else:
+      count = len(choices[-1])
+      texts = _as_list(item, where)[:count]
+      if len(texts) == count:
+        found[name] = unlabelled.unnamed_texts(task, texts, where)
   if not found:
     raise errors.UserError(
       f'{where}: no task reads it; GET /v1/tasks lists what each one reads'
@@ -112,8 +112,8 @@ def _of_all(
   return found
 
 
-def _listed(item: object, where: str) -> list[object]:
-  """The one or two texts of an input that is not an object."""
+def _as_list(item: object, where: str) -> list[object]:
+  """Returns the one or two texts of an input that is not an object."""
   texts = item if isinstance(item, list) else [item]
   if len(texts) not in (1, 2):
     raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')

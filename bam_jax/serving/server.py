@@ -12,19 +12,19 @@ from bam_jax.runtime import preemption
 from bam_jax.serving import app
 from bam_jax.serving import protocol
 
-# Seconds in which requests that were let in are answered after a signal.
+# Seconds in which accepted requests are answered after a signal.
 _LAST = 30
-# Seconds until an idle connection is closed: longer than a proxy keeps its own,
-# so that no proxy sends a request into a connection that has just been closed.
+# Seconds until an idle connection is closed. Proxies keep theirs for less, so
+# that none sends a request into a connection that was just closed.
 _IDLE = 75
 
 
 def bind(host: str, port: int) -> socket.socket:
-  """Binds an address early, so that a mistake shows before models are loaded.
+  """Binds the server's address, so that a mistake shows before models load.
 
   Args:
     host: a name or an address of this machine.
-    port: 0: any free port.
+    port: port number; 0: any free port.
 
   Raises:
     errors.UserError: the address is not available.
@@ -39,7 +39,7 @@ def bind(host: str, port: int) -> socket.socket:
       listener.bind(address)
     except (OSError, OverflowError) as e:
       raise errors.UserError(
-        f'--host={host} --port={port}: cannot be had ({e}); choose another'
+        f'--host={host} --port={port}: cannot be bound ({e}); choose another'
       ) from None
     stack.pop_all()
   return listener
@@ -48,7 +48,7 @@ def bind(host: str, port: int) -> socket.socket:
 def config_of(
   model: model_lib.Model, name: str, limits: app.Limits
 ) -> uvicorn.Config:
-  """Configuration of uvicorn for a model; arguments as for `app.make`."""
+  """Returns uvicorn's configuration; the arguments are those of `app.make`."""
 
   class Limited(protocol.Protocol):
     head_seconds = limits.seconds
@@ -73,20 +73,19 @@ def serve(
   listener: socket.socket,
   preemption_signal: preemption.Signal,
 ) -> None:
-  """Serves until a signal comes, then answers the requests that are waiting.
+  """Serves until a signal comes, then answers the waiting requests.
 
   Args:
-    model: with compiled programs.
-    name: of the plan.
-    listener: as `bind` returns.
-    preemption_signal: unused while uvicorn listens for signals itself.
+    model: model with compiled programs.
+    name: name of the plan.
+    listener: bound socket, see `bind`.
+    preemption_signal: signal that uvicorn handles meanwhile.
   """
   server = uvicorn.Server(config_of(model, name, app.Limits()))
   logging.getLogger('uvicorn').setLevel(logging.WARNING)
-  # uvicorn knows SIGTERM and SIGINT alone, and sends itself both once more when
-  # all is answered.
+  # uvicorn knows SIGTERM and SIGINT alone, and raises them again at its end.
   with preemption_signal.handled_by(server.handle_exit):
-    # From here on who connects waits and is not refused.
+    # From here on connections wait and are not refused.
     listener.listen()
     host, port = listener.getsockname()[:2]
     shown = f'[{host}]' if ':' in host else host

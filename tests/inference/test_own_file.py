@@ -80,7 +80,10 @@ def test_scores(model, tmp_path):
   ('task', 'message'),
   [
     (None, r'^--task is missing; give one of demo_sentiment, demo_similarity$'),
-    ('mood', r'^--task=mood: is none of demo_sentiment, demo_similarity$'),
+    (
+      'mood',
+      '^--task=mood: no such task; give one of demo_sentiment, demo_sim',
+    ),
   ],
 )
 def test_a_task_that_is_none(model, task, message):
@@ -91,7 +94,7 @@ def test_a_task_that_is_none(model, task, message):
 @pytest.mark.parametrize(
   ('output', 'message'),
   [
-    ('out.csv', r'out.csv: is neither .tsv nor .jsonl'),
+    ('out.csv', r'out.csv: ends neither in .tsv nor in .jsonl'),
     ('none/out.tsv', r'none/out.tsv: cannot be written: No such file'),
   ],
 )

@@ -45,8 +45,16 @@ def test_equal_predictions_give_equal_bytes(tmp_path):
 @pytest.mark.parametrize(
   ('task', 'texts', 'message'),
   [
-    ('rte', ['entailment', 'maybe'], r"RTE\.tsv:3: '1\\tmaybe' is no pred"),
-    ('stsb', ['5.1'], r"STS-B\.tsv:2: '0\\t5\.1' is no prediction of stsb"),
+    (
+      'rte',
+      ['entailment', 'maybe'],
+      r"RTE\.tsv:3: '1\\tmaybe' is not a valid pred",
+    ),
+    (
+      'stsb',
+      ['5.1'],
+      r"STS-B\.tsv:2: '0\\t5\.1' is not a valid prediction for stsb",
+    ),
     ('stsb', ['nan'], r"STS-B\.tsv:2: '0\\tnan'"),
   ],
   ids=['label', 'scale', 'nan'],
@@ -59,7 +67,7 @@ def test_invalid_predictions_are_refused(tmp_path, task, texts, message):
 def test_a_row_that_was_skipped_is_told(tmp_path):
   """The index is that of the raw file: none may be missing or renumbered."""
   texts = {'rte/test/0': 'entailment', 'rte/test/2': 'entailment'}
-  with pytest.raises(errors.UserError, match=r'row 1 of RTE\.tsv has no pred'):
+  with pytest.raises(errors.UserError, match=r'RTE\.tsv: row 1 has no pred'):
     submission.write(tmp_path / 'a.zip', _TABLE, {'rte': {'test': texts}})
 
 
@@ -95,7 +103,7 @@ def test_every_test_row_gets_the_majority_label(labels, label):
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
-    ('rte', '^--majority=rte: is no task of the plan, which has wnli, stsb'),
+    ('rte', '^--majority=rte: the plan has only the tasks wnli, stsb'),
     ('stsb', 'a regression task has no majority label'),
     ('demo_topic', 'the task has no file in a GLUE submission'),
   ],
@@ -106,5 +114,7 @@ def test_a_majority_that_cannot_be_submitted_is_refused(name, message):
 
 
 def test_a_majority_of_no_test_rows_is_refused():
-  with pytest.raises(errors.UserError, match='no test row of it was predicted'):
+  with pytest.raises(
+    errors.UserError, match='no test row of this task was predicted'
+  ):
     submission.majority(glue.TASKS['wnli'], None, {})

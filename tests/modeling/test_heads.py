@@ -195,7 +195,7 @@ def test_selected_tokens_are_exact(dtype):
 def test_logits_are_float32_and_finite_where_nothing_is():
   """Empty slots and a row of padding, computed in bfloat16."""
   batch = _lay_out(_examples(0), _pack(0), 6, 16, 8)
-  model = MODEL.clone(dtype=jnp.bfloat16)
+  model = MODEL.clone(compute=family.Compute(jnp.bfloat16))
   logits = jax.jit(functools.partial(model.apply, deterministic=True))(
     {'params': _params()}, batch
   ).slots

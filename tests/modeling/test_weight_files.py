@@ -70,7 +70,7 @@ def test_pickle_is_never_loaded(tmp_path, pickle):
   _fails(
     lambda: weight_files.find_files(tmp_path),
     f'{tmp_path}: holds {pickle} and no model.safetensors',
-    'no pickle is loaded',
+    'pickles are not loaded',
     f'from_pretrained("{tmp_path}")',
   )
 
@@ -134,7 +134,9 @@ def test_the_printed_conversion(tmp_path, architecture):
 def test_damaged_weights(tmp_path, content):
   file = tmp_path / 'model.safetensors'
   file.write_bytes(content)
-  _fails(lambda: weight_files.tensor_names(file), str(file), 'no sound')
+  _fails(
+    lambda: weight_files.tensor_names(file), str(file), 'damaged safetensors'
+  )
 
 
 @pytest.mark.parametrize('text', [b'{', b'[]', b'\xff{}', None])

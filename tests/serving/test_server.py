@@ -104,9 +104,9 @@ def test_the_page_lets_nothing_in(served):
 @pytest.mark.parametrize(
   ('path', 'body', 'method', 'status', 'message'),
   [
-    ('/v1/predict', b'{', None, 400, 'the body is no JSON'),
+    ('/v1/predict', b'{', None, 400, 'the body is not JSON'),
     ('/v1/predict', {'inputs': [1]}, None, 400, 'inputs[0] is not a string'),
-    ('/v1/predict', {'inputs': ['a'] * 65}, None, 400, 'at most 64 a request'),
+    ('/v1/predict', {'inputs': ['a'] * 65}, None, 400, 'give at most 64'),
     ('/v1/predict', b'a' * 5001, None, 413, 'the body is over 5000 bytes'),
     ('/v1/predict', None, None, 405, 'Method Not Allowed'),
     ('/', b'a', None, 405, 'Method Not Allowed'),
@@ -133,7 +133,7 @@ def test_a_body_that_does_not_come(served):
     while part := connection.recv(4096):
       answer += part
   assert answer.startswith(b'HTTP/1.1 408 ')
-  assert answer.endswith(b'{"error":"the body took over 1 s"}')
+  assert answer.endswith(b'{"error":"the body took over 1 s; send it again"}')
 
 
 def _read_to_end(connection: socket.socket) -> bytes:
@@ -230,7 +230,9 @@ def test_too_many_are_sent_away_and_told_when_to_come(model):
     answer = served.predict(['a cat .'])
     assert answer.status == 503
     assert answer.headers['retry-after'] == '1'
-    assert answer.json == {'error': 'too many inputs wait; try again'}
+    assert answer.json == {
+      'error': 'too many inputs are waiting; try again later'
+    }
     assert served.ask('/healthz').json == {'status': 'ok', 'waiting': 4}
     gate.open.set()
     assert first.result(30).status == 200
@@ -263,7 +265,7 @@ def test_a_batch_that_fails_ends_no_other(model):
   with serving.Served(Failing(model)) as served:
     answer = served.predict(['a dog .'])
     assert answer.status == 500
-    assert answer.json == {'error': 'the server failed; its log says why'}
+    assert answer.json == {'error': 'the server failed; its log has the reason'}
     assert served.predict(['a dog .']).status == 200
     assert served.ask('/healthz').json['waiting'] == 0
 
