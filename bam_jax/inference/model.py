@@ -67,7 +67,7 @@ class Result(NamedTuple):
 
 
 class Model:
-  """The models of a group of runs: one for all tasks, or one for each task.
+  """Predicts with the models of a group of runs.
 
   Attributes:
     tasks: the tasks that it predicts, by name.

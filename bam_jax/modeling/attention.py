@@ -63,10 +63,12 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(options, first, qkv, segment_ids, bias, words):
-  """[1], [B, L, 3, H, hd], [B, L], [3, H, hd] and [2] -> [B, L, H, hd].
+  """Computes the attention of the rows on one device, as `attend` returns it.
 
-  The options are the dropout rate and the platform whose kernel is used. The
-  first array is the number of the first row in the whole batch.
+  Args:
+    options: dropout rate and platform.
+    first: [1] uint32, number of the first row in the whole batch.
+    qkv, segment_ids, bias, words: as for `attend`.
   """
   (contexts,) = _over_heads(
     attention_head.forward, options, (qkv,), segment_ids, first, bias, words
@@ -100,7 +102,7 @@ def _over_heads(
   arrays: tuple[jax.Array, ...],
   *rest: jax.Array,
 ) -> tuple[jax.Array, ...]:
-  """Computes a function of each head of each row in the platform's best way.
+  """Applies a function to each head of each row, by a kernel if there is one.
 
   Args:
     function: `attention_head.forward` or `attention_head.backward`.
@@ -137,7 +139,7 @@ def _over_heads(
 def _first(
   row: jax.Array, head: jax.Array | int, num_heads: int, length: int
 ) -> jax.Array:
-  """Index of a head's first probability in [B, H, L, L]."""
+  """Returns the flat index of a head's first probability in [B, H, L, L]."""
   number = row * jnp.uint32(num_heads) + jnp.asarray(head).astype(jnp.uint32)
   return number * jnp.uint32(length * length)
 
@@ -147,7 +149,7 @@ def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
-  """Maps the function over heads and rows, without a kernel of its own."""
+  """Maps the function over heads and rows, without a kernel."""
   qkv, *others = arrays
   _, length, _, num_heads, _ = qkv.shape
   qkv = _with_bias(qkv, bias[None, None])
@@ -175,7 +177,7 @@ def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
 def _by_triton(
   function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
-  """Triton: a block of threads per head and row; forward per 64 queries."""
+  """Runs a Triton kernel, with a block for each head, row and 64 queries."""
   size, length, _, num_heads, _ = arrays[0].shape
   backward = function is attention_head.backward
   queries = length if backward else min(length, _QUERIES)
@@ -232,7 +234,7 @@ def _by_triton(
 def _by_mosaic(
   function, rate, arrays, segment_ids, first, bias, words, interpret=False
 ):
-  """Mosaic: one grid step per row, whose heads are slices of the lanes."""
+  """Runs a Mosaic kernel, with one grid step for each row."""
   size, length, _, num_heads, head_size = arrays[0].shape
   backward = function is attention_head.backward
   width = num_heads * head_size

@@ -16,14 +16,14 @@ _LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
 class Tile(NamedTuple):
-  """Masks for n queries and all L keys of a head, part of [B, H, L, L].
+  """Segment and dropout masks of n queries and all L keys of a head.
 
   Attributes:
     query_segments: [n, 1] int32.
     key_segments: [1, L] int32.
     rate: dropout rate, 0 to below 1.
     words: two uint32 of the dropout mask.
-    first: uint32 flat index of the first element; it may wrap around.
+    first: uint32 flat index of the tile in [B, H, L, L]; it may wrap around.
   """
 
   query_segments: jax.Array

@@ -135,7 +135,7 @@ class Layer(nn.Module):
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> jax.Array:
-    """[B, L, D], [B, L] and [_SITES, 2] -> [B, L, D]."""
+    """Applies the layer to x [B, L, D], with dropout words [_SITES, 2]."""
     config, compute = self.config, self.compute
     rate, place = config.dropout_hidden, (compute.mesh, compute.platform)
     y, bias = SelfAttention(config, compute, name='attention')(
@@ -155,7 +155,7 @@ class Layer(nn.Module):
 
 
 class SelfAttention(nn.Module):
-  """Multi-head attention with its output projection, without its bias."""
+  """Multi-head attention and its output projection, whose bias is returned."""
 
   config: family.EncoderConfig
   compute: family.Compute
@@ -164,7 +164,7 @@ class SelfAttention(nn.Module):
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """[B, L, D], [B, L] and [2] -> [B, L, D], and the bias [D] to be added."""
+    """Returns the output [B, L, D] for x [B, L, D], and its bias [D]."""
     size, dtype = self.config.hidden_size, self.compute.dtype
     # Checkpoints have three parameters; one product here is faster.
     kernels, biases = zip(
@@ -195,14 +195,14 @@ class Linear(nn.Module):
 
   @nn.compact
   def parameters(self, inputs: int) -> tuple[jax.Array, jax.Array]:
-    """[inputs, outputs] kernel and [outputs] bias, of `dtype`."""
+    """Returns the kernel [inputs, outputs] and the bias [outputs]."""
     shape = (inputs, self.outputs)
     kernel = self.param('kernel', family.initializer, shape)
     bias = self.param('bias', nn.initializers.zeros, shape[1:])
     return kernel.astype(self.dtype), bias.astype(self.dtype)
 
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """[..., inputs] -> [..., outputs], and the bias [outputs] to be added."""
+    """Returns the product [..., outputs], and the bias [outputs] to add to it."""
     kernel, bias = self.parameters(x.shape[-1])
     return x @ kernel, bias
 

@@ -16,7 +16,7 @@ _FACTORS = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
 def biased_gelu(
   x: jax.Array, bias: jax.Array, mesh: Mesh | None = None, platform: str = ''
 ) -> jax.Array:
-  """(x + bias) · Φ(x + bias), Φ the normal distribution function.
+  """Computes (x + bias) · Φ(x + bias), Φ the normal distribution function.
 
   Args:
     x: [B, L, F].
@@ -49,7 +49,7 @@ FUNCTION = tiles.TokenFunction(
 
 
 def _distribution(tile, x, bias):
-  """t = x + bias, exp(-t²/2) and Φ(t), float32.
+  """Returns t = x + bias, exp(-t²/2) and Φ(t), float32.
 
   Pallas has no erf for Triton. There Φ is the polynomial 7.1.26 of Abramowitz
   and Stegun (1964), off by at most 7.5e-8.

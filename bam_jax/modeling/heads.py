@@ -56,7 +56,7 @@ class MultiTaskModel(nn.Module):
   def __call__(
     self, batch: Mapping[str, jax.Array], deterministic: bool
   ) -> Logits:
-    """Computes logits.
+    """Computes the logits of a batch.
 
     Args:
       batch: input_ids, token_type_ids, positions, segment_ids [B, L] int;
@@ -97,9 +97,14 @@ class MultiTaskModel(nn.Module):
       name='heads',
     )(pooled, batch['task_id'], tokens, batch['segment_ids'])
 
+  def on_one_device(self) -> 'MultiTaskModel':
+    """Returns the same model for batches whose rows are on one device."""
+    compute = dataclasses.replace(self.compute, mesh=None)
+    return self.clone(compute=compute)
+
 
 class TaskHeads(nn.Module):
-  """T linear heads as one table, [T, D, C] and [T, C]."""
+  """One linear head for each of T tasks, in one table [T, D, C] and [T, C]."""
 
   num_tasks: int
   num_outputs: int
@@ -163,7 +168,9 @@ class TaskHeads(nn.Module):
 
 
 def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
-  """Selects the vectors at some positions, without a scatter in the gradient.
+  """Selects the vectors at some positions of each row.
+
+  A gather's gradient would be a scatter, which is slow on a GPU.
 
   Args:
     hidden: [B, L, D], finite.
@@ -194,8 +201,7 @@ def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
     (*names, 'cls_index', 'task_id'), jax.ShapeDtypeStruct((1, 1), jnp.int32)
   )
   # One row cannot be spread over several devices.
-  compute = dataclasses.replace(model.compute, mesh=None)
-  model = model.clone(compute=compute)
+  model = model.on_one_device()
   return model.lazy_init(key, batch, deterministic=True)['params']
 
 

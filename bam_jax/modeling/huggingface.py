@@ -52,7 +52,7 @@ _FILES = (
 
 
 class _Name(NamedTuple):
-  """One parameter: our path, Hugging Face's tensor, our shape's letters."""
+  """Names of a parameter here and in Hugging Face's format, and its shape."""
 
   path: tuple[str, ...]
   tensor: str

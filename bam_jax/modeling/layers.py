@@ -67,7 +67,7 @@ def unstack(
 
 
 def is_stacked(path: str) -> bool:
-  """Whether a path such as `encoder/layers/output/kernel` is of all layers."""
+  """Whether a parameter path, joined by `/`, belongs to the stacked layers."""
   return f'/{_STACKED}/' in path
 
 

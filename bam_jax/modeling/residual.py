@@ -63,7 +63,7 @@ class AddNorm(nn.Module):
 
 
 def function(rate: float, epsilon: float, size: int) -> tiles.TokenFunction:
-  """LayerNorm(x + dropout(y + bias)) of x, y, bias, scale and shift."""
+  """Returns LayerNorm(x + dropout(y + bias)) as a function of tokens."""
   width = pl.next_power_of_2(size)
   return tiles.TokenFunction(
     'add_norm',
@@ -91,7 +91,7 @@ def _forward(rate, epsilon, tile, x, y, bias, scale, shift):
 
 
 def _backward(rate, tile, gradient, total, mean, inverse, bias, scale, shift):
-  """Gradients of x and y, and shares of those of bias, scale and shift."""
+  """Returns gradients of x, y and each token's of bias, scale and shift."""
   del bias, shift
   kept = tile.keep_mask(rate, total.shape)
   gradient = gradient.astype(jnp.float32)

@@ -39,7 +39,7 @@ class Tile(NamedTuple):
   in_kernel: bool
 
   def keep_mask(self, rate: float, shape: tuple[int, int]) -> jax.Array | None:
-    """Dropout mask of the tile, [n, W] bool; None at rate 0."""
+    """Returns the dropout mask of the tile, [n, W] bool; None at rate 0."""
     if rate == 0:
       return None
     first = self.first * jnp.uint32(self.size)
@@ -106,7 +106,7 @@ def apply(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _apply(options, first, inputs, parameters, words):
-  """Inputs [N, D] -> [N, D]; `first` [1] is the number of the first token."""
+  """Applies a function to inputs [N, D] on one device -> [N, D]."""
   return _forward(options, first, inputs, parameters, words)[0]
 
 

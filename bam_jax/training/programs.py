@@ -151,7 +151,7 @@ class Programs:
     self._train = compilation.synchronized(self._train_jit)
     # Each device trains its seeds with the model of a single device.
     self.seeds = seeds_lib.Seeds(
-      make_train(model.clone(mesh=None), None, False),
+      make_train(model.on_one_device(), None, False),
       self.abstract_state,
       mesh,
       options,
