@@ -202,7 +202,7 @@ class Linear(nn.Module):
     return kernel.astype(self.dtype), bias.astype(self.dtype)
 
   def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns the product [..., outputs], and the bias [outputs] to add to it."""
+    """Returns x @ kernel [..., outputs], and the bias [outputs] to add."""
     kernel, bias = self.parameters(x.shape[-1])
     return x @ kernel, bias
 
