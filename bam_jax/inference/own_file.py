@@ -92,5 +92,5 @@ def _destination(output: str | None) -> Iterator[TextIO]:
       yield file
   except OSError as e:
     raise errors.UserError(
-      f'--output={output}: cannot be written: {e.strerror}'
+      f'--output={output}: cannot be written: {e.strerror}; choose another'
     ) from e

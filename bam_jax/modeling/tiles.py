@@ -152,8 +152,7 @@ def by_xla(
     words: [2] uint32; None without dropout.
 
   Returns:
-    The method's outputs or gradients, and the sums [P, D] of its shares, if
-    any.
+    The method's outputs or gradients, and the sums [P, D] of its shares.
   """
   del function
   pair = None if words is None else (words[0], words[1])
@@ -172,7 +171,7 @@ def by_triton(
   words: jax.Array | None,
   interpret: bool = False,
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
-  """Computes the same as `by_xla`, one tile after the other."""
+  """Computes the same as `by_xla`, by a Triton kernel or its interpreter."""
   (count, size), width = arrays[0].shape, function.width
   shapes, sums_shape = jax.eval_shape(
     functools.partial(by_xla, function, method),
@@ -198,7 +197,7 @@ def by_triton(
       start = scalar_refs[0][0] + pl.program_id(0).astype(jnp.uint32) * block
       pair = scalar_refs[1][0], scalar_refs[1][1]
 
-    def access(ref, value=None):
+    def access(ref, value=None):  # loads, or stores the value
       options = {}
       if size % width and ref.shape[1] == width:
         options['mask'] = jnp.broadcast_to(valid, ref.shape)
