@@ -90,7 +90,8 @@ def export(
     }
     write(
       task.name,
-      body | {f'{kind.head_layer}.{name}': value for name, value in own.items()},
+      body
+      | {f'{kind.head_layer}.{name}': value for name, value in own.items()},
       {
         **settings,
         'architectures': [of.class_prefix + kind.architecture],
