@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import kernels
 from bam_jax.modeling import layers
