@@ -14,7 +14,7 @@ class BagEncoder(nn.Module):
   """Each layer adds to every token a product of its segment's mean."""
 
   config: family.EncoderConfig
-  compute: family.Compute
+  compute: family.Compute = family.Compute()
 
   @nn.compact
   def __call__(
