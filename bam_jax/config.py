@@ -5,8 +5,7 @@ the command line may change more (`--config.train.log_every=10`).
 `from_config_dict` checks everything and returns a `Config`.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import re
 
 import ml_collections

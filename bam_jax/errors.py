@@ -1,9 +1,6 @@
 """Errors that a command reports in one line, and helpers to write them."""
 
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import importlib.util
 import shlex
 import sys

@@ -7,8 +7,7 @@ before libraries that follow links use it.
 """
 
 import collections
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import errno
 import json

@@ -10,9 +10,7 @@ import hashlib
 import json
 import math
 import typing
-from typing import Any
-from typing import Literal
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
 import ml_collections
 

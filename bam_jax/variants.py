@@ -11,8 +11,7 @@ custom variant starts from one of these and may change tasks, fields and
 teacher, or start from the parameters of another variant.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 import re
 from typing import NamedTuple

@@ -16,8 +16,7 @@ spread have equal means and equal medians. Scores of 400 examples tie often.
 """
 
 import argparse
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import json
 import math

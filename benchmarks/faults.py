@@ -9,8 +9,7 @@ their clock, and the report's numbers must be those of the undisturbed plan.
 """
 
 import argparse
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import json
 import os
 from pathlib import Path

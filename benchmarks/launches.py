@@ -9,8 +9,7 @@ trace), and with it the device's idle share. A way is a set of compiler options.
 """
 
 import argparse
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 from pathlib import Path
 import statistics

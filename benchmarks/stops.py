@@ -16,9 +16,7 @@ earlier calls, with other seeds, is added up.
 """
 
 import argparse
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses

@@ -15,8 +15,7 @@ and 128 on both together (strong).
 """
 
 import argparse
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import itertools
 import json
 import os

@@ -1,8 +1,6 @@
 """A Hugging Face classifier in torch, and its outputs on texts."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import hashlib
 import json
 import logging

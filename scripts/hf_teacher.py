@@ -21,8 +21,7 @@ docs/guides/hf_teachers.md.
 Exit 2 and one line for a user's mistake.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import importlib.util
 import logging
 from pathlib import Path

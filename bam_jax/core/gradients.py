@@ -1,7 +1,6 @@
 """Gradient accumulation: computes a batch in parts to save memory."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax

@@ -4,8 +4,7 @@ B rows, L tokens, S segment slots per row, T tasks; C outputs of the widest
 head, K outputs of the widest token head.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import chex
 import jax

@@ -5,8 +5,7 @@ bucket sizes, and each bucket is one compiled program.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 from typing import NamedTuple
 

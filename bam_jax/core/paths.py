@@ -1,10 +1,8 @@
 """Tables that map parameter paths to values; the first matching row wins."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import re
-from typing import Any
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 

@@ -4,11 +4,8 @@ B rows, L tokens, S segment slots, C outputs of the widest head, K outputs of
 the widest token head, T tasks.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax

@@ -6,8 +6,7 @@ the mean prediction of its teachers. With cross-fitting, a teacher consists of
 several runs, and each row is predicted by the run that was not trained on it.
 """
 
-from collections.abc import Iterable
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 

@@ -10,10 +10,7 @@ task's outputs are of tokens, K at most, training batches also have
 """
 
 import collections
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
 import itertools
 from typing import TypeVar

@@ -6,9 +6,7 @@ length. `index.json` holds the digest of the manifest and each file's size and
 sha256. Columns are a cache: if anything does not match, they are decoded again.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import errno
 import hashlib

@@ -1,7 +1,6 @@
 """Reader of tagged words: one per line, an empty line between sentences."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bam_jax import errors

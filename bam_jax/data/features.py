@@ -1,10 +1,6 @@
 """From texts to token ids: WordPiece and BERT's truncation of pairs."""
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import hashlib
 import itertools
 import json

@@ -2,9 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
-from typing import NamedTuple
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from bam_jax.data import conll
 from bam_jax.data import jsonl

@@ -1,14 +1,9 @@
 """Reads the lines of text files; the raw rows that readers make from them."""
 
-from collections.abc import Callable
-from collections.abc import Container
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
 import re
-from typing import NamedTuple
-from typing import TextIO
-from typing import TypeVar
+from typing import NamedTuple, TextIO, TypeVar
 
 from bam_jax import errors
 from bam_jax.data import foreign

@@ -5,8 +5,7 @@ fingerprint (everything that decided the content, by name) and free metadata.
 Its `digest` is the sha256 of the rest as canonical JSON.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 from pathlib import Path

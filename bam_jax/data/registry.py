@@ -1,7 +1,6 @@
 """Makes the tasks that a configuration names."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import dataclasses
 import difflib
 import re

@@ -8,9 +8,7 @@ The manifest holds the size and sha256 of every file and the fingerprint of the
 set. All of these are checked before anything is used.
 """
 
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import itertools
 import os
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Reads the examples of a split; its uids are the same from files and TFDS."""
 
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,6 @@
 """Reader of SQuAD's JSON: questions, and the answers within their contexts."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bam_jax import errors

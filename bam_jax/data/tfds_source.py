@@ -11,9 +11,7 @@ the place within the split is the index. Prepared files hold the rows shuffled,
 so they are sorted by `idx` first.
 """
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import contextlib
 import fcntl
 import functools

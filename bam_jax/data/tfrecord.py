@@ -5,9 +5,7 @@ uint64, the masked CRC-32C of those eight bytes, the data, the masked CRC-32C of
 the data. TensorFlow's readers read what is written here and the reverse.
 """
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import os
 from pathlib import Path

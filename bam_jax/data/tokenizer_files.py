@@ -5,9 +5,7 @@ there and here. From some files it silently makes another tokenizer than they
 describe; `load` raises an error for those.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import logging

@@ -1,7 +1,6 @@
 """Reader of tab-separated files, in which a quotation mark is a character."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import itertools
 import logging
 from pathlib import Path

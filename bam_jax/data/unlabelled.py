@@ -5,18 +5,14 @@ task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
 pipelines.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import io
 import itertools
 from pathlib import Path
 import re
 import sys
-from typing import Literal
-from typing import NamedTuple
-from typing import TextIO
+from typing import Literal, NamedTuple, TextIO
 
 import numpy as np
 

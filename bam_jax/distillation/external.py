@@ -9,8 +9,7 @@ A plan with another encoder or vocabulary (`--mode=label`) can write such sets,
 or any program that has the raw rows. Imports no JAX.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np

@@ -6,8 +6,7 @@ starts quickly.
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 from pathlib import Path
 from typing import NamedTuple

@@ -1,9 +1,7 @@
 """The command that checks raw data: a table, doctor.json and doctor.md."""
 
 import collections
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import logging
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Measures how long rows are, what is cut off, and which words are unknown."""
 
 import collections
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 

@@ -1,8 +1,6 @@
 """Reads the usable rows of a split and reports the others."""
 
-from collections.abc import Iterable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
 import math
 from pathlib import Path

@@ -9,8 +9,7 @@ then compared as a whole. Unlike MinHash this misses none.
 """
 
 from array import array
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import itertools
 import re
 from typing import NamedTuple

@@ -1,7 +1,6 @@
 """Checks of a raw file before its rows are read."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import csv
 import itertools

@@ -5,8 +5,7 @@ splits take the training splits, the held-out ones (dev and test) and all texts
 by number.
 """
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import itertools
 from typing import NamedTuple
 

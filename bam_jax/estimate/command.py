@@ -3,9 +3,7 @@
 The estimate includes neither compiling nor writing the report.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import logging
 from pathlib import Path

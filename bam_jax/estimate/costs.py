@@ -1,8 +1,6 @@
 """Measures steps, predictions and checkpoints on this machine's devices."""
 
-from collections.abc import Callable
-from collections.abc import Collection
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 import dataclasses
 import itertools
 import os

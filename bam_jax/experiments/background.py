@@ -1,7 +1,6 @@
 """Pool of processes that write files while this process uses the devices."""
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent import futures
 from concurrent.futures import process as process_pool
 import contextlib

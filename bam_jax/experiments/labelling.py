@@ -5,9 +5,7 @@ rows without labels in `teachers/RUN/TASK.unlabelled`. The quality of the former
 is written into the record of the run that computed them.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 from pathlib import Path

@@ -1,9 +1,7 @@
 """Selects the rows that a run learns from and is scored on."""
 
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from pathlib import Path
 

@@ -9,10 +9,7 @@ teacher that is itself taught may know a left-out label indirectly, because its
 own teachers left out other folds.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 from types import MappingProxyType

@@ -4,9 +4,7 @@ Each pair of values in `config.search` is tried with each of its seeds, for each
 task that has single-task runs in the plan.
 """
 
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import itertools
 import math
 

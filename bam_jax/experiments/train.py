@@ -3,8 +3,7 @@
 Finished runs are kept, interrupted ones continue, missing ones are trained.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import logging
 import time

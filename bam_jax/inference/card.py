@@ -1,8 +1,6 @@
 """Writes model cards: use, outputs, teachers and scores of an export."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import math
 from pathlib import Path

@@ -7,9 +7,7 @@ Weights are float32 safetensors; every directory has a tokenizer and a model
 card.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 from pathlib import Path

@@ -11,8 +11,7 @@ The program uses only XLA, without kernels of one platform. Batch size and
 length are symbols: it is compiled for each pair of them.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import flax.traverse_util

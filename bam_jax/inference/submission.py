@@ -6,8 +6,7 @@ model scores below that label on the test set; Devlin et al. (2019) submitted it
 too.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import io
 from pathlib import Path
 import zipfile

@@ -4,8 +4,7 @@ A family is one file: a Flax module, the presets of its sizes, and tables of its
 names in Hugging Face's format. `families.FAMILIES` lists them.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import re
 

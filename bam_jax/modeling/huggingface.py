@@ -4,9 +4,7 @@
 every shape.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import hashlib
 import importlib.util
 from pathlib import Path

@@ -5,8 +5,7 @@ it to whole arrays, a Triton or Mosaic kernel to one tile after the other.
 Pallas's Triton backend is deprecated as of jax 0.11; XLA's way will remain.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from jax.experimental.pallas import triton as pltriton

@@ -6,8 +6,7 @@ train state has one array for all layers, `encoder/layers/output/kernel`
 a step some microseconds on the host and several launches on a GPU.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import operator
 import re
 from typing import Any

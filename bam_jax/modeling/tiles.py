@@ -6,8 +6,7 @@ tile: each array is read and written once, and the gradients of biases and
 scales are added up on the way, where XLA needs a kernel for each sum.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import NamedTuple
 

@@ -4,8 +4,7 @@ The test is not calibrated, so no star rests on it: see `statistics`.
 The paper names a bootstrap hypothesis test and no more, and its code has none.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np

@@ -3,8 +3,7 @@
 One is over seeds; the other is the paper's bootstrap over seeds and examples.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import zlib
 
 import numpy as np

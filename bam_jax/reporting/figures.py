@@ -1,8 +1,6 @@
 """Draws the report's plots as SVG and PNG by matplotlib."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import html
 import io
 import itertools

@@ -5,8 +5,7 @@ import math
 import os
 from pathlib import Path
 import tokenize
-from typing import IO
-from typing import NamedTuple
+from typing import IO, NamedTuple
 import zipfile
 import zlib
 

@@ -1,7 +1,6 @@
 r"""The report as Markdown, as one HTML page, and as LaTeX tables to \input."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jinja2

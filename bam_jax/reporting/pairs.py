@@ -5,8 +5,7 @@ main one. No table here claims a direction, so it is two-sided. Holm's
 correction is over the table.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 from typing import NamedTuple
 

@@ -5,9 +5,7 @@ A plot is a function in `PLOTS` that takes a `Report` and returns a
 beside it.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from matplotlib import ticker
 from matplotlib.axes import Axes

@@ -1,7 +1,6 @@
 """Writes the report of a plan: report.{json,md,html,tex}, scores.csv, plots."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 from pathlib import Path
 

@@ -16,14 +16,10 @@ the bootstrap covers other examples. If a seed has similar effects in both
 groups, all tests become strict.
 """
 
-from collections.abc import Callable
-from collections.abc import Hashable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 import functools
 import math
-from typing import Literal
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import scipy.stats

@@ -4,10 +4,7 @@ A function in `TABLES` takes a `Report` and yields tables. pandas writes a
 `Table` in every format.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import html
 from typing import NamedTuple
 

@@ -1,7 +1,6 @@
 """Quality of the single-task teachers, and agreement between their seeds."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 
 import numpy as np

@@ -1,7 +1,6 @@
 """The sentences of the report, and how it writes names and numbers."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 
 from bam_jax import config as config_lib

@@ -6,8 +6,7 @@ sends SIGINT. The handler only records the signal: an exception that it raised
 could be lost in a destructor, a callback of the garbage collector or a library.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import os
 import select
@@ -16,8 +15,7 @@ import sys
 import threading
 import time
 import types
-from typing import NoReturn
-from typing import Self
+from typing import NoReturn, Self
 
 from bam_jax import errors
 

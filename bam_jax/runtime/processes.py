@@ -7,8 +7,7 @@ for itself, from a work directory that all of them see. Values travel as JSON
 through JAX's coordination service, which needs no program on a device.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import functools
 import itertools
@@ -18,8 +17,7 @@ from pathlib import Path
 import secrets
 import signal
 import time
-from typing import Any
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from jax.experimental import multihost_utils

@@ -1,7 +1,6 @@
 """Logs metrics as JSON lines and TensorBoard events; shows progress."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import importlib
 import json
 import math

@@ -1,9 +1,7 @@
 """The server's routes: predictions, tasks, health, and a page to try them."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 import contextlib
 import dataclasses
 from pathlib import Path

@@ -1,8 +1,7 @@
 """Batches the inputs of concurrent requests for one predicting thread."""
 
 import asyncio
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 import contextlib
 import logging

@@ -5,8 +5,7 @@ written last. Every other file is complete at any time: it is replaced by a
 rename, or grows by whole lines.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import itertools
 import os

@@ -7,8 +7,7 @@ of files that it no longer names. So the store goes from one complete state to
 the next, whenever a process dies.
 """
 
-from collections.abc import Iterable
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import contextlib
 import json
 import logging

@@ -5,9 +5,7 @@ Every token has a logit for the start and one for the end of the answer; both at
 best answer of all windows is taken, as in BERT's `run_squad.py`.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import json
 
 import jax

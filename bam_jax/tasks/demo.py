@@ -8,14 +8,12 @@ Some training labels are wrong and some texts are ambiguous, so that no teacher
 is perfect.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 import re
 import string
 import tomllib
-from typing import NamedTuple
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 

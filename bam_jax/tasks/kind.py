@@ -5,12 +5,9 @@ call the kind and never ask which one it is. N rows of features, c outputs.
 """
 
 import abc
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import re
-from typing import ClassVar
-from typing import NamedTuple
-from typing import Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 

@@ -4,10 +4,7 @@ N rows of features, c outputs of the task.
 """
 
 import abc
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import json
 from typing import ClassVar
 

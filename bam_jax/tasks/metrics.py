@@ -10,12 +10,9 @@ An undefined score is nan: a correlation with a constant input, or F1 without a
 positive in prediction or gold. A mean of scores is nan if one of them is.
 """
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
-from typing import Literal
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 

@@ -1,8 +1,6 @@
 """Cuts questions with long contexts into overlapping windows of tokens."""
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 import json
 from typing import NamedTuple
 

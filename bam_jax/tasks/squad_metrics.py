@@ -4,8 +4,7 @@ Rajpurkar et al. 2016 and 2018. An empty answer matches an empty answer only.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import re
 import string
 

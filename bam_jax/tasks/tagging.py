@@ -1,9 +1,6 @@
 """Tagging: a tag for every word, as names of people and places are marked."""
 
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import itertools
 import re
 

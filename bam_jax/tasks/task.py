@@ -4,8 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import types
 import typing
-from typing import Literal
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 

@@ -4,8 +4,7 @@ A checkpoint holds its score in a file and in its metadata. If it was saved
 before its evaluation, the metadata of the next checkpoint holds its score.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import json
 from pathlib import Path

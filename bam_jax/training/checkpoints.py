@@ -8,17 +8,14 @@ it happens when the run resumes, and the metadata of the next checkpoint holds
 the score: no checkpoint is written twice.
 """
 
-from collections.abc import Iterator
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import json
 import logging
 import math
 from pathlib import Path
 import shutil
-from typing import Any
-from typing import Self
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp

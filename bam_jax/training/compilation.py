@@ -1,7 +1,6 @@
 """Compiles programs on threads before they are needed, in all processes."""
 
-from collections.abc import Callable
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent import futures
 from typing import Any
 

@@ -1,7 +1,6 @@
 """Predicts the rows of splits and scores the logits."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import io
 import math
 from pathlib import Path

@@ -1,8 +1,6 @@
 """The training loop: evaluate, save, next batch, step."""
 
-from collections.abc import Callable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 

@@ -1,7 +1,6 @@
 """The device mesh, and the sharding of arrays on it."""
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 import math
 from typing import Any

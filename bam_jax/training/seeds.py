@@ -5,9 +5,7 @@ All arrays have a leading axis of seeds, except the n stacked layers of the
 state: these are [n, K, ...], so that one layer of all seeds is contiguous.
 """
 
-from collections.abc import Callable
-from collections.abc import Iterable
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax

@@ -1,7 +1,6 @@
 """Writes the metrics of training steps to the log."""
 
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import contextlib
 import time
 

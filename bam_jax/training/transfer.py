@@ -7,8 +7,7 @@ B rows, L tokens, S segment slots, W numbers per row, T tasks, K seeds trained
 at once.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 from typing import Any
 

@@ -5,8 +5,7 @@ Their vocabularies are synthetic. `READ` names the directories that are read,
 their files say, or whose tokenizer this package cannot use.
 """
 
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import hashlib
 import json
 from pathlib import Path

@@ -3,8 +3,7 @@
 Real processes over loopback, their CPU devices talking through gloo.
 """
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import json
 import os
 from pathlib import Path

@@ -1,15 +1,13 @@
 """A server on the loopback, in a thread of the test's own process."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 import contextlib
 import http.client
 import json
 import threading
 import time
-from typing import NamedTuple
-from typing import Self
+from typing import NamedTuple, Self
 
 import uvicorn
 

@@ -1,7 +1,6 @@
 """What goes up and comes down, by moto's S3 server and real checkpoints."""
 
-from collections.abc import Iterator
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 import contextlib
 import json
 from pathlib import Path
