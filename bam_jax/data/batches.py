@@ -104,11 +104,13 @@ class TrainBatches:
       _check_lengths(part, packing.row_length)
     for head, columns in zip(heads, features):
       _check_labels(head, columns)
-    self._targets = targets.ExampleTargets(
-      heads, features, without_labels, teachers, tasks.num_outputs
-    )
-    self._token_targets = targets.TokenTargets(
-      heads, features, teachers, tasks.token_outputs
+    self._targets = targets.Targets(
+      heads,
+      features,
+      without_labels,
+      teachers,
+      tasks.num_outputs,
+      tasks.token_outputs,
     )
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
@@ -134,18 +136,17 @@ class TrainBatches:
       num_rows = len(own)
     begins = self._starts[example]
     part = np.searchsorted(self._part_ends, example, 'right')
-    gold, teacher = self._targets(example)
+    of_example, of_token = self._targets(task, row, lengths)
     return packing_lib.assemble(
       packed,
       (num_rows, self._packing.row_length, self._slots),
       _gather([self._tokens[k] for k in part.tolist()], begins, lengths),
       lengths,
       self._lengths_a[example],
-      self._token_targets(task, row, lengths),
+      of_token,
       task_id=self._heads[task],
-      gold=gold,
-      teacher=teacher,
       weight=self._sampler.weights[task],
+      **of_example,
     )
 
   def rows_filled(self, step: int) -> int:

@@ -49,10 +49,6 @@ class Columns:
   def __init__(self, directory: Path, manifest: manifest_lib.Manifest):
     """Maps the columns of a shard set; decodes its records if necessary.
 
-    Args:
-      directory: of the set, whose files agree with the manifest.
-      manifest: of the set.
-
     Raises:
       errors.UserError: a record is damaged or is not as the manifest says, or
         the columns can't be written.

@@ -37,11 +37,7 @@ class Tokenizer:
     """Takes over a tokenizer and makes it canonical.
 
     Truncation and padding are switched off. The template and the decoder do not
-    change ids here, so they are replaced, not to change the fingerprint.
-
-    Args:
-      tokenizer: is changed.
-      special: its special tokens, by name.
+    change ids here, but would change the fingerprint, so they are replaced.
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -58,24 +54,12 @@ class Tokenizer:
 
   @classmethod
   def from_vocab(cls, lines: Sequence[str], lowercase: bool) -> 'Tokenizer':
-    """Returns BERT's tokenizer over the lines of a vocab.txt, in id order.
-
-    Args:
-      lines: the tokens; a newline at their ends is ignored.
-      lowercase: lower-case the text and strip its accents (uncased BERT).
-
-    Raises:
-      errors.UserError: a special token is missing or a token is there twice.
-    """
+    """Returns BERT's tokenizer; see `tokenizer_files.from_lines`."""
     return cls(tokenizer_files.from_lines(lines, lowercase))
 
   @classmethod
   def from_dir(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
-    """Returns the tokenizer of a model directory; see `tokenizer_files.load`.
-
-    Raises:
-      errors.UserError: the directory holds no tokenizer that can be used.
-    """
+    """Returns a model directory's tokenizer; see `tokenizer_files.load`."""
     return cls(*tokenizer_files.load(Path(path)))
 
   @property
@@ -132,11 +116,7 @@ class Tokenizer:
     (directory / 'tokenizer_config.json').write_text(text + '\n')
 
   def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
-    """Returns a tokenizer with the tokens of `lines` that splits texts alike.
-
-    Raises:
-      errors.UserError: see `from_vocab`.
-    """
+    """Returns a tokenizer with the tokens `lines` that splits texts alike."""
     other = tokenizer_files.from_lines(lines, lowercase=False)
     other.normalizer = self._tokenizer.normalizer
     other.pre_tokenizer = self._tokenizer.pre_tokenizer
@@ -228,7 +208,25 @@ def featurize(
   """
   if swap and not task.is_pair:
     raise ValueError(f'task {task.name!r} has no pairs to swap')
-  kept = []
+  cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
+
+  def join(
+    uid: str, a: np.ndarray, b: np.ndarray | None, label: float | np.ndarray
+  ) -> kind_lib.Features:
+    """Cuts the ids of the texts and adds the special tokens."""
+    if b is None:
+      length = len(a) + 2
+      parts = (cls, a[: max_length - 2], sep)
+    else:
+      length = len(a) + len(b) + 3
+      length_a, length_b = truncated_lengths(len(a), len(b), max_length - 3)
+      parts = (cls, a[:length_a], sep, b[:length_b], sep)
+    if length > max_length:
+      on_cut(uid)
+    input_ids = np.concatenate(parts, dtype=np.int32)
+    return kind_lib.Features(uid, input_ids, len(parts[1]) + 2, label)
+
+  swapped = []
   stream = iter(examples)
   size = _WINDOWS_BATCH if task.kind.in_windows else _BATCH
   while batch := list(itertools.islice(stream, size)):
@@ -242,31 +240,6 @@ def featurize(
     for example, a, b in zip(batch, first, second, strict=True):
       label = task.kind.encode_label(task, example.label)
       if swap:
-        kept.append((f'{example.uid}{task_lib.SWAP_SUFFIX}', b, a, label))
-      yield _join(tokenizer, max_length, on_cut, example.uid, a, b, label)
-  for swapped in kept:
-    yield _join(tokenizer, max_length, on_cut, *swapped)
-
-
-def _join(
-  tokenizer: Tokenizer,
-  max_length: int,
-  on_cut: OnCut,
-  uid: str,
-  a: np.ndarray,
-  b: np.ndarray | None,
-  label: float | np.ndarray,
-) -> kind_lib.Features:
-  """Cuts the ids of the texts and adds the special tokens."""
-  cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
-  if b is None:
-    length = len(a) + 2
-    parts = (cls, a[: max_length - 2], sep)
-  else:
-    length = len(a) + len(b) + 3
-    length_a, length_b = truncated_lengths(len(a), len(b), max_length - 3)
-    parts = (cls, a[:length_a], sep, b[:length_b], sep)
-  if length > max_length:
-    on_cut(uid)
-  input_ids = np.concatenate(parts, dtype=np.int32)
-  return kind_lib.Features(uid, input_ids, len(parts[1]) + 2, label)
+        swapped.append((f'{example.uid}{task_lib.SWAP_SUFFIX}', b, a, label))
+      yield join(example.uid, a, b, label)
+  yield from itertools.starmap(join, swapped)

@@ -49,13 +49,9 @@ def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
   All rows of an example (swapped copies, windows) are in one fold. The sizes of
   two folds differ by at most one example.
 
-  Args:
-    uids: of N training rows.
-    fold: the fold.
-
   Returns:
-    The rows to train on and the rows left out, ascending, [n] and [N - n]
-    int64.
+    The numbers of the rows to train on, and of those left out, ascending: [n]
+    and [N - n] int64, for the uids of N rows.
 
   Raises:
     errors.UserError: there are fewer rows than folds.

@@ -94,15 +94,7 @@ _UTF_16_ZEROS = 0.3
 
 
 def check(head: bytes, path: str) -> None:
-  """Raises if the first bytes of a file are not those of UTF-8 text.
-
-  Args:
-    head: `HEAD_BYTES` of the file, or all of it.
-    path: of the file; empty: standard input.
-
-  Raises:
-    errors.UserError: names the format and the remedy.
-  """
+  """Raises a `UserError` if `describe` finds that a file is not UTF-8 text."""
   if found := describe(head, path):
     what, remedy = found
     raise errors.UserError(f'{path or STDIN}: is {what}; {remedy}')
@@ -182,7 +174,7 @@ def check_json_lines(head: bytes, path: str) -> None:
 def check_separator(
   line: str, columns: Sequence[tuple[int | str, ...]], path: str, where: str
 ) -> None:
-  """Raises if a table's columns are quoted or separated by commas or the like.
+  """Raises a `UserError` if cells are quoted, or not separated by tabs.
 
   Args:
     line: the first of the table.

@@ -42,13 +42,7 @@ def stop(error: errors.UserError) -> None:
 def usable(
   units: Iterable[_Unit], make: Callable[[int, _Unit], Row], fault: Fault
 ) -> Iterator[Row]:
-  """Yields the rows that can be made without an error.
-
-  Args:
-    units: what each row is made from.
-    make: makes the row of an index, from 0; may raise `errors.UserError`.
-    fault: receives the errors.
-  """
+  """Yields `make(index, unit)` for each unit; passes its errors to `fault`."""
   for index, unit in enumerate(units):
     try:
       row = make(index, unit)

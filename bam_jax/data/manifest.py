@@ -147,16 +147,9 @@ def check_fingerprint(
   fingerprint: Mapping[str, object],
   remedy: str = AGAIN,
 ) -> None:
-  """Raises if the fingerprint of a shard set is not the expected one.
+  """Raises a `UserError` if the fingerprint is not the expected one.
 
-  Args:
-    directory: of the set.
-    manifest: of the set.
-    fingerprint: the expected one.
-    remedy: how to get a set with the expected fingerprint.
-
-  Raises:
-    errors.UserError: names the parts that differ and their values.
+  The error names the parts that differ, their values, and the remedy.
   """
   if manifest.fingerprint == schema.to_dict(fingerprint):
     return

@@ -14,22 +14,6 @@ from bam_jax.data import sources
 from bam_jax.tasks import task as task_lib
 
 
-def feature_fingerprint(
-  task: task_lib.Task,
-  split: str,
-  data: config_lib.DataConfig,
-  tokenizer: features.Tokenizer,
-) -> dict[str, object]:
-  """Returns everything that decides the features of a split; reads all rows."""
-  return {
-    'rows': sources.rows_digest(sources.read(task, split, data)),
-    'task': task.definition(),
-    'tokenizer': tokenizer.fingerprint,
-    'max_length': data.max_length,
-    'swap': _is_swapped(task, split, data),
-  }
-
-
 def feature_fields(task: task_lib.Task) -> tuple[shards.Field, ...]:
   """Returns the fields of a task's features, which depend on its kind."""
   kind = task.kind
@@ -53,22 +37,26 @@ def prepare(
     errors.UserError: the raw rows are unusable, or the existing shard set is
       damaged or was made from something else.
   """
-  fingerprint = feature_fingerprint(task, split, data, tokenizer)
+  is_taught = split in (task.train_split, task_lib.UNLABELLED)
+  swap = is_taught and task.name in data.swap
+  fingerprint = {
+    'rows': sources.rows_digest(sources.read(task, split, data)),
+    'task': task.definition(),
+    'tokenizer': tokenizer.fingerprint,
+    'max_length': data.max_length,
+    'swap': swap,
+  }
   fields = feature_fields(task)
   if not shards.exists(directory):
-    if name := sources.ignored_label(task, split, data):
+    source = sources.Source(task, split, data)
+    if name := source.ignored_label():
       logging.info(
         '%s: %s is not read: rows of config.data.unlabelled have no labels',
-        sources.path_of(task, split, data),
+        source.path,
         name,
       )
-    rows = features.featurize(
-      sources.read(task, split, data),
-      task,
-      tokenizer,
-      data.max_length,
-      _is_swapped(task, split, data),
-    )
+    examples = sources.read(task, split, data)
+    rows = features.featurize(examples, task, tokenizer, data.max_length, swap)
     shards.write(
       directory,
       fields,
@@ -109,14 +97,15 @@ def prepare_if_present(
   directory: Path,
 ) -> shards.Columns | None:
   """Returns the features of a split; logs a warning if its file is missing."""
-  if sources.is_present(task, split, data):
+  source = sources.Source(task, split, data)
+  if source.is_present():
     return prepare(task, split, data, tokenizer, directory)
   logging.warning(
     '%s/%s: %s is missing, so the split is left out; to get it: %s',
     task.name,
     split,
-    sources.missing(task, split, data),
-    sources.how_to_get(task, split, data),
+    source.name,
+    source.remedy,
   )
   return None
 
@@ -124,11 +113,3 @@ def prepare_if_present(
 def label_metadata(task: task_lib.Task) -> Mapping[str, object]:
   """Returns the metadata of features and logits: task and label names."""
   return {'task': task.name, 'labels': list(task.labels)}
-
-
-def _is_swapped(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> bool:
-  """Returns whether a split has copies with the texts in the other order."""
-  is_taught = split in (task.train_split, task_lib.UNLABELLED)
-  return is_taught and task.name in data.swap

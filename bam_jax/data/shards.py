@@ -134,15 +134,10 @@ def open(
   opening decodes the records into `directory/columns`, in bounded memory; later
   ones map those files if they are as written.
 
-  Args:
-    directory: of the set.
-    fields: what the set must hold.
-    fingerprint: the expected one; None accepts any.
-
   Raises:
     errors.UserError: there is no set; its fingerprint differs (names the
-      parts); it holds other fields; a file is missing, damaged, or has another
-      number of records than the manifest says.
+      parts; None accepts any); it holds other fields; a file is missing,
+      damaged, or has another number of records than the manifest says.
   """
   directory = Path(directory)
   manifest = manifest_lib.read(directory)

@@ -1,6 +1,7 @@
 """Reads the examples of a split; its uids are the same from files and TFDS."""
 
 from collections.abc import Iterable, Iterator
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -18,6 +19,87 @@ HOW_TO_GET_GLUE = (
   "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
   ' set config.data.source=tfds'
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """The place from which the examples of a split are read.
+
+  Attributes:
+    task: the task.
+    split: one of its splits.
+    data: whether and where TFDS or files are read.
+  """
+
+  task: task_lib.Task
+  split: str
+  data: config_lib.DataConfig
+
+  @property
+  def table(self) -> task_lib.Table:
+    """Returns the task's description of the file."""
+    return self.task.tables[self.split]
+
+  @property
+  def format(self) -> str:
+    """Returns `tfds`, `generated`, or the format of the file."""
+    if self.data.source == 'tfds' and self.table.tfds:
+      return 'tfds'
+    return self.table.format
+
+  @property
+  def path(self) -> Path:
+    """Returns the path of the file: below `data.dir`, or absolute."""
+    path = Path(self.data.dir, self.table.file)
+    other = Path(self.data.dir, self.table.other_file)
+    if self.table.other_file and other.is_file() and not path.exists():
+      return other
+    return path
+
+  @property
+  def name(self) -> str:
+    """Returns the TFDS name, or the file names joined by `or`."""
+    if self.format == 'tfds':
+      return self.table.tfds
+    return ' or '.join(filter(None, (self.table.file, self.table.other_file)))
+
+  @property
+  def remedy(self) -> str:
+    """Returns how the user can mend a missing split."""
+    if self.format == 'tfds':
+      return tfds_source.how_to_get(self.table.tfds, self.data.tfds_dir)
+    if self.table.tfds:
+      return HOW_TO_GET_GLUE
+    field = f'config.custom_tasks.{self.task.name}'
+    if self.split == task_lib.UNLABELLED:
+      field = 'config.data.unlabelled'
+    return f'mend config.data.dir or {field}'
+
+  def is_present(self) -> bool:
+    """Returns whether the split's file exists, readable or not."""
+    if self.format == 'tfds':
+      return tfds_source.is_present(self.table.tfds, self.data.tfds_dir)
+    return self.format == 'generated' or self.path.is_file()
+
+  def ignored_label(self) -> str | None:
+    """Returns the label column of an unlabelled file, for a log message.
+
+    None if the split has labels, if its first row has no column of that name,
+    or if the file can't be read.
+    """
+    if self.split != task_lib.UNLABELLED:
+      return None
+    label = self.task.tables[self.task.train_split].label
+    name = label if isinstance(label, str) else 'label'
+    try:
+      _, line = next(lines.read_filled(self.path, 'replace'))
+      if self.format == 'jsonl':
+        known = files.parse_json(line).keys()
+      else:
+        known = line.split('\t') if self.table.header else ()
+    except (OSError, StopIteration, ValueError, errors.UserError):
+      return None
+    return name if name in known else None
 
 
 def read(
@@ -38,69 +120,14 @@ def read(
       f'task {task.name!r} has no split {split!r}; name one of'
       f' {", ".join(task.tables)}'
     )
-  source = source_of(task, split, data)
-  if source == 'generated':
+  source = Source(task, split, data)
+  if source.format == 'generated':
     yield from demo.generate(task.name, split)
-  elif source == 'tfds':
-    where, rows = tfds_source.read(task, split, data)
-    yield from (_example(task, split, row, where) for row in rows)
+  elif source.format == 'tfds':
+    where, rows = tfds_source.read(task, split, data.tfds_dir)
+    yield from (_example(source, row, where) for row in rows)
   else:
-    remedy = how_to_get(task, split, data)
-    yield from _read_file(task, split, path_of(task, split, data), remedy)
-
-
-def is_present(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> bool:
-  """Returns whether a split's file exists, readable or not."""
-  source = source_of(task, split, data)
-  if source == 'tfds':
-    return tfds_source.is_present(task, split, data)
-  return source == 'generated' or path_of(task, split, data).is_file()
-
-
-def source_of(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> str:
-  """Returns `tfds`, `generated`, or the file format of a split."""
-  table = task.tables[split]
-  return 'tfds' if data.source == 'tfds' and table.tfds else table.format
-
-
-def how_to_get(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> str:
-  """Returns the remedy for a split that is missing."""
-  if source_of(task, split, data) == 'tfds':
-    return tfds_source.how_to_get(task, split, data)
-  if task.tables[split].tfds:
-    return HOW_TO_GET_GLUE
-  field = f'config.custom_tasks.{task.name}'
-  if split == task_lib.UNLABELLED:
-    field = 'config.data.unlabelled'
-  return f'mend config.data.dir or {field}'
-
-
-def path_of(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> Path:
-  """Returns the path of a split's file: below `data.dir`, or absolute."""
-  table = task.tables[split]
-  path = Path(data.dir, table.file)
-  other = Path(data.dir, table.other_file)
-  if table.other_file and other.is_file() and not path.exists():
-    return other
-  return path
-
-
-def missing(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> str:
-  """Returns the file names, or the TFDS name, of a split that is missing."""
-  table = task.tables[split]
-  if source_of(task, split, data) == 'tfds':
-    return table.tfds
-  return ' or '.join(name for name in (table.file, table.other_file) if name)
+    yield from _read_file(source)
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
@@ -112,61 +139,36 @@ def rows_digest(examples: Iterable[task_lib.Example]) -> str:
   return digest.hexdigest()
 
 
-def _read_file(
-  task: task_lib.Task, split: str, path: Path, remedy: str
-) -> Iterator[task_lib.Example]:
+def _read_file(source: Source) -> Iterator[task_lib.Example]:
   """Yields the examples of a file."""
-  table = task.tables[split]
-  row = None
+  path, row = source.path, None
   try:
-    for row in formats.FORMATS[table.format].read(path, table):
-      yield _example(task, split, row, str(path))
+    for row in formats.FORMATS[source.format].read(path, source.table):
+      yield _example(source, row, str(path))
   except OSError as error:
-    raise errors.UserError(f'{path}: {error.strerror}; {remedy}') from None
+    raise errors.UserError(
+      f'{path}: {error.strerror}; {source.remedy}'
+    ) from None
   except UnicodeDecodeError as error:
     raise errors.UserError(
       f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason}); convert the'
       ' file to UTF-8'
     ) from None
   if row is None:
-    raise errors.UserError(f'{path}: holds no usable row; {remedy}')
+    raise errors.UserError(f'{path}: holds no usable row; {source.remedy}')
 
 
-def _example(
-  task: task_lib.Task, split: str, row: lines.Row, path: str
-) -> task_lib.Example:
+def _example(source: Source, row: lines.Row, path: str) -> task_lib.Example:
   """Returns the example of a raw row, with its label parsed."""
   where = f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
-  if split == task_lib.UNLABELLED and not all(map(str.strip, row.text)):
+  is_unlabelled = source.split == task_lib.UNLABELLED
+  if is_unlabelled and not all(map(str.strip, row.text)):
     raise errors.UserError(
       f'{where}: an empty text, which teaches nothing; remove the row'
     )
   text_a, text_b = row.text if len(row.text) == 2 else (row.text[0], None)
-  label = row.label
+  task, label = source.task, row.label
   if label is not None:
     label = task.kind.parse(task, label, where)
-  uid = f'{task.name}/{split}/{row.index}'
+  uid = f'{task.name}/{source.split}/{row.index}'
   return task_lib.Example(uid, text_a, text_b, label)
-
-
-def ignored_label(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> str | None:
-  """Returns the label column of an unlabelled file, for a log message.
-
-  None if the split has labels, if its first row has no column of that name, or
-  if the file can't be read.
-  """
-  table, train = task.tables[split], task.tables[task.train_split]
-  if split != task_lib.UNLABELLED:
-    return None
-  name = train.label if isinstance(train.label, str) else 'label'
-  try:
-    _, line = next(lines.read_filled(path_of(task, split, data), 'replace'))
-    if table.format == 'jsonl':
-      known = files.parse_json(line).keys()
-    else:
-      known = line.split('\t') if table.header else ()
-  except (OSError, StopIteration, ValueError, errors.UserError):
-    return None
-  return name if name in known else None

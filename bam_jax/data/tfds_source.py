@@ -49,7 +49,7 @@ _LOCK = 'bam_jax.lock'
 
 
 def read(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
+  task: task_lib.Task, split: str, tfds_dir: str
 ) -> tuple[str, list[lines.Row]]:
   """Returns the folder and name of a split, for errors, and its raw rows.
 
@@ -59,13 +59,13 @@ def read(
     errors.UserError: TFDS is not installed, or the data set is not prepared or
       is incomplete.
   """
-  name, tfds_split = _names(task, split)
-  builder = _find(name, data.tfds_dir)
+  name, tfds_split = task.tables[split].tfds.split(':')
+  builder = _find(name, tfds_dir)
   if builder is None:
-    raise _not_prepared([name], data.tfds_dir)
+    raise _not_prepared([name], tfds_dir)
 
   def fail(what: str) -> errors.UserError:
-    command = _command([name], data.tfds_dir)
+    command = _command([name], tfds_dir)
     return errors.UserError(
       f'{what}; remove the folder and prepare it again: {command}'
     )
@@ -95,23 +95,15 @@ def read(
   return where, rows
 
 
-def is_present(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> bool:
-  """Returns whether a split of a task is prepared.
+def is_present(split: str, tfds_dir: str) -> bool:
+  """Returns whether a split, given as `BUILDER:SPLIT`, is prepared.
 
   Raises:
     errors.UserError: TFDS is not installed.
   """
-  name, tfds_split = _names(task, split)
-  builder = _find(name, data.tfds_dir)
+  name, tfds_split = split.split(':')
+  builder = _find(name, tfds_dir)
   return builder is not None and tfds_split in builder.info.splits
-
-
-def _names(task: task_lib.Task, split: str) -> tuple[str, str]:
-  """Returns the names that TFDS has for a builder and a split."""
-  name, _, tfds_split = task.tables[split].tfds.partition(':')
-  return name, tfds_split
 
 
 def _rows(
@@ -180,11 +172,9 @@ def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
     raise _not_prepared(names, data.tfds_dir)
 
 
-def how_to_get(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> str:
-  """Returns the remedy for a split that is not prepared."""
-  return f'run: {_command([_names(task, split)[0]], data.tfds_dir)}'
+def how_to_get(split: str, tfds_dir: str) -> str:
+  """Returns the remedy for a split, `BUILDER:SPLIT`, that is not prepared."""
+  return f'run: {_command([split.partition(":")[0]], tfds_dir)}'
 
 
 def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
@@ -289,7 +279,7 @@ def _builders(
   if data.source != 'tfds':
     return []
   names = [
-    _names(task, split)[0]
+    task.tables[split].tfds.partition(':')[0]
     for task in tasks
     for split in (task.train_split, *task.dev_splits)
   ]

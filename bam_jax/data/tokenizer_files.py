@@ -81,12 +81,11 @@ def read_vocab(file: Path) -> list[str]:
 
 
 def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
-  """Returns BERT's tokenizer over a user's own vocabulary.
+  """Returns BERT's tokenizer over the lines of a vocab.txt, in id order.
 
   Args:
-    lines: the tokens in the order of their ids; a newline at their ends is
-      ignored.
-    lowercase: lower-case the text and strip its accents.
+    lines: the tokens; a newline at their ends is ignored.
+    lowercase: lower-case the text and strip its accents (uncased BERT).
 
   Raises:
     errors.UserError: a special token is missing, or a token is there twice.

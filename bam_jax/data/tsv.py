@@ -37,7 +37,7 @@ def parse(
   Args:
     numbered: line numbers and lines, none of them empty.
     table: the columns to read, with a label or without.
-    path: of the file; empty: standard input.
+    path: of the file, for errors; empty: standard input.
     fault: receives the error of each row that cannot be used.
 
   Raises:
@@ -97,14 +97,7 @@ def _rows(
 def _column(
   column: int | str, first: Sequence[str], header: bool, where: str
 ) -> int:
-  """Returns the number of a column, which is given by its name or number.
-
-  Args:
-    column: a name of the header, or a number, from the end if negative.
-    first: the fields of the first line.
-    header: whether they are names.
-    where: file and line, for the error.
-  """
+  """Returns the number of a column, which is given by its name or number."""
   if isinstance(column, int):
     if -len(first) <= column < len(first):
       return column

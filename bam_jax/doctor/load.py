@@ -28,17 +28,18 @@ def load(
   rows: rows_lib.Rows, data: config_lib.DataConfig
 ) -> Iterator[findings.Finding]:
   """Reads the usable rows of a split into `rows`; yields faults of the file."""
-  task, split, table = rows.task, rows.split, rows.task.tables[rows.split]
-  path = sources.path_of(task, split, data)
+  source = sources.Source(rows.task, rows.split, data)
+  path, table = source.path, source.table
   is_other = path == Path(data.dir, table.other_file)
   rows.file = table.other_file if is_other else table.file
   folder = f'{Path(data.dir)}/'
   try:
-    if not sources.is_present(task, split, data):
-      yield _missing(rows, data)
-    elif sources.source_of(task, split, data) in ('tfds', 'generated'):
+    if not source.is_present():
+      yield _missing(rows, source)
+    elif source.format in ('tfds', 'generated'):
       rows.has_lines = False
-      _fill(rows, map(_as_row, sources.read(task, split, data)))
+      examples = sources.read(rows.task, rows.split, data)
+      _fill(rows, map(_as_row, examples))
       rows.data_lines = int(rows.places[-1]) + 1
     else:
       yield from _read_file(rows, path, folder)
@@ -49,18 +50,12 @@ def load(
     yield rows.find('error', 'unreadable', what, remedy)
 
 
-def _missing(
-  rows: rows_lib.Rows, data: config_lib.DataConfig
-) -> findings.Finding:
-  task, split = rows.task, rows.split
-  what = f'no {sources.missing(task, split, data)}'
-  is_tfds = sources.source_of(task, split, data) == 'tfds'
-  place = task.tables[split].tfds if is_tfds else rows.file
-  severity = 'error'
-  if split in task.test_splits:
+def _missing(rows: rows_lib.Rows, source: sources.Source) -> findings.Finding:
+  severity, what = 'error', f'no {source.name}'
+  if rows.split in rows.task.test_splits:
     severity, what = 'note', f'{what}: it cannot be predicted'
-  remedy = sources.how_to_get(task, split, data)
-  return rows.find(severity, 'missing', what, remedy, places=[place])
+  place = source.name if source.format == 'tfds' else rows.file
+  return rows.find(severity, 'missing', what, source.remedy, places=[place])
 
 
 def _as_row(example: task_lib.Example) -> lines.Row:

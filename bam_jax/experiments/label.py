@@ -103,7 +103,8 @@ def _prepare_other_rows(
       table = task.tables.get(split)
       if table is None:
         continue
-      is_tfds = sources.source_of(task, split, plan.config.data) == 'tfds'
+      source = sources.Source(task, split, plan.config.data)
+      is_tfds = source.format == 'tfds'
       if is_tfds or not table.file or Path(table.file).is_absolute():
         raise errors.UserError(
           f'--input={data_dir}: the rows of {name} are not in a file below'

@@ -197,10 +197,10 @@ def test_rows_are_streamed():
 
 def test_is_present():
   _write('own.tsv', '')
-  assert sources.is_present(_task(), 'train', _DATA)
-  assert not sources.is_present(_task(file='gone.tsv'), 'train', _DATA)
-  assert not sources.is_present(_task(file='.'), 'train', _DATA)
-  assert sources.is_present(demo.TASKS['demo_nli'], 'dev', _DATA)
+  assert sources.Source(_task(), 'train', _DATA).is_present()
+  assert not sources.Source(_task(file='gone.tsv'), 'train', _DATA).is_present()
+  assert not sources.Source(_task(file='.'), 'train', _DATA).is_present()
+  assert sources.Source(demo.TASKS['demo_nli'], 'dev', _DATA).is_present()
 
 
 @pytest.mark.parametrize(
@@ -458,16 +458,16 @@ def test_json_has_no_words_for_numbers():
 def test_the_layout_of_the_download_script():
   """`diagnostic/` is read where there is no `AX/`, and named where neither."""
   mnli, rows = glue.TASKS['mnli'], 'index\tsentence1\tsentence2\n0\t{}\th\n'
-  assert not sources.is_present(mnli, 'ax', _DATA)
-  assert sources.missing(mnli, 'ax', _DATA) == (
+  assert not sources.Source(mnli, 'ax', _DATA).is_present()
+  assert sources.Source(mnli, 'ax', _DATA).name == (
     'AX/diagnostic.tsv or diagnostic/diagnostic.tsv'
   )
   _write('diagnostic/diagnostic.tsv', rows.format('script'))
-  assert sources.is_present(mnli, 'ax', _DATA)
+  assert sources.Source(mnli, 'ax', _DATA).is_present()
   assert _read(mnli, 'ax') == [('mnli/ax/0', 'script', 'h', None)]
   _write('AX/diagnostic.tsv', rows.format('site'))
   assert _read(mnli, 'ax') == [('mnli/ax/0', 'site', 'h', None)]
-  assert sources.missing(glue.TASKS['rte'], 'test', _DATA) == 'RTE/test.tsv'
+  assert sources.Source(glue.TASKS['rte'], 'test', _DATA).name == 'RTE/test.tsv'
 
 
 @pytest.mark.parametrize(

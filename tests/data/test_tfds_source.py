@@ -112,7 +112,7 @@ def test_examples_are_those_of_the_official_file(tfds, task, split, tmp_path):
   expected = list(sources.read(task, split, from_tsv))
   assert len(expected) >= 9
   assert list(sources.read(task, split, from_tfds)) == expected
-  assert sources.is_present(task, split, from_tfds)
+  assert sources.Source(task, split, from_tfds).is_present()
 
 
 # The two rules that differ between the tasks, with the numbers told.
@@ -140,7 +140,7 @@ def test_without_the_package(monkeypatch):
     match=r'^config\.data\.source=tfds needs TensorFlow Datasets \(.*\); run'
     r' pip install tensorflow-datasets importlib_resources$',
   ):
-    tfds_source.read(glue.TASKS['rte'], 'dev', config_lib.DataConfig())
+    tfds_source.read(glue.TASKS['rte'], 'dev', '')
 
 
 def _command(names: str, where: str = ', data_dir="tfds"') -> str:
@@ -185,13 +185,13 @@ def test_not_prepared(tfds, tmp_path, monkeypatch):
     f' installed; run: {_COMMAND}'
   )
   data = config_lib.DataConfig(source='tfds', tfds_dir='tfds')
-  assert not sources.is_present(glue.TASKS['rte'], 'dev', data)
+  assert not sources.Source(glue.TASKS['rte'], 'dev', data).is_present()
 
 
 def test_where_tensorflow_is_installed_nothing_else_is(tfds, monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
   data = config_lib.DataConfig(source='tfds', tfds_dir='it "is" here é')
-  remedy = sources.how_to_get(glue.TASKS['mnli'], 'ax', data)
+  remedy = sources.Source(glue.TASKS['mnli'], 'ax', data).remedy
   assert shlex.split(remedy) == [
     'run:',
     sys.executable,

@@ -145,11 +145,14 @@ def test_several_labels_a_row():
   for each, label in zip(columns, (labels, np.full((5, 2), np.nan))):
     each._fixed['label'] = label
   teacher = _RANDOM.random((13, 2), np.float32)
-  make_targets = targets.ExampleTargets(
-    [task], columns[:1], columns[1:], [teacher], 3
+  make_targets = targets.Targets(
+    [task], columns[:1], columns[1:], [teacher], 3, 0
   )
   numbers = np.array([12, 0, 7, 8])
-  gold, taught = make_targets(numbers)
+  ones = np.ones(4, int)
+  of_example, of_token = make_targets(ones - 1, numbers, ones)
+  gold, taught = of_example['gold'], of_example['teacher']
+  assert not of_token
   expected = np.concatenate([labels, teacher[8:]])[numbers]
   np.testing.assert_array_equal(gold[:, :2], expected)
   np.testing.assert_array_equal(taught[:, :2], teacher[numbers])
@@ -321,6 +324,6 @@ def test_a_column_of_labels_is_noticed(tmp_path, row, name):
   config = _config(**{'data.dir': str(tmp_path)})
   task = registry.resolve(config)['mood']
   split = task_lib.UNLABELLED
-  assert sources.ignored_label(task, split, config.data) == name
+  assert sources.Source(task, split, config.data).ignored_label() == name
   gone = dataclasses.replace(config.data, dir='nowhere')
-  assert sources.ignored_label(task, split, gone) is None
+  assert sources.Source(task, split, gone).ignored_label() is None

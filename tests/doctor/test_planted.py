@@ -11,7 +11,6 @@ import shutil
 import numpy as np
 import pytest
 
-from bam_jax.data import sources
 from bam_jax.data import tfds_source
 from bam_jax.data import tsv
 from bam_jax.doctor import contents
@@ -454,14 +453,16 @@ def test_counts_and_words_of_a_finding(folder):
 def test_rows_of_tfds_are_named_by_uid(folder, monkeypatch):
   """TFDS's reader is replaced by the one of files, which gives equal rows."""
 
-  def read(task, split, data):
-    path = sources.path_of(task, split, data)
+  def read(task, split, tfds_dir):
+    path = folder.root / task.tables[split].file
     return str(path), list(tsv.read(path, task.tables[split]))
 
   _a_conflict(folder)
   monkeypatch.setattr(tfds_source, 'read', read)
   monkeypatch.setattr(
-    tfds_source, 'is_present', lambda task, split, data: split != 'dev'
+    tfds_source,
+    'is_present',
+    lambda split, tfds_dir: split != 'glue/rte:validation',
   )
   report = folder.report(**{'tasks': ('rte',), 'data.source': 'tfds'})
   places = ('rte/train/2 = rte/train/38',)
