@@ -155,7 +155,7 @@ class TrainBatches:
     return self._pack(self._lengths[self._bases[task] + row]).num_rows
 
   def _pack(self, lengths: np.ndarray) -> packing_lib.Packing:
-    """Returns the places of examples of these lengths."""
+    """Chooses the row and the slot of each example by its length."""
     if not self._packing.enabled:
       return packing_lib.one_per_row(len(lengths))
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)

@@ -1,6 +1,7 @@
 """Reader of tagged words: one per line, an empty line between sentences."""
 
 from collections.abc import Iterator, Sequence
+import itertools
 from pathlib import Path
 
 from bam_jax import errors
@@ -47,36 +48,35 @@ def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
     waiting.append(block)
     if like is None:
       continue
-    for each in waiting:
-      first = next(
-        (i for i, (_, line) in enumerate(each) if not _is_comment(line, like)),
-        len(each),
-      )
-      if first < len(each):
-        yield each[first:]
+    yield from filter(None, (_drop_comments(each, like) for each in waiting))
     waiting = []
   yield from waiting
 
 
+def _drop_comments(block: list[_Line], like: str) -> list[_Line]:
+  """Returns a block without the comments at its beginning."""
+  return list(
+    itertools.dropwhile(lambda line: _is_comment(line[1], like), block)
+  )
+
+
 def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
   """Yields the lines between empty lines and beginnings of documents."""
-  block: list[_Line] = []
-  for number, line in numbered:
-    is_document = line.startswith(_NEW_DOCUMENT)
-    if plain_text.is_blank(line) or (
-      is_document and plain_text.cells(line)[0] == _NEW_DOCUMENT
-    ):
-      if block:
-        yield block
-      block = []
-    else:
-      block.append((number, line))
-  if block:
-    yield block
+
+  def is_break(numbered_line: _Line) -> bool:
+    _, line = numbered_line
+    return plain_text.is_blank(line) or (
+      line.startswith(_NEW_DOCUMENT)
+      and plain_text.cells(line)[0] == _NEW_DOCUMENT
+    )
+
+  for is_between, block in itertools.groupby(numbered, is_break):
+    if not is_between:
+      yield list(block)
 
 
 def _is_comment(line: str, like: str) -> bool:
-  """Returns whether a line is a comment, unlike the line `like` of a word."""
+  """Returns whether a line is a comment; `like` is the line of a word."""
   if not line.startswith(_COMMENT):
     return False
   cells = plain_text.cells(line)

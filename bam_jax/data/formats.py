@@ -25,7 +25,7 @@ class Reader(Protocol):
     """Yields the usable rows of a file; their indices count all rows.
 
     Args:
-      path: of the file.
+      path: the file.
       table: the columns to read, with a label or without.
       fault: receives the error of each row that cannot be used.
       decoding_errors: as for `open`.

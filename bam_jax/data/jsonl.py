@@ -69,5 +69,5 @@ def _texts(
 
 
 def _written(label: object) -> str:
-  """Returns a label as text: numbers, true and null as JSON writes them."""
+  """Returns a label as text; anything but text is written as JSON."""
   return label if isinstance(label, str) else json.dumps(label)

@@ -1,4 +1,4 @@
-"""Reads the lines of text files; the raw rows that readers make from them."""
+"""Reads lines of text files, and defines the raw rows made from them."""
 
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def stop(error: errors.UserError) -> None:
-  """Raises the error: the `Fault` of readers that may not skip a row."""
+  """Raises the error; a `Fault` for readers that must not skip rows."""
   try:
     raise error
   finally:
@@ -111,7 +111,7 @@ def read_filled(
 def text_columns(
   table: task_lib.Table, known: Container[str]
 ) -> tuple[int | str, ...]:
-  """Returns the columns of the texts: `other_text` if only those are known."""
+  """Returns `table.text`, or `table.other_text` if only those are known."""
   others = table.other_text
   is_other = others and all(name in known for name in others)
   if is_other and not all(name in known for name in table.text):

@@ -83,8 +83,7 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
 def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   """Returns the task that an entry of `config.custom_tasks` describes."""
   where = f'config.custom_tasks.{name}'
-  for mistake in _mistakes(name, config):
-    raise errors.UserError(f'{where}{mistake}')
+  errors.raise_first(f'{where}{each}' for each in _mistakes(name, config))
   kind = kinds.KINDS[config.kind]
   metrics = config.metrics or kind.default_metrics
   text, label = kind.columns or (
@@ -118,9 +117,8 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
 
 def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
   """Yields the mistakes of a declared task, as `.FIELD: why` or `: why`."""
-  kind = kinds.KINDS.get(config.kind)
-  if kind is None:
-    yield f'.kind: {config.kind!r} is none of {", ".join(kinds.KINDS)}'
+  yield from errors.find_unknown('.kind', [config.kind], kinds.KINDS)
+  kind = kinds.KINDS[config.kind]
   if name in glue.TASKS | demo.TASKS:
     yield f': {name!r} is a task of the package; give yours another name'
   if not _NAME.fullmatch(name):
@@ -136,9 +134,7 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
       yield f'.{key}: empty; give a file, below config.data.dir or absolute'
   if fault := kind.fault(config.labels, config.scale):
     yield f'.{fault}'
-  if config.format not in formats.FORMATS:
-    known = ', '.join(formats.FORMATS)
-    yield f'.format: {config.format!r} is none of {known}'
+  yield from errors.find_unknown('.format', [config.format], formats.FORMATS)
   if formats.FORMATS[config.format].like not in kind.formats:
     allowed = ' or '.join(kind.formats)
     yield f'.format: {config.format!r} holds no {kind} task; give {allowed}'

@@ -119,7 +119,7 @@ def write(
 
 
 def exists(directory: str | os.PathLike) -> bool:
-  """Returns whether a folder holds a complete set, whatever its fingerprint."""
+  """Returns whether a folder holds a complete set, of any fingerprint."""
   return (Path(directory) / manifest_lib.NAME).is_file()
 
 

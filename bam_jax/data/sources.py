@@ -1,4 +1,4 @@
-"""Reads the examples of a split; its uids are the same from files and TFDS."""
+"""Reads the examples of a split, with equal uids from files and from TFDS."""
 
 from collections.abc import Iterable, Iterator
 import dataclasses

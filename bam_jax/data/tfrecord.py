@@ -162,7 +162,7 @@ def write(path: str | os.PathLike, records: Iterable[bytes]) -> int:
 def _append(
   path: Path, data: bytes | bytearray, mode: str = 'ab', sync: bool = False
 ) -> None:
-  """Opens the file for one block, so that only its own errors are caught.
+  """Writes one block to a file; reports only the errors of this write.
 
   A file held open over the loop of `write` would be closed, and flushed once
   more, while an error of the records is on its way.
