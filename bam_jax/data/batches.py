@@ -194,15 +194,9 @@ def evaluation_batches(
   if only is not None:
     begins, lengths, lengths_a = begins[only], lengths[only], lengths_a[only]
     task_ids = task_ids[only]
-  if packing.enabled:
-    slots = packing.slots
-    packed = packing_lib.pack(lengths, packing.row_length, slots)
-    order = np.argsort(packed.row, kind='stable')
-  else:
-    slots = 1
-    order = np.argsort(-lengths, kind='stable')
-    packed = packing_lib.one_per_row(len(order))
-    packed = packed._replace(row=np.argsort(order))
+  slots = packing.slots if packing.enabled else 1
+  packed = packing_lib.pack(lengths, packing.row_length, slots)
+  order = np.argsort(packed.row, kind='stable')
   num_batches = -(-packed.num_rows // rows)
   bounds = np.searchsorted(packed.row[order], rows * np.arange(num_batches + 1))
   for number in range(num_batches):

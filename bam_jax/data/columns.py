@@ -176,7 +176,7 @@ def _index(folder: Path, manifest: manifest_lib.Manifest) -> dict[str, object]:
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
-  """Maps a file of values of one type."""
+  """Maps a file of values of one type into memory."""
   if path.stat().st_size == 0:
     return np.zeros(0, dtype)  # No system maps an empty file.
   return np.memmap(path, dtype, 'r')
@@ -186,21 +186,20 @@ def _has_rows(
   arrays: Mapping[str, np.ndarray], manifest: manifest_lib.Manifest
 ) -> bool:
   """Returns whether every column has all rows, and valid offsets."""
-  for field in manifest.fields:
+
+  def has_rows(field: manifest_lib.Field) -> bool:
     size = arrays[f'{field.name}.values'].size
-    if field.has_offsets:
-      offsets = arrays[f'{field.name}.offsets']
-      is_good = (
-        len(offsets) == manifest.rows + 1
-        and offsets[0] == 0
-        and offsets[-1] == size
-        and (offsets[:-1] <= offsets[1:]).all()
-      )
-    else:
-      is_good = size == manifest.rows * field.width
-    if not is_good:
-      return False
-  return True
+    if not field.has_offsets:
+      return size == manifest.rows * field.width
+    offsets = arrays[f'{field.name}.offsets']
+    return (
+      len(offsets) == manifest.rows + 1
+      and offsets[0] == 0
+      and offsets[-1] == size
+      and bool((offsets[:-1] <= offsets[1:]).all())
+    )
+
+  return all(map(has_rows, manifest.fields))
 
 
 def _build(directory: Path, manifest: manifest_lib.Manifest) -> None:

@@ -52,8 +52,6 @@ _SAVE_AGAIN = (
   "d).backend_tokenizer).save_pretrained('NEW')\"` and set"
   ' config.model.init=NEW'
 )
-
-
 _OTHER_MODEL = 'choose another config.model.init'
 
 

@@ -153,6 +153,7 @@ def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
 def _rows(
   lines: Iterator[tuple[int, str]], path: str, task: task_lib.Task
 ) -> Rows:
+  """Reads the first line and returns the rows, which are read lazily."""
   name = path or foreign.STDIN
   first = next(lines, None)
   if first is None:
