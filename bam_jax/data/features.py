@@ -116,7 +116,11 @@ class Tokenizer:
     (directory / 'tokenizer_config.json').write_text(text + '\n')
 
   def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
-    """Returns a tokenizer with the tokens `lines` that splits texts alike."""
+    """Returns a tokenizer with other tokens that splits texts as this one does.
+
+    Args:
+      lines: the tokens; see `tokenizer_files.from_lines`, also for the errors.
+    """
     other = tokenizer_files.from_lines(lines, lowercase=False)
     other.normalizer = self._tokenizer.normalizer
     other.pre_tokenizer = self._tokenizer.pre_tokenizer
