@@ -1,7 +1,4 @@
-"""The command `estimate`: the time, memory and disk that a plan still needs.
-
-The estimate includes neither compiling nor writing the report.
-"""
+"""The command `estimate`: the time, memory and disk that a plan still needs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
@@ -108,9 +105,8 @@ def estimate(plan: plan_lib.Plan) -> None:
     return
   groups = plan.group_runs(todo)
   at_once = {run.name: len(group) for group in groups for run in group}
-  rows, hosts, batches = _sample_steps(
-    plan, remaining, {*at_once.values()} or {1}
-  )
+  counts = {*at_once.values()} or {1}
+  rows, hosts, batches = _sample_steps(plan, remaining, counts)
   memory = costs_lib.compile_steps(plan.setup.programs, plan.packing, batches)
   costs = costs_lib.measure(plan, batches, remaining[0].run.tasks[0])
   steps = {}
@@ -123,8 +119,7 @@ def estimate(plan: plan_lib.Plan) -> None:
     each.run.name: _seconds(plan, each, steps.get(each.run.name, 0.0), costs)
     for each in remaining
   }
-  checkpoint = costs['checkpoint']
-  disk = _disk(plan, remaining, max(at_once.values(), default=1), checkpoint)
+  disk = _disk(plan, remaining, max(counts), costs['checkpoint'])
   console = rich.console.Console()
   console.print(_table(remaining, steps, seconds))
   text = _sentences({**memory, **disk}, path)
@@ -175,7 +170,7 @@ def count_remaining(
 def has_logits(
   plan: plan_lib.Plan, run: runs_lib.Run, task: str, split: str
 ) -> bool:
-  """Whether a run has written its logits on a split."""
+  """Returns whether a run has written its logits on a split."""
   folder = logit_sets.folder_name(task, split)
   return shards.exists(plan.workspace.teacher(run.name, folder))
 

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 import tempfile
 import time
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -27,6 +28,7 @@ _SECONDS, _MAX_STEPS = 3.0, 50
 # K seeds at once, B rows.
 Shape = tuple[int, int]
 Batch = Mapping[str, np.ndarray]
+_T = TypeVar('_T')
 
 
 def device_memory() -> int:
@@ -46,8 +48,8 @@ def compile_steps(
 ) -> dict[str, int]:
   """Compiles the training steps and returns the memory of the largest one.
 
-  It also compiles every row bucket: the largest bucket needs most memory, even
-  if few steps fill it.
+  Every row bucket is compiled: the largest one needs most memory, even if few
+  steps fill it.
 
   Returns:
     `seeds` (K) and `rows` (B) of the step, `device` (bytes that a device has),
@@ -130,9 +132,7 @@ def measure(
 
   # Of each, the second time counts, because it compiles nothing.
   for _ in range(2):
-    began = time.perf_counter()
-    state = start()
-    start_seconds = time.perf_counter() - began
+    state, start_seconds = _timed(start)
     checkpoint = _measure_checkpoint(state, plan.workspace.root)
     evaluation_batch = _evaluation_seconds(plan, state.params, task)
   steps = {}
@@ -152,11 +152,10 @@ def measure(
   }
 
 
-def _timed(function: Callable[[], object]) -> float:
-  """Calls a function and returns the seconds that it took."""
+def _timed(function: Callable[..., _T], *args: object) -> tuple[_T, float]:
+  """Calls a function; returns its result and the seconds that it took."""
   began = time.perf_counter()
-  function()
-  return time.perf_counter() - began
+  return function(*args), time.perf_counter() - began
 
 
 def _measure_step(
@@ -177,9 +176,10 @@ def _measure_step(
     jax.block_until_ready(state)
 
   run(1)
-  count = int(np.clip(_SECONDS / _timed(lambda: run(1)), 1, _MAX_STEPS))
-  seconds = _timed(lambda: run(count)) / count
-  return state, seconds
+  _, seconds = _timed(run, 1)
+  count = int(np.clip(_SECONDS / seconds, 1, _MAX_STEPS))
+  _, seconds = _timed(run, count)
+  return state, seconds / count
 
 
 def _evaluation_seconds(
@@ -190,12 +190,8 @@ def _evaluation_seconds(
   packing, counted = plan.config.packing, []
   count = max(4 * len(rows) // evaluation_batches(plan, rows), 1)
   few = np.arange(min(len(rows), count))
-  programs, task_id = plan.setup.programs, plan.tasks.index[task]
-  seconds = _timed(
-    lambda: evaluate.predict(
-      programs, params, rows, task_id, packing, counted.append, few
-    )
-  )
+  where = plan.setup.programs, params, rows, plan.tasks.index[task]
+  _, seconds = _timed(evaluate.predict, *where, packing, counted.append, few)
   return seconds / len(counted)
 
 
@@ -219,7 +215,7 @@ def _measure_checkpoint(
       tempfile.TemporaryDirectory(dir=workdir, prefix='.estimate-') as name,
       checkpoints_lib.Checkpoints(Path(name)) as saved,
     ):
-      seconds = _timed(lambda: (saved.save(state, 0.0), saved.wait()))
+      _, seconds = _timed(lambda: (saved.save(state, 0.0), saved.wait()))
   except OSError as e:
     raise errors.UserError(
       f'{workdir}: a checkpoint cannot be written there ({e.strerror}); make'

@@ -1,7 +1,7 @@
 """The paper's test: a bootstrap over seeds and examples.
 
-The test is not calibrated, so no star rests on it: see `statistics`.
-The paper names a bootstrap hypothesis test and no more, and its code has none.
+The test is not calibrated, so no star depends on it: see `statistics`. The
+paper names a bootstrap hypothesis test without details; its code has none.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,12 +20,10 @@ Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 def score_of(metric: str, gold: np.ndarray | None) -> Score:
-  """Returns the function that scores resamples by a metric.
+  """Returns the function that scores resamples by one of `metrics.METRICS`.
 
-  Args:
-    metric: a name in `metrics.METRICS`; outputs are predictions [S, N] or
-      tallies [S, N, ...].
-    gold: [N]; not read for tallies.
+  It takes predictions [S, N], or tallies [S, N, ...], which need no gold labels
+  [N].
   """
   function = metrics.METRICS[metric]
   return lambda outputs, counts: function(outputs, gold, counts)
@@ -40,8 +38,8 @@ def p_value(
 ) -> float:
   """Returns the p-value of "`student` is higher" by the paper's bootstrap.
 
-  A resample with an undefined score, nan, counts against the claim: without it,
-  the test would be of chosen resamples.
+  A resample with an undefined score, nan, counts against the claim: leaving it
+  out would be a choice of resamples.
 
   Args:
     student: [1 + B, S] scores, as `drawn_scores` returns them.
@@ -61,9 +59,7 @@ def p_value(
   """
   if not np.all(np.isfinite([*student[0], *baseline[0]])):
     raise ValueError('a score over all examples is undefined: no test')
-  observed = float(
-    np.subtract(*(statistic(g[0], axis=0) for g in (student, baseline)))
-  )
+  observed = statistic(student[0], axis=0) - statistic(baseline[0], axis=0)
   of_groups = []
   for group in (student, baseline):
     chosen = rng.integers(group.shape[1], size=group[1:].shape)

@@ -1,7 +1,4 @@
-"""Tests each variant against Single and Multi, by two tests.
-
-One is over seeds; the other is the paper's bootstrap over seeds and examples.
-"""
+"""Tests each variant against Single and Multi: over seeds, and by bootstrap."""
 
 from collections.abc import Mapping, Sequence
 import zlib
@@ -25,9 +22,8 @@ def compare(
 ) -> dict[str, dict[str, dict]]:
   """Tests for each score whether a variant beats both Single and Multi.
 
-  Args:
-    per_seed: from `report.summarise`.
-    tasks: the tasks of the plan; each is scored by its `paper_metric`.
+  The scores are `per_seed` of `report.summarise`, by each task's
+  `paper_metric`.
 
   Returns:
     Variant -> task or `average` -> the fields of `statistics.Verdict`, and
@@ -62,14 +58,9 @@ def bootstrap(
   paths: outputs_lib.Paths,
   tasks: task_lib.TaskTable,
 ) -> dict[str, dict[str, dict]]:
-  """Applies the paper's own test to the same claims, over seeds and examples.
+  """Repeats the tests that `compare` made by the paper's bootstrap.
 
-  No star rests on it: `statistics` lists its false positives.
-
-  Args:
-    tests: the result of `compare`.
-    paths: files with predictions and gold labels of the runs.
-    tasks: the tasks of the plan.
+  No star depends on it: `statistics` lists its false positives.
 
   Returns:
     Variant -> task or `average` -> `p_value`, the larger one of the two
@@ -91,11 +82,11 @@ def bootstrap(
             column_scores(name, column, draws, tasks)
             for name in (variant, *BASELINES)
           )
-          p_value, reason = 0.0, ''
-          for scores in baselines:
-            rng = np.random.default_rng(0)
-            p = bootstrap_lib.p_value(student, scores, rng)
-            p_value = max(p_value, p)
+          p_value = max(
+            bootstrap_lib.p_value(student, scores, np.random.default_rng(0))
+            for scores in baselines
+          )
+          reason = ''
         except outputs_lib.Missing as missing:
           reason = str(missing)
       cell = {'p_value': p_value, 'corrected': None, 'reason': reason}
@@ -122,8 +113,8 @@ def draw(
   if first is None:
     why = f'no run kept the gold labels of {task.name}; --mode=evaluate adds'
     return dict.fromkeys(names, outputs_lib.Missing(f'{why} them')) | result
-  for name, of_variant in list(found.items()):
-    if not np.array_equal(of_variant.uids, first.uids):
+  for name in list(found):
+    if not np.array_equal(found[name].uids, first.uids):
       del found[name]
       why = f'the runs of {name} are of other examples of {task.name}'
       result[name] = outputs_lib.Missing(why)
@@ -169,18 +160,22 @@ def column_scores(
   return scores
 
 
+def score_of(
+  entry: Mapping[str, object], column: str, tasks: task_lib.TaskTable
+) -> float | None:
+  """Returns a score of `report.summarise`, of a task or of the average.
+
+  `entry` is one of its `variants`, or one seed of its `per_seed`. An undefined
+  score is nan, a missing one None.
+  """
+  if column == AVERAGE:
+    return entry[AVERAGE]
+  return entry['tasks'].get(column, {}).get(tasks[column].paper_metric)
+
+
 def scores_of(
   seeds: Mapping[str, dict], column: str, tasks: task_lib.TaskTable
 ) -> list[float]:
-  """Returns a variant's scores by seed, of a task or of the average.
-
-  An undefined score is nan; seeds without a score are left out.
-  """
-  if column == AVERAGE:
-    values = [seed[AVERAGE] for seed in seeds.values()]
-  else:
-    metric = tasks[column].paper_metric
-    values = [
-      seed['tasks'].get(column, {}).get(metric) for seed in seeds.values()
-    ]
-  return [value for value in values if value is not None]
+  """Returns a variant's scores by seed; seeds without a score are left out."""
+  scores = [score_of(seed, column, tasks) for seed in seeds.values()]
+  return [score for score in scores if score is not None]

@@ -1,6 +1,6 @@
 """Combines the metric lines of many runs into one curve per variant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -38,29 +38,33 @@ class Curves:
     Raises:
       errors.UserError: a file is damaged.
     """
-    self._tasks: dict[str, dict[Path, list[str]]] = {}
+    tasks: dict[str, dict[Path, list[str]]] = {}
     for variant, task, path in runs:
-      self._tasks.setdefault(variant, {}).setdefault(path, []).append(task)
-    paths = {path for _, _, path in runs if path.exists()}
-    self._lines = {path: telemetry.read(path) for path in paths}
+      tasks.setdefault(variant, {}).setdefault(path, []).append(task)
+    # Variant -> tasks and metric lines of each of its runs that has lines.
+    self._runs = {
+      variant: [
+        (names, lines)
+        for path, names in by_path.items()
+        if path.exists() and (lines := telemetry.read(path))
+      ]
+      for variant, by_path in tasks.items()
+    }
 
   def medians(self, key: str, task: str | None = None) -> list[Curve]:
     """Returns a curve per variant that logged `key`: the median of its runs.
 
-    Args:
-      key: a field of the metric lines.
-      task: leaves out runs that didn't train this task; None: takes all.
+    With a task, runs that didn't train it are left out.
     """
     curves = []
-    for variant in self._tasks:
-      runs = [
-        self._on_grid(path, key)
-        for path, tasks in self._tasks[variant].items()
-        if task is None or task in tasks
+    for variant, runs in self._runs.items():
+      found = [
+        _on_grid(lines, key)
+        for names, lines in runs
+        if (task is None or task in names) and _logged(lines, key)
       ]
-      runs = [values for values in runs if values is not None]
-      if runs:
-        median = np.median(runs, axis=0)  # nan where a run has not logged yet.
+      if found:
+        median = np.median(found, axis=0)  # nan where a run has not logged yet.
         if np.isfinite(median).any():
           curves.append(Curve(variant, _GRID, median))
     return curves
@@ -71,46 +75,38 @@ class Curves:
     Empty if no run logged its number of examples.
     """
     found: dict[str, list[float]] = {}
-    for path, tasks in self._tasks.get(variant, {}).items():
+    for names, lines in self._runs[variant]:
       counts = {
-        task: sum(
-          line.get(f'examples/{task}', 0) for line in self._lines.get(path, [])
-        )
-        for task in tasks
+        name: sum(line.get(f'examples/{name}', 0) for line in lines)
+        for name in names
       }
-      total = sum(counts.values())
-      for task in tasks if total else ():
-        found.setdefault(task, []).append(counts[task] / total)
-    return {task: float(np.median(values)) for task, values in found.items()}
+      if total := sum(counts.values()):
+        for name, count in counts.items():
+          found.setdefault(name, []).append(count / total)
+    return {name: float(np.median(values)) for name, values in found.items()}
 
   def steps(self) -> dict[str, str]:
     """Returns the number of runs and steps of each variant, as text."""
     result = {}
-    for variant in self._tasks:
-      lengths = [
-        self._lines[path][-1]['step']
-        for path in self._tasks[variant]
-        if self._lines.get(path)
-      ]
-      if lengths:
+    for variant, runs in self._runs.items():
+      if lengths := [lines[-1]['step'] for _, lines in runs]:
         low, high = min(lengths), max(lengths)
         span = f'{low:,}' if low == high else f'{low:,} to {high:,}'
-        runs = '1 run' if len(lengths) == 1 else f'{len(lengths)} runs'
-        result[variant] = f'{runs} of {span} steps'
+        count = '1 run' if len(lengths) == 1 else f'{len(lengths)} runs'
+        result[variant] = f'{count} of {span} steps'
     return result
 
-  def _on_grid(self, path: Path, key: str) -> np.ndarray | None:
-    """Values [81] on the grid, nan outside the lines; None without lines."""
-    lines = [
-      line
-      for line in self._lines.get(path, [])
-      if math.isfinite(line.get(key, math.nan))
-    ]
-    if not lines:
-      return None
-    last = max(self._lines[path][-1]['step'], 1)
-    share = [100 * line['step'] / last for line in lines]
-    values = [line[key] for line in lines]
-    # The last interval ends one step before the end, which is the end here.
-    share[-1] = 100 if lines[-1]['step'] >= last - 1 else share[-1]
-    return np.interp(_GRID, share, values, left=math.nan, right=math.nan)
+
+def _logged(lines: Sequence[Mapping[str, float]], key: str) -> list[Mapping]:
+  """Returns the lines in which `key` is finite."""
+  return [line for line in lines if math.isfinite(line.get(key, math.nan))]
+
+
+def _on_grid(lines: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
+  """Returns values [81] on the grid, nan before and after the logged ones."""
+  last, lines = max(lines[-1]['step'], 1), _logged(lines, key)
+  share = [100 * line['step'] / last for line in lines]
+  # The last interval ends one step before the end, which is the end here.
+  share[-1] = 100 if lines[-1]['step'] >= last - 1 else share[-1]
+  values = [line[key] for line in lines]
+  return np.interp(_GRID, share, values, left=math.nan, right=math.nan)

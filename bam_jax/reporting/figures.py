@@ -1,6 +1,6 @@
 """Draws the report's plots as SVG and PNG by matplotlib."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import html
 import io
 import itertools
@@ -72,14 +72,9 @@ class Panel(NamedTuple):
 
 
 class Plot(NamedTuple):
-  """One figure of the report.
+  """One figure of the report, `report_NAME.png`; left out without panels.
 
-  Attributes:
-    name: part of its file's name, such as `scores`.
-    title: its heading in the page.
-    caption: an explanation for readers.
-    panels: panels; without any, the report leaves the plot out.
-    legend: label -> look of its lines.
+  `legend` maps the label of each line to its look.
   """
 
   name: str
@@ -89,7 +84,7 @@ class Plot(NamedTuple):
   legend: Mapping[str, Look] = types.MappingProxyType({})
 
 
-def looks(variants: Sequence[str]) -> dict[str, Look]:
+def looks(variants: Iterable[str]) -> dict[str, Look]:
   """Returns a look for each variant; up to twelve custom variants differ."""
   others = itertools.cycle(_OTHER_LOOKS)
   return {name: _LOOKS.get(name) or next(others) for name in variants}

@@ -96,12 +96,12 @@ def read(paths: Paths, task: task_lib.Task, variant: str) -> Predicted:
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
   """Reads the arrays of an archive whose names start with a prefix.
 
-  The file may come from a stranger, so the sizes it claims are checked before
-  anything is allocated. `evaluate.save` doesn't compress, so that its members
-  together are no larger than the file.
+  The file may be hostile, so its sizes are checked before anything is
+  allocated: `evaluate.save` doesn't compress, so that all members together are
+  no larger than the file.
 
   Raises:
-    One of `_DAMAGED`: `evaluate.save` writes no such file.
+    One of `_DAMAGED`: `evaluate.save` did not write the file.
   """
   with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
     size = os.fstat(file.fileno()).st_size

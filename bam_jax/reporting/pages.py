@@ -1,6 +1,6 @@
 r"""The report as Markdown, as one HTML page, and as LaTeX tables to \input."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jinja2
@@ -17,21 +17,48 @@ _LATEX_HEAD = r"""% Written by BAM-JAX. In a paper: \usepackage{booktabs}, then
 """
 
 
-def markdown(report: tables.Report) -> str:
-  """Returns report.md: the tables and the remarks on them."""
-  return _render('report.md.j2', report, tables.to_markdown)
-
-
-def html_page(
+def render(
+  name: str,
   report: tables.Report,
-  plots: Sequence[tuple[figures.Plot, markupsafe.Markup]],
+  plots: Sequence[tuple[figures.Plot, markupsafe.Markup]] = (),
 ) -> str:
-  """Returns report.html, a page that needs no other file."""
+  """Returns the text of report.md, or of report.html, which has the plots.
 
-  def to_html(table: tables.Table) -> markupsafe.Markup:
-    return markupsafe.Markup(tables.to_html(table))
-
-  return _render('report.html.j2', report, to_html, plots).removesuffix('\n')
+  The template is the file of this folder that is called `name`.j2.
+  """
+  is_html = name.endswith('.html')
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    autoescape=is_html,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.filters['table'] = (
+    tables.to_html if is_html else tables.to_markdown
+  )
+  environment.filters['line'] = escape.markdown
+  environment.filters['paragraph'] = escape.paragraph
+  variants = report.summary['variants']
+  sizes = {
+    'variant': len(variants),
+    'task': len(report.tasks),
+    'seed': len(config_lib.seeds_of_shard(report.config)),
+  }
+  return environment.get_template(f'{name}.j2').render(
+    title=report.config.name,
+    size=' · '.join(
+      f'{number} {noun}{"" if number == 1 else "s"}'
+      for noun, number in sizes.items()
+    ),
+    headline=words.headline(variants),
+    main=tables.main_table(report),
+    remarks=words.remarks(report.summary, report.config, report.tasks),
+    plots=plots,
+    tables=tables.further_tables(report),
+    about=report.summary['notes'],
+    changed=words.changed(report.config),
+  )
 
 
 def latex(report: tables.Report) -> str:
@@ -57,43 +84,3 @@ def latex(report: tables.Report) -> str:
     if table.latex_columns
   ]
   return '\n'.join(parts)
-
-
-def _render(
-  template: str,
-  report: tables.Report,
-  to_text: Callable[[tables.Table], str],
-  plots: Sequence[tuple[figures.Plot, markupsafe.Markup]] = (),
-) -> str:
-  """Fills a template of this folder; `to_text` formats the tables."""
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape='.html' in template,
-    keep_trailing_newline=True,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  environment.filters['table'] = to_text
-  environment.filters['line'] = escape.markdown
-  environment.filters['paragraph'] = escape.paragraph
-  variants = report.summary['variants']
-  sizes = {
-    'variant': len(variants),
-    'task': len(report.tasks),
-    'seed': len(config_lib.seeds_of_shard(report.config)),
-  }
-  return environment.get_template(template).render(
-    title=report.config.name,
-    size=' · '.join(
-      f'{number} {noun}{"" if number == 1 else "s"}'
-      for noun, number in sizes.items()
-    ),
-    headline=words.headline(variants),
-    main=tables.main_table(report),
-    remarks=words.remarks(report.summary, report.config, report.tasks),
-    plots=plots,
-    tables=tables.further_tables(report),
-    about=report.summary['notes'],
-    changed=words.changed(report.config),
-  )

@@ -18,12 +18,14 @@ from bam_jax.reporting import statistics
 from bam_jax.tasks import task as task_lib
 
 # Pairs that show the effect of multi-task training, and of teachers.
-_MULTI_TASK = (('multi', 'single'),)
-_TEACHERS = (
-  ('single_to_single', 'single'),
-  ('multi_to_multi', 'multi'),
-  ('single_to_multi', 'multi'),
-)
+_PAIRS = {
+  'multi_task': [('multi', 'single')],
+  'teachers': [
+    ('single_to_single', 'single'),
+    ('multi_to_multi', 'multi'),
+    ('single_to_multi', 'multi'),
+  ],
+}
 
 
 class Pair(NamedTuple):
@@ -35,9 +37,9 @@ class Pair(NamedTuple):
 
 
 def shift_interval(
-  student: Sequence[float], baseline: Sequence[float], confidence: float = 0.95
+  student: Sequence[float], baseline: Sequence[float]
 ) -> tuple[float, float] | tuple[None, None]:
-  """Returns a confidence interval of the shift between two variants' scores.
+  """Returns the 95% interval of the shift between two variants' scores.
 
   Its ends are two of the ordered differences of all pairs, at the rank at which
   the two-sided Mann-Whitney test rejects, by the normal approximation
@@ -51,8 +53,7 @@ def shift_interval(
   sizes = len(student), len(baseline)
   number = math.prod(sizes)
   error = math.sqrt(number * (sum(sizes) + 1) / 12)
-  quantile = scipy.stats.norm.ppf((1 + confidence) / 2)
-  rank = math.floor(number / 2 - quantile * error)
+  rank = math.floor(number / 2 - scipy.stats.norm.ppf(0.975) * error)
   if rank < 1 or not statistics.is_defined([*student, *baseline]):
     return None, None
   ordered = np.sort(np.subtract.outer(student, baseline), axis=None)
@@ -66,10 +67,8 @@ def tables(
 ) -> list[dict]:
   """Compares all pairs of variants that have scores, in up to four tables.
 
-  Args:
-    config: has the user's own variants.
-    per_seed: from `report.summarise`.
-    tasks: the tasks of the plan; each is scored by its `paper_metric`.
+  The scores are `per_seed` of `report.summarise`, by each task's
+  `paper_metric`.
 
   Returns:
     For each table: `kind`, which is `multi_task`, `teachers`, `ablations` or
@@ -81,26 +80,26 @@ def tables(
     and `superiority` are nan if a score is undefined.
   """
   columns = [*tasks.names, comparisons.AVERAGE]
-  ablations, sets = [], []
-  for name in config_lib.variant_names(config):
-    if own := config.custom_variants.get(name):
-      sets.append(own.tasks)
-      ablations += [
-        Pair(name, baseline, column)
-        for baseline in filter(None, (own.like, own.start))
-        for column in own.tasks or (comparisons.AVERAGE,)
-      ]
-  found: list[tuple[str, str | None, list[Pair]]] = [
-    (kind, None, [Pair(*names, column) for names in of for column in columns])
-    for kind, of in (('multi_task', _MULTI_TASK), ('teachers', _TEACHERS))
+  own = {
+    name: config.custom_variants[name]
+    for name in config_lib.variant_names(config)
+    if name in config.custom_variants
+  }
+  found = {
+    (kind, None): [Pair(*pair, column) for pair in of for column in columns]
+    for kind, of in _PAIRS.items()
+  }
+  found['ablations', None] = [
+    Pair(name, baseline, column)
+    for name, variant in own.items()
+    for baseline in filter(None, (variant.like, variant.start))
+    for column in variant.tasks or (comparisons.AVERAGE,)
   ]
-  found.append(('ablations', None, ablations))
   for task in config.tasks:
-    if sum(task in names for names in sets) > 1:
-      pairs = [Pair(name, 'single', task) for name in per_seed]
-      found.append(('study', task, pairs))
+    if sum(task in variant.tasks for variant in own.values()) > 1:
+      found['study', task] = [Pair(name, 'single', task) for name in per_seed]
   result = []
-  for kind, task, pairs in found:
+  for (kind, task), pairs in found.items():
     rows = _compare(pairs, per_seed, tasks)
     if task is not None:
       rows.sort(key=lambda row: -np.nan_to_num(row['medians'][0], nan=-np.inf))

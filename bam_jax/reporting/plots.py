@@ -1,9 +1,4 @@
-"""The report's plots.
-
-A plot is a function in `PLOTS` that takes a `Report` and returns a
-`figures.Plot`. report.html shows plots as SVG; papers can use the PNG files
-beside it.
-"""
+"""The report's plots, each by one function of `PLOTS`."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,13 +7,12 @@ from matplotlib.axes import Axes
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import figures
 from bam_jax.reporting import words
 from bam_jax.reporting.tables import Report
-from bam_jax.tasks import task as task_lib
 
-_AVERAGE = 'Average', 'paper'  # Title of a panel, and its metric.
 _TURN = 4  # Length of each dash of lines that coincide, in line widths.
 
 
@@ -29,23 +23,20 @@ def plots_of(report: Report) -> list[figures.Plot]:
 
 def plot_scores(report: Report) -> figures.Plot:
   """Plots the scores of each task: seeds as dots, medians as bars."""
-  look_of = figures.looks(list(report.summary['variants']))
+  look_of = figures.looks(report.summary['variants'])
 
-  def panel(task: task_lib.Task | None) -> figures.Panel:
-    """Returns the panel of a task; None: of the average."""
-    title, metric = (task.name, task.paper_metric) if task else _AVERAGE
-
-    def get(entry: Mapping) -> float | None:
-      scores = entry['tasks'].get(title, {}) if task else entry
-      return scores.get(metric if task else 'average')
-
+  def panel(title: str, metric: str, column: str) -> figures.Panel:
     # A variant that has a score, even an undefined one, has a row.
-    scores = {}
-    for variant, seeds in report.summary['per_seed'].items():
-      found = [get(seed) for seed in seeds.values()]
-      if any(score is not None for score in found):
-        scores[variant] = list(filter(words.is_number, found))
-    medians = {name: get(report.summary['variants'][name]) for name in scores}
+    scores = {
+      name: list(filter(words.is_number, found))
+      for name, seeds in report.summary['per_seed'].items()
+      if (found := comparisons.scores_of(seeds, column, report.tasks))
+    }
+    medians = {
+      name: comparisons.score_of(variant, column, report.tasks)
+      for name, variant in report.summary['variants'].items()
+      if name in scores
+    }
 
     def draw(ax: Axes) -> None:
       ax.set_xlim(*_range([x for found in scores.values() for x in found]))
@@ -66,6 +57,9 @@ def plot_scores(report: Report) -> figures.Plot:
     rows = [words.label(name) for name in scores]
     return figures.Panel(title, f'{metric}, 0 to 100', rows, alt, draw)
 
+  panels = [panel('Average', 'paper', comparisons.AVERAGE)]
+  for task in report.tasks.tasks:
+    panels.append(panel(task.name, task.paper_metric, task.name))
   several = len(config_lib.seeds_of_shard(report.config)) > 1
   return figures.Plot(
     'scores',
@@ -73,13 +67,13 @@ def plot_scores(report: Report) -> figures.Plot:
     f'A dot is a seed{", a bar the median over seeds" if several else ""}; the'
     ' number at the right is what the table holds. Each panel has its own'
     ' scale.',
-    [p for p in map(panel, (None, *report.tasks.tasks)) if p.rows],
+    [panel for panel in panels if panel.rows],
   )
 
 
 def plot_effects(report: Report) -> figures.Plot:
   """Plots the gain of each task with intervals, one panel per pair."""
-  look_of = figures.looks(list(report.summary['variants']))
+  look_of = figures.looks(report.summary['variants'])
 
   def panel(
     variant: str, baseline: str, rows: Sequence[Mapping]
@@ -134,7 +128,7 @@ def _verdict(row: Mapping) -> str:
 
 def plot_shares(report: Report) -> figures.Plot:
   """Plots the share of each task in the examples of multi-task variants."""
-  look_of = figures.looks(list(report.summary['variants']))
+  look_of = figures.looks(report.summary['variants'])
 
   def panel(
     variant: str, shares: Mapping[str, Mapping[str, float]]
@@ -211,7 +205,7 @@ def _curves(
   panels: Mapping[str, Sequence[curves_lib.Curve]],
 ) -> tuple[list[figures.Panel], dict[str, figures.Look]]:
   """Returns panels with one line per variant over its steps, and a legend."""
-  look_of = figures.looks(list(report.summary['variants']))
+  look_of = figures.looks(report.summary['variants'])
 
   def panel(title: str, curves: Sequence[curves_lib.Curve]) -> figures.Panel:
     highest = max(float(np.nanmax(curve.y)) for curve in curves)

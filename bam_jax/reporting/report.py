@@ -39,10 +39,9 @@ def write(
 
   Args:
     workdir: where the files go; a plot becomes `report_NAME.png`.
-    config: configuration of the plan; a complete plan has all its variants and
-      seeds.
+    config: configuration of the plan.
     tasks: the tasks of the plan.
-    runs: one per variant, seed and task, as far as they are finished.
+    runs: one per variant, seed and task that is finished.
     notes: facts about the numbers, such as data, weights, device and time.
 
   Raises:
@@ -63,9 +62,13 @@ def write(
   report = tables.Report(summary, config, tasks, curves)
   plots = [(p, *figures.render(p)) for p in plots_lib.plots_of(report)]
   texts = {
-    'scores.csv': _csv(scores_frame(runs)),
-    'report.md': pages.markdown(report),
-    'report.html': pages.html_page(report, [plot[:2] for plot in plots]),
+    'scores.csv': scores_frame(runs)
+    .map(lambda value: escape.csv(value) if isinstance(value, str) else value)
+    .to_csv(index=False, lineterminator='\n'),
+    'report.md': pages.render('report.md', report),
+    'report.html': pages.render(
+      'report.html', report, [plot[:2] for plot in plots]
+    ),
     'report.tex': pages.latex(report),
     'report.json': files.to_json(summary),
   }
@@ -125,17 +128,17 @@ def summarise(
       for seed, scores in sorted(seeds.items())
     }
     of_seeds = list(per_seed[variant].values())
-    averages = {}
-    for key in ('average', 'glue_average'):
-      values = [seed[key] for seed in of_seeds]
-      is_absent = missing or None in values
-      averages[key] = None if is_absent else float(np.median(values))
     variants[variant] = {
       'seeds': len(seeds),
       'tasks': statistics.medians([seed['tasks'] for seed in of_seeds]),
-      **averages,
+      'average': None,
+      'glue_average': None,
       'missing': missing,
     }
+    for key in ('average', 'glue_average'):
+      values = [seed[key] for seed in of_seeds]
+      if not missing and None not in values:
+        variants[variant][key] = float(np.median(values))
   tests = comparisons.compare(per_seed, tasks)
   return {
     'variants': variants,
@@ -180,13 +183,6 @@ def scores_frame(runs: Sequence[scores_lib.RunScores]) -> pd.DataFrame:
   return frame.astype({'seed': 'int64', 'value': 'float64'})
 
 
-def _csv(frame: pd.DataFrame) -> str:
-  """Returns the scores as CSV; a spreadsheet finds no formula in it."""
-  text = ['variant', 'task', 'split', 'metric', 'undefined']
-  frame = frame.assign(**{name: frame[name].map(escape.csv) for name in text})
-  return frame.to_csv(index=False, lineterminator='\n')
-
-
 def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
   """Lists undefined scores: variant, task, split, metric, reason and seeds."""
   # pandas groups no names that are invalid Unicode.
@@ -206,7 +202,7 @@ def _shares(
 ) -> dict[str, dict[str, dict[str, float]]]:
   """Returns variant -> task -> `intended` and `drawn` share, 0 to 1.
 
-  Only for variants whose runs have several tasks and recorded both.
+  Variants of single-task runs, or without a record of both, are left out.
   """
   intended: dict[str, dict[str, float]] = {}
   for run in runs:

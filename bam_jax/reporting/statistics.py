@@ -56,19 +56,14 @@ def summarise(
 ) -> dict[str, float | None]:
   """Returns median, mean, standard deviation, and an interval of the median.
 
-  The interval comes from the percentile bootstrap. BCa would correct it by the
-  jackknife, which fails for a median (Efron 1982, "The Jackknife, the Bootstrap
-  and Other Resampling Plans").
-
-  Args:
-    scores: [n], n > 0.
-    seed: seeds the resampling.
-    confidence: of the interval, 0 to 1.
+  The interval comes from the percentile bootstrap, whose resampling `seed`
+  seeds. BCa would correct it by the jackknife, which fails for a median (Efron
+  1982, "The Jackknife, the Bootstrap and Other Resampling Plans").
 
   Returns:
-    `seeds` (n), `median`, `mean`, `deviation` (ddof 1), `low` and `high`. With
-    an undefined score `median` and `mean` are nan; with one, or with a single
-    score, the last three are None.
+    `seeds` (n), `median`, `mean`, `deviation` (ddof 1), `low` and `high` of n >
+    0 scores. With an undefined score `median` and `mean` are nan; with one, or
+    with a single score, the last three are None.
 
   Example:
     >>> found = summarise([60.0, 62.0, 70.0])
@@ -77,25 +72,24 @@ def summarise(
     >>> found['low'], found['high']
     (60.0, 70.0)
   """
-  found = {
+  deviation = low = high = None
+  if len(scores) > 1 and is_defined(scores):
+    deviation = float(np.std(scores, ddof=1))
+    found = scipy.stats.bootstrap(
+      (scores,),
+      np.median,
+      confidence_level=confidence,
+      method='percentile',
+      rng=np.random.default_rng(seed),
+    )
+    low, high = map(float, found.confidence_interval)
+  return {
     'seeds': len(scores),
     'median': float(np.median(scores)),
     'mean': float(np.mean(scores)),
-  }
-  if len(scores) < 2 or not is_defined(scores):
-    return found | dict.fromkeys(('deviation', 'low', 'high'))
-  low, high = scipy.stats.bootstrap(
-    (scores,),
-    np.median,
-    confidence_level=confidence,
-    method='percentile',
-    rng=np.random.default_rng(seed),
-  ).confidence_interval
-  deviation = float(np.std(scores, ddof=1))
-  return found | {
     'deviation': deviation,
-    'low': float(low),
-    'high': float(high),
+    'low': low,
+    'high': high,
   }
 
 
@@ -104,9 +98,9 @@ def studentised(
 ) -> np.ndarray:
   """Welch's statistic: the difference of means over its standard error.
 
-  Permuted, it keeps its level for groups of unequal spread
-  too, if they are large (Janssen 1997, "Studentized permutation tests for
-  non-i.i.d. hypotheses and the generalized Behrens-Fisher problem").
+  A permutation test of it keeps its level for large groups of unequal spread
+  too (Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses
+  and the generalized Behrens-Fisher problem").
   """
   error = np.sqrt(
     np.var(student, axis, ddof=1) / student.shape[axis]
@@ -129,14 +123,9 @@ def permutation_test(
 
   It is exact for groups of the same distribution, with or without ties. All
   splits of the pooled scores are counted if there are at most `resamples`,
-  otherwise that many random ones and the observed one.
-
-  Args:
-    student: [..., n] scores, n > 1; leading axes hold independent cases.
-    baseline: [..., m] scores, m > 1.
-    rng: draws the splits.
-    statistic: larger where `student` is higher.
-    resamples: the largest number of splits.
+  otherwise that many random ones and the observed one. `statistic` is larger
+  where `student` is higher. Takes [..., n] and [..., m] scores, n and m > 1,
+  and returns [...].
 
   Example:
     One of the 20 splits of six scores is as extreme as this one.
@@ -328,11 +317,10 @@ def judge(
         smallest[cell] = max(smallest[cell] or 0.0, test.smallest(*sizes))
   # The corrected p-values if every cell were as clear as it can be.
   possible = holm(list(smallest.values()))
+  found = holm(list(p_values.values()))
   level = max(limit for _, limit in STARS)
   verdicts = {}
-  for cell, corrected, best in zip(
-    table, holm(list(p_values.values())), possible
-  ):
+  for cell, corrected, best in zip(table, found, possible):
     stars, reason = '', NOT_SIGNIFICANT
     if cell in undefined:
       reason = UNDEFINED
@@ -366,7 +354,7 @@ def medians(
 
 
 def is_defined(scores: Sequence[float]) -> bool:
-  """Returns whether all scores are defined."""
+  """Returns whether no score is nan or infinite."""
   return bool(np.all(np.isfinite(scores)))
 
 

@@ -1,13 +1,10 @@
-"""Builds the report's tables, and writes a table in each format.
-
-A function in `TABLES` takes a `Report` and yields tables. pandas writes a
-`Table` in every format.
-"""
+"""Builds the report's tables, and writes a table in each format."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import html
 from typing import NamedTuple
 
+import markupsafe
 import pandas as pd
 
 from bam_jax import config as config_lib
@@ -21,14 +18,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class Report(NamedTuple):
-  """The data that tables and plots show.
-
-  Attributes:
-    summary: what report.json holds.
-    config: configuration of the plan.
-    tasks: the tasks of the plan.
-    curves: metrics that the runs logged.
-  """
+  """The data that tables and plots show; `summary` becomes report.json."""
 
   summary: Mapping[str, dict]
   config: config_lib.Config
@@ -66,7 +56,7 @@ class Table(NamedTuple):
   latex_columns: Sequence[int] = ()
 
 
-def to_html(table: Table) -> str:
+def to_html(table: Table) -> markupsafe.Markup:
   """Returns the table as a `<table>` element."""
 
   def cell(value: Cell) -> str:
@@ -78,12 +68,13 @@ def to_html(table: Table) -> str:
     # A long name may break behind its underscores.
     return html.escape(text).replace('_', '_<wbr>')
 
-  return _frame(table, cell, name).to_html(
+  text = _frame(table, cell, name).to_html(
     index=False,
     escape=False,
     border=0,
     classes=[table.name, f'text-{table.text_columns}'],
   )
+  return markupsafe.Markup(text)
 
 
 def to_markdown(table: Table) -> str:
@@ -93,15 +84,14 @@ def to_markdown(table: Table) -> str:
     text = escape.markdown(value.text + value.stars)
     return f'**{text}**' if value.is_best else text
 
-  names = [
+  header = [
     name if isinstance(name, str) else '{} ({})'.format(*name)
     for name in table.header
   ]
-  header = [name.removesuffix(' ()') for name in names]
+  header = [name.removesuffix(' ()') for name in header]
   numbers = len(header) - table.text_columns
-  return _frame(
-    table._replace(header=header), cell, escape.markdown
-  ).to_markdown(
+  frame = _frame(table._replace(header=header), cell, escape.markdown)
+  return frame.to_markdown(
     index=False,
     tablefmt='pipe',
     disable_numparse=True,
@@ -172,7 +162,7 @@ def _frame(
 def main_table(report: Report) -> Table:
   """Returns the main table: scores of variants by task, and averages."""
   variants, tasks = report.summary['variants'], report.tasks
-  columns = [*tasks.names, comparisons.AVERAGE, 'GLUE']
+  columns = [*tasks.names, comparisons.AVERAGE]
   header = [
     ('variant', ''),
     *((task.name, task.paper_metric) for task in tasks.tasks),
@@ -182,11 +172,7 @@ def main_table(report: Report) -> Table:
   ]
   values = {
     name: [
-      *(
-        variant['tasks'].get(t.name, {}).get(t.paper_metric)
-        for t in tasks.tasks
-      ),
-      variant['average'],
+      *(comparisons.score_of(variant, column, tasks) for column in columns),
       variant['glue_average'],
     ]
     for name, variant in variants.items()
@@ -197,7 +183,7 @@ def main_table(report: Report) -> Table:
   rows = []
   for (name, row), best in zip(values.items(), is_best.to_numpy()):
     cells = []
-    for column, value, is_highest in zip(columns, row, best):
+    for column, value, is_highest in zip((*columns, None), row, best):
       test = report.summary['comparisons'].get(name, {}).get(column)
       # An absent median has no stars, though its other seeds were tested.
       stars = test['stars'] if test and words.is_number(value) else ''
@@ -209,7 +195,7 @@ def main_table(report: Report) -> Table:
       is_self = name == baseline
       cells.append('' if is_self else words.number(difference, '+z.1f'))
     rows.append([words.label(name), *cells])
-  in_latex = range(len(columns))
+  in_latex = range(1 + len(columns))
   return Table('main', 'Scores', '', header, rows, 1, in_latex)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import contextlib
+import itertools
 
 import numpy as np
 
@@ -20,10 +21,7 @@ def summarise(
 ) -> dict[str, dict]:
   """Summarises the quality of teachers and the agreement of their seeds.
 
-  Args:
-    qualities: task -> the recorded quality of each of its teachers.
-    paths: files with the predictions of the runs.
-    tasks: the tasks of the plan.
+  `qualities` has the recorded quality of each task's teachers.
 
   Returns:
     Task -> `quality`, medians under the names of one teacher's values, and
@@ -46,21 +44,13 @@ def summarise(
 def agreement(predictions: np.ndarray) -> float | None:
   """Returns how often two runs predict the same class, mean over pairs.
 
-  Args:
-    predictions: [S, N] class indices.
-
-  Returns:
-    0 to 1; None for a single run.
+  Takes the class indices [S, N] of S runs. The result is 0 to 1, or None for a
+  single run.
 
   Example:
     >>> agreement(np.array([[0, 1], [0, 0], [0, 1]]))
     0.6666666666666666
   """
-  runs = len(predictions)
-  if runs < 2:
-    return None
-  pairs = np.zeros(predictions.shape[1])
-  for label in np.unique(predictions):
-    voices = np.count_nonzero(predictions == label, axis=0)
-    pairs += voices * (voices - 1) / 2
-  return float(np.mean(pairs) / (runs * (runs - 1) / 2))
+  pairs = list(itertools.combinations(predictions, 2))
+  same = sum(first == second for first, second in pairs)
+  return float(np.mean(same) / len(pairs)) if pairs else None
