@@ -3,21 +3,12 @@
 from collections.abc import Mapping, Sequence
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from bam_jax.runtime import telemetry
 
-_GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
-
-
-class Curve(NamedTuple):
-  """One line of a plot: x and y, both [P]; y is nan where the line has gaps."""
-
-  variant: str
-  x: np.ndarray
-  y: np.ndarray
+GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
 
 
 class Curves:
@@ -51,12 +42,16 @@ class Curves:
       for variant, by_path in tasks.items()
     }
 
-  def medians(self, key: str, task: str | None = None) -> list[Curve]:
-    """Returns a curve per variant that logged `key`: the median of its runs.
+  def medians(self, key: str, task: str | None = None) -> dict[str, np.ndarray]:
+    """Returns the median of a logged metric over the runs of each variant.
 
     With a task, runs that didn't train it are left out.
+
+    Returns:
+      Variant -> [81] values on `GRID`, nan where a run has not logged `key`
+      yet. Variants without any value are left out.
     """
-    curves = []
+    curves = {}
     for variant, runs in self._runs.items():
       found = [
         _on_grid(lines, key)
@@ -64,9 +59,9 @@ class Curves:
         if (task is None or task in names) and _logged(lines, key)
       ]
       if found:
-        median = np.median(found, axis=0)  # nan where a run has not logged yet.
+        median = np.median(found, axis=0)
         if np.isfinite(median).any():
-          curves.append(Curve(variant, _GRID, median))
+          curves[variant] = median
     return curves
 
   def drawn(self, variant: str) -> dict[str, float]:
@@ -103,10 +98,10 @@ def _logged(lines: Sequence[Mapping[str, float]], key: str) -> list[Mapping]:
 
 
 def _on_grid(lines: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
-  """Returns values [81] on the grid, nan before and after the logged ones."""
+  """Returns values [81] on `GRID`, nan before and after the logged ones."""
   last, lines = max(lines[-1]['step'], 1), _logged(lines, key)
   share = [100 * line['step'] / last for line in lines]
   # The last interval ends one step before the end, which is the end here.
   share[-1] = 100 if lines[-1]['step'] >= last - 1 else share[-1]
   values = [line[key] for line in lines]
-  return np.interp(_GRID, share, values, left=math.nan, right=math.nan)
+  return np.interp(GRID, share, values, left=math.nan, right=math.nan)

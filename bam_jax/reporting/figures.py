@@ -1,4 +1,4 @@
-"""Draws the report's plots as SVG and PNG by matplotlib."""
+"""Draws the report's plots as SVG and PNG with matplotlib."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import html
@@ -93,7 +93,7 @@ def looks(variants: Iterable[str]) -> dict[str, Look]:
 def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
   """Draws a plot as an `<svg>` element for any theme, and as PNG on white.
 
-  Neither has a date or the version of matplotlib.
+  Neither file holds a date or the version of matplotlib.
   """
   with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
     # The font lacks some alphabets: a PNG file shows boxes, a page the text.
@@ -149,6 +149,6 @@ def _figure(plot: Plot) -> Figure:
 
 
 def _short(name: str, most: int = 24) -> str:
-  """Cuts a name to the room that a panel has."""
+  """Cuts a name to `most` letters, the room that a panel has."""
   name = escape.plain(name)
   return name if len(name) <= most else name[: most - 1] + '…'

@@ -202,13 +202,13 @@ PLOTS: tuple[Callable[[Report], figures.Plot], ...] = (
 def _curves(
   report: Report,
   what: str,
-  panels: Mapping[str, Sequence[curves_lib.Curve]],
+  panels: Mapping[str, Mapping[str, np.ndarray]],
 ) -> tuple[list[figures.Panel], dict[str, figures.Look]]:
   """Returns panels with one line per variant over its steps, and a legend."""
   look_of = figures.looks(report.summary['variants'])
 
-  def panel(title: str, curves: Sequence[curves_lib.Curve]) -> figures.Panel:
-    highest = max(float(np.nanmax(curve.y)) for curve in curves)
+  def panel(title: str, curves: Mapping[str, np.ndarray]) -> figures.Panel:
+    highest = max(float(np.nanmax(values)) for values in curves.values())
 
     def draw(ax: Axes) -> None:
       ax.set_xlabel("share of the run's steps (%)", alpha=figures.SOFT)
@@ -216,22 +216,23 @@ def _curves(
       ax.set_xticks([0, 25, 50, 75, 100])
       ax.set_ylim(0, 1.05 * highest or 1.0)
       for group in _coinciding(curves, highest / 200):
-        for place, curve in enumerate(group):
-          color, line = look_of[curve.variant]
+        for place, name in enumerate(group):
+          color, line = look_of[name]
           if len(group) > 1:  # Dashes that take turns, or the last hides all.
             line = (-_TURN * place, (_TURN, _TURN * (len(group) - 1)))
-          ax.plot(curve.x, curve.y, c=color, linestyle=line)
+          ax.plot(curves_lib.GRID, curves[name], c=color, linestyle=line)
 
-    ends = [(c.variant, c.y[np.isfinite(c.y)][[0, -1]]) for c in curves]
     told = '; '.join(
-      f'{words.label(variant)} from {first:.2f} to {last:.2f}'
-      for variant, (first, last) in ends
+      '{} from {:.2f} to {:.2f}'.format(
+        words.label(name), *values[np.isfinite(values)][[0, -1]]
+      )
+      for name, values in curves.items()
     )
     alt = f"{title}, {what} over the share of the run's steps: {told}"
     return figures.Panel(title, what, (), alt, draw)
 
   steps = report.curves.steps()
-  shown = dict.fromkeys(c.variant for found in panels.values() for c in found)
+  shown = dict.fromkeys(name for found in panels.values() for name in found)
   legend = {
     f'{words.label(name)} ({steps[name]})': look_of[name] for name in shown
   }
@@ -239,18 +240,19 @@ def _curves(
 
 
 def _coinciding(
-  curves: Sequence[curves_lib.Curve], tolerance: float
-) -> list[list[curves_lib.Curve]]:
-  """Groups curves that nowhere differ by more than `tolerance`."""
-  groups: list[list[curves_lib.Curve]] = []
-  for curve in curves:
+  curves: Mapping[str, np.ndarray], tolerance: float
+) -> list[list[str]]:
+  """Groups variants whose curves nowhere differ by more than `tolerance`."""
+  groups: list[list[str]] = []
+  for name, values in curves.items():
     for group in groups:
-      both = np.isfinite(group[0].y) & np.isfinite(curve.y)
-      if np.allclose(group[0].y[both], curve.y[both], 0, tolerance):
-        group.append(curve)
+      first = curves[group[0]]
+      both = np.isfinite(first) & np.isfinite(values)
+      if np.allclose(first[both], values[both], 0, tolerance):
+        group.append(name)
         break
     else:
-      groups.append([curve])
+      groups.append([name])
   return groups
 
 

@@ -38,13 +38,7 @@ def is_number(value: float | None) -> bool:
 def number(
   value: float | None, form: str = '.1f', absent: str = NOTHING
 ) -> str:
-  """Formats a score or a difference; nan becomes `undefined`.
-
-  Args:
-    value: None if there is none.
-    form: a format specification.
-    absent: the text if there is no value.
-  """
+  """Formats a score or a difference; nan is `undefined` and None `absent`."""
   if value is None:
     return absent
   if math.isnan(value):
