@@ -63,7 +63,7 @@ class Remaining:
 
   @property
   def group(self) -> tuple[str, tuple[str, ...]]:
-    """Name and tasks; runs that differ only in their seed share them."""
+    """Variant, fold and tasks; runs that differ only in seed share a group."""
     fold = self.run.fold
     part = f' fold {fold.number} of {fold.of}' if fold else ''
     return self.run.variant + part, self.run.tasks

@@ -130,7 +130,7 @@ def measure(
     params = plan.setup.initial_params(0)
     return jax.block_until_ready(programs.init_state(params, 0))
 
-  # Of each, the second time counts, because it compiles nothing.
+  # The second measurement counts, because it compiles nothing.
   for _ in range(2):
     state, start_seconds = _timed(start)
     checkpoint = _measure_checkpoint(state, plan.workspace.root)

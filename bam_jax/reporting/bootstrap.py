@@ -14,8 +14,8 @@ from bam_jax.tasks import metrics
 RESAMPLES = 9_999
 _MAX_COUNTS = 1 << 18  # Numbers in a block of resamples; it fits into a cache.
 
-# Outputs [S, N, ...] and how often each resample drew each example, [B, N],
-# to scores [S, B].
+# Takes outputs [S, N, ...], and how often each resample drew each example,
+# [B, N]; returns scores [S, B].
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -83,14 +83,11 @@ def drawn_scores(
 ) -> list[np.ndarray]:
   """Scores each seed on all examples of a task, and on resamples of them.
 
-  Args:
-    groups: outputs [S, N, ...] of each group, for the same examples.
-    score: scores such outputs.
-    rng: draws the examples, the same for all groups.
-    resamples: the number B of resamples.
+  Every group has outputs [S, N, ...] for the same N examples. Each of the B
+  resamples draws the same examples for all groups.
 
   Returns:
-    For each group [1 + B, S]; the first row is over all examples.
+    Scores [1 + B, S] of each group; the first row is over all examples.
 
   Raises:
     ValueError: groups differ in examples.
@@ -99,16 +96,15 @@ def drawn_scores(
   if len(sizes) > 1:
     raise ValueError(f'groups differ in examples: {sorted(sizes)}')
   examples = sizes.pop()
-  parts, block = [], max(1, _MAX_COUNTS // examples)
-  for start in range(-block, resamples, block):
-    if start < 0:
-      counts = np.ones((1, examples), np.float32)
-    else:
-      # Numbers of (resample, example) are faster than a multinomial draw.
-      size = min(block, resamples - start)
-      drawn = rng.integers(examples, size=(size, examples))
-      drawn += examples * np.arange(size)[:, None]
-      counts = np.bincount(drawn.ravel(), minlength=drawn.size)
-      counts = counts.reshape(drawn.shape).astype(np.float32)
+  once = np.ones((1, examples), np.float32)
+  parts = [[score(group, once).T for group in groups]]
+  block = max(1, _MAX_COUNTS // examples)
+  for start in range(0, resamples, block):
+    # Numbers of (resample, example) are faster than a multinomial draw.
+    size = min(block, resamples - start)
+    drawn = rng.integers(examples, size=(size, examples))
+    drawn += examples * np.arange(size)[:, None]
+    counts = np.bincount(drawn.ravel(), minlength=drawn.size)
+    counts = counts.reshape(drawn.shape).astype(np.float32)
     parts.append([score(group, counts).T for group in groups])
   return [np.concatenate(of_group) for of_group in zip(*parts)]

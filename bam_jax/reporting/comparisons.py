@@ -58,7 +58,7 @@ def bootstrap(
   paths: outputs_lib.Paths,
   tasks: task_lib.TaskTable,
 ) -> dict[str, dict[str, dict]]:
-  """Repeats the tests that `compare` made by the paper's bootstrap.
+  """Repeats the tests of `compare` with the paper's bootstrap.
 
   No star depends on it: `statistics` lists its false positives.
 

@@ -21,11 +21,11 @@ from matplotlib.lines import Line2D
 from bam_jax import escape
 
 INK = '#1b1f24'  # Text and axes; the page replaces it by its theme's ink.
-SOFT = 0.68  # Opacity of what stands beside the data.
+SOFT = 0.68  # Opacity of labels and axes beside the data.
 _STYLE = Path(__file__).with_suffix('.mplstyle')
 _COLUMNS = 3  # Panels side by side.
 _WIDTH = 10.8  # Inches of a whole plot.
-_CURVE_ROWS = 9  # A panel of curves is as high as so many rows of text.
+_CURVE_ROWS = 9  # Height of a panel of curves, in rows of text.
 
 
 class Look(NamedTuple):

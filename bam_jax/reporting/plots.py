@@ -67,7 +67,7 @@ def plot_scores(report: Report) -> figures.Plot:
     f'A dot is a seed{", a bar the median over seeds" if several else ""}; the'
     ' number at the right is what the table holds. Each panel has its own'
     ' scale.',
-    [panel for panel in panels if panel.rows],
+    [found for found in panels if found.rows],
   )
 
 

@@ -27,7 +27,7 @@ class Report(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """A number of a table, with stars behind it; bold if it is the best one."""
+  """A number in a table, with stars; bold if it is the best of its column."""
 
   text: str
   stars: str = ''
@@ -40,7 +40,7 @@ class Table(NamedTuple):
   Attributes:
     name: names the table in HTML and LaTeX.
     title: what the table shows.
-    note: explains the table, so that nobody reads too much into it.
+    note: explains the table and its limits.
     header: a name for each column, or a pair: name and what it measures.
     rows: a `Cell` or a plain string for each column.
     text_columns: number of columns from the left that are text, not numbers.
@@ -200,7 +200,7 @@ def main_table(report: Report) -> Table:
 
 
 def baseline_table(report: Report) -> Iterator[Table]:
-  """Yields the table of the numbers behind the main table's stars."""
+  """Yields the effects and p-values that decide the main table's stars."""
   rows, reasons = [], {}
   for variant, by_column in report.summary['comparisons'].items():
     for column, test in by_column.items():
@@ -244,7 +244,7 @@ _PAIR_TITLES = {
 
 
 def pair_tables(report: Report) -> Iterator[Table]:
-  """Yields one table for each of `pairs.tables`."""
+  """Yields one table for each kind of compared pairs of variants."""
   header = ['variant', 'against', 'of', 'seeds', 'median', 'shift']
   header += ['95% interval', 'superiority', 'p', 'p (Holm)', 'verdict']
   for place, table in enumerate(report.summary['pairs']):

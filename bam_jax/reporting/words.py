@@ -148,7 +148,7 @@ def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
 
 
 def seeds_needed(tests: int, test: statistics.Test) -> str:
-  """Says how many seeds a number of tests needs for any star."""
+  """Explains how many seeds a number of tests needs for any star."""
   needed = statistics.seeds_needed(tests, test)
   return (
     f'Not enough seeds for a star: {tests} tests at once need {needed} seeds.'
@@ -156,7 +156,7 @@ def seeds_needed(tests: int, test: statistics.Test) -> str:
 
 
 def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
-  """Says what a star claims, or why there are no stars."""
+  """Explains what a star claims, or why there are no stars."""
   tested = [
     test
     for of_variant in tests.values()
@@ -179,7 +179,7 @@ def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
 
 
 def _glue_rule(tasks: task_lib.TaskTable) -> str:
-  """Says how GLUE's own average differs from the paper's on these tasks."""
+  """Describes how GLUE's average of these tasks differs from the paper's."""
   others = []
   for task in tasks.tasks:
     if not task.in_average:
