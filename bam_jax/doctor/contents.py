@@ -66,20 +66,19 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   wanted = official.ROWS.get(name, {}).get(rows.split)
   if not wanted or {have, rows.data_lines} & {*wanted}:
     return
+  severity, check = 'warning', 'size'
   if name == 'qnli' and have == official.QNLI_V1_ROWS:
-    what = f'{have:,} rows: QNLI v1, whose split was made anew'
+    check, what = 'version', 'rows: QNLI v1, whose split was made anew'
     remedy = (
       f'get QNLIv2, of {wanted[0]:,} rows; scores on v1 compare with none'
     )
-    yield rows.find('warning', 'version', what, remedy, have)
   elif have > max(wanted):
-    what = f'{have:,} rows, more than the {wanted[0]:,} of the official file'
+    what = f'rows, more than the {wanted[0]:,} of the official file'
     remedy = 'fetch the file again, or check what was added to it'
-    yield rows.find('warning', 'size', what, remedy, have)
   else:
-    what = f'{have:,} rows of the official {wanted[0]:,}: a subset'
+    severity, what = 'note', f'rows of the official {wanted[0]:,}: a subset'
     remedy = 'say "on a subset" beside its scores'
-    yield rows.find('note', 'size', what, remedy, have)
+  yield rows.find(severity, check, f'{have:,} {what}', remedy, have)
 
 
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:

@@ -22,8 +22,6 @@ SPLIT_CHECKS = (
   contents.check_shift,
   repeats.check_split,
 )
-# Checks across splits: training splits, held-out ones, all texts -> findings.
-CROSS_CHECKS = (repeats.check_equal, repeats.check_near, repeats.check_texts)
 
 
 def examine(
@@ -66,7 +64,7 @@ def examine(
       )
   train = [rows for rows in splits if rows.is_train]
   held = [rows for rows in splits if not rows.is_train]
-  for check in CROSS_CHECKS:
+  for check in (repeats.check_equal, repeats.check_near, repeats.check_texts):
     found += check(train, held, list(number))
   # Findings of equal severity and task stay in their order.
   found.sort(key=lambda f: tasks.names.index(f.task))

@@ -21,8 +21,6 @@ class Finding:
   Attributes:
     severity: `error`: a run would stop or learn nonsense; `warning`: scores may
       be misleading; `note`: nothing has to be mended.
-    task: name of the task.
-    split: name of the split.
     check: short name of the check.
     what: the problem, in words.
     remedy: how to mend it; empty for a note that asks for nothing.

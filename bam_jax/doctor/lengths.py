@@ -98,7 +98,7 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def _unknown_words(
   rows: rows_lib.Rows, numbers: Sequence[int]
 ) -> tuple[str, ...]:
-  """The words of some rows that most often become [UNK]."""
+  """Returns the words of some rows that most often become [UNK]."""
   counts: collections.Counter[str] = collections.Counter()
   for column in rows.texts:
     texts = [column[i] for i in numbers]
@@ -110,6 +110,6 @@ def _unknown_words(
 
 
 def _percentiles(values: np.ndarray) -> tuple[int, ...]:
-  """Median, 90th and 99th percentile and maximum."""
+  """Returns the median, the 90th and 99th percentile and the maximum."""
   values = np.percentile(values, (50, 90, 99, 100), method='higher')
   return tuple(map(int, values))

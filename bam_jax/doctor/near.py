@@ -9,10 +9,9 @@ then compared as a whole. Unlike MinHash this misses none.
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 import itertools
 import re
-from typing import NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -34,21 +33,9 @@ _PAIRS_A_BLOCK = 1 << 16
 _MAX_PRODUCTS = 1_000_000_000
 
 
-class Pairs(NamedTuple):
-  """K pairs of nearly equal rows.
-
-  Attributes:
-    train: [K] numbers of training rows.
-    held: [K] numbers of held-out rows.
-    passed_over: number of elements that were too frequent to compare rows by.
-  """
-
-  train: np.ndarray
-  held: np.ndarray
-  passed_over: int
-
-
-def find(sets: sparse.csr_array, train: np.ndarray, held: np.ndarray) -> Pairs:
+def find(
+  sets: sparse.csr_array, train: np.ndarray, held: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, int]:
   """Finds training rows that are nearly, but not exactly, held-out rows.
 
   Rows of the same texts, in either order, are left out.
@@ -57,6 +44,10 @@ def find(sets: sparse.csr_array, train: np.ndarray, held: np.ndarray) -> Pairs:
     sets: [texts, elements] of all texts, see `word_pairs`.
     train: [R, 1 or 2] numbers of the texts of training rows.
     held: [Q, 1 or 2] numbers of the texts of held-out rows, as many a row.
+
+  Returns:
+    [K] numbers of training rows; [K] numbers of the held-out rows that they
+    nearly equal; number of elements that were too frequent to compare rows by.
   """
   ours, theirs = _union(sets, train), _union(sets, held)
   one, other, passed_over = _candidates(ours, theirs)
@@ -76,7 +67,7 @@ def find(sets: sparse.csr_array, train: np.ndarray, held: np.ndarray) -> Pairs:
     keep = np.maximum(in_order, crossed) >= TEXT_THRESHOLD
     one, other = one[keep], other[keep]
   order = np.lexsort((other, one))
-  return Pairs(one[order], other[order], passed_over)
+  return one[order], other[order], passed_over
 
 
 def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
@@ -111,7 +102,7 @@ def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
 
 
 def _union(sets: sparse.csr_array, rows: np.ndarray) -> sparse.csr_array:
-  """Unites the sets of each row's texts: [R, elements] bool."""
+  """Unites the sets of each row's one or two texts: [R, elements] bool."""
   first, *rest = (sets[column] for column in rows.T)
   return first + rest[0] if rest else first
 
@@ -136,7 +127,7 @@ def jaccard(
 def _candidates(
   ours: sparse.csr_array, theirs: sparse.csr_array
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Pairs of rows that share rare elements; number of elements passed over."""
+  """Returns pairs of rows that share rare elements, and the number left out."""
   ours, theirs = _rarest(ours), _rarest(theirs)
   frequency = np.bincount(theirs.indices, minlength=theirs.shape[1])
   products = np.sort(frequency[ours.indices])
@@ -150,16 +141,19 @@ def _candidates(
     ours.eliminate_zeros()
   columns = theirs.T.tocsr()
   one, other = [], []
-  for rows in _blocks(ours @ frequency):
-    shared = (ours[rows] @ columns).tocoo()
+  # The products of a block of rows fit into the memory.
+  block = np.cumsum(ours @ frequency) // _PRODUCTS_A_BLOCK
+  starts = np.flatnonzero(np.diff(block, prepend=-1)).tolist()
+  for first, last in itertools.pairwise([*starts, ours.shape[0]]):
+    shared = (ours[first:last] @ columns).tocoo()
     keep = shared.data >= _SHARED
-    one.append(shared.row[keep] + rows.start)
+    one.append(shared.row[keep] + first)
     other.append(shared.col[keep])
   return np.concatenate(one), np.concatenate(other), passed_over
 
 
 def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
-  """Keeps the rarest elements of each row, as many as the join needs: int32."""
+  """Keeps as many of each row's rarest elements as `_candidates` needs."""
   sizes = np.diff(sets.indptr)
   counts = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + _SHARED
   counts = np.where(sizes < MIN_WORDS, 0, np.minimum(counts, sizes))
@@ -169,11 +163,3 @@ def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
   return sparse.csr_array(
     (np.ones(len(indices), np.int32), indices, ends), sets.shape
   )
-
-
-def _blocks(products: np.ndarray) -> Iterator[slice]:
-  """Slices of rows whose products fit into the memory of one block."""
-  number = np.cumsum(products) // _PRODUCTS_A_BLOCK
-  starts = np.flatnonzero(np.diff(number, prepend=-1))
-  for first, last in itertools.pairwise([*starts.tolist(), len(products)]):
-    yield slice(first, last)

@@ -24,11 +24,7 @@ _NAMES = frozenset(
 def check(
   rows: rows_lib.Rows, path: Path
 ) -> tuple[list[findings.Finding], bool]:
-  """Checks encoding, header and quoting of a file.
-
-  Args:
-    rows: of the file, not read yet.
-    path: of the file.
+  """Checks the encoding, header and quoting of a file.
 
   Returns:
     The findings, and whether the rows are worth reading.
@@ -52,7 +48,7 @@ def check(
 
 
 def _broken_lines(content: bytes) -> list[int]:
-  """Numbers of the lines that are not UTF-8."""
+  """Returns the numbers, from 1, of the lines that are not UTF-8."""
   return [
     number
     for number, line in enumerate(content.splitlines(), 1)
@@ -61,18 +57,14 @@ def _broken_lines(content: bytes) -> list[int]:
 
 
 def _columns(table: task_lib.Table) -> list[int | str]:
-  """The columns that are read: texts, then the label if the table has one."""
+  """Returns the columns of a table that are read: the texts, then the label."""
   return [*table.text, *([] if table.label is None else [table.label])]
 
 
 def _check_header(
   rows: rows_lib.Rows, first: Sequence[str]
 ) -> Iterator[findings.Finding]:
-  """Checks whether the first line is a header, or a row, as declared.
-
-  Args:
-    rows: of a TSV file.
-    first: the fields of its first line.
+  """Checks that the first line of a TSV file is what the task declares.
 
   Yields:
     `header`: names where rows should begin, or a row where names are expected;
@@ -86,21 +78,21 @@ def _check_header(
   numbers = [column for column in columns if isinstance(column, int)]
   cells = [first[c] if -len(first) <= c < len(first) else '' for c in numbers]
   places = [f'{rows.file}:1']
-  if not table.header:
-    if any(cell.lower() in _NAMES for cell in cells):
-      what = 'the first line names columns, but would be read as a row'
-      remedy = f'remove it, or set config.custom_tasks.{task.name}.header=True'
-      if is_official:
-        remedy = 'remove it: this file has no header'
-      yield rows.find('error', 'header', what, remedy, places=places)
-    return
+  what = ''
+  if not table.header and any(cell.lower() in _NAMES for cell in cells):
+    what = 'the first line names columns, but would be read as a row'
+    remedy = f'remove it, or set config.custom_tasks.{task.name}.header=True'
+    if is_official:
+      remedy = 'remove it: this file has no header'
   # A column that is found by its name shows that the names are there.
-  if len(numbers) == len(columns) and _is_row(task, table, first):
+  named = len(numbers) < len(columns)
+  if table.header and not named and _is_row(task, table, first):
     what = 'the first line is a row, but would be passed over as a header'
     remedy = 'put the line with the names of the columns back'
+  if what:
     yield rows.find('error', 'header', what, remedy, places=places)
-    return
-  if not is_official or split == task_lib.UNLABELLED:
+  is_known = table.header and is_official and split != task_lib.UNLABELLED
+  if what or not is_known:
     return
   read = _columns(glue.TASKS[task.name].tables[split])
   names = official.COLUMNS[task.name][: len(read)]
@@ -133,7 +125,7 @@ def _is_row(
 
 
 def _owner(first: Sequence[str]) -> str:
-  """Name of the GLUE split whose columns fit a header best; may be empty."""
+  """Returns the GLUE split whose columns fit a header best; may be empty."""
   owners = {'': 0}
   for name, task in glue.TASKS.items():
     for split, table in task.tables.items():

@@ -7,7 +7,6 @@ by number.
 
 from collections.abc import Iterator, Sequence
 import itertools
-from typing import NamedTuple
 
 import numpy as np
 
@@ -24,10 +23,8 @@ _TOLERANCE = 0.1
 def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
   """Returns [N] int64 numbers of texts, equal for equal ones.
 
-  Args:
-    texts: to be numbered in the order of their first occurrence.
-    number: text in lower case, with single blanks -> number; new texts are
-      added.
+  `number` maps texts, in lower case and with single blanks, to their numbers;
+  new texts are added.
   """
   cleaned = (' '.join(text.lower().split()) for text in texts)
   numbers = (number.setdefault(text, len(number)) for text in cleaned)
@@ -35,19 +32,19 @@ def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
 
 
 def _keys(numbers: np.ndarray) -> np.ndarray:
-  """[N] int64 keys of rows of text numbers, which are far below 2^31."""
+  """Returns [N] int64 keys of rows of text numbers, far below 2^31."""
   return numbers[:, 0] << 31 | numbers[:, -1]
 
 
 def _unordered_keys(rows: rows_lib.Rows) -> np.ndarray:
-  """[N] int64 keys, equal for rows whose texts are equal in either order."""
+  """Returns [N] int64 keys that do not depend on the order of two texts."""
   return _keys(np.sort(rows.numbers, axis=1))
 
 
 def _contradict(
   task: task_lib.Task, a: np.ndarray, b: np.ndarray
 ) -> np.ndarray:
-  """Whether labels contradict each other; nan contradicts nothing."""
+  """Returns whether two labels contradict each other; nan never does."""
   low, high = task.scale
   slack = _TOLERANCE * (high - low) if task.kind.has_scale else 0
   return np.abs(a - b) > slack
@@ -60,13 +57,13 @@ def _pair_names(
   theirs: np.ndarray,
   sign: str = '=',
 ) -> list[str]:
-  """The places of the first pairs of rows."""
+  """Returns `PLACE = PLACE` for the first pairs of rows."""
   names = rows.place_names(ours), other.place_names(theirs)
   return [f'{a} {sign} {b}' for a, b in zip(*names, strict=True)]
 
 
 def _first_in_group(group: np.ndarray, is_chosen: np.ndarray) -> np.ndarray:
-  """The first chosen row of each group; groups without one are left out."""
+  """Returns each group's first chosen row, if the group has one."""
   chosen = np.flatnonzero(is_chosen)
   return chosen[np.unique(group[chosen], return_index=True)[1]]
 
@@ -159,22 +156,22 @@ def check_near(
     ]
     if not all(sides):
       continue
-    one, other = map(_distinct_rows, sides)
-    found = near.find(sets, one.numbers, other.numbers)
+    (split, row, texts_of), (its_split, its_row, its_texts) = map(
+      _distinct_rows, sides
+    )
+    one, other, passed_over = near.find(sets, texts_of, its_texts)
     for (i, mine), (j, its) in itertools.product(*map(enumerate, sides)):
-      here = one.split[found.train] == i
-      here &= other.split[found.held] == j
+      here = (split[one] == i) & (its_split[other] == j)
       if not here.any():
         continue
-      ours = one.row[found.train[here]]
-      theirs = other.row[found.held[here]]
+      ours, theirs = row[one[here]], its_row[other[here]]
       what = (
         f'training rows that nearly stand in {its.name}, beside'
         f' {len(np.unique(theirs)):,} of its {len(its):,} rows'
       )
-      if found.passed_over:
+      if passed_over:
         what += (
-          f'; there may be more: {found.passed_over:,} pairs of words were too'
+          f'; there may be more: {passed_over:,} pairs of words were too'
           ' frequent to be compared by'
         )
       remedy = 'look at them; leave out those that are the same'
@@ -184,19 +181,14 @@ def check_near(
       yield mine.find('note', 'near overlap', what, remedy, count, places)
 
 
-class _Distinct(NamedTuple):
-  """The K different rows of some splits: their splits, rows and texts."""
-
-  split: np.ndarray
-  row: np.ndarray
-  numbers: np.ndarray
-
-
-def _distinct_rows(splits: Sequence[rows_lib.Rows]) -> _Distinct:
+def _distinct_rows(
+  splits: Sequence[rows_lib.Rows],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns the split, row and text numbers of each different row."""
   kept = [
     np.unique(_unordered_keys(rows), return_index=True)[1] for rows in splits
   ]
-  return _Distinct(
+  return (
     np.repeat(np.arange(len(kept)), [len(rows) for rows in kept]),
     np.concatenate(kept),
     np.concatenate([r.numbers[k] for r, k in zip(splits, kept, strict=True)]),

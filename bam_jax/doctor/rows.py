@@ -15,8 +15,6 @@ class Rows:
   """The N usable rows of a split; `load.load` fills them in.
 
   Attributes:
-    task: the task.
-    split: name of the split.
     tokenizer: counts tokens; None: they are not counted.
     max_length: number of tokens that a row may have.
     file: name of the raw file.

@@ -47,13 +47,11 @@ class Facts:
 def write(
   tasks: Sequence[task_lib.Task], facts: Facts, jax_version: str = ''
 ) -> str:
-  """Returns the card of an exported directory as Markdown.
+  """Returns the card of a directory that holds the heads of some tasks.
 
-  Args:
-    tasks: the tasks whose heads or outputs are in the directory.
-    facts: facts about the model.
-    jax_version: of a program by `inference.stablehlo`, the jax that exported
-      it; empty for a Hugging Face directory, whose card has front matter.
+  The card is Markdown. `jax_version` is that of the jax that exported a
+  program; it is empty for a Hugging Face directory, whose card has front
+  matter.
   """
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -15,7 +15,6 @@ from bam_jax.data import unlabelled
 from bam_jax.modeling import heads as heads_lib
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
 
 # The logits of a batch are fetched once this many more are dispatched.
@@ -37,7 +36,7 @@ class Input(NamedTuple):
 
   @property
   def num_tokens(self) -> int:
-    """Number of tokens of all rows."""
+    """Returns the number of tokens of all rows."""
     return sum(len(row.input_ids) for row in self.rows)
 
 
@@ -81,12 +80,8 @@ class Model:
   ):
     """Initializes the model, without compiling a program.
 
-    Args:
-      programs: the steps of the plan.
-      trained: pairs of task names and the parameters, on the devices, that
-        predict these tasks.
-      tokenizer: the tokenizer that the models were trained with.
-      config: the whole configuration.
+    `trained` has pairs of task names and the parameters, on the devices, that
+    predict these tasks.
     """
     self.tasks: Mapping[str, task_lib.Task] = {
       name: programs.tasks[name] for names, _ in trained for name in names
@@ -145,15 +140,13 @@ class Model:
       row_tasks = np.array(
         [inputs[i].task for i in chosen for _ in inputs[i].rows]
       )
-      slots, tokens = self._logits(params, rows, row_tasks)
+      logits = self._logits(params, rows, row_tasks)
       for name in dict.fromkeys(row_tasks.tolist()):
         task, own = self.tasks[name], np.flatnonzero(row_tasks == name)
-        logits = slots[own]
-        if task.kind.per_token:
-          logits = np.concatenate([tokens[row] for row in own])
+        of_task = np.concatenate([logits[row] for row in own])
         for prediction in task.kind.predict(
           task,
-          logits[:, : task.num_outputs],
+          of_task[:, : task.num_outputs],
           unlabelled.Held([rows[row] for row in own]),
         ):
           number = int(prediction.uid)
@@ -173,12 +166,11 @@ class Model:
 
   def _logits(
     self, params: Any, rows: Sequence[kind_lib.Features], row_tasks: np.ndarray
-  ) -> tuple[np.ndarray, dict[int, np.ndarray]]:
-    """Predicts N rows in batches of the largest size, and one for the rest.
+  ) -> dict[int, np.ndarray]:
+    """Predicts rows in batches of the largest size, and one for the rest.
 
     Returns:
-      [N, C] logits of the rows; and row -> [its tokens, K] logits, for the rows
-      of tasks that predict tokens.
+      Row -> [1, C] logits; [its tokens, K] if its task predicts tokens.
     """
     packing, largest = self._config.packing, self.sizes[-1]
     features, tasks = unlabelled.Held(rows), self._programs.tasks
@@ -192,8 +184,7 @@ class Model:
     # Packed anew, the examples of the first `whole` rows fill as many rows.
     whole = packed.num_rows // largest * largest
     rest = packing_lib.bucket(packed.num_rows - whole, self.sizes, 1)
-    slots = np.empty((len(lengths), tasks.num_outputs), np.float32)
-    tokens: dict[int, np.ndarray] = {}
+    result: dict[int, np.ndarray] = {}
     dispatched = (
       batch
       for only, size in (
@@ -204,16 +195,16 @@ class Model:
     )
     for numbers, starts, logits in _delayed(dispatched, _IN_FLIGHT):
       used = numbers >= 0
-      slots[numbers[used]] = jax.device_get(logits.slots)[used]
-      used &= per_token[numbers]
-      if used.any():
-        own = numbers[used]
-        values = evaluate.token_logits(
-          logits.tokens, used, starts[used], lengths[own]
-        )
-        ends = np.cumsum(lengths[own])[:-1]
-        tokens.update(zip(own.tolist(), np.split(values, ends), strict=True))
-    return slots, tokens
+      slots, tokens = jax.device_get(logits.slots), None
+      if per_token[numbers[used]].any():
+        tokens = jax.device_get(logits.tokens)
+      for row, slot in np.argwhere(used).tolist():
+        number, start = int(numbers[row, slot]), starts[row, slot]
+        if per_token[number]:
+          result[number] = tokens[row, start : start + lengths[number]]
+        else:
+          result[number] = slots[row, slot : slot + 1]
+    return result
 
   def _dispatch(
     self,
@@ -230,8 +221,6 @@ class Model:
       slot is empty; [B, S] the position of their first token; and the logits on
       the devices.
     """
-    if not len(only):
-      return
     for numbers, batch in batches.evaluation_batches(
       features,
       heads,

@@ -42,13 +42,8 @@ def write_tsv(
   r"""Writes a line `uid<TAB>prediction<TAB>probabilities...` for each row.
 
   Kinds without probabilities have two columns. A tab or a line break inside a
-  label is written as `\t` or `\n`.
-
-  Args:
-    path: path of the file.
-    task: the task.
-    texts: uid -> prediction, see `Kind.texts`.
-    logits: logits of the same rows.
+  label is written as `\t` or `\n`. `texts` maps uids to predictions, and
+  `logits` has the same rows.
 
   Raises:
     errors.UserError: the file can't be written.

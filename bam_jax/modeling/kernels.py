@@ -8,15 +8,9 @@ Pallas's Triton backend is deprecated as of jax 0.11; XLA's way will remain.
 from collections.abc import Callable, Sequence
 
 import jax
-from jax.experimental.pallas import triton as pltriton
 import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
-
-
-def triton(warps: int = 4) -> pltriton.CompilerParams:
-  """Returns Triton's options for blocks of some warps of 32 threads."""
-  return pltriton.CompilerParams(num_warps=warps, num_stages=1)
 
 
 def over_devices(

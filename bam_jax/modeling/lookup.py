@@ -34,10 +34,6 @@ def _lookup(options, table, ids):
   return jnp.take(table, ids, axis=0)
 
 
-def _forward(options, table, ids):
-  return _lookup(options, table, ids), (table, ids)
-
-
 def _backward(options, saved, gradient):
   dtype, mesh = options
   table, ids = saved
@@ -58,4 +54,6 @@ def _backward(options, saved, gradient):
   return of_table.astype(table.dtype), None
 
 
-_lookup.defvjp(_forward, _backward)
+_lookup.defvjp(
+  lambda options, *arrays: (_lookup(options, *arrays), arrays), _backward
+)

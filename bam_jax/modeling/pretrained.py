@@ -15,6 +15,7 @@ from bam_jax.data import tokenizer_files
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import weight_sources
 from bam_jax.tasks import demo
 
 
@@ -43,8 +44,7 @@ class Encoder:
   def load_params(self, layers: Sequence[int]) -> dict[str, object]:
     """Loads the pretrained encoder and pooler; returns {} if there are none.
 
-    Args:
-      layers: the layers to keep; see `huggingface.load_params`.
+    `layers` are the numbers of the layers to keep; empty: the first ones.
     """
     if not self.weights:
       return {}
@@ -78,7 +78,7 @@ def load_encoder(config: config_lib.Config) -> Encoder:
       )
     return _random_encoder(config, 'random weights')
   try:
-    path = huggingface.find(init, huggingface.CONFIG_FILES)
+    path = weight_sources.find(init, weight_sources.CONFIG_FILES)
   except errors.UserError as e:
     if model.if_missing == 'error':
       raise
@@ -90,7 +90,7 @@ def load_encoder(config: config_lib.Config) -> Encoder:
     return _random_encoder(config, f'random weights ({init} is not there)')
   # A model that cannot be loaded is refused before its weights are fetched.
   huggingface.load_config(path)
-  path = huggingface.find(init)
+  path = weight_sources.find(init)
   sizes = huggingface.load_config(path)
   digest = huggingface.weights_digest(path)
   if pin and pin != digest:
@@ -110,7 +110,7 @@ def load_encoder(config: config_lib.Config) -> Encoder:
     description += f', layers {", ".join(map(str, model.layers))}'
   pieces = None
   if model.init_vocab:
-    own, tokenizer = tokenizer, _with_own_vocab(tokenizer, model)
+    own, tokenizer = tokenizer, _replace_vocab(tokenizer, model)
     pieces = own.pieces(tokenizer)
     # The same weights give other embeddings to other tokens.
     digest = schema.digest([digest, tokenizer.fingerprint])
@@ -131,15 +131,12 @@ def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
   init = model.init.partition('#sha256=')[0]
   if init:
     try:
-      path = huggingface.find(init, huggingface.TOKENIZER_FILES)
+      path = weight_sources.find(init, weight_sources.TOKENIZER_FILES)
     except errors.UserError:
       if model.if_missing == 'error':
         raise
     else:
-      tokenizer = features.Tokenizer.from_dir(path)
-      return (
-        _with_own_vocab(tokenizer, model) if model.init_vocab else tokenizer
-      )
+      return _replace_vocab(features.Tokenizer.from_dir(path), model)
   return _random_tokenizer(model)
 
 
@@ -161,23 +158,24 @@ def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
 
 
 def _random_tokenizer(model: config_lib.ModelConfig) -> features.Tokenizer:
-  for field in ('init_vocab', 'vocab'):
-    if file := getattr(model, field):
-      words = _read_vocab(field, file)
-      break
-  else:
-    words = demo.vocabulary()
+  field = 'init_vocab' if model.init_vocab else 'vocab'
+  words = _read_vocab(model, field) or demo.vocabulary()
   return features.Tokenizer.from_vocab(words, lowercase=True)
 
 
-def _with_own_vocab(
+def _replace_vocab(
   tokenizer: features.Tokenizer, model: config_lib.ModelConfig
 ) -> features.Tokenizer:
-  """Replaces the vocabulary of a tokenizer by that of `model.init_vocab`."""
-  return tokenizer.with_vocab(_read_vocab('init_vocab', model.init_vocab))
+  """Replaces a tokenizer's vocabulary by `model.init_vocab`, if that is set."""
+  words = _read_vocab(model, 'init_vocab')
+  return tokenizer.with_vocab(words) if words else tokenizer
 
 
-def _read_vocab(field: str, file: str) -> list[str]:
+def _read_vocab(model: config_lib.ModelConfig, field: str) -> list[str] | None:
+  """Reads the file that a field names; None if the field is empty."""
+  file = getattr(model, field)
+  if not file:
+    return None
   try:
     return tokenizer_files.read_vocab(Path(file))
   except (OSError, ValueError) as e:

@@ -16,7 +16,7 @@ _TILE = 1024  # numbers of a kernel's tile, unless its columns are more
 
 
 class AddNorm(nn.Module):
-  """LayerNorm(x + dropout(y + bias)), with LayerNorm's parameters.
+  """Computes LayerNorm(x + dropout(y + bias)); holds LayerNorm's parameters.
 
   Attributes:
     epsilon: added to the variance.

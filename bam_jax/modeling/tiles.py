@@ -80,7 +80,7 @@ def apply(
   """Applies a function to all tokens of a batch.
 
   Args:
-    function: the function.
+    function: applied to the tokens of every tile.
     inputs: arrays [B, L, D] of one type.
     parameters: arrays [D].
     words: [2] uint32 of the dropout mask; None without dropout.
@@ -244,7 +244,7 @@ def by_triton(
     in_specs=in_specs,
     out_specs=out_specs,
     out_shape=out_shape,
-    compiler_params=kernels.triton(),
+    compiler_params=pltriton.CompilerParams(num_warps=4, num_stages=1),
     interpret=interpret,
     name=f'{function.name}_{"backward" if num_sums else "forward"}',
   )(*arrays, *(x[None] for x in parameters), *scalars)

@@ -57,11 +57,8 @@ def cannot_load(
 ) -> errors.UserError:
   """Makes the error for a directory or repository without safetensors files.
 
-  Args:
-    where: the place, for the message.
-    names: names of its files.
-    source: its path or name for transformers.
-    target: prefix of the name of a directory for converted weights.
+  `names` are those of its files, `source` is its path or name for transformers,
+  and `target` begins the name of a directory for converted weights.
   """
   names = sorted(names)
   pickles = [name for name in names if _PICKLE.fullmatch(name)]

@@ -57,13 +57,7 @@ class Limits:
 def make(
   model: model_lib.Model, name: str, limits: Limits
 ) -> applications.Starlette:
-  """Makes the application.
-
-  Args:
-    model: model with compiled programs.
-    name: name of the plan, for the page.
-    limits: limits of requests.
-  """
+  """Makes the application for a compiled model; the page shows `name`."""
   batcher = batcher_lib.Batcher(
     model, limits.waiting, limits.waiting_characters
   )

@@ -36,10 +36,8 @@ class Batcher:
   def __init__(self, model: model_lib.Model, limit: int, character_limit: int):
     """Initializes the batcher, which predicts once `run` is called.
 
-    Args:
-      model: model with compiled programs.
-      limit: most waiting inputs; a larger request is accepted alone.
-      character_limit: most characters of waiting texts, likewise.
+    At most `limit` inputs and `character_limit` characters may wait; a larger
+    request is accepted if no other waits.
     """
     self.waiting = 0
     self._characters = 0
@@ -52,12 +50,8 @@ class Batcher:
   def admitted(self, count: int, characters: int) -> Iterator[None]:
     """Reserves room for a request, before its texts are tokenised.
 
-    Args:
-      count: number of inputs times tasks.
-      characters: characters of the texts, an upper limit of their tokens.
-
-    Raises:
-      Overloaded: too many inputs are waiting.
+    `count` is the number of inputs times tasks; `characters` is an upper limit
+    of their tokens. Raises `Overloaded` if too many inputs are waiting.
     """
     if self.waiting and (
       self.waiting + count > self._limit

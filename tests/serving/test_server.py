@@ -104,7 +104,7 @@ def test_the_page_lets_nothing_in(served):
 @pytest.mark.parametrize(
   ('path', 'body', 'method', 'status', 'message'),
   [
-    ('/v1/predict', b'{', None, 400, 'the body is not JSON'),
+    ('/v1/predict', b'{', None, 400, 'the body is not a valid JSON object'),
     ('/v1/predict', {'inputs': [1]}, None, 400, 'inputs[0] is not a string'),
     ('/v1/predict', {'inputs': ['a'] * 65}, None, 400, 'give at most 64'),
     ('/v1/predict', b'a' * 5001, None, 413, 'the body is over 5000 bytes'),
