@@ -111,7 +111,9 @@ def test_a_row_that_is_none_leaves_no_output(model, few_at_once, tmp_path):
   """However much was written before it."""
   lines = [json.dumps({'text': text}) for text in _TEXTS]
   (tmp_path / 'in.jsonl').write_text('\n'.join([*lines, '{"text": 1}']))
-  with pytest.raises(errors.UserError, match=r"in.jsonl:6: 'text' is no str"):
+  with pytest.raises(
+    errors.UserError, match=r"in.jsonl:6: 'text' is not a string"
+  ):
     own_file.predict(
       model, _TASK, str(tmp_path / 'in.jsonl'), str(tmp_path / 'out.jsonl')
     )
