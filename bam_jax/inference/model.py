@@ -177,10 +177,8 @@ class Model:
     heads = np.array([tasks.index[name] for name in row_tasks.tolist()])
     per_token = np.isin(heads, tasks.token_heads)
     lengths = np.array([len(row.input_ids) for row in rows])
-    if packing.enabled:
-      packed = packing_lib.pack(lengths, packing.row_length, packing.slots)
-    else:
-      packed = packing_lib.one_per_row(len(lengths))
+    num_slots = packing.slots if packing.enabled else 1
+    packed = packing_lib.pack(lengths, packing.row_length, num_slots)
     # Packed anew, the examples of the first `whole` rows fill as many rows.
     whole = packed.num_rows // largest * largest
     rest = packing_lib.bucket(packed.num_rows - whole, self.sizes, 1)
