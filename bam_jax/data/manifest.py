@@ -110,8 +110,8 @@ def read(directory: Path) -> Manifest:
   path = directory / NAME
   if not path.is_file():
     raise errors.UserError(
-      f'{directory}: holds no {NAME}, so it is no complete shard set; run the'
-      ' command that writes it'
+      f'{directory}: {NAME} is missing, so the shard set is incomplete; run the'
+      ' command that writes this folder again'
     )
   raw = files_lib.read_json(path, AGAIN)
   try:

@@ -177,7 +177,7 @@ def _rows(
 def _table(
   task: task_lib.Task, line: str, path: str, where: str
 ) -> tuple[tuple[str, ...], task_lib.Table]:
-  """Returns the names of the texts in a TSV file, and its table.
+  """Returns the names of the text columns of a TSV file, and how to read it.
 
   If the first line does not name the columns, they have the same numbers as in
   the task's own files.

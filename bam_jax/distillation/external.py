@@ -126,8 +126,9 @@ def exists(target: logit_sets.LogitSet, rows: int) -> bool:
   )
   if manifest.rows < rows:
     raise errors.UserError(
-      f'{target.directory}: holds {manifest.rows} rows of {rows}; those of'
-      f' config.data.swap may be missing; {_OTHER_OUTPUT}'
+      f'{target.directory}: has {manifest.rows} rows, but {rows} are needed;'
+      ' perhaps it was written without the copies that config.data.swap adds;'
+      f' {_OTHER_OUTPUT}'
     )
   return True
 

@@ -64,7 +64,11 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
 def identities(
   plan: 'plan_lib.Plan', runs: Sequence[runs_lib.Run]
 ) -> dict[str, Identity]:
-  """Returns the identity of each run by name; `runs` include all they build on.
+  """Returns a dict from run name to identity.
+
+  Args:
+    plan: the plan of the runs.
+    runs: with every run that another one builds on.
 
   Raises:
     errors.UserError: external logits are missing or of other rows.

@@ -34,7 +34,7 @@ class Choice(NamedTuple):
     return f'lr{self.learning_rate!r}-decay{self.layer_decay!r}'
 
   def apply(self, config: config_lib.Config) -> config_lib.Config:
-    """Returns a configuration with the chosen values for single-task runs."""
+    """Returns the configuration with these values for its single-task runs."""
     single = dataclasses.replace(config.single, **self._asdict())
     return dataclasses.replace(config, single=single)
 

@@ -38,7 +38,7 @@ class Tile(NamedTuple):
     return jnp.where(segments == self.key_segments, logits, _LOWEST)
 
   def sign(self, x: jax.Array) -> jax.Array:
-    """Negates the positive numbers that dropout removes.
+    """Marks numbers that dropout drops by a minus sign; all of x is positive.
 
     A GPU block has registers for this array, but not for numbers and mask.
     """

@@ -164,7 +164,7 @@ class SelfAttention(nn.Module):
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """Returns the output [B, L, D] for x [B, L, D], and its bias [D]."""
+    """Returns the output without bias, [B, L, D], and the bias to add, [D]."""
     size, dtype = self.config.hidden_size, self.compute.dtype
     # Checkpoints have three parameters; one product here is faster.
     kernels, biases = zip(

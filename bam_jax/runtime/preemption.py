@@ -122,7 +122,7 @@ class Signal:
 
   @contextlib.contextmanager
   def before_exit(self, function: Callable[[], None]) -> Iterator[None]:
-    """Context in which a forced exit calls a function first.
+    """Context manager: a forced exit inside it calls the function, then exits.
 
     Args:
       function: called in another thread while the main thread goes on; may

@@ -249,7 +249,7 @@ class Mirror:
     return entry
 
   def _read_index(self) -> tuple[str, Index]:
-    """Returns writer and files of the index, which are empty without one."""
+    """Returns the index's writer and files; both are empty without an index."""
     data = self._store.read(INDEX)
     if data is None:
       return '', {}

@@ -42,7 +42,7 @@ class _Concept(NamedTuple):
 
 
 def _halves(words: str) -> list[list[str]]:
-  """Splits a list into the words of train and the words of dev and test."""
+  """Splits a list at the slash: training words, then dev and test words."""
   return [half.split() for half in words.split('/')]
 
 

@@ -273,7 +273,10 @@ class Checkpoints:
     """Raises a UserError that names the first parameter that differs."""
     path = self._step_directory(step)
     if saved is None:
-      raise errors.UserError(f'{path}: the checkpoint has no {item}')
+      raise errors.UserError(
+        f'{path}: the checkpoint has no {item}; remove this folder to'
+        ' continue the run from an older checkpoint'
+      )
     want, have = (
       {name: tuple(leaf.shape) for name, leaf in checksums_lib.named_leaves(x)}
       for x in (abstract, saved)

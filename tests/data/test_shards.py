@@ -299,7 +299,7 @@ def test_a_set_without_a_manifest_is_none(tmp_path):
   _write(tmp_path / 'set')
   (tmp_path / 'set' / 'manifest.json').unlink()
   for directory in (tmp_path / 'set', tmp_path / 'none'):
-    with pytest.raises(errors.UserError, match=r'holds no manifest\.json'):
+    with pytest.raises(errors.UserError, match=r'manifest\.json is missing'):
       _open(directory)
 
 

@@ -170,7 +170,8 @@ def test_a_set_without_the_swapped_copies_is_not_taken_for_one_with_them(
   target = logit_sets.LogitSet(tmp_path / 'mood', made_from)
   assert external.exists(target, 3)
   with pytest.raises(
-    errors.UserError, match=r'holds 3 rows of 6; .*into another --output'
+    errors.UserError,
+    match=r'has 3 rows, but 6 are needed; .*into another --output',
   ):
     external.exists(target, 6)
   assert not external.exists(
