@@ -112,7 +112,7 @@ def head(
     errors.UserError: the model is for something else, or which output is of
       which label isn't said.
   """
-  wanted = task.kind.export(task).settings.get('problem_type')
+  wanted = task.kind.export_settings(task).get('problem_type')
   if problem in _PROBLEMS and problem != wanted:
     raise errors.UserError(
       f'--model: its config.json has problem_type={problem!r}, and {task.name}'
