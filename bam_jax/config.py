@@ -6,12 +6,14 @@ the command line may change more (`--config.train.log_every=10`).
 """
 
 from collections.abc import Iterator, Mapping
+import math
 import re
 
 import ml_collections
 
 from bam_jax import errors
 from bam_jax import fields
+from bam_jax import plain_text
 from bam_jax import schema
 from bam_jax import variants
 
@@ -36,6 +38,7 @@ variant_names = variants.variant_names
 _MOST_TOKENS = 1 << 24
 _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
+_MOST_WEIGHT = 1e6  # of a task's loss
 
 # Fields that do not change the outcome of a run, and a path whose content is
 # part of the identity instead.
@@ -154,6 +157,33 @@ def unlabelled_files(config: Config) -> dict[str, str]:
   return result
 
 
+def loss_weights(config: Config) -> dict[str, float]:
+  """Returns task -> factor of its loss, for the tasks that have one.
+
+  Raises:
+    errors.UserError: an entry of `config.sampling.loss_weights` is malformed.
+  """
+  result: dict[str, float] = {}
+  for entry in config.sampling.loss_weights:
+    where = f'config.sampling.loss_weights: {entry!r}'
+    task, _, number = entry.partition('=')
+    errors.raise_first(errors.find_unknown(where, [task], config.tasks))
+    if task in result:
+      raise errors.UserError(
+        f'{where}: {task} already has {result[task]:g}; remove one of the two'
+      )
+    try:
+      result[task] = plain_text.parse_number(number)
+    except ValueError:
+      result[task] = math.nan
+    if not 0 < result[task] <= _MOST_WEIGHT:
+      raise errors.UserError(
+        f'{where} is not TASK=NUMBER above 0 and at most {_MOST_WEIGHT:g}; give'
+        f" something like '{task}=8'"
+      )
+  return result
+
+
 def check_students(config: Config) -> None:
   """Raises a `UserError` if no variant learns from an unlabelled file."""
   for task in unlabelled_files(config):
@@ -212,6 +242,15 @@ def _find_mistakes(config: Config) -> Iterator[str]:
     )
   if tuple(sorted({*packing.row_buckets})) != packing.row_buckets:
     yield f'config.packing.row_buckets={packing.row_buckets} must ascend'
+  model = config.model
+  is_sigmoid = model.regression_head == 'sigmoid'
+  if model.regression_loss == 'cross_entropy' and not is_sigmoid:
+    yield (
+      'config.model.regression_loss=cross_entropy needs predictions on 0-1; set'
+      ' config.model.regression_head=sigmoid'
+    )
+  for name in (*config.custom_variants, ''):
+    loss_weights(config_for_variant(config, name))
   seeds_of_shard(config)
   unlabelled_files(config)
   if bool(search.learning_rates or search.layer_decays) != bool(search.seeds):

@@ -78,6 +78,11 @@ class ModelConfig:
   regression_head: Literal['sigmoid', 'linear'] = field(
     'sigmoid', 'sigmoid (paper) or linear (released code)'
   )
+  regression_loss: Literal['squared_error', 'cross_entropy'] = field(
+    'squared_error',
+    'squared_error (paper), or the cross-entropy of the score on 0-1, which'
+    ' needs the sigmoid head',
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +123,11 @@ class SamplingConfig:
     ' code): small datasets are copied, and each task has a loss weight',
   )
   exponent: float = field(0.75, '0: equal shares, 1: by size', 0, 1)
+  loss_weights: tuple[str, ...] = field(
+    (),
+    'TASK=NUMBER each, in multi-task runs: a factor of the loss of the task;'
+    ' other tasks have 1',
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,6 +143,21 @@ def test_defaults_are_the_papers():
       (1e-5,),
       r'config\.search: needs seeds, .* seeds=\(\), learning_rates=\(1e-05,\)',
     ),
+    *(
+      ('sampling.loss_weights', (entry,), rf'config\.sampling.*{reason}')
+      for entry, reason in (
+        ('rte', 'is not TASK=NUMBER'),
+        ('rte=0', 'above 0'),
+        ('rte=nan', 'above 0'),
+        ('rte=1e9', 'at most 1e[+]06'),
+        ('none=2', "'none'"),
+      )
+    ),
+    (
+      'sampling.loss_weights',
+      ('rte=2', 'rte=3'),
+      r"config\.sampling\.loss_weights: 'rte=3': rte already has 2",
+    ),
     (
       'distill.folds',
       0,
@@ -295,6 +310,15 @@ def test_every_number_has_a_limit_that_is_kept():
   for path, field in found.items():
     if field.name not in free and path != 'config.model.layers':
       assert field.metadata['high'] is not None, path
+
+
+def test_cross_entropy_needs_the_sigmoid_head():
+  config = _valid()
+  config.model.regression_loss = 'cross_entropy'
+  config_lib.from_config_dict(config)
+  config.model.regression_head = 'linear'
+  with pytest.raises(errors.UserError, match='needs predictions on 0-1'):
+    config_lib.from_config_dict(config)
 
 
 def test_the_largest_seed_is_its_own():

@@ -41,9 +41,12 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   for name, file in config_lib.unlabelled_files(config).items():
     if name in known:
       known[name] = _with_unlabelled(known[name], file, name in custom)
-  head = config.model.regression_head
+  model = config.model
   table = task_lib.TaskTable(
-    tuple(_find(name, known).with_head(head) for name in config.tasks)
+    tuple(
+      _find(name, known).with_head(model.regression_head, model.regression_loss)
+      for name in config.tasks
+    )
   )
   by_name: dict[str, str] = {}
   for name in table.names:

@@ -214,12 +214,19 @@ def _make_sampler(
   config, batch_size = run.config, run.length.batch_size
   exponent = config.sampling.exponent
   # With one task there is nothing to balance: its rows come in permutations.
-  if config.sampling.mode == 'copies' and not run.is_single:
-    return sampling.CopiesSampler(sizes, exponent, batch_size, steps, run.seed)
-  examples = [
-    size // 2 if name in config.data.swap else size
-    for name, size in zip(run.tasks, sizes)
-  ]
-  return sampling.ProportionalSampler(
-    examples, sizes, exponent, batch_size, steps, run.seed
-  )
+  if run.is_single or config.sampling.mode == 'sampled':
+    examples = [
+      size // 2 if name in config.data.swap else size
+      for name, size in zip(run.tasks, sizes)
+    ]
+    sampler = sampling.ProportionalSampler(
+      examples, sizes, exponent, batch_size, steps, run.seed
+    )
+  else:
+    sampler = sampling.CopiesSampler(
+      sizes, exponent, batch_size, steps, run.seed
+    )
+  if not run.is_single:
+    weights = config_lib.loss_weights(config)
+    sampler.weights *= [weights.get(name, 1.0) for name in run.tasks]
+  return sampler

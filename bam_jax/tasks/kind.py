@@ -127,9 +127,9 @@ class Kind(abc.ABC):
     metrics = metrics_lib.METRICS.items()
     return tuple(name for name, m in metrics if m.measures == self.measures)
 
-  def with_head(self, head: str) -> 'Kind':
-    """Returns the kind for a regression head, `sigmoid` or `linear`."""
-    del head
+  def with_head(self, head: str, loss: str = 'squared_error') -> 'Kind':
+    """Returns the kind for `model.regression_head` and `regression_loss`."""
+    del head, loss
     return self
 
   @abc.abstractmethod

@@ -8,6 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import scipy.special
 
 from bam_jax import errors
@@ -26,6 +27,7 @@ class Regression(kind_bases.Plain):
   """
 
   head: Literal['sigmoid', 'linear'] = 'sigmoid'
+  loss_name: Literal['squared_error', 'cross_entropy'] = 'squared_error'
 
   name = 'regression'
   measures = 'scores'
@@ -33,8 +35,8 @@ class Regression(kind_bases.Plain):
   has_scale = True
   problem_type = 'regression'
 
-  def with_head(self, head: str) -> 'Regression':
-    return dataclasses.replace(self, head=head)
+  def with_head(self, head: str, loss: str = 'squared_error') -> 'Regression':
+    return dataclasses.replace(self, head=head, loss_name=loss)
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if labels:
@@ -95,10 +97,17 @@ class Regression(kind_bases.Plain):
   def loss(
     self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
-    """Squared error of channel 0."""
-    logit = logits[..., 0]
+    """Squared error, or cross-entropy, between target and score in channel 0.
+
+    The gradient of the cross-entropy in the logit is the difference p - y of
+    score and target. That of the squared error is 2 p (1 - p) times as large,
+    which is at most half.
+    """
+    logit, target = logits[..., 0], target[..., 0]
+    if self.loss_name == 'cross_entropy':
+      return optax.sigmoid_binary_cross_entropy(logit, target)
     score = jax.nn.sigmoid(logit) if self.head == 'sigmoid' else logit
-    return jnp.square(score - target[..., 0])
+    return jnp.square(score - target)
 
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     raw = np.asarray(logits)[:, 0].astype(np.float64)

@@ -132,9 +132,9 @@ class Task:
       self, 'tables', types.MappingProxyType(dict(self.tables))
     )
 
-  def with_head(self, head: str) -> 'Task':
-    """Returns the task for a regression head, `sigmoid` or `linear`."""
-    return dataclasses.replace(self, kind=self.kind.with_head(head))
+  def with_head(self, head: str, loss: str = 'squared_error') -> 'Task':
+    """Returns the task for `model.regression_head` and `regression_loss`."""
+    return dataclasses.replace(self, kind=self.kind.with_head(head, loss))
 
   @property
   def is_pair(self) -> bool:

@@ -32,6 +32,24 @@ def test_sampler(mode, variant, sampler):
   assert isinstance(made, sampler)
 
 
+@pytest.mark.parametrize(
+  ('mode', 'variant', 'ratio'),
+  [('sampled', 'multi', 8), ('copies', 'multi', 8), ('sampled', 'single', 1)],
+)
+def test_loss_weights_are_factors_in_multi_task_runs(mode, variant, ratio):
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.variants = (variant,)
+  config.sampling.mode = mode
+  run = runs_lib.plan_runs(config_lib.from_config_dict(config))[-1]
+  without = run_data._make_sampler(run, [100] * len(run.tasks), 3).weights
+  config.sampling.loss_weights = ('mrpc=8',)
+  run = runs_lib.plan_runs(config_lib.from_config_dict(config))[-1]
+  weights = run_data._make_sampler(run, [100] * len(run.tasks), 3).weights
+  assert weights.dtype == 'float32'
+  assert (weights / without).tolist() == [1, ratio][-len(run.tasks) :]
+
+
 def test_probabilities_are_of_sizes_before_swapping():
   # Oracle: equal sizes before swapping give equal shares, whatever is swapped.
   config = config_lib.default_config()

@@ -22,6 +22,28 @@ def _cross_entropy(logit, target):
   )
 
 
+def test_regression_by_cross_entropy():
+  rng = np.random.default_rng(0)
+  kind = kinds_lib.KINDS['regression'].with_head('sigmoid', 'cross_entropy')
+  logits = rng.normal(0, 20, (5, 2, 3)).astype(np.float32)
+  target = rng.random((5, 2, 3), np.float32)
+  mask = np.zeros_like(target, bool)
+  found = kind.loss(jnp.asarray(logits), jnp.asarray(target), mask)
+  expected = _cross_entropy(
+    logits[..., 0].astype(np.float64), target[..., 0].astype(np.float64)
+  )
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+  gradient = jax.grad(lambda z: jnp.sum(kind.loss(z, target, mask)))(
+    jnp.asarray(logits)
+  )
+  np.testing.assert_allclose(
+    gradient[..., 0],
+    scipy.special.expit(logits[..., 0]) - target[..., 0],
+    atol=1e-6,
+  )
+  assert not np.any(gradient[..., 1:])
+
+
 @pytest.mark.parametrize('gold_weight', [0.0, 0.3, 1.0])
 def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
   rng = np.random.default_rng(0)

@@ -1,0 +1,57 @@
+"""Prints the table of the separating arms from `runs.tar.xz` beside this file.
+
+python docs/results/separating_arms/table.py
+"""
+
+import collections
+import json
+from pathlib import Path
+import statistics
+import tarfile
+
+# Task -> the split and metric of the paper's average.
+COLUMNS = {
+  'cola': ('dev', 'matthews'),
+  'sst2': ('dev', 'accuracy'),
+  'mrpc': ('dev', 'accuracy'),
+  'stsb': ('dev', 'spearman'),
+  'qqp': ('dev', 'accuracy'),
+  'mnli': ('dev_matched', 'accuracy'),
+  'qnli': ('dev', 'accuracy'),
+  'rte': ('dev', 'accuracy'),
+}
+
+
+def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
+  """Returns (plan, variant) -> task -> scores, one per seed."""
+  result = collections.defaultdict(lambda: collections.defaultdict(list))
+  with tarfile.open(path) as archive:
+    for member in archive:
+      plan, run, name = ('/'.join((member.name, '', ''))).split('/')[:3]
+      if name == 'DONE':
+        record = json.load(archive.extractfile(member))
+        for task, scores in record['scores'].items():
+          if task in COLUMNS:
+            split, metric = COLUMNS[task]
+            score = scores[split][metric]
+            result[plan, run.split('-s')[0]][task].append(score)
+  return result
+
+
+def main() -> None:
+  print('| plan | variant |', ' | '.join(COLUMNS), '| average |')
+  print('|---|---|' + '--:|' * (len(COLUMNS) + 1))
+  for (plan, variant), tasks in sorted(
+    read_scores(Path(__file__).parent / 'runs.tar.xz').items()
+  ):
+    median = {task: statistics.median(tasks[task]) for task in tasks}
+    cells = [f'{median[t]:.1f}' if t in median else '' for t in COLUMNS]
+    average = ''
+    if len(median) == len(COLUMNS):
+      each = [statistics.mean(scores) for scores in zip(*tasks.values())]
+      average = f'{statistics.median(each):.1f}'
+    print(f'| {plan} | {variant} |', ' | '.join(cells), f'| {average} |')
+
+
+if __name__ == '__main__':
+  main()
