@@ -1,4 +1,4 @@
-"""The flags of the command line, and the checks before any work begins."""
+"""Defines the command-line flags, and checks them before any work begins."""
 
 import ast
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ MODES = (
 
 
 class _TupleParser(flags.ArgumentParser):
-  """Parses tuples; if a flag is repeated, its last value counts.
+  """Flag parser for tuples; the last value of a repeated flag is used.
 
   The parser of ml_collections would join the values.
   """
@@ -108,7 +108,7 @@ JOIN_SECONDS = flags.DEFINE_integer(
 
 
 def configure_logging() -> None:
-  """Makes a command log plain messages to standard error."""
+  """Configures logging: plain messages on standard error."""
   absl_logging.use_absl_handler()
   absl_logging.set_verbosity(absl_logging.INFO)
   # One style for both loggers, absl's and Python's.
@@ -118,7 +118,7 @@ def configure_logging() -> None:
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-  """Whether a record is from this package, or is a warning from another one.
+  """Whether to log a record: any of this package, warnings of other ones.
 
   This package logs through the root logger. At INFO, other packages log every
   request and every folder that they look at.
@@ -166,7 +166,7 @@ def _shorten(error: Exception) -> str:
 
 
 def check(rest: list[str]) -> None:
-  """Checks that the flags go together.
+  """Raises a `UserError` if some flags cannot be used together.
 
   Args:
     rest: what `parse` returned.
@@ -179,7 +179,7 @@ def check(rest: list[str]) -> None:
 
 
 def _find_mistakes(rest: list[str]) -> Iterator[str]:
-  """Yields a message for each flag that does not go with the others."""
+  """Yields an error message for each flag that conflicts with other flags."""
   if len(rest) > 1:
     yield f'{rest[1]}: no such argument; flags begin with --, see --help'
   if CONFIG.value is None:
@@ -263,6 +263,6 @@ def shared_flags() -> dict[str, object]:
 
 
 def is_multi_process() -> bool:
-  """Whether this command is one of several processes."""
+  """Whether the flags say that several processes run this command."""
   explicit = (COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
   return DISTRIBUTED.value == 'auto' or any(v is not None for v in explicit)

@@ -1,4 +1,4 @@
-"""Runs the command of --mode, in one process or in several.
+"""Runs the command that --mode names, in one process or in several.
 
 `main` imports this module, and so JAX, after it has checked the flags.
 """
@@ -37,7 +37,7 @@ def run_command(
   preemption_signal: preemption.Signal,
   lock: contextlib.AbstractContextManager[object],
 ) -> None:
-  """Joins the other processes, if there are any, and runs the command.
+  """Connects to the other processes, if there are any; runs the command.
 
   Args:
     config: the configuration.
@@ -77,7 +77,7 @@ def run_command(
 def _join(
   config: config_lib.Config, preemption_signal: preemption.Signal
 ) -> None:
-  """Joins the other processes and checks that they run the same command."""
+  """Connects to the other processes; checks that all run the same command."""
   process_id = command_line.PROCESS_ID.value
   seconds = command_line.JOIN_SECONDS.value
   # If a process stopped before all watch each other, the others would wait for
@@ -100,7 +100,7 @@ def _join(
 
 
 def _run_mode(plan: plan_lib.Plan) -> None:
-  """Calls the function of --mode with the plan and its flags."""
+  """Calls the function for --mode with the plan and the mode's flags."""
   group = command_line.GROUP.value
   source, output = command_line.INPUT.value, command_line.OUTPUT.value
   match command_line.MODE.value:

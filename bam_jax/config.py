@@ -62,7 +62,7 @@ def default_config() -> ml_collections.ConfigDict:
 
 
 def custom_task(**values: object) -> ml_collections.ConfigDict:
-  """Makes a custom task, for `config.custom_tasks.NAME`.
+  """Makes a custom task, to be assigned to `config.custom_tasks.NAME`.
 
   Args:
     **values: fields of `TaskConfig`; an unknown one raises an error that names
@@ -72,7 +72,7 @@ def custom_task(**values: object) -> ml_collections.ConfigDict:
 
 
 def custom_variant(like: str, **values: object) -> ml_collections.ConfigDict:
-  """Makes a custom variant, for `config.custom_variants.NAME`.
+  """Makes a custom variant, to assign to `config.custom_variants.NAME`.
 
   Args:
     like: the built-in variant that it changes, one of `VARIANTS`.
@@ -109,7 +109,7 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
 
 
 def seeds_of_shard(config: Config) -> tuple[int, ...]:
-  """Returns the seeds of this shard of the plan, or all without shards.
+  """Returns the seeds that `config.plan.shard` selects; all if it is empty.
 
   Raises:
     errors.UserError: `config.plan.shard` is malformed, or has no seed.
@@ -134,7 +134,7 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
 
 
 def unlabelled_files(config: Config) -> dict[str, str]:
-  """Returns task -> file of unlabelled rows, for the tasks that have one.
+  """Returns a dict from task to file of unlabelled rows.
 
   Raises:
     errors.UserError: an entry of `config.data.unlabelled` is malformed.
@@ -199,7 +199,7 @@ def check_students(config: Config) -> None:
 
 
 def fingerprint_values(config: Config) -> dict[str, object]:
-  """Returns dotted key -> value of the fields that decide a run's outcome."""
+  """Returns the fields that affect a run's result, by dotted name."""
   return {
     key: value
     for key, value in schema.flatten(config).items()

@@ -1,4 +1,4 @@
-"""Errors that a command reports in one line, and helpers to write them."""
+"""Error classes that print as one line, and helpers for their messages."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 import importlib.util
@@ -26,7 +26,7 @@ class _OneLineError(Exception):
 
 
 class UserError(_OneLineError):
-  """The user's mistake; the message says where, what and how to mend it.
+  """A mistake by the user; the message says where, what and how to fix it.
 
   `bam_jax.main` exits with status 2, and no launcher tries again. An exception
   that is neither this nor `RetryError` is a bug and keeps its traceback.
@@ -43,7 +43,7 @@ class RetryError(_OneLineError):
 
 
 def raise_first(mistakes: Iterable[str]) -> None:
-  """Raises a `UserError` with the first of some messages, if there is any."""
+  """Raises a `UserError` with the first message; does nothing without any."""
   for message in mistakes:
     raise UserError(message)
 
@@ -58,7 +58,7 @@ def find_unknown(
 
 
 def some(names: Iterable[object]) -> str:
-  """Joins the first names of many, and counts the rest: 'a, b and 5 more'."""
+  """Lists the first names and counts the others: 'a, b and 5 more'."""
   names = [str(name) for name in names]
   more = len(names) - _MAX_NAMES
   # "and 1 more" is as long as that name.

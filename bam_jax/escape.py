@@ -107,5 +107,5 @@ def latex(text: object) -> str:
 
 
 def _line(text: object) -> str:
-  """Replaces each run of white space by one space."""
+  """Replaces each sequence of white space by one space."""
   return ' '.join(str(text).split())

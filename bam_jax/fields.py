@@ -87,7 +87,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunLengthConfig:
-  """Length, batch and learning rate of the single-task or multi-task runs."""
+  """Training length, batch size and learning rate of one type of run."""
 
   epochs: float = field(3.0, 'passes over the training rows', 0.0, 1e9)
   max_steps: int = field(0, 'upper bound of steps; 0: none', 0, _MOST_STEPS)
@@ -98,7 +98,7 @@ class RunLengthConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """BERT's Adam; the defaults are those of the released code."""
+  """Settings of BERT's Adam; the defaults are those of the released code."""
 
   b1: float = field(0.9, 'first-moment decay', 0, 1)
   b2: float = field(0.999, 'second-moment decay', 0, 1)
@@ -175,7 +175,7 @@ class DistillConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """Settings of all runs; every 0 steps means only at the end."""
+  """Training settings of all runs; an interval of 0 means only at the end."""
 
   accumulate: int = field(1, 'parts a batch is computed in', 1, 1 << 16)
   evaluate_every: int = field(0, 'steps', 0, _MOST_STEPS)
@@ -199,7 +199,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-  """The mesh of devices; -1 takes all that are left."""
+  """Shape of the device mesh; -1 means all remaining devices."""
 
   data: int = field(-1, 'replicas', -1, 1 << 20)
   fsdp: int = field(1, 'devices that share one parameter copy', -1, 1 << 20)
@@ -207,7 +207,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig:
-  """Values of `single` to try per task; all empty: no search."""
+  """Hyperparameter values to try per task; no search if all are empty."""
 
   learning_rates: tuple[float, ...] = field(
     (), "peaks; empty: single's own", 1e-30, most=_MOST_VALUES
@@ -222,7 +222,7 @@ class SearchConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-  """Which part of the plan is run."""
+  """Which part of the planned runs this command trains."""
 
   shard: str = field('', 'i/n: seeds[i::n] and their teachers; empty: all')
 

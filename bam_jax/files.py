@@ -31,7 +31,7 @@ _BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
 
 @contextlib.contextmanager
 def report_errors(*places: Path) -> Iterator[None]:
-  """Turns file system errors below some folders into one-line errors.
+  """Context manager: an OSError below given folders becomes a one-line error.
 
   Args:
     *places: the folders; an error that names no file is reported for the first.
@@ -62,7 +62,7 @@ def report_errors(*places: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, mode: str = 'rb', **options: str) -> IO:
-  """Opens a regular file; refuses a link, but follows links above the file.
+  """Opens a regular file; refuses a link, but allows links to its folders.
 
   Raises:
     OSError: the path is a link, a pipe or a device, or `open` failed.
@@ -138,7 +138,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def report_unwritten(path: Path) -> Iterator[None]:
-  """Turns any OSError into a `UserError`: the path cannot be written."""
+  """Context manager: an OSError becomes a `UserError`, "cannot be written"."""
   try:
     yield
   except OSError as e:
@@ -245,12 +245,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Replaces a file by UTF-8 text; lone surrogates are escaped."""
+  """Writes text to a UTF-8 file; escapes unpaired surrogates."""
   write_bytes(path, text.encode(errors='backslashreplace'))
 
 
 def write_json(path: Path, value: object) -> None:
-  """Replaces a file by the JSON of a value; nan and infinity become null."""
+  """Writes a value as JSON to a file; nan and infinity become null."""
   write_text(path, to_json(value))
 
 
@@ -317,7 +317,7 @@ def _read(file: IO, most: int) -> bytes:
 
 
 def load_text(path: Path) -> str:
-  """Reads a small UTF-8 file of the user's; follows links.
+  """Reads a small UTF-8 file that the user wrote; follows links.
 
   Raises:
     OSError: the file is missing or cannot be read.

@@ -121,7 +121,7 @@ def _mirror(url: str, preemption_signal: preemption.Signal) -> Iterator[Path]:
 
 
 def _default_workdir(name: str) -> str:
-  """Returns the work directory `work/NAME` of the configuration NAME."""
+  """Returns the default work directory, `work/NAME`; NAME is `config.name`."""
   parts = Path(name).parts
   if not parts or '..' in parts or Path(name).is_absolute() or '\0' in name:
     raise errors.UserError(
@@ -218,7 +218,7 @@ def _run(preemption_signal: preemption.Signal) -> int:
 
 
 def _print_unraisable(unraisable: object) -> None:
-  """Prints errors in destructors like Python, except TensorStore's.
+  """Reports errors in destructors as Python does, but hides TensorStore's.
 
   When a checkpoint cannot be written, TensorStore prints one for each array,
   although Orbax raises the first error.
@@ -228,7 +228,7 @@ def _print_unraisable(unraisable: object) -> None:
 
 
 def _has_joined() -> bool:
-  """Whether this process has joined others, with which it ends."""
+  """Whether this process is one of several that must end together."""
   jax = sys.modules.get('jax')
   return jax is not None and jax.distributed.is_initialized()
 

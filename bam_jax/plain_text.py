@@ -1,4 +1,4 @@
-"""Parses cells and numbers by the rules of file formats, not of Python.
+"""Parses cells and numbers as data files write them, not as Python does.
 
 Python's `split()`, `strip()`, `isdecimal()`, `float()` and `int()` follow all
 of Unicode and Python's own literals. No file format does: a no-break space is

@@ -1,4 +1,4 @@
-"""Declares, checks and compares groups of configuration fields.
+"""Declares, checks and compares dataclasses of configuration fields.
 
 A group is a frozen dataclass whose fields are declared by `field`.
 """
@@ -30,7 +30,7 @@ def field(
   high: float | None = None,
   most: int = _MOST_ITEMS,
 ) -> Any:
-  """Declares a field of a group, with its limits.
+  """Declares a configuration field with a default and limits.
 
   Args:
     default: the default value.
@@ -46,7 +46,7 @@ def field(
 
 
 def build(base: _Group, values: object, path: str) -> _Group:
-  """Returns a copy of a group with some fields replaced by checked values.
+  """Returns a copy of a config dataclass with some fields set and checked.
 
   Args:
     base: the group; its other fields are kept.
@@ -92,7 +92,7 @@ def _build_items(item_class: type, items: Any, path: str) -> object:
 def _check_value(
   field: dataclasses.Field, hint: Any, value: object, path: str
 ) -> object:
-  """Returns a value as the hinted type; raises if it breaks a limit."""
+  """Converts a value to its field's type; raises if it is out of limits."""
   low, high = field.metadata['low'], field.metadata['high']
   most = field.metadata['most']
   if isinstance(value, (tuple, list)) and len(value) > most:
@@ -112,7 +112,7 @@ def _check_value(
 
 
 def _check_type(hint: Any, value: Any, path: str) -> object:
-  """Returns a value as the hinted type; raises if it is of another one."""
+  """Converts a value to the hinted type; raises if its type does not fit."""
   if isinstance(value, int) and value.bit_length() > _MOST_BITS:
     # Python refuses to print numbers of thousands of digits.
     raise errors.UserError(
@@ -145,7 +145,7 @@ def _check_type(hint: Any, value: Any, path: str) -> object:
 
 
 def to_config_dict(group: object) -> ml_collections.ConfigDict:
-  """Returns a group as a ConfigDict that refuses unknown field names."""
+  """Converts a config dataclass to a ConfigDict that refuses unknown names."""
   result = ml_collections.ConfigDict(convert_dict=True)
   for field in dataclasses.fields(group):
     item = getattr(group, field.name)
@@ -159,12 +159,12 @@ def to_config_dict(group: object) -> ml_collections.ConfigDict:
 
 
 def to_dict(group: object) -> dict[str, object]:
-  """Returns a group, or a dict of groups, as nested dicts of JSON values."""
+  """Converts one or several config dataclasses to nested JSON dicts."""
   return json.loads(json.dumps(group, default=dataclasses.asdict))
 
 
 def flatten(group: object) -> dict[str, object]:
-  """Returns a group, or a dict of groups, as dotted key -> JSON value."""
+  """Converts config dataclasses to one flat JSON dict with dotted keys."""
   result = {}
   for key, value in to_dict(group).items():
     if isinstance(value, dict):

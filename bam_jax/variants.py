@@ -1,4 +1,4 @@
-"""The variants of a plan: which runs each one has, and what they build on.
+"""The variants of an experiment: how each is trained, and by which teachers.
 
   single            one run per task, trained on gold labels
   multi             one run over all tasks, trained on gold labels
@@ -38,7 +38,7 @@ _CHANGEABLE = ('single', 'multi', 'sampling', 'distill')
 
 
 class Variant(NamedTuple):
-  """What the runs of a variant are.
+  """Describes the training runs of a variant.
 
   Attributes:
     is_single: whether it has one run per task; else one run over all tasks.
@@ -100,13 +100,13 @@ def variant_names(config: fields_lib.Config) -> tuple[str, ...]:
 
 
 def find_external_logits(config: fields_lib.Config, name: str) -> str:
-  """Returns the folder of external logits that teach a variant, or ''."""
+  """Returns the folder of a variant's external teacher logits, or ''."""
   is_taught = bool(resolve(config, name).teacher)
   return config_for_variant(config, name).distill.logits if is_taught else ''
 
 
 def learns_unlabelled(config: fields_lib.Config, name: str, task: str) -> bool:
-  """Whether a variant, or one it builds on, uses a task's unlabelled rows."""
+  """Whether training a variant requires a task's unlabelled rows."""
   found = resolve(config, name)
   if task not in found.tasks:
     return False
@@ -176,7 +176,7 @@ def _check_distill(
 def _find_cycle(
   config: fields_lib.Config, chain: tuple[str, ...]
 ) -> Iterator[str]:
-  """Yields a message if the last variant of a chain builds on itself."""
+  """Yields an error message if a variant depends on itself."""
   found = resolve(config, chain[-1])
   for other in filter(None, (found.teacher, found.start)):
     if other in chain:

@@ -1,4 +1,4 @@
-"""Teacher logits as shard sets: written, read, averaged, and measured.
+"""Writes, reads, averages and evaluates teacher logits.
 
 The arithmetic is in `bam_jax.core.teachers`; which run teaches which is decided
 in `bam_jax.experiments`.

@@ -1,4 +1,4 @@
-"""External logits: teacher logits that another plan or program has written.
+"""External logits: teacher logits from another experiment or program.
 
     DIR/TASK/            the set of one teacher
     DIR/TEACHER/TASK/    sets of several, whose predictions are averaged
@@ -68,7 +68,7 @@ def write(
   teacher: str,
   teacher_digest: str,
 ) -> None:
-  """Writes the external logits of one teacher on one task, all or nothing.
+  """Writes one teacher's external logits on one task; atomic.
 
   Args:
     directory: `DIR/TASK`, or `DIR/TEACHER/TASK`; a set there is replaced.
@@ -182,7 +182,7 @@ def find_sets(
 def open_set(
   directory: Path, features: shards.Columns, task: task_lib.Task
 ) -> logit_sets.LogitSet:
-  """Checks by its manifest that a set of external logits is for some rows.
+  """Raises if external logits, by their manifest, do not fit a task's rows.
 
   Raises:
     errors.UserError: the set is of other rows or labels, or of another
@@ -222,7 +222,7 @@ def identity(
   task: task_lib.Task,
   split: str = 'train',
 ) -> dict[str, str]:
-  """Returns the part of a student's identity that external logits decide.
+  """Returns the fingerprints of the external logits that teach a student.
 
   Dotted keys hold name and digest of each teacher, and the digest of each set
   for the student's rows of the split.

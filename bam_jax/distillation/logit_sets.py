@@ -1,4 +1,4 @@
-"""Teacher logits as shard sets, joined by uid with the rows of a student.
+"""Writes and reads teacher logits; joins them with student rows by uid.
 
 A set holds the logits of one run on rows of one task. The arithmetic is in
 `bam_jax.core.teachers`. Imports no JAX, so that a process that only writes sets
@@ -22,7 +22,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class LogitSet(NamedTuple):
-  """Place and fingerprint of one teacher's logits on rows of one task.
+  """Folder and fingerprint of one teacher's logits on rows of one task.
 
   Attributes:
     directory: of the shard set.
@@ -73,7 +73,7 @@ def write(
   metadata: Mapping[str, object],
   lengths: np.ndarray | None = None,
 ) -> None:
-  """Writes teacher logits as a shard set, and decodes it for its readers.
+  """Writes teacher logits as TFRecord shards, and decodes them for reading.
 
   Args:
     target: place and fingerprint of the set.
@@ -207,7 +207,7 @@ def first_not_finite(
 def token_lengths(
   features: shards.Columns, task: task_lib.Task, rows: np.ndarray
 ) -> np.ndarray | None:
-  """Returns the number of tokens of each row; None without token outputs."""
+  """Returns each row's number of tokens; None if outputs are not per token."""
   if not task.kind.per_token:
     return None
   return np.diff(features.ragged('input_ids')[1])[rows]
@@ -216,7 +216,7 @@ def token_lengths(
 def labelled_rows(
   features: shards.Columns, fold: folds.Fold | None
 ) -> np.ndarray:
-  """Returns the rows that a run labels: all, or the fold that it left out."""
+  """Returns the rows that a teacher labels: all, or its held-out fold."""
   if fold is None:
     return np.arange(len(features))
   return folds.split(features.uids, fold)[1]

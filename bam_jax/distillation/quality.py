@@ -17,7 +17,7 @@ _BINS = 15
 def measure(
   task: task_lib.Task, logits: np.ndarray, label: np.ndarray
 ) -> dict[str, float]:
-  """Returns the quality of predictions at temperature 1 on rows of one task.
+  """Returns accuracy and calibration, or score errors, of one task's logits.
 
   Args:
     task: the task of the rows.

@@ -57,7 +57,7 @@ class Background:
       self._calls.append(self._pool.submit(function, *args))
 
   def wait(self) -> None:
-    """Waits for all calls so far, and raises what one of them raised.
+    """Waits for all calls so far; raises the exception of a failed call.
 
     Raises:
       errors.RetryError: a process was killed.
@@ -70,7 +70,7 @@ class Background:
 
 @contextlib.contextmanager
 def _convert_broken_pool() -> Iterator[None]:
-  """Raises `RetryError` instead of `BrokenProcessPool`."""
+  """Context manager: `RetryError` replaces `BrokenProcessPool`."""
   try:
     yield
   except process_pool.BrokenProcessPool as e:

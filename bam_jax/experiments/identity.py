@@ -30,7 +30,7 @@ Identity = dict[str, object]
 
 
 def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
-  """Returns the part of a run's identity that depends on no row of its data."""
+  """Returns the part of a run's identity that does not depend on its data."""
   # Empty for random weights.
   weights = plan.encoder.digest
   unused = ['multi.' if run.is_single else 'single.', *_COVERED_BY_ROWS]

@@ -1,4 +1,4 @@
-"""The command `label`: writes logits for the students of other plans."""
+"""The command `label`: writes logits to train students elsewhere."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ from bam_jax.tasks import task as task_lib
 def label(
   plan: plan_lib.Plan, group: str | None, output: Path, data_dir: str | None
 ) -> None:
-  """Writes the logits of a group of runs as external logits, `OUTPUT/TASK/`.
+  """Writes the logits of a group of runs to `OUTPUT/TASK/`, for other plans.
 
   Logits of rows without labels go to `OUTPUT/TASK.unlabelled/`. Existing sets
   of the same runs are kept.
@@ -65,7 +65,7 @@ def _label_rows(
   output: Path,
   background: background_lib.Background,
 ) -> None:
-  """Writes the missing external logits of one run."""
+  """Writes one run's external logits, unless they exist already."""
   parameters = plan.workspace.read_record(run.name)['parameters']
   get_params = functools.cache(functools.partial(plan.restore_params, run.name))
   teacher = f'{run.name} of {plan.config.name}, from {plan.encoder.description}'
@@ -92,7 +92,7 @@ def _label_rows(
 def _prepare_other_rows(
   plan: plan_lib.Plan, data_dir: str, runs: list[runs_lib.Run]
 ) -> dict[str, dict[str, shards.Columns]]:
-  """Prepares the rows of another plan as features in this work directory."""
+  """Tokenizes the rows in another data directory for this plan's model."""
   data = dataclasses.replace(plan.config.data, dir=data_dir)
   # The features of each folder are kept apart.
   folder = schema.digest(str(Path(data_dir).resolve()))[:8]

@@ -45,7 +45,7 @@ def write_logits(
   background: background_lib.Background,
   is_external: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Computes a run's logits on the rows of a split, and writes them as a set.
+  """Computes a run's logits on the rows of a split and writes them to disk.
 
   Args:
     plan: the plan of the run.
@@ -109,7 +109,7 @@ def write_logits(
 
 @dataclasses.dataclass(frozen=True)
 class TeacherLogits:
-  """Writes and reads the logits that the runs of a plan learn from.
+  """Writes teachers' logits, and reads them for their students.
 
   Attributes:
     plan: the plan.
@@ -129,7 +129,7 @@ class TeacherLogits:
     students: Sequence[runs_lib.Run],
     get_params: Callable[[], Params],
   ) -> None:
-    """Writes the logits of a finished run that its students still need.
+    """Writes a finished run's logits for its students, if they are missing.
 
     `get_params` returns the run's parameters on the devices. It is called at
     most once, and only if rows are labelled.
@@ -159,7 +159,7 @@ class TeacherLogits:
     source: logit_sets.LogitSet,
     labelled: tuple[np.ndarray, np.ndarray] | None,
   ) -> None:
-    """Writes the quality of logits on training rows into their run's record.
+    """Adds accuracy and calibration of a teacher's logits to its run record.
 
     `labelled` are the rows and logits of a new set. An older set is read if the
     record lacks its quality.
@@ -193,7 +193,7 @@ class TeacherLogits:
 
   @processes.runs_on_first
   def check_external(self, students: Sequence[runs_lib.Run]) -> None:
-    """Reads all external logits that some runs learn from.
+    """Reads and checks all external logits that the given runs learn from.
 
     Raises:
       errors.UserError: a set is damaged, lacks a row, or is not finite.
@@ -209,7 +209,7 @@ class TeacherLogits:
       self._read_split(run, task, split)
 
   def _read_split(self, run: runs_lib.Run, task: str, split: str) -> np.ndarray:
-    """Returns the predictions of a run's teachers on the rows of a split."""
+    """Reads the mean prediction of a run's teachers on the rows of a split."""
     table, features = self.plan.tasks[task], self.plan.features[task][split]
     if run.logits:
       table = table.with_head(external.REGRESSION_HEAD)
@@ -232,7 +232,7 @@ class TeacherLogits:
     )
 
   def _find_set(self, run: str, task: str, split: str) -> logit_sets.LogitSet:
-    """Returns the place and the fingerprint of a run's logits on a split."""
+    """Returns folder and fingerprint of a run's logits on a split."""
     fold = None if split == task_lib.UNLABELLED else self.runs[run].fold
     return logit_sets.LogitSet(
       self.plan.workspace.teacher(run, logit_sets.folder_name(task, split)),

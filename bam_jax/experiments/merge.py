@@ -16,7 +16,7 @@ from bam_jax.runtime import processes
 
 @processes.runs_on_first
 def merge(plan: plan_lib.Plan, sources: Sequence[Path]) -> None:
-  """Copies finished runs of other work directories; writes a report on all.
+  """Copies finished runs from other work directories, then writes the report.
 
   Raises:
     errors.UserError: see `copy_runs` and `report.report`.
@@ -29,7 +29,7 @@ def merge(plan: plan_lib.Plan, sources: Sequence[Path]) -> None:
 def copy_runs(
   into: workspace_lib.Workspace, sources: Sequence[workspace_lib.Workspace]
 ) -> None:
-  """Copies finished runs and their logits on training rows.
+  """Copies finished runs, and the logits that they wrote for students.
 
   Existing runs and sets are kept; of equal runs the first is copied.
   All runs are compared before anything is copied. No link is followed.
@@ -80,7 +80,7 @@ def copy_runs(
 
 
 def _copy(into: workspace_lib.Workspace, sources: dict[Path, Path]) -> None:
-  """Copies folders to the keys of `sources` if all of them fit on the disk."""
+  """Copies folders (target -> source), if the disk has space for all."""
   # A file of a source may be a huge hole, so its apparent size counts.
   needed = sum(
     entry.stat(follow_symlinks=False).st_size
@@ -101,7 +101,7 @@ def _copy(into: workspace_lib.Workspace, sources: dict[Path, Path]) -> None:
 def _check_equal(
   name: str, there: workspace_lib.Workspace, here: workspace_lib.Workspace
 ) -> None:
-  """Raises if two work directories hold different runs with one name."""
+  """Raises if two work directories have different runs of the same name."""
   before, new = there.identity(name), here.identity(name)
   if before is None:
     return

@@ -1,4 +1,4 @@
-"""A plan: a configuration, its runs, and the work directory that holds them."""
+"""Combines a configuration with its training runs and its work directory."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
@@ -53,12 +53,12 @@ class Plan:
 
   @functools.cached_property
   def search_runs(self) -> list[runs_lib.Run]:
-    """Runs of the search for hyperparameters; may be empty."""
+    """The runs of the hyperparameter search; may be empty."""
     return search.plan_runs(self.config)
 
   @functools.cached_property
   def search_scores(self) -> search.Scores:
-    """Scores of the runs of the search; `choices.json` holds them too.
+    """Scores of the hyperparameter search, which `choices.json` also has.
 
     Raises:
       errors.UserError: some of these runs are not finished.
@@ -87,12 +87,12 @@ class Plan:
 
   @functools.cached_property
   def runs(self) -> list[runs_lib.Run]:
-    """Runs of the plan in an order of training; see also `search_runs`."""
+    """All training runs in training order, without those of the search."""
     return runs_lib.plan_runs(self.config, search.choose(self.search_scores))
 
   @functools.cached_property
   def features(self) -> dict[str, dict[str, shards.Columns]]:
-    """Features by task and training, dev or unlabelled split; made if missing.
+    """Features of all training, dev and unlabelled splits; made if missing.
 
     Raises:
       errors.UserError: raw rows can't be read, or the features that are there
@@ -129,7 +129,7 @@ class Plan:
     split: str,
     prepare: Callable[..., shards.Columns | None] = prepare_lib.prepare,
   ) -> shards.Columns | None:
-    """Makes the features of a split in the first process; opens them in all."""
+    """Process 0 makes the features of a split; all processes open them."""
     directory = self.workspace.features(task.name, split)
     return processes.make_on_first(
       lambda: prepare(
@@ -140,19 +140,19 @@ class Plan:
 
   @functools.cached_property
   def data(self) -> run_data.PlanData:
-    """Datasets of the plan, from which each run selects its rows."""
+    """All datasets, with methods that select the rows of one run."""
     return run_data.PlanData(self.tasks, self.features)
 
   @functools.cached_property
   def packing(self) -> config_lib.PackingConfig:
-    """Packing of examples into rows, with row buckets chosen."""
+    """Settings for packing examples into rows, with the row buckets set."""
     # The values that a search chooses change no row.
     runs = runs_lib.plan_runs(self.config)
     return self.data.choose_packing(runs, self.config.packing)
 
   @functools.cached_property
   def setup(self) -> setup_lib.Setup:
-    """The model, its programs and its initial parameters."""
+    """The model, its compiled functions and its initial parameters."""
     if self.shared_setup is not None:
       return self.shared_setup
     return setup_lib.Setup(self.config, self.tasks, self.encoder)
@@ -190,7 +190,7 @@ class Plan:
     )
 
   def find_group(self, group: str | None) -> tuple[str, list[runs_lib.Run]]:
-    """Returns the name and the runs of a group, all of them finished.
+    """Returns name and runs of a group; raises if a run is not finished.
 
     A group is named `VARIANT-sSEED`; None: the last variant of the first seed.
 
@@ -218,7 +218,7 @@ class Plan:
     runs: Sequence[runs_lib.Run],
     opened: Sequence[runs_lib.Run] | None = None,
   ) -> dict[str, identity_lib.Identity]:
-    """Makes the folders of runs, or checks existing ones; prepares features.
+    """Makes or checks the folders of runs, and prepares their features.
 
     `runs` include all that they build on; `opened` are those whose folders are
     made or checked, by default all. Returns the identities of all `runs`.
@@ -235,7 +235,7 @@ class Plan:
   def group_runs(
     self, runs: Sequence[runs_lib.Run]
   ) -> Iterator[list[runs_lib.Run]]:
-    """Groups runs that one program trains at once; see `runs.group_runs`."""
+    """Groups runs that one XLA program trains together."""
     return runs_lib.group_runs(
       runs,
       self.config.train.seeds_at_once,

@@ -1,4 +1,4 @@
-"""The command `predict`, and the model that predicts a user's own texts."""
+"""The command `predict`, and a model that predicts texts of the user."""
 
 from collections.abc import Sequence
 import logging
@@ -64,7 +64,7 @@ def predict(
 
 
 def load_model(plan: plan_lib.Plan, group: str | None) -> model_lib.Model:
-  """Returns the best checkpoints of a group of runs as one model for texts."""
+  """Loads the best checkpoints of a group as one model that predicts texts."""
   _, runs = plan.find_group(group)
   return model_lib.Model(
     plan.setup.programs,

@@ -1,4 +1,4 @@
-"""The record of a finished run, its file `DONE`: scores, quality, versions.
+"""The file `DONE` of a finished run: its scores and package versions.
 
 An undefined score is null in the file, and `undefined` holds the reason.
 Records that are older than that key hold 0 instead.
@@ -33,7 +33,7 @@ def make_record(
   seconds: float,
   seeds_at_once: int,
 ) -> dict[str, object]:
-  """Returns a record of how a run was trained, still without its scores.
+  """Returns facts on how a run was trained; its scores are added later.
 
   `seconds` is the run's share of the training time of its group of
   `seeds_at_once` runs, including the wait for the group's program.
@@ -62,7 +62,7 @@ def save_outputs(
   outputs: evaluate.Outputs,
   scores: evaluate.Scores,
 ) -> None:
-  """Writes a run's outputs on dev splits, then its record with their scores.
+  """Writes a run's dev predictions, then the record with their scores.
 
   The scores of `record`, and the quality of the outputs on the first dev split
   of each task, are replaced. Undefined scores are logged.
@@ -94,14 +94,14 @@ def add_quality(
   rows: str,
   measured: Mapping[str, float],
 ) -> dict[str, object]:
-  """Adds the quality of a run's predictions on its `dev` or `train` rows."""
+  """Adds accuracy and calibration of a run's predictions to its record."""
   kept = record.get('quality', {})
   own = kept.get(task, {}) | {rows: measured}
   return {**record, 'quality': {**kept, task: own}}
 
 
 def may_hide_undefined(record: Mapping[str, object]) -> bool:
-  """Whether a 0 in an older record may stand for an undefined score."""
+  """Whether a score of 0 in an old record may mean an undefined score."""
   return 'undefined' not in record and any(
     value == 0 and metric not in _ALWAYS_DEFINED
     for by_split in record['scores'].values()
@@ -111,7 +111,7 @@ def may_hide_undefined(record: Mapping[str, object]) -> bool:
 
 
 def parameters_digest(params: Mapping[str, object]) -> str:
-  """Returns the sha256 of all parameters; every process calls it.
+  """Returns the sha256 of all parameters; all processes must call it.
 
   It is over the names, shapes and float32 bytes.
   """

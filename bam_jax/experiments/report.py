@@ -1,4 +1,4 @@
-"""The command `report`: writes the report over the finished runs of a plan."""
+"""The command `report`: writes a report on all finished runs."""
 
 from collections.abc import Mapping
 import logging

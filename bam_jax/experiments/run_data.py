@@ -41,7 +41,7 @@ class PlanData:
   features: Features
 
   def learnt_splits(self, run: runs_lib.Run, task: str) -> list[str]:
-    """Returns the splits that a run is trained on, the labelled one first."""
+    """Returns the splits that a run trains on, the labelled split first."""
     splits = [self.tasks[task].train_split]
     if run.learns_unlabelled and task_lib.UNLABELLED in self.features[task]:
       splits.append(task_lib.UNLABELLED)
@@ -60,7 +60,7 @@ class PlanData:
   def splits_to_label(
     self, run: runs_lib.Run, students: Sequence[runs_lib.Run]
   ) -> list[tuple[str, str]]:
-    """Returns task and split of the rows that a run labels for its students."""
+    """Returns the (task, split) pairs that a teacher run labels."""
     found = {
       (task, split): None
       for student in students
@@ -92,7 +92,7 @@ class PlanData:
     directory: Path = Path(),
     own_rows: Callable[[int], np.ndarray] | None = None,
   ) -> spec_lib.TrainSpec:
-    """Returns what the training loop needs to train a run.
+    """Returns data, sampler and settings with which a run is trained.
 
     Args:
       run: the run.
@@ -151,7 +151,7 @@ class PlanData:
   def choose_packing(
     self, runs: Sequence[runs_lib.Run], packing: config_lib.PackingConfig
   ) -> config_lib.PackingConfig:
-    """Returns the packing with its row buckets chosen if the user gave none.
+    """Returns packing settings; chooses row buckets if the user gave none.
 
     One run of each variant and set of tasks is sampled; other seeds fill rows
     alike. The last bucket holds the largest step of all runs, since a larger
@@ -183,7 +183,7 @@ class PlanData:
   def _num_labelled(
     self, run: runs_lib.Run, task: task_lib.Task, rows: shards.Columns
   ) -> int:
-    """Returns the number of labelled rows outside the fold of a run."""
+    """Returns the number of labelled rows that are not in a run's fold."""
     if not run.fold:
       return len(rows)
     if task.kind.in_windows:
@@ -193,7 +193,7 @@ class PlanData:
 
 
 def _num_steps(run: runs_lib.Run, rows: int) -> int:
-  """Returns the number of training steps of a run over `rows` rows."""
+  """Returns the number of training steps of a run with `rows` rows."""
   length = run.length
   steps = sampling.num_steps(length.epochs, rows, length.batch_size)
   steps = min(steps, length.max_steps) if length.max_steps else steps
@@ -210,7 +210,7 @@ def _num_steps(run: runs_lib.Run, rows: int) -> int:
 def _make_sampler(
   run: runs_lib.Run, sizes: Sequence[int], steps: int
 ) -> sampling.Sampler:
-  """Returns the task sampler; `sizes` count rows with swapped copies."""
+  """Makes the task sampler; `sizes` are row counts with swapped copies."""
   config, batch_size = run.config, run.length.batch_size
   exponent = config.sampling.exponent
   # With one task there is nothing to balance: its rows come in permutations.

@@ -30,11 +30,11 @@ class Choice(NamedTuple):
 
   @property
   def label(self) -> str:
-    """Suffix of a run's name that identifies the chosen values."""
+    """Name suffix of a run: the learning rate and layer decay that it uses."""
     return f'lr{self.learning_rate!r}-decay{self.layer_decay!r}'
 
   def apply(self, config: config_lib.Config) -> config_lib.Config:
-    """Returns the configuration with these values for its single-task runs."""
+    """Returns a copy of the config with the chosen learning rate and decay."""
     single = dataclasses.replace(config.single, **self._asdict())
     return dataclasses.replace(config, single=single)
 
@@ -102,7 +102,7 @@ class Run:
 
 
 def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
-  """Returns the name of all runs of a variant, a seed and a fold."""
+  """Returns the group name that all runs of a variant, seed and fold share."""
   return f'{variant}-s{seed}' + (f'-{fold}' if fold else '')
 
 
@@ -110,7 +110,7 @@ def plan_runs(
   config: config_lib.Config,
   choices: Mapping[str, Choice] = MappingProxyType({}),
 ) -> list[Run]:
-  """Returns all runs that the variants need, in the order of training.
+  """Returns all runs that the configured variants need, in training order.
 
   Runs of one seed are adjacent as far as ensembles of teachers allow, so that
   an interrupted plan has finished whole seeds.
@@ -125,7 +125,7 @@ def plan_runs(
   groups: dict[str, list[Run]] = {}
 
   def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
-    """Plans the runs of a group after all that they build on."""
+    """Plans the runs of a group, after the runs that they depend on."""
     group = group_name(variant, seed, fold)
     if group in groups:
       return groups[group]
@@ -175,7 +175,7 @@ def _make_run(
   starts: Sequence[Run],
   choices: Mapping[str, Choice],
 ) -> Run:
-  """Makes one run; selects its teachers and its start from earlier runs."""
+  """Makes one run; finds its teachers and initial run among earlier runs."""
   is_single = variants.resolve(config, variant).is_single
   by_task = {t: [run for run in teachers if t in run.tasks] for t in tasks}
   starts = [run for run in starts if tasks[0] in run.tasks]
@@ -216,7 +216,7 @@ def _make_run(
 
 
 def _folds(count: int, seed: int) -> Sequence[folds.Fold | None]:
-  """Returns the fold that each run of a teacher leaves out, or [None]."""
+  """Returns the held-out fold of each teacher run; [None] without folds."""
   if count == 1:
     return [None]
   return [folds.Fold(number + 1, count, seed) for number in range(count)]
@@ -228,7 +228,7 @@ def group_runs(
   latest_step: Callable[[Run], int],
   num_devices: int = 1,
 ) -> Iterator[list[Run]]:
-  """Groups runs that one program can train at once, in a trainable order.
+  """Groups runs that one XLA program can train together, in training order.
 
   Args:
     runs: the runs to be trained, in the order of a plan.

@@ -1,4 +1,4 @@
-"""The search for learning rate and layer decay, on seeds of its own.
+"""Searches learning rate and layer decay, with seeds that only it uses.
 
 Each pair of values in `config.search` is tried with each of its seeds, for each
 task that has single-task runs in the plan.
@@ -23,7 +23,7 @@ Scores = Mapping[str, Mapping[runs_lib.Choice, Mapping[int, float]]]
 
 
 def plan_runs(config: config_lib.Config) -> list[runs_lib.Run]:
-  """Returns the runs of the search; none if no search is configured."""
+  """Returns the runs of the hyperparameter search; may be empty."""
   search = config.search
   if not search.seeds:
     return []
@@ -58,7 +58,7 @@ def collect_scores(
   records: Iterable[Mapping[str, object]],
   tasks: task_lib.TaskTable,
 ) -> Scores:
-  """Collects the first metric on the first dev split of each search run.
+  """Returns each search run's first metric on the first dev split.
 
   `records` are those of `runs`, all of them finished.
   """
@@ -94,7 +94,7 @@ def tasks_without_choice(scores: Scores) -> list[str]:
 
 
 def to_json(scores: Scores, tasks: task_lib.TaskTable) -> dict[str, object]:
-  """Returns the content of `choices.json`: scores and choice by task."""
+  """Returns search scores and best values by task, for `choices.json`."""
   result = {
     task: {
       'chosen': choice._asdict(),
@@ -110,7 +110,7 @@ def to_json(scores: Scores, tasks: task_lib.TaskTable) -> dict[str, object]:
 
 
 def describe(scores: Scores) -> str:
-  """Describes in a sentence of the report what was chosen, and how."""
+  """Returns a sentence for the report: the chosen values and how many tried."""
   chosen = ', '.join(
     f'{task} {choice.learning_rate:g} and {choice.layer_decay:g}'
     for task, choice in choose(scores).items()

@@ -79,7 +79,7 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
 
 
 def _check_starts(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
-  """Raises if the parameters that a run starts from have been removed."""
+  """Raises if the checkpoint that a run starts from is missing."""
   names = {each.name for each in todo}
   for each in todo:
     if not each.start or each.start in names:
@@ -98,7 +98,7 @@ def _check_starts(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
 
 
 def _compile_ahead(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
-  """Starts to compile the training step in every shape that the runs need."""
+  """Compiles the training step for all batch shapes, in the background."""
   if plan.packing.enabled:
     sizes = sorted({len(group) for group in plan.group_runs(todo)})
     plan.setup.programs.compile_ahead(plan.packing, sizes)
@@ -113,7 +113,7 @@ def _train_group(
   group: Sequence[runs_lib.Run],
   teachers: labelling.TeacherLogits,
 ) -> list[Mapping[str, object]]:
-  """Trains a group of runs, writes their records; returns their parameters."""
+  """Trains a group of runs and writes records; returns the parameters."""
   started = time.perf_counter()
   programs = plan.setup.programs
   own_rows = None

@@ -83,7 +83,7 @@ class Workspace:
 
   @processes.runs_on_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
-    """Raises if a run's folder holds other settings than the given ones.
+    """Raises if the settings in a run's folder differ from the given ones.
 
     Raises:
       errors.UserError: a value differs.
@@ -98,7 +98,7 @@ class Workspace:
 
   @processes.runs_on_first
   def identity(self, name: str) -> dict[str, object] | None:
-    """Returns the identity in a run's folder; None if there is no such run.
+    """Reads the settings in a run's folder; None if there is no such run.
 
     Raises:
       errors.UserError: the file is damaged, or is missing in a folder that
@@ -121,7 +121,7 @@ class Workspace:
   def recorded(
     self, name: str, identity: Mapping[str, object]
   ) -> Mapping[str, object]:
-    """Returns the identity in the run's folder if it equals the given one.
+    """Reads the settings in a run's folder if they equal the given ones.
 
     It lacks fields that are newer than the run, so that its digest, which is
     part of the identities of students and of logits, stays the same. The given
@@ -134,14 +134,14 @@ class Workspace:
 
   @processes.runs_on_first
   def finished_runs(self) -> list[str]:
-    """Returns the names of all finished runs, of this plan or of others."""
+    """Returns the names of all finished runs in the work directory."""
     # The folder of an unfinished copy has a name that begins with a dot.
     paths = self.root.glob('runs/[!.]*/DONE')
     return sorted(path.parent.name for path in paths)
 
   @processes.runs_on_first
   def logit_folders(self, name: str) -> list[str]:
-    """Returns the names of the folders of the sets that a run has labelled."""
+    """Returns the names of the folders with a run's teacher logits."""
     paths = (self.root / 'teachers' / name).glob(f'[!.]*/{manifest.NAME}')
     return sorted(path.parent.name for path in paths)
 
@@ -181,7 +181,7 @@ def _null_to_nan(value: object) -> object:
 
 
 def _seal(record: Mapping[str, object]) -> dict[str, object]:
-  """Returns a record with a digest of itself."""
+  """Returns a copy of a record with an added digest of its content."""
   return {**record, _DIGEST: schema.digest(record)}
 
 
@@ -208,7 +208,7 @@ def _read_sealed(
 
 
 def _remedy(path: Path) -> str:
-  """Advises to remove a run's whole folder if a record there is damaged."""
+  """Returns the remedy for a damaged record: remove the run's folder."""
   # Its other files could be mistaken for those of another configuration.
   return f'remove {path.parent} and run the same command again'
 
@@ -216,7 +216,7 @@ def _remedy(path: Path) -> str:
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """Returns a run's identity, with None for keys that only its record has."""
+  """Returns a run's settings, with None for keys that only the record has."""
   # Fields of the configuration that have been removed since then don't count.
   keys = (key for key in record if not key.startswith('config.'))
   return {**dict.fromkeys(keys), **identity}

@@ -1,4 +1,4 @@
-"""Processes, signals, logs and profiles: what a run needs besides its numbers.
+"""Runs several processes, handles signals, logs metrics and profiles steps.
 
 Imports errors and files; the method in `core/` does not import it.
 """

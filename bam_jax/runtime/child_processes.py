@@ -1,4 +1,4 @@
-"""Setup of the child processes that this package starts."""
+"""Sets up the child processes that this package starts."""
 
 import multiprocessing
 import os

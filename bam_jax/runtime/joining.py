@@ -41,7 +41,7 @@ def join(
   seconds: int,
   preemption_signal: preemption.Signal,
 ) -> None:
-  """Joins a run of several processes, before JAX looks for its devices.
+  """Connects this process to the others, before JAX initializes devices.
 
   Args:
     coordinator: host:port of process 0; None: JAX gets this and the next two
@@ -189,7 +189,7 @@ def check_same(
 
 
 def _code() -> dict[str, str]:
-  """Versions of the code and packages that affect results."""
+  """Returns versions of the code and packages that affect results."""
   return {
     'bam_jax': bam_jax.__version__,
     'source files of bam_jax': source_digest(Path(bam_jax.__file__).parent),
@@ -208,7 +208,7 @@ def source_digest(root: Path) -> str:
 
 
 def _differences(received: list[tuple[str, dict[str, object]]]) -> str:
-  """Describes the facts that differ: the processes that have each value."""
+  """Describes each difference: the values, and the processes with each."""
   names = dict.fromkeys(name for _, facts in received for name in facts)
   result = []
   for name in names:

@@ -82,7 +82,7 @@ def _watch(own: int) -> None:
 
 
 def is_peer_error(error: BaseException) -> bool:
-  """Returns whether an error comes from a call that needs another process."""
+  """Returns whether an error means that another process did not answer."""
   if not processes.is_multi_process() or isinstance(
     error, errors.UserError | errors.RetryError
   ):
@@ -95,7 +95,7 @@ def is_peer_error(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exit_on_peer_error() -> Iterator[None]:
-  """Context that ends the process if a call fails because a peer is gone.
+  """Context manager: a call that fails for a dead peer ends this process.
 
   Enter it inside of contexts whose exit would wait for that peer, such as
   Orbax's checkpoint manager.
@@ -125,10 +125,10 @@ def _end(why: str, status: int) -> NoReturn:
 
 
 def leave(status: int, by_itself: bool = False) -> None:
-  """Leaves the run; returns once the other processes have left as well.
+  """Disconnects from the other processes; waits until they do the same.
 
-  If one does not leave in time, this ends the process with `status`; JAX would
-  abort it with another one.
+  If a process does not leave in time, this process ends with `status`; JAX
+  would abort it with another status.
 
   Args:
     status: exit status of this process.

@@ -32,7 +32,7 @@ _POLL = 0.1  # seconds between two looks at the state of the main thread
 
 
 class Preempted(BaseException):
-  """Raised by `Signal.check` once a preemption signal has come.
+  """Raised by `Signal.check` after the process got a preemption signal.
 
   Like KeyboardInterrupt it is not an `Exception`, so that code that handles
   errors does not catch it.
@@ -105,7 +105,7 @@ class Signal:
 
   @contextlib.contextmanager
   def defer_exit(self, checks_at_end: bool = True) -> Iterator[None]:
-    """Context in which a signal forces no exit.
+    """Context manager that delays a forced exit by a signal until its end.
 
     Args:
       checks_at_end: whether to call `check` when the context ends.
@@ -122,7 +122,7 @@ class Signal:
 
   @contextlib.contextmanager
   def before_exit(self, function: Callable[[], None]) -> Iterator[None]:
-    """Context manager: a forced exit inside it calls the function, then exits.
+    """Context manager: a forced exit inside it first calls the function.
 
     Args:
       function: called in another thread while the main thread goes on; may
@@ -143,7 +143,7 @@ class Signal:
     handler: Callable[[int, types.FrameType | None], None],
     *numbers: int,
   ) -> Iterator[None]:
-    """Context in which another handler receives the signals.
+    """Context manager in which another handler receives the signals.
 
     Args:
       handler: called with signal number and stack frame.

@@ -1,4 +1,4 @@
-"""Multi-host coordination: one process writes, all processes decide alike.
+"""Multi-host coordination: one process writes, all make the same decisions.
 
 All processes run the same program in the same order. The first process alone
 writes files and reads the files that decide what happens next; it sends the
@@ -40,7 +40,7 @@ _is_alone = False
 
 
 def is_multi_process() -> bool:
-  """Returns whether this process has joined others; initializes no device."""
+  """Whether this run has several processes; does not initialize devices."""
   return jax.distributed.is_initialized()
 
 
@@ -80,7 +80,7 @@ def run_on_first(
 
 
 def runs_on_first(function: Callable[..., Value]) -> Callable[..., Value]:
-  """Decorates a function so that `run_on_first` makes its calls."""
+  """Decorator: process 0 runs the function, and all get its result."""
 
   @functools.wraps(function)
   def wrapped(*args: Any, **kwargs: Any) -> Value:
@@ -111,7 +111,7 @@ def run_on_all(function: Callable[[], Value]) -> Value:
 def _attempt(
   function: Callable[..., Value], *args: Any, **kwargs: Any
 ) -> tuple[Value | None, Exception | None]:
-  """Calls a function; returns its result and an error for all to raise."""
+  """Calls a function; returns its result, and its error instead of raising."""
   try:
     return function(*args, **kwargs), None
   except (errors.UserError, errors.RetryError, OSError) as e:
@@ -119,7 +119,7 @@ def _attempt(
 
 
 def _encode_error(error: Exception | None) -> list[str] | None:
-  """Class name and message of an error, as JSON can represent them."""
+  """Converts an error to its class name and message, for JSON."""
   if error is None:
     return None
   retries = isinstance(error, errors.RetryError)
@@ -133,7 +133,7 @@ def _decode_error(kind: str, message: str) -> Exception:
 def make_on_first(
   make: Callable[[], Value | None], load: Callable[[], Value]
 ) -> Value | None:
-  """Makes a value in the first process, then loads it in the others.
+  """Process 0 makes a value and writes it; the other processes load it.
 
   `make` writes and returns the value, and `load` reads it. If `make` returns
   None, so does this function in every process. Errors are raised in all, as
@@ -184,7 +184,7 @@ def check_equal(what: str, value: str) -> None:
 
 
 def check_shared(directory: Path) -> None:
-  """Checks that all processes see what the first one writes to a directory.
+  """Checks that all processes see the files that process 0 writes.
 
   Raises:
     errors.UserError: in all, if it is not shared or cannot be written.
@@ -240,7 +240,7 @@ class AgreedSignal(preemption.Signal):
 
 @contextlib.contextmanager
 def agreed_signal(own: preemption.Signal) -> Iterator[AgreedSignal]:
-  """Context that replaces a process's own signal by one agreed among all."""
+  """Context manager that makes a signal stop all processes at one step."""
 
   def forward(*unused: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -250,7 +250,7 @@ def agreed_signal(own: preemption.Signal) -> Iterator[AgreedSignal]:
 
 
 def _gather(value: Any, seconds: float | None = None) -> list[Any]:
-  """Exchanges JSON values; returns those of all processes, by number.
+  """Returns the JSON values of all processes, ordered by process number.
 
   Args:
     value: the value of this process.

@@ -74,7 +74,7 @@ class StepProfiler:
 
 
 def read_events(directory: Path) -> list[Event]:
-  """Reads the first device's work from a trace, by start; empty for a CPU."""
+  """Reads the first device's events in a trace, by start; empty on CPU."""
   path = next(directory.glob('**/*.xplane.pb'))
   profile = jax.profiler.ProfileData.from_file(str(path))
   return sorted(
@@ -88,7 +88,7 @@ def read_events(directory: Path) -> list[Event]:
 
 
 def busy_seconds(events: Sequence[Event]) -> float:
-  """Returns the length in seconds of the union of the intervals.
+  """Returns the seconds that at least one of the intervals covers.
 
   >>> busy_seconds([(0.0, 2.0, 'a'), (1.0, 3.0, 'b'), (4.0, 5.0, 'c')])
   4.0

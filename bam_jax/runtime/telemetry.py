@@ -152,7 +152,7 @@ class Telemetry:
 
 
 def read(path: Path) -> list[dict[str, float]]:
-  """Reads the lines of a metrics file, null as NaN.
+  """Reads the lines of a metrics file as dicts; null becomes nan.
 
   An incomplete last line is skipped, so that a growing file can be read.
 
@@ -168,7 +168,7 @@ def _encode(line: Mapping[str, float]) -> str:
 
 
 def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
-  """Parses the complete lines; the flag tells of an incomplete last line."""
+  """Returns the parsed lines, and whether the last line is incomplete."""
   try:
     raw = files.read_bytes(path, _MAX_BYTES).split(b'\n')
   except ValueError as e:
@@ -304,7 +304,7 @@ def progress(description: str, total: int, unit: str) -> Progress:
 
 
 class _RateColumn(rich.progress.ProgressColumn):
-  """Column with the units per second over the last half minute."""
+  """Progress column that shows units per second over the last 30 s."""
 
   def render(self, task: rich.progress.Task) -> rich.text.Text:
     speed = task.finished_speed or task.speed

@@ -1,1 +1,1 @@
-"""Locks work directories, and keeps them in object stores."""
+"""Locks work directories and copies them to object stores."""

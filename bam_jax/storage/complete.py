@@ -66,7 +66,7 @@ def is_left_out(name: str) -> bool:
 
 
 def is_in_folder(name: str) -> bool:
-  """Whether a file belongs to a folder with a sentinel, so it never changes."""
+  """Whether a file is in a folder with a sentinel; such files never change."""
   return _FOLDER.match(name) is not None
 
 
@@ -93,7 +93,7 @@ def is_superseded(
 
 
 def find(root: Path, stage: Path, known: Sentinels) -> Found:
-  """Finds everything that is complete at one moment.
+  """Finds all complete files in a work directory at one moment.
 
   Args:
     root: the work directory.
@@ -155,7 +155,7 @@ def _find(
 
 
 def _find_sentinels(root: Path) -> Sentinels:
-  """Finds all sentinels, with the change times of each and of its folder."""
+  """Returns all sentinels, with the change times of file and folder."""
   result = {}
   for path in itertools.chain.from_iterable(map(root.glob, _PATTERNS)):
     name = path.relative_to(root).as_posix()

@@ -53,7 +53,7 @@ class Mirror:
     scratch: Path | None,
     preemption_signal: preemption.Signal,
   ):
-    """Makes a mirror that has read and written nothing yet.
+    """Creates a mirror without any access to the store or the disk.
 
     Args:
       store: the work directory.
@@ -106,7 +106,7 @@ class Mirror:
           logging.error('%s', e)
 
   def _finish(self) -> None:
-    """Ends the thread, and uploads for the last time."""
+    """Stops the upload thread, then uploads the last changes."""
     self._ending.set()
     self._thread.join()
     try:
@@ -170,7 +170,7 @@ class Mirror:
       self._write_index(self._index)
 
   def _download(self, names: Iterable[str]) -> None:
-    """Downloads and checks files of the index, sentinels last."""
+    """Downloads the files in the index and checks them; sentinels last."""
     incoming = self._own / 'incoming'
     count = 0
     for batch in _batches(names):
@@ -195,7 +195,7 @@ class Mirror:
       logging.info('%s: %d files downloaded', self._store.url, count)
 
   def _upload_regularly(self) -> None:
-    """Uploads until the end, or until the store has failed for long."""
+    """Thread that uploads until the command ends or the store keeps failing."""
     good, failing = time.monotonic(), False
     while not self._ending.wait(EVERY):
       try:
@@ -212,7 +212,7 @@ class Mirror:
         failing = True
 
   def _upload(self) -> None:
-    """Uploads and deletes until the store has what is complete now."""
+    """Uploads new complete files; deletes outdated ones from the store."""
     self._lock.check()
     found = complete.find(self._scratch, self._own / 'stage', self._sentinels)
     index = {
@@ -249,7 +249,7 @@ class Mirror:
     return entry
 
   def _read_index(self) -> tuple[str, Index]:
-    """Returns the index's writer and files; both are empty without an index."""
+    """Returns writer and files from the index; both empty if it is missing."""
     data = self._store.read(INDEX)
     if data is None:
       return '', {}

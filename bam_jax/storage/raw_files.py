@@ -13,7 +13,7 @@ _VERSIONS = '.versions.json'
 
 
 def download_tables(config: config_lib.Config) -> config_lib.Config:
-  """Downloads the files of `data.dir`, a URL; returns a config that reads them.
+  """Downloads the files below the URL `data.dir`; returns a local config.
 
   Files are downloaded again if they have changed in the store. The reader of a
   missing file reports it.

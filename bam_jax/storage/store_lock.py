@@ -1,4 +1,4 @@
-"""Locks a work directory in an object store by a heartbeat.
+"""Locks a work directory in an object store, by a regular heartbeat.
 
 A store has no lock that ends with its holder. So the holder rewrites an object
 every half minute, and another command takes over after minutes without that.

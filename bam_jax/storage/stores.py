@@ -44,7 +44,7 @@ def cache_dir(url: str) -> Path:
 
 
 class Store:
-  """The objects below a URL, by their names relative to it.
+  """Reads and writes the objects below a URL, by their relative names.
 
   Every method raises `StoreError` if the store cannot be reached or refuses.
 
@@ -53,7 +53,7 @@ class Store:
   """
 
   def __init__(self, url: str):
-    """Makes a store that has not connected yet.
+    """Creates a store; the first request connects.
 
     Raises:
       errors.UserError: the scheme is unknown or its package is missing.
@@ -118,7 +118,7 @@ class Store:
     return [name.removeprefix(f'{self._root}/') for name in found]
 
   def version(self, name: str) -> str | None:
-    """Returns a text that changes with an object, or None if it is missing."""
+    """Returns a version string of an object; None if the object is missing."""
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
       info = self._files.info(self._path(name))
       # S3 writes ETag, Google Cloud Storage etag.
