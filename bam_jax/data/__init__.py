@@ -1,1 +1,1 @@
-"""Turns text files into batches, with NumPy but without JAX or TensorFlow."""
+"""Turns text files into NumPy batches; needs neither JAX nor TensorFlow."""

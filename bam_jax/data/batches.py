@@ -1,4 +1,4 @@
-"""Makes the batches of a training step, and those of a whole evaluation.
+"""Builds packed NumPy batches for training and for evaluation.
 
 B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
 T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
@@ -52,7 +52,7 @@ class TrainBatches:
     own_rows: Callable[[int], np.ndarray] | None = None,
     without_labels: Sequence[shards.Columns | None] = (),
   ):
-    """Reads lengths and labels; the tokens stay memory-mapped.
+    """Loads lengths and labels into memory; token ids stay memory-mapped.
 
     Args:
       tasks: the heads of the model.
@@ -114,7 +114,7 @@ class TrainBatches:
     )
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
-    """Returns the batch of a step, or this process's rows of it."""
+    """Returns the batch of a step, or only the rows of this process."""
     task, row = self._sampler(step)
     example = self._bases[task] + row
     lengths = self._lengths[example]
@@ -155,7 +155,7 @@ class TrainBatches:
     return self._pack(self._lengths[self._bases[task] + row]).num_rows
 
   def _pack(self, lengths: np.ndarray) -> packing_lib.Packing:
-    """Chooses the row and the slot of each example by its length."""
+    """Assigns a row and a slot to each example."""
     if not self._packing.enabled:
       return packing_lib.one_per_row(len(lengths))
     return packing_lib.pack(lengths, self._packing.row_length, self._slots)
@@ -169,7 +169,7 @@ def evaluation_batches(
   rows: int,
   only: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-  """Yields batches of one shape that hold every example once, longest first.
+  """Yields equal-shaped batches with every example once, longest first.
 
   Args:
     features: the features of a split, or of texts.
@@ -237,7 +237,7 @@ def _check_lengths(
 
 
 def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
-  """Raises if a training example has no label that its task knows."""
+  """Raises if a training example has a missing or unknown label."""
   good = task.kind.is_trainable(task, columns)
   if not good.all():
     row = int(np.argmin(good))
@@ -253,7 +253,7 @@ def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
 def _gather(
   values: Sequence[np.ndarray], begins: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-  """Concatenates the tokens of n examples, each from its own array."""
+  """Concatenates slices, one of each array: the tokens of n examples."""
   if not len(begins):
     return np.empty(0, np.int32)
   spans = zip(values, begins.tolist(), (begins + lengths).tolist())
@@ -263,7 +263,7 @@ def _gather(
 def prefetch(
   make: Callable[[int], Item], steps: Iterable[int], depth: int
 ) -> Iterator[Item]:
-  """Calls `make(step)` ahead for each step, in a background thread.
+  """Yields `make(step)` for each step, made ahead in a background thread.
 
   The thread ends when the steps are done, when `make` raises, or when the
   iterator is closed or deleted.

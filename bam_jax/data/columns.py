@@ -1,4 +1,4 @@
-"""The rows of a shard set as flat, memory-mapped arrays.
+"""Opens the rows of a shard set as flat, memory-mapped arrays.
 
 Decoding a record costs some 20 µs, so it is done once. Each field has a file
 with the values of all rows, and another with their offsets if rows differ in
@@ -47,7 +47,7 @@ class Columns:
   """
 
   def __init__(self, directory: Path, manifest: manifest_lib.Manifest):
-    """Maps the columns of a shard set; decodes its records if necessary.
+    """Memory-maps a shard set's arrays; decodes the TFRecords if needed.
 
     Raises:
       errors.UserError: a record is damaged or is not as the manifest says, or
@@ -77,12 +77,12 @@ class Columns:
     return _Uids(*self.ragged('uid'))
 
   def fixed(self, name: str) -> np.ndarray:
-    """Returns a field of fixed width: [N] if that is 1, else [N, width]."""
+    """Returns a fixed-width field: [N] if the width is 1, else [N, width]."""
     values, width = self._arrays[f'{name}.values'], self._fields[name].width
     return values if width == 1 else values.reshape(-1, width)
 
   def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a field whose rows differ in length.
+    """Returns a field of variable length as values and row offsets.
 
     Returns:
       The values of all rows, one after the other, and offsets [N + 1] int64:
@@ -91,7 +91,7 @@ class Columns:
     return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
 
   def take(self, name: str, rows: np.ndarray) -> np.ndarray:
-    """Returns a field of some rows, concatenated if rows differ in length."""
+    """Returns the values of a field in the given rows."""
     if not self._fields[name].has_offsets:
       return np.asarray(self.fixed(name)[rows])
     values, offsets = self.ragged(name)
@@ -124,7 +124,7 @@ class _Uids(Sequence[str]):
 
 
 def _text(data: bytes) -> str:
-  """Decodes a uid; damaged bytes become U+FFFD, which no valid uid has."""
+  """Decodes a uid from UTF-8; invalid bytes become U+FFFD."""
   return data.decode(errors='replace')
 
 
@@ -143,7 +143,7 @@ def measure(path: Path) -> tuple[int, str]:
 
 
 def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
-  """Returns file name -> type of all column files."""
+  """Returns the dtype of each array file, by file name."""
   types = {}
   for field in fields:
     types[f'{field.name}.values'] = _TYPES[field.dtype]
@@ -155,7 +155,7 @@ def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
 def _load(
   folder: Path, manifest: manifest_lib.Manifest
 ) -> dict[str, np.ndarray] | None:
-  """Maps the column files; None if any is damaged or of another manifest."""
+  """Memory-maps the array files; None if they are damaged or outdated."""
   types = _column_types(manifest.fields)
   try:
     index = files_lib.read_json(folder / _INDEX)
@@ -169,14 +169,14 @@ def _load(
 
 
 def _index(folder: Path, manifest: manifest_lib.Manifest) -> dict[str, object]:
-  """Returns what `index.json` holds for the files of a folder."""
+  """Returns the content of `index.json`: manifest digest and file sizes."""
   names = _column_types(manifest.fields)
   sizes = {name: list(measure(folder / name)) for name in names}
   return {'manifest': manifest.digest, 'files': sizes}
 
 
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
-  """Maps a file of values of one type into memory."""
+  """Memory-maps a file as a one-dimensional array."""
   if path.stat().st_size == 0:
     return np.zeros(0, dtype)  # No system maps an empty file.
   return np.memmap(path, dtype, 'r')
@@ -185,7 +185,7 @@ def _map(path: Path, dtype: np.dtype) -> np.ndarray:
 def _has_rows(
   arrays: Mapping[str, np.ndarray], manifest: manifest_lib.Manifest
 ) -> bool:
-  """Returns whether every column has all rows, and valid offsets."""
+  """Returns whether every array has all rows and valid offsets."""
 
   def has_rows(field: manifest_lib.Field) -> bool:
     size = arrays[f'{field.name}.values'].size
@@ -203,7 +203,7 @@ def _has_rows(
 
 
 def _build(directory: Path, manifest: manifest_lib.Manifest) -> None:
-  """Decodes all records into a new folder, then renames it to `columns`."""
+  """Decodes all TFRecords into array files in the folder `columns`."""
   folder = directory / _FOLDER
   temporary = directory / f'{_FOLDER}.tmp-{secrets.token_hex(4)}'
   temporary.mkdir()
@@ -225,7 +225,7 @@ def _build(directory: Path, manifest: manifest_lib.Manifest) -> None:
 def _fill(
   folder: Path, directory: Path, manifest: manifest_lib.Manifest
 ) -> None:
-  """Writes the column files of the records into a folder.
+  """Decodes all TFRecords and writes their fields as array files.
 
   Raises:
     errors.UserError: a record is damaged, or a file has another number of them
@@ -262,7 +262,7 @@ def _fill(
 
 
 def _grouped(records: Iterator[bytes]) -> Iterator[list[bytes]]:
-  """Yields lists of records, of limited number and size."""
+  """Groups records into lists of limited length and total bytes."""
   group, size = [], 0
   for record in records:
     group.append(record)
@@ -277,7 +277,7 @@ def _grouped(records: Iterator[bytes]) -> Iterator[list[bytes]]:
 def _decode(
   records: Sequence[bytes], fields: Sequence[manifest_lib.Field]
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-  """Returns the values of each field over all records, and their lengths.
+  """Decodes records; returns each field's values and lengths per record.
 
   Raises:
     ValueError: bytes are no record, or a record is not of these fields.

@@ -1,4 +1,4 @@
-"""Reader of tagged words: one per line, an empty line between sentences."""
+"""Reads CoNLL files: one tagged word per line, empty line between sentences."""
 
 from collections.abc import Iterator, Sequence
 import itertools
@@ -22,7 +22,7 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Reads sentences, with one tag per word; see `formats.Reader`.
+  """Reads the sentences of a CoNLL file; see `formats.Reader`.
 
   Columns are separated by tabs, or else by spaces; every other character is
   part of a word. A line of `-DOCSTART-` ends a sentence. A line that begins
@@ -38,7 +38,7 @@ def read(
 
 
 def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
-  """Yields the lines of each sentence that has words."""
+  """Yields the lines of each sentence, without comments."""
   # Only the words that follow tell whether the first lines are comments.
   waiting: list[list[_Line]] = []
   like = None
@@ -54,14 +54,14 @@ def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
 
 
 def _drop_comments(block: list[_Line], like: str) -> list[_Line]:
-  """Returns a block without the comments at its beginning."""
+  """Removes the comment lines at the beginning of a sentence."""
   return list(
     itertools.dropwhile(lambda line: _is_comment(line[1], like), block)
   )
 
 
 def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
-  """Yields the lines between empty lines and beginnings of documents."""
+  """Groups lines; an empty line or `-DOCSTART-` ends a group."""
 
   def is_break(numbered_line: _Line) -> bool:
     _, line = numbered_line
@@ -90,7 +90,7 @@ def _is_comment(line: str, like: str) -> bool:
 def _columns(
   block: Sequence[_Line], table: task_lib.Table, path: Path
 ) -> tuple[list[str], tuple[str, ...] | None]:
-  """Returns the words and tags of a sentence; no tags without a label."""
+  """Returns the words of a sentence, and its tags if there is a tag column."""
   chosen = [*table.text, *(() if table.label is None else (table.label,))]
   cells = []
   for number, line in block:

@@ -1,4 +1,4 @@
-"""From texts to token ids: WordPiece and BERT's truncation of pairs."""
+"""Converts texts to token ids with WordPiece and BERT's pair truncation."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import hashlib
@@ -27,14 +27,14 @@ OnCut = Callable[[str], None]
 
 
 class Tokenizer:
-  """Turns texts into the token ids that Hugging Face's tokenizer gives."""
+  """Wraps a Hugging Face tokenizer and returns token ids as NumPy arrays."""
 
   def __init__(
     self,
     tokenizer: tokenizers.Tokenizer,
     special: Mapping[str, str] = tokenizer_files.BERT_TOKENS,
   ):
-    """Takes over a tokenizer and makes it canonical.
+    """Wraps a tokenizer and modifies it: no truncation, no padding.
 
     Truncation and padding are switched off. The template and the decoder do not
     change ids here, but would change the fingerprint, so they are replaced.
@@ -54,12 +54,12 @@ class Tokenizer:
 
   @classmethod
   def from_vocab(cls, lines: Sequence[str], lowercase: bool) -> 'Tokenizer':
-    """Returns BERT's tokenizer; see `tokenizer_files.from_lines`."""
+    """Makes BERT's tokenizer from the lines of a vocab.txt."""
     return cls(tokenizer_files.from_lines(lines, lowercase))
 
   @classmethod
   def from_dir(cls, path: str | os.PathLike[str]) -> 'Tokenizer':
-    """Returns a model directory's tokenizer; see `tokenizer_files.load`."""
+    """Loads the tokenizer of a Hugging Face model directory."""
     return cls(*tokenizer_files.load(Path(path)))
 
   @property
@@ -70,14 +70,14 @@ class Tokenizer:
 
   @property
   def fingerprint(self) -> str:
-    """Returns the sha256 of everything that decides the ids, hexadecimal."""
+    """Returns a hexadecimal sha256 over the vocabulary and the settings."""
     text = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
   def save(
     self, directory: str | os.PathLike[str], max_length: int | None = None
   ) -> None:
-    """Writes the files from which `AutoTokenizer` makes this tokenizer.
+    """Writes files from which `AutoTokenizer` can load this tokenizer.
 
     tokenizer.json holds all of it, and tokenizer_config.json names the class
     that takes it as it is. Line n of vocab.txt is the token with the id n; an
@@ -116,7 +116,7 @@ class Tokenizer:
     (directory / 'tokenizer_config.json').write_text(text + '\n')
 
   def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
-    """Returns a tokenizer with other tokens that splits texts as this one does.
+    """Returns a tokenizer with a new vocabulary and the same text splitting.
 
     Args:
       lines: the tokens; see `tokenizer_files.from_lines`, also for the errors.
@@ -127,7 +127,7 @@ class Tokenizer:
     return type(self)(other)
 
   def pieces(self, other: 'Tokenizer') -> list[np.ndarray]:
-    """Returns, for each id of another tokenizer, ids of this one.
+    """Maps each token id of another tokenizer to ids of this tokenizer.
 
     Returns:
       [1 or more] int32 each: the id of the same token, or else the ids of its
@@ -145,7 +145,7 @@ class Tokenizer:
     return result
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Returns all ids of each text, [tokens] int32, without special tokens."""
+    """Returns each text's token ids, [tokens] int32, without special tokens."""
     encodings = self._tokenizer.encode_batch_fast(
       texts, add_special_tokens=False
     )
@@ -154,7 +154,7 @@ class Tokenizer:
   def encode_with_spans(
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns the ids of each text and [tokens, 2]: first character, end."""
+    """Returns each text's token ids and [tokens, 2] character start and end."""
     return [
       (
         np.array(each.ids, np.int32),
@@ -194,7 +194,7 @@ def featurize(
   swap: bool = False,
   on_cut: OnCut = lambda uid: None,
 ) -> Iterator[kind_lib.Features]:
-  """Turns examples into token ids, in their order.
+  """Converts examples to token ids, truncated to `max_length`.
 
   Args:
     examples: read once, as a stream.
@@ -217,7 +217,7 @@ def featurize(
   def join(
     uid: str, a: np.ndarray, b: np.ndarray | None, label: float | np.ndarray
   ) -> kind_lib.Features:
-    """Cuts the ids of the texts and adds the special tokens."""
+    """Truncates the token ids of the texts and adds special tokens."""
     if b is None:
       length = len(a) + 2
       parts = (cls, a[: max_length - 2], sep)

@@ -1,4 +1,4 @@
-"""Folds of the training rows: a teacher leaves one out, and labels it.
+"""Cross-fitting: each teacher labels the fold it was not trained on.
 
 A teacher has memorised the gold labels of the rows it was trained on. So each
 of k teachers is trained without one of k folds and labels only that fold
@@ -17,7 +17,7 @@ from bam_jax.tasks import task as task_lib
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-  """One fold of the training rows of every task.
+  """One of the parts that training rows are divided into for cross-fitting.
 
   Attributes:
     number: from 1 to `of`.
@@ -43,7 +43,7 @@ def examples_outside(count: int, fold: Fold) -> int:
 
 
 def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-  """Divides the rows of a task into those outside and those inside a fold.
+  """Splits a task's rows into training rows and the rows of the left-out fold.
 
   The division depends on the seed and the uids only, not on the order of rows.
   All rows of an example (swapped copies, windows) are in one fold. The sizes of

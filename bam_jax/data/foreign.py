@@ -101,7 +101,7 @@ def check(head: bytes, path: str) -> None:
 
 
 def describe(head: bytes, path: str) -> tuple[str, str] | None:
-  """Returns the format of a file and the remedy; None for text or unknown.
+  """Returns what a non-text file is and how to convert it, else None.
 
   Args:
     head: `HEAD_BYTES` of the file, or all of it.
@@ -129,7 +129,7 @@ def describe(head: bytes, path: str) -> tuple[str, str] | None:
 
 
 def _replace(path: str, program: str) -> str:
-  """Returns the command that replaces a file by its converted content."""
+  """Returns the shell command that converts a file in place."""
   if not path:
     return f'send it through {program} first'
   old, new = shlex.quote(path), shlex.quote(f'{path}.converted')
@@ -137,7 +137,7 @@ def _replace(path: str, program: str) -> str:
 
 
 def _encoding(head: bytes) -> str | None:
-  """Returns the name of the encoding if a file is UTF-16 or UTF-32."""
+  """Detects UTF-16 or UTF-32; returns None for any other encoding."""
   for mark, name in _UNICODE_MARKS:
     if head.startswith(mark):
       return name
@@ -153,7 +153,7 @@ def _encoding(head: bytes) -> str | None:
 
 
 def _decode(head: bytes, encoding: str = 'UTF-8') -> str | None:
-  """Returns the text of a file's beginning; None if it is not so encoded."""
+  """Decodes the first bytes of a file; None if the encoding is wrong."""
   try:
     # Incremental: the last character may be cut off.
     return codecs.getincrementaldecoder(encoding)().decode(head)
@@ -213,7 +213,7 @@ def check_separator(
 
 
 def csv_remedy(path: str, mark: str = ',', has_header: bool = True) -> str:
-  """Returns the command that converts a table with quoting to JSON lines.
+  """Returns the shell command that converts a CSV file to JSON lines.
 
   Without a header, the fields of the JSON objects are '0', '1' ...
   """
@@ -228,7 +228,7 @@ def csv_remedy(path: str, mark: str = ',', has_header: bool = True) -> str:
 
 
 def _to_json_lines(path: str, modules: str, rows: str) -> str:
-  """Returns the command that writes a file's rows as JSON lines beside it."""
+  """Returns the shell command that converts a file to JSON lines."""
   if not path:
     return 'give one JSON object per line'
   old, new = shlex.quote(path), shlex.quote(f'{path}.jsonl')

@@ -1,4 +1,4 @@
-"""The file formats of raw rows: one module and one line here for each."""
+"""Lists the supported file formats of raw data and their readers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ class Reader(Protocol):
     fault: lines.Fault = lines.stop,
     decoding_errors: str = 'strict',
   ) -> Iterator[lines.Row]:
-    """Yields the usable rows of a file; their indices count all rows.
+    """Yields the usable rows of a file; skipped rows count in `Row.index`.
 
     Args:
       path: the file.
@@ -39,7 +39,7 @@ class Reader(Protocol):
 
 
 class Format(NamedTuple):
-  """A file format of raw rows.
+  """A supported file format, such as TSV, and its reader.
 
   Attributes:
     read: its reader.

@@ -69,5 +69,5 @@ def _texts(
 
 
 def _written(label: object) -> str:
-  """Returns a label as text; anything but text is written as JSON."""
+  """Converts a label to a string; numbers and lists are written as JSON."""
   return label if isinstance(label, str) else json.dumps(label)

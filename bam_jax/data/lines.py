@@ -1,4 +1,4 @@
-"""Reads lines of text files, and defines the raw rows made from them."""
+"""Reads the lines of text files; defines `Row`, the raw row of a file."""
 
 from collections.abc import Callable, Container, Iterable, Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ Fault = Callable[[errors.UserError], None]
 
 
 class Row(NamedTuple):
-  """A raw row of a file: its index from 0, first line from 1, texts, label."""
+  """A raw row: its index (from 0), its first line (from 1), texts and label."""
 
   index: int
   line: int
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def stop(error: errors.UserError) -> None:
-  """Raises the error; a `Fault` for readers that must not skip rows."""
+  """Error callback that raises the error, so that no row is skipped."""
   try:
     raise error
   finally:
@@ -42,7 +42,7 @@ def stop(error: errors.UserError) -> None:
 def usable(
   units: Iterable[_Unit], make: Callable[[int, _Unit], Row], fault: Fault
 ) -> Iterator[Row]:
-  """Yields `make(index, unit)` for each unit; passes its errors to `fault`."""
+  """Makes a row from each line or block; passes `UserError`s to `fault`."""
   for index, unit in enumerate(units):
     try:
       row = make(index, unit)
@@ -53,7 +53,7 @@ def usable(
 
 
 def check_text(path: Path) -> bytes:
-  """Checks that a path is a regular file that begins like UTF-8 text.
+  """Raises if a path is not a regular file that begins with UTF-8 text.
 
   Returns:
     The first bytes, at most `foreign.HEAD_BYTES`.
@@ -111,7 +111,7 @@ def read_filled(
 def text_columns(
   table: task_lib.Table, known: Container[str]
 ) -> tuple[int | str, ...]:
-  """Returns `table.text`, or `table.other_text` if only those are known."""
+  """Returns the names of the text columns that a file has."""
   others = table.other_text
   is_other = others and all(name in known for name in others)
   if is_other and not all(name in known for name in table.text):

@@ -25,7 +25,7 @@ _VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Field:
-  """A field of the records of a shard set.
+  """Name, type and width of a field that every record has.
 
   Attributes:
     name: of the feature in the records, and of its column files.
@@ -43,13 +43,13 @@ class Field:
 
   @property
   def has_offsets(self) -> bool:
-    """Returns whether rows differ in length."""
+    """Returns whether the field's length varies between rows."""
     return self.dtype == 'bytes' or self.width is None
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-  """The entry of a manifest for one TFRecord file."""
+  """A manifest's entry for one TFRecord file: size and checksum."""
 
   name: str
   records: int
@@ -167,6 +167,6 @@ def check_fingerprint(
 
 
 def _shorten(values: Mapping[str, object], name: str) -> str:
-  """Returns the start of a value as JSON, for a one-line message."""
+  """Returns a value as JSON, shortened for an error message."""
   text = json.dumps(values[name]) if name in values else 'absent'
   return text if len(text) <= 40 else f'{text[:16]}…'

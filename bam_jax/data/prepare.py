@@ -1,4 +1,4 @@
-"""Turns the raw rows of a split into a verified shard set of features."""
+"""Tokenises the raw rows of a split and stores them as a shard set."""
 
 from collections.abc import Mapping
 import logging
@@ -15,7 +15,7 @@ from bam_jax.tasks import task as task_lib
 
 
 def feature_fields(task: task_lib.Task) -> tuple[shards.Field, ...]:
-  """Returns the fields of a task's features, which depend on its kind."""
+  """Returns the fields that are stored for each example of a task."""
   kind = task.kind
   return shards.feature_fields(kind.label_width(task), kind.more_fields)
 
@@ -27,7 +27,7 @@ def prepare(
   tokenizer: features.Tokenizer,
   directory: Path,
 ) -> shards.Columns:
-  """Returns the features of a split; writes them if there are none.
+  """Opens the stored features of a split; tokenises the split if needed.
 
   Returns:
     One row per example, or per window of it, in the order of the raw file;
@@ -35,7 +35,7 @@ def prepare(
 
   Raises:
     errors.UserError: the raw rows are unusable, or the existing shard set is
-      damaged or was made from something else.
+      damaged or was made from other data or settings.
   """
   is_taught = split in (task.train_split, task_lib.UNLABELLED)
   swap = is_taught and task.name in data.swap
@@ -73,7 +73,7 @@ def prepare(
 def _check_tokens(
   columns: shards.Columns, vocab_size: int, max_length: int, directory: Path
 ) -> None:
-  """Raises if ids are outside the vocabulary or rows longer than `max_length`.
+  """Raises if stored token ids or row lengths exceed the given limits.
 
   A damaged set may have a right fingerprint, and an id outside the vocabulary
   would silently read another word's embedding.
@@ -96,7 +96,7 @@ def prepare_if_present(
   tokenizer: features.Tokenizer,
   directory: Path,
 ) -> shards.Columns | None:
-  """Returns the features of a split; logs a warning if its file is missing."""
+  """Prepares a split's features; returns None if the raw file is missing."""
   source = sources.Source(task, split, data)
   if source.is_present():
     return prepare(task, split, data, tokenizer, directory)
@@ -111,5 +111,5 @@ def prepare_if_present(
 
 
 def label_metadata(task: task_lib.Task) -> Mapping[str, object]:
-  """Returns the metadata of features and logits: task and label names."""
+  """Returns task and label names, which are stored with features and logits."""
   return {'task': task.name, 'labels': list(task.labels)}

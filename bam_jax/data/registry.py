@@ -1,4 +1,4 @@
-"""Makes the tasks that a configuration names."""
+"""Looks up or creates the tasks that a configuration names."""
 
 from collections.abc import Iterator, Mapping
 import dataclasses
@@ -84,7 +84,7 @@ def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
 
 
 def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
-  """Returns the task that an entry of `config.custom_tasks` describes."""
+  """Creates a task from an entry of `config.custom_tasks`."""
   where = f'config.custom_tasks.{name}'
   errors.raise_first(f'{where}{each}' for each in _mistakes(name, config))
   kind = kinds.KINDS[config.kind]
@@ -119,7 +119,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
 
 
 def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
-  """Yields the mistakes of a declared task, as `.FIELD: why` or `: why`."""
+  """Yields the mistakes in a user's task declaration, as `.FIELD: reason`."""
   yield from errors.find_unknown('.kind', [config.kind], kinds.KINDS)
   kind = kinds.KINDS[config.kind]
   if name in glue.TASKS | demo.TASKS:
@@ -157,7 +157,7 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
 def _with_unlabelled(
   task: task_lib.Task, file: str, is_own: bool
 ) -> task_lib.Task:
-  """Returns a task with a file of unlabelled rows added."""
+  """Returns a copy of a task that also reads a file of unlabelled rows."""
   if task.kind.per_token:
     raise errors.UserError(
       f'config.data.unlabelled: {task.name!r} is {task.kind}, whose outputs'
@@ -182,7 +182,7 @@ def _with_unlabelled(
 
 
 def _column(config: config_lib.TaskConfig, where: str, value: str) -> int | str:
-  """Returns a column's name, or its number if the files name no columns."""
+  """Returns a column's name, or its number if the files have no header."""
   columns = formats.FORMATS[config.format].columns
   if columns == 'named' or (columns == 'header' and config.header):
     return value

@@ -1,4 +1,4 @@
-"""Writes and opens shard sets: TFRecord files, a manifest, and columns.
+"""Writes and opens shard sets: TFRecord files and their manifest.
 
     DIR/part-00000-of-00002.tfrecord   tf.train.Example records
     DIR/manifest.json                  written last: what the set holds
@@ -37,7 +37,7 @@ def feature_fields(
   label_width: int | None = 1,
   more: Sequence[tuple[str, str, int | None]] = (),
 ) -> tuple[Field, ...]:
-  """Returns the fields of a dataset of features.
+  """Returns the fields of stored features: token ids, label and others.
 
   Args:
     label_width: numbers per label; None if it varies between examples.
@@ -53,7 +53,7 @@ def feature_fields(
 
 
 def logits_fields(width: int | None) -> tuple[Field, ...]:
-  """Returns the fields of logits; a width of None varies between rows."""
+  """Returns the fields of stored logits; None means a variable width."""
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
 
 
@@ -65,7 +65,7 @@ def write(
   metadata: Mapping[str, object] | None = None,
   shard_rows: int = 65536,
 ) -> None:
-  """Writes a shard set completely or not at all.
+  """Writes a shard set atomically: completely or not at all.
 
   The files are written to a folder beside `directory`, which replaces it by a
   rename. A killed process may leave that folder, `DIRECTORY.tmp-…`, which
@@ -119,7 +119,7 @@ def write(
 
 
 def exists(directory: str | os.PathLike) -> bool:
-  """Returns whether a folder holds a complete set, of any fingerprint."""
+  """Returns whether a folder contains a complete shard set."""
   return (Path(directory) / manifest_lib.NAME).is_file()
 
 
@@ -128,7 +128,7 @@ def open(
   fields: Sequence[Field],
   fingerprint: Mapping[str, object] | None,
 ) -> Columns:
-  """Verifies a shard set and opens it as memory-mapped columns.
+  """Verifies a shard set and opens it as memory-mapped arrays.
 
   The size and sha256 of every file are compared with the manifest. The first
   opening decodes the records into `directory/columns`, in bounded memory; later
@@ -164,7 +164,7 @@ def open(
 def _encode(
   fields: Sequence[Field], number: int, row: Mapping[str, object]
 ) -> bytes:
-  """Returns a row as a record.
+  """Serialises a row as a tf.train.Example.
 
   Raises:
     ValueError: the row does not have these fields.
@@ -188,7 +188,7 @@ def _encode(
 
 
 def _check_replaceable(directory: Path) -> None:
-  """Raises if a folder is a link, or holds files of no shard set."""
+  """Raises if replacing a folder would delete files of other programs."""
   if directory.is_symlink():
     raise errors.UserError(
       f'{directory}: is a link, which is not followed; remove it, or choose'
@@ -204,7 +204,7 @@ def _check_replaceable(directory: Path) -> None:
 
 
 def _sync_folder(directory: Path) -> None:
-  """Forces a folder's new names and renames to the disk."""
+  """Calls fsync on a folder, so that new file names survive a crash."""
   descriptor = os.open(directory, os.O_RDONLY)
   try:
     os.fsync(descriptor)

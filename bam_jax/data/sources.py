@@ -1,4 +1,4 @@
-"""Reads the examples of a split, with equal uids from files and from TFDS."""
+"""Reads the examples of a split from files or from TensorFlow Datasets."""
 
 from collections.abc import Iterable, Iterator
 import dataclasses
@@ -23,7 +23,7 @@ HOW_TO_GET_GLUE = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """The place from which the examples of a split are read.
+  """Describes where a split's examples come from: a file, or TFDS.
 
   Attributes:
     task: the task.
@@ -37,7 +37,7 @@ class Source:
 
   @property
   def table(self) -> task_lib.Table:
-    """Returns the task's description of the file."""
+    """Returns the `Table` that describes the columns of the file."""
     return self.task.tables[self.split]
 
   @property
@@ -58,7 +58,7 @@ class Source:
 
   @property
   def name(self) -> str:
-    """Returns the TFDS name, or the file names joined by `or`."""
+    """Returns the TFDS name or the possible file names, for messages."""
     if self.format == 'tfds':
       return self.table.tfds
     return ' or '.join(filter(None, (self.table.file, self.table.other_file)))
@@ -105,7 +105,7 @@ class Source:
 def read(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Iterator[task_lib.Example]:
-  """Yields the examples of a split, at least one, in the raw file's order.
+  """Yields the examples of a split in file order; raises if there are none.
 
   The index of a uid counts the data lines of the raw file from 0: not the
   header or an empty line, which TFDS skips as well, but malformed rows, even
@@ -131,7 +131,7 @@ def read(
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
-  """Returns the sha256 of examples as canonical JSON lines, hexadecimal."""
+  """Returns a hexadecimal sha256 over all examples."""
   digest = hashlib.sha256()
   encode = json.JSONEncoder(separators=(',', ':')).encode
   for example in examples:
@@ -159,7 +159,7 @@ def _read_file(source: Source) -> Iterator[task_lib.Example]:
 
 
 def _example(source: Source, row: lines.Row, path: str) -> task_lib.Example:
-  """Returns the example of a raw row, with its label parsed."""
+  """Converts a raw row to an `Example` and parses the label."""
   where = f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
   is_unlabelled = source.split == task_lib.UNLABELLED
   if is_unlabelled and not all(map(str.strip, row.text)):

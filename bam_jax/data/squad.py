@@ -1,4 +1,4 @@
-"""Reader of SQuAD's JSON: questions, and the answers within their contexts."""
+"""Reads JSON files of the SQuAD format: questions, contexts and answers."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Targets of a training batch: gold labels and teacher predictions."""
+"""Looks up the gold labels and teacher predictions of a training batch."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class Targets:
-  """Looks up the gold and teacher targets of examples and of their tokens.
+  """Looks up gold and teacher targets, per example or per token.
 
   The gold target of a row without a label is its teacher's prediction, so that
   the weight of the gold labels makes no difference to it.
@@ -25,7 +25,7 @@ class Targets:
     num_outputs: int,
     token_outputs: int,
   ):
-    """Reads the labels of examples; those of tokens are read when needed.
+    """Loads labels of whole examples; labels of tokens are read per batch.
 
     Args:
       tasks: the tasks of the run.
@@ -67,7 +67,7 @@ class Targets:
   def __call__(
     self, task: np.ndarray, row: np.ndarray, lengths: np.ndarray
   ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Returns the targets of n examples, and those of their tokens.
+    """Returns the targets of n examples and the targets of their tokens.
 
     Args:
       task: [n] number of the task in the run.

@@ -1,4 +1,4 @@
-"""Reads folders that TensorFlow Datasets prepared, without TensorFlow.
+"""Reads datasets prepared by TensorFlow Datasets, without TensorFlow.
 
 TensorFlow is needed once, to download and prepare the data: `download` does
 that in another process, so that it takes no device and no memory of this one.
@@ -51,7 +51,7 @@ _LOCK = 'bam_jax.lock'
 def read(
   task: task_lib.Task, split: str, tfds_dir: str
 ) -> tuple[str, list[lines.Row]]:
-  """Returns the folder and name of a split, for errors, and its raw rows.
+  """Opens a TFDS split; returns its location, for errors, and its raw rows.
 
   The rows have the order and the indices of the official file, and no lines.
 
@@ -96,7 +96,7 @@ def read(
 
 
 def is_present(split: str, tfds_dir: str) -> bool:
-  """Returns whether a split, given as `BUILDER:SPLIT`, is prepared.
+  """Returns whether the TFDS split `BUILDER:SPLIT` is already prepared.
 
   Raises:
     errors.UserError: TFDS is not installed.
@@ -137,7 +137,7 @@ def _find(name: str, tfds_dir: str) -> Any:
 
 
 def _import() -> Any:
-  """Imports TFDS, which does not import TensorFlow before it is needed."""
+  """Imports TensorFlow Datasets; raises a `UserError` if it is missing."""
   try:
     import tensorflow_datasets as tfds
   except ImportError as error:
@@ -151,7 +151,7 @@ def _import() -> Any:
 def missing(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """Returns the TFDS builders of training and dev rows that are not prepared.
+  """Returns the TFDS builders that still have to be prepared.
 
   Raises:
     errors.UserError: TFDS is not installed.
@@ -173,7 +173,7 @@ def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
 
 
 def how_to_get(split: str, tfds_dir: str) -> str:
-  """Returns the remedy for a split, `BUILDER:SPLIT`, that is not prepared."""
+  """Returns the command that prepares the missing split `BUILDER:SPLIT`."""
   return f'run: {_command([split.partition(":")[0]], tfds_dir)}'
 
 
@@ -229,7 +229,7 @@ def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
 def _download(
   names: Sequence[str], tfds_dir: str, sender: connection.Connection
 ) -> None:
-  """Prepares data sets; sends an empty or an error message after each."""
+  """Prepares datasets; sends '' or an error text after each."""
   child_processes.follow_parent()
   # TensorFlow reports at length on standard error, and would take GPUs.
   os.environ |= {
@@ -257,7 +257,7 @@ def _download(
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-  """Holds the lock of a folder, so that one command prepares at a time."""
+  """Context manager that locks a folder, so only one process prepares."""
   folder.mkdir(parents=True, exist_ok=True)
   flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
   descriptor = os.open(folder / _LOCK, flags, 0o666)
@@ -275,7 +275,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _builders(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """Returns the builders that hold training and dev rows, each once."""
+  """Returns the names of the TFDS builders with training or dev rows."""
   if data.source != 'tfds':
     return []
   names = [
@@ -287,12 +287,12 @@ def _builders(
 
 
 def _folder(tfds_dir: str) -> Path:
-  """Returns the folder in which TFDS prepares."""
+  """Returns the folder in which TFDS stores prepared datasets."""
   return Path(tfds_dir or _import().core.constants.DATA_DIR)
 
 
 def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
-  """Returns the error for data sets that can't be prepared here."""
+  """Returns the error for datasets that cannot be prepared here."""
   absent = errors.absent(_PACKAGES)
   where = tfds_dir or 'the folder of TFDS'
   if 'tensorflow_datasets' not in absent:
@@ -305,7 +305,7 @@ def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
 
 
 def _command(names: Sequence[str], tfds_dir: str) -> str:
-  """Returns the command that installs TFDS, if missing, and prepares data."""
+  """Returns the shell command that prepares datasets (and installs TFDS)."""
   quote = functools.partial(json.dumps, ensure_ascii=False)
   where = f', data_dir={quote(tfds_dir)}' if tfds_dir else ''
   return errors.python_command(

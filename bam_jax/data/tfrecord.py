@@ -67,7 +67,7 @@ _Example = message_factory.GetMessageClass(
 
 @contextlib.contextmanager
 def report_errors(path: Path, what: str, remedy: str) -> Iterator[None]:
-  """Turns a file system error into a `UserError`: PATH cannot be WHAT."""
+  """Context manager that turns an `OSError` into "PATH cannot be WHAT"."""
   try:
     yield
   except OSError as e:
@@ -77,7 +77,7 @@ def report_errors(path: Path, what: str, remedy: str) -> Iterator[None]:
 
 
 def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
-  """Returns a tf.train.Example as bytes; equal features give equal bytes.
+  """Serialises features as a tf.train.Example, deterministically.
 
   Deterministic serialisation sorts the features by name, as TensorFlow does
   with `SerializeToString(deterministic=True)`.
@@ -109,7 +109,7 @@ def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
 
 
 def decode(record: bytes) -> dict[str, np.ndarray | list[bytes]]:
-  """Returns the features of a serialised tf.train.Example.
+  """Parses a serialised tf.train.Example into its features.
 
   Returns:
     Name -> list of bytes, int64 array or float32 array. A feature without a
@@ -138,7 +138,7 @@ def decode(record: bytes) -> dict[str, np.ndarray | list[bytes]]:
 
 
 def write(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-  """Replaces a TFRecord file, forces it to the disk and counts its records.
+  """Writes records to a TFRecord file, calls fsync, returns their number.
 
   Raises:
     errors.UserError: the file can't be written (no permission, no space).
@@ -162,7 +162,7 @@ def write(path: str | os.PathLike, records: Iterable[bytes]) -> int:
 def _append(
   path: Path, data: bytes | bytearray, mode: str = 'ab', sync: bool = False
 ) -> None:
-  """Writes one block to a file; reports only the errors of this write.
+  """Writes bytes to a file; a failed write raises a `UserError`.
 
   A file held open over the loop of `write` would be closed, and flushed once
   more, while an error of the records is on its way.
@@ -176,7 +176,7 @@ def _append(
 
 
 def _checksum(data: bytes) -> bytes:
-  """Returns the masked CRC-32C of TensorFlow: rotated, plus a constant.
+  """Returns the checksum of TFRecord files: a rotated CRC-32C + constant.
 
   The masking is there because the CRC of data that holds its own CRC is weak.
   """
@@ -186,7 +186,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 def read(path: str | os.PathLike) -> Iterator[bytes]:
-  """Yields the records of a TFRecord file and checks both checksums of each.
+  """Yields the records of a TFRecord file; verifies their checksums.
 
   Raises:
     errors.UserError: the file is missing, ends inside a record, or fails a

@@ -79,7 +79,7 @@ def read_vocab(file: Path) -> list[str]:
 
 
 def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
-  """Returns BERT's tokenizer over the lines of a vocab.txt, in id order.
+  """Makes BERT's WordPiece tokenizer from the lines of a vocab.txt.
 
   Args:
     lines: the tokens; a newline at their ends is ignored.
@@ -159,7 +159,7 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
 def _read_errors(
   where: Path, what: str = 'cannot be read', remedy: str = 'fetch it again'
 ) -> Iterator[None]:
-  """Turns whatever a reader raises into a `UserError` that names the file."""
+  """Context manager that turns any exception into a `UserError`."""
   try:
     yield
   except errors.UserError:
@@ -179,7 +179,7 @@ def _read_json(file: Path) -> dict[str, object]:
 
 
 def _read_settings(file: Path) -> dict[str, object]:
-  """Reads a tokenizer_config.json; raises for a setting with no support."""
+  """Reads a tokenizer_config.json; raises if a setting is not supported."""
   settings = _read_json(file)
   for name in _NORMALIZER_SETTINGS.values():
     if not isinstance(settings.get(name), bool | None):
@@ -192,7 +192,7 @@ def _read_settings(file: Path) -> dict[str, object]:
 
 
 def _read_model_vocab(file: Path) -> dict[str, int]:
-  """Reads a model's vocab.txt; logs repeated tokens, whose last line counts."""
+  """Reads a vocab.txt as token -> id; warns if a token is repeated."""
   with _read_errors(file):
     lines = read_vocab(file)
   vocabulary = {line: number for number, line in enumerate(lines)}
@@ -212,7 +212,7 @@ def _read_model_vocab(file: Path) -> dict[str, int]:
 
 
 def _from_json(file: Path) -> tokenizers.Tokenizer:
-  """Reads a tokenizer.json as it is written."""
+  """Reads a tokenizer.json without `AutoTokenizer`."""
   with _read_errors(file):
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
   unknown = getattr(tokenizer.model, 'unk_token', None)
@@ -226,7 +226,7 @@ def _from_json(file: Path) -> tokenizers.Tokenizer:
 def _auto_tokenizer(
   path: Path, settings: Mapping[str, object], known: Mapping[str, int]
 ) -> Any:
-  """Calls `AutoTokenizer`, with BERT as the model if the files name none."""
+  """Calls `AutoTokenizer`; assumes BERT if the files name no model type."""
   # transformers would advise to install PyTorch, which is not needed.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
   import transformers  # Takes a second: not before a tokenizer is read.
@@ -256,7 +256,7 @@ def _auto_tokenizer(
 def _check_special(
   known: Mapping[str, int], special: Mapping[str, str], where: str
 ) -> None:
-  """Raises if a special token is missing: AutoTokenizer would add it anew."""
+  """Raises if the vocabulary lacks a special token, such as [CLS]."""
   for name in _REQUIRED:
     if special[name] not in known:
       what = f'lacks {special[name]}'
@@ -266,7 +266,7 @@ def _check_special(
 def _check_parts(
   path: Path, written: tokenizers.Tokenizer, read: tokenizers.Tokenizer
 ) -> None:
-  """Raises if AutoTokenizer replaces a part of tokenizer.json by another.
+  """Raises if AutoTokenizer loads something else than tokenizer.json says.
 
   It keeps only the file's vocabulary and builds BERT's other parts around it,
   which is right if the file has the same, except for `_NORMALIZER_SETTINGS`.
@@ -292,7 +292,7 @@ def _check_declared_ids(
   written: tokenizers.Tokenizer | None,
   tokenizer: tokenizers.Tokenizer,
 ) -> None:
-  """Raises if an added token has another id than its file says.
+  """Raises if the loaded id of an added token differs from the id in the file.
 
   `AutoTokenizer` ignores the ids of added tokens and numbers them itself.
   """
@@ -320,7 +320,7 @@ def _check_declared_ids(
 
 
 def _check_ids(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
-  """Raises if two tokens have one id."""
+  """Raises if two tokens have the same id."""
   ids = tokenizer.get_vocab(with_added_tokens=True)
   owners = {number: token for token, number in ids.items()}
   for token, number in ids.items():
@@ -332,7 +332,7 @@ def _check_ids(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
 def _check_template(
   path: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
 ) -> None:
-  """Raises if the tokenizer does not put special tokens where BERT does."""
+  """Raises if the tokenizer does not place [CLS] and [SEP] as BERT does."""
   tokenizer.no_truncation()
   tokenizer.no_padding()
   cls = tokenizer.token_to_id(special['cls_token'])

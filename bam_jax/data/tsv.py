@@ -1,4 +1,4 @@
-"""Reader of tab-separated files, in which a quotation mark is a character."""
+"""Reads tab-separated files without quoting: " is an ordinary character."""
 
 from collections.abc import Iterator, Sequence
 import itertools
@@ -21,7 +21,7 @@ def read(
   fault: lines.Fault = lines.stop,
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
-  """Reads rows of cells between tabs, without quoting; see `formats.Reader`."""
+  """Reads the rows of a tab-separated file; see `formats.Reader`."""
   filled = lines.read_filled(path, decoding_errors)
   yield from parse(filled, table, str(path), fault)
 
@@ -67,7 +67,7 @@ def _rows(
   path: str,
   fault: lines.Fault,
 ) -> Iterator[lines.Row]:
-  """Yields the rows that have `width` cells; `columns` ends with the label."""
+  """Yields rows that have `width` cells; the last of `columns` is the label."""
   has_label = table.label is not None
   index = skipped = 0
   for index, (number, line) in enumerate(numbered):
@@ -97,7 +97,7 @@ def _rows(
 def _column(
   column: int | str, first: Sequence[str], header: bool, where: str
 ) -> int:
-  """Returns the number of a column, which is given by its name or number."""
+  """Converts a column's name or number to its number; raises if missing."""
   if isinstance(column, int):
     if -len(first) <= column < len(first):
       return column

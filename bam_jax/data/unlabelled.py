@@ -49,7 +49,7 @@ class Rows(NamedTuple):
 
 
 def format_of(path: str) -> Literal['tsv', 'jsonl'] | None:
-  """Returns the format by a file's suffix; None for any other suffix."""
+  """Returns `tsv` or `jsonl` by the path's suffix, else None."""
   suffix = Path(path).suffix.removeprefix('.')
   return suffix if suffix in ('tsv', 'jsonl') else None
 
@@ -113,7 +113,7 @@ def texts_of(
 def unnamed_texts(
   task: task_lib.Task, values: Sequence[object], where: str
 ) -> Texts:
-  """Returns the texts that a task reads from values without names.
+  """Converts a list of texts to the input of a task.
 
   Raises:
     errors.UserError: their number is wrong, or one is not a text.
@@ -128,13 +128,13 @@ def unnamed_texts(
 
 
 def _wanted(choices: Sequence[tuple[str, ...]]) -> str:
-  """Returns the missing names of texts and the remedy, for an error."""
+  """Describes the missing text fields or columns, for an error message."""
   named = [' and '.join(map(repr, names)) for names in choices]
   return ', nor '.join(named) + '; give the texts under such names'
 
 
 def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Yields the numbers and lines of a file, none of which may be empty."""
+  """Yields line numbers and lines; raises if a line is empty."""
   empty = 0
   for number, line in lines_lib.numbered(file, name):
     if not line:
@@ -177,7 +177,7 @@ def _rows(
 def _table(
   task: task_lib.Task, line: str, path: str, where: str
 ) -> tuple[tuple[str, ...], task_lib.Table]:
-  """Returns the names of the text columns of a TSV file, and how to read it.
+  """Finds the text columns of a TSV file by its first line.
 
   If the first line does not name the columns, they have the same numbers as in
   the task's own files.
@@ -198,7 +198,7 @@ def _table(
 
 
 class Held:
-  """A dataset of features in memory, with the methods of `shards.Columns`."""
+  """An in-memory dataset of features with the interface of `shards.Columns`."""
 
   def __init__(self, rows: Sequence[kind_lib.Features]):
     self.uids = [row.uid for row in rows]

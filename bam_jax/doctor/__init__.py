@@ -1,4 +1,4 @@
-"""Checks of raw data before any training: `--mode=doctor`.
+"""Checks raw data for faults before training: `--mode=doctor`.
 
 Imports the readers; only the command line imports it.
 """

@@ -1,4 +1,4 @@
-"""The command that checks raw data: a table, doctor.json and doctor.md."""
+"""The command `doctor`: checks raw data and writes a report."""
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
@@ -77,7 +77,7 @@ def run(config: config_lib.Config, workdir: Path) -> int:
 
 
 def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
-  """Yields a table row per finding; its last cell lists places, one a line."""
+  """Yields a table row per finding; the last cell lists places in the data."""
   for found in report.findings:
     what = '; '.join(part for part in (found.what, found.remedy) if part)
     more = ['...'] if len(found.places) > _PLACES else []
@@ -91,7 +91,7 @@ def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
 
 
 def _split_rows(report: findings.Report) -> Iterator[list[str]]:
-  """Yields a table row per split, in the columns `_SPLITS`."""
+  """Yields a table row per split: number of rows, lengths, truncation."""
   for split in report.splits:
     measured = split.lengths
     yield [

@@ -1,4 +1,4 @@
-"""Checks of the texts and labels of one split."""
+"""Checks the texts and labels of one split."""
 
 from collections.abc import Iterator
 import re
@@ -82,7 +82,7 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:
-  """Returns [C] shares of the rows, by class or by tenth of the scale.
+  """Returns [C] shares of rows per class (or per tenth of a score's range).
 
   None if a row has no label, or several.
   """
@@ -98,7 +98,7 @@ def shares(rows: rows_lib.Rows) -> np.ndarray | None:
 
 
 def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds classes without rows, and labels 0 and 1 that are exchanged."""
+  """Finds classes without rows, and labels 0 and 1 that are swapped."""
   task, share = rows.task, shares(rows)
   if task.kind.has_scale or share is None:
     return
@@ -122,7 +122,7 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds metrics that are undefined because all gold labels are alike."""
+  """Finds metrics that are undefined because all gold labels are equal."""
   task = rows.task
   if rows.split not in task.dev_splits or not rows.labels:
     return
@@ -136,7 +136,7 @@ def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_shift(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds labels whose distribution differs from that of the training rows."""
+  """Finds a split whose label distribution differs from the training split."""
   train, here = rows.train_shares, shares(rows)
   if train is None or here is None or rows.split == rows.task.train_split:
     return

@@ -1,4 +1,4 @@
-"""The doctor's report: findings, summaries of splits, exit codes."""
+"""Defines the report of data checks: findings, summaries, exit codes."""
 
 from collections.abc import Iterable
 import dataclasses
@@ -16,7 +16,7 @@ _LONGEST = 300
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """A fault, or a fact worth knowing, of one split.
+  """A problem, or a fact worth knowing, that a check found in a split.
 
   Attributes:
     severity: `error`: a run would stop or learn nonsense; `warning`: scores may
@@ -39,7 +39,7 @@ class Finding:
   places: tuple[str, ...] = ()
 
   def __post_init__(self):
-    """Shortens sentences that would fill a screen."""
+    """Shortens very long sentences."""
     for name in ('what', 'remedy'):
       text = getattr(self, name)
       if len(text) > _LONGEST:
@@ -48,7 +48,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-  """Lengths of a split's rows.
+  """Statistics about the lengths of a split's rows.
 
   Attributes:
     characters: median, 90th and 99th percentile and maximum, both texts.
@@ -72,7 +72,7 @@ class Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-  """Number of usable rows, labels and lengths of a split.
+  """Summary of a split: number of rows, label shares and lengths.
 
   `shares` maps each label, or tenth of the scale, to its share of the rows; it
   is empty if rows lack a label.
@@ -94,5 +94,5 @@ class Report:
 
 
 def exit_code(findings: Iterable[Finding]) -> int:
-  """Returns 0 for nothing worse than notes, 1 with warnings, 3 with errors."""
+  """Returns 3 if there are errors, 1 if there are warnings, else 0."""
   return max((EXIT_CODES[found.severity] for found in findings), default=0)

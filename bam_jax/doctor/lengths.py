@@ -1,4 +1,4 @@
-"""Measures how long rows are, what is cut off, and which words are unknown."""
+"""Measures row lengths, truncation, and words unknown to the tokenizer."""
 
 import collections
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ _UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
 
 
 def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Sets `rows.lengths`; finds unknown words, cut rows and overlong rows."""
+  """Measures row lengths; reports unknown words and too long rows."""
   characters = sum(
     np.array([len(text) for text in column]) for column in rows.texts
   )
@@ -45,7 +45,7 @@ def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Adds tokens to `rows.lengths`; finds unknown words and cut rows."""
+  """Counts tokens; reports unknown words and rows longer than the limit."""
   tokenizer = rows.tokenizer
   sample = np.unique(
     np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64)
@@ -98,7 +98,7 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def _unknown_words(
   rows: rows_lib.Rows, numbers: Sequence[int]
 ) -> tuple[str, ...]:
-  """Returns the words of some rows that most often become [UNK]."""
+  """Returns the most frequent words that the tokenizer maps to [UNK]."""
   counts: collections.Counter[str] = collections.Counter()
   for column in rows.texts:
     texts = [column[i] for i in numbers]

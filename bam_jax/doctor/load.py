@@ -1,4 +1,4 @@
-"""Reads the usable rows of a split and reports the others."""
+"""Reads the rows of a split and reports those that cannot be read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
@@ -27,7 +27,7 @@ _Faults = dict[str, list[errors.UserError]]
 def load(
   rows: rows_lib.Rows, data: config_lib.DataConfig
 ) -> Iterator[findings.Finding]:
-  """Reads the usable rows of a split into `rows`; yields faults of the file."""
+  """Reads a split into `rows`; yields a finding per problem."""
   source = sources.Source(rows.task, rows.split, data)
   path, table = source.path, source.table
   is_other = path == Path(data.dir, table.other_file)
@@ -64,7 +64,7 @@ def _as_row(example: task_lib.Example) -> lines.Row:
 
 
 def _fill(rows: rows_lib.Rows, read: Iterable[lines.Row]) -> None:
-  """Stores raw rows, whose labels are parsed already, in `rows`."""
+  """Stores the texts, labels and places of raw rows in `rows`."""
   places, labels = [], []
   rows.texts = [[] for _ in range(1 + rows.task.is_pair)]
   for row in read:
@@ -83,7 +83,7 @@ def _fill(rows: rows_lib.Rows, read: Iterable[lines.Row]) -> None:
 def _read_file(
   rows: rows_lib.Rows, path: Path, folder: str
 ) -> Iterator[findings.Finding]:
-  """Reads the usable rows of a file into `rows`; yields its faults."""
+  """Reads a file into `rows`; yields a finding per problem."""
   of_file, is_readable = raw.check(rows, path)
   yield from of_file
   if not is_readable:
@@ -113,7 +113,7 @@ def _read_file(
 def _usable(
   rows: rows_lib.Rows, path: Path, skips_first: bool, faults: _Faults
 ) -> Iterator[lines.Row]:
-  """Yields the usable rows of a file with parsed labels; collects `faults`."""
+  """Yields rows with parsed labels; appends errors of bad rows to `faults`."""
   task, table = rows.task, rows.task.tables[rows.split]
   parsed: dict[task_lib.RawLabel | None, task_lib.Label | None] = {None: None}
   # Rows that a run would skip are reported here.
@@ -146,7 +146,7 @@ def _from_errors(
   raised: Sequence[errors.UserError],
   folder: str,
 ) -> findings.Finding:
-  """Makes one finding from errors `PLACE: WHAT; HOW TO MEND IT`.
+  """Merges error messages `PLACE: WHAT; REMEDY` into one finding.
 
   The prefix `folder` is removed from the places.
   """

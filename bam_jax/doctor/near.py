@@ -1,4 +1,4 @@
-"""Finds all pairs of nearly equal rows, by products of sparse matrices.
+"""Finds pairs of nearly equal rows with sparse matrix products.
 
 A row is compared as the set of its texts' pairs of neighbouring words, in lower
 case and without punctuation. Two sets of sizes n and m whose Jaccard similarity
@@ -36,7 +36,7 @@ _MAX_PRODUCTS = 1_000_000_000
 def find(
   sets: sparse.csr_array, train: np.ndarray, held: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Finds training rows that are nearly, but not exactly, held-out rows.
+  """Finds training rows that are similar, but not equal, to held-out rows.
 
   Rows of the same texts, in either order, are left out.
 
@@ -71,7 +71,7 @@ def find(
 
 
 def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
-  """Collects the pairs of neighbouring words of texts in lower case.
+  """Collects the lower-case word bigrams of each text.
 
   The last word of a text makes a pair with none.
 
@@ -102,7 +102,7 @@ def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
 
 
 def _union(sets: sparse.csr_array, rows: np.ndarray) -> sparse.csr_array:
-  """Unites the sets of each row's one or two texts: [R, elements] bool."""
+  """Returns the union of the element sets of each row's one or two texts."""
   first, *rest = (sets[column] for column in rows.T)
   return first + rest[0] if rest else first
 
@@ -127,7 +127,7 @@ def jaccard(
 def _candidates(
   ours: sparse.csr_array, theirs: sparse.csr_array
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Returns pairs of rows that share rare elements, and the number left out."""
+  """Returns pairs of rows that share a rare element; counts those skipped."""
   ours, theirs = _rarest(ours), _rarest(theirs)
   frequency = np.bincount(theirs.indices, minlength=theirs.shape[1])
   products = np.sort(frequency[ours.indices])
@@ -153,7 +153,7 @@ def _candidates(
 
 
 def _rarest(sets: sparse.csr_array) -> sparse.csr_array:
-  """Keeps as many of each row's rarest elements as `_candidates` needs."""
+  """Keeps only the rarest elements of each row, for `_candidates`."""
   sizes = np.diff(sets.indptr)
   counts = sizes - np.ceil(THRESHOLD * sizes - 1e-9).astype(np.int64) + _SHARED
   counts = np.where(sizes < MIN_WORDS, 0, np.minimum(counts, sizes))

@@ -1,4 +1,4 @@
-"""Facts about the official GLUE files: sizes, column names, label shares."""
+"""Row counts, column names and label shares of the official GLUE files."""
 
 # Task -> split -> rows. QQP's are counted with and without the rows that lack
 # columns or a label, and as TFDS counts them.

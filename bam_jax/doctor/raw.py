@@ -1,4 +1,4 @@
-"""Checks of a raw file before its rows are read."""
+"""Checks encoding, header and quoting of a raw data file."""
 
 from collections.abc import Iterator, Sequence
 import contextlib
@@ -57,14 +57,14 @@ def _broken_lines(content: bytes) -> list[int]:
 
 
 def _columns(table: task_lib.Table) -> list[int | str]:
-  """Returns the columns of a table that are read: the texts, then the label."""
+  """Returns the text columns of a table, then its label column."""
   return [*table.text, *([] if table.label is None else [table.label])]
 
 
 def _check_header(
   rows: rows_lib.Rows, first: Sequence[str]
 ) -> Iterator[findings.Finding]:
-  """Checks that the first line of a TSV file is what the task declares.
+  """Checks the first line of a TSV file: header or row, and column names.
 
   Yields:
     `header`: names where rows should begin, or a row where names are expected;
@@ -114,7 +114,7 @@ def _check_header(
 def _is_row(
   task: task_lib.Task, table: task_lib.Table, first: Sequence[str]
 ) -> bool:
-  """Whether the first line of a file is a row rather than a header."""
+  """Returns whether a file's first line is a data row, not a header."""
   if table.label is None:
     return plain_text.is_index(first[0])
   with contextlib.suppress(errors.UserError):
@@ -125,7 +125,7 @@ def _is_row(
 
 
 def _owner(first: Sequence[str]) -> str:
-  """Returns the GLUE split whose columns fit a header best; may be empty."""
+  """Guesses from the header which GLUE file this is; '' if unknown."""
   owners = {'': 0}
   for name, task in glue.TASKS.items():
     for split, table in task.tables.items():
@@ -140,7 +140,7 @@ def _owner(first: Sequence[str]) -> str:
 def _check_quotes(
   rows: rows_lib.Rows, path: Path
 ) -> Iterator[findings.Finding]:
-  """Finds lines that a reader with quoting would join to the row before.
+  """Finds lines that a CSV reader would join to the previous row.
 
   Rows are read without quoting here, so nothing has to be mended; but other
   programs would read fewer rows, and number them differently.

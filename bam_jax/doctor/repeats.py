@@ -1,4 +1,4 @@
-"""Finds rows that occur twice: in a split, or in training and held-out rows.
+"""Finds duplicate rows within a split, or between training and held-out.
 
 Texts that differ only in case and white space count as equal. Checks across
 splits take the training splits, the held-out ones (dev and test) and all texts
@@ -21,7 +21,7 @@ _TOLERANCE = 0.1
 
 
 def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
-  """Returns [N] int64 numbers of texts, equal for equal ones.
+  """Maps each text to an integer; equal texts get the same integer.
 
   `number` maps texts, in lower case and with single blanks, to their numbers;
   new texts are added.
@@ -32,7 +32,7 @@ def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
 
 
 def _keys(numbers: np.ndarray) -> np.ndarray:
-  """Returns [N] int64 keys of rows of text numbers, far below 2^31."""
+  """Returns [N] int64 keys; two rows with equal texts have equal keys."""
   return numbers[:, 0] << 31 | numbers[:, -1]
 
 
@@ -44,7 +44,7 @@ def _unordered_keys(rows: rows_lib.Rows) -> np.ndarray:
 def _contradict(
   task: task_lib.Task, a: np.ndarray, b: np.ndarray
 ) -> np.ndarray:
-  """Returns whether two labels contradict each other; nan never does."""
+  """Returns [N] bool, whether labels a and b contradict; NaN never does."""
   low, high = task.scale
   slack = _TOLERANCE * (high - low) if task.kind.has_scale else 0
   return np.abs(a - b) > slack
@@ -57,19 +57,19 @@ def _pair_names(
   theirs: np.ndarray,
   sign: str = '=',
 ) -> list[str]:
-  """Returns `PLACE = PLACE` for the first pairs of rows."""
+  """Describes the first pairs of rows as `PLACE = PLACE`."""
   names = rows.place_names(ours), other.place_names(theirs)
   return [f'{a} {sign} {b}' for a, b in zip(*names, strict=True)]
 
 
 def _first_in_group(group: np.ndarray, is_chosen: np.ndarray) -> np.ndarray:
-  """Returns each group's first chosen row, if the group has one."""
+  """Returns the first row of each group for which `is_chosen` is true."""
   chosen = np.flatnonzero(is_chosen)
   return chosen[np.unique(group[chosen], return_index=True)[1]]
 
 
 def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds duplicate rows, and equal rows whose labels contradict each other."""
+  """Finds duplicate rows, and equal texts with contradicting labels."""
   task, label = rows.task, rows.label
   _, first, group = np.unique(
     _keys(rows.numbers), return_index=True, return_inverse=True
@@ -184,7 +184,7 @@ def check_near(
 def _distinct_rows(
   splits: Sequence[rows_lib.Rows],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns the split, row and text numbers of each different row."""
+  """Removes duplicate rows; returns split, row and text numbers of the rest."""
   kept = [
     np.unique(_unordered_keys(rows), return_index=True)[1] for rows in splits
   ]
@@ -200,7 +200,7 @@ def check_texts(
   held: Sequence[rows_lib.Rows],
   texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Counts the single texts of held-out rows that occur in training rows."""
+  """Counts the texts of held-out rows that also occur in training rows."""
   known = np.zeros((len(train), len(texts)), bool)
   for known_here, rows in zip(known, train, strict=True):
     known_here[rows.numbers.ravel()] = True

@@ -1,4 +1,4 @@
-"""The rows of one split, as the doctor's checks see them."""
+"""Defines `Rows`: a split's raw rows and what the checks know about them."""
 
 from collections.abc import Sequence
 import dataclasses
@@ -12,7 +12,7 @@ from bam_jax.tasks import task as task_lib
 
 @dataclasses.dataclass
 class Rows:
-  """The N usable rows of a split; `load.load` fills them in.
+  """The N readable rows of a split; `load.load` sets the attributes.
 
   Attributes:
     tokenizer: counts tokens; None: they are not counted.
@@ -63,7 +63,7 @@ class Rows:
     return self.numbers.shape[1] == 2
 
   def place_names(self, numbers: Sequence[int]) -> list[str]:
-    """Returns the places of the first rows, as `FILE:LINE` or as uids."""
+    """Returns where the given rows are (first few), as `FILE:LINE` or uids."""
     before = f'{self.file}:' if self.has_lines else f'{self.name}/'
     places = self.places[numbers[: findings.MAX_PLACES]]
     return [f'{before}{place}' for place in places]
@@ -77,7 +77,7 @@ class Rows:
     count: int = 1,
     places: Sequence[str] | None = None,
   ) -> findings.Finding:
-    """Makes a finding about this split; `places` defaults to its file."""
+    """Creates a finding about this split; `places` defaults to the file."""
     places = (self.file,) if places is None else places[: findings.MAX_PLACES]
     return findings.Finding(
       severity,

@@ -1,1 +1,1 @@
-"""Estimates of the time, memory and disk that a plan still needs."""
+"""Estimates the time, memory and disk that unfinished runs still need."""

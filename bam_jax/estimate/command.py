@@ -1,4 +1,4 @@
-"""The command `estimate`: the time, memory and disk that a plan still needs."""
+"""The command `estimate`: time, memory and disk that unfinished runs need."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
@@ -63,18 +63,18 @@ class Remaining:
 
   @property
   def group(self) -> tuple[str, tuple[str, ...]]:
-    """Variant, fold and tasks; runs that differ only in seed share a group."""
+    """Returns variant, fold and tasks: equal if runs differ in seed only."""
     fold = self.run.fold
     part = f' fold {fold.number} of {fold.of}' if fold else ''
     return self.run.variant + part, self.run.tasks
 
   def steps_due(self, every: int) -> set[int]:
-    """Returns the steps to come that `every` divides, except the last step."""
+    """Returns the remaining multiples of `every`, without the last step."""
     first = (self.done // every + 1) * every if every else self.steps
     return set(range(first, self.steps, every or 1))
 
   def rows_to_label(self) -> Iterator[tuple[str, str, int]]:
-    """Yields task, split and the number of runs that share its labelling."""
+    """Yields task, split and the number of teachers that label it together."""
     for task, split in self.labels:
       fold = None if split == task_lib.UNLABELLED else self.run.fold
       yield task, split, fold.of if fold else 1
@@ -151,7 +151,7 @@ def count_remaining(
   runs: Sequence[runs_lib.Run],
   todo: Sequence[runs_lib.Run],
 ) -> list[Remaining]:
-  """Counts the remaining work of all `runs`; `todo` are the unfinished ones."""
+  """Lists the runs that must still train or write logits; `todo` must train."""
   unfinished = {run.name for run in todo}
   result = []
   for run in runs:
@@ -170,7 +170,7 @@ def count_remaining(
 def has_logits(
   plan: plan_lib.Plan, run: runs_lib.Run, task: str, split: str
 ) -> bool:
-  """Returns whether a run has written its logits on a split."""
+  """Returns whether a run has already written its logits for a split."""
   folder = logit_sets.folder_name(task, split)
   return shards.exists(plan.workspace.teacher(run.name, folder))
 
@@ -182,7 +182,7 @@ def _sample_steps(
   dict[object, float],
   dict[costs_lib.Shape, costs_lib.Batch],
 ]:
-  """Builds some batches of each group of similar runs.
+  """Builds a few training batches for each group of similar runs.
 
   Returns:
     Rows B of each sampled step by group; seconds that the host needs for a
@@ -213,7 +213,7 @@ def _sample_steps(
 def _seconds(
   plan: plan_lib.Plan, each: Remaining, step: float, costs: Mapping
 ) -> float:
-  """Estimates the seconds of all remaining work of a run."""
+  """Estimates how many seconds a run still takes."""
 
   def predict(task: str, split: str) -> float:
     rows = plan.features[task][split]
@@ -243,7 +243,7 @@ def _disk(
   at_once: int,
   checkpoint: Mapping[str, int],
 ) -> dict[str, int]:
-  """Returns the bytes that the plan will still write, by purpose."""
+  """Estimates the bytes of checkpoints and logits to be written."""
   train = plan.config.train
   kept = checkpoint['whole' if train.keep_optimizer else 'params']
   runs = sum(not each.is_trained for each in remaining)
@@ -273,7 +273,7 @@ def _table(
   steps: Mapping[str, float],
   seconds: Mapping[str, float],
 ) -> rich.table.Table:
-  """Returns a table with a row per group of similar runs, and a total."""
+  """Makes a table with a row per group of similar runs, and a total."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
   table.add_column('variant', no_wrap=True)
   table.add_column('tasks', overflow='fold')

@@ -1,4 +1,4 @@
-"""Measures steps, predictions and checkpoints on this machine's devices."""
+"""Measures the time and memory of training, evaluation and checkpoints."""
 
 from collections.abc import Callable, Collection, Mapping
 import dataclasses
@@ -32,7 +32,7 @@ _T = TypeVar('_T')
 
 
 def device_memory() -> int:
-  """Returns the bytes of memory of a device; CPU devices share the RAM."""
+  """Returns the memory of one device in bytes; CPU devices share the RAM."""
   device = jax.local_devices()[0]
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -46,7 +46,7 @@ def compile_steps(
   packing: config_lib.PackingConfig,
   shapes: Collection[Shape],
 ) -> dict[str, int]:
-  """Compiles the training steps and returns the memory of the largest one.
+  """Compiles all training steps; returns the memory of the largest step.
 
   Every row bucket is compiled: the largest one needs most memory, even if few
   steps fill it.
@@ -99,7 +99,7 @@ def compile_steps(
 
 
 def state_bytes(programs: programs_lib.Programs) -> int:
-  """Returns the bytes of one run's state on one device."""
+  """Returns how many bytes a run's training state takes on one device."""
   return sum(
     leaf.dtype.itemsize * int(np.prod(leaf.sharding.shard_shape(leaf.shape)))
     for leaf in jax.tree.leaves(programs.abstract_state)
@@ -109,7 +109,7 @@ def state_bytes(programs: programs_lib.Programs) -> int:
 def measure(
   plan: plan_lib.Plan, batches: Mapping[Shape, Batch], task: str
 ) -> dict[str, object]:
-  """Measures some training steps, predictions of a task and a checkpoint.
+  """Measures how long training, evaluation and a checkpoint take.
 
   Args:
     plan: the plan; its programs for the batches are compiled.
@@ -164,7 +164,7 @@ def _measure_step(
   batch: Batch,
   seeds: int,
 ) -> tuple[step_lib.TrainState, float]:
-  """Returns the new state (the old one is donated) and a step's seconds."""
+  """Times a training step; returns the new state and seconds per step."""
   # Without a learning rate, nothing is trained.
   schedule = step_lib.StepSchedule(0.0, 1.0, 1.0)
 
@@ -185,7 +185,7 @@ def _measure_step(
 def _evaluation_seconds(
   plan: plan_lib.Plan, params: Mapping[str, object], task: str
 ) -> float:
-  """Returns the seconds of an evaluation batch, averaged over about four."""
+  """Measures the seconds per evaluation batch, averaged over about four."""
   rows = plan.features[task][plan.tasks[task].dev_splits[0]]
   packing, counted = plan.config.packing, []
   count = max(4 * len(rows) // evaluation_batches(plan, rows), 1)
@@ -196,7 +196,7 @@ def _evaluation_seconds(
 
 
 def evaluation_batches(plan: plan_lib.Plan, rows: shards.Columns) -> int:
-  """Returns the number of full evaluation batches that hold a split."""
+  """Estimates how many batches it takes to evaluate all given rows."""
   packing, filled = plan.config.packing, len(rows)
   if packing.enabled:
     tokens = int(rows.ragged('input_ids')[1][-1])
@@ -208,7 +208,7 @@ def evaluation_batches(plan: plan_lib.Plan, rows: shards.Columns) -> int:
 def _measure_checkpoint(
   state: step_lib.TrainState, workdir: Path
 ) -> dict[str, float]:
-  """Writes a checkpoint to a temporary folder; returns seconds and bytes."""
+  """Measures the seconds and bytes of a checkpoint in a temporary folder."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with (
