@@ -224,7 +224,7 @@ def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   ('name', 'content', 'message'),
   [
     ('mood.tsv', None, r'mood\.tsv: No such file or directory; mend'),
-    ('mood.tsv', b'', r'mood\.tsv: holds no usable row'),
+    ('mood.tsv', b'', r'mood\.tsv: has no usable row'),
     (
       'mood.tsv',
       b'text\tlabel\nfine\tup\nso\tso\tup\n',

@@ -243,10 +243,10 @@ def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
     row = int(np.argmin(good))
     what = 'it has no labels'
     if not task.kind.per_token:
-      what = f'{columns.fixed("label")[row]} is no label'
+      what = f'{columns.fixed("label")[row]} is not a valid label'
     raise errors.UserError(
-      f'{columns.uids[row]}: {what} to train {task.name} on; mend the row in'
-      ' its source'
+      f'{columns.uids[row]}: {what} for task {task.name}; correct the row'
+      ' in the raw data'
     )
 
 

@@ -65,7 +65,7 @@ class Columns:
         _build(directory, manifest)
         arrays = _load(folder, manifest)
       if arrays is None:
-        raise OSError(errno.EIO, 'the files changed while they were written')
+        raise OSError(errno.EIO, 'another process changed the files')
     self._arrays = arrays
 
   def __len__(self) -> int:
@@ -256,7 +256,7 @@ def _fill(
         first += len(chunk)
       if first != part.records:
         raise errors.UserError(
-          f'{path}: holds {first} records, the manifest says {part.records};'
+          f'{path}: has {first} records, but the manifest says {part.records};'
           f' {manifest_lib.AGAIN}'
         )
 
@@ -304,10 +304,10 @@ def _flatten(
   lengths = np.fromiter(map(len, cells), np.int64, len(cells))
   if field.width is not None and (lengths != field.width).any():
     wrong = lengths[lengths != field.width][0]
-    raise ValueError(f'{wrong} values in place of {field.width}')
+    raise ValueError(f'{wrong} values instead of {field.width}')
   if field.dtype == 'bytes':
     if not all(isinstance(cell, list) for cell in cells):
-      raise ValueError('numbers in place of bytes')
+      raise ValueError('numbers instead of bytes')
     strings = [cell[0] for cell in cells]
     for string in strings:
       string.decode()

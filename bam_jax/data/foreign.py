@@ -167,7 +167,7 @@ def check_json_lines(head: bytes, path: str) -> None:
     rows = "json.load(open(sys.argv[1], encoding='utf-8-sig'))"
     remedy = _to_json_lines(path, 'json', rows)
     raise errors.UserError(
-      f'{path or STDIN}: is one JSON array, not an object a line; {remedy}'
+      f'{path or STDIN}: is one JSON array, not one object per line; {remedy}'
     )
 
 

@@ -59,10 +59,10 @@ class Part:
   def __post_init__(self):
     # A path instead of a name could lead anywhere on the machine.
     if not PART.fullmatch(self.name):
-      raise ValueError(f'{self.name!r} is no file name of a shard set')
+      raise ValueError(f'{self.name!r} is not a file name of a shard set')
     for number in (self.records, self.bytes):
       if type(number) is not int or number < 1:
-        raise ValueError(f'{number!r} records or bytes in {self.name}')
+        raise ValueError(f'{self.name} has {number!r} records or bytes')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read(directory: Path) -> Manifest:
   try:
     digest = raw.pop('digest')
     if digest != schema.digest(raw):
-      raise ValueError('its digest is not that of its content')
+      raise ValueError('its digest does not match its content')
     if raw['version'] != _VERSION:
       raise ValueError(f'its version is {raw["version"]!r}, not {_VERSION}')
     for key in ('fingerprint', 'metadata'):
@@ -131,12 +131,12 @@ def read(directory: Path) -> Manifest:
       digest=digest,
     )
     if len({part.name for part in manifest.files}) < len(manifest.files):
-      raise ValueError('it names a file twice')
+      raise ValueError('it lists a file twice')
     if raw['rows'] != manifest.rows:
       raise ValueError(f'its files do not add up to {raw["rows"]!r} rows')
   except (AttributeError, KeyError, TypeError, ValueError) as e:
     raise errors.UserError(
-      f'{path}: is not a manifest of this version, or damaged ({e}); {AGAIN}'
+      f'{path}: is not a manifest, or is damaged ({e}); {AGAIN}'
     ) from e
   return manifest
 
@@ -161,8 +161,8 @@ def check_fingerprint(
     if name not in there or name not in here or there[name] != here[name]
   ]
   raise errors.UserError(
-    f'{directory}: was made from something else: {"; ".join(parts)}. Go back'
-    f' to what it was made from, or {remedy}'
+    f'{directory}: was made from other inputs: {"; ".join(parts)}. Undo'
+    f' that change, or {remedy}'
   )
 
 

@@ -84,7 +84,7 @@ def _check_tokens(
   if good.all() and ids.min() >= 0 and ids.max() < vocab_size:
     return
   raise errors.UserError(
-    f'{directory}: holds rows of other lengths than 1 to {max_length}, or ids'
+    f'{directory}: a row is not 1 to {max_length} tokens long, or a token id is'
     f' outside the vocabulary of {vocab_size} tokens; {shards.AGAIN}'
   )
 

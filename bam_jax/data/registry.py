@@ -160,8 +160,8 @@ def _with_unlabelled(
   """Returns a copy of a task that also reads a file of unlabelled rows."""
   if task.kind.per_token:
     raise errors.UserError(
-      f'config.data.unlabelled: {task.name!r} is {task.kind}, whose outputs'
-      ' are of words, and teachers label whole rows alone; leave it out'
+      f'config.data.unlabelled: {task.name!r} is {task.kind}, which has'
+      ' outputs per word, but teachers can label only whole rows; remove it'
     )
   train = task.tables[task.train_split]
   is_tsv = file.endswith('.tsv')

@@ -102,7 +102,7 @@ def write(
       counts.append(tfrecord.write(temporary / str(len(counts)), rows))
     if not counts:
       raise errors.UserError(
-        f'{directory}: there is no row to write; check the source of the rows'
+        f'{directory}: there are no rows to write; check the raw data'
       )
     with tfrecord.report_errors(directory, 'written', remedy):
       parts = []
@@ -182,7 +182,7 @@ def _encode(
       values = values.astype(np.float32)
     kind = 'iu' if field.dtype == 'int' else 'f'
     if values.dtype.kind not in kind or field.width not in (None, len(values)):
-      raise ValueError(f'row {number}: {value!r} is no {field}')
+      raise ValueError(f'row {number}: {value!r} does not fit {field}')
     features[field.name] = values
   return tfrecord.encode(features)
 
@@ -191,14 +191,14 @@ def _check_replaceable(directory: Path) -> None:
   """Raises if replacing a folder would delete files of other programs."""
   if directory.is_symlink():
     raise errors.UserError(
-      f'{directory}: is a link, which is not followed; remove it, or choose'
+      f'{directory}: is a symbolic link, not a folder; remove it, or choose'
       ' another folder'
     )
   entries = sorted(directory.iterdir()) if directory.exists() else []
   for entry in entries:
     if not _OWN.fullmatch(entry.name):
       raise errors.UserError(
-        f'{directory}: holds {entry.name}, which belongs to no shard set;'
+        f'{directory}: holds {entry.name}, which is not part of a shard set;'
         ' choose another folder or empty this one'
       )
 

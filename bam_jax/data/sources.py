@@ -155,7 +155,7 @@ def _read_file(source: Source) -> Iterator[task_lib.Example]:
       ' file to UTF-8'
     ) from None
   if row is None:
-    raise errors.UserError(f'{path}: holds no usable row; {source.remedy}')
+    raise errors.UserError(f'{path}: has no usable row; {source.remedy}')
 
 
 def _example(source: Source, row: lines.Row, path: str) -> task_lib.Example:
@@ -163,9 +163,7 @@ def _example(source: Source, row: lines.Row, path: str) -> task_lib.Example:
   where = f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
   is_unlabelled = source.split == task_lib.UNLABELLED
   if is_unlabelled and not all(map(str.strip, row.text)):
-    raise errors.UserError(
-      f'{where}: an empty text, which teaches nothing; remove the row'
-    )
+    raise errors.UserError(f'{where}: the text is empty; remove the row')
   text_a, text_b = row.text if len(row.text) == 2 else (row.text[0], None)
   task, label = source.task, row.label
   if label is not None:

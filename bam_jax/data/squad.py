@@ -68,7 +68,7 @@ def _texts(
     good = isinstance(text, str) and type(start) is int and start >= 0
     if not good or not text or context[start : start + len(text)] != text:
       raise errors.UserError(
-        f'{where}: the answer {text!r} does not stand at {start!r} of its'
-        ' context; mend the row'
+        f'{where}: the answer {text!r} is not at character {start!r} of'
+        ' the context; mend the row'
       )
   return texts, tuple(answers)

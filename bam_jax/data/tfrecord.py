@@ -100,7 +100,7 @@ def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
     elif values.dtype.kind == 'f':
       store, values = feature[name].float_list, values.tolist()
     else:
-      raise ValueError(f'{name}: {values.dtype} is no integer or float type')
+      raise ValueError(f'{name}: {values.dtype} is not int or float')
     if values:
       store.value.extend(values)
     else:
@@ -121,7 +121,7 @@ def decode(record: bytes) -> dict[str, np.ndarray | list[bytes]]:
   try:
     example = _Example.FromString(record)
   except message.DecodeError as e:
-    raise ValueError('is no tf.train.Example') from e
+    raise ValueError('is not a tf.train.Example') from e
   result = {}
   features = example.features.feature
   for name in features:  # A map's items() is a slow loop in Python.

@@ -113,6 +113,6 @@ def _column(
     )
   if first.count(column) > 1:
     raise errors.UserError(
-      f'{where}: column {column!r} twice; rename or remove one of them'
+      f'{where}: two columns are named {column!r}; rename or remove one of them'
     )
   return first.index(column)

@@ -83,7 +83,7 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
       foreign.check(head, path)
       if path and format_of(path) is None:
         is_csv = path.endswith('.csv')
-        remedy = foreign.csv_remedy(path) if is_csv else 'name it by its format'
+        remedy = foreign.csv_remedy(path) if is_csv else 'rename the file'
         raise errors.UserError(
           f'--input={path}: is neither .tsv nor .jsonl; {remedy}'
         )
@@ -122,7 +122,7 @@ def unnamed_texts(
   names = task.kind.input_names(task)[-1]
   if len(texts) != len(names):
     raise errors.UserError(
-      f'{where}: {len(texts)} texts, but {task.name} reads {len(names)}'
+      f'{where}: {len(texts)} texts, but task {task.name} needs {len(names)}'
     )
   return task.kind.parse_input(dict(zip(names, texts)), where)
 
@@ -142,7 +142,7 @@ def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
       continue
     if empty:
       # If it were skipped, output and input lines would no longer correspond.
-      raise errors.UserError(f'{name}:{empty}: an empty line; remove it')
+      raise errors.UserError(f'{name}:{empty}: the line is empty; remove it')
     if _SURROGATE.search(line):
       raise errors.UserError(
         f'{name}:{number}: not UTF-8; convert the file to UTF-8'
@@ -157,7 +157,7 @@ def _rows(
   name = path or foreign.STDIN
   first = next(lines, None)
   if first is None:
-    raise errors.UserError(f'{name}: holds no rows; write one per line')
+    raise errors.UserError(f'{name}: has no rows; write one row per line')
   whole = itertools.chain([first], lines)
   format = format_of(path) or ('jsonl' if first[1][0] == '{' else 'tsv')
   if format == 'jsonl':

@@ -69,7 +69,7 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   console.print(_table(_SPLITS, _split_rows(report)))
   # A path is copied better in one piece.
   console.print(
-    f'{verdict} {workdir / "doctor.md"} has all of it.',
+    f'{verdict} {workdir / "doctor.md"} contains the full report.',
     markup=False,
     soft_wrap=True,
   )

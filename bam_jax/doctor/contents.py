@@ -68,10 +68,8 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     return
   severity, check = 'warning', 'size'
   if name == 'qnli' and have == official.QNLI_V1_ROWS:
-    check, what = 'version', 'rows: QNLI v1, whose split was made anew'
-    remedy = (
-      f'get QNLIv2, of {wanted[0]:,} rows; scores on v1 compare with none'
-    )
+    check, what = 'version', 'rows: this is the old QNLI v1'
+    remedy = f'get QNLIv2 ({wanted[0]:,} rows); scores on v1 are not comparable'
   elif have > max(wanted):
     what = f'rows, more than the {wanted[0]:,} of the official file'
     remedy = 'fetch the file again, or check what was added to it'
@@ -115,7 +113,7 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   if len(rows) >= 100 and far > 0.1 and turned < far / 2:
     what = (
       f"label '1' at {share[1]:.0%} of the rows, where the official file has"
-      f' {wanted:.0%}: 0 and 1 seem to be exchanged'
+      f' {wanted:.0%}: 0 and 1 seem to be swapped'
     )
     remedy = 'check the labels against another copy of the file'
     yield rows.find('warning', 'label map', what, remedy)

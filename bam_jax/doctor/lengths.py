@@ -39,7 +39,7 @@ def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
       f'rows of more than {limit:,} characters, the longest of {longest:,},'
       f' where 99% have at most {usual:,}'
     )
-    remedy = 'look at them: a reader with quoting may have made one row of many'
+    remedy = 'check them: a CSV reader may have joined many rows into one'
     places = rows.place_names(long)
     yield rows.find('warning', 'long row', what, remedy, len(long), places)
 

@@ -107,7 +107,7 @@ def _check_header(
     yield rows.find('error', 'swapped', what, remedy, places=places)
   elif '' not in cells:
     what = f'columns {errors.some(cells)} are read as {errors.some(names)}'
-    remedy = 'check that they hold the same'
+    remedy = 'check that their content is the same'
     yield rows.find('warning', 'columns', what, remedy, places=places)
 
 
@@ -156,8 +156,8 @@ def _check_quotes(
     yield rows.find(
       'note',
       'quotes',
-      'lines that a reader with quoting would swallow, as quotation marks stay'
-      f' open in {len(joined):,} rows',
+      'lines that a CSV reader would skip, because quotation marks are not'
+      f' closed in {len(joined):,} rows',
       'read this file without quoting elsewhere too',
       sum(b - a - 1 for a, b in joined),
       [f'{rows.file}:{a + 1}' for a, _ in joined],

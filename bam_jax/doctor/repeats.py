@@ -166,7 +166,7 @@ def check_near(
         continue
       ours, theirs = row[one[here]], its_row[other[here]]
       what = (
-        f'training rows that nearly stand in {its.name}, beside'
+        f'training rows that are similar to rows of {its.name}, to'
         f' {len(np.unique(theirs)):,} of its {len(its):,} rows'
       )
       if passed_over:

@@ -319,7 +319,7 @@ def test_a_row_that_cannot_be_trained_on_is_an_error(
   labels = FEATURES[number].fixed('label').copy()
   labels[5] = label
   monkeypatch.setitem(FEATURES[number]._fixed, 'label', labels)
-  with pytest.raises(errors.UserError, match=rf'train/5: {label} is no label'):
+  with pytest.raises(errors.UserError, match=rf'train/5: {label} is not a val'):
     make_batches()
 
 

@@ -223,12 +223,12 @@ def _manifest(
 @pytest.mark.parametrize(
   ('field', 'values', 'words'),
   [
-    (('x', 'float', 2), np.zeros(3, np.float32), '3 values in place of 2'),
+    (('x', 'float', 2), np.zeros(3, np.float32), '3 values instead of 2'),
     (('x', 'int', None), np.zeros(2, np.float32), 'values of another type'),
     (('x', 'float', None), np.zeros(2, np.int64), 'values of another type'),
     (('x', 'int', None), [b'a', b'b'], 'values of another type'),
-    (('x', 'bytes', 1), np.zeros(1, np.int64), 'numbers in place of bytes'),
-    (('x', 'bytes', 1), [b'a', b'b'], '2 values in place of 1'),
+    (('x', 'bytes', 1), np.zeros(1, np.int64), 'numbers instead of bytes'),
+    (('x', 'bytes', 1), [b'a', b'b'], '2 values instead of 1'),
     (('x', 'int', 1), np.array([2**31]), 'outside int32'),
     (('x', 'int', 1), np.array([-(2**31) - 1]), 'outside int32'),
     (('y', 'int', 1), np.array([1]), 'does not hold y'),

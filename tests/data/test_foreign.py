@@ -267,7 +267,9 @@ def test_a_json_array(indent, mark):
   rows = [{'text': text, 'label': label} for text, label in _ROWS]
   path = _write('train.json', mark + json.dumps(rows, indent=indent))
   message = _refused(_task('train.json', 'jsonl'))
-  assert message.startswith(f'{path}: is one JSON array, not an object a line;')
+  assert message.startswith(
+    f'{path}: is one JSON array, not one object per line;'
+  )
   assert _read(_task(_run(message), 'jsonl')) == _ROWS
 
 
@@ -292,7 +294,7 @@ def test_official_files_are_not_converted():
     ('a.tsv', _TSV.encode('utf-16'), 'is text in UTF-16, not UTF-8; run iconv'),
     ('a.csv', _table(',').encode(), 'is neither .tsv nor .jsonl; run python'),
     ('a.tsv', _table(',').encode(), "separated by ',', as in CSV, not by tabs"),
-    ('a.jsonl', b'[\n{"text": "x"}]', 'is one JSON array, not an object a'),
+    ('a.jsonl', b'[\n{"text": "x"}]', 'is one JSON array, not one object'),
   ],
   ids=['gz', 'gzip', 'utf-16', 'csv', 'commas', 'array'],
 )  # fmt: skip

@@ -46,5 +46,5 @@ def test_rows_that_no_tokenizer_makes_are_refused(tmp_path, change):
     columns.fingerprint,
     columns.metadata,
   )
-  with pytest.raises(errors.UserError, match=r'set: holds rows of other'):
+  with pytest.raises(errors.UserError, match=r'set: a row is not 1 to'):
     _prepare(tmp_path / 'set')

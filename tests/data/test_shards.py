@@ -376,7 +376,7 @@ def _set(path: tuple, value) -> object:
     (_set(('version',), 'a\nb'), r"its version is 'a\\nb'"),
     (
       lambda manifest: manifest['files'].append(manifest['files'][0]),
-      'names a file twice',
+      'lists a file twice',
     ),
   ],
 )
@@ -404,7 +404,7 @@ def test_other_records_than_the_manifest_says_are_refused(tmp_path, change):
   _edit_manifest(tmp_path / 'set', measured)
   with pytest.raises(
     errors.UserError,
-    match=f'holds {10 + change} records, the manifest says 10',
+    match=f'has {10 + change} records, but the manifest says 10',
   ):
     _open(tmp_path / 'set')
 
@@ -488,7 +488,7 @@ def test_a_file_in_the_place_is_told(tmp_path):
 
 
 def test_no_row_is_an_error(tmp_path):
-  with pytest.raises(errors.UserError, match='set: there is no row'):
+  with pytest.raises(errors.UserError, match='set: there are no rows'):
     _write(tmp_path / 'set', [])
   assert list(tmp_path.iterdir()) == []
 
@@ -511,10 +511,10 @@ def test_errors_of_the_disk_name_the_folder(tmp_path, monkeypatch, code, call):
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
-    ({'length_a': np.array([1, 2])}, 'row 1: .* is no length_a'),
-    ({'length_a': 1.5}, r'row 1: 1\.5 is no length_a \(int x 1\)'),
-    ({'input_ids': np.zeros(3)}, 'is no input_ids'),
-    ({'label': 'no'}, "row 1: 'no' is no label"),
+    ({'length_a': np.array([1, 2])}, 'row 1: .* does not fit length_a'),
+    ({'length_a': 1.5}, r'row 1: 1\.5 does not fit length_a \(int x 1\)'),
+    ({'input_ids': np.zeros(3)}, 'does not fit input_ids'),
+    ({'label': 'no'}, "row 1: 'no' does not fit label"),
     ({'surplus': 1}, 'row 1 has the fields'),
   ],
   ids=['width', 'float for int', 'floats for ints', 'text', 'surplus'],

@@ -276,14 +276,14 @@ def test_is_present():
     pytest.param(
       'text\tlabel\n\n',
       {},
-      'data/own.tsv: holds no usable row; mend config.data.dir or'
+      'data/own.tsv: has no usable row; mend config.data.dir or'
       ' config.custom_tasks.own',
       id='header-alone',
     ),
     pytest.param(
       '',
       {},
-      'data/own.tsv: holds no usable row; mend config.data.dir or'
+      'data/own.tsv: has no usable row; mend config.data.dir or'
       ' config.custom_tasks.own',
       id='empty-file',
     ),
@@ -389,7 +389,7 @@ def test_a_missing_official_file_tells_how_to_get_it():
   )
   _write('QQP/train.tsv', 'a\tb\tc\td\te\tf\n1\t2\n')
   assert _message(glue.TASKS['qqp']) == (
-    f'data/QQP/train.tsv: holds no usable row; {_HOW}'
+    f'data/QQP/train.tsv: has no usable row; {_HOW}'
   )
 
 
@@ -421,11 +421,12 @@ def test_digest_is_that_of_canonical_json_lines():
 def test_a_used_name_that_stands_twice():
   _write('own.tsv', 'text\tlabel\ttext\nx\tyes\ty\n')
   assert _message(_task()) == (
-    "data/own.tsv:1: column 'text' twice; rename or remove one of them"
+    "data/own.tsv:1: two columns are named 'text'; rename or remove one of them"
   )
   _write('own.tsv', 'label\ttext\tlabel\nno\tx\tyes\n')
   assert _message(_task()) == (
-    "data/own.tsv:1: column 'label' twice; rename or remove one of them"
+    "data/own.tsv:1: two columns are named 'label'; rename or"
+    ' remove one of them'
   )
 
 

@@ -48,15 +48,15 @@ def test_without_answers(tmp_path):
   [
     (
       {'answers': [{'text': 'boat', 'answer_start': 12}]},
-      "the answer 'boat' does not stand at 12 of its context; mend the row",
+      "the answer 'boat' is not at character 12 of the context; mend the row",
     ),
     (
       {'answers': [{'text': 'boat', 'answer_start': -5}]},
-      "the answer 'boat' does not stand at -5 of its context; mend the row",
+      "the answer 'boat' is not at character -5 of the context; mend the row",
     ),
     (
       {'answers': [{'text': '', 'answer_start': 1}]},
-      "the answer '' does not stand at 1 of its context; mend the row",
+      "the answer '' is not at character 1 of the context; mend the row",
     ),
     (
       {'answers': None},

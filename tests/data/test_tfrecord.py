@@ -225,7 +225,7 @@ def test_encode_refuses(values, error):
   'record', [b'\xff\xff', b'\x0a\x7f'], ids=['tag', 'length']
 )
 def test_decode_refuses_other_bytes(record):
-  with pytest.raises(ValueError, match=r'no tf\.train\.Example'):
+  with pytest.raises(ValueError, match=r'not a tf\.train\.Example'):
     tfrecord.decode(record)
 
 

@@ -202,7 +202,7 @@ def _config(**changes) -> config_lib.Config:
       {'data.unlabelled': ('mood=a.tsv', 'mood=b.tsv')},
       r"'mood=b\.tsv': mood already has a\.tsv; join the two files",
     ),
-    ({'data.unlabelled': ('words=a.tsv',)}, r"'words' is tagging, whose"),
+    ({'data.unlabelled': ('words=a.tsv',)}, r"'words' is tagging, which"),
     (
       {'variants': ('single', 'multi')},
       r'none of the variants single, multi learns from the file of mood',
@@ -290,11 +290,11 @@ def test_files_without_a_header_are_all_alike(tmp_path):
     ('{"title": "a"}\n', r"x\.jsonl:1: no field 'body'; the object has title"),
     (
       '{"text": "a", "text_pair": "b"}\n{"text": "c", "text_pair": " "}\n',
-      r'x\.jsonl:2: an empty text, .*; remove the row',
+      r'x\.jsonl:2: the text is empty; remove the row',
     ),
     ('{"text": 1, "text_pair": "b"}\n', r"x\.jsonl:1: field 'text' is no"),
     ('{"text": "a"\n', r'x\.jsonl:1: not JSON'),
-    ('', r'x\.jsonl: holds no usable row; mend config\.data\.dir or config'),
+    ('', r'x\.jsonl: has no usable row; mend config\.data\.dir or config'),
   ],
   ids=['field', 'empty-text', 'type', 'json', 'empty'],
 )

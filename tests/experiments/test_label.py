@@ -188,7 +188,7 @@ def test_a_set_that_is_there_is_kept_or_refused(tiny_plan, taught, tmp_path):
   label.label(plan, 'single-s0', sets, None)
   assert manifest.stat().st_mtime_ns == before
   with pytest.raises(
-    errors.UserError, match=r'something else: teacher.*into another --output'
+    errors.UserError, match=r'other inputs: teacher.*into another --output'
   ):
     label.label(plan, _STUDENT, sets, None)
   assert manifest.stat().st_mtime_ns == before

@@ -572,7 +572,7 @@ def test_scoring_again_finds_the_same(finished, workdir, trained):
     ({'data.max_length': 24}, r'features/mood/train: .* max_length was 32'),
     (
       {'custom_tasks.mood.labels': _LABELS[::-1]},
-      r'features/mood/train: was made from something else',
+      r'features/mood/train: was made from other inputs',
     ),
   ],
   ids=[
@@ -609,7 +609,7 @@ def test_other_rows_are_refused(
   before = _snapshot(workdir)
   with pytest.raises(
     errors.UserError,
-    match=rf'features/mood/{split}: was made from something else: rows was',
+    match=rf'features/mood/{split}: was made from other inputs: rows was',
   ):
     train.run(plan_lib.make_plan(_config(data), workdir))
   assert trained == []
@@ -653,7 +653,7 @@ def _exchange(directory: Path) -> None:
       r"its logits are in the order \['up', 'down'\], the labels of mood are"
       r" \['down', 'up'\]",
     ),
-    (_exchange, r'was made from something else: parameters was'),
+    (_exchange, r'was made from other inputs: parameters was'),
     (_flip_bit, r'part-00000-of-00001\.tfrecord: is damaged'),
   ],
   ids=['missing-row', 'label-order', 'other-teacher', 'flipped-bit'],

@@ -64,7 +64,7 @@ def _read_records(folder: Path) -> None:
     try:
       tfrecord.decode(record)
     except ValueError as e:  # What `decode` documents.
-      assert str(e) == 'is no tf.train.Example'
+      assert str(e) == 'is not a tf.train.Example'
 
 
 def _make_set(folder: Path) -> None:

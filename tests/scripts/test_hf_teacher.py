@@ -173,7 +173,7 @@ def test_what_is_there_is_kept(place):
   assert _label(place, 'demo_sentiment').returncode == 0
   other = _label(place, 'demo_sentiment', '--dtype=bfloat16')
   assert other.returncode == 2
-  assert 'demo_sentiment: was made from something else: teacher.digest was' in (
+  assert 'demo_sentiment: was made from other inputs: teacher.digest was' in (
     other.stderr
   )
   assert path.stat().st_mtime_ns == before

@@ -62,7 +62,7 @@ def test_texts_by_task(task, item, expected):
     (b'{"inputs": [{"text": 1}]}', r"inputs\[0\]: 'text' is not a string"),
     (b'{"inputs": ["\\udc00"]}', r'inputs\[0\] holds half of a surrogate pair'),
     (b'{"inputs": [["", ""]], "task": "demo_sentiment"}',
-     r'inputs\[0\]: 2 texts, but demo_sentiment reads 1'),
+     r'inputs\[0\]: 2 texts, but task demo_sentiment needs 1'),
     (b'{"inputs": [{"text": ""}], "task": "demo_similarity"}',
      r"inputs\[0\]: no 'text_a' and 'text_b', nor 'text' and 'text_pair'"),
     (b'{"inputs": ["a", ["b", "' + b'c' * 50 + b'"]]}',
