@@ -27,7 +27,7 @@ def gold_weight(
     ValueError: progress outside 0-1, or an unknown kind.
   """
   if not 0.0 <= progress <= 1.0:
-    raise ValueError(f'progress is {progress}, must be from 0 to 1')
+    raise ValueError(f'progress is {progress}, but must be from 0 to 1')
   match kind:
     case 'linear':
       return float(progress)

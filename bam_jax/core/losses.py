@@ -41,7 +41,7 @@ def example_losses(
   task_id: jax.Array,
   kinds: Sequence[kind_lib.Kind],
 ) -> jax.Array:
-  """Loss of each slot, computed by the kind of its task.
+  """Loss of each example, by the loss function of its task's kind.
 
   >>> from bam_jax.tasks.kinds import KINDS
   >>> losses = example_losses(
@@ -85,7 +85,7 @@ def add_token_losses(
   class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
 ) -> jax.Array:
-  """Adds the losses of the tasks whose outputs are per token.
+  """Fills in the losses of the tasks that have an output for each token.
 
   The loss of an example does not depend on its length or on the other examples
   of its row. Tokens of share 0, and tokens of slots of weight 0, add exactly

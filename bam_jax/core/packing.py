@@ -15,7 +15,7 @@ from bam_jax import errors
 
 
 class Packing(NamedTuple):
-  """The places of N examples in packed rows.
+  """Positions of N examples in packed rows: row, slot and first token.
 
   Attributes:
     row: [N] int64, the row of each example.

@@ -1,4 +1,4 @@
-"""Dropout whose mask is a cheap hash of two words and the flat position.
+"""Dropout with a mask hashed from two random uint32 and the flat index.
 
 So any batch size, `vmap` and any number of devices give the same mask. A
 counter-based hash fuses into the arithmetic around it; threefry would be a
@@ -13,7 +13,7 @@ _GOLDEN = 0x9E3779B1
 
 
 def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
-  """Draws the two words of each dropout site's mask, [sites, 2] uint32.
+  """Draws two random uint32 for each dropout layer, [sites, 2].
 
   Args:
     module: the module whose rng collection 'dropout' is used.
@@ -88,7 +88,7 @@ def keep_tile(
 def keep_mask(
   words: jax.Array, rate: float, shape: tuple[int, ...]
 ) -> jax.Array:
-  """Returns the dropout mask of an array by the site's words [2]."""
+  """Returns an array's dropout mask, computed from two random uint32."""
   return keep((words[0], words[1]), rate, flat_index(shape))
 
 
@@ -98,7 +98,7 @@ def scale_kept(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
 
 
 def dropout(x: jax.Array, rate: float, words: jax.Array) -> jax.Array:
-  """Applies dropout to an array by the site's words [2]."""
+  """Applies dropout, with a mask computed from two random uint32."""
   if rate == 0:
     return x
   return scale_kept(x, keep_mask(words, rate, x.shape), rate)

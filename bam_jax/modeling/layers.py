@@ -23,7 +23,7 @@ _LAYER = re.compile(r'layer_(\d+)')
 
 
 def stack(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Converts the model's parameters to those of a train state.
+  """Stacks the parameters of all layers, the form that a train state has.
 
   >>> one, two = {'bias': np.zeros(3)}, {'bias': np.ones(3)}
   >>> tree = {'encoder': {'layer_0': one, 'layer_1': two}}
@@ -42,7 +42,7 @@ def unstack(
   dtype: jnp.dtype | None = None,
   stack_late: bool = False,
 ) -> dict[str, Any]:
-  """Converts a train state's parameters to the model's; undoes `stack`.
+  """Splits stacked parameters into one tree per layer; undoes `stack`.
 
   Args:
     params: {'encoder', ...}, as `stack` returns.

@@ -96,7 +96,7 @@ class PreserveBest(policies.PreservationPolicy):
 def carry(
   unlogged: Sequence[Sequence[float]], late: Mapping[str, float]
 ) -> dict[str, object]:
-  """Makes the metadata that `read_carried` reads."""
+  """Makes checkpoint metadata of unlogged metrics and late scores."""
   carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: dict(late)}
   return carried | {_DIGEST: schema.digest(carried)}
 

@@ -259,7 +259,7 @@ class Checkpoints:
     if _CHECKSUMS not in metadata:
       # Written before checkpoints had checksums.
       logging.warning(
-        '%s: has no checksums; used as it is', self._step_directory(step)
+        '%s: has no checksums; used unverified', self._step_directory(step)
       )
       return
     saved = metadata[_CHECKSUMS][item]
@@ -309,7 +309,7 @@ class Checkpoints:
 
 
 def _writing(directory: Path) -> contextlib.AbstractContextManager[None]:
-  """Context for writing; may also raise the error of an earlier save."""
+  """Context manager for writing; may raise the error of an earlier save."""
   return _as_user_error(
     directory,
     'a checkpoint could not be written ({1}); free some space or grant write'

@@ -52,7 +52,7 @@ class StepLog:
 
   @contextlib.contextmanager
   def waiting(self) -> Iterator[None]:
-    """Context whose time is logged as waiting for a batch."""
+    """Context manager that logs the time spent in it as waiting for data."""
     began = time.perf_counter()
     yield
     self._waited += time.perf_counter() - began
