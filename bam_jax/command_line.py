@@ -211,8 +211,8 @@ def _find_mistakes(rest: list[str]) -> Iterator[str]:
   workdir = WORKDIR.value or 'the default --workdir'
   if stores.is_url(workdir) and is_multi_process():
     yield (
-      f'--workdir={workdir}: several processes need a directory that all of'
-      ' them see, such as one of an NFS; give one'
+      f'--workdir={workdir}: several processes need a shared directory; give'
+      ' one that all machines see, for example on NFS'
     )
   if SCRATCH.value and not stores.is_url(workdir):
     yield (

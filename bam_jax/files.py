@@ -290,7 +290,7 @@ def read_json(
     return parse_json(read_bytes(path).decode())
   except OSError as e:
     raise errors.UserError(
-      f'{path}: cannot be read: {e.strerror}; mend that and run the same'
+      f'{path}: cannot be read: {e.strerror}; fix this and run the same'
       ' command again'
     ) from e
   except ValueError as e:

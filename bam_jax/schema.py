@@ -59,7 +59,7 @@ def build(base: _Group, values: object, path: str) -> _Group:
   """
   if not isinstance(values, Mapping):
     raise errors.UserError(
-      f'{path}: {values!r} is not a group of fields; give fields with values'
+      f'{path}: {values!r} is not a mapping; give a dict of field values'
     )
   fields = {field.name: field for field in dataclasses.fields(base)}
   hints = typing.get_type_hints(type(base))

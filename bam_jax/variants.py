@@ -126,8 +126,8 @@ def find_mistakes(config: fields_lib.Config) -> Iterator[str]:
     where = f'config.custom_variants.{name}'
     if name in (*_BUILT_IN, SEARCH) or not re.fullmatch(r'[a-z0-9_]+', name):
       yield (
-        f'{where}: this name is reserved or malformed; choose one of small'
-        ' letters, digits and _ that no built-in variant has'
+        f'{where}: this name is reserved or malformed; use lower-case'
+        ' letters, digits and _, but not the name of a built-in variant'
       )
     yield from errors.find_unknown(f'{where}.tasks', own.tasks, config.tasks)
     found = resolve(config, name)
@@ -150,7 +150,7 @@ def find_mistakes(config: fields_lib.Config) -> Iterator[str]:
     if own.teacher and distill.logits:
       yield (
         f'{where}.teacher: {own.teacher} and distill.logits={distill.logits!r}'
-        ' are both teachers; remove the first, or set'
+        ' both name a teacher; remove the first, or set'
         " changes={'distill': {'logits': ''}}"
       )
   for name in config.custom_variants:
@@ -163,7 +163,7 @@ def _check_distill(
   if distill.teachers > len(config.seeds):
     yield (
       f'{where}.teachers={distill.teachers}: config.seeds has only'
-      f' {len(config.seeds)}; a teacher needs a seed each, so add seeds'
+      f' {len(config.seeds)}; each teacher needs its own seed, so add seeds'
     )
   if distill.logits and (distill.teachers > 1 or distill.folds > 1):
     yield (

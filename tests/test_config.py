@@ -106,8 +106,8 @@ def test_defaults_are_the_papers():
     (
       'distill.teachers',
       2,
-      r'config\.distill\.teachers=2: config\.seeds has only 1; a'
-      r' teacher needs a seed each, so add seeds',
+      r'config\.distill\.teachers=2: config\.seeds has only 1; each'
+      r' teacher needs its own seed, so add seeds',
     ),
     (
       'plan.shard',

@@ -122,7 +122,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--config.data.dir=nowhere'], r'nowhere/mood.tsv: No such file or direc'),
     (['--config.model.arch=huge'], r"config.model.arch: 'huge' is none"),
     (['--config.model.init=none-there'], r'none-there'),
-    (['--mode=predict', '--group=all'], r'--group=all: is none of single-s0'),
+    (['--mode=predict', '--group=all'], r'--group=all: no such group; give'),
     (['--mode=report'], r'work: no finished run to report on; run --mode=run'),
     (['--mode=predict'], r'multi-s0: the run is not finished; finish'),
     (['--mode=merge'], r'--from is missing: --mode=merge takes --from=DIR'),
@@ -165,7 +165,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=estimate', '--distributed=auto'], r'--mode=estimate: runs in'),
     (
       ['--workdir=s3://b/c', '--distributed=auto'],
-      r'--workdir=s3://b/c: several processes need a directory that all',
+      r'--workdir=s3://b/c: several processes need a shared directory',
     ),
     (
       ['--config.search.seeds=(0,)', '--config.search.learning_rates=(1e-5,)'],

@@ -55,10 +55,10 @@ def test_own_variants_stand_in_the_order_of_the_plan():
       r'nearest is .*\.layer_decay',
     ),
     ({'changes': {'multi': {'layer_decay': 2.0}}}, 'out of range'),
-    ({'changes': {'multi': 3}}, 'not a group of fields'),
+    ({'changes': {'multi': 3}}, 'is not a mapping; give a dict'),
     (
       {'changes': {'distill': {'teachers': 2}}},
-      r'mine\.changes\.distill\.teachers=2: config\.seeds has only 1; a',
+      r'mine\.changes\.distill\.teachers=2: config\.seeds has only 1; each',
     ),
     (
       {'changes': {'distill': {'logits': 'sets', 'folds': 2}}},
@@ -66,7 +66,7 @@ def test_own_variants_stand_in_the_order_of_the_plan():
     ),
     (
       {'teacher': 'multi', 'changes': {'distill': {'logits': 'sets'}}},
-      r"mine\.teacher: multi and distill\.logits='sets' are both teachers",
+      r"mine\.teacher: multi and distill\.logits='sets' both name a tea",
     ),
     ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
     ({'teacher': 'mutli'}, r"mine\.teacher: 'mutli' is none of single, multi"),

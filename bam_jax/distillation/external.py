@@ -28,7 +28,7 @@ _TOKEN_KEYS = ('tokenizer', 'max_length')
 REGRESSION_HEAD = 'linear'
 
 _OTHER_OUTPUT = 'write into another --output, or remove that folder'
-_LABEL_AGAIN = 'have its teacher label the rows of this plan'
+_LABEL_AGAIN = 'write logits for the rows of this plan with the same teacher'
 
 
 def fingerprint(
@@ -90,8 +90,8 @@ def write(
   wrong = ''
   if task.kind.per_token:
     wrong = (
-      f"a {task.kind.name} task's logits are of one vocabulary's tokens; only"
-      ' --mode=label writes them'
+      f"a {task.kind.name} task's logits depend on the vocabulary of the"
+      ' teacher; write them with --mode=label instead'
     )
   elif list(logits.shape) != shape:
     wrong = (
@@ -126,7 +126,7 @@ def exists(target: logit_sets.LogitSet, rows: int) -> bool:
   )
   if manifest.rows < rows:
     raise errors.UserError(
-      f'{target.directory}: has {manifest.rows} rows, but {rows} are needed;'
+      f'{target.directory}: has {manifest.rows} rows, but needs {rows};'
       ' perhaps it was written without the copies that config.data.swap adds;'
       f' {_OTHER_OUTPUT}'
     )
@@ -147,7 +147,7 @@ def find_sets(
   directory = Path(directory)
   where = f'config.distill.logits: {directory}'
   if not directory.is_dir():
-    raise errors.UserError(f'{where}: is not a directory; give one of logits')
+    raise errors.UserError(f'{where}: is not a directory; give another one')
   name = logit_sets.folder_name(task, split)
   several = {
     path.name: path / name
@@ -160,21 +160,21 @@ def find_sets(
     if teacher.partition('.')[0] == task_lib.UNLABELLED:
       # Its keys in an identity would be those of a set of unlabelled rows.
       raise errors.UserError(
-        f'{where}: {teacher}/ is named like the sets of rows without labels;'
+        f'{where}: {teacher}/ is a reserved folder name, for unlabelled rows;'
         ' rename the folder of this teacher'
       )
   if shards.exists(directory / name):
     if several:
       raise errors.UserError(
-        f'{where}: holds {name}/ and {min(several)}/{name}/; move {name}/ into'
-        ' a folder of its teacher, or remove one of them'
+        f'{where}: has both {name}/ and {min(several)}/{name}/; move {name}/'
+        ' into a folder TEACHER/, or remove one of the two'
       )
     return {'': directory / name}
   if not several:
     field = 'data.unlabelled' if split == task_lib.UNLABELLED else 'tasks'
     raise errors.UserError(
-      f'{where}: holds no set for {name}, neither as {name}/ nor as'
-      f' TEACHER/{name}/; write one, or leave {task} out of config.{field}'
+      f'{where}: has no logits for {name}, neither in {name}/ nor in'
+      f' TEACHER/{name}/; write them, or remove {task} from config.{field}'
     )
   return several
 
@@ -194,7 +194,7 @@ def open_set(
   teacher = manifest.fingerprint.get('teacher')
   if not (isinstance(teacher, dict) and teacher.keys() == {'name', 'digest'}):
     raise errors.UserError(
-      f'{directory}: holds logits for the students of its own plan alone; write'
+      f'{directory}: these logits are only for the plan that wrote them; write'
       ' external logits with --mode=label --output=DIR, and give DIR'
     )
   wanted = fingerprint(
@@ -208,9 +208,9 @@ def open_set(
     manifest.fingerprint.get(key) != wanted[key] for key in _TOKEN_KEYS
   ):
     raise errors.UserError(
-      f'{directory}: {task.name} is a {task.kind.name} task, whose logits'
-      " are of the teacher's tokens, and this plan has another vocabulary or"
-      " longest length; give it the teacher's, or leave the task out"
+      f'{directory}: {task.name} is a {task.kind.name} task, whose teacher and'
+      ' student must tokenize alike, but vocabulary or data.max_length differ;'
+      " use the teacher's, or remove the task"
     )
   manifest_lib.check_fingerprint(directory, manifest, wanted, _LABEL_AGAIN)
   return logit_sets.LogitSet(Path(directory), wanted, remedy=_LABEL_AGAIN)

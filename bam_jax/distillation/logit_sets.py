@@ -123,9 +123,9 @@ def read(
   labels = columns.metadata.get('labels')
   if labels != list(task.labels):
     raise fail(
-      f'its logits are in the order {labels}, the labels of {task.name} are'
+      f'its logits have the label order {labels}, but {task.name} has'
       f' {list(task.labels)}',
-      'label the rows again',
+      'write the logits again in that order',
     )
   rows = labelled_rows(features, source.fold)
   uids = list(features.uids)
@@ -146,7 +146,7 @@ def read(
     sizes = np.diff(columns.ragged('logits')[1])[order]
     wrong = np.flatnonzero(sizes != lengths * task.num_outputs)
     if len(wrong):
-      raise fail(f'the logits of {wanted[wrong[0]]} are not of its tokens')
+      raise fail(f'the logits of {wanted[wrong[0]]} do not fit its tokens')
   bad = first_not_finite(logits, lengths)
   if bad is not None:
     raise fail(f'the logits of {wanted[bad]} are not finite')

@@ -42,8 +42,8 @@ def label(
   _, runs = plan.find_group(group)
   if runs[0].fold:
     raise errors.UserError(
-      f'--group={runs[0].group}: was trained to label {runs[0].fold} alone;'
-      ' give a group of one of config.variants'
+      f'--group={runs[0].group}: is a teacher of fold {runs[0].fold} only;'
+      ' give a group of a variant in config.variants'
     )
   if data_dir is None:
     plan.open_runs(plan.runs, runs)
@@ -81,7 +81,7 @@ def _label_rows(
         ),
       )
       if processes.run_on_first(external.exists, target, len(rows)):
-        logging.info('%s: exists already, and is kept', target.directory)
+        logging.info('%s: already exists, skipping it', target.directory)
         continue
       params = get_params()
       labelling.write_logits(

@@ -91,8 +91,8 @@ def _copy(into: workspace_lib.Workspace, sources: dict[Path, Path]) -> None:
   free = shutil.disk_usage(into.root).free
   if needed > free:
     raise errors.UserError(
-      f'{into.root}: {needed} bytes are to be copied there and {free} are free;'
-      ' make room, or choose another --workdir'
+      f'{into.root}: copying needs {needed} bytes, but only {free} are free;'
+      ' free some space, or choose another --workdir'
     )
   for target, folder in sources.items():
     files.copy_directory(folder, target)
@@ -110,7 +110,7 @@ def _check_equal(
   )
   if changes:
     raise errors.UserError(
-      f'{here.run(name)}: is another run than {there.run(name)}'
+      f'{here.run(name)}: has other settings than {there.run(name)}'
       f' ({", ".join(changes[:3])}); choose another --workdir, or remove one of'
       ' the two folders'
     )

@@ -67,8 +67,8 @@ class Plan:
     if missing := records.count(None):
       raise errors.UserError(
         f'{self.workspace.root}: {missing} of the {len(records)} runs of'
-        ' config.search are not finished, so nothing is chosen yet; run'
-        ' --mode=run first'
+        ' config.search are not finished, so no learning rate is chosen yet;'
+        ' run --mode=run first'
       )
     scores = search.collect_scores(self.search_runs, records, self.tasks)
     for task in search.tasks_without_choice(scores):
@@ -172,9 +172,9 @@ class Plan:
     if bool(run.logits) != bool(self.external_teachers(run)):
       teachers = 'runs of its plan' if run.logits else 'external logits'
       raise errors.UserError(
-        f'{self.workspace.run(run.name)}: was taught by {teachers}, and'
-        f' config.distill.logits is {run.logits!r}; set it back, or choose'
-        ' another --workdir'
+        f'{self.workspace.run(run.name)}: was taught by {teachers}, but'
+        f' config.distill.logits is now {run.logits!r}; restore its old value,'
+        ' or choose another --workdir'
       )
     return record
 
@@ -204,7 +204,7 @@ class Plan:
     runs = [run for run in self.runs if run.group == group]
     if not runs:
       known = ', '.join(dict.fromkeys(run.group for run in self.runs))
-      raise errors.UserError(f'--group={group}: is none of {known}; give one')
+      raise errors.UserError(f'--group={group}: no such group; give {known}')
     for run in runs:
       if self.read_record(run) is None:
         raise errors.UserError(

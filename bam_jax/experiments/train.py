@@ -103,7 +103,7 @@ def _compile_ahead(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
     sizes = sorted({len(group) for group in plan.group_runs(todo)})
     plan.setup.programs.compile_ahead(plan.packing, sizes)
     logging.info(
-      'steps of %s rows are being compiled',
+      'Compiling training steps for batches of %s rows',
       ', '.join(map(str, plan.packing.row_buckets)),
     )
 

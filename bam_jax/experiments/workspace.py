@@ -91,7 +91,7 @@ class Workspace:
     changes = differences(_read_sealed(self._identity(name)), settings)
     if changes:
       raise errors.UserError(
-        f'{self.run(name)}: was run with another configuration or other data'
+        f'{self.run(name)}: was trained with other settings or other data'
         f' ({", ".join(changes[:3])}); choose another --workdir, or remove that'
         ' folder'
       )

@@ -100,7 +100,7 @@ def join(
       raise errors.RetryError(
         f'--coordinator={coordinator or "(found)"}: after {seconds} s'
         f' {missing}; start all within that time, or give more by'
-        ' --join_seconds; the same command, given to all, goes on'
+        ' --join_seconds, and run the same command again in all processes'
       )
   for error in failed:
     if isinstance(error, ValueError):
@@ -133,8 +133,8 @@ def _check_free(coordinator: str) -> None:
 
 def _cannot_meet(coordinator: str | None, error: Exception) -> errors.UserError:
   return errors.UserError(
-    f'--coordinator={coordinator or "(found)"}: the processes cannot meet'
-    f' there ({error}); give a free port of the machine of process 0'
+    f'--coordinator={coordinator or "(found)"}: the processes cannot connect'
+    f' to it ({error}); give a free port on the machine of process 0'
   )
 
 
@@ -176,7 +176,7 @@ def check_same(
   except jax.errors.JaxRuntimeError as e:
     raise errors.RetryError(
       f'the processes have joined, but one stopped ({str(e).splitlines()[0]});'
-      ' the same command, given to all, goes on'
+      ' run the same command again in all processes to continue'
     ) from e
   received = sorted(
     json.loads(value) for _, value in client.key_value_dir_get(_FACTS)

@@ -68,7 +68,7 @@ def _watch(own: int) -> None:
       elif now - since > _SILENCE:
         _end(
           f'process {name.removeprefix(_HEARTBEATS)} has sent no heartbeat for'
-          f' {now - since:.0f} s; the same command, given to all, goes on',
+          f' {now - since:.0f} s; run the same command again in all processes',
           preemption.EXIT_CODE,
         )
     for name, status in failed:
@@ -109,8 +109,8 @@ def exit_on_peer_error() -> Iterator[None]:
     late = re.search('timed? ?out|timeout|DEADLINE_EXCEEDED', cause, re.I)
     how = 'did not answer in time' if late else 'is gone'
     _end(
-      f'another process of the run {how}; the same command, given to all, goes'
-      f' on ({cause})',
+      f'another process of the run {how} ({cause}); run the same command'
+      ' again in all processes',
       preemption.EXIT_CODE,
     )
 

@@ -46,7 +46,7 @@ class Preempted(BaseException):
     how, self.exit_code = f'stopped by {signal.Signals(number).name}', EXIT_CODE
     if number == signal.SIGINT:
       how, self.exit_code = 'interrupted', _INTERRUPTED
-    super().__init__(f'{how}; the same command goes on')
+    super().__init__(f'{how}; run the same command again to continue')
     self.is_agreed = is_agreed
 
 

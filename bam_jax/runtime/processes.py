@@ -196,8 +196,8 @@ def check_shared(directory: Path) -> None:
   def check() -> None:
     if not path.exists():
       raise errors.UserError(
-        f'{directory}: is not shared: files of process 0 are not seen there;'
-        ' choose a --workdir on a file system that all machines share'
+        f'{directory}: is not shared: other processes do not see files of'
+        ' process 0; choose a --workdir on a file system that they share'
       )
 
   def write() -> None:
@@ -282,7 +282,7 @@ def _gather(value: Any, seconds: float | None = None) -> list[Any]:
       if seconds is not None and time.monotonic() - began > seconds:
         raise errors.RetryError(
           f'process {process} is alive, but did not join the others, which'
-          f' waited {seconds:.0f} s; the same command, given to all, goes on'
+          f' waited {seconds:.0f} s; run the command again in all processes'
         )
     values.append(json.loads(text))
   return values

@@ -88,7 +88,7 @@ class Telemetry:
         the state before that step.
     """
     if self._events is not None:
-      raise ValueError('truncate after write: TensorBoard cannot take it back')
+      raise ValueError('TensorBoard events exist: call truncate before write')
     self._purge_step = step
     if self._writes and self._path.exists():
       kept = [

@@ -126,7 +126,7 @@ class Mirror:
       known = files.read_json(state, 'choose another --scratch')
       if known['url'] != self._store.url:
         raise errors.UserError(
-          f'{self._scratch}: is the scratch of {known["url"]}; choose another'
+          f'{self._scratch}: is in use for {known["url"]}; choose another'
           ' --scratch'
         )
     writer, self._index = self._read_index()
@@ -184,9 +184,9 @@ class Mirror:
         is_equal = list(columns.measure(path)) == self._index[name]
         if complete.is_in_folder(name) and not is_equal:
           raise errors.UserError(
-            f'{self._store.url}/{name}: differs from what was uploaded; remove'
-            ' its folder or that of the run in the store, and run the same'
-            ' command again, which makes it anew'
+            f'{self._store.url}/{name}: is damaged (it differs from the index);'
+            ' remove its folder, or the folder of its run, from the store, and'
+            ' run the same command again'
           )
         (self._scratch / name).parent.mkdir(parents=True, exist_ok=True)
         path.replace(self._scratch / name)

@@ -96,7 +96,7 @@ class StoreLock:
       self._lost = True
       raise errors.UserError(
         f'{self._store.url}: taken over by {_describe(there)}, because this'
-        ' process sent no heartbeat for minutes; let that one finish'
+        ' process sent no heartbeat for minutes; wait until that process ends'
       )
 
   def _take_over(self, there: dict[str, object]) -> None:

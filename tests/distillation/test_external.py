@@ -91,11 +91,11 @@ def test_scores_are_taken_as_they_are(tmp_path):
 @pytest.mark.parametrize(
   ('logits', 'options', 'message'),
   [
-    ([[0, 1], [0, 1]], {}, 'no logits for t/train/2; have its teacher label'),
+    ([[0, 1], [0, 1]], {}, 'no logits for t/train/2; write logits for the'),
     (
       [[0, 1]] * 3,
       {'rows': 'xyz'},
-      'rows was "xyz" and is now "abc".*have its teacher label the rows',
+      'rows was "xyz" and is now "abc".*write logits for the rows',
     ),
     (
       [[0, 1]] * 3,
@@ -122,7 +122,12 @@ def test_an_unfit_set_is_refused(tmp_path, logits, options, message):
     ([[0, 1, 2]], _MOOD, 'big', r'have shape \[1, 3\]; give \[1, 2\]'),
     ([[0, 1], [0, math.inf]], _MOOD, 'big', 't/train/1 are not finite'),
     ([[0, 1]], _MOOD, '', 'the teacher is not named; give'),
-    ([[0, 1]], _TAGS, 'big', "a tagging task's logits are of one vocabulary's"),
+    (
+      [[0, 1]],
+      _TAGS,
+      'big',
+      "a tagging task's logits depend on the vocab",
+    ),
   ],
   ids=['width', 'not-finite', 'no-name', 'tokens'],
 )
@@ -146,18 +151,18 @@ def test_logits_of_tokens_need_the_same_vocabulary(tmp_path):
   )
   external.open_set(tmp_path / 'tags', features, _TAGS)
   other = _features(tmp_path, _TAGS, rows=1, tokenizer='letters')
-  with pytest.raises(errors.UserError, match='has another vocabulary or long'):
+  with pytest.raises(errors.UserError, match='tokenize alike, but vocabulary'):
     external.open_set(tmp_path / 'tags', other, _TAGS)
 
 
 def test_a_folder_without_a_set_for_the_task_is_refused(tmp_path):
   with pytest.raises(errors.UserError, match='is not a directory'):
     external.find_sets(tmp_path / 'nowhere', 'mood')
-  with pytest.raises(errors.UserError, match='holds no set for mood, neither'):
+  with pytest.raises(errors.UserError, match='has no logits for mood, neither'):
     external.find_sets(tmp_path, 'mood')
   _write(tmp_path / 'mood', [[0, 1]])
   _write(tmp_path / 'one' / 'mood', [[0, 1]])
-  with pytest.raises(errors.UserError, match='holds mood/ and one/mood/'):
+  with pytest.raises(errors.UserError, match='has both mood/ and one/mood/'):
     external.find_sets(tmp_path, 'mood')
 
 
@@ -171,7 +176,7 @@ def test_a_set_without_the_swapped_copies_is_not_taken_for_one_with_them(
   assert external.exists(target, 3)
   with pytest.raises(
     errors.UserError,
-    match=r'has 3 rows, but 6 are needed; .*into another --output',
+    match=r'has 3 rows, but needs 6; .*into another --output',
   ):
     external.exists(target, 6)
   assert not external.exists(
@@ -188,7 +193,7 @@ def test_a_set_of_a_plan_for_itself_is_told_apart(tmp_path):
     np.zeros((1, 2), np.float32),
     prepare.label_metadata(_MOOD),
   )
-  with pytest.raises(errors.UserError, match='of its own plan alone; write'):
+  with pytest.raises(errors.UserError, match='for the plan that wrote them; w'):
     external.open_set(tmp_path / 'mood', features, _MOOD)
 
 
@@ -236,7 +241,7 @@ def test_a_set_is_not_written_through_a_link(tmp_path):
 def test_a_teacher_named_like_the_rows_without_labels(tmp_path, name):
   """Its digest would stand where that of another set stands."""
   _write(tmp_path / name / 'mood', [[0, 0]])
-  with pytest.raises(errors.UserError, match=f'{name}/ is named like the sets'):
+  with pytest.raises(errors.UserError, match=f'{name}/ is a reserved folder'):
     external.find_sets(tmp_path, 'mood')
   (tmp_path / name).rename(tmp_path / 'big.unlabelled')
   assert external.find_sets(tmp_path, 'mood').keys() == {'big.unlabelled'}

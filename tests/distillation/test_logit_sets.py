@@ -127,7 +127,7 @@ def test_rows_are_joined_by_uid(tmp_path):
     (
       [[0, 1]] * 3,
       {'labels': ['up', 'down']},
-      r"in the order \['up', 'down'\], the labels of mood are \['down', 'up'\]",
+      r"label order \['up', 'down'\], but mood has \['down', 'up'\]",
     ),
     (
       [[0, 1]] * 3,
@@ -312,7 +312,7 @@ def test_tokens_have_teachers_too(tmp_path):
 @pytest.mark.parametrize(
   ('lengths', 'changes', 'message'),
   [
-    ((3, 4, 5), {}, 'the logits of t/train/1 are not of its tokens; remove'),
+    ((3, 4, 5), {}, 'the logits of t/train/1 do not fit its tokens; remove'),
     (
       (3, 5, 4),
       {'logits': np.float32([[0, 0]] * 7 + [[0, np.inf]] + [[0, 0]] * 4)},

@@ -141,11 +141,11 @@ def test_who_taught_a_finished_run_is_not_mistaken(
   """Without a row read: a report or a card would name other teachers."""
   if outside_now:
     workdir, changes = taught, {'distill.logits': str(taught / 'sets')}
-    message = r"taught by runs of its plan, and config\.distill\.logits is '/"
+    message = r"taught by runs of its plan, but .*\.distill\.logits is now '/"
   else:
     train.run(student())
     workdir, changes = tmp_path / 'work', {}
-    message = "taught by external logits, and .* is ''; set it back"
+    message = "taught by external logits, but .* is now ''; restore its"
   plan = tiny_plan(workdir, variants=('single_to_multi',), **changes)
   with pytest.raises(errors.UserError, match=message):
     report.report(plan)
@@ -174,7 +174,7 @@ def test_a_row_without_logits_is_told_before_any_step(student, sets, trained):
   uids, _ = _logits(sets / _TASKS[1], _TASKS[1])
   _write(sets / _TASKS[1], _TASKS[1], uids[:-1])
   with pytest.raises(
-    errors.UserError, match=f'no logits for {uids[-1]}; have its teacher label'
+    errors.UserError, match=f'no logits for {uids[-1]}; write logits for the'
   ):
     train.run(student())
   assert trained == []

@@ -138,7 +138,7 @@ def test_another_run_of_the_same_name_is_refused(shards, tmp_path, place):
   before = _files(workdir)
   with pytest.raises(
     errors.UserError,
-    match=rf'runs/{_RUNS[2]}: is another run than .*/{_RUNS[2]}'
+    match=rf'runs/{_RUNS[2]}: has other settings than .*/{_RUNS[2]}'
     r' \(config.single.learning_rate was (5e-05, is 1.0|1.0, is 5e-05)\);'
     r' choose another --workdir, or remove one',
   ):
@@ -207,7 +207,7 @@ def test_a_source_that_does_not_fit_is_refused_before_it_is_copied(
   free = shutil.disk_usage(tmp_path).total
   with (source / 'runs' / _RUNS[2] / 'outputs.npz').open('wb') as file:
     file.truncate(free)  # A hole: it takes no room there.
-  with pytest.raises(errors.UserError, match=r'to be copied .* are free; ma'):
+  with pytest.raises(errors.UserError, match=r'copying needs .* are free; fr'):
     merge.copy_runs(*_spaces(workdir), _spaces(source))
   assert not list(workdir.iterdir())
 

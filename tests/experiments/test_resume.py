@@ -90,7 +90,7 @@ def test_a_plan_that_is_told_to_stop_saves_and_goes_on(undisturbed, tmp_path):
   process.send_signal(signal.SIGTERM)
   stderr = commands.ends_with(process, 75)
   assert stderr.splitlines()[-1] == (
-    'bam_jax: stopped by SIGTERM; the same command goes on'
+    'bam_jax: stopped by SIGTERM; run the same command again to continue'
   )
   lines = (workdir / 'runs' / commands.TEACHER / 'metrics.jsonl').read_text()
   last = json.loads(lines.splitlines()[-1])['step']

@@ -240,7 +240,7 @@ def _stop(workdir, number, devices, after, told, preemption_signal) -> None:
     assert several.ends() == [75] * number, several.log(0)
     for i in range(number):
       assert several.log(i).splitlines()[-1] == (
-        'bam_jax: stopped by SIGTERM; the same command goes on'
+        'bam_jax: stopped by SIGTERM; run the same command again to continue'
       )
   lines = (workdir / 'runs' / _RUN / 'metrics.jsonl').read_text()
   last = json.loads(lines.splitlines()[-1])['step']
@@ -295,9 +295,9 @@ def test_a_dead_process_ends_the_others(tmp_path, victim):
     else:
       lines = re.findall('^bam_jax: .*', told, re.MULTILINE)
       assert len(lines) == 1 and re.fullmatch(
-        'bam_jax: (another process of the run is gone|process 1 has sent no'
-        ' heartbeat for 6[0-9] s); the same command, given to all, goes on'
-        r'( \(.*\))?',
+        r'bam_jax: (another process of the run is gone \(.*\)|process 1 has'
+        ' sent no heartbeat for 6[0-9] s); run the same command again in all'
+        ' processes',
         lines[0],
       )
       assert status == 75

@@ -409,7 +409,7 @@ def test_test_rows_are_predicted_without_teachers(finished, workdir):
       else:
         assert 0 <= float(row[1]) <= 5
   assert not (workdir / 'teachers').exists()
-  with pytest.raises(errors.UserError, match=r'--group=none: is none of singl'):
+  with pytest.raises(errors.UserError, match='--group=none: no such group; g'):
     predict.predict(plan, 'none')
 
 
@@ -554,7 +554,7 @@ def test_scoring_again_finds_the_same(finished, workdir, trained):
   [
     (
       {'single.learning_rate': 1e-3},
-      r'single-s0-mood: was run with another configuration or other data'
+      r'single-s0-mood: was trained with other settings or other data'
       r' \(config.single.learning_rate was 5e-05, is 0.001\)',
     ),
     (
@@ -650,7 +650,7 @@ def _exchange(directory: Path) -> None:
     ),
     (
       lambda directory: _rewrite(directory, labels=_LABELS[::-1]),
-      r"its logits are in the order \['up', 'down'\], the labels of mood are"
+      r"its logits have the label order \['up', 'down'\], but mood has"
       r" \['down', 'up'\]",
     ),
     (_exchange, r'was made from other inputs: parameters was'),
@@ -699,5 +699,5 @@ def test_models_are_exported_by_group(finished):
 
 
 def test_a_group_to_export_must_be_there(finished):
-  with pytest.raises(errors.UserError, match='--group=none-s0: is none of'):
+  with pytest.raises(errors.UserError, match='--group=none-s0: no such group'):
     export.export(finished.plan, 'none-s0')

@@ -22,7 +22,8 @@ def test_a_signal_is_raised_by_the_next_check(number):
       preemption_signal.check()
   assert raised.value.exit_code == 75
   assert str(raised.value) == (
-    f'stopped by {signal.Signals(number).name}; the same command goes on'
+    f'stopped by {signal.Signals(number).name}; run the same command again to'
+    ' continue'
   )
 
 
@@ -194,7 +195,8 @@ while True:
 def test_a_long_call_is_ended(long_call, number, code, told):
   process = _run(f'send(signal.{number}, 0.2)\n{long_call}')
   assert process.returncode == code
-  assert process.stderr == f'bam_jax: {told}; the same command goes on\n'
+  remedy = 'run the same command again to continue'
+  assert process.stderr == f'bam_jax: {told}; {remedy}\n'
 
 
 def test_what_is_held_is_not_ended():

@@ -119,7 +119,7 @@ def test_two_processes_agree(tmp_path):
     assert process.returncode == 3, out
     told.append(dict(line.split(': ', 1) for line in out.splitlines()))
   work = tmp_path / 'work'
-  unshared = 'is not shared: files of process 0 are not seen there; choose a'
+  unshared = 'is not shared: other processes do not see files of process 0; ch'
   full = "[Errno 28] No space left on device: 'a'"
   expected = {
     'is_first': ('True', 'False'),

@@ -272,7 +272,7 @@ def test_a_damaged_object_is_told(s3, tmp_path):
   name = f'{_CHECKPOINTS}/step_4/params/_METADATA'
   stores.Store(s3).write(name, b'{}')
   with (
-    pytest.raises(errors.UserError, match=f'{name}: differs from what was'),
+    pytest.raises(errors.UserError, match=f'{name}: is damaged .it differs'),
     _mirror(s3, tmp_path / 'second'),
   ):
     pass
@@ -290,7 +290,7 @@ def test_a_scratch_of_something_else_is_refused(s3, tmp_path):
     _work(tmp_path / 'b')
   _write(tmp_path / 'c', {'notes.txt': 'mine'})
   for scratch, message in (
-    ('b', f'b: is the scratch of {s3}/b; choose another --scratch'),
+    ('b', f'b: is in use for {s3}/b; choose another --scratch'),
     ('c', f'c: holds files that are not from {s3}/a; choose another --scratch'),
   ):
     before = _content(tmp_path / scratch)
