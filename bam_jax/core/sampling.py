@@ -176,7 +176,7 @@ class CopiesSampler:
     num_steps: int,
     seed: int,
   ):
-    """Shuffles the copies.
+    """Copies the rows of each task and shuffles all copies once.
 
     Args:
       rows: [T] rows, swapped copies included.
@@ -230,7 +230,7 @@ class SubsetSampler:
     sampler: ProportionalSampler | CopiesSampler,
     rows: Sequence[np.ndarray],
   ):
-    """Concatenates the rows.
+    """Joins the row indices of all tasks into one array.
 
     Args:
       sampler: chooses among as many rows of each task as the subset has.

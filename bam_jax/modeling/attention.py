@@ -64,7 +64,7 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(options, first, qkv, segment_ids, bias, words):
-  """Computes the attention of the rows on one device, as `attend` returns it.
+  """Computes scaled dot-product attention of the rows on one device.
 
   The options are dropout rate and platform; `first`, [1] uint32, is the number
   of the first row in the whole batch.

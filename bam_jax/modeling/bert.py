@@ -96,7 +96,7 @@ class Embeddings(nn.Module):
     positions: jax.Array,
     words: jax.Array,
   ) -> jax.Array:
-    """Embeds ids [B, L], with the dropout words [2] -> [B, L, D]."""
+    """Embeds ids [B, L] as [B, L, D], with dropout from random uint32 [2]."""
     config, compute = self.config, self.compute
 
     def table(name: str, rows: int) -> jax.Array:
@@ -135,7 +135,7 @@ class Layer(nn.Module):
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> jax.Array:
-    """Applies the layer to x [B, L, D], with dropout words [_SITES, 2]."""
+    """Applies the layer to x [B, L, D]; words: random uint32 [_SITES, 2]."""
     config, compute = self.config, self.compute
     rate, place = config.dropout_hidden, (compute.mesh, compute.platform)
     y, bias = SelfAttention(config, compute, name='attention')(

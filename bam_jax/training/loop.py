@@ -243,7 +243,7 @@ class _Group:
   def _evaluate(
     self, index: int, step: int, state: step_lib.TrainState
   ) -> tuple[evaluate.Outputs, evaluate.Scores, float]:
-    """Evaluates one run, logs its mean score and returns it with the rest."""
+    """Evaluates one run; logs and returns the mean score of its tasks."""
     spec, tasks = self._specs[index], self._programs.tasks
     outputs, scores = evaluate.evaluate(
       self._programs,

@@ -63,7 +63,7 @@ class Programs:
     config: config_lib.Config,
     mesh: Mesh,
   ):
-    """Decides the shardings; compiles nothing yet.
+    """Chooses the shardings of the arrays; compiles nothing yet.
 
     Raises:
       errors.UserError: config.train.accumulate does not divide a row bucket, or
@@ -379,7 +379,7 @@ def _make_apply(
 
 
 def _check(config: config_lib.Config, mesh: Mesh) -> None:
-  """Raises if devices cannot share the seeds, or parts a row bucket."""
+  """Raises if seeds don't divide by devices, or row buckets by parts."""
   seeds, accumulate = config.train.seeds_at_once, config.train.accumulate
   if seeds > 1 and seeds % mesh.size:
     raise errors.UserError(

@@ -1,4 +1,4 @@
-"""Trains K seeds of a run by one program.
+"""Trains K seeds of the same run at once, in one compiled program.
 
 Each device trains some of the seeds completely, so devices exchange nothing.
 All arrays have a leading axis of seeds, except the n stacked layers of the
@@ -38,7 +38,7 @@ class Seeds:
     mesh: Mesh,
     options: Mapping[str, Any],
   ):
-    """Decides the shardings; compiles nothing yet.
+    """Chooses the shardings of K seeds; compiles nothing yet.
 
     Args:
       train: (state, batch, schedule) -> (state, metrics), on one device.
