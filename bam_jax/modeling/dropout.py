@@ -13,7 +13,7 @@ _GOLDEN = 0x9E3779B1
 
 
 def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
-  """Draws two random uint32 for each dropout layer, [sites, 2].
+  """Draws two random uint32 for each place of dropout, [sites, 2].
 
   Args:
     module: the module whose rng collection 'dropout' is used.
