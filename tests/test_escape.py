@@ -7,7 +7,6 @@ import json
 import re
 
 import markdown_it
-import numpy as np
 import pytest
 import yaml
 
@@ -18,6 +17,7 @@ from bam_jax.inference import card
 from bam_jax.inference import predict
 from bam_jax.reporting import report
 from bam_jax.reporting import scores as scores_lib
+from bam_jax.tasks import kind
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -302,9 +302,14 @@ def test_predictions_have_a_line_a_row(tmp_path, text):
     tables={},
   )
   path = tmp_path / 'out.tsv'
-  uids = ['mood/test/0', 'mood/test/1']
-  said = dict(zip(uids, (text, 'other')))
-  predict.write_tsv(path, task, said, np.array([[1.0, 0.0], [0.0, 1.0]]))
+  predict.write_tsv(
+    path,
+    task,
+    [
+      kind.Prediction('mood/test/0', text, {}, (0.75, 0.25)),
+      kind.Prediction('mood/test/1', 'other', {}, (0.25, 0.75)),
+    ],
+  )
   rows = [line.split('\t') for line in path.read_text().splitlines()]
   assert [row[:2] for row in rows] == [
     ['uid', 'prediction'],

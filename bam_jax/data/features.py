@@ -232,9 +232,9 @@ def featurize(
 
   swapped = []
   stream = iter(examples)
-  size = _WINDOWS_BATCH if task.kind.in_windows else _BATCH
+  size = _WINDOWS_BATCH if task.kind.per_token else _BATCH
   while batch := list(itertools.islice(stream, size)):
-    if task.kind.in_windows:
+    if task.kind.per_token:
       yield from task.kind.windows(task, batch, tokenizer, max_length, on_cut)
       continue
     first = tokenizer.encode([example.text_a for example in batch])

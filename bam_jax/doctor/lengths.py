@@ -57,7 +57,7 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     tokens += [len(ids) + 1 for ids in encoded]
     unknown += [np.count_nonzero(ids == tokenizer.unk_id) for ids in encoded]
   over = np.maximum(tokens - rows.max_length, 0)
-  if rows.task.kind.in_windows:
+  if rows.task.kind.per_token:
     over[:] = 0
   has_unknown, is_cut = sample[unknown > 0], sample[over > 0]
   words = _unknown_words(rows, has_unknown[:_UNKNOWN_ROWS])

@@ -186,7 +186,7 @@ class PlanData:
     """Returns the number of labelled rows that are not in a run's fold."""
     if not run.fold:
       return len(rows)
-    if task.kind.in_windows:
+    if task.kind.per_token:
       return len(folds.split(rows.uids, run.fold)[0])
     copies = 2 if task.name in run.config.data.swap else 1
     return copies * folds.examples_outside(len(rows) // copies, run.fold)

@@ -55,11 +55,6 @@ class Result(NamedTuple):
     """Returns the fields of the prediction, and `truncated`."""
     return {**self.prediction.said, 'truncated': self.truncated}
 
-  def as_fields(self) -> list[str]:
-    """Returns the prediction and its probabilities as text."""
-    shares = [f'{p:.4f}' for p in self.prediction.probabilities]
-    return [self.prediction.text, *shares]
-
 
 class Model:
   """Predicts with the models of a group of runs.

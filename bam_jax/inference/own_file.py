@@ -66,7 +66,7 @@ def predict(
         if as_json:
           line = json.dumps(result.as_json(), ensure_ascii=False)
         else:
-          line = escape.tsv(result.as_fields())
+          line = escape.tsv(result.prediction.as_fields())
         file.write(line + '\n')
         cut += result.truncated
       count += len(texts)

@@ -1,15 +1,14 @@
 """Predicts test splits with trained parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import shards
 from bam_jax.runtime import processes
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
@@ -31,28 +30,24 @@ def predict(
   logits = evaluate.predict(
     programs, params, features, programs.tasks.index[task.name], config.packing
   )
-  texts = task.kind.texts(task, logits, features)
-  processes.run_on_first(write_tsv, path, task, texts, logits)
-  return texts
+  predictions = task.kind.predict(task, logits, features)
+  processes.run_on_first(write_tsv, path, task, predictions)
+  return {each.uid: each.text for each in predictions}
 
 
 def write_tsv(
-  path: Path, task: task_lib.Task, texts: Mapping[str, str], logits: np.ndarray
+  path: Path, task: task_lib.Task, predictions: Sequence[kind_lib.Prediction]
 ) -> None:
   r"""Writes a line `uid<TAB>prediction<TAB>probabilities...` for each row.
 
   Kinds without probabilities have two columns. A tab or a line break inside a
-  label is written as `\t` or `\n`. `texts` maps uids to predictions, and
-  `logits` has the same rows.
+  label is written as `\t` or `\n`.
 
   Raises:
     errors.UserError: the file can't be written.
   """
   names = task.kind.prediction_columns(task)
-  shares = np.empty((len(texts), 0))
-  if names:
-    shares = task.kind.probabilities(logits)
   lines = [escape.tsv(('uid', 'prediction', *names))]
-  for (uid, text), row in zip(texts.items(), shares, strict=True):
-    lines.append(escape.tsv((uid, text, *(f'{p:.4f}' for p in row))))
+  for each in predictions:
+    lines.append(escape.tsv((each.uid, *each.as_fields())))
   files.write_text(path, '\n'.join(lines) + '\n')

@@ -72,6 +72,7 @@ class Answers(kind_bases.PerToken):
     ('answers', 'bytes', 1),
   )
   own_fields = ('stride', 'unanswerable')
+  output_names = ('start', 'end')
   architecture = 'ForQuestionAnswering'
   head_layer = 'qa_outputs'
   pipeline = 'question-answering'
@@ -80,9 +81,6 @@ class Answers(kind_bases.PerToken):
     if labels:
       return f'labels: {labels} given for a task of answers; leave it empty'
     return ''
-
-  def num_outputs(self, labels: Sequence[str]) -> int:
-    return 2
 
   def label_width(self, task: task_lib.Task) -> int:
     return 2
@@ -164,12 +162,6 @@ class Answers(kind_bases.PerToken):
       exact = squad_metrics.best(squad_metrics.exact_match, text, gold)
       found.append((exact, squad_metrics.best(squad_metrics.f1, text, gold), 1))
     return np.array(found, np.float64)
-
-  def quality_inputs(
-    self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
-  ) -> None:
-    """Returns None, since the possible answers differ between windows."""
-    return None
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
     return [('question', 'context')]

@@ -80,21 +80,13 @@ class Classification(kind_bases.Plain):
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
     """Predicts `label`, and `probabilities` of all labels."""
-    found = []
-    for uid, chosen, probs in zip(
-      rows.uids,
-      self.predictions(task, logits),
-      self.probabilities(logits).tolist(),
-      strict=True,
-    ):
-      label = task.labels[chosen]
-      by_label = kind_bases.probabilities_by_label(task, probs)
-      said = {'label': label, 'probabilities': by_label}
-      found.append(kind.Prediction(uid, label, said, probs))
-    return found
-
-  def probabilities(self, logits: np.ndarray) -> np.ndarray:
-    return scipy.special.softmax(logits, axis=-1)
+    labels = [task.labels[i] for i in self.predictions(task, logits)]
+    found = [
+      kind.Prediction(uid, label, {'label': label})
+      for uid, label in zip(rows.uids, labels, strict=True)
+    ]
+    probs = scipy.special.softmax(logits, axis=-1)
+    return kind_bases.with_probabilities(task, found, probs)
 
   def meaning(self, task: task_lib.Task) -> str:
     return 'logits of ' + ', '.join(map(escape.code, task.labels))

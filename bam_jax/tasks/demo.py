@@ -219,25 +219,16 @@ TASKS: dict[str, task_lib.Task] = {
 }
 
 
-def generate(
-  task_name: str, split: str, rows: int | None = None
-) -> list[task_lib.Example]:
-  """Generates the rows of a split, which are the same on every machine.
+def generate(task_name: str, split: str) -> list[task_lib.Example]:
+  """Generates the distinct rows of a split, equal on every machine.
 
-  Args:
-    task_name: a key of `TASKS`.
-    split: `train`, `dev` or `test`; the last has no labels.
-    rows: number of rows; None: the suite's own number. The first rows are the
-      same for any number.
-
-  Returns:
-    Distinct examples; a score is a multiple of 0.1 from 0 to 5.
+  A score is a multiple of 0.1 from 0 to 5. The split `test` has no labels.
 
   Raises:
     KeyError: the task or split is unknown.
   """
   task, recipe = TASKS[task_name], _RECIPES[task_name]
-  size = rows or {'train': recipe.train_rows, **_HELD_OUT_ROWS}[split]
+  size = {'train': recipe.train_rows, **_HELD_OUT_ROWS}[split]
   seed = (_SEED, list(TASKS).index(task_name), list(task.tables).index(split))
   draw = _Draw(seed, held_out=split != 'train')
   drawn: dict[tuple[str, str | None], int | float | None] = {}

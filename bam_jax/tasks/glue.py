@@ -5,7 +5,6 @@ diagnostic set, is a test split of MNLI, whose head predicts it.
 """
 
 from collections.abc import Mapping
-import functools
 
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
@@ -24,7 +23,6 @@ def _table(
 
 
 def _tables(
-  name: str,
   folder: str,
   text: tuple[int, ...],
   label: int,
@@ -35,23 +33,16 @@ def _tables(
 ) -> dict[str, task_lib.Table]:
   """Declares the train, dev and test files of a task.
 
-  Args:
-    name: name in TFDS.
-    folder: folder of the files, and name of the file in a submission.
-    text: text columns of train and dev.
-    label: label column of train and dev.
-    test_text: text columns of test.
-    header: whether train and dev have a header.
-    skip_malformed: see `task.Table`.
+  The test files of all tasks have a header; their columns are `test_text`.
   """
-  table = functools.partial(_table, skip_malformed=skip_malformed)
-  labelled = {'text': text, 'label': label, 'header': header}
+  tfds = folder.lower().replace('-', '')
+  skip = {'skip_malformed': skip_malformed}
+  own = {'text': text, 'label': label, 'header': header, **skip}
+  test = {'text': test_text, 'submission': f'{folder}.tsv', **skip}
   return {
-    'train': table(f'{folder}/train', f'{name}:train', **labelled),
-    'dev': table(f'{folder}/dev', f'{name}:validation', **labelled),
-    'test': table(
-      f'{folder}/test', f'{name}:test', test_text, submission=f'{folder}.tsv'
-    ),
+    'train': _table(f'{folder}/train', f'{tfds}:train', **own),
+    'dev': _table(f'{folder}/dev', f'{tfds}:validation', **own),
+    'test': _table(f'{folder}/test', f'{tfds}:test', **test),
   }
 
 
@@ -74,20 +65,19 @@ def _task(
   )
 
 
+def _mnli(split: str, tfds: str, *label: int, **more: str) -> task_lib.Table:
+  return _table(f'MNLI/{split}', f'mnli:{tfds}', (8, 9), *label, **more)
+
+
 _MNLI_TABLES = {
-  'train': _table('MNLI/train', 'mnli:train', (8, 9), 11),
-  'dev_matched': _table(
-    'MNLI/dev_matched', 'mnli:validation_matched', (8, 9), 15
+  'train': _mnli('train', 'train', 11),
+  'dev_matched': _mnli('dev_matched', 'validation_matched', 15),
+  'dev_mismatched': _mnli('dev_mismatched', 'validation_mismatched', 15),
+  'test_matched': _mnli(
+    'test_matched', 'test_matched', submission='MNLI-m.tsv'
   ),
-  'dev_mismatched': _table(
-    'MNLI/dev_mismatched', 'mnli:validation_mismatched', (8, 9), 15
-  ),
-  'test_matched': _table(
-    'MNLI/test_matched', 'mnli:test_matched', (8, 9), submission='MNLI-m.tsv'
-  ),
-  'test_mismatched': _table(
-    'MNLI/test_mismatched', 'mnli:test_mismatched', (8, 9),
-    submission='MNLI-mm.tsv',
+  'test_mismatched': _mnli(
+    'test_mismatched', 'test_mismatched', submission='MNLI-mm.tsv'
   ),
   'ax': _table(
     'AX/diagnostic', 'ax:test', (1, 2), submission='AX.tsv',
@@ -101,27 +91,27 @@ _NLI = ('entailment', 'neutral', 'contradiction')
 _ENTAILMENT = ('entailment', 'not_entailment')
 _TASKS = (
   _task(
-    'cola', _tables('cola', 'CoLA', (3,), 1, (1,), header=False),
+    'cola', _tables('CoLA', (3,), 1, (1,), header=False),
     labels=('0', '1'), tfds_labels=('unacceptable', 'acceptable'),
     tfds_text=('sentence',), metrics=('matthews',),
   ),
   _task(
-    'sst2', _tables('sst2', 'SST-2', (0,), 1, (1,)),
+    'sst2', _tables('SST-2', (0,), 1, (1,)),
     labels=('0', '1'), tfds_labels=('negative', 'positive'),
     tfds_text=('sentence',),
   ),
   _task(
-    'mrpc', _tables('mrpc', 'MRPC', (3, 4), 0, (3, 4)),
+    'mrpc', _tables('MRPC', (3, 4), 0, (3, 4)),
     labels=('0', '1'), tfds_labels=('not_equivalent', 'equivalent'),
     tfds_text=_SENTENCES, metrics=('f1', 'accuracy'),
   ),
   _task(
-    'stsb', _tables('stsb', 'STS-B', (7, 8), 9, (7, 8)), scale=(0.0, 5.0),
+    'stsb', _tables('STS-B', (7, 8), 9, (7, 8)), scale=(0.0, 5.0),
     tfds_text=_SENTENCES, metrics=('pearson', 'spearman'),
   ),
   _task(
     # The official files hold rows that lack columns.
-    'qqp', _tables('qqp', 'QQP', (3, 4), 5, (1, 2), skip_malformed=True),
+    'qqp', _tables('QQP', (3, 4), 5, (1, 2), skip_malformed=True),
     labels=('0', '1'), tfds_labels=('not_duplicate', 'duplicate'),
     tfds_text=('question1', 'question2'), metrics=('f1', 'accuracy'),
   ),
@@ -132,15 +122,15 @@ _TASKS = (
     test_splits=('test_matched', 'test_mismatched', 'ax'),
   ),
   _task(
-    'qnli', _tables('qnli', 'QNLI', (1, 2), 3, (1, 2)), labels=_ENTAILMENT,
+    'qnli', _tables('QNLI', (1, 2), 3, (1, 2)), labels=_ENTAILMENT,
     tfds_labels=_ENTAILMENT, tfds_text=('question', 'sentence'),
   ),
   _task(
-    'rte', _tables('rte', 'RTE', (1, 2), 3, (1, 2)), labels=_ENTAILMENT,
+    'rte', _tables('RTE', (1, 2), 3, (1, 2)), labels=_ENTAILMENT,
     tfds_labels=_ENTAILMENT, tfds_text=_SENTENCES,
   ),
   _task(
-    'wnli', _tables('wnli', 'WNLI', (1, 2), 3, (1, 2)),
+    'wnli', _tables('WNLI', (1, 2), 3, (1, 2)),
     labels=('0', '1'), tfds_labels=('not_entailment', 'entailment'),
     tfds_text=_SENTENCES,
     # Its development set contradicts its training set, so the published

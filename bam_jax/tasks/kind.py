@@ -76,6 +76,10 @@ class Prediction(NamedTuple):
   said: Mapping[str, object]
   probabilities: Sequence[float] = ()  # One per label, if the kind has them.
 
+  def as_fields(self) -> list[str]:
+    """Returns the prediction and its probabilities as cells of a table."""
+    return [self.text, *(f'{p:.4f}' for p in self.probabilities)]
+
 
 class Kind(abc.ABC):
   """The interface of a kind of task.
@@ -89,14 +93,16 @@ class Kind(abc.ABC):
     columns: names of the text and label columns, if they are always the same.
     more_fields: further fields of the features: name, type, numbers per row.
     own_fields: fields of `Task` that only this kind reads.
+    output_names: names of the outputs; empty: the task's labels.
     has_scale: whether a label is a score on `Task.scale`.
-    per_token: whether outputs are per token, not per example.
-    in_windows: whether long examples are cut into windows, not truncated.
+    per_token: whether outputs are per token, not per example. A long example is
+      then cut into windows, not truncated.
     one_class: whether a prediction is one of the task's labels.
     has_probabilities: whether a prediction has a probability for each label.
     architecture: class of an exported model, without the family's prefix.
     head_layer: name of the exported head's linear layer.
     pipeline: tag of exported models on the hub.
+    problem_type: entry in the config.json of an exported model, or ''.
     head: `sigmoid` or `linear` if outputs are scores, else None.
   """
 
@@ -108,14 +114,15 @@ class Kind(abc.ABC):
   columns: ClassVar[tuple[tuple[str, ...], str] | None] = None
   more_fields: ClassVar[tuple[tuple[str, str, int | None], ...]] = ()
   own_fields: ClassVar[tuple[str, ...]] = ()
+  output_names: ClassVar[tuple[str, ...]] = ()
   has_scale: ClassVar[bool] = False
   per_token: ClassVar[bool] = False
-  in_windows: ClassVar[bool] = False
   one_class: ClassVar[bool] = False
   has_probabilities: ClassVar[bool] = False
   architecture: ClassVar[str] = 'ForSequenceClassification'
   head_layer: ClassVar[str] = 'classifier'
   pipeline: ClassVar[str] = 'text-classification'
+  problem_type: ClassVar[str] = ''
   head: str | None = None
 
   def __str__(self) -> str:
@@ -145,10 +152,6 @@ class Kind(abc.ABC):
     Raises:
       errors.UserError: the task has no such label.
     """
-
-  def num_outputs(self, labels: Sequence[str]) -> int:
-    """Number of logits per example or token for a task with these labels."""
-    return len(labels)
 
   def label_width(self, task: task_lib.Task) -> int | None:
     """Number of values per label in the features; None if it varies."""
@@ -238,7 +241,6 @@ class Kind(abc.ABC):
       ValueError: an array has a wrong shape or type.
     """
 
-  @abc.abstractmethod
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -248,6 +250,8 @@ class Kind(abc.ABC):
       [n, c] log-probabilities and [n] int64 class indices; or [n] scores on 0-1
       and [n] gold scores; or None: quality is not measured.
     """
+    del task, logits, label
+    return None
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
     """Returns the sets of field names that an input may have.
@@ -277,13 +281,6 @@ class Kind(abc.ABC):
   ) -> list[Prediction]:
     """Turns logits into one prediction per example, in the order of rows."""
 
-  def texts(
-    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
-  ) -> dict[str, str]:
-    """Predictions as text by uid, in the order of the rows."""
-    found = self.predict(task, logits, rows)
-    return {prediction.uid: prediction.text for prediction in found}
-
   def prediction_columns(self, task: task_lib.Task) -> list[str]:
     """Names of the columns of probabilities in a file of predictions.
 
@@ -294,11 +291,6 @@ class Kind(abc.ABC):
     if _COLUMNS.isdisjoint(task.labels):
       return list(task.labels)
     return [f'p({label})' for label in task.labels]
-
-  def probabilities(self, logits: np.ndarray) -> np.ndarray | None:
-    """Probabilities of the labels, [N, c]; None if the kind has none."""
-    del logits
-    return None
 
   @abc.abstractmethod
   def meaning(self, task: task_lib.Task) -> str:
@@ -311,14 +303,11 @@ class Kind(abc.ABC):
     The code can use `torch`, and `model` and `tokenizer` of transformers.
     """
 
-  def output_names(self, task: task_lib.Task) -> Sequence[str]:
-    """Names of the c outputs in an exported model."""
-    return task.labels
-
   def export_settings(self, task: task_lib.Task) -> dict[str, object]:
     """Entries for the config.json of an exported model."""
-    names = self.output_names(task)
-    return {
+    names = self.output_names or task.labels
+    problem = {'problem_type': self.problem_type} if self.problem_type else {}
+    return problem | {
       'id2label': {str(i): name for i, name in enumerate(names)},
       'label2id': {name: i for i, name in enumerate(names)},
     }

@@ -4,9 +4,8 @@ N rows of features, c outputs of the task.
 """
 
 import abc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import json
-from typing import ClassVar
 
 import jax
 import numpy as np
@@ -18,8 +17,6 @@ from bam_jax.tasks import task as task_lib
 
 class Pooled(kind.Kind):
   """A kind whose outputs are per example, computed from the pooled vector."""
-
-  problem_type: ClassVar[str]  # In the config.json of transformers.
 
   @abc.abstractmethod
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
@@ -51,12 +48,6 @@ class Pooled(kind.Kind):
       'with torch.no_grad():\n'
       '  logits = model(**inputs).logits[0]\n'
     ) + self.print_logits(task)
-
-  def export_settings(self, task: task_lib.Task) -> dict[str, object]:
-    return {
-      'problem_type': self.problem_type,
-      **super().export_settings(task),
-    }
 
 
 class Plain(Pooled):
@@ -117,10 +108,10 @@ class Tallied(kind.Kind):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, np.ndarray]:
-    texts = self.texts(task, logits, rows)
+    found = self.predict(task, logits, rows)
     return {
-      'uid': np.array(list(texts)),
-      'prediction': np.array(list(texts.values())),
+      'uid': np.array([prediction.uid for prediction in found]),
+      'prediction': np.array([prediction.text for prediction in found]),
       'tally': self.tally(task, logits, rows),
     }
 
@@ -139,7 +130,6 @@ class PerToken(Tallied):
   """A kind whose outputs are per token: logits are [tokens, c]."""
 
   per_token = True
-  in_windows = True
 
   @abc.abstractmethod
   def windows(
@@ -225,11 +215,17 @@ def needs_list(task: task_lib.Task, separator: str) -> bool:
   )
 
 
-def probabilities_by_label(
-  task: task_lib.Task, probabilities: Sequence[float]
-) -> dict[str, float]:
-  """Probabilities as a JSON object, rounded to six digits."""
-  return {
-    label: round(p, 6)
-    for label, p in zip(task.labels, probabilities, strict=True)
-  }
+def with_probabilities(
+  task: task_lib.Task,
+  predictions: Iterable[kind.Prediction],
+  probabilities: np.ndarray,
+) -> list[kind.Prediction]:
+  """Adds the probability of each label, [N, c], to N predictions."""
+  found = []
+  for each, probs in zip(predictions, probabilities.tolist(), strict=True):
+    by_label = {
+      label: round(p, 6) for label, p in zip(task.labels, probs, strict=True)
+    }
+    said = {**each.said, 'probabilities': by_label}
+    found.append(each._replace(said=said, probabilities=probs))
+  return found

@@ -86,15 +86,11 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     each = optax.sigmoid_binary_cross_entropy(logits, target)
     return jnp.mean(each, axis=-1, where=class_mask)
 
-  def predictions(self, logits: np.ndarray) -> np.ndarray:
-    """Labels with a probability above 1/2, [N, c] bool."""
-    return np.asarray(logits) > 0
-
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
     """Returns `tallies.counts` of each label, [N, c, 3]."""
-    return tallies.counts(self.predictions(logits), _labels(task, rows) == 1)
+    return tallies.counts(logits > 0, _labels(task, rows) == 1)
 
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
     return bool(label)
@@ -108,23 +104,14 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """Predicts `labels`, and `probabilities` of all labels."""
+    """Predicts `labels`, those above 1/2, and `probabilities` of all."""
     found = []
-    for uid, chosen, probs in zip(
-      rows.uids,
-      self.predictions(logits),
-      self.probabilities(logits).tolist(),
-      strict=True,
-    ):
+    for uid, chosen in zip(rows.uids, logits > 0, strict=True):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
-      by_label = kind_bases.probabilities_by_label(task, probs)
-      said = {'labels': labels, 'probabilities': by_label}
       text = kind_bases.join_labels(labels, task, _SEPARATOR)
-      found.append(kind.Prediction(uid, text, said, probs))
-    return found
-
-  def probabilities(self, logits: np.ndarray) -> np.ndarray:
-    return scipy.special.expit(logits)
+      found.append(kind.Prediction(uid, text, {'labels': labels}))
+    probs = scipy.special.expit(logits)
+    return kind_bases.with_probabilities(task, found, probs)
 
   def meaning(self, task: task_lib.Task) -> str:
     names = ', '.join(map(escape.code, task.labels))

@@ -32,6 +32,7 @@ class Regression(kind_bases.Plain):
   name = 'regression'
   measures = 'scores'
   default_metrics = ('pearson', 'spearman')
+  output_names = ('score',)
   has_scale = True
   problem_type = 'regression'
 
@@ -47,9 +48,6 @@ class Regression(kind_bases.Plain):
     if not scale[0] < scale[1]:
       return f'scale: {scale} must be the lowest and the highest score'
     return ''
-
-  def num_outputs(self, labels: Sequence[str]) -> int:
-    return 1
 
   def parse(self, task: task_lib.Task, value: str, where: str) -> float:
     """Parses a score on the task's scale.
@@ -151,6 +149,3 @@ class Regression(kind_bases.Plain):
       f'share = logits[0].{share}.item()\n'
       f'print({low!r} + share * {high - low!r})'
     )
-
-  def output_names(self, task: task_lib.Task) -> Sequence[str]:
-    return ('score',)

@@ -55,15 +55,11 @@ def macro_f1(sums: np.ndarray) -> np.ndarray:
 def share(
   numerator: int, denominator: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-  """Makes a metric that divides one summed count by another one.
+  """Makes a metric that divides one summed count by another, given by index.
 
   >>> recall = share(0, 2)
   >>> recall(np.array([1, 5, 4])).item()
   0.25
-
-  Args:
-    numerator: index of a count.
-    denominator: index of a count.
   """
   return lambda sums: ratio(sums[..., numerator], sums[..., denominator])
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import dataclasses
-import types
 import typing
 from typing import Literal, NamedTuple
 
@@ -127,11 +126,6 @@ class Task:
   stride: int = 0
   unanswerable: bool = False
 
-  def __post_init__(self):
-    object.__setattr__(
-      self, 'tables', types.MappingProxyType(dict(self.tables))
-    )
-
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Task':
     """Returns the task for `model.regression_head` and `regression_loss`."""
     return dataclasses.replace(self, kind=self.kind.with_head(head, loss))
@@ -143,7 +137,7 @@ class Task:
   @property
   def num_outputs(self) -> int:
     """Number of logits per example or per token."""
-    return self.kind.num_outputs(self.labels)
+    return len(self.kind.output_names or self.labels)
 
   def definition(self) -> dict[str, object]:
     """The fields that decide the targets, for fingerprints."""

@@ -11,8 +11,8 @@ from bam_jax.experiments import export
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import predict
 from bam_jax.experiments import train
-from bam_jax.inference import predict as predict_lib
 from bam_jax.tasks import demo
+from bam_jax.training import evaluate
 from tests.configs import tiny
 from tests.inference import snippet
 
@@ -89,10 +89,14 @@ def test_an_exported_program_says_what_the_model_says(plan, monkeypatch):
   found = snippet.run(directory, texts)
   predicted = {}
 
-  def kept(path, task, texts, logits):
-    predicted[task.name] = logits
+  unchanged = evaluate.predict
 
-  monkeypatch.setattr(predict_lib, 'write_tsv', kept)
+  def kept(programs, params, features, head, packing):
+    logits = unchanged(programs, params, features, head, packing)
+    predicted[programs.tasks.names[head]] = logits
+    return logits
+
+  monkeypatch.setattr(evaluate, 'predict', kept)
   predict.predict(plan, _GROUP)
   for task, wanted in predicted.items():
     np.testing.assert_allclose(found[task], wanted, rtol=0, atol=1e-5)

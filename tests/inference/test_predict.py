@@ -1,9 +1,9 @@
 """Files of predictions: each column has a name of its own."""
 
-import numpy as np
 import pytest
 
 from bam_jax.inference import predict
+from bam_jax.tasks import kind
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
@@ -30,8 +30,9 @@ def test_labels_named_like_a_column(tmp_path, labels, columns):
     labels=labels,
   )
   path = tmp_path / 'mood-test.tsv'
-  logits = np.zeros((1, len(labels)))
-  predict.write_tsv(path, task, {'mood/test/0': labels[0]}, logits)
+  shares = [1 / len(labels)] * len(labels)
+  found = kind.Prediction('mood/test/0', labels[0], {}, shares)
+  predict.write_tsv(path, task, [found])
   header, row, end = path.read_text().split('\n')
   assert header.split('\t') == columns
   assert len(set(columns)) == len(columns)

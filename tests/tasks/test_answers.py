@@ -89,7 +89,7 @@ def test_the_best_span_of_all_windows_is_the_answer(unanswerable):
     logits = rng.normal(size=(rows.offsets[-1], 2))
     logits[rows.offsets[:-1]] += 1.5
     expected = _plain(rows, logits, unanswerable)
-    texts = _KIND.texts(task, logits, rows)
+    texts = {p.uid: p.text for p in _KIND.predict(task, logits, rows)}
     assert texts == {'things/dev/0': expected}
     found.add(expected)
   assert ('' in found) == unanswerable
@@ -133,8 +133,8 @@ def test_an_answer_has_at_most_30_tokens():
   )
   logits = np.zeros((45, 2))
   logits[4, 0], logits[4 + 30, 1], logits[4 + 29, 1] = 9, 9, 1
-  (text,) = _KIND.texts(_TASK, logits, rows).values()
-  assert text == ' '.join(_CONTEXT[:30].split())
+  (prediction,) = _KIND.predict(_TASK, logits, rows)
+  assert prediction.text == ' '.join(_CONTEXT[:30].split())
 
 
 @pytest.mark.parametrize('temperature', [1.0, 3.0])

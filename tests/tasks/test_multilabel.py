@@ -142,12 +142,13 @@ def test_a_teacher_says_how_likely_each_label_is(temperature):
 def test_predictions_as_text():
   logits = np.float32([[1, -1, 2, -1], [-1, -1, -1, -1]])
   rows = _Rows(np.zeros((2, 4)))
-  assert _KIND.texts(_task(), logits, rows) == {
+  predictions = _KIND.predict(_task(), logits, rows)
+  assert {each.uid: each.text for each in predictions} == {
     'moods/dev/0': 'joy,fear',
     'moods/dev/1': '',
   }
   np.testing.assert_allclose(
-    _KIND.probabilities(logits), scipy.special.expit(logits)
+    [each.probabilities for each in predictions], scipy.special.expit(logits)
   )
 
 
@@ -183,7 +184,7 @@ def test_labels_that_hold_a_comma_are_read_again(tmp_path, format):
   logits = np.array([[1 if i in c else -1 for i in range(4)] for c in sets])
   rows = _Rows(np.zeros((len(sets), 4)))
   task = _task(labels=_AMBIGUOUS)
-  texts = list(_KIND.texts(task, logits, rows).values())
+  texts = [each.text for each in _KIND.predict(task, logits, rows)]
   assert len(set(texts)) == len(sets)
   assert texts[sets.index((1, 3))] == '["Paris, Texas", " x"]'
   lines = ['text\tlabel', *(f'a\t{text}' for text in texts)]

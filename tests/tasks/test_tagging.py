@@ -67,7 +67,7 @@ def test_metrics_are_those_of_seqeval():
   rng = np.random.default_rng(1)
   logits = rng.normal(size=(len(label), 5))
   logits[np.arange(len(label)), label.astype(int)] += 1.5
-  texts = _KIND.texts(_TASK, logits, rows)
+  texts = {p.uid: p.text for p in _KIND.predict(_TASK, logits, rows)}
   assert list(texts) == [f'names/dev/{i}' for i in range(len(gold))]
   predicted = [text.split() for text in texts.values()]
   found = _KIND.score(_TASK, logits, rows)
@@ -152,7 +152,8 @@ def test_tags_that_hold_a_space_are_a_list():
   rows = _Rows(['names/dev/0', 'names/dev/1'], [[-1, 2, -1], [-1, 1, 0, -1]])
   values, _ = rows.ragged('label')
   logits = np.eye(3)[values.astype(int)]
-  assert _KIND.texts(task, logits, rows) == {
+  texts = {p.uid: p.text for p in _KIND.predict(task, logits, rows)}
+  assert texts == {
     'names/dev/0': '["B-New O"]',
     'names/dev/1': '["B-New", "O"]',
   }
