@@ -41,23 +41,23 @@ class _Concept(NamedTuple):
   category: str
 
 
+def _concept(entry: str, category: str) -> _Concept:
+  """Parses an entry of demo.toml, `word=synonym!opposite`."""
+  meaning, _, opposite = entry.partition('!')
+  return _Concept(tuple(meaning.split('=')), opposite, category)
+
+
 def _halves(words: str) -> list[list[str]]:
   """Splits a list at the slash: training words, then dev and test words."""
   return [half.split() for half in words.split('/')]
 
 
-def _concepts(category: str) -> list[list[_Concept]]:
-  def concept(entry: str) -> _Concept:
-    meaning, _, opposite = entry.partition('!')
-    return _Concept(tuple(meaning.split('=')), opposite, category)
-
-  halves = _halves(_DATA['concepts'][category])
-  return [[concept(entry) for entry in half] for half in halves]
-
-
 _TOPICS = ('animal', 'food', 'vehicle')
 _OBJECTS = (*_TOPICS, 'building')
-_CONCEPTS = {category: _concepts(category) for category in _DATA['concepts']}
+_CONCEPTS = {
+  category: [[_concept(e, category) for e in half] for half in _halves(words)]
+  for category, words in _DATA['concepts'].items()
+}
 _POLAR = [_halves(_DATA['polar'][name]) for name in ('bad', 'good')]
 
 
@@ -219,16 +219,19 @@ TASKS: dict[str, task_lib.Task] = {
 }
 
 
-def generate(task_name: str, split: str) -> list[task_lib.Example]:
+def generate(
+  task_name: str, split: str, rows: int | None = None
+) -> list[task_lib.Example]:
   """Generates the distinct rows of a split, equal on every machine.
 
-  A score is a multiple of 0.1 from 0 to 5. The split `test` has no labels.
+  A score is a multiple of 0.1 from 0 to 5. The split `test` has no labels. More
+  rows than None, the suite's own number, begin with the same ones.
 
   Raises:
     KeyError: the task or split is unknown.
   """
   task, recipe = TASKS[task_name], _RECIPES[task_name]
-  size = {'train': recipe.train_rows, **_HELD_OUT_ROWS}[split]
+  size = rows or {'train': recipe.train_rows, **_HELD_OUT_ROWS}[split]
   seed = (_SEED, list(TASKS).index(task_name), list(task.tables).index(split))
   draw = _Draw(seed, held_out=split != 'train')
   drawn: dict[tuple[str, str | None], int | float | None] = {}

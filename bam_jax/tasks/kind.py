@@ -141,7 +141,7 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
-    """Checks a declaration; returns its error as `FIELD: why`, or ''."""
+    """Checks a task's labels and scale; returns `FIELD: mistake`, or ''."""
 
   @abc.abstractmethod
   def parse(
@@ -162,7 +162,7 @@ class Kind(abc.ABC):
   def encode_label(
     self, task: task_lib.Task, label: task_lib.Label | None
   ) -> float | np.ndarray:
-    """Converts a parsed label for the features; nan if it is missing."""
+    """Converts a parsed label to numbers for the features; None to nan."""
 
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
@@ -187,7 +187,7 @@ class Kind(abc.ABC):
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns what metrics take: predictions and gold, or tallies and None."""
+    """Returns the input of metrics: predictions and gold, or tallies, None."""
 
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
@@ -226,7 +226,7 @@ class Kind(abc.ABC):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, np.ndarray]:
-    """Arrays that a run saves on disk: `uid` and others, [N, ...] each."""
+    """Returns the arrays that a run saves: `uid` and others, [N, ...] each."""
 
   @abc.abstractmethod
   def read_outputs(

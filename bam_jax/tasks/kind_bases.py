@@ -26,7 +26,7 @@ class Pooled(kind.Kind):
   def loss(
     self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
-    """The loss of each segment slot.
+    """Computes the loss of each slot of the packed rows.
 
     Args:
       logits: [B, S, C] float32.
@@ -92,7 +92,7 @@ class Plain(Pooled):
 
 
 class Tallied(kind.Kind):
-  """A kind whose metrics are functions of a sum of tallies; see `tallies`."""
+  """A kind whose metrics are computed from counts summed over examples."""
 
   @abc.abstractmethod
   def tally(
@@ -172,7 +172,7 @@ class PerToken(Tallied):
     inside: jax.Array,
     class_mask: jax.Array,
   ) -> jax.Array:
-    """The loss of each segment slot, summed over its tokens.
+    """Computes the loss of each slot of the packed rows, over its tokens.
 
     Args:
       logits: [B, L, K] float32.

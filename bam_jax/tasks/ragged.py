@@ -9,12 +9,7 @@ def indices(begins: np.ndarray, lengths: np.ndarray) -> np.ndarray:
   >>> indices(np.array([7, 2]), np.array([3, 2]))
   array([7, 8, 9, 2, 3])
 
-  Args:
-    begins: [n] int, the first index of each range.
-    lengths: [n] int.
-
-  Returns:
-    [sum of the lengths] int64.
+  `begins` and `lengths` are [n] int; the result is [sum of the lengths] int64.
   """
   ends = np.cumsum(lengths)
   within = np.arange(ends[-1] if len(ends) else 0)

@@ -151,7 +151,7 @@ class Tagging(kind_bases.PerToken):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Numbers of common, predicted and gold spans, [N, 3]."""
+    """Counts common, predicted and gold spans of each example, [N, 3]."""
     found = []
     for _, predicted, gold in _examples(task, logits, rows):
       one, other = spans(predicted), spans(gold)

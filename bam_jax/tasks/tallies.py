@@ -1,8 +1,8 @@
-"""Metrics that are functions of a sum over examples.
+"""Metrics computed from counts that are summed over the examples.
 
-Each example has a tally [...], a few counts. A metric is a function of the sum
-of the tallies, so it can be computed for any resample of the examples. Metrics
-are 0 to 1, and nan where nothing is counted that they are a share of.
+The counts of one example are its tally, [...]. A metric is a function of the
+sum of the tallies, so it can be computed for any resample of the examples. It
+is 0 to 1, and nan where it would divide by 0.
 """
 
 from collections.abc import Callable
@@ -18,12 +18,7 @@ def counts(predicted: np.ndarray, gold: np.ndarray) -> np.ndarray:
          [0, 1, 0],
          [0, 0, 0]])
 
-  Args:
-    predicted: [...] bool.
-    gold: [...] bool.
-
-  Returns:
-    [..., 3] int64.
+  Both arguments are [...] bool; the result is [..., 3] int64.
   """
   columns = (predicted & gold, predicted, gold)
   return np.stack(columns, axis=-1).astype(np.int64)

@@ -33,6 +33,14 @@ def _words(examples) -> set[str]:
   }
 
 
+@pytest.mark.parametrize('split', _SPLITS)
+def test_more_rows_begin_with_those_of_the_suite(rows, split):
+  few = rows['demo_topic', split]
+  more = demo.generate('demo_topic', split, len(few) + 7)
+  assert len(more) == len(few) + 7
+  assert more[: len(few)] == few
+
+
 def test_one_task_of_each_kind():
   kinds = [
     (task.is_pair, task.kind.has_scale, len(task.labels))
