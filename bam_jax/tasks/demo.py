@@ -224,8 +224,13 @@ def generate(
 ) -> list[task_lib.Example]:
   """Generates the distinct rows of a split, equal on every machine.
 
-  A score is a multiple of 0.1 from 0 to 5. The split `test` has no labels. More
-  rows than None, the suite's own number, begin with the same ones.
+  A score is a multiple of 0.1 from 0 to 5. The split `test` has no labels.
+
+  Args:
+    task_name: a key of `TASKS`.
+    split: `train`, `dev` or `test`.
+    rows: number of rows, whose first ones are always the same; None: the
+      suite's own number.
 
   Raises:
     KeyError: the task or split is unknown.
