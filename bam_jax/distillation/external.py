@@ -147,7 +147,9 @@ def find_sets(
   directory = Path(directory)
   where = f'config.distill.logits: {directory}'
   if not directory.is_dir():
-    raise errors.UserError(f'{where}: is not a directory; give another one')
+    raise errors.UserError(
+      f'{where}: is not a directory; give a directory that holds logits'
+    )
   name = logit_sets.folder_name(task, split)
   several = {
     path.name: path / name
