@@ -149,7 +149,7 @@ class Model:
     return [results[i] for i in range(len(inputs))]
 
   def compile(self) -> None:
-    """Compiles, or loads, the program of each size."""
+    """Compiles the program of each batch shape, or loads it from the cache."""
     _, params = self._trained[0]
     ids = np.array([self._tokenizer.cls_id, self._tokenizer.sep_id], np.int32)
     row = unlabelled.Held([kind_lib.Features('', ids, len(ids), np.nan)])

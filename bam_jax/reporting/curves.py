@@ -98,7 +98,7 @@ def _logged(lines: Sequence[Mapping[str, float]], key: str) -> list[Mapping]:
 
 
 def _on_grid(lines: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
-  """Returns values [81] on `GRID`, nan before and after the logged ones."""
+  """Interpolates a logged value at the 81 points of `GRID`; nan outside."""
   last, lines = max(lines[-1]['step'], 1), _logged(lines, key)
   share = [100 * line['step'] / last for line in lines]
   # The last interval ends one step before the end, which is the end here.

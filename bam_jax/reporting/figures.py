@@ -114,7 +114,7 @@ def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
 
 
 def _figure(plot: Plot) -> Figure:
-  """Draws all panels of a plot, side by side in lines."""
+  """Draws all panels of a plot in a grid, several panels per row."""
   rows = max(len(panel.rows) or _CURVE_ROWS for panel in plot.panels)
   lines = math.ceil(len(plot.panels) / _COLUMNS)
   height = lines * (0.22 * rows + 0.75) + 0.2

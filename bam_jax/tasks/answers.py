@@ -88,7 +88,7 @@ class Answers(kind_bases.PerToken):
   def parse(
     self, task: task_lib.Task, value: task_lib.Answers, where: str
   ) -> task_lib.Answers:
-    """Returns the answers' texts and first characters unchanged."""
+    """Returns the answers unchanged: each text, and where it starts."""
     if not value and not task.unanswerable:
       raise errors.UserError(
         f'{where}: has no answer; mend the row or set'

@@ -26,7 +26,7 @@ class Pooled(kind.Kind):
   def loss(
     self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
-    """Computes the loss of each slot of the packed rows.
+    """Computes the loss of each example in the packed rows.
 
     Args:
       logits: [B, S, C] float32.
@@ -172,7 +172,7 @@ class PerToken(Tallied):
     inside: jax.Array,
     class_mask: jax.Array,
   ) -> jax.Array:
-    """Computes the loss of each slot of the packed rows, over its tokens.
+    """Computes the loss of each example in the packed rows from its tokens.
 
     Args:
       logits: [B, L, K] float32.

@@ -89,7 +89,7 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Returns `tallies.counts` of each label, [N, c, 3]."""
+    """Counts true positives, predicted and gold labels, [N, c, 3]."""
     return tallies.counts(logits > 0, _labels(task, rows) == 1)
 
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:

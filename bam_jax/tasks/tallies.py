@@ -70,7 +70,7 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def of_examples(
   of_sums: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[..., np.ndarray]:
-  """Turns a function of summed tallies into a metric of `metrics.METRICS`.
+  """Makes a metric that sums the examples' counts and calls a function on them.
 
   The result takes the tallies of N examples, [N, ...] -> a scalar; or tallies
   [S, N, ...] and `counts` of resamples [B, N] -> [S, B].
