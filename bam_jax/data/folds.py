@@ -60,8 +60,9 @@ def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
   distinct, base = np.unique(bases, return_inverse=True)
   if len(distinct) < fold.of:
     raise errors.UserError(
-      f'config.distill.folds={fold.of}: there are only {len(distinct)} training'
-      f' rows such as {bases[0]}; give fewer folds, or leave the task out'
+      f'config.distill.folds={fold.of}: the task of {bases[0]} has only'
+      f' {len(distinct)} training rows; give at most that many folds, or remove'
+      ' the task'
     )
   place = sampling.permutation(len(distinct), sampling.FOLDS, 0, 0, fold.seed)
   inside = place[base] % fold.of == fold.number - 1

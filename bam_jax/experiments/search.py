@@ -85,7 +85,7 @@ def choose(scores: Scores) -> dict[str, runs_lib.Choice]:
 
 
 def tasks_without_choice(scores: Scores) -> list[str]:
-  """Returns the tasks whose median scores are undefined for all pairs."""
+  """Returns the tasks whose median score is undefined for every setting."""
   return [
     task
     for task, pairs in scores.items()

@@ -40,7 +40,7 @@ class _Name(NamedTuple):
   shape: str
 
   def transpose(self, value: np.ndarray) -> np.ndarray:
-    """Converts an array from one side's layout to the other's."""
+    """Converts an array to or from the layout of Hugging Face."""
     return np.ascontiguousarray(value.T if self.path[-1] == 'kernel' else value)
 
 

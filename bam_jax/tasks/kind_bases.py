@@ -156,7 +156,7 @@ class PerToken(Tallied):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Gold targets of the tokens of chosen rows, given by number.
+    """Returns the gold targets of all tokens of the rows with these indices.
 
     Returns:
       [tokens, c] float32 targets, and [tokens] float32, the token's share of

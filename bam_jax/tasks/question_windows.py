@@ -46,8 +46,8 @@ def cut_windows(
     raise errors.UserError(
       f'config.custom_tasks.{task.name}.stride={task.stride}: windows of'
       f' config.data.max_length={max_length} hold {budget - longest}'
-      ' tokens of context beside a long question, so some would be left out;'
-      ' lower the stride or raise max_length'
+      ' tokens of context beside a long question, so that windows would skip'
+      ' context; lower the stride or raise max_length'
     )
   questions = tokenizer.encode([example.text_a for example in examples])
   # Questions about one context follow one another.

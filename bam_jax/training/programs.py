@@ -379,7 +379,7 @@ def _make_apply(
 
 
 def _check(config: config_lib.Config, mesh: Mesh) -> None:
-  """Raises if seeds don't divide by devices, or row buckets by parts."""
+  """Raises if devices cannot share the seeds, or parts the rows, equally."""
   seeds, accumulate = config.train.seeds_at_once, config.train.accumulate
   if seeds > 1 and seeds % mesh.size:
     raise errors.UserError(

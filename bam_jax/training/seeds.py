@@ -161,6 +161,6 @@ def _shape(
 def _put(
   states: jax.Array, state: jax.Array, axis: int, i: jax.Array
 ) -> jax.Array:
-  """Writes `state` at index i of an axis that may be sharded."""
+  """Writes one seed's state at index i of the seed axis of `states`."""
   indices = jax.lax.broadcasted_iota(np.int32, states.shape, axis)
   return jnp.where(indices == i, jnp.expand_dims(state, axis), states)

@@ -76,7 +76,7 @@ def test_folds_stay_what_they_were():
 def test_fewer_rows_than_folds_are_refused():
   with pytest.raises(
     errors.UserError,
-    match=r'^config.distill.folds=24: there are only 23 training rows such as'
-    r' t/train/0; give fewer',
+    match=r'^config.distill.folds=24: the task of t/train/0 has only 23'
+    r' training rows; give at most',
   ):
     folds.split(_WITH_COPIES, folds.Fold(1, 24, 0))
