@@ -135,7 +135,7 @@ class Kind(abc.ABC):
     return tuple(name for name, m in metrics if m.measures == self.measures)
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Kind':
-    """Returns a copy with `model.regression_head` and `model.regression_loss`."""
+    """Returns a copy with the regression head and loss of the model."""
     del head, loss
     return self
 

@@ -271,7 +271,10 @@ def test_single_is_reported_from_whole_runs_alone(finished, tmp_path):
   [
     ({'distill.folds': 2}, r'_to_multi-s0: .*teacher\.multi-s0-fold1of2 was'),
     ({'distill.folds': 1}, r'_to_multi-s0: .*teacher\.multi-s0 was None'),
-    ({'distill.folds': 18}, r'folds=18: there are only 17 training rows such'),
+    (
+      {'distill.folds': 18},
+      r'folds=18: the task of .* has only 17 training rows',
+    ),
   ],
   ids=['other-folds', 'no-folds', 'too-many'],
 )
