@@ -97,8 +97,8 @@ def _columns(
     fields = plain_text.cells(line)
     if not all(-len(fields) <= column < len(fields) for column in chosen):
       raise errors.UserError(
-        f'{path}:{number}: {len(fields)} columns, but {chosen} are to be read,'
-        ' counted from 0; mend the row'
+        f'{path}:{number}: the row has {len(fields)} columns, but those with'
+        f' the numbers {chosen} are read, counted from 0; mend the row'
       )
     if cells and _is_comment(line, block[0][1]):
       raise errors.UserError(

@@ -145,7 +145,7 @@ def open(
     manifest_lib.check_fingerprint(directory, manifest, fingerprint)
   if manifest.fields != tuple(fields):
     raise errors.UserError(
-      f'{directory}: holds {", ".join(map(str, manifest.fields))} where'
+      f'{directory}: its records hold {", ".join(map(str, manifest.fields))};'
       f' {", ".join(map(str, fields))} is expected; {AGAIN}'
     )
   for part in manifest.files:

@@ -73,7 +73,7 @@ def write(
   metadata: Mapping[str, object],
   lengths: np.ndarray | None = None,
 ) -> None:
-  """Writes teacher logits as TFRecord shards, and decodes them for reading.
+  """Writes teacher logits as TFRecord shards, with a copy for fast reading.
 
   Args:
     target: place and fingerprint of the set.

@@ -12,7 +12,7 @@ GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
 
 
 class Curves:
-  """Logged metrics of runs, over the share of their steps.
+  """Logged metrics of runs, against the fraction of steps that are done.
 
   A single-task run of a small task has a hundredth of a multi-task run's steps,
   and both anneal over their whole length; so steps would not compare.

@@ -262,7 +262,7 @@ class Progress:
       self._print(f'{_rate(rate)} {self._unit}/s, took {duration(seconds)}')
 
   def start_at(self, done: int) -> None:
-    """Sets the number of units done before; the rate is measured from here."""
+    """Sets how many units were done earlier; the rate leaves them out."""
     self._first = self._done = self._line_done = done
     self._begin = self._line_time = self._clock()
     if self._bar is not None:

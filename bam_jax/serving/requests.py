@@ -99,7 +99,7 @@ def _read_all(
 
 
 def _as_list(item: object, where: str) -> list[object]:
-  """Returns the one or two texts of an input that is not an object."""
+  """Returns the texts of an input that is a string or a list of strings."""
   texts = item if isinstance(item, list) else [item]
   if len(texts) not in (1, 2):
     raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')

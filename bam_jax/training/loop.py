@@ -200,7 +200,7 @@ class _Group:
   def save(
     self, step: int, state: step_lib.TrainState, evaluates: bool
   ) -> None:
-    """Saves each run before a step, with its score if `evaluates`."""
+    """Saves a checkpoint of each run; `evaluates`: with its dev score."""
     for index, saved in enumerate(self._checkpoints):
       own, score = self._take(state, index), None
       if evaluates and saved.score(step) is None:

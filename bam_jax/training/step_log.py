@@ -161,7 +161,7 @@ class StepLog:
     return float(line['loss'])
 
   def _taken_here(self, steps: Sequence[int]) -> np.ndarray:
-    """Whether this process took each of the steps, [steps] bool."""
+    """Returns for each step whether this process ran it, [steps] bool."""
     return np.asarray(steps) >= self._first
 
   def _check_finite(

@@ -39,7 +39,8 @@ def test_without_tags(tmp_path):
   [
     (
       'alone',
-      '{}:2: 1 columns, but [0, 1] are to be read, counted from 0; mend'
+      '{}:2: the row has 1 columns, but those with the numbers [0, 1] are read,'
+      ' counted from 0; mend'
       ' the row',
     ),
     (

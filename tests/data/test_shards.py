@@ -176,7 +176,9 @@ def test_fingerprints_compare_as_json(tmp_path):
 )
 def test_other_fields_are_refused(tmp_path, fields):
   _write(tmp_path / 'set')
-  with pytest.raises(errors.UserError, match=r'set: holds uid .* is expected'):
+  with pytest.raises(
+    errors.UserError, match=r'set: its records hold uid .* is expected'
+  ):
     shards.open(tmp_path / 'set', fields, _FINGERPRINT)
 
 

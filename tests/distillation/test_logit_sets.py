@@ -152,7 +152,7 @@ def test_another_number_of_classes_is_refused(tmp_path):
   )
   one = _teacher(tmp_path / 'one', three, [[0, 1, 2]] * 3)
   with pytest.raises(
-    errors.UserError, match=r'float x 3\) where .*float x 2\) is expected'
+    errors.UserError, match=r'float x 3\); .*float x 2\) is expected'
   ):
     logit_sets.read_probs([[one]], _features(tmp_path), _MOOD, 1.0)
 
