@@ -186,7 +186,7 @@ def test_another_class_count_is_refused(tmp_path):
   rows = [{'uid': 'u', 'logits': np.zeros(3, np.float32)}]
   shards.write(tmp_path / 'set', shards.logits_fields(3), rows, {})
   with pytest.raises(
-    errors.UserError, match=r'logits \(float x 3\) where .* \(float x 2\)'
+    errors.UserError, match=r'logits \(float x 3\); .* \(float x 2\)'
   ):
     shards.open(tmp_path / 'set', shards.logits_fields(2), {})
 
