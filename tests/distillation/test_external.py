@@ -230,7 +230,7 @@ def test_a_set_is_not_written_through_a_link(tmp_path):
   _write(tmp_path / 'elsewhere', [[0, 1]])
   before = sorted(path.name for path in tmp_path.rglob('*'))
   (tmp_path / 'mood').symlink_to(tmp_path / 'elsewhere')
-  with pytest.raises(errors.UserError, match='mood: is a link'):
+  with pytest.raises(errors.UserError, match='mood: is a symbolic link'):
     _write(tmp_path / 'mood', [[0, 1]] * 3)
   assert sorted(path.name for path in tmp_path.rglob('*')) == sorted(
     [*before, 'mood']
