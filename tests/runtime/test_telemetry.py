@@ -121,7 +121,7 @@ def test_tensorboard_holds_the_scalars_and_purges_on_resume(tmp_path):
   with telemetry.Telemetry(tmp_path, True, 'multi/0') as log:
     log.truncate(100)
     log.write(100, {'loss': 0.125})
-    with pytest.raises(ValueError, match='after write'):
+    with pytest.raises(ValueError, match='call truncate before write'):
       log.truncate(50)
   assert all(
     '.multi-0.' in path.name for path in (tmp_path / 'tensorboard').iterdir()

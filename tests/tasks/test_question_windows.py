@@ -118,8 +118,8 @@ def test_a_stride_that_leaves_tokens_out_is_told():
     _windows('car', stride=8)
   assert str(told.value) == (
     'config.custom_tasks.things.stride=8: windows of config.data.max_length=16'
-    ' hold 7 tokens of context beside a long question, so some would be left'
-    ' out; lower the stride or raise max_length'
+    ' hold 7 tokens of context beside a long question, so that windows would'
+    ' skip context; lower the stride or raise max_length'
   )
 
 
