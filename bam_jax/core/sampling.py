@@ -66,7 +66,8 @@ class ProportionalSampler:
   Attributes:
     batch_size: N.
     shares: [T] float64, the probability of each task.
-    weights: [T] float32, the loss weight of each task: all 1.
+    weights: [T] float32, the loss weight of each task: 1, times
+      `config.sampling.loss_weights`.
   """
 
   def __init__(

@@ -213,6 +213,6 @@ def test_a_plan_labels_them_for_others(finished, tiny_plan, tmp_path):
   (tmp_path / 'sets' / 'demo_sentiment.unlabelled').rename(tmp_path / 'gone')
   with pytest.raises(
     errors.UserError,
-    match=r'no set for demo_sentiment\.unlabelled, .*out of config\.data\.unl',
+    match=r'no logits for demo_sentiment\.unlabelled, .*from config\.data\.unl',
   ):
     train.run(tiny_plan(tmp_path / 'third', **changes))
