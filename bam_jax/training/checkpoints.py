@@ -14,6 +14,7 @@ import json
 import logging
 import math
 from pathlib import Path
+import re
 import shutil
 from typing import Any, Self
 
@@ -326,6 +327,11 @@ def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
   )
 
 
+# TensorStore writes its whole JSON after the reason, and the path at each level
+# before it: so much text that the reason was cut out of the message.
+_DETAILS = re.compile(r' \[(source locations|tensorstore_\w+)=.*', re.DOTALL)
+
+
 @contextlib.contextmanager
 def _as_user_error(directory: Path, message: str) -> Iterator[None]:
   """Raises any error of Orbax as a UserError: {0} is its type, {1} its text."""
@@ -336,7 +342,8 @@ def _as_user_error(directory: Path, message: str) -> Iterator[None]:
   except Exception as e:
     if peers.is_peer_error(e):
       raise
-    text = message.format(type(e).__name__, e)
+    reason = _DETAILS.sub('', str(e)).replace(f'{directory}/', '')
+    text = message.format(type(e).__name__, reason)
     raise errors.UserError(f'{directory}: {text}') from e
 
 

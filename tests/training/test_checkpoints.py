@@ -283,3 +283,21 @@ def test_a_checkpoint_older_than_checksums_is_used(tmp_path, programs, caplog):
     restored = manager.restore_params(programs.abstract_state.params, 3)
   _assert_equal(restored, _state(programs, 3, 1).params)
   assert 'step_3: has no checksums' in caplog.text
+
+
+def test_the_reason_stands_before_the_details_of_the_library(tmp_path):
+  path = f'{tmp_path}/step_2/params'
+  error = ValueError(
+    f'RESOURCE_EXHAUSTED: Error reading "{path}": Failed to open: [Too many'
+    " open files] [source locations='a.cc:1\nb.cc:2'] [tensorstore_spec="
+    f"'{{{'x' * 2000}}}'] [os_error_code='24']"
+  )
+  with (
+    pytest.raises(errors.UserError) as caught,
+    checkpoints._as_user_error(tmp_path, 'could not be written ({1})'),
+  ):
+    raise error
+  assert str(caught.value) == (
+    f'{tmp_path}: could not be written (RESOURCE_EXHAUSTED: Error reading'
+    ' "step_2/params": Failed to open: [Too many open files])'
+  )
