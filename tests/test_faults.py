@@ -5,7 +5,6 @@ Takes a quarter of an hour, so it is asked for by name: `pytest -m fault`.
 
 import os
 from pathlib import Path
-import resource
 import subprocess
 import sys
 
@@ -62,6 +61,8 @@ def test_too_few_open_files_end_the_process(tmp_path, files):
   """While features, the background's pipes or a checkpoint are written."""
   process = subprocess.run(
     [
+      # `preexec_fn` would fork this process, in which JAX may run.
+      *('sh', '-c', f'ulimit -n {files} && exec "$@"', 'sh'),
       *(sys.executable, '-m', 'bam_jax.main'),
       '--config=benchmarks/configs/stops.py',
       f'--workdir={tmp_path}',
@@ -69,9 +70,6 @@ def test_too_few_open_files_end_the_process(tmp_path, files):
     cwd=_ROOT,
     env=os.environ
     | {'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
-    preexec_fn=lambda: resource.setrlimit(
-      resource.RLIMIT_NOFILE, (files, files)
-    ),
     capture_output=True,
     text=True,
     timeout=300,
