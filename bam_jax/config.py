@@ -40,6 +40,9 @@ _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
 _MOST_WEIGHT = 1e6  # of a task's loss
 
+# The entry of `sampling.loss_weights` for tasks that are not given a factor.
+AUTO = 'auto'
+
 # Fields that do not change the outcome of a run, and a path whose content is
 # part of the identity instead.
 _NOT_IN_FINGERPRINT = frozenset({
@@ -158,13 +161,17 @@ def unlabelled_files(config: Config) -> dict[str, str]:
 
 
 def loss_weights(config: Config) -> dict[str, float]:
-  """Returns task -> factor of its loss, for the tasks that have one.
+  """Returns task -> factor of its loss, for the tasks that are given one.
+
+  The entry `auto`, which concerns the other tasks, is left out.
 
   Raises:
     errors.UserError: an entry of `config.sampling.loss_weights` is malformed.
   """
   result: dict[str, float] = {}
   for entry in config.sampling.loss_weights:
+    if entry == AUTO:
+      continue
     where = f'config.sampling.loss_weights: {entry!r}'
     task, _, number = entry.partition('=')
     errors.raise_first(errors.find_unknown(where, [task], config.tasks))
@@ -178,8 +185,8 @@ def loss_weights(config: Config) -> dict[str, float]:
       result[task] = math.nan
     if not 0 < result[task] <= _MOST_WEIGHT:
       raise errors.UserError(
-        f'{where} is not TASK=NUMBER above 0 and at most {_MOST_WEIGHT:g}; give'
-        f" something like '{task}=8'"
+        f'{where} is neither auto nor TASK=NUMBER above 0 and at most'
+        f" {_MOST_WEIGHT:g}; give something like '{task}=8'"
       )
   return result
 

@@ -125,8 +125,9 @@ class SamplingConfig:
   exponent: float = field(0.75, '0: equal shares, 1: by size', 0, 1)
   loss_weights: tuple[str, ...] = field(
     (),
-    'TASK=NUMBER each, in multi-task runs: a factor of the loss of the task;'
-    ' other tasks have 1',
+    "factors of the tasks' losses in multi-task runs: TASK=NUMBER each, and"
+    ' `auto` for the other tasks, which divides the loss of a task by that of'
+    ' the best constant prediction; a task without a factor has 1',
   )
 
 

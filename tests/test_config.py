@@ -146,7 +146,7 @@ def test_defaults_are_the_papers():
     *(
       ('sampling.loss_weights', (entry,), rf'config\.sampling.*{reason}')
       for entry, reason in (
-        ('rte', 'is not TASK=NUMBER'),
+        ('rte', 'is neither auto nor TASK=NUMBER'),
         ('rte=0', 'above 0'),
         ('rte=nan', 'above 0'),
         ('rte=1e9', 'at most 1e[+]06'),

@@ -15,6 +15,7 @@ from bam_jax.data import batches
 from bam_jax.data import folds
 from bam_jax.data import shards
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import spec as spec_lib
@@ -23,6 +24,8 @@ from bam_jax.training import spec as spec_lib
 _MAX_EXAMPLES = 2**31 - 1
 # Steps of a run whose rows are counted to choose its row buckets.
 _SAMPLED_STEPS = 64
+# Lower bound of the loss that divides the loss of a task with `auto`.
+_LEAST_LOSS = 1e-3
 
 # task -> split -> rows
 Features = Mapping[str, Mapping[str, shards.Columns]]
@@ -126,6 +129,9 @@ class PlanData:
       ]
       sizes = [len(rows) for rows in kept]
     sampler = _make_sampler(run, sizes, steps)
+    sampler.weights *= _loss_weights(
+      run, [self.tasks[name] for name in run.tasks], train
+    )
     return spec_lib.TrainSpec(
       name=run.name,
       directory=directory,
@@ -226,7 +232,25 @@ def _make_sampler(
     sampler = sampling.CopiesSampler(
       sizes, exponent, batch_size, steps, run.seed
     )
-  if not run.is_single:
-    weights = config_lib.loss_weights(config)
-    sampler.weights *= [weights.get(name, 1.0) for name in run.tasks]
   return sampler
+
+
+def _loss_weights(
+  run: runs_lib.Run,
+  tasks: Sequence[task_lib.Task],
+  train: Sequence[kind_lib.Rows],
+) -> list[float]:
+  """Returns the factor of the loss of each of the run's tasks.
+
+  An automatic one measures a loss in units of what the best constant prediction
+  loses, as GradNorm compares tasks by L(t) / L(0) (Chen et al. 2018, section
+  3.1). A task whose labels are all equal has 1.
+  """
+  if run.is_single:
+    return [1.0]
+  weights = config_lib.loss_weights(run.config)
+  if config_lib.AUTO in run.config.sampling.loss_weights:
+    for task, rows in zip(tasks, train, strict=True):
+      loss = task.kind.constant_loss(task, rows)
+      weights.setdefault(task.name, 1 / max(loss, _LEAST_LOSS) if loss else 1)
+  return [weights.get(task.name, 1.0) for task in tasks]

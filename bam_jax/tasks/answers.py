@@ -150,6 +150,12 @@ class Answers(kind_bases.PerToken):
     log_probs = jnp.where(inside, log_probs, 0.0)
     return -jnp.sum(target[:, None, :, :2] * log_probs, axis=(2, 3)) / 2
 
+  def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
+    """Mean loss if every token is as likely to start or end the answer."""
+    lengths, candidate = _candidates(rows, np.arange(len(rows)))
+    begins = np.cumsum(lengths) - lengths
+    return float(np.log(np.add.reduceat(candidate, begins, dtype=int)).mean())
+
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:

@@ -64,6 +64,10 @@ class Classification(kind_bases.Plain):
     log_probs = masked_log_softmax(logits, class_mask)  # [B, S, C]
     return -jnp.sum(target * log_probs, axis=-1)
 
+  def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
+    shares = self.example_targets(task, rows).mean(0, np.float64)
+    return float(kind_bases.entropy(shares))
+
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     return np.argmax(np.asarray(logits)[:, : task.num_outputs], axis=-1)
 

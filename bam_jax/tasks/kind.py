@@ -184,6 +184,14 @@ class Kind(abc.ABC):
     """
 
   @abc.abstractmethod
+  def constant_loss(self, task: task_lib.Task, rows: Rows) -> float:
+    """Mean loss of the best constant prediction on labelled rows.
+
+    That is the mean of the gold targets; the loss of a prediction equal to the
+    gold target is subtracted. At least 0; 0 if all labels are equal.
+    """
+
+  @abc.abstractmethod
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> tuple[np.ndarray, np.ndarray | None]:

@@ -9,6 +9,7 @@ import json
 
 import jax
 import numpy as np
+import scipy.special
 
 from bam_jax import plain_text
 from bam_jax.tasks import kind
@@ -184,6 +185,15 @@ class PerToken(Tallied):
     Returns:
       [B, S] float32; finite in slots of other kinds too.
     """
+
+
+def entropy(probs: np.ndarray) -> np.ndarray:
+  """Entropy in nats over the last axis, [...] of [..., c].
+
+  >>> entropy(np.array([0.5, 0.5])).round(4).item()  # ln 2
+  0.6931
+  """
+  return scipy.special.entr(np.asarray(probs, np.float64)).sum(-1)
 
 
 def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:

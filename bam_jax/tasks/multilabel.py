@@ -86,6 +86,10 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     each = optax.sigmoid_binary_cross_entropy(logits, target)
     return jnp.mean(each, axis=-1, where=class_mask)
 
+  def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
+    share = _labels(task, rows).mean(0, dtype=np.float64)
+    return float(kind_bases.entropy(np.stack([share, 1 - share], -1)).mean())
+
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:

@@ -107,6 +107,14 @@ class Regression(kind_bases.Plain):
     score = jax.nn.sigmoid(logit) if self.head == 'sigmoid' else logit
     return jnp.square(score - target)
 
+  def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
+    score = np.asarray(rows.fixed('label'), np.float64)
+    if self.loss_name == 'squared_error':
+      return float(np.var(score))
+    entropy = kind_bases.entropy(np.stack([score, 1 - score], -1))
+    mean = np.array([score.mean(), 1 - score.mean()])
+    return float(kind_bases.entropy(mean) - entropy.mean())
+
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     raw = np.asarray(logits)[:, 0].astype(np.float64)
     if self.head == 'sigmoid':

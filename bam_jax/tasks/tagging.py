@@ -148,6 +148,10 @@ class Tagging(kind_bases.PerToken):
     losses = -share * jnp.sum(target * log_probs, axis=-1)  # [B, L]
     return jnp.sum(jnp.where(inside, losses[:, None], 0.0), axis=-1)
 
+  def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
+    targets, share = self.token_targets(task, rows, np.arange(len(rows)))
+    return float(kind_bases.entropy(share @ targets / len(rows)))
+
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:

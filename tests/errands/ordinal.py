@@ -33,6 +33,11 @@ class Ordinal(classification.Classification):
     probs = jax.nn.softmax(jnp.where(class_mask, logits, -1e9))
     return jnp.sum(jnp.square(jnp.cumsum(probs - target, axis=-1)), axis=-1)
 
+  def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
+    targets = self.example_targets(task, rows)
+    apart = np.cumsum(targets.mean(0) - targets, axis=-1)
+    return float(np.square(apart).sum(-1).mean())
+
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:

@@ -1,10 +1,14 @@
 """The sampler of a run."""
 
+import math
+
+import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import sampling
+from bam_jax.data import registry
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.tasks import glue
@@ -32,22 +36,52 @@ def test_sampler(mode, variant, sampler):
   assert isinstance(made, sampler)
 
 
-@pytest.mark.parametrize(
-  ('mode', 'variant', 'ratio'),
-  [('sampled', 'multi', 8), ('copies', 'multi', 8), ('sampled', 'single', 1)],
-)
-def test_loss_weights_are_factors_in_multi_task_runs(mode, variant, ratio):
+class _Rows:
+  """Labels of a split."""
+
+  def __init__(self, label):
+    self._label = np.float32(label)
+    self.uids = [f'x/train/{i}' for i in range(len(label))]
+
+  def __len__(self):
+    return len(self._label)
+
+  def fixed(self, name):
+    return {'label': self._label}[name]
+
+
+def _weights(entries, variant='multi'):
+  """Returns the factors of CoLA and STS-B, or of the last single-task run."""
   config = config_lib.default_config()
-  config.tasks = ('rte', 'mrpc')
+  config.tasks = ('cola', 'stsb')
   config.variants = (variant,)
-  config.sampling.mode = mode
-  run = runs_lib.plan_runs(config_lib.from_config_dict(config))[-1]
-  without = run_data._make_sampler(run, [100] * len(run.tasks), 3).weights
-  config.sampling.loss_weights = ('mrpc=8',)
-  run = runs_lib.plan_runs(config_lib.from_config_dict(config))[-1]
-  weights = run_data._make_sampler(run, [100] * len(run.tasks), 3).weights
-  assert weights.dtype == 'float32'
-  assert (weights / without).tolist() == [1, ratio][-len(run.tasks) :]
+  config.data.dir = 'not_read'
+  config.sampling.loss_weights = entries
+  config = config_lib.from_config_dict(config)
+  run = runs_lib.plan_runs(config)[-1]
+  table = registry.resolve(config)
+  train = {'cola': _Rows([0, 1, 1, 1]), 'stsb': _Rows([0.2, 0.2, 0.6, 0.6])}
+  return run_data._loss_weights(
+    run,
+    [table[name] for name in run.tasks],
+    [train[name] for name in run.tasks],
+  )
+
+
+def test_loss_weights_are_factors_in_multi_task_runs():
+  assert _weights(()) == [1, 1]
+  assert _weights(('stsb=8',)) == [1, 8]
+  assert _weights(('stsb=8',), 'single') == [1]
+
+
+def test_automatic_weights_divide_by_the_loss_of_a_constant():
+  # By hand: the entropy of 1/4 and 3/4, the variance of 0.2 and 0.6.
+  entropy = -0.25 * math.log(0.25) - 0.75 * math.log(0.75)
+  np.testing.assert_allclose(_weights(('auto',)), [1 / entropy, 25], rtol=1e-5)
+  np.testing.assert_allclose(
+    _weights(('stsb=8', 'auto')), [1 / entropy, 8], rtol=1e-5
+  )
+  assert _weights(('auto',), 'single') == [1]
 
 
 def test_probabilities_are_of_sizes_before_swapping():

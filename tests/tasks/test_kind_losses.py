@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.optimize
 import scipy.special
 
 from bam_jax.core import losses
 from bam_jax.tasks import kinds as kinds_lib
+from bam_jax.tasks import task as task_lib
 
 
 def _kinds(*names):
@@ -195,3 +197,86 @@ def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
   np.testing.assert_allclose(parts['loss'][1], expected, rtol=1e-6)
   gradient = jax.grad(lambda z: loss(z)[1]['loss'][1])(jnp.asarray(logits))
   np.testing.assert_allclose(gradient, slope, atol=1e-6)
+
+
+class _Rows:
+  """Features of a split, by name."""
+
+  def __init__(self, lengths=None, **values):
+    self._values = values
+    self._offsets = np.cumsum([0, *(lengths or ())])
+    self._size = len(lengths or values['label'])
+
+  def __len__(self):
+    return self._size
+
+  def fixed(self, name):
+    return self._values[name]
+
+  def ragged(self, name):
+    return self._values.get(name), self._offsets
+
+
+def _task(kind, labels=()):
+  return task_lib.Task(
+    'x', kind, kind.default_metrics, '', (), tables={}, labels=labels
+  )
+
+
+@pytest.mark.parametrize(
+  ('name', 'loss'),
+  [
+    ('classification', ''),
+    ('multilabel', ''),
+    ('regression', 'squared_error'),
+    ('regression', 'cross_entropy'),
+  ],
+)
+def test_the_loss_of_a_constant_is_the_least_that_one_can_have(name, loss):
+  # Oracle: the constant logits with the least mean loss, found by scipy.
+  rng = np.random.default_rng(0)
+  kind = kinds_lib.KINDS[name].with_head('sigmoid', loss)
+  task = _task(kind, () if loss else ('a', 'b', 'c'))
+  label = {
+    'classification': rng.choice(3, 40, p=[0.6, 0.3, 0.1]),
+    'multilabel': rng.random((40, 3)) < [0.5, 0.1, 0.7],
+    'regression': rng.random(40),
+  }[name].astype(np.float32)
+  rows = _Rows(label=label)
+  target = jnp.asarray(kind.example_targets(task, rows))[:, None]
+  mask = np.ones_like(target, bool)
+
+  @jax.jit
+  def mean_loss(constant):
+    logits = jnp.broadcast_to(constant, target.shape)
+    return jnp.mean(kind.loss(logits, target, mask))
+
+  least = scipy.optimize.minimize(
+    jax.value_and_grad(mean_loss), np.zeros(task.num_outputs), jac=True
+  ).fun
+  if loss == 'cross_entropy':  # The gold scores themselves have a loss.
+    logits = scipy.special.logit(target)
+    least -= float(jnp.mean(kind.loss(logits, target, mask)))
+  assert kind.constant_loss(task, rows) == pytest.approx(least, rel=1e-4)
+
+
+def test_the_loss_of_a_constant_tag_and_answer():
+  # By hand: words of two examples, of which each counts as a half.
+  task = _task(kinds_lib.KINDS['tagging'], ('O', 'B-X'))
+  tags = np.float32([-1, 0, 1, -1, 0, -1])  # One word is half an example.
+  shares = np.array([0.25 + 0.5, 0.25])
+  found = task.kind.constant_loss(task, _Rows([4, 2], label=tags))
+  assert found == pytest.approx(-np.sum(shares * np.log(shares)))
+  # Three candidates in the first window: [CLS] and two of context; two in the
+  # second. Each window ends with [SEP].
+  task = _task(kinds_lib.KINDS['qa'])
+  rows = _Rows([6, 5], length_a=np.array([3, 3]))
+  found = task.kind.constant_loss(task, rows)
+  assert found == pytest.approx((np.log(3) + np.log(2)) / 2)
+
+
+def test_equal_labels_leave_a_constant_nothing_to_lose():
+  for name, label in (('classification', 1), ('regression', 0.3)):
+    task = _task(kinds_lib.KINDS[name], ('a', 'b') * (name[0] == 'c'))
+    rows = _Rows(label=np.full(7, label, np.float32))
+    assert task.kind.constant_loss(task, rows) == 0
