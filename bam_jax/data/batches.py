@@ -38,6 +38,7 @@ class TrainBatches:
 
   Attributes:
     shares: name of a task -> its intended share of the examples.
+    loss_weights: name of a task -> factor of the loss of its examples.
   """
 
   def __init__(
@@ -97,9 +98,9 @@ class TrainBatches:
     counts = [sum(len(part or ()) for part in pair) for pair in pairs]
     self._bases = np.cumsum([0, *counts[:-1]])
     heads = [tasks.tasks[head] for head in task_ids]
-    self.shares = {
-      head.name: float(share) for head, share in zip(heads, sampler.shares)
-    }
+    names = [head.name for head in heads]
+    self.shares = dict(zip(names, map(float, sampler.shares)))
+    self.loss_weights = dict(zip(names, map(float, sampler.weights)))
     for part in parts:
       _check_lengths(part, packing.row_length)
     for head, columns in zip(heads, features):

@@ -52,6 +52,7 @@ def make_record(
     'compilations': plan.setup.programs.compilations,
     'peak_device_bytes': stats and stats['peak_bytes_in_use'],
     'shares': spec.batches.shares,
+    'loss_weights': spec.batches.loss_weights,
   }
 
 

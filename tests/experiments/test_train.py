@@ -510,6 +510,7 @@ def test_a_run_tells_how_many_examples_of_each_task_it_saw(finished):
   config = finished.plan.config.multi
   assert sum(seen.values()) == record['steps'] * config.batch_size
   assert sum(record['shares'].values()) == pytest.approx(1.0)
+  assert record['loss_weights'] == dict.fromkeys(record['shares'], 1.0)
   for task, share in record['shares'].items():
     assert seen[task] / sum(seen.values()) == pytest.approx(share, abs=0.1)
 
