@@ -256,8 +256,16 @@ def _find_mistakes(config: Config) -> Iterator[str]:
       'config.model.regression_loss=cross_entropy needs predictions on 0-1; set'
       ' config.model.regression_head=sigmoid'
     )
-  for name in (*config.custom_variants, ''):
-    loss_weights(config_for_variant(config, name))
+  for name in ('', *config.custom_variants):
+    own = config_for_variant(config, name)
+    loss_weights(own)
+    where = f'config.custom_variants.{name}.changes' if name else 'config'
+    for group, length in (('single', own.single), ('multi', own.multi)):
+      if 0 < length.max_steps < length.min_steps:
+        yield (
+          f'{where}.{group}.min_steps={length.min_steps}: is above'
+          f' max_steps={length.max_steps}; lower the first or raise the second'
+        )
   seeds_of_shard(config)
   unlabelled_files(config)
   if bool(search.learning_rates or search.layer_decays) != bool(search.seeds):

@@ -90,6 +90,13 @@ class RunLengthConfig:
   """Training length, batch size and learning rate of one type of run."""
 
   epochs: float = field(3.0, 'passes over the training rows', 0.0, 1e9)
+  min_steps: int = field(0, 'lower bound of steps; 0: none', 0, _MOST_STEPS)
+  min_passes: float = field(
+    0.0,
+    'lower bound of the expected passes over the rows of each task; 0: none',
+    0.0,
+    1e9,
+  )
   max_steps: int = field(0, 'upper bound of steps; 0: none', 0, _MOST_STEPS)
   batch_size: int = field(32, 'examples per step, exactly', 1, 1 << 20)
   learning_rate: float = field(5e-5, 'peak learning rate', 0.0)

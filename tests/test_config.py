@@ -159,6 +159,19 @@ def test_defaults_are_the_papers():
       r"config\.sampling\.loss_weights: 'rte=3': rte already has 2",
     ),
     (
+      'single',
+      {'min_steps': 8, 'max_steps': 7},
+      r'config\.single\.min_steps=8: is above max_steps=7; lower the first',
+    ),
+    (
+      'custom_variants.own',
+      {
+        'like': 'multi',
+        'changes': {'multi': {'min_steps': 8, 'max_steps': 7}},
+      },
+      r'config\.custom_variants\.own\.changes\.multi\.min_steps=8: is above',
+    ),
+    (
       'distill.folds',
       0,
       r'config\.distill\.folds: 0 is out of range; give from 1 to',

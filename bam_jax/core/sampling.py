@@ -37,6 +37,51 @@ def num_steps(epochs: float, total_rows: int, batch_size: int) -> int:
   return max(1, math.floor(epochs * total_rows / batch_size))
 
 
+def num_steps_of_copies(
+  epochs: float, copied_rows: int, batch_size: int
+) -> int:
+  """Steps of a run in the mode `copies`, as the released code counts them.
+
+  The last, partial batch of a pass over all copies is a whole step:
+  floor(epochs * ceil(copied_rows / batch_size)).
+  """
+  return math.floor(epochs * -(-copied_rows // batch_size)) or 1
+
+
+def num_steps_of_passes(
+  passes: float, rows: Sequence[int], shares: np.ndarray, batch_size: int
+) -> int:
+  """Steps after which each task is expected to be passed over often enough.
+
+  In each step, batch_size * share examples of a task are expected. So this is
+  the largest of ceil(passes * rows / (batch_size * share)) over the tasks.
+
+  Args:
+    passes: over the rows of each task, at least; may be a fraction.
+    rows: [T] training rows of each task, swapped copies included.
+    shares: [T] float64, the share of each task in the examples.
+    batch_size: examples per step.
+  """
+  needed = passes * np.asarray(rows) / (batch_size * shares)
+  # A power may differ in its last bit between processors, but the number of
+  # steps must not.
+  return math.ceil(round(float(needed.max()), 6))
+
+
+def proportional_shares(sizes: Sequence[int], exponent: float) -> np.ndarray:
+  """Returns size**exponent / sum(size**exponent) of each task, [T] float64."""
+  powers = np.asarray(sizes, np.float64) ** exponent
+  return powers / powers.sum()
+
+
+def count_copies(rows: Sequence[int], exponent: float) -> np.ndarray:
+  """Returns how often the mode `copies` takes each task's rows, [T] int64."""
+  shares = proportional_shares(rows, exponent)
+  largest = np.argmax(rows)
+  wanted = shares * rows[largest] / shares[largest]
+  return np.round((wanted + 0.01) / rows).astype(np.int64)
+
+
 def permutation(
   count: int, purpose: int, a: int, b: int, seed: int
 ) -> np.ndarray:
@@ -94,8 +139,7 @@ class ProportionalSampler:
     self._rows = [int(count) for count in rows]
     self._num_steps = num_steps
     self._seed = seed
-    shares = np.asarray(sizes, np.float64) ** exponent
-    self.shares = shares / shares.sum()
+    self.shares = proportional_shares(sizes, exponent)
     limits = np.cumsum(self.shares)[:-1]
     self._limits = np.round(limits * 2**_SHARE_BITS).astype(np.uint64)
     self._chunk_steps = max(1, _CHUNK_DRAWS // batch_size)
@@ -189,14 +233,10 @@ class CopiesSampler:
     self.batch_size = batch_size
     self._num_steps = num_steps
     self._rows = np.asarray(rows, np.int64)
-    shares = self._rows**exponent / np.sum(self._rows**exponent)
-    largest = np.argmax(self._rows)
-    wanted = shares * self._rows[largest] / shares[largest]
-    copies = np.round((wanted + 0.01) / self._rows)
-    self.multiples = copies.astype(np.int64)
+    self.multiples = count_copies(rows, exponent)
     copied = self._rows * self.multiples
     self.shares = copied / copied.sum()
-    weights = shares / copied
+    weights = proportional_shares(rows, exponent) / copied
     self.weights = (len(rows) * weights / weights.sum()).astype(np.float32)
     self._ends = np.cumsum(copied)
     self._begins = self._ends - copied

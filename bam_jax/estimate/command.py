@@ -103,6 +103,10 @@ def estimate(plan: plan_lib.Plan) -> None:
     logging.info('nothing is left to train')
     files.write_json(path, {'seconds': 0, 'runs': []})
     return
+  for warning in runs_lib.describe_short_runs(
+    (each.run, each.steps) for each in remaining if each.left
+  ):
+    logging.warning('%s', warning)
   groups = plan.group_runs(todo)
   at_once = {run.name: len(group) for group in groups for run in group}
   counts = {*at_once.values()} or {1}

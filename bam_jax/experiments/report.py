@@ -56,6 +56,9 @@ def report(plan: plan_lib.Plan) -> None:
     plan.tasks,
     scores,
     _notes(plan, finished),
+    runs_lib.describe_short_runs(
+      (run, record['steps']) for run, record in finished
+    ),
   )
   logging.info('report: %s', plan.workspace.root / 'report.html')
 

@@ -77,14 +77,15 @@ class PlanData:
     """Returns the number of training steps of a run.
 
     Raises:
-      errors.UserError: the run has more examples than can be counted.
+      errors.UserError: the run has more examples than can be counted, or needs
+        more steps than its `max_steps`.
     """
-    rows = 0
+    sizes = []
     for name in run.tasks:
       labelled, *unlabelled = self._learnt_rows(run, name)
-      rows += self._num_labelled(run, self.tasks[name], labelled)
-      rows += sum(map(len, unlabelled))
-    return _num_steps(run, rows)
+      count = self._num_labelled(run, self.tasks[name], labelled)
+      sizes.append(count + sum(map(len, unlabelled)))
+    return _num_steps(run, sizes)
 
   def make_spec(
     self,
@@ -198,41 +199,72 @@ class PlanData:
     return copies * folds.examples_outside(len(rows) // copies, run.fold)
 
 
-def _num_steps(run: runs_lib.Run, rows: int) -> int:
-  """Returns the number of training steps of a run with `rows` rows."""
-  length = run.length
-  steps = sampling.num_steps(length.epochs, rows, length.batch_size)
-  steps = min(steps, length.max_steps) if length.max_steps else steps
+def _num_steps(run: runs_lib.Run, sizes: Sequence[int]) -> int:
+  """Returns the number of training steps of a run.
+
+  `sizes` are the row counts of its tasks, with swapped copies.
+  """
+  length, exponent = run.length, run.config.sampling.exponent
+  if _has_copies(run):
+    copied = sizes * sampling.count_copies(sizes, exponent)
+    shares = copied / copied.sum()
+    steps = sampling.num_steps_of_copies(
+      length.epochs, int(copied.sum()), length.batch_size
+    )
+  else:
+    shares = sampling.proportional_shares(
+      _unswapped_sizes(run, sizes), exponent
+    )
+    steps = sampling.num_steps(length.epochs, sum(sizes), length.batch_size)
+  steps, by = min(steps, length.max_steps or steps), 'epochs'
+  if length.min_steps > steps:
+    steps, by = length.min_steps, 'min_steps'
+  passes = sampling.num_steps_of_passes(
+    length.min_passes, sizes, shares, length.batch_size
+  )
+  if passes > steps:
+    steps, by = passes, 'min_passes'
+  where = f'{run.field_path(by)}={getattr(length, by)}'
+  if by == 'min_passes' and 0 < length.max_steps < steps:
+    raise errors.UserError(
+      f'{where}: needs {steps} steps over {sum(sizes)} rows, and'
+      f' {run.field_path("max_steps")}={length.max_steps}; lower the first or'
+      ' raise the second'
+    )
   most = _MAX_EXAMPLES // length.batch_size
   if steps > most:
+    less = 'fewer epochs, or max_steps' if by == 'epochs' else 'less'
     raise errors.UserError(
-      f'config.{"single" if run.is_single else "multi"}.epochs={length.epochs}:'
-      f' makes {steps} steps over {rows} rows, and a run has at most {most}'
-      ' steps; give fewer epochs, or max_steps'
+      f'{where}: makes {steps} steps over {sum(sizes)} rows, and a run has at'
+      f' most {most} steps; give {less}'
     )
   return steps
+
+
+def _has_copies(run: runs_lib.Run) -> bool:
+  """Whether the rows of the run's small tasks are copied."""
+  # With one task there is nothing to balance: its rows come in permutations.
+  return not run.is_single and run.config.sampling.mode == 'copies'
+
+
+def _unswapped_sizes(run: runs_lib.Run, sizes: Sequence[int]) -> list[int]:
+  """Returns the row counts of a run's tasks without swapped copies."""
+  return [
+    size // 2 if name in run.config.data.swap else size
+    for name, size in zip(run.tasks, sizes)
+  ]
 
 
 def _make_sampler(
   run: runs_lib.Run, sizes: Sequence[int], steps: int
 ) -> sampling.Sampler:
   """Makes the task sampler; `sizes` are row counts with swapped copies."""
-  config, batch_size = run.config, run.length.batch_size
-  exponent = config.sampling.exponent
-  # With one task there is nothing to balance: its rows come in permutations.
-  if run.is_single or config.sampling.mode == 'sampled':
-    examples = [
-      size // 2 if name in config.data.swap else size
-      for name, size in zip(run.tasks, sizes)
-    ]
-    sampler = sampling.ProportionalSampler(
-      examples, sizes, exponent, batch_size, steps, run.seed
-    )
-  else:
-    sampler = sampling.CopiesSampler(
-      sizes, exponent, batch_size, steps, run.seed
-    )
-  return sampler
+  exponent, batch_size = run.config.sampling.exponent, run.length.batch_size
+  if _has_copies(run):
+    return sampling.CopiesSampler(sizes, exponent, batch_size, steps, run.seed)
+  return sampling.ProportionalSampler(
+    _unswapped_sizes(run, sizes), sizes, exponent, batch_size, steps, run.seed
+  )
 
 
 def _loss_weights(

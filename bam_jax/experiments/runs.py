@@ -9,7 +9,7 @@ teacher that is itself taught may know a left-out label indirectly, because its
 own teachers left out other folds.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 from types import MappingProxyType
@@ -20,6 +20,9 @@ from bam_jax import errors
 from bam_jax import schema
 from bam_jax import variants
 from bam_jax.data import folds
+
+# A run with fewer steps is warned of.
+_FEW_STEPS = 50
 
 
 class Choice(NamedTuple):
@@ -99,6 +102,17 @@ class Run:
   def length(self) -> config_lib.RunLengthConfig:
     """Number of epochs, batch size and learning rate of the run."""
     return self.config.single if self.is_single else self.config.multi
+
+  def field_path(self, name: str) -> str:
+    """Returns where a field of `length` is set, such as `config.multi.epochs`.
+
+    A custom variant sets it in its own `changes`.
+    """
+    group = 'single' if self.is_single else 'multi'
+    own = self.config.custom_variants.get(self.variant)
+    if own and name in own.changes.get(group, {}):
+      return f'config.custom_variants.{self.variant}.changes.{group}.{name}'
+    return f'config.{group}.{name}'
 
 
 def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
@@ -260,3 +274,30 @@ def group_runs(
     group = group[: len(group) // num_devices * num_devices or 1]
     yield group
     left = [run for run in left if run not in group]
+
+
+def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
+  """Describes, per variant, the runs of too few steps to learn much.
+
+  Args:
+    runs: runs and how many steps each has.
+
+  Returns:
+    A warning for each variant with such runs, which names their tasks, their
+    steps (the fewest over seeds) and the option that makes them longer.
+  """
+  steps: dict[tuple[str, str], dict[str, int]] = {}
+  for run, count in runs:
+    if count < _FEW_STEPS:
+      is_capped = 0 < run.length.max_steps < _FEW_STEPS
+      remedy = f'raise {run.field_path("max_steps")}'
+      if not is_capped:
+        remedy = f'set {run.field_path("min_steps")} to {_FEW_STEPS} or more'
+      of_tasks = steps.setdefault((run.variant, remedy), {})
+      tasks = ' + '.join(run.tasks)
+      of_tasks[tasks] = min(count, of_tasks.get(tasks, count))
+  return [
+    f'{variant}: fewer than {_FEW_STEPS} training steps, of'
+    f' {", ".join(f"{tasks} ({n})" for tasks, n in of_tasks.items())}; {remedy}'
+    for (variant, remedy), of_tasks in steps.items()
+  ]

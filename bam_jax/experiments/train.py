@@ -50,13 +50,14 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
     return
   identities = plan.open_runs(runs)
   todo = [each for each in runs if not plan.workspace.read_record(each.name)]
-  steps = sum(
-    plan.data.num_steps(each) - plan.latest_step(each) for each in todo
-  )
+  steps = [plan.data.num_steps(each) for each in todo]
+  left = sum(steps) - sum(map(plan.latest_step, todo))
   logging.info(
     '%d runs: %d finished, %d to train, %s steps',
-    *(len(runs), len(runs) - len(todo), len(todo), f'{steps:,}'),
+    *(len(runs), len(runs) - len(todo), len(todo), f'{left:,}'),
   )
+  for warning in runs_lib.describe_short_runs(zip(todo, steps)):
+    logging.warning('%s', warning)
   _check_starts(plan, todo)
   by_name = {each.name: each for each in runs}
   with background_lib.Background() as background:

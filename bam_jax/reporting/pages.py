@@ -53,7 +53,10 @@ def render(
     ),
     headline=words.headline(variants),
     main=tables.main_table(report),
-    remarks=words.remarks(report.summary, report.config, report.tasks),
+    remarks=[
+      *(f'Warning: {warning}.' for warning in report.summary['warnings']),
+      *words.remarks(report.summary, report.config, report.tasks),
+    ],
     plots=plots,
     tables=tables.further_tables(report),
     about=report.summary['notes'],

@@ -31,6 +31,7 @@ def write(
   tasks: task_lib.TaskTable,
   runs: Sequence[scores_lib.RunScores],
   notes: Mapping[str, str],
+  warnings: Sequence[str] = (),
 ) -> None:
   """Writes all files of the report; each is written whole or not at all.
 
@@ -43,6 +44,7 @@ def write(
     tasks: the tasks of the plan.
     runs: one per variant, seed and task that is finished.
     notes: facts about the numbers, such as data, weights, device and time.
+    warnings: what a reader must know before the scores.
 
   Raises:
     errors.UserError: a file can't be written, or a metrics.jsonl is damaged.
@@ -57,6 +59,7 @@ def write(
   summary = summarise(config, tasks, runs) | {
     'config': schema.to_dict(config),
     'notes': dict(notes),
+    'warnings': list(warnings),
     'shares': _shares(runs, curves),
   }
   report = tables.Report(summary, config, tasks, curves)

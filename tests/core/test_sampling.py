@@ -41,6 +41,52 @@ def test_number_of_steps_is_rounded_down_but_at_least_one(
   assert sampling.num_steps(epochs, rows, batch) == want
 
 
+def test_steps_of_the_released_code_on_all_of_glue():
+  """Oracle: by hand, 1,080,322 copies are 8,441 batches of 128, times 6.
+
+  The largest set over each other, to the power 1/4, is rounded to
+  3, 1, 3, 1, 1, 2, 2 and 4 copies.
+  """
+  copied = (
+    3 * 8551 + 392702 + 3 * 7336 + 108436 + 363869 + 2 * 67349 + 2 * 11498
+    + 4 * 2490
+  )  # fmt: skip
+  assert copied == 1_080_322
+  multiples = sampling.count_copies(SIZES, 0.75)
+  assert (multiples * SIZES).sum() == copied
+  assert sampling.num_steps_of_copies(6.0, copied, 128) == 50_646
+  assert sampling.num_steps(6.0, sum(SIZES), 128) == 45_104
+
+
+@pytest.mark.parametrize(
+  ('epochs', 'copied', 'want'), [(3.0, 65, 9), (0.5, 65, 1), (0.1, 5, 1)]
+)
+def test_a_partial_batch_of_copies_is_a_step(epochs, copied, want):
+  assert sampling.num_steps_of_copies(epochs, copied, 32) == want
+
+
+def test_steps_that_pass_over_each_task_by_hand():
+  """Shares 8/35 and 27/35 of 35 examples a step: 8 of 16 and 27 of 81 rows."""
+  shares = sampling.proportional_shares((16, 81), 0.75)
+  for passes, want in ((1.0, 3), (2.0, 6), (1.1, 4), (0.0, 0)):
+    got = sampling.num_steps_of_passes(passes, (16, 81), shares, 35)
+    assert got == want
+  # The first task's swapped copies make it the one that is seen least.
+  assert sampling.num_steps_of_passes(1.0, (32, 81), shares, 35) == 4
+  equal = sampling.proportional_shares((30, 30, 30), 0.75)
+  assert sampling.num_steps_of_passes(1.0, (30, 30, 30), equal, 9) == 10
+
+
+def test_every_row_is_seen_in_the_steps_of_a_few_passes():
+  """With 2 expected passes, draws that err by half a pass leave no row out."""
+  sizes = (50, 300)
+  shares = sampling.proportional_shares(sizes, 0.75)
+  steps = sampling.num_steps_of_passes(2.0, sizes, shares, 16)
+  sampler = sampling.ProportionalSampler(sizes, sizes, 0.75, 16, steps, 0)
+  tasks, rows = run_through(sampler, steps)
+  assert len({*zip(tasks.tolist(), rows.tolist())}) == 350
+
+
 def test_proportional_sampler_equals_a_plain_loop():
   """Oracle: one draw at a time from the same keys, in plain Python."""
   sizes, rows, batch_size, steps, seed = (7, 20), (14, 20), 1024, 19, 3

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import math
 
 import pytest
 
@@ -218,6 +219,10 @@ def test_a_fold_is_left_out_of_the_steps(tiny_plan, tmp_path, number, swapped):
   kept = folds.split(columns.uids, run.fold)[0]
   found = plan.data.num_steps(run)
   assert found == len(kept) != len(columns)
+  single = dataclasses.replace(run.config.single, min_passes=1.5)
+  config = dataclasses.replace(run.config, single=single)
+  found = plan.data.num_steps(dataclasses.replace(run, config=config))
+  assert found == math.ceil(1.5 * len(kept))
 
 
 @pytest.mark.parametrize(
@@ -249,3 +254,6 @@ def test_a_run_says_how_many_steps_are_left(tiny_plan, tmp_path, caplog):
     '1 runs: 0 finished, 1 to train, 4 steps',
     '1 runs: 1 finished, 0 to train, 0 steps',
   ]
+  (warning,) = [r for r in caplog.records if 'fewer than 50' in r.message]
+  assert warning.levelno == logging.WARNING
+  assert warning.getMessage().startswith('multi: fewer than 50 training steps')

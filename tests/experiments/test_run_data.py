@@ -1,5 +1,6 @@
 """The sampler of a run."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -118,16 +119,115 @@ def test_steps_that_nobody_could_count_are_refused(
   for length in (config.single, config.multi):
     length.epochs, length.max_steps, length.batch_size = epochs, max_steps, 32
   run = runs_lib.plan_runs(config_lib.from_config_dict(config))[0]
+  run = dataclasses.replace(run, tasks=run.tasks[:1])
   rows = 3_200_000
   if steps is not None:
-    assert run_data._num_steps(run, rows) == steps
+    assert run_data._num_steps(run, [rows]) == steps
     return
   with pytest.raises(
     errors.UserError,
     match=rf'config.{variant}.epochs={epochs}: makes \d+ steps over {rows}'
     ' rows, and a run has at most 67108863 steps; give fewer epochs',
   ):
-    run_data._num_steps(run, rows)
+    run_data._num_steps(run, [rows])
+
+
+def _length_run(variant='multi', mode='sampled', changes=None, **length):
+  """A run over RTE and MRPC with 16 and 81 rows, or over RTE alone."""
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.sampling.mode = mode
+  for each in (config.single, config.multi):
+    each.update(length)
+  if changes:
+    config.custom_variants.own = config_lib.custom_variant(
+      variant, changes=changes
+    )
+  config.variants = ('own' if changes else variant,)
+  return runs_lib.plan_runs(config_lib.from_config_dict(config))[0]
+
+
+@pytest.mark.parametrize(
+  ('run', 'sizes', 'steps'),
+  [
+    # By hand: 60 rows three times in batches of 32 are 5 steps.
+    (_length_run('single'), [60], 5),
+    (_length_run('single', min_steps=80), [60], 80),
+    (_length_run('single', min_steps=4), [60], 5),
+    (_length_run('single', min_steps=80, max_steps=90), [60], 80),
+    (_length_run('single', min_steps=80, max_steps=90), [1000], 90),
+    (_length_run('single', min_passes=16.0), [60], 30),
+    # 8 and 27 of 35 examples a step, of 16 and 81 rows; 97 rows in an epoch.
+    (_length_run(epochs=1.0, batch_size=35), [16, 81], 2),
+    (_length_run(epochs=1.0, batch_size=35, min_passes=2.0), [16, 81], 6),
+    (_length_run(epochs=9.0, batch_size=35, min_passes=2.0), [16, 81], 24),
+    (_length_run(batch_size=35, min_steps=50), [16, 81], 50),
+    # 16 rows are copied twice, as (81 / 16)**0.25 is 1.5; 113 rows in all.
+    (_length_run(mode='copies', epochs=1.0, batch_size=10), [16, 81], 12),
+    (
+      _length_run(mode='copies', epochs=1.0, batch_size=10, min_passes=2.0),
+      [16, 81],
+      23,
+    ),
+    # One task is not copied.
+    (_length_run('single', mode='copies', epochs=3.0), [60], 5),
+    (
+      _length_run('single', changes={'single': {'min_steps': 70}}),
+      [60],
+      70,
+    ),
+  ],
+)
+def test_length_of_a_run(run, sizes, steps):
+  assert run_data._num_steps(run, sizes) == steps
+
+
+def test_passes_that_max_steps_does_not_allow_are_refused():
+  length = {'batch_size': 35, 'epochs': 1.0}
+  run = _length_run(min_passes=2.0, max_steps=5, **length)
+  with pytest.raises(
+    errors.UserError,
+    match=r'config\.multi\.min_passes=2\.0: needs 6 steps over 97 rows, and'
+    r' config\.multi\.max_steps=5; lower the first or raise the second',
+  ):
+    run_data._num_steps(run, [16, 81])
+  run = _length_run(
+    max_steps=5, changes={'multi': {'min_passes': 2.0}}, **length
+  )
+  with pytest.raises(
+    errors.UserError,
+    match=r'custom_variants\.own\.changes\.multi\.min_passes=2.0: .*'
+    r' config\.multi\.max_steps=5;',
+  ):
+    run_data._num_steps(run, [16, 81])
+  run = _length_run('single', min_passes=1e9)
+  with pytest.raises(errors.UserError, match=r'min_passes=.*; give less'):
+    run_data._num_steps(run, [97])
+
+
+def test_runs_of_few_steps_are_described():
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc', 'wnli')
+  config.variants = ('single', 'multi', 'capped')
+  config.seeds = (0, 1)
+  config.custom_variants.capped = config_lib.custom_variant(
+    'single', changes={'single': {'max_steps': 7}}
+  )
+  runs = runs_lib.plan_runs(config_lib.from_config_dict(config))
+  steps = {'rte': 50, 'mrpc': 49, 'wnli': 5}
+  counted = [
+    (run, (steps[run.tasks[0]] if run.is_single else 20) - run.seed)
+    for run in runs
+  ]
+  assert runs_lib.describe_short_runs(counted) == [
+    'single: fewer than 50 training steps, of mrpc (48), wnli (4), rte (49);'
+    ' set config.single.min_steps to 50 or more',
+    'multi: fewer than 50 training steps, of rte + mrpc + wnli (19);'
+    ' set config.multi.min_steps to 50 or more',
+    'capped: fewer than 50 training steps, of mrpc (48), wnli (4), rte (49);'
+    ' raise config.custom_variants.capped.changes.single.max_steps',
+  ]
+  assert not runs_lib.describe_short_runs((run, 50) for run in runs)
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,20 @@ def test_the_report_has_the_documented_structure(finished):
     assert found['average'] == pytest.approx(statistics.median(averages))
 
 
+def test_a_report_warns_of_runs_of_few_steps(finished):
+  texts = [
+    (finished.workdir / name).read_text(encoding='utf-8')
+    for name in ('report.md', 'report.html')
+  ]
+  steps = finished.record('multi-s0')['steps']
+  for text in texts:
+    text = ' '.join(text.replace('\\', '').split())
+    assert (
+      'Warning: multi: fewer than 50 training steps, of mood + closeness'
+      f' ({steps}); raise config.multi.max_steps.'
+    ) in text
+
+
 def test_a_report_names_the_versions_that_its_runs_had(finished, workdir):
   plan = finished.another(workdir)
   done = plan.workspace.read_record('multi-s0')
