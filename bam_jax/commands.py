@@ -70,6 +70,7 @@ def run_command(
     if is_multi_process:
       stack.enter_context(peers.exit_on_peer_error())
       processes.check_equal('the weights', plan.encoder.digest)
+      processes.check_equal('the pooling', plan.encoder.config.pooling)
       processes.check_shared(workdir)
     _run_mode(plan)
 

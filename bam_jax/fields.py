@@ -66,6 +66,11 @@ class ModelConfig:
   layers: tuple[int, ...] = field(
     (), 'layers of `init` to keep, in this order, from 0; empty: all', most=1000
   )
+  pooling: Literal['auto', 'cls', 'mean'] = field(
+    'cls',
+    'vector of an example: [CLS] through the pooler (cls, paper), the mean of'
+    ' its tokens (mean), or as `init` was trained (auto)',
+  )
   dtype: Literal['auto', 'float32', 'bfloat16'] = field(
     'auto', 'compute dtype; auto: bfloat16 on accelerators, float32 on CPU'
   )

@@ -29,7 +29,8 @@ class TrainState(flax.struct.PyTreeNode):
 
   Attributes:
     step: int32 scalar, the number of steps taken.
-    params: {'encoder', 'pooler', 'heads'}, float32, with stacked layers.
+    params: {'encoder', 'pooler', 'heads'}, float32, with stacked layers; no
+      pooler with mean pooling.
     opt_state: state of `optimizer.make_optimizer`.
     dropout_key: [2] uint32, raw threefry key of the run; constant.
   """

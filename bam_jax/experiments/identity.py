@@ -51,6 +51,8 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
   for key, value in config_lib.fingerprint_values(run.config).items():
     if not key.startswith(tuple(unused)):
       result[f'config.{key}'] = value
+  # `auto` stands for a value that the weights' digest does not cover.
+  result['config.model.pooling'] = plan.encoder.config.pooling
   for name in run.tasks:
     if name in run.config.custom_tasks:
       task = plan.tasks[name]

@@ -20,7 +20,11 @@ initializer = nn.initializers.truncated_normal(INITIALIZER_RANGE)
 
 @dataclasses.dataclass(frozen=True)
 class EncoderConfig:
-  """Shape of an encoder, and its dropout rates (0 to below 1)."""
+  """Shape of an encoder, its dropout rates (0 to below 1) and its pooling.
+
+  `pooling` is `cls`: the vector of a segment's first token, through a pooler;
+  or `mean`: the mean of the vectors of all its tokens, without a pooler.
+  """
 
   vocab_size: int
   hidden_size: int
@@ -35,6 +39,7 @@ class EncoderConfig:
   dropout_hidden: float = 0.1
   dropout_head: float = 0.1
   family: str = 'bert'
+  pooling: str = 'cls'
 
   def without_dropout(self) -> 'EncoderConfig':
     """Returns the same shape with every dropout rate zero."""

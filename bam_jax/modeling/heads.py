@@ -1,4 +1,4 @@
-"""The multi-task model: one encoder, one pooler, and a head for each task."""
+"""The multi-task model: one encoder, its pooling, and a head for each task."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -76,15 +76,21 @@ class MultiTaskModel(nn.Module):
     # XLA's CPU backend lacks some products of bfloat16 arrays.
     is_cpu = self.compute.platform == 'cpu'
     of_slots = hidden.astype(jnp.float32) if is_cpu else hidden
-    pooled = nn.Dense(
-      self.config.hidden_size,
-      precision=_EXACT,
-      kernel_init=family.initializer,
-      name='pooler',
-    )(select_tokens(of_slots, batch['cls_index']))
+    if self.config.pooling == 'mean':
+      pooled = average_segments(
+        of_slots, batch['segment_ids'], batch['cls_index'].shape[1]
+      )
+    else:
+      pooled = nn.Dense(
+        self.config.hidden_size,
+        precision=_EXACT,
+        kernel_init=family.initializer,
+        name='pooler',
+      )(select_tokens(of_slots, batch['cls_index']))
+      pooled = jnp.tanh(pooled)
     rate = 0.0 if deterministic else self.config.dropout_head
     (words,) = dropout.draw_words(self, 1, deterministic)
-    pooled = dropout.dropout(jnp.tanh(pooled), rate, words)  # [B, S, D]
+    pooled = dropout.dropout(pooled, rate, words)  # [B, S, D]
     tokens = None
     if self.token_heads:
       (words,) = dropout.draw_words(self, 1, deterministic)
@@ -189,8 +195,36 @@ def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
   )
 
 
+def average_segments(
+  hidden: jax.Array, segment_ids: jax.Array, num_slots: int
+) -> jax.Array:
+  """Averages the vectors of each segment's tokens, [CLS] and [SEP] included.
+
+  Args:
+    hidden: [B, L, D], finite.
+    segment_ids: [B, L] int, slot number plus 1; 0 is padding.
+    num_slots: S.
+
+  Returns:
+    [B, S, D] float32, summed in float32; 0 for empty slots.
+  """
+  # Padding has index -1, which is in no slot.
+  of_slot = jax.nn.one_hot(segment_ids - 1, num_slots, dtype=hidden.dtype)
+  total = jnp.einsum(
+    'bls,bld->bsd',
+    of_slot,
+    hidden,
+    precision=_EXACT,
+    preferred_element_type=jnp.float32,
+  )
+  tokens = jnp.sum(of_slot, axis=1, dtype=jnp.float32)  # [B, S]
+  return total / jnp.maximum(tokens, 1)[..., None]
+
+
 def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
   """Draws random parameters {'encoder', 'pooler', 'heads'}, float32.
+
+  There is no pooler with mean pooling.
 
   Do not wrap it in `jax.jit` if all of them are used: a hundred draws in one
   program take minutes to compile for a GPU. Outside of it, each shape is

@@ -118,7 +118,8 @@ def load_params(
 
   Returns:
     {'encoder': ..., 'pooler': ...}, float32 NumPy arrays in the tree of
-    `MultiTaskModel`; without 'pooler' if the file holds none.
+    `MultiTaskModel`; without 'pooler' if the file holds none, or
+    `config.pooling` uses none.
 
   Raises:
     errors.UserError: a tensor is missing, unknown, or of the wrong shape or
@@ -141,7 +142,8 @@ def load_params(
       f' {count} layers; choose another config.model.init'
     )
   wanted = list(_names(of, layers))
-  if not any(tensor.startswith('pooler.') for tensor in stored):
+  has_pooler = any(tensor.startswith('pooler.') for tensor in stored)
+  if config.pooling != 'cls' or not has_pooler:
     wanted = [name for name in wanted if name.path[0] != 'pooler']
   params = {
     name.path: _load_tensor(name, stored, path, config) for name in wanted

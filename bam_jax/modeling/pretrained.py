@@ -15,6 +15,7 @@ from bam_jax.data import tokenizer_files
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import pooling
 from bam_jax.modeling import weight_sources
 from bam_jax.tasks import demo
 
@@ -24,7 +25,7 @@ class Encoder:
   """The encoder that every run starts from.
 
   Attributes:
-    config: sizes and dropout rates.
+    config: sizes, dropout rates and pooling.
     tokenizer: the tokenizer that makes its ids.
     weights: directory of the pretrained weights; None: random weights.
     digest: sha256 of the weights, combined with the vocabulary if
@@ -116,8 +117,8 @@ def load_encoder(config: config_lib.Config) -> Encoder:
     digest = schema.digest([digest, tokenizer.fingerprint])
     description += f', {tokenizer.vocab_size} other tokens'
     sizes['vocab_size'] = tokenizer.vocab_size
-  return Encoder(
-    _encoder_config(config, sizes), tokenizer, path, digest, description, pieces
+  return _make_encoder(
+    config, sizes, tokenizer, path, digest, description, pieces
   )
 
 
@@ -148,13 +149,51 @@ def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
     )
   tokenizer = _random_tokenizer(config.model)
   sizes = presets[arch] | {'vocab_size': tokenizer.vocab_size}
-  return Encoder(
-    _encoder_config(config, sizes),
-    tokenizer,
-    None,
-    '',
-    f'{description}, {arch}',
+  return _make_encoder(
+    config, sizes, tokenizer, None, '', f'{description}, {arch}'
   )
+
+
+def _make_encoder(
+  config: config_lib.Config,
+  sizes: dict[str, int | float | str],
+  tokenizer: features.Tokenizer,
+  weights: Path | None,
+  digest: str,
+  description: str,
+  pieces: Sequence[np.ndarray] | None = None,
+) -> Encoder:
+  """Makes the encoder with the pooling of the configuration."""
+  sizes = sizes | {'pooling': _choose_pooling(config.model, weights)}
+  if sizes['pooling'] != 'cls':
+    description += f', {sizes["pooling"]} pooling'
+  result = _encoder_config(config, sizes)
+  return Encoder(result, tokenizer, weights, digest, description, pieces)
+
+
+def _choose_pooling(model: config_lib.ModelConfig, weights: Path | None) -> str:
+  """Returns the pooling, `cls` or `mean`, and logs where it is from.
+
+  Raises:
+    errors.UserError: it is left to the weights, and theirs cannot be computed.
+  """
+  stated, file = 'cls', None
+  try:
+    if weights:
+      stated, file = pooling.load(weights)
+  except errors.UserError:
+    if model.pooling == 'auto':
+      raise
+  if model.pooling == 'auto':
+    reason = f'{file} states it' if file else 'the weights state none'
+    logging.info('pooling: %s (%s)', stated, reason)
+    return stated
+  if file and stated != model.pooling:
+    logging.info(
+      'pooling: %s, but %s states %s; config.model.pooling=auto uses that',
+      *(model.pooling, file, stated),
+    )
+  return model.pooling
 
 
 def _random_tokenizer(model: config_lib.ModelConfig) -> features.Tokenizer:

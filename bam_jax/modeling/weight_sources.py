@@ -6,6 +6,7 @@ from pathlib import Path
 import re
 
 from bam_jax import errors
+from bam_jax.modeling import pooling
 from bam_jax.modeling import weight_files
 
 _WEIGHTS = 'model*.safetensors'
@@ -22,6 +23,8 @@ _FILES = (
   _WEIGHTS,
   'model.safetensors.index.json',
   *TOKENIZER_FILES,
+  pooling.MODULES,
+  '*/config.json',  # A pooling has a directory of its own.
 )
 
 

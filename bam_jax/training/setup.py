@@ -71,7 +71,8 @@ class Setup:
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     pretrained = encoder.load_params(config.model.layers)
-    if pretrained and 'pooler' not in pretrained:
+    has_no_pooler = pretrained and 'pooler' not in pretrained
+    if has_no_pooler and encoder.config.pooling == 'cls':
       logging.warning(
         '%s has no pooler: it starts from random weights', config.model.init
       )
@@ -86,7 +87,7 @@ class Setup:
     self._draw = jax.jit(draw) if self._pretrained else draw
 
   def initial_params(self, seed: int) -> dict[str, object]:
-    """Pretrained encoder and pooler, with heads drawn by the seed.
+    """Pretrained encoder and pooler, if any, with heads drawn by the seed.
 
     Returns:
       Host arrays with stacked layers. All seeds share the pretrained arrays, so

@@ -469,6 +469,16 @@ def test_a_rerun_trains_nothing(finished, workdir, trained):
   } | {name for name in after if name.endswith('.png')}  # fmt: skip
 
 
+def test_auto_pooling_is_recorded_as_what_it_stands_for(
+  finished, workdir, trained
+):
+  plan = plan_lib.make_plan(
+    _config(finished.data, **{'model.pooling': 'auto'}), workdir
+  )
+  train.run(plan)
+  assert trained == []
+
+
 def test_runs_older_than_a_field_serve_on(finished, workdir, trained):
   """As before the field: no record has it, nor the digests of it."""
   records = {}
@@ -584,6 +594,10 @@ def test_scoring_again_finds_the_same(finished, workdir, trained):
       {'model.regression_head': 'linear'},
       r"config.model.regression_head was 'sigmoid', is 'linear'",
     ),
+    (
+      {'model.pooling': 'mean'},
+      r"config.model.pooling was 'cls', is 'mean'",
+    ),
     ({'data.max_length': 24}, r'features/mood/train: .* max_length was 32'),
     (
       {'custom_tasks.mood.labels': _LABELS[::-1]},
@@ -591,7 +605,8 @@ def test_scoring_again_finds_the_same(finished, workdir, trained):
     ),
   ],
   ids=[
-    'learning-rate', 'batch', 'temperature', 'head', 'length', 'label-order',
+    'learning-rate', 'batch', 'temperature', 'head', 'pooling',
+    'length', 'label-order',
   ],
 )  # fmt: skip
 @pytest.mark.parametrize('mode', ['run', 'evaluate'])

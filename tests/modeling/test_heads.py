@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 
@@ -21,6 +22,8 @@ CONFIG = family.EncoderConfig(
 )
 LENGTHS = (5, 3, 9, 2, 7, 4, 12, 3)
 MODEL = heads.MultiTaskModel(CONFIG, num_tasks=3, num_outputs=4)
+POOLINGS = 'cls', 'mean'
+_TOKEN_INPUTS = 'input_ids', 'token_type_ids', 'positions', 'segment_ids'
 
 
 def _examples(seed: int) -> list[dict[str, np.ndarray]]:
@@ -37,10 +40,7 @@ def _examples(seed: int) -> list[dict[str, np.ndarray]]:
 
 def _lay_out(examples, places, rows: int, length: int, slots: int):
   """A batch with example n at places[n] = (row, slot, first token)."""
-  batch = {
-    key: np.zeros((rows, length), np.int32)
-    for key in ('input_ids', 'token_type_ids', 'positions', 'segment_ids')
-  }
+  batch = {key: np.zeros((rows, length), np.int32) for key in _TOKEN_INPUTS}
   batch |= {
     key: np.zeros((rows, slots), np.int32) for key in ('cls_index', 'task_id')
   }
@@ -69,12 +69,15 @@ def _pack(seed: int):
   return [places[n] for n in range(len(LENGTHS))]
 
 
+def _model(pooling: str) -> heads.MultiTaskModel:
+  return MODEL.clone(config=dataclasses.replace(CONFIG, pooling=pooling))
+
+
 @functools.cache
-def _params():
+def _params(pooling: str = 'cls'):
   batch = _lay_out(_examples(0), _pack(0), 6, 16, 8)
-  params = jax.jit(functools.partial(MODEL.init, deterministic=True))(
-    jax.random.key(0), batch
-  )['params']
+  init = functools.partial(_model(pooling).init, deterministic=True)
+  params = jax.jit(init)(jax.random.key(0), batch)['params']
   # Larger than BERT's first weights, so that every path matters.
   rng = np.random.default_rng(0)
   return jax.tree.map(
@@ -83,20 +86,21 @@ def _params():
   )
 
 
-@jax.jit
-def _gradient(params, batch, places, weights):
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(model, params, batch, places, weights):
   """Gradient of a weighted sum of logits, and the logits [N, C]."""
 
   def total(params):
-    logits = MODEL.apply({'params': params}, batch, True).slots
+    logits = model.apply({'params': params}, batch, True).slots
     logits = logits[places[:, 0], places[:, 1]]
     return (logits * weights).sum(), logits
 
   return jax.grad(total, has_aux=True)(params)
 
 
+@pytest.mark.parametrize('pooling', POOLINGS)
 @pytest.mark.parametrize('seed', range(3))
-def test_packing_changes_neither_logits_nor_gradients(seed):
+def test_packing_changes_neither_logits_nor_gradients(seed, pooling):
   """Oracle: one example a row, as BERT was always run."""
   examples, packed = _examples(seed), _pack(seed)
   alone = [(n, 0, 0) for n in range(len(LENGTHS))]
@@ -105,7 +109,13 @@ def test_packing_changes_neither_logits_nor_gradients(seed):
   for places, shape in ((packed, (6, 16, 8)), (alone, (8, 12, 1))):
     batch = _lay_out(examples, places, *shape)
     results.append(
-      _gradient(_params(), batch, np.array(places), jnp.float32(weights))
+      _gradient(
+        _model(pooling),
+        _params(pooling),
+        batch,
+        np.array(places),
+        jnp.float32(weights),
+      )
     )
   (actual_grad, actual), (expected_grad, expected) = results
   np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-5)
@@ -192,12 +202,43 @@ def test_selected_tokens_are_exact(dtype):
   np.testing.assert_array_equal(actual, expected)
 
 
-def test_logits_are_float32_and_finite_where_nothing_is():
+@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
+def test_averages_of_segments(dtype):
+  """Oracle: a NumPy loop in float64, also for the gradient."""
+  rng = np.random.default_rng(0)
+  # An empty slot, padding between segments, and a row of padding.
+  segment_ids = np.array(
+    [[1, 1, 1, 0, 3, 3, 0], [2, 2, 0, 0, 1, 1, 1], [0] * 7]
+  )
+  hidden = jnp.asarray(rng.normal(size=(3, 7, 5)), dtype)
+  weights = rng.normal(size=(3, 3, 5)).astype(np.float32)
+  actual, pullback = jax.vjp(
+    lambda x: heads.average_segments(x, segment_ids, 3), hidden
+  )
+  (gradient,) = pullback(jnp.asarray(weights))
+  assert actual.dtype == jnp.float32
+  expected, expected_gradient = np.zeros((3, 3, 5)), np.zeros((3, 7, 5))
+  for b, s in np.ndindex(3, 3):
+    own = segment_ids[b] == s + 1
+    if own.any():
+      expected[b, s] = np.asarray(hidden, np.float64)[b, own].mean(axis=0)
+      expected_gradient[b, own] = weights[b, s] / own.sum()
+  np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-6)
+  np.testing.assert_allclose(
+    np.asarray(gradient, np.float64),
+    expected_gradient,
+    rtol=float(jnp.finfo(dtype).eps),
+    atol=1e-7,
+  )
+
+
+@pytest.mark.parametrize('pooling', POOLINGS)
+def test_logits_are_float32_and_finite_where_nothing_is(pooling):
   """Empty slots and a row of padding, computed in bfloat16."""
   batch = _lay_out(_examples(0), _pack(0), 6, 16, 8)
-  model = MODEL.clone(compute=family.Compute(jnp.bfloat16))
+  model = _model(pooling).clone(compute=family.Compute(jnp.bfloat16))
   logits = jax.jit(functools.partial(model.apply, deterministic=True))(
-    {'params': _params()}, batch
+    {'params': _params(pooling)}, batch
   ).slots
   assert logits.shape == (6, 8, 4)
   assert logits.dtype == jnp.float32
@@ -223,6 +264,28 @@ def test_head_dropout_acts_on_the_pooled_vector():
     )
   )
   assert np.abs(noisy - plain).max() > 0.1
+
+
+def test_mean_pooling_goes_from_hidden_states_to_heads():
+  """Oracle: the encoder alone, then the mean and the head in NumPy."""
+  examples, places = _examples(0), _pack(0)
+  batch = _lay_out(examples, places, 6, 16, 8)
+  model, params = _model('mean'), _params('mean')
+  assert sorted(params) == ['encoder', 'heads']
+  actual = model.apply({'params': params}, batch, True).slots
+  encoder = families.FAMILIES[CONFIG.family].encoder(CONFIG, family.Compute())
+  hidden = encoder.apply(
+    {'params': params['encoder']},
+    *(batch[x] for x in _TOKEN_INPUTS),
+    deterministic=True,
+  )
+  for example, (row, slot, start) in zip(examples, places, strict=True):
+    own = hidden[row, start : start + len(example['input_ids'])]
+    kernel, bias = (
+      params['heads'][x][example['task_id']] for x in ('kernel', 'bias')
+    )
+    expected = np.asarray(own, np.float64).mean(axis=0) @ kernel + bias
+    np.testing.assert_allclose(actual[row, slot], expected, atol=1e-5)
 
 
 def test_parameter_tree():

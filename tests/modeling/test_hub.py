@@ -80,6 +80,14 @@ def test_a_model_is_fetched_once(hub, model):
   assert len(hub.asked) == 3
 
 
+def test_the_pooling_is_fetched_with_the_weights(hub, model):
+  (model / 'modules.json').write_text('[{"path": "p", "type": "a.Pooling"}]')
+  (model / 'p').mkdir()
+  (model / 'p' / 'config.json').write_text('{"pooling_mode": "mean"}')
+  encoder = pretrained.load_encoder(_config(**{'model.pooling': 'auto'}))
+  assert encoder.config.pooling == 'mean'
+
+
 def test_another_family_is_refused_before_its_weights_are_fetched(hub, model):
   (model / 'config.json').write_text(json.dumps({'model_type': 'roberta'}))
   assert "model_type is 'roberta'" in _refusal()

@@ -1,0 +1,94 @@
+"""Reads and writes the files in which a checkpoint states its pooling.
+
+They are those of sentence-transformers: `modules.json` names the directory of
+the pooling, by default `1_Pooling`, whose config.json states the mode.
+"""
+
+import json
+from pathlib import Path
+
+from bam_jax import errors
+from bam_jax import files
+from bam_jax.modeling import weight_files
+
+MODULES = 'modules.json'
+_DIRECTORY = '1_Pooling'
+_PREFIX = 'pooling_mode_'
+# sentence-transformers' name of a mode -> the value of config.model.pooling.
+_MODES = {
+  'cls': 'cls', 'cls_token': 'cls', 'mean': 'mean', 'mean_tokens': 'mean'
+}  # fmt: skip
+_REMEDY = 'set config.model.pooling to cls or mean'
+
+
+def load(path: Path) -> tuple[str, Path | None]:
+  """Finds the pooling that a checkpoint was trained with.
+
+  Args:
+    path: directory of the weights.
+
+  Returns:
+    `cls` or `mean`, and the file that states it; `cls` and None if the
+    checkpoint states no pooling.
+
+  Raises:
+    errors.UserError: a file cannot be read, or states another pooling.
+  """
+  directory = _find_directory(path)
+  file = path / directory / 'config.json'
+  if not directory or not (file.is_file() or (path / MODULES).is_file()):
+    return 'cls', None
+  if not file.is_file():
+    raise errors.UserError(
+      f'{path / MODULES}: names {directory}, but {file} is missing; get the'
+      f' model again, or {_REMEDY}'
+    )
+  values = weight_files.read_json(file)
+  stated = values.get('pooling_mode')
+  modes = stated if isinstance(stated, list) else [stated] if stated else []
+  modes += [
+    key.removeprefix(_PREFIX)
+    for key, value in values.items()
+    if key.startswith(_PREFIX) and value is True
+  ]
+  names = ' and '.join(map(str, modes)) or 'none'
+  if len(modes) != 1 or names not in _MODES:
+    raise errors.UserError(
+      f'{file}: the pooling is {names}, but only cls or mean can be computed;'
+      f' {_REMEDY}'
+    )
+  return _MODES[names], file
+
+
+def _find_directory(path: Path) -> str:
+  """Returns the directory of the pooling; '' if the modules have none."""
+  file = path / MODULES
+  if not file.is_file():
+    return _DIRECTORY
+  try:
+    modules = json.loads(files.load_text(file))
+    found = [
+      module['path']
+      for module in modules
+      if module['type'].rpartition('.')[2] == 'Pooling'
+    ]
+  except (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+  ) as e:
+    raise errors.UserError(
+      f'{file}: not a list of modules ({type(e).__name__}); get it again, or'
+      f' {_REMEDY}'
+    ) from e
+  name = found[0] if found else ''
+  # A path must not lead out of the model's directory.
+  if not isinstance(name, str) or '..' in Path(name).parts:
+    raise errors.UserError(
+      f'{file}: {name!r} is not a directory of the model; get it again, or'
+      f' {_REMEDY}'
+    )
+  return name.strip('/')
