@@ -51,38 +51,26 @@ class Verdict(NamedTuple):
   reason: str
 
 
-def summarise(
-  scores: Sequence[float], seed: int = 0, confidence: float = 0.95
-) -> dict[str, float | None]:
+def summarise(scores: Sequence[float]) -> dict[str, float | None]:
   """Returns median, mean, standard deviation, and an interval of the median.
 
-  The interval comes from the percentile bootstrap, whose resampling `seed`
-  seeds. BCa would correct it by the jackknife, which fails for a median (Efron
-  1982, "The Jackknife, the Bootstrap and Other Resampling Plans").
-
   Returns:
-    `seeds` (n), `median`, `mean`, `deviation` (ddof 1), `low` and `high` of n >
-    0 scores. With an undefined score `median` and `mean` are nan; with one, or
-    with a single score, the last three are None.
+    `seeds` (n), `median`, `mean`, `deviation` (ddof 1), and `low`, `high` and
+    `coverage` of `median_interval` for n > 0 scores. With an undefined score
+    `median` and `mean` are nan; with one, or with a single score, the last four
+    are None.
 
   Example:
     >>> found = summarise([60.0, 62.0, 70.0])
     >>> found['median'], found['mean'], round(found['deviation'], 3)
     (62.0, 64.0, 5.292)
-    >>> found['low'], found['high']
-    (60.0, 70.0)
+    >>> found['low'], found['high'], found['coverage']
+    (60.0, 70.0, 0.75)
   """
-  deviation = low = high = None
+  deviation = low = high = coverage = None
   if len(scores) > 1 and is_defined(scores):
     deviation = float(np.std(scores, ddof=1))
-    found = scipy.stats.bootstrap(
-      (scores,),
-      np.median,
-      confidence_level=confidence,
-      method='percentile',
-      rng=np.random.default_rng(seed),
-    )
-    low, high = map(float, found.confidence_interval)
+    low, high, coverage = median_interval(scores)
   return {
     'seeds': len(scores),
     'median': float(np.median(scores)),
@@ -90,7 +78,34 @@ def summarise(
     'deviation': deviation,
     'low': low,
     'high': high,
+    'coverage': coverage,
   }
+
+
+def median_interval(
+  scores: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+  """Returns the ends of an interval of the median, and its coverage, 0 to 1.
+
+  The ends are two order statistics, x(k) and x(n + 1 - k), with the largest k
+  that covers the median with `confidence`: each score is below the median with
+  probability 1/2 (Hollander and Wolfe 1999, "Nonparametric Statistical
+  Methods", section 3.6). For ties the coverage is a lower bound. If the range
+  of the scores covers less, the range is returned.
+
+  Example:
+    >>> low, high, coverage = median_interval(range(1, 21))
+    >>> low, high, round(coverage, 3)
+    (6.0, 15.0, 0.959)
+  """
+  count = len(scores)
+  ends = np.arange(1, count // 2 + 1)
+  # The median is outside if fewer than k scores are on one of its sides.
+  coverage = 1 - 2 * scipy.stats.binom.cdf(ends - 1, count, 0.5)
+  place = max(0, np.count_nonzero(coverage >= confidence) - 1)
+  ordered = np.sort(scores)
+  low, high = ordered[place], ordered[-1 - place]
+  return float(low), float(high), float(coverage[place])
 
 
 def studentised(

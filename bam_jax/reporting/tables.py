@@ -328,7 +328,7 @@ def teacher_table(report: Report) -> Iterator[Table]:
 
 def seed_table(report: Report) -> Iterator[Table]:
   """Yields the table of medians with intervals, means and deviations."""
-  header = ['task', 'metric', 'variant', 'seeds', 'median', '95% interval']
+  header = ['task', 'metric', 'variant', 'seeds', 'median', 'interval']
   header += ['mean', 'standard deviation']
   metrics = {task.name: task.paper_metric for task in report.tasks.tasks}
   rows = [
@@ -338,7 +338,7 @@ def seed_table(report: Report) -> Iterator[Table]:
       words.label(variant),
       str(found['seeds']),
       words.number(found['median'], '.2f'),
-      words.interval(found['low'], found['high'], '.2f'),
+      words.median_interval(found),
       words.number(found['mean'], '.2f'),
       words.number(found['deviation'], '.2f'),
     ]
@@ -347,8 +347,10 @@ def seed_table(report: Report) -> Iterator[Table]:
     if (found := by_column.get(column))
   ]
   note = (
-    'The interval is of the median, over seeds: the percentile bootstrap. The'
-    ' deviation is that of single seeds.'
+    'The interval covers the median over seeds with at least 95%: two of the'
+    ' ordered scores. With fewer than 6 seeds it is the range of the scores,'
+    ' and what it covers stands beside it. The deviation is that of single'
+    ' seeds.'
   )
   yield Table('seeds', 'Scores over seeds', note, header, rows, 3)
 

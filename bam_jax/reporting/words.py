@@ -53,6 +53,14 @@ def interval(low: float | None, high: float | None, form: str) -> str:
   return f'{number(low, form)} to {number(high, form)}'
 
 
+def median_interval(found: Mapping[str, float | None]) -> str:
+  """Formats the interval of a median; with its coverage if below 95%."""
+  text = interval(found['low'], found['high'], '.2f')
+  if found['low'] is None or found['coverage'] >= 0.95:
+    return text
+  return f'{text} ({found["coverage"]:.0%})'
+
+
 def p_value(value: float | None) -> str:
   """Formats a p-value with three digits, without the zero before the point."""
   if value is None:

@@ -162,17 +162,17 @@ def test_medians_and_averages_are_those_computed_by_hand(tmp_path):
 def test_spread_over_seeds_is_told_in_every_format(tmp_path):
   texts = _write(tmp_path, _SINGLE + _MULTI)
   found = json.loads(texts['report.json'])['statistics']['single']
-  # Averages of 65, 70, 75; all 27 draws of three have one of them as median.
+  # Averages of 65, 70, 75; all three are on one side once in 4 times.
   assert found['average'] == {
     'seeds': 3, 'median': 70.0, 'mean': 70.0, 'deviation': 5.0,
-    'low': 65.0, 'high': 75.0,
+    'low': 65.0, 'high': 75.0, 'coverage': 0.75,
   }  # fmt: skip
   assert set(found) == {*_TASKS.names, 'average'}
-  line = ['average', 'paper', 'Single', '3', '70.00', '65.00 to 75.00']
+  line = ['average', 'paper', 'Single', '3', '70.00', '65.00 to 75.00 (75%)']
   line += ['70.00', '5.00']
   assert f'| {" | ".join(line)} |' in texts['report.md'].splitlines()
   cells = _Page(texts['report.html']).cells
-  start = cells.index('65.00 to 75.00') - 5
+  start = cells.index('65.00 to 75.00 (75%)') - 5
   assert cells[start : start + 8] == line
 
 

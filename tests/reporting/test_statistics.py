@@ -62,35 +62,43 @@ def test_summary_by_hand():
   assert found['deviation'] == pytest.approx(math.sqrt(12.0))
 
 
-def test_interval_of_the_median_is_that_of_all_resamples():
-  # Every median of five draws from five scores, by enumeration.
-  scores = [60.0, 61.0, 63.0, 67.0, 75.0]
-  medians = [
-    np.median(draw) for draw in itertools.product(scores, repeat=len(scores))
-  ]
-  found = statistics.summarise(scores, confidence=0.5)
-  assert [found['low'], found['high']] == list(
-    np.quantile(medians, [0.25, 0.75])
-  )
-  assert statistics.summarise(scores)['low'] == np.quantile(medians, 0.025)
+@pytest.mark.parametrize('seeds', [2, 3, 5, 6, 7, 10, 19, 20, 50])
+def test_median_interval_covers_as_the_binomial_distribution_says(seeds):
+  """Covers while k to n - k of the seeds are below the median."""
+  low, high, coverage = statistics.median_interval(range(1, seeds + 1))
+  assert low + high == seeds + 1
+  below = scipy.stats.binom(seeds, 0.5).pmf(range(int(low), int(high)))
+  assert coverage == pytest.approx(sum(below), abs=1e-12)
+  if seeds < 6:  # Not even the range is enough.
+    assert low == 1 and coverage < 0.95
+  else:
+    assert coverage >= 0.95 > coverage - 2 * below[0]
+
+
+@pytest.mark.parametrize(
+  ('seeds', 'places', 'covers'), [(5, (1, 5), 0.9375), (20, (6, 15), 0.9586)]
+)
+def test_median_interval_covers_what_it_says_by_simulation(
+  seeds, places, covers
+):
+  assert statistics.median_interval(range(1, seeds + 1))[:2] == places
+  draws = np.sort(_rng().exponential(size=(40_000, seeds)))
+  low, high = draws[:, places[0] - 1], draws[:, places[1] - 1]
+  hits = np.mean((low <= math.log(2)) & (math.log(2) <= high))
+  assert hits == pytest.approx(covers, abs=4 * math.sqrt(0.06 / 40_000))
 
 
 def test_summary_of_one_seed_has_no_spread():
   assert statistics.summarise([61.5]) == {
     'seeds': 1, 'median': 61.5, 'mean': 61.5,
-    'deviation': None, 'low': None, 'high': None,
+    'deviation': None, 'low': None, 'high': None, 'coverage': None,
   }  # fmt: skip
 
 
 def test_summary_with_an_undefined_score_is_undefined():
   found = statistics.summarise([1.0, math.nan, 3.0])
   assert math.isnan(found['median']) and math.isnan(found['mean'])
-  assert found['deviation'] is found['low'] is found['high'] is None
-
-
-def test_summary_follows_from_its_seed():
-  scores = _rng(3).normal(size=9)
-  assert statistics.summarise(scores, 4) == statistics.summarise(scores, 4)
+  assert found['deviation'] is found['low'] is found['coverage'] is None
 
 
 @pytest.mark.parametrize('case', _SMALL)
