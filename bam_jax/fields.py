@@ -80,6 +80,11 @@ class ModelConfig:
   dropout_attention: float = field(0.1, 'rate on attention weights', 0, 0.99)
   dropout_hidden: float = field(0.1, 'rate on sublayer outputs', 0, 0.99)
   dropout_head: float = field(0.1, 'rate on the pooled vector', 0, 0.99)
+  head_init: Literal['truncated_normal', 'glorot_uniform'] = field(
+    'truncated_normal',
+    'random weights of the heads: BERT (standard deviation 0.02), or'
+    ' glorot_uniform (released code)',
+  )
   regression_head: Literal['sigmoid', 'linear'] = field(
     'sigmoid', 'sigmoid (paper) or linear (released code)'
   )

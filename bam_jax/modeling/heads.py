@@ -43,6 +43,8 @@ class MultiTaskModel(nn.Module):
     token_heads: numbers of the heads that are applied to tokens too.
     token_outputs: K, outputs of the widest of these heads.
     compute: how the encoder is computed; pooler and heads are float32.
+    glorot_outputs: [T] outputs of each head if their random weights are
+      Glorot's; empty: they are BERT's.
   """
 
   config: family.EncoderConfig
@@ -51,6 +53,7 @@ class MultiTaskModel(nn.Module):
   token_heads: tuple[int, ...] = ()
   token_outputs: int = 0
   compute: family.Compute = family.Compute()
+  glorot_outputs: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(
@@ -100,6 +103,7 @@ class MultiTaskModel(nn.Module):
       self.num_outputs,
       self.token_heads,
       self.token_outputs,
+      self.glorot_outputs,
       name='heads',
     )(pooled, batch['task_id'], tokens, batch['segment_ids'])
 
@@ -116,6 +120,7 @@ class TaskHeads(nn.Module):
   num_outputs: int
   token_heads: tuple[int, ...] = ()
   token_outputs: int = 0
+  glorot_outputs: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(
@@ -135,7 +140,7 @@ class TaskHeads(nn.Module):
     """
     kernel = self.param(
       'kernel',
-      family.initializer,
+      self._draw_kernel if self.glorot_outputs else family.initializer,
       (self.num_tasks, pooled.shape[-1], self.num_outputs),
     )
     bias = self.param(
@@ -171,6 +176,15 @@ class TaskHeads(nn.Module):
         'bluk,blu->blk', logits + bias[None, None], of_token, precision=_EXACT
       ),
     )
+
+  def _draw_kernel(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draws each head from Glorot and Bengio's uniform distribution (2010).
+
+    Its limits depend on the outputs that a head has, which may be fewer than
+    the table's.
+    """
+    sizes = shape[1] + jnp.array(self.glorot_outputs)[:, None, None]
+    return jnp.sqrt(6 / sizes) * jax.random.uniform(key, shape, minval=-1)
 
 
 def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:

@@ -68,6 +68,9 @@ class Setup:
         mesh=mesh,
         platform=platform if config.model.kernels or platform == 'cpu' else '',
       ),
+      glorot_outputs=tuple(task.num_outputs for task in tasks.tasks)
+      if config.model.head_init == 'glorot_uniform'
+      else (),
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     pretrained = encoder.load_params(config.model.layers)

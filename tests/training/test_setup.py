@@ -60,6 +60,32 @@ def test_a_run_starts_from_the_pretrained_layers(weights):
   assert not np.array_equal(kernel, other['heads']['kernel'])
 
 
+@pytest.mark.parametrize('head_init', ['truncated_normal', 'glorot_uniform'])
+def test_heads_start_as_configured(weights, head_init):
+  """Oracle: the moments of both distributions, over 40 seeds."""
+  config = _config(weights, **{'model.head_init': head_init})
+  tasks = registry.resolve(config)
+  setup = setup_lib.Setup(config, tasks, pretrained.load_encoder(config))
+  heads = [setup.initial_params(seed)['heads'] for seed in range(40)]
+  kernels = np.stack([head['kernel'] for head in heads])  # [40, T, D, C]
+  assert not any(head['bias'].any() for head in heads)
+  outputs = [task.num_outputs for task in tasks.tasks]
+  assert sorted(set(outputs)) == [1, 2, 3]
+  for task, count in enumerate(outputs):
+    drawn = kernels[:, task, :, :count]
+    if head_init == 'glorot_uniform':
+      # TensorFlow's dense layer: uniform to sqrt(6 / (inputs + outputs)).
+      limit = np.sqrt(6 / (drawn.shape[1] + count))
+      assert 0.98 * limit < np.abs(drawn).max() <= limit
+      deviation = limit / np.sqrt(3)
+    else:
+      # Cut off at two standard deviations, which leaves 0.8796 of one.
+      assert 0.038 < np.abs(drawn).max() <= 0.04
+      deviation = 0.02 * 0.8796
+    assert drawn.std() == pytest.approx(deviation, rel=0.05)
+    assert abs(drawn.mean()) < 5 * deviation / np.sqrt(drawn.size)
+
+
 @pytest.mark.parametrize('layers', [(2, 0), (1,), (0, 2, 2, 1)], ids=str)
 def test_chosen_layers_are_those_of_the_file(weights, layers):
   """The oracle is the file, read by its own library."""
