@@ -32,7 +32,10 @@ class _TupleParser(flags.ArgumentParser):
 config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 
 CONFIG = config_flags.DEFINE_config_file(
-  'config', None, 'A file of configs/; fields change by --config.FIELD=VALUE.'
+  'config',
+  None,
+  'A file of configs/; fields change by --config.FIELD=VALUE. Some files take'
+  ' an argument, FILE:ARGUMENT, such as configs/bam.py:paper.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -154,6 +157,14 @@ def _shorten(error: Exception) -> str:
     # The message of a KeyError inside another error is quoted and escaped.
     text = ast.literal_eval(text)
   lines = text.splitlines()
+  given = re.match('flag --config=(.*?):(.*): Error', lines[0])
+  if given and 'get_config() takes 0 positional' in lines[-1]:
+    # ml_collections calls it with what stands after the colon.
+    file, argument = given.groups()
+    return (
+      f'--config={file}: takes no argument, but {argument!r} stands after the'
+      f' colon; give --config={file}'
+    )
   if len(lines) > 1 and lines[-1].startswith('Did you mean'):
     first = lines[0].split('. Other fields')[0]
     if first[:1] == "'":

@@ -64,6 +64,23 @@ def default_config() -> ml_collections.ConfigDict:
   return config
 
 
+def check_argument(argument: str, *known: str) -> None:
+  """Checks the argument of a config file, from `--config=FILE:ARGUMENT`.
+
+  Args:
+    argument: what `get_config` was called with; empty: nothing.
+    *known: the arguments that the file has.
+
+  Raises:
+    errors.UserError: the argument is not known.
+  """
+  if argument and argument not in known:
+    raise errors.UserError(
+      f'--config: {argument!r} after the colon is none of {", ".join(known)};'
+      ' give one of them, or the file alone'
+    )
+
+
 def custom_task(**values: object) -> ml_collections.ConfigDict:
   """Makes a custom task, to be assigned to `config.custom_tasks.NAME`.
 

@@ -31,10 +31,10 @@ check_count() {
     fail "$1=$2: is no number from 1 to 9999; see --help"
 }
 
-# Fails unless the config of a command exists.
+# Fails unless the config of a command exists; FILE:ARGUMENT is one, too.
 check_config() {
   [[ -n "$1" ]] || fail 'CONFIG is missing; see --help'
-  [[ -f "$1" ]] || fail "$1: no such config file; give one of configs/"
+  [[ -f "${1%%:*}" ]] || fail "$1: no such config file; give one of configs/"
 }
 
 # The status that a process of this shell ends with, however many trapped

@@ -42,7 +42,7 @@ name=${1:-} zone=${2:-} config=${3:-}
 [[ -n "${zone}" ]] || fail 'NAME and ZONE are missing; see --help'
 cd "${root}"
 check_config "${config}"
-git cat-file -e "HEAD:./${config}" 2>/dev/null ||
+git cat-file -e "HEAD:./${config%%:*}" 2>/dev/null ||
   fail "${config}: is not in the last commit, which is copied; commit it"
 shift 3
 

@@ -22,17 +22,50 @@ def _valid():
   return config
 
 
-def _load(path):
+def _load(path, *arguments):
   spec = importlib.util.spec_from_file_location(path.stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  return module.get_config()
+  return module.get_config(*arguments)
 
 
 @pytest.mark.parametrize('path', _CONFIGS, ids=lambda path: path.stem)
 def test_committed_configs_are_valid(path):
   config = config_lib.from_config_dict(_load(path))
   assert config.name == path.stem
+
+
+def test_a_config_file_says_which_arguments_it_has():
+  bam = _load(_CONFIGS[0].with_name('bam.py'), 'paper')
+  config = config_lib.from_config_dict(bam)
+  assert config.name == 'bam_paper'
+  assert config.seeds == tuple(range(20))
+  assert config.variants == config_lib.VARIANTS
+  with pytest.raises(
+    errors.UserError,
+    match=r"^--config: 'papr' after the colon is none of paper; give",
+  ):
+    _load(_CONFIGS[0].with_name('bam.py'), 'papr')
+
+
+def test_the_released_codes_settings_are_the_defaults_and_its_switches():
+  path = _CONFIGS[0].with_name('minilm.py')
+  config = config_lib.from_config_dict(_load(path, 'released'))
+  assert config.optimizer == config_lib.OptimizerConfig()
+  assert (config.single, config.multi) == (
+    config_lib.Config().single,
+    config_lib.Config().multi,
+  )
+  assert config.data.swap == ('mrpc', 'stsb')
+  assert config.sampling == config_lib.SamplingConfig('copies')
+  assert 'wnli' not in config.tasks
+  # Beside these, both train alike.
+  usual = config_lib.from_config_dict(_load(path))
+  assert (config.seeds, config.variants) == (usual.seeds, usual.variants)
+  model = dataclasses.replace(
+    usual.model, regression_head='linear', head_init='glorot_uniform'
+  )
+  assert config.model == model
 
 
 def test_defaults_are_the_papers():

@@ -9,14 +9,17 @@ import re
 import socket
 import subprocess
 import sys
+from unittest import mock
 
 from absl import flags
 from absl.testing import flagsaver
 import pytest
 
 from bam_jax import command_line
+from bam_jax import config as config_lib
 from bam_jax import main
 from bam_jax.data import registry
+from bam_jax.experiments import search
 from bam_jax.training import setup
 
 # ml_collections loads a config file in the old way.
@@ -207,10 +210,26 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
       r'Key "modle" does not exist .*locked\. Did you mean "model" instead',
     ),
     ('--config=empty.py', r'get_config'),
+    (
+      '--config=config.py:big',
+      r"--config=config\.py: takes no argument, but 'big' stands after the"
+      r' colon; give --config=config\.py$',
+    ),
+    (
+      f'--config={_ROOT}/configs/bam.py:papr',
+      r"--config: 'papr' after the colon is none of paper; give one",
+    ),
+    (
+      '--config=none.py:paper',
+      r"--config: .*No such file or directory: 'none\.py';",
+    ),
     ('--workdir=work', r'--config is missing; try --config=configs/demo.py'),
   ],
-  ids=['missing', 'syntax', 'typo', 'without-get-config', 'not-given'],
-)
+  ids=[
+    'missing', 'syntax', 'typo', 'without-get-config', 'no-argument',
+    'argument', 'missing-with-argument', 'not-given',
+  ],
+)  # fmt: skip
 def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   (place / 'syntax.py').write_text('def get_config(:\n')
   (place / 'empty.py').write_text('')
@@ -218,6 +237,21 @@ def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   (place / 'typo.py').write_text(typo)
   line = _mistake(monkeypatch, capsys, argument)
   assert re.search(message, line), line
+
+
+def test_an_argument_of_a_config_file_and_fields(place):
+  argv = ['bam_jax', f'--config={_ROOT}/configs/bam.py:paper']
+  argv += ['--config.search.layer_decays=(0.8,)']
+  with mock.patch.object(sys, 'argv', argv):
+    command_line.parse(argv)
+  config = config_lib.from_config_dict(command_line.CONFIG.value)
+  assert config.name == 'bam_paper'
+  assert len(config.seeds) == 20
+  assert config.search.layer_decays == (0.8,)
+  runs = search.plan_runs(config)
+  # Nine tasks, three seeds, four learning rates.
+  assert len(runs) == 9 * 3 * 4
+  assert not {run.seed for run in runs} & {*config.seeds}
 
 
 @pytest.mark.parametrize(

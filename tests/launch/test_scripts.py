@@ -70,6 +70,7 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(command, tmp_path):
     ('again.sh --twice true', '--twice: no such option; see --help'),
     ('gpu.sh', 'CONFIG is missing; see --help'),
     ('gpu.sh configs/bm.py', 'configs/bm.py: no such config file; give one'),
+    ('gpu.sh configs/bm.py:paper', 'configs/bm.py:paper: no such config file'),
     ('gpu.sh configs/bam.py', '--workdir is missing'),
     ('gpu.sh --gpu=1 configs/bam.py', '--gpu=1: no such option before CONFIG'),
     ('gpu.sh --workdir=gs://a/b configs/bam.py', 'give a local directory'),
