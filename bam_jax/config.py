@@ -6,6 +6,7 @@ the command line may change more (`--config.train.log_every=10`).
 """
 
 from collections.abc import Iterator, Mapping
+import dataclasses
 import math
 import re
 
@@ -39,6 +40,7 @@ _MOST_TOKENS = 1 << 24
 _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
 _MOST_WEIGHT = 1e6  # of a task's loss
+_GRID_FIELDS = tuple(f.name for f in dataclasses.fields(fields.SearchGrid))
 
 # The entry of `sampling.loss_weights` for tasks that are not given a factor.
 AUTO = 'auto'
@@ -249,7 +251,12 @@ def _find_mistakes(config: Config) -> Iterator[str]:
     'tasks': config.tasks,
     'variants': config.variants,
     'seeds': config.seeds,
-    **{f'search.{key}': values for key, values in vars(search).items()},
+    **{
+      f'{path}.{key}': values
+      for path, grid in _search_grids(config).items()
+      for key, values in vars(grid).items()
+      if isinstance(values, tuple)
+    },
   }.items():
     if len({*values}) < len(values):
       yield f'config.{key}: {values} has a value twice; remove one'
@@ -285,13 +292,7 @@ def _find_mistakes(config: Config) -> Iterator[str]:
         )
   seeds_of_shard(config)
   unlabelled_files(config)
-  if bool(search.learning_rates or search.layer_decays) != bool(search.seeds):
-    yield (
-      'config.search: needs seeds, and learning_rates or layer_decays to try'
-      f' with them; seeds={search.seeds},'
-      f' learning_rates={search.learning_rates},'
-      f' layer_decays={search.layer_decays}'
-    )
+  yield from _find_search_mistakes(config)
   if both := sorted({*search.seeds} & {*config.seeds}):
     yield (
       f'config.search.seeds: {both[0]} is in config.seeds too; the values'
@@ -299,6 +300,64 @@ def _find_mistakes(config: Config) -> Iterator[str]:
     )
   yield from _find_large_batches(config)
   yield from _find_large_plans(config)
+
+
+def _search_grids(config: Config) -> dict[str, fields.SearchGrid]:
+  return {'search': config.search, 'search.multi': config.search.multi}
+
+
+def _find_search_mistakes(config: Config) -> Iterator[str]:
+  seeds = config.search.seeds
+  values = {
+    path: {
+      key: values for key in _GRID_FIELDS if (values := getattr(grid, key))
+    }
+    for path, grid in _search_grids(config).items()
+  }
+  if any(values.values()) != bool(seeds):
+    shown = {'seeds': seeds, 'learning_rates': config.search.learning_rates}
+    shown |= {
+      f'{path}.{key}'.removeprefix('search.'): tried
+      for path, grid in values.items()
+      for key, tried in grid.items()
+    }
+    yield (
+      'config.search: needs seeds, and learning_rates or other values to try'
+      f' with them; {", ".join(f"{k}={v}" for k, v in shown.items())}'
+    )
+  groups = {'search': ('single',), 'search.multi': ('multi', 'sampling')}
+  for path, grid in values.items():
+    names = grid.get('changes_of', ())
+    where = f'config.{path}.changes_of'
+    yield from errors.find_unknown(where, names, variant_names(config))
+    for name in {*names} & {*config.custom_variants}:
+      if other := {*config.custom_variants[name].changes} - {*groups[path]}:
+        yield (
+          f'{where}: {name} changes {min(other)}, which the runs of this search'
+          f' do not use; change only {", ".join(groups[path])}'
+        )
+  searched = variants.searched(config)
+  users = {
+    path: sorted(
+      name
+      for name in searched
+      if variants.resolve(config, name).is_single == (path == 'search')
+    )
+    for path in values
+  }
+  for path, name in zip(values, fields.SEARCHED):
+    if values[path] and not users[path] and (searched or path != 'search'):
+      yield (
+        f'config.{path}: no variant uses these settings; add {name} to'
+        ' config.variants'
+      )
+  for path, names in users.items():
+    if names and not values[path]:
+      yield (
+        f'config.variants: {names[0]} has no settings to choose from; give'
+        f' config.search.seeds and values in config.{path}, such as'
+        ' learning_rates'
+      )
 
 
 def _find_large_batches(config: Config) -> Iterator[str]:
@@ -314,6 +373,8 @@ def _find_large_batches(config: Config) -> Iterator[str]:
     # A batch has that many rows, unless several examples share one.
     counts[f'{where}.single.batch_size'] = own.single.batch_size
     counts[f'{where}.multi.batch_size'] = own.multi.batch_size
+  for path, grid in _search_grids(config).items():
+    counts[f'config.{path}.batch_sizes'] = max(grid.batch_sizes, default=0)
   slots = packing.slots if packing.enabled else 1
   for key, rows in counts.items():
     limits = [('row_length', packing.row_length, 'tokens', _MOST_TOKENS)]
@@ -329,21 +390,21 @@ def _find_large_batches(config: Config) -> Iterator[str]:
 
 def _find_large_plans(config: Config) -> Iterator[str]:
   tasks, runs, folds = len(config.tasks), {}, 1
-  left = list(config.variants)
-  while left:
-    name = left.pop()
-    if name not in runs:
-      found = variants.resolve(config, name)
-      runs[name] = tasks if found.is_single else 1
-      folds = max(folds, config_for_variant(config, name).distill.folds)
-      left += filter(None, (found.teacher, found.start))
+  for name in variants.planned(config):
+    runs[name] = tasks if variants.resolve(config, name).is_single else 1
+    folds = max(folds, config_for_variant(config, name).distill.folds)
   # Each teacher is trained on all rows, and without each of its folds.
   count = sum(runs.values()) * (folds + 1 if folds > 1 else 1)
   search = config.search
-  pairs = max(len(search.learning_rates), 1) * max(len(search.layer_decays), 1)
+  settings = {
+    path: math.prod(max(len(getattr(grid, key)), 1) for key in _GRID_FIELDS)
+    for path, grid in _search_grids(config).items()
+  }
+  settings['search'] *= tasks
+  settings['search.multi'] *= len(config.variants)  # Sets of tasks, at most.
   for key, total in {
     'seeds, variants, tasks and distill.folds': len(config.seeds) * count,
-    'search': len(search.seeds) * pairs * tasks,
+    'search': len(search.seeds) * sum(settings.values()),
   }.items():
     if total > _MOST_RUNS:
       yield f'config.{key}: {total} runs are over {_MOST_RUNS}; give fewer'

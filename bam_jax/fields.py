@@ -26,6 +26,8 @@ VARIANTS = (
   'multi_to_multi',
   'single_to_multi',
 )
+# Variants whose settings `config.search` chooses.
+SEARCHED = ('single_searched', 'multi_searched')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,17 +226,45 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SearchConfig:
-  """Hyperparameter values to try per task; no search if all are empty."""
+class SearchGrid:
+  """Values to try, in all combinations; where empty, the run's own is kept."""
 
   learning_rates: tuple[float, ...] = field(
-    (), "peaks; empty: single's own", 1e-30, most=_MOST_VALUES
+    (), 'peak learning rates', 1e-30, most=_MOST_VALUES
   )
   layer_decays: tuple[float, ...] = field(
-    (), "layer-wise decays; empty: single's own", 1e-6, 1, _MOST_VALUES
+    (), 'layer-wise decays', 1e-6, 1, _MOST_VALUES
   )
+  epochs: tuple[float, ...] = field(
+    (), 'passes over the training rows', 0.0, 1e9, _MOST_VALUES
+  )
+  batch_sizes: tuple[int, ...] = field(
+    (), 'examples per step', 1, 1 << 20, _MOST_VALUES
+  )
+  changes_of: tuple[str, ...] = field(
+    (),
+    'variants whose `changes` are tried: custom ones, and a built-in one for no'
+    ' changes',
+    most=_MOST_VALUES,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig(SearchGrid):
+  """Settings to choose on seeds and training rows of the search's own.
+
+  Its values are those of single-task runs, chosen for each task.
+  """
+
+  multi: SearchGrid = SearchGrid()
   seeds: tuple[int, ...] = field(
-    (), 'seeds of every pair, not in config.seeds', 0, _MOST_SEED, _MOST_VALUES
+    (), 'of every combination; not in config.seeds', 0, _MOST_SEED, _MOST_VALUES
+  )
+  held_out: float = field(
+    0.1, 'part of the training rows that settings are scored on', 1e-6, 0.5
+  )
+  max_held_out: int = field(
+    2000, 'upper bound of these rows per task', 1, _MOST_STEPS
   )
 
 
@@ -249,7 +279,9 @@ class PlanConfig:
 class VariantConfig:
   """A custom variant, under `config.custom_variants.NAME`."""
 
-  like: Literal[VARIANTS] = field(VARIANTS[-1], 'the variant it changes')
+  like: Literal[(*VARIANTS, *SEARCHED)] = field(
+    VARIANTS[-1], 'the variant it changes'
+  )
   tasks: tuple[str, ...] = field((), 'part of config.tasks; empty: all')
   teacher: str = field('', 'variant of the teachers; empty: that of `like`')
   start: str = field(

@@ -5,6 +5,8 @@
   single_to_single  one run per task, taught by `single`
   multi_to_multi    one run over all tasks, taught by `multi`
   single_to_multi   one run over all tasks, taught by `single` (BAM)
+  single_searched   like `single`, with the settings that the search chose
+  multi_searched    like `multi`, with the settings that the search chose
 
 With `distill.logits`, external logits take the place of the teacher's runs. A
 custom variant starts from one of these and may change tasks, fields and
@@ -20,13 +22,16 @@ from bam_jax import errors
 from bam_jax import fields as fields_lib
 from bam_jax import schema
 
-# Name of the runs that try values for `config.search`; never reported.
-SEARCH = 'search'
+# Names of the single-task and multi-task runs that try values for
+# `config.search`; never reported.
+SEARCH, SEARCH_MULTI = 'search', 'search_multi'
 
 # Variant -> (whether it has one run per task, variant of its teachers)
 _BUILT_IN: Mapping[str, tuple[bool, str]] = {
   'single': (True, ''),
+  'single_searched': (True, ''),
   'multi': (False, ''),
+  'multi_searched': (False, ''),
   'single_to_single': (True, 'single'),
   'multi_to_multi': (False, 'multi'),
   'single_to_multi': (False, 'single'),
@@ -94,9 +99,33 @@ def variant_names(config: fields_lib.Config) -> tuple[str, ...]:
   forgets the order in which they were added.
   """
   own = [name for name in config.variants if name in config.custom_variants]
-  return tuple(
-    dict.fromkeys((*fields_lib.VARIANTS, *own, *config.custom_variants))
-  )
+  return tuple(dict.fromkeys((*_BUILT_IN, *own, *config.custom_variants)))
+
+
+def planned(config: fields_lib.Config) -> set[str]:
+  """Returns the configured variants and all variants that they build on."""
+  names, left = set(), [*config.variants]
+  while left:
+    name = left.pop()
+    if name not in names:
+      names.add(name)
+      found = resolve(config, name)
+      left += filter(None, (found.teacher, found.start))
+  return names
+
+
+def searched(config: fields_lib.Config) -> set[str]:
+  """Returns the planned variants that use the settings of the search.
+
+  They are `single_searched`, `multi_searched` and custom variants like them. In
+  a plan without these, all single-task variants use the settings.
+  """
+  names, own = planned(config), config.custom_variants
+  like = {name: own[name].like if name in own else name for name in names}
+  found = {name for name in names if like[name] in fields_lib.SEARCHED}
+  if found or not config.search.seeds:
+    return found
+  return {name for name in names if resolve(config, name).is_single}
 
 
 def find_external_logits(config: fields_lib.Config, name: str) -> str:
@@ -124,7 +153,8 @@ def find_mistakes(config: fields_lib.Config) -> Iterator[str]:
   names = variant_names(config)
   for name, own in config.custom_variants.items():
     where = f'config.custom_variants.{name}'
-    if name in (*_BUILT_IN, SEARCH) or not re.fullmatch(r'[a-z0-9_]+', name):
+    reserved = name in (*_BUILT_IN, SEARCH, SEARCH_MULTI)
+    if reserved or not re.fullmatch(r'[a-z0-9_]+', name):
       yield (
         f'{where}: this name is reserved or malformed; use lower-case'
         ' letters, digits and _, but not the name of a built-in variant'

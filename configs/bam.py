@@ -9,7 +9,8 @@ Downloads the data (extra `tfds` brings TensorFlow, which prepares them) and
 google-bert/bert-large-uncased on first use. The first command trains one seed,
 about 25 M example passes, with fixed settings. The second one is the whole
 protocol: 20 seeds, and for each task's single-task runs one of BERT's learning
-rates and a layer-wise decay of 1.0 or 0.9, chosen by dev on three other seeds.
+rates and a layer-wise decay of 1.0 or 0.9. They are chosen on three other seeds
+and training rows held out for it; the paper chose them by its dev scores.
 """
 
 from bam_jax import config as config_lib

@@ -101,7 +101,7 @@ def test_defaults_are_the_papers():
     (
       'variants',
       ('singel',),
-      r"config\.variants: 'singel' is none of single, multi",
+      r"config\.variants: 'singel' is none of single, single_searched, multi",
     ),
     ('tasks', (), r'config\.tasks is empty; give at least one'),
     ('seeds', (1, 1), r'config\.seeds: \(1, 1\) has a value twice'),
@@ -441,3 +441,55 @@ def test_a_shard_takes_every_nth_seed(shard, seeds):
   config = config_lib.from_config_dict(config)
   assert config_lib.seeds_of_shard(config) == seeds
   assert config.seeds == (3, 1, 4)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'told'),
+  [
+    (
+      {'variants': ('single_searched',), 'search.seeds': ()},
+      r'^config\.variants: single_searched has no settings to choose from;',
+    ),
+    (
+      {'variants': ('multi_searched',), 'search.learning_rates': (1e-5,)},
+      r'^config\.search: no variant uses these settings; add single_searched',
+    ),
+    (
+      {'search.multi.epochs': (1.0, 2.0)},
+      r'^config\.search\.multi: no variant uses these .* add multi_searched',
+    ),
+    (
+      {'search.changes_of': ('short',)},
+      r"^config\.search\.changes_of: 'short' is none of single",
+    ),
+    (
+      {'search.changes_of': ('single', 'taught')},
+      r'^config\.search\.changes_of: taught changes distill, which the runs',
+    ),
+    (
+      {'search.multi.changes_of': ('multi', 'multi')},
+      r'^config\.search\.multi\.changes_of: .* has a value twice',
+    ),
+    (
+      {'search.epochs': (1.0,), 'search.held_out': 0.6},
+      r'^config\.search\.held_out: 0\.6 is out of range',
+    ),
+    (
+      {'search.batch_sizes': (1 << 20,)},
+      r'^config\.search\.batch_sizes=1048576: .* tokens, over',
+    ),
+    (
+      {'search.seeds': (), 'search.multi.epochs': (1.0,)},
+      r'^config\.search: needs seeds, .*, multi\.epochs=\(1\.0,\)$',
+    ),
+  ],
+)
+def test_a_search_that_nothing_uses_is_told(fields, told):
+  config = _valid()
+  config.custom_variants.taught = config_lib.custom_variant(
+    'single', changes={'distill': {'constant': 1.0}}
+  )
+  config.search.seeds = (100,)
+  config.update_from_flattened_dict(fields)
+  with pytest.raises(errors.UserError, match=told):
+    config_lib.from_config_dict(config)

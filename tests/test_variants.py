@@ -40,7 +40,11 @@ def test_own_variants_stand_in_the_order_of_the_plan():
     config.custom_variants[name] = config_lib.custom_variant('multi')
   config.variants = ('c', 'multi', 'a')
   names = config_lib.variant_names(config_lib.from_config_dict(config))
-  assert names == (*config_lib.VARIANTS, 'c', 'a', 'b')
+  assert names == (
+    *('single', 'single_searched', 'multi', 'multi_searched'),
+    *('single_to_single', 'multi_to_multi', 'single_to_multi'),
+    *('c', 'a', 'b'),
+  )
 
 
 @pytest.mark.parametrize(
@@ -69,7 +73,10 @@ def test_own_variants_stand_in_the_order_of_the_plan():
       r"mine\.teacher: multi and distill\.logits='sets' both name a tea",
     ),
     ({'tasks': ('rte', 'cola')}, r"tasks: 'cola' is none of rte, mrpc"),
-    ({'teacher': 'mutli'}, r"mine\.teacher: 'mutli' is none of single, multi"),
+    (
+      {'teacher': 'mutli'},
+      r"mine\.teacher: 'mutli' is none of single, single_searched, multi",
+    ),
     (
       {'teacher': 'mine'},
       r'config\.custom_variants: mine -> mine is a cycle, and a variant can',
@@ -80,7 +87,7 @@ def test_own_variants_stand_in_the_order_of_the_plan():
     ),
     (
       {'like': 'single', 'start': 'none'},
-      r"mine\.start: 'none' is none of single, multi",
+      r"mine\.start: 'none' is none of single, single_searched, multi",
     ),
   ],
 )

@@ -8,6 +8,7 @@ sha256. Columns are a cache: if anything does not match, they are decoded again.
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import copy
 import errno
 import hashlib
 import itertools
@@ -96,6 +97,19 @@ class Columns:
       return np.asarray(self.fixed(name)[rows])
     values, offsets = self.ragged(name)
     return np.asarray(values[ragged.places(offsets, rows)])
+
+  def select(self, rows: np.ndarray) -> 'Columns':
+    """Returns the given rows as a dataset in memory."""
+    result = copy.copy(self)
+    result._rows = len(rows)
+    result._arrays = {}
+    for name, field in self._fields.items():
+      result._arrays[f'{name}.values'] = self.take(name, rows).ravel()
+      if field.has_offsets:
+        lengths = np.diff(self.ragged(name)[1])[rows]
+        ends = np.cumsum(lengths, dtype=_OFFSET_TYPE)
+        result._arrays[f'{name}.offsets'] = np.concatenate([[0], ends])
+    return result
 
 
 class _Uids(Sequence[str]):

@@ -1,17 +1,21 @@
-"""Cross-fitting: each teacher labels the fold it was not trained on.
+"""Divides training rows: folds for cross-fitting, held-out rows for a search.
 
 A teacher has memorised the gold labels of the rows it was trained on. So each
 of k teachers is trained without one of k folds and labels only that fold
 (cross-fitting; Wolpert 1992, "Stacked generalization").
+
+A search scores settings on held-out rows, which none of its runs is trained on.
 """
 
 from collections.abc import Sequence
 import dataclasses
+import hashlib
 
 import numpy as np
 
 from bam_jax import errors
 from bam_jax.core import sampling
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
 
@@ -31,6 +35,22 @@ class Fold:
 
   def __str__(self) -> str:
     return f'fold{self.number}of{self.of}'
+
+
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+  """Training rows that are kept for scoring the runs of a search.
+
+  Attributes:
+    fraction: of each task's distinct examples.
+    most: upper bound of that number.
+  """
+
+  fraction: float
+  most: int
+
+  def __str__(self) -> str:
+    return 'heldout'
 
 
 def examples_outside(count: int, fold: Fold) -> int:
@@ -67,3 +87,64 @@ def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
   place = sampling.permutation(len(distinct), sampling.FOLDS, 0, 0, fold.seed)
   inside = place[base] % fold.of == fold.number - 1
   return np.flatnonzero(~inside), np.flatnonzero(inside)
+
+
+def hold_out(
+  task: task_lib.Task, rows: kind_lib.Rows, part: HeldOut
+) -> tuple[np.ndarray, np.ndarray]:
+  """Splits a task's rows into training rows and held-out rows.
+
+  The division depends on the texts and labels only. Rows of one example, such
+  as swapped copies and windows, and examples with equal texts, in either order,
+  are on one side. A label that is one number, such as a class, is equally
+  frequent on both sides, up to rounding.
+
+  Returns:
+    The numbers of the rows to train on, and of those held out, ascending: [n]
+    and [N - n] int64, for N rows.
+
+  Raises:
+    errors.UserError: fewer than two examples differ.
+  """
+  distinct, first, base = np.unique(
+    _number_contents(rows), return_index=True, return_inverse=True
+  )
+  if len(distinct) < 2:
+    raise errors.UserError(
+      f'config.search: {task.name} has {len(distinct)} distinct training rows,'
+      ' so none can be held out to score settings on; remove the task, or give'
+      ' more rows'
+    )
+  order = sampling.permutation(len(distinct), sampling.HELD_OUT, 0, 0, 0)
+  if task.kind.label_width(task) == 1:
+    label = rows.fixed('label')[first[order]]
+    order = order[np.argsort(label, kind='stable')]
+  count = min(max(int(part.fraction * len(distinct)), 1), part.most)
+  # Evenly spaced places in the order of labels.
+  places = (2 * np.arange(count) + 1) * len(distinct) // (2 * count)
+  inside = np.zeros(len(distinct), bool)
+  inside[order[places]] = True
+  return np.flatnonzero(~inside[base]), np.flatnonzero(inside[base])
+
+
+def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
+  """Returns a number for each row, [N] uint64: equal if its texts are equal.
+
+  Copies and windows of an example have the number of its first row.
+  """
+  values, offsets = rows.ragged('input_ids')
+  begins, ends = offsets[:-1] + 1, offsets[1:]  # Without [CLS].
+  middles = offsets[:-1] + rows.fixed('length_a')
+  by_example: dict[str, int] = {}
+  result = np.empty(len(rows), np.uint64)
+  for row, uid in enumerate(rows.uids):
+    example = task_lib.example_uid(uid)
+    if example not in by_example:
+      texts = (
+        values[begins[row] : middles[row]].tobytes(),
+        values[middles[row] : ends[row]].tobytes(),
+      )
+      digest = hashlib.blake2b(b''.join(sorted(texts)), digest_size=8)
+      by_example[example] = int.from_bytes(digest.digest(), 'little')
+    result[row] = by_example[example]
+  return result

@@ -22,6 +22,7 @@ from bam_jax.estimate import costs as costs_lib
 from bam_jax.experiments import identity
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.experiments import search
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
 
@@ -63,9 +64,12 @@ class Remaining:
 
   @property
   def group(self) -> tuple[str, tuple[str, ...]]:
-    """Returns variant, fold and tasks: equal if runs differ in seed only."""
-    fold = self.run.fold
-    part = f' fold {fold.number} of {fold.of}' if fold else ''
+    """Returns variant, fold and tasks: equal if runs take equal steps."""
+    part, fold = '', self.run.fold
+    if self.run.is_search:
+      part = f' batch {self.run.length.batch_size}'
+    elif fold:
+      part = f' fold {fold.number} of {fold.of}'
     return self.run.variant + part, self.run.tasks
 
   def steps_due(self, every: int) -> set[int]:
@@ -83,8 +87,8 @@ class Remaining:
 def estimate(plan: plan_lib.Plan) -> None:
   """Prints the time, memory and disk that the remaining runs need.
 
-  Prepares features but trains nothing. Open choices of a search stay open,
-  because they don't change the number of steps.
+  Prepares features but trains nothing. Until a search has finished, the runs
+  that use its choice count with the settings of the most epochs.
 
   Raises:
     errors.UserError: rows without labels have no student, external logits are
@@ -93,7 +97,10 @@ def estimate(plan: plan_lib.Plan) -> None:
   """
   config_lib.check_students(plan.config)
   is_chosen = all(plan.read_record(run) for run in plan.search_runs)
-  runs = plan.runs if is_chosen else runs_lib.plan_runs(plan.config)
+  if is_chosen:
+    runs = plan.runs
+  else:
+    runs = runs_lib.plan_runs(plan.config, search.longest_choices(plan.config))
   runs = [*plan.search_runs, *runs]
   identity.identities(plan, runs)
   todo = [run for run in runs if plan.read_record(run) is None]
@@ -219,12 +226,12 @@ def _seconds(
 ) -> float:
   """Estimates how many seconds a run still takes."""
 
-  def predict(task: str, split: str) -> float:
-    rows = plan.features[task][split]
+  def predict(rows: shards.Columns) -> float:
     return costs['evaluation_batch'] * costs_lib.evaluation_batches(plan, rows)
 
   seconds = sum(
-    predict(task, split) / parts for task, split, parts in each.rows_to_label()
+    predict(plan.features[task][split]) / parts
+    for task, split, parts in each.rows_to_label()
   )
   if each.is_trained:
     return seconds
@@ -233,9 +240,9 @@ def _seconds(
   # An evaluated step is saved too.
   saves = evaluations | each.steps_due(train.checkpoint_every)
   seconds += (1 + len(evaluations)) * sum(
-    predict(task, split)
-    for task in each.run.tasks
-    for split in plan.tasks[task].dev_splits
+    predict(rows)
+    for by_split in plan.data.scored_splits(each.run).values()
+    for rows in by_split.values()
   )
   seconds += (1 + len(saves)) * costs['checkpoint']['seconds']
   return seconds + costs['start'] + each.left * step

@@ -14,7 +14,7 @@ def evaluate(plan: plan_lib.Plan) -> None:
     outputs, scores = evaluate_lib.evaluate(
       plan.setup.programs,
       plan.restore_params(run.name),
-      plan.data.dev_splits(run),
+      plan.data.scored_splits(run),
       plan.config.packing,
       lambda _: plan.preemption_signal.check(),
     )

@@ -80,8 +80,12 @@ def identities(
     identity = settings(plan, run)
     for task in run.tasks:
       learnt = plan.data.learnt_splits(run, task)
+      # A run of the search does not read the dev splits.
+      unused = {task_lib.UNLABELLED} | set(
+        plan.tasks[task].dev_splits if run.is_search else ()
+      )
       for split, rows in plan.features[task].items():
-        if split != task_lib.UNLABELLED or split in learnt:
+        if split in learnt or split not in unused:
           identity[f'data.{task}.{split}'] = schema.digest(rows.fingerprint)
         if run.logits and split in learnt:
           identity |= processes.run_on_first(

@@ -57,7 +57,7 @@ class Plan:
     return search.plan_runs(self.config)
 
   @functools.cached_property
-  def search_scores(self) -> search.Scores:
+  def search_result(self) -> search.Result:
     """Scores of the hyperparameter search, which `choices.json` also has.
 
     Raises:
@@ -67,28 +67,29 @@ class Plan:
     if missing := records.count(None):
       raise errors.UserError(
         f'{self.workspace.root}: {missing} of the {len(records)} runs of'
-        ' config.search are not finished, so no learning rate is chosen yet;'
-        ' run --mode=run first'
+        ' config.search are not finished, so nothing is chosen yet; run'
+        ' --mode=run first'
       )
-    scores = search.collect_scores(self.search_runs, records, self.tasks)
-    for task in search.tasks_without_choice(scores):
+    result = search.collect(self.search_runs, records, self.tasks)
+    for key in search.keys_without_score(result.scores):
       logging.warning(
-        'config.search: no pair has a defined median score of %s; the'
-        ' smallest learning rate and layer decay are taken',
-        task,
+        'config.search: no setting has a defined median score of %s; the'
+        ' smallest values are taken',
+        key,
       )
-    if scores:
+    if result.scores:
       processes.run_on_first(
         files.write_json,
         self.workspace.root / search.FILE,
-        search.to_json(scores, self.tasks),
+        search.to_json(result),
       )
-    return scores
+    return result
 
   @functools.cached_property
   def runs(self) -> list[runs_lib.Run]:
     """All training runs in training order, without those of the search."""
-    return runs_lib.plan_runs(self.config, search.choose(self.search_scores))
+    choices = search.choose(self.search_result.scores)
+    return runs_lib.plan_runs(self.config, choices)
 
   @functools.cached_property
   def features(self) -> dict[str, dict[str, shards.Columns]]:
@@ -146,8 +147,7 @@ class Plan:
   @functools.cached_property
   def packing(self) -> config_lib.PackingConfig:
     """Settings for packing examples into rows, with the row buckets set."""
-    # The values that a search chooses change no row.
-    runs = runs_lib.plan_runs(self.config)
+    runs = search.possible_runs(self.config)
     return self.data.choose_packing(runs, self.config.packing)
 
   @functools.cached_property

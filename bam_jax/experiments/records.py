@@ -17,6 +17,7 @@ from bam_jax.distillation import quality
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import processes
+from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import loop
 from bam_jax.training import mesh as mesh_lib
@@ -63,12 +64,12 @@ def save_outputs(
   outputs: evaluate.Outputs,
   scores: evaluate.Scores,
 ) -> None:
-  """Writes a run's dev predictions, then the record with their scores.
+  """Writes a run's predictions, then the record with their scores.
 
-  The scores of `record`, and the quality of the outputs on the first dev split
-  of each task, are replaced. Undefined scores are logged.
+  The scores of `record`, and the quality of the outputs on the first split of
+  each task, are replaced. Undefined scores are logged.
   """
-  dev = plan.data.dev_splits(run)
+  dev = plan.data.scored_splits(run)
   path = plan.workspace.outputs(run.name)
   processes.run_on_first(evaluate.save, path, plan.tasks, dev, outputs)
   reasons = evaluate.why_undefined(dev, outputs, scores, plan.tasks)
@@ -80,12 +81,18 @@ def save_outputs(
           *(run.name, metric, task, split, reason),
         )
   record = {**record, 'scores': scores, 'undefined': reasons}
+  if run.is_search:
+    record['held_out'] = {
+      name: len(by_split[task_lib.HELD_OUT]) for name, by_split in dev.items()
+    }
   for name, splits in dev.items():
     task = plan.tasks[name]
-    split = task.dev_splits[0]
-    label = splits[split].take('label', np.arange(len(splits[split])))
+    split, rows = next(iter(splits.items()))
+    label = rows.take('label', np.arange(len(rows)))
     measured = quality.measure(task, outputs[name][split], label)
-    record = add_quality(record, name, 'dev', measured)
+    record = add_quality(
+      record, name, split if run.is_search else 'dev', measured
+    )
   plan.workspace.write_record(run.name, record)
 
 

@@ -87,8 +87,8 @@ def _notes(
     f' {", ".join(map(str, config.seeds))}',
     'rows without labels': config.data.unlabelled
     and f'{", ".join(config.data.unlabelled)}; taught variants alone',
-    'learning rate and layer decay of single-task runs': plan.search_scores
-    and search.describe(plan.search_scores),
+    'searched settings': plan.search_result.scores
+    and search.describe(plan.search_result),
     'external teachers': '; '.join(external),
     'scores of 0': older
     and f'{len(older)} runs ({older[0]} is the first) have a score of 0 from a'

@@ -42,6 +42,9 @@ class PlanData:
 
   tasks: task_lib.TaskTable
   features: Features
+  _divided: dict[object, tuple[np.ndarray, np.ndarray]] = dataclasses.field(
+    default_factory=dict, init=False, repr=False, compare=False
+  )
 
   def learnt_splits(self, run: runs_lib.Run, task: str) -> list[str]:
     """Returns the splits that a run trains on, the labelled split first."""
@@ -50,8 +53,17 @@ class PlanData:
       splits.append(task_lib.UNLABELLED)
     return splits
 
-  def dev_splits(self, run: runs_lib.Run) -> evaluate.Splits:
-    """Returns the rows that a run is scored on, by task and dev split."""
+  def scored_splits(self, run: runs_lib.Run) -> evaluate.Splits:
+    """Returns the rows that a run is scored on, by task and split.
+
+    They are those of the dev splits; of a run of the search, training rows that
+    it left out, each example once.
+    """
+    if run.is_search:
+      return {
+        name: {task_lib.HELD_OUT: self._held_out(run, name)}
+        for name in run.tasks
+      }
     return {
       name: {
         split: self.features[name][split]
@@ -123,10 +135,8 @@ class PlanData:
     kept = None
     if run.fold:
       kept = [
-        np.concatenate(
-          [folds.split(rows.uids, run.fold)[0], np.arange(len(rows), size)]
-        )
-        for rows, size in zip(train, sizes)
+        np.concatenate([self._divide(run, name)[0], np.arange(len(rows), size)])
+        for name, rows, size in zip(run.tasks, train, sizes)
       ]
       sizes = [len(rows) for rows in kept]
     sampler = _make_sampler(run, sizes, steps)
@@ -151,7 +161,7 @@ class PlanData:
       num_steps=steps,
       length=run.length,
       is_taught=run.is_taught,
-      dev=self.dev_splits(run),
+      dev=self.scored_splits(run),
       config=run.config,
     )
 
@@ -160,16 +170,20 @@ class PlanData:
   ) -> config_lib.PackingConfig:
     """Returns packing settings; chooses row buckets if the user gave none.
 
-    One run of each variant and set of tasks is sampled; other seeds fill rows
-    alike. The last bucket holds the largest step of all runs, since a larger
-    one would compile a program in the middle of a run.
+    One run of each variant, set of tasks and batch size is sampled; other seeds
+    fill rows alike. The last bucket holds the largest step of all runs, since a
+    larger one would compile a program in the middle of a run.
     """
     if packing.row_buckets or not packing.enabled:
       return packing
-    similar = Counter((run.tasks, run.variant) for run in runs)
+    keys = [
+      (run.tasks, run.variant, run.length.batch_size, run.config.sampling)
+      for run in runs
+    ]
+    similar = Counter(keys)
     steps: Counter[int] = Counter()
     largest = 0
-    sampled_runs = {(run.tasks, run.variant): run for run in reversed(runs)}
+    sampled_runs = dict(zip(reversed(keys), reversed(runs)))
     for key, run in sampled_runs.items():
       spec = self.make_spec(run, packing)
       sampled = range(
@@ -193,10 +207,34 @@ class PlanData:
     """Returns the number of labelled rows that are not in a run's fold."""
     if not run.fold:
       return len(rows)
-    if task.kind.per_token:
-      return len(folds.split(rows.uids, run.fold)[0])
+    if task.kind.per_token or run.is_search:
+      return len(self._divide(run, task.name)[0])
     copies = 2 if task.name in run.config.data.swap else 1
     return copies * folds.examples_outside(len(rows) // copies, run.fold)
+
+  def _divide(
+    self, run: runs_lib.Run, task: str
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the indices of a task's rows that a run keeps and leaves out."""
+    key = task, run.fold
+    if key not in self._divided:
+      rows = self.features[task][self.tasks[task].train_split]
+      self._divided[key] = (
+        folds.hold_out(self.tasks[task], rows, run.fold)
+        if run.is_search
+        else folds.split(rows.uids, run.fold)
+      )
+    return self._divided[key]
+
+  def _held_out(self, run: runs_lib.Run, task: str) -> shards.Columns:
+    """Returns the rows that a run left out, without swapped copies."""
+    rows = self.features[task][self.tasks[task].train_split]
+    uids, left_out = rows.uids, self._divide(run, task)[1]
+    return rows.select(
+      np.array(
+        [i for i in left_out if not uids[i].endswith(task_lib.SWAP_SUFFIX)]
+      )
+    )
 
 
 def _num_steps(run: runs_lib.Run, sizes: Sequence[int]) -> int:

@@ -26,20 +26,52 @@ _FEW_STEPS = 50
 
 
 class Choice(NamedTuple):
-  """Learning rate and layer decay that the search chose for a task."""
+  """Settings of a run that the search tries; None or '': not searched.
+
+  Attributes:
+    learning_rate: peak learning rate.
+    layer_decay: layer-wise learning-rate decay.
+    epochs: passes over the training rows.
+    batch_size: examples per step.
+    changes_of: variant whose `changes` are applied before these values.
+  """
 
   learning_rate: float
   layer_decay: float
+  epochs: float | None = None
+  batch_size: int | None = None
+  changes_of: str = ''
+
+  def values(self) -> dict[str, object]:
+    """Returns the searched settings by name."""
+    return {k: v for k, v in self._asdict().items() if v not in (None, '')}
 
   @property
   def label(self) -> str:
-    """Name suffix of a run: the learning rate and layer decay that it uses."""
-    return f'lr{self.learning_rate!r}-decay{self.layer_decay!r}'
+    """Name suffix of a run: the settings that it uses."""
+    short = {'learning_rate': 'lr', 'layer_decay': 'decay'}
+    short |= {'epochs': 'epochs', 'batch_size': 'batch', 'changes_of': 'as_'}
+    return '-'.join(f'{short[k]}{v}' for k, v in self.values().items())
 
-  def apply(self, config: config_lib.Config) -> config_lib.Config:
-    """Returns a copy of the config with the chosen learning rate and decay."""
-    single = dataclasses.replace(config.single, **self._asdict())
-    return dataclasses.replace(config, single=single)
+  def apply(
+    self, config: config_lib.Config, is_single: bool
+  ) -> config_lib.Config:
+    """Returns a copy of the config with the settings in its runs' length."""
+    config = config_lib.config_for_variant(config, self.changes_of)
+    key = 'single' if is_single else 'multi'
+    values = self.values()
+    values.pop('changes_of', None)
+    length = dataclasses.replace(getattr(config, key), **values)
+    return dataclasses.replace(config, **{key: length})
+
+
+def choice_key(is_single: bool, tasks: Sequence[str]) -> str:
+  """Returns the key of a run's choice: its task, or `multi: TASK, TASK`.
+
+  >>> choice_key(True, ['rte']), choice_key(False, ['rte', 'mrpc'])
+  ('rte', 'multi: rte, mrpc')
+  """
+  return tasks[0] if is_single else f'multi: {", ".join(tasks)}'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +80,7 @@ class Run:
 
   Attributes:
     name: unique in a plan; also the name of the run's folder.
-    variant: one of `config.variant_names`, or `variants.SEARCH`.
+    variant: one of `config.variant_names`, `variants.SEARCH` or `SEARCH_MULTI`.
     seed: of initialisation, data order and dropout.
     tasks: names of the tasks that it is trained on.
     teachers: task -> names of the runs that teach it. Their predictions are
@@ -58,9 +90,10 @@ class Run:
     is_single: whether it is trained on one task, with `config.single`.
     config: the whole configuration, with the search's choice for the task and
       the changes of the variant applied.
-    choices: task -> the search's choice, if this run or one that it builds on
-      was trained with it.
+    choices: `choice_key` -> the search's choice, if this run or one that it
+      builds on was trained with it.
     fold: the training rows that it leaves out; None: it is trained on all.
+      A run of the search is scored on them.
     logits: folder of the external logits that teach it instead of runs; empty:
       none.
   """
@@ -74,8 +107,13 @@ class Run:
   is_single: bool
   config: config_lib.Config
   choices: Mapping[str, Choice]
-  fold: folds.Fold | None = None
+  fold: folds.Fold | folds.HeldOut | None = None
   logits: str = ''
+
+  @property
+  def is_search(self) -> bool:
+    """Whether the run tries values for `config.search`."""
+    return isinstance(self.fold, folds.HeldOut)
 
   @property
   def is_taught(self) -> bool:
@@ -131,12 +169,13 @@ def plan_runs(
 
   Args:
     config: the configuration; of a shard, only its seeds' runs are planned.
-    choices: task -> values that the search chose for its single-task runs.
+    choices: `choice_key` -> settings that the search chose.
 
   Raises:
     errors.UserError: two runs would have the same name.
   """
   groups: dict[str, list[Run]] = {}
+  searched = variants.searched(config)
 
   def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
     """Plans the runs of a group, after the runs that they depend on."""
@@ -154,7 +193,10 @@ def plan_runs(
     # The run that it starts from must not have seen the fold either.
     starts = add(found.start, seed, fold) if found.start else []
     groups[group] = [
-      _make_run(config, variant, seed, fold, tasks, earlier, starts, choices)
+      _make_run(
+        *(config, variant, seed, fold, tasks, earlier, starts),
+        choices if variant in searched else {},
+      )
       for tasks in (
         [(task,) for task in found.tasks] if found.is_single else [found.tasks]
       )
@@ -198,15 +240,16 @@ def _make_run(
     depends |= run.choices
   name = group_name(variant, seed)
   if is_single:
-    (task,) = tasks
-    name += f'-{task}'
-    if task in choices:
-      config = choices[task].apply(config)
-      depends[task] = choices[task]
+    name += f'-{tasks[0]}'
+  key = choice_key(is_single, tasks)
+  if key in choices:
+    config = choices[key].apply(config, is_single)
+    depends[key] = choices[key]
   if fold:
     name += f'-{fold}'
   if len(depends) > 1:
-    name += f'-{schema.digest(depends)[:8]}'
+    values = {key: [*each.values().values()] for key, each in depends.items()}
+    name += f'-{schema.digest(values)[:8]}'
   elif depends:
     (choice,) = depends.values()
     name += f'-{choice.label}'

@@ -1,132 +1,249 @@
-"""Searches learning rate and layer decay, with seeds that only it uses.
+"""Searches settings of runs, with seeds and training rows that only it uses.
 
-Each pair of values in `config.search` is tried with each of its seeds, for each
-task that has single-task runs in the plan.
+Each combination of values in `config.search` is tried with each of its seeds:
+for each task that has single-task runs with searched settings, and for each set
+of tasks that has multi-task ones. The runs leave out some training rows and are
+scored on them. No dev row is read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 import itertools
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import files
+from bam_jax import schema
 from bam_jax import variants
+from bam_jax.data import folds
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.tasks import task as task_lib
 
 FILE = 'choices.json'
 
-# task -> pair -> seed -> score, nan where it is undefined
+# Fewer held-out rows than these are pointed out in the report.
+_FEW_ROWS = 100
+
+# `runs.choice_key` -> settings -> seed -> score, nan where it is undefined
 Scores = Mapping[str, Mapping[runs_lib.Choice, Mapping[int, float]]]
+
+
+class Result(NamedTuple):
+  """Scores of all runs of a search.
+
+  Attributes:
+    scores: see `Scores`; of multi-task runs, the mean over tasks.
+    metrics: `runs.choice_key` -> what is scored, in words.
+    held_out: task -> number of held-out rows.
+  """
+
+  scores: Scores
+  metrics: Mapping[str, str]
+  held_out: Mapping[str, int]
 
 
 def plan_runs(config: config_lib.Config) -> list[runs_lib.Run]:
   """Returns the runs of the hyperparameter search; may be empty."""
   search = config.search
-  if not search.seeds:
-    return []
-  pairs = itertools.product(
-    search.learning_rates or [config.single.learning_rate],
-    search.layer_decays or [config.single.layer_decay],
-  )
-  choices = [runs_lib.Choice(*pair) for pair in pairs]
-  tasks = dict.fromkeys(
-    run.tasks[0] for run in runs_lib.plan_runs(config) if run.is_single
-  )
+  fold = folds.HeldOut(search.held_out, search.max_held_out)
+  result = []
+  for key, (is_single, tasks) in _searched_runs(config).items():
+    variant = variants.SEARCH if is_single else variants.SEARCH_MULTI
+    name = tasks[0] if is_single else ''
+    if not is_single and tasks != config.tasks:
+      name = schema.digest(tasks)[:8]
+    for choice, seed in itertools.product(
+      _choices(config, is_single), search.seeds
+    ):
+      parts = variant, f's{seed}', name, choice.label, str(fold)
+      result.append(
+        runs_lib.Run(
+          name='-'.join(filter(None, parts)),
+          variant=variant,
+          seed=seed,
+          tasks=tasks,
+          teachers={},
+          start='',
+          is_single=is_single,
+          config=choice.apply(config, is_single),
+          choices={key: choice},
+          fold=fold,
+        )
+      )
+  return result
+
+
+def possible_runs(config: config_lib.Config) -> list[runs_lib.Run]:
+  """Plans the runs with each searched setting that changes their batches."""
+  choices = {
+    key: list({each[2:]: each for each in _choices(config, is_single)}.values())
+    for key, (is_single, _) in _searched_runs(config).items()
+  }
+  count = max(map(len, choices.values()), default=1)
   return [
-    runs_lib.Run(
-      name=f'{variants.SEARCH}-s{seed}-{task}-{choice.label}',
-      variant=variants.SEARCH,
-      seed=seed,
-      tasks=(task,),
-      teachers={},
-      start='',
-      is_single=True,
-      config=choice.apply(config),
-      choices={task: choice},
+    run
+    for index in range(count)
+    for run in runs_lib.plan_runs(
+      config, {key: found[index % len(found)] for key, found in choices.items()}
     )
-    for task in tasks
-    for choice in choices
-    for seed in search.seeds
   ]
 
 
-def collect_scores(
+def longest_choices(config: config_lib.Config) -> dict[str, runs_lib.Choice]:
+  """Returns for each choice of a search the settings with the most epochs."""
+  result = {}
+  for key, (is_single, _) in _searched_runs(config).items():
+    epochs = {}
+    for choice in _choices(config, is_single):
+      own = choice.apply(config, is_single)
+      epochs[choice] = (own.single if is_single else own.multi).epochs
+    result[key] = max(epochs, key=epochs.get)
+  return result
+
+
+def _searched_runs(
+  config: config_lib.Config,
+) -> dict[str, tuple[bool, tuple[str, ...]]]:
+  """Returns `is_single` and tasks of the runs to search for, by choice key."""
+  if not config.search.seeds:
+    return {}
+  searched = variants.searched(config)
+  return {
+    runs_lib.choice_key(run.is_single, run.tasks): (run.is_single, run.tasks)
+    for run in runs_lib.plan_runs(config)
+    if run.variant in searched
+  }
+
+
+def _choices(
+  config: config_lib.Config, is_single: bool
+) -> list[runs_lib.Choice]:
+  """Returns all combinations of the values to try."""
+  grid = config.search if is_single else config.search.multi
+  result = []
+  for name in grid.changes_of or ('',):
+    changed = config_lib.config_for_variant(config, name)
+    own = changed.single if is_single else changed.multi
+    combinations = itertools.product(
+      grid.learning_rates or [own.learning_rate],
+      grid.layer_decays or [own.layer_decay],
+      grid.epochs or [None],
+      grid.batch_sizes or [None],
+    )
+    result += [runs_lib.Choice(*each, name) for each in combinations]
+  return result
+
+
+def collect(
   runs: Sequence[runs_lib.Run],
   records: Iterable[Mapping[str, object]],
   tasks: task_lib.TaskTable,
-) -> Scores:
-  """Returns each search run's first metric on the first dev split.
+) -> Result:
+  """Collects the scores of the search's runs on their held-out rows.
+
+  A task is scored by the metric that the report compares, its `paper_metric`. A
+  multi-task run is scored by the mean over its tasks, without those that are in
+  no average of the report.
 
   `records` are those of `runs`, all of them finished.
   """
-  result: dict[str, dict[runs_lib.Choice, dict[int, float]]] = {}
+  result = Result({}, {}, {})
   for run, record in zip(runs, records, strict=True):
-    ((name, choice),) = run.choices.items()
-    task = tasks[name]
-    score = record['scores'][name][task.dev_splits[0]][task.metrics[0]]
-    result.setdefault(name, {}).setdefault(choice, {})[run.seed] = score
+    ((key, choice),) = run.choices.items()
+    averaged = [name for name in run.tasks if tasks[name].in_average]
+    averaged = averaged or list(run.tasks)
+    score = np.mean(
+      [
+        record['scores'][name][task_lib.HELD_OUT][tasks[name].paper_metric]
+        for name in averaged
+      ]
+    )
+    by_choice = result.scores.setdefault(key, {})
+    by_choice.setdefault(choice, {})[run.seed] = float(score)
+    metric = tasks[run.tasks[0]].paper_metric
+    result.metrics[key] = (
+      metric if run.is_single else f"mean of {len(averaged)} tasks' own metrics"
+    )
+    result.held_out.update(record['held_out'])
   return result
 
 
 def choose(scores: Scores) -> dict[str, runs_lib.Choice]:
-  """Chooses for each task the pair of values with the highest median score.
+  """Chooses the settings with the highest median score.
 
-  Ties go to the smaller learning rate, then to the smaller layer decay. A
-  median that includes an undefined score is the lowest, so that a pair whose
-  run failed on one seed is not preferred.
+  Ties go to the smaller learning rate, then to the smaller layer decay, fewer
+  epochs and the smaller batch. A median that includes an undefined score is the
+  lowest, so that settings whose run failed on one seed are not preferred.
   """
   return {
-    task: min(pairs, key=lambda pair: (-_median(pairs[pair]), pair))
-    for task, pairs in scores.items()
+    key: min(tried, key=lambda each: (-_median(tried[each]), each))
+    for key, tried in scores.items()
   }
 
 
-def tasks_without_choice(scores: Scores) -> list[str]:
-  """Returns the tasks whose median score is undefined for every setting."""
+def keys_without_score(scores: Scores) -> list[str]:
+  """Returns the keys whose median score is undefined for every setting."""
   return [
-    task
-    for task, pairs in scores.items()
-    if max(map(_median, pairs.values())) == -math.inf
+    key
+    for key, tried in scores.items()
+    if max(map(_median, tried.values())) == -math.inf
   ]
 
 
-def to_json(scores: Scores, tasks: task_lib.TaskTable) -> dict[str, object]:
-  """Returns search scores and best values by task, for `choices.json`."""
-  result = {
-    task: {
-      'chosen': choice._asdict(),
-      'by': f'median {tasks[task].metrics[0]} on {tasks[task].dev_splits[0]}',
+def to_json(result: Result) -> dict[str, object]:
+  """Returns search scores and chosen settings, for `choices.json`."""
+  table = {
+    key: {
+      'chosen': choice.values(),
+      'by': f'median {result.metrics[key]} on {task_lib.HELD_OUT}',
       'tried': [
-        {**pair._asdict(), 'median': _median(by_seed), 'scores': by_seed}
-        for pair, by_seed in scores[task].items()
+        {**each.values(), 'median': _median(by_seed), 'scores': by_seed}
+        for each, by_seed in result.scores[key].items()
       ],
     }
-    for task, choice in choose(scores).items()
+    for key, choice in choose(result.scores).items()
   }
-  return files.finite(result)
+  return files.finite(table) | {'held-out rows': dict(result.held_out)}
 
 
-def describe(scores: Scores) -> str:
-  """Returns a sentence for the report: the chosen values and how many tried."""
-  chosen = ', '.join(
-    f'{task} {choice.learning_rate:g} and {choice.layer_decay:g}'
-    for task, choice in choose(scores).items()
-  )
-  pairs = next(iter(scores.values()))
-  seeds = ', '.join(map(str, next(iter(pairs.values()))))
+def describe(result: Result) -> str:
+  """Returns sentences for the report: chosen settings, and how many tried."""
+  scores = result.scores
+  counts = dict.fromkeys(f'{len(tried)}' for tried in scores.values())
+  seeds = next(iter(next(iter(scores.values())).values()))
   text = (
-    f'{chosen}; the best of {len(pairs)} pairs by the median dev score on seeds'
-    f' {seeds}, none of which is reported; all of them in {FILE}'
+    f'{"; ".join(map(_chosen, choose(scores).items()))}. Each is the best of'
+    f' {" or ".join(counts)} by the median score on training rows that their'
+    f' runs left out, with seeds {", ".join(map(str, seeds))}, none of which is'
+    f' reported. No dev row was used. All of them are in {FILE}'
   )
-  if missing := tasks_without_choice(scores):
+  few = [
+    f'{task} {count}'
+    for task, count in result.held_out.items()
+    if count < _FEW_ROWS
+  ]
+  if few:
+    text += f'. Few rows to choose on: {", ".join(few)}'
+  if missing := keys_without_score(scores):
     text += (
-      f'. No pair has a defined median for {", ".join(missing)}, so the'
+      f'. No setting has a defined median for {", ".join(missing)}, so the'
       ' smallest one was taken'
     )
   return text
+
+
+def _chosen(item: tuple[str, runs_lib.Choice]) -> str:
+  """Describes the settings that were chosen for a key."""
+  key, choice = item
+  values = [
+    f'{name.replace("_", " ")} {value:g}'
+    if isinstance(value, float)
+    else f'{name.replace("_", " ")} {value}'
+    for name, value in choice.values().items()
+  ]
+  return f'{key.partition(":")[0]}: {", ".join(values)}'
 
 
 def _median(by_seed: Mapping[int, float]) -> float:

@@ -3,6 +3,7 @@
 Finished runs are kept, interrupted ones continue, missing ones are trained.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 import functools
 import logging
@@ -10,12 +11,14 @@ import time
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import variants
 from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
 from bam_jax.experiments import report
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.experiments import search
 from bam_jax.runtime import processes
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import loop
@@ -36,9 +39,30 @@ def run(plan: plan_lib.Plan) -> None:
       anything that its parts raise.
   """
   config_lib.check_students(plan.config)
-  train_runs(plan, plan.search_runs)
+  if plan.search_runs:
+    _log_search(plan)
+    train_runs(plan, plan.search_runs)
+    logging.info('searched: %s', search.describe(plan.search_result))
   train_runs(plan, plan.runs)
   report.report(plan)
+
+
+@processes.runs_on_first
+def _log_search(plan: plan_lib.Plan) -> None:
+  """Logs the number of settings tried, and which older runs are not used."""
+  tried = Counter(key for each in plan.search_runs for key in each.choices)
+  logging.info(
+    'config.search: runs of %s seeds and all settings: %s',
+    len(plan.config.search.seeds),
+    ', '.join(f'{count} ({key})' for key, count in tried.items()),
+  )
+  names = plan.workspace.root.glob(f'runs/{variants.SEARCH}-s*')
+  if old := [path for path in names if not path.name.endswith('-heldout')]:
+    logging.warning(
+      '%s: %d runs of an older search, which scored settings on dev rows, are'
+      ' not used and may be removed; %s is the first',
+      *(plan.workspace.root, len(old), min(old).name),
+    )
 
 
 def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:

@@ -40,7 +40,9 @@ class Look(NamedTuple):
 # student has the hue of its teacher's family. Dashes tell lines apart in grey.
 _LOOKS = {
   'single': Look('#0072b2'),
+  'single_searched': Look('#0072b2', (0, (1, 2))),
   'multi': Look('#d55e00'),
+  'multi_searched': Look('#d55e00', (0, (1, 2))),
   'single_to_single': Look('#3d94cf', (0, (4, 2))),
   'multi_to_multi': Look('#b97f00', (0, (4, 2))),
   'single_to_multi': Look('#008a65'),

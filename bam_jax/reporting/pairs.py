@@ -13,6 +13,7 @@ import numpy as np
 import scipy.stats
 
 from bam_jax import config as config_lib
+from bam_jax import fields
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
 from bam_jax.tasks import task as task_lib
@@ -65,19 +66,19 @@ def tables(
   per_seed: Mapping[str, Mapping[str, dict]],
   tasks: task_lib.TaskTable,
 ) -> list[dict]:
-  """Compares all pairs of variants that have scores, in up to four tables.
+  """Compares all pairs of variants that have scores, in up to five tables.
 
   The scores are `per_seed` of `report.summarise`, by each task's
   `paper_metric`.
 
   Returns:
-    For each table: `kind`, which is `multi_task`, `teachers`, `ablations` or
-    `study`; `task`, the task of a study, otherwise None; and `rows`. A row is
-    `variant`, `baseline`, `column`, `seeds` and `medians` of both, `shift`,
-    `low`, `high`, `superiority` and the fields of `statistics.Verdict`. The
-    rows of a study go from the highest median to the lowest, undefined ones
-    last; one has the baseline against itself, without a test. Medians, `shift`
-    and `superiority` are nan if a score is undefined.
+    For each table: `kind`, which is `multi_task`, `teachers`, `searched`,
+    `ablations` or `study`; `task`, the task of a study, otherwise None; and
+    `rows`. A row is `variant`, `baseline`, `column`, `seeds` and `medians` of
+    both, `shift`, `low`, `high`, `superiority` and the fields of
+    `statistics.Verdict`. The rows of a study go from the highest median to the
+    lowest, undefined ones last; one has the baseline against itself, without a
+    test. Medians, `shift` and `superiority` are nan if a score is undefined.
   """
   columns = [*tasks.names, comparisons.AVERAGE]
   own = {
@@ -89,6 +90,13 @@ def tables(
     (kind, None): [Pair(*pair, column) for pair in of for column in columns]
     for kind, of in _PAIRS.items()
   }
+  found['searched', None] = [
+    Pair(name, baseline, column)
+    for baseline in fields.SEARCHED
+    for name in per_seed
+    if name != baseline
+    for column in (own[name].tasks if name in own else ()) or columns
+  ]
   found['ablations', None] = [
     Pair(name, baseline, column)
     for name, variant in own.items()

@@ -238,6 +238,7 @@ def baseline_table(report: Report) -> Iterator[Table]:
 _PAIR_TITLES = {
   'multi_task': 'What multi-task training changes',
   'teachers': 'What teachers change',
+  'searched': 'Against searched settings',
   'ablations': 'Own variants against what they are like or start from',
   'study': 'Which tasks help {task}',
 }

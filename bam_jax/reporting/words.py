@@ -5,6 +5,7 @@ import math
 
 from bam_jax import config as config_lib
 from bam_jax import schema
+from bam_jax import variants as variants_lib
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
 from bam_jax.tasks import task as task_lib
@@ -17,12 +18,15 @@ LEVELS = ', '.join(
   f'{stars} p < {str(level).lstrip("0")}'
   for stars, level in reversed(statistics.STARS)
 )
-_LABELS = dict(
-  zip(
-    config_lib.VARIANTS,
-    ('Single', 'Multi', 'Single→Single', 'Multi→Multi', 'Single→Multi'),
-  )
-)
+_LABELS = {
+  'single': 'Single',
+  'single_searched': 'Single, searched',
+  'multi': 'Multi',
+  'multi_searched': 'Multi, searched',
+  'single_to_single': 'Single→Single',
+  'multi_to_multi': 'Multi→Multi',
+  'single_to_multi': 'Single→Multi',
+}
 
 
 def label(variant: str) -> str:
@@ -113,6 +117,7 @@ def remarks(
     'Average (paper): mean over tasks of the metric in the head of the table.',
     f'Average (GLUE): {_glue_rule(tasks)}.',
   ]
+  said += _about_controls(variants, config)
   left_out = [t.name for t in tasks.tasks if not t.in_average]
   if left_out:
     said.append(f'In no average: {", ".join(left_out)}.')
@@ -128,6 +133,28 @@ def remarks(
       f' undefined too: {"; ".join(map(_undefined, undefined))}.'
     )
   return said
+
+
+def _about_controls(
+  variants: Mapping[str, dict], config: config_lib.Config
+) -> list[str]:
+  """Names settings that confound Single with multi-task training."""
+  lengths = config.single, config.multi
+  rates = [(each.epochs, each.learning_rate) for each in lengths]
+  is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}
+  searched = variants_lib.searched(config) & {*variants}
+  if (
+    rates[0] == rates[1]
+    or len({*is_single.values()}) < 2
+    or any(is_single[name] for name in searched)
+  ):
+    return []
+  one, many = ('{:g} epochs at rate {:g}'.format(*each) for each in rates)
+  return [
+    f'Single-task runs take {one}, multi-task runs {many}, and no searched'
+    ' single-task variant was run: their difference is not of multi-task'
+    ' training alone (`single_searched`, config.search).'
+  ]
 
 
 def _undefined(found: Mapping[str, object]) -> str:

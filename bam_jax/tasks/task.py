@@ -17,6 +17,8 @@ Label = int | float | tuple[int, ...] | Answers
 
 # Name of the split without labels that students learn from teachers.
 UNLABELLED = 'unlabelled'
+# Name of the training rows that a search scores its runs on.
+HELD_OUT = 'held_out'
 
 # The part of a uid after `~` distinguishes copies and windows of an example.
 SWAP_SUFFIX = '~swap'

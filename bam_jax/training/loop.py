@@ -30,7 +30,7 @@ class Result:
 
   Attributes:
     params: parameters after the last step.
-    outputs: logits of these parameters on the dev splits.
+    outputs: logits of these parameters on the rows to score.
     scores: scores of these logits.
     best_step: step of the best checkpoint.
   """
@@ -257,7 +257,7 @@ class _Group:
     score = float(
       np.mean(
         [
-          by_split[tasks[name].dev_splits[0]][tasks[name].metrics[0]]
+          next(iter(by_split.values()))[tasks[name].metrics[0]]
           for name, by_split in scores.items()
         ]
       )

@@ -7,6 +7,7 @@ import pytest
 
 from bam_jax import errors
 from bam_jax.data import folds
+from bam_jax.tasks import glue
 
 _UIDS = tuple(f't/train/{row}' for row in range(23))
 _WITH_COPIES = _UIDS + tuple(f'{uid}~swap' for uid in _UIDS)
@@ -80,3 +81,107 @@ def test_fewer_rows_than_folds_are_refused():
     r' training rows; give at most',
   ):
     folds.split(_WITH_COPIES, folds.Fold(1, 24, 0))
+
+
+class _Rows:
+  """Features of text pairs, a token per letter: [CLS] a [SEP] b [SEP]."""
+
+  def __init__(self, rows):
+    self.uids = [uid for uid, _, _ in rows]
+    ids = [
+      [0, *(w for text in texts for w in (*map(ord, text), 1))]
+      for _, texts, _ in rows
+    ]
+    self._ids = np.concatenate(ids).astype(np.int32)
+    self._offsets = np.cumsum([0, *map(len, ids)])
+    self._fixed = {
+      'length_a': np.array([2 + len(texts[0]) for _, texts, _ in rows]),
+      'label': np.array([label for *_, label in rows], np.float32),
+    }
+
+  def __len__(self):
+    return len(self.uids)
+
+  def ragged(self, name):
+    assert name == 'input_ids'
+    return self._ids, self._offsets
+
+  def fixed(self, name):
+    return self._fixed[name]
+
+
+def _text(number: int) -> str:
+  return chr(97 + number % 26) * (2 + number // 26)
+
+
+def _pairs(count, label=lambda n: n % 2):
+  return [
+    (f'x/train/{n}', (_text(n), _text(n + count)), label(n))
+    for n in range(count)
+  ]
+
+
+def _held_out(rows, fraction=0.1, most=2000, task='mrpc'):
+  """Uids that are held out; the others are trained on."""
+  kept, left_out = folds.hold_out(
+    glue.TASKS[task], _Rows(rows), folds.HeldOut(fraction, most)
+  )
+  assert sorted([*kept, *left_out]) == list(range(len(rows)))
+  return {rows[i][0] for i in left_out}
+
+
+@pytest.mark.parametrize(
+  ('count', 'fraction', 'most', 'held_out'),
+  [(200, 0.1, 2000, 20), (200, 0.1, 7, 7), (5, 0.1, 2000, 1), (2, 0.5, 9, 1)],
+)
+def test_so_many_examples_are_held_out(count, fraction, most, held_out):
+  rows = _pairs(count)
+  found = _held_out(rows, fraction, most)
+  assert len(found) == held_out
+  # Whatever the order of the rows.
+  assert _held_out(rows[::-1], fraction, most) == found
+
+
+def test_held_out_labels_are_as_frequent_as_all():
+  """By hand: 30 of 300 rows, of which a fifth and a tenth are rare."""
+  label = [0, 1, 0, 2, 0, 0, 0, 1, 0, 0]
+  rows = _pairs(300, lambda n: label[n % 10])
+  found = _held_out(rows, task='mnli')
+  labels = collections.Counter(row[2] for row in rows if row[0] in found)
+  assert labels == {0: 21, 1: 6, 2: 3}
+  # Scores too: the mean of the held-out ones is that of all.
+  scores = np.random.default_rng(0).uniform(0, 5, 300)
+  rows = _pairs(300, lambda n: scores[n])
+  found = _held_out(rows, task='stsb')
+  mean = np.mean([row[2] for row in rows if row[0] in found])
+  assert abs(mean - scores.mean()) < 0.1  # A random third of rows errs by 0.26.
+
+
+def test_copies_and_windows_leave_with_their_row():
+  rows = _pairs(60)
+  alone = _held_out(rows)
+  for end in ('~swap', '~1'):
+    copies = [(uid + end, texts[::-1], label) for uid, texts, label in rows]
+    found = _held_out([*rows, *copies])
+    assert found == alone | {uid + end for uid in alone}
+
+
+def test_rows_with_equal_texts_leave_together():
+  rows = _pairs(50)
+  repeated = [
+    (f'x/train/{100 + n}', texts[:: (-1) ** n], 1 - label)
+    for n, (_, texts, label) in enumerate(rows)
+  ]
+  found = _held_out([*rows, *repeated], 0.2)
+  assert len(found) == 20
+  for n, (uid, *_) in enumerate(rows):
+    assert (uid in found) == (f'x/train/{100 + n}' in found)
+
+
+def test_nothing_is_held_out_of_one_text():
+  rows = [(f'x/train/{n}', ('ab', 'cd'), 0) for n in range(3)]
+  with pytest.raises(
+    errors.UserError,
+    match=r'^config\.search: mrpc has 1 distinct training rows, so none can',
+  ):
+    _held_out(rows)

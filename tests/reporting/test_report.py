@@ -14,6 +14,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import fields as fields_lib
 from bam_jax.reporting import figures
 from bam_jax.reporting import report
 from bam_jax.reporting import scores as scores_lib
@@ -640,3 +641,26 @@ def test_pictures_leave_out_variants_without_a_score(tmp_path):
   )['report.html']
   assert '; word, accuracy, medians: Single 60.0, some 2.0;' in text
   assert '; pair, accuracy, medians: Single 80.0;' in text
+
+
+@pytest.mark.parametrize(
+  ('fields', 'is_said'),
+  [
+    ({}, True),
+    ({'multi': config_lib.RunLengthConfig(batch_size=128)}, False),
+    ({'variants': ('single', 'single_to_single')}, False),
+    ({'variants': ('single', 'multi', 'single_searched')}, False),
+    # The settings of Single itself are those of a search.
+    ({'search': fields_lib.SearchConfig(epochs=(1.0,), seeds=(9,))}, False),
+  ],
+)
+def test_settings_that_differ_beside_the_variant_are_said(
+  tmp_path, fields, is_said
+):
+  variants = fields.get('variants', ('single', 'multi'))
+  runs = [run for name in variants for run in _seed(name, 0, *[60.0] * 4)]
+  told = _write(tmp_path, runs, seeds=(0,), **fields)['report.md']
+  text = (
+    'Single-task runs take 3 epochs at rate 5e-05, multi-task runs 6 epochs'
+  )
+  assert (text in told) == is_said
