@@ -45,7 +45,10 @@ class Facts:
 
 
 def write(
-  tasks: Sequence[task_lib.Task], facts: Facts, jax_version: str = ''
+  tasks: Sequence[task_lib.Task],
+  facts: Facts,
+  jax_version: str = '',
+  pooling: str = 'cls',
 ) -> str:
   """Returns the card of a directory that holds the heads of some tasks.
 
@@ -53,6 +56,7 @@ def write(
   program; it is empty for a Hugging Face directory, whose card has front
   matter.
   """
+  per_token = [task.kind.per_token for task in tasks]
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     trim_blocks=True,
@@ -67,6 +71,7 @@ def write(
     facts=facts,
     training=_training(facts),
     scores=_scores(tasks, facts),
+    is_mean=pooling == 'mean' and not all(per_token),
     jax_version=jax_version,
   )
 

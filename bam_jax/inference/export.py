@@ -3,6 +3,10 @@
 DIR/TASK/  the model of one task, of the class that its kind names
 DIR/all/   encoder and pooler once, with every head, and `tasks.json`
 
+transformers has no class with a head on the mean of an encoder's hidden states.
+With mean pooling, a task's directory is a sentence-transformers model whose
+output are the logits, and transformers loads its encoder.
+
 Weights are float32 safetensors; every directory has a tokenizer and a model
 card.
 """
@@ -21,6 +25,7 @@ from bam_jax.inference import card
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import pooling
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
@@ -41,7 +46,8 @@ def export(
     directory: their parent; directories of the same names are replaced.
     config: sizes of the encoder.
     tokenizer: the tokenizer that the model was trained with.
-    params: host arrays {'encoder', 'pooler', 'heads'}, with single layers.
+    params: host arrays {'encoder', 'pooler', 'heads'}, with single layers; no
+      pooler with mean pooling.
     heads: task to export -> number of its head.
     tasks: all tasks of the plan.
     facts: facts for the model cards.
@@ -51,9 +57,10 @@ def export(
   """
   of = families.FAMILIES[config.family]
   tensors = huggingface.save_params(
-    {name: params[name] for name in ('encoder', 'pooler')}, of
+    {name: value for name, value in params.items() if name != 'heads'}, of
   )
   settings = huggingface.save_config(config, tokenizer.pad_id)
+  is_mean = config.pooling == 'mean'
   chosen = [tasks[name] for name in heads]
 
   def write(
@@ -61,15 +68,23 @@ def export(
     tensors: Mapping[str, np.ndarray],
     settings: Mapping[str, object],
     texts: Mapping[str, str],
+    dense: Mapping[str, np.ndarray] | None = None,
   ) -> None:
-    texts = {'config.json': to_json(settings), **texts}
+    values = {'config.json': settings}
+    weights = {'model.safetensors': tensors}
+    if is_mean:
+      outputs = len(dense['linear.bias']) if dense else 0
+      values |= pooling.describe_mean(config.hidden_size, outputs)
+    if dense:
+      weights[f'{pooling.DENSE}/model.safetensors'] = dense
+    texts = {file: to_json(value) for file, value in values.items()} | texts
     with new_directory(directory / name, texts) as unfinished:
-      safetensors.numpy.save_file(
-        dict(tensors),
-        unfinished / 'model.safetensors',
-        # transformers refuses a file without it.
-        metadata={'format': 'pt'},
-      )
+      for file, arrays in weights.items():
+        (unfinished / file).parent.mkdir(exist_ok=True)
+        # transformers refuses a file without the format.
+        safetensors.numpy.save_file(
+          dict(arrays), unfinished / file, metadata={'format': 'pt'}
+        )
       tokenizer.save(unfinished, config.max_positions)
 
   all_heads = {}
@@ -81,6 +96,12 @@ def export(
       'bias': np.ascontiguousarray(table['bias']),
     }
     all_heads |= {f'heads.{task.name}.{k}': v for k, v in own.items()}
+    texts = {'README.md': card.write([task], facts, pooling=config.pooling)}
+    outputs = kind.export_settings(task)
+    if is_mean and not kind.per_token:
+      dense = {f'linear.{name}': value for name, value in own.items()}
+      write(task.name, tensors, settings | outputs, texts, dense)
+      continue
     body = {
       of.tensor_prefix + name: tensor
       for name, tensor in tensors.items()
@@ -94,13 +115,13 @@ def export(
         **settings,
         'architectures': [of.class_prefix + kind.architecture],
         'classifier_dropout': config.dropout_head,
-        **kind.export_settings(task),
+        **outputs,
       },
-      {'README.md': card.write([task], facts)},
+      texts,
     )
   if len(chosen) > 1:
     texts = {
-      'README.md': card.write(chosen, facts),
+      'README.md': card.write(chosen, facts, pooling=config.pooling),
       'tasks.json': to_json(define_outputs(chosen)),
     }
     write(ALL, tensors | all_heads, settings, texts)
@@ -138,9 +159,10 @@ def new_directory(directory: Path, texts: Mapping[str, str]) -> Iterator[Path]:
   with files.new_directory(directory) as unfinished:
     yield unfinished
     for name, text in texts.items():
+      (unfinished / name).parent.mkdir(exist_ok=True)
       (unfinished / name).write_text(text, 'utf-8', 'backslashreplace')
 
 
-def to_json(value: Mapping[str, object]) -> str:
+def to_json(value: object) -> str:
   """Returns a value as the JSON of an exported file."""
   return json.dumps(value, indent=2, ensure_ascii=False) + '\n'

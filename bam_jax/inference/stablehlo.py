@@ -25,6 +25,7 @@ from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
 from bam_jax.modeling import families
 from bam_jax.modeling import family
+from bam_jax.modeling import heads as heads_lib
 from bam_jax.tasks import task as task_lib
 
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -47,8 +48,7 @@ def export(
   chosen = [tasks[name] for name in heads]
   weights = flax.traverse_util.flatten_dict(
     {
-      'encoder': params['encoder'],
-      'pooler': params['pooler'],
+      **params,
       'heads': {
         name: export_lib.head_params(params['heads'], head, tasks[name])
         for name, head in heads.items()
@@ -117,7 +117,10 @@ def _program(
         attention_mask,
         deterministic=True,
       )  # [b, l, D]
-      pooled = jnp.tanh(dense(hidden[:, 0], params['pooler']))
+      if config.pooling == 'mean':
+        pooled = heads_lib.average_segments(hidden, attention_mask, 1)[:, 0]
+      else:
+        pooled = jnp.tanh(dense(hidden[:, 0], params['pooler']))
       return {
         task.name: dense(
           hidden if task.kind.per_token else pooled, params['heads'][task.name]

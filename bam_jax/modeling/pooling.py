@@ -1,7 +1,8 @@
 """Reads and writes the files in which a checkpoint states its pooling.
 
 They are those of sentence-transformers: `modules.json` names the directory of
-the pooling, by default `1_Pooling`, whose config.json states the mode.
+the pooling, by default `1_Pooling`, whose config.json states the mode. A linear
+layer on the pooled vector has the directory `2_Dense`.
 """
 
 import json
@@ -12,6 +13,7 @@ from bam_jax import files
 from bam_jax.modeling import weight_files
 
 MODULES = 'modules.json'
+DENSE = '2_Dense'
 _DIRECTORY = '1_Pooling'
 _PREFIX = 'pooling_mode_'
 # sentence-transformers' name of a mode -> the value of config.model.pooling.
@@ -58,6 +60,44 @@ def load(path: Path) -> tuple[str, Path | None]:
       f' {_REMEDY}'
     )
   return _MODES[names], file
+
+
+def describe_mean(size: int, outputs: int = 0) -> dict[str, object]:
+  """Returns file -> JSON value of an encoder with mean pooling.
+
+  Args:
+    size: of the hidden states.
+    outputs: of a linear layer on the mean; 0: there is none. The caller writes
+      its parameters to `DENSE`/model.safetensors.
+  """
+  directories = {'Transformer': '', 'Pooling': _DIRECTORY}
+  result: dict[str, object] = {
+    f'{_DIRECTORY}/config.json': {
+      'word_embedding_dimension': size,
+      f'{_PREFIX}cls_token': False,
+      f'{_PREFIX}mean_tokens': True,
+      f'{_PREFIX}max_tokens': False,
+      f'{_PREFIX}mean_sqrt_len_tokens': False,
+    },
+  }
+  if outputs:
+    directories['Dense'] = DENSE
+    result[f'{DENSE}/config.json'] = {
+      'in_features': size,
+      'out_features': outputs,
+      'bias': True,
+      'activation_function': 'torch.nn.modules.linear.Identity',
+    }
+  result[MODULES] = [
+    {
+      'idx': i,
+      'name': str(i),
+      'path': path,
+      'type': f'sentence_transformers.models.{name}',
+    }
+    for i, (name, path) in enumerate(directories.items())
+  ]
+  return result
 
 
 def _find_directory(path: Path) -> str:

@@ -1,6 +1,7 @@
 """The code in the card of each kind, run as it stands, by our own model."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -51,21 +52,26 @@ _TASKS = task_lib.TaskTable(
 )
 _TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
 _CONFIG = family.EncoderConfig(_TOKENIZER.vocab_size, 16, 2, 2, 32, 64)
-_MODEL = heads.MultiTaskModel(
-  _CONFIG,
-  len(_TASKS),
-  _TASKS.num_outputs,
-  _TASKS.token_heads,
-  _TASKS.token_outputs,
-)
-_SEEDS = (0, 1)  # Of the parameters: not all predictions are alike.
+_SEEDS = (0, 1, 2)  # Of the parameters: not all predictions are alike.
+_HEADS = ('sigmoid', 'linear', 'sigmoid')  # Of regression, by seed.
+
+
+def _model(seed):
+  pooling = 'mean' if seed == 2 else 'cls'
+  return heads.MultiTaskModel(
+    dataclasses.replace(_CONFIG, pooling=pooling),
+    len(_TASKS),
+    _TASKS.num_outputs,
+    _TASKS.token_heads,
+    _TASKS.token_outputs,
+  )
 
 
 def _params(seed):
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32),
-    heads.init_params(_MODEL, jax.random.key(seed)),
+    heads.init_params(_model(seed), jax.random.key(seed)),
   )
 
 
@@ -81,7 +87,7 @@ def _facts(**fields):
 def _export(path, seed=0, head='sigmoid'):
   export.export(
     path,
-    _CONFIG,
+    _model(seed).config,
     _TOKENIZER,
     _params(seed),
     _TASKS.index,
@@ -92,9 +98,9 @@ def _export(path, seed=0, head='sigmoid'):
 
 @pytest.fixture(scope='module')
 def exports(tmp_path_factory):
-  """One directory a seed; the heads of regression differ too."""
+  """One directory a seed; the heads of regression and the pooling differ."""
   path = tmp_path_factory.mktemp('exports')
-  for seed, head in zip(_SEEDS, ('sigmoid', 'linear')):
+  for seed, head in zip(_SEEDS, _HEADS):
     _export(path / str(seed), seed, head)
   return path
 
@@ -115,7 +121,8 @@ def _logits(task, seed, *texts):
     'cls_index': np.zeros((1, 1), np.int32),
     'task_id': np.array([[_TASKS.index[task.name]]]),
   }
-  found = _MODEL.apply({'params': _params(seed)}, batch, deterministic=True)
+  model = _model(seed)
+  found = model.apply({'params': _params(seed)}, batch, deterministic=True)
   logits = found.tokens[0] if task.kind.per_token else found.slots[0, 0]
   return np.asarray(logits)[..., : task.num_outputs], len(first)
 
@@ -131,7 +138,7 @@ def _expected(task, seed):
     chosen = _logits(task, seed, *texts)[0] > 0
     return str([x for x, is_one in zip(task.labels, chosen) if is_one])
   if task.kind.name == 'regression':
-    head = ('sigmoid', 'linear')[seed]
+    head = _HEADS[seed]
     logits = _logits(task, seed, *texts)[0][None]
     return float(task.kind.with_head(head).predictions(task, logits)[0])
   if task.kind.name == 'tagging':

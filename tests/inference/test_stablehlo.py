@@ -3,6 +3,7 @@
 Oracle: the Flax module on the ids of `data.features`, one example a row.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -64,9 +65,14 @@ _TEXTS = [
 ]
 
 
+@pytest.fixture(scope='module', params=['cls', 'mean'])
+def config(request):
+  return dataclasses.replace(CONFIG, pooling=request.param)
+
+
 @pytest.fixture(scope='module')
-def params():
-  model = heads.MultiTaskModel(CONFIG, len(TASKS), TASKS.num_outputs)
+def params(config):
+  model = heads.MultiTaskModel(config, len(TASKS), TASKS.num_outputs)
   rng = np.random.default_rng(0)
   return jax.tree.map(
     lambda x: np.asarray(x) + rng.normal(0, 0.1, x.shape).astype(np.float32),
@@ -75,17 +81,17 @@ def params():
 
 
 @pytest.fixture(scope='module')
-def directory(params, tmp_path_factory) -> Path:
+def directory(config, params, tmp_path_factory) -> Path:
   path = tmp_path_factory.mktemp('programs')
-  stablehlo.export(path, CONFIG, TOKENIZER, params, _NUMBERS, TASKS, FACTS)
+  stablehlo.export(path, config, TOKENIZER, params, _NUMBERS, TASKS, FACTS)
   assert [child.name for child in path.iterdir()] == ['all']
   return path / 'all'
 
 
-def _expected(params, texts, task) -> np.ndarray:
+def _expected(config, params, texts, task) -> np.ndarray:
   """By the packed model, [c] or [tokens, c]."""
   model = heads.MultiTaskModel(
-    CONFIG,
+    config,
     len(TASKS),
     TASKS.num_outputs,
     TASKS.token_heads,
@@ -114,12 +120,12 @@ def _expected(params, texts, task) -> np.ndarray:
   return np.asarray(logits.slots)[0, 0, :c]
 
 
-def test_the_cards_code_gives_the_models_logits(directory, params):
+def test_the_cards_code_gives_the_models_logits(config, directory, params):
   found = snippet.run(directory, _TEXTS)
   assert found.keys() == _NUMBERS.keys()
   for task, logits in found.items():
     for i, texts in enumerate(_TEXTS):
-      wanted = _expected(params, texts, task)
+      wanted = _expected(config, params, texts, task)
       own = logits[i, : len(wanted)] if wanted.ndim == 2 else logits[i]
       assert own.shape == wanted.shape
       np.testing.assert_allclose(own, wanted, rtol=0, atol=1e-5)
@@ -154,9 +160,9 @@ def test_an_input_beyond_the_positions_is_refused(directory):
     program.call(weights, ids, ids, ids)
 
 
-def test_one_task_is_a_directory_of_its_own(params, tmp_path):
+def test_one_task_is_a_directory_of_its_own(config, params, tmp_path):
   stablehlo.export(
-    tmp_path, CONFIG, TOKENIZER, params, {'cola': 1}, TASKS, FACTS
+    tmp_path, config, TOKENIZER, params, {'cola': 1}, TASKS, FACTS
   )
   (path,) = tmp_path.iterdir()
   assert path.name == 'cola'
