@@ -36,6 +36,7 @@ def get_config(settings=''):
   )
   if settings == 'released':
     config.name = 'minilm_released'
+    config.note += " Settings are those of BAM's released code."
     config.tasks = config.tasks[:-1]
     config.data.swap = ('mrpc', 'stsb')
     config.model.regression_head = 'linear'
