@@ -30,6 +30,7 @@ _LATEX = {
   '→': r'$\to$',
   'λ': r'$\lambda$',
   'Δ': r'$\Delta$',
+  '†': r'$\dagger$',
   '\N{MINUS SIGN}': r'$-$',
   '—': '--',
   '|': r'\textbar{}',

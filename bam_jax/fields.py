@@ -270,9 +270,14 @@ class SearchConfig(SearchGrid):
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-  """Which part of the planned runs this command trains."""
+  """Which part of the planned runs this command trains, and what besides."""
 
   shard: str = field('', 'i/n: seeds[i::n] and their teachers; empty: all')
+  baselines: bool = field(
+    True,
+    'also score the majority class, and a linear model of the vectors of the'
+    ' encoder before training',
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,9 @@ from bam_jax import schema
 # Names of the single-task and multi-task runs that try values for
 # `config.search`; never reported.
 SEARCH, SEARCH_MULTI = 'search', 'search_multi'
+# Names of the baselines that need no run: a constant prediction, and a linear
+# model of the encoder before training.
+UNTRAINED = MAJORITY, FROZEN = 'majority', 'frozen_encoder'
 
 # Variant -> (whether it has one run per task, variant of its teachers)
 _BUILT_IN: Mapping[str, tuple[bool, str]] = {
@@ -153,7 +156,7 @@ def find_mistakes(config: fields_lib.Config) -> Iterator[str]:
   names = variant_names(config)
   for name, own in config.custom_variants.items():
     where = f'config.custom_variants.{name}'
-    reserved = name in (*_BUILT_IN, SEARCH, SEARCH_MULTI)
+    reserved = name in (*_BUILT_IN, SEARCH, SEARCH_MULTI, *UNTRAINED)
     if reserved or not re.fullmatch(r'[a-z0-9_]+', name):
       yield (
         f'{where}: this name is reserved or malformed; use lower-case'

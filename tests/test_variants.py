@@ -103,9 +103,10 @@ def test_a_variant_does_not_take_the_name_of_another():
     config_lib.from_config_dict(config)
 
 
-def test_the_runs_of_the_search_are_no_variant():
+@pytest.mark.parametrize('name', ['search', 'majority', 'frozen_encoder'])
+def test_other_rows_and_runs_are_no_variant(name):
   config = _plan()
-  config.custom_variants.search = config_lib.custom_variant('multi')
+  config.custom_variants[name] = config_lib.custom_variant('multi')
   with pytest.raises(errors.UserError, match='this name is reserved'):
     config_lib.from_config_dict(config)
 

@@ -3,7 +3,9 @@
 import itertools
 import logging
 
+from bam_jax.experiments import baselines
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import weak_models
 from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
 from bam_jax.inference import stablehlo
@@ -25,6 +27,7 @@ def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
   if form == 'stablehlo':
     directory = directory.with_name(f'{group}-stablehlo')
     write = stablehlo.export
+  known = baselines.read(plan)
   for run in runs:
     record = plan.workspace.read_record(run.name)
     params = plan.restore_params(run.name, best=True)
@@ -50,6 +53,13 @@ def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
         scores=record['scores'],
         undefined=record.get('undefined', {}),
         max_length=plan.config.data.max_length,
+        baselines={
+          task: known[task]['scores'] for task in run.tasks if task in known
+        },
+        weak={
+          task: found.text
+          for task, found in weak_models.find(plan, [(run, record)]).items()
+        },
       ),
     )
   logging.info('exported: %s', directory)

@@ -22,7 +22,7 @@ if typing.TYPE_CHECKING:
 # Fields that say where rows or weights come from, or what rows mean. An
 # identity holds digests of the rows and the weights instead.
 _COVERED_BY_ROWS = ('data.', 'custom_tasks.')
-_COVERED_BY_WEIGHTS = (
+COVERED_BY_WEIGHTS = (
   'model.init', 'model.if_missing', 'model.arch', 'model.vocab'
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
   weights = plan.encoder.digest
   unused = ['multi.' if run.is_single else 'single.', *_COVERED_BY_ROWS]
   if weights:
-    unused += _COVERED_BY_WEIGHTS
+    unused += COVERED_BY_WEIGHTS
   if not run.is_taught:
     unused.append('distill.')
   if run.is_single:

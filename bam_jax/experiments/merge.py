@@ -29,9 +29,9 @@ def merge(plan: plan_lib.Plan, sources: Sequence[Path]) -> None:
 def copy_runs(
   into: workspace_lib.Workspace, sources: Sequence[workspace_lib.Workspace]
 ) -> None:
-  """Copies finished runs, and the logits that they wrote for students.
+  """Copies finished runs, the logits that they wrote, and baselines.
 
-  Existing runs and sets are kept; of equal runs the first is copied.
+  Existing ones are kept; of equal ones the first is copied.
   All runs are compared before anything is copied. No link is followed.
 
   Raises:
@@ -47,8 +47,8 @@ def copy_runs(
   origins: dict[str, workspace_lib.Workspace] = {}
   for source in sources:
     # Before anything is read, because a stranger may have made it.
-    for folder in (source.root / 'runs', source.root / 'teachers'):
-      files.check_directory(folder)
+    for folder in ('runs', 'teachers', 'baselines'):
+      files.check_directory(source.root / folder)
     names = source.finished_runs()
     if not names:
       raise errors.UserError(
@@ -73,6 +73,12 @@ def copy_runs(
           if not shards.exists(target):
             sets.setdefault(target, source.teacher(name, folder))
   _copy(into, sets)
+  tasks = {
+    into.baselines(task): source.baselines(task)
+    for source in reversed(sources)
+    for task in source.tasks_with_baselines()
+  }
+  _copy(into, {to: folder for to, folder in tasks.items() if not to.exists()})
   logging.info(
     '%d runs and %d sets of logits copied into %s',
     *(len(origins), len(sets), into.root),

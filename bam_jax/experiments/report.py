@@ -4,10 +4,12 @@ from collections.abc import Mapping
 import logging
 
 from bam_jax import errors
+from bam_jax.experiments import baselines
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records as records_lib
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
+from bam_jax.experiments import weak_models
 from bam_jax.reporting import scores as scores_lib
 from bam_jax.runtime import processes
 
@@ -47,6 +49,9 @@ def report(plan: plan_lib.Plan) -> None:
     for run, record in finished
     for task, splits in record['scores'].items()
   ]
+  weak = weak_models.find(plan, finished)
+  for found in weak.values():
+    logging.warning('%s', found.text)
   # Its import takes seconds (pandas, matplotlib), so other commands skip it.
   from bam_jax.reporting import report as report_lib
 
@@ -56,9 +61,14 @@ def report(plan: plan_lib.Plan) -> None:
     plan.tasks,
     scores,
     _notes(plan, finished),
-    runs_lib.describe_short_runs(
-      (run, record['steps']) for run, record in finished
-    ),
+    [
+      *runs_lib.describe_short_runs(
+        (run, record['steps']) for run, record in finished
+      ),
+      *(found.text for found in weak.values()),
+    ],
+    baselines.read(plan),
+    {task: found.variants for task, found in weak.items()},
   )
   logging.info('report: %s', plan.workspace.root / 'report.html')
 
@@ -90,6 +100,7 @@ def _notes(
     'searched settings': plan.search_result.scores
     and search.describe(plan.search_result),
     'external teachers': '; '.join(external),
+    **baselines.describe(plan),
     'scores of 0': older
     and f'{len(older)} runs ({older[0]} is the first) have a score of 0 from a'
     ' version that wrote 0 for an undefined score; --mode=evaluate scores them'

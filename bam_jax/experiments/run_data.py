@@ -231,9 +231,7 @@ class PlanData:
     rows = self.features[task][self.tasks[task].train_split]
     uids, left_out = rows.uids, self._divide(run, task)[1]
     return rows.select(
-      np.array(
-        [i for i in left_out if not uids[i].endswith(task_lib.SWAP_SUFFIX)]
-      )
+      np.array([i for i in left_out if not task_lib.is_swapped(uids[i])])
     )
 
 

@@ -22,7 +22,7 @@ from bam_jax import variants
 from bam_jax.data import folds
 
 # A run with fewer steps is warned of.
-_FEW_STEPS = 50
+FEW_STEPS = 50
 
 
 class Choice(NamedTuple):
@@ -151,6 +151,12 @@ class Run:
     if own and name in own.changes.get(group, {}):
       return f'config.custom_variants.{self.variant}.changes.{group}.{name}'
     return f'config.{group}.{name}'
+
+  def how_to_lengthen(self) -> str:
+    """Names the option that gives a run of few steps enough of them."""
+    if 0 < self.length.max_steps < FEW_STEPS:
+      return f'raise {self.field_path("max_steps")}'
+    return f'set {self.field_path("min_steps")} to {FEW_STEPS} or more'
 
 
 def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
@@ -331,16 +337,12 @@ def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
   """
   steps: dict[tuple[str, str], dict[str, int]] = {}
   for run, count in runs:
-    if count < _FEW_STEPS:
-      is_capped = 0 < run.length.max_steps < _FEW_STEPS
-      remedy = f'raise {run.field_path("max_steps")}'
-      if not is_capped:
-        remedy = f'set {run.field_path("min_steps")} to {_FEW_STEPS} or more'
-      of_tasks = steps.setdefault((run.variant, remedy), {})
+    if count < FEW_STEPS:
+      of_tasks = steps.setdefault((run.variant, run.how_to_lengthen()), {})
       tasks = ' + '.join(run.tasks)
       of_tasks[tasks] = min(count, of_tasks.get(tasks, count))
   return [
-    f'{variant}: fewer than {_FEW_STEPS} training steps, of'
+    f'{variant}: fewer than {FEW_STEPS} training steps, of'
     f' {", ".join(f"{tasks} ({n})" for tasks, n in of_tasks.items())}; {remedy}'
     for (variant, remedy), of_tasks in steps.items()
   ]

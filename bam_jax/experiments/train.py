@@ -13,6 +13,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import variants
 from bam_jax.experiments import background as background_lib
+from bam_jax.experiments import baselines
 from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
@@ -44,6 +45,7 @@ def run(plan: plan_lib.Plan) -> None:
     train_runs(plan, plan.search_runs)
     logging.info('searched: %s', search.describe(plan.search_result))
   train_runs(plan, plan.runs)
+  baselines.compute(plan)
   report.report(plan)
 
 

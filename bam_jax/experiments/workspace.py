@@ -5,6 +5,7 @@ DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
 DIR/teachers/RUN/TASK/       shard sets; TASK.unlabelled/ too
+DIR/baselines/TASK/          majority.npz, frozen_encoder.npz, DONE
 DIR/choices.json             scores and choice of a search
 DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
 """
@@ -30,6 +31,13 @@ _RECORD_TYPES = {
   'seconds': (int, float),
   'device': (str,),
   'scores': (dict,),
+}
+# Likewise of a task's baselines.
+_BASELINE_TYPES = {
+  'identity': (dict,),
+  'scores': (dict,),
+  'undefined': (dict,),
+  'about': (dict,),
 }
 
 
@@ -59,6 +67,9 @@ class Workspace:
 
   def teacher(self, run: str, folder: str) -> Path:
     return self.root / 'teachers' / run / folder
+
+  def baselines(self, task: str) -> Path:
+    return self.root / 'baselines' / task
 
   def _identity(self, name: str) -> Path:
     return self.run(name) / 'config.json'
@@ -146,6 +157,12 @@ class Workspace:
     return sorted(path.parent.name for path in paths)
 
   @processes.runs_on_first
+  def tasks_with_baselines(self) -> list[str]:
+    """Returns the names of the tasks whose baselines are computed."""
+    paths = self.root.glob('baselines/[!.]*/DONE')
+    return sorted(path.parent.name for path in paths)
+
+  @processes.runs_on_first
   def read_record(self, name: str) -> dict[str, object] | None:
     """Returns the record of a finished run; None if it is not finished.
 
@@ -166,6 +183,30 @@ class Workspace:
     """Writes the record of a finished run; nan becomes null."""
     # The digest is of the values in the file.
     files.write_json(self.run(name) / 'DONE', _seal(files.finite(record)))
+
+  @processes.runs_on_first
+  def read_baselines(
+    self, task: str, identity: Mapping[str, object]
+  ) -> dict[str, object] | None:
+    """Reads the record of a task's baselines; None if it is of other values.
+
+    Undefined scores are null in the file, and nan in what is returned.
+
+    Raises:
+      errors.UserError: the record is damaged.
+    """
+    path = self.baselines(task) / 'DONE'
+    if not path.exists():
+      return None
+    record = _read_sealed(path, _BASELINE_TYPES)
+    if differences(record['identity'], identity):
+      return None
+    return record | {'scores': _null_to_nan(record['scores'])}
+
+  @processes.runs_on_first
+  def write_baselines(self, task: str, record: Mapping[str, object]) -> None:
+    """Writes the record of a task's baselines; nan becomes null."""
+    files.write_json(self.baselines(task) / 'DONE', _seal(files.finite(record)))
 
   @processes.runs_on_first
   def save_config(self, config: config_lib.Config) -> None:

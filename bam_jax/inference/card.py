@@ -28,6 +28,8 @@ class Facts:
     scores: task -> dev split -> metric -> 0-100; nan where undefined.
     max_length: tokens of an example in training.
     undefined: task -> dev split -> metric -> why its score is undefined.
+    baselines: task -> baseline -> dev split -> metric -> 0-100.
+    weak: task -> why the model is no better than a constant prediction.
   """
 
   name: str
@@ -42,6 +44,10 @@ class Facts:
   undefined: Mapping[str, Mapping[str, Mapping[str, str]]] = dataclasses.field(
     default_factory=dict
   )
+  baselines: Mapping[str, Mapping[str, Mapping]] = dataclasses.field(
+    default_factory=dict
+  )
+  weak: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def write(
@@ -70,16 +76,26 @@ def write(
     tasks=tasks,
     facts=facts,
     training=_training(facts),
+    baselines=_baselines(facts),
     scores=_scores(tasks, facts),
     is_mean=pooling == 'mean' and not all(per_token),
     jax_version=jax_version,
   )
 
 
+def _baselines(facts: Facts) -> list[str]:
+  """Returns the names of the baselines that any task has."""
+  found = facts.baselines.values()
+  return list(dict.fromkeys(name for scores in found for name in scores))
+
+
 def _scores(
   tasks: Sequence[task_lib.Task], facts: Facts
-) -> Iterator[tuple[str, str, str, str]]:
-  """Yields task, dev split, metric and score, or why it is undefined."""
+) -> Iterator[tuple[str, ...]]:
+  """Yields task, dev split, metric, score and those of the baselines.
+
+  In place of an undefined score of the model is the reason.
+  """
   for task in tasks:
     for split, values in facts.scores.get(task.name, {}).items():
       reasons = facts.undefined.get(task.name, {}).get(split, {})
@@ -88,7 +104,13 @@ def _scores(
         if math.isnan(value):
           why = reasons.get(metric)
           score = f'undefined: {why}' if why else 'undefined'
-        yield task.name, split, metric, score
+        others = []
+        for name in _baselines(facts):
+          known = facts.baselines.get(task.name, {}).get(name, {})
+          other = known.get(split, {}).get(metric)
+          others.append('' if other is None else f'{other:.1f}')
+        others = ['undefined' if text == 'nan' else text for text in others]
+        yield task.name, split, metric, score, *others
 
 
 def _training(facts: Facts) -> str:

@@ -51,7 +51,7 @@ def render(
       f'{number} {noun}{"" if number == 1 else "s"}'
       for noun, number in sizes.items()
     ),
-    headline=words.headline(variants),
+    headline=words.headline(variants, report.summary['baselines']),
     main=tables.main_table(report),
     remarks=[
       *(f'Warning: {warning}.' for warning in report.summary['warnings']),

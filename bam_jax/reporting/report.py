@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 import math
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,8 @@ def write(
   runs: Sequence[scores_lib.RunScores],
   notes: Mapping[str, str],
   warnings: Sequence[str] = (),
+  baselines: Mapping[str, Mapping] = MappingProxyType({}),
+  weak: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> None:
   """Writes all files of the report; each is written whole or not at all.
 
@@ -45,6 +48,9 @@ def write(
     runs: one per variant, seed and task that is finished.
     notes: facts about the numbers, such as data, weights, device and time.
     warnings: what a reader must know before the scores.
+    baselines: task -> record with the `scores` and `undefined` of each
+      baseline.
+    weak: task -> variants that are marked as weak.
 
   Raises:
     errors.UserError: a file can't be written, or a metrics.jsonl is damaged.
@@ -57,6 +63,8 @@ def write(
     [(run.variant, run.task, run.curve) for run in runs]
   )
   summary = summarise(config, tasks, runs) | {
+    'baselines': _summarise_baselines(tasks, baselines),
+    'weak': {task: list(names) for task, names in weak.items()},
     'config': schema.to_dict(config),
     'notes': dict(notes),
     'warnings': list(warnings),
@@ -65,7 +73,7 @@ def write(
   report = tables.Report(summary, config, tasks, curves)
   plots = [(p, *figures.render(p)) for p in plots_lib.plots_of(report)]
   texts = {
-    'scores.csv': scores_frame(runs)
+    'scores.csv': scores_frame(runs, baselines)
     .map(lambda value: escape.csv(value) if isinstance(value, str) else value)
     .to_csv(index=False, lineterminator='\n'),
     'report.md': pages.render('report.md', report),
@@ -162,28 +170,51 @@ def summarise(
   }
 
 
-def scores_frame(runs: Sequence[scores_lib.RunScores]) -> pd.DataFrame:
+def _summarise_baselines(
+  tasks: task_lib.TaskTable, records: Mapping[str, Mapping]
+) -> dict[str, dict[str, object]]:
+  """Returns baseline -> `tasks` and averages, as of one seed of a variant."""
+  found: dict[str, dict[str, Mapping]] = {}
+  for task, record in records.items():
+    for name, scores in record['scores'].items():
+      found.setdefault(name, {})[task] = scores
+  return {name: _one_seed(tasks, scores) for name, scores in found.items()}
+
+
+def scores_frame(
+  runs: Sequence[scores_lib.RunScores],
+  baselines: Mapping[str, Mapping] = MappingProxyType({}),
+) -> pd.DataFrame:
   """Returns a table with one row per variant, seed, task, split and metric.
 
   `value` is 0-100, nan where the score is undefined; then `undefined` is the
-  reason, otherwise it is empty.
+  reason, otherwise it is empty. Baselines have no seed.
   """
   no_reason = 'the reason is not recorded'
+  scored = [
+    ((run.variant, run.seed, run.task), run.scores, run.undefined)
+    for run in runs
+  ]
+  scored += [
+    ((name, '', task), scores, record['undefined'].get(name, {}))
+    for task, record in baselines.items()
+    for name, scores in record['scores'].items()
+  ]
   rows = [
     (
-      *(run.variant, run.seed, run.task, split, metric, float(value)),
-      run.undefined.get(split, {}).get(metric, no_reason)
+      *(*place, split, metric, float(value)),
+      undefined.get(split, {}).get(metric, no_reason)
       if math.isnan(value)
       else '',
     )
-    for run in runs
-    for split, values in run.scores.items()
+    for place, scores, undefined in scored
+    for split, values in scores.items()
     for metric, value in values.items()
   ]
   names = 'variant', 'seed', 'task', 'split', 'metric', 'value', 'undefined'
   # A name may be no valid Unicode, which only the type `object` can hold.
   frame = pd.DataFrame(rows, columns=names, dtype=object)
-  return frame.astype({'seed': 'int64', 'value': 'float64'})
+  return frame.astype({'value': 'float64'})
 
 
 def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:

@@ -170,12 +170,13 @@ def main_table(report: Report) -> Table:
     ('average', 'GLUE'),
     *((f'Δ {words.label(b)}', 'paper') for b in comparisons.BASELINES),
   ]
+  rated = variants | report.summary['baselines']
   values = {
     name: [
-      *(comparisons.score_of(variant, column, tasks) for column in columns),
-      variant['glue_average'],
+      *(comparisons.score_of(entry, column, tasks) for column in columns),
+      entry['glue_average'],
     ]
-    for name, variant in variants.items()
+    for name, entry in rated.items()
   }
   numbers = pd.DataFrame(values.values(), dtype=float)
   highest = numbers.max()
@@ -187,10 +188,12 @@ def main_table(report: Report) -> Table:
       test = report.summary['comparisons'].get(name, {}).get(column)
       # An absent median has no stars, though its other seeds were tested.
       stars = test['stars'] if test and words.is_number(value) else ''
-      cells.append(Cell(words.number(value), stars, bool(is_highest)))
+      is_weak = name in report.summary['weak'].get(column, ())
+      text = words.number(value) + (words.WEAK if is_weak else '')
+      cells.append(Cell(text, stars, bool(is_highest)))
     for baseline in comparisons.BASELINES:
       base = variants.get(baseline, {}).get('average')
-      average = variants[name]['average']
+      average = rated[name]['average']
       difference = None if None in (base, average) else average - base
       is_self = name == baseline
       cells.append('' if is_self else words.number(difference, '+z.1f'))
@@ -358,7 +361,7 @@ def seed_table(report: Report) -> Iterator[Table]:
 
 def metric_table(report: Report) -> Iterator[Table]:
   """Yields the table of every metric on every dev split."""
-  variants = report.summary['variants']
+  variants = report.summary['variants'] | report.summary['baselines']
   rows = []
   for task in report.tasks.names:
     by_variant = [v['tasks'].get(task, {}) for v in variants.values()]

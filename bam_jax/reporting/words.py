@@ -12,6 +12,8 @@ from bam_jax.tasks import task as task_lib
 
 _PAPER_SEEDS = 20
 NOTHING = '—'
+# Marks a variant that is no better than the majority class.
+WEAK = '†'
 UNDEFINED = 'undefined'
 # The p-values that the stars stand for.
 LEVELS = ', '.join(
@@ -26,6 +28,8 @@ _LABELS = {
   'single_to_single': 'Single→Single',
   'multi_to_multi': 'Multi→Multi',
   'single_to_multi': 'Single→Multi',
+  'majority': 'Majority',
+  'frozen_encoder': 'Frozen encoder',
 }
 
 
@@ -72,8 +76,14 @@ def p_value(value: float | None) -> str:
   return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
 
 
-def headline(variants: Mapping[str, dict]) -> str:
-  """Returns a sentence on the best average and its gain over the baselines."""
+def headline(
+  variants: Mapping[str, dict], untrained: Mapping[str, dict]
+) -> str:
+  """Returns a sentence on the best average and its gain over the baselines.
+
+  Another one follows for each of `untrained`, the majority and the frozen
+  encoder, whose average is not lower.
+  """
   found = {name: variant['average'] for name, variant in variants.items()}
   averages = {name: value for name, value in found.items() if is_number(value)}
   is_undefined = any(v is not None and math.isnan(v) for v in found.values())
@@ -90,7 +100,12 @@ def headline(variants: Mapping[str, dict]) -> str:
   of = '' if len(averages) == len(variants) else ' of the complete variants'
   of = ' of the variants that have one' if is_undefined else of
   text = f'Highest average{of}: {label(best)}, {averages[best]:.1f}'
-  return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
+  text = f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
+  for name, entry in untrained.items():
+    value = entry['average']
+    if is_number(value) and value >= averages[best]:
+      text += f' {label(name)}, without any training run: {value:.1f}.'
+  return text
 
 
 def remarks(
@@ -118,6 +133,12 @@ def remarks(
     f'Average (GLUE): {_glue_rule(tasks)}.',
   ]
   said += _about_controls(variants, config)
+  said += _about_baselines(summary['baselines'], config)
+  if summary['weak']:
+    said.append(
+      f"{WEAK}: no better than the majority, by the median of the task's first"
+      ' metric, or one class only is predicted with some seed.'
+    )
   left_out = [t.name for t in tasks.tasks if not t.in_average]
   if left_out:
     said.append(f'In no average: {", ".join(left_out)}.')
@@ -155,6 +176,24 @@ def _about_controls(
     ' single-task variant was run: their difference is not of multi-task'
     ' training alone (`single_searched`, config.search).'
   ]
+
+
+def _about_baselines(
+  baselines: Mapping[str, dict], config: config_lib.Config
+) -> list[str]:
+  """Explains the rows of the baselines, or how to get them."""
+  if baselines:
+    return [
+      'Majority: the most frequent label of the training rows, or their mean'
+      ' score, for every example. Frozen encoder: a linear model of the mean'
+      ' hidden states before training. Neither has seeds, so neither is tested.'
+    ]
+  if config.plan.baselines:
+    return [
+      'The majority class and a frozen encoder are not shown, because this work'
+      ' directory has no scores of them; --mode=evaluate adds them.'
+    ]
+  return []
 
 
 def _undefined(found: Mapping[str, object]) -> str:

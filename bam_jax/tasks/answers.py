@@ -156,6 +156,17 @@ class Answers(kind_bases.PerToken):
     begins = np.cumsum(lengths) - lengths
     return float(np.log(np.add.reduceat(candidate, begins, dtype=int)).mean())
 
+  def constant_logits(
+    self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
+  ) -> np.ndarray:
+    """No answer, if the task's questions may have none."""
+    if not task.unanswerable:
+      raise kind.NoConstant('an answer is a part of its own context')
+    offsets = rows.ragged('input_ids')[1]
+    logits = np.zeros((offsets[-1], 2), np.float32)
+    logits[offsets[:-1]] = 1  # [CLS]
+    return logits
+
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:

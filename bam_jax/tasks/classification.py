@@ -68,6 +68,13 @@ class Classification(kind_bases.Plain):
     shares = self.example_targets(task, rows).mean(0, np.float64)
     return float(kind_bases.entropy(shares))
 
+  def constant_logits(
+    self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
+  ) -> np.ndarray:
+    """The most frequent label; of equally frequent ones, the first."""
+    counts = np.bincount(self.gold(task, train), minlength=task.num_outputs)
+    return np.tile(np.log1p(counts).astype(np.float32), (len(rows), 1))
+
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     return np.argmax(np.asarray(logits)[:, : task.num_outputs], axis=-1)
 

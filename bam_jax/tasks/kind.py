@@ -36,6 +36,10 @@ class Rows(Protocol):
   def ragged(self, name: str) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+class NoConstant(Exception):
+  """Raised if a task has no constant prediction; the message says why."""
+
+
 class Features(NamedTuple):
   """An example, or one window of a long example, as token ids.
 
@@ -190,6 +194,26 @@ class Kind(abc.ABC):
     That is the mean of the gold targets; the loss of a prediction equal to the
     gold target is subtracted. At least 0; 0 if all labels are equal.
     """
+
+  def constant_logits(
+    self, task: task_lib.Task, train: Rows, rows: Rows
+  ) -> np.ndarray:
+    """Returns logits that predict the same for every row or token.
+
+    They are the most frequent label, or the mean, of the training rows.
+
+    Args:
+      task: the task.
+      train: labelled training rows.
+      rows: N rows, whose labels are not read.
+
+    Returns:
+      [N, c] or [tokens, c] float32.
+
+    Raises:
+      NoConstant: the task has no such prediction.
+    """
+    raise NoConstant(f'the kind {self} declares no constant prediction')
 
   @abc.abstractmethod
   def measure(

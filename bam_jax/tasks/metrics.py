@@ -271,6 +271,15 @@ def why_undefined(
   )
 
 
+def is_above(score: float, constant: float) -> bool:
+  """Whether a score is better than that of a constant prediction.
+
+  An undefined score is not. Where that of the constant is undefined, 0 stands
+  for it: no correlation, no positive found.
+  """
+  return score > (0.0 if math.isnan(constant) else constant)
+
+
 def averages(
   tasks: Sequence[task_lib.Task],
   scores: Mapping[str, Mapping[str, Mapping[str, float]]],

@@ -90,6 +90,14 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     share = _labels(task, rows).mean(0, dtype=np.float64)
     return float(kind_bases.entropy(np.stack([share, 1 - share], -1)).mean())
 
+  def constant_logits(
+    self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
+  ) -> np.ndarray:
+    """The labels that more than half of the training rows have."""
+    counts = _labels(task, train).sum(0, dtype=np.float64)
+    logits = np.log1p(counts) - np.log1p(len(train) - counts)
+    return np.tile(logits.astype(np.float32), (len(rows), 1))
+
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:

@@ -115,6 +115,15 @@ class Regression(kind_bases.Plain):
     mean = np.array([score.mean(), 1 - score.mean()])
     return float(kind_bases.entropy(mean) - entropy.mean())
 
+  def constant_logits(
+    self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
+  ) -> np.ndarray:
+    """The mean score of the training rows."""
+    mean = np.mean(train.fixed('label'), dtype=np.float64)
+    if self.head == 'sigmoid':
+      mean = scipy.special.logit(np.clip(mean, 1e-6, 1 - 1e-6))
+    return np.full((len(rows), 1), mean, np.float32)
+
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     raw = np.asarray(logits)[:, 0].astype(np.float64)
     if self.head == 'sigmoid':

@@ -152,6 +152,17 @@ class Tagging(kind_bases.PerToken):
     targets, share = self.token_targets(task, rows, np.arange(len(rows)))
     return float(kind_bases.entropy(share @ targets / len(rows)))
 
+  def constant_logits(
+    self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
+  ) -> np.ndarray:
+    """The most frequent tag of the training words, mostly `O`."""
+    tags = train.ragged('label')[0]
+    counts = np.bincount(
+      tags[tags >= 0].astype(np.int64), minlength=task.num_outputs
+    )
+    tokens = len(rows.ragged('input_ids')[0])
+    return np.tile(np.log1p(counts).astype(np.float32), (tokens, 1))
+
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:

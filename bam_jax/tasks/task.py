@@ -33,6 +33,11 @@ def example_uid(uid: str) -> str:
   return uid.partition('~')[0]
 
 
+def is_swapped(uid: str) -> bool:
+  """Whether a uid is of a copy with the texts in the other order."""
+  return uid.endswith(SWAP_SUFFIX)
+
+
 def window_uid(uid: str, number: int) -> str:
   """Makes the uid of a window; window 0 has the example's own uid."""
   return f'{uid}~{number}' if number else uid

@@ -39,6 +39,7 @@ def predict(
   packing: config_lib.PackingConfig,
   advance: Callable[[int], None] = lambda n: None,
   only: np.ndarray | None = None,
+  is_frozen: bool = False,
 ) -> np.ndarray:
   """Predicts the logits of the rows of one split of one task.
 
@@ -50,16 +51,21 @@ def predict(
     packing: how rows are packed.
     advance: called after each batch with its number of examples.
     only: int64 indices of the rows to predict; None: all rows.
+    is_frozen: whether to return the encoder's vectors instead of logits.
 
   Returns:
-    [N, c] float32 for a task of c outputs; [tokens, c] if they are per token.
+    [N, c] float32 for a task of c outputs, or c numbers per vector; [tokens, c]
+    if the task's outputs are per token.
   """
   task = programs.tasks.tasks[task_id]
+  forward, width = programs.predict, task.num_outputs
+  if is_frozen:
+    forward, width = programs.encode, programs.hidden_size
   only = np.arange(len(features)) if only is None else only
   lengths = np.diff(features.ragged('input_ids')[1])[only]
   begins = np.cumsum(lengths) - lengths
   count = lengths.sum() if task.kind.per_token else len(only)
-  result = np.full((count, task.num_outputs), np.nan, np.float32)
+  result = np.full((count, width), np.nan, np.float32)
   pending: list[tuple[np.ndarray, np.ndarray, heads.Logits]] = []
 
   def collect(limit: int) -> None:
@@ -72,7 +78,7 @@ def predict(
         row = ragged.indices(begins[row], lengths[row])
       else:
         found = jax.device_get(logits.slots)[real]
-      result[row] = found[:, : task.num_outputs]
+      result[row] = found[:, :width]
       advance(int(real.sum()))
 
   num_outputs = programs.tasks.num_outputs
@@ -80,7 +86,7 @@ def predict(
   for rows, batch in batches.evaluation_batches(
     features, task_id, num_outputs, packing, num_rows, only
   ):
-    logits = programs.predict(params, batch)
+    logits = forward(params, batch)
     pending.append((rows, batch['cls_index'], logits))
     collect(_IN_FLIGHT)
   collect(0)

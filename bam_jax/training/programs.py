@@ -22,6 +22,7 @@ from bam_jax import errors
 from bam_jax.core import optimizer as optimizer_lib
 from bam_jax.core import packing as packing_lib
 from bam_jax.core import step as step_lib
+from bam_jax.modeling import frozen
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
@@ -72,6 +73,7 @@ class Programs:
     _check(config, mesh)
     self.mesh = mesh
     self.tasks = tasks
+    self.hidden_size = model.config.hidden_size
     self._accumulate = config.train.accumulate
     self.rows_multiple = mesh.size * self._accumulate
     self.compilations = 0
@@ -130,6 +132,13 @@ class Programs:
       return self._counted(train)
 
     predict_step = _make_apply(model, layer_shardings, stack_late=False)
+    encode_step = _make_apply(
+      frozen.FrozenEncoder(
+        model.config, model.compute, bool(model.token_heads)
+      ),
+      {'encoder': layer_shardings['encoder']},
+      stack_late=False,
+    )
 
     self._create = compilation.synchronized(
       jax.jit(
@@ -154,14 +163,22 @@ class Programs:
       options,
     )
     # Logits are small: whole on every device, so any process can fetch them.
-    self._predict = compilation.synchronized(
-      jax.jit(
-        self._counted(
-          lambda params, batch: predict_step(params, transfer.unpack(batch))
-        ),
-        in_shardings=(shardings.params, self._batch_sharding),
-        out_shardings=self._replicated,
-        compiler_options=options,
+    self._predict, self._encode = (
+      compilation.synchronized(
+        jax.jit(
+          self._counted(
+            lambda params, batch, step=step: step(
+              params, transfer.unpack(batch)
+            )
+          ),
+          in_shardings=(param_shardings, self._batch_sharding),
+          out_shardings=self._replicated,
+          compiler_options=options,
+        )
+      )
+      for step, param_shardings in (
+        (predict_step, shardings.params),
+        (encode_step, {'encoder': shardings.params['encoder']}),
       )
     )
 
@@ -347,6 +364,23 @@ class Programs:
       errors.UserError: the number of devices does not divide the rows.
     """
     return self._predict(params, self.put(batch, is_whole=True))
+
+  def encode(
+    self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
+  ) -> frozen.Vectors:
+    """Computes the encoder's vectors of a batch; see `predict`."""
+    own = {'encoder': params['encoder']}
+    return self._encode(own, self.put(batch, is_whole=True))
+
+  def place_encoder(self, params: Any) -> dict[str, Any]:
+    """Copies an encoder to the devices, from host arrays of all processes."""
+    own = {'encoder': params['encoder']}
+    expected = {'encoder': self.abstract_state.params['encoder']}
+    return jax.tree.map(
+      lambda e, value: mesh_lib.place(np.asarray(value, e.dtype), e.sharding),
+      expected,
+      own,
+    )
 
 
 def _make_apply(

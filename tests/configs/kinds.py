@@ -42,6 +42,7 @@ def get_config():
     'demo_sentiment', 'demo_similarity', 'moods', 'names', 'things'
   )  # fmt: skip
   config.variants = ('single', 'single_to_multi')
+  config.plan.baselines = True
   config.single.max_steps = 4
   config.multi.max_steps = 6
   return config

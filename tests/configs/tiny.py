@@ -20,4 +20,6 @@ def get_config():
   config.train.log_every = 5
   config.train.checkpoint_every = 4
   config.train.tensorboard = False
+  # Their programs would be compiled in each of many tests.
+  config.plan.baselines = False
   return config

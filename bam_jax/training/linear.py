@@ -1,0 +1,189 @@
+"""Linear models of frozen vectors, fitted by the loss of a task's kind.
+
+The model is convex for the usual losses: multinomial or binary logistic
+regression with an L2 penalty. Its strength has the lowest loss in
+cross-validation on the training rows.
+
+N rows, T vectors (N, or one per scored token), D numbers per vector, c outputs.
+"""
+
+from collections.abc import Callable, Sequence
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+
+from bam_jax.data import folds
+from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import kind_bases
+from bam_jax.tasks import task as task_lib
+
+# Factors of half the squared norm, for standardised vectors and a mean loss.
+# From strong to weak, so that each start is close to its solution.
+_STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
+# So many weaker strengths without a lower loss end the search.
+_PATIENCE = 2
+_FOLDS = 5
+_ITERATIONS = 100
+# The gradient of a mean loss at which the search ends.
+_TOLERANCE = 1e-4
+
+# [T, c] logits -> [N] losses
+Losses = Callable[[jax.Array], jax.Array]
+
+
+class Linear(NamedTuple):
+  """A linear model.
+
+  Attributes:
+    mean: [D] of the training vectors.
+    deviation: [D] of the training vectors.
+    kernel: [D, c] of standardised vectors.
+    bias: [c].
+    strength: of the penalty.
+    loss: mean loss in cross-validation.
+  """
+
+  mean: np.ndarray
+  deviation: np.ndarray
+  kernel: np.ndarray
+  bias: np.ndarray
+  strength: float
+  loss: float
+
+  def logits(self, vectors: np.ndarray) -> np.ndarray:
+    """Applies the model to vectors [n, D]; returns [n, c] float32."""
+    standard = (vectors - self.mean) / self.deviation
+    return (standard @ self.kernel + self.bias).astype(np.float32)
+
+
+def fit(
+  task: task_lib.Task,
+  vectors: np.ndarray,
+  rows: kind_lib.Rows,
+  chosen: np.ndarray,
+) -> Linear:
+  """Fits a model to the labels of some rows.
+
+  Args:
+    task: the task of the rows.
+    vectors: [T, D], of the chosen rows or of their scored tokens.
+    rows: features of the task's training split.
+    chosen: [N] indices of the rows, at least 2.
+  """
+  mean, deviation = vectors.mean(0), np.maximum(vectors.std(0), 1e-6)
+  standard = jnp.asarray((vectors - mean) / deviation)
+  losses = _make_losses(task, rows, chosen)
+  uids = [rows.uids[row] for row in chosen]
+  weights = _fold_weights(uids)
+
+  @jax.jit
+  def evaluate(
+    params: jax.Array, strength: float, standard: jax.Array
+  ) -> tuple[jax.Array, ...]:
+    """Returns the objective, its gradient and the held-out loss."""
+
+    def objective(params: jax.Array) -> tuple[jax.Array, jax.Array]:
+      kernel, bias = params[:, :-1], params[:, -1:]
+      logits = jnp.einsum(
+        'td,fdc->ftc', standard, kernel, precision=jax.lax.Precision.HIGHEST
+      )
+      found = jax.vmap(losses)(logits + bias)  # [F, N]
+      fitted = jnp.sum(found * weights) + strength / 2 * jnp.sum(kernel**2)
+      return fitted, jnp.sum(found[:-1] * (weights[:-1] == 0)) / len(chosen)
+
+    (value, held_out), gradient = jax.value_and_grad(objective, has_aux=True)(
+      params
+    )
+    return value, gradient, held_out
+
+  shape = len(weights), vectors.shape[1] + 1, task.num_outputs
+  found = np.zeros(shape, np.float32)
+  best, worse = None, 0
+  for strength in _STRENGTHS:
+
+    def step(flat: np.ndarray, strength=strength) -> tuple[float, np.ndarray]:
+      params = flat.reshape(shape).astype(np.float32)
+      value, gradient, _ = evaluate(params, np.float32(strength), standard)
+      return float(value), np.asarray(gradient, np.float64).ravel()
+
+    found = scipy.optimize.minimize(
+      step,
+      found.ravel(),
+      jac=True,
+      method='L-BFGS-B',
+      options={'maxiter': _ITERATIONS, 'gtol': _TOLERANCE},
+    ).x.reshape(shape)
+    params = found.astype(np.float32)
+    loss = float(evaluate(params, np.float32(strength), standard)[2])
+    worse += 1
+    if best is None or loss < best.loss:
+      kernel, bias = params[-1, :-1], params[-1, -1]
+      best, worse = Linear(mean, deviation, kernel, bias, strength, loss), 0
+    if worse == _PATIENCE:
+      break
+  return best
+
+
+def scored_tokens(
+  task: task_lib.Task, rows: kind_lib.Rows, chosen: np.ndarray
+) -> np.ndarray:
+  """Returns which tokens of rows count in the loss, [tokens] bool."""
+  return task.kind.token_targets(task, rows, chosen)[1] > 0
+
+
+def _fold_weights(uids: Sequence[str]) -> np.ndarray:
+  """Returns the weights of N rows in each fit, [folds + 1, N] float32.
+
+  They sum to 1 in each. A fit's fold has the weight 0; the last fit has none.
+  """
+  count = len({task_lib.example_uid(uid) for uid in uids})
+  weights = np.ones((min(_FOLDS, count) + 1, len(uids)), np.float32)
+  for number in range(1, len(weights)):
+    fold = folds.Fold(number, len(weights) - 1, seed=0)
+    weights[number - 1, folds.split(uids, fold)[1]] = 0
+  return weights / weights.sum(axis=1, keepdims=True)
+
+
+def _make_losses(
+  task: task_lib.Task, rows: kind_lib.Rows, chosen: np.ndarray
+) -> Losses:
+  """Makes the function from logits to the loss of each row.
+
+  Each row is a packed row with one slot, as the losses of kinds expect.
+  """
+  kind = task.kind
+  mask = np.ones((len(chosen), 1, task.num_outputs), bool)
+  if not kind.per_token:
+    target = kind.example_targets(task, rows)[chosen][:, None]
+    return lambda logits: kind.loss(logits[:, None], target, mask)[:, 0]
+  target, share = kind.token_targets(task, rows, chosen)
+  lengths = np.diff(rows.ragged('input_ids')[1])[chosen]
+  scored = share > 0
+  row = np.repeat(np.arange(len(chosen)), lengths)[scored]
+  counts = np.bincount(row, minlength=len(chosen))
+  place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
+  # Token t of row n is vector number[n, t]; padding is vector 0.
+  number = np.zeros((len(chosen), counts.max()), np.int64)
+  number[row, place] = np.arange(len(row))
+  inside = np.arange(counts.max()) < counts[:, None]
+  target, share = target[scored][number], share[scored][number] * inside
+  return functools.partial(
+    _token_losses, kind, number, target, share, inside[:, None], mask
+  )
+
+
+def _token_losses(
+  kind: kind_bases.PerToken,
+  number: np.ndarray,
+  target: np.ndarray,
+  share: np.ndarray,
+  inside: np.ndarray,
+  mask: np.ndarray,
+  logits: jax.Array,
+) -> jax.Array:
+  """Pads the logits of tokens to rows, and returns the loss of each row."""
+  return kind.loss(logits[number], target, share, inside, mask)[:, 0]
