@@ -7,8 +7,9 @@ Needs torch and transformers beside the package, and the weights:
 
 Random words in rows of several lengths, float32 at highest precision. Printed
 is the largest absolute difference of the hidden states (padding left out) and
-of the pooled vectors, beside the largest value, and for the gradients the
-largest difference of any parameter as a share of its largest value.
+of the vectors pooled either way, beside the largest value, and for the
+gradients the largest difference of any parameter as a share of its largest
+value.
 """
 
 import jax
@@ -70,6 +71,9 @@ def main() -> None:
   gradients, (hidden, pooled) = jax.jit(jax.grad(loss, has_aux=True))(params)
   _report('hidden', hidden[mask], expected.last_hidden_state.detach()[mask])
   _report('pooled', pooled, expected.pooler_output.detach())
+  real = torch.tensor(mask)[..., None]
+  means = (expected.last_hidden_state.detach() * real).sum(1) / real.sum(1)
+  _report('mean', heads.average_segments(hidden, mask * 1, 1)[:, 0], means)
   theirs = dict(model.named_parameters())
   shares = {}
   for name, actual in huggingface.save_params(gradients).items():

@@ -16,7 +16,8 @@ import optax
 from bam_jax.core import paths
 
 # Path -> depth, given the number of encoder layers n. Stacked layers have one
-# depth each.
+# depth each. Without a pooler the other depths stay, so that pooling changes no
+# learning rate.
 DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
   (r'^encoder/embeddings/', lambda n: 0),
   (r'^encoder/layers/', lambda n: np.arange(1, n + 1)),
