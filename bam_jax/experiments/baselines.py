@@ -235,15 +235,13 @@ def _encode(
 
   if task.kind.per_token or not task.is_pair:
     return encode(rows, chosen)
-  u, v = (encode(text, np.arange(len(chosen))) for text in _texts(rows, chosen))
-  u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
+  vectors = encode(_texts(rows, chosen), np.arange(2 * len(chosen)))
+  u, v = np.split(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 2)
   return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
 
 
-def _texts(
-  rows: shards.Columns, chosen: np.ndarray
-) -> tuple[unlabelled.Held, unlabelled.Held]:
-  """Splits pairs into their first and their second texts."""
+def _texts(rows: shards.Columns, chosen: np.ndarray) -> unlabelled.Held:
+  """Returns the first texts of all chosen pairs, then their second texts."""
   values, offsets = rows.ragged('input_ids')
   lengths = rows.fixed('length_a')
   first, second = [], []
@@ -253,4 +251,4 @@ def _texts(
     first.append(kind_lib.Features(uid, ids[:length], length, 0.0))
     ids = np.concatenate([ids[:1], ids[length:]])
     second.append(kind_lib.Features(uid, ids, len(ids), 0.0))
-  return unlabelled.Held(first), unlabelled.Held(second)
+  return unlabelled.Held(first + second)

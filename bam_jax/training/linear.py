@@ -22,14 +22,13 @@ from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 # Factors of half the squared norm, for standardised vectors and a mean loss.
-# From strong to weak, so that each start is close to its solution.
+# From strong to weak, so that each start is close to its solution. The first
+# strength with a higher loss in cross-validation ends the search.
 _STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-# So many weaker strengths without a lower loss end the search.
-_PATIENCE = 2
 _FOLDS = 5
 _ITERATIONS = 100
-# The gradient of a mean loss at which the search ends.
-_TOLERANCE = 1e-4
+# A fit ends when a step lowers the loss by less than this share.
+_TOLERANCE = 1e-5
 
 # [T, c] logits -> [N] losses
 Losses = Callable[[jax.Array], jax.Array]
@@ -102,7 +101,7 @@ def fit(
 
   shape = len(weights), vectors.shape[1] + 1, task.num_outputs
   found = np.zeros(shape, np.float32)
-  best, worse = None, 0
+  best = None
   for strength in _STRENGTHS:
 
     def step(flat: np.ndarray, strength=strength) -> tuple[float, np.ndarray]:
@@ -115,16 +114,14 @@ def fit(
       found.ravel(),
       jac=True,
       method='L-BFGS-B',
-      options={'maxiter': _ITERATIONS, 'gtol': _TOLERANCE},
+      options={'maxiter': _ITERATIONS, 'ftol': _TOLERANCE, 'gtol': 0},
     ).x.reshape(shape)
     params = found.astype(np.float32)
     loss = float(evaluate(params, np.float32(strength), standard)[2])
-    worse += 1
-    if best is None or loss < best.loss:
-      kernel, bias = params[-1, :-1], params[-1, -1]
-      best, worse = Linear(mean, deviation, kernel, bias, strength, loss), 0
-    if worse == _PATIENCE:
+    if best is not None and loss >= best.loss:
       break
+    kernel, bias = params[-1, :-1], params[-1, -1]
+    best = Linear(mean, deviation, kernel, bias, strength, loss)
   return best
 
 

@@ -194,6 +194,13 @@ def test_two_processes_train_as_one(tmp_path):
   )
   assert record['device'].startswith('8 x')
   assert set(record['scores']) == set(config.tasks)
+  for task in config.tasks:
+    alone, shared = (
+      json.loads((tmp_path / name / 'baselines' / task / 'DONE').read_text())
+      for name in ('one', 'two')
+    )
+    assert shared['about'] == alone['about']
+    assert shared['scores']['majority'] == alone['scores']['majority']
   assert (tmp_path / 'two' / 'report.html').exists()
   assert not (tmp_path / 'two' / 'LOCK').exists()
   assert not list((tmp_path / 'two').glob('.seen*'))

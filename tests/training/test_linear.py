@@ -59,7 +59,7 @@ def _probs(logits):
 def strength(monkeypatch):
   """Only one strength, so that the oracle has the same."""
   monkeypatch.setattr(linear, '_STRENGTHS', (0.03,))
-  monkeypatch.setattr(linear, '_TOLERANCE', 1e-7)
+  monkeypatch.setattr(linear, '_TOLERANCE', 1e-9)
   return 0.03
 
 
