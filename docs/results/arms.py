@@ -1,12 +1,13 @@
-"""Prints the table of the separating arms from `runs.tar.xz` beside this file.
+"""Prints the table of a folder of results from its `runs.tar.xz`.
 
-python docs/results/separating_arms/table.py
+python docs/results/arms.py docs/results/settings
 """
 
 import collections
 import json
 from pathlib import Path
 import statistics
+import sys
 import tarfile
 
 # Task -> the split and metric of the paper's average.
@@ -38,11 +39,11 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
   return result
 
 
-def main() -> None:
+def main(folder: Path) -> None:
   print('| plan | variant |', ' | '.join(COLUMNS), '| average |')
   print('|---|---|' + '--:|' * (len(COLUMNS) + 1))
   for (plan, variant), tasks in sorted(
-    read_scores(Path(__file__).parent / 'runs.tar.xz').items()
+    read_scores(folder / 'runs.tar.xz').items()
   ):
     median = {task: statistics.median(tasks[task]) for task in tasks}
     cells = [f'{median[t]:.1f}' if t in median else '' for t in COLUMNS]
@@ -54,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-  main()
+  main(Path(sys.argv[1]))
