@@ -1,6 +1,8 @@
-"""Tests each variant against Single and Multi: over seeds, and by bootstrap."""
+"""Tests each variant against Single and Multi: over seeds, and examples too."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import math
+from typing import NamedTuple
 import zlib
 
 import numpy as np
@@ -13,8 +15,69 @@ from bam_jax.tasks import task as task_lib
 BASELINES = ('single', 'multi')
 AVERAGE = 'average'
 
-# Variant -> its seeds and their scores [1 + B, S], or why they are missing.
-_Draws = dict[str, tuple[tuple[int, ...], np.ndarray] | outputs_lib.Missing]
+
+class Drawn(NamedTuple):
+  """Scores of all variants on the same resamples of a task's dev examples.
+
+  Attributes:
+    examples: how many examples there are.
+    scores: variant -> its seeds and their scores [1 + B, S], or why they are
+      missing.
+  """
+
+  examples: int
+  scores: Mapping[str, tuple[tuple[int, ...], np.ndarray] | outputs_lib.Missing]
+
+
+class Draws:
+  """Resampled scores of all variants; a task is drawn when it is asked for."""
+
+  def __init__(self, paths: outputs_lib.Paths, tasks: task_lib.TaskTable):
+    self._paths, self._tasks = paths, tasks
+    self._drawn: dict[str, Drawn] = {}
+
+  def examples(self, column: str) -> int:
+    """Returns the number of dev examples of a task, or of the average."""
+    return sum(self._draw(name).examples for name in self._names(column))
+
+  def scores(
+    self, variant: str, column: str, undefined: float = math.nan
+  ) -> np.ndarray:
+    """Returns the resampled scores [1 + B, S], 0 to 1, of a task or average.
+
+    The average takes the seeds that have every task. `undefined` replaces the
+    undefined score of a task on a resample.
+
+    Raises:
+      outputs_lib.Missing: predictions are missing or a score over all examples
+        is undefined.
+    """
+    parts = []
+    for name in self._names(column):
+      found = self._draw(name).scores.get(variant)
+      if found is None:
+        found = outputs_lib.Missing(f'{variant} has no run of {name}')
+      if isinstance(found, outputs_lib.Missing):
+        raise found
+      parts.append(found)
+    common = set.intersection(*(set(seeds) for seeds, _ in parts))
+    drawn = [found[:, np.isin(seeds, list(common))] for seeds, found in parts]
+    # The record of an older run may have 0 instead of an undefined score.
+    if not all(statistics.is_defined(found[0]) for found in drawn):
+      raise outputs_lib.Missing(f'{variant} has an undefined score of {column}')
+    if not common:
+      raise outputs_lib.Missing(f'{variant} has no seed with every task')
+    return np.mean([np.nan_to_num(d, nan=undefined) for d in drawn], axis=0)
+
+  def _names(self, column: str) -> list[str]:
+    if column != AVERAGE:
+      return [column]
+    return [task.name for task in self._tasks.tasks if task.in_average]
+
+  def _draw(self, name: str) -> Drawn:
+    if name not in self._drawn:
+      self._drawn[name] = _draw(self._tasks[name], self._paths)
+    return self._drawn[name]
 
 
 def compare(
@@ -27,7 +90,7 @@ def compare(
 
   Returns:
     Variant -> task or `average` -> the fields of `statistics.Verdict`, and
-    `gains`: baseline -> `statistics.effect`. Empty without both baselines; a
+    `shifts`: baseline -> `statistics.shift`. Empty without both baselines; a
     column is missing if a variant or a baseline has no score of it.
   """
   if not all(per_seed.get(baseline) for baseline in BASELINES):
@@ -44,65 +107,89 @@ def compare(
   found: dict[str, dict[str, dict]] = {}
   for (variant, column), verdict in statistics.judge(cells).items():
     student, baselines = cells[variant, column]
-    gains = {
-      name: statistics.effect(student, scores)
+    shifts = {
+      name: statistics.shift(student, scores)
       for name, scores in zip(BASELINES, baselines)
     }
-    cell = verdict._asdict() | {'gains': gains}
+    cell = verdict._asdict() | {'shifts': shifts}
     found.setdefault(variant, {})[column] = cell
   return found
 
 
-def bootstrap(
+def resampled(
   tests: Mapping[str, Mapping[str, dict]],
-  paths: outputs_lib.Paths,
-  tasks: task_lib.TaskTable,
+  draws: Draws,
+  p_value: Callable[[Draws, str, str, str], float],
 ) -> dict[str, dict[str, dict]]:
-  """Repeats the tests of `compare` with the paper's bootstrap.
+  """Repeats the tests of `compare` with a test over seeds and examples.
 
-  No star depends on it: `statistics` lists its false positives.
+  `p_value` is `bootstrap` or `over_examples`. No star depends on them.
 
   Returns:
     Variant -> task or `average` -> `p_value`, the larger one of the two
     baselines; `corrected` by Holm's method; and `reason` if there is none.
   """
-  columns = set().union(*tests.values())
-  draws = {
-    task.name: draw(task, (*BASELINES, *tests), paths)
-    for task in tasks.tasks
-    if task.name in columns or (task.in_average and AVERAGE in columns)
-  }
   found: dict[str, dict[str, dict]] = {}
   for variant, by_column in tests.items():
     for column, test in by_column.items():
-      p_value, reason = None, test.get('reason', '')
+      value, reason = None, test.get('reason', '')
       if test['p_value'] is not None:
         try:
-          student, *baselines = (
-            column_scores(name, column, draws, tasks)
-            for name in (variant, *BASELINES)
-          )
-          p_value = max(
-            bootstrap_lib.p_value(student, scores, np.random.default_rng(0))
-            for scores in baselines
+          value = max(
+            p_value(draws, variant, baseline, column) for baseline in BASELINES
           )
           reason = ''
         except outputs_lib.Missing as missing:
           reason = str(missing)
-      cell = {'p_value': p_value, 'corrected': None, 'reason': reason}
+      cell = {'p_value': value, 'corrected': None, 'reason': reason}
       found.setdefault(variant, {})[column] = cell
-  cells = [cell for by_column in found.values() for cell in by_column.values()]
-  corrected = statistics.holm([cell['p_value'] for cell in cells])
-  for cell, value in zip(cells, corrected):
-    cell['corrected'] = value
+  correct([cell for by_column in found.values() for cell in by_column.values()])
   return found
 
 
-def draw(
-  task: task_lib.Task, names: Sequence[str], paths: outputs_lib.Paths
-) -> _Draws:
-  """Scores variants on the same resamples of a task's examples."""
-  result: _Draws = {}
+def bootstrap(draws: Draws, variant: str, baseline: str, column: str) -> float:
+  """Returns the p-value of "`variant` is higher" by the paper's bootstrap."""
+  student, other = (draws.scores(name, column) for name in (variant, baseline))
+  return bootstrap_lib.p_value(student, other, np.random.default_rng(0))
+
+
+def over_examples(
+  draws: Draws, variant: str, baseline: str, column: str
+) -> float:
+  """Returns the p-value of "`variant` is higher" by a t-test."""
+  found = difference(draws, variant, baseline, column)
+  return found.p_value('greater') if found else 1.0
+
+
+def difference(
+  draws: Draws, variant: str, baseline: str, column: str
+) -> bootstrap_lib.Difference | None:
+  """Returns the difference of two variants' mean scores, 0 to 100.
+
+  The score of a resample on which it is undefined counts as 0, as without any
+  relation to the gold labels: that makes the error larger.
+
+  Raises:
+    outputs_lib.Missing: see `Draws.scores`.
+  """
+  groups = [
+    100 * draws.scores(name, column, undefined=0.0)
+    for name in (variant, baseline)
+  ]
+  return bootstrap_lib.difference(*groups, draws.examples(column))
+
+
+def correct(cells: Sequence[dict]) -> None:
+  """Sets `corrected` of cells by Holm's method over their `p_value`."""
+  found = statistics.holm([cell['p_value'] for cell in cells])
+  for cell, corrected in zip(cells, found):
+    cell['corrected'] = corrected
+
+
+def _draw(task: task_lib.Task, paths: outputs_lib.Paths) -> Drawn:
+  """Scores all variants on the same resamples of a task's examples."""
+  names = paths.get(task.name, ())
+  result: dict[str, object] = {}
   found: dict[str, outputs_lib.Predicted] = {}
   for name in names:
     try:
@@ -112,7 +199,8 @@ def draw(
   first = next((f for f in found.values() if f.gold is not None), None)
   if first is None:
     why = f'no run kept the gold labels of {task.name}; --mode=evaluate adds'
-    return dict.fromkeys(names, outputs_lib.Missing(f'{why} them')) | result
+    missing = outputs_lib.Missing(f'{why} them')
+    return Drawn(0, dict.fromkeys(names, missing) | result)
   for name in list(found):
     if not np.array_equal(found[name].uids, first.uids):
       del found[name]
@@ -125,39 +213,7 @@ def draw(
   )
   for (name, of_variant), drawn in zip(found.items(), scores):
     result[name] = of_variant.seeds, drawn
-  return result
-
-
-def column_scores(
-  variant: str,
-  column: str,
-  draws: Mapping[str, _Draws],
-  tasks: task_lib.TaskTable,
-) -> np.ndarray:
-  """Returns the resampled scores [1 + B, S] of a task, or of the average.
-
-  The average takes the seeds that have every task.
-
-  Raises:
-    outputs_lib.Missing: predictions are missing or a score is undefined.
-  """
-  names = [column]
-  if column == AVERAGE:
-    names = [task.name for task in tasks.tasks if task.in_average]
-  parts = [draws[name][variant] for name in names]
-  for part in parts:
-    if isinstance(part, outputs_lib.Missing):
-      raise part
-  common = set.intersection(*(set(seeds) for seeds, _ in parts))
-  if len(common) < 2:
-    raise outputs_lib.Missing(f'{variant} has fewer than 2 complete seeds')
-  scores = np.mean(
-    [drawn[:, np.isin(seeds, list(common))] for seeds, drawn in parts], axis=0
-  )
-  # The record of an older run may have 0 instead of an undefined score.
-  if not statistics.is_defined(scores[0]):
-    raise outputs_lib.Missing(f'{variant} has an undefined score of {column}')
-  return scores
+  return Drawn(first.predictions.shape[1], result)
 
 
 def score_of(

@@ -51,7 +51,8 @@ def render(
       f'{number} {noun}{"" if number == 1 else "s"}'
       for noun, number in sizes.items()
     ),
-    headline=words.headline(variants, report.summary['baselines']),
+    headline=words.headline(report.summary),
+    verdicts=tables.verdict_table(report),
     main=tables.main_table(report),
     remarks=[
       *(f'Warning: {warning}.' for warning in report.summary['warnings']),

@@ -75,10 +75,10 @@ def tables(
     For each table: `kind`, which is `multi_task`, `teachers`, `searched`,
     `ablations` or `study`; `task`, the task of a study, otherwise None; and
     `rows`. A row is `variant`, `baseline`, `column`, `seeds` and `medians` of
-    both, `shift`, `low`, `high`, `superiority` and the fields of
-    `statistics.Verdict`. The rows of a study go from the highest median to the
-    lowest, undefined ones last; one has the baseline against itself, without a
-    test. Medians, `shift` and `superiority` are nan if a score is undefined.
+    both, `shift`, `low`, `high` and the fields of `statistics.Verdict`. The
+    rows of a study go from the highest median to the lowest, undefined ones
+    last; one has the baseline against itself, without a test. Medians and
+    `shift` are nan if a score is undefined.
   """
   columns = [*tasks.names, comparisons.AVERAGE]
   own = {
@@ -147,7 +147,7 @@ def _compare(
         'medians': [float(np.median(student)), float(np.median(baseline))],
         'low': low,
         'high': high,
-        **statistics.effect(student, baseline),
+        'shift': statistics.shift(student, baseline),
         **verdicts[pair]._asdict(),
       }
     )

@@ -104,15 +104,16 @@ def plot_effects(report: Report) -> figures.Plot:
 
   pairs: dict[tuple[str, str], list[Mapping]] = {}
   for table in report.summary['pairs']:
-    if table['kind'] in ('multi_task', 'teachers'):
+    is_tested = any(row['p_value'] is not None for row in table['rows'])
+    if is_tested and table['kind'] in ('multi_task', 'teachers'):
       for row in table['rows']:
         pairs.setdefault((row['variant'], row['baseline']), []).append(row)
   return figures.Plot(
     'effects',
     'What multi-task training and teachers change',
     'A dot is the median difference of all pairs of seeds, a bar its 95%'
-    " interval; p is of the two-sided Mann-Whitney test after Holm's"
-    ' correction, over the panels of teachers together. The tables are below.',
+    ' interval; p is of the two-sided Mann-Whitney test, after correction. The'
+    ' tables are below.',
     [panel(*pair, rows) for pair, rows in pairs.items()],
   )
 
@@ -177,25 +178,12 @@ def plot_losses(report: Report) -> figures.Plot:
   )
 
 
-def plot_gold_weight(report: Report) -> figures.Plot:
-  """Plots the weight of the gold labels over training."""
-  curves = {'Teacher annealing': report.curves.medians('gold_weight')}
-  return figures.Plot(
-    'gold_weight',
-    'Gold weight',
-    'The target is λ · gold + (1 - λ) · teacher; a variant without'
-    ' a teacher stays at 1. Where lines coincide their colours take turns.',
-    *_curves(report, 'λ, weight of the gold labels', curves),
-  )
-
-
 # To add a plot, write its function and add it here.
 PLOTS: tuple[Callable[[Report], figures.Plot], ...] = (
   plot_scores,
   plot_effects,
   plot_shares,
   plot_losses,
-  plot_gold_weight,
 )
 
 

@@ -22,6 +22,8 @@ from bam_jax.reporting import scores as scores_lib
 from bam_jax.reporting import statistics
 from bam_jax.reporting import tables
 from bam_jax.reporting import teaching
+from bam_jax.reporting import verdicts
+from bam_jax.reporting import words
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
@@ -51,6 +53,9 @@ def write(
     baselines: task -> record with the `scores` and `undefined` of each
       baseline.
     weak: task -> variants that are marked as weak.
+
+  Returns:
+    The sentences that the report starts with.
 
   Raises:
     errors.UserError: a file can't be written, or a metrics.jsonl is damaged.
@@ -87,6 +92,7 @@ def write(
     files.write_bytes(workdir / f'report_{plot.name}.png', png)
   for name, text in texts.items():
     files.write_text(workdir / name, text)
+  return words.headline(summary)
 
 
 def summarise(
@@ -108,9 +114,10 @@ def summarise(
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
     `statistics`: variant -> task or `average` -> `statistics.summarise` of the
     paper's metric over seeds.
-    `comparisons`, `bootstrap`, `pairs`, `teachers`: the results of
-    `comparisons.compare`, `comparisons.bootstrap`, `pairs.tables` and
-    `teaching.summarise`.
+    `verdicts`, `comparisons`, `pairs`, `teachers`: the results of
+    `verdicts.summarise`, `comparisons.compare`, `pairs.tables` and
+    `teaching.summarise`; `bootstrap` and `over_examples`: those of
+    `comparisons.resampled`.
     `undefined`: `variant`, `task`, `split`, `metric`, `reason` and `seeds` of
     undefined scores.
   """
@@ -151,6 +158,7 @@ def summarise(
       if not missing and None not in values:
         variants[variant][key] = float(np.median(values))
   tests = comparisons.compare(per_seed, tasks)
+  draws = comparisons.Draws(paths, tasks)
   return {
     'variants': variants,
     'per_seed': per_seed,
@@ -163,7 +171,11 @@ def summarise(
       for variant, seeds in per_seed.items()
     },
     'comparisons': tests,
-    'bootstrap': comparisons.bootstrap(tests, paths, tasks),
+    **{
+      test.__name__: comparisons.resampled(tests, draws, test)
+      for test in (comparisons.bootstrap, comparisons.over_examples)
+    },
+    'verdicts': verdicts.summarise(config, variants, per_seed, draws, tasks),
     'pairs': pairs.tables(config, per_seed, tasks),
     'teachers': teaching.summarise(qualities, paths, tasks),
     'undefined': _undefined(scores_frame(runs)),

@@ -8,9 +8,18 @@ from bam_jax import schema
 from bam_jax import variants as variants_lib
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
+from bam_jax.reporting import verdicts
 from bam_jax.tasks import task as task_lib
 
 _PAPER_SEEDS = 20
+BASELINES_TITLE = 'Better than Single and than Multi'
+_PAIR_TITLES = {
+  'multi_task': 'What multi-task training changes',
+  'teachers': 'What teachers change',
+  'searched': 'Against searched settings',
+  'ablations': 'Own variants against what they are like or start from',
+  'study': 'Which tasks help {task}',
+}
 NOTHING = '—'
 # Marks a variant that is no better than the majority class.
 WEAK = '†'
@@ -76,14 +85,121 @@ def p_value(value: float | None) -> str:
   return '<.001' if value < 0.001 else f'{value:.3f}'.removeprefix('0')
 
 
-def headline(
-  variants: Mapping[str, dict], untrained: Mapping[str, dict]
-) -> str:
-  """Returns a sentence on the best average and its gain over the baselines.
+def p_sentence(value: float) -> str:
+  """Formats a p-value within a sentence, such as `p < .001` or `p = .021`."""
+  text = p_value(value)
+  return f'p < {text[1:]}' if text.startswith('<') else f'p = {text}'
 
-  Another one follows for each of `untrained`, the majority and the frozen
-  encoder, whose average is not lower.
-  """
+
+def headline(summary: Mapping[str, dict]) -> list[str]:
+  """Returns the first sentences: the averages, and what serves each task."""
+  found = summary['verdicts']
+  if not found['averages']:
+    sentences = [_highest_average(summary['variants'])]
+  else:
+    against = [_against(found, name) for name in found['averages']]
+    average = summary['variants'][found['student']]['average']
+    sentences = [
+      f'On average {_student(found)} ({number(average, absent="incomplete")})'
+      f' is {" and ".join(against)}.'
+    ]
+  sentences += _untrained(summary)
+  if found['tasks']:
+    sentences.append(_serve(found))
+  if any(cell['over'] == verdicts.EXAMPLES for cell in _verdict_cells(found)):
+    sentences.append(
+      'With one seed the tests are over dev examples alone: another seed may'
+      ' decide otherwise.'
+    )
+  return sentences
+
+
+def _verdict_cells(found: Mapping[str, Mapping]) -> list[dict]:
+  """Returns all cells of `verdicts.summarise`."""
+  return [*found['averages'].values(), *found['tasks'].values()]
+
+
+def _student(found: Mapping[str, object]) -> str:
+  """Returns the label of the student of `verdicts.summarise`."""
+  name = label(found['student'])
+  return f'the student {name}' if found['is_taught'] else name
+
+
+def _against(found: Mapping[str, object], baseline: str) -> str:
+  """Compares the student's average with that of one variant."""
+  cell = found['averages'][baseline]
+  difference = 'not comparable with'
+  if is_number(cell['difference']):
+    side = 'below' if cell['difference'] < 0 else 'above'
+    difference = f'{number(abs(cell["difference"]))} {side}'
+    if difference.startswith('0.0'):
+      difference = 'level with'
+  if cell['corrected'] is None:
+    test = ': '.join(filter(None, ('not tested', cell['reason'])))
+  else:
+    test = p_sentence(cell['corrected'])
+    test += ', no difference shown' * (cell['verdict'] == 'no difference')
+  if baseline == found['teacher']:
+    return f'{difference} its teachers ({label(baseline)}; {test})'
+  return f'{difference} {label(baseline)} ({test})'
+
+
+def verdict(found: Mapping[str, object], cell: Mapping[str, object]) -> str:
+  """Says which model serves a task best."""
+  student = 'the student' if found['is_taught'] else label(found['student'])
+  return {
+    'student': f'serve {student}',
+    'own': 'serve its own model',
+    'no difference': 'no difference shown',
+    'not tested': 'not tested',
+  }[cell['verdict']]
+
+
+def _serve(found: Mapping[str, Mapping]) -> str:
+  """Lists the tasks by what serves them best."""
+  tasks: dict[str, list[str]] = {}
+  for order in ('student', 'own', 'no difference', 'not tested'):
+    for task, cell in found['tasks'].items():
+      if cell['verdict'] == order:
+        tasks.setdefault(verdict(found, cell), []).append(task)
+  text = '; '.join(
+    f'{what} for {", ".join(names)}' for what, names in tasks.items()
+  )
+  return f'{text[0].upper()}{text[1:]}.'
+
+
+def about_verdicts(found: Mapping[str, Mapping]) -> str:
+  """Explains the table of verdicts and the test behind it."""
+  over: dict[str, list[str]] = {}
+  for task, cell in found['tasks'].items():
+    if cell['over']:
+      over.setdefault(cell['over'], []).append(task)
+  tests = []
+  for what, names in over.items():
+    which = f' ({", ".join(names)})' if len(over) > 1 else ''
+    tests.append(f'over {what}{which}')
+  text = (
+    f'Difference: mean score of {label(found["student"])}, minus that of'
+    f' {label(found["own"])}.'
+  )
+  if tests:
+    text += (
+      ' ±: half of its 95% interval; the data would not show a smaller one. p:'
+      f' two-sided t-test {" and ".join(tests)}.'
+    )
+  why = first_of([cell['reason'] for cell in found['tasks'].values()])
+  return f'{text} Not tested, or not over examples: {why}.' if why else text
+
+
+def first_of(reasons: Sequence[str]) -> str:
+  """Returns the first reason and how many others there are; may be empty."""
+  found = list(dict.fromkeys(filter(None, reasons)))
+  others = f' (and {len(found) - 1} more)' if len(found) > 1 else ''
+  return f'{found[0]}{others}' if found else ''
+
+
+def _highest_average(variants: Mapping[str, dict]) -> str:
+  """Returns a sentence on the best average and its gain over the baselines."""
   found = {name: variant['average'] for name, variant in variants.items()}
   averages = {name: value for name, value in found.items() if is_number(value)}
   is_undefined = any(v is not None and math.isnan(v) for v in found.values())
@@ -100,12 +216,18 @@ def headline(
   of = '' if len(averages) == len(variants) else ' of the complete variants'
   of = ' of the variants that have one' if is_undefined else of
   text = f'Highest average{of}: {label(best)}, {averages[best]:.1f}'
-  text = f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
-  for name, entry in untrained.items():
-    value = entry['average']
-    if is_number(value) and value >= averages[best]:
-      text += f' {label(name)}, without any training run: {value:.1f}.'
-  return text
+  return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
+
+
+def _untrained(summary: Mapping[str, dict]) -> list[str]:
+  """Names the majority or frozen encoder if no variant's average is higher."""
+  found = [variant['average'] for variant in summary['variants'].values()]
+  best = max(filter(is_number, found), default=math.inf)
+  return [
+    f'{label(name)}, without any training run: {entry["average"]:.1f}.'
+    for name, entry in summary['baselines'].items()
+    if is_number(entry['average']) and entry['average'] >= best
+  ]
 
 
 def remarks(
@@ -116,17 +238,17 @@ def remarks(
   """Returns sentences that explain the main table and its limits."""
   variants, undefined = summary['variants'], summary['undefined']
   count = len(config_lib.seeds_of_shard(config))
-  if count == 1:
-    said = ['n = 1 seed: differences are not tested.']
-  else:
+  said = []
+  if count > 1:
     few = f'; the paper takes at least {_PAPER_SEEDS}'
     whole = not any(variant['missing'] for variant in variants.values())
     said = [
       f'n = {count} seeds: each number is the median of'
       f' {"them" if whole else "those that were run"}'
-      f'{few if count < _PAPER_SEEDS else ""}. Differences are of medians.'
+      f'{few if count < _PAPER_SEEDS else ""}.'
     ]
-    said += _about_stars(summary['comparisons'])
+    said += _about_stars(summary)
+  said += _about_corrections(summary)
   said += [
     'Scores are 0 to 100 on dev, of the last step. Bold: highest of a column.',
     'Average (paper): mean over tasks of the metric in the head of the table.',
@@ -229,27 +351,70 @@ def seeds_needed(tests: int, test: statistics.Test) -> str:
   )
 
 
-def _about_stars(tests: Mapping[str, Mapping[str, dict]]) -> list[str]:
+def _about_stars(summary: Mapping[str, dict]) -> list[str]:
   """Explains what a star claims, or why there are no stars."""
-  tested = [
-    test
-    for of_variant in tests.values()
-    for test in of_variant.values()
-    if test['p_value'] is not None
-  ]
+  tests = _cells(summary['comparisons'])
+  tested = [test for test in tests if test['p_value'] is not None]
   if not tested:
     why = 'it takes Single, Multi and another one'
     if tests:
       why = 'there are too few seeds, or undefined scores'
-    return [f'No variant is tested: {why}.']
+    return [f'No variant has a star: {why}.']
   if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
     return [seeds_needed(len(tested), statistics.PERMUTATION)]
-  return [
+  said = [
     f'Stars: better than Single and than Multi, {LEVELS}; permutation over'
     " seeds of Welch's statistic, which compares means, the larger p of the"
-    f" two, after Holm's correction over {len(tested)} tests. They speak of"
-    ' these dev sets, not of other examples.'
+    ' two.'
   ]
+  others = [
+    other['corrected']
+    for test, other in zip(tests, _cells(summary['over_examples']))
+    if test['stars'] and other['corrected'] is not None
+  ]
+  stars = sum(bool(test['stars']) for test in tests)
+  if others:
+    agree = sum(p < statistics.LEVEL for p in others)
+    said.append(
+      'A star says that other seeds would agree. That other dev examples would'
+      f' agree too is shown for {agree} of {stars}, by a t-test over seeds and'
+      f' examples: see {BASELINES_TITLE}.'
+    )
+  elif stars:
+    said.append('Stars speak of other seeds, not of other dev examples.')
+  return said
+
+
+def _cells(tests: Mapping[str, Mapping[str, dict]]) -> list[dict]:
+  """Returns the cells of a table by variant and column."""
+  return [cell for by_column in tests.values() for cell in by_column.values()]
+
+
+def _about_corrections(summary: Mapping[str, dict]) -> list[str]:
+  """Says which p-values are corrected together, and how many they are."""
+  found = summary['verdicts']
+  families = {
+    'the first sentence': list(found['averages'].values()),
+    'what serves best': list(found['tasks'].values()),
+    'the stars, and each other test of the same scores': _cells(
+      summary['comparisons']
+    ),
+  }
+  for table in summary['pairs']:
+    families[pair_title(table)] = table['rows']
+  counts = {
+    name: sum(cell['corrected'] is not None for cell in cells)
+    for name, cells in families.items()
+  }
+  told = '; '.join(f'{name} ({n})' for name, n in counts.items() if n)
+  if not told:
+    return []
+  return [f"p-values are corrected together, by Holm's method, in: {told}."]
+
+
+def pair_title(table: Mapping[str, object]) -> str:
+  """Returns the title of a table of pairs."""
+  return _PAIR_TITLES[table['kind']].format(task=table['task'])
 
 
 def _glue_rule(tasks: task_lib.TaskTable) -> str:

@@ -1,4 +1,4 @@
-"""The paper's bootstrap over the outputs of runs, against its own test."""
+"""Tests over seeds and examples of the outputs of runs, against their own."""
 
 import itertools
 
@@ -87,8 +87,12 @@ def _tests(*columns):
 
 
 def _found(paths, *columns):
-  tests = _tests(*columns)
-  return comparisons.bootstrap(tests, paths, _TASKS)['single_to_multi']
+  return _resampled(_tests(*columns), paths)['single_to_multi']
+
+
+def _resampled(tests, paths, test=comparisons.bootstrap):
+  draws = comparisons.Draws(paths, _TASKS)
+  return comparisons.resampled(tests, draws, test)
 
 
 def _predicted(task, variant, seed):
@@ -143,13 +147,8 @@ def test_p_values_are_corrected_over_the_table(tmp_path):
 def test_the_average_is_over_the_seeds_that_have_every_task(tmp_path):
   paths = _write(tmp_path)
   del paths['score']['single_to_multi'][1]
-  draws = {
-    name: comparisons.draw(_TASKS[name], _VARIANTS, paths)
-    for name in ('word', 'score')
-  }
-  scores = comparisons.column_scores(
-    'single_to_multi', 'average', draws, _TASKS
-  )
+  draws = comparisons.Draws(paths, _TASKS)
+  scores = draws.scores('single_to_multi', 'average')
   expected = [_observed('single_to_multi', seed) / 100 for seed in (0, 2)]
   np.testing.assert_allclose(scores[0], expected)
 
@@ -209,7 +208,7 @@ def test_a_file_that_is_not_there_is_a_reason(tmp_path):
 def test_one_seed_is_no_test():
   test = {'p_value': None, 'reason': statistics.NOT_ENOUGH_SEEDS}
   tests = {'single_to_multi': {'word': test}}
-  found = comparisons.bootstrap(tests, {}, _TASKS)
+  found = _resampled(tests, {})
   assert found['single_to_multi']['word'] == {
     'p_value': None, 'corrected': None, 'reason': 'not enough seeds',
   }  # fmt: skip

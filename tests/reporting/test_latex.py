@@ -77,7 +77,7 @@ def test_main_table_has_stars_raised_and_the_highest_bold(text):
   assert r' & \scriptsize accuracy & \scriptsize accuracy &' in text
   # As wide as a number with three stars, so that figures are aligned.
   assert r'Single & 50.4$^{\phantom{***}}$ & 50.4' in text
-  assert 'n = 9 seeds' in text and "Holm's correction over" in text
+  assert 'n = 9 seeds' in text and "by Holm's method, in: " in text
 
 
 def test_own_variants_and_studies_have_their_tables(text):

@@ -181,12 +181,12 @@ def test_pairs_are_told_in_every_format(tmp_path):
   texts = _write(tmp_path, _SINGLE + _MULTI)
   (table,) = json.loads(texts['report.json'])['pairs']
   assert table['kind'] == 'multi_task'
-  # 7 of the 9 pairs of 64, 66, 52 and 60, 60, 50 are gains; their median is 4.
-  line = ['Multi', 'Single', 'word', '3', '64.0', '+4.0', '—', '0.78']
+  # The median of the 9 differences of 64, 66, 52 and 60, 60, 50 is 4.
+  line = ['Multi', 'Single', 'word', '3', '64.0', '+4.0', '—']
   assert f'| {" | ".join(line)} | ' in texts['report.md']
   page = _Page(texts['report.html'])
-  start = page.cells.index('0.78') - 7
-  assert page.cells[start : start + 8] == line
+  start = page.cells.index('+4.0') - 5
+  assert page.cells[start : start + 7] == line
   assert 'Not enough seeds for a star: 4 tests at once need 5 seeds.' in (
     page.text
   )
@@ -204,15 +204,9 @@ def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
   notes = {'pretrained weights': 'none: random encoder'}
   text = _write(tmp_path, _SINGLE + _MULTI, notes)['report.md']
   lines = text.splitlines()
-  assert 'Highest average: Multi, 72.0 (+2.0 against Single).' in lines
   # Columns in which all are equal have no highest.
-  minus = '\N{MINUS SIGN}'
-  assert (
-    f'| Single | 60.0 | 80.0 | 10.0 | 70.0 | 71.0 | | {minus}2.0 |' in lines
-  )
-  assert (
-    '| Multi | **64.0** | 80.0 | 10.0 | **72.0** | 71.0 | +2.0 | |' in lines
-  )
+  assert '| Single | 60.0 | 80.0 | 10.0 | 70.0 | 71.0 |' in lines
+  assert '| Multi | **64.0** | 80.0 | 10.0 | **72.0** | 71.0 |' in lines
   assert '| pair | accuracy (dev_mm) | 84.0 | 80.0 |' in lines
   assert '- pretrained weights: none: random encoder' in lines
   assert '- In no average: odd.' in lines
@@ -221,12 +215,17 @@ def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
   assert 'n = 3 seeds: each number is the median of them' in text
 
 
-def test_one_seed_says_that_nothing_is_tested(tmp_path):
-  runs = [run for run in _SINGLE if run.seed == 0]
-  texts = _write(tmp_path, runs, variants=('single',), seeds=(0,))
-  sentence = 'n = 1 seed: differences are not tested.'
-  assert sentence in texts['report.md']
-  assert sentence in _Page(texts['report.html']).text
+def test_one_seed_has_no_tables_and_plots_of_tests(tmp_path):
+  runs = [run for run in _SINGLE + _MULTI if run.seed == 0]
+  student = [dataclasses.replace(r, variant='single_to_multi') for r in runs]
+  variants = ('single', 'multi', 'single_to_multi')
+  texts = _write(tmp_path, runs + student, variants=variants, seeds=(0,))
+  assert not (tmp_path / 'report_effects.png').exists()
+  assert re.findall('^## (.*)', texts['report.md'], re.M) == [
+    'Every metric',
+    'What it was run with',
+    'Configuration, where it is not the default',
+  ]
 
 
 @pytest.mark.parametrize(
@@ -300,8 +299,7 @@ def test_what_is_made_of_an_undefined_score_is_undefined(tmp_path):
   assert found['statistics']['single']['pair']['median'] == 80.0
   test = found['comparisons']['single_to_multi']['word']
   assert (test['p_value'], test['reason']) == (None, 'undefined score')
-  assert test['gains']['single'] == {'shift': None, 'superiority': None}
-  assert test['gains']['multi']['superiority'] == 0.5
+  assert test['shifts'] == {'single': None, 'multi': 0.0}
   tested = found['comparisons']['single_to_multi']['pair']
   assert tested['p_value'] is not None
   rows = {row['column']: row for row in found['pairs'][0]['rows']}
@@ -328,10 +326,13 @@ def test_undefined_scores_are_told_in_every_format(tmp_path):
   for text in (texts['report.md'], page.text, latex):
     assert said in text
     assert 'nan' not in text.lower()
-    assert 'Highest average' in text or text is latex
-  best = 'Highest average of the variants that have one: Multi, 72.0.'
+  best = (
+    'On average the student Single→Multi (72.0) is not comparable with its'
+    ' teachers (Single; not tested: undefined score) and level with Multi (p ='
+    ' 1.000, no difference shown).'
+  )
   assert best in page.text and best in texts['report.md']
-  line = '| Single | undefined | 80.0 | 10.0 | undefined | undefined | | '
+  line = '| Single | undefined | 80.0 | 10.0 | undefined | undefined |'
   assert line in texts['report.md']
   assert 'Single & undefined & 80.0 &' in latex
   assert (
@@ -458,7 +459,6 @@ def test_curves_are_medians_over_the_share_of_the_steps(tmp_path):
     'word, mean loss per example over the share of the run&#x27;s steps:'
     ' Single from 6.00 to 2.00; Single→Multi from 6.00 to 2.00' in text
   )
-  assert 'Single from 1.00 to 1.00; Single→Multi from 0.00 to 1.00' in text
   assert '3 runs of 10 to 20 steps' in _Page(text).text
   # Equal lines take turns, so that both are seen: of all tasks and of `word`.
   assert len(re.findall('stroke-dashoffset: (?!0)', text)) == 2
@@ -527,10 +527,7 @@ def test_a_clear_gain_has_stars_where_it_is_one(tmp_path):
   assert tests['word']['stars'] == tests['average']['stars'] == '***'
   assert tests['odd']['stars'] == ''
   assert tests['odd']['reason'] == 'not significant'
-  assert tests['word']['gains']['multi'] == {
-    'shift': pytest.approx(5.0),
-    'superiority': 1.0,
-  }
+  assert tests['word']['shifts']['multi'] == pytest.approx(5.0)
   assert r'**55.4\*\*\***' in texts['report.md']
   page = _Page(texts['report.html'])
   assert '55.4***' in page.cells
