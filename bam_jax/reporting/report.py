@@ -67,8 +67,9 @@ def write(
   curves = curves_lib.Curves(
     [(run.variant, run.task, run.curve) for run in runs]
   )
-  summary = summarise(config, tasks, runs) | {
-    'baselines': _summarise_baselines(tasks, baselines),
+  summary = summarise(config, tasks, runs)
+  summary |= {
+    'baselines': _summarise_baselines(tasks, baselines, summary['variants']),
     'weak': {task: list(names) for task, names in weak.items()},
     'config': schema.to_dict(config),
     'notes': dict(notes),
@@ -183,14 +184,32 @@ def summarise(
 
 
 def _summarise_baselines(
-  tasks: task_lib.TaskTable, records: Mapping[str, Mapping]
+  tasks: task_lib.TaskTable,
+  records: Mapping[str, Mapping],
+  variants: Mapping[str, dict],
 ) -> dict[str, dict[str, object]]:
-  """Returns baseline -> `tasks` and averages, as of one seed of a variant."""
+  """Summarises the baselines that need no run.
+
+  Returns:
+    Baseline -> `tasks` and averages, as of one seed of a variant; and
+    `unbeaten`: task or `average` -> score, where no variant's is higher.
+  """
   found: dict[str, dict[str, Mapping]] = {}
   for task, record in records.items():
     for name, scores in record['scores'].items():
       found.setdefault(name, {})[task] = scores
-  return {name: _one_seed(tasks, scores) for name, scores in found.items()}
+  result = {name: _one_seed(tasks, scores) for name, scores in found.items()}
+  for entry in result.values():
+    entry['unbeaten'] = {}
+    for column in (comparisons.AVERAGE, *tasks.names):
+      own, *others = (
+        comparisons.score_of(each, column, tasks)
+        for each in (entry, *variants.values())
+      )
+      known = [score for score in others if words.is_number(score)]
+      if words.is_number(own) and known and own >= max(known):
+        entry['unbeaten'][column] = own
+  return result
 
 
 def scores_frame(

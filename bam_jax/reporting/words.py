@@ -220,13 +220,12 @@ def _highest_average(variants: Mapping[str, dict]) -> str:
 
 
 def _untrained(summary: Mapping[str, dict]) -> list[str]:
-  """Names the majority or frozen encoder if no variant's average is higher."""
-  found = [variant['average'] for variant in summary['variants'].values()]
-  best = max(filter(is_number, found), default=math.inf)
+  """Says where no variant is better than the majority or a frozen encoder."""
   return [
-    f'{label(name)}, without any training run: {entry["average"]:.1f}.'
+    f'No variant is above {label(name)}, which needs no training run:'
+    f' {", ".join(f"{n} {score:.1f}" for n, score in found.items())}.'
     for name, entry in summary['baselines'].items()
-    if is_number(entry['average']) and entry['average'] >= best
+    if (found := entry['unbeaten'])
   ]
 
 
@@ -313,7 +312,8 @@ def _about_baselines(
   if config.plan.baselines:
     return [
       'The majority class and a frozen encoder are not shown, because this work'
-      ' directory has no scores of them; --mode=evaluate adds them.'
+      ' directory has no scores of them; --mode=evaluate adds them, and so does'
+      ' --mode=run.'
     ]
   return []
 

@@ -113,6 +113,48 @@ def _write(tmp_path, runs, notes=None, **fields):
   return texts
 
 
+def _baseline(word, matched, odd):
+  """The scores of a baseline by task, as its record has them."""
+  return {
+    'word': {'dev': {'f1': 50.0, 'accuracy': word}},
+    'pair': {'dev_m': {'accuracy': matched}, 'dev_mm': {'accuracy': 0.0}},
+    'odd': {'dev': {'accuracy': odd}},
+  }
+
+
+def test_first_sentences_name_baselines_that_no_variant_is_above(tmp_path):
+  # Medians of the variants: word 60 and 64, pair 80 and 80, average 70 and 72.
+  found = {
+    'majority': _baseline(64.0, 79.0, math.nan),  # 71.5
+    'frozen_encoder': _baseline(63.9, 80.3, 9.9),  # 72.1
+  }
+  records = {
+    task: {
+      'scores': {name: scores[task] for name, scores in found.items()},
+      'undefined': {},
+    }
+    for task in _TASKS.names
+  }
+  report.write(
+    tmp_path, _config(), _TASKS, [*_SINGLE, *_MULTI], {}, (), records
+  )
+  summary = json.loads((tmp_path / 'report.json').read_text())['baselines']
+  assert summary['majority']['unbeaten'] == {'word': 64.0}
+  assert summary['frozen_encoder']['unbeaten'] == {
+    'average': pytest.approx(72.1), 'pair': 80.3
+  }  # fmt: skip
+  # Of an undefined score outside the average the average is not undefined.
+  assert summary['majority']['average'] == 71.5
+  text = (tmp_path / 'report.md').read_text()
+  for sentence in (
+    'No variant is above Majority, which needs no training run: word 64.0.',
+    'No variant is above Frozen encoder, which needs no training run: average'
+    ' 72.1, pair 80.3.',
+  ):
+    assert sentence in text
+  assert '**72.1**' in text  # The highest of its column.
+
+
 def _contents(folder):
   return {path.name: path.read_bytes() for path in folder.glob('[rs]*.*')}
 
