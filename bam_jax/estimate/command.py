@@ -100,6 +100,10 @@ def estimate(plan: plan_lib.Plan) -> None:
   if is_chosen:
     runs = plan.runs
   else:
+    logging.info(
+      'config.search is not finished: runs with searched settings count with'
+      ' those of the most epochs'
+    )
     runs = runs_lib.plan_runs(plan.config, search.longest_choices(plan.config))
   runs = [*plan.search_runs, *runs]
   identity.identities(plan, runs)

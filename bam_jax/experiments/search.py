@@ -215,9 +215,9 @@ def describe(result: Result) -> str:
   seeds = next(iter(next(iter(scores.values())).values()))
   text = (
     f'{"; ".join(map(_chosen, choose(scores).items()))}. Each is the best of'
-    f' {" or ".join(counts)} by the median score on training rows that their'
-    f' runs left out, with seeds {", ".join(map(str, seeds))}, none of which is'
-    f' reported. No dev row was used. All of them are in {FILE}'
+    f' {" or ".join(counts)} settings by the median score on training rows that'
+    f' their runs left out, with seeds {", ".join(map(str, seeds))}, none of'
+    f' which is reported. No dev row was used. All of them are in {FILE}'
   )
   few = [
     f'{task} {count}'

@@ -160,8 +160,11 @@ def test_held_out_labels_are_as_frequent_as_all():
 def test_copies_and_windows_leave_with_their_row():
   rows = _pairs(60)
   alone = _held_out(rows)
-  for end in ('~swap', '~1'):
-    copies = [(uid + end, texts[::-1], label) for uid, texts, label in rows]
+  for end, text in (('~swap', ''), ('~1', 'other')):
+    copies = [
+      (uid + end, (texts[1], texts[0] + text), label)
+      for uid, texts, label in rows
+    ]
     found = _held_out([*rows, *copies])
     assert found == alone | {uid + end for uid in alone}
 

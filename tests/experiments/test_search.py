@@ -477,3 +477,23 @@ def test_runs_of_an_older_search_are_told_of(tiny_plan, tmp_path, caplog):
     train._log_search(plan)
   assert '6 (demo_sentiment), 6 (demo_similarity)' in caplog.text
   assert '1 runs of an older search, which scored settings on' in caplog.text
+
+
+def test_batches_of_every_searched_size_have_a_bucket(tiny_plan, tmp_path):
+  fields = {**_BOTH, 'packing.row_buckets': (), 'search.batch_sizes': (8, 64)}
+  plan = tiny_plan(tmp_path, {'mine': _STUDENT}, **fields)
+  for run in plan.search_runs:
+    spec = plan.data.make_spec(run, plan.packing)
+    rows = [spec.batches.rows_filled(step) for step in range(spec.num_steps)]
+    assert max(rows) <= plan.packing.row_buckets[-1]
+    assert min(rows) >= run.length.batch_size / plan.packing.slots
+
+
+def test_open_choices_count_with_the_most_epochs():
+  config = _config(
+    variants=('single_searched', 'multi_searched'),
+    **{'search.epochs': (1.0, 9.0, 2.0), 'search.multi.epochs': (4.0, 2.0)},
+  )
+  longest = search.longest_choices(config)
+  epochs = {key: each.epochs for key, each in longest.items()}
+  assert epochs == {'rte': 9.0, 'stsb': 9.0, 'multi: rte, stsb': 4.0}
