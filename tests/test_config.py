@@ -31,8 +31,16 @@ def _load(path, *arguments):
 
 @pytest.mark.parametrize('path', _CONFIGS, ids=lambda path: path.stem)
 def test_committed_configs_are_valid(path):
-  config = config_lib.from_config_dict(_load(path))
-  assert config.name == path.stem
+  config = _load(path)
+  # configs/recommended.py is completed by a user's own tasks.
+  config.tasks = config.tasks or ('demo_sentiment',)
+  assert config_lib.from_config_dict(config).name == path.stem
+
+
+def test_the_recommended_settings_have_a_plan_for_glue():
+  config = _load(_CONFIGS[0].with_name('recommended.py'), 'glue')
+  config = config_lib.from_config_dict(config)
+  assert 'single_searched' in config.variants and 'rte' in config.tasks
 
 
 def test_a_config_file_says_which_arguments_it_has():

@@ -24,4 +24,5 @@ def get_config():
   )
   config.tasks = ('demo_sentiment', 'grades')
   config.variants = ('single', 'single_to_multi')
+  config.plan.baselines = True
   return config

@@ -92,6 +92,21 @@ def test_students_learn_from_its_teacher_and_are_reported(finished):
   assert 'mean_closeness' in report
 
 
+def test_the_kind_has_baselines(finished):
+  folder = finished / 'work' / 'baselines' / 'grades'
+  scores = json.loads((folder / 'DONE').read_text())['scores']
+
+  def grades(split):
+    _, *lines = (finished / 'data' / f'{split}.piped').read_text().splitlines()
+    return [line.partition('|')[0] for line in lines]
+
+  most = max(_GRADES, key=grades('train').count)
+  accuracy = 100 * grades('dev').count(most) / len(grades('dev'))
+  assert scores['majority']['dev']['accuracy'] == pytest.approx(accuracy)
+  # One word says the grade.
+  assert scores['frozen_encoder']['dev']['accuracy'] > 95
+
+
 def test_predictions_and_exports(finished):
   _command(finished, '--mode=predict')
   work = finished / 'work'

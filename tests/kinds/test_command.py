@@ -68,6 +68,26 @@ def test_every_task_was_taught_and_is_reported(finished):
     assert any(f'loss/{task}' in line for line in losses)
 
 
+def test_every_kind_has_both_baselines(finished):
+  report = json.loads((finished.workdir / 'report.json').read_text())
+  for name, found in report['baselines'].items():
+    assert set(found['tasks']) == set(report['config']['tasks']), name
+  majority = report['baselines']['majority']['tasks']
+  # Most words are O and few rows have any mood, so nothing is found.
+  assert majority['names'] == {'span_f1': 0}
+  # The share of the questions without an answer.
+  dev = json.loads((finished.data / 'things' / 'dev.json').read_text())
+  questions = [
+    question
+    for entry in dev['data']
+    for paragraph in entry['paragraphs']
+    for question in paragraph['qas']
+  ]
+  share = sum(not each['answers'] for each in questions) / len(questions)
+  assert 0 < share < 1
+  assert majority['things']['exact_match'] == pytest.approx(100 * share)
+
+
 def test_predictions_are_written_for_every_unlabelled_row(finished):
   finished.command('predict')
   folder = finished.workdir / 'predictions' / 'single_to_multi-s0'

@@ -164,7 +164,8 @@ def _summary(folder, right=None, seeds=4, has_outputs=True, **fields):
 
 
 def _summarise(config, runs):
-  return report.summarise(config, _TASKS, runs) | {'baselines': {}}
+  summary = report.summarise(config, _TASKS, runs)
+  return summary | {'baselines': {}, 'weak': {}}
 
 
 @pytest.fixture(name='summary', scope='module')

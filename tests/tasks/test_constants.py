@@ -75,11 +75,11 @@ def test_labels_are_those_of_more_than_half_of_the_rows():
 
 
 def test_a_tag_is_the_most_frequent_one_of_words():
-  task = _task(kinds_lib.KINDS['tagging'], ('O', 'B-X'))
+  task = _task(kinds_lib.KINDS['tagging'], ('O', 'B-X', 'I-X'))
   # Tokens at which no word begins are not counted.
-  train = _Rows([4, 3], label=np.float32([-1, 1, 1, -1, -1, 0, -1]))
+  train = _Rows([5, 4], label=np.float32([-1, 1, 2, 2, -1, -1, 0, -1, -1]))
   dev = _Rows([3], label=np.float32([-1, 0, 0]), input_ids=np.zeros(3))
-  assert _predictions(task, train, dev)[0]['tags'] == ['B-X', 'B-X']
+  assert _predictions(task, train, dev)[0]['tags'] == ['I-X', 'I-X']
 
 
 def test_no_answer_is_an_answer_only_where_there_may_be_none():
