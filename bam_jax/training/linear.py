@@ -27,11 +27,8 @@ from bam_jax.tasks import task as task_lib
 _STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _FOLDS = 5
 _ITERATIONS = 100
-# A fit ends when a step lowers the loss by less than this share.
+# The fits end when a step lowers the sum of their losses by less than this.
 _TOLERANCE = 1e-5
-
-# [T, c] logits -> [N] losses
-Losses = Callable[[jax.Array], jax.Array]
 
 
 class Linear(NamedTuple):
@@ -66,6 +63,8 @@ def fit(
   chosen: np.ndarray,
 ) -> Linear:
   """Fits a model to the labels of some rows.
+
+  One optimization has a model for each fold and one for all rows, F in all.
 
   Args:
     task: the task of the rows.
@@ -125,13 +124,6 @@ def fit(
   return best
 
 
-def scored_tokens(
-  task: task_lib.Task, rows: kind_lib.Rows, chosen: np.ndarray
-) -> np.ndarray:
-  """Returns which tokens of rows count in the loss, [tokens] bool."""
-  return task.kind.token_targets(task, rows, chosen)[1] > 0
-
-
 def _fold_weights(uids: Sequence[str]) -> np.ndarray:
   """Returns the weights of N rows in each fit, [folds + 1, N] float32.
 
@@ -147,8 +139,8 @@ def _fold_weights(uids: Sequence[str]) -> np.ndarray:
 
 def _make_losses(
   task: task_lib.Task, rows: kind_lib.Rows, chosen: np.ndarray
-) -> Losses:
-  """Makes the function from logits to the loss of each row.
+) -> Callable[[jax.Array], jax.Array]:
+  """Makes the function from logits [T, c] to the losses of the rows, [N].
 
   Each row is a packed row with one slot, as the losses of kinds expect.
   """

@@ -53,8 +53,9 @@ class Programs:
     rows_multiple: B, over all processes, must be a multiple of it.
     abstract_state: TrainState of `jax.ShapeDtypeStruct`s with shardings.
     seeds: the training step of several seeds at once.
+    hidden_size: D, numbers per vector of the encoder.
     compilations: number of programs traced so far: one per batch shape for
-      training, one for predicting, one for `init_state`.
+      training, one each for predicting, encoding and `init_state`.
   """
 
   def __init__(
