@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import logging
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax.experiments import baselines
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records as records_lib
@@ -55,7 +56,7 @@ def report(plan: plan_lib.Plan) -> None:
   # Its import takes seconds (pandas, matplotlib), so other commands skip it.
   from bam_jax.reporting import report as report_lib
 
-  report_lib.write(
+  headline = report_lib.write(
     plan.workspace.root,
     plan.config,
     plan.tasks,
@@ -70,6 +71,8 @@ def report(plan: plan_lib.Plan) -> None:
     baselines.read(plan),
     {task: found.variants for task, found in weak.items()},
   )
+  for sentence in headline:
+    logging.info('%s', escape.plain(sentence))
   logging.info('report: %s', plan.workspace.root / 'report.html')
 
 

@@ -185,7 +185,8 @@ def about_verdicts(found: Mapping[str, Mapping]) -> str:
   if tests:
     text += (
       ' ±: half of its 95% interval; the data would not show a smaller one. p:'
-      f' two-sided t-test {" and ".join(tests)}.'
+      f' two-sided t-test {" and ".join(tests)}, corrected over the tasks, as ±'
+      ' is not.'
     )
   why = first_of([cell['reason'] for cell in found['tasks'].values()])
   return f'{text} Not tested, or not over examples: {why}.' if why else text

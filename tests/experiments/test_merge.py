@@ -73,7 +73,7 @@ def test_a_shard_trains_its_part_and_reports_on_that(shards, whole):
       assert found['missing'] == {}
       assert found['seeds'] == 1
     assert report['per_seed'].keys() == set(_FIELDS['variants'])
-    assert 'n = 1 seed' in (workdir / 'report.md').read_text()
+    assert 'With one seed the tests are' in (workdir / 'report.md').read_text()
     assert report['notes']['shard'].endswith('whose seeds are 3, 1')
 
 

@@ -5,7 +5,9 @@ the structure of report.json as documented; digests of the parameters.
 """
 
 import csv
+import html
 import json
+import logging
 from pathlib import Path
 import shutil
 import statistics
@@ -280,12 +282,19 @@ def test_a_report_warns_of_runs_of_few_steps(finished):
     ) in text
 
 
-def test_a_report_names_the_versions_that_its_runs_had(finished, workdir):
+def test_a_report_names_versions_and_its_first_lines_end_the_log(
+  finished, workdir, caplog
+):
   plan = finished.another(workdir)
   done = plan.workspace.read_record('multi-s0')
   assert f'jax {jax.__version__}' in done['versions']
   plan.workspace.write_record('multi-s0', done | {'versions': 'jax 0.0.1'})
-  report.report(plan)
+  with caplog.at_level(logging.INFO):
+    report.report(plan)
+  *_, average, serve, path = (each.getMessage() for each in caplog.records)
+  start = html.unescape((workdir / 'report.md').read_text()).split('\n\n')
+  assert {average, serve} <= {*start[1:4]}
+  assert average.startswith('On average') and path.startswith('report: ')
   notes = json.loads((workdir / 'report.json').read_text())['notes']
   assert notes['trained with'] == f'jax 0.0.1; {done["versions"]}'
 
