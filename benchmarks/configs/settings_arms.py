@@ -1,6 +1,6 @@
 """Run lengths, batches, loss weights and teachers, tried on held-out rows.
 
-  python docs/results/settings/hold_out.py $GLUE_DIR held_out
+  python docs/results/hold_out.py $GLUE_DIR held_out
   python -m bam_jax.main --config=benchmarks/configs/settings_arms.py \\
     --config.data.dir=held_out --workdir=work/mean
 
