@@ -201,13 +201,16 @@ def verdict_table(report: Report) -> Table:
   found = report.summary['verdicts']
   rows = []
   for task, cell in found['tasks'].items():
+    best = {'student': {found['student']}, 'own': {found['own']}}
+    best = best.get(cell['verdict'], {found['student'], found['own']})
+    is_weak = best <= {*report.summary['weak'].get(task, ())}
     difference = words.number(cell['difference'], '+z.1f')
     if cell['half_width'] is not None:
       difference += f' ± {cell["half_width"]:.1f}'
     rows.append(
       [
         task,
-        words.verdict(found, cell),
+        words.verdict(found, cell) + (words.WEAK if is_weak else ''),
         difference,
         words.p_value(cell['corrected']),
         f'{cell["examples"]:,}' if cell['examples'] else words.NOTHING,

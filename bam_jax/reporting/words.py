@@ -6,7 +6,6 @@ import math
 from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax import variants as variants_lib
-from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
 from bam_jax.reporting import verdicts
 from bam_jax.tasks import task as task_lib
@@ -200,7 +199,7 @@ def first_of(reasons: Sequence[str]) -> str:
 
 
 def _highest_average(variants: Mapping[str, dict]) -> str:
-  """Returns a sentence on the best average and its gain over the baselines."""
+  """Returns a sentence on the best average."""
   found = {name: variant['average'] for name, variant in variants.items()}
   averages = {name: value for name, value in found.items() if is_number(value)}
   is_undefined = any(v is not None and math.isnan(v) for v in found.values())
@@ -209,15 +208,9 @@ def _highest_average(variants: Mapping[str, dict]) -> str:
       f'No variant has {"a defined" if is_undefined else "an"} average yet.'
     )
   best = max(averages, key=averages.get)
-  gains = [
-    f'{number(averages[best] - averages[b], "+.1f")} against {label(b)}'
-    for b in comparisons.BASELINES
-    if b in averages and b != best
-  ]
   of = '' if len(averages) == len(variants) else ' of the complete variants'
   of = ' of the variants that have one' if is_undefined else of
-  text = f'Highest average{of}: {label(best)}, {averages[best]:.1f}'
-  return f'{text} ({", ".join(gains)}).' if gains else f'{text}.'
+  return f'Highest average{of}: {label(best)}, {averages[best]:.1f}.'
 
 
 def _untrained(summary: Mapping[str, dict]) -> list[str]:

@@ -202,14 +202,24 @@ def test_each_task_has_its_verdict(tmp_path, summary):
 
 def test_the_first_screen_is_sentences_then_verdicts_then_scores(tmp_path):
   runs = _runs(tmp_path, _RIGHT, seeds=1)
-  sentences = report.write(tmp_path, _config(_RIGHT, 1), _TASKS, runs, {})
-  for name in ('report.md', 'report.html'):
+  weak = {'less': ['single'], 'more': ['single'], 'same': ['single']}
+  sentences = report.write(
+    tmp_path, _config(_RIGHT, 1), _TASKS, runs, {}, weak=weak
+  )
+  for name in ('report.html', 'report.md'):
     text = html.unescape((tmp_path / name).read_text())
     shown = [*sentences, 'what serves best', 'serve its own model', 'variant']
     places = [text.rindex(sentences[0])]
     for words_shown in shown[1:]:
       places.append(text.index(words_shown, places[-1]))
     assert len(places) == 6
+  # Marked where what would serve best is no better than the majority.
+  rows = re.findall('^[|] (more|less|same) +[|] (.*?) +[|]', text, re.M)
+  assert rows[:3] == [
+    ('more', 'serve the student'),
+    ('less', 'serve its own model†'),
+    ('same', 'no difference shown'),
+  ]
 
 
 def test_the_first_sentence_is_of_the_average(summary):
@@ -315,6 +325,8 @@ def test_own_models_and_students_are_found_by_name():
   config = config_lib.Config(tasks=_TASKS.names, custom_variants=own)
   names = ['single', 'multi', 'single_to_single', 'a_slow', 'tuned', 'some']
   assert verdicts.find_own(config, names) == 'single'
+  searched = [*names, 'single_searched']
+  assert verdicts.find_own(config, searched) == 'single_searched'
   assert verdicts.find_own(config, names[1:]) == 'a_slow'
   assert verdicts.find_own(config, ['multi', 'tuned']) is None
   assert verdicts.find_student(config, names) == 'multi'
