@@ -3,9 +3,9 @@
   python docs/results/hold_out.py $GLUE_DIR held_out
   python docs/results/hold_out.py $GLUE_DIR small --train=60 --dev=1000 --draw=1
 
-Some of each task's training rows become its development set: by default a tenth,
-at most 2,000. The official development set is not used. With --train only that
-many of the other rows are kept.
+Some of each task's training rows become its development set: by default a
+tenth, at most 2,000. The official development set is not used. With --train
+only that many of the other rows are kept.
 """
 
 import argparse
