@@ -17,7 +17,8 @@ from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import statistics
 from bam_jax.tasks import task as task_lib
 
-EXAMPLES = 'dev examples'
+# What a test is over; or both, joined by `and`.
+SEEDS, EXAMPLES = 'seeds', 'dev examples'
 # A task's own model is like the first of these that the plan has.
 _OWN = ('single_searched', 'single')
 _MULTI = ('multi_searched', 'multi')  # Baselines of the average.
@@ -138,7 +139,7 @@ def _compare(
   cell |= {'verdict': 'not tested', 'over': '', 'examples': 0, 'reason': ''}
   if not all(map(statistics.is_defined, groups)):
     return cell | {'reason': statistics.UNDEFINED}
-  over, found = ['seeds'] if min(map(len, groups)) > 1 else [], None
+  over, found = [SEEDS] if min(map(len, groups)) > 1 else [], None
   try:
     found = comparisons.difference(draws, student, baseline, column)
     cell['examples'] = draws.examples(column)

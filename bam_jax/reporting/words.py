@@ -105,17 +105,19 @@ def headline(summary: Mapping[str, dict]) -> list[str]:
   sentences += _untrained(summary)
   if found['tasks']:
     sentences.append(_serve(found))
-  if any(cell['over'] == verdicts.EXAMPLES for cell in _verdict_cells(found)):
+  cells = [*found['averages'].values(), *found['tasks'].values()]
+  over = {cell['over'] for cell in cells}
+  if verdicts.EXAMPLES in over:
     sentences.append(
       'With one seed the tests are over dev examples alone: another seed may'
       ' decide otherwise.'
     )
+  if verdicts.SEEDS in over:
+    sentences.append(
+      'Without dev outputs the tests are over seeds alone: other dev examples'
+      ' may decide otherwise.'
+    )
   return sentences
-
-
-def _verdict_cells(found: Mapping[str, Mapping]) -> list[dict]:
-  """Returns all cells of `verdicts.summarise`."""
-  return [*found['averages'].values(), *found['tasks'].values()]
 
 
 def _student(found: Mapping[str, object]) -> str:

@@ -248,7 +248,9 @@ def test_without_outputs_the_test_is_over_seeds(tmp_path):
   assert cell['reason'] == 'runs/single_to_multi-s0/outputs.npz is not there'
   text = words.about_verdicts(found['verdicts'])
   assert f'Not tested, or not over examples: {cell["reason"]}.' in text
-  assert 'the student for more' in words.headline(found)[1]
+  sentences = words.headline(found)
+  assert 'the student for more' in sentences[1]
+  assert sentences[2].startswith('Without dev outputs the tests are over seeds')
 
 
 def test_one_seed_without_outputs_is_no_test(tmp_path):
