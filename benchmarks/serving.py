@@ -4,7 +4,7 @@
 
 Starts `--mode=serve` on a finished work directory with the same arguments.
 Clients, each on a connection of its own, send one request after the other: a
-pair of texts of the demo suite to every task at once (`--task`: to one alone).
+pair of generated texts to every task at once (`--task`: to one alone).
 The first request of each client is not counted.
 """
 

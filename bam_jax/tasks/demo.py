@@ -1,14 +1,21 @@
-"""The demo suite: five small generated tasks, which need no download.
+"""Nine small generated tasks, which need no download.
 
-Everything is made from the words and templates in demo.toml. Some words are
-used in `train` only, others in `dev` and `test` only, so a model needs what its
-pretrained encoder knows about these. The tasks share words and meaning
-(synonyms, categories, opposites, polarity), so that they can teach one another.
-Some training labels are wrong and some texts are ambiguous, so that no teacher
-is perfect.
+Everything is made from the words and templates in demo.toml. The tasks share
+words and meaning (synonyms, categories, opposites, polarity), so that they can
+teach one another. There are two suites:
+
+  NEW_WORDS  five tasks. Some words are used in `train` only, others in `dev`
+             and `test` only, so a model needs what its pretrained encoder knows
+             about these. Few training labels are wrong; some texts are
+             ambiguous.
+  REVIEWS    four tasks about reviews, which the demo trains. All splits use the
+             same words, so that a random encoder can learn them. Many training
+             labels are wrong, as if careless people had given them; those of
+             dev are right.
 """
 
 from collections.abc import Callable, Sequence
+import itertools
 from pathlib import Path
 import re
 import string
@@ -24,7 +31,6 @@ _Choice = TypeVar('_Choice')
 _Row = tuple[str, str | None, int | float]  # text a, text b, label
 
 _SEED = 20190710
-_LABEL_NOISE = 4  # per cent of the training rows
 
 _DATA = tomllib.loads(Path(__file__).with_name('demo.toml').read_text('utf-8'))
 _TEMPLATES = {
@@ -59,6 +65,12 @@ _CONCEPTS = {
   for category, words in _DATA['concepts'].items()
 }
 _POLAR = [_halves(_DATA['polar'][name]) for name in ('bad', 'good')]
+# Polar word -> its part of a review's grade: -1, 1, or twice that.
+_GRADES = {
+  word: (2 * polarity - 1) * (1 + (word in _DATA['polar']['strong'].split()))
+  for polarity, halves in enumerate(_POLAR)
+  for word in itertools.chain(*halves)
+}
 
 
 class _Draw:
@@ -88,6 +100,11 @@ class _Draw:
 
   def word(self, category: str) -> str:
     return self.one(self.concept(category).words)
+
+  def any_word(self, category: str) -> str:
+    """Draws a word of a category, whether of train or held out."""
+    concepts = [*itertools.chain(*_CONCEPTS[category])]
+    return self.one(self.one(concepts).words)
 
   def unlike(self, concept: _Concept) -> str:
     """Draws a word of the same category with another meaning."""
@@ -178,23 +195,77 @@ def _similarity(draw: _Draw) -> _Row:
   return first, second, min(max(tenths, 0), 50) / 10
 
 
+def _review(draw: _Draw) -> tuple[str, int]:
+  """Draws a review, and its grade from -4 to 4."""
+  a, b = draw.one(list(_GRADES)), draw.one(list(_GRADES))
+  subject = draw.one(_SUBJECTS)
+  has_one = draw.below(10) < 3
+  text = draw.line(
+    'review_of_one' if has_one else 'review_of_two',
+    a=a,
+    b=b,
+    t=subject,
+    u=draw.other(_SUBJECTS, subject),
+    r=draw.one(_ADVERBS),
+    p=draw.any_word('person'),
+    n=draw.any_word(draw.one(_OBJECTS)),
+  )
+  return text, _GRADES[a] + _GRADES[a if has_one else b]
+
+
+def _opinion(draw: _Draw) -> _Row:
+  text, grade = _review(draw)
+  return text, None, int(grade > 0) if grade else draw.below(2)
+
+
+def _verdict(draw: _Draw) -> _Row:
+  text, grade = _review(draw)
+  return text, None, 1 + (grade > 1) - (grade < -1)
+
+
+def _visit(draw: _Draw) -> _Row:
+  """Draws two reviews and whether their sum is good."""
+  (first, grade), (second, other) = _review(draw), _review(draw)
+  grade += other
+  return first, second, int(grade > 0) if grade else draw.below(2)
+
+
+def _stars(draw: _Draw) -> _Row:
+  """Draws two reviews and a score, which is 2.5 for a sum of 0."""
+  (first, grade), (second, other) = _review(draw), _review(draw)
+  return first, second, min(max(grade + other + 5, 0), 10) / 2
+
+
 class _Recipe(NamedTuple):
   make: Callable[[_Draw], _Row]
   train_rows: int
   text: tuple[str, ...]
   labels: tuple[str, ...]  # Empty: scores from 0 to 5.
+  wrong: int  # Per cent of the training labels.
+  held_out_rows: tuple[int, int] = (100, 50)  # dev, test
 
 
 _SINGLE, _PAIR = ('text',), ('text_a', 'text_b')
+_SCORES = [tenths / 10 for tenths in range(51)]
 _NLI = ('entailment', 'neutral', 'contradiction')
 _RECIPES = {
-  'demo_sentiment': _Recipe(_sentiment, 240, _SINGLE, ('negative', 'positive')),
-  'demo_topic': _Recipe(_topic, 180, _SINGLE, _TOPICS),
-  'demo_paraphrase': _Recipe(_paraphrase, 200, _PAIR, ('different', 'same')),
-  'demo_nli': _Recipe(_nli, 320, _PAIR, _NLI),
-  'demo_similarity': _Recipe(_similarity, 260, _PAIR, ()),
+  'demo_sentiment': _Recipe(
+    _sentiment, 240, _SINGLE, ('negative', 'positive'), 4
+  ),
+  'demo_topic': _Recipe(_topic, 180, _SINGLE, _TOPICS, 4),
+  'demo_paraphrase': _Recipe(_paraphrase, 200, _PAIR, ('different', 'same'), 4),
+  'demo_nli': _Recipe(_nli, 320, _PAIR, _NLI, 4),
+  'demo_similarity': _Recipe(_similarity, 260, _PAIR, (), 0),
+  'demo_opinion': _Recipe(
+    _opinion, 1600, _SINGLE, ('negative', 'positive'), 30, (500, 50)
+  ),
+  'demo_verdict': _Recipe(
+    _verdict, 1600, _SINGLE, ('avoid', 'unsure', 'go'), 30, (500, 50)
+  ),
+  'demo_visit': _Recipe(_visit, 1600, _PAIR, ('no', 'yes'), 30, (500, 50)),
+  'demo_stars': _Recipe(_stars, 800, _PAIR, (), 30, (500, 50)),
 }
-_HELD_OUT_ROWS = {'dev': 100, 'test': 50}
+NEW_WORDS, REVIEWS = tuple(_RECIPES)[:5], tuple(_RECIPES)[5:]
 
 
 def _task(name: str, recipe: _Recipe) -> task_lib.Task:
@@ -236,7 +307,8 @@ def generate(
     KeyError: the task or split is unknown.
   """
   task, recipe = TASKS[task_name], _RECIPES[task_name]
-  size = rows or {'train': recipe.train_rows, **_HELD_OUT_ROWS}[split]
+  sizes = recipe.train_rows, *recipe.held_out_rows
+  size = rows or dict(zip(('train', 'dev', 'test'), sizes, strict=True))[split]
   seed = (_SEED, list(TASKS).index(task_name), list(task.tables).index(split))
   draw = _Draw(seed, held_out=split != 'train')
   drawn: dict[tuple[str, str | None], int | float | None] = {}
@@ -244,9 +316,9 @@ def generate(
     text_a, text_b, label = recipe.make(draw)
     if text_a == text_b:
       continue
-    noisy = split == 'train' and draw.below(100) < _LABEL_NOISE
-    if noisy and not task.kind.has_scale:
-      label = draw.other(range(task.num_outputs), label)
+    if split == 'train' and draw.below(100) < recipe.wrong:
+      wrong = range(task.num_outputs) if recipe.labels else _SCORES
+      label = draw.other(wrong, label)
     drawn.setdefault((text_a, text_b), None if split == 'test' else label)
   return [
     task_lib.Example(f'{task_name}/{split}/{index}', text_a, text_b, label)

@@ -232,28 +232,6 @@ def test_an_undefined_score_is_a_reason(tmp_path):
   assert found['score']['p_value'] is not None
 
 
-def test_a_resample_without_a_score_widens_the_interval(tmp_path):
-  """Every third resample leaves out the one row that `multi` calls positive."""
-
-  def change(variant, seed, arrays):
-    if variant == 'multi':
-      place = np.flatnonzero(arrays['word/dev/label'])[0]
-      arrays['word/dev/logits'] = np.eye(2)[
-        (np.arange(_N) == place).astype(int)
-      ]
-    return arrays
-
-  draws = comparisons.Draws(_write(tmp_path, change), _TASKS)
-  student, multi = (
-    100 * draws.scores(name, 'word') for name in ('single_to_multi', 'multi')
-  )
-  undefined = np.isnan(multi).any(axis=1)
-  assert np.mean(undefined) == pytest.approx((1 - 1 / _N) ** _N, abs=0.03)
-  found = comparisons.difference(draws, 'single_to_multi', 'multi', 'word')
-  left = bootstrap.difference(student[~undefined], multi[~undefined], _N)
-  assert found.error > left.error and found.mean == pytest.approx(left.mean)
-
-
 def test_labels_of_one_run_serve_the_others(tmp_path):
   def change(variant, seed, arrays):
     if (variant, seed) == ('multi', 2):

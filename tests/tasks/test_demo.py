@@ -41,31 +41,38 @@ def test_more_rows_begin_with_those_of_the_suite(rows, split):
   assert more[: len(few)] == few
 
 
-def test_one_task_of_each_kind():
-  kinds = [
+def test_tasks_of_each_shape():
+  shapes = [
     (task.is_pair, task.kind.has_scale, len(task.labels))
     for task in demo.TASKS.values()
   ]
-  assert kinds == [
-    (False, False, 2),
-    (False, False, 3),
-    (True, False, 2),
-    (True, False, 3),
-    (True, True, 0),
-  ]
+  of_both = [(False, False, 2), (False, False, 3), (True, False, 2)]
+  assert shapes == [
+    *of_both, (True, False, 3), (True, True, 0), *of_both, (True, True, 0)
+  ]  # fmt: skip
+  assert tuple(demo.TASKS) == demo.NEW_WORDS + demo.REVIEWS
   for name, task in demo.TASKS.items():
     assert name == task.name
     assert name.startswith('demo_')
     assert set(task.metrics) <= set(metrics.METRICS)
 
 
-def test_rows_are_the_same_everywhere(rows):
-  # The digest was computed once: a change of the rows, or of NumPy's stream,
+@pytest.mark.parametrize(
+  ('suite', 'digest'),
+  [
+    ('NEW_WORDS',
+     '9db59db94b5d85d78aca55df52ee2063f3c294008ed17950fa88164c8fb2ef21'),
+    ('REVIEWS',
+     '9c8aa00c089049bda2c1c6faadc815cfbc5d4251911540d1d3511a4f352c0941'),
+  ],
+)  # fmt: skip
+def test_rows_are_the_same_everywhere(rows, suite, digest):
+  # The digests were computed once: a change of the rows, or of NumPy's stream,
   # shows here, because it changes every number that the demo reports.
-  text = json.dumps([list(map(list, part)) for part in rows.values()])
-  assert hashlib.sha256(text.encode()).hexdigest() == (
-    '9db59db94b5d85d78aca55df52ee2063f3c294008ed17950fa88164c8fb2ef21'
-  )  # fmt: skip
+  names = getattr(demo, suite)
+  parts = [part for (name, _), part in rows.items() if name in names]
+  text = json.dumps([list(map(list, part)) for part in parts])
+  assert hashlib.sha256(text.encode()).hexdigest() == digest
 
 
 def test_a_second_call_gives_the_same_rows(rows):
@@ -74,11 +81,12 @@ def test_a_second_call_gives_the_same_rows(rows):
 
 def test_sizes(rows):
   train = [len(rows[name, 'train']) for name in demo.TASKS]
-  assert len(set(train)) == len(train)
-  # The demo has four minutes on two cores: five variants of this many rows.
-  assert sum(train) == 1200
+  assert len(set(train[:5])) == 5
+  assert sum(train[:5]) == 1200
+  assert train[5:] == [1600, 1600, 1600, 800]
   for name in demo.TASKS:
-    assert (len(rows[name, 'dev']), len(rows[name, 'test'])) == (100, 50)
+    dev = 500 if name in demo.REVIEWS else 100
+    assert (len(rows[name, 'dev']), len(rows[name, 'test'])) == (dev, 50)
 
 
 @pytest.mark.parametrize('name', demo.TASKS)
@@ -113,9 +121,10 @@ def test_labels_fit_the_task_and_no_class_rules(rows, name):
 
 def test_content_words_of_dev_and_test_never_stand_in_train(rows):
   """Also not in another task's training rows."""
-  train = set().union(*(_words(rows[n, 'train']) for n in demo.TASKS))
+  names = demo.NEW_WORDS
+  train = set().union(*(_words(rows[n, 'train']) for n in names))
   held_out = set().union(
-    *(_words(rows[n, s]) for n in demo.TASKS for s in ('dev', 'test'))
+    *(_words(rows[n, s]) for n in names for s in ('dev', 'test'))
   )
   lists = [*demo._POLAR, *demo._CONCEPTS.values()]
   halves = [
@@ -160,6 +169,49 @@ def test_train_labels_hold_noise_and_dev_labels_none(rows):
 
   assert wrong('dev') == 0.0
   assert 0.02 < wrong('train') < 0.08
+
+
+def _grade(text: str) -> int:
+  """Grades a review: strong words count twice, a single polar word again."""
+  strong = set(demo._DATA['polar']['strong'].split())
+  bad, good = (set(itertools.chain(*halves)) for halves in demo._POLAR)
+  words = [word for word in text.split() if word in bad | good]
+  grades = [(1 + (w in strong)) * (1 if w in good else -1) for w in words]
+  return sum(grades) * (3 - len(grades))
+
+
+@pytest.mark.parametrize('name', demo.REVIEWS)
+def test_reviews_are_labelled_by_their_grade_but_for_wrong_labels(rows, name):
+  """Oracle: grades counted from the texts."""
+
+  def wrong(split: str) -> float:
+    result = []
+    for example in rows[name, split]:
+      grade = _grade(example.text_a)
+      if example.text_b is not None:
+        grade += _grade(example.text_b)
+      if name == 'demo_stars':
+        expected = 2.5 + min(max(grade, -5), 5) / 2
+      elif name == 'demo_verdict':
+        expected = 0 if grade < -1 else 2 if grade > 1 else 1
+      elif grade:
+        expected = int(grade > 0)
+      else:  # Either label is right.
+        continue
+      result.append(example.label != expected)
+    return float(np.mean(result))
+
+  assert wrong('dev') == 0.0
+  assert 0.25 < wrong('train') < 0.35
+
+
+@pytest.mark.parametrize('name', demo.REVIEWS)
+def test_reviews_of_train_and_dev_share_polar_words_but_no_rows(rows, name):
+  train, dev = rows[name, 'train'], rows[name, 'dev']
+  polar = {word for halves in demo._POLAR for half in halves for word in half}
+  assert polar <= _words(train)
+  assert polar <= _words(dev)
+  assert not {e[1:3] for e in train} & {e[1:3] for e in dev}
 
 
 def test_similarity_follows_the_meaning_in_common(rows):

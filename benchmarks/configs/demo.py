@@ -1,0 +1,21 @@
+"""The demo, and two students whose distillation is switched off or broken.
+
+`python -m benchmarks.demo` trains them: `shuffled` needs its change of what the
+student reads.
+"""
+
+from bam_jax import config as config_lib
+from configs import demo
+
+
+def get_config():
+  config = demo.get_config()
+  config.custom_variants.gold = config_lib.custom_variant(
+    like='single_to_multi',
+    changes={'distill': {'annealing': 'constant', 'constant': 1.0}},
+  )
+  config.custom_variants.shuffled = config_lib.custom_variant(
+    like='single_to_multi'
+  )
+  config.variants = (*config.variants, 'gold', 'shuffled')
+  return config
