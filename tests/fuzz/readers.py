@@ -22,6 +22,7 @@ from bam_jax.data import tfrecord
 from bam_jax.experiments import workspace
 from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
+from bam_jax.modeling import pooling
 from bam_jax.modeling import weight_files
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.runtime import telemetry
@@ -130,6 +131,12 @@ def _make_index(folder: Path) -> None:
     'weight_map': {'a': 'model-1.safetensors', 'b': 'model-1.safetensors'}
   }
   (folder / 'model.safetensors.index.json').write_text(json.dumps(index))
+
+
+def _make_pooling(folder: Path) -> None:
+  for file, value in pooling.describe_mean(8, 2).items():
+    (folder / file).parent.mkdir(exist_ok=True)
+    (folder / file).write_text(json.dumps(value))
 
 
 def _make_vocabulary(folder: Path) -> None:
@@ -302,6 +309,9 @@ READERS = {
   ),
   'index': Reader(
     _make_index, weight_files.find_files, ('model.safetensors.index.json',)
+  ),
+  'pooling': Reader(
+    _make_pooling, pooling.load, (pooling.MODULES, '1_Pooling/config.json')
   ),
   'vocabulary': Reader(
     _make_vocabulary, _read_tokenizer, ('vocab.txt', 'tokenizer_config.json')
