@@ -2,8 +2,9 @@
 
   python -m benchmarks.demo work/demos --first_seeds 0 1000 2000 3000
 
-For each set of eight seeds the README's command is run and timed. Then two more
-students are trained beside its models: `gold` learns from gold labels alone (a
+For each set of eight seeds the README's command is run and timed. Then more
+models are trained beside its own: `longer` is Multi with twice the steps, and
+two students lack working distillation: `gold` learns from gold labels alone (a
 gold weight of 1), `shuffled` from the predictions that its teachers made on
 other rows. Printed are median averages over seeds, as in the report, and time
 and memory of the README's command.
@@ -20,7 +21,7 @@ import time
 import numpy as np
 
 _ROOT = Path(__file__).parents[1]
-_VARIANTS = 'single', 'multi', 'single_to_multi', 'gold', 'shuffled'
+_VARIANTS = 'single', 'multi', 'single_to_multi', 'longer', 'gold', 'shuffled'
 _TRAIN = 'from benchmarks import demo; demo.train()'
 
 

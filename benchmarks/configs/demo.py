@@ -1,4 +1,4 @@
-"""The demo, and two students whose distillation is switched off or broken.
+"""The demo, a longer Multi, and two students without working distillation.
 
 `python -m benchmarks.demo` trains them: `shuffled` needs its change of what the
 student reads.
@@ -10,6 +10,9 @@ from configs import demo
 
 def get_config():
   config = demo.get_config()
+  config.custom_variants.longer = config_lib.custom_variant(
+    like='multi', changes={'multi': {'epochs': 4.0}}
+  )
   config.custom_variants.gold = config_lib.custom_variant(
     like='single_to_multi',
     changes={'distill': {'annealing': 'constant', 'constant': 1.0}},
@@ -17,5 +20,5 @@ def get_config():
   config.custom_variants.shuffled = config_lib.custom_variant(
     like='single_to_multi'
   )
-  config.variants = (*config.variants, 'gold', 'shuffled')
+  config.variants = (*config.variants, 'longer', 'gold', 'shuffled')
   return config
