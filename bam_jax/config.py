@@ -204,8 +204,8 @@ def loss_weights(config: Config) -> dict[str, float]:
       result[task] = math.nan
     if not 0 < result[task] <= _MOST_WEIGHT:
       raise errors.UserError(
-        f'{where} is neither auto nor TASK=NUMBER above 0 and at most'
-        f" {_MOST_WEIGHT:g}; give something like '{task}=8'"
+        f'{where} is neither auto nor TASK=NUMBER; give a number above 0 and'
+        f" at most {_MOST_WEIGHT:g}, such as '{task}=8'"
       )
   return result
 

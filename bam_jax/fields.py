@@ -270,7 +270,7 @@ class SearchConfig(SearchGrid):
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-  """Which part of the planned runs this command trains, and what besides."""
+  """Selects the planned runs that this command trains, and the baselines."""
 
   shard: str = field('', 'i/n: seeds[i::n] and their teachers; empty: all')
   baselines: bool = field(

@@ -281,7 +281,7 @@ def read_json(
 
   Args:
     path: of the file.
-    remedy: how to mend a damaged file, for the error.
+    remedy: how to fix a damaged file, for the error.
 
   Raises:
     errors.UserError: the file is missing or damaged.

@@ -62,14 +62,14 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 
 def test_a_mistake_is_one_line_whatever_it_quotes():
-  message = str(errors.UserError('a/b: é → \n\x1b[2J\u2028\ud800; mend it'))
-  assert message == 'a/b: é → \\n\\x1b[2J\\u2028\\ud800; mend it'
+  message = str(errors.UserError('a/b: é → \n\x1b[2J\u2028\ud800; fix it'))
+  assert message == 'a/b: é → \\n\\x1b[2J\\u2028\\ud800; fix it'
 
 
 def test_a_long_mistake_keeps_where_and_remedy():
-  message = str(errors.UserError(f'a/b: {"x" * 10**6}; mend it'))
+  message = str(errors.UserError(f'a/b: {"x" * 10**6}; fix it'))
   assert len(message) < 1100
-  assert message.startswith('a/b: xx') and message.endswith('xx; mend it')
+  assert message.startswith('a/b: xx') and message.endswith('xx; fix it')
 
 
 def _make(kind: str, path: Path, secret: Path) -> None:

@@ -257,12 +257,12 @@ def test_an_argument_of_a_config_file_and_fields(place):
 @pytest.mark.parametrize(
   ('name', 'content', 'message'),
   [
-    ('mood.tsv', None, r'mood\.tsv: No such file or directory; mend'),
+    ('mood.tsv', None, r'mood\.tsv: No such file or directory; fix'),
     ('mood.tsv', b'', r'mood\.tsv: has no usable row'),
     (
       'mood.tsv',
       b'text\tlabel\nfine\tup\nso\tso\tup\n',
-      r'mood\.tsv:3: 3 columns where the first line has 2; mend',
+      r'mood\.tsv:3: 3 columns where the first line has 2; fix',
     ),
     (
       'mood.tsv',

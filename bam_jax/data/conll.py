@@ -98,12 +98,12 @@ def _columns(
     if not all(-len(fields) <= column < len(fields) for column in chosen):
       raise errors.UserError(
         f'{path}:{number}: the row has {len(fields)} columns, but those with'
-        f' the numbers {chosen} are read, counted from 0; mend the row'
+        f' the numbers {chosen} are read, counted from 0; fix the row'
       )
     if cells and _is_comment(line, block[0][1]):
       raise errors.UserError(
         f'{path}:{number}: begins with # and has other columns than the words'
-        ' before it; put a comment before its sentence, or mend the row'
+        ' before it; put a comment before its sentence, or fix the row'
       )
     cells.append([fields[column] for column in chosen])
     if not cells[-1][0] or ' ' in cells[-1][0]:

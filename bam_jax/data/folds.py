@@ -128,7 +128,7 @@ def hold_out(
 
 
 def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
-  """Returns a number for each row, [N] uint64: equal if its texts are equal.
+  """Returns a number per row, [N] uint64, the same for rows with equal texts.
 
   Copies and windows of an example have the number of its first row.
   """

@@ -38,7 +38,7 @@ def parse(line: str, where: str) -> dict[str, object]:
     return files.parse_json(line)
   except json.JSONDecodeError as error:
     raise errors.UserError(
-      f'{where}: not JSON ({error.msg} at column {error.colno}); mend the row'
+      f'{where}: not JSON ({error.msg} at column {error.colno}); fix the row'
     ) from None
   except ValueError as error:
     raise errors.UserError(

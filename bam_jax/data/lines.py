@@ -95,8 +95,7 @@ def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
     number += 1
     if len(line) == _LONGEST and line[-1] != '\n':
       raise errors.UserError(
-        f'{name}:{number}: a line of {_LONGEST} characters or more; mend the'
-        ' row'
+        f'{name}:{number}: a line of {_LONGEST} characters or more; fix the row'
       )
     yield number, line.removesuffix('\n')
 

@@ -65,7 +65,7 @@ class Source:
 
   @property
   def remedy(self) -> str:
-    """Returns how the user can mend a missing split."""
+    """Returns how the user can fix a missing split."""
     if self.format == 'tfds':
       return tfds_source.how_to_get(self.table.tfds, self.data.tfds_dir)
     if self.table.tfds:
@@ -73,7 +73,7 @@ class Source:
     field = f'config.custom_tasks.{self.task.name}'
     if self.split == task_lib.UNLABELLED:
       field = 'config.data.unlabelled'
-    return f'mend config.data.dir or {field}'
+    return f'fix config.data.dir or {field}'
 
   def is_present(self) -> bool:
     """Returns whether the split's file exists, readable or not."""

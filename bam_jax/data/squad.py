@@ -69,6 +69,6 @@ def _texts(
     if not good or not text or context[start : start + len(text)] != text:
       raise errors.UserError(
         f'{where}: the answer {text!r} is not at character {start!r} of'
-        ' the context; mend the row'
+        ' the context; fix the row'
       )
   return texts, tuple(answers)

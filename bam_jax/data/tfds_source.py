@@ -217,7 +217,7 @@ def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
       if error:
         raise errors.UserError(
           f'config.data.source=tfds: {name} cannot be downloaded and prepared'
-          f' in {_folder(tfds_dir)}: {error}; mend that and run the same'
+          f' in {_folder(tfds_dir)}: {error}; fix that and run the same'
           ' command again; finished data sets are kept'
         )
   finally:

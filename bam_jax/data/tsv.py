@@ -81,7 +81,7 @@ def _rows(
       fault(
         errors.UserError(
           f'{where}: {len(fields)} columns where the first line has {width};'
-          ' mend the row'
+          ' fix the row'
         )
       )
     else:
@@ -102,14 +102,14 @@ def _column(
     if -len(first) <= column < len(first):
       return column
     raise errors.UserError(
-      f'{where}: no column {column}; the first line has {len(first)}, counted'
-      ' from 0; mend the file, or name another column'
+      f'{where}: no column {column}; the first line has columns 0 to'
+      f' {len(first) - 1}; fix the file, or name another column'
     )
   if not header or column not in first:
     raise errors.UserError(
       f'{where}: no column {column!r}; the first line has'
       f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these, or'
-      ' set header=False where it is a row'
+      ' set header=False if the first line is data'
     )
   if first.count(column) > 1:
     raise errors.UserError(

@@ -24,7 +24,7 @@ from bam_jax.modeling import pretrained
 # Places shown of a finding; doctor.json has more.
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
-_FINDINGS = ('severity', 'split', 'check', 'count', 'what, how to mend')
+_FINDINGS = ('severity', 'split', 'check', 'count', 'what, how to fix')
 _SPLITS = ('split', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut')
 _IN_ONE_LINE = {'severity', 'split', 'check', 'count', 'rows'}
 _NUMBERS = {'count', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut'}

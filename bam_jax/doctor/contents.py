@@ -17,9 +17,9 @@ _MARK = '\ufeff'
 _STRANGE = re.compile(f'[{_MARK}\ufffd\0]')
 # Quoted as a writer with quoting does it, marks inside doubled.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
-# Check -> what is wrong with some rows' texts, how to mend it.
+# Check -> what is wrong with some rows' texts, how to fix it.
 _TEXTS = {
-  'empty text': ('rows with an empty text', 'remove or mend them'),
+  'empty text': ('rows with an empty text', 'remove or fix them'),
   'bom': (
     'rows with a byte-order mark inside, which is no part of the text',
     'remove it; files were joined, or saved with a mark twice',

@@ -20,10 +20,10 @@ class Finding:
 
   Attributes:
     severity: `error`: a run would stop or learn nonsense; `warning`: scores may
-      be misleading; `note`: nothing has to be mended.
+      be misleading; `note`: nothing has to be fixed.
     check: short name of the check.
     what: the problem, in words.
-    remedy: how to mend it; empty for a note that asks for nothing.
+    remedy: how to fix it; empty for a note that asks for nothing.
     count: number of rows, or of whatever `what` counts.
     places: at most `MAX_PLACES`, as `FILE:LINE`, or as uid if the source has no
       lines; a pair of rows has = or ≈ in the middle.

@@ -46,7 +46,7 @@ def load(
   except errors.UserError as error:
     yield _from_errors(rows, 'error', 'unreadable', [error], folder)
   except OSError as error:
-    what, remedy = str(error.strerror), 'mend its permissions'
+    what, remedy = str(error.strerror), 'fix its permissions'
     yield rows.find('error', 'unreadable', what, remedy)
 
 
@@ -131,7 +131,7 @@ def _usable(
         if row.label or not table.skip_malformed:
           faults['label'].append(error)
         else:  # It counts as malformed where such rows are skipped.
-          error = errors.UserError(f'{where}: no label; mend the row')
+          error = errors.UserError(f'{where}: no label; fix the row')
           faults['malformed'].append(error)
       else:
         yield row._replace(label=parsed[row.label])

@@ -142,7 +142,7 @@ def _check_quotes(
 ) -> Iterator[findings.Finding]:
   """Finds lines that a CSV reader would join to the previous row.
 
-  Rows are read without quoting here, so nothing has to be mended; but other
+  Rows are read without quoting here, so nothing has to be fixed; but other
   programs would read fewer rows, and number them differently.
   """
   ends = [0]

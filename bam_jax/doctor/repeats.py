@@ -184,7 +184,7 @@ def check_near(
 def _distinct_rows(
   splits: Sequence[rows_lib.Rows],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Removes duplicate rows; returns split, row and text numbers of the rest."""
+  """Removes duplicate rows; returns split, row and text indices of the rest."""
   kept = [
     np.unique(_unordered_keys(rows), return_index=True)[1] for rows in splits
   ]

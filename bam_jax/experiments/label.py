@@ -65,7 +65,7 @@ def _label_rows(
   output: Path,
   background: background_lib.Background,
 ) -> None:
-  """Writes one run's external logits, unless they exist already."""
+  """Writes one run's logits for students of other plans, unless they exist."""
   parameters = plan.workspace.read_record(run.name)['parameters']
   get_params = functools.cache(functools.partial(plan.restore_params, run.name))
   teacher = f'{run.name} of {plan.config.name}, from {plan.encoder.description}'
@@ -108,8 +108,8 @@ def _prepare_other_rows(
       if is_tfds or not table.file or Path(table.file).is_absolute():
         raise errors.UserError(
           f'--input={data_dir}: the rows of {name} are not in a file below'
-          ' config.data.dir; leave --input out, or give the name of the file'
-          ' relative to config.data.dir'
+          ' config.data.dir, so --input cannot replace them; leave it out, or'
+          ' name the file of the task relative to config.data.dir'
         )
       result.setdefault(name, {})[split] = prepare.prepare(
         task,

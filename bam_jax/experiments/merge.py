@@ -52,8 +52,8 @@ def copy_runs(
     names = source.finished_runs()
     if not names:
       raise errors.UserError(
-        f'--from={source.root}: has no finished run; give work directories,'
-        ' separated by commas'
+        f'--from={source.root}: has no finished run; give work directories'
+        ' that have one, separated by commas'
       )
     for name in names:
       _check_equal(name, origins.get(name, into), source)

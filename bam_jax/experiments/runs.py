@@ -142,7 +142,7 @@ class Run:
     return self.config.single if self.is_single else self.config.multi
 
   def field_path(self, name: str) -> str:
-    """Returns where a field of `length` is set, such as `config.multi.epochs`.
+    """Returns the path of a run-length field, such as `config.multi.epochs`.
 
     A custom variant sets it in its own `changes`.
     """

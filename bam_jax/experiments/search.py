@@ -209,7 +209,7 @@ def to_json(result: Result) -> dict[str, object]:
 
 
 def describe(result: Result) -> str:
-  """Returns sentences for the report: chosen settings, and how many tried."""
+  """Describes for the report which settings were chosen, and how many tried."""
   scores = result.scores
   counts = dict.fromkeys(f'{len(tried)}' for tried in scores.values())
   seeds = next(iter(next(iter(scores.values())).values()))

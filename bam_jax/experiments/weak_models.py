@@ -18,7 +18,7 @@ Finished = Sequence[tuple[runs_lib.Run, Mapping[str, object]]]
 
 
 class Weak(NamedTuple):
-  """The weak variants of a task.
+  """Variants of a task that are no better than a constant prediction.
 
   Attributes:
     variants: their names.

@@ -257,7 +257,7 @@ def _remedy(path: Path) -> str:
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """Returns a run's settings, with None for keys that only the record has."""
+  """Returns a run's settings; None for keys that only its saved record has."""
   # Fields of the configuration that have been removed since then don't count.
   keys = (key for key in record if not key.startswith('config.'))
   return {**dict.fromkeys(keys), **identity}
@@ -280,6 +280,6 @@ def differences(
 
 
 def defaults() -> dict[str, object]:
-  """Returns the default of each configuration field by its identity key."""
+  """Maps each configuration field's key in identities to its default."""
   fields = schema.flatten(config_lib.Config())
   return {f'config.{key}': value for key, value in fields.items()}

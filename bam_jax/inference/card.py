@@ -56,7 +56,7 @@ def write(
   jax_version: str = '',
   pooling: str = 'cls',
 ) -> str:
-  """Returns the card of a directory that holds the heads of some tasks.
+  """Returns the model card of an exported directory with some tasks' heads.
 
   The card is Markdown. `jax_version` is that of the jax that exported a
   program; it is empty for a Hugging Face directory, whose card has front

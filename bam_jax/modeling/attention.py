@@ -148,7 +148,7 @@ def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
-  """Maps the function over heads and rows, without a kernel."""
+  """Computes attention without a kernel, by vmap over heads and rows."""
   qkv, *others = arrays
   _, length, _, num_heads, _ = qkv.shape
   qkv = _with_bias(qkv, bias[None, None])

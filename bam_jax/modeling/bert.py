@@ -135,7 +135,7 @@ class Layer(nn.Module):
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> jax.Array:
-    """Applies the layer to x [B, L, D]; words: random uint32 [_SITES, 2]."""
+    """Applies the layer to x [B, L, D]; `words`: dropout bits [_SITES, 2]."""
     config, compute = self.config, self.compute
     rate, place = config.dropout_hidden, (compute.mesh, compute.platform)
     y, bias = SelfAttention(config, compute, name='attention')(

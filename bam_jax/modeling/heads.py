@@ -19,7 +19,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 
 class Logits(NamedTuple):
-  """Logits of a batch.
+  """The logits of all heads for one batch.
 
   Attributes:
     slots: [B, S, C] float32, of each segment's pooled vector; finite but

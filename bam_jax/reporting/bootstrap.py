@@ -100,7 +100,7 @@ class Difference(NamedTuple):
 
   @property
   def half_width(self) -> float:
-    """Half of the 95% interval; a smaller difference does not show."""
+    """Half the width of the 95% interval of the difference."""
     return float(self.error * scipy.stats.t.ppf(0.975, self.freedom))
 
   def p_value(self, alternative: Literal['greater', 'two-sided']) -> float:

@@ -164,7 +164,7 @@ def over_examples(
 def difference(
   draws: Draws, variant: str, baseline: str, column: str
 ) -> bootstrap_lib.Difference | None:
-  """Returns the difference of two variants' mean scores, 0 to 100.
+  """Returns the difference of two variants' mean scores, in points of 100.
 
   The score of a resample on which it is undefined counts as 0, as without any
   relation to the gold labels: that makes the error larger.

@@ -11,7 +11,7 @@ from bam_jax.inference import model as model_lib
 
 
 class Overloaded(Exception):
-  """Too many inputs are waiting to accept a request."""
+  """A request is refused because too many inputs are already waiting."""
 
 
 class _Request(NamedTuple):

@@ -40,7 +40,7 @@ def parse(
   inputs = request.get('inputs')
   if not isinstance(inputs, list) or not inputs:
     raise errors.UserError(
-      '"inputs" is not a list of one or more inputs; give one'
+      '"inputs" is not a list of one or more inputs; give a list'
     )
   if len(inputs) > max_inputs:
     raise errors.UserError(

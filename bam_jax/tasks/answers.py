@@ -91,7 +91,7 @@ class Answers(kind_bases.PerToken):
     """Returns the answers unchanged: each text, and where it starts."""
     if not value and not task.unanswerable:
       raise errors.UserError(
-        f'{where}: has no answer; mend the row or set'
+        f'{where}: has no answer; fix the row or set'
         f' config.custom_tasks.{task.name}.unanswerable=True'
       )
     return value

@@ -33,7 +33,7 @@ class Classification(kind_bases.Plain):
     )
 
   def parse(self, task: task_lib.Task, value: str, where: str) -> int:
-    """Returns the index in `task.labels`."""
+    """Returns the index of a label in `task.labels`."""
     return label_index(task, value, where)
 
   def encode_label(self, task: task_lib.Task, label: int | None) -> float:
@@ -135,7 +135,7 @@ def label_index(task: task_lib.Task, value: str, where: str) -> int:
   """
   if value not in task.labels:
     raise errors.UserError(
-      f'{where}: label {value!r} is none of {errors.some(task.labels)}; mend'
+      f'{where}: label {value!r} is none of {errors.some(task.labels)}; fix'
       f' the row or the labels of task {task.name!r}'
     )
   return task.labels.index(value)

@@ -351,5 +351,7 @@ def check_text(value: object, where: str) -> str:
     raise errors.UserError(f'{where} is not a string; give a string')
   if _SURROGATE.search(value):
     # JSON can spell half of a pair, which no tokenizer takes.
-    raise errors.UserError(f'{where} holds half of a surrogate pair; remove it')
+    raise errors.UserError(
+      f'{where} holds half of a surrogate pair; remove that half'
+    )
   return value

@@ -89,7 +89,7 @@ def cut_windows(
 def _answer(
   example: task_lib.Example, spans: np.ndarray
 ) -> tuple[int, int] | None:
-  """First and last token in the context of the first gold answer."""
+  """Returns the first and last context token of the first gold answer."""
   if not example.label:
     return None
   text, start = example.label[0]

@@ -60,11 +60,11 @@ class Regression(kind_bases.Plain):
       score = plain_text.parse_number(value)
     except ValueError:
       raise errors.UserError(
-        f'{where}: score {value!r} is no number; mend the row'
+        f'{where}: score {value!r} is no number; fix the row'
       ) from None
     if not low <= score <= high:
       raise errors.UserError(
-        f'{where}: score {value} is not from {low:g} to {high:g}; mend the row'
+        f'{where}: score {value} is not from {low:g} to {high:g}; fix the row'
         f' or the scale of task {task.name!r}'
       )
     return float(str(np.float32(score)))

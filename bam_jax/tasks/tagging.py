@@ -69,7 +69,7 @@ class Tagging(kind_bases.PerToken):
   def encode_label(
     self, task: task_lib.Task, label: tuple[int, ...] | None
   ) -> np.ndarray:
-    """Returns the tag index of each word, [words]; `windows` aligns them."""
+    """Returns the tag index of each word, [words]; not yet one per token."""
     return np.array(np.nan if label is None else label, np.float32)
 
   def windows(
@@ -284,7 +284,7 @@ def _examples(
 
 
 def _windows(pieces: list[np.ndarray], room: int) -> Iterator[tuple[int, int]]:
-  """Yields the first word of each window, and the end (exclusive)."""
+  """Yields each window's first word and the word after its last, as indices."""
   first = used = 0
   for place, piece in enumerate(pieces):
     if used + len(piece) > room:

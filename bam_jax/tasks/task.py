@@ -34,7 +34,7 @@ def example_uid(uid: str) -> str:
 
 
 def is_swapped(uid: str) -> bool:
-  """Whether a uid is of a copy with the texts in the other order."""
+  """Whether a uid belongs to a copy with its two texts swapped."""
   return uid.endswith(SWAP_SUFFIX)
 
 

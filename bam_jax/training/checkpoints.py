@@ -214,7 +214,7 @@ class Checkpoints:
     if not self.has(step):
       raise errors.UserError(
         f'{self._step_directory(step)}: the checkpoint is missing; remove the'
-        ' folder of the run to train it again'
+        ' folder of the run, and the same command trains it again'
       )
     return self._restore(step, _PARAMS, like)
 

@@ -374,7 +374,7 @@ class Programs:
     return self._encode(own, self.put(batch, is_whole=True))
 
   def place_encoder(self, params: Any) -> dict[str, Any]:
-    """Copies an encoder to the devices, from host arrays of all processes."""
+    """Copies an encoder, which all processes have, from host to devices."""
     own = {'encoder': params['encoder']}
     expected = {'encoder': self.abstract_state.params['encoder']}
     return jax.tree.map(

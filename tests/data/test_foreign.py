@@ -1,4 +1,4 @@
-"""Files of other formats: what they are, and commands that mend them.
+"""Files of other formats: what they are, and commands that fix them.
 
 Each command is run by a shell as it is printed, and what it leaves is read.
 """
@@ -283,7 +283,7 @@ def test_official_files_are_not_converted():
   task = glue.TASKS['rte']
   table = dataclasses.replace(task.tables['train'], file=path.name)
   task = dataclasses.replace(task, tables={'train': table})
-  assert 'the first line has 1, counted from 0; mend' in _refused(task)
+  assert 'the first line has columns 0 to 0; fix' in _refused(task)
 
 
 @pytest.mark.parametrize(

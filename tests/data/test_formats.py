@@ -19,7 +19,7 @@ def _read(path, table, fault=lines.stop, decoding_errors='strict'):
     number, line = unit
     label, bar, text = line.partition('|')
     if not bar:
-      raise errors.UserError(f'{path}:{number}: no bar; mend the row')
+      raise errors.UserError(f'{path}:{number}: no bar; fix the row')
     return lines.Row(index, number, (text,), label)
 
   yield from lines.usable(lines.read(path, decoding_errors), make, fault)
@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_used_are_counted(path):
   faults = []
   rows = _read(path, task.tables['train'], faults.append)
   assert [row.index for row in rows] == [0, 2]
-  assert [str(fault) for fault in faults] == [f'{path}:2: no bar; mend the row']
+  assert [str(fault) for fault in faults] == [f'{path}:2: no bar; fix the row']
 
 
 def test_a_format_that_is_not_registered_is_refused():

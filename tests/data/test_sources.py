@@ -209,46 +209,46 @@ def test_is_present():
     pytest.param(
       'text\tlabel\nx\tyes\ty\n',
       {},
-      'data/own.tsv:2: 3 columns where the first line has 2; mend the row',
+      'data/own.tsv:2: 3 columns where the first line has 2; fix the row',
       id='wrong-column-count',
     ),
     pytest.param(
       'x\tyes\nx\n',
       {'text': (0,), 'label': 1, 'header': False},
-      'data/own.tsv:2: 1 columns where the first line has 2; mend the row',
+      'data/own.tsv:2: 1 columns where the first line has 2; fix the row',
       id='wrong-column-count-without-header',
     ),
     pytest.param(
       'text\tlabel\n\nx\tperhaps\n',
       {},
-      "data/own.tsv:3: label 'perhaps' is none of no, yes; mend the row or the"
+      "data/own.tsv:3: label 'perhaps' is none of no, yes; fix the row or the"
       " labels of task 'own'",
       id='unknown-label',
     ),
     pytest.param(
       'text\tlabel\nx\t5.01\n',
       {'kind': 'regression'},
-      'data/own.tsv:2: score 5.01 is not from 0 to 5; mend the row or the scale'
+      'data/own.tsv:2: score 5.01 is not from 0 to 5; fix the row or the scale'
       " of task 'own'",
       id='score-above-the-scale',
     ),
     pytest.param(
       'text\tlabel\nx\tnan\n',
       {'kind': 'regression'},
-      "data/own.tsv:2: score 'nan' is no number; mend the row",
+      "data/own.tsv:2: score 'nan' is no number; fix the row",
       id='score-nan',
     ),
     pytest.param(
       'text\tlabel\nx\thigh\n',
       {'kind': 'regression'},
-      "data/own.tsv:2: score 'high' is no number; mend the row",
+      "data/own.tsv:2: score 'high' is no number; fix the row",
       id='score-no-number',
     ),
     pytest.param(
       'words\tlabel\nx\tyes\n',
       {},
       "data/own.tsv:1: no column 'text'; the first line has words, label; name"
-      ' one of these, or set header=False where it is a row',
+      ' one of these, or set header=False if the first line is data',
       id='no-such-name',
     ),
     pytest.param(
@@ -256,13 +256,13 @@ def test_is_present():
       {},
       f"data/own.tsv:1: no column 'text'; the first line has"
       f' {"so it goes " * 8}so it [...]; name one of these, or set'
-      ' header=False where it is a row',
+      ' header=False if the first line is data',
       id='no-header',
     ),
     pytest.param(
       'text\tlabel\nx\tyes\n',
       {'label': 2},
-      'data/own.tsv:1: no column 2; the first line has 2, counted from 0; mend'
+      'data/own.tsv:1: no column 2; the first line has columns 0 to 1; fix'
       ' the file, or name another column',
       id='no-such-number',
     ),
@@ -276,14 +276,14 @@ def test_is_present():
     pytest.param(
       'text\tlabel\n\n',
       {},
-      'data/own.tsv: has no usable row; mend config.data.dir or'
+      'data/own.tsv: has no usable row; fix config.data.dir or'
       ' config.custom_tasks.own',
       id='header-alone',
     ),
     pytest.param(
       '',
       {},
-      'data/own.tsv: has no usable row; mend config.data.dir or'
+      'data/own.tsv: has no usable row; fix config.data.dir or'
       ' config.custom_tasks.own',
       id='empty-file',
     ),
@@ -299,7 +299,7 @@ def test_tsv_mistakes(content, table, message):
   [
     pytest.param(
       '{"text": "x", "label": "yes"}\n{"text": "x" "label": "yes"}\n',
-      "data/own.jsonl:2: not JSON (Expecting ',' delimiter at column 14); mend"
+      "data/own.jsonl:2: not JSON (Expecting ',' delimiter at column 14); fix"
       ' the row',
       id='syntax',
     ),
@@ -322,7 +322,7 @@ def test_tsv_mistakes(content, table, message):
     pytest.param(
       '{"text": "\\ud800", "label": "yes"}\n',
       "data/own.jsonl:1: field 'text' holds half of a surrogate pair;"
-      ' remove it',
+      ' remove that half',
       id='lone-surrogate',
     ),
     pytest.param(
@@ -344,7 +344,7 @@ def test_tsv_mistakes(content, table, message):
     ),
     pytest.param(
       '{"text": "x", "label": null}\n',
-      "data/own.jsonl:1: label 'null' is none of no, yes; mend the row or the"
+      "data/own.jsonl:1: label 'null' is none of no, yes; fix the row or the"
       " labels of task 'own'",
       id='label-null',
     ),
@@ -368,7 +368,7 @@ def test_a_line_without_an_end_is_not_read_whole():
   tracemalloc.start()
   try:
     assert _message(_task()) == (
-      'data/own.tsv:3: a line of 1048576 characters or more; mend the row'
+      'data/own.tsv:3: a line of 1048576 characters or more; fix the row'
     )
     assert tracemalloc.get_traced_memory()[1] < 1 << 25
   finally:
@@ -395,7 +395,7 @@ def test_a_missing_official_file_tells_how_to_get_it():
 
 def test_a_missing_own_file_and_split():
   assert _message(_task()) == (
-    'data/own.tsv: No such file or directory; mend config.data.dir or'
+    'data/own.tsv: No such file or directory; fix config.data.dir or'
     ' config.custom_tasks.own'
   )
   assert _message(_task(), 'dev') == (
@@ -447,7 +447,7 @@ def test_scores_are_decimal_numbers(format, score):
   _write('own.tsv', f'text\tlabel\nx\t{score}\n')
   _write('own.jsonl', json.dumps({'text': 'x', 'label': score}) + '\n')
   task = _task('regression', (0.0, 50.0), file=f'own.{format}', format=format)
-  assert _message(task).endswith(f'score {score!r} is no number; mend the row')
+  assert _message(task).endswith(f'score {score!r} is no number; fix the row')
 
 
 def test_json_has_no_words_for_numbers():

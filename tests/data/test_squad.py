@@ -48,15 +48,15 @@ def test_without_answers(tmp_path):
   [
     (
       {'answers': [{'text': 'boat', 'answer_start': 12}]},
-      "the answer 'boat' is not at character 12 of the context; mend the row",
+      "the answer 'boat' is not at character 12 of the context; fix the row",
     ),
     (
       {'answers': [{'text': 'boat', 'answer_start': -5}]},
-      "the answer 'boat' is not at character -5 of the context; mend the row",
+      "the answer 'boat' is not at character -5 of the context; fix the row",
     ),
     (
       {'answers': [{'text': '', 'answer_start': 1}]},
-      "the answer '' is not at character 1 of the context; mend the row",
+      "the answer '' is not at character 1 of the context; fix the row",
     ),
     (
       {'answers': None},
@@ -69,7 +69,7 @@ def test_without_answers(tmp_path):
     ),
     (
       {'question': '\ud800'},
-      'its question holds half of a surrogate pair; remove it',
+      'its question holds half of a surrogate pair; remove that half',
     ),
   ],
   ids=['elsewhere', 'before', 'empty', 'no-answers', 'no-text', 'surrogate'],
@@ -117,6 +117,6 @@ def test_a_question_without_an_answer_has_to_be_allowed(tmp_path):
     with pytest.raises(errors.UserError) as told:
       list(rows)
     assert str(told.value) == (
-      f'{path}, row 1: has no answer; mend the row or set'
+      f'{path}, row 1: has no answer; fix the row or set'
       ' config.custom_tasks.things.unanswerable=True'
     )

@@ -294,7 +294,7 @@ def test_files_without_a_header_are_all_alike(tmp_path):
     ),
     ('{"text": 1, "text_pair": "b"}\n', r"x\.jsonl:1: field 'text' is no"),
     ('{"text": "a"\n', r'x\.jsonl:1: not JSON'),
-    ('', r'x\.jsonl: has no usable row; mend config\.data\.dir or config'),
+    ('', r'x\.jsonl: has no usable row; fix config\.data\.dir or config'),
   ],
   ids=['field', 'empty-text', 'type', 'json', 'empty'],
 )

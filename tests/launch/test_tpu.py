@@ -88,7 +88,7 @@ def test_a_gcloud_that_refuses_is_one_line_and_no_request(tmp_path):
   assert done.returncode == 2
   assert done.stderr.splitlines() == [
     'launch/tpu_queue.sh: ERROR: log in',
-    'launch/tpu_queue.sh: gcloud does not answer; mend what it says',
+    'launch/tpu_queue.sh: gcloud does not answer; fix what it says',
   ]
 
 

@@ -276,7 +276,7 @@ def test_a_damaged_object_is_told(s3, tmp_path):
     _mirror(s3, tmp_path / 'second'),
   ):
     pass
-  # As it says how to mend it.
+  # As it says how to fix it.
   stores.Store(s3).delete(stores.Store(s3).names(_CHECKPOINTS))
   with _mirror(s3, tmp_path / 'second'):
     assert (tmp_path / 'second' / 'report.md').exists()

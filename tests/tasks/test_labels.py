@@ -38,21 +38,21 @@ def test_parse(task, value, expected):
     (
       'rte',
       'neutral',
-      "f:1: label 'neutral' is none of entailment, not_entailment; mend the row"
+      "f:1: label 'neutral' is none of entailment, not_entailment; fix the row"
       " or the labels of task 'rte'",
     ),
     (
       'stsb',
       '-0.1',
-      'f:1: score -0.1 is not from 0 to 5; mend the row or the scale of task'
+      'f:1: score -0.1 is not from 0 to 5; fix the row or the scale of task'
       " 'stsb'",
     ),
     (
       'stsb',
       'inf',
-      "f:1: score 'inf' is no number; mend the row",
+      "f:1: score 'inf' is no number; fix the row",
     ),
-    ('stsb', '', "f:1: score '' is no number; mend the row"),
+    ('stsb', '', "f:1: score '' is no number; fix the row"),
   ],
   ids=['unknown-label', 'below', 'infinite', 'empty'],
 )

@@ -79,7 +79,7 @@ def test_labels_are_read(tmp_path, format, content):
   [
     (
       ('joy', 'rage'),
-      "f:1: label 'rage' is none of joy, anger, fear, never; mend the row or"
+      "f:1: label 'rage' is none of joy, anger, fear, never; fix the row or"
       " the labels of task 'moods'",
     ),
     ('joy,joy', "f:1: label 'joy' is given twice; remove one"),
