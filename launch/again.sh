@@ -9,7 +9,7 @@ usage: launch/again.sh [--dry-run] COMMAND [ARGUMENT ...]
 
 Runs COMMAND. Where it ends with 75, "preempted: give the same command again",
 it is run again; with any other status this ends with the same one: 0 is done,
-2 a mistake that no repetition mends.
+2 a mistake that no repetition fixes.
 
 SIGTERM, SIGINT and SIGUSR1 go to COMMAND as SIGTERM, and it is not run again.
 

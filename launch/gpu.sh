@@ -97,7 +97,7 @@ for i in "${!pids[@]}"; do
   [[ "${status}" != 0 ]] || continue
   printf 'launch/gpu.sh: shard %s ended with %s: %s\n' \
     "${i}" "${status}" "$(tail -n 1 "${sources[i]}.log")" >&2
-  # What cannot be mended by giving the command again is what counts.
+  # What cannot be fixed by giving the command again is what counts.
   if [[ "${result}" == 0 || "${result}" == 75 ]]; then result=${status}; fi
 done
 [[ "${result}" == 0 ]] || exit "${result}"

@@ -79,7 +79,7 @@ state() {
   fi
 }
 
-[[ "$(state)" != unknown ]] || fail 'gcloud does not answer; mend what it says'
+[[ "$(state)" != unknown ]] || fail 'gcloud does not answer; fix what it says'
 begun=false
 while true; do
   case "$(state)" in
