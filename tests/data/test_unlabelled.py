@@ -71,7 +71,7 @@ def test_standard_input(monkeypatch, content, has_header, text):
     ('a.csv', b'text\n', _COLA, r'a.csv: is neither .tsv nor .jsonl'),
     ('a.tsv', b'', _COLA, r'a.tsv: has no rows'),
     ('a.tsv', b'head\nb\n', _NAMED, r"a.tsv:1: no column 'head' and 'body'"),
-    ('a.tsv', b'a\n', _NUMBERED, r'a.tsv:1: no column 1; the first line has columns 0 to 0'),
+    ('a.tsv', b'a\n', _NUMBERED, r'a.tsv:1: no column 1; .* columns 0 to 0;'),
     ('a.tsv', b'text\ttext\n', _COLA, r"a.tsv:1: two columns are named 'text'"),
     ('a.tsv', b'text\nb\tc\n', _COLA, r'a.tsv:2: 2 columns where .* has 1;'),
     ('a.tsv', b'text\nb\n\nc\n', _COLA, r'a.tsv:3: the line is empty; remove'),
