@@ -13,7 +13,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 
@@ -43,14 +42,8 @@ class FrozenEncoder(nn.Module):
     self, batch: Mapping[str, jax.Array], deterministic: bool = True
   ) -> Vectors:
     """Takes a batch of `heads.MultiTaskModel`; there is no dropout."""
-    encoder = families.FAMILIES[self.config.family].encoder
-    hidden = encoder(self.config, self.compute, name='encoder')(
-      batch['input_ids'],
-      batch['token_type_ids'],
-      batch['positions'],
-      batch['segment_ids'],
-      deterministic,
-    ).astype(jnp.float32)  # [B, L, D]
+    hidden = heads.encode(self.config, self.compute, batch, deterministic)
+    hidden = hidden.astype(jnp.float32)  # [B, L, D]
     slots = heads.average_segments(
       hidden, batch['segment_ids'], batch['cls_index'].shape[1]
     )

@@ -68,14 +68,7 @@ class MultiTaskModel(nn.Module):
       deterministic: no dropout; else the rng collection 'dropout' is used.
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
-    encoder = families.FAMILIES[self.config.family].encoder
-    hidden = encoder(self.config, self.compute, name='encoder')(
-      batch['input_ids'],
-      batch['token_type_ids'],
-      batch['positions'],
-      batch['segment_ids'],
-      deterministic,
-    )  # [B, L, D]
+    hidden = encode(self.config, self.compute, batch, deterministic)
     # XLA's CPU backend lacks some products of bfloat16 arrays.
     is_cpu = self.compute.platform == 'cpu'
     of_slots = hidden.astype(jnp.float32) if is_cpu else hidden
@@ -111,6 +104,26 @@ class MultiTaskModel(nn.Module):
     """Returns the same model for batches whose rows are on one device."""
     compute = dataclasses.replace(self.compute, mesh=None)
     return self.clone(compute=compute)
+
+
+def encode(
+  config: family.EncoderConfig,
+  compute: family.Compute,
+  batch: Mapping[str, jax.Array],
+  deterministic: bool,
+) -> jax.Array:
+  """Computes the last hidden states of a batch, [B, L, D].
+
+  The encoder is the submodule `encoder` of the module that calls this.
+  """
+  encoder = families.FAMILIES[config.family].encoder
+  return encoder(config, compute, name='encoder')(
+    batch['input_ids'],
+    batch['token_type_ids'],
+    batch['positions'],
+    batch['segment_ids'],
+    deterministic,
+  )
 
 
 class TaskHeads(nn.Module):
