@@ -126,7 +126,6 @@ class Check:
       rows,
       self._config.sampling.exponent,
       self._config.multi.batch_size,
-      count,
       self._config.seeds[0],
     )
     yield from map(sampler, range(count))

@@ -24,7 +24,7 @@ def gold_weight(
     step_at: progress at which kind `step` jumps, 0-1.
 
   Raises:
-    ValueError: progress outside 0-1, or an unknown kind.
+    ValueError: the progress is outside 0-1, or the kind is unknown.
   """
   if not 0.0 <= progress <= 1.0:
     raise ValueError(f'progress is {progress}, but must be from 0 to 1')

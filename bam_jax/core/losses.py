@@ -1,7 +1,8 @@
 """Annealed targets and the multi-task loss.
 
-B rows, L tokens, S segment slots per row, T tasks; C outputs of the widest
-head, K outputs of the widest token head.
+B rows, L tokens, S slots per row, T tasks; C outputs of the widest head, K of
+the widest head per token. `kinds` are the kinds of the T tasks, and
+`class_mask` [T, C] marks the outputs of each head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,18 +42,16 @@ def example_losses(
   task_id: jax.Array,
   kinds: Sequence[kind_lib.Kind],
 ) -> jax.Array:
-  """Loss of each example, by the loss function of its task's kind.
+  """Computes each example's loss by its task's kind, [B, S] float32.
+
+  It is 0 for tasks with outputs per token.
 
   >>> from bam_jax.tasks.kinds import KINDS
-  >>> losses = example_losses(
-  ...     logits=jnp.array([[[0.0, 0.0, 9.0], [0.5, 9.0, 9.0]]]),
-  ...     target=jnp.array([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]),
-  ...     class_mask=jnp.array([[[True, True, False], [True, False, False]]]),
-  ...     task_id=jnp.array([[0, 1]]),
-  ...     kinds=(
-  ...         KINDS['classification'], KINDS['regression'].with_head('linear')
-  ...     ),
-  ... )
+  >>> logits = jnp.array([[[0.0, 0.0, 9.0], [0.5, 9.0, 9.0]]])
+  >>> target = jnp.array([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]])
+  >>> mask = jnp.array([[[True, True, False], [True, False, False]]])
+  >>> kinds = KINDS['classification'], KINDS['regression'].with_head('linear')
+  >>> losses = example_losses(logits, target, mask, jnp.array([[0, 1]]), kinds)
   >>> [round(x, 4) for x in losses[0].tolist()]  # ln 2, (0.5 - 1)**2
   [0.6931, 0.25]
 
@@ -61,14 +60,9 @@ def example_losses(
     target: [B, S, C] float32, from `mix_targets`.
     class_mask: [B, S, C] bool, the outputs of the slot's head.
     task_id: [B, S] int32.
-    kinds: [T] the kind of each task.
-
-  Returns:
-    [B, S] float32; 0 for tasks with outputs per token.
+    kinds: of the T tasks.
   """
-  chex.assert_rank(logits, 3)
   chex.assert_equal_shape([logits, target, class_mask])
-  chex.assert_shape(task_id, logits.shape[:2])
   result = jnp.zeros(task_id.shape, jnp.float32)
   for kind in dict.fromkeys(kinds):
     if not kind.per_token:
@@ -85,26 +79,16 @@ def add_token_losses(
   class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
 ) -> jax.Array:
-  """Fills in the losses of the tasks that have an output for each token.
+  """Fills in the losses of the tasks with outputs per token.
 
   The loss of an example does not depend on its length or on the other examples
   of its row. Tokens of share 0, and tokens of slots of weight 0, add exactly
   zero to loss and gradient, even if they hold NaN.
 
-  Args:
-    losses: [B, S] float32, from `example_losses`.
-    logits: [B, L, K] float32.
-    target: [B, L, K] float32, from `mix_targets`.
-    batch: with segment_ids, token_share [B, L] and task_id, weight [B, S].
-    class_mask: [T, C] bool.
-    kinds: [T] the kind of each task.
-
-  Returns:
-    [B, S] float32.
+  The losses [B, S] are from `example_losses`; logits and target are [B, L, K].
   """
   task_id, share = batch['task_id'], batch['token_share']
   chex.assert_equal_shape([logits, target])
-  chex.assert_shape(share, logits.shape[:2])
   number = jnp.arange(1, task_id.shape[1] + 1)
   inside = batch['segment_ids'][:, None, :] == number[None, :, None]
   inside &= (batch['weight'] > 0.0)[:, :, None]
@@ -123,7 +107,6 @@ def add_token_losses(
 
 
 def _is_of(kind: kind_lib.Kind, kinds: Sequence[kind_lib.Kind]) -> jax.Array:
-  """Marks the tasks of a kind, [T] bool."""
   return jnp.asarray([kind == each for each in kinds])
 
 
@@ -143,14 +126,14 @@ def multitask_loss(
   Args:
     logits: [B, S, C] float32.
     batch: the arrays of a batch; see docs/architecture.md, "Contracts".
-    class_mask: [T, C] bool, the outputs of each head.
-    kinds: [T] the kind of each task.
+    class_mask: [T, C] bool.
+    kinds: of the T tasks.
     gold_weight: λ, 0-1, scalar.
     token_logits: [B, L, K] float32; None if no task has outputs per token.
 
   Returns:
-    The scalar sum of weight · loss over all slots, and two sums per task: its
-    `loss` [T] and its `count` [T] of slots with a weight above 0, float32.
+    The sum of weight · loss over all slots, and float32 sums [T] per task:
+    `loss`, and `count` of the slots with a weight above 0.
   """
   chex.assert_rank([logits, class_mask], [3, 2])
   task_id, weight = batch['task_id'], batch['weight']

@@ -36,7 +36,7 @@ DECAYS: tuple[tuple[str, bool], ...] = (
 def learning_rate(
   step: int, total_steps: int, peak: float, warmup_share: float, schedule: str
 ) -> float:
-  """Learning rate of a step, with linear warm-up and linear decay.
+  """Computes a step's learning rate, with linear warm-up and linear decay.
 
   >>> [learning_rate(s, 10, 1.0, 0.2, 'bert') for s in (0, 1, 2, 10)]
   [0.0, 0.5, 0.8, 0.0]
@@ -71,8 +71,7 @@ def scale_by_bert_adam(
 ) -> optax.GradientTransformation:
   """Adam (Kingma & Ba, 2015), optionally without bias correction.
 
-  Without it the update is m / (sqrt(v) + eps), as in BERT's released code
-  (`optimization.py`).
+  Without it the update is m / (sqrt(v) + eps), as in BERT's released code.
 
   >>> adam = scale_by_bert_adam(0.9, 0.99, 0.0, bias_correction=False)
   >>> gradient = jnp.array([4.0])
@@ -81,8 +80,8 @@ def scale_by_bert_adam(
   1.0
 
   Args:
-    b1: decay of the first moment, 0-1.
-    b2: decay of the second moment, 0-1.
+    b1: decay of the first moment m, 0-1.
+    b2: decay of the second moment v, 0-1.
     eps: added to the root of the second moment.
     bias_correction: whether to divide the moments by 1 - b**step.
   """
@@ -148,21 +147,16 @@ def scale_by_layer_depth(
 
 
 def layer_depths(params: Any, num_layers: int) -> Any:
-  """Depth of each parameter, from 0 (embeddings) to n + 2 (heads).
+  """Finds the depth of each parameter, from 0 (embeddings) to n + 2 (heads).
 
-  Args:
-    params: parameters with stacked layers; layer i has depth i + 1.
-    num_layers: n.
+  Stacked layers have depths 1 to n.
 
   Raises:
     ValueError: no row of `DEPTHS` matches a parameter.
   """
-
-  def depth(path: str, leaf: Any) -> int | np.ndarray:
-    del leaf
-    return paths.lookup(DEPTHS, path)(num_layers)
-
-  return paths.map_paths(depth, params)
+  return paths.map_paths(
+    lambda path, leaf: paths.lookup(DEPTHS, path)(num_layers), params
+  )
 
 
 def decay_mask(params: Any) -> Any:
@@ -174,9 +168,7 @@ def decay_mask(params: Any) -> Any:
   return paths.map_paths(lambda path, leaf: paths.lookup(DECAYS, path), params)
 
 
-def bert_optimizer(
-  learning_rate: jax.Array | float,
-  layer_decay: jax.Array | float,
+def make_optimizer(
   *,
   num_layers: int,
   b1: float,
@@ -188,38 +180,32 @@ def bert_optimizer(
 ) -> optax.GradientTransformation:
   """Chains clipping, Adam, weight decay, layer-wise rates and learning rate.
 
+  The state holds the hyperparameters `learning_rate`, of the heads, and
+  `layer_decay`, α of `scale_by_layer_depth`. A step sets them.
+
   Args:
-    learning_rate: learning rate of the heads; may be traced.
-    layer_decay: α of `scale_by_layer_depth`.
     num_layers: layers of the encoder.
-    b1: see `scale_by_bert_adam`.
-    b2: see `scale_by_bert_adam`.
-    eps: see `scale_by_bert_adam`.
+    b1: see `scale_by_bert_adam`, also for `b2`, `eps` and `bias_correction`.
+    b2: decay of the second moment.
+    eps: added to its root.
     weight_decay: factor of the parameter, which is added to Adam's update.
     clip_norm: maximum norm of all gradients together; 0: no clipping.
-    bias_correction: see `scale_by_bert_adam`.
+    bias_correction: whether Adam corrects the bias.
   """
-  return optax.chain(
-    optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-    scale_by_bert_adam(b1, b2, eps, bias_correction),
-    optax.add_decayed_weights(weight_decay, decay_mask),
-    scale_by_layer_depth(
-      layer_decay,
-      lambda updates: layer_depths(updates, num_layers),
-      num_layers + 2,
-    ),
-    optax.scale_by_learning_rate(learning_rate),
+
+  def chain(learning_rate: jax.Array, layer_decay: jax.Array):
+    return optax.chain(
+      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
+      scale_by_bert_adam(b1, b2, eps, bias_correction),
+      optax.add_decayed_weights(weight_decay, decay_mask),
+      scale_by_layer_depth(
+        layer_decay,
+        lambda updates: layer_depths(updates, num_layers),
+        num_layers + 2,
+      ),
+      optax.scale_by_learning_rate(learning_rate),
+    )
+
+  return optax.inject_hyperparams(chain, hyperparam_dtype=jnp.float32)(
+    learning_rate=0.0, layer_decay=1.0
   )
-
-
-def make_optimizer(**settings: Any) -> optax.GradientTransformation:
-  """Makes `bert_optimizer` with learning_rate and layer_decay in its state.
-
-  Args:
-    **settings: the keyword arguments of `bert_optimizer`.
-  """
-  return optax.inject_hyperparams(
-    bert_optimizer,
-    static_args=tuple(settings),
-    hyperparam_dtype=jnp.float32,
-  )(learning_rate=0.0, layer_decay=1.0, **settings)

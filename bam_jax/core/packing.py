@@ -15,19 +15,12 @@ from bam_jax import errors
 
 
 class Packing(NamedTuple):
-  """Positions of N examples in packed rows: row, slot and first token.
-
-  Attributes:
-    row: [N] int64, the row of each example.
-    slot: [N] int64, its index among the examples of that row.
-    start: [N] int64, the position of its first token in that row.
-    num_rows: rows in use; none of them is empty.
-  """
+  """Places of N examples in packed rows, [N] int64 each."""
 
   row: np.ndarray
-  slot: np.ndarray
-  start: np.ndarray
-  num_rows: int
+  slot: np.ndarray  # Index among the examples of the row.
+  start: np.ndarray  # Position of the first token in the row.
+  num_rows: int  # Rows in use; none of them is empty.
 
 
 def pack(lengths: np.ndarray, row_length: int, slots: int) -> Packing:
@@ -89,15 +82,11 @@ def one_per_row(count: int) -> Packing:
 
 
 def most_rows(seen: Sequence[int], steps: float) -> int:
-  """Estimates from a sample how many rows the largest of n steps fills.
+  """Estimates how many rows the largest of n steps fills, from sampled steps.
 
   The mean plus sqrt(2 ln n) + 1 standard deviations: the maximum of n normal
   numbers approaches sqrt(2 ln n) (Fisher and Tippett, 1928), and lengths have a
   longer tail. At least the maximum of the sample.
-
-  Args:
-    seen: rows of the sampled steps.
-    steps: n, at least 1.
   """
   deviations = np.sqrt(2 * np.log(steps)) + 1
   farthest = np.mean(seen) + deviations * np.std(seen)
@@ -150,13 +139,9 @@ def choose_buckets(
 
 
 def bucket(num_rows: int, buckets: Sequence[int], multiple: int) -> int:
-  """Rounds the number of rows up to a bucket.
+  """Rounds a number of rows up to a bucket, then to a multiple for the mesh.
 
-  Args:
-    num_rows: rows in use.
-    buckets: allowed numbers, ascending. Multiples of the last one are allowed
-      too, so that every step has a bucket.
-    multiple: the result is a multiple of this, for a mesh.
+  Multiples of the last bucket are buckets too, so that every step has one.
   """
   size = next(
     (size for size in buckets if size >= num_rows),
@@ -182,8 +167,7 @@ def assemble(
     tokens: the tokens of the examples, one example after another.
     lengths: [n] tokens of each example.
     lengths_a: [n] tokens of type 0 of each example.
-    of_token: more float arrays parallel to the tokens; 0 where there is no
-      token.
+    of_token: more float arrays parallel to the tokens.
     **of_example: [n, ...] arrays, which become [B, S, ...].
   """
   num_rows, row_length, slots = shape

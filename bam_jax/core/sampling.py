@@ -26,29 +26,7 @@ _CHUNK_DRAWS = 8192
 _SHARE_BITS = 40
 
 
-def num_steps(epochs: float, total_rows: int, batch_size: int) -> int:
-  """Steps of a run: floor(epochs * total_rows / batch_size), at least 1.
-
-  Args:
-    epochs: passes over the rows; may be a fraction.
-    total_rows: training rows of all tasks, swapped copies included.
-    batch_size: examples per step.
-  """
-  return max(1, math.floor(epochs * total_rows / batch_size))
-
-
-def num_steps_of_copies(
-  epochs: float, copied_rows: int, batch_size: int
-) -> int:
-  """Steps of a run in the mode `copies`, as the released code counts them.
-
-  The last, partial batch of a pass over all copies is a whole step:
-  floor(epochs * ceil(copied_rows / batch_size)).
-  """
-  return math.floor(epochs * -(-copied_rows // batch_size)) or 1
-
-
-def num_steps_of_passes(
+def steps_for_passes(
   passes: float, rows: Sequence[int], shares: np.ndarray, batch_size: int
 ) -> int:
   """Steps after which each task is expected to be passed over often enough.
@@ -66,20 +44,6 @@ def num_steps_of_passes(
   # A power may differ in its last bit between processors, but the number of
   # steps must not.
   return math.ceil(round(float(needed.max()), 6))
-
-
-def proportional_shares(sizes: Sequence[int], exponent: float) -> np.ndarray:
-  """Returns size**exponent / sum(size**exponent) of each task, [T] float64."""
-  powers = np.asarray(sizes, np.float64) ** exponent
-  return powers / powers.sum()
-
-
-def count_copies(rows: Sequence[int], exponent: float) -> np.ndarray:
-  """Returns how often the mode `copies` takes each task's rows, [T] int64."""
-  shares = proportional_shares(rows, exponent)
-  largest = np.argmax(rows)
-  wanted = shares * rows[largest] / shares[largest]
-  return np.round((wanted + 0.01) / rows).astype(np.int64)
 
 
 def permutation(
@@ -102,6 +66,11 @@ def _random_bits(
   return np.random.PCG64(sequence).random_raw(count)
 
 
+def _proportional_shares(sizes: Sequence[int], exponent: float) -> np.ndarray:
+  powers = np.asarray(sizes, np.float64) ** exponent
+  return powers / powers.sum()
+
+
 class ProportionalSampler:
   """Draws tasks with P(task) ∝ size**exponent (BAM, arXiv 1907.04829, 3.2).
 
@@ -121,33 +90,27 @@ class ProportionalSampler:
     rows: Sequence[int],
     exponent: float,
     batch_size: int,
-    num_steps: int,
     seed: int,
   ):
-    """Counts the draws of each task before each chunk of steps.
+    """Draws nothing yet.
 
     Args:
       sizes: [T] rows without swapped copies; they decide the probabilities.
       rows: [T] rows with swapped copies; these are drawn.
       exponent: 0 for equal shares, 1 for shares by size.
       batch_size: N.
-      num_steps: steps of the run.
       seed: at least 0.
     """
     self.batch_size = batch_size
+    self.shares = _proportional_shares(sizes, exponent)
     self.weights = np.ones(len(rows), np.float32)
     self._rows = [int(count) for count in rows]
-    self._num_steps = num_steps
     self._seed = seed
-    self.shares = proportional_shares(sizes, exponent)
     limits = np.cumsum(self.shares)[:-1]
     self._limits = np.round(limits * 2**_SHARE_BITS).astype(np.uint64)
     self._chunk_steps = max(1, _CHUNK_DRAWS // batch_size)
-    num_chunks = -(-num_steps // self._chunk_steps)
-    self._before = np.zeros((num_chunks, len(rows)), np.int64)
-    for chunk in range(num_chunks - 1):
-      drawn = np.bincount(self._draw_tasks(chunk), minlength=len(rows))
-      self._before[chunk + 1] = self._before[chunk] + drawn
+    # The draws of each task before each chunk, for the chunks counted so far.
+    self._before = [np.zeros(len(rows), np.int64)]
     # Keep the latest chunk, and the latest permutation of each task.
     self._chunk = functools.lru_cache(1)(self._make_chunk)
     self._orders = [
@@ -155,27 +118,28 @@ class ProportionalSampler:
       for task in range(len(rows))
     ]
 
-  def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns task [N] int32 and row [N] int64 of the examples of a step.
+  def num_steps(self, epochs: float) -> int:
+    """Returns floor(epochs * rows / N), at least 1."""
+    return max(1, math.floor(epochs * sum(self._rows) / self.batch_size))
 
-    Raises:
-      IndexError: the run has no such step.
-    """
-    _check_step(step, self._num_steps)
+  def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns task [N] int32 and row [N] int64 of the examples of a step."""
     chunk, within = divmod(step, self._chunk_steps)
     tasks, rows = self._chunk(chunk)
     examples = slice(within * self.batch_size, (within + 1) * self.batch_size)
     return tasks[examples], rows[examples]
 
   def _draw_tasks(self, chunk: int) -> np.ndarray:
-    """Draws the tasks of all examples of a chunk."""
-    steps = min(self._num_steps - chunk * self._chunk_steps, self._chunk_steps)
-    bits = _random_bits(steps * self.batch_size, _TASKS, chunk, 0, self._seed)
+    count = self._chunk_steps * self.batch_size
+    bits = _random_bits(count, _TASKS, chunk, 0, self._seed)
     draws = bits >> np.uint64(64 - _SHARE_BITS)
     return np.searchsorted(self._limits, draws, side='right')
 
   def _make_chunk(self, chunk: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the tasks and rows of all examples of a chunk."""
+    for earlier in range(len(self._before) - 1, chunk):
+      drawn = np.bincount(self._draw_tasks(earlier), minlength=len(self._rows))
+      self._before.append(self._before[-1] + drawn)
     tasks = self._draw_tasks(chunk)
     rows = np.empty(len(tasks), np.int64)
     for task, before in enumerate(self._before[chunk].tolist()):
@@ -214,46 +178,43 @@ class CopiesSampler:
   """
 
   def __init__(
-    self,
-    rows: Sequence[int],
-    exponent: float,
-    batch_size: int,
-    num_steps: int,
-    seed: int,
+    self, rows: Sequence[int], exponent: float, batch_size: int, seed: int
   ):
-    """Copies the rows of each task and shuffles all copies once.
-
-    Args:
-      rows: [T] rows, swapped copies included.
-      exponent: 0 for equal influence of the tasks, 1 for influence by size.
-      batch_size: N.
-      num_steps: steps of the run.
-      seed: at least 0.
-    """
+    """Counts the copies; see `ProportionalSampler` for the arguments."""
     self.batch_size = batch_size
-    self._num_steps = num_steps
     self._rows = np.asarray(rows, np.int64)
-    self.multiples = count_copies(rows, exponent)
+    self._seed = seed
+    wanted = _proportional_shares(rows, exponent)
+    largest = np.argmax(rows)
+    sizes = wanted * rows[largest] / wanted[largest]
+    self.multiples = np.round((sizes + 0.01) / rows).astype(np.int64)
     copied = self._rows * self.multiples
     self.shares = copied / copied.sum()
-    weights = proportional_shares(rows, exponent) / copied
+    weights = wanted / copied
     self.weights = (len(rows) * weights / weights.sum()).astype(np.float32)
     self._ends = np.cumsum(copied)
-    self._begins = self._ends - copied
-    self._order = permutation(int(self._ends[-1]), _COPIES, 0, 0, seed)
+
+  @functools.cached_property
+  def _order(self) -> np.ndarray:
+    return permutation(int(self._ends[-1]), _COPIES, 0, 0, self._seed)
+
+  def num_steps(self, epochs: float) -> int:
+    """Counts the steps of some epochs as the released code does, at least 1.
+
+    The last, partial batch of a pass over all copies is a whole step:
+    floor(epochs * ceil(copies / N)).
+    """
+    steps = -(-int(self._ends[-1]) // self.batch_size)
+    return max(1, math.floor(epochs * steps))
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns task [N] int32 and row [N] int64 of the examples of a step.
-
-    Raises:
-      IndexError: the run has no such step.
-    """
-    _check_step(step, self._num_steps)
+    """Returns task [N] int32 and row [N] int64 of the examples of a step."""
     first = step * self.batch_size
     places = np.arange(first, first + self.batch_size) % len(self._order)
     copy = self._order[places]
     task = np.searchsorted(self._ends, copy, side='right')
-    row = (copy - self._begins[task]) % self._rows[task]
+    # A task's copies lie one after another, each a multiple of its rows long.
+    row = (copy - self._ends[task]) % self._rows[task]
     return task.astype(np.int32), row
 
 
@@ -261,9 +222,7 @@ class SubsetSampler:
   """Samples from a subset of the rows of each task.
 
   Attributes:
-    batch_size: N.
-    shares: [T] float64, the share of each task.
-    weights: [T] float32, the loss weight of each task.
+    batch_size, shares, weights: those of the sampler.
   """
 
   def __init__(
@@ -271,10 +230,10 @@ class SubsetSampler:
     sampler: ProportionalSampler | CopiesSampler,
     rows: Sequence[np.ndarray],
   ):
-    """Joins the row indices of all tasks into one array.
+    """Takes a sampler of as many rows per task as the subset has.
 
     Args:
-      sampler: chooses among as many rows of each task as the subset has.
+      sampler: chooses places in the subset.
       rows: for each task, the indices of its rows in the subset, int64.
     """
     self.batch_size = sampler.batch_size
@@ -290,8 +249,3 @@ class SubsetSampler:
 
 
 Sampler = ProportionalSampler | CopiesSampler | SubsetSampler
-
-
-def _check_step(step: int, num_steps: int) -> None:
-  if not 0 <= step < num_steps:
-    raise IndexError(f'step {step} is not in a run of {num_steps} steps')

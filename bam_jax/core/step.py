@@ -25,46 +25,26 @@ _KEY_TYPE = 'threefry2x32'
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """All arrays that a run needs to resume.
+  """All arrays that a run needs to resume."""
 
-  Attributes:
-    step: int32 scalar, the number of steps taken.
-    params: {'encoder', 'pooler', 'heads'}, float32, with stacked layers; no
-      pooler with mean pooling.
-    opt_state: state of `optimizer.make_optimizer`.
-    dropout_key: [2] uint32, raw threefry key of the run; constant.
-  """
-
-  step: jax.Array
-  params: Any
-  opt_state: Any
-  dropout_key: jax.Array
+  step: jax.Array  # int32 scalar, the number of steps taken.
+  params: Any  # {'encoder', 'pooler', 'heads'}, float32, with stacked layers.
+  opt_state: Any  # State of `optimizer.make_optimizer`.
+  dropout_key: jax.Array  # [2] uint32, raw threefry key of the run; constant.
 
 
 class StepSchedule(NamedTuple):
-  """Values of the schedules at one step, which the program takes as data.
+  """Values of the schedules at one step, which the program takes as data."""
 
-  Attributes:
-    learning_rate: learning rate of the heads.
-    gold_weight: λ, 0-1.
-    layer_decay: α, above 0, at most 1.
-  """
-
-  learning_rate: Any
-  gold_weight: Any
-  layer_decay: Any
+  learning_rate: Any  # Of the heads.
+  gold_weight: Any  # λ, 0-1.
+  layer_decay: Any  # α, above 0, at most 1.
 
 
 def create_state(
   optimizer: optax.GradientTransformation, params: Any, seed: Any
 ) -> TrainState:
-  """Makes the state before step 0.
-
-  Args:
-    optimizer: from `optimizer.make_optimizer`.
-    params: the complete tree, with stacked layers.
-    seed: seed of dropout, uint32 scalar; may be traced.
-  """
+  """Makes the state before step 0; `seed` is that of dropout, a uint32."""
   key = jax.random.key(seed, impl=_KEY_TYPE)
   return TrainState(
     step=jnp.zeros([], jnp.int32),
@@ -89,7 +69,7 @@ def make_train_step(
     apply_model: the model with dropout.
     optimizer: from `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
-    kinds: [T] the kind of each task.
+    kinds: the kinds of the T tasks.
     reduction: `sum` (released code) or `mean` over the examples.
     accumulate: number of parts for `gradients.gradient`; must divide B.
 

@@ -97,7 +97,7 @@ class PlanData:
       labelled, *unlabelled = self._learnt_rows(run, name)
       count = self._num_labelled(run, self.tasks[name], labelled)
       sizes.append(count + sum(map(len, unlabelled)))
-    return _num_steps(run, sizes)
+    return _num_steps(run, sizes, _make_sampler(run, sizes))
 
   def make_spec(
     self,
@@ -121,7 +121,6 @@ class PlanData:
       own_rows: maps the number of rows of a batch to those that this process
         reads; None: all.
     """
-    steps = self.num_steps(run)
     learnt = [self._learnt_rows(run, name) for name in run.tasks]
     train = [rows[0] for rows in learnt]
     sizes = [sum(map(len, rows)) for rows in learnt]
@@ -139,7 +138,8 @@ class PlanData:
         for name, rows, size in zip(run.tasks, train, sizes)
       ]
       sizes = [len(rows) for rows in kept]
-    sampler = _make_sampler(run, sizes, steps)
+    sampler = _make_sampler(run, sizes)
+    steps = _num_steps(run, sizes, sampler)
     sampler.weights *= _loss_weights(
       run, [self.tasks[name] for name in run.tasks], train
     )
@@ -235,28 +235,22 @@ class PlanData:
     )
 
 
-def _num_steps(run: runs_lib.Run, sizes: Sequence[int]) -> int:
+def _num_steps(
+  run: runs_lib.Run,
+  sizes: Sequence[int],
+  sampler: sampling.ProportionalSampler | sampling.CopiesSampler,
+) -> int:
   """Returns the number of training steps of a run.
 
   `sizes` are the row counts of its tasks, with swapped copies.
   """
-  length, exponent = run.length, run.config.sampling.exponent
-  if _has_copies(run):
-    copied = sizes * sampling.count_copies(sizes, exponent)
-    shares = copied / copied.sum()
-    steps = sampling.num_steps_of_copies(
-      length.epochs, int(copied.sum()), length.batch_size
-    )
-  else:
-    shares = sampling.proportional_shares(
-      _unswapped_sizes(run, sizes), exponent
-    )
-    steps = sampling.num_steps(length.epochs, sum(sizes), length.batch_size)
+  length = run.length
+  steps = sampler.num_steps(length.epochs)
   steps, by = min(steps, length.max_steps or steps), 'epochs'
   if length.min_steps > steps:
     steps, by = length.min_steps, 'min_steps'
-  passes = sampling.num_steps_of_passes(
-    length.min_passes, sizes, shares, length.batch_size
+  passes = sampling.steps_for_passes(
+    length.min_passes, sizes, sampler.shares, length.batch_size
   )
   if passes > steps:
     steps, by = passes, 'min_passes'
@@ -277,29 +271,22 @@ def _num_steps(run: runs_lib.Run, sizes: Sequence[int]) -> int:
   return steps
 
 
-def _has_copies(run: runs_lib.Run) -> bool:
-  """Whether the rows of the run's small tasks are copied."""
+def _make_sampler(
+  run: runs_lib.Run, sizes: Sequence[int]
+) -> sampling.ProportionalSampler | sampling.CopiesSampler:
+  """Makes the task sampler; `sizes` are row counts with swapped copies."""
+  settings, batch_size = run.config.sampling, run.length.batch_size
   # With one task there is nothing to balance: its rows come in permutations.
-  return not run.is_single and run.config.sampling.mode == 'copies'
-
-
-def _unswapped_sizes(run: runs_lib.Run, sizes: Sequence[int]) -> list[int]:
-  """Returns the row counts of a run's tasks without swapped copies."""
-  return [
+  if settings.mode == 'copies' and not run.is_single:
+    return sampling.CopiesSampler(
+      sizes, settings.exponent, batch_size, run.seed
+    )
+  unswapped = [
     size // 2 if name in run.config.data.swap else size
     for name, size in zip(run.tasks, sizes)
   ]
-
-
-def _make_sampler(
-  run: runs_lib.Run, sizes: Sequence[int], steps: int
-) -> sampling.Sampler:
-  """Makes the task sampler; `sizes` are row counts with swapped copies."""
-  exponent, batch_size = run.config.sampling.exponent, run.length.batch_size
-  if _has_copies(run):
-    return sampling.CopiesSampler(sizes, exponent, batch_size, steps, run.seed)
   return sampling.ProportionalSampler(
-    _unswapped_sizes(run, sizes), sizes, exponent, batch_size, steps, run.seed
+    unswapped, sizes, settings.exponent, batch_size, run.seed
   )
 
 

@@ -41,19 +41,12 @@ class NoConstant(Exception):
 
 
 class Features(NamedTuple):
-  """An example, or one window of a long example, as token ids.
+  """An example, or one window of a long example, as token ids."""
 
-  Attributes:
-    uid: uid of the example, with a suffix for swapped copies and windows.
-    input_ids: [tokens] int32, `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
-    length_a: number of tokens up to and including the first `[SEP]`.
-    label: see `Kind.encode_label`, or one number per token.
-  """
-
-  uid: str
-  input_ids: np.ndarray
-  length_a: int
-  label: float | np.ndarray
+  uid: str  # Has a suffix for swapped copies and windows.
+  input_ids: np.ndarray  # [tokens]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
+  length_a: int  # Tokens up to and including the first [SEP].
+  label: float | np.ndarray  # From `Kind.encode_label`, or one per token.
 
 
 class Tokenizer(Protocol):
@@ -76,8 +69,8 @@ class Prediction(NamedTuple):
   """The prediction for one example, as a table cell and as JSON values."""
 
   uid: str
-  text: str
-  said: Mapping[str, object]
+  text: str  # The cell.
+  said: Mapping[str, object]  # The JSON values.
   probabilities: Sequence[float] = ()  # One per label, if the kind has them.
 
   def as_fields(self) -> list[str]:
@@ -86,47 +79,44 @@ class Prediction(NamedTuple):
 
 
 class Kind(abc.ABC):
-  """The interface of a kind of task.
+  """The interface of a kind of task."""
 
-  Attributes:
-    name: name in configurations, fingerprints and records.
-    measures: what is scored; the kind has the metrics with the same `measures`.
-    default_metrics: metrics of a task that names none.
-    formats: file formats that can hold such rows.
-    num_texts: how many text columns a declaration may name.
-    columns: names of the text and label columns, if they are always the same.
-    more_fields: further fields of the features: name, type, numbers per row.
-    own_fields: fields of `Task` that only this kind reads.
-    output_names: names of the outputs; empty: the task's labels.
-    has_scale: whether a label is a score on `Task.scale`.
-    per_token: whether outputs are per token, not per example. A long example is
-      then cut into windows, not truncated.
-    one_class: whether a prediction is one of the task's labels.
-    has_probabilities: whether a prediction has a probability for each label.
-    architecture: class of an exported model, without the family's prefix.
-    head_layer: name of the exported head's linear layer.
-    pipeline: tag of exported models on the hub.
-    problem_type: entry in the config.json of an exported model, or ''.
-    head: `sigmoid` or `linear` if outputs are scores, else None.
-  """
-
+  # Name in configurations, fingerprints and records.
   name: ClassVar[str]
+  # What is scored; the kind has the metrics with the same `measures`.
   measures: ClassVar[str]
+  # Metrics of a task that names none.
   default_metrics: ClassVar[tuple[str, ...]]
+  # File formats that can hold such rows.
   formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
+  # How many text columns a declaration may name.
   num_texts: ClassVar[tuple[int, ...]] = (1, 2)
+  # Names of the text and label columns, if they are always the same.
   columns: ClassVar[tuple[tuple[str, ...], str] | None] = None
+  # Further fields of the features: name, type, numbers per row.
   more_fields: ClassVar[tuple[tuple[str, str, int | None], ...]] = ()
+  # Fields of `Task` that only this kind reads.
   own_fields: ClassVar[tuple[str, ...]] = ()
+  # Names of the outputs; empty: the task's labels.
   output_names: ClassVar[tuple[str, ...]] = ()
+  # Whether a label is a score on `Task.scale`.
   has_scale: ClassVar[bool] = False
+  # Whether outputs are per token, not per example. A long example is then cut
+  # into windows, not truncated.
   per_token: ClassVar[bool] = False
+  # Whether a prediction is one of the task's labels.
   one_class: ClassVar[bool] = False
+  # Whether a prediction has a probability for each label.
   has_probabilities: ClassVar[bool] = False
+  # Class of an exported model, without the family's prefix, and the name of its
+  # head's linear layer.
   architecture: ClassVar[str] = 'ForSequenceClassification'
   head_layer: ClassVar[str] = 'classifier'
+  # Tag of exported models on the hub.
   pipeline: ClassVar[str] = 'text-classification'
+  # Entry in the config.json of an exported model, or ''.
   problem_type: ClassVar[str] = ''
+  # `sigmoid` or `linear` if outputs are scores, else None.
   head: str | None = None
 
   def __str__(self) -> str:
@@ -140,7 +130,6 @@ class Kind(abc.ABC):
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Kind':
     """Returns a copy with the regression head and loss of the model."""
-    del head, loss
     return self
 
   @abc.abstractmethod
@@ -159,7 +148,6 @@ class Kind(abc.ABC):
 
   def label_width(self, task: task_lib.Task) -> int | None:
     """Number of values per label in the features; None if it varies."""
-    del task
     return 1
 
   @abc.abstractmethod
@@ -178,37 +166,26 @@ class Kind(abc.ABC):
   ) -> np.ndarray:
     """Turns a teacher's logits into probabilities, or scores on 0-1.
 
-    Args:
-      logits: [N, c] or [tokens, c].
-      temperature: divides the logits (Hinton et al. 2015); above 0.
-      rows: the rows of the logits; needed only for logits of tokens.
-
-    Returns:
-      float32 of the same shape.
+    The temperature divides the logits (Hinton et al. 2015). Logits of tokens
+    [tokens, c], unlike those of examples [N, c], need their rows. The result is
+    float32 of the same shape.
     """
 
   @abc.abstractmethod
   def constant_loss(self, task: task_lib.Task, rows: Rows) -> float:
-    """Mean loss of the best constant prediction on labelled rows.
+    """Mean loss of the best constant prediction, which is the mean gold target.
 
-    That is the mean of the gold targets; the loss of a prediction equal to the
-    gold target is subtracted. At least 0; 0 if all labels are equal.
+    The loss of predicting each gold target itself is subtracted, so that the
+    result is 0 if all labels are equal.
     """
 
   def constant_logits(
     self, task: task_lib.Task, train: Rows, rows: Rows
   ) -> np.ndarray:
-    """Returns logits that predict the same for every row or token.
+    """Returns logits that predict the same for each of N rows or their tokens.
 
-    They are the most frequent label, or the mean, of the training rows.
-
-    Args:
-      task: the task.
-      train: labelled training rows.
-      rows: N rows, whose labels are not read.
-
-    Returns:
-      [N, c] or [tokens, c] float32.
+    They are the most frequent label, or the mean, of the training rows, [N, c]
+    or [tokens, c] float32.
 
     Raises:
       NoConstant: the task has no such prediction.
@@ -235,16 +212,14 @@ class Kind(abc.ABC):
 
   def is_positive(self, task: task_lib.Task, label: task_lib.Label) -> bool:
     """Whether a parsed gold label counts as a positive in F1."""
-    del task
     return label == 1
 
   def unmeasurable_metrics(
     self, task: task_lib.Task, labels: Sequence[task_lib.Label]
   ) -> tuple[str, ...]:
-    """Returns the metrics that are useless with these distinct gold labels.
+    """Returns metrics that are undefined or always 0 with these gold labels.
 
-    A correlation with equal gold labels is undefined, whatever is predicted;
-    an F1 without a gold positive is undefined or 0.
+    A correlation needs two different labels; an F1 needs a positive.
     """
     has = {
       '': True,
@@ -264,9 +239,9 @@ class Kind(abc.ABC):
   def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads saved `outputs`; returns predictions or tallies, and gold labels.
+    """Reads predictions or tallies, and gold labels, from saved `outputs`.
 
-    They are [N, ...] and [N]; None if the gold labels are missing.
+    They are [N, ...] and [N]; missing gold labels are None.
 
     Raises:
       KeyError: an array is missing.
@@ -282,13 +257,12 @@ class Kind(abc.ABC):
       [n, c] log-probabilities and [n] int64 class indices; or [n] scores on 0-1
       and [n] gold scores; or None: quality is not measured.
     """
-    del task, logits, label
     return None
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
     """Returns the sets of field names that an input may have.
 
-    The last one is for values without names.
+    The last set names the values of an input without names.
     """
     common = _TEXT_NAMES[: 2 if task.is_pair else 1]
     own = task.tables[task.train_split].text
@@ -314,9 +288,9 @@ class Kind(abc.ABC):
     """Turns logits into one prediction per example, in the order of rows."""
 
   def prediction_columns(self, task: task_lib.Task) -> list[str]:
-    """Names of the columns of probabilities in a file of predictions.
+    """Names of the probability columns in a file of predictions.
 
-    p(LABEL) if a label has the name of another column, else LABEL.
+    They are p(LABEL) if a label has the name of another column, else LABEL.
     """
     if not self.has_probabilities:
       return []
@@ -330,9 +304,9 @@ class Kind(abc.ABC):
 
   @abc.abstractmethod
   def usage(self, task: task_lib.Task) -> str:
-    """Returns Python code for a model card, which prints a prediction.
+    """Returns Python code for a model card that prints a prediction.
 
-    The code can use `torch`, and `model` and `tokenizer` of transformers.
+    The code uses `torch`, and `model` and `tokenizer` of transformers.
     """
 
   def export_settings(self, task: task_lib.Task) -> dict[str, object]:

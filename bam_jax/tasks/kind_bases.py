@@ -27,15 +27,14 @@ class Pooled(kind.Kind):
   def loss(
     self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
   ) -> jax.Array:
-    """Computes the loss of each example in the packed rows.
+    """Computes the loss of each example in the packed rows, [B, S] float32.
+
+    It must be finite in slots of other kinds too.
 
     Args:
       logits: [B, S, C] float32.
       target: [B, S, C] float32, a mix of gold labels and teacher predictions.
       class_mask: [B, S, C] bool, the outputs that the slot's head has.
-
-    Returns:
-      [B, S] float32; finite in slots of other kinds too.
     """
 
   @abc.abstractmethod
@@ -56,9 +55,9 @@ class Plain(Pooled):
 
   @abc.abstractmethod
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
-    """Predicted class indices, or scores on the task's scale, [N].
+    """Predicts class indices, or scores on the task's scale, [N].
 
-    Logits are [N, C]; outputs beyond the task's own number are ignored.
+    Outputs beyond the task's own number are ignored.
     """
 
   @abc.abstractmethod
@@ -93,13 +92,13 @@ class Plain(Pooled):
 
 
 class Tallied(kind.Kind):
-  """A kind whose metrics are computed from counts summed over examples."""
+  """A kind whose metrics are computed from sums over the examples."""
 
   @abc.abstractmethod
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Returns the counts of each example, [N, ...]; metrics use their sums."""
+    """Returns the numbers of each example, [N, ...], that metrics sum up."""
 
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -143,11 +142,9 @@ class PerToken(Tallied):
   ) -> Iterator[kind.Features]:
     """Cuts long examples into windows of up to `max_length` tokens.
 
-    `on_cut` is called with the uid of each example that loses tokens, before
-    its first window is returned.
-
-    Returns:
-      `Features`, or named tuples that also have the `more_fields`.
+    Windows are `Features`, or named tuples that also have the `more_fields`.
+    Calls `on_cut` with the uid of each example that loses tokens, before its
+    first window.
 
     Raises:
       errors.UserError: the task's windows would leave tokens out.
@@ -157,7 +154,7 @@ class PerToken(Tallied):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the gold targets of all tokens of the rows with these indices.
+    """Returns gold targets and loss shares of all tokens of the chosen rows.
 
     Returns:
       [tokens, c] float32 targets, and [tokens] float32, the token's share of
@@ -173,7 +170,9 @@ class PerToken(Tallied):
     inside: jax.Array,
     class_mask: jax.Array,
   ) -> jax.Array:
-    """Computes the loss of each example in the packed rows from its tokens.
+    """Computes the loss of each example from its tokens, [B, S] float32.
+
+    It must be finite in slots of other kinds too.
 
     Args:
       logits: [B, L, K] float32.
@@ -181,9 +180,6 @@ class PerToken(Tallied):
       share: [B, L] float32, from `token_targets`.
       inside: [B, S, L] bool, the tokens of each slot that have a share.
       class_mask: [B, S, K] bool, the outputs that the slot's head has.
-
-    Returns:
-      [B, S] float32; finite in slots of other kinds too.
     """
 
 
@@ -200,8 +196,7 @@ def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
   """Groups rows, which are windows, by example.
 
   Returns:
-    Uids of N examples, and [N + 1] int64: the windows of example i are rows
-    [offsets[i], offsets[i + 1]).
+    The uids of N examples, and [N + 1] offsets of their windows.
   """
   bases = [task_lib.example_uid(uid) for uid in rows.uids]
   begins = [i for i, base in enumerate(bases) if not i or base != bases[i - 1]]
@@ -233,9 +228,7 @@ def with_probabilities(
   """Adds the probability of each label, [N, c], to N predictions."""
   found = []
   for each, probs in zip(predictions, probabilities.tolist(), strict=True):
-    by_label = {
-      label: round(p, 6) for label, p in zip(task.labels, probs, strict=True)
-    }
+    by_label = dict(zip(task.labels, (round(p, 6) for p in probs), strict=True))
     said = {**each.said, 'probabilities': by_label}
     found.append(each._replace(said=said, probabilities=probs))
   return found

@@ -3,8 +3,11 @@
 A metric is a function and one line of `METRICS`. Its function takes predictions
 [..., N], gold labels [N] and, for a bootstrap, counts [B, N]: how often each
 resample drew each example. It returns [..., B]; without counts every example
-counts once, and it returns [...]. It never warns. Metrics of tallies take these
-instead of predictions, see `tallies.of_examples`.
+counts once, and it returns [...]. It never warns.
+
+Other metrics take tallies [..., N, n] or [..., N, labels, n] instead of
+predictions: n numbers per example, such as the counts of true positives,
+predicted and gold positives. They are functions of the summed tallies.
 
 An undefined score is nan: a correlation with a constant input, or F1 without a
 positive in prediction or gold. A mean of scores is nan if one of them is.
@@ -16,7 +19,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
 
 Counts = np.ndarray | None
@@ -46,6 +48,14 @@ def _total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
   return total.astype(np.float64)
 
 
+def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+  """Divides two arrays; nan where the denominator is 0."""
+  defined = denominator > 0
+  return np.where(defined, numerator, np.nan) / np.where(
+    defined, denominator, 1.0
+  )
+
+
 def accuracy(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
 ) -> np.ndarray:
@@ -64,7 +74,7 @@ def f1(
   # 2PR / (P + R) with both denominators multiplied out.
   hits = _total(predicted & positive, counts)
   either = _total(predicted, counts) + _total(positive, counts)
-  return tallies.ratio(2 * hits, either)
+  return _ratio(2 * hits, either)
 
 
 def matthews(
@@ -87,23 +97,20 @@ def matthews(
     covariance = covariance - predicted * actual
     spread_predicted = spread_predicted - predicted**2
     spread_gold = spread_gold - actual**2
-  return tallies.ratio(covariance, np.sqrt(spread_predicted * spread_gold))
+  return _ratio(covariance, np.sqrt(spread_predicted * spread_gold))
 
 
 def pearson(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
 ) -> np.ndarray:
-  """Linear correlation, -1 to 1; nan if either input is constant."""
+  """Pearson's linear correlation, -1 to 1; nan if either input is constant."""
   return _correlation(predictions, gold, counts, is_of_ranks=False)
 
 
 def spearman(
   predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
 ) -> np.ndarray:
-  """Rank correlation, -1 to 1; ties share their mean rank.
-
-  nan if either input is constant.
-  """
+  """Spearman's rank correlation, -1 to 1; nan if either input is constant."""
   return _correlation(predictions, gold, counts, is_of_ranks=True)
 
 
@@ -169,11 +176,8 @@ def _correlate(x: np.ndarray, y: np.ndarray, is_of_ranks: bool) -> float:
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
   """Number of lower values plus number of lower or equal ones, [N, B].
 
-  This is linear in the rank, where ties share the mean of their ranks.
-
-  Args:
-    values: [N].
-    counts: [N, B] how often each resample drew each value.
+  This is linear in the rank, where ties share the mean of their ranks. A value
+  counts as often as a resample drew it, counts [N, B].
   """
   _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
   ends = np.cumsum(sizes)
@@ -184,21 +188,58 @@ def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
   return below[(ends - sizes)[group]] + below[ends[group]]
 
 
-class Metric(NamedTuple):
-  """A metric, which can be called with predictions, gold and counts.
+def _tallied_f1(sums: np.ndarray) -> np.ndarray:
+  both, predicted, gold = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
+  return _ratio(2 * both, predicted + gold)
 
-  Attributes:
-    measures: what it scores; kinds with the same `measures` have the metric.
-    function: takes predictions, gold and counts.
-    needs: what the gold labels must have so that the score is defined and not
-      always 0: `positive` (see `Kind.is_positive`), `variety` or nothing.
-    reason: why the score is undefined; if empty, `why_undefined` finds out.
+
+def _micro_f1(sums: np.ndarray) -> np.ndarray:
+  return _tallied_f1(np.sum(sums, axis=-2))
+
+
+def _macro_f1(sums: np.ndarray) -> np.ndarray:
+  """Averages the F1 of the labels.
+
+  A label that is neither predicted nor gold counts as 0, as in scikit-learn;
+  if that holds for all labels, the mean is undefined.
   """
+  by_label = _tallied_f1(sums)
+  undefined = np.isnan(by_label)
+  mean = np.mean(np.where(undefined, 0.0, by_label), axis=-1)
+  return np.where(undefined.all(axis=-1), np.nan, mean)
 
-  measures: str
+
+def _share(numerator: int, denominator: int) -> Callable[..., np.ndarray]:
+  """Makes a function that divides one of the sums by another."""
+  return lambda sums: _ratio(sums[..., numerator], sums[..., denominator])
+
+
+def _of_tallies(
+  of_sums: Callable[[np.ndarray], np.ndarray],
+) -> Callable[..., np.ndarray]:
+  """Makes a metric of tallies from a function of their sums."""
+
+  def metric(
+    tally: np.ndarray, gold: np.ndarray | None = None, counts: Counts = None
+  ) -> np.ndarray:
+    del gold  # Gold labels are in the tallies.
+    if counts is None:
+      return of_sums(np.sum(tally, axis=0))
+    sums = np.tensordot(counts, tally, axes=([1], [1]))  # [B, S, ...]
+    return np.swapaxes(of_sums(sums), 0, 1)
+
+  return metric
+
+
+class Metric(NamedTuple):
+  """A metric, which can be called with predictions, gold and counts."""
+
+  measures: str  # Kinds with the same `measures` have the metric.
   function: Callable[..., np.ndarray]
+  # What the gold labels must have so that the score is defined and not always
+  # 0: a positive (see `Kind.is_positive`), different labels, or nothing.
   needs: Literal['positive', 'variety', ''] = ''
-  reason: str = ''
+  reason: str = ''  # Why it is undefined; if empty, `why_undefined` finds out.
 
   def __call__(
     self, predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
@@ -208,28 +249,23 @@ class Metric(NamedTuple):
 
 _NO_LABEL = 'no label is gold and none is predicted'
 _NO_SPAN = 'no span is gold and none is predicted'
-_tallied = tallies.of_examples
 METRICS: dict[str, Metric] = {
   'accuracy': Metric('classes', accuracy),
   'f1': Metric('classes', f1, 'positive'),
   'matthews': Metric('classes', matthews, 'variety'),
   'pearson': Metric('scores', pearson, 'variety'),
   'spearman': Metric('scores', spearman, 'variety'),
-  'micro_f1': Metric(
-    'labels', _tallied(tallies.micro_f1), 'positive', _NO_LABEL
-  ),
-  'macro_f1': Metric(
-    'labels', _tallied(tallies.macro_f1), 'positive', _NO_LABEL
-  ),
-  'span_f1': Metric('spans', _tallied(tallies.f1), 'positive', _NO_SPAN),
+  'micro_f1': Metric('labels', _of_tallies(_micro_f1), 'positive', _NO_LABEL),
+  'macro_f1': Metric('labels', _of_tallies(_macro_f1), 'positive', _NO_LABEL),
+  'span_f1': Metric('spans', _of_tallies(_tallied_f1), 'positive', _NO_SPAN),
   'span_precision': Metric(
-    'spans', _tallied(tallies.share(0, 1)), reason='no span is predicted'
+    'spans', _of_tallies(_share(0, 1)), reason='no span is predicted'
   ),
   'span_recall': Metric(
-    'spans', _tallied(tallies.share(0, 2)), 'positive', 'no span is gold'
+    'spans', _of_tallies(_share(0, 2)), 'positive', 'no span is gold'
   ),
-  'answer_f1': Metric('answers', _tallied(tallies.share(1, 2))),
-  'exact_match': Metric('answers', _tallied(tallies.share(0, 2))),
+  'answer_f1': Metric('answers', _of_tallies(_share(1, 2))),
+  'exact_match': Metric('answers', _of_tallies(_share(0, 2))),
 }
 
 
@@ -238,11 +274,8 @@ def score(
 ) -> dict[str, float]:
   """Computes a task's metrics times 100, by name; nan where undefined.
 
-  Args:
-    task: the task of the rows.
-    predictions: [N] class indices or scores on the task's scale, N > 0; or
-      tallies [N, ...].
-    gold: [N] likewise; None with tallies.
+  Predictions are [N] class indices or scores on the task's scale, N > 0, and
+  gold likewise; or they are tallies [N, ...], and gold is None.
   """
   return {
     name: 100.0 * float(METRICS[name](predictions, gold))
@@ -288,13 +321,12 @@ def averages(
 
   Args:
     tasks: the tasks to average over.
-    scores: task name -> development split -> metric -> value.
+    scores: task name -> dev split -> metric -> value.
 
   Returns:
-    `paper`: mean over tasks of `paper_metric` on the first development split.
-    `glue`: mean over tasks of the mean of `glue_metrics`, over all development
-    splits (MNLI: matched and mismatched). nan if one of its scores is, or if no
-    task takes part: averages over fewer tasks could not be compared.
+    `paper`: mean over tasks of `paper_metric` on the first dev split. `glue`:
+    mean over tasks of the mean of `glue_metrics` over all dev splits. nan if a
+    score is nan: averages over fewer tasks could not be compared.
 
   Raises:
     KeyError: a task, split or metric has no score.

@@ -17,7 +17,6 @@ from bam_jax import plain_text
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
-from bam_jax.tasks import tallies
 from bam_jax.tasks import task as task_lib
 
 _SEPARATOR = ','
@@ -102,7 +101,9 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
     """Counts true positives, predicted and gold labels, [N, c, 3]."""
-    return tallies.counts(logits > 0, _labels(task, rows) == 1)
+    predicted, gold = logits > 0, _labels(task, rows) == 1
+    columns = predicted & gold, predicted, gold
+    return np.stack(columns, axis=-1).astype(np.int64)
 
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
     return bool(label)

@@ -44,94 +44,59 @@ def window_uid(uid: str, number: int) -> str:
 
 
 class Example(NamedTuple):
-  """One labelled or unlabelled example of a task.
+  """One labelled or unlabelled example of a task."""
 
-  Attributes:
-    uid: `task/split/index`, where index counts the data lines of the raw file.
-      The only key that joins gold labels, teacher logits and predictions.
-    text_a: the first text.
-    text_b: the second text of a pair, else None.
-    label: class index, score on the task's own scale, indices of all labels or
-      of each word's tag, or answers; None if the split has no labels.
-  """
-
+  # `task/split/index`, where index counts the data lines of the raw file. The
+  # only key that joins gold labels, teacher logits and predictions.
   uid: str
   text_a: str
-  text_b: str | None
-  label: Label | None
+  text_b: str | None  # The second text of a pair.
+  label: Label | None  # From `Kind.parse`; None if the split has no labels.
 
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-  """The file of one split of a task, and how to read it.
+  """The file of one split of a task, and how to read it."""
 
-  Attributes:
-    file: path below `data.dir`; empty for generated rows.
-    other_file: path that is read if `file` is missing.
-    text: one column, or two for a pair: a number from 0 (from the end if
-      negative), or a name in the header or JSON object.
-    other_text: alternative names of the text columns.
-    label: the label's column; None if the split has no labels.
-    header: whether the first line names the columns (TSV only).
-    format: `tsv`, `jsonl`, `conll`, `squad` or `generated`.
-    skip_malformed: whether rows with a wrong number of columns are skipped and
-      counted. For official files known to hold such rows.
-    tfds: TFDS builder and split, `glue/mnli:validation_matched`.
-    submission: file name in a GLUE submission.
-  """
-
-  file: str = ''
-  other_file: str = ''
+  file: str = ''  # Path below `data.dir`; empty for generated rows.
+  other_file: str = ''  # Path that is read if `file` is missing.
+  # One text column, or two for a pair: a number from 0 (from the end if
+  # negative), or a name in the header or JSON object.
   text: tuple[int | str, ...] = ()
-  other_text: tuple[str, ...] = ()
-  label: int | str | None = None
-  header: bool = True
+  other_text: tuple[str, ...] = ()  # Alternative names of the text columns.
+  label: int | str | None = None  # None if the split has no labels.
+  header: bool = True  # Whether the first line names the columns (TSV only).
   format: Literal['tsv', 'jsonl', 'conll', 'squad', 'generated'] = 'tsv'
+  # Whether rows with a wrong number of columns are skipped and counted. For
+  # official files known to hold such rows.
   skip_malformed: bool = False
-  tfds: str = ''
-  submission: str = ''
+  tfds: str = ''  # TFDS builder and split, `glue/mnli:validation_matched`.
+  submission: str = ''  # File name in a GLUE submission.
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A labelled language task, declared as data.
+  """A labelled language task, declared as data."""
 
-  Attributes:
-    name: unique name, used in uids, file names and reports.
-    kind: parses labels, and computes losses and scores.
-    labels: class labels as in the raw files, in the order of the logits; empty
-      for regression.
-    scale: lowest and highest score of a regression task; trained on 0-1.
-    metrics: the first one decides which checkpoint is best.
-    paper_metric: the metric in the paper's average.
-    glue_metrics: the metrics whose mean is in GLUE's own average.
-    tables: split name -> Table; one may be `UNLABELLED`.
-    train_split: the split trained on.
-    dev_splits: the splits scored; the first one is in the averages.
-    test_splits: unlabelled splits that can be predicted.
-    tfds_text: feature names of the texts in TFDS.
-    tfds_labels: TFDS's label names in the order of `labels`.
-    in_average: whether the reported averages include the task.
-    stride: tokens from one window to the next; 0: half of a window's room.
-    unanswerable: whether a question may have no answer.
-  """
-
-  name: str
-  kind: 'kind_lib.Kind'
-  metrics: tuple[str, ...]
-  paper_metric: str
-  glue_metrics: tuple[str, ...]
-  tables: Mapping[str, Table]
+  name: str  # Unique; used in uids, file names and reports.
+  kind: 'kind_lib.Kind'  # Parses labels, and computes losses and scores.
+  metrics: tuple[str, ...]  # The first one decides which checkpoint is best.
+  paper_metric: str  # The metric in the paper's average.
+  glue_metrics: tuple[str, ...]  # Their mean is in GLUE's own average.
+  tables: Mapping[str, Table]  # By split; one may be `UNLABELLED`.
+  # Class labels as in the raw files, in the order of the logits; empty for
+  # regression.
   labels: tuple[str, ...] = ()
+  # Lowest and highest score of a regression task, which is trained on 0-1.
   scale: tuple[float, float] = (0.0, 1.0)
   train_split: str = 'train'
-  dev_splits: tuple[str, ...] = ('dev',)
-  test_splits: tuple[str, ...] = ('test',)
-  tfds_text: tuple[str, ...] = ()
-  tfds_labels: tuple[str, ...] = ()
-  in_average: bool = True
-  stride: int = 0
-  unanswerable: bool = False
+  dev_splits: tuple[str, ...] = ('dev',)  # The first one is in the averages.
+  test_splits: tuple[str, ...] = ('test',)  # Without labels.
+  tfds_text: tuple[str, ...] = ()  # Feature names of the texts in TFDS.
+  tfds_labels: tuple[str, ...] = ()  # TFDS's names, in the order of `labels`.
+  in_average: bool = True  # Whether the reported averages include the task.
+  stride: int = 0  # Tokens between windows; 0: half of a window's room.
+  unanswerable: bool = False  # Whether a question may have no answer.
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Task':
     """Returns the task for `model.regression_head` and `regression_loss`."""
@@ -158,14 +123,12 @@ class Task:
 
 
 class TaskTable:
-  """The T tasks of a model in the order of their heads.
-
-  C outputs of the widest head, K of the widest head per token.
-  """
+  """The T tasks of a model in the order of their heads."""
 
   def __init__(self, tasks: tuple[Task, ...]):
     self.tasks = tuple(tasks)
     self.index = {task.name: i for i, task in enumerate(self.tasks)}
+    # C, the outputs of the widest head.
     self.num_outputs = max(task.num_outputs for task in self.tasks)
 
   def __len__(self) -> int:
@@ -180,7 +143,7 @@ class TaskTable:
 
   @property
   def class_mask(self) -> np.ndarray:
-    """The outputs that each head has, [T, C] bool."""
+    """Marks the outputs that each head has, [T, C] bool."""
     widths = np.array([task.num_outputs for task in self.tasks])
     return np.arange(self.num_outputs) < widths[:, None]
 

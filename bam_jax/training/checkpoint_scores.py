@@ -18,11 +18,9 @@ from bam_jax import schema
 SENTINEL = '_CHECKPOINT_METADATA'
 
 SCORE = 'score'
-# Metrics of steps that are not in the log yet.
-_UNLOGGED = 'unlogged'
-# Scores of earlier checkpoints that were saved without one.
-_LATE_SCORES = 'late_scores'
-_DIGEST = 'digest'
+# Metrics of steps that are not in the log yet, and scores of earlier
+# checkpoints that were saved without one.
+_UNLOGGED, _LATE_SCORES, _DIGEST = 'unlogged', 'late_scores', 'digest'
 
 
 def kept(directory: Path) -> list[int]:
@@ -42,11 +40,9 @@ def kept(directory: Path) -> list[int]:
   )
   if not steps:
     return []
-  found = {step: read_score(directory / f'step_{step}') for step in steps}
-  scores = {step: score for step, score in found.items() if score is not None}
+  scores = {step: read_score(directory / f'step_{step}') for step in steps}
   _, late = read_carried(read_metadata(directory / f'step_{steps[-1]}'))
-  best = best_step(scores | late, steps)
-  return sorted({steps[-1], steps[-1] if best is None else best})
+  return sorted({steps[-1], best_step(scores | late, steps) or steps[-1]})
 
 
 def read_metadata(directory: Path) -> Mapping[str, Any]:
@@ -65,21 +61,19 @@ def read_score(directory: Path) -> float | None:
   return json.loads(path.read_text())[SCORE] if path.exists() else None
 
 
-def best_step(scores: Mapping[int, float], steps: Sequence[int]) -> int | None:
+def best_step(
+  scores: Mapping[int, float | None], steps: Sequence[int]
+) -> int | None:
   """Returns the step with the highest score; of equal scores, the latest."""
-  scored = [step for step in steps if step in scores]
+  scored = [step for step in steps if scores.get(step) is not None]
   return max(scored, key=lambda step: (scores[step], step), default=None)
 
 
 @dataclasses.dataclass(frozen=True)
 class PreserveBest(policies.PreservationPolicy):
-  """Preserves the best checkpoint by scores that Orbax does not know.
+  """Preserves the best checkpoint by scores that Orbax does not know."""
 
-  Attributes:
-    scores: step -> score; may change at any time.
-  """
-
-  scores: Mapping[int, float]
+  scores: Mapping[int, float]  # By step; may change at any time.
 
   def should_preserve(
     self,
@@ -87,7 +81,6 @@ class PreserveBest(policies.PreservationPolicy):
     *,
     context: policies.PreservationContext,
   ) -> Sequence[bool]:
-    del context
     steps = [checkpoint.step for checkpoint in checkpoints]
     best = best_step(self.scores, steps)
     return [step == best for step in steps]

@@ -43,8 +43,6 @@ class _Manager(ocp.CheckpointManager):
   """
 
   def reached_preemption(self, step: int) -> bool:
-    """Returns False: the training loop handles preemption."""
-    del step
     return False
 
 
@@ -82,8 +80,7 @@ class Checkpoints:
       self._manager = _Manager(
         directory.absolute(),
         item_handlers={
-          _PARAMS: ocp.StandardCheckpointHandler(),
-          _TRAIN: ocp.StandardCheckpointHandler(),
+          item: ocp.StandardCheckpointHandler() for item in (_PARAMS, _TRAIN)
         },
         options=ocp.CheckpointManagerOptions(
           preservation_policy=policies.AnyPreservationPolicy(
@@ -204,9 +201,7 @@ class Checkpoints:
   def restore_params(self, like: Any, step: int) -> Any:
     """Restores the parameters of a step.
 
-    Args:
-      like: tree of arrays, or of `jax.ShapeDtypeStruct`s with shardings.
-      step: step of a checkpoint.
+    `like` is a tree of arrays, or of `jax.ShapeDtypeStruct`s with shardings.
 
     Raises:
       errors.UserError: the checkpoint is missing, damaged or of another model.
@@ -256,7 +251,6 @@ class Checkpoints:
   def _check_sums(
     self, step: int, item: str, restored: Any, metadata: Mapping[str, Any]
   ) -> None:
-    """Raises a ValueError that names the first array with a wrong checksum."""
     if _CHECKSUMS not in metadata:
       # Written before checkpoints had checksums.
       logging.warning(
@@ -271,7 +265,6 @@ class Checkpoints:
   def _check_shapes(
     self, step: int, item: str, abstract: Any, saved: Any
   ) -> None:
-    """Raises a UserError that names the first parameter that differs."""
     path = self._step_directory(step)
     if saved is None:
       raise errors.UserError(

@@ -24,9 +24,6 @@ def checksums(tree: Any) -> dict[str, int]:
 
   Args:
     tree: arrays on devices, of 1, 2 or 4 bytes per element.
-
-  Returns:
-    Name of the leaf -> checksum.
   """
   sums = map(int, jax.device_get(_sums(tree)))
   return dict(zip((name for name, _ in named_leaves(tree)), sums))

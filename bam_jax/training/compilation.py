@@ -53,12 +53,7 @@ class AheadCompiler:
   def start(
     self, key: Hashable, lower: Callable[[], jax.stages.Lowered]
   ) -> None:
-    """Starts to compile a program on threads, unless it is started already.
-
-    Args:
-      key: key of the program.
-      lower: traces the program; called in another thread.
-    """
+    """Starts to compile a program on threads, unless it is started already."""
     if key not in self:
       self._lower[key] = lower
       self._traces[key] = self._tracer.submit(self._trace, lower)
@@ -97,11 +92,8 @@ class AheadCompiler:
 def synchronized(function: jax.stages.Wrapped) -> Callable[..., Any]:
   """Wraps a jitted function so that all processes compile before one runs it.
 
-  Every process must call it with arrays of equal shapes. In a single process it
-  only calls the function.
-
-  Args:
-    function: from `jax.jit`, without static arguments.
+  Every process must call it with arrays of equal shapes. The function has no
+  static arguments. A single process only calls it.
   """
   compiled: dict[Hashable, jax.stages.Compiled] = {}
 

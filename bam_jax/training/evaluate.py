@@ -48,7 +48,7 @@ def predict(
     params: parameters on the devices.
     features: N rows.
     task_id: index of the task's head.
-    packing: how rows are packed.
+    packing: settings of the batches.
     advance: called after each batch with its number of examples.
     only: int64 indices of the rows to predict; None: all rows.
     is_frozen: whether to return the encoder's vectors instead of logits.
@@ -74,7 +74,7 @@ def predict(
       real = rows >= 0
       row = rows[real]
       if task.kind.per_token:
-        found = token_logits(logits.tokens, real, starts[real], lengths[row])
+        found = _token_logits(logits.tokens, real, starts[real], lengths[row])
         row = ragged.indices(begins[row], lengths[row])
       else:
         found = jax.device_get(logits.slots)[real]
@@ -93,23 +93,13 @@ def predict(
   return result
 
 
-def token_logits(
+def _token_logits(
   tokens: jax.Array,
   chosen: np.ndarray,
   starts: np.ndarray,
   lengths: np.ndarray,
 ) -> np.ndarray:
-  """Selects the token logits of n examples of a batch.
-
-  Args:
-    tokens: [B, L, K], the logits of all tokens.
-    chosen: [B, S] bool, the slots of the examples.
-    starts: [n] int, position of each example's first token in its row.
-    lengths: [n] int, number of tokens of each example.
-
-  Returns:
-    [sum of the lengths, K] float32.
-  """
+  """Selects the logits [tokens, K] of the chosen slots, [B, S] bool."""
   tokens = jax.device_get(tokens)
   begins = np.nonzero(chosen)[0] * tokens.shape[1] + starts
   tokens = tokens.reshape(-1, tokens.shape[-1])
@@ -132,12 +122,7 @@ def evaluate(
 ) -> tuple[Outputs, Scores]:
   """Predicts and scores labelled splits.
 
-  Args:
-    programs: the compiled programs.
-    params: parameters on the devices.
-    splits: the rows.
-    packing: how rows are packed.
-    advance: called after each batch with its number of examples.
+  `advance` is called after each batch with its number of examples.
   """
   outputs: Outputs = {}
   scores: Scores = {}
@@ -177,8 +162,7 @@ def save(
 ) -> None:
   """Writes the outputs of all splits to an npz file.
 
-  The arrays are named TASK/SPLIT/KEY; `Kind.outputs` chooses the keys: `uid`
-  [N] and what a new scoring needs, such as `logits` [N, c] and `label` [N].
+  The arrays are named TASK/SPLIT/KEY; `Kind.outputs` chooses the keys.
 
   Raises:
     errors.UserError: the file can't be written.

@@ -8,7 +8,6 @@ N rows, T vectors (N, or one per scored token), D numbers per vector, c outputs.
 """
 
 from collections.abc import Callable, Sequence
-import functools
 from typing import NamedTuple
 
 import jax
@@ -18,7 +17,6 @@ import scipy.optimize
 
 from bam_jax.data import folds
 from bam_jax.tasks import kind as kind_lib
-from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 # Factors of half the squared norm, for standardised vectors and a mean loss.
@@ -32,23 +30,14 @@ _TOLERANCE = 1e-5
 
 
 class Linear(NamedTuple):
-  """A linear model.
+  """A linear model of vectors that are standardised first."""
 
-  Attributes:
-    mean: [D] of the training vectors.
-    deviation: [D] of the training vectors.
-    kernel: [D, c] of standardised vectors.
-    bias: [c].
-    strength: of the penalty.
-    loss: mean loss in cross-validation.
-  """
-
-  mean: np.ndarray
-  deviation: np.ndarray
-  kernel: np.ndarray
-  bias: np.ndarray
-  strength: float
-  loss: float
+  mean: np.ndarray  # [D], of the training vectors.
+  deviation: np.ndarray  # [D]
+  kernel: np.ndarray  # [D, c]
+  bias: np.ndarray  # [c]
+  strength: float  # Of the penalty.
+  loss: float  # Mean loss in cross-validation.
 
   def logits(self, vectors: np.ndarray) -> np.ndarray:
     """Applies the model to vectors [n, D]; returns [n, c] float32."""
@@ -160,19 +149,7 @@ def _make_losses(
   number[row, place] = np.arange(len(row))
   inside = np.arange(counts.max()) < counts[:, None]
   target, share = target[scored][number], share[scored][number] * inside
-  return functools.partial(
-    _token_losses, kind, number, target, share, inside[:, None], mask
-  )
-
-
-def _token_losses(
-  kind: kind_bases.PerToken,
-  number: np.ndarray,
-  target: np.ndarray,
-  share: np.ndarray,
-  inside: np.ndarray,
-  mask: np.ndarray,
-  logits: jax.Array,
-) -> jax.Array:
-  """Pads the logits of tokens to rows, and returns the loss of each row."""
-  return kind.loss(logits[number], target, share, inside, mask)[:, 0]
+  inside = inside[:, None]
+  return lambda logits: kind.loss(logits[number], target, share, inside, mask)[
+    :, 0
+  ]

@@ -26,19 +26,12 @@ PROFILE_DIR = 'profile'
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """The parameters of a finished run, with their outputs and scores.
+  """The parameters of a finished run, with their outputs and scores."""
 
-  Attributes:
-    params: parameters after the last step.
-    outputs: logits of these parameters on the rows to score.
-    scores: scores of these logits.
-    best_step: step of the best checkpoint.
-  """
-
-  params: Mapping[str, object]
-  outputs: evaluate.Outputs
+  params: Mapping[str, object]  # After the last step.
+  outputs: evaluate.Outputs  # Their logits on the rows to score.
   scores: evaluate.Scores
-  best_step: int
+  best_step: int  # Step of the best checkpoint.
 
 
 def train(

@@ -23,15 +23,9 @@ AXES = ('data', 'fsdp')
 # end of the path, so that Adam's moments are sharded like their parameter. The
 # number of devices usually divides the hidden size, but not the vocabulary.
 PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
-  (
-    r'embeddings/\w+/embedding$',
-    (P(None, 'fsdp'), P('fsdp', None), P()),
-  ),
+  (r'embeddings/\w+/embedding$', (P(None, 'fsdp'), P('fsdp', None), P())),
   (r'heads/kernel$', (P(None, 'fsdp', None), P())),
-  (
-    r'layers/.*/kernel$',
-    (P(None, 'fsdp', None), P(None, None, 'fsdp'), P()),
-  ),
+  (r'layers/.*/kernel$', (P(None, 'fsdp', None), P(None, None, 'fsdp'), P())),
   (r'heads/bias$', (P(),)),
   (r'/kernel$', (P('fsdp', None), P(None, 'fsdp'), P())),
   (r'/(bias|scale)$', (P(),)),
@@ -79,10 +73,7 @@ def make_mesh(
 def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
   """Chooses the partition spec of one array of the state.
 
-  Args:
-    path: keys joined by `/`.
-    shape: shape of the array.
-    fsdp: size of the mesh axis.
+  Its keys joined by `/` are the path; `fsdp` is the size of the mesh axis.
 
   Raises:
     ValueError: no row of `PARAM_RULES` matches, or no spec of the row fits.
@@ -97,14 +88,10 @@ def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
 
 
 def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
-  """Tree of the shardings of a train state, or of parameters alone.
-
-  Args:
-    mesh: from `make_mesh`.
-    abstract_state: tree of arrays or of `jax.ShapeDtypeStruct`s.
+  """Chooses the sharding of each array of a train state, or of parameters.
 
   Raises:
-    ValueError: no row of `PARAM_RULES` matches a leaf.
+    ValueError: no row of `PARAM_RULES` matches an array.
   """
   return paths.map_paths(
     lambda path, leaf: NamedSharding(
@@ -119,10 +106,6 @@ def gathered(params: Any, shardings: Any) -> Any:
 
   Without this, XLA's partitioner splits activations along the shards of the
   parameters, which moves more bytes.
-
-  Args:
-    params: tree of traced parameters.
-    shardings: tree of the shardings of parameters and gradients.
   """
   return jax.tree.map(_gather, params, shardings)
 
@@ -155,10 +138,6 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
   """Finds which rows of a batch are on the devices of this process.
 
   They may have gaps, because a mesh orders devices by their interconnect.
-
-  Args:
-    mesh: from `make_mesh`.
-    rows: number of rows of the batch.
   """
   places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
   held = [np.arange(rows)[place] for (place,) in places.values()]
@@ -169,10 +148,6 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
   """Copies host arrays to the devices; each process must hold them whole.
 
   It always copies, because a state is donated but host arrays are reused.
-
-  Args:
-    tree: host arrays.
-    sharding: sharding of each array.
   """
   if jax.process_count() == 1:
     # One call for the whole tree takes a fifth of the host time.
@@ -194,17 +169,13 @@ def place(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def has_replicas_on_gpus(mesh: Mesh) -> bool:
-  """Returns whether there are several GPUs that each hold all parameters."""
+  """Returns whether several GPUs each hold all parameters."""
   platform = mesh.devices.flat[0].platform
   return platform == 'gpu' and mesh.size > 1 and mesh.shape['fsdp'] == 1
 
 
 def fetch(tree: Any) -> Any:
-  """Copies whole arrays to the host; every process must call it.
-
-  Args:
-    tree: arrays on the host or on a mesh of any processes.
-  """
+  """Copies whole arrays to the host; every process must call it."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
 
@@ -218,6 +189,5 @@ def fetch(tree: Any) -> Any:
 
 @functools.cache
 def _gather_whole(sharding: NamedSharding) -> Callable[..., jax.Array]:
-  """Makes the program that all-gathers arrays with this sharding."""
   whole = replicated(sharding.mesh)
   return compilation.synchronized(jax.jit(lambda x: x, out_shardings=whole))

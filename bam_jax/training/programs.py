@@ -1,4 +1,4 @@
-"""The compiled programs of a plan, and the placement of their arrays.
+"""The compiled programs that all runs of a plan share.
 
 Everything that differs between the runs of a plan is data: learning rate,
 weight of the gold labels, layer decay, seed, task. So one program per batch
@@ -11,7 +11,7 @@ B rows, L tokens, S segment slots, T tasks, K seeds trained at once.
 from collections.abc import Callable, Collection, Sequence
 import functools
 import threading
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 from jax.sharding import Mesh
@@ -32,20 +32,8 @@ from bam_jax.training import seeds as seeds_lib
 from bam_jax.training import transfer
 
 
-class StepShape(NamedTuple):
-  """The shape that a training program is compiled for.
-
-  Attributes:
-    seeds: K.
-    rows: B, over all processes.
-  """
-
-  seeds: int
-  rows: int
-
-
 class Programs:
-  """The compiled programs of a plan, and the placement of their arrays.
+  """Compiled programs, and the placement of their arrays on the devices.
 
   Attributes:
     mesh: the devices.
@@ -54,8 +42,7 @@ class Programs:
     abstract_state: TrainState of `jax.ShapeDtypeStruct`s with shardings.
     seeds: the training step of several seeds at once.
     hidden_size: D, numbers per vector of the encoder.
-    compilations: number of programs traced so far: one per batch shape for
-      training, one each for predicting, encoding and `init_state`.
+    compilations: number of programs traced so far.
   """
 
   def __init__(
@@ -83,14 +70,15 @@ class Programs:
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
 
+    adam = config.optimizer
     optimizer = optimizer_lib.make_optimizer(
       num_layers=model.config.num_layers,
-      b1=config.optimizer.b1,
-      b2=config.optimizer.b2,
-      eps=config.optimizer.eps,
-      weight_decay=config.optimizer.weight_decay,
-      clip_norm=config.optimizer.clip_norm,
-      bias_correction=config.optimizer.bias_correction,
+      b1=adam.b1,
+      b2=adam.b2,
+      eps=adam.eps,
+      weight_decay=adam.weight_decay,
+      clip_norm=adam.clip_norm,
+      bias_correction=adam.bias_correction,
     )
     create = functools.partial(step_lib.create_state, optimizer)
     model_params = heads.abstract_params(model)
@@ -121,7 +109,7 @@ class Programs:
         optimizer,
         tasks.class_mask,
         tasks.kinds,
-        reduction=config.optimizer.reduction,
+        reduction=adam.reduction,
         accumulate=self._accumulate,
       )
 
@@ -132,15 +120,29 @@ class Programs:
 
       return self._counted(train)
 
-    predict_step = _make_apply(model, layer_shardings, stack_late=False)
-    encode_step = _make_apply(
-      frozen.FrozenEncoder(
-        model.config, model.compute, bool(model.token_heads)
-      ),
-      {'encoder': layer_shardings['encoder']},
-      stack_late=False,
-    )
+    def jit_forward(model: Any, parts: Collection[str]) -> Callable:
+      own, in_layers = (
+        {part: tree[part] for part in parts}
+        for tree in (shardings.params, layer_shardings)
+      )
+      forward = _make_apply(model, in_layers, stack_late=False)
+      # Logits are small: whole on every device, so any process can fetch them.
+      return compilation.synchronized(
+        jax.jit(
+          self._counted(
+            lambda params, batch: forward(params, transfer.unpack(batch))
+          ),
+          in_shardings=(own, self._batch_sharding),
+          out_shardings=self._replicated,
+          compiler_options=options,
+        )
+      )
 
+    self._predict = jit_forward(model, model_params)
+    encoder = frozen.FrozenEncoder(
+      model.config, model.compute, bool(model.token_heads)
+    )
+    self._encode = jit_forward(encoder, ['encoder'])
     self._create = compilation.synchronized(
       jax.jit(
         self._counted(create),
@@ -162,25 +164,6 @@ class Programs:
       self.abstract_state,
       mesh,
       options,
-    )
-    # Logits are small: whole on every device, so any process can fetch them.
-    self._predict, self._encode = (
-      compilation.synchronized(
-        jax.jit(
-          self._counted(
-            lambda params, batch, step=step: step(
-              params, transfer.unpack(batch)
-            )
-          ),
-          in_shardings=(param_shardings, self._batch_sharding),
-          out_shardings=self._replicated,
-          compiler_options=options,
-        )
-      )
-      for step, param_shardings in (
-        (predict_step, shardings.params),
-        (encode_step, {'encoder': shardings.params['encoder']}),
-      )
     )
 
   def _counted(self, function: Callable) -> Callable:
@@ -206,6 +189,17 @@ class Programs:
       ValueError: tree or shapes differ from the model's.
     """
 
+    params = self._place(self.abstract_state.params, params)
+    return self._create(
+      params, mesh_lib.place(np.uint32(seed), self._replicated)
+    )
+
+  def place_encoder(self, params: Any) -> dict[str, Any]:
+    """Copies the encoder's parameters, a host tree, to the devices."""
+    expected = {'encoder': self.abstract_state.params['encoder']}
+    return self._place(expected, {'encoder': params['encoder']})
+
+  def _place(self, like: Any, params: Any) -> Any:
     def place(expected: jax.ShapeDtypeStruct, value: Any) -> jax.Array:
       value = np.asarray(value, expected.dtype)
       if value.shape != expected.shape:
@@ -214,22 +208,15 @@ class Programs:
         )
       return mesh_lib.place(value, expected.sharding)
 
-    params = jax.tree.map(place, self.abstract_state.params, params)
-    return self._create(
-      params, mesh_lib.place(np.uint32(seed), self._replicated)
-    )
+    return jax.tree.map(place, like, params)
 
   def compile_ahead(
     self, packing: config_lib.PackingConfig, seeds: Collection[int] = (1,)
   ) -> None:
     """Starts to compile the training step of each row bucket on threads.
 
-    A step later waits only for its own program. Without this call each program
-    is compiled when it is first used.
-
-    Args:
-      packing: packing of the plan, with its row buckets.
-      seeds: values of K.
+    Without this call each program is compiled when it is first used. `seeds`
+    are the values of K.
     """
     buckets = {
       packing_lib.bucket(rows, (1,), self.rows_multiple)
@@ -240,7 +227,7 @@ class Programs:
         lower = functools.partial(
           self.lower, rows, packing.row_length, packing.slots, count
         )
-        self._ahead.start(StepShape(count, rows), lower)
+        self._ahead.start((count, rows), lower)
 
   def lower(
     self, rows: int, row_length: int, slots: int, seeds: int = 1
@@ -258,8 +245,8 @@ class Programs:
       return self._train_jit.lower(self.abstract_state, batch, schedule)
     return self.seeds.lower(seeds, batch, schedule)
 
-  def compiled(self) -> dict[StepShape, jax.stages.Compiled]:
-    """Returns the programs of `compile_ahead` once all are compiled."""
+  def compiled(self) -> dict[tuple[int, int], jax.stages.Compiled]:
+    """Waits for `compile_ahead`; returns its programs by (K, B)."""
     return self._ahead.wait()
 
   def stop_compiling(self) -> None:
@@ -282,26 +269,17 @@ class Programs:
       batch: host arrays; a packed batch is returned unchanged.
       is_whole: whether every process holds all B rows; otherwise each process
         holds the rows of `mesh.own_rows`.
-
-    Raises:
-      errors.UserError: the number of devices does not divide the rows.
     """
     if isinstance(batch, transfer.PackedBatch):
       return batch
     packed = transfer.pack(batch)
-    rows, width = packed.values.shape
-    if not is_whole:
-      own_devices = len(self._batch_sharding.addressable_devices)
-      rows = rows * self.mesh.size // own_devices
-    if rows % self.mesh.size:
-      raise errors.UserError(
-        f'config.mesh: {self.mesh.size} devices cannot share a batch of'
-        f' {rows} rows; make the rows a multiple of {self.mesh.size}'
-      )
     if self.mesh.size == 1:
       return packed
     if is_whole or jax.process_count() == 1:
       return mesh_lib.place(packed, self._batch_sharding)
+    rows, width = packed.values.shape
+    own_devices = len(self._batch_sharding.addressable_devices)
+    rows = rows * self.mesh.size // own_devices
     return packed.replace(
       values=jax.make_array_from_process_local_data(
         self._batch_sharding, packed.values, (rows, width)
@@ -332,23 +310,12 @@ class Programs:
       schedule: host numbers.
 
     Returns:
-      The new state, and metrics on the devices for `transfer.unpack_metrics`,
-      [2T + 1] or [K, 2T + 1].
-
-    Raises:
-      errors.UserError: the rows are no multiple of `rows_multiple`.
+      The new state, and metrics for `transfer.unpack_metrics` on the devices.
     """
     batch = self.put(batch)
-    rows = len(batch)
-    if rows % self.rows_multiple:
-      raise errors.UserError(
-        f'config.train.accumulate={self._accumulate}: a batch of {rows} rows'
-        f' cannot be split into that many parts on {self.mesh.size} devices;'
-        f' make the number of rows a multiple of {self.rows_multiple}'
-      )
     seeds = len(batch.values) if batch.values.ndim == 3 else 1
     step = self._train if seeds == 1 else self.seeds.train
-    if (shape := StepShape(seeds, rows)) in self._ahead:
+    if (shape := (seeds, len(batch))) in self._ahead:
       step = self._ahead[shape]
     return step(state, batch, np.array(schedule, np.float32))
 
@@ -357,12 +324,7 @@ class Programs:
   ) -> heads.Logits:
     """Computes the logits of a batch, without dropout, whole on every device.
 
-    Args:
-      params: parameters of a state.
-      batch: from `put`, or all rows on the host of every process.
-
-    Raises:
-      errors.UserError: the number of devices does not divide the rows.
+    The batch is from `put`, or all its rows are on the host of every process.
     """
     return self._predict(params, self.put(batch, is_whole=True))
 
@@ -373,30 +335,19 @@ class Programs:
     own = {'encoder': params['encoder']}
     return self._encode(own, self.put(batch, is_whole=True))
 
-  def place_encoder(self, params: Any) -> dict[str, Any]:
-    """Copies an encoder, which all processes have, from host to devices."""
-    own = {'encoder': params['encoder']}
-    expected = {'encoder': self.abstract_state.params['encoder']}
-    return jax.tree.map(
-      lambda e, value: mesh_lib.place(np.asarray(value, e.dtype), e.sharding),
-      expected,
-      own,
-    )
-
 
 def _make_apply(
   model: heads.MultiTaskModel, param_shardings: Any, stack_late: bool
 ) -> Callable[..., heads.Logits]:
   """Makes the function (params of a state, batch, dropout key) -> logits.
 
+  Without a key there is no dropout.
+
   Args:
     model: maps (batch, deterministic) to logits.
-    param_shardings: tree of the shardings of the model's parameters, which are
-      all-gathered for use; None: each device holds them whole.
+    param_shardings: shardings of the model's parameters, which are all-gathered
+      for use; None: each device holds them whole.
     stack_late: see `layers.unstack`.
-
-  Returns:
-    The function. Without a key there is no dropout.
   """
 
   def apply(

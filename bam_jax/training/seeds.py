@@ -42,7 +42,7 @@ class Seeds:
 
     Args:
       train: (state, batch, schedule) -> (state, metrics), on one device.
-      like: shapes and shardings of the state of one seed.
+      like: shapes of the state of one seed.
       mesh: the seeds are spread over all its devices, whose number divides K.
       options: XLA's compiler options.
     """

@@ -38,11 +38,7 @@ def configure_jax(config: config_lib.Config, workdir: Path) -> None:
 
 
 class Setup:
-  """The compiled programs of a plan, and the initial weights of its runs.
-
-  Attributes:
-    programs: the programs that all runs share.
-  """
+  """The compiled programs of a plan, and the initial weights of its runs."""
 
   def __init__(
     self,

@@ -13,28 +13,16 @@ from bam_jax.training import evaluate
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpec:
-  """Everything that the training loop needs to train one model.
+  """Everything that the training loop needs to train one model."""
 
-  Attributes:
-    name: name of the run, for the progress bar and the logs.
-    directory: folder for checkpoints and metrics.
-    seed: seed of the initial heads and of the dropout masks.
-    batches: step -> batch.
-    num_steps: number of steps of the run.
-    length: batch size, peak learning rate, layer decay.
-    is_taught: whether targets are annealed from a teacher to the gold labels.
-    dev: the rows to score, by task and split.
-    config: the configuration of the run.
-  """
-
-  name: str
-  directory: Path
-  seed: int
+  name: str  # Name of the run, for the progress bar and the logs.
+  directory: Path  # Folder for checkpoints and metrics.
+  seed: int  # Seed of the initial heads and of the dropout masks.
   batches: batches_lib.TrainBatches
   num_steps: int
-  length: config_lib.RunLengthConfig
-  is_taught: bool
-  dev: evaluate.Splits
+  length: config_lib.RunLengthConfig  # Batch size, learning rate, layer decay.
+  is_taught: bool  # Whether targets are annealed from a teacher to gold labels.
+  dev: evaluate.Splits  # The rows to score, by task and split.
   config: config_lib.Config
 
   def schedule(self, step: int) -> step_lib.StepSchedule:

@@ -1,6 +1,6 @@
 """Writes the metrics of training steps to the log."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import time
 
@@ -24,9 +24,8 @@ Unlogged = Sequence[Sequence[float]]
 class StepLog:
   """Fetches the metrics of steps from the devices and writes them to the log.
 
-  Each line covers `config.train.log_every` steps. Fetching waits for the last
-  of them, so it happens some steps later: meanwhile the device has other steps
-  to do.
+  Each line covers `config.train.log_every` steps. They are fetched some steps
+  later, so that the device always has other steps to do.
 
   Which steps share a line depends only on their numbers. So a run that is
   stopped within an interval saves the metrics of its steps in the checkpoint,
@@ -98,11 +97,9 @@ class StepLog:
       self._write(count, share=count / len(self._pending))
 
   def _write(self, number: int, share: float) -> None:
-    """Fetches, checks and writes the oldest pending steps.
+    """Fetches, checks and writes a number of the oldest pending steps.
 
-    Args:
-      number: how many steps.
-      share: their share of the time since the last call, 0-1.
+    `share` is their share of the time since the last call, 0-1.
     """
     steps = [step for step, _ in self._pending[:number]]
     values = self._fetch(number)
@@ -136,7 +133,7 @@ class StepLog:
     """Writes steps of one run, [steps, 2T + 1]; returns their mean loss."""
     spec = self._specs[index]
     metrics = transfer.unpack_metrics(values)
-    self._check_finite(spec, steps, metrics['loss'], metrics['grad_norm'])
+    self._check_finite(spec, steps, metrics)
     loss, count = (
       metrics[name].sum(axis=0, dtype=np.float64) for name in ('loss', 'count')
     )
@@ -168,11 +165,9 @@ class StepLog:
     self,
     spec: spec_lib.TrainSpec,
     steps: Sequence[int],
-    losses: np.ndarray,
-    grad_norms: np.ndarray,
+    metrics: Mapping[str, np.ndarray],
   ) -> None:
-    """Raises if a loss [steps, T] or gradient norm [steps] is not finite."""
-    for step, loss, norm in zip(steps, losses, grad_norms):
+    for step, loss, norm in zip(steps, metrics['loss'], metrics['grad_norm']):
       bad = ', '.join(np.asarray(self._names)[~np.isfinite(loss)])
       if bad or not np.isfinite(norm):
         what = f'the loss of {bad}' if bad else 'the gradient'

@@ -20,15 +20,10 @@ from bam_jax.tasks import task as task_lib
 
 
 class PackedBatch(flax.struct.PyTreeNode):
-  """All arrays of a batch side by side, with float32 bits as int32.
+  """All arrays of a batch side by side, with float32 bits as int32."""
 
-  Attributes:
-    values: [B, W] or [K, B, W] int32.
-    shapes: (name, shape without B, whether it is float32) of each array, sorted
-      by name.
-  """
-
-  values: Any
+  values: Any  # [B, W] or [K, B, W] int32.
+  # Name, shape without B and whether it is float32 of each array, by name.
   shapes: tuple[tuple[str, tuple[int, ...], bool], ...] = flax.struct.field(
     pytree_node=False
   )
@@ -62,16 +57,9 @@ def abstract_batch(
   tasks: task_lib.TaskTable,
   sharding: jax.sharding.Sharding,
 ) -> PackedBatch:
-  """Shape of a packed training batch.
+  """Shape of a packed training batch of B rows, over all processes.
 
   docs/architecture.md lists its arrays under "Contracts".
-
-  Args:
-    rows: B, over all processes.
-    row_length: L.
-    slots: S.
-    tasks: decides the number of outputs.
-    sharding: sharding of the batch.
   """
 
   def arrays(keys: str, dtype: type, *shape: int) -> dict[str, np.ndarray]:
@@ -128,13 +116,10 @@ def pack_metrics(metrics: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def unpack_metrics(values: np.ndarray) -> dict[str, np.ndarray]:
-  """Unpacks the metrics of one or several steps on the host.
+  """Unpacks the metrics [..., 2T + 1] of one or several steps on the host.
 
   >>> unpack_metrics(np.arange(5))
   {'loss': array([0, 1]), 'count': array([2, 3]), 'grad_norm': np.int64(4)}
-
-  Args:
-    values: [..., 2T + 1].
   """
   loss, count = np.split(values[..., :-1], 2, axis=-1)
   return {'loss': loss, 'count': count, 'grad_norm': values[..., -1]}

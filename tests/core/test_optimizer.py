@@ -62,6 +62,18 @@ def _random(seed, scale=1.0):
   }
 
 
+def _optimizer(rate, decay, **settings):
+  """The optimizer with its rates in the state from the start."""
+  made = optimizer.make_optimizer(**settings)
+  rates = {
+    'learning_rate': jnp.float32(rate),
+    'layer_decay': jnp.float32(decay),
+  }
+  return optax.GradientTransformation(
+    lambda params: made.init(params)._replace(hyperparams=rates), made.update
+  )
+
+
 def _run(transform, params, gradients):
   state = transform.init(params)
   update = jax.jit(transform.update)
@@ -98,7 +110,7 @@ def test_three_steps_equal_the_released_code(decay, scale):
       expected[path] -= rate * factor * update
 
   result = _run(
-    optimizer.bert_optimizer(rate, decay, **SETTINGS),
+    _optimizer(rate, decay, **SETTINGS),
     _tree(start),
     [_tree(g) for g in gradients],
   )
@@ -119,7 +131,7 @@ def test_three_steps_equal_the_released_code(decay, scale):
 def test_with_bias_correction_it_is_adamw():
   params = _tree(_random(0))
   gradients = [_tree(_random(1 + i)) for i in range(4)]
-  ours = optimizer.bert_optimizer(
+  ours = _optimizer(
     0.1, 1.0, **SETTINGS | {'bias_correction': True, 'clip_norm': 0.0}
   )
   adamw = optax.adamw(
@@ -141,7 +153,7 @@ def test_rate_and_decay_are_data():
   @jax.jit
   def update(rate, decay):
     traces.append(rate)
-    transform = optimizer.bert_optimizer(rate, decay, **SETTINGS)
+    transform = _optimizer(rate, decay, **SETTINGS)
     return transform.update(gradient, transform.init(params), params)[0]
 
   one = update(jnp.float32(0.1), jnp.float32(0.9))

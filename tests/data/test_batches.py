@@ -93,8 +93,8 @@ TEACHERS = (
 def make_sampler(mode='sampled', batch_size=20):
   rows = [len(columns) for columns in FEATURES]
   if mode == 'copies':
-    return sampling.CopiesSampler(rows, 0.0, batch_size, 50, 7)
-  return sampling.ProportionalSampler(rows, rows, 0.75, batch_size, 50, 7)
+    return sampling.CopiesSampler(rows, 0.0, batch_size, 7)
+  return sampling.ProportionalSampler(rows, rows, 0.75, batch_size, 7)
 
 
 def make_batches(packing=PACKED, sampler=None, teachers=TEACHERS, **kwargs):

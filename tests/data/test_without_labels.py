@@ -44,7 +44,7 @@ def no_labels(monkeypatch):
 
 
 def _sampler() -> sampling.ProportionalSampler:
-  return sampling.ProportionalSampler(_ROWS, _ROWS, 0.75, 20, 50, 7)
+  return sampling.ProportionalSampler(_ROWS, _ROWS, 0.75, 20, 7)
 
 
 def _batches(teachers=_TEACHERS) -> batches.TrainBatches:

@@ -33,7 +33,7 @@ def test_sampler(mode, variant, sampler):
   config.sampling.mode = mode
   config = config_lib.from_config_dict(config)
   run = runs_lib.plan_runs(config)[0]
-  made = run_data._make_sampler(run, [100] * len(run.tasks), 3)
+  made = run_data._make_sampler(run, [100] * len(run.tasks))
   assert isinstance(made, sampler)
 
 
@@ -94,9 +94,14 @@ def test_probabilities_are_of_sizes_before_swapping():
   config.multi.batch_size = 1000
   config = config_lib.from_config_dict(config)
   run = runs_lib.plan_runs(config)[0]
-  made = run_data._make_sampler(run, [5000, 10000], 4)
+  made = run_data._make_sampler(run, [5000, 10000])
   drawn = sum(int((made(step)[0] == 1).sum()) for step in range(4))
   assert abs(drawn / 4000 - 0.5) < 4 * (0.25 / 4000) ** 0.5
+
+
+def _num_steps(run, sizes):
+  sampler = run_data._make_sampler(run, sizes)
+  return run_data._num_steps(run, sizes, sampler)
 
 
 @pytest.mark.parametrize(
@@ -122,14 +127,14 @@ def test_steps_that_nobody_could_count_are_refused(
   run = dataclasses.replace(run, tasks=run.tasks[:1])
   rows = 3_200_000
   if steps is not None:
-    assert run_data._num_steps(run, [rows]) == steps
+    assert _num_steps(run, [rows]) == steps
     return
   with pytest.raises(
     errors.UserError,
     match=rf'config.{variant}.epochs={epochs}: makes \d+ steps over {rows}'
     ' rows, and a run has at most 67108863 steps; give fewer epochs',
   ):
-    run_data._num_steps(run, [rows])
+    _num_steps(run, [rows])
 
 
 def _length_run(variant='multi', mode='sampled', changes=None, **length):
@@ -179,7 +184,7 @@ def _length_run(variant='multi', mode='sampled', changes=None, **length):
   ],
 )
 def test_length_of_a_run(run, sizes, steps):
-  assert run_data._num_steps(run, sizes) == steps
+  assert _num_steps(run, sizes) == steps
 
 
 def test_passes_that_max_steps_does_not_allow_are_refused():
@@ -190,7 +195,7 @@ def test_passes_that_max_steps_does_not_allow_are_refused():
     match=r'config\.multi\.min_passes=2\.0: needs 6 steps over 97 rows, and'
     r' config\.multi\.max_steps=5; lower the first or raise the second',
   ):
-    run_data._num_steps(run, [16, 81])
+    _num_steps(run, [16, 81])
   run = _length_run(
     max_steps=5, changes={'multi': {'min_passes': 2.0}}, **length
   )
@@ -199,10 +204,10 @@ def test_passes_that_max_steps_does_not_allow_are_refused():
     match=r'custom_variants\.own\.changes\.multi\.min_passes=2.0: .*'
     r' config\.multi\.max_steps=5;',
   ):
-    run_data._num_steps(run, [16, 81])
+    _num_steps(run, [16, 81])
   run = _length_run('single', min_passes=1e9)
   with pytest.raises(errors.UserError, match=r'min_passes=.*; give less'):
-    run_data._num_steps(run, [97])
+    _num_steps(run, [97])
 
 
 def test_runs_of_few_steps_are_described():
