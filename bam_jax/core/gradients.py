@@ -26,8 +26,7 @@ def gradient(
     loss: (params, rows, key) -> (scalar, tree of sums).
     params: tree of float arrays.
     batch: arrays of B rows.
-    key: dropout key. Each of several parts has its own key, so dropout depends
-      on the number of parts.
+    key: dropout key, from which each of several parts derives its own.
     parts: number of parts; divides the rows of each device.
 
   Returns:

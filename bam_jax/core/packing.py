@@ -196,7 +196,7 @@ def assemble(
 def scatter(
   values: np.ndarray, places: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-  """Writes [n, ...] values into zeros [*shape, ...], at flat indices."""
+  """Writes values into an array of zeros, at flat indices of its first axes."""
   result = np.zeros((math.prod(shape), *values.shape[1:]), values.dtype)
   result[places] = values
   return result.reshape(*shape, *values.shape[1:])

@@ -29,13 +29,13 @@ _SHARE_BITS = 40
 def steps_for_passes(
   passes: float, rows: Sequence[int], shares: np.ndarray, batch_size: int
 ) -> int:
-  """Steps after which each task is expected to be passed over often enough.
+  """Counts the steps that are expected to pass over each task often enough.
 
   In each step, batch_size * share examples of a task are expected. So this is
   the largest of ceil(passes * rows / (batch_size * share)) over the tasks.
 
   Args:
-    passes: over the rows of each task, at least; may be a fraction.
+    passes: least number of passes over each task; may be a fraction.
     rows: [T] training rows of each task, swapped copies included.
     shares: [T] float64, the share of each task in the examples.
     batch_size: examples per step.
@@ -80,8 +80,7 @@ class ProportionalSampler:
   Attributes:
     batch_size: N.
     shares: [T] float64, the probability of each task.
-    weights: [T] float32, the loss weight of each task: 1, times
-      `config.sampling.loss_weights`.
+    weights: [T] float32, the loss weight of each task: 1.
   """
 
   def __init__(
@@ -92,7 +91,7 @@ class ProportionalSampler:
     batch_size: int,
     seed: int,
   ):
-    """Draws nothing yet.
+    """Computes the share of each task; draws nothing yet.
 
     Args:
       sizes: [T] rows without swapped copies; they decide the probabilities.
@@ -148,7 +147,6 @@ class ProportionalSampler:
     return tasks.astype(np.int32), rows
 
   def _next_rows(self, task: int, begin: int, count: int) -> np.ndarray:
-    """Returns `count` rows of a task, from its draw number `begin` on."""
     parts = [np.empty(0, np.int32)]
     while count > 0:
       number, offset = divmod(begin, self._rows[task])
@@ -180,7 +178,7 @@ class CopiesSampler:
   def __init__(
     self, rows: Sequence[int], exponent: float, batch_size: int, seed: int
   ):
-    """Counts the copies; see `ProportionalSampler` for the arguments."""
+    """Counts the copies of each task; arguments as of `ProportionalSampler`."""
     self.batch_size = batch_size
     self._rows = np.asarray(rows, np.int64)
     self._seed = seed
@@ -199,11 +197,7 @@ class CopiesSampler:
     return permutation(int(self._ends[-1]), _COPIES, 0, 0, self._seed)
 
   def num_steps(self, epochs: float) -> int:
-    """Counts the steps of some epochs as the released code does, at least 1.
-
-    The last, partial batch of a pass over all copies is a whole step:
-    floor(epochs * ceil(copies / N)).
-    """
+    """Returns floor(epochs * ceil(copies / N)), at least 1, like BAM's code."""
     steps = -(-int(self._ends[-1]) // self.batch_size)
     return max(1, math.floor(epochs * steps))
 
@@ -219,18 +213,14 @@ class CopiesSampler:
 
 
 class SubsetSampler:
-  """Samples from a subset of the rows of each task.
-
-  Attributes:
-    batch_size, shares, weights: those of the sampler.
-  """
+  """Samples from a subset of the rows of each task."""
 
   def __init__(
     self,
     sampler: ProportionalSampler | CopiesSampler,
     rows: Sequence[np.ndarray],
   ):
-    """Takes a sampler of as many rows per task as the subset has.
+    """Wraps a sampler that was made for the sizes of the subset.
 
     Args:
       sampler: chooses places in the subset.

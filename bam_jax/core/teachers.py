@@ -1,9 +1,8 @@
 """Combines teacher predictions: joins folds, averages several teachers.
 
-The kind of a task turns logits into predictions, for classes by a softmax with
-temperature (`Kind.teacher_probs`; Hinton et al. 2015). A student learns from
-the mean prediction of its teachers. With cross-fitting, a teacher consists of
-several runs, and each row is predicted by the run that was not trained on it.
+A student learns from the mean prediction of its teachers; `Kind.teacher_probs`
+makes predictions of logits. With cross-fitting, a teacher consists of several
+runs, and each row is predicted by the run that was not trained on it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,13 +13,10 @@ from bam_jax.tasks import ragged
 
 
 def mean_predictions(predictions: Iterable[np.ndarray]) -> np.ndarray:
-  """Mean of the probabilities or scores that several teachers predict.
+  """Averages the probabilities or scores that one or more teachers predict.
 
   >>> mean_predictions([np.array([0.1, 0.9]), np.array([0.5, 0.5])]).tolist()
   [0.3, 0.7]
-
-  Args:
-    predictions: an array for each teacher, all of one shape; at least one.
   """
   total, count = np.float32(0), 0
   for prediction in predictions:
@@ -39,13 +35,9 @@ def choose_out_of_fold(
   [4.0, 5.0, 6.0]
 
   Args:
-    offsets: [N + 1] int; outputs offsets[i] to offsets[i + 1] - 1 belong to
-      row i.
-    parts: for each run, the rows that it labels, [n] int, and their logits,
-      [outputs of these rows, c].
-
-  Returns:
-    [offsets[-1], c] float32.
+    offsets: [N + 1] int; row i has the logits offsets[i] to offsets[i + 1] - 1.
+    parts: for each run, the rows that it labels, [n] int, and the logits of
+      these rows.
 
   Raises:
     ValueError: not exactly one run labels a row.

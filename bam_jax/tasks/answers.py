@@ -112,7 +112,7 @@ class Answers(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot start and end tokens, and 1 for tokens of the context."""
+    """Returns one-hot start and end tokens; the context's shares are 1."""
     lengths, candidate = _candidates(rows, chosen)
     target = np.zeros((len(candidate), 2), np.float32)
     places = np.asarray(rows.fixed('label')[chosen]).astype(np.int64)
@@ -151,7 +151,7 @@ class Answers(kind_bases.PerToken):
     return -jnp.sum(target[:, None, :, :2] * log_probs, axis=(2, 3)) / 2
 
   def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
-    """Mean loss if every token is as likely to start or end the answer."""
+    """Mean loss if all tokens of a window are equally likely answers."""
     lengths, candidate = _candidates(rows, np.arange(len(rows)))
     begins = np.cumsum(lengths) - lengths
     return float(np.log(np.add.reduceat(candidate, begins, dtype=int)).mean())
@@ -159,7 +159,7 @@ class Answers(kind_bases.PerToken):
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
-    """No answer, if the task's questions may have none."""
+    """Predicts "no answer" if the task's questions may have none."""
     if not task.unanswerable:
       raise kind.NoConstant('an answer is a part of its own context')
     offsets = rows.ragged('input_ids')[1]

@@ -33,7 +33,6 @@ class Classification(kind_bases.Plain):
     )
 
   def parse(self, task: task_lib.Task, value: str, where: str) -> int:
-    """Returns the index of a label in `task.labels`."""
     return label_index(task, value, where)
 
   def encode_label(self, task: task_lib.Task, label: int | None) -> float:
@@ -71,7 +70,7 @@ class Classification(kind_bases.Plain):
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
-    """The most frequent label; of equally frequent ones, the first."""
+    """Predicts the most frequent label of the training rows."""
     counts = np.bincount(self.gold(task, train), minlength=task.num_outputs)
     return np.tile(np.log1p(counts).astype(np.float32), (len(rows), 1))
 

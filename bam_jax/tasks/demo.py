@@ -120,9 +120,6 @@ class _Draw:
       'n': self.concept(self.one(_OBJECTS)),
     }
 
-  def texts(self, *scenes: dict[str, str]) -> list[str]:
-    return [self.line('scene', **words) for words in scenes]
-
   def words(self, scene: dict[str, _Concept]) -> dict[str, str]:
     return {slot: self.one(concept.words) for slot, concept in scene.items()}
 
@@ -160,7 +157,7 @@ def _paraphrase(draw: _Draw) -> _Row:
   if not same:
     for slot in draw.one(('v', 'pn', 'vn', 'pvn', 'pvqn')):
       second[slot] = draw.unlike(scene[slot])
-  return *draw.texts(first, second), same
+  return draw.line('scene', **first), draw.line('scene', **second), same
 
 
 def _nli(draw: _Draw) -> _Row:
@@ -177,11 +174,11 @@ def _nli(draw: _Draw) -> _Row:
   else:
     slot = draw.one('vvq')
     second[slot] = scene[slot].opposite
-  return *draw.texts(first, second), label
+  return draw.line('scene', **first), draw.line('scene', **second), label
 
 
 def _similarity(draw: _Draw) -> _Row:
-  """Draws two texts and a score: points for common meanings, and noise."""
+  """Draws two texts and a score, which counts shared meanings, with noise."""
   scene, other = draw.scene(), draw.scene()
   level = draw.below(101)
   tenths = draw.below(9) - 4
@@ -236,58 +233,42 @@ def _stars(draw: _Draw) -> _Row:
   return first, second, min(max(grade + other + 5, 0), 10) / 2
 
 
-class _Recipe(NamedTuple):
-  make: Callable[[_Draw], _Row]
-  train_rows: int
-  text: tuple[str, ...]
-  labels: tuple[str, ...]  # Empty: scores from 0 to 5.
-  wrong: int  # Per cent of the training labels.
-  held_out_rows: tuple[int, int] = (100, 50)  # dev, test
-
-
-_SINGLE, _PAIR = ('text',), ('text_a', 'text_b')
-_SCORES = [tenths / 10 for tenths in range(51)]
-_NLI = ('entailment', 'neutral', 'contradiction')
-_RECIPES = {
-  'demo_sentiment': _Recipe(
-    _sentiment, 240, _SINGLE, ('negative', 'positive'), 4
-  ),
-  'demo_topic': _Recipe(_topic, 180, _SINGLE, _TOPICS, 4),
-  'demo_paraphrase': _Recipe(_paraphrase, 200, _PAIR, ('different', 'same'), 4),
-  'demo_nli': _Recipe(_nli, 320, _PAIR, _NLI, 4),
-  'demo_similarity': _Recipe(_similarity, 260, _PAIR, (), 0),
-  'demo_opinion': _Recipe(
-    _opinion, 1600, _SINGLE, ('negative', 'positive'), 30, (500, 50)
-  ),
-  'demo_verdict': _Recipe(
-    _verdict, 1600, _SINGLE, ('avoid', 'unsure', 'go'), 30, (500, 50)
-  ),
-  'demo_visit': _Recipe(_visit, 1600, _PAIR, ('no', 'yes'), 30, (500, 50)),
-  'demo_stars': _Recipe(_stars, 800, _PAIR, (), 30, (500, 50)),
+_MAKERS: dict[str, Callable[[_Draw], _Row]] = {
+  'demo_sentiment': _sentiment,
+  'demo_topic': _topic,
+  'demo_paraphrase': _paraphrase,
+  'demo_nli': _nli,
+  'demo_similarity': _similarity,
+  'demo_opinion': _opinion,
+  'demo_verdict': _verdict,
+  'demo_visit': _visit,
+  'demo_stars': _stars,
 }
-NEW_WORDS, REVIEWS = tuple(_RECIPES)[:5], tuple(_RECIPES)[5:]
+NEW_WORDS, REVIEWS = tuple(_MAKERS)[:5], tuple(_MAKERS)[5:]
+_SCORES = [tenths / 10 for tenths in range(51)]
 
 
-def _task(name: str, recipe: _Recipe) -> task_lib.Task:
-  kind = kinds.KINDS['classification' if recipe.labels else 'regression']
+def _task(name: str) -> task_lib.Task:
+  declared = _DATA['tasks'][name]
+  labels = tuple(declared.get('labels', '').split())
+  kind = kinds.KINDS['classification' if labels else 'regression']
+  text = ('text_a', 'text_b') if declared['pair'] else ('text',)
   return task_lib.Task(
     name=name,
     kind=kind,
-    labels=recipe.labels,
-    scale=(0.0, 1.0) if recipe.labels else (0.0, 5.0),
+    labels=labels,
+    scale=(0.0, 1.0) if labels else (0.0, 5.0),
     metrics=kind.default_metrics,
     paper_metric=kind.default_metrics[-1],
     glue_metrics=kind.default_metrics,
     tables={
-      split: task_lib.Table(text=recipe.text, label=label, format='generated')
+      split: task_lib.Table(text=text, label=label, format='generated')
       for split, label in (('train', 'label'), ('dev', 'label'), ('test', None))
     },
   )
 
 
-TASKS: dict[str, task_lib.Task] = {
-  name: _task(name, recipe) for name, recipe in _RECIPES.items()
-}
+TASKS: dict[str, task_lib.Task] = {name: _task(name) for name in _MAKERS}
 
 
 def generate(
@@ -300,24 +281,23 @@ def generate(
   Args:
     task_name: a key of `TASKS`.
     split: `train`, `dev` or `test`.
-    rows: number of rows, whose first ones are always the same; None: the
-      suite's own number.
+    rows: number of rows, whose first ones are always the same; None: the number
+      in demo.toml.
 
   Raises:
     KeyError: the task or split is unknown.
   """
-  task, recipe = TASKS[task_name], _RECIPES[task_name]
-  sizes = recipe.train_rows, *recipe.held_out_rows
-  size = rows or dict(zip(('train', 'dev', 'test'), sizes, strict=True))[split]
+  task, declared = TASKS[task_name], _DATA['tasks'][task_name]
+  size = rows or declared['rows'][split]
   seed = (_SEED, list(TASKS).index(task_name), list(task.tables).index(split))
   draw = _Draw(seed, held_out=split != 'train')
   drawn: dict[tuple[str, str | None], int | float | None] = {}
   while len(drawn) < size:
-    text_a, text_b, label = recipe.make(draw)
+    text_a, text_b, label = _MAKERS[task_name](draw)
     if text_a == text_b:
       continue
-    if split == 'train' and draw.below(100) < recipe.wrong:
-      wrong = range(task.num_outputs) if recipe.labels else _SCORES
+    if split == 'train' and draw.below(100) < declared['wrong']:
+      wrong = range(task.num_outputs) if task.labels else _SCORES
       label = draw.other(wrong, label)
     drawn.setdefault((text_a, text_b), None if split == 'test' else label)
   return [

@@ -56,13 +56,11 @@ class Tokenizer(Protocol):
   sep_id: int
   unk_id: int
 
-  def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Encodes each text, [tokens] int32, without special tokens."""
+  def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
 
   def encode_with_spans(
     self, texts: Sequence[str]
-  ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Encodes texts; also returns each token's characters, [tokens, 2]."""
+  ) -> list[tuple[np.ndarray, np.ndarray]]: ...
 
 
 class Prediction(NamedTuple):
@@ -201,14 +199,12 @@ class Kind(abc.ABC):
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, float]:
-    """Computes the task's metrics times 100; nan where undefined."""
-    return metrics_lib.score(task, *self.measure(task, logits, rows))
-
-  def why_undefined(
-    self, task: task_lib.Task, metric: str, logits: np.ndarray, rows: Rows
-  ) -> str:
-    """Explains why `score` returned nan, in words that can follow a colon."""
-    return metrics_lib.why_undefined(metric, *self.measure(task, logits, rows))
+    """Computes the task's metrics times 100, by name; nan where undefined."""
+    measured = self.measure(task, logits, rows)
+    return {
+      name: 100.0 * float(metrics_lib.METRICS[name](*measured))
+      for name in task.metrics
+    }
 
   def is_positive(self, task: task_lib.Task, label: task_lib.Label) -> bool:
     """Whether a parsed gold label counts as a positive in F1."""

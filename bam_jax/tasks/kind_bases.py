@@ -21,7 +21,7 @@ class Pooled(kind.Kind):
 
   @abc.abstractmethod
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    """Gold targets of labelled rows, [N, c] float32."""
+    """Returns the gold targets of labelled rows, [N, c] float32."""
 
   @abc.abstractmethod
   def loss(
@@ -62,7 +62,7 @@ class Plain(Pooled):
 
   @abc.abstractmethod
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    """Gold labels of the features, in the form of `predictions`."""
+    """Returns the gold class indices or scores, like `predictions`."""
 
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -184,7 +184,7 @@ class PerToken(Tallied):
 
 
 def entropy(probs: np.ndarray) -> np.ndarray:
-  """Entropy in nats over the last axis, [...] of [..., c].
+  """Computes the entropy of distributions over the last axis, in nats.
 
   >>> entropy(np.array([0.5, 0.5])).round(4).item()  # ln 2
   0.6931
@@ -213,7 +213,7 @@ def join_labels(
 
 
 def needs_list(task: task_lib.Task, separator: str) -> bool:
-  """Whether joining and splitting would change a label of the task."""
+  """Whether a label would change when labels are joined and split again."""
   return any(
     not label or separator in label or label != label.strip(plain_text.BLANKS)
     for label in task.labels

@@ -40,7 +40,7 @@ def _check(
 
 
 def _total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
-  """Counts the chosen examples among those drawn; chosen [..., N] is bool."""
+  """Counts the chosen examples in each resample."""
   if counts is None:
     return np.sum(chosen, axis=-1, dtype=np.float64)
   # Whole numbers below 2^24 are exact in float32, and twice as fast.
@@ -174,10 +174,10 @@ def _correlate(x: np.ndarray, y: np.ndarray, is_of_ranks: bool) -> float:
 
 
 def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """Number of lower values plus number of lower or equal ones, [N, B].
+  """Ranks the values of each resample, [N, B].
 
-  This is linear in the rank, where ties share the mean of their ranks. A value
-  counts as often as a resample drew it, counts [N, B].
+  The result is the number of lower values plus that of lower or equal ones. It
+  is linear in the rank, where ties share the mean of their ranks.
   """
   _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
   ends = np.cumsum(sizes)
@@ -269,20 +269,6 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def score(
-  task: task_lib.Task, predictions: np.ndarray, gold: np.ndarray | None
-) -> dict[str, float]:
-  """Computes a task's metrics times 100, by name; nan where undefined.
-
-  Predictions are [N] class indices or scores on the task's scale, N > 0, and
-  gold likewise; or they are tallies [N, ...], and gold is None.
-  """
-  return {
-    name: 100.0 * float(METRICS[name](predictions, gold))
-    for name in task.metrics
-  }
-
-
 def why_undefined(
   metric: str, predictions: np.ndarray, gold: np.ndarray | None
 ) -> str:
@@ -317,7 +303,9 @@ def averages(
   tasks: Sequence[task_lib.Task],
   scores: Mapping[str, Mapping[str, Mapping[str, float]]],
 ) -> dict[str, float]:
-  """The paper's average and GLUE's own, over tasks with `in_average`.
+  """Averages the scores of the tasks as the paper does, and as GLUE does.
+
+  Tasks without `in_average` are left out.
 
   Args:
     tasks: the tasks to average over.

@@ -74,7 +74,6 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Returns the probability of each label."""
     logits = np.asarray(logits, np.float64)
     return scipy.special.expit(logits / temperature).astype(np.float32)
 
@@ -92,7 +91,7 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
-    """The labels that more than half of the training rows have."""
+    """Predicts the labels that more than half of the training rows have."""
     counts = _labels(task, train).sum(0, dtype=np.float64)
     logits = np.log1p(counts) - np.log1p(len(train) - counts)
     return np.tile(logits.astype(np.float32), (len(rows), 1))

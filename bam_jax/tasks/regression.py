@@ -118,7 +118,7 @@ class Regression(kind_bases.Plain):
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
-    """The mean score of the training rows."""
+    """Predicts the mean score of the training rows."""
     mean = np.mean(train.fixed('label'), dtype=np.float64)
     if self.head == 'sigmoid':
       mean = scipy.special.logit(np.clip(mean, 1e-6, 1 - 1e-6))

@@ -1,4 +1,4 @@
-"""Tagging: a tag for every word, as names of people and places are marked."""
+"""Tagging: one tag per word, for example to mark names of people and places."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import itertools
@@ -63,13 +63,12 @@ class Tagging(kind_bases.PerToken):
   def parse(
     self, task: task_lib.Task, value: tuple[str, ...], where: str
   ) -> tuple[int, ...]:
-    """Returns the index of each word's tag."""
     return tuple(classification.label_index(task, tag, where) for tag in value)
 
   def encode_label(
     self, task: task_lib.Task, label: tuple[int, ...] | None
   ) -> np.ndarray:
-    """Returns the tag index of each word, [words]; not yet one per token."""
+    """Returns the tag index of each word; `windows` assigns them to tokens."""
     return np.array(np.nan if label is None else label, np.float32)
 
   def windows(
@@ -116,7 +115,7 @@ class Tagging(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot tags, and 1 / (number of words in the row) as share."""
+    """Returns one-hot tags; each word's share is 1 / number of words."""
     values, offsets = rows.ragged('label')
     label = np.asarray(values[ragged.places(offsets, chosen)])
     lengths = np.diff(offsets)[chosen]
@@ -129,7 +128,6 @@ class Tagging(kind_bases.PerToken):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Returns the probability of each tag at every token."""
     return classification.softmax(logits, temperature)
 
   def loss(
@@ -155,7 +153,7 @@ class Tagging(kind_bases.PerToken):
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
-    """The most frequent tag of the training words, mostly `O`."""
+    """Predicts the most frequent tag of the training words, mostly `O`."""
     tags = train.ragged('label')[0]
     counts = np.bincount(
       tags[tags >= 0].astype(np.int64), minlength=task.num_outputs

@@ -4,8 +4,8 @@ The metadata of a checkpoint holds its score and a checksum of each array. Both
 are compared with the files before a checkpoint is used.
 
 A stopped run saves its current step without a score. If an evaluation was due,
-it happens when the run resumes, and the metadata of the next checkpoint holds
-the score: no checkpoint is written twice.
+the resumed run does it, and the next checkpoint holds the score: no checkpoint
+is written twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -51,10 +51,6 @@ class Checkpoints:
 
   Parameters and the rest of the state are separate items, so that inference
   reads no optimizer state and a finished run need not keep it.
-
-  Attributes:
-    unlogged: metrics of steps before the latest checkpoint that were not in the
-      log when it was saved.
   """
 
   def __init__(self, directory: Path):
@@ -67,6 +63,7 @@ class Checkpoints:
     self._scores: dict[int, float] = {}
     # Steps whose score came after they were saved.
     self._late: set[int] = set()
+    # Metrics of steps that were not in the log at the latest checkpoint.
     self.unlogged: list[list[float]] = []
     # Orbax logs every save, and each of its threads logs the errors that it
     # also raises; asyncio logs them once more.
@@ -145,9 +142,8 @@ class Checkpoints:
     """Saves a state in the background; returns once it may be donated.
 
     Args:
-      state: the state after `state.step` steps.
-      score: chooses the best checkpoint; higher is better. An undefined score,
-        nan, counts as no score.
+      state: of one run.
+      score: dev score of the state; nan counts as none.
       with_optimizer: whether the run can be resumed from this checkpoint.
       unlogged: metrics of earlier steps that are not in the log.
 
@@ -185,8 +181,7 @@ class Checkpoints:
   def restore(self, like: step_lib.TrainState) -> step_lib.TrainState:
     """Restores the latest state with the shapes and shardings of `like`.
 
-    If a finished run kept only its parameters, the optimizer state is that of
-    `like`.
+    The optimizer state stays that of `like` if a finished run dropped its own.
 
     Raises:
       errors.UserError: the checkpoint is damaged or of another model.
@@ -228,8 +223,7 @@ class Checkpoints:
   def _read_score(self, step: int) -> None:
     """Reads the score of a checkpoint; raises if it is damaged.
 
-    An earlier step with missing files has no score: the process that deleted
-    it, because a later step had replaced it, was killed.
+    An earlier step may lack files: a process was killed while it deleted them.
     """
     path, is_latest = self._step_directory(step), step == self.latest_step
     with _reading(path):

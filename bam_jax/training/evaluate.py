@@ -1,9 +1,11 @@
 """Predicts the rows of splits and scores the logits."""
 
-from collections.abc import Callable, Mapping
+import collections
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import io
 import math
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -11,12 +13,14 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax.core import packing as packing_lib
-from bam_jax.data import batches
+from bam_jax.data import batches as batches_lib
 from bam_jax.data import shards
-from bam_jax.modeling import heads
+from bam_jax.tasks import metrics
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import programs as programs_lib
+
+T = TypeVar('T')
 
 # Batches that are dispatched before the logits of an older one are fetched.
 _IN_FLIGHT = 4
@@ -54,8 +58,7 @@ def predict(
     is_frozen: whether to return the encoder's vectors instead of logits.
 
   Returns:
-    [N, c] float32 for a task of c outputs, or c numbers per vector; [tokens, c]
-    if the task's outputs are per token.
+    [N, c] float32, or [tokens, c] if the task's outputs are per token.
   """
   task = programs.tasks.tasks[task_id]
   forward, width = programs.predict, task.num_outputs
@@ -66,31 +69,35 @@ def predict(
   begins = np.cumsum(lengths) - lengths
   count = lengths.sum() if task.kind.per_token else len(only)
   result = np.full((count, width), np.nan, np.float32)
-  pending: list[tuple[np.ndarray, np.ndarray, heads.Logits]] = []
-
-  def collect(limit: int) -> None:
-    while len(pending) > limit:
-      rows, starts, logits = pending.pop(0)
-      real = rows >= 0
-      row = rows[real]
-      if task.kind.per_token:
-        found = _token_logits(logits.tokens, real, starts[real], lengths[row])
-        row = ragged.indices(begins[row], lengths[row])
-      else:
-        found = jax.device_get(logits.slots)[real]
-      result[row] = found[:, :width]
-      advance(int(real.sum()))
-
   num_outputs = programs.tasks.num_outputs
   num_rows = batch_rows(programs, packing)
-  for rows, batch in batches.evaluation_batches(
-    features, task_id, num_outputs, packing, num_rows, only
-  ):
-    logits = forward(params, batch)
-    pending.append((rows, batch['cls_index'], logits))
-    collect(_IN_FLIGHT)
-  collect(0)
+  dispatched = (
+    (rows, batch['cls_index'], forward(params, batch))
+    for rows, batch in batches_lib.evaluation_batches(
+      features, task_id, num_outputs, packing, num_rows, only
+    )
+  )
+  for rows, starts, logits in delayed(dispatched):
+    real = rows >= 0
+    row = rows[real]
+    if task.kind.per_token:
+      found = _token_logits(logits.tokens, real, starts[real], lengths[row])
+      row = ragged.indices(begins[row], lengths[row])
+    else:
+      found = jax.device_get(logits.slots)[real]
+    result[row] = found[:, :width]
+    advance(int(real.sum()))
   return result
+
+
+def delayed(batches: Iterable[T]) -> Iterator[T]:
+  """Yields each batch once a few later ones are dispatched to the devices."""
+  pending = collections.deque()
+  for batch in batches:
+    pending.append(batch)
+    if len(pending) > _IN_FLIGHT:
+      yield pending.popleft()
+  yield from pending
 
 
 def _token_logits(
@@ -147,13 +154,14 @@ def why_undefined(
   for name, by_split in scores.items():
     task = tasks[name]
     for split, values in by_split.items():
-      for metric, value in values.items():
-        if math.isnan(value):
-          found.setdefault(name, {}).setdefault(split, {})[metric] = (
-            task.kind.why_undefined(
-              task, metric, outputs[name][split], splits[name][split]
-            )
-          )
+      undefined = [metric for metric in values if math.isnan(values[metric])]
+      if undefined:
+        logits, rows = outputs[name][split], splits[name][split]
+        measured = task.kind.measure(task, logits, rows)
+        found.setdefault(name, {})[split] = {
+          metric: metrics.why_undefined(metric, *measured)
+          for metric in undefined
+        }
   return found
 
 

@@ -71,7 +71,6 @@ def fit(
   def evaluate(
     params: jax.Array, strength: float, standard: jax.Array
   ) -> tuple[jax.Array, ...]:
-    """Returns the objective, its gradient and the held-out loss."""
 
     def objective(params: jax.Array) -> tuple[jax.Array, jax.Array]:
       kernel, bias = params[:, :-1], params[:, -1:]

@@ -52,9 +52,6 @@ def train(
     make_params: seed -> initial parameters, host arrays.
     preemption_signal: checked before each step and during evaluation.
 
-  Returns:
-    The result of each run.
-
   Raises:
     errors.UserError: a loss is not finite; names run, step and task.
     preemption.Preempted: a signal came; the steps so far are saved.
@@ -109,12 +106,7 @@ def _is_due(step: int, every: int) -> bool:
 
 
 class _Group:
-  """Runs that one program trains: their states, batches and files.
-
-  Attributes:
-    start: the first step to take.
-    telemetry: metrics writer of each run.
-  """
+  """Runs that one program trains: their states, batches and files."""
 
   def __init__(
     self,
@@ -143,6 +135,7 @@ class _Group:
       )
       for spec in specs
     ]
+    # The first step to take.
     (self.start,) = {saved.latest_step or 0 for saved in self._checkpoints}
     others = f' and {len(specs) - 1} other seeds' if len(specs) > 1 else ''
     self._examples = first.length.batch_size * len(specs)
@@ -193,11 +186,11 @@ class _Group:
   def save(
     self, step: int, state: step_lib.TrainState, evaluates: bool
   ) -> None:
-    """Saves a checkpoint of each run; `evaluates`: with its dev score."""
+    """Saves a checkpoint of each run, with its dev score if `evaluates`."""
     for index, saved in enumerate(self._checkpoints):
       own, score = self._take(state, index), None
       if evaluates and saved.score(step) is None:
-        score = self._evaluate(index, step, own)[-1]
+        *_, score = self._evaluate(index, step, own)
       _save_once(saved, step, own, score)
 
   def save_stopped(
@@ -228,7 +221,6 @@ class _Group:
   def _take(
     self, state: step_lib.TrainState, index: int
   ) -> step_lib.TrainState:
-    """Selects the state of one run."""
     if len(self._specs) == 1:
       return state
     return self._programs.seeds.take(state, index)
@@ -247,14 +239,11 @@ class _Group:
     )
     # nan if one metric is undefined: a mean over fewer tasks could not be
     # compared with that of another step.
-    score = float(
-      np.mean(
-        [
-          next(iter(by_split.values()))[tasks[name].metrics[0]]
-          for name, by_split in scores.items()
-        ]
-      )
-    )
+    firsts = [
+      next(iter(by_split.values()))[tasks[name].metrics[0]]
+      for name, by_split in scores.items()
+    ]
+    score = float(np.mean(firsts))
     self.telemetry[index].write(step, {'dev_score': score})
     return outputs, scores, score
 

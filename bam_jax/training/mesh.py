@@ -71,9 +71,7 @@ def make_mesh(
 
 
 def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
-  """Chooses the partition spec of one array of the state.
-
-  Its keys joined by `/` are the path; `fsdp` is the size of the mesh axis.
+  """Chooses the partition spec of an array by its path and shape.
 
   Raises:
     ValueError: no row of `PARAM_RULES` matches, or no spec of the row fits.
@@ -125,7 +123,7 @@ def _gather(param: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Sharding of the arrays of a batch: their rows over all devices."""
+  """Sharding that splits the rows of a batch over all devices."""
   return NamedSharding(mesh, P(AXES))
 
 

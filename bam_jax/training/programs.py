@@ -55,8 +55,8 @@ class Programs:
     """Chooses the shardings of the arrays; compiles nothing yet.
 
     Raises:
-      errors.UserError: config.train.accumulate does not divide a row bucket, or
-        the number of devices does not divide config.train.seeds_at_once.
+      errors.UserError: devices cannot share the seeds, or parts the rows of a
+        bucket, equally.
     """
     _check(config, mesh)
     self.mesh = mesh
@@ -167,7 +167,7 @@ class Programs:
     )
 
   def _counted(self, function: Callable) -> Callable:
-    """Wraps a function to count its traces; each trace is one program."""
+    """Wraps a function so that `compilations` counts its traces."""
 
     # XLA takes the program's name from this function.
     def counted(*args):
@@ -181,8 +181,7 @@ class Programs:
     """Makes the state before step 0 on the devices.
 
     Args:
-      params: complete tree of host arrays with stacked layers, equal in every
-        process; copied, so the state may be donated.
+      params: host arrays with stacked layers, equal in every process.
       seed: seed of the dropout masks.
 
     Raises:
@@ -252,7 +251,7 @@ class Programs:
   def stop_compiling(self) -> None:
     """Drops programs of `compile_ahead` that no thread has begun to trace.
 
-    Does nothing with several processes, because another one may need them.
+    Several processes keep them, because another process may need them.
     """
     if jax.process_count() == 1:
       self._ahead.cancel_queued()
@@ -260,15 +259,11 @@ class Programs:
   def put(
     self, batch: step_lib.Batch | transfer.PackedBatch, is_whole: bool = False
   ) -> transfer.PackedBatch:
-    """Moves a batch to the devices.
+    """Moves a batch to the devices; returns a packed batch unchanged.
 
     A batch for a single device stays on the host: the program copies it in a
-    tenth of the time.
-
-    Args:
-      batch: host arrays; a packed batch is returned unchanged.
-      is_whole: whether every process holds all B rows; otherwise each process
-        holds the rows of `mesh.own_rows`.
+    tenth of the time. Each process holds the rows of `mesh.own_rows`, or, if
+    `is_whole`, all B rows.
     """
     if isinstance(batch, transfer.PackedBatch):
       return batch
@@ -304,13 +299,13 @@ class Programs:
     """Starts one training step; returns before the devices are done.
 
     Args:
-      state: state of one seed, or of K seeds from `seeds.stack`; donated, so it
+      state: of one seed, or of K seeds from `seeds.stack`; it is donated, so it
         must not be used afterwards.
       batch: from `put` or `put_seeds`, or this process's rows on the host.
       schedule: host numbers.
 
     Returns:
-      The new state, and metrics for `transfer.unpack_metrics` on the devices.
+      The new state, and metrics for `transfer.unpack_metrics`.
     """
     batch = self.put(batch)
     seeds = len(batch.values) if batch.values.ndim == 3 else 1
@@ -322,7 +317,7 @@ class Programs:
   def predict(
     self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
   ) -> heads.Logits:
-    """Computes the logits of a batch, without dropout, whole on every device.
+    """Computes the logits of a batch without dropout, for every device.
 
     The batch is from `put`, or all its rows are on the host of every process.
     """
@@ -331,7 +326,7 @@ class Programs:
   def encode(
     self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
   ) -> frozen.Vectors:
-    """Computes the encoder's vectors of a batch; see `predict`."""
+    """Computes the encoder's vectors of a batch, like `predict`."""
     own = {'encoder': params['encoder']}
     return self._encode(own, self.put(batch, is_whole=True))
 
@@ -365,7 +360,6 @@ def _make_apply(
 
 
 def _check(config: config_lib.Config, mesh: Mesh) -> None:
-  """Raises if devices cannot share the seeds, or parts the rows, equally."""
   seeds, accumulate = config.train.seeds_at_once, config.train.accumulate
   if seeds > 1 and seeds % mesh.size:
     raise errors.UserError(

@@ -23,12 +23,12 @@ from bam_jax.training import transfer
 
 
 class Seeds:
-  """The training step of K seeds, and the stacking of their states.
+  """Trains K seeds in one program, and stacks their states.
 
   Attributes:
     train: (states, batch, schedule) -> (states, metrics), for states from
       `stack`, a batch from `transfer.stack` and one schedule for all seeds.
-    sharding: sharding of the batch, [K, B, W].
+    sharding: sharding of the batch.
   """
 
   def __init__(
@@ -108,9 +108,7 @@ class Seeds:
   ) -> step_lib.TrainState:
     """Stacks the states of K seeds; returns a single state unchanged.
 
-    Args:
-      states: read one at a time, so memory holds one of them and the stack.
-      count: K.
+    States are read one at a time, so memory holds one of them and the stack.
     """
     states = iter(states)
     if count == 1:
@@ -141,7 +139,6 @@ class Seeds:
     )
 
   def _shapes(self, count: int) -> step_lib.TrainState:
-    """Shapes and shardings of the states of K seeds."""
     return jax.tree.map(
       lambda x, axis, sharding: _shape(x, axis, count, sharding),
       self._like,
@@ -161,6 +158,6 @@ def _shape(
 def _put(
   states: jax.Array, state: jax.Array, axis: int, i: jax.Array
 ) -> jax.Array:
-  """Writes one seed's state at index i of the seed axis of `states`."""
+  """Writes a state at index i of the seed axis of stacked states."""
   indices = jax.lax.broadcasted_iota(np.int32, states.shape, axis)
   return jnp.where(indices == i, jnp.expand_dims(state, axis), states)

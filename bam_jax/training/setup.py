@@ -86,11 +86,10 @@ class Setup:
     self._draw = jax.jit(draw) if self._pretrained else draw
 
   def initial_params(self, seed: int) -> dict[str, object]:
-    """Pretrained encoder and pooler, if any, with heads drawn by the seed.
+    """Returns initial parameters: pretrained ones, and heads drawn by the seed.
 
-    Returns:
-      Host arrays with stacked layers. All seeds share the pretrained arrays, so
-      they must not be changed.
+    They are host arrays with stacked layers. All seeds share the pretrained
+    ones, so they must not be changed.
     """
     drawn = jax.device_get(self._draw(np.uint32(seed)))
     return drawn | self._pretrained if self._pretrained else layers.stack(drawn)

@@ -86,7 +86,7 @@ class StepLog:
         self._write_run(index, steps[index], each, 1.0, 0.0)
 
   def unlogged(self) -> list[Unlogged]:
-    """For each run, the metrics of the pending steps."""
+    """Fetches the metrics of the pending steps, for each run."""
     values = self._fetch(len(self._pending))
     return [values[:, index].tolist() for index in range(len(self._specs))]
 
@@ -116,7 +116,7 @@ class StepLog:
     self._waited -= waited
 
   def _fetch(self, number: int) -> np.ndarray:
-    """Metrics of the oldest pending steps, [steps, seeds, 2T + 1]."""
+    """Fetches the oldest pending metrics, [steps, seeds, 2T + 1]."""
     fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
     shape = (len(self._specs), -1)
     rows = [np.reshape(values, shape) for values in fetched]
@@ -158,7 +158,6 @@ class StepLog:
     return float(line['loss'])
 
   def _taken_here(self, steps: Sequence[int]) -> np.ndarray:
-    """Returns for each step whether this process ran it, [steps] bool."""
     return np.asarray(steps) >= self._first
 
   def _check_finite(

@@ -1,10 +1,7 @@
 """Packs the arrays of a batch, or the metrics of a step, into one array.
 
 A copy to or from a device costs the host a fixed time per array, and a batch
-has nine or more small arrays.
-
-B rows, L tokens, S segment slots, W numbers per row, T tasks, K seeds trained
-at once.
+has nine or more small arrays. B rows of W numbers, T tasks, K seeds at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +26,7 @@ class PackedBatch(flax.struct.PyTreeNode):
   )
 
   def __len__(self) -> int:
-    """Number of rows; on the devices, of all processes together."""
+    """Number of rows; once on the devices, those of all processes."""
     return self.values.shape[-2]
 
 

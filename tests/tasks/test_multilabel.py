@@ -14,6 +14,7 @@ from bam_jax import errors
 from bam_jax.data import registry
 from bam_jax.data import sources
 from bam_jax.tasks import kinds
+from bam_jax.tasks import metrics
 
 _LABELS = ('joy', 'anger', 'fear', 'never')
 _DECLARED = config_lib.TaskConfig(
@@ -125,8 +126,8 @@ def test_undefined_where_scikit_learn_has_nan(gold, logit):
     assert found[name] == pytest.approx(100 * expected, nan_ok=True)
     if np.isnan(expected):
       reason = 'no label is gold and none is predicted'
-      found_reason = _KIND.why_undefined(_task(), name, logits, rows)
-      assert found_reason == reason
+      measured = _KIND.measure(_task(), logits, rows)
+      assert metrics.why_undefined(name, *measured) == reason
 
 
 @pytest.mark.parametrize('temperature', [1.0, 2.0])
