@@ -178,7 +178,6 @@ def _report(folder, text):
     labels=('0', '1'),
     metrics=('accuracy', text),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={'train': task_lib.Table(text=('a',), label='label')},
     dev_splits=(text,),
   )
@@ -261,7 +260,6 @@ def test_a_card_about_it_is_front_matter_and_plain_text(text):
     labels=(text, 'other'),
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={'train': task_lib.Table(text=('a',), label='label')},
   )
   facts = card.Facts(
@@ -298,7 +296,6 @@ def test_predictions_have_a_line_a_row(tmp_path, text):
     labels=(text, 'other'),
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={},
   )
   path = tmp_path / 'out.tsv'

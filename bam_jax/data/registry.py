@@ -108,7 +108,6 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     metrics=metrics,
     # The paper reports Spearman for the one regression task that it has.
     paper_metric='spearman' if 'spearman' in metrics else metrics[0],
-    glue_metrics=metrics,
     tables=tables,
     labels=config.labels,
     scale=config.scale,

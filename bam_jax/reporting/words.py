@@ -419,8 +419,8 @@ def _glue_rule(tasks: task_lib.TaskTable) -> str:
   for task in tasks.tasks:
     if not task.in_average:
       continue
-    differs = task.glue_metrics != (task.paper_metric,)
-    rule = f' by {" and ".join(task.glue_metrics)}' if differs else ''
+    differs = task.metrics != (task.paper_metric,)
+    rule = f' by {" and ".join(task.metrics)}' if differs else ''
     if len(task.dev_splits) > 1:
       rule += f' over {" and ".join(task.dev_splits)}'
     if rule:

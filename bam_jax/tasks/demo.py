@@ -260,7 +260,6 @@ def _task(name: str) -> task_lib.Task:
     scale=(0.0, 1.0) if labels else (0.0, 5.0),
     metrics=kind.default_metrics,
     paper_metric=kind.default_metrics[-1],
-    glue_metrics=kind.default_metrics,
     tables={
       split: task_lib.Table(text=text, label=label, format='generated')
       for split, label in (('train', 'label'), ('dev', 'label'), ('test', None))

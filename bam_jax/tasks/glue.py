@@ -59,7 +59,6 @@ def _task(
     kind=kinds.KINDS['classification' if 'labels' in more else 'regression'],
     metrics=metrics,
     paper_metric=metrics[-1],
-    glue_metrics=metrics,
     tables=tables,
     **more,
   )

@@ -313,8 +313,8 @@ def averages(
 
   Returns:
     `paper`: mean over tasks of `paper_metric` on the first dev split. `glue`:
-    mean over tasks of the mean of `glue_metrics` over all dev splits. nan if a
-    score is nan: averages over fewer tasks could not be compared.
+    mean over tasks of the mean of `metrics` over all dev splits. nan if a score
+    is nan: averages over fewer tasks could not be compared.
 
   Raises:
     KeyError: a task, split or metric has no score.
@@ -327,6 +327,6 @@ def averages(
     by_split = [scores[task.name][split] for split in task.dev_splits]
     paper.append(by_split[0][task.paper_metric])
     glue.append(
-      np.mean([found[name] for found in by_split for name in task.glue_metrics])
+      np.mean([found[name] for found in by_split for name in task.metrics])
     )
   return {'paper': float(np.mean(paper)), 'glue': float(np.mean(glue))}

@@ -80,9 +80,9 @@ class Task:
 
   name: str  # Unique; used in uids, file names and reports.
   kind: 'kind_lib.Kind'  # Parses labels, and computes losses and scores.
-  metrics: tuple[str, ...]  # The first one decides which checkpoint is best.
+  # The first one chooses the best checkpoint; GLUE's average is of all.
+  metrics: tuple[str, ...]
   paper_metric: str  # The metric in the paper's average.
-  glue_metrics: tuple[str, ...]  # Their mean is in GLUE's own average.
   tables: Mapping[str, Table]  # By split; one may be `UNLABELLED`.
   # Class labels as in the raw files, in the order of the logits; empty for
   # regression.

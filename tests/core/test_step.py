@@ -41,7 +41,6 @@ def _task(name, kind, labels=()):
     labels=labels,
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={},
   )
 

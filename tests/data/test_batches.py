@@ -62,7 +62,6 @@ def make_task(name, labels):
     labels=labels,
     metrics=(),
     paper_metric='',
-    glue_metrics=(),
     tables={},
   )
 

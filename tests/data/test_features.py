@@ -47,7 +47,6 @@ def _task(pair: bool, kind: str = 'classification') -> task_lib.Task:
     scale=(1.0, 5.0),
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={'train': table},
   )
 

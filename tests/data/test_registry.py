@@ -66,7 +66,7 @@ def test_a_task_declared_as_data_is_resolved_and_read(tmp_path, monkeypatch):
   assert list(sources.read(task, 'dev', config.data)) == [
     ('planets/dev/0', 'Neptune', None, 1)
   ]
-  assert task.metrics == task.glue_metrics == ('accuracy',)
+  assert task.metrics == ('accuracy',)
   assert task.paper_metric == 'accuracy'
   assert task.test_splits == ()
   assert not task.is_pair
@@ -88,7 +88,7 @@ def test_defaults_of_a_regression_task():
       ),
     )
   )['ages']
-  assert task.metrics == task.glue_metrics == ('pearson', 'spearman')
+  assert task.metrics == ('pearson', 'spearman')
   assert task.paper_metric == 'spearman'
   assert task.num_outputs == 1
   assert task.is_pair

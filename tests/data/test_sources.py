@@ -61,7 +61,6 @@ def _task(
     scale=scale,
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={'train': task_lib.Table(**table)},
   )
 

@@ -23,7 +23,6 @@ def _rows(texts, tokenizer):
     scale=(0.0, 1.0),
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={'train': table},
   )
   count = np.arange(len(texts))

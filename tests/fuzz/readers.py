@@ -185,7 +185,6 @@ def _task(file: str, kind: str) -> task_lib.Task:
     scale=(0.0, 5.0),
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     tables={'train': table},
   )
 

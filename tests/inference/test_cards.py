@@ -31,7 +31,6 @@ def _task(name, kind, text, labels=(), **fields):
     labels=labels,
     metrics=kinds.KINDS[kind].default_metrics,
     paper_metric='',
-    glue_metrics=(),
     tables={'train': task_lib.Table(text=text)},
     **fields,
   )

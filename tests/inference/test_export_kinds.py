@@ -24,7 +24,6 @@ def _task(kind, text, labels=()):
     labels=labels,
     metrics=kinds.KINDS[kind].default_metrics,
     paper_metric='',
-    glue_metrics=(),
     tables={'train': task_lib.Table(text=text)},
   )
 

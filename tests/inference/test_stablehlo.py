@@ -36,7 +36,6 @@ TASKS = task_lib.TaskTable(
       labels=_TAGS,
       metrics=kinds.KINDS['tagging'].default_metrics,
       paper_metric='',
-      glue_metrics=(),
       tables={'train': task_lib.Table(text=(0,))},
     ),
   )

@@ -24,7 +24,6 @@ def _task(name, metric, **fields):
     kind=kinds.KINDS['regression' if is_regression else 'classification'],
     metrics=(metric,),
     paper_metric=metric,
-    glue_metrics=(metric,),
     labels=() if is_regression else ('0', '1'),
     scale=(0.0, 5.0),
     tables=_TABLES,

@@ -22,7 +22,6 @@ def _task(name):
     kind=kinds.KINDS['classification'],
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     labels=('0', '1'),
     tables={'train': task_lib.Table(text=('a',), label='label')},
   )

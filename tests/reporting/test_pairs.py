@@ -19,7 +19,6 @@ def _task(name, **fields):
     kind=kinds.KINDS['classification'],
     metrics=('accuracy',),
     paper_metric='accuracy',
-    glue_metrics=('accuracy',),
     labels=('0', '1'),
     tables={'train': task_lib.Table(text=('a',), label='label')},
     **fields,

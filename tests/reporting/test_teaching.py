@@ -17,7 +17,6 @@ _WORD = task_lib.Task(
   kind=kinds.KINDS['classification'],
   metrics=('accuracy',),
   paper_metric='accuracy',
-  glue_metrics=('accuracy',),
   labels=('0', '1', '2'),
   tables=_TABLES,
 )
@@ -26,7 +25,6 @@ _SCORE = task_lib.Task(
   kind=kinds.KINDS['regression'],
   metrics=('spearman',),
   paper_metric='spearman',
-  glue_metrics=('spearman',),
   tables=_TABLES,
 )
 _TASKS = task_lib.TaskTable((_WORD, _SCORE))

@@ -17,7 +17,6 @@ _TASK = task_lib.Task(
   kind=kinds.KINDS['qa'],
   metrics=('answer_f1', 'exact_match'),
   paper_metric='answer_f1',
-  glue_metrics=('answer_f1',),
   tables={},
   unanswerable=True,
 )

@@ -52,7 +52,7 @@ def test_columns_labels_and_metrics(name):
   assert (test.text, test.label, test.submission) == (test_text, None, file)
   assert task.labels == labels
   assert task.kind.has_scale == (name == 'stsb')
-  assert task.metrics == task.glue_metrics == names
+  assert task.metrics == names
   assert set(task.metrics) <= set(metrics.METRICS)
   assert task.is_pair == (name not in ('cola', 'sst2'))
 

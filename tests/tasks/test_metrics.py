@@ -31,7 +31,6 @@ def _regression(scale: tuple[float, float]) -> task_lib.Task:
     scale=scale,
     metrics=('pearson', 'spearman'),
     paper_metric='spearman',
-    glue_metrics=('pearson', 'spearman'),
     tables={},
   )
 

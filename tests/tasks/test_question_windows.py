@@ -22,7 +22,6 @@ def _task(stride=0, unanswerable=True):
     kind=kinds.KINDS['qa'],
     metrics=(),
     paper_metric='',
-    glue_metrics=(),
     tables={'train': task_lib.Table(text=('question', 'context'))},
     stride=stride,
     unanswerable=unanswerable,

@@ -25,7 +25,6 @@ _TASK = task_lib.Task(
   labels=_TAGS,
   metrics=('span_f1', 'span_precision', 'span_recall'),
   paper_metric='span_f1',
-  glue_metrics=('span_f1',),
   tables={},
 )
 

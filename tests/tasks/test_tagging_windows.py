@@ -17,7 +17,6 @@ _TASK = task_lib.Task(
   labels=('O', 'B-PER', 'I-PER'),
   metrics=(),
   paper_metric='',
-  glue_metrics=(),
   tables={'train': task_lib.Table(text=(0,), label=-1)},
 )
 
