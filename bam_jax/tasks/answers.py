@@ -5,8 +5,9 @@ Every token has a logit for the start and one for the end of the answer; both at
 best answer of all windows is taken, as in BERT's `run_squad.py`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import json
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,6 @@ from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
-from bam_jax.tasks import question_windows
 from bam_jax.tasks import ragged
 from bam_jax.tasks import squad_metrics
 from bam_jax.tasks import task as task_lib
@@ -51,14 +51,20 @@ else:
   {_PRINT}"""
 
 
-class Answers(kind_bases.PerToken):
-  """Finds answers in a context; the label is their first and last token.
+class Window(NamedTuple):
+  """A window as token ids: `[CLS] question [SEP] part of the context [SEP]`."""
 
-  A window without an answer has the label 0, 0. The features also hold `spans`,
-  the places in the context where the characters of each token begin and end, -1
-  outside of it; and in an example's first window the `context`, and `answers`,
-  the gold texts as JSON.
-  """
+  uid: str
+  input_ids: np.ndarray
+  length_a: int
+  label: np.ndarray  # First and last token of the answer; 0, 0: none.
+  spans: np.ndarray  # Characters of each token in the context; -1 outside it.
+  context: str  # Empty but in an example's first window, like `answers`.
+  answers: str  # The gold texts as JSON.
+
+
+class Answers(kind_bases.PerToken):
+  """Finds answers in a context; the features are `Window`s."""
 
   name = 'qa'
   measures = 'answers'
@@ -100,7 +106,64 @@ class Answers(kind_bases.PerToken):
     """Returns the label of a window without an answer, [2] float32."""
     return np.full(2, np.nan if label is None else 0, np.float32)
 
-  windows = staticmethod(question_windows.cut_windows)
+  def windows(
+    self,
+    task: task_lib.Task,
+    examples: Sequence[task_lib.Example],
+    tokenizer: kind.Tokenizer,
+    max_length: int,
+    on_cut: Callable[[str], None],
+  ) -> Iterator[Window]:
+    """Cuts contexts into windows that begin `task.stride` tokens apart.
+
+    The stride 0 is half of the room for context. A question fills at most half
+    of a window; the rest of it is cut off. The answer trained on is the first
+    gold one, in each window that holds all of it.
+    """
+    budget = max_length - 3
+    longest = budget // 2
+    if task.stride > budget - longest:
+      raise errors.UserError(
+        f'config.custom_tasks.{task.name}.stride={task.stride}: windows of'
+        f' config.data.max_length={max_length} hold {budget - longest}'
+        ' tokens of context beside a long question, so that windows would skip'
+        ' context; lower the stride or raise max_length'
+      )
+    questions = tokenizer.encode([example.text_a for example in examples])
+    # Questions about one context follow one another.
+    contexts = list(dict.fromkeys(example.text_b for example in examples))
+    encoded = dict(
+      zip(contexts, tokenizer.encode_with_spans(contexts), strict=True)
+    )
+    cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
+    for example, question in zip(examples, questions):
+      if len(question) > longest:
+        on_cut(example.uid)
+        question = question[:longest]
+      ids, spans = encoded[example.text_b]
+      answer = _first_answer(example, spans)
+      no_answer = self.encode_label(task, example.label)
+      room = budget - len(question)
+      step = task.stride or max(1, room // 2)
+      before = len(question) + 2  # Tokens before the context.
+      begins = range(0, max(len(ids) - room, 0) + step, step)
+      for number, begin in enumerate(begins):
+        part = ids[begin : begin + room]
+        label = no_answer
+        if answer and begin <= answer[0] and answer[1] < begin + room:
+          label = np.float32(answer) + np.float32(before - begin)
+        places = np.full((before + len(part) + 1, 2), -1, np.int32)
+        places[before:-1] = spans[begin : begin + room]
+        answers = [text for text, _ in example.label or ()]
+        yield Window(
+          task_lib.window_uid(example.uid, number),
+          np.concatenate([cls, question, sep, part, sep], dtype=np.int32),
+          before,
+          label,
+          places.ravel(),
+          '' if number else example.text_b,
+          '' if number else json.dumps(answers),
+        )
 
   def is_trainable(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     start, end = rows.fixed('label').T
@@ -219,6 +282,19 @@ class Answers(kind_bases.PerToken):
 
   def export_settings(self, task: task_lib.Task) -> dict[str, object]:
     return {}
+
+
+def _first_answer(
+  example: task_lib.Example, spans: np.ndarray
+) -> tuple[int, int] | None:
+  """Returns the first and last context token of the first gold answer."""
+  if not example.label:
+    return None
+  text, start = example.label[0]
+  inside = (spans[:, 1] > start) & (spans[:, 0] < start + len(text))
+  places = np.flatnonzero(inside)
+  # White space, and characters that the tokenizer drops, have no token.
+  return (int(places[0]), int(places[-1])) if len(places) else None
 
 
 def _candidates(
