@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from bam_jax import config as config_lib
 from bam_jax.core import paths
 
 # Path -> depth, given the number of encoder layers n. Stacked layers have one
@@ -169,35 +170,27 @@ def decay_mask(params: Any) -> Any:
 
 
 def make_optimizer(
-  *,
-  num_layers: int,
-  b1: float,
-  b2: float,
-  eps: float,
-  weight_decay: float,
-  clip_norm: float,
-  bias_correction: bool,
+  config: config_lib.OptimizerConfig, num_layers: int
 ) -> optax.GradientTransformation:
   """Chains clipping, Adam, weight decay, layer-wise rates and learning rate.
 
   The state holds the hyperparameters `learning_rate`, of the heads, and
   `layer_decay`, α of `scale_by_layer_depth`. A step sets them.
-
-  Args:
-    num_layers: layers of the encoder.
-    b1: see `scale_by_bert_adam`, also for `b2`, `eps` and `bias_correction`.
-    b2: decay of the second moment.
-    eps: added to its root.
-    weight_decay: factor of the parameter, which is added to Adam's update.
-    clip_norm: maximum norm of all gradients together; 0: no clipping.
-    bias_correction: whether Adam corrects the bias.
   """
+  clip = (
+    optax.clip_by_global_norm(config.clip_norm)
+    if config.clip_norm
+    else optax.identity()
+  )
+  adam = scale_by_bert_adam(
+    config.b1, config.b2, config.eps, config.bias_correction
+  )
 
   def chain(learning_rate: jax.Array, layer_decay: jax.Array):
     return optax.chain(
-      optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-      scale_by_bert_adam(b1, b2, eps, bias_correction),
-      optax.add_decayed_weights(weight_decay, decay_mask),
+      clip,
+      adam,
+      optax.add_decayed_weights(config.weight_decay, decay_mask),
       scale_by_layer_depth(
         layer_decay,
         lambda updates: layer_depths(updates, num_layers),

@@ -62,23 +62,16 @@ class Programs:
     self.mesh = mesh
     self.tasks = tasks
     self.hidden_size = model.config.hidden_size
-    self._accumulate = config.train.accumulate
-    self.rows_multiple = mesh.size * self._accumulate
+    accumulate = config.train.accumulate
+    self.rows_multiple = mesh.size * accumulate
     self.compilations = 0
     self._counting = threading.Lock()
     self._ahead = compilation.AheadCompiler()
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
 
-    adam = config.optimizer
     optimizer = optimizer_lib.make_optimizer(
-      num_layers=model.config.num_layers,
-      b1=adam.b1,
-      b2=adam.b2,
-      eps=adam.eps,
-      weight_decay=adam.weight_decay,
-      clip_norm=adam.clip_norm,
-      bias_correction=adam.bias_correction,
+      config.optimizer, model.config.num_layers
     )
     create = functools.partial(step_lib.create_state, optimizer)
     model_params = heads.abstract_params(model)
@@ -94,7 +87,7 @@ class Programs:
     # Measured for one process whose batch is not split.
     hides_sums = (
       mesh_lib.has_replicas_on_gpus(mesh)
-      and self._accumulate == 1
+      and accumulate == 1
       and jax.process_count() == 1
     )
     platform = mesh.devices.flat[0].platform
@@ -109,8 +102,8 @@ class Programs:
         optimizer,
         tasks.class_mask,
         tasks.kinds,
-        reduction=adam.reduction,
-        accumulate=self._accumulate,
+        reduction=config.optimizer.reduction,
+        accumulate=accumulate,
       )
 
       def train(state, batch, schedule):
@@ -187,7 +180,6 @@ class Programs:
     Raises:
       ValueError: tree or shapes differ from the model's.
     """
-
     params = self._place(self.abstract_state.params, params)
     return self._create(
       params, mesh_lib.place(np.uint32(seed), self._replicated)

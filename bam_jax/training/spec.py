@@ -27,23 +27,14 @@ class TrainSpec:
 
   def schedule(self, step: int) -> step_lib.StepSchedule:
     """Returns the values of the schedules at a step."""
-    distill, optimizer_config = self.config.distill, self.config.optimizer
-    gold_weight = 1.0
+    distill, adam = self.config.distill, self.config.optimizer
+    progress, gold_weight = step / self.num_steps, 1.0
     if self.is_taught:
       gold_weight = annealing.gold_weight(
-        distill.annealing,
-        step / self.num_steps,
-        distill.constant,
-        distill.step_at,
+        distill.annealing, progress, distill.constant, distill.step_at
       )
-    return step_lib.StepSchedule(
-      learning_rate=optimizer.learning_rate(
-        step,
-        self.num_steps,
-        self.length.learning_rate,
-        optimizer_config.warmup,
-        optimizer_config.schedule,
-      ),
-      gold_weight=gold_weight,
-      layer_decay=self.length.layer_decay,
+    peak, decay = self.length.learning_rate, self.length.layer_decay
+    rate = optimizer.learning_rate(
+      step, self.num_steps, peak, adam.warmup, adam.schedule
     )
+    return step_lib.StepSchedule(rate, gold_weight, decay)

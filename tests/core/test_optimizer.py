@@ -4,6 +4,7 @@ Oracles: a NumPy loop written after the released code's `optimization.py`,
 optax.adamw and optax's schedules.
 """
 
+import dataclasses
 import doctest
 
 import jax
@@ -12,18 +13,10 @@ import numpy as np
 import optax
 import pytest
 
+from bam_jax import config as config_lib
 from bam_jax.core import optimizer
 
 LAYERS = 2
-SETTINGS = {
-  'num_layers': LAYERS,
-  'b1': 0.9,
-  'b2': 0.999,
-  'eps': 1e-6,
-  'weight_decay': 0.01,
-  'clip_norm': 1.0,
-  'bias_correction': False,
-}
 
 # path -> (shape, depth, decayed), by hand from the released code's tables; the
 # layers are stacked, and have a depth each.
@@ -62,9 +55,14 @@ def _random(seed, scale=1.0):
   }
 
 
-def _optimizer(rate, decay, **settings):
+def _optimizer(rate, decay, **changes):
   """The optimizer with its rates in the state from the start."""
-  made = optimizer.make_optimizer(**settings)
+  settings = config_lib.OptimizerConfig(
+    b1=0.9, b2=0.999, eps=1e-6, weight_decay=0.01, clip_norm=1.0
+  )
+  made = optimizer.make_optimizer(
+    dataclasses.replace(settings, **changes), LAYERS
+  )
   rates = {
     'learning_rate': jnp.float32(rate),
     'layer_decay': jnp.float32(decay),
@@ -110,7 +108,7 @@ def test_three_steps_equal_the_released_code(decay, scale):
       expected[path] -= rate * factor * update
 
   result = _run(
-    _optimizer(rate, decay, **SETTINGS),
+    _optimizer(rate, decay),
     _tree(start),
     [_tree(g) for g in gradients],
   )
@@ -131,9 +129,7 @@ def test_three_steps_equal_the_released_code(decay, scale):
 def test_with_bias_correction_it_is_adamw():
   params = _tree(_random(0))
   gradients = [_tree(_random(1 + i)) for i in range(4)]
-  ours = _optimizer(
-    0.1, 1.0, **SETTINGS | {'bias_correction': True, 'clip_norm': 0.0}
-  )
+  ours = _optimizer(0.1, 1.0, bias_correction=True, clip_norm=0.0)
   adamw = optax.adamw(
     0.1, eps=1e-6, weight_decay=0.01, mask=optimizer.decay_mask(params)
   )
@@ -153,7 +149,7 @@ def test_rate_and_decay_are_data():
   @jax.jit
   def update(rate, decay):
     traces.append(rate)
-    transform = _optimizer(rate, decay, **SETTINGS)
+    transform = _optimizer(rate, decay)
     return transform.update(gradient, transform.init(params), params)[0]
 
   one = update(jnp.float32(0.1), jnp.float32(0.9))

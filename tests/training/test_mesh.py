@@ -98,13 +98,7 @@ def test_bert_large_is_shared_by_the_fsdp_axis():
   model = heads.MultiTaskModel(config, 9, 3)
   params = heads.abstract_params(model)
   optimizer = optimizer_lib.make_optimizer(
-    num_layers=config.num_layers,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-6,
-    weight_decay=0.01,
-    clip_norm=1.0,
-    bias_correction=False,
+    config_lib.OptimizerConfig(), config.num_layers
   )
   state = jax.eval_shape(
     lambda p: step_lib.create_state(optimizer, p, 0), params
