@@ -24,7 +24,7 @@ class Packing(NamedTuple):
 
 
 def pack(lengths: np.ndarray, row_length: int, slots: int) -> Packing:
-  """Packs examples by first-fit decreasing.
+  """Packs examples into rows by first-fit decreasing.
 
   The longest example comes first; each goes into the first row with room. Takes
   O(N + rows * L) steps, because the search for examples of equal length goes on

@@ -180,7 +180,7 @@ class Kind(abc.ABC):
   def constant_logits(
     self, task: task_lib.Task, train: Rows, rows: Rows
   ) -> np.ndarray:
-    """Returns logits that predict the same for each of N rows or their tokens.
+    """Returns constant logits for N rows, or for all their tokens.
 
     They are the most frequent label, or the mean, of the training rows, [N, c]
     or [tokens, c] float32.
@@ -194,7 +194,7 @@ class Kind(abc.ABC):
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns the input of metrics: predictions and gold, or tallies, None."""
+    """Returns what metrics take: predictions and gold, or tallies and None."""
 
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows

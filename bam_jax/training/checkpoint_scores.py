@@ -89,7 +89,7 @@ class PreserveBest(policies.PreservationPolicy):
 def carry(
   unlogged: Sequence[Sequence[float]], late: Mapping[str, float]
 ) -> dict[str, object]:
-  """Makes checkpoint metadata of unlogged metrics and late scores."""
+  """Packs unlogged metrics and late scores for a checkpoint's metadata."""
   carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: dict(late)}
   return carried | {_DIGEST: schema.digest(carried)}
 

@@ -321,7 +321,7 @@ _DETAILS = re.compile(r' \[(source locations|tensorstore_\w+)=.*', re.DOTALL)
 
 @contextlib.contextmanager
 def _as_user_error(directory: Path, message: str) -> Iterator[None]:
-  """Raises any error of Orbax as a UserError: {0} is its type, {1} its text."""
+  """Raises an error of Orbax as a UserError: {0} is its type, {1} its text."""
   try:
     yield
   except (errors.UserError, errors.RetryError):

@@ -51,7 +51,7 @@ def fit(
   rows: kind_lib.Rows,
   chosen: np.ndarray,
 ) -> Linear:
-  """Fits a model to the labels of some rows.
+  """Fits a linear model to the labels of the chosen rows.
 
   One optimization has a model for each fold and one for all rows, F in all.
 

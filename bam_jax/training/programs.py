@@ -309,9 +309,10 @@ class Programs:
   def predict(
     self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
   ) -> heads.Logits:
-    """Computes the logits of a batch without dropout, for every device.
+    """Computes the logits of a batch without dropout.
 
     The batch is from `put`, or all its rows are on the host of every process.
+    Every device gets all logits.
     """
     return self._predict(params, self.put(batch, is_whole=True))
 
