@@ -46,6 +46,6 @@ def f1(predicted: str, gold: str) -> float:
 def best(
   metric: Callable[[str, str], float], predicted: str, answers: Sequence[str]
 ) -> float:
-  """Returns the best score over the gold answers; none counts as an empty one."""
+  """Best score over the gold answers; none at all counts as an empty answer."""
   known = [answer for answer in answers if normalise(answer)] or ['']
   return max(metric(predicted, answer) for answer in known)

@@ -128,37 +128,20 @@ class TaskTable:
   def __init__(self, tasks: tuple[Task, ...]):
     self.tasks = tuple(tasks)
     self.index = {task.name: i for i, task in enumerate(self.tasks)}
-    # C, the outputs of the widest head.
-    self.num_outputs = max(task.num_outputs for task in self.tasks)
+    self.names = tuple(self.index)
+    self.kinds = tuple(task.kind for task in self.tasks)
+    widths = [task.num_outputs for task in self.tasks]
+    # C, the outputs of the widest head, and those of each head, [T, C] bool.
+    self.num_outputs = max(widths)
+    self.class_mask = np.arange(self.num_outputs) < np.array(widths)[:, None]
+    # The heads whose outputs are per token, and K, the outputs of the widest.
+    self.token_heads = tuple(
+      i for i, kind in enumerate(self.kinds) if kind.per_token
+    )
+    self.token_outputs = max((widths[i] for i in self.token_heads), default=0)
 
   def __len__(self) -> int:
     return len(self.tasks)
 
   def __getitem__(self, name: str) -> Task:
     return self.tasks[self.index[name]]
-
-  @property
-  def names(self) -> tuple[str, ...]:
-    return tuple(self.index)
-
-  @property
-  def class_mask(self) -> np.ndarray:
-    """Marks the outputs that each head has, [T, C] bool."""
-    widths = np.array([task.num_outputs for task in self.tasks])
-    return np.arange(self.num_outputs) < widths[:, None]
-
-  @property
-  def token_heads(self) -> tuple[int, ...]:
-    """Numbers of the heads whose outputs are per token."""
-    return tuple(i for i, task in enumerate(self.tasks) if task.kind.per_token)
-
-  @property
-  def token_outputs(self) -> int:
-    """K, the outputs of the widest per-token head; 0 if there is none."""
-    widths = [task.num_outputs for task in self.tasks if task.kind.per_token]
-    return max(widths, default=0)
-
-  @property
-  def kinds(self) -> 'tuple[kind_lib.Kind, ...]':
-    """The kinds of the tasks, in their order."""
-    return tuple(task.kind for task in self.tasks)
