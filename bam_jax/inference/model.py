@@ -1,6 +1,7 @@
 """Predicts texts of users by trained models, with mixed tasks in a batch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import collections
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,8 +15,10 @@ from bam_jax.data import unlabelled
 from bam_jax.modeling import heads as heads_lib
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
-from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
+
+# The logits of a batch are fetched once this many more are dispatched.
+_IN_FLIGHT = 4
 
 
 class Input(NamedTuple):
@@ -183,7 +186,7 @@ class Model:
       )
       for batch in self._dispatch(params, features, heads, only, size)
     )
-    for numbers, starts, logits in evaluate.delayed(dispatched):
+    for numbers, starts, logits in _delayed(dispatched, _IN_FLIGHT):
       used = numbers >= 0
       slots, tokens = jax.device_get(logits.slots), None
       if per_token[numbers[used]].any():
@@ -225,3 +228,13 @@ class Model:
         batch['cls_index'],
         self._programs.predict(params, batch),
       )
+
+
+def _delayed(items: Iterable[Any], count: int) -> Iterator[Any]:
+  """Yields each item once `count` more were made."""
+  pending = collections.deque()
+  for item in items:
+    pending.append(item)
+    if len(pending) > count:
+      yield pending.popleft()
+  yield from pending

@@ -13,14 +13,14 @@ import numpy as np
 from bam_jax import config as config_lib
 from bam_jax import files
 from bam_jax.core import packing as packing_lib
-from bam_jax.data import batches as batches_lib
+from bam_jax.data import batches
 from bam_jax.data import shards
 from bam_jax.tasks import metrics
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import programs as programs_lib
 
-T = TypeVar('T')
+Item = TypeVar('Item')
 
 # Batches that are dispatched before the logits of an older one are fetched.
 _IN_FLIGHT = 4
@@ -69,19 +69,22 @@ def predict(
   begins = np.cumsum(lengths) - lengths
   count = lengths.sum() if task.kind.per_token else len(only)
   result = np.full((count, width), np.nan, np.float32)
-  num_outputs = programs.tasks.num_outputs
-  num_rows = batch_rows(programs, packing)
   dispatched = (
     (rows, batch['cls_index'], forward(params, batch))
-    for rows, batch in batches_lib.evaluation_batches(
-      features, task_id, num_outputs, packing, num_rows, only
+    for rows, batch in batches.evaluation_batches(
+      features,
+      task_id,
+      programs.tasks.num_outputs,
+      packing,
+      batch_rows(programs, packing),
+      only,
     )
   )
-  for rows, starts, logits in delayed(dispatched):
+  for rows, starts, logits in keep_in_flight(dispatched):
     real = rows >= 0
     row = rows[real]
     if task.kind.per_token:
-      found = _token_logits(logits.tokens, real, starts[real], lengths[row])
+      found = token_logits(logits.tokens, real, starts[real], lengths[row])
       row = ragged.indices(begins[row], lengths[row])
     else:
       found = jax.device_get(logits.slots)[real]
@@ -90,17 +93,17 @@ def predict(
   return result
 
 
-def delayed(batches: Iterable[T]) -> Iterator[T]:
-  """Yields each batch once a few later ones are dispatched to the devices."""
+def keep_in_flight(dispatched: Iterable[Item]) -> Iterator[Item]:
+  """Yields each dispatched batch once a few later ones are dispatched."""
   pending = collections.deque()
-  for batch in batches:
-    pending.append(batch)
+  for item in dispatched:
+    pending.append(item)
     if len(pending) > _IN_FLIGHT:
       yield pending.popleft()
   yield from pending
 
 
-def _token_logits(
+def token_logits(
   tokens: jax.Array,
   chosen: np.ndarray,
   starts: np.ndarray,

@@ -51,7 +51,6 @@ def _task(file: str, format: str = 'tsv', **table) -> task_lib.Task:
     kinds.KINDS['classification'],
     ('accuracy',),
     'accuracy',
-    ('accuracy',),
     {'train': table},
     labels=('down', 'up'),
   )

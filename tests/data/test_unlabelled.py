@@ -16,7 +16,7 @@ from bam_jax.tasks import task as task_lib
 def _task(text, header=True) -> task_lib.Task:
   table = task_lib.Table(text=text, label=-1, header=header)
   return task_lib.Task(
-    'own', kinds.KINDS['regression'], ('pearson',), 'pearson', ('pearson',),
+    'own', kinds.KINDS['regression'], ('pearson',), 'pearson',
     tables={'train': table}, test_splits=(),
   )  # fmt: skip
 

@@ -11,7 +11,6 @@ def make_task(name: str, kind: str, metric: str, **fields) -> task_lib.Task:
     kinds.KINDS[kind],
     (metric,),
     metric,
-    (metric,),
     {'train': task_lib.Table(text=('a',), label='label')},
     **fields,
   )

@@ -25,7 +25,6 @@ def test_labels_named_like_a_column(tmp_path, labels, columns):
     kinds.KINDS['classification'],
     ('accuracy',),
     'accuracy',
-    ('accuracy',),
     {},
     labels=labels,
   )

@@ -20,7 +20,6 @@ _TASKS = task_lib.TaskTable(
       kinds.KINDS['classification'],
       ('accuracy',),
       'accuracy',
-      ('accuracy',),
       {'train': task_lib.Table(text=('a',), label='label')},
       labels=('down', 'up'),
     ),

@@ -31,7 +31,7 @@ class _Rows:
 
 def _task(kind, labels=(), **fields):
   return task_lib.Task(
-    'x', kind, kind.default_metrics, '', (), tables={}, labels=labels, **fields
+    'x', kind, kind.default_metrics, '', tables={}, labels=labels, **fields
   )
 
 

@@ -219,7 +219,7 @@ class _Rows:
 
 def _task(kind, labels=()):
   return task_lib.Task(
-    'x', kind, kind.default_metrics, '', (), tables={}, labels=labels
+    'x', kind, kind.default_metrics, '', tables={}, labels=labels
   )
 
 
