@@ -1,8 +1,7 @@
 """Annealed targets and the multi-task loss.
 
 B rows, L tokens, S slots per row, T tasks; C outputs of the widest head, K of
-the widest head per token. `kinds` are the kinds of the T tasks, and
-`class_mask` [T, C] marks the outputs of each head.
+the widest head per token.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,99 +34,33 @@ def mix_targets(
   return gold_weight * gold + (1.0 - gold_weight) * teacher
 
 
-def example_losses(
-  logits: jax.Array,
-  target: jax.Array,
-  class_mask: jax.Array,
-  task_id: jax.Array,
-  kinds: Sequence[kind_lib.Kind],
-) -> jax.Array:
-  """Computes each example's loss by its task's kind, [B, S] float32.
-
-  It is 0 for tasks with outputs per token.
-
-  >>> from bam_jax.tasks.kinds import KINDS
-  >>> logits = jnp.array([[[0.0, 0.0, 9.0], [0.5, 9.0, 9.0]]])
-  >>> target = jnp.array([[[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]]])
-  >>> mask = jnp.array([[[True, True, False], [True, False, False]]])
-  >>> kinds = KINDS['classification'], KINDS['regression'].with_head('linear')
-  >>> losses = example_losses(logits, target, mask, jnp.array([[0, 1]]), kinds)
-  >>> [round(x, 4) for x in losses[0].tolist()]  # ln 2, (0.5 - 1)**2
-  [0.6931, 0.25]
-
-  Args:
-    logits: [B, S, C] float32.
-    target: [B, S, C] float32, from `mix_targets`.
-    class_mask: [B, S, C] bool, the outputs of the slot's head.
-    task_id: [B, S] int32.
-    kinds: of the T tasks.
-  """
-  chex.assert_equal_shape([logits, target, class_mask])
-  result = jnp.zeros(task_id.shape, jnp.float32)
-  for kind in dict.fromkeys(kinds):
-    if not kind.per_token:
-      losses = kind.loss(logits, target, class_mask)
-      result = jnp.where(_is_of(kind, kinds)[task_id], losses, result)
-  return result
-
-
-def add_token_losses(
-  losses: jax.Array,
-  logits: jax.Array,
-  target: jax.Array,
-  batch: Mapping[str, jax.Array],
-  class_mask: np.ndarray,
-  kinds: Sequence[kind_lib.Kind],
-) -> jax.Array:
-  """Fills in the losses of the tasks with outputs per token.
-
-  The loss of an example does not depend on its length or on the other examples
-  of its row. Tokens of share 0, and tokens of slots of weight 0, add exactly
-  zero to loss and gradient, even if they hold NaN.
-
-  The losses [B, S] are from `example_losses`; logits and target are [B, L, K].
-  """
-  task_id, share = batch['task_id'], batch['token_share']
-  chex.assert_equal_shape([logits, target])
-  number = jnp.arange(1, task_id.shape[1] + 1)
-  inside = batch['segment_ids'][:, None, :] == number[None, :, None]
-  inside &= (batch['weight'] > 0.0)[:, :, None]
-  inside &= (share > 0.0)[:, None, :]  # [B, S, L]
-  live = jnp.any(inside, axis=1)[..., None]  # [B, L, 1]
-  # Before the loss: after it, the gradient would be 0 · NaN.
-  logits, target = (jnp.where(live, x, 0.0) for x in (logits, target))
-  mask = jnp.asarray(class_mask)[:, : logits.shape[-1]][task_id]
-  for kind in dict.fromkeys(kinds):
-    if kind.per_token:
-      is_of = _is_of(kind, kinds)[task_id]
-      own = inside & is_of[:, :, None]
-      found = kind.loss(logits, target, share, own, mask)
-      losses = jnp.where(is_of, found, losses)
-  return losses
-
-
-def _is_of(kind: kind_lib.Kind, kinds: Sequence[kind_lib.Kind]) -> jax.Array:
-  return jnp.asarray([kind == each for each in kinds])
-
-
 def multitask_loss(
   logits: jax.Array,
   batch: Mapping[str, jax.Array],
-  class_mask: jax.Array,
+  class_mask: np.ndarray,
   kinds: Sequence[kind_lib.Kind],
   gold_weight: jax.Array | float,
   token_logits: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """Weighted sum of the losses of a batch, in total and per task.
+  """Sums the weighted losses of a batch, in total and per task.
 
-  Slots of weight 0 add exactly zero to loss and gradient, even if they hold
-  NaN. A NaN in one task leaves the sums of the other tasks finite.
+  Each example has the loss of its task's kind. Slots of weight 0 add exactly
+  zero to loss and gradient, even if they hold NaN. A NaN in one task leaves the
+  sums of the other tasks finite.
+
+  >>> from bam_jax.tasks.kinds import KINDS
+  >>> gold, zero = jnp.array([[[1.0, 0.0]]]), jnp.zeros((1, 1), jnp.int32)
+  >>> batch = dict(gold=gold, teacher=gold, weight=zero + 2.0, task_id=zero)
+  >>> mask, kinds = np.ones((1, 2), bool), (KINDS['classification'],)
+  >>> loss, _ = multitask_loss(jnp.zeros((1, 1, 2)), batch, mask, kinds, 0.5)
+  >>> round(float(loss), 4)  # 2 ln 2
+  1.3863
 
   Args:
     logits: [B, S, C] float32.
     batch: the arrays of a batch; see docs/architecture.md, "Contracts".
-    class_mask: [T, C] bool.
-    kinds: of the T tasks.
+    class_mask: [T, C] bool, the outputs of each head.
+    kinds: the kinds of the T tasks.
     gold_weight: λ, 0-1, scalar.
     token_logits: [B, L, K] float32; None if no task has outputs per token.
 
@@ -139,28 +72,26 @@ def multitask_loss(
   task_id, weight = batch['task_id'], batch['weight']
   chex.assert_shape([task_id, weight], logits.shape[:2])
   live = weight > 0.0  # [B, S]
-
-  def clean(x: jax.Array) -> jax.Array:
-    # Before the loss: after it, the gradient would be 0 · NaN.
-    return jnp.where(live[..., None], x, 0.0)
-
-  losses = example_losses(
-    clean(logits),
-    clean(mix_targets(batch['gold'], batch['teacher'], gold_weight)),
-    jnp.asarray(class_mask)[task_id],
-    task_id,
-    kinds,
+  mask = jnp.asarray(class_mask)[task_id]  # [B, S, C]
+  target = mix_targets(batch['gold'], batch['teacher'], gold_weight)
+  # Before the loss: after it, the gradient would be 0 · NaN.
+  logits, target = (
+    jnp.where(live[..., None], x, 0.0) for x in (logits, target)
   )
   if token_logits is not None:
-    losses = add_token_losses(
-      losses,
-      token_logits,
-      mix_targets(batch['token_gold'], batch['token_teacher'], gold_weight),
-      batch,
-      class_mask,
-      kinds,
-    )
-  losses = jnp.where(live, weight * losses, 0.0)  # [B, S]
+    token_inputs = _token_inputs(token_logits, batch, gold_weight)
+    token_mask = mask[..., : token_logits.shape[-1]]  # [B, S, K]
+  losses = jnp.zeros(task_id.shape, jnp.float32)
+  for kind in dict.fromkeys(kinds):
+    is_of = jnp.asarray([kind == each for each in kinds])[task_id]  # [B, S]
+    if kind.per_token:
+      *tokens, inside = token_inputs
+      own = inside & is_of[:, :, None]
+      found = kind.loss(*tokens, own, token_mask)
+    else:
+      found = kind.loss(logits, target, mask)
+    losses = jnp.where(is_of, found, losses)
+  losses = jnp.where(live, weight * losses, 0.0)
   tasks = jnp.arange(class_mask.shape[0])
   # Selected, not multiplied: 0 · NaN would reach every task.
   of_task = live[..., None] & (task_id[..., None] == tasks[None, None, :])
@@ -169,3 +100,29 @@ def multitask_loss(
     'loss': jnp.sum(by_task, axis=(0, 1)),
     'count': jnp.sum(of_task, axis=(0, 1), dtype=jnp.float32),
   }
+
+
+def _token_inputs(
+  logits: jax.Array,
+  batch: Mapping[str, jax.Array],
+  gold_weight: jax.Array | float,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Prepares the arguments of `PerToken.loss`.
+
+  Tokens of share 0, and tokens of slots of weight 0, will add exactly zero to
+  loss and gradient, even if they hold NaN.
+
+  Returns:
+    Logits and targets [B, L, K], shares [B, L], and [B, S, L] bool, the tokens
+    of each slot that have a share.
+  """
+  target = mix_targets(batch['token_gold'], batch['token_teacher'], gold_weight)
+  chex.assert_equal_shape([logits, target])
+  share, weight = batch['token_share'], batch['weight']
+  number = jnp.arange(1, weight.shape[1] + 1)
+  inside = batch['segment_ids'][:, None, :] == number[None, :, None]
+  inside &= (weight > 0.0)[:, :, None]
+  inside &= (share > 0.0)[:, None, :]  # [B, S, L]
+  live = jnp.any(inside, axis=1)[..., None]  # [B, L, 1]
+  logits, target = (jnp.where(live, x, 0.0) for x in (logits, target))
+  return logits, target, share, inside

@@ -87,17 +87,9 @@ def scale_by_bert_adam(
     bias_correction: whether to divide the moments by 1 - b**step.
   """
 
-  def init(params: Any) -> optax.ScaleByAdamState:
-    return optax.ScaleByAdamState(
-      count=jnp.zeros([], jnp.int32),
-      mu=jax.tree.map(jnp.zeros_like, params),
-      nu=jax.tree.map(jnp.zeros_like, params),
-    )
-
   def update(
     updates: Any, state: optax.ScaleByAdamState, params: Any = None
   ) -> tuple[Any, optax.ScaleByAdamState]:
-    del params
     count = optax.safe_increment(state.count)
     mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
     nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.nu, updates)
@@ -109,42 +101,37 @@ def scale_by_bert_adam(
     )
     return updates, optax.ScaleByAdamState(count, mu, nu)
 
-  return optax.GradientTransformation(init, update)
+  return optax.GradientTransformation(optax.scale_by_adam().init, update)
 
 
 def scale_by_layer_depth(
-  decay: jax.Array | float, depths: Callable[[Any], Any], top: int
+  decay: jax.Array | float, num_layers: int
 ) -> optax.GradientTransformation:
-  """Scales each update by decay**(top - depth), so lower layers learn slower.
+  """Scales each update by decay**(distance from the heads).
 
-  Clark et al. (2019), section 4.1: LR · α^d at distance d from the output.
+  So lower layers learn slower (Clark et al. 2019, section 4.1: LR · α^d).
 
-  >>> scale = scale_by_layer_depth(0.5, lambda tree: {'low': 0, 'high': 2}, 2)
-  >>> update, _ = scale.update({'low': 4.0, 'high': 4.0}, scale.init(None))
-  >>> float(update['low']), float(update['high'])
-  (1.0, 4.0)
+  >>> scale = scale_by_layer_depth(0.5, num_layers=2)
+  >>> updates = {'heads': {'bias': 8.0}, 'pooler': {'bias': 8.0}}
+  >>> updates, _ = scale.update(updates, scale.init(None))
+  >>> float(updates['heads']['bias']), float(updates['pooler']['bias'])
+  (8.0, 4.0)
 
   Args:
     decay: α, above 0, at most 1; may be traced.
-    depths: tree of updates -> tree of depths from 0 to `top`; an array has a
-      depth for each index of the update's first axis.
-    top: depth of the output, which is not scaled.
+    num_layers: layers of the encoder.
   """
 
-  def update(
-    updates: Any, state: optax.EmptyState, params: Any = None
-  ) -> tuple[Any, optax.EmptyState]:
-    del params
+  def scale(update: jax.Array, depth: int | np.ndarray) -> jax.Array:
+    factor = decay ** jnp.asarray(num_layers + 2 - depth, jnp.float32)
+    axes = range(factor.ndim, jnp.ndim(update))
+    return update * jnp.expand_dims(factor, axes)
 
-    def scale(update: jax.Array, depth: int | np.ndarray) -> jax.Array:
-      factor = decay ** jnp.asarray(top - depth, jnp.float32)
-      return update * jnp.expand_dims(
-        factor, range(factor.ndim, jnp.ndim(update))
-      )
-
-    return jax.tree.map(scale, updates, depths(updates)), state
-
-  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+  return optax.stateless(
+    lambda updates, params: jax.tree.map(
+      scale, updates, layer_depths(updates, num_layers)
+    )
+  )
 
 
 def layer_depths(params: Any, num_layers: int) -> Any:
@@ -191,11 +178,7 @@ def make_optimizer(
       clip,
       adam,
       optax.add_decayed_weights(config.weight_decay, decay_mask),
-      scale_by_layer_depth(
-        layer_decay,
-        lambda updates: layer_depths(updates, num_layers),
-        num_layers + 2,
-      ),
+      scale_by_layer_depth(layer_decay, num_layers),
       optax.scale_by_learning_rate(learning_rate),
     )
 

@@ -114,13 +114,8 @@ def test_mixed_squared_error_is_the_mix_less_a_constant():
 
   def squared(z, target):
     slot = jnp.array([[[1.0, 0.0, 0.0]]])
-    return losses.example_losses(
-      z * slot,
-      target * slot,
-      jnp.array([[CLASS_MASK[1]]]),
-      jnp.array([[1]]),
-      KINDS,
-    )[0, 0]
+    mask = jnp.array([[CLASS_MASK[1]]])
+    return KINDS[1].loss(z * slot, target * slot, mask)[0, 0]
 
   def mixed(z):
     return squared(z, losses.mix_targets(gold, teacher, weight))
