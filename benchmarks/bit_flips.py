@@ -45,9 +45,10 @@ _KINDS = {
 
 def _config() -> config_lib.Config:
   config = tiny.get_config()
+  config.variants = ('single_to_multi',)
   # Latest and best checkpoint, with all that a resumed run needs.
   config.train.keep_optimizer = True
-  config.train.evaluate_every = 8
+  config.train.evaluate_every = config.train.checkpoint_every = 8
   return config_lib.from_config_dict(config)
 
 

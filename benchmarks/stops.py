@@ -1,22 +1,20 @@
 """Stops a plan at random moments, many times over; it must end bit-equal.
 
-  python -m benchmarks.stops --terms=200 --kills=50 --jobs=8 --output=stops
+  python -m benchmarks.stops --terms=200 --kills=50 --jobs=8
 
 A plan with evaluations and checkpoints on the way is begun, gets SIGTERM or
 SIGKILL at a random moment, and the same command is given again, until it is
 finished; then the next plan is begun, until all signals have been sent. Each
-exit code must be right, and each plan must end as one that was not disturbed:
-`benchmarks.faults` says in which files and fields.
+exit code must be right. Each plan must end with the parameters, scores,
+outputs, teachers' logits, logs (without their times) and report of a plan that
+was not disturbed.
 
 Of several processes one gets the signal. Before they have met, a stop is sent
 to the others too, as a launcher does, since they would wait for that one.
-
-OUTPUT.json has every signal, OUTPUT.md the table. What OUTPUT.json holds from
-earlier calls, with other seeds, is added up.
 """
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 import contextlib
 import dataclasses
@@ -33,8 +31,6 @@ import time
 
 import numpy as np
 
-from benchmarks import faults
-
 _ROOT = Path(__file__).parents[1]
 _CONFIG = _ROOT / 'benchmarks' / 'configs' / 'stops.py'
 # Seconds in which processes must have ended after a signal. One that has lost
@@ -43,8 +39,14 @@ _PATIENCE = 150.0
 # Seconds after which the others get the stop that one has followed alone.
 _ALONE = 20.0
 # Seconds for a plan without a signal.
-_PLAN = 420.0
+_PLAN = 1800.0
 _TERM, _KILL = 'SIGTERM', 'SIGKILL'
+# What two equal plans may differ in: times, and counts and digests that depend
+# on threads or on times.
+_VOLATILE = frozenset({
+    'time', 'seconds', 'examples_per_second', 'waiting_for_batch',
+    'compilations', 'digest',
+})  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,14 +84,12 @@ class Plan:
   """A plan that was stopped, and finished.
 
   Attributes:
-    seed: of the campaign.
     processes: that carried it out.
     stops: what it met.
     code: exit code of the command that nothing disturbed any more.
     differences: files that differ from those of an undisturbed plan.
   """
 
-  seed: int
   processes: int
   stops: tuple[Stop, ...]
   code: int
@@ -240,7 +240,7 @@ class Campaign:
       started = time.monotonic()
       self._finish(workdir)
       took = time.monotonic() - started
-      if found := faults.differences(workdir, self._undisturbed):
+      if found := differences(workdir, self._undisturbed):
         raise ValueError(f'two undisturbed plans differ: {found}')
       shutil.rmtree(workdir)
       return took
@@ -283,11 +283,10 @@ class Campaign:
           code = next((c for c in command.codes if c != 0), 0)
           code = -signal.SIGALRM if code is None else code
     return Plan(
-      self._seed,
       self._processes,
       tuple(stops),
       code,
-      faults.differences(workdir, self._undisturbed),
+      differences(workdir, self._undisturbed),
     )
 
   def _stop(
@@ -319,7 +318,7 @@ class Campaign:
       command.wait(_PATIENCE)
     codes = command.codes
     took = time.monotonic() - sent
-    finished, begun, step = faults.state(workdir)
+    finished, begun, step = _state(workdir)
     right = _is_right(name, victim, listened, codes)
     if not right:
       print(
@@ -343,7 +342,11 @@ class Campaign:
     )
 
   def _fresh(self, name: str) -> Path:
-    return faults.fresh(self._undisturbed, self._directory / name)
+    """Makes a work directory that holds only the compiled programs."""
+    workdir = self._directory / name
+    shutil.rmtree(workdir, ignore_errors=True)
+    shutil.copytree(self._undisturbed / 'compiled', workdir / 'compiled')
+    return workdir
 
   def _finish(self, workdir: Path) -> None:
     with Command(workdir, self._processes, self._config) as command:
@@ -363,6 +366,71 @@ def _newest(folder: Path) -> float:
   return max(times)
 
 
+def _state(workdir: Path) -> tuple[int, str, int | None]:
+  """Returns `finished`, `begun` and `step` of a `Stop`."""
+  runs = workdir.glob('runs/*/config.json')
+  left = [path.parent for path in runs if not (path.parent / 'DONE').exists()]
+  begun = [path for path in left if (path / 'checkpoints').is_dir()]
+  name, step = '', None
+  if begun:
+    run = max(begun, key=lambda path: (path / 'checkpoints').stat().st_mtime)
+    name = run.name
+    saved = [path.name for path in (run / 'checkpoints').glob('step_*')]
+    numbers = [s.removeprefix('step_') for s in saved]
+    step = max((int(n) for n in numbers if n.isdecimal()), default=None)
+  return len(list(workdir.glob('runs/*/DONE'))), name, step
+
+
+def differences(workdir: Path, expected: Path) -> tuple[str, ...]:
+  """Lists the files in which two finished work directories differ."""
+  found = []
+  patterns = (
+    'features/**/*',
+    'teachers/**/*',
+    'runs/*/DONE',
+    'runs/*/config.json',
+    'runs/*/metrics.jsonl',
+    'runs/*/outputs.npz',
+    'report.json',
+    'scores.csv',
+  )
+  for pattern in patterns:
+    names = {
+      str(path.relative_to(root))
+      for root in (workdir, expected)
+      for path in root.glob(pattern)
+      if path.is_file()
+    }
+    found += [
+      name
+      for name in sorted(names)
+      if _content(workdir / name) != _content(expected / name)
+    ]
+  return tuple(found)
+
+
+def _content(path: Path) -> object:
+  """Returns what is compared of a file; None if it is missing."""
+  if not path.exists():
+    return None
+  if path.suffix == '.npz':
+    with np.load(path) as arrays:
+      return {name: arrays[name].tobytes() for name in arrays}
+  if path.name == 'DONE':
+    return _stable(path.read_text())
+  if path.name == 'metrics.jsonl':
+    return [_stable(line) for line in path.read_text().splitlines()]
+  if path.name == 'report.json':
+    report = json.loads(path.read_text())
+    return {key: report[key] for key in report if key != 'notes'}
+  return path.read_bytes()
+
+
+def _stable(text: str) -> dict[str, object]:
+  """Parses a JSON object without its volatile fields."""
+  return {k: v for k, v in json.loads(text).items() if k not in _VOLATILE}
+
+
 def run(
   directory: Path,
   config: Path,
@@ -372,8 +440,8 @@ def run(
   seed: int,
   jobs: int,
   seconds: float,
-) -> Iterator[Plan]:
-  """Stops plans side by side.
+) -> list[Plan]:
+  """Stops plans side by side, and reports each on standard output.
 
   Args:
     directory: for the work directories; those of plans that went wrong stay.
@@ -385,55 +453,35 @@ def run(
     jobs: plans that are carried out at the same time.
     seconds: after which no more signals are sent.
   """
-  campaign = Campaign(
-    directory, config, processes, seed, time.monotonic() + seconds
-  )
+  started = time.monotonic()
+  campaign = Campaign(directory, config, processes, seed, started + seconds)
   takes = campaign.prepare(jobs)
-  print(
-    f'{processes} processes: a plan takes {takes:.1f} s beside'
-    f' {jobs - 1} others',
-    flush=True,
-  )
+  print(f'a plan takes {takes:.1f} s beside {jobs - 1} others', flush=True)
   signals = np.array([_TERM] * terms + [_KILL] * kills)
   np.random.default_rng([seed, processes]).shuffle(signals)
-  shares = [signals[worker::jobs].tolist() for worker in range(jobs)]
+
+  def work(worker: int) -> list[Plan]:
+    plans = []
+    for plan in campaign.stop_plans(worker, signals[worker::jobs].tolist()):
+      plans.append(plan)
+      print(
+        f'{time.monotonic() - started:5.0f} s: a plan with {len(plan.stops)}'
+        f' stops ended {"bit-equal" if plan.right else plan}',
+        flush=True,
+      )
+    return plans
 
   with futures.ThreadPoolExecutor(jobs) as pool:
-    # A plan is handed over when it is finished, whoever's it is.
-    plans = [
-      _Handed(pool, campaign.stop_plans(worker, share))
-      for worker, share in enumerate(shares)
-    ]
-    waiting = {plan.next(): plan for plan in plans}
-    while waiting:
-      done, _ = futures.wait(waiting, return_when=futures.FIRST_COMPLETED)
-      for future in done:
-        worker = waiting.pop(future)
-        if (plan := future.result()) is not None:
-          yield plan
-          waiting[worker.next()] = worker
+    return [plan for plans in pool.map(work, range(jobs)) for plan in plans]
 
 
-class _Handed:
-  """An iterator whose next item is made in a thread."""
-
-  def __init__(self, pool: futures.ThreadPoolExecutor, plans: Iterator[Plan]):
-    self._pool = pool
-    self._plans = plans
-
-  def next(self) -> futures.Future:
-    """The next plan, in the future; None when there are no more."""
-    return self._pool.submit(next, self._plans, None)
-
-
-def table(plans: Iterable[Plan]) -> str:
+def table(plans: Sequence[Plan]) -> str:
   """Markdown: the signals by number of processes, and what came of them."""
   lines = [
     '| processes | signal | sent | ended by it, code right | came when all was'
     ' done | code wrong | until the end, s: median, most |',
     '|--:|---|--:|--:|--:|--:|--:|',
   ]
-  plans = list(plans)
   stops = [stop for plan in plans for stop in plan.stops]
   for kind in sorted({(s.processes, s.signal) for s in stops}, reverse=True):
     own = [s for s in stops if (s.processes, s.signal) == kind]
@@ -461,25 +509,6 @@ def table(plans: Iterable[Plan]) -> str:
   return '\n'.join(lines) + '\n'
 
 
-def _read(path: Path) -> list[Plan]:
-  """The plans that an earlier call has written."""
-  if not path.exists():
-    return []
-  return [
-    Plan(
-      **{
-        **plan,
-        'stops': tuple(
-          Stop(**{**stop, 'codes': tuple(stop['codes'])})
-          for stop in plan['stops']
-        ),
-        'differences': tuple(plan['differences']),
-      }
-    )
-    for plan in json.loads(path.read_text())
-  ]
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -501,19 +530,13 @@ def main() -> None:
     help='after which no more signals are sent; plans are then finished',
   )
   parser.add_argument(
-    '--output', type=Path, help='without .json and .md; default: not written'
-  )
-  parser.add_argument(
     '--directory',
     type=Path,
     help='for the work directories; default: a temporary one',
   )
   args = parser.parse_args()
-  earlier = _read(args.output.with_suffix('.json')) if args.output else []
-  plans: list[Plan] = []
-  started = time.monotonic()
   with tempfile.TemporaryDirectory() as temporary:
-    for plan in run(
+    plans = run(
       args.directory or Path(temporary),
       args.config.absolute(),
       args.processes,
@@ -522,27 +545,9 @@ def main() -> None:
       args.seed,
       args.jobs,
       args.minutes * 60,
-    ):
-      plans.append(plan)
-      stops = [stop for each in plans for stop in each.stops]
-      print(
-        f'{time.monotonic() - started:5.0f} s:'
-        f' {sum(s.signal == _TERM for s in stops)} SIGTERM,'
-        f' {sum(s.signal == _KILL for s in stops)} SIGKILL sent; a plan ended'
-        f' after {len(plan.stops)} stops:'
-        f' {"bit-equal" if plan.right else plan}',
-        flush=True,
-      )
-      if args.output:
-        _write(args.output, [*earlier, *plans])
-  print(table([*earlier, *plans]))
+    )
+  print(table(plans))
   sys.exit(not all(plan.right for plan in plans))
-
-
-def _write(output: Path, plans: Sequence[Plan]) -> None:
-  values = [dataclasses.asdict(plan) for plan in plans]
-  output.with_suffix('.json').write_text(json.dumps(values, indent=1) + '\n')
-  output.with_suffix('.md').write_text(table(plans))
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""A Hugging Face classifier in torch, and its outputs on texts."""
+"""Runs a Hugging Face classifier in torch on texts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 import hashlib
@@ -11,10 +11,10 @@ import transformers
 
 from bam_jax import errors
 
-# Batches whose rows are cut and sorted by their tokens together.
+# Batches whose rows are tokenised together and sorted by length.
 _BATCHES_AT_ONCE = 32
 
-# The second one is None where the task has one text a row.
+# The second text is None if a row of the task has one text.
 Texts = tuple[str, str | None]
 
 
@@ -22,24 +22,24 @@ class Model:
   """A classifier with its tokenizer, ready to predict.
 
   Attributes:
-    names: of its outputs, as its config.json has them.
-    problem: the kind of problem that this says it is for; None: it does not.
-    has_padding: whether rows of unlike lengths can be in one batch.
+    names: of its outputs, from `id2label` in config.json.
+    problem: `problem_type` in config.json; None if it has none.
+    has_padding: whether rows of different lengths can be in one batch.
   """
 
   def __init__(
     self, place: str, device: str | None, dtype: str, max_length: int
   ):
-    """Loads it.
+    """Loads the classifier.
 
     Args:
       place: a directory, or a name on the hub.
-      device: of torch; None: a GPU where there is one.
+      device: of torch; None: a GPU if there is one.
       dtype: of the weights.
-      max_length: tokens of a row at most.
+      max_length: most tokens of a row.
 
     Raises:
-      errors.UserError: it isn't there, or has no trained head.
+      errors.UserError: it cannot be loaded, or has no trained head.
     """
     where = f'--model={place}'
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
@@ -82,7 +82,7 @@ class Model:
     self._dtype = dtype
 
   def digest(self, options: Mapping[str, object]) -> str:
-    """sha256 of all that decides the logits, hexadecimal."""
+    """Returns the hexadecimal sha256 of everything that decides the logits."""
     result = hashlib.sha256()
     own = {'max_length': self._max_length, 'dtype': self._dtype}
     result.update(json.dumps({**options, **own}, sort_keys=True).encode())
@@ -98,7 +98,7 @@ class Model:
     return result.hexdigest()
 
   def outputs(self, texts: Sequence[Texts], batch_size: int) -> np.ndarray:
-    """[n, outputs] float32, in the order of the texts."""
+    """Returns outputs [n, num_outputs] float32, in the order of the texts."""
     result = np.empty((len(texts), len(self.names)), np.float32)
     done = told = 0
     for rows, values in self._predicted(texts, batch_size):
@@ -113,9 +113,9 @@ class Model:
   def _predicted(
     self, texts: Sequence[Texts], batch_size: int
   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Numbers of rows and their outputs, a batch after the other.
+    """Yields the indices of the rows of a batch, and their outputs.
 
-    The longest come first: what does not fit into memory is known at once.
+    The longest rows come first, so that too large batches fail at once.
     """
     order = np.argsort(
       [-len(a) - len(b or '') for a, b in texts], kind='stable'
@@ -148,7 +148,7 @@ class Model:
         yield some[chosen], logits.float().cpu().numpy()
 
   def _encode(self, texts: Sequence[Texts]) -> list[dict[str, list[int]]]:
-    """The model's inputs of each row, not padded."""
+    """Tokenises rows; returns the model's inputs, without padding."""
     second = [b for _, b in texts if b is not None] or None
     found = self._tokenizer(
       [a for a, _ in texts],

@@ -1,6 +1,6 @@
-"""What the outputs of a model from elsewhere say of a task. Without torch.
+"""Converts the outputs of a Hugging Face classifier to logits of a task.
 
-N rows; a model's outputs go in an order of its own.
+Shapes: N rows. This module does not import torch.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import scipy.special
 from bam_jax import errors
 from bam_jax.tasks import task as task_lib
 
-# What the one output of a regression may be: a score on the task's own scale,
-# on 0-1, or the logit of one on 0-1.
+# What the output of a regression may be: a score on the task's own scale, a
+# score from 0 to 1, or its logit.
 SCORES = ('scale', 'unit', 'logit')
 
-# What a config.json may have as `problem_type`.
+# The values of `problem_type` in a config.json.
 _PROBLEMS = (
   'single_label_classification',
   'multi_label_classification',
@@ -25,12 +25,12 @@ _PROBLEMS = (
 
 
 class Head(NamedTuple):
-  """How a model's outputs become logits of a task.
+  """Says how a model's outputs become logits of a task.
 
   Attributes:
-    order: number of the output of each of the task's.
-    score: one of `SCORES`; None where outputs are of labels.
-    scale: of the task, where they are not.
+    order: index of the model's output for each output of the task.
+    score: one of `SCORES` for a regression; else None.
+    scale: lowest and highest score of a regression.
   """
 
   order: tuple[int, ...]
@@ -38,11 +38,11 @@ class Head(NamedTuple):
   scale: tuple[float, float]
 
   def options(self) -> dict[str, object]:
-    """As JSON values: other ones make other logits of the same model."""
+    """Returns what decides the logits besides the model, as JSON values."""
     return {'order': list(self.order), 'score': self.score}
 
   def logits(self, outputs: np.ndarray) -> np.ndarray:
-    """As sets from outside have them.
+    """Converts a model's outputs to external logits.
 
     >>> outputs = np.array([[1.0, 2.0], [3.0, 4.0]])
     >>> Head((1, 0), None, (0.0, 1.0)).logits(outputs).tolist()
@@ -66,16 +66,16 @@ class Head(NamedTuple):
 def check(
   task: task_lib.Task, labels: Sequence[str] | None, score: str | None
 ) -> None:
-  """What is wrong with the arguments, whatever the model.
+  """Checks the task and its flags before the model is loaded.
 
   Raises:
-    errors.UserError: a task that no such model is of, or flags that do not go
-      with its kind.
+    errors.UserError: the task needs one output per token, or a flag does not
+      fit the kind of task.
   """
   if task.kind.per_token:
     raise errors.UserError(
-      f'--task={task.name}: is {task.kind}, whose outputs are of tokens; give a'
-      ' task with outputs of a row'
+      f'--task={task.name}: is {task.kind}, which needs an output per token;'
+      ' give a task with one label per row'
     )
   low, high = task.scale
   if task.kind.has_scale and score is None:
@@ -87,8 +87,7 @@ def check(
   flag = ('labels', labels) if task.kind.has_scale else ('score', score)
   if flag[1] is not None:
     raise errors.UserError(
-      f'--{flag[0]}: says nothing of {task.name}, a task of {task.kind}; leave'
-      ' it out'
+      f'--{flag[0]}: is not for {task.name}, a {task.kind} task; leave it out'
     )
 
 
@@ -99,18 +98,18 @@ def head(
   labels: Sequence[str] | None,
   score: str | None,
 ) -> Head:
-  """How a model's outputs become the task's.
+  """Maps the outputs of a model to the labels of a task.
 
   Args:
     task: the task.
-    names: of the outputs, by the model's own word (`id2label`).
-    problem: `problem_type`, if its word is given.
-    labels: names of the outputs by the user's word; None: the model's.
+    names: of the outputs, from the model's `id2label`.
+    problem: the model's `problem_type`, if it has one.
+    labels: names of the outputs from `--labels`; None: `names`.
     score: as for `check`.
 
   Raises:
-    errors.UserError: the model is for something else, or which output is of
-      which label isn't said.
+    errors.UserError: the model is for another kind of task, or its outputs
+      cannot be matched with the labels.
   """
   wanted = task.kind.export_settings(task).get('problem_type')
   if problem in _PROBLEMS and problem != wanted:
@@ -141,7 +140,10 @@ def head(
 def _order(
   names: Sequence[str], labels: Sequence[str]
 ) -> tuple[int, ...] | None:
-  """Where each label is among some names, whatever the case; None: it isn't."""
+  """Returns the index of each label in `names`, or None if they differ.
+
+  Upper and lower case are equal.
+  """
   names = [name.casefold() for name in names]
   labels = [label.casefold() for label in labels]
   if len(set(names)) < len(names) or sorted(names) != sorted(labels):

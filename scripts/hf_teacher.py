@@ -76,7 +76,7 @@ def label(
   directory: Path,
   batch_size: int,
 ) -> None:
-  """Writes the sets of a task: its training rows, and those without labels.
+  """Writes logit sets for the training and unlabelled rows of a task.
 
   Args:
     model: the teacher.
@@ -89,8 +89,8 @@ def label(
     batch_size: rows.
 
   Raises:
-    errors.UserError: a set of something else is there, an output is not finite,
-      or the set can't be written.
+    errors.UserError: another logit set is in its place, an output is not
+      finite, or the set cannot be written.
   """
   digest = model.digest(head.options())
   for split, examples in rows.items():
@@ -104,7 +104,7 @@ def label(
       texts += [(b, a) for a, b in texts]
     there = logit_sets.LogitSet(target, fingerprint)
     if external.exists(there, len(uids)):
-      logging.info('%s: is there already', target)
+      logging.info('%s: exists already', target)
       continue
     logits = head.logits(model.outputs(texts, batch_size))
     external.write(target, task, rows_digest, uids, logits, name, digest)
@@ -112,7 +112,7 @@ def label(
 
 
 def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
-  """The configuration and the task that are asked for.
+  """Parses and checks the flags; returns configuration and task.
 
   Raises:
     errors.UserError: an argument is missing or wrong.
@@ -147,7 +147,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
 
 
 def _check_teacher(name: str, tasks: Sequence[str]) -> None:
-  """Raises if the folder of a teacher would be elsewhere, or another's."""
+  """Raises a `UserError` if a teacher's name cannot be a folder's name."""
   splits = ('train', task_lib.UNLABELLED)
   sets = {
     logit_sets.folder_name(task, split) for task in tasks for split in splits
@@ -159,30 +159,30 @@ def _check_teacher(name: str, tasks: Sequence[str]) -> None:
     or name.partition('.')[0] == task_lib.UNLABELLED
   ):
     raise errors.UserError(
-      f'--teacher={name}: is to be the name of a folder below --output, and no'
-      ' name of a task; give another'
+      f'--teacher={name}: is not a folder name, or is the name of a task; give'
+      ' another, which becomes a folder below --output'
     )
 
 
 def main(argv: list[str]) -> None:
-  """One model, one task.
+  """Labels the rows of one task by one model.
 
   Raises:
-    errors.UserError: as `parse` and `label`.
+    errors.UserError: see `parse` and `label`.
   """
   config, task = parse(argv)
   for package in ('torch', 'transformers'):
     if importlib.util.find_spec(package) is None:
       raise errors.UserError(
-        f'needs the package {package}, which is not there; pip install torch'
-        ' transformers'
+        f'needs the package {package}, which is not installed; pip install'
+        ' torch transformers'
       )
   rows = {
     split: list(sources.read(task, split, config.data))
     for split in (task.train_split, task_lib.UNLABELLED)
     if split in task.tables
   }
-  # It takes seconds to import, and may not be there.
+  # This import takes seconds, and needs torch.
   from scripts import hf_model
 
   model = hf_model.Model(
@@ -209,7 +209,7 @@ def main(argv: list[str]) -> None:
 
 
 def run() -> int:
-  """The status that the program ends with."""
+  """Runs the program; returns its exit status."""
   command_line.configure_logging()
   if '--help' in sys.argv or '-h' in sys.argv:
     print(__doc__)

@@ -1,4 +1,4 @@
-"""A whole plan killed at random moments; the oracle is an undisturbed one.
+"""A whole plan stopped at random moments; the oracle is an undisturbed one.
 
 Takes a quarter of an hour, so it is asked for by name: `pytest -m fault`.
 """
@@ -10,49 +10,34 @@ import sys
 
 import pytest
 
-from benchmarks import faults
 from benchmarks import stops
 
 _ROOT = Path(__file__).parents[1]
 
-_KILLS = 20
-
 
 @pytest.mark.fault
-def test_a_plan_killed_at_random_moments_ends_bit_equal(tmp_path, monkeypatch):
-  monkeypatch.setenv('JAX_PLATFORMS', 'cpu')
-  monkeypatch.delenv('XLA_FLAGS', raising=False)
-  command = [
-    sys.executable,
-    '-m',
-    'bam_jax.main',
-    '--config=tests/configs/tiny.py',
-  ]
-  kills = list(faults.kill_and_finish(command, _KILLS, 0, tmp_path))
-  assert len(kills) == _KILLS
-  assert [kill for kill in kills if kill.differences] == []
-  # Kills that all came before the first run, or after the last, show nothing.
-  assert any(kill.begun for kill in kills)
-
-
-@pytest.mark.fault
-@pytest.mark.parametrize('processes', [1, 2])
-def test_a_plan_stopped_at_random_moments_ends_bit_equal(tmp_path, processes):
+@pytest.mark.parametrize(
+  ('processes', 'terms', 'kills'), [(1, 0, 20), (1, 6, 2), (2, 6, 2)]
+)
+def test_a_plan_stopped_at_random_moments_ends_bit_equal(
+  tmp_path, processes, terms, kills
+):
   """A small campaign; `python -m benchmarks.stops` is the large one."""
-  plans = list(
-    stops.run(
-      tmp_path,
-      _ROOT / 'benchmarks' / 'configs' / 'stops.py',
-      processes,
-      terms=6,
-      kills=2,
-      seed=0,
-      jobs=1,
-      seconds=900,
-    )
+  plans = stops.run(
+    tmp_path,
+    _ROOT / 'benchmarks' / 'configs' / 'stops.py',
+    processes,
+    terms,
+    kills,
+    seed=0,
+    jobs=1,
+    seconds=900,
   )
-  assert sum(len(plan.stops) for plan in plans) == 8
+  sent = [stop for plan in plans for stop in plan.stops]
+  assert len(sent) == terms + kills
   assert [plan for plan in plans if not plan.right] == []
+  # Signals that all came before the first run, or after the last, show nothing.
+  assert any(stop.begun for stop in sent)
 
 
 @pytest.mark.fault

@@ -118,13 +118,13 @@ def test_other_outputs_are_refused(task, names, problem, labels, message):
   ('task', 'labels', 'score', 'message'),
   [
     (_STSB, None, None, r'--score is missing: .* from 0 to 5 \(scale\)'),
-    (_STSB, ['a'], 'unit', '--labels: says nothing of stsb'),
-    (_COLA, None, 'unit', '--score: says nothing of cola'),
+    (_STSB, ['a'], 'unit', '--labels: is not for stsb'),
+    (_COLA, None, 'unit', '--score: is not for cola'),
     (
       dataclasses.replace(_COLA, kind=kinds.KINDS['tagging']),
       None,
       None,
-      'is tagging, whose',
+      'is tagging, which',
     ),
   ],
   ids=['no-score', 'labels', 'score', 'tokens'],
