@@ -15,6 +15,7 @@ teach one another. There are two suites:
 """
 
 from collections.abc import Callable, Sequence
+import functools
 import itertools
 from pathlib import Path
 import re
@@ -305,7 +306,8 @@ def generate(
   ]
 
 
-def vocabulary() -> list[str]:
+@functools.cache
+def vocabulary() -> tuple[str, ...]:
   """Makes a WordPiece vocabulary for an encoder with random weights.
 
   Returns:
@@ -324,4 +326,4 @@ def vocabulary() -> list[str]:
   special = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
   letters = list(string.ascii_lowercase)
   pieces = [f'##{letter}' for letter in letters]
-  return [*special, *letters, *pieces, *sorted(words - set(letters))]
+  return (*special, *letters, *pieces, *sorted(words - set(letters)))

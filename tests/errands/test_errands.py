@@ -49,6 +49,7 @@ def _command(folder: Path, *arguments: str) -> None:
       'JAX_PLATFORMS': 'cpu',
       'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
       'PYTHONPATH': str(_ROOT),
+      'XLA_FLAGS': '',
     },
     capture_output=True,
     text=True,

@@ -1,5 +1,6 @@
 """A tiny plan as a process of its own, and what must come of it."""
 
+from collections.abc import Sequence
 import json
 import os
 from pathlib import Path
@@ -93,7 +94,9 @@ def assert_same_outcome(workdir: Path, undisturbed: Path) -> None:
     assert ours[key] == theirs[key]
 
 
-def assert_same_logs(workdir: Path, undisturbed: Path) -> None:
+def assert_same_logs(
+  workdir: Path, undisturbed: Path, runs: Sequence[str] = RUNS
+) -> None:
   """As when no notice came, which writes what has not filled a line yet."""
-  for run in RUNS:
+  for run in runs:
     assert _metrics(workdir, run) == _metrics(undisturbed, run)

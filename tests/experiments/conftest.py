@@ -1,6 +1,7 @@
 """Plans of tiny models that share their compiled programs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import functools
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,25 @@ from tests.configs import tiny
 from tests.experiments import commands
 
 
+@pytest.fixture(scope='session', autouse=True)
+def drawn_once() -> Iterator[None]:
+  """Draws the initial weights of each seed once per setup, not once per run."""
+  with pytest.MonkeyPatch.context() as patch:
+    draw = functools.cache(setup_lib.Setup.initial_params)
+    patch.setattr(setup_lib.Setup, 'initial_params', draw)
+    yield
+
+
 @pytest.fixture(scope='session')
 def tiny_plan() -> Callable[..., plan_lib.Plan]:
   """Work directory, own variants and changed fields -> a plan."""
-  setups: list[setup_lib.Setup] = []
+  setups: dict[int, setup_lib.Setup] = {}  # by number of devices
 
   def make(workdir: Path, own=None, **changes) -> plan_lib.Plan:
     config = tiny.get_config()
     for name, fields in (own or {}).items():
       config.custom_variants[name] = config_lib.custom_variant(**fields)
+    devices = changes.setdefault('mesh.data', 2)
     config.update_from_flattened_dict({
       'single.max_steps': 4,
       'multi.max_steps': 4,
@@ -31,10 +42,9 @@ def tiny_plan() -> Callable[..., plan_lib.Plan]:
     plan = plan_lib.make_plan(
       config_lib.from_config_dict(config),
       workdir,
-      setup=setups[0] if setups else None,
+      setup=setups.get(devices),
     )
-    if not setups:
-      setups.append(plan.setup)
+    setups[devices] = plan.setup
     return plan
 
   return make

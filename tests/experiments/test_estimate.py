@@ -30,7 +30,7 @@ def plan(tiny_plan, tmp_path_factory):
     tmp_path_factory.mktemp('estimate'),
     variants=('single_to_multi',),
     seeds=_SEEDS,
-    **{'train.seeds_at_once': len(_SEEDS)},
+    **{'train.seeds_at_once': len(_SEEDS), 'mesh.data': len(_SEEDS)},
   )
 
 

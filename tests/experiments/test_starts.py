@@ -53,16 +53,16 @@ def test_the_identity_holds_that_of_the_run_it_starts_from(finished):
 def test_seeds_at_once_start_from_the_run_of_their_own_seed(
   tiny_plan, workdir, trained
 ):
-  """A seed on each of eight devices."""
-  seeds = tuple(range(1, 9))
-  fields = {'seeds': seeds, 'train.seeds_at_once': 8}
+  """A seed on each of two devices."""
+  seeds = (1, 2)
+  fields = {'seeds': seeds, 'train.seeds_at_once': 2}
   train.run(tiny_plan(workdir, _OWN, **_FIELDS, **fields))
-  assert trained[-8:] == [f'tuned-s{seed}-{_TASKS[1]}' for seed in seeds]
+  assert trained[-2:] == [f'tuned-s{seed}-{_TASKS[1]}' for seed in seeds]
   starts = [_read(workdir, f'multi-s{seed}')['parameters'] for seed in seeds]
   assert len(set(starts)) == len(seeds)
   for task in _TASKS:
     ends = [_read(workdir, f'tuned-s{seed}-{task}') for seed in seeds]
-    assert {end['seeds_at_once'] for end in ends} == {8}
+    assert {end['seeds_at_once'] for end in ends} == {2}
     assert [end['parameters'] for end in ends] == starts
 
 

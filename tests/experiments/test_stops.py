@@ -13,9 +13,9 @@ from bam_jax import config as config_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import train
 from bam_jax.runtime import preemption
-from benchmarks import faults
+from benchmarks import stops
 
-_CONFIG = Path(faults.__file__).parent / 'configs' / 'stops.py'
+_CONFIG = Path(stops.__file__).parent / 'configs' / 'stops.py'
 
 
 class _Random(preemption.Signal):
@@ -49,6 +49,7 @@ def config():
   spec.loader.exec_module(module)
   config = module.get_config()
   config.variants = ('multi',)
+  config.mesh.data = 1
   return config_lib.from_config_dict(config)
 
 
@@ -70,7 +71,7 @@ def test_a_plan_stopped_at_random_ends_bit_equal(
 ):
   """Before steps and within evaluations, at steps that are saved and others."""
   whole, count = undisturbed
-  rng, stops = np.random.default_rng(seed), 0
+  rng, stopped = np.random.default_rng(seed), 0
   for _ in range(100):
     plan = plan_lib.make_plan(
       config, tmp_path, _Random(rng, count // 2), setup=whole.setup
@@ -79,6 +80,6 @@ def test_a_plan_stopped_at_random_ends_bit_equal(
       train.run(plan)
       break
     except preemption.Preempted:
-      stops += 1
-  assert stops > 3
-  assert faults.differences(tmp_path, whole.workspace.root) == ()
+      stopped += 1
+  assert stopped > 3
+  assert stops.differences(tmp_path, whole.workspace.root) == ()

@@ -22,6 +22,7 @@ class _Finished:
     self.data.mkdir()
     rows_lib.write(self.data)
     self.command('run')
+    self.command('predict')
 
   def command(self, mode: str, status: int = 0, *arguments: str) -> str:
     """Runs one; returns what it told."""
@@ -35,7 +36,7 @@ class _Finished:
       cwd=_ROOT,
       env=os.environ | {
         'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-        'PYTHONPATH': str(_ROOT),
+        'PYTHONPATH': str(_ROOT), 'XLA_FLAGS': '',
       },
       capture_output=True,
       text=True,
@@ -89,7 +90,6 @@ def test_every_kind_has_both_baselines(finished):
 
 
 def test_predictions_are_written_for_every_unlabelled_row(finished):
-  finished.command('predict')
   folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
   lines = (folder / 'moods-test.tsv').read_text().splitlines()
   assert lines[0].split('\t') == ['uid', 'prediction', 'joy', 'anger', 'fear']

@@ -248,7 +248,7 @@ def test_texts_are_short(rows):
 
 def test_the_vocabulary_spells_every_text(rows):
   words = demo.vocabulary()
-  assert words[:5] == ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]']
+  assert words[:5] == ('[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]')
   assert len(set(words)) == len(words)
   tokenizer = features.Tokenizer.from_vocab(words, lowercase=True)
   for (name, _), part in rows.items():
