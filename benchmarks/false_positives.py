@@ -232,7 +232,8 @@ def bootstrap_test(
     rng: draws seeds and examples.
     scores: one a task; None: `mean_score` of all.
     statistic: of the scores of a group, with `axis`.
-    method: see `bootstrap.p_value`.
+    method: `shifted` is that of `bootstrap.p_value`; `percentile` is the share
+      of resampled differences that are not above zero.
     resamples: how many; the p-value is at least 1 / (resamples + 1).
 
   Raises:
@@ -247,7 +248,11 @@ def bootstrap_test(
     for a, b, score in pairs
   ]
   groups = [np.mean([pair[i] for pair in drawn], axis=0) for i in (0, 1)]
-  return bootstrap.p_value(*groups, rng, statistic, method)
+  if method == 'shifted':
+    return bootstrap.p_value(*groups, rng, statistic)
+  _, drawn = bootstrap.differences(*groups, rng, statistic)
+  not_above = (drawn <= 1e-12) | np.isnan(drawn)
+  return float((1 + np.count_nonzero(not_above)) / (1 + len(not_above)))
 
 
 def interval_misses(

@@ -1,4 +1,4 @@
-"""Finds models that a constant prediction matches, for report, log and card."""
+"""Finds models that score no better than a constant prediction."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -45,79 +45,71 @@ def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
   known = baselines.read(plan)
   found = {}
   for task in plan.tasks.tasks:
-    own: dict[str, list[tuple[runs_lib.Run, Mapping[str, object]]]] = {}
+    runs: dict[str, list[tuple[runs_lib.Run, Mapping[str, object]]]] = {}
     for run, record in finished:
       if task.name in record['scores']:
-        own.setdefault(run.variant, []).append((run, record))
-    weak = _find(plan, task, own, known.get(task.name, {}).get('scores', {}))
-    if weak:
-      found[task.name] = weak
+        runs.setdefault(run.variant, []).append((run, record))
+    scores = known.get(task.name, {}).get('scores', {})
+    majority, frozen = (
+      _score(task, scores.get(name, {})) for name in variants.UNTRAINED
+    )
+    low, constant = {}, {}
+    for variant, own in runs.items():
+      values = [_score(task, record['scores'][task.name]) for _, record in own]
+      if majority is not None and None not in values:
+        median = float(np.median(values))
+        if not metrics.is_above(median, majority):
+          low[variant] = f'{variant} {_number(median)}'
+      seeds = _constant_seeds(plan, task, [run for run, _ in own])
+      if seeds:
+        plural = 's' if len(seeds) > 1 else ''
+        named = ', '.join(map(str, seeds))
+        constant[variant] = f'{variant} with seed{plural} {named}'
+    parts = []
+    if low:
+      name = 'mean score' if task.kind.has_scale else 'majority'
+      note = ', which counts as 0' if math.isnan(majority) else ''
+      parts.append(
+        f'no better than the {name} ({task.metrics[0]} {_number(majority)}'
+        f'{note}): {", ".join(low.values())}'
+      )
+    if constant:
+      parts.append(
+        f'one class only is predicted by {", ".join(constant.values())}'
+      )
+    if parts:
+      weak = list({**low, **constant})
+      run, record = min(
+        (pair for name in runs if name in weak for pair in runs[name]),
+        key=lambda pair: pair[1]['steps'],
+      )
+      parts.append(_remedy(run, record['steps'], majority, frozen))
+      found[task.name] = Weak(weak, f'{task.name}: {"; ".join(parts)}')
   return found
 
 
-def _find(
-  plan: plan_lib.Plan,
-  task: task_lib.Task,
-  runs: Mapping[str, Finished],
-  scores: Mapping[str, Mapping],
-) -> Weak | None:
-  """Returns the weak variants of one task; `scores` are of its baselines."""
-  split, metric = task.dev_splits[0], task.metrics[0]
+def _score(
+  task: task_lib.Task, scores: Mapping[str, Mapping[str, float]]
+) -> float | None:
+  return scores.get(task.dev_splits[0], {}).get(task.metrics[0])
 
-  def score(record: Mapping[str, Mapping]) -> float | None:
-    return record.get(split, {}).get(metric)
 
-  majority = score(scores.get(variants.MAJORITY, {}))
-  frozen = score(scores.get(variants.FROZEN, {}))
-  low, constant, steps = {}, {}, {}
-  for variant, own in runs.items():
-    values = [score(record['scores'][task.name]) for _, record in own]
-    if majority is not None and None not in values:
-      median = float(np.median(values))
-      if not metrics.is_above(median, majority):
-        low[variant] = f'{variant} {_number(median)}'
-    seeds = _constant_seeds(plan, task, [run for run, _ in own])
-    if seeds:
-      plural = 's' if len(seeds) > 1 else ''
-      constant[variant] = (
-        f'{variant} with seed{plural} {", ".join(map(str, seeds))}'
-      )
-    if variant in {**low, **constant}:
-      run, record = min(own, key=lambda found: found[1]['steps'])
-      steps.setdefault(record['steps'], run)
-  if not steps:
-    return None
-  parts = []
-  if low:
-    name = 'mean score' if task.kind.has_scale else 'majority'
-    note = ', which counts as 0' if math.isnan(majority) else ''
-    parts.append(
-      f'no better than the {name} ({metric} {_number(majority)}{note}):'
-      f' {", ".join(low.values())}'
-    )
-  if constant:
-    parts.append(
-      f'one class only is predicted by {", ".join(constant.values())}'
-    )
-  fewest = min(steps)
-  if fewest < runs_lib.FEW_STEPS:
-    remedy = (
-      f'trained for {fewest} steps only: {steps[fewest].how_to_lengthen()}'
-    )
-  elif frozen is None or majority is None:
-    remedy = 'try more steps or another learning rate'
-  elif metrics.is_above(frozen, majority):
-    remedy = (
+def _remedy(
+  run: runs_lib.Run, steps: int, majority: float | None, frozen: float | None
+) -> str:
+  if steps < runs_lib.FEW_STEPS:
+    return f'trained for {steps} steps only: {run.how_to_lengthen()}'
+  if frozen is None or majority is None:
+    return 'try more steps or another learning rate'
+  if metrics.is_above(frozen, majority):
+    return (
       f'a frozen encoder reaches {_number(frozen)}, so try more steps or'
       ' another learning rate'
     )
-  else:
-    remedy = (
-      'a frozen encoder is no better, so it may take more training rows or'
-      ' another encoder'
-    )
-  text = f'{task.name}: {"; ".join([*parts, remedy])}'
-  return Weak(list({**low, **constant}), text)
+  return (
+    'a frozen encoder is no better, so try more training rows or another'
+    ' encoder'
+  )
 
 
 def _constant_seeds(
@@ -128,7 +120,7 @@ def _constant_seeds(
     return []
   paths = {run.seed: plan.workspace.outputs(run.name) for run in runs}
   try:
-    found = outputs.read({task.name: {'': paths}}, task, '')
+    found = outputs.read(task, paths)
   except outputs.Missing:
     return []
   is_constant = np.ptp(found.predictions, axis=1) == 0

@@ -11,8 +11,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import scipy.stats
 
-from bam_jax.tasks import metrics
-
 RESAMPLES = 9_999
 # False positives of the paper's bootstrap, lowest and highest rate over the
 # simulated worlds of benchmarks/false_positives.json.
@@ -27,40 +25,39 @@ _MAX_COUNTS = 1 << 18  # Numbers in a block of resamples; it fits into a cache.
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def score_of(metric: str, gold: np.ndarray | None) -> Score:
-  """Returns the function that scores resamples by one of `metrics.METRICS`.
-
-  It takes predictions [S, N], or tallies [S, N, ...], which need no gold labels
-  [N].
-  """
-  function = metrics.METRICS[metric]
-  return lambda outputs, counts: function(outputs, gold, counts)
-
-
 def p_value(
   student: np.ndarray,
   baseline: np.ndarray,
   rng: np.random.Generator,
   statistic: Callable[..., np.ndarray] = np.median,
-  method: Literal['shifted', 'percentile'] = 'shifted',
 ) -> float:
   """Returns the p-value of "`student` is higher" by the paper's bootstrap.
 
-  A resample with an undefined score, nan, counts against the claim: leaving it
-  out would be a choice of resamples.
+  It moves the resampled differences to lie around zero and holds them against
+  the observed one (Efron and Tibshirani 1993, "An Introduction to the
+  Bootstrap", chapter 16). A resample with an undefined score, nan, counts
+  against the claim: leaving it out would be a choice of resamples. Arguments
+  are those of `differences`; the p-value is at least 1 / (B + 1).
+  """
+  observed, drawn = differences(student, baseline, rng, statistic)
+  # Means of the same numbers in another order differ by rounding.
+  extreme = (drawn - observed >= observed - 1e-12) | np.isnan(drawn)
+  return float((1 + np.count_nonzero(extreme)) / (1 + len(extreme)))
+
+
+def differences(
+  student: np.ndarray,
+  baseline: np.ndarray,
+  rng: np.random.Generator,
+  statistic: Callable[..., np.ndarray],
+) -> tuple[float, np.ndarray]:
+  """Returns the difference of two groups: observed, and on resamples [B].
 
   Args:
     student: [1 + B, S] scores, as `drawn_scores` returns them.
     baseline: [1 + B, R] scores over the same draws of examples.
     rng: draws the seeds of each group.
     statistic: of the scores of a group, with `axis`.
-    method: `shifted` moves the resampled differences to lie around zero and
-      holds them against the observed one (Efron and Tibshirani 1993, "An
-      Introduction to the Bootstrap", chapter 16); `percentile` is the share of
-      resampled differences that are not above zero.
-
-  Returns:
-    The p-value, at least 1 / (B + 1).
 
   Raises:
     ValueError: a score over all examples is undefined, so there is no test.
@@ -73,18 +70,11 @@ def p_value(
     chosen = rng.integers(group.shape[1], size=group[1:].shape)
     drawn = np.take_along_axis(group[1:], chosen, axis=1)
     of_groups.append(statistic(drawn, axis=1))
-  difference = np.subtract(*of_groups)  # [B]
-  # Means of the same numbers in another order differ by rounding.
-  if method == 'shifted':
-    extreme = difference - observed >= observed - 1e-12
-  else:
-    extreme = difference <= 1e-12
-  extreme |= np.isnan(difference)
-  return float((1 + np.count_nonzero(extreme)) / (1 + len(extreme)))
+  return observed, np.subtract(*of_groups)
 
 
 class Difference(NamedTuple):
-  """The difference of two variants' mean scores, for t-tests.
+  """Difference of two variants' mean scores, with its standard error.
 
   Attributes:
     mean: of the student's scores, minus that of the baseline's.
@@ -119,7 +109,7 @@ class Difference(NamedTuple):
 def difference(
   student: np.ndarray, baseline: np.ndarray, examples: int
 ) -> Difference | None:
-  """Returns the difference of mean scores, with its error.
+  """Returns the difference of two groups' mean scores, with its standard error.
 
   Seeds and examples are both drawn from many. The variance has three parts: of
   the seeds of each group, and of the examples, which both groups share. What a

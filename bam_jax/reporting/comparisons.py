@@ -1,6 +1,7 @@
-"""Tests each variant against Single and Multi: over seeds, and examples too."""
+"""Tests whether a variant beats Single and Multi, over seeds and examples."""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import math
 from typing import NamedTuple
 import zlib
@@ -10,10 +11,14 @@ import numpy as np
 from bam_jax.reporting import bootstrap as bootstrap_lib
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import statistics
+from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 BASELINES = ('single', 'multi')
 AVERAGE = 'average'
+
+# Variant -> task or `average` -> the paper's metric of each seed, 0 to 100.
+Scores = Mapping[str, Mapping[str, Sequence[float]]]
 
 
 class Drawn(NamedTuple):
@@ -30,11 +35,11 @@ class Drawn(NamedTuple):
 
 
 class Draws:
-  """Resampled scores of all variants; a task is drawn when it is asked for."""
+  """Scores of all variants on resampled dev examples, computed on first use."""
 
   def __init__(self, paths: outputs_lib.Paths, tasks: task_lib.TaskTable):
-    self._paths, self._tasks = paths, tasks
-    self._drawn: dict[str, Drawn] = {}
+    self._tasks = tasks
+    self._draw = functools.cache(lambda name: _draw(tasks[name], paths))
 
   def examples(self, column: str) -> int:
     """Returns the number of dev examples of a task, or of the average."""
@@ -74,42 +79,28 @@ class Draws:
       return [column]
     return [task.name for task in self._tasks.tasks if task.in_average]
 
-  def _draw(self, name: str) -> Drawn:
-    if name not in self._drawn:
-      self._drawn[name] = _draw(self._tasks[name], self._paths)
-    return self._drawn[name]
 
-
-def compare(
-  per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
-) -> dict[str, dict[str, dict]]:
-  """Tests for each score whether a variant beats both Single and Multi.
-
-  The scores are `per_seed` of `report.summarise`, by each task's
-  `paper_metric`.
+def compare(scores: Scores) -> dict[str, dict[str, dict]]:
+  """Tests for each task whether a variant beats both Single and Multi.
 
   Returns:
     Variant -> task or `average` -> the fields of `statistics.Verdict`, and
     `shifts`: baseline -> `statistics.shift`. Empty without both baselines; a
     column is missing if a variant or a baseline has no score of it.
   """
-  if not all(per_seed.get(baseline) for baseline in BASELINES):
-    return {}
-  cells = {}
-  for variant in [name for name in per_seed if name not in BASELINES]:
-    for column in (*tasks.names, AVERAGE):
-      student, *baselines = (
-        scores_of(per_seed[name], column, tasks)
-        for name in (variant, *BASELINES)
-      )
-      if student and all(baselines):
-        cells[variant, column] = student, baselines
+  baselines = [scores.get(name, {}) for name in BASELINES]
+  cells = {
+    (variant, column): (student, [others[column] for others in baselines])
+    for variant, by_column in scores.items()
+    for column, student in by_column.items()
+    if variant not in BASELINES and all(column in b for b in baselines)
+  }
   found: dict[str, dict[str, dict]] = {}
   for (variant, column), verdict in statistics.judge(cells).items():
-    student, baselines = cells[variant, column]
+    student, others = cells[variant, column]
     shifts = {
-      name: statistics.shift(student, scores)
-      for name, scores in zip(BASELINES, baselines)
+      name: statistics.shift(student, other)
+      for name, other in zip(BASELINES, others)
     }
     cell = verdict._asdict() | {'shifts': shifts}
     found.setdefault(variant, {})[column] = cell
@@ -164,7 +155,7 @@ def over_examples(
 def difference(
   draws: Draws, variant: str, baseline: str, column: str
 ) -> bootstrap_lib.Difference | None:
-  """Returns the difference of two variants' mean scores, in points of 100.
+  """Returns the difference of two variants' mean scores, which are 0 to 100.
 
   The score of a resample on which it is undefined counts as 0, as without any
   relation to the gold labels: that makes the error larger.
@@ -180,7 +171,7 @@ def difference(
 
 
 def correct(cells: Sequence[dict]) -> None:
-  """Sets `corrected` of cells by Holm's method over their `p_value`."""
+  """Adds `corrected` to table cells: their p-values after Holm's correction."""
   found = statistics.holm([cell['p_value'] for cell in cells])
   for cell, corrected in zip(cells, found):
     cell['corrected'] = corrected
@@ -188,38 +179,39 @@ def correct(cells: Sequence[dict]) -> None:
 
 def _draw(task: task_lib.Task, paths: outputs_lib.Paths) -> Drawn:
   """Scores all variants on the same resamples of a task's examples."""
-  names = paths.get(task.name, ())
-  result: dict[str, object] = {}
   found: dict[str, outputs_lib.Predicted] = {}
-  for name in names:
+  result: dict[str, object] = {}
+  for name, by_seed in paths.get(task.name, {}).items():
     try:
-      found[name] = outputs_lib.read(paths, task, name)
+      found[name] = outputs_lib.read(task, by_seed)
     except outputs_lib.Missing as missing:
       result[name] = missing
   first = next((f for f in found.values() if f.gold is not None), None)
-  if first is None:
-    why = f'no run kept the gold labels of {task.name}; --mode=evaluate adds'
-    missing = outputs_lib.Missing(f'{why} them')
-    return Drawn(0, dict.fromkeys(names, missing) | result)
   for name in list(found):
-    if not np.array_equal(found[name].uids, first.uids):
-      del found[name]
-      why = f'the runs of {name} are of other examples of {task.name}'
+    if first is None:
+      why = f'no run kept the gold labels of {task.name}; --mode=evaluate adds'
+      result[name] = outputs_lib.Missing(f'{why} them')
+    elif not np.array_equal(found[name].uids, first.uids):
+      why = f'the runs of {name} have other examples of {task.name}'
       result[name] = outputs_lib.Missing(why)
+  found = {name: f for name, f in found.items() if name not in result}
+  if not found:
+    return Drawn(0, result)
+  metric = metrics.METRICS[task.paper_metric]
   scores = bootstrap_lib.drawn_scores(
     [f.predictions for f in found.values()],
-    bootstrap_lib.score_of(task.paper_metric, first.gold),
+    lambda outputs, counts: metric(outputs, first.gold, counts),
     np.random.default_rng(zlib.crc32(task.name.encode())),
   )
   for (name, of_variant), drawn in zip(found.items(), scores):
     result[name] = of_variant.seeds, drawn
-  return Drawn(first.predictions.shape[1], result)
+  return Drawn(len(first.uids), result)
 
 
 def score_of(
   entry: Mapping[str, object], column: str, tasks: task_lib.TaskTable
 ) -> float | None:
-  """Returns a score of `report.summarise`, of a task or of the average.
+  """Looks up a task's score, or the average, in one entry of the summary.
 
   `entry` is one of its `variants`, or one seed of its `per_seed`. An undefined
   score is nan, a missing one None.
@@ -229,9 +221,18 @@ def score_of(
   return entry['tasks'].get(column, {}).get(tasks[column].paper_metric)
 
 
-def scores_of(
-  seeds: Mapping[str, dict], column: str, tasks: task_lib.TaskTable
-) -> list[float]:
-  """Returns a variant's scores by seed; seeds without a score are left out."""
-  scores = [score_of(seed, column, tasks) for seed in seeds.values()]
-  return [score for score in scores if score is not None]
+def scores_by_seed(
+  per_seed: Mapping[str, Mapping[str, dict]], tasks: task_lib.TaskTable
+) -> Scores:
+  """Collects the scores of each variant from `per_seed` of the summary.
+
+  Seeds without a score are left out, and so are columns without any seed.
+  """
+  result: dict[str, dict[str, list[float]]] = {name: {} for name in per_seed}
+  for variant, seeds in per_seed.items():
+    for column in (*tasks.names, AVERAGE):
+      scores = [score_of(seed, column, tasks) for seed in seeds.values()]
+      scores = [score for score in scores if score is not None]
+      if scores:
+        result[variant][column] = scores
+  return result

@@ -12,14 +12,14 @@ GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
 
 
 class Curves:
-  """Logged metrics of runs, against the fraction of steps that are done.
+  """Logged metrics of runs, as curves over the finished fraction of each run.
 
   A single-task run of a small task has a hundredth of a multi-task run's steps,
   and both anneal over their whole length; so steps would not compare.
   """
 
   def __init__(self, runs: Sequence[tuple[str, str, Path]]):
-    """Reads the logs.
+    """Reads the metric logs of all runs.
 
     Args:
       runs: (variant, task, metrics.jsonl of the run that trained the task);
@@ -29,18 +29,15 @@ class Curves:
     Raises:
       errors.UserError: a file is damaged.
     """
-    tasks: dict[str, dict[Path, list[str]]] = {}
+    tasks: dict[tuple[str, Path], list[str]] = {}
     for variant, task, path in runs:
-      tasks.setdefault(variant, {}).setdefault(path, []).append(task)
-    # Variant -> tasks and metric lines of each of its runs that has lines.
-    self._runs = {
-      variant: [
-        (names, lines)
-        for path, names in by_path.items()
-        if path.exists() and (lines := telemetry.read(path))
-      ]
-      for variant, by_path in tasks.items()
-    }
+      tasks.setdefault((variant, path), []).append(task)
+    # Variant, tasks and metric lines of each run that has lines.
+    self._runs = [
+      (variant, names, lines)
+      for (variant, path), names in tasks.items()
+      if path.exists() and (lines := telemetry.read(path))
+    ]
 
   def medians(self, key: str, task: str | None = None) -> dict[str, np.ndarray]:
     """Returns the median of a logged metric over the runs of each variant.
@@ -51,18 +48,12 @@ class Curves:
       Variant -> [81] values on `GRID`, nan where a run has not logged `key`
       yet. Variants without any value are left out.
     """
-    curves = {}
-    for variant, runs in self._runs.items():
-      found = [
-        _on_grid(lines, key)
-        for names, lines in runs
-        if (task is None or task in names) and _logged(lines, key)
-      ]
-      if found:
-        median = np.median(found, axis=0)
-        if np.isfinite(median).any():
-          curves[variant] = median
-    return curves
+    found: dict[str, list[np.ndarray]] = {}
+    for variant, names, lines in self._runs:
+      if (task is None or task in names) and _logged(lines, key):
+        found.setdefault(variant, []).append(_on_grid(lines, key))
+    medians = {name: np.median(runs, axis=0) for name, runs in found.items()}
+    return {name: m for name, m in medians.items() if np.isfinite(m).any()}
 
   def drawn(self, variant: str) -> dict[str, float]:
     """Returns each task's share of a run's examples, as a median over runs.
@@ -70,25 +61,28 @@ class Curves:
     Empty if no run logged its number of examples.
     """
     found: dict[str, list[float]] = {}
-    for names, lines in self._runs[variant]:
+    for name, tasks, lines in self._runs:
       counts = {
-        name: sum(line.get(f'examples/{name}', 0) for line in lines)
-        for name in names
+        task: sum(line.get(f'examples/{task}', 0) for line in lines)
+        for task in tasks
+        if name == variant
       }
       if total := sum(counts.values()):
-        for name, count in counts.items():
-          found.setdefault(name, []).append(count / total)
-    return {name: float(np.median(values)) for name, values in found.items()}
+        for task, count in counts.items():
+          found.setdefault(task, []).append(count / total)
+    return {task: float(np.median(values)) for task, values in found.items()}
 
   def steps(self) -> dict[str, str]:
     """Returns the number of runs and steps of each variant, as text."""
+    steps: dict[str, list[int]] = {}
+    for variant, _, lines in self._runs:
+      steps.setdefault(variant, []).append(lines[-1]['step'])
     result = {}
-    for variant, runs in self._runs.items():
-      if lengths := [lines[-1]['step'] for _, lines in runs]:
-        low, high = min(lengths), max(lengths)
-        span = f'{low:,}' if low == high else f'{low:,} to {high:,}'
-        count = '1 run' if len(lengths) == 1 else f'{len(lengths)} runs'
-        result[variant] = f'{count} of {span} steps'
+    for variant, lengths in steps.items():
+      low, high = min(lengths), max(lengths)
+      span = f'{low:,}' if low == high else f'{low:,} to {high:,}'
+      count = '1 run' if len(lengths) == 1 else f'{len(lengths)} runs'
+      result[variant] = f'{count} of {span} steps'
     return result
 
 

@@ -7,7 +7,6 @@ import itertools
 import math
 from pathlib import Path
 import re
-import types
 from typing import NamedTuple
 import warnings
 
@@ -56,7 +55,7 @@ _OTHER_LOOKS = [
 
 
 class Panel(NamedTuple):
-  """One pair of axes of a plot.
+  """One panel of a plot.
 
   Attributes:
     title: such as a task's name.
@@ -74,7 +73,7 @@ class Panel(NamedTuple):
 
 
 class Plot(NamedTuple):
-  """One figure of the report, `report_NAME.png`; left out without panels.
+  """One figure of the report, also saved as `report_NAME.png`.
 
   `legend` maps the label of each line to its look.
   """
@@ -83,7 +82,7 @@ class Plot(NamedTuple):
   title: str
   caption: str
   panels: Sequence[Panel]
-  legend: Mapping[str, Look] = types.MappingProxyType({})
+  legend: Mapping[str, Look]
 
 
 def looks(variants: Iterable[str]) -> dict[str, Look]:
@@ -93,7 +92,7 @@ def looks(variants: Iterable[str]) -> dict[str, Look]:
 
 
 def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
-  """Draws a plot as an `<svg>` element for any theme, and as PNG on white.
+  """Renders a plot as an `<svg>` element for any theme, and as PNG on white.
 
   Neither file holds a date or the version of matplotlib.
   """
@@ -151,6 +150,5 @@ def _figure(plot: Plot) -> Figure:
 
 
 def _short(name: str, most: int = 24) -> str:
-  """Cuts a name to `most` letters, the room that a panel has."""
   name = escape.plain(name)
   return name if len(name) <= most else name[: most - 1] + '…'

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 import math
 import os
 from pathlib import Path
-import tokenize
 from typing import IO, NamedTuple
 import zipfile
-import zlib
 
 import numpy as np
 
@@ -19,23 +17,6 @@ _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
 }
-# What NumPy and zipfile raise for a damaged archive.
-_DAMAGED = (
-  ArithmeticError,
-  EOFError,
-  LookupError,
-  MemoryError,
-  OSError,
-  RuntimeError,
-  SyntaxError,
-  TypeError,
-  ValueError,
-  tokenize.TokenError,
-  zipfile.BadZipFile,
-  zlib.error,
-)
-
-
 # Task -> variant -> seed -> outputs.npz of the run; a file may be missing.
 Paths = Mapping[str, Mapping[str, Mapping[int, Path]]]
 
@@ -62,31 +43,30 @@ class Predicted(NamedTuple):
   gold: np.ndarray | None
 
 
-def read(paths: Paths, task: task_lib.Task, variant: str) -> Predicted:
-  """Reads the predictions of all runs of a variant on a task.
+def read(task: task_lib.Task, paths: Mapping[int, Path]) -> Predicted:
+  """Reads the dev predictions on a task from one outputs.npz per seed.
 
   Raises:
-    Missing: a run has no predictions, or those of other examples than the
-      first run.
+    Missing: there is no run, or one has no predictions, or those of other
+      examples than the first run.
   """
-  by_seed = dict(sorted(paths.get(task.name, {}).get(variant, {}).items()))
-  if not by_seed:
-    raise Missing(f'{variant} has no run of {task.name}')
+  if not paths:
+    raise Missing(f'no run of {task.name}')
   found = []
-  for path in by_seed.values():
+  for _, path in sorted(paths.items()):
     name = f'runs/{path.parent.name}/{path.name}'
     try:
       arrays = _arrays(path, f'{task.name}/{task.dev_splits[0]}/')
       found.append((arrays['uid'], *task.kind.read_outputs(task, arrays)))
     except FileNotFoundError:
-      raise Missing(f'{name} is not there') from None
-    except _DAMAGED:
+      raise Missing(f'{name} is missing') from None
+    except Exception:  # NumPy and zipfile raise a dozen types.
       raise Missing(f'{name} is damaged') from None
     if not np.array_equal(found[-1][0], found[0][0]):
-      raise Missing(f'{name} is of other examples')
+      raise Missing(f'{name} has other examples than the first seed')
   uids, predictions, gold = zip(*found)
   return Predicted(
-    seeds=tuple(by_seed),
+    seeds=tuple(sorted(paths)),
     uids=uids[0],
     predictions=np.stack(predictions),
     gold=next((labels for labels in gold if labels is not None), None),
@@ -101,7 +81,7 @@ def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
   no larger than the file.
 
   Raises:
-    One of `_DAMAGED`: `evaluate.save` did not write the file.
+    Exception: `evaluate.save` did not write the file.
   """
   with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
     size = os.fstat(file.fileno()).st_size

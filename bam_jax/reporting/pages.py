@@ -1,13 +1,10 @@
-r"""The report as Markdown, as one HTML page, and as LaTeX tables to \input."""
+"""Renders the report as Markdown, HTML and LaTeX."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-import jinja2
 import markupsafe
 
 from bam_jax import config as config_lib
-from bam_jax import escape
 from bam_jax.reporting import figures
 from bam_jax.reporting import tables
 from bam_jax.reporting import words
@@ -22,30 +19,20 @@ def render(
   report: tables.Report,
   plots: Sequence[tuple[figures.Plot, markupsafe.Markup]] = (),
 ) -> str:
-  """Returns the text of report.md, or of report.html, which has the plots.
+  """Renders report.md, or report.html with its plots.
 
-  The template is the file of this folder that is called `name`.j2.
+  The template is `name`.j2.
   """
   is_html = name.endswith('.html')
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    autoescape=is_html,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  environment.filters['table'] = (
-    tables.to_html if is_html else tables.to_markdown
-  )
-  environment.filters['line'] = escape.markdown
-  environment.filters['paragraph'] = escape.paragraph
+  template = words.template(name, autoescape=is_html)
   variants = report.summary['variants']
   sizes = {
     'variant': len(variants),
     'task': len(report.tasks),
     'seed': len(config_lib.seeds_of_shard(report.config)),
   }
-  return environment.get_template(f'{name}.j2').render(
+  return template.render(
+    write=tables.to_html if is_html else tables.to_markdown,
     title=report.config.name,
     size=' · '.join(
       f'{number} {noun}{"" if number == 1 else "s"}'

@@ -5,7 +5,7 @@ main one. No table here claims a direction, so it is two-sided. Holm's
 correction is over the table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import math
 from typing import NamedTuple
 
@@ -16,7 +16,6 @@ from bam_jax import config as config_lib
 from bam_jax import fields
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
-from bam_jax.tasks import task as task_lib
 
 # Pairs that show the effect of multi-task training, and of teachers.
 _PAIRS = {
@@ -30,7 +29,7 @@ _PAIRS = {
 
 
 class Pair(NamedTuple):
-  """A variant, the one it is compared with, and a task or `average`."""
+  """Two variants to compare on a task or on the average."""
 
   variant: str
   baseline: str
@@ -40,7 +39,7 @@ class Pair(NamedTuple):
 def shift_interval(
   student: Sequence[float], baseline: Sequence[float]
 ) -> tuple[float, float] | tuple[None, None]:
-  """Returns the 95% interval of the shift between two variants' scores.
+  """Returns the 95% interval of the median difference between two variants.
 
   Its ends are two of the ordered differences of all pairs, at the rank at which
   the two-sided Mann-Whitney test rejects, by the normal approximation
@@ -61,15 +60,8 @@ def shift_interval(
   return float(ordered[rank - 1]), float(ordered[-rank])
 
 
-def tables(
-  config: config_lib.Config,
-  per_seed: Mapping[str, Mapping[str, dict]],
-  tasks: task_lib.TaskTable,
-) -> list[dict]:
+def tables(config: config_lib.Config, scores: comparisons.Scores) -> list[dict]:
   """Compares all pairs of variants that have scores, in up to five tables.
-
-  The scores are `per_seed` of `report.summarise`, by each task's
-  `paper_metric`.
 
   Returns:
     For each table: `kind`, which is `multi_task`, `teachers`, `searched`,
@@ -80,7 +72,7 @@ def tables(
     last; one has the baseline against itself, without a test. Medians and
     `shift` are nan if a score is undefined.
   """
-  columns = [*tasks.names, comparisons.AVERAGE]
+  columns = [*config.tasks, comparisons.AVERAGE]
   own = {
     name: config.custom_variants[name]
     for name in config_lib.variant_names(config)
@@ -93,7 +85,7 @@ def tables(
   found['searched', None] = [
     Pair(name, baseline, column)
     for baseline in fields.SEARCHED
-    for name in per_seed
+    for name in scores
     if name != baseline
     for column in (own[name].tasks if name in own else ()) or columns
   ]
@@ -105,10 +97,10 @@ def tables(
   ]
   for task in config.tasks:
     if sum(task in variant.tasks for variant in own.values()) > 1:
-      found['study', task] = [Pair(name, 'single', task) for name in per_seed]
+      found['study', task] = [Pair(name, 'single', task) for name in scores]
   result = []
   for (kind, task), pairs in found.items():
-    rows = _compare(pairs, per_seed, tasks)
+    rows = _compare(pairs, scores)
     if task is not None:
       rows.sort(key=lambda row: -np.nan_to_num(row['medians'][0], nan=-np.inf))
     if any(row['variant'] != row['baseline'] for row in rows):
@@ -116,20 +108,13 @@ def tables(
   return result
 
 
-def _compare(
-  pairs: Sequence[Pair],
-  per_seed: Mapping[str, Mapping[str, dict]],
-  tasks: task_lib.TaskTable,
-) -> list[dict]:
-  """Returns a row for each pair in which both variants have scores."""
-  groups = {}
-  for pair in pairs:
-    student, baseline = (
-      comparisons.scores_of(per_seed.get(name, {}), pair.column, tasks)
-      for name in (pair.variant, pair.baseline)
-    )
-    if student and baseline:
-      groups[pair] = student, baseline
+def _compare(pairs: Sequence[Pair], scores: comparisons.Scores) -> list[dict]:
+  groups = {
+    pair: [scores[name][pair.column] for name in (pair.variant, pair.baseline)]
+    for pair in pairs
+    if pair.column in scores.get(pair.variant, ())
+    and pair.column in scores.get(pair.baseline, ())
+  }
   verdicts = statistics.judge(
     {
       pair: (student, [baseline] if pair.variant != pair.baseline else [])

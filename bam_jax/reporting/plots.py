@@ -1,6 +1,7 @@
 """The report's plots, each by one function of `PLOTS`."""
 
 from collections.abc import Callable, Mapping, Sequence
+import types
 
 from matplotlib import ticker
 from matplotlib.axes import Axes
@@ -13,8 +14,6 @@ from bam_jax.reporting import figures
 from bam_jax.reporting import words
 from bam_jax.reporting.tables import Report
 
-_TURN = 4  # Length of each dash of lines that coincide, in line widths.
-
 
 def plots_of(report: Report) -> list[figures.Plot]:
   """Returns all plots that the report has data for."""
@@ -23,52 +22,46 @@ def plots_of(report: Report) -> list[figures.Plot]:
 
 def plot_scores(report: Report) -> figures.Plot:
   """Plots the scores of each task: seeds as dots, medians as bars."""
-  look_of = figures.looks(report.summary['variants'])
+  variants, tasks = report.summary['variants'], report.tasks
+  scores = comparisons.scores_by_seed(report.summary['per_seed'], tasks)
+  look_of = figures.looks(variants)
 
   def panel(title: str, metric: str, column: str) -> figures.Panel:
     # A variant that has a score, even an undefined one, has a row.
-    scores = {
-      name: list(filter(words.is_number, found))
-      for name, seeds in report.summary['per_seed'].items()
-      if (found := comparisons.scores_of(seeds, column, report.tasks))
+    defined = {
+      name: list(filter(words.is_number, by_column[column]))
+      for name, by_column in scores.items()
+      if column in by_column
     }
     medians = {
-      name: comparisons.score_of(variant, column, report.tasks)
-      for name, variant in report.summary['variants'].items()
-      if name in scores
+      name: comparisons.score_of(variants[name], column, tasks)
+      for name in defined
     }
 
     def draw(ax: Axes) -> None:
-      ax.set_xlim(*_range([x for found in scores.values() for x in found]))
-      for y, (name, found) in enumerate(scores.items()):
+      ax.set_xlim(*_range([x for found in defined.values() for x in found]))
+      for y, (name, found) in enumerate(defined.items()):
         color, many = look_of[name].color, len(found) > 1
         ax.plot(
           found, [y] * len(found), 'o', c=color, alpha=0.55 if many else 1
         )
         if many and words.is_number(medians[name]):
           ax.plot(medians[name], y, '|', c=color, ms=11, mew=2.2)
-        _beside(ax, y, words.number(medians[name]))
 
-    told = ', '.join(
-      f'{words.label(name)} {words.number(median, absent="incomplete")}'
+    texts = {
+      words.label(name): words.number(median, absent='incomplete')
       for name, median in medians.items()
+    }
+    return _panel_of_rows(
+      title, f'{metric}, 0 to 100', f'{metric}, medians', texts, draw
     )
-    alt = f'{title}, {metric}, medians: {told}'
-    rows = [words.label(name) for name in scores]
-    return figures.Panel(title, f'{metric}, 0 to 100', rows, alt, draw)
 
   panels = [panel('Average', 'paper', comparisons.AVERAGE)]
-  for task in report.tasks.tasks:
-    panels.append(panel(task.name, task.paper_metric, task.name))
+  panels += [panel(t.name, t.paper_metric, t.name) for t in tasks.tasks]
   several = len(config_lib.seeds_of_shard(report.config)) > 1
-  return figures.Plot(
-    'scores',
-    'Scores by task and variant',
-    f'A dot is a seed{", a bar the median over seeds" if several else ""}; the'
-    ' number at the right is what the table holds. Each panel has its own'
-    ' scale.',
-    [found for found in panels if found.rows],
-  )
+  median = ', a bar the median over seeds' if several else ''
+  panels = [found for found in panels if found.rows]
+  return _make_plot('scores', panels, median=median)
 
 
 def plot_effects(report: Report) -> figures.Plot:
@@ -78,29 +71,21 @@ def plot_effects(report: Report) -> figures.Plot:
   def panel(
     variant: str, baseline: str, rows: Sequence[Mapping]
   ) -> figures.Panel:
-    gains = [
-      f'{words.number(row["shift"], "+z.1f")} ({_verdict(row)})' for row in rows
-    ]
-
     def draw(ax: Axes) -> None:
       ax.axvline(0, color=figures.INK, alpha=0.6, linewidth=0.8)
       ax.xaxis.set_major_formatter(ticker.StrMethodFormatter('{x:+g}'))
-      ends = [0.0]
-      for y, (row, gain) in enumerate(zip(rows, gains)):
-        _beside(ax, y, gain)
+      color, ends = look_of[variant].color, [0.0]
+      for y, row in enumerate(rows):
         found = [row[key] for key in ('low', 'shift', 'high')]
         found = [value for value in found if words.is_number(value)]
-        color = look_of[variant].color
         ax.plot(found, [y] * len(found), c=color, linewidth=2.5, alpha=0.55)
         ax.plot(row['shift'], y, 'o', c=color)
         ends += found
       ax.set_xlim(*_range(ends))
 
+    texts = {row['column']: _effect(row) for row in rows}
     title = f'{words.label(variant)} against {words.label(baseline)}'
-    columns = [row['column'] for row in rows]
-    told = ', '.join(map(' '.join, zip(columns, gains)))
-    alt = f'{title}, shift, points: {told}'
-    return figures.Panel(title, 'shift, points', columns, alt, draw)
+    return _panel_of_rows(title, 'shift, points', 'shift, points', texts, draw)
 
   pairs: dict[tuple[str, str], list[Mapping]] = {}
   for table in report.summary['pairs']:
@@ -108,23 +93,17 @@ def plot_effects(report: Report) -> figures.Plot:
     if is_tested and table['kind'] in ('multi_task', 'teachers'):
       for row in table['rows']:
         pairs.setdefault((row['variant'], row['baseline']), []).append(row)
-  return figures.Plot(
-    'effects',
-    'What multi-task training and teachers change',
-    'A dot is the median difference of all pairs of seeds, a bar its 95%'
-    ' interval; p is of the two-sided Mann-Whitney test, after correction. The'
-    ' tables are below.',
-    [panel(*pair, rows) for pair, rows in pairs.items()],
-  )
+  panels = [panel(*pair, rows) for pair, rows in pairs.items()]
+  return _make_plot('effects', panels)
 
 
-def _verdict(row: Mapping) -> str:
-  """Formats the corrected p-value with its stars."""
-  if row['corrected'] is None:
-    return 'not tested'
-  p_value = words.p_value(row['corrected'])
-  sign = '' if p_value.startswith('<') else '='
-  return f'p{sign}{p_value}{row["stars"]}'
+def _effect(row: Mapping) -> str:
+  """Formats a shift with its corrected p-value and stars."""
+  test = 'not tested'
+  if row['corrected'] is not None:
+    p_value = words.p_sentence(row['corrected']).replace(' ', '')
+    test = p_value + row['stars']
+  return f'{words.number(row["shift"], "+z.1f")} ({test})'
 
 
 def plot_shares(report: Report) -> figures.Plot:
@@ -136,49 +115,69 @@ def plot_shares(report: Report) -> figures.Plot:
   ) -> figures.Panel:
     drawn = [100 * share['drawn'] for share in shares.values()]
     intended = [100 * share['intended'] for share in shares.values()]
-    told = [f'{a:.1f}% of {b:.1f}%' for a, b in zip(drawn, intended)]
 
     def draw(ax: Axes) -> None:
       rows = range(len(shares))
       ax.barh(rows, drawn, 0.5, color=look_of[variant].color, alpha=0.55)
       ax.plot(intended, rows, '|', c=figures.INK, ms=11, mew=1.4)
       ax.set_xlim(0, 1.04 * max(*drawn, *intended))
-      for y, text in enumerate(told):
-        _beside(ax, y, text)
 
-    title = words.label(variant)
-    alt = ', '.join(map(' '.join, zip(shares, told)))
-    alt = f'{title}, examples drawn of those intended: {alt}'
-    return figures.Panel(title, 'drawn, intended (%)', list(shares), alt, draw)
+    texts = {
+      task: f'{a:.1f}% of {b:.1f}%'
+      for task, a, b in zip(shares, drawn, intended)
+    }
+    return _panel_of_rows(
+      words.label(variant),
+      'drawn, intended (%)',
+      'examples drawn of those intended',
+      texts,
+      draw,
+    )
 
-  return figures.Plot(
-    'shares',
-    'Shares of the tasks',
-    "A bar is the share of a run's examples that were of the task, the median"
-    ' over runs; a stroke is the share intended.',
-    [panel(*item) for item in report.summary['shares'].items()],
-  )
+  panels = [panel(*item) for item in report.summary['shares'].items()]
+  return _make_plot('shares', panels)
 
 
 def plot_losses(report: Report) -> figures.Plot:
   """Plots the training loss over all tasks, and of each task."""
-  curves = {'All tasks': report.curves.medians('loss')}
-  curves |= {
+  look_of = figures.looks(report.summary['variants'])
+  quantity = 'mean loss per example'
+
+  def panel(title: str, curves: Mapping[str, np.ndarray]) -> figures.Panel:
+    def draw(ax: Axes) -> None:
+      highest = max(float(np.nanmax(values)) for values in curves.values())
+      ax.set_xlabel("share of the run's steps (%)", alpha=figures.SOFT)
+      ax.set_xlim(0, 100)
+      ax.set_xticks([0, 25, 50, 75, 100])
+      ax.set_ylim(0, 1.05 * highest or 1.0)
+      for name, values in curves.items():
+        color, line = look_of[name]
+        ax.plot(curves_lib.GRID, values, c=color, linestyle=line)
+
+    told = '; '.join(
+      '{} from {:.2f} to {:.2f}'.format(
+        words.label(name), *values[np.isfinite(values)][[0, -1]]
+      )
+      for name, values in curves.items()
+    )
+    alt = f"{title}, {quantity} over the share of the run's steps: {told}"
+    return figures.Panel(title, quantity, (), alt, draw)
+
+  panels = {'All tasks': report.curves.medians('loss')}
+  panels |= {
     name: report.curves.medians(f'loss/{name}', name)
     for name in report.tasks.names
   }
-  return figures.Plot(
-    'losses',
-    'Training loss',
-    "Median over a variant's runs, against the target that the variant trains"
-    " on: gold labels, or their mix with a teacher's predictions. Losses on"
-    " different targets don't compare; their course does. Where lines coincide"
-    ' their colours take turns.',
-    *_curves(report, 'mean loss per example', curves),
+  steps = report.curves.steps()
+  shown = dict.fromkeys(name for curves in panels.values() for name in curves)
+  legend = {f'{words.label(n)} ({steps[n]})': look_of[n] for n in shown}
+  return _make_plot(
+    'losses', [panel(*p) for p in panels.items() if p[1]], legend
   )
 
 
-# To add a plot, write its function and add it here.
+# To add a plot, write its function and add it here;
+# its title and note are in texts.toml.
 PLOTS: tuple[Callable[[Report], figures.Plot], ...] = (
   plot_scores,
   plot_effects,
@@ -187,70 +186,39 @@ PLOTS: tuple[Callable[[Report], figures.Plot], ...] = (
 )
 
 
-def _curves(
-  report: Report,
-  what: str,
-  panels: Mapping[str, Mapping[str, np.ndarray]],
-) -> tuple[list[figures.Panel], dict[str, figures.Look]]:
-  """Returns panels with one line per variant over its steps, and a legend."""
-  look_of = figures.looks(report.summary['variants'])
-
-  def panel(title: str, curves: Mapping[str, np.ndarray]) -> figures.Panel:
-    highest = max(float(np.nanmax(values)) for values in curves.values())
-
-    def draw(ax: Axes) -> None:
-      ax.set_xlabel("share of the run's steps (%)", alpha=figures.SOFT)
-      ax.set_xlim(0, 100)
-      ax.set_xticks([0, 25, 50, 75, 100])
-      ax.set_ylim(0, 1.05 * highest or 1.0)
-      for group in _coinciding(curves, highest / 200):
-        for place, name in enumerate(group):
-          color, line = look_of[name]
-          if len(group) > 1:  # Dashes that take turns, or the last hides all.
-            line = (-_TURN * place, (_TURN, _TURN * (len(group) - 1)))
-          ax.plot(curves_lib.GRID, curves[name], c=color, linestyle=line)
-
-    told = '; '.join(
-      '{} from {:.2f} to {:.2f}'.format(
-        words.label(name), *values[np.isfinite(values)][[0, -1]]
-      )
-      for name, values in curves.items()
-    )
-    alt = f"{title}, {what} over the share of the run's steps: {told}"
-    return figures.Panel(title, what, (), alt, draw)
-
-  steps = report.curves.steps()
-  shown = dict.fromkeys(name for found in panels.values() for name in found)
-  legend = {
-    f'{words.label(name)} ({steps[name]})': look_of[name] for name in shown
-  }
-  return [panel(*item) for item in panels.items() if item[1]], legend
+def _make_plot(
+  name: str,
+  panels: Sequence[figures.Panel],
+  legend: Mapping[str, figures.Look] = types.MappingProxyType({}),
+  **values: str,
+) -> figures.Plot:
+  """Returns a plot with its title and caption from texts.toml."""
+  title = words.text(f'{name}.title')
+  caption = words.text(f'{name}.note', **values)
+  return figures.Plot(name, title, caption, panels, legend)
 
 
-def _coinciding(
-  curves: Mapping[str, np.ndarray], tolerance: float
-) -> list[list[str]]:
-  """Groups variants whose curves nowhere differ by more than `tolerance`."""
-  groups: list[list[str]] = []
-  for name, values in curves.items():
-    for group in groups:
-      first = curves[group[0]]
-      both = np.isfinite(first) & np.isfinite(values)
-      if np.allclose(first[both], values[both], 0, tolerance):
-        group.append(name)
-        break
-    else:
-      groups.append([name])
-  return groups
+def _panel_of_rows(
+  title: str,
+  axis: str,
+  content: str,
+  texts: Mapping[str, str],
+  draw: Callable[[Axes], None],
+) -> figures.Panel:
+  """Returns a panel with one row per name, and the name's text beside it."""
 
+  def draw_with_texts(ax: Axes) -> None:
+    draw(ax)
+    for y, text in enumerate(texts.values()):
+      ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va='center')
 
-def _beside(ax: Axes, y: float, text: str) -> None:
-  """Writes text at the right of a row."""
-  ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va='center')
+  told = ', '.join(map(' '.join, texts.items()))
+  alt = f'{title}, {content}: {told}'
+  return figures.Panel(title, axis, list(texts), alt, draw_with_texts)
 
 
 def _range(points: Sequence[float]) -> tuple[float, float]:
-  """Limits of an axis: at least 2 points apart, with a margin."""
+  """Returns the limits of an axis: 2 points or more apart, with a margin."""
   if not points:
     return 0.0, 100.0
   low, high = min(points), max(points)

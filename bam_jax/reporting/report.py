@@ -12,6 +12,7 @@ from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax import files
 from bam_jax import schema
+from bam_jax import variants as variants_lib
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import figures
@@ -37,8 +38,8 @@ def write(
   warnings: Sequence[str] = (),
   baselines: Mapping[str, Mapping] = MappingProxyType({}),
   weak: Mapping[str, Sequence[str]] = MappingProxyType({}),
-) -> None:
-  """Writes all files of the report; each is written whole or not at all.
+) -> list[str]:
+  """Writes all files of the report; each file is replaced whole or not at all.
 
   Everything is rendered before the first file is replaced. Equal inputs give
   equal bytes.
@@ -122,65 +123,70 @@ def summarise(
     `undefined`: `variant`, `task`, `split`, `metric`, `reason` and `seeds` of
     undefined scores.
   """
-  found: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
+  by_seed: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   paths: dict[str, dict[str, dict[int, Path]]] = {}
-  qualities: dict[str, list[scores_lib.Quality]] = {}
   for run in runs:
-    seeds = found.setdefault(run.variant, {})
+    seeds = by_seed.setdefault(run.variant, {})
     seeds.setdefault(run.seed, {})[run.task] = run.scores
     by_variant = paths.setdefault(run.task, {})
     by_variant.setdefault(run.variant, {})[run.seed] = run.outputs
-    if run.variant == teaching.TEACHER and run.quality:
-      qualities.setdefault(run.task, []).append(run.quality)
-  variants, per_seed = {}, {}
-  for variant in sorted(found, key=config_lib.variant_names(config).index):
-    seeds = found[variant]
-    own = config.custom_variants.get(variant)
-    wanted = (own and own.tasks) or tasks.names
-    missing = {
-      str(seed): lacking
-      for seed in sorted({*config_lib.seeds_of_shard(config), *seeds})
-      if (lacking := [n for n in wanted if n not in seeds.get(seed, {})])
-    }
-    per_seed[variant] = {
+  per_seed = {
+    variant: {
       str(seed): _one_seed(tasks, scores)
-      for seed, scores in sorted(seeds.items())
+      for seed, scores in sorted(by_seed[variant].items())
     }
-    of_seeds = list(per_seed[variant].values())
-    variants[variant] = {
-      'seeds': len(seeds),
-      'tasks': statistics.medians([seed['tasks'] for seed in of_seeds]),
-      'average': None,
-      'glue_average': None,
-      'missing': missing,
-    }
-    for key in ('average', 'glue_average'):
-      values = [seed[key] for seed in of_seeds]
-      if not missing and None not in values:
-        variants[variant][key] = float(np.median(values))
-  tests = comparisons.compare(per_seed, tasks)
+    for variant in config_lib.variant_names(config)
+    if variant in by_seed
+  }
+  variants = {
+    variant: _over_seeds(config, variant, seeds)
+    for variant, seeds in per_seed.items()
+  }
+  scores = comparisons.scores_by_seed(per_seed, tasks)
+  tests = comparisons.compare(scores)
   draws = comparisons.Draws(paths, tasks)
   return {
     'variants': variants,
     'per_seed': per_seed,
     'statistics': {
       variant: {
-        column: statistics.summarise(scores)
-        for column in (*tasks.names, comparisons.AVERAGE)
-        if (scores := comparisons.scores_of(seeds, column, tasks))
+        column: statistics.summarise(values)
+        for column, values in by_column.items()
       }
-      for variant, seeds in per_seed.items()
+      for variant, by_column in scores.items()
     },
     'comparisons': tests,
     **{
       test.__name__: comparisons.resampled(tests, draws, test)
       for test in (comparisons.bootstrap, comparisons.over_examples)
     },
-    'verdicts': verdicts.summarise(config, variants, per_seed, draws, tasks),
-    'pairs': pairs.tables(config, per_seed, tasks),
-    'teachers': teaching.summarise(qualities, paths, tasks),
+    'verdicts': verdicts.summarise(config, variants, scores, draws),
+    'pairs': pairs.tables(config, scores),
+    'teachers': teaching.summarise(runs, paths, tasks),
     'undefined': _undefined(scores_frame(runs)),
   }
+
+
+def _over_seeds(
+  config: config_lib.Config, variant: str, seeds: Mapping[str, dict]
+) -> dict[str, object]:
+  """Summarises one variant's scores over its seeds."""
+  planned = map(str, config_lib.seeds_of_shard(config))
+  missing = {}
+  for seed in sorted({*planned, *seeds}, key=int):
+    known = seeds[seed]['tasks'] if seed in seeds else ()
+    wanted = variants_lib.resolve(config, variant).tasks
+    if lacking := [task for task in wanted if task not in known]:
+      missing[seed] = lacking
+  result = {
+    'seeds': len(seeds),
+    'tasks': statistics.medians([seed['tasks'] for seed in seeds.values()]),
+  }
+  for key in ('average', 'glue_average'):
+    values = [seed[key] for seed in seeds.values()]
+    is_complete = not missing and None not in values
+    result[key] = float(np.median(values)) if is_complete else None
+  return result | {'missing': missing}
 
 
 def _summarise_baselines(
@@ -188,7 +194,7 @@ def _summarise_baselines(
   records: Mapping[str, Mapping],
   variants: Mapping[str, dict],
 ) -> dict[str, dict[str, object]]:
-  """Summarises the baselines that need no run.
+  """Summarises the scores of the majority class and of the frozen encoder.
 
   Returns:
     Baseline -> `tasks` and averages, as of one seed of a variant; and
@@ -265,9 +271,11 @@ def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
 def _shares(
   runs: Sequence[scores_lib.RunScores], curves: curves_lib.Curves
 ) -> dict[str, dict[str, dict[str, float]]]:
-  """Returns variant -> task -> `intended` and `drawn` share, 0 to 1.
+  """Returns each task's intended and drawn share of a variant's examples.
 
-  Variants of single-task runs, or without a record of both, are left out.
+  Returns:
+    Variant -> task -> `intended` and `drawn`, 0 to 1. Variants of single-task
+    runs, or without a record of both, are left out.
   """
   intended: dict[str, dict[str, float]] = {}
   for run in runs:
@@ -287,7 +295,7 @@ def _shares(
 def _one_seed(
   tasks: task_lib.TaskTable, scores: Mapping[str, Mapping]
 ) -> dict[str, object]:
-  """Returns one seed's scores under the report's metric names, and averages.
+  """Returns one seed's scores by task and metric, and their averages.
 
   The averages are None unless all tasks have scores.
   """

@@ -1,22 +1,9 @@
 """Tests whether one variant is better over seeds, and summarises scores.
 
 Stars come from permuting Welch's statistic over seeds, after Holm's correction.
-False positives: percent of trials with p <= .05 although no variant is better,
-at 5, 10, 20 seeds (benchmarks/false_positives.json; standard errors .2 to .7):
-
-                            equal, large set  unequal spread  other examples
-  permutation, studentised  4.6   5.4  4.5    5.5  5.2  5.2   5.4  7.1  9.4
-  permutation, medians      2.2   5.1  4.5    2.2  9.3  9.1   2.5  6.3  7.6
-  Mann-Whitney U            4.6   4.9  4.5    5.0  5.6  5.8   5.5  6.5  9.2
-  bootstrap, medians       11.5   8.9  9.0    5.4  4.6  3.5   4.5  3.6  4.2
-  the same, as an interval  3.6   4.5  4.0    0.9  1.0  0.7   0.8  1.6  1.3
-  t-test, seeds, examples   5.3   5.2  5.2    5.2  4.8  5.1   5.1  5.0  4.9
-
-The bootstrap is the paper's, in two readings. A star is a claim about this
-development set; the last three cover other examples too. If a seed has similar
-effects in both groups, all tests become strict. With one seed the t-test is of
-examples alone, and between two seeds of one method it finds a difference in 14
-to 49 of 100 trials (two-sided: 17 to 100).
+A star is a claim about this development set. README.md says how often each test
+finds a difference where there is none; benchmarks/false_positives.json has the
+simulated rates.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -40,7 +27,7 @@ _EXACT_RANKS = 20_000  # Two groups of 8 seeds: 12,870 splits.
 
 
 class Verdict(NamedTuple):
-  """The test result of one table cell.
+  """Test result for one table cell.
 
   Attributes:
     p_value: before correction; None if there is no test, such as with one seed.
@@ -86,13 +73,11 @@ def summarise(scores: Sequence[float]) -> dict[str, float | None]:
   }
 
 
-def median_interval(
-  scores: Sequence[float], confidence: float = 0.95
-) -> tuple[float, float, float]:
-  """Returns the ends of an interval of the median, and its coverage, 0 to 1.
+def median_interval(scores: Sequence[float]) -> tuple[float, float, float]:
+  """Returns a confidence interval of the median, and its coverage, 0 to 1.
 
   The ends are two order statistics, x(k) and x(n + 1 - k), with the largest k
-  that covers the median with `confidence`: each score is below the median with
+  that covers the median with 95%: each score is below the median with
   probability 1/2 (Hollander and Wolfe 1999, "Nonparametric Statistical
   Methods", section 3.6). For ties the coverage is a lower bound. If the range
   of the scores covers less, the range is returned.
@@ -106,7 +91,7 @@ def median_interval(
   ends = np.arange(1, count // 2 + 1)
   # The median is outside if fewer than k scores are on one of its sides.
   coverage = 1 - 2 * scipy.stats.binom.cdf(ends - 1, count, 0.5)
-  place = max(0, np.count_nonzero(coverage >= confidence) - 1)
+  place = max(0, np.count_nonzero(coverage >= 0.95) - 1)
   ordered = np.sort(scores)
   low, high = ordered[place], ordered[-1 - place]
   return float(low), float(high), float(coverage[place])
@@ -115,7 +100,7 @@ def median_interval(
 def studentised(
   student: np.ndarray, baseline: np.ndarray, axis: int = -1
 ) -> np.ndarray:
-  """Welch's statistic: the difference of means over its standard error.
+  """Returns Welch's statistic: the difference of means over its standard error.
 
   A permutation test of it keeps its level for large groups of unequal spread
   too (Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses
@@ -134,7 +119,7 @@ def studentised(
 def permutation_test(
   student: Sequence[float] | np.ndarray,
   baseline: Sequence[float] | np.ndarray,
-  rng: np.random.Generator,
+  rng: np.random.Generator | int,
   statistic: Callable[..., np.ndarray] = studentised,
   resamples: int = _RESAMPLES,
 ) -> float | np.ndarray:
@@ -227,49 +212,27 @@ def shift(student: Sequence[float], baseline: Sequence[float]) -> float:
   return float(np.median(np.subtract.outer(student, baseline)))
 
 
-def smallest_p_value(
-  student: int, baseline: int, resamples: int = _RESAMPLES
-) -> float:
-  """Returns the smallest possible p-value of `permutation_test`."""
-  splits = math.comb(student + baseline, student)
-  return 1 / splits if splits <= resamples else 1 / (resamples + 1)
+# Tests of [K, n] scores of students and [K, m] of baselines: [K] p-values. All
+# pairs have the same random splits, so that their order does not matter.
+PERMUTATION = functools.partial(permutation_test, rng=0)
+MANN_WHITNEY = functools.partial(mann_whitney, alternative='two-sided')
 
 
 @functools.cache
-def _smallest_mann_whitney(student: int, baseline: int) -> float:
-  """Returns the smallest possible two-sided p-value of `mann_whitney`."""
+def smallest_p_value(
+  test: Callable[..., np.ndarray], student: int, baseline: int
+) -> float:
+  """Returns the p-value of a test for groups of seeds that do not overlap."""
   scores = np.arange(student + baseline)
-  return float(mann_whitney(scores[baseline:], scores[:baseline], 'two-sided'))
-
-
-class Test(NamedTuple):
-  """A significance test over seeds.
-
-  Attributes:
-    p_values: [K, n] scores of students and [K, m] of baselines -> [K] p-values.
-    smallest: n and m -> the smallest possible p-value.
-  """
-
-  p_values: Callable[..., np.ndarray]
-  smallest: Callable[[int, int], float]
-
-
-# Every cell has the same splits: its p-value depends on its own scores alone.
-PERMUTATION = Test(
-  lambda a, b: permutation_test(a, b, np.random.default_rng(0)),
-  smallest_p_value,
-)
-MANN_WHITNEY = Test(
-  lambda a, b: mann_whitney(a, b, 'two-sided'), _smallest_mann_whitney
-)
+  return float(test(scores[baseline:], scores[:baseline]))
 
 
 def seeds_needed(
-  tests: int, test: Test = PERMUTATION, level: float = LEVEL
+  tests: int, test: Callable[..., np.ndarray] = PERMUTATION
 ) -> int:
-  """Returns how many seeds per group a table of tests needs for any star.
+  """Returns how many seeds per group are needed before any test can be starred.
 
-  A corrected p-value must be below `level`: with one test, 1 / 20 is not below
+  A corrected p-value must be below .05: with one test, 1 / 20 is not below
   .05, but 1 / 70 is.
 
   Raises:
@@ -280,16 +243,16 @@ def seeds_needed(
     (4, 5)
   """
   for seeds in range(2, 30):
-    if tests * test.smallest(seeds, seeds) < level:
+    if tests * smallest_p_value(test, seeds, seeds) < LEVEL:
       return seeds
   raise ValueError(f'with {tests} tests no number of seeds gives a star')
 
 
 def judge(
   table: Mapping[Hashable, tuple[Sequence[float], Sequence[Sequence[float]]]],
-  test: Test = PERMUTATION,
+  test: Callable[..., np.ndarray] = PERMUTATION,
 ) -> dict[Hashable, Verdict]:
-  """Tests for each cell of a table whether a student beats every baseline.
+  """Tests for each table cell whether a student beats every baseline.
 
   The p-value of a cell is the largest over its baselines (Berger 1982). Holm's
   correction is over all cells.
@@ -298,7 +261,7 @@ def judge(
     table: cell -> the student's scores by seed, and those of each baseline. A
       cell is not tested if a group has fewer than two scores or an undefined
       one (nan): leaving that seed out would be a choice of seeds.
-    test: the test of a student against one baseline.
+    test: `PERMUTATION` or `MANN_WHITNEY`, of a student and one baseline.
 
   Example:
     >>> scores = ([4.0, 5.0, 6.0, 7.0], [[0.0, 1.0, 2.0, 3.0]])
@@ -322,14 +285,17 @@ def judge(
   for sizes, pairs in by_sizes.items():
     for start in range(0, len(pairs), _PAIRS_AT_ONCE):
       cells, *groups = zip(*pairs[start : start + _PAIRS_AT_ONCE])
-      for cell, p_value in zip(cells, test.p_values(*groups)):
+      for cell, p_value in zip(cells, test(*groups)):
         p_values[cell] = max(p_values[cell] or 0.0, float(p_value))
-        smallest[cell] = max(smallest[cell] or 0.0, test.smallest(*sizes))
-  # The corrected p-values if every cell were as clear as it can be.
-  possible = holm(list(smallest.values()))
-  found = holm(list(p_values.values()))
+        least = smallest_p_value(test, *sizes)
+        smallest[cell] = max(smallest[cell] or 0.0, least)
   verdicts = {}
-  for cell, corrected, best in zip(table, found, possible):
+  for cell, corrected, best in zip(
+    table,
+    holm(list(p_values.values())),
+    # The corrected p-values if every cell were as clear as it can be.
+    holm(list(smallest.values())),
+  ):
     stars, reason = '', NOT_SIGNIFICANT
     if cell in undefined:
       reason = UNDEFINED
@@ -345,7 +311,7 @@ def judge(
 def medians(
   seeds: Sequence[Mapping[str, Mapping[str, float]]],
 ) -> dict[str, dict[str, float]]:
-  """Returns medians over seeds, in the nesting of one seed's values.
+  """Returns the median over seeds of each value, in the same nesting.
 
   Example:
     >>> medians([{'rte': {'accuracy': 60.0}}, {'rte': {'accuracy': 62.0}}])

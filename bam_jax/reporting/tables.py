@@ -19,7 +19,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class Report(NamedTuple):
-  """The data that tables and plots show; `summary` becomes report.json."""
+  """Data for tables and plots; `summary` becomes report.json."""
 
   summary: Mapping[str, dict]
   config: config_lib.Config
@@ -28,7 +28,7 @@ class Report(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """A number in a table, with stars; bold if it is the best of its column."""
+  """A table cell with stars, which is bold if it is the best of its column."""
 
   text: str
   stars: str = ''
@@ -36,7 +36,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-  """A table before it is written in a format.
+  """A table, independent of the output format.
 
   Attributes:
     name: names the table in HTML and LaTeX.
@@ -101,7 +101,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table, caption: str) -> str:
-  """Returns the table's `latex_columns` as a floating `table*` of booktabs."""
+  """Returns the table's `latex_columns` as LaTeX, for the package booktabs."""
   columns = table.latex_columns
   # Room for the most stars of a column, so that its numbers are aligned.
   room = [
@@ -146,7 +146,7 @@ def _frame(
   name: Callable[[str], str],
   small: str = '',
 ) -> pd.DataFrame:
-  """Returns cells and names as text; `small` precedes the measures."""
+  """Returns the formatted cells as a frame; `small` precedes the measures."""
   columns = [
     name(escape.plain(text)) for text in table.header if isinstance(text, str)
   ]
@@ -201,8 +201,8 @@ def verdict_table(report: Report) -> Table:
   found = report.summary['verdicts']
   rows = []
   for task, cell in found['tasks'].items():
-    best = {'student': {found['student']}, 'own': {found['own']}}
-    best = best.get(cell['verdict'], {found['student'], found['own']})
+    both = {found['student'], found['own']}
+    best = {found[cell['verdict']]} if cell['verdict'] in found else both
     is_weak = best <= {*report.summary['weak'].get(task, ())}
     difference = words.number(cell['difference'], '+z.1f')
     if cell['half_width'] is not None:
@@ -210,19 +210,20 @@ def verdict_table(report: Report) -> Table:
     rows.append(
       [
         task,
-        words.verdict(found, cell) + (words.WEAK if is_weak else ''),
+        words.verdict(found, cell['verdict']) + words.WEAK * is_weak,
         difference,
         words.p_value(cell['corrected']),
-        f'{cell["examples"]:,}' if cell['examples'] else words.NOTHING,
+        words.number(cell['examples'] or None, ',d'),
       ]
     )
   header = ['task', 'what serves best', 'difference', 'p', 'dev examples']
   note = words.about_verdicts(found) if rows else ''
-  return Table('verdicts', 'What serves best', note, header, rows, 2)
+  title = words.text('verdicts.title')
+  return Table('verdicts', title, note, header, rows, 2)
 
 
 def baseline_table(report: Report) -> Iterator[Table]:
-  """Yields the effects and p-values that decide the main table's stars."""
+  """Yields the table of tests against Single and Multi, behind the stars."""
   rows, reasons, is_tested = [], [], False
   for variant, by_column in report.summary['comparisons'].items():
     for column, test in by_column.items():
@@ -246,22 +247,18 @@ def baseline_table(report: Report) -> Iterator[Table]:
   header += [f'shift, {words.label(b)}' for b in comparisons.BASELINES]
   header += ['p, other seeds', 'verdict', 'p, other examples too']
   header += ["p, paper's bootstrap"]
-  note = (
-    'Shift: the median difference of all pairs of seeds (Hodges-Lehmann). p,'
-    ' other seeds: the permutation test of the stars; other examples too: a'
-    " t-test over seeds and dev examples; paper's bootstrap: of medians, over"
-    ' both. Each is the larger p of the two baselines, corrected. Simulated'
-    " without any difference, the paper's bootstrap finds one, instead of in 5"
-    f' of 100 tests, in {bootstrap.ERROR_RATES}.'
-  )
-  why = words.first_of(reasons)
-  note += f' Where there is none: {why}.' if why else ''
+  untested = ''
+  if why := words.first_of(reasons):
+    untested = words.text('baselines.untested', why=why)
+  rates = bootstrap.ERROR_RATES
   if is_tested:
-    yield Table('baselines', words.BASELINES_TITLE, note, header, rows, 2)
+    yield _make_table(
+      'baselines', header, rows, 2, rates=rates, untested=untested
+    )
 
 
 def pair_tables(report: Report) -> Iterator[Table]:
-  """Yields one table for each kind of compared pairs of variants.
+  """Yields a table for each kind of comparison between two variants.
 
   Without tests, such as with one seed, only those of own variants are shown.
   """
@@ -293,15 +290,11 @@ def pair_tables(report: Report) -> Iterator[Table]:
           *effect,
         ]
       )
-    note = (
-      'p: Mann-Whitney U over seeds, two-sided. Shift: the median difference of'
-      f' all pairs of seeds (Hodges-Lehmann). {_power(table["rows"])}'
-    )
     shown = len(header) if is_tested else header.index('95% interval')
     yield Table(
       f'{table["kind"]}-{place}',
       words.pair_title(table),
-      note,
+      words.text('pairs.note', power=_power(table['rows'])),
       header[:shown],
       [row[:shown] for row in rows],
       3,
@@ -309,15 +302,27 @@ def pair_tables(report: Report) -> Iterator[Table]:
     )
 
 
+def _make_table(
+  name: str,
+  header: Sequence[str],
+  rows: Sequence[Sequence[str]],
+  text_columns: int,
+  **values: str,
+) -> Table:
+  """Returns a table with its title and note from texts.toml."""
+  title = words.text(f'{name}.title')
+  note = words.text(f'{name}.note', **values)
+  return Table(name, title, note, header, rows, text_columns)
+
+
 def _power(rows: Sequence[Mapping]) -> str:
-  """Returns the levels of the stars, or how many seeds any star needs."""
   reasons = {r['reason'] for r in rows if r['variant'] != r['baseline']}
   if reasons != {statistics.NOT_ENOUGH_SEEDS}:
     return words.LEVELS + '.'
   tests = sum(row['p_value'] is not None for row in rows)
   if not tests:
-    return 'Nothing is tested: one seed, or undefined scores.'
-  return words.seeds_needed(tests, statistics.MANN_WHITNEY)
+    return words.text('pairs.no_test')
+  return words.describe_power(tests, statistics.MANN_WHITNEY)
 
 
 # Name of a measure -> (its column, how it is written, the factor before that).
@@ -344,13 +349,8 @@ def teacher_table(report: Report) -> Iterator[Table]:
       rows.append([*row, words.number(None if same is None else 100 * same)])
   header = ['task', 'rows', *(column for column, _, _ in _QUALITY.values())]
   header.append('another seed')
-  note = (
-    f'{words.label(teaching.TEACHER)}, medians over seeds. In percent: how'
-    ' often the likeliest class is the gold label, its mean probability, the'
-    ' expected calibration error, and how often two seeds predict the same'
-    ' class, mean over pairs. The absolute error of scores is on 0 to 1.'
-  )
-  yield Table('teachers', 'Teachers', note, header, rows, 2)
+  teacher = words.label(teaching.TEACHER)
+  yield _make_table('teachers', header, rows, 2, teacher=teacher)
 
 
 def seed_table(report: Report) -> Iterator[Table]:
@@ -373,14 +373,8 @@ def seed_table(report: Report) -> Iterator[Table]:
     for variant, by_column in report.summary['statistics'].items()
     if (found := by_column.get(column))
   ]
-  note = (
-    'The interval covers the median over seeds with at least 95%: two of the'
-    ' ordered scores. With fewer than 6 seeds it is the range of the scores,'
-    ' and what it covers stands beside it. The deviation is that of single'
-    ' seeds.'
-  )
   if any(row[3] != '1' for row in rows):
-    yield Table('seeds', 'Scores over seeds', note, header, rows, 3)
+    yield _make_table('seeds', header, rows, 3)
 
 
 def metric_table(report: Report) -> Iterator[Table]:
@@ -393,11 +387,11 @@ def metric_table(report: Report) -> Iterator[Table]:
       numbers = [words.number(found.get(metric)) for found in by_variant]
       rows.append([task, metric, *numbers])
   header = ['task', 'metric', *map(words.label, variants)]
-  note = 'Medians over seeds.'
-  yield Table('metrics', 'Every metric', note, header, rows, 2)
+  yield _make_table('metrics', header, rows, 2)
 
 
-# The tables below the main one. To add one, write its function and add it here.
+# The tables below the main one. To add one, write its function and add it here;
+# its title and note are in texts.toml.
 TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
   baseline_table,
   pair_tables,

@@ -1,6 +1,6 @@
 """Quality of the single-task teachers, and agreement between their seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import contextlib
 import itertools
 
@@ -15,13 +15,11 @@ TEACHER = 'single'
 
 
 def summarise(
-  qualities: Mapping[str, Sequence[scores_lib.Quality]],
+  runs: Sequence[scores_lib.RunScores],
   paths: outputs_lib.Paths,
   tasks: task_lib.TaskTable,
 ) -> dict[str, dict]:
   """Summarises the quality of teachers and the agreement of their seeds.
-
-  `qualities` has the recorded quality of each task's teachers.
 
   Returns:
     Task -> `quality`, medians under the names of one teacher's values, and
@@ -31,11 +29,18 @@ def summarise(
   """
   found = {}
   for task in tasks.tasks:
-    quality = statistics.medians(qualities.get(task.name, ()))
+    quality = statistics.medians(
+      [
+        run.quality
+        for run in runs
+        if (run.variant, run.task) == (TEACHER, task.name)
+      ]
+    )
     same = None
     if task.kind.one_class:
       with contextlib.suppress(outputs_lib.Missing):
-        same = agreement(outputs_lib.read(paths, task, TEACHER).predictions)
+        by_seed = paths.get(task.name, {}).get(TEACHER, {})
+        same = agreement(outputs_lib.read(task, by_seed).predictions)
     if quality or same is not None:
       found[task.name] = {'quality': quality, 'agreement': same}
   return found

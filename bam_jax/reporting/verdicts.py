@@ -15,7 +15,6 @@ from bam_jax.reporting import bootstrap
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import statistics
-from bam_jax.tasks import task as task_lib
 
 # What a test is over; or both, joined by `and`.
 SEEDS, EXAMPLES = 'seeds', 'dev examples'
@@ -25,54 +24,58 @@ _MULTI = ('multi_searched', 'multi')  # Baselines of the average.
 
 
 def find_student(config: config_lib.Config, names: Sequence[str]) -> str | None:
-  """Returns the variant that could serve all tasks: one that was taught.
+  """Finds the multi-task variant that could serve all tasks.
 
   `single_to_multi` is preferred, then any other taught multi-task variant, then
   an untaught one, in the order of `names`.
   """
   found = [
     name
-    for name in names
-    if not (variant := variants.resolve(config, name)).is_single
-    and {*config.tasks} <= {*variant.tasks}
+    for name in _over_all_tasks(config, names)
+    if not variants.resolve(config, name).is_single
   ]
-  found.sort(key=lambda name: not variants.resolve(config, name).teacher)
-  return (
-    'single_to_multi' if 'single_to_multi' in found else next(iter(found), None)
-  )
+
+  def rank(name: str) -> tuple[bool, bool]:
+    is_taught = bool(variants.resolve(config, name).teacher)
+    return name != 'single_to_multi', not is_taught
+
+  return min(found, key=rank, default=None)
 
 
 def find_own(config: config_lib.Config, names: Sequence[str]) -> str | None:
-  """Returns the single-task variant that serves a task best without a teacher.
+  """Finds the single-task variant, without a teacher, to compare it with.
 
   The choice is by name, not by score: the searched one if there is one.
   """
+  like = {name: own.like for name, own in config.custom_variants.items()}
+  ranks = {
+    name: _OWN.index(like.get(name, name))
+    for name in _over_all_tasks(config, names)
+    if like.get(name, name) in _OWN and not variants.resolve(config, name).start
+  }
+  return min(ranks, key=ranks.get, default=None)
 
-  def like(name: str) -> str:
-    own = config.custom_variants.get(name)
-    return own.like if own else name
 
-  found = [
+def _over_all_tasks(
+  config: config_lib.Config, names: Sequence[str]
+) -> list[str]:
+  return [
     name
     for name in names
-    if like(name) in _OWN
-    and not (variant := variants.resolve(config, name)).start
-    and {*config.tasks} <= {*variant.tasks}
+    if {*config.tasks} <= {*variants.resolve(config, name).tasks}
   ]
-  return min(found, key=lambda name: _OWN.index(like(name)), default=None)
 
 
 def summarise(
   config: config_lib.Config,
   medians: Mapping[str, dict],
-  per_seed: Mapping[str, Mapping[str, dict]],
+  scores: comparisons.Scores,
   draws: comparisons.Draws,
-  tasks: task_lib.TaskTable,
 ) -> dict[str, object]:
-  """Compares the student with each task's own model, and the averages.
+  """Compares the student with each task's own model, and their averages.
 
-  The scores are `variants` and `per_seed` of `report.summarise`. Incomplete
-  variants have no average, so they are not in `averages`.
+  `medians` is `variants` of `report.summarise`. Incomplete variants have no
+  average there, so they are not in `averages`.
 
   Returns:
     `student`, `own` and `teacher`, variants or None; `is_taught`, whether the
@@ -83,7 +86,7 @@ def summarise(
     `verdict`, `over` (what the test is over), `examples` and `reason`, why it
     is not over both seeds and examples, or not tested.
   """
-  names = [name for name, seeds in per_seed.items() if seeds]
+  names = [name for name in scores if scores[name]]
   student, own = find_student(config, names), find_own(config, names)
   found = {'student': student, 'own': own, 'teacher': None, 'is_taught': False}
   found |= {'tasks': {}, 'averages': {}}
@@ -93,25 +96,23 @@ def summarise(
   found['is_taught'] = bool(teacher)
   if teacher in names and not variants.find_external_logits(config, student):
     found['teacher'] = teacher
-  if own:
-    for task in tasks.names:
-      cell = _compare(student, own, task, per_seed, draws, tasks)
-      if cell:
-        found['tasks'][task] = cell
-  for baseline in dict.fromkeys((found['teacher'], own, *_MULTI)):
-    pair = student, baseline
-    is_complete = all(
-      name in names and medians[name]['average'] is not None for name in pair
-    )
-    if is_complete and baseline != student:
-      cell = _compare(
-        student, baseline, comparisons.AVERAGE, per_seed, draws, tasks
-      )
-      if cell:
-        found['averages'][baseline] = cell
-  for cells in (found['tasks'].values(), found['averages'].values()):
-    comparisons.correct(list(cells))
-    for cell in cells:
+  complete = {name for name in names if medians[name]['average'] is not None}
+  averages = dict.fromkeys((found['teacher'], own, *_MULTI))
+  pairs = {
+    'tasks': {task: (own, task) for task in config.tasks if own},
+    'averages': {
+      name: (name, comparisons.AVERAGE)
+      for name in averages
+      if {student, name} <= complete and name != student
+    },
+  }
+  for group, baselines in pairs.items():
+    cells = found[group]
+    for key, (baseline, column) in baselines.items():
+      if column in scores[student] and column in scores[baseline]:
+        cells[key] = _compare(student, baseline, column, scores, draws)
+    comparisons.correct(list(cells.values()))
+    for cell in cells.values():
       if cell['corrected'] is not None:
         is_clear = cell['corrected'] < statistics.LEVEL
         better = 'student' if cell['difference'] > 0 else 'own'
@@ -123,17 +124,11 @@ def _compare(
   student: str,
   baseline: str,
   column: str,
-  per_seed: Mapping[str, Mapping[str, dict]],
+  scores: comparisons.Scores,
   draws: comparisons.Draws,
-  tasks: task_lib.TaskTable,
-) -> dict[str, object] | None:
-  """Returns a cell of `summarise`, uncorrected; None if a score is missing."""
-  groups = [
-    comparisons.scores_of(per_seed[name], column, tasks)
-    for name in (student, baseline)
-  ]
-  if not all(groups):
-    return None
+) -> dict[str, object]:
+  """Compares two variants on one column; the p-value is not corrected yet."""
+  groups = [scores[name][column] for name in (student, baseline)]
   cell = {'difference': float(np.mean(groups[0]) - np.mean(groups[1]))}
   cell |= dict.fromkeys(('half_width', 'p_value', 'corrected'))
   cell |= {'verdict': 'not tested', 'over': '', 'examples': 0, 'reason': ''}

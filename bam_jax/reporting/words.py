@@ -1,23 +1,30 @@
-"""The sentences of the report, and how it writes names and numbers."""
+"""The report's sentences, and the format of its names and numbers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import math
+from pathlib import Path
+import tomllib
+
+import jinja2
+import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import escape
 from bam_jax import schema
 from bam_jax import variants as variants_lib
 from bam_jax.reporting import statistics
 from bam_jax.reporting import verdicts
 from bam_jax.tasks import task as task_lib
 
-_PAPER_SEEDS = 20
-BASELINES_TITLE = 'Better than Single and than Multi'
-_PAIR_TITLES = {
-  'multi_task': 'What multi-task training changes',
-  'teachers': 'What teachers change',
-  'searched': 'Against searched settings',
-  'ablations': 'Own variants against what they are like or start from',
-  'study': 'Which tasks help {task}',
+_TEXTS = tomllib.loads(
+  Path(__file__).with_name('texts.toml').read_text(encoding='utf-8')
+)
+# Verdict on a task -> what it recommends, in the order of the first sentences.
+_VERDICTS = {
+  'student': 'serve {student}',
+  'own': 'serve its own model',
+  'no difference': 'no difference shown',
+  'not tested': 'not tested',
 }
 NOTHING = '—'
 # Marks a variant that is no better than the majority class.
@@ -28,22 +35,22 @@ LEVELS = ', '.join(
   f'{stars} p < {str(level).lstrip("0")}'
   for stars, level in reversed(statistics.STARS)
 )
-_LABELS = {
-  'single': 'Single',
-  'single_searched': 'Single, searched',
-  'multi': 'Multi',
-  'multi_searched': 'Multi, searched',
-  'single_to_single': 'Single→Single',
-  'multi_to_multi': 'Multi→Multi',
-  'single_to_multi': 'Single→Multi',
-  'majority': 'Majority',
-  'frozen_encoder': 'Frozen encoder',
-}
 
 
 def label(variant: str) -> str:
   """Returns a variant's name in the report."""
-  return _LABELS.get(variant, variant.replace('_', ' '))
+  return _TEXTS['labels'].get(variant, variant.replace('_', ' '))
+
+
+def text(name: str, **values: object) -> str:
+  """Returns a text from texts.toml, with values filled in.
+
+  Example:
+    >>> text('pairs.study', task='rte')
+    'Which tasks help rte'
+  """
+  group, key = name.split('.')
+  return _TEXTS[group][key].format(**values)
 
 
 def is_number(value: float | None) -> bool:
@@ -63,18 +70,18 @@ def number(
 
 
 def interval(low: float | None, high: float | None, form: str) -> str:
-  """Formats an interval; a dash if there is none."""
+  """Formats an interval; a missing one is a dash."""
   if low is None:
     return NOTHING
   return f'{number(low, form)} to {number(high, form)}'
 
 
 def median_interval(found: Mapping[str, float | None]) -> str:
-  """Formats the interval of a median; with its coverage if below 95%."""
-  text = interval(found['low'], found['high'], '.2f')
+  """Formats the interval of a median, with its coverage if below 95%."""
+  ends = interval(found['low'], found['high'], '.2f')
   if found['low'] is None or found['coverage'] >= 0.95:
-    return text
-  return f'{text} ({found["coverage"]:.0%})'
+    return ends
+  return f'{ends} ({found["coverage"]:.0%})'
 
 
 def p_value(value: float | None) -> str:
@@ -86,44 +93,49 @@ def p_value(value: float | None) -> str:
 
 def p_sentence(value: float) -> str:
   """Formats a p-value within a sentence, such as `p < .001` or `p = .021`."""
-  text = p_value(value)
-  return f'p < {text[1:]}' if text.startswith('<') else f'p = {text}'
+  number = p_value(value)
+  return f'p < {number[1:]}' if number.startswith('<') else f'p = {number}'
 
 
 def headline(summary: Mapping[str, dict]) -> list[str]:
-  """Returns the first sentences: the averages, and what serves each task."""
+  """Returns the report's first sentences: averages, and what to serve."""
   found = summary['verdicts']
-  if not found['averages']:
-    sentences = [_highest_average(summary['variants'])]
-  else:
-    against = [_against(found, name) for name in found['averages']]
-    average = summary['variants'][found['student']]['average']
-    sentences = [
-      f'On average {_student(found)} ({number(average, absent="incomplete")})'
-      f' is {" and ".join(against)}.'
-    ]
-  sentences += _untrained(summary)
+  sentences = [_about_average(summary)]
+  sentences += [
+    f'No variant is above {label(name)}, which needs no training run:'
+    f' {", ".join(f"{n} {score:.1f}" for n, score in unbeaten.items())}.'
+    for name, entry in summary['baselines'].items()
+    if (unbeaten := entry['unbeaten'])
+  ]
   if found['tasks']:
     sentences.append(_serve(found))
   cells = [*found['averages'].values(), *found['tasks'].values()]
   over = {cell['over'] for cell in cells}
-  if verdicts.EXAMPLES in over:
-    sentences.append(
-      'With one seed the tests are over dev examples alone: another seed may'
-      ' decide otherwise.'
-    )
-  if verdicts.SEEDS in over:
-    sentences.append(
-      'Without dev outputs the tests are over seeds alone: other dev examples'
-      ' may decide otherwise.'
-    )
-  return sentences
+  limits = [w for w in (verdicts.EXAMPLES, verdicts.SEEDS) if w in over]
+  return sentences + [text(f'limits.{what}') for what in limits]
 
 
-def _student(found: Mapping[str, object]) -> str:
-  """Returns the label of the student of `verdicts.summarise`."""
-  name = label(found['student'])
-  return f'the student {name}' if found['is_taught'] else name
+def _about_average(summary: Mapping[str, dict]) -> str:
+  """Compares the student's average with others, or names the highest one."""
+  found, variants = summary['verdicts'], summary['variants']
+  if found['averages']:
+    against = [_against(found, name) for name in found['averages']]
+    student = 'the student ' * found['is_taught'] + label(found['student'])
+    average = number(variants[found['student']]['average'])
+    return f'On average {student} ({average}) is {" and ".join(against)}.'
+  averages = {
+    name: variant['average']
+    for name, variant in variants.items()
+    if variant['average'] is not None
+  }
+  defined = {n: value for n, value in averages.items() if is_number(value)}
+  if not defined:
+    return f'No variant has {"a defined" if averages else "an"} average yet.'
+  of = '' if len(averages) == len(variants) else ' of the complete variants'
+  if len(defined) < len(averages):
+    of = ' of the variants that have one'
+  best = max(defined, key=defined.get)
+  return f'Highest average{of}: {label(best)}, {defined[best]:.1f}.'
 
 
 def _against(found: Mapping[str, object], baseline: str) -> str:
@@ -145,28 +157,22 @@ def _against(found: Mapping[str, object], baseline: str) -> str:
   return f'{difference} {label(baseline)} ({test})'
 
 
-def verdict(found: Mapping[str, object], cell: Mapping[str, object]) -> str:
-  """Says which model serves a task best."""
+def verdict(found: Mapping[str, object], kind: str) -> str:
+  """Says which model to serve; `kind` is a key of `_VERDICTS`."""
   student = 'the student' if found['is_taught'] else label(found['student'])
-  return {
-    'student': f'serve {student}',
-    'own': 'serve its own model',
-    'no difference': 'no difference shown',
-    'not tested': 'not tested',
-  }[cell['verdict']]
+  return _VERDICTS[kind].format(student=student)
 
 
 def _serve(found: Mapping[str, Mapping]) -> str:
-  """Lists the tasks by what serves them best."""
-  tasks: dict[str, list[str]] = {}
-  for order in ('student', 'own', 'no difference', 'not tested'):
-    for task, cell in found['tasks'].items():
-      if cell['verdict'] == order:
-        tasks.setdefault(verdict(found, cell), []).append(task)
-  text = '; '.join(
-    f'{what} for {", ".join(names)}' for what, names in tasks.items()
+  tasks: dict[str, list[str]] = {kind: [] for kind in _VERDICTS}
+  for task, cell in found['tasks'].items():
+    tasks[cell['verdict']].append(task)
+  sentence = '; '.join(
+    f'{verdict(found, kind)} for {", ".join(names)}'
+    for kind, names in tasks.items()
+    if names
   )
-  return f'{text[0].upper()}{text[1:]}.'
+  return f'{sentence[0].upper()}{sentence[1:]}.'
 
 
 def about_verdicts(found: Mapping[str, Mapping]) -> str:
@@ -179,50 +185,19 @@ def about_verdicts(found: Mapping[str, Mapping]) -> str:
   for what, names in over.items():
     which = f' ({", ".join(names)})' if len(over) > 1 else ''
     tests.append(f'over {what}{which}')
-  text = (
-    f'Difference: mean score of {label(found["student"])}, minus that of'
-    f' {label(found["own"])}.'
-  )
+  names = {key: label(found[key]) for key in ('student', 'own')}
+  note = text('verdicts.note', **names)
   if tests:
-    text += (
-      ' ±: half of its 95% interval; the data would not show a smaller one. p:'
-      f' two-sided t-test {" and ".join(tests)}, corrected over the tasks, as ±'
-      ' is not.'
-    )
+    note += text('verdicts.tests', tests=' and '.join(tests))
   why = first_of([cell['reason'] for cell in found['tasks'].values()])
-  return f'{text} Not tested, or not over examples: {why}.' if why else text
+  return note + text('verdicts.untested', why=why) if why else note
 
 
 def first_of(reasons: Sequence[str]) -> str:
-  """Returns the first reason and how many others there are; may be empty."""
+  """Returns the first reason, and how many other reasons there are."""
   found = list(dict.fromkeys(filter(None, reasons)))
   others = f' (and {len(found) - 1} more)' if len(found) > 1 else ''
   return f'{found[0]}{others}' if found else ''
-
-
-def _highest_average(variants: Mapping[str, dict]) -> str:
-  """Returns a sentence on the best average."""
-  found = {name: variant['average'] for name, variant in variants.items()}
-  averages = {name: value for name, value in found.items() if is_number(value)}
-  is_undefined = any(v is not None and math.isnan(v) for v in found.values())
-  if not averages:
-    return (
-      f'No variant has {"a defined" if is_undefined else "an"} average yet.'
-    )
-  best = max(averages, key=averages.get)
-  of = '' if len(averages) == len(variants) else ' of the complete variants'
-  of = ' of the variants that have one' if is_undefined else of
-  return f'Highest average{of}: {label(best)}, {averages[best]:.1f}.'
-
-
-def _untrained(summary: Mapping[str, dict]) -> list[str]:
-  """Says where no variant is better than the majority or a frozen encoder."""
-  return [
-    f'No variant is above {label(name)}, which needs no training run:'
-    f' {", ".join(f"{n} {score:.1f}" for n, score in found.items())}.'
-    for name, entry in summary['baselines'].items()
-    if (found := entry['unbeaten'])
-  ]
 
 
 def remarks(
@@ -230,53 +205,66 @@ def remarks(
   config: config_lib.Config,
   tasks: task_lib.TaskTable,
 ) -> list[str]:
-  """Returns sentences that explain the main table and its limits."""
-  variants, undefined = summary['variants'], summary['undefined']
-  count = len(config_lib.seeds_of_shard(config))
-  said = []
-  if count > 1:
-    few = f'; the paper takes at least {_PAPER_SEEDS}'
-    whole = not any(variant['missing'] for variant in variants.values())
-    said = [
-      f'n = {count} seeds: each number is the median of'
-      f' {"them" if whole else "those that were run"}'
-      f'{few if count < _PAPER_SEEDS else ""}.'
-    ]
-    said += _about_stars(summary)
-  said += _about_corrections(summary)
-  said += [
-    'Scores are 0 to 100 on dev, of the last step. Bold: highest of a column.',
-    'Average (paper): mean over tasks of the metric in the head of the table.',
-    f'Average (GLUE): {_glue_rule(tasks)}.',
+  """Returns the sentences below the main table, from remarks.j2."""
+  tests = _cells(summary['comparisons'])
+  tested = [test for test in tests if test['p_value'] is not None]
+  reasons = {test['reason'] for test in tested}
+  too_few_seeds = ''
+  if reasons == {statistics.NOT_ENOUGH_SEEDS}:
+    too_few_seeds = describe_power(len(tested), statistics.PERMUTATION)
+  over_examples = [
+    other['corrected']
+    for test, other in zip(tests, _cells(summary['over_examples']))
+    if test['stars']
   ]
-  said += _about_controls(variants, config)
-  said += _about_baselines(summary['baselines'], config)
-  if summary['weak']:
-    said.append(
-      f"{WEAK}: no better than the majority, by the median of the task's first"
-      ' metric, or one class only is predicted with some seed.'
-    )
-  left_out = [t.name for t in tasks.tasks if not t.in_average]
-  if left_out:
-    said.append(f'In no average: {", ".join(left_out)}.')
-  for name, variant in variants.items():
-    if variant['missing']:
-      said.append(
-        f'{label(name)} is incomplete, so it has no average:'
-        f' {_lacking(variant["missing"])}.'
-      )
-  if undefined:
-    said.append(
-      'Undefined scores, so that medians, averages and tests with them are'
-      f' undefined too: {"; ".join(map(_undefined, undefined))}.'
-    )
-  return said
+  # Each line is a sentence, so a name must not break it.
+  remarks_template = template(
+    'remarks', finalize=lambda value: str(value).replace('\n', ' ')
+  )
+  sentences = remarks_template.render(
+    {**summary, 'config': config},
+    tasks=tasks.tasks,
+    seeds=len(config_lib.seeds_of_shard(config)),
+    tests=tests,
+    tested=tested,
+    too_few_seeds=too_few_seeds,
+    stars=len(over_examples),
+    agree=[p < statistics.LEVEL for p in over_examples if p is not None],
+    levels=LEVELS,
+    baselines_title=text('baselines.title'),
+    corrections=_corrections(summary),
+    lengths=_lengths(summary['variants'], config),
+    weak_sign=WEAK,
+  )
+  return sentences.strip().split('\n')
 
 
-def _about_controls(
+def template(name: str, **options: object) -> jinja2.Template:
+  """Returns the template `name`.j2 of this folder.
+
+  `options` are those of `jinja2.Environment`.
+  """
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    undefined=jinja2.StrictUndefined,
+    **options,
+  )
+  environment.filters |= {
+    'label': label,
+    'seeds': _seeds,
+    'lacking': _lacking,
+    'line': escape.markdown,
+    'paragraph': escape.paragraph,
+  }
+  return environment.get_template(f'{name}.j2')
+
+
+def _lengths(
   variants: Mapping[str, dict], config: config_lib.Config
 ) -> list[str]:
-  """Names settings that confound Single with multi-task training."""
+  """Describes run lengths if they confound Single with multi-task training."""
   lengths = config.single, config.multi
   rates = [(each.epochs, each.learning_rate) for each in lengths]
   is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}
@@ -287,43 +275,10 @@ def _about_controls(
     or any(is_single[name] for name in searched)
   ):
     return []
-  one, many = ('{:g} epochs at rate {:g}'.format(*each) for each in rates)
-  return [
-    f'Single-task runs take {one}, multi-task runs {many}, and no searched'
-    ' single-task variant was run: their difference is not of multi-task'
-    ' training alone (`single_searched`, config.search).'
-  ]
-
-
-def _about_baselines(
-  baselines: Mapping[str, dict], config: config_lib.Config
-) -> list[str]:
-  """Explains the rows of the baselines, or how to get them."""
-  if baselines:
-    return [
-      'Majority: the most frequent label of the training rows, or their mean'
-      ' score, for every example. Frozen encoder: a linear model of the mean'
-      ' hidden states before training. Neither has seeds, so neither is tested.'
-    ]
-  if config.plan.baselines:
-    return [
-      'The majority class and a frozen encoder are not shown, because this work'
-      ' directory has no scores of them; --mode=evaluate adds them, and so does'
-      ' --mode=run.'
-    ]
-  return []
-
-
-def _undefined(found: Mapping[str, object]) -> str:
-  """Describes some undefined scores and their reason."""
-  return (
-    f'{found["metric"]} of {found["task"]} ({found["split"]}),'
-    f' {label(found["variant"])}, {_seeds(found["seeds"])}: {found["reason"]}'
-  )
+  return ['{:g} epochs at rate {:g}'.format(*each) for each in rates]
 
 
 def _seeds(seeds: Sequence[int | str]) -> str:
-  """Formats seeds, such as `seeds 0, 1`."""
   plural = '' if len(seeds) == 1 else 's'
   return f'seed{plural} {", ".join(map(str, seeds))}'
 
@@ -339,93 +294,37 @@ def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
   )
 
 
-def seeds_needed(tests: int, test: statistics.Test) -> str:
+def describe_power(tests: int, test: Callable[..., np.ndarray]) -> str:
   """Explains how many seeds a number of tests needs for any star."""
   needed = statistics.seeds_needed(tests, test)
-  return (
-    f'Not enough seeds for a star: {tests} tests at once need {needed} seeds.'
-  )
-
-
-def _about_stars(summary: Mapping[str, dict]) -> list[str]:
-  """Explains what a star claims, or why there are no stars."""
-  tests = _cells(summary['comparisons'])
-  tested = [test for test in tests if test['p_value'] is not None]
-  if not tested:
-    why = 'it takes Single, Multi and another one'
-    if tests:
-      why = 'there are too few seeds, or undefined scores'
-    return [f'No variant has a star: {why}.']
-  if all(test['reason'] == statistics.NOT_ENOUGH_SEEDS for test in tested):
-    return [seeds_needed(len(tested), statistics.PERMUTATION)]
-  said = [
-    f'Stars: better than Single and than Multi, {LEVELS}; permutation over'
-    " seeds of Welch's statistic, which compares means, the larger p of the"
-    ' two.'
-  ]
-  others = [
-    other['corrected']
-    for test, other in zip(tests, _cells(summary['over_examples']))
-    if test['stars'] and other['corrected'] is not None
-  ]
-  stars = sum(bool(test['stars']) for test in tests)
-  if others:
-    agree = sum(p < statistics.LEVEL for p in others)
-    said.append(
-      'A star says that other seeds would agree. That other dev examples would'
-      f' agree too is shown for {agree} of {stars}, by a t-test over seeds and'
-      f' examples: see {BASELINES_TITLE}.'
-    )
-  elif stars:
-    said.append('Stars speak of other seeds, not of other dev examples.')
-  return said
+  return text('pairs.too_few_seeds', tests=tests, seeds=needed)
 
 
 def _cells(tests: Mapping[str, Mapping[str, dict]]) -> list[dict]:
-  """Returns the cells of a table by variant and column."""
   return [cell for by_column in tests.values() for cell in by_column.values()]
 
 
-def _about_corrections(summary: Mapping[str, dict]) -> list[str]:
-  """Says which p-values are corrected together, and how many they are."""
+def _corrections(summary: Mapping[str, dict]) -> list[str]:
+  """Lists the groups of p-values corrected together, each with its size."""
   found = summary['verdicts']
-  families = {
-    'the first sentence': list(found['averages'].values()),
-    'what serves best': list(found['tasks'].values()),
+  groups = {
+    'the first sentence': found['averages'].values(),
+    'what serves best': found['tasks'].values(),
     'the stars, and each other test of the same scores': _cells(
       summary['comparisons']
     ),
+    **{pair_title(table): table['rows'] for table in summary['pairs']},
   }
-  for table in summary['pairs']:
-    families[pair_title(table)] = table['rows']
-  counts = {
+  sizes = {
     name: sum(cell['corrected'] is not None for cell in cells)
-    for name, cells in families.items()
+    for name, cells in groups.items()
   }
-  told = '; '.join(f'{name} ({n})' for name, n in counts.items() if n)
-  if not told:
-    return []
-  return [f"p-values are corrected together, by Holm's method, in: {told}."]
+  return [f'{name} ({size})' for name, size in sizes.items() if size]
 
 
 def pair_title(table: Mapping[str, object]) -> str:
   """Returns the title of a table of pairs."""
-  return _PAIR_TITLES[table['kind']].format(task=table['task'])
-
-
-def _glue_rule(tasks: task_lib.TaskTable) -> str:
-  """Describes how GLUE's average of these tasks differs from the paper's."""
-  others = []
-  for task in tasks.tasks:
-    if not task.in_average:
-      continue
-    differs = task.metrics != (task.paper_metric,)
-    rule = f' by {" and ".join(task.metrics)}' if differs else ''
-    if len(task.dev_splits) > 1:
-      rule += f' over {" and ".join(task.dev_splits)}'
-    if rule:
-      others.append(task.name + rule)
-  return f'the same, but {", ".join(others)}' if others else 'the same'
+  return text(f'pairs.{table["kind"]}', task=table['task'])
 
 
 def changed(config: config_lib.Config) -> dict[str, object]:

@@ -63,7 +63,7 @@ def _record(plan, task):
 
 def _outputs(plan, task, name):
   path = plan.workspace.baselines(task) / f'{name}.npz'
-  return outputs.read({task: {'': {0: path}}}, plan.tasks[task], '')
+  return outputs.read(plan.tasks[task], {0: path})
 
 
 def test_the_majority_is_counted_in_the_training_rows(finished):
@@ -263,7 +263,7 @@ def test_a_model_that_a_constant_matches_is_weak(make, tmp_path):
     ' a frozen encoder reaches 70.0, so try more steps or another learning rate'
   )
   text = _weak(plan, 60.0, frozen=59.0)[_CLASSES].text
-  assert 'a frozen encoder is no better, so it may take more' in text
+  assert 'a frozen encoder is no better, so try more training rows' in text
   # The plan's runs are limited to 4 steps.
   text = _weak(plan, 60.0, steps=4)[_CLASSES].text
   assert text.endswith('only: raise config.single.max_steps')

@@ -280,10 +280,9 @@ def _make_outputs(folder: Path) -> None:
 
 def _read_outputs(folder: Path) -> tuple[object, ...]:
   path = folder / 'runs' / 'x' / 'outputs.npz'
-  tasks = task_lib.TaskTable((_task('own.tsv', 'classification'),))
-  paths = {'own': {'x': {0: path}}}
+  task = _task('own.tsv', 'classification')
   try:
-    found = outputs_lib.read(paths, tasks['own'], 'x')
+    found = outputs_lib.read(task, {0: path})
   except outputs_lib.Missing as e:  # A report says so in the place of a number.
     assert str(e) == 'runs/x/outputs.npz is damaged'
     raise errors.UserError(f'{folder}: {e}') from e

@@ -5,37 +5,19 @@ import itertools
 import numpy as np
 import pytest
 
-from bam_jax.reporting import bootstrap
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
-from bam_jax.tasks import kinds
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 from benchmarks import false_positives
+from tests.reporting import plans
 
 _N = 60
-_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
-
-
-def _task(name, metric, **fields):
-  is_regression = metric == 'spearman'
-  return task_lib.Task(
-    name=name,
-    kind=kinds.KINDS['regression' if is_regression else 'classification'],
-    metrics=(metric,),
-    paper_metric=metric,
-    labels=() if is_regression else ('0', '1'),
-    scale=(0.0, 5.0),
-    tables=_TABLES,
-    **fields,
-  )
-
-
 _TASKS = task_lib.TaskTable(
   (
-    _task('word', 'matthews'),
-    _task('score', 'spearman'),
-    _task('odd', 'accuracy', in_average=False),
+    plans.make_task('word', 'matthews'),
+    plans.make_task('score', 'spearman', scale=(0.0, 5.0)),
+    plans.make_task('odd', in_average=False),
   )
 )
 _VARIANTS = ('single', 'multi', 'single_to_multi')
@@ -99,6 +81,11 @@ def _predicted(task, variant, seed):
   return task.kind.predictions(task, logits)
 
 
+def _score(task):
+  metric = metrics.METRICS[task.paper_metric]
+  return lambda outputs, counts: metric(outputs, _gold(task), counts)
+
+
 def _observed(variant, seed):
   """Mean of both tasks' metrics, by the metrics themselves."""
   found = [
@@ -128,7 +115,7 @@ def test_p_value_is_that_of_the_bootstrap_test(tmp_path, column):
       groups['single_to_multi'],
       groups[baseline],
       np.random.default_rng(5),
-      [bootstrap.score_of(t.paper_metric, _gold(t)) for t in tasks],
+      [_score(task) for task in tasks],
     )
     for baseline in comparisons.BASELINES
   )
@@ -179,11 +166,11 @@ def _backwards(*runs):
     (_without('/logits'), 'runs/single_to_multi-s0/outputs.npz is damaged'),
     (
       _backwards(('multi', 1)),
-      'runs/multi-s1/outputs.npz is of other examples',
+      'runs/multi-s1/outputs.npz has other examples than the first seed',
     ),
     (
       _backwards(*[('multi', seed) for seed in _SEEDS]),
-      'the runs of multi are of other examples of word',
+      'the runs of multi have other examples of word',
     ),
   ],
   ids=['labels', 'logits', 'a-run', 'a-variant'],
@@ -202,7 +189,7 @@ def test_a_file_that_is_not_there_is_a_reason(tmp_path):
   found = _found(paths, 'word', 'score')
   for column in ('word', 'score'):
     reason = found[column]['reason']
-    assert reason == 'runs/single-s2/outputs.npz is not there'
+    assert reason == 'runs/single-s2/outputs.npz is missing'
 
 
 def test_one_seed_is_no_test():

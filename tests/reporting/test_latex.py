@@ -9,25 +9,15 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax.reporting import report
-from bam_jax.reporting import scores as scores_lib
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
+from tests.reporting import plans
 
 _EVIL = r'50% of {a_b} & #1 ~ ^ \cmd $x$ | <b> → λ'
 
 
-def _task(name):
-  return task_lib.Task(
-    name=name,
-    kind=kinds.KINDS['classification'],
-    metrics=('accuracy',),
-    paper_metric='accuracy',
-    labels=('0', '1'),
-    tables={'train': task_lib.Table(text=('a',), label='label')},
-  )
-
-
-_TASKS = task_lib.TaskTable((_task('my_task'), _task('other')))
+_TASKS = task_lib.TaskTable(
+  (plans.make_task('my_task'), plans.make_task('other'))
+)
 
 
 @pytest.fixture(name='text', scope='module')
@@ -51,15 +41,8 @@ def _text(tmp_path_factory):
     seeds=tuple(range(9)),
   )
   runs = [
-    scores_lib.RunScores(
-      variant=variant,
-      seed=seed,
-      task=task,
-      scores={'dev': {'accuracy': 50.0 + gain + seed / 10}},
-      curve=tmp_path / 'none.jsonl',
-      outputs=tmp_path / 'none.npz',
-      quality={},
-      share=None,
+    plans.make_run(
+      variant, seed, task, {'dev': {'accuracy': 50.0 + gain + seed / 10}}
     )
     for variant, gain in gains.items()
     for seed in range(9)

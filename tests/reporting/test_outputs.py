@@ -10,21 +10,9 @@ import numpy as np
 import pytest
 
 from bam_jax.reporting import outputs as outputs_lib
-from bam_jax.tasks import kinds
-from bam_jax.tasks import task as task_lib
+from tests.reporting import plans
 
-_TASKS = task_lib.TaskTable(
-  (
-    task_lib.Task(
-      'mood',
-      kinds.KINDS['classification'],
-      ('accuracy',),
-      'accuracy',
-      {'train': task_lib.Table(text=('a',), label='label')},
-      labels=('down', 'up'),
-    ),
-  )
-)
+_MOOD = plans.make_task('mood', labels=('down', 'up'))
 _LOGITS = np.array([[0, 1], [1, 0], [3, 2]], np.float32)
 _GOOD = {
   'mood/dev/uid': np.array(['mood/dev/0', 'mood/dev/1', 'mood/dev/2']),
@@ -34,8 +22,7 @@ _GOOD = {
 
 
 def _read(path: Path) -> outputs_lib.Predicted:
-  paths = {'mood': {'a': {0: path}}}
-  return outputs_lib.read(paths, _TASKS['mood'], 'a')
+  return outputs_lib.read(_MOOD, {0: path})
 
 
 def _peak_bytes(path: Path) -> int:

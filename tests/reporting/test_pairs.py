@@ -9,54 +9,19 @@ import scipy.stats
 from bam_jax import config as config_lib
 from bam_jax.reporting import pairs
 from bam_jax.reporting import statistics
-from bam_jax.tasks import kinds
-from bam_jax.tasks import task as task_lib
 
-
-def _task(name, **fields):
-  return task_lib.Task(
-    name=name,
-    kind=kinds.KINDS['classification'],
-    metrics=('accuracy',),
-    paper_metric='accuracy',
-    labels=('0', '1'),
-    tables={'train': task_lib.Table(text=('a',), label='label')},
-    **fields,
-  )
-
-
-_TASKS = task_lib.TaskTable((_task('word'), _task('pair'), _task('odd')))
+_TASKS = ('word', 'pair', 'odd')
 
 
 def _config(own=None, **fields):
-  return config_lib.Config(
-    tasks=_TASKS.names, custom_variants=own or {}, **fields
-  )
-
-
-def _per_seed(**scores):
-  """Variant -> seed -> scores; each variant's are {column: [by seed]}."""
-  return {
-    variant: {
-      str(seed): {
-        'average': by_column.get('average', [None] * 9)[seed],
-        'tasks': {
-          name: {'accuracy': values[seed]}
-          for name, values in by_column.items()
-          if name != 'average'
-        },
-      }
-      for seed in range(len(next(iter(by_column.values()))))
-    }
-    for variant, by_column in scores.items()
-  }
+  return config_lib.Config(tasks=_TASKS, custom_variants=own or {}, **fields)
 
 
 def test_a_pair_by_hand():
-  per_seed = _per_seed(
+  by_variant = dict(
     single={'average': [1.0, 2.0, 3.0]}, multi={'average': [2.5, 4.0, 6.0]}
   )
-  (table,) = pairs.tables(_config(), per_seed, _TASKS)
+  (table,) = pairs.tables(_config(), by_variant)
   assert (table['kind'], table['task']) == ('multi_task', None)
   (row,) = table['rows']
   assert (row['variant'], row['baseline']) == ('multi', 'single')
@@ -72,12 +37,12 @@ def test_a_pair_by_hand():
 
 def test_a_table_is_corrected_as_one_and_tables_apart():
   low, high = [1.0, 2.0, 3.0, 4.0, 5.0], [6.0, 7.0, 8.0, 9.0, 9.5]
-  per_seed = _per_seed(
+  by_variant = dict(
     single={'word': low, 'pair': low, 'average': low},
     multi={'word': high, 'pair': low[::-1], 'average': high},
     single_to_multi={'word': low, 'pair': low, 'average': low},
   )
-  multi, taught = pairs.tables(_config(), per_seed, _TASKS)
+  multi, taught = pairs.tables(_config(), by_variant)
   assert [row['column'] for row in multi['rows']] == ['word', 'pair', 'average']
   word, pair, average = multi['rows']
   # 2 of 252 splits, times 3 tests.
@@ -98,13 +63,13 @@ def test_own_variants_stand_against_what_they_are_like():
     ),
   }
   scores = {'word': [1.0, 2.0], 'odd': [1.0, 2.0], 'average': [1.0, 2.0]}
-  per_seed = _per_seed(
+  by_variant = dict(
     multi=scores,
     single_to_multi=scores,
     slow=scores,
     some={'word': [3.0, 4.0], 'odd': [3.0, 4.0]},
   )
-  found = pairs.tables(_config(own), per_seed, _TASKS)
+  found = pairs.tables(_config(own), by_variant)
   (table,) = (t for t in found if t['kind'] == 'ablations')
   assert [
     (r['variant'], r['baseline'], r['column']) for r in table['rows']
@@ -127,9 +92,9 @@ def test_what_starts_from_another_stands_against_that_too():
     'b_tuned': [5.0, 6.0],
     'a_slow': [2.0, 3.0],
   }
-  per_seed = _per_seed(**{k: {'average': v} for k, v in scores.items()})
+  by_variant = {name: {'average': v} for name, v in scores.items()}
   found = pairs.tables(
-    _config(own, variants=('single', 'multi', *own)), per_seed, _TASKS
+    _config(own, variants=('single', 'multi', *own)), by_variant
   )
   (table,) = (t for t in found if t['kind'] == 'ablations')
   assert [(r['variant'], r['baseline'], r['shift']) for r in table['rows']] == [
@@ -146,13 +111,13 @@ def test_a_study_is_of_the_task_that_sets_share_best_first():
     )
     for other in ('pair', 'odd')
   }
-  per_seed = _per_seed(
+  by_variant = dict(
     single={'word': [50.0, 51.0], 'pair': [1.0, 2.0], 'odd': [1.0, 2.0]},
     multi={'word': [60.0, 61.0]},
     word_with_pair={'word': [40.0, 41.0], 'pair': [1.0, 2.0]},
     word_with_odd={'word': [70.0, 71.0], 'odd': [1.0, 2.0]},
   )
-  found = pairs.tables(_config(own), per_seed, _TASKS)
+  found = pairs.tables(_config(own), by_variant)
   (study,) = (t for t in found if t['kind'] == 'study')
   assert study['task'] == 'word'
   rows = study['rows']
@@ -169,14 +134,14 @@ def test_a_study_is_of_the_task_that_sets_share_best_first():
 
 
 def test_nothing_to_compare_makes_no_table():
-  assert pairs.tables(_config(), {}, _TASKS) == []
-  alone = _per_seed(single={'word': [1.0, 2.0]})
-  assert pairs.tables(_config(), alone, _TASKS) == []
+  assert pairs.tables(_config(), {}) == []
+  alone = dict(single={'word': [1.0, 2.0]})
+  assert pairs.tables(_config(), alone) == []
 
 
 def test_one_seed_is_no_test():
-  per_seed = _per_seed(single={'word': [1.0]}, multi={'word': [3.0]})
-  (table,) = pairs.tables(_config(), per_seed, _TASKS)
+  by_variant = dict(single={'word': [1.0]}, multi={'word': [3.0]})
+  (table,) = pairs.tables(_config(), by_variant)
   (row,) = table['rows']
   assert row['p_value'] is None and row['shift'] == 2.0
   assert row['reason'] == 'not enough seeds'
@@ -201,7 +166,8 @@ def test_interval_holds_the_shifts_that_the_test_does_not_reject():
 
 @pytest.mark.parametrize('seeds', [2, 4, 6, 8, 9, 20])
 def test_smallest_p_value_is_twice_that_of_one_side(seeds):
-  found = statistics.MANN_WHITNEY.smallest(seeds, seeds)
+  test = statistics.MANN_WHITNEY
+  found = statistics.smallest_p_value(test, seeds, seeds)
   scores = np.arange(2 * seeds)
   method = 'exact' if seeds <= 8 else 'asymptotic'
   expected = scipy.stats.mannwhitneyu(

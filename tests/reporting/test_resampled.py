@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from bam_jax.reporting import bootstrap
 from bam_jax.tasks import metrics
 
 _N = 40
@@ -46,7 +45,7 @@ def test_score_is_the_metric_of_the_drawn_rows(name, kind):
   targets, outputs = _data(kind)
   rows = _rng(4).integers(0, _N, (20, _N))
   counts = np.array([np.bincount(row, minlength=_N) for row in rows])
-  found = bootstrap.score_of(name, targets)(outputs, counts).T
+  found = metrics.METRICS[name](outputs, targets, counts).T
   expected = [
     [metrics.METRICS[name](output[row], targets[row]) for output in outputs]
     for row in rows
@@ -64,7 +63,7 @@ def test_tallied_score_is_the_metric_of_the_drawn_rows(name):
   tally = np.stack(
     [np.stack([output & gold, output, gold], -1) for output in outputs]
   ).astype(np.int64)
-  found = bootstrap.score_of(name, np.zeros(_N))(tally, counts).T
+  found = metrics.METRICS[name](tally, np.zeros(_N), counts).T
   average = name.removesuffix('_f1')
   expected = [
     [f1_score(gold[row], output[row], average=average) for output in outputs]
@@ -96,7 +95,7 @@ def test_score_is_undefined_where_the_metric_is(name, rows, scale):
   counts[0, 0] = counts[1, 1] = counts[2, 2] = rows
   counts[3] = 1
   counts[4] = [2, 0] + [1] * (rows - 2)
-  found = bootstrap.score_of(name, targets)(outputs, counts).T
+  found = metrics.METRICS[name](outputs, targets, counts).T
   expected = [
     [
       metrics.METRICS[name](np.repeat(output, times), np.repeat(targets, times))
@@ -113,7 +112,7 @@ def test_a_small_variance_is_no_constant():
   targets = np.array([1e9, 3.0, 1.0, 2.0])
   outputs = np.array([[1.0, 2.0, 3.0, 5.0]])
   counts = np.array([[0, 2, 1, 1], [0, 0, 4, 0], [1, 1, 1, 1]])
-  found = bootstrap.score_of('pearson', targets)(outputs, counts).T
+  found = metrics.METRICS['pearson'](outputs, targets, counts).T
   expected = [
     [metrics.pearson(np.repeat(outputs[0], c), np.repeat(targets, c))]
     for c in counts
@@ -137,7 +136,7 @@ def test_a_tallied_score_is_undefined_where_nothing_is_counted(
 ):
   """By hand: each is a share, of 0 in some cases."""
   tally = np.array([[sums, [0, 0, 0]]])  # One run, two examples.
-  found = bootstrap.score_of(name, np.zeros(2))(tally, np.array([[1, 1]])).T
+  found = metrics.METRICS[name](tally, np.zeros(2), np.array([[1, 1]])).T
   np.testing.assert_array_equal(found, [[expected]])
   assert metrics.METRICS[name].reason or name == 'exact_match'
 
@@ -146,7 +145,7 @@ def test_ranks_of_many_examples_are_exact():
   targets = _rng(1).normal(size=5_000)
   outputs = (targets + _rng(2).normal(size=5_000))[None]
   counts = _rng(3).multinomial(5_000, np.full(5_000, 1 / 5_000), 2)
-  found = bootstrap.score_of('spearman', targets)(outputs, counts).T
+  found = metrics.METRICS['spearman'](outputs, targets, counts).T
   for times, score in zip(counts, found):
     expected = metrics.spearman(
       np.repeat(outputs[0], times), np.repeat(targets, times)

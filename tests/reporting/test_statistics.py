@@ -219,33 +219,32 @@ def test_shift_by_hand():
   assert math.isnan(statistics.shift([5.0, math.nan], [4.0, 5.0]))
 
 
-@pytest.mark.parametrize('sizes', [(2, 2), (3, 4), (5, 5), (2, 6)])
-def test_smallest_p_value_is_that_of_groups_without_overlap(sizes):
-  student, baseline = 100 + np.arange(sizes[0]), np.arange(sizes[1])
-  expected = statistics.permutation_test(student, baseline, _rng())
-  assert statistics.smallest_p_value(*sizes) == pytest.approx(expected)
+@pytest.mark.parametrize('sizes', [(2, 2), (3, 4), (5, 5), (2, 6), (9, 9)])
+def test_smallest_p_value_is_that_of_one_split(sizes):
+  found = statistics.smallest_p_value(statistics.PERMUTATION, *sizes)
+  assert found == pytest.approx(1 / math.comb(sum(sizes), sizes[0]))
 
 
 def test_smallest_p_value_of_random_splits():
-  # 184,756 splits
-  assert statistics.smallest_p_value(10, 10, resamples=999) == 0.001
+  # 40,116,600 splits, of which 99,999 are drawn beside the observed one.
+  found = statistics.smallest_p_value(statistics.PERMUTATION, 14, 14)
+  assert found == 1 / 100_000
 
 
 @pytest.mark.parametrize(
-  ('tests', 'level', 'seeds'),
+  ('tests', 'seeds'),
   [
     # Splits of n and n: 6, 20, 70, 252, 924, 3432.
-    (1, 0.05, 4),  # 1 / 20 is not below .05
-    (1, 0.051, 3),
-    (3, 0.05, 4),  # 3 / 70 = .043
-    (4, 0.05, 5),  # 4 / 70 = .057
-    (12, 0.05, 5),  # 12 / 252 = .048
-    (13, 0.05, 6),
-    (3, 0.001, 7),
+    (1, 4),  # 1 / 20 is not below .05
+    (3, 4),  # 3 / 70 = .043
+    (4, 5),  # 4 / 70 = .057
+    (12, 5),  # 12 / 252 = .048
+    (13, 6),
+    (100, 7),  # 100 / 924 = .108, 100 / 3432 = .029
   ],
 )
-def test_seeds_needed_by_hand(tests, level, seeds):
-  assert statistics.seeds_needed(tests, level=level) == seeds
+def test_seeds_needed_by_hand(tests, seeds):
+  assert statistics.seeds_needed(tests) == seeds
 
 
 def test_seeds_needed_for_more_tests_than_any_number_of_seeds_can_carry():

@@ -8,25 +8,11 @@ import pytest
 
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import teaching
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
+from tests.reporting import plans
 
-_TABLES = {'train': task_lib.Table(text=('a',), label='label')}
-_WORD = task_lib.Task(
-  name='word',
-  kind=kinds.KINDS['classification'],
-  metrics=('accuracy',),
-  paper_metric='accuracy',
-  labels=('0', '1', '2'),
-  tables=_TABLES,
-)
-_SCORE = task_lib.Task(
-  name='score',
-  kind=kinds.KINDS['regression'],
-  metrics=('spearman',),
-  paper_metric='spearman',
-  tables=_TABLES,
-)
+_WORD = plans.make_task('word', labels=('0', '1', '2'))
+_SCORE = plans.make_task('score', 'spearman')
 _TASKS = task_lib.TaskTable((_WORD, _SCORE))
 _NO_OUTPUTS = {}
 
@@ -44,14 +30,23 @@ def test_agreement_of_a_single_run_is_none():
 
 
 def test_quality_is_the_median_over_seeds():
-  qualities = {
-    'word': [
-      {'dev': {'accuracy': a, 'confidence': 0.9}, 'train': {'accuracy': 1.0}}
-      for a in (0.5, 0.9, 0.6)
-    ],
-    'score': [{'dev': {'bias': 0.25}}],
-  }
-  found = teaching.summarise(qualities, _NO_OUTPUTS, _TASKS)
+  runs = [
+    plans.make_run(
+      'single',
+      seed,
+      'word',
+      {},
+      quality={
+        'dev': {'accuracy': accuracy, 'confidence': 0.9},
+        'train': {'accuracy': 1.0},
+      },
+    )
+    for seed, accuracy in enumerate((0.5, 0.9, 0.6))
+  ]
+  score = {'dev': {'bias': 0.25}}
+  runs.append(plans.make_run('single', 0, 'score', {}, quality=score))
+  runs.append(plans.make_run('multi', 0, 'score', {}, quality={'dev': {}}))
+  found = teaching.summarise(runs, _NO_OUTPUTS, _TASKS)
   assert found == {
     'word': {
       'quality': {
@@ -84,9 +79,9 @@ def _outputs(tmp_path: Path) -> outputs_lib.Paths:
 
 
 def test_seeds_agree_on_classes_alone(tmp_path):
-  found = teaching.summarise({}, _outputs(tmp_path), _TASKS)
+  found = teaching.summarise([], _outputs(tmp_path), _TASKS)
   assert found == {'word': {'quality': {}, 'agreement': 0.75}}
 
 
 def test_nothing_recorded_is_nothing_said():
-  assert teaching.summarise({}, _NO_OUTPUTS, _TASKS) == {}
+  assert teaching.summarise([], _NO_OUTPUTS, _TASKS) == {}

@@ -13,13 +13,12 @@ import scipy.stats
 from bam_jax import config as config_lib
 from bam_jax.reporting import bootstrap
 from bam_jax.reporting import report
-from bam_jax.reporting import scores as scores_lib
 from bam_jax.reporting import statistics
 from bam_jax.reporting import verdicts
 from bam_jax.reporting import words
-from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from benchmarks import false_positives
+from tests.reporting import plans
 
 _N = 400
 _JSON = Path(false_positives.__file__).with_suffix('.json')
@@ -95,18 +94,9 @@ def test_equal_predictions_are_no_difference():
   assert bootstrap.difference(one, one, 0) is None
 
 
-def _task(name):
-  return task_lib.Task(
-    name=name,
-    kind=kinds.KINDS['classification'],
-    metrics=('accuracy',),
-    paper_metric='accuracy',
-    labels=('0', '1'),
-    tables={'train': task_lib.Table(text=('a',), label='label')},
-  )
-
-
-_TASKS = task_lib.TaskTable(tuple(map(_task, ('more', 'less', 'same'))))
+_TASKS = task_lib.TaskTable(
+  tuple(map(plans.make_task, ('more', 'less', 'same')))
+)
 # Share of right predictions by task; gold labels are 1.
 _RIGHT = {
   'single': (0.5, 0.8, 0.7),
@@ -131,15 +121,12 @@ def _runs(folder, right, seeds, has_outputs=True, apart=()):
       arrays[f'{key}/logits'] = np.eye(2)[predicted]
       arrays[f'{key}/label'] = np.ones(_N, int)
       runs.append(
-        scores_lib.RunScores(
-          variant=variant,
-          seed=seed,
-          task=task,
-          scores={'dev': {'accuracy': 100 * predicted.mean()}},
-          curve=path.with_name('metrics.jsonl'),
+        plans.make_run(
+          variant,
+          seed,
+          task,
+          {'dev': {'accuracy': 100 * predicted.mean()}},
           outputs=path,
-          quality={},
-          share=None,
         )
       )
     if has_outputs:
@@ -244,7 +231,7 @@ def test_without_outputs_the_test_is_over_seeds(tmp_path):
   found = _summary(tmp_path, has_outputs=False)
   cell = found['verdicts']['tasks']['more']
   assert (cell['verdict'], cell['over']) == ('student', 'seeds')
-  assert cell['reason'] == 'runs/single_to_multi-s0/outputs.npz is not there'
+  assert cell['reason'] == 'runs/single_to_multi-s0/outputs.npz is missing'
   text = words.about_verdicts(found['verdicts'])
   assert f'Not tested, or not over examples: {cell["reason"]}.' in text
   sentences = words.headline(found)
