@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import functools
 import math
+from pathlib import Path
 from typing import NamedTuple
 import zlib
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from bam_jax.reporting import bootstrap as bootstrap_lib
 from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.reporting import scores as scores_lib
 from bam_jax.reporting import statistics
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
@@ -37,9 +39,11 @@ class Drawn(NamedTuple):
 class Draws:
   """Scores of all variants on resampled dev examples, computed on first use."""
 
-  def __init__(self, paths: outputs_lib.Paths, tasks: task_lib.TaskTable):
+  def __init__(
+    self, runs: Sequence[scores_lib.RunScores], tasks: task_lib.TaskTable
+  ):
     self._tasks = tasks
-    self._draw = functools.cache(lambda name: _draw(tasks[name], paths))
+    self._draw = functools.cache(lambda name: _draw(tasks[name], runs))
 
   def examples(self, column: str) -> int:
     """Returns the number of dev examples of a task, or of the average."""
@@ -59,9 +63,8 @@ class Draws:
     """
     parts = []
     for name in self._names(column):
-      found = self._draw(name).scores.get(variant)
-      if found is None:
-        found = outputs_lib.Missing(f'{variant} has no run of {name}')
+      no_run = outputs_lib.Missing(f'{variant} has no run of {name}')
+      found = self._draw(name).scores.get(variant, no_run)
       if isinstance(found, outputs_lib.Missing):
         raise found
       parts.append(found)
@@ -177,11 +180,15 @@ def correct(cells: Sequence[dict]) -> None:
     cell['corrected'] = corrected
 
 
-def _draw(task: task_lib.Task, paths: outputs_lib.Paths) -> Drawn:
+def _draw(task: task_lib.Task, runs: Sequence[scores_lib.RunScores]) -> Drawn:
   """Scores all variants on the same resamples of a task's examples."""
+  paths: dict[str, dict[int, Path]] = {}
+  for run in runs:
+    if run.task == task.name:
+      paths.setdefault(run.variant, {})[run.seed] = run.outputs
   found: dict[str, outputs_lib.Predicted] = {}
   result: dict[str, object] = {}
-  for name, by_seed in paths.get(task.name, {}).items():
+  for name, by_seed in paths.items():
     try:
       found[name] = outputs_lib.read(task, by_seed)
     except outputs_lib.Missing as missing:

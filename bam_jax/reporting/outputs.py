@@ -17,8 +17,6 @@ _HEADERS = {
   (1, 0): np.lib.format.read_array_header_1_0,
   (2, 0): np.lib.format.read_array_header_2_0,
 }
-# Task -> variant -> seed -> outputs.npz of the run; a file may be missing.
-Paths = Mapping[str, Mapping[str, Mapping[int, Path]]]
 
 
 class Missing(Exception):

@@ -124,12 +124,9 @@ def summarise(
     undefined scores.
   """
   by_seed: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
-  paths: dict[str, dict[str, dict[int, Path]]] = {}
   for run in runs:
     seeds = by_seed.setdefault(run.variant, {})
     seeds.setdefault(run.seed, {})[run.task] = run.scores
-    by_variant = paths.setdefault(run.task, {})
-    by_variant.setdefault(run.variant, {})[run.seed] = run.outputs
   per_seed = {
     variant: {
       str(seed): _one_seed(tasks, scores)
@@ -144,7 +141,7 @@ def summarise(
   }
   scores = comparisons.scores_by_seed(per_seed, tasks)
   tests = comparisons.compare(scores)
-  draws = comparisons.Draws(paths, tasks)
+  draws = comparisons.Draws(runs, tasks)
   return {
     'variants': variants,
     'per_seed': per_seed,
@@ -162,7 +159,7 @@ def summarise(
     },
     'verdicts': verdicts.summarise(config, variants, scores, draws),
     'pairs': pairs.tables(config, scores),
-    'teachers': teaching.summarise(runs, paths, tasks),
+    'teachers': teaching.summarise(runs, tasks),
     'undefined': _undefined(scores_frame(runs)),
   }
 

@@ -15,9 +15,7 @@ TEACHER = 'single'
 
 
 def summarise(
-  runs: Sequence[scores_lib.RunScores],
-  paths: outputs_lib.Paths,
-  tasks: task_lib.TaskTable,
+  runs: Sequence[scores_lib.RunScores], tasks: task_lib.TaskTable
 ) -> dict[str, dict]:
   """Summarises the quality of teachers and the agreement of their seeds.
 
@@ -29,18 +27,13 @@ def summarise(
   """
   found = {}
   for task in tasks.tasks:
-    quality = statistics.medians(
-      [
-        run.quality
-        for run in runs
-        if (run.variant, run.task) == (TEACHER, task.name)
-      ]
-    )
+    own = [r for r in runs if (r.variant, r.task) == (TEACHER, task.name)]
+    quality = statistics.medians([run.quality for run in own])
     same = None
     if task.kind.one_class:
       with contextlib.suppress(outputs_lib.Missing):
-        by_seed = paths.get(task.name, {}).get(TEACHER, {})
-        same = agreement(outputs_lib.read(task, by_seed).predictions)
+        paths = {run.seed: run.outputs for run in own}
+        same = agreement(outputs_lib.read(task, paths).predictions)
     if quality or same is not None:
       found[task.name] = {'quality': quality, 'agreement': same}
   return found

@@ -45,7 +45,7 @@ def _logits(task, variant, seed):
 
 def _write(tmp_path, change=lambda variant, seed, arrays: arrays):
   """Outputs as `evaluate.save` writes them; `change` spoils some."""
-  paths = {}
+  runs = []
   for variant, seed in itertools.product(_VARIANTS, _SEEDS):
     arrays = {}
     for task in _TASKS.tasks:
@@ -57,9 +57,11 @@ def _write(tmp_path, change=lambda variant, seed, arrays: arrays):
     path = tmp_path / f'{variant}-s{seed}' / 'outputs.npz'
     path.parent.mkdir()
     np.savez(path, **arrays)
-    for task in _TASKS.names:
-      paths.setdefault(task, {}).setdefault(variant, {})[seed] = path
-  return paths
+    runs += [
+      plans.make_run(variant, seed, task, {}, outputs=path)
+      for task in _TASKS.names
+    ]
+  return runs
 
 
 def _tests(*columns):
@@ -67,12 +69,12 @@ def _tests(*columns):
   return {'single_to_multi': {column: {'p_value': 0.1} for column in columns}}
 
 
-def _found(paths, *columns):
-  return _resampled(_tests(*columns), paths)['single_to_multi']
+def _found(runs, *columns):
+  return _resampled(_tests(*columns), runs)['single_to_multi']
 
 
-def _resampled(tests, paths, test=comparisons.bootstrap):
-  draws = comparisons.Draws(paths, _TASKS)
+def _resampled(tests, runs, test=comparisons.bootstrap):
+  draws = comparisons.Draws(runs, _TASKS)
   return comparisons.resampled(tests, draws, test)
 
 
@@ -132,9 +134,13 @@ def test_p_values_are_corrected_over_the_table(tmp_path):
 
 
 def test_the_average_is_over_the_seeds_that_have_every_task(tmp_path):
-  paths = _write(tmp_path)
-  del paths['score']['single_to_multi'][1]
-  draws = comparisons.Draws(paths, _TASKS)
+  missing = ('single_to_multi', 1, 'score')
+  runs = [
+    run
+    for run in _write(tmp_path)
+    if (run.variant, run.seed, run.task) != missing
+  ]
+  draws = comparisons.Draws(runs, _TASKS)
   scores = draws.scores('single_to_multi', 'average')
   expected = [_observed('single_to_multi', seed) / 100 for seed in (0, 2)]
   np.testing.assert_allclose(scores[0], expected)
@@ -184,9 +190,9 @@ def test_without_data_there_is_no_p_value_but_a_reason(
 
 
 def test_a_file_that_is_not_there_is_a_reason(tmp_path):
-  paths = _write(tmp_path)
-  paths['word']['single'][2].unlink()
-  found = _found(paths, 'word', 'score')
+  runs = _write(tmp_path)
+  (tmp_path / 'single-s2' / 'outputs.npz').unlink()
+  found = _found(runs, 'word', 'score')
   for column in ('word', 'score'):
     reason = found[column]['reason']
     assert reason == 'runs/single-s2/outputs.npz is missing'
@@ -195,7 +201,7 @@ def test_a_file_that_is_not_there_is_a_reason(tmp_path):
 def test_one_seed_is_no_test():
   test = {'p_value': None, 'reason': statistics.NOT_ENOUGH_SEEDS}
   tests = {'single_to_multi': {'word': test}}
-  found = _resampled(tests, {})
+  found = _resampled(tests, [])
   assert found['single_to_multi']['word'] == {
     'p_value': None, 'corrected': None, 'reason': 'not enough seeds',
   }  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.reporting import scores as scores_lib
 from bam_jax.reporting import teaching
 from bam_jax.tasks import task as task_lib
 from tests.reporting import plans
@@ -14,7 +14,6 @@ from tests.reporting import plans
 _WORD = plans.make_task('word', labels=('0', '1', '2'))
 _SCORE = plans.make_task('score', 'spearman')
 _TASKS = task_lib.TaskTable((_WORD, _SCORE))
-_NO_OUTPUTS = {}
 
 
 def test_agreement_is_that_of_all_pairs_of_runs():
@@ -46,7 +45,7 @@ def test_quality_is_the_median_over_seeds():
   score = {'dev': {'bias': 0.25}}
   runs.append(plans.make_run('single', 0, 'score', {}, quality=score))
   runs.append(plans.make_run('multi', 0, 'score', {}, quality={'dev': {}}))
-  found = teaching.summarise(runs, _NO_OUTPUTS, _TASKS)
+  found = teaching.summarise(runs, _TASKS)
   assert found == {
     'word': {
       'quality': {
@@ -59,9 +58,9 @@ def test_quality_is_the_median_over_seeds():
   }
 
 
-def _outputs(tmp_path: Path) -> outputs_lib.Paths:
+def _with_outputs(tmp_path: Path) -> list[scores_lib.RunScores]:
   """Of two seeds, which agree on three of four rows and on every score."""
-  paths = {}
+  runs = []
   for seed, best in enumerate(([0, 1, 2, 0], [0, 1, 2, 1])):
     path = tmp_path / f's{seed}.npz'
     np.savez(
@@ -73,15 +72,17 @@ def _outputs(tmp_path: Path) -> outputs_lib.Paths:
         'score/dev/logits': np.zeros((4, 1)),
       },
     )
-    for task in _TASKS.names:
-      paths.setdefault(task, {}).setdefault('single', {})[seed] = path
-  return paths
+    runs += [
+      plans.make_run('single', seed, task, {}, outputs=path)
+      for task in _TASKS.names
+    ]
+  return runs
 
 
 def test_seeds_agree_on_classes_alone(tmp_path):
-  found = teaching.summarise([], _outputs(tmp_path), _TASKS)
+  found = teaching.summarise(_with_outputs(tmp_path), _TASKS)
   assert found == {'word': {'quality': {}, 'agreement': 0.75}}
 
 
 def test_nothing_recorded_is_nothing_said():
-  assert teaching.summarise([], _NO_OUTPUTS, _TASKS) == {}
+  assert teaching.summarise([], _TASKS) == {}
