@@ -222,9 +222,7 @@ class SubsetSampler:
   ):
     """Wraps a sampler that was made for the sizes of the subset.
 
-    Args:
-      sampler: chooses places in the subset.
-      rows: for each task, the indices of its rows in the subset, int64.
+    For each task, `rows` are the indices of its rows in the subset, int64.
     """
     self.batch_size = sampler.batch_size
     self.shares, self.weights = sampler.shares, sampler.weights

@@ -221,9 +221,8 @@ class _Group:
   def _take(
     self, state: step_lib.TrainState, index: int
   ) -> step_lib.TrainState:
-    if len(self._specs) == 1:
-      return state
-    return self._programs.seeds.take(state, index)
+    is_single = len(self._specs) == 1
+    return state if is_single else self._programs.seeds.take(state, index)
 
   def _evaluate(
     self, index: int, step: int, state: step_lib.TrainState
