@@ -121,7 +121,7 @@ def configure_logging() -> None:
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-  """Whether to log a record: any of this package, warnings of other ones.
+  """Whether to log a record: all of this package, only warnings of others.
 
   This package logs through the root logger. At INFO, other packages log every
   request and every folder that they look at.

@@ -1,4 +1,4 @@
-"""Flip single bits of a finished plan, and see that none changes a result.
+"""Flips single bits of a finished plan; none may change a result unnoticed.
 
     python -m benchmarks.bit_flips --workdir=DIR [--flips=200] [--seed=0]
 
@@ -53,7 +53,7 @@ def _config() -> config_lib.Config:
 
 
 class _Plan:
-  """The finished plan, and what is read from each part of it."""
+  """A finished plan, with a method that reads each kind of file."""
 
   def __init__(self, workdir: Path):
     self.workdir = workdir
@@ -64,7 +64,7 @@ class _Plan:
     self._state = programs.init_state(self._plan.setup.initial_params(0), 0)
 
   def _reopened(self) -> plan_lib.Plan:
-    """A plan that has read nothing yet and shares the compiled programs."""
+    """Returns a plan that has read nothing yet and shares compiled programs."""
     result = plan_lib.make_plan(
       self._config, self.workdir, setup=self._plan.setup
     )
@@ -77,7 +77,7 @@ class _Plan:
     return _digest(*_arrays(plan.features[split[0]][split[1]]))
 
   def teachers(self, file: Path) -> str:
-    """What the students learn from, of all teachers."""
+    """Reads the teacher predictions that students learn from."""
     plan = self._reopened()
     with background.Background() as others:
       logits = labelling.TeacherLogits(
@@ -96,19 +96,19 @@ class _Plan:
     return self.manifests(file)
 
   def manifests(self, file: Path) -> str:
-    """What the set that a file belongs to is read for."""
+    """Reads the shard set that a file belongs to."""
     is_teacher = file.relative_to(self.workdir).parts[0] == 'teachers'
     return self.teachers(file) if is_teacher else self.features(file)
 
   def records(self, file: Path) -> str:
-    """The report of a rerun, which trains nothing."""
+    """Reruns the plan, which trains nothing, and reads its report."""
     plan = self._reopened()
     train.run(plan)
     report = json.loads((self.workdir / 'report.json').read_text())
     return _digest(json.dumps(report).encode())
 
   def checkpoints(self, file: Path) -> str:
-    """What inference and a resumed run begin with."""
+    """Restores the checkpoints as inference and a resumed run do."""
     plan = self._reopened()
     name = file.relative_to(self.workdir).parts[1]
     trees = [plan.restore_params(name, best) for best in (False, True)]

@@ -33,7 +33,7 @@ _ZERO = 'key/bias'
 def make_batch(
   rng: np.random.Generator, tasks: task_lib.TaskTable, vocab_size: int
 ) -> dict[str, np.ndarray]:
-  """Rows of four segments of one length and some padding."""
+  """Makes rows of four segments of one length and some padding."""
   segment = _LENGTH // _SLOTS
   used = segment - 5
   place = np.tile(np.arange(_LENGTH) % segment, (_ROWS, 1))
@@ -59,7 +59,7 @@ def make_batch(
 def gradients(
   size: dict[str, int], dtype: str, platform: str
 ) -> tuple[float, dict[str, np.ndarray]]:
-  """The loss of the step, and the gradient of each parameter by its path."""
+  """Returns the loss of a step, and the gradient of each parameter by path."""
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
   config = family.EncoderConfig(vocab_size=30522, **size)
   model = heads.MultiTaskModel(
@@ -98,7 +98,7 @@ def gradients(
 def differences(
   found: dict[str, np.ndarray], expected: dict[str, np.ndarray]
 ) -> str:
-  """The largest difference of a gradient, in words."""
+  """Describes the largest difference of a gradient."""
   shares, zeros = {}, 0.0
   for path, value in expected.items():
     difference = np.abs(found[path] - value).max()

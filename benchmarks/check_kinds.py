@@ -50,7 +50,7 @@ _ZERO = 'key/bias'
 
 
 class Sums(NamedTuple):
-  """Of some examples.
+  """Losses and gradient, summed over some examples.
 
   Attributes:
     loss: [T] sums of the losses, by task.
@@ -64,7 +64,7 @@ class Sums(NamedTuple):
 
 
 class _Chosen:
-  """A sampler of given examples: task and row of each."""
+  """Sampler that always returns the given tasks and rows."""
 
   def __init__(self, num_tasks: int, task: np.ndarray, row: np.ndarray):
     self.weights = np.ones(num_tasks, np.float32)
@@ -105,7 +105,7 @@ class Check:
     self._state = self._programs.init_state(params, 0)
 
   def restore(self, workdir: Path, run: str) -> None:
-    """The last parameters of a finished run; nothing is written there."""
+    """Restores the last parameters of a finished run."""
     workspace = workspace_lib.Workspace(workdir)
     record = workspace.read_record(run)
     if record is None:
@@ -119,7 +119,7 @@ class Check:
     self.start(jax.device_get(params))
 
   def mixes(self, count: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Task and row of each example of some batches of the plan."""
+    """Yields task and row of each example, for some batches of the plan."""
     rows = [len(columns) for columns in self._train]
     sampler = sampling.ProportionalSampler(
       rows,
@@ -133,7 +133,7 @@ class Check:
   def packed(
     self, task: np.ndarray, row: np.ndarray
   ) -> tuple[Sums, np.ndarray]:
-    """The sums of a batch, and how many tasks each of its rows holds."""
+    """Returns the sums of a packed batch, and the number of tasks per row."""
     batch = self._batch(task, row, True)
     found = [
       len(set(of[weight > 0]))
@@ -142,7 +142,7 @@ class Check:
     return self._sums(batch), np.array(found)
 
   def alone(self, task: np.ndarray, row: np.ndarray) -> Sums:
-    """The same of each task by itself, an example a row."""
+    """Returns the sums of the same examples, one task and example per row."""
     parts = []
     for number in range(len(self.tasks)):
       own = row[task == number]
@@ -155,7 +155,7 @@ class Check:
   def _batch(
     self, task: np.ndarray, row: np.ndarray, packed: bool
   ) -> dict[str, np.ndarray]:
-    """The batch of some examples."""
+    """Makes the batch of some examples."""
     packing = dataclasses.replace(
       self._config.packing, enabled=packed, row_buckets=()
     )
@@ -182,14 +182,14 @@ class Check:
 
 
 def _units(task: task_lib.Task, columns: shards.Columns) -> int:
-  """What the outputs are of: examples, or tokens."""
+  """Returns the number of outputs: one per example, or one per token."""
   if task.kind.per_token:
     return int(columns.ragged('input_ids')[1][-1])
   return len(columns)
 
 
 def largest_difference(found: object, expected: object) -> float:
-  """Of any parameter's gradient, as a share of its largest value."""
+  """Returns the largest relative difference of two gradients."""
   shares = [0.0]
   for path, value in jax.tree.leaves_with_path(expected):
     if jax.tree_util.keystr(path, simple=True, separator='/').endswith(_ZERO):
@@ -201,7 +201,7 @@ def largest_difference(found: object, expected: object) -> float:
 
 
 def comparable(config: config_lib.Config) -> config_lib.Config:
-  """The plan's multi-task run, as two ways of computing it can be compared."""
+  """Returns the multi-task plan in float32, without dropout and clipping."""
   return dataclasses.replace(
     config,
     variants=('multi',),
@@ -252,7 +252,7 @@ def main() -> None:
 
 
 def compare(check: Check, count: int, tolerance: float) -> None:
-  """Prints a table; exits where losses or gradients differ by more."""
+  """Prints a table; exits if losses or gradients differ by more."""
   size = len(check.tasks)
   examples, losses, worst = np.zeros((3, size))
   mixed, gradient = [], 0.0

@@ -75,14 +75,14 @@ _OTHERS: tuple[dict[str, object], ...] = (
 
 
 class Outcome(NamedTuple):
-  """How a setting went: `ok`, `refused` or `failed`, and the error."""
+  """The outcome of a setting: `ok`, `refused` or `failed`, and the error."""
 
   word: str
   error: str = ''
 
 
 def settings() -> Iterator[dict[str, object]]:
-  """Every setting, each as changed fields."""
+  """Yields every setting as a dict of changed fields."""
   yield {}
   for group in _GROUPS:
     defaults = getattr(config_lib.Config(), group)
@@ -103,7 +103,7 @@ def settings() -> Iterator[dict[str, object]]:
 
 
 def text(setting: dict[str, object]) -> str:
-  """A setting as it would be given."""
+  """Returns a setting as text, such as `model.num_layers=1`."""
   return ' '.join(f'{key}={value}' for key, value in setting.items()) or 'none'
 
 

@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def measure(rows: int) -> dict[str, object]:
-  """Seconds and memory for generated files."""
+  """Measures seconds and memory of the doctor on generated files."""
   with tempfile.TemporaryDirectory() as directory:
     config = config_lib.default_config()
     config.data.dir = directory
@@ -84,7 +84,7 @@ def measure(rows: int) -> dict[str, object]:
 
 
 def check(directory: str) -> dict[str, int]:
-  """Nearly equal rows by the doctor's join and by all pairs."""
+  """Counts nearly equal rows by the doctor's join and by all pairs."""
   data = config_lib.DataConfig(dir=directory)
   result = collections.Counter()
   for names in (('cola',), ('mrpc', 'stsb', 'rte', 'wnli')):
@@ -115,7 +115,7 @@ def check(directory: str) -> dict[str, int]:
 def _all_pairs(
   train: list[tuple[str, ...]], held: list[tuple[str, ...]]
 ) -> set[tuple[int, int]]:
-  """The definition of `near`, on sets of words, without its hashes."""
+  """Finds nearly equal rows as `near` defines them, but without hashes."""
   column: dict[tuple[str, str], int] = {}
 
   def pairs(text: str) -> set[tuple[str, str]]:
@@ -162,7 +162,7 @@ def _write(
   rows: int,
   generator: np.random.Generator,
 ) -> None:
-  """Training and dev file of a task, the dev rows a tenth of all."""
+  """Writes training and dev file of a task; a tenth of the rows are dev."""
   words = np.array([f'w{number:x}' for number in range(_WORDS)])
   frequency = 1 / np.arange(3, _WORDS + 3)
   ends = np.cumsum(frequency / frequency.sum())

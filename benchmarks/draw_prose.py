@@ -18,7 +18,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef)
 
 
 def docstrings(tree: ast.Module) -> Iterator[str]:
-  """The name and the first line of every docstring of a module."""
+  """Yields the name and first line of every docstring of a module."""
   for node in ast.walk(tree):
     if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
       name = getattr(node, 'name', 'module')
@@ -26,7 +26,7 @@ def docstrings(tree: ast.Module) -> Iterator[str]:
 
 
 def messages(tree: ast.Module) -> Iterator[str]:
-  """Every message of a `UserError` that is written where it is raised."""
+  """Yields every message that is written where a `UserError` is raised."""
   for node in ast.walk(tree):
     if (
       isinstance(node, ast.Call)

@@ -1,4 +1,4 @@
-"""How often each test of `bam_jax.reporting.statistics` errs.
+"""Measures the false positives of each test of `reporting.statistics`.
 
   python -m benchmarks.false_positives --output=benchmarks/false_positives.json
 
@@ -36,7 +36,7 @@ _BLOCK = 100  # Trials that share random permutations.
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """How scores come about.
+  """A model of how scores come about.
 
   Attributes:
     spread: standard deviation of a seed's effect: student, each baseline.
@@ -95,7 +95,7 @@ _BOOTSTRAPS = {
 
 @dataclasses.dataclass(frozen=True)
 class Sizes:
-  """How much is simulated, and how finely each test looks."""
+  """The sizes of the simulation, and the resamples of each test."""
 
   examples: int
   trials: int
@@ -107,7 +107,7 @@ class Sizes:
 def simulate(
   world: World, seeds: int, examples: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """What each example counts for a student and two baselines.
+  """Simulates the score of each example for a student and two baselines.
 
   Returns:
     [3, seeds, examples], 0 to 1.
@@ -133,7 +133,7 @@ def simulate(
 def of_seeds(
   world: World, seeds: int, sizes: Sizes, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """Test -> p-values of `sizes.trials` trials, from scores alone."""
+  """Returns test -> p-values of `sizes.trials` trials, from scores alone."""
   found: dict[str, list[np.ndarray]] = {}
 
   def note(name: str, p_values: np.ndarray) -> None:
@@ -164,7 +164,7 @@ def of_seeds(
 def of_examples(
   world: World, seeds: int, sizes: Sizes, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """Test -> p-values of `sizes.bootstrap_trials` trials, over examples too."""
+  """Returns test -> p-values of `sizes.bootstrap_trials`, over examples too."""
   found: dict[str, list[float]] = {name: [] for name in _BOOTSTRAPS}
   for _ in range(sizes.bootstrap_trials):
     student, baseline, _ = simulate(world, seeds, sizes.examples, rng)
@@ -184,7 +184,7 @@ def of_examples(
 def of_both(
   world: World, seeds: int, sizes: Sizes, rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-  """Test -> p-values of `sizes.bootstrap_trials` trials of the t-test.
+  """Returns test -> p-values of `sizes.bootstrap_trials` t-tests.
 
   It is the test of what serves a task best: over seeds and examples, or with
   one seed over examples alone.
@@ -205,7 +205,7 @@ def of_both(
 
 
 def mean_score(outputs: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """Mean over resampled examples of what each contributes, [S, B]."""
+  """Returns mean scores [S, B] over resampled examples."""
   totals = np.asarray(outputs, np.float64) @ np.asarray(counts, np.float64).T
   return totals / counts.sum(axis=1)
 
@@ -219,7 +219,7 @@ def bootstrap_test(
   method: Literal['shifted', 'percentile'] = 'shifted',
   resamples: int = bootstrap.RESAMPLES,
 ) -> float:
-  """P-value of "`student` is higher", by `bootstrap.p_value`.
+  """Returns the p-value of "`student` is higher", by `bootstrap.p_value`.
 
   Every resample draws the examples of each task anew, the same for both
   groups, and the seeds of each group, the same for all tasks. A seed's score
@@ -258,13 +258,13 @@ def bootstrap_test(
 def interval_misses(
   seeds: int, trials: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """[trials] whether the interval of normal scores misses their median."""
+  """Returns [trials]: whether an interval of normal scores misses 0."""
   found = [statistics.summarise(rng.normal(size=seeds)) for _ in range(trials)]
   return np.array([not s['low'] <= 0 <= s['high'] for s in found])
 
 
 def _share(hits: np.ndarray) -> dict[str, float]:
-  """A share with its standard error."""
+  """Returns a share with its standard error."""
   rate = float(np.mean(hits))
   return {
     'rate': rate,
@@ -274,7 +274,7 @@ def _share(hits: np.ndarray) -> dict[str, float]:
 
 
 def table(rates: dict[str, dict[str, dict[str, dict]]]) -> str:
-  """World -> test -> seeds -> share: the range over worlds, as Markdown."""
+  """Returns a Markdown table: the range over worlds, by test and seeds."""
   tests = next(iter(rates.values()))
   seeds = sorted({n for of in tests.values() for n in of}, key=int)
   lines = [

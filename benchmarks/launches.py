@@ -77,7 +77,7 @@ def time_batches(
   seeds: int,
   steps: int,
 ) -> str:
-  """Times steps over some batches; the cells of a row."""
+  """Times steps over some batches; returns the cells of a row."""
   programs = setup.programs
   states = (
     programs.init_state(setup.initial_params(seed), seed)
@@ -120,7 +120,7 @@ def time_batches(
 
 
 def _batches(plan: plan_lib.Plan, name: str) -> list[dict[str, np.ndarray]]:
-  """The first batches of a run that have as many rows as its first one."""
+  """Makes the batches of a run that have as many rows as its first one."""
   (run,) = (run for run in plan.runs if run.name == name)
   spec = plan.data.make_spec(run, plan.packing)
   made = [spec.batches(step) for step in range(_BATCHES)]

@@ -1,4 +1,4 @@
-"""A server under load on the loopback: requests a second, p50 and p99 in ms.
+"""Measures a server under load on the loopback: requests/s, p50, p99.
 
   python -m benchmarks.serving --config=configs/demo.py --workdir=DIR
 
@@ -32,7 +32,7 @@ _PAIRS = 'demo_paraphrase'
 
 
 def _bodies(task: str | None) -> list[bytes]:
-  """Of requests, each of other texts."""
+  """Makes request bodies with different texts."""
   rows = demo.generate(_PAIRS, 'test')
   asked = {} if task is None else {'task': task}
   is_single = task in demo.TASKS and not demo.TASKS[task].is_pair
@@ -52,7 +52,7 @@ def _client(
   count: int,
   together: threading.Barrier,
 ) -> tuple[list[float], int]:
-  """Seconds of each request that was answered, and how many failed."""
+  """Sends requests; returns seconds of each answer, and the failures."""
   seconds, failed = [], 0
   with contextlib.closing(
     http.client.HTTPConnection('127.0.0.1', port, timeout=120)
@@ -86,7 +86,7 @@ def _ask(connection: http.client.HTTPConnection, body: bytes) -> bool:
 def measure(
   port: int, task: str | None, clients: int, count: int
 ) -> dict[str, float]:
-  """The figures of `count` requests from some clients."""
+  """Measures `count` requests from some clients."""
   bodies = _bodies(task)
   numbers = itertools.count()
   together = threading.Barrier(clients + 1)

@@ -1,4 +1,4 @@
-"""Rows for a small student and its teachers: few with labels, more without.
+"""Writes rows for a small student: few with labels, more without.
 
   python -m benchmarks.small_students work/small
 
@@ -60,7 +60,7 @@ def main() -> None:
 def _more(
   task: task_lib.Task, taken: set[tuple[str, str | None]]
 ) -> list[task_lib.Example]:
-  """Texts of the held-out words that are not in dev."""
+  """Generates texts of the held-out words that are not in dev."""
   rows = demo.generate(task.name, 'test', _MORE + len(taken))
   new = [row for row in rows if (row.text_a, row.text_b) not in taken]
   return new[:_MORE]

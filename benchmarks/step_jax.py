@@ -1,4 +1,4 @@
-"""This package's training step as a process of `train_step`.
+"""Times this package's training step, as a process of `train_step`.
 
 Modes: prepare (the features, nothing timed), packed, padded (one example a
 row), packed-no-attention-dropout, seeds (eight models at once, packed), weak
@@ -40,7 +40,7 @@ def make_config(
   batch_size: int = worker.BATCH_SIZE,
   shared: bool = False,
 ) -> config_lib.Config:
-  """The paper's multi-task run on GLUE's TSV files, from random weights."""
+  """Configures the paper's multi-task run, from random weights."""
   config = config_lib.default_config()
   config.name = 'train_step'
   config.tasks = tuple(glue.TASKS)
@@ -63,7 +63,7 @@ def training_batches(
   steps: int,
   rows_multiple: int = 1,
 ) -> tuple[plan_lib.Plan, list[dict[str, np.ndarray]]]:
-  """The first batches of the multi-task run of seed 0."""
+  """Makes the first batches of the multi-task run of seed 0."""
   plan = plan_lib.make_plan(config, workdir)
   train.prepare(plan)
   spec = plan.data.make_spec(
@@ -75,7 +75,7 @@ def training_batches(
 def time_steps(
   config: config_lib.Config, workdir: Path, steps: int, seeds: int
 ) -> None:
-  """Compiles every batch shape, waits for its turn, times and reports."""
+  """Compiles every batch shape, waits for its turn, and times the steps."""
   plan, host = training_batches(config, workdir, steps, jax.device_count())
   programs = plan.setup.programs
   if seeds == 1:
@@ -141,7 +141,7 @@ def time_steps(
 
 
 def time_rates(config: config_lib.Config, workdir: Path, steps: int) -> None:
-  """Floor of a packed step: its products and its optimiser's traffic alone."""
+  """Measures the floor of a packed step: matrix products and memory traffic."""
   plan, host = training_batches(config, workdir, steps)
   encoder = plan.encoder.config
   worker.wait_for_turn()
@@ -182,7 +182,7 @@ def time_rates(config: config_lib.Config, workdir: Path, steps: int) -> None:
 def floor_work(
   encoder: family.EncoderConfig, rows: float
 ) -> tuple[float, float]:
-  """Operations of the matrix products of a step, bytes of its optimiser.
+  """Counts operations of a step's matrix products, bytes of its optimiser.
 
   Forward and twice that backward; the optimiser reads the gradient in two
   bytes, and reads and writes parameter and both moments in four.

@@ -1,4 +1,4 @@
-"""Hugging Face's BERT in torch as a process of `train_step`.
+"""Times Hugging Face's BERT in torch, as a process of `train_step`.
 
 The same examples, rows of one example each, mixed precision through autocast,
 SDPA attention, fused AdamW, clipping. Modes:
@@ -25,7 +25,7 @@ _DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 class MultiTask(torch.nn.Module):
-  """An encoder with pooler and a table of heads: the mean loss of a batch."""
+  """Encoder, pooler and heads that return the mean loss of a batch."""
 
   def __init__(self, config: transformers.BertConfig, num_tasks: int):
     super().__init__()
@@ -48,7 +48,7 @@ class MultiTask(torch.nn.Module):
 def make_batches(
   host: list[dict[str, np.ndarray]], mode: str
 ) -> list[dict[str, torch.Tensor]]:
-  """The examples of all batches, dealt out again as the mode asks."""
+  """Divides the examples of all batches again, as the mode asks."""
   keys = {
     'input_ids': 'input_ids',
     'attention_mask': 'segment_ids',

@@ -51,7 +51,7 @@ _VOLATILE = frozenset({
 
 @dataclasses.dataclass(frozen=True)
 class Stop:
-  """A signal, and what came of it.
+  """A signal that was sent, and its outcome.
 
   Attributes:
     signal: its name.
@@ -184,7 +184,7 @@ def _listens(pid: int) -> bool:
 def _is_right(
   name: str, victim: int, listened: bool, codes: Sequence[int | None]
 ) -> bool:
-  """Whether exit codes are as docs/reliability.md has them."""
+  """Whether exit codes are those of docs/reliability.md."""
   if None in codes:
     return False
   if set(codes) == {0}:
@@ -199,7 +199,7 @@ def _is_right(
 
 
 class Campaign:
-  """Plans that are stopped at random, each worker's one after the other."""
+  """Stops plans at random; each worker runs one plan after the other."""
 
   def __init__(
     self,
@@ -265,7 +265,7 @@ class Campaign:
   def _stop_plan(
     self, workdir: Path, left: list[str], rng: np.random.Generator
   ) -> Plan:
-    """One plan; takes the signals that it sends off `left`."""
+    """Stops and finishes one plan; removes the signals it sends from `left`."""
     stops: list[Stop] = []
     code = None
     while code is None:
@@ -358,7 +358,7 @@ class Campaign:
 
 
 def _newest(folder: Path) -> float:
-  """When a folder of a folder was last changed."""
+  """Returns the time of the latest change below a folder."""
   times = [0.0]
   for path in folder.glob('**/'):
     with contextlib.suppress(OSError):  # It may just have been deleted.
@@ -476,7 +476,7 @@ def run(
 
 
 def table(plans: Sequence[Plan]) -> str:
-  """Markdown: the signals by number of processes, and what came of them."""
+  """Returns Markdown tables of signals and plans, by number of processes."""
   lines = [
     '| processes | signal | sent | ended by it, code right | came when all was'
     ' done | code wrong | until the end, s: median, most |',

@@ -65,7 +65,7 @@ _BYTES = {'f32': 4, 'bf16': 2, 's32': 4, 'u32': 4, 'pred': 1}
 def compile_case(
   topology: str, rows: int, sizes: tuple[int, int], layers: int
 ) -> dict[str, object]:
-  """Compiles one case and says what the compiler says of it.
+  """Compiles one case; returns what the compiler reports.
 
   Args:
     topology: as libtpu names it.
@@ -126,7 +126,7 @@ def compile_case(
 
 
 def _collectives(text: str) -> dict[str, dict[str, int]]:
-  """Number and bytes of the results of each kind of collective."""
+  """Counts the results of each kind of collective, and their bytes."""
   found = {}
   for kind in _COLLECTIVES:
     # `-start` and `-done` are the two halves of one that runs beside others;

@@ -32,7 +32,7 @@ _JAX, _TORCH = 'benchmarks.step_jax', 'benchmarks.step_torch'
 
 
 class System(NamedTuple):
-  """What is timed.
+  """A system to time.
 
   Attributes:
     module: of the process.
@@ -76,7 +76,7 @@ _COLUMNS = (
 
 
 def scaled(devices: int) -> dict[str, System]:
-  """The packed step on one GPU and spread over several, by name."""
+  """Returns systems that spread the packed step over several GPUs."""
   return {
     f'packed, weak, {devices} GPUs': System(_JAX, 'weak', devices),
     f'packed, weak, {devices} GPUs, parameters shared': System(
@@ -89,7 +89,7 @@ def scaled(devices: int) -> dict[str, System]:
 def measure(
   systems: Mapping[str, System], arguments: list[str], patience: float
 ) -> Iterator[tuple[str, dict[str, float]]]:
-  """Starts the systems of a framework, waits for all, and lets each run.
+  """Starts all systems of a framework, then times one after the other.
 
   Args:
     systems: by name.
@@ -118,7 +118,7 @@ def measure(
 
 
 def _environ(devices: int) -> dict[str, str]:
-  """Of a process that sees the first of the GPUs that this one sees."""
+  """Returns the environment of a process that sees only the first GPUs."""
   environ = dict(os.environ)
   # Several processes share the memory.
   environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
@@ -131,7 +131,7 @@ def _environ(devices: int) -> dict[str, str]:
 def _take_turns(
   workers: list['_Worker'], patience: float
 ) -> Iterator[tuple[str, dict[str, float]]]:
-  """Name and figures of each of the processes that are ready in time."""
+  """Yields name and figures of each process that is ready in time."""
   deadline = time.monotonic() + patience
   ready = [
     worker for worker in workers if worker.figures(deadline - time.monotonic())
@@ -147,7 +147,7 @@ def _take_turns(
 
 
 class _Worker:
-  """A process of `worker.py`, its lines read as they come."""
+  """A process whose output is read line by line."""
 
   def __init__(self, name: str, call: list[str], environ: Mapping[str, str]):
     self.name = name
@@ -167,7 +167,7 @@ class _Worker:
     self._lines.put(None)
 
   def figures(self, timeout: float | None = None) -> dict[str, float] | None:
-    """The next line of figures; other lines are passed on, an end is told."""
+    """Waits for a line of figures; prints other lines; None at the end."""
     deadline = None if timeout is None else time.monotonic() + timeout
     while True:
       left = None if deadline is None else max(deadline - time.monotonic(), 0)
@@ -184,7 +184,7 @@ class _Worker:
       print(f'{self.name}: {line}', end='', flush=True)
 
   def go(self) -> None:
-    """Tells the process that it is its turn."""
+    """Lets the process run its timings."""
     self._process.stdin.write('go\n')
     self._process.stdin.flush()
 
@@ -194,7 +194,7 @@ class _Worker:
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-  """The figures as a Markdown table."""
+  """Returns the figures as a Markdown table."""
   lines = [
     '| | ' + ' | '.join(head for _, head, _ in _COLUMNS) + ' |',
     '|---|' + '--:|' * len(_COLUMNS),

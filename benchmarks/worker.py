@@ -1,4 +1,4 @@
-"""What the timed processes of `train_step` have in common.
+"""Helpers of the timed processes of `train_step`.
 
 A worker prepares and compiles, says that it is ready, waits for its turn on
 the GPU, and prints its figures as one line of JSON.
@@ -18,7 +18,7 @@ ROW_LENGTH = 128
 
 
 def arguments(description: str | None) -> argparse.Namespace:
-  """The arguments that `train_step` gives to each of its processes."""
+  """Parses the arguments that `train_step` gives to each process."""
   parser = argparse.ArgumentParser(
     description=description,
     formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -33,7 +33,7 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 
 def wait_for_turn() -> None:
-  """Says that all is compiled and waits until the GPU is free."""
+  """Reports that all is compiled, and waits until the GPU is free."""
   print('{"ready": true}', flush=True)
   sys.stdin.readline()
 
@@ -41,7 +41,7 @@ def wait_for_turn() -> None:
 def milliseconds(
   run: Callable[[], None], wait: Callable[[], None], steps: int
 ) -> float:
-  """A step's time: the median of five timings of all steps.
+  """Returns milliseconds per step: the median of five timings.
 
   Args:
     run: takes `steps` steps, without waiting for the device.
@@ -60,5 +60,5 @@ def milliseconds(
 
 
 def report(**figures: float) -> None:
-  """Prints what was measured."""
+  """Prints the figures as a line of JSON."""
   print(json.dumps(figures), flush=True)
