@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 
 from absl import logging as absl_logging
+import jax
 
 from bam_jax import command_line
 from bam_jax import config as config_lib
@@ -69,8 +70,15 @@ def run_command(
     processes.run_on_first(lambda: stack.enter_context(lock) and None)
     if is_multi_process:
       stack.enter_context(peers.exit_on_peer_error())
-      processes.check_equal('the weights', plan.encoder.digest)
-      processes.check_equal('the pooling', plan.encoder.config.pooling)
+      encoder = plan.encoder
+      joining.check_same(
+        {
+          'sha256 of the weights': encoder.digest,
+          'pooling': encoder.config.pooling,
+        },
+        jax.process_index(),
+        command_line.JOIN_SECONDS.value,
+      )
       processes.check_shared(workdir)
     _run_mode(plan)
 
@@ -92,7 +100,8 @@ def _join(
       preemption_signal,
     )
     settings = command_line.shared_flags() | schema.flatten({'config': config})
-    joining.check_same(settings, process_id, seconds)
+    facts = joining.code_versions() | settings
+    joining.check_same(facts, process_id, seconds)
     with peers.exit_on_peer_error():
       # JAX looks for the devices of all processes here.
       peers.watch()

@@ -206,7 +206,7 @@ class Model:
     heads: np.ndarray,
     only: np.ndarray,
     size: int,
-  ) -> Iterator[tuple[np.ndarray, np.ndarray, heads_lib.Logits]]:
+  ) -> Iterator[tuple[np.ndarray, np.ndarray, heads_lib.Outputs]]:
     """Predicts the features `only` in batches of `size` rows.
 
     Yields:

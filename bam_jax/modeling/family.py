@@ -41,10 +41,14 @@ class EncoderConfig:
   family: str = 'bert'
   pooling: str = 'cls'
 
+  def dropout_rates(self) -> list[str]:
+    """Returns the names of the fields that are dropout rates."""
+    return [name for name in vars(self) if name.startswith('dropout_')]
+
   def without_dropout(self) -> 'EncoderConfig':
-    """Returns the same shape with every dropout rate zero."""
-    rates = [name for name in vars(self) if name.startswith('dropout_')]
-    return dataclasses.replace(self, **dict.fromkeys(rates, 0.0))
+    """Returns the same encoder with every dropout rate zero."""
+    rates = dict.fromkeys(self.dropout_rates(), 0.0)
+    return dataclasses.replace(self, **rates)
 
 
 @dataclasses.dataclass(frozen=True)

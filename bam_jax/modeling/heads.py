@@ -1,4 +1,7 @@
-"""The multi-task model: one encoder, its pooling, and a head for each task."""
+"""The multi-task model: one encoder, its pooling, and a head for each task.
+
+`FrozenEncoder` is the encoder alone, for the baseline of the same name.
+"""
 
 from collections.abc import Mapping
 import dataclasses
@@ -18,14 +21,13 @@ from bam_jax.modeling import family
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-class Logits(NamedTuple):
-  """The logits of all heads for one batch.
+class Outputs(NamedTuple):
+  """Logits of a batch, or vectors of the encoder, float32.
 
   Attributes:
-    slots: [B, S, C] float32, of each segment's pooled vector; finite but
-      meaningless for empty slots.
-    tokens: [B, L, K] float32, of each token, 0 outside of segments; None if no
-      head is applied to tokens.
+    slots: [B, S, C] for each segment; finite but meaningless for empty slots.
+    tokens: [B, L, K] for each token, logits are 0 outside of segments; None if
+      no head is applied to tokens.
   """
 
   slots: jax.Array
@@ -58,7 +60,7 @@ class MultiTaskModel(nn.Module):
   @nn.compact
   def __call__(
     self, batch: Mapping[str, jax.Array], deterministic: bool
-  ) -> Logits:
+  ) -> Outputs:
     """Computes the logits of a batch.
 
     Args:
@@ -126,6 +128,31 @@ def encode(
   )
 
 
+class FrozenEncoder(nn.Module):
+  """Computes the mean vector of each segment, and the vectors of all tokens.
+
+  It takes the mean of the last hidden states whatever the pooling of the model
+  is: without fine-tuning BERT's [CLS] vector is worse (Reimers and Gurevych
+  2019, "Sentence-BERT", table 1). Its parameters are {'encoder'}.
+  """
+
+  config: family.EncoderConfig
+  compute: family.Compute
+  has_tokens: bool
+
+  @nn.compact
+  def __call__(
+    self, batch: Mapping[str, jax.Array], deterministic: bool = True
+  ) -> Outputs:
+    """Takes a batch of `MultiTaskModel`; there is no dropout."""
+    hidden = encode(self.config, self.compute, batch, deterministic)
+    hidden = hidden.astype(jnp.float32)  # [B, L, D]
+    slots = average_segments(
+      hidden, batch['segment_ids'], batch['cls_index'].shape[1]
+    )
+    return Outputs(slots, hidden if self.has_tokens else None)
+
+
 class TaskHeads(nn.Module):
   """One linear head for each of T tasks, in one table [T, D, C] and [T, C]."""
 
@@ -142,7 +169,7 @@ class TaskHeads(nn.Module):
     task_id: jax.Array,
     tokens: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
-  ) -> Logits:
+  ) -> Outputs:
     """Applies to each vector the head of its own task.
 
     Args:
@@ -167,7 +194,7 @@ class TaskHeads(nn.Module):
       'bstc,bst->bsc', logits + bias[None, None], chosen, precision=_EXACT
     )
     if not self.token_heads:
-      return Logits(slots, None)
+      return Outputs(slots, None)
     # The few heads that are applied to tokens, [U, D, K]; slices, not a gather.
     kernel, bias = (
       jnp.stack(
@@ -183,7 +210,7 @@ class TaskHeads(nn.Module):
       chosen[..., np.array(self.token_heads)],
       precision=_EXACT,
     )
-    return Logits(
+    return Outputs(
       slots,
       jnp.einsum(
         'bluk,blu->blk', logits + bias[None, None], of_token, precision=_EXACT

@@ -1,6 +1,6 @@
 """Loads the encoder and tokenizer that all runs of a plan start from."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
 import logging
 from pathlib import Path
@@ -77,7 +77,7 @@ def load_encoder(config: config_lib.Config) -> Encoder:
         ' vocabulary of config.model.init, which is empty; set that, or give'
         ' config.model.vocab'
       )
-    return _random_encoder(config, 'random weights')
+    return _configure(_random_encoder(model, 'random weights'), config)
   try:
     path = weight_sources.find(init, weight_sources.CONFIG_FILES)
   except errors.UserError as e:
@@ -88,9 +88,49 @@ def load_encoder(config: config_lib.Config) -> Encoder:
       'training from RANDOM weights: scores will be far below those of a'
       ' pretrained encoder'
     )
-    return _random_encoder(config, f'random weights ({init} is not there)')
+    description = f'random weights ({init} is not there)'
+    return _configure(_random_encoder(model, description), config)
   # A model that cannot be loaded is refused before its weights are fetched.
   huggingface.load_config(path)
+  return _configure(_pretrained_encoder(model, init, pin), config)
+
+
+def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
+  """Loads the tokenizer of `load_encoder` without fetching weights.
+
+  Raises:
+    errors.UserError: the tokenizer is missing.
+  """
+  model = config.model
+  init = model.init.partition('#sha256=')[0]
+  if init:
+    try:
+      path = weight_sources.find(init, weight_sources.TOKENIZER_FILES)
+    except errors.UserError:
+      if model.if_missing == 'error':
+        raise
+    else:
+      return _replace_vocab(features.Tokenizer.from_dir(path), model)
+  return _random_tokenizer(model)
+
+
+def _random_encoder(model: config_lib.ModelConfig, description: str) -> Encoder:
+  presets = families.presets()
+  errors.raise_first(
+    errors.find_unknown('config.model.arch', [model.arch], presets)
+  )
+  tokenizer = _random_tokenizer(model)
+  sizes = presets[model.arch] | {'vocab_size': tokenizer.vocab_size}
+  description += f', {model.arch}'
+  return Encoder(
+    family.EncoderConfig(**sizes), tokenizer, None, '', description
+  )
+
+
+def _pretrained_encoder(
+  model: config_lib.ModelConfig, init: str, pin: str
+) -> Encoder:
+  """Loads a pretrained encoder; checks its digest if `pin` is not empty."""
   path = weight_sources.find(init)
   sizes = huggingface.load_config(path)
   digest = huggingface.weights_digest(path)
@@ -117,66 +157,63 @@ def load_encoder(config: config_lib.Config) -> Encoder:
     digest = schema.digest([digest, tokenizer.fingerprint])
     description += f', {tokenizer.vocab_size} other tokens'
     sizes['vocab_size'] = tokenizer.vocab_size
-  return _make_encoder(
-    config, sizes, tokenizer, path, digest, description, pieces
+  encoder = family.EncoderConfig(**sizes)
+  return Encoder(encoder, tokenizer, path, digest, description, pieces)
+
+
+def _configure(encoder: Encoder, config: config_lib.Config) -> Encoder:
+  """Applies the configured pooling, number of layers and dropout rates."""
+  model, sizes = config.model, encoder.config
+  pooling_name = _choose_pooling(model, encoder.weights)
+  errors.raise_first(_find_mistakes(config, sizes))
+  description = encoder.description
+  if pooling_name != 'cls':
+    description += f', {pooling_name} pooling'
+  chosen = dataclasses.replace(
+    sizes,
+    pooling=pooling_name,
+    num_layers=len(model.layers) or model.num_layers or sizes.num_layers,
+    **{name: getattr(model, name) for name in sizes.dropout_rates()},
   )
+  return dataclasses.replace(encoder, config=chosen, description=description)
 
 
-def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
-  """Loads the tokenizer of `load_encoder` without fetching weights.
-
-  Raises:
-    errors.UserError: the tokenizer is missing.
-  """
-  model = config.model
-  init = model.init.partition('#sha256=')[0]
-  if init:
-    try:
-      path = weight_sources.find(init, weight_sources.TOKENIZER_FILES)
-    except errors.UserError:
-      if model.if_missing == 'error':
-        raise
-    else:
-      return _replace_vocab(features.Tokenizer.from_dir(path), model)
-  return _random_tokenizer(model)
-
-
-def _random_encoder(config: config_lib.Config, description: str) -> Encoder:
-  presets, arch = families.presets(), config.model.arch
-  if arch not in presets:
-    raise errors.UserError(
-      f'config.model.arch: {arch!r} is none of {", ".join(presets)}'
+def _find_mistakes(
+  config: config_lib.Config, sizes: family.EncoderConfig
+) -> Iterator[str]:
+  """Yields a message for each setting that does not fit the encoder."""
+  model, count = config.model, sizes.num_layers
+  if model.num_layers > count:
+    yield (
+      f'config.model.num_layers={model.num_layers}: the encoder has {count}'
+      ' layers; give at most that many'
     )
-  tokenizer = _random_tokenizer(config.model)
-  sizes = presets[arch] | {'vocab_size': tokenizer.vocab_size}
-  return _make_encoder(
-    config, sizes, tokenizer, None, '', f'{description}, {arch}'
-  )
-
-
-def _make_encoder(
-  config: config_lib.Config,
-  sizes: dict[str, int | float | str],
-  tokenizer: features.Tokenizer,
-  weights: Path | None,
-  digest: str,
-  description: str,
-  pieces: Sequence[np.ndarray] | None = None,
-) -> Encoder:
-  """Makes the encoder with the pooling of the configuration."""
-  sizes = sizes | {'pooling': _choose_pooling(config.model, weights)}
-  if sizes['pooling'] != 'cls':
-    description += f', {sizes["pooling"]} pooling'
-  result = _encoder_config(config, sizes)
-  return Encoder(result, tokenizer, weights, digest, description, pieces)
+  where = f'config.model.layers={model.layers}'
+  if model.layers and model.num_layers:
+    yield (
+      f'{where}: config.model.num_layers={model.num_layers} also chooses'
+      ' layers; give either of the two'
+    )
+  if model.layers and not model.init:
+    yield (
+      f'{where}: only pretrained weights have layers to choose from, and'
+      ' config.model.init is empty; set it, or give config.model.num_layers'
+    )
+  for layer in model.layers:
+    if not 0 <= layer < count:
+      yield (
+        f'{where}: there is no layer {layer}, as the encoder has {count},'
+        f' numbered from 0 to {count - 1}'
+      )
+  if config.data.max_length > sizes.max_positions:
+    yield (
+      f'config.data.max_length={config.data.max_length}: the encoder has'
+      f' {sizes.max_positions} positions; give at most that many'
+    )
 
 
 def _choose_pooling(model: config_lib.ModelConfig, weights: Path | None) -> str:
-  """Returns the pooling, `cls` or `mean`, and logs where it is from.
-
-  Raises:
-    errors.UserError: it is left to the weights, and theirs cannot be computed.
-  """
+  """Returns the pooling, `cls` or `mean`, and logs the reason."""
   stated, file = 'cls', None
   try:
     if weights:
@@ -205,13 +242,12 @@ def _random_tokenizer(model: config_lib.ModelConfig) -> features.Tokenizer:
 def _replace_vocab(
   tokenizer: features.Tokenizer, model: config_lib.ModelConfig
 ) -> features.Tokenizer:
-  """Replaces a tokenizer's vocabulary by `model.init_vocab`, if that is set."""
   words = _read_vocab(model, 'init_vocab')
   return tokenizer.with_vocab(words) if words else tokenizer
 
 
 def _read_vocab(model: config_lib.ModelConfig, field: str) -> list[str] | None:
-  """Reads the file that a field names; None if the field is empty."""
+  """Reads the vocabulary that a field names; None if the field is empty."""
   file = getattr(model, field)
   if not file:
     return None
@@ -222,53 +258,3 @@ def _read_vocab(model: config_lib.ModelConfig, field: str) -> list[str] | None:
       f'config.model.{field}: {file} cannot be read ({e}); give a BERT'
       " vocab.txt, or ''"
     ) from e
-
-
-def _encoder_config(
-  config: config_lib.Config, sizes: dict[str, int | float | str]
-) -> family.EncoderConfig:
-  """Combines the sizes with the layers and dropout rates of the config."""
-  model, count = config.model, sizes['num_layers']
-  if model.num_layers > count:
-    raise errors.UserError(
-      f'config.model.num_layers={model.num_layers}: the encoder has {count}'
-      ' layers; give at most that many'
-    )
-  if model.layers:
-    _check_layers(model, count)
-  result = family.EncoderConfig(
-    **sizes | {'num_layers': len(model.layers) or model.num_layers or count},
-    dropout_embedding=model.dropout_embedding,
-    dropout_attention=model.dropout_attention,
-    dropout_hidden=model.dropout_hidden,
-    dropout_head=model.dropout_head,
-  )
-  if config.data.max_length > result.max_positions:
-    raise errors.UserError(
-      f'config.data.max_length={config.data.max_length}: the encoder has'
-      f' {result.max_positions} positions; give at most that many'
-    )
-  return result
-
-
-def _check_layers(model: config_lib.ModelConfig, count: int) -> None:
-  """Raises if an encoder of `count` layers lacks one of `model.layers`."""
-  reason = ''
-  if model.num_layers:
-    reason = (
-      f'config.model.num_layers={model.num_layers} also chooses layers; give'
-      ' either of the two'
-    )
-  elif not model.init:
-    reason = (
-      'only pretrained weights have layers to choose from, and'
-      ' config.model.init is empty; set it, or give config.model.num_layers'
-    )
-  for layer in model.layers:
-    if not 0 <= layer < count:
-      reason = reason or (
-        f'there is no layer {layer}, as the encoder has {count}, numbered from'
-        f' 0 to {count - 1}'
-      )
-  if reason:
-    raise errors.UserError(f'config.model.layers={model.layers}: {reason}')

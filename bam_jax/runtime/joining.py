@@ -1,8 +1,9 @@
-"""Joins the processes of a run and compares their code and flags."""
+"""Connects the processes of a run, and compares their code and flags."""
 
 from collections.abc import Mapping
 import hashlib
 from importlib import metadata
+import itertools
 import json
 import logging
 import os
@@ -21,7 +22,7 @@ from bam_jax import errors
 from bam_jax.runtime import preemption
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-_FACTS = 'bam_jax/facts/'
+_checks = itertools.count()  # calls of `check_same`
 _met = threading.Event()
 # Seconds after which a process reports that it waits.
 _QUIET = 1.0
@@ -49,13 +50,13 @@ def join(
     num_processes: number of all processes.
     process_id: number of this process, from 0.
     seconds: how long to wait for the others.
-    preemption_signal: obeyed only once the others have had time to come and
-      stop with this process: JAX aborts those that process 0 leaves alone.
+    preemption_signal: obeyed only after the others have had time to connect,
+      because JAX aborts processes that process 0 leaves while they wait.
 
   Raises:
     errors.UserError: no cluster was found, or the port is in use.
-    errors.RetryError: not all processes came.
-    preemption.Preempted: a signal came before the other processes did.
+    errors.RetryError: not all processes connected in time.
+    preemption.Preempted: a signal came before the other processes connected.
   """
   if process_id == 0:
     _check_free(coordinator)
@@ -150,36 +151,36 @@ def _answers(coordinator: str) -> bool:
 def check_same(
   facts: Mapping[str, object], process_id: int | None, seconds: int
 ) -> None:
-  """Raises in all processes if code, versions or flags differ.
+  """Raises in all processes if a value differs between them.
 
   It uses no device, because processes of different versions may fail there.
 
   Args:
-    facts: JSON values by name that must be equal everywhere; the versions of
-      code and packages are added.
+    facts: JSON values by name that must be equal in all processes.
     process_id: number of this process; None: not known yet.
     seconds: how long to wait for the others.
 
   Raises:
     errors.UserError: facts differ; it names them and the processes.
-    errors.RetryError: not all processes came.
+    errors.RetryError: a process did not call this function in time.
   """
   client = ocp.multihost.get_jax_distributed_client()
+  folder = f'bam_jax/facts/{next(_checks)}/'
   who = f'process {process_id}'
   if process_id is None:
     who = f'{socket.gethostname()}, pid {os.getpid()}'
   client.key_value_set(
-    f'{_FACTS}{secrets.token_hex(8)}', json.dumps([who, {**_code(), **facts}])
+    f'{folder}{secrets.token_hex(8)}', json.dumps([who, dict(facts)])
   )
   try:
-    client.wait_at_barrier('bam_jax/facts', 1000 * seconds)
+    client.wait_at_barrier(f'{folder}complete', 1000 * seconds)
   except jax.errors.JaxRuntimeError as e:
     raise errors.RetryError(
       f'the processes have joined, but one stopped ({str(e).splitlines()[0]});'
       ' run the same command again in all processes to continue'
     ) from e
   received = sorted(
-    json.loads(value) for _, value in client.key_value_dir_get(_FACTS)
+    json.loads(value) for _, value in client.key_value_dir_get(folder)
   )
   differ = _differences(received)
   if differ:
@@ -188,7 +189,7 @@ def check_same(
     )
 
 
-def _code() -> dict[str, str]:
+def code_versions() -> dict[str, str]:
   """Returns versions of the code and packages that affect results."""
   return {
     'bam_jax': bam_jax.__version__,

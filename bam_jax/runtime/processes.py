@@ -55,11 +55,8 @@ def run_on_first(
   """Calls a function in the first process; returns its result in all of them.
 
   The result must be a JSON value. Calls nested inside the function run in the
-  first process alone.
-
-  Raises:
-    errors.UserError, errors.RetryError: in all processes if the function raises
-      it. If it raises an OSError, the other processes raise a UserError.
+  first process alone. All processes raise a UserError or RetryError of the
+  function; the others raise an OSError of it as a UserError.
   """
   global _is_alone
   if not is_multi_process() or _is_alone:
@@ -80,7 +77,7 @@ def run_on_first(
 
 
 def runs_on_first(function: Callable[..., Value]) -> Callable[..., Value]:
-  """Decorator: process 0 runs the function, and all get its result."""
+  """Decorator that applies `run_on_first`."""
 
   @functools.wraps(function)
   def wrapped(*args: Any, **kwargs: Any) -> Value:
@@ -92,9 +89,8 @@ def runs_on_first(function: Callable[..., Value]) -> Callable[..., Value]:
 def run_on_all(function: Callable[[], Value]) -> Value:
   """Calls a function in every process; an error in one is raised in all.
 
-  Raises:
-    errors.UserError, errors.RetryError: one process raises it; the others raise
-      it with that process's number, and an OSError as a UserError.
+  The other processes add that process's number to the message of the UserError
+  or RetryError, and raise an OSError as a UserError.
   """
   if not is_multi_process() or _is_alone:
     return function()
@@ -118,26 +114,21 @@ def _attempt(
     return None, e
 
 
-def _encode_error(error: Exception | None) -> list[str] | None:
-  """Converts an error to its class name and message, for JSON."""
-  if error is None:
-    return None
-  retries = isinstance(error, errors.RetryError)
-  return ['RetryError' if retries else 'UserError', str(error)]
+def _encode_error(error: Exception | None) -> list[Any] | None:
+  return error and [isinstance(error, errors.RetryError), str(error)]
 
 
-def _decode_error(kind: str, message: str) -> Exception:
-  return getattr(errors, kind)(message)
+def _decode_error(can_retry: bool, message: str) -> Exception:
+  return (errors.RetryError if can_retry else errors.UserError)(message)
 
 
 def make_on_first(
   make: Callable[[], Value | None], load: Callable[[], Value]
 ) -> Value | None:
-  """Process 0 makes a value and writes it; the other processes load it.
+  """Process 0 calls `make`, which writes a value; the others call `load`.
 
-  `make` writes and returns the value, and `load` reads it. If `make` returns
-  None, so does this function in every process. Errors are raised in all, as
-  `run_on_all` does.
+  Returns the value in every process, or None if `make` returned None. Errors
+  are raised in all processes.
   """
   made: list[Value | None] = []
 
@@ -164,34 +155,18 @@ def wait_for_all() -> None:
     _gather(None, _COMPILE_SECONDS)
 
 
-def check_equal(what: str, value: str) -> None:
-  """Raises `UserError` in all processes if a value differs between them.
-
-  Args:
-    what: name of the value, for the error message.
-    value: the value in this process.
-  """
-  expected = run_on_first(lambda: value)
-
-  def check() -> None:
-    if value != expected:
-      raise errors.UserError(
-        f'{what}: differs from that of process 0; start all processes with the'
-        ' same flags, files and code'
-      )
-
-  run_on_all(check)
-
-
 def check_shared(directory: Path) -> None:
-  """Checks that all processes see the files that process 0 writes.
+  """Raises `UserError` in all processes if they share no `directory`."""
 
-  Raises:
-    errors.UserError: in all, if it is not shared or cannot be written.
-  """
-  path = directory / run_on_first(
-    lambda: f'.seen-by-all-{secrets.token_hex(8)}'
-  )
+  def write() -> str:
+    file = directory / f'.seen-by-all-{secrets.token_hex(8)}'
+    try:
+      file.touch()
+    except OSError as e:
+      raise errors.UserError(
+        f'{file}: {e.strerror}; choose a --workdir that can be written'
+      ) from e
+    return file.name
 
   def check() -> None:
     if not path.exists():
@@ -200,15 +175,7 @@ def check_shared(directory: Path) -> None:
         ' process 0; choose a --workdir on a file system that they share'
       )
 
-  def write() -> None:
-    try:
-      path.touch()
-    except OSError as e:
-      raise errors.UserError(
-        f'{path}: {e.strerror}; choose a --workdir that can be written'
-      ) from e
-
-  run_on_first(write)
+  path = directory / run_on_first(write)
   try:
     run_on_all(check)
   finally:

@@ -22,7 +22,6 @@ from bam_jax import errors
 from bam_jax.core import optimizer as optimizer_lib
 from bam_jax.core import packing as packing_lib
 from bam_jax.core import step as step_lib
-from bam_jax.modeling import frozen
 from bam_jax.modeling import heads
 from bam_jax.modeling import layers
 from bam_jax.tasks import task as task_lib
@@ -132,7 +131,7 @@ class Programs:
       )
 
     self._predict = jit_forward(model, model_params)
-    encoder = frozen.FrozenEncoder(
+    encoder = heads.FrozenEncoder(
       model.config, model.compute, bool(model.token_heads)
     )
     self._encode = jit_forward(encoder, ['encoder'])
@@ -308,7 +307,7 @@ class Programs:
 
   def predict(
     self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
-  ) -> heads.Logits:
+  ) -> heads.Outputs:
     """Computes the logits of a batch without dropout.
 
     The batch is from `put`, or all its rows are on the host of every process.
@@ -318,7 +317,7 @@ class Programs:
 
   def encode(
     self, params: Any, batch: step_lib.Batch | transfer.PackedBatch
-  ) -> frozen.Vectors:
+  ) -> heads.Outputs:
     """Computes the encoder's vectors of a batch, like `predict`."""
     own = {'encoder': params['encoder']}
     return self._encode(own, self.put(batch, is_whole=True))
@@ -326,7 +325,7 @@ class Programs:
 
 def _make_apply(
   model: heads.MultiTaskModel, param_shardings: Any, stack_late: bool
-) -> Callable[..., heads.Logits]:
+) -> Callable[..., heads.Outputs]:
   """Makes the function (params of a state, batch, dropout key) -> logits.
 
   Without a key there is no dropout.
@@ -340,7 +339,7 @@ def _make_apply(
 
   def apply(
     params: Any, batch: step_lib.Batch, key: jax.Array | None = None
-  ) -> heads.Logits:
+  ) -> heads.Outputs:
     params = layers.unstack(params, model.compute.dtype, stack_late)
     if param_shardings is not None:
       params = mesh_lib.gathered(params, param_shardings)
