@@ -31,7 +31,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import lines
 from bam_jax.data import tfrecord
-from bam_jax.runtime import child_processes
+from bam_jax.runtime import preemption
 from bam_jax.tasks import task as task_lib
 
 # Builders whose `idx` numbers another file than the official one.
@@ -230,7 +230,7 @@ def _download(
   names: Sequence[str], tfds_dir: str, sender: connection.Connection
 ) -> None:
   """Prepares datasets; sends '' or an error text after each."""
-  child_processes.follow_parent()
+  preemption.follow_parent()
   # TensorFlow reports at length on standard error, and would take GPUs.
   os.environ |= {
     'TF_CPP_MIN_LOG_LEVEL': '3',

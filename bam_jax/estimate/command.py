@@ -64,7 +64,7 @@ class Remaining:
 
   @property
   def group(self) -> tuple[str, tuple[str, ...]]:
-    """Returns variant, fold and tasks: equal if runs take equal steps."""
+    """Returns a key that is equal for runs whose steps take equally long."""
     part, fold = '', self.run.fold
     if self.run.is_search:
       part = f' batch {self.run.length.batch_size}'
@@ -73,12 +73,12 @@ class Remaining:
     return self.run.variant + part, self.run.tasks
 
   def steps_due(self, every: int) -> set[int]:
-    """Returns the remaining multiples of `every`, without the last step."""
+    """Returns the remaining steps, but not the last, that `every` divides."""
     first = (self.done // every + 1) * every if every else self.steps
     return set(range(first, self.steps, every or 1))
 
   def rows_to_label(self) -> Iterator[tuple[str, str, int]]:
-    """Yields task, split and the number of teachers that label it together."""
+    """Yields task, split, and the number of teachers that share its rows."""
     for task, split in self.labels:
       fold = None if split == task_lib.UNLABELLED else self.run.fold
       yield task, split, fold.of if fold else 1
@@ -121,9 +121,11 @@ def estimate(plan: plan_lib.Plan) -> None:
   groups = plan.group_runs(todo)
   at_once = {run.name: len(group) for group in groups for run in group}
   counts = {*at_once.values()} or {1}
-  rows, hosts, batches = _sample_steps(plan, remaining, counts)
-  memory = costs_lib.compile_steps(plan.setup.programs, plan.packing, batches)
-  costs = costs_lib.measure(plan, batches, remaining[0].run.tasks[0])
+  rows, hosts, batches = _sample_steps(plan, remaining)
+  memory = costs_lib.compile_steps(
+    plan.setup.programs, plan.packing, batches, counts
+  )
+  costs = costs_lib.measure(plan, batches, counts, remaining[0].run.tasks[0])
   steps = {}
   for each in remaining:
     if count := at_once.get(each.run.name):
@@ -166,7 +168,7 @@ def count_remaining(
   runs: Sequence[runs_lib.Run],
   todo: Sequence[runs_lib.Run],
 ) -> list[Remaining]:
-  """Lists the runs that must still train or write logits; `todo` must train."""
+  """Lists the runs that must still train, which are `todo`, or write logits."""
   unfinished = {run.name for run in todo}
   result = []
   for run in runs:
@@ -185,23 +187,20 @@ def count_remaining(
 def has_logits(
   plan: plan_lib.Plan, run: runs_lib.Run, task: str, split: str
 ) -> bool:
-  """Returns whether a run has already written its logits for a split."""
+  """Whether a run has written its logits for a split."""
   folder = logit_sets.folder_name(task, split)
   return shards.exists(plan.workspace.teacher(run.name, folder))
 
 
 def _sample_steps(
-  plan: plan_lib.Plan, remaining: Sequence[Remaining], counts: set[int]
+  plan: plan_lib.Plan, remaining: Sequence[Remaining]
 ) -> tuple[
-  dict[object, list[int]],
-  dict[object, float],
-  dict[costs_lib.Shape, costs_lib.Batch],
+  dict[object, list[int]], dict[object, float], dict[int, costs_lib.Batch]
 ]:
   """Builds a few training batches for each group of similar runs.
 
-  Returns:
-    Rows B of each sampled step by group; seconds that the host needs for a
-    batch by group; a batch of each shape (K, B).
+  Returns the rows B of the sampled steps by group, the seconds that the host
+  needs for a batch by group, and a batch of each number of rows.
   """
   rows, hosts, batches = {}, {}, {}
   multiple = plan.setup.programs.rows_multiple
@@ -218,17 +217,14 @@ def _sample_steps(
       spec.batches(step)
     hosts[group] = (time.perf_counter() - began) / len(steps[:_TIMED_STEPS])
     for size, step in zip(rows[group], steps):
-      if (min(counts), size) not in batches:
-        batches |= dict.fromkeys(
-          [(count, size) for count in counts], spec.batches(step)
-        )
+      if size not in batches:
+        batches[size] = spec.batches(step)
   return rows, hosts, batches
 
 
 def _seconds(
   plan: plan_lib.Plan, each: Remaining, step: float, costs: Mapping
 ) -> float:
-  """Estimates how many seconds a run still takes."""
 
   def predict(rows: shards.Columns) -> float:
     return costs['evaluation_batch'] * costs_lib.evaluation_batches(plan, rows)
@@ -258,7 +254,7 @@ def _disk(
   at_once: int,
   checkpoint: Mapping[str, int],
 ) -> dict[str, int]:
-  """Estimates the bytes of checkpoints and logits to be written."""
+  """Estimates the bytes of checkpoints and logits, and the free bytes."""
   train = plan.config.train
   kept = checkpoint['whole' if train.keep_optimizer else 'params']
   runs = sum(not each.is_trained for each in remaining)
@@ -317,7 +313,6 @@ def _table(
 
 
 def _sentences(counts: Mapping[str, int], path: Path) -> str:
-  """Describes memory and disk in three lines of text."""
   size = {name: decimal(count) for name, count in counts.items()}
   return (
     f'Memory of a device: {size["needed"]} of {size["device"]}, for a step of'

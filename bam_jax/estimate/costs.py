@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Collection, Mapping
 import dataclasses
-import itertools
 import os
 from pathlib import Path
 import tempfile
@@ -25,14 +24,12 @@ from bam_jax.training import programs as programs_lib
 # A step is repeated for this many seconds, or this many times at most.
 _SECONDS, _MAX_STEPS = 3.0, 50
 
-# K seeds at once, B rows.
-Shape = tuple[int, int]
 Batch = Mapping[str, np.ndarray]
 _T = TypeVar('_T')
 
 
 def device_memory() -> int:
-  """Returns the memory of one device in bytes; CPU devices share the RAM."""
+  """Returns the bytes of memory of one device; CPU devices share the RAM."""
   device = jax.local_devices()[0]
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -44,18 +41,19 @@ def device_memory() -> int:
 def compile_steps(
   programs: programs_lib.Programs,
   packing: config_lib.PackingConfig,
-  shapes: Collection[Shape],
+  rows: Collection[int],
+  seeds: Collection[int],
 ) -> dict[str, int]:
   """Compiles all training steps; returns the memory of the largest step.
 
-  Every row bucket is compiled: the largest one needs most memory, even if few
-  steps fill it.
+  Every row bucket is compiled, because the largest one needs most memory, even
+  if few steps fill it, and for each number of `seeds` that are trained at once.
 
   Returns:
-    `seeds` (K) and `rows` (B) of the step, `device` (bytes that a device has),
-    and the bytes on one device: `arguments` (state and batch), `temporary` and
-    `code` (as XLA plans them), `copies` (states while K of them are joined),
-    and `needed` (the peak).
+    `seeds` (K) and `rows` (B) of the step; bytes on one device: `arguments`
+    (state and batch), `temporary` and `code` (as XLA plans them), `copies`
+    (states while K of them are joined), `needed` (the peak), and `device` (what
+    there is).
 
   Raises:
     errors.UserError: a step needs more memory than a device has.
@@ -63,23 +61,23 @@ def compile_steps(
   buckets = packing.row_buckets if packing.enabled else ()
   packing = dataclasses.replace(
     packing,
-    row_buckets=tuple(sorted({*buckets, *(rows for _, rows in shapes)})),
+    row_buckets=tuple(sorted({*buckets, *rows})),
     slots=packing.slots if packing.enabled else 1,
   )
   try:
-    programs.compile_ahead(packing, {count for count, _ in shapes})
+    programs.compile_ahead(packing, seeds)
     found = []
-    for (seeds, rows), compiled in programs.compiled().items():
+    for shape, compiled in programs.compiled().items():
       stats = compiled.memory_analysis()
       memory = {
-        'seeds': seeds,
-        'rows': rows,
+        'seeds': shape.seeds,
+        'rows': shape.rows,
         'arguments': stats.argument_size_in_bytes,
         'temporary': stats.temp_size_in_bytes,
         'code': stats.generated_code_size_in_bytes,
         # A seed's state before it is joined with the others, and its source:
         # the parameters, or the state that a checkpoint replaces.
-        'copies': 2 * state_bytes(programs) if seeds > 1 else 0,
+        'copies': 2 * state_bytes(programs) if shape.seeds > 1 else 0,
       }
       running = memory['temporary'] + memory['code']
       memory['needed'] = memory['arguments'] + max(running, memory['copies'])
@@ -107,14 +105,15 @@ def state_bytes(programs: programs_lib.Programs) -> int:
 
 
 def measure(
-  plan: plan_lib.Plan, batches: Mapping[Shape, Batch], task: str
+  plan: plan_lib.Plan,
+  batches: Mapping[int, Batch],
+  seeds: Collection[int],
+  task: str,
 ) -> dict[str, object]:
   """Measures how long training, evaluation and a checkpoint take.
 
-  Args:
-    plan: the plan; its programs for the batches are compiled.
-    batches: a batch of one seed for each shape.
-    task: the task whose dev rows are predicted.
+  It takes a batch of one seed for each number of rows, and the numbers of seeds
+  that are trained at once. It predicts dev rows of `task`.
 
   Returns:
     `step`: `KxB` -> seconds of a training step; `start`: seconds to make a
@@ -136,13 +135,13 @@ def measure(
     checkpoint = _measure_checkpoint(state, plan.workspace.root)
     evaluation_batch = _evaluation_seconds(plan, state.params, task)
   steps = {}
-  for count, shapes in itertools.groupby(sorted(batches), lambda s: s[0]):
+  for count in sorted(seeds):
     states = state
     if count > 1:
       states = programs.seeds.stack((start() for _ in range(count)), count)
-    for shape in shapes:
-      states, seconds = _measure_step(programs, states, batches[shape], count)
-      steps['{}x{}'.format(*shape)] = seconds
+    for rows, batch in sorted(batches.items()):
+      states, seconds = _measure_step(programs, states, batch, count)
+      steps[f'{count}x{rows}'] = seconds
     del states
   return {
     'step': steps,
@@ -153,7 +152,7 @@ def measure(
 
 
 def _timed(function: Callable[..., _T], *args: object) -> tuple[_T, float]:
-  """Calls a function; returns its result and the seconds that it took."""
+  """Calls a function; returns its result and its duration in seconds."""
   began = time.perf_counter()
   return function(*args), time.perf_counter() - began
 
@@ -185,7 +184,6 @@ def _measure_step(
 def _evaluation_seconds(
   plan: plan_lib.Plan, params: Mapping[str, object], task: str
 ) -> float:
-  """Measures the seconds per evaluation batch, averaged over about four."""
   rows = plan.features[task][plan.tasks[task].dev_splits[0]]
   packing, counted = plan.config.packing, []
   count = max(4 * len(rows) // evaluation_batches(plan, rows), 1)
@@ -196,7 +194,7 @@ def _evaluation_seconds(
 
 
 def evaluation_batches(plan: plan_lib.Plan, rows: shards.Columns) -> int:
-  """Estimates how many batches it takes to evaluate all given rows."""
+  """Estimates the number of evaluation batches for some rows."""
   packing, filled = plan.config.packing, len(rows)
   if packing.enabled:
     tokens = int(rows.ragged('input_ids')[1][-1])
@@ -208,7 +206,6 @@ def evaluation_batches(plan: plan_lib.Plan, rows: shards.Columns) -> int:
 def _measure_checkpoint(
   state: step_lib.TrainState, workdir: Path
 ) -> dict[str, float]:
-  """Measures the seconds and bytes of a checkpoint in a temporary folder."""
   try:
     workdir.mkdir(parents=True, exist_ok=True)
     with (

@@ -9,7 +9,6 @@ import os
 from typing import Self
 
 from bam_jax import errors
-from bam_jax.runtime import child_processes
 from bam_jax.runtime import preemption
 
 _MAX_PROCESSES = 8
@@ -32,7 +31,7 @@ class Background:
       min(_MAX_PROCESSES, os.cpu_count() or 1),
       # A forked process would inherit devices and locks of other threads.
       multiprocessing.get_context('spawn'),
-      child_processes.follow_parent,
+      preemption.follow_parent,
     )
 
   def __enter__(self) -> Self:

@@ -14,9 +14,9 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.experimental.pallas import triton as pltriton
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from bam_jax.modeling import attention_head
+from bam_jax.modeling import family
 from bam_jax.modeling import kernels
 
 # The [L, L] arrays of a head must fit into the registers of a GPU's block. With
@@ -32,8 +32,7 @@ def attend(
   segment_ids: jax.Array,
   rate: float,
   words: jax.Array,
-  mesh: Mesh | None = None,
-  platform: str = '',
+  compute: family.Compute = family.ONE_DEVICE,
 ) -> jax.Array:
   """Computes scaled dot-product attention within each segment.
 
@@ -47,16 +46,15 @@ def attend(
     segment_ids: [B, L] int; 0 marks padding.
     rate: share of the probabilities that dropout sets to zero, 0 to below 1.
     words: [2] uint32 of the dropout mask; not read at rate 0.
-    mesh: the rows lie spread over all its axes; None: on one device.
-    platform: whose own kernel is used, `cuda` or `tpu`, if it has one for this
-      shape; `cpu`: computed in float32; empty: XLA's.
+    compute: the devices that share the rows, and whose kernel is used if there
+      is one for this shape.
 
   Returns:
     [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
   """
   return kernels.over_devices(
-    functools.partial(_attend, (rate, platform)),
-    mesh,
+    functools.partial(_attend, (rate, compute.platform)),
+    compute.mesh,
     (qkv, segment_ids.astype(jnp.int32)),
     (bias, words),
   )
@@ -64,10 +62,9 @@ def attend(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(options, first, qkv, segment_ids, bias, words):
-  """Computes scaled dot-product attention of the rows on one device.
+  """Computes attention on one device; `options` are dropout rate and platform.
 
-  The options are dropout rate and platform; `first`, [1] uint32, is the number
-  of the first row in the whole batch.
+  `first`, [1] uint32, is the number of the first row in the whole batch.
   """
   (contexts,) = _over_heads(
     attention_head.forward, options, (qkv,), segment_ids, first, bias, words
@@ -101,17 +98,11 @@ def _over_heads(
   arrays: tuple[jax.Array, ...],
   *rest: jax.Array,
 ) -> tuple[jax.Array, ...]:
-  """Applies a function to each head of each row, by a kernel if there is one.
+  """Applies `forward` or `backward` of `attention_head` to all heads.
 
-  Args:
-    function: `attention_head.forward` or `attention_head.backward`.
-    options: dropout rate and platform.
-    arrays: [B, L, 3, H, hd], and for the backward pass [B, L, H, hd].
-    *rest: segments, number of the first row, bias and words as in `_attend`.
-
-  Returns:
-    [B, L, H, hd]; or for the backward pass [B, L, 3, H, hd], and its sums over
-    the tokens of a row, [B, 3, H, hd] float32.
+  The arrays are [B, L, 3, H, hd], and for the backward pass the gradient
+  [B, L, H, hd]. Returns the contexts [B, L, H, hd]; or the gradient
+  [B, L, 3, H, hd], and its sums over the tokens of a row, [B, 3, H, hd].
   """
   rate, platform = options
   dtype = arrays[0].dtype
@@ -125,13 +116,12 @@ def _over_heads(
   way = _by_vmap
   # An exported program's length is a symbol, which supports no comparison.
   if platform and length <= _LONGEST_ROW:
-    if platform == 'cuda' and all(
-      size >= _SHORTEST and size.bit_count() == 1
-      for size in (length, head_size)
-    ):
-      way = _by_triton
+    sides = length, head_size
     if platform == 'tpu' and length % 8 == 0:
       way = _by_mosaic
+    is_power = all(side.bit_count() == 1 for side in sides)
+    if platform == 'cuda' and is_power and min(sides) >= _SHORTEST:
+      way = _by_triton
   return way(function, rate, arrays, *rest)
 
 
@@ -148,7 +138,6 @@ def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 
 def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
-  """Computes attention without a kernel, by vmap over heads and rows."""
   qkv, *others = arrays
   _, length, _, num_heads, _ = qkv.shape
   qkv = _with_bias(qkv, bias[None, None])

@@ -1,4 +1,4 @@
-"""Self-attention of one head of one row, for all queries or a tile of them.
+"""Self-attention of one head in one row, for all queries or some of them.
 
 Everything but the operands of matrix products is float32.
 """
@@ -16,7 +16,7 @@ _LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
 class Tile(NamedTuple):
-  """Makes the masks of n queries and all L keys of a head.
+  """The masks of a head's attention, for n queries and all L keys.
 
   Attributes:
     query_segments: [n, 1] int32.
@@ -33,12 +33,12 @@ class Tile(NamedTuple):
   first: jax.Array
 
   def mask(self, logits: jax.Array) -> jax.Array:
-    """Replaces logits between different segments or in padding by -1.7e38."""
+    """Replaces logits of other segments and of padding by -1.7e38."""
     segments = jnp.where(self.query_segments == 0, -1, self.query_segments)
     return jnp.where(segments == self.key_segments, logits, _LOWEST)
 
   def sign(self, x: jax.Array) -> jax.Array:
-    """Marks numbers that dropout drops by a minus sign; all of x is positive.
+    """Negates the numbers that dropout will set to zero; all are positive.
 
     A GPU block has registers for this array, but not for numbers and mask.
     """
@@ -85,7 +85,7 @@ def backward(
 def _softmax(
   tile: Tile, q: jax.Array, k: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Returns numerators [n, L] and the inverse of their sums [n, 1], float32.
+  """Returns the softmax as numerators [n, L] and inverse sums [n, 1].
 
   Both are 0 for a query that sees no key.
   """

@@ -31,7 +31,7 @@ class BertEncoder(nn.Module):
   """Embeddings and transformer layers."""
 
   config: family.EncoderConfig
-  compute: family.Compute = family.Compute()
+  compute: family.Compute = family.ONE_DEVICE
 
   @nn.compact
   def __call__(
@@ -105,7 +105,7 @@ class Embeddings(nn.Module):
       ).embedding
 
     def rows(name: str, count: int, ids: jax.Array) -> jax.Array:
-      return lookup.lookup(table(name, count), ids, compute.dtype, compute.mesh)
+      return lookup.lookup(table(name, count), ids, compute)
 
     # A product and no lookup: every token's gradient goes to one of two rows,
     # and a scatter would have to wait for each.
@@ -135,27 +135,27 @@ class Layer(nn.Module):
   def __call__(
     self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
   ) -> jax.Array:
-    """Applies the layer to x [B, L, D]; `words`: dropout bits [_SITES, 2]."""
+    """Applies the layer to x [B, L, D]; `words` [_SITES, 2] are for dropout."""
     config, compute = self.config, self.compute
-    rate, place = config.dropout_hidden, (compute.mesh, compute.platform)
+    rate = config.dropout_hidden
     y, bias = SelfAttention(config, compute, name='attention')(
       x, segment_ids, words[0]
     )
-    x = residual.AddNorm(config.layer_norm_eps, *place, name='attention_norm')(
+    x = residual.AddNorm(config.layer_norm_eps, compute, name='attention_norm')(
       x, y, bias, rate, words[1]
     )
     y, bias = Linear(
       config.intermediate_size, compute.dtype, name='intermediate'
     )(x)
-    y = gelu.biased_gelu(y, bias, *place)  # [B, L, intermediate_size]
+    y = gelu.biased_gelu(y, bias, compute)  # [B, L, intermediate_size]
     y, bias = Linear(config.hidden_size, compute.dtype, name='output')(y)
-    return residual.AddNorm(config.layer_norm_eps, *place, name='output_norm')(
+    return residual.AddNorm(config.layer_norm_eps, compute, name='output_norm')(
       x, y, bias, rate, words[2]
     )
 
 
 class SelfAttention(nn.Module):
-  """Multi-head attention and its output projection, whose bias is returned."""
+  """Multi-head attention with its output projection."""
 
   config: family.EncoderConfig
   compute: family.Compute
@@ -181,8 +181,7 @@ class SelfAttention(nn.Module):
       segment_ids,
       self.config.dropout_attention,
       words,
-      self.compute.mesh,
-      self.compute.platform,
+      self.compute,
     )
     return Linear(size, dtype, name='output')(context.reshape(x.shape))
 

@@ -1,8 +1,8 @@
-"""Dropout with a mask hashed from two random uint32 and the flat index.
+"""Dropout whose mask is a hash of two random uint32 and the flat index.
 
-So any batch size, `vmap` and any number of devices give the same mask. A
-counter-based hash fuses into the arithmetic around it; threefry would be a
-separate kernel that moves every number through memory.
+So any batch size, `vmap` and any number of devices give the same mask. XLA
+fuses the hash into the arithmetic around it; threefry would be a separate
+kernel that moves every number through memory.
 """
 
 import flax.linen as nn
@@ -15,10 +15,8 @@ _GOLDEN = 0x9E3779B1
 def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
   """Draws two random uint32 for each place of dropout, [sites, 2].
 
-  Args:
-    module: the module whose rng collection 'dropout' is used.
-    sites: number of places at which the module applies dropout.
-    deterministic: without dropout; the words are 0 and no collection is needed.
+  They are from the module's rng collection 'dropout', or 0 if the module is
+  deterministic.
   """
   if deterministic:
     return jnp.zeros((sites, 2), jnp.uint32)

@@ -53,7 +53,7 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-  """How an encoder is computed; its parameters are the same either way.
+  """How an encoder is computed, which does not change its parameters.
 
   Attributes:
     dtype: type of the hidden states and matrix products. Parameters, softmax,
@@ -68,6 +68,9 @@ class Compute:
   remat: bool = False
   mesh: Mesh | None = None
   platform: str = ''
+
+
+ONE_DEVICE = Compute()  # in float32, without kernels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ Its array is the widest one of a layer, so only x is kept for the backward pass.
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
+from bam_jax.modeling import family
 from bam_jax.modeling import tiles
 
 _COLUMNS = 128  # of a kernel's tile
@@ -14,21 +14,20 @@ _FACTORS = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
 
 
 def biased_gelu(
-  x: jax.Array, bias: jax.Array, mesh: Mesh | None = None, platform: str = ''
+  x: jax.Array, bias: jax.Array, compute: family.Compute = family.ONE_DEVICE
 ) -> jax.Array:
   """Computes (x + bias) · Φ(x + bias), Φ the normal distribution function.
 
   Args:
     x: [B, L, F].
     bias: [F].
-    mesh: the rows lie spread over all its axes; None: on one device.
-    platform: `cuda`: a Triton kernel is used where 128 divides F.
+    compute: on `cuda`, a Triton kernel is used where 128 divides F.
 
   Returns:
     [B, L, F] of the type of `x`; computed in float32.
   """
-  use_kernel = platform == 'cuda' and x.shape[-1] % _COLUMNS == 0
-  return tiles.apply(FUNCTION, (x,), (bias,), None, mesh, use_kernel)
+  use_kernel = compute.platform == 'cuda' and x.shape[-1] % _COLUMNS == 0
+  return tiles.apply(FUNCTION, (x,), (bias,), None, compute.mesh, use_kernel)
 
 
 def _forward(tile, x, bias):
@@ -51,8 +50,8 @@ FUNCTION = tiles.TokenFunction(
 def _distribution(tile, x, bias):
   """Returns t = x + bias, exp(-t²/2) and Φ(t), float32.
 
-  Pallas has no erf for Triton. There Φ is the polynomial 7.1.26 of Abramowitz
-  and Stegun (1964), off by at most 7.5e-8.
+  Pallas has no erf for Triton, so there a polynomial approximates Φ: 7.1.26 of
+  Abramowitz and Stegun (1964), with an error of at most 7.5e-8.
   """
   total = x.astype(jnp.float32) + bias.astype(jnp.float32)
   bell = jnp.exp(-0.5 * total * total)

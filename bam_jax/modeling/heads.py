@@ -26,7 +26,7 @@ class Outputs(NamedTuple):
 
   Attributes:
     slots: [B, S, C] for each segment; finite but meaningless for empty slots.
-    tokens: [B, L, K] for each token, logits are 0 outside of segments; None if
+    tokens: [B, L, K] for each token; logits outside of segments are 0. None if
       no head is applied to tokens.
   """
 
@@ -54,7 +54,7 @@ class MultiTaskModel(nn.Module):
   num_outputs: int
   token_heads: tuple[int, ...] = ()
   token_outputs: int = 0
-  compute: family.Compute = family.Compute()
+  compute: family.Compute = family.ONE_DEVICE
   glorot_outputs: tuple[int, ...] = ()
 
   @nn.compact
@@ -154,7 +154,7 @@ class FrozenEncoder(nn.Module):
 
 
 class TaskHeads(nn.Module):
-  """One linear head for each of T tasks, in one table [T, D, C] and [T, C]."""
+  """One linear head per task; all are in one table [T, D, C] and [T, C]."""
 
   num_tasks: int
   num_outputs: int
@@ -218,11 +218,8 @@ class TaskHeads(nn.Module):
     )
 
   def _draw_kernel(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draws each head from Glorot and Bengio's uniform distribution (2010).
-
-    Its limits depend on the outputs that a head has, which may be fewer than
-    the table's.
-    """
+    """Draws each head from Glorot and Bengio's uniform distribution (2010)."""
+    # Its limits depend on the outputs of the head, not of the table.
     sizes = shape[1] + jnp.array(self.glorot_outputs)[:, None, None]
     return jnp.sqrt(6 / sizes) * jax.random.uniform(key, shape, minval=-1)
 
@@ -278,16 +275,15 @@ def average_segments(
 def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
   """Draws random parameters {'encoder', 'pooler', 'heads'}, float32.
 
-  There is no pooler with mean pooling.
-
-  Do not wrap it in `jax.jit` if all of them are used: a hundred draws in one
-  program take minutes to compile for a GPU. Outside of it, each shape is
-  compiled once.
+  There is no pooler with mean pooling. Don't compile it by `jax.jit` if all
+  parameters are used: for a GPU, a program of a hundred draws takes minutes to
+  compile. Otherwise each shape is compiled once.
   """
-  names = 'input_ids', 'token_type_ids', 'positions', 'segment_ids'
-  batch = dict.fromkeys(
-    (*names, 'cls_index', 'task_id'), jax.ShapeDtypeStruct((1, 1), jnp.int32)
-  )
+  names = (
+    'input_ids', 'token_type_ids', 'positions', 'segment_ids', 'cls_index',
+    'task_id',
+  )  # fmt: skip
+  batch = dict.fromkeys(names, jax.ShapeDtypeStruct((1, 1), jnp.int32))
   # One row cannot be spread over several devices.
   model = model.on_one_device()
   return model.lazy_init(key, batch, deterministic=True)['params']

@@ -33,7 +33,7 @@ _MOST_LAYERS = 1 << 10
 
 
 class _Name(NamedTuple):
-  """Names of a parameter here and in Hugging Face's format, and its shape."""
+  """A parameter's path here, its name in Hugging Face's format, its shape."""
 
   path: tuple[str, ...]
   tensor: str
@@ -154,7 +154,7 @@ def load_params(
 def save_params(
   params: Mapping[str, object], of: family.Family = bert.BERT
 ) -> dict[str, np.ndarray]:
-  """Returns tensors by Hugging Face's names; undoes `load_params`.
+  """Converts parameters to tensors with Hugging Face's names.
 
   `params` is {'encoder': ..., 'pooler': ...}; 'pooler' may be absent.
 
@@ -183,7 +183,7 @@ def weights_digest(path: Path) -> str:
 
 
 def _names(of: family.Family, layers: Sequence[int]) -> Iterator[_Name]:
-  """Yields every parameter of an encoder with these layers of the file."""
+  """Yields the names of all parameters of an encoder with the given layers."""
   for ours, theirs, kind, shape in of.modules:
     in_layer = ours.startswith('{i}')
     for here, there in enumerate(layers) if in_layer else ((0, 0),):
@@ -238,7 +238,7 @@ def _load_tensor(
 def _stored_tensors(
   path: Path, of: family.Family
 ) -> dict[str, tuple[Path, str]]:
-  """Maps names in `Family.modules` to a file and the tensor's name there."""
+  """Maps tensor names of `Family.modules` to a file and the name in it."""
   result = {}
   for file in weight_files.find_files(path):
     for key in weight_files.tensor_names(file):

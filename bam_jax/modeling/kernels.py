@@ -1,7 +1,5 @@
 """Helpers for Pallas kernels: platform, devices and tile sizes.
 
-A function with a kernel is written once, for a tile of its arrays. XLA applies
-it to whole arrays, a Triton or Mosaic kernel to one tile after the other.
 Pallas's Triton backend is deprecated as of jax 0.11; XLA's way will remain.
 """
 
@@ -49,11 +47,7 @@ def over_devices(
 
 
 def of_device(device: jax.Device) -> str:
-  """Returns a device's platform as a value of `family.Compute.platform`.
-
-  `cuda` and `tpu` have kernels of their own. On `cpu` products of bfloat16
-  arrays are avoided. For all others, the value is empty.
-  """
+  """Returns `cuda` or `tpu`, which have kernels, `cpu`, or '' for others."""
   if device.platform == 'gpu' and 'cuda' in device.client.platform_version:
     return 'cuda'
   return device.platform if device.platform in ('cpu', 'tpu') else ''

@@ -23,7 +23,7 @@ _LAYER = re.compile(r'layer_(\d+)')
 
 
 def stack(params: Mapping[str, Any]) -> dict[str, Any]:
-  """Stacks the parameters of all layers, the form that a train state has.
+  """Stacks the parameters of all layers, for a train state.
 
   >>> one, two = {'bias': np.zeros(3)}, {'bias': np.ones(3)}
   >>> tree = {'encoder': {'layer_0': one, 'layer_1': two}}
@@ -90,7 +90,7 @@ def _stack(layers: list[Any]) -> Any:
 
 
 def _in_place(matrices: Sequence[jax.Array]) -> jax.Array:
-  """Does the same as `jnp.stack` by copying each matrix once it is computed.
+  """Stacks matrices by copying each one as soon as it is computed.
 
   A backward pass computes the last one first. On a GPU the concatenation of 24
   matrices takes four times as long as these copies.

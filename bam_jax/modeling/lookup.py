@@ -4,43 +4,42 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+
+from bam_jax.modeling import family
 
 
 def lookup(
-  table: jax.Array, ids: jax.Array, dtype: jnp.dtype, mesh: Mesh | None = None
+  table: jax.Array, ids: jax.Array, compute: family.Compute
 ) -> jax.Array:
   """Looks up embeddings.
 
   Args:
     table: [V, D] float32.
     ids: [B, L] int, below V.
-    dtype: type in which the devices' gradients are added up. Within a device
-      they are added in float32, so that no term of a frequent row is lost.
-    mesh: the rows of `ids` lie spread over all its axes; None: on one device.
+    compute: the gradients of its devices are added up in its type. Within a
+      device they are added in float32, so that a frequent row loses no term.
 
   Returns:
     [B, L, D] float32; NaN for ids from V on.
   """
-  if mesh is None or mesh.size == 1:
+  if compute.mesh is None or compute.mesh.size == 1:
     return jnp.take(table, ids, axis=0)
-  return _lookup((dtype, mesh), table, ids)
+  return _lookup(compute, table, ids)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _lookup(options, table, ids):
-  del options
+def _lookup(compute, table, ids):
+  del compute
   return jnp.take(table, ids, axis=0)
 
 
-def _backward(options, saved, gradient):
-  dtype, mesh = options
-  table, ids = saved
+def _backward(compute, saved, gradient):
+  mesh, (table, ids) = compute.mesh, saved
 
   def on_device(ids, gradient):
     own = jnp.zeros(table.shape, table.dtype)
-    own = own.at[ids].add(gradient).astype(dtype)
+    own = own.at[ids].add(gradient).astype(compute.dtype)
     return jax.lax.psum(own, mesh.axis_names)
 
   rows = P(mesh.axis_names)
@@ -55,5 +54,5 @@ def _backward(options, saved, gradient):
 
 
 _lookup.defvjp(
-  lambda options, *arrays: (_lookup(options, *arrays), arrays), _backward
+  lambda compute, *arrays: (_lookup(compute, *arrays), arrays), _backward
 )

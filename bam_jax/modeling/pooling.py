@@ -63,7 +63,7 @@ def load(path: Path) -> tuple[str, Path | None]:
 
 
 def describe_mean(size: int, outputs: int = 0) -> dict[str, object]:
-  """Returns file -> JSON value of an encoder with mean pooling.
+  """Returns the files, by name, that state mean pooling, as JSON values.
 
   Args:
     size: of the hidden states.
@@ -101,7 +101,7 @@ def describe_mean(size: int, outputs: int = 0) -> dict[str, object]:
 
 
 def _find_directory(path: Path) -> str:
-  """Returns the directory of the pooling; '' if the modules have none."""
+  """Returns the name of the pooling's directory; '' if there is no pooling."""
   file = path / MODULES
   if not file.is_file():
     return _DIRECTORY
@@ -112,14 +112,7 @@ def _find_directory(path: Path) -> str:
       for module in modules
       if module['type'].rpartition('.')[2] == 'Pooling'
     ]
-  except (
-    OSError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    RecursionError,
-  ) as e:
+  except Exception as e:  # The file may hold any JSON value.
     raise errors.UserError(
       f'{file}: not a list of modules ({type(e).__name__}); get it again, or'
       f' {_REMEDY}'

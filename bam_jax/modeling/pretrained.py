@@ -73,9 +73,9 @@ def load_encoder(config: config_lib.Config) -> Encoder:
   if not init:
     if model.init_vocab:
       raise errors.UserError(
-        f'config.model.init_vocab={model.init_vocab}: takes the place of the'
-        ' vocabulary of config.model.init, which is empty; set that, or give'
-        ' config.model.vocab'
+        f'config.model.init_vocab={model.init_vocab}: replaces the vocabulary'
+        ' of config.model.init, which is empty; set config.model.init, or give'
+        ' config.model.vocab instead'
       )
     return _configure(_random_encoder(model, 'random weights'), config)
   try:

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 from jax.experimental import pallas as pl
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from bam_jax.modeling import dropout
+from bam_jax.modeling import family
 from bam_jax.modeling import tiles
 
 _WIDEST = 4096  # columns of a kernel's tile
@@ -16,17 +16,15 @@ _TILE = 1024  # numbers of a kernel's tile, unless its columns are more
 
 
 class AddNorm(nn.Module):
-  """Computes LayerNorm(x + dropout(y + bias)); holds LayerNorm's parameters.
+  """Adds a dropped-out array to x, and applies LayerNorm.
 
   Attributes:
     epsilon: added to the variance.
-    mesh: the rows lie spread over all its axes; None: on one device.
-    platform: `cuda`: a Triton kernel is used where D is at most 4096.
+    compute: on `cuda`, a Triton kernel is used where D is at most 4096.
   """
 
   epsilon: float
-  mesh: Mesh | None = None
-  platform: str = ''
+  compute: family.Compute = family.ONE_DEVICE
 
   @nn.compact
   def __call__(
@@ -37,7 +35,7 @@ class AddNorm(nn.Module):
     rate: float,
     words: jax.Array,
   ) -> jax.Array:
-    """Adds and normalises; the statistics are float32.
+    """Computes LayerNorm(x + dropout(y + bias)); its statistics are float32.
 
     Args:
       x: [B, L, D].
@@ -57,8 +55,8 @@ class AddNorm(nn.Module):
       (x, y),
       (bias, scale, shift),
       words,
-      self.mesh,
-      self.platform == 'cuda' and size <= _WIDEST,
+      self.compute.mesh,
+      self.compute.platform == 'cuda' and size <= _WIDEST,
     )
 
 
@@ -76,7 +74,6 @@ def function(rate: float, epsilon: float, size: int) -> tiles.TokenFunction:
 
 
 def _forward(rate, epsilon, tile, x, y, bias, scale, shift):
-  """Saves the sum [n, W], its mean and its inverse deviation [n, 1]."""
   kept = tile.keep_mask(rate, x.shape)
   y = y.astype(jnp.float32) + bias.astype(jnp.float32)
   total = x.astype(jnp.float32) + dropout.scale_kept(y, kept, rate)
@@ -91,7 +88,6 @@ def _forward(rate, epsilon, tile, x, y, bias, scale, shift):
 
 
 def _backward(rate, tile, gradient, total, mean, inverse, bias, scale, shift):
-  """Returns gradients of x, y and each token's of bias, scale and shift."""
   del bias, shift
   kept = tile.keep_mask(rate, total.shape)
   gradient = gradient.astype(jnp.float32)

@@ -80,7 +80,7 @@ def apply(
   """Applies a function to all tokens of a batch.
 
   Args:
-    function: applied to the tokens of every tile.
+    function: the function.
     inputs: arrays [B, L, D] of one type.
     parameters: arrays [D].
     words: [2] uint32 of the dropout mask; None without dropout.
@@ -105,7 +105,6 @@ def apply(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _apply(options, first, inputs, parameters, words):
-  """Applies a function to inputs [N, D] on one device -> [N, D]."""
   return _forward(options, first, inputs, parameters, words)[0]
 
 
@@ -142,16 +141,9 @@ def by_xla(
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
   """Computes all tokens as one tile.
 
-  Args:
-    function: the function.
-    method: its `forward` or `backward`.
-    first: [1] uint32, number of the first token in the whole batch.
-    arrays: [N, D] or [N, 1].
-    parameters: P arrays [D].
-    words: [2] uint32; None without dropout.
-
-  Returns:
-    The method's outputs or gradients, and the sums [P, D] of its shares.
+  `method` is the function's `forward` or `backward`. `first`, [1] uint32, is
+  the number of the first token in the whole batch. Returns the method's outputs
+  or gradients, and the sums [P, D] of its shares for P parameters.
   """
   del function
   pair = None if words is None else (words[0], words[1])
@@ -170,7 +162,7 @@ def by_triton(
   words: jax.Array | None,
   interpret: bool = False,
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
-  """Computes the same as `by_xla`, by a Triton kernel or its interpreter."""
+  """Computes the same as `by_xla` by a Triton kernel."""
   (count, size), width = arrays[0].shape, function.width
   shapes, sums_shape = jax.eval_shape(
     functools.partial(by_xla, function, method),

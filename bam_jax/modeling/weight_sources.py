@@ -26,6 +26,17 @@ _FILES = (
   pooling.MODULES,
   '*/config.json',  # A pooling has a directory of its own.
 )
+_NO_ACCESS = (
+  'correct the name, or, if the model is private or gated, run `hf auth login`'
+  ' or set HF_TOKEN'
+)
+# HTTP status of the hub -> how to fix it.
+_REMEDIES = {
+  401: _NO_ACCESS,
+  403: _NO_ACCESS,
+  404: _NO_ACCESS,
+  429: 'wait and run the command again, or set HF_TOKEN for more requests',
+}
 
 
 def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
@@ -96,20 +107,10 @@ def _find_on_hub(name: str, where: str, wanted: Sequence[str]) -> Path:
     # The first line may hold the status alone.
     reason = ' '.join(lines[:2]) or type(cause).__name__
     status = getattr(getattr(cause, 'response', None), 'status_code', None)
-    if status in (401, 403, 404):
-      remedy = (
-        'correct the name, or, if the model is private or gated, run `hf auth'
-        ' login` or set HF_TOKEN'
-      )
-    elif status == 429:
-      remedy = (
-        'wait and run the command again, or set HF_TOKEN for more requests'
-      )
-    else:
-      remedy = (
-        f'where the hub can be reached run `hf download {name} --local-dir'
-        ' DIR`, then give DIR'
-      )
+    remedy = _REMEDIES.get(status) or (
+      f'where the hub can be reached run `hf download {name} --local-dir DIR`,'
+      ' then give DIR'
+    )
     raise errors.UserError(
       f'{where}: no such directory, and the hub does not provide it'
       f' ({reason}); {remedy}'

@@ -8,6 +8,7 @@ could be lost in a destructor, a callback of the garbage collector or a library.
 
 from collections.abc import Callable, Iterator
 import contextlib
+import multiprocessing
 import os
 import select
 import signal
@@ -34,8 +35,7 @@ _POLL = 0.1  # seconds between two looks at the state of the main thread
 class Preempted(BaseException):
   """Raised by `Signal.check` after the process got a preemption signal.
 
-  Like KeyboardInterrupt it is not an `Exception`, so that code that handles
-  errors does not catch it.
+  Like KeyboardInterrupt, it is no `Exception`, so error handlers let it pass.
 
   Attributes:
     exit_code: exit status for the process.
@@ -98,17 +98,16 @@ class Signal:
 
   def check(self) -> None:
     """Raises `Preempted` if a signal has come."""
-    if self._signal is not None:
+    if self.is_set:
       with self._lock:
         self._leaving = True
       raise Preempted(self._signal)
 
   @contextlib.contextmanager
   def defer_exit(self, checks_at_end: bool = True) -> Iterator[None]:
-    """Context manager that delays a forced exit by a signal until its end.
+    """Context manager that delays a forced exit until its end.
 
-    Args:
-      checks_at_end: whether to call `check` when the context ends.
+    It then calls `check`, unless `checks_at_end` is False.
     """
     with self._lock:
       self._holds += 1
@@ -122,12 +121,11 @@ class Signal:
 
   @contextlib.contextmanager
   def before_exit(self, function: Callable[[], None]) -> Iterator[None]:
-    """Context manager: a forced exit inside it first calls the function.
+    """Context manager in which a forced exit first calls a function.
 
-    Args:
-      function: called in another thread while the main thread goes on; may
-        raise `errors.UserError` or `RetryError`. In nested contexts the
-        innermost function is called first.
+    Another thread calls it while the main thread goes on. It may raise
+    `errors.UserError` or `RetryError`. In nested contexts, the innermost
+    function is called first.
     """
     with self._lock:
       self._before_exit.append(function)
@@ -143,11 +141,9 @@ class Signal:
     handler: Callable[[int, types.FrameType | None], None],
     *numbers: int,
   ) -> Iterator[None]:
-    """Context manager in which another handler receives the signals.
+    """Context manager in which another handler receives the given signals.
 
-    Args:
-      handler: called with signal number and stack frame.
-      *numbers: signals to redirect; without any, all are redirected.
+    Without `numbers` it receives all of them.
     """
     self._is_handled_elsewhere = True
     before = {
@@ -205,3 +201,19 @@ class Signal:
     shown = '\x1b[?25h' if sys.stderr.isatty() else ''
     print(f'{shown}bam_jax: {message}', file=sys.stderr, flush=True)
     os._exit(status)
+
+
+def follow_parent() -> None:
+  """Ignores signals in a child process, and ends it when its parent ends.
+
+  Call it first in a child process of `multiprocessing`.
+  """
+  for number in _SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+
+  def follow() -> None:
+    parent.join()
+    os._exit(1)
+
+  threading.Thread(target=follow, daemon=True).start()

@@ -24,11 +24,9 @@ class StepProfiler:
   """
 
   def __init__(self, steps: Sequence[int], directory: Path):
-    """Configures the trace, which `before` starts.
+    """Configures the trace of the steps from first to last, last excluded.
 
-    Args:
-      steps: (first, last), the last not included; empty: no trace.
-      directory: where the trace is written; replaced if it exists.
+    Without `steps` there is no trace. It replaces `directory`.
     """
     self._first, self._last = steps or (None, None)
     self._directory = directory
@@ -44,15 +42,11 @@ class StepProfiler:
       self._running = True
 
   def after(self, step: int, state: Any) -> dict[str, float]:
-    """Ends the trace after its last step, and later the timing.
+    """Ends the trace after its last step, and the timing some steps later.
 
-    Args:
-      step: the step that was dispatched.
-      state: result of the step; waited for when a trace or timing ends.
-
-    Returns:
-      `device_idle`, the share of time in which the device did nothing, 0-1, if
-      this step ends its measurement. On a CPU it is not measured.
+    Waits for `state`, the result of the step, when either ends. Returns
+    `device_idle`, the share of time in which the device did nothing, 0-1, when
+    the timing ends. On a CPU it is not measured.
     """
     if self._running and step + 1 == self._last:
       jax.block_until_ready(state)

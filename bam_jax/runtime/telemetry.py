@@ -11,7 +11,6 @@ from typing import Self
 
 import rich.console
 import rich.progress
-import rich.text
 
 from bam_jax import errors
 from bam_jax import files
@@ -46,8 +45,7 @@ class Telemetry:
       directory: folder of the run, created if missing; lines go to
         `metrics.jsonl` and events to `tensorboard/` below it.
       tensorboard: whether to write TensorBoard events too.
-      run: name of the run; part of the names of its event files, so that files
-        of several runs can lie in one folder.
+      run: name of the run, for the names of its event files.
       writes: False if another process writes; then no file is touched.
 
     Raises:
@@ -216,15 +214,7 @@ class Progress:
     console: rich.console.Console = _CONSOLE,
     clock: Callable[[], float] = time.monotonic,
   ):
-    """Prepares a display, which entering the context starts.
-
-    Args:
-      description: name of the work.
-      total: units of the whole work.
-      unit: name of the units, in the plural: `examples`.
-      console: shows the progress.
-      clock: monotonic seconds.
-    """
+    """Prepares a display for `total` units of work, such as `examples`."""
     self._description = description
     self._total = total
     self._unit = unit
@@ -239,7 +229,6 @@ class Progress:
         rich.progress.TextColumn('{task.description}', markup=False),
         rich.progress.BarColumn(),
         rich.progress.TaskProgressColumn(),
-        _RateColumn(),
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn('{task.fields[shown]}', markup=False),
         console=self._console,
@@ -266,8 +255,7 @@ class Progress:
     self._first = self._done = self._line_done = done
     self._begin = self._line_time = self._clock()
     if self._bar is not None:
-      fields = {'unit': self._unit, 'shown': ''}
-      self._bar.reset(self._task, completed=done, **fields)
+      self._bar.reset(self._task, completed=done, shown='')
 
   def advance(self, count: int, **shown: float) -> None:
     """Adds finished units; `shown` are values to show, such as the loss."""
@@ -275,7 +263,9 @@ class Progress:
     if shown:
       self._shown = ' '.join(f'{k} {v:.4g}' for k, v in shown.items())
     if self._bar is not None:
-      self._bar.update(self._task, advance=count, shown=self._shown)
+      speed = self._bar.tasks[0].speed or 0.0  # over the last 30 s
+      text = f'{_rate(speed)} {self._unit}/s {self._shown}'
+      self._bar.update(self._task, advance=count, shown=text)
       return
     now = self._clock()
     seconds = now - self._line_time
@@ -301,15 +291,6 @@ def progress(description: str, total: int, unit: str) -> Progress:
   """
   console = _CONSOLE if processes.is_first() else _QUIET
   return Progress(description, total, unit, console)
-
-
-class _RateColumn(rich.progress.ProgressColumn):
-  """Progress column that shows units per second over the last 30 s."""
-
-  def render(self, task: rich.progress.Task) -> rich.text.Text:
-    speed = task.finished_speed or task.speed
-    text = '' if speed is None else f'{_rate(speed)} {task.fields["unit"]}/s'
-    return rich.text.Text(text)
 
 
 def _rate(value: float) -> str:

@@ -22,12 +22,8 @@ _IDLE = 75
 def bind(host: str, port: int) -> socket.socket:
   """Binds the server's address, so that a mistake shows before models load.
 
-  Args:
-    host: a name or an address of this machine.
-    port: port number; 0: any free port.
-
-  Raises:
-    errors.UserError: the address is not available.
+  Port 0 is any free port. Raises `errors.UserError` if the address is not
+  available.
   """
   with contextlib.ExitStack() as stack:
     try:
@@ -48,7 +44,7 @@ def bind(host: str, port: int) -> socket.socket:
 def config_of(
   model: model_lib.Model, name: str, limits: app.Limits
 ) -> uvicorn.Config:
-  """Returns uvicorn's configuration; the arguments are those of `app.make`."""
+  """Returns the configuration of uvicorn for the application of `app.make`."""
 
   class Limited(protocol.Protocol):
     head_seconds = limits.seconds

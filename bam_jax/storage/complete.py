@@ -78,7 +78,7 @@ def is_checkpoint(name: str) -> bool:
 def is_superseded(
   root: Path, name: str, steps: Mapping[str, list[int]]
 ) -> bool:
-  """Whether a run completed the checkpoint of this file, and later deleted it.
+  """Whether a file belonged to a checkpoint that its run has since deleted.
 
   Returns False for a file that is missing for another reason, for example
   because someone removed the folder of the run.

@@ -57,7 +57,7 @@ class Mirror:
 
     Args:
       store: the work directory.
-      held: its lock.
+      held: the lock of the store.
       scratch: the local directory; None: a folder of the user's cache.
       preemption_signal: triggered if the store fails for long.
     """
@@ -195,7 +195,7 @@ class Mirror:
       logging.info('%s: %d files downloaded', self._store.url, count)
 
   def _upload_regularly(self) -> None:
-    """Thread that uploads until the command ends or the store keeps failing."""
+    """Uploads in a thread until the command ends or the store keeps failing."""
     good, failing = time.monotonic(), False
     while not self._ending.wait(EVERY):
       try:

@@ -15,8 +15,8 @@ _VERSIONS = '.versions.json'
 def download_tables(config: config_lib.Config) -> config_lib.Config:
   """Downloads the files below the URL `data.dir`; returns a local config.
 
-  Files are downloaded again if they have changed in the store. The reader of a
-  missing file reports it.
+  Only files that have changed in the store are downloaded again. A file that
+  the store lacks is left out, and the reader of its task reports it.
 
   Raises:
     errors.UserError: the store cannot be read, the files cannot be written, or

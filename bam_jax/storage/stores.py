@@ -59,8 +59,8 @@ class Store:
       errors.UserError: the scheme is unknown or its package is missing.
     """
     self.url = url.rstrip('/')
-    scheme, _, self._root = self.url.partition('://')
-    if scheme not in _PACKAGES or not self._root:
+    scheme, _, path = self.url.partition('://')
+    if scheme not in _PACKAGES or not path:
       raise errors.UserError(
         f'{url}: is neither s3://BUCKET/PATH nor gs://BUCKET/PATH; give one of'
         ' these, or a local directory'
@@ -71,68 +71,64 @@ class Store:
         f"{url}: needs the package {absent}; pip install 'bam-jax[{extra}]'"
       )
     import fsspec
+    from fsspec.implementations import dirfs
 
     # No cache, since other machines write to the store too.
-    self._files = fsspec.filesystem(scheme, use_listings_cache=False)
+    cloud = fsspec.filesystem(scheme, use_listings_cache=False)
+    self._files = dirfs.DirFileSystem(path, cloud)
 
   def read(self, name: str) -> bytes | None:
     """Returns the bytes of an object, or None if it does not exist."""
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
-      return self._files.cat_file(self._path(name))
+      return self._files.cat_file(name)
 
   def write(self, name: str, data: bytes) -> None:
     """Replaces an object; a reader sees either the old or the new content."""
     with self._report_errors():
-      self._files.pipe_file(self._path(name), data)
+      self._files.pipe_file(name, data)
 
   def create(self, name: str, data: bytes) -> bool:
     """Creates an object; returns False if it already exists."""
     with self._report_errors(), contextlib.suppress(FileExistsError):
-      self._files.pipe_file(self._path(name), data, mode='create')
+      self._files.pipe_file(name, data, mode='create')
       return True
     return False
 
   def upload(self, sources: Mapping[str, Path]) -> None:
     """Uploads local files in parallel; takes name -> local file."""
-    paths = [str(path) for path in sources.values()]
     with self._report_errors():
-      self._files.put(paths, [self._path(name) for name in sources])
+      self._files.put([str(path) for path in sources.values()], list(sources))
 
   def download(self, targets: Mapping[str, Path]) -> None:
     """Downloads objects in parallel; takes name -> local file."""
-    paths = [str(path) for path in targets.values()]
     with self._report_errors():
-      self._files.get([self._path(name) for name in targets], paths)
+      self._files.get(list(targets), [str(path) for path in targets.values()])
 
   def delete(self, names: Iterable[str]) -> None:
     """Deletes objects in this order; missing ones are ignored."""
     for name in names:
       with self._report_errors(), contextlib.suppress(FileNotFoundError):
-        self._files.rm_file(self._path(name))
+        self._files.rm_file(name)
 
   def names(self, folder: str) -> list[str]:
     """Returns the names of all objects below a folder that may be missing."""
-    found = []
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
-      found = self._files.find(self._path(folder))
-    return [name.removeprefix(f'{self._root}/') for name in found]
+      return self._files.find(folder)
+    return []
 
   def version(self, name: str) -> str | None:
     """Returns a version string of an object; None if the object is missing."""
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
-      info = self._files.info(self._path(name))
+      info = self._files.info(name)
       # S3 writes ETag, Google Cloud Storage etag.
       tag = {key.lower(): value for key, value in info.items()}.get('etag')
       return f'{info["size"]} {tag}'
 
-  def _path(self, name: str) -> str:
-    return f'{self._root}/{name}'
-
   @contextlib.contextmanager
   def _report_errors(self) -> Iterator[None]:
-    """Raises a `StoreError` in place of any error of the store's package.
+    """Raises a `StoreError` in place of any error.
 
-    Errors of the packages' HTTP clients have no common class.
+    The errors of the packages' HTTP clients have no common class.
     """
     try:
       yield

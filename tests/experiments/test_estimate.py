@@ -100,8 +100,7 @@ def test_a_bucket_that_few_steps_fill_is_compiled_too(plan, told, monkeypatch):
     'compile_ahead',
     lambda self, packing, seeds: asked.append((packing.row_buckets, seeds)),
   )
-  shapes = [(8, 16), (8, 24)]
-  costs.compile_steps(plan.setup.programs, packing, shapes)
+  costs.compile_steps(plan.setup.programs, packing, [16, 24], {8})
   assert asked == [((16, 24, 64), {8})]
 
 

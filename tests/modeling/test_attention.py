@@ -13,6 +13,7 @@ import pytest
 from bam_jax.modeling import attention
 from bam_jax.modeling import attention_head
 from bam_jax.modeling import dropout
+from bam_jax.modeling import family
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [3, 0, 3, 1, 0, 0]], np.int32)
 WORDS = jax.random.bits(jax.random.key(7), (2,))
@@ -236,7 +237,9 @@ def test_rows_over_devices_do_as_one():
 
   def run(mesh):
     def total(qkv, bias):
-      contexts = attention.attend(qkv, bias, segment_ids, 0.3, WORDS, mesh)
+      contexts = attention.attend(
+        qkv, bias, segment_ids, 0.3, WORDS, family.Compute(mesh=mesh)
+      )
       return jnp.sum(contexts**2)
 
     return jax.jit(jax.value_and_grad(total, (0, 1)))(qkv, bias)

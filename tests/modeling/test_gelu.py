@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from bam_jax.modeling import family
 from bam_jax.modeling import gelu
 from bam_jax.modeling import tiles
 
@@ -63,7 +64,9 @@ def test_rows_over_devices_do_as_one():
 
   def run(mesh):
     def total(x, bias):
-      return jnp.sum(gelu.biased_gelu(x, bias, mesh) * gradient)
+      return jnp.sum(
+        gelu.biased_gelu(x, bias, family.Compute(mesh=mesh)) * gradient
+      )
 
     return jax.jit(jax.value_and_grad(total, (0, 1)))(x, bias)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from bam_jax import config as config_lib
+from bam_jax.modeling import family
 from bam_jax.modeling import lookup
 from bam_jax.training import mesh as mesh_lib
 
@@ -26,7 +27,7 @@ def test_gradient_is_the_sum_over_all_tokens(devices, dtype, tolerance):
   @jax.jit
   def value_and_gradient(table):
     def total(table):
-      rows = lookup.lookup(table, ids, dtype, mesh)
+      rows = lookup.lookup(table, ids, family.Compute(dtype, mesh=mesh))
       return jnp.sum(rows * weights), rows
 
     return jax.value_and_grad(total, has_aux=True)(table)
@@ -45,7 +46,9 @@ def test_a_frequent_row_loses_no_terms():
   ids = np.zeros((2, 1000), np.int32)
 
   def total(table):
-    return jnp.sum(lookup.lookup(table, ids, jnp.bfloat16, mesh))
+    return jnp.sum(
+      lookup.lookup(table, ids, family.Compute(jnp.bfloat16, mesh=mesh))
+    )
 
   gradient = jax.jit(jax.grad(total))(np.zeros((3, 1), np.float32))
   np.testing.assert_allclose(gradient, [[2000], [0], [0]], rtol=2**-7)
@@ -55,5 +58,5 @@ def test_a_frequent_row_loses_no_terms():
 def test_a_number_out_of_range_is_told(devices):
   mesh = mesh_lib.make_mesh(config_lib.MeshConfig(devices, 1))
   ids = np.array([[0, 1], [2, 3]])
-  rows = lookup.lookup(jnp.ones((3, 1)), ids, jnp.float32, mesh)
+  rows = lookup.lookup(jnp.ones((3, 1)), ids, family.Compute(mesh=mesh))
   np.testing.assert_array_equal(np.isnan(rows[..., 0]), ids == 3)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bam_jax.modeling import dropout
+from bam_jax.modeling import family
 from bam_jax.modeling import residual
 from bam_jax.modeling import tiles
 
@@ -112,7 +113,7 @@ def test_rows_over_devices_do_as_one():
   )
 
   def run(mesh):
-    module = residual.AddNorm(EPSILON, mesh)
+    module = residual.AddNorm(EPSILON, family.Compute(mesh=mesh))
 
     def total(x, y, bias, params):
       result = module.apply({'params': params}, x, y, bias, 0.3, WORDS)

@@ -3,7 +3,6 @@
 import pwd
 import sys
 
-import huggingface_hub
 import pytest
 
 from bam_jax import errors
@@ -61,17 +60,3 @@ def test_hub_name_offline():
     "config.model.init='some-team/absent-model'",
     'hf download some-team/absent-model --local-dir DIR',
   )
-
-
-def test_hub_gives_a_snapshot(tmp_path, monkeypatch):
-  (tmp_path / 'model.safetensors').touch()
-  asked = {}
-
-  def snapshot_download(name, allow_patterns):
-    asked[name] = allow_patterns
-    return str(tmp_path)
-
-  monkeypatch.setattr(huggingface_hub, 'snapshot_download', snapshot_download)
-  assert weight_sources.find('team/model') == tmp_path
-  assert 'model*.safetensors' in asked['team/model']
-  assert not any(p.endswith('.bin') for p in asked['team/model'])

@@ -177,7 +177,7 @@ def test_the_same_weights_for_other_tokens_are_others(weights):
     ({'model.init_vocab': 'nowhere'}, 'config.model.init_vocab: nowhere cann'),
     (
       {'model.init_vocab': 'other.txt', 'model.init': ''},
-      'init_vocab=other.txt: takes the place of the vocabulary of config.model',
+      'init_vocab=other.txt: replaces the vocabulary of config.model.init, whi',
     ),
   ],
   ids=['no-file', 'random'],
