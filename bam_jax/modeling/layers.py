@@ -7,6 +7,7 @@ a step some microseconds on the host and several launches on a GPU.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import operator
 import re
 from typing import Any
@@ -57,10 +58,7 @@ def unstack(
   stacked = encoder.pop(_STACKED)
   if dtype is not None:
     stacked = _cast(stacked, dtype)
-  layers = _unstack(stacked)
-  if stack_late:
-    layers = _gradients_at_once(layers)
-  for i, layer in enumerate(layers):
+  for i, layer in enumerate(_unstack(stack_late, stacked)):
     encoder[f'layer_{i}'] = layer
   return {**params, 'encoder': encoder}
 
@@ -102,27 +100,23 @@ def _in_place(matrices: Sequence[jax.Array]) -> jax.Array:
   return whole
 
 
-@jax.custom_vjp
-def _unstack(stacked: Any) -> list[Any]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _unstack(stack_late: bool, stacked: Any) -> list[Any]:
+  del stack_late
   count = len(jax.tree.leaves(stacked)[0])
   return [jax.tree.map(operator.itemgetter(i), stacked) for i in range(count)]
 
 
-def _unstack_backward(_: None, gradients: list[Any]) -> tuple[Any]:
+def _unstack_backward(
+  stack_late: bool, _: None, gradients: list[Any]
+) -> tuple[Any]:
+  if stack_late:
+    gradients = jax.lax.optimization_barrier(gradients)
   # The gradient of slices would be a sum of arrays that are zero but for one
   # layer. The barrier computes it once for the norm and both moments.
   return (jax.lax.optimization_barrier(_stack(gradients)),)
 
 
-_unstack.defvjp(lambda stacked: (_unstack(stacked), None), _unstack_backward)
-
-
-@jax.custom_vjp
-def _gradients_at_once(layers: list[Any]) -> list[Any]:
-  return layers
-
-
-_gradients_at_once.defvjp(
-  lambda layers: (layers, None),
-  lambda _, gradients: (jax.lax.optimization_barrier(gradients),),
+_unstack.defvjp(
+  lambda *arguments: (_unstack(*arguments), None), _unstack_backward
 )

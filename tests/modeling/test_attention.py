@@ -217,7 +217,10 @@ def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
     called.clear()
     jax.eval_shape(
       functools.partial(
-        attention.attend, rate=0.0, words=WORDS, platform=platform
+        attention.attend,
+        rate=0.0,
+        words=WORDS,
+        compute=family.Compute(platform=platform),
       ),
       qkv,
       bias,
