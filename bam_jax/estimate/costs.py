@@ -67,17 +67,17 @@ def compile_steps(
   try:
     programs.compile_ahead(packing, seeds)
     found = []
-    for shape, compiled in programs.compiled().items():
+    for (count, size), compiled in programs.compiled().items():
       stats = compiled.memory_analysis()
       memory = {
-        'seeds': shape.seeds,
-        'rows': shape.rows,
+        'seeds': count,
+        'rows': size,
         'arguments': stats.argument_size_in_bytes,
         'temporary': stats.temp_size_in_bytes,
         'code': stats.generated_code_size_in_bytes,
         # A seed's state before it is joined with the others, and its source:
         # the parameters, or the state that a checkpoint replaces.
-        'copies': 2 * state_bytes(programs) if shape.seeds > 1 else 0,
+        'copies': 2 * state_bytes(programs) if count > 1 else 0,
       }
       running = memory['temporary'] + memory['code']
       memory['needed'] = memory['arguments'] + max(running, memory['copies'])
