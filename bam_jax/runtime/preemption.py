@@ -8,7 +8,6 @@ could be lost in a destructor, a callback of the garbage collector or a library.
 
 from collections.abc import Callable, Iterator
 import contextlib
-import multiprocessing
 import os
 import select
 import signal
@@ -208,6 +207,8 @@ def follow_parent() -> None:
 
   Call it first in a child process of `multiprocessing`.
   """
+  import multiprocessing  # The main process starts faster without it.
+
   for number in _SIGNALS:
     signal.signal(number, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
