@@ -14,7 +14,7 @@ from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax.doctor import command as doctor
 from bam_jax.inference import card
-from bam_jax.inference import predict
+from bam_jax.inference import submission
 from bam_jax.reporting import report
 from bam_jax.reporting import scores as scores_lib
 from bam_jax.tasks import kind
@@ -264,9 +264,12 @@ def test_a_card_about_it_is_front_matter_and_plain_text(text):
   )
   facts = card.Facts(
     name=text, run=text, variant=text, teachers=(text,), encoder=text,
-    note=text, versions=text, scores={'mood': {text: {text: float('nan')}}},
-    max_length=32, 
-    undefined={'mood': {text: {text: text}}},
+    note=text, max_length=32,
+    record={
+      'versions': text,
+      'scores': {'mood': {text: {text: float('nan')}}},
+      'undefined': {'mood': {text: {text: text}}},
+    },
   )  # fmt: skip
   found = card.write([task], facts)
   _, front, body = found.split('---\n', 2)
@@ -299,7 +302,7 @@ def test_predictions_have_a_line_a_row(tmp_path, text):
     tables={},
   )
   path = tmp_path / 'out.tsv'
-  predict.write_tsv(
+  submission.write_tsv(
     path,
     task,
     [

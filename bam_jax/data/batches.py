@@ -169,6 +169,7 @@ def evaluation_batches(
   packing: config_lib.PackingConfig,
   rows: int,
   only: np.ndarray | None = None,
+  last_sizes: Sequence[int] = (),
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
   """Yields equal-shaped batches with every example once, longest first.
 
@@ -179,6 +180,8 @@ def evaluation_batches(
     packing: how examples are put into rows.
     rows: B; the last batch is padded to it.
     only: [n] int64, the examples to read; None: all of them.
+    last_sizes: numbers of rows, ascending, to the least of which the last batch
+      is padded instead.
 
   Yields:
     [B, S] int64, the example in each slot, -1 if it is empty; and a batch
@@ -201,16 +204,21 @@ def evaluation_batches(
   num_batches = -(-packed.num_rows // rows)
   bounds = np.searchsorted(packed.row[order], rows * np.arange(num_batches + 1))
   for number in range(num_batches):
+    if last_sizes and number == num_batches - 1:
+      left = packed.num_rows - number * rows
+      size = packing_lib.bucket(left, last_sizes, 1)
+    else:
+      size = rows
     example = order[bounds[number] : bounds[number + 1]]
     places = packing_lib.Packing(
       packed.row[example] - number * rows,
       packed.slot[example],
       packed.start[example],
-      rows,
+      size,
     )
     batch = packing_lib.assemble(
       places,
-      (rows, packing.row_length, slots),
+      (size, packing.row_length, slots),
       _gather([values] * len(example), begins[example], lengths[example]),
       lengths[example],
       lengths_a[example],
@@ -220,7 +228,7 @@ def evaluation_batches(
       weight=np.ones(len(example), np.float32),
     )
     cell = places.row * slots + places.slot
-    yield packing_lib.scatter(example + 1, cell, (rows, slots)) - 1, batch
+    yield packing_lib.scatter(example + 1, cell, (size, slots)) - 1, batch
 
 
 def _check_lengths(

@@ -41,13 +41,12 @@ def fingerprint(
   """Returns the fingerprint of external logits on the rows of a task.
 
   Args:
-    task: the task; its name, kind, labels in order and scale are part of it.
+    task: its name, kind, labels in order and scale are part of the fingerprint.
     rows: `sources.rows_digest` of the raw training rows.
     teacher: description of the teacher.
     teacher_digest: differs between teachers with one description, such as the
       sha256 of the weights.
-    tokens: the features' fingerprint, whose `tokenizer` and `max_length` are
-      part of it if the task's outputs are of tokens.
+    tokens: the features' fingerprint, needed if outputs are per token.
   """
   result = {
     'rows': rows,
@@ -138,8 +137,7 @@ def find_sets(
 ) -> dict[str, Path]:
   """Finds the external logits on a task in a folder, `config.distill.logits`.
 
-  Returns:
-    Name of the teacher's folder -> set; the name is empty for `DIR/TASK`.
+  Returns a dict from teacher's folder to set; its key is empty for `DIR/TASK`.
 
   Raises:
     errors.UserError: there is no set for the task, or both layouts are used.
@@ -184,7 +182,7 @@ def find_sets(
 def open_set(
   directory: Path, features: shards.Columns, task: task_lib.Task
 ) -> logit_sets.LogitSet:
-  """Raises if external logits, by their manifest, do not fit a task's rows.
+  """Opens external logits, after checking that they fit a task's rows.
 
   Raises:
     errors.UserError: the set is of other rows or labels, or of another

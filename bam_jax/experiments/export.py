@@ -49,10 +49,8 @@ def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
         teachers=tuple(dict.fromkeys(teachers)),
         encoder=plan.encoder.description,
         note=plan.config.note,
-        versions=record.get('versions', 'versions that were not recorded'),
-        scores=record['scores'],
-        undefined=record.get('undefined', {}),
         max_length=plan.config.data.max_length,
+        record=record,
         baselines={
           task: known[task]['scores'] for task in run.tasks if task in known
         },

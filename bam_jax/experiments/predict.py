@@ -7,9 +7,9 @@ from bam_jax import errors
 from bam_jax.data import prepare
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.inference import model as model_lib
-from bam_jax.inference import predict as predict_lib
 from bam_jax.inference import submission
 from bam_jax.runtime import processes
+from bam_jax.training import evaluate
 
 
 def predict(
@@ -37,14 +37,15 @@ def predict(
         rows = plan.prepare_split(task, split, prepare.prepare_if_present)
         if rows is None:
           continue
-        predictions.setdefault(name, {})[split] = predict_lib.predict(
-          plan.setup.programs,
-          params,
-          task,
-          rows,
-          plan.config,
-          directory / f'{name}-{split}.tsv',
+        head, packing = plan.tasks.index[name], plan.config.packing
+        logits = evaluate.predict(
+          plan.setup.programs, params, rows, head, packing
         )
+        found = task.kind.predict(task, logits, rows)
+        path = directory / f'{name}-{split}.tsv'
+        processes.run_on_first(submission.write_tsv, path, task, found)
+        texts = {each.uid: each.text for each in found}
+        predictions.setdefault(name, {})[split] = texts
   if not predictions:
     raise errors.UserError(
       f'config.data: none of the tasks {", ".join(plan.tasks.names)} has a'

@@ -1,9 +1,11 @@
 """Writes model cards: use, outputs, teachers and scores of an export."""
 
 from collections.abc import Iterator, Mapping, Sequence
-import dataclasses
+import itertools
 import math
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import jinja2
 
@@ -13,9 +15,8 @@ from bam_jax.tasks import task as task_lib
 _MOST_TEACHERS = 12  # named in a card
 
 
-@dataclasses.dataclass(frozen=True)
-class Facts:
-  """Facts about a model for its card.
+class Facts(NamedTuple):
+  """Facts about a trained model for its card.
 
   Attributes:
     name: name of the plan.
@@ -24,10 +25,8 @@ class Facts:
     teachers: names of the runs that taught it; empty: only gold labels.
     encoder: description of the pretrained weights.
     note: the configuration's note, which readers of scores must know.
-    versions: the packages that it was trained with, and their versions.
-    scores: task -> dev split -> metric -> 0-100; nan where undefined.
     max_length: tokens of an example in training.
-    undefined: task -> dev split -> metric -> why its score is undefined.
+    record: the run's record; its `scores`, `undefined` and `versions` are used.
     baselines: task -> baseline -> dev split -> metric -> 0-100.
     weak: task -> why the model is no better than a constant prediction.
   """
@@ -38,16 +37,10 @@ class Facts:
   teachers: Sequence[str]
   encoder: str
   note: str
-  versions: str
-  scores: Mapping[str, Mapping[str, Mapping[str, float]]]
   max_length: int
-  undefined: Mapping[str, Mapping[str, Mapping[str, str]]] = dataclasses.field(
-    default_factory=dict
-  )
-  baselines: Mapping[str, Mapping[str, Mapping]] = dataclasses.field(
-    default_factory=dict
-  )
-  weak: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  record: Mapping[str, object]
+  baselines: Mapping[str, Mapping[str, Mapping]] = MappingProxyType({})
+  weak: Mapping[str, str] = MappingProxyType({})
 
 
 def write(
@@ -63,6 +56,7 @@ def write(
   matter.
   """
   per_token = [task.kind.per_token for task in tasks]
+  baselines = list(dict.fromkeys(itertools.chain(*facts.baselines.values())))
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     trim_blocks=True,
@@ -76,38 +70,32 @@ def write(
     tasks=tasks,
     facts=facts,
     training=_training(facts),
-    baselines=_baselines(facts),
-    scores=_scores(tasks, facts),
+    baselines=baselines,
+    scores=_scores(tasks, facts, baselines),
     is_mean=pooling == 'mean' and not all(per_token),
     jax_version=jax_version,
   )
 
 
-def _baselines(facts: Facts) -> list[str]:
-  """Returns the names of the baselines that any task has."""
-  found = facts.baselines.values()
-  return list(dict.fromkeys(name for scores in found for name in scores))
-
-
 def _scores(
-  tasks: Sequence[task_lib.Task], facts: Facts
+  tasks: Sequence[task_lib.Task], facts: Facts, baselines: Sequence[str]
 ) -> Iterator[tuple[str, ...]]:
-  """Yields task, dev split, metric, score and those of the baselines.
+  """Yields task, dev split, metric, score and the scores of the baselines.
 
   In place of an undefined score of the model is the reason.
   """
   for task in tasks:
-    for split, values in facts.scores.get(task.name, {}).items():
-      reasons = facts.undefined.get(task.name, {}).get(split, {})
+    reasons = facts.record.get('undefined', {}).get(task.name, {})
+    known = facts.baselines.get(task.name, {})
+    for split, values in facts.record['scores'].get(task.name, {}).items():
       for metric, value in values.items():
         score = f'{value:.1f}'
         if math.isnan(value):
-          why = reasons.get(metric)
+          why = reasons.get(split, {}).get(metric)
           score = f'undefined: {why}' if why else 'undefined'
         others = []
-        for name in _baselines(facts):
-          known = facts.baselines.get(task.name, {}).get(name, {})
-          other = known.get(split, {}).get(metric)
+        for name in baselines:
+          other = known.get(name, {}).get(split, {}).get(metric)
           others.append('' if other is None else f'{other:.1f}')
         others = ['undefined' if text == 'nan' else text for text in others]
         yield task.name, split, metric, score, *others

@@ -1,7 +1,6 @@
 """Predicts texts of users by trained models, with mixed tasks in a batch."""
 
-import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,10 +14,8 @@ from bam_jax.data import unlabelled
 from bam_jax.modeling import heads as heads_lib
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
+from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
-
-# The logits of a batch are fetched once this many more are dispatched.
-_IN_FLIGHT = 4
 
 
 class Input(NamedTuple):
@@ -41,12 +38,7 @@ class Input(NamedTuple):
 
 
 class Result(NamedTuple):
-  """Prediction for one input.
-
-  Attributes:
-    prediction: see `Kind.predict`.
-    truncated: see `Input`.
-  """
+  """Prediction for one `Input`, which may have been truncated."""
 
   prediction: kind_lib.Prediction
   truncated: bool
@@ -152,41 +144,22 @@ class Model:
     """Compiles the program of each batch shape, or loads it from the cache."""
     _, params = self._trained[0]
     ids = np.array([self._tokenizer.cls_id, self._tokenizer.sep_id], np.int32)
-    row = unlabelled.Held([kind_lib.Features('', ids, len(ids), np.nan)])
+    row = [kind_lib.Features('', ids, len(ids), np.nan)]
     for size in self.sizes:
-      for *_, logits in self._dispatch(
-        params, row, np.zeros(1, np.int32), np.arange(1), size
-      ):
+      for *_, logits in self._dispatch(params, row, 0, [size]):
         jax.block_until_ready(logits)
 
   def _logits(
     self, params: Any, rows: Sequence[kind_lib.Features], row_tasks: np.ndarray
   ) -> dict[int, np.ndarray]:
-    """Predicts rows in batches of the largest size, and one for the rest.
-
-    Returns:
-      Row -> [1, C] logits; [its tokens, K] if its task predicts tokens.
-    """
-    packing, largest = self._config.packing, self.sizes[-1]
-    features, tasks = unlabelled.Held(rows), self._programs.tasks
+    """Predicts rows; returns row -> [1, C] logits, or [its tokens, K]."""
+    tasks = self._programs.tasks
     heads = np.array([tasks.index[name] for name in row_tasks.tolist()])
     per_token = np.isin(heads, tasks.token_heads)
-    lengths = np.array([len(row.input_ids) for row in rows])
-    num_slots = packing.slots if packing.enabled else 1
-    packed = packing_lib.pack(lengths, packing.row_length, num_slots)
-    # Packed anew, the examples of the first `whole` rows fill as many rows.
-    whole = packed.num_rows // largest * largest
-    rest = packing_lib.bucket(packed.num_rows - whole, self.sizes, 1)
     result: dict[int, np.ndarray] = {}
-    dispatched = (
-      batch
-      for only, size in (
-        (np.flatnonzero(packed.row < whole), largest),
-        (np.flatnonzero(packed.row >= whole), rest),
-      )
-      for batch in self._dispatch(params, features, heads, only, size)
-    )
-    for numbers, starts, logits in _delayed(dispatched, _IN_FLIGHT):
+    for numbers, starts, logits in evaluate.keep_in_flight(
+      self._dispatch(params, rows, heads, self.sizes)
+    ):
       used = numbers >= 0
       slots, tokens = jax.device_get(logits.slots), None
       if per_token[numbers[used]].any():
@@ -194,7 +167,8 @@ class Model:
       for row, slot in np.argwhere(used).tolist():
         number, start = int(numbers[row, slot]), starts[row, slot]
         if per_token[number]:
-          result[number] = tokens[row, start : start + lengths[number]]
+          length = len(rows[number].input_ids)
+          result[number] = tokens[row, start : start + length]
         else:
           result[number] = slots[row, slot : slot + 1]
     return result
@@ -202,39 +176,22 @@ class Model:
   def _dispatch(
     self,
     params: Any,
-    features: unlabelled.Held,
-    heads: np.ndarray,
-    only: np.ndarray,
-    size: int,
+    rows: Sequence[kind_lib.Features],
+    heads: int | np.ndarray,
+    sizes: Sequence[int],
   ) -> Iterator[tuple[np.ndarray, np.ndarray, heads_lib.Outputs]]:
-    """Predicts the features `only` in batches of `size` rows.
+    """Dispatches rows in batches; the last one has the size that fits.
 
     Yields:
-      For each batch: [B, S] the index of the features in each slot, -1 if the
-      slot is empty; [B, S] the position of their first token; and the logits on
-      the devices.
+      For each batch: [B, S] the row in each slot, -1 if the slot is empty;
+      [B, S] the position of its first token; and the logits on the devices.
     """
     for numbers, batch in batches.evaluation_batches(
-      features,
+      unlabelled.Held(rows),
       heads,
       self._programs.tasks.num_outputs,
       self._config.packing,
-      size,
-      only,
+      sizes[-1],
+      last_sizes=sizes,
     ):
-      # These numbers are indices into `only`.
-      yield (
-        np.where(numbers < 0, -1, only[numbers]),
-        batch['cls_index'],
-        self._programs.predict(params, batch),
-      )
-
-
-def _delayed(items: Iterable[Any], count: int) -> Iterator[Any]:
-  """Yields each item once `count` more were made."""
-  pending = collections.deque()
-  for item in items:
-    pending.append(item)
-    if len(pending) > count:
-      yield pending.popleft()
-  yield from pending
+      yield numbers, batch['cls_index'], self._programs.predict(params, batch)

@@ -1,9 +1,9 @@
-"""Writes a GLUE submission: a zip of prediction files at its top level.
+"""Writes predictions of test files: TSV files, and a GLUE submission (a zip).
 
-The majority label of a task's training rows can replace its predictions. WNLI's
-dev set repeats sentences of its training set with the other label, so a trained
-model scores below that label on the test set; Devlin et al. (2019) submitted it
-too.
+In a submission, the majority label of the training rows can replace a task's
+predictions. WNLI's dev set repeats sentences of its training set with the other
+label, so a trained model scores below that label on the test set; Devlin et al.
+(2019) submitted it too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,6 +14,7 @@ import zipfile
 import numpy as np
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax import files
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
@@ -23,6 +24,24 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 # task -> test split -> uid -> prediction as text, in the order of the file.
 Predictions = Mapping[str, Mapping[str, Mapping[str, str]]]
+
+
+def write_tsv(
+  path: Path, task: task_lib.Task, predictions: Sequence[kind_lib.Prediction]
+) -> None:
+  r"""Writes a line `uid<TAB>prediction<TAB>probabilities...` for each row.
+
+  Kinds without probabilities have two columns. A tab or a line break inside a
+  label is written as `\t` or `\n`.
+
+  Raises:
+    errors.UserError: the file can't be written.
+  """
+  names = task.kind.prediction_columns(task)
+  lines = [escape.tsv(('uid', 'prediction', *names))]
+  for each in predictions:
+    lines.append(escape.tsv((each.uid, *each.as_fields())))
+  files.write_text(path, '\n'.join(lines) + '\n')
 
 
 def write(

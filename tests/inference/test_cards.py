@@ -77,8 +77,8 @@ def _params(seed):
 def _facts(**fields):
   defaults = {
     'name': 'test', 'run': 'single-s0', 'variant': 'single', 'teachers': (),
-    'encoder': 'random weights', 'note': '', 'versions': 'jax 0', 'scores': {},
-    'max_length': 32,
+    'encoder': 'random weights', 'note': '', 'max_length': 32,
+    'record': {'versions': 'jax 0', 'scores': {}},
   }  # fmt: skip
   return card.Facts(**(defaults | fields))
 

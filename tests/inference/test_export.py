@@ -30,9 +30,11 @@ FACTS = card.Facts(
   teachers=('single-s0-mnli', 'single-s0-stsb'),
   encoder='random weights',
   note='A note.',
-  versions='jax 0',
-  scores={'stsb': {'dev': {'spearman': 81.25}}},
   max_length=32,
+  record={
+    'versions': 'jax 0',
+    'scores': {'stsb': {'dev': {'spearman': 81.25}}},
+  },
 )
 
 

@@ -51,9 +51,8 @@ FACTS = card.Facts(
   teachers=(),
   encoder='random weights',
   note='',
-  versions='jax 0',
-  scores={},
   max_length=32,
+  record={'versions': 'jax 0', 'scores': {}},
 )
 
 

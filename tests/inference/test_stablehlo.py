@@ -49,9 +49,11 @@ FACTS = card.Facts(
   teachers=(),
   encoder='random weights',
   note='',
-  versions='jax 0',
-  scores={'stsb': {'dev': {'spearman': 81.25}}},
   max_length=_MAX_LENGTH,
+  record={
+    'versions': 'jax 0',
+    'scores': {'stsb': {'dev': {'spearman': 81.25}}},
+  },
 )
 _NUMBERS = {'mnli': 0, 'stsb': 2, 'names': 3}
 _WORDS = ' '.join(x.text_a for x in demo.generate('demo_sentiment', 'train'))

@@ -1,4 +1,4 @@
-"""A GLUE submission is checked and written whole."""
+"""Files of predictions; a GLUE submission is checked and written whole."""
 
 import types
 import zipfile
@@ -10,6 +10,8 @@ from bam_jax import errors
 from bam_jax.inference import submission
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
+from bam_jax.tasks import kind
+from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _TABLE = task_lib.TaskTable((glue.TASKS['rte'], glue.TASKS['stsb']))
@@ -118,3 +120,34 @@ def test_a_majority_of_no_test_rows_is_refused():
     errors.UserError, match='no test row of this task was predicted'
   ):
     submission.majority(glue.TASKS['wnli'], None, {})
+
+
+@pytest.mark.parametrize(
+  ('labels', 'columns'),
+  [
+    (('no', 'yes'), ['uid', 'prediction', 'no', 'yes']),
+    (('no', 'uid'), ['uid', 'prediction', 'p(no)', 'p(uid)']),
+    (
+      ('prediction', 'p(uid)', 'uid'),
+      ['uid', 'prediction', 'p(prediction)', 'p(p(uid))', 'p(uid)'],
+    ),
+  ],
+)
+def test_labels_named_like_a_column(tmp_path, labels, columns):
+  task = task_lib.Task(
+    'mood',
+    kinds.KINDS['classification'],
+    ('accuracy',),
+    'accuracy',
+    {},
+    labels=labels,
+  )
+  path = tmp_path / 'mood-test.tsv'
+  shares = [1 / len(labels)] * len(labels)
+  found = kind.Prediction('mood/test/0', labels[0], {}, shares)
+  submission.write_tsv(path, task, [found])
+  header, row, end = path.read_text().split('\n')
+  assert header.split('\t') == columns
+  assert len(set(columns)) == len(columns)
+  assert row.split('\t')[:2] == ['mood/test/0', labels[0]]
+  assert end == ''
