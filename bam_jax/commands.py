@@ -16,9 +16,8 @@ from bam_jax import schema
 from bam_jax.data import registry
 from bam_jax.data import tfds_source
 from bam_jax.estimate import command as estimate
-from bam_jax.experiments import evaluate
 from bam_jax.experiments import export
-from bam_jax.experiments import label
+from bam_jax.experiments import labelling
 from bam_jax.experiments import merge
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import predict
@@ -122,7 +121,7 @@ def _run_mode(plan: plan_lib.Plan) -> None:
     case 'export':
       export.export(plan, group, command_line.FORMAT.value)
     case 'label':
-      label.label(plan, group, Path(output), source)
+      labelling.label(plan, group, Path(output), source)
     case 'merge':
       merge.merge(plan, [Path(path) for path in command_line.FROM.value or ()])
     case mode:
@@ -130,7 +129,7 @@ def _run_mode(plan: plan_lib.Plan) -> None:
         'run': train.run,
         'prepare': train.prepare,
         'estimate': estimate.estimate,
-        'evaluate': evaluate.evaluate,
+        'evaluate': train.evaluate,
         'report': report.report,
       }[mode](plan)
 

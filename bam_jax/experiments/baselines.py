@@ -111,59 +111,50 @@ def _compute_task(
   """Computes and writes the baselines of one task."""
   dev = {task.name: {s: plan.features[task.name][s] for s in task.dev_splits}}
   record = {'identity': identity, 'scores': {}, 'undefined': {}, 'about': {}}
-  for name, logits in {
-    variants.MAJORITY: _majority(plan, task, record['about']),
-    variants.FROZEN: _frozen(plan, task, params, record['about']),
+  for name, (logits, about) in {
+    variants.MAJORITY: _majority(plan, task),
+    variants.FROZEN: _frozen(plan, task, params),
   }.items():
-    if logits is None:
+    record['about'][name] = about
+    if not logits:
       continue
     scores = {
       split: task.kind.score(task, found, dev[task.name][split])
       for split, found in logits.items()
     }
-    arguments = dev, {task.name: logits}
-    processes.run_on_first(
-      evaluate.save,
-      plan.workspace.baselines(task.name) / f'{name}.npz',
-      plan.tasks,
-      *arguments,
-    )
+    outputs = {task.name: logits}
+    path = plan.workspace.baselines(task.name) / f'{name}.npz'
+    processes.run_on_first(evaluate.save, path, plan.tasks, dev, outputs)
     reasons = evaluate.why_undefined(
-      *arguments, {task.name: scores}, plan.tasks
+      dev, outputs, {task.name: scores}, plan.tasks
     )
     record['scores'][name] = scores
     record['undefined'][name] = reasons.get(task.name, {})
   plan.workspace.write_baselines(task.name, record)
 
 
-# split -> logits of its rows; None: the task has no such baseline.
-_Logits = dict[str, np.ndarray] | None
+# split -> logits of its rows, and what they were made from, or why there are
+# none.
+_Logits = tuple[dict[str, np.ndarray], str]
 
 
-def _majority(
-  plan: plan_lib.Plan, task: task_lib.Task, about: dict[str, str]
-) -> _Logits:
-  """Returns constant logits of the dev splits; adds a line to `about`."""
+def _majority(plan: plan_lib.Plan, task: task_lib.Task) -> _Logits:
   features = plan.features[task.name]
   train = features[task.train_split]
-  about[variants.MAJORITY] = f'{len(train):,} training rows'
   try:
-    return {
+    logits = {
       split: task.kind.constant_logits(task, train, features[split])
       for split in task.dev_splits
     }
   except kind_lib.NoConstant as reason:
-    about[variants.MAJORITY] = f'none: {reason}'
-    return None
+    return {}, f'none: {reason}'
+  return logits, f'{len(train):,} training rows'
 
 
 def _frozen(
-  plan: plan_lib.Plan,
-  task: task_lib.Task,
-  params: Mapping[str, object],
-  about: dict[str, str],
+  plan: plan_lib.Plan, task: task_lib.Task, params: Mapping[str, object]
 ) -> _Logits:
-  """Fits a linear model; returns its logits of the dev splits."""
+  """Fits a linear model and applies it to the dev splits."""
   # Its import takes a while (scipy.optimize).
   from bam_jax.training import linear
 
@@ -171,28 +162,24 @@ def _frozen(
   train = features[task.train_split]
   chosen = _choose_rows(task, train)
   if len(chosen) < 2:
-    about[variants.FROZEN] = (
-      'none: a linear model takes at least two training rows'
-    )
-    return None
+    return {}, 'none: a linear model takes at least two training rows'
   vectors = _encode(plan, task, params, train, chosen)
   if task.kind.per_token:
     vectors = vectors[task.kind.token_targets(task, train, chosen)[1] > 0]
   model = linear.fit(task, vectors, train, chosen)
-  about[variants.FROZEN] = (
-    f'{len(chosen):,} training rows, L2 {model.strength:g}'
-  )
 
   def logits(rows: shards.Columns) -> np.ndarray:
-    chunks = [
-      np.arange(first, min(first + _CHUNK_ROWS, len(rows)))
-      for first in range(0, len(rows), _CHUNK_ROWS)
-    ]
+    chunks = np.split(
+      np.arange(len(rows)), range(_CHUNK_ROWS, len(rows), _CHUNK_ROWS)
+    )
     return np.concatenate(
       [model.logits(_encode(plan, task, params, rows, own)) for own in chunks]
     )
 
-  return {split: logits(features[split]) for split in task.dev_splits}
+  return (
+    {split: logits(features[split]) for split in task.dev_splits},
+    f'{len(chosen):,} training rows, L2 {model.strength:g}',
+  )
 
 
 def _choose_rows(task: task_lib.Task, rows: shards.Columns) -> np.ndarray:

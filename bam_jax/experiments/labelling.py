@@ -1,4 +1,4 @@
-"""Teacher logits: finished runs label rows, and students read what they wrote.
+"""Teacher logits, for students of the same plan and of others (`label`).
 
 Logits for the students of the same plan are in `teachers/RUN/TASK`, those on
 rows without labels in `teachers/RUN/TASK.unlabelled`. The quality of the former
@@ -8,6 +8,7 @@ is written into the record of the run that computed them.
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import prepare
 from bam_jax.data import shards
+from bam_jax.data import sources
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
 from bam_jax.distillation import quality
@@ -23,6 +25,7 @@ from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
+from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
@@ -47,16 +50,8 @@ def write_logits(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Computes a run's logits on the rows of a split and writes them to disk.
 
-  Args:
-    plan: the plan of the run.
-    run: the teacher.
-    target: the set; its fold selects the rows that are labelled.
-    task: the task.
-    features: the rows of the split.
-    params: the run's parameters on the devices.
-    background: writes large sets while the devices go on.
-    is_external: whether scores are written as predictions, as external sets
-      have them, instead of the head's output.
+  The fold of `target` selects the rows. With `is_external`, scores are written
+  as predictions, as external sets have them, instead of the head's output.
 
   Returns:
     The n labelled rows, ascending, [n] int64, and what was written for them,
@@ -95,15 +90,12 @@ def write_logits(
   if is_external and task.kind.has_scale:
     logits = task.kind.teacher_probs(logits, 1.0)
 
-  def write() -> None:
-    metadata = prepare.label_metadata(task)
-    arguments = target, uids, logits, metadata, lengths
-    if len(uids) < _MIN_BACKGROUND_ROWS:
-      logit_sets.write(*arguments)
-    else:
-      background.call(logit_sets.write, *arguments)
-
-  processes.run_on_first(write)
+  processes.run_on_first(
+    logit_sets.write
+    if len(uids) < _MIN_BACKGROUND_ROWS
+    else functools.partial(background.call, logit_sets.write),
+    *(target, uids, logits, prepare.label_metadata(task), lengths),
+  )
   return rows, logits
 
 
@@ -113,8 +105,8 @@ class TeacherLogits:
 
   Attributes:
     plan: the plan.
-    identities: of the runs that are trained, and of all that they build on.
-    runs: these runs by name.
+    identities: identities of all runs, by name.
+    runs: all runs by name, with those that they build on.
     background: writes logits while the next rows are labelled.
   """
 
@@ -161,8 +153,7 @@ class TeacherLogits:
   ) -> None:
     """Adds accuracy and calibration of a teacher's logits to its run record.
 
-    `labelled` are the rows and logits of a new set. An older set is read if the
-    record lacks its quality.
+    `labelled` are the rows and logits of a new set; None: the set is read.
     """
     record = self.plan.workspace.read_record(run)
     features = self.plan.features[task.name][task.train_split]
@@ -178,9 +169,8 @@ class TeacherLogits:
   def read_probs(self, run: runs_lib.Run, task: str) -> np.ndarray | None:
     """Returns the teachers' predictions on the rows that a run learns from.
 
-    Returns:
-      [rows, outputs] float32, or [tokens, outputs]: rows with labels first,
-      then those without; None if the run has no teacher.
+    They are [rows, outputs] float32, or [tokens, outputs]: rows with labels
+    first, then those without; None if the run has no teacher.
     """
     if not run.logits:
       if task not in run.teachers:
@@ -244,3 +234,108 @@ class TeacherLogits:
       ),
       fold,
     )
+
+
+def label(
+  plan: plan_lib.Plan, group: str | None, output: Path, data_dir: str | None
+) -> None:
+  """Writes the logits of a group of runs to `OUTPUT/TASK/`, for other plans.
+
+  Logits of rows without labels go to `OUTPUT/TASK.unlabelled/`. Existing sets
+  of the same runs are kept.
+
+  Args:
+    plan: the plan of the runs.
+    group: name of the group; None: see `Plan.find_group`.
+    output: the folder that `config.distill.logits` of the other plan names.
+    data_dir: `config.data.dir` of that plan; None: it has the same rows.
+
+  Raises:
+    errors.UserError: there is no such group, or it is of one fold alone; a row
+      can't be read, a logit is not finite, or a set can't be written.
+  """
+  _, runs = plan.find_group(group)
+  if runs[0].fold:
+    raise errors.UserError(
+      f'--group={runs[0].group}: is a teacher of fold {runs[0].fold} only;'
+      ' give a group of a variant in config.variants'
+    )
+  if data_dir is None:
+    plan.open_runs(plan.runs, runs)
+    features = plan.features
+  else:
+    features = _prepare_other_rows(plan, data_dir, runs)
+  # Before hours of work are spent on its content.
+  try:
+    processes.run_on_first(output.mkdir, parents=True, exist_ok=True)
+  except OSError as e:
+    raise errors.UserError(
+      f'--output={output}: {e.strerror}; give a folder that can be made'
+    ) from e
+  with background_lib.Background() as background:
+    for run in runs:
+      _label_rows(plan, run, features, output, background)
+  logging.info('logits: %s', output)
+
+
+def _label_rows(
+  plan: plan_lib.Plan,
+  run: runs_lib.Run,
+  features: run_data.Features,
+  output: Path,
+  background: background_lib.Background,
+) -> None:
+  """Writes one run's logits for students of other plans, unless they exist."""
+  parameters = plan.workspace.read_record(run.name)['parameters']
+  get_params = functools.cache(functools.partial(plan.restore_params, run.name))
+  teacher = f'{run.name} of {plan.config.name}, from {plan.encoder.description}'
+  for task in map(plan.tasks.__getitem__, run.tasks):
+    for split, rows in features[task.name].items():
+      if split in task.dev_splits:
+        continue
+      made_from = rows.fingerprint
+      target = logit_sets.LogitSet(
+        output / logit_sets.folder_name(task.name, split),
+        external.fingerprint(
+          task, made_from['rows'], teacher, parameters, made_from
+        ),
+      )
+      if processes.run_on_first(external.exists, target, len(rows)):
+        logging.info('%s: already exists, skipping it', target.directory)
+        continue
+      params = get_params()
+      write_logits(
+        plan, run, target, task, rows, params, background, is_external=True
+      )
+
+
+def _prepare_other_rows(
+  plan: plan_lib.Plan, data_dir: str, runs: list[runs_lib.Run]
+) -> dict[str, dict[str, shards.Columns]]:
+  """Tokenizes the rows in another data directory for this plan's model."""
+  data = dataclasses.replace(plan.config.data, dir=data_dir)
+  # The features of each folder are kept apart.
+  folder = schema.digest(str(Path(data_dir).resolve()))[:8]
+  result: dict[str, dict[str, shards.Columns]] = {}
+  for name in (name for run in runs for name in run.tasks):
+    task = plan.tasks[name]
+    for split in (task.train_split, task_lib.UNLABELLED):
+      table = task.tables.get(split)
+      if table is None:
+        continue
+      source = sources.Source(task, split, plan.config.data)
+      is_tfds = source.format == 'tfds'
+      if is_tfds or not table.file or Path(table.file).is_absolute():
+        raise errors.UserError(
+          f'--input={data_dir}: the rows of {name} are not in a file below'
+          ' config.data.dir, so --input cannot replace them; leave it out, or'
+          ' name the file of the task relative to config.data.dir'
+        )
+      result.setdefault(name, {})[split] = prepare.prepare(
+        task,
+        split,
+        data,
+        plan.encoder.tokenizer,
+        plan.workspace.features(name, f'{split}-of-{folder}'),
+      )
+  return result

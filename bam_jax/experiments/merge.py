@@ -7,6 +7,7 @@ import shutil
 
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.data import manifest
 from bam_jax.data import shards
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import report
@@ -44,31 +45,32 @@ def copy_runs(
       '--from is missing: --mode=merge takes --from=DIR, or several directories'
       ' separated by commas'
     )
+  finished: dict[workspace_lib.Workspace, list[str]] = {}
   origins: dict[str, workspace_lib.Workspace] = {}
   for source in sources:
     # Before anything is read, because a stranger may have made it.
     for folder in ('runs', 'teachers', 'baselines'):
       files.check_directory(source.root / folder)
-    names = source.finished_runs()
-    if not names:
+    finished[source] = source.find('runs', 'DONE')
+    if not finished[source]:
       raise errors.UserError(
         f'--from={source.root}: has no finished run; give work directories'
         ' that have one, separated by commas'
       )
-    for name in names:
+    for name in finished[source]:
       _check_equal(name, origins.get(name, into), source)
       if into.read_record(name) is None:
         origins.setdefault(name, source)
   _copy(into, {into.run(n): source.run(n) for n, source in origins.items()})
   sets: dict[Path, Path] = {}
-  for source in sources:
-    for name in source.finished_runs():
+  for source, names in finished.items():
+    for name in names:
       # Equal runs on different machines may end with different parameters.
       digests = [
         each.read_record(name)['parameters'] for each in (source, into)
       ]
       if digests[0] == digests[1]:
-        for folder in source.logit_folders(name):
+        for folder in source.find(f'teachers/{name}', manifest.NAME):
           target = into.teacher(name, folder)
           if not shards.exists(target):
             sets.setdefault(target, source.teacher(name, folder))
@@ -76,7 +78,7 @@ def copy_runs(
   tasks = {
     into.baselines(task): source.baselines(task)
     for source in reversed(sources)
-    for task in source.tasks_with_baselines()
+    for task in source.find('baselines', 'DONE')
   }
   _copy(into, {to: folder for to, folder in tasks.items() if not to.exists()})
   logging.info(

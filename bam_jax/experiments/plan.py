@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
-import logging
 from pathlib import Path
 
 from bam_jax import config as config_lib
@@ -71,12 +70,6 @@ class Plan:
         ' --mode=run first'
       )
     result = search.collect(self.search_runs, records, self.tasks)
-    for key in search.keys_without_score(result.scores):
-      logging.warning(
-        'config.search: no setting has a defined median score of %s; the'
-        ' smallest values are taken',
-        key,
-      )
     if result.scores:
       processes.run_on_first(
         files.write_json,
@@ -180,19 +173,16 @@ class Plan:
 
   def external_teachers(self, run: runs_lib.Run) -> tuple[str, ...]:
     """Returns the names of a finished run's external teachers."""
-    identity = sorted(self.workspace.identity(run.name).items())
-    return tuple(
-      dict.fromkeys(
-        value
-        for key, value in identity
-        if key.startswith('logits.') and key.endswith('.teacher')
-      )
-    )
+    found = {}
+    for key, value in sorted(self.workspace.identity(run.name).items()):
+      if key.startswith('logits.') and key.endswith('.teacher'):
+        found[value] = None
+    return tuple(found)
 
   def find_group(self, group: str | None) -> tuple[str, list[runs_lib.Run]]:
-    """Returns name and runs of a group; raises if a run is not finished.
+    """Returns the name `VARIANT-sSEED` and the runs of a finished group.
 
-    A group is named `VARIANT-sSEED`; None: the last variant of the first seed.
+    None stands for the group of the last variant and the first seed.
 
     Raises:
       errors.UserError: there is no such group, or one of its runs is not
@@ -220,8 +210,8 @@ class Plan:
   ) -> dict[str, identity_lib.Identity]:
     """Makes or checks the folders of runs, and prepares their features.
 
-    `runs` include all that they build on; `opened` are those whose folders are
-    made or checked, by default all. Returns the identities of all `runs`.
+    `runs` include all that they build on, and their identities are returned;
+    `opened` are those whose folders are made or checked, by default all.
 
     Raises:
       errors.UserError: a folder holds a run with another identity.

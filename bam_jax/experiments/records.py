@@ -1,7 +1,6 @@
 """The file `DONE` of a finished run: its scores and package versions.
 
 An undefined score is null in the file, and `undefined` holds the reason.
-Records that are older than that key hold 0 instead.
 """
 
 from collections.abc import Mapping
@@ -23,7 +22,6 @@ from bam_jax.training import loop
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import spec as spec_lib
 
-_ALWAYS_DEFINED = ('accuracy', 'exact_match', 'answer_f1')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
@@ -106,16 +104,6 @@ def add_quality(
   kept = record.get('quality', {})
   own = kept.get(task, {}) | {rows: measured}
   return {**record, 'quality': {**kept, task: own}}
-
-
-def may_hide_undefined(record: Mapping[str, object]) -> bool:
-  """Whether a score of 0 in an old record may mean an undefined score."""
-  return 'undefined' not in record and any(
-    value == 0 and metric not in _ALWAYS_DEFINED
-    for by_split in record['scores'].values()
-    for by_metric in by_split.values()
-    for metric, value in by_metric.items()
-  )
 
 
 def parameters_digest(params: Mapping[str, object]) -> str:

@@ -7,7 +7,6 @@ from bam_jax import errors
 from bam_jax import escape
 from bam_jax.experiments import baselines
 from bam_jax.experiments import plan as plan_lib
-from bam_jax.experiments import records as records_lib
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import weak_models
@@ -86,11 +85,6 @@ def _notes(
   external = dict.fromkeys(
     teacher for run, _ in finished for teacher in plan.external_teachers(run)
   )
-  older = [
-    run.name
-    for run, record in finished
-    if records_lib.may_hide_undefined(record)
-  ]
   seconds = sum(record['seconds'] for record in records)
   versions = {record.get('versions', 'not recorded') for record in records}
   notes = {
@@ -104,10 +98,6 @@ def _notes(
     and search.describe(plan.search_result),
     'external teachers': '; '.join(external),
     **baselines.describe(plan),
-    'scores of 0': older
-    and f'{len(older)} runs ({older[0]} is the first) have a score of 0 from a'
-    ' version that wrote 0 for an undefined score; --mode=evaluate scores them'
-    ' again',
     'pretrained weights': encoder.description,
     'encoder': (
       f'{encoder.config.num_layers} layers x {encoder.config.hidden_size}'

@@ -59,18 +59,19 @@ class PlanData:
     They are those of the dev splits; of a run of the search, training rows that
     it left out, each example once.
     """
-    if run.is_search:
-      return {
-        name: {task_lib.HELD_OUT: self._held_out(run, name)}
-        for name in run.tasks
-      }
-    return {
-      name: {
-        split: self.features[name][split]
-        for split in self.tasks[name].dev_splits
-      }
-      for name in run.tasks
-    }
+    result = {}
+    for name in run.tasks:
+      task, features = self.tasks[name], self.features[name]
+      result[name] = {split: features[split] for split in task.dev_splits}
+      if run.is_search:
+        rows, (_, left_out) = (
+          features[task.train_split],
+          self._divide(run, name),
+        )
+        uids = rows.uids
+        once = [i for i in left_out if not task_lib.is_swapped(uids[i])]
+        result[name] = {task_lib.HELD_OUT: rows.select(np.array(once))}
+    return result
 
   def splits_to_label(
     self, run: runs_lib.Run, students: Sequence[runs_lib.Run]
@@ -113,13 +114,10 @@ class PlanData:
     Args:
       run: the run.
       packing: row buckets and sizes of the plan's batches.
-      teacher_probs: the teachers' predictions on the rows of `learnt_splits`,
-        for each of the run's tasks: [rows, outputs] or [tokens, outputs], or
-        None without teachers. By default, zeros where batches need predictions.
-      rows_multiple: the number of rows of a batch is a multiple of it.
+      teacher_probs: for each of the run's tasks, `TeacherLogits.read_probs`. By
+        default, zeros where batches need predictions.
+      rows_multiple, own_rows: see `batches.TrainBatches`.
       directory: folder of the run.
-      own_rows: maps the number of rows of a batch to those that this process
-        reads; None: all.
     """
     learnt = [self._learnt_rows(run, name) for name in run.tasks]
     train = [rows[0] for rows in learnt]
@@ -226,14 +224,6 @@ class PlanData:
       )
     return self._divided[key]
 
-  def _held_out(self, run: runs_lib.Run, task: str) -> shards.Columns:
-    """Returns the rows that a run left out, without swapped copies."""
-    rows = self.features[task][self.tasks[task].train_split]
-    uids, left_out = rows.uids, self._divide(run, task)[1]
-    return rows.select(
-      np.array([i for i in left_out if not task_lib.is_swapped(uids[i])])
-    )
-
 
 def _num_steps(
   run: runs_lib.Run,
@@ -297,9 +287,9 @@ def _loss_weights(
 ) -> list[float]:
   """Returns the factor of the loss of each of the run's tasks.
 
-  An automatic one measures a loss in units of what the best constant prediction
-  loses, as GradNorm compares tasks by L(t) / L(0) (Chen et al. 2018, section
-  3.1). A task whose labels are all equal has 1.
+  An automatic factor divides a loss by that of the best constant prediction, as
+  GradNorm compares tasks by L(t) / L(0) (Chen et al. 2018, section 3.1). It is
+  1 for a task whose labels are all equal.
   """
   if run.is_single:
     return [1.0]

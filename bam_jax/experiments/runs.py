@@ -194,7 +194,11 @@ def plan_runs(
     if found.teacher and not variants.find_external_logits(config, variant):
       seeds = config.seeds if distill.teachers > 1 else (seed,)
       for teacher_seed in seeds[: distill.teachers]:
-        for left_out in _folds(distill.folds, teacher_seed):
+        if distill.folds == 1:
+          earlier += add(found.teacher, teacher_seed)
+          continue
+        for number in range(1, distill.folds + 1):
+          left_out = folds.Fold(number, distill.folds, teacher_seed)
           earlier += add(found.teacher, teacher_seed, left_out)
     # The run that it starts from must not have seen the fold either.
     starts = add(found.start, seed, fold) if found.start else []
@@ -237,7 +241,6 @@ def _make_run(
   starts: Sequence[Run],
   choices: Mapping[str, Choice],
 ) -> Run:
-  """Makes one run; finds its teachers and initial run among earlier runs."""
   is_single = variants.resolve(config, variant).is_single
   by_task = {t: [run for run in teachers if t in run.tasks] for t in tasks}
   starts = [run for run in starts if tasks[0] in run.tasks]
@@ -278,13 +281,6 @@ def _make_run(
   )
 
 
-def _folds(count: int, seed: int) -> Sequence[folds.Fold | None]:
-  """Returns the held-out fold of each teacher run; [None] without folds."""
-  if count == 1:
-    return [None]
-  return [folds.Fold(number + 1, count, seed) for number in range(count)]
-
-
 def group_runs(
   runs: Sequence[Run],
   max_size: int,
@@ -298,8 +294,7 @@ def group_runs(
     max_size: number of runs in a group at most.
     latest_step: returns the step that a run continues from; called when the
       group's turn has come.
-    num_devices: divides the size of each group with more than one run. Each
-      run that is left over is its own group, trained by all devices.
+    num_devices: divides the size of each group with more than one run.
 
   Yields:
     Runs at the same step that differ only in their seed, and in the seed of
@@ -326,14 +321,10 @@ def group_runs(
 
 
 def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
-  """Describes, per variant, the runs of too few steps to learn much.
+  """Returns a warning for each variant with runs of too few steps.
 
-  Args:
-    runs: runs and how many steps each has.
-
-  Returns:
-    A warning for each variant with such runs, which names their tasks, their
-    steps (the fewest over seeds) and the option that makes them longer.
+  It names their tasks, their steps (the fewest over seeds) and the option that
+  makes them longer. `runs` has pairs of a run and its number of steps.
   """
   steps: dict[tuple[str, str], dict[str, int]] = {}
   for run, count in runs:

@@ -183,15 +183,6 @@ def choose(scores: Scores) -> dict[str, runs_lib.Choice]:
   }
 
 
-def keys_without_score(scores: Scores) -> list[str]:
-  """Returns the keys whose median score is undefined for every setting."""
-  return [
-    key
-    for key, tried in scores.items()
-    if max(map(_median, tried.values())) == -math.inf
-  ]
-
-
 def to_json(result: Result) -> dict[str, object]:
   """Returns search scores and chosen settings, for `choices.json`."""
   table = {
@@ -226,7 +217,12 @@ def describe(result: Result) -> str:
   ]
   if few:
     text += f'. Few rows to choose on: {", ".join(few)}'
-  if missing := keys_without_score(scores):
+  missing = [
+    key
+    for key, tried in scores.items()
+    if max(map(_median, tried.values())) == -math.inf
+  ]
+  if missing:
     text += (
       f'. No setting has a defined median for {", ".join(missing)}, so the'
       ' smallest one was taken'
@@ -235,14 +231,11 @@ def describe(result: Result) -> str:
 
 
 def _chosen(item: tuple[str, runs_lib.Choice]) -> str:
-  """Describes the settings that were chosen for a key."""
   key, choice = item
-  values = [
-    f'{name.replace("_", " ")} {value:g}'
-    if isinstance(value, float)
-    else f'{name.replace("_", " ")} {value}'
-    for name, value in choice.values().items()
-  ]
+  values = []
+  for name, value in choice.values().items():
+    number = f'{value:g}' if isinstance(value, float) else value
+    values.append(f'{name.replace("_", " ")} {number}')
   return f'{key.partition(":")[0]}: {", ".join(values)}'
 
 

@@ -1,4 +1,4 @@
-"""The commands `prepare` and `run`: trains the runs of a plan in their order.
+"""The commands `prepare`, `run` and `evaluate`, over the runs of a plan.
 
 Finished runs are kept, interrupted ones continue, missing ones are trained.
 """
@@ -11,7 +11,6 @@ import time
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax import variants
 from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import baselines
 from bam_jax.experiments import labelling
@@ -22,6 +21,7 @@ from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.runtime import processes
 from bam_jax.training import checkpoints as checkpoints_lib
+from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
 from bam_jax.training import mesh as mesh_lib
 
@@ -40,31 +40,39 @@ def run(plan: plan_lib.Plan) -> None:
       anything that its parts raise.
   """
   config_lib.check_students(plan.config)
-  if plan.search_runs:
-    _log_search(plan)
-    train_runs(plan, plan.search_runs)
+  if searched := plan.search_runs:
+    tried = Counter(key for run in searched for key in run.choices)
+    logging.info(
+      'config.search: runs of %s seeds and all settings: %s',
+      len(plan.config.search.seeds),
+      ', '.join(f'{count} ({key})' for key, count in tried.items()),
+    )
+    train_runs(plan, searched)
     logging.info('searched: %s', search.describe(plan.search_result))
   train_runs(plan, plan.runs)
   baselines.compute(plan)
   report.report(plan)
 
 
-@processes.runs_on_first
-def _log_search(plan: plan_lib.Plan) -> None:
-  """Logs the number of settings tried, and which older runs are not used."""
-  tried = Counter(key for each in plan.search_runs for key in each.choices)
-  logging.info(
-    'config.search: runs of %s seeds and all settings: %s',
-    len(plan.config.search.seeds),
-    ', '.join(f'{count} ({key})' for key, count in tried.items()),
-  )
-  names = plan.workspace.root.glob(f'runs/{variants.SEARCH}-s*')
-  if old := [path for path in names if not path.name.endswith('-heldout')]:
-    logging.warning(
-      '%s: %d runs of an older search, which scored settings on dev rows, are'
-      ' not used and may be removed; %s is the first',
-      *(plan.workspace.root, len(old), min(old).name),
+def evaluate(plan: plan_lib.Plan) -> None:
+  """Scores the last checkpoints of all finished runs; writes the report.
+
+  Missing baselines are computed.
+  """
+  finished = [run for run in plan.runs if plan.workspace.read_record(run.name)]
+  plan.open_runs(plan.runs, finished)
+  for run in finished:
+    outputs, scores = evaluate_lib.evaluate(
+      plan.setup.programs,
+      plan.restore_params(run.name),
+      plan.data.scored_splits(run),
+      plan.config.packing,
+      lambda _: plan.preemption_signal.check(),
     )
+    record = plan.workspace.read_record(run.name)
+    records.save_outputs(plan, run, record, outputs, scores)
+  baselines.compute(plan)
+  report.report(plan)
 
 
 def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:

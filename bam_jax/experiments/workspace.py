@@ -13,12 +13,12 @@ DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
 from collections.abc import Mapping
 import math
 from pathlib import Path
+from types import MappingProxyType
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
 from bam_jax import schema
-from bam_jax.data import manifest
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.training import loop
@@ -79,8 +79,7 @@ class Workspace:
     """Makes the folders of runs, after checking those that exist.
 
     Raises:
-      errors.UserError: a folder holds a run with another identity; the message
-        names the first keys that differ.
+      errors.UserError: a folder holds a run with another identity.
     """
     new = []
     for name, identity in identities.items():
@@ -94,11 +93,7 @@ class Workspace:
 
   @processes.runs_on_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
-    """Raises if the settings in a run's folder differ from the given ones.
-
-    Raises:
-      errors.UserError: a value differs.
-    """
+    """Raises a UserError if the settings in a run's folder are not these."""
     changes = differences(_read_sealed(self._identity(name)), settings)
     if changes:
       raise errors.UserError(
@@ -144,22 +139,10 @@ class Workspace:
     return record
 
   @processes.runs_on_first
-  def finished_runs(self) -> list[str]:
-    """Returns the names of all finished runs in the work directory."""
+  def find(self, parent: str, file: str) -> list[str]:
+    """Returns the names of the folders in `parent` that hold a file."""
     # The folder of an unfinished copy has a name that begins with a dot.
-    paths = self.root.glob('runs/[!.]*/DONE')
-    return sorted(path.parent.name for path in paths)
-
-  @processes.runs_on_first
-  def logit_folders(self, name: str) -> list[str]:
-    """Returns the names of the folders with a run's teacher logits."""
-    paths = (self.root / 'teachers' / name).glob(f'[!.]*/{manifest.NAME}')
-    return sorted(path.parent.name for path in paths)
-
-  @processes.runs_on_first
-  def tasks_with_baselines(self) -> list[str]:
-    """Returns the names of the tasks whose baselines are computed."""
-    paths = self.root.glob('baselines/[!.]*/DONE')
+    paths = (self.root / parent).glob(f'[!.]*/{file}')
     return sorted(path.parent.name for path in paths)
 
   @processes.runs_on_first
@@ -171,18 +154,15 @@ class Workspace:
     Raises:
       errors.UserError: the record is damaged; or see `identity`.
     """
-    path = self.run(name) / 'DONE'
-    if not path.exists():
-      return None
-    self.identity(name)
-    record = _read_sealed(path, _RECORD_TYPES)
-    return record | {'scores': _null_to_nan(record['scores'])}
+    folder = self.run(name)
+    if (folder / 'DONE').exists():
+      self.identity(name)
+    return _read_done(folder, _RECORD_TYPES)
 
   @processes.runs_on_first
   def write_record(self, name: str, record: Mapping[str, object]) -> None:
     """Writes the record of a finished run; nan becomes null."""
-    # The digest is of the values in the file.
-    files.write_json(self.run(name) / 'DONE', _seal(files.finite(record)))
+    _write_done(self.run(name), record)
 
   @processes.runs_on_first
   def read_baselines(
@@ -195,18 +175,15 @@ class Workspace:
     Raises:
       errors.UserError: the record is damaged.
     """
-    path = self.baselines(task) / 'DONE'
-    if not path.exists():
+    record = _read_done(self.baselines(task), _BASELINE_TYPES)
+    if record is None or differences(record['identity'], identity):
       return None
-    record = _read_sealed(path, _BASELINE_TYPES)
-    if differences(record['identity'], identity):
-      return None
-    return record | {'scores': _null_to_nan(record['scores'])}
+    return record
 
   @processes.runs_on_first
   def write_baselines(self, task: str, record: Mapping[str, object]) -> None:
     """Writes the record of a task's baselines; nan becomes null."""
-    files.write_json(self.baselines(task) / 'DONE', _seal(files.finite(record)))
+    _write_done(self.baselines(task), record)
 
   @processes.runs_on_first
   def save_config(self, config: config_lib.Config) -> None:
@@ -214,8 +191,23 @@ class Workspace:
     files.write_json(self.root / 'config.json', schema.to_dict(config))
 
 
+def _read_done(
+  folder: Path, types: Mapping[str, tuple[type, ...]]
+) -> dict[str, object] | None:
+  """Reads the record of finished work in a folder; None if there is none."""
+  path = folder / 'DONE'
+  if not path.exists():
+    return None
+  record = _read_sealed(path, types)
+  return record | {'scores': _null_to_nan(record['scores'])}
+
+
+def _write_done(folder: Path, record: Mapping[str, object]) -> None:
+  # The digest is of the values in the file.
+  files.write_json(folder / 'DONE', _seal(files.finite(record)))
+
+
 def _null_to_nan(value: object) -> object:
-  """Replaces each None in nested mappings by nan."""
   if isinstance(value, Mapping):
     return {key: _null_to_nan(item) for key, item in value.items()}
   return math.nan if value is None else value
@@ -227,7 +219,7 @@ def _seal(record: Mapping[str, object]) -> dict[str, object]:
 
 
 def _read_sealed(
-  path: Path, types: Mapping[str, tuple[type, ...]] | None = None
+  path: Path, types: Mapping[str, tuple[type, ...]] = MappingProxyType({})
 ) -> dict[str, object]:
   """Reads a record and verifies its digest and the types of its values."""
   record = files.read_json(path, _remedy(path))
@@ -235,7 +227,7 @@ def _read_sealed(
   digest = record.pop(_DIGEST, None)
   wrong = [
     key
-    for key, allowed in (types or {}).items()
+    for key, allowed in types.items()
     if type(record.get(key)) not in allowed
   ]
   if digest not in (None, schema.digest(record)):
@@ -249,7 +241,6 @@ def _read_sealed(
 
 
 def _remedy(path: Path) -> str:
-  """Returns the remedy for a damaged record: remove the run's folder."""
   # Its other files could be mistaken for those of another configuration.
   return f'remove {path.parent} and run the same command again'
 

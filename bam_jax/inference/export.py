@@ -65,19 +65,22 @@ def export(
 
   def write(
     name: str,
+    tasks: Sequence[task_lib.Task],
     tensors: Mapping[str, np.ndarray],
     settings: Mapping[str, object],
-    texts: Mapping[str, str],
     dense: Mapping[str, np.ndarray] | None = None,
   ) -> None:
     values = {'config.json': settings}
     weights = {'model.safetensors': tensors}
+    if name == ALL:
+      values['tasks.json'] = define_outputs(tasks)
     if is_mean:
       outputs = len(dense['linear.bias']) if dense else 0
       values |= pooling.describe_mean(config.hidden_size, outputs)
     if dense:
       weights[f'{pooling.DENSE}/model.safetensors'] = dense
-    texts = {file: to_json(value) for file, value in values.items()} | texts
+    texts = {file: to_json(value) for file, value in values.items()}
+    texts['README.md'] = card.write(tasks, facts, pooling=config.pooling)
     with new_directory(directory / name, texts) as unfinished:
       for file, arrays in weights.items():
         (unfinished / file).parent.mkdir(exist_ok=True)
@@ -96,35 +99,24 @@ def export(
       'bias': np.ascontiguousarray(table['bias']),
     }
     all_heads |= {f'heads.{task.name}.{k}': v for k, v in own.items()}
-    texts = {'README.md': card.write([task], facts, pooling=config.pooling)}
     outputs = kind.export_settings(task)
     if is_mean and not kind.per_token:
       dense = {f'linear.{name}': value for name, value in own.items()}
-      write(task.name, tensors, settings | outputs, texts, dense)
+      write(task.name, [task], tensors, settings | outputs, dense)
       continue
     body = {
       of.tensor_prefix + name: tensor
       for name, tensor in tensors.items()
       if not (kind.per_token and name.startswith('pooler.'))
     }
-    write(
-      task.name,
-      body
-      | {f'{kind.head_layer}.{name}': value for name, value in own.items()},
-      {
-        **settings,
-        'architectures': [of.class_prefix + kind.architecture],
-        'classifier_dropout': config.dropout_head,
-        **outputs,
-      },
-      texts,
-    )
-  if len(chosen) > 1:
-    texts = {
-      'README.md': card.write(chosen, facts, pooling=config.pooling),
-      'tasks.json': to_json(define_outputs(chosen)),
+    head = {f'{kind.head_layer}.{name}': value for name, value in own.items()}
+    model = {
+      'architectures': [of.class_prefix + kind.architecture],
+      'classifier_dropout': config.dropout_head,
     }
-    write(ALL, tensors | all_heads, settings, texts)
+    write(task.name, [task], body | head, settings | model | outputs)
+  if len(chosen) > 1:
+    write(ALL, chosen, tensors | all_heads, settings)
 
 
 def define_outputs(

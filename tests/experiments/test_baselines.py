@@ -11,7 +11,6 @@ import pytest
 
 from bam_jax import variants
 from bam_jax.experiments import baselines
-from bam_jax.experiments import evaluate
 from bam_jax.experiments import export
 from bam_jax.experiments import merge
 from bam_jax.experiments import report
@@ -216,7 +215,7 @@ def test_an_old_directory_says_how_to_get_them(finished, make, tmp_path):
   assert _report(plan)['baselines'] == {}
   text = (tmp_path / 'old' / 'report.md').read_text()
   assert '--mode=evaluate adds them' in text and '| Majority' not in text
-  evaluate.evaluate(plan)
+  train.evaluate(plan)
   assert _report(plan)['baselines'] == _report(finished)['baselines']
   report.report(make(tmp_path / 'old', **{'plan.baselines': False}))
   text = (tmp_path / 'old' / 'report.md').read_text()

@@ -15,7 +15,6 @@ from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
-from bam_jax.experiments import label
 from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import predict
@@ -40,7 +39,7 @@ def taught(tiny_plan, tmp_path_factory) -> Path:
   workdir = tmp_path_factory.mktemp('plan')
   plan = tiny_plan(workdir, variants=('single', 'single_to_multi'))
   train.run(plan)
-  label.label(plan, 'single-s0', workdir / 'sets', None)
+  labelling.label(plan, 'single-s0', workdir / 'sets', None)
   return workdir
 
 
@@ -185,12 +184,12 @@ def test_a_set_that_is_there_is_kept_or_refused(tiny_plan, taught, tmp_path):
   plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   manifest = sets / _TASKS[0] / 'manifest.json'
   before = manifest.stat().st_mtime_ns
-  label.label(plan, 'single-s0', sets, None)
+  labelling.label(plan, 'single-s0', sets, None)
   assert manifest.stat().st_mtime_ns == before
   with pytest.raises(
     errors.UserError, match=r'other inputs: teacher.*into another --output'
   ):
-    label.label(plan, _STUDENT, sets, None)
+    labelling.label(plan, _STUDENT, sets, None)
   assert manifest.stat().st_mtime_ns == before
 
 
@@ -202,7 +201,7 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_row_is_labelled(
   plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   for output in (tmp_path / 'file', tmp_path / 'file' / 'sets'):
     with pytest.raises(errors.UserError, match=f'--output={output}: .*be made'):
-      label.label(plan, 'single-s0', output, None)
+      labelling.label(plan, 'single-s0', output, None)
 
 
 def _write_table(folder: Path, examples) -> None:
@@ -230,7 +229,7 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
   config = config_lib.from_config_dict(config)
   plan = plan_lib.make_plan(config, tmp_path / 'work')
   train.run(plan)
-  label.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
+  labelling.label(plan, 'single-s0', tmp_path / 'sets', str(tmp_path / 'many'))
   other = dataclasses.replace(
     config,
     data=dataclasses.replace(config.data, dir=str(tmp_path / 'many')),
@@ -261,4 +260,4 @@ def test_rows_that_are_nowhere_else_are_refused(tiny_plan, taught, tmp_path):
   with pytest.raises(
     errors.UserError, match='rows of demo_sentiment are not in a'
   ):
-    label.label(plan, 'single-s0', tmp_path / 'sets', 'elsewhere')
+    labelling.label(plan, 'single-s0', tmp_path / 'sets', 'elsewhere')

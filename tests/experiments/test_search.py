@@ -12,7 +12,6 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import registry
-from bam_jax.experiments import evaluate
 from bam_jax.experiments import report
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
@@ -253,7 +252,6 @@ def test_the_table_is_json_whatever_was_scored():
 def test_a_choice_without_a_defined_score_is_told():
   nothing = {_LOW: {5: 1.0, 6: math.nan}, _HIGH: {5: math.nan, 6: math.nan}}
   found = {'rte': nothing, 'cola': {_LOW: {5: math.nan}, _HIGH: {5: -1.0}}}
-  assert search.keys_without_score(found) == ['rte']
   said = search.describe(_result(found))
   assert 'No setting has a defined median for rte' in said
   assert 'Few rows to choose on: rte 30, cola 30' in said
@@ -348,7 +346,7 @@ def test_a_rerun_does_what_is_missing(tiny_plan, workdir, trained):
   removed = f'search-s8-{_TASKS[0]}-lr0.01-decay0.9-heldout'
   before = _read(workdir, removed)['parameters']
   shutil.rmtree(workdir / 'runs' / removed)
-  for command in (report.report, evaluate.evaluate):
+  for command in (report.report, train.evaluate):
     with pytest.raises(
       errors.UserError,
       match=rf'^{workdir}: 1 of the 12 runs of config.search are not finished,',
@@ -466,17 +464,6 @@ def test_searched_variants_stand_beside_the_plain_ones(tiny_plan, tmp_path):
   text = (tmp_path / 'report.md').read_text()
   assert '| Single, searched ' in text and '| Multi, searched ' in text
   assert 'their difference is not of' not in text
-
-
-def test_runs_of_an_older_search_are_told_of(tiny_plan, tmp_path, caplog):
-  plan = tiny_plan(tmp_path, **_FIELDS)
-  (tmp_path / 'runs/search-s7-demo_sentiment-lr0.01-decay0.9').mkdir(
-    parents=True
-  )
-  with caplog.at_level('INFO'):
-    train._log_search(plan)
-  assert '6 (demo_sentiment), 6 (demo_similarity)' in caplog.text
-  assert '1 runs of an older search, which scored settings on' in caplog.text
 
 
 def test_batches_of_every_searched_size_have_a_bucket(tiny_plan, tmp_path):

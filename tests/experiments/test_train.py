@@ -23,7 +23,6 @@ from bam_jax import errors
 from bam_jax import schema
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
-from bam_jax.experiments import evaluate
 from bam_jax.experiments import export
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import predict
@@ -583,7 +582,7 @@ def test_scoring_again_finds_the_same(finished, workdir, trained):
     for name, (_, content) in _snapshot(workdir).items()
     if not name.endswith('.npz')
   }
-  evaluate.evaluate(finished.another(workdir))
+  train.evaluate(finished.another(workdir))
   after = _snapshot(workdir)
   assert trained == []
   assert before == {name: after[name][1] for name in before}
@@ -631,7 +630,7 @@ def test_another_configuration_is_refused(
   before = _snapshot(workdir)
   plan = plan_lib.make_plan(_config(finished.data, **changes), workdir)
   with pytest.raises(errors.UserError, match=message) as error:
-    (train.run if mode == 'run' else evaluate.evaluate)(plan)
+    (train.run if mode == 'run' else train.evaluate)(plan)
   assert '\n' not in str(error.value)
   assert trained == []
   assert _snapshot(workdir) == before

@@ -94,15 +94,12 @@ def test_it_is_undefined_in_report_and_card(finished):
   assert [found['reason'] for found in report['undefined']] == [_ALIKE] * len(
     _METRICS
   )
-  assert 'scores of 0' not in report['notes']
   card = workdir / 'exports' / 'single-s0' / 'demo_similarity' / 'README.md'
   line = f'| demo_similarity | dev | pearson | undefined: {_ALIKE} |'
   assert line in card.read_text().splitlines()
 
 
-def test_an_older_record_is_read_and_what_it_may_hide_is_told(
-  finished, tmp_path
-):
+def test_an_older_record_is_read(finished, tmp_path):
   """It has 0 for an undefined score, and nothing of reasons."""
   _, _, plan = finished
   record = dict(plan.workspace.read_record(_RUN))
@@ -119,7 +116,6 @@ def test_an_older_record_is_read_and_what_it_may_hide_is_told(
   assert shown == scores
   assert report['variants']['single']['average'] is not None
   assert report['undefined'] == []
-  assert '--mode=evaluate' in report['notes']['scores of 0']
 
 
 def test_a_record_comes_back_with_its_digest(tmp_path):
