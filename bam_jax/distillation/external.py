@@ -222,13 +222,10 @@ def identity(
   task: task_lib.Task,
   split: str = 'train',
 ) -> dict[str, str]:
-  """Returns the fingerprints of the external logits that teach a student.
+  """Returns the external logits' part of a student's identity.
 
   Dotted keys hold name and digest of each teacher, and the digest of each set
   for the student's rows of the split.
-
-  Raises:
-    errors.UserError: see `find_sets` and `open_set`.
   """
   result = {}
   folder = logit_sets.folder_name(task.name, split)

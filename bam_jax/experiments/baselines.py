@@ -59,7 +59,7 @@ def compute(plan: plan_lib.Plan) -> None:
 
 
 def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:
-  """Returns task -> record of its baselines, for the tasks that have them.
+  """Reads the records of the baselines that are computed, by task.
 
   The record holds `scores` (baseline -> dev split -> metric -> value), the
   reasons of `undefined` scores likewise, and `about` (baseline -> text).
@@ -74,7 +74,7 @@ def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:
 
 
 def describe(plan: plan_lib.Plan) -> dict[str, str]:
-  """Returns notes for the report on what the baselines were made from."""
+  """Returns the report's notes on the training rows of the baselines."""
   found: dict[str, list[str]] = {}
   for task, record in read(plan).items():
     for name, text in record['about'].items():
@@ -83,7 +83,7 @@ def describe(plan: plan_lib.Plan) -> dict[str, str]:
 
 
 def settings(plan: plan_lib.Plan, task: task_lib.Task) -> identity_lib.Identity:
-  """Returns what decides a task's baselines, except for its rows."""
+  """Returns the identity of a task's baselines, without its rows."""
   weights = plan.encoder.digest
   # A frozen encoder has no dropout.
   unused = ['model.dropout_']
@@ -200,7 +200,7 @@ def _encode(
   rows: shards.Columns,
   chosen: np.ndarray,
 ) -> np.ndarray:
-  """Returns vectors of chosen rows, [n, D]; of their tokens, [tokens, D].
+  """Encodes rows as vectors, [n, D], or [tokens, D] if outputs are per token.
 
   A pair has the unit vectors u and v of its texts, each encoded alone, and
   |u - v| and u * v (Conneau et al. 2017, "InferSent"), [n, 4 D]. That is much

@@ -103,11 +103,7 @@ def write_logits(
 class TeacherLogits:
   """Writes teachers' logits, and reads them for their students.
 
-  Attributes:
-    plan: the plan.
-    identities: identities of all runs, by name.
-    runs: all runs by name, with those that they build on.
-    background: writes logits while the next rows are labelled.
+  `identities` and `runs`, by name, include all that the trained runs build on.
   """
 
   plan: plan_lib.Plan

@@ -17,11 +17,7 @@ from bam_jax.runtime import processes
 
 @processes.runs_on_first
 def merge(plan: plan_lib.Plan, sources: Sequence[Path]) -> None:
-  """Copies finished runs from other work directories, then writes the report.
-
-  Raises:
-    errors.UserError: see `copy_runs` and `report.report`.
-  """
+  """Copies finished runs from other work directories; writes the report."""
   copy_runs(plan.workspace, [workspace_lib.Workspace(path) for path in sources])
   plan.workspace.save_config(plan.config)
   report.report(plan)

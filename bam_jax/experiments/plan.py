@@ -109,7 +109,6 @@ class Plan:
     return result
 
   def _download(self) -> None:
-    """Downloads the missing data sets of TFDS."""
     data = self.config.data
     if names := tfds_source.missing(self.tasks.tasks, data):
       waits = tfds_source.download(names, data.tfds_dir)
@@ -123,7 +122,7 @@ class Plan:
     split: str,
     prepare: Callable[..., shards.Columns | None] = prepare_lib.prepare,
   ) -> shards.Columns | None:
-    """Process 0 makes the features of a split; all processes open them."""
+    """Makes the features of a split in process 0, and opens them in all."""
     directory = self.workspace.features(task.name, split)
     return processes.make_on_first(
       lambda: prepare(

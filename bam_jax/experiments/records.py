@@ -1,4 +1,4 @@
-"""The file `DONE` of a finished run: its scores and package versions.
+"""The record of a finished run, `DONE`: its scores and package versions.
 
 An undefined score is null in the file, and `undefined` holds the reason.
 """

@@ -33,12 +33,7 @@ Features = Mapping[str, Mapping[str, shards.Columns]]
 
 @dataclasses.dataclass(frozen=True)
 class PlanData:
-  """Datasets of a plan, with methods that select the rows of one run.
-
-  Attributes:
-    tasks: the tasks of the plan.
-    features: task -> training, dev or unlabelled split -> rows.
-  """
+  """Datasets of a plan, with methods that select the rows of one run."""
 
   tasks: task_lib.TaskTable
   features: Features
@@ -202,7 +197,7 @@ class PlanData:
   def _num_labelled(
     self, run: runs_lib.Run, task: task_lib.Task, rows: shards.Columns
   ) -> int:
-    """Returns the number of labelled rows that are not in a run's fold."""
+    """Counts a run's labelled training rows, without those of its fold."""
     if not run.fold:
       return len(rows)
     if task.kind.per_token or run.is_search:
@@ -285,7 +280,7 @@ def _loss_weights(
   tasks: Sequence[task_lib.Task],
   train: Sequence[kind_lib.Rows],
 ) -> list[float]:
-  """Returns the factor of the loss of each of the run's tasks.
+  """Returns the loss weight of each task of a run.
 
   An automatic factor divides a loss by that of the best constant prediction, as
   GradNorm compares tasks by L(t) / L(0) (Chen et al. 2018, section 3.1). It is

@@ -26,14 +26,10 @@ FEW_STEPS = 50
 
 
 class Choice(NamedTuple):
-  """Settings of a run that the search tries; None or '': not searched.
+  """Settings that the search tries for a run; None or '' if not searched.
 
-  Attributes:
-    learning_rate: peak learning rate.
-    layer_decay: layer-wise learning-rate decay.
-    epochs: passes over the training rows.
-    batch_size: examples per step.
-    changes_of: variant whose `changes` are applied before these values.
+  They are fields of `config.single` or `config.multi`, except for `changes_of`:
+  the variant whose `changes` are applied before these values.
   """
 
   learning_rate: float
@@ -66,7 +62,7 @@ class Choice(NamedTuple):
 
 
 def choice_key(is_single: bool, tasks: Sequence[str]) -> str:
-  """Returns the key of a run's choice: its task, or `multi: TASK, TASK`.
+  """Returns the key of the search's choice for runs of these tasks.
 
   >>> choice_key(True, ['rte']), choice_key(False, ['rte', 'mrpc'])
   ('rte', 'multi: rte, mrpc')

@@ -1,4 +1,4 @@
-"""Searches settings of runs, with seeds and training rows that only it uses.
+"""Hyperparameter search, on seeds and training rows that nothing else uses.
 
 Each combination of values in `config.search` is tried with each of its seeds:
 for each task that has single-task runs with searched settings, and for each set
@@ -31,7 +31,7 @@ Scores = Mapping[str, Mapping[runs_lib.Choice, Mapping[int, float]]]
 
 
 class Result(NamedTuple):
-  """Scores of all runs of a search.
+  """Scores of a hyperparameter search.
 
   Attributes:
     scores: see `Scores`; of multi-task runs, the mean over tasks.
@@ -76,7 +76,7 @@ def plan_runs(config: config_lib.Config) -> list[runs_lib.Run]:
 
 
 def possible_runs(config: config_lib.Config) -> list[runs_lib.Run]:
-  """Plans the runs with each searched setting that changes their batches."""
+  """Returns the runs of a plan for all searched epochs and batch sizes."""
   choices = {
     key: list({each[2:]: each for each in _choices(config, is_single)}.values())
     for key, (is_single, _) in _searched_runs(config).items()
@@ -92,7 +92,7 @@ def possible_runs(config: config_lib.Config) -> list[runs_lib.Run]:
 
 
 def longest_choices(config: config_lib.Config) -> dict[str, runs_lib.Choice]:
-  """Returns for each choice of a search the settings with the most epochs."""
+  """Returns the settings with the most epochs, for each key of a choice."""
   result = {}
   for key, (is_single, _) in _searched_runs(config).items():
     epochs = {}
@@ -106,7 +106,7 @@ def longest_choices(config: config_lib.Config) -> dict[str, runs_lib.Choice]:
 def _searched_runs(
   config: config_lib.Config,
 ) -> dict[str, tuple[bool, tuple[str, ...]]]:
-  """Returns `is_single` and tasks of the runs to search for, by choice key."""
+  """Returns choice key -> `is_single` and tasks of the runs it applies to."""
   if not config.search.seeds:
     return {}
   searched = variants.searched(config)
@@ -141,13 +141,11 @@ def collect(
   records: Iterable[Mapping[str, object]],
   tasks: task_lib.TaskTable,
 ) -> Result:
-  """Collects the scores of the search's runs on their held-out rows.
+  """Collects the scores of finished runs of the search on held-out rows.
 
   A task is scored by the metric that the report compares, its `paper_metric`. A
   multi-task run is scored by the mean over its tasks, without those that are in
   no average of the report.
-
-  `records` are those of `runs`, all of them finished.
   """
   result = Result({}, {}, {})
   for run, record in zip(runs, records, strict=True):
@@ -200,7 +198,7 @@ def to_json(result: Result) -> dict[str, object]:
 
 
 def describe(result: Result) -> str:
-  """Describes for the report which settings were chosen, and how many tried."""
+  """Describes for the report how many settings were tried, and the choice."""
   scores = result.scores
   counts = dict.fromkeys(f'{len(tried)}' for tried in scores.values())
   seeds = next(iter(next(iter(scores.values())).values()))

@@ -33,12 +33,7 @@ def prepare(plan: plan_lib.Plan) -> None:
 
 
 def run(plan: plan_lib.Plan) -> None:
-  """Trains the whole plan, from raw rows to the report.
-
-  Raises:
-    errors.UserError: the plan has no student for its rows without labels, or
-      anything that its parts raise.
-  """
+  """Trains the whole plan, from raw rows to the report."""
   config_lib.check_students(plan.config)
   if searched := plan.search_runs:
     tried = Counter(key for run in searched for key in run.choices)

@@ -140,7 +140,7 @@ class Workspace:
 
   @processes.runs_on_first
   def find(self, parent: str, file: str) -> list[str]:
-    """Returns the names of the folders in `parent` that hold a file."""
+    """Returns the names of the folders in `parent` that hold a given file."""
     # The folder of an unfinished copy has a name that begins with a dot.
     paths = (self.root / parent).glob(f'[!.]*/{file}')
     return sorted(path.parent.name for path in paths)
@@ -168,9 +168,7 @@ class Workspace:
   def read_baselines(
     self, task: str, identity: Mapping[str, object]
   ) -> dict[str, object] | None:
-    """Reads the record of a task's baselines; None if it is of other values.
-
-    Undefined scores are null in the file, and nan in what is returned.
+    """Reads the record of a task's baselines; None if the identity differs.
 
     Raises:
       errors.UserError: the record is damaged.
@@ -194,7 +192,7 @@ class Workspace:
 def _read_done(
   folder: Path, types: Mapping[str, tuple[type, ...]]
 ) -> dict[str, object] | None:
-  """Reads the record of finished work in a folder; None if there is none."""
+  """Reads `DONE`, the record of finished work; None if it does not exist."""
   path = folder / 'DONE'
   if not path.exists():
     return None
@@ -248,7 +246,7 @@ def _remedy(path: Path) -> str:
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """Returns a run's settings; None for keys that only its saved record has."""
+  """Adds the keys that only the saved record has, with the value None."""
   # Fields of the configuration that have been removed since then don't count.
   keys = (key for key in record if not key.startswith('config.'))
   return {**dict.fromkeys(keys), **identity}

@@ -147,7 +147,7 @@ def head_params(
 
 @contextlib.contextmanager
 def new_directory(directory: Path, texts: Mapping[str, str]) -> Iterator[Path]:
-  """Yields a new directory; at the end adds text files and puts it in place."""
+  """Yields a new directory, adds text files, and moves it into place."""
   with files.new_directory(directory) as unfinished:
     yield unfinished
     for name, text in texts.items():

@@ -87,11 +87,7 @@ class Model:
     self._config = config
 
   def encode(self, task: str, texts: Sequence[unlabelled.Texts]) -> list[Input]:
-    """Tokenises texts of one task; may be called from any thread.
-
-    Raises:
-      errors.UserError: see `features.featurize`.
-    """
+    """Tokenises texts of one task; may be called from any thread."""
     examples = [
       task_lib.Example(str(i), row[0], row[1] if len(row) == 2 else None, None)
       for i, row in enumerate(texts)
@@ -152,7 +148,7 @@ class Model:
   def _logits(
     self, params: Any, rows: Sequence[kind_lib.Features], row_tasks: np.ndarray
   ) -> dict[int, np.ndarray]:
-    """Predicts rows; returns row -> [1, C] logits, or [its tokens, K]."""
+    """Returns row -> [1, C] logits, or [tokens of the row, K]."""
     tasks = self._programs.tasks
     heads = np.array([tasks.index[name] for name in row_tasks.tolist()])
     per_token = np.isin(heads, tasks.token_heads)

@@ -87,7 +87,7 @@ def export(
 def _program(
   config: family.EncoderConfig, tasks: list[task_lib.Task]
 ) -> Callable[..., dict[str, jax.Array]]:
-  """Returns the function to export: b texts, l tokens, c outputs of a task.
+  """Returns the function that is exported.
 
   It takes the weights, and [b, l] int32 token ids, token types and a mask that
   is 0 at padding. It returns for each task [b, c] logits, or [b, l, c] logits

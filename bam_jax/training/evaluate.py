@@ -84,7 +84,10 @@ def predict(
     real = rows >= 0
     row = rows[real]
     if task.kind.per_token:
-      found = token_logits(logits.tokens, real, starts[real], lengths[row])
+      tokens = jax.device_get(logits.tokens)  # [B, L, K]
+      first = np.nonzero(real)[0] * tokens.shape[1] + starts[real]
+      tokens = tokens.reshape(-1, tokens.shape[-1])
+      found = tokens[ragged.indices(first, lengths[row])]
       row = ragged.indices(begins[row], lengths[row])
     else:
       found = jax.device_get(logits.slots)[real]
@@ -101,19 +104,6 @@ def keep_in_flight(dispatched: Iterable[Item]) -> Iterator[Item]:
     if len(pending) > _IN_FLIGHT:
       yield pending.popleft()
   yield from pending
-
-
-def token_logits(
-  tokens: jax.Array,
-  chosen: np.ndarray,
-  starts: np.ndarray,
-  lengths: np.ndarray,
-) -> np.ndarray:
-  """Selects the logits [tokens, K] of the chosen slots, [B, S] bool."""
-  tokens = jax.device_get(tokens)
-  begins = np.nonzero(chosen)[0] * tokens.shape[1] + starts
-  tokens = tokens.reshape(-1, tokens.shape[-1])
-  return tokens[ragged.indices(begins, lengths)]
 
 
 def batch_rows(
