@@ -5,7 +5,7 @@ rows without labels in `teachers/RUN/TASK.unlabelled`. The quality of the former
 is written into the record of the run that computed them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import logging
@@ -115,25 +115,24 @@ class TeacherLogits:
     self,
     run: runs_lib.Run,
     students: Sequence[runs_lib.Run],
-    get_params: Callable[[], Params],
+    params: Params | None = None,
   ) -> None:
     """Writes a finished run's logits for its students, if they are missing.
 
-    `get_params` returns the run's parameters on the devices. It is called at
-    most once, and only if rows are labelled.
+    `params` are on the devices; None: those of the last checkpoint.
     """
-    get_params = functools.cache(get_params)
     for task, split in self.plan.data.splits_to_label(run, students):
       target = self._find_set(run.name, task, split)
       labelled = None
       if not processes.run_on_first(shards.exists, target.directory):
+        params = params or self.plan.restore_params(run.name)
         labelled = write_logits(
           self.plan,
           run,
           target,
           self.plan.tasks[task],
           self.plan.features[task][split],
-          get_params(),
+          params,
           self.background,
         )
       if split != task_lib.UNLABELLED:
@@ -283,7 +282,7 @@ def _label_rows(
 ) -> None:
   """Writes one run's logits for students of other plans, unless they exist."""
   parameters = plan.workspace.read_record(run.name)['parameters']
-  get_params = functools.cache(functools.partial(plan.restore_params, run.name))
+  params = None
   teacher = f'{run.name} of {plan.config.name}, from {plan.encoder.description}'
   for task in map(plan.tasks.__getitem__, run.tasks):
     for split, rows in features[task.name].items():
@@ -299,7 +298,7 @@ def _label_rows(
       if processes.run_on_first(external.exists, target, len(rows)):
         logging.info('%s: already exists, skipping it', target.directory)
         continue
-      params = get_params()
+      params = params or plan.restore_params(run.name)
       write_logits(
         plan, run, target, task, rows, params, background, is_external=True
       )

@@ -95,15 +95,14 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
     for each in runs:
       plan.preemption_signal.check()
       if each not in todo:
-        restore = functools.partial(plan.restore_params, each.name)
-        teachers.write(each, todo, restore)
+        teachers.write(each, todo)
     if not todo:
       return
     try:
       _compile_ahead(plan, todo)
       for group in plan.group_runs(todo):
         for each, params in zip(group, _train_group(plan, group, teachers)):
-          teachers.write(each, todo, lambda params=params: params)
+          teachers.write(each, todo, params)
     finally:
       plan.setup.programs.stop_compiling()
 
