@@ -89,27 +89,6 @@ def _check_tokens(
   )
 
 
-def prepare_if_present(
-  task: task_lib.Task,
-  split: str,
-  data: config_lib.DataConfig,
-  tokenizer: features.Tokenizer,
-  directory: Path,
-) -> shards.Columns | None:
-  """Prepares a split's features; returns None if the raw file is missing."""
-  source = sources.Source(task, split, data)
-  if source.is_present():
-    return prepare(task, split, data, tokenizer, directory)
-  logging.warning(
-    '%s/%s: %s is missing, so the split is left out; to get it: %s',
-    task.name,
-    split,
-    source.name,
-    source.remedy,
-  )
-  return None
-
-
 def label_metadata(task: task_lib.Task) -> Mapping[str, object]:
   """Returns task and label names, which are stored with features and logits."""
   return {'task': task.name, 'labels': list(task.labels)}

@@ -1,9 +1,10 @@
 """Combines a configuration with its training runs and its work directory."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
+import logging
 from pathlib import Path
 
 from bam_jax import config as config_lib
@@ -12,6 +13,7 @@ from bam_jax import files
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
 from bam_jax.data import shards
+from bam_jax.data import sources
 from bam_jax.data import tfds_source
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import run_data
@@ -117,17 +119,27 @@ class Plan:
           self.preemption_signal.check()
 
   def prepare_split(
-    self,
-    task: task_lib.Task,
-    split: str,
-    prepare: Callable[..., shards.Columns | None] = prepare_lib.prepare,
+    self, task: task_lib.Task, split: str, is_optional: bool = False
   ) -> shards.Columns | None:
-    """Makes the features of a split in process 0, and opens them in all."""
+    """Makes the features of a split in process 0, and opens them in all.
+
+    Returns None if the split is optional and its raw file is missing.
+    """
     directory = self.workspace.features(task.name, split)
+    source = sources.Source(task, split, self.config.data)
+
+    def make() -> shards.Columns | None:
+      if is_optional and not source.is_present():
+        logging.warning(
+          '%s/%s: %s is missing, so the split is left out; to get it: %s',
+          *(task.name, split, source.name, source.remedy),
+        )
+        return None
+      data, tokenizer = self.config.data, self.encoder.tokenizer
+      return prepare_lib.prepare(task, split, data, tokenizer, directory)
+
     return processes.make_on_first(
-      lambda: prepare(
-        task, split, self.config.data, self.encoder.tokenizer, directory
-      ),
+      make,
       lambda: shards.open(directory, prepare_lib.feature_fields(task), None),
     )
 

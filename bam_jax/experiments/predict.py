@@ -4,7 +4,6 @@ from collections.abc import Sequence
 import logging
 
 from bam_jax import errors
-from bam_jax.data import prepare
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.inference import model as model_lib
 from bam_jax.inference import submission
@@ -34,7 +33,7 @@ def predict(
     for name in run.tasks:
       task = plan.tasks[name]
       for split in task.test_splits:
-        rows = plan.prepare_split(task, split, prepare.prepare_if_present)
+        rows = plan.prepare_split(task, split, is_optional=True)
         if rows is None:
           continue
         head, packing = plan.tasks.index[name], plan.config.packing
