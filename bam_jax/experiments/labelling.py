@@ -252,7 +252,7 @@ def label(
   _, runs = plan.find_group(group)
   if runs[0].fold:
     raise errors.UserError(
-      f'--group={runs[0].group}: is a teacher of fold {runs[0].fold} only;'
+      f'--group={runs[0].group}: its runs label only {runs[0].fold};'
       ' give a group of a variant in config.variants'
     )
   if data_dir is None:

@@ -118,8 +118,8 @@ class Workspace:
     found = sorted(path.parent.glob('[!.]*'))
     if found:
       raise errors.UserError(
-        f'{path}: is missing, so the configuration with which {found[0].name}'
-        f' beside it was made is unknown; {_remedy(path)}'
+        f'{path}: is missing, so the settings that made {found[0].name} are'
+        f' unknown; {_remedy(path)}'
       )
     return None
 
@@ -232,8 +232,7 @@ def _read_sealed(
     wrong.append(_DIGEST)
   if wrong:
     raise errors.UserError(
-      f'{path}: is damaged: {wrong[0]} is not what a run writes there;'
-      f' {_remedy(path)}'
+      f'{path}: is damaged: {wrong[0]} is not valid; {_remedy(path)}'
     )
   return record
 

@@ -83,8 +83,7 @@ def _rows(where: str, task: task_lib.Task, texts: Mapping[str, str]) -> str:
     except errors.UserError:
       raise errors.UserError(
         f'{where}:{number + 2}: {lines[-1]!r} is not a valid prediction for'
-        f' {task.name}; predict it again with a model'
-        ' of that task'
+        f' {task.name}; predict it again with a model of that task'
       ) from None
   return '\n'.join(lines) + '\n'
 
