@@ -225,10 +225,7 @@ def _num_steps(
   sizes: Sequence[int],
   sampler: sampling.ProportionalSampler | sampling.CopiesSampler,
 ) -> int:
-  """Returns the number of training steps of a run.
-
-  `sizes` are the row counts of its tasks, with swapped copies.
-  """
+  """Returns the number of training steps for a number of rows per task."""
   length = run.length
   steps = sampler.num_steps(length.epochs)
   steps, by = min(steps, length.max_steps or steps), 'epochs'
@@ -259,7 +256,6 @@ def _num_steps(
 def _make_sampler(
   run: runs_lib.Run, sizes: Sequence[int]
 ) -> sampling.ProportionalSampler | sampling.CopiesSampler:
-  """Makes the task sampler; `sizes` are row counts with swapped copies."""
   settings, batch_size = run.config.sampling, run.length.batch_size
   # With one task there is nothing to balance: its rows come in permutations.
   if settings.mode == 'copies' and not run.is_single:
