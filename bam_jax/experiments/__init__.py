@@ -1,1 +1,1 @@
-"""Plans of training runs: one file for each command, and what they share."""
+"""Plans of training runs: the commands, and what they share."""
