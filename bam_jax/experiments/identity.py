@@ -66,11 +66,7 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
 def identities(
   plan: 'plan_lib.Plan', runs: Sequence[runs_lib.Run]
 ) -> dict[str, Identity]:
-  """Returns a dict from run name to identity.
-
-  Args:
-    plan: the plan of the runs.
-    runs: with every run that another one builds on.
+  """Returns the identities of runs by name; `runs` have all they build on.
 
   Raises:
     errors.UserError: external logits are missing or of other rows.
