@@ -162,8 +162,7 @@ def test_a_run_without_its_record_is_not_taken_for_any_run(workspace, left):
     (workspace.run('old') / left).mkdir(parents=True)
   other = _RECORD | {'config.single.layer_decay': 1.0}
   message = (
-    rf'old/config.json: is missing, .* made {left.split("/")[0]} are unknown'
-    ' is unknown;'
+    rf'old/config.json: is missing, .* made {left.split("/")[0]} are unknown;'
     rf' remove {workspace.run("old")} and run the same command again'
   )
   reads = [
