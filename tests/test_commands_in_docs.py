@@ -185,7 +185,12 @@ def test_other_programs_find_what_they_are_given(commands):
 @pytest.mark.parametrize('page', documents.PAGES, ids=documents.name_of)
 def test_flags_files_and_fields_that_a_page_names_are_there(page):
   known = _FOREIGN.copy()
-  for pattern in ('launch/**/*', 'benchmarks/*.py', 'scripts/*.py'):
+  for pattern in (
+    'launch/**/*',
+    'benchmarks/*.py',
+    'docs/results/*.py',
+    'scripts/*.py',
+  ):
     for path in documents.ROOT.glob(pattern):
       if path.is_file():
         known |= {*_MENTIONED.findall(path.read_text())}

@@ -20,6 +20,7 @@ def get_config():
   config.model.pooling = 'mean'
   small = ('cola', 'mrpc', 'stsb', 'rte')
   balanced = {'loss_weights': ('auto',)}
+  even = {'loss_weights': ('auto',), 'exponent': 0.6}
   half = {'loss_weights': ('auto',), 'exponent': 0.5}
   # name: like, tasks, teacher, changes
   arms = {
@@ -37,12 +38,30 @@ def get_config():
       {'sampling': balanced, 'multi': {'batch_size': 64}},
     ),
   }
+  for name, changes in {
+    'multi_32': {},
+    'multi_32_even': {'sampling': even},
+    'multi_32_slow': {'multi': _length(6.0, 5e-5) | {'batch_size': 32}},
+  }.items():
+    defaults = {'sampling': balanced, 'multi': {'batch_size': 32}}
+    arms[name] = 'multi', (), '', defaults | changes
   taught = {
     'taught': {},
     'taught_half': {'sampling': half},
     'taught_12': {'multi': {'epochs': 12.0}},
     'taught_64': {'multi': {'batch_size': 64}},
     'taught_64_folds': {'multi': {'batch_size': 64}, 'distill': {'folds': 3}},
+    'taught_64_folds_even': {
+      'sampling': even,
+      'multi': {'batch_size': 64},
+      'distill': {'folds': 3},
+    },
+    'taught_64_ensemble_even': {
+      'sampling': even,
+      'multi': {'batch_size': 64},
+      'distill': {'folds': 3, 'teachers': 3},
+    },
+    'taught_32_folds': {'multi': {'batch_size': 32}, 'distill': {'folds': 3}},
   }
   for name, changes in taught.items():
     changes = {'sampling': balanced} | changes

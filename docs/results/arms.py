@@ -26,16 +26,25 @@ COLUMNS = {
 def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
   """Returns (plan, variant) -> task -> scores, one per seed."""
   result = collections.defaultdict(lambda: collections.defaultdict(list))
+
+  def add(plan: str, variant: str, task: str, scores: dict) -> None:
+    if task in COLUMNS:
+      split, metric = COLUMNS[task]
+      # A score that is undefined counts as 0.
+      result[plan, variant][task].append(scores[split][metric] or 0.0)
+
   with tarfile.open(path) as archive:
     for member in archive:
-      plan, run, name = ('/'.join((member.name, '', ''))).split('/')[:3]
-      if name == 'DONE':
-        record = json.load(archive.extractfile(member))
-        for task, scores in record['scores'].items():
-          if task in COLUMNS:
-            split, metric = COLUMNS[task]
-            score = scores[split][metric]
-            result[plan, run.split('-s')[0]][task].append(score)
+      if not member.name.endswith('/DONE') or '-fold' in member.name:
+        continue
+      plan, run, *task_of_baselines, _ = member.name.split('/')
+      scores = json.load(archive.extractfile(member))['scores']
+      if task_of_baselines:
+        for baseline in scores:
+          add(plan, baseline, *task_of_baselines, scores[baseline])
+      else:
+        for task in scores:
+          add(plan, run.split('-s')[0], task, scores[task])
   return result
 
 
