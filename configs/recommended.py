@@ -33,7 +33,7 @@ def get_config(tasks=''):
   # What a teacher says of rows that it was trained on is little but the labels.
   config.distill.folds = 3
   if tasks == 'glue':
-    # The package leaves out the file that says so.
+    # As the checkpoint was trained.
     config.model.pooling = 'mean'
     config.search.learning_rates = (5e-5, 1e-4)
     config.search.epochs = (3.0, 6.0)
