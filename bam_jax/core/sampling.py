@@ -160,7 +160,7 @@ class ProportionalSampler:
 
 
 class CopiesSampler:
-  """Copies the rows of small tasks and weights the losses, like BAM's code.
+  """Copies the rows of small tasks and gives losses weights, like BAM's code.
 
   The wanted size of a task is rows_max * (rows / rows_max)**exponent. Its rows
   are copied round(wanted / rows) times, and its loss weight makes up for the

@@ -48,7 +48,7 @@ def measure(
 def _measure_classes(
   log_probs: np.ndarray, gold: np.ndarray
 ) -> dict[str, float]:
-  """Measures predicted classes by their log probabilities, [N, c]."""
+  """Scores log probabilities [N, c] of classes on the gold labels [N]."""
   probs = np.exp(log_probs)
   confidence = probs.max(axis=-1)
   hit = log_probs.argmax(axis=-1) == gold

@@ -268,6 +268,6 @@ def differences(
 
 
 def defaults() -> dict[str, object]:
-  """Maps each configuration field's key in identities to its default."""
+  """Returns the default of each configuration field, by its key in records."""
   fields = schema.flatten(config_lib.Config())
   return {f'config.{key}': value for key, value in fields.items()}

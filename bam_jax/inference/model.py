@@ -105,7 +105,7 @@ class Model:
     return [Input(task, tuple(own), uid in cut) for uid, own in rows.items()]
 
   def predict(self, inputs: Sequence[Input]) -> list[Result]:
-    """Predicts inputs of any tasks, in order; not for concurrent threads."""
+    """Returns a prediction for each input, in order; not thread-safe."""
     results: dict[int, Result] = {}
     for names, params in self._trained:
       # A kind takes all rows of its task at once, so they must be adjacent.

@@ -170,7 +170,7 @@ class Mirror:
       self._write_index(self._index)
 
   def _download(self, names: Iterable[str]) -> None:
-    """Downloads the files in the index and checks them; sentinels last."""
+    """Downloads and checks the files in the index, sentinel files last."""
     incoming = self._own / 'incoming'
     count = 0
     for batch in _batches(names):

@@ -491,6 +491,6 @@ def test_a_task_named_like_the_fold_of_another(name):
     runs_lib.plan_runs(config_lib.from_config_dict(config))
   # Which of the two runs comes second depends on the folds.
   assert re.search(
-    r'config\.tasks: a run of .* and one of .* would both be named single-s0-',
+    r'config\.tasks: the run that trains .* would share the name single-s0-',
     str(told.value),
   )
