@@ -73,8 +73,9 @@ MAJORITY = flags.DEFINE_list(
   'majority',
   None,
   'predict: comma-separated tasks for which submission.zip has the most'
-  ' frequent training label in place of the predictions. Useful for wnli, whose'
-  ' dev set contradicts its training set.',
+  ' frequent training label in place of the predictions; their .tsv files keep'
+  ' these. Useful for wnli, whose dev set contradicts its training set, so no'
+  ' model is better on it.',
 )
 FORMAT = flags.DEFINE_enum(
   'format',

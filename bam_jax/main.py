@@ -16,10 +16,11 @@ Modes (--mode):
   export    the models of --group as Hugging Face directories, for torch's
             AutoModelForSequenceClassification; --format=stablehlo: as programs
             that jax runs without this package
-  label     logits of the models of --group for their training rows, or for
-            those of a plan with --input=DATA_DIR, as logit sets in
-            --output=DIR; students of any plan read them by
-            config.distill.logits=DIR
+  label     labels training rows for the students of another plan, which may
+            have another encoder and vocabulary: writes the logits of the models
+            of --group as logit sets in --output=DIR, which that plan reads by
+            config.distill.logits=DIR. The rows are those of --input=DATA_DIR,
+            by default those that this plan has
   report    write the report again
   merge     copy the finished parts of the work directories --from=DIR,DIR, such
             as shards of a plan, into --workdir, and report on all of it
@@ -46,11 +47,23 @@ Examples:
   python -m bam_jax.main --config=configs/demo.py
   python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
+  python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
+      --config.data.dir=$GLUE_DIR
+  python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
+      --config.data.dir=$GLUE_DIR --group=single_to_multi-s0 --majority=wnli
   python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
       --config.data.dir=$GLUE_DIR --task=sst2 --input=reviews.jsonl \\
       --output=predicted.jsonl
-  python -m bam_jax.main --config=configs/bam.py --mode=merge \\
-      --from=shard_0,shard_1
+  python -m bam_jax.main --config=configs/minilm.py --mode=export \\
+      --config.data.dir=$GLUE_DIR
+  python -m bam_jax.main --config=configs/minilm.py --mode=label \\
+      --config.data.dir=$GLUE_DIR --group=single-s0 --output=work/logits
+  python -m bam_jax.main --config=configs/demo.py --workdir=shard_0 \\
+      --config.plan.shard=0/2
+  python -m bam_jax.main --config=configs/demo.py --workdir=shard_1 \\
+      --config.plan.shard=1/2
+  python -m bam_jax.main --config=configs/demo.py --workdir=merged \\
+      --mode=merge --from=shard_0,shard_1
 """
 
 from collections.abc import Iterator
