@@ -20,7 +20,7 @@ Modes (--mode):
             have another encoder and vocabulary: writes the logits of the models
             of --group as logit sets in --output=DIR, which that plan reads by
             config.distill.logits=DIR. The rows are those of --input=DATA_DIR,
-            by default those that this plan has
+            by default this plan's own
   report    write the report again
   merge     copy the finished parts of the work directories --from=DIR,DIR, such
             as shards of a plan, into --workdir, and report on all of it
