@@ -138,7 +138,7 @@ def _default_workdir(name: str) -> str:
   parts = Path(name).parts
   if not parts or '..' in parts or Path(name).is_absolute() or '\0' in name:
     raise errors.UserError(
-      f'config.name: {name!r} is not the name of a folder below work/; give'
+      f'config.name: {name!r} cannot be the name of a folder in work/; give'
       ' another name, or --workdir'
     )
   return str(Path('work', name))

@@ -524,7 +524,7 @@ def test_a_name_without_a_folder_of_its_own(place, monkeypatch, capsys, name):
   arguments = ['--config=config.py', f'--config.name={name}', '--mode=prepare']
   line = _mistake(monkeypatch, capsys, *arguments)
   assert (
-    f'config.name: {name!r} is not the name of a folder below work/' in line
+    f'config.name: {name!r} cannot be the name of a folder in work/' in line
   )
   assert _files(place) == before
 

@@ -73,7 +73,7 @@ class Remaining:
     return self.run.variant + part, self.run.tasks
 
   def steps_due(self, every: int) -> set[int]:
-    """Returns the remaining steps, but not the last, that `every` divides."""
+    """Returns the remaining multiples of `every`, without the last step."""
     first = (self.done // every + 1) * every if every else self.steps
     return set(range(first, self.steps, every or 1))
 

@@ -83,7 +83,7 @@ def describe(plan: plan_lib.Plan) -> dict[str, str]:
 
 
 def settings(plan: plan_lib.Plan, task: task_lib.Task) -> identity_lib.Identity:
-  """Returns the identity of a task's baselines, without its rows."""
+  """Returns the settings that a task's baselines depend on."""
   weights = plan.encoder.digest
   # A frozen encoder has no dropout.
   unused = ['model.dropout_']

@@ -220,9 +220,9 @@ def plan_runs(
     other = by_name.setdefault(run.name.lower(), run)
     if other is not run:
       raise errors.UserError(
-        f'config.tasks: the run that trains {", ".join(other.tasks)} and the one'
-        f' that trains {", ".join(run.tasks)} would share the name {run.name};'
-        ' rename a task'
+        f'config.tasks: the run that trains {", ".join(other.tasks)} and the'
+        f' one that trains {", ".join(run.tasks)} would share the name'
+        f' {run.name}; rename a task'
       )
   return runs
 

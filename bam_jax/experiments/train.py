@@ -120,9 +120,9 @@ def _check_starts(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
         if saved.has(steps):
           continue
     raise errors.UserError(
-      f'{directory}: the checkpoint of step {steps}, from which {each.name}'
-      f' starts, is missing; copy it from where {each.start} was trained, or'
-      f' remove {plan.workspace.run(each.start)} to train that again'
+      f'{directory}: {each.name} starts from the checkpoint of step {steps},'
+      f' which is missing; copy it from where {each.start} was trained, or'
+      f' remove {plan.workspace.run(each.start)} to train {each.start} again'
     )
 
 

@@ -222,7 +222,7 @@ MANN_WHITNEY = functools.partial(mann_whitney, alternative='two-sided')
 def smallest_p_value(
   test: Callable[..., np.ndarray], student: int, baseline: int
 ) -> float:
-  """Returns the p-value of a test for groups of seeds that do not overlap."""
+  """Returns the p-value for two groups whose scores do not overlap."""
   scores = np.arange(student + baseline)
   return float(test(scores[baseline:], scores[:baseline]))
 

@@ -264,7 +264,7 @@ def template(name: str, **options: object) -> jinja2.Template:
 def _lengths(
   variants: Mapping[str, dict], config: config_lib.Config
 ) -> list[str]:
-  """Describes run lengths if they confound Single with multi-task training."""
+  """Describes run lengths if those of Single and Multi differ."""
   lengths = config.single, config.multi
   rates = [(each.epochs, each.learning_rate) for each in lengths]
   is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}

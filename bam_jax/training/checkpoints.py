@@ -321,7 +321,7 @@ _DETAILS = re.compile(r' \[(source locations|tensorstore_\w+)=.*', re.DOTALL)
 
 @contextlib.contextmanager
 def _as_user_error(directory: Path, message: str) -> Iterator[None]:
-  """Raises an error of Orbax as a UserError: {0} is its type, {1} its text."""
+  """Re-raises an Orbax error; {0} in the text is its type, {1} its message."""
   try:
     yield
   except (errors.UserError, errors.RetryError):

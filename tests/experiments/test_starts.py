@@ -76,9 +76,9 @@ def test_a_start_without_its_checkpoint_is_told_before_any_step(
   train.run(tiny_plan(workdir, _OWN, **_FIELDS))
   shutil.rmtree(run)
   message = (
-    rf'^{checkpoints}: the checkpoint of step 4, from which {run.name} starts,'
+    rf'^{checkpoints}: {run.name} starts from the checkpoint of step 4, which'
     r' is missing; copy it from where multi-s0 was trained, or remove'
-    rf' {workdir}/runs/multi-s0 to train that again$'
+    rf' {workdir}/runs/multi-s0 to train multi-s0 again$'
   )
   for make in (lambda: None, checkpoints.mkdir):
     make()
