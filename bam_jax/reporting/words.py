@@ -12,6 +12,7 @@ from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax import schema
 from bam_jax import variants as variants_lib
+from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
 from bam_jax.reporting import verdicts
 from bam_jax.tasks import task as task_lib
@@ -119,10 +120,21 @@ def _about_average(summary: Mapping[str, dict]) -> str:
   """Compares the student's average with others, or names the highest one."""
   found, variants = summary['verdicts'], summary['variants']
   if found['averages']:
-    against = [_against(found, name) for name in found['averages']]
+    averages = {
+      name: summary['statistics'][name][comparisons.AVERAGE]
+      for name in (found['student'], *found['averages'])
+    }
+    # Means, as in the test. Rounded, so that subtracting the numbers of the
+    # sentence gives its differences.
+    means = {name: round(each['mean'], 1) for name, each in averages.items()}
+    mean = means[found['student']]
+    against = ' and '.join(
+      _against(found, name, mean, means[name]) for name in found['averages']
+    )
     student = 'the student ' * found['is_taught'] + label(found['student'])
-    average = number(variants[found['student']]['average'])
-    return f'On average {student} ({average}) is {" and ".join(against)}.'
+    seeds = max(each['seeds'] for each in averages.values())
+    of = f'; means of {seeds} seeds' if seeds > 1 else ''
+    return f'On average {student} ({number(mean)}) is {against}{of}.'
   averages = {
     name: variant['average']
     for name, variant in variants.items()
@@ -138,13 +150,15 @@ def _about_average(summary: Mapping[str, dict]) -> str:
   return f'Highest average{of}: {label(best)}, {defined[best]:.1f}.'
 
 
-def _against(found: Mapping[str, object], baseline: str) -> str:
-  """Compares the student's average with that of one variant."""
+def _against(
+  found: Mapping[str, object], baseline: str, student: float, mean: float
+) -> str:
+  """Compares the student's average with that of one variant, `mean`."""
   cell = found['averages'][baseline]
   difference = 'not comparable with'
-  if is_number(cell['difference']):
-    side = 'below' if cell['difference'] < 0 else 'above'
-    difference = f'{number(abs(cell["difference"]))} {side}'
+  if is_number(student - mean):
+    side = 'below' if student < mean else 'above'
+    difference = f'{number(abs(student - mean))} {side}'
     if difference.startswith('0.0'):
       difference = 'level with'
   if cell['corrected'] is None:
@@ -152,8 +166,11 @@ def _against(found: Mapping[str, object], baseline: str) -> str:
   else:
     test = p_sentence(cell['corrected'])
     test += ', no difference shown' * (cell['verdict'] == 'no difference')
+  if is_number(mean):
+    test = f'{number(mean)}; {test}'
   if baseline == found['teacher']:
-    return f'{difference} its teachers ({label(baseline)}; {test})'
+    separator = ', ' if is_number(mean) else '; '
+    return f'{difference} its teachers ({label(baseline)}{separator}{test})'
   return f'{difference} {label(baseline)} ({test})'
 
 

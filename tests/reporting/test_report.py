@@ -232,6 +232,13 @@ def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
   assert 'n = 3 seeds: each number is the median of them' in text
 
 
+def test_plots_are_open_and_before_what_it_was_run_with(tmp_path):
+  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+  plots, rest = text.split('<h2>Plots</h2>')[1].split('<h2>What it was run')
+  assert plots.count('<figure>') == plots.count('<h3>') >= 2
+  assert '<details' not in plots and '<figure>' not in rest
+
+
 def test_one_seed_has_no_tables_and_plots_of_tests(tmp_path):
   runs = [run for run in _SINGLE + _MULTI if run.seed == 0]
   student = [dataclasses.replace(r, variant='single_to_multi') for r in runs]
@@ -345,8 +352,8 @@ def test_undefined_scores_are_told_in_every_format(tmp_path):
     assert 'nan' not in text.lower()
   best = (
     'On average the student Single→Multi (72.0) is not comparable with its'
-    ' teachers (Single; not tested: undefined score) and level with Multi (p ='
-    ' 1.000, no difference shown).'
+    ' teachers (Single; not tested: undefined score) and level with Multi'
+    ' (72.0; p = 1.000, no difference shown); means of 3 seeds.'
   )
   assert best in page.text and best in texts['report.md']
   line = '| Single | undefined | 80.0 | 10.0 | undefined | undefined |'

@@ -210,19 +210,42 @@ def test_the_first_screen_is_sentences_then_verdicts_then_scores(tmp_path):
 
 def test_the_first_sentence_is_of_the_average(summary):
   assert list(summary['verdicts']['averages']) == ['single', 'multi']
-  median = summary['variants']['single_to_multi']['average']
+  student, single, multi = (
+    round(summary['statistics'][name]['average']['mean'], 1)
+    for name in ('single_to_multi', 'single', 'multi')
+  )
   assert re.fullmatch(
-    rf'On average the student Single→Multi \({median:.1f}\) is 0\.1 above its'
-    r' teachers \(Single; p = [01.]\d+, no difference shown\) and 6\.\d'
-    r' above Multi \(p < \.001\)\.',
+    rf'On average the student Single→Multi \({student:.1f}\) is'
+    rf' level with its teachers \(Single, {single:.1f};'
+    rf' p = [01.]\d+, no difference shown\) and {student - multi:.1f} above'
+    rf' Multi \({multi:.1f}; p < \.001\); means of 4 seeds\.',
     words.headline(summary)[0],
   )
+
+
+def test_the_first_sentence_names_no_means_of_one_seed(tmp_path):
+  sentence = words.headline(_summary(tmp_path, seeds=1))[0]
+  assert re.search(r'above Multi \(\d\d\.\d; p < \.001\)\.$', sentence)
+
+
+def test_differences_of_the_first_sentence_are_of_its_numbers(summary):
+  """74.46 and 72.24 are shown as 74.5 and 72.2, and differ by 2.22."""
+  means = {'single_to_multi': 74.46, 'single': 72.24, 'multi': 74.54}
+  changed = {
+    name: {'average': {'mean': mean, 'seeds': 4}}
+    for name, mean in means.items()
+  }
+  sentence = words.headline(summary | {'statistics': changed})[0]
+  assert '(74.5) is 2.3 above its teachers (Single, 72.2; ' in sentence
+  assert ' and level with Multi (74.5; ' in sentence
 
 
 def test_a_student_that_lost_is_said_to_have_lost(tmp_path):
   lost = _RIGHT | {'single_to_multi': (0.4, 0.4, 0.4)}
   sentences = words.headline(_summary(tmp_path, lost, seeds=2))
-  assert 'below its teachers (Single; p < .001)' in sentences[0]
+  assert re.search(
+    r'below its teachers \(Single, 6\d\.\d; p < \.001\)', sentences[0]
+  )
   assert sentences[1] == 'Serve its own model for more, less, same.'
 
 
