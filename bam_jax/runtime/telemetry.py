@@ -11,6 +11,7 @@ from typing import Self
 
 import rich.console
 import rich.progress
+import rich.text
 
 from bam_jax import errors
 from bam_jax import files
@@ -229,6 +230,7 @@ class Progress:
         rich.progress.TextColumn('{task.description}', markup=False),
         rich.progress.BarColumn(),
         rich.progress.TaskProgressColumn(),
+        _RateColumn(self._unit),
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn('{task.fields[shown]}', markup=False),
         console=self._console,
@@ -263,9 +265,7 @@ class Progress:
     if shown:
       self._shown = ' '.join(f'{k} {v:.4g}' for k, v in shown.items())
     if self._bar is not None:
-      speed = self._bar.tasks[0].speed or 0.0  # over the last 30 s
-      text = f'{_rate(speed)} {self._unit}/s {self._shown}'
-      self._bar.update(self._task, advance=count, shown=text)
+      self._bar.update(self._task, advance=count, shown=self._shown)
       return
     now = self._clock()
     seconds = now - self._line_time
@@ -291,6 +291,22 @@ def progress(description: str, total: int, unit: str) -> Progress:
   """
   console = _CONSOLE if processes.is_first() else _QUIET
   return Progress(description, total, unit, console)
+
+
+class _RateColumn(rich.progress.ProgressColumn):
+  """Shows the units per second over the last 30 s.
+
+  It is computed when the bar is drawn, since it costs more than all else that
+  `Progress.advance` does.
+  """
+
+  def __init__(self, unit: str):
+    super().__init__()
+    self._unit = unit
+
+  def render(self, task: rich.progress.Task) -> rich.text.Text:
+    speed = task.finished_speed or task.speed
+    return rich.text.Text(f'{_rate(speed)} {self._unit}/s' if speed else '')
 
 
 def _rate(value: float) -> str:
