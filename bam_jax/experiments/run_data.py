@@ -57,15 +57,13 @@ class PlanData:
     result = {}
     for name in run.tasks:
       task, features = self.tasks[name], self.features[name]
-      result[name] = {split: features[split] for split in task.dev_splits}
-      if run.is_search:
-        rows, (_, left_out) = (
-          features[task.train_split],
-          self._divide(run, name),
-        )
-        uids = rows.uids
-        once = [i for i in left_out if not task_lib.is_swapped(uids[i])]
-        result[name] = {task_lib.HELD_OUT: rows.select(np.array(once))}
+      if not run.is_search:
+        result[name] = {split: features[split] for split in task.dev_splits}
+        continue
+      rows, (_, left_out) = features[task.train_split], self._divide(run, name)
+      uids = rows.uids
+      once = [i for i in left_out if not task_lib.is_swapped(uids[i])]
+      result[name] = {task_lib.HELD_OUT: rows.select(np.array(once))}
     return result
 
   def splits_to_label(

@@ -50,8 +50,8 @@ def read(task: task_lib.Task, paths: Mapping[int, Path]) -> Predicted:
   """
   if not paths:
     raise Missing(f'no run of {task.name}')
-  found = []
-  for _, path in sorted(paths.items()):
+  found, by_seed = [], dict(sorted(paths.items()))
+  for path in by_seed.values():
     name = f'runs/{path.parent.name}/{path.name}'
     try:
       arrays = _arrays(path, f'{task.name}/{task.dev_splits[0]}/')
@@ -64,7 +64,7 @@ def read(task: task_lib.Task, paths: Mapping[int, Path]) -> Predicted:
       raise Missing(f'{name} has other examples than the first seed')
   uids, predictions, gold = zip(*found)
   return Predicted(
-    seeds=tuple(sorted(paths)),
+    seeds=tuple(by_seed),
     uids=uids[0],
     predictions=np.stack(predictions),
     gold=next((labels for labels in gold if labels is not None), None),

@@ -169,10 +169,10 @@ def _over_seeds(
 ) -> dict[str, object]:
   """Summarises one variant's scores over its seeds."""
   planned = map(str, config_lib.seeds_of_shard(config))
+  wanted = variants_lib.resolve(config, variant).tasks
   missing = {}
   for seed in sorted({*planned, *seeds}, key=int):
     known = seeds[seed]['tasks'] if seed in seeds else ()
-    wanted = variants_lib.resolve(config, variant).tasks
     if lacking := [task for task in wanted if task not in known]:
       missing[seed] = lacking
   result = {

@@ -42,7 +42,7 @@ def kept(directory: Path) -> list[int]:
     return []
   scores = {step: read_score(directory / f'step_{step}') for step in steps}
   _, late = read_carried(read_metadata(directory / f'step_{steps[-1]}'))
-  return sorted({steps[-1], best_step(scores | late, steps) or steps[-1]})
+  return sorted({steps[-1], best_step(scores | late, steps)} - {None})
 
 
 def read_metadata(directory: Path) -> Mapping[str, Any]:

@@ -33,8 +33,11 @@ class TrainSpec:
       gold_weight = annealing.gold_weight(
         distill.annealing, progress, distill.constant, distill.step_at
       )
-    peak, decay = self.length.learning_rate, self.length.layer_decay
-    rate = optimizer.learning_rate(
-      step, self.num_steps, peak, adam.warmup, adam.schedule
+    peak = self.length.learning_rate
+    return step_lib.StepSchedule(
+      learning_rate=optimizer.learning_rate(
+        step, self.num_steps, peak, adam.warmup, adam.schedule
+      ),
+      gold_weight=gold_weight,
+      layer_decay=self.length.layer_decay,
     )
-    return step_lib.StepSchedule(rate, gold_weight, decay)

@@ -45,23 +45,20 @@ def get_config():
   }.items():
     defaults = {'sampling': balanced, 'multi': {'batch_size': 32}}
     arms[name] = 'multi', (), '', defaults | changes
+  folds_64 = {'multi': {'batch_size': 64}, 'distill': {'folds': 3}}
   taught = {
     'taught': {},
     'taught_half': {'sampling': half},
     'taught_12': {'multi': {'epochs': 12.0}},
     'taught_64': {'multi': {'batch_size': 64}},
-    'taught_64_folds': {'multi': {'batch_size': 64}, 'distill': {'folds': 3}},
-    'taught_64_folds_even': {
-      'sampling': even,
-      'multi': {'batch_size': 64},
-      'distill': {'folds': 3},
-    },
+    'taught_64_folds': folds_64,
+    'taught_64_folds_even': folds_64 | {'sampling': even},
     'taught_64_ensemble_even': {
+      **folds_64,
       'sampling': even,
-      'multi': {'batch_size': 64},
       'distill': {'folds': 3, 'teachers': 3},
     },
-    'taught_32_folds': {'multi': {'batch_size': 32}, 'distill': {'folds': 3}},
+    'taught_32_folds': folds_64 | {'multi': {'batch_size': 32}},
   }
   for name, changes in taught.items():
     changes = {'sampling': balanced} | changes
