@@ -211,7 +211,7 @@ def loss_weights(config: Config) -> dict[str, float]:
 
 
 def check_students(config: Config) -> None:
-  """Raises a `UserError` if no variant learns from an unlabelled file."""
+  """Raises a `UserError` if a file without labels is given but never used."""
   for task in unlabelled_files(config):
     if not any(
       variants.learns_unlabelled(config, name, task) for name in config.variants

@@ -58,7 +58,7 @@ def find_unknown(
 
 
 def some(names: Iterable[object]) -> str:
-  """Lists the first names and counts the others: 'a, b and 5 more'."""
+  """Lists the first few names and counts the rest: 'a, b and 5 more'."""
   names = [str(name) for name in names]
   more = len(names) - _MAX_NAMES
   # "and 1 more" is as long as that name.

@@ -227,7 +227,7 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SearchGrid:
-  """Values to try, in all combinations; where empty, the run's own is kept."""
+  """Values to try, all combined; an empty field keeps the run's value."""
 
   learning_rates: tuple[float, ...] = field(
     (), 'peak learning rates', 1e-30, most=_MOST_VALUES

@@ -22,7 +22,7 @@ class Reader(Protocol):
     fault: lines.Fault = lines.stop,
     decoding_errors: str = 'strict',
   ) -> Iterator[lines.Row]:
-    """Yields the usable rows of a file; skipped rows count in `Row.index`.
+    """Yields a file's usable rows; `Row.index` counts the skipped rows too.
 
     Args:
       path: the file.

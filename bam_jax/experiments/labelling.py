@@ -1,4 +1,4 @@
-"""Teacher logits, for students of the same plan and of others (`label`).
+"""Teacher logits for students of the same plan and of other plans (`label`).
 
 Logits for the students of the same plan are in `teachers/RUN/TASK`, those on
 rows without labels in `teachers/RUN/TASK.unlabelled`. The quality of the former

@@ -121,7 +121,7 @@ class Plan:
   def prepare_split(
     self, task: task_lib.Task, split: str, is_optional: bool = False
   ) -> shards.Columns | None:
-    """Makes the features of a split in process 0, and opens them in all.
+    """Makes a split's features in process 0; every process then opens them.
 
     Returns None if the split is optional and its raw file is missing.
     """

@@ -63,7 +63,7 @@ def load(path: Path) -> tuple[str, Path | None]:
 
 
 def describe_mean(size: int, outputs: int = 0) -> dict[str, object]:
-  """Returns the files, by name, that state mean pooling, as JSON values.
+  """Returns the files that declare mean pooling: file name -> JSON value.
 
   Args:
     size: of the hidden states.

@@ -52,7 +52,7 @@ class Draws:
   def scores(
     self, variant: str, column: str, undefined: float = math.nan
   ) -> np.ndarray:
-    """Returns the resampled scores [1 + B, S], 0 to 1, of a task or average.
+    """Returns resampled scores (0 to 1) of a task or an average, [1 + B, S].
 
     The average takes the seeds that have every task. `undefined` replaces the
     undefined score of a task on a resample.

@@ -102,7 +102,7 @@ def summarise(
   tasks: task_lib.TaskTable,
   runs: Sequence[scores_lib.RunScores],
 ) -> dict[str, dict]:
-  """Summarises scores over seeds, 0-100, and tests differences.
+  """Summarises scores (0-100) over the seeds, and tests differences.
 
   A number that depends on an undefined score is undefined too: nan here and
   null in report.json. No seed and no task is left out to avoid it.

@@ -72,7 +72,7 @@ def summarise(
   scores: comparisons.Scores,
   draws: comparisons.Draws,
 ) -> dict[str, object]:
-  """Compares the student with each task's own model, and their averages.
+  """Compares the student with single-task models, by task and on average.
 
   `medians` is `variants` of `report.summarise`. Incomplete variants have no
   average there, so they are not in `averages`.

@@ -95,7 +95,7 @@ def is_peer_error(error: BaseException) -> bool:
 
 @contextlib.contextmanager
 def exit_on_peer_error() -> Iterator[None]:
-  """Context manager that ends this process if a call fails for a dead peer.
+  """Context manager: ends this process if a call fails because a peer died.
 
   Enter it inside of contexts whose exit would wait for that peer, such as
   Orbax's checkpoint manager.

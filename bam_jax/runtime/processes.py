@@ -107,7 +107,7 @@ def run_on_all(function: Callable[[], Value]) -> Value:
 def _attempt(
   function: Callable[..., Value], *args: Any, **kwargs: Any
 ) -> tuple[Value | None, Exception | None]:
-  """Calls a function; returns its result, and its error instead of raising."""
+  """Calls a function; returns (result, None) or (None, error)."""
   try:
     return function(*args, **kwargs), None
   except (errors.UserError, errors.RetryError, OSError) as e:
@@ -207,7 +207,7 @@ class AgreedSignal(preemption.Signal):
 
 @contextlib.contextmanager
 def agreed_signal(own: preemption.Signal) -> Iterator[AgreedSignal]:
-  """Context manager that makes a signal stop all processes at one step."""
+  """Context manager: on a signal, all processes stop at the same step."""
 
   def forward(*unused: object) -> None:
     os.kill(os.getpid(), signal.SIGTERM)

@@ -42,7 +42,7 @@ class StepProfiler:
       self._running = True
 
   def after(self, step: int, state: Any) -> dict[str, float]:
-    """Ends the trace after its last step, and the timing some steps later.
+    """Ends the trace after its last step; ends the timing some steps later.
 
     Waits for `state`, the result of the step, when either ends. Returns
     `device_idle`, the share of time in which the device did nothing, 0-1, when
