@@ -239,9 +239,10 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   yield from errors.find_unknown(
     'config.variants', config.variants, variant_names(config)
   )
-  yield from errors.find_unknown(
-    'config.data.swap', config.data.swap, config.tasks
-  )
+  for field in ('swap', 'bi_encoder'):
+    yield from errors.find_unknown(
+      f'config.data.{field}', getattr(config.data, field), config.tasks
+    )
   yield from variants.find_mistakes(config)
   for key in ('tasks', 'variants', 'seeds'):
     if not getattr(config, key):

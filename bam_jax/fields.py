@@ -39,6 +39,11 @@ class DataConfig:
   tfds_dir: str = field('', 'TFDS data_dir; empty: its default')
   max_length: int = field(128, 'tokens per example, [CLS] too', 8, _MOST_TOKENS)
   swap: tuple[str, ...] = field((), 'pair tasks trained in both orders')
+  bi_encoder: tuple[str, ...] = field(
+    (),
+    'pair tasks whose two texts are encoded apart and then compared, as'
+    ' sentence-transformers are trained; needs mean pooling',
+  )
   unlabelled: tuple[str, ...] = field(
     (), 'TASK=FILE of rows (.tsv, .jsonl) that only teachers label'
   )
@@ -82,10 +87,14 @@ class ModelConfig:
   dropout_attention: float = field(0.1, 'rate on attention weights', 0, 0.99)
   dropout_hidden: float = field(0.1, 'rate on sublayer outputs', 0, 0.99)
   dropout_head: float = field(0.1, 'rate on the pooled vector', 0, 0.99)
-  head_init: Literal['truncated_normal', 'glorot_uniform'] = field(
-    'truncated_normal',
-    'random weights of the heads: BERT (standard deviation 0.02), or'
-    ' glorot_uniform (released code)',
+  head_init: Literal['truncated_normal', 'glorot_uniform', 'linear_probe'] = (
+    field(
+      'truncated_normal',
+      'first weights of the heads: random, as in BERT (standard deviation'
+      ' 0.02) or in the released code (glorot_uniform), or a linear model of'
+      ' the vectors of the encoder before training (linear_probe), which needs'
+      ' mean pooling',
+    )
   )
   regression_head: Literal['sigmoid', 'linear'] = field(
     'sigmoid', 'sigmoid (paper) or linear (released code)'

@@ -4,6 +4,10 @@
   config = recommended.get_config()
   config.custom_tasks.urgency = ...
 
+`get_config('small')` is for tasks of 60 to some hundred rows, and an encoder
+that was trained on pairs of sentences, such as MiniLM-L6: the heads start as
+linear probes. Name the tasks of text pairs in config.data.bi_encoder.
+
 `recommended.py:glue` trains MiniLM-L6 on GLUE with them, beside the paper's
 Single, and beside a Single whose length and rate are searched for each task on
 held-out training rows:
@@ -21,8 +25,9 @@ from configs import minilm
 
 
 def get_config(tasks=''):
-  config_lib.check_argument(tasks, 'glue')
-  config = minilm.get_config() if tasks else config_lib.default_config()
+  config_lib.check_argument(tasks, 'glue', 'small')
+  is_glue = tasks == 'glue'
+  config = minilm.get_config() if is_glue else config_lib.default_config()
   config.name = 'recommended'
   config.optimizer.reduction = 'mean'
   config.optimizer.bias_correction = True
@@ -32,7 +37,7 @@ def get_config(tasks=''):
   config.sampling.loss_weights = ('auto',)
   # What a teacher says of rows that it was trained on is little but the labels.
   config.distill.folds = 3
-  if tasks == 'glue':
+  if is_glue:
     # As the checkpoint was trained.
     config.model.pooling = 'mean'
     config.search.learning_rates = (5e-5, 1e-4)
@@ -49,5 +54,10 @@ def get_config(tasks=''):
   # With 60 rows, six epochs are a dozen steps: docs/results/small_tasks.
   config.single.min_steps = 100
   config.multi.min_steps = 400
+  if tasks == 'small':
+    config.model.pooling = 'mean'
+    config.model.head_init = 'linear_probe'
+    config.single.learning_rate = config.multi.learning_rate = 3e-5
+    config.multi.min_steps = 100
   config.variants = ('single', 'multi', 'single_to_multi')
   return config

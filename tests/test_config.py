@@ -12,6 +12,7 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import fields as fields_lib
+from bam_jax.data import registry
 
 _CONFIGS = sorted((Path(__file__).parent.parent / 'configs').glob('*.py'))
 
@@ -41,6 +42,15 @@ def test_the_recommended_settings_have_a_plan_for_glue():
   config = _load(_CONFIGS[0].with_name('recommended.py'), 'glue')
   config = config_lib.from_config_dict(config)
   assert 'single_searched' in config.variants and 'rte' in config.tasks
+
+
+def test_the_recommended_settings_have_some_for_small_tasks():
+  config = _load(_CONFIGS[0].with_name('recommended.py'), 'small')
+  config.tasks = ('demo_similarity',)
+  config.data.bi_encoder = ('demo_similarity',)
+  config = config_lib.from_config_dict(config)
+  assert config.model.head_init == 'linear_probe'
+  assert registry.resolve(config).bi_encoder_heads == (0,)
 
 
 def test_a_config_file_says_which_arguments_it_has():

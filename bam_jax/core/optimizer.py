@@ -30,7 +30,7 @@ DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
 DECAYS: tuple[tuple[str, bool], ...] = (
   (r'norm/(scale|bias)$', False),
   (r'/bias$', False),
-  (r'/(kernel|embedding)$', True),
+  (r'/(kernel|pair_kernel|embedding)$', True),
 )
 
 

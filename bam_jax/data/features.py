@@ -213,6 +213,7 @@ def featurize(
   if swap and not task.is_pair:
     raise ValueError(f'task {task.name!r} has no pairs to swap')
   cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
+  second_cls = [cls] if task.is_bi_encoder else []
 
   def join(
     uid: str, a: np.ndarray, b: np.ndarray | None, label: float | np.ndarray
@@ -222,9 +223,10 @@ def featurize(
       length = len(a) + 2
       parts = (cls, a[: max_length - 2], sep)
     else:
-      length = len(a) + len(b) + 3
-      length_a, length_b = truncated_lengths(len(a), len(b), max_length - 3)
-      parts = (cls, a[:length_a], sep, b[:length_b], sep)
+      extra = 3 + len(second_cls)
+      length = len(a) + len(b) + extra
+      length_a, length_b = truncated_lengths(len(a), len(b), max_length - extra)
+      parts = (cls, a[:length_a], sep, *second_cls, b[:length_b], sep)
     if length > max_length:
       on_cut(uid)
     input_ids = np.concatenate(parts, dtype=np.int32)

@@ -42,10 +42,16 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
     if name in known:
       known[name] = _with_unlabelled(known[name], file, name in custom)
   model = config.model
+  tasks = [
+    _find(name, known).with_head(model.regression_head, model.regression_loss)
+    for name in config.tasks
+  ]
   table = task_lib.TaskTable(
     tuple(
-      _find(name, known).with_head(model.regression_head, model.regression_loss)
-      for name in config.tasks
+      dataclasses.replace(task, is_bi_encoder=True)
+      if task.name in config.data.bi_encoder
+      else task
+      for task in tasks
     )
   )
   by_name: dict[str, str] = {}
@@ -56,13 +62,15 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
         f'config.tasks: {other!r} and {name!r} differ in capital letters alone,'
         ' and would share a folder on some file systems; rename either'
       )
-  for name in config.data.swap:
-    task = table[name]
-    if not task.is_pair or task.kind.per_token:
-      what = 'has one text a row' if not task.is_pair else f'is {task.kind}'
-      raise errors.UserError(
-        f'config.data.swap: {name!r} {what}; name tasks of text pairs'
-      )
+  for field in ('swap', 'bi_encoder'):
+    for name in getattr(config.data, field):
+      task = table[name]
+      if not task.is_pair or task.kind.per_token:
+        what = 'has one text a row' if not task.is_pair else f'is {task.kind}'
+        raise errors.UserError(
+          f'config.data.{field}: {name!r} {what}; leave it out, or name a task'
+          ' of text pairs'
+        )
   official = [name for name in table.names if name in glue.TASKS]
   if config.data.source == 'tsv' and not config.data.dir and official:
     raise errors.UserError(

@@ -17,19 +17,15 @@ from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax import variants
 from bam_jax.data import shards
-from bam_jax.data import unlabelled
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import probes
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 
-# The most training rows of a linear model, and their scored tokens if outputs
-# are per token.
-_MOST_ROWS = 10_000
-_MOST_TOKENS = 50_000
 # Rows whose tokens have vectors in memory at once.
 _CHUNK_ROWS = 1024
 
@@ -154,88 +150,26 @@ def _majority(plan: plan_lib.Plan, task: task_lib.Task) -> _Logits:
 def _frozen(
   plan: plan_lib.Plan, task: task_lib.Task, params: Mapping[str, object]
 ) -> _Logits:
-  """Fits a linear model and applies it to the dev splits."""
-  # Its import takes a while (scipy.optimize).
-  from bam_jax.training import linear
-
+  """Fits a linear probe and applies it to the dev splits."""
   features = plan.features[task.name]
   train = features[task.train_split]
-  chosen = _choose_rows(task, train)
+  chosen = probes.choose_rows(task, train)
   if len(chosen) < 2:
     return {}, 'none: a linear model takes at least two training rows'
-  vectors = _encode(plan, task, params, train, chosen)
-  if task.kind.per_token:
-    vectors = vectors[task.kind.token_targets(task, train, chosen)[1] > 0]
-  model = linear.fit(task, vectors, train, chosen)
+  model = probes.fit(plan, task, params, train, chosen, is_apart=True)
 
   def logits(rows: shards.Columns) -> np.ndarray:
     chunks = np.split(
       np.arange(len(rows)), range(_CHUNK_ROWS, len(rows), _CHUNK_ROWS)
     )
     return np.concatenate(
-      [model.logits(_encode(plan, task, params, rows, own)) for own in chunks]
+      [
+        model.logits(probes.encode(plan, task, params, rows, own, True))
+        for own in chunks
+      ]
     )
 
   return (
     {split: logits(features[split]) for split in task.dev_splits},
     f'{len(chosen):,} training rows, L2 {model.strength:g}',
   )
-
-
-def _choose_rows(task: task_lib.Task, rows: shards.Columns) -> np.ndarray:
-  """Draws the training rows of a linear model, without swapped copies."""
-  drawn = np.random.default_rng(0).permutation(
-    [i for i, uid in enumerate(rows.uids) if not task_lib.is_swapped(uid)]
-  )[:_MOST_ROWS]
-  if task.kind.per_token:
-    lengths = np.diff(rows.ragged('input_ids')[1])[drawn]
-    drawn = drawn[np.cumsum(lengths) <= _MOST_TOKENS]
-  return np.sort(drawn)
-
-
-def _encode(
-  plan: plan_lib.Plan,
-  task: task_lib.Task,
-  params: Mapping[str, object],
-  rows: shards.Columns,
-  chosen: np.ndarray,
-) -> np.ndarray:
-  """Encodes rows as vectors, [n, D], or [tokens, D] if outputs are per token.
-
-  A pair has the unit vectors u and v of its texts, each encoded alone, and
-  |u - v| and u * v (Conneau et al. 2017, "InferSent"), [n, 4 D]. That is much
-  better than the vector of both texts as one input: with MiniLM 87.4 against
-  43.5 on STS-B, 75.5 against 68.9 on MRPC, 61.4 against 51.6 on RTE.
-  """
-
-  def encode(rows: kind_lib.Rows, chosen: np.ndarray) -> np.ndarray:
-    return evaluate.predict(
-      plan.setup.programs,
-      params,
-      rows,
-      plan.tasks.index[task.name],
-      plan.config.packing,
-      lambda _: plan.preemption_signal.check(),
-      chosen,
-      is_frozen=True,
-    )
-
-  if task.kind.per_token or not task.is_pair:
-    return encode(rows, chosen)
-  vectors = encode(_texts(rows, chosen), np.arange(2 * len(chosen)))
-  u, v = np.split(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 2)
-  return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
-
-
-def _texts(rows: shards.Columns, chosen: np.ndarray) -> unlabelled.Held:
-  """Returns the first texts of all chosen pairs, then their second texts."""
-  values, offsets = rows.ragged('input_ids')
-  lengths = rows.fixed('length_a')
-  first, second = [], []
-  for row in chosen:
-    uid = rows.uids[row]
-    ids, length = values[offsets[row] : offsets[row + 1]], int(lengths[row])
-    first.append(kind_lib.Features(uid, ids[:length], length, 0.0))
-    ids = np.concatenate([ids[:1], ids[length:]])
-    second.append(kind_lib.Features(uid, ids, len(ids), 0.0))
-  return unlabelled.Held(first + second)

@@ -156,6 +156,13 @@ class PlanData:
       config=run.config,
     )
 
+  def labelled_rows(
+    self, run: runs_lib.Run, task: str
+  ) -> tuple[shards.Columns, np.ndarray | None]:
+    """Returns training rows, and indices of those a run keeps; None: all."""
+    rows = self.features[task][self.tasks[task].train_split]
+    return rows, self._divide(run, task)[0] if run.fold else None
+
   def choose_packing(
     self, runs: Sequence[runs_lib.Run], packing: config_lib.PackingConfig
   ) -> config_lib.PackingConfig:

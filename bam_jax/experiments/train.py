@@ -15,6 +15,7 @@ from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import baselines
 from bam_jax.experiments import labelling
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import probes
 from bam_jax.experiments import records
 from bam_jax.experiments import report
 from bam_jax.experiments import runs as runs_lib
@@ -100,8 +101,10 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
       return
     try:
       _compile_ahead(plan, todo)
+      heads = probes.ProbedHeads(plan)
       for group in plan.group_runs(todo):
-        for each, params in zip(group, _train_group(plan, group, teachers)):
+        trained = _train_group(plan, group, teachers, heads)
+        for each, params in zip(group, trained):
           teachers.write(each, todo, params)
     finally:
       plan.setup.programs.stop_compiling()
@@ -141,6 +144,7 @@ def _train_group(
   plan: plan_lib.Plan,
   group: Sequence[runs_lib.Run],
   teachers: labelling.TeacherLogits,
+  heads: probes.ProbedHeads,
 ) -> list[Mapping[str, object]]:
   """Trains a group of runs and writes records; returns the parameters."""
   started = time.perf_counter()
@@ -159,12 +163,15 @@ def _train_group(
     )
     for each in group
   ]
-  starts = {each.seed: each.start for each in group}
+  by_seed = {each.seed: each for each in group}
 
   def initial_params(seed: int) -> Mapping[str, object]:
-    if not starts[seed]:
-      return plan.setup.initial_params(seed)
-    return mesh_lib.fetch(plan.restore_params(starts[seed]))
+    run = by_seed[seed]
+    if run.start:
+      return mesh_lib.fetch(plan.restore_params(run.start))
+    if plan.config.model.head_init == 'linear_probe':
+      return heads.initial_params(run)
+    return plan.setup.initial_params(seed)
 
   results = loop.train(specs, programs, initial_params, plan.preemption_signal)
   seconds = (time.perf_counter() - started) / len(group)

@@ -5,7 +5,9 @@ DIR/all/   encoder and pooler once, with every head, and `tasks.json`
 
 transformers has no class with a head on the mean of an encoder's hidden states.
 With mean pooling, a task's directory is a sentence-transformers model whose
-output are the logits, and transformers loads its encoder.
+output are the logits, and transformers loads its encoder. That of pairs that a
+bi-encoder reads is one whose output are the vectors of single texts, beside
+head.safetensors, which the card's code applies to two of them.
 
 Weights are float32 safetensors; every directory has a tokenizer and a model
 card.
@@ -29,6 +31,7 @@ from bam_jax.modeling import pooling
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
+_PAIR_HEAD = 'head.safetensors'
 
 
 def export(
@@ -69,6 +72,7 @@ def export(
     tensors: Mapping[str, np.ndarray],
     settings: Mapping[str, object],
     dense: Mapping[str, np.ndarray] | None = None,
+    pair_head: Mapping[str, np.ndarray] | None = None,
   ) -> None:
     values = {'config.json': settings}
     weights = {'model.safetensors': tensors}
@@ -79,6 +83,8 @@ def export(
       values |= pooling.describe_mean(config.hidden_size, outputs)
     if dense:
       weights[f'{pooling.DENSE}/model.safetensors'] = dense
+    if pair_head:
+      weights[_PAIR_HEAD] = pair_head
     texts = {file: to_json(value) for file, value in values.items()}
     texts['README.md'] = card.write(tasks, facts, pooling=config.pooling)
     with new_directory(directory / name, texts) as unfinished:
@@ -93,13 +99,16 @@ def export(
   all_heads = {}
   for task in chosen:
     kind = task.kind
-    table = head_params(params['heads'], heads[task.name], task)
+    table = head_params(params['heads'], task.name, tasks)
     own = {
       'weight': np.ascontiguousarray(table['kernel'].T),
       'bias': np.ascontiguousarray(table['bias']),
     }
     all_heads |= {f'heads.{task.name}.{k}': v for k, v in own.items()}
     outputs = kind.export_settings(task)
+    if task.is_bi_encoder:
+      write(task.name, [task], tensors, settings | outputs, pair_head=own)
+      continue
     if is_mean and not kind.per_token:
       dense = {f'linear.{name}': value for name, value in own.items()}
       write(task.name, [task], tensors, settings | outputs, dense)
@@ -135,14 +144,19 @@ def define_outputs(
 
 
 def head_params(
-  table: Mapping[str, np.ndarray], head: int, task: task_lib.Task
+  table: Mapping[str, np.ndarray], name: str, tasks: task_lib.TaskTable
 ) -> dict[str, np.ndarray]:
-  """Returns kernel and bias of one task's head, without surplus outputs."""
-  outputs = task.num_outputs
-  return {
-    'kernel': table['kernel'][head, :, :outputs],
-    'bias': table['bias'][head, :outputs],
-  }
+  """Returns kernel and bias of one task's head, without surplus outputs.
+
+  The kernel is [D, c], or [4 D, c] for a bi-encoder's head.
+  """
+  head, outputs = tasks.index[name], tasks[name].num_outputs
+  kernel = table['kernel'][head, :, :outputs]
+  if tasks[name].is_bi_encoder:
+    number = tasks.bi_encoder_heads.index(head)
+    more = table['pair_kernel'][number, :, :outputs]
+    kernel = np.concatenate([kernel, more])
+  return {'kernel': kernel, 'bias': table['bias'][head, :outputs]}
 
 
 @contextlib.contextmanager

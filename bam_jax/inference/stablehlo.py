@@ -20,6 +20,7 @@ from jax import export as jax_export
 import jax.numpy as jnp
 import numpy as np
 
+from bam_jax import errors
 from bam_jax.data import features
 from bam_jax.inference import card
 from bam_jax.inference import export as export_lib
@@ -43,15 +44,23 @@ def export(
   """Writes the directory of one model; arguments as for `export.export`.
 
   Raises:
-    errors.UserError: a file can't be written.
+    errors.UserError: a file can't be written, or a task's texts are encoded
+      apart.
   """
   chosen = [tasks[name] for name in heads]
+  for task in chosen:
+    if task.is_bi_encoder:
+      raise errors.UserError(
+        f'--format=stablehlo: a bi-encoder reads the pairs of {task.name}, and'
+        ' the exported programs take both texts as one input; export without'
+        ' --format'
+      )
   weights = flax.traverse_util.flatten_dict(
     {
       **params,
       'heads': {
-        name: export_lib.head_params(params['heads'], head, tasks[name])
-        for name, head in heads.items()
+        name: export_lib.head_params(params['heads'], name, tasks)
+        for name in heads
       },
     },
     sep='/',

@@ -47,6 +47,8 @@ class MultiTaskModel(nn.Module):
     compute: how the encoder is computed; pooler and heads are float32.
     glorot_outputs: [T] outputs of each head if their random weights are
       Glorot's; empty: they are BERT's.
+    bi_encoder_heads: numbers of the heads of pairs whose texts are encoded
+      apart; only with mean pooling.
   """
 
   config: family.EncoderConfig
@@ -56,6 +58,7 @@ class MultiTaskModel(nn.Module):
   token_outputs: int = 0
   compute: family.Compute = family.ONE_DEVICE
   glorot_outputs: tuple[int, ...] = ()
+  bi_encoder_heads: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(
@@ -70,14 +73,22 @@ class MultiTaskModel(nn.Module):
       deterministic: no dropout; else the rng collection 'dropout' is used.
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
-    hidden = encode(self.config, self.compute, batch, deterministic)
+    task_id, slots = batch['task_id'], batch['cls_index'].shape[1]
+    encoded = batch
+    if self.bi_encoder_heads:
+      is_pair = jnp.isin(task_id, np.array(self.bi_encoder_heads))  # [B, S]
+      encoded = _separate_pairs(batch, is_pair)
+    hidden = encode(self.config, self.compute, encoded, deterministic)
     # XLA's CPU backend lacks some products of bfloat16 arrays.
     is_cpu = self.compute.platform == 'cpu'
     of_slots = hidden.astype(jnp.float32) if is_cpu else hidden
-    if self.config.pooling == 'mean':
-      pooled = average_segments(
-        of_slots, batch['segment_ids'], batch['cls_index'].shape[1]
+    compared = None
+    if self.bi_encoder_heads:
+      pooled, compared = _compare_pairs(
+        average_segments(of_slots, encoded['segment_ids'], 2 * slots), is_pair
       )
+    elif self.config.pooling == 'mean':
+      pooled = average_segments(of_slots, batch['segment_ids'], slots)
     else:
       pooled = nn.Dense(
         self.config.hidden_size,
@@ -93,14 +104,18 @@ class MultiTaskModel(nn.Module):
     if self.token_heads:
       (words,) = dropout.draw_words(self, 1, deterministic)
       tokens = dropout.dropout(hidden.astype(jnp.float32), rate, words)
+    if compared is not None:
+      (words,) = dropout.draw_words(self, 1, deterministic)
+      compared = dropout.dropout(compared, rate, words)
     return TaskHeads(
       self.num_tasks,
       self.num_outputs,
       self.token_heads,
       self.token_outputs,
       self.glorot_outputs,
+      self.bi_encoder_heads,
       name='heads',
-    )(pooled, batch['task_id'], tokens, batch['segment_ids'])
+    )(pooled, task_id, tokens, batch['segment_ids'], compared)
 
   def on_one_device(self) -> 'MultiTaskModel':
     """Returns the same model for batches whose rows are on one device."""
@@ -125,6 +140,66 @@ def encode(
     batch['positions'],
     batch['segment_ids'],
     deterministic,
+  )
+
+
+def _separate_pairs(
+  batch: Mapping[str, jax.Array], is_pair: jax.Array
+) -> dict[str, jax.Array]:
+  """Makes segments of the second texts of some pairs.
+
+  Such a text is encoded as if it were alone: its positions count from 0, and
+  its token type is 0.
+
+  Args:
+    batch: of `MultiTaskModel`; the first text of a pair has token type 0.
+    is_pair: [B, S] bool, the segments to separate.
+
+  Returns:
+    The batch with segment 2 s - 1 in place of segment s, and with segment 2 s
+    for its second text if it is separated.
+  """
+  segments, types = batch['segment_ids'], batch['token_type_ids']
+  of_slot = jax.nn.one_hot(segments - 1, is_pair.shape[1])  # [B, L, S]
+
+  def to_tokens(values: jax.Array) -> jax.Array:
+    chosen = jnp.einsum('bls,bs->bl', of_slot, values, precision=_EXACT)
+    return chosen.astype(jnp.int32)
+
+  second = types * to_tokens(is_pair.astype(jnp.float32))  # [B, L], 0 or 1
+  is_first = (1 - types).astype(jnp.float32)
+  lengths = jnp.einsum('bls,bl->bs', of_slot, is_first, precision=_EXACT)
+  return {
+    **batch,
+    'segment_ids': 2 * segments - (segments > 0) + second,
+    'positions': batch['positions'] - second * to_tokens(lengths),
+    'token_type_ids': types - second,
+  }
+
+
+def _compare_pairs(
+  vectors: jax.Array, is_pair: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Computes what heads take of segments and of separated pairs.
+
+  A pair with the unit vectors u and v has u, and v, |u - v| and u * v (Conneau
+  et al. 2017, "InferSent").
+
+  Args:
+    vectors: [B, 2 S, D], those of a segment's first and second text.
+    is_pair: [B, S] bool, the separated pairs.
+
+  Returns:
+    [B, S, D] vectors of the segments, and [B, S, 3 D] for pairs.
+  """
+  vectors = vectors.reshape(*is_pair.shape, 2, -1)
+  squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
+  # An empty slot's vectors are 0, where a norm has no gradient.
+  units = vectors * jax.lax.rsqrt(jnp.maximum(squares, 1e-12))
+  u, v = units[:, :, 0], units[:, :, 1]
+  return (
+    jnp.where(is_pair[..., None], u, vectors[:, :, 0]),
+    jnp.concatenate([v, jnp.abs(u - v), u * v], axis=-1),
   )
 
 
@@ -154,13 +229,17 @@ class FrozenEncoder(nn.Module):
 
 
 class TaskHeads(nn.Module):
-  """One linear head per task; all are in one table [T, D, C] and [T, C]."""
+  """One linear head per task; all are in one table [T, D, C] and [T, C].
+
+  The P heads of bi-encoders have a further table, [P, 3 D, C].
+  """
 
   num_tasks: int
   num_outputs: int
   token_heads: tuple[int, ...] = ()
   token_outputs: int = 0
   glorot_outputs: tuple[int, ...] = ()
+  bi_encoder_heads: tuple[int, ...] = ()
 
   @nn.compact
   def __call__(
@@ -169,6 +248,7 @@ class TaskHeads(nn.Module):
     task_id: jax.Array,
     tokens: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
+    compared: jax.Array | None = None,
   ) -> Outputs:
     """Applies to each vector the head of its own task.
 
@@ -177,6 +257,7 @@ class TaskHeads(nn.Module):
       task_id: [B, S] int.
       tokens: [B, L, D] float32; None if no head is applied to tokens.
       segment_ids: [B, L] int, slot number plus 1; 0 is padding.
+      compared: [B, S, 3 D] float32, for the heads of bi-encoders.
     """
     kernel = self.param(
       'kernel',
@@ -193,6 +274,18 @@ class TaskHeads(nn.Module):
     slots = jnp.einsum(
       'bstc,bst->bsc', logits + bias[None, None], chosen, precision=_EXACT
     )
+    if self.bi_encoder_heads:
+      pair_kernel = self.param(
+        'pair_kernel',
+        family.initializer,
+        (len(self.bi_encoder_heads), compared.shape[-1], self.num_outputs),
+      )
+      slots += jnp.einsum(
+        'bspc,bsp->bsc',
+        jnp.einsum('bsd,pdc->bspc', compared, pair_kernel, precision=_EXACT),
+        chosen[..., np.array(self.bi_encoder_heads)],
+        precision=_EXACT,
+      )
     if not self.token_heads:
       return Outputs(slots, None)
     # The few heads that are applied to tokens, [U, D, K]; slices, not a gather.

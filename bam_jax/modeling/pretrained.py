@@ -165,7 +165,7 @@ def _configure(encoder: Encoder, config: config_lib.Config) -> Encoder:
   """Applies the configured pooling, number of layers and dropout rates."""
   model, sizes = config.model, encoder.config
   pooling_name = _choose_pooling(model, encoder.weights)
-  errors.raise_first(_find_mistakes(config, sizes))
+  errors.raise_first(_find_mistakes(config, sizes, pooling_name))
   description = encoder.description
   if pooling_name != 'cls':
     description += f', {pooling_name} pooling'
@@ -179,7 +179,7 @@ def _configure(encoder: Encoder, config: config_lib.Config) -> Encoder:
 
 
 def _find_mistakes(
-  config: config_lib.Config, sizes: family.EncoderConfig
+  config: config_lib.Config, sizes: family.EncoderConfig, pooling_name: str
 ) -> Iterator[str]:
   """Yields a message for each setting that does not fit the encoder."""
   model, count = config.model, sizes.num_layers
@@ -188,6 +188,16 @@ def _find_mistakes(
       f'config.model.num_layers={model.num_layers}: the encoder has {count}'
       ' layers; give at most that many'
     )
+  needs_mean = {
+    f'data.bi_encoder={config.data.bi_encoder}': config.data.bi_encoder,
+    f'model.head_init={model.head_init}': model.head_init == 'linear_probe',
+  }
+  for setting, is_set in needs_mean.items():
+    if is_set and pooling_name != 'mean':
+      yield (
+        f'config.{setting}: needs mean pooling, and the pooling is'
+        f' {pooling_name}; set config.model.pooling=mean'
+      )
   where = f'config.model.layers={model.layers}'
   if model.layers and model.num_layers:
     yield (

@@ -44,7 +44,9 @@ class Features(NamedTuple):
   """An example, or one window of a long example, as token ids."""
 
   uid: str  # Has a suffix for swapped copies and windows.
-  input_ids: np.ndarray  # [tokens]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
+  # [tokens]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; of a bi-encoder's pair
+  # [CLS] a [SEP] [CLS] b [SEP].
+  input_ids: np.ndarray
   length_a: int  # Tokens up to and including the first [SEP].
   label: float | np.ndarray  # From `Kind.encode_label`, or one per token.
 

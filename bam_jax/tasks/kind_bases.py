@@ -43,10 +43,15 @@ class Pooled(kind.Kind):
 
   def usage(self, task: task_lib.Task) -> str:
     texts = "'a text'" + (", 'another one'" if task.is_pair else '')
+    inputs = (
+      f"inputs = tokenizer({texts}, truncation=True, return_tensors='pt')"
+    )
+    call = 'model(**inputs).logits[0]'
+    if task.is_bi_encoder:
+      # A function of two texts in the card.
+      inputs, call = '', f'model({texts})'
     return (
-      f"inputs = tokenizer({texts}, truncation=True, return_tensors='pt')\n"
-      'with torch.no_grad():\n'
-      '  logits = model(**inputs).logits[0]\n'
+      f'{inputs}\nwith torch.no_grad():\n  logits = {call}\n'
     ) + self.print_logits(task)
 
 

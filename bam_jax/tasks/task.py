@@ -97,6 +97,8 @@ class Task:
   in_average: bool = True  # Whether the reported averages include the task.
   stride: int = 0  # Tokens between windows; 0: half of a window's room.
   unanswerable: bool = False  # Whether a question may have no answer.
+  # Whether the texts of a pair are encoded apart, and their vectors compared.
+  is_bi_encoder: bool = False
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Task':
     """Returns the task for `model.regression_head` and `regression_loss`."""
@@ -114,6 +116,8 @@ class Task:
   def definition(self) -> dict[str, object]:
     """The fields that decide the targets, for fingerprints."""
     own = {name: getattr(self, name) for name in self.kind.own_fields}
+    if self.is_bi_encoder:
+      own['is_bi_encoder'] = True
     return {
       'name': self.name,
       'kind': self.kind.name,
@@ -139,6 +143,10 @@ class TaskTable:
       i for i, kind in enumerate(self.kinds) if kind.per_token
     )
     self.token_outputs = max((widths[i] for i in self.token_heads), default=0)
+    # The heads of pairs whose texts are encoded apart.
+    self.bi_encoder_heads = tuple(
+      i for i, task in enumerate(self.tasks) if task.is_bi_encoder
+    )
 
   def __len__(self) -> int:
     return len(self.tasks)

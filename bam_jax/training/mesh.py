@@ -24,7 +24,7 @@ AXES = ('data', 'fsdp')
 # number of devices usually divides the hidden size, but not the vocabulary.
 PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (r'embeddings/\w+/embedding$', (P(None, 'fsdp'), P('fsdp', None), P())),
-  (r'heads/kernel$', (P(None, 'fsdp', None), P())),
+  (r'heads/(pair_)?kernel$', (P(None, 'fsdp', None), P())),
   (r'layers/.*/kernel$', (P(None, 'fsdp', None), P(None, None, 'fsdp'), P())),
   (r'heads/bias$', (P(),)),
   (r'/kernel$', (P('fsdp', None), P(None, 'fsdp'), P())),

@@ -67,6 +67,7 @@ class Setup:
       glorot_outputs=tuple(task.num_outputs for task in tasks.tasks)
       if config.model.head_init == 'glorot_uniform'
       else (),
+      bi_encoder_heads=tasks.bi_encoder_heads,
     )
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     pretrained = encoder.load_params(config.model.layers)

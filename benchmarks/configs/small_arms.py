@@ -5,6 +5,9 @@
   python -m bam_jax.main --config=benchmarks/configs/small_arms.py \\
     --config.data.dir=small --workdir=work/rows_150
 
+`small_arms.py:probe` has heads that start as linear probes, a bi-encoder for
+pairs, and two learning rates.
+
 Results: docs/results/small_tasks. Seeds 100 to 102 and the rows of the draw
 `tune` choose settings; nothing is reported on them.
 """
@@ -12,8 +15,11 @@ Results: docs/results/small_tasks. Seeds 100 to 102 and the rows of the draw
 from bam_jax import config as config_lib
 from configs import recommended
 
+_PAIRS = 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'
 
-def get_config():
+
+def get_config(heads=''):
+  config_lib.check_argument(heads, 'probe')
   glue = recommended.get_config('glue')
   config = recommended.get_config()
   config.name = 'small_arms'
@@ -25,6 +31,21 @@ def get_config():
   config.train.seeds_at_once = 3
   config.train.checkpoint_every = 0
   config.single.min_steps = config.multi.min_steps = 0
+  if heads:
+    config.model.head_init = 'linear_probe'
+    config.data.bi_encoder = _PAIRS
+  for name, (like, teacher, changes) in (
+    _probes if heads else _steps
+  )().items():
+    config.custom_variants[name] = config_lib.custom_variant(
+      like, teacher=teacher, changes=changes
+    )
+  config.variants = tuple(config.custom_variants)
+  return config
+
+
+def _steps():
+  """Arms with lower bounds on steps, and random heads."""
   # name: like, teacher, changes
   arms = {
     'm800': ('multi', '', {'multi': {'min_steps': 800}}),
@@ -35,9 +56,16 @@ def get_config():
     arms[f's{steps}'] = 'single', '', {'single': least}
     arms[f'm{steps}'] = 'multi', '', {'multi': least}
     arms[f't{steps}'] = 'single_to_multi', f's{steps}', {'multi': least}
-  for name, (like, teacher, changes) in arms.items():
-    config.custom_variants[name] = config_lib.custom_variant(
-      like, teacher=teacher, changes=changes
-    )
-  config.variants = tuple(arms)
-  return config
+  return arms
+
+
+def _probes():
+  """Arms at 1e-4, and at 3e-5 (`low`)."""
+  arms = {}
+  for suffix, rate in (('', 1e-4), ('low', 3e-5)):
+    for steps in (0, 100):
+      length = {'min_steps': steps, 'learning_rate': rate}
+      arms[f's{steps}{suffix}'] = 'single', '', {'single': length}
+    arms[f'm100{suffix}'] = 'multi', '', {'multi': length}
+  arms['t100low'] = 'single_to_multi', 's100low', {'multi': length}
+  return arms

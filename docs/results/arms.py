@@ -34,7 +34,8 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
       result[plan, variant][task].append(scores[split][metric] or 0.0)
 
   with tarfile.open(path) as archive:
-    for member in archive:
+    # By name, so that the scores of all tasks are in the order of the seeds.
+    for member in sorted(archive, key=lambda member: member.name):
       if not member.name.endswith('/DONE') or '-fold' in member.name:
         continue
       plan, run, *task_of_baselines, _ = member.name.split('/')

@@ -3,14 +3,19 @@
   python docs/results/collect.py work/minilm docs/results/minilm
 
 Takes the report, the scores, and each run's record, configuration and metrics;
-leaves checkpoints, features and all logits.
+leaves checkpoints, features and the teachers' logits. With --outputs it also
+takes the dev outputs that the report's tests read. There, the logits of a class
+are replaced by 1 for the class that is predicted and 0 for the others, on which
+no score or test depends, and which take a tenth of the room.
 """
 
+import argparse
 import io
 from pathlib import Path
 import shutil
-import sys
 import tarfile
+
+import numpy as np
 
 _REPORT = (
   'report.json',
@@ -22,7 +27,7 @@ _REPORT = (
 _RECORDS = ('DONE', 'config.json', 'metrics.jsonl')
 
 
-def main(workdir: Path, target: Path) -> None:
+def main(workdir: Path, target: Path, has_outputs: bool) -> None:
   target.mkdir(parents=True, exist_ok=True)
   for name in _REPORT:
     shutil.copy(workdir / name, target / name)
@@ -31,10 +36,37 @@ def main(workdir: Path, target: Path) -> None:
     for run in runs:
       for name in _RECORDS:
         data = (run / name).read_bytes()
-        info = tarfile.TarInfo(f'runs/{run.name}/{name}')
-        info.size = len(data)
-        archive.addfile(info, io.BytesIO(data))
+        _add(archive, f'runs/{run.name}/{name}', data)
+      # The report reads none of teachers of folds and of the search.
+      if has_outputs and '-fold' not in run.name and 'heldout' not in run.name:
+        data = _predictions(run / 'outputs.npz')
+        _add(archive, f'runs/{run.name}/outputs.npz', data)
+
+
+def _predictions(path: Path) -> bytes:
+  """Returns an outputs.npz in which logits of classes are zeros and ones."""
+  with np.load(path) as stored:
+    arrays = dict(stored)
+  for name, values in arrays.items():
+    if name.endswith('/logits') and values.shape[1] > 1:
+      chosen = values.argmax(axis=1, keepdims=True)
+      classes = np.arange(values.shape[1])
+      arrays[name] = (classes == chosen).astype(values.dtype)
+  file = io.BytesIO()
+  np.savez(file, **arrays)
+  return file.getvalue()
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+  info = tarfile.TarInfo(name)
+  info.size = len(data)
+  archive.addfile(info, io.BytesIO(data))
 
 
 if __name__ == '__main__':
-  main(Path(sys.argv[1]), Path(sys.argv[2]))
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('workdir', type=Path)
+  parser.add_argument('target', type=Path, help='folder to write')
+  parser.add_argument('--outputs', action='store_true', help='see above')
+  arguments = parser.parse_args()
+  main(arguments.workdir, arguments.target, arguments.outputs)

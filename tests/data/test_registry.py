@@ -223,7 +223,8 @@ def test_a_declaration_that_does_not_hold_together(changes, message):
     ),
     pytest.param(
       _config('mrpc', 'cola', swap=('mrpc', 'cola')),
-      "config.data.swap: 'cola' has one text a row; name tasks of text pairs",
+      "config.data.swap: 'cola' has one text a row; leave it out, or name a"
+      ' task of text pairs',
       id='swap-of-single-texts',
     ),
     pytest.param(

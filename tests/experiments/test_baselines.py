@@ -13,6 +13,7 @@ from bam_jax import variants
 from bam_jax.experiments import baselines
 from bam_jax.experiments import export
 from bam_jax.experiments import merge
+from bam_jax.experiments import probes
 from bam_jax.experiments import report
 from bam_jax.experiments import train
 from bam_jax.experiments import weak_models
@@ -114,7 +115,7 @@ def test_vectors_are_those_of_the_texts_alone(finished):
   for name in (_CLASSES, _PAIRS):
     rows = finished.features[name]['dev']
     task = finished.tasks[name]
-    found = baselines._encode(finished, task, params, rows, chosen)
+    found = probes.encode(finished, task, params, rows, chosen, is_apart=True)
     examples = [demo.generate(name, 'dev')[row] for row in chosen]
     expected = _mean_vectors(finished, [each.text_a for each in examples])
     if task.is_pair:
@@ -136,7 +137,7 @@ def test_a_model_is_fitted_to_unswapped_training_rows_and_scored(
     return fit(task, vectors, rows, chosen)
 
   monkeypatch.setattr(linear, 'fit', recorded)
-  monkeypatch.setattr(baselines, '_MOST_ROWS', 50)
+  monkeypatch.setattr(probes, '_MOST_ROWS', 50)
   plan = make(tmp_path, **{'data.swap': (_PAIRS,), 'tasks': (_PAIRS,)})
   baselines.compute(plan)
   ((uids),) = fitted

@@ -51,18 +51,33 @@ _TASKS = task_lib.TaskTable(
 )
 _TOKENIZER = features.Tokenizer.from_vocab(demo.vocabulary(), lowercase=True)
 _CONFIG = family.EncoderConfig(_TOKENIZER.vocab_size, 16, 2, 2, 32, 64)
-_SEEDS = (0, 1, 2)  # Of the parameters: not all predictions are alike.
-_HEADS = ('sigmoid', 'linear', 'sigmoid')  # Of regression, by seed.
+_SEEDS = (0, 1, 2, 3)  # Of the parameters: not all predictions are alike.
+_HEADS = ('sigmoid', 'linear', 'sigmoid', 'linear')  # Of regression, by seed.
+
+
+def _tasks(seed):
+  """The tasks with the head of a seed; the last reads pairs apart."""
+  tasks = (task.with_head(_HEADS[seed]) for task in _TASKS.tasks)
+  return task_lib.TaskTable(
+    tuple(
+      dataclasses.replace(task, is_bi_encoder=True)
+      if seed == 3 and task.name in ('pairs', 'scores')
+      else task
+      for task in tasks
+    )
+  )
 
 
 def _model(seed):
-  pooling = 'mean' if seed == 2 else 'cls'
+  pooling = 'mean' if seed >= 2 else 'cls'
+  tasks = _tasks(seed)
   return heads.MultiTaskModel(
     dataclasses.replace(_CONFIG, pooling=pooling),
-    len(_TASKS),
-    _TASKS.num_outputs,
-    _TASKS.token_heads,
-    _TASKS.token_outputs,
+    len(tasks),
+    tasks.num_outputs,
+    tasks.token_heads,
+    tasks.token_outputs,
+    bi_encoder_heads=tasks.bi_encoder_heads,
   )
 
 
@@ -83,14 +98,14 @@ def _facts(**fields):
   return card.Facts(**(defaults | fields))
 
 
-def _export(path, seed=0, head='sigmoid'):
+def _export(path, seed=0):
   export.export(
     path,
     _model(seed).config,
     _TOKENIZER,
     _params(seed),
     _TASKS.index,
-    task_lib.TaskTable(tuple(task.with_head(head) for task in _TASKS.tasks)),
+    _tasks(seed),
     _facts(),
   )
 
@@ -99,8 +114,8 @@ def _export(path, seed=0, head='sigmoid'):
 def exports(tmp_path_factory):
   """One directory a seed; the heads of regression and the pooling differ."""
   path = tmp_path_factory.mktemp('exports')
-  for seed, head in zip(_SEEDS, _HEADS):
-    _export(path / str(seed), seed, head)
+  for seed in _SEEDS:
+    _export(path / str(seed), seed)
   return path
 
 
@@ -110,8 +125,9 @@ def _logits(task, seed, *texts):
   ids = [_TOKENIZER.cls_id, *first, _TOKENIZER.sep_id]
   types = [0] * len(ids)
   for other in more:
+    ids += [_TOKENIZER.cls_id] * _tasks(seed)[task.name].is_bi_encoder
     ids += [*other, _TOKENIZER.sep_id]
-    types += [1] * (len(other) + 1)
+    types += [1] * (len(ids) - len(types))
   batch = {
     'input_ids': np.array([ids]),
     'token_type_ids': np.array([types]),

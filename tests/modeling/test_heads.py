@@ -22,7 +22,9 @@ CONFIG = family.EncoderConfig(
 )
 LENGTHS = (5, 3, 9, 2, 7, 4, 12, 3)
 MODEL = heads.MultiTaskModel(CONFIG, num_tasks=3, num_outputs=4)
-POOLINGS = 'cls', 'mean'
+# 'apart': mean pooling, and two of three heads are of bi-encoders.
+POOLINGS = 'cls', 'mean', 'apart'
+_BI_ENCODERS = 0, 2
 _TOKEN_INPUTS = 'input_ids', 'token_type_ids', 'positions', 'segment_ids'
 
 
@@ -70,6 +72,8 @@ def _pack(seed: int):
 
 
 def _model(pooling: str) -> heads.MultiTaskModel:
+  if pooling == 'apart':
+    return _model('mean').clone(bi_encoder_heads=_BI_ENCODERS)
   return MODEL.clone(config=dataclasses.replace(CONFIG, pooling=pooling))
 
 
@@ -288,9 +292,53 @@ def test_mean_pooling_goes_from_hidden_states_to_heads():
     np.testing.assert_allclose(actual[row, slot], expected, atol=1e-5)
 
 
+def test_a_bi_encoder_reads_each_text_as_if_it_were_alone():
+  """Oracle: the encoder on one text a row; normalised, compared in NumPy."""
+  examples, places = _examples(1), _pack(1)
+  batch = _lay_out(examples, places, 6, 16, 8)
+  model, params = _model('apart'), _params('apart')
+  actual = model.apply({'params': params}, batch, True).slots
+  encoder = families.FAMILIES[CONFIG.family].encoder(CONFIG, family.Compute())
+
+  def unit(ids: np.ndarray) -> np.ndarray:
+    row, zeros = ids[None].astype(np.int32), np.zeros((1, len(ids)), np.int32)
+    hidden = encoder.apply(
+      {'params': params['encoder']},
+      row,
+      zeros,
+      np.arange(len(ids))[None],
+      zeros + 1,
+      deterministic=True,
+    )
+    mean = np.asarray(hidden[0], np.float64).mean(axis=0)
+    return mean / np.sqrt(mean @ mean)
+
+  checked = 0
+  for example, (row, slot, _) in zip(examples, places, strict=True):
+    task, second = example['task_id'], example['token_type_ids'] > 0
+    if task not in _BI_ENCODERS or second.all() or not second.any():
+      continue
+    u, v = (unit(example['input_ids'][own]) for own in (~second, second))
+    table = params['heads']
+    expected = u @ table['kernel'][task] + table['bias'][task]
+    expected += (
+      np.concatenate([v, abs(u - v), u * v])
+      @ table['pair_kernel'][_BI_ENCODERS.index(task)]
+    )
+    np.testing.assert_allclose(actual[row, slot], expected, atol=1e-5)
+    checked += 1
+  assert checked >= 3
+
+
 def test_parameter_tree():
   params = _params()
   assert sorted(params) == ['encoder', 'heads', 'pooler']
   shapes = jax.tree.map(jnp.shape, dict(params['heads']))
   assert shapes == {'kernel': (3, 16, 4), 'bias': (3, 4)}
   assert jnp.shape(params['pooler']['kernel']) == (16, 16)
+  params = _params('apart')
+  assert sorted(params) == ['encoder', 'heads']
+  shapes = jax.tree.map(jnp.shape, dict(params['heads']))
+  assert shapes == {
+    'kernel': (3, 16, 4), 'bias': (3, 4), 'pair_kernel': (2, 48, 4)
+  }  # fmt: skip

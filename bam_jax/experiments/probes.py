@@ -1,0 +1,183 @@
+"""Linear probes: linear models of the vectors of an encoder before training.
+
+They are a baseline, and with `model.head_init=linear_probe` the heads start as
+them: Kumar et al. 2022, "Fine-tuning can distort pretrained features".
+"""
+
+from collections.abc import Mapping
+import typing
+
+import numpy as np
+
+from bam_jax.data import shards
+from bam_jax.data import unlabelled
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import runs as runs_lib
+from bam_jax.runtime import processes
+from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import task as task_lib
+from bam_jax.training import evaluate
+
+if typing.TYPE_CHECKING:
+  from bam_jax.training import linear
+
+# The most training rows of a probe, and their scored tokens if outputs are per
+# token.
+_MOST_ROWS = 10_000
+_MOST_TOKENS = 50_000
+
+Params = Mapping[str, object]
+
+
+def choose_rows(
+  task: task_lib.Task, rows: shards.Columns, among: np.ndarray | None = None
+) -> np.ndarray:
+  """Draws the training rows of a probe, without swapped copies.
+
+  Args:
+    task: the task.
+    rows: its training rows.
+    among: indices of the rows to draw from; None: all.
+
+  Returns:
+    [n] indices, ascending.
+  """
+  uids = rows.uids
+  among = range(len(rows)) if among is None else among.tolist()
+  drawn = np.random.default_rng(0).permutation(
+    [i for i in among if not task_lib.is_swapped(uids[i])]
+  )[:_MOST_ROWS]
+  if task.kind.per_token:
+    lengths = np.diff(rows.ragged('input_ids')[1])[drawn]
+    drawn = drawn[np.cumsum(lengths) <= _MOST_TOKENS]
+  return np.sort(drawn)
+
+
+def fit(
+  plan: plan_lib.Plan,
+  task: task_lib.Task,
+  params: Params,
+  rows: shards.Columns,
+  chosen: np.ndarray,
+  is_apart: bool,
+) -> 'linear.Linear':
+  """Fits a probe to at least two rows; see `encode` for the arguments."""
+  # Its import takes a while (scipy.optimize).
+  from bam_jax.training import linear
+
+  vectors = encode(plan, task, params, rows, chosen, is_apart)
+  if task.kind.per_token:
+    vectors = vectors[task.kind.token_targets(task, rows, chosen)[1] > 0]
+  return linear.fit(task, vectors, rows, chosen)
+
+
+def encode(
+  plan: plan_lib.Plan,
+  task: task_lib.Task,
+  params: Params,
+  rows: shards.Columns,
+  chosen: np.ndarray,
+  is_apart: bool,
+) -> np.ndarray:
+  """Encodes rows as vectors, [n, D], or [tokens, D] if outputs are per token.
+
+  A pair whose texts are encoded apart has their unit vectors u and v, and
+  |u - v| and u * v (Conneau et al. 2017, "InferSent"), [n, 4 D]. That is much
+  better than the vector of both texts as one input: with MiniLM 87.4 against
+  43.5 on STS-B, 75.5 against 68.9 on MRPC, 61.4 against 51.6 on RTE.
+
+  Args:
+    plan: has the programs.
+    task: the task.
+    params: the encoder's parameters on the devices.
+    rows: rows of the task.
+    chosen: [n] indices of the rows to encode.
+    is_apart: whether the texts of pairs are encoded apart.
+  """
+
+  def encode(rows: kind_lib.Rows, chosen: np.ndarray) -> np.ndarray:
+    return evaluate.predict(
+      plan.setup.programs,
+      params,
+      rows,
+      plan.tasks.index[task.name],
+      plan.config.packing,
+      lambda _: plan.preemption_signal.check(),
+      chosen,
+      is_frozen=True,
+    )
+
+  if task.kind.per_token or not task.is_pair or not is_apart:
+    return encode(rows, chosen)
+  vectors = encode(_texts(task, rows, chosen), np.arange(2 * len(chosen)))
+  u, v = np.split(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 2)
+  return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
+
+
+def _texts(
+  task: task_lib.Task, rows: shards.Columns, chosen: np.ndarray
+) -> unlabelled.Held:
+  """Returns the first texts of all chosen pairs, then their second texts."""
+  values, offsets = rows.ragged('input_ids')
+  lengths = rows.fixed('length_a')
+  first, second = [], []
+  for row in chosen:
+    uid = rows.uids[row]
+    ids, length = values[offsets[row] : offsets[row + 1]], int(lengths[row])
+    first.append(kind_lib.Features(uid, ids[:length], length, 0.0))
+    # A bi-encoder's second text has a [CLS] of its own.
+    cls = ids[: 0 if task.is_bi_encoder else 1]
+    ids = np.concatenate([cls, ids[length:]])
+    second.append(kind_lib.Features(uid, ids, len(ids), 0.0))
+  return unlabelled.Held(first + second)
+
+
+class ProbedHeads:
+  """Makes initial parameters whose heads are probes of a run's own rows."""
+
+  def __init__(self, plan: plan_lib.Plan):
+    self._plan = plan
+    # Runs of other seeds have the same probes if their rows are the same.
+    self._found: dict[object, tuple[np.ndarray, np.ndarray]] = {}
+
+  def initial_params(self, run: runs_lib.Run) -> Params:
+    """Returns a run's initial parameters, host arrays with stacked layers.
+
+    The head of a task with fewer than two labelled rows stays random.
+    """
+    plan = self._plan
+    params = plan.setup.initial_params(run.seed)
+    heads = {name: np.array(table) for name, table in params['heads'].items()}
+    for name in run.tasks:
+      # Random weights differ between seeds.
+      key = name, run.fold, None if plan.encoder.digest else run.seed
+      if key not in self._found:
+        self._found[key] = self._fit(run, plan.tasks[name], params)
+      kernel, bias = self._found[key]
+      if not len(kernel):
+        continue
+      head, outputs = plan.tasks.index[name], len(bias)
+      size = heads['kernel'].shape[1]
+      heads['kernel'][head, :, :outputs] = kernel[:size]
+      heads['bias'][head, :outputs] = bias
+      if plan.tasks[name].is_bi_encoder:
+        number = plan.tasks.bi_encoder_heads.index(head)
+        heads['pair_kernel'][number, :, :outputs] = kernel[size:]
+    return {**params, 'heads': heads}
+
+  def _fit(
+    self, run: runs_lib.Run, task: task_lib.Task, params: Params
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the kernel and the bias of a probe; empty if it has no rows."""
+    plan = self._plan
+    rows, among = plan.data.labelled_rows(run, task.name)
+    chosen = choose_rows(task, rows, among)
+    if len(chosen) < 2:
+      return np.empty(0), np.empty(0)
+    encoder = plan.setup.programs.place_encoder(params)
+    model = fit(plan, task, encoder, rows, chosen, task.is_bi_encoder)
+    kernel = model.kernel / model.deviation[:, None]
+    bias = model.bias - model.mean @ kernel
+    # The same numbers in every process, whatever its processor.
+    values = processes.run_on_first(lambda: [kernel.tolist(), bias.tolist()])
+    return tuple(np.array(value, np.float32) for value in values)
