@@ -131,7 +131,10 @@ def _about_average(summary: Mapping[str, dict]) -> str:
     against = ' and '.join(
       _against(found, name, mean, means[name]) for name in found['averages']
     )
-    student = 'the student ' * found['is_taught'] + label(found['student'])
+    student = label(found['student'])
+    if found['is_taught']:
+      # A variant may be called `student`.
+      student = f'the student {student}'.replace('student student', 'student')
     seeds = max(each['seeds'] for each in averages.values())
     of = f'; means of {seeds} seeds' if seeds > 1 else ''
     return f'On average {student} ({number(mean)}) is {against}{of}.'

@@ -223,6 +223,16 @@ def test_the_first_sentence_is_of_the_average(summary):
   )
 
 
+def test_a_variant_may_be_called_student(summary):
+  found = summary['verdicts'] | {'student': 'student'}
+  scores = summary['statistics']
+  scores = scores | {'student': scores['single_to_multi']}
+  sentence = words.headline(
+    summary | {'verdicts': found, 'statistics': scores}
+  )[0]
+  assert sentence.startswith('On average the student (')
+
+
 def test_the_first_sentence_names_no_means_of_one_seed(tmp_path):
   sentence = words.headline(_summary(tmp_path, seeds=1))[0]
   assert re.search(r'above Multi \(\d\d\.\d; p < \.001\)\.$', sentence)
