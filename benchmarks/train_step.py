@@ -1,4 +1,6 @@
-"""Times training steps on one GPU: this package's, and Hugging Face's in torch.
+"""Times training steps on one GPU: this package's, and two BERTs in torch.
+
+One packs its examples as the package does, the other is Hugging Face's.
 
   python -m benchmarks.train_step --size=bert-large --data=$GLUE_DIR \\
     --vocab=vocab.txt --output=benchmarks/train_step_bert-large.json
@@ -29,6 +31,7 @@ import time
 from typing import NamedTuple
 
 _JAX, _TORCH = 'benchmarks.step_jax', 'benchmarks.step_torch'
+_TORCH_PACKED = 'benchmarks.step_torch_packed'
 
 
 class System(NamedTuple):
@@ -52,6 +55,8 @@ SYSTEMS = {
   'packed, no attention dropout': System(_JAX, 'packed-no-attention-dropout'),
   'packed, 8 seeds at once': System(_JAX, 'seeds'),
   'padded to 128': System(_JAX, 'padded'),
+  'torch, packed, one stream': System(_TORCH_PACKED, 'stream'),
+  'torch, packed, rows': System(_TORCH_PACKED, 'rows'),
   'torch, compiled, padded to 128': System(_TORCH, 'padded'),
   'torch, compiled, padded to 128, no attention dropout': System(
     _TORCH, 'padded-no-attention-dropout'
