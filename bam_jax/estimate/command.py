@@ -1,5 +1,6 @@
 """The command `estimate`: time, memory and disk that unfinished runs need."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import logging
@@ -19,8 +20,10 @@ from bam_jax.core import packing as packing_lib
 from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.estimate import costs as costs_lib
+from bam_jax.experiments import baselines
 from bam_jax.experiments import identity
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import probes
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.runtime import telemetry
@@ -109,8 +112,9 @@ def estimate(plan: plan_lib.Plan) -> None:
   identity.identities(plan, runs)
   todo = [run for run in runs if plan.read_record(run) is None]
   remaining = count_remaining(plan, runs, todo)
+  probed = count_probed_rows(plan, remaining)
   path = plan.workspace.root / FILE
-  if not remaining:
+  if not remaining and not probed:
     logging.info('nothing is left to train')
     files.write_json(path, {'seconds': 0, 'runs': []})
     return
@@ -122,10 +126,11 @@ def estimate(plan: plan_lib.Plan) -> None:
   at_once = {run.name: len(group) for group in groups for run in group}
   counts = {*at_once.values()} or {1}
   rows, hosts, batches = _sample_steps(plan, remaining)
-  memory = costs_lib.compile_steps(
-    plan.setup.programs, plan.packing, batches, counts
-  )
-  costs = costs_lib.measure(plan, batches, counts, remaining[0].run.tasks[0])
+  programs = plan.setup.programs
+  # Without a run to train, only baselines are left.
+  sizes = batches or [programs.rows_multiple]
+  memory = costs_lib.compile_steps(programs, plan.packing, sizes, counts)
+  costs = costs_lib.measure(plan, batches, counts)
   steps = {}
   for each in remaining:
     if count := at_once.get(each.run.name):
@@ -136,13 +141,20 @@ def estimate(plan: plan_lib.Plan) -> None:
     each.run.name: _seconds(plan, each, steps.get(each.run.name, 0.0), costs)
     for each in remaining
   }
+  probe_seconds = {
+    task: costs['evaluation_batch']
+    * costs_lib.evaluation_batches(
+      plan, plan.features[task][plan.tasks[task].train_split], count
+    )
+    for task, count in probed.items()
+  }
   disk = _disk(plan, remaining, max(counts), costs['checkpoint'])
   console = rich.console.Console()
-  console.print(_table(remaining, steps, seconds))
+  console.print(_table(remaining, steps, seconds, probe_seconds))
   text = _sentences({**memory, **disk}, path)
   console.print(text, markup=False, highlight=False, soft_wrap=True)
   found = {
-    'seconds': sum(seconds.values()),
+    'seconds': sum(seconds.values()) + sum(probe_seconds.values()),
     'steps': sum(each.left for each in remaining),
     'examples': sum(each.examples for each in remaining),
     'runs': [
@@ -156,6 +168,7 @@ def estimate(plan: plan_lib.Plan) -> None:
       }
       for each in remaining
     ],
+    'linear_probes': probe_seconds,
     'memory': memory,
     'disk': disk,
     'measured': costs,
@@ -182,6 +195,29 @@ def count_remaining(
       done = plan.latest_step(run) if run.name in unfinished else steps
       result.append(Remaining(run, steps, done, labels))
   return result
+
+
+def count_probed_rows(
+  plan: plan_lib.Plan, remaining: Sequence[Remaining]
+) -> dict[str, int]:
+  """Counts the rows that linear probes will encode, by task.
+
+  They are probes of missing baselines, with the dev rows that these predict,
+  and those that heads start from.
+  """
+  result: Counter[str] = Counter()
+  for name in baselines.find_missing(plan):
+    task, features = plan.tasks[name], plan.features[name]
+    chosen = probes.choose_rows(task, features[task.train_split])
+    dev = sum(len(features[split]) for split in task.dev_splits)
+    result[name] += len(chosen) + dev
+  if plan.config.model.head_init == 'linear_probe':
+    heads = probes.ProbedHeads(plan)
+    new = [e.run for e in remaining if not e.done and not e.run.start]
+    pairs = [(run, name) for run in new for name in run.tasks]
+    for run, name in {heads.key(*pair): pair for pair in pairs}.values():
+      result[name] += len(heads.choose_rows(run, plan.tasks[name])[1])
+  return dict(result)
 
 
 def has_logits(
@@ -283,6 +319,7 @@ def _table(
   remaining: Sequence[Remaining],
   steps: Mapping[str, float],
   seconds: Mapping[str, float],
+  probe_seconds: Mapping[str, float],
 ) -> rich.table.Table:
   """Makes a table with a row per group of similar runs, and a total."""
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
@@ -307,6 +344,10 @@ def _table(
     name, tasks = group
     label = tasks[0] if len(tasks) == 1 else f'{len(tasks)} tasks'
     add_row(name, label, [each for each in remaining if each.group == group])
+  if probe_seconds:
+    label = f'{len(probe_seconds)} tasks'
+    took = telemetry.duration(sum(probe_seconds.values()))
+    table.add_row('linear probes', label, '', '', '', '', took)
   table.add_section()
   add_row('in all', '', remaining)
   return table
@@ -320,6 +361,7 @@ def _sentences(counts: Mapping[str, int], path: Path) -> str:
     f' {size["arguments"]}, temporary {size["temporary"]}.\n'
     f'Disk: {size["checkpoints"]} of checkpoints, {size["logits"]} of logits,'
     f' {size["while training"]} more while training; {size["free"]} are free.\n'
-    'Not included: compiling, the report, and other work of this machine.'
+    'Not included: compiling, fitting linear probes, the report, and other'
+    ' work of this machine.'
     f' {path} lists every run.'
   )

@@ -108,12 +108,11 @@ def measure(
   plan: plan_lib.Plan,
   batches: Mapping[int, Batch],
   seeds: Collection[int],
-  task: str,
 ) -> dict[str, object]:
   """Measures how long training, evaluation and a checkpoint take.
 
   It takes a batch of one seed for each number of rows, and the numbers of seeds
-  that are trained at once. It predicts dev rows of `task`.
+  that are trained at once. It predicts dev rows of the first task.
 
   Returns:
     `step`: `KxB` -> seconds of a training step; `start`: seconds to make a
@@ -133,7 +132,7 @@ def measure(
   for _ in range(2):
     state, start_seconds = _timed(start)
     checkpoint = _measure_checkpoint(state, plan.workspace.root)
-    evaluation_batch = _evaluation_seconds(plan, state.params, task)
+    evaluation_batch = _evaluation_seconds(plan, state.params)
   steps = {}
   for count in sorted(seeds):
     states = state
@@ -182,22 +181,29 @@ def _measure_step(
 
 
 def _evaluation_seconds(
-  plan: plan_lib.Plan, params: Mapping[str, object], task: str
+  plan: plan_lib.Plan, params: Mapping[str, object]
 ) -> float:
-  rows = plan.features[task][plan.tasks[task].dev_splits[0]]
+  task = plan.tasks.tasks[0]
+  rows = plan.features[task.name][task.dev_splits[0]]
   packing, counted = plan.config.packing, []
   count = max(4 * len(rows) // evaluation_batches(plan, rows), 1)
   few = np.arange(min(len(rows), count))
-  where = plan.setup.programs, params, rows, plan.tasks.index[task]
+  where = plan.setup.programs, params, rows, 0
   _, seconds = _timed(evaluate.predict, *where, packing, counted.append, few)
   return seconds / len(counted)
 
 
-def evaluation_batches(plan: plan_lib.Plan, rows: shards.Columns) -> int:
-  """Estimates the number of evaluation batches for some rows."""
-  packing, filled = plan.config.packing, len(rows)
+def evaluation_batches(
+  plan: plan_lib.Plan, rows: shards.Columns, count: int | None = None
+) -> int:
+  """Estimates the number of evaluation batches for some rows.
+
+  With `count` they are that many rows of the same mean length.
+  """
+  count = len(rows) if count is None else count
+  packing, filled = plan.config.packing, count
   if packing.enabled:
-    tokens = int(rows.ragged('input_ids')[1][-1])
+    tokens = int(rows.ragged('input_ids')[1][-1]) * count / len(rows)
     filled = max(tokens / packing.row_length, filled / packing.slots)
   size = evaluate.batch_rows(plan.setup.programs, packing)
   return max(int(-(-filled // size)), 1)

@@ -32,17 +32,7 @@ _CHUNK_ROWS = 1024
 
 def compute(plan: plan_lib.Plan) -> None:
   """Computes the baselines that a work directory lacks."""
-  if not plan.config.plan.baselines:
-    return
-  todo = {}
-  for task in plan.tasks.tasks:
-    identity = settings(plan, task) | {
-      f'data.{split}': schema.digest(rows.fingerprint)
-      for split, rows in plan.features[task.name].items()
-      if split != task_lib.UNLABELLED
-    }
-    if plan.workspace.read_baselines(task.name, identity) is None:
-      todo[task.name] = identity
+  todo = find_missing(plan)
   if not todo:
     return
   params = plan.setup.programs.place_encoder(
@@ -52,6 +42,22 @@ def compute(plan: plan_lib.Plan) -> None:
     for name, identity in todo.items():
       _compute_task(plan, plan.tasks[name], params, identity)
       progress.advance(1)
+
+
+def find_missing(plan: plan_lib.Plan) -> dict[str, identity_lib.Identity]:
+  """Returns task -> identity of the baselines that are not computed yet."""
+  if not plan.config.plan.baselines:
+    return {}
+  found = {}
+  for task in plan.tasks.tasks:
+    identity = settings(plan, task) | {
+      f'data.{split}': schema.digest(rows.fingerprint)
+      for split, rows in plan.features[task.name].items()
+      if split != task_lib.UNLABELLED
+    }
+    if plan.workspace.read_baselines(task.name, identity) is None:
+      found[task.name] = identity
+  return found
 
 
 def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:

@@ -140,6 +140,18 @@ class ProbedHeads:
     # Runs of other seeds have the same probes if their rows are the same.
     self._found: dict[object, tuple[np.ndarray, np.ndarray]] = {}
 
+  def key(self, run: runs_lib.Run, task: str) -> object:
+    """Returns a key that is equal for runs with the same probe of a task."""
+    # Random weights differ between seeds.
+    return task, run.fold, None if self._plan.encoder.digest else run.seed
+
+  def choose_rows(
+    self, run: runs_lib.Run, task: task_lib.Task
+  ) -> tuple[shards.Columns, np.ndarray]:
+    """Returns a task's training rows, and the indices of a probe's rows."""
+    rows, among = self._plan.data.labelled_rows(run, task.name)
+    return rows, choose_rows(task, rows, among)
+
   def initial_params(self, run: runs_lib.Run) -> Params:
     """Returns a run's initial parameters, host arrays with stacked layers.
 
@@ -149,8 +161,7 @@ class ProbedHeads:
     params = plan.setup.initial_params(run.seed)
     heads = {name: np.array(table) for name, table in params['heads'].items()}
     for name in run.tasks:
-      # Random weights differ between seeds.
-      key = name, run.fold, None if plan.encoder.digest else run.seed
+      key = self.key(run, name)
       if key not in self._found:
         self._found[key] = self._fit(run, plan.tasks[name], params)
       kernel, bias = self._found[key]
@@ -170,8 +181,7 @@ class ProbedHeads:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the kernel and the bias of a probe; empty if it has no rows."""
     plan = self._plan
-    rows, among = plan.data.labelled_rows(run, task.name)
-    chosen = choose_rows(task, rows, among)
+    rows, chosen = self.choose_rows(run, task)
     if len(chosen) < 2:
       return np.empty(0), np.empty(0)
     encoder = plan.setup.programs.place_encoder(params)

@@ -12,6 +12,7 @@ from bam_jax.data import folds
 from bam_jax.estimate import command as estimate
 from bam_jax.estimate import costs
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import probes
 from bam_jax.experiments import train
 from bam_jax.tasks import demo
 
@@ -102,6 +103,79 @@ def test_a_bucket_that_few_steps_fill_is_compiled_too(plan, told, monkeypatch):
   )
   costs.compile_steps(plan.setup.programs, packing, [16, 24], {8})
   assert asked == [((16, 24, 64), {8})]
+
+
+@pytest.mark.parametrize('seeds', [1, 3], ids=['one-seed', 'two-at-once'])
+@pytest.mark.parametrize('devices', [1, 2])
+def test_steps_of_every_bucket_are_measured(
+  tiny_plan, tmp_path, devices, seeds
+):
+  """A measured step gives its state away, and the next bucket needs one."""
+  plan = tiny_plan(
+    tmp_path,
+    variants=('multi',),
+    seeds=tuple(range(seeds)),
+    **{
+      'mesh.data': devices,
+      'packing.row_buckets': (8, 16),
+      'train.seeds_at_once': 2 if seeds > 1 else 1,
+      'multi.max_steps': 40,
+    },
+  )
+  estimate.estimate(plan)
+  told = json.loads((tmp_path / estimate.FILE).read_text())
+  counts = [1, 2][:seeds]
+  assert sorted(told['measured']['step']) == sorted(
+    f'{count}x{rows}' for count in counts for rows in (8, 16)
+  )
+  assert all(run['seconds'] > 0 for run in told['runs'])
+
+
+def test_rows_that_linear_probes_encode_are_counted(
+  tiny_plan, tmp_path, monkeypatch
+):
+  """Training and dev rows of each missing baseline, and rows of new heads."""
+  plan = tiny_plan(
+    tmp_path,
+    variants=('single', 'multi'),
+    seeds=(0, 1),
+    **{'plan.baselines': True},
+  )
+  train.prepare(plan)
+  monkeypatch.setattr(probes, '_MOST_ROWS', 100)
+  remaining = estimate.count_remaining(plan, plan.runs, plan.runs)
+  dev = {task: _rows(task, 'dev') for task in (_SENTIMENT, _SIMILARITY)}
+  assert estimate.count_probed_rows(plan, remaining) == {
+    task: 100 + count for task, count in dev.items()
+  }
+  config = dataclasses.replace(
+    plan.config,
+    model=dataclasses.replace(plan.config.model, head_init='linear_probe'),
+    plan=dataclasses.replace(plan.config.plan, baselines=False),
+  )
+  plan = dataclasses.replace(plan, config=config)
+  remaining = estimate.count_remaining(plan, plan.runs, plan.runs)
+  # The encoder is random, so each seed has probes of its own, which the
+  # multi-task run shares. Seed 0 of one task has a checkpoint.
+  remaining[0] = dataclasses.replace(remaining[0], done=2)
+  assert estimate.count_probed_rows(plan, remaining[:1]) == {}
+  assert estimate.count_probed_rows(plan, remaining) == {
+    _SENTIMENT: 200, _SIMILARITY: 200
+  }  # fmt: skip
+
+
+def test_baselines_take_time_when_nothing_is_left_to_train(
+  tiny_plan, tmp_path, monkeypatch
+):
+  plan = tiny_plan(tmp_path, variants=('single',), **{'plan.baselines': True})
+  record = {'steps': 4}
+  monkeypatch.setattr(plan_lib.Plan, 'read_record', lambda self, run: record)
+  estimate.estimate(plan)
+  told = json.loads((tmp_path / estimate.FILE).read_text())
+  assert told['runs'] == []
+  assert list(told['linear_probes']) == [_SENTIMENT, _SIMILARITY]
+  assert told['seconds'] == pytest.approx(sum(told['linear_probes'].values()))
+  assert told['seconds'] > 0
 
 
 def test_checkpoints_take_what_is_kept_of_them(plan, told):
