@@ -40,6 +40,9 @@ _MOST_TOKENS = 1 << 24
 _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
 _MOST_WEIGHT = 1e6  # of a task's loss
+# Automatic settings of the packing: rows are multiples of so many tokens, each
+# with so many slots, and an evaluation batch has at most so many of them.
+_BLOCK_TOKENS, _BLOCK_SLOTS, _EVAL_BLOCKS = 128, 16, 64
 _GRID_FIELDS = tuple(f.name for f in dataclasses.fields(fields.SearchGrid))
 
 # The entry of `sampling.loss_weights` for tasks that are not given a factor.
@@ -121,13 +124,48 @@ def _make_group(
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   """Checks a ConfigDict and returns it as a frozen `Config`.
 
+  Zeros in `config.packing` are replaced by the values that they stand for.
+
   Raises:
     errors.UserError: a field is unknown, or a value has the wrong type, is out
       of range or contradicts another field.
   """
   result = schema.build(Config(), config.to_dict(), 'config')
+  result = dataclasses.replace(result, packing=_resolve_packing(result))
   errors.raise_first(_find_mistakes(result))
   return result
+
+
+def default_values() -> dict[str, object]:
+  """Returns each field's default by dotted name, as `from_config_dict` does."""
+  config = Config()
+  config = dataclasses.replace(config, packing=_resolve_packing(config))
+  return schema.flatten(config)
+
+
+def _resolve_packing(config: Config) -> PackingConfig:
+  """Replaces the zeros in `config.packing` by the values they stand for.
+
+  A row holds any text of `data.max_length` tokens, also one that is predicted
+  later. Longer rows have more slots, so that short examples fill them too, and
+  an evaluation batch has fewer rows, so that it needs about the same memory.
+
+  >>> packing = _resolve_packing(Config(data=DataConfig(max_length=512)))
+  >>> packing.row_length, packing.slots, packing.eval_rows
+  (512, 64, 16)
+  """
+  packing = config.packing
+  blocks = -(-config.data.max_length // _BLOCK_TOKENS)
+  row_length = packing.row_length or blocks * _BLOCK_TOKENS
+  # A given row length has 16 slots, as in work directories from before.
+  slots = _BLOCK_SLOTS * (1 if packing.row_length else blocks)
+  eval_rows = _EVAL_BLOCKS * _BLOCK_TOKENS // row_length
+  return dataclasses.replace(
+    packing,
+    row_length=row_length,
+    slots=packing.slots or slots,
+    eval_rows=packing.eval_rows or min(max(eval_rows, 1), _EVAL_BLOCKS),
+  )
 
 
 def seeds_of_shard(config: Config) -> tuple[int, ...]:
@@ -270,7 +308,8 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   if config.data.max_length > packing.row_length:
     yield (
       f'config.data.max_length={config.data.max_length} is over'
-      f' config.packing.row_length={packing.row_length}; raise the latter'
+      f' config.packing.row_length={packing.row_length}; raise the latter, or'
+      ' remove it, as rows are as long as needed by default'
     )
   if tuple(sorted({*packing.row_buckets})) != packing.row_buckets:
     yield f'config.packing.row_buckets={packing.row_buckets} must ascend'

@@ -164,12 +164,27 @@ class PackingConfig:
   """How examples are packed into the rows of a batch."""
 
   enabled: bool = field(True, 'several examples per row; else one')
-  row_length: int = field(128, 'tokens per row', 8, _MOST_TOKENS)
-  slots: int = field(16, 'most examples per row', 1, 1 << 12)
+  row_length: int = field(
+    0,
+    'tokens per row; 0: data.max_length, rounded up to a multiple of 128',
+    0,
+    _MOST_TOKENS,
+  )
+  slots: int = field(
+    0,
+    'most examples per row; 0: 16 per 128 tokens, or 16 if row_length is given',
+    0,
+    1 << 12,
+  )
   row_buckets: tuple[int, ...] = field(
     (), 'allowed row counts, ascending; empty: from the data', 1, 1 << 20, 100
   )
-  eval_rows: int = field(64, 'rows of an evaluation batch', 1, 1 << 20)
+  eval_rows: int = field(
+    0,
+    'rows of an evaluation batch; 0: 64, or fewer with 8,192 tokens in all',
+    0,
+    1 << 20,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -124,10 +124,10 @@ def test_defaults_are_the_papers():
     ('tasks', (), r'config\.tasks is empty; give at least one'),
     ('seeds', (1, 1), r'config\.seeds: \(1, 1\) has a value twice'),
     (
-      'data.max_length',
-      256,
-      r'config\.data\.max_length=256 is over config\.packing\.row_length'
-      r'=128; raise the latter',
+      'packing.row_length',
+      64,
+      r'config\.data\.max_length=128 is over config\.packing\.row_length'
+      r'=64; raise the latter, or remove it',
     ),
     (
       'data.swap',
@@ -434,6 +434,37 @@ def test_fingerprint_ignores_what_no_run_depends_on():
 
 def _fingerprint(config):
   return config_lib.fingerprint_values(config_lib.from_config_dict(config))
+
+
+@pytest.mark.parametrize(
+  ('max_length', 'given', 'resolved'),
+  [
+    (8, {}, (128, 16, 64)),
+    (128, {}, (128, 16, 64)),
+    (129, {}, (256, 32, 32)),
+    (384, {}, (384, 48, 21)),
+    (512, {}, (512, 64, 16)),
+    (1 << 16, {}, (1 << 16, 8192, 1)),
+    (64, {'row_length': 64}, (64, 16, 64)),
+    (384, {'row_length': 400}, (400, 16, 20)),
+    (512, {'slots': 8, 'eval_rows': 3}, (512, 8, 3)),
+  ],
+)
+def test_rows_are_as_long_as_the_longest_example(max_length, given, resolved):
+  config = _valid()
+  config.data.max_length = max_length
+  config.packing.update(given)
+  packing = config_lib.from_config_dict(config).packing
+  found = packing.row_length, packing.slots, packing.eval_rows
+  assert found == resolved
+
+
+def test_automatic_packing_is_what_earlier_runs_recorded():
+  """Work directories from before it was automatic stay valid."""
+  values = config_lib.default_values()
+  for key, value in {'row_length': 128, 'slots': 16}.items():
+    assert _fingerprint(_valid())[f'packing.{key}'] == value
+    assert values[f'packing.{key}'] == value
 
 
 def test_nothing_is_chosen_on_the_seeds_that_are_reported():

@@ -98,11 +98,12 @@ def choose_buckets(
   largest: int,
   most: int = 6,
   least_saving: float = 0.02,
+  multiple: int = 4,
 ) -> tuple[int, ...]:
   """Chooses a few batch sizes, in rows, that need little padding.
 
   Each bucket is a program to compile, and a batch is padded to the next bucket.
-  Dynamic programming over multiples of four finds the best choice of each size.
+  Dynamic programming over the multiples finds the best choice of each size.
 
   >>> choose_buckets({8: 100.0, 29: 50.0, 32: 50.0}, largest=33)
   (8, 32, 36)
@@ -112,11 +113,12 @@ def choose_buckets(
     largest: number of rows that the last bucket must hold.
     most: maximum number of buckets.
     least_saving: share of the rows that one more bucket must save, 0-1.
+    multiple: each bucket is a multiple of it.
   """
   weights = Counter()
   for rows, count in steps.items():
-    weights[-(-rows // 4) * 4] += count
-  weights[-(-largest // 4) * 4] += 0
+    weights[-(-rows // multiple) * multiple] += count
+  weights[-(-largest // multiple) * multiple] += 0
   sizes = sorted(weights)
   # For the first i sizes: the fewest rows, padding included, and the buckets.
   best = [(0.0, ())] + [(math.inf, ())] * len(sizes)

@@ -13,6 +13,9 @@ from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.tasks import task as task_lib
 
+# Share of a split's rows that are cut, above which a warning says so.
+MANY_CUT = 0.1
+
 
 def feature_fields(task: task_lib.Task) -> tuple[shards.Field, ...]:
   """Returns the fields that are stored for each example of a task."""
@@ -47,6 +50,7 @@ def prepare(
     'swap': swap,
   }
   fields = feature_fields(task)
+  cut: set[str] = set()
   if not shards.exists(directory):
     source = sources.Source(task, split, data)
     if name := source.ignored_label():
@@ -56,7 +60,10 @@ def prepare(
         name,
       )
     examples = sources.read(task, split, data)
-    rows = features.featurize(examples, task, tokenizer, data.max_length, swap)
+    rows = features.featurize(
+      *(examples, task, tokenizer, data.max_length, swap),
+      on_cut=lambda uid: cut.add(task_lib.example_uid(uid)),
+    )
     shards.write(
       directory,
       fields,
@@ -67,6 +74,14 @@ def prepare(
     )
   columns = shards.open(directory, fields, fingerprint)
   _check_tokens(columns, tokenizer.vocab_size, data.max_length, directory)
+  if cut and split == task.train_split:
+    count = len(set(map(task_lib.example_uid, columns.uids)))
+    if len(cut) > MANY_CUT * count:
+      logging.warning(
+        '%s: %.0f%% of %s training rows are cut at config.data.max_length=%d;'
+        ' raise it if the encoder has more positions',
+        *(task.name, 100 * len(cut) / count, f'{count:,}', data.max_length),
+      )
   return columns
 
 

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from bam_jax import errors
+from bam_jax.data import prepare
 from bam_jax.doctor import findings
 from bam_jax.doctor import rows as rows_lib
 
 # Rows that are tokenised, evenly over the split; all of a smaller one.
 SAMPLE = 20_000
-# Share of the rows; BERT's 128 tokens cut 5% of RTE's.
-_MANY_CUT = 0.1
 # A row is probably several rows if it has this many characters, and this many
 # times the 99th percentile.
 _LONG_CHARACTERS, _LONG_TIMES = 5000, 10
@@ -84,12 +83,12 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     )
   if len(is_cut):
     yield rows.find(
-      'warning' if lengths.rows_cut > _MANY_CUT else 'note',
+      'warning' if lengths.rows_cut > prepare.MANY_CUT else 'note',
       'truncation',
       f'{lengths.rows_cut:.2%} of {len(sample):,} rows have more than'
       f' {rows.max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are'
       ' cut',
-      'raise config.data.max_length and config.packing.row_length',
+      'raise config.data.max_length',
       len(is_cut),
       rows.place_names(is_cut),
     )

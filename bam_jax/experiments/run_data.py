@@ -24,6 +24,9 @@ from bam_jax.training import spec as spec_lib
 _MAX_EXAMPLES = 2**31 - 1
 # Steps of a run whose rows are counted to choose its row buckets.
 _SAMPLED_STEPS = 64
+# Row buckets are multiples of four rows, or, to pad little where rows are long,
+# of the fewest rows that hold this many tokens.
+_BUCKET_TOKENS = 512
 # Lower bound of the loss that divides the loss of a task with `auto`.
 _LEAST_LOSS = 1e-3
 
@@ -192,9 +195,9 @@ class PlanData:
         steps[rows] += spec.num_steps / len(sampled)
       all_steps = similar[key] * spec.num_steps
       largest = max(largest, packing_lib.most_rows(filled, all_steps))
-    return dataclasses.replace(
-      packing, row_buckets=packing_lib.choose_buckets(steps, largest)
-    )
+    multiple = min(4, -(-_BUCKET_TOKENS // packing.row_length))
+    buckets = packing_lib.choose_buckets(steps, largest, multiple=multiple)
+    return dataclasses.replace(packing, row_buckets=buckets)
 
   def _learnt_rows(self, run: runs_lib.Run, task: str) -> list[shards.Columns]:
     return [self.features[task][s] for s in self.learnt_splits(run, task)]

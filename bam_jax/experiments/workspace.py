@@ -269,5 +269,5 @@ def differences(
 
 def defaults() -> dict[str, object]:
   """Returns the default of each configuration field, by its key in records."""
-  fields = schema.flatten(config_lib.Config())
+  fields = config_lib.default_values()
   return {f'config.{key}': value for key, value in fields.items()}

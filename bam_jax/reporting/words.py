@@ -349,7 +349,7 @@ def pair_title(table: Mapping[str, object]) -> str:
 
 def changed(config: config_lib.Config) -> dict[str, object]:
   """Returns the configuration fields that differ from their defaults."""
-  default = schema.flatten(config_lib.Config())
+  default = config_lib.default_values()
   return {
     key: value
     for key, value in schema.flatten(config).items()

@@ -138,6 +138,14 @@ def test_a_bucket_that_saves_little_is_not_chosen():
   assert packing.choose_buckets({40: 100.0, 8: 100.0}, 42) == (8, 40, 44)
 
 
+@pytest.mark.parametrize(
+  ('multiple', 'chosen'), [(1, (2, 5)), (2, (2, 6)), (4, (4, 8))]
+)
+def test_buckets_are_multiples(multiple, chosen):
+  steps = {2: 50.0, 5: 50.0}
+  assert packing.choose_buckets(steps, 5, multiple=multiple) == chosen
+
+
 def test_the_fullest_step_is_foreseen():
   """Oracle: what 64 of 5,000 steps say of the fullest, over 200 trials."""
   rng = np.random.default_rng(0)

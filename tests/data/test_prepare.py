@@ -1,4 +1,7 @@
-"""Features of a stranger's that say they are of these rows and are not."""
+"""Features that were cut, and a stranger's that are not of these rows."""
+
+import dataclasses
+import logging
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from bam_jax.data import features
 from bam_jax.data import prepare
 from bam_jax.data import shards
 from bam_jax.tasks import demo
+from bam_jax.tasks import task as task_lib
 
 _TASK = demo.TASKS['demo_sentiment']
 _DATA = config_lib.DataConfig(max_length=16)
@@ -48,3 +52,31 @@ def test_rows_that_no_tokenizer_makes_are_refused(tmp_path, change):
   )
   with pytest.raises(errors.UserError, match=r'set: a row is not 1 to'):
     _prepare(tmp_path / 'set')
+
+
+@pytest.mark.parametrize(
+  ('cut', 'swap'), [(41, False), (41, True), (10, False)]
+)
+def test_many_cut_rows_are_warned_of_once(tmp_path, caplog, cut, swap):
+  labels = _TASK.labels
+  lines = [
+    f'{"good " * (20 if i < cut else 2)}\tsmall\t{labels[i % 2]}'
+    for i in range(100)
+  ]
+  (tmp_path / 'train.tsv').write_text('\n'.join(['a\tb\tlabel', *lines]) + '\n')
+  table = task_lib.Table('train.tsv', text=('a', 'b'), label='label')
+  task = dataclasses.replace(_TASK, name='pairs', tables={'train': table})
+  data = config_lib.DataConfig(
+    dir=str(tmp_path), max_length=16, swap=('pairs',) if swap else ()
+  )
+  tokenizer = features.Tokenizer.from_vocab(demo.vocabulary(), True)
+  for _ in range(2):  # The second call finds the features.
+    prepare.prepare(task, 'train', data, tokenizer, tmp_path / 'features')
+  warnings = [
+    r.getMessage() for r in caplog.records if r.levelno > logging.INFO
+  ]
+  expected = (
+    'pairs: 41% of 100 training rows are cut at config.data.max_length=16;'
+    ' raise it if the encoder has more positions'
+  )
+  assert warnings == ([expected] if cut > 10 else [])

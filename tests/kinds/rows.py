@@ -12,32 +12,40 @@ _THINGS = ('car', 'boat', 'house', 'church', 'soup')
 _MOODS = {'joy': 'lovely', 'anger': 'nasty', 'fear': 'horrible'}
 
 
-def write(folder: Path) -> None:
-  """Writes every file that `tests.configs.kinds` names."""
+def write(folder: Path, times: int = 1) -> None:
+  """Writes every file that `tests.configs.kinds` names.
+
+  `times` is a factor of the lengths of the long texts.
+  """
   for split, size in _SIZES.items():
     rng = np.random.default_rng(list(_SIZES).index(split))
     for name, make in _FILES.items():
       path = folder / name.format(split)
       path.parent.mkdir(exist_ok=True)
-      path.write_text(make(rng, size, split != 'test'))
+      path.write_text(make(rng, size, split != 'test', times))
 
 
-def _moods(rng: np.random.Generator, size: int, labelled: bool) -> str:
+def _moods(
+  rng: np.random.Generator, size: int, labelled: bool, times: int
+) -> str:
   lines = []
   for _ in range(size):
     chosen = [mood for mood in _MOODS if rng.integers(2)]
     words = [_MOODS[mood] for mood in chosen]
-    row = {'text': f'the {rng.choice(_THINGS)} was {" and ".join(words)} .'}
+    text = f'the {rng.choice(_THINGS)} was {" and ".join(words)} .'
+    row = {'text': ' '.join([text] * times)}
     lines.append(json.dumps(row | ({'moods': chosen} if labelled else {})))
   return '\n'.join(lines) + '\n'
 
 
-def _names(rng: np.random.Generator, size: int, labelled: bool) -> str:
+def _names(
+  rng: np.random.Generator, size: int, labelled: bool, times: int
+) -> str:
   """Sentences of one word up to more than a window holds."""
   blocks = ['-DOCSTART- O\n'] if labelled else []
   for number in range(size):
     words = []
-    for _ in range(1 + 9 * (number % 7 == 3) + number % 2):
+    for _ in range(1 + 9 * times * (number % 7 == 3) + number % 2):
       words += [('the', 'O'), (rng.choice(_PEOPLE), 'B-PER')]
       words += [('Smith', 'I-PER')] * rng.integers(2)
       words += [('bought', 'O'), ('a', 'O'), (rng.choice(_THINGS), 'B-OBJ')]
@@ -46,12 +54,14 @@ def _names(rng: np.random.Generator, size: int, labelled: bool) -> str:
   return '\n'.join(blocks)
 
 
-def _answers(rng: np.random.Generator, size: int, labelled: bool) -> str:
+def _answers(
+  rng: np.random.Generator, size: int, labelled: bool, times: int
+) -> str:
   """SQuAD 2.0; two questions about each context, of one to many windows."""
   paragraphs = []
   for number in range(size // 2):
     sentences = []
-    for _ in range(1 + 8 * (number % 4 == 1)):
+    for _ in range(1 + 8 * times * (number % 4 == 1)):
       person, thing = rng.choice(_PEOPLE), rng.choice(_THINGS)
       sentences.append(f'the {person} bought a {thing} .')
     context = '  '.join(sentences)
