@@ -1,9 +1,10 @@
 """Self-attention within the segments of packed rows.
 
 `attention_head` is applied to all heads of all rows by a Triton kernel on
-NVIDIA GPUs, a Mosaic kernel on TPUs, and `vmap` elsewhere. In the kernels the
-[L, L] probabilities never leave the chip. All have the same dropout mask, which
-library kernels (cuDNN, splash) lack.
+NVIDIA GPUs, a Mosaic kernel on TPUs, and `vmap` elsewhere; long rows on NVIDIA
+GPUs go through `flash_attention`. In the kernels the probabilities never leave
+the chip. All have the same dropout mask, which library kernels (cuDNN, splash)
+lack.
 """
 
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 
 from bam_jax.modeling import attention_head
 from bam_jax.modeling import family
+from bam_jax.modeling import flash_attention
 from bam_jax.modeling import kernels
 
 # The [L, L] arrays of a head must fit into the registers of a GPU's block. With
@@ -66,24 +68,36 @@ def _attend(options, first, qkv, segment_ids, bias, words):
 
   `first`, [1] uint32, is the number of the first row in the whole batch.
   """
-  (contexts,) = _over_heads(
-    attention_head.forward, options, (qkv,), segment_ids, first, bias, words
-  )
-  return contexts
+  arrays = flash_attention.Arrays(first, qkv, segment_ids, bias, words)
+  return _attend_forward(options, *arrays)[0]
 
 
 def _attend_forward(options, *arrays):
-  return _attend(options, *arrays), arrays
+  arrays = flash_attention.Arrays(*arrays)
+  first, qkv, segment_ids, bias, words = arrays
+  if _is_tiled(options, qkv):
+    contexts, log_sums = flash_attention.forward(options[0], arrays)
+    return contexts, (arrays, (contexts, log_sums))
+  (contexts,) = _over_heads(
+    attention_head.forward, options, (qkv,), segment_ids, first, bias, words
+  )
+  return contexts, (arrays, ())
 
 
 def _attend_backward(options, saved, gradient):
   # The probabilities are computed again: cheaper than to keep them.
-  first, qkv, *rest = saved
-  segment_ids, bias, words = rest
-  arrays = qkv, gradient
-  of_qkv, sums = _over_heads(
-    attention_head.backward, options, arrays, segment_ids, first, bias, words
-  )
+  arrays, results = saved
+  first, qkv, segment_ids, bias, words = arrays
+  if _is_tiled(options, qkv):
+    of_qkv, sums = flash_attention.backward(
+      options[0], arrays, *results, gradient
+    )
+    sums = sums.reshape(-1, *bias.shape)
+  else:
+    inputs = qkv, gradient
+    of_qkv, sums = _over_heads(
+      attention_head.backward, options, inputs, segment_ids, first, bias, words
+    )
   # Summed before anything is done with it: else XLA sums where it is used.
   of_bias = jax.lax.optimization_barrier(jnp.sum(sums, axis=0))
   return None, of_qkv, None, of_bias.astype(bias.dtype), None
@@ -112,40 +126,44 @@ def _over_heads(
     wide = tuple(x.astype(jnp.float32) for x in arrays)
     result, *sums = _over_heads(function, options, wide, *rest)
     return (result.astype(dtype), *sums)
-  length, _, _, head_size = arrays[0].shape[1:]
+  length = arrays[0].shape[1]
   way = _by_vmap
   # An exported program's length is a symbol, which supports no comparison.
-  if platform and length <= _LONGEST_ROW:
-    sides = length, head_size
-    if platform == 'tpu' and length % 8 == 0:
-      way = _by_mosaic
-    is_power = all(side.bit_count() == 1 for side in sides)
-    if platform == 'cuda' and is_power and min(sides) >= _SHORTEST:
-      way = _by_triton
+  if platform == 'tpu' and length <= _LONGEST_ROW and length % 8 == 0:
+    way = _by_mosaic
+  if platform == 'cuda' and _is_one_block(arrays[0]):
+    way = _by_triton
   return way(function, rate, arrays, *rest)
 
 
-def _first(
-  row: jax.Array, head: jax.Array | int, num_heads: int, length: int
-) -> jax.Array:
-  """Returns the flat index of a head's first probability in [B, H, L, L]."""
-  number = row * jnp.uint32(num_heads) + jnp.asarray(head).astype(jnp.uint32)
-  return number * jnp.uint32(length * length)
+def _is_one_block(qkv: jax.Array) -> bool:
+  """Whether a GPU's block takes all keys of a row at once."""
+  sides = qkv.shape[1], qkv.shape[4]
+  is_power = all(side.bit_count() == 1 for side in sides)
+  return is_power and min(sides) >= _SHORTEST and sides[0] <= _LONGEST_ROW
 
 
-def _with_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-  return (x.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
+def _is_tiled(options: tuple[float, str], qkv: jax.Array) -> bool:
+  """Whether `flash_attention` is used: where no block takes all keys."""
+  if options[1] != 'cuda' or _is_one_block(qkv):
+    return False
+  return flash_attention.supports(qkv.shape[1], qkv.shape[4])
 
 
 def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
   qkv, *others = arrays
   _, length, _, num_heads, _ = qkv.shape
-  qkv = _with_bias(qkv, bias[None, None])
+  qkv = attention_head.add_bias(qkv, bias[None, None])
 
   def head(number, inputs, segments, row):
-    place = _first(row, number, num_heads, length)
+    place = attention_head.first_index(row, number, num_heads, length)
     tile = attention_head.Tile(
-      segments[:, None], segments[None], rate, tuple(words), place
+      segments[:, None],
+      segments[None],
+      rate,
+      tuple(words),
+      place,
+      (length, 1),
     )
     return function(tile, *inputs)
 
@@ -177,14 +195,14 @@ def _by_triton(
     start = pl.program_id(2) * queries
     some, every = pl.ds(start, queries), pl.ds(0, length)
     inputs = tuple(
-      _with_bias(
+      attention_head.add_bias(
         array_refs[0][row, places, part, head, :], bias_ref[part, head, :][None]
       )
       for part, places in enumerate((some, every, every))
     )
     if backward:
       inputs += (array_refs[1][row, :, head, :],)
-    place = _first(
+    place = attention_head.first_index(
       first_ref[0] + row.astype(jnp.uint32), head, num_heads, length
     )
     tile = attention_head.Tile(
@@ -193,6 +211,7 @@ def _by_triton(
       rate,
       (words_ref[0], words_ref[1]),
       place + start.astype(jnp.uint32) * jnp.uint32(length),
+      (length, 1),
     )
     outputs = function(tile, *inputs)
     for part, output in enumerate(outputs):
@@ -239,14 +258,14 @@ def _by_mosaic(
         pl.ds(part * width + head * head_size, head_size) for part in range(3)
       ]
       inputs = tuple(
-        _with_bias(array_refs[0][0, :, place], bias_ref[:, place])
+        attention_head.add_bias(array_refs[0][0, :, place], bias_ref[:, place])
         for place in places
       )
       if backward:
         inputs += (array_refs[1][0, :, places[0]],)
-      start = _first(row, head, num_heads, length)
+      start = attention_head.first_index(row, head, num_heads, length)
       tile = attention_head.Tile(
-        queries_ref[0], keys_ref[0], rate, words, start
+        queries_ref[0], keys_ref[0], rate, words, start, (length, 1)
       )
       outputs = function(tile, *inputs)
       for place, output in zip(places, outputs):

@@ -12,30 +12,34 @@ import jax.numpy as jnp
 from bam_jax.modeling import dropout
 
 # Half of the lowest float, which stays finite when it is scaled.
-_LOWEST = float(jnp.finfo(jnp.float32).min) / 2
+LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
 class Tile(NamedTuple):
-  """The masks of a head's attention, for n queries and all L keys.
+  """The masks of a part [n, m] of a head's attention.
 
   Attributes:
-    query_segments: [n, 1] int32.
-    key_segments: [1, L] int32.
+    row_segments: [n, 1] int32, of the queries; of the keys if the part is
+      transposed.
+    column_segments: [1, m] int32, of the keys, or of the queries.
     rate: dropout rate, 0 to below 1.
     words: two uint32 of the dropout mask.
     first: uint32 flat index of the tile in [B, H, L, L]; it may wrap around.
+    strides: of the tile's rows and columns in that array, (L, 1); transposed
+      (1, L).
   """
 
-  query_segments: jax.Array
-  key_segments: jax.Array
+  row_segments: jax.Array
+  column_segments: jax.Array
   rate: float
   words: tuple[jax.Array, jax.Array]
   first: jax.Array
+  strides: tuple[int, int]
 
   def mask(self, logits: jax.Array) -> jax.Array:
     """Replaces logits of other segments and of padding by -1.7e38."""
-    segments = jnp.where(self.query_segments == 0, -1, self.query_segments)
-    return jnp.where(segments == self.key_segments, logits, _LOWEST)
+    segments = jnp.where(self.row_segments == 0, -1, self.row_segments)
+    return jnp.where(segments == self.column_segments, logits, LOWEST)
 
   def sign(self, x: jax.Array) -> jax.Array:
     """Negates the numbers that dropout will set to zero; all are positive.
@@ -45,9 +49,22 @@ class Tile(NamedTuple):
     if self.rate == 0:
       return x
     kept = dropout.keep_tile(
-      self.words, self.rate, self.first, x.shape, x.shape[1]
+      self.words, self.rate, self.first, x.shape, self.strides
     )
     return jnp.where(kept, x, -x)
+
+
+def first_index(
+  row: jax.Array, head: jax.Array | int, num_heads: int, length: int
+) -> jax.Array:
+  """Returns the flat index of a head's first probability in [B, H, L, L]."""
+  number = row * jnp.uint32(num_heads) + jnp.asarray(head).astype(jnp.uint32)
+  return number * jnp.uint32(length * length)
+
+
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+  """Adds in float32; returns the type of `x`."""
+  return (x.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
 def forward(
@@ -59,7 +76,7 @@ def forward(
   """
   weights, inverse = _softmax(tile, q, k)
   dropped = jnp.maximum(tile.sign(weights), 0).astype(v.dtype)
-  contexts = _product(dropped, v, (1, 0))
+  contexts = product(dropped, v, (1, 0))
   return (contexts * (inverse * (1 / (1 - tile.rate))),)
 
 
@@ -72,11 +89,11 @@ def backward(
   dropped = jnp.maximum(probs, 0).astype(v.dtype)
   # The widest operands are on the right: on the left, Triton transposes them by
   # computing them twice.
-  of_v = _product(gradient, dropped, (0, 0)).T
-  of_probs = jnp.where(probs > 0, _product(gradient, v, (1, 1)), 0)
+  of_v = product(gradient, dropped, (0, 0)).T
+  of_probs = jnp.where(probs > 0, product(gradient, v, (1, 1)), 0)
   mean = jnp.sum(probs * of_probs, axis=1, keepdims=True)
   of_logits = (jnp.abs(probs) * (of_probs - mean)).astype(q.dtype)
-  of_q, of_k = _product(of_logits, k, (1, 0)), _product(q, of_logits, (0, 0)).T
+  of_q, of_k = product(of_logits, k, (1, 0)), product(q, of_logits, (0, 0)).T
   kept = 1 / (1 - tile.rate)
   scale = kept * q.shape[-1] ** -0.5
   return of_q * scale, of_k * scale, of_v * kept
@@ -89,17 +106,17 @@ def _softmax(
 
   Both are 0 for a query that sees no key.
   """
-  logits = tile.mask(_product(q, k, (1, 1)))
+  logits = tile.mask(product(q, k, (1, 1)))
   highest = jnp.max(logits, axis=1, keepdims=True)
   # Above masked logits, so that a query that sees no key has zero weights.
-  highest = jnp.maximum(highest, _LOWEST / 2)
+  highest = jnp.maximum(highest, LOWEST / 2)
   scale = q.shape[-1] ** -0.5 * math.log2(math.e)
   weights = jnp.exp2(logits * scale - highest * scale)
   total = jnp.sum(weights, axis=1, keepdims=True)
   return weights, jnp.where(total == 0, 0, 1 / total)
 
 
-def _product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
+def product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
   """Multiplies matrices over one axis of each, summing in float32."""
   return jax.lax.dot_general(
     a,

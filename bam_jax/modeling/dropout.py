@@ -66,7 +66,7 @@ def keep_tile(
   rate: float,
   first: jax.Array,
   shape: tuple[int, int],
-  stride: int,
+  strides: tuple[int, int],
 ) -> jax.Array:
   """Returns a part [n, m] of the mask of a larger array.
 
@@ -75,12 +75,15 @@ def keep_tile(
     rate: share of elements dropped, 0 to below 1.
     first: uint32 flat index of the part's first element; it may wrap around.
     shape: (n, m).
-    stride: number of elements from one row of the part to the next.
+    strides: number of elements from one row of the part to the next, and from
+      one column to the next.
   """
   height, width = shape
   rows = jax.lax.broadcasted_iota(jnp.uint32, (height, 1), 0)
   columns = jax.lax.broadcasted_iota(jnp.uint32, (1, width), 1)
-  return keep(words, rate, first + rows * jnp.uint32(stride), columns)
+  rows *= jnp.uint32(strides[0])
+  columns *= jnp.uint32(strides[1])
+  return keep(words, rate, first + rows, columns)
 
 
 def keep_mask(

@@ -42,7 +42,7 @@ class Tile(NamedTuple):
     if rate == 0:
       return None
     first = self.first * jnp.uint32(self.size)
-    return dropout.keep_tile(self.words, rate, first, shape, self.size)
+    return dropout.keep_tile(self.words, rate, first, shape, (self.size, 1))
 
 
 class TokenFunction(NamedTuple):

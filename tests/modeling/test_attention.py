@@ -14,6 +14,7 @@ from bam_jax.modeling import attention
 from bam_jax.modeling import attention_head
 from bam_jax.modeling import dropout
 from bam_jax.modeling import family
+from bam_jax.modeling import flash_attention
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [3, 0, 3, 1, 0, 0]], np.int32)
 WORDS = jax.random.bits(jax.random.key(7), (2,))
@@ -197,21 +198,28 @@ def test_kernels_under_vmap_equal_a_loop(way):
     (128, 64, {'cuda', 'tpu'}),
     (48, 32, {'tpu'}),  # 48 is no power of two, which Triton needs
     (128, 8, {'tpu'}),
-    (256, 64, set()),
+    (128, 96, {'cuda', 'tpu'}),  # in tiles, by padding heads to 128
+    (512, 64, {'cuda'}),  # in tiles
+    (96, 64, {'tpu'}),  # 96 tokens fill no tiles of 64
+    (520, 64, set()),
   ],
 )
 def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
   qkv = jax.ShapeDtypeStruct((2, length, 3, 2, size), jnp.bfloat16)
   segment_ids = jax.ShapeDtypeStruct((2, length), jnp.int32)
   called = set()
-  for platform, name in (('cuda', '_by_triton'), ('tpu', '_by_mosaic')):
-    original = getattr(attention, name)
+  for platform, module, name in (
+    ('cuda', attention, '_by_triton'),
+    ('cuda', flash_attention, 'forward'),
+    ('tpu', attention, '_by_mosaic'),
+  ):
+    original = getattr(module, name)
 
     def spy(*args, platform=platform, original=original):
       called.add(platform)
       return original(*args)
 
-    monkeypatch.setattr(attention, name, spy)
+    monkeypatch.setattr(module, name, spy)
   bias = jax.ShapeDtypeStruct(qkv.shape[2:], jnp.bfloat16)
   for platform in ('cuda', 'tpu', ''):
     called.clear()

@@ -1,0 +1,380 @@
+"""Self-attention of long packed rows in tiles, by Triton kernels.
+
+FlashAttention (Dao et al. 2022, arXiv:2205.14135; loops as in
+FlashAttention-2, Dao 2023, arXiv:2307.08691): a block of the GPU holds one tile
+of queries and visits the keys tile by tile with a running softmax, so no array
+of L x L numbers exists. Tiles of other segments are skipped: the cost grows
+with the segments, not with the row's square. The backward pass computes the
+probabilities again. It has no atomic additions, so reruns are bit-equal.
+"""
+
+from collections.abc import Callable
+import math
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as pltriton
+import jax.numpy as jnp
+
+from bam_jax.modeling import attention_head
+
+# To be tuned on a GPU. A block's arrays must fit into its registers: larger
+# tiles need more warps, as wide heads do.
+TILE = 64  # queries, and keys
+_WARPS, _WARPS_WIDE = 4, 8
+_WIDE = 64  # numbers of a head; wider ones take more warps
+
+# Triton multiplies matrices whose sides are powers of two from 16 on.
+_NARROWEST, _WIDEST = 16, 128
+
+_PRODUCT, _WITH_TRANSPOSED = (1, 0), (1, 1)  # axes of `attention_head.product`
+
+
+class Arrays(NamedTuple):
+  """What attention is computed from.
+
+  Attributes:
+    first: [1] uint32, number of the first row in the whole batch.
+    qkv: [B, L, 3, H, hd] queries, keys and values without their bias.
+    segment_ids: [B, L] int32; 0 marks padding.
+    bias: [3, H, hd].
+    words: [2] uint32 of the dropout mask.
+  """
+
+  first: jax.Array
+  qkv: jax.Array
+  segment_ids: jax.Array
+  bias: jax.Array
+  words: jax.Array
+
+
+def supports(length: int, head_size: int) -> bool:
+  """Whether the kernels take rows of this length and heads of this size."""
+  return length % TILE == 0 and _NARROWEST <= head_size <= _WIDEST
+
+
+def forward(
+  rate: float, arrays: Arrays, interpret: bool = False
+) -> tuple[jax.Array, jax.Array]:
+  """Computes attention within the segments of rows, for all heads.
+
+  Args:
+    rate: dropout rate, 0 to below 1.
+    arrays: of B rows of L tokens.
+    interpret: runs in Pallas's interpreter, on any device.
+
+  Returns:
+    [B, L, H, hd] contexts; and [B, H, L] float32, the binary logarithm of each
+    query's sum of 2^(logit log2(e)), 0 if it sees no key.
+  """
+  size, length, _, num_heads, head_size = arrays.qkv.shape
+  width = pl.next_power_of_2(head_size)
+  contexts = jax.ShapeDtypeStruct(
+    (size, length, num_heads, head_size), arrays.qkv.dtype
+  )
+  log_sums = jax.ShapeDtypeStruct((size, num_heads, length), jnp.float32)
+  return _call(
+    _forward_kernel,
+    rate,
+    arrays,
+    (),
+    (
+      (contexts, _block((None, TILE, None, width), 'bth0')),
+      (log_sums, _block((None, None, TILE), 'bht')),
+    ),
+    interpret,
+  )
+
+
+def backward(
+  rate: float,
+  arrays: Arrays,
+  contexts: jax.Array,
+  log_sums: jax.Array,
+  gradient: jax.Array,
+  interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+  """Computes the gradient of `qkv`, and its sums over the tokens of each tile.
+
+  Args:
+    rate: dropout rate, 0 to below 1.
+    arrays: of B rows of L tokens.
+    contexts: [B, L, H, hd], from `forward`.
+    log_sums: [B, H, L], from `forward`.
+    gradient: [B, L, H, hd] of the contexts.
+    interpret: runs in Pallas's interpreter, on any device.
+
+  Returns:
+    [B, L, 3, H, hd] in the type of `qkv`, and [B, L / TILE, 3, H, hd] float32.
+  """
+  size, length, *heads = arrays.qkv.shape
+  width = pl.next_power_of_2(heads[-1])
+  # Of each query: the sum of probability times its gradient, which equals
+  # that of context times gradient (FlashAttention, appendix B.2).
+  means = gradient.astype(jnp.float32) * contexts.astype(jnp.float32)
+  means = jnp.swapaxes(jnp.sum(means, axis=-1) * (1 - rate), 1, 2)
+  row = _block((None, None, length), 'bh0')
+  sums = jax.ShapeDtypeStruct((size, length // TILE, *heads), jnp.float32)
+  return _call(
+    _backward_kernel,
+    rate,
+    arrays,
+    (
+      (gradient, _block((None, length, None, width), 'b0h0')),
+      (log_sums, row),
+      (means, row),
+    ),
+    (
+      (arrays.qkv, _block((None, TILE, 3, None, width), 'bt0h0')),
+      (sums, _block((None, None, 3, None, width), 'bt0h0')),
+    ),
+    interpret,
+  )
+
+
+def tile_ranges(segment_ids: jax.Array) -> jax.Array:
+  """Returns the range of tiles that each tile must visit, [B, L / TILE, 2].
+
+  A range goes from its first tile to before its last, and holds every tile
+  with which the tile shares a segment. It holds others too where the segments
+  of a row do not ascend. It is empty for padding alone.
+
+  Args:
+    segment_ids: [B, L] int32; 0 marks padding.
+  """
+  tiles = segment_ids.reshape(len(segment_ids), -1, TILE)
+  largest = jnp.max(tiles, axis=2)
+  smallest = jnp.min(
+    jnp.where(tiles == 0, jnp.iinfo(jnp.int32).max, tiles), axis=2
+  )
+  meet = smallest[:, :, None] <= largest[:, None]
+  meet &= jnp.swapaxes(meet, 1, 2)
+  numbers = jnp.arange(tiles.shape[1])
+  first = jnp.min(jnp.where(meet, numbers, len(numbers)), axis=2)
+  last = jnp.max(jnp.where(meet, numbers + 1, 0), axis=2)
+  return jnp.stack([first, last], axis=2)
+
+
+class _Head(NamedTuple):
+  """One head of one row in a kernel: references to arrays, and settings."""
+
+  qkv: Any  # [L, 3, W], W being the head's size or the next power of two
+  segments: Any  # [L]
+  bias: Any  # [3, W]
+  words: tuple[jax.Array, jax.Array]
+  first: jax.Array  # index of the head's first probability
+  rate: float
+  size: int
+
+  @property
+  def scale(self) -> float:
+    """Factor of logits that are exponents of 2."""
+    return self.size**-0.5 * math.log2(math.e)
+
+  def load(self, part: int, places: Any) -> jax.Array:
+    """Loads queries (part 0), keys (1) or values (2), with their bias."""
+    x = _load(self.qkv.at[places, jnp.int32(part)], self.size)
+    bias = _load(self.bias.at[jnp.int32(part)], self.size)
+    return attention_head.add_bias(x, bias[None])
+
+  def masks(
+    self, row: jax.Array, column: jax.Array, transposed: bool = False
+  ) -> attention_head.Tile:
+    """Returns the masks of a tile of queries (rows) and keys (columns)."""
+    length = self.qkv.shape[0]
+    strides = (1, length) if transposed else (length, 1)
+    first = self.first
+    for number, stride in zip((row, column), strides):
+      first += number.astype(jnp.uint32) * jnp.uint32(TILE * stride)
+    return attention_head.Tile(
+      self.segments[_places(row)][:, None],
+      self.segments[_places(column)][None],
+      self.rate,
+      self.words,
+      first,
+      strides,
+    )
+
+
+def _forward_kernel(head, ranges, contexts_ref, log_sums_ref):
+  own = pl.program_id(0)
+  q = head.load(0, _places(own))
+
+  def visit(other, carry):
+    highest, total, contexts = carry
+    k, v = (head.load(part, _places(other)) for part in (1, 2))
+    masks = head.masks(own, other)
+    logits = masks.mask(attention_head.product(q, k, _WITH_TRANSPOSED))
+    before = highest
+    highest = jnp.maximum(before, jnp.max(logits, axis=1, keepdims=True))
+    weights = jnp.exp2(logits * head.scale - highest * head.scale)
+    shrunk = jnp.exp2((before - highest) * head.scale)
+    total = total * shrunk + jnp.sum(weights, axis=1, keepdims=True)
+    dropped = jnp.maximum(masks.sign(weights), 0).astype(v.dtype)
+    contexts *= shrunk
+    contexts += attention_head.product(dropped, v, _PRODUCT)
+    return highest, total, contexts
+
+  # Above masked logits, so that a query that sees no key has zero weights.
+  highest = jnp.full((TILE, 1), attention_head.LOWEST / 2, jnp.float32)
+  total = jnp.zeros((TILE, 1), jnp.float32)
+  highest, total, contexts = jax.lax.fori_loop(
+    ranges[0],
+    ranges[1],
+    visit,
+    (highest, total, jnp.zeros(q.shape, jnp.float32)),
+  )
+  sees_none = total == 0
+  contexts *= jnp.where(sees_none, 0, 1 / (total * (1 - head.rate)))
+  _store(contexts_ref, contexts, head.size)
+  log_sums = jnp.where(sees_none, 0, highest * head.scale + jnp.log2(total))
+  log_sums_ref[...] = log_sums[:, 0]
+
+
+def _backward_kernel(
+  head, ranges, gradient_ref, log_sums_ref, means_ref, of_qkv_ref, sums_ref
+):
+  own = pl.program_id(0)
+  places = _places(own)
+  q, k, v = (head.load(part, places) for part in range(3))
+  gradient = _load(gradient_ref.at[places], head.size)
+  zeros = jnp.zeros(q.shape, jnp.float32)
+
+  def of_logits(masks, logits, of_probs, log_sums, means):
+    weights = jnp.exp2(masks.mask(logits) * head.scale - log_sums)
+    probs = masks.sign(weights)
+    of_probs = jnp.where(probs > 0, of_probs, 0)
+    return probs, (jnp.abs(probs) * (of_probs - means)).astype(q.dtype)
+
+  # The tile's keys are rows here: what is on the left of a product must not be
+  # transposed, for which Triton would compute it twice.
+  def visit_queries(other, carry):
+    of_k, of_v = carry
+    others = _places(other)
+    queries = head.load(0, others)
+    gradients = _load(gradient_ref.at[others], head.size)
+    probs, of_k_logits = of_logits(
+      head.masks(own, other, transposed=True),
+      attention_head.product(k, queries, _WITH_TRANSPOSED),
+      attention_head.product(v, gradients, _WITH_TRANSPOSED),
+      log_sums_ref[others][None],
+      means_ref[others][None],
+    )
+    dropped = jnp.maximum(probs, 0).astype(v.dtype)
+    of_k += attention_head.product(of_k_logits, queries, _PRODUCT)
+    of_v += attention_head.product(dropped, gradients, _PRODUCT)
+    return of_k, of_v
+
+  def visit_keys(other, of_q):
+    keys, values = (head.load(part, _places(other)) for part in (1, 2))
+    _, of_q_logits = of_logits(
+      head.masks(own, other),
+      attention_head.product(q, keys, _WITH_TRANSPOSED),
+      attention_head.product(gradient, values, _WITH_TRANSPOSED),
+      log_sums_ref[places][:, None],
+      means_ref[places][:, None],
+    )
+    return of_q + attention_head.product(of_q_logits, keys, _PRODUCT)
+
+  kept = 1 / (1 - head.rate)
+  scale = kept * head.size**-0.5
+
+  def finish(part, value):
+    part = jnp.int32(part)
+    _store(of_qkv_ref.at[:, part], value, head.size)
+    _store(sums_ref.at[part], jnp.sum(value, axis=0), head.size)
+
+  of_k, of_v = jax.lax.fori_loop(
+    ranges[0], ranges[1], visit_queries, (zeros, zeros)
+  )
+  finish(1, of_k * scale)
+  finish(2, of_v * kept)
+  of_q = jax.lax.fori_loop(ranges[0], ranges[1], visit_keys, zeros)
+  finish(0, of_q * scale)
+
+
+def _call(
+  kernel: Callable,
+  rate: float,
+  arrays: Arrays,
+  others: tuple[tuple[jax.Array, pl.BlockSpec], ...],
+  outputs: tuple[tuple[jax.ShapeDtypeStruct, pl.BlockSpec], ...],
+  interpret: bool,
+) -> tuple[jax.Array, ...]:
+  """Calls a kernel for each tile, row and head; returns its outputs.
+
+  Args:
+    kernel: called with the head, the range of tiles that it visits, and
+      references to the blocks of `others` and `outputs`.
+    rate: dropout rate.
+    arrays: of all rows.
+    others: arrays that only this kernel reads, each with its blocks.
+    outputs: what it writes, with the blocks.
+    interpret: runs in Pallas's interpreter.
+  """
+  size, length, _, num_heads, head_size = arrays.qkv.shape
+  width = pl.next_power_of_2(head_size)
+  inputs = (
+    (arrays.qkv, _block((None, length, 3, None, width), 'b00h0')),
+    (arrays.segment_ids, _block((None, length), 'b0')),
+    (arrays.bias, _block((3, None, width), '0h0')),
+    (arrays.words, _block((2,), '0')),
+    (arrays.first, _block((1,), '0')),
+    (tile_ranges(arrays.segment_ids), _block((None, None, 2), 'bt0')),
+    *others,
+  )
+
+  def run(qkv, segments, bias, words, first, ranges, *refs):
+    # Read here: Pallas's interpreter has no program's number in a loop.
+    row = first[0] + pl.program_id(1).astype(jnp.uint32)
+    place = attention_head.first_index(row, pl.program_id(2), num_heads, length)
+    words = words[0], words[1]
+    head = _Head(qkv, segments, bias, words, place, rate, head_size)
+    kernel(head, (ranges[0], ranges[1]), *refs)
+
+  return pl.pallas_call(
+    run,
+    grid=(length // TILE, size, num_heads),
+    in_specs=[block for _, block in inputs],
+    out_specs=[block for _, block in outputs],
+    out_shape=[
+      jax.ShapeDtypeStruct(shape.shape, shape.dtype) for shape, _ in outputs
+    ],
+    compiler_params=pltriton.CompilerParams(
+      num_warps=_WARPS if width <= _WIDE else _WARPS_WIDE, num_stages=1
+    ),
+    interpret=interpret,
+    name=f'flash{kernel.__name__.removesuffix("_kernel")}',
+  )(*(array for array, _ in inputs))
+
+
+def _block(shape: tuple[int | None, ...], index: str) -> pl.BlockSpec:
+  """Describes a block, numbered along each axis by tile, row (b), head or 0."""
+  return pl.BlockSpec(
+    shape,
+    lambda tile, row, head: tuple(
+      {'t': tile, 'b': row, 'h': head, '0': 0}[axis] for axis in index
+    ),
+  )
+
+
+def _places(tile: jax.Array) -> Any:
+  return pl.ds(tile * TILE, TILE)
+
+
+def _inside(ref: Any, size: int) -> jax.Array | None:
+  """Masks what pads heads of another size up to a power of two."""
+  if ref.shape[-1] == size:
+    return None
+  return jax.lax.broadcasted_iota(jnp.int32, ref.shape, ref.ndim - 1) < size
+
+
+def _load(ref: Any, size: int) -> jax.Array:
+  mask = _inside(ref, size)
+  other = None if mask is None else 0
+  return pltriton.load(ref, mask=mask, other=other)
+
+
+def _store(ref: Any, value: jax.Array, size: int) -> None:
+  pltriton.store(ref, value.astype(ref.dtype), mask=_inside(ref, size))
