@@ -116,7 +116,7 @@ def test_ranges_hold_every_tile_with_a_shared_segment():
       shared = [n for n, t in enumerate(tiles) if set(own) & set(t) - {0}]
       assert all(first <= n < last for n in shared), name
       if name not in ('many', 'descending'):
-        assert last - first == len(shared) or not shared and last <= first
+        assert last - first == len(shared) or (not shared and last <= first)
 
 
 def test_tiles_without_a_shared_segment_are_skipped():
