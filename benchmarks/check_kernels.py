@@ -1,6 +1,8 @@
 """Compares a training step through a GPU's own kernels with XLA's; no timing.
 
   python -m benchmarks.check_kernels --size=bert-large --layers=4
+  python -m benchmarks.check_kernels --size=bert-large --layers=4 \\
+    --row_length 256 512
 
 Random weights, one step of packed rows of random words, the same dropout masks
 both ways. In float32 at highest precision printed is the difference of the
@@ -26,29 +28,33 @@ from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import compilation
 
-_ROWS, _LENGTH, _SLOTS = 36, 128, 4
+_TOKENS, _SLOTS = 4608, 4
 _ZERO = 'key/bias'
 
 
 def make_batch(
-  rng: np.random.Generator, tasks: task_lib.TaskTable, vocab_size: int
+  rng: np.random.Generator,
+  tasks: task_lib.TaskTable,
+  vocab_size: int,
+  length: int,
 ) -> dict[str, np.ndarray]:
-  """Makes rows of four segments of one length and some padding."""
-  segment = _LENGTH // _SLOTS
+  """Makes rows of four segments of one length, with padding between them."""
+  rows = _TOKENS // length
+  segment = length // _SLOTS - 1  # so that it ends inside of a kernel's tile
   used = segment - 5
-  place = np.tile(np.arange(_LENGTH) % segment, (_ROWS, 1))
-  real = place < used
-  number = np.arange(_LENGTH) // segment + 1
-  shape = (_ROWS, _SLOTS)
+  number = np.arange(length) // segment + 1
+  place = np.tile(np.arange(length) % segment, (rows, 1))
+  real = (place < used) & (number <= _SLOTS)
+  shape = (rows, _SLOTS)
   task_id = rng.integers(len(tasks), size=shape)
   target = np.zeros((*shape, tasks.num_outputs), np.float32)
   target[..., 0] = 1.0
   return {
-    'input_ids': rng.integers(1, vocab_size, (_ROWS, _LENGTH)) * real,
+    'input_ids': rng.integers(1, vocab_size, real.shape) * real,
     'token_type_ids': (place > used // 2) * real * 1,
     'positions': place * real,
     'segment_ids': number * real,
-    'cls_index': np.tile(np.arange(_SLOTS) * segment, (_ROWS, 1)),
+    'cls_index': np.tile(np.arange(_SLOTS) * segment, (rows, 1)),
     'task_id': task_id,
     'gold': target,
     'teacher': target,
@@ -57,7 +63,7 @@ def make_batch(
 
 
 def gradients(
-  size: dict[str, int], dtype: str, platform: str
+  size: dict[str, int], length: int, dtype: str, platform: str
 ) -> tuple[float, dict[str, np.ndarray]]:
   """Returns the loss of a step, and the gradient of each parameter by path."""
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
@@ -69,7 +75,7 @@ def gradients(
     compute=family.Compute(dtype=jnp.dtype(dtype), platform=platform),
   )
   params = heads.init_params(model, jax.random.key(0))
-  batch = make_batch(np.random.default_rng(0), tasks, config.vocab_size)
+  batch = make_batch(np.random.default_rng(0), tasks, config.vocab_size, length)
 
   @functools.partial(
     jax.jit,
@@ -114,29 +120,41 @@ def differences(
   )
 
 
+def check(name: str, size: dict[str, int], length: int) -> None:
+  """Prints how far the kernels are from XLA in rows of a length."""
+  own = kernels.of_device(jax.devices()[0])
+  with jax.default_matmul_precision('highest'):
+    loss, expected = gradients(size, length, 'float32', platform='')
+    found_loss, found = gradients(size, length, 'float32', own)
+  print(
+    f'{jax.devices()[0].device_kind}, {name}, {size["num_layers"]} layers,'
+    f' rows of {length}'
+  )
+  print(f'float32: losses differ by {abs(found_loss / loss - 1):.1e}')
+  print(f'float32, kernels: {differences(found, expected)}')
+  if jax.default_backend() == 'cpu':
+    return  # which has no such products
+  for way, platform in (('kernels', own), ('XLA', '')):
+    found_loss, found = gradients(size, length, 'bfloat16', platform)
+    print(f'bfloat16, {way}: loss differs by {abs(found_loss / loss - 1):.1e}')
+    print(f'bfloat16, {way}: {differences(found, expected)}')
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('--size', required=True, choices=families.presets())
   parser.add_argument('--layers', type=int, help='fewer than the size has')
+  parser.add_argument(
+    '--row_length', type=int, nargs='+', default=[128], help='tokens a row'
+  )
   args = parser.parse_args()
   size = dict(families.presets()[args.size])
   if args.layers:
     size['num_layers'] = args.layers
-  own = kernels.of_device(jax.devices()[0])
-  with jax.default_matmul_precision('highest'):
-    loss, expected = gradients(size, 'float32', platform='')
-    found_loss, found = gradients(size, 'float32', own)
-  print(f'{jax.devices()[0].device_kind}, {args.size}, {size["num_layers"]}')
-  print(f'float32: losses differ by {abs(found_loss / loss - 1):.1e}')
-  print(f'float32, kernels: {differences(found, expected)}')
-  if jax.default_backend() == 'cpu':
-    return  # which has no such products
-  for name, platform in (('kernels', own), ('XLA', '')):
-    found_loss, found = gradients(size, 'bfloat16', platform)
-    print(f'bfloat16, {name}: loss differs by {abs(found_loss / loss - 1):.1e}')
-    print(f'bfloat16, {name}: {differences(found, expected)}')
+  for length in args.row_length:
+    check(args.size, size, length)
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ row), packed-no-attention-dropout, seeds (eight models at once, packed), weak
 and strong (packed, spread over all GPUs that are seen, as many examples on each
 or all together), weak-sharded (they share the parameters too), rates (what a
 matrix product and a copy reach on this GPU, and with them the floor of a packed
-step).
+step). With a --row_length other than 128, texts are longer and generated.
 """
 
 from collections import Counter
@@ -19,12 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.core import packing as packing_lib
 from bam_jax.core import step as step_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import train
 from bam_jax.modeling import family
 from bam_jax.runtime import profiling
 from bam_jax.tasks import glue
+from bam_jax.tasks import task as task_lib
 from bam_jax.training import setup as setup_lib
 from benchmarks import worker
 
@@ -39,6 +41,7 @@ def make_config(
   attention_dropout: float = 0.1,
   batch_size: int = worker.BATCH_SIZE,
   shared: bool = False,
+  row_length: int = worker.ROW_LENGTH,
 ) -> config_lib.Config:
   """Configures the paper's multi-task run, from random weights."""
   config = config_lib.default_config()
@@ -49,7 +52,7 @@ def make_config(
   config.model.arch = size
   config.model.vocab = vocab
   config.multi.batch_size = batch_size
-  config.packing.row_length = worker.ROW_LENGTH
+  config.packing.row_length = row_length
   config.packing.enabled = packed
   config.model.dropout_attention = attention_dropout
   if shared:
@@ -72,12 +75,63 @@ def training_batches(
   return plan, [spec.batches(step) for step in range(steps)]
 
 
+def long_batches(
+  tasks: task_lib.TaskTable,
+  vocab_size: int,
+  packing: config_lib.PackingConfig,
+  steps: int,
+  rows_multiple: int = 1,
+) -> list[dict[str, np.ndarray]]:
+  """Packs texts of 20 to 500 random words, 270 in the mean.
+
+  Lengths are log-normal, cut to a row. Batches have few numbers of rows, as in
+  a run.
+  """
+  rng = np.random.default_rng(0)
+  count = worker.LONG_BATCH_SIZE
+  longest = min(500, packing.row_length)
+  lengths = rng.lognormal(5.5, 0.5, (steps, count)).clip(20, longest)
+  lengths = lengths.astype(int)
+  packed = [
+    packing_lib.pack(row, packing.row_length, packing.slots) for row in lengths
+  ]
+  seen = Counter(places.num_rows for places in packed)
+  buckets = packing_lib.choose_buckets(seen, max(seen))
+  target = np.zeros((count, tasks.num_outputs), np.float32)
+  target[:, 0] = 1.0
+  batches = []
+  for places, row in zip(packed, lengths):
+    rows = packing_lib.bucket(places.num_rows, buckets, rows_multiple)
+    batches.append(
+      packing_lib.assemble(
+        places,
+        (rows, packing.row_length, packing.slots),
+        rng.integers(1, vocab_size, row.sum()),
+        row,
+        row,
+        task_id=rng.integers(len(tasks), size=count, dtype=np.int32),
+        gold=target,
+        teacher=target,
+        weight=np.ones(count, np.float32),
+      )
+    )
+  return batches
+
+
 def time_steps(
   config: config_lib.Config, workdir: Path, steps: int, seeds: int
 ) -> None:
   """Compiles every batch shape, waits for its turn, and times the steps."""
   plan, host = training_batches(config, workdir, steps, jax.device_count())
   programs = plan.setup.programs
+  if config.packing.row_length != worker.ROW_LENGTH:
+    host = long_batches(
+      plan.tasks,
+      plan.encoder.config.vocab_size,
+      plan.packing,
+      steps,
+      jax.device_count(),
+    )
   if seeds == 1:
     batches = [programs.put(batch) for batch in host]
   else:
@@ -210,9 +264,14 @@ def main() -> None:
     args.vocab,
     packed=args.mode != 'padded',
     attention_dropout=0.0 if no_dropout else 0.1,
-    batch_size=worker.BATCH_SIZE
+    batch_size=(
+      worker.BATCH_SIZE
+      if args.row_length == worker.ROW_LENGTH
+      else worker.LONG_BATCH_SIZE
+    )
     * (len(jax.devices()) if args.mode.startswith('weak') else 1),
     shared=args.mode == 'weak-sharded',
+    row_length=args.row_length,
   )
   setup_lib.configure_jax(config, args.workdir)
   match args.mode:

@@ -14,6 +14,10 @@ rates, random weights, bfloat16 products, float32 parameters.
 With --devices=2 the packed step is also spread over two GPUs: 128 examples on
 each (weak scaling), with a copy of the parameters each or one that they share,
 and 128 on both together (strong).
+
+With --row_length=512 only the packed step is timed, on those batches and on
+packed rows of 512 tokens: 32 generated texts a step, of 20 to 500 tokens. Their
+real tokens a second show what long rows cost.
 """
 
 import argparse
@@ -30,6 +34,8 @@ import threading
 import time
 from typing import NamedTuple
 
+from benchmarks import worker as worker_lib
+
 _JAX, _TORCH = 'benchmarks.step_jax', 'benchmarks.step_torch'
 _TORCH_PACKED = 'benchmarks.step_torch_packed'
 
@@ -41,11 +47,13 @@ class System(NamedTuple):
     module: of the process.
     mode: of the module.
     devices: GPUs that it sees.
+    row_length: tokens a row.
   """
 
   module: str
   mode: str
   devices: int = 1
+  row_length: int = worker_lib.ROW_LENGTH
 
 
 # By name in the table, those of a framework together.
@@ -114,7 +122,8 @@ def measure(
     workers = []
     try:
       for name, system in group:
-        call = [*command, system.module, f'--mode={system.mode}', *arguments]
+        call = [*command, system.module, f'--mode={system.mode}']
+        call += [f'--row_length={system.row_length}', *arguments]
         workers.append(_Worker(name, call, _environ(system.devices)))
       yield from _take_turns(workers, patience)
     finally:
@@ -232,8 +241,19 @@ def main() -> None:
   parser.add_argument(
     '--devices', default=1, type=int, help='GPUs that a step is spread over'
   )
+  parser.add_argument(
+    '--row_length',
+    type=int,
+    default=worker_lib.ROW_LENGTH,
+    help='tokens; another value times rows of it beside those of 128',
+  )
   args = parser.parse_args()
   known = SYSTEMS if args.devices == 1 else scaled(args.devices) | SYSTEMS
+  if args.row_length != worker_lib.ROW_LENGTH:
+    known = {
+      f'packed, rows of {length}': System(_JAX, 'packed', 1, length)
+      for length in (worker_lib.ROW_LENGTH, args.row_length)
+    }
   systems = {
     name: system
     for name, system in known.items()

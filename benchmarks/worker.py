@@ -15,6 +15,9 @@ import time
 # The nine tasks of GLUE, each step drawn by size^0.75.
 BATCH_SIZE = 128
 ROW_LENGTH = 128
+# Rows of another length hold generated texts of 20 to 500 tokens, of which
+# fewer make a step of about as many tokens.
+LONG_BATCH_SIZE = 32
 
 
 def arguments(description: str | None) -> argparse.Namespace:
@@ -29,6 +32,7 @@ def arguments(description: str | None) -> argparse.Namespace:
   parser.add_argument('--vocab', required=True, help="BERT's vocab.txt")
   parser.add_argument('--workdir', required=True, type=Path)
   parser.add_argument('--steps', required=True, type=int)
+  parser.add_argument('--row_length', type=int, default=ROW_LENGTH)
   return parser.parse_args()
 
 
