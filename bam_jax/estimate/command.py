@@ -107,7 +107,7 @@ def estimate(plan: plan_lib.Plan) -> None:
       'config.search is not finished: runs with searched settings count with'
       ' those of the most epochs'
     )
-    runs = runs_lib.plan_runs(plan.config, search.longest_choices(plan.config))
+    runs = plan.plan_runs(search.longest_choices(plan.config))
   runs = [*plan.search_runs, *runs]
   identity.identities(plan, runs)
   todo = [run for run in runs if plan.read_record(run) is None]

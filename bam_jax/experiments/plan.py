@@ -26,6 +26,7 @@ from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints as checkpoints_lib
+from bam_jax.training import moved_heads
 from bam_jax.training import setup as setup_lib
 
 
@@ -55,7 +56,7 @@ class Plan:
   @functools.cached_property
   def search_runs(self) -> list[runs_lib.Run]:
     """The runs of the hyperparameter search; may be empty."""
-    return search.plan_runs(self.config)
+    return search.plan_runs(self.config, self.workspace.trained_tasks)
 
   @functools.cached_property
   def search_result(self) -> search.Result:
@@ -83,8 +84,15 @@ class Plan:
   @functools.cached_property
   def runs(self) -> list[runs_lib.Run]:
     """All training runs in training order, without those of the search."""
-    choices = search.choose(self.search_result.scores)
-    return runs_lib.plan_runs(self.config, choices)
+    return self.plan_runs(search.choose(self.search_result.scores))
+
+  def plan_runs(
+    self, choices: Mapping[str, runs_lib.Choice]
+  ) -> list[runs_lib.Run]:
+    """Plans the training runs for the choices of a search."""
+    return runs_lib.plan_runs(
+      self.config, choices, self.workspace.trained_tasks
+    )
 
   @functools.cached_property
   def features(self) -> dict[str, dict[str, shards.Columns]]:
@@ -255,13 +263,25 @@ class Plan:
   def restore_params(
     self, name: str, best: bool = False
   ) -> Mapping[str, object]:
-    """Restores a finished run's parameters from its last or best checkpoint."""
+    """Restores a finished run's parameters from its last or best checkpoint.
+
+    If the run was trained with other `config.tasks`, its heads are moved to
+    their rows in the present table; the heads of other tasks are 0.
+
+    Raises:
+      errors.UserError: the checkpoint is missing, damaged, or has heads that
+        can't be told apart.
+    """
     record = self.workspace.read_record(name)
+    step = record['best_step' if best else 'steps']
+    identity = self.workspace.identity(name)
+    before = tuple(identity.get(workspace_lib.TASKS, self.tasks.names))
+    like = self.setup.programs.abstract_state.params
     with checkpoints_lib.Checkpoints(self.workspace.checkpoints(name)) as saved:
-      return saved.restore_params(
-        self.setup.programs.abstract_state.params,
-        record['best_step' if best else 'steps'],
-      )
+      if before == self.tasks.names:
+        return saved.restore_params(like, step)
+      own = identity['run.tasks']
+      return moved_heads.restore(saved, like, step, self.tasks, before, own)
 
 
 def make_plan(

@@ -24,6 +24,9 @@ from bam_jax.data import folds
 # A run with fewer steps is warned of.
 FEW_STEPS = 50
 
+# Name of a run in the work directory -> its tasks; None if there is no such run
+TrainedTasks = Callable[[str], list[str] | None]
+
 
 class Choice(NamedTuple):
   """Settings that the search tries for a run; None or '' if not searched.
@@ -92,6 +95,8 @@ class Run:
       A run of the search is scored on them.
     logits: folder of the external logits that teach it instead of runs; empty:
       none.
+    task_sets: digests at the end of its name, of the tasks of this run or of
+      those that it builds on, if a run of other tasks has the plain name.
   """
 
   name: str
@@ -105,6 +110,7 @@ class Run:
   choices: Mapping[str, Choice]
   fold: folds.Fold | folds.HeldOut | None = None
   logits: str = ''
+  task_sets: tuple[str, ...] = ()
 
   @property
   def is_search(self) -> bool:
@@ -160,9 +166,25 @@ def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
   return f'{variant}-s{seed}' + (f'-{fold}' if fold else '')
 
 
+def name_for_tasks(
+  name: str, tasks: Sequence[str], trained_tasks: TrainedTasks
+) -> str:
+  """Returns the digest that a run's name needs besides; '' if it needs none.
+
+  It needs one if a run of other tasks has the name, as after a change of
+  `config.tasks`: that run keeps its folder.
+  """
+  digest = schema.digest(tasks)[:8]
+  is_other = trained_tasks(name) not in (None, list(tasks))
+  if is_other or trained_tasks(f'{name}-{digest}') is not None:
+    return digest
+  return ''
+
+
 def plan_runs(
   config: config_lib.Config,
   choices: Mapping[str, Choice] = MappingProxyType({}),
+  trained_tasks: TrainedTasks = lambda name: None,
 ) -> list[Run]:
   """Returns all runs that the configured variants need, in training order.
 
@@ -172,6 +194,7 @@ def plan_runs(
   Args:
     config: the configuration; of a shard, only its seeds' runs are planned.
     choices: `choice_key` -> settings that the search chose.
+    trained_tasks: tells which names the work directory has for other tasks.
 
   Raises:
     errors.UserError: two runs would have the same name.
@@ -202,6 +225,7 @@ def plan_runs(
       _make_run(
         *(config, variant, seed, fold, tasks, earlier, starts),
         choices if variant in searched else {},
+        trained_tasks,
       )
       for tasks in (
         [(task,) for task in found.tasks] if found.is_single else [found.tasks]
@@ -236,13 +260,16 @@ def _make_run(
   teachers: Sequence[Run],
   starts: Sequence[Run],
   choices: Mapping[str, Choice],
+  trained_tasks: TrainedTasks,
 ) -> Run:
   is_single = variants.resolve(config, variant).is_single
   by_task = {t: [run for run in teachers if t in run.tasks] for t in tasks}
   starts = [run for run in starts if tasks[0] in run.tasks]
   depends: dict[str, Choice] = {}
+  task_sets: set[str] = set()
   for run in itertools.chain(*by_task.values(), starts):
     depends |= run.choices
+    task_sets.update(run.task_sets)
   name = group_name(variant, seed)
   if is_single:
     name += f'-{tasks[0]}'
@@ -258,8 +285,11 @@ def _make_run(
   elif depends:
     (choice,) = depends.values()
     name += f'-{choice.label}'
+  # The name of a single-task run has its task.
+  if not is_single:
+    task_sets |= {name_for_tasks(name, tasks, trained_tasks)} - {''}
   return Run(
-    name=name,
+    name='-'.join([name, *sorted(task_sets)]),
     variant=variant,
     seed=seed,
     tasks=tasks,
@@ -274,6 +304,7 @@ def _make_run(
     choices=depends,
     fold=fold,
     logits=variants.find_external_logits(config, variant),
+    task_sets=tuple(sorted(task_sets)),
   )
 
 

@@ -44,8 +44,14 @@ class Result(NamedTuple):
   held_out: Mapping[str, int]
 
 
-def plan_runs(config: config_lib.Config) -> list[runs_lib.Run]:
-  """Returns the runs of the hyperparameter search; may be empty."""
+def plan_runs(
+  config: config_lib.Config,
+  trained_tasks: runs_lib.TrainedTasks = lambda name: None,
+) -> list[runs_lib.Run]:
+  """Returns the runs of the hyperparameter search; may be empty.
+
+  `trained_tasks` is that of `runs.plan_runs`.
+  """
   search = config.search
   fold = folds.HeldOut(search.held_out, search.max_held_out)
   result = []
@@ -57,10 +63,14 @@ def plan_runs(config: config_lib.Config) -> list[runs_lib.Run]:
     for choice, seed in itertools.product(
       _choices(config, is_single), search.seeds
     ):
-      parts = variant, f's{seed}', name, choice.label, str(fold)
+      parts = [variant, f's{seed}', name, choice.label, str(fold)]
+      plain = '-'.join(filter(None, parts))
+      digest = ''
+      if not is_single:
+        digest = runs_lib.name_for_tasks(plain, tasks, trained_tasks)
       result.append(
         runs_lib.Run(
-          name='-'.join(filter(None, parts)),
+          name='-'.join(filter(None, [plain, digest])),
           variant=variant,
           seed=seed,
           tasks=tasks,

@@ -21,9 +21,14 @@ from bam_jax import files
 from bam_jax import schema
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
+from bam_jax.training import checkpoint_scores
 from bam_jax.training import loop
 
 _DIGEST = 'digest'
+# The tasks of the model, in the order of its heads. They decide the rows of
+# heads in checkpoints and the random weights of new ones, but not whether a
+# finished run is that of a plan: `run.tasks` does.
+TASKS = 'config.tasks'
 # Types of values that the record of a finished run must have.
 _RECORD_TYPES = {
   'steps': (int,),
@@ -84,12 +89,38 @@ class Workspace:
     new = []
     for name, identity in identities.items():
       record = self.identity(name)
-      if record is None:
+      if record is None or self._is_reopened(name, identity, record):
         new.append(name)
       else:
         self.check_run(name, _complete(identity, record))
     for name in new:
       files.write_json(self._identity(name), _seal(identities[name]))
+
+  def _is_reopened(
+    self,
+    name: str,
+    identity: Mapping[str, object],
+    record: Mapping[str, object],
+  ) -> bool:
+    """Whether a run was planned with other tasks, and has not trained yet.
+
+    Raises:
+      errors.UserError: it has trained, but is not finished.
+    """
+    if record.get(TASKS) == identity.get(TASKS) or self._is_finished(name):
+      return False
+    checkpoints = self.checkpoints(name)
+    if not any(checkpoints.glob(f'step_*/{checkpoint_scores.SENTINEL}')):
+      return True
+    before = ', '.join(record.get(TASKS, ()))
+    raise errors.UserError(
+      f'{self.run(name)}: was interrupted when config.tasks was {before};'
+      ' finish it with these tasks first, or remove that folder to start it'
+      ' again'
+    )
+
+  def _is_finished(self, name: str) -> bool:
+    return (self.run(name) / 'DONE').exists()
 
   @processes.runs_on_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
@@ -136,7 +167,14 @@ class Workspace:
     record = self.identity(name)
     if record is None or differences(record, _complete(identity, record)):
       return identity
+    if record.get(TASKS) != identity.get(TASKS):
+      return record if self._is_finished(name) else identity
     return record
+
+  @processes.runs_on_first
+  def trained_tasks(self, name: str) -> list[str] | None:
+    """Returns the tasks of the run in a folder; None if there is none."""
+    return (self.identity(name) or {}).get('run.tasks')
 
   @processes.runs_on_first
   def find(self, parent: str, file: str) -> list[str]:
@@ -154,10 +192,9 @@ class Workspace:
     Raises:
       errors.UserError: the record is damaged; or see `identity`.
     """
-    folder = self.run(name)
-    if (folder / 'DONE').exists():
+    if self._is_finished(name):
       self.identity(name)
-    return _read_done(folder, _RECORD_TYPES)
+    return _read_done(self.run(name), _RECORD_TYPES)
 
   @processes.runs_on_first
   def write_record(self, name: str, record: Mapping[str, object]) -> None:
@@ -263,7 +300,7 @@ def differences(
   return [
     f'{key} was {before.get(key)!r}, is {wanted[key]!r}'
     for key in sorted(wanted)
-    if before.get(key) != wanted[key]
+    if key != TASKS and before.get(key) != wanted[key]
   ]
 
 

@@ -201,12 +201,23 @@ class Checkpoints:
     Raises:
       errors.UserError: the checkpoint is missing, damaged or of another model.
     """
+    self._check_exists(step)
+    return self._restore(step, _PARAMS, like)
+
+  def _check_exists(self, step: int) -> None:
     if not self.has(step):
       raise errors.UserError(
         f'{self._step_directory(step)}: the checkpoint is missing; remove the'
         ' folder of the run, and the same command trains it again'
       )
-    return self._restore(step, _PARAMS, like)
+
+  def param_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a step's parameters by path, `heads/kernel`."""
+    self._check_exists(step)
+    path = self._step_directory(step)
+    with _reading(path):
+      saved = self._manager.metadata(step).item_metadata[_PARAMS]
+      return _shapes(saved or {})
 
   def _restore(self, step: int, item: str, like: Any) -> Any:
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
@@ -265,10 +276,7 @@ class Checkpoints:
         f'{path}: the checkpoint has no {item}; remove this folder to'
         ' continue the run from an older checkpoint'
       )
-    want, have = (
-      {name: tuple(leaf.shape) for name, leaf in checksums_lib.named_leaves(x)}
-      for x in (abstract, saved)
-    )
+    want, have = _shapes(abstract), _shapes(saved)
     for name in sorted(want | have):
       if want.get(name) != have.get(name):
         raise errors.UserError(
@@ -294,6 +302,11 @@ class Checkpoints:
     self.wait()
     for step in self._manager.all_steps() if processes.is_first() else ():
       shutil.rmtree(self._step_directory(step) / _TRAIN, ignore_errors=True)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+  named = checksums_lib.named_leaves(tree)
+  return {name: tuple(leaf.shape) for name, leaf in named}
 
 
 def _writing(directory: Path) -> contextlib.AbstractContextManager[None]:

@@ -1,0 +1,178 @@
+"""Tasks that are added to a work directory: what stays, and what is trained.
+
+Oracles: the files of the finished runs, and the logits that they wrote when
+their model had other tasks.
+"""
+
+import json
+from pathlib import Path
+import shutil
+
+import numpy as np
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import schema
+from bam_jax.estimate import command as estimate
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import report
+from bam_jax.experiments import train
+from bam_jax.training import moved_heads
+from tests.configs import tiny
+
+_CLASSES, _PAIRS, _NEW = 'demo_sentiment', 'demo_similarity', 'colour'
+_BEFORE = (_CLASSES, _PAIRS)
+# The new head is wider than the others, and comes first.
+_AFTER = (_NEW, _PAIRS, _CLASSES)
+_COLOURS = ('red', 'green', 'blue')
+_SETTINGS = {
+  'model.pooling': 'mean',
+  'data.bi_encoder': (_PAIRS,),
+  'variants': ('multi', 'single_to_multi', 'single_of_multi'),
+  'single.max_steps': 4,
+  'multi.max_steps': 4,
+  'train.checkpoint_every': 0,
+  'mesh.data': 1,
+}
+
+
+def _plan(workdir: Path, tasks, **changes) -> plan_lib.Plan:
+  config = tiny.get_config()
+  config.custom_variants.single_of_multi = config_lib.custom_variant(
+    'single_to_single', teacher='multi'
+  )
+  if _NEW in tasks:
+    rows = [f'a thing that is {c} {i}\t{c}' for i in range(9) for c in _COLOURS]
+    text = '\n'.join(['text\tlabel', *rows]) + '\n'
+    for name in ('train', 'dev'):
+      workdir.with_name(f'{name}.tsv').write_text(text)
+    config.custom_tasks[_NEW] = config_lib.custom_task(
+      labels=_COLOURS,
+      text=('text',),
+      train=str(workdir.with_name('train.tsv')),
+      dev=str(workdir.with_name('dev.tsv')),
+    )
+  changes = _SETTINGS | {'tasks': tasks} | changes
+  config.update_from_flattened_dict(changes)
+  return plan_lib.make_plan(config_lib.from_config_dict(config), workdir)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory) -> Path:
+  """The work directory of a finished plan of two tasks."""
+  workdir = tmp_path_factory.mktemp('two') / 'work'
+  train.run(_plan(workdir, _BEFORE))
+  return workdir
+
+
+@pytest.fixture
+def workdir(finished, tmp_path) -> Path:
+  return Path(shutil.copytree(finished, tmp_path / 'work'))
+
+
+def _contents(workdir: Path) -> dict[str, bytes]:
+  """Path -> content of all files of runs and of teachers' logits."""
+  return {
+    str(path.relative_to(workdir)): path.read_bytes()
+    for folder in ('runs', 'teachers')
+    for path in sorted((workdir / folder).rglob('*'))
+    if path.is_file()
+  }
+
+
+def test_runs_of_other_tasks_are_kept_and_the_others_trained(workdir, trained):
+  before = _contents(workdir)
+  plan = _plan(workdir, _AFTER)
+  estimate.estimate(plan)
+  told = json.loads((workdir / estimate.FILE).read_text())
+  train.run(plan)
+  digest = schema.digest(_AFTER)[:8]
+  new = [
+    f'multi-s0-{digest}',
+    f'single-s0-{_NEW}',
+    f'single_to_multi-s0-{digest}',
+    *(f'single_of_multi-s0-{name}-{digest}' for name in _AFTER),
+  ]
+  assert sorted(trained) == sorted(new)
+  assert sorted(run['name'] for run in told['runs']) == sorted(new)
+  after = _contents(workdir)
+  assert {name: after[name] for name in before} == before
+  found = json.loads((workdir / 'report.json').read_text())
+  for variant in _SETTINGS['variants']:
+    assert {*found['variants'][variant]['tasks']} == {*_AFTER}
+  # The student learns the kept logits of its old teachers.
+  identity = plan.workspace.identity(f'single_to_multi-s0-{digest}')
+  for name in _BEFORE:
+    teacher = plan.workspace.identity(f'single-s0-{name}')
+    assert identity[f'teacher.single-s0-{name}'] == schema.digest(teacher)
+
+  # Again, and with the tasks of before, nothing is trained.
+  trained.clear()
+  train.run(_plan(workdir, _AFTER))
+  train.run(_plan(workdir, _BEFORE))
+  assert trained == []
+  found = json.loads((workdir / 'report.json').read_text())
+  assert {*found['variants']['multi']['tasks']} == {*_BEFORE}
+
+
+def test_a_checkpoint_of_other_tasks_has_the_same_logits(workdir):
+  """`evaluate` computes them from checkpoints of [2, D, 2] heads."""
+  plan = _plan(workdir, _AFTER, variants=('single',))
+  names = {name: f'single-s0-{name}' for name in _BEFORE}
+  before = {n: dict(np.load(plan.workspace.outputs(n))) for n in names.values()}
+  train.evaluate(plan)
+  for task, name in names.items():
+    after = np.load(plan.workspace.outputs(name))
+    key = f'{task}/dev/logits'
+    assert np.ptp(before[name][key]) > 0
+    np.testing.assert_allclose(after[key], before[name][key], atol=1e-5)
+    kept = plan.restore_params(name)['heads']
+    head = plan.tasks.index[task]
+    others = np.delete(np.asarray(kept['kernel']), head, axis=0)
+    assert not others.any()
+
+
+def test_heads_of_pairs_that_are_not_known_are_refused():
+  tasks = _plan(Path('unused'), _BEFORE).tasks
+  tables = {
+    'kernel': np.zeros((3, 4, 2)),
+    'bias': np.zeros((3, 2)),
+    'pair_kernel': np.zeros((2, 12, 2)),
+  }
+  with pytest.raises(
+    errors.UserError,
+    match=r'config\.tasks: the checkpoint of demo_similarity has heads of other'
+    ' pair tasks; use the tasks that it was trained with, gone, demo_',
+  ):
+    moved_heads.move(tables, tables, tasks, ('gone', *_BEFORE), [_PAIRS])
+
+
+def test_a_run_that_was_interrupted_is_not_begun_again(tmp_path, trained):
+  """Before its first checkpoint it is; after it, the user decides."""
+  workdir, name = tmp_path / 'work', f'single-s0-{_CLASSES}'
+  settings = {'variants': ('single',), 'data.bi_encoder': ()}
+  plan = _plan(workdir, _BEFORE, **settings)
+  plan.open_runs(plan.runs)
+  train.run(_plan(workdir, _BEFORE[:1], **settings))
+  assert trained == [name]
+  assert plan.workspace.identity(name)['config.tasks'] == [_CLASSES]
+  # As after a stop at its last step.
+  (workdir / 'runs' / name / 'DONE').unlink()
+  with pytest.raises(
+    errors.UserError,
+    match=rf'runs/{name}: was interrupted when config.tasks was {_CLASSES};'
+    ' finish it with these tasks first, or remove that folder to start it a',
+  ):
+    train.run(_plan(workdir, _BEFORE, **settings))
+  train.run(_plan(workdir, _BEFORE[:1], **settings))
+  trained.clear()
+  train.run(_plan(workdir, _BEFORE, **settings))
+  assert trained == [f'single-s0-{_PAIRS}']
+
+
+def test_before_they_are_trained_new_tasks_are_not_reported(workdir):
+  report.report(_plan(workdir, _AFTER, variants=('single', 'multi')))
+  found = json.loads((workdir / 'report.json').read_text())
+  assert {*found['variants']['single']['tasks']} == {*_BEFORE}
+  assert found['variants']['multi']['tasks'] == {}
