@@ -15,7 +15,6 @@ from bam_jax.data import batches
 from bam_jax.data import folds
 from bam_jax.data import shards
 from bam_jax.experiments import runs as runs_lib
-from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import spec as spec_lib
@@ -134,9 +133,7 @@ class PlanData:
       sizes = [len(rows) for rows in kept]
     sampler = _make_sampler(run, sizes)
     steps = _num_steps(run, sizes, sampler)
-    sampler.weights *= _loss_weights(
-      run, [self.tasks[name] for name in run.tasks], train
-    )
+    sampler.weights *= self._loss_weights(run)
     return spec_lib.TrainSpec(
       name=run.name,
       directory=directory,
@@ -213,6 +210,25 @@ class PlanData:
     copies = 2 if task.name in run.config.data.swap else 1
     return copies * folds.examples_outside(len(rows) // copies, run.fold)
 
+  def _loss_weights(self, run: runs_lib.Run) -> list[float]:
+    """Returns the loss weight of each task of a run.
+
+    An automatic factor divides a loss by that of the best constant prediction
+    of the labels that the run learns, as GradNorm compares tasks by L(t) / L(0)
+    (Chen et al. 2018, section 3.1). It is 1 for a task whose labels are all
+    equal.
+    """
+    if run.is_single:
+      return [1.0]
+    weights = config_lib.loss_weights(run.config)
+    if config_lib.AUTO in run.config.sampling.loss_weights:
+      for name in run.tasks:
+        task, (rows, kept) = self.tasks[name], self.labelled_rows(run, name)
+        rows = rows if kept is None else rows.select(kept)
+        loss = task.kind.constant_loss(task, rows)
+        weights.setdefault(name, 1 / max(loss, _LEAST_LOSS) if loss else 1)
+    return [weights.get(name, 1.0) for name in run.tasks]
+
   def _divide(
     self, run: runs_lib.Run, task: str
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -277,24 +293,3 @@ def _make_sampler(
   return sampling.ProportionalSampler(
     unswapped, sizes, settings.exponent, batch_size, run.seed
   )
-
-
-def _loss_weights(
-  run: runs_lib.Run,
-  tasks: Sequence[task_lib.Task],
-  train: Sequence[kind_lib.Rows],
-) -> list[float]:
-  """Returns the loss weight of each task of a run.
-
-  An automatic factor divides a loss by that of the best constant prediction, as
-  GradNorm compares tasks by L(t) / L(0) (Chen et al. 2018, section 3.1). It is
-  1 for a task whose labels are all equal.
-  """
-  if run.is_single:
-    return [1.0]
-  weights = config_lib.loss_weights(run.config)
-  if config_lib.AUTO in run.config.sampling.loss_weights:
-    for task, rows in zip(tasks, train, strict=True):
-      loss = task.kind.constant_loss(task, rows)
-      weights.setdefault(task.name, 1 / max(loss, _LEAST_LOSS) if loss else 1)
-  return [weights.get(task.name, 1.0) for task in tasks]

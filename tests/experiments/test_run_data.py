@@ -9,6 +9,7 @@ import pytest
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import sampling
+from bam_jax.data import folds
 from bam_jax.data import registry
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
@@ -50,8 +51,11 @@ class _Rows:
   def fixed(self, name):
     return {'label': self._label}[name]
 
+  def select(self, rows):
+    return _Rows(self._label[rows])
 
-def _weights(entries, variant='multi'):
+
+def _weights(entries, variant='multi', fold=None):
   """Returns the factors of CoLA and STS-B, or of the last single-task run."""
   config = config_lib.default_config()
   config.tasks = ('cola', 'stsb')
@@ -61,12 +65,15 @@ def _weights(entries, variant='multi'):
   config = config_lib.from_config_dict(config)
   run = runs_lib.plan_runs(config)[-1]
   table = registry.resolve(config)
-  train = {'cola': _Rows([0, 1, 1, 1]), 'stsb': _Rows([0.2, 0.2, 0.6, 0.6])}
-  return run_data._loss_weights(
-    run,
-    [table[name] for name in run.tasks],
-    [train[name] for name in run.tasks],
+  run = dataclasses.replace(run, fold=fold)
+  data = run_data.PlanData(
+    table,
+    {
+      'cola': {'train': _Rows([0, 1, 1, 1])},
+      'stsb': {'train': _Rows([0.2, 0.2, 0.6, 0.6])},
+    },
   )
+  return data._loss_weights(run)
 
 
 def test_loss_weights_are_factors_in_multi_task_runs():
@@ -83,6 +90,20 @@ def test_automatic_weights_divide_by_the_loss_of_a_constant():
     _weights(('stsb=8', 'auto')), [1 / entropy, 8], rtol=1e-5
   )
   assert _weights(('auto',), 'single') == [1]
+
+
+def test_automatic_weights_are_of_the_rows_that_a_run_learns_from():
+  """Oracles: the division of the uids, entropy and variance of its labels."""
+  fold = folds.Fold(1, 4, seed=1)
+  kept, left_out = folds.split([f'x/train/{i}' for i in range(4)], fold)
+  assert len(kept) == 3 and left_out in ([2], [3])
+  # 0, 1, 1 of CoLA's labels, and 0.2, 0.2, 0.6 of STS-B's.
+  entropy = -math.log(1 / 3) / 3 - 2 * math.log(2 / 3) / 3
+  np.testing.assert_allclose(
+    _weights(('auto',), fold=fold),
+    [1 / entropy, 1 / np.var([0.2, 0.2, 0.6])],
+    rtol=1e-5,
+  )
 
 
 def test_probabilities_are_of_sizes_before_swapping():
