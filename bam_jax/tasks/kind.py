@@ -273,11 +273,13 @@ class Kind(abc.ABC):
     """Converts the fields of an input to the texts of an example.
 
     Raises:
-      errors.UserError: the kind cannot read a value; `where` is its place.
+      errors.UserError: a value is empty, or the kind cannot read it; `where`
+        is its place.
     """
-    return tuple(
-      check_text(value, f'{where}: {name!r}') for name, value in values.items()
-    )
+    for name, value in values.items():
+      if not check_text(value, f'{where}: {name!r}').strip():
+        raise errors.UserError(f'{where}: {name!r} is empty; give a text')
+    return tuple(values.values())
 
   @abc.abstractmethod
   def predict(

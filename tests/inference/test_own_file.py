@@ -107,6 +107,25 @@ def test_an_output_that_cannot_be(model, tmp_path, output, message):
   assert [path.name for path in tmp_path.iterdir()] == ['in.tsv']
 
 
+@pytest.mark.parametrize(
+  ('source', 'line', 'empty'),
+  [('in.tsv', 3, ' '), ('in.jsonl', 2, '{"text": ""}')],
+)
+def test_an_empty_text_is_refused(model, tmp_path, source, line, empty):
+  """Its prediction would look like any other."""
+  lines = ['text', 'a dog', empty]
+  if source == 'in.jsonl':
+    lines = ['{"text": "a dog"}', empty]
+  (tmp_path / source).write_text('\n'.join(lines) + '\n')
+  with pytest.raises(
+    errors.UserError, match=rf"{source}:{line}: 'text' is empty; give a text$"
+  ):
+    own_file.predict(
+      model, _TASK, str(tmp_path / source), str(tmp_path / 'out.tsv')
+    )
+  assert not (tmp_path / 'out.tsv').exists()
+
+
 def test_a_row_that_is_none_leaves_no_output(model, few_at_once, tmp_path):
   """However much was written before it."""
   lines = [json.dumps({'text': text}) for text in _TEXTS]
