@@ -86,6 +86,9 @@ from bam_jax.storage import lock as lock_lib
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
 
+# Python's own exit status for output that cannot be written.
+_CANNOT_WRITE = 120
+
 
 def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
   """Makes a config and a work directory from the flags, and runs one command.
@@ -184,8 +187,7 @@ def run_process() -> NoReturn:
     try:
       stream.flush()
     except OSError as e:
-      # Python's own status for output that cannot be written.
-      status = status or 120
+      status = status or _CANNOT_WRITE
       if stream is sys.stdout:
         print(f'bam_jax: standard output: {e.strerror}', file=sys.stderr)
   os._exit(status)
@@ -202,8 +204,13 @@ def _run(preemption_signal: preemption.Signal) -> int:
   if '--help' in sys.argv or '-h' in sys.argv:
     try:
       print(__doc__, flags.FLAGS.get_help(), sep='\n', flush=True)
-    except BrokenPipeError:  # `--help | head` has read enough.
+    except OSError as e:
+      # Python would flush once more at its end.
       os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+      # `--help | head` has read enough.
+      if not isinstance(e, BrokenPipeError):
+        print(f'bam_jax: standard output: {e.strerror}', file=sys.stderr)
+        return _CANNOT_WRITE
     return 0
   status, message, by_itself = 0, '', True
   try:

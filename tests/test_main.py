@@ -432,6 +432,16 @@ def _command(*arguments: str) -> subprocess.CompletedProcess:
   )
 
 
+def test_help_on_a_full_disk_is_one_line():
+  with Path('/dev/full').open('w') as full:
+    done = subprocess.run(
+      [sys.executable, '-m', 'bam_jax.main', '--help'],
+      cwd=_ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+  line = 'bam_jax: standard output: No space left on device\n'
+  assert (done.returncode, done.stderr) == (120, line)
+
+
 def test_help_tells_modes_and_examples():
   done = _command('--help')
   assert done.returncode == 0
