@@ -21,6 +21,9 @@ _Group = TypeVar('_Group')
 # The most items of a tuple: labels of a task, tasks, files.
 _MOST_ITEMS = 100_000
 _MOST_BITS = 63
+# Characters of a list, and changed values of a longer one, in a message.
+_LONGEST_LIST = 40
+_MOST_NAMED = 5
 
 
 def field(
@@ -173,6 +176,41 @@ def flatten(group: object) -> dict[str, object]:
     else:
       result[key] = value
   return result
+
+
+def describe_change(before: object, after: object) -> str:
+  """Describes how a value changed, for an error message.
+
+  >>> describe_change(1, 2)
+  'was 1, is 2'
+  >>> describe_change([*range(20)], [*range(1, 19), 20])
+  'lacks 0, 19 of before, and has 20 more'
+  """
+  texts = f'{before!r}', f'{after!r}'
+  both_lists = isinstance(before, list) and isinstance(after, list)
+  if not both_lists or max(map(len, texts)) <= _LONGEST_LIST:
+    return f'was {texts[0]}, is {texts[1]}'
+  lost = [value for value in before if value not in after]
+  new = [value for value in after if value not in before]
+  if not lost and not new and len(before) == len(after):
+    place = next(i for i, value in enumerate(after) if value != before[i])
+    return (
+      f'has another order: {after[place]!r} is in place {place + 1}, where'
+      f' {before[place]!r} was'
+    )
+  parts = []
+  if lost:
+    parts.append(f'lacks {_few(lost)} of before')
+  if new:
+    parts.append(f'has {_few(new)} more')
+  return ', and '.join(parts) or f'had {len(before)} values, has {len(after)}'
+
+
+def _few(values: list[object]) -> str:
+  """Joins a few values; counts the others."""
+  text = ', '.join(map(repr, values[:_MOST_NAMED]))
+  others = len(values) - _MOST_NAMED
+  return f'{text} and {others} others' if others > 0 else text
 
 
 def digest(value: object) -> str:

@@ -156,7 +156,7 @@ def check_fingerprint(
   there = schema.flatten(manifest.fingerprint)
   here = schema.flatten(fingerprint)
   parts = [
-    f'{name} was {_shorten(there, name)} and is now {_shorten(here, name)}'
+    f'{name} {_describe_change(there, here, name)}'
     for name in sorted(there.keys() | here.keys())
     if name not in there or name not in here or there[name] != here[name]
   ]
@@ -164,6 +164,17 @@ def check_fingerprint(
     f'{directory}: was made from other inputs: {"; ".join(parts)}. Undo'
     f' that change, or {remedy}'
   )
+
+
+def _describe_change(
+  there: Mapping[str, object], here: Mapping[str, object], name: str
+) -> str:
+  texts = _shorten(there, name), _shorten(here, name)
+  values = there.get(name), here.get(name)
+  are_lists = all(isinstance(value, list) for value in values)
+  if are_lists and any(text.endswith('…') for text in texts):
+    return schema.describe_change(*values)
+  return f'was {texts[0]} and is now {texts[1]}'
 
 
 def _shorten(values: Mapping[str, object], name: str) -> str:
