@@ -102,8 +102,9 @@ def _columns(
       )
     if cells and _is_comment(line, block[0][1]):
       raise errors.UserError(
-        f'{path}:{number}: begins with # and has other columns than the words'
-        ' before it; put a comment before its sentence, or fix the row'
+        f'{path}:{number}: looks like a comment inside a sentence: it begins'
+        ' with # and has other columns than the row before it; move it above'
+        ' the sentence, or write the columns as in that row'
       )
     cells.append([fields[column] for column in chosen])
     if not cells[-1][0] or ' ' in cells[-1][0]:

@@ -93,10 +93,10 @@ def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
   for number, token in enumerate(tokens):
     if vocabulary[token] != number:
       raise errors.UserError(
-        f'the vocabulary: {token!r} is in line {number + 1} and in line'
-        f' {vocabulary[token] + 1}; write a token that no text has, such as'
-        f' [unused_line_{number + 1}], in place of the first, so that all other'
-        ' tokens keep their ids'
+        f'the vocabulary: {token!r} is in line {number + 1} and again in line'
+        f' {vocabulary[token] + 1}; replace the first by a token that no text'
+        f' has, such as [unused_line_{number + 1}], and keep the line, because'
+        ' the number of a line is the id of its token'
       )
   _check_special(vocabulary, BERT_TOKENS, 'the vocabulary')
   tokenizer = tokenizers.Tokenizer(

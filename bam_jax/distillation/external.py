@@ -194,8 +194,9 @@ def open_set(
   teacher = manifest.fingerprint.get('teacher')
   if not (isinstance(teacher, dict) and teacher.keys() == {'name', 'digest'}):
     raise errors.UserError(
-      f'{directory}: these logits are only for the plan that wrote them; write'
-      ' external logits with --mode=label --output=DIR, and give DIR'
+      f'{directory}: these logits can only be used by the plan that wrote'
+      ' them; run that plan with --mode=label --output=DIR, and set'
+      ' config.distill.logits=DIR'
     )
   wanted = fingerprint(
     task,

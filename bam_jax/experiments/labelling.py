@@ -322,9 +322,9 @@ def _prepare_other_rows(
       is_tfds = source.format == 'tfds'
       if is_tfds or not table.file or Path(table.file).is_absolute():
         raise errors.UserError(
-          f'--input={data_dir}: the rows of {name} are not in a file below'
-          ' config.data.dir, so --input cannot replace them; leave it out, or'
-          ' name the file of the task relative to config.data.dir'
+          f'--input={data_dir}: replaces config.data.dir, but the file of'
+          f' {name} is not read from there; remove --input, or set the'
+          " task's file to a path below config.data.dir"
         )
       result.setdefault(name, {})[split] = prepare.prepare(
         task,

@@ -74,8 +74,8 @@ def load_encoder(config: config_lib.Config) -> Encoder:
     if model.init_vocab:
       raise errors.UserError(
         f'config.model.init_vocab={model.init_vocab}: replaces the vocabulary'
-        ' of config.model.init, which is empty; set config.model.init, or give'
-        ' config.model.vocab instead'
+        ' of a pretrained model, and config.model.init names none; set'
+        ' config.model.init, or use config.model.vocab for random weights'
       )
     return _configure(_random_encoder(model, 'random weights'), config)
   try:
@@ -143,8 +143,9 @@ def _pretrained_encoder(
   # An id beyond the table would silently read another word's embedding.
   if tokenizer.vocab_size > sizes['vocab_size']:
     raise errors.UserError(
-      f'{path}: its tokenizer has {tokenizer.vocab_size} ids, its embeddings'
-      f' {sizes["vocab_size"]}; get both from one model'
+      f'{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the model'
+      f' has embeddings for {sizes["vocab_size"]}; get tokenizer and weights'
+      ' from the same model'
     )
   description = f'{init} (sha256 {digest[:16]})'
   if model.layers:
@@ -201,19 +202,20 @@ def _find_mistakes(
   where = f'config.model.layers={model.layers}'
   if model.layers and model.num_layers:
     yield (
-      f'{where}: config.model.num_layers={model.num_layers} also chooses'
-      ' layers; give either of the two'
+      f'{where}: config.model.num_layers={model.num_layers} chooses layers'
+      ' too; set only one of the two'
     )
   if model.layers and not model.init:
     yield (
-      f'{where}: only pretrained weights have layers to choose from, and'
-      ' config.model.init is empty; set it, or give config.model.num_layers'
+      f'{where}: chooses layers of a pretrained model, and config.model.init'
+      ' names none; set config.model.init, or use config.model.num_layers for'
+      ' random weights'
     )
   for layer in model.layers:
     if not 0 <= layer < count:
       yield (
-        f'{where}: there is no layer {layer}, as the encoder has {count},'
-        f' numbered from 0 to {count - 1}'
+        f'{where}: the encoder has no layer {layer}; give numbers from 0 to'
+        f' {count - 1}'
       )
   if config.data.max_length > sizes.max_positions:
     yield (
@@ -265,6 +267,6 @@ def _read_vocab(model: config_lib.ModelConfig, field: str) -> list[str] | None:
     return tokenizer_files.read_vocab(Path(file))
   except (OSError, ValueError) as e:
     raise errors.UserError(
-      f'config.model.{field}: {file} cannot be read ({e}); give a BERT'
-      " vocab.txt, or ''"
+      f'config.model.{field}: {file} cannot be read ({e}); give the path of a'
+      " BERT model's vocab.txt, or '' for none"
     ) from e

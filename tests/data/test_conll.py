@@ -128,7 +128,9 @@ def test_comments_of_a_file_of_words_alone(tmp_path):
 
 def test_a_comment_within_a_sentence_is_told(tmp_path):
   content = 'A O\n# a remark here\nb O\n'
-  with pytest.raises(errors.UserError, match=r'rows\.conll:2: begins with #'):
+  with pytest.raises(
+    errors.UserError, match=r'rows\.conll:2: looks like a comment in'
+  ):
     _read(tmp_path, content, label=None)
 
 

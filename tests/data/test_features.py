@@ -270,9 +270,9 @@ def test_fingerprint_covers_the_vocabulary_and_the_case():
     ),
     pytest.param(
       [*_WORDS, 'cat'],
-      "the vocabulary: 'cat' is in line 8 and in line 40; write a token that no"
-      ' text has, such as [unused_line_8], in place of the first, so that all'
-      ' other tokens keep their ids',
+      "the vocabulary: 'cat' is in line 8 and again in line 40; replace the"
+      ' first by a token that no text has, such as [unused_line_8], and keep'
+      ' the line, because the number of a line is the id of its token',
       id='token-twice',
     ),
   ],

@@ -193,7 +193,9 @@ def test_a_set_of_a_plan_for_itself_is_told_apart(tmp_path):
     np.zeros((1, 2), np.float32),
     prepare.label_metadata(_MOOD),
   )
-  with pytest.raises(errors.UserError, match='for the plan that wrote them; w'):
+  with pytest.raises(
+    errors.UserError, match='by the plan that wrote them; run that'
+  ):
     external.open_set(tmp_path / 'mood', features, _MOOD)
 
 

@@ -105,10 +105,10 @@ def test_chosen_layers_are_those_of_the_file(weights, layers):
 @pytest.mark.parametrize(
   ('changes', 'message'),
   [
-    ({'model.layers': (0, 3)}, 'no layer 3, as the encoder has 3, numbered'),
+    ({'model.layers': (0, 3)}, 'has no layer 3; give numbers from 0 to 2'),
     ({'model.layers': (-1,)}, 'no layer -1'),
-    ({'model.layers': (0,), 'model.num_layers': 1}, 'give either'),
-    ({'model.layers': (0,), 'model.init': ''}, 'config.model.init is empty'),
+    ({'model.layers': (0,), 'model.num_layers': 1}, 'set only one of the two'),
+    ({'model.layers': (0,), 'model.init': ''}, 'config.model.init names none'),
   ],
   ids=['beyond', 'below', 'both', 'random'],
 )
@@ -121,7 +121,7 @@ def test_a_vocabulary_beyond_the_embeddings_is_refused(weights):
   size = huggingface.load_config(weights)['vocab_size']
   _write_vocabulary(weights, size + 1)
   with pytest.raises(
-    errors.UserError, match=rf'has {size + 1} ids, its embeddings {size};'
+    errors.UserError, match=rf'has {size + 1} tokens, but .* for {size};'
   ):
     pretrained.load_encoder(_config(weights))
 
@@ -177,7 +177,7 @@ def test_the_same_weights_for_other_tokens_are_others(weights):
     ({'model.init_vocab': 'nowhere'}, 'config.model.init_vocab: nowhere cann'),
     (
       {'model.init_vocab': 'other.txt', 'model.init': ''},
-      'init_vocab=other.txt: replaces the vocabulary of config.model.init, whi',
+      'init_vocab=other.txt: replaces the vocabulary of a pretrained model, a',
     ),
   ],
   ids=['no-file', 'random'],
