@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import copy
 import dataclasses
 import functools
 import logging
@@ -21,6 +22,7 @@ from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.modeling import pretrained
+from bam_jax.reporting import outputs
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
@@ -172,9 +174,12 @@ class Plan:
   def read_record(self, run: runs_lib.Run) -> Mapping[str, object] | None:
     """Returns the record of a finished run; None if it is not finished.
 
+    It has scores of the metrics that its tasks have now, from its outputs if
+    these metrics have changed.
+
     Raises:
-      errors.UserError: the run was trained with other settings or teachers, or
-        its record is damaged.
+      errors.UserError: the run was trained with other settings or teachers, its
+        record is damaged, or outputs are missing.
     """
     record = self.workspace.read_record(run.name)
     if record is None:
@@ -188,6 +193,37 @@ class Plan:
         f' config.distill.logits is now {run.logits!r}; restore its old value,'
         ' or choose another --workdir'
       )
+    changed = [
+      (self.tasks[name], split)
+      for name, by_split in record['scores'].items()
+      for split, scores in by_split.items()
+      if scores.keys() != {*self.tasks[name].metrics}
+    ]
+    if not changed:
+      return record
+    return processes.run_on_first(self._score_again, run, record, changed)
+
+  def _score_again(
+    self,
+    run: runs_lib.Run,
+    record: Mapping[str, object],
+    changed: Sequence[tuple[task_lib.Task, str]],
+  ) -> dict[str, object]:
+    """Returns a record with scores by the present metrics of some splits."""
+    record = {'undefined': {}, **copy.deepcopy(record)}
+    path = self.workspace.outputs(run.name)
+    for task, split in changed:
+      by_split = record['scores'][task.name]
+      try:
+        scores, reasons = outputs.score(task, path, split)
+      except outputs.Missing as e:
+        raise errors.UserError(
+          f'{path.parent}: was scored by {", ".join(by_split[split])}, not by'
+          f' {", ".join(task.metrics)}, and {e}; restore the metrics of'
+          f' {task.name}, and --mode=evaluate writes that file again'
+        ) from e
+      by_split[split] = scores
+      record['undefined'].setdefault(task.name, {})[split] = reasons
     return record
 
   def external_teachers(self, run: runs_lib.Run) -> tuple[str, ...]:

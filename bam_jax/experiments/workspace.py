@@ -13,6 +13,7 @@ DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
 from collections.abc import Mapping
 import math
 from pathlib import Path
+import re
 from types import MappingProxyType
 
 from bam_jax import config as config_lib
@@ -294,13 +295,22 @@ def differences(
   """Describes the keys of `wanted` whose values in a record differ.
 
   A field of the configuration that the record lacks is newer than the run; its
-  default stands for what was done before the field existed.
+  default stands for what was done before the field existed. Of the metrics of a
+  task only the first one counts, and only if it chooses the best checkpoint.
   """
   before = {**defaults(), **before}
+  is_chosen = bool(wanted.get('config.train.evaluate_every'))
+
+  def deciding(key: str, value: object) -> object:
+    if re.fullmatch(r'config\.custom_tasks\.[^.]+\.metrics', key) and value:
+      return value[:is_chosen]
+    return value
+
   return [
-    f'{key} was {before.get(key)!r}, is {wanted[key]!r}'
+    f'{key} {schema.describe_change(before.get(key), wanted[key])}'
     for key in sorted(wanted)
-    if key != TASKS and before.get(key) != wanted[key]
+    if key != TASKS
+    and deciding(key, before.get(key)) != deciding(key, wanted[key])
   ]
 
 

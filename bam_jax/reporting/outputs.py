@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 
 from bam_jax import files
+from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 _MOST_BYTES = 1 << 31
@@ -41,8 +42,12 @@ class Predicted(NamedTuple):
   gold: np.ndarray | None
 
 
-def read(task: task_lib.Task, paths: Mapping[int, Path]) -> Predicted:
+def read(
+  task: task_lib.Task, paths: Mapping[int, Path], split: str = ''
+) -> Predicted:
   """Reads the dev predictions on a task from one outputs.npz per seed.
+
+  `split` is by default the first dev split.
 
   Raises:
     Missing: there is no run, or one has no predictions, or those of other
@@ -50,11 +55,12 @@ def read(task: task_lib.Task, paths: Mapping[int, Path]) -> Predicted:
   """
   if not paths:
     raise Missing(f'no run of {task.name}')
+  split = split or task.dev_splits[0]
   found, by_seed = [], dict(sorted(paths.items()))
   for path in by_seed.values():
     name = f'runs/{path.parent.name}/{path.name}'
     try:
-      arrays = _arrays(path, f'{task.name}/{task.dev_splits[0]}/')
+      arrays = _arrays(path, f'{task.name}/{split}/')
       found.append((arrays['uid'], *task.kind.read_outputs(task, arrays)))
     except FileNotFoundError:
       raise Missing(f'{name} is missing') from None
@@ -69,6 +75,30 @@ def read(task: task_lib.Task, paths: Mapping[int, Path]) -> Predicted:
     predictions=np.stack(predictions),
     gold=next((labels for labels in gold if labels is not None), None),
   )
+
+
+def score(
+  task: task_lib.Task, path: Path, split: str
+) -> tuple[dict[str, float], dict[str, str]]:
+  """Computes a run's scores from its outputs.npz, like `Kind.score`.
+
+  Returns:
+    The task's metrics, 0-100, and why some are undefined, by name.
+
+  Raises:
+    Missing: see `read`.
+  """
+  found = read(task, {0: path}, split)
+  measured = found.predictions[0], found.gold
+  scores = {
+    name: 100.0 * float(metrics.METRICS[name](*measured))
+    for name in task.metrics
+  }
+  return scores, {
+    name: metrics.why_undefined(name, *measured)
+    for name, value in scores.items()
+    if math.isnan(value)
+  }
 
 
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:

@@ -176,3 +176,69 @@ def test_before_they_are_trained_new_tasks_are_not_reported(workdir):
   found = json.loads((workdir / 'report.json').read_text())
   assert {*found['variants']['single']['tasks']} == {*_BEFORE}
   assert found['variants']['multi']['tasks'] == {}
+
+
+def test_other_metrics_are_computed_from_kept_outputs(tmp_path, trained):
+  """Oracle: the same metrics, when they were those of the training."""
+
+  def plan(metrics, **changes):
+    config = tiny.get_config()
+    config.update_from_flattened_dict(
+      _SETTINGS
+      | {
+        'tasks': ('mood',),
+        'data.bi_encoder': (),
+        'variants': ('single', 'multi'),
+      }
+    )
+    config.custom_tasks.mood = config_lib.custom_task(
+      labels=('down', 'up'),
+      text=('text',),
+      train=str(tmp_path / 'train.tsv'),
+      dev=str(tmp_path / 'train.tsv'),
+      metrics=metrics,
+    )
+    config.update_from_flattened_dict(changes)
+    workdir = tmp_path / f'work{changes.get("train.evaluate_every", 0)}'
+    return plan_lib.make_plan(config_lib.from_config_dict(config), workdir)
+
+  rows = [
+    f'a film {i} that is {w}\t{w}' for i in range(9) for w in ('up', 'down')
+  ]
+  text = '\n'.join(['text\tlabel', *rows, 'no\tdown']) + '\n'
+  (tmp_path / 'train.tsv').write_text(text)
+  first = plan(('accuracy', 'f1'))
+  train.run(first)
+  before = [first.read_record(run)['scores'] for run in first.runs]
+  assert len(trained) == 2
+  kept = _contents(tmp_path / 'work0')
+  for metrics in (('f1',), ('f1', 'accuracy'), ('matthews',)):
+    again = plan(metrics)
+    train.run(again)
+    for run, old in zip(again.runs, before):
+      record = again.read_record(run)
+      (scores,) = record['scores']['mood'].values()
+      assert {*scores} == {*metrics}
+      assert {
+        k: old['mood']['dev'].get(k, scores[k]) for k in metrics
+      } == scores
+      is_defined = not np.isnan(list(scores.values())).any()
+      assert is_defined or 'matthews' in record['undefined']['mood']['dev']
+    found = json.loads((tmp_path / 'work0' / 'report.json').read_text())
+    assert {*found['variants']['single']['tasks']['mood']} == {*metrics}
+  assert len(trained) == 2
+  assert _contents(tmp_path / 'work0') == kept
+
+  (tmp_path / 'work0' / 'runs' / 'multi-s0' / 'outputs.npz').unlink()
+  with pytest.raises(
+    errors.UserError,
+    match=r'multi-s0: was scored by accuracy, f1, not by f1, and runs/multi-s0'
+    r'/outputs\.npz is missing; restore the metrics of mood, and --mode=evalua',
+  ):
+    report.report(plan(('f1',)))
+
+  # The first metric chooses the best checkpoint.
+  train.run(plan(('accuracy', 'f1'), **{'train.evaluate_every': 2}))
+  report.report(plan(('accuracy',), **{'train.evaluate_every': 2}))
+  with pytest.raises(errors.UserError, match=r'mood\.metrics was .* is .\'f1'):
+    report.report(plan(('f1',), **{'train.evaluate_every': 2}))

@@ -71,6 +71,22 @@ def test_another_value_is_refused(workspace, changes, message):
       check('old', _RECORD | changes)
 
 
+def test_of_many_labels_those_that_changed_are_named(workspace):
+  key, labels = 'config.custom_tasks.mood.labels', [f'l{i}' for i in range(90)]
+  workspace.open_runs({'new': _RECORD | {key: labels}})
+  for changed, message in (
+    ([*labels[1:], 'more'], "lacks 'l0' of before, and has 'more' more"),
+    (labels[9:], "lacks 'l0', 'l1', 'l2', 'l3', 'l4' and 4 others of before"),
+    (
+      [*labels[:2], 'l3', 'l2', *labels[4:]],
+      "has another order: 'l3' is in place 3, where 'l2' was",
+    ),
+  ):
+    with pytest.raises(errors.UserError) as caught:
+      workspace.check_run('new', _RECORD | {key: changed})
+    assert f'({key} {message})' in str(caught.value)
+
+
 def test_what_a_record_has_and_a_run_lacks_is_refused(workspace):
   with pytest.raises(errors.UserError, match=r"weights was '', is None"):
     workspace.open_runs(
