@@ -36,17 +36,19 @@ from bam_jax.training import programs as programs_lib
 
 _OUTPUT = Path(__file__).with_suffix('.json')
 
-# Topology, rows a chip, and the sizes of the mesh axes data and fsdp, -1 being
-# all the chips.
+# Topology, rows a chip, the sizes of the mesh axes data and fsdp, -1 being all
+# the chips, and tokens a row.
 _DATA, _FSDP = (-1, 1), (1, -1)
 CASES = (
-  ('v5e:2x2', 16, _DATA),
-  ('v4:2x2x1', 16, _DATA),
-  ('v5p:2x2x1', 16, _DATA),
-  ('v6e:2x4', 16, _DATA),
-  ('v5e:16x16', 8, _DATA),
-  ('v5e:2x2', 16, _FSDP),
-  ('v5e:16x16', 8, (32, 8)),
+  ('v5e:2x2', 16, _DATA, 128),
+  ('v4:2x2x1', 16, _DATA, 128),
+  ('v5p:2x2x1', 16, _DATA, 128),
+  ('v6e:2x4', 16, _DATA, 128),
+  ('v5e:16x16', 8, _DATA, 128),
+  ('v5e:2x2', 16, _FSDP, 128),
+  ('v5e:16x16', 8, (32, 8), 128),
+  ('v5e:2x2', 8, _DATA, 256),
+  ('v4:2x2x1', 8, _DATA, 256),
 )
 
 # Of a chip, as Google's documentation has them: memory in GiB.
@@ -63,14 +65,19 @@ _BYTES = {'f32': 4, 'bf16': 2, 's32': 4, 'u32': 4, 'pred': 1}
 
 
 def compile_case(
-  topology: str, rows: int, sizes: tuple[int, int], layers: int
+  topology: str,
+  rows: int,
+  sizes: tuple[int, int],
+  row_length: int,
+  layers: int,
 ) -> dict[str, object]:
   """Compiles one case; returns what the compiler reports.
 
   Args:
     topology: as libtpu names it.
-    rows: of 128 tokens, a chip.
+    rows: a chip.
     sizes: of the mesh axes data and fsdp.
+    row_length: tokens a row.
     layers: of the encoder, BERT-Large's width.
   """
   # Both cores of a v4 chip as one device, as JAX has them on a TPU.
@@ -94,7 +101,7 @@ def compile_case(
   )
   programs = programs_lib.Programs(model, tasks, config_lib.Config(), mesh)
   start = time.perf_counter()
-  lowered = programs.lower(rows * chips, 128, slots=16)
+  lowered = programs.lower(rows * chips, row_length, slots=16)
   lowered_at = time.perf_counter()
   compiled = lowered.compile()
   compiled_at = time.perf_counter()
@@ -111,6 +118,7 @@ def compile_case(
     'chips': chips,
     'mesh': dict(mesh.shape),
     'rows_a_chip': rows,
+    'row_length': row_length,
     'layers': layers,
     'trace_seconds': round(lowered_at - start, 1),
     'compile_seconds': round(compiled_at - lowered_at, 1),
@@ -163,12 +171,14 @@ def main() -> None:
   results = {}
   if args.output.exists():
     results = json.loads(args.output.read_text())
-  for topology, rows, sizes in CASES:
+  for topology, rows, sizes, row_length in CASES:
     data, fsdp = sizes
     name = f'{topology} data={data} fsdp={fsdp} rows={rows}'
+    if row_length != 128:
+      name += f' of {row_length}'
     if args.only not in (None, topology) or name in results:
       continue
-    results[name] = compile_case(topology, rows, sizes, args.layers)
+    results[name] = compile_case(topology, rows, sizes, row_length, args.layers)
     args.output.write_text(json.dumps(results, indent=1) + '\n')
     print(name, json.dumps(results[name]), flush=True)
 

@@ -9,6 +9,7 @@ lack.
 
 from collections.abc import Callable
 import functools
+import itertools
 
 import jax
 from jax.experimental import pallas as pl
@@ -26,6 +27,12 @@ from bam_jax.modeling import kernels
 _LONGEST_ROW = 128
 _QUERIES = 64
 _SHORTEST = 16  # least side of a matrix that Triton multiplies
+
+# The same for the memory of a TPU's core, 16 MiB in a v4, which also holds the
+# row's queries, keys and values: so many bytes of each.
+_LONGEST_ROW_OF_TPU = 512
+_QUERIES_OF_TPU = 256
+_BYTES_OF_TPU = 2 * 256 * 1024
 
 
 def attend(
@@ -126,14 +133,23 @@ def _over_heads(
     wide = tuple(x.astype(jnp.float32) for x in arrays)
     result, *sums = _over_heads(function, options, wide, *rest)
     return (result.astype(dtype), *sums)
-  length = arrays[0].shape[1]
   way = _by_vmap
   # An exported program's length is a symbol, which supports no comparison.
-  if platform == 'tpu' and length <= _LONGEST_ROW and length % 8 == 0:
+  if platform == 'tpu' and _fits_tpu(arrays[0]):
     way = _by_mosaic
   if platform == 'cuda' and _is_one_block(arrays[0]):
     way = _by_triton
   return way(function, rate, arrays, *rest)
+
+
+def _fits_tpu(qkv: jax.Array) -> bool:
+  """Whether the Mosaic kernel takes rows of this length and width."""
+  length, _, num_heads, head_size = qkv.shape[1:]
+  is_whole = length % min(length, _QUERIES_OF_TPU) == 0
+  size = length * num_heads * head_size * qkv.dtype.itemsize
+  if length > _LONGEST_ROW and size > _BYTES_OF_TPU:
+    return False
+  return is_whole and length % 8 == 0 and length <= _LONGEST_ROW_OF_TPU
 
 
 def _is_one_block(qkv: jax.Array) -> bool:
@@ -247,29 +263,40 @@ def _by_mosaic(
   size, length, _, num_heads, head_size = arrays[0].shape
   backward = function is attention_head.backward
   width = num_heads * head_size
+  queries = length if backward else min(length, _QUERIES_OF_TPU)
 
   def kernel(*refs):
     array_refs, refs = refs[: len(arrays)], refs[len(arrays) :]
     queries_ref, keys_ref, bias_ref, first_ref, words_ref, *out_refs = refs
     words = words_ref[0], words_ref[1]
     row = first_ref[0] + pl.program_id(0).astype(jnp.uint32)
-    for head in range(num_heads):
+    for head, start in itertools.product(
+      range(num_heads), range(0, length, queries)
+    ):
+      some, every = pl.ds(start, queries), pl.ds(0, length)
       places = [
         pl.ds(part * width + head * head_size, head_size) for part in range(3)
       ]
       inputs = tuple(
-        attention_head.add_bias(array_refs[0][0, :, place], bias_ref[:, place])
-        for place in places
+        attention_head.add_bias(
+          array_refs[0][0, tokens, place], bias_ref[:, place]
+        )
+        for tokens, place in zip((some, every, every), places)
       )
       if backward:
         inputs += (array_refs[1][0, :, places[0]],)
-      start = attention_head.first_index(row, head, num_heads, length)
+      first = attention_head.first_index(row, head, num_heads, length)
       tile = attention_head.Tile(
-        queries_ref[0], keys_ref[0], rate, words, start, (length, 1)
+        queries_ref[0, some],
+        keys_ref[0],
+        rate,
+        words,
+        first + jnp.uint32(start * length),
+        (length, 1),
       )
       outputs = function(tile, *inputs)
       for place, output in zip(places, outputs):
-        out_refs[0][0, :, place] = output.astype(out_refs[0].dtype)
+        out_refs[0][0, some, place] = output.astype(out_refs[0].dtype)
         if backward:
           out_refs[1][0, :, place] = jnp.sum(output, axis=0, keepdims=True)
 

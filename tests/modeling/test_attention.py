@@ -150,6 +150,7 @@ def _example(length=32, heads=2, size=16):
     ('_by_triton', 32),
     ('_by_triton', 128),
     ('_by_mosaic', 32),
+    ('_by_mosaic', 512),
   ],
 )
 def test_each_way_matches_automatic_differentiation(way, length, rate):
@@ -199,7 +200,9 @@ def test_kernels_under_vmap_equal_a_loop(way):
     (48, 32, {'tpu'}),  # 48 is no power of two, which Triton needs
     (128, 8, {'tpu'}),
     (128, 96, {'cuda', 'tpu'}),  # in tiles, by padding heads to 128
-    (512, 64, {'cuda'}),  # in tiles
+    (512, 64, {'cuda', 'tpu'}),  # in tiles
+    (640, 64, {'cuda'}),
+    (264, 64, set()),
     (96, 64, {'tpu'}),  # 96 tokens fill no tiles of 64
     (520, 64, set()),
   ],
