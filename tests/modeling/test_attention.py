@@ -150,7 +150,6 @@ def _example(length=32, heads=2, size=16):
     ('_by_triton', 32),
     ('_by_triton', 128),
     ('_by_mosaic', 32),
-    ('_by_mosaic', 512),
   ],
 )
 def test_each_way_matches_automatic_differentiation(way, length, rate):
@@ -172,6 +171,15 @@ def test_each_way_matches_automatic_differentiation(way, length, rate):
   of_qkv, of_bias = pull(gradient)
   np.testing.assert_allclose(actual, of_qkv, atol=5e-6)
   np.testing.assert_allclose(sums.sum(axis=0), of_bias, atol=3e-5)
+
+
+def test_mosaic_in_blocks_of_queries_equals_xla():
+  qkv, _, segment_ids, bias = _example(512)
+  arrays = (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
+  forward = attention_head.forward
+  (expected,) = attention._by_vmap(forward, 0.3, *arrays)
+  (actual,) = attention._by_mosaic(forward, 0.3, *arrays, interpret=True)
+  np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize('way', ['_by_triton', '_by_mosaic'])
