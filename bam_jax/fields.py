@@ -181,7 +181,8 @@ class PackingConfig:
   )
   eval_rows: int = field(
     0,
-    'rows of an evaluation batch; 0: 64, or fewer with 8,192 tokens in all',
+    'rows of an evaluation batch; 0: 64, or fewer with 8,192 tokens in all; a'
+    ' CPU takes at most 2,048 tokens',
     0,
     1 << 20,
   )

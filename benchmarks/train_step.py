@@ -24,13 +24,10 @@ import argparse
 from collections.abc import Iterator, Mapping
 import itertools
 import json
-import os
 from pathlib import Path
-import queue
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from typing import NamedTuple
 
@@ -124,26 +121,16 @@ def measure(
       for name, system in group:
         call = [*command, system.module, f'--mode={system.mode}']
         call += [f'--row_length={system.row_length}', *arguments]
-        workers.append(_Worker(name, call, _environ(system.devices)))
+        environ = worker_lib.environ(system.devices)
+        workers.append(worker_lib.Process(name, call, environ))
       yield from _take_turns(workers, patience)
     finally:
       for worker in workers:
         worker.end()
 
 
-def _environ(devices: int) -> dict[str, str]:
-  """Returns the environment of a process that sees only the first GPUs."""
-  environ = dict(os.environ)
-  # Several processes share the memory.
-  environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'false'
-  seen = environ.get('CUDA_VISIBLE_DEVICES')
-  numbers = seen.split(',') if seen else [str(i) for i in range(devices)]
-  environ['CUDA_VISIBLE_DEVICES'] = ','.join(numbers[:devices])
-  return environ
-
-
 def _take_turns(
-  workers: list['_Worker'], patience: float
+  workers: list[worker_lib.Process], patience: float
 ) -> Iterator[tuple[str, dict[str, float]]]:
   """Yields name and figures of each process that is ready in time."""
   deadline = time.monotonic() + patience
@@ -158,53 +145,6 @@ def _take_turns(
     if figures := worker.figures():
       yield worker.name, figures
     worker.end()
-
-
-class _Worker:
-  """A process whose output is read line by line."""
-
-  def __init__(self, name: str, call: list[str], environ: Mapping[str, str]):
-    self.name = name
-    self._process = subprocess.Popen(
-      call,
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      text=True,
-      env=environ,
-    )
-    self._lines = queue.SimpleQueue()
-    threading.Thread(target=self._read, daemon=True).start()
-
-  def _read(self) -> None:
-    for line in self._process.stdout:
-      self._lines.put(line)
-    self._lines.put(None)
-
-  def figures(self, timeout: float | None = None) -> dict[str, float] | None:
-    """Waits for a line of figures; prints other lines; None at the end."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    while True:
-      left = None if deadline is None else max(deadline - time.monotonic(), 0)
-      try:
-        line = self._lines.get(timeout=left)
-      except queue.Empty:
-        print(f'{self.name}: not ready in time', flush=True)
-        return None
-      if line is None:
-        print(f'{self.name}: ended with {self._process.wait()}', flush=True)
-        return None
-      if line.startswith('{'):
-        return json.loads(line)
-      print(f'{self.name}: {line}', end='', flush=True)
-
-  def go(self) -> None:
-    """Lets the process run its timings."""
-    self._process.stdin.write('go\n')
-    self._process.stdin.flush()
-
-  def end(self) -> None:
-    self._process.kill()
-    self._process.wait()
 
 
 def table(results: dict[str, dict[str, float]]) -> str:

@@ -54,7 +54,7 @@ class Model:
   Attributes:
     tasks: the tasks that it predicts, by name.
     sizes: possible numbers of rows in a batch, powers of two up to
-      `packing.eval_rows`. Each has its own program.
+      `evaluate.batch_rows`. Each has its own program.
     most_tokens: tokens that fit into a batch of the largest size.
   """
 
@@ -73,7 +73,7 @@ class Model:
     self.tasks: Mapping[str, task_lib.Task] = {
       name: programs.tasks[name] for names, _ in trained for name in names
     }
-    largest = config.packing.eval_rows
+    largest = evaluate.batch_rows(programs, config.packing)
     powers = [2**i for i in range(largest.bit_length())]
     sizes = (
       packing_lib.bucket(size, (1,), programs.mesh.size)
@@ -82,7 +82,9 @@ class Model:
     self.sizes = sorted(set(sizes))
     self.most_tokens = self.sizes[-1] * config.packing.row_length
     self._programs = programs
-    self._trained = trained
+    self._trained = [
+      (names, programs.split_layers(params)) for names, params in trained
+    ]
     self._tokenizer = tokenizer
     self._config = config
 

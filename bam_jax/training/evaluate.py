@@ -24,6 +24,8 @@ Item = TypeVar('Item')
 
 # Batches that are dispatched before the logits of an older one are fetched.
 _IN_FLIGHT = 4
+# Tokens of a batch on a CPU, whose caches hold few.
+_CPU_TOKENS = 2048
 
 # task -> split -> rows
 Splits = Mapping[str, Mapping[str, shards.Columns]]
@@ -64,6 +66,7 @@ def predict(
   forward, width = programs.predict, task.num_outputs
   if is_frozen:
     forward, width = programs.encode, programs.hidden_size
+  params = programs.split_layers(params)
   only = np.arange(len(features)) if only is None else only
   lengths = np.diff(features.ragged('input_ids')[1])[only]
   begins = np.cumsum(lengths) - lengths
@@ -110,7 +113,10 @@ def batch_rows(
   programs: programs_lib.Programs, packing: config_lib.PackingConfig
 ) -> int:
   """Number of rows of an evaluation batch."""
-  return packing_lib.bucket(packing.eval_rows, (1,), programs.mesh.size)
+  rows = packing.eval_rows
+  if programs.mesh.devices.flat[0].platform == 'cpu':
+    rows = min(rows, max(_CPU_TOKENS // packing.row_length, 1))
+  return packing_lib.bucket(rows, (1,), programs.mesh.size)
 
 
 def evaluate(

@@ -318,9 +318,9 @@ def test_every_score_is_a_line_of_the_table(finished):
 
 
 def test_one_program_serves_the_plan(finished):
-  # One to train, one to predict, one for the state before step 0, and one for
-  # the frozen encoder.
-  assert finished.plan.setup.programs.compilations == 4
+  # One to train, one to predict, one for the state before step 0, one for the
+  # frozen encoder, and two that split the layers of a model and of an encoder.
+  assert finished.plan.setup.programs.compilations == 6
   assert len(finished.plan.runs) == 14
 
 

@@ -161,8 +161,18 @@ class _Programs:
     self.mesh = mesh_lib.make_mesh(config_lib.MeshConfig(data=1))
     self._model = plan.model
 
+  def split_layers(self, params):
+    return params
+
   def predict(self, params, batch):
     return self._model(batch)
+
+
+def test_an_evaluation_batch_of_a_cpu_has_few_rows(plan):
+  programs = _Programs(plan)
+  for length, rows, found in (128, 64, 16), (128, 5, 5), (4096, 2, 1):
+    packing = config_lib.PackingConfig(row_length=length, eval_rows=rows)
+    assert evaluate.batch_rows(programs, packing) == found
 
 
 @pytest.mark.parametrize('some', [False, True], ids=['all', 'some'])
