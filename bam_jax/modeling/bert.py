@@ -147,7 +147,8 @@ class Layer(nn.Module):
     y, bias = Linear(
       config.intermediate_size, compute.dtype, name='intermediate'
     )(x)
-    y = gelu.biased_gelu(y, bias, compute)  # [B, L, intermediate_size]
+    # [B, L, intermediate_size]
+    y = gelu.activate(config.activation, y, bias, compute)
     y, bias = Linear(config.hidden_size, compute.dtype, name='output')(y)
     return residual.AddNorm(config.layer_norm_eps, compute, name='output_norm')(
       x, y, bias, rate, words[2]
@@ -247,7 +248,6 @@ BERT = family.Family(
   },
   required={
     'model_type': 'bert',
-    'hidden_act': 'gelu',
     'position_embedding_type': 'absolute',
     'is_decoder': False,
   },

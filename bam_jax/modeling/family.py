@@ -24,6 +24,7 @@ class EncoderConfig:
 
   `pooling` is `cls`: the vector of a segment's first token, through a pooler;
   or `mean`: the mean of the vectors of all its tokens, without a pooler.
+  `activation` is one of `gelu.ACTIVATIONS`.
   """
 
   vocab_size: int
@@ -40,6 +41,7 @@ class EncoderConfig:
   dropout_head: float = 0.1
   family: str = 'bert'
   pooling: str = 'cls'
+  activation: str = 'gelu'
 
   def dropout_rates(self) -> list[str]:
     """Returns the names of the fields that are dropout rates."""

@@ -1,7 +1,10 @@
-"""GELU(x + bias), exact (Hendrycks and Gimpel 2016, arXiv 1606.08415).
+"""Activations of x + bias, such as GELU (Hendrycks and Gimpel 2016).
 
-Its array is the widest one of a layer, so only x is kept for the backward pass.
+The array is the widest one of a layer, so only x is kept for the backward pass.
+Exact GELU (arXiv 1606.08415) has a kernel.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +14,40 @@ from bam_jax.modeling import tiles
 
 _COLUMNS = 128  # of a kernel's tile
 _FACTORS = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
+
+_TANH_GELU = functools.partial(jax.nn.gelu, approximate=True)
+# By the names of transformers, two of which mean the same function.
+ACTIVATIONS = {
+  'gelu': functools.partial(jax.nn.gelu, approximate=False),
+  'gelu_new': _TANH_GELU,
+  'gelu_pytorch_tanh': _TANH_GELU,
+  'relu': jax.nn.relu,
+}
+
+
+def activate(
+  name: str, x: jax.Array, bias: jax.Array, compute: family.Compute
+) -> jax.Array:
+  """Computes the activation `name` of x + bias in float32.
+
+  Args:
+    name: one of `ACTIVATIONS`.
+    x: [B, L, F].
+    bias: [F].
+    compute: how; only `gelu` has a kernel.
+
+  Returns:
+    [B, L, F] of the type of `x`.
+  """
+  if name == 'gelu':
+    return biased_gelu(x, bias, compute)
+
+  @jax.checkpoint
+  def apply(x: jax.Array, bias: jax.Array) -> jax.Array:
+    total = x.astype(jnp.float32) + bias.astype(jnp.float32)
+    return ACTIVATIONS[name](total).astype(x.dtype)
+
+  return apply(x, bias.reshape((1,) * (x.ndim - 1) + bias.shape))
 
 
 def biased_gelu(

@@ -18,6 +18,7 @@ from bam_jax import errors
 from bam_jax.modeling import bert
 from bam_jax.modeling import families
 from bam_jax.modeling import family
+from bam_jax.modeling import gelu
 from bam_jax.modeling import weight_files
 
 # Our names and Hugging Face's of a module's parameters; a kernel is transposed.
@@ -84,7 +85,14 @@ def load_config(path: Path) -> dict[str, int | float | str]:
     raise errors.UserError(
       f'{file}: layer_norm_eps is {eps!r}; give a number between 0 and 1'
     )
-  return result | {'layer_norm_eps': float(eps)}
+  activation = values.get('hidden_act', 'gelu')
+  if activation not in tuple(gelu.ACTIVATIONS):
+    raise errors.UserError(
+      f'{file}: hidden_act is {activation!r}, but only'
+      f' {", ".join(gelu.ACTIVATIONS)} can be computed; choose another'
+      ' config.model.init'
+    )
+  return result | {'layer_norm_eps': float(eps), 'activation': activation}
 
 
 def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
@@ -95,6 +103,7 @@ def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
     **{theirs: getattr(config, ours) for ours, theirs in of.sizes.items()},
     'architectures': [f'{of.class_prefix}Model'],
     'layer_norm_eps': config.layer_norm_eps,
+    'hidden_act': config.activation,
     'hidden_dropout_prob': config.dropout_hidden,
     'attention_probs_dropout_prob': config.dropout_attention,
     'pad_token_id': pad_id,

@@ -60,7 +60,7 @@ def _encoder(**changes):
   return encoder, init(jax.random.key(0), **_inputs(1))['params']
 
 
-@pytest.mark.parametrize('name', ['wide', 'deep'])
+@pytest.mark.parametrize('name', sorted(p.name for p in GOLDEN.iterdir()))
 def test_values_and_gradients_match_torch(name):
   """Oracle: transformers' BertModel in float64, see make_golden.py."""
   golden = safetensors.numpy.load_file(GOLDEN / name / 'golden.safetensors')

@@ -219,7 +219,8 @@ def test_shards(weights):
   ('key', 'value'),
   [
     ('model_type', 'roberta'),
-    ('hidden_act', 'relu'),
+    ('hidden_act', 'silu'),
+    ('hidden_act', ['gelu']),
     ('position_embedding_type', 'relative_key'),
     ('is_decoder', True),
     ('num_hidden_layers', 0),
