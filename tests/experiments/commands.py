@@ -28,11 +28,42 @@ setup.configure_jax = keep_all
 main.run_process()
 """
 
+# After its own three arguments, a run of the plan, a step of it and a signal,
+# the process gets that signal after that step, when the checkpoint of a
+# multiple of four before it has been written in the background.
+SIGNAL_AFTER_STEP = """
+import os, signal, sys, time
+from bam_jax.training import loop, programs
+name, last, number = (sys.argv.pop(1) for _ in range(3))
+train, train_step = loop.train, programs.Programs.train_step
+running = []
+def watched_train(specs, *arguments):
+  running.extend(specs)
+  return train(specs, *arguments)
+def watched_step(self, state, *arguments):
+  step = int(state.step)
+  result = train_step(self, state, *arguments)
+  if running[-1].name == name and step == int(last):
+    saved = running[-1].directory / 'checkpoints' / f'step_{step // 4 * 4}'
+    while not saved.exists():
+      time.sleep(0.01)
+    os.kill(os.getpid(), getattr(signal, number))
+  return result
+loop.train, programs.Programs.train_step = watched_train, watched_step
+"""
+
 
 def start(
-  workdir: Path | str, cwd: Path, before: str = '', *arguments: str
+  workdir: Path | str,
+  cwd: Path,
+  before: str = '',
+  *arguments: str,
+  flags: Sequence[str] = (),
 ) -> subprocess.Popen:
-  """Starts the plan; `before` is Python run first, with the arguments."""
+  """Starts the plan; `before` is Python run first, with the arguments.
+
+  `flags` change the plan.
+  """
   environment = os.environ | {
     'JAX_PLATFORMS': 'cpu',
     'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
@@ -48,6 +79,7 @@ def start(
       f'--config={_ROOT}/tests/configs/tiny.py',
       f'--workdir={workdir}',
       "--config.variants=('single_to_multi',)",
+      *flags,
     ],
     cwd=cwd,
     env=environment,

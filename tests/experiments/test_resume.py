@@ -9,30 +9,7 @@ import pytest
 
 from tests.experiments import commands
 
-# After its own three arguments, a run of the plan, a step of it and a signal,
-# the process gets that signal after that step, when the checkpoint of a
-# multiple of four before it has been written in the background.
-_SIGNAL_AFTER_STEP = """
-import os, signal, sys, time
-from bam_jax.training import loop, programs
-name, last, number = (sys.argv.pop(1) for _ in range(3))
-train, train_step = loop.train, programs.Programs.train_step
-running = []
-def watched_train(specs, *arguments):
-  running.extend(specs)
-  return train(specs, *arguments)
-def watched_step(self, state, *arguments):
-  step = int(state.step)
-  result = train_step(self, state, *arguments)
-  if running[-1].name == name and step == int(last):
-    saved = running[-1].directory / 'checkpoints' / f'step_{step // 4 * 4}'
-    while not saved.exists():
-      time.sleep(0.01)
-    os.kill(os.getpid(), getattr(signal, number))
-  return result
-loop.train, programs.Programs.train_step = watched_train, watched_step
-"""
-# The same while a checkpoint is being written: the call has returned, the
+# A signal while a checkpoint is being written: the call has returned, the
 # files follow in the background.
 _KILLED_WHILE_SAVING = """
 import os, signal, sys
@@ -76,7 +53,7 @@ def test_a_plan_stopped_and_killed_thrice_ends_bit_equal(undisturbed, tmp_path):
   shutil.copytree(undisturbed / 'compiled', workdir / 'compiled')
 
   # Told so while it trains, a run loses no step that it has taken.
-  stopped = (_SIGNAL_AFTER_STEP, commands.TEACHER, '6', 'SIGTERM')
+  stopped = (commands.SIGNAL_AFTER_STEP, commands.TEACHER, '6', 'SIGTERM')
   stderr = commands.ends_with(_start(workdir, *stopped), 75)
   assert stderr.splitlines()[-1] == (
     'bam_jax: stopped by SIGTERM; run the same command again to continue'
@@ -86,12 +63,12 @@ def test_a_plan_stopped_and_killed_thrice_ends_bit_equal(undisturbed, tmp_path):
   assert last >= 6
   assert _last_saved(workdir, commands.TEACHER) == last + 1
 
-  killed = (_SIGNAL_AFTER_STEP, commands.TEACHER, '14', 'SIGKILL')
+  killed = (commands.SIGNAL_AFTER_STEP, commands.TEACHER, '14', 'SIGKILL')
   commands.dies(_start(workdir, *killed))
   assert _last_saved(workdir, commands.TEACHER) == 12
   assert not (workdir / 'runs' / commands.TEACHER / 'DONE').exists()
 
-  killed = (_SIGNAL_AFTER_STEP, commands.STUDENT, '10', 'SIGKILL')
+  killed = (commands.SIGNAL_AFTER_STEP, commands.STUDENT, '10', 'SIGKILL')
   commands.dies(_start(workdir, *killed))
   assert (workdir / 'runs' / commands.TEACHER / 'DONE').exists()
   assert not (workdir / 'runs' / commands.STUDENT / 'DONE').exists()
