@@ -271,7 +271,7 @@ def test_a_card_about_it_is_front_matter_and_plain_text(text):
       'undefined': {'mood': {text: {text: text}}},
     },
   )  # fmt: skip
-  found = card.write([task], facts)
+  found = card.write([task], facts, 'bert')
   _, front, body = found.split('---\n', 2)
   assert yaml.safe_load(front) == {
     'library_name': 'transformers',

@@ -1,6 +1,7 @@
-"""Converts texts to token ids with WordPiece and BERT's pair truncation."""
+"""Converts texts to token ids, with BERT's truncation of pairs."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
 import hashlib
 import itertools
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 from tokenizers import decoders
+from tokenizers import models
 from tokenizers import processors
 
 from bam_jax.data import tokenizer_files
@@ -27,17 +29,23 @@ OnCut = Callable[[str], None]
 
 
 class Tokenizer:
-  """Wraps a Hugging Face tokenizer and returns token ids as NumPy arrays."""
+  """Wraps a Hugging Face tokenizer and returns token ids as NumPy arrays.
+
+  `num_separators` [SEP] are between the two texts of a pair: 1 as in BERT, or 2
+  as in RoBERTa.
+  """
 
   def __init__(
     self,
     tokenizer: tokenizers.Tokenizer,
     special: Mapping[str, str] = tokenizer_files.BERT_TOKENS,
+    num_separators: int = 1,
   ):
     """Wraps a tokenizer and modifies it: no truncation, no padding.
 
-    Truncation and padding are switched off. The template and the decoder do not
-    change ids here, but would change the fingerprint, so they are replaced.
+    Truncation and padding are switched off. BERT's template and decoder are
+    written in several ways, which do not change ids here but would change the
+    fingerprint, so they are replaced.
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -45,10 +53,12 @@ class Tokenizer:
     self.pad_id = tokenizer.token_to_id(special['pad_token'])
     self.sep_id = tokenizer.token_to_id(special['sep_token'])
     self.unk_id = tokenizer.token_to_id(special['unk_token'])
-    tokenizer.post_processor = processors.BertProcessing(
-      (special['sep_token'], self.sep_id), (special['cls_token'], self.cls_id)
-    )
-    tokenizer.decoder = decoders.WordPiece()
+    if num_separators == 1:
+      tokenizer.post_processor = processors.BertProcessing(
+        (special['sep_token'], self.sep_id), (special['cls_token'], self.cls_id)
+      )
+      tokenizer.decoder = decoders.WordPiece()
+    self.num_separators = num_separators
     self._tokenizer = tokenizer
     self._special = dict(special)
 
@@ -63,6 +73,11 @@ class Tokenizer:
     return cls(*tokenizer_files.load(Path(path)))
 
   @property
+  def is_word_piece(self) -> bool:
+    """Whether the vocabulary is one of WordPiece, which vocab.txt can hold."""
+    return isinstance(self._tokenizer.model, models.WordPiece)
+
+  @property
   def vocab_size(self) -> int:
     """Returns the highest id plus 1; some ids may have no token."""
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -71,25 +86,47 @@ class Tokenizer:
   @property
   def fingerprint(self) -> str:
     """Returns a hexadecimal sha256 over the vocabulary and the settings."""
-    text = json.dumps(json.loads(self._tokenizer.to_str()), sort_keys=True)
+    values = tokenizer_files.as_json(self._tokenizer)
+    text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
   def save(
-    self, directory: str | os.PathLike[str], max_length: int | None = None
+    self,
+    directory: str | os.PathLike[str],
+    max_length: int | None = None,
+    has_token_types: bool = True,
   ) -> None:
     """Writes files from which `AutoTokenizer` can load this tokenizer.
 
     tokenizer.json holds all of it, and tokenizer_config.json names the class
-    that takes it as it is. Line n of vocab.txt is the token with the id n; an
-    id without a token, or whose token is no line, gets a token of its own.
+    that takes it as it is. Line n of vocab.txt, which WordPiece alone has, is
+    the token with the id n; an id without a token, or whose token is no line,
+    gets a token of its own.
 
     Args:
       directory: is made where it is missing.
       max_length: tokens of the longest input, for tokenizer_config.json.
+      has_token_types: whether the model takes token types.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     self._tokenizer.save(str(directory / 'tokenizer.json'))
+    if self.is_word_piece:
+      self._save_vocab(directory / 'vocab.txt')
+    added = self._tokenizer.get_added_tokens_decoder().values()
+    special = {token.content for token in added if token.special}
+    settings = {'tokenizer_class': 'PreTrainedTokenizerFast'}
+    if max_length is not None:
+      settings['model_max_length'] = max_length
+    settings |= {
+      n: token for n, token in self._special.items() if token in special
+    }
+    types = ['token_type_ids'] if has_token_types else []
+    settings['model_input_names'] = ['input_ids', *types, 'attention_mask']
+    text = json.dumps(settings, indent=2)
+    (directory / 'tokenizer_config.json').write_text(text + '\n')
+
+  def _save_vocab(self, file: Path) -> None:
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
     lines = {
       number: token
@@ -100,20 +137,26 @@ class Tokenizer:
       f'{lines.get(number, f"[unused_id_{number}]")}\n'
       for number in range(self.vocab_size)
     )
-    (directory / 'vocab.txt').write_text(text, encoding='utf-8', newline='\n')
-    added = self._tokenizer.get_added_tokens_decoder().values()
-    special = {token.content for token in added if token.special}
-    settings = {'tokenizer_class': 'PreTrainedTokenizerFast'}
-    if max_length is not None:
-      settings['model_max_length'] = max_length
-    settings |= {
-      n: token for n, token in self._special.items() if token in special
-    }
-    settings['model_input_names'] = [
-      'input_ids', 'token_type_ids', 'attention_mask',
-    ]  # fmt: skip
-    text = json.dumps(settings, indent=2)
-    (directory / 'tokenizer_config.json').write_text(text + '\n')
+    file.write_text(text, encoding='utf-8', newline='\n')
+
+  def for_words(self) -> 'Tokenizer':
+    """Returns a tokenizer that encodes a word alone as it does within a text.
+
+    They differ in byte-level BPE: there a word has other ids after a space.
+    """
+
+    def add_space(part: dict[str, object]) -> dict[str, object]:
+      # A vocabulary has numbers as values.
+      if part.get('add_prefix_space') is False:
+        return part | {'add_prefix_space': True}
+      return part
+
+    text = self._tokenizer.to_str()
+    parts = json.loads(text, object_hook=add_space)
+    if parts == json.loads(text):
+      return self
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(parts))
+    return type(self)(tokenizer, self._special, self.num_separators)
 
   def with_vocab(self, lines: Sequence[str]) -> 'Tokenizer':
     """Returns a tokenizer with a new vocabulary and the same text splitting.
@@ -150,6 +193,14 @@ class Tokenizer:
       texts, add_special_tokens=False
     )
     return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+  def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
+    """Returns the token ids of each word of a text, [tokens] int32."""
+    return self._for_words.encode(words)
+
+  @functools.cached_property
+  def _for_words(self) -> 'Tokenizer':
+    return self.for_words()
 
   def encode_with_spans(
     self, texts: Sequence[str]
@@ -200,7 +251,7 @@ def featurize(
     examples: read once, as a stream.
     task: of all the examples.
     tokenizer: makes the ids.
-    max_length: tokens a row has at most, specials included; at least 3.
+    max_length: tokens a row has at most, specials included; at least 4.
     swap: give a copy of each example with its texts in the other order, after
       all of the originals; holds the ids of all examples in memory.
     on_cut: called with the uid of each example that is not read to its end,
@@ -213,7 +264,8 @@ def featurize(
   if swap and not task.is_pair:
     raise ValueError(f'task {task.name!r} has no pairs to swap')
   cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
-  second_cls = [cls] if task.is_bi_encoder else []
+  num_separators = 1 if task.is_bi_encoder else tokenizer.num_separators
+  between = sep * num_separators + (cls if task.is_bi_encoder else [])
 
   def join(
     uid: str, a: np.ndarray, b: np.ndarray | None, label: float | np.ndarray
@@ -222,15 +274,17 @@ def featurize(
     if b is None:
       length = len(a) + 2
       parts = (cls, a[: max_length - 2], sep)
+      length_a = len(parts[1]) + 2
     else:
-      extra = 3 + len(second_cls)
+      extra = 2 + len(between)
       length = len(a) + len(b) + extra
-      length_a, length_b = truncated_lengths(len(a), len(b), max_length - extra)
-      parts = (cls, a[:length_a], sep, *second_cls, b[:length_b], sep)
+      kept_a, kept_b = truncated_lengths(len(a), len(b), max_length - extra)
+      parts = (cls, a[:kept_a], between, b[:kept_b], sep)
+      length_a = 1 + kept_a + num_separators
     if length > max_length:
       on_cut(uid)
     input_ids = np.concatenate(parts, dtype=np.int32)
-    return kind_lib.Features(uid, input_ids, len(parts[1]) + 2, label)
+    return kind_lib.Features(uid, input_ids, length_a, label)
 
   swapped = []
   stream = iter(examples)

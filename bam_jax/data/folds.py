@@ -135,13 +135,18 @@ def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
   values, offsets = rows.ragged('input_ids')
   begins, ends = offsets[:-1] + 1, offsets[1:]  # Without [CLS].
   middles = offsets[:-1] + rows.fixed('length_a')
+  # If every pair has two [SEP] between its texts, the second one is left out,
+  # so that the order of the texts does not matter.
+  pairs, ends_a = middles < ends, middles
+  if np.all(values[middles - 2] == values[middles - 1], where=pairs):
+    ends_a = middles - pairs
   by_example: dict[str, int] = {}
   result = np.empty(len(rows), np.uint64)
   for row, uid in enumerate(rows.uids):
     example = task_lib.example_uid(uid)
     if example not in by_example:
       texts = (
-        values[begins[row] : middles[row]].tobytes(),
+        values[begins[row] : ends_a[row]].tobytes(),
         values[middles[row] : ends[row]].tobytes(),
       )
       digest = hashlib.blake2b(b''.join(sorted(texts)), digest_size=8)

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import models
 from tokenizers import normalizers
@@ -111,31 +112,52 @@ def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
+def as_json(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
+  """Returns what tokenizer.json holds, with the scores of tokens in float32.
+
+  The package tokenizers may read the last digit of a float64 wrongly.
+  """
+  return json.loads(
+    tokenizer.to_str(), parse_float=lambda text: float(np.float32(text))
+  )
+
+
+def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
   """Loads the tokenizer of a model directory with `AutoTokenizer`.
 
   Args:
-    path: holds tokenizer.json or vocab.txt, and other files that AutoTokenizer
-      reads. Nothing is fetched, and no code of the directory is run.
+    path: holds tokenizer.json, vocab.txt or vocab.json, and other files that
+      AutoTokenizer reads. Nothing is fetched, and no code of the directory is
+      run.
 
   Returns:
-    The tokenizer, and its special tokens by name, as in `BERT_TOKENS`.
+    The tokenizer, its special tokens by name, as in `BERT_TOKENS`, and the
+    number of [SEP] between the two texts of a pair.
 
   Raises:
     errors.UserError: there is no tokenizer, AutoTokenizer can't load it or
-      reads it otherwise than its files say, or it does not make `[CLS] A [SEP]
-      B [SEP]` of two texts.
+      reads it otherwise than its files say, or it makes neither `[CLS] A [SEP]
+      B [SEP]` nor `[CLS] A [SEP] [SEP] B [SEP]` of two texts.
   """
   file, vocab = path / 'tokenizer.json', path / 'vocab.txt'
+  byte_level = path / 'vocab.json'
   settings = _read_settings(path / 'tokenizer_config.json')
   written = _from_json(file) if file.is_file() else None
   if written:
     known = written.get_vocab(with_added_tokens=True)
   elif vocab.is_file():
     known = _read_model_vocab(vocab)
+  elif byte_level.is_file():
+    vocab, known = byte_level, _read_json(byte_level)
   else:
-    remedy = "name a directory that holds a BERT model's tokenizer"
-    raise _unusable(path, 'holds neither tokenizer.json nor vocab.txt', remedy)
+    remedy = (
+      "name a directory that holds a model's tokenizer; transformers can save a"
+      ' SentencePiece model as tokenizer.json'
+    )
+    what = 'holds neither tokenizer.json, vocab.txt nor vocab.json'
+    raise _unusable(path, what, remedy)
+  if not all(type(number) is int for number in known.values()):
+    raise _unusable(vocab, 'gives a token an id that is no number')
   # The libraries make lists as long as the highest id.
   if (highest := max(known.values(), default=0)) > _HIGHEST_ID:
     raise _unusable(path, f'gives a token the id {highest}')
@@ -148,11 +170,15 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str]]:
     _check_parts(path, written, tokenizer)
   _check_declared_ids(path, settings, written, tokenizer)
   _check_ids(path, tokenizer)
-  if written and written.post_processor:
-    _check_template(path, written, special)
-  _check_template(path, tokenizer, special)
+  num_separators = _count_separators(path, tokenizer, special)
+  if (
+    written
+    and written.post_processor
+    and _count_separators(path, written, special) != num_separators
+  ):
+    raise _replaced(path, 'post_processor')
   _warn_of_case(path, tokenizer)
-  return tokenizer, special
+  return tokenizer, special, num_separators
 
 
 @contextlib.contextmanager
@@ -236,7 +262,12 @@ def _auto_tokenizer(
   if 'tokenizer_class' not in {**settings, **config}:
     options['tokenizer_type'] = config.get('model_type', 'bert')
   size = config.get('vocab_size')
-  if '[MASK]' not in known and isinstance(size, int) and size <= len(known):
+  if (
+    config.get('model_type', 'bert') == 'bert'
+    and '[MASK]' not in known
+    and isinstance(size, int)
+    and size <= len(known)
+  ):
     # There is no embedding for the token that AutoTokenizer would add.
     options['mask_token'] = None
   remedy = f'fetch its files again or {_OTHER_MODEL}'
@@ -260,7 +291,7 @@ def _check_special(
   for name in _REQUIRED:
     if special[name] not in known:
       what = f'lacks {special[name]}'
-      raise _unusable(where, what, "give a BERT model's vocabulary")
+      raise _unusable(where, what, "give the model's own vocabulary")
 
 
 def _check_parts(
@@ -271,19 +302,23 @@ def _check_parts(
   It keeps only the file's vocabulary and builds BERT's other parts around it,
   which is right if the file has the same, except for `_NORMALIZER_SETTINGS`.
   """
-  one, two = json.loads(written.to_str()), json.loads(read.to_str())
+  one, two = as_json(written), as_json(read)
   for part in _PARTS:
     first, second = one[part], two[part]
     if first and first['type'] == 'BertNormalizer':
       first = {**first, **{n: second.get(n) for n in _NORMALIZER_SETTINGS}}
     if first and first != second:
-      raise _unusable(
-        path,
-        f'AutoTokenizer replaces the {part} of tokenizer.json; to keep that of'
-        ' the file, set "tokenizer_class": "PreTrainedTokenizerFast" in'
-        ' tokenizer_config.json',
-        _SAVE_AGAIN.format(str(path)),
-      )
+      raise _replaced(path, part)
+
+
+def _replaced(path: Path, part: str) -> errors.UserError:
+  return _unusable(
+    path,
+    f'AutoTokenizer replaces the {part} of tokenizer.json; to keep that of the'
+    ' file, set "tokenizer_class": "PreTrainedTokenizerFast" in'
+    ' tokenizer_config.json',
+    _SAVE_AGAIN.format(str(path)),
+  )
 
 
 def _check_declared_ids(
@@ -329,19 +364,30 @@ def _check_ids(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
       raise _unusable(path, what, _OTHER_MODEL)
 
 
-def _check_template(
+def _count_separators(
   path: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
-) -> None:
-  """Raises if the tokenizer does not place [CLS] and [SEP] as BERT does."""
+) -> int:
+  """Returns how many [SEP] the tokenizer places between two texts.
+
+  BERT has one, RoBERTa two. Raises if the tokenizer does not place [CLS] and
+  [SEP] as either does.
+  """
   tokenizer.no_truncation()
   tokenizer.no_padding()
   cls = tokenizer.token_to_id(special['cls_token'])
   sep = tokenizer.token_to_id(special['sep_token'])
   one, two = tokenizer.encode(''), tokenizer.encode('', '')
-  wanted = ([cls, sep], [cls, sep, sep], [0, 0, 1])
-  if (one.ids, two.ids, two.type_ids) != wanted:
-    what = 'its tokenizer does not make [CLS] A [SEP] B [SEP] of two texts'
-    raise _unusable(path, what, _OTHER_MODEL)
+  if one.ids == [cls, sep]:
+    if (two.ids, two.type_ids) == ([cls, sep, sep], [0, 0, 1]):
+      return 1
+    # Only encoders that read no token types have this template.
+    if two.ids == [cls, sep, sep, sep]:
+      return 2
+  what = (
+    'its tokenizer does not make [CLS] A [SEP] B [SEP] of two texts, nor what'
+    " RoBERTa's makes, [CLS] A [SEP] [SEP] B [SEP]"
+  )
+  raise _unusable(path, what, _OTHER_MODEL)
 
 
 def _warn_of_case(path: Path, tokenizer: tokenizers.Tokenizer) -> None:

@@ -55,6 +55,8 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     encoded = tokenizer.encode([column[i] for i in sample])
     tokens += [len(ids) + 1 for ids in encoded]
     unknown += [np.count_nonzero(ids == tokenizer.unk_id) for ids in encoded]
+  if len(rows.texts) == 2:
+    tokens += tokenizer.num_separators - 1
   over = np.maximum(tokens - rows.max_length, 0)
   if rows.task.kind.per_token:
     over[:] = 0

@@ -109,22 +109,31 @@ def encode(
 
   if task.kind.per_token or not task.is_pair or not is_apart:
     return encode(rows, chosen)
-  vectors = encode(_texts(task, rows, chosen), np.arange(2 * len(chosen)))
+  texts = _texts(task, rows, chosen, plan.encoder.tokenizer.num_separators)
+  vectors = encode(texts, np.arange(2 * len(chosen)))
   u, v = np.split(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), 2)
   return np.concatenate([u, v, np.abs(u - v), u * v], axis=1)
 
 
 def _texts(
-  task: task_lib.Task, rows: shards.Columns, chosen: np.ndarray
+  task: task_lib.Task,
+  rows: shards.Columns,
+  chosen: np.ndarray,
+  num_separators: int,
 ) -> unlabelled.Held:
-  """Returns the first texts of all chosen pairs, then their second texts."""
+  """Returns the first texts of all chosen pairs, then their second texts.
+
+  Each ends with one [SEP], however many are between the texts of a pair.
+  """
+  more = 0 if task.is_bi_encoder else num_separators - 1
   values, offsets = rows.ragged('input_ids')
   lengths = rows.fixed('length_a')
   first, second = [], []
   for row in chosen:
     uid = rows.uids[row]
     ids, length = values[offsets[row] : offsets[row + 1]], int(lengths[row])
-    first.append(kind_lib.Features(uid, ids[:length], length, 0.0))
+    alone = length - more
+    first.append(kind_lib.Features(uid, ids[:alone], alone, 0.0))
     # A bi-encoder's second text has a [CLS] of its own.
     cls = ids[: 0 if task.is_bi_encoder else 1]
     ids = np.concatenate([cls, ids[length:]])

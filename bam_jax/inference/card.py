@@ -46,14 +46,15 @@ class Facts(NamedTuple):
 def write(
   tasks: Sequence[task_lib.Task],
   facts: Facts,
+  model_type: str,
   jax_version: str = '',
   pooling: str = 'cls',
 ) -> str:
   """Returns the model card of an exported directory with some tasks' heads.
 
-  The card is Markdown. `jax_version` is that of the jax that exported a
-  program; it is empty for a Hugging Face directory, whose card has front
-  matter.
+  The card is Markdown. `model_type` is the name of the encoder's family.
+  `jax_version` is that of the jax that exported a program; it is empty for a
+  Hugging Face directory, whose card has front matter.
   """
   per_token = [task.kind.per_token for task in tasks]
   baselines = list(dict.fromkeys(itertools.chain(*facts.baselines.values())))
@@ -73,6 +74,7 @@ def write(
     baselines=baselines,
     scores=_scores(tasks, facts, baselines),
     is_mean=pooling == 'mean' and not all(per_token),
+    model_type=model_type,
     jax_version=jax_version,
   )
 

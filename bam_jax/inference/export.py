@@ -86,7 +86,9 @@ def export(
     if pair_head:
       weights[_PAIR_HEAD] = pair_head
     texts = {file: to_json(value) for file, value in values.items()}
-    texts['README.md'] = card.write(tasks, facts, pooling=config.pooling)
+    texts['README.md'] = card.write(
+      tasks, facts, config.family, pooling=config.pooling
+    )
     with new_directory(directory / name, texts) as unfinished:
       for file, arrays in weights.items():
         (unfinished / file).parent.mkdir(exist_ok=True)
@@ -94,7 +96,9 @@ def export(
         safetensors.numpy.save_file(
           dict(arrays), unfinished / file, metadata={'format': 'pt'}
         )
-      tokenizer.save(unfinished, config.max_positions)
+      choose_tokenizer(tokenizer, tasks).save(
+        unfinished, config.max_positions, config.type_vocab_size > 1
+      )
 
   all_heads = {}
   for task in chosen:
@@ -113,12 +117,16 @@ def export(
       dense = {f'linear.{name}': value for name, value in own.items()}
       write(task.name, [task], tensors, settings | outputs, dense)
       continue
-    body = {
-      of.tensor_prefix + name: tensor
-      for name, tensor in tensors.items()
-      if not (kind.per_token and name.startswith('pooler.'))
-    }
-    head = {f'{kind.head_layer}.{name}': value for name, value in own.items()}
+    pooler, layer = f'{of.tensor_prefix}pooler.dense', kind.head_layer
+    if of.sequence_head and not kind.per_token:
+      pooler, layer = of.sequence_head
+    body = {}
+    for name, tensor in tensors.items():
+      if not name.startswith('pooler.'):
+        body[of.tensor_prefix + name] = tensor
+      elif not kind.per_token:
+        body[name.replace('pooler.dense', pooler)] = tensor
+    head = {f'{layer}.{name}': value for name, value in own.items()}
     model = {
       'architectures': [of.class_prefix + kind.architecture],
       'classifier_dropout': config.dropout_head,
@@ -126,6 +134,14 @@ def export(
     write(task.name, [task], body | head, settings | model | outputs)
   if len(chosen) > 1:
     write(ALL, chosen, tensors | all_heads, settings)
+
+
+def choose_tokenizer(
+  tokenizer: features.Tokenizer, tasks: Sequence[task_lib.Task]
+) -> features.Tokenizer:
+  """Returns the tokenizer to export with tasks: that of words, or of texts."""
+  of_words = all(task.kind.of_words for task in tasks)
+  return tokenizer.for_words() if of_words else tokenizer
 
 
 def define_outputs(

@@ -3,7 +3,7 @@
 DIR/TASK/ or, of a model of several tasks, DIR/all/
   program.jax_export  StableHLO for CPU, CUDA and TPU, as `jax.export` writes it
   weights.npz         its first argument, by the names of the parameters
-  tokenizer.json      with vocab.txt and tokenizer_config.json
+  tokenizer.json      with tokenizer_config.json, and vocab.txt of WordPiece
   model.json          tasks, labels, maximum length, platforms
   README.md           a model card, with all the code that predicts a text
 
@@ -85,12 +85,12 @@ def export(
   name = chosen[0].name if len(chosen) == 1 else export_lib.ALL
   texts = {
     'model.json': export_lib.to_json(about),
-    'README.md': card.write(chosen, facts, jax.__version__),
+    'README.md': card.write(chosen, facts, config.family, jax.__version__),
   }
   with export_lib.new_directory(directory / name, texts) as unfinished:
     (unfinished / 'program.jax_export').write_bytes(program.serialize())
     np.savez(unfinished / 'weights.npz', **weights)
-    tokenizer.save(unfinished)
+    export_lib.choose_tokenizer(tokenizer, chosen).save(unfinished)
 
 
 def _program(

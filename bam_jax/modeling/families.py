@@ -2,8 +2,11 @@
 
 from bam_jax.modeling import bert
 from bam_jax.modeling import family
+from bam_jax.modeling import roberta
 
-FAMILIES: dict[str, family.Family] = {each.name: each for each in (bert.BERT,)}
+FAMILIES: dict[str, family.Family] = {
+  each.name: each for each in (bert.BERT, *roberta.FAMILIES)
+}
 
 
 def presets() -> dict[str, dict[str, object]]:

@@ -100,6 +100,13 @@ class Family:
       missing key counts as equal.
     written: further entries of an exported config.json.
     presets: name for `config.model.arch` -> sizes of an `EncoderConfig`.
+    unused_positions: rows of Hugging Face's table of positions that come before
+      that of a text's first token. They are no parameters here.
+    max_separators: most [SEP] between the texts of a pair. With more than one,
+      the encoder must not read token types.
+    sequence_head: Hugging Face's names of the pooler and of the task's layer in
+      a model for sequence classification, if the pooler is part of its head;
+      empty: the pooler is part of the encoder.
   """
 
   name: str
@@ -113,3 +120,6 @@ class Family:
   required: Mapping[str, object]
   written: Mapping[str, object]
   presets: Mapping[str, Mapping[str, int]]
+  unused_positions: int = 0
+  max_separators: int = 1
+  sequence_head: tuple[str, ...] = ()

@@ -34,14 +34,27 @@ _MOST_LAYERS = 1 << 10
 
 
 class _Name(NamedTuple):
-  """A parameter's path here, its name in Hugging Face's format, its shape."""
+  """A parameter's path here, its name in Hugging Face's format, its shape.
+
+  `skipped` first rows of the tensor are not part of the parameter.
+  """
 
   path: tuple[str, ...]
   tensor: str
   shape: str
+  skipped: int
 
-  def transpose(self, value: np.ndarray) -> np.ndarray:
-    """Converts an array to or from the layout of Hugging Face."""
+  def from_tensor(self, value: np.ndarray) -> np.ndarray:
+    """Converts a tensor of a file to the parameter."""
+    return self._transpose(value)[self.skipped :]
+
+  def to_tensor(self, value: np.ndarray) -> np.ndarray:
+    """Converts the parameter to a tensor; skipped rows are 0."""
+    value = self._transpose(value)
+    padding = [(self.skipped, 0)] + [(0, 0)] * (value.ndim - 1)
+    return np.pad(value, padding) if self.skipped else value
+
+  def _transpose(self, value: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(value.T if self.path[-1] == 'kernel' else value)
 
 
@@ -67,14 +80,17 @@ def load_config(path: Path) -> dict[str, int | float | str]:
         ' config.model.init'
       )
   result = {'family': name}
-  for ours, theirs in families.FAMILIES[name].sizes.items():
+  of = families.FAMILIES[name]
+  for ours, theirs in of.sizes.items():
     size = values.get(theirs)
     most = _MOST_LAYERS if ours == 'num_layers' else _MOST
-    if type(size) is not int or not 1 <= size <= most:
+    unused = of.unused_positions if ours == 'max_positions' else 0
+    if type(size) is not int or not unused < size <= most:
       raise errors.UserError(
-        f'{file}: {theirs} is {size!r}; give a number from 1 to {most}'
+        f'{file}: {theirs} is {size!r}; give a number from {unused + 1} to'
+        f' {most}'
       )
-    result[ours] = size
+    result[ours] = size - unused
   if result['hidden_size'] % result['num_heads']:
     raise errors.UserError(
       f'{file}: num_attention_heads {result["num_heads"]} does not divide'
@@ -98,15 +114,18 @@ def load_config(path: Path) -> dict[str, int | float | str]:
 def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
   """Returns the content of config.json, which `load_config` reads back."""
   of = families.FAMILIES[config.family]
+  sizes = {theirs: getattr(config, ours) for ours, theirs in of.sizes.items()}
+  if 'max_positions' in of.sizes:
+    sizes[of.sizes['max_positions']] += of.unused_positions
   return {
+    'pad_token_id': pad_id,
     **of.required,
-    **{theirs: getattr(config, ours) for ours, theirs in of.sizes.items()},
+    **sizes,
     'architectures': [f'{of.class_prefix}Model'],
     'layer_norm_eps': config.layer_norm_eps,
     'hidden_act': config.activation,
     'hidden_dropout_prob': config.dropout_hidden,
     'attention_probs_dropout_prob': config.dropout_attention,
-    'pad_token_id': pad_id,
     **of.written,
     'dtype': 'float32',
     'torch_dtype': 'float32',  # its name in transformers up to 4.55
@@ -177,7 +196,7 @@ def save_params(
   if different:
     raise ValueError(f'no tensor, or no parameter, for {min(different)}')
   return {
-    name.tensor: name.transpose(np.asarray(flat[name.path])) for name in names
+    name.tensor: name.to_tensor(np.asarray(flat[name.path])) for name in names
   }
 
 
@@ -205,6 +224,7 @@ def _names(of: family.Family, layers: Sequence[int]) -> Iterator[_Name]:
           (*module.split('/'), leaf),
           f'{tensor}.{suffix}',
           shape if leaf in ('embedding', 'kernel') else shape[-1],
+          of.unused_positions if shape[0] == 'P' else 0,
         )
 
 
@@ -222,7 +242,7 @@ def _load_tensor(
   file, key = stored[name.tensor]
   sizes = {
     'V': config.vocab_size,
-    'P': config.max_positions,
+    'P': config.max_positions + name.skipped,
     'Y': config.type_vocab_size,
     'D': config.hidden_size,
     'F': config.intermediate_size,
@@ -241,20 +261,23 @@ def _load_tensor(
       raise errors.UserError(
         f'{file}: tensor {key} is of type {kind}; convert it to F32'
       )
-    return name.transpose(tensors.get_tensor(key).astype(np.float32))
+    return name.from_tensor(tensors.get_tensor(key).astype(np.float32))
 
 
 def _stored_tensors(
   path: Path, of: family.Family
 ) -> dict[str, tuple[Path, str]]:
   """Maps tensor names of `Family.modules` to a file and the name in it."""
-  result = {}
+  result, heads_pooler = {}, {}
   for file in weight_files.find_files(path):
     for key in weight_files.tensor_names(file):
       name = key.removeprefix(of.tensor_prefix)
       # TensorFlow called LayerNorm's parameters gamma and beta.
       name = re.sub(r'\.gamma$', '.weight', name)
       name = re.sub(r'\.beta$', '.bias', name)
+      if of.sequence_head and name.startswith(f'{of.sequence_head[0]}.'):
+        heads_pooler[f'pooler.dense.{name.rpartition(".")[2]}'] = (file, key)
+        continue
       if of.dropped.match(name):
         continue
       if name in result:
@@ -263,4 +286,5 @@ def _stored_tensors(
           ' remove one of them'
         )
       result[name] = (file, key)
-  return result
+  # The encoder's own pooler beside that of a head was not trained.
+  return result | heads_pooler

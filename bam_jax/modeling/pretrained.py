@@ -1,6 +1,6 @@
 """Loads the encoder and tokenizer that all runs of a plan start from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import logging
 from pathlib import Path
@@ -140,13 +140,7 @@ def _pretrained_encoder(
       f' {pin}; install the pinned version, or drop #sha256=... to use these'
     )
   tokenizer = features.Tokenizer.from_dir(path)
-  # An id beyond the table would silently read another word's embedding.
-  if tokenizer.vocab_size > sizes['vocab_size']:
-    raise errors.UserError(
-      f'{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the model'
-      f' has embeddings for {sizes["vocab_size"]}; get tokenizer and weights'
-      ' from the same model'
-    )
+  errors.raise_first(_find_tokenizer_mistakes(path, sizes, tokenizer))
   description = f'{init} (sha256 {digest[:16]})'
   if model.layers:
     description += f', layers {", ".join(map(str, model.layers))}'
@@ -160,6 +154,32 @@ def _pretrained_encoder(
     sizes['vocab_size'] = tokenizer.vocab_size
   encoder = family.EncoderConfig(**sizes)
   return Encoder(encoder, tokenizer, path, digest, description, pieces)
+
+
+def _find_tokenizer_mistakes(
+  path: Path, sizes: Mapping[str, object], tokenizer: features.Tokenizer
+) -> Iterator[str]:
+  """Yields a message for each way in which a tokenizer fits no encoder."""
+  of = families.FAMILIES[sizes['family']]
+  # An id beyond the table would silently read another word's embedding.
+  if tokenizer.vocab_size > sizes['vocab_size']:
+    yield (
+      f'{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the model'
+      f' has embeddings for {sizes["vocab_size"]}; get tokenizer and weights'
+      ' from the same model'
+    )
+  # Other programs count positions by it.
+  pad_id = of.required.get('pad_token_id', tokenizer.pad_id)
+  if tokenizer.pad_id != pad_id:
+    yield (
+      f'{path}: its tokenizer pads with the id {tokenizer.pad_id}, and'
+      f' {of.name} encoders with {pad_id}; get both from one model'
+    )
+  if tokenizer.num_separators > of.max_separators:
+    yield (
+      f'{path}: its tokenizer makes [CLS] A [SEP] [SEP] B [SEP] of two texts,'
+      f' which no {of.name} encoder reads; get both from one model'
+    )
 
 
 def _configure(encoder: Encoder, config: config_lib.Config) -> Encoder:
@@ -255,6 +275,11 @@ def _replace_vocab(
   tokenizer: features.Tokenizer, model: config_lib.ModelConfig
 ) -> features.Tokenizer:
   words = _read_vocab(model, 'init_vocab')
+  if words and not tokenizer.is_word_piece:
+    raise errors.UserError(
+      f'config.model.init_vocab={model.init_vocab}: replaces vocabularies of'
+      f' WordPiece, and that of {model.init} is none; leave it empty'
+    )
   return tokenizer.with_vocab(words) if words else tokenizer
 
 

@@ -15,6 +15,8 @@ CONFIG_FILES = ('config.json',)
 TOKENIZER_FILES = (
   *CONFIG_FILES,
   'vocab.txt',
+  'vocab.json',
+  'merges.txt',
   'tokenizer*.json',
   'special_tokens_map.json',
   'added_tokens.json',

@@ -52,7 +52,10 @@ else:
 
 
 class Window(NamedTuple):
-  """A window as token ids: `[CLS] question [SEP] part of the context [SEP]`."""
+  """A window as token ids: `[CLS] question [SEP] part of the context [SEP]`.
+
+  A tokenizer may have two [SEP] before the context.
+  """
 
   uid: str
   input_ids: np.ndarray
@@ -120,7 +123,8 @@ class Answers(kind_bases.PerToken):
     of a window; the rest of it is cut off. The answer trained on is the first
     gold one, in each window that holds all of it.
     """
-    budget = max_length - 3
+    separators = [tokenizer.sep_id] * tokenizer.num_separators
+    budget = max_length - 2 - len(separators)
     longest = budget // 2
     if task.stride > budget - longest:
       raise errors.UserError(
@@ -145,7 +149,8 @@ class Answers(kind_bases.PerToken):
       no_answer = self.encode_label(task, example.label)
       room = budget - len(question)
       step = task.stride or max(1, room // 2)
-      before = len(question) + 2  # Tokens before the context.
+      # Tokens before the context.
+      before = 1 + len(question) + len(separators)
       begins = range(0, max(len(ids) - room, 0) + step, step)
       for number, begin in enumerate(begins):
         part = ids[begin : begin + room]
@@ -157,7 +162,9 @@ class Answers(kind_bases.PerToken):
         answers = [text for text, _ in example.label or ()]
         yield Window(
           task_lib.window_uid(example.uid, number),
-          np.concatenate([cls, question, sep, part, sep], dtype=np.int32),
+          np.concatenate(
+            [cls, question, separators, part, sep], dtype=np.int32
+          ),
           before,
           label,
           places.ravel(),

@@ -44,10 +44,11 @@ class Features(NamedTuple):
   """An example, or one window of a long example, as token ids."""
 
   uid: str  # Has a suffix for swapped copies and windows.
-  # [tokens]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP]; of a bi-encoder's pair
-  # [CLS] a [SEP] [CLS] b [SEP].
+  # [tokens]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], with two [SEP] between
+  # the texts in some tokenizers; of a bi-encoder's pair [CLS] a [SEP] [CLS] b
+  # [SEP].
   input_ids: np.ndarray
-  length_a: int  # Tokens up to and including the first [SEP].
+  length_a: int  # Tokens up to and including the [SEP] after a.
   label: float | np.ndarray  # From `Kind.encode_label`, or one per token.
 
 
@@ -57,8 +58,11 @@ class Tokenizer(Protocol):
   cls_id: int
   sep_id: int
   unk_id: int
+  num_separators: int
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]: ...
+
+  def encode_words(self, words: Sequence[str]) -> list[np.ndarray]: ...
 
   def encode_with_spans(
     self, texts: Sequence[str]
@@ -104,6 +108,8 @@ class Kind(abc.ABC):
   # Whether outputs are per token, not per example. A long example is then cut
   # into windows, not truncated.
   per_token: ClassVar[bool] = False
+  # Whether the words of a text are tokenised one by one.
+  of_words: ClassVar[bool] = False
   # Whether a prediction is one of the task's labels.
   one_class: ClassVar[bool] = False
   # Whether a prediction has a probability for each label.

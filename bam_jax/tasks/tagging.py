@@ -48,6 +48,7 @@ class Tagging(kind_bases.PerToken):
   default_metrics = ('span_f1',)
   formats = ('conll',)
   num_texts = (1,)
+  of_words = True
   architecture = 'ForTokenClassification'
   pipeline = 'token-classification'
 
@@ -86,7 +87,7 @@ class Tagging(kind_bases.PerToken):
     """
     room = max_length - 2
     words = [example.text_a.split(' ') for example in examples]
-    ids = iter(tokenizer.encode(list(itertools.chain(*words))))
+    ids = iter(tokenizer.encode_words(list(itertools.chain(*words))))
     cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
     unknown = np.array([tokenizer.unk_id], np.int32)
     for example, split in zip(examples, words):

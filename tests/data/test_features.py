@@ -265,7 +265,7 @@ def test_fingerprint_covers_the_vocabulary_and_the_case():
   [
     pytest.param(
       ['[PAD]', '[UNK]', '[SEP]', 'a'],
-      "the vocabulary: lacks [CLS]; give a BERT model's vocabulary",
+      "the vocabulary: lacks [CLS]; give the model's own vocabulary",
       id='no-cls',
     ),
     pytest.param(
@@ -288,8 +288,9 @@ def test_broken_vocabularies(lines, message):
   [
     pytest.param(
       {},
-      'model: holds neither tokenizer.json nor vocab.txt; name a directory that'
-      " holds a BERT model's tokenizer",
+      'model: holds neither tokenizer.json, vocab.txt nor vocab.json; name a'
+      " directory that holds a model's tokenizer; transformers can save a"
+      ' SentencePiece model as tokenizer.json',
       id='nothing-there',
     ),
     pytest.param(
@@ -300,7 +301,7 @@ def test_broken_vocabularies(lines, message):
     ),
     pytest.param(
       {'vocab.txt': '[PAD]\n'},
-      "model/vocab.txt: lacks [UNK]; give a BERT model's vocabulary",
+      "model/vocab.txt: lacks [UNK]; give the model's own vocabulary",
       id='incomplete-vocabulary',
     ),
     pytest.param(

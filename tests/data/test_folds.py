@@ -84,18 +84,21 @@ def test_fewer_rows_than_folds_are_refused():
 
 
 class _Rows:
-  """Features of text pairs, a token per letter: [CLS] a [SEP] b [SEP]."""
+  """Features of text pairs, a token per letter: [CLS] a [SEP] b [SEP].
 
-  def __init__(self, rows):
+  RoBERTa has two `separators` between the texts.
+  """
+
+  def __init__(self, rows, separators=1):
     self.uids = [uid for uid, _, _ in rows]
     ids = [
-      [0, *(w for text in texts for w in (*map(ord, text), 1))]
-      for _, texts, _ in rows
+      [0, *map(ord, a), *separators * (1,), *map(ord, b), 1]
+      for _, (a, b), _ in rows
     ]
     self._ids = np.concatenate(ids).astype(np.int32)
     self._offsets = np.cumsum([0, *map(len, ids)])
     self._fixed = {
-      'length_a': np.array([2 + len(texts[0]) for _, texts, _ in rows]),
+      'length_a': np.array([1 + len(a) + separators for _, (a, _), _ in rows]),
       'label': np.array([label for *_, label in rows], np.float32),
     }
 
@@ -121,10 +124,10 @@ def _pairs(count, label=lambda n: n % 2):
   ]
 
 
-def _held_out(rows, fraction=0.1, most=2000, task='mrpc'):
+def _held_out(rows, fraction=0.1, most=2000, task='mrpc', separators=1):
   """Uids that are held out; the others are trained on."""
   kept, left_out = folds.hold_out(
-    glue.TASKS[task], _Rows(rows), folds.HeldOut(fraction, most)
+    glue.TASKS[task], _Rows(rows, separators), folds.HeldOut(fraction, most)
   )
   assert sorted([*kept, *left_out]) == list(range(len(rows)))
   return {rows[i][0] for i in left_out}
@@ -169,13 +172,14 @@ def test_copies_and_windows_leave_with_their_row():
     assert found == alone | {uid + end for uid in alone}
 
 
-def test_rows_with_equal_texts_leave_together():
+@pytest.mark.parametrize('separators', [1, 2])
+def test_rows_with_equal_texts_leave_together(separators):
   rows = _pairs(50)
   repeated = [
     (f'x/train/{100 + n}', texts[:: (-1) ** n], 1 - label)
     for n, (_, texts, label) in enumerate(rows)
   ]
-  found = _held_out([*rows, *repeated], 0.2)
+  found = _held_out([*rows, *repeated], 0.2, separators=separators)
   assert len(found) == 20
   for n, (uid, *_) in enumerate(rows):
     assert (uid in found) == (f'x/train/{100 + n}' in found)

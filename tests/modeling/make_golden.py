@@ -4,10 +4,11 @@ Needs torch, transformers and safetensors, which the tests do not:
 
   python tests/modeling/make_golden.py
 
-Two BERT encoders of odd shapes and large random weights are saved as
-`transformers` saves them; `golden.safetensors` beside each holds inputs,
-outputs, and the gradients of the loss that `test_bert.py` repeats, all
-computed in float64 with attention written out, and rounded to float32.
+Encoders of odd shapes and large random weights are saved as `transformers`
+saves them: of BERT, also with other activations, and of RoBERTa and XLM-R.
+`golden.safetensors` beside each holds inputs, outputs, and the gradients of the
+loss that `test_bert.py` repeats, all computed in float64 with attention written
+out, and rounded to float32.
 """
 
 from pathlib import Path
@@ -17,6 +18,16 @@ import torch
 import transformers
 
 GOLDEN = Path(__file__).parent / 'golden'
+_ACTIVATIONS = ('gelu_new', 'gelu_pytorch_tanh', 'relu')
+_SMALL = {
+  'vocab_size': 20,
+  'hidden_size': 12,
+  'num_hidden_layers': 1,
+  'num_attention_heads': 3,
+  'intermediate_size': 20,
+  'max_position_embeddings': 12,
+  'layer_norm_eps': 1e-12,
+}
 CONFIGS = {
   'wide': {
     'vocab_size': 40,
@@ -37,6 +48,26 @@ CONFIGS = {
     'type_vocab_size': 3,
     'layer_norm_eps': 1e-2,
   },
+  **{name: {**_SMALL, 'hidden_act': name} for name in _ACTIVATIONS},
+  'roberta': {
+    'model_type': 'roberta',
+    'vocab_size': 40,
+    'hidden_size': 16,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 2,
+    'intermediate_size': 64,
+    'max_position_embeddings': 26,
+    'type_vocab_size': 1,
+    'layer_norm_eps': 1e-5,
+  },
+  'xlm-roberta': {
+    **_SMALL,
+    'model_type': 'xlm-roberta',
+    'num_hidden_layers': 3,
+    'max_position_embeddings': 17,
+    'type_vocab_size': 1,
+    'layer_norm_eps': 1e-2,
+  },
 }
 ROWS, LENGTH = 3, 12
 LENGTHS = (12, 7, 2)
@@ -48,8 +79,11 @@ def make(name: str, seed: int) -> None:
   def normal(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-  config = transformers.BertConfig(**CONFIGS[name], attn_implementation='eager')
-  model = transformers.BertModel(config).double().eval()
+  sizes = {'model_type': 'bert'} | CONFIGS[name]
+  config = transformers.AutoConfig.for_model(
+    **sizes, attn_implementation='eager'
+  )
+  model = transformers.AutoModel.from_config(config).double().eval()
   with torch.no_grad():
     for key, value in model.named_parameters():
       # LayerNorm scales near one; all else large enough to matter, and round
@@ -60,8 +94,9 @@ def make(name: str, seed: int) -> None:
   def integers(high: int) -> torch.Tensor:
     return torch.randint(0, high, (ROWS, LENGTH), generator=generator)
 
-  # Torch leaves the gradient of word 0, its padding word, at zero.
-  ids = integers(config.vocab_size).clamp(min=1)
+  # Torch leaves the gradient of its padding word at zero, and RoBERTa counts no
+  # positions there.
+  ids = integers(config.vocab_size).clamp(min=config.pad_token_id + 1)
   types = integers(config.type_vocab_size)
   mask = (torch.arange(LENGTH) < torch.tensor(LENGTHS)[:, None]).long()
   # Divided so that the loss is of the size of one, as a mean would be.

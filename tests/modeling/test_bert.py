@@ -11,6 +11,7 @@ import pytest
 import safetensors.numpy
 
 from bam_jax.modeling import bert
+from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
@@ -62,7 +63,7 @@ def _encoder(**changes):
 
 @pytest.mark.parametrize('name', sorted(p.name for p in GOLDEN.iterdir()))
 def test_values_and_gradients_match_torch(name):
-  """Oracle: transformers' BertModel in float64, see make_golden.py."""
+  """Oracle: transformers' models in float64, see make_golden.py."""
   golden = safetensors.numpy.load_file(GOLDEN / name / 'golden.safetensors')
   config = family.EncoderConfig(**huggingface.load_config(GOLDEN / name))
   params = huggingface.load_params(GOLDEN / name, config)
@@ -102,7 +103,9 @@ def test_values_and_gradients_match_torch(name):
     hidden[real], golden['hidden'][real], rtol=0, atol=1e-4
   )
   np.testing.assert_allclose(pooled, golden['pooled'], rtol=0, atol=1e-5)
-  compared = huggingface.save_params(gradients)
+  compared = huggingface.save_params(
+    gradients, families.FAMILIES[config.family]
+  )
   assert len(compared) == sum(key.startswith('gradient/') for key in golden)
   for key, actual in compared.items():
     expected = golden[f'gradient/{key}']

@@ -89,8 +89,8 @@ def test_the_pooling_is_fetched_with_the_weights(hub, model):
 
 
 def test_another_family_is_refused_before_its_weights_are_fetched(hub, model):
-  (model / 'config.json').write_text(json.dumps({'model_type': 'roberta'}))
-  assert "model_type is 'roberta'" in _refusal()
+  (model / 'config.json').write_text(json.dumps({'model_type': 'gpt2'}))
+  assert "model_type is 'gpt2'" in _refusal()
   assert hub.asked == ['config.json']
 
 

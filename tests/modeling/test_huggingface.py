@@ -81,7 +81,7 @@ def test_round_trip_is_bit_equal(weights, renamed):
     np.testing.assert_array_equal(returned[name], x, err_msg=name)
 
 
-@pytest.mark.parametrize('name', ['wide', 'deep'])
+@pytest.mark.parametrize('name', ['wide', 'deep', 'roberta'])
 def test_tree_and_shapes_are_the_models(name):
   """Oracle: the model's own initialisation."""
   config = _config(GOLDEN / name)
@@ -218,7 +218,7 @@ def test_shards(weights):
 @pytest.mark.parametrize(
   ('key', 'value'),
   [
-    ('model_type', 'roberta'),
+    ('model_type', 'gpt2'),
     ('hidden_act', 'silu'),
     ('hidden_act', ['gelu']),
     ('position_embedding_type', 'relative_key'),
