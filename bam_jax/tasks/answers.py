@@ -5,7 +5,7 @@ Every token has a logit for the start and one for the end of the answer; both at
 best answer of all windows is taken, as in BERT's `run_squad.py`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import json
 from typing import NamedTuple
 
@@ -252,6 +252,16 @@ class Answers(kind_bases.PerToken):
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
     return [('question', 'context')]
+
+  def parse_input(
+    self, values: Mapping[str, object], where: str
+  ) -> tuple[str, ...]:
+    """Returns question and context; raises UserError if either is blank."""
+    texts = super().parse_input(values, where)
+    for name, text in zip(values, texts, strict=True):
+      if not plain_text.one_line(text):
+        raise errors.UserError(f'{where}: {name!r} is empty; give a text')
+    return texts
 
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows

@@ -279,13 +279,19 @@ class Kind(abc.ABC):
     """Converts the fields of an input to the texts of an example.
 
     Raises:
-      errors.UserError: a value is empty, or the kind cannot read it; `where`
-        is its place.
+      errors.UserError: all values are empty, or the kind cannot read one;
+        `where` is its place.
     """
-    for name, value in values.items():
-      if not check_text(value, f'{where}: {name!r}').strip():
-        raise errors.UserError(f'{where}: {name!r} is empty; give a text')
-    return tuple(values.values())
+    texts = tuple(
+      check_text(value, f'{where}: {name!r}') for name, value in values.items()
+    )
+    if not any(text.strip() for text in texts):
+      names = ' and '.join(map(repr, values))
+      raise errors.UserError(
+        f'{where}: {names} {"is" if len(texts) == 1 else "are"} empty; give a'
+        ' text'
+      )
+    return texts
 
   @abc.abstractmethod
   def predict(

@@ -258,6 +258,6 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
 def test_rows_that_are_nowhere_else_are_refused(tiny_plan, taught, tmp_path):
   plan = tiny_plan(taught, variants=('single', 'single_to_multi'))
   with pytest.raises(
-    errors.UserError, match='rows of demo_sentiment are not in a'
+    errors.UserError, match='file of demo_sentiment is not read'
   ):
     labelling.label(plan, 'single-s0', tmp_path / 'sets', 'elsewhere')
