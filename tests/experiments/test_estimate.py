@@ -105,8 +105,9 @@ def test_a_bucket_that_few_steps_fill_is_compiled_too(plan, told, monkeypatch):
   assert asked == [((16, 24, 64), {8})]
 
 
-@pytest.mark.parametrize('seeds', [1, 3], ids=['one-seed', 'two-at-once'])
-@pytest.mark.parametrize('devices', [1, 2])
+@pytest.mark.parametrize(
+  ('devices', 'seeds'), [(1, 3), (2, 1)], ids=['two-at-once', 'two-devices']
+)
 def test_steps_of_every_bucket_are_measured(
   tiny_plan, tmp_path, devices, seeds
 ):

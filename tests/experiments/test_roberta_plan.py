@@ -100,6 +100,7 @@ def plan(weights, tmp_path_factory) -> plan_lib.Plan:
   return made
 
 
+@pytest.mark.fault
 def test_a_killed_plan_goes_on_and_takes_texts(weights, tmp_path):
   workdir, init = tmp_path / 'work', f'--config.model.init={weights}'
   killed = commands.SIGNAL_AFTER_STEP, commands.TEACHER, '10', 'SIGKILL'
