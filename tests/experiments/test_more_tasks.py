@@ -148,6 +148,7 @@ def test_heads_of_pairs_that_are_not_known_are_refused():
     moved_heads.move(tables, tables, tasks, ('gone', *_BEFORE), [_PAIRS])
 
 
+@pytest.mark.fault
 def test_a_run_that_was_interrupted_is_not_begun_again(tmp_path, trained):
   """Before its first checkpoint it is; after it, the user decides."""
   workdir, name = tmp_path / 'work', f'single-s0-{_CLASSES}'
