@@ -47,6 +47,7 @@ def _last_saved(workdir: Path, run: str) -> int:
   )
 
 
+@pytest.mark.fault
 def test_a_plan_stopped_and_killed_thrice_ends_bit_equal(undisturbed, tmp_path):
   workdir = tmp_path / 'work'
   # What is compiled does not depend on the run; this saves the time.

@@ -77,6 +77,7 @@ def _wait_for(path: Path, process: subprocess.Popen) -> None:
     time.sleep(0.01)
 
 
+@pytest.mark.fault
 def test_a_plan_is_finished_by_another_machine(s3, undisturbed, tmp_path):
   first, second = tmp_path / 'first', tmp_path / 'second'
   process = _start(s3, first, _KILLED_AFTER_STEP, s3, commands.STUDENT, '10')
