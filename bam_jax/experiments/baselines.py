@@ -35,8 +35,9 @@ def compute(plan: plan_lib.Plan) -> None:
   todo = find_missing(plan)
   if not todo:
     return
-  params = plan.setup.programs.place_encoder(
-    plan.setup.initial_params(plan.config.seeds[0])
+  programs = plan.setup.programs
+  params = programs.split_layers(
+    programs.place_encoder(plan.setup.initial_params(plan.config.seeds[0]))
   )
   with telemetry.progress('baselines', len(todo), 'tasks') as progress:
     for name, identity in todo.items():

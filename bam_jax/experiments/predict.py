@@ -30,6 +30,7 @@ def predict(
   predictions: dict[str, dict[str, dict[str, str]]] = {}
   for run in runs:
     params = plan.restore_params(run.name, best=True)
+    params = plan.setup.programs.split_layers(params)
     for name in run.tasks:
       task = plan.tasks[name]
       for split in task.test_splits:

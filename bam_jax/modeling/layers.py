@@ -63,6 +63,11 @@ def unstack(
   return {**params, 'encoder': encoder}
 
 
+def are_stacked(params: Mapping[str, Any]) -> bool:
+  """Whether parameters are as `stack` returns them."""
+  return _STACKED in params['encoder']
+
+
 def is_stacked(path: str) -> bool:
   """Whether a parameter path, joined by `/`, belongs to the stacked layers."""
   return f'/{_STACKED}/' in path

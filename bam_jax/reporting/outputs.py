@@ -90,10 +90,7 @@ def score(
   """
   found = read(task, {0: path}, split)
   measured = found.predictions[0], found.gold
-  scores = {
-    name: 100.0 * float(metrics.METRICS[name](*measured))
-    for name in task.metrics
-  }
+  scores = metrics.compute(task.metrics, *measured)
   return scores, {
     name: metrics.why_undefined(name, *measured)
     for name, value in scores.items()

@@ -209,10 +209,7 @@ class Kind(abc.ABC):
   ) -> dict[str, float]:
     """Computes the task's metrics times 100, by name; nan where undefined."""
     measured = self.measure(task, logits, rows)
-    return {
-      name: 100.0 * float(metrics_lib.METRICS[name](*measured))
-      for name in task.metrics
-    }
+    return metrics_lib.compute(task.metrics, *measured)
 
   def is_positive(self, task: task_lib.Task, label: task_lib.Label) -> bool:
     """Whether a parsed gold label counts as a positive in F1."""

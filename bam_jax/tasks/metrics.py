@@ -269,6 +269,13 @@ METRICS: dict[str, Metric] = {
 }
 
 
+def compute(
+  names: Sequence[str], predictions: np.ndarray, gold: np.ndarray | None
+) -> dict[str, float]:
+  """Computes metrics of `METRICS` times 100, by name; nan where undefined."""
+  return {n: 100.0 * float(METRICS[n](predictions, gold)) for n in names}
+
+
 def why_undefined(
   metric: str, predictions: np.ndarray, gold: np.ndarray | None
 ) -> str:

@@ -130,6 +130,7 @@ def evaluate(
 
   `advance` is called after each batch with its number of examples.
   """
+  params = programs.split_layers(params)
   outputs: Outputs = {}
   scores: Scores = {}
   for name, by_split in splits.items():
