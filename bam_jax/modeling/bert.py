@@ -1,5 +1,7 @@
 """BERT's encoder over packed rows (Devlin et al. 2019, arXiv 1810.04805)."""
 
+from collections.abc import Callable
+import functools
 import re
 
 import chex
@@ -66,20 +68,49 @@ class BertEncoder(nn.Module):
       input_ids, token_type_ids, positions, words[0]
     )  # [B, L, D]
 
-    def apply(params, x, segment_ids, words):
-      layer = Layer(config, self.compute, parent=None)
-      return layer.apply({'params': params}, x, segment_ids, words)
+    return apply_layers(
+      self,
+      functools.partial(Layer, config, self.compute),
+      x,
+      words[1:],
+      segment_ids,
+    )
 
-    # Traced and lowered once, and called by every layer.
-    apply = jax.jit(jax.checkpoint(apply) if self.compute.remat else apply)
-    for i in range(config.num_layers):
-      first, name = 1 + _SITES * i, f'layer_{i}'
-      own = words[first : first + _SITES]
-      if self.is_initializing():
-        x = Layer(config, self.compute, name=name)(x, segment_ids, own)
-      else:
-        x = apply(self.variables['params'][name], x, segment_ids, own)
-    return x
+
+def apply_layers(
+  encoder: nn.Module,
+  layer: Callable[..., nn.Module],
+  x: jax.Array,
+  words: jax.Array,
+  *shared: jax.Array,
+) -> jax.Array:
+  """Applies the layers `layer_0`, `layer_1`, ... of an encoder one by one.
+
+  Args:
+    encoder: the module whose submodules they are, with fields `config` and
+      `compute`.
+    layer: makes a layer, `name=` or `parent=` being given.
+    x: [B, L, D] hidden states.
+    words: [sites * num_layers, 2] uint32 for dropout: as many for each layer.
+    *shared: further arrays that each layer takes.
+
+  Returns:
+    [B, L, D].
+  """
+
+  def apply(params, *inputs):
+    return layer(parent=None).apply({'params': params}, *inputs)
+
+  # Traced and lowered once, and called by every layer.
+  apply = jax.jit(jax.checkpoint(apply) if encoder.compute.remat else apply)
+  own = jnp.split(words, encoder.config.num_layers)
+  for i, words in enumerate(own):
+    name = f'layer_{i}'
+    if encoder.is_initializing():
+      x = layer(name=name)(x, words, *shared)
+    else:
+      x = apply(encoder.variables['params'][name], x, words, *shared)
+  return x
 
 
 class Embeddings(nn.Module):
@@ -133,14 +164,22 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
+    self, x: jax.Array, words: jax.Array, *shared: jax.Array
   ) -> jax.Array:
-    """Applies the layer to x [B, L, D]; `words` [_SITES, 2] are for dropout."""
+    """Applies the layer to x [B, L, D].
+
+    Args:
+      x: [B, L, D].
+      words: [sites, 2] uint32 for dropout: of the attention, of the output of
+        either half, and what else `attend` needs.
+      *shared: what `attend` needs besides.
+
+    Returns:
+      [B, L, D].
+    """
     config, compute = self.config, self.compute
     rate = config.dropout_hidden
-    y, bias = SelfAttention(config, compute, name='attention')(
-      x, segment_ids, words[0]
-    )
+    y, bias = self.attend(x, words, *shared)
     x = residual.AddNorm(config.layer_norm_eps, compute, name='attention_norm')(
       x, y, bias, rate, words[1]
     )
@@ -152,6 +191,14 @@ class Layer(nn.Module):
     y, bias = Linear(config.hidden_size, compute.dtype, name='output')(y)
     return residual.AddNorm(config.layer_norm_eps, compute, name='output_norm')(
       x, y, bias, rate, words[2]
+    )
+
+  def attend(
+    self, x: jax.Array, words: jax.Array, segment_ids: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns the attention's output without bias, and the bias to add."""
+    return SelfAttention(self.config, self.compute, name='attention')(
+      x, segment_ids, words[0]
     )
 
 

@@ -4,7 +4,7 @@ A family is one file: a Flax module, the presets of its sizes, and tables of its
 names in Hugging Face's format. `families.FAMILIES` lists them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 import dataclasses
 import re
 
@@ -25,6 +25,7 @@ class EncoderConfig:
   `pooling` is `cls`: the vector of a segment's first token, through a pooler;
   or `mean`: the mean of the vectors of all its tokens, without a pooler.
   `activation` is one of `gelu.ACTIVATIONS`.
+  `own` are the settings that its family alone has, a frozen dataclass.
   """
 
   vocab_size: int
@@ -42,6 +43,7 @@ class EncoderConfig:
   family: str = 'bert'
   pooling: str = 'cls'
   activation: str = 'gelu'
+  own: Hashable = None
 
   def dropout_rates(self) -> list[str]:
     """Returns the names of the fields that are dropout rates."""
