@@ -30,6 +30,7 @@ _CUDA = torch.cuda.is_available()
 _DEVICE = 'cuda' if _CUDA else 'cpu'
 _TYPE = torch.bfloat16 if _CUDA else torch.float32
 _MULTIPLE = 128  # Numbers of tokens are multiples of it: one graph for each.
+_ALIGN = 32  # Arrays of a joined batch begin at multiples of it.
 _OUTPUTS = 3
 _RATE, _DECAY, _BETAS, _EPS, _CLIP = 1e-5, 0.01, (0.9, 0.999), 1e-8, 1.0
 
@@ -65,22 +66,36 @@ class _Attention(torch.autograd.Function):
     return of_q.as_strided(qkv.shape, qkv.stride()), None, None
 
 
-class _Layer(torch.nn.Module):
-  def __init__(self, size: int, inner: int, heads: int, rate: float):
+class _Layers(torch.nn.Module):
+  """All layers; a parameter of it holds that of every layer."""
+
+  def __init__(
+    self, count: int, size: int, inner: int, heads: int, rate: float
+  ):
     super().__init__()
-    self.qkv = torch.nn.Linear(size, 3 * size)
-    self.out = torch.nn.Linear(size, size)
-    self.up = torch.nn.Linear(size, inner)
-    self.down = torch.nn.Linear(inner, size)
-    self.out_norm = torch.nn.LayerNorm(size, 1e-12)
-    self.down_norm = torch.nn.LayerNorm(size, 1e-12)
     self.heads, self.rate = heads, rate
+    for name, shape in {
+      'qkv': (3 * size, size),
+      'out': (size, size),
+      'out_norm': (size,),
+      'up': (inner, size),
+      'down': (size, inner),
+      'down_norm': (size,),
+    }.items():
+      for part, of_layer in (('weight', shape), ('bias', shape[:1])):
+        value = torch.nn.Parameter(torch.ones(count, *of_layer))
+        self.register_parameter(f'{name}_{part}', value)
 
   def forward(self, x, batch):
-    y = self.out(self._attend(self.qkv(x), batch))
-    x = self._add(x, y, self.out_norm)
-    y = self.down(F.gelu(self.up(x)))
-    return self._add(x, y, self.down_norm)
+    for weights in zip(*(each.unbind() for each in self.parameters())):
+      x = self._layer(x, batch, *zip(weights[::2], weights[1::2]))
+    return x
+
+  def _layer(self, x, batch, qkv, out, out_norm, up, down, down_norm):
+    y = F.linear(self._attend(F.linear(x, *qkv), batch), *out)
+    x = self._add(x, y, out_norm)
+    y = F.linear(F.gelu(F.linear(x, *up)), *down)
+    return self._add(x, y, down_norm)
 
   def _attend(self, qkv, batch):
     tokens, size = len(qkv), qkv.shape[1] // 3
@@ -96,7 +111,8 @@ class _Layer(torch.nn.Module):
     return y.transpose(1, 2).reshape(tokens, size)
 
   def _add(self, x, y, norm):
-    return norm(x.float() + F.dropout(y.float(), self.rate)).to(x.dtype)
+    x = x.float() + F.dropout(y.float(), self.rate)
+    return F.layer_norm(x, x.shape[1:], *norm, 1e-12).to(y.dtype)
 
 
 class PackedBert(torch.nn.Module):
@@ -110,18 +126,17 @@ class PackedBert(torch.nn.Module):
     self.position = torch.nn.Embedding(512, size)
     self.kind = torch.nn.Embedding(2, size)
     self.norm = torch.nn.LayerNorm(size, 1e-12)
-    self.layers = torch.nn.ModuleList(
-      _Layer(size, sizes['intermediate_size'], heads, rate)
-      for _ in range(sizes['num_layers'])
+    self.layers = _Layers(
+      sizes['num_layers'], size, sizes['intermediate_size'], heads, rate
     )
     self.pooler = torch.nn.Linear(size, size)
     self.heads = torch.nn.Linear(size, num_tasks * _OUTPUTS)
     self.rate = rate
     for name, value in self.named_parameters():
-      if value.ndim > 1:
-        torch.nn.init.normal_(value, 0, 0.02)
-      elif name.endswith('bias'):
+      if name.endswith('bias'):
         torch.nn.init.zeros_(value)
+      elif 'norm' not in name:
+        torch.nn.init.normal_(value, 0, 0.02)
 
   def forward(self, batch):
     # A lookup's gradient would be a scatter into two rows.
@@ -133,20 +148,19 @@ class PackedBert(torch.nn.Module):
       segments = batch['segments'].view(-1, 1, 1, worker.ROW_LENGTH)
       mask = torch.where(segments == segments.mT, 0.0, -torch.inf).to(x.dtype)
       batch = batch | {'mask': mask}
-    for layer in self.layers:
-      x = layer(x, batch)
-    x = x.float()[batch['begins'][: len(batch['task'])]]
+    x = self.layers(x, batch).float()
+    x = x[batch['begins'][: len(batch['task'])]]
     pooled = F.dropout(torch.tanh(self.pooler(x)), self.rate)
     logits = self.heads(pooled).view(len(pooled), -1, _OUTPUTS)
-    chosen = F.one_hot(batch['task'], logits.shape[1])[..., None]
-    return F.cross_entropy((logits * chosen).sum(1), batch['label'])
+    chosen = F.one_hot(batch['task'].long(), logits.shape[1])[..., None]
+    return F.cross_entropy((logits * chosen).sum(1), batch['label'].long())
 
 
 def lower(model: PackedBert) -> None:
   """Makes the weights of products and the large embeddings bfloat16."""
-  for module in (model.word, model.position, *model.layers.modules()):
-    if isinstance(module, (torch.nn.Linear, torch.nn.Embedding)):
-      module.to(_TYPE)
+  for name, value in model.named_parameters():
+    if 'norm' not in name and name.startswith(('word', 'position', 'layers')):
+      value.data = value.data.to(_TYPE)
 
 
 def make_batch(
@@ -180,11 +194,27 @@ def make_batch(
   else:
     result['segments'] = segments
   result |= {'ids': ids, 'positions': positions, 'types': types}
-  tensors = {
-    name: torch.from_numpy(values.astype(np.int64))
-    for name, values in result.items()
+  return {
+    name: torch.from_numpy(values.astype(np.int32))
+    for name, values in (result | {'begins': begins}).items()
   }
-  return tensors | {'begins': torch.from_numpy(begins.astype(np.int32))}
+
+
+def as_one(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+  """Joins the arrays of a batch, each padded, so that one copy moves them."""
+  parts = [value.flatten() for value in batch.values()]
+  return torch.cat([F.pad(x, (0, -len(x) % _ALIGN)) for x in parts])
+
+
+def views(
+  whole: torch.Tensor, batch: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+  """Returns the parts of a joined batch that has the shapes of another."""
+  sizes = [value.numel() + -value.numel() % _ALIGN for value in batch.values()]
+  return {
+    name: part[: value.numel()].view_as(value)
+    for (name, value), part in zip(batch.items(), whole.split(sizes))
+  }
 
 
 class AdamW:
@@ -230,18 +260,19 @@ def time_steps(args, plan, host: list[dict[str, np.ndarray]]) -> None:
   optimizer = AdamW(parameters)
   forward = torch.compile(model)
   batches = [make_batch(each, args.mode == 'stream') for each in host]
+  sizes = [len(batch['ids']) for batch in batches]
+  wholes = [as_one(batch) for batch in batches]
   if _CUDA:
-    batches = [{k: v.pin_memory() for k, v in b.items()} for b in batches]
-  # A buffer for each number of tokens; the first batch of it fills it.
-  buffers = {}
-  for batch in batches:
-    if len(batch['ids']) not in buffers:
-      buffers[len(batch['ids'])] = {
-        name: value.to(_DEVICE, copy=True) for name, value in batch.items()
-      }
+    wholes = [whole.pin_memory() for whole in wholes]
+  # For each number of tokens; the first batch of it fills the buffer.
+  buffers, inputs = {}, {}
+  for size, whole, batch in zip(sizes, wholes, batches):
+    if size not in buffers:
+      buffers[size] = whole.to(_DEVICE, copy=True)
+      inputs[size] = views(buffers[size], batch)
 
   def step(size: int) -> None:
-    loss = forward(buffers[size])
+    loss = forward(inputs[size])
     optimizer.step(torch.autograd.grad(loss, parameters))
 
   start = time.perf_counter()
@@ -265,10 +296,8 @@ def time_steps(args, plan, host: list[dict[str, np.ndarray]]) -> None:
   worker.wait_for_turn()
 
   def run() -> None:
-    for batch in batches:
-      size = len(batch['ids'])
-      for name, value in batch.items():
-        buffers[size][name].copy_(value, non_blocking=True)
+    for size, whole in zip(sizes, wholes):
+      buffers[size].copy_(whole, non_blocking=True)
       launch[size]()
 
   ms = worker.milliseconds(run, _wait, args.steps)
@@ -307,17 +336,17 @@ def check(args, plan, host: dict[str, np.ndarray]) -> None:
   pairs = _pairs(model, theirs)
   with torch.no_grad():
     for ours, parts in pairs:
-      ours.copy_(torch.cat(parts))
+      ours.copy_(torch.cat(parts).view_as(ours))
   stream = make_batch(host, is_stream=True)
   bounds = stream['begins'][: len(stream['task']) + 1].tolist()
   padded = {
     name: torch.nn.utils.rnn.pad_sequence(
-      [stream[key][a:b] for a, b in itertools.pairwise(bounds)], True
+      [stream[key][a:b].long() for a, b in itertools.pairwise(bounds)], True
     ).to(_DEVICE)
     for name, key in (('input_ids', 'ids'), ('token_type_ids', 'types'))
   }
   padded['attention_mask'] = (padded['input_ids'] > 0).long()
-  labels = {k: stream[k].to(_DEVICE) for k in ('task', 'label')}
+  labels = {k: stream[k].long().to(_DEVICE) for k in ('task', 'label')}
   wanted = theirs(**padded, **labels)
   wanted.backward()
   lower(model)
@@ -328,7 +357,7 @@ def check(args, plan, host: dict[str, np.ndarray]) -> None:
     gradients = torch.autograd.grad(loss, [ours for ours, _ in pairs])
     errors = []
     for gradient, (_, parts) in zip(gradients, pairs):
-      want = torch.cat([part.grad for part in parts])
+      want = torch.cat([part.grad for part in parts]).view_as(gradient)
       norm = want.norm()
       # A key's bias has no gradient but rounding errors.
       if norm > 1e-4:
@@ -343,11 +372,13 @@ def _pairs(model: PackedBert, theirs: step_torch.MultiTask):
   """Returns each parameter, and those of Hugging Face's that make it up."""
   known = dict(theirs.named_parameters())
   names = {
-    'word': 'embeddings.word_embeddings',
-    'position': 'embeddings.position_embeddings',
-    'kind': 'embeddings.token_type_embeddings',
-    'norm': 'embeddings.LayerNorm',
-    'pooler': 'pooler.dense',
+    'word': 'encoder.embeddings.word_embeddings',
+    'position': 'encoder.embeddings.position_embeddings',
+    'kind': 'encoder.embeddings.token_type_embeddings',
+    'norm': 'encoder.embeddings.LayerNorm',
+    'pooler': 'encoder.pooler.dense',
+    'heads': 'heads',
+    'qkv': 'attention.self.query attention.self.key attention.self.value',
     'out': 'attention.output.dense',
     'out_norm': 'attention.output.LayerNorm',
     'up': 'intermediate.dense',
@@ -356,18 +387,25 @@ def _pairs(model: PackedBert, theirs: step_torch.MultiTask):
   }
   result = []
   for name, ours in model.named_parameters():
-    *prefix, module, part = name.split('.')
-    where = f'encoder.encoder.layer.{prefix[1]}.' if prefix else 'encoder.'
-    if module == 'qkv':
-      found = [
-        f'{where}attention.self.{each}.{part}'
-        for each in ('query', 'key', 'value')
-      ]
-    elif module == 'heads':
-      found = [f'heads.{part}']
-    else:
-      found = [f'{where}{names[module]}.{part}']
-    result.append((ours, [known[each] for each in found]))
+    is_layered = name.startswith('layers.')
+    module, _, part = name.removeprefix('layers.').rpartition(
+      '_' if is_layered else '.'
+    )
+    wheres = (
+      ['']
+      if not is_layered
+      else [f'encoder.encoder.layer.{i}.' for i in range(len(ours))]
+    )
+    result.append(
+      (
+        ours,
+        [
+          known[f'{where}{each}.{part}']
+          for where in wheres
+          for each in names[module].split()
+        ],
+      )
+    )
   return result
 
 
