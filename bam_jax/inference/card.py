@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jinja2
 
 from bam_jax import escape
+from bam_jax.modeling import families
 from bam_jax.tasks import task as task_lib
 
 _MOST_TEACHERS = 12  # named in a card
@@ -75,6 +76,7 @@ def write(
     scores=_scores(tasks, facts, baselines),
     is_mean=pooling == 'mean' and not all(per_token),
     model_type=model_type,
+    pooled=families.FAMILIES[model_type].pooled,
     jax_version=jax_version,
   )
 

@@ -117,20 +117,16 @@ def export(
       dense = {f'linear.{name}': value for name, value in own.items()}
       write(task.name, [task], tensors, settings | outputs, dense)
       continue
-    pooler, layer = f'{of.tensor_prefix}pooler.dense', kind.head_layer
-    if of.sequence_head and not kind.per_token:
-      pooler, layer = of.sequence_head
+    renamed = of.heads.get(kind.architecture, {})
     body = {}
     for name, tensor in tensors.items():
-      if not name.startswith('pooler.'):
-        body[of.tensor_prefix + name] = tensor
-      elif not kind.per_token:
-        body[name.replace('pooler.dense', pooler)] = tensor
+      module, _, leaf = name.rpartition('.')
+      if not (kind.per_token and module.startswith('pooler.')):
+        module = renamed.get(module, of.tensor_prefix + module)
+        body[f'{module}.{leaf}'] = tensor
+    layer = renamed.get(kind.head_layer, kind.head_layer)
     head = {f'{layer}.{name}': value for name, value in own.items()}
-    model = {
-      'architectures': [of.class_prefix + kind.architecture],
-      'classifier_dropout': config.dropout_head,
-    }
+    model = {'architectures': [of.class_prefix + kind.architecture]}
     write(task.name, [task], body | head, settings | model | outputs)
   if len(chosen) > 1:
     write(ALL, chosen, tensors | all_heads, settings)

@@ -102,7 +102,8 @@ def _program(
   is 0 at padding. It returns for each task [b, c] logits, or [b, l, c] logits
   of each token, in float32 without reduced precision on any platform.
   """
-  encoder = families.FAMILIES[config.family].encoder(config, family.Compute())
+  of = families.FAMILIES[config.family]
+  encoder, pooler = of.encoder(config, family.Compute()), of.pooler(config)
 
   def dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
     # NumPy's implicit rank promotion is not allowed.
@@ -129,7 +130,9 @@ def _program(
       if config.pooling == 'mean':
         pooled = heads_lib.average_segments(hidden, attention_mask, 1)[:, 0]
       else:
-        pooled = jnp.tanh(dense(hidden[:, 0], params['pooler']))
+        pooled = pooler.apply(
+          {'params': params['pooler']}, hidden[:, 0], deterministic=True
+        )
       return {
         task.name: dense(
           hidden if task.kind.per_token else pooled, params['heads'][task.name]

@@ -114,7 +114,10 @@ def apply_layers(
 
 
 class Embeddings(nn.Module):
-  """Word, position and token-type embeddings, added and normalised."""
+  """Word, position and token-type embeddings, added and normalised.
+
+  Vectors of another size than the hidden states are projected to theirs.
+  """
 
   config: family.EncoderConfig
   compute: family.Compute
@@ -130,30 +133,38 @@ class Embeddings(nn.Module):
     """Embeds ids [B, L] as [B, L, D], with dropout from random uint32 [2]."""
     config, compute = self.config, self.compute
 
+    size = config.embedding_size or config.hidden_size
+
     def table(name: str, rows: int) -> jax.Array:
       return nn.Embed(
-        rows, config.hidden_size, embedding_init=family.initializer, name=name
+        rows, size, embedding_init=family.initializer, name=name
       ).embedding
 
     def rows(name: str, count: int, ids: jax.Array) -> jax.Array:
       return lookup.lookup(table(name, count), ids, compute)
 
-    # A product and no lookup: every token's gradient goes to one of two rows,
-    # and a scatter would have to wait for each.
-    chosen = jax.nn.one_hot(token_type_ids, config.type_vocab_size)
-    x = (
-      rows('word', config.vocab_size, input_ids)
-      + rows('position', config.max_positions, positions)
-      + jnp.matmul(
-        chosen,
+    x = rows('word', config.vocab_size, input_ids)
+    x += rows('position', config.max_positions, positions)  # [B, L, E]
+    if config.type_vocab_size:
+      # A product and no lookup: every token's gradient goes to one of two rows,
+      # and a scatter would have to wait for each.
+      x += jnp.matmul(
+        jax.nn.one_hot(token_type_ids, config.type_vocab_size),
         table('token_type', config.type_vocab_size),
         precision=jax.lax.Precision.HIGHEST,
       )
-    )  # [B, L, D]
     x = nn.LayerNorm(
       config.layer_norm_eps, use_fast_variance=False, name='norm'
     )(x).astype(compute.dtype)
-    return dropout.dropout(x, config.dropout_embedding, words)
+    x = dropout.dropout(x, config.dropout_embedding, words)
+    if size == config.hidden_size:
+      return x
+    return nn.Dense(
+      config.hidden_size,
+      dtype=compute.dtype,
+      kernel_init=family.initializer,
+      name='project',
+    )(x)
 
 
 class Layer(nn.Module):
@@ -300,7 +311,6 @@ BERT = family.Family(
   },
   # transformers writes all of these, and some readers have no defaults.
   written={
-    'classifier_dropout': None,
     'initializer_range': family.INITIALIZER_RANGE,
     'bos_token_id': None,
     'eos_token_id': None,

@@ -6,16 +6,29 @@ names in Hugging Face's format. `families.FAMILIES` lists them.
 
 from collections.abc import Callable, Hashable, Mapping
 import dataclasses
+import functools
 import re
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
+
+from bam_jax.modeling import dropout
 
 # Every matrix starts from a normal distribution that is cut off at two standard
 # deviations, as in BERT.
 INITIALIZER_RANGE = 0.02
 initializer = nn.initializers.truncated_normal(INITIALIZER_RANGE)
+
+# Fields of `EncoderConfig` that are no sizes -> BERT's keys of config.json.
+_SETTINGS = {
+  'layer_norm_eps': 'layer_norm_eps',
+  'activation': 'hidden_act',
+  'dropout_hidden': 'hidden_dropout_prob',
+  'dropout_attention': 'attention_probs_dropout_prob',
+  'dropout_head': 'classifier_dropout',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +37,10 @@ class EncoderConfig:
 
   `pooling` is `cls`: the vector of a segment's first token, through a pooler;
   or `mean`: the mean of the vectors of all its tokens, without a pooler.
-  `activation` is one of `gelu.ACTIVATIONS`.
-  `own` are the settings that its family alone has, a frozen dataclass.
+  `activation` is one of `gelu.ACTIVATIONS`, and `pooler_activation` one of
+  `POOLER_ACTIVATIONS`. `embedding_size` is that of the word vectors; 0:
+  `hidden_size`. `own` are the settings that its family alone has, a frozen
+  dataclass.
   """
 
   vocab_size: int
@@ -44,6 +59,8 @@ class EncoderConfig:
   pooling: str = 'cls'
   activation: str = 'gelu'
   own: Hashable = None
+  pooler_activation: str = 'tanh'
+  embedding_size: int = 0
 
   def dropout_rates(self) -> list[str]:
     """Returns the names of the fields that are dropout rates."""
@@ -76,6 +93,40 @@ class Compute:
 
 ONE_DEVICE = Compute()  # in float32, without kernels
 
+# By the names of transformers.
+POOLER_ACTIVATIONS = {
+  'tanh': jnp.tanh,
+  'gelu': functools.partial(jax.nn.gelu, approximate=False),
+  'relu': jax.nn.relu,
+}
+
+
+class Pooler(nn.Module):
+  """Dense layer and activation on the vectors of first tokens.
+
+  `drops_input`: dropout of the rate `dropout_head` comes before the layer too.
+  """
+
+  config: EncoderConfig
+  drops_input: bool = False
+
+  def setup(self) -> None:
+    self.dense = nn.Dense(
+      self.config.hidden_size,
+      precision=jax.lax.Precision.HIGHEST,
+      kernel_init=initializer,
+    )
+    # So that the parameters are pooler/kernel and pooler/bias.
+    nn.share_scope(self, self.dense)
+
+  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    """Pools float32 vectors [..., D]; with dropout unless deterministic."""
+    if self.drops_input:
+      rate = 0.0 if deterministic else self.config.dropout_head
+      (words,) = dropout.draw_words(self, 1, deterministic)
+      x = dropout.dropout(x, rate, words)
+    return POOLER_ACTIVATIONS[self.config.pooler_activation](self.dense(x))
+
 
 @dataclasses.dataclass(frozen=True)
 class Family:
@@ -98,17 +149,29 @@ class Family:
     dropped: matches the beginning of tensors that are not loaded, such as
       heads of pretraining.
     sizes: field of `EncoderConfig` -> key of config.json.
+    settings: likewise of fields that are no sizes. A field that is not named
+      here has its default.
     required: config.json entries with which alone an encoder can be loaded; a
       missing key counts as equal.
+    read: returns further arguments of `EncoderConfig` from the entries of
+      config.json; raises ValueError if such an encoder cannot be loaded.
     written: further entries of an exported config.json.
+    write: returns further entries that depend on the encoder.
     presets: name for `config.model.arch` -> sizes of an `EncoderConfig`.
     unused_positions: rows of Hugging Face's table of positions that come before
       that of a text's first token. They are no parameters here.
     max_separators: most [SEP] between the texts of a pair. With more than one,
       the encoder must not read token types.
-    sequence_head: Hugging Face's names of the pooler and of the task's layer in
-      a model for sequence classification, if the pooler is part of its head;
-      empty: the pooler is part of the encoder.
+    optional: path of a module in `modules` -> whether an encoder has it.
+    axes: further letters of shapes -> their size.
+    pooler: makes the Flax module that `Pooler` is an example of, from an
+      `EncoderConfig` and `name=`. Its parameters are named `pooler/...`.
+    heads: end of the name of Hugging Face's class for a model with a head, such
+      as `ForSequenceClassification` -> its names of the pooler's modules (by
+      their names in `modules`) and of the task's layer (by the name that the
+      kind gives it). What is not renamed is named as in BERT.
+    pooled: the pooled vector as an expression of hidden states, for model
+      cards, if `AutoModel` does not compute it; empty: it does.
   """
 
   name: str
@@ -124,4 +187,19 @@ class Family:
   presets: Mapping[str, Mapping[str, int]]
   unused_positions: int = 0
   max_separators: int = 1
-  sequence_head: tuple[str, ...] = ()
+  settings: Mapping[str, str] = dataclasses.field(
+    default_factory=lambda: _SETTINGS
+  )
+  read: Callable[[Mapping[str, object]], dict[str, object]] = lambda values: {}
+  write: Callable[[EncoderConfig], dict[str, object]] = lambda config: {}
+  optional: Mapping[str, Callable[[EncoderConfig], bool]] = dataclasses.field(
+    default_factory=dict
+  )
+  axes: Mapping[str, Callable[[EncoderConfig], int]] = dataclasses.field(
+    default_factory=dict
+  )
+  pooler: Callable[..., nn.Module] = Pooler
+  heads: Mapping[str, Mapping[str, str]] = dataclasses.field(
+    default_factory=dict
+  )
+  pooled: str = ''

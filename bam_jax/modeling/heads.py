@@ -90,13 +90,10 @@ class MultiTaskModel(nn.Module):
     elif self.config.pooling == 'mean':
       pooled = average_segments(of_slots, batch['segment_ids'], slots)
     else:
-      pooled = nn.Dense(
-        self.config.hidden_size,
-        precision=_EXACT,
-        kernel_init=family.initializer,
-        name='pooler',
-      )(select_tokens(of_slots, batch['cls_index']))
-      pooled = jnp.tanh(pooled)
+      pooler = families.FAMILIES[self.config.family].pooler
+      pooled = pooler(self.config, name='pooler')(
+        select_tokens(of_slots, batch['cls_index']), deterministic
+      )
     rate = 0.0 if deterministic else self.config.dropout_head
     (words,) = dropout.draw_words(self, 1, deterministic)
     pooled = dropout.dropout(pooled, rate, words)  # [B, S, D]

@@ -4,7 +4,7 @@
 every shape.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import hashlib
 from pathlib import Path
 import re
@@ -36,13 +36,15 @@ _MOST_LAYERS = 1 << 10
 class _Name(NamedTuple):
   """A parameter's path here, its name in Hugging Face's format, its shape.
 
-  `skipped` first rows of the tensor are not part of the parameter.
+  `skipped` first rows of the tensor are not part of the parameter. `is_part`
+  tells whether an encoder has it; None: all have it.
   """
 
   path: tuple[str, ...]
   tensor: str
   shape: str
   skipped: int
+  is_part: Callable[[family.EncoderConfig], bool] | None
 
   def from_tensor(self, value: np.ndarray) -> np.ndarray:
     """Converts a tensor of a file to the parameter."""
@@ -58,7 +60,7 @@ class _Name(NamedTuple):
     return np.ascontiguousarray(value.T if self.path[-1] == 'kernel' else value)
 
 
-def load_config(path: Path) -> dict[str, int | float | str]:
+def load_config(path: Path) -> dict[str, object]:
   """Reads config.json as arguments of `family.EncoderConfig`, without dropout.
 
   Raises:
@@ -93,22 +95,31 @@ def load_config(path: Path) -> dict[str, int | float | str]:
     result[ours] = size - unused
   if result['hidden_size'] % result['num_heads']:
     raise errors.UserError(
-      f'{file}: num_attention_heads {result["num_heads"]} does not divide'
-      f' hidden_size {result["hidden_size"]}; correct one of them'
+      f'{file}: {of.sizes["num_heads"]} {result["num_heads"]} does not divide'
+      f' {of.sizes["hidden_size"]} {result["hidden_size"]}; correct one of them'
     )
-  eps = values.get('layer_norm_eps', 1e-12)
-  if type(eps) not in (int, float) or not 0 < eps < 1:
+  if key := of.settings.get('layer_norm_eps'):
+    eps = values.get(key, 1e-12)
+    if type(eps) not in (int, float) or not 0 < eps < 1:
+      raise errors.UserError(
+        f'{file}: {key} is {eps!r}; give a number between 0 and 1'
+      )
+    result['layer_norm_eps'] = float(eps)
+  if key := of.settings.get('activation'):
+    activation = values.get(key, 'gelu')
+    if activation not in tuple(gelu.ACTIVATIONS):
+      raise errors.UserError(
+        f'{file}: {key} is {activation!r}, but only'
+        f' {", ".join(gelu.ACTIVATIONS)} can be computed; choose another'
+        ' config.model.init'
+      )
+    result['activation'] = activation
+  try:
+    return result | of.read(values)
+  except ValueError as e:
     raise errors.UserError(
-      f'{file}: layer_norm_eps is {eps!r}; give a number between 0 and 1'
-    )
-  activation = values.get('hidden_act', 'gelu')
-  if activation not in tuple(gelu.ACTIVATIONS):
-    raise errors.UserError(
-      f'{file}: hidden_act is {activation!r}, but only'
-      f' {", ".join(gelu.ACTIVATIONS)} can be computed; choose another'
-      ' config.model.init'
-    )
-  return result | {'layer_norm_eps': float(eps), 'activation': activation}
+      f'{file}: {e}; choose another config.model.init'
+    ) from e
 
 
 def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
@@ -122,11 +133,9 @@ def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:
     **of.required,
     **sizes,
     'architectures': [f'{of.class_prefix}Model'],
-    'layer_norm_eps': config.layer_norm_eps,
-    'hidden_act': config.activation,
-    'hidden_dropout_prob': config.dropout_hidden,
-    'attention_probs_dropout_prob': config.dropout_attention,
+    **{theirs: getattr(config, ours) for ours, theirs in of.settings.items()},
     **of.written,
+    **of.write(config),
     'dtype': 'float32',
     'torch_dtype': 'float32',  # its name in transformers up to 4.55
   }
@@ -169,7 +178,11 @@ def load_params(
       f'{path}: tensor {min(surplus)} is not part of a {of.name} encoder of'
       f' {count} layers; choose another config.model.init'
     )
-  wanted = list(_names(of, layers))
+  wanted = [
+    name
+    for name in _names(of, layers)
+    if not name.is_part or name.is_part(config)
+  ]
   has_pooler = any(tensor.startswith('pooler.') for tensor in stored)
   if config.pooling != 'cls' or not has_pooler:
     wanted = [name for name in wanted if name.path[0] != 'pooler']
@@ -191,7 +204,11 @@ def save_params(
   """
   flat = flax.traverse_util.flatten_dict(params)
   count = sum(key.startswith('layer_') for key in params['encoder'])
-  names = [n for n in _names(of, range(count)) if n.path[0] in params]
+  names = [
+    name
+    for name in _names(of, range(count))
+    if name.path[0] in params and (not name.is_part or name.path in flat)
+  ]
   different = flat.keys() ^ {name.path for name in names}
   if different:
     raise ValueError(f'no tensor, or no parameter, for {min(different)}')
@@ -225,6 +242,7 @@ def _names(of: family.Family, layers: Sequence[int]) -> Iterator[_Name]:
           f'{tensor}.{suffix}',
           shape if leaf in ('embedding', 'kernel') else shape[-1],
           of.unused_positions if shape[0] == 'P' else 0,
+          of.optional.get(ours),
         )
 
 
@@ -246,6 +264,10 @@ def _load_tensor(
     'Y': config.type_vocab_size,
     'D': config.hidden_size,
     'F': config.intermediate_size,
+  }
+  sizes |= {
+    letter: size(config)
+    for letter, size in families.FAMILIES[config.family].axes.items()
   }
   order = -1 if name.path[-1] == 'kernel' else 1
   wanted = [sizes[letter] for letter in name.shape[::order]]
@@ -269,14 +291,22 @@ def _stored_tensors(
 ) -> dict[str, tuple[Path, str]]:
   """Maps tensor names of `Family.modules` to a file and the name in it."""
   result, heads_pooler = {}, {}
+  # The pooler's modules by their names in models with a head.
+  poolers = {
+    theirs: ours
+    for names in of.heads.values()
+    for ours, theirs in names.items()
+    if ours.startswith('pooler.')
+  }
   for file in weight_files.find_files(path):
     for key in weight_files.tensor_names(file):
       name = key.removeprefix(of.tensor_prefix)
       # TensorFlow called LayerNorm's parameters gamma and beta.
       name = re.sub(r'\.gamma$', '.weight', name)
       name = re.sub(r'\.beta$', '.bias', name)
-      if of.sequence_head and name.startswith(f'{of.sequence_head[0]}.'):
-        heads_pooler[f'pooler.dense.{name.rpartition(".")[2]}'] = (file, key)
+      module, _, leaf = name.rpartition('.')
+      if module in poolers:
+        heads_pooler[f'{poolers[module]}.{leaf}'] = (file, key)
         continue
       if of.dropped.match(name):
         continue

@@ -48,7 +48,12 @@ def _family(name: str, class_prefix: str) -> family.Family:
     presets={},  # A random encoder has BERT's vocabulary.
     unused_positions=_PAD_ID + 1,
     max_separators=2,
-    sequence_head=('classifier.dense', 'classifier.out_proj'),
+    heads={
+      'ForSequenceClassification': {
+        'pooler.dense': 'classifier.dense',
+        'classifier': 'classifier.out_proj',
+      }
+    },
   )
 
 
