@@ -97,6 +97,7 @@ def settings(plan: plan_lib.Plan, task: task_lib.Task) -> identity_lib.Identity:
     'seed': None if weights else plan.config.seeds[0],
     'metrics': list(task.metrics),
   }
+  result |= identity_lib.encoder_settings(plan.encoder)
   for key, value in task.definition().items():
     result[f'task.{key}'] = value
   for key, value in config_lib.fingerprint_values(plan.config).items():

@@ -13,6 +13,8 @@ from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax.distillation import external
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.modeling import pretrained
 from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
 
@@ -25,6 +27,9 @@ _COVERED_BY_ROWS = ('data.', 'custom_tasks.')
 COVERED_BY_WEIGHTS = (
   'model.init', 'model.if_missing', 'model.arch', 'model.vocab'
 )  # fmt: skip
+
+# Fields of an encoder that the configuration holds too.
+_COVERED_BY_CONFIG = ('dropout_', 'pooling', 'num_layers')
 
 Identity = dict[str, object]
 
@@ -53,6 +58,7 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
       result[f'config.{key}'] = value
   # `auto` stands for a value that the weights' digest does not cover.
   result['config.model.pooling'] = plan.encoder.config.pooling
+  result |= encoder_settings(plan.encoder)
   for name in run.tasks:
     if name in run.config.custom_tasks:
       task = plan.tasks[name]
@@ -61,6 +67,21 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
       for key, value in meaning.items():
         result[f'config.custom_tasks.{name}.{key}'] = value
   return result
+
+
+def encoder_settings(encoder: pretrained.Encoder) -> Identity:
+  """Returns what the config.json of pretrained weights says of the encoder.
+
+  The digest of the weights does not cover it: with another activation, the same
+  weights are another function. Nothing is returned for random weights.
+  """
+  if not encoder.digest:
+    return {}
+  return {
+    f'{workspace_lib.ENCODER}{key}': value
+    for key, value in schema.flatten(encoder.config).items()
+    if not key.startswith(_COVERED_BY_CONFIG)
+  }
 
 
 def identities(

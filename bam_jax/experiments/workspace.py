@@ -30,6 +30,8 @@ _DIGEST = 'digest'
 # heads in checkpoints and the random weights of new ones, but not whether a
 # finished run is that of a plan: `run.tasks` does.
 TASKS = 'config.tasks'
+# Beginning of the keys of a pretrained encoder's settings.
+ENCODER = 'encoder.'
 # Types of values that the record of a finished run must have.
 _RECORD_TYPES = {
   'steps': (int,),
@@ -284,8 +286,8 @@ def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
   """Adds the keys that only the saved record has, with the value None."""
-  # Fields of the configuration that have been removed since then don't count.
-  keys = (key for key in record if not key.startswith('config.'))
+  # Fields that have been removed since then don't count.
+  keys = (key for key in record if not key.startswith(('config.', ENCODER)))
   return {**dict.fromkeys(keys), **identity}
 
 
@@ -295,8 +297,9 @@ def differences(
   """Describes the keys of `wanted` whose values in a record differ.
 
   A field of the configuration that the record lacks is newer than the run; its
-  default stands for what was done before the field existed. Of the metrics of a
-  task only the first one counts, and only if it chooses the best checkpoint.
+  default stands for what was done before the field existed. What it does not
+  hold of the encoder is not compared. Of the metrics of a task only the first
+  one counts, and only if it chooses the best checkpoint.
   """
   before = {**defaults(), **before}
   is_chosen = bool(wanted.get('config.train.evaluate_every'))
@@ -310,6 +313,7 @@ def differences(
     f'{key} {schema.describe_change(before.get(key), wanted[key])}'
     for key in sorted(wanted)
     if key != TASKS
+    and (key in before or not key.startswith(ENCODER))
     and deciding(key, before.get(key)) != deciding(key, wanted[key])
   ]
 

@@ -87,6 +87,16 @@ def test_of_many_labels_those_that_changed_are_named(workspace):
     assert f'({key} {message})' in str(caught.value)
 
 
+def test_an_encoder_that_an_older_version_did_not_record_is_kept(workspace):
+  old, new = 'encoder.activation', {'encoder.activation': 'relu'}
+  assert workspace.recorded('old', _RECORD | new) == _RECORD
+  workspace.open_runs({'old': _RECORD | new, 'new': _RECORD | new})
+  for name in ('old', 'new'):
+    workspace.check_run(name, _RECORD | new)
+  with pytest.raises(errors.UserError, match=f"{old} was 'relu', is 'gelu'"):
+    workspace.open_runs({'new': _RECORD | {old: 'gelu'}})
+
+
 def test_what_a_record_has_and_a_run_lacks_is_refused(workspace):
   with pytest.raises(errors.UserError, match=r"weights was '', is None"):
     workspace.open_runs(
