@@ -263,7 +263,7 @@ def _auto_tokenizer(
     options['tokenizer_type'] = config.get('model_type', 'bert')
   size = config.get('vocab_size')
   if (
-    config.get('model_type', 'bert') == 'bert'
+    '[CLS]' in known
     and '[MASK]' not in known
     and isinstance(size, int)
     and size <= len(known)

@@ -34,6 +34,7 @@ class BertEncoder(nn.Module):
 
   config: family.EncoderConfig
   compute: family.Compute = family.ONE_DEVICE
+  drops_attention_output: bool = True
 
   @nn.compact
   def __call__(
@@ -70,7 +71,9 @@ class BertEncoder(nn.Module):
 
     return apply_layers(
       self,
-      functools.partial(Layer, config, self.compute),
+      functools.partial(
+        Layer, config, self.compute, self.drops_attention_output
+      ),
       x,
       words[1:],
       segment_ids,
@@ -172,6 +175,7 @@ class Layer(nn.Module):
 
   config: family.EncoderConfig
   compute: family.Compute
+  drops_attention_output: bool = True
 
   @nn.compact
   def __call__(
@@ -190,9 +194,10 @@ class Layer(nn.Module):
     """
     config, compute = self.config, self.compute
     rate = config.dropout_hidden
+    attention_rate = rate if self.drops_attention_output else 0.0
     y, bias = self.attend(x, words, *shared)
     x = residual.AddNorm(config.layer_norm_eps, compute, name='attention_norm')(
-      x, y, bias, rate, words[1]
+      x, y, bias, attention_rate, words[1]
     )
     y, bias = Linear(
       config.intermediate_size, compute.dtype, name='intermediate'

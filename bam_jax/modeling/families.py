@@ -1,11 +1,19 @@
 """Registry of the encoder families, by `model_type` in config.json."""
 
 from bam_jax.modeling import bert
+from bam_jax.modeling import distilbert
+from bam_jax.modeling import electra
 from bam_jax.modeling import family
 from bam_jax.modeling import roberta
 
 FAMILIES: dict[str, family.Family] = {
-  each.name: each for each in (bert.BERT, *roberta.FAMILIES)
+  each.name: each
+  for each in (
+    bert.BERT,
+    *roberta.FAMILIES,
+    electra.ELECTRA,
+    distilbert.DISTILBERT,
+  )
 }
 
 

@@ -184,7 +184,7 @@ class Family:
   sizes: Mapping[str, str]
   required: Mapping[str, object]
   written: Mapping[str, object]
-  presets: Mapping[str, Mapping[str, int]]
+  presets: Mapping[str, Mapping[str, object]]
   unused_positions: int = 0
   max_separators: int = 1
   settings: Mapping[str, str] = dataclasses.field(

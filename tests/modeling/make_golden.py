@@ -2,16 +2,18 @@
 
 Needs torch, transformers and safetensors, which the tests do not:
 
-  python tests/modeling/make_golden.py
+  python tests/modeling/make_golden.py [NAME ...]
 
 Encoders of odd shapes and large random weights are saved as `transformers`
-saves them: of BERT, also with other activations, and of RoBERTa and XLM-R.
+saves them: of BERT, also with other activations, and of the other families.
 `golden.safetensors` beside each holds inputs, outputs, and the gradients of the
 loss that `test_bert.py` repeats, all computed in float64 with attention written
 out, and rounded to float32.
 """
 
 from pathlib import Path
+import re
+import sys
 
 import safetensors.torch
 import torch
@@ -68,6 +70,52 @@ CONFIGS = {
     'type_vocab_size': 1,
     'layer_norm_eps': 1e-2,
   },
+  'electra': {
+    'model_type': 'electra',
+    'vocab_size': 40,
+    'embedding_size': 16,
+    'hidden_size': 16,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 2,
+    'intermediate_size': 64,
+    'max_position_embeddings': 24,
+    'layer_norm_eps': 1e-12,
+  },
+  'electra-narrow': {
+    **_SMALL,
+    'model_type': 'electra',
+    'embedding_size': 8,
+    'num_hidden_layers': 3,
+    'type_vocab_size': 3,
+    'hidden_act': 'gelu_new',
+    'layer_norm_eps': 1e-2,
+  },
+  'distilbert': {
+    'model_type': 'distilbert',
+    'vocab_size': 40,
+    'dim': 16,
+    'n_layers': 2,
+    'n_heads': 2,
+    'hidden_dim': 64,
+    'max_position_embeddings': 24,
+  },
+  'distilbert-deep': {
+    'model_type': 'distilbert',
+    'vocab_size': 20,
+    'dim': 12,
+    'n_layers': 3,
+    'n_heads': 3,
+    'hidden_dim': 20,
+    'max_position_embeddings': 12,
+    'activation': 'relu',
+    'sinusoidal_pos_embds': True,
+  },
+}
+# Layers of a model for sequence classification, where the encoder has no
+# pooler: the one that does its work, and the task's.
+HEADS = {
+  'electra': ('classifier.dense', 'classifier.out_proj'),
+  'distilbert': ('pre_classifier', 'classifier'),
 }
 ROWS, LENGTH = 3, 12
 LENGTHS = (12, 7, 2)
@@ -83,13 +131,25 @@ def make(name: str, seed: int) -> None:
   config = transformers.AutoConfig.for_model(
     **sizes, attn_implementation='eager'
   )
-  model = transformers.AutoModel.from_config(config).double().eval()
+  pooler, output = HEADS.get(config.model_type, ('pooler.dense', None))
+  if output:
+    # The task's layer is the identity, so that the pooled vector comes out.
+    config.num_labels = config.hidden_size
+    auto = transformers.AutoModelForSequenceClassification
+    model = auto.from_config(config).double().eval()
+    layer = model.get_submodule(output)
+  else:
+    model = transformers.AutoModel.from_config(config).double().eval()
   with torch.no_grad():
     for key, value in model.named_parameters():
       # LayerNorm scales near one; all else large enough to matter, and round
       # numbers in float32, so that the file holds what was computed with.
       noise = normal(*value.shape) * 0.25
-      value.copy_((noise + key.endswith('LayerNorm.weight')).float().double())
+      is_scale = bool(re.search(r'(LayerNorm|layer_norm)\.weight$', key))
+      value.copy_((noise + is_scale).float().double())
+    if output:
+      layer.weight.copy_(torch.eye(config.hidden_size))
+      layer.bias.zero_()
 
   def integers(high: int) -> torch.Tensor:
     return torch.randint(0, high, (ROWS, LENGTH), generator=generator)
@@ -97,7 +157,8 @@ def make(name: str, seed: int) -> None:
   # Torch leaves the gradient of its padding word at zero, and RoBERTa counts no
   # positions there.
   ids = integers(config.vocab_size).clamp(min=config.pad_token_id + 1)
-  types = integers(config.type_vocab_size)
+  has_types = hasattr(config, 'type_vocab_size')
+  types = integers(config.type_vocab_size if has_types else 2)
   mask = (torch.arange(LENGTH) < torch.tensor(LENGTHS)[:, None]).long()
   # Divided so that the loss is of the size of one, as a mean would be.
   hidden_weight = normal(ROWS, LENGTH, config.hidden_size) / ROWS / LENGTH
@@ -105,9 +166,15 @@ def make(name: str, seed: int) -> None:
   pooled_weight = normal(ROWS, config.hidden_size) / ROWS
   hidden_weight = hidden_weight.float().double()
   pooled_weight = pooled_weight.float().double()
-  out = model(input_ids=ids, token_type_ids=types, attention_mask=mask)
-  loss = (out.last_hidden_state * hidden_weight).sum()
-  loss = loss + (out.pooler_output * pooled_weight).sum()
+  out = model(
+    input_ids=ids,
+    attention_mask=mask,
+    output_hidden_states=True,
+    **({'token_type_ids': types} if has_types else {}),
+  )
+  hidden = out.hidden_states[-1]
+  pooled = out.logits if output else out.pooler_output
+  loss = (hidden * hidden_weight).sum() + (pooled * pooled_weight).sum()
   loss.backward()
 
   model.float().save_pretrained(GOLDEN / name)
@@ -117,11 +184,14 @@ def make(name: str, seed: int) -> None:
     'segment_ids': mask.int(),
     'hidden_weight': hidden_weight.float(),
     'pooled_weight': pooled_weight.float(),
-    'hidden': out.last_hidden_state.detach().float(),
-    'pooled': out.pooler_output.detach().float(),
+    'hidden': hidden.detach().float(),
+    'pooled': pooled.detach().float(),
   }
   for key, value in model.named_parameters():
-    tensors[f'gradient/{key}'] = value.grad.float()
+    if not output or not key.startswith(f'{output}.'):
+      key = key.removeprefix(f'{model.base_model_prefix}.')
+      key = key.replace(f'{pooler}.', 'pooler.dense.')
+      tensors[f'gradient/{key}'] = value.grad.float()
   safetensors.torch.save_file(
     {key: value.contiguous() for key, value in tensors.items()},
     GOLDEN / name / 'golden.safetensors',
@@ -130,4 +200,5 @@ def make(name: str, seed: int) -> None:
 
 if __name__ == '__main__':
   for seed, name in enumerate(CONFIGS):
-    make(name, seed)
+    if name in sys.argv[1:] or not sys.argv[1:]:
+      make(name, seed)

@@ -110,7 +110,7 @@ def test_values_and_gradients_match_torch(name):
   for key, actual in compared.items():
     expected = golden[f'gradient/{key}']
     # The softmax does not see a bias on the keys: zero but for rounding.
-    is_key_bias = key.endswith('key.bias')
+    is_key_bias = key.endswith(('key.bias', 'k_lin.bias'))
     limit = 1e-6 if is_key_bias else 1e-5 * np.abs(expected).max()
     np.testing.assert_allclose(
       actual, expected, rtol=0, atol=limit, err_msg=key

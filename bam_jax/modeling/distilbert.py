@@ -1,0 +1,84 @@
+"""DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
+
+It is BERT's encoder without token types and without a pooler. There is no
+dropout between attention and the sum with its input.
+"""
+
+from collections.abc import Mapping
+import functools
+import re
+
+from bam_jax.modeling import bert
+from bam_jax.modeling import family
+
+# What config.json does not state.
+_FIXED = {'type_vocab_size': 0, 'pooler_activation': 'relu'}
+_HEAD = {'pooler.dense': 'pre_classifier'}
+
+
+def _read(values: Mapping[str, object]) -> dict[str, object]:
+  """Returns what holds for all; sinusoidal positions are in the weights."""
+  del values
+  return _FIXED
+
+
+def _write(config: family.EncoderConfig) -> dict[str, object]:
+  return {'qa_dropout': config.dropout_head}
+
+
+DISTILBERT = family.Family(
+  name='distilbert',
+  class_prefix='DistilBert',
+  encoder=functools.partial(bert.BertEncoder, drops_attention_output=False),
+  modules=(
+    ('embeddings/word', 'embeddings.word_embeddings', 'embed', 'VD'),
+    ('embeddings/position', 'embeddings.position_embeddings', 'embed', 'PD'),
+    ('embeddings/norm', 'embeddings.LayerNorm', 'norm', 'D'),
+    ('{i}/attention/query', '{i}.attention.q_lin', 'dense', 'DD'),
+    ('{i}/attention/key', '{i}.attention.k_lin', 'dense', 'DD'),
+    ('{i}/attention/value', '{i}.attention.v_lin', 'dense', 'DD'),
+    ('{i}/attention/output', '{i}.attention.out_lin', 'dense', 'DD'),
+    ('{i}/attention_norm', '{i}.sa_layer_norm', 'norm', 'D'),
+    ('{i}/intermediate', '{i}.ffn.lin1', 'dense', 'DF'),
+    ('{i}/output', '{i}.ffn.lin2', 'dense', 'FD'),
+    ('{i}/output_norm', '{i}.output_layer_norm', 'norm', 'D'),
+    ('pooler', 'pooler.dense', 'dense', 'DD'),
+  ),
+  layer_name='transformer.layer.{i}',
+  tensor_prefix='distilbert.',
+  dropped=re.compile(
+    r'embeddings\.position_ids$'
+    r'|(vocab_(transform|layer_norm|projector)|classifier|qa_outputs|heads)\.'
+  ),
+  sizes={
+    'vocab_size': 'vocab_size',
+    'hidden_size': 'dim',
+    'num_layers': 'n_layers',
+    'num_heads': 'n_heads',
+    'intermediate_size': 'hidden_dim',
+    'max_positions': 'max_position_embeddings',
+  },
+  settings={
+    'activation': 'activation',
+    'dropout_hidden': 'dropout',
+    'dropout_attention': 'attention_dropout',
+    'dropout_head': 'seq_classif_dropout',
+  },
+  required={'model_type': 'distilbert'},
+  read=_read,
+  written={
+    'initializer_range': family.INITIALIZER_RANGE,
+    'sinusoidal_pos_embds': False,
+    'bos_token_id': None,
+    'eos_token_id': None,
+    'tie_word_embeddings': True,
+  },
+  write=_write,
+  presets={
+    'distilbert-base': bert.BERT.presets['bert-base']
+    | {'num_layers': 6}
+    | _FIXED
+  },
+  heads={'ForSequenceClassification': _HEAD, 'ForMultipleChoice': _HEAD},
+  pooled='relu(pooler.dense(hidden[:, 0]))',
+)

@@ -1,0 +1,96 @@
+"""ELECTRA (Clark et al. 2020, arXiv 2003.10555): its discriminator.
+
+It is BERT's encoder without a pooler. In small models the word vectors are
+narrower than the hidden states.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import re
+
+from bam_jax.modeling import bert
+from bam_jax.modeling import family
+
+_GENERATORS = ('ElectraForMaskedLM', 'ElectraForCausalLM')
+_PRESETS = {
+  'electra-small': (256, 12, 4, 1024, 128),
+  'electra-base': (768, 12, 12, 3072, 768),
+  'electra-large': (1024, 24, 16, 4096, 1024),
+}
+_PRESET_FIELDS = (
+  'hidden_size', 'num_layers', 'num_heads', 'intermediate_size',
+  'embedding_size',
+)  # fmt: skip
+_POOLER = {'pooler_activation': 'gelu'}
+
+
+def _read(values: Mapping[str, object]) -> dict[str, object]:
+  """Returns the pooler's activation, which config.json does not state."""
+  architectures = values.get('architectures')
+  for name in architectures if isinstance(architectures, list) else ():
+    if name in _GENERATORS:
+      raise ValueError(
+        f"architectures names {name}, ELECTRA's generator; the encoder to"
+        ' fine-tune is its discriminator'
+      )
+  return _POOLER
+
+
+def _write(config: family.EncoderConfig) -> dict[str, object]:
+  """Returns what `ElectraForMultipleChoice` needs to compute our pooler."""
+  return {
+    'summary_type': 'first',
+    'summary_use_proj': True,
+    'summary_activation': 'gelu',
+    'summary_first_dropout': config.dropout_head,
+    'summary_last_dropout': config.dropout_head,
+  }
+
+
+def _shape_of(path: str, shape: str) -> str:
+  """Returns the shape of one of BERT's modules with embeddings of size E."""
+  return shape.replace('D', 'E') if path.startswith('embeddings/') else shape
+
+
+_PROJECT = 'embeddings/project'
+
+ELECTRA = dataclasses.replace(
+  bert.BERT,
+  name='electra',
+  class_prefix='Electra',
+  modules=(
+    *(
+      (path, name, kind, _shape_of(path, shape))
+      for path, name, kind, shape in bert.BERT.modules
+    ),
+    (_PROJECT, 'embeddings_project', 'dense', 'ED'),
+  ),
+  tensor_prefix='electra.',
+  # Not those of a generator.
+  dropped=re.compile(
+    r'embeddings\.position_ids$'
+    r'|(discriminator_predictions|classifier|qa_outputs|heads)\.'
+  ),
+  sizes=bert.BERT.sizes | {'embedding_size': 'embedding_size'},
+  required=bert.BERT.required | {'model_type': 'electra'},
+  read=_read,
+  write=_write,
+  presets={
+    name: dict(zip(_PRESET_FIELDS, sizes)) | _POOLER
+    for name, sizes in _PRESETS.items()
+  },
+  optional={
+    _PROJECT: lambda config: config.embedding_size != config.hidden_size
+  },
+  axes={'E': lambda config: config.embedding_size},
+  pooler=functools.partial(family.Pooler, drops_input=True),
+  heads={
+    'ForSequenceClassification': {
+      'pooler.dense': 'classifier.dense',
+      'classifier': 'classifier.out_proj',
+    },
+    'ForMultipleChoice': {'pooler.dense': 'sequence_summary.summary'},
+  },
+  pooled='gelu(pooler.dense(hidden[:, 0]))',
+)
