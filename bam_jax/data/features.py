@@ -57,7 +57,8 @@ class Tokenizer:
       tokenizer.post_processor = processors.BertProcessing(
         (special['sep_token'], self.sep_id), (special['cls_token'], self.cls_id)
       )
-      tokenizer.decoder = decoders.WordPiece()
+      if isinstance(tokenizer.model, models.WordPiece):
+        tokenizer.decoder = decoders.WordPiece()
     self.num_separators = num_separators
     self._tokenizer = tokenizer
     self._special = dict(special)
@@ -206,13 +207,17 @@ class Tokenizer:
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns each text's token ids and [tokens, 2] character start and end."""
-    return [
-      (
-        np.array(each.ids, np.int32),
-        np.array(each.offsets, np.int32).reshape(-1, 2),
-      )
-      for each in self._tokenizer.encode_batch(texts, add_special_tokens=False)
-    ]
+    encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
+    result = []
+    for text, each in zip(texts, encodings, strict=True):
+      spans = []
+      for begin, end in each.offsets:
+        # A word's first token may hold the space before it.
+        word = text[begin:end].lstrip()
+        spans.append((end - len(word) if word else begin, end))
+      spans = np.array(spans, np.int32).reshape(-1, 2)
+      result.append((np.array(each.ids, np.int32), spans))
+    return result
 
 
 def truncated_lengths(

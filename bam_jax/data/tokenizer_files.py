@@ -7,6 +7,7 @@ describe; `load` raises an error for those.
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -32,6 +33,8 @@ BERT_TOKENS = {
 }
 _REQUIRED = ('pad_token', 'unk_token', 'cls_token', 'sep_token')
 _HIGHEST_ID = 2**31 - 1  # Ids are stored as int32.
+# Files of SentencePiece models: of DeBERTa; of XLM-R and CamemBERT.
+SENTENCE_PIECE = ('spm.model', 'sentencepiece.bpe.model')
 
 # Parts of a tokenizer.json that decide the ids, besides its added tokens.
 _PARTS = ('model', 'pre_tokenizer', 'normalizer')
@@ -126,9 +129,9 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
   """Loads the tokenizer of a model directory with `AutoTokenizer`.
 
   Args:
-    path: holds tokenizer.json, vocab.txt or vocab.json, and other files that
-      AutoTokenizer reads. Nothing is fetched, and no code of the directory is
-      run.
+    path: holds tokenizer.json, vocab.txt, vocab.json or a SentencePiece model,
+      and other files that AutoTokenizer reads. Nothing is fetched, and no code
+      of the directory is run.
 
   Returns:
     The tokenizer, its special tokens by name, as in `BERT_TOKENS`, and the
@@ -149,12 +152,18 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
     known = _read_model_vocab(vocab)
   elif byte_level.is_file():
     vocab, known = byte_level, _read_json(byte_level)
+  elif pieces := [name for name in SENTENCE_PIECE if (path / name).is_file()]:
+    # Its ids are those of the pieces, or what AutoTokenizer makes of them.
+    vocab, known = path / pieces[0], {}
+    if not importlib.util.find_spec('sentencepiece'):
+      what = 'AutoTokenizer reads it with the package sentencepiece'
+      raise _unusable(vocab, what, 'run `pip install sentencepiece`')
   else:
-    remedy = (
-      "name a directory that holds a model's tokenizer; transformers can save a"
-      ' SentencePiece model as tokenizer.json'
+    remedy = "name a directory that holds a model's tokenizer"
+    what = (
+      'holds neither tokenizer.json, vocab.txt, vocab.json,'
+      f' {" nor ".join(SENTENCE_PIECE)}'
     )
-    what = 'holds neither tokenizer.json, vocab.txt nor vocab.json'
     raise _unusable(path, what, remedy)
   if not all(type(number) is int for number in known.values()):
     raise _unusable(vocab, 'gives a token an id that is no number')
@@ -163,6 +172,7 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
     raise _unusable(path, f'gives a token the id {highest}')
   auto = _auto_tokenizer(path, settings, known)
   tokenizer = auto.backend_tokenizer
+  known = known or tokenizer.get_vocab(with_added_tokens=False)
   # A class that takes tokenizer.json as it is may name no special tokens.
   special = {n: getattr(auto, n) or token for n, token in BERT_TOKENS.items()}
   _check_special(known, special, str(file if written else vocab))

@@ -72,13 +72,16 @@ def cannot_load(
   source, quoted = (
     json.dumps(text, ensure_ascii=False) for text in (source, target)
   )
+  needs = {'torch': 'torch', 'transformers': 'transformers'}
+  if any(name.endswith('.model') for name in names):
+    needs['sentencepiece'] = 'sentencepiece'
   # Another class than the one that wrote them could add random weights.
   command = errors.python_command(
     f'import transformers as t; c = t.AutoConfig.from_pretrained({source});'
-    ' getattr(t, (c.architectures or [""])[0], t.BertModel)'
+    ' getattr(t, (c.architectures or [""])[0], t.AutoModel)'
     f'.from_pretrained({source}).save_pretrained({quoted});'
     f' t.AutoTokenizer.from_pretrained({source}).save_pretrained({quoted})',
-    {'torch': 'torch', 'transformers': 'transformers'},
+    needs,
   )
   return errors.UserError(
     f'{where}: holds {pickles[0]} and no {_WEIGHTS}; pickles are not loaded,'

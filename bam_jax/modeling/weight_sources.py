@@ -6,6 +6,7 @@ from pathlib import Path
 import re
 
 from bam_jax import errors
+from bam_jax.data import tokenizer_files
 from bam_jax.modeling import pooling
 from bam_jax.modeling import weight_files
 
@@ -20,6 +21,7 @@ TOKENIZER_FILES = (
   'tokenizer*.json',
   'special_tokens_map.json',
   'added_tokens.json',
+  *tokenizer_files.SENTENCE_PIECE,
 )
 _FILES = (
   _WEIGHTS,

@@ -1,4 +1,4 @@
-"""Makes tokenizers as RoBERTa, XLM-R and CamemBERT have them, without weights.
+"""Makes tokenizers of the families that have no WordPiece, without weights.
 
 They are trained on `tokenizer_cases.texts` and saved by transformers.
 """
@@ -20,7 +20,9 @@ _SPECIAL = ['<s>', '<pad>', '</s>', '<unk>', '<mask>']
 _UNIGRAM = {
   'xlm-roberta': transformers.XLMRobertaTokenizer,
   'camembert': transformers.CamembertTokenizer,
+  'deberta-v2': transformers.DebertaV2Tokenizer,
 }
+_SPECIAL_OF_DEBERTA = ['[PAD]', '[CLS]', '[SEP]', '[UNK]', '[MASK]']
 MODEL_TYPES = ('roberta', *_UNIGRAM)
 
 
@@ -48,10 +50,13 @@ def make(model_type: str, path: Path, more_texts: Sequence[str] = ()) -> Path:
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
       [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]
     )
+    special = _SPECIAL
+    if model_type == 'deberta-v2':
+      special = _SPECIAL_OF_DEBERTA
     trainer = trainers.UnigramTrainer(
       vocab_size=3000,
-      special_tokens=_SPECIAL,
-      unk_token='<unk>',
+      special_tokens=special,
+      unk_token=special[3],
       show_progress=False,
     )
     model = _train(tokenizer, trainer, texts)

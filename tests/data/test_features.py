@@ -288,9 +288,9 @@ def test_broken_vocabularies(lines, message):
   [
     pytest.param(
       {},
-      'model: holds neither tokenizer.json, vocab.txt nor vocab.json; name a'
-      " directory that holds a model's tokenizer; transformers can save a"
-      ' SentencePiece model as tokenizer.json',
+      'model: holds neither tokenizer.json, vocab.txt, vocab.json, spm.model'
+      " nor sentencepiece.bpe.model; name a directory that holds a model's"
+      ' tokenizer',
       id='nothing-there',
     ),
     pytest.param(
