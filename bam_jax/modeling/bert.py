@@ -124,6 +124,7 @@ class Embeddings(nn.Module):
 
   config: family.EncoderConfig
   compute: family.Compute
+  has_positions: bool = True
 
   @nn.compact
   def __call__(
@@ -147,7 +148,8 @@ class Embeddings(nn.Module):
       return lookup.lookup(table(name, count), ids, compute)
 
     x = rows('word', config.vocab_size, input_ids)
-    x += rows('position', config.max_positions, positions)  # [B, L, E]
+    if self.has_positions:
+      x += rows('position', config.max_positions, positions)  # [B, L, E]
     if config.type_vocab_size:
       # A product and no lookup: every token's gradient goes to one of two rows,
       # and a scatter would have to wait for each.

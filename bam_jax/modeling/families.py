@@ -1,6 +1,7 @@
 """Registry of the encoder families, by `model_type` in config.json."""
 
 from bam_jax.modeling import bert
+from bam_jax.modeling import deberta
 from bam_jax.modeling import distilbert
 from bam_jax.modeling import electra
 from bam_jax.modeling import family
@@ -11,6 +12,7 @@ FAMILIES: dict[str, family.Family] = {
   for each in (
     bert.BERT,
     *roberta.FAMILIES,
+    deberta.DEBERTA_V2,
     electra.ELECTRA,
     distilbert.DISTILBERT,
   )

@@ -1,4 +1,4 @@
-"""Plans that start from an ELECTRA or a DistilBERT, and all their commands."""
+"""Plans that start from encoders of several families, and their commands."""
 
 import json
 from pathlib import Path
@@ -91,7 +91,7 @@ def _ask_server(workdir: Path, cwd: Path, *flags: str) -> str:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize('name', ['electra-narrow', 'distilbert'])
+@pytest.mark.parametrize('name', ['electra-narrow', 'distilbert', 'deberta-v3'])
 def test_a_killed_plan_goes_on_and_every_command_takes_it(name, tmp_path):
   weights = _write_model(tmp_path / 'model', name)
   workdir, init = tmp_path / 'work', f'--config.model.init={weights}'

@@ -28,7 +28,7 @@ from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _GOLDEN = Path(__file__).parents[1] / 'modeling' / 'golden'
-_NAMES = ('electra-narrow', 'distilbert')
+_NAMES = ('electra-narrow', 'distilbert', 'deberta-v3')
 
 
 class _Choice(classification.Classification):

@@ -110,10 +110,39 @@ CONFIGS = {
     'activation': 'relu',
     'sinusoidal_pos_embds': True,
   },
+  'deberta-v3': {
+    'model_type': 'deberta-v2',
+    'vocab_size': 40,
+    'hidden_size': 16,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 2,
+    'intermediate_size': 64,
+    'max_position_embeddings': 24,
+    'type_vocab_size': 0,
+    'position_biased_input': False,
+    'relative_attention': True,
+    'position_buckets': 8,
+    'pos_att_type': ['p2c', 'c2p'],
+    'share_att_key': True,
+    'norm_rel_ebd': 'layer_norm',
+  },
+  'deberta-v2': {
+    **_SMALL,
+    'model_type': 'deberta-v2',
+    'num_hidden_layers': 3,
+    'type_vocab_size': 3,
+    'layer_norm_eps': 1e-2,
+    'relative_attention': True,
+    'position_buckets': 6,
+    'max_relative_positions': 8,
+    'pos_att_type': ['c2p', 'p2c'],
+    'pooler_hidden_act': 'tanh',
+  },
 }
 # Layers of a model for sequence classification, where the encoder has no
 # pooler: the one that does its work, and the task's.
 HEADS = {
+  'deberta-v2': ('pooler.dense', 'classifier'),
   'electra': ('classifier.dense', 'classifier.out_proj'),
   'distilbert': ('pre_classifier', 'classifier'),
 }
@@ -157,7 +186,7 @@ def make(name: str, seed: int) -> None:
   # Torch leaves the gradient of its padding word at zero, and RoBERTa counts no
   # positions there.
   ids = integers(config.vocab_size).clamp(min=config.pad_token_id + 1)
-  has_types = hasattr(config, 'type_vocab_size')
+  has_types = getattr(config, 'type_vocab_size', 0) > 0
   types = integers(config.type_vocab_size if has_types else 2)
   mask = (torch.arange(LENGTH) < torch.tensor(LENGTHS)[:, None]).long()
   # Divided so that the loss is of the size of one, as a mean would be.

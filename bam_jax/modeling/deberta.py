@@ -1,0 +1,373 @@
+"""DeBERTa-v2 and v3: disentangled attention (He et al. 2021, arXiv 2006.03654).
+
+They are BERT whose attention depends on distances between tokens, which fall
+into buckets. DeBERTa-v3 (arXiv 2111.09543) is the same encoder without absolute
+positions.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bam_jax.modeling import attention_head
+from bam_jax.modeling import bert
+from bam_jax.modeling import disentangled_attention
+from bam_jax.modeling import dropout
+from bam_jax.modeling import family
+
+# Dropout sites of a layer: those of BERT, and the vectors of the buckets.
+_SITES = 4
+# The projection that is applied to the buckets' vectors for each term.
+_TERMS = {'c2p': 'key', 'p2c': 'query'}
+_MOST = 1 << 20  # of a size in config.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What config.json says of DeBERTa alone.
+
+  Attributes:
+    span: half the number of buckets, as in `disentangled_attention.buckets`.
+    farthest: likewise.
+    terms: parts of the attention that depend on the distance: `c2p`, content to
+      position, and `p2c`, position to content.
+    shares_projections: whether the buckets' vectors have the projections of the
+      hidden states.
+    normalises: whether LayerNorm is applied to the buckets' vectors.
+    has_positions: whether absolute positions have embeddings.
+  """
+
+  span: int
+  farthest: int
+  terms: tuple[str, ...]
+  shares_projections: bool
+  normalises: bool
+  has_positions: bool
+
+  @property
+  def num_buckets(self) -> int:
+    """Returns the number of buckets, of both directions."""
+    return 2 * self.span
+
+
+class DebertaEncoder(nn.Module):
+  """Embeddings and transformer layers with disentangled attention."""
+
+  config: family.EncoderConfig
+  compute: family.Compute = family.ONE_DEVICE
+
+  @nn.compact
+  def __call__(
+    self,
+    input_ids: jax.Array,
+    token_type_ids: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array,
+    deterministic: bool,
+  ) -> jax.Array:
+    """Encodes rows like `bert.BertEncoder`.
+
+    The tokens of a segment must be adjacent: their distances are those in the
+    row.
+    """
+    config = self.config
+    if deterministic:
+      config = config.without_dropout()
+    words = dropout.draw_words(
+      self, 1 + _SITES * config.num_layers, deterministic
+    )
+    embeddings = Embeddings(
+      config, self.compute, config.own.has_positions, name='embeddings'
+    )
+    x, buckets = embeddings(input_ids, token_type_ids, positions, words[0])
+    layer = functools.partial(Layer, config, self.compute)
+    return bert.apply_layers(self, layer, x, words[1:], segment_ids, buckets)
+
+
+class Embeddings(bert.Embeddings):
+  """Embeddings of tokens as in BERT, and those of the buckets of distances."""
+
+  @nn.compact
+  def __call__(
+    self,
+    input_ids: jax.Array,
+    token_type_ids: jax.Array,
+    positions: jax.Array,
+    words: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns embeddings [B, L, D], and float32 [num_buckets, D]."""
+    config = self.config
+    x = super().__call__(input_ids, token_type_ids, positions, words)
+    buckets = nn.Embed(
+      config.own.num_buckets,
+      config.hidden_size,
+      embedding_init=family.initializer,
+      name='relative',
+    ).embedding
+    if config.own.normalises:
+      buckets = nn.LayerNorm(
+        config.layer_norm_eps, use_fast_variance=False, name='relative_norm'
+      )(buckets)
+    return x, buckets
+
+
+class Layer(bert.Layer):
+  """BERT's layer with disentangled attention."""
+
+  def attend(
+    self,
+    x: jax.Array,
+    words: jax.Array,
+    segment_ids: jax.Array,
+    buckets: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns the attention's output without bias, and the bias to add."""
+    return DisentangledAttention(self.config, self.compute, name='attention')(
+      x, segment_ids, buckets, words[0], words[3]
+    )
+
+
+class DisentangledAttention(nn.Module):
+  """Attention by content and distance, with its output projection."""
+
+  config: family.EncoderConfig
+  compute: family.Compute
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    segment_ids: jax.Array,
+    buckets: jax.Array,
+    words: jax.Array,
+    bucket_words: jax.Array,
+  ) -> tuple[jax.Array, jax.Array]:
+    """Applies attention within segments.
+
+    Args:
+      x: [B, L, D].
+      segment_ids: [B, L] int; 0 marks padding.
+      buckets: [num_buckets, D] float32, the vectors of the buckets.
+      words: [2] uint32, for dropout of the probabilities.
+      bucket_words: [2] uint32, for dropout of `buckets`.
+
+    Returns:
+      The output without bias, [B, L, D], and the bias to add, [D].
+    """
+    config, own, dtype = self.config, self.config.own, self.compute.dtype
+    size = config.hidden_size
+
+    def parameters(name: str) -> tuple[jax.Array, jax.Array]:
+      return bert.Linear(size, dtype, name=name).parameters(size)
+
+    def project(x: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
+      bias = bias.reshape((1,) * (x.ndim - 1) + bias.shape)
+      y = attention_head.add_bias(x @ kernel, bias)
+      # XLA's CPU backend lacks some products of bfloat16 arrays.
+      y = y.astype(jnp.float32) if self.compute.platform == 'cpu' else y
+      heads = config.num_heads, size // config.num_heads
+      return y.reshape(*x.shape[:-1], *heads)
+
+    linear = {name: parameters(name) for name in ('query', 'key', 'value')}
+    buckets = dropout.dropout(buckets, config.dropout_hidden, bucket_words)
+    of_buckets = {}
+    for term in own.terms:
+      name = _TERMS[term]
+      if own.shares_projections:
+        layer = linear[name]
+      else:
+        layer = parameters(f'position_{name}')
+      of_buckets[term] = project(buckets.astype(dtype), *layer)
+    context = disentangled_attention.attend(
+      *(project(x, *layer) for layer in linear.values()),
+      of_buckets,
+      disentangled_attention.bucket_indices(
+        own.span, own.farthest, config.max_positions, x.shape[1]
+      ),
+      segment_ids,
+      config.dropout_attention,
+      words,
+    )
+    context = context.astype(dtype).reshape(x.shape)
+    return bert.Linear(size, dtype, name='output')(context)
+
+
+def _read(values: Mapping[str, object]) -> dict[str, object]:
+  """Returns arguments of `family.EncoderConfig` from config.json's entries."""
+  hidden_size, num_heads = values['hidden_size'], values['num_attention_heads']
+  if values.get('relative_attention') is not True:
+    raise ValueError(
+      f'relative_attention is {values.get("relative_attention")!r}, but only'
+      ' DeBERTa encoders with it can be loaded'
+    )
+  wanted = {
+    'conv_kernel_size': 0,
+    'embedding_size': hidden_size,
+    'pooler_hidden_size': hidden_size,
+    'attention_head_size': hidden_size // num_heads,
+  }
+  for key, value in wanted.items():
+    if (found := values.get(key, value)) != value:
+      raise ValueError(
+        f'{key} is {found!r}, but only DeBERTa encoders with {key} {value!r}'
+        ' can be loaded'
+      )
+
+  def integer(key: str, default: int, least: int) -> int:
+    found = values.get(key, default)
+    if type(found) is not int or not least <= found <= _MOST:
+      raise ValueError(
+        f'{key} is {found!r}, which is no number from {least} to {_MOST}'
+      )
+    return found
+
+  def flag(key: str, default: bool) -> bool:
+    found = values.get(key, default)
+    if not isinstance(found, bool):
+      raise ValueError(f'{key} is {found!r}, which is neither true nor false')
+    return found
+
+  terms = values.get('pos_att_type')
+  if isinstance(terms, str):
+    terms = [term.strip() for term in terms.lower().split('|')]
+  terms = terms if isinstance(terms, list) else []
+  known = tuple(_TERMS)
+  if not terms or any(term not in known for term in terms):
+    raise ValueError(
+      f'pos_att_type is {values.get("pos_att_type")!r}, but only c2p, p2c and'
+      ' both can be computed'
+    )
+  norms = str(values.get('norm_rel_ebd')).lower().split('|')
+  activation = values.get('pooler_hidden_act', 'gelu')
+  if activation not in tuple(family.POOLER_ACTIVATIONS):
+    raise ValueError(
+      f'pooler_hidden_act is {activation!r}, but only'
+      f' {", ".join(family.POOLER_ACTIVATIONS)} can be computed'
+    )
+  positions = integer('max_position_embeddings', 512, 1)
+  farthest = integer('max_relative_positions', -1, -1)
+  farthest = positions if farthest < 1 else farthest
+  span = integer('position_buckets', -1, -1)
+  if span == 1 or (span > 0 and farthest <= span // 2 + 1):
+    raise ValueError(
+      f'position_buckets is {span} and max_relative_positions {farthest}, which'
+      ' leaves no ranges of distances'
+    )
+  return {
+    'layer_norm_eps': values.get('layer_norm_eps', 1e-7),
+    'type_vocab_size': integer('type_vocab_size', 0, 0),
+    'pooler_activation': activation,
+    'own': Settings(
+      span=span if span > 0 else farthest,
+      farthest=farthest if span > 0 else 0,
+      terms=tuple(term for term in known if term in terms),
+      shares_projections=flag('share_att_key', False),
+      normalises='layer_norm' in [norm.strip() for norm in norms],
+      has_positions=flag('position_biased_input', True),
+    ),
+  }
+
+
+def _write(config: family.EncoderConfig) -> dict[str, object]:
+  """Returns the entries of config.json that `_read` reads."""
+  own = config.own
+  return {
+    'type_vocab_size': config.type_vocab_size,
+    'relative_attention': True,
+    'max_relative_positions': own.farthest or own.span,
+    'position_buckets': own.span if own.farthest else -1,
+    'pos_att_type': list(own.terms),
+    'share_att_key': own.shares_projections,
+    'norm_rel_ebd': 'layer_norm' if own.normalises else 'none',
+    'position_biased_input': own.has_positions,
+    'pooler_hidden_act': config.pooler_activation,
+    'pooler_hidden_size': config.hidden_size,
+    'pooler_dropout': 0,
+    'cls_dropout': config.dropout_head,
+  }
+
+
+def _has_projection(term: str, config: family.EncoderConfig) -> bool:
+  return term in config.own.terms and not config.own.shares_projections
+
+
+def _names() -> tuple[tuple[str, str, str, str], ...]:
+  """Returns the table of `family.Family.modules`, made from BERT's."""
+  renamed = {
+    f'{{i}}/attention/{name}': f'{{i}}.attention.self.{name}_proj'
+    for name in ('query', 'key', 'value')
+  }
+  rows = [
+    (ours, renamed.get(ours, theirs), *rest)
+    for ours, theirs, *rest in bert.BERT.modules
+  ]
+  for name in _TERMS.values():
+    rows.append(
+      (
+        f'{{i}}/attention/position_{name}',
+        f'{{i}}.attention.self.pos_{name}_proj',
+        'dense',
+        'DD',
+      )
+    )
+  rows.append(('embeddings/relative', 'encoder.rel_embeddings', 'embed', 'RD'))
+  rows.append(('embeddings/relative_norm', 'encoder.LayerNorm', 'norm', 'D'))
+  return tuple(rows)
+
+
+DEBERTA_V2 = dataclasses.replace(
+  bert.BERT,
+  name='deberta-v2',
+  class_prefix='DebertaV2',
+  encoder=DebertaEncoder,
+  modules=_names(),
+  tensor_prefix='deberta.',
+  dropped=re.compile(
+    r'embeddings\.position_ids$'
+    r'|(cls|lm_predictions|mask_predictions|classifier|qa_outputs|heads)\.'
+  ),
+  sizes={
+    ours: theirs
+    for ours, theirs in bert.BERT.sizes.items()
+    if ours != 'type_vocab_size'
+  },
+  required={'model_type': 'deberta-v2'},
+  settings={
+    ours: theirs
+    for ours, theirs in bert.BERT.settings.items()
+    if ours != 'dropout_head'
+  },
+  written={
+    'initializer_range': family.INITIALIZER_RANGE,
+    'bos_token_id': None,
+    'eos_token_id': None,
+    'tie_word_embeddings': True,
+    'legacy': True,
+  },
+  read=_read,
+  write=_write,
+  presets={},  # A random encoder has BERT's vocabulary.
+  optional={
+    'embeddings/position': lambda config: config.own.has_positions,
+    'embeddings/token_type': lambda config: config.type_vocab_size > 0,
+    'embeddings/relative_norm': lambda config: config.own.normalises,
+    **{
+      f'{{i}}/attention/position_{name}': functools.partial(
+        _has_projection, term
+      )
+      for term, name in _TERMS.items()
+    },
+  },
+  axes={'R': lambda config: config.own.num_buckets},
+  # The pooler is part of the head and has no prefix.
+  heads={
+    f'For{name}': {'pooler.dense': 'pooler.dense'}
+    for name in ('SequenceClassification', 'MultipleChoice')
+  },
+  pooled='gelu(pooler.dense(hidden[:, 0]))',
+)
