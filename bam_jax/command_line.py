@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 import logging
+from pathlib import Path
 import re
 
 from absl import flags
@@ -17,6 +18,9 @@ MODES = (
   'run', 'prepare', 'estimate', 'evaluate', 'predict', 'serve', 'export',
   'label', 'report', 'merge', 'doctor',
 )  # fmt: skip
+
+# Of the package; in a checkout a link to the folder beside it.
+_CONFIGS = Path(__file__).with_name('configs')
 
 
 class _TupleParser(flags.ArgumentParser):
@@ -34,8 +38,9 @@ config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
-  'A file of configs/; fields change by --config.FIELD=VALUE. Some files take'
-  ' an argument, FILE:ARGUMENT, such as configs/bam.py:paper.',
+  'A file, or the name of one of configs/, such as demo; fields change by'
+  ' --config.FIELD=VALUE. Some take an argument, such as'
+  ' configs/bam.py:paper.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -137,7 +142,7 @@ def parse(argv: list[str]) -> list[str]:
     errors.UserError: a flag, or the file of --config, is invalid.
   """
   try:
-    rest = flags.FLAGS(argv)
+    rest = flags.FLAGS([*map(_with_file, ['', *argv], argv)])
     if CONFIG.value is not None:
       CONFIG.value.to_dict()  # Raises if the file could not be read.
     return rest
@@ -147,8 +152,27 @@ def parse(argv: list[str]) -> list[str]:
     raise errors.UserError(_shorten(e)) from e
   except OSError as e:
     raise errors.UserError(
-      f'--config: {str(e).splitlines()[-1].strip()}; give an existing file'
+      f'--config: {str(e).splitlines()[-1].strip()}; give an existing file, or'
+      ' the name of one of the package: ' + ', '.join(_names())
     ) from e
+
+
+def _with_file(before: str, argument: str) -> str:
+  """Puts the file of a config of the package in place of its name.
+
+  Args:
+    before: the argument before this one.
+    argument: such as --config=demo, or demo after --config.
+  """
+  found = re.fullmatch(r'(--?config=)?(\w+)(:.*)?', argument)
+  if not found or not (found[1] or before in ('-config', '--config')):
+    return argument
+  flag, name, rest = found.groups(default='')
+  return f'{flag}{_CONFIGS / name}.py{rest}' if name in _names() else argument
+
+
+def _names() -> list[str]:
+  return sorted(path.stem for path in _CONFIGS.glob('[!_]*.py'))
 
 
 def _shorten(error: Exception) -> str:
@@ -195,7 +219,7 @@ def _find_mistakes(rest: list[str]) -> Iterator[str]:
   if len(rest) > 1:
     yield f'{rest[1]}: no such argument; flags begin with --, see --help'
   if CONFIG.value is None:
-    yield '--config is missing; try --config=configs/demo.py, or --help'
+    yield '--config is missing; try --config=demo, or --help'
   mode = use = f'--mode={MODE.value}'
   if mode == '--mode=predict':
     use += ' --input=FILE' if INPUT.present else ' without --input'

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.special
 
 from bam_jax import config as config_lib
+from bam_jax.configs import minilm
 from bam_jax.data import sources
 from bam_jax.experiments import export
 from bam_jax.experiments import plan as plan_lib
@@ -26,7 +27,6 @@ from bam_jax.training import evaluate
 from bam_jax.training import setup as setup_lib
 from benchmarks import inference
 from benchmarks import worker
-from configs import minilm
 
 
 def make_config(data: Path) -> config_lib.Config:

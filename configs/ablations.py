@@ -8,7 +8,7 @@ left there serve here too.
 """
 
 from bam_jax import config as config_lib
-from configs import minilm
+from bam_jax.configs import minilm
 
 
 def get_config():

@@ -1,6 +1,6 @@
 """Settings to start from with tasks of your own; copy it, or build on it.
 
-  from configs import recommended
+  from bam_jax.configs import recommended
   config = recommended.get_config()
   config.custom_tasks.urgency = ...
 
@@ -21,7 +21,7 @@ the learning rates.
 """
 
 from bam_jax import config as config_lib
-from configs import minilm
+from bam_jax.configs import minilm
 
 
 def get_config(tasks=''):

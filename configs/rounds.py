@@ -8,7 +8,7 @@ the fine-tuning needs the checkpoints of its multi-task runs.
 """
 
 from bam_jax import config as config_lib
-from configs import minilm
+from bam_jax.configs import minilm
 
 
 def get_config():

@@ -7,7 +7,7 @@ MiniLM-L6 on one GPU. For another task or other sets, change the two lines.
 """
 
 from bam_jax import config as config_lib
-from configs import minilm
+from bam_jax.configs import minilm
 
 
 def get_config():

@@ -13,7 +13,7 @@ weights. Taught by the logits that the teacher gave more rows:
 Results: docs/results/small_students.
 """
 
-from configs import deep_teacher
+from bam_jax.configs import deep_teacher
 
 
 def get_config():

@@ -219,15 +219,16 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
       f'--config={_ROOT}/configs/bam.py:papr',
       r"--config: 'papr' after the colon is none of paper; give one",
     ),
+    ('--config=dmo', r"--config: .*'dmo'; give .* ablations, bam, .*, demo,"),
     (
       '--config=none.py:paper',
       r"--config: .*No such file or directory: 'none\.py';",
     ),
-    ('--workdir=work', r'--config is missing; try --config=configs/demo.py'),
+    ('--workdir=work', r'--config is missing; try --config=demo'),
   ],
   ids=[
     'missing', 'syntax', 'typo', 'without-get-config', 'no-argument',
-    'argument', 'missing-with-argument', 'not-given',
+    'argument', 'name', 'missing-with-argument', 'not-given',
   ],
 )  # fmt: skip
 def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
@@ -239,9 +240,17 @@ def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   assert re.search(message, line), line
 
 
-def test_an_argument_of_a_config_file_and_fields(place):
-  argv = ['bam_jax', f'--config={_ROOT}/configs/bam.py:paper']
-  argv += ['--config.search.layer_decays=(0.8,)']
+@pytest.mark.parametrize(
+  'arguments',
+  [
+    [f'--config={_ROOT}/configs/bam.py:paper'],
+    ['--config=bam:paper'],
+    ['--config', 'bam:paper'],
+  ],
+  ids=['file', 'name', 'two-arguments'],
+)
+def test_an_argument_of_a_config_and_fields(place, arguments):
+  argv = ['bam_jax', *arguments, '--config.search.layer_decays=(0.8,)']
   with mock.patch.object(sys, 'argv', argv):
     command_line.parse(argv)
   config = config_lib.from_config_dict(command_line.CONFIG.value)

@@ -5,7 +5,7 @@ student reads.
 """
 
 from bam_jax import config as config_lib
-from configs import demo
+from bam_jax.configs import demo
 
 
 def get_config():

@@ -8,7 +8,7 @@ are used to understand and to choose; no result is reported on them.
 """
 
 from bam_jax import config as config_lib
-from configs import minilm
+from bam_jax.configs import minilm
 
 
 def get_config():

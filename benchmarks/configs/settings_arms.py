@@ -9,7 +9,7 @@ settings; nothing is reported on them.
 """
 
 from bam_jax import config as config_lib
-from configs import minilm
+from bam_jax.configs import minilm
 
 
 def get_config():

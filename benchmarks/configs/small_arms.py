@@ -13,7 +13,7 @@ Results: docs/results/small_tasks. Seeds 100 to 102 and the rows of the draw
 """
 
 from bam_jax import config as config_lib
-from configs import recommended
+from bam_jax.configs import recommended
 
 _PAIRS = 'mrpc', 'stsb', 'qqp', 'mnli', 'qnli', 'rte'
 
