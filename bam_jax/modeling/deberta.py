@@ -40,6 +40,7 @@ class Settings:
       hidden states.
     normalises: whether LayerNorm is applied to the buckets' vectors.
     has_positions: whether absolute positions have embeddings.
+    pooler_dropout: dropout rate on the vectors that the pooler reads.
   """
 
   span: int
@@ -48,6 +49,7 @@ class Settings:
   shares_projections: bool
   normalises: bool
   has_positions: bool
+  pooler_dropout: float
 
   @property
   def num_buckets(self) -> int:
@@ -197,6 +199,16 @@ class DisentangledAttention(nn.Module):
     return bert.Linear(size, dtype, name='output')(context)
 
 
+class Pooler(family.Pooler):
+  """Dropout, dense layer and activation on the vectors of first tokens."""
+
+  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    """Pools float32 vectors [..., D]; with dropout unless deterministic."""
+    rate = 0.0 if deterministic else self.config.own.pooler_dropout
+    (words,) = dropout.draw_words(self, 1, deterministic)
+    return super().__call__(dropout.dropout(x, rate, words), deterministic)
+
+
 def _read(values: Mapping[str, object]) -> dict[str, object]:
   """Returns arguments of `family.EncoderConfig` from config.json's entries."""
   hidden_size, num_heads = values['hidden_size'], values['num_attention_heads']
@@ -249,6 +261,11 @@ def _read(values: Mapping[str, object]) -> dict[str, object]:
       f'pooler_hidden_act is {activation!r}, but only'
       f' {", ".join(family.POOLER_ACTIVATIONS)} can be computed'
     )
+  rate = values.get('pooler_dropout', 0)
+  if type(rate) not in (int, float) or not 0 <= rate < 1:
+    raise ValueError(
+      f'pooler_dropout is {rate!r}, which is no number from 0 to below 1'
+    )
   positions = integer('max_position_embeddings', 512, 1)
   farthest = integer('max_relative_positions', -1, -1)
   farthest = positions if farthest < 1 else farthest
@@ -269,6 +286,7 @@ def _read(values: Mapping[str, object]) -> dict[str, object]:
       shares_projections=flag('share_att_key', False),
       normalises='layer_norm' in [norm.strip() for norm in norms],
       has_positions=flag('position_biased_input', True),
+      pooler_dropout=float(rate),
     ),
   }
 
@@ -287,7 +305,7 @@ def _write(config: family.EncoderConfig) -> dict[str, object]:
     'position_biased_input': own.has_positions,
     'pooler_hidden_act': config.pooler_activation,
     'pooler_hidden_size': config.hidden_size,
-    'pooler_dropout': 0,
+    'pooler_dropout': own.pooler_dropout,
     'cls_dropout': config.dropout_head,
   }
 
@@ -363,6 +381,7 @@ DEBERTA_V2 = dataclasses.replace(
       for term, name in _TERMS.items()
     },
   },
+  pooler=Pooler,
   axes={'R': lambda config: config.own.num_buckets},
   # The pooler is part of the head and has no prefix.
   heads={

@@ -168,6 +168,31 @@ def test_each_dropout_of_the_attention_has_its_words():
     assert np.abs(found[0] - found[3 - same]).max() > 1e-2
 
 
+def test_the_pooler_has_dropout_of_its_own():
+  """Oracle: GELU of 0, 1 and 2, through a kernel that is the identity."""
+  config = _config(GOLDEN / 'deberta-v3').without_dropout()
+  params = {'kernel': np.eye(16, dtype=np.float32), 'bias': np.zeros(16)}
+  gelu = [x * (1 + math.erf(x / math.sqrt(2))) / 2 for x in (0, 1, 2)]
+
+  def pool(rate, deterministic):
+    own = dataclasses.replace(config.own, pooler_dropout=rate)
+    pooler = FAMILY.pooler(dataclasses.replace(config, own=own))
+    return pooler.apply(
+      {'params': params},
+      jnp.ones((200, 16)),
+      deterministic,
+      rngs={'dropout': jax.random.key(0)},
+    )
+
+  for rate, deterministic in ((0.0, False), (0.5, True)):
+    found = pool(rate, deterministic)
+    np.testing.assert_allclose(found, np.full((200, 16), gelu[1]), atol=1e-6)
+  found = pool(0.5, False)
+  wanted = np.where(found > 1, gelu[2], gelu[0])
+  np.testing.assert_allclose(found, wanted, atol=1e-6)
+  assert abs((found > 1).mean() - 0.5) < 0.05
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_files_round_trip(name):
   config = _config(GOLDEN / name)
@@ -190,6 +215,8 @@ def test_files_round_trip(name):
 @pytest.mark.parametrize('name', NAMES)
 def test_config_round_trip(name, tmp_path):
   config = _config(GOLDEN / name)
+  own = dataclasses.replace(config.own, pooler_dropout=0.25)
+  config = dataclasses.replace(config, own=own)
   written = huggingface.save_config(config, pad_id=0)
   assert written['cls_dropout'] == config.dropout_head
   (tmp_path / 'config.json').write_text(json.dumps(written))
@@ -238,6 +265,7 @@ def test_positions_that_are_switched_off_are_not_read(weights):
     ({'share_att_key': 1}, 'share_att_key is 1, which is neither'),
     ({'type_vocab_size': -1}, 'type_vocab_size is -1'),
     ({'pooler_hidden_act': 'silu'}, "pooler_hidden_act is 'silu', but only"),
+    ({'pooler_dropout': 1}, 'pooler_dropout is 1, which is no number'),
     ({'pooler_hidden_act': []}, 'pooler_hidden_act is'),
   ],
 )
