@@ -286,8 +286,8 @@ def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
   """Adds the keys that only the saved record has, with the value None."""
-  # Fields that have been removed since then don't count.
-  keys = (key for key in record if not key.startswith(('config.', ENCODER)))
+  # Fields of the configuration that have been removed since then don't count.
+  keys = (key for key in record if not key.startswith('config.'))
   return {**dict.fromkeys(keys), **identity}
 
 
@@ -297,9 +297,9 @@ def differences(
   """Describes the keys of `wanted` whose values in a record differ.
 
   A field of the configuration that the record lacks is newer than the run; its
-  default stands for what was done before the field existed. What it does not
-  hold of the encoder is not compared. Of the metrics of a task only the first
-  one counts, and only if it chooses the best checkpoint.
+  default stands for what was done before the field existed. Settings of the
+  encoder are compared if both have them. Of the metrics of a task only the
+  first one counts, and only if it chooses the best checkpoint.
   """
   before = {**defaults(), **before}
   is_chosen = bool(wanted.get('config.train.evaluate_every'))
@@ -313,7 +313,7 @@ def differences(
     f'{key} {schema.describe_change(before.get(key), wanted[key])}'
     for key in sorted(wanted)
     if key != TASKS
-    and (key in before or not key.startswith(ENCODER))
+    and not (key.startswith(ENCODER) and None in (before.get(key), wanted[key]))
     and deciding(key, before.get(key)) != deciding(key, wanted[key])
   ]
 

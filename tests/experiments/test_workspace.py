@@ -93,6 +93,8 @@ def test_an_encoder_that_an_older_version_did_not_record_is_kept(workspace):
   workspace.open_runs({'old': _RECORD | new, 'new': _RECORD | new})
   for name in ('old', 'new'):
     workspace.check_run(name, _RECORD | new)
+  # As a merge compares a newer run with an older one.
+  assert not workspace_lib.differences(_RECORD | new, _RECORD | {old: None})
   with pytest.raises(errors.UserError, match=f"{old} was 'relu', is 'gelu'"):
     workspace.open_runs({'new': _RECORD | {old: 'gelu'}})
 
