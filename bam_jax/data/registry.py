@@ -158,7 +158,7 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
       yield f'.metrics: {metric!r} is none of {known}'
     if metric == 'f1' and len(config.labels) != 2:
       needs = f"'f1' needs two labels, not {len(config.labels)}"
-      yield f'.metrics: {needs}; give accuracy or matthews'
+      yield f'.metrics: {needs}; give macro_f1, accuracy or matthews'
 
 
 def _with_unlabelled(

@@ -206,7 +206,7 @@ def _draw(task: task_lib.Task, runs: Sequence[scores_lib.RunScores]) -> Drawn:
     return Drawn(0, result)
   metric = metrics.METRICS[task.paper_metric]
   scores = bootstrap_lib.drawn_scores(
-    [f.predictions for f in found.values()],
+    [metric.first_argument(f.measured) for f in found.values()],
     lambda outputs, counts: metric(outputs, first.gold, counts),
     np.random.default_rng(zlib.crc32(task.name.encode())),
   )

@@ -30,16 +30,22 @@ class Predicted(NamedTuple):
   Attributes:
     seeds: seeds of the S runs.
     uids: [N] uids of the examples.
-    predictions: [S, N] class indices, or scores on the task's own scale; or
-      tallies, [S, N, ...].
-    gold: [N] in the same form, without a meaning beside tallies; None if no run
-      wrote any.
+    measured: predictions, gold labels and class scores, with S as the first
+      axis of the first and the last. Beside tallies gold labels have no
+      meaning; they are None if no run wrote any.
   """
 
   seeds: tuple[int, ...]
   uids: np.ndarray
-  predictions: np.ndarray
-  gold: np.ndarray | None
+  measured: metrics.Measured
+
+  @property
+  def predictions(self) -> np.ndarray:
+    return self.measured.predictions
+
+  @property
+  def gold(self) -> np.ndarray | None:
+    return self.measured.gold
 
 
 def read(
@@ -56,24 +62,21 @@ def read(
   if not paths:
     raise Missing(f'no run of {task.name}')
   split = split or task.dev_splits[0]
-  found, by_seed = [], dict(sorted(paths.items()))
-  for path in by_seed.values():
-    name = f'runs/{path.parent.name}/{path.name}'
-    try:
-      arrays = _arrays(path, f'{task.name}/{split}/')
-      found.append((arrays['uid'], *task.kind.read_outputs(task, arrays)))
-    except FileNotFoundError:
-      raise Missing(f'{name} is missing') from None
-    except Exception:  # NumPy and zipfile raise a dozen types.
-      raise Missing(f'{name} is damaged') from None
-    if not np.array_equal(found[-1][0], found[0][0]):
-      raise Missing(f'{name} has other examples than the first seed')
-  uids, predictions, gold = zip(*found)
+  by_seed = dict(sorted(paths.items()))
+  uids, measured = zip(*(_read(task, p, split) for p in by_seed.values()))
+  for path, own in zip(by_seed.values(), uids):
+    if not np.array_equal(own, uids[0]):
+      raise Missing(f'{_name(path)} has other examples than the first seed')
+  predictions, gold, scores = zip(*measured)
+  has_scores = all(each is not None for each in scores)
   return Predicted(
     seeds=tuple(by_seed),
     uids=uids[0],
-    predictions=np.stack(predictions),
-    gold=next((labels for labels in gold if labels is not None), None),
+    measured=metrics.Measured(
+      np.stack(predictions),
+      next((labels for labels in gold if labels is not None), None),
+      np.stack(scores) if has_scores else None,
+    ),
   )
 
 
@@ -88,14 +91,48 @@ def score(
   Raises:
     Missing: see `read`.
   """
-  found = read(task, {0: path}, split)
-  measured = found.predictions[0], found.gold
-  scores = metrics.compute(task.metrics, *measured)
+  _, measured = _read(task, path, split)
+  scores = metrics.compute(task.metrics, measured)
   return scores, {
-    name: metrics.why_undefined(name, *measured)
+    name: metrics.why_undefined(name, measured)
     for name, value in scores.items()
     if math.isnan(value)
   }
+
+
+def read_run(
+  task: task_lib.Task, path: Path
+) -> tuple[np.ndarray, metrics.Measured]:
+  """Reads uids and outputs of a run on the first dev split, with logits.
+
+  Raises:
+    Missing: see `read`; or gold labels or logits are missing.
+  """
+  uids, measured = _read(task, path, task.dev_splits[0])
+  if measured.gold is None or measured.class_scores is None:
+    raise Missing(f'{_name(path)} has no gold labels or no logits')
+  return uids, measured
+
+
+def _name(path: Path) -> str:
+  return f'runs/{path.parent.name}/{path.name}'
+
+
+def _read(
+  task: task_lib.Task, path: Path, split: str
+) -> tuple[np.ndarray, metrics.Measured]:
+  """Reads uids, and what metrics are computed from, of one run."""
+  try:
+    arrays = _arrays(path, f'{task.name}/{split}/')
+    uids, measured = arrays['uid'], task.kind.read_outputs(task, arrays)
+  except FileNotFoundError:
+    raise Missing(f'{_name(path)} is missing') from None
+  except Exception:  # NumPy and zipfile raise a dozen types.
+    raise Missing(f'{_name(path)} is damaged') from None
+  for name in task.metrics:
+    if metrics.METRICS[name].first_argument(measured) is None:
+      raise Missing(f'{_name(path)} has no logits for {name}')
+  return uids, measured
 
 
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:

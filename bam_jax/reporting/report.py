@@ -13,6 +13,7 @@ from bam_jax import escape
 from bam_jax import files
 from bam_jax import schema
 from bam_jax import variants as variants_lib
+from bam_jax.reporting import classes
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import figures
@@ -116,10 +117,10 @@ def summarise(
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
     `statistics`: variant -> task or `average` -> `statistics.summarise` of the
     paper's metric over seeds.
-    `verdicts`, `comparisons`, `pairs`, `teachers`: the results of
-    `verdicts.summarise`, `comparisons.compare`, `pairs.tables` and
-    `teaching.summarise`; `bootstrap` and `over_examples`: those of
-    `comparisons.resampled`.
+    `verdicts`, `comparisons`, `pairs`, `teachers`, `classes`: the results of
+    `verdicts.summarise`, `comparisons.compare`, `pairs.tables`,
+    `teaching.summarise` and `classes.summarise`; `bootstrap` and
+    `over_examples`: those of `comparisons.resampled`.
     `undefined`: `variant`, `task`, `split`, `metric`, `reason` and `seeds` of
     undefined scores.
   """
@@ -160,6 +161,7 @@ def summarise(
     'verdicts': verdicts.summarise(config, variants, scores, draws),
     'pairs': pairs.tables(config, scores),
     'teachers': teaching.summarise(runs, tasks),
+    'classes': classes.summarise(runs, tasks),
     'undefined': _undefined(scores_frame(runs)),
   }
 

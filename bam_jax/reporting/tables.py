@@ -10,6 +10,7 @@ import pandas as pd
 from bam_jax import config as config_lib
 from bam_jax import escape
 from bam_jax.reporting import bootstrap
+from bam_jax.reporting import classes
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
 from bam_jax.reporting import statistics
@@ -325,8 +326,7 @@ def _power(rows: Sequence[Mapping]) -> str:
   return words.describe_power(tests, statistics.MANN_WHITNEY)
 
 
-# Name of a measure -> (its column, how it is written, the factor before that).
-_QUALITY = {
+_QUALITY: words.Columns = {
   'accuracy': ('gold label', '.1f', 100),
   'confidence': ('confidence', '.1f', 100),
   'calibration_error': ('calibration error', '.1f', 100),
@@ -342,13 +342,9 @@ def teacher_table(report: Report) -> Iterator[Table]:
     # Without a record of quality there is the agreement of seeds, on dev.
     for split, measured in (found['quality'] or {'dev': {}}).items():
       same = found['agreement'] if split == 'dev' else None
-      row = [task, split]
-      for name, (_, form, factor) in _QUALITY.items():
-        value = measured[name] * factor if name in measured else None
-        row.append(words.number(value, form))
-      rows.append([*row, words.number(None if same is None else 100 * same)])
-  header = ['task', 'rows', *(column for column, _, _ in _QUALITY.values())]
-  header.append('another seed')
+      agreement = words.number(None if same is None else 100 * same)
+      rows.append([task, split, *words.numbers(measured, _QUALITY), agreement])
+  header = ['task', 'rows', *words.names(_QUALITY), 'another seed']
   teacher = words.label(teaching.TEACHER)
   yield _make_table('teachers', header, rows, 2, teacher=teacher)
 
@@ -390,6 +386,20 @@ def metric_table(report: Report) -> Iterator[Table]:
   yield _make_table('metrics', header, rows, 2)
 
 
+def class_table(report: Report) -> Iterator[Table]:
+  """Yields the table of precision, recall and F1 of each class or label."""
+  variants, rows = report.summary['variants'], []
+  for task, by_variant in report.summary['classes'].items():
+    for label, first in next(iter(by_variant.values())).items():
+      own = {variant: of[label] for variant, of in by_variant.items()}
+      for measure in classes.MEASURES:
+        found = [own.get(variant, {}).get(measure) for variant in variants]
+        count = words.number(first['rows'], ',.0f')
+        rows.append([task, label, measure, count, *map(words.number, found)])
+  header = ['task', 'class', 'measure', 'rows', *map(words.label, variants)]
+  yield _make_table('classes', header, rows, 3)
+
+
 # The tables below the main one. To add one, write its function and add it here;
 # its title and note are in texts.toml.
 TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
@@ -398,6 +408,7 @@ TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
   teacher_table,
   seed_table,
   metric_table,
+  class_table,
 )
 
 

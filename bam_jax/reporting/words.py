@@ -70,6 +70,23 @@ def number(
   return format(value, form).replace('-', '\N{MINUS SIGN}')
 
 
+# Name of a number -> its column, how it is written, the factor before that.
+Columns = Mapping[str, tuple[str, str, int]]
+
+
+def names(columns: Columns) -> list[str]:
+  """Returns the names of the columns."""
+  return [name for name, _, _ in columns.values()]
+
+
+def numbers(found: Mapping[str, float], columns: Columns) -> list[str]:
+  """Formats the number of each column; a missing one is a dash."""
+  return [
+    number(found[key] * factor if key in found else None, form)
+    for key, (_, form, factor) in columns.items()
+  ]
+
+
 def interval(low: float | None, high: float | None, form: str) -> str:
   """Formats an interval; a missing one is a dash."""
   if low is None:

@@ -77,14 +77,18 @@ class Classification(kind_bases.Plain):
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     return np.argmax(np.asarray(logits)[:, : task.num_outputs], axis=-1)
 
+  def class_scores(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
+    logits = np.asarray(logits, np.float64)[:, : task.num_outputs]
+    return scipy.special.log_softmax(logits, axis=-1)
+
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return np.asarray(rows.fixed('label')).astype(np.int64)
 
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    log_probs = scipy.special.log_softmax(np.asarray(logits, np.float64), -1)
-    return log_probs, np.asarray(label).astype(np.int64)
+    label = np.asarray(label).astype(np.int64)
+    return self.class_scores(task, logits), label
 
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows

@@ -87,7 +87,7 @@ class Kind(abc.ABC):
 
   # Name in configurations, fingerprints and records.
   name: ClassVar[str]
-  # What is scored; the kind has the metrics with the same `measures`.
+  # What is scored; the kind has the metrics whose `measures` have it.
   measures: ClassVar[str]
   # Metrics of a task that names none.
   default_metrics: ClassVar[tuple[str, ...]]
@@ -132,7 +132,7 @@ class Kind(abc.ABC):
   def metrics(self) -> tuple[str, ...]:
     """The names of the metrics that a task may have."""
     metrics = metrics_lib.METRICS.items()
-    return tuple(name for name, m in metrics if m.measures == self.measures)
+    return tuple(name for name, m in metrics if self.measures in m.measures)
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Kind':
     """Returns a copy with the regression head and loss of the model."""
@@ -201,15 +201,14 @@ class Kind(abc.ABC):
   @abc.abstractmethod
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
-  ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Returns what metrics take: predictions and gold, or tallies and None."""
+  ) -> metrics_lib.Measured:
+    """Returns what the metrics of the rows are computed from."""
 
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, float]:
     """Computes the task's metrics times 100, by name; nan where undefined."""
-    measured = self.measure(task, logits, rows)
-    return metrics_lib.compute(task.metrics, *measured)
+    return metrics_lib.compute(task.metrics, self.measure(task, logits, rows))
 
   def is_positive(self, task: task_lib.Task, label: task_lib.Label) -> bool:
     """Whether a parsed gold label counts as a positive in F1."""
@@ -225,6 +224,7 @@ class Kind(abc.ABC):
     has = {
       '': True,
       'variety': len(labels) > 1,
+      'label': any(label != () for label in labels),
       'positive': any(self.is_positive(task, label) for label in labels),
     }
     needs = {name: metrics_lib.METRICS[name].needs for name in task.metrics}
@@ -239,10 +239,10 @@ class Kind(abc.ABC):
   @abc.abstractmethod
   def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
-  ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Reads predictions or tallies, and gold labels, from saved `outputs`.
+  ) -> metrics_lib.Measured:
+    """Reads what metrics are computed from, from saved `outputs`.
 
-    They are [N, ...] and [N]; missing gold labels are None.
+    Missing gold labels, or class scores, are None.
 
     Raises:
       KeyError: an array is missing.

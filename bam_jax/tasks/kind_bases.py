@@ -13,6 +13,7 @@ import scipy.special
 
 from bam_jax import plain_text
 from bam_jax.tasks import kind
+from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 
@@ -56,23 +57,39 @@ class Pooled(kind.Kind):
 
 
 class Plain(Pooled):
-  """A kind whose prediction for an example is one number."""
+  """A kind whose prediction for an example is one number, or one per label."""
 
   @abc.abstractmethod
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     """Predicts class indices, or scores on the task's scale, [N].
 
-    Outputs beyond the task's own number are ignored.
+    Of any number of labels: 0 or 1 of each, [N, c]. Outputs beyond the task's
+    own number are ignored.
     """
 
   @abc.abstractmethod
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    """Returns the gold class indices or scores, like `predictions`."""
+    """Returns the gold class indices, scores or labels, like `predictions`."""
+
+  def class_scores(
+    self, task: task_lib.Task, logits: np.ndarray
+  ) -> np.ndarray | None:
+    """Returns [N, c] scores in the order of the probabilities of each class.
+
+    float64, so that two that differ are no tie; None if there are no classes.
+    """
+    return None
 
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> tuple[np.ndarray, np.ndarray]:
-    return self.predictions(task, logits), self.gold(task, rows)
+  ) -> metrics.Measured:
+    return self._measured(task, logits, self.gold(task, rows))
+
+  def _measured(
+    self, task: task_lib.Task, logits: np.ndarray, gold: np.ndarray | None
+  ) -> metrics.Measured:
+    scores = self.class_scores(task, logits)
+    return metrics.Measured(self.predictions(task, logits), gold, scores)
 
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -85,15 +102,16 @@ class Plain(Pooled):
 
   def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
-  ) -> tuple[np.ndarray, np.ndarray | None]:
+  ) -> metrics.Measured:
     rows, logits = np.shape(arrays['uid'])[:1], arrays['logits']
-    gold = arrays.get('label')
     # NumPy reads an array with a damaged header as bytes.
-    if np.shape(logits) != (*rows, task.num_outputs) or (
-      gold is not None and np.shape(gold) != rows
-    ):
-      raise ValueError('not one row of each for every example')
-    return self.predictions(task, logits), gold
+    if np.shape(logits) != (*rows, task.num_outputs):
+      raise ValueError('not one row of logits for every example')
+    measured = self._measured(task, logits, arrays.get('label'))
+    gold, shape = measured.gold, np.shape(measured.predictions)
+    if gold is not None and np.shape(gold) != shape:
+      raise ValueError('not one label for every example')
+    return measured
 
 
 class Tallied(kind.Kind):
@@ -107,8 +125,8 @@ class Tallied(kind.Kind):
 
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> tuple[np.ndarray, None]:
-    return self.tally(task, logits, rows), None
+  ) -> metrics.Measured:
+    return metrics.Measured(self.tally(task, logits, rows), None)
 
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -122,13 +140,13 @@ class Tallied(kind.Kind):
 
   def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
-  ) -> tuple[np.ndarray, np.ndarray | None]:
+  ) -> metrics.Measured:
     tally = arrays['tally']
     rows = np.shape(arrays['uid'])[:1]
     if np.shape(tally)[:1] != rows or tally.dtype.kind not in 'if':
       raise ValueError('not one tally for every example')
     # Gold labels are in the tallies already.
-    return tally, np.zeros(rows)
+    return metrics.Measured(tally, np.zeros(rows))
 
 
 class PerToken(Tallied):

@@ -3,11 +3,13 @@
 A metric is a function and one line of `METRICS`. Its function takes predictions
 [..., N], gold labels [N] and, for a bootstrap, counts [B, N]: how often each
 resample drew each example. It returns [..., B]; without counts every example
-counts once, and it returns [...]. It never warns.
+counts once, and it returns [...]. It never warns. If an example has any number
+of the c labels, predictions [..., N, c] and gold [N, c] are 0 or 1 of each.
 
-Other metrics take tallies [..., N, n] or [..., N, labels, n] instead of
-predictions: n numbers per example, such as the counts of true positives,
-predicted and gold positives. They are functions of the summed tallies.
+Some metrics take scores of the classes, [..., N, c], instead of predictions:
+their order among the examples decides. Others take tallies [..., N, n]: n
+numbers per example, such as the counts of true positives, predicted and gold
+positives. They are functions of the summed tallies.
 
 An undefined score is nan: a correlation with a constant input, or F1 without a
 positive in prediction or gold. A mean of scores is nan if one of them is.
@@ -19,199 +21,22 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from bam_jax.tasks import class_metrics
+from bam_jax.tasks import resampled
+from bam_jax.tasks import score_metrics
 from bam_jax.tasks import task as task_lib
-
-Counts = np.ndarray | None
-
-
-def _check(
-  predictions: np.ndarray, gold: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Converts both to arrays; raises ValueError if their sizes don't match."""
-  predictions, gold = np.asarray(predictions), np.asarray(gold)
-  if gold.ndim != 1 or predictions.shape[-1:] != gold.shape:
-    raise ValueError(
-      f'predictions {predictions.shape} must be [..., N] and gold'
-      f' {gold.shape} must be [N]'
-    )
-  if not len(gold):
-    raise ValueError('no row to score')
-  return predictions, gold
-
-
-def _total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
-  """Counts the chosen examples in each resample."""
-  if counts is None:
-    return np.sum(chosen, axis=-1, dtype=np.float64)
-  # Whole numbers below 2^24 are exact in float32, and twice as fast.
-  total = chosen.astype(np.float32) @ np.asarray(counts, np.float32).T
-  return total.astype(np.float64)
-
-
-def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divides two arrays; nan where the denominator is 0."""
-  defined = denominator > 0
-  return np.where(defined, numerator, np.nan) / np.where(
-    defined, denominator, 1.0
-  )
-
-
-def accuracy(
-  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
-) -> np.ndarray:
-  """Share of predictions that equal the gold label, 0 to 1."""
-  predictions, gold = _check(predictions, gold)
-  rows = _total(np.ones(len(gold), bool), counts)
-  return _total(predictions == gold, counts) / rows
-
-
-def f1(
-  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
-) -> np.ndarray:
-  """F1 of class 1, 0 to 1; nan if it is neither predicted nor gold."""
-  predictions, gold = _check(predictions, gold)
-  predicted, positive = predictions == 1, gold == 1
-  # 2PR / (P + R) with both denominators multiplied out.
-  hits = _total(predicted & positive, counts)
-  either = _total(predicted, counts) + _total(positive, counts)
-  return _ratio(2 * hits, either)
-
-
-def matthews(
-  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
-) -> np.ndarray:
-  """Matthews correlation, -1 to 1, of any number of classes.
-
-  The covariance of the one-hot assignments over the root of their variances
-  (Gorodkin 2004, "Comparing two K-category assignments by a K-category
-  correlation coefficient"); of two classes the usual coefficient. nan if either
-  input is constant.
-  """
-  predictions, gold = _check(predictions, gold)
-  rows = _total(np.ones(len(gold), bool), counts)
-  covariance = rows * _total(predictions == gold, counts)
-  spread_predicted, spread_gold = rows**2, rows**2
-  for label in np.union1d(predictions, gold):
-    predicted = _total(predictions == label, counts)
-    actual = _total(gold == label, counts)
-    covariance = covariance - predicted * actual
-    spread_predicted = spread_predicted - predicted**2
-    spread_gold = spread_gold - actual**2
-  return _ratio(covariance, np.sqrt(spread_predicted * spread_gold))
-
-
-def pearson(
-  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
-) -> np.ndarray:
-  """Pearson's linear correlation, -1 to 1; nan if either input is constant."""
-  return _correlation(predictions, gold, counts, is_of_ranks=False)
-
-
-def spearman(
-  predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
-) -> np.ndarray:
-  """Spearman's rank correlation, -1 to 1; nan if either input is constant."""
-  return _correlation(predictions, gold, counts, is_of_ranks=True)
-
-
-def _correlation(
-  predictions: np.ndarray, gold: np.ndarray, counts: Counts, is_of_ranks: bool
-) -> np.ndarray:
-  """Linear correlation of values or ranks; nan if a value is not finite."""
-  predictions, gold = _check(predictions, gold)
-  rows = predictions.reshape(-1, len(gold)).astype(np.float64)
-  gold = gold.astype(np.float64)
-  if counts is None:
-    found = np.array([_correlate(row, gold, is_of_ranks) for row in rows])
-    return found.reshape(predictions.shape[:-1])[()]
-  counts = np.asarray(counts)
-  weights = np.ascontiguousarray(counts.T, np.float64)  # [N, B]
-  total = np.sum(weights, axis=0)
-  single = weights.astype(np.float32)  # Exact, and faster to rank.
-
-  def moments(values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns values, means, centred sums of squares, and sums of squares."""
-    if is_of_ranks:
-      values = _ranks(values, single).astype(np.float64)
-      mean = np.einsum('nb,nb->b', weights, values) / total
-      squares = np.einsum('nb,nb,nb->b', weights, values, values)
-    else:
-      values = values - np.mean(values)
-      mean, squares = values @ weights / total, values**2 @ weights
-    return values, mean, squares - total * mean**2, squares
-
-  y, mean, y_centred, y_squares = moments(gold)
-  y = weights * (y.reshape(len(gold), -1) - mean)
-  found = []
-  for row in rows:
-    if not np.all(np.isfinite(row)):
-      found.append(np.full(len(counts), math.nan))
-      continue
-    x, _, x_centred, x_squares = moments(row)
-    products = np.einsum('nb,nb->b', y, x) if is_of_ranks else x @ y
-    norm = np.sqrt(np.abs(x_centred * y_centred))
-    scores = products / np.where(norm > 0, norm, 1.0)
-    # Of almost equal values rounding errors are too large.
-    vague = (x_centred < 1e-6 * x_squares) | (y_centred < 1e-6 * y_squares)
-    for i in np.flatnonzero(vague | ~(norm > 0)):
-      x, drawn = np.repeat([row, gold], counts[i].astype(int), axis=1)
-      scores[i] = _correlate(x, drawn, is_of_ranks)
-    found.append(np.clip(scores, -1.0, 1.0))
-  return np.reshape(found, (*predictions.shape[:-1], len(counts)))
-
-
-def _correlate(x: np.ndarray, y: np.ndarray, is_of_ranks: bool) -> float:
-  """Linear correlation of [N] values or their ranks; nan if undefined."""
-  # A rank would hide what is not finite.
-  if not np.all(np.isfinite([x, y])) or np.ptp(x) == 0 or np.ptp(y) == 0:
-    return math.nan
-  if is_of_ranks:
-    x, y = (_ranks(values, np.ones((len(x), 1)))[:, 0] for values in (x, y))
-  # By the range first: the square of a tiny deviation underflows.
-  x, y = ((values - np.mean(values)) / np.ptp(values) for values in (x, y))
-  x, y = (values / np.sqrt(np.vecdot(values, values)) for values in (x, y))
-  return float(np.clip(np.vecdot(x, y), -1.0, 1.0))
-
-
-def _ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-  """Ranks the values of each resample, [N, B].
-
-  The result is the number of lower values plus that of lower or equal ones. It
-  is linear in the rank, where ties share the mean of their ranks.
-  """
-  _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
-  ends = np.cumsum(sizes)
-  below = np.empty((len(values) + 1, counts.shape[1]), counts.dtype)
-  below[0] = 0
-  order = np.argsort(group, kind='stable')
-  np.cumsum(counts[order], axis=0, out=below[1:])
-  return below[(ends - sizes)[group]] + below[ends[group]]
 
 
 def _tallied_f1(sums: np.ndarray) -> np.ndarray:
   both, predicted, gold = np.moveaxis(np.asarray(sums, np.float64), -1, 0)
-  return _ratio(2 * both, predicted + gold)
-
-
-def _micro_f1(sums: np.ndarray) -> np.ndarray:
-  return _tallied_f1(np.sum(sums, axis=-2))
-
-
-def _macro_f1(sums: np.ndarray) -> np.ndarray:
-  """Averages the F1 of the labels.
-
-  A label that is neither predicted nor gold counts as 0, as in scikit-learn;
-  if that holds for all labels, the mean is undefined.
-  """
-  by_label = _tallied_f1(sums)
-  undefined = np.isnan(by_label)
-  mean = np.mean(np.where(undefined, 0.0, by_label), axis=-1)
-  return np.where(undefined.all(axis=-1), np.nan, mean)
+  return resampled.ratio(2 * both, predicted + gold)
 
 
 def _share(numerator: int, denominator: int) -> Callable[..., np.ndarray]:
   """Makes a function that divides one of the sums by another."""
-  return lambda sums: _ratio(sums[..., numerator], sums[..., denominator])
+  return lambda sums: resampled.ratio(
+    sums[..., numerator], sums[..., denominator]
+  )
 
 
 def _of_tallies(
@@ -220,7 +45,9 @@ def _of_tallies(
   """Makes a metric of tallies from a function of their sums."""
 
   def metric(
-    tally: np.ndarray, gold: np.ndarray | None = None, counts: Counts = None
+    tally: np.ndarray,
+    gold: np.ndarray | None = None,
+    counts: resampled.Counts = None,
   ) -> np.ndarray:
     del gold  # Gold labels are in the tallies.
     if counts is None:
@@ -231,66 +58,107 @@ def _of_tallies(
   return metric
 
 
+class Measured(NamedTuple):
+  """What the metrics of a task are computed from.
+
+  Attributes:
+    predictions: [..., N] class indices or scores, [..., N, c] 0 or 1 of each
+      label, or tallies [..., N, n].
+    gold: [N] or [N, c] in the same form; None if tallies have the gold labels.
+    class_scores: [..., N, c], ordered by the probability of the class; None if
+      the kind has none.
+  """
+
+  predictions: np.ndarray
+  gold: np.ndarray | None
+  class_scores: np.ndarray | None = None
+
+
 class Metric(NamedTuple):
   """A metric, which can be called with predictions, gold and counts."""
 
-  measures: str  # Kinds with the same `measures` have the metric.
+  measures: tuple[str, ...]  # Kinds that measure one of these have the metric.
   function: Callable[..., np.ndarray]
   # What the gold labels must have so that the score is defined and not always
-  # 0: a positive (see `Kind.is_positive`), different labels, or nothing.
-  needs: Literal['positive', 'variety', ''] = ''
+  # 0: a positive (see `Kind.is_positive`), any label, different labels, or
+  # nothing.
+  needs: Literal['positive', 'label', 'variety', ''] = ''
   reason: str = ''  # Why it is undefined; if empty, `why_undefined` finds out.
+  takes_class_scores: bool = False  # In place of predictions.
 
   def __call__(
-    self, predictions: np.ndarray, gold: np.ndarray, counts: Counts = None
+    self,
+    predictions: np.ndarray,
+    gold: np.ndarray,
+    counts: resampled.Counts = None,
   ) -> np.ndarray:
     return self.function(predictions, gold, counts)
+
+  def first_argument(self, measured: Measured) -> np.ndarray | None:
+    """Returns predictions or class scores; None if they are missing."""
+    if self.takes_class_scores:
+      return measured.class_scores
+    return measured.predictions
 
 
 _NO_LABEL = 'no label is gold and none is predicted'
 _NO_SPAN = 'no span is gold and none is predicted'
+_ONE_SIDED = 'a class or label is gold in no row or in every row'
+_CLASSES, _LABELS, _SCORES = ('classes',), ('labels',), ('scores',)
+_SPANS, _ANSWERS = ('spans',), ('answers',)
+_BOTH = _CLASSES + _LABELS
 METRICS: dict[str, Metric] = {
-  'accuracy': Metric('classes', accuracy),
-  'f1': Metric('classes', f1, 'positive'),
-  'matthews': Metric('classes', matthews, 'variety'),
-  'pearson': Metric('scores', pearson, 'variety'),
-  'spearman': Metric('scores', spearman, 'variety'),
-  'micro_f1': Metric('labels', _of_tallies(_micro_f1), 'positive', _NO_LABEL),
-  'macro_f1': Metric('labels', _of_tallies(_macro_f1), 'positive', _NO_LABEL),
-  'span_f1': Metric('spans', _of_tallies(_tallied_f1), 'positive', _NO_SPAN),
+  'accuracy': Metric(_CLASSES, class_metrics.accuracy),
+  'f1': Metric(_CLASSES, class_metrics.f1, 'positive'),
+  'matthews': Metric(_CLASSES, class_metrics.matthews, 'variety'),
+  'balanced_accuracy': Metric(_CLASSES, class_metrics.balanced_accuracy),
+  'pearson': Metric(_SCORES, score_metrics.pearson, 'variety'),
+  'spearman': Metric(_SCORES, score_metrics.spearman, 'variety'),
+  'neg_mean_absolute_error': Metric(
+    _SCORES, score_metrics.neg_mean_absolute_error
+  ),
+  'micro_f1': Metric(_BOTH, class_metrics.micro_f1, 'label', _NO_LABEL),
+  'macro_f1': Metric(_BOTH, class_metrics.macro_f1, 'label', _NO_LABEL),
+  'weighted_f1': Metric(_BOTH, class_metrics.weighted_f1, 'label', _NO_LABEL),
+  'roc_auc': Metric(_BOTH, class_metrics.roc_auc, 'variety', _ONE_SIDED, True),
+  'average_precision': Metric(
+    _BOTH, class_metrics.average_precision, 'label', takes_class_scores=True
+  ),
+  'span_f1': Metric(_SPANS, _of_tallies(_tallied_f1), 'positive', _NO_SPAN),
   'span_precision': Metric(
-    'spans', _of_tallies(_share(0, 1)), reason='no span is predicted'
+    _SPANS, _of_tallies(_share(0, 1)), reason='no span is predicted'
   ),
   'span_recall': Metric(
-    'spans', _of_tallies(_share(0, 2)), 'positive', 'no span is gold'
+    _SPANS, _of_tallies(_share(0, 2)), 'positive', 'no span is gold'
   ),
-  'answer_f1': Metric('answers', _of_tallies(_share(1, 2))),
-  'exact_match': Metric('answers', _of_tallies(_share(0, 2))),
+  'answer_f1': Metric(_ANSWERS, _of_tallies(_share(1, 2))),
+  'exact_match': Metric(_ANSWERS, _of_tallies(_share(0, 2))),
 }
 
 
-def compute(
-  names: Sequence[str], predictions: np.ndarray, gold: np.ndarray | None
-) -> dict[str, float]:
+def compute(names: Sequence[str], measured: Measured) -> dict[str, float]:
   """Computes metrics of `METRICS` times 100, by name; nan where undefined."""
-  return {n: 100.0 * float(METRICS[n](predictions, gold)) for n in names}
+  return {
+    name: 100.0 * float(metric(metric.first_argument(measured), measured.gold))
+    for name, metric in ((name, METRICS[name]) for name in names)
+  }
 
 
-def why_undefined(
-  metric: str, predictions: np.ndarray, gold: np.ndarray | None
-) -> str:
-  """Explains why a metric of `METRICS` is nan for these arguments.
+def why_undefined(name: str, measured: Measured) -> str:
+  """Explains why a metric of `METRICS` is nan.
 
-  >>> why_undefined('f1', np.array([0, 0]), np.array([0, 2]))
+  >>> why_undefined('f1', Measured(np.array([0, 0]), np.array([0, 2])))
   'all predictions are equal'
   """
-  if reason := METRICS[metric].reason:
-    return reason
-  both = {'gold label': gold, 'prediction': predictions}
+  metric = METRICS[name]
+  both = {
+    'gold label': measured.gold,
+    'prediction': metric.first_argument(measured),
+  }
   for what, values in both.items():
-    if not np.all(np.isfinite(values)):
+    if values is not None and not np.all(np.isfinite(values)):
       return f'a {what} is not a finite number'
-  return ', and '.join(
+  return metric.reason or ', and '.join(
     f'all {what}s are equal'
     for what, values in both.items()
     if np.ptp(values) == 0

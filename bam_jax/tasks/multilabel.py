@@ -1,6 +1,6 @@
 """Multi-label: any number of the task's labels, each with a sigmoid."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import contextlib
 import itertools
 import json
@@ -17,12 +17,13 @@ from bam_jax import plain_text
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
+from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 _SEPARATOR = ','
 
 
-class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
+class Multilabel(kind_bases.Plain):
   """Tasks with any number of labels per example; targets are 0 or 1."""
 
   name = 'multilabel'
@@ -96,13 +97,27 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
     logits = np.log1p(counts) - np.log1p(len(train) - counts)
     return np.tile(logits.astype(np.float32), (len(rows), 1))
 
-  def tally(
-    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-  ) -> np.ndarray:
-    """Counts true positives, predicted and gold labels, [N, c, 3]."""
-    predicted, gold = logits > 0, _labels(task, rows) == 1
-    columns = predicted & gold, predicted, gold
-    return np.stack(columns, axis=-1).astype(np.int64)
+  def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
+    return (logits[:, : task.num_outputs] > 0).astype(np.int64)
+
+  def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    return _labels(task, rows)
+
+  def class_scores(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
+    return np.asarray(logits, np.float64)[:, : task.num_outputs]
+
+  def read_outputs(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> metrics.Measured:
+    if 'tally' not in arrays:
+      return super().read_outputs(task, arrays)
+    # Outputs once had no logits, but predicted and gold labels as numbers 1
+    # and 2 of three.
+    tally = arrays['tally']
+    shape = (*np.shape(arrays['uid'])[:1], task.num_outputs, 3)
+    if np.shape(tally) != shape or tally.dtype.kind not in 'if':
+      raise ValueError('not one tally for every example')
+    return metrics.Measured(tally[..., 1], tally[..., 2])
 
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
     return bool(label)
@@ -116,9 +131,10 @@ class Multilabel(kind_bases.Tallied, kind_bases.Pooled):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """Predicts `labels`, those above 1/2, and `probabilities` of all."""
+    """Predicts `labels`, and `probabilities` of all."""
     found = []
-    for uid, chosen in zip(rows.uids, logits > 0, strict=True):
+    predicted = self.predictions(task, logits)
+    for uid, chosen in zip(rows.uids, predicted, strict=True):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
       text = kind_bases.join_labels(labels, task, _SEPARATOR)
       found.append(kind.Prediction(uid, text, {'labels': labels}))

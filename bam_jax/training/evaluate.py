@@ -159,7 +159,7 @@ def why_undefined(
         logits, rows = outputs[name][split], splits[name][split]
         measured = task.kind.measure(task, logits, rows)
         found.setdefault(name, {})[split] = {
-          metric: metrics.why_undefined(metric, *measured)
+          metric: metrics.why_undefined(metric, measured)
           for metric in undefined
         }
   return found

@@ -158,19 +158,21 @@ def test_columns_are_numbers_where_no_header_names_them():
     pytest.param(
       {'metrics': ('accuracy', 'bleu')},
       "config.custom_tasks.planets.metrics: 'bleu' is none of accuracy, f1,"
-      ' matthews, the metrics of a classification task',
+      ' matthews, balanced_accuracy, micro_f1, macro_f1, weighted_f1, roc_auc,'
+      ' average_precision, the metrics of a classification task',
       id='unknown-metric',
     ),
     pytest.param(
       {'metrics': ('pearson',)},
       "config.custom_tasks.planets.metrics: 'pearson' is none of accuracy, f1,"
-      ' matthews, the metrics of a classification task',
+      ' matthews, balanced_accuracy, micro_f1, macro_f1, weighted_f1, roc_auc,'
+      ' average_precision, the metrics of a classification task',
       id='metric-of-the-other-kind',
     ),
     pytest.param(
       {'metrics': ('f1',), 'labels': ('a', 'b', 'c')},
       "config.custom_tasks.planets.metrics: 'f1' needs two labels, not 3; give"
-      ' accuracy or matthews',
+      ' macro_f1, accuracy or matthews',
       id='f1-of-three-classes',
     ),
     pytest.param(

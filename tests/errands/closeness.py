@@ -15,4 +15,4 @@ def mean_closeness(
   return close @ counts.T / np.sum(counts, axis=-1)
 
 
-metrics.METRICS['mean_closeness'] = metrics.Metric('classes', mean_closeness)
+metrics.METRICS['mean_closeness'] = metrics.Metric(('classes',), mean_closeness)

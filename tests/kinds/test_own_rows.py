@@ -126,7 +126,11 @@ def _assert_as_evaluated(task: str, found: list[dict], kept, logits) -> None:
       scipy.special.expit(logits),
       atol=1e-5,
     )
-  if task == 'demo_sentiment':
+    assert [row['labels'] for row in found] == [
+      [label for label, logit in zip(_LABELS[task], row) if logit > 0]
+      for row in kept['logits']
+    ]
+  elif task == 'demo_sentiment':
     shares = scipy.special.softmax(kept['logits'], axis=-1)
     for row, share in zip(found, shares, strict=True):
       assert row['label'] == ('negative', 'positive')[share.argmax()]
@@ -140,7 +144,6 @@ def _assert_as_evaluated(task: str, found: list[dict], kept, logits) -> None:
     )
   else:
     text = {
-      'moods': lambda row: ','.join(row['labels']),
       'names': lambda row: ' '.join(row['tags']),
       'things': lambda row: ' '.join((row['answer'] or '').split()),
     }[task]

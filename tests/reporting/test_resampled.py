@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
 
 from bam_jax.tasks import metrics
+from bam_jax.tasks import score_metrics
 
 _N = 40
 
@@ -35,6 +35,10 @@ def _data(kind):
     ('accuracy', 'classes'),
     ('f1', 'classes'),
     ('matthews', 'classes'),
+    ('macro_f1', 'classes'),
+    ('weighted_f1', 'classes'),
+    ('balanced_accuracy', 'classes'),
+    ('neg_mean_absolute_error', 'values'),
     ('pearson', 'values'),
     ('pearson', 'ties'),
     ('spearman', 'values'),
@@ -54,19 +58,20 @@ def test_score_is_the_metric_of_the_drawn_rows(name, kind):
   assert np.std(found) > 0.02
 
 
-@pytest.mark.parametrize('name', ['micro_f1', 'macro_f1'])
-def test_tallied_score_is_the_metric_of_the_drawn_rows(name):
-  gold = _rng(1).integers(0, 2, (_N, 4)).astype(bool)
-  outputs = _rng(2).integers(0, 2, (3, _N, 4)).astype(bool) | gold
+@pytest.mark.parametrize(
+  'name',
+  ['micro_f1', 'macro_f1', 'weighted_f1', 'roc_auc', 'average_precision'],
+)
+def test_score_of_labels_is_the_metric_of_the_drawn_rows(name):
+  gold = _rng(1).integers(0, 2, (_N, 4))
+  outputs = _rng(2).integers(-2, 3, (3, _N, 4)) + gold  # Some are equal.
+  if not metrics.METRICS[name].takes_class_scores:
+    outputs = (outputs > 0).astype(int)
   rows = _rng(4).integers(0, _N, (20, _N))
   counts = np.array([np.bincount(row, minlength=_N) for row in rows])
-  tally = np.stack(
-    [np.stack([output & gold, output, gold], -1) for output in outputs]
-  ).astype(np.int64)
-  found = metrics.METRICS[name](tally, np.zeros(_N), counts).T
-  average = name.removesuffix('_f1')
+  found = metrics.METRICS[name](outputs, gold, counts).T
   expected = [
-    [f1_score(gold[row], output[row], average=average) for output in outputs]
+    [metrics.METRICS[name](output[row], gold[row]) for output in outputs]
     for row in rows
   ]
   np.testing.assert_allclose(found, expected, rtol=1e-9)
@@ -114,7 +119,7 @@ def test_a_small_variance_is_no_constant():
   counts = np.array([[0, 2, 1, 1], [0, 0, 4, 0], [1, 1, 1, 1]])
   found = metrics.METRICS['pearson'](outputs, targets, counts).T
   expected = [
-    [metrics.pearson(np.repeat(outputs[0], c), np.repeat(targets, c))]
+    [score_metrics.pearson(np.repeat(outputs[0], c), np.repeat(targets, c))]
     for c in counts
   ]
   np.testing.assert_allclose(found, expected, rtol=1e-9)
@@ -147,7 +152,7 @@ def test_ranks_of_many_examples_are_exact():
   counts = _rng(3).multinomial(5_000, np.full(5_000, 1 / 5_000), 2)
   found = metrics.METRICS['spearman'](outputs, targets, counts).T
   for times, score in zip(counts, found):
-    expected = metrics.spearman(
+    expected = score_metrics.spearman(
       np.repeat(outputs[0], times), np.repeat(targets, times)
     )
     assert score[0] == pytest.approx(expected, rel=1e-9)

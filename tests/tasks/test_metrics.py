@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
+from bam_jax.tasks import class_metrics
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
 from bam_jax.tasks import metrics
@@ -128,16 +129,154 @@ def test_undefined_where_scipy_and_scikit_learn_have_nan(
   value = metrics.METRICS[name](predicted, gold)
   np.testing.assert_equal(value, expected)
   if math.isnan(value):
-    assert metrics.why_undefined(name, predicted, gold) == reason
+    measured = metrics.Measured(predicted, gold)
+    assert metrics.why_undefined(name, measured) == reason
 
 
 @pytest.mark.parametrize('name', _SCIPY)
 def test_a_prediction_that_is_no_number_makes_a_score_undefined(name):
   predicted, gold = np.array([0.1, np.nan, 0.3]), np.array([1.0, 2.0, 3.0])
   assert math.isnan(metrics.METRICS[name](predicted, gold))
-  assert metrics.why_undefined(name, predicted, gold) == (
+  assert metrics.why_undefined(name, metrics.Measured(predicted, gold)) == (
     'a prediction is not a finite number'
   )
+
+
+def _expected(gold, predicted, scores):
+  """Metrics of K inputs of N rows, [N, K, c] each, by scikit-learn's columns.
+
+  One call has all columns; the means over the c of each input are taken here.
+  """
+  shape = gold.shape[1:]
+  columns = [x.reshape(len(x), -1) for x in (gold, predicted, scores)]
+  _, recall, f1, support = (
+    x.reshape(shape)
+    for x in sklearn.metrics.precision_recall_fscore_support(
+      *columns[:2], average=None, zero_division=np.nan
+    )
+  )
+  hits, either = (gold & predicted).sum((0, 2)), (gold + predicted).sum((0, 2))
+  is_defined = ~np.isnan(f1)
+  known = np.where(is_defined, f1, 0)
+  rows = np.fmax(support.sum(-1), 1)
+  return {
+    'micro_f1': np.where(either, 2 * hits / np.fmax(either, 1), np.nan),
+    'weighted_f1': np.where(either, (support * known).sum(-1) / rows, np.nan),
+    'macro_f1': np.where(either, known.mean(-1), np.nan),
+    'f1_of_present': known.sum(-1) / np.fmax(is_defined.sum(-1), 1),
+    'balanced_accuracy': np.nansum(recall, -1)
+    / np.fmax((support > 0).sum(-1), 1),
+    **{
+      name: np.reshape(function(columns[0], columns[2], average=None), shape)
+      for name, function in (
+        ('roc_auc', sklearn.metrics.roc_auc_score),
+        ('average_precision', sklearn.metrics.average_precision_score),
+      )
+    },
+  }
+
+
+@pytest.mark.parametrize('is_multilabel', [True, False])
+@pytest.mark.parametrize('width', [2, 3])
+@pytest.mark.filterwarnings('ignore::sklearn.exceptions.UndefinedMetricWarning')
+@pytest.mark.filterwarnings('ignore:No positive class found')
+def test_a_thousand_inputs_equal_scikit_learn(width, is_multilabel):
+  """Few rows, so that classes are missing and scores are equal."""
+  rng = np.random.default_rng(width)
+  scores = rng.integers(-2, 2, (5, 500, width)) - rng.integers(0, 3, (500, 1))
+  if is_multilabel:
+    gold = (rng.random(scores.shape) < rng.random((500, 1)) ** 4).astype(int)
+    predicted = (scores > 0).astype(int)
+    inputs = gold, predicted
+  else:
+    inputs = rng.integers(0, width, scores.shape[:2]), scores.argmax(-1)
+    gold, predicted = (
+      (x[..., None] == np.arange(width)).astype(int) for x in inputs
+    )
+  expected = _expected(gold, predicted, scores)
+  areas = 'roc_auc', 'average_precision'
+  for name in areas:
+    is_binary = width == 2 and not is_multilabel
+    of = expected[name]
+    expected[name] = of[:, 1] if is_binary else of.mean(-1)
+  of_present = expected.pop('f1_of_present')
+  if not is_multilabel:
+    expected['macro_f1'] = of_present
+  else:
+    del expected['balanced_accuracy']
+  for name, values in expected.items():
+    found = [
+      metrics.METRICS[name](
+        scores[:, i] if name in areas else inputs[1][:, i], inputs[0][:, i]
+      )
+      for i in range(500)
+    ]
+    np.testing.assert_allclose(
+      found, values, rtol=1e-12, atol=1e-12, err_msg=name
+    )
+    if is_multilabel or name == 'roc_auc':
+      assert np.isnan(found).any() == (name != 'average_precision')
+
+
+@pytest.mark.filterwarnings('ignore:y_pred contains classes not in y_true')
+def test_means_over_classes_are_those_of_scikit_learn():
+  """Of one input with a class that is never gold, and one never predicted."""
+  rng = np.random.default_rng(0)
+  gold, predicted = rng.integers(0, 3, 40), rng.integers(1, 4, 40)
+  scores = scipy.special.softmax(rng.normal(size=(40, 3)), -1)
+  for average in ('macro', 'micro', 'weighted'):
+    assert metrics.METRICS[f'{average}_f1'](predicted, gold) == pytest.approx(
+      sklearn.metrics.f1_score(gold, predicted, average=average), rel=1e-12
+    )
+  assert class_metrics.balanced_accuracy(predicted, gold) == pytest.approx(
+    sklearn.metrics.balanced_accuracy_score(gold, predicted), rel=1e-12
+  )
+  assert class_metrics.roc_auc(scores, gold) == pytest.approx(
+    sklearn.metrics.roc_auc_score(gold, scores, multi_class='ovr'), rel=1e-12
+  )
+  assert class_metrics.average_precision(scores, gold) == pytest.approx(
+    sklearn.metrics.average_precision_score(gold, scores), rel=1e-12
+  )
+
+
+def test_precision_recall_and_f1_of_classes_equal_scikit_learn():
+  rng = np.random.default_rng(1)
+  gold, predicted = rng.integers(0, 3, 40), rng.integers(1, 4, 40)
+  found = class_metrics.per_class(predicted, gold, 5)
+  expected = sklearn.metrics.precision_recall_fscore_support(
+    gold, predicted, labels=range(5), zero_division=np.nan
+  )
+  for name, values in zip(('precision', 'recall', 'f1', 'rows'), expected):
+    np.testing.assert_allclose(found[name], values, rtol=1e-12, err_msg=name)
+  one_hot = (values[:, None] == np.arange(5) for values in (predicted, gold))
+  again = class_metrics.per_class(*one_hot, 5)
+  assert all(
+    np.array_equal(again[name], found[name], equal_nan=True) for name in found
+  )
+
+
+def test_the_absolute_error_equals_scikit_learn():
+  rng = np.random.default_rng(2)
+  gold, predicted = rng.normal(size=(2, 30))
+  name = 'neg_mean_absolute_error'
+  assert metrics.METRICS[name](predicted, gold) == pytest.approx(
+    -sklearn.metrics.mean_absolute_error(gold, predicted), rel=1e-12
+  )
+
+
+def test_why_an_area_is_undefined():
+  gold = np.array([1, 1])
+  found = metrics.Measured(gold, gold, np.array([[0.1, 0.9], [0.2, 0.8]]))
+  assert math.isnan(metrics.compute(['roc_auc'], found)['roc_auc'])
+  assert metrics.why_undefined('roc_auc', found) == (
+    'a class or label is gold in no row or in every row'
+  )
+  found = found._replace(class_scores=np.full((2, 2), np.nan))
+  for name in ('roc_auc', 'average_precision'):
+    assert math.isnan(metrics.compute([name], found)[name])
+    assert metrics.why_undefined(name, found) == (
+      'a prediction is not a finite number'
+    )
 
 
 def test_an_average_with_an_undefined_score_is_undefined():
@@ -158,7 +297,7 @@ def test_matthews_does_not_overflow_on_many_rows():
   rows = 400_000
   gold = np.arange(rows, dtype=np.int32) % 2
   predicted = np.where(np.arange(rows) % 10 < 8, gold, 1 - gold)
-  assert metrics.matthews(predicted, gold) == pytest.approx(0.6, rel=1e-9)
+  assert class_metrics.matthews(predicted, gold) == pytest.approx(0.6, rel=1e-9)
 
 
 def test_f1_tells_recall_from_precision():
@@ -166,7 +305,7 @@ def test_f1_tells_recall_from_precision():
   # recall equalled precision. Precision 2/2, recall 2/4: F1 is 2/3, not 1.
   predicted = np.array([1, 1, 0, 0, 0, 0])
   gold = np.array([1, 1, 1, 1, 0, 0])
-  assert metrics.f1(predicted, gold) == pytest.approx(2 / 3)
+  assert class_metrics.f1(predicted, gold) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize('name', _OF_PREDICTIONS)

@@ -127,7 +127,26 @@ def test_undefined_where_scikit_learn_has_nan(gold, logit):
     if np.isnan(expected):
       reason = 'no label is gold and none is predicted'
       measured = _KIND.measure(_task(), logits, rows)
-      assert metrics.why_undefined(name, *measured) == reason
+      assert metrics.why_undefined(name, measured) == reason
+
+
+def test_outputs_of_before_are_read():
+  """They had tallies of common, predicted and gold labels, and no logits."""
+  rng = np.random.default_rng(1)
+  gold, logits = rng.integers(0, 2, (9, 4)), rng.normal(size=(9, 4))
+  rows, predicted = _Rows(gold), logits > 0
+  before = {
+    'uid': np.array(rows.uids),
+    'tally': np.stack([predicted & (gold > 0), predicted, gold], -1),
+  }
+  for arrays in (before, _KIND.outputs(_task(), logits, rows)):
+    found = _KIND.read_outputs(_task(), arrays)
+    assert metrics.compute(_task().metrics, found) == _KIND.score(
+      _task(), logits, rows
+    )
+    assert (found.class_scores is None) == (arrays is before)
+  with pytest.raises(ValueError, match='not one tally'):
+    _KIND.read_outputs(_task(labels=('joy', 'anger')), before)
 
 
 @pytest.mark.parametrize('temperature', [1.0, 2.0])
@@ -164,7 +183,8 @@ def test_predictions_as_text():
     (
       {'metrics': ('accuracy',)},
       "config.custom_tasks.moods.metrics: 'accuracy' is none of micro_f1,"
-      ' macro_f1, the metrics of a multilabel task',
+      ' macro_f1, weighted_f1, roc_auc, average_precision, the metrics of a'
+      ' multilabel task',
     ),
   ],
   ids=['labels', 'metric'],
