@@ -344,6 +344,11 @@ class TaskConfig:
   metrics: tuple[str, ...] = field(
     (), "empty: the kind's own; docs/guides/task_kinds.md"
   )
+  class_weights: tuple[str, ...] = field(
+    (),
+    'weights of the labels in the loss: LABEL=NUMBER each, or `balanced`, by'
+    ' how rare they are in the training rows',
+  )
   stride: int = field(
     0, 'qa: tokens between window starts; 0: half a window', 0, _MOST_TOKENS
   )

@@ -58,7 +58,9 @@ def multitask_loss(
 
   Args:
     logits: [B, S, C] float32.
-    batch: the arrays of a batch; see docs/architecture.md, "Contracts".
+    batch: the arrays of a batch; see docs/architecture.md, "Contracts". With
+      `gold_total`, the gold labels of kinds that decide each label have
+      weights.
     class_mask: [T, C] bool, the outputs of each head.
     kinds: the kinds of the T tasks.
     gold_weight: λ, 0-1, scalar.
@@ -74,6 +76,10 @@ def multitask_loss(
   live = weight > 0.0  # [B, S]
   mask = jnp.asarray(class_mask)[task_id]  # [B, S, C]
   target = mix_targets(batch['gold'], batch['teacher'], gold_weight)
+  total = batch.get('gold_total')
+  if total is not None:
+    total = mix_targets(total, jnp.ones_like(total), gold_weight)
+    total = jnp.where(live[..., None], total, 0.0)
   # Before the loss: after it, the gradient would be 0 · NaN.
   logits, target = (
     jnp.where(live[..., None], x, 0.0) for x in (logits, target)
@@ -88,6 +94,8 @@ def multitask_loss(
       *tokens, inside = token_inputs
       own = inside & is_of[:, :, None]
       found = kind.loss(*tokens, own, token_mask)
+    elif kind.decides_each_label and total is not None:
+      found = kind.loss(logits, target, mask, total)
     else:
       found = kind.loss(logits, target, mask)
     losses = jnp.where(is_of, found, losses)

@@ -6,7 +6,8 @@ T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
 [B, S, C] float32 and `weight` to [B, S] float32. Segments are numbered from 1,
 0 is padding; positions restart in each segment; an empty slot weighs 0. If a
 task's outputs are of tokens, K at most, training batches also have
-`token_gold, token_teacher` [B, L, K] and `token_share` [B, L] float32.
+`token_gold, token_teacher` [B, L, K] and `token_share` [B, L] float32; if the
+labels of a task are decisions with weights, `gold_total` [B, S, C] float32.
 """
 
 import collections
@@ -39,6 +40,7 @@ class TrainBatches:
   Attributes:
     shares: name of a task -> its intended share of the examples.
     loss_weights: name of a task -> factor of the loss of its examples.
+    class_weights: name of a task with class weights -> `Task.target_weights`.
   """
 
   def __init__(
@@ -101,6 +103,9 @@ class TrainBatches:
     names = [head.name for head in heads]
     self.shares = dict(zip(names, map(float, sampler.shares)))
     self.loss_weights = dict(zip(names, map(float, sampler.weights)))
+    self.class_weights = {
+      head.name: head.target_weights for head in heads if head.target_weights
+    }
     for part in parts:
       _check_lengths(part, packing.row_length)
     for head, columns in zip(heads, features):
@@ -112,6 +117,7 @@ class TrainBatches:
       teachers,
       tasks.num_outputs,
       tasks.token_outputs,
+      tasks.has_totals,
     )
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:

@@ -10,6 +10,7 @@ from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.data import formats
 from bam_jax.data import sources
+from bam_jax.tasks import class_weights
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
@@ -119,6 +120,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     tables=tables,
     labels=config.labels,
     scale=config.scale,
+    class_weights=config.class_weights,
     stride=config.stride,
     unanswerable=config.unanswerable,
     test_splits=('test',) if config.test else (),
@@ -152,6 +154,17 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
     if other is not kind and any(getattr(config, f) for f in other.own_fields):
       own = ' and '.join(other.own_fields)
       yield f': {own} are of {other} tasks, not of {kind}; leave them out'
+  if config.class_weights and not kind.has_class_weights:
+    weighted = [k.name for k in kinds.KINDS.values() if k.has_class_weights]
+    yield (
+      f'.class_weights: a {kind} task has none, only {", ".join(weighted)} have'
+      ' them; leave it out'
+    )
+  else:
+    try:
+      class_weights.parse(config.class_weights, config.labels)
+    except ValueError as e:
+      yield f'.class_weights: {e}'
   for metric in config.metrics:
     if metric not in kind.metrics:
       known = f'{", ".join(kind.metrics)}, the metrics of a {kind} task'

@@ -24,6 +24,7 @@ class Targets:
     teachers: Sequence[np.ndarray | None],
     num_outputs: int,
     token_outputs: int,
+    has_totals: bool = False,
   ):
     """Loads labels of whole examples; labels of tokens are read per batch.
 
@@ -36,6 +37,7 @@ class Targets:
       num_outputs: C, outputs of the widest head.
       token_outputs: K, outputs per token of the widest head that has them; 0
         if none has.
+      has_totals: see `task.TaskTable`.
 
     Raises:
       ValueError: a teacher has another shape, or is missing for rows without
@@ -43,16 +45,18 @@ class Targets:
     """
     self._num_outputs = num_outputs
     self._token_outputs = token_outputs
+    self._has_totals = has_totals
     self._parts = []
     for task, columns, others, teacher in zip(
       tasks, features, without_labels, teachers, strict=True
     ):
-      gold = None
+      gold = totals = None
       if task.kind.per_token:
         count = int(columns.ragged('input_ids')[1][-1])
       else:
         count = len(columns) + len(others or ())
         gold = task.kind.example_targets(task, columns)
+        totals = task.kind.example_totals(task, columns)
       if teacher is not None and teacher.shape != (count, task.num_outputs):
         raise ValueError(
           f'{task.name}: the teacher has shape {teacher.shape}, the task'
@@ -62,7 +66,10 @@ class Targets:
         if teacher is None:
           raise ValueError(f'{task.name}: no teacher for rows without labels')
         gold = np.concatenate([gold, teacher[len(columns) :]])
-      self._parts.append((task, columns, gold, teacher))
+      if totals is not None:
+        # Predictions of a teacher have no weights.
+        totals = np.concatenate([totals, np.ones_like(gold[len(totals) :])])
+      self._parts.append((task, columns, gold, totals, teacher))
 
   def __call__(
     self, task: np.ndarray, row: np.ndarray, lengths: np.ndarray
@@ -75,16 +82,20 @@ class Targets:
       lengths: [n] tokens.
 
     Returns:
-      `gold, teacher` [n, C] float32; and `token_gold, token_teacher`
-      [tokens, K] and `token_share` [tokens], float32, empty if K is 0.
+      `gold, teacher` and, with `has_totals`, `gold_total` [n, C] float32; and
+      `token_gold, token_teacher` [tokens, K] and `token_share` [tokens],
+      float32, empty if K is 0.
     """
     tokens = lengths.sum()
-    gold, teacher = np.zeros((2, len(task), self._num_outputs), np.float32)
+    gold, teacher, total = np.zeros(
+      (3, len(task), self._num_outputs), np.float32
+    )
+    total += 1
     token_gold, token_teacher = np.zeros(
       (2, tokens, self._token_outputs), np.float32
     )
     share = np.zeros(tokens, np.float32)
-    for number, (own, columns, labels, probs) in enumerate(self._parts):
+    for number, (own, columns, labels, totals, probs) in enumerate(self._parts):
       mine = task == number
       if not mine.any():
         continue
@@ -98,6 +109,8 @@ class Targets:
       else:
         targets = labels[rows]
         gold[mine, : own.num_outputs] = targets
+        if totals is not None:
+          total[mine, : own.num_outputs] = totals[rows]
         place = teacher
       if probs is not None:
         targets = probs[rows]
@@ -107,7 +120,7 @@ class Targets:
       'token_teacher': token_teacher,
       'token_share': share,
     }
-    return (
-      {'gold': gold, 'teacher': teacher},
-      of_token if self._token_outputs else {},
-    )
+    of_example = {'gold': gold, 'teacher': teacher}
+    if self._has_totals:
+      of_example['gold_total'] = total
+    return of_example, of_token if self._token_outputs else {}

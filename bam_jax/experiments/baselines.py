@@ -100,6 +100,8 @@ def settings(plan: plan_lib.Plan, task: task_lib.Task) -> identity_lib.Identity:
   result |= identity_lib.encoder_settings(plan.encoder)
   for key, value in task.definition().items():
     result[f'task.{key}'] = value
+  if task.class_weights:
+    result['task.class_weights'] = list(task.class_weights)
   for key, value in config_lib.fingerprint_values(plan.config).items():
     if key.startswith('model.') and not key.startswith(tuple(unused)):
       result[f'config.{key}'] = value

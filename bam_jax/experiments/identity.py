@@ -64,6 +64,8 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
       task = plan.tasks[name]
       # The first metric chooses the best checkpoint.
       meaning = task.definition() | {'metrics': list(task.metrics)}
+      if task.class_weights:
+        meaning[workspace_lib.CLASS_WEIGHTS] = list(task.class_weights)
       for key, value in meaning.items():
         result[f'config.custom_tasks.{name}.{key}'] = value
   return result

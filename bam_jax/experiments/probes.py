@@ -68,6 +68,8 @@ def fit(
   vectors = encode(plan, task, params, rows, chosen, is_apart)
   if task.kind.per_token:
     vectors = vectors[task.kind.token_targets(task, rows, chosen)[1] > 0]
+  if task.class_weights:
+    task = task.kind.weigh(task, rows.select(chosen))
   return linear.fit(task, vectors, rows, chosen)
 
 

@@ -39,6 +39,7 @@ def make_record(
   """
   stats = jax.local_devices()[0].memory_stats()  # None on a CPU
   versions = [f'{name} {metadata.version(name)}' for name in _PACKAGES]
+  weights = spec.batches.class_weights
   return {
     'steps': spec.num_steps,
     'best_step': result.best_step,
@@ -52,6 +53,7 @@ def make_record(
     'peak_device_bytes': stats and stats['peak_bytes_in_use'],
     'shares': spec.batches.shares,
     'loss_weights': spec.batches.loss_weights,
+    **({'class_weights': weights} if weights else {}),
   }
 
 

@@ -139,7 +139,7 @@ class PlanData:
       directory=directory,
       seed=run.seed,
       batches=batches.TrainBatches(
-        self.tasks,
+        self._weigh(run),
         [self.tasks.index[name] for name in run.tasks],
         train,
         teacher_probs,
@@ -210,6 +210,16 @@ class PlanData:
     copies = 2 if task.name in run.config.data.swap else 1
     return copies * folds.examples_outside(len(rows) // copies, run.fold)
 
+  def _weigh(self, run: runs_lib.Run) -> task_lib.TaskTable:
+    """Returns the tasks with class weights by the labels that a run learns."""
+    tasks = {task.name: task for task in self.tasks.tasks}
+    for name in run.tasks:
+      if tasks[name].class_weights:
+        rows, kept = self.labelled_rows(run, name)
+        rows = rows if kept is None else rows.select(kept)
+        tasks[name] = tasks[name].kind.weigh(tasks[name], rows)
+    return task_lib.TaskTable(tuple(tasks.values()))
+
   def _loss_weights(self, run: runs_lib.Run) -> list[float]:
     """Returns the loss weight of each task of a run.
 
@@ -222,8 +232,9 @@ class PlanData:
       return [1.0]
     weights = config_lib.loss_weights(run.config)
     if config_lib.AUTO in run.config.sampling.loss_weights:
+      tasks = self._weigh(run)
       for name in run.tasks:
-        task, (rows, kept) = self.tasks[name], self.labelled_rows(run, name)
+        task, (rows, kept) = tasks[name], self.labelled_rows(run, name)
         rows = rows if kept is None else rows.select(kept)
         loss = task.kind.constant_loss(task, rows)
         weights.setdefault(name, 1 / max(loss, _LEAST_LOSS) if loss else 1)

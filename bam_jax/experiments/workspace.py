@@ -32,6 +32,8 @@ _DIGEST = 'digest'
 TASKS = 'config.tasks'
 # Beginning of the keys of a pretrained encoder's settings.
 ENCODER = 'encoder.'
+# A field of a task that identities have if it is set.
+CLASS_WEIGHTS = 'class_weights'
 # Types of values that the record of a finished run must have.
 _RECORD_TYPES = {
   'steps': (int,),
@@ -299,9 +301,11 @@ def differences(
   A field of the configuration that the record lacks is newer than the run; its
   default stands for what was done before the field existed. Settings of the
   encoder are compared if both have them. Of the metrics of a task only the
-  first one counts, and only if it chooses the best checkpoint.
+  first one counts, and only if it chooses the best checkpoint. Class weights
+  are recorded where there are any.
   """
   before = {**defaults(), **before}
+  weighted = {key for key in before if key.endswith(f'.{CLASS_WEIGHTS}')}
   is_chosen = bool(wanted.get('config.train.evaluate_every'))
 
   def deciding(key: str, value: object) -> object:
@@ -310,11 +314,13 @@ def differences(
     return value
 
   return [
-    f'{key} {schema.describe_change(before.get(key), wanted[key])}'
-    for key in sorted(wanted)
+    f'{key} {schema.describe_change(before.get(key), wanted.get(key))}'
+    for key in sorted({*wanted, *weighted})
     if key != TASKS
-    and not (key.startswith(ENCODER) and None in (before.get(key), wanted[key]))
-    and deciding(key, before.get(key)) != deciding(key, wanted[key])
+    and not (
+      key.startswith(ENCODER) and None in (before.get(key), wanted.get(key))
+    )
+    and deciding(key, before.get(key)) != deciding(key, wanted.get(key))
   ]
 
 

@@ -22,6 +22,7 @@ class Classification(kind_bases.Plain):
   measures = 'classes'
   default_metrics = ('accuracy',)
   one_class = True
+  has_class_weights = True
   has_probabilities = True
   problem_type = 'single_label_classification'
 
@@ -42,8 +43,10 @@ class Classification(kind_bases.Plain):
     return np.isin(rows.fixed('label'), np.arange(task.num_outputs))
 
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    one_hot = self.gold(task, rows)[:, None] == np.arange(task.num_outputs)
-    return one_hot.astype(np.float32)
+    return one_hot(self.gold(task, rows), task)
+
+  def label_counts(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    return np.bincount(self.gold(task, rows), minlength=task.num_outputs)
 
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
@@ -65,13 +68,15 @@ class Classification(kind_bases.Plain):
 
   def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
     shares = self.example_targets(task, rows).mean(0, np.float64)
+    if task.target_weights:
+      return float(kind_bases.constant_cross_entropy(shares))
     return float(kind_bases.entropy(shares))
 
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
     """Predicts the most frequent label of the training rows."""
-    counts = np.bincount(self.gold(task, train), minlength=task.num_outputs)
+    counts = self.label_counts(task, train)
     return np.tile(np.log1p(counts).astype(np.float32), (len(rows), 1))
 
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
@@ -121,6 +126,17 @@ def masked_log_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
   """
   log_probs = jax.nn.log_softmax(jnp.where(mask, logits, -jnp.inf))
   return jnp.where(mask, log_probs, 0.0)
+
+
+def one_hot(label: np.ndarray, task: task_lib.Task) -> np.ndarray:
+  """Returns the gold targets of class indices, [N, c] float32.
+
+  They are multiplied by `task.target_weights`.
+  """
+  targets = label[:, None] == np.arange(task.num_outputs)
+  if task.target_weights:
+    targets = targets * np.array(task.target_weights)
+  return targets.astype(np.float32)
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:

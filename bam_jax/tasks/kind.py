@@ -6,12 +6,14 @@ call the kind and never ask which one it is. N rows of features, c outputs.
 
 import abc
 from collections.abc import Mapping, Sequence
+import dataclasses
 import re
 from typing import ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from bam_jax import errors
+from bam_jax.tasks import class_weights as class_weights_lib
 from bam_jax.tasks import metrics as metrics_lib
 from bam_jax.tasks import task as task_lib
 
@@ -114,6 +116,10 @@ class Kind(abc.ABC):
   one_class: ClassVar[bool] = False
   # Whether a prediction has a probability for each label.
   has_probabilities: ClassVar[bool] = False
+  # Whether the loss may weigh the labels, with `label_counts`.
+  has_class_weights: ClassVar[bool] = False
+  # Whether each label is a decision of its own, yes or no.
+  decides_each_label: ClassVar[bool] = False
   # Class of an exported model, without the family's prefix, and the name of its
   # head's linear layer.
   architecture: ClassVar[str] = 'ForSequenceClassification'
@@ -165,6 +171,31 @@ class Kind(abc.ABC):
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
     """Finds the rows whose labels can be trained on, [N] bool."""
+
+  def label_counts(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
+    """Counts the gold labels, [c], or each label's no and yes, [c, 2]."""
+    raise NotImplementedError
+
+  def weigh(self, task: task_lib.Task, rows: Rows) -> task_lib.Task:
+    """Returns the task with the weights of its labels in training rows.
+
+    Targets and constant losses of the result are weighted. Given weights of
+    labels that are decisions of their own are those of yes.
+    """
+    if not task.class_weights:
+      return task
+    counts = self.label_counts(task, rows)
+    if task.class_weights == (class_weights_lib.BALANCED,):
+      weights = class_weights_lib.balance(counts)
+    else:
+      given = class_weights_lib.parse(task.class_weights, task.labels)
+      weights = np.ones(counts.shape)
+      yes = weights if counts.ndim == 1 else weights[:, 1]
+      yes[:] = [given.get(label, 1.0) for label in task.labels]
+    weights = weights.tolist()
+    if counts.ndim == 2:
+      weights = map(tuple, weights)
+    return dataclasses.replace(task, target_weights=tuple(weights))
 
   @abc.abstractmethod
   def teacher_probs(

@@ -22,7 +22,19 @@ class Pooled(kind.Kind):
 
   @abc.abstractmethod
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    """Returns the gold targets of labelled rows, [N, c] float32."""
+    """Returns the gold targets of labelled rows, [N, c] float32.
+
+    They are multiplied by the labels' weights: the loss is linear in them.
+    """
+
+  def example_totals(
+    self, task: task_lib.Task, rows: kind.Rows
+  ) -> np.ndarray | None:
+    """Returns what gold targets of yes and of no sum up to, [N, c] float32.
+
+    None if the sum is always 1, or labels are no decisions of their own.
+    """
+    return None
 
   @abc.abstractmethod
   def loss(
@@ -36,6 +48,9 @@ class Pooled(kind.Kind):
       logits: [B, S, C] float32.
       target: [B, S, C] float32, a mix of gold labels and teacher predictions.
       class_mask: [B, S, C] bool, the outputs that the slot's head has.
+
+    Kinds with `decides_each_label` also take [B, S, C] float32, what the
+    targets of yes and of no sum up to; None: 1.
     """
 
   @abc.abstractmethod
@@ -213,6 +228,19 @@ def entropy(probs: np.ndarray) -> np.ndarray:
   0.6931
   """
   return scipy.special.entr(np.asarray(probs, np.float64)).sum(-1)
+
+
+def constant_cross_entropy(target: np.ndarray) -> np.ndarray:
+  """Lowest cross-entropy of a constant with weighted targets, in nats.
+
+  Σ -t log(t / Σ t) over the last axis of the mean target; the entropy if it
+  sums up to 1.
+
+  >>> constant_cross_entropy(np.array([2.0, 2.0])).round(4).item()  # 4 ln 2
+  2.7726
+  """
+  total = np.sum(target, axis=-1, dtype=np.float64)
+  return entropy(target) - scipy.special.entr(total)
 
 
 def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:

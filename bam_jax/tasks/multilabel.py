@@ -30,6 +30,8 @@ class Multilabel(kind_bases.Plain):
   measures = 'labels'
   default_metrics = ('micro_f1', 'macro_f1')
   has_probabilities = True
+  has_class_weights = True
+  decides_each_label = True
   problem_type = 'multi_label_classification'
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
@@ -70,7 +72,23 @@ class Multilabel(kind_bases.Plain):
     return np.isin(_labels(task, rows), (0, 1)).all(-1)
 
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-    return _labels(task, rows)
+    labels = _labels(task, rows)
+    if task.target_weights:
+      _, yes = np.transpose(task.target_weights).astype(np.float32)
+      return labels * yes
+    return labels
+
+  def example_totals(
+    self, task: task_lib.Task, rows: kind.Rows
+  ) -> np.ndarray | None:
+    if not task.target_weights:
+      return None
+    no, yes = np.transpose(task.target_weights).astype(np.float32)
+    return np.where(_labels(task, rows) == 1, yes, no)
+
+  def label_counts(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    yes = _labels(task, rows).sum(0, dtype=np.float64)
+    return np.stack([len(rows) - yes, yes], axis=-1)
 
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
@@ -79,13 +97,26 @@ class Multilabel(kind_bases.Plain):
     return scipy.special.expit(logits / temperature).astype(np.float32)
 
   def loss(
-    self, logits: jax.Array, target: jax.Array, class_mask: jax.Array
+    self,
+    logits: jax.Array,
+    target: jax.Array,
+    class_mask: jax.Array,
+    total: jax.Array | None = None,
   ) -> jax.Array:
     """Binary cross-entropy of a sigmoid, averaged over the labels."""
-    each = optax.sigmoid_binary_cross_entropy(logits, target)
+    if total is None:
+      each = optax.sigmoid_binary_cross_entropy(logits, target)
+    else:
+      each = -target * jax.nn.log_sigmoid(logits)
+      each -= (total - target) * jax.nn.log_sigmoid(-logits)
     return jnp.mean(each, axis=-1, where=class_mask)
 
   def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
+    totals = self.example_totals(task, rows)
+    if totals is not None:
+      yes = self.example_targets(task, rows)
+      both = np.stack([yes, totals - yes], axis=-1).mean(0, np.float64)
+      return float(kind_bases.constant_cross_entropy(both).mean())
     share = _labels(task, rows).mean(0, dtype=np.float64)
     return float(kind_bases.entropy(np.stack([share, 1 - share], -1)).mean())
 
@@ -93,8 +124,8 @@ class Multilabel(kind_bases.Plain):
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
     """Predicts the labels that more than half of the training rows have."""
-    counts = _labels(task, train).sum(0, dtype=np.float64)
-    logits = np.log1p(counts) - np.log1p(len(train) - counts)
+    no, yes = self.label_counts(task, train).T
+    logits = np.log1p(yes) - np.log1p(no)
     return np.tile(logits.astype(np.float32), (len(rows), 1))
 
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:

@@ -49,6 +49,7 @@ class Tagging(kind_bases.PerToken):
   formats = ('conll',)
   num_texts = (1,)
   of_words = True
+  has_class_weights = True
   architecture = 'ForTokenClassification'
   pipeline = 'token-classification'
 
@@ -123,8 +124,13 @@ class Tagging(kind_bases.PerToken):
     word = label >= 0
     words = np.add.reduceat(word, np.cumsum(lengths) - lengths)
     share = np.where(word, 1 / np.repeat(words, lengths), 0)
-    one_hot = label[:, None] == np.arange(task.num_outputs)
-    return one_hot.astype(np.float32), share.astype(np.float32)
+    return classification.one_hot(label, task), share.astype(np.float32)
+
+  def label_counts(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
+    tags = rows.ragged('label')[0]
+    return np.bincount(
+      tags[tags >= 0].astype(np.int64), minlength=task.num_outputs
+    )
 
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
@@ -149,16 +155,16 @@ class Tagging(kind_bases.PerToken):
 
   def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
     targets, share = self.token_targets(task, rows, np.arange(len(rows)))
-    return float(kind_bases.entropy(share @ targets / len(rows)))
+    mean = share @ targets / len(rows)
+    if task.target_weights:
+      return float(kind_bases.constant_cross_entropy(mean))
+    return float(kind_bases.entropy(mean))
 
   def constant_logits(
     self, task: task_lib.Task, train: kind.Rows, rows: kind.Rows
   ) -> np.ndarray:
     """Predicts the most frequent tag of the training words, mostly `O`."""
-    tags = train.ragged('label')[0]
-    counts = np.bincount(
-      tags[tags >= 0].astype(np.int64), minlength=task.num_outputs
-    )
+    counts = self.label_counts(task, train)
     tokens = len(rows.ragged('input_ids')[0])
     return np.tile(np.log1p(counts).astype(np.float32), (tokens, 1))
 

@@ -95,6 +95,11 @@ class Task:
   tfds_text: tuple[str, ...] = ()  # Feature names of the texts in TFDS.
   tfds_labels: tuple[str, ...] = ()  # TFDS's names, in the order of `labels`.
   in_average: bool = True  # Whether the reported averages include the task.
+  # How the loss weighs the labels: `balanced`, or LABEL=NUMBER each.
+  class_weights: tuple[str, ...] = ()
+  # What `Kind.weigh` makes of them: a number per label, or if each label is a
+  # decision of its own, a pair of numbers, of no and of yes. Empty: 1 each.
+  target_weights: tuple[float, ...] | tuple[tuple[float, float], ...] = ()
   stride: int = 0  # Tokens between windows; 0: half of a window's room.
   unanswerable: bool = False  # Whether a question may have no answer.
   # Whether the texts of a pair are encoded apart, and their vectors compared.
@@ -143,6 +148,10 @@ class TaskTable:
       i for i, kind in enumerate(self.kinds) if kind.per_token
     )
     self.token_outputs = max((widths[i] for i in self.token_heads), default=0)
+    # Whether decisions of some task have weights; see `Pooled.example_totals`.
+    self.has_totals = any(
+      task.class_weights and task.kind.decides_each_label for task in self.tasks
+    )
     # The heads of pairs whose texts are encoded apart.
     self.bi_encoder_heads = tuple(
       i for i, task in enumerate(self.tasks) if task.is_bi_encoder

@@ -136,7 +136,9 @@ def _make_losses(
   mask = np.ones((len(chosen), 1, task.num_outputs), bool)
   if not kind.per_token:
     target = kind.example_targets(task, rows)[chosen][:, None]
-    return lambda logits: kind.loss(logits[:, None], target, mask)[:, 0]
+    totals = kind.example_totals(task, rows)
+    more = () if totals is None else (totals[chosen][:, None],)
+    return lambda logits: kind.loss(logits[:, None], target, mask, *more)[:, 0]
   target, share = kind.token_targets(task, rows, chosen)
   lengths = np.diff(rows.ragged('input_ids')[1])[chosen]
   scored = share > 0

@@ -69,6 +69,8 @@ def abstract_batch(
     **arrays('gold teacher', np.float32, slots, tasks.num_outputs),
     **arrays('weight', np.float32, slots),
   }
+  if tasks.has_totals:
+    batch |= arrays('gold_total', np.float32, slots, tasks.num_outputs)
   if tasks.token_heads:
     shape = (row_length, tasks.token_outputs)
     batch |= arrays('token_gold token_teacher', np.float32, *shape)

@@ -13,6 +13,7 @@ def get_config():
   config.custom_tasks.moods = config_lib.custom_task(
     kind='multilabel',
     labels=('joy', 'anger', 'fear'),
+    class_weights=('balanced',),
     format='jsonl',
     text=('text',),
     label='moods',
@@ -23,6 +24,7 @@ def get_config():
   config.custom_tasks.names = config_lib.custom_task(
     kind='tagging',
     labels=('O', 'B-PER', 'I-PER', 'B-OBJ'),
+    class_weights=('O=0.5', 'B-PER=2'),
     format='conll',
     text=('0',),
     label='-1',

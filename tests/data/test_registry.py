@@ -175,6 +175,32 @@ def test_columns_are_numbers_where_no_header_names_them():
       ' macro_f1, accuracy or matthews',
       id='f1-of-three-classes',
     ),
+    *(
+      pytest.param(
+        {'class_weights': weights},
+        f'config.custom_tasks.planets.class_weights: {message}',
+        id=f'class-weights-{weights[0]}',
+      )
+      for weights, message in (
+        (
+          ('rocy=2',),
+          "'rocy=2' is neither balanced nor LABEL=NUMBER with one of the labels"
+          ' rock, gas',
+        ),
+        (
+          ('balanced', 'gas=2'),
+          "'balanced' stands for all labels; leave out the rest",
+        ),
+        (
+          ('gas=0',),
+          "'gas=0': give a number above 0 and at most 1e+06",
+        ),
+        (
+          ('gas=1', 'gas=2'),
+          "'gas=2': 'gas' has two weights; remove one",
+        ),
+      )
+    ),
     pytest.param(
       {'header': False, 'text': ('0',)},
       "config.custom_tasks.planets.label: 'kind' is not a column number, and"

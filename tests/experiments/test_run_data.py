@@ -106,6 +106,32 @@ def test_automatic_weights_are_of_the_rows_that_a_run_learns_from():
   )
 
 
+def test_class_weights_are_of_the_rows_that_a_run_learns_from():
+  """By hand: 0, 1, 1 of the labels; the division is that of above."""
+  config = config_lib.default_config()
+  config.custom_tasks.own = config_lib.custom_task(
+    labels=('0', '1'),
+    class_weights=('balanced',),
+    text=('text',),
+    train='a',
+    dev='b',
+  )
+  config.tasks, config.variants = ('own',), ('multi',)
+  config.sampling.loss_weights = ('auto',)
+  config = config_lib.from_config_dict(config)
+  run = runs_lib.plan_runs(config)[-1]
+  data = run_data.PlanData(
+    registry.resolve(config), {'own': {'train': _Rows([0, 1, 1, 1])}}
+  )
+  (task,) = data._weigh(run).tasks
+  np.testing.assert_allclose(task.target_weights, [2, 2 / 3])
+  # Balanced classes are as uncertain as a fair coin.
+  np.testing.assert_allclose(data._loss_weights(run), [1 / math.log(2)])
+  run = dataclasses.replace(run, fold=folds.Fold(1, 4, seed=1))
+  (task,) = data._weigh(run).tasks
+  np.testing.assert_allclose(task.target_weights, [1.5, 0.75])
+
+
 def test_probabilities_are_of_sizes_before_swapping():
   # Oracle: equal sizes before swapping give equal shares, whatever is swapped.
   config = config_lib.default_config()

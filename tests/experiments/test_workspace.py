@@ -223,3 +223,13 @@ def test_the_advice_over_a_damaged_record_is_to_remove_the_run(
     errors.UserError, match=rf'remove {workspace.run("old")} '
   ):
     workspace.read_record('old')
+
+
+def test_class_weights_decide_a_run_and_records_without_them_are_read():
+  key = 'config.custom_tasks.own.class_weights'
+  with_them = {key: ['balanced']}
+  assert workspace_lib.differences(with_them, with_them) == []
+  assert workspace_lib.differences({}, {}) == []
+  for before, wanted in (({}, with_them), (with_them, {})):
+    (found,) = workspace_lib.differences(before, wanted)
+    assert found.startswith(f'{key} was ')

@@ -61,6 +61,8 @@ def test_every_task_was_taught_and_is_reported(finished):
   assert metrics['moods'] == ['micro_f1', 'macro_f1']
   assert metrics['names'] == ['span_f1']
   assert metrics['things'] == ['answer_f1', 'exact_match']
+  weights = json.loads(done.read_text())['class_weights']
+  assert {*weights} == {'moods', 'names'} and weights['names'][:2] == [0.5, 2]
   losses = [
     json.loads(line)
     for line in (done.parent / 'metrics.jsonl').read_text().splitlines()

@@ -18,6 +18,7 @@ from bam_jax.data import prepare
 from bam_jax.data import registry
 from bam_jax.modeling import heads
 from bam_jax.modeling import pretrained
+from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import mesh as mesh_lib
 from tests.configs import kinds as kinds_config
@@ -62,6 +63,12 @@ class _Plan:
       )
       for task in self.tasks.tasks
     ]  # fmt: skip
+    self.tasks = task_lib.TaskTable(
+      tuple(
+        task.kind.weigh(task, columns)
+        for task, columns in zip(self.tasks.tasks, self.features)
+      )
+    )
     rng = np.random.default_rng(0)
     self.teachers = [
       task.kind.teacher_probs(

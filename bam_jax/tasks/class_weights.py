@@ -1,0 +1,63 @@
+"""Weights of a task's classes in the loss of the gold labels.
+
+An entry of `Task.class_weights` is `LABEL=NUMBER`, or `balanced`: the number of
+labels over the number of classes, divided by the class's own number of labels
+(King and Zeng 2001, "Logistic Regression in Rare Events Data"; scikit-learn's
+`class_weight='balanced'`).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bam_jax import errors
+from bam_jax import plain_text
+
+BALANCED = 'balanced'
+_MOST = 1e6
+
+
+def parse(entries: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
+  """Returns the given weight of each label; without `balanced`.
+
+  >>> parse(('rare=8',), ('rare', 'frequent'))
+  {'rare': 8.0}
+
+  Raises:
+    ValueError: an entry is malformed; the message says how to write it.
+  """
+  found: dict[str, float] = {}
+  for entry in entries:
+    label, _, number = entry.rpartition('=')
+    if entry == BALANCED:
+      if len(entries) > 1:
+        raise ValueError(f'{entry!r} stands for all labels; leave out the rest')
+      continue
+    if label not in labels:
+      raise ValueError(
+        f'{entry!r} is neither balanced nor LABEL=NUMBER with one of the labels'
+        f' {errors.some(labels)}'
+      )
+    if label in found:
+      raise ValueError(f'{entry!r}: {label!r} has two weights; remove one')
+    try:
+      found[label] = plain_text.parse_number(number)
+    except ValueError:
+      found[label] = 0.0
+    if not 0 < found[label] <= _MOST:
+      raise ValueError(
+        f'{entry!r}: give a number above 0 and at most {_MOST:g}'
+      )
+  return found
+
+
+def balance(counts: np.ndarray) -> np.ndarray:
+  """Returns the balanced weights for counts [..., k]; 1 where a count is 0.
+
+  >>> balance(np.array([30, 10, 0])).tolist()
+  [0.6666666666666666, 2.0, 1.0]
+  """
+  total = np.sum(counts, axis=-1, keepdims=True)
+  present = np.sum(counts > 0, axis=-1, keepdims=True)
+  balanced = total / np.fmax(present * counts, 1)
+  return np.where(counts > 0, balanced, 1.0)
