@@ -14,14 +14,15 @@ import ml_collections
 
 from bam_jax import errors
 from bam_jax import fields
-from bam_jax import plain_text
 from bam_jax import schema
+from bam_jax import task_values
 from bam_jax import variants
 
 # Names that the rest of the package uses from here.
 VARIANTS = fields.VARIANTS
 Config = fields.Config
 DataConfig = fields.DataConfig
+DecisionConfig = fields.DecisionConfig
 DistillConfig = fields.DistillConfig
 MeshConfig = fields.MeshConfig
 ModelConfig = fields.ModelConfig
@@ -34,25 +35,25 @@ TrainConfig = fields.TrainConfig
 VariantConfig = fields.VariantConfig
 config_for_variant = variants.config_for_variant
 variant_names = variants.variant_names
+AUTO = task_values.AUTO
+loss_weights = task_values.loss_weights
+thresholds = task_values.thresholds
+unlabelled_files = task_values.unlabelled_files
 
 # The most tokens and slots of a batch, and runs of a plan.
 _MOST_TOKENS = 1 << 24
 _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
-_MOST_WEIGHT = 1e6  # of a task's loss
 # Automatic settings of the packing: rows are multiples of so many tokens, each
 # with so many slots, and an evaluation batch has at most so many of them.
 _BLOCK_TOKENS, _BLOCK_SLOTS, _EVAL_BLOCKS = 128, 16, 64
 _GRID_FIELDS = tuple(f.name for f in dataclasses.fields(fields.SearchGrid))
 
-# The entry of `sampling.loss_weights` for tasks that are not given a factor.
-AUTO = 'auto'
-
 # Fields that do not change the outcome of a run, and a path whose content is
 # part of the identity instead.
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'custom_variants', 'seeds', 'mesh',
-    'search', 'plan',
+    'search', 'plan', 'decisions',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
     'model.kernels', 'train.seeds_at_once', 'packing.row_buckets',
     'packing.eval_rows',
@@ -193,61 +194,6 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
   return seeds
 
 
-def unlabelled_files(config: Config) -> dict[str, str]:
-  """Returns a dict from task to file of unlabelled rows.
-
-  Raises:
-    errors.UserError: an entry of `config.data.unlabelled` is malformed.
-  """
-  result: dict[str, str] = {}
-  for entry in config.data.unlabelled:
-    where = f'config.data.unlabelled: {entry!r}'
-    task, _, file = entry.partition('=')
-    if not file.endswith(('.tsv', '.jsonl')):
-      raise errors.UserError(
-        f'{where} is not TASK=FILE with a .tsv or .jsonl file; give something'
-        " like 'rte=more.jsonl'"
-      )
-    errors.raise_first(errors.find_unknown(where, [task], config.tasks))
-    if task in result:
-      raise errors.UserError(
-        f'{where}: {task} already has {result[task]}; join the two files'
-      )
-    result[task] = file
-  return result
-
-
-def loss_weights(config: Config) -> dict[str, float]:
-  """Returns task -> factor of its loss, for the tasks that are given one.
-
-  The entry `auto`, which concerns the other tasks, is left out.
-
-  Raises:
-    errors.UserError: an entry of `config.sampling.loss_weights` is malformed.
-  """
-  result: dict[str, float] = {}
-  for entry in config.sampling.loss_weights:
-    if entry == AUTO:
-      continue
-    where = f'config.sampling.loss_weights: {entry!r}'
-    task, _, number = entry.partition('=')
-    errors.raise_first(errors.find_unknown(where, [task], config.tasks))
-    if task in result:
-      raise errors.UserError(
-        f'{where}: {task} already has {result[task]:g}; remove one of the two'
-      )
-    try:
-      result[task] = plain_text.parse_number(number)
-    except ValueError:
-      result[task] = math.nan
-    if not 0 < result[task] <= _MOST_WEIGHT:
-      raise errors.UserError(
-        f'{where} is neither auto nor TASK=NUMBER; give a number above 0 and'
-        f" at most {_MOST_WEIGHT:g}, such as '{task}=8'"
-      )
-  return result
-
-
 def check_students(config: Config) -> None:
   """Raises a `UserError` if a file without labels is given but never used."""
   for task in unlabelled_files(config):
@@ -332,6 +278,7 @@ def _find_mistakes(config: Config) -> Iterator[str]:
         )
   seeds_of_shard(config)
   unlabelled_files(config)
+  thresholds(config)
   yield from _find_search_mistakes(config)
   if both := sorted({*search.seeds} & {*config.seeds}):
     yield (

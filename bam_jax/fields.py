@@ -306,6 +306,20 @@ class PlanConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DecisionConfig:
+  """What is fitted to the dev outputs of finished runs, for predictions."""
+
+  temperature: bool = field(
+    False, 'divide logits so that probabilities are calibrated'
+  )
+  thresholds: tuple[str, ...] = field(
+    (),
+    'TASK=METRIC: of two labels the second, and of several each, is predicted'
+    ' above the probability that is best by the metric',
+  )
+
+
+@dataclasses.dataclass(frozen=True)
 class VariantConfig:
   """A custom variant, under `config.custom_variants.NAME`."""
 
@@ -380,5 +394,6 @@ class Config:
   distill: DistillConfig = DistillConfig()
   search: SearchConfig = SearchConfig()
   plan: PlanConfig = PlanConfig()
+  decisions: DecisionConfig = DecisionConfig()
   train: TrainConfig = TrainConfig()
   mesh: MeshConfig = MeshConfig()

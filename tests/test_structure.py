@@ -21,6 +21,7 @@ _ORDER = (
   'tasks',
   'schema',
   'fields',
+  'task_values',
   'variants',
   'config',
   'runtime',

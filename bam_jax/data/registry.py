@@ -14,6 +14,7 @@ from bam_jax.tasks import class_weights
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
+from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 # A name is part of uids (which use '/' and '~'), file names and config keys.
@@ -72,6 +73,22 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
           f'config.data.{field}: {name!r} {what}; leave it out, or name a task'
           ' of text pairs'
         )
+  for name, metric in config_lib.thresholds(config).items():
+    task, where = table[name], f"config.decisions.thresholds: '{name}={metric}'"
+    kind = task.kind
+    if not kind.decides_each_label and not (
+      kind.one_class and len(task.labels) == 2
+    ):
+      raise errors.UserError(
+        f'{where}: only tasks with two labels and multilabel tasks have a'
+        ' threshold; remove it'
+      )
+    chosen = [
+      name
+      for name in kind.metrics
+      if not metrics.METRICS[name].takes_class_scores
+    ]
+    errors.raise_first(errors.find_unknown(where, [metric], chosen))
   official = [name for name in table.names if name in glue.TASKS]
   if config.data.source == 'tsv' and not config.data.dir and official:
     raise errors.UserError(
@@ -97,7 +114,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   where = f'config.custom_tasks.{name}'
   errors.raise_first(f'{where}{each}' for each in _mistakes(name, config))
   kind = kinds.KINDS[config.kind]
-  metrics = config.metrics or kind.default_metrics
+  names = config.metrics or kind.default_metrics
   text, label = kind.columns or (
     tuple(_column(config, f'{where}.text', item) for item in config.text),
     _column(config, f'{where}.label', config.label),
@@ -114,9 +131,9 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   return task_lib.Task(
     name=name,
     kind=kind,
-    metrics=metrics,
+    metrics=names,
     # The paper reports Spearman for the one regression task that it has.
-    paper_metric='spearman' if 'spearman' in metrics else metrics[0],
+    paper_metric='spearman' if 'spearman' in names else names[0],
     tables=tables,
     labels=config.labels,
     scale=config.scale,

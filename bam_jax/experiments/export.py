@@ -11,6 +11,7 @@ from bam_jax.inference import export as export_lib
 from bam_jax.inference import stablehlo
 from bam_jax.modeling import layers
 from bam_jax.runtime import processes
+from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 
 
@@ -29,7 +30,7 @@ def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
     write = stablehlo.export
   known = baselines.read(plan)
   for run in runs:
-    record = plan.workspace.read_record(run.name)
+    record, decided = plan.read_record(run), plan.decided_tasks(run)
     params = plan.restore_params(run.name, best=True)
     teachers = itertools.chain(
       *run.teachers.values(), plan.external_teachers(run)
@@ -41,7 +42,9 @@ def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
       plan.encoder.tokenizer,
       mesh_lib.fetch(layers.unstack(params)),
       {task: plan.tasks.index[task] for task in run.tasks},
-      plan.tasks,
+      task_lib.TaskTable(
+        tuple(decided.get(task.name, task) for task in plan.tasks.tasks)
+      ),
       card.Facts(
         name=plan.config.name,
         run=run.name,

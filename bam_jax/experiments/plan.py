@@ -21,6 +21,7 @@ from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.inference import decisions
 from bam_jax.modeling import pretrained
 from bam_jax.reporting import outputs
 from bam_jax.runtime import preemption
@@ -174,8 +175,8 @@ class Plan:
   def read_record(self, run: runs_lib.Run) -> Mapping[str, object] | None:
     """Returns the record of a finished run; None if it is not finished.
 
-    It has scores of the metrics that its tasks have now, from its outputs if
-    these metrics have changed.
+    It has scores of the metrics that its tasks have now, and what
+    `config.decisions` wants, from its outputs if the record has others.
 
     Raises:
       errors.UserError: the run was trained with other settings or teachers, its
@@ -199,9 +200,18 @@ class Plan:
       for split, scores in by_split.items()
       if scores.keys() != {*self.tasks[name].metrics}
     ]
-    if not changed:
-      return record
-    return processes.run_on_first(self._score_again, run, record, changed)
+    if changed:
+      record = processes.run_on_first(self._score_again, run, record, changed)
+    undecided = [
+      task
+      for name in ([] if run.fold else record['scores'])
+      if (wanted := decisions.wanted(task := self.tasks[name], self.config))
+      and not wanted.items()
+      <= record.get('decisions', {}).get(name, {}).items()
+    ]
+    if undecided:
+      record = processes.run_on_first(self._decide, run, record, undecided)
+    return record
 
   def _score_again(
     self,
@@ -225,6 +235,45 @@ class Plan:
       by_split[split] = scores
       record['undefined'].setdefault(task.name, {})[split] = reasons
     return record
+
+  def _decide(
+    self,
+    run: runs_lib.Run,
+    record: Mapping[str, object],
+    tasks: Sequence[task_lib.Task],
+  ) -> dict[str, object]:
+    """Returns a record with what `config.decisions` wants of some tasks."""
+    found = dict(record.get('decisions', {}))
+    for task in tasks:
+      try:
+        read = outputs.read_run(task, self.workspace.outputs(run.name))
+      except outputs.Missing as e:
+        raise errors.UserError(
+          f'config.decisions: {task.name}: {e}; --mode=evaluate writes that'
+          ' file again, without config.decisions'
+        ) from e
+      found[task.name] = decisions.fit(task, self.config, *read)
+    return {**record, 'decisions': found}
+
+  def decided_tasks(self, run: runs_lib.Run) -> dict[str, task_lib.Task]:
+    """Returns the tasks of a finished run as predictions decide them.
+
+    Raises:
+      errors.UserError: the best step, which predicts, has no dev outputs.
+    """
+    record, tasks = self.read_record(run), {}
+    for name in run.tasks:
+      tasks[name] = self.tasks[name]
+      if decisions.wanted(tasks[name], self.config):
+        if record['best_step'] != record['steps']:
+          raise errors.UserError(
+            f'config.decisions: {run.name} predicts with its best step,'
+            f' {record["best_step"]}, but dev outputs are kept of its last,'
+            f' {record["steps"]}; remove config.decisions, or train with'
+            ' config.train.evaluate_every=0 in another --workdir'
+          )
+        tasks[name] = decisions.decide(tasks[name], record['decisions'][name])
+    return tasks
 
   def external_teachers(self, run: runs_lib.Run) -> tuple[str, ...]:
     """Returns the names of a finished run's external teachers."""

@@ -31,8 +31,7 @@ def predict(
   for run in runs:
     params = plan.restore_params(run.name, best=True)
     params = plan.setup.programs.split_layers(params)
-    for name in run.tasks:
-      task = plan.tasks[name]
+    for name, task in plan.decided_tasks(run).items():
       for split in task.test_splits:
         rows = plan.prepare_split(task, split, is_optional=True)
         if rows is None:
@@ -67,9 +66,11 @@ def predict(
 def load_model(plan: plan_lib.Plan, group: str | None) -> model_lib.Model:
   """Loads the best checkpoints of a group as one model that predicts texts."""
   _, runs = plan.find_group(group)
+  decided = [plan.decided_tasks(run) for run in runs]
   return model_lib.Model(
     plan.setup.programs,
     [(run.tasks, plan.restore_params(run.name, best=True)) for run in runs],
     plan.encoder.tokenizer,
     plan.config,
+    {name: task for tasks in decided for name, task in tasks.items()},
   )

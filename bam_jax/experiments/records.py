@@ -15,6 +15,7 @@ import numpy as np
 from bam_jax.distillation import quality
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.inference import decisions
 from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
@@ -93,6 +94,11 @@ def save_outputs(
     record = add_quality(
       record, name, split if run.is_search else 'dev', measured
     )
+    if not run.fold and decisions.wanted(task, plan.config):
+      decided = record.get('decisions', {})
+      outcome = task.kind.measure(task, outputs[name][split], rows)
+      found = decisions.fit(task, plan.config, rows.uids, outcome)
+      record = {**record, 'decisions': {**decided, name: found}}
   plan.workspace.write_record(run.name, record)
 
 

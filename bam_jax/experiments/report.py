@@ -10,6 +10,7 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.experiments import weak_models
+from bam_jax.inference import decisions
 from bam_jax.reporting import scores as scores_lib
 from bam_jax.runtime import processes
 
@@ -45,6 +46,9 @@ def report(plan: plan_lib.Plan) -> None:
       outputs=plan.workspace.outputs(run.name),
       quality=record.get('quality', {}).get(task, {}),
       share=record.get('shares', {}).get(task),
+      decisions=record.get('decisions', {}).get(task, {})
+      if decisions.wanted(plan.tasks[task], plan.config)
+      else {},
     )
     for run, record in finished
     for task, splits in record['scores'].items()

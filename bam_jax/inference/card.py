@@ -74,6 +74,7 @@ def write(
     training=_training(facts),
     baselines=baselines,
     scores=_scores(tasks, facts, baselines),
+    decisions=_decisions(tasks, facts),
     is_mean=pooling == 'mean' and not all(per_token),
     model_type=model_type,
     pooled=families.FAMILIES[model_type].pooled,
@@ -103,6 +104,29 @@ def _scores(
           others.append('' if other is None else f'{other:.1f}')
         others = ['undefined' if text == 'nan' else text for text in others]
         yield task.name, split, metric, score, *others
+
+
+def _decisions(tasks: Sequence[task_lib.Task], facts: Facts) -> Iterator[str]:
+  """Yields what the temperature and the threshold of each task change."""
+  for task in tasks:
+    found = facts.record.get('decisions', {}).get(task.name, {})
+    if task.temperature != 1.0:
+      before, after = found['calibration_error'], found['calibrated_error']
+      yield (
+        f'{task.name}: the expected calibration error is {100 * before:.1f}'
+        f' percent, and {100 * after:.1f} with the temperature.'
+      )
+    if task.threshold is not None:
+      before, after = (
+        'undefined'
+        if found[key] is None or math.isnan(found[key])
+        else f'{found[key]:.1f}'
+        for key in ('default_score', 'threshold_score')
+      )
+      yield (
+        f'{task.name}: {found["wanted_threshold"]} is {before} at a probability'
+        f' of 1/2, and {after} with the threshold.'
+      )
 
 
 def _training(facts: Facts) -> str:

@@ -150,6 +150,7 @@ def define_outputs(
       'pair': task.is_pair,
       'outputs': task.num_outputs,
       'regression_head': task.kind.head,
+      **({'decision': task.decision} if task.decision else {}),
     }
     for task in tasks
   }

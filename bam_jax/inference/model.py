@@ -1,6 +1,7 @@
 """Predicts texts of users by trained models, with mixed tasks in a batch."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -64,15 +65,17 @@ class Model:
     trained: Sequence[tuple[Sequence[str], Any]],
     tokenizer: features_lib.Tokenizer,
     config: config_lib.Config,
+    decided: Mapping[str, task_lib.Task] = MappingProxyType({}),
   ):
     """Initializes the model, without compiling a program.
 
     `trained` has pairs of task names and the parameters, on the devices, that
-    predict these tasks.
+    predict these tasks. `decided` has the tasks with a fitted temperature or
+    threshold.
     """
     self.tasks: Mapping[str, task_lib.Task] = {
       name: programs.tasks[name] for names, _ in trained for name in names
-    }
+    } | dict(decided)
     largest = evaluate.batch_rows(programs, config.packing)
     powers = [2**i for i in range(largest.bit_length())]
     sizes = (

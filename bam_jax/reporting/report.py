@@ -121,6 +121,7 @@ def summarise(
     `verdicts.summarise`, `comparisons.compare`, `pairs.tables`,
     `teaching.summarise` and `classes.summarise`; `bootstrap` and
     `over_examples`: those of `comparisons.resampled`.
+    `decisions`: task -> variant -> medians of `inference.decisions.fit`.
     `undefined`: `variant`, `task`, `split`, `metric`, `reason` and `seeds` of
     undefined scores.
   """
@@ -161,6 +162,7 @@ def summarise(
     'verdicts': verdicts.summarise(config, variants, scores, draws),
     'pairs': pairs.tables(config, scores),
     'teachers': teaching.summarise(runs, tasks),
+    'decisions': _decisions(runs),
     'classes': classes.summarise(runs, tasks),
     'undefined': _undefined(scores_frame(runs)),
   }
@@ -265,6 +267,22 @@ def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
     dict(zip(names, (*place, sorted(of))))
     for place, of in sorted(seeds.items())
   ]
+
+
+def _decisions(
+  runs: Sequence[scores_lib.RunScores],
+) -> dict[str, dict[str, dict[str, float]]]:
+  """Returns task -> variant -> medians of the numbers of its decisions."""
+  found: dict[str, dict[str, list[dict[str, float]]]] = {}
+  for run in runs:
+    if run.decisions:
+      numbers = {k: v for k, v in run.decisions.items() if type(v) is float}
+      by_variant = found.setdefault(run.task, {})
+      by_variant.setdefault(run.variant, []).append({'': numbers})
+  return {
+    task: {name: statistics.medians(of)[''] for name, of in by_variant.items()}
+    for task, by_variant in found.items()
+  }
 
 
 def _shares(

@@ -27,6 +27,7 @@ class RunScores:
     share: intended share of the task in the run's examples, 0 to 1; None if it
       is not recorded.
     undefined: dev split -> metric -> why its score is undefined.
+    decisions: the values of `inference.decisions.fit`, if any are wanted.
   """
 
   variant: str
@@ -40,3 +41,4 @@ class RunScores:
   undefined: Mapping[str, Mapping[str, str]] = dataclasses.field(
     default_factory=dict
   )
+  decisions: Mapping[str, object] = dataclasses.field(default_factory=dict)

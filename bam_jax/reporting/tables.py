@@ -400,6 +400,28 @@ def class_table(report: Report) -> Iterator[Table]:
   yield _make_table('classes', header, rows, 3)
 
 
+_DECISIONS: words.Columns = {
+  'calibration_error': ('calibration error', '.1f', 100),
+  'calibrated_error': ('with temperature', '.1f', 100),
+  'temperature': ('temperature', '.2f', 1),
+  'default_score': ('score at 1/2', '.1f', 1),
+  'threshold_score': ('with threshold', '.1f', 1),
+  'threshold': ('threshold', '.3f', 1),
+}
+
+
+def decision_table(report: Report) -> Iterator[Table]:
+  """Yields the table of fitted temperatures and decision thresholds."""
+  rows = [
+    [task, words.label(variant), *words.numbers(found, _DECISIONS)]
+    for task, by_variant in report.summary['decisions'].items()
+    for variant, found in by_variant.items()
+  ]
+  header = ['task', 'variant', *words.names(_DECISIONS)]
+  chosen = ', '.join(report.config.decisions.thresholds) or words.NOTHING
+  yield _make_table('decisions', header, rows, 2, thresholds=chosen)
+
+
 # The tables below the main one. To add one, write its function and add it here;
 # its title and note are in texts.toml.
 TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
@@ -409,6 +431,7 @@ TABLES: tuple[Callable[[Report], Iterator[Table]], ...] = (
   seed_table,
   metric_table,
   class_table,
+  decision_table,
 )
 
 

@@ -80,7 +80,11 @@ class Classification(kind_bases.Plain):
     return np.tile(np.log1p(counts).astype(np.float32), (len(rows), 1))
 
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
-    return np.argmax(np.asarray(logits)[:, : task.num_outputs], axis=-1)
+    logits = np.asarray(logits)[:, : task.num_outputs]
+    if task.threshold is None:
+      return np.argmax(logits, axis=-1)
+    probs = scipy.special.softmax(logits / task.temperature, axis=-1)
+    return (probs[:, 1] > task.threshold).astype(np.int64)
 
   def class_scores(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     logits = np.asarray(logits, np.float64)[:, : task.num_outputs]
@@ -104,14 +108,30 @@ class Classification(kind_bases.Plain):
       kind.Prediction(uid, label, {'label': label})
       for uid, label in zip(rows.uids, labels, strict=True)
     ]
-    probs = scipy.special.softmax(logits, axis=-1)
+    probs = scipy.special.softmax(logits / task.temperature, axis=-1)
     return kind_bases.with_probabilities(task, found, probs)
 
   def meaning(self, task: task_lib.Task) -> str:
-    return 'logits of ' + ', '.join(map(escape.code, task.labels))
+    text = 'logits of ' + ', '.join(map(escape.code, task.labels))
+    if task.temperature != 1.0:
+      text += f'; softmax(logits / {task.temperature:.4g}) are probabilities'
+    if task.threshold is not None:
+      text += (
+        f'; {escape.code(task.labels[1])} is predicted above a probability of'
+        f' {task.threshold:.4g}'
+      )
+    return text
 
   def print_logits(self, task: task_lib.Task) -> str:
-    return 'print(model.config.id2label[logits.argmax().item()])'
+    if not task.decision:
+      return 'print(model.config.id2label[logits.argmax().item()])'
+    best = 'probs.argmax().item()'
+    if task.threshold is not None:
+      best = f'int(probs[1] > {task.threshold})'
+    return (
+      f'probs = (logits / {task.temperature}).softmax(-1)\n'
+      f'print(model.config.id2label[{best}], probs.tolist())'
+    )
 
 
 def masked_log_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:

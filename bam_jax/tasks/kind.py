@@ -353,6 +353,8 @@ class Kind(abc.ABC):
     """Entries for the config.json of an exported model."""
     names = self.output_names or task.labels
     problem = {'problem_type': self.problem_type} if self.problem_type else {}
+    if task.decision:
+      problem['decision'] = task.decision
     return problem | {
       'id2label': {str(i): name for i, name in enumerate(names)},
       'label2id': {name: i for i, name in enumerate(names)},

@@ -129,7 +129,11 @@ class Multilabel(kind_bases.Plain):
     return np.tile(logits.astype(np.float32), (len(rows), 1))
 
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
-    return (logits[:, : task.num_outputs] > 0).astype(np.int64)
+    logits = logits[:, : task.num_outputs]
+    if task.threshold is None:
+      return (logits > 0).astype(np.int64)
+    probs = scipy.special.expit(logits / task.temperature)
+    return (probs > task.threshold).astype(np.int64)
 
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return _labels(task, rows)
@@ -169,17 +173,28 @@ class Multilabel(kind_bases.Plain):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
       text = kind_bases.join_labels(labels, task, _SEPARATOR)
       found.append(kind.Prediction(uid, text, {'labels': labels}))
-    probs = scipy.special.expit(logits)
+    probs = scipy.special.expit(logits / task.temperature)
     return kind_bases.with_probabilities(task, found, probs)
 
   def meaning(self, task: task_lib.Task) -> str:
     names = ', '.join(map(escape.code, task.labels))
-    return f'sigmoid(logit) is the probability of each of {names}'
+    logit = 'logit'
+    if task.temperature != 1.0:
+      logit += f' / {task.temperature:.4g}'
+    text = f'sigmoid({logit}) is the probability of each of {names}'
+    if task.threshold is not None:
+      text += f'; those above {task.threshold:.4g} are predicted'
+    return text
 
   def print_logits(self, task: task_lib.Task) -> str:
+    logits = 'logits'
+    if task.temperature != 1.0:
+      logits = f'(logits / {task.temperature})'
+    threshold = 0.5 if task.threshold is None else task.threshold
     return (
       'labels = model.config.id2label\n'
-      'print([labels[i] for i, x in enumerate(logits.sigmoid()) if x > 0.5])'
+      f'probs = {logits}.sigmoid()\n'
+      f'print([labels[i] for i, x in enumerate(probs) if x > {threshold}])'
     )
 
 

@@ -100,6 +100,11 @@ class Task:
   # What `Kind.weigh` makes of them: a number per label, or if each label is a
   # decision of its own, a pair of numbers, of no and of yes. Empty: 1 each.
   target_weights: tuple[float, ...] | tuple[tuple[float, float], ...] = ()
+  # What divides logits before they become probabilities, and the probability
+  # above which the second of two labels, or each label of several, is
+  # predicted; None: the likelier one is. `inference.decisions` fits both.
+  temperature: float = 1.0
+  threshold: float | None = None
   stride: int = 0  # Tokens between windows; 0: half of a window's room.
   unanswerable: bool = False  # Whether a question may have no answer.
   # Whether the texts of a pair are encoded apart, and their vectors compared.
@@ -117,6 +122,13 @@ class Task:
   def num_outputs(self) -> int:
     """Number of logits per example or per token."""
     return len(self.kind.output_names or self.labels)
+
+  @property
+  def decision(self) -> dict[str, float | None]:
+    """Temperature and threshold, for exported files; empty: neither is set."""
+    if (self.temperature, self.threshold) == (1.0, None):
+      return {}
+    return {'temperature': self.temperature, 'threshold': self.threshold}
 
   def definition(self) -> dict[str, object]:
     """The fields that decide the targets, for fingerprints."""

@@ -5,8 +5,9 @@
 Takes the report, the scores, and each run's record, configuration and metrics;
 leaves checkpoints, features and the teachers' logits. With --outputs it also
 takes the dev outputs that the report's tests read. There, the logits of a class
-are replaced by 1 for the class that is predicted and 0 for the others, on which
-no score or test depends, and which take a tenth of the room.
+are replaced by 1 for the class that is predicted and 0 for the others, which
+take a tenth of the room. No score or test of the report depends on them; what
+`config.decisions` fits does.
 """
 
 import argparse

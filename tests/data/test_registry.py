@@ -255,6 +255,37 @@ def test_a_declaration_that_does_not_hold_together(changes, message):
       ' task of text pairs',
       id='swap-of-single-texts',
     ),
+    *(
+      pytest.param(
+        config_lib.Config(
+          tasks=('demo_nli', 'demo_sentiment'),
+          decisions=config_lib.DecisionConfig(thresholds=thresholds),
+        ),
+        f'config.decisions.thresholds: {message}',
+        id=f'threshold-{thresholds[0]}',
+      )
+      for thresholds, message in (
+        (
+          ('demo_nli',),
+          "'demo_nli' is not TASK=METRIC; give something like 'mrpc=f1'",
+        ),
+        (
+          ('demo_nli=macro_f1',),
+          "'demo_nli=macro_f1': only tasks with two labels and multilabel tasks"
+          ' have a threshold; remove it',
+        ),
+        (
+          ('demo_sentiment=f1', 'demo_sentiment=matthews'),
+          "'demo_sentiment=matthews': demo_sentiment already has f1; remove one"
+          ' of the two',
+        ),
+        (
+          ('demo_sentiment=roc_auc',),
+          "'demo_sentiment=roc_auc': 'roc_auc' is none of accuracy, f1,"
+          ' matthews, balanced_accuracy, micro_f1, macro_f1, weighted_f1',
+        ),
+      )
+    ),
     pytest.param(
       config_lib.Config(tasks=('demo_nli', 'rte')),
       "config.data.dir is empty but 'rte' is read from it; set it to the folder"

@@ -15,7 +15,10 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import schema
 from bam_jax.estimate import command as estimate
+from bam_jax.experiments import export
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import predict
+from bam_jax.experiments import records
 from bam_jax.experiments import report
 from bam_jax.experiments import train
 from bam_jax.training import moved_heads
@@ -179,6 +182,13 @@ def test_before_they_are_trained_new_tasks_are_not_reported(workdir):
   assert found['variants']['multi']['tasks'] == {}
 
 
+def _dev_outputs(plan: plan_lib.Plan, run):
+  """The dev outputs and scores of a run, from its outputs.npz."""
+  arrays = np.load(plan.workspace.outputs(run.name))
+  outputs = {'mood': {'dev': arrays['mood/dev/logits']}}
+  return outputs, plan.read_record(run)['scores']
+
+
 def test_other_metrics_are_computed_from_kept_outputs(tmp_path, trained):
   """Oracle: the same metrics, when they were those of the training."""
 
@@ -229,6 +239,43 @@ def test_other_metrics_are_computed_from_kept_outputs(tmp_path, trained):
     assert {*found['variants']['single']['tasks']['mood']} == {*metrics}
   assert len(trained) == 2
   assert _contents(tmp_path / 'work0') == kept
+
+  # So are a temperature and a threshold; the record stays as it was.
+  changes = {
+    'decisions.temperature': True,
+    'decisions.thresholds': ('mood=f1',),
+  }
+  decided = plan(('accuracy', 'f1'), **changes)
+  report.report(decided)
+  found = json.loads((tmp_path / 'work0' / 'report.json').read_text())
+  assert {*found['decisions']['mood']} == {'single', 'multi'}
+  assert len(trained) == 2 and _contents(tmp_path / 'work0') == kept
+  (run,) = (run for run in decided.runs if run.name == 'multi-s0')
+  task = decided.decided_tasks(run)['mood']
+  record = decided.read_record(run)
+  assert task.threshold == record['decisions']['mood']['threshold']
+  assert predict.load_model(decided, 'multi-s0').tasks['mood'] == task
+  export.export(decided, 'multi-s0')
+  folder = tmp_path / 'work0' / 'exports' / 'multi-s0' / 'mood'
+  exported = json.loads((folder / 'config.json').read_text())
+  assert exported['decision'] == {
+    'temperature': task.temperature,
+    'threshold': task.threshold,
+  }
+  card = (folder / 'README.md').read_text()
+  assert f'probs = (logits / {task.temperature}).softmax(-1)' in card
+  assert 'mood: the expected calibration error is' in card
+  # Trained with it, a run keeps it in its record.
+  records.save_outputs(decided, run, record, *_dev_outputs(decided, run))
+  assert decided.workspace.read_record(run.name)['decisions'] == {
+    'mood': record['decisions']['mood']
+  }
+  decided.workspace.write_record(run.name, {**record, 'best_step': 2})
+  with pytest.raises(
+    errors.UserError,
+    match=r'config\.decisions: multi-s0 predicts with its best step, 2, but',
+  ):
+    predict.load_model(decided, 'multi-s0')
 
   (tmp_path / 'work0' / 'runs' / 'multi-s0' / 'outputs.npz').unlink()
   with pytest.raises(

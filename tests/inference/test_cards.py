@@ -9,6 +9,7 @@ import re
 import jax
 import numpy as np
 import pytest
+import scipy.special
 
 from bam_jax.data import features
 from bam_jax.inference import card
@@ -55,9 +56,22 @@ _SEEDS = (0, 1, 2, 3)  # Of the parameters: not all predictions are alike.
 _HEADS = ('sigmoid', 'linear', 'sigmoid', 'linear')  # Of regression, by seed.
 
 
+_DECIDED = {
+  'pairs': {'temperature': 1.7, 'threshold': 0.6},
+  'multilabel': {'temperature': 0.5, 'threshold': 0.8},
+}
+
+
 def _tasks(seed):
-  """The tasks with the head of a seed; the last reads pairs apart."""
+  """The tasks with the head of a seed; the last reads pairs apart.
+
+  Of seed 1 some have a temperature and a threshold.
+  """
   tasks = (task.with_head(_HEADS[seed]) for task in _TASKS.tasks)
+  if seed == 1:
+    tasks = (
+      dataclasses.replace(task, **_DECIDED.get(task.name, {})) for task in tasks
+    )
   return task_lib.TaskTable(
     tuple(
       dataclasses.replace(task, is_bi_encoder=True)
@@ -93,7 +107,20 @@ def _facts(**fields):
   defaults = {
     'name': 'test', 'run': 'single-s0', 'variant': 'single', 'teachers': (),
     'encoder': 'random weights', 'note': '', 'max_length': 32,
-    'record': {'versions': 'jax 0', 'scores': {}},
+    'record': {
+      'versions': 'jax 0',
+      'scores': {},
+      'decisions': {
+        name: {
+          'calibration_error': 0.125,
+          'calibrated_error': 0.0625,
+          'wanted_threshold': 'f1',
+          'default_score': 80.25,
+          'threshold_score': None,
+        }
+        for name in _DECIDED
+      },
+    },
   }  # fmt: skip
   return card.Facts(**(defaults | fields))
 
@@ -147,10 +174,19 @@ def _expected(task, seed):
   texts = ('a text', 'another one')[
     : len(_TASKS[task.name].tables['train'].text)
   ]
+  decided = _DECIDED.get(task.name) if seed == 1 else None
   if task.kind.name == 'classification':
-    return task.labels[_logits(task, seed, *texts)[0].argmax()]
+    logits = _logits(task, seed, *texts)[0]
+    if decided:
+      probs = scipy.special.softmax(logits / decided['temperature'])
+      label = task.labels[int(probs[1] > decided['threshold'])]
+      return label, probs.tolist()
+    return task.labels[logits.argmax()]
   if task.kind.name == 'multilabel':
     chosen = _logits(task, seed, *texts)[0] > 0
+    if decided:
+      logits = _logits(task, seed, *texts)[0] / decided['temperature']
+      chosen = scipy.special.expit(logits) > decided['threshold']
     return str([x for x, is_one in zip(task.labels, chosen) if is_one])
   if task.kind.name == 'regression':
     head = _HEADS[seed]
@@ -205,6 +241,12 @@ def test_the_code_prints_what_our_own_model_predicts(
   found = printed.getvalue().removesuffix('\n')
   if task.kind.has_scale:
     assert float(found) == pytest.approx(expected, abs=1e-4)
+  elif isinstance(expected, tuple):
+    label, probs = found.split(' ', 1)
+    assert label == expected[0]
+    assert json.loads(probs) == pytest.approx(expected[1], abs=1e-4)
+    assert 'the expected calibration error is 12.5 percent, and 6.2' in text
+    assert 'f1 is 80.2 at a probability of 1/2, and undefined with' in text
   else:
     assert found == expected
 
