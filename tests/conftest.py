@@ -1,23 +1,46 @@
-"""Eight CPU devices, strict promotion, and no network, for every test."""
+"""Eight CPU devices, strict promotion, and no network, for every test.
+
+Processes that tests start inherit the environment, and have one device.
+"""
 
 from collections.abc import Iterator
+import gc
 import os
 import socket
+import tempfile
 
-os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['HF_HUB_OFFLINE'] = '1'
+os.environ.update(
+  HF_HUB_OFFLINE='1',
+  JAX_DEFAULT_MATMUL_PRECISION='highest',
+  # The tests compile much and compute little. XLA's older emitters of loops
+  # compile a training step in less than half the time.
+  JAX_DISABLE_MOST_OPTIMIZATIONS='1',
+  JAX_PLATFORMS='cpu',
+  XLA_FLAGS='--xla_cpu_use_fusion_emitters=false',
+)
 
-import chex
 import jax
 import pytest
 
 from tests.storage import object_server
 
-chex.set_n_cpu_devices(8)
+jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-jax.config.update('jax_default_matmul_precision', 'highest')
-# The tests compile much and compute little.
-jax.config.update('jax_disable_most_optimizations', True)
+# Plans of one configuration that are made anew have the same programs.
+_compiled = tempfile.TemporaryDirectory()
+jax.config.update('jax_compilation_cache_dir', _compiled.name)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def frozen_heap() -> Iterator[None]:
+  """Later garbage collections pass over what is left of a module.
+
+  JAX's caches grow with each test, and to search them took seconds each time.
+  """
+  yield
+  gc.collect()
+  gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 Takes a quarter of an hour, so it is asked for by name: `pytest -m fault`.
 """
 
-import os
 from pathlib import Path
 import subprocess
 import sys
@@ -53,8 +52,6 @@ def test_too_few_open_files_end_the_process(tmp_path, files):
       f'--workdir={tmp_path}',
     ],
     cwd=_ROOT,
-    env=os.environ
-    | {'JAX_PLATFORMS': 'cpu', 'JAX_DISABLE_MOST_OPTIMIZATIONS': '1'},
     capture_output=True,
     text=True,
     timeout=300,

@@ -434,7 +434,6 @@ def _command(*arguments: str) -> subprocess.CompletedProcess:
   return subprocess.run(
     [sys.executable, '-m', 'bam_jax.main', *arguments],
     cwd=_ROOT,
-    env=os.environ | {'JAX_PLATFORMS': 'cpu'},
     capture_output=True,
     text=True,
     check=False,

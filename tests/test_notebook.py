@@ -18,10 +18,7 @@ def _text(cell: nbformat.NotebookNode) -> str:
 
 
 @pytest.mark.fault
-def test_it_runs_and_predicts_what_it_has_learnt(tmp_path, monkeypatch):
-  monkeypatch.setenv('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
-  # One device, as a user has.
-  monkeypatch.delenv('XLA_FLAGS', raising=False)
+def test_it_runs_and_predicts_what_it_has_learnt(tmp_path):
   book = nbformat.read(_PATH, as_version=4)
   (tmp_path / 'bam_jax').symlink_to(documents.ROOT / 'bam_jax')
   nbclient.NotebookClient(

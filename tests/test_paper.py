@@ -84,13 +84,10 @@ class World:
     environment = os.environ | {
       'HOME': str(self._root / home),
       'HF_ENDPOINT': self.hub.endpoint,
-      'JAX_PLATFORMS': 'cpu',
       'JAX_NUM_CPU_DEVICES': str(devices),
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-      'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
     }
     environment |= self.glue.environment
-    for name in ('HF_HUB_OFFLINE', 'HF_HOME', 'TFDS_DATA_DIR', 'XLA_FLAGS'):
+    for name in ('HF_HUB_OFFLINE', 'HF_HOME', 'TFDS_DATA_DIR'):
       environment.pop(name, None)
     with socket.socket() as s:
       s.bind(('localhost', 0))

@@ -44,13 +44,7 @@ def _command(folder: Path, *arguments: str) -> None:
       *arguments,
     ],
     cwd=_ROOT,
-    env=os.environ
-    | {
-      'JAX_PLATFORMS': 'cpu',
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-      'PYTHONPATH': str(_ROOT),
-      'XLA_FLAGS': '',
-    },
+    env=os.environ | {'PYTHONPATH': str(_ROOT)},
     capture_output=True,
     text=True,
     check=False,
@@ -129,6 +123,7 @@ def test_predictions_and_exports(finished):
 def test_the_encoder_by_loops():
   from bam_jax.modeling import family
   from tests.errands import bag
+  from tests.modeling import models
 
   config = family.EncoderConfig(7, 4, 1, 1, 1, family='bag')
   ids = np.array([[1, 2, 3, 0]], np.int32)
@@ -137,9 +132,7 @@ def test_the_encoder_by_loops():
   params = encoder.init(
     jax.random.key(0), ids, ids, ids, segments, deterministic=True
   )['params']
-  actual = encoder.apply(
-    {'params': params}, ids, ids, ids, segments, deterministic=True
-  )
+  actual = models.apply(encoder, params, ids, ids, ids, segments)
   table = np.asarray(params['embeddings']['word']['embedding'])
   dense = params['layer_0']['mix']
   for place, own in enumerate(([0, 1], [0, 1], [2], [3])):

@@ -64,12 +64,6 @@ def start(
 
   `flags` change the plan.
   """
-  environment = os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-    'PYTHONPATH': str(_ROOT),
-  }
-  environment.pop('XLA_FLAGS', None)
   return subprocess.Popen(
     [
       sys.executable,
@@ -82,7 +76,7 @@ def start(
       *flags,
     ],
     cwd=cwd,
-    env=environment,
+    env=os.environ | {'PYTHONPATH': str(_ROOT)},
     stderr=subprocess.PIPE,
     text=True,
   )

@@ -46,11 +46,7 @@ def start(
   if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Such is a shell's background, and its children could trap no SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-  variables = os.environ | {
-    'JAX_PLATFORMS': 'cpu',
-    'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-  }
-  variables.pop('XLA_FLAGS', None)
+  variables = dict(os.environ)
   if path is not None:
     variables['PATH'] = f'{path}{os.pathsep}{variables["PATH"]}'
   return subprocess.Popen(

@@ -35,8 +35,6 @@ def test_a_block_runs(block, tmp_path):
     env=os.environ
     | {
       'GLUE_DIR': 'a b',
-      'XLA_FLAGS': '',
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
       'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
     },
     capture_output=True,

@@ -106,8 +106,7 @@ def test_two_processes_agree(tmp_path):
   started = [
     subprocess.Popen(
       [sys.executable, __file__, address, str(me), str(tmp_path / 'work')],
-      env=os.environ
-      | {'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': ''},
+      env=os.environ | {'PYTHONPATH': str(_ROOT)},
       stdout=subprocess.PIPE,
       text=True,
     )
