@@ -22,6 +22,7 @@ from bam_jax.modeling import layers
 from bam_jax.reporting import outputs
 from bam_jax.tasks import demo
 from bam_jax.training import linear
+from tests.modeling import models
 
 _CLASSES, _PAIRS = 'demo_sentiment', 'demo_similarity'
 _NAMES = list(variants.UNTRAINED)
@@ -96,13 +97,13 @@ def _mean_vectors(plan, texts):
     ids[row, : len(own)] = own
     segments[row, : len(own)] = 1
   params = layers.unstack(plan.setup.initial_params(0))['encoder']
-  hidden = bert.BertEncoder(plan.encoder.config).apply(
-    {'params': params},
+  hidden = models.apply(
+    bert.BertEncoder(plan.encoder.config),
+    params,
     ids,
     np.zeros_like(ids),
     np.tile(np.arange(32), (len(texts), 1)),
     segments,
-    True,
   )
   return [np.asarray(h)[s == 1].mean(0) for h, s in zip(hidden, segments)]
 

@@ -28,6 +28,7 @@ from tests.configs import kinds as kinds_config
 from tests.data import roberta_tokenizers
 from tests.experiments import commands
 from tests.kinds import rows as rows_lib
+from tests.modeling import models
 
 _GROUP = 'multi-s0'
 _FAMILY = families.FAMILIES['roberta']
@@ -56,15 +57,9 @@ def _write_model(path: Path) -> Path:
     family='roberta',
     activation='gelu_new',
   )
-  params = heads.init_params(
-    heads.MultiTaskModel(config, 1, 2), jax.random.key(0)
-  )
   # Larger than initial weights, so that outputs differ between texts.
-  rng = np.random.default_rng(0)
-  params = jax.tree.map(
-    lambda x: np.asarray(x) + rng.normal(0, 0.2, x.shape).astype(np.float32),
-    {name: params[name] for name in ('encoder', 'pooler')},
-  )
+  params = models.draw_params(heads.MultiTaskModel(config, 1, 2), 0.2)
+  params = {name: params[name] for name in ('encoder', 'pooler')}
   tensors = huggingface.save_params(params, _FAMILY)
   safetensors.numpy.save_file(tensors, path / 'model.safetensors')
   values = huggingface.save_config(config, tokenizer.pad_id)

@@ -2,11 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 import io
 import json
 import re
 
-import jax
 import numpy as np
 import pytest
 import scipy.special
@@ -19,6 +19,7 @@ from bam_jax.modeling import heads
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
+from tests.modeling import models
 
 _QUESTION = 'what is this?'
 _CONTEXT = 'this is a text, and it has an answer.'
@@ -95,12 +96,9 @@ def _model(seed):
   )
 
 
+@functools.cache
 def _params(seed):
-  rng = np.random.default_rng(seed)
-  return jax.tree.map(
-    lambda x: np.asarray(x) + rng.normal(0, 0.3, x.shape).astype(np.float32),
-    heads.init_params(_model(seed), jax.random.key(seed)),
-  )
+  return models.draw_params(_model(seed), 0.3, seed)
 
 
 def _facts(**fields):
@@ -163,8 +161,7 @@ def _logits(task, seed, *texts):
     'cls_index': np.zeros((1, 1), np.int32),
     'task_id': np.array([[_TASKS.index[task.name]]]),
   }
-  model = _model(seed)
-  found = model.apply({'params': _params(seed)}, batch, deterministic=True)
+  found = models.apply(_model(seed), _params(seed), batch)
   logits = found.tokens[0] if task.kind.per_token else found.slots[0, 0]
   return np.asarray(logits)[..., : task.num_outputs], len(first)
 

@@ -17,6 +17,7 @@ from bam_jax.modeling import huggingface
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
+from tests.modeling import models
 
 TASKS = task_lib.TaskTable(
   (glue.TASKS['mnli'], glue.TASKS['stsb'], glue.TASKS['cola'])
@@ -44,13 +45,7 @@ def _model():
 
 @pytest.fixture(scope='module')
 def params():
-  drawn = heads.init_params(_model(), jax.random.key(0))
-  # Biases and norms that are drawn as 0 and 1 would hide a wrong name.
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32),
-    drawn,
-  )
+  return models.draw_params(_model(), 0.05)
 
 
 @pytest.fixture(scope='module')
@@ -82,7 +77,7 @@ def _logits(params, task):
     'cls_index': zeros,
     'task_id': zeros + TASKS.index[task],
   }
-  logits = _model().apply({'params': params}, batch, deterministic=True)
+  logits = models.apply(_model(), params, batch)
   return logits.slots[:, 0, : TASKS[task].num_outputs]
 
 

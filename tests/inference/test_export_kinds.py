@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -15,6 +14,7 @@ from bam_jax.modeling import heads
 from bam_jax.tasks import demo
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
+from tests.modeling import models
 
 
 def _task(kind, text, labels=()):
@@ -58,11 +58,7 @@ FACTS = card.Facts(
 
 @pytest.fixture(scope='module')
 def params():
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32),
-    heads.init_params(MODEL, jax.random.key(0)),
-  )
+  return models.draw_params(MODEL, 0.05)
 
 
 @pytest.fixture(scope='module')
@@ -89,7 +85,7 @@ def _logits(params, task):
     'cls_index': np.zeros((1, 1), np.int32),
     'task_id': np.array([[TASKS.index[task.name]]]),
   }
-  logits = MODEL.apply({'params': params}, batch, deterministic=True)
+  logits = models.apply(MODEL, params, batch)
   found = logits.tokens[0] if task.kind.per_token else logits.slots[0, 0]
   return np.asarray(found)[..., : task.num_outputs]
 

@@ -11,10 +11,10 @@ import safetensors.numpy
 from bam_jax import config as config_lib
 from bam_jax.inference import export
 from bam_jax.modeling import bert
-from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 from bam_jax.modeling import pretrained
 from tests.inference import test_export_kinds as others
+from tests.modeling import models
 
 TASKS, TOKENIZER = others.TASKS, others.TOKENIZER
 CONFIG = dataclasses.replace(others.CONFIG, pooling='mean')
@@ -23,11 +23,7 @@ MODEL = others.MODEL.clone(config=CONFIG)
 
 @pytest.fixture(scope='module')
 def params():
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: np.asarray(x) + rng.normal(0, 0.05, x.shape).astype(np.float32),
-    heads.init_params(MODEL, jax.random.key(0)),
-  )
+  return models.draw_params(MODEL, 0.05)
 
 
 @pytest.fixture(scope='module')
@@ -67,10 +63,10 @@ def test_the_files_give_the_logits(directory, params):
     'cls_index': np.zeros((1, 1), np.int32),
     'task_id': np.full((1, 1), TASKS.index[task.name]),
   }
-  logits = MODEL.apply({'params': params}, batch, deterministic=True)
+  logits = models.apply(MODEL, params, batch)
   encoder = huggingface.load_params(path, CONFIG)['encoder']
-  hidden = bert.BertEncoder(CONFIG).apply(
-    {'params': encoder}, ids, types, positions, mask, deterministic=True
+  hidden = models.apply(
+    bert.BertEncoder(CONFIG), encoder, ids, types, positions, mask
   )
   head = safetensors.numpy.load_file(path / '2_Dense' / 'model.safetensors')
   pooled = np.asarray(hidden, np.float64)[0, :7].mean(axis=0)

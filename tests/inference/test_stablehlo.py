@@ -21,6 +21,7 @@ from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 from tests.inference import snippet
+from tests.modeling import models
 
 _MAX_LENGTH = 20
 _TAGS = ('O', 'B-PER', 'I-PER')
@@ -74,11 +75,7 @@ def config(request):
 @pytest.fixture(scope='module')
 def params(config):
   model = heads.MultiTaskModel(config, len(TASKS), TASKS.num_outputs)
-  rng = np.random.default_rng(0)
-  return jax.tree.map(
-    lambda x: np.asarray(x) + rng.normal(0, 0.1, x.shape).astype(np.float32),
-    heads.init_params(model, jax.random.key(0)),
-  )
+  return models.draw_params(model, 0.1)
 
 
 @pytest.fixture(scope='module')
@@ -114,7 +111,7 @@ def _expected(config, params, texts, task) -> np.ndarray:
     'task_id': np.full(1, TASKS.index[task]),
   }
   batch = {k: np.asarray(v, np.int32)[None] for k, v in batch.items()}
-  logits = model.apply({'params': params}, batch, deterministic=True)
+  logits = models.apply(model, params, batch)
   c = TASKS[task].num_outputs
   if TASKS[task].kind.per_token:
     return np.asarray(logits.tokens)[0, real, :c]

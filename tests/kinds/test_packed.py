@@ -23,6 +23,7 @@ from bam_jax.training import evaluate
 from bam_jax.training import mesh as mesh_lib
 from tests.configs import kinds as kinds_config
 from tests.kinds import rows as rows_lib
+from tests.modeling import models
 
 _GOLD_WEIGHT = 0.3
 
@@ -83,12 +84,7 @@ class _Plan:
       self.tasks.token_heads,
       self.tasks.token_outputs,
     )
-    rng = np.random.default_rng(1)
-    # Biases too are drawn: zeros would hide what is left out.
-    self._params = jax.tree.map(
-      lambda x: x + rng.normal(0, 0.1, x.shape).astype(np.float32),
-      heads.init_params(model, jax.random.key(0)),
-    )
+    self._params = models.draw_params(model, 0.1)
 
     def by_task(params, batch):
       logits = model.apply({'params': params}, batch, deterministic=True)

@@ -33,6 +33,7 @@ def _numpy_attend(q, k, v, segment_ids):
   return result
 
 
+@functools.partial(jax.jit, static_argnames='rate')
 def _attend(q, k, v, segment_ids=SEGMENTS, rate=0.0):
   qkv = jnp.stack([q, k, v], axis=2)
   return attention.attend(
@@ -84,7 +85,7 @@ def test_padding_alone_is_finite_in_values_and_gradients():
     return (_attend(q, k, v, segment_ids) ** 2).sum()
 
   arrays = [jnp.float32(x) for x in (q, k, v)]
-  value, gradients = jax.value_and_grad(total, (0, 1, 2))(*arrays)
+  value, gradients = jax.jit(jax.value_and_grad(total, (0, 1, 2)))(*arrays)
   assert value == 0
   for gradient in gradients:
     np.testing.assert_array_equal(gradient, 0)
@@ -111,7 +112,7 @@ def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
   q = jnp.zeros((2, size, 1, size))
   v = jnp.broadcast_to(jnp.eye(size)[None, :, None], q.shape)
   segment_ids = jnp.ones((2, size), jnp.int32)
-  probs = np.asarray(_attend(q, q, v, segment_ids, rate))
+  probs = np.asarray(_attend(q, q, v, segment_ids, rate=rate))
   kept = probs[probs != 0]
   np.testing.assert_allclose(kept, 1 / size / (1 - rate), rtol=1e-6)
   share = 1 - kept.size / probs.size
@@ -142,14 +143,23 @@ def _example(length=32, heads=2, size=16):
   return qkv, gradient, jnp.asarray(segment_ids), bias
 
 
-@pytest.mark.parametrize('rate', [0.0, 0.3])
+def _jit(way, method, rate):
+  """A function of arrays, segments, first row, bias and words."""
+  function = getattr(attention, way)
+  if way != '_by_vmap':
+    function = functools.partial(function, interpret=True)
+  return jax.jit(functools.partial(function, method, rate))
+
+
 @pytest.mark.parametrize(
-  ('way', 'length'),
+  ('way', 'length', 'rate'),
   [
-    ('_by_vmap', 32),
-    ('_by_triton', 32),
-    ('_by_triton', 128),
-    ('_by_mosaic', 32),
+    ('_by_vmap', 32, 0.0),
+    ('_by_vmap', 32, 0.3),
+    ('_by_triton', 32, 0.0),
+    ('_by_triton', 128, 0.3),
+    ('_by_mosaic', 32, 0.0),
+    ('_by_mosaic', 32, 0.3),
   ],
 )
 def test_each_way_matches_automatic_differentiation(way, length, rate):
@@ -158,17 +168,20 @@ def test_each_way_matches_automatic_differentiation(way, length, rate):
   kept = jnp.ones((size, heads, length, length), bool)
   if rate:
     kept = dropout.keep_mask(WORDS, rate, kept.shape)
-  expected, pull = jax.vjp(
-    lambda qkv, bias: _plain(qkv, bias, segment_ids, kept, rate), qkv, bias
-  )
-  function = getattr(attention, way)
-  if way != '_by_vmap':
-    function = functools.partial(function, interpret=True)
+
+  @jax.jit
+  def differentiate(qkv, bias):
+    result, pull = jax.vjp(
+      lambda qkv, bias: _plain(qkv, bias, segment_ids, kept, rate), qkv, bias
+    )
+    return result, *pull(gradient)
+
+  expected, of_qkv, of_bias = differentiate(qkv, bias)
   rest = segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
-  (actual,) = function(attention_head.forward, rate, (qkv,), *rest)
+  (actual,) = _jit(way, attention_head.forward, rate)((qkv,), *rest)
   np.testing.assert_allclose(actual, expected, atol=2e-6)
-  actual, sums = function(attention_head.backward, rate, (qkv, gradient), *rest)
-  of_qkv, of_bias = pull(gradient)
+  backward = _jit(way, attention_head.backward, rate)
+  actual, sums = backward((qkv, gradient), *rest)
   np.testing.assert_allclose(actual, of_qkv, atol=5e-6)
   np.testing.assert_allclose(sums.sum(axis=0), of_bias, atol=3e-5)
 
@@ -177,8 +190,8 @@ def test_mosaic_in_blocks_of_queries_equals_xla():
   qkv, _, segment_ids, bias = _example(512)
   arrays = (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
   forward = attention_head.forward
-  (expected,) = attention._by_vmap(forward, 0.3, *arrays)
-  (actual,) = attention._by_mosaic(forward, 0.3, *arrays, interpret=True)
+  (expected,) = _jit('_by_vmap', forward, 0.3)(*arrays)
+  (actual,) = _jit('_by_mosaic', forward, 0.3)(*arrays)
   np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
@@ -186,16 +199,14 @@ def test_mosaic_in_blocks_of_queries_equals_xla():
 def test_kernels_under_vmap_equal_a_loop(way):
   """Several seeds at once: arrays and words differ, segments do too."""
   qkv, _, segment_ids, bias = _example()
-  function = functools.partial(
-    getattr(attention, way), attention_head.forward, 0.3, interpret=True
-  )
+  function = _jit(way, attention_head.forward, 0.3)
   words = jnp.uint32([[1, 2], [3, 4]])
   first = jnp.uint32([5])
   arrays = jnp.stack([qkv, -2 * qkv])
   segments = jnp.stack([segment_ids, segment_ids[::-1]])
-  (mapped,) = jax.vmap(lambda a, s, w: function((a,), s, first, bias, w))(
-    arrays, segments, words
-  )
+  (mapped,) = jax.jit(
+    jax.vmap(lambda a, s, w: function((a,), s, first, bias, w))
+  )(arrays, segments, words)
   for i in range(2):
     (alone,) = function((arrays[i],), segments[i], first, bias, words[i])
     np.testing.assert_allclose(mapped[i], alone, atol=1e-6)

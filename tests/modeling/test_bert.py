@@ -51,6 +51,7 @@ def _encode(encoder, params, inputs, key=None):
   )
 
 
+@functools.cache
 def _encoder(**changes):
   """An encoder with its parameters; `changes` are fields of either."""
   own = {k: changes.pop(k) for k in ('dtype', 'remat') if k in changes}

@@ -11,6 +11,7 @@ import pytest
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
+from tests.modeling import models
 
 CONFIG = family.EncoderConfig(
   vocab_size=30,
@@ -241,9 +242,7 @@ def test_logits_are_float32_and_finite_where_nothing_is(pooling):
   """Empty slots and a row of padding, computed in bfloat16."""
   batch = _lay_out(_examples(0), _pack(0), 6, 16, 8)
   model = _model(pooling).clone(compute=family.Compute(jnp.bfloat16))
-  logits = jax.jit(functools.partial(model.apply, deterministic=True))(
-    {'params': _params(pooling)}, batch
-  ).slots
+  logits = models.apply(model, _params(pooling), batch).slots
   assert logits.shape == (6, 8, 4)
   assert logits.dtype == jnp.float32
   assert np.isfinite(logits).all()
@@ -276,13 +275,10 @@ def test_mean_pooling_goes_from_hidden_states_to_heads():
   batch = _lay_out(examples, places, 6, 16, 8)
   model, params = _model('mean'), _params('mean')
   assert sorted(params) == ['encoder', 'heads']
-  actual = model.apply({'params': params}, batch, True).slots
+  actual = models.apply(model, params, batch).slots
   encoder = families.FAMILIES[CONFIG.family].encoder(CONFIG, family.Compute())
-  hidden = encoder.apply(
-    {'params': params['encoder']},
-    *(batch[x] for x in _TOKEN_INPUTS),
-    deterministic=True,
-  )
+  inputs = (batch[x] for x in _TOKEN_INPUTS)
+  hidden = models.apply(encoder, params['encoder'], *inputs)
   for example, (row, slot, start) in zip(examples, places, strict=True):
     own = hidden[row, start : start + len(example['input_ids'])]
     kernel, bias = (
@@ -297,20 +293,17 @@ def test_a_bi_encoder_reads_each_text_as_if_it_were_alone():
   examples, places = _examples(1), _pack(1)
   batch = _lay_out(examples, places, 6, 16, 8)
   model, params = _model('apart'), _params('apart')
-  actual = model.apply({'params': params}, batch, True).slots
+  actual = models.apply(model, params, batch).slots
   encoder = families.FAMILIES[CONFIG.family].encoder(CONFIG, family.Compute())
 
   def unit(ids: np.ndarray) -> np.ndarray:
-    row, zeros = ids[None].astype(np.int32), np.zeros((1, len(ids)), np.int32)
-    hidden = encoder.apply(
-      {'params': params['encoder']},
-      row,
-      zeros,
-      np.arange(len(ids))[None],
-      zeros + 1,
-      deterministic=True,
+    (row, zeros, places), real = np.zeros((3, 1, 16), np.int32), len(ids)
+    row[0, :real], places[0, :real] = ids, np.arange(real)
+    segments = np.int32(np.arange(16) < real)[None]
+    hidden = models.apply(
+      encoder, params['encoder'], row, zeros, places, segments
     )
-    mean = np.asarray(hidden[0], np.float64).mean(axis=0)
+    mean = np.asarray(hidden[0, :real], np.float64).mean(axis=0)
     return mean / np.sqrt(mean @ mean)
 
   checked = 0

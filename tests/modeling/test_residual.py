@@ -15,6 +15,10 @@ from bam_jax.modeling import tiles
 
 EPSILON = 1e-12
 WORDS = jax.random.bits(jax.random.key(3), (2,))
+_by_xla = jax.jit(tiles.by_xla, static_argnums=(0, 1))
+_by_triton = jax.jit(
+  functools.partial(tiles.by_triton, interpret=True), static_argnums=(0, 1)
+)
 
 
 def _example(rows=2, length=12, size=20):
@@ -41,21 +45,29 @@ def test_values_and_gradients_match_flax(rate):
     module = residual.AddNorm(EPSILON)
     return module.apply({'params': params}, x, y, bias, rate, WORDS)
 
+  @functools.partial(jax.jit, static_argnums=0)
+  def differentiate(function, *arrays):
+    result, pull = jax.vjp(function, *arrays)
+    return result, pull(gradient)
+
   arrays = x, y, bias, params
-  expected, pull = jax.vjp(functools.partial(_plain, rate=rate), *arrays)
-  actual, pull_actual = jax.vjp(add_norm, *arrays)
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
-    (actual, pull_actual(gradient)),
-    (expected, pull(gradient)),
+    differentiate(add_norm, *arrays),
+    differentiate(functools.partial(_plain, rate=rate), *arrays),
   )
 
 
-@pytest.mark.parametrize('rate', [0.0, 0.3])
 @pytest.mark.parametrize(
   # Width a power of two or not; many tiles a block, one, and one token.
-  ('count', 'size'),
-  [(24, 20), (64, 1024), (16, 2048), (7, 384)],
+  ('count', 'size', 'rate'),
+  [
+    (24, 20, 0.0),
+    (24, 20, 0.3),
+    (64, 1024, 0.3),
+    (16, 2048, 0.3),
+    (7, 384, 0.3),
+  ],
 )
 def test_kernels_match_xla(count, size, rate):
   x, y, gradient, bias, params = _example(1, count, size)
@@ -63,15 +75,13 @@ def test_kernels_match_xla(count, size, rate):
   function = residual.function(rate, EPSILON, size)
   parameters = bias, params['scale'], params['bias']
   rest = jnp.uint32([5]), (x, y), parameters, WORDS
-  expected, _ = tiles.by_xla(function, function.forward, *rest)
-  actual, _ = tiles.by_triton(function, function.forward, *rest, interpret=True)
+  expected, _ = _by_xla(function, function.forward, *rest)
+  actual, _ = _by_triton(function, function.forward, *rest)
   for a, b in zip(actual, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
   rest = jnp.uint32([5]), (gradient, *expected[1:]), parameters, WORDS
-  expected, sums = tiles.by_xla(function, function.backward, *rest)
-  actual, actual_sums = tiles.by_triton(
-    function, function.backward, *rest, interpret=True
-  )
+  expected, sums = _by_xla(function, function.backward, *rest)
+  actual, actual_sums = _by_triton(function, function.backward, *rest)
   for a, b in zip(actual, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(actual_sums, sums, rtol=1e-5, atol=1e-4)
@@ -83,23 +93,18 @@ def test_kernels_under_vmap_equal_a_loop():
   function = residual.function(0.3, EPSILON, 32)
 
   def forward(x, bias, words):
-    results, _ = tiles.by_triton(
-      function,
-      function.forward,
-      jnp.uint32([5]),
-      (x, y[0]),
-      (bias, params['scale'], params['bias']),
-      words,
-      interpret=True,
-    )
-    return results
+    parameters = bias, params['scale'], params['bias']
+    first = jnp.uint32([5])
+    return _by_triton(
+      function, function.forward, first, (x, y[0]), parameters, words
+    )[0]
 
   inputs = (
     jnp.stack([x[0], -x[0]]),
     jnp.stack([bias, 2 * bias]),
     jnp.stack([WORDS, WORDS + 1]),
   )
-  mapped = jax.vmap(forward)(*inputs)
+  mapped = jax.jit(jax.vmap(forward))(*inputs)
   for i in range(2):
     for a, b in zip(mapped, forward(*(array[i] for array in inputs))):
       np.testing.assert_allclose(a[i], b, atol=1e-6)
@@ -131,8 +136,9 @@ def test_rows_over_devices_do_as_one():
 def test_parameters_are_those_of_flax():
   x = jnp.zeros((1, 2, 4))
   key = jax.random.key(0)
-  actual = residual.AddNorm(EPSILON).init(key, x, x, x[0, 0], 0.0, WORDS)
-  expected = nn.LayerNorm(epsilon=EPSILON).init(key, x)
+  init = jax.jit(residual.AddNorm(EPSILON).init, static_argnums=4)
+  actual = init(key, x, x, x[0, 0], 0.0, WORDS)
+  expected = jax.jit(nn.LayerNorm(epsilon=EPSILON).init)(key, x)
   jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
@@ -143,9 +149,11 @@ def test_statistics_are_float32_under_bfloat16():
   """
   x = np.random.default_rng(0).normal(64.0, 1.0, (1, 4, 256))
   x = jnp.asarray(x, jnp.bfloat16)
-  inputs = x, jnp.zeros_like(x), jnp.zeros_like(x[0, 0]), 0.0, WORDS
-  module = residual.AddNorm(EPSILON)
-  actual = module.apply(module.init(jax.random.key(0), *inputs), *inputs)
+  ones, zeros = np.ones(256, np.float32), np.zeros(256, np.float32)
+  actual = jax.jit(residual.AddNorm(EPSILON).apply, static_argnums=4)(
+    {'params': {'scale': ones, 'bias': zeros}},
+    *(x, jnp.zeros_like(x), jnp.bfloat16(zeros), 0.0, WORDS),
+  )
   assert actual.dtype == jnp.bfloat16
   wide = np.asarray(x, np.float64)
   expected = wide - wide.mean(axis=-1, keepdims=True)

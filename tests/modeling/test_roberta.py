@@ -18,6 +18,7 @@ from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
+from tests.modeling import models
 
 GOLDEN = Path(__file__).parent / 'golden'
 SIZES = {'roberta': 24, 'xlm-roberta': 15}  # Positions of texts.
@@ -124,13 +125,14 @@ def test_packed_rows_are_those_alone_and_have_no_token_types():
   """Oracle: each text alone in a row, of token type 0."""
   config = _config(GOLDEN / 'roberta')
   model = heads.MultiTaskModel(config, 1, 3)
-  params = heads.init_params(model, jax.random.key(0))
+  params = models.init_params(model, jax.random.key(0))
   params = params | huggingface.load_params(GOLDEN / 'roberta', config)
   ids = np.random.default_rng(0).integers(2, 40, 9)
   lengths = (5, 4)
   zeros = np.zeros((1, 2), np.int32)
-  packed = model.apply(
-    {'params': params},
+  packed = models.apply(
+    model,
+    params,
     {
       'input_ids': ids[None],
       'token_type_ids': np.array([[0, 0, 1, 1, 1, 0, 1, 1, 1]]),
@@ -139,12 +141,12 @@ def test_packed_rows_are_those_alone_and_have_no_token_types():
       'cls_index': np.array([[0, 5]]),
       'task_id': zeros,
     },
-    True,
   ).slots[0]
   for slot, own in enumerate(np.split(ids, [5])):
     row = np.zeros_like(own)[None]
-    alone = model.apply(
-      {'params': params},
+    alone = models.apply(
+      model,
+      params,
       {
         'input_ids': own[None],
         'token_type_ids': row,
@@ -153,7 +155,6 @@ def test_packed_rows_are_those_alone_and_have_no_token_types():
         'cls_index': zeros[:, :1],
         'task_id': zeros[:, :1],
       },
-      True,
     ).slots[0, 0]
     np.testing.assert_allclose(packed[slot], alone, rtol=0, atol=1e-5)
 

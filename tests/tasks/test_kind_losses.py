@@ -30,14 +30,17 @@ def test_regression_by_cross_entropy():
   logits = rng.normal(0, 20, (5, 2, 3)).astype(np.float32)
   target = rng.random((5, 2, 3), np.float32)
   mask = np.zeros_like(target, bool)
-  found = kind.loss(jnp.asarray(logits), jnp.asarray(target), mask)
+
+  @jax.jit
+  def differentiate(logits):
+    found, pull = jax.vjp(lambda z: kind.loss(z, target, mask), logits)
+    return found, *pull(jnp.ones_like(found))
+
+  found, gradient = differentiate(logits)
   expected = _cross_entropy(
     logits[..., 0].astype(np.float64), target[..., 0].astype(np.float64)
   )
   np.testing.assert_allclose(found, expected, rtol=1e-5)
-  gradient = jax.grad(lambda z: jnp.sum(kind.loss(z, target, mask)))(
-    jnp.asarray(logits)
-  )
   np.testing.assert_allclose(
     gradient[..., 0],
     scipy.special.expit(logits[..., 0]) - target[..., 0],
@@ -62,7 +65,7 @@ def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
   def loss(logits):
     return losses.multitask_loss(logits, batch, class_mask, kinds, gold_weight)
 
-  _, parts = loss(jnp.asarray(logits))
+  gradient, parts = jax.jit(jax.grad(loss, has_aux=True))(logits)
   target = gold_weight * batch['gold'].astype(np.float64)
   target += (1 - gold_weight) * batch['teacher']
   expected = np.zeros(5)
@@ -74,7 +77,6 @@ def test_multilabel_is_the_mean_over_the_tasks_own_labels(gold_weight):
   np.testing.assert_allclose(
     parts['loss'][1], np.sum(weight * expected), rtol=1e-6
   )
-  gradient = jax.grad(lambda z: loss(z)[0])(jnp.asarray(logits))
   np.testing.assert_allclose(
     gradient[:, 0, :3],
     (scipy.special.expit(logits[:, 0, :3]) - target[:, 0, :3])
@@ -117,15 +119,18 @@ def _token_batch(seed=0, rows=6, tokens=14):
   }, rng.normal(size=(rows, tokens, 3)).astype(np.float32)
 
 
-def _token_loss(tokens, batch, gold_weight=0.3):
+def _token_loss(tokens, batch, gold_weight):
   slots = jnp.zeros((*batch['task_id'].shape, 4))
   return losses.multitask_loss(slots, batch, _MASK, _KINDS, gold_weight, tokens)
+
+
+_differentiate = jax.jit(jax.value_and_grad(_token_loss, has_aux=True))
 
 
 @pytest.mark.parametrize('gold_weight', [0.0, 0.3, 1.0])
 def test_tagging_is_the_cross_entropy_of_words_times_their_share(gold_weight):
   batch, logits = _token_batch()
-  _, parts = _token_loss(jnp.asarray(logits), batch, gold_weight)
+  (_, parts), gradient = _differentiate(logits, batch, gold_weight)
   expected, slope = np.zeros(3), np.zeros(logits.shape)
   for b, t in np.ndindex(logits.shape[:2]):
     slot = batch['segment_ids'][b, t] - 1
@@ -142,15 +147,12 @@ def test_tagging_is_the_cross_entropy_of_words_times_their_share(gold_weight):
       scipy.special.softmax(z) * target.sum() - target
     )
   np.testing.assert_allclose(parts['loss'][1:], expected[1:], rtol=1e-6)
-  gradient = jax.grad(lambda z: _token_loss(z, batch, gold_weight)[0])(
-    jnp.asarray(logits)
-  )
   np.testing.assert_allclose(gradient, slope, atol=1e-6)
 
 
 def test_tokens_without_a_share_add_nothing_whatever_they_hold():
   batch, logits = _token_batch(1)
-  expected = _token_loss(jnp.asarray(logits), batch)[0]
+  (expected, _), _ = _differentiate(logits, batch, 0.3)
   weight = np.concatenate(
     [np.zeros((6, 1)), batch['weight']], axis=1
   )  # of segment 0, 1, 2, 3
@@ -159,9 +161,7 @@ def test_tokens_without_a_share_add_nothing_whatever_they_hold():
   )
   logits[dead] = np.nan
   batch['token_teacher'][dead] = np.inf
-  value, gradient = jax.value_and_grad(lambda z: _token_loss(z, batch)[0])(
-    jnp.asarray(logits)
-  )
+  (value, _), gradient = _differentiate(logits, batch, 0.3)
   assert value == expected
   np.testing.assert_array_equal(gradient[dead], 0)
   assert np.isfinite(gradient).all()
@@ -175,7 +175,10 @@ def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
 
   def loss(tokens):
     slots = jnp.zeros((*batch['task_id'].shape, 4))
-    return losses.multitask_loss(slots, batch, class_mask, kinds, 0.3, tokens)
+    _, parts = losses.multitask_loss(
+      slots, batch, class_mask, kinds, 0.3, tokens
+    )
+    return parts['loss'][1]
 
   expected, slope = 0.0, np.zeros(logits.shape)
   for b, s in np.ndindex(batch['task_id'].shape):
@@ -193,9 +196,8 @@ def test_qa_is_the_mean_cross_entropy_of_start_and_end_over_a_slots_places():
       slope[b, places, channel] = scale * (
         scipy.special.softmax(z) * target.sum() - target
       )
-  _, parts = loss(jnp.asarray(logits))
-  np.testing.assert_allclose(parts['loss'][1], expected, rtol=1e-6)
-  gradient = jax.grad(lambda z: loss(z)[1]['loss'][1])(jnp.asarray(logits))
+  found, gradient = jax.jit(jax.value_and_grad(loss))(logits)
+  np.testing.assert_allclose(found, expected, rtol=1e-6)
   np.testing.assert_allclose(gradient, slope, atol=1e-6)
 
 
