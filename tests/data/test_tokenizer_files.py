@@ -74,7 +74,8 @@ def test_what_is_saved_gives_the_same_ids(name, maker, tmp_path):
     (number,) = tokenizer.encode([token])[0]
     assert lines[number] == token
   theirs = transformers.AutoTokenizer.from_pretrained(saved)
-  assert theirs(_TEXTS)['input_ids'] == _ids(tokenizer)
+  ids = theirs(_TEXTS)['input_ids']
+  assert tokenizer_cases.digest(ids) == _GOLDEN[name]['sha256']
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,13 @@
 """Plans of tiny models that share their compiled programs."""
 
 from collections.abc import Callable, Iterator
-import functools
 from pathlib import Path
+import weakref
 
 import pytest
 
 from bam_jax import config as config_lib
+from bam_jax.estimate import costs
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.training import loop
 from bam_jax.training import setup as setup_lib
@@ -15,11 +16,20 @@ from tests.experiments import commands
 
 
 @pytest.fixture(scope='session', autouse=True)
-def drawn_once() -> Iterator[None]:
-  """Draws the initial weights of each seed once per setup, not once per run."""
+def quick() -> Iterator[None]:
+  """Draws the initial weights of a seed once per setup; times single steps."""
   with pytest.MonkeyPatch.context() as patch:
-    draw = functools.cache(setup_lib.Setup.initial_params)
-    patch.setattr(setup_lib.Setup, 'initial_params', draw)
+    patch.setattr(costs, '_SECONDS', 0.0)
+    drawn = weakref.WeakKeyDictionary()
+    draw = setup_lib.Setup.initial_params
+
+    def draw_once(setup, seed):
+      params = drawn.setdefault(setup, {})
+      if seed not in params:
+        params[seed] = draw(setup, seed)
+      return params[seed]
+
+    patch.setattr(setup_lib.Setup, 'initial_params', draw_once)
     yield
 
 

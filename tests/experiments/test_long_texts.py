@@ -29,6 +29,7 @@ def plan(tmp_path_factory) -> plan_lib.Plan:
   rows_lib.write(folder / 'data', times=20)
   config = kinds_config.get_config()
   config.packing = config_lib.default_config().packing
+  config.packing.row_buckets = (16,)  # Else one program for each of many.
   config.data.dir = str(folder / 'data')
   config.data.max_length = 200
   config.tasks = tuple(_KINDS)

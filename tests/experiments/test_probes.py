@@ -30,10 +30,11 @@ _CHANGES = {
 }
 
 
-def _plan(workdir, **changes):
+def _plan(workdir, setup=None, **changes):
   config = tiny.get_config()
   config.update_from_flattened_dict(_CHANGES | changes)
-  return plan_lib.make_plan(config_lib.from_config_dict(config), workdir)
+  config = config_lib.from_config_dict(config)
+  return plan_lib.make_plan(config, workdir, setup=setup)
 
 
 @pytest.fixture(autouse=True, scope='module')
@@ -93,8 +94,8 @@ def test_texts_of_the_user_are_predicted_as_evaluated(plan):
   assert row.length_a == len(a) + 2
 
 
-def test_a_run_learns_from_there(tmp_path):
-  plan = _plan(tmp_path, variants=('multi',))
+def test_a_run_learns_from_there(plan, tmp_path):
+  plan = _plan(tmp_path, plan.setup, variants=('multi',))
   before = plan.setup.initial_params(0)['heads']
   probed = probes.ProbedHeads(plan).initial_params(plan.runs[0])['heads']
   train.run(plan)

@@ -65,13 +65,9 @@ class Several:
       s.bind(('localhost', 0))
       address = f'localhost:{s.getsockname()[1]}'
     environment = os.environ | {
-      'JAX_PLATFORMS': 'cpu',
       'JAX_NUM_CPU_DEVICES': str(devices),
-      'JAX_DISABLE_MOST_OPTIMIZATIONS': '1',
-      'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
       'PYTHONPATH': str(_ROOT),
     }
-    environment.pop('XLA_FLAGS', None)
     self._logs = [
       workdir.with_name(f'{workdir.name}-{i}.log') for i in range(number)
     ]
@@ -173,11 +169,16 @@ def _assert_same_rows(run: Path, expected: Path) -> None:
 def test_two_processes_train_as_one(tmp_path):
   """Teachers, their logits, a student of all kinds: 2 x 4 devices as 8."""
   rows_lib.write(tmp_path)
-  flags = (*_SHORT, f'--config.data.dir={tmp_path}')
+  flags = (
+    *_SHORT,
+    f'--config.data.dir={tmp_path}',
+    '--config.model.num_layers=1',
+  )
   with Several(tmp_path / 'two', 2, 4, *flags, config='kinds') as two:
     config = kinds.get_config()
     config.update_from_flattened_dict({
       'data.dir': str(tmp_path),
+      'model.num_layers': 1,
       'variants': ('single_to_multi',),
       'single.max_steps': 4,
       'multi.max_steps': 4,

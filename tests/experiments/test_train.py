@@ -470,7 +470,7 @@ def test_other_labels_are_not_predicted(finished, workdir):
 
 def test_a_rerun_trains_nothing(finished, workdir, trained):
   before = _snapshot(workdir)
-  train.run(plan_lib.make_plan(_config(finished.data), workdir))
+  train.run(finished.another(workdir))
   after = _snapshot(workdir)
   assert trained == []
   assert {name: content for name, (_, content) in before.items()} == {
@@ -486,10 +486,7 @@ def test_a_rerun_trains_nothing(finished, workdir, trained):
 def test_auto_pooling_is_recorded_as_what_it_stands_for(
   finished, workdir, trained
 ):
-  plan = plan_lib.make_plan(
-    _config(finished.data, **{'model.pooling': 'auto'}), workdir
-  )
-  train.run(plan)
+  train.run(finished.another(workdir, **{'model.pooling': 'auto'}))
   assert trained == []
 
 
@@ -518,7 +515,7 @@ def test_what_was_removed_is_made_again(finished, workdir, trained):
   before = _snapshot(logits)
   shutil.rmtree(logits)
   # As after a stop between writing the logits and saying how good they are.
-  plan = plan_lib.make_plan(_config(finished.data), workdir)
+  plan = finished.another(workdir)
   done = plan.workspace.read_record('single-s0-closeness')
   quality = done['quality']
   plan.workspace.write_record('single-s0-closeness', done | {'quality': {}})
@@ -623,15 +620,15 @@ def test_scoring_again_finds_the_same(finished, workdir, trained):
     'length', 'label-order',
   ],
 )  # fmt: skip
-@pytest.mark.parametrize('mode', ['run', 'evaluate'])
 def test_another_configuration_is_refused(
-  finished, workdir, trained, changes, message, mode
+  finished, workdir, trained, changes, message
 ):
   before = _snapshot(workdir)
-  plan = plan_lib.make_plan(_config(finished.data, **changes), workdir)
-  with pytest.raises(errors.UserError, match=message) as error:
-    (train.run if mode == 'run' else train.evaluate)(plan)
-  assert '\n' not in str(error.value)
+  for command in (train.run, train.evaluate):
+    plan = plan_lib.make_plan(_config(finished.data, **changes), workdir)
+    with pytest.raises(errors.UserError, match=message) as error:
+      command(plan)
+    assert '\n' not in str(error.value)
   assert trained == []
   assert _snapshot(workdir) == before
 

@@ -88,6 +88,13 @@ def _write(tmp_path, runs, notes=None, **fields):
   return texts
 
 
+@pytest.fixture(scope='module')
+def texts(tmp_path_factory):
+  """The files about both variants, by name."""
+  notes = {'pretrained weights': 'none: random encoder'}
+  return _write(tmp_path_factory.mktemp('report'), _MULTI + _SINGLE, notes)
+
+
 def _baseline(word, matched, odd):
   """The scores of a baseline by task, as its record has them."""
   return {
@@ -160,8 +167,8 @@ class _Page(html.parser.HTMLParser):
       self.cells[-1] += data
 
 
-def test_medians_and_averages_are_those_computed_by_hand(tmp_path):
-  found = json.loads(_write(tmp_path, _MULTI + _SINGLE)['report.json'])
+def test_medians_and_averages_are_those_computed_by_hand(texts):
+  found = json.loads(texts['report.json'])
   assert list(found['variants']) == ['single', 'multi']
   single = found['variants']['single']
   assert single['seeds'] == 3
@@ -177,8 +184,7 @@ def test_medians_and_averages_are_those_computed_by_hand(tmp_path):
   assert found['per_seed']['single']['1']['average'] == 75.0
 
 
-def test_spread_over_seeds_is_told_in_every_format(tmp_path):
-  texts = _write(tmp_path, _SINGLE + _MULTI)
+def test_spread_over_seeds_is_told_in_every_format(texts):
   found = json.loads(texts['report.json'])['statistics']['single']
   # Averages of 65, 70, 75; all three are on one side once in 4 times.
   assert found['average'] == {
@@ -194,8 +200,7 @@ def test_spread_over_seeds_is_told_in_every_format(tmp_path):
   assert cells[start : start + 8] == line
 
 
-def test_pairs_are_told_in_every_format(tmp_path):
-  texts = _write(tmp_path, _SINGLE + _MULTI)
+def test_pairs_are_told_in_every_format(texts):
   (table,) = json.loads(texts['report.json'])['pairs']
   assert table['kind'] == 'multi_task'
   # The median of the 9 differences of 64, 66, 52 and 60, 60, 50 is 4.
@@ -217,9 +222,8 @@ def test_an_even_number_of_seeds_takes_the_middle(tmp_path):
   assert single['tasks']['pair']['accuracy'] == 85.0
 
 
-def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
-  notes = {'pretrained weights': 'none: random encoder'}
-  text = _write(tmp_path, _SINGLE + _MULTI, notes)['report.md']
+def test_markdown_shows_scores_differences_and_what_was_run(texts):
+  text = texts['report.md']
   lines = text.splitlines()
   # Columns in which all are equal have no highest.
   assert '| Single | 60.0 | 80.0 | 10.0 | 70.0 | 71.0 |' in lines
@@ -232,8 +236,8 @@ def test_markdown_shows_scores_differences_and_what_was_run(tmp_path):
   assert 'n = 3 seeds: each number is the median of them' in text
 
 
-def test_plots_are_open_and_before_what_it_was_run_with(tmp_path):
-  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+def test_plots_are_open_and_before_what_it_was_run_with(texts):
+  text = texts['report.html']
   plots, rest = text.split('<h2>Plots</h2>')[1].split('<h2>What it was run')
   assert plots.count('<figure>') == plots.count('<h3>') >= 2
   assert '<details' not in plots and '<figure>' not in rest
@@ -402,9 +406,8 @@ def test_csv_loads_as_the_frame_of_scores(tmp_path):
   )
 
 
-def test_csv_has_a_row_a_score(tmp_path):
-  text = _write(tmp_path, _MULTI + _SINGLE)['scores.csv']
-  rows = list(csv.DictReader(text.splitlines()))
+def test_csv_has_a_row_a_score(texts):
+  rows = list(csv.DictReader(texts['scores.csv'].splitlines()))
   # 2 variants x 3 seeds x (2 + 2 + 1) scores.
   assert len(rows) == 30
   assert rows[0] == {
@@ -419,8 +422,8 @@ def test_csv_has_a_row_a_score(tmp_path):
   assert {row['split'] for row in rows} == {'dev', 'dev_m', 'dev_mm'}
 
 
-def test_page_parses_and_reaches_for_nothing(tmp_path):
-  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+def test_page_parses_and_reaches_for_nothing(texts):
+  text = texts['report.html']
   page = _Page(text)
   assert '70.0' in page.cells and '+2.0' in page.cells
   assert not re.search(
@@ -434,8 +437,8 @@ def test_page_parses_and_reaches_for_nothing(tmp_path):
   assert any("default-src 'none'" in str(a) for a in page.attributes)
 
 
-def test_every_picture_has_an_alternative_text(tmp_path):
-  text = _write(tmp_path, _SINGLE + _MULTI)['report.html']
+def test_every_picture_has_an_alternative_text(texts):
+  text = texts['report.html']
   pictures = re.findall(r'<svg[^>]*>', text)
   # Scores and gains; no curves.
   assert len(pictures) == 2
@@ -615,8 +618,7 @@ def test_shares_drawn_stand_beside_those_intended(tmp_path):
   assert 'word 37.5% of 30.0%, pair 37.5% of 40.0%' in texts['report.html']
 
 
-def test_without_shares_there_is_no_picture_of_them(tmp_path):
-  texts = _write(tmp_path, _SINGLE + _MULTI)
+def test_without_shares_there_is_no_picture_of_them(texts):
   assert json.loads(texts['report.json'])['shares'] == {}
   assert 'Shares of the tasks' not in texts['report.html']
 

@@ -162,38 +162,38 @@ with preemption_signal.defer_exit():
   assert process.stdout == ''
 
 
-@pytest.mark.parametrize(
-  ('number', 'code', 'told'),
-  [
-    ('SIGTERM', 75, 'stopped by SIGTERM'),
-    ('SIGUSR1', 75, 'stopped by SIGUSR1'),
-    ('SIGINT', 130, 'interrupted'),
-  ],
-)
-@pytest.mark.parametrize(
-  'long_call',
-  [
-    'while True: pass',
-    # Runs no Python, and so no handler either.
-    """
+_LONG_CALLS = {
+  'loop': 'while True: pass',
+  # Runs no Python, and so no handler either.
+  'library': """
 import ctypes
 mutex, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
 library.pthread_mutex_lock(mutex)
 library.pthread_mutex_lock(mutex)
 """,
-    'lock = threading.Lock(); lock.acquire(); lock.acquire()',
-    # A library that takes every exception for its own.
-    """
+  'lock': 'lock = threading.Lock(); lock.acquire(); lock.acquire()',
+  # A library that takes every exception for its own.
+  'exceptions': """
 while True:
   try:
     while True: time.sleep(0.01)
   except BaseException: pass
 """,
+}
+
+
+@pytest.mark.parametrize(
+  ('long_call', 'number', 'code', 'told'),
+  [
+    ('loop', 'SIGTERM', 75, 'stopped by SIGTERM'),
+    ('loop', 'SIGUSR1', 75, 'stopped by SIGUSR1'),
+    ('library', 'SIGINT', 130, 'interrupted'),
+    ('lock', 'SIGINT', 130, 'interrupted'),
+    ('exceptions', 'SIGTERM', 75, 'stopped by SIGTERM'),
   ],
-  ids=['loop', 'library', 'lock', 'exceptions'],
 )
 def test_a_long_call_is_ended(long_call, number, code, told):
-  process = _run(f'send(signal.{number}, 0.2)\n{long_call}')
+  process = _run(f'send(signal.{number}, 0.2)\n{_LONG_CALLS[long_call]}')
   assert process.returncode == code
   remedy = 'run the same command again to continue'
   assert process.stderr == f'bam_jax: {told}; {remedy}\n'
