@@ -126,6 +126,7 @@ def test_a_student_of_another_vocabulary_and_size(tiny_plan, tmp_path, sets):
     'model.num_layers': 1,
     'data.max_length': 24,
     'multi.max_steps': 2,
+    'mesh.data': 1,
   })  # fmt: skip
   work = tmp_path / 'work'
   train.run(plan_lib.make_plan(config_lib.from_config_dict(config), work))
@@ -224,6 +225,7 @@ def test_rows_of_another_plan_are_labelled(tmp_path):
     'tasks': ('mood',),
     'variants': ('single',),
     'single.max_steps': 2,
+    'mesh.data': 1,
     'data.dir': str(tmp_path / 'few'),
   })  # fmt: skip
   config = config_lib.from_config_dict(config)

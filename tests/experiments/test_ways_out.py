@@ -51,6 +51,7 @@ def plan(tmp_path_factory) -> plan_lib.Plan:
   config.tasks = ('stsb', 'wnli')
   config.variants = ('multi',)
   config.multi.max_steps = 2
+  config.mesh.data = 1
   config.data.dir = str(root / 'data')
   made = plan_lib.make_plan(config_lib.from_config_dict(config), root / 'work')
   train.run(made)
