@@ -56,9 +56,8 @@ _NOT_IN_FINGERPRINT = frozenset({
     'search', 'plan', 'decisions',
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
     'model.kernels', 'train.seeds_at_once', 'packing.row_buckets',
-    'packing.eval_rows',
-    'train.keep_optimizer', 'train.tensorboard', 'train.profile',
-    'data.shard_rows', 'distill.logits',
+    'packing.eval_rows', 'train.keep_optimizer', 'train.tensorboard',
+    'train.profile', 'data.shard_rows', 'distill.logits',
 })  # fmt: skip
 
 
@@ -113,12 +112,13 @@ def _make_group(
   base: TaskConfig | VariantConfig, values: Mapping[str, object]
 ) -> ml_collections.ConfigDict:
   group = schema.to_config_dict(base)
-  for key, value in values.items():
-    if isinstance(value, Mapping):
-      group[key].unlock()
-      group[key].update(value)
-    else:
-      setattr(group, key, tuple(value) if isinstance(value, list) else value)
+  with group.ignore_type():  # Checked later; files may be one or several.
+    for key, value in values.items():
+      if isinstance(value, Mapping):
+        group[key].unlock()
+        group[key].update(value)
+      else:
+        setattr(group, key, tuple(value) if isinstance(value, list) else value)
   return group
 
 

@@ -45,7 +45,8 @@ class DataConfig:
     ' sentence-transformers are trained; needs mean pooling',
   )
   unlabelled: tuple[str, ...] = field(
-    (), 'TASK=FILE of rows (.tsv, .jsonl) that only teachers label'
+    (),
+    'TASK=FILE of rows (.tsv, .csv, .jsonl, .parquet) that only teachers label',
   )
   shard_rows: int = field(65536, 'records per TFRecord shard', 1, _MOST_STEPS)
 
@@ -342,19 +343,40 @@ class TaskConfig:
 
   kind: str = field(
     'classification',
-    'what the label is: classification, regression, multilabel, tagging or qa',
+    'what the label is: classification, regression, multilabel, tagging,'
+    ' plain_tagging or qa',
   )
-  labels: tuple[str, ...] = field((), 'class labels as in the files')
+  labels: tuple[str, ...] = field(
+    (), 'class labels as in the files; empty: those of the training rows'
+  )
   scale: tuple[float, float] = field((0.0, 1.0), 'lowest and highest score')
-  train: str = field('', 'training file, below data.dir or absolute')
-  dev: str = field('', 'development file')
-  test: str = field('', 'unlabelled file; may be empty')
-  format: str = field('tsv', 'of all three files: tsv, jsonl, conll or squad')
-  header: bool = field(True, 'TSV: the first line names the columns')
+  train: str | tuple[str, ...] = field(
+    '',
+    'training file, below data.dir or absolute; several, or a pattern such as'
+    ' train-*.csv, are read one after the other',
+  )
+  dev: str | tuple[str, ...] = field('', 'development file, or several')
+  dev_share: float = field(
+    0.0, 'if dev is empty: share of the training rows that are dev rows', 0, 0.9
+  )
+  dev_group: str = field(
+    '', 'column whose equal values are all training rows or all dev rows'
+  )
+  dev_seed: int = field(0, 'of the division by dev_share', 0, _MOST_SEED)
+  test: str | tuple[str, ...] = field('', 'unlabelled file; may be empty')
+  format: str = field(
+    'tsv', 'of all files: tsv, csv, jsonl, parquet, datasets, conll or squad'
+  )
+  header: bool = field(True, 'TSV, CSV: the first line names the columns')
   text: tuple[str, ...] = field(
     (), 'one or two columns: names, or numbers from 0 without a header'
   )
   label: str = field('label', 'column of the label: name or number')
+  no_label: tuple[str, ...] = field(
+    (),
+    'label cells of rows that have no label and are passed over, such as - or'
+    ' an empty text',
+  )
   metrics: tuple[str, ...] = field(
     (), "empty: the kind's own; docs/guides/task_kinds.md"
   )

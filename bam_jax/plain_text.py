@@ -12,6 +12,8 @@ BLANKS = ' \t'
 
 _INTEGER = re.compile(r'[+-]?[0-9]+')
 _NUMBER = re.compile(r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?')
+# Files of rows whose suffix tells the format, compressed or not.
+_ROW_FILE = re.compile(r'.+\.(tsv|csv|jsonl|parquet)(\.(gz|bz2|xz|zst))?')
 _GAP = re.compile(f'[{BLANKS}]+')
 _BREAK = re.compile(f'[{BLANKS}\r\n]+')
 
@@ -66,3 +68,13 @@ def parse_integer(text: str) -> int:
 def is_index(text: str) -> bool:
   """Whether a text is a whole number without a sign."""
   return text.isascii() and text.isdecimal()
+
+
+def format_of(file: str) -> str | None:
+  """Returns the format of a file of rows by its suffix; None: not known.
+
+  >>> format_of('more.csv.gz'), format_of('more.txt')
+  ('csv', None)
+  """
+  found = _ROW_FILE.fullmatch(file)
+  return found[1] if found else None

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import math
+import types
 import typing
 from typing import Any, Literal, TypeVar
 
@@ -123,6 +124,10 @@ def _check_type(hint: Any, value: Any, path: str) -> object:
       f' of at most {_MOST_BITS}'
     )
   origin, args = typing.get_origin(hint), typing.get_args(hint)
+  if origin is types.UnionType:  # One string, or several.
+    one, several = args
+    hint = several if isinstance(value, (tuple, list)) else one
+    return _check_type(hint, value, path)
   if origin is Literal:
     errors.raise_first(errors.find_unknown(path, [value], args))
     return value

@@ -21,10 +21,10 @@ def unlabelled_files(config: fields.Config) -> dict[str, str]:
   for entry in config.data.unlabelled:
     where = f'config.data.unlabelled: {entry!r}'
     task, _, file = entry.partition('=')
-    if not file.endswith(('.tsv', '.jsonl')):
+    if plain_text.format_of(file) is None:
       raise errors.UserError(
-        f'{where} is not TASK=FILE with a .tsv or .jsonl file; give something'
-        " like 'rte=more.jsonl'"
+        f'{where} is not TASK=FILE with a .tsv, .csv, .jsonl or .parquet file;'
+        " give something like 'rte=more.jsonl'"
       )
     errors.raise_first(errors.find_unknown(where, [task], config.tasks))
     if task in result:

@@ -33,6 +33,7 @@ from absl import flags
 from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import labels
 from bam_jax.data import registry
 from bam_jax.data import sources
 from bam_jax.distillation import external
@@ -135,6 +136,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
     config = raw_files.download_tables(config)
   tasks, name = registry.resolve(config), command_line.TASK.value
+  tasks = labels.add(tasks, labels.find(tasks, config.data, None), None)
   if name not in tasks.names:
     raise errors.UserError(
       f'--task={name}: is none of {", ".join(tasks.names)}, the tasks of the'

@@ -15,7 +15,7 @@ import math
 import numpy as np
 
 # First words of the random keys, so that no two purposes share a stream.
-_TASKS, _PERMUTATION, _COPIES, FOLDS, HELD_OUT = 1, 2, 3, 4, 5
+_TASKS, _PERMUTATION, _COPIES, FOLDS, HELD_OUT, DEVELOPMENT = range(1, 7)
 
 # Draws per chunk. Large enough that a step costs a slice, small enough that
 # drawing a chunk (under a millisecond) never holds up the device.

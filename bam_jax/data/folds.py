@@ -1,5 +1,7 @@
 """Divides training rows: folds for cross-fitting, held-out rows for a search.
 
+Also the rows of a file between training and development.
+
 A teacher has memorised the gold labels of the rows it was trained on. So each
 of k teachers is trained without one of k folds and labels only that fold
 (cross-fitting; Wolpert 1992, "Stacked generalization").
@@ -7,7 +9,8 @@ of k teachers is trained without one of k folds and labels only that fold
 A search scores settings on held-out rows, which none of its runs is trained on.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 import dataclasses
 import hashlib
 
@@ -15,6 +18,7 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax.core import sampling
+from bam_jax.data import lines
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
@@ -120,11 +124,80 @@ def hold_out(
     label = rows.fixed('label')[first[order]]
     order = order[np.argsort(label, kind='stable')]
   count = min(max(int(part.fraction * len(distinct)), 1), part.most)
-  # Evenly spaced places in the order of labels.
-  places = (2 * np.arange(count) + 1) * len(distinct) // (2 * count)
   inside = np.zeros(len(distinct), bool)
-  inside[order[places]] = True
+  inside[_evenly_spaced(order, count)] = True
   return np.flatnonzero(~inside[base]), np.flatnonzero(inside[base])
+
+
+def find_development_rows(
+  task: task_lib.Task,
+  division: task_lib.Division,
+  rows: Iterable[lines.Row],
+  name: str,
+) -> np.ndarray:
+  """Finds the rows of a task's training files that are development rows.
+
+  Rows of one group are on one side; without a column of groups, rows with
+  equal texts are. Groups are drawn as long as the share is not exceeded. Rows
+  without groups are drawn so that each label, or each part of the range of
+  scores, is as frequent on both sides, up to rounding; a label that only one
+  text has is one of training. Tags and answers are drawn without that.
+
+  Args:
+    task: the task.
+    division: share and seed, and whether rows have groups.
+    rows: all N rows, with parsed labels.
+    name: of the files, for errors.
+
+  Returns:
+    [N] bool.
+
+  Raises:
+    errors.UserError: all rows are of one group, or have equal texts.
+  """
+  numbers: dict[object, int] = {}
+  labels: list[task_lib.Label] = []  # Of the first row of each unit.
+  units: list[int] = []
+  for row in rows:
+    unit = row.group
+    if not division.by_group:
+      unit = task.kind.division_unit(row.text)
+    number = numbers.setdefault(unit, len(numbers))
+    if number == len(labels):
+      labels.append(0 if task.kind.per_token else row.label)
+    units.append(number)
+  if len(numbers) < 2:
+    what = 'groups' if division.by_group else 'different texts'
+    raise errors.UserError(
+      f'{name}: has {len(numbers)} {what}, which config.custom_tasks.'
+      f'{task.name}.dev_share cannot divide; give a dev file'
+    )
+  sizes = np.bincount(units)
+  order = sampling.permutation(
+    len(sizes), sampling.DEVELOPMENT, 0, 0, division.seed
+  )
+  is_dev = np.zeros(len(sizes), bool)
+  if not division.by_group:
+    by_label = np.array(sorted(order, key=labels.__getitem__))
+    count = max(round(division.share * len(sizes)), 1)
+    frequency = Counter(labels)
+    for unit in _evenly_spaced(by_label, count):
+      is_class = task.kind.one_class
+      is_dev[unit] = not is_class or frequency[labels[unit]] > 1
+  else:
+    room = division.share * len(units)
+    for unit in order:
+      if sizes[unit] <= room:
+        is_dev[unit] = True
+        room -= sizes[unit]
+  if not is_dev.any():
+    is_dev[np.argmin(sizes)] = True
+  return is_dev[units]
+
+
+def _evenly_spaced(order: np.ndarray, count: int) -> np.ndarray:
+  """Returns `count` items of an order, at evenly spaced places."""
+  return order[(2 * np.arange(count) + 1) * len(order) // (2 * count)]
 
 
 def _number_contents(rows: kind_lib.Rows) -> np.ndarray:

@@ -7,6 +7,7 @@ saved under the name of a table.
 import codecs
 from collections.abc import Sequence
 import csv
+import io
 import re
 import shlex
 
@@ -14,6 +15,8 @@ from bam_jax import errors
 
 # Bytes from the beginning of a file that tell what it is.
 HEAD_BYTES = 4096
+# What may separate the cells of a row.
+SEPARATORS = ('\t', ',', ';', '|')
 # The name of an empty path in errors.
 STDIN = 'standard input'
 
@@ -60,7 +63,8 @@ _OTHERS = (
   (
     rb'PAR1',
     'a Parquet file',
-    'where pandas and pyarrow are installed, run python -c "import pandas, sys;'
+    "set the task's format='parquet'; or, for other uses, where pandas and"
+    ' pyarrow are installed, run python -c "import pandas, sys;'
     " pandas.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient='records',"
     ' lines=True)" {0} {0}.jsonl and name {0}.jsonl, of format jsonl',
   ),
@@ -98,6 +102,12 @@ def check(head: bytes, path: str) -> None:
   if found := describe(head, path):
     what, remedy = found
     raise errors.UserError(f'{path or STDIN}: is {what}; {remedy}')
+
+
+def compression(head: bytes) -> str | None:
+  """Returns the program that compressed a file, by its first bytes."""
+  found = (name for start, name, *_ in _COMPRESSED if re.match(start, head))
+  return next(found, None)
 
 
 def describe(head: bytes, path: str) -> tuple[str, str] | None:
@@ -172,7 +182,11 @@ def check_json_lines(head: bytes, path: str) -> None:
 
 
 def check_separator(
-  line: str, columns: Sequence[tuple[int | str, ...]], path: str, where: str
+  line: str,
+  columns: Sequence[tuple[int | str, ...]],
+  path: str,
+  where: str,
+  is_of_task: bool,
 ) -> None:
   """Raises a `UserError` if cells are quoted, or not separated by tabs.
 
@@ -181,34 +195,57 @@ def check_separator(
     columns: sets of names or numbers, one of which the table must have.
     path: of the file; empty: standard input.
     where: file and line, for the error.
+    is_of_task: whether a task's declaration says how the file is read.
   """
-
-  def has_columns(cells: Sequence[str]) -> bool:
-    return any(
-      all(
-        c in cells if isinstance(c, str) else -len(cells) <= c < len(cells)
-        for c in wanted
-      )
-      for wanted in columns
-    )
-
-  if has_columns(line.split('\t')):
+  if _has_columns(line.split('\t'), columns):
     return
-  for mark in ('\t', ',', ';', '|'):
-    try:
-      cells = next(csv.reader([line], delimiter=mark), [])
-    except csv.Error:
-      return
-    if has_columns(cells):
-      break
-  else:
+  mark = find_separator(line, columns)
+  if mark is None:
     return
   what = f'the columns are separated by {mark!r}, as in CSV, not by tabs'
   if mark == '\t':
     what = 'the cells are quoted, and a tab-separated file has no quoting here'
   has_header = any(isinstance(c, str) for wanted in columns for c in wanted)
-  raise errors.UserError(
-    f'{where}: {what}; {csv_remedy(path, mark, has_header)}'
+  remedy = csv_remedy(path, mark, has_header)
+  if is_of_task:
+    remedy = (
+      "set the task's format='csv', or give an unlabelled file the suffix .csv"
+    )
+  raise errors.UserError(f'{where}: {what}; {remedy}')
+
+
+def find_separator(
+  text: str,
+  columns: Sequence[tuple[int | str, ...]],
+  marks: Sequence[str] = SEPARATORS,
+) -> str | None:
+  """Returns what separates the cells of a table of CSV; None: none of `marks`.
+
+  Args:
+    text: its first row, at least.
+    columns: sets of names or numbers, one of which the table must have.
+    marks: separators in the order in which they are tried.
+  """
+  for mark in marks:
+    reader = csv.reader(io.StringIO(text, newline=''), delimiter=mark)
+    try:
+      first = next(filter(None, reader), [])
+    except csv.Error:
+      continue
+    if _has_columns(first, columns):
+      return mark
+  return None
+
+
+def _has_columns(
+  cells: Sequence[str], columns: Sequence[tuple[int | str, ...]]
+) -> bool:
+  return any(
+    all(
+      c in cells if isinstance(c, str) else -len(cells) <= c < len(cells)
+      for c in wanted
+    )
+    for wanted in columns
   )
 
 

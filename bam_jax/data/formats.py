@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
+from bam_jax.data import arrow_files
 from bam_jax.data import conll
+from bam_jax.data import csv_files
 from bam_jax.data import jsonl
 from bam_jax.data import lines
 from bam_jax.data import squad
@@ -46,16 +48,25 @@ class Format(NamedTuple):
     columns: whether columns have names, numbers, or names if there is a header.
     like: the format of `Kind.formats` with the same rows; kinds that read that
       format read this one too.
+    is_text: whether files are UTF-8 text, perhaps compressed.
+    is_folder: whether a folder holds the rows of a split, not a file.
   """
 
   read: Reader
   columns: Literal['named', 'numbered', 'header']
   like: str
+  is_text: bool = True
+  is_folder: bool = False
 
 
 FORMATS = {
   'tsv': Format(tsv.read, 'header', 'tsv'),
+  'csv': Format(csv_files.read, 'header', 'tsv'),
   'jsonl': Format(jsonl.read, 'named', 'jsonl'),
+  'parquet': Format(arrow_files.read_parquet, 'named', 'jsonl', is_text=False),
+  'datasets': Format(
+    arrow_files.read_dataset, 'named', 'jsonl', is_text=False, is_folder=True
+  ),
   'conll': Format(conll.read, 'numbered', 'conll'),
   'squad': Format(squad.read, 'named', 'squad'),
 }

@@ -1,11 +1,13 @@
 """Reads the lines of text files; defines `Row`, the raw row of a file."""
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+import io
 from pathlib import Path
 import re
 from typing import NamedTuple, TextIO, TypeVar
 
 from bam_jax import errors
+from bam_jax.data import compressed
 from bam_jax.data import foreign
 from bam_jax.tasks import task as task_lib
 
@@ -21,12 +23,17 @@ Fault = Callable[[errors.UserError], None]
 
 
 class Row(NamedTuple):
-  """A raw row: its index (from 0), its first line (from 1), texts and label."""
+  """A row: its index (from 0), its first line (from 1), texts and label.
+
+  The label is as in the file, or parsed. `group` is the value of the column
+  that `Table.group` names.
+  """
 
   index: int
   line: int
   text: tuple[str, ...]
-  label: task_lib.RawLabel | None
+  label: task_lib.RawLabel | task_lib.Label | None
+  group: str = ''
 
 
 def stop(error: errors.UserError) -> None:
@@ -55,22 +62,44 @@ def usable(
 def check_text(path: Path) -> bytes:
   """Raises if a path is not a regular file that begins with UTF-8 text.
 
+  A compressed file is judged by its content.
+
   Returns:
     The first bytes, at most `foreign.HEAD_BYTES`.
 
   Raises:
     errors.UserError: it is something else: a pipe that could be read for ever,
-      a compressed file.
+      a sheet.
     OSError: it cannot be opened.
   """
   if path.exists() and not path.is_file():
     raise errors.UserError(
       f'{path}: is not a regular file; give one that holds the rows'
     )
-  with path.open('rb') as file:
+  with compressed.open_binary(path) as file:
     head = file.read(foreign.HEAD_BYTES)
   foreign.check(head, str(path))
   return head
+
+
+def open_text(
+  path: Path, decoding_errors: str = 'strict', newline: str | None = None
+) -> TextIO:
+  """Opens a file of UTF-8 text, which may be compressed.
+
+  Args:
+    path: the file.
+    decoding_errors, newline: as for `open`.
+
+  Raises:
+    errors.UserError: the file is not text.
+    OSError: it cannot be opened.
+  """
+  check_text(path)
+  # utf-8-sig for the byte-order mark that MRPC's files and Excel's start with.
+  return io.TextIOWrapper(
+    compressed.open_binary(path), 'utf-8-sig', decoding_errors, newline
+  )
 
 
 def read(
@@ -81,15 +110,23 @@ def read(
   Raises:
     errors.UserError: the file is not text, or a line is too long to be text.
   """
-  check_text(path)
-  # Universal newlines, as TFDS reads; utf-8-sig for the byte-order mark that
-  # MRPC's files start with.
-  with path.open(encoding='utf-8-sig', errors=decoding_errors) as file:
+  # Universal newlines, as TFDS reads.
+  with open_text(path, decoding_errors) as file:
     yield from numbered(file, str(path))
 
 
 def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
   """Yields the numbers and lines of an open file; `name` is used in errors."""
+  for number, line in enumerate(with_ends(file, name), 1):
+    yield number, line.removesuffix('\n')
+
+
+def with_ends(file: TextIO, name: str) -> Iterator[str]:
+  """Yields the lines of an open file with their line breaks.
+
+  Raises:
+    errors.UserError: a line is too long to be text.
+  """
   number = 0
   while line := file.readline(_LONGEST):
     number += 1
@@ -97,7 +134,7 @@ def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
       raise errors.UserError(
         f'{name}:{number}: a line of {_LONGEST} characters or more; fix the row'
       )
-    yield number, line.removesuffix('\n')
+    yield line
 
 
 def read_filled(
@@ -105,17 +142,6 @@ def read_filled(
 ) -> Iterator[tuple[int, str]]:
   """Yields the numbers and lines of a file, without empty lines."""
   return (line for line in read(path, decoding_errors) if line[1])
-
-
-def text_columns(
-  table: task_lib.Table, known: Container[str]
-) -> tuple[int | str, ...]:
-  """Returns the names of the text columns that a file has."""
-  others = table.other_text
-  is_other = others and all(name in known for name in others)
-  if is_other and not all(name in known for name in table.text):
-    return others
-  return table.text
 
 
 def broken(path: Path) -> int:

@@ -56,7 +56,7 @@ def prepare(
     if name := source.ignored_label():
       logging.info(
         '%s: %s is not read: rows of config.data.unlabelled have no labels',
-        source.path,
+        source.paths[0],
         name,
       )
     examples = sources.read(task, split, data)

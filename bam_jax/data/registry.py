@@ -1,6 +1,6 @@
 """Looks up or creates the tasks that a configuration names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import difflib
 import re
@@ -13,6 +13,7 @@ from bam_jax.data import sources
 from bam_jax.tasks import class_weights
 from bam_jax.tasks import demo
 from bam_jax.tasks import glue
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import kinds
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
@@ -31,7 +32,8 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   """Returns the tasks of a configuration, in the order of `config.tasks`.
 
   Names are looked up among the GLUE tasks, the demo tasks and
-  `config.custom_tasks`; every custom task is checked, used or not.
+  `config.custom_tasks`; every custom task is checked, used or not. Labels that
+  are to be inferred are still empty, see `labels.find`.
 
   Raises:
     errors.UserError: an unknown name, a mistake in a custom task, a swapped
@@ -120,14 +122,28 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     _column(config, f'{where}.label', config.label),
   )
   table = task_lib.Table(
-    text=text, label=label, header=config.header, format=config.format
+    text=text,
+    label=label,
+    header=config.header,
+    format=config.format,
+    no_label=config.no_label,
+    holds=kind.holds,
   )
-  tables = {
-    'train': dataclasses.replace(table, file=config.train),
-    'dev': dataclasses.replace(table, file=config.dev),
-  }
+  train = _with_files(table, config.train)
+  dev = _with_files(table, config.dev)
+  if config.dev_share:
+    group = None
+    if config.dev_group:
+      group = _column(config, f'{where}.dev_group', config.dev_group)
+    division = task_lib.Division(
+      config.dev_share, config.dev_seed, by_group=group is not None
+    )
+    train = dataclasses.replace(train, division=division, group=group)
+    dev = dataclasses.replace(train, is_development=True)
+  tables = {'train': train, 'dev': dev}
   if config.test:
-    tables['test'] = dataclasses.replace(table, file=config.test, label=None)
+    table = dataclasses.replace(table, label=None, no_label=())
+    tables['test'] = _with_files(table, config.test)
   return task_lib.Task(
     name=name,
     kind=kind,
@@ -144,6 +160,13 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   )
 
 
+def _with_files(
+  table: task_lib.Table, files: str | tuple[str, ...]
+) -> task_lib.Table:
+  first, *more = (files,) if isinstance(files, str) else files
+  return dataclasses.replace(table, file=first, more_files=tuple(more))
+
+
 def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
   """Yields the mistakes in a user's task declaration, as `.FIELD: reason`."""
   yield from errors.find_unknown('.kind', [config.kind], kinds.KINDS)
@@ -158,15 +181,27 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
   if len(config.text) not in kind.num_texts:
     columns = f'{config.text} names {len(config.text)} columns'
     yield f'.text: {columns}; give {_HOW_MANY[kind.num_texts]}'
-  for key in ('train', 'dev'):
-    if not getattr(config, key):
-      yield f'.{key}: empty; give a file, below config.data.dir or absolute'
-  if fault := kind.fault(config.labels, config.scale):
-    yield f'.{fault}'
+  if not config.train:
+    yield '.train: empty; give a file, below config.data.dir or absolute'
+  if not config.dev and not config.dev_share:
+    yield (
+      '.dev: empty; give a file, below config.data.dir or absolute, or a'
+      ' dev_share of the training rows'
+    )
+  if config.dev and config.dev_share:
+    yield f'.dev_share: {config.dev_share:g} besides dev; leave one of them out'
+  if config.dev_group and not config.dev_share:
+    yield '.dev_group: needs dev_share; give that too, or leave it out'
+  if both := sorted({*config.no_label} & {*config.labels}):
+    yield f'.no_label: {both[0]!r} is one of the labels too; remove it there'
+  if config.no_label and kind.per_token:
+    yield f'.no_label: {kind} rows have no single label; leave it out'
   yield from errors.find_unknown('.format', [config.format], formats.FORMATS)
   if formats.FORMATS[config.format].like not in kind.formats:
     allowed = ' or '.join(kind.formats)
     yield f'.format: {config.format!r} holds no {kind} task; give {allowed}'
+  if config.dev_group and formats.FORMATS[config.format].columns == 'numbered':
+    yield f'.dev_group: {config.format} has no column of groups; leave it out'
   for other in kinds.KINDS.values():
     if other is not kind and any(getattr(config, f) for f in other.own_fields):
       own = ' and '.join(other.own_fields)
@@ -186,9 +221,22 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
     if metric not in kind.metrics:
       known = f'{", ".join(kind.metrics)}, the metrics of a {kind} task'
       yield f'.metrics: {metric!r} is none of {known}'
-    if metric == 'f1' and len(config.labels) != 2:
-      needs = f"'f1' needs two labels, not {len(config.labels)}"
-      yield f'.metrics: {needs}; give macro_f1, accuracy or matthews'
+  if config.labels or not kind.infers_labels:
+    yield from label_mistakes(kind, config.labels, config.scale, config.metrics)
+
+
+def label_mistakes(
+  kind: kind_lib.Kind,
+  labels: Sequence[str],
+  scale: tuple[float, float],
+  metrics: Sequence[str],
+) -> Iterator[str]:
+  """Yields what is wrong with a task's labels, as `.FIELD: reason`."""
+  if fault := kind.fault(labels, scale):
+    yield f'.{fault}'
+  if 'f1' in metrics and len(labels) != 2:
+    needs = f"'f1' needs two labels, not {len(labels)}"
+    yield f'.metrics: {needs}; give macro_f1, accuracy or matthews'
 
 
 def _with_unlabelled(
@@ -201,17 +249,18 @@ def _with_unlabelled(
       ' outputs per word, but teachers can label only whole rows; remove it'
     )
   train = task.tables[task.train_split]
-  is_tsv = file.endswith('.tsv')
+  format = plain_text.format_of(file)
+  has_header = formats.FORMATS[format].columns == 'header'
   names = task.kind.input_names(task)
   # A user's own files are written alike; official ones differ by split.
-  if is_own and is_tsv and not train.header:
+  if is_own and has_header and not train.header:
     names = [train.text]
   table = task_lib.Table(
     file=file,
     text=names[0],
     other_text=names[1] if len(names) > 1 else (),
     header=isinstance(names[0][0], str),
-    format='tsv' if is_tsv else 'jsonl',
+    format=format,
   )
   return dataclasses.replace(
     task, tables={**task.tables, task_lib.UNLABELLED: table}

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Iterator
 import dataclasses
+import functools
+import glob
 import hashlib
 import json
+import logging
 from pathlib import Path
 
 from bam_jax import config as config_lib
 from bam_jax import errors
-from bam_jax import files
+from bam_jax.data import folds
 from bam_jax.data import formats
 from bam_jax.data import lines
 from bam_jax.data import tfds_source
@@ -23,7 +26,7 @@ HOW_TO_GET_GLUE = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Describes where a split's examples come from: a file, or TFDS.
+  """Describes where a split's examples come from: files, or TFDS.
 
   Attributes:
     task: the task.
@@ -48,20 +51,33 @@ class Source:
     return self.table.format
 
   @property
-  def path(self) -> Path:
-    """Returns the path of the file: below `data.dir`, or absolute."""
-    path = Path(self.data.dir, self.table.file)
+  def paths(self) -> list[Path]:
+    """Returns the files in the order in which they are read.
+
+    They are below `data.dir`, or absolute. The files of a pattern are in the
+    order of their names; a pattern that fits no file is a path itself.
+    """
     other = Path(self.data.dir, self.table.other_file)
-    if self.table.other_file and other.is_file() and not path.exists():
-      return other
-    return path
+    found: dict[Path, None] = {}
+    for name in (self.table.file, *self.table.more_files):
+      path = Path(self.data.dir, name)
+      names = [name]
+      if not path.exists() and glob.has_magic(name):
+        matches = glob.glob(name, root_dir=self.data.dir or None)
+        names = sorted(matches) or names
+      elif not path.exists() and self.table.other_file and other.is_file():
+        names = [self.table.other_file]
+      found |= dict.fromkeys(Path(self.data.dir, each) for each in names)
+    return list(found)
 
   @property
   def name(self) -> str:
     """Returns the TFDS name or the possible file names, for messages."""
     if self.format == 'tfds':
       return self.table.tfds
-    return ' or '.join(filter(None, (self.table.file, self.table.other_file)))
+    table = self.table
+    names = ', '.join((table.file, *table.more_files))
+    return ' or '.join(filter(None, (names, table.other_file)))
 
   @property
   def remedy(self) -> str:
@@ -79,7 +95,16 @@ class Source:
     """Returns whether the split's file exists, readable or not."""
     if self.format == 'tfds':
       return tfds_source.is_present(self.table.tfds, self.data.tfds_dir)
-    return self.format == 'generated' or self.path.is_file()
+    return self.format == 'generated' or not self.missing()
+
+  def missing(self) -> list[Path]:
+    """Returns the files, or folders, that do not exist."""
+    is_folder = formats.FORMATS[self.format].is_folder
+    return [
+      path
+      for path in self.paths
+      if not (path.is_dir() if is_folder else path.is_file())
+    ]
 
   def ignored_label(self) -> str | None:
     """Returns the label column of an unlabelled file, for a log message.
@@ -91,15 +116,13 @@ class Source:
       return None
     label = self.task.tables[self.task.train_split].label
     name = label if isinstance(label, str) else 'label'
+    table = dataclasses.replace(self.table, text=(), other_text=(), label=name)
+    reader = formats.FORMATS[self.format].read
     try:
-      _, line = next(lines.read_filled(self.path, 'replace'))
-      if self.format == 'jsonl':
-        known = files.parse_json(line).keys()
-      else:
-        known = line.split('\t') if self.table.header else ()
-    except (OSError, StopIteration, ValueError, errors.UserError):
+      next(reader(self.paths[0], table, decoding_errors='replace'))
+    except (OSError, StopIteration, errors.UserError):
       return None
-    return name if name in known else None
+    return name
 
 
 def read(
@@ -109,7 +132,8 @@ def read(
 
   The index of a uid counts the data lines of the raw file from 0: not the
   header or an empty line, which TFDS skips as well, but malformed rows, even
-  those that are left out. Labels are None if the table has no label column.
+  those that are left out. In a second file it goes on. Labels are None if the
+  table has no label column.
 
   Raises:
     errors.UserError: no such split or file, nothing in it, or a row that
@@ -125,9 +149,50 @@ def read(
     yield from demo.generate(task.name, split)
   elif source.format == 'tfds':
     where, rows = tfds_source.read(task, split, data.tfds_dir)
-    yield from (_example(source, row, where) for row in rows)
+    for row in rows:
+      label = _parse_label(source, row, where)
+      yield _example(source, row._replace(label=label))
   else:
-    yield from _read_file(source)
+    yield from (_example(source, row) for row in _rows(source))
+
+
+def read_labels(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> Iterator[task_lib.RawLabel]:
+  """Yields the labels of a split's files as they stand there.
+
+  Rows without a label, and those that cannot be used, are left out.
+
+  Raises:
+    errors.UserError: a file is missing, or is of another format.
+  """
+  source = Source(task, split, data)
+  reader = formats.FORMATS[source.format].read
+  for path in source.paths:
+    try:
+      for row in reader(path, source.table, lambda error: None, 'replace'):
+        if row.label not in source.table.no_label:
+          yield row.label
+    except OSError as error:
+      raise errors.UserError(
+        f'{path}: {error.strerror}; {source.remedy}'
+      ) from None
+
+
+def read_ids(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig
+) -> dict[str, str]:
+  """Returns uid -> id for the rows of a split, where `Kind.by_id` has ids.
+
+  Raises:
+    errors.UserError: a row cannot be read, or has no id.
+  """
+  name, _ = task.kind.by_id
+  table = dataclasses.replace(task.tables[split], label=None, group=name)
+  table = dataclasses.replace(table, no_label=(), division=None)
+  task = dataclasses.replace(task, tables={**task.tables, split: table})
+  rows = _rows(Source(task, split, data))
+  return {f'{task.name}/{split}/{row.index}': row.group for row in rows}
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
@@ -139,34 +204,79 @@ def rows_digest(examples: Iterable[task_lib.Example]) -> str:
   return digest.hexdigest()
 
 
-def _read_file(source: Source) -> Iterator[task_lib.Example]:
-  """Yields the examples of a file."""
-  path, row = source.path, None
-  try:
-    for row in formats.FORMATS[source.format].read(path, source.table):
-      yield _example(source, row, str(path))
-  except OSError as error:
-    raise errors.UserError(
-      f'{path}: {error.strerror}; {source.remedy}'
-    ) from None
-  except UnicodeDecodeError as error:
-    raise errors.UserError(
-      f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason}); convert the'
-      ' file to UTF-8'
-    ) from None
-  if row is None:
-    raise errors.UserError(f'{path}: has no usable row; {source.remedy}')
+def _rows(source: Source) -> Iterator[lines.Row]:
+  """Yields the rows of a split, with parsed labels."""
+  table = source.table
+  if table.division is None:
+    yield from _read_files(source)
+    return
+  # They are read twice, so that they need not be held in memory.
+  is_dev = folds.find_development_rows(
+    source.task, table.division, _read_files(source), source.name
+  )
+  for dev, row in zip(is_dev, _read_files(source), strict=True):
+    if dev == table.is_development:
+      yield row
 
 
-def _example(source: Source, row: lines.Row, path: str) -> task_lib.Example:
-  """Converts a raw row to an `Example` and parses the label."""
-  where = f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
+def _read_files(source: Source) -> Iterator[lines.Row]:
+  """Yields the rows of a split's files, with parsed labels."""
+  read, table = formats.FORMATS[source.format].read, source.table
+  before = 0  # Rows of the files before.
+  for path in source.paths:
+    row, skipped, used, name = None, 0, 0, str(path)
+    try:
+      for row in read(path, table):
+        if table.no_label and row.label in table.no_label:
+          skipped += 1
+          continue
+        used += 1
+        index, line, text, _, group = row
+        label = _parse_label(source, row, name)
+        yield lines.Row(before + index, line, text, label, group)
+    except OSError as error:
+      raise errors.UserError(
+        f'{path}: {error.strerror}; {source.remedy}'
+      ) from None
+    except UnicodeDecodeError as error:
+      raise errors.UserError(
+        f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason}); convert the'
+        ' file to UTF-8'
+      ) from None
+    if not used:
+      raise errors.UserError(f'{path}: has no usable row; {source.remedy}')
+    if skipped:
+      _log_skipped(path, skipped, skipped + used)
+    before += row.index + 1
+
+
+@functools.cache  # Files are read several times.
+def _log_skipped(path: Path, skipped: int, count: int) -> None:
+  logging.info(
+    '%s: passed over %d rows without a label, of %d', path, skipped, count
+  )
+
+
+def place(path: Path | str, row: lines.Row) -> str:
+  """Returns where a row of a file stands, for messages."""
+  return f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
+
+
+def _parse_label(
+  source: Source, row: lines.Row, path: Path | str
+) -> task_lib.Label | None:
+  """Returns the parsed label of a raw row; checks a row without one."""
+  where = place(path, row)
   is_unlabelled = source.split == task_lib.UNLABELLED
   if is_unlabelled and not all(map(str.strip, row.text)):
     raise errors.UserError(f'{where}: the text is empty; remove the row')
+  if row.label is None:
+    return None
+  return source.task.kind.parse(source.task, row.label, where)
+
+
+def _example(source: Source, row: lines.Row) -> task_lib.Example:
+  """Converts a row with a parsed label to an `Example`."""
   text_a, text_b = row.text if len(row.text) == 2 else (row.text[0], None)
-  task, label = source.task, row.label
-  if label is not None:
-    label = task.kind.parse(task, label, where)
-  uid = f'{task.name}/{source.split}/{row.index}'
-  return task_lib.Example(uid, text_a, text_b, label)
+  uid = f'{source.task.name}/{source.split}/{row.index}'
+  return task_lib.Example(uid, text_a, text_b, row.label)

@@ -1,6 +1,9 @@
-"""Reads tab-separated files without quoting: " is an ordinary character."""
+"""Reads tab-separated files without quoting: " is an ordinary character.
 
-from collections.abc import Iterator, Sequence
+`parse` makes rows of cells, however these were separated.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
 import itertools
 import logging
 from pathlib import Path
@@ -9,6 +12,7 @@ import textwrap
 from bam_jax import errors
 from bam_jax.data import foreign
 from bam_jax.data import lines
+from bam_jax.data import records
 from bam_jax.tasks import task as task_lib
 
 # Characters of a first line that an error repeats.
@@ -23,11 +27,12 @@ def read(
 ) -> Iterator[lines.Row]:
   """Reads the rows of a tab-separated file; see `formats.Reader`."""
   filled = lines.read_filled(path, decoding_errors)
-  yield from parse(filled, table, str(path), fault)
+  cells = ((number, line.split('\t')) for number, line in filled)
+  yield from parse(cells, table, str(path), fault)
 
 
 def parse(
-  numbered: Iterator[tuple[int, str]],
+  numbered: Iterator[tuple[int, list[str]]],
   table: task_lib.Table,
   path: str,
   fault: lines.Fault = lines.stop,
@@ -35,7 +40,7 @@ def parse(
   """Parses the first line and returns an iterator over the rows.
 
   Args:
-    numbered: line numbers and lines, none of them empty.
+    numbered: line numbers, and the cells of the lines that are not empty.
     table: the columns to read, with a label or without.
     path: of the file, for errors; empty: standard input.
     fault: receives the error of each row that cannot be used.
@@ -46,38 +51,48 @@ def parse(
   first = next(numbered, None)
   if first is None:
     return iter(())
-  number, line = first
+  number, fields = first
   where = f'{path or foreign.STDIN}:{number}'
-  fields = line.split('\t')
-  names = lines.text_columns(table, fields if table.header else ())
-  label = () if table.label is None else (table.label,)
-  if not table.tfds:  # Official files are fetched again, not converted.
-    choices = [(*t, *label) for t in (table.text, table.other_text) if t]
-    foreign.check_separator(line, choices, path, where)
-  columns = [_column(c, fields, table.header, where) for c in (*names, *label)]
+  # Official files are fetched again, not converted.
+  if table.format == 'tsv' and not table.tfds:
+    foreign.check_separator(
+      '\t'.join(fields), column_choices(table), path, where, bool(table.file)
+    )
+  known = dict.fromkeys(fields) if table.header else {}
+  names = [*records.text_columns(table, known)]
+  if table.label is not None:
+    names.append(table.label)
+  if table.group is not None:
+    names.append(table.group)
+  columns = {name: _column(name, fields, table.header, where) for name in names}
   rest = numbered if table.header else itertools.chain([first], numbered)
   return _rows(rest, table, columns, len(fields), path, fault)
 
 
+def column_choices(table: task_lib.Table) -> list[tuple[int | str, ...]]:
+  """Returns the sets of columns, one of which a file must have."""
+  label = () if table.label is None else (table.label,)
+  return [(*t, *label) for t in (table.text, table.other_text) if t]
+
+
 def _rows(
-  numbered: Iterator[tuple[int, str]],
+  numbered: Iterator[tuple[int, list[str]]],
   table: task_lib.Table,
-  columns: Sequence[int],
+  columns: Mapping[int | str, int],
   width: int,
   path: str,
   fault: lines.Fault,
 ) -> Iterator[lines.Row]:
-  """Yields rows that have `width` cells; the last of `columns` is the label."""
-  has_label = table.label is not None
+  """Yields rows that have `width` cells, with those of `columns`."""
+  label = None if table.label is None else columns[table.label]
   index = skipped = 0
-  for index, (number, line) in enumerate(numbered):
-    fields = line.split('\t')
+  for index, (number, fields) in enumerate(numbered):
     # TFDS leaves out rows without a value for a label too.
-    is_good = len(fields) == width and (not has_label or fields[columns[-1]])
+    is_good = len(fields) == width and (label is None or fields[label])
+    where = f'{path or foreign.STDIN}:{number}'
     if not is_good and table.skip_malformed:
       skipped += 1
     elif len(fields) != width:
-      where = f'{path or foreign.STDIN}:{number}'
       fault(
         errors.UserError(
           f'{where}: {len(fields)} columns where the first line has {width};'
@@ -85,9 +100,8 @@ def _rows(
         )
       )
     else:
-      texts = tuple(fields[column] for column in columns)
-      label = texts[-1] if has_label else None
-      yield lines.Row(index, number, texts[:-1] if has_label else texts, label)
+      record = {name: fields[column] for name, column in columns.items()}
+      yield records.make_row(index, number, record, table, where)
   if skipped:
     logging.info(
       '%s: skipped %d malformed rows of %d', path, skipped, index + 1

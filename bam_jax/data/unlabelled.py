@@ -17,9 +17,11 @@ from typing import Literal, NamedTuple, TextIO
 import numpy as np
 
 from bam_jax import errors
+from bam_jax.data import compressed
 from bam_jax.data import foreign
 from bam_jax.data import jsonl
 from bam_jax.data import lines as lines_lib
+from bam_jax.data import records
 from bam_jax.data import tsv
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
@@ -28,6 +30,7 @@ STDIN = '-'
 
 # Python decodes bytes that are not UTF-8 to these; no text has them.
 _SURROGATE = re.compile('[\ud800-\udfff]')
+_COMPRESSED = re.compile(r'\.(gz|bz2|xz|zst)$')
 
 # One text, or the two of a pair, as `task.Example` has them.
 Texts = tuple[str, ...]
@@ -59,8 +62,8 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
   """Opens a file of unlabelled rows and reads its first line.
 
   Args:
-    path: of a `.tsv` or `.jsonl` file; `-`: standard input, which is JSON lines
-      where it begins with `{`.
+    path: of a `.tsv` or `.jsonl` file, which may be compressed; `-`: standard
+      input, which is JSON lines where it begins with `{`.
     task: that the rows are for.
 
   Raises:
@@ -74,25 +77,29 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
         stream = stack.enter_context(Path(path).open('rb'))
     except OSError as e:
       raise errors.UserError(f'--input={path}: {e.strerror}') from None
+    raw = io.BufferedReader(stream)
+    content = compressed.decompress(raw, path)
     # Universal newlines, and no byte-order mark, as in the tasks' own files.
     file = io.TextIOWrapper(
-      io.BufferedReader(stream), encoding='utf-8-sig', errors='surrogateescape'
+      content, encoding='utf-8-sig', errors='surrogateescape'
     )
     try:
-      head = file.buffer.peek(foreign.HEAD_BYTES)[: foreign.HEAD_BYTES]
+      head = content.peek(foreign.HEAD_BYTES)[: foreign.HEAD_BYTES]
       foreign.check(head, path)
-      if path and format_of(path) is None:
+      name = _COMPRESSED.sub('', path)
+      if path and format_of(name) is None:
         is_csv = path.endswith('.csv')
         remedy = foreign.csv_remedy(path) if is_csv else 'rename the file'
         raise errors.UserError(
           f'--input={path}: is neither .tsv nor .jsonl; {remedy}'
         )
-      if format_of(path) != 'tsv':
+      if format_of(name) != 'tsv':
         foreign.check_json_lines(head, path)
       yield _rows(_lines(file, path or foreign.STDIN), path, task)
     finally:
       # Otherwise the end of either would close standard input.
-      file.detach().detach()
+      file.detach()
+      raw.detach()
 
 
 def texts_of(
@@ -104,10 +111,13 @@ def texts_of(
     errors.UserError: one is missing, or is not a text.
   """
   choices = task.kind.input_names(task)
-  names = next((n for n in choices if row.keys() >= set(n)), None)
+  names = next(
+    (n for n in choices if all(records.has(row, name) for name in n)), None
+  )
   if names is None:
     raise errors.UserError(f'{where}: no {_wanted(choices)}')
-  return task.kind.parse_input({name: row[name] for name in names}, where)
+  found = {name: records.find(row, name, where) for name in names}
+  return task.kind.parse_input(found, where)
 
 
 def unnamed_texts(
@@ -159,7 +169,8 @@ def _rows(
   if first is None:
     raise errors.UserError(f'{name}: has no rows; write one row per line')
   whole = itertools.chain([first], lines)
-  format = format_of(path) or ('jsonl' if first[1][0] == '{' else 'tsv')
+  format = format_of(_COMPRESSED.sub('', path))
+  format = format or ('jsonl' if first[1][0] == '{' else 'tsv')
   if format == 'jsonl':
     places = ((f'{name}:{number}', line) for number, line in whole)
     texts = (
@@ -167,9 +178,10 @@ def _rows(
     )
     return Rows(format, False, texts)
   names, table = _table(task, first[1], path, f'{name}:{first[0]}')
+  cells = ((number, line.split('\t')) for number, line in whole)
   texts = (
     task.kind.parse_input(dict(zip(names, row.text)), f'{name}:{row.line}')
-    for row in tsv.parse(whole, table, path)
+    for row in tsv.parse(cells, table, path)
   )
   return Rows(format, table.header, texts)
 
@@ -187,7 +199,7 @@ def _table(
   for names in choices:
     if set(names) <= set(first):
       return names, task_lib.Table(text=names)
-  foreign.check_separator(line, choices, path, where)
+  foreign.check_separator(line, choices, path, where, is_of_task=False)
   split = task.test_splits[0] if task.test_splits else task.train_split
   own = task.tables[split]
   # Columns of a file in another format say nothing of this one.

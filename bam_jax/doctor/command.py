@@ -15,6 +15,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import escape
 from bam_jax import files
+from bam_jax.data import labels
 from bam_jax.data import registry
 from bam_jax.doctor import examine
 from bam_jax.doctor import findings
@@ -40,10 +41,12 @@ def run(config: config_lib.Config, workdir: Path) -> int:
     The command's exit status, see `findings.exit_code`.
 
   Raises:
-    errors.UserError: a task is not declared correctly, or the files can't be
-      written.
+    errors.UserError: a task is not declared correctly, its labels are neither
+      given nor in training rows, or the files can't be written.
   """
   tasks = registry.resolve(config)
+  found = labels.find(tasks, config.data, workdir, keeps=False)
+  tasks = labels.add(tasks, found, workdir)
   try:
     tokenizer = pretrained.load_tokenizer(config)
     remark = (

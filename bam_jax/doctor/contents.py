@@ -31,7 +31,7 @@ _TEXTS = {
   'quoted': (
     'rows with a text in quotation marks, those inside doubled: they would be'
     ' read as characters',
-    'write the file without quoting',
+    "write the file without quoting, or set the task's format='csv'",
   ),
 }
 # Total variation distance between the labels of two splits.

@@ -9,6 +9,7 @@ import numpy as np
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import folds
 from bam_jax.data import formats
 from bam_jax.data import lines
 from bam_jax.data import sources
@@ -29,20 +30,18 @@ def load(
 ) -> Iterator[findings.Finding]:
   """Reads a split into `rows`; yields a finding per problem."""
   source = sources.Source(rows.task, rows.split, data)
-  path, table = source.path, source.table
-  is_other = path == Path(data.dir, table.other_file)
-  rows.file = table.other_file if is_other else table.file
   folder = f'{Path(data.dir)}/'
+  rows.file = str(source.paths[0]).removeprefix(folder)
   try:
     if not source.is_present():
       yield _missing(rows, source)
     elif source.format in ('tfds', 'generated'):
       rows.has_lines = False
       examples = sources.read(rows.task, rows.split, data)
-      _fill(rows, map(_as_row, examples))
+      _fill(rows, ((rows.file, _as_row(example)) for example in examples))
       rows.data_lines = int(rows.places[-1]) + 1
     else:
-      yield from _read_file(rows, path, folder)
+      yield from _read_files(rows, source.paths, folder)
   except errors.UserError as error:
     yield _from_errors(rows, 'error', 'unreadable', [error], folder)
   except OSError as error:
@@ -54,7 +53,10 @@ def _missing(rows: rows_lib.Rows, source: sources.Source) -> findings.Finding:
   severity, what = 'error', f'no {source.name}'
   if rows.split in rows.task.test_splits:
     severity, what = 'note', f'{what}: it cannot be predicted'
-  place = source.name if source.format == 'tfds' else rows.file
+  place = source.name
+  if source.format != 'tfds':
+    folder = f'{Path(source.data.dir)}/'
+    place = str(source.missing()[0]).removeprefix(folder)
   return rows.find(severity, 'missing', what, source.remedy, places=[place])
 
 
@@ -63,11 +65,16 @@ def _as_row(example: task_lib.Example) -> lines.Row:
   return lines.Row(index, 0, (example.text_a, example.text_b), example.label)
 
 
-def _fill(rows: rows_lib.Rows, read: Iterable[lines.Row]) -> None:
-  """Stores the texts, labels and places of raw rows in `rows`."""
+def _fill(rows: rows_lib.Rows, read: Iterable[tuple[str, lines.Row]]) -> None:
+  """Stores the texts, labels and places of rows in `rows`.
+
+  Takes the name of the file with each row.
+  """
   places, labels = [], []
   rows.texts = [[] for _ in range(1 + rows.task.is_pair)]
-  for row in read:
+  for file, row in read:
+    if not rows.files or rows.files[-1][1] != file:
+      rows.files.append((len(labels), file))
     rows.has_lines = bool(row.line)
     places.append(row.line or row.index)
     for column, text in zip(rows.texts, row.text):
@@ -80,34 +87,74 @@ def _fill(rows: rows_lib.Rows, read: Iterable[lines.Row]) -> None:
   )
 
 
-def _read_file(
-  rows: rows_lib.Rows, path: Path, folder: str
+def _read_files(
+  rows: rows_lib.Rows, paths: Sequence[Path], folder: str
 ) -> Iterator[findings.Finding]:
-  """Reads a file into `rows`; yields a finding per problem."""
-  of_file, is_readable = raw.check(rows, path)
-  yield from of_file
-  if not is_readable:
-    return
-  checks = {found.check for found in of_file}
-  rows.is_utf_8 = 'encoding' not in checks
+  """Reads the files of a split; yields a finding per problem."""
   table = rows.task.tables[rows.split]
-  # A row that was reported as a header is not reported again.
-  skips_first = 'header' in checks and not table.header
-  faults: _Faults = {'malformed': [], 'label': [], 'unreadable': []}
-  _fill(rows, _usable(rows, path, skips_first, faults))
+  readable: list[tuple[Path, bool]] = []
+  for path in paths:
+    rows.file = str(path).removeprefix(folder)
+    of_file, is_readable = raw.check(rows, path)
+    if not table.is_development:  # Else they were found in training.
+      yield from of_file
+    checks = {found.check for found in of_file}
+    rows.is_utf_8 &= 'encoding' not in checks
+    if is_readable:
+      # A row that was reported as a header is not reported again.
+      readable.append((path, 'header' in checks and not table.header))
+  if not readable:
+    return
+  faults: _Faults = {
+    'malformed': [], 'label': [], 'no label': [], 'unreadable': []
+  }  # fmt: skip
+
+  def read() -> Iterator[tuple[str, lines.Row]]:
+    before = index = 0
+    for path, skips_first in readable:
+      name = str(path).removeprefix(folder)
+      for row in _usable(rows, path, skips_first, faults):
+        index = before + row.index
+        yield name, row._replace(index=index)
+      before = index + 1
+
+  usable: Iterable[tuple[str, lines.Row]] = read()
+  if table.division is not None:
+    usable = _divided(rows.task, table, list(usable))
+  _fill(rows, usable)
   malformed = len(faults['malformed'])
-  rows.data_lines = len(rows) + malformed + len(faults['label'])
-  severities = dict.fromkeys(faults, 'error')
+  rows.data_lines = (
+    len(rows) + malformed + len(faults['label']) + len(faults['no label'])
+  )
+  severities = {**dict.fromkeys(faults, 'error'), 'no label': 'note'}
   if table.skip_malformed:
     is_few = malformed <= max(_MALFORMED_SHARE * rows.data_lines, 1)
     severities['malformed'] = 'note' if is_few else 'warning'
   for check, raised in faults.items():
-    if raised:
-      yield _from_errors(rows, severities[check], check, raised, folder)
+    if raised and not table.is_development:
+      found = _from_errors(rows, severities[check], check, raised, folder)
+      if check == 'no label':  # It says the same of each row.
+        what = found.what.removeprefix('first: ')
+        found = dataclasses.replace(found, what=what)
+      yield found
   if not rows.data_lines and not faults['unreadable']:
     yield rows.find(
       'error', 'empty file', 'no row at all', 'fetch the file again'
     )
+
+
+def _divided(
+  task: task_lib.Task,
+  table: task_lib.Table,
+  read: Sequence[tuple[str, lines.Row]],
+) -> list[tuple[str, lines.Row]]:
+  """Returns the rows of one side of a division, with their files."""
+  is_dev = folds.find_development_rows(
+    task, table.division, (row for _, row in read), table.file
+  )
+  return [
+    found for found, dev in zip(read, is_dev) if dev == table.is_development
+  ]
 
 
 def _usable(
@@ -123,7 +170,11 @@ def _usable(
     for row in read(path, strict, faults['malformed'].append, 'replace'):
       if skips_first and row.index == 0:
         continue
-      where = f'{path}:{row.line}'
+      where = sources.place(path, row)
+      if row.label in table.no_label:
+        what = 'rows without a label, which are passed over'
+        faults['no label'].append(errors.UserError(f'{where}: {what}'))
+        continue
       try:
         if row.label not in parsed:
           parsed[row.label] = task.kind.parse(task, row.label, where)

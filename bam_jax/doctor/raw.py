@@ -8,7 +8,10 @@ from pathlib import Path
 
 from bam_jax import errors
 from bam_jax import plain_text
+from bam_jax.data import compressed
 from bam_jax.data import foreign
+from bam_jax.data import formats
+from bam_jax.data import lines
 from bam_jax.doctor import findings
 from bam_jax.doctor import official
 from bam_jax.doctor import rows as rows_lib
@@ -29,7 +32,10 @@ def check(
   Returns:
     The findings, and whether the rows are worth reading.
   """
-  content = path.read_bytes()
+  if not formats.FORMATS[rows.task.tables[rows.split].format].is_text:
+    return [], True
+  with compressed.open_binary(path) as file:
+    content = file.read()
   if other := foreign.describe(content[: foreign.HEAD_BYTES], str(path)):
     places = [f'{rows.file}:1']
     return [rows.find('error', 'encoding', *other, places=places)], False
@@ -39,7 +45,7 @@ def check(
     places = [f'{rows.file}:{line}' for line in broken]
     found += [rows.find('error', 'encoding', what, remedy, len(broken), places)]
   if rows.task.tables[rows.split].format == 'tsv':
-    with path.open(encoding='utf-8-sig', errors='replace') as file:
+    with lines.open_text(path, 'replace') as file:
       first = next((line for line in file if line != '\n'), '')
     found += _check_header(rows, first.rstrip('\n').split('\t'))
     if b'"' in content:
@@ -146,7 +152,7 @@ def _check_quotes(
   programs would read fewer rows, and number them differently.
   """
   ends = [0]
-  with path.open(encoding='utf-8-sig', errors='replace') as file:
+  with lines.open_text(path, 'replace') as file:
     reader = csv.reader(file, delimiter='\t')
     with contextlib.suppress(csv.Error):  # A field of far too many lines.
       ends += (reader.line_num for _ in reader)

@@ -1,5 +1,6 @@
 """Defines `Rows`: a split's raw rows and what the checks know about them."""
 
+import bisect
 from collections.abc import Sequence
 import dataclasses
 
@@ -17,7 +18,8 @@ class Rows:
   Attributes:
     tokenizer: counts tokens; None: they are not counted.
     max_length: number of tokens that a row may have.
-    file: name of the raw file.
+    file: name of the raw file, or of the last one that was read.
+    files: the first row of each file of the split, and the file's name.
     places: [N] lines of the file, from 1, or indices of the uids if the source
       has no lines.
     has_lines: whether `places` are lines.
@@ -36,6 +38,7 @@ class Rows:
   tokenizer: features.Tokenizer | None = None
   max_length: int = 0
   file: str = ''
+  files: list[tuple[int, str]] = dataclasses.field(default_factory=list)
   places: np.ndarray | None = None
   has_lines: bool = True
   texts: Sequence[Sequence[str]] = ()
@@ -64,9 +67,15 @@ class Rows:
 
   def place_names(self, numbers: Sequence[int]) -> list[str]:
     """Returns where the given rows are (first few), as `FILE:LINE` or uids."""
-    before = f'{self.file}:' if self.has_lines else f'{self.name}/'
-    places = self.places[numbers[: findings.MAX_PLACES]]
-    return [f'{before}{place}' for place in places]
+    files = self.files or [(0, self.file)]
+    first_rows = [first for first, _ in files]
+    found = []
+    for number in numbers[: findings.MAX_PLACES]:
+      before = f'{self.name}/'
+      if self.has_lines:
+        before = f'{files[bisect.bisect_right(first_rows, number) - 1][1]}:'
+      found.append(f'{before}{self.places[number]}')
+    return found
 
   def find(
     self,

@@ -320,7 +320,8 @@ def _prepare_other_rows(
         continue
       source = sources.Source(task, split, plan.config.data)
       is_tfds = source.format == 'tfds'
-      if is_tfds or not table.file or Path(table.file).is_absolute():
+      files = (table.file, *table.more_files)
+      if is_tfds or not all(f and not Path(f).is_absolute() for f in files):
         raise errors.UserError(
           f'--input={data_dir}: replaces config.data.dir, but the file of'
           f' {name} is not read from there; remove --input, or set the'

@@ -11,11 +11,13 @@ from pathlib import Path
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.data import labels
 from bam_jax.data import prepare as prepare_lib
 from bam_jax.data import registry
 from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.data import tfds_source
+from bam_jax.experiments import divisions
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
@@ -107,6 +109,9 @@ class Plan:
     """
     if self.config.data.source == 'tfds':
       processes.run_on_first(self._download)
+    for task in self.tasks.tasks:
+      path = self.workspace.division(task.name)
+      processes.run_on_first(divisions.check, task, self.config.data, path)
     wanted = [
       (task, split)
       for task in self.tasks.tasks
@@ -384,6 +389,8 @@ def make_plan(
       same name, or the weights can't be found.
   """
   tasks = registry.resolve(config)
+  found = processes.run_on_first(labels.find, tasks, config.data, workdir)
+  tasks = labels.add(tasks, found, workdir)
   runs_lib.plan_runs(config)  # Raises if two runs would have the same name.
   return Plan(
     config,

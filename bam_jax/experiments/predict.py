@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 import logging
+from pathlib import Path
 
 from bam_jax import errors
+from bam_jax.data import sources
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.inference import model as model_lib
 from bam_jax.inference import submission
 from bam_jax.runtime import processes
+from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 
 
@@ -16,9 +20,10 @@ def predict(
 ) -> None:
   """Predicts the test splits with the best checkpoints of a group of runs.
 
-  Writes `predictions/GROUP/TASK-SPLIT.tsv`, and `submission.zip` beside them if
-  a task belongs to GLUE. The zip has the majority label for the tasks in
-  `majority`; their .tsv files keep the predictions.
+  Writes `predictions/GROUP/TASK-SPLIT.tsv`; `TASK-SPLIT.json` beside it for a
+  kind whose official scorer reads predictions by id, if the rows have ids; and
+  `submission.zip` if a task belongs to GLUE. The zip has the majority label for
+  the tasks in `majority`; their .tsv files keep the predictions.
 
   Raises:
     errors.UserError: there is no test file; or see `Plan.find_group` and
@@ -43,6 +48,9 @@ def predict(
         found = task.kind.predict(task, logits, rows)
         path = directory / f'{name}-{split}.tsv'
         processes.run_on_first(submission.write_tsv, path, task, found)
+        if task.kind.by_id:
+          by_id = path.with_suffix('.json')
+          processes.run_on_first(_write_by_id, plan, task, split, by_id, found)
         texts = {each.uid: each.text for each in found}
         predictions.setdefault(name, {})[split] = texts
   if not predictions:
@@ -61,6 +69,22 @@ def predict(
     submission.write, directory / 'submission.zip', plan.tasks, predictions
   )
   logging.info('predictions: %s', directory)
+
+
+def _write_by_id(
+  plan: plan_lib.Plan,
+  task: task_lib.Task,
+  split: str,
+  path: Path,
+  found: Sequence[kind_lib.Prediction],
+) -> None:
+  """Writes predictions by the ids of the rows, if these have ids."""
+  try:
+    ids = sources.read_ids(task, split, plan.config.data)
+  except errors.UserError as e:
+    logging.warning('%s is not written for the official scorer: %s', path, e)
+    return
+  submission.write_by_id(path, task, ids, found)
 
 
 def load_model(plan: plan_lib.Plan, group: str | None) -> model_lib.Model:

@@ -1,6 +1,8 @@
 """The work directory: where its files are, and the records of its runs.
 
 DIR/config.json
+DIR/labels/TASK.json         labels of the training rows, if none are given
+DIR/divisions/TASK.json      development rows that were taken from training
 DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
@@ -62,6 +64,9 @@ class Workspace:
 
   def features(self, task: str, split: str) -> Path:
     return self.root / 'features' / task / split
+
+  def division(self, task: str) -> Path:
+    return self.root / 'divisions' / f'{task}.json'
 
   def run(self, name: str) -> Path:
     return self.root / 'runs' / name

@@ -44,6 +44,38 @@ def write_tsv(
   files.write_text(path, '\n'.join(lines) + '\n')
 
 
+def write_by_id(
+  path: Path,
+  task: task_lib.Task,
+  ids: Mapping[str, str],
+  predictions: Sequence[kind_lib.Prediction],
+) -> None:
+  """Writes a JSON object from ids to predictions, for an official scorer.
+
+  SQuAD's takes such a file; a question without an answer has an empty one.
+
+  Args:
+    path: of the file.
+    task: its kind has `by_id`.
+    ids: uid -> id.
+    predictions: of all rows of a test file.
+
+  Raises:
+    errors.UserError: an id stands twice, or the file can't be written.
+  """
+  _, value = task.kind.by_id
+  found: dict[str, object] = {}
+  for each in predictions:
+    key = ids[each.uid]
+    if key in found:
+      raise errors.UserError(
+        f'{path}: the id {key!r} of {each.uid} stands twice; make the ids of'
+        ' the test file differ'
+      )
+    found[key] = each.said[value] or ''
+  files.write_json(path, found)
+
+
 def write(
   path: Path, tasks: task_lib.TaskTable, predictions: Predictions
 ) -> None:

@@ -1,11 +1,15 @@
 """Downloads the raw files of tasks from an object store."""
 
 import dataclasses
+import fnmatch
+import glob
 import logging
+import re
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.data import formats
 from bam_jax.data import registry
 from bam_jax.storage import stores
 
@@ -31,15 +35,16 @@ def download_tables(config: config_lib.Config) -> config_lib.Config:
   folder = stores.cache_dir(store.url)
   record = folder / _VERSIONS
   before = files.read_json(record) if record.exists() else {}
-  tables = {
-    file
+  wanted = {
+    (file, table.format)
     for task in registry.resolve(config).tasks
     for table in task.tables.values()
-    for file in (table.file, table.other_file)
+    for file in (table.file, *table.more_files, table.other_file)
     if file
   }
+  names = {name for file in wanted for name in _find(store, *file)}
   versions = {}
-  for name in sorted(tables):
+  for name in sorted(names):
     version = store.version(name)
     if version is None:
       continue
@@ -50,9 +55,22 @@ def download_tables(config: config_lib.Config) -> config_lib.Config:
       store.download({name: partial})
       partial.replace(path)
     versions[name] = version
+  # A pattern would find a file that the store no longer has.
+  for name in before.keys() - versions.keys():
+    (folder / name).unlink(missing_ok=True)
   files.write_json(record, versions)
   logging.info(
     '%s: %d files of raw rows are in %s', store.url, len(versions), folder
   )
   data = dataclasses.replace(config.data, dir=str(folder))
   return dataclasses.replace(config, data=data)
+
+
+def _find(store: stores.Store, file: str, format: str) -> list[str]:
+  """Returns the names of the objects that a path or a pattern stands for."""
+  if format in formats.FORMATS and formats.FORMATS[format].is_folder:
+    return store.names(file)
+  if not glob.has_magic(file):
+    return [file]
+  before = file[: re.search(r'[*?[]', file).start()]
+  return fnmatch.filter(store.names(before.rpartition('/')[0]), file)

@@ -72,7 +72,9 @@ class Answers(kind_bases.PerToken):
   name = 'qa'
   measures = 'answers'
   default_metrics = ('answer_f1', 'exact_match')
-  formats = ('squad',)
+  formats = ('squad', 'jsonl')
+  holds = 'answers'
+  by_id = ('id', 'answer')
   num_texts = (0,)
   columns = (('question', 'context'), 'answers')
   more_fields = (
@@ -90,6 +92,10 @@ class Answers(kind_bases.PerToken):
     if labels:
       return f'labels: {labels} given for a task of answers; leave it empty'
     return ''
+
+  def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the context, so that no dev question is on one of training."""
+    return texts[1:]
 
   def label_width(self, task: task_lib.Task) -> int:
     return 2

@@ -23,6 +23,7 @@ class Classification(kind_bases.Plain):
   default_metrics = ('accuracy',)
   one_class = True
   has_class_weights = True
+  infers_labels = True
   has_probabilities = True
   problem_type = 'single_label_classification'
 
@@ -32,6 +33,9 @@ class Classification(kind_bases.Plain):
     return (
       f'labels: {labels} must be two or more different labels, as in the files'
     )
+
+  def label_names(self, task: task_lib.Task, value: str) -> tuple[str, ...]:
+    return (value,)
 
   def parse(self, task: task_lib.Task, value: str, where: str) -> int:
     return label_index(task, value, where)
@@ -173,8 +177,14 @@ def label_index(task: task_lib.Task, value: str, where: str) -> int:
     errors.UserError: the task does not have the label.
   """
   if value not in task.labels:
+    remedy = f'fix the row or the labels of task {task.name!r}'
+    if task.labels_file:
+      remedy = (
+        f'these were found when {task.labels_file} was written, and runs keep'
+        ' them; fix the row, or choose another --workdir'
+      )
     raise errors.UserError(
-      f'{where}: label {value!r} is none of {errors.some(task.labels)}; fix'
-      f' the row or the labels of task {task.name!r}'
+      f'{where}: label {value!r} is none of {errors.some(task.labels)};'
+      f' {remedy}{kind.no_label_remedy(task, value)}'
     )
   return task.labels.index(value)

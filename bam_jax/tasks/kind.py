@@ -8,11 +8,12 @@ import abc
 from collections.abc import Mapping, Sequence
 import dataclasses
 import re
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from bam_jax import errors
+from bam_jax import plain_text
 from bam_jax.tasks import class_weights as class_weights_lib
 from bam_jax.tasks import metrics as metrics_lib
 from bam_jax.tasks import task as task_lib
@@ -21,6 +22,10 @@ from bam_jax.tasks import task as task_lib
 _COLUMNS = frozenset({'uid', 'prediction'})
 # Field names that the texts of an input may have in any task.
 _TEXT_NAMES = ('text', 'text_pair')
+# What files write in place of a label that is missing; SNLI has the dash.
+_NO_LABEL = frozenset(
+  {'', '-', '-1', '?', 'null', 'None', 'NaN', 'nan', 'NA', 'N/A'}
+)
 # Code points that UTF-8 cannot hold; Python decodes invalid bytes as these.
 _SURROGATE = re.compile('[\ud800-\udfff]')
 
@@ -110,10 +115,17 @@ class Kind(abc.ABC):
   # Whether outputs are per token, not per example. A long example is then cut
   # into windows, not truncated.
   per_token: ClassVar[bool] = False
+  # What rows with named fields hold, see `Table.holds`.
+  holds: ClassVar[Literal['texts', 'words', 'answers']] = 'texts'
+  # Field of a row's id, and value of a prediction, of the JSON file that an
+  # official scorer reads: from ids to values.
+  by_id: ClassVar[tuple[str, str] | None] = None
   # Whether the words of a text are tokenised one by one.
   of_words: ClassVar[bool] = False
   # Whether a prediction is one of the task's labels.
   one_class: ClassVar[bool] = False
+  # Whether a task's labels may be those that its training rows have.
+  infers_labels: ClassVar[bool] = False
   # Whether a prediction has a probability for each label.
   has_probabilities: ClassVar[bool] = False
   # Whether the loss may weigh the labels, with `label_counts`.
@@ -157,6 +169,19 @@ class Kind(abc.ABC):
     Raises:
       errors.UserError: the task has no such label.
     """
+
+  def label_names(
+    self, task: task_lib.Task, value: task_lib.RawLabel
+  ) -> Sequence[str]:
+    """Returns the labels in a label cell of a task whose labels are inferred.
+
+    Only for kinds with `infers_labels`.
+    """
+    raise NotImplementedError
+
+  def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns what equal rows share; they are all training or all dev rows."""
+    return tuple(sorted(texts))
 
   def label_width(self, task: task_lib.Task) -> int | None:
     """Number of values per label in the features; None if it varies."""
@@ -359,6 +384,29 @@ class Kind(abc.ABC):
       'id2label': {str(i): name for i, name in enumerate(names)},
       'label2id': {name: i for i, name in enumerate(names)},
     }
+
+
+def no_label_remedy(task: task_lib.Task, value: str) -> str:
+  """Returns how rows without a label are passed over, if a value may be that.
+
+  Empty for official tasks, and for a value that is more likely a mistake.
+  """
+  if value not in _NO_LABEL or task.tables[task.train_split].tfds:
+    return ''
+  return (
+    '; or pass rows without a label over by'
+    f' config.custom_tasks.{task.name}.no_label=({value!r},)'
+  )
+
+
+def check_word(value: object, where: str) -> str:
+  """Returns a JSON value; raises UserError unless it is one word."""
+  word = check_text(value, where)
+  if not word or ' ' in word or word != plain_text.one_line(word):
+    raise errors.UserError(
+      f'{where} is {word!r}; give a word, without spaces or line breaks'
+    )
+  return word
 
 
 def check_text(value: object, where: str) -> str:

@@ -14,6 +14,7 @@ KINDS: dict[str, kind.Kind] = {
     regression.Regression(),
     multilabel.Multilabel(),
     tagging.Tagging(),
+    tagging.PlainTagging(),
     answers.Answers(),
   )
 }

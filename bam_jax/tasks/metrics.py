@@ -105,7 +105,7 @@ _NO_LABEL = 'no label is gold and none is predicted'
 _NO_SPAN = 'no span is gold and none is predicted'
 _ONE_SIDED = 'a class or label is gold in no row or in every row'
 _CLASSES, _LABELS, _SCORES = ('classes',), ('labels',), ('scores',)
-_SPANS, _ANSWERS = ('spans',), ('answers',)
+_SPANS, _TAGS, _ANSWERS = ('spans',), ('tags',), ('answers',)
 _BOTH = _CLASSES + _LABELS
 METRICS: dict[str, Metric] = {
   'accuracy': Metric(_CLASSES, class_metrics.accuracy),
@@ -131,6 +131,7 @@ METRICS: dict[str, Metric] = {
   'span_recall': Metric(
     _SPANS, _of_tallies(_share(0, 2)), 'positive', 'no span is gold'
   ),
+  'tag_accuracy': Metric(_TAGS, _of_tallies(_share(0, 1))),
   'answer_f1': Metric(_ANSWERS, _of_tallies(_share(1, 2))),
   'exact_match': Metric(_ANSWERS, _of_tallies(_share(0, 2))),
 }

@@ -32,12 +32,18 @@ class Multilabel(kind_bases.Plain):
   has_probabilities = True
   has_class_weights = True
   decides_each_label = True
+  infers_labels = True
   problem_type = 'multi_label_classification'
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if len(set(labels)) == len(labels) >= 1:
       return ''
     return f'labels: {labels} must be different labels, as in the files'
+
+  def label_names(
+    self, task: task_lib.Task, value: task_lib.RawLabel
+  ) -> Sequence[str]:
+    return _names(task, value) if isinstance(value, str) else value
 
   def label_width(self, task: task_lib.Task) -> int:
     return task.num_outputs

@@ -61,6 +61,7 @@ class Regression(kind_bases.Plain):
     except ValueError:
       raise errors.UserError(
         f'{where}: score {value!r} is no number; fix the row'
+        f'{kind.no_label_remedy(task, value)}'
       ) from None
     if not low <= score <= high:
       raise errors.UserError(

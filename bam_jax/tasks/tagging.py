@@ -1,4 +1,7 @@
-"""Tagging: one tag per word, for example to mark names of people and places."""
+"""Tagging: one tag per word, to mark spans such as names, or of any meaning.
+
+Tags of spans are BIO, BIOES or BILOU; which one follows from the labels.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import itertools
@@ -18,7 +21,10 @@ from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
 from bam_jax.tasks import task as task_lib
 
-_TAG = re.compile(r'O|[BI]-.+')
+# All tags of a task are of one scheme; of the last two, E and S are L and U.
+_SCHEMES = tuple(
+  re.compile(rf'O|[{letters}]-.+') for letters in ('BI', 'BIES', 'BILU')
+)
 # Label of a token at which no word begins.
 NO_WORD = -1
 
@@ -46,18 +52,31 @@ class Tagging(kind_bases.PerToken):
   name = 'tagging'
   measures = 'spans'
   default_metrics = ('span_f1',)
-  formats = ('conll',)
+  formats = ('conll', 'jsonl')
   num_texts = (1,)
+  holds = 'words'
   of_words = True
   has_class_weights = True
+  infers_labels = True
   architecture = 'ForTokenClassification'
   pipeline = 'token-classification'
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     good = len(set(labels)) == len(labels) >= 2 and 'O' in labels
-    if good and all(_TAG.fullmatch(label) for label in labels):
+    if good and any(
+      all(scheme.fullmatch(label) for label in labels) for scheme in _SCHEMES
+    ):
       return ''
-    return f'labels: {labels} must be different tags: O, B-TYPE and I-TYPE'
+    return (
+      f'labels: {labels} must be different tags: O, B-TYPE and I-TYPE, with'
+      ' E-TYPE and S-TYPE, or L-TYPE and U-TYPE, if the files have them; other'
+      f' tags are those of kind={PlainTagging.name!r}'
+    )
+
+  def label_names(
+    self, task: task_lib.Task, value: tuple[str, ...]
+  ) -> tuple[str, ...]:
+    return value
 
   def label_width(self, task: task_lib.Task) -> None:
     return None
@@ -203,7 +222,7 @@ class Tagging(kind_bases.PerToken):
       words = text.split(' ') if text else []
     elif isinstance(value, list):
       words = [
-        _check_word(word, f"{where}: 'words'[{place}]")
+        kind.check_word(word, f"{where}: 'words'[{place}]")
         for place, word in enumerate(value)
       ]
     else:
@@ -243,48 +262,84 @@ class Tagging(kind_bases.PerToken):
     return _USAGE
 
 
+class PlainTagging(Tagging):
+  """Tasks with one tag per word that marks no span, such as parts of speech."""
+
+  name = 'plain_tagging'
+  measures = 'tags'
+  default_metrics = ('tag_accuracy',)
+
+  def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
+    if len(set(labels)) == len(labels) >= 2:
+      return ''
+    return f'labels: {labels} must be two or more different tags'
+
+  def tally(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> np.ndarray:
+    """Counts right tags, and words, of each example, [N, 2]."""
+    found = []
+    for _, predicted, gold in _examples(task, logits, rows):
+      right = sum(one == other for one, other in zip(predicted, gold))
+      found.append((right, len(gold)))
+    return np.array(found, np.int64)
+
+  def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
+    return True  # No metric of tags asks for one.
+
+  def predict(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> list[kind.Prediction]:
+    """Predicts `tags`, one per word."""
+    return [
+      kind.Prediction(
+        uid, kind_bases.join_labels(tags, task, ' '), {'tags': tags}
+      )
+      for uid, tags, _ in _examples(task, logits, rows)
+    ]
+
+
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
   """Finds spans as conlleval does: type, first word, last word.
 
-  A span begins at a B, and at an I that does not continue a span of its type.
+  A B or an I is continued by an I, E or L of its type. Every other tag but O
+  begins a span.
 
   >>> sorted(spans(['B-PER', 'I-PER', 'O', 'I-LOC', 'B-LOC']))
   [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
+  >>> sorted(spans(['B-PER', 'E-PER', 'E-PER', 'S-LOC']))
+  [('LOC', 3, 3), ('PER', 0, 1), ('PER', 2, 2)]
   """
   found: list[tuple[str, int, int]] = []
   before = 'O'
   for place, tag in enumerate(tags):
     if tag != 'O':
-      continues = tag[0] == 'I' and before[2:] == tag[2:] and before != 'O'
+      continues = (
+        tag[0] in 'IEL' and before[0] in 'BI' and before[2:] == tag[2:]
+      )
       first = found.pop()[1] if continues else place
       found.append((tag[2:], first, place))
     before = tag
   return set(found)
 
 
-def _check_word(value: object, where: str) -> str:
-  """Returns a JSON value that must be one word."""
-  word = kind.check_text(value, where)
-  if not word or ' ' in word or word != plain_text.one_line(word):
-    raise errors.UserError(
-      f'{where} is {word!r}; give a word, without spaces or line breaks'
-    )
-  return word
-
-
 def _examples(
   task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
 ) -> Iterator[tuple[str, list[str], list[str]]]:
-  """Yields uid, predicted tags and gold tags of each example."""
+  """Yields uid, predicted tags and gold tags of each example.
+
+  A missing gold tag is O, or the first label.
+  """
   label, offsets = rows.ragged('label')
   uids, windows = kind_bases.examples_of(rows)
   begins = np.asarray(offsets)[windows]
   best = np.argmax(logits, axis=-1)
   names = np.array(task.labels)
+  missing = task.labels.index('O') if 'O' in task.labels else 0
   for uid, begin, end in zip(uids, begins[:-1], begins[1:]):
     own = np.asarray(label[begin:end])
     word = own != NO_WORD
-    gold = np.nan_to_num(own[word], nan=task.labels.index('O')).astype(int)
+    gold = np.nan_to_num(own[word], nan=missing).astype(int)
     yield uid, names[best[begin:end][word]].tolist(), names[gold].tolist()
 
 

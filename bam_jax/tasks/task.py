@@ -54,22 +54,43 @@ class Example(NamedTuple):
   label: Label | None  # From `Kind.parse`; None if the split has no labels.
 
 
+class Division(NamedTuple):
+  """How the rows of a file are divided between training and development."""
+
+  share: float  # Of the rows that become development rows.
+  seed: int = 0
+  # Whether rows of one `Row.group` stay on one side; else those of equal texts.
+  by_group: bool = False
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
   """The file of one split of a task, and how to read it."""
 
-  file: str = ''  # Path below `data.dir`; empty for generated rows.
+  # Path below `data.dir`, or a pattern such as `train-*.csv`; empty for
+  # generated rows.
+  file: str = ''
+  more_files: tuple[str, ...] = ()  # Files that are read after it.
   other_file: str = ''  # Path that is read if `file` is missing.
   # One text column, or two for a pair: a number from 0 (from the end if
   # negative), or a name in the header or JSON object.
   text: tuple[int | str, ...] = ()
   other_text: tuple[str, ...] = ()  # Alternative names of the text columns.
   label: int | str | None = None  # None if the split has no labels.
-  header: bool = True  # Whether the first line names the columns (TSV only).
-  format: Literal['tsv', 'jsonl', 'conll', 'squad', 'generated'] = 'tsv'
+  header: bool = True  # Whether the first line names the columns (TSV, CSV).
+  format: str = 'tsv'  # A key of `formats.FORMATS`, or `generated`.
   # Whether rows with a wrong number of columns are skipped and counted. For
   # official files known to hold such rows.
   skip_malformed: bool = False
+  # What fields that are not plain texts hold: a list of words, with a tag for
+  # each; or answers, with their places in the second text.
+  holds: Literal['texts', 'words', 'answers'] = 'texts'
+  group: int | str | None = None  # Column that `lines.Row.group` has.
+  # Labels, as in the file, of rows without one, which are passed over.
+  no_label: tuple[str, ...] = ()
+  # Of a file whose rows are divided, with the side that this split has.
+  division: Division | None = None
+  is_development: bool = False
   tfds: str = ''  # TFDS builder and split, `glue/mnli:validation_matched`.
   submission: str = ''  # File name in a GLUE submission.
 
@@ -87,6 +108,7 @@ class Task:
   # Class labels as in the raw files, in the order of the logits; empty for
   # regression.
   labels: tuple[str, ...] = ()
+  labels_file: str = ''  # That keeps inferred labels, for messages.
   # Lowest and highest score of a regression task, which is trained on 0-1.
   scale: tuple[float, float] = (0.0, 1.0)
   train_split: str = 'train'

@@ -70,5 +70,6 @@ def test_a_format_that_is_not_registered_is_refused():
   with pytest.raises(errors.UserError) as caught:
     registry.resolve(_config('bar'))
   assert str(caught.value) == (
-    "config.custom_tasks.own.format: 'bar' is none of tsv, jsonl, conll, squad"
+    "config.custom_tasks.own.format: 'bar' is none of tsv, csv, jsonl, parquet,"
+    ' datasets, conll, squad'
   )

@@ -114,10 +114,10 @@ def test_columns_are_numbers_where_no_header_names_them():
   ('changes', 'message'),
   [
     pytest.param(
-      {'labels': ()},
-      'config.custom_tasks.planets.labels: () must be two or more different'
+      {'labels': ('a',)},
+      "config.custom_tasks.planets.labels: ('a',) must be two or more different"
       ' labels, as in the files',
-      id='no-labels',
+      id='one-label',
     ),
     pytest.param(
       {'labels': ('a', 'a')},
@@ -152,7 +152,7 @@ def test_columns_are_numbers_where_no_header_names_them():
     pytest.param(
       {'dev': ''},
       'config.custom_tasks.planets.dev: empty; give a file, below'
-      ' config.data.dir or absolute',
+      ' config.data.dir or absolute, or a dev_share of the training rows',
       id='no-dev',
     ),
     pytest.param(
@@ -333,12 +333,15 @@ _NAMES = config_lib.TaskConfig(
   [
     (
       {'labels': ('O', 'PER')},
-      ".labels: ('O', 'PER') must be different tags: O, B-TYPE and I-TYPE",
+      ".labels: ('O', 'PER') must be different tags: O, B-TYPE and I-TYPE, with"
+      ' E-TYPE and S-TYPE, or L-TYPE and U-TYPE, if the files have them; other'
+      " tags are those of kind='plain_tagging'",
     ),
     (
       {'labels': ('B-PER', 'I-PER')},
       ".labels: ('B-PER', 'I-PER') must be different tags: O, B-TYPE and"
-      ' I-TYPE',
+      ' I-TYPE, with E-TYPE and S-TYPE, or L-TYPE and U-TYPE, if the files have'
+      " them; other tags are those of kind='plain_tagging'",
     ),
     ({'text': ('0', '1')}, ".text: ('0', '1') names 2 columns; give one"),
     (
@@ -353,7 +356,7 @@ _NAMES = config_lib.TaskConfig(
     ),
     (
       {'format': 'tsv'},
-      ".format: 'tsv' holds no tagging task; give conll",
+      ".format: 'tsv' holds no tagging task; give conll or jsonl",
     ),
   ],
   ids=['tag', 'no-o', 'pair', 'name', 'stride', 'format'],

@@ -234,7 +234,8 @@ def test_is_present():
     pytest.param(
       'text\tlabel\nx\tnan\n',
       {'kind': 'regression'},
-      "data/own.tsv:2: score 'nan' is no number; fix the row",
+      "data/own.tsv:2: score 'nan' is no number; fix the row; or pass rows"
+      " without a label over by config.custom_tasks.own.no_label=('nan',)",
       id='score-nan',
     ),
     pytest.param(
@@ -344,7 +345,8 @@ def test_tsv_mistakes(content, table, message):
     pytest.param(
       '{"text": "x", "label": null}\n',
       "data/own.jsonl:1: label 'null' is none of no, yes; fix the row or the"
-      " labels of task 'own'",
+      " labels of task 'own'; or pass rows without a label over by"
+      " config.custom_tasks.own.no_label=('null',)",
       id='label-null',
     ),
     pytest.param(

@@ -100,10 +100,10 @@ def _utf_16(folder):
   (folder.root / 'SST-2/dev.tsv').write_text(text, encoding='utf-16')
 
 
-@_fault('error sst2/dev encoding: SST-2/dev.tsv:1')
-def _gzip(folder):
+@_fault('error sst2/dev unreadable: SST-2/dev.tsv')
+def _damaged_gzip(folder):
   content = (folder.root / 'SST-2/dev.tsv').read_bytes()
-  (folder.root / 'SST-2/dev.tsv').write_bytes(gzip.compress(content))
+  (folder.root / 'SST-2/dev.tsv').write_bytes(gzip.compress(content)[:-9])
 
 
 @_fault('error rte/train encoding: RTE/train.tsv:1')

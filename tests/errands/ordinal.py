@@ -21,6 +21,7 @@ class Ordinal(classification.Classification):
 
   name = 'ordinal'
   default_metrics = ('mean_closeness', 'accuracy')
+  infers_labels = False  # Rows do not tell the order.
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if len(set(labels)) == len(labels) >= 3:

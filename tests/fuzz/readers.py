@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import dataclasses
 import functools
+import gzip
 import json
 from pathlib import Path
 import resource
@@ -11,6 +12,8 @@ import sys
 import tracemalloc
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 
 from bam_jax import config as config_lib
 from bam_jax import errors
@@ -203,6 +206,27 @@ def _make_tsv(folder: Path) -> None:
   (folder / 'own.tsv').write_bytes('\r\n'.join(lines).encode())
 
 
+def _make_csv(folder: Path) -> None:
+  lines = [
+    '\ufefftext;other;label',
+    '"a\r\n;""b""";c;yes',
+    'é;字;no',
+    'x;y;yes',
+  ]
+  (folder / 'own.csv').write_bytes('\r\n'.join(lines).encode())
+
+
+def _make_gzip(folder: Path) -> None:
+  _make_tsv(folder)
+  content = gzip.compress((folder / 'own.tsv').read_bytes())
+  (folder / 'own.tsv').write_bytes(content)
+
+
+def _make_parquet(folder: Path) -> None:
+  rows = [{'text': 'a', 'other': 'é', 'label': 'yes'}] * 3
+  parquet.write_table(pa.Table.from_pylist(rows), folder / 'own.parquet')
+
+
 def _make_scores(folder: Path) -> None:
   lines = ['text\tother\tlabel', 'a\tb\t0.5', 'é\t字\t5', 'x\ty\t1e-3']
   (folder / 'own.tsv').write_text('\n'.join(lines))
@@ -318,6 +342,11 @@ READERS = {
     _make_tokenizer, _read_tokenizer, ('tokenizer.json',)
   ),
   'TSV': Reader(_make_tsv, _rows('own.tsv', 'classification'), ('own.tsv',)),
+  'CSV': Reader(_make_csv, _rows('own.csv', 'classification'), ('own.csv',)),
+  'gzip': Reader(_make_gzip, _rows('own.tsv', 'classification'), ('own.tsv',)),
+  'Parquet': Reader(
+    _make_parquet, _rows('own.parquet', 'classification'), ('own.parquet',)
+  ),
   'TSV of scores': Reader(
     _make_scores, _rows('own.tsv', 'regression'), ('own.tsv',)
   ),

@@ -1,5 +1,6 @@
 """Files of predictions; a GLUE submission is checked and written whole."""
 
+import json
 import types
 import zipfile
 
@@ -151,3 +152,19 @@ def test_labels_named_like_a_column(tmp_path, labels, columns):
   assert len(set(columns)) == len(columns)
   assert row.split('\t')[:2] == ['mood/test/0', labels[0]]
   assert end == ''
+
+
+def test_predictions_by_id(tmp_path):
+  task = task_lib.Task(
+    'own', kinds.KINDS['qa'], ('exact_match',), 'exact_match', tables={}
+  )
+  found = [
+    kind.Prediction('own/test/0', 'a b', {'answer': 'a\nb'}),
+    kind.Prediction('own/test/1', '', {'answer': None}),
+  ]
+  path = tmp_path / 'own-test.json'
+  ids = {'own/test/0': 'x', 'own/test/1': 'y'}
+  submission.write_by_id(path, task, ids, found)
+  assert json.loads(path.read_text()) == {'x': 'a\nb', 'y': ''}
+  with pytest.raises(errors.UserError, match="the id 'x' of own/test/1 stands"):
+    submission.write_by_id(path, task, dict.fromkeys(ids, 'x'), found)

@@ -124,6 +124,15 @@ def test_every_unlabelled_question_has_an_answer_from_its_context(finished):
   for answer, context in zip(answers, contexts):
     assert answer in ' '.join(context.split())
   assert any(answers)
+  # The official scorer takes answers by the questions' ids.
+  by_id = json.loads((folder / 'things-test.json').read_text())
+  ids = [
+    question['id']
+    for paragraph in content['data'][0]['paragraphs']
+    for question in paragraph['qas']
+  ]
+  assert list(by_id) == ids
+  assert [' '.join(text.split()) for text in by_id.values()] == answers
 
 
 def test_models_are_exported(finished):

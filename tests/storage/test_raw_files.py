@@ -1,6 +1,7 @@
 """Raw rows in an object store, by moto's S3 server."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -12,11 +13,17 @@ from bam_jax.storage import raw_files
 from bam_jax.storage import stores
 
 
-def _config(directory: str) -> config_lib.Config:
+def _config(
+  directory: str, train: str = 'm/train.tsv', format: str = 'tsv'
+) -> config_lib.Config:
   config = config_lib.default_config()
   config.tasks = ('mood',)
   config.custom_tasks.mood = config_lib.custom_task(
-    labels=('down', 'up'), text=('text',), train='m/train.tsv', dev='dev.tsv'
+    labels=('down', 'up'),
+    text=('text',),
+    train=train,
+    dev='dev.tsv',
+    format=format,
   )
   config.data.dir = directory
   return config_lib.from_config_dict(config)
@@ -53,6 +60,25 @@ def test_tables_are_brought_down_once_and_when_they_change(store, monkeypatch):
   store.write('m/train.tsv', b'text\tlabel\ndull\tup\n')
   assert _texts(raw_files.download_tables(_config(store.url))) == ['dull']
   assert fetched[2:] == ['m/train.tsv']
+
+
+def test_a_pattern_brings_down_what_is_there(store):
+  store.write('m/more.tsv', b'text\tlabel\ndull\tdown\n')
+  store.write('m/other.txt', b'')
+  config = _config(store.url, 'm/*.tsv')
+  local = raw_files.download_tables(config)
+  assert _texts(local) == ['dull', 'fine']
+  # What the store no longer has is not read from the copy.
+  store.delete(['m/more.tsv'])
+  assert _texts(raw_files.download_tables(config)) == ['fine']
+
+
+def test_a_saved_dataset_is_brought_down_whole(store):
+  saved = Path(__file__).parents[1] / 'data/golden/saved_dataset/test'
+  for path in saved.iterdir():
+    store.write(f'd/{path.name}', path.read_bytes())
+  local = raw_files.download_tables(_config(store.url, 'd', 'datasets'))
+  assert _texts(local) == ['no caf\u00e9 open']
 
 
 def test_a_missing_table_is_told_by_its_reader(store):

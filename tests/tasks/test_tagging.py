@@ -84,6 +84,93 @@ def test_spans_are_those_of_seqeval():
     assert tagging.spans(tags) == set(expected)
 
 
+_TYPES = ('PER', 'LOC')
+
+
+@pytest.mark.parametrize('letters', ['BIES', 'BILU'])
+def test_spans_of_other_schemes_are_those_of_seqeval(letters):
+  """seqeval reads BIOES; BILOU has other letters for E and S."""
+  labels = ('O', *(f'{x}-{name}' for x in letters for name in _TYPES))
+  assert _KIND.fault(labels, (0.0, 0.0)) == ''
+  rng = np.random.default_rng(0)
+  for _ in range(300):
+    tags = [labels[i] for i in rng.integers(0, len(labels), rng.integers(1, 9))]
+    as_bioes = [
+      tag.replace('L-', 'E-').replace('U-', 'S-') if tag[0] in 'LU' else tag
+      for tag in tags
+    ]
+    expected = seqeval.sequence_labeling.get_entities(as_bioes)
+    assert tagging.spans(tags) == set(expected), tags
+
+
+@pytest.mark.parametrize('letters', ['BI', 'BIES', 'BILU'])
+def test_each_scheme_gives_back_the_spans_that_were_tagged(letters):
+  rng = np.random.default_rng(0)
+  for _ in range(100):
+    tags, expected = [], set()
+    while len(tags) < 12:
+      name = _TYPES[rng.integers(2)]
+      size, first = int(rng.integers(0, 4)), len(tags)
+      if not size:
+        tags.append('O')
+        continue
+      own = ['B', *'I' * (size - 1)]
+      if len(letters) == 4:
+        own = ['B', *'I' * (size - 2), letters[2]] if size > 1 else [letters[3]]
+      tags += [f'{letter}-{name}' for letter in own]
+      expected.add((name, first, first + size - 1))
+    assert tagging.spans(tags) == expected
+
+
+@pytest.mark.parametrize(
+  ('labels', 'good'),
+  [
+    (('O', 'B-a', 'I-a', 'E-a', 'S-a'), True),
+    (('O', 'B-a', 'I-a', 'L-a', 'U-a'), True),
+    (('O', 'B-a', 'E-a', 'U-a'), False),
+    (('O', 'S-a'), True),
+    (('O', 'NOUN'), False),
+    (('B-a', 'E-a'), False),
+  ],
+)
+def test_tags_are_of_one_scheme(labels, good):
+  fault = _KIND.fault(labels, (0.0, 0.0))
+  assert (fault == '') == good
+  assert good or "other tags are those of kind='plain_tagging'" in fault
+
+
+def test_plain_tags_are_scored_by_accuracy():
+  """Oracle: the share of equal tags, counted by hand."""
+  kind = kinds.KINDS['plain_tagging']
+  labels = ('NOUN', 'VERB', 'O', 'B-', 'X')
+  assert kind.fault(labels, (0.0, 0.0)) == ''
+  assert 'must be two or more different tags' in kind.fault(('NOUN',), (0, 0))
+  task = dataclasses.replace(
+    _TASK, kind=kind, labels=labels, metrics=kind.default_metrics
+  )
+  rows = _Rows(
+    ['names/dev/0', 'names/dev/0~1', 'names/dev/1'],
+    [[-1, 0, -1, 1, -1], [-1, 2, -1], [-1, 3, 4, -1]],
+  )
+  logits = np.eye(5)[[0, 0, 3, 0, 0, 0, 2, 0, 0, 3, 1, 0]]
+  np.testing.assert_array_equal(
+    kind.tally(task, logits, rows), [[2, 3], [1, 2]]
+  )
+  assert kind.score(task, logits, rows) == {'tag_accuracy': 60.0}
+  found = kind.predict(task, logits, rows)
+  assert [(each.text, each.said) for each in found] == [
+    ('NOUN NOUN O', {'tags': ['NOUN', 'NOUN', 'O']}),
+    ('B- VERB', {'tags': ['B-', 'VERB']}),
+  ]
+  assert kind.unmeasurable_metrics(task, [(0,)]) == ()
+  assert kind.metrics == ('tag_accuracy',)
+  # Rows without tags are predicted too, also if no tag is O.
+  task = dataclasses.replace(task, labels=('NOUN', 'VERB'))
+  rows = _Rows(['names/test/0'], [[-1, np.nan, -1]])
+  (found,) = kind.predict(task, np.eye(2)[[0, 1, 0]], rows)
+  assert found.text == 'VERB'
+
+
 def test_a_span_goes_on_into_the_next_window():
   rows = _Rows(['names/dev/0', 'names/dev/0~1'], [[-1, 1, -1], [-1, 2, 0, -1]])
   logits = np.eye(5)[[0, 1, 0, 0, 2, 0, 0]]

@@ -1,0 +1,157 @@
+"""Reads Parquet files and saved datasets of Hugging Face, by pyarrow."""
+
+from collections.abc import Iterator, Mapping
+import contextlib
+import json
+from pathlib import Path
+import typing
+
+from bam_jax import errors
+from bam_jax import files
+from bam_jax.data import lines
+from bam_jax.data import records
+from bam_jax.tasks import task as task_lib
+
+if typing.TYPE_CHECKING:
+  import pyarrow as pa
+
+_BATCH_ROWS = 1024
+# Files of `Dataset.save_to_disk` and of `DatasetDict.save_to_disk`.
+_STATE, _SPLITS = 'state.json', 'dataset_dict.json'
+# Where the library `datasets` keeps the features of a table.
+_FEATURES = b'huggingface'
+_SAVE = "give a folder that the library datasets' Dataset.save_to_disk wrote"
+
+
+def read_parquet(
+  path: Path,
+  table: task_lib.Table,
+  fault: lines.Fault = lines.stop,
+  decoding_errors: str = 'strict',
+) -> Iterator[lines.Row]:
+  """Reads the rows of a Parquet file; see `formats.Reader`.
+
+  Rows have no line of their own, so their line is 0.
+  """
+  with path.open('rb') as file, _reports(path, 'is not a Parquet file'):
+    from pyarrow import parquet
+
+    content = parquet.ParquetFile(file)
+    names = _class_names(content.schema_arrow)
+    batches = content.iter_batches(_BATCH_ROWS)
+    yield from _rows(_records(batches, names), path, table, fault)
+
+
+def read_dataset(
+  path: Path,
+  table: task_lib.Table,
+  fault: lines.Fault = lines.stop,
+  decoding_errors: str = 'strict',
+) -> Iterator[lines.Row]:
+  """Reads a folder that Hugging Face's `Dataset.save_to_disk` wrote.
+
+  Rows have no line of their own, so their line is 0.
+
+  Raises:
+    errors.UserError: see `formats.Reader`; or the folder is one of several
+      splits.
+  """
+  if (path / _SPLITS).is_file():
+    splits = files.read_json(path / _SPLITS, _SAVE).get('splits')
+    shown = errors.some(splits) if isinstance(splits, list) else 'none'
+    raise errors.UserError(
+      f'{path}: holds several splits: {shown}; name the folder of one, such as'
+      f' {path.name}/train'
+    )
+  if path.is_dir() and not (path / _STATE).is_file():
+    raise errors.UserError(f'{path}: has no {_STATE}; {_SAVE}')
+  with (path / _STATE).open('rb'), _reports(path, 'is no saved dataset'):
+    yield from _rows(_stored(path), path, table, fault)
+
+
+def _stored(path: Path) -> Iterator[records.Record]:
+  """Yields the rows of the Arrow files that a folder's state names."""
+  import pyarrow as pa
+
+  state = files.read_json(path / _STATE, _SAVE)
+  try:
+    names = [file['filename'] for file in state['_data_files']]
+    if not all(Path(name).name == name for name in names):
+      raise ValueError('a file of it lies elsewhere')
+  except (KeyError, TypeError, ValueError) as error:
+    raise errors.UserError(
+      f'{path / _STATE}: {type(error).__name__}: {error}; {_SAVE}'
+    ) from None
+  for name in names:
+    with (path / name).open('rb') as file, pa.ipc.open_stream(file) as batches:
+      yield from _records(batches, _class_names(batches.schema))
+
+
+@contextlib.contextmanager
+def _reports(path: Path, what: str) -> Iterator[None]:
+  """Raises a `UserError` if pyarrow is not installed or can't read a file."""
+  if errors.absent(['pyarrow']):
+    raise errors.UserError(
+      f'{path}: needs the package pyarrow to be read; pip install'
+      " 'bam-jax[arrow]'"
+    )
+  import pyarrow as pa
+
+  try:
+    yield
+  except (pa.ArrowException, OSError, ValueError) as error:
+    reason = str(error).partition('\n')[0]
+    raise errors.UserError(
+      f'{path}: {what}, or is damaged ({reason}); get it again, or give the'
+      ' format that it has'
+    ) from None
+
+
+def _class_names(schema: 'pa.Schema') -> dict[str, list[str]]:
+  """Returns the names of the classes, by column, where a schema has them.
+
+  `datasets` writes a `ClassLabel` as numbers, also within lists.
+  """
+  found = {}
+  with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+    content = json.loads((schema.metadata or {})[_FEATURES])
+    for name, feature in content['info']['features'].items():
+      if isinstance(feature, list):
+        (feature,) = feature
+      while isinstance(feature.get('feature'), dict):
+        feature = feature['feature']
+      if feature.get('_type') == 'ClassLabel':
+        found[name] = [str(each) for each in feature['names']]
+  return found
+
+
+def _records(
+  batches: 'typing.Iterable[pa.RecordBatch]', names: Mapping[str, list[str]]
+) -> Iterator[records.Record]:
+  """Yields rows as mappings, with the names of their classes."""
+  for batch in batches:
+    for record in batch.to_pylist():
+      for column, classes in names.items():
+        record[column] = _named(record[column], classes)
+      yield record
+
+
+def _named(value: object, classes: list[str]) -> object:
+  """Returns names in place of numbers; -1, for no label, stays."""
+  if isinstance(value, list):
+    return [_named(each, classes) for each in value]
+  if isinstance(value, int) and 0 <= value < len(classes):
+    return classes[value]
+  return value
+
+
+def _rows(
+  found: Iterator[records.Record],
+  path: Path,
+  table: task_lib.Table,
+  fault: lines.Fault,
+) -> Iterator[lines.Row]:
+  def make(index: int, record: records.Record) -> lines.Row:
+    return records.make_row(index, 0, record, table, f'{path}, row {index}')
+
+  yield from lines.usable(found, make, fault)

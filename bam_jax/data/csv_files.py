@@ -1,0 +1,66 @@
+"""Reads CSV files, whose quoted cells may hold separators and line breaks."""
+
+from collections.abc import Iterator
+import csv
+from pathlib import Path
+
+from bam_jax import errors
+from bam_jax.data import foreign
+from bam_jax.data import lines
+from bam_jax.data import tsv
+from bam_jax.tasks import task as task_lib
+
+# A suffix, perhaps before that of a compression, of cells separated by tabs.
+_TAB_SUFFIXES = frozenset({'.tsv', '.tab'})
+
+
+def read(
+  path: Path,
+  table: task_lib.Table,
+  fault: lines.Fault = lines.stop,
+  decoding_errors: str = 'strict',
+) -> Iterator[lines.Row]:
+  """Reads the rows of a CSV file; see `formats.Reader`.
+
+  The line of a row is its first one.
+  """
+  head = lines.check_text(path).decode('utf-8-sig', 'replace')
+  mark = _separator(path, head, table)
+  with lines.open_text(path, decoding_errors, newline='') as file:
+    content = lines.with_ends(file, str(path))
+    yield from tsv.parse(_cells(content, mark, path), table, str(path), fault)
+
+
+def _separator(path: Path, head: str, table: task_lib.Table) -> str:
+  """Returns what separates the cells of a file.
+
+  By its suffix this is a tab or a comma. Where the first row lacks columns of
+  the table then, but has them with another separator, it is that one:
+  spreadsheet programs write semicolons in many countries.
+  """
+  is_tab = not _TAB_SUFFIXES.isdisjoint(path.suffixes)
+  usual = '\t' if is_tab else ','
+  marks = (usual, *foreign.SEPARATORS)
+  choices = tsv.column_choices(table)
+  return foreign.find_separator(head, choices, marks) or usual
+
+
+def _cells(
+  content: Iterator[str], mark: str, path: Path
+) -> Iterator[tuple[int, list[str]]]:
+  """Yields the number of the first line, and the cells, of each row."""
+  # Without `strict`, an open quotation mark takes the rest of the file.
+  reader = csv.reader(content, delimiter=mark, strict=True)
+  while True:
+    number = reader.line_num + 1
+    try:
+      cells = next(reader)
+    except StopIteration:
+      return
+    except csv.Error as error:
+      raise errors.UserError(
+        f'{path}:{number}: not CSV ({error}); close the quotation marks of the'
+        ' row, and double those inside of them'
+      ) from None
+    if cells:
+      yield number, cells

@@ -1,0 +1,201 @@
+"""Rows as mappings: makes a raw row from the columns or fields of a file.
+
+Every reader whose columns have names, or numbers, makes its rows here.
+"""
+
+from collections.abc import Iterator, Mapping
+import json
+from typing import Any
+
+from bam_jax import errors
+from bam_jax import plain_text
+from bam_jax.data import lines
+from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import task as task_lib
+
+# How JSON spells a missing value.
+_NULL = 'null'
+
+# Column or field -> value.
+Record = Mapping[Any, object]
+
+
+def make_row(
+  index: int, line: int, record: Record, table: task_lib.Table, where: str
+) -> lines.Row:
+  """Makes a raw row from the fields that a table names.
+
+  Args:
+    index: of the row in its file, from 0.
+    line: its first line, from 1; 0 if the file has no lines.
+    record: the row.
+    table: names the texts and the label, see `find`.
+    where: file and line, for errors.
+
+  Raises:
+    errors.UserError: a field is missing, or a text is no text.
+  """
+  names = text_columns(table, record) if table.other_text else table.text
+  texts = tuple([_text(record, name, table, where) for name in names])
+  label = None
+  if (
+    table.no_label and _NULL in table.no_label and not has(record, table.label)
+  ):
+    label = _NULL
+  elif table.label is not None:
+    label = _label(record, texts, table, where)
+  group = ''
+  if table.group is not None:
+    value = find(record, table.group, where)
+    group = _spell(value, f'{where}: field {table.group!r}')
+  return lines.Row(index, line, texts, label, group)
+
+
+def _text(
+  record: Record, name: int | str, table: task_lib.Table, where: str
+) -> str:
+  """Returns a field as a text; a list of words is joined by spaces."""
+  value = find(record, name, where)
+  if table.holds != 'words':
+    # Most texts need no message.
+    if isinstance(value, str) and value.isascii():
+      return value
+    return kind_lib.check_text(value, f'{where}: field {name!r}')
+  where = f'{where}: field {name!r}'
+  if not isinstance(value, list) or not value:
+    raise errors.UserError(
+      f'{where} is not a list of words; give one of strings'
+    )
+  return ' '.join(
+    kind_lib.check_word(word, f'{where}, item {place}')
+    for place, word in enumerate(value)
+  )
+
+
+def _label(
+  record: Record, texts: tuple[str, ...], table: task_lib.Table, where: str
+) -> task_lib.RawLabel:
+  """Returns the label of a row as its kind parses it."""
+  if table.holds == 'answers':
+    return _answers(record, texts[1], table, where)
+  value = find(record, table.label, where)
+  if isinstance(value, str) and table.holds == 'texts':
+    return value
+  where = f'{where}: field {table.label!r}'
+  if table.holds == 'words':
+    words = texts[0].count(' ') + 1
+    if not isinstance(value, list) or len(value) != words:
+      raise errors.UserError(
+        f'{where} is not a list of {words} tags, one for each word; fix the row'
+      )
+  if isinstance(value, list):
+    return tuple(_spell(each, where) for each in value)
+  return _spell(value, where)
+
+
+def _answers(
+  record: Record, context: str, table: task_lib.Table, where: str
+) -> task_lib.Answers:
+  """Returns answers as SQuAD has them: none for an impossible question.
+
+  They are a list of objects, or, as Hugging Face's library stores them, an
+  object of lists.
+  """
+  if record.get('is_impossible', False):
+    return ()
+  value = find(record, table.label, where)
+  try:
+    if isinstance(value, Mapping):
+      texts, starts = value['text'], value['answer_start']
+      answers = list(zip(texts, starts, strict=True))
+    else:
+      answers = [(each['text'], each['answer_start']) for each in value]
+  except (KeyError, TypeError, ValueError):
+    raise errors.UserError(
+      f'{where}: field {table.label!r} is not a list of answers; give each as'
+      ' {"text": ..., "answer_start": ...}'
+    ) from None
+  for text, start in answers:
+    good = isinstance(text, str) and type(start) is int and start >= 0
+    if not good or not text or not context.startswith(text, start):
+      raise errors.UserError(
+        f'{where}: the answer {text!r} is not at character {start!r} of'
+        ' the context; fix the row'
+      )
+  return tuple(answers)
+
+
+def has(record: Record, name: int | str) -> bool:
+  """Whether a row has a field; the name may be a path, see `find`."""
+  return not any(True for _ in _missing(record, name))
+
+
+def find(record: Record, name: int | str, where: str) -> object:
+  """Returns a field of a row.
+
+  A name that the row itself does not have is a path: keys, and places in lists
+  counted from 0, with dots between them.
+
+  >>> find({'data': {'texts': ['a', 'b']}}, 'data.texts.1', '')
+  'b'
+
+  Raises:
+    errors.UserError: there is no such field.
+  """
+  if name in record:
+    return record[name]
+  errors.raise_first(f'{where}: {each}' for each in _missing(record, name))
+  value: Any = record
+  for part in name.split('.'):
+    value = value[int(part) if isinstance(value, list) else part]
+  return value
+
+
+def _missing(record: Record, name: int | str) -> Iterator[str]:
+  """Yields what is missing, if a row does not have a field."""
+  if name in record:
+    return
+  value: Any = record
+  above = ''
+  for part in str(name).split('.'):
+    if isinstance(value, Mapping) and part in value:
+      value = value[part]
+    elif (
+      isinstance(value, list)
+      and plain_text.is_index(part)
+      and int(part) < len(value)
+    ):
+      value = value[int(part)]
+    else:
+      has_what = f'is a {type(value).__name__}'
+      if isinstance(value, Mapping):
+        has_what = f'has {errors.some(value)}'
+      elif isinstance(value, list):
+        has_what = f'has {len(value)} items'
+      subject = repr(above[1:]) if above else 'the object'
+      yield f'no field {name!r}; {subject} {has_what}'
+      return
+    above += f'.{part}'
+
+
+def text_columns(
+  table: task_lib.Table, record: Record
+) -> tuple[int | str, ...]:
+  """Returns the names of the text columns that a row has."""
+  others = table.other_text
+  is_other = others and all(has(record, name) for name in others)
+  if is_other and not all(has(record, name) for name in table.text):
+    return others
+  return table.text
+
+
+def _spell(value: object, where: str) -> str:
+  """Converts a value to a string; what is no string is spelled as JSON."""
+  if isinstance(value, str):
+    return value
+  try:
+    return json.dumps(value)
+  except TypeError:
+    raise errors.UserError(
+      f'{where} is a {type(value).__name__}; write it as a string or a number'
+    ) from None

@@ -1,0 +1,158 @@
+"""Labels of tasks that give none. Oracle: the rows that were written."""
+
+from collections import Counter
+import json
+import logging
+import re
+
+import pandas as pd
+import pytest
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax.data import labels
+from bam_jax.data import registry
+from bam_jax.data import sources
+from bam_jax.doctor import command as doctor
+from bam_jax.tasks import task as task_lib
+
+
+def _config(folder, **values) -> config_lib.Config:
+  config = config_lib.default_config()
+  config.custom_tasks.own = config_lib.custom_task(**{
+    'format': 'csv',
+    'train': 'a.csv',
+    'dev': 'a.csv',
+    'text': ('text',),
+    **values,
+  })  # fmt: skip
+  config.tasks = ('own', 'demo_nli')
+  config.data.dir = str(folder)
+  return config_lib.from_config_dict(config)
+
+
+def _find(folder, workdir, keeps=True, **values) -> task_lib.Task:
+  config = _config(folder, **values)
+  tasks = registry.resolve(config)
+  found = labels.find(tasks, config.data, workdir, keeps)
+  return labels.add(tasks, found, workdir)['own']
+
+
+def _write(folder, values) -> None:
+  frame = pd.DataFrame({'text': [f't{i}' for i in range(len(values))]})
+  frame.assign(label=values).to_csv(folder / 'a.csv', index=False)
+
+
+@pytest.mark.parametrize(
+  ('values', 'expected'),
+  [
+    (['b', 'a', 'B', 'é', 'b', '-'], ('-', 'B', 'a', 'b', 'é')),
+    (['10', '9', '-1', '9'], ('-1', '9', '10')),
+    (['10', '9', 'x'], ('10', '9', 'x')),
+  ],
+)
+def test_labels_are_those_of_the_training_rows(
+  tmp_path, caplog, values, expected
+):
+  _write(tmp_path, values)
+  with caplog.at_level(logging.INFO):
+    task = _find(tmp_path, tmp_path / 'work')
+  assert task.labels == expected
+  counts = Counter(values)
+  printed = ', '.join(f'{label} ({counts[label]})' for label in expected)
+  assert caplog.messages == [
+    f'own: labels of the training rows, in the order of the outputs: {printed}'
+  ]
+  kept = json.loads((tmp_path / 'work/labels/own.json').read_text())
+  assert kept == {'labels': [*expected], 'rows': dict(counts)}
+  data = config_lib.DataConfig(dir=str(tmp_path))
+  read = [row.label for row in sources.read(task, 'train', data)]
+  assert [expected[label] for label in read] == values
+  assert task.definition()['labels'] == [*expected]
+
+
+def test_the_file_decides_from_then_on(tmp_path):
+  _write(tmp_path, ['b', 'a'])
+  work = tmp_path / 'work'
+  _find(tmp_path, work)
+  path = work / 'labels/own.json'
+  path.write_text('{"labels": ["b", "a"]}')
+  assert _find(tmp_path, work).labels == ('b', 'a')
+  _write(tmp_path, ['b', 'a', 'c'])
+  task = _find(tmp_path, work)
+  assert task.labels == ('b', 'a')
+  data = config_lib.DataConfig(dir=str(tmp_path))
+  with pytest.raises(errors.UserError) as caught:
+    list(sources.read(task, 'train', data))
+  assert str(caught.value) == (
+    f"{tmp_path}/a.csv:4: label 'c' is none of b, a; these were found when"
+    f' {path} was written, and runs keep them; fix the row, or choose another'
+    ' --workdir'
+  )
+  # No rows are needed any more.
+  (tmp_path / 'a.csv').unlink()
+  assert _find(tmp_path, work).labels == ('b', 'a')
+  # Labels that are given come first.
+  assert _find(tmp_path, work, labels=('x', 'y')).labels == ('x', 'y')
+  for content in ('{}', '{"labels": [1]}', '[]'):
+    path.write_text(content)
+    with pytest.raises(errors.UserError, match=r'own.json: '):
+      _find(tmp_path, work)
+
+
+def test_several_labels_and_tags(tmp_path):
+  _write(tmp_path, ['joy, fear', '', 'anger,joy'])
+  assert _find(tmp_path, None, kind='multilabel').labels == (
+    'anger', 'fear', 'joy'
+  )  # fmt: skip
+  rows = [{'text': 'a', 'label': ['x, y', 'z']}, {'text': 'b', 'label': []}]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  assert _find(
+    tmp_path, None, kind='multilabel', format='jsonl', train='a.jsonl'
+  ).labels == ('x, y', 'z')
+  (tmp_path / 'a.conll').write_text('Bo B-PER\nis O\n\nBonn B-LOC\n')
+  values = {'kind': 'tagging', 'format': 'conll', 'train': 'a.conll'}
+  task = _find(tmp_path, None, **values, text=('0',), label='1')
+  assert task.labels == ('B-LOC', 'B-PER', 'O')
+
+
+@pytest.mark.parametrize(
+  ('values', 'options', 'message'),
+  [
+    (['a', 'a'], {}, "config.custom_tasks.own.labels: ('a',) must be two or"),
+    (
+      ['a', 'b', 'c'],
+      {'metrics': ('f1',)},
+      "config.custom_tasks.own.metrics: 'f1' needs two labels, not 3",
+    ),
+    (
+      [f'id {i}' for i in range(1001)],
+      {},
+      "a.csv: the column 'label' has more than 1,000 different labels; name",
+    ),
+    (['a'], {'train': 'x.csv'}, 'x.csv: No such file or directory; fix config'),
+    (['a'], {'label': 'x'}, "a.csv:1: no column 'x'; the first line has text,"),
+    (['a', '-'], {'no_label': ('-',)}, "labels: ('a',) must be two or more"),
+  ],
+)
+def test_mistakes(tmp_path, values, options, message):
+  _write(tmp_path, values)
+  with pytest.raises(errors.UserError, match=re.escape(message)):
+    _find(tmp_path, tmp_path / 'work', **options)
+  assert not (tmp_path / 'work').exists()
+
+
+def test_the_doctor_writes_no_labels(tmp_path, capsys):
+  _write(tmp_path, ['up', 'down'] * 9)
+  work = tmp_path / 'work'
+  doctor.run(_config(tmp_path), work)
+  report = json.loads((work / 'doctor.json').read_text())
+  assert report['splits'][0]['shares'] == {'down': 0.5, 'up': 0.5}
+  assert not (work / 'labels').exists()
+  # It reads those that are there.
+  (work / 'labels').mkdir()
+  (work / 'labels/own.json').write_text('{"labels": ["up", "down", "gone"]}')
+  doctor.run(_config(tmp_path), work)
+  report = json.loads((work / 'doctor.json').read_text())
+  assert any('gone' in each['what'] for each in report['findings'])
+  capsys.readouterr()
