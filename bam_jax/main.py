@@ -68,6 +68,7 @@ Examples:
 
 from collections.abc import Iterator
 import contextlib
+import io
 import os
 from pathlib import Path
 import sys
@@ -184,44 +185,42 @@ def run_process() -> NoReturn:
   except BaseException as e:
     traceback.print_exception(e)
   for stream in (sys.stdout, sys.stderr):
-    try:
+    with contextlib.suppress(OSError):
       stream.flush()
-    except OSError as e:
-      status = status or _CANNOT_WRITE
-      if stream is sys.stdout:
-        print(f'bam_jax: standard output: {e.strerror}', file=sys.stderr)
   os._exit(status)
 
 
 def _run(preemption_signal: preemption.Signal) -> int:
   """Runs the command in `sys.argv`; returns its exit status.
 
-  Returns 2 after a user's mistake, and 75 if the same command should be run
-  again, for example after a preemption signal.
+  Returns 2 after a user's mistake, 75 if the same command should be run again,
+  for example after a preemption signal, and 120 if standard output could not be
+  written.
   """
+  _open_standard_streams()
   command_line.configure_logging()
   sys.unraisablehook = _print_unraisable
-  if '--help' in sys.argv or '-h' in sys.argv:
-    try:
-      print(__doc__, flags.FLAGS.get_help(), sep='\n', flush=True)
-    except OSError as e:
-      # Python would flush once more at its end.
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-      # `--help | head` has read enough.
-      if not isinstance(e, BrokenPipeError):
-        print(f'bam_jax: standard output: {e.strerror}', file=sys.stderr)
-        return _CANNOT_WRITE
-    return 0
   status, message, by_itself = 0, '', True
   try:
     with _wait_for_peer_exit():
-      main(command_line.parse(sys.argv), preemption_signal)
+      if '--help' in sys.argv or '-h' in sys.argv:
+        print(__doc__, flags.FLAGS.get_help(), sep='\n')
+      else:
+        main(command_line.parse(sys.argv), preemption_signal)
+      sys.stdout.flush()
   except errors.UserError as e:
     status, message = 2, str(e)
   except errors.RetryError as e:
     status, message = preemption.EXIT_CODE, str(e)
   except preemption.Preempted as e:
     status, message, by_itself = e.exit_code, str(e), not e.is_agreed
+  except _OutputError as e:
+    # Python would flush once more at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(
+      e.__cause__, BrokenPipeError
+    ):  # `| head` has read enough.
+      status, message = _CANNOT_WRITE, str(e)
   except Exception as e:
     if not _has_joined():
       raise
@@ -229,12 +228,46 @@ def _run(preemption_signal: preemption.Signal) -> int:
     status = 1
   if message:
     # Printed last: deleting the exception may have printed warnings.
-    print(f'bam_jax: {message}', file=sys.stderr)
+    with contextlib.suppress(OSError):
+      print(f'bam_jax: {message}', file=sys.stderr, flush=True)
   if _has_joined():
     from bam_jax.runtime import peers
 
     peers.leave(status, by_itself=by_itself and status != 0)
   return status
+
+
+class _OutputError(Exception):
+  """Standard output cannot be written; the cause is the `OSError`."""
+
+
+class _StandardOutput(io.FileIO):
+  """File descriptor 1, whose errors nothing takes for those of other files."""
+
+  def write(self, data: bytes) -> int | None:
+    try:
+      return super().write(data)
+    except OSError as e:
+      raise _OutputError(f'standard output: {e.strerror}') from e
+
+
+def _open_standard_streams() -> None:
+  """Makes standard output raise `_OutputError`; opens streams that are closed.
+
+  If they stayed closed, other files would get their numbers.
+  """
+  stream = sys.stdout
+  if stream is None:
+    stream = os.fdopen(os.open(os.devnull, os.O_RDONLY), 'w')
+  if sys.stderr is None:
+    sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), 'w')
+  if stream is sys.__stdout__ or sys.stdout is None:
+    sys.stdout = io.TextIOWrapper(
+      io.BufferedWriter(_StandardOutput(stream.fileno(), 'w', closefd=False)),
+      encoding=stream.encoding,
+      errors=stream.errors,
+      line_buffering=stream.line_buffering,
+    )
 
 
 def _print_unraisable(unraisable: object) -> None:

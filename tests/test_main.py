@@ -440,14 +440,33 @@ def _command(*arguments: str) -> subprocess.CompletedProcess:
   )
 
 
-def test_help_on_a_full_disk_is_one_line():
-  with Path('/dev/full').open('w') as full:
-    done = subprocess.run(
-      [sys.executable, '-m', 'bam_jax.main', '--help'],
-      cwd=_ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
-    )  # fmt: skip
-  line = 'bam_jax: standard output: No space left on device\n'
-  assert (done.returncode, done.stderr) == (120, line)
+@pytest.mark.parametrize(
+  ('arguments', 'output', 'status', 'reason'),
+  [
+    ('--help', '> /dev/full', 120, 'No space left on device'),
+    ('--help', '>&-', 120, 'Bad file descriptor'),
+    ('--help', '| true', 0, None),
+    (
+      '--config=config.py --mode=doctor',
+      '> /dev/full',
+      120,
+      'No space left on device',
+    ),
+    ('--nope', '2> /dev/full', 2, None),
+  ],
+  ids=['full', 'closed', 'pipe', 'doctor', 'errors'],
+)
+def test_output_that_cannot_be_written_is_one_line(
+  place, arguments, output, status, reason
+):
+  command = f'{sys.executable} -m bam_jax.main {arguments} {output}'
+  done = subprocess.run(
+    ['bash', '-c', f'{command}; exit ${{PIPESTATUS[0]}}'],
+    cwd=place, env=os.environ | {'PYTHONPATH': str(_ROOT)},
+    stderr=subprocess.PIPE, text=True, check=False,
+  )  # fmt: skip
+  line = f'bam_jax: standard output: {reason}\n' if reason else ''
+  assert (done.returncode, done.stderr) == (status, line)
 
 
 def test_help_tells_modes_and_examples():

@@ -149,10 +149,6 @@ def estimate(plan: plan_lib.Plan) -> None:
     for task, count in probed.items()
   }
   disk = _disk(plan, remaining, max(counts), costs['checkpoint'])
-  console = rich.console.Console()
-  console.print(_table(remaining, steps, seconds, probe_seconds))
-  text = _sentences({**memory, **disk}, path)
-  console.print(text, markup=False, highlight=False, soft_wrap=True)
   found = {
     'seconds': sum(seconds.values()) + sum(probe_seconds.values()),
     'steps': sum(each.left for each in remaining),
@@ -174,6 +170,10 @@ def estimate(plan: plan_lib.Plan) -> None:
     'measured': costs,
   }
   files.write_json(path, found)
+  console = rich.console.Console()
+  console.print(_table(remaining, steps, seconds, probe_seconds))
+  text = _sentences({**memory, **disk}, path)
+  console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def count_remaining(

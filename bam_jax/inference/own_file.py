@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import json
 import logging
-import os
 from pathlib import Path
 import sys
 from typing import TextIO
@@ -80,12 +79,8 @@ def _destination(output: str | None) -> Iterator[TextIO]:
   """Opens standard output, or a file that appears when it is complete."""
   if output is None:
     sys.stdout.reconfigure(encoding='utf-8')
-    try:
-      yield sys.stdout
-      sys.stdout.flush()
-    except BrokenPipeError:
-      # The reader has closed it, and Python would flush once more at its end.
-      os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    yield sys.stdout
+    sys.stdout.flush()
     return
   try:
     with files.new_file(Path(output), 'x', encoding='utf-8') as file:
