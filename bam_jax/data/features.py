@@ -78,13 +78,13 @@ class Tokenizer:
     """Whether the vocabulary is one of WordPiece, which vocab.txt can hold."""
     return isinstance(self._tokenizer.model, models.WordPiece)
 
-  @property
+  @functools.cached_property
   def vocab_size(self) -> int:
     """Returns the highest id plus 1; some ids may have no token."""
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
     return max(vocabulary.values()) + 1
 
-  @property
+  @functools.cached_property
   def fingerprint(self) -> str:
     """Returns a hexadecimal sha256 over the vocabulary and the settings."""
     values = tokenizer_files.as_json(self._tokenizer)
