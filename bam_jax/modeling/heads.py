@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import chex
@@ -379,6 +380,12 @@ def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
   return model.lazy_init(key, batch, deterministic=True)['params']
 
 
+# Traced once for `abstract_params` and for programs that call it, since tracing
+# takes most of a second.
+traced_init_params = jax.jit(init_params, static_argnums=0)
+
+
 def abstract_params(model: MultiTaskModel) -> Mapping[str, object]:
   """Returns the shapes and types of the parameters, but computes none."""
-  return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+  key = jax.eval_shape(jax.random.key, 0)
+  return jax.eval_shape(functools.partial(traced_init_params, model), key)

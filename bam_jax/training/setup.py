@@ -79,12 +79,16 @@ class Setup:
     # Stacked once for all seeds.
     self._pretrained = layers.stack(pretrained) if pretrained else {}
 
-    def draw(seed: np.uint32) -> dict[str, object]:
-      params = heads.init_params(model, jax.random.key(seed))
+    def draw_rest(seed: np.uint32) -> dict[str, object]:
+      params = heads.traced_init_params(model, jax.random.key(seed))
       return {k: v for k, v in params.items() if k not in self._pretrained}
 
     # Compiled, it draws only the few parameters that are not pretrained.
-    self._draw = jax.jit(draw) if self._pretrained else draw
+    self._draw = (
+      jax.jit(draw_rest)
+      if self._pretrained
+      else lambda seed: heads.init_params(model, jax.random.key(seed))
+    )
 
   def initial_params(self, seed: int) -> dict[str, object]:
     """Returns initial parameters: pretrained ones, and heads drawn by the seed.
