@@ -11,6 +11,7 @@ import time
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.core import packing as packing_lib
 from bam_jax.experiments import background as background_lib
 from bam_jax.experiments import baselines
 from bam_jax.experiments import labelling
@@ -132,8 +133,16 @@ def _check_starts(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
 def _compile_ahead(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
   """Compiles the training step for all batch shapes, in the background."""
   if plan.packing.enabled:
-    sizes = sorted({len(group) for group in plan.group_runs(todo)})
-    plan.setup.programs.compile_ahead(plan.packing, sizes)
+    groups, programs = [*plan.group_runs(todo)], plan.setup.programs
+    specs = [plan.data.make_spec(run, plan.packing) for run in groups[0]]
+    step = plan.latest_step(groups[0][0])
+    filled = max(spec.batches.rows_filled(step) for spec in specs)
+    rows = packing_lib.bucket(
+      filled, plan.packing.row_buckets, programs.rows_multiple
+    )
+    programs.compile_ahead(
+      plan.packing, sorted({*map(len, groups)}), first=(len(groups[0]), rows)
+    )
     logging.info(
       'Compiling training steps for batches of %s rows',
       ', '.join(map(str, plan.packing.row_buckets)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from concurrent import futures
+import os
 from typing import Any
 
 import jax
@@ -35,13 +36,16 @@ REPLICA_OPTIONS = {
 class AheadCompiler:
   """Programs that threads compile before they are needed, by key.
 
-  One thread traces programs, because tracing holds Python's lock; several
-  threads compile them.
+  One thread traces programs, because tracing holds Python's lock; others
+  compile them in the same order, a few at a time, so that the first one is
+  ready early.
   """
 
   def __init__(self):
     self._tracer = futures.ThreadPoolExecutor(1)
-    self._compilers = futures.ThreadPoolExecutor()
+    # A compilation keeps about two cores busy.
+    workers = max(1, (os.cpu_count() or 1) // 2)
+    self._compilers = futures.ThreadPoolExecutor(workers)
     self._lower: dict[Hashable, Callable[[], jax.stages.Lowered]] = {}
     # The future of a trace; its result is the future of the compilation.
     self._traces: dict[Hashable, futures.Future[futures.Future]] = {}

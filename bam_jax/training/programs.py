@@ -217,23 +217,26 @@ class Programs:
     return jax.tree.map(place, like, params)
 
   def compile_ahead(
-    self, packing: config_lib.PackingConfig, seeds: Collection[int] = (1,)
+    self,
+    packing: config_lib.PackingConfig,
+    seeds: Collection[int] = (1,),
+    first: tuple[int, int] | None = None,
   ) -> None:
     """Starts to compile the training step of each row bucket on threads.
 
     Without this call each program is compiled when it is first used. `seeds`
-    are the values of K.
+    are the values of K; `first` are K and B of the program to begin with.
     """
     buckets = {
       packing_lib.bucket(rows, (1,), self.rows_multiple)
       for rows in packing.row_buckets
     }
-    for count in seeds:
-      for rows in buckets:
-        lower = functools.partial(
-          self.lower, rows, packing.row_length, packing.slots, count
-        )
-        self._ahead.start((count, rows), lower)
+    shapes = [(count, rows) for count in seeds for rows in buckets]
+    for count, rows in sorted(shapes, key=lambda shape: shape != first):
+      lower = functools.partial(
+        self.lower, rows, packing.row_length, packing.slots, count
+      )
+      self._ahead.start((count, rows), lower)
 
   def lower(
     self, rows: int, row_length: int, slots: int, seeds: int = 1

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+from unittest import mock
 
 import jax
 import numpy as np
@@ -265,6 +266,21 @@ def test_a_step_waits_for_its_own_program_alone(monkeypatch):
     gate.set()
   jax.tree.map(np.testing.assert_array_equal, ahead, run(make_programs(1, 1)))
   assert sorted(programs.compiled()) == [(1, 5), (1, ROWS)]
+
+
+def test_the_program_of_the_first_step_is_traced_first(monkeypatch):
+  programs, traced = make_programs.__wrapped__(1, 1), []
+  packing = config_lib.PackingConfig(
+    row_length=TOKENS, slots=SLOTS, row_buckets=(5, ROWS, 2 * ROWS)
+  )
+  monkeypatch.setattr(
+    programs,
+    'lower',
+    lambda rows, *_: traced.append(rows) or mock.Mock(),
+  )
+  programs.compile_ahead(packing, first=(1, ROWS))
+  programs.compiled()
+  assert traced == [ROWS, *{5, ROWS, 2 * ROWS} - {ROWS}]
 
 
 def test_one_program_a_shape_serves_everything():

@@ -30,6 +30,7 @@ from bam_jax.experiments import records
 from bam_jax.experiments import report
 from bam_jax.experiments import train
 from bam_jax.tasks import demo
+from bam_jax.training import loop
 
 _ROWS = {'train': 37, 'dev': 23, 'test': 11}
 _LABELS = ('down', 'up')
@@ -322,6 +323,31 @@ def test_one_program_serves_the_plan(finished):
   # frozen encoder, and two that split the layers of a model and of an encoder.
   assert finished.plan.setup.programs.compilations == 6
   assert len(finished.plan.runs) == 14
+
+
+@pytest.mark.parametrize('seeds', [1, 2])
+def test_what_is_compiled_first_is_the_first_step(
+  finished, tmp_path, monkeypatch, seeds
+):
+  buckets = {'packing.row_buckets': (2, 4, 6, 8)}
+  changes = buckets | {'train.seeds_at_once': seeds}
+  plan, shapes = finished.another(tmp_path, **changes), []
+
+  def stop(specs, *_):
+    rows = max(len(spec.batches(0)['input_ids']) for spec in specs)
+    shapes.append((len(specs), rows))
+    raise errors.RetryError('no step is taken')
+
+  monkeypatch.setattr(loop, 'train', stop)
+  monkeypatch.setattr(
+    plan.setup.programs,
+    'compile_ahead',
+    lambda packing, seeds, first: shapes.append(first),
+  )
+  with pytest.raises(errors.RetryError):
+    train.run(plan)
+  assert shapes[0] == shapes[1]
+  assert shapes[0][0] == seeds
 
 
 def test_seeds_at_once_end_as_each_alone(finished, tmp_path, trained):
