@@ -1,7 +1,8 @@
 """Loads the encoder and tokenizer that all runs of a plan start from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import functools
 import logging
 from pathlib import Path
 
@@ -26,7 +27,7 @@ class Encoder:
 
   Attributes:
     config: sizes, dropout rates and pooling.
-    tokenizer: the tokenizer that makes its ids.
+    load_tokenizer: loads `tokenizer`, once.
     weights: directory of the pretrained weights; None: random weights.
     digest: sha256 of the weights, combined with the vocabulary if
       `config.model.init_vocab` replaces it; empty for random weights.
@@ -36,11 +37,22 @@ class Encoder:
   """
 
   config: family.EncoderConfig
-  tokenizer: features.Tokenizer
+  load_tokenizer: Callable[[], features.Tokenizer]
   weights: Path | None
   digest: str
   description: str
   pieces: Sequence[np.ndarray] | None = None
+
+  @property
+  def tokenizer(self) -> features.Tokenizer:
+    """The tokenizer that makes its ids, loaded when it is first read.
+
+    A report, for example, does without, and `AutoTokenizer` takes a second.
+
+    Raises:
+      errors.UserError: the tokenizer is missing or does not fit the encoder.
+    """
+    return self.load_tokenizer()
 
   def load_params(self, layers: Sequence[int]) -> dict[str, object]:
     """Loads the pretrained encoder and pooler; returns {} if there are none.
@@ -123,7 +135,7 @@ def _random_encoder(model: config_lib.ModelConfig, description: str) -> Encoder:
   sizes = presets[model.arch] | {'vocab_size': tokenizer.vocab_size}
   description += f', {model.arch}'
   return Encoder(
-    family.EncoderConfig(**sizes), tokenizer, None, '', description
+    family.EncoderConfig(**sizes), lambda: tokenizer, None, '', description
   )
 
 
@@ -139,21 +151,32 @@ def _pretrained_encoder(
       f'config.model.init: the weights of {init} have sha256 {digest}, not'
       f' {pin}; install the pinned version, or drop #sha256=... to use these'
     )
-  tokenizer = features.Tokenizer.from_dir(path)
-  errors.raise_first(_find_tokenizer_mistakes(path, sizes, tokenizer))
+  load_own = functools.cache(
+    functools.partial(_load_own_tokenizer, path, dict(sizes))
+  )
+  load_tokenizer = functools.cache(lambda: _replace_vocab(load_own(), model))
   description = f'{init} (sha256 {digest[:16]})'
   if model.layers:
     description += f', layers {", ".join(map(str, model.layers))}'
   pieces = None
   if model.init_vocab:
-    own, tokenizer = tokenizer, _replace_vocab(tokenizer, model)
-    pieces = own.pieces(tokenizer)
+    tokenizer = load_tokenizer()
+    pieces = load_own().pieces(tokenizer)
     # The same weights give other embeddings to other tokens.
     digest = schema.digest([digest, tokenizer.fingerprint])
     description += f', {tokenizer.vocab_size} other tokens'
     sizes['vocab_size'] = tokenizer.vocab_size
   encoder = family.EncoderConfig(**sizes)
-  return Encoder(encoder, tokenizer, path, digest, description, pieces)
+  return Encoder(encoder, load_tokenizer, path, digest, description, pieces)
+
+
+def _load_own_tokenizer(
+  path: Path, sizes: Mapping[str, object]
+) -> features.Tokenizer:
+  """Loads the tokenizer of an encoder; raises unless it fits its sizes."""
+  tokenizer = features.Tokenizer.from_dir(path)
+  errors.raise_first(_find_tokenizer_mistakes(path, sizes, tokenizer))
+  return tokenizer
 
 
 def _find_tokenizer_mistakes(

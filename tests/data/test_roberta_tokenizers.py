@@ -222,7 +222,7 @@ def test_a_bert_with_this_tokenizer_is_refused(weights):
   (weights / 'tokenizer_config.json').write_text(json.dumps(settings))
   file.write_text(json.dumps(config | {'type_vocab_size': 2}))
   with pytest.raises(errors.UserError, match='which no bert encoder reads'):
-    _load(weights)
+    _ = _load(weights).tokenizer
 
 
 def test_a_tokenizer_that_pads_otherwise_is_refused(weights):
@@ -235,4 +235,4 @@ def test_a_tokenizer_that_pads_otherwise_is_refused(weights):
   size = {'vocab_size': len(tokenizer_cases.WORDS)}
   file.write_text(json.dumps(json.loads(file.read_text()) | size))
   with pytest.raises(errors.UserError, match='pads with the id 0, and roberta'):
-    _load(weights)
+    _ = _load(weights).tokenizer
