@@ -2,14 +2,15 @@
 
 `attention_head` is applied to all heads of all rows by a Triton kernel on
 NVIDIA GPUs, a Mosaic kernel on TPUs, and `vmap` elsewhere; long rows on NVIDIA
-GPUs go through `flash_attention`. In the kernels the probabilities never leave
-the chip. All have the same dropout mask, which library kernels (cuDNN, splash)
-lack.
+GPUs go through `flash_attention`, and elsewhere block by block of queries. In
+the kernels the probabilities never leave the chip. All have the same dropout
+mask, which library kernels (cuDNN, splash) lack.
 """
 
 from collections.abc import Callable
 import functools
 import itertools
+from typing import NamedTuple
 
 import jax
 from jax.experimental import pallas as pl
@@ -21,6 +22,7 @@ from bam_jax.modeling import attention_head
 from bam_jax.modeling import family
 from bam_jax.modeling import flash_attention
 from bam_jax.modeling import kernels
+from bam_jax.modeling import xla_attention
 
 # The [L, L] arrays of a head must fit into the registers of a GPU's block. With
 # fewer queries, in the forward pass, several blocks fit at once.
@@ -34,6 +36,9 @@ _LONGEST_ROW_OF_TPU = 512
 _QUERIES_OF_TPU = 256
 _BYTES_OF_TPU = 2 * 256 * 1024
 
+# Where there is no kernel, longer rows are computed by blocks of queries.
+_LONGEST_WHOLE = 512
+
 
 def attend(
   qkv: jax.Array,
@@ -42,11 +47,13 @@ def attend(
   rate: float,
   words: jax.Array,
   compute: family.Compute = family.ONE_DEVICE,
+  window: int | None = None,
 ) -> jax.Array:
   """Computes scaled dot-product attention within each segment.
 
-  A token sees the tokens of its own segment. Padding, segment 0, sees nothing
-  and its context is zero, so that a row of padding alone stays finite.
+  A token sees the tokens of its own segment, or those of them in the window.
+  Padding, segment 0, sees nothing and its context is zero, so that a row of
+  padding alone stays finite.
 
   Args:
     qkv: [B, L, 3, H, hd] queries, keys and values without their bias; hd is
@@ -56,22 +63,32 @@ def attend(
     rate: share of the probabilities that dropout sets to zero, 0 to below 1.
     words: [2] uint32 of the dropout mask; not read at rate 0.
     compute: the devices that share the rows, and whose kernel is used if there
-      is one for this shape.
+      for this shape.
+    window: a token sees those up to so many tokens before and after it; None:
+      its whole segment.
 
   Returns:
     [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
   """
   return kernels.over_devices(
-    functools.partial(_attend, (rate, compute.platform)),
+    functools.partial(_attend, _Options(rate, compute.platform, window)),
     compute.mesh,
     (qkv, segment_ids.astype(jnp.int32)),
     (bias, words),
   )
 
 
+class _Options(NamedTuple):
+  """What a program is compiled for; see `attend`."""
+
+  rate: float
+  platform: str
+  window: int | None
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _attend(options, first, qkv, segment_ids, bias, words):
-  """Computes attention on one device; `options` are dropout rate and platform.
+  """Computes attention on one device.
 
   `first`, [1] uint32, is the number of the first row in the whole batch.
   """
@@ -83,7 +100,9 @@ def _attend_forward(options, *arrays):
   arrays = flash_attention.Arrays(*arrays)
   first, qkv, segment_ids, bias, words = arrays
   if _is_tiled(options, qkv):
-    contexts, log_sums = flash_attention.forward(options[0], arrays)
+    contexts, log_sums = flash_attention.forward(
+      options.rate, arrays, options.window
+    )
     return contexts, (arrays, (contexts, log_sums))
   (contexts,) = _over_heads(
     attention_head.forward, options, (qkv,), segment_ids, first, bias, words
@@ -97,7 +116,7 @@ def _attend_backward(options, saved, gradient):
   first, qkv, segment_ids, bias, words = arrays
   if _is_tiled(options, qkv):
     of_qkv, sums = flash_attention.backward(
-      options[0], arrays, *results, gradient
+      options.rate, arrays, *results, gradient, options.window
     )
     sums = sums.reshape(-1, *bias.shape)
   else:
@@ -115,7 +134,7 @@ _attend.defvjp(_attend_forward, _attend_backward)
 
 def _over_heads(
   function: Callable,
-  options: tuple[float, str],
+  options: _Options,
   arrays: tuple[jax.Array, ...],
   *rest: jax.Array,
 ) -> tuple[jax.Array, ...]:
@@ -125,21 +144,23 @@ def _over_heads(
   [B, L, H, hd]. Returns the contexts [B, L, H, hd]; or the gradient
   [B, L, 3, H, hd], and its sums over the tokens of a row, [B, 3, H, hd].
   """
-  rate, platform = options
-  dtype = arrays[0].dtype
+  rate, platform, window = options
+  dtype, length = arrays[0].dtype, arrays[0].shape[1]
   if platform == 'cpu' and dtype != jnp.float32:
     # XLA's CPU backend has no product of bfloat16 arrays that is float32 for
     # some layouts, and reports that only when the program runs.
     wide = tuple(x.astype(jnp.float32) for x in arrays)
     result, *sums = _over_heads(function, options, wide, *rest)
     return (result.astype(dtype), *sums)
-  way = _by_vmap
+  way = xla_attention.by_rows
   # An exported program's length is a symbol, which supports no comparison.
+  if isinstance(length, int) and length > _LONGEST_WHOLE:
+    way = xla_attention.by_blocks
   if platform == 'tpu' and _fits_tpu(arrays[0]):
     way = _by_mosaic
   if platform == 'cuda' and _is_one_block(arrays[0]):
     way = _by_triton
-  return way(function, rate, arrays, *rest)
+  return way(function, rate, arrays, *rest, window)
 
 
 def _fits_tpu(qkv: jax.Array) -> bool:
@@ -159,45 +180,23 @@ def _is_one_block(qkv: jax.Array) -> bool:
   return is_power and min(sides) >= _SHORTEST and sides[0] <= _LONGEST_ROW
 
 
-def _is_tiled(options: tuple[float, str], qkv: jax.Array) -> bool:
+def _is_tiled(options: _Options, qkv: jax.Array) -> bool:
   """Whether `flash_attention` is used: where no block takes all keys."""
-  if options[1] != 'cuda' or _is_one_block(qkv):
+  if options.platform != 'cuda' or _is_one_block(qkv):
     return False
   return flash_attention.supports(qkv.shape[1], qkv.shape[4])
 
 
-def _by_vmap(function, rate, arrays, segment_ids, first, bias, words):
-  qkv, *others = arrays
-  _, length, _, num_heads, _ = qkv.shape
-  qkv = attention_head.add_bias(qkv, bias[None, None])
-
-  def head(number, inputs, segments, row):
-    place = attention_head.first_index(row, number, num_heads, length)
-    tile = attention_head.Tile(
-      segments[:, None],
-      segments[None],
-      rate,
-      tuple(words),
-      place,
-      (length, 1),
-    )
-    return function(tile, *inputs)
-
-  def of_row(inputs, segments, row):
-    numbers = jnp.arange(num_heads)
-    return jax.vmap(head, (0, 1, None, None), 1)(numbers, inputs, segments, row)
-
-  inputs = (qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], *others)
-  rows = first + jnp.arange(qkv.shape[0], dtype=jnp.uint32)
-  outputs = jax.vmap(of_row)(inputs, segment_ids, rows)
-  if function is attention_head.forward:
-    return (outputs[0].astype(qkv.dtype),)
-  whole = jnp.stack(outputs, axis=2)
-  return whole.astype(qkv.dtype), jnp.sum(whole, axis=1)
-
-
 def _by_triton(
-  function, rate, arrays, segment_ids, first, bias, words, interpret=False
+  function,
+  rate,
+  arrays,
+  segment_ids,
+  first,
+  bias,
+  words,
+  window=None,
+  interpret=False,
 ):
   """Runs a Triton kernel, with a block for each head, row and 64 queries."""
   size, length, _, num_heads, _ = arrays[0].shape
@@ -228,6 +227,8 @@ def _by_triton(
       (words_ref[0], words_ref[1]),
       place + start.astype(jnp.uint32) * jnp.uint32(length),
       (length, 1),
+      window,
+      start,
     )
     outputs = function(tile, *inputs)
     for part, output in enumerate(outputs):
@@ -239,7 +240,7 @@ def _by_triton(
         out_refs[0][row, some, head, :] = value
 
   rest = segment_ids, first, bias, words
-  way = functools.partial(_by_vmap, function, rate)
+  way = functools.partial(xla_attention.by_rows, function, rate)
   out_shape = jax.eval_shape(way, arrays, *rest)
   whole = pl.BlockSpec(memory_space=pl.ANY)
   return pl.pallas_call(
@@ -257,7 +258,15 @@ def _by_triton(
 
 
 def _by_mosaic(
-  function, rate, arrays, segment_ids, first, bias, words, interpret=False
+  function,
+  rate,
+  arrays,
+  segment_ids,
+  first,
+  bias,
+  words,
+  window=None,
+  interpret=False,
 ):
   """Runs a Mosaic kernel, with one grid step for each row."""
   size, length, _, num_heads, head_size = arrays[0].shape
@@ -293,6 +302,8 @@ def _by_mosaic(
         words,
         first + jnp.uint32(start * length),
         (length, 1),
+        window,
+        start,
       )
       outputs = function(tile, *inputs)
       for place, output in zip(places, outputs):
@@ -305,7 +316,7 @@ def _by_mosaic(
 
   flat = [array.reshape(size, length, -1) for array in arrays]
   flat += [segment_ids[:, :, None], segment_ids[:, None]]
-  way = functools.partial(_by_vmap, function, rate)
+  way = functools.partial(xla_attention.by_rows, function, rate)
   shapes = jax.eval_shape(way, arrays, segment_ids, first, bias, words)
   lanes = width * (3 if backward else 1)
   out_shape = [

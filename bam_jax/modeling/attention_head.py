@@ -27,6 +27,9 @@ class Tile(NamedTuple):
     first: uint32 flat index of the tile in [B, H, L, L]; it may wrap around.
     strides: of the tile's rows and columns in that array, (L, 1); transposed
       (1, L).
+    window: most tokens between a query and a key that it sees; None: any.
+    offset: int32 number of the tile's first row in the row of tokens, minus
+      that of its first column; read with a window alone.
   """
 
   row_segments: jax.Array
@@ -35,11 +38,22 @@ class Tile(NamedTuple):
   words: tuple[jax.Array, jax.Array]
   first: jax.Array
   strides: tuple[int, int]
+  window: int | None = None
+  offset: jax.Array | int = 0
 
   def mask(self, logits: jax.Array) -> jax.Array:
-    """Replaces logits of other segments and of padding by -1.7e38."""
+    """Replaces logits of keys that a query does not see by -1.7e38.
+
+    They are of other segments, of padding, or outside of the window.
+    """
     segments = jnp.where(self.row_segments == 0, -1, self.row_segments)
-    return jnp.where(segments == self.column_segments, logits, LOWEST)
+    seen = segments == self.column_segments
+    if self.window is not None:
+      height, width = logits.shape
+      rows = jax.lax.broadcasted_iota(jnp.int32, (height, 1), 0)
+      columns = jax.lax.broadcasted_iota(jnp.int32, (1, width), 1)
+      seen &= jnp.abs(rows + self.offset - columns) <= self.window
+    return jnp.where(seen, logits, LOWEST)
 
   def sign(self, x: jax.Array) -> jax.Array:
     """Negates the numbers that dropout will set to zero; all are positive.

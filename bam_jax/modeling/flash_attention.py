@@ -55,13 +55,17 @@ def supports(length: int, head_size: int) -> bool:
 
 
 def forward(
-  rate: float, arrays: Arrays, interpret: bool = False
+  rate: float,
+  arrays: Arrays,
+  window: int | None = None,
+  interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes attention within the segments of rows, for all heads.
 
   Args:
     rate: dropout rate, 0 to below 1.
     arrays: of B rows of L tokens.
+    window: most tokens between a query and a key that it sees; None: any.
     interpret: runs in Pallas's interpreter, on any device.
 
   Returns:
@@ -78,6 +82,7 @@ def forward(
     _forward_kernel,
     rate,
     arrays,
+    window,
     (),
     (
       (contexts, _block((None, TILE, None, width), 'bth0')),
@@ -93,6 +98,7 @@ def backward(
   contexts: jax.Array,
   log_sums: jax.Array,
   gradient: jax.Array,
+  window: int | None = None,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
   """Computes the gradient of `qkv`, and its sums over the tokens of each tile.
@@ -103,6 +109,7 @@ def backward(
     contexts: [B, L, H, hd], from `forward`.
     log_sums: [B, H, L], from `forward`.
     gradient: [B, L, H, hd] of the contexts.
+    window: that of `forward`.
     interpret: runs in Pallas's interpreter, on any device.
 
   Returns:
@@ -120,6 +127,7 @@ def backward(
     _backward_kernel,
     rate,
     arrays,
+    window,
     (
       (gradient, _block((None, length, None, width), 'b0h0')),
       (log_sums, row),
@@ -133,7 +141,7 @@ def backward(
   )
 
 
-def tile_ranges(segment_ids: jax.Array) -> jax.Array:
+def tile_ranges(segment_ids: jax.Array, window: int | None = None) -> jax.Array:
   """Returns the range of tiles that each tile must visit, [B, L / TILE, 2].
 
   A range goes from its first tile to before its last, and holds every tile
@@ -142,6 +150,7 @@ def tile_ranges(segment_ids: jax.Array) -> jax.Array:
 
   Args:
     segment_ids: [B, L] int32; 0 marks padding.
+    window: leaves out tiles of which no token is so near; None: none.
   """
   tiles = segment_ids.reshape(len(segment_ids), -1, TILE)
   largest = jnp.max(tiles, axis=2)
@@ -151,6 +160,9 @@ def tile_ranges(segment_ids: jax.Array) -> jax.Array:
   meet = smallest[:, :, None] <= largest[:, None]
   meet &= jnp.swapaxes(meet, 1, 2)
   numbers = jnp.arange(tiles.shape[1])
+  if window is not None:
+    distance = jnp.abs(numbers[:, None] - numbers[None])
+    meet &= (distance * TILE < window + TILE)[None]
   first = jnp.min(jnp.where(meet, numbers, len(numbers)), axis=2)
   last = jnp.max(jnp.where(meet, numbers + 1, 0), axis=2)
   return jnp.stack([first, last], axis=2)
@@ -166,6 +178,7 @@ class _Head(NamedTuple):
   first: jax.Array  # index of the head's first probability
   rate: float
   size: int
+  window: int | None
 
   @property
   def scale(self) -> float:
@@ -194,6 +207,8 @@ class _Head(NamedTuple):
       self.words,
       first,
       strides,
+      self.window,
+      (row - column) * TILE,
     )
 
 
@@ -298,6 +313,7 @@ def _call(
   kernel: Callable,
   rate: float,
   arrays: Arrays,
+  window: int | None,
   others: tuple[tuple[jax.Array, pl.BlockSpec], ...],
   outputs: tuple[tuple[jax.ShapeDtypeStruct, pl.BlockSpec], ...],
   interpret: bool,
@@ -309,6 +325,7 @@ def _call(
       references to the blocks of `others` and `outputs`.
     rate: dropout rate.
     arrays: of all rows.
+    window: most tokens between a query and a key; None: any.
     others: arrays that only this kernel reads, each with its blocks.
     outputs: what it writes, with the blocks.
     interpret: runs in Pallas's interpreter.
@@ -321,7 +338,7 @@ def _call(
     (arrays.bias, _block((3, None, width), '0h0')),
     (arrays.words, _block((2,), '0')),
     (arrays.first, _block((1,), '0')),
-    (tile_ranges(arrays.segment_ids), _block((None, None, 2), 'bt0')),
+    (tile_ranges(arrays.segment_ids, window), _block((None, None, 2), 'bt0')),
     *others,
   )
 
@@ -330,7 +347,7 @@ def _call(
     row = first[0] + pl.program_id(1).astype(jnp.uint32)
     place = attention_head.first_index(row, pl.program_id(2), num_heads, length)
     words = words[0], words[1]
-    head = _Head(qkv, segments, bias, words, place, rate, head_size)
+    head = _Head(qkv, segments, bias, words, place, rate, head_size, window)
     kernel(head, (ranges[0], ranges[1]), *refs)
 
   return pl.pallas_call(

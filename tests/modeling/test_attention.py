@@ -15,6 +15,7 @@ from bam_jax.modeling import attention_head
 from bam_jax.modeling import dropout
 from bam_jax.modeling import family
 from bam_jax.modeling import flash_attention
+from bam_jax.modeling import xla_attention
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [3, 0, 3, 1, 0, 0]], np.int32)
 WORDS = jax.random.bits(jax.random.key(7), (2,))
@@ -119,12 +120,15 @@ def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
   assert abs(share - rate) < 5 * np.sqrt(rate * (1 - rate) / probs.size)
 
 
-def _plain(qkv, bias, segment_ids, kept, rate):
+def _plain(qkv, bias, segment_ids, kept, rate, window=None):
   """Oracle: all heads at once, differentiated by JAX."""
   qkv = qkv + bias[None, None]
   q, k, v = qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2]
   mask = segment_ids[:, :, None] == segment_ids[:, None]
   mask = (mask & (segment_ids != 0)[:, :, None])[:, None]
+  if window is not None:
+    tokens = np.arange(qkv.shape[1])
+    mask &= (abs(tokens[:, None] - tokens) <= window)[None, None]
   logits = jnp.einsum('bqhd,bkhd->bhqk', q, k) / np.sqrt(q.shape[-1])
   probs = jax.nn.softmax(jnp.where(mask, logits, -1e30))
   probs = jnp.where(mask & kept, probs / (1 - rate), 0)
@@ -142,26 +146,33 @@ def _example(length=32, heads=2, size=16):
   return qkv, gradient, jnp.asarray(segment_ids), bias
 
 
-def _jit(way, method, rate):
+def _jit(way, method, rate, window=None):
   """A function of arrays, segments, first row, bias and words."""
-  function = getattr(attention, way)
-  if way != '_by_vmap':
-    function = functools.partial(function, interpret=True)
-  return jax.jit(functools.partial(function, method, rate))
+  if way in ('_by_triton', '_by_mosaic'):
+    function = functools.partial(getattr(attention, way), interpret=True)
+  else:
+    function = getattr(xla_attention, way)
+  return jax.jit(functools.partial(function, method, rate, window=window))
 
 
 @pytest.mark.parametrize(
-  ('way', 'length', 'rate'),
+  ('way', 'length', 'rate', 'window'),
   [
-    ('_by_vmap', 32, 0.0),
-    ('_by_vmap', 32, 0.3),
-    ('_by_triton', 32, 0.0),
-    ('_by_triton', 128, 0.3),
-    ('_by_mosaic', 32, 0.0),
-    ('_by_mosaic', 32, 0.3),
+    ('by_rows', 32, 0.0, None),
+    ('by_rows', 32, 0.3, 3),
+    ('by_blocks', 32, 0.0, None),
+    ('by_blocks', 32, 0.3, 3),
+    ('_by_triton', 32, 0.0, 3),
+    ('_by_triton', 128, 0.3, None),
+    ('_by_mosaic', 32, 0.0, None),
+    ('_by_mosaic', 32, 0.3, 3),
   ],
 )
-def test_each_way_matches_automatic_differentiation(way, length, rate):
+def test_each_way_matches_automatic_differentiation(
+  monkeypatch, way, length, rate, window
+):
+  # The last block is partly padding.
+  monkeypatch.setattr(xla_attention, '_QUERIES', 12)
   qkv, gradient, segment_ids, bias = _example(length)
   size, length, _, heads, _ = qkv.shape
   kept = jnp.ones((size, heads, length, length), bool)
@@ -171,15 +182,16 @@ def test_each_way_matches_automatic_differentiation(way, length, rate):
   @jax.jit
   def differentiate(qkv, bias):
     result, pull = jax.vjp(
-      lambda qkv, bias: _plain(qkv, bias, segment_ids, kept, rate), qkv, bias
+      lambda qkv, bias: _plain(qkv, bias, segment_ids, kept, rate, window),
+      *(qkv, bias),
     )
     return result, *pull(gradient)
 
   expected, of_qkv, of_bias = differentiate(qkv, bias)
   rest = segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
-  (actual,) = _jit(way, attention_head.forward, rate)((qkv,), *rest)
+  (actual,) = _jit(way, attention_head.forward, rate, window)((qkv,), *rest)
   np.testing.assert_allclose(actual, expected, atol=2e-6)
-  backward = _jit(way, attention_head.backward, rate)
+  backward = _jit(way, attention_head.backward, rate, window)
   actual, sums = backward((qkv, gradient), *rest)
   np.testing.assert_allclose(actual, of_qkv, atol=5e-6)
   np.testing.assert_allclose(sums.sum(axis=0), of_bias, atol=3e-5)
@@ -189,7 +201,7 @@ def test_mosaic_in_blocks_of_queries_equals_xla():
   qkv, _, segment_ids, bias = _example(512)
   arrays = (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
   forward = attention_head.forward
-  (expected,) = _jit('_by_vmap', forward, 0.3)(*arrays)
+  (expected,) = _jit('by_rows', forward, 0.3)(*arrays)
   (actual,) = _jit('_by_mosaic', forward, 0.3)(*arrays)
   np.testing.assert_allclose(actual, expected, atol=2e-6)
 

@@ -14,6 +14,7 @@ from bam_jax.modeling import attention
 from bam_jax.modeling import attention_head
 from bam_jax.modeling import family
 from bam_jax.modeling import flash_attention
+from bam_jax.modeling import xla_attention
 
 WORDS = jax.random.bits(jax.random.key(7), (2,))
 
@@ -57,34 +58,37 @@ def _arrays(packings, length, heads=2, size=32, seed=0):
 # The emitters of a user's CPU: `conftest` asks for older ones.
 _jit = functools.partial(
   jax.jit,
-  static_argnums=0,
+  static_argnums=(0, 1),
   compiler_options={'xla_cpu_use_fusion_emitters': True},
 )
 
 
-def _by_xla(rate, arrays, gradient):
+def _by_xla(rate, window, arrays, gradient):
   first, qkv, segment_ids, bias, words = arrays
-  rest = segment_ids, first, bias, words
-  (contexts,) = attention._by_vmap(attention_head.forward, rate, (qkv,), *rest)
-  of_qkv, sums = attention._by_vmap(
+  rest = segment_ids, first, bias, words, window
+  (contexts,) = xla_attention.by_rows(
+    attention_head.forward, rate, (qkv,), *rest
+  )
+  of_qkv, sums = xla_attention.by_rows(
     attention_head.backward, rate, (qkv, gradient), *rest
   )
   return contexts, of_qkv, sums.sum(axis=0)
 
 
-def _by_tiles(rate, arrays, gradient):
-  results = flash_attention.forward(rate, arrays, interpret=True)
+def _by_tiles(rate, window, arrays, gradient):
+  results = flash_attention.forward(rate, arrays, window, interpret=True)
   of_qkv, sums = flash_attention.backward(
-    rate, arrays, *results, gradient, interpret=True
+    rate, arrays, *results, gradient, window, interpret=True
   )
   return results[0], of_qkv, sums.sum(axis=(0, 1))
 
 
-def _check(rate, arrays):
+def _check(rate, arrays, window=None):
   shape = arrays.qkv[:, :, 0].shape
   gradient = jax.random.normal(jax.random.key(1), shape)
-  contexts, of_qkv, sums = _jit(_by_xla)(rate, arrays, gradient)
-  actual = _jit(_by_tiles)(rate, arrays, gradient)
+  rest = rate, window, arrays, gradient
+  contexts, of_qkv, sums = _jit(_by_xla)(*rest)
+  actual = _jit(_by_tiles)(*rest)
   np.testing.assert_allclose(actual[0], contexts, atol=2e-6)
   np.testing.assert_allclose(actual[1], of_qkv, atol=5e-6)
   # Sums of up to 2,560 terms.
@@ -102,6 +106,11 @@ def test_rows_match_xla(length, rate):
 )
 def test_head_sizes_and_row_lengths_match_xla(length, size):
   _check(0.3, _arrays(['whole', 'many'], length, size=size))
+
+
+@pytest.mark.parametrize('window', [20, 64])
+def test_windows_match_xla(window):
+  _check(0.3, _arrays(['across', 'whole', 'many'], 256), window)
 
 
 def test_padding_has_context_and_gradient_zero():
@@ -137,17 +146,32 @@ def test_tiles_without_a_shared_segment_are_skipped():
   assert np.isnan(contexts[:, 128:]).all()
 
 
+def test_tiles_outside_of_the_window_are_skipped():
+  """Oracle: a loop over pairs of tokens."""
+  length, tile = 512, flash_attention.TILE
+  row = jnp.ones((1, length), jnp.int32)
+  for window in (0, 1, 63, 64, 65, 200):
+    (ranges,) = flash_attention.tile_ranges(row, window)
+    for own, (first, last) in enumerate(ranges):
+      seen = [
+        token // tile
+        for token in range(length)
+        if token + window >= own * tile and token - window < own * tile + tile
+      ]
+      assert (first, last) == (seen[0], seen[-1] + 1)
+
+
 def test_bfloat16_is_about_as_near_to_float32_as_xla():
   """Gradients are less near: they are computed from rounded contexts."""
   arrays = _arrays(['across', 'many'], 256, size=64)
   gradient = jax.random.normal(jax.random.key(1), arrays.qkv[:, :, 0].shape)
-  exact = _by_xla(0.3, arrays, gradient)
+  exact = _by_xla(0.3, None, arrays, gradient)
   half = arrays._replace(
     qkv=arrays.qkv.astype(jnp.bfloat16), bias=arrays.bias.astype(jnp.bfloat16)
   )
   errors = []
   for way in (_by_xla, _by_tiles):
-    found = way(0.3, half, gradient.astype(jnp.bfloat16))
+    found = way(0.3, None, half, gradient.astype(jnp.bfloat16))
     errors.append(
       [
         np.abs(np.float32(x) - np.float32(y)).mean()

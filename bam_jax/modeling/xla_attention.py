@@ -1,0 +1,135 @@
+"""Attention of all heads by XLA, where there is no kernel.
+
+Both ways take what those of `attention` take: `forward` or `backward` of
+`attention_head`, dropout rate, arrays, and the window. They return the same.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from bam_jax.modeling import attention_head
+
+_QUERIES = 128  # of a block
+
+
+def by_rows(
+  function, rate, arrays, segment_ids, first, bias, words, window=None
+):
+  """Computes all queries of all rows and heads at once."""
+  qkv, *others = arrays
+  length = qkv.shape[1]
+  qkv = attention_head.add_bias(qkv, bias[None, None])
+  inputs = (qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], *others)
+  zero = jnp.uint32(0)
+  tile = attention_head.Tile(
+    segment_ids, segment_ids, rate, tuple(words), zero, (length, 1), window
+  )
+  outputs = _to_heads(function, tile, inputs, first)
+  if function is attention_head.forward:
+    return (outputs[0].astype(qkv.dtype),)
+  whole = jnp.stack(outputs, axis=2)
+  return whole.astype(qkv.dtype), jnp.sum(whole, axis=1)
+
+
+def by_blocks(
+  function, rate, arrays, segment_ids, first, bias, words, window=None
+):
+  """Computes one block of queries of all rows and heads after the other.
+
+  A block reads only the keys that its queries may see, and no array has the
+  square of a row's length.
+  """
+  qkv, *gradients = arrays
+  size, length = qkv.shape[:2]
+  qkv = attention_head.add_bias(qkv, bias[None, None])
+  count = -(-length // _QUERIES)
+  # Queries that fill the last block are padding, so they see nothing.
+  surplus = count * _QUERIES - length
+  reach = length if window is None else window
+  num_keys = min(_QUERIES + 2 * reach, length)
+
+  def split(x):
+    x = jnp.pad(x, [(0, 0), (0, surplus)] + [(0, 0)] * (x.ndim - 2))
+    x = x.reshape(size, count, _QUERIES, *x.shape[2:])
+    return jnp.moveaxis(x, 1, 0)
+
+  def visit(sums, block):
+    start, segments, q, *gradient = block
+    begin = jnp.clip(start - reach, 0, length - num_keys)
+
+    def keys_of(x):
+      return jax.lax.dynamic_slice_in_dim(x, begin, num_keys, axis=1)
+
+    tile = attention_head.Tile(
+      segments,
+      keys_of(segment_ids),
+      rate,
+      tuple(words),
+      (start * length + begin).astype(jnp.uint32),
+      (length, 1),
+      window,
+      start - begin,
+    )
+    inputs = (q, keys_of(qkv[:, :, 1]), keys_of(qkv[:, :, 2]), *gradient)
+    output, *more = _to_heads(function, tile, inputs, first)
+    if is_forward:
+      return sums, output.astype(qkv.dtype)
+    sums = [
+      jax.lax.dynamic_update_slice_in_dim(x, keys_of(x) + of_keys, begin, 1)
+      for x, of_keys in zip(sums, more, strict=True)
+    ]
+    return sums, output
+
+  is_forward = function is attention_head.forward
+  shape = (size, length, *qkv.shape[3:])
+  sums = [] if is_forward else [jnp.zeros(shape, jnp.float32)] * 2
+  starts = jnp.arange(count, dtype=jnp.int32) * _QUERIES
+  blocks = starts, *map(split, (segment_ids, qkv[:, :, 0], *gradients))
+  sums, outputs = jax.lax.scan(visit, sums, blocks)
+  outputs = jnp.moveaxis(outputs, 0, 1).reshape(size, -1, *shape[2:])
+  outputs = outputs[:, :length]
+  if is_forward:
+    return (outputs,)
+  whole = jnp.stack([outputs, *sums], axis=2)
+  return whole.astype(qkv.dtype), jnp.sum(whole, axis=1)
+
+
+def _to_heads(
+  function: Callable,
+  tile: attention_head.Tile,
+  inputs: Sequence[jax.Array],
+  first: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """Applies `forward` or `backward` of `attention_head` to heads of B rows.
+
+  Args:
+    function: either of them.
+    tile: of a head whose first probability has the index 0; but the segments
+      are [B, n] and [B, m].
+    inputs: n queries [B, n, H, hd], m keys and values [B, m, H, hd], and for
+      the backward pass the gradient [B, n, H, hd].
+    first: [1] uint32 number of the first row.
+
+  Returns:
+    The function's outputs, float32, in the shapes of the first inputs.
+  """
+  num_heads = inputs[0].shape[2]
+
+  def head(number, inputs, row_segments, column_segments, row):
+    index = attention_head.first_index(row, number, num_heads, tile.strides[0])
+    own = tile._replace(
+      row_segments=row_segments[:, None],
+      column_segments=column_segments[None],
+      first=index + tile.first,
+    )
+    return function(own, *inputs)
+
+  def of_row(inputs, *rest):
+    numbers = jnp.arange(num_heads)
+    axes = (0, 1, None, None, None)
+    return jax.vmap(head, axes, 1)(numbers, inputs, *rest)
+
+  rows = first + jnp.arange(inputs[0].shape[0], dtype=jnp.uint32)
+  return jax.vmap(of_row)(inputs, tile.row_segments, tile.column_segments, rows)
