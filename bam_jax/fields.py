@@ -84,10 +84,16 @@ class ModelConfig:
   )
   remat: bool = field(False, 'recompute each layer in the backward pass')
   kernels: bool = field(True, "use the platform's own kernels if it has any")
-  dropout_embedding: float = field(0.1, 'rate on embeddings', 0, 0.99)
-  dropout_attention: float = field(0.1, 'rate on attention weights', 0, 0.99)
-  dropout_hidden: float = field(0.1, 'rate on sublayer outputs', 0, 0.99)
-  dropout_head: float = field(0.1, 'rate on the pooled vector', 0, 0.99)
+  dropout_embedding: float = field(
+    -1.0,
+    "rate on embeddings; -1, here and below: the encoder family's, 0.1 but for"
+    ' ModernBERT, 0',
+    -1,
+    0.99,
+  )
+  dropout_attention: float = field(-1.0, 'rate on attention weights', -1, 0.99)
+  dropout_hidden: float = field(-1.0, 'rate on sublayer outputs', -1, 0.99)
+  dropout_head: float = field(-1.0, 'rate on the pooled vector', -1, 0.99)
   head_init: Literal['truncated_normal', 'glorot_uniform', 'linear_probe'] = (
     field(
       'truncated_normal',

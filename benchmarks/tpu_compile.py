@@ -1,4 +1,4 @@
-"""Compiles BERT-Large's training step for real TPUs, on a machine without any.
+"""Compiles training steps for real TPUs, on a machine without any.
 
   pip install 'jax[tpu]'
   python -m benchmarks.tpu_compile [--only v5e:2x2] [--layers 24]
@@ -37,18 +37,20 @@ from bam_jax.training import programs as programs_lib
 _OUTPUT = Path(__file__).with_suffix('.json')
 
 # Topology, rows a chip, the sizes of the mesh axes data and fsdp, -1 being all
-# the chips, and tokens a row.
-_DATA, _FSDP = (-1, 1), (1, -1)
+# the chips, tokens a row, and the encoder.
+_DATA, _FSDP, _BERT = (-1, 1), (1, -1), 'bert-large'
 CASES = (
-  ('v5e:2x2', 16, _DATA, 128),
-  ('v4:2x2x1', 16, _DATA, 128),
-  ('v5p:2x2x1', 16, _DATA, 128),
-  ('v6e:2x4', 16, _DATA, 128),
-  ('v5e:16x16', 8, _DATA, 128),
-  ('v5e:2x2', 16, _FSDP, 128),
-  ('v5e:16x16', 8, (32, 8), 128),
-  ('v5e:2x2', 8, _DATA, 256),
-  ('v4:2x2x1', 8, _DATA, 256),
+  ('v5e:2x2', 16, _DATA, 128, _BERT),
+  ('v4:2x2x1', 16, _DATA, 128, _BERT),
+  ('v5p:2x2x1', 16, _DATA, 128, _BERT),
+  ('v6e:2x4', 16, _DATA, 128, _BERT),
+  ('v5e:16x16', 8, _DATA, 128, _BERT),
+  ('v5e:2x2', 16, _FSDP, 128, _BERT),
+  ('v5e:16x16', 8, (32, 8), 128, _BERT),
+  ('v5e:2x2', 8, _DATA, 256, _BERT),
+  ('v4:2x2x1', 8, _DATA, 256, _BERT),
+  ('v5e:2x2', 1, _DATA, 2048, 'modernbert-base'),
+  ('v5e:2x2', 1, _DATA, 8192, 'modernbert-base'),
 )
 
 # Of a chip, as Google's documentation has them: memory in GiB.
@@ -69,6 +71,7 @@ def compile_case(
   rows: int,
   sizes: tuple[int, int],
   row_length: int,
+  arch: str,
   layers: int,
 ) -> dict[str, object]:
   """Compiles one case; returns what the compiler reports.
@@ -78,7 +81,8 @@ def compile_case(
     rows: a chip.
     sizes: of the mesh axes data and fsdp.
     row_length: tokens a row.
-    layers: of the encoder, BERT-Large's width.
+    arch: preset of the encoder.
+    layers: its first ones, at most so many.
   """
   # Both cores of a v4 chip as one device, as JAX has them on a TPU.
   options = {'chip_config_name': 'megacore'} if topology[:2] == 'v4' else {}
@@ -87,10 +91,12 @@ def compile_case(
   ).devices
   mesh = mesh_lib.make_mesh(config_lib.MeshConfig(*sizes), devices)
   chips = mesh.size
-  size = dict(families.presets()['bert-large'], num_layers=layers)
+  config = family.EncoderConfig(30522, **families.presets()[arch])
+  of = families.FAMILIES[config.family]
+  config = of.keep_layers(config, range(min(layers, config.num_layers)))
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
   model = heads.MultiTaskModel(
-    family.EncoderConfig(vocab_size=30522, **size),
+    config,
     num_tasks=len(tasks),
     num_outputs=tasks.num_outputs,
     compute=family.Compute(
@@ -119,7 +125,7 @@ def compile_case(
     'mesh': dict(mesh.shape),
     'rows_a_chip': rows,
     'row_length': row_length,
-    'layers': layers,
+    'layers': config.num_layers,
     'trace_seconds': round(lowered_at - start, 1),
     'compile_seconds': round(compiled_at - lowered_at, 1),
     'state_bytes': memory.argument_size_in_bytes,
@@ -171,14 +177,18 @@ def main() -> None:
   results = {}
   if args.output.exists():
     results = json.loads(args.output.read_text())
-  for topology, rows, sizes, row_length in CASES:
+  for topology, rows, sizes, row_length, arch in CASES:
     data, fsdp = sizes
     name = f'{topology} data={data} fsdp={fsdp} rows={rows}'
     if row_length != 128:
       name += f' of {row_length}'
+    if arch != _BERT:
+      name += f', {arch}'
     if args.only not in (None, topology) or name in results:
       continue
-    results[name] = compile_case(topology, rows, sizes, row_length, args.layers)
+    results[name] = compile_case(
+      topology, rows, sizes, row_length, arch, args.layers
+    )
     args.output.write_text(json.dumps(results, indent=1) + '\n')
     print(name, json.dumps(results[name]), flush=True)
 

@@ -22,7 +22,7 @@ from bam_jax.core import paths
 DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
   (r'^encoder/embeddings/', lambda n: 0),
   (r'^encoder/layers/', lambda n: np.arange(1, n + 1)),
-  (r'^pooler/', lambda n: n + 1),
+  (r'^(encoder|pooler)/', lambda n: n + 1),  # such as a norm after the layers
   (r'^heads/', lambda n: n + 2),
 )
 

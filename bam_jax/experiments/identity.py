@@ -56,8 +56,10 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
   for key, value in config_lib.fingerprint_values(run.config).items():
     if not key.startswith(tuple(unused)):
       result[f'config.{key}'] = value
-  # `auto` stands for a value that the weights' digest does not cover.
-  result['config.model.pooling'] = plan.encoder.config.pooling
+  # `auto` and -1 stand for values that the weights' digest does not cover.
+  encoder = plan.encoder.config
+  for name in ('pooling', *encoder.dropout_rates()):
+    result[f'config.model.{name}'] = getattr(encoder, name)
   result |= encoder_settings(plan.encoder)
   for name in run.tasks:
     if name in run.config.custom_tasks:

@@ -57,6 +57,8 @@ def write(
   `jax_version` is that of the jax that exported a program; it is empty for a
   Hugging Face directory, whose card has front matter.
   """
+  of = families.FAMILIES[model_type]
+  x = 'hidden.mean(1)' if pooling == 'mean' else 'hidden[:, 0]'
   per_token = [task.kind.per_token for task in tasks]
   baselines = list(dict.fromkeys(itertools.chain(*facts.baselines.values())))
   environment = jinja2.Environment(
@@ -75,9 +77,12 @@ def write(
     baselines=baselines,
     scores=_scores(tasks, facts, baselines),
     decisions=_decisions(tasks, facts),
-    is_mean=pooling == 'mean' and not all(per_token),
+    is_mean=pooling == 'mean' and 'mean' not in of.pools and not all(per_token),
     model_type=model_type,
-    pooled=families.FAMILIES[model_type].pooled,
+    pooled=of.pooled.replace('{x}', x),
+    pooled_tokens=of.pooled.replace('{x}', 'hidden')
+    if 'tokens' in of.pools
+    else '',
     jax_version=jax_version,
   )
 

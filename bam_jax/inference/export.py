@@ -63,7 +63,8 @@ def export(
     {name: value for name, value in params.items() if name != 'heads'}, of
   )
   settings = huggingface.save_config(config, tokenizer.pad_id)
-  is_mean = config.pooling == 'mean'
+  # Whether heads are on the mean itself.
+  is_mean = config.pooling == 'mean' and 'mean' not in of.pools
   chosen = [tasks[name] for name in heads]
 
   def write(
@@ -78,7 +79,7 @@ def export(
     weights = {'model.safetensors': tensors}
     if name == ALL:
       values['tasks.json'] = define_outputs(tasks)
-    if is_mean:
+    if is_mean or pair_head:
       outputs = len(dense['linear.bias']) if dense else 0
       values |= pooling.describe_mean(config.hidden_size, outputs)
     if dense:
@@ -111,7 +112,12 @@ def export(
     all_heads |= {f'heads.{task.name}.{k}': v for k, v in own.items()}
     outputs = kind.export_settings(task)
     if task.is_bi_encoder:
-      write(task.name, [task], tensors, settings | outputs, pair_head=own)
+      encoder = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith('pooler.')
+      }
+      write(task.name, [task], encoder, settings | outputs, pair_head=own)
       continue
     if is_mean and not kind.per_token:
       dense = {f'linear.{name}': value for name, value in own.items()}
@@ -121,7 +127,8 @@ def export(
     body = {}
     for name, tensor in tensors.items():
       module, _, leaf = name.rpartition('.')
-      if not (kind.per_token and module.startswith('pooler.')):
+      is_used = 'tokens' in of.pools or not kind.per_token
+      if is_used or not module.startswith('pooler.'):
         module = renamed.get(module, of.tensor_prefix + module)
         body[f'{module}.{leaf}'] = tensor
     layer = renamed.get(kind.head_layer, kind.head_layer)

@@ -128,14 +128,21 @@ def _program(
         deterministic=True,
       )  # [b, l, D]
       if config.pooling == 'mean':
-        pooled = heads_lib.average_segments(hidden, attention_mask, 1)[:, 0]
+        vectors = heads_lib.average_segments(hidden, attention_mask, 1)[:, 0]
       else:
-        pooled = pooler.apply(
-          {'params': params['pooler']}, hidden[:, 0], deterministic=True
-        )
+        vectors = hidden[:, 0]
+
+      def pool(x: jax.Array, name: str) -> jax.Array:
+        if name not in of.pools:
+          return x
+        return pooler.apply({'params': params['pooler']}, x, deterministic=True)
+
       return {
         task.name: dense(
-          hidden if task.kind.per_token else pooled, params['heads'][task.name]
+          pool(hidden, 'tokens')
+          if task.kind.per_token
+          else pool(vectors, config.pooling),
+          params['heads'][task.name],
         )
         for task in tasks
       }

@@ -5,6 +5,7 @@ from bam_jax.modeling import deberta
 from bam_jax.modeling import distilbert
 from bam_jax.modeling import electra
 from bam_jax.modeling import family
+from bam_jax.modeling import modernbert
 from bam_jax.modeling import roberta
 
 FAMILIES: dict[str, family.Family] = {
@@ -15,6 +16,7 @@ FAMILIES: dict[str, family.Family] = {
     deberta.DEBERTA_V2,
     electra.ELECTRA,
     distilbert.DISTILBERT,
+    modernbert.MODERNBERT,
   )
 }
 

@@ -4,7 +4,7 @@ A family is one file: a Flax module, the presets of its sizes, and tables of its
 names in Hugging Face's format. `families.FAMILIES` lists them.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 import dataclasses
 import functools
 import re
@@ -35,8 +35,9 @@ _SETTINGS = {
 class EncoderConfig:
   """Shape of an encoder, its dropout rates (0 to below 1) and its pooling.
 
-  `pooling` is `cls`: the vector of a segment's first token, through a pooler;
-  or `mean`: the mean of the vectors of all its tokens, without a pooler.
+  `pooling` is `cls`: the vector of a segment's first token; or `mean`: the mean
+  of the vectors of all its tokens. `Family.pools` says which go through a
+  pooler.
   `activation` is one of `gelu.ACTIVATIONS`, and `pooler_activation` one of
   `POOLER_ACTIVATIONS`. `embedding_size` is that of the word vectors; 0:
   `hidden_size`. `own` are the settings that its family alone has, a frozen
@@ -128,6 +129,10 @@ class Pooler(nn.Module):
     return POOLER_ACTIVATIONS[self.config.pooler_activation](self.dense(x))
 
 
+def _keep_layers(config: EncoderConfig, layers: Sequence[int]) -> EncoderConfig:
+  return dataclasses.replace(config, num_layers=len(layers))
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
   """An encoder family.
@@ -139,11 +144,12 @@ class Family:
       `name=`. The module is called like `bert.BertEncoder` and returns the
       same. Its parameters are named `embeddings/...` and `layer_0/...`,
       `layer_1/...`: layer-wise learning rates, stacking and sharding go by
-      these names.
+      these names. Other parameters belong to what comes after the layers.
     modules: table of (path in our module, Hugging Face's name, type, shape).
       `{i}` in both names stands for the layer. The type is `embed`, `norm` or
-      `dense`. The shape has one letter for each axis: V vocabulary, P
-      positions, Y token types, D hidden size, F intermediate size.
+      `dense`; without a bias, `scale` or `kernel`. The shape has one letter for
+      each axis: V vocabulary, P positions, Y token types, D hidden size, F
+      intermediate size.
     layer_name: Hugging Face's name of layer `{i}`.
     tensor_prefix: prefix of the encoder's tensors in a model with a head.
     dropped: matches the beginning of tensors that are not loaded, such as
@@ -157,21 +163,30 @@ class Family:
       config.json; raises ValueError if such an encoder cannot be loaded.
     written: further entries of an exported config.json.
     write: returns further entries that depend on the encoder.
-    presets: name for `config.model.arch` -> sizes of an `EncoderConfig`.
+    presets: name for `config.model.arch` -> arguments of an `EncoderConfig`.
     unused_positions: rows of Hugging Face's table of positions that come before
       that of a text's first token. They are no parameters here.
     max_separators: most [SEP] between the texts of a pair. With more than one,
       the encoder must not read token types.
+    keep_layers: returns the encoder that has some layers of another, by their
+      numbers from 0.
     optional: path of a module in `modules` -> whether an encoder has it.
+    unused_at_first: paths of norms in `modules` that Hugging Face's first layer
+      lacks. The first layer has them here, because the parameters of all layers
+      are one array, but does not use them.
     axes: further letters of shapes -> their size.
     pooler: makes the Flax module that `Pooler` is an example of, from an
       `EncoderConfig` and `name=`. Its parameters are named `pooler/...`.
+    pools: what the pooler is applied to: the vectors of examples with the
+      pooling `cls` or `mean`, and `tokens`, each one, for heads of tokens.
     heads: end of the name of Hugging Face's class for a model with a head, such
       as `ForSequenceClassification` -> its names of the pooler's modules (by
       their names in `modules`) and of the task's layer (by the name that the
       kind gives it). What is not renamed is named as in BERT.
     pooled: the pooled vector as an expression of hidden states, for model
-      cards, if `AutoModel` does not compute it; empty: it does.
+      cards, if `AutoModel` does not compute it; empty: it does. `{x}` in it
+      stands for what is pooled.
+    dropout: the rate of each site, unless the configuration sets another.
   """
 
   name: str
@@ -198,8 +213,14 @@ class Family:
   axes: Mapping[str, Callable[[EncoderConfig], int]] = dataclasses.field(
     default_factory=dict
   )
+  keep_layers: Callable[[EncoderConfig, Sequence[int]], EncoderConfig] = (
+    _keep_layers
+  )
+  unused_at_first: Set[str] = frozenset()
   pooler: Callable[..., nn.Module] = Pooler
+  pools: Set[str] = frozenset({'cls'})
   heads: Mapping[str, Mapping[str, str]] = dataclasses.field(
     default_factory=dict
   )
   pooled: str = ''
+  dropout: float = 0.1

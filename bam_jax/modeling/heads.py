@@ -91,17 +91,24 @@ class MultiTaskModel(nn.Module):
     elif self.config.pooling == 'mean':
       pooled = average_segments(of_slots, batch['segment_ids'], slots)
     else:
-      pooler = families.FAMILIES[self.config.family].pooler
-      pooled = pooler(self.config, name='pooler')(
-        select_tokens(of_slots, batch['cls_index']), deterministic
-      )
+      pooled = select_tokens(of_slots, batch['cls_index'])
+    of = families.FAMILIES[self.config.family]
+    pooler = of.pooler(self.config, name='pooler')
+    if self.config.pooling in of.pools:
+      # Vectors that are compared are the encoder's own.
+      own, pooled = pooled, pooler(pooled, deterministic)
+      if self.bi_encoder_heads:
+        pooled = jnp.where(is_pair[..., None], own, pooled)
     rate = 0.0 if deterministic else self.config.dropout_head
     (words,) = dropout.draw_words(self, 1, deterministic)
     pooled = dropout.dropout(pooled, rate, words)  # [B, S, D]
     tokens = None
     if self.token_heads:
       (words,) = dropout.draw_words(self, 1, deterministic)
-      tokens = dropout.dropout(hidden.astype(jnp.float32), rate, words)
+      tokens = hidden.astype(jnp.float32)
+      if 'tokens' in of.pools:
+        tokens = pooler(tokens, deterministic)
+      tokens = dropout.dropout(tokens, rate, words)
     if compared is not None:
       (words,) = dropout.draw_words(self, 1, deterministic)
       compared = dropout.dropout(compared, rate, words)

@@ -26,6 +26,8 @@ _PARAMETERS = {
   'embed': (('embedding', 'weight'),),
   'norm': (('scale', 'weight'), ('bias', 'bias')),
   'dense': (('kernel', 'weight'), ('bias', 'bias')),
+  'scale': (('scale', 'weight'),),
+  'kernel': (('kernel', 'weight'),),
 }
 
 # Limits far above any encoder: memory for a config.json's sizes is allocated.
@@ -184,11 +186,13 @@ def load_params(
     if not name.is_part or name.is_part(config)
   ]
   has_pooler = any(tensor.startswith('pooler.') for tensor in stored)
-  if config.pooling != 'cls' or not has_pooler:
+  if config.pooling not in of.pools or not has_pooler:
     wanted = [name for name in wanted if name.path[0] != 'pooler']
   params = {
     name.path: _load_tensor(name, stored, path, config) for name in wanted
   }
+  for unused in _unused(of):
+    params[unused] = np.ones(config.hidden_size, np.float32)
   return flax.traverse_util.unflatten_dict(params)
 
 
@@ -203,6 +207,8 @@ def save_params(
     ValueError: the table of names and `params` differ.
   """
   flat = flax.traverse_util.flatten_dict(params)
+  for unused in _unused(of):
+    del flat[unused]
   count = sum(key.startswith('layer_') for key in params['encoder'])
   names = [
     name
@@ -227,13 +233,23 @@ def weights_digest(path: Path) -> str:
   return digest.hexdigest()
 
 
+def _unused(of: family.Family) -> list[tuple[str, ...]]:
+  """Returns the paths of the scales that the first layer does not use."""
+  return [
+    ('encoder', *module.replace('{i}', 'layer_0').split('/'), 'scale')
+    for module in of.unused_at_first
+  ]
+
+
 def _names(of: family.Family, layers: Sequence[int]) -> Iterator[_Name]:
   """Yields the names of all parameters of an encoder with the given layers."""
   for ours, theirs, kind, shape in of.modules:
     in_layer = ours.startswith('{i}')
     for here, there in enumerate(layers) if in_layer else ((0, 0),):
+      if here == 0 and ours in of.unused_at_first:
+        continue
       module = ours.replace('{i}', f'layer_{here}')
-      if module != 'pooler':
+      if module.split('/')[0] != 'pooler':
         module = f'encoder/{module}'
       tensor = theirs.replace('{i}', of.layer_name.replace('{i}', str(there)))
       for leaf, suffix in _PARAMETERS[kind]:

@@ -208,16 +208,18 @@ def _find_tokenizer_mistakes(
 def _configure(encoder: Encoder, config: config_lib.Config) -> Encoder:
   """Applies the configured pooling, number of layers and dropout rates."""
   model, sizes = config.model, encoder.config
-  pooling_name = _choose_pooling(model, encoder.weights)
+  pooling_name = _choose_pooling(model, encoder)
   errors.raise_first(_find_mistakes(config, sizes, pooling_name))
   description = encoder.description
   if pooling_name != 'cls':
     description += f', {pooling_name} pooling'
+  of = families.FAMILIES[sizes.family]
+  rates = {name: getattr(model, name) for name in sizes.dropout_rates()}
+  layers = model.layers or range(model.num_layers or sizes.num_layers)
   chosen = dataclasses.replace(
-    sizes,
+    of.keep_layers(sizes, layers),
     pooling=pooling_name,
-    num_layers=len(model.layers) or model.num_layers or sizes.num_layers,
-    **{name: getattr(model, name) for name in sizes.dropout_rates()},
+    **{n: of.dropout if rate < 0 else rate for n, rate in rates.items()},
   )
   return dataclasses.replace(encoder, config=chosen, description=description)
 
@@ -227,6 +229,7 @@ def _find_mistakes(
 ) -> Iterator[str]:
   """Yields a message for each setting that does not fit the encoder."""
   model, count = config.model, sizes.num_layers
+  of = families.FAMILIES[sizes.family]
   if model.num_layers > count:
     yield (
       f'config.model.num_layers={model.num_layers}: the encoder has {count}'
@@ -242,7 +245,25 @@ def _find_mistakes(
         f'config.{setting}: needs mean pooling, and the pooling is'
         f' {pooling_name}; set config.model.pooling=mean'
       )
+  if model.head_init == 'linear_probe' and pooling_name in of.pools:
+    yield (
+      'config.model.head_init=linear_probe: is a head on the mean itself, and'
+      f' heads of {of.name} encoders come after a dense layer; set'
+      ' config.model.head_init=truncated_normal'
+    )
+  for name in sizes.dropout_rates():
+    rate = getattr(model, name)
+    if -1 < rate < 0:
+      yield (
+        f'config.model.{name}={rate}: is no rate; give 0 to 0.99, or -1 for'
+        f' that of {of.name} encoders'
+      )
   where = f'config.model.layers={model.layers}'
+  if of.unused_at_first and 0 in model.layers[1:]:
+    yield (
+      f'{where}: layer 0 of {of.name} encoders has no norm before its'
+      ' attention, so it can only be the first; give it first, or leave it out'
+    )
   if model.layers and model.num_layers:
     yield (
       f'{where}: config.model.num_layers={model.num_layers} chooses layers'
@@ -267,12 +288,14 @@ def _find_mistakes(
     )
 
 
-def _choose_pooling(model: config_lib.ModelConfig, weights: Path | None) -> str:
+def _choose_pooling(model: config_lib.ModelConfig, encoder: Encoder) -> str:
   """Returns the pooling, `cls` or `mean`, and logs the reason."""
   stated, file = 'cls', None
   try:
-    if weights:
-      stated, file = pooling.load(weights)
+    if encoder.weights:
+      stated, file = pooling.load(encoder.weights)
+      if not file and encoder.config.pooling != stated:
+        stated, file = encoder.config.pooling, encoder.weights / 'config.json'
   except errors.UserError:
     if model.pooling == 'auto':
       raise

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
 from bam_jax.modeling import kernels
@@ -73,7 +74,8 @@ class Setup:
     self.programs = programs_lib.Programs(model, tasks, config, mesh)
     pretrained = encoder.load_params(config.model.layers)
     has_no_pooler = pretrained and 'pooler' not in pretrained
-    if has_no_pooler and encoder.config.pooling == 'cls':
+    pools = families.FAMILIES[encoder.config.family].pools
+    if has_no_pooler and encoder.config.pooling in pools:
       logging.warning(
         '%s has no pooler: it starts from random weights', config.model.init
       )

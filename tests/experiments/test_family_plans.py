@@ -91,7 +91,9 @@ def _ask_server(workdir: Path, cwd: Path, *flags: str) -> str:
 
 
 @pytest.mark.fault
-@pytest.mark.parametrize('name', ['electra-narrow', 'distilbert', 'deberta-v3'])
+@pytest.mark.parametrize(
+  'name', ['electra-narrow', 'distilbert', 'deberta-v3', 'modernbert']
+)
 def test_a_killed_plan_goes_on_and_every_command_takes_it(name, tmp_path):
   weights = _write_model(tmp_path / 'model', name)
   workdir, init = tmp_path / 'work', f'--config.model.init={weights}'
@@ -133,6 +135,7 @@ def test_a_killed_plan_goes_on_and_every_command_takes_it(name, tmp_path):
   assert sorted(params) == ['encoder', 'pooler']
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
   # Another activation is another function of the same weights.
-  _write_model(tmp_path / 'model', name, activation='relu', hidden_act='relu')
+  keys = 'activation', 'hidden_act', 'hidden_activation'
+  _write_model(tmp_path / 'model', name, **dict.fromkeys(keys, 'relu'))
   process = commands.start(workdir, tmp_path, flags=[init])
   assert 'encoder.activation was ' in commands.ends_with(process, 2)

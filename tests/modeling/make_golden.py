@@ -30,6 +30,20 @@ _SMALL = {
   'max_position_embeddings': 12,
   'layer_norm_eps': 1e-12,
 }
+_MODERN = {
+  'model_type': 'modernbert',
+  'vocab_size': 40,
+  'hidden_size': 16,
+  'num_attention_heads': 2,
+  'intermediate_size': 20,
+  'max_position_embeddings': 24,
+  'norm_eps': 1e-5,
+  'pad_token_id': 0,
+  'bos_token_id': 1,
+  'eos_token_id': 2,
+  'cls_token_id': 1,
+  'sep_token_id': 2,
+}
 CONFIGS = {
   'wide': {
     'vocab_size': 40,
@@ -138,13 +152,31 @@ CONFIGS = {
     'pos_att_type': ['c2p', 'p2c'],
     'pooler_hidden_act': 'tanh',
   },
+  'modernbert': {
+    **_MODERN,
+    'num_hidden_layers': 4,
+    'local_attention': 6,
+  },
+  'modernbert-turned': {
+    **_MODERN,
+    'hidden_size': 24,
+    'num_hidden_layers': 3,
+    'num_attention_heads': 3,
+    'global_attn_every_n_layers': 2,
+    'local_attention': 4,
+    'global_rope_theta': 50.0,
+    'local_rope_theta': 7.0,
+    'hidden_activation': 'gelu_pytorch_tanh',
+    'norm_eps': 1e-2,
+  },
 }
-# Layers of a model for sequence classification, where the encoder has no
-# pooler: the one that does its work, and the task's.
+# Of a model for sequence classification, where the encoder has no pooler: the
+# module that does its work, that module's name here, and the task's layer.
 HEADS = {
-  'deberta-v2': ('pooler.dense', 'classifier'),
-  'electra': ('classifier.dense', 'classifier.out_proj'),
-  'distilbert': ('pre_classifier', 'classifier'),
+  'deberta-v2': ('pooler.dense', 'pooler.dense', 'classifier'),
+  'electra': ('classifier.dense', 'pooler.dense', 'classifier.out_proj'),
+  'distilbert': ('pre_classifier', 'pooler.dense', 'classifier'),
+  'modernbert': ('head', 'pooler', 'classifier'),
 }
 ROWS, LENGTH = 3, 12
 LENGTHS = (12, 7, 2)
@@ -160,7 +192,7 @@ def make(name: str, seed: int) -> None:
   config = transformers.AutoConfig.for_model(
     **sizes, attn_implementation='eager'
   )
-  pooler, output = HEADS.get(config.model_type, ('pooler.dense', None))
+  pooler, ours, output = HEADS.get(config.model_type, ('pooler', 'pooler', ''))
   if output:
     # The task's layer is the identity, so that the pooled vector comes out.
     config.num_labels = config.hidden_size
@@ -174,7 +206,7 @@ def make(name: str, seed: int) -> None:
       # LayerNorm scales near one; all else large enough to matter, and round
       # numbers in float32, so that the file holds what was computed with.
       noise = normal(*value.shape) * 0.25
-      is_scale = bool(re.search(r'(LayerNorm|layer_norm)\.weight$', key))
+      is_scale = bool(re.search(r'(LayerNorm|norm)\.weight$', key))
       value.copy_((noise + is_scale).float().double())
     if output:
       layer.weight.copy_(torch.eye(config.hidden_size))
@@ -195,14 +227,24 @@ def make(name: str, seed: int) -> None:
   pooled_weight = normal(ROWS, config.hidden_size) / ROWS
   hidden_weight = hidden_weight.float().double()
   pooled_weight = pooled_weight.float().double()
-  out = model(
-    input_ids=ids,
-    attention_mask=mask,
-    output_hidden_states=True,
-    **({'token_type_ids': types} if has_types else {}),
-  )
-  hidden = out.hidden_states[-1]
-  pooled = out.logits if output else out.pooler_output
+
+  def compute(rows: slice, columns: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    out = model(
+      input_ids=ids[rows, columns],
+      attention_mask=mask[rows, columns],
+      output_hidden_states=True,
+      **({'token_type_ids': types[rows, columns]} if has_types else {}),
+    )
+    return out.hidden_states[-1], out.logits if output else out.pooler_output
+
+  hidden, pooled = compute(slice(None), slice(None))
+  if config.model_type == 'modernbert':
+    # In float64, padding that sees nothing is nan, and all of its row with it.
+    alone = [compute(slice(i, i + 1), slice(n)) for i, n in enumerate(LENGTHS)]
+    hidden = torch.zeros_like(hidden)
+    for i, (n, (own, _)) in enumerate(zip(LENGTHS, alone)):
+      hidden[i, :n] = own[0]
+    pooled = torch.cat([vector for _, vector in alone])
   loss = (hidden * hidden_weight).sum() + (pooled * pooled_weight).sum()
   loss.backward()
 
@@ -219,7 +261,7 @@ def make(name: str, seed: int) -> None:
   for key, value in model.named_parameters():
     if not output or not key.startswith(f'{output}.'):
       key = key.removeprefix(f'{model.base_model_prefix}.')
-      key = key.replace(f'{pooler}.', 'pooler.dense.')
+      key = re.sub(rf'^{pooler}\.', f'{ours}.', key)
       tensors[f'gradient/{key}'] = value.grad.float()
   safetensors.torch.save_file(
     {key: value.contiguous() for key, value in tensors.items()},

@@ -1,0 +1,450 @@
+"""ModernBERT (Warner et al. 2024, arXiv 2412.13663).
+
+Rotary positions, and layers that see the whole text alternate with layers in
+which a token sees a window around it. Feed-forward networks are gated, the norm
+of a sublayer comes before it, and nothing has a bias.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import re
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from bam_jax.modeling import attention
+from bam_jax.modeling import dropout
+from bam_jax.modeling import family
+from bam_jax.modeling import gelu
+from bam_jax.modeling import lookup
+from bam_jax.modeling import rotary
+
+# Dropout sites of a layer: the probabilities, the output of the attention, and
+# the widest array of the feed-forward network.
+_SITES = 3
+
+_GLOBAL, _LOCAL = 'full_attention', 'sliding_attention'
+# Keys of older files for the angle's base, and its default.
+_THETAS = {
+  _GLOBAL: ('global_rope_theta', 160_000.0),
+  _LOCAL: ('local_rope_theta', 10_000.0),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """What no other family has.
+
+  Attributes:
+    is_global: for each layer, whether a token sees all of its text.
+    window: most tokens between a token and one that it sees in other layers.
+    thetas: base of the rotation's angles, in global and in local layers.
+  """
+
+  is_global: tuple[bool, ...]
+  window: int = 64
+  thetas: tuple[float, float] = (160_000.0, 10_000.0)
+
+
+class ModernBertEncoder(nn.Module):
+  """Embeddings, transformer layers, and a norm after the last one."""
+
+  config: family.EncoderConfig
+  compute: family.Compute = family.ONE_DEVICE
+
+  @nn.compact
+  def __call__(
+    self,
+    input_ids: jax.Array,
+    token_type_ids: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array,
+    deterministic: bool,
+  ) -> jax.Array:
+    """Encodes rows like `bert.BertEncoder`; ignores `token_type_ids`.
+
+    The tokens of a segment must lie side by side, as the window is of places.
+    """
+    chex.assert_equal_shape([input_ids, positions, segment_ids])
+    config, compute = self.config, self.compute
+    if deterministic:
+      config = config.without_dropout()
+    words = dropout.draw_words(
+      self, 1 + _SITES * config.num_layers, deterministic
+    )
+    x = Embeddings(config, compute, name='embeddings')(input_ids, words[0])
+    size = config.hidden_size // config.num_heads
+    by_theta = {
+      theta: rotary.angles(positions, size, theta)
+      for theta in config.own.thetas
+    }
+
+    def apply(is_first, is_global, params, *arrays):
+      layer = Layer(config, compute, is_first, is_global, parent=None)
+      return layer.apply({'params': params}, *arrays)
+
+    # Traced and lowered once for each kind of layer.
+    kinds = 0, 1
+    if compute.remat:
+      apply = jax.checkpoint(apply, static_argnums=kinds)
+    apply = jax.jit(apply, static_argnums=kinds)
+    own_words = jnp.split(words[1:], config.num_layers)
+    for i, is_global in enumerate(config.own.is_global):
+      theta = config.own.thetas[0 if is_global else 1]
+      arrays = x, segment_ids, by_theta[theta], own_words[i]
+      name, kind = f'layer_{i}', (i == 0, is_global)
+      if self.is_initializing():
+        x = Layer(config, compute, *kind, name=name)(*arrays)
+      else:
+        x = apply(*kind, self.variables['params'][name], *arrays)
+    return _norm(config, 'final_norm')(x).astype(compute.dtype)
+
+
+class Embeddings(nn.Module):
+  """Word embeddings, normalised."""
+
+  config: family.EncoderConfig
+  compute: family.Compute
+
+  @nn.compact
+  def __call__(self, input_ids: jax.Array, words: jax.Array) -> jax.Array:
+    """Embeds ids [B, L] as [B, L, D], with dropout from random uint32 [2]."""
+    config = self.config
+    table = nn.Embed(
+      config.vocab_size,
+      config.hidden_size,
+      embedding_init=family.initializer,
+      name='word',
+    ).embedding
+    x = lookup.lookup(table, input_ids, self.compute)
+    x = _norm(config, 'norm')(x).astype(self.compute.dtype)
+    return dropout.dropout(x, config.dropout_embedding, words)
+
+
+class Layer(nn.Module):
+  """Self-attention and a gated feed-forward network, each added to its input.
+
+  Attributes:
+    config: of the encoder.
+    compute: how the encoder is computed.
+    is_first: whether there is no norm before the attention.
+    is_global: whether a token sees all of its text.
+  """
+
+  config: family.EncoderConfig
+  compute: family.Compute
+  is_first: bool
+  is_global: bool
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    segment_ids: jax.Array,
+    turns: tuple[jax.Array, jax.Array],
+    words: jax.Array,
+  ) -> jax.Array:
+    """Applies the layer.
+
+    Args:
+      x: [B, L, D].
+      segment_ids: [B, L] int.
+      turns: cosines and sines of the rotation, [B, L, hd / 2] each.
+      words: [_SITES, 2] uint32 for dropout.
+
+    Returns:
+      [B, L, D].
+    """
+    config, dtype = self.config, self.compute.dtype
+    # The first layer has the parameter too: see `Family.unused_at_first`.
+    normal = _norm(config, 'attention_norm')(x).astype(dtype)
+    normal = x if self.is_first else normal
+    y = SelfAttention(config, self.compute, self.is_global, name='attention')(
+      normal, segment_ids, turns, words[0]
+    )
+    x += dropout.dropout(y, config.dropout_attention, words[1])
+    normal = _norm(config, 'mlp_norm')(x).astype(dtype)
+    y = _dense(config, dtype, 'intermediate', 2 * config.intermediate_size)(
+      normal
+    )
+    y, gate = jnp.split(y, 2, axis=-1)  # [B, L, intermediate_size]
+    no_bias = jnp.zeros(config.intermediate_size, dtype)
+    y = gelu.activate(config.activation, y, no_bias, self.compute) * gate
+    y = dropout.dropout(y, config.dropout_hidden, words[2])
+    return x + _dense(config, dtype, 'output', config.hidden_size)(y)
+
+
+class SelfAttention(nn.Module):
+  """Multi-head attention with rotary positions."""
+
+  config: family.EncoderConfig
+  compute: family.Compute
+  is_global: bool
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    segment_ids: jax.Array,
+    turns: tuple[jax.Array, jax.Array],
+    words: jax.Array,
+  ) -> jax.Array:
+    """Returns [B, L, D]; takes what `Layer` takes, and words [2]."""
+    config, dtype = self.config, self.compute.dtype
+    size = config.hidden_size
+    heads = (3, config.num_heads, size // config.num_heads)
+    qkv = _dense(config, dtype, 'qkv', 3 * size)(x)
+    qkv = qkv.reshape(*x.shape[:2], *heads)
+    qkv = jnp.concatenate(
+      [rotary.rotate(qkv[:, :, :2], *turns), qkv[:, :, 2:]], 2
+    )
+    contexts = attention.attend(
+      qkv,
+      jnp.zeros(heads, dtype),
+      segment_ids,
+      config.dropout_attention,
+      words,
+      self.compute,
+      None if self.is_global else config.own.window,
+    )
+    return _dense(config, dtype, 'output', size)(contexts.reshape(x.shape))
+
+
+class Pooler(nn.Module):
+  """A dense layer, GELU and a norm, which come before every task's layer."""
+
+  config: family.EncoderConfig
+
+  @nn.compact
+  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
+    """Applies it to float32 vectors [..., D]; it has no dropout."""
+    x = nn.Dense(
+      self.config.hidden_size,
+      use_bias=False,
+      precision=jax.lax.Precision.HIGHEST,
+      kernel_init=_initializer(self.config, 'dense'),
+      name='dense',
+    )(x)
+    return _norm(self.config, 'norm')(jax.nn.gelu(x, approximate=False))
+
+
+def _norm(config: family.EncoderConfig, name: str) -> nn.Module:
+  """Makes a LayerNorm without bias; it returns float32."""
+  return nn.LayerNorm(
+    config.layer_norm_eps, use_bias=False, use_fast_variance=False, name=name
+  )
+
+
+def _dense(
+  config: family.EncoderConfig, dtype: jnp.dtype, name: str, outputs: int
+) -> nn.Module:
+  return nn.Dense(
+    outputs,
+    use_bias=False,
+    dtype=dtype,
+    kernel_init=_initializer(config, name),
+    name=name,
+  )
+
+
+def _initializer(config: family.EncoderConfig, name: str) -> nn.initializers:
+  """Narrower for what is added to hidden states, as in ModernBERT."""
+  if name in ('qkv', 'intermediate'):
+    return family.initializer
+  scale = family.INITIALIZER_RANGE * (2 * config.num_layers) ** -0.5
+  return nn.initializers.truncated_normal(scale)
+
+
+def _read(values: Mapping[str, object]) -> dict[str, object]:
+  """Reads config.json's own entries, of old and new files; see `Family`."""
+  count = values['num_hidden_layers']
+  if (values['hidden_size'] // values['num_attention_heads']) % 2:
+    raise ValueError('the size of a head is odd, and cannot be rotated')
+  pooling = values.get('classifier_pooling', 'cls')
+  if pooling not in ('cls', 'mean'):
+    raise ValueError(f'classifier_pooling is {pooling!r}, neither cls nor mean')
+  window = values.get('local_attention', 128)
+  if type(window) is not int or window < 0:
+    raise ValueError(f'local_attention is {window!r}, not a number of tokens')
+  settings = Settings(
+    _read_types(values, count), window // 2, _read_thetas(values)
+  )
+  return {
+    'own': settings,
+    'pooling': pooling,
+    'type_vocab_size': 0,
+    'layer_norm_eps': float(values.get('norm_eps', 1e-5)),
+  }
+
+
+def _read_types(values: Mapping[str, object], count: int) -> tuple[bool, ...]:
+  types = values.get('layer_types')
+  if types is None:
+    every = values.get('global_attn_every_n_layers', 3)
+    if type(every) is not int or every < 1:
+      raise ValueError(f'global_attn_every_n_layers is {every!r}, not from 1')
+    return _alternate(count, every)
+  if (
+    not isinstance(types, list)
+    or len(types) != count
+    or any(each not in (_GLOBAL, _LOCAL) for each in types)
+  ):
+    raise ValueError(
+      f'layer_types is no list of {count} times {_GLOBAL} or {_LOCAL}'
+    )
+  return tuple(each == _GLOBAL for each in types)
+
+
+def _read_thetas(values: Mapping[str, object]) -> tuple[float, float]:
+  if values.get('rope_scaling') is not None:
+    raise ValueError('rope_scaling is set, which cannot be computed')
+  rows = values.get('rope_parameters') or {}
+  if not isinstance(rows, dict) or not all(
+    isinstance(row, dict | None) for row in rows.values()
+  ):
+    raise ValueError('rope_parameters is no object of objects')
+  result = []
+  for name, (key, default) in _THETAS.items():
+    row = rows.get(name) or {}
+    if row.get('rope_type', 'default') != 'default':
+      raise ValueError(
+        f'rope_type is {row["rope_type"]!r}, and only default can be computed'
+      )
+    theta = row.get('rope_theta', values.get(key, default))
+    if theta is None and result:
+      theta = result[0]  # older transformers: as in global layers
+    if type(theta) not in (int, float) or not theta > 0:
+      raise ValueError(f'{key} is {theta!r}, not a positive number')
+    result.append(float(theta))
+  return tuple(result)
+
+
+def _write(config: family.EncoderConfig) -> dict[str, object]:
+  """Returns what `_read` reads, for old and new transformers."""
+  own = config.own
+  result = {
+    'layer_types': [_GLOBAL if each else _LOCAL for each in own.is_global],
+    'local_attention': 2 * own.window,
+    'classifier_pooling': config.pooling,
+    'rope_parameters': {
+      name: {'rope_type': 'default', 'rope_theta': theta}
+      for name, theta in zip(_THETAS, own.thetas)
+    },
+    **{key: x for (key, _), x in zip(_THETAS.values(), own.thetas)},
+  }
+  for every in range(1, config.num_layers + 1):
+    if own.is_global == _alternate(config.num_layers, every):
+      return result | {'global_attn_every_n_layers': every}
+  return result
+
+
+def _alternate(count: int, every: int = 3) -> tuple[bool, ...]:
+  """Whether each layer is global, if every n-th is, from the first on."""
+  return tuple(i % every == 0 for i in range(count))
+
+
+def _keep_layers(
+  config: family.EncoderConfig, layers: Sequence[int]
+) -> family.EncoderConfig:
+  """Returns the encoder of some layers, each as global or local as it was."""
+  is_global = tuple(config.own.is_global[i] for i in layers)
+  own = dataclasses.replace(config.own, is_global=is_global)
+  return dataclasses.replace(config, num_layers=len(layers), own=own)
+
+
+def _preset(size: int, layers: int, heads: int, wide: int) -> dict[str, object]:
+  return {
+    'hidden_size': size,
+    'num_layers': layers,
+    'num_heads': heads,
+    'intermediate_size': wide,
+    'max_positions': 8192,
+    'type_vocab_size': 0,
+    'layer_norm_eps': 1e-5,
+    'own': Settings(_alternate(layers)),
+  }
+
+
+_POOLER = {'pooler.dense': 'head.dense', 'pooler.norm': 'head.norm'}
+
+MODERNBERT = family.Family(
+  name='modernbert',
+  class_prefix='ModernBert',
+  encoder=ModernBertEncoder,
+  modules=(
+    ('embeddings/word', 'embeddings.tok_embeddings', 'embed', 'VD'),
+    ('embeddings/norm', 'embeddings.norm', 'scale', 'D'),
+    ('{i}/attention_norm', '{i}.attn_norm', 'scale', 'D'),
+    ('{i}/attention/qkv', '{i}.attn.Wqkv', 'kernel', 'DQ'),
+    ('{i}/attention/output', '{i}.attn.Wo', 'kernel', 'DD'),
+    ('{i}/mlp_norm', '{i}.mlp_norm', 'scale', 'D'),
+    ('{i}/intermediate', '{i}.mlp.Wi', 'kernel', 'DG'),
+    ('{i}/output', '{i}.mlp.Wo', 'kernel', 'FD'),
+    ('final_norm', 'final_norm', 'scale', 'D'),
+    ('pooler/dense', 'pooler.dense', 'kernel', 'DD'),
+    ('pooler/norm', 'pooler.norm', 'scale', 'D'),
+  ),
+  layer_name='layers.{i}',
+  tensor_prefix='model.',
+  dropped=re.compile(r'(decoder|classifier|heads)\.'),
+  sizes={
+    'vocab_size': 'vocab_size',
+    'hidden_size': 'hidden_size',
+    'num_layers': 'num_hidden_layers',
+    'num_heads': 'num_attention_heads',
+    'intermediate_size': 'intermediate_size',
+    'max_positions': 'max_position_embeddings',
+  },
+  settings={
+    'layer_norm_eps': 'norm_eps',
+    'activation': 'hidden_activation',
+    'dropout_embedding': 'embedding_dropout',
+    'dropout_attention': 'attention_dropout',
+    'dropout_hidden': 'mlp_dropout',
+    'dropout_head': 'classifier_dropout',
+  },
+  required={
+    'model_type': 'modernbert',
+    'attention_bias': False,
+    'mlp_bias': False,
+    'norm_bias': False,
+    'classifier_bias': False,
+    'classifier_activation': 'gelu',
+  },
+  written={
+    'initializer_range': family.INITIALIZER_RANGE,
+    'initializer_cutoff_factor': 2.0,
+    'decoder_bias': True,
+    'sparse_prediction': False,
+    'sparse_pred_ignore_index': -100,
+    'deterministic_flash_attn': False,
+    'tie_word_embeddings': True,
+    **dict.fromkeys(
+      ('bos_token_id', 'eos_token_id', 'cls_token_id', 'sep_token_id')
+    ),
+  },
+  presets={
+    'modernbert-base': _preset(768, 22, 12, 1152),
+    'modernbert-large': _preset(1024, 28, 16, 2624),
+  },
+  read=_read,
+  write=_write,
+  keep_layers=_keep_layers,
+  axes={
+    'Q': lambda config: 3 * config.hidden_size,
+    'G': lambda config: 2 * config.intermediate_size,
+  },
+  unused_at_first=frozenset({'{i}/attention_norm'}),
+  pooler=Pooler,
+  pooled='layer_norm(gelu({x} @ pooler.dense.weight.T)) * pooler.norm.weight',
+  pools=frozenset({'cls', 'mean', 'tokens'}),
+  heads={
+    'ForSequenceClassification': _POOLER,
+    'ForTokenClassification': _POOLER,
+    'ForQuestionAnswering': _POOLER | {'qa_outputs': 'classifier'},
+    'ForMultipleChoice': _POOLER,
+  },
+  dropout=0.0,
+)
