@@ -1,8 +1,4 @@
-"""Attention of all heads by XLA, where there is no kernel.
-
-Both ways take what those of `attention` take: `forward` or `backward` of
-`attention_head`, dropout rate, arrays, and the window. They return the same.
-"""
+"""Attention of all heads by XLA, where there is no kernel."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,9 +11,32 @@ _QUERIES = 128  # of a block
 
 
 def by_rows(
-  function, rate, arrays, segment_ids, first, bias, words, window=None
-):
-  """Computes all queries of all rows and heads at once."""
+  function: Callable,
+  rate: float,
+  arrays: Sequence[jax.Array],
+  segment_ids: jax.Array,
+  first: jax.Array,
+  bias: jax.Array,
+  words: jax.Array,
+  window: int | None = None,
+) -> tuple[jax.Array, ...]:
+  """Computes all queries of all rows and heads at once.
+
+  Args:
+    function: `forward` or `backward` of `attention_head`.
+    rate: dropout rate, 0 to below 1.
+    arrays: [B, L, 3, H, hd] queries, keys and values without their bias; and
+      for the backward pass the gradient [B, L, H, hd] of the contexts.
+    segment_ids: [B, L] int32; 0 marks padding.
+    first: [1] uint32 number of the first row in the whole batch.
+    bias: [3, H, hd].
+    words: [2] uint32 of the dropout mask.
+    window: most tokens between a query and a key that it sees; None: any.
+
+  Returns:
+    The contexts [B, L, H, hd]; or the gradient [B, L, 3, H, hd], and its sums
+    over the tokens of a row, [B, 3, H, hd] float32.
+  """
   qkv, *others = arrays
   length = qkv.shape[1]
   qkv = attention_head.add_bias(qkv, bias[None, None])
@@ -34,9 +53,16 @@ def by_rows(
 
 
 def by_blocks(
-  function, rate, arrays, segment_ids, first, bias, words, window=None
-):
-  """Computes one block of queries of all rows and heads after the other.
+  function: Callable,
+  rate: float,
+  arrays: Sequence[jax.Array],
+  segment_ids: jax.Array,
+  first: jax.Array,
+  bias: jax.Array,
+  words: jax.Array,
+  window: int | None = None,
+) -> tuple[jax.Array, ...]:
+  """Computes the same as `by_rows`, one block of queries after the other.
 
   A block reads only the keys that its queries may see, and no array has the
   square of a row's length.
