@@ -30,6 +30,9 @@ def _write_model(path: Path, name: str, **changes: object) -> Path:
   words = demo.vocabulary()
   path.mkdir(exist_ok=True)
   (path / 'vocab.txt').write_text('\n'.join(words) + '\n')
+  # transformers has no WordPiece tokenizer for some model types.
+  settings = '{"tokenizer_class": "BertTokenizer"}'
+  (path / 'tokenizer_config.json').write_text(settings)
   config = family.EncoderConfig(
     **huggingface.load_config(_GOLDEN / name)
     | {'vocab_size': len(words), 'max_positions': 128}
