@@ -105,7 +105,7 @@ def _odd_names():
       }
     )
   )
-  tasks.names.labels = ('O', f'B-{_MARKUP}')
+  tasks.names.labels, tasks.names.class_weights = ('O', f'B-{_MARKUP}'), ()
   config.tasks = (*config.tasks, 'constructor', '__proto__')
   return config
 
