@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
 
 from bam_jax import config as config_lib
 from bam_jax.experiments import identity
@@ -20,6 +21,7 @@ from bam_jax.modeling import heads
 from bam_jax.modeling import huggingface
 from bam_jax.tasks import demo
 from tests.configs import tiny
+from tests.data import modernbert_tokenizer
 from tests.experiments import commands
 
 _GOLDEN = Path(__file__).parents[1] / 'modeling' / 'golden'
@@ -27,15 +29,21 @@ _GOLDEN = Path(__file__).parents[1] / 'modeling' / 'golden'
 
 def _write_model(path: Path, name: str, **changes: object) -> Path:
   """Writes random weights of a golden model's sizes, and a vocabulary."""
-  words = demo.vocabulary()
-  path.mkdir(exist_ok=True)
-  (path / 'vocab.txt').write_text('\n'.join(words) + '\n')
-  # transformers has no WordPiece tokenizer for some model types.
-  settings = '{"tokenizer_class": "BertTokenizer"}'
-  (path / 'tokenizer_config.json').write_text(settings)
+  if name == 'modernbert':
+    modernbert_tokenizer.make(path)
+    tokenizer = tokenizers.Tokenizer.from_file(str(path / 'tokenizer.json'))
+    size, pad = tokenizer.get_vocab_size(), tokenizer.token_to_id('[PAD]')
+  else:
+    words = demo.vocabulary()
+    size, pad = len(words), words.index('[PAD]')
+    path.mkdir(exist_ok=True)
+    (path / 'vocab.txt').write_text('\n'.join(words) + '\n')
+    # transformers has no WordPiece tokenizer for some model types.
+    settings = '{"tokenizer_class": "BertTokenizer"}'
+    (path / 'tokenizer_config.json').write_text(settings)
   config = family.EncoderConfig(
     **huggingface.load_config(_GOLDEN / name)
-    | {'vocab_size': len(words), 'max_positions': 128}
+    | {'vocab_size': size, 'max_positions': 128}
   )
   rng = np.random.default_rng(0)
   params = jax.tree.map(
@@ -46,7 +54,7 @@ def _write_model(path: Path, name: str, **changes: object) -> Path:
     {'encoder': params['encoder']}, families.FAMILIES[config.family]
   )
   safetensors.numpy.save_file(tensors, path / 'model.safetensors')
-  values = huggingface.save_config(config, words.index('[PAD]'))
+  values = huggingface.save_config(config, pad)
   (path / 'config.json').write_text(json.dumps(values | changes))
   return path
 
