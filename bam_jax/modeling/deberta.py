@@ -369,7 +369,20 @@ DEBERTA_V2 = dataclasses.replace(
   },
   read=_read,
   write=_write,
-  presets={},  # A random encoder has BERT's vocabulary.
+  # A random encoder has BERT's vocabulary.
+  presets={
+    f'deberta-v3-{name}': {
+      'hidden_size': width,
+      'num_layers': layers,
+      'num_heads': width // 64,
+      'intermediate_size': 4 * width,
+      'layer_norm_eps': 1e-7,
+      'type_vocab_size': 0,
+      'pooler_activation': 'gelu',
+      'own': Settings(256, 512, tuple(_TERMS), True, True, False, 0.0),
+    }
+    for name, width, layers in (('base', 768, 12), ('large', 1024, 24))
+  },
   optional={
     'embeddings/position': lambda config: config.own.has_positions,
     'embeddings/token_type': lambda config: config.type_vocab_size > 0,
