@@ -63,11 +63,10 @@ def make_batch(
 
 
 def gradients(
-  size: dict[str, int], length: int, dtype: str, platform: str
+  config: family.EncoderConfig, length: int, dtype: str, platform: str
 ) -> tuple[float, dict[str, np.ndarray]]:
   """Returns the loss of a step, and the gradient of each parameter by path."""
   tasks = task_lib.TaskTable(tuple(glue.TASKS.values()))
-  config = family.EncoderConfig(vocab_size=30522, **size)
   model = heads.MultiTaskModel(
     config,
     num_tasks=len(tasks),
@@ -120,14 +119,14 @@ def differences(
   )
 
 
-def check(name: str, size: dict[str, int], length: int) -> None:
+def check(name: str, config: family.EncoderConfig, length: int) -> None:
   """Prints how far the kernels are from XLA in rows of a length."""
   own = kernels.of_device(jax.devices()[0])
   with jax.default_matmul_precision('highest'):
-    loss, expected = gradients(size, length, 'float32', platform='')
-    found_loss, found = gradients(size, length, 'float32', own)
+    loss, expected = gradients(config, length, 'float32', platform='')
+    found_loss, found = gradients(config, length, 'float32', own)
   print(
-    f'{jax.devices()[0].device_kind}, {name}, {size["num_layers"]} layers,'
+    f'{jax.devices()[0].device_kind}, {name}, {config.num_layers} layers,'
     f' rows of {length}'
   )
   print(f'float32: losses differ by {abs(found_loss / loss - 1):.1e}')
@@ -135,7 +134,7 @@ def check(name: str, size: dict[str, int], length: int) -> None:
   if jax.default_backend() == 'cpu':
     return  # which has no such products
   for way, platform in (('kernels', own), ('XLA', '')):
-    found_loss, found = gradients(size, length, 'bfloat16', platform)
+    found_loss, found = gradients(config, length, 'bfloat16', platform)
     print(f'bfloat16, {way}: loss differs by {abs(found_loss / loss - 1):.1e}')
     print(f'bfloat16, {way}: {differences(found, expected)}')
 
@@ -150,11 +149,12 @@ def main() -> None:
     '--row_length', type=int, nargs='+', default=[128], help='tokens a row'
   )
   args = parser.parse_args()
-  size = dict(families.presets()[args.size])
+  config = family.EncoderConfig(30522, **families.presets()[args.size])
   if args.layers:
-    size['num_layers'] = args.layers
+    keep_layers = families.FAMILIES[config.family].keep_layers
+    config = keep_layers(config, range(args.layers))
   for length in args.row_length:
-    check(args.size, size, length)
+    check(args.size, config, length)
 
 
 if __name__ == '__main__':
