@@ -13,8 +13,9 @@ Results: docs/results/small_tasks. Seeds 100 to 102 and the rows of the draw
 has the settings that were chosen, for seeds and draws that chose nothing:
 
   python docs/results/hold_out.py glue small --train=150 --dev=1000 --draw=1
-  python -m bam_jax.main --config=benchmarks/configs/small_arms.py:recommended \\
-    --config.data.dir=small --workdir=work/rows_150_1
+  python -m bam_jax.main \\
+    --config=benchmarks/configs/small_arms.py:recommended --config.data.dir=small \\
+    --workdir=work/rows_150_1
 """
 
 from bam_jax import config as config_lib
@@ -42,9 +43,7 @@ def get_config(arms=''):
   config.seeds = (100, 101, 102)
   config.train.seeds_at_once = 3
   config.single.min_steps = config.multi.min_steps = 0
-  for name, (like, teacher, changes) in (
-    _probes if arms else _steps
-  )().items():
+  for name, (like, teacher, changes) in (_probes if arms else _steps)().items():
     config.custom_variants[name] = config_lib.custom_variant(
       like, teacher=teacher, changes=changes
     )
