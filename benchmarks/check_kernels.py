@@ -7,9 +7,10 @@
 Random weights, one step of packed rows of random words, the same dropout masks
 both ways. In float32 at highest precision printed is the difference of the
 losses as a share of the loss, and of each parameter's gradient as a share of
-its largest value; of key biases and unused parameters, whose gradient is zero in
-theory, in absolute numbers. In bfloat16 the two round differently, so each is compared with XLA's
-float32, from which the kernels should be no further than XLA.
+its largest value; of key biases and unused parameters, whose gradient is zero
+in theory, in absolute numbers. In bfloat16 the two round differently, so each
+is compared with XLA's float32, from which the kernels should be no further than
+XLA.
 """
 
 import argparse

@@ -14,8 +14,8 @@ has the settings that were chosen, for seeds and draws that chose nothing:
 
   python docs/results/hold_out.py glue small --train=150 --dev=1000 --draw=1
   python -m bam_jax.main \\
-    --config=benchmarks/configs/small_arms.py:recommended --config.data.dir=small \\
-    --workdir=work/rows_150_1
+    --config=benchmarks/configs/small_arms.py:recommended \\
+    --config.data.dir=small --workdir=work/rows_150_1
 """
 
 from bam_jax import config as config_lib
