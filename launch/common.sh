@@ -31,10 +31,16 @@ check_count() {
     fail "$1=$2: is no number from 1 to 9999; see --help"
 }
 
-# Fails unless the config of a command exists; FILE:ARGUMENT is one, too.
+# Fails unless the config of a command exists: a file, or the name of one in
+# configs/, either with :ARGUMENT behind it. Sets config_file to its path.
 check_config() {
   [[ -n "$1" ]] || fail 'CONFIG is missing; see --help'
-  [[ -f "${1%%:*}" ]] || fail "$1: no such config file; give one of configs/"
+  config_file=${1%%:*}
+  if [[ "${config_file}" =~ ^[A-Za-z0-9_]+$ ]]; then
+    config_file=$(dirname "${BASH_SOURCE[0]}")/../configs/${config_file}.py
+  fi
+  [[ -f "${config_file}" ]] ||
+    fail "$1: no such config; give a file, or a name in configs/ such as demo"
 }
 
 # The status that a process of this shell ends with, however many trapped

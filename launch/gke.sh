@@ -30,7 +30,7 @@ where it stopped; one that ends with 2, a user's mistake, ends all.
   --restarts=N        restarts after failures other than 2 (default: 100)
   --spot              on spot nodes
   --dry-run           print the YAML, start nothing
-  CONFIG              a config file in the image, such as configs/bam.py
+  CONFIG              a config file in the image, or a name in configs/
   FLAG                further flags, such as --config.data.dir=/work/glue
 USAGE
 }

@@ -23,7 +23,7 @@ shard: it uses every GPU that it sees.
                  lists
   --python=PATH  the Python with bam_jax's requirements; default: python
   --dry-run      print the commands, run none
-  CONFIG         a config file, such as configs/minilm.py
+  CONFIG         a config file, or a name in configs/, such as minilm
   FLAG           further flags of the program
 USAGE
 }

@@ -27,7 +27,7 @@ ends with 75 and is queued again, to go on where it stopped. A user's mistake
                      --sbatch=--time=4:00:00
   --python=PATH      a Python with bam_jax's requirements; default: python
   --dry-run          print the commands, submit nothing
-  CONFIG             a config file, such as configs/minilm.py
+  CONFIG             a config file, or a name in configs/, such as minilm
   FLAG               further flags of the program
 USAGE
 }

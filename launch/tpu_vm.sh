@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs a plan on a Cloud TPU VM: a single host, or all hosts of a slice.
 set -euo pipefail
-root=$(cd -P "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-source "${root}/launch/common.sh"
+cd -P "$(dirname "${BASH_SOURCE[0]}")/.."
+source launch/common.sh
 
 usage() {
   cat <<'USAGE'
@@ -19,7 +19,8 @@ the status it ended with bam-jax/bam.status.
              runs on all of them, as one (--distributed=auto)
   --dry-run  print the commands, run none
   NAME ZONE  of the TPU VM, as `gcloud compute tpus tpu-vm list` shows them
-  CONFIG     a config file of this checkout, such as configs/bam.py
+  CONFIG     a config file of this checkout, such as configs/bam.py, or a name
+             in configs/, such as bam
   FLAG       further flags, such as --workdir=gs://BUCKET/bam, or of a slice
              --workdir=/mnt/bam, mounted by all its hosts; paths are the VM's
 
@@ -40,9 +41,8 @@ while [[ $# -gt 0 ]]; do
 done
 name=${1:-} zone=${2:-} config=${3:-}
 [[ -n "${zone}" ]] || fail 'NAME and ZONE are missing; see --help'
-cd "${root}"
 check_config "${config}"
-git cat-file -e "HEAD:./${config%%:*}" 2>/dev/null ||
+git cat-file -e "HEAD:./${config_file}" 2>/dev/null ||
   fail "${config}: is not in the last commit, which is copied; commit it"
 shift 3
 

@@ -19,18 +19,23 @@ _SCRIPTS = (
   ROOT / 'bam_jax' / 'main.py',
   *sorted(ROOT.glob('configs/*.py')),
   *sorted(ROOT.glob('benchmarks/*.py')),
-  *sorted(ROOT.glob('scripts/*.py')),
+  ROOT / 'bam_jax' / 'hf_teacher' / 'command.py',
   ROOT / 'docs' / 'results' / 'collect.py',
 )
 _FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 _THERE = re.compile(r'^\| there \|.*\n(?:\|.*\n)*', re.MULTILINE)
 _FIRST_CELL = re.compile(r'^\|[^|]*', re.MULTILINE)
-_PROGRAMS = ('python', 'python3', 'pip', 'docker', 'pytest', 'ruff', 'curl')
+_PROGRAMS = (
+  'python', 'python3', 'pip', 'docker', 'pytest', 'ruff', 'curl', 'bam-jax',
+  'bam-jax-hf-teacher',
+)  # fmt: skip
 _COMMAND = re.compile(
-  r'^ +((?:python|pip|launch/)\S* (?:\\\n|.)*)', re.MULTILINE
+  r'^ +((?:python|pip|launch/|bam-jax)\S* (?:\\\n|.)*)', re.MULTILINE
 )
-_INLINE = re.compile(r'(\w+=\S+ )?(python|pytest|pip|launch/\w+\.sh)\b.* ')
+_INLINE = re.compile(
+  r'(\w+=\S+ )?(python|pytest|pip|launch/\w+\.sh|bam-jax)\b.* '
+)
 # Each call is told of as a line of its own; arguments hold no line break.
 # What is piped into it is read to the end: who writes it must not fail.
 _RECORDER = """#!/bin/bash

@@ -19,14 +19,14 @@ from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax.data import registry
 from bam_jax.experiments import runs as runs_lib
-from scripts import hf_teacher
+from bam_jax.hf_teacher import command as hf_teacher
 
 # ml_collections loads a config file in the old way.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module')
 
 _MENTIONED = re.compile(r'--[a-z][\w.-]*')
 _FILE = re.compile(
-  r'(?:bam_jax|configs|launch|docs|tests|benchmarks|scripts|\.ci|\.github)'
+  r'(?:bam_jax|configs|launch|docs|tests|benchmarks|\.ci|\.github)'
   r'/[\w./*-]*'
 )
 _GROUPS = {
@@ -82,11 +82,20 @@ def _parsed(arguments: tuple[str, ...]) -> None:
   flags.FLAGS.unparse_flags()
 
 
+def _of_installed(
+  program: str, commands: list[documents.Command]
+) -> list[tuple[str, ...]]:
+  """The arguments of each call of a command that is installed."""
+  return [c.words[1:] for c in commands if Path(c.words[0]).name == program]
+
+
 def test_the_programs_commands_parse(commands, place):
-  found = [c for c in commands if c.after('-m', 'bam_jax.main') is not None]
+  found = [c.after('-m', 'bam_jax.main') for c in commands]
+  found += _of_installed('bam-jax', commands)
+  found = [arguments for arguments in found if arguments is not None]
   assert len(found) > 30
-  for command in found:
-    _parsed(command.after('-m', 'bam_jax.main'))
+  for arguments in found:
+    _parsed(arguments)
 
 
 def test_launch_scripts_take_their_commands(commands, place):
@@ -108,9 +117,8 @@ def test_launch_scripts_take_their_commands(commands, place):
         _parsed((f'--config={config}', *arguments[n + 1 :]))
 
 
-def test_the_teachers_script_takes_its_commands(commands, place):
-  found = [c.after('-m', 'scripts.hf_teacher') for c in commands]
-  found = [arguments for arguments in found if arguments]
+def test_the_teachers_command_takes_its_arguments(commands, place):
+  found = _of_installed('bam-jax-hf-teacher', commands)
   assert len(found) > 3
   for arguments in found:
     sys.modules.pop('config_config', None)
@@ -162,19 +170,21 @@ def test_other_programs_find_what_they_are_given(commands):
   setup = configparser.ConfigParser()
   setup.read(documents.ROOT / 'setup.cfg')
   extras = set(setup['options.extras_require'])
+  for path in documents.ROOT.glob('bam_jax/**/*.py'):
+    assert {*re.findall(r'bam-jax\[(\w+)\]', path.read_text())} <= extras
   for command in commands:
     program = Path(command.words[0]).name
     words = command.words[1:]
     if program.startswith('python') and words[0] == '-m':
       assert words[1].split('.')[0] in {
-        'venv', 'pytest', 'bam_jax', 'benchmarks', 'scripts', 'pdoc'
+        'venv', 'pytest', 'bam_jax', 'benchmarks', 'pdoc'
       }, command  # fmt: skip
     elif program.startswith('python'):
       assert (documents.ROOT / words[0]).is_file(), command
     elif program == 'pip':
       for word in words:
-        if word.startswith('.['):
-          assert {*word[2:-1].split(',')} <= extras, command
+        if found := re.fullmatch(r'(?:\.|bam-jax)\[(.+)\]', word):
+          assert {*found[1].split(',')} <= extras, command
         elif word.endswith('.txt'):
           assert (documents.ROOT / word).is_file(), command
     for word in words:
@@ -189,7 +199,6 @@ def test_flags_files_and_fields_that_a_page_names_are_there(page):
     'launch/**/*',
     'benchmarks/*.py',
     'docs/results/*.py',
-    'scripts/*.py',
   ):
     for path in documents.ROOT.glob(pattern):
       if path.is_file():

@@ -1,4 +1,7 @@
-"""Runs a Hugging Face classifier in torch on texts."""
+"""Runs a Hugging Face classifier in torch on texts.
+
+torch is imported when a model is made, since few installations have it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 import hashlib
@@ -6,8 +9,6 @@ import json
 import logging
 
 import numpy as np
-import torch
-import transformers
 
 from bam_jax import errors
 
@@ -41,6 +42,9 @@ class Model:
     Raises:
       errors.UserError: it cannot be loaded, or has no trained head.
     """
+    import torch
+    import transformers
+
     where = f'--model={place}'
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -83,6 +87,8 @@ class Model:
 
   def digest(self, options: Mapping[str, object]) -> str:
     """Returns the hexadecimal sha256 of everything that decides the logits."""
+    import torch
+
     result = hashlib.sha256()
     own = {'max_length': self._max_length, 'dtype': self._dtype}
     result.update(json.dumps({**options, **own}, sort_keys=True).encode())
@@ -99,17 +105,19 @@ class Model:
 
   def outputs(self, texts: Sequence[Texts], batch_size: int) -> np.ndarray:
     """Returns outputs [n, num_outputs] float32, in the order of the texts."""
+    import torch
+
     result = np.empty((len(texts), len(self.names)), np.float32)
     done = told = 0
-    for rows, values in self._predicted(texts, batch_size):
-      result[rows] = values
-      done += len(rows)
-      if done >= told + len(texts) / 10 or done == len(texts):
-        logging.info('%d of %d rows', done, len(texts))
-        told = done
+    with torch.inference_mode():
+      for rows, values in self._predicted(texts, batch_size):
+        result[rows] = values
+        done += len(rows)
+        if done >= told + len(texts) / 10 or done == len(texts):
+          logging.info('%d of %d rows', done, len(texts))
+          told = done
     return result
 
-  @torch.inference_mode()
   def _predicted(
     self, texts: Sequence[Texts], batch_size: int
   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -117,6 +125,8 @@ class Model:
 
     The longest rows come first, so that too large batches fail at once.
     """
+    import torch
+
     order = np.argsort(
       [-len(a) - len(b or '') for a, b in texts], kind='stable'
     )

@@ -1,8 +1,8 @@
 """Logits of a Hugging Face classifier on a task's rows, to teach a student.
 
-  pip install torch transformers
-  python -m scripts.hf_teacher --config=configs/minilm.py \\
-      --config.data.dir=$GLUE_DIR --task=rte --model=MODEL --output=work/logits
+  pip install 'bam-jax[torch]'
+  bam-jax-hf-teacher --config=minilm --config.data.dir=$GLUE_DIR --task=rte \\
+      --model=MODEL --output=work/logits
 
 The rows are read as the student reads them, by the same configuration, so that
 uids agree; texts are cut by the model's own tokenizer. MODEL is a directory or
@@ -22,11 +22,9 @@ Exit 2 and one line for a user's mistake.
 """
 
 from collections.abc import Mapping, Sequence
-import importlib.util
 import logging
 from pathlib import Path
 import sys
-from typing import TYPE_CHECKING
 
 from absl import flags
 
@@ -38,13 +36,11 @@ from bam_jax.data import registry
 from bam_jax.data import sources
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
+from bam_jax.hf_teacher import model as model_lib
+from bam_jax.hf_teacher import outputs
 from bam_jax.storage import raw_files
 from bam_jax.storage import stores
 from bam_jax.tasks import task as task_lib
-from scripts import hf_outputs
-
-if TYPE_CHECKING:
-  from scripts import hf_model
 
 _MODEL = flags.DEFINE_string(
   'model', None, 'A directory, or a name on the hub.'
@@ -52,7 +48,7 @@ _MODEL = flags.DEFINE_string(
 _TEACHER = flags.DEFINE_string('teacher', '', 'Its name, one of several.')
 _LABELS = flags.DEFINE_list('labels', None, "The task's, as the outputs go.")
 _SCORE = flags.DEFINE_enum(
-  'score', None, hf_outputs.SCORES, 'Regression: what the output is.'
+  'score', None, outputs.SCORES, 'Regression: what the output is.'
 )
 _MAX_LENGTH = flags.DEFINE_integer(
   'max_length', 512, 'Tokens a row at most; fewer where the model takes fewer.',
@@ -68,12 +64,12 @@ _DTYPE = flags.DEFINE_enum(
 
 
 def label(
-  model: 'hf_model.Model',
+  model: model_lib.Model,
   name: str,
   task: task_lib.Task,
   rows: Mapping[str, Sequence[task_lib.Example]],
   swap: bool,
-  head: hf_outputs.Head,
+  head: outputs.Head,
   directory: Path,
   batch_size: int,
 ) -> None:
@@ -144,7 +140,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
     )
   _check_teacher(_TEACHER.value, tasks.names)
   task = tasks[name]
-  hf_outputs.check(task, _LABELS.value, _SCORE.value)
+  outputs.check(task, _LABELS.value, _SCORE.value)
   return config, task
 
 
@@ -173,24 +169,19 @@ def main(argv: list[str]) -> None:
     errors.UserError: see `parse` and `label`.
   """
   config, task = parse(argv)
-  for package in ('torch', 'transformers'):
-    if importlib.util.find_spec(package) is None:
-      raise errors.UserError(
-        f'needs the package {package}, which is not installed; pip install'
-        ' torch transformers'
-      )
+  for package in errors.absent(['torch']):
+    raise errors.UserError(
+      f"needs the package {package}; pip install 'bam-jax[torch]'"
+    )
   rows = {
     split: list(sources.read(task, split, config.data))
     for split in (task.train_split, task_lib.UNLABELLED)
     if split in task.tables
   }
-  # This import takes seconds, and needs torch.
-  from scripts import hf_model
-
-  model = hf_model.Model(
+  model = model_lib.Model(
     _MODEL.value, _DEVICE.value, _DTYPE.value, _MAX_LENGTH.value
   )
-  head = hf_outputs.head(
+  head = outputs.head(
     task, model.names, model.problem, _LABELS.value, _SCORE.value
   )
   if not model.has_padding and _BATCH_SIZE.value > 1:
@@ -210,8 +201,8 @@ def main(argv: list[str]) -> None:
   )
 
 
-def run() -> int:
-  """Runs the program; returns its exit status."""
+def run_main() -> int:
+  """Runs the command in `sys.argv`; returns its exit status."""
   command_line.configure_logging()
   if '--help' in sys.argv or '-h' in sys.argv:
     print(__doc__)
@@ -219,10 +210,10 @@ def run() -> int:
   try:
     main(sys.argv)
   except errors.UserError as e:
-    print(f'hf_teacher: {e}', file=sys.stderr)
+    print(f'bam-jax-hf-teacher: {e}', file=sys.stderr)
     return 2
   return 0
 
 
 if __name__ == '__main__':
-  sys.exit(run())
+  sys.exit(run_main())

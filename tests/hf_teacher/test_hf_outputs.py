@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from bam_jax import errors
+from bam_jax.hf_teacher import outputs
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
-from scripts import hf_outputs
 
 _MNLI, _COLA, _STSB = (glue.TASKS[name] for name in ('mnli', 'cola', 'stsb'))
 _MANY = dataclasses.replace(
@@ -46,7 +46,7 @@ _OUTPUTS = np.array([[1.0, 2.0, 3.0], [5.0, 7.0, 6.0]])
   ids=['case', 'order', 'given', 'tfds', 'numbers', 'multilabel'],
 )
 def test_outputs_go_by_the_names_of_labels(task, names, labels, expected):
-  head = hf_outputs.head(task, names, None, labels, None)
+  head = outputs.head(task, names, None, labels, None)
   found = head.logits(_OUTPUTS[:, : len(names)])
   np.testing.assert_array_equal(found, expected)
 
@@ -60,7 +60,7 @@ def test_outputs_go_by_the_names_of_labels(task, names, labels, expected):
   ],
 )
 def test_scores_are_brought_to_0_to_1(score, expected):
-  head = hf_outputs.head(_STSB, ['LABEL_0'], 'regression', None, score)
+  head = outputs.head(_STSB, ['LABEL_0'], 'regression', None, score)
   found = head.logits(_OUTPUTS[:, :1])[:, 0]
   np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -110,7 +110,7 @@ def test_scores_are_brought_to_0_to_1(score, expected):
 )
 def test_other_outputs_are_refused(task, names, problem, labels, message):
   with pytest.raises(errors.UserError, match=message) as error:
-    hf_outputs.head(task, names, problem, labels, 'scale')
+    outputs.head(task, names, problem, labels, 'scale')
   assert '\n' not in str(error.value)
 
 
@@ -131,14 +131,14 @@ def test_other_outputs_are_refused(task, names, problem, labels, message):
 )
 def test_arguments_that_do_not_go_with_a_task(task, labels, score, message):
   with pytest.raises(errors.UserError, match=message):
-    hf_outputs.check(task, labels, score)
+    outputs.check(task, labels, score)
 
 
 def test_other_options_are_other_logits():
   heads = [
-    hf_outputs.Head((0, 1), None, (0.0, 1.0)),
-    hf_outputs.Head((1, 0), None, (0.0, 1.0)),
-    hf_outputs.Head((0,), 'unit', (0.0, 5.0)),
-    hf_outputs.Head((0,), 'scale', (0.0, 5.0)),
+    outputs.Head((0, 1), None, (0.0, 1.0)),
+    outputs.Head((1, 0), None, (0.0, 1.0)),
+    outputs.Head((0,), 'unit', (0.0, 5.0)),
+    outputs.Head((0,), 'scale', (0.0, 5.0)),
   ]
   assert len({str(head.options()) for head in heads}) == len(heads)

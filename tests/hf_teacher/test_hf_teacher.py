@@ -68,7 +68,7 @@ def _run(module: str, *arguments: str) -> subprocess.CompletedProcess:
 
 def _label(place: Path, task: str, *more: str) -> subprocess.CompletedProcess:
   return _run(
-    'scripts.hf_teacher', f'--task={task}', f'--model={place / task}',
+    'bam_jax.hf_teacher.command', f'--task={task}', f'--model={place / task}',
     f'--output={place / "logits"}', f'--max_length={_LONGEST}',
     f'--config.data.dir={place}',
     "--config.data.swap=('demo_similarity',)",
@@ -180,17 +180,17 @@ def test_what_is_there_is_kept(place):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--model=gone'], 'hf_teacher: --model=gone: cannot be loaded: '),
+    (['--model=gone'], 'bam-jax-hf-teacher: --model=gone: cannot be loaded: '),
     (['--model=HERE/plain'], '/plain: has no classifier.bias, which would be'),
     (['--task=none'], '--task=none: is none of demo_sentiment, demo_simi'),
-    (['--output='], 'hf_teacher: --output is missing; see --help'),
+    (['--output='], 'bam-jax-hf-teacher: --output is missing; see --help'),
     (['--teacher=demo_similarity'], 'demo_similarity: is not a folder name'),
     (['--teacher=../x'], '--teacher=../x: is not a folder name'),
     (['--teacher=unlabelled'], '--teacher=unlabelled: is not a folder'),
     (['--score=unit'], '--score: is not for demo_sentiment'),
     (['--labels=a,b'], '--labels: the outputs are a, b, the labels of demo_s'),
-    (['--device=toaster'], 'hf_teacher: --device=toaster: '),
-    (['--config.data.unlabelled=()', 'x'], 'hf_teacher: x: no such argument'),
+    (['--device=toaster'], 'bam-jax-hf-teacher: --device=toaster: '),
+    (['--config.data.unlabelled=()', 'x'], 'hf-teacher: x: no such argument'),
     (['--config.data.dir=ftp://b/c'], 'ftp://b/c: is neither s3://BUCKET'),
   ],
   ids=[

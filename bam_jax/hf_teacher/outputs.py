@@ -16,13 +16,6 @@ from bam_jax.tasks import task as task_lib
 # score from 0 to 1, or its logit.
 SCORES = ('scale', 'unit', 'logit')
 
-# The values of `problem_type` in a config.json.
-_PROBLEMS = (
-  'single_label_classification',
-  'multi_label_classification',
-  'regression',
-)
-
 
 class Head(NamedTuple):
   """Says how a model's outputs become logits of a task.
@@ -112,7 +105,7 @@ def head(
       cannot be matched with the labels.
   """
   wanted = task.kind.export_settings(task).get('problem_type')
-  if problem in _PROBLEMS and problem != wanted:
+  if problem not in (None, wanted):
     raise errors.UserError(
       f'--model: its config.json has problem_type={problem!r}, and {task.name}'
       f' is a {task.kind} task; give a model for that'
