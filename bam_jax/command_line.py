@@ -64,14 +64,15 @@ GROUP = flags.DEFINE_string(
 INPUT = flags.DEFINE_string(
   'input',
   None,
-  'predict: a .tsv or .jsonl file of texts of --task, or - for standard input.'
+  'predict: a file of texts of --task, in any format of training data, or - for'
+  ' standard input.'
   ' label: the config.data.dir of the plan whose rows are labelled.',
 )
 TASK = flags.DEFINE_string('task', None, 'predict: the task of --input.')
 OUTPUT = flags.DEFINE_string(
   'output',
   None,
-  'predict: a .tsv or .jsonl file with one prediction per line of --input.'
+  'predict: a .tsv or .jsonl file with one prediction per row of --input.'
   ' Default: standard output. label: the folder of the logit sets.',
 )
 MAJORITY = flags.DEFINE_list(

@@ -9,7 +9,7 @@ Modes (--mode):
   evaluate  score the finished runs again from their checkpoints
   predict   predictions on the test splits and a GLUE submission, by the models
             of --group; --majority=wnli submits a task's majority label. For
-            your own texts: --input=FILE.tsv, FILE.jsonl or - (standard input)
+            your own texts: --input=FILE (.tsv, .csv, .jsonl, .parquet ...) or -
             with --task=NAME, to --output=FILE or standard output
   serve     an HTTP server at --host and --port, with a web page, that predicts
             with the models of --group; needs the extra serve

@@ -45,11 +45,10 @@ def decompress(file: io.BufferedReader, path: str) -> io.BufferedReader:
 
   Args:
     file: at its beginning; it needs no `seek`, so it may be a pipe.
-    path: of the file, for errors; empty: standard input.
+    path: of the file, for errors.
 
   Raises:
-    errors.UserError: its compression needs a package that is not installed, or
-      a name.
+    errors.UserError: its compression needs a package that is not installed.
   """
   head = file.peek(foreign.HEAD_BYTES)
   name = foreign.compression(head)
@@ -60,8 +59,6 @@ def decompress(file: io.BufferedReader, path: str) -> io.BufferedReader:
     source = readers[name](file)
   else:
     what, remedy = foreign.describe(head, path)
-    if not path:  # pyarrow would close standard input.
-      raise errors.UserError(f'{foreign.STDIN}: is {what}; {remedy}')
     if errors.absent(['pyarrow']):
       raise errors.UserError(
         f"{path}: is {what}; pip install 'bam-jax[arrow]' to read it, or"
@@ -70,7 +67,7 @@ def decompress(file: io.BufferedReader, path: str) -> io.BufferedReader:
     import pyarrow as pa
 
     source = pa.CompressedInputStream(pa.PythonFile(file, 'r'), 'zstd')
-  return io.BufferedReader(_Source(source, path or foreign.STDIN, name))
+  return io.BufferedReader(_Source(source, path, name))
 
 
 class _Source(io.RawIOBase):

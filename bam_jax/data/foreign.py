@@ -63,10 +63,8 @@ _OTHERS = (
   (
     rb'PAR1',
     'a Parquet file',
-    "set the task's format='parquet'; or, for other uses, where pandas and"
-    ' pyarrow are installed, run python -c "import pandas, sys;'
-    " pandas.read_parquet(sys.argv[1]).to_json(sys.argv[2], orient='records',"
-    ' lines=True)" {0} {0}.jsonl and name {0}.jsonl, of format jsonl',
+    "set the task's format='parquet', or give an unlabelled file the suffix"
+    ' .parquet',
   ),
   (
     rb'version https://git-lfs\.github\.com/spec/',
@@ -174,8 +172,14 @@ def _decode(head: bytes, encoding: str = 'UTF-8') -> str | None:
 def check_json_lines(head: bytes, path: str) -> None:
   """Raises a `UserError` if a file is one JSON array, not JSON lines."""
   if _JSON_ARRAY.match(head):
-    rows = "json.load(open(sys.argv[1], encoding='utf-8-sig'))"
-    remedy = _to_json_lines(path, 'json', rows)
+    remedy = 'give one JSON object per line'
+    if path:
+      old, new = shlex.quote(path), shlex.quote(f'{path}.jsonl')
+      rows = "json.load(open(sys.argv[1], encoding='utf-8-sig'))"
+      remedy = (
+        f'run python -c "import json, sys; [print(json.dumps(row)) for row in'
+        f' {rows}]" {old} > {new} and name {path}.jsonl, of format jsonl'
+      )
     raise errors.UserError(
       f'{path or STDIN}: is one JSON array, not one object per line; {remedy}'
     )
@@ -184,18 +188,16 @@ def check_json_lines(head: bytes, path: str) -> None:
 def check_separator(
   line: str,
   columns: Sequence[tuple[int | str, ...]],
-  path: str,
   where: str,
-  is_of_task: bool,
+  remedy: str,
 ) -> None:
   """Raises a `UserError` if cells are quoted, or not separated by tabs.
 
   Args:
     line: the first of the table.
     columns: sets of names or numbers, one of which the table must have.
-    path: of the file; empty: standard input.
     where: file and line, for the error.
-    is_of_task: whether a task's declaration says how the file is read.
+    remedy: how such a file is read.
   """
   if _has_columns(line.split('\t'), columns):
     return
@@ -205,12 +207,6 @@ def check_separator(
   what = f'the columns are separated by {mark!r}, as in CSV, not by tabs'
   if mark == '\t':
     what = 'the cells are quoted, and a tab-separated file has no quoting here'
-  has_header = any(isinstance(c, str) for wanted in columns for c in wanted)
-  remedy = csv_remedy(path, mark, has_header)
-  if is_of_task:
-    remedy = (
-      "set the task's format='csv', or give an unlabelled file the suffix .csv"
-    )
   raise errors.UserError(f'{where}: {what}; {remedy}')
 
 
@@ -246,31 +242,4 @@ def _has_columns(
       for c in wanted
     )
     for wanted in columns
-  )
-
-
-def csv_remedy(path: str, mark: str = ',', has_header: bool = True) -> str:
-  """Returns the shell command that converts a CSV file to JSON lines.
-
-  Without a header, the fields of the JSON objects are '0', '1' ...
-  """
-  # No command holds a tab itself.
-  mark = r'\t' if mark == '\t' else mark
-  options = '' if mark == ',' else f", delimiter='{mark}'"
-  file = "open(sys.argv[1], encoding='utf-8-sig', newline='')"
-  rows = f'csv.DictReader({file}{options})'
-  if not has_header:
-    rows = f'map(dict, map(enumerate, csv.reader({file}{options})))'
-  return _to_json_lines(path, 'csv, json', rows)
-
-
-def _to_json_lines(path: str, modules: str, rows: str) -> str:
-  """Returns the shell command that converts a file to JSON lines."""
-  if not path:
-    return 'give one JSON object per line'
-  old, new = shlex.quote(path), shlex.quote(f'{path}.jsonl')
-  return (
-    f'run python -c "import {modules}, sys;'
-    f' [print(json.dumps(row)) for row in {rows}]" {old} > {new} and name'
-    f' {path}.jsonl, of format jsonl'
   )

@@ -35,8 +35,19 @@ def make_row(
   Raises:
     errors.UserError: a field is missing, or a text is no text.
   """
-  names = text_columns(table, record) if table.other_text else table.text
-  texts = tuple([_text(record, name, table, where) for name in names])
+  names = text_columns(table, record, where)
+  if table.input_kind is None:
+    texts = tuple([_text(record, name, table, where) for name in names])
+  else:
+    texts = table.input_kind.parse_input(
+      {
+        name if isinstance(name, str) else f'column {name}': find(
+          record, name, where
+        )
+        for name in names
+      },
+      where,
+    )
   label = None
   if (
     table.no_label and _NULL in table.no_label and not has(record, table.label)
@@ -179,13 +190,24 @@ def _missing(record: Record, name: int | str) -> Iterator[str]:
 
 
 def text_columns(
-  table: task_lib.Table, record: Record
+  table: task_lib.Table, record: Record, where: str
 ) -> tuple[int | str, ...]:
-  """Returns the names of the text columns that a row has."""
-  others = table.other_text
-  is_other = others and all(has(record, name) for name in others)
-  if is_other and not all(has(record, name) for name in table.text):
-    return others
+  """Returns the text columns of a table that a row has, else `table.text`.
+
+  Raises:
+    errors.UserError: the row is to be predicted, and has no such names.
+  """
+  choices = (table.text, *table.other_texts)
+  if len(choices) == 1 and table.input_kind is None:
+    return table.text
+  for names in choices:
+    if all(has(record, name) for name in names):
+      return names
+  if table.input_kind is not None and isinstance(table.text[0], str):
+    wanted = ', nor '.join(' and '.join(map(repr, each)) for each in choices)
+    raise errors.UserError(
+      f'{where}: no {wanted}; give the texts under such names'
+    )
   return table.text
 
 

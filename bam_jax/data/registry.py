@@ -258,7 +258,7 @@ def _with_unlabelled(
   table = task_lib.Table(
     file=file,
     text=names[0],
-    other_text=names[1] if len(names) > 1 else (),
+    other_texts=tuple(names[1:]),
     header=isinstance(names[0][0], str),
     format=format,
   )

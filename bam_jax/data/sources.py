@@ -86,6 +86,8 @@ class Source:
       return tfds_source.how_to_get(self.table.tfds, self.data.tfds_dir)
     if self.table.tfds:
       return HOW_TO_GET_GLUE
+    if self.split == task_lib.INPUT:
+      return 'fix --input'
     field = f'config.custom_tasks.{self.task.name}'
     if self.split == task_lib.UNLABELLED:
       field = 'config.data.unlabelled'
@@ -116,7 +118,7 @@ class Source:
       return None
     label = self.task.tables[self.task.train_split].label
     name = label if isinstance(label, str) else 'label'
-    table = dataclasses.replace(self.table, text=(), other_text=(), label=name)
+    table = dataclasses.replace(self.table, text=(), other_texts=(), label=name)
     reader = formats.FORMATS[self.format].read
     try:
       next(reader(self.paths[0], table, decoding_errors='replace'))
@@ -208,19 +210,23 @@ def _rows(source: Source) -> Iterator[lines.Row]:
   """Yields the rows of a split, with parsed labels."""
   table = source.table
   if table.division is None:
-    yield from _read_files(source)
+    yield from read_files(source)
     return
   # They are read twice, so that they need not be held in memory.
   is_dev = folds.find_development_rows(
-    source.task, table.division, _read_files(source), source.name
+    source.task, table.division, read_files(source), source.name
   )
-  for dev, row in zip(is_dev, _read_files(source), strict=True):
+  for dev, row in zip(is_dev, read_files(source), strict=True):
     if dev == table.is_development:
       yield row
 
 
-def _read_files(source: Source) -> Iterator[lines.Row]:
-  """Yields the rows of a split's files, with parsed labels."""
+def read_files(source: Source) -> Iterator[lines.Row]:
+  """Yields the rows of a split's files, with parsed labels.
+
+  Raises:
+    errors.UserError: a file is missing, has no row, or one that is no row.
+  """
   read, table = formats.FORMATS[source.format].read, source.table
   before = 0  # Rows of the files before.
   for path in source.paths:

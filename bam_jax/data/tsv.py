@@ -17,6 +17,11 @@ from bam_jax.tasks import task as task_lib
 
 # Characters of a first line that an error repeats.
 _SHOWN = 100
+# How CSV is read.
+_OF_TASK = (
+  "set the task's format='csv', or give an unlabelled file the suffix .csv"
+)
+_TO_PREDICT = 'give it as a file with the suffix .csv'
 
 
 def read(
@@ -42,7 +47,7 @@ def parse(
   Args:
     numbered: line numbers, and the cells of the lines that are not empty.
     table: the columns to read, with a label or without.
-    path: of the file, for errors; empty: standard input.
+    path: of the file, for errors.
     fault: receives the error of each row that cannot be used.
 
   Raises:
@@ -52,27 +57,29 @@ def parse(
   if first is None:
     return iter(())
   number, fields = first
-  where = f'{path or foreign.STDIN}:{number}'
+  where = f'{path}:{number}'
   # Official files are fetched again, not converted.
   if table.format == 'tsv' and not table.tfds:
+    remedy = _TO_PREDICT if table.input_kind else _OF_TASK
     foreign.check_separator(
-      '\t'.join(fields), column_choices(table), path, where, bool(table.file)
+      '\t'.join(fields), column_choices(table), where, remedy
     )
-  known = dict.fromkeys(fields) if table.header else {}
-  names = [*records.text_columns(table, known)]
+  texts = records.text_columns(table, dict.fromkeys(fields), where)
+  has_header = table.header or texts in table.other_texts
+  names = [*texts]
   if table.label is not None:
     names.append(table.label)
   if table.group is not None:
     names.append(table.group)
-  columns = {name: _column(name, fields, table.header, where) for name in names}
-  rest = numbered if table.header else itertools.chain([first], numbered)
+  columns = {name: _column(name, fields, has_header, where) for name in names}
+  rest = numbered if has_header else itertools.chain([first], numbered)
   return _rows(rest, table, columns, len(fields), path, fault)
 
 
 def column_choices(table: task_lib.Table) -> list[tuple[int | str, ...]]:
   """Returns the sets of columns, one of which a file must have."""
   label = () if table.label is None else (table.label,)
-  return [(*t, *label) for t in (table.text, table.other_text) if t]
+  return [(*t, *label) for t in (table.text, *table.other_texts) if t]
 
 
 def _rows(
@@ -89,7 +96,7 @@ def _rows(
   for index, (number, fields) in enumerate(numbered):
     # TFDS leaves out rows without a value for a label too.
     is_good = len(fields) == width and (label is None or fields[label])
-    where = f'{path or foreign.STDIN}:{number}'
+    where = f'{path}:{number}'
     if not is_good and table.skip_malformed:
       skipped += 1
     elif len(fields) != width:

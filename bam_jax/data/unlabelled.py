@@ -1,4 +1,4 @@
-"""Reads unlabelled texts from a user's file, standard input or JSON objects.
+"""Reads unlabelled texts from a user's files, standard input or JSON objects.
 
 The task's kind decides what a row holds and under which names: those of the
 task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
@@ -7,30 +7,33 @@ pipelines.
 
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
-import io
+import dataclasses
 import itertools
+import os
 from pathlib import Path
-import re
+import shutil
 import sys
-from typing import Literal, NamedTuple, TextIO
+import tempfile
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import plain_text
 from bam_jax.data import compressed
 from bam_jax.data import foreign
-from bam_jax.data import jsonl
+from bam_jax.data import formats
 from bam_jax.data import lines as lines_lib
 from bam_jax.data import records
-from bam_jax.data import tsv
+from bam_jax.data import sources
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
 
-# Python decodes bytes that are not UTF-8 to these; no text has them.
-_SURROGATE = re.compile('[\ud800-\udfff]')
-_COMPRESSED = re.compile(r'\.(gz|bz2|xz|zst)$')
+# Formats whose rows are lines, so that lines of the output are theirs.
+_OF_LINES = ('tsv', 'jsonl')
 
 # One text, or the two of a pair, as `task.Example` has them.
 Texts = tuple[str, ...]
@@ -40,10 +43,10 @@ class Rows(NamedTuple):
   """An opened file of unlabelled rows.
 
   Attributes:
-    format: how it is written.
-    has_header: whether its first line names the columns.
-    texts: of each row, read lazily; raises `errors.UserError` at a line that
-      is not a row.
+    format: of the predictions, unless the user chooses one.
+    has_header: whether the file's first row names its columns.
+    texts: of each row, read lazily; raises `errors.UserError` at one that is
+      not a row.
   """
 
   format: Literal['tsv', 'jsonl']
@@ -51,55 +54,31 @@ class Rows(NamedTuple):
   texts: Iterator[Texts]
 
 
-def format_of(path: str) -> Literal['tsv', 'jsonl'] | None:
-  """Returns `tsv` or `jsonl` by the path's suffix, else None."""
-  suffix = Path(path).suffix.removeprefix('.')
-  return suffix if suffix in ('tsv', 'jsonl') else None
-
-
 @contextlib.contextmanager
 def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
-  """Opens a file of unlabelled rows and reads its first line.
+  """Opens unlabelled rows and reads the first one.
 
   Args:
-    path: of a `.tsv` or `.jsonl` file, which may be compressed; `-`: standard
-      input, which is JSON lines where it begins with `{`.
+    path: of a file or folder in any of `formats.FORMATS`; `-`: standard input,
+      which is JSON lines where it begins with `{`, else TSV.
     task: that the rows are for.
 
   Raises:
     errors.UserError: there is no such file, no row in it, or no such column.
   """
-  path = '' if path == STDIN else path
-  with contextlib.ExitStack() as stack:
-    stream = sys.stdin.buffer
+  if path != STDIN:
+    yield _open(path, _format_of(path, task), task)
+    return
+  # Readers open a file more than once.
+  with tempfile.TemporaryDirectory() as folder:
+    copy = Path(folder, foreign.STDIN)
     try:
-      if path:
-        stream = stack.enter_context(Path(path).open('rb'))
-    except OSError as e:
-      raise errors.UserError(f'--input={path}: {e.strerror}') from None
-    raw = io.BufferedReader(stream)
-    content = compressed.decompress(raw, path)
-    # Universal newlines, and no byte-order mark, as in the tasks' own files.
-    file = io.TextIOWrapper(
-      content, encoding='utf-8-sig', errors='surrogateescape'
-    )
-    try:
-      head = content.peek(foreign.HEAD_BYTES)[: foreign.HEAD_BYTES]
-      foreign.check(head, path)
-      name = _COMPRESSED.sub('', path)
-      if path and format_of(name) is None:
-        is_csv = path.endswith('.csv')
-        remedy = foreign.csv_remedy(path) if is_csv else 'rename the file'
-        raise errors.UserError(
-          f'--input={path}: is neither .tsv nor .jsonl; {remedy}'
-        )
-      if format_of(name) != 'tsv':
-        foreign.check_json_lines(head, path)
-      yield _rows(_lines(file, path or foreign.STDIN), path, task)
-    finally:
-      # Otherwise the end of either would close standard input.
-      file.detach()
-      raw.detach()
+      with copy.open('wb') as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+      yield _open(str(copy), _format_of_stdin(copy), task)
+    except errors.UserError as e:
+      message = str(e).replace(f'{folder}{os.sep}', '')
+      raise errors.UserError(message) from None
 
 
 def texts_of(
@@ -110,14 +89,15 @@ def texts_of(
   Raises:
     errors.UserError: one is missing, or is not a text.
   """
-  choices = task.kind.input_names(task)
-  names = next(
-    (n for n in choices if all(records.has(row, name) for name in n)), None
+  return records.make_row(0, 0, row, _named_table(task), where).text
+
+
+def can_read(task: task_lib.Task, row: Mapping[str, object]) -> bool:
+  """Whether a JSON object has all the fields that a task reads."""
+  return any(
+    all(records.has(row, name) for name in names)
+    for names in task.kind.input_names(task)
   )
-  if names is None:
-    raise errors.UserError(f'{where}: no {_wanted(choices)}')
-  found = {name: records.find(row, name, where) for name in names}
-  return task.kind.parse_input(found, where)
 
 
 def unnamed_texts(
@@ -137,76 +117,102 @@ def unnamed_texts(
   return task.kind.parse_input(dict(zip(names, texts)), where)
 
 
-def _wanted(choices: Sequence[tuple[str, ...]]) -> str:
-  """Describes the missing text fields or columns, for an error message."""
-  named = [' and '.join(map(repr, names)) for names in choices]
-  return ', nor '.join(named) + '; give the texts under such names'
-
-
-def _lines(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Yields line numbers and lines; raises if a line is empty."""
-  empty = 0
-  for number, line in lines_lib.numbered(file, name):
-    if not line:
-      empty = empty or number
-      continue
-    if empty:
-      # If it were skipped, output and input lines would no longer correspond.
-      raise errors.UserError(f'{name}:{empty}: the line is empty; remove it')
-    if _SURROGATE.search(line):
-      raise errors.UserError(
-        f'{name}:{number}: not UTF-8; convert the file to UTF-8'
-      )
-    yield number, line
-
-
-def _rows(
-  lines: Iterator[tuple[int, str]], path: str, task: task_lib.Task
-) -> Rows:
-  """Reads the first line and returns the rows, which are read lazily."""
-  name = path or foreign.STDIN
-  first = next(lines, None)
-  if first is None:
-    raise errors.UserError(f'{name}: has no rows; write one row per line')
-  whole = itertools.chain([first], lines)
-  format = format_of(_COMPRESSED.sub('', path))
-  format = format or ('jsonl' if first[1][0] == '{' else 'tsv')
-  if format == 'jsonl':
-    places = ((f'{name}:{number}', line) for number, line in whole)
-    texts = (
-      texts_of(task, jsonl.parse(line, where), where) for where, line in places
-    )
-    return Rows(format, False, texts)
-  names, table = _table(task, first[1], path, f'{name}:{first[0]}')
-  cells = ((number, line.split('\t')) for number, line in whole)
-  texts = (
-    task.kind.parse_input(dict(zip(names, row.text)), f'{name}:{row.line}')
-    for row in tsv.parse(cells, table, path)
-  )
-  return Rows(format, table.header, texts)
-
-
-def _table(
-  task: task_lib.Task, line: str, path: str, where: str
-) -> tuple[tuple[str, ...], task_lib.Table]:
-  """Finds the text columns of a TSV file by its first line.
-
-  If the first line does not name the columns, they have the same numbers as in
-  the task's own files.
-  """
-  choices = task.kind.input_names(task)
-  first = line.split('\t')
-  for names in choices:
-    if set(names) <= set(first):
-      return names, task_lib.Table(text=names)
-  foreign.check_separator(line, choices, path, where, is_of_task=False)
+def _own_table(task: task_lib.Task) -> task_lib.Table:
+  """Returns the table of the task's files that have no labels, if any."""
   split = task.test_splits[0] if task.test_splits else task.train_split
-  own = task.tables[split]
-  # Columns of a file in another format say nothing of this one.
-  is_like = own.format in ('tsv', 'jsonl')
-  if not is_like or not any(isinstance(column, int) for column in own.text):
-    raise errors.UserError(f'{where}: no column {_wanted(choices)}')
-  return choices[-1], task_lib.Table(text=own.text, header=own.header)
+  return task.tables[split]
+
+
+def _format_of(path: str, task: task_lib.Task) -> str:
+  """Returns the format of a user's file.
+
+  Its suffix names it. Without one of a format, or with that of the task's own
+  files, it is written as these are.
+  """
+  if Path(path).is_dir():
+    return 'datasets'
+  named, own = plain_text.format_of(path), _own_table(task)
+  if own.format in formats.FORMATS and named in (
+    None, plain_text.format_of(own.file)
+  ):  # fmt: skip
+    return own.format
+  if named is None:
+    raise errors.UserError(
+      f'--input={path}: is neither .tsv, .csv, .jsonl nor .parquet, nor a saved'
+      ' dataset; rename the file'
+    )
+  return named
+
+
+def _format_of_stdin(path: Path) -> Literal['tsv', 'jsonl']:
+  """Returns the format of what standard input held, which must be text."""
+  with compressed.open_binary(path) as file:
+    head = file.read(foreign.HEAD_BYTES)
+  foreign.check(head, '')
+  foreign.check_json_lines(head, '')
+  is_json = head.removeprefix(b'\xef\xbb\xbf').lstrip().startswith(b'{')
+  return 'jsonl' if is_json else 'tsv'
+
+
+def _open(path: str, format: str, task: task_lib.Task) -> Rows:
+  """Reads the first row; the others are read lazily."""
+  table = dataclasses.replace(_table(task, format), file=path, format=format)
+  task = dataclasses.replace(
+    task, tables={**task.tables, task_lib.INPUT: table}
+  )
+  source = sources.Source(task, task_lib.INPUT, config_lib.DataConfig())
+  rows = sources.read_files(source)
+  first = next(rows)
+  is_table = formats.FORMATS[format].columns == 'header'
+  has_header = False
+  if is_table:
+    number, _ = next(lines_lib.read_filled(source.paths[0], 'replace'))
+    has_header = first.line > number
+  rows = itertools.chain([first], rows)
+  if format in _OF_LINES:
+    rows = _check_lines(rows, has_header, path)
+  return Rows(
+    'tsv' if is_table else 'jsonl', has_header, (row.text for row in rows)
+  )
+
+
+def _check_lines(
+  rows: Iterator[lines_lib.Row], has_header: bool, path: str
+) -> Iterator[lines_lib.Row]:
+  """Yields rows; raises where a line between them, or above them, is empty.
+
+  It is no row, so that lines of the output would be those of other lines.
+  """
+  before = int(has_header)
+  for row in rows:
+    if row.line > before + 1:
+      raise errors.UserError(
+        f'{path}:{row.line}: the line above is empty; remove it'
+      )
+    before = row.line
+    yield row
+
+
+def _named_table(task: task_lib.Task) -> task_lib.Table:
+  first, *others = task.kind.input_names(task)
+  return task_lib.Table(
+    text=first, other_texts=tuple(others), input_kind=task.kind
+  )
+
+
+def _table(task: task_lib.Task, format: str) -> task_lib.Table:
+  """Describes a user's file; columns by number are those of the task's own."""
+  named, own = _named_table(task), _own_table(task)
+  columns = formats.FORMATS[format].columns
+  is_like = own.format in formats.FORMATS and (
+    formats.FORMATS[own.format].columns == columns
+  )
+  if not is_like or not any(isinstance(name, int) for name in own.text):
+    return named
+  others = () if columns == 'numbered' else (named.text, *named.other_texts)
+  return dataclasses.replace(
+    named, text=own.text, other_texts=others, header=own.header
+  )
 
 
 class Held:

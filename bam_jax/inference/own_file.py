@@ -1,4 +1,4 @@
-"""Predicts a user's own file: one output line for each input line."""
+"""Predicts a user's own file: one output line for each row."""
 
 from collections.abc import Iterator
 import contextlib
@@ -23,7 +23,7 @@ _CHUNK = 4096
 def predict(
   model: model_lib.Model, task: str | None, source: str, output: str | None
 ) -> None:
-  """Predicts a file in constant memory, in the order of its lines.
+  """Predicts a file in constant memory, in the order of its rows.
 
   JSON lines hold `Result.as_json`. TSV lines hold the prediction and the
   labels' probabilities, below a header if the input has one.
@@ -31,9 +31,9 @@ def predict(
   Args:
     model: the model.
     task: name of the task; None: the model's only task.
-    source: path of a `.tsv` or `.jsonl` file; `-`: standard input.
-    output: path of a file in either format, written whole or not at all; None:
-      standard output, in the format of the input.
+    source: path of a file, see `unlabelled.open_rows`; `-`: standard input.
+    output: path of a `.tsv` or `.jsonl` file, written whole or not at all;
+      None: standard output, TSV where the input is a table, else JSON lines.
 
   Raises:
     errors.UserError: the task is unknown, the input can't be read, or the
@@ -47,7 +47,8 @@ def predict(
     )
     raise errors.UserError(f'{given}; give one of {", ".join(model.tasks)}')
   declared = model.tasks[task]
-  if output is not None and unlabelled.format_of(output) is None:
+  suffix = Path(output or '').suffix
+  if output is not None and suffix not in ('.tsv', '.jsonl'):
     raise errors.UserError(
       f'--output={output}: ends neither in .tsv nor in .jsonl; rename it'
     )
@@ -56,7 +57,7 @@ def predict(
     unlabelled.open_rows(source, declared) as rows,
     _destination(output) as file,
   ):
-    as_json = (unlabelled.format_of(output or '') or rows.format) == 'jsonl'
+    as_json = (suffix or f'.{rows.format}') == '.jsonl'
     if rows.has_header and not as_json:
       names = declared.kind.prediction_columns(declared)
       file.write(escape.tsv(('prediction', *names)) + '\n')

@@ -1,7 +1,7 @@
 """The server's routes: predictions, tasks, health, and a page to try them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 import contextlib
 import dataclasses
 from pathlib import Path
@@ -75,15 +75,25 @@ def make(
       limits.inputs,
       limits.characters,
     )
-    characters = sum(
-      len(text) for texts in asked for pair in texts.values() for text in pair
-    )
-    with batcher.admitted(sum(map(len, asked)), characters):
+    read = [
+      (task, texts)
+      for by_task in asked
+      for task, texts in by_task.items()
+      if isinstance(texts, tuple)
+    ]
+    characters = sum(len(text) for _, texts in read for text in texts)
+    with batcher.admitted(len(read), characters):
       # In a thread, so that other requests are served during tokenisation.
-      inputs = await concurrency.run_in_threadpool(_encode, model, asked)
+      inputs = await concurrency.run_in_threadpool(_encode, model, read)
       results = iter(await batcher.predict(inputs))
     predictions = [
-      {task: next(results).as_json() for task in by_task} for by_task in asked
+      {
+        task: next(results).as_json()
+        if isinstance(texts, tuple)
+        else {'error': str(texts)}
+        for task, texts in by_task.items()
+      }
+      for by_task in asked
     ]
     return responses.JSONResponse({'predictions': predictions})
 
@@ -137,15 +147,16 @@ async def _body(request: http.Request, limits: Limits) -> bytes:
 
 
 def _encode(
-  model: model_lib.Model, asked: Sequence[Mapping[str, unlabelled.Texts]]
+  model: model_lib.Model, read: Sequence[tuple[str, unlabelled.Texts]]
 ) -> list[model_lib.Input]:
-  """Tokenises all texts; returns inputs ordered by input, then by task."""
-  texts: dict[str, list[unlabelled.Texts]] = {}
-  for by_task in asked:
-    for task, own in by_task.items():
-      texts.setdefault(task, []).append(own)
-  encoded = {task: iter(model.encode(task, own)) for task, own in texts.items()}
-  return [next(encoded[task]) for by_task in asked for task in by_task]
+  """Tokenises pairs of a task and its texts, in their order."""
+  by_task: dict[str, list[unlabelled.Texts]] = {}
+  for task, texts in read:
+    by_task.setdefault(task, []).append(texts)
+  encoded = {
+    task: iter(model.encode(task, own)) for task, own in by_task.items()
+  }
+  return [next(encoded[task]) for task, _ in read]
 
 
 _HANDLED = (

@@ -8,23 +8,28 @@ from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.tasks import task as task_lib
 
+# Task -> its texts, or why it refuses the input.
+ByTask = dict[str, unlabelled.Texts | errors.UserError]
+
 
 def parse(
   body: bytes,
   tasks: Mapping[str, task_lib.Task],
   max_inputs: int,
   max_characters: int,
-) -> list[dict[str, unlabelled.Texts]]:
+) -> list[ByTask]:
   """Parses a request's body; returns task -> texts for each input.
 
   The body is `{"inputs": [INPUT, ...], "task": NAME}`. An input is a text, a
   list of one or two texts, or an object with the names that the task's kind
   reads. Without `task`, every task reads each input that has what it needs; a
-  task of single texts reads the first of two. `max_characters` limits the sum
-  of an input's texts.
+  task of single texts reads the first of two. One that refuses the input, such
+  as an empty text, has the reason in place of texts; the other tasks are still
+  predicted. `max_characters` limits the sum of an input's texts.
 
   Raises:
-    errors.UserError: the body has another form, or exceeds a limit.
+    errors.UserError: the body has another form, exceeds a limit, or has an
+      input that no task takes.
   """
   try:
     request = files.parse_json(body.decode())
@@ -60,7 +65,11 @@ def parse(
       found = _read_all(tasks, item, where)
     else:
       found = {name: _read(tasks[name], item, where)}
-    length = max(sum(map(len, texts)) for texts in found.values())
+    length = max(
+      sum(map(len, texts))
+      for texts in found.values()
+      if isinstance(texts, tuple)
+    )
     if length > max_characters:
       raise errors.UserError(
         f'{where} has {length} characters; give at most {max_characters}'
@@ -78,23 +87,26 @@ def _read(task: task_lib.Task, item: object, where: str) -> unlabelled.Texts:
 
 def _read_all(
   tasks: Mapping[str, task_lib.Task], item: object, where: str
-) -> dict[str, unlabelled.Texts]:
-  """Returns task -> texts of an input, for each task that can read it."""
+) -> ByTask:
+  """Returns the texts of an input for each task that can read it."""
+  texts = [] if isinstance(item, dict) else _as_list(item, where)
   found = {}
   for name, task in tasks.items():
-    choices = task.kind.input_names(task)
-    if isinstance(item, dict):
-      if any(item.keys() >= set(names) for names in choices):
-        found[name] = unlabelled.texts_of(task, item, where)
-    else:
-      count = len(choices[-1])
-      texts = _as_list(item, where)[:count]
-      if len(texts) == count:
-        found[name] = unlabelled.unnamed_texts(task, texts, where)
+    count = len(task.kind.input_names(task)[-1])
+    try:
+      if isinstance(item, dict):
+        if unlabelled.can_read(task, item):
+          found[name] = unlabelled.texts_of(task, item, where)
+      elif count <= len(texts):
+        found[name] = unlabelled.unnamed_texts(task, texts[:count], where)
+    except errors.UserError as error:
+      found[name] = error
   if not found:
     raise errors.UserError(
       f'{where}: no task reads it; GET /v1/tasks lists what each one reads'
     )
+  if all(isinstance(each, errors.UserError) for each in found.values()):
+    raise next(iter(found.values()))
   return found
 
 

@@ -209,25 +209,26 @@ class Tagging(kind_bases.PerToken):
     return scipy.special.log_softmax(logits, -1), label[word].astype(np.int64)
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """Accepts `words`, a list, or `text`, words separated by spaces."""
-    return [('words',), ('text',)]
+    """Accepts a list of words, or `text`, words separated by spaces."""
+    *own, common = super().input_names(task)
+    return list(dict.fromkeys([*own, ('words',), common]))
 
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
     """Returns one text, the words joined by single spaces."""
     ((name, value),) = values.items()
-    if name == 'text':
-      text = plain_text.one_line(kind.check_text(value, f"{where}: 'text'"))
-      words = text.split(' ') if text else []
-    elif isinstance(value, list):
+    if isinstance(value, list):
       words = [
-        kind.check_word(word, f"{where}: 'words'[{place}]")
+        kind.check_word(word, f'{where}: {name!r}[{place}]')
         for place, word in enumerate(value)
       ]
+    elif name == 'text':
+      text = plain_text.one_line(kind.check_text(value, f"{where}: 'text'"))
+      words = text.split(' ') if text else []
     else:
       raise errors.UserError(
-        f"{where}: 'words' is not a list; give a list of strings, or the"
+        f'{where}: {name!r} is not a list; give a list of strings, or the'
         " sentence as 'text'"
       )
     if not words:

@@ -17,6 +17,8 @@ Label = int | float | tuple[int, ...] | Answers
 
 # Name of the split without labels that students learn from teachers.
 UNLABELLED = 'unlabelled'
+# Name of the rows that a user wants predicted.
+INPUT = 'input'
 # Name of the training rows that a search scores its runs on.
 HELD_OUT = 'held_out'
 
@@ -75,7 +77,7 @@ class Table:
   # One text column, or two for a pair: a number from 0 (from the end if
   # negative), or a name in the header or JSON object.
   text: tuple[int | str, ...] = ()
-  other_text: tuple[str, ...] = ()  # Alternative names of the text columns.
+  other_texts: tuple[tuple[str, ...], ...] = ()  # Their alternative names.
   label: int | str | None = None  # None if the split has no labels.
   header: bool = True  # Whether the first line names the columns (TSV, CSV).
   format: str = 'tsv'  # A key of `formats.FORMATS`, or `generated`.
@@ -85,6 +87,8 @@ class Table:
   # What fields that are not plain texts hold: a list of words, with a tag for
   # each; or answers, with their places in the second text.
   holds: Literal['texts', 'words', 'answers'] = 'texts'
+  # Of rows that a user wants predicted: its `parse_input` makes their texts.
+  input_kind: 'kind_lib.Kind | None' = None
   group: int | str | None = None  # Column that `lines.Row.group` has.
   # Labels, as in the file, of rows without one, which are passed over.
   no_label: tuple[str, ...] = ()

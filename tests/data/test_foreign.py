@@ -32,6 +32,7 @@ from bam_jax.tasks import kinds
 from bam_jax.tasks import task as task_lib
 
 _ROWS = [('a "quoted" day, fine', 'up'), ('caf\u00e9; d\u00fcll', 'down')]
+_TEXTS = [text for text, _ in _ROWS]
 _TSV = 'text\tlabel\n' + ''.join('\t'.join(row) + '\n' for row in _ROWS)
 # A blank and quotes, as a user's own folder may have.
 _FOLDER = "it's data"
@@ -75,13 +76,10 @@ def _refused(task: task_lib.Task) -> str:
   return str(told.value)
 
 
-def _not_predicted(path: Path, task: task_lib.Task) -> str:
-  with (
-    pytest.raises(errors.UserError) as told,
-    unlabelled.open_rows(str(path), task),
-  ):
-    pass
-  return str(told.value)
+def _predicted(path: Path, task: task_lib.Task) -> list[str]:
+  """The texts of a file that is to be predicted."""
+  with unlabelled.open_rows(str(path), task) as rows:
+    return [text for (text,) in rows.texts]
 
 
 def _run(message: str) -> str:
@@ -247,24 +245,23 @@ def test_csv(mark, quoting):
     " set the task's format='csv', or give an unlabelled file the suffix .csv"
   )
   assert _read(_task('train.csv', 'csv')) == _ROWS
-  message = _not_predicted(path.rename(f'{_FOLDER}/train.tsv'), _task(''))
-  assert message.endswith('train.tsv.jsonl, of format jsonl')
-  assert _read(_task(_run(message), 'jsonl')) == _ROWS
+  assert _predicted(path, _task('')) == _TEXTS
+  with pytest.raises(errors.UserError, match='give it as a file'):
+    _predicted(path.rename(f'{_FOLDER}/train.tsv'), _task(''))
 
 
 def test_csv_without_a_header():
-  path = _write('train.tsv', _table(',').partition('\n')[2])
+  path = _write('train.csv', _table(',').partition('\n')[2])
   columns = {'text': (1,), 'label': 2, 'header': False}
-  message = _not_predicted(path, _task('', **columns))
-  assert _read(_task(_run(message), 'jsonl', text=('1',), label='2')) == _ROWS
+  assert _predicted(path, _task('', **columns)) == _TEXTS
 
 
 def test_quoted_cells_between_tabs():
   path = _write('train.tsv', _table('\t', csv.QUOTE_ALL))
   assert ':1: the cells are quoted, and ' in _refused(_task('train.tsv'))
   assert _read(_task('train.tsv', 'csv')) == _ROWS
-  message = _not_predicted(path, _task(''))
-  assert _read(_task(_run(message), 'jsonl')) == _ROWS
+  # Of the suffix of the task's own files, and so of their format.
+  assert _predicted(path, _task('other.tsv', 'csv')) == _TEXTS
 
 
 def test_a_header_of_other_names_is_no_csv():
@@ -304,17 +301,17 @@ def test_official_files_are_not_converted():
   [
     ('a.tsv', gzip.compress(b'x' * 99)[:-1], 'compressed by gzip, but damaged'),
     ('a.tsv', _TSV.encode('utf-16'), 'is text in UTF-16, not UTF-8; run iconv'),
-    ('a.csv', _table(',').encode(), 'is neither .tsv nor .jsonl; run python'),
+    ('a.txt', _TSV.encode(), 'is neither .tsv, .csv, .jsonl nor .parquet, nor'),
     ('a.tsv', _table(',').encode(), "separated by ',', as in CSV, not by tabs"),
     ('a.jsonl', b'[\n{"text": "x"}]', 'is one JSON array, not one object'),
   ],
-  ids=['gzip', 'utf-16', 'csv', 'commas', 'array'],
+  ids=['gzip', 'utf-16', 'txt', 'commas', 'array'],
 )  # fmt: skip
 def test_a_file_to_be_predicted(name, content, message):
   path = _write(name, content)
   with (
     pytest.raises(errors.UserError, match=re.escape(message)),
-    unlabelled.open_rows(str(path), _task('train.tsv')),
+    unlabelled.open_rows(str(path), _task('', 'generated')),
   ):
     pass
 
@@ -324,15 +321,19 @@ def test_a_file_to_be_predicted(name, content, message):
   [
     (
       b'\x28\xb5\x2f\xfd\x04\x00',
-      'compressed by Zstandard; send it through zstd -dc first',
+      'is compressed by Zstandard, but damaged .*; get the file again',
+    ),
+    (
+      'text\n'.encode('utf-16'),
+      'in UTF-16, .*; send it through iconv -f UTF-1',
     ),
     (b'[{"text": "x"}]', 'is one JSON array, .*; give one JSON object per'),
     (
       _table(',').encode(),
-      'not by tabs; give one JSON object per line',
+      'not by tabs; give it as a file with the suffix .csv',
     ),
   ],
-  ids=['zstd', 'array', 'csv'],
+  ids=['zstd', 'utf-16', 'array', 'csv'],
 )
 def test_standard_input(monkeypatch, content, message):
   monkeypatch.setattr(sys, 'stdin', io.TextIOWrapper(io.BytesIO(content)))

@@ -1,12 +1,18 @@
 """Rows of a user's own. Oracle: the texts that were written."""
 
+import gzip
 import io
 import json
+import pathlib
 import sys
 
+import pandas as pd
+import pyarrow as pa
 import pytest
 
+from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import registry
 from bam_jax.data import unlabelled
 from bam_jax.tasks import glue
 from bam_jax.tasks import kinds
@@ -68,18 +74,19 @@ def test_standard_input(monkeypatch, content, has_header, text):
 @pytest.mark.parametrize(
   ('name', 'content', 'task', 'message'),
   [
-    ('a.csv', b'text\n', _COLA, r'a.csv: is neither .tsv nor .jsonl'),
+    ('a.csv', b'text\n"b', _COLA, r'a.csv:2: not CSV .*; close the quotation'),
     ('a.tsv', b'head\tbody\na\t\n\t \n', _NAMED,
      r"a.tsv:3: 'head' and 'body' are empty; give a text"),
     ('a.jsonl', b'{"text": " "}', _COLA, r"a.jsonl:1: 'text' is empty; give"),
-    ('a.tsv', b'', _COLA, r'a.tsv: has no rows'),
-    ('a.tsv', b'head\nb\n', _NAMED, r"a.tsv:1: no column 'head' and 'body'"),
+    ('a.tsv', b'', _COLA, r'a.tsv: has no usable row; fix --input'),
+    ('a.tsv', b'head\nb\n', _NAMED, r"a.tsv:1: no 'head' and 'body', nor"),
     ('a.tsv', b'a\n', _NUMBERED, r'a.tsv:1: no column 1; .* columns 0 to 0;'),
     ('a.tsv', b'text\ttext\n', _COLA, r"a.tsv:1: two columns are named 'text'"),
     ('a.tsv', b'text\nb\tc\n', _COLA, r'a.tsv:2: 2 columns where .* has 1;'),
-    ('a.tsv', b'text\nb\n\nc\n', _COLA, r'a.tsv:3: the line is empty; remove'),
-    ('a.tsv', b'text\nb\n\xff\n', _COLA, r'a.tsv:3: not UTF-8; convert'),
+    ('a.tsv', b'text\nb\n\nc\n', _COLA, r'a.tsv:4: the line above is empty'),
+    ('a.tsv', b'text\nb\n\xff\n', _COLA, r'a.tsv:3: not UTF-8 .*; convert'),
     ('a.jsonl', b'{"text": "a"}\n{', _COLA, r'a.jsonl:2: not JSON \(.* at col'),
+    ('a.jsonl', b'\n{"text": "a"}', _COLA, r'a.jsonl:2: the line above is'),
     ('a.jsonl', b'[]', _COLA, r'a.jsonl:1: a list in place of an object'),
     ('a.jsonl', b'{"body": "a"}', _NAMED, r"a.jsonl:1: no 'head' and 'body'"),
     ('a.jsonl', b'{"text": 1}', _COLA, r"a.jsonl:1: 'text' is not a string"),
@@ -102,8 +109,100 @@ def test_a_line_without_an_end(tmp_path):
     _read(path, _COLA)
 
 
-@pytest.mark.parametrize('name', ['none.tsv', 'folder.tsv'])
-def test_a_file_that_cannot_be_opened(tmp_path, name):
+@pytest.mark.parametrize(
+  ('name', 'message'),
+  [
+    ('none.tsv', 'No such file or directory; fix --input$'),
+    ('folder.tsv', 'has no state.json; give a folder that '),
+  ],
+)
+def test_a_file_that_cannot_be_opened(tmp_path, name, message):
   (tmp_path / 'folder.tsv').mkdir()
-  with pytest.raises(errors.UserError, match=rf'{name}: (No such|Is a dir)'):
+  with pytest.raises(errors.UserError, match=f'{name}: {message}'):
     _read(tmp_path / name, _COLA)
+
+
+_OWN = {
+  'text': dict(text=('entry.text',), format='jsonl', train='a.json'),
+  'pair': dict(text=('head', 'body'), format='csv', train='a.txt'),
+  'names': dict(
+    kind='tagging', labels=('O', 'B-X'), text=('tokens',), format='parquet',
+    train='a.parquet'
+  ),
+  'words': dict(
+    kind='tagging', labels=('O', 'B-X'), text=('1',), label='0',
+    format='conll', train='a.conll'
+  ),
+  'answers': dict(kind='qa', format='squad', train='a.json'),
+}  # fmt: skip
+# Rows of each task as mappings: two, the first with what CSV quotes.
+_ROWS = {
+  'text': [{'entry': {'text': 'a, "b"\nc'}}, {'entry': {'text': 'd'}}],
+  'pair': [{'head': 'a, "b"\nc', 'body': 'd', 'x': '1'},
+           {'head': 'e', 'body': '', 'x': '2'}],
+  'names': [{'tokens': ['a', 'b']}, {'tokens': ['c']}],
+  'words': [{'text': 'a b'}, {'text': 'c'}],
+  'answers': [{'question': 'q?', 'context': 'a\nb'},
+              {'question': 'r?', 'context': 'c'}],
+}  # fmt: skip
+_TEXTS = {
+  'text': [('a, "b"\nc',), ('d',)],
+  'pair': [('a, "b"\nc', 'd'), ('e', '')],
+  'names': [('a b',), ('c',)],
+  'words': [('a b',), ('c',)],
+  'answers': [('q?', 'a\nb'), ('r?', 'c')],
+}
+
+
+def _content(rows: list[dict], suffix: str) -> bytes:
+  frame = pd.DataFrame(rows)
+  if suffix == 'conll':
+    blocks = [row['text'].split() for row in rows]
+    text = '\n\n'.join('\n'.join(f'O {w}' for w in block) for block in blocks)
+    return f'{text}\n'.encode()
+  if suffix == 'json':
+    paragraphs = [{'context': r['context'], 'qas': [r]} for r in rows]
+    return json.dumps({'data': [{'paragraphs': paragraphs}]}).encode()
+  if suffix == 'parquet':
+    return frame.to_parquet()
+  if suffix == 'jsonl':
+    return ''.join(json.dumps(row) + '\n' for row in rows).encode()
+  # As Excel writes it.
+  return frame.to_csv(index=False, sep=';').encode('utf-8-sig')
+
+
+@pytest.mark.parametrize(
+  ('task', 'suffix'),
+  [
+    ('text', 'jsonl'), ('text', 'parquet'), ('pair', 'csv'), ('pair', 'txt'),
+    ('pair', 'jsonl'), ('pair', 'parquet'), ('names', 'jsonl'),
+    ('names', 'parquet'), ('words', 'conll'), ('words', 'jsonl'),
+    ('words', 'csv'), ('answers', 'json'), ('answers', 'csv'),
+    ('answers', 'parquet'),
+  ],
+)  # fmt: skip
+def test_every_format_of_training_data(tmp_path, task, suffix):
+  """By the columns of the task, compressed too."""
+  config = config_lib.default_config()
+  values = {'labels': ('O', 'X'), 'dev': 'b'} | _OWN[task]
+  if values.get('kind') == 'qa':
+    del values['labels']
+  config.custom_tasks.own = config_lib.custom_task(**values)
+  config.tasks = ('own',)
+  own = registry.resolve(config_lib.from_config_dict(config))['own']
+  content = _content(_ROWS[task], suffix)
+  files = {suffix: content}
+  if suffix != 'parquet':
+    files |= {f'{suffix}.gz': gzip.compress(content)}
+    files |= {f'{suffix}.zst': pa.compress(content, 'zstd', asbytes=True)}
+  for name, data in files.items():
+    path = tmp_path / f'in.{name}'
+    path.write_bytes(data)
+    assert _read(path, own) == (suffix in ('csv', 'txt'), _TEXTS[task])
+
+
+def test_a_saved_dataset_is_read(tmp_path):
+  folder = pathlib.Path(__file__).parent / 'golden' / 'saved_dataset'
+  expected = json.loads((folder / 'rows.json').read_text())
+  found = _read(folder / 'train', _COLA)[1]
+  assert found == [(row['text'],) for row in expected]

@@ -17,6 +17,7 @@ from bam_jax.data import registry
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
 from bam_jax.inference import own_file
+from bam_jax.serving import requests
 from bam_jax.tasks import demo
 from bam_jax.training import evaluate
 from tests.configs import kinds as kinds_config
@@ -284,11 +285,28 @@ def test_a_wrong_row_is_refused_in_one_line(
   assert '\n' not in str(told.value)
 
 
+@pytest.mark.parametrize('task', _OWN)
+def test_empty_texts_are_refused_alike_by_file_and_server(
+  model, tmp_path, task
+):
+  names = model.tasks[task].kind.input_names(model.tasks[task])[-1]
+  row = dict.fromkeys(names, ' ')
+  _write_rows(tmp_path / 'in.jsonl', [row])
+  _write_rows(tmp_path / 'in.csv', [row])
+  told = []
+  for name in ('in.jsonl', 'in.csv'):
+    with pytest.raises(errors.UserError) as error:
+      own_file.predict(model, task, str(tmp_path / name), None)
+    told.append(str(error.value).partition(f'{name}:')[2].partition(': ')[2])
+  body = json.dumps({'inputs': [row], 'task': task}).encode()
+  with pytest.raises(errors.UserError) as error:
+    requests.parse(body, model.tasks, 1, 99)
+  assert {f'inputs[0]: {each}' for each in told} == {str(error.value)}
+
+
 def test_a_table_of_tagged_words_needs_a_header(model, tmp_path):
   """Numbers of columns of a CoNLL file say nothing of a table."""
   path = tmp_path / 'in.tsv'
   path.write_text('the doctor\n')
-  with pytest.raises(
-    errors.UserError, match=r"1: no column 'words', nor 'text"
-  ):
+  with pytest.raises(errors.UserError, match=r"1: no 'words', nor 'text"):
     own_file.predict(model, 'names', str(path), None)

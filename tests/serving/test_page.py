@@ -129,13 +129,9 @@ def test_all_kinds_whatever_the_names(page):
     page.get_by_role('status').get_by_text('Predictions of 7 task').wait_for()
     shown = dict(zip(model.tasks, cards.all_inner_texts(), strict=True))
 
-    def said(task: str, count: int) -> dict:
-      (result,) = model.predict(
-        model.encode(
-          task,
-          [unlabelled.unnamed_texts(model.tasks[task], texts[:count], '')],
-        )
-      )
+    def said(task: str, count: int, texts: tuple[str, str] = texts) -> dict:
+      own = unlabelled.unnamed_texts(model.tasks[task], texts[:count], '')
+      (result,) = model.predict(model.encode(task, [own]))
       return result.prediction.said
 
     found = said('__proto__', 2)
@@ -160,7 +156,23 @@ def test_all_kinds_whatever_the_names(page):
     answer = said('things', 2)['answer']
     assert ' '.join((answer or 'No answer').split()) in shown['things']
     assert page.locator('article img, article b').count() == 0
-  assert page.told == []
+
+    # What reads one text refuses an empty one, and the pairs are predicted.
+    page.get_by_label('Text', exact=True).fill('')
+    page.get_by_role('button', name='Predict').click()
+    page.get_by_role('status').get_by_text('Predictions of 2 task').wait_for()
+    shown = dict(zip(model.tasks, cards.all_inner_texts(), strict=True))
+    for name in ('demo_sentiment', 'moods', 'constructor'):
+      assert shown[name].split('\n')[2:] == ["'text' is empty; give a text"]
+    assert "'question' is empty; give a text" in shown['things']
+    found = said('demo_similarity', 2, ('', texts[1]))
+    assert f'\n{found["score"]:.2f}\n' in shown['demo_similarity']
+    assert page.told == []
+    page.get_by_label('Second text').fill('')
+    page.get_by_role('button', name='Predict').click()
+    page.get_by_role('alert').get_by_text(
+      "The server says: inputs[0]: 'text' is empty; give a text"
+    ).wait_for()
 
 
 def test_what_fails_is_told(page, model):

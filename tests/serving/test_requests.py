@@ -1,5 +1,6 @@
 """What a body asks for. Oracle: written down by hand."""
 
+import dataclasses
 import json
 
 from hypothesis import given
@@ -38,6 +39,30 @@ def _parse(body: object) -> list[dict[str, tuple[str, ...]]]:
 def test_texts_by_task(task, item, expected):
   body = {'inputs': [item, item]} | ({'task': task} if task else {})
   assert _parse(body) == [expected, expected]
+
+
+@pytest.mark.parametrize(
+  ('item', 'message'),
+  [
+    (['', 'b'], "'text' is empty; give a text"),
+    ({'text': ' ', 'text_a': '', 'text_b': 'b'}, "'text' is empty; give"),
+    ({'text': 1, 'text_a': '', 'text_b': 'b'}, "'text' is not a string; give"),
+  ],
+)
+def test_what_one_task_refuses_another_predicts(item, message):
+  (found,) = _parse({'inputs': [item]})
+  assert list(found) == [_ONE, _PAIR]
+  assert str(found[_ONE]).startswith(f'inputs[0]: {message}')
+  assert found[_PAIR] == ('', 'b')
+
+
+def test_a_dot_leads_into_an_object():
+  table = dataclasses.replace(
+    _TASKS[_ONE].tables['train'], text=('data.texts.0',)
+  )
+  task = dataclasses.replace(_TASKS[_ONE], tables={'train': table})
+  body = json.dumps({'inputs': [{'data': {'texts': ['a', 'b']}}]}).encode()
+  assert requests.parse(body, {'own': task}, 3, 50) == [{'own': _A}]
 
 
 @pytest.mark.parametrize(
