@@ -166,15 +166,19 @@ def read_labels(
   Rows without a label, and those that cannot be used, are left out.
 
   Raises:
-    errors.UserError: a file is missing, or is of another format.
+    errors.UserError: a file is missing, is of another format, or has no row
+      that can be used.
   """
   source = Source(task, split, data)
   reader = formats.FORMATS[source.format].read
   for path in source.paths:
+    row = None
     try:
       for row in reader(path, source.table, lambda error: None, 'replace'):
         if row.label not in source.table.no_label:
           yield row.label
+      if row is None:
+        next(reader(path, source.table), None)  # Raises what is wrong.
     except OSError as error:
       raise errors.UserError(
         f'{path}: {error.strerror}; {source.remedy}'
