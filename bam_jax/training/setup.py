@@ -6,6 +6,7 @@ from pathlib import Path
 import sys
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,6 +36,8 @@ def configure_jax(config: config_lib.Config, workdir: Path) -> None:
   # would have them wait for each other.
   sys.setswitchinterval(5e-4)
   jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))
+  # JAX would go on in the directory of an earlier plan of this process.
+  compilation_cache.reset_cache()
   # JAX's default, a second, leaves out what draws the initial weights.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
 

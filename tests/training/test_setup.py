@@ -2,7 +2,11 @@
 
 from pathlib import Path
 import shutil
+import sys
 
+import jax
+from jax.experimental.compilation_cache import compilation_cache
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -219,3 +223,27 @@ def test_a_vocabulary_file_is_split_at_newlines_alone(tmp_path, end):
   encoder = pretrained.load_encoder(config)
   assert encoder.config.vocab_size == len(words)
   assert encoder.tokenizer.encode(['last'])[0].tolist() == [5]
+
+
+@pytest.fixture
+def jax_settings():
+  """Restores the settings of JAX and Python that a test changes."""
+  names = (
+    'jax_compilation_cache_dir',
+    'jax_persistent_cache_min_compile_time_secs',
+  )
+  before = {name: getattr(jax.config, name) for name in names}
+  interval = sys.getswitchinterval()
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()
+  sys.setswitchinterval(interval)
+
+
+def test_a_second_work_directory_keeps_its_own_programs(tmp_path, jax_settings):
+  for number, name in enumerate('ab'):
+    setup_lib.configure_jax(config_lib.Config(), tmp_path / name)
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+    jax.jit(lambda x, by=number: jnp.sin(x) + by)(jnp.arange(3.0))
+    assert [*(tmp_path / name / 'compiled').glob('jit__lambda*')]
