@@ -12,6 +12,7 @@ from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
 from bam_jax import errors
+from bam_jax.runtime import logs
 from bam_jax.storage import stores
 
 MODES = (
@@ -123,17 +124,7 @@ def configure_logging() -> None:
   absl_logging.set_verbosity(absl_logging.INFO)
   # One style for both loggers, absl's and Python's.
   for handler in logging.getLogger().handlers:
-    handler.setFormatter(logging.Formatter('%(message)s'))
-    handler.addFilter(_is_shown)
-
-
-def _is_shown(record: logging.LogRecord) -> bool:
-  """Whether to log a record: all of this package, only warnings of others.
-
-  This package logs through the root logger. At INFO, other packages log every
-  request and every folder that they look at.
-  """
-  return record.name == 'root' or record.levelno >= logging.WARNING
+    logs.set_style(handler)
 
 
 def parse(argv: list[str]) -> list[str]:

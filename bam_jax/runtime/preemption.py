@@ -37,6 +37,7 @@ class Preempted(BaseException):
   Like KeyboardInterrupt, it is no `Exception`, so error handlers let it pass.
 
   Attributes:
+    number: of the signal.
     exit_code: exit status for the process.
     is_agreed: whether all processes of the run have agreed to stop.
   """
@@ -46,21 +47,23 @@ class Preempted(BaseException):
     if number == signal.SIGINT:
       how, self.exit_code = 'interrupted', _INTERRUPTED
     super().__init__(f'{how}; run the same command again to continue')
-    self.is_agreed = is_agreed
+    self.number, self.is_agreed = number, is_agreed
 
 
 class Signal:
   """Context manager that listens for preemption signals.
 
   The first signal is recorded, and `check` raises `Preempted` from then on. A
-  second signal ends the process at once.
+  second signal ends the process at once, unless it `restores` the handlers from
+  before: that of a notebook interrupts the cell, and the process goes on.
 
   Not every long call can check. After `enable_forced_exit` the process ends a
   few seconds after the signal, unless the main thread is inside of `defer_exit`
   or has reached a check. This is safe because files are written atomically.
   """
 
-  def __init__(self):
+  def __init__(self, restores: bool = False):
+    self._restores = restores
     self._signal: int | None = None
     self._previous_handlers: dict[int, object] = {}
     self._is_handled_elsewhere = False
@@ -83,8 +86,8 @@ class Signal:
     """Records a signal; takes no lock, as it interrupts the main thread."""
     del frame
     self._signal = number
-    for each in _SIGNALS:
-      signal.signal(each, signal.SIG_DFL)
+    for each, before in self._previous_handlers.items():
+      signal.signal(each, before if self._restores else signal.SIG_DFL)
 
   def trigger(self) -> None:
     """Acts as if SIGTERM had come; any thread may call it."""

@@ -100,6 +100,16 @@ def test_the_handlers_from_before_are_back():
   assert [signal.getsignal(number) for number in _NUMBERS] == before
 
 
+def test_a_second_signal_can_meet_the_handler_from_before():
+  """Python's own for Ctrl-C, as in a notebook; the process goes on."""
+  with preemption.Signal(restores=True) as preemption_signal:
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+      os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(preemption.Preempted):
+      preemption_signal.check()
+
+
 def test_an_error_of_what_is_held_comes_first():
   with (
     preemption.Signal() as preemption_signal,
