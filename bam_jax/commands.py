@@ -13,8 +13,6 @@ from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import schema
-from bam_jax.data import registry
-from bam_jax.data import tfds_source
 from bam_jax.estimate import command as estimate
 from bam_jax.experiments import export
 from bam_jax.experiments import labelling
@@ -55,13 +53,10 @@ def run_command(
         processes.agreed_signal(preemption_signal)
       )
     reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
-    if reads_rows and config.data.source == 'tfds':
-      # Before any weights are downloaded.
-      processes.run_on_first(
-        lambda: tfds_source.check(registry.resolve(config).tasks, config.data)
-      )
     plan = processes.run_on_all(
-      lambda: plan_lib.make_plan(config, workdir, preemption_signal)
+      lambda: plan_lib.make_plan(
+        config, workdir, preemption_signal, reads_rows=reads_rows
+      )
     )
     if mode == 'serve':
       _serve(plan, lock)

@@ -131,7 +131,15 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
     errors.UserError: a field is unknown, or a value has the wrong type, is out
       of range or contradicts another field.
   """
-  result = schema.build(Config(), config.to_dict(), 'config')
+  return from_dict(config.to_dict())
+
+
+def from_dict(values: Mapping[str, object]) -> Config:
+  """Checks nested values and returns a `Config`, as `from_config_dict` does.
+
+  The values may be those of a `config.json` in a work directory.
+  """
+  result = schema.build(Config(), values, 'config')
   result = dataclasses.replace(result, packing=_resolve_packing(result))
   errors.raise_first(_find_mistakes(result))
   return result

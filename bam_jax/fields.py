@@ -343,7 +343,7 @@ class VariantConfig:
   )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TaskConfig:
   """A custom task, under `config.custom_tasks.NAME`."""
 

@@ -100,6 +100,25 @@ def can_read(task: task_lib.Task, row: Mapping[str, object]) -> bool:
   )
 
 
+def read_input(task: task_lib.Task, item: object, where: str) -> Texts:
+  """Returns the texts of an input: a text, a list of one or two, or an object.
+
+  Raises:
+    errors.UserError: the task reads other texts, or one is not a text.
+  """
+  if isinstance(item, Mapping):
+    return texts_of(task, item, where)
+  return unnamed_texts(task, listed(item, where), where)
+
+
+def listed(item: object, where: str) -> Sequence[object]:
+  """Returns the texts of an input that is a text, or a list of one or two."""
+  texts = item if isinstance(item, list | tuple) else [item]
+  if len(texts) not in (1, 2):
+    raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')
+  return texts
+
+
 def unnamed_texts(
   task: task_lib.Task, values: Sequence[object], where: str
 ) -> Texts:

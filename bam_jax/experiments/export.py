@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from pathlib import Path
 
 from bam_jax.experiments import baselines
 from bam_jax.experiments import plan as plan_lib
@@ -15,19 +16,25 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 
 
-def export(plan: plan_lib.Plan, group: str | None, form: str = 'hf') -> None:
+def export(
+  plan: plan_lib.Plan,
+  group: str | None,
+  form: str = 'hf',
+  directory: Path | None = None,
+) -> None:
   """Exports the best checkpoints of a group of runs.
 
-  The form `hf` writes Hugging Face directories `exports/GROUP/TASK/`, and
-  `exports/GROUP/all/` for a model of several tasks; `stablehlo` writes programs
-  to `exports/GROUP-stablehlo/TASK/`, or `all/`.
+  The form `hf` writes Hugging Face directories `DIRECTORY/TASK/`, and
+  `DIRECTORY/all/` for a model of several tasks; `stablehlo` writes programs to
+  `DIRECTORY/TASK/`, or `all/`. By default the directory is `exports/GROUP` or
+  `exports/GROUP-stablehlo`.
   """
   group, runs = plan.find_group(group)
-  directory = plan.workspace.root / 'exports' / group
-  write = export_lib.export
-  if form == 'stablehlo':
-    directory = directory.with_name(f'{group}-stablehlo')
-    write = stablehlo.export
+  name, write = {
+    'hf': (group, export_lib.export),
+    'stablehlo': (f'{group}-stablehlo', stablehlo.export),
+  }[form]
+  directory = directory or plan.workspace.root / 'exports' / name
   known = baselines.read(plan)
   for run in runs:
     record, decided = plan.read_record(run), plan.decided_tasks(run)

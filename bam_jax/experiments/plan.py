@@ -379,16 +379,20 @@ def make_plan(
   workdir: Path,
   preemption_signal: preemption.Signal | None = None,
   setup: setup_lib.Setup | None = None,
+  reads_rows: bool = False,
 ) -> Plan:
   """Makes a plan: resolves its tasks and finds the pretrained weights.
 
-  `setup` is of an equal model, to share its compiled programs.
+  `setup` is of an equal model, to share its compiled programs. If the raw rows
+  are to be read, TFDS is checked before any weights are downloaded.
 
   Raises:
     errors.UserError: a task is unknown or inconsistent, two runs would have the
       same name, or the weights can't be found.
   """
   tasks = registry.resolve(config)
+  if reads_rows:
+    processes.run_on_first(tfds_source.check, tasks.tasks, config.data)
   found = processes.run_on_first(labels.find, tasks, config.data, workdir)
   tasks = labels.add(tasks, found, workdir)
   runs_lib.plan_runs(config)  # Raises if two runs would have the same name.

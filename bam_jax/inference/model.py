@@ -1,6 +1,7 @@
 """Predicts texts of users by trained models, with mixed tasks in a batch."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ import jax
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax.core import packing as packing_lib
 from bam_jax.data import batches
 from bam_jax.data import features as features_lib
@@ -17,6 +19,10 @@ from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
+
+# Texts encoded and predicted together by `Model.predict_texts`: enough for full
+# batches, and few enough for any memory.
+_CHUNK = 4096
 
 
 class Input(NamedTuple):
@@ -90,6 +96,29 @@ class Model:
     ]
     self._tokenizer = tokenizer
     self._config = config
+
+  def choose_task(self, name: str | None, where: str) -> str:
+    """Returns the name of a task; None stands for the model's only one.
+
+    Raises:
+      errors.UserError: there is no such task; `where` is how it was given.
+    """
+    if name is None and len(self.tasks) == 1:
+      (name,) = self.tasks
+    if name not in self.tasks:
+      given = f'{where}={name}: no such task'
+      if name is None:
+        given = f'{where} is missing'
+      raise errors.UserError(f'{given}; give one of {", ".join(self.tasks)}')
+    return name
+
+  def predict_texts(
+    self, task: str, texts: Iterable[unlabelled.Texts]
+  ) -> Iterator[Result]:
+    """Yields predictions for texts of one task in order, in constant memory."""
+    texts = iter(texts)
+    while chunk := list(itertools.islice(texts, _CHUNK)):
+      yield from self.predict(self.encode(task, chunk))
 
   def encode(self, task: str, texts: Sequence[unlabelled.Texts]) -> list[Input]:
     """Tokenises texts of one task; may be called from any thread."""

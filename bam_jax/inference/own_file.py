@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import contextlib
-import itertools
 import json
 import logging
 from pathlib import Path
@@ -14,10 +13,6 @@ from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
-
-# Rows read, predicted and written together: enough for full batches, and few
-# enough for any memory.
-_CHUNK = 4096
 
 
 def predict(
@@ -39,14 +34,7 @@ def predict(
     errors.UserError: the task is unknown, the input can't be read, or the
       output can't be written.
   """
-  if task is None and len(model.tasks) == 1:
-    (task,) = model.tasks
-  if task not in model.tasks:
-    given = (
-      '--task is missing' if task is None else f'--task={task}: no such task'
-    )
-    raise errors.UserError(f'{given}; give one of {", ".join(model.tasks)}')
-  declared = model.tasks[task]
+  declared = model.tasks[task := model.choose_task(task, '--task')]
   suffix = Path(output or '').suffix
   if output is not None and suffix not in ('.tsv', '.jsonl'):
     raise errors.UserError(
@@ -61,15 +49,14 @@ def predict(
     if rows.has_header and not as_json:
       names = declared.kind.prediction_columns(declared)
       file.write(escape.tsv(('prediction', *names)) + '\n')
-    while texts := list(itertools.islice(rows.texts, _CHUNK)):
-      for result in model.predict(model.encode(task, texts)):
-        if as_json:
-          line = json.dumps(result.as_json(), ensure_ascii=False)
-        else:
-          line = escape.tsv(result.prediction.as_fields())
-        file.write(line + '\n')
-        cut += result.truncated
-      count += len(texts)
+    for result in model.predict_texts(task, rows.texts):
+      if as_json:
+        line = json.dumps(result.as_json(), ensure_ascii=False)
+      else:
+        line = escape.tsv(result.prediction.as_fields())
+      file.write(line + '\n')
+      cut += result.truncated
+      count += 1
   logging.info(
     '%s: %d rows predicted, %d of them cut', output or 'stdout', count, cut
   )

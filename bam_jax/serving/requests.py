@@ -64,7 +64,7 @@ def parse(
     if name is None:
       found = _read_all(tasks, item, where)
     else:
-      found = {name: _read(tasks[name], item, where)}
+      found = {name: unlabelled.read_input(tasks[name], item, where)}
     length = max(
       sum(map(len, texts))
       for texts in found.values()
@@ -78,18 +78,11 @@ def parse(
   return result
 
 
-def _read(task: task_lib.Task, item: object, where: str) -> unlabelled.Texts:
-  """Returns the texts of an input for one task."""
-  if isinstance(item, dict):
-    return unlabelled.texts_of(task, item, where)
-  return unlabelled.unnamed_texts(task, _as_list(item, where), where)
-
-
 def _read_all(
   tasks: Mapping[str, task_lib.Task], item: object, where: str
 ) -> ByTask:
   """Returns the texts of an input for each task that can read it."""
-  texts = [] if isinstance(item, dict) else _as_list(item, where)
+  texts = [] if isinstance(item, dict) else unlabelled.listed(item, where)
   found = {}
   for name, task in tasks.items():
     count = len(task.kind.input_names(task)[-1])
@@ -108,11 +101,3 @@ def _read_all(
   if all(isinstance(each, errors.UserError) for each in found.values()):
     raise next(iter(found.values()))
   return found
-
-
-def _as_list(item: object, where: str) -> list[object]:
-  """Returns the texts of an input that is a string or a list of strings."""
-  texts = item if isinstance(item, list) else [item]
-  if len(texts) not in (1, 2):
-    raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')
-  return texts

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bam_jax import errors
+from bam_jax.inference import model as model_lib
 from bam_jax.inference import own_file
 from tests.serving import tiny_model
 
@@ -20,7 +21,7 @@ def model():
 @pytest.fixture
 def few_at_once(monkeypatch):
   """The file is read and written in three parts, the last one not full."""
-  monkeypatch.setattr(own_file, '_CHUNK', 4)
+  monkeypatch.setattr(model_lib, '_CHUNK', 4)
 
 
 @pytest.mark.parametrize('source', ['in.tsv', 'in.jsonl'])
