@@ -1,3 +1,20 @@
-"""Born-Again Multi-Task learning in JAX and Flax."""
+"""Born-Again Multi-Task learning in JAX and Flax.
+
+`fit`, `load`, `Task` and `UserError` are those of `bam_jax.api`, which is
+imported when one of them is first used, since JAX takes seconds.
+"""
+
+import importlib
 
 __version__ = '0.1.0'
+_API = ('Task', 'UserError', 'fit', 'load')
+
+
+def __dir__() -> list[str]:
+  return sorted({*globals(), *_API})
+
+
+def __getattr__(name: str) -> object:
+  if name in _API:
+    return getattr(importlib.import_module('bam_jax.api'), name)
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

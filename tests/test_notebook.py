@@ -9,11 +9,11 @@ _PATH = documents.ROOT / 'docs' / 'notebooks' / 'first_student.ipynb'
 
 
 def _text(cell: nbformat.NotebookNode) -> str:
-  """What a cell has shown on standard output or as its value."""
+  """The value of a cell, as text."""
   return ''.join(
-    output.get('text') or output.get('data', {}).get('text/markdown', '')
+    output['data']['text/plain']
     for output in cell.outputs
-    if output.get('name') != 'stderr'
+    if output.output_type == 'execute_result'
   )
 
 
@@ -24,18 +24,21 @@ def test_it_runs_and_predicts_what_it_has_learnt(tmp_path):
   nbclient.NotebookClient(
     book, timeout=600, resources={'metadata': {'path': str(tmp_path)}}
   ).execute()
-  shown = [_text(cell) for cell in book.cells if cell.cell_type == 'code']
-  head, *rows = shown[-2].splitlines()
-  assert 'mood (accuracy)' in head
-  assert [row.split('|')[1].strip() for row in rows[1:]] == [
-    'Single', 'Multi', 'Single→Multi'
-  ]  # fmt: skip
-  told = [line.split('\t')[:2] for line in shown[-1].splitlines() if line]
-  assert told == [
-    ['uid', 'prediction'],
-    ['mood/test/0', 'up'],
-    ['mood/test/1', 'down'],
+  *_, scores, predictions, exported = [
+    _text(cell) for cell in book.cells if cell.cell_type == 'code'
   ]
+  for variant in ('single', 'multi', 'single_to_multi'):
+    assert f'\n{variant} ' in scores
+  told = [line.split()[:2] for line in predictions.splitlines()]
+  assert told == [['label', 'truncated'], ['0', 'up'], ['1', 'down']]
+  assert exported == "['all', 'demo_sentiment', 'mood']"
+  shown = [
+    output.get('text', '') or output.get('data', {}).get('text/plain', '')
+    for cell in book.cells
+    for output in cell.get('outputs', ())
+  ]
+  assert any('single_to_multi-s0: 100%' in text for text in shown)
+  assert not any('Warning' in text for text in shown)
 
 
 def test_it_is_kept_without_outputs():

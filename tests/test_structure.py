@@ -24,6 +24,7 @@ _ORDER = (
   'task_values',
   'variants',
   'config',
+  'configs',
   'runtime',
   'core',
   'data',
@@ -37,6 +38,7 @@ _ORDER = (
   'experiments',
   'doctor',
   'estimate',
+  'api',
   'command_line',
   'hf_teacher',
   'commands',
@@ -45,9 +47,9 @@ _ORDER = (
 _WITHOUT_JAX = {*_ORDER[: _ORDER.index('config') + 1], 'data'} - {'tasks'}
 
 _FOR_TYPES = 'typing.TYPE_CHECKING'
-# Nothing else needs these folders; only the command line imports them.
+# Nothing else needs these folders; only the command line and the API do.
 _EXTRAS = {'doctor', 'serving', 'storage'}
-_COMMAND_LINE = {'command_line', 'hf_teacher', 'commands', 'main'}
+_WAYS_IN = {'api', 'command_line', 'hf_teacher', 'commands', 'main'}
 
 _MODULES = sorted(
   path for path in _PACKAGE.rglob('*.py') if path.name != '__init__.py'
@@ -87,8 +89,8 @@ def test_imports_only_what_stands_above(path):
 
 
 @pytest.mark.parametrize('path', _MODULES, ids=_id)
-def test_only_the_command_line_imports_extras(path):
-  if _room(path) in _COMMAND_LINE:
+def test_only_the_ways_in_import_extras(path):
+  if _room(path) in _WAYS_IN:
     return
   for name in _imports(path):
     extra = name.split('.')[1] if name.startswith('bam_jax.') else ''

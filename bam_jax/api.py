@@ -1,0 +1,404 @@
+"""The Python API: fits a plan to tasks given as frames, lists or files.
+
+  result = bam_jax.fit(tasks, init='google-bert/bert-base-uncased', workdir=DIR)
+  result.student().predict(['My printer is on fire.'], task='urgency')
+
+Rows are written to `DIR/data/TASK/SPLIT.jsonl`. From there on they are files of
+custom tasks, and everything is as on the command line.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+import dataclasses
+import html
+import os
+from pathlib import Path
+import signal
+import threading
+
+import ml_collections
+import pandas as pd
+
+from bam_jax import config as config_lib
+from bam_jax import errors
+from bam_jax import fields
+from bam_jax import files
+from bam_jax.configs import recommended
+from bam_jax.data import jsonl
+from bam_jax.data import registry
+from bam_jax.data import unlabelled
+from bam_jax.experiments import export as export_lib
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import predict
+from bam_jax.experiments import report as report_lib
+from bam_jax.experiments import runs as runs_lib
+from bam_jax.experiments import train
+from bam_jax.inference import model as model_lib
+from bam_jax.runtime import logs
+from bam_jax.runtime import preemption
+from bam_jax.storage import lock as lock_lib
+from bam_jax.storage import stores
+from bam_jax.training import setup
+
+UserError = errors.UserError
+
+# A frame; what `pandas.DataFrame` makes one of, such as a list of dicts; or a
+# file, or several, as in a config.
+Rows = (
+  pd.DataFrame
+  | Sequence[Mapping[str, object]]
+  | Mapping[str, Sequence[object]]
+  | str
+  | os.PathLike
+  | Sequence[str | os.PathLike]
+)
+
+# Splits of a task that may be rows, and the format that these are written in.
+_SPLITS = ('train', 'dev', 'test', 'unlabelled')
+_FORMAT = 'jsonl'
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Task(fields.TaskConfig):
+  """A task: the fields of a custom task in a config, and its rows.
+
+  `docs/guides/own_tasks.md` explains the fields. `train`, `dev` and `test`, and
+  here `unlabelled` too, may be rows in place of files. A single text column may
+  be a string.
+  """
+
+  train: Rows = ''
+  dev: Rows | None = ''
+  test: Rows | None = ''
+  unlabelled: Rows | None = ''
+  text: str | tuple[str, ...] = ()
+
+
+def fit(
+  tasks: Mapping[str, Task],
+  *,
+  init: str | os.PathLike,
+  workdir: str | os.PathLike,
+  config: ml_collections.ConfigDict | None = None,
+  overrides: Mapping[str, object] | None = None,
+) -> 'Result':
+  """Trains teachers and students, from rows to the report, as `--mode=run`.
+
+  What is finished in the work directory is kept: the same call continues after
+  an interruption, and returns soon when all is done.
+
+  Args:
+    tasks: by name.
+    init: pretrained encoder, as `config.model.init`: a directory or a name on
+      the hub; empty: random weights of the size `config.model.arch`.
+    workdir: local directory for all results.
+    config: settings to start from, and tasks besides `tasks`; None: those of
+      `configs/recommended.py`.
+    overrides: field -> value, such as `{'multi.epochs': 3.0}` for
+      `--config.multi.epochs=3.0`.
+
+  Raises:
+    UserError: what the command line reports in one line.
+    KeyboardInterrupt: it was interrupted, and has saved its state.
+  """
+  workdir = Path(_check_local(workdir))
+  if config is None:
+    config = recommended.get_config()
+    config.name = workdir.name
+  values = config.to_dict()
+  values['model']['init'] = os.fspath(init)
+  written = _add_tasks(values, tasks, workdir / 'data')
+  _override(values, overrides or {})
+  wanted = config_lib.from_dict(values)
+  registry.resolve(wanted)  # Task names are checked before they name folders.
+  with _working(workdir), _interruptible() as preemption_signal:
+    for path, text in written.items():
+      files.write_text(path, text)
+    setup.configure_jax(wanted, workdir)
+    plan = plan_lib.make_plan(
+      wanted, workdir, preemption_signal, reads_rows=True
+    )
+    train.run(plan)
+  return Result(plan)
+
+
+def load(workdir: str | os.PathLike) -> 'Result':
+  """Returns the result in a work directory, of `fit` or of the command line.
+
+  Its settings are those of the last command that trained.
+
+  Raises:
+    UserError: nothing was trained there.
+  """
+  workdir = Path(_check_local(workdir))
+  path = workdir / 'config.json'
+  if not path.exists():
+    raise errors.UserError(f'{path}: is missing; fit something there first')
+  config = config_lib.from_dict(files.read_json(path))
+  with _working(workdir):
+    setup.configure_jax(config, workdir)
+    return Result(plan_lib.make_plan(config, workdir))
+
+
+class Result:
+  """What a work directory holds: scores, a report and models."""
+
+  def __init__(self, plan: plan_lib.Plan):
+    self._plan = plan
+    self.workdir = plan.workspace.root
+
+  def __repr__(self) -> str:
+    return f'<bam_jax result in {self.workdir}>'
+
+  @property
+  def scores(self) -> pd.DataFrame:
+    """All scores, a row each: variant, seed, task, split, metric, value."""
+    self.report()
+    return pd.read_csv(self.workdir / 'scores.csv', dtype={'seed': 'Int64'})
+
+  def report(self) -> 'Report':
+    """Returns the report, which a notebook shows."""
+    path = self.workdir / 'report.html'
+    if not path.exists():
+      with _working(self.workdir):
+        report_lib.report(self._plan)
+    return Report(path)
+
+  def student(self, seed: int | None = None) -> 'Model':
+    """Returns the model of the last variant, by default of the first seed."""
+    if seed is None:
+      return self.model(None)
+    variant = self._plan.config.variants[-1]
+    return self.model(runs_lib.group_name(variant, seed))
+
+  def model(self, group: str | None) -> 'Model':
+    """Returns the model of a group `VARIANT-sSEED`, as `--group` names it.
+
+    Raises:
+      UserError: there is no such group, or it is not finished.
+    """
+    with _working(self.workdir):
+      group, _ = self._plan.find_group(group)
+      return Model(self._plan, group, predict.load_model(self._plan, group))
+
+
+class Report(os.PathLike):
+  """The path of a report; as the value of a notebook's cell, the report."""
+
+  def __init__(self, path: Path):
+    self.path = path
+
+  def __fspath__(self) -> str:
+    return str(self.path)
+
+  __str__ = __repr__ = __fspath__
+
+  def _repr_html_(self) -> str:
+    page = html.escape(self.path.read_text('utf-8'))
+    return f'<iframe srcdoc="{page}" width="100%" height="700"></iframe>'
+
+
+class Model:
+  """Predicts with the models of a group of runs; not thread-safe.
+
+  Attributes:
+    group: its name, `VARIANT-sSEED`.
+    tasks: names of the tasks that it predicts.
+  """
+
+  def __init__(self, plan: plan_lib.Plan, group: str, model: model_lib.Model):
+    self._plan, self._model = plan, model
+    self.group, self.tasks = group, tuple(model.tasks)
+
+  def __repr__(self) -> str:
+    return f'<bam_jax model {self.group} of {", ".join(self.tasks)}>'
+
+  def predict(
+    self,
+    inputs: pd.DataFrame
+    | Sequence[str | Sequence[str] | Mapping[str, object]]
+    | os.PathLike,
+    task: str | None = None,
+  ) -> pd.DataFrame:
+    """Returns a frame with a prediction for each input, in order.
+
+    Its columns are the fields that `--mode=predict` writes as JSON: `label`,
+    `score`, `labels`, `tags`, `spans`, or `answer`, `start` and `end`; one
+    `probabilities.LABEL` for each label; and `truncated`.
+
+    Args:
+      inputs: a frame, whose index the result has; texts, pairs, or dicts; or
+        the path of a file. Names are those that the task declares, or as in
+        docs/guides/serve.md.
+      task: its name; may be left out if the model has one task.
+
+    Raises:
+      UserError: there is no such task, or an input that it cannot read.
+    """
+    declared = self._model.tasks[task := self._model.choose_task(task, 'task')]
+    if isinstance(inputs, os.PathLike):
+      with unlabelled.open_rows(os.fspath(inputs), declared) as rows:
+        return _frame(self._model.predict_texts(task, rows.texts))
+    index = getattr(inputs, 'index', None)
+    if isinstance(inputs, pd.DataFrame):
+      lines = _to_json_lines(inputs, 'inputs').removesuffix('\n').split('\n')
+      inputs = [jsonl.parse(line, 'inputs') for line in lines]
+    elif isinstance(inputs, str) or not len(inputs):
+      raise errors.UserError('inputs: give a frame, or a list of one or more')
+    texts = [
+      unlabelled.read_input(declared, item, f'inputs[{number}]')
+      for number, item in enumerate(inputs)
+    ]
+    found = self._model.predict_texts(task, texts)
+    return _frame(found, index if isinstance(index, pd.Index) else None)
+
+  def export(self, folder: str | os.PathLike, format: str = 'hf') -> Path:
+    """Exports the model for use without this package, as `--mode=export`.
+
+    Args:
+      folder: where `TASK/` is written for each task, and `all/` for several.
+      format: `hf` for transformers, or `stablehlo`.
+    """
+    with _working(self._plan.workspace.root):
+      export_lib.export(self._plan, self.group, format, Path(folder))
+    return Path(folder)
+
+
+def _frame(
+  results: Iterable[model_lib.Result], index: pd.Index | None = None
+) -> pd.DataFrame:
+  """Returns predictions as a frame, with a column for each label."""
+  rows = []
+  for result in results:
+    said = result.as_json()
+    probabilities = said.pop('probabilities', {})
+    rows.append(
+      said | {f'probabilities.{k}': p for k, p in probabilities.items()}
+    )
+  # As objects, whole numbers beside None stay whole.
+  return pd.DataFrame(rows, index, dtype=object).infer_objects()
+
+
+def _check_local(workdir: str | os.PathLike) -> str:
+  """Returns a work directory; raises UserError if it is in an object store."""
+  place = os.fspath(workdir)
+  if stores.is_url(place):
+    raise errors.UserError(
+      f'workdir={place}: is in an object store, where only the command line'
+      ' works; give a local directory'
+    )
+  return place
+
+
+def _add_tasks(
+  values: dict, tasks: Mapping[str, Task], folder: Path
+) -> dict[Path, str]:
+  """Adds tasks to the values of a config; returns path -> text to write."""
+  written: dict[Path, str] = {}
+  for name, task in tasks.items():
+    where = f'config.custom_tasks.{name}'
+    if not isinstance(task, Task):
+      raise errors.UserError(
+        f'{where}: a {type(task).__name__} is no task; give a bam_jax.Task'
+      )
+    own = {
+      field.name: getattr(task, field.name)
+      for field in dataclasses.fields(task)
+    }
+    if isinstance(task.text, str):
+      own['text'] = (task.text,)
+    given = {split: _find_files(own[split]) for split in _SPLITS}
+    rows = [split for split in _SPLITS if given[split] is None]
+    if rows and task.format != _FORMAT:
+      for split in filter(given.get, _SPLITS):
+        raise errors.UserError(
+          f'{where}: {rows[0]} is given as rows, but {split} as a file of'
+          f' another format, {task.format}; read that file into a frame too'
+        )
+      own['format'] = _FORMAT
+    for split in rows:
+      path = folder / name / f'{split}.{_FORMAT}'
+      written[path] = _to_json_lines(own[split], f'{where}.{split}')
+      given[split] = os.path.abspath(path)
+    own |= given
+    if more := own.pop('unlabelled'):
+      values['data']['unlabelled'] += (f'{name}={more}',)
+    values['custom_tasks'][name] = own
+  values['tasks'] = tuple(dict.fromkeys((*values['tasks'], *tasks)))
+  return written
+
+
+def _find_files(rows: Rows | None) -> str | tuple[str, ...] | None:
+  """Returns the files of a split, '' for none; None if it is given as rows."""
+  if rows is None:
+    return ''
+  if isinstance(rows, str | os.PathLike):
+    return os.fspath(rows)
+  if isinstance(rows, list | tuple) and all(
+    isinstance(each, str | os.PathLike) for each in rows
+  ):
+    return tuple(map(os.fspath, rows)) or None
+  return None
+
+
+def _to_json_lines(rows: Rows, where: str) -> str:
+  """Returns rows as JSON lines; raises UserError if there are none."""
+  try:
+    if not isinstance(rows, pd.DataFrame):
+      rows = pd.DataFrame(rows, dtype=object)  # Whole numbers stay whole.
+    text = rows.to_json(
+      orient='records',
+      lines=True,
+      force_ascii=False,
+      date_format='iso',
+      double_precision=15,
+    )
+  except (OverflowError, TypeError, ValueError) as e:
+    raise errors.UserError(
+      f'{where}: cannot be written as JSON lines ({e}); give a frame of texts,'
+      ' numbers and lists'
+    ) from e
+  if rows.empty:
+    raise errors.UserError(f'{where}: has no rows; give at least one')
+  return text
+
+
+def _override(values: dict, overrides: Mapping[str, object]) -> None:
+  """Changes fields, given by dotted names, among the values of a config."""
+  for field, value in overrides.items():
+    *groups, name = field.split('.')
+    group = values
+    for each in groups:
+      group = group.setdefault(each, {})
+      if not isinstance(group, dict):
+        raise errors.UserError(
+          f'config.{field}: {each} is no group of fields; name one of its group'
+        )
+    group[name] = value
+
+
+@contextlib.contextmanager
+def _working(workdir: Path) -> Iterator[None]:
+  """Holds a work directory as a command does, and shows the log."""
+  with (
+    logs.shown(),
+    lock_lib.lock_directory(workdir),
+    files.report_errors(workdir),
+  ):
+    yield
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[preemption.Signal]:
+  """Yields a signal that saves the state before an interrupt is raised."""
+  preemption_signal = preemption.Signal(restores=True)
+  # Python lets other threads than the main one receive none.
+  is_main = threading.current_thread() is threading.main_thread()
+  with preemption_signal if is_main else contextlib.nullcontext():
+    try:
+      yield preemption_signal
+      preemption_signal.check()
+    except preemption.Preempted as e:
+      if e.number == signal.SIGINT:
+        raise KeyboardInterrupt('interrupted; the same call continues') from e
+      raise
