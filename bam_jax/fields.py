@@ -302,13 +302,18 @@ class SearchConfig(SearchGrid):
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-  """Selects the planned runs that this command trains, and the baselines."""
+  """Selects the runs that this command trains, and what the report has."""
 
   shard: str = field('', 'i/n: seeds[i::n] and their teachers; empty: all')
   baselines: bool = field(
     True,
     'also score the majority class, and a linear model of the vectors of the'
     ' encoder before training',
+  )
+  report_texts: Literal['none', 'file', 'page'] = field(
+    'file',
+    'where the texts of wrong rows stand: nowhere, in errors.jsonl, or in'
+    ' report.html too',
   )
 
 

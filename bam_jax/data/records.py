@@ -10,7 +10,7 @@ from typing import Any
 from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.data import lines
-from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 # How JSON spells a missing value.
@@ -71,14 +71,14 @@ def _text(
     # Most texts need no message.
     if isinstance(value, str) and value.isascii():
       return value
-    return kind_lib.check_text(value, f'{where}: field {name!r}')
+    return raw_values.check_text(value, f'{where}: field {name!r}')
   where = f'{where}: field {name!r}'
   if not isinstance(value, list) or not value:
     raise errors.UserError(
       f'{where} is not a list of words; give one of strings'
     )
   return ' '.join(
-    kind_lib.check_word(word, f'{where}, item {place}')
+    raw_values.check_word(word, f'{where}, item {place}')
     for place, word in enumerate(value)
   )
 

@@ -28,6 +28,7 @@ from bam_jax.data import lines as lines_lib
 from bam_jax.data import records
 from bam_jax.data import sources
 from bam_jax.tasks import kind as kind_lib
+from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
@@ -127,7 +128,7 @@ def unnamed_texts(
   Raises:
     errors.UserError: their number is wrong, or one is not a text.
   """
-  texts = [kind_lib.check_text(value, where) for value in values]
+  texts = [raw_values.check_text(value, where) for value in values]
   names = task.kind.input_names(task)[-1]
   if len(texts) != len(names):
     raise errors.UserError(

@@ -27,6 +27,7 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import records
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
@@ -97,6 +98,28 @@ def write_logits(
     *(target, uids, logits, prepare.label_metadata(task), lengths),
   )
   return rows, logits
+
+
+def find_set(
+  workspace: workspace_lib.Workspace,
+  run: runs_lib.Run,
+  identity: identity_lib.Identity,
+  task: str,
+  split: str,
+  features: shards.Columns,
+) -> logit_sets.LogitSet:
+  """Returns folder and fingerprint of a finished run's logits on a split."""
+  fold = None if split == task_lib.UNLABELLED else run.fold
+  return logit_sets.LogitSet(
+    workspace.teacher(run.name, logit_sets.folder_name(task, split)),
+    logit_sets.fingerprint(
+      features,
+      schema.digest(identity),
+      workspace.read_record(run.name)['parameters'],
+      fold,
+    ),
+    fold,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,16 +241,9 @@ class TeacherLogits:
 
   def _find_set(self, run: str, task: str, split: str) -> logit_sets.LogitSet:
     """Returns folder and fingerprint of a run's logits on a split."""
-    fold = None if split == task_lib.UNLABELLED else self.runs[run].fold
-    return logit_sets.LogitSet(
-      self.plan.workspace.teacher(run, logit_sets.folder_name(task, split)),
-      logit_sets.fingerprint(
-        self.plan.features[task][split],
-        schema.digest(self.identities[run]),
-        self.plan.workspace.read_record(run)['parameters'],
-        fold,
-      ),
-      fold,
+    return find_set(
+      *(self.plan.workspace, self.runs[run], self.identities[run]),
+      *(task, split, self.plan.features[task][split]),
     )
 
 

@@ -56,7 +56,8 @@ def report(plan: plan_lib.Plan) -> None:
   weak = weak_models.find(plan, finished)
   for found in weak.values():
     logging.warning('%s', found.text)
-  # Its import takes seconds (pandas, matplotlib), so other commands skip it.
+  # Their import takes seconds (pandas, matplotlib), so other commands skip it.
+  from bam_jax.experiments import error_analysis
   from bam_jax.reporting import report as report_lib
 
   headline = report_lib.write(
@@ -73,6 +74,7 @@ def report(plan: plan_lib.Plan) -> None:
     ],
     baselines.read(plan),
     {task: found.variants for task, found in weak.items()},
+    error_analysis.analyse(plan, [run for run, _ in finished]),
   )
   for sentence in headline:
     logging.info('%s', escape.plain(sentence))

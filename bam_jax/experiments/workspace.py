@@ -10,6 +10,7 @@ DIR/teachers/RUN/TASK/       shard sets; TASK.unlabelled/ too
 DIR/baselines/TASK/          majority.npz, frozen_encoder.npz, DONE
 DIR/choices.json             scores and choice of a search
 DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
+DIR/errors.jsonl             rows that the student gets wrong
 """
 
 from collections.abc import Mapping

@@ -1,17 +1,20 @@
 """Reads the dev predictions and gold labels of a report's runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import math
 import os
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 import zipfile
 
 import numpy as np
 
 from bam_jax import files
+from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
+
+_Result = TypeVar('_Result')
 
 _MOST_BYTES = 1 << 31
 _HEADERS = {
@@ -114,6 +117,27 @@ def read_run(
   return uids, measured
 
 
+def read_decided(
+  task: task_lib.Task, path: Path
+) -> tuple[list[str], list[kind_lib.Decided]]:
+  """Reads uids and predictions of a run on the first dev split.
+
+  Raises:
+    Missing: see `read`; or the kind can't read predictions.
+  """
+
+  def decide(
+    arrays: Mapping[str, np.ndarray],
+  ) -> tuple[list[str], list[kind_lib.Decided] | None]:
+    task.kind.read_outputs(task, arrays)  # Checks the shapes.
+    return arrays['uid'].tolist(), task.kind.decided(task, arrays)
+
+  uids, decided = _from_arrays(task, path, task.dev_splits[0], decide)
+  if decided is None:
+    raise Missing(f'the kind {task.kind} cannot tell its predictions')
+  return uids, decided
+
+
 def _name(path: Path) -> str:
   return f'runs/{path.parent.name}/{path.name}'
 
@@ -122,17 +146,29 @@ def _read(
   task: task_lib.Task, path: Path, split: str
 ) -> tuple[np.ndarray, metrics.Measured]:
   """Reads uids, and what metrics are computed from, of one run."""
-  try:
-    arrays = _arrays(path, f'{task.name}/{split}/')
-    uids, measured = arrays['uid'], task.kind.read_outputs(task, arrays)
-  except FileNotFoundError:
-    raise Missing(f'{_name(path)} is missing') from None
-  except Exception:  # NumPy and zipfile raise a dozen types.
-    raise Missing(f'{_name(path)} is damaged') from None
+  uids, measured = _from_arrays(
+    *(task, path, split),
+    lambda arrays: (arrays['uid'], task.kind.read_outputs(task, arrays)),
+  )
   for name in task.metrics:
     if metrics.METRICS[name].first_argument(measured) is None:
       raise Missing(f'{_name(path)} has no logits for {name}')
   return uids, measured
+
+
+def _from_arrays(
+  task: task_lib.Task,
+  path: Path,
+  split: str,
+  read: Callable[[Mapping[str, np.ndarray]], _Result],
+) -> _Result:
+  """Applies a function to the arrays of a split; an error is a `Missing`."""
+  try:
+    return read(_arrays(path, f'{task.name}/{split}/'))
+  except FileNotFoundError:
+    raise Missing(f'{_name(path)} is missing') from None
+  except Exception:  # NumPy and zipfile raise a dozen types.
+    raise Missing(f'{_name(path)} is damaged') from None
 
 
 def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import markupsafe
 
 from bam_jax import config as config_lib
+from bam_jax.reporting import error_pages
 from bam_jax.reporting import figures
 from bam_jax.reporting import tables
 from bam_jax.reporting import words
@@ -18,8 +19,9 @@ def render(
   name: str,
   report: tables.Report,
   plots: Sequence[tuple[figures.Plot, markupsafe.Markup]] = (),
+  errors: error_pages.Section | None = None,
 ) -> str:
-  """Renders report.md, or report.html with its plots.
+  """Renders report.md, or report.html with its plots and errors.
 
   The template is `name`.j2.
   """
@@ -46,6 +48,7 @@ def render(
       *words.remarks(report.summary, report.config, report.tasks),
     ],
     plots=plots,
+    errors=errors,
     tables=tables.further_tables(report),
     about=report.summary['notes'],
     changed=words.changed(report.config),

@@ -1,4 +1,7 @@
-"""Writes the report of a plan: report.{json,md,html,tex}, scores.csv, plots."""
+"""Writes the report of a plan.
+
+report.{json,md,html,tex}, scores.csv, errors.jsonl and plots.
+"""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -16,6 +19,8 @@ from bam_jax import variants as variants_lib
 from bam_jax.reporting import classes
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import curves as curves_lib
+from bam_jax.reporting import error_pages
+from bam_jax.reporting import error_rows
 from bam_jax.reporting import figures
 from bam_jax.reporting import pages
 from bam_jax.reporting import pairs
@@ -39,6 +44,7 @@ def write(
   warnings: Sequence[str] = (),
   baselines: Mapping[str, Mapping] = MappingProxyType({}),
   weak: Mapping[str, Sequence[str]] = MappingProxyType({}),
+  errors: error_rows.Analysis | None = None,
 ) -> list[str]:
   """Writes all files of the report; each file is replaced whole or not at all.
 
@@ -55,6 +61,7 @@ def write(
     baselines: task -> record with the `scores` and `undefined` of each
       baseline.
     weak: task -> variants that are marked as weak.
+    errors: the error analysis; it is in report.html and errors.jsonl alone.
 
   Returns:
     The sentences that the report starts with.
@@ -79,6 +86,9 @@ def write(
     'shares': _shares(runs, curves),
   }
   report = tables.Report(summary, config, tasks, curves)
+  place, section = config.plan.report_texts, None
+  if errors:
+    section = error_pages.section(errors, tasks, place)
   plots = [(p, *figures.render(p)) for p in plots_lib.plots_of(report)]
   texts = {
     'scores.csv': scores_frame(runs, baselines)
@@ -86,11 +96,15 @@ def write(
     .to_csv(index=False, lineterminator='\n'),
     'report.md': pages.render('report.md', report),
     'report.html': pages.render(
-      'report.html', report, [plot[:2] for plot in plots]
+      'report.html', report, [plot[:2] for plot in plots], section
     ),
     'report.tex': pages.latex(report),
     'report.json': files.to_json(summary),
   }
+  if errors:
+    texts['errors.jsonl'] = error_rows.to_json_lines(
+      errors, tasks, place != 'none'
+    )
   for plot, _, png in plots:
     files.write_bytes(workdir / f'report_{plot.name}.png', png)
   for name, text in texts.items():

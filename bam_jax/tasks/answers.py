@@ -5,13 +5,14 @@ Every token has a logit for the start and one for the end of the answer; both at
 best answer of all windows is taken, as in BERT's `run_squad.py`.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import json
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from bam_jax import errors
 from bam_jax import plain_text
@@ -247,14 +248,45 @@ class Answers(kind_bases.PerToken):
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
     """Returns exact match, F1 and the number 1 for each example, [N, 3]."""
-    found = []
-    first_windows = kind_bases.examples_of(rows)[1][:-1]
-    predicted = _predictions(task, logits, rows)
-    for (_, text, _), row in zip(predicted, first_windows, strict=True):
-      gold = json.loads(_text(rows, 'answers', row))
-      exact = squad_metrics.best(squad_metrics.exact_match, text, gold)
-      found.append((exact, squad_metrics.best(squad_metrics.f1, text, gold), 1))
-    return np.array(found, np.float64)
+    return _tally(_predictions(task, logits, rows), rows)
+
+  def outputs(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> dict[str, np.ndarray]:
+    """Adds the probability of each answer, [N]."""
+    found = list(_predictions(task, logits, rows))
+    texts = [plain_text.one_line(each.text) for each in found]
+    return {
+      'uid': np.array([each.uid for each in found]),
+      'prediction': np.array(texts),
+      'tally': _tally(found, rows),
+      'confidence': np.float32([each.confidence for each in found]),
+    }
+
+  def decided(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> list[kind.Decided]:
+    texts = arrays['prediction'].tolist()
+    labels = [((text, 0),) if text else () for text in texts]
+    # Older outputs have no probabilities.
+    if 'confidence' not in arrays:
+      return list(map(kind.Decided, labels))
+    probs = zip(arrays['confidence'].tolist())
+    return [kind.Decided(*each) for each in zip(labels, probs, strict=True)]
+
+  def differing_parts(
+    self, task: task_lib.Task, label: task_lib.Answers, other: task_lib.Answers
+  ) -> list[int]:
+    """Compares the first answer with all of another label, as SQuAD does."""
+    text = label[0][0] if label else ''
+    known = self.label_value(task, other)
+    is_equal = squad_metrics.best(squad_metrics.exact_match, text, known)
+    return [] if is_equal else [0]
+
+  def label_value(
+    self, task: task_lib.Task, label: task_lib.Answers
+  ) -> list[str]:
+    return list(dict.fromkeys(text for text, _ in label))
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
     return [('question', 'context')]
@@ -278,7 +310,7 @@ class Answers(kind_bases.PerToken):
     the answer is one line, or empty.
     """
     found = []
-    for uid, text, start in _predictions(task, logits, rows):
+    for uid, text, start, _ in _predictions(task, logits, rows):
       said = dict.fromkeys(('answer', 'start', 'end'))
       if text:
         said = {'answer': text, 'start': start, 'end': start + len(text)}
@@ -331,27 +363,56 @@ def _text(rows: kind.Rows, name: str, row: int) -> str:
   return bytes(values[offsets[row] : offsets[row + 1]]).decode()
 
 
+class _Predicted(NamedTuple):
+  """The answer to a question; empty: none."""
+
+  uid: str
+  text: str
+  start: int  # The answer's first character.
+  # Probability of its start times that of its end, in the window with the
+  # answer; of no answer, the lowest product of any window.
+  confidence: float
+
+
+def _tally(found: Iterable[_Predicted], rows: kind.Rows) -> np.ndarray:
+  """Returns exact match, F1 and the number 1 for each example, [N, 3]."""
+  result = []
+  first_windows = kind_bases.examples_of(rows)[1][:-1]
+  for each, row in zip(found, first_windows, strict=True):
+    gold = json.loads(_text(rows, 'answers', row))
+    exact = squad_metrics.best(squad_metrics.exact_match, each.text, gold)
+    f1 = squad_metrics.best(squad_metrics.f1, each.text, gold)
+    result.append((exact, f1, 1))
+  return np.array(result, np.float64)
+
+
 def _predictions(
   task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
-) -> Iterator[tuple[str, str, int]]:
-  """Yields each example's uid, answer and the answer's first character."""
+) -> Iterator[_Predicted]:
+  """Yields the prediction for each example."""
   offsets = rows.ragged('input_ids')[1]
   spans, _ = rows.ragged('spans')
   first = rows.fixed('length_a')
   uids, windows = kind_bases.examples_of(rows)
   for uid, begin, end in zip(uids, windows[:-1], windows[1:]):
     best, none, answer = -np.inf, np.inf, (0, 0)
+    confidence, none_confidence = 0.0, 1.0
     for row in range(begin, end):
       own = logits[offsets[row] : offsets[row + 1]].astype(np.float64)
       none = min(none, own[0].sum())
       score, start, last = _best(own[first[row] : -1])
+      places = np.concatenate([own[:1], own[first[row] : -1]])
+      total = scipy.special.logsumexp(places, axis=0).sum()
+      none_confidence = min(none_confidence, np.exp(own[0].sum() - total))
       if score > best:
         place = offsets[row] + first[row]
-        best = score
+        best, confidence = score, np.exp(score - total)
         answer = spans[2 * (place + start)], spans[2 * (place + last) + 1]
-    context = _text(rows, 'context', begin)
-    is_none = task.unanswerable and none > best
-    yield uid, '' if is_none else context[slice(*answer)], int(answer[0])
+    context, place = _text(rows, 'context', begin), int(answer[0])
+    if task.unanswerable and none > best:
+      yield _Predicted(uid, '', place, none_confidence)
+    else:
+      yield _Predicted(uid, context[slice(*answer)], place, confidence)
 
 
 def _best(logits: np.ndarray) -> tuple[float, int, int]:

@@ -1,6 +1,6 @@
 """Classification: one of the task's labels, by a softmax."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 
 import jax
@@ -12,6 +12,7 @@ from bam_jax import errors
 from bam_jax import escape
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
+from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 
@@ -96,6 +97,17 @@ class Classification(kind_bases.Plain):
 
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return np.asarray(rows.fixed('label')).astype(np.int64)
+
+  def decided(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> list[kind.Decided]:
+    logits = arrays['logits']
+    found = map(int, self.predictions(task, logits))
+    # The archives of docs/results have zeros and ones instead of logits.
+    if np.isin(logits, (0, 1)).all():
+      return list(map(kind.Decided, found))
+    probs = self.teacher_probs(logits, 1.0).max(-1).tolist()
+    return [kind.Decided(*each) for each in zip(found, zip(probs))]
 
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
@@ -185,6 +197,6 @@ def label_index(task: task_lib.Task, value: str, where: str) -> int:
       )
     raise errors.UserError(
       f'{where}: label {value!r} is none of {errors.some(task.labels)};'
-      f' {remedy}{kind.no_label_remedy(task, value)}'
+      f' {remedy}{raw_values.no_label_remedy(task, value)}'
     )
   return task.labels.index(value)

@@ -7,27 +7,21 @@ call the kind and never ask which one it is. N rows of features, c outputs.
 import abc
 from collections.abc import Mapping, Sequence
 import dataclasses
-import re
+import math
 from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from bam_jax import errors
-from bam_jax import plain_text
 from bam_jax.tasks import class_weights as class_weights_lib
 from bam_jax.tasks import metrics as metrics_lib
+from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 # The columns that every file of predictions has.
 _COLUMNS = frozenset({'uid', 'prediction'})
 # Field names that the texts of an input may have in any task.
 _TEXT_NAMES = ('text', 'text_pair')
-# What files write in place of a label that is missing; SNLI has the dash.
-_NO_LABEL = frozenset(
-  {'', '-', '-1', '?', 'null', 'None', 'NaN', 'nan', 'NA', 'N/A'}
-)
-# Code points that UTF-8 cannot hold; Python decodes invalid bytes as these.
-_SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 class Rows(Protocol):
@@ -87,6 +81,17 @@ class Prediction(NamedTuple):
   def as_fields(self) -> list[str]:
     """Returns the prediction and its probabilities as cells of a table."""
     return [self.text, *(f'{p:.4f}' for p in self.probabilities)]
+
+
+class Decided(NamedTuple):
+  """A saved prediction in the form of a parsed label.
+
+  Its parts are decided apart: the class, each label, the tag of each word.
+  """
+
+  label: task_lib.Label
+  # Probability of what is predicted for each part; empty: not known.
+  confidence: Sequence[float] = ()
 
 
 class Kind(abc.ABC):
@@ -305,6 +310,43 @@ class Kind(abc.ABC):
       ValueError: an array has a wrong shape or type.
     """
 
+  def decided(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> list[Decided] | None:
+    """Reads N predictions from saved `outputs`; None: the kind cannot.
+
+    Raises:
+      KeyError, ValueError: see `read_outputs`.
+    """
+    return None
+
+  def contradiction(
+    self, task: task_lib.Task, decided: Decided, label: task_lib.Label
+  ) -> float | None:
+    """Returns how firmly a prediction contradicts a label; None: not at all.
+
+    It is the highest confidence of a part that differs, 0-1, or nan if that is
+    not known; of scores, their distance on 0-1.
+    """
+    parts = self.differing_parts(task, decided.label, label)
+    if not parts:
+      return None
+    if not decided.confidence:
+      return math.nan
+    return max(decided.confidence[part] for part in parts)
+
+  def differing_parts(
+    self, task: task_lib.Task, label: task_lib.Label, other: task_lib.Label
+  ) -> Sequence[int]:
+    """Returns the parts in which two labels differ; see `Decided`."""
+    return [] if label == other else [0]
+
+  def label_value(
+    self, task: task_lib.Task, label: task_lib.Label
+  ) -> str | float | list[str]:
+    """Converts a parsed label to what a file would have, as a JSON value."""
+    return task.labels[label]
+
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray] | None:
@@ -336,7 +378,8 @@ class Kind(abc.ABC):
         `where` is its place.
     """
     texts = tuple(
-      check_text(value, f'{where}: {name!r}') for name, value in values.items()
+      raw_values.check_text(value, f'{where}: {name!r}')
+      for name, value in values.items()
     )
     if not any(text.strip() for text in texts):
       names = ' and '.join(map(repr, values))
@@ -384,38 +427,3 @@ class Kind(abc.ABC):
       'id2label': {str(i): name for i, name in enumerate(names)},
       'label2id': {name: i for i, name in enumerate(names)},
     }
-
-
-def no_label_remedy(task: task_lib.Task, value: str) -> str:
-  """Returns how rows without a label are passed over, if a value may be that.
-
-  Empty for official tasks, and for a value that is more likely a mistake.
-  """
-  if value not in _NO_LABEL or task.tables[task.train_split].tfds:
-    return ''
-  return (
-    '; or pass rows without a label over by'
-    f' config.custom_tasks.{task.name}.no_label=({value!r},)'
-  )
-
-
-def check_word(value: object, where: str) -> str:
-  """Returns a JSON value; raises UserError unless it is one word."""
-  word = check_text(value, where)
-  if not word or ' ' in word or word != plain_text.one_line(word):
-    raise errors.UserError(
-      f'{where} is {word!r}; give a word, without spaces or line breaks'
-    )
-  return word
-
-
-def check_text(value: object, where: str) -> str:
-  """Returns a JSON value; raises UserError unless it is a valid text."""
-  if not isinstance(value, str):
-    raise errors.UserError(f'{where} is not a string; give a string')
-  if _SURROGATE.search(value):
-    # JSON can spell half of a pair, which no tokenizer takes.
-    raise errors.UserError(
-      f'{where} holds half of a surrogate pair; remove that half'
-    )
-  return value

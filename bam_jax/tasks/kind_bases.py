@@ -263,6 +263,13 @@ def join_labels(
   return separator.join(labels)
 
 
+def split_labels(text: str, task: task_lib.Task, separator: str) -> list[str]:
+  """Splits what `join_labels` joined."""
+  return (
+    json.loads(text) if needs_list(task, separator) else text.split(separator)
+  )
+
+
 def needs_list(task: task_lib.Task, separator: str) -> bool:
   """Whether a label would change when labels are joined and split again."""
   return any(

@@ -163,6 +163,27 @@ class Multilabel(kind_bases.Plain):
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
     return bool(label)
 
+  def decided(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> list[kind.Decided]:
+    if 'logits' not in arrays:
+      chosen = self.read_outputs(task, arrays).predictions
+      return [kind.Decided(_indices(row)) for row in chosen]
+    chosen = self.predictions(task, arrays['logits'])
+    yes = self.teacher_probs(arrays['logits'], 1.0)
+    probs = np.where(chosen, yes, 1 - yes).tolist()
+    return [kind.Decided(*each) for each in zip(map(_indices, chosen), probs)]
+
+  def differing_parts(
+    self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]
+  ) -> list[int]:
+    return sorted({*label} ^ {*other})
+
+  def label_value(
+    self, task: task_lib.Task, label: tuple[int, ...]
+  ) -> list[str]:
+    return [task.labels[i] for i in label]
+
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
@@ -211,6 +232,10 @@ def _names(task: task_lib.Task, text: str) -> list[str]:
       return list(map(str, json.loads(text)))
   names = (name.strip(plain_text.BLANKS) for name in text.split(_SEPARATOR))
   return [name for name in names if name]
+
+
+def _indices(chosen: np.ndarray) -> tuple[int, ...]:
+  return tuple(np.flatnonzero(chosen).tolist())
 
 
 def _labels(task: task_lib.Task, rows: kind.Rows) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Regression: a score on the task's own scale, trained on 0-1."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import math
 from typing import Literal
@@ -15,6 +15,7 @@ from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
+from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 
@@ -61,7 +62,7 @@ class Regression(kind_bases.Plain):
     except ValueError:
       raise errors.UserError(
         f'{where}: score {value!r} is no number; fix the row'
-        f'{kind.no_label_remedy(task, value)}'
+        f'{raw_values.no_label_remedy(task, value)}'
       ) from None
     if not low <= score <= high:
       raise errors.UserError(
@@ -137,6 +138,21 @@ class Regression(kind_bases.Plain):
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     low, high = task.scale
     return np.asarray(rows.fixed('label'), np.float64) * (high - low) + low
+
+  def decided(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> list[kind.Decided]:
+    scores = self.predictions(task, arrays['logits']).tolist()
+    return list(map(kind.Decided, scores))
+
+  def contradiction(
+    self, task: task_lib.Task, decided: kind.Decided, label: float
+  ) -> float | None:
+    low, high = task.scale
+    return abs(decided.label - label) / (high - low) or None
+
+  def label_value(self, task: task_lib.Task, label: float) -> float:
+    return round(label, 6)
 
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray

@@ -19,6 +19,7 @@ from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
+from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 # All tags of a task are of one scheme; of the last two, E and S are L and U.
@@ -197,6 +198,48 @@ class Tagging(kind_bases.PerToken):
       found.append((len(one & other), len(one), len(other)))
     return np.array(found, np.int64)
 
+  def outputs(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> dict[str, np.ndarray]:
+    """Adds the probability of the predicted tag of each word, [words]."""
+    words = logits[rows.ragged('label')[0] != NO_WORD]
+    confidence = self.teacher_probs(words, 1.0).max(-1)
+    found = super().outputs(task, logits, rows)
+    return found | {'confidence': confidence}
+
+  def decided(
+    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
+  ) -> list[kind.Decided]:
+    index = {label: place for place, label in enumerate(task.labels)}
+    labels = [
+      tuple(index[tag] for tag in kind_bases.split_labels(text, task, ' '))
+      for text in arrays['prediction'].tolist()
+    ]
+    # Older outputs have no probabilities.
+    if 'confidence' not in arrays:
+      return list(map(kind.Decided, labels))
+    ends = np.cumsum([len(label) for label in labels])
+    if len(arrays['confidence']) != ends[-1]:
+      raise ValueError('not one probability for every word')
+    words = np.split(arrays['confidence'], ends[:-1])
+    return [
+      kind.Decided(*each) for each in zip(labels, map(np.ndarray.tolist, words))
+    ]
+
+  def differing_parts(
+    self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]
+  ) -> list[int]:
+    """Returns the words whose tags differ, if the spans do."""
+    one, two = (self.label_value(task, each) for each in (label, other))
+    if spans(one) == spans(two):
+      return []
+    return _differing_words(label, other)
+
+  def label_value(
+    self, task: task_lib.Task, label: tuple[int, ...]
+  ) -> list[str]:
+    return [task.labels[tag] for tag in label]
+
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
     return any(tag != task.labels.index('O') for tag in label)
 
@@ -220,11 +263,12 @@ class Tagging(kind_bases.PerToken):
     ((name, value),) = values.items()
     if isinstance(value, list):
       words = [
-        kind.check_word(word, f'{where}: {name!r}[{place}]')
+        raw_values.check_word(word, f'{where}: {name!r}[{place}]')
         for place, word in enumerate(value)
       ]
     elif name == 'text':
-      text = plain_text.one_line(kind.check_text(value, f"{where}: 'text'"))
+      text = raw_values.check_text(value, f"{where}: 'text'")
+      text = plain_text.one_line(text)
       words = text.split(' ') if text else []
     else:
       raise errors.UserError(
@@ -285,6 +329,11 @@ class PlainTagging(Tagging):
       found.append((right, len(gold)))
     return np.array(found, np.int64)
 
+  def differing_parts(
+    self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]
+  ) -> list[int]:
+    return _differing_words(label, other)
+
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
     return True  # No metric of tags asks for one.
 
@@ -322,6 +371,13 @@ def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
       found.append((tag[2:], first, place))
     before = tag
   return set(found)
+
+
+def _differing_words(
+  label: tuple[int, ...], other: tuple[int, ...]
+) -> list[int]:
+  pairs = enumerate(zip(label, other, strict=True))
+  return [word for word, (one, two) in pairs if one != two]
 
 
 def _examples(

@@ -350,3 +350,76 @@ def test_other_processes_write_the_same(finished, tmp_path, monkeypatch):
     assert list(actual) == list(expected)
     for uid, logits in expected.items():
       np.testing.assert_array_equal(actual[uid], logits)
+
+
+def _errors(workdir: Path, reason: str, task: str) -> list[dict]:
+  lines = (workdir / 'errors.jsonl').read_text().splitlines()
+  rows = map(json.loads, lines)
+  return [row for row in rows if (row['reason'], row['task']) == (reason, task)]
+
+
+@pytest.mark.parametrize('task', ['mood', 'closeness'])
+def test_labels_that_all_who_did_not_see_them_contradict(finished, task):
+  """The mean logits of both seeds of both variants, by NumPy."""
+  source = {'mood': 'demo_sentiment', 'closeness': 'demo_similarity'}[task]
+  expected = []
+  for number in range(_ROWS['train']):
+    uid = f'{task}/train/{number}'
+    logits = [
+      found[uid]
+      for kind in ('single', 'multi')
+      for seed in _SEEDS
+      for fold in range(1, _FOLDS + 1)
+      if uid
+      in (found := finished.logits(_teacher_name(kind, seed, task, fold), task))
+    ]
+    assert len(logits) == 4
+    probs = _predictions(task, np.mean(logits, axis=0))
+    gold = demo.generate(source, 'train')[number].label
+    if task == 'closeness':
+      expected.append((number, abs(5 * probs[0] - gold)))
+    elif probs.argmax() != gold:
+      expected.append((number, probs.max()))
+  expected.sort(key=lambda each: -each[1])
+  found = _errors(finished.workdir, 'label', task)
+  assert [row['row'] for row in found] == [number for number, _ in expected]
+  measure = 'confidence' if task == 'mood' else 'error'
+  assert [row[measure] for row in found] == pytest.approx(
+    [strength for _, strength in expected], abs=1e-5
+  )
+  first = demo.generate(source, 'train')[found[0]['row']]
+  assert found[0]['texts']['a'] == first.text_a
+
+
+def test_wrong_rows_are_those_of_the_first_seed(finished):
+  outputs = np.load(finished.workdir / 'runs/single_to_multi-s0/outputs.npz')
+  wrong = np.flatnonzero(
+    outputs['mood/dev/logits'].argmax(-1) != outputs['mood/dev/label']
+  )
+  found = _errors(finished.workdir, 'wrong', 'mood')
+  assert {row['row'] for row in found} == {*wrong.tolist()} != set()
+  # Each teacher leaves a fold out, so none is compared with the student.
+  assert {row['teacher'] for row in found} == {None}
+  assert 'with single in config.variants' in _page(finished.workdir)
+
+
+def _page(workdir: Path) -> str:
+  return (workdir / 'report.html').read_text()
+
+
+def test_rows_that_are_missing_or_others_are_not_shown(finished, tmp_path):
+  workdir = Path(shutil.copytree(finished.workdir, tmp_path / 'work'))
+  data = Path(shutil.copytree(finished.data, tmp_path / 'data'))
+  (data / 'mood-dev.tsv').unlink()
+  path = data / 'closeness-train.tsv'
+  path.write_text(path.read_text().replace(' ', '  ', 1))
+  for run in ('single-s0-mood-fold1of3', 'multi-s0-fold1of3'):
+    shutil.rmtree(workdir / 'teachers' / run)
+  plan = plan_lib.make_plan(_config(data), workdir, setup=finished.plan.setup)
+  report_lib.report(plan)
+  assert 'mood (mood-dev.tsv cannot be read)' in _page(workdir)
+  assert not _errors(workdir, 'wrong', 'mood')
+  assert _errors(workdir, 'wrong', 'closeness')
+  assert not _errors(workdir, 'label', 'closeness')
+  assert 'the logits of the teachers, are not in the work' in _page(workdir)
+  assert str(tmp_path) not in (workdir / 'errors.jsonl').read_text()

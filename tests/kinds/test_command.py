@@ -69,6 +69,30 @@ def test_every_task_was_taught_and_is_reported(finished):
     assert any(f'loss/{task}' in line for line in losses)
 
 
+def test_every_kind_has_its_errors_listed(finished):
+  """As many as its scores say, each with its texts, surest first."""
+  lines = (finished.workdir / 'errors.jsonl').read_text().splitlines()
+  found = {}
+  for row in map(json.loads, lines):
+    assert row['split'] == 'dev' and any(row['texts'].values())
+    found.setdefault((row['task'], row['reason']), []).append(row)
+  done = finished.workdir / 'runs' / 'single_to_multi-s0' / 'DONE'
+  scores = json.loads(done.read_text())['scores']
+  for task, metric, count in (
+    ('demo_sentiment', 'accuracy', 100), ('things', 'exact_match', 16)
+  ):  # fmt: skip
+    wrong = count * (1 - scores[task]['dev'][metric] / 100)
+    assert len(found[task, 'wrong']) == pytest.approx(wrong)
+  for task in scores:
+    measure = 'error' if task == 'demo_similarity' else 'confidence'
+    values = [row[measure] for row in found[task, 'wrong']]
+    assert values[-1] > 0 and values == sorted(values, reverse=True)
+  assert found['names', 'wrong'][0]['texts'].keys() == {'words'}
+  assert {*found['moods', 'wrong'][0]['gold']} <= {'joy', 'anger', 'fear'}
+  page = (finished.workdir / 'report.html').read_text()
+  assert page.count('a plan with config.distill.folds=5') == len(scores)
+
+
 def test_every_kind_has_both_baselines(finished):
   report = json.loads((finished.workdir / 'report.json').read_text())
   for name, found in report['baselines'].items():

@@ -1,0 +1,205 @@
+"""The section of report.html about errors, as tables."""
+
+from collections.abc import Mapping, Sequence
+import math
+from typing import NamedTuple
+
+from bam_jax.reporting import error_rows
+from bam_jax.reporting import tables
+from bam_jax.reporting import words
+from bam_jax.tasks import task as task_lib
+
+_SHOWN_ROWS = 10
+_SHOWN_PAIRS = 10
+# More classes than these are shown as the pairs that are confused most.
+_MOST_CLASSES = 10
+_MOST_LETTERS = 400  # of a text or a value
+_MOST_WORDS = 6  # whose tags are shown
+# Reason -> what decided the rows that it lists.
+_COLUMNS = {
+  error_rows.WRONG: ('gold', 'predicted', 'teacher'),
+  error_rows.DISAGREEMENT: ('gold', 'predicted', 'teacher'),
+  error_rows.LABEL: ('gold', 'teacher'),
+}
+
+
+class TaskPart(NamedTuple):
+  """The part of one task; a table without rows is a title and a note."""
+
+  title: str
+  tables: list[tables.Table]
+
+
+class Section(NamedTuple):
+  """What the section says first, and its parts."""
+
+  note: str
+  parts: list[TaskPart]
+
+
+def section(
+  analysis: error_rows.Analysis, tasks: task_lib.TaskTable, place: str
+) -> Section:
+  """Builds the section; `place` is `config.plan.report_texts`."""
+  sentences = []
+  if analysis.tasks:
+    about = words.text(
+      'errors.note',
+      student=words.label(analysis.student),
+      seed=analysis.seed,
+    )
+    most = f'{error_rows.MOST_ROWS:,}'
+    sentences += [about, words.text(f'errors.texts_{place}', most=most)]
+  if analysis.missing:
+    missing = [f'{task} ({why})' for task, why in analysis.missing.items()]
+    about = words.text('errors.missing', missing='; '.join(missing))
+    sentences.append(about)
+  return Section(
+    ' '.join(sentences),
+    [
+      _part(analysis, tasks[name], found, place == 'page')
+      for name, found in analysis.tasks.items()
+    ],
+  )
+
+
+def _part(
+  analysis: error_rows.Analysis,
+  task: task_lib.Task,
+  found: error_rows.TaskErrors,
+  has_texts: bool,
+) -> TaskPart:
+  wrong, count = found.counts[error_rows.WRONG]
+  title = f'{task.name}: {wrong:,} of {count:,} dev rows are wrong'
+  if task.kind.has_scale:
+    title = f'{task.name}: the largest errors on {count:,} dev rows'
+  parts = []
+  if found.confusions:
+    parts.append(_confusions(task, found.confusions))
+  for reason in _COLUMNS:
+    if reason in found.missing:
+      heading = words.text(f'errors.{_key(task, reason)}')
+      why = words.text('errors.none', why=found.missing[reason])
+      parts.append(tables.Table('error-rows', heading, why, [], [], 0))
+    else:
+      parts.append(_rows(analysis, task, found, reason, has_texts))
+  return TaskPart(title, parts)
+
+
+def _confusions(
+  task: task_lib.Task, found: Mapping[tuple[str, str], int]
+) -> tables.Table:
+  """Returns a matrix, or the pairs that are confused most."""
+  title = words.text('errors.confusions')
+  has_matrix = not task.kind.decides_each_label
+  if has_matrix and len(task.labels) <= _MOST_CLASSES:
+    rows = [
+      [
+        gold,
+        *(
+          tables.Cell(str(found.get((gold, label), 0)), is_best=gold == label)
+          for label in task.labels
+        ),
+      ]
+      for gold in task.labels
+    ]
+    header = [words.text('errors.corner'), *task.labels]
+    note = words.text('errors.matrix')
+    return tables.Table('confusions', title, note, header, rows, 1)
+  totals: dict[str, int] = {}
+  for (gold, _), count in found.items():
+    totals[gold] = totals.get(gold, 0) + count
+  pairs = [entry for entry in found.items() if entry[0][0] != entry[0][1]]
+  pairs.sort(key=lambda entry: (-entry[1], entry[0]))
+  rows = [
+    [
+      gold,
+      predicted,
+      f'{count:,}',
+      words.NOTHING
+      if gold == error_rows.NO_LABEL
+      else words.number(100 * count / totals[gold]),
+    ]
+    for (gold, predicted), count in pairs[:_SHOWN_PAIRS]
+  ]
+  header = ['gold', 'predicted', 'times', '% of gold']
+  note = words.text('errors.pairs')
+  return tables.Table('confusions', title, note, header, rows, 2)
+
+
+def _rows(
+  analysis: error_rows.Analysis,
+  task: task_lib.Task,
+  found: error_rows.TaskErrors,
+  reason: str,
+  has_texts: bool,
+) -> tables.Table:
+  """Returns the first rows of a reason."""
+  count, among = found.counts[reason]
+  columns = list(_COLUMNS[reason])
+  # Beside wrong rows the teacher is a column if there is one.
+  if error_rows.DISAGREEMENT in found.missing and reason == error_rows.WRONG:
+    columns.remove('teacher')
+  measure = 'error' if task.kind.has_scale else 'confidence'
+  teacher = words.label(analysis.teacher)
+  names = {'gold': 'gold', 'predicted': words.label(analysis.student)}
+  names['teacher'] = teacher
+  if reason == error_rows.LABEL:
+    names['teacher'] = 'its teachers'
+  rows, text_names = [], {}
+  for row in found.rows[reason][:_SHOWN_ROWS]:
+    texts = row['texts'] if has_texts else {}
+    text_names |= dict.fromkeys(texts)
+    shown = row if has_texts else error_rows.without_texts(task, row)
+    values = _values(task, [shown[key] for key in columns], texts)
+    factor, form = (1, '.2f') if task.kind.has_scale else (100, '.1f')
+    number = None if math.isnan(row[measure]) else factor * row[measure]
+    rows.append(
+      [
+        f'{row["split"]}/{row["row"]}',
+        *map(_cut, values),
+        words.number(number, form),
+        *map(_cut, texts.values()),
+      ]
+    )
+  header = ['row', *(names[key] for key in columns), measure, *text_names]
+  key = _key(task, reason)
+  note = words.text(
+    f'errors.{key}_note', count=f'{count:,}', among=f'{among:,}'
+  )
+  if rows and all(row[len(columns) + 1] == words.NOTHING for row in rows):
+    note += words.text('errors.no_confidence')
+  title = words.text(f'errors.{key}')
+  return tables.Table('error-rows', title, note, header, rows, 1)
+
+
+def _key(task: task_lib.Task, reason: str) -> str:
+  return f'{reason}_scores' if task.kind.has_scale else reason
+
+
+def _values(
+  task: task_lib.Task, values: Sequence[object], texts: Mapping[str, str]
+) -> list[str]:
+  """Formats labels beside one another; of tags only those that differ."""
+  if task.kind.of_words:
+    tags = list(zip(*values, strict=True))
+    places = [place for place, each in enumerate(tags) if len({*each}) > 1]
+    own = next(iter(texts.values())).split(' ') if texts else range(len(tags))
+    more = ', …' if len(places) > _MOST_WORDS else ''
+    return [
+      ', '.join(f'{own[i]}: {value[i]}' for i in places[:_MOST_WORDS]) + more
+      for value in values
+    ]
+  return [_value(value) for value in values]
+
+
+def _value(value: object) -> str:
+  if isinstance(value, float):
+    return words.number(value, '.2f')
+  if isinstance(value, str):
+    return value
+  return ', '.join(value) if value else words.NOTHING
+
+
+def _cut(text: str) -> str:
+  return text if len(text) <= _MOST_LETTERS else f'{text[:_MOST_LETTERS]}…'

@@ -1,0 +1,49 @@
+"""Checks of values as files and requests have them."""
+
+import re
+
+from bam_jax import errors
+from bam_jax import plain_text
+from bam_jax.tasks import task as task_lib
+
+# What files write in place of a label that is missing; SNLI has the dash.
+_NO_LABEL = frozenset(
+  {'', '-', '-1', '?', 'null', 'None', 'NaN', 'nan', 'NA', 'N/A'}
+)
+# Code points that UTF-8 cannot hold; Python decodes invalid bytes as these.
+_SURROGATE = re.compile('[\ud800-\udfff]')
+
+
+def no_label_remedy(task: task_lib.Task, value: str) -> str:
+  """Returns how rows without a label are passed over, if a value may be that.
+
+  Empty for official tasks, and for a value that is more likely a mistake.
+  """
+  if value not in _NO_LABEL or task.tables[task.train_split].tfds:
+    return ''
+  return (
+    '; or pass rows without a label over by'
+    f' config.custom_tasks.{task.name}.no_label=({value!r},)'
+  )
+
+
+def check_word(value: object, where: str) -> str:
+  """Returns a JSON value; raises UserError unless it is one word."""
+  word = check_text(value, where)
+  if not word or ' ' in word or word != plain_text.one_line(word):
+    raise errors.UserError(
+      f'{where} is {word!r}; give a word, without spaces or line breaks'
+    )
+  return word
+
+
+def check_text(value: object, where: str) -> str:
+  """Returns a JSON value; raises UserError unless it is a valid text."""
+  if not isinstance(value, str):
+    raise errors.UserError(f'{where} is not a string; give a string')
+  if _SURROGATE.search(value):
+    # JSON can spell half of a pair, which no tokenizer takes.
+    raise errors.UserError(
+      f'{where} holds half of a surrogate pair; remove that half'
+    )
+  return value
