@@ -91,6 +91,7 @@ def _confusions(
 ) -> tables.Table:
   """Returns a matrix, or the pairs that are confused most."""
   title = words.text('errors.confusions')
+  over = words.text('errors.over_words') if task.kind.of_words else ''
   has_matrix = not task.kind.decides_each_label
   if has_matrix and len(task.labels) <= _MOST_CLASSES:
     rows = [
@@ -104,7 +105,7 @@ def _confusions(
       for gold in task.labels
     ]
     header = [words.text('errors.corner'), *task.labels]
-    note = words.text('errors.matrix')
+    note = words.text('errors.matrix') + over
     return tables.Table('confusions', title, note, header, rows, 1)
   totals: dict[str, int] = {}
   for (gold, _), count in found.items():
@@ -123,7 +124,7 @@ def _confusions(
     for (gold, predicted), count in pairs[:_SHOWN_PAIRS]
   ]
   header = ['gold', 'predicted', 'times', '% of gold']
-  note = words.text('errors.pairs')
+  note = words.text('errors.pairs') + over
   return tables.Table('confusions', title, note, header, rows, 2)
 
 
