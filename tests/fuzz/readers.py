@@ -307,11 +307,17 @@ def _read_outputs(folder: Path) -> tuple[object, ...]:
   task = _task('own.tsv', 'classification')
   try:
     found = outputs_lib.read(task, {0: path})
+    uids, decided = outputs_lib.read_decided(task, path)
   except outputs_lib.Missing as e:  # A report says so in the place of a number.
     assert str(e) == 'runs/x/outputs.npz is damaged'
     raise errors.UserError(f'{folder}: {e}') from e
   gold = None if found.gold is None else found.gold.tolist()
-  return found.uids.tolist(), found.predictions.tolist(), gold
+  predictions = found.predictions.tolist()
+  assert (uids, [each.label for each in decided]) == (
+    found.uids.tolist(),
+    *predictions,
+  )
+  return uids, predictions, gold
 
 
 _SET = ('part-00000-of-00002.tfrecord', 'part-00001-of-00002.tfrecord')
