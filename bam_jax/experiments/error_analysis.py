@@ -86,7 +86,7 @@ def _analyse(
   if teacher:
     of_reason[error_rows.DISAGREEMENT] = rows, decided, teacher
   try:
-    of_reason[error_rows.LABEL] = *_out_of_fold(plan, task), None
+    of_reason[error_rows.LABEL] = *_out_of_fold(plan, task, run), None
   except outputs.Missing as reason:
     missing[error_rows.LABEL] = str(reason)
   found, counts = {}, {}
@@ -127,26 +127,28 @@ def _teacher(
 
 
 def _out_of_fold(
-  plan: plan_lib.Plan, task: task_lib.Task
+  plan: plan_lib.Plan, task: task_lib.Task, student: runs_lib.Run
 ) -> tuple[error_rows.Rows, Decided]:
-  """Returns training rows, and what teachers decided that were not trained on.
+  """Returns training rows, and what the student's teachers decided on them.
 
-  The logits of all such teachers, of all seeds, are averaged. Teachers that are
-  taught themselves are left out: their own teachers knew the labels.
+  No teacher was trained on the row that it decides. With several seeds of
+  teachers, their logits are averaged.
 
   Raises:
     outputs.Missing: there are no such teachers, or their logits or the rows are
       not there.
   """
-  by_teacher: dict[object, list[runs_lib.Run]] = {}
+  by_seed: dict[int, list[runs_lib.Run]] = {}
   for run in plan.runs:
-    if run.fold and task.name in run.tasks and not run.is_taught:
-      key = run.variant, run.seed, run.fold.of
-      by_teacher.setdefault(key, []).append(run)
-  if not by_teacher:
+    if run.fold and run.name in student.teachers.get(task.name, ()):
+      # The teachers of a teacher know the labels of its fold.
+      if run.is_taught:
+        raise outputs.Missing('its teachers were taught themselves')
+      by_seed.setdefault(run.seed, []).append(run)
+  if not by_seed:
     raise outputs.Missing(
-      'no teacher has left a fold of the training rows out; a plan with'
-      ' config.distill.folds=5 has teachers that do'
+      'it has no teachers that leave a fold of the training rows out; with'
+      ' config.distill.folds=5 students have'
     )
   split = task.train_split
   directory = plan.workspace.features(task.name, split)
@@ -159,7 +161,7 @@ def _out_of_fold(
       teachers.choose_out_of_fold(
         offsets, [_read_logits(plan, run, task, columns) for run in runs]
       )
-      for runs in by_teacher.values()
+      for runs in by_seed.values()
     )
   except errors.UserError as error:
     logging.info('No search for wrong labels of %s: %s', task.name, error)

@@ -90,7 +90,7 @@ def test_every_kind_has_its_errors_listed(finished):
   assert found['names', 'wrong'][0]['texts'].keys() == {'words'}
   assert {*found['moods', 'wrong'][0]['gold']} <= {'joy', 'anger', 'fear'}
   page = (finished.workdir / 'report.html').read_text()
-  assert page.count('a plan with config.distill.folds=5') == len(scores)
+  assert page.count('with config.distill.folds=5 students have') == len(scores)
 
 
 def test_every_kind_has_both_baselines(finished):
