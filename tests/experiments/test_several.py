@@ -160,7 +160,7 @@ def _assert_same_rows(run: Path, expected: Path) -> None:
   for key in theirs:
     if key.endswith('/uid'):
       assert len(set(ours[key])) == len(ours[key])
-    if key.endswith('/logits'):
+    if key.endswith(('/logits', '/confidence')):
       np.testing.assert_allclose(ours[key], theirs[key], rtol=0, atol=1e-5)
     else:
       np.testing.assert_array_equal(ours[key], theirs[key])

@@ -505,7 +505,7 @@ def test_a_rerun_trains_nothing(finished, workdir, trained):
   written = {name for name in after if after[name] != before[name]}
   assert written <= {
     'config.json', 'report.json', 'report.md', 'report.html', 'report.tex',
-    'scores.csv',
+    'scores.csv', 'errors.jsonl',
   } | {name for name in after if name.endswith('.png')}  # fmt: skip
 
 
