@@ -240,7 +240,7 @@ class Model:
       with unlabelled.open_rows(os.fspath(inputs), declared) as rows:
         return _frame(self._model.predict_texts(task, rows.texts))
     index = getattr(inputs, 'index', None)
-    if isinstance(inputs, pd.DataFrame):
+    if isinstance(inputs, pd.DataFrame | Mapping):
       lines = _to_json_lines(inputs, 'inputs').removesuffix('\n').split('\n')
       inputs = [jsonl.parse(line, 'inputs') for line in lines]
     elif isinstance(inputs, str) or not len(inputs):
@@ -400,5 +400,7 @@ def _interruptible() -> Iterator[preemption.Signal]:
       preemption_signal.check()
     except preemption.Preempted as e:
       if e.number == signal.SIGINT:
-        raise KeyboardInterrupt('interrupted; the same call continues') from e
+        raise KeyboardInterrupt(
+          'interrupted; the same call continues'
+        ) from None
       raise

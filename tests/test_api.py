@@ -169,7 +169,8 @@ def test_predictions_are_those_of_the_command_line(readme, task):
   # The same rows, given in other ways.
   texts = [tuple(each.values()) for each in lines]
   texts = texts if len(declared) > 1 else [text for (text,) in texts]
-  for inputs in (lines, texts, Path('rows.jsonl')):
+  columns = {name: [line[name] for line in lines] for name in declared}
+  for inputs in (lines, columns, texts, Path('rows.jsonl')):
     again = model.predict(inputs, task=task)
     pd.testing.assert_frame_equal(again, found.reset_index(drop=True))
 
@@ -293,10 +294,21 @@ def test_a_wrong_argument_leaves_no_file(arguments, message, tmp_path):
     (['a'], 'urgency', r'inputs\[0\]: 1 texts, but task urgency needs 2'),
     (_TICKETS[['body']], 'urgency', r"inputs\[0\]: no 'subject' and 'body'"),
     (_TICKETS[:0], 'urgency', 'inputs: has no rows'),
+    ({'review': 'a'}, 'stars', r'inputs: cannot be written .* scalar values'),
     ('a', 'stars', 'inputs: give a frame, or a list of one or more'),
     ([], 'stars', 'inputs: give a frame, or a list of one or more'),
   ],
-  ids=['task', 'name', 'empty', 'pair', 'column', 'frame', 'text', 'list'],
+  ids=[
+    'task',
+    'name',
+    'empty',
+    'pair',
+    'column',
+    'frame',
+    'row',
+    'text',
+    'list',
+  ],
 )
 def test_inputs_that_cannot_be_predicted(readme, inputs, task, message):
   with pytest.raises(bam_jax.UserError, match=message):
@@ -349,7 +361,8 @@ def test_the_package_is_imported_without_jax():
 
 
 @pytest.mark.fault
-def test_the_guide_runs_with_every_kind(place):
+def test_the_guide_runs_with_every_kind(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
   names = _run(_GUIDE)
   model = names['model']
   assert {*names['kinds']} | {*names['tasks']} == {*model.tasks}
