@@ -54,6 +54,7 @@ Rows = (
 )
 
 # Splits of a task that may be rows, and the format that these are written in.
+# Files of the first three have the task's format, others what their name says.
 _SPLITS = ('train', 'dev', 'test', 'unlabelled')
 _FORMAT = 'jsonl'
 
@@ -259,6 +260,9 @@ class Model:
       folder: where `TASK/` is written for each task, and `all/` for several.
       format: `hf` for transformers, or `stablehlo`.
     """
+    errors.raise_first(
+      errors.find_unknown('format', [format], export_lib.FORMS)
+    )
     with _working(self._plan.workspace.root):
       export_lib.export(self._plan, self.group, format, Path(folder))
     return Path(folder)
@@ -309,8 +313,8 @@ def _add_tasks(
       own['text'] = (task.text,)
     given = {split: _find_files(own[split]) for split in _SPLITS}
     rows = [split for split in _SPLITS if given[split] is None]
-    if rows and task.format != _FORMAT:
-      for split in filter(given.get, _SPLITS):
+    if {*rows} & {*_SPLITS[:3]} and task.format != _FORMAT:
+      for split in filter(given.get, _SPLITS[:3]):
         raise errors.UserError(
           f'{where}: {rows[0]} is given as rows, but {split} as a file of'
           f' another format, {task.format}; read that file into a frame too'

@@ -339,6 +339,29 @@ def test_rows_are_written_as_they_are():
   assert '"label":1,' in written[0]
 
 
+def test_rows_without_labels_may_have_another_format():
+  values = config_lib.default_config().to_dict()
+  tasks = {
+    'a': _task(unlabelled='more.csv'),
+    'b': bam_jax.Task(train='b.tsv', dev='b.tsv', unlabelled=_REVIEWS),
+  }
+  written = api._add_tasks(values, tasks, Path('data'))
+  path = Path('data/b/unlabelled.jsonl')
+  assert values['data']['unlabelled'] == (
+    'a=more.csv', f'b={path.absolute()}'
+  )  # fmt: skip
+  assert path in written
+  formats = {
+    name: own['format'] for name, own in values['custom_tasks'].items()
+  }
+  assert formats == {'a': 'jsonl', 'b': 'tsv'}
+
+
+def test_a_model_is_exported_to_no_other_format(readme):
+  with pytest.raises(bam_jax.UserError, match="format: 'onnx' is none of hf, "):
+    readme['model'].export('other', format='onnx')
+
+
 def test_nothing_is_there_to_load(tmp_path):
   with pytest.raises(
     bam_jax.UserError, match=r'b/config.json: is missing; fit'

@@ -15,6 +15,12 @@ from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 
+# Form -> end of the default folder's name, and the function that writes.
+FORMS = {
+  'hf': ('', export_lib.export),
+  'stablehlo': ('-stablehlo', stablehlo.export),
+}
+
 
 def export(
   plan: plan_lib.Plan,
@@ -30,11 +36,8 @@ def export(
   `exports/GROUP-stablehlo`.
   """
   group, runs = plan.find_group(group)
-  name, write = {
-    'hf': (group, export_lib.export),
-    'stablehlo': (f'{group}-stablehlo', stablehlo.export),
-  }[form]
-  directory = directory or plan.workspace.root / 'exports' / name
+  suffix, write = FORMS[form]
+  directory = directory or plan.workspace.root / 'exports' / f'{group}{suffix}'
   known = baselines.read(plan)
   for run in runs:
     record, decided = plan.read_record(run), plan.decided_tasks(run)
