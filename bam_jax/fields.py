@@ -396,8 +396,16 @@ class TaskConfig:
     'weights of the labels in the loss: LABEL=NUMBER each, or `balanced`, by'
     ' how rare they are in the training rows',
   )
+  windows: Literal['', 'mean', 'max'] = field(
+    '',
+    'read texts over data.max_length in windows, whose outputs are joined by'
+    ' mean or max; empty: cut them',
+  )
   stride: int = field(
-    0, 'qa: tokens between window starts; 0: half a window', 0, _MOST_TOKENS
+    0,
+    'qa, windows: tokens between window starts; 0: half a window',
+    0,
+    _MOST_TOKENS,
   )
   unanswerable: bool = field(False, 'qa: questions may have no answer')
 

@@ -26,6 +26,7 @@ from bam_jax.data import shards
 from bam_jax.data import targets
 from bam_jax.data import unlabelled
 from bam_jax.tasks import task as task_lib
+from bam_jax.tasks import windows
 
 Item = TypeVar('Item')
 
@@ -106,6 +107,17 @@ class TrainBatches:
     self.class_weights = {
       head.name: head.target_weights for head in heads if head.target_weights
     }
+    # Of each row: factor of its loss besides that of its task.
+    self._row_weights = np.concatenate(
+      [
+        windows.weights(part.uids)
+        if head.windows
+        else np.ones(len(part), np.float32)
+        for head, pair in zip(heads, pairs)
+        for part in pair
+        if part is not None
+      ]
+    )
     for part in parts:
       _check_lengths(part, packing.row_length)
     for head, columns in zip(heads, features):
@@ -152,7 +164,7 @@ class TrainBatches:
       self._lengths_a[example],
       of_token,
       task_id=self._heads[task],
-      weight=self._sampler.weights[task],
+      weight=self._sampler.weights[task] * self._row_weights[example],
       **of_example,
     )
 

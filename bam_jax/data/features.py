@@ -17,6 +17,7 @@ from tokenizers import processors
 from bam_jax.data import tokenizer_files
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
+from bam_jax.tasks import windows
 
 # Texts handed to the tokenizer at once: enough to keep all cores busy, few
 # enough to keep memory small.
@@ -250,7 +251,10 @@ def featurize(
   swap: bool = False,
   on_cut: OnCut = lambda uid: None,
 ) -> Iterator[kind_lib.Features]:
-  """Converts examples to token ids, truncated to `max_length`.
+  """Converts examples to token ids, in rows of up to `max_length`.
+
+  Longer examples are cut, or become several rows: of tokens by their kind, of
+  others if the task has `windows`.
 
   Args:
     examples: read once, as a stream.
@@ -291,6 +295,30 @@ def featurize(
     input_ids = np.concatenate(parts, dtype=np.int32)
     return kind_lib.Features(uid, input_ids, length_a, label)
 
+  def join_windows(
+    uid: str, a: np.ndarray, b: np.ndarray | None, label: float | np.ndarray
+  ) -> Iterator[kind_lib.Features]:
+    """Makes a row of each window over the longer text, the other whole."""
+    budget = max_length - 2 - (0 if b is None else len(between))
+    is_second = b is not None and len(b) > len(a)
+    long, other = (b, a) if is_second else (a, b)
+    if other is not None and len(a) + len(b) > budget:
+      if len(other) > budget // 2:
+        on_cut(uid)
+      other = other[: budget // 2]
+    room = budget - (0 if other is None else len(other))
+    for number, begin in enumerate(
+      windows.begins(len(long), room, task.stride)
+    ):
+      part = long[begin : begin + room]
+      texts = (other, part) if is_second else (part, other)
+      yield join(task_lib.window_uid(uid, number), *texts, label)
+
+  if task.windows:
+    room, beside = max_length - 2, ''
+    if task.is_pair:
+      room, beside = (room - len(between) + 1) // 2, ' beside a long other one'
+    windows.check_stride(task, room, max_length, 'a text', beside)
   swapped = []
   stream = iter(examples)
   size = _WINDOWS_BATCH if task.kind.per_token else _BATCH
@@ -306,5 +334,8 @@ def featurize(
       label = task.kind.encode_label(task, example.label)
       if swap:
         swapped.append((f'{example.uid}{task_lib.SWAP_SUFFIX}', b, a, label))
-      yield join(example.uid, a, b, label)
+      if task.windows:
+        yield from join_windows(example.uid, a, b, label)
+      else:
+        yield join(example.uid, a, b, label)
   yield from itertools.starmap(join, swapped)

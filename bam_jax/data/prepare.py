@@ -79,7 +79,7 @@ def prepare(
     if len(cut) > MANY_CUT * count:
       logging.warning(
         '%s: %.0f%% of %s training rows are cut at config.data.max_length=%d;'
-        ' raise it if the encoder has more positions',
+        ' raise it if the encoder has more positions, or give it windows',
         *(task.name, 100 * len(cut) / count, f'{count:,}', data.max_length),
       )
   return columns

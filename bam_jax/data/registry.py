@@ -75,6 +75,11 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
           f'config.data.{field}: {name!r} {what}; leave it out, or name a task'
           ' of text pairs'
         )
+      if task.windows:
+        raise errors.UserError(
+          f'config.data.{field}: {name!r} is read in windows, which have no'
+          f' such form; leave it out, or config.custom_tasks.{name}.windows'
+        )
   for name, metric in config_lib.thresholds(config).items():
     task, where = table[name], f"config.decisions.thresholds: '{name}={metric}'"
     kind = task.kind
@@ -155,6 +160,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     scale=config.scale,
     class_weights=config.class_weights,
     stride=config.stride,
+    windows=config.windows,
     unanswerable=config.unanswerable,
     test_splits=('test',) if config.test else (),
   )
@@ -202,8 +208,16 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
     yield f'.format: {config.format!r} holds no {kind} task; give {allowed}'
   if config.dev_group and formats.FORMATS[config.format].columns == 'numbered':
     yield f'.dev_group: {config.format} has no column of groups; leave it out'
+  if config.windows and not kind.joins_windows:
+    joined = [k.name for k in kinds.KINDS.values() if k.joins_windows]
+    yield f'.windows: is of {", ".join(joined)}, not of {kind}; leave it out'
+  if config.stride and kind.joins_windows and not config.windows:
+    yield ".stride: is of windows; set windows='mean' or 'max', or leave it out"
   for other in kinds.KINDS.values():
-    if other is not kind and any(getattr(config, f) for f in other.own_fields):
+    given = {field for field in other.own_fields if getattr(config, field)}
+    if config.windows:
+      given.discard('stride')
+    if other is not kind and given:
       own = ' and '.join(other.own_fields)
       yield f': {own} are of {other} tasks, not of {kind}; leave them out'
   if config.class_weights and not kind.has_class_weights:

@@ -22,7 +22,7 @@ from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.tasks import task as task_lib
 
-# Further parts of the fingerprint of logits of tokens.
+# Further parts of the fingerprint of logits of tokens and windows.
 _TOKEN_KEYS = ('tokenizer', 'max_length')
 # External scores are read as predictions, whichever head computed them.
 REGRESSION_HEAD = 'linear'
@@ -46,14 +46,14 @@ def fingerprint(
     teacher: description of the teacher.
     teacher_digest: differs between teachers with one description, such as the
       sha256 of the weights.
-    tokens: the features' fingerprint, needed if outputs are per token.
+    tokens: the features' fingerprint, needed if the task has windows.
   """
   result = {
     'rows': rows,
     'task': task.definition(),
     'teacher': {'name': teacher, 'digest': teacher_digest},
   }
-  if task.kind.per_token:
+  if task.has_windows:
     result |= {key: tokens[key] for key in _TOKEN_KEYS}
   return result
 
@@ -87,9 +87,10 @@ def write(
   logits = np.asarray(logits, np.float32)
   shape = [len(uids), task.num_outputs]
   wrong = ''
-  if task.kind.per_token:
+  if task.has_windows:
     wrong = (
-      f"a {task.kind.name} task's logits depend on the vocabulary of the"
+      f"a {task.kind.name} task's logits"
+      f' {"of windows " if task.windows else ""}depend on the vocabulary of the'
       ' teacher; write them with --mode=label instead'
     )
   elif list(logits.shape) != shape:
@@ -205,12 +206,13 @@ def open_set(
     teacher['digest'],
     features.fingerprint,
   )
-  if task.kind.per_token and any(
+  if task.has_windows and any(
     manifest.fingerprint.get(key) != wanted[key] for key in _TOKEN_KEYS
   ):
     raise errors.UserError(
-      f'{directory}: {task.name} is a {task.kind.name} task, whose teacher and'
-      ' student must tokenize alike, but vocabulary or data.max_length differ;'
+      f'{directory}: {task.name} is a {task.kind.name} task'
+      f'{" of windows" if task.windows else ""}, whose teacher and student must'
+      ' tokenize alike, but vocabulary or data.max_length differ;'
       " use the teacher's, or remove the task"
     )
   manifest_lib.check_fingerprint(directory, manifest, wanted, _LABEL_AGAIN)

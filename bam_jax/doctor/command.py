@@ -26,9 +26,15 @@ from bam_jax.modeling import pretrained
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
 _FINDINGS = ('severity', 'split', 'check', 'count', 'what, how to fix')
-_SPLITS = ('split', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut')
+_SPLITS = (
+  'split', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut', '[UNK]'
+)  # fmt: skip
+_CHOICES = (
+  'split', 'max_length', 'rows cut', 'tokens cut', 'in windows: rows cut',
+  'tokens cut', 'inputs a row',
+)  # fmt: skip
 _IN_ONE_LINE = {'severity', 'split', 'check', 'count', 'rows'}
-_NUMBERS = {'count', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut'}
+_NUMBERS = ({'count'} | {*_SPLITS} | {*_CHOICES}) - {'split'}
 
 
 def run(config: config_lib.Config, workdir: Path) -> int:
@@ -70,6 +76,8 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   console = rich.console.Console()
   console.print(_table(_FINDINGS, _finding_rows(report)))
   console.print(_table(_SPLITS, _split_rows(report)))
+  if choices := list(_choice_rows(report)):
+    console.print(_table(_CHOICES, choices))
   # A path is copied better in one piece.
   console.print(
     f'{verdict} {workdir / "doctor.md"} contains the full report.',
@@ -104,7 +112,23 @@ def _split_rows(report: findings.Report) -> Iterator[list[str]]:
       ' '.join(map(str, measured.tokens)),
       f'{measured.rows_cut:.2%}' if measured.tokens else '',
       f'{measured.tokens_cut:.2%}' if measured.tokens else '',
+      f'{measured.unknown:.2%}' if measured.tokens else '',
     ]
+
+
+def _choice_rows(report: findings.Report) -> Iterator[list[str]]:
+  """Yields a table row per split with long rows and limit of tokens."""
+  for split in report.splits:
+    for limit, (cut, windows) in split.lengths.choices.items():
+      yield [
+        f'{split.task}/{split.split}',
+        f'{limit}',
+        f'{cut.rows_cut:.2%}',
+        f'{cut.tokens_cut:.2%}',
+        f'{windows.rows_cut:.2%}',
+        f'{windows.tokens_cut:.2%}',
+        f'{windows.inputs:.2f}',
+      ]
 
 
 def _table(
@@ -137,14 +161,18 @@ def _markdown(report: findings.Report, verdict: str, remark: str) -> str:
   for title, header, rows in (
     ('Findings', (*_FINDINGS, 'where'), found),
     ('Splits', (*_SPLITS[:2], 'labels', *_SPLITS[2:]), splits),
+    ('Long texts', _CHOICES, list(_choice_rows(report))),
   ):
+    if title == 'Long texts' and not rows:
+      continue
     marks = ['--:' if name in _NUMBERS else '---' for name in header]
     lines += ['', f'## {title}', '']
     cells = [map(escape.markdown, row) for row in rows]
     lines += [f'| {" | ".join(row)} |' for row in (header, marks, *cells)]
   lines += [
     '',
-    'Lengths are median, 90th and 99th percentile, longest.'
-    f' {escape.markdown(remark)}',
+    'Lengths are median, 90th and 99th percentile, longest; [UNK] is the share'
+    ' of tokens that the vocabulary does not have. '
+    f'{escape.markdown(remark)}',
   ]
   return '\n'.join(lines) + '\n'

@@ -47,6 +47,21 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True)
+class Loss:
+  """What a way to read long rows loses of a split's tokenised rows.
+
+  Attributes:
+    rows_cut: share of the rows that are not read to their ends.
+    tokens_cut: share of the tokens that are not read.
+    inputs: mean number of inputs of the model for a row.
+  """
+
+  rows_cut: float
+  tokens_cut: float
+  inputs: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Lengths:
   """Statistics about the lengths of a split's rows.
 
@@ -59,6 +74,9 @@ class Lengths:
     tokens_cut: share of their tokens that are cut off.
     unknown: share of [UNK] among their tokens.
     unknown_words: the words that most often became [UNK].
+    choices: limit of tokens -> what is lost if rows are cut there, and if they
+      are read in windows of that length. Empty where no row is longer than
+      `data.max_length`, or long rows of the task are always read in windows.
   """
 
   characters: tuple[int, ...] = ()
@@ -68,6 +86,9 @@ class Lengths:
   tokens_cut: float = 0.0
   unknown: float = 0.0
   unknown_words: tuple[str, ...] = ()
+  choices: dict[int, tuple[Loss, Loss]] = dataclasses.field(
+    default_factory=dict
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from bam_jax import errors
 from bam_jax.data import prepare
 from bam_jax.doctor import findings
 from bam_jax.doctor import rows as rows_lib
+from bam_jax.tasks import windows
 
 # Rows that are tokenised, evenly over the split; all of a smaller one.
 SAMPLE = 20_000
@@ -20,6 +21,8 @@ _LONG_CHARACTERS, _LONG_TIMES = 5000, 10
 _MANY_UNKNOWN = 0.05
 # Rows whose unknown words are counted, and words that are shown.
 _UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
+# Limits of tokens that are compared, besides that of the configuration.
+_LIMITS = (128, 256, 512)
 
 
 def check(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
@@ -49,17 +52,29 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   sample = np.unique(
     np.linspace(0, len(rows) - 1, min(len(rows), SAMPLE)).astype(np.int64)
   )
-  tokens = np.ones(len(sample), np.int64)
-  unknown = np.zeros_like(tokens)
+  sizes, unknown = [], np.zeros(len(sample), np.int64)
   for column in rows.texts:
     encoded = tokenizer.encode([column[i] for i in sample])
-    tokens += [len(ids) + 1 for ids in encoded]
+    sizes.append(np.array([len(ids) for ids in encoded], np.int64))
     unknown += [np.count_nonzero(ids == tokenizer.unk_id) for ids in encoded]
-  if len(rows.texts) == 2:
-    tokens += tokenizer.num_separators - 1
-  over = np.maximum(tokens - rows.max_length, 0)
-  if rows.task.kind.per_token:
-    over[:] = 0
+  special = 2 if len(sizes) == 1 else 2 + tokenizer.num_separators
+  tokens = sum(sizes) + special
+  has_windows = bool(rows.task.windows)
+  losses, choices = {}, {}
+  for limit in sorted({rows.max_length, *_LIMITS}):
+    if limit >= rows.max_length and not rows.task.kind.per_token:
+      losses[limit] = [
+        _lost(sizes, limit - special, rows.task.stride, has)
+        for has in (False, True)
+      ]
+  over = np.zeros_like(tokens)
+  if losses:
+    over, _ = losses[rows.max_length][has_windows]
+    if (tokens > rows.max_length).any():
+      for limit, pair in losses.items():
+        choices[limit] = tuple(_loss(*found, tokens) for found in pair)
+        if not choices[limit][False].rows_cut:
+          break  # Nothing is lost beyond it.
   has_unknown, is_cut = sample[unknown > 0], sample[over > 0]
   words = _unknown_words(rows, has_unknown[:_UNKNOWN_ROWS])
   rows.lengths = lengths = findings.Lengths(
@@ -70,6 +85,7 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     float(over.sum() / tokens.sum()),
     float(unknown.sum() / tokens.sum()),
     words,
+    choices,
   )
   if lengths.unknown > _MANY_UNKNOWN:
     yield rows.find(
@@ -84,16 +100,64 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
       rows.place_names(has_unknown),
     )
   if len(is_cut):
+    remedy = 'raise config.data.max_length'
+    what = f'have more than {rows.max_length} tokens'
+    table = rows.task.tables[rows.task.train_split]
+    if has_windows:
+      what = 'are of two texts that are both too long for a window'
+    elif table.file and not table.tfds and rows.task.kind.joins_windows:
+      inputs = choices[rows.max_length][True].inputs
+      remedy += (
+        f", or set config.custom_tasks.{rows.task.name}.windows='mean':"
+        f' {inputs:.2f} inputs for each row'
+      )
     yield rows.find(
       'warning' if lengths.rows_cut > prepare.MANY_CUT else 'note',
       'truncation',
-      f'{lengths.rows_cut:.2%} of {len(sample):,} rows have more than'
-      f' {rows.max_length} tokens; {lengths.tokens_cut:.2%} of all tokens are'
-      ' cut',
-      'raise config.data.max_length',
+      f'{lengths.rows_cut:.2%} of {len(sample):,} rows {what};'
+      f' {lengths.tokens_cut:.2%} of all tokens are cut',
+      remedy,
       len(is_cut),
       rows.place_names(is_cut),
     )
+
+
+def _lost(
+  sizes: Sequence[np.ndarray], budget: int, stride: int, has_windows: bool
+) -> tuple[np.ndarray, np.ndarray]:
+  """Counts what is lost of N rows, as `features.featurize` reads them.
+
+  Args:
+    sizes: tokens of the one or two texts of each row, [N] each.
+    budget: tokens that an input holds, without special ones.
+    stride: of windows.
+    has_windows: whether rows are read in windows, or cut.
+
+  Returns:
+    [N] tokens that are not read, and [N] inputs of the model.
+  """
+  over = np.maximum(sum(sizes) - budget, 0)
+  inputs = np.ones_like(over)
+  if not has_windows:
+    return over, inputs
+  long, other = np.maximum.reduce(sizes), np.minimum.reduce(sizes)
+  if len(sizes) == 1:
+    other = np.zeros_like(long)
+  kept = np.minimum(other, budget // 2)
+  for row in np.flatnonzero(over):
+    begins = windows.begins(int(long[row]), int(budget - kept[row]), stride)
+    inputs[row] = len(begins)
+  return np.where(over > 0, other - kept, 0), inputs
+
+
+def _loss(
+  over: np.ndarray, inputs: np.ndarray, tokens: np.ndarray
+) -> findings.Loss:
+  return findings.Loss(
+    float((over > 0).mean()),
+    float(over.sum() / tokens.sum()),
+    float(inputs.mean()),
+  )
 
 
 def _unknown_words(

@@ -20,6 +20,7 @@ from bam_jax.data import shards
 from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import probes
+from bam_jax.experiments import run_data
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import kind as kind_lib
@@ -146,7 +147,7 @@ _Logits = tuple[dict[str, np.ndarray], str]
 
 def _majority(plan: plan_lib.Plan, task: task_lib.Task) -> _Logits:
   features = plan.features[task.name]
-  train = features[task.train_split]
+  train = run_data.counted_rows(task, features[task.train_split])
   try:
     logits = {
       split: task.kind.constant_logits(task, train, features[split])

@@ -12,6 +12,7 @@ import numpy as np
 from bam_jax.data import shards
 from bam_jax.data import unlabelled
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.runtime import processes
 from bam_jax.tasks import kind as kind_lib
@@ -69,7 +70,8 @@ def fit(
   if task.kind.per_token:
     vectors = vectors[task.kind.token_targets(task, rows, chosen)[1] > 0]
   if task.class_weights:
-    task = task.kind.weigh(task, rows.select(chosen))
+    counted = run_data.counted_rows(task, rows.select(chosen))
+    task = task.kind.weigh(task, counted)
   return linear.fit(task, vectors, rows, chosen)
 
 

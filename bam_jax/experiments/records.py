@@ -89,15 +89,16 @@ def save_outputs(
   for name, splits in dev.items():
     task = plan.tasks[name]
     split, rows = next(iter(splits.items()))
-    label = rows.take('label', np.arange(len(rows)))
-    measured = quality.measure(task, outputs[name][split], label)
+    logits = outputs[name][split]
+    uids, joined, firsts = task.kind.join_windows(task, logits, rows)
+    measured = quality.measure(task, joined, rows.take('label', firsts))
     record = add_quality(
       record, name, split if run.is_search else 'dev', measured
     )
     if not run.fold and decisions.wanted(task, plan.config):
       decided = record.get('decisions', {})
-      outcome = task.kind.measure(task, outputs[name][split], rows)
-      found = decisions.fit(task, plan.config, rows.uids, outcome)
+      outcome = task.kind.measure(task, logits, rows)
+      found = decisions.fit(task, plan.config, uids, outcome)
       record = {**record, 'decisions': {**decided, name: found}}
   plan.workspace.write_record(run.name, record)
 

@@ -16,6 +16,7 @@ from bam_jax.data import folds
 from bam_jax.data import shards
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.tasks import task as task_lib
+from bam_jax.tasks import windows
 from bam_jax.training import evaluate
 from bam_jax.training import spec as spec_lib
 
@@ -205,18 +206,23 @@ class PlanData:
     """Counts a run's labelled training rows, without those of its fold."""
     if not run.fold:
       return len(rows)
-    if task.kind.per_token or run.is_search:
+    if task.has_windows or run.is_search:
       return len(self._divide(run, task.name)[0])
     copies = 2 if task.name in run.config.data.swap else 1
     return copies * folds.examples_outside(len(rows) // copies, run.fold)
+
+  def _counted_rows(self, run: runs_lib.Run, task: str) -> shards.Columns:
+    """Returns the rows of a run whose labels are counted."""
+    rows, kept = self.labelled_rows(run, task)
+    rows = rows if kept is None else rows.select(kept)
+    return counted_rows(self.tasks[task], rows)
 
   def _weigh(self, run: runs_lib.Run) -> task_lib.TaskTable:
     """Returns the tasks with class weights by the labels that a run learns."""
     tasks = {task.name: task for task in self.tasks.tasks}
     for name in run.tasks:
       if tasks[name].class_weights:
-        rows, kept = self.labelled_rows(run, name)
-        rows = rows if kept is None else rows.select(kept)
+        rows = self._counted_rows(run, name)
         tasks[name] = tasks[name].kind.weigh(tasks[name], rows)
     return task_lib.TaskTable(tuple(tasks.values()))
 
@@ -234,8 +240,7 @@ class PlanData:
     if config_lib.AUTO in run.config.sampling.loss_weights:
       tasks = self._weigh(run)
       for name in run.tasks:
-        task, (rows, kept) = tasks[name], self.labelled_rows(run, name)
-        rows = rows if kept is None else rows.select(kept)
+        task, rows = tasks[name], self._counted_rows(run, name)
         loss = task.kind.constant_loss(task, rows)
         weights.setdefault(name, 1 / max(loss, _LEAST_LOSS) if loss else 1)
     return [weights.get(name, 1.0) for name in run.tasks]
@@ -253,6 +258,13 @@ class PlanData:
         else folds.split(rows.uids, run.fold)
       )
     return self._divided[key]
+
+
+def counted_rows(task: task_lib.Task, rows: shards.Columns) -> shards.Columns:
+  """Returns one row for each example, not for each of `Task.windows`."""
+  if not task.windows:
+    return rows
+  return rows.select(windows.examples_of(rows.uids)[1][:-1])
 
 
 def _num_steps(

@@ -21,6 +21,7 @@ from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
 from bam_jax.tasks import squad_metrics
 from bam_jax.tasks import task as task_lib
+from bam_jax.tasks import windows
 
 # Maximum tokens of an answer, as in BERT's `run_squad.py`.
 _LONGEST = 30
@@ -133,13 +134,9 @@ class Answers(kind_bases.PerToken):
     separators = [tokenizer.sep_id] * tokenizer.num_separators
     budget = max_length - 2 - len(separators)
     longest = budget // 2
-    if task.stride > budget - longest:
-      raise errors.UserError(
-        f'config.custom_tasks.{task.name}.stride={task.stride}: windows of'
-        f' config.data.max_length={max_length} hold {budget - longest}'
-        ' tokens of context beside a long question, so that windows would skip'
-        ' context; lower the stride or raise max_length'
-      )
+    windows.check_stride(
+      task, budget - longest, max_length, 'context', ' beside a long question'
+    )
     questions = tokenizer.encode([example.text_a for example in examples])
     # Questions about one context follow one another.
     contexts = list(dict.fromkeys(example.text_b for example in examples))
@@ -155,10 +152,9 @@ class Answers(kind_bases.PerToken):
       answer = _first_answer(example, spans)
       no_answer = self.encode_label(task, example.label)
       room = budget - len(question)
-      step = task.stride or max(1, room // 2)
       # Tokens before the context.
       before = 1 + len(question) + len(separators)
-      begins = range(0, max(len(ids) - room, 0) + step, step)
+      begins = windows.begins(len(ids), room, task.stride)
       for number, begin in enumerate(begins):
         part = ids[begin : begin + room]
         label = no_answer
@@ -377,7 +373,7 @@ class _Predicted(NamedTuple):
 def _tally(found: Iterable[_Predicted], rows: kind.Rows) -> np.ndarray:
   """Returns exact match, F1 and the number 1 for each example, [N, 3]."""
   result = []
-  first_windows = kind_bases.examples_of(rows)[1][:-1]
+  first_windows = windows.examples_of(rows.uids)[1][:-1]
   for each, row in zip(found, first_windows, strict=True):
     gold = json.loads(_text(rows, 'answers', row))
     exact = squad_metrics.best(squad_metrics.exact_match, each.text, gold)
@@ -393,8 +389,8 @@ def _predictions(
   offsets = rows.ragged('input_ids')[1]
   spans, _ = rows.ragged('spans')
   first = rows.fixed('length_a')
-  uids, windows = kind_bases.examples_of(rows)
-  for uid, begin, end in zip(uids, windows[:-1], windows[1:]):
+  uids, bounds = windows.examples_of(rows.uids)
+  for uid, begin, end in zip(uids, bounds[:-1], bounds[1:]):
     best, none, answer = -np.inf, np.inf, (0, 0)
     confidence, none_confidence = 0.0, 1.0
     for row in range(begin, end):

@@ -27,6 +27,7 @@ class Classification(kind_bases.Plain):
   infers_labels = True
   has_probabilities = True
   problem_type = 'single_label_classification'
+  torch_scores = '.log_softmax(-1)'
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:
     if len(set(labels)) == len(labels) >= 2:
@@ -95,6 +96,12 @@ class Classification(kind_bases.Plain):
     logits = np.asarray(logits, np.float64)[:, : task.num_outputs]
     return scipy.special.log_softmax(logits, axis=-1)
 
+  def window_scores(
+    self, task: task_lib.Task, logits: np.ndarray
+  ) -> np.ndarray:
+    """Returns log-probabilities: logits are known up to a constant alone."""
+    return self.class_scores(task, logits)
+
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     return np.asarray(rows.fixed('label')).astype(np.int64)
 
@@ -115,14 +122,14 @@ class Classification(kind_bases.Plain):
     label = np.asarray(label).astype(np.int64)
     return self.class_scores(task, logits), label
 
-  def predict(
-    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  def predict_examples(
+    self, task: task_lib.Task, logits: np.ndarray, uids: Sequence[str]
   ) -> list[kind.Prediction]:
     """Predicts `label`, and `probabilities` of all labels."""
     labels = [task.labels[i] for i in self.predictions(task, logits)]
     found = [
       kind.Prediction(uid, label, {'label': label})
-      for uid, label in zip(rows.uids, labels, strict=True)
+      for uid, label in zip(uids, labels, strict=True)
     ]
     probs = scipy.special.softmax(logits / task.temperature, axis=-1)
     return kind_bases.with_probabilities(task, found, probs)

@@ -120,6 +120,8 @@ class Kind(abc.ABC):
   # Whether outputs are per token, not per example. A long example is then cut
   # into windows, not truncated.
   per_token: ClassVar[bool] = False
+  # Whether examples of a task may be read in windows whose outputs are joined.
+  joins_windows: ClassVar[bool] = False
   # What rows with named fields hold, see `Table.holds`.
   holds: ClassVar[Literal['texts', 'words', 'answers']] = 'texts'
   # Field of a row's id, and value of a prediction, of the JSON file that an
@@ -258,6 +260,17 @@ class Kind(abc.ABC):
       NoConstant: the task has no such prediction.
     """
     raise NoConstant(f'the kind {self} declares no constant prediction')
+
+  def join_windows(
+    self, task: task_lib.Task, logits: np.ndarray, rows: Rows
+  ) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+    """Joins the logits of windows by `Task.windows`, where a task has it.
+
+    Returns:
+      The uids of the M examples, their logits, and the number of the first row
+      of each, [M] int64. Without `Task.windows`, rows stay what they are.
+    """
+    return rows.uids, logits, np.arange(len(rows.uids))
 
   @abc.abstractmethod
   def measure(

@@ -15,10 +15,17 @@ from bam_jax import plain_text
 from bam_jax.tasks import kind
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
+from bam_jax.tasks import windows
+
+# Methods of a tensor for `Task.windows`.
+_TORCH_POOL = {'mean': 'mean', 'max': 'amax'}
 
 
 class Pooled(kind.Kind):
   """A kind whose outputs are per example, computed from the pooled vector."""
+
+  # The method of a tensor that is `Plain.window_scores`, or ''.
+  torch_scores = ''
 
   @abc.abstractmethod
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
@@ -59,6 +66,8 @@ class Pooled(kind.Kind):
 
   def usage(self, task: task_lib.Task) -> str:
     texts = "'a text'" + (", 'another one'" if task.is_pair else '')
+    if task.windows:
+      return self._use_windows(task, texts) + self.print_logits(task)
     inputs = (
       f"inputs = tokenizer({texts}, truncation=True, return_tensors='pt')"
     )
@@ -70,9 +79,57 @@ class Pooled(kind.Kind):
       f'{inputs}\nwith torch.no_grad():\n  logits = {call}\n'
     ) + self.print_logits(task)
 
+  def _use_windows(self, task: task_lib.Task, texts: str) -> str:
+    """Returns Python code that joins the logits of the windows of texts.
+
+    It reads `max_length`, the tokens of a window.
+    """
+    special = f'tokenizer.num_special_tokens_to_add({task.is_pair})'
+    lines = [f'texts = [{texts}]', f'room = max_length - {special}']
+    which = "'only_first'"
+    if task.is_pair:
+      lines += [
+        'sizes = [len(tokenizer.tokenize(text)) for text in texts]',
+        'room -= min(sizes)  # the shorter text is in each window',
+      ]
+      which = "'only_second' if sizes[1] > sizes[0] else 'only_first'"
+    return '\n'.join(lines) + (
+      '\n'
+      'inputs = tokenizer(\n'
+      f'  *texts, truncation={which},\n'
+      f'  max_length=max_length, stride=room - {task.stride or "room // 2"},\n'
+      '  padding=True, return_overflowing_tokens=True,'
+      " return_tensors='pt')\n"
+      "inputs.pop('overflow_to_sample_mapping')\n"
+      'with torch.no_grad():\n'
+      '  logits = model(**inputs).logits  # a row for each window\n'
+      f'logits = logits{self.torch_scores}.{_TORCH_POOL[task.windows]}(0)\n'
+    )
+
 
 class Plain(Pooled):
-  """A kind whose prediction for an example is one number, or one per label."""
+  """A kind whose prediction for an example is one number, or one per label.
+
+  Where a task has windows, outputs of rows are those of windows, and the scores
+  of an example's windows are joined before anything is predicted or measured.
+  """
+
+  joins_windows = True
+
+  def window_scores(
+    self, task: task_lib.Task, logits: np.ndarray
+  ) -> np.ndarray:
+    """Returns the logits as windows may be compared by them, [N, c]."""
+    return logits
+
+  def join_windows(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+    if not task.windows:
+      return super().join_windows(task, logits, rows)
+    uids, offsets = windows.examples_of(rows.uids)
+    scores = self.window_scores(task, logits[:, : task.num_outputs])
+    return uids, windows.pool(task.windows, scores, offsets), offsets[:-1]
 
   @abc.abstractmethod
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
@@ -98,7 +155,20 @@ class Plain(Pooled):
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> metrics.Measured:
-    return self._measured(task, logits, self.gold(task, rows))
+    _, logits, firsts = self.join_windows(task, logits, rows)
+    return self._measured(task, logits, self.gold(task, rows)[firsts])
+
+  def predict(
+    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  ) -> list[kind.Prediction]:
+    uids, logits, _ = self.join_windows(task, logits, rows)
+    return self.predict_examples(task, logits, uids)
+
+  @abc.abstractmethod
+  def predict_examples(
+    self, task: task_lib.Task, logits: np.ndarray, uids: Sequence[str]
+  ) -> list[kind.Prediction]:
+    """Turns the logits of examples into predictions."""
 
   def _measured(
     self, task: task_lib.Task, logits: np.ndarray, gold: np.ndarray | None
@@ -109,10 +179,11 @@ class Plain(Pooled):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, np.ndarray]:
+    uids, logits, firsts = self.join_windows(task, logits, rows)
     return {
-      'uid': np.array(list(rows.uids)),
+      'uid': np.array(list(uids)),
       'logits': logits,
-      'label': self.gold(task, rows),
+      'label': self.gold(task, rows)[firsts],
     }
 
   def read_outputs(
@@ -241,17 +312,6 @@ def constant_cross_entropy(target: np.ndarray) -> np.ndarray:
   """
   total = np.sum(target, axis=-1, dtype=np.float64)
   return entropy(target) - scipy.special.entr(total)
-
-
-def examples_of(rows: kind.Rows) -> tuple[list[str], np.ndarray]:
-  """Groups rows, which are windows, by example.
-
-  Returns:
-    The uids of N examples, and [N + 1] offsets of their windows.
-  """
-  bases = [task_lib.example_uid(uid) for uid in rows.uids]
-  begins = [i for i, base in enumerate(bases) if not i or base != bases[i - 1]]
-  return [bases[i] for i in begins], np.array([*begins, len(bases)], np.int64)
 
 
 def join_labels(

@@ -190,13 +190,13 @@ class Multilabel(kind_bases.Plain):
     """Returns the probability of each label of each row, and 0 or 1."""
     return self.teacher_probs(logits, 1.0).ravel(), np.ravel(label)
 
-  def predict(
-    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  def predict_examples(
+    self, task: task_lib.Task, logits: np.ndarray, uids: Sequence[str]
   ) -> list[kind.Prediction]:
     """Predicts `labels`, and `probabilities` of all."""
     found = []
     predicted = self.predictions(task, logits)
-    for uid, chosen in zip(rows.uids, predicted, strict=True):
+    for uid, chosen in zip(uids, predicted, strict=True):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
       text = kind_bases.join_labels(labels, task, _SEPARATOR)
       found.append(kind.Prediction(uid, text, {'labels': labels}))

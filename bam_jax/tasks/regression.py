@@ -159,14 +159,14 @@ class Regression(kind_bases.Plain):
   ) -> tuple[np.ndarray, np.ndarray]:
     return self.teacher_probs(logits, 1.0)[:, 0], label
 
-  def predict(
-    self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
+  def predict_examples(
+    self, task: task_lib.Task, logits: np.ndarray, uids: Sequence[str]
   ) -> list[kind.Prediction]:
     """Predicts `score`, on the task's own scale."""
     scores = self.predictions(task, logits).tolist()
     return [
       kind.Prediction(uid, f'{score:.3f}', {'score': round(score, 6)})
-      for uid, score in zip(rows.uids, scores, strict=True)
+      for uid, score in zip(uids, scores, strict=True)
     ]
 
   def meaning(self, task: task_lib.Task) -> str:

@@ -21,6 +21,7 @@ from bam_jax.tasks import kind_bases
 from bam_jax.tasks import ragged
 from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
+from bam_jax.tasks import windows
 
 # All tags of a task are of one scheme; of the last two, E and S are L and U.
 _SCHEMES = tuple(
@@ -388,8 +389,8 @@ def _examples(
   A missing gold tag is O, or the first label.
   """
   label, offsets = rows.ragged('label')
-  uids, windows = kind_bases.examples_of(rows)
-  begins = np.asarray(offsets)[windows]
+  uids, bounds = windows.examples_of(rows.uids)
+  begins = np.asarray(offsets)[bounds]
   best = np.argmax(logits, axis=-1)
   names = np.array(task.labels)
   missing = task.labels.index('O') if 'O' in task.labels else 0

@@ -132,6 +132,9 @@ class Task:
   temperature: float = 1.0
   threshold: float | None = None
   stride: int = 0  # Tokens between windows; 0: half of a window's room.
+  # How outputs of the windows of a long text are joined; empty: such a text is
+  # cut, if outputs are per example.
+  windows: Literal['', 'mean', 'max'] = ''
   unanswerable: bool = False  # Whether a question may have no answer.
   # Whether the texts of a pair are encoded apart, and their vectors compared.
   is_bi_encoder: bool = False
@@ -143,6 +146,11 @@ class Task:
   @property
   def is_pair(self) -> bool:
     return len(self.tables[self.train_split].text) == 2
+
+  @property
+  def has_windows(self) -> bool:
+    """Whether a long example is several rows, which depend on the tokenizer."""
+    return self.kind.per_token or bool(self.windows)
 
   @property
   def num_outputs(self) -> int:
@@ -161,6 +169,8 @@ class Task:
     own = {name: getattr(self, name) for name in self.kind.own_fields}
     if self.is_bi_encoder:
       own['is_bi_encoder'] = True
+    if self.windows:
+      own |= {'windows': self.windows, 'stride': self.stride}
     return {
       'name': self.name,
       'kind': self.kind.name,

@@ -18,6 +18,7 @@ import scipy.optimize
 from bam_jax.data import folds
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
+from bam_jax.tasks import windows
 
 # Factors of half the squared norm, for standardised vectors and a mean loss.
 # From strong to weak, so that each start is close to its solution. The first
@@ -65,7 +66,8 @@ def fit(
   standard = jnp.asarray((vectors - mean) / deviation)
   losses = _make_losses(task, rows, chosen)
   uids = [rows.uids[row] for row in chosen]
-  weights = _fold_weights(uids)
+  own = windows.weights(uids) if task.windows else np.ones(len(uids), 'f')
+  weights = _fold_weights(uids, own)
 
   @jax.jit
   def evaluate(
@@ -112,13 +114,14 @@ def fit(
   return best
 
 
-def _fold_weights(uids: Sequence[str]) -> np.ndarray:
+def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:
   """Returns the weights of N rows in each fit, [folds + 1, N] float32.
 
-  They sum to 1 in each. A fit's fold has the weight 0; the last fit has none.
+  They are proportional to the rows' own, [N], and sum to 1 in each. A fit's
+  fold has the weight 0; the last fit has none.
   """
   count = len({task_lib.example_uid(uid) for uid in uids})
-  weights = np.ones((min(_FOLDS, count) + 1, len(uids)), np.float32)
+  weights = np.tile(own, (min(_FOLDS, count) + 1, 1))
   for number in range(1, len(weights)):
     fold = folds.Fold(number, len(weights) - 1, seed=0)
     weights[number - 1, folds.split(uids, fold)[1]] = 0

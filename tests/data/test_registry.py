@@ -1,6 +1,7 @@
 """Names of a configuration to tasks, and declared tasks checked."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -355,17 +356,41 @@ _NAMES = config_lib.TaskConfig(
       ' out',
     ),
     (
+      {'windows': 'max'},
+      '.windows: is of classification, regression, multilabel, not of tagging;'
+      ' leave it out',
+    ),
+    (
       {'format': 'tsv'},
       ".format: 'tsv' holds no tagging task; give conll or jsonl",
     ),
   ],
-  ids=['tag', 'no-o', 'pair', 'name', 'stride', 'format'],
+  ids=['tag', 'no-o', 'pair', 'name', 'stride', 'windows', 'format'],
 )
 def test_a_tagging_task_that_cannot_be_used_is_told(changes, message):
   task_config = dataclasses.replace(_NAMES, **changes)
   with pytest.raises(errors.UserError) as told:
     registry.resolve(_config('names', names=task_config))
   assert str(told.value) == f'config.custom_tasks.names{message}'
+
+
+@pytest.mark.parametrize(
+  ('fields', 'swap', 'message'),
+  [
+    ({'stride': 5}, (), 'custom_tasks.planets.stride: is of windows; set wind'),
+    ({'windows': 'max', 'unanswerable': True}, (), ' are of qa tasks, not of'),
+    (
+      {'windows': 'mean', 'text': ('a', 'b')},
+      ('planets',),
+      "data.swap: 'planets' is read in windows, which have no such form; leave"
+      ' it out, or config.custom_tasks.planets.windows',
+    ),
+  ],
+)
+def test_what_windows_do_not_go_with(fields, swap, message):
+  task = dataclasses.replace(_PLANETS, **fields)
+  with pytest.raises(errors.UserError, match=re.escape(message)):
+    registry.resolve(_config('planets', swap=swap, planets=task))
 
 
 @pytest.mark.parametrize('name', ['all', 'ALL', 'average', 'Average'])

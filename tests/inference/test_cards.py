@@ -38,6 +38,8 @@ def _task(name, kind, text, labels=(), **fields):
   )
 
 
+# More tokens than a window holds, in place of the short texts of the code.
+_LONG = 'a good movie and a dull film . ' * 9, 'the big dog was not here'
 # A label that would end a line, or a table, of whatever it is written in.
 _ODD = 'a "|`<b>\n\tb'
 _TASKS = task_lib.TaskTable(
@@ -47,6 +49,8 @@ _TASKS = task_lib.TaskTable(
     _task('scores', 'regression', ('a', 'b'), scale=(-1.5, 5.0)),
     _task('multilabel', 'multilabel', ('text',), ('joy', 'anger', 'fear')),
     _task('tagging', 'tagging', (0,), ('O', 'B-PER', 'I-PER', 'B-LOC')),
+    _task('long', 'classification', ('text',), ('x', 'y', 'z'), windows='max'),
+    _task('long_pairs', 'regression', ('a', 'b'), windows='mean', stride=3),
     _task('qa', 'qa', ('question', 'context')),
     _task('qa_or_none', 'qa', ('question', 'context'), unanswerable=True),
   )
@@ -144,8 +148,26 @@ def exports(tmp_path_factory):
   return path
 
 
+def _windowed_logits(task, seed):
+  """By our own model, of the texts of `_LONG`: a loop over their windows."""
+  texts = _LONG[: len(task.tables['train'].text)]
+  example = task_lib.Example('x', *(*texts, None)[:2], None)
+  found = []
+  for row in features.featurize([example], task, _TOKENIZER, 32):
+    ids = row.input_ids.tolist()
+    types = (np.arange(len(ids)) >= row.length_a).astype(int).tolist()
+    found.append(_apply(task, seed, ids, types).slots[0, 0])
+  assert len(found) > 2
+  found = np.array(found)[:, : task.num_outputs]
+  if task.windows == 'mean':
+    return found.mean(0)
+  return scipy.special.log_softmax(found, -1).max(0)
+
+
 def _logits(task, seed, *texts):
   """By our own model, of one row: [outputs], or [tokens, outputs]."""
+  if task.windows:
+    return _windowed_logits(task, seed), 0
   first, *more = _TOKENIZER.encode(list(texts))
   ids = [_TOKENIZER.cls_id, *first, _TOKENIZER.sep_id]
   types = [0] * len(ids)
@@ -153,6 +175,13 @@ def _logits(task, seed, *texts):
     ids += [_TOKENIZER.cls_id] * _tasks(seed)[task.name].is_bi_encoder
     ids += [*other, _TOKENIZER.sep_id]
     types += [1] * (len(ids) - len(types))
+  found = _apply(task, seed, ids, types)
+  logits = found.tokens[0] if task.kind.per_token else found.slots[0, 0]
+  return np.asarray(logits)[..., : task.num_outputs], len(first)
+
+
+def _apply(task, seed, ids, types):
+  """Outputs of our own model on one row."""
   batch = {
     'input_ids': np.array([ids]),
     'token_type_ids': np.array([types]),
@@ -161,9 +190,7 @@ def _logits(task, seed, *texts):
     'cls_index': np.zeros((1, 1), np.int32),
     'task_id': np.array([[_TASKS.index[task.name]]]),
   }
-  found = models.apply(_model(seed), _params(seed), batch)
-  logits = found.tokens[0] if task.kind.per_token else found.slots[0, 0]
-  return np.asarray(logits)[..., : task.num_outputs], len(first)
+  return models.apply(_model(seed), _params(seed), batch)
 
 
 def _expected(task, seed):
@@ -231,6 +258,9 @@ def test_the_code_prints_what_our_own_model_predicts(
   text = (directory / 'README.md').read_text()
   (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
   monkeypatch.chdir(directory)
+  if task.windows:
+    for short, long in zip(("'a text'", "'another one'"), _LONG):
+      code = code.replace(short, repr(long))
   printed = io.StringIO()
   with contextlib.redirect_stdout(printed):
     exec(compile(code, 'README.md', 'exec'), {})

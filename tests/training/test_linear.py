@@ -150,7 +150,7 @@ def test_cross_validation_shrinks_noise_and_keeps_what_is_there():
 
 def test_windows_of_an_example_are_in_one_fold():
   uids = [f'x/train/{i // 2}' + '~1' * (i % 2) for i in range(12)]
-  weights = linear._fold_weights(uids)
+  weights = linear._fold_weights(uids, np.ones(12, 'f'))
   assert weights.shape == (6, 12)
   np.testing.assert_allclose(weights.sum(1), 1, rtol=1e-6)
   np.testing.assert_array_equal(weights[:, ::2], weights[:, 1::2])

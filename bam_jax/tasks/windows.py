@@ -1,0 +1,88 @@
+"""Windows of long texts: where they begin, how much they weigh, how they join.
+
+N rows of features, which are windows of M examples; c outputs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bam_jax import errors
+from bam_jax.tasks import task as task_lib
+
+# How the scores of an example's windows become one: `Task.windows`.
+_POOL = {'mean': np.add, 'max': np.maximum}
+
+
+def begins(length: int, room: int, stride: int) -> range:
+  """Returns the first token of each window of a text.
+
+  >>> list(begins(9, room=4, stride=0))
+  [0, 2, 4, 6]
+
+  Args:
+    length: of the text, in tokens.
+    room: tokens that a window holds.
+    stride: tokens between window starts; 0: half of the room.
+  """
+  step = stride or max(1, room // 2)
+  return range(0, max(length - room, 0) + step, step)
+
+
+def check_stride(
+  task: task_lib.Task, room: int, max_length: int, text: str, beside: str
+) -> None:
+  """Raises a `UserError` if windows would skip a part of the text.
+
+  Args:
+    task: has the stride.
+    room: tokens that a window holds at least.
+    max_length: tokens of a window, special ones included.
+    text, beside: what is cut, and what stands beside it, for the message.
+  """
+  if task.stride > room:
+    raise errors.UserError(
+      f'config.custom_tasks.{task.name}.stride={task.stride}: windows of'
+      f' config.data.max_length={max_length} hold {room} tokens of {text}'
+      f'{beside}, so that windows would skip {text}; lower the stride or raise'
+      ' max_length'
+    )
+
+
+def examples_of(uids: Sequence[str]) -> tuple[list[str], np.ndarray]:
+  """Groups rows, which are windows, by example.
+
+  Returns:
+    The uids of M examples, and [M + 1] offsets of their windows.
+  """
+  bases = [task_lib.example_uid(uid) for uid in uids]
+  firsts = [i for i, base in enumerate(bases) if not i or base != bases[i - 1]]
+  return [bases[i] for i in firsts], np.array([*firsts, len(bases)], np.int64)
+
+
+def pool(how: str, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+  """Joins the scores of windows, [N, c], by `mean` or `max`; returns [M, c].
+
+  >>> scores, offsets = np.array([[1.0], [3.0], [5.0]]), np.array([0, 2, 3])
+  >>> pool('mean', scores, offsets).tolist()
+  [[2.0], [5.0]]
+  """
+  result = _POOL[how].reduceat(np.asarray(scores, np.float64), offsets[:-1])
+  if how == 'mean':
+    result /= np.diff(offsets)[:, None]
+  return result.astype(np.float32)
+
+
+def weights(uids: Sequence[str]) -> np.ndarray:
+  """Returns the loss weight of each window, [N] float32, of mean 1.
+
+  The windows of each example weigh the same together, so that a long text
+  counts as much as a short one.
+
+  >>> weights(['a', 'b', 'b~1', 'b~2']).tolist()
+  [2.0, 0.6666666865348816, 0.6666666865348816, 0.6666666865348816]
+  """
+  names, offsets = examples_of(uids)
+  counts = np.diff(offsets)
+  result = np.repeat(len(uids) / (max(len(names), 1) * counts), counts)
+  return result.astype(np.float32)
