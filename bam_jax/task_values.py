@@ -1,6 +1,6 @@
 """Reads fields of the configuration whose entries are TASK=VALUE."""
 
-import math
+from collections.abc import Callable, Iterable
 
 from bam_jax import errors
 from bam_jax import fields
@@ -12,78 +12,71 @@ _MOST_WEIGHT = 1e6  # of a task's loss
 
 
 def unlabelled_files(config: fields.Config) -> dict[str, str]:
-  """Returns a dict from task to file of unlabelled rows.
-
-  Raises:
-    errors.UserError: an entry of `config.data.unlabelled` is malformed.
-  """
-  result: dict[str, str] = {}
-  for entry in config.data.unlabelled:
-    where = f'config.data.unlabelled: {entry!r}'
-    task, _, file = entry.partition('=')
-    if plain_text.format_of(file) is None:
-      raise errors.UserError(
-        f'{where} is not TASK=FILE with a .tsv, .csv, .jsonl or .parquet file;'
-        " give something like 'rte=more.jsonl'"
-      )
-    errors.raise_first(errors.find_unknown(where, [task], config.tasks))
-    if task in result:
-      raise errors.UserError(
-        f'{where}: {task} already has {result[task]}; join the two files'
-      )
-    result[task] = file
-  return result
+  """Returns task -> file of unlabelled rows, of `config.data.unlabelled`."""
+  return _read(
+    *(config, 'data.unlabelled', config.data.unlabelled, plain_text.format_of),
+    fault='is not TASK=FILE with a .tsv, .csv, .jsonl or .parquet file; give'
+    " something like 'rte=more.jsonl'",
+    remedy='join the two files',
+  )
 
 
 def loss_weights(config: fields.Config) -> dict[str, float]:
-  """Returns task -> factor of its loss, for the tasks that are given one.
+  """Returns task -> factor of its loss, of `config.sampling.loss_weights`.
 
   The entry `auto`, which concerns the other tasks, is left out.
-
-  Raises:
-    errors.UserError: an entry of `config.sampling.loss_weights` is malformed.
   """
-  result: dict[str, float] = {}
-  for entry in config.sampling.loss_weights:
-    if entry == AUTO:
-      continue
-    where = f'config.sampling.loss_weights: {entry!r}'
-    task, _, number = entry.partition('=')
-    errors.raise_first(errors.find_unknown(where, [task], config.tasks))
-    if task in result:
-      raise errors.UserError(
-        f'{where}: {task} already has {result[task]:g}; remove one of the two'
-      )
-    try:
-      result[task] = plain_text.parse_number(number)
-    except ValueError:
-      result[task] = math.nan
-    if not 0 < result[task] <= _MOST_WEIGHT:
-      raise errors.UserError(
-        f'{where} is neither auto nor TASK=NUMBER; give a number above 0 and'
-        f" at most {_MOST_WEIGHT:g}, such as '{task}=8'"
-      )
-  return result
+  given = (entry for entry in config.sampling.loss_weights if entry != AUTO)
+  found = _read(
+    *(config, 'sampling.loss_weights', given, _is_weight),
+    fault='is neither auto nor TASK=NUMBER; give a number above 0 and at most'
+    f" {_MOST_WEIGHT:g}, such as 'rte=8'",
+  )
+  return {task: float(number) for task, number in found.items()}
 
 
 def thresholds(config: fields.Config) -> dict[str, str]:
-  """Returns task -> the metric that its decision threshold maximizes.
+  """Returns task -> metric, of `config.decisions.thresholds`.
+
+  The task's decision threshold maximizes the metric.
+  """
+  return _read(
+    *(config, 'decisions.thresholds', config.decisions.thresholds, bool),
+    fault="is not TASK=METRIC; give something like 'mrpc=f1'",
+  )
+
+
+def _is_weight(text: str) -> bool:
+  try:
+    return 0 < plain_text.parse_number(text) <= _MOST_WEIGHT
+  except ValueError:
+    return False
+
+
+def _read(
+  config: fields.Config,
+  field: str,
+  entries: Iterable[str],
+  is_value: Callable[[str], object],
+  fault: str,
+  remedy: str = 'remove one of the two',
+) -> dict[str, str]:
+  """Returns task -> value of the entries of a field.
 
   Raises:
-    errors.UserError: an entry of `config.decisions.thresholds` is malformed.
+    errors.UserError: an entry has no task of the configuration, has no value
+      (`fault`), or is a second one of its task (`remedy`).
   """
   result: dict[str, str] = {}
-  for entry in config.decisions.thresholds:
-    where = f'config.decisions.thresholds: {entry!r}'
-    task, _, metric = entry.partition('=')
-    if not metric:
-      raise errors.UserError(
-        f"{where} is not TASK=METRIC; give something like 'mrpc=f1'"
-      )
+  for entry in entries:
+    where = f'config.{field}: {entry!r}'
+    task, _, value = entry.partition('=')
+    if not is_value(value):
+      raise errors.UserError(f'{where} {fault}')
     errors.raise_first(errors.find_unknown(where, [task], config.tasks))
     if task in result:
       raise errors.UserError(
-        f'{where}: {task} already has {result[task]}; remove one of the two'
+        f'{where}: {task} already has {result[task]}; {remedy}'
       )
-    result[task] = metric
+    result[task] = value
   return result

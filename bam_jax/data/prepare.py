@@ -59,7 +59,7 @@ def prepare(
         source.paths[0],
         name,
       )
-    examples = sources.read(task, split, data)
+    examples = sources.read(task, split, data, quiet=True)  # It was logged.
     rows = features.featurize(
       *(examples, task, tokenizer, data.max_length, swap),
       on_cut=lambda uid: cut.add(task_lib.example_uid(uid)),

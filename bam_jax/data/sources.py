@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 import dataclasses
-import functools
 import glob
 import hashlib
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -128,14 +128,18 @@ class Source:
 
 
 def read(
-  task: task_lib.Task, split: str, data: config_lib.DataConfig
+  task: task_lib.Task,
+  split: str,
+  data: config_lib.DataConfig,
+  quiet: bool = False,
 ) -> Iterator[task_lib.Example]:
   """Yields the examples of a split in file order; raises if there are none.
 
   The index of a uid counts the data lines of the raw file from 0: not the
   header or an empty line, which TFDS skips as well, but malformed rows, even
   those that are left out. In a second file it goes on. Labels are None if the
-  table has no label column.
+  table has no label column. Unless `quiet`, the number of rows that are passed
+  over is logged.
 
   Raises:
     errors.UserError: no such split or file, nothing in it, or a row that
@@ -155,7 +159,24 @@ def read(
       label = _parse_label(source, row, where)
       yield _example(source, row._replace(label=label))
   else:
-    yield from (_example(source, row) for row in _rows(source))
+    yield from (_example(source, row) for row in _rows(source, quiet))
+
+
+def read_divided(
+  task: task_lib.Task, data: config_lib.DataConfig
+) -> tuple[list[task_lib.Example], list[task_lib.Example]]:
+  """Returns the training and development examples of a divided task.
+
+  Raises:
+    errors.UserError: see `read`.
+  """
+  train = Source(task, task.train_split, data)
+  dev = Source(task, task.dev_splits[0], data)
+  train_rows, dev_rows = _divide(train, quiet=True)
+  return (
+    [_example(train, row) for row in train_rows],
+    [_example(dev, row) for row in dev_rows],
+  )
 
 
 def read_labels(
@@ -195,9 +216,9 @@ def read_ids(
   """
   name, _ = task.kind.by_id
   table = dataclasses.replace(task.tables[split], label=None, group=name)
-  table = dataclasses.replace(table, no_label=(), division=None)
+  table = dataclasses.replace(table, no_label=())
   task = dataclasses.replace(task, tables={**task.tables, split: table})
-  rows = _rows(Source(task, split, data))
+  rows = read_files(Source(task, split, data), quiet=True)
   return {f'{task.name}/{split}/{row.index}': row.group for row in rows}
 
 
@@ -210,23 +231,29 @@ def rows_digest(examples: Iterable[task_lib.Example]) -> str:
   return digest.hexdigest()
 
 
-def _rows(source: Source) -> Iterator[lines.Row]:
+def _rows(source: Source, quiet: bool) -> Iterator[lines.Row]:
   """Yields the rows of a split, with parsed labels."""
-  table = source.table
-  if table.division is None:
-    yield from read_files(source)
-    return
-  # They are read twice, so that they need not be held in memory.
+  if source.table.division is None:
+    return read_files(source, quiet)
+  is_dev = source.table.is_development
+  return _divide(source, quiet or is_dev)[is_dev]
+
+
+def _divide(
+  source: Source, quiet: bool
+) -> tuple[Iterator[lines.Row], Iterator[lines.Row]]:
+  """Divides the rows of a file into training and development rows."""
+  rows = list(read_files(source, quiet))
   is_dev = folds.find_development_rows(
-    source.task, table.division, read_files(source), source.name
+    source.task, source.table.division, rows, source.name
   )
-  for dev, row in zip(is_dev, read_files(source), strict=True):
-    if dev == table.is_development:
-      yield row
+  return itertools.compress(rows, ~is_dev), itertools.compress(rows, is_dev)
 
 
-def read_files(source: Source) -> Iterator[lines.Row]:
+def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
   """Yields the rows of a split's files, with parsed labels.
+
+  Unless `quiet`, logs the number of rows that are passed over.
 
   Raises:
     errors.UserError: a file is missing, has no row, or one that is no row.
@@ -255,16 +282,12 @@ def read_files(source: Source) -> Iterator[lines.Row]:
       ) from None
     if not used:
       raise errors.UserError(f'{path}: has no usable row; {source.remedy}')
-    if skipped:
-      _log_skipped(path, skipped, skipped + used)
+    if skipped and not quiet:
+      logging.info(
+        '%s: passed over %d rows without a label, of %d',
+        *(path, skipped, skipped + used),
+      )
     before += row.index + 1
-
-
-@functools.cache  # Files are read several times.
-def _log_skipped(path: Path, skipped: int, count: int) -> None:
-  logging.info(
-    '%s: passed over %d rows without a label, of %d', path, skipped, count
-  )
 
 
 def place(path: Path | str, row: lines.Row) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 
@@ -30,8 +31,8 @@ def load(
 ) -> Iterator[findings.Finding]:
   """Reads a split into `rows`; yields a finding per problem."""
   source = sources.Source(rows.task, rows.split, data)
-  folder = f'{Path(data.dir)}/'
-  rows.file = str(source.paths[0]).removeprefix(folder)
+  rows.folder = f'{Path(data.dir)}/'
+  rows.file = str(source.paths[0])
   try:
     if not source.is_present():
       yield _missing(rows, source)
@@ -41,9 +42,9 @@ def load(
       _fill(rows, ((rows.file, _as_row(example)) for example in examples))
       rows.data_lines = int(rows.places[-1]) + 1
     else:
-      yield from _read_files(rows, source.paths, folder)
+      yield from _read_files(rows, source.paths)
   except errors.UserError as error:
-    yield _from_errors(rows, 'error', 'unreadable', [error], folder)
+    yield _from_errors(rows, 'error', 'unreadable', [error])
   except OSError as error:
     what, remedy = str(error.strerror), 'fix its permissions'
     yield rows.find('error', 'unreadable', what, remedy)
@@ -53,10 +54,8 @@ def _missing(rows: rows_lib.Rows, source: sources.Source) -> findings.Finding:
   severity, what = 'error', f'no {source.name}'
   if rows.split in rows.task.test_splits:
     severity, what = 'note', f'{what}: it cannot be predicted'
-  place = source.name
-  if source.format != 'tfds':
-    folder = f'{Path(source.data.dir)}/'
-    place = str(source.missing()[0]).removeprefix(folder)
+  is_tfds = source.format == 'tfds'
+  place = source.name if is_tfds else str(source.missing()[0])
   return rows.find(severity, 'missing', what, source.remedy, places=[place])
 
 
@@ -88,13 +87,13 @@ def _fill(rows: rows_lib.Rows, read: Iterable[tuple[str, lines.Row]]) -> None:
 
 
 def _read_files(
-  rows: rows_lib.Rows, paths: Sequence[Path], folder: str
+  rows: rows_lib.Rows, paths: Sequence[Path]
 ) -> Iterator[findings.Finding]:
   """Reads the files of a split; yields a finding per problem."""
   table = rows.task.tables[rows.split]
   readable: list[tuple[Path, bool]] = []
   for path in paths:
-    rows.file = str(path).removeprefix(folder)
+    rows.file = str(path)
     of_file, is_readable = raw.check(rows, path)
     if not table.is_development:  # Else they were found in training.
       yield from of_file
@@ -112,15 +111,18 @@ def _read_files(
   def read() -> Iterator[tuple[str, lines.Row]]:
     before = index = 0
     for path, skips_first in readable:
-      name = str(path).removeprefix(folder)
       for row in _usable(rows, path, skips_first, faults):
         index = before + row.index
-        yield name, row._replace(index=index)
+        yield str(path), row._replace(index=index)
       before = index + 1
 
   usable: Iterable[tuple[str, lines.Row]] = read()
   if table.division is not None:
-    usable = _divided(rows.task, table, list(usable))
+    both = list(usable)
+    is_dev = folds.find_development_rows(
+      rows.task, table.division, [row for _, row in both], table.file
+    )
+    usable = itertools.compress(both, is_dev == table.is_development)
   _fill(rows, usable)
   malformed = len(faults['malformed'])
   rows.data_lines = (
@@ -132,7 +134,7 @@ def _read_files(
     severities['malformed'] = 'note' if is_few else 'warning'
   for check, raised in faults.items():
     if raised and not table.is_development:
-      found = _from_errors(rows, severities[check], check, raised, folder)
+      found = _from_errors(rows, severities[check], check, raised)
       if check == 'no label':  # It says the same of each row.
         what = found.what.removeprefix('first: ')
         found = dataclasses.replace(found, what=what)
@@ -141,20 +143,6 @@ def _read_files(
     yield rows.find(
       'error', 'empty file', 'no row at all', 'fetch the file again'
     )
-
-
-def _divided(
-  task: task_lib.Task,
-  table: task_lib.Table,
-  read: Sequence[tuple[str, lines.Row]],
-) -> list[tuple[str, lines.Row]]:
-  """Returns the rows of one side of a division, with their files."""
-  is_dev = folds.find_development_rows(
-    task, table.division, (row for _, row in read), table.file
-  )
-  return [
-    found for found, dev in zip(read, is_dev) if dev == table.is_development
-  ]
 
 
 def _usable(
@@ -195,15 +183,11 @@ def _from_errors(
   severity: findings.Severity,
   check: str,
   raised: Sequence[errors.UserError],
-  folder: str,
 ) -> findings.Finding:
-  """Merges error messages `PLACE: WHAT; REMEDY` into one finding.
-
-  The prefix `folder` is removed from the places.
-  """
+  """Merges error messages `PLACE: WHAT; REMEDY` into one finding."""
   parts = [str(error).partition(': ') for error in raised]
   what, _, remedy = parts[0][2].partition('; ')
   if len(raised) > 1:
     what = f'first: {what}'
-  places = [place.removeprefix(folder) for place, *_ in parts]
+  places = [place for place, *_ in parts]
   return rows.find(severity, check, what, remedy, len(raised), places)

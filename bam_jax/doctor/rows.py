@@ -18,8 +18,9 @@ class Rows:
   Attributes:
     tokenizer: counts tokens; None: they are not counted.
     max_length: number of tokens that a row may have.
-    file: name of the raw file, or of the last one that was read.
-    files: the first row of each file of the split, and the file's name.
+    folder: beginning of paths that findings leave out.
+    file: path of the raw file, or of the last one that was read.
+    files: the first row of each file of the split, and the file's path.
     places: [N] lines of the file, from 1, or indices of the uids if the source
       has no lines.
     has_lines: whether `places` are lines.
@@ -37,6 +38,7 @@ class Rows:
   split: str
   tokenizer: features.Tokenizer | None = None
   max_length: int = 0
+  folder: str = ''
   file: str = ''
   files: list[tuple[int, str]] = dataclasses.field(default_factory=list)
   places: np.ndarray | None = None
@@ -74,6 +76,7 @@ class Rows:
       before = f'{self.name}/'
       if self.has_lines:
         before = f'{files[bisect.bisect_right(first_rows, number) - 1][1]}:'
+        before = before.removeprefix(self.folder)
       found.append(f'{before}{self.places[number]}')
     return found
 
@@ -96,5 +99,5 @@ class Rows:
       what,
       remedy,
       int(count),
-      tuple(places),
+      tuple(place.removeprefix(self.folder) for place in places),
     )

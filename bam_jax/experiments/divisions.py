@@ -29,8 +29,7 @@ def check(task: task_lib.Task, data: config_lib.DataConfig, path: Path) -> None:
   division = task.tables[dev].division
   if division is None:
     return
-  train_rows = list(sources.read(task, task.train_split, data))
-  dev_rows = list(sources.read(task, dev, data))
+  train_rows, dev_rows = sources.read_divided(task, data)
   found = {
     'dev_share': division.share,
     'dev_seed': division.seed,
