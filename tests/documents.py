@@ -20,6 +20,7 @@ _SCRIPTS = (
   *sorted(ROOT.glob('configs/*.py')),
   *sorted(ROOT.glob('benchmarks/*.py')),
   ROOT / 'bam_jax' / 'hf_teacher' / 'command.py',
+  *sorted(ROOT.glob('scripts/*.py')),
   ROOT / 'docs' / 'results' / 'collect.py',
 )
 _FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.DOTALL | re.MULTILINE)

@@ -59,7 +59,9 @@ def write(
   """
   of = families.FAMILIES[model_type]
   x = 'hidden.mean(1)' if pooling == 'mean' else 'hidden[:, 0]'
-  per_token = [task.kind.per_token for task in tasks]
+  vector = of.pooled.replace('{x}', x) or 'output.pooler_output'
+  has_plain_mean = pooling == 'mean' and 'mean' not in of.pools
+  of_tokens = [task.kind.name for task in tasks if task.kind.per_token]
   baselines = list(dict.fromkeys(itertools.chain(*facts.baselines.values())))
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -77,12 +79,14 @@ def write(
     baselines=baselines,
     scores=_scores(tasks, facts, baselines),
     decisions=_decisions(tasks, facts),
-    is_mean=pooling == 'mean' and 'mean' not in of.pools and not all(per_token),
+    is_mean=has_plain_mean and len(of_tokens) < len(tasks),
     model_type=model_type,
-    pooled=of.pooled.replace('{x}', x),
-    pooled_tokens=of.pooled.replace('{x}', 'hidden')
+    no_pooler='' if of.pooled else ', add_pooling_layer=False',
+    vector=x if has_plain_mean else vector,
+    tokens=of.pooled.replace('{x}', 'hidden')
     if 'tokens' in of.pools
-    else '',
+    else 'hidden',
+    token_kinds=sorted(set(of_tokens)),
     jax_version=jax_version,
   )
 

@@ -401,5 +401,5 @@ DEBERTA_V2 = dataclasses.replace(
     f'For{name}': {'pooler.dense': 'pooler.dense'}
     for name in ('SequenceClassification', 'MultipleChoice')
   },
-  pooled='gelu(pooler.dense(hidden[:, 0]))',
+  pooled="F.gelu(linear(hidden[:, 0], 'pooler.dense'))",
 )

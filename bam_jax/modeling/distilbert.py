@@ -80,5 +80,5 @@ DISTILBERT = family.Family(
     | _FIXED
   },
   heads={'ForSequenceClassification': _HEAD, 'ForMultipleChoice': _HEAD},
-  pooled='relu(pooler.dense(hidden[:, 0]))',
+  pooled="F.relu(linear(hidden[:, 0], 'pooler.dense'))",
 )

@@ -92,5 +92,5 @@ ELECTRA = dataclasses.replace(
     },
     'ForMultipleChoice': {'pooler.dense': 'sequence_summary.summary'},
   },
-  pooled='gelu(pooler.dense(hidden[:, 0]))',
+  pooled="F.gelu(linear(hidden[:, 0], 'pooler.dense'))",
 )

@@ -183,9 +183,9 @@ class Family:
       as `ForSequenceClassification` -> its names of the pooler's modules (by
       their names in `modules`) and of the task's layer (by the name that the
       kind gives it). What is not renamed is named as in BERT.
-    pooled: the pooled vector as an expression of hidden states, for model
-      cards, if `AutoModel` does not compute it; empty: it does. `{x}` in it
-      stands for what is pooled.
+    pooled: the pooled vector as an expression of `hidden`, the hidden states,
+      for the code of model cards (`inference/card.md.j2`), if `AutoModel` does
+      not compute it; empty: it does. `{x}` in it stands for what is pooled.
     dropout: the rate of each site, unless the configuration sets another.
   """
 

@@ -1,8 +1,7 @@
 """ModernBERT (Warner et al. 2024, arXiv 2412.13663).
 
-Rotary positions, and layers that see the whole text alternate with layers in
-which a token sees a window around it. Feed-forward networks are gated, the norm
-of a sublayer comes before it, and nothing has a bias.
+Rotary positions; layers that see a whole text alternate with ones that see a
+window. Feed-forward networks are gated, norms come first, nothing has a bias.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,7 @@ from bam_jax.modeling import gelu
 from bam_jax.modeling import lookup
 from bam_jax.modeling import rotary
 
-# Dropout sites of a layer: the probabilities, the output of the attention, and
-# the widest array of the feed-forward network.
+# Dropout sites of a layer: probabilities, output of attention, widest array.
 _SITES = 3
 
 _GLOBAL, _LOCAL = 'full_attention', 'sliding_attention'
@@ -438,7 +436,9 @@ MODERNBERT = family.Family(
   },
   unused_at_first=frozenset({'{i}/attention_norm'}),
   pooler=Pooler,
-  pooled='layer_norm(gelu({x} @ pooler.dense.weight.T)) * pooler.norm.weight',
+  pooled="F.layer_norm(F.gelu({x} @ weights['pooler.dense.weight'].T),"
+  " {x}.shape[-1:], weights['pooler.norm.weight'],"
+  ' eps=encoder.config.norm_eps)',
   pools=frozenset({'cls', 'mean', 'tokens'}),
   heads={
     'ForSequenceClassification': _POOLER,

@@ -278,6 +278,28 @@ def test_the_code_prints_what_our_own_model_predicts(
     assert found == expected
 
 
+@pytest.mark.parametrize('seed', _SEEDS)
+def test_the_code_of_all_tasks_gives_the_logits_of_each(
+  exports, seed, monkeypatch
+):
+  pytest.importorskip('torch')
+  pytest.importorskip('transformers')
+  directory = exports / str(seed) / export.ALL
+  text = (directory / 'README.md').read_text()
+  (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  monkeypatch.chdir(directory)
+  names = {}
+  with contextlib.redirect_stdout(io.StringIO()):
+    exec(compile(code, 'README.md', 'exec'), names)
+  seen = set()
+  for texts in (('a text',), ('a text', 'another one')):
+    for name, logits in names['predict'](*texts).items():
+      expected, _ = _logits(_tasks(seed)[name], seed, *texts)
+      np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
+      seen.add(name)
+  assert seen == {*_TASKS.names}
+
+
 def test_config_has_what_transformers_writes(exports, tmp_path):
   pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')

@@ -251,10 +251,25 @@ def test_the_cards_code_runs_where_auto_model_has_no_pooler(
   )
 
 
-def test_the_card_of_all_tasks_names_the_pooled_vector(made):
-  is_mean = made.model.config.pooling == 'mean'
-  pooled = families.FAMILIES[made.model.config.family].pooled.replace(
-    '{x}', 'hidden.mean(1)' if is_mean else 'hidden[:, 0]'
-  )
-  text = (made.directory / 'all' / 'README.md').read_text()
-  assert f'`{pooled}`' in text
+def test_the_code_of_all_tasks_applies_every_head(made, monkeypatch):
+  """To ids of our own in place of the tokenizer's: the first row, unpadded."""
+  pytest.importorskip('torch')
+  pytest.importorskip('transformers')
+  directory = made.directory / 'all'
+  text = (directory / 'README.md').read_text()
+  (code,) = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
+  monkeypatch.chdir(directory)
+  names = {}
+  with contextlib.redirect_stdout(io.StringIO()):
+    exec(compile(code, 'README.md', 'exec'), names)
+  ids, types, _ = _inputs()
+  inputs = {'input_ids': ids[:1]}
+  if made.model.config.type_vocab_size > 1:
+    inputs['token_type_ids'] = types[:1]
+  inputs = {k: names['torch'].tensor(x) for k, x in inputs.items()}
+  monkeypatch.setitem(names, 'tokenizer', lambda *texts, **_: inputs)
+  found = names['predict']('a text') | names['predict']('a text', 'another')
+  expected = _logits(made)
+  assert found.keys() == expected.keys()
+  for name, logits in found.items():
+    np.testing.assert_allclose(logits, expected[name][0], rtol=0, atol=1e-5)

@@ -1,7 +1,5 @@
 """Exported heads of the kinds that GLUE lacks: by torch, by their tensors."""
 
-import json
-
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -132,12 +130,3 @@ def test_tensors_of_a_head(directory, params, name, layer, is_pooled):
     tensors[f'{layer}.bias'], params['heads']['bias'][head, :width]
   )
   assert any('pooler' in key for key in tensors) == is_pooled
-
-
-def test_all_heads_at_once_say_what_they_are_applied_to(directory):
-  tasks = json.loads((directory / 'all' / 'tasks.json').read_text())
-  assert {name: entry['kind'] for name, entry in tasks.items()} == {
-    name: name for name in TASKS.names
-  }
-  text = (directory / 'all' / 'README.md').read_text()
-  assert 'those of tasks of tokens to its last hidden states' in text
