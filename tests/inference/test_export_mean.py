@@ -99,6 +99,6 @@ def test_cards_say_how_the_vector_is_pooled(directory):
   assert text.startswith('---\nlibrary_name: sentence-transformers\n')
   assert "head = load_file('2_Dense/model.safetensors')" in text
   text = (directory / export.ALL / 'README.md').read_text()
-  assert 'applied to the mean of the last hidden states' in text
+  assert '  vector = hidden.mean(1)\n' in text
   text = (directory / 'tagging' / 'README.md').read_text()
   assert 'AutoModelForTokenClassification.from_pretrained' in text
