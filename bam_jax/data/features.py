@@ -318,7 +318,7 @@ def featurize(
     room, beside = max_length - 2, ''
     if task.is_pair:
       room, beside = (room - len(between) + 1) // 2, ' beside a long other one'
-    windows.check_stride(task, room, max_length, 'a text', beside)
+    windows.check_stride(task, room, max_length, 'text', beside)
   swapped = []
   stream = iter(examples)
   size = _WINDOWS_BATCH if task.kind.per_token else _BATCH

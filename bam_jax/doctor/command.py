@@ -30,8 +30,8 @@ _SPLITS = (
   'split', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut', '[UNK]'
 )  # fmt: skip
 _CHOICES = (
-  'split', 'max_length', 'rows cut', 'tokens cut', 'in windows: rows cut',
-  'tokens cut', 'inputs a row',
+  'split', 'limit', 'rows cut', 'tokens cut', 'windows: rows cut',
+  'tokens cut', 'inputs',
 )  # fmt: skip
 _IN_ONE_LINE = {'severity', 'split', 'check', 'count', 'rows'}
 _NUMBERS = ({'count'} | {*_SPLITS} | {*_CHOICES}) - {'split'}
@@ -169,6 +169,12 @@ def _markdown(report: findings.Report, verdict: str, remark: str) -> str:
     lines += ['', f'## {title}', '']
     cells = [map(escape.markdown, row) for row in rows]
     lines += [f'| {" | ".join(row)} |' for row in (header, marks, *cells)]
+    if title == 'Long texts':
+      lines += [
+        '',
+        'What a limit of tokens loses where texts are cut there, and where they'
+        ' are read in windows of that length; inputs are those for each row.',
+      ]
   lines += [
     '',
     'Lengths are median, 90th and 99th percentile, longest; [UNK] is the share'

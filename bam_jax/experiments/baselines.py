@@ -168,6 +168,7 @@ def _frozen(
   if len(chosen) < 2:
     return {}, 'none: a linear model takes at least two training rows'
   model = probes.fit(plan, task, params, train, chosen, is_apart=True)
+  count = len(run_data.counted_rows(task, train.select(chosen)))
 
   def logits(rows: shards.Columns) -> np.ndarray:
     chunks = np.split(
@@ -182,5 +183,5 @@ def _frozen(
 
   return (
     {split: logits(features[split]) for split in task.dev_splits},
-    f'{len(chosen):,} training rows, L2 {model.strength:g}',
+    f'{count:,} training rows, L2 {model.strength:g}',
   )

@@ -14,6 +14,7 @@ import numpy as np
 
 from bam_jax.distillation import quality
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.inference import decisions
 from bam_jax.runtime import processes
@@ -84,7 +85,10 @@ def save_outputs(
   record = {**record, 'scores': scores, 'undefined': reasons}
   if run.is_search:
     record['held_out'] = {
-      name: len(by_split[task_lib.HELD_OUT]) for name, by_split in dev.items()
+      name: len(
+        run_data.counted_rows(plan.tasks[name], by_split[task_lib.HELD_OUT])
+      )
+      for name, by_split in dev.items()
     }
   for name, splits in dev.items():
     task = plan.tasks[name]

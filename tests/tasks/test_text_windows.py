@@ -87,7 +87,7 @@ def test_windows_over_the_longer_text_of_a_pair():
 
 @pytest.mark.parametrize(
   ('texts', 'room'),
-  [(('a',), '4 tokens of a text'), (('a', 'b'), '2 tokens of a text beside')],
+  [(('a',), '4 tokens of text, so'), (('a', 'b'), '2 tokens of text beside')],
 )
 def test_a_stride_that_would_skip_tokens(texts, room):
   with pytest.raises(errors.UserError, match=f'own.stride=5: .* hold {room}'):
