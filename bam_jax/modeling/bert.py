@@ -30,11 +30,19 @@ _PRESETS = {
 
 
 class BertEncoder(nn.Module):
-  """Embeddings and transformer layers."""
+  """Embeddings and transformer layers.
+
+  Attributes:
+    config: of the encoder.
+    compute: how it is computed.
+    drops_attention_output: whether dropout follows the attention.
+    has_token_types: otherwise every token has type 0.
+  """
 
   config: family.EncoderConfig
   compute: family.Compute = family.ONE_DEVICE
   drops_attention_output: bool = True
+  has_token_types: bool = True
 
   @nn.compact
   def __call__(
@@ -62,6 +70,8 @@ class BertEncoder(nn.Module):
     config = self.config
     if deterministic:
       config = config.without_dropout()
+    if not self.has_token_types:
+      token_type_ids = jnp.zeros_like(token_type_ids)
     words = dropout.draw_words(
       self, 1 + _SITES * config.num_layers, deterministic
     )

@@ -8,6 +8,7 @@ positions.
 from collections.abc import Mapping
 import dataclasses
 import functools
+import operator
 import re
 
 import flax.linen as nn
@@ -199,16 +200,6 @@ class DisentangledAttention(nn.Module):
     return bert.Linear(size, dtype, name='output')(context)
 
 
-class Pooler(family.Pooler):
-  """Dropout, dense layer and activation on the vectors of first tokens."""
-
-  def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    """Pools float32 vectors [..., D]; with dropout unless deterministic."""
-    rate = 0.0 if deterministic else self.config.own.pooler_dropout
-    (words,) = dropout.draw_words(self, 1, deterministic)
-    return super().__call__(dropout.dropout(x, rate, words), deterministic)
-
-
 def _read(values: Mapping[str, object]) -> dict[str, object]:
   """Returns arguments of `family.EncoderConfig` from config.json's entries."""
   hidden_size, num_heads = values['hidden_size'], values['num_attention_heads']
@@ -394,7 +385,9 @@ DEBERTA_V2 = dataclasses.replace(
       for term, name in _TERMS.items()
     },
   },
-  pooler=Pooler,
+  pooler=functools.partial(
+    family.Pooler, input_rate=operator.attrgetter('own.pooler_dropout')
+  ),
   axes={'R': lambda config: config.own.num_buckets},
   # The pooler is part of the head and has no prefix.
   heads={

@@ -16,6 +16,8 @@ import numpy as np
 from bam_jax.modeling import attention_head
 from bam_jax.modeling import dropout
 
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
 
 def buckets(span: int, farthest: int, longest: int) -> np.ndarray:
   """Returns the buckets of the distances -(longest - 1) to longest - 1.
@@ -119,17 +121,6 @@ def attend(
   probs = jnp.where(sees[:, None], jax.nn.softmax(logits), 0)
   probs = dropout.dropout(probs, rate, words).astype(values.dtype)
   return _product('bhlm,bmhd->blhd', probs, values).astype(values.dtype)
-
-
-def _product(
-  axes: str,
-  x: jax.Array,
-  y: jax.Array,
-  precision: jax.lax.Precision | None = None,
-) -> jax.Array:
-  return jnp.einsum(
-    axes, x, y, precision=precision, preferred_element_type=jnp.float32
-  )
 
 
 def _skew(x: jax.Array) -> jax.Array:

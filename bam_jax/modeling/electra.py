@@ -6,7 +6,6 @@ narrower than the hidden states.
 
 from collections.abc import Mapping
 import dataclasses
-import functools
 import re
 
 from bam_jax.modeling import bert
@@ -84,7 +83,7 @@ ELECTRA = dataclasses.replace(
     _PROJECT: lambda config: config.embedding_size != config.hidden_size
   },
   axes={'E': lambda config: config.embedding_size},
-  pooler=functools.partial(family.Pooler, drops_input=True),
+  pooler=family.HeadPooler,
   heads={
     'ForSequenceClassification': {
       'pooler.dense': 'classifier.dense',

@@ -7,6 +7,7 @@ names in Hugging Face's format. `families.FAMILIES` lists them.
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 import dataclasses
 import functools
+import operator
 import re
 
 import flax.linen as nn
@@ -105,11 +106,11 @@ POOLER_ACTIVATIONS = {
 class Pooler(nn.Module):
   """Dense layer and activation on the vectors of first tokens.
 
-  `drops_input`: dropout of the rate `dropout_head` comes before the layer too.
+  `input_rate`: returns the rate of dropout before the layer, if there is any.
   """
 
   config: EncoderConfig
-  drops_input: bool = False
+  input_rate: Callable[[EncoderConfig], float] | None = None
 
   def setup(self) -> None:
     self.dense = nn.Dense(
@@ -122,11 +123,16 @@ class Pooler(nn.Module):
 
   def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
     """Pools float32 vectors [..., D]; with dropout unless deterministic."""
-    if self.drops_input:
-      rate = 0.0 if deterministic else self.config.dropout_head
+    if self.input_rate:
+      rate = 0.0 if deterministic else self.input_rate(self.config)
       (words,) = dropout.draw_words(self, 1, deterministic)
       x = dropout.dropout(x, rate, words)
     return POOLER_ACTIVATIONS[self.config.pooler_activation](self.dense(x))
+
+
+HeadPooler = functools.partial(
+  Pooler, input_rate=operator.attrgetter('dropout_head')
+)
 
 
 def _keep_layers(config: EncoderConfig, layers: Sequence[int]) -> EncoderConfig:

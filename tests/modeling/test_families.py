@@ -199,19 +199,28 @@ def test_dropout_of_what_attention_returns(name):
   assert bool(np.any(plain != noisy)) == (name != 'distilbert')
 
 
-def test_electras_pooler_drops_its_input():
-  """By hand: ones through an identity are gelu(2) = 1.9545, or 0."""
-  config = _config(GOLDEN / 'electra')
+@pytest.mark.parametrize(
+  ('name', 'kept'),
+  [('electra', 1.9545), ('roberta', 0.964), ('xlm-roberta', 0.964)],
+)
+def test_the_pooler_of_a_head_drops_its_input(name, kept):
+  """By hand: ones through an identity are gelu(2) or tanh(2), or 0.
+
+  So do `ElectraClassificationHead` and `RobertaClassificationHead` of
+  transformers.
+  """
+  config = _config(GOLDEN / name)
   config = dataclasses.replace(config, dropout_head=0.5)
-  pooler = families.FAMILIES['electra'].pooler(config)
+  pooler = families.FAMILIES[name].pooler(config)
+  size = config.hidden_size
   params = {
-    'kernel': np.eye(16, dtype=np.float32),
-    'bias': np.zeros(16, np.float32),
+    'kernel': np.eye(size, dtype=np.float32),
+    'bias': np.zeros(size, np.float32),
   }
   found = pooler.apply(
     {'params': params},
-    np.ones((9, 16), np.float32),
+    np.ones((9, size), np.float32),
     deterministic=False,
     rngs={'dropout': jax.random.key(0)},
   )
-  assert set(np.round(np.float64(found), 4).ravel()) == {0.0, 1.9545}
+  assert set(np.round(np.float64(found), 4).ravel()) == {0.0, kept}
