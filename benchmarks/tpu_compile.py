@@ -49,6 +49,8 @@ CASES = (
   ('v5e:16x16', 8, (32, 8), 128, _BERT),
   ('v5e:2x2', 8, _DATA, 256, _BERT),
   ('v4:2x2x1', 8, _DATA, 256, _BERT),
+  ('v5e:2x2', 4, _DATA, 512, _BERT),
+  ('v6e:2x4', 4, _DATA, 512, _BERT),
   ('v5e:2x2', 1, _DATA, 2048, 'modernbert-base'),
   ('v5e:2x2', 1, _DATA, 8192, 'modernbert-base'),
 )

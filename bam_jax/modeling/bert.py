@@ -15,6 +15,7 @@ from bam_jax.modeling import family
 from bam_jax.modeling import gelu
 from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
+from bam_jax.modeling import xla_attention
 
 # Dropout sites of a layer: the probabilities, and the output of either half.
 _SITES = 3
@@ -52,6 +53,7 @@ class BertEncoder(nn.Module):
     positions: jax.Array,
     segment_ids: jax.Array,
     deterministic: bool,
+    read: jax.Array | None = None,
   ) -> jax.Array:
     """Encodes rows of segments that do not see each other.
 
@@ -61,9 +63,11 @@ class BertEncoder(nn.Module):
       positions: [B, L] int, counted from 0 in each segment.
       segment_ids: [B, L] int; 0 marks padding.
       deterministic: no dropout; else the rng collection 'dropout' is used.
+      read: [B, S] int, the places of the only tokens whose hidden states are
+        used; None: all are. For inference, without dropout.
 
     Returns:
-      [B, L, D] hidden states of type `compute.dtype`.
+      [B, L, D] hidden states of type `compute.dtype`; or [B, S, D].
     """
     chex.assert_rank(input_ids, 2)
     chex.assert_equal_shape([input_ids, token_type_ids, positions, segment_ids])
@@ -87,6 +91,7 @@ class BertEncoder(nn.Module):
       x,
       words[1:],
       segment_ids,
+      read=read,
     )
 
 
@@ -96,6 +101,7 @@ def apply_layers(
   x: jax.Array,
   words: jax.Array,
   *shared: jax.Array,
+  read: jax.Array | None,
 ) -> jax.Array:
   """Applies the layers `layer_0`, `layer_1`, ... of an encoder one by one.
 
@@ -106,23 +112,26 @@ def apply_layers(
     x: [B, L, D] hidden states.
     words: [sites * num_layers, 2] uint32 for dropout: as many for each layer.
     *shared: further arrays that each layer takes.
+    read: [B, S] int, the tokens that the last layer computes; None: all.
 
   Returns:
-    [B, L, D].
+    [B, L, D], or [B, S, D].
   """
 
-  def apply(params, *inputs):
-    return layer(parent=None).apply({'params': params}, *inputs)
+  def apply(params, *inputs, **options):
+    return layer(parent=None).apply({'params': params}, *inputs, **options)
 
   # Traced and lowered once, and called by every layer.
   apply = jax.jit(jax.checkpoint(apply) if encoder.compute.remat else apply)
   own = jnp.split(words, encoder.config.num_layers)
+  last = len(own) - 1
   for i, words in enumerate(own):
-    name = f'layer_{i}'
+    name, options = f'layer_{i}', {'read': read if i == last else None}
     if encoder.is_initializing():
-      x = layer(name=name)(x, words, *shared)
+      x = layer(name=name)(x, words, *shared, **options)
     else:
-      x = apply(encoder.variables['params'][name], x, words, *shared)
+      params = encoder.variables['params'][name]
+      x = apply(params, x, words, *shared, **options)
   return x
 
 
@@ -191,7 +200,11 @@ class Layer(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, words: jax.Array, *shared: jax.Array
+    self,
+    x: jax.Array,
+    words: jax.Array,
+    *shared: jax.Array,
+    read: jax.Array | None = None,
   ) -> jax.Array:
     """Applies the layer to x [B, L, D].
 
@@ -200,14 +213,16 @@ class Layer(nn.Module):
       words: [sites, 2] uint32 for dropout: of the attention, of the output of
         either half, and what else `attend` needs.
       *shared: what `attend` needs besides.
+      read: [B, S] int, the tokens to compute, without dropout; None: all.
 
     Returns:
-      [B, L, D].
+      [B, L, D], or [B, S, D].
     """
     config, compute = self.config, self.compute
     rate = config.dropout_hidden
     attention_rate = rate if self.drops_attention_output else 0.0
-    y, bias = self.attend(x, words, *shared)
+    y, bias = self.attend(x, words, *shared, read=read)
+    x = family.take_tokens(x, read)
     x = residual.AddNorm(config.layer_norm_eps, compute, name='attention_norm')(
       x, y, bias, attention_rate, words[1]
     )
@@ -222,11 +237,15 @@ class Layer(nn.Module):
     )
 
   def attend(
-    self, x: jax.Array, words: jax.Array, segment_ids: jax.Array
+    self,
+    x: jax.Array,
+    words: jax.Array,
+    segment_ids: jax.Array,
+    read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns the attention's output without bias, and the bias to add."""
     return SelfAttention(self.config, self.compute, name='attention')(
-      x, segment_ids, words[0]
+      x, segment_ids, words[0], read
     )
 
 
@@ -238,9 +257,16 @@ class SelfAttention(nn.Module):
 
   @nn.compact
   def __call__(
-    self, x: jax.Array, segment_ids: jax.Array, words: jax.Array
+    self,
+    x: jax.Array,
+    segment_ids: jax.Array,
+    words: jax.Array,
+    read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Returns the output without bias, [B, L, D], and the bias to add, [D]."""
+    """Returns the output without bias, [B, L, D], and the bias to add, [D].
+
+    With `read` [B, S], the output is [B, S, D], of these tokens.
+    """
     size, dtype = self.config.hidden_size, self.compute.dtype
     # Checkpoints have three parameters; one product here is faster.
     kernels, biases = zip(
@@ -249,17 +275,30 @@ class SelfAttention(nn.Module):
         for name in ('query', 'key', 'value')
       )
     )
-    qkv = x @ jnp.concatenate(kernels, axis=1)
-    heads = (3, self.config.num_heads, size // self.config.num_heads)
-    context = attention.attend(
-      qkv.reshape(*x.shape[:2], *heads),
-      jnp.concatenate(biases).reshape(heads),
-      segment_ids,
-      self.config.dropout_attention,
-      words,
-      self.compute,
-    )
-    return Linear(size, dtype, name='output')(context.reshape(x.shape))
+    heads = self.config.num_heads, size // self.config.num_heads
+    bias = jnp.concatenate(biases).reshape(3, *heads)
+    if read is None:
+      qkv = x @ jnp.concatenate(kernels, axis=1)
+      context = attention.attend(
+        qkv.reshape(*x.shape[:2], 3, *heads),
+        bias,
+        segment_ids,
+        self.config.dropout_attention,
+        words,
+        self.compute,
+      )
+    else:
+      queries = family.take_tokens(x, read) @ kernels[0]
+      keys_values = x @ jnp.concatenate(kernels[1:], axis=1)
+      context = xla_attention.of_queries(
+        queries.reshape(*read.shape, *heads),
+        keys_values.reshape(*x.shape[:2], 2, *heads),
+        bias,
+        family.take_tokens(segment_ids, read),
+        segment_ids,
+      ).astype(dtype)
+    context = context.reshape(*context.shape[:2], size)
+    return Linear(size, dtype, name='output')(context)
 
 
 class Linear(nn.Module):

@@ -72,6 +72,7 @@ class DebertaEncoder(nn.Module):
     positions: jax.Array,
     segment_ids: jax.Array,
     deterministic: bool,
+    read: jax.Array | None = None,
   ) -> jax.Array:
     """Encodes rows like `bert.BertEncoder`.
 
@@ -89,7 +90,9 @@ class DebertaEncoder(nn.Module):
     )
     x, buckets = embeddings(input_ids, token_type_ids, positions, words[0])
     layer = functools.partial(Layer, config, self.compute)
-    return bert.apply_layers(self, layer, x, words[1:], segment_ids, buckets)
+    return bert.apply_layers(
+      self, layer, x, words[1:], segment_ids, buckets, read=read
+    )
 
 
 class Embeddings(bert.Embeddings):
@@ -128,10 +131,11 @@ class Layer(bert.Layer):
     words: jax.Array,
     segment_ids: jax.Array,
     buckets: jax.Array,
+    read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns the attention's output without bias, and the bias to add."""
     return DisentangledAttention(self.config, self.compute, name='attention')(
-      x, segment_ids, buckets, words[0], words[3]
+      x, segment_ids, buckets, words[0], words[3], read
     )
 
 
@@ -149,6 +153,7 @@ class DisentangledAttention(nn.Module):
     buckets: jax.Array,
     words: jax.Array,
     bucket_words: jax.Array,
+    read: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Applies attention within segments.
 
@@ -158,9 +163,10 @@ class DisentangledAttention(nn.Module):
       buckets: [num_buckets, D] float32, the vectors of the buckets.
       words: [2] uint32, for dropout of the probabilities.
       bucket_words: [2] uint32, for dropout of `buckets`.
+      read: [B, S] int, the tokens whose output is returned; None: all.
 
     Returns:
-      The output without bias, [B, L, D], and the bias to add, [D].
+      The output without bias, [B, L, D] or [B, S, D], and the bias to add, [D].
     """
     config, own, dtype = self.config, self.config.own, self.compute.dtype
     size = config.hidden_size
@@ -196,7 +202,7 @@ class DisentangledAttention(nn.Module):
       config.dropout_attention,
       words,
     )
-    context = context.astype(dtype).reshape(x.shape)
+    context = family.take_tokens(context.astype(dtype).reshape(x.shape), read)
     return bert.Linear(size, dtype, name='output')(context)
 
 

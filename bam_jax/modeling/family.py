@@ -139,6 +139,22 @@ def _keep_layers(config: EncoderConfig, layers: Sequence[int]) -> EncoderConfig:
   return dataclasses.replace(config, num_layers=len(layers))
 
 
+def take_tokens(x: jax.Array, read: jax.Array | None) -> jax.Array:
+  """Takes what belongs to some tokens.
+
+  Args:
+    x: [B, L] or [B, L, D].
+    read: [B, S] int, places 0 to L - 1 in each row; None: all tokens.
+
+  Returns:
+    [B, S] or [B, S, D]; without `read`, `x`.
+  """
+  if read is None:
+    return x
+  read = read.reshape(read.shape + (1,) * (x.ndim - 2))
+  return jnp.take_along_axis(x, read, axis=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
   """An encoder family.

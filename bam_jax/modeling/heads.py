@@ -79,7 +79,11 @@ class MultiTaskModel(nn.Module):
     if self.bi_encoder_heads:
       is_pair = jnp.isin(task_id, np.array(self.bi_encoder_heads))  # [B, S]
       encoded = _separate_pairs(batch, is_pair)
-    hidden = encode(self.config, self.compute, encoded, deterministic)
+    pools_first = not self.bi_encoder_heads and self.config.pooling == 'cls'
+    # Without dropout, the last layer computes no token that nothing reads.
+    reads_first = pools_first and deterministic and not self.token_heads
+    read = batch['cls_index'] if reads_first else None
+    hidden = encode(self.config, self.compute, encoded, deterministic, read)
     # XLA's CPU backend lacks some products of bfloat16 arrays.
     is_cpu = self.compute.platform == 'cpu'
     of_slots = hidden.astype(jnp.float32) if is_cpu else hidden
@@ -88,10 +92,12 @@ class MultiTaskModel(nn.Module):
       pooled, compared = _compare_pairs(
         average_segments(of_slots, encoded['segment_ids'], 2 * slots), is_pair
       )
-    elif self.config.pooling == 'mean':
-      pooled = average_segments(of_slots, batch['segment_ids'], slots)
-    else:
+    elif reads_first:
+      pooled = hidden.astype(jnp.float32)
+    elif pools_first:
       pooled = select_tokens(of_slots, batch['cls_index'])
+    else:
+      pooled = average_segments(of_slots, batch['segment_ids'], slots)
     of = families.FAMILIES[self.config.family]
     pooler = of.pooler(self.config, name='pooler')
     if self.config.pooling in of.pools:
@@ -133,10 +139,12 @@ def encode(
   compute: family.Compute,
   batch: Mapping[str, jax.Array],
   deterministic: bool,
+  read: jax.Array | None = None,
 ) -> jax.Array:
   """Computes the last hidden states of a batch, [B, L, D].
 
-  The encoder is the submodule `encoder` of the module that calls this.
+  With `read` [B, S], only those of the tokens at these places, [B, S, D]. The
+  encoder is the submodule `encoder` of the module that calls this.
   """
   encoder = families.FAMILIES[config.family].encoder
   return encoder(config, compute, name='encoder')(
@@ -145,6 +153,7 @@ def encode(
     batch['positions'],
     batch['segment_ids'],
     deterministic,
+    read,
   )
 
 

@@ -60,6 +60,7 @@ class ModernBertEncoder(nn.Module):
     positions: jax.Array,
     segment_ids: jax.Array,
     deterministic: bool,
+    read: jax.Array | None = None,
   ) -> jax.Array:
     """Encodes rows like `bert.BertEncoder`; ignores `token_type_ids`.
 
@@ -74,10 +75,7 @@ class ModernBertEncoder(nn.Module):
     )
     x = Embeddings(config, compute, name='embeddings')(input_ids, words[0])
     size = config.hidden_size // config.num_heads
-    by_theta = {
-      theta: rotary.angles(positions, size, theta)
-      for theta in config.own.thetas
-    }
+    turns = [rotary.angles(positions, size, x) for x in config.own.thetas]
 
     def apply(is_first, is_global, params, *arrays):
       layer = Layer(config, compute, is_first, is_global, parent=None)
@@ -90,8 +88,8 @@ class ModernBertEncoder(nn.Module):
     apply = jax.jit(apply, static_argnums=kinds)
     own_words = jnp.split(words[1:], config.num_layers)
     for i, is_global in enumerate(config.own.is_global):
-      theta = config.own.thetas[0 if is_global else 1]
-      arrays = x, segment_ids, by_theta[theta], own_words[i]
+      chosen = read if i == config.num_layers - 1 else None
+      arrays = x, segment_ids, turns[not is_global], own_words[i], chosen
       name, kind = f'layer_{i}', (i == 0, is_global)
       if self.is_initializing():
         x = Layer(config, compute, *kind, name=name)(*arrays)
@@ -143,6 +141,7 @@ class Layer(nn.Module):
     segment_ids: jax.Array,
     turns: tuple[jax.Array, jax.Array],
     words: jax.Array,
+    read: jax.Array | None = None,
   ) -> jax.Array:
     """Applies the layer.
 
@@ -151,9 +150,10 @@ class Layer(nn.Module):
       segment_ids: [B, L] int.
       turns: cosines and sines of the rotation, [B, L, hd / 2] each.
       words: [_SITES, 2] uint32 for dropout.
+      read: [B, S] int, the tokens to compute, without dropout; None: all.
 
     Returns:
-      [B, L, D].
+      [B, L, D], or [B, S, D].
     """
     config, dtype = self.config, self.compute.dtype
     # The first layer has the parameter too: see `Family.unused_at_first`.
@@ -162,13 +162,13 @@ class Layer(nn.Module):
     y = SelfAttention(config, self.compute, self.is_global, name='attention')(
       normal, segment_ids, turns, words[0]
     )
+    x, y = (family.take_tokens(each, read) for each in (x, y))
     x += dropout.dropout(y, config.dropout_attention, words[1])
     normal = _norm(config, 'mlp_norm')(x).astype(dtype)
-    y = _dense(config, dtype, 'intermediate', 2 * config.intermediate_size)(
-      normal
-    )
+    size = config.intermediate_size
+    y = _dense(config, dtype, 'intermediate', 2 * size)(normal)
     y, gate = jnp.split(y, 2, axis=-1)  # [B, L, intermediate_size]
-    no_bias = jnp.zeros(config.intermediate_size, dtype)
+    no_bias = jnp.zeros(size, dtype)
     y = gelu.activate(config.activation, y, no_bias, self.compute) * gate
     y = dropout.dropout(y, config.dropout_hidden, words[2])
     return x + _dense(config, dtype, 'output', config.hidden_size)(y)

@@ -52,6 +52,38 @@ def by_rows(
   return whole.astype(qkv.dtype), jnp.sum(whole, axis=1)
 
 
+def of_queries(
+  queries: jax.Array,
+  keys_values: jax.Array,
+  bias: jax.Array,
+  query_segments: jax.Array,
+  segment_ids: jax.Array,
+) -> jax.Array:
+  """Computes some queries of each row in float32, without dropout.
+
+  Args:
+    queries: [B, S, H, hd] without their bias.
+    keys_values: [B, L, 2, H, hd], likewise.
+    bias: [3, H, hd].
+    query_segments: [B, S] int32, in which each query is.
+    segment_ids: [B, L] int32; 0 marks padding.
+
+  Returns:
+    The contexts [B, S, H, hd], float32.
+  """
+  inputs = queries, keys_values[:, :, 0], keys_values[:, :, 1]
+  inputs = [
+    attention_head.add_bias(x.astype(jnp.float32), own[None, None])
+    for x, own in zip(inputs, bias, strict=True)
+  ]
+  zero = jnp.uint32(0)
+  tile = attention_head.Tile(
+    query_segments, segment_ids, 0.0, (zero, zero), zero, (1, 1)
+  )
+  (contexts,) = _to_heads(attention_head.forward, tile, inputs, zero[None])
+  return contexts
+
+
 def by_blocks(
   function: Callable,
   rate: float,

@@ -24,8 +24,9 @@ Item = TypeVar('Item')
 
 # Batches that are dispatched before the logits of an older one are fetched.
 _IN_FLIGHT = 4
-# Tokens of a batch on a CPU, whose caches hold few.
-_CPU_TOKENS = 2048
+# Tokens of a batch on a CPU. The arrays of more are so large that the system
+# hands out, and clears, their memory anew for each batch.
+_CPU_TOKENS = 1024
 
 # task -> split -> rows
 Splits = Mapping[str, Mapping[str, shards.Columns]]

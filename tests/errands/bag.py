@@ -24,6 +24,7 @@ class BagEncoder(nn.Module):
     positions: jax.Array,
     segment_ids: jax.Array,
     deterministic: bool,
+    read: jax.Array | None = None,
   ) -> jax.Array:
     config = self.config
     x = _Embeddings(config, name='embeddings')(input_ids)
@@ -31,7 +32,7 @@ class BagEncoder(nn.Module):
     mean = same / jnp.sum(same, axis=-1, keepdims=True)
     for i in range(config.num_layers):
       x = _Layer(config, name=f'layer_{i}')(x, mean)
-    return x.astype(self.compute.dtype)
+    return family.take_tokens(x, read).astype(self.compute.dtype)
 
 
 class _Embeddings(nn.Module):
