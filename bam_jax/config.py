@@ -274,10 +274,8 @@ def _find_mistakes(config: Config) -> Iterator[str]:
       'config.model.regression_loss=cross_entropy needs predictions on 0-1; set'
       ' config.model.regression_head=sigmoid'
     )
-  for name in ('', *config.custom_variants):
-    own = config_for_variant(config, name)
+  for where, own in _changed_configs(config):
     loss_weights(own)
-    where = f'config.custom_variants.{name}.changes' if name else 'config'
     for group, length in (('single', own.single), ('multi', own.multi)):
       if 0 < length.max_steps < length.min_steps:
         yield (
@@ -295,6 +293,14 @@ def _find_mistakes(config: Config) -> Iterator[str]:
     )
   yield from _find_large_batches(config)
   yield from _find_large_plans(config)
+
+
+def _changed_configs(config: Config) -> Iterator[tuple[str, Config]]:
+  """Yields the configuration, and that of each custom variant, by its path."""
+  yield 'config', config
+  for name in config.custom_variants:
+    own = config_for_variant(config, name)
+    yield f'config.custom_variants.{name}.changes', own
 
 
 def _search_grids(config: Config) -> dict[str, fields.SearchGrid]:
@@ -362,19 +368,16 @@ def _find_large_batches(config: Config) -> Iterator[str]:
     'config.packing.row_buckets': max(packing.row_buckets, default=0),
     'config.train.accumulate': config.train.accumulate,
   }
-  for name in (*config.custom_variants, ''):
-    own = config_for_variant(config, name)
-    where = f'config.custom_variants.{name}.changes' if name else 'config'
+  for where, own in _changed_configs(config):
     # A batch has that many rows, unless several examples share one.
     counts[f'{where}.single.batch_size'] = own.single.batch_size
     counts[f'{where}.multi.batch_size'] = own.multi.batch_size
   for path, grid in _search_grids(config).items():
     counts[f'config.{path}.batch_sizes'] = max(grid.batch_sizes, default=0)
-  slots = packing.slots if packing.enabled else 1
   for key, rows in counts.items():
     limits = [('row_length', packing.row_length, 'tokens', _MOST_TOKENS)]
     if 'batch_size' not in key:
-      limits.append(('slots', slots, 'slots', _MOST_SLOTS))
+      limits.append(('slots', packing.used_slots, 'slots', _MOST_SLOTS))
     for other, each, unit, most in limits:
       if rows * each > most:
         yield (

@@ -351,15 +351,7 @@ BERT = family.Family(
   dropped=re.compile(
     r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
   ),
-  sizes={
-    'vocab_size': 'vocab_size',
-    'hidden_size': 'hidden_size',
-    'num_layers': 'num_hidden_layers',
-    'num_heads': 'num_attention_heads',
-    'intermediate_size': 'intermediate_size',
-    'max_positions': 'max_position_embeddings',
-    'type_vocab_size': 'type_vocab_size',
-  },
+  sizes=family.SIZES | {'type_vocab_size': 'type_vocab_size'},
   required={
     'model_type': 'bert',
     'position_embedding_type': 'absolute',

@@ -346,11 +346,7 @@ DEBERTA_V2 = dataclasses.replace(
     r'embeddings\.position_ids$'
     r'|(cls|lm_predictions|mask_predictions|classifier|qa_outputs|heads)\.'
   ),
-  sizes={
-    ours: theirs
-    for ours, theirs in bert.BERT.sizes.items()
-    if ours != 'type_vocab_size'
-  },
+  sizes=family.SIZES,
   required={'model_type': 'deberta-v2'},
   settings={
     ours: theirs

@@ -85,10 +85,7 @@ ELECTRA = dataclasses.replace(
   axes={'E': lambda config: config.embedding_size},
   pooler=family.HeadPooler,
   heads={
-    'ForSequenceClassification': {
-      'pooler.dense': 'classifier.dense',
-      'classifier': 'classifier.out_proj',
-    },
+    'ForSequenceClassification': family.HEAD_NAMES,
     'ForMultipleChoice': {'pooler.dense': 'sequence_summary.summary'},
   },
   pooled="F.gelu(linear(hidden[:, 0], 'pooler.dense'))",

@@ -22,6 +22,15 @@ from bam_jax.modeling import dropout
 INITIALIZER_RANGE = 0.02
 initializer = nn.initializers.truncated_normal(INITIALIZER_RANGE)
 
+# Sizes of `EncoderConfig` -> their keys of config.json in most families.
+SIZES = {
+  'vocab_size': 'vocab_size',
+  'hidden_size': 'hidden_size',
+  'num_layers': 'num_hidden_layers',
+  'num_heads': 'num_attention_heads',
+  'intermediate_size': 'intermediate_size',
+  'max_positions': 'max_position_embeddings',
+}
 # Fields of `EncoderConfig` that are no sizes -> BERT's keys of config.json.
 _SETTINGS = {
   'layer_norm_eps': 'layer_norm_eps',
@@ -130,9 +139,14 @@ class Pooler(nn.Module):
     return POOLER_ACTIVATIONS[self.config.pooler_activation](self.dense(x))
 
 
+# RoBERTa's and ELECTRA's head for sequence classification, and its names.
 HeadPooler = functools.partial(
   Pooler, input_rate=operator.attrgetter('dropout_head')
 )
+HEAD_NAMES = {
+  'pooler.dense': 'classifier.dense',
+  'classifier': 'classifier.out_proj',
+}
 
 
 def _keep_layers(config: EncoderConfig, layers: Sequence[int]) -> EncoderConfig:

@@ -387,14 +387,7 @@ MODERNBERT = family.Family(
   layer_name='layers.{i}',
   tensor_prefix='model.',
   dropped=re.compile(r'(decoder|classifier|heads)\.'),
-  sizes={
-    'vocab_size': 'vocab_size',
-    'hidden_size': 'hidden_size',
-    'num_layers': 'num_hidden_layers',
-    'num_heads': 'num_attention_heads',
-    'intermediate_size': 'intermediate_size',
-    'max_positions': 'max_position_embeddings',
-  },
+  sizes=family.SIZES,
   settings={
     'layer_norm_eps': 'norm_eps',
     'activation': 'hidden_activation',

@@ -30,12 +30,7 @@ def _family(name: str, class_prefix: str) -> family.Family:
     unused_positions=_PAD_ID + 1,
     max_separators=2,
     pooler=family.HeadPooler,
-    heads={
-      'ForSequenceClassification': {
-        'pooler.dense': 'classifier.dense',
-        'classifier': 'classifier.out_proj',
-      }
-    },
+    heads={'ForSequenceClassification': family.HEAD_NAMES},
   )
 
 
