@@ -194,6 +194,11 @@ class PackingConfig:
     1 << 20,
   )
 
+  @property
+  def used_slots(self) -> int:
+    """Returns the most examples per row; 1 unless they are packed."""
+    return self.slots if self.enabled else 1
+
 
 @dataclasses.dataclass(frozen=True)
 class DistillConfig:

@@ -85,7 +85,7 @@ class TrainBatches:
     self._multiple = rows_multiple
     self._own_rows = own_rows
     self._heads = np.asarray(task_ids, np.int32)
-    self._slots = packing.slots if packing.enabled else 1
+    self._slots = packing.used_slots
     self._buckets = (packing.enabled and packing.row_buckets) or (1,)
     without_labels = without_labels or [None] * len(features)
     # A task's rows with labels, then those without.
@@ -216,7 +216,7 @@ def evaluation_batches(
   if only is not None:
     begins, lengths, lengths_a = begins[only], lengths[only], lengths_a[only]
     task_ids = task_ids[only]
-  slots = packing.slots if packing.enabled else 1
+  slots = packing.used_slots
   packed = packing_lib.pack(lengths, packing.row_length, slots)
   order = np.argsort(packed.row, kind='stable')
   num_batches = -(-packed.num_rows // rows)

@@ -60,7 +60,7 @@ def _missing(rows: rows_lib.Rows, source: sources.Source) -> findings.Finding:
 
 
 def _as_row(example: task_lib.Example) -> lines.Row:
-  index = int(example.uid.rpartition('/')[2])
+  index = task_lib.row_index(example.uid)
   return lines.Row(index, 0, (example.text_a, example.text_b), example.label)
 
 

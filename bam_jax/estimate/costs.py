@@ -62,7 +62,7 @@ def compile_steps(
   packing = dataclasses.replace(
     packing,
     row_buckets=tuple(sorted({*buckets, *rows})),
-    slots=packing.slots if packing.enabled else 1,
+    slots=packing.used_slots,
   )
   try:
     programs.compile_ahead(packing, seeds)

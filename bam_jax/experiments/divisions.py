@@ -37,7 +37,7 @@ def check(task: task_lib.Task, data: config_lib.DataConfig, path: Path) -> None:
     'train_rows': len(train_rows),
     'dev_rows': len(dev_rows),
     'rows': sources.rows_digest(itertools.chain(train_rows, dev_rows)),
-    'dev': [int(row.uid.rpartition('/')[2]) for row in dev_rows],
+    'dev': [task_lib.row_index(row.uid) for row in dev_rows],
   }
   if not path.exists():
     files.write_json(path, found)

@@ -217,7 +217,7 @@ def _read_rows(
   names = task.kind.input_names(task)[0]
   return error_rows.Rows(
     split,
-    [int(example.uid.rpartition('/')[2]) for example in examples],
+    [task_lib.row_index(example.uid) for example in examples],
     [example.label for example in examples],
     [
       dict(zip(names, (example.text_a, example.text_b))) for example in examples

@@ -35,6 +35,11 @@ def example_uid(uid: str) -> str:
   return uid.partition('~')[0]
 
 
+def row_index(uid: str) -> int:
+  """Returns the number of an example's row in the raw file, from 0."""
+  return int(uid.rpartition('/')[2])
+
+
 def is_swapped(uid: str) -> bool:
   """Whether a uid belongs to a copy with its two texts swapped."""
   return uid.endswith(SWAP_SUFFIX)
