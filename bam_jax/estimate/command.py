@@ -31,8 +31,8 @@ from bam_jax.tasks import task as task_lib
 
 FILE = 'estimate.json'
 
-# Steps per group of similar runs whose rows are counted or batches are timed.
-_COUNTED_STEPS, _TIMED_STEPS = 64, 3
+# Steps per group of similar runs whose batches are timed.
+_TIMED_STEPS = 3
 # Bytes of an example around its logits and its uid, in both stored forms.
 _FRAME = 60
 
@@ -243,7 +243,7 @@ def _sample_steps(
   buckets = plan.packing.row_buckets if plan.packing.enabled else (1,)
   for group, run in {each.group: each.run for each in remaining}.items():
     spec = plan.data.make_spec(run, plan.packing, rows_multiple=multiple)
-    steps = range(0, spec.num_steps, max(spec.num_steps // _COUNTED_STEPS, 1))
+    steps = spec.sampled_steps
     rows[group] = [
       packing_lib.bucket(spec.batches.rows_filled(step), buckets, multiple)
       for step in steps

@@ -22,8 +22,6 @@ from bam_jax.training import spec as spec_lib
 
 # The task sampler of a run counts its examples as int32.
 _MAX_EXAMPLES = 2**31 - 1
-# Steps of a run whose rows are counted to choose its row buckets.
-_SAMPLED_STEPS = 64
 # Row buckets are multiples of four rows, or, to pad little where rows are long,
 # of the fewest rows that hold this many tokens.
 _BUCKET_TOKENS = 512
@@ -185,12 +183,9 @@ class PlanData:
     sampled_runs = dict(zip(reversed(keys), reversed(runs)))
     for key, run in sampled_runs.items():
       spec = self.make_spec(run, packing)
-      sampled = range(
-        0, spec.num_steps, max(spec.num_steps // _SAMPLED_STEPS, 1)
-      )
-      filled = [spec.batches.rows_filled(step) for step in sampled]
+      filled = [spec.batches.rows_filled(step) for step in spec.sampled_steps]
       for rows in filled:
-        steps[rows] += spec.num_steps / len(sampled)
+        steps[rows] += spec.num_steps / len(filled)
       all_steps = similar[key] * spec.num_steps
       largest = max(largest, packing_lib.most_rows(filled, all_steps))
     multiple = min(4, -(-_BUCKET_TOKENS // packing.row_length))

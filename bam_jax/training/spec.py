@@ -10,6 +10,9 @@ from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.training import evaluate
 
+# Number of `sampled_steps`, or up to twice as many.
+_SAMPLED_STEPS = 64
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainSpec:
@@ -24,6 +27,11 @@ class TrainSpec:
   is_taught: bool  # Whether targets are annealed from a teacher to gold labels.
   dev: evaluate.Splits  # The rows to score, by task and split.
   config: config_lib.Config
+
+  @property
+  def sampled_steps(self) -> range:
+    """Returns evenly spaced steps that stand for all of the run."""
+    return range(0, self.num_steps, max(self.num_steps // _SAMPLED_STEPS, 1))
 
   def schedule(self, step: int) -> step_lib.StepSchedule:
     """Returns the values of the schedules at a step."""
