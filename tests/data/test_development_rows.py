@@ -6,6 +6,7 @@ Oracles: properties that scikit-learn's splitters have, and the file itself.
 from collections import Counter
 import dataclasses
 import json
+import logging
 import re
 
 import numpy as np
@@ -15,6 +16,7 @@ from sklearn import model_selection
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import formats
 from bam_jax.data import registry
 from bam_jax.data import sources
 from bam_jax.doctor import examine
@@ -260,3 +262,29 @@ def test_a_changed_file_is_noticed(tmp_path):
   }
   divisions.check(dataclasses.replace(task, tables=tables), config.data, path)
   assert not path.exists()
+
+
+def test_the_file_is_read_once_for_its_record(tmp_path, monkeypatch, caplog):
+  """And once for each side; rows that are passed over are logged once."""
+  frame = _frame(40)
+  frame.loc[3, 'label'] = '-'
+  frame.to_csv(tmp_path / 'a.csv')
+  config = _config(tmp_path, no_label=('-',))
+  task = registry.resolve(config)['own']
+  read, csv = [], formats.FORMATS['csv']
+
+  def counted(*arguments):
+    read.append(arguments[0])
+    return csv.read(*arguments)
+
+  monkeypatch.setitem(formats.FORMATS, 'csv', csv._replace(read=counted))
+  with caplog.at_level(logging.INFO):
+    divisions.check(task, config.data, tmp_path / 'own.json')
+    assert len(read) == 1
+    rows = [
+      len(list(sources.read(task, split, config.data)))
+      for split in ('train', 'dev')
+    ]
+  assert sum(rows) == 39
+  assert len(read) == 3
+  assert len(caplog.messages) == 1
