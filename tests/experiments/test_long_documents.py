@@ -28,7 +28,8 @@ def _write(folder) -> None:
     for row in range(size):
       # A window has 22 words.
       words = rng.choice(_WORDS, rng.integers(30, 50)).tolist()
-      words[rng.integers(23, len(words))] = ('bad', 'good')[row % 2]
+      for place in rng.integers(23, len(words), 4):
+        words[place] = ('bad', 'good')[row % 2]
       label = ('neg', 'pos')[row % 2]
       lines.append(json.dumps({'text': ' '.join(words), 'label': label}))
     (folder / f'{split}.jsonl').write_text('\n'.join(lines))
@@ -58,9 +59,9 @@ def plan(tmp_path_factory) -> plan_lib.Plan:
   config.packing.slots = 2
   config.packing.row_buckets = (32,)
   config.model.num_layers = 1
-  config.multi.max_steps = 120
+  config.multi.max_steps = 100
   config.multi.batch_size = 32
-  config.multi.learning_rate = 2e-3
+  config.multi.learning_rate = 1e-3
   config.train.checkpoint_every = 0
   config.mesh.data = 1
   made = plan_lib.make_plan(

@@ -166,8 +166,6 @@ def _windowed_logits(task, seed):
 
 def _logits(task, seed, *texts):
   """By our own model, of one row: [outputs], or [tokens, outputs]."""
-  if task.windows:
-    return _windowed_logits(task, seed), 0
   first, *more = _TOKENIZER.encode(list(texts))
   ids = [_TOKENIZER.cls_id, *first, _TOKENIZER.sep_id]
   types = [0] * len(ids)
@@ -193,6 +191,13 @@ def _apply(task, seed, ids, types):
   return models.apply(_model(seed), _params(seed), batch)
 
 
+def _example_logits(task, seed, *texts):
+  """Of texts, or where the task has windows, of those of `_LONG`."""
+  if task.windows:
+    return _windowed_logits(task, seed)
+  return _logits(task, seed, *texts)[0]
+
+
 def _expected(task, seed):
   """What the card's code is to print."""
   texts = ('a text', 'another one')[
@@ -200,7 +205,7 @@ def _expected(task, seed):
   ]
   decided = _DECIDED.get(task.name) if seed == 1 else None
   if task.kind.name == 'classification':
-    logits = _logits(task, seed, *texts)[0]
+    logits = _example_logits(task, seed, *texts)
     if decided:
       probs = scipy.special.softmax(logits / decided['temperature'])
       label = task.labels[int(probs[1] > decided['threshold'])]
@@ -214,7 +219,7 @@ def _expected(task, seed):
     return str([x for x, is_one in zip(task.labels, chosen) if is_one])
   if task.kind.name == 'regression':
     head = _HEADS[seed]
-    logits = _logits(task, seed, *texts)[0][None]
+    logits = _example_logits(task, seed, *texts)[None]
     return float(task.kind.with_head(head).predictions(task, logits)[0])
   if task.kind.name == 'tagging':
     logits, _ = _logits(task, seed, ' '.join(_WORDS))
