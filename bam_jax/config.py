@@ -57,7 +57,7 @@ _NOT_IN_FINGERPRINT = frozenset({
     'train.checkpoint_every', 'train.log_every', 'train.prefetch',
     'model.kernels', 'train.seeds_at_once', 'packing.row_buckets',
     'packing.eval_rows', 'train.keep_optimizer', 'train.tensorboard',
-    'train.profile', 'data.shard_rows', 'distill.logits',
+    'train.trackers', 'train.profile', 'data.shard_rows', 'distill.logits',
 })  # fmt: skip
 
 
@@ -230,6 +230,9 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   """Yields a message for each value that contradicts another field."""
   yield from errors.find_unknown(
     'config.variants', config.variants, variant_names(config)
+  )
+  yield from errors.find_unknown(
+    'config.train.trackers', config.train.trackers, fields.TRACKERS
   )
   for field in ('swap', 'bi_encoder'):
     yield from errors.find_unknown(

@@ -82,5 +82,11 @@ def python_command(program: str, needs: Mapping[str, str]) -> str:
 
 
 def absent(modules: Iterable[str]) -> list[str]:
-  """Returns the modules that are not installed, without importing any."""
-  return [name for name in modules if importlib.util.find_spec(name) is None]
+  """Returns the modules that are not installed, without importing any.
+
+  A folder without code, such as the one that W&B writes, is no module.
+  """
+  found = {name: importlib.util.find_spec(name) for name in modules}
+  return [
+    n for n, spec in found.items() if spec is None or not spec.has_location
+  ]

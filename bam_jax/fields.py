@@ -26,6 +26,7 @@ VARIANTS = (
   'multi_to_multi',
   'single_to_multi',
 )
+TRACKERS = ('wandb', 'mlflow')
 # Variants whose settings `config.search` chooses.
 SEARCHED = ('single_searched', 'multi_searched')
 
@@ -242,6 +243,9 @@ class TrainConfig:
   deterministic: bool = field(False, 'bit-equal reruns on a GPU, slower')
   keep_optimizer: bool = field(False, 'keep optimizer states of finished runs')
   tensorboard: bool = field(True, 'write TensorBoard events beside the JSONL')
+  trackers: tuple[str, ...] = field(
+    (), 'wandb, mlflow: also send each line there (extras of these names)'
+  )
   seeds_at_once: int = field(
     1, 'seeds of a run trained at once by one program', 1, _MOST_SEEDS
   )

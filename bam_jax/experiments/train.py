@@ -22,6 +22,7 @@ from bam_jax.experiments import report
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.runtime import processes
+from bam_jax.runtime import trackers
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate as evaluate_lib
 from bam_jax.training import loop
@@ -36,6 +37,7 @@ def prepare(plan: plan_lib.Plan) -> None:
 
 def run(plan: plan_lib.Plan) -> None:
   """Trains the whole plan, from raw rows to the report."""
+  trackers.check(plan.config.train.trackers)
   config_lib.check_students(plan.config)
   if searched := plan.search_runs:
     tried = Counter(key for run in searched for key in run.choices)

@@ -1,4 +1,4 @@
-"""Logs metrics as JSON lines and TensorBoard events; shows progress."""
+"""Logs metrics as JSON lines, for TensorBoard and trackers; shows progress."""
 
 from collections.abc import Callable, Mapping
 import importlib
@@ -16,6 +16,7 @@ import rich.text
 from bam_jax import errors
 from bam_jax import files
 from bam_jax.runtime import processes
+from bam_jax.runtime import trackers as trackers_lib
 
 METRICS_FILE = 'metrics.jsonl'
 TENSORBOARD_DIR = 'tensorboard'
@@ -38,7 +39,12 @@ class Telemetry:
   """
 
   def __init__(
-    self, directory: Path, tensorboard: bool, run: str, writes: bool = True
+    self,
+    directory: Path,
+    tensorboard: bool,
+    run: str,
+    writes: bool = True,
+    trackers: trackers_lib.Trackers | None = None,
   ):
     """Opens the log of a run.
 
@@ -48,6 +54,7 @@ class Telemetry:
       tensorboard: whether to write TensorBoard events too.
       run: name of the run, for the names of its event files.
       writes: False if another process writes; then no file is touched.
+      trackers: of the run, which are sent each line, too.
 
     Raises:
       errors.UserError: an earlier metrics file has a line that is not JSON.
@@ -57,6 +64,7 @@ class Telemetry:
     self._tensorboard = tensorboard
     self._run = run.replace(os.sep, '-')
     self._events = None
+    self._trackers = trackers
     self._purge_step: int | None = None
     if not writes:
       return
@@ -72,9 +80,13 @@ class Telemetry:
   def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *unused_exception: object) -> None:
+  def __exit__(
+    self, kind: type[BaseException] | None, *unused_exception: object
+  ) -> None:
     if self._events is not None:
       self._events.close()
+    if self._trackers is not None:
+      self._trackers.close(is_finished=kind is None)
 
   def truncate(self, step: int, with_score: bool = True) -> None:
     """Removes the lines of `step` and of later steps.
@@ -114,6 +126,8 @@ class Telemetry:
       file.write(_encode({'step': step, 'time': seconds} | values))
     if self._tensorboard:
       self._write_events(step, seconds, values)
+    if self._trackers is not None:
+      self._trackers.write(step, seconds, values)
 
   def _write_events(
     self, step: int, seconds: float, values: Mapping[str, float]

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from bam_jax import schema
 from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.runtime import peers
@@ -13,6 +14,7 @@ from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.runtime import profiling
 from bam_jax.runtime import telemetry as telemetry_lib
+from bam_jax.runtime import trackers as trackers_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
@@ -101,6 +103,19 @@ def train(
       raise
 
 
+def _open_trackers(spec: spec_lib.TrainSpec) -> trackers_lib.Trackers | None:
+  """Begins a run in its trackers, or goes on; None in other processes."""
+  if not processes.is_first():
+    return None
+  return trackers_lib.Trackers(
+    spec.config.train.trackers,
+    spec.directory,
+    spec.config.name,
+    spec.name,
+    schema.flatten(spec.config) | schema.flatten({'run': spec.length}),
+  )
+
+
 def _is_due(step: int, every: int) -> bool:
   return every > 0 and step > 0 and step % every == 0
 
@@ -130,7 +145,11 @@ class _Group:
     self.telemetry = [
       stack.enter_context(
         telemetry_lib.Telemetry(
-          spec.directory, config.tensorboard, spec.name, processes.is_first()
+          spec.directory,
+          config.tensorboard,
+          spec.name,
+          processes.is_first(),
+          _open_trackers(spec),
         )
       )
       for spec in specs

@@ -29,6 +29,8 @@ from bam_jax.experiments import predict
 from bam_jax.experiments import records
 from bam_jax.experiments import report
 from bam_jax.experiments import train
+from bam_jax.runtime import telemetry
+from bam_jax.runtime import trackers
 from bam_jax.tasks import demo
 from bam_jax.training import loop
 
@@ -597,6 +599,37 @@ def test_an_ablation_is_added_to_a_finished_plan(finished, workdir, trained):
   assert {line.get('gold_weight', 1.0) for line in told} == {1.0}
   for name in ('report.md', 'report.html'):
     assert 'gold alone' in (workdir / name).read_text()
+
+
+def test_runs_send_their_lines_to_trackers(finished, workdir, monkeypatch):
+  """The libraries themselves: tests/runtime/test_trackers.py."""
+  sent, names = {}, []
+
+  class Recorder:
+    def __init__(self, project, run, settings, run_id):
+      names.append((project, run, run_id))
+      assert settings['run.learning_rate'] == 1e-4
+      self.run_id, self.run = f'id of {run}', run
+
+    def write(self, step, seconds, values):
+      sent.setdefault(self.run, []).append({'step': step, 'time': seconds})
+      sent[self.run][-1] |= values
+
+    def close(self, is_finished):
+      assert is_finished
+      names.append(self.run)
+
+  monkeypatch.setitem(trackers._TRACKERS, 'wandb', Recorder)
+  monkeypatch.setattr(trackers, 'check', lambda names: None)
+  changes = {'train.trackers': ('wandb',)}
+  # What is finished stays so.
+  train.run(finished.another(workdir, **changes))
+  assert not names
+  run = 'multi-s0'
+  shutil.rmtree(workdir / 'runs' / run)
+  train.run(finished.another(workdir, **changes))
+  assert names == [(finished.plan.config.name, run, None), run]
+  assert sent == {run: telemetry.read(workdir / 'runs' / run / 'metrics.jsonl')}
 
 
 def test_scoring_again_finds_the_same(finished, workdir, trained):

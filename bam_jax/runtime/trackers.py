@@ -1,0 +1,205 @@
+"""Weights & Biases and MLflow beside a run's own log.
+
+Where results go, and who sends them, is decided by each library's own login,
+settings and environment variables, such as WANDB_MODE or MLFLOW_TRACKING_URI.
+A run that is stopped and resumed goes on as the same run there: its numbers are
+kept in trackers.json.
+"""
+
+from collections.abc import Mapping, Sequence
+import json
+import logging
+import math
+import os
+from pathlib import Path
+from typing import Protocol
+
+from bam_jax import errors
+from bam_jax import files
+
+_IDS_FILE = 'trackers.json'
+_MOST_PARAMS = 100  # that MLflow takes at once
+
+
+class Tracker(Protocol):
+  """One run in a tracker.
+
+  Attributes:
+    run_id: its name in the tracker.
+  """
+
+  run_id: str
+
+  def write(
+    self, step: int, seconds: float, values: Mapping[str, float]
+  ) -> None:
+    """Sends the finite values of a step at a unix time."""
+
+  def close(self, is_finished: bool) -> None:
+    """Ends the run, or interrupts it."""
+
+
+class _Wandb:
+  def __init__(
+    self,
+    project: str,
+    run: str,
+    settings: Mapping[str, object],
+    run_id: str | None,
+  ):
+    import wandb
+
+    self._run = wandb.init(
+      project=os.environ.get('WANDB_PROJECT', project),
+      name=run,
+      id=run_id,
+      resume='allow',
+      config=dict(settings),
+      reinit='create_new',  # Seeds at once are open at once.
+      settings=wandb.Settings(silent=True, console='off'),
+    )
+    # W&B's own steps could not go back, as those of a resumed run do.
+    self._run.define_metric('*', step_metric='step')
+    self.run_id = self._run.id
+
+  def write(
+    self, step: int, seconds: float, values: Mapping[str, float]
+  ) -> None:
+    self._run.log({'step': step, '_timestamp': seconds, **values})
+
+  def close(self, is_finished: bool) -> None:
+    self._run.finish(exit_code=int(not is_finished))
+
+
+class _MLflow:
+  def __init__(
+    self,
+    project: str,
+    run: str,
+    settings: Mapping[str, object],
+    run_id: str | None,
+  ):
+    import mlflow
+    from mlflow import entities
+
+    self._entities = entities
+    self._client = mlflow.MlflowClient()
+    if run_id is not None:
+      self._client.update_run(run_id, status='RUNNING')
+      self.run_id = run_id
+      return
+    name = os.environ.get('MLFLOW_EXPERIMENT_NAME', project)
+    # Of several processes at once only one creates it.
+    experiment = mlflow.set_experiment(name)
+    created = self._client.create_run(experiment.experiment_id, run_name=run)
+    self.run_id = created.info.run_id
+    params = [entities.Param(k, str(value)) for k, value in settings.items()]
+    for first in range(0, len(params), _MOST_PARAMS):
+      some = params[first : first + _MOST_PARAMS]
+      self._client.log_batch(self.run_id, params=some)
+
+  def write(
+    self, step: int, seconds: float, values: Mapping[str, float]
+  ) -> None:
+    when = int(seconds * 1000)
+    self._client.log_batch(
+      self.run_id,
+      metrics=[
+        self._entities.Metric(name, value, when, step)
+        for name, value in values.items()
+      ],
+    )
+
+  def close(self, is_finished: bool) -> None:
+    status = 'FINISHED' if is_finished else 'KILLED'
+    self._client.set_terminated(self.run_id, status)
+
+
+# `fields.TRACKERS`, each the name of a package and of an extra, too.
+_TRACKERS = {'wandb': _Wandb, 'mlflow': _MLflow}
+
+
+def check(names: Sequence[str]) -> None:
+  """Raises a `UserError` unless the packages of some trackers are installed."""
+  for package in errors.absent(names):
+    raise errors.UserError(
+      f'config.train.trackers: needs the package {package}; pip install'
+      f" 'bam-jax[{package}]'"
+    )
+
+
+class Trackers:
+  """One run in some trackers.
+
+  The run's log has everything that they are sent. So one that no longer takes
+  metrics is left alone, with a warning, and training goes on.
+  """
+
+  def __init__(
+    self,
+    names: Sequence[str],
+    directory: Path,
+    project: str,
+    run: str,
+    settings: Mapping[str, object],
+  ):
+    """Begins the run, or goes on with it.
+
+    Args:
+      names: of the trackers.
+      directory: folder of the run.
+      project: project of W&B and experiment of MLflow, unless their own
+        variables name another.
+      run: name of the run.
+      settings: its configuration, as a flat mapping.
+
+    Raises:
+      errors.UserError: a tracker's package is missing, or the tracker refuses
+        the run.
+    """
+    self._open: dict[str, Tracker] = {}
+    if not names:
+      return
+    check(names)
+    path = directory / _IDS_FILE
+    ids = json.loads(path.read_text()) if path.exists() else {}
+    for name in names:
+      try:
+        tracker = _TRACKERS[name](project, run, settings, ids.get(name))
+      except Exception as e:
+        raise errors.UserError(
+          f'config.train.trackers={name}: {" ".join(str(e).split())}; set up'
+          f' {name}, or leave it out'
+        ) from e
+      self._open[name] = tracker
+      ids[name] = tracker.run_id
+    directory.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, json.dumps(ids))
+
+  def write(
+    self, step: int, seconds: float, values: Mapping[str, float]
+  ) -> None:
+    """Sends the values of a step at a unix time; those not finite are not."""
+    finite = {k: v for k, v in values.items() if math.isfinite(v)}
+    for name in [*self._open]:
+      try:
+        self._open[name].write(step, seconds, finite)
+      except Exception as e:
+        _warn(name, e)
+        del self._open[name]
+
+  def close(self, is_finished: bool) -> None:
+    """Ends the run in all trackers, or interrupts it."""
+    for name, tracker in self._open.items():
+      try:
+        tracker.close(is_finished)
+      except Exception as e:
+        _warn(name, e)
+
+
+def _warn(name: str, error: Exception) -> None:
+  logging.warning(
+    'config.train.trackers=%s: takes no metrics any more (%s); metrics.jsonl'
+    ' has them all',
+    *(name, ' '.join(str(error).split())),
+  )
