@@ -168,7 +168,7 @@ class Trackers:
         tracker = _TRACKERS[name](project, run, settings, ids.get(name))
       except Exception as e:
         raise errors.UserError(
-          f'config.train.trackers={name}: {" ".join(str(e).split())}; set up'
+          f'config.train.trackers={name}: {_one_line(e)}; set up'
           f' {name}, or leave it out'
         ) from e
       self._open[name] = tracker
@@ -201,5 +201,9 @@ def _warn(name: str, error: Exception) -> None:
   logging.warning(
     'config.train.trackers=%s: takes no metrics any more (%s); metrics.jsonl'
     ' has them all',
-    *(name, ' '.join(str(error).split())),
+    *(name, _one_line(error)),
   )
+
+
+def _one_line(error: Exception) -> str:
+  return ' '.join(str(error).split()).rstrip('.')

@@ -170,7 +170,7 @@ def test_a_missing_package_and_a_refusal_are_told_in_one_line(
   )
 
   def refuse(*unused):
-    raise ValueError('no key:\nlog in')
+    raise ValueError('no key:\nlog in.')
 
   monkeypatch.setitem(trackers._TRACKERS, 'json', refuse)
   with pytest.raises(errors.UserError) as error:
