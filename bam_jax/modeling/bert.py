@@ -17,9 +17,6 @@ from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
 from bam_jax.modeling import xla_attention
 
-# Dropout sites of a layer: the probabilities, and the output of either half.
-_SITES = 3
-
 _PRESET_FIELDS = 'hidden_size', 'num_layers', 'num_heads', 'intermediate_size'
 _PRESETS = {
   'bert-base': (768, 12, 12, 3072),
@@ -44,6 +41,8 @@ class BertEncoder(nn.Module):
   compute: family.Compute = family.ONE_DEVICE
   drops_attention_output: bool = True
   has_token_types: bool = True
+
+  sites = 3  # Of dropout in a layer: `Layer` lists them.
 
   @nn.compact
   def __call__(
@@ -77,21 +76,28 @@ class BertEncoder(nn.Module):
     if not self.has_token_types:
       token_type_ids = jnp.zeros_like(token_type_ids)
     words = dropout.draw_words(
-      self, 1 + _SITES * config.num_layers, deterministic
+      self, 1 + self.sites * config.num_layers, deterministic
     )
-    x = Embeddings(config, self.compute, name='embeddings')(
-      input_ids, token_type_ids, positions, words[0]
-    )  # [B, L, D]
-
+    x, *shared = self.embed(
+      config, input_ids, token_type_ids, positions, words[0]
+    )
+    layer = self.make_layer(config)
     return apply_layers(
-      self,
-      functools.partial(
-        Layer, config, self.compute, self.drops_attention_output
-      ),
-      x,
-      words[1:],
-      segment_ids,
-      read=read,
+      self, layer, x, words[1:], segment_ids, *shared, read=read
+    )
+
+  def embed(
+    self, config: family.EncoderConfig, *inputs: jax.Array
+  ) -> tuple[jax.Array, ...]:
+    """Returns embeddings [B, L, D], and what each layer takes besides."""
+    return (Embeddings(config, self.compute, name='embeddings')(*inputs),)
+
+  def make_layer(
+    self, config: family.EncoderConfig
+  ) -> Callable[..., nn.Module]:
+    """Returns a function that makes a layer; see `apply_layers`."""
+    return functools.partial(
+      Layer, config, self.compute, self.drops_attention_output
     )
 
 

@@ -5,7 +5,7 @@ into buckets. DeBERTa-v3 (arXiv 2111.09543) is the same encoder without absolute
 positions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import operator
@@ -21,8 +21,6 @@ from bam_jax.modeling import disentangled_attention
 from bam_jax.modeling import dropout
 from bam_jax.modeling import family
 
-# Dropout sites of a layer: those of BERT, and the vectors of the buckets.
-_SITES = 4
 # The projection that is applied to the buckets' vectors for each term.
 _TERMS = {'c2p': 'key', 'p2c': 'query'}
 _MOST = 1 << 20  # of a size in config.json
@@ -58,41 +56,28 @@ class Settings:
     return 2 * self.span
 
 
-class DebertaEncoder(nn.Module):
-  """Embeddings and transformer layers with disentangled attention."""
+class DebertaEncoder(bert.BertEncoder):
+  """BERT's encoder with disentangled attention.
 
-  config: family.EncoderConfig
-  compute: family.Compute = family.ONE_DEVICE
+  The tokens of a segment must be adjacent: their distances are those in the
+  row.
+  """
 
-  @nn.compact
-  def __call__(
-    self,
-    input_ids: jax.Array,
-    token_type_ids: jax.Array,
-    positions: jax.Array,
-    segment_ids: jax.Array,
-    deterministic: bool,
-    read: jax.Array | None = None,
-  ) -> jax.Array:
-    """Encodes rows like `bert.BertEncoder`.
+  sites = 4  # Those of BERT, and the vectors of the buckets.
 
-    The tokens of a segment must be adjacent: their distances are those in the
-    row.
-    """
-    config = self.config
-    if deterministic:
-      config = config.without_dropout()
-    words = dropout.draw_words(
-      self, 1 + _SITES * config.num_layers, deterministic
-    )
-    embeddings = Embeddings(
+  def embed(
+    self, config: family.EncoderConfig, *inputs: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
+    """Returns embeddings [B, L, D], and float32 [num_buckets, D]."""
+    return Embeddings(
       config, self.compute, config.own.has_positions, name='embeddings'
-    )
-    x, buckets = embeddings(input_ids, token_type_ids, positions, words[0])
-    layer = functools.partial(Layer, config, self.compute)
-    return bert.apply_layers(
-      self, layer, x, words[1:], segment_ids, buckets, read=read
-    )
+    )(*inputs)
+
+  def make_layer(
+    self, config: family.EncoderConfig
+  ) -> Callable[..., nn.Module]:
+    """Returns a function that makes a layer; see `bert.apply_layers`."""
+    return functools.partial(Layer, config, self.compute)
 
 
 class Embeddings(bert.Embeddings):
