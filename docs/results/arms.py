@@ -36,7 +36,11 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
   with tarfile.open(path) as archive:
     # By name, so that the scores of all tasks are in the order of the seeds.
     for member in sorted(archive, key=lambda member: member.name):
-      if not member.name.endswith('/DONE') or '-fold' in member.name:
+      if not member.name.endswith('/DONE') or any(
+        # Teachers of folds, and runs of a search.
+        word in member.name
+        for word in ('-fold', '-heldout')
+      ):
         continue
       plan, run, *task_of_baselines, _ = member.name.split('/')
       scores = json.load(archive.extractfile(member))['scores']
