@@ -342,7 +342,7 @@ def test_the_doctor_tells_of_labels_safely(tmp_path, capsys, first):
   assert not (_ACTIVE - {'softbreak'}) & {token.type for token in tokens}
   told = json.loads((tmp_path / 'doctor.json').read_text())['findings']
   cells = [t for t in tokens if t.type == 'td_open']
-  assert len(cells) == 6 * len(told) + 7 * 2
+  assert len(cells) == 6 * len(told) + 8 * 2
   found = _texts(tokens)
   for text in HOSTILE[first : first + 4]:
     assert _shown(text) in found

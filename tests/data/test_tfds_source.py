@@ -189,7 +189,11 @@ def test_not_prepared(tfds, tmp_path, monkeypatch):
 
 
 def test_where_tensorflow_is_installed_nothing_else_is(tfds, monkeypatch):
-  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: name)
+  monkeypatch.setattr(
+    importlib.util,
+    'find_spec',
+    lambda name: importlib.util.spec_from_file_location(name, f'{name}.py'),
+  )
   data = config_lib.DataConfig(source='tfds', tfds_dir='it "is" here é')
   remedy = sources.Source(glue.TASKS['mnli'], 'ax', data).remedy
   assert shlex.split(remedy) == [

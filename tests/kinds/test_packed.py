@@ -173,7 +173,7 @@ class _Programs:
 
 def test_an_evaluation_batch_of_a_cpu_has_few_rows(plan):
   programs = _Programs(plan)
-  for length, rows, found in (128, 64, 16), (128, 5, 5), (4096, 2, 1):
+  for length, rows, found in (128, 64, 8), (128, 5, 5), (4096, 2, 1):
     packing = config_lib.PackingConfig(row_length=length, eval_rows=rows)
     assert evaluate.batch_rows(programs, packing) == found
 

@@ -89,7 +89,8 @@ def _check(rate, arrays, window=None):
   rest = rate, window, arrays, gradient
   contexts, of_qkv, sums = _jit(_by_xla)(*rest)
   actual = _jit(_by_tiles)(*rest)
-  np.testing.assert_allclose(actual[0], contexts, atol=2e-6)
+  # Of contexts up to 4, either is some 3e-6 from float64 on an AVX2 machine.
+  np.testing.assert_allclose(actual[0], contexts, atol=5e-6)
   np.testing.assert_allclose(actual[1], of_qkv, atol=5e-6)
   # Sums of up to 2,560 terms.
   np.testing.assert_allclose(actual[2], sums, atol=2e-6 * np.abs(sums).max())
