@@ -44,9 +44,9 @@ def get_config(arms=''):
     labels = {'distill': {'folds': 3, 'unlabelled': False}}
     own['labels'] = 'single_to_multi', '', '', labels
     # As many steps as with the rows that have no label.
-    longer = labels | {'multi': {'epochs': 30.0}}
+    longer = labels | {'multi': {'epochs': 26.7}}
     own['labels_longer'] = 'single_to_multi', '', '', longer
-    own['multi_longer'] = 'multi', '', '', {'multi': {'epochs': 30.0}}
+    own['multi_longer'] = 'multi', '', '', {'multi': {'epochs': 26.7}}
   else:
     own |= {
       'ensemble': (
