@@ -17,18 +17,11 @@ from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
 from bam_jax.modeling import xla_attention
 
-_PRESET_FIELDS = 'hidden_size', 'num_layers', 'num_heads', 'intermediate_size'
-_PRESETS = {
-  'bert-base': (768, 12, 12, 3072),
-  'bert-large': (1024, 24, 16, 4096),
-  'l3-h128': (128, 3, 4, 512),
-  'minilm-l6': (384, 6, 12, 1536),
-  'tiny': (64, 2, 2, 256),
-}
-
 
 class BertEncoder(nn.Module):
   """Embeddings and transformer layers.
+
+  A family that differs overrides `embed`, `make_layer` or `finish`.
 
   Attributes:
     config: of the encoder.
@@ -81,10 +74,25 @@ class BertEncoder(nn.Module):
     x, *shared = self.embed(
       config, input_ids, token_type_ids, positions, words[0]
     )
-    layer = self.make_layer(config)
-    return apply_layers(
-      self, layer, x, words[1:], segment_ids, *shared, read=read
-    )
+
+    def apply(kind, params, *arrays, read):
+      layer = self.make_layer(config, *kind)(parent=None)
+      return layer.apply({'params': params}, *arrays, read=read)
+
+    # Traced and lowered once for each kind of layer.
+    if self.compute.remat:
+      apply = jax.checkpoint(apply, static_argnums=0)
+    apply = jax.jit(apply, static_argnums=0)
+    last = config.num_layers - 1
+    for i, own_words in enumerate(jnp.split(words[1:], config.num_layers)):
+      arrays = x, own_words, segment_ids, *shared
+      chosen = read if i == last else None
+      name, kind = f'layer_{i}', self.kind_of_layer(i)
+      if self.is_initializing():
+        x = self.make_layer(config, *kind)(name=name)(*arrays, read=chosen)
+      else:
+        x = apply(kind, self.variables['params'][name], *arrays, read=chosen)
+    return self.finish(config, x)
 
   def embed(
     self, config: family.EncoderConfig, *inputs: jax.Array
@@ -92,53 +100,23 @@ class BertEncoder(nn.Module):
     """Returns embeddings [B, L, D], and what each layer takes besides."""
     return (Embeddings(config, self.compute, name='embeddings')(*inputs),)
 
+  def kind_of_layer(self, number: int) -> tuple[bool, ...]:
+    """Returns what tells a layer from others of the encoder."""
+    del number
+    return ()
+
   def make_layer(
-    self, config: family.EncoderConfig
+    self, config: family.EncoderConfig, *kind: bool
   ) -> Callable[..., nn.Module]:
-    """Returns a function that makes a layer; see `apply_layers`."""
+    """Returns a function that makes a layer, given `name=` or `parent=`."""
     return functools.partial(
       Layer, config, self.compute, self.drops_attention_output
     )
 
-
-def apply_layers(
-  encoder: nn.Module,
-  layer: Callable[..., nn.Module],
-  x: jax.Array,
-  words: jax.Array,
-  *shared: jax.Array,
-  read: jax.Array | None,
-) -> jax.Array:
-  """Applies the layers `layer_0`, `layer_1`, ... of an encoder one by one.
-
-  Args:
-    encoder: the module whose submodules they are, with fields `config` and
-      `compute`.
-    layer: makes a layer, `name=` or `parent=` being given.
-    x: [B, L, D] hidden states.
-    words: [sites * num_layers, 2] uint32 for dropout: as many for each layer.
-    *shared: further arrays that each layer takes.
-    read: [B, S] int, the tokens that the last layer computes; None: all.
-
-  Returns:
-    [B, L, D], or [B, S, D].
-  """
-
-  def apply(params, *inputs, **options):
-    return layer(parent=None).apply({'params': params}, *inputs, **options)
-
-  # Traced and lowered once, and called by every layer.
-  apply = jax.jit(jax.checkpoint(apply) if encoder.compute.remat else apply)
-  own = jnp.split(words, encoder.config.num_layers)
-  last = len(own) - 1
-  for i, words in enumerate(own):
-    name, options = f'layer_{i}', {'read': read if i == last else None}
-    if encoder.is_initializing():
-      x = layer(name=name)(x, words, *shared, **options)
-    else:
-      params = encoder.variables['params'][name]
-      x = apply(params, x, words, *shared, **options)
-  return x
+  def finish(self, config: family.EncoderConfig, x: jax.Array) -> jax.Array:
+    """Returns the hidden states, given the output of the last layer."""
+    del config
+    return x
 
 
 class Embeddings(nn.Module):
@@ -150,6 +128,7 @@ class Embeddings(nn.Module):
   config: family.EncoderConfig
   compute: family.Compute
   has_positions: bool = True
+  has_bias: bool = True  # Of the norm.
 
   @nn.compact
   def __call__(
@@ -184,7 +163,10 @@ class Embeddings(nn.Module):
         precision=jax.lax.Precision.HIGHEST,
       )
     x = nn.LayerNorm(
-      config.layer_norm_eps, use_fast_variance=False, name='norm'
+      config.layer_norm_eps,
+      use_bias=self.has_bias,
+      use_fast_variance=False,
+      name='norm',
     )(x).astype(compute.dtype)
     x = dropout.dropout(x, config.dropout_embedding, words)
     if size == config.hidden_size:
@@ -373,6 +355,10 @@ BERT = family.Family(
     'use_cache': True,
   },
   presets={
-    name: dict(zip(_PRESET_FIELDS, sizes)) for name, sizes in _PRESETS.items()
+    'bert-base': family.preset(768, 12, 12, 3072),
+    'bert-large': family.preset(1024, 24, 16, 4096),
+    'l3-h128': family.preset(128, 3, 4, 512),
+    'minilm-l6': family.preset(384, 6, 12, 1536),
+    'tiny': family.preset(64, 2, 2, 256),
   },
 )

@@ -74,9 +74,9 @@ class DebertaEncoder(bert.BertEncoder):
     )(*inputs)
 
   def make_layer(
-    self, config: family.EncoderConfig
+    self, config: family.EncoderConfig, *kind: bool
   ) -> Callable[..., nn.Module]:
-    """Returns a function that makes a layer; see `bert.apply_layers`."""
+    """Returns a function that makes a layer, given `name=` or `parent=`."""
     return functools.partial(Layer, config, self.compute)
 
 
@@ -349,16 +349,13 @@ DEBERTA_V2 = dataclasses.replace(
   write=_write,
   # A random encoder has BERT's vocabulary.
   presets={
-    f'deberta-v3-{name}': {
-      'hidden_size': width,
-      'num_layers': layers,
-      'num_heads': width // 64,
-      'intermediate_size': 4 * width,
-      'layer_norm_eps': 1e-7,
-      'type_vocab_size': 0,
-      'pooler_activation': 'gelu',
-      'own': Settings(256, 512, tuple(_TERMS), True, True, False, 0.0),
-    }
+    f'deberta-v3-{name}': family.preset(
+      *(width, layers, width // 64, 4 * width),
+      layer_norm_eps=1e-7,
+      type_vocab_size=0,
+      pooler_activation='gelu',
+      own=Settings(256, 512, tuple(_TERMS), True, True, False, 0.0),
+    )
     for name, width, layers in (('base', 768, 12), ('large', 1024, 24))
   },
   optional={

@@ -12,15 +12,6 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import family
 
 _GENERATORS = ('ElectraForMaskedLM', 'ElectraForCausalLM')
-_PRESETS = {
-  'electra-small': (256, 12, 4, 1024, 128),
-  'electra-base': (768, 12, 12, 3072, 768),
-  'electra-large': (1024, 24, 16, 4096, 1024),
-}
-_PRESET_FIELDS = (
-  'hidden_size', 'num_layers', 'num_heads', 'intermediate_size',
-  'embedding_size',
-)  # fmt: skip
 _POOLER = {'pooler_activation': 'gelu'}
 
 
@@ -76,8 +67,15 @@ ELECTRA = dataclasses.replace(
   read=_read,
   write=_write,
   presets={
-    name: dict(zip(_PRESET_FIELDS, sizes)) | _POOLER
-    for name, sizes in _PRESETS.items()
+    'electra-small': family.preset(
+      256, 12, 4, 1024, embedding_size=128, **_POOLER
+    ),
+    'electra-base': family.preset(
+      768, 12, 12, 3072, embedding_size=768, **_POOLER
+    ),
+    'electra-large': family.preset(
+      1024, 24, 16, 4096, embedding_size=1024, **_POOLER
+    ),
   },
   optional={
     _PROJECT: lambda config: config.embedding_size != config.hidden_size

@@ -153,6 +153,23 @@ def _keep_layers(config: EncoderConfig, layers: Sequence[int]) -> EncoderConfig:
   return dataclasses.replace(config, num_layers=len(layers))
 
 
+def preset(
+  hidden_size: int,
+  num_layers: int,
+  num_heads: int,
+  intermediate_size: int,
+  **more: object,
+) -> dict[str, object]:
+  """Returns arguments of an `EncoderConfig`, for `Family.presets`."""
+  return {
+    'hidden_size': hidden_size,
+    'num_layers': num_layers,
+    'num_heads': num_heads,
+    'intermediate_size': intermediate_size,
+    **more,
+  }
+
+
 def take_tokens(x: jax.Array, read: jax.Array | None) -> jax.Array:
   """Takes what belongs to some tokens.
 

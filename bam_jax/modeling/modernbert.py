@@ -4,24 +4,21 @@ Rotary positions; layers that see a whole text alternate with ones that see a
 window. Feed-forward networks are gated, norms come first, nothing has a bias.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import re
 
-import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from bam_jax.modeling import attention
+from bam_jax.modeling import bert
 from bam_jax.modeling import dropout
 from bam_jax.modeling import family
 from bam_jax.modeling import gelu
-from bam_jax.modeling import lookup
 from bam_jax.modeling import rotary
-
-# Dropout sites of a layer: probabilities, output of attention, widest array.
-_SITES = 3
 
 _GLOBAL, _LOCAL = 'full_attention', 'sliding_attention'
 # Keys of older files for the angle's base, and its default.
@@ -46,77 +43,52 @@ class Settings:
   thetas: tuple[float, float] = (160_000.0, 10_000.0)
 
 
-class ModernBertEncoder(nn.Module):
-  """Embeddings, transformer layers, and a norm after the last one."""
+class ModernBertEncoder(bert.BertEncoder):
+  """Embeddings, transformer layers, and a norm after the last one.
 
-  config: family.EncoderConfig
-  compute: family.Compute = family.ONE_DEVICE
+  The tokens of a segment must lie side by side, as the window is of places.
+  """
 
-  @nn.compact
-  def __call__(
+  has_token_types: bool = False
+
+  def embed(
     self,
+    config: family.EncoderConfig,
     input_ids: jax.Array,
     token_type_ids: jax.Array,
     positions: jax.Array,
-    segment_ids: jax.Array,
-    deterministic: bool,
-    read: jax.Array | None = None,
-  ) -> jax.Array:
-    """Encodes rows like `bert.BertEncoder`; ignores `token_type_ids`.
+    words: jax.Array,
+  ) -> tuple[jax.Array | tuple[jax.Array, jax.Array], ...]:
+    """Returns embeddings [B, L, D], and the rotations of either kind of layer.
 
-    The tokens of a segment must lie side by side, as the window is of places.
+    They are those of global layers, then of local ones: cosines and sines, each
+    [B, L, hd / 2] float32.
     """
-    chex.assert_equal_shape([input_ids, positions, segment_ids])
-    config, compute = self.config, self.compute
-    if deterministic:
-      config = config.without_dropout()
-    words = dropout.draw_words(
-      self, 1 + _SITES * config.num_layers, deterministic
+    embeddings = bert.Embeddings(
+      *(config, self.compute),
+      has_positions=False,
+      has_bias=False,
+      name='embeddings',
     )
-    x = Embeddings(config, compute, name='embeddings')(input_ids, words[0])
     size = config.hidden_size // config.num_heads
-    turns = [rotary.angles(positions, size, x) for x in config.own.thetas]
+    return (
+      embeddings(input_ids, token_type_ids, positions, words),
+      *(rotary.angles(positions, size, theta) for theta in config.own.thetas),
+    )
 
-    def apply(is_first, is_global, params, *arrays):
-      layer = Layer(config, compute, is_first, is_global, parent=None)
-      return layer.apply({'params': params}, *arrays)
+  def kind_of_layer(self, number: int) -> tuple[bool, bool]:
+    """Returns whether a layer is the first one, and whether it is global."""
+    return number == 0, self.config.own.is_global[number]
 
-    # Traced and lowered once for each kind of layer.
-    kinds = 0, 1
-    if compute.remat:
-      apply = jax.checkpoint(apply, static_argnums=kinds)
-    apply = jax.jit(apply, static_argnums=kinds)
-    own_words = jnp.split(words[1:], config.num_layers)
-    for i, is_global in enumerate(config.own.is_global):
-      chosen = read if i == config.num_layers - 1 else None
-      arrays = x, segment_ids, turns[not is_global], own_words[i], chosen
-      name, kind = f'layer_{i}', (i == 0, is_global)
-      if self.is_initializing():
-        x = Layer(config, compute, *kind, name=name)(*arrays)
-      else:
-        x = apply(*kind, self.variables['params'][name], *arrays)
-    return _norm(config, 'final_norm')(x).astype(compute.dtype)
+  def make_layer(
+    self, config: family.EncoderConfig, *kind: bool
+  ) -> Callable[..., nn.Module]:
+    """Returns a function that makes a layer, given `name=` or `parent=`."""
+    return functools.partial(Layer, config, self.compute, *kind)
 
-
-class Embeddings(nn.Module):
-  """Word embeddings, normalised."""
-
-  config: family.EncoderConfig
-  compute: family.Compute
-
-  @nn.compact
-  def __call__(self, input_ids: jax.Array, words: jax.Array) -> jax.Array:
-    """Embeds ids [B, L] as [B, L, D], with dropout from random uint32 [2]."""
-    config = self.config
-    table = nn.Embed(
-      config.vocab_size,
-      config.hidden_size,
-      embedding_init=family.initializer,
-      name='word',
-    ).embedding
-    x = lookup.lookup(table, input_ids, self.compute)
-    x = _norm(config, 'norm')(x).astype(self.compute.dtype)
-    return dropout.dropout(x, config.dropout_embedding, words)
+  def finish(self, config: family.EncoderConfig, x: jax.Array) -> jax.Array:
+    """Applies the last norm."""
+    return _norm(config, 'final_norm')(x).astype(self.compute.dtype)
 
 
 class Layer(nn.Module):
@@ -138,18 +110,19 @@ class Layer(nn.Module):
   def __call__(
     self,
     x: jax.Array,
-    segment_ids: jax.Array,
-    turns: tuple[jax.Array, jax.Array],
     words: jax.Array,
+    segment_ids: jax.Array,
+    *turns: tuple[jax.Array, jax.Array],
     read: jax.Array | None = None,
   ) -> jax.Array:
     """Applies the layer.
 
     Args:
       x: [B, L, D].
+      words: [sites, 2] uint32 for dropout: of the probabilities, of the output
+        of the attention, and of the widest array.
       segment_ids: [B, L] int.
-      turns: cosines and sines of the rotation, [B, L, hd / 2] each.
-      words: [_SITES, 2] uint32 for dropout.
+      *turns: from `ModernBertEncoder.embed`.
       read: [B, S] int, the tokens to compute, without dropout; None: all.
 
     Returns:
@@ -160,7 +133,7 @@ class Layer(nn.Module):
     normal = _norm(config, 'attention_norm')(x).astype(dtype)
     normal = x if self.is_first else normal
     y = SelfAttention(config, self.compute, self.is_global, name='attention')(
-      normal, segment_ids, turns, words[0]
+      normal, segment_ids, turns[not self.is_global], words[0]
     )
     x, y = (family.take_tokens(each, read) for each in (x, y))
     x += dropout.dropout(y, config.dropout_attention, words[1])
@@ -189,7 +162,7 @@ class SelfAttention(nn.Module):
     turns: tuple[jax.Array, jax.Array],
     words: jax.Array,
   ) -> jax.Array:
-    """Returns [B, L, D]; takes what `Layer` takes, and words [2]."""
+    """Returns [B, L, D]; takes what `Layer` takes, of its own kind alone."""
     config, dtype = self.config, self.compute.dtype
     size = config.hidden_size
     heads = (3, config.num_heads, size // config.num_heads)
@@ -352,17 +325,14 @@ def _keep_layers(
   return dataclasses.replace(config, num_layers=len(layers), own=own)
 
 
-def _preset(size: int, layers: int, heads: int, wide: int) -> dict[str, object]:
-  return {
-    'hidden_size': size,
-    'num_layers': layers,
-    'num_heads': heads,
-    'intermediate_size': wide,
-    'max_positions': 8192,
-    'type_vocab_size': 0,
-    'layer_norm_eps': 1e-5,
-    'own': Settings(_alternate(layers)),
-  }
+def _preset(*sizes: int) -> dict[str, object]:
+  return family.preset(
+    *sizes,
+    max_positions=8192,
+    type_vocab_size=0,
+    layer_norm_eps=1e-5,
+    own=Settings(_alternate(sizes[1])),
+  )
 
 
 _POOLER = {'pooler.dense': 'head.dense', 'pooler.norm': 'head.norm'}
