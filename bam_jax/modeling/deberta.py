@@ -19,11 +19,11 @@ from bam_jax.modeling import attention_head
 from bam_jax.modeling import bert
 from bam_jax.modeling import disentangled_attention
 from bam_jax.modeling import dropout
+from bam_jax.modeling import entries
 from bam_jax.modeling import family
 
 # The projection that is applied to the buckets' vectors for each term.
 _TERMS = {'c2p': 'key', 'p2c': 'query'}
-_MOST = 1 << 20  # of a size in config.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,81 +194,48 @@ class DisentangledAttention(nn.Module):
 def _read(values: Mapping[str, object]) -> dict[str, object]:
   """Returns arguments of `family.EncoderConfig` from config.json's entries."""
   hidden_size, num_heads = values['hidden_size'], values['num_attention_heads']
-  if values.get('relative_attention') is not True:
-    raise ValueError(
-      f'relative_attention is {values.get("relative_attention")!r}, but only'
-      ' DeBERTa encoders with it can be loaded'
-    )
-  wanted = {
-    'conv_kernel_size': 0,
-    'embedding_size': hidden_size,
-    'pooler_hidden_size': hidden_size,
-    'attention_head_size': hidden_size // num_heads,
-  }
-  for key, value in wanted.items():
-    if (found := values.get(key, value)) != value:
-      raise ValueError(
-        f'{key} is {found!r}, but only DeBERTa encoders with {key} {value!r}'
-        ' can be loaded'
-      )
-
-  def integer(key: str, default: int, least: int) -> int:
-    found = values.get(key, default)
-    if type(found) is not int or not least <= found <= _MOST:
-      raise ValueError(
-        f'{key} is {found!r}, which is no number from {least} to {_MOST}'
-      )
-    return found
-
-  def flag(key: str, default: bool) -> bool:
-    found = values.get(key, default)
-    if not isinstance(found, bool):
-      raise ValueError(f'{key} is {found!r}, which is neither true nor false')
-    return found
-
+  entries.choice(values, 'relative_attention', None, [True])
+  for key, value in (
+    ('conv_kernel_size', 0),
+    ('embedding_size', hidden_size),
+    ('pooler_hidden_size', hidden_size),
+    ('attention_head_size', hidden_size // num_heads),
+  ):
+    entries.choice(values, key, value, [value])
   terms = values.get('pos_att_type')
   if isinstance(terms, str):
     terms = [term.strip() for term in terms.lower().split('|')]
-  terms = terms if isinstance(terms, list) else []
-  known = tuple(_TERMS)
-  if not terms or any(term not in known for term in terms):
-    raise ValueError(
-      f'pos_att_type is {values.get("pos_att_type")!r}, but only c2p, p2c and'
-      ' both can be computed'
-    )
+  if not isinstance(terms, list) or not terms:
+    terms = [values.get('pos_att_type')]
+  for term in terms:
+    entries.choice({'pos_att_type': term}, 'pos_att_type', None, _TERMS)
   norms = str(values.get('norm_rel_ebd')).lower().split('|')
-  activation = values.get('pooler_hidden_act', 'gelu')
-  if activation not in tuple(family.POOLER_ACTIVATIONS):
-    raise ValueError(
-      f'pooler_hidden_act is {activation!r}, but only'
-      f' {", ".join(family.POOLER_ACTIVATIONS)} can be computed'
-    )
-  rate = values.get('pooler_dropout', 0)
-  if type(rate) not in (int, float) or not 0 <= rate < 1:
-    raise ValueError(
-      f'pooler_dropout is {rate!r}, which is no number from 0 to below 1'
-    )
-  positions = integer('max_position_embeddings', 512, 1)
-  farthest = integer('max_relative_positions', -1, -1)
+  positions = entries.integer(values, 'max_position_embeddings', 512, 1)
+  farthest = entries.integer(values, 'max_relative_positions', -1, -1)
   farthest = positions if farthest < 1 else farthest
-  span = integer('position_buckets', -1, -1)
+  span = entries.integer(values, 'position_buckets', -1, -1)
   if span == 1 or (span > 0 and farthest <= span // 2 + 1):
     raise ValueError(
       f'position_buckets is {span} and max_relative_positions {farthest}, which'
       ' leaves no ranges of distances'
     )
+  flags = False, True
   return {
     'layer_norm_eps': values.get('layer_norm_eps', 1e-7),
-    'type_vocab_size': integer('type_vocab_size', 0, 0),
-    'pooler_activation': activation,
+    'type_vocab_size': entries.integer(values, 'type_vocab_size', 0, 0),
+    'pooler_activation': entries.choice(
+      values, 'pooler_hidden_act', 'gelu', family.POOLER_ACTIVATIONS
+    ),
     'own': Settings(
       span=span if span > 0 else farthest,
       farthest=farthest if span > 0 else 0,
-      terms=tuple(term for term in known if term in terms),
-      shares_projections=flag('share_att_key', False),
+      terms=tuple(term for term in _TERMS if term in terms),
+      shares_projections=entries.choice(values, 'share_att_key', False, flags),
       normalises='layer_norm' in [norm.strip() for norm in norms],
-      has_positions=flag('position_biased_input', True),
-      pooler_dropout=float(rate),
+      has_positions=entries.choice(
+        values, 'position_biased_input', True, flags
+      ),
+      pooler_dropout=entries.share(values, 'pooler_dropout', 0.0),
     ),
   }
 

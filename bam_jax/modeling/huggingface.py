@@ -16,6 +16,7 @@ import safetensors
 
 from bam_jax import errors
 from bam_jax.modeling import bert
+from bam_jax.modeling import entries
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import gelu
@@ -30,8 +31,6 @@ _PARAMETERS = {
   'kernel': (('kernel', 'weight'),),
 }
 
-# Limits far above any encoder: memory for a config.json's sizes is allocated.
-_MOST = 1 << 20
 _MOST_LAYERS = 1 << 10
 
 
@@ -70,58 +69,37 @@ def load_config(path: Path) -> dict[str, object]:
   """
   file = Path(path) / 'config.json'
   values = weight_files.read_json(file)
-  name = values.get('model_type', bert.BERT.name)
-  wanted = {'model_type': tuple(families.FAMILIES)}
-  if isinstance(name, str) and name in families.FAMILIES:
-    wanted = families.FAMILIES[name].required
-  for key, value in wanted.items():
-    found = values.get(key, value)
-    if found != value:
-      choices = value if isinstance(value, tuple) else (value,)
-      raise errors.UserError(
-        f'{file}: {key} is {found!r}, but only encoders with {key}'
-        f' {" or ".join(map(repr, choices))} can be loaded; choose another'
-        ' config.model.init'
-      )
-  result = {'family': name}
-  of = families.FAMILIES[name]
-  for ours, theirs in of.sizes.items():
-    size = values.get(theirs)
-    most = _MOST_LAYERS if ours == 'num_layers' else _MOST
-    unused = of.unused_positions if ours == 'max_positions' else 0
-    if type(size) is not int or not unused < size <= most:
-      raise errors.UserError(
-        f'{file}: {theirs} is {size!r}; give a number from {unused + 1} to'
-        f' {most}'
-      )
-    result[ours] = size - unused
-  if result['hidden_size'] % result['num_heads']:
-    raise errors.UserError(
-      f'{file}: {of.sizes["num_heads"]} {result["num_heads"]} does not divide'
-      f' {of.sizes["hidden_size"]} {result["hidden_size"]}; correct one of them'
-    )
-  if key := of.settings.get('layer_norm_eps'):
-    eps = values.get(key, 1e-12)
-    if type(eps) not in (int, float) or not 0 < eps < 1:
-      raise errors.UserError(
-        f'{file}: {key} is {eps!r}; give a number between 0 and 1'
-      )
-    result['layer_norm_eps'] = float(eps)
-  if key := of.settings.get('activation'):
-    activation = values.get(key, 'gelu')
-    if activation not in tuple(gelu.ACTIVATIONS):
-      raise errors.UserError(
-        f'{file}: {key} is {activation!r}, but only'
-        f' {", ".join(gelu.ACTIVATIONS)} can be computed; choose another'
-        ' config.model.init'
-      )
-    result['activation'] = activation
   try:
-    return result | of.read(values)
+    return _read_config(values)
   except ValueError as e:
     raise errors.UserError(
       f'{file}: {e}; choose another config.model.init'
     ) from e
+
+
+def _read_config(values: Mapping[str, object]) -> dict[str, object]:
+  """Converts the entries of config.json; ValueError if one is not supported."""
+  name = entries.choice(values, 'model_type', bert.BERT.name, families.FAMILIES)
+  result, of = {'family': name}, families.FAMILIES[name]
+  for key, value in of.required.items():
+    entries.choice(values, key, value, [value])
+  for ours, theirs in of.sizes.items():
+    most = _MOST_LAYERS if ours == 'num_layers' else entries.MOST
+    unused = of.unused_positions if ours == 'max_positions' else 0
+    size = entries.integer(values, theirs, None, unused + 1, most)
+    result[ours] = size - unused
+  if result['hidden_size'] % result['num_heads']:
+    raise ValueError(
+      f'{of.sizes["num_heads"]} {result["num_heads"]} does not divide'
+      f' {of.sizes["hidden_size"]} {result["hidden_size"]}'
+    )
+  if key := of.settings.get('layer_norm_eps'):
+    result['layer_norm_eps'] = eps = entries.share(values, key, 1e-12)
+    if not eps:
+      raise ValueError(f'{key} is 0, no number above 0')
+  if key := of.settings.get('activation'):
+    result['activation'] = entries.choice(values, key, 'gelu', gelu.ACTIVATIONS)
+  return result | of.read(values)
 
 
 def save_config(config: family.EncoderConfig, pad_id: int) -> dict[str, object]:

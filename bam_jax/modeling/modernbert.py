@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from bam_jax.modeling import attention
 from bam_jax.modeling import bert
 from bam_jax.modeling import dropout
+from bam_jax.modeling import entries
 from bam_jax.modeling import family
 from bam_jax.modeling import gelu
 from bam_jax.modeling import rotary
@@ -230,47 +231,36 @@ def _initializer(config: family.EncoderConfig, name: str) -> nn.initializers:
 
 def _read(values: Mapping[str, object]) -> dict[str, object]:
   """Reads config.json's own entries, of old and new files; see `Family`."""
-  count = values['num_hidden_layers']
   if (values['hidden_size'] // values['num_attention_heads']) % 2:
     raise ValueError('the size of a head is odd, and cannot be rotated')
-  pooling = values.get('classifier_pooling', 'cls')
-  if pooling not in ('cls', 'mean'):
-    raise ValueError(f'classifier_pooling is {pooling!r}, neither cls nor mean')
-  window = values.get('local_attention', 128)
-  if type(window) is not int or window < 0:
-    raise ValueError(f'local_attention is {window!r}, not a number of tokens')
-  settings = Settings(
-    _read_types(values, count), window // 2, _read_thetas(values)
-  )
   return {
-    'own': settings,
-    'pooling': pooling,
+    'own': Settings(
+      _read_types(values),
+      entries.integer(values, 'local_attention', 128, 0) // 2,
+      _read_thetas(values),
+    ),
+    'pooling': entries.choice(
+      values, 'classifier_pooling', 'cls', ('cls', 'mean')
+    ),
     'type_vocab_size': 0,
     'layer_norm_eps': float(values.get('norm_eps', 1e-5)),
   }
 
 
-def _read_types(values: Mapping[str, object], count: int) -> tuple[bool, ...]:
-  types = values.get('layer_types')
+def _read_types(values: Mapping[str, object]) -> tuple[bool, ...]:
+  count, types = values['num_hidden_layers'], values.get('layer_types')
   if types is None:
-    every = values.get('global_attn_every_n_layers', 3)
-    if type(every) is not int or every < 1:
-      raise ValueError(f'global_attn_every_n_layers is {every!r}, not from 1')
+    every = entries.integer(values, 'global_attn_every_n_layers', 3, 1)
     return _alternate(count, every)
-  if (
-    not isinstance(types, list)
-    or len(types) != count
-    or any(each not in (_GLOBAL, _LOCAL) for each in types)
-  ):
-    raise ValueError(
-      f'layer_types is no list of {count} times {_GLOBAL} or {_LOCAL}'
-    )
+  if not isinstance(types, list) or len(types) != count:
+    raise ValueError(f'layer_types is no list of {count} types')
+  for each in types:
+    entries.choice({'layer_types': each}, 'layer_types', None, _THETAS)
   return tuple(each == _GLOBAL for each in types)
 
 
 def _read_thetas(values: Mapping[str, object]) -> tuple[float, float]:
-  if values.get('rope_scaling') is not None:
-    raise ValueError('rope_scaling is set, which cannot be computed')
+  entries.choice(values, 'rope_scaling', None, [None])
   rows = values.get('rope_parameters') or {}
   if not isinstance(rows, dict) or not all(
     isinstance(row, dict | None) for row in rows.values()
@@ -279,10 +269,7 @@ def _read_thetas(values: Mapping[str, object]) -> tuple[float, float]:
   result = []
   for name, (key, default) in _THETAS.items():
     row = rows.get(name) or {}
-    if row.get('rope_type', 'default') != 'default':
-      raise ValueError(
-        f'rope_type is {row["rope_type"]!r}, and only default can be computed'
-      )
+    entries.choice(row, 'rope_type', 'default', ['default'])
     theta = row.get('rope_theta', values.get(key, default))
     if theta is None and result:
       theta = result[0]  # older transformers: as in global layers

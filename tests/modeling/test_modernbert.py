@@ -187,12 +187,12 @@ def test_older_files_give_the_same_encoder(weights, config):
   ('values', 'message'),
   [
     ({'norm_bias': True}, 'norm_bias is True'),
-    ({'classifier_pooling': 'max'}, "classifier_pooling is 'max', neither"),
-    ({'layer_types': ['full_attention']}, 'layer_types is no list of 4 times'),
-    ({'rope_scaling': {'factor': 2}}, 'rope_scaling is set'),
+    ({'classifier_pooling': 'max'}, "classifier_pooling is 'max', but only"),
+    ({'layer_types': ['full_attention']}, 'layer_types is no list of 4 types'),
+    ({'rope_scaling': {'factor': 2}}, 'rope_scaling is {'),
     (
       {'rope_parameters': {'full_attention': {'rope_type': 'yarn'}}},
-      "rope_type is 'yarn', and only default",
+      "rope_type is 'yarn', but only",
     ),
     ({'rope_parameters': [1]}, 'rope_parameters is no object'),
     ({'local_attention': -1}, 'local_attention is -1'),

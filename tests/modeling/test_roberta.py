@@ -84,7 +84,7 @@ def test_config_round_trip(weights, name):
 
 def test_other_padding_and_too_few_positions_are_refused(weights):
   _change_config(weights, max_position_embeddings=2)
-  assert 'give a number from 3 to' in _refusal(weights)
+  assert 'no number from 3 to' in _refusal(weights)
   _change_config(weights, pad_token_id=0)
   assert 'only encoders with pad_token_id 1' in _refusal(weights)
 
