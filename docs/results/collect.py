@@ -4,10 +4,11 @@
 
 Takes the report, the scores, and each run's record, configuration and metrics;
 leaves checkpoints, features and the teachers' logits. With --outputs it also
-takes the dev outputs that the report's tests read. There, the logits of a class
-are replaced by 1 for the class that is predicted and 0 for the others, which
-take a tenth of the room. No score or test of the report depends on them; what
-`config.decisions` fits does.
+takes the dev outputs that the report's tests read. There, logits are replaced
+by 1 for the class, or for each of several labels, that is predicted, and by 0
+for the others, which take a tenth of the room. No test of the report depends on
+them, and no score but roc_auc and average_precision; what config.decisions
+fits does.
 """
 
 import argparse
@@ -45,14 +46,18 @@ def main(workdir: Path, target: Path, has_outputs: bool) -> None:
 
 
 def _predictions(path: Path) -> bytes:
-  """Returns an outputs.npz in which logits of classes are zeros and ones."""
+  """Returns an outputs.npz in which logits are zeros and ones."""
   with np.load(path) as stored:
     arrays = dict(stored)
   for name, values in arrays.items():
-    if name.endswith('/logits') and values.shape[1] > 1:
-      chosen = values.argmax(axis=1, keepdims=True)
-      classes = np.arange(values.shape[1])
-      arrays[name] = (classes == chosen).astype(values.dtype)
+    if not name.endswith('/logits') or values.shape[1] == 1:
+      continue
+    if arrays[f'{name.removesuffix("logits")}label'].ndim == 2:
+      chosen = values > 0  # Each label is a decision of its own.
+    else:
+      best = values.argmax(axis=1, keepdims=True)
+      chosen = np.arange(values.shape[1]) == best
+    arrays[name] = chosen.astype(values.dtype)
   file = io.BytesIO()
   np.savez(file, **arrays)
   return file.getvalue()

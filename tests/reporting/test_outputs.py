@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import io
 from pathlib import Path
+import runpy
 import tracemalloc
 import zipfile
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from bam_jax.reporting import outputs as outputs_lib
+from bam_jax.tasks import kinds
 from tests.reporting import plans
 
 _MOOD = plans.make_task('mood', labels=('down', 'up'))
@@ -139,3 +141,30 @@ def test_a_pickle_is_not_loaded(path):
   array = np.array([{'a': 1}], object)
   _replaced(path, 'mood/dev/logits', _member(array, lambda data: data))
   assert _peak_bytes(path) < 1 << 20
+
+
+def test_collected_outputs_predict_the_same(tmp_path):
+  """As what is kept of a work directory in docs/results."""
+  script = Path(__file__).parents[2] / 'docs' / 'results' / 'collect.py'
+  collect = runpy.run_path(str(script))['_predictions']
+  kind = kinds.KINDS['multilabel']
+  topics = plans.make_task(
+    'topics', 'micro_f1', kind=kind, labels=('a', 'b', 'c')
+  )
+  logits = np.array([[2, 1, -1], [-1, -2, -3], [0.5, -1, 4]], np.float32)
+  path = tmp_path / 'outputs.npz'
+  np.savez(
+    path,
+    **_GOOD,
+    **{
+      'topics/dev/uid': np.array(['topics/dev/0', 'topics/dev/1', 'x']),
+      'topics/dev/logits': logits,
+      'topics/dev/label': np.zeros((3, 3)),
+    },
+  )
+  before = [outputs_lib.read(t, {0: path}) for t in (_MOOD, topics)]
+  assert before[1].predictions.sum() == 4  # Of all rows, by hand.
+  path.write_bytes(collect(path))
+  for task, own in zip((_MOOD, topics), before):
+    found = outputs_lib.read(task, {0: path})
+    np.testing.assert_array_equal(found.predictions, own.predictions)
