@@ -135,7 +135,9 @@ def load(workdir: str | os.PathLike) -> 'Result':
   path = workdir / 'config.json'
   if not path.exists():
     raise errors.UserError(f'{path}: is missing; fit something there first')
-  config = config_lib.from_dict(files.read_json(path))
+  values = files.read_json(path)
+  values['model'].pop('if_missing', None)  # A field of older versions.
+  config = config_lib.from_dict(values)
   with _working(workdir):
     setup.configure_jax(config, workdir)
     return Result(plan_lib.make_plan(config, workdir))

@@ -61,9 +61,6 @@ class ModelConfig:
     'pretrained weights: a directory, package:NAME/DIR or a hub name, each with'
     ' an optional #sha256=DIGEST; empty: random weights of size `arch`',
   )
-  if_missing: Literal['error', 'random'] = field(
-    'error', 'stop, or train from random weights, if `init` cannot be loaded'
-  )
   arch: str = field('bert-large', 'size of a random encoder')
   vocab: str = field('', 'vocab.txt of a random encoder; empty: demo words')
   init_vocab: str = field(

@@ -24,9 +24,7 @@ if typing.TYPE_CHECKING:
 # Fields that say where rows or weights come from, or what rows mean. An
 # identity holds digests of the rows and the weights instead.
 _COVERED_BY_ROWS = ('data.', 'custom_tasks.')
-COVERED_BY_WEIGHTS = (
-  'model.init', 'model.if_missing', 'model.arch', 'model.vocab'
-)  # fmt: skip
+COVERED_BY_WEIGHTS = 'model.init', 'model.arch', 'model.vocab'
 
 # Fields of an encoder that the configuration holds too.
 _COVERED_BY_CONFIG = ('dropout_', 'pooling', 'num_layers')

@@ -89,19 +89,8 @@ def load_encoder(config: config_lib.Config) -> Encoder:
         ' of a pretrained model, and config.model.init names none; set'
         ' config.model.init, or use config.model.vocab for random weights'
       )
-    return _configure(_random_encoder(model, 'random weights'), config)
-  try:
-    path = weight_sources.find(init, weight_sources.CONFIG_FILES)
-  except errors.UserError as e:
-    if model.if_missing == 'error':
-      raise
-    logging.warning('%s', e)
-    logging.warning(
-      'training from RANDOM weights: scores will be far below those of a'
-      ' pretrained encoder'
-    )
-    description = f'random weights ({init} is not there)'
-    return _configure(_random_encoder(model, description), config)
+    return _configure(_random_encoder(model), config)
+  path = weight_sources.find(init, weight_sources.CONFIG_FILES)
   # A model that cannot be loaded is refused before its weights are fetched.
   huggingface.load_config(path)
   return _configure(_pretrained_encoder(model, init, pin), config)
@@ -115,28 +104,22 @@ def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
   """
   model = config.model
   init = model.init.partition('#sha256=')[0]
-  if init:
-    try:
-      path = weight_sources.find(init, weight_sources.TOKENIZER_FILES)
-    except errors.UserError:
-      if model.if_missing == 'error':
-        raise
-    else:
-      return _replace_vocab(features.Tokenizer.from_dir(path), model)
-  return _random_tokenizer(model)
+  if not init:
+    return _random_tokenizer(model)
+  path = weight_sources.find(init, weight_sources.TOKENIZER_FILES)
+  return _replace_vocab(features.Tokenizer.from_dir(path), model)
 
 
-def _random_encoder(model: config_lib.ModelConfig, description: str) -> Encoder:
+def _random_encoder(model: config_lib.ModelConfig) -> Encoder:
   presets = families.presets()
   errors.raise_first(
     errors.find_unknown('config.model.arch', [model.arch], presets)
   )
   tokenizer = _random_tokenizer(model)
   sizes = presets[model.arch] | {'vocab_size': tokenizer.vocab_size}
-  description += f', {model.arch}'
-  return Encoder(
-    family.EncoderConfig(**sizes), lambda: tokenizer, None, '', description
-  )
+  encoder = family.EncoderConfig(**sizes)
+  description = f'random weights, {model.arch}'
+  return Encoder(encoder, lambda: tokenizer, None, '', description)
 
 
 def _pretrained_encoder(

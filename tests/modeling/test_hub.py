@@ -158,15 +158,6 @@ def test_no_weights_at_all(hub, model):
   )
 
 
-def test_random_weights_take_the_place_of_an_absent_model_alone(hub, model):
-  allowed = {'model.if_missing': 'random', 'model.arch': 'tiny'}
-  encoder = pretrained.load_encoder(_config('team/absent', **allowed))
-  assert encoder.weights is None
-  (model / 'model.safetensors').rename(model / 'pytorch_model.bin')
-  with pytest.raises(errors.UserError, match=r'pytorch_model\.bin'):
-    pretrained.load_encoder(_config(**allowed))
-
-
 def test_requests_are_not_logged(hub, caplog):
   handler = logging.StreamHandler(stream := io.StringIO())
   root = logging.getLogger()

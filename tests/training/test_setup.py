@@ -193,15 +193,10 @@ def test_another_vocabulary_that_cannot_be_had_is_refused(
     pretrained.load_encoder(_config(weights, **changes))
 
 
-def test_missing_weights_stop_unless_random_ones_are_allowed(tmp_path):
+def test_missing_weights_stop(tmp_path):
   absent = tmp_path / 'absent'
   with pytest.raises(errors.UserError, match='absent'):
     pretrained.load_encoder(_config(absent))
-  encoder = pretrained.load_encoder(
-    _config(absent, **{'model.if_missing': 'random', 'model.arch': 'tiny'})
-  )
-  assert encoder.weights is None
-  assert 'is not there' in encoder.description
 
 
 def test_a_vocabulary_of_any_size_is_not_read(tmp_path):
