@@ -153,14 +153,31 @@ def _over_heads(
     result, *sums = _over_heads(function, options, wide, *rest)
     return (result.astype(dtype), *sums)
   way = xla_attention.by_rows
-  # An exported program's length is a symbol, which supports no comparison.
-  if isinstance(length, int) and length > _LONGEST_WHOLE:
+  if not isinstance(length, int):
+    way = _by_length  # It is a symbol in an exported program.
+  elif length > _LONGEST_WHOLE:
     way = xla_attention.by_blocks
   if platform == 'tpu' and _fits_tpu(arrays[0]):
     way = _by_mosaic
   if platform == 'cuda' and _is_one_block(arrays[0]):
     way = _by_triton
   return way(function, rate, arrays, *rest, window)
+
+
+def _by_length(
+  function: Callable, rate: float, arrays: tuple[jax.Array, ...], *rest
+) -> tuple[jax.Array, ...]:
+  """Computes rows at once or by blocks, as their length wants.
+
+  The compiler, which knows the length, keeps one of both.
+  """
+  *rest, window = rest
+  ways = (
+    functools.partial(way, function, rate, window=window)
+    for way in (xla_attention.by_blocks, xla_attention.by_rows)
+  )
+  is_long = jnp.int32(arrays[0].shape[1]) > _LONGEST_WHOLE
+  return jax.lax.cond(is_long, *ways, arrays, *rest)
 
 
 def _fits_tpu(qkv: jax.Array) -> bool:

@@ -106,7 +106,8 @@ def by_blocks(
   # Queries that fill the last block are padding, so they see nothing.
   surplus = count * _QUERIES - length
   reach = length if window is None else window
-  num_keys = min(_QUERIES + 2 * reach, length)
+  # The length may be a symbol, which only JAX compares.
+  num_keys = jax.core.min_dim(_QUERIES + 2 * reach, length)
 
   def split(x):
     x = jnp.pad(x, [(0, 0), (0, surplus)] + [(0, 0)] * (x.ndim - 2))

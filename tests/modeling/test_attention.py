@@ -6,6 +6,7 @@ The kernels of GPUs and TPUs run in Pallas's interpreter.
 import functools
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -295,3 +296,32 @@ def test_rows_over_devices_do_as_one():
     run(mesh),
     run(None),
   )
+
+
+@pytest.mark.parametrize('window', [None, 64])
+def test_exported_programs_compute_long_rows_by_blocks(window):
+  """Oracle: all queries at once, whose memory is that of [L, L] arrays."""
+  heads, size = 2, 8
+  bias = jnp.zeros((3, heads, size))
+
+  def attend(qkv, segment_ids):
+    return attention.attend(qkv, bias, segment_ids, 0.0, WORDS, window=window)
+
+  rows, length = jax.export.symbolic_shape('b, l', constraints=('l <= 4096',))
+  program = jax.export.export(jax.jit(attend))(
+    jax.ShapeDtypeStruct((rows, length, 3, heads, size), jnp.float32),
+    jax.ShapeDtypeStruct((rows, length), jnp.int32),
+  )
+  length = 700
+  qkv = jax.random.normal(jax.random.key(0), (1, length, 3, heads, size))
+  segment_ids = jnp.where(jnp.arange(length) < length - 7, 1, 0)[None]
+  (expected,) = xla_attention.by_rows(
+    attention_head.forward,
+    *(0.0, (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS),
+    window,
+  )
+  compiled = jax.jit(program.call).lower(qkv, segment_ids).compile()
+  np.testing.assert_allclose(compiled(qkv, segment_ids), expected, atol=1e-5)
+  # float32 logits alone would be more.
+  most = heads * length**2 * 4
+  assert compiled.memory_analysis().temp_size_in_bytes < most
