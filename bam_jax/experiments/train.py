@@ -85,9 +85,11 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
   todo = [each for each in runs if not plan.workspace.read_record(each.name)]
   steps = [plan.data.num_steps(each) for each in todo]
   left = sum(steps) - sum(map(plan.latest_step, todo))
+  finished = len(runs) - len(todo)
   logging.info(
-    '%d runs: %d finished, %d to train, %s steps',
-    *(len(runs), len(runs) - len(todo), len(todo), f'{left:,}'),
+    '%d runs: %d finished, %d to train, %s steps%s',
+    *(len(runs), finished, len(todo), f'{left:,}'),
+    f': {errors.some(each.name for each in todo)}' if finished and todo else '',
   )
   for warning in runs_lib.describe_short_runs(zip(todo, steps)):
     logging.warning('%s', warning)

@@ -204,10 +204,14 @@ def _serve(found: Mapping[str, Mapping]) -> str:
   tasks: dict[str, list[str]] = {kind: [] for kind in _VERDICTS}
   for task, cell in found['tasks'].items():
     tasks[cell['verdict']].append(task)
+  said = {kind: names for kind, names in tasks.items() if names}
+  if len(said) == 1 < len(found['tasks']):
+    (kind,) = said
+    is_no = kind in ('no difference', 'not tested')
+    said = {kind: ['any task' if is_no else 'every task']}
   sentence = '; '.join(
     f'{verdict(found, kind)} for {", ".join(names)}'
-    for kind, names in tasks.items()
-    if names
+    for kind, names in said.items()
   )
   return f'{sentence[0].upper()}{sentence[1:]}.'
 

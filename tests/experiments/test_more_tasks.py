@@ -5,6 +5,7 @@ their model had other tasks.
 """
 
 import json
+import logging
 from pathlib import Path
 import shutil
 
@@ -93,12 +94,16 @@ def _contents(workdir: Path) -> dict[str, bytes]:
   }
 
 
-def test_runs_of_other_tasks_are_kept_and_the_others_trained(workdir, trained):
+def test_runs_of_other_tasks_are_kept_and_the_others_trained(
+  workdir, trained, caplog
+):
   before = _contents(workdir)
   plan = _plan(workdir, _AFTER)
   estimate.estimate(plan)
   told = json.loads((workdir / estimate.FILE).read_text())
-  train.run(plan)
+  with caplog.at_level(logging.INFO):
+    train.run(plan)
+  assert f'2 finished, 6 to train, 24 steps: {", ".join(trained)}' in caplog.text
   digest = schema.digest(_AFTER)[:8]
   new = [
     f'multi-s0-{digest}',

@@ -256,7 +256,7 @@ def test_a_student_that_lost_is_said_to_have_lost(tmp_path):
   assert re.search(
     r'below its teachers \(Single, 6\d\.\d; p < \.001\)', sentences[0]
   )
-  assert sentences[1] == 'Serve its own model for more, less, same.'
+  assert sentences[1] == 'Serve its own model for every task.'
 
 
 def test_without_outputs_the_test_is_over_seeds(tmp_path):
@@ -274,7 +274,7 @@ def test_without_outputs_the_test_is_over_seeds(tmp_path):
 
 def test_one_seed_without_outputs_is_no_test(tmp_path):
   found = _summary(tmp_path, seeds=1, has_outputs=False)
-  assert words.headline(found)[1] == 'Not tested for more, less, same.'
+  assert words.headline(found)[1] == 'Not tested for any task.'
 
 
 def test_corrections_are_those_that_the_report_lists(tmp_path):
