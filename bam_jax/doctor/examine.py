@@ -57,7 +57,8 @@ def examine(
         found += check(rows)
       rows.texts = ()  # They would fill the memory.
       splits.append(rows)
-      names = task.labels or map('{:g}'.format, np.linspace(*task.scale, 11))
+      ends = np.linspace(*task.scale, 11)
+      names = task.labels or map('{:g} to {:g}'.format, ends, ends[1:])
       values = {} if shares is None else dict(zip(names, shares.tolist()))
       summaries.append(
         findings.Summary(task.name, split, len(rows), values, rows.lengths)

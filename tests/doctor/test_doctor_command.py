@@ -112,3 +112,19 @@ def test_rows_that_are_cut_are_counted(folder):
 def test_a_task_that_does_not_hold_together_is_a_mistake(folder):
   with pytest.raises(errors.UserError, match='moood'):
     _run(folder, tasks=('moood',))
+
+
+def test_scores_are_counted_in_tenths_of_their_scale(folder):
+  rows = '\n'.join(f'text {i}\t{score}' for i, score in enumerate((1, 2, 5, 5)))
+  for split in ('train', 'dev'):
+    (folder / f'{split}.tsv').write_text(f'text\tlabel\n{split} {rows}\n')
+  _run(folder, **{
+    'custom_tasks.mood.kind': 'regression',
+    'custom_tasks.mood.labels': (),
+    'custom_tasks.mood.scale': (1.0, 5.0),
+  })  # fmt: skip
+  report = json.loads((folder / 'work' / 'doctor.json').read_text())
+  shares = report['splits'][0]['shares']
+  assert {tenth: share for tenth, share in shares.items() if share} == {
+    '1 to 1.4': 0.25, '1.8 to 2.2': 0.25, '4.6 to 5': 0.5
+  }  # fmt: skip
