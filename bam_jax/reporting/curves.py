@@ -92,10 +92,15 @@ def _logged(lines: Sequence[Mapping[str, float]], key: str) -> list[Mapping]:
 
 
 def _on_grid(lines: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
-  """Interpolates a logged value at the 81 points of `GRID`; nan outside."""
+  """Interpolates a logged mean at the 81 points of `GRID`; nan outside."""
   last, lines = max(lines[-1]['step'], 1), _logged(lines, key)
-  share = [100 * line['step'] / last for line in lines]
+  steps, values = ([line[of] for line in lines] for of in ('step', key))
+  *_, before, after = 0, 0, *np.diff(steps)
+  if 2 * after < before:
+    # A mean of few steps would look like a change.
+    values[-2:] = [np.average(values[-2:], weights=[before, after])]
+    del steps[-2]
+  share = [100 * step / last for step in steps]
   # The last interval ends one step before the end, which is the end here.
-  share[-1] = 100 if lines[-1]['step'] >= last - 1 else share[-1]
-  values = [line[key] for line in lines]
+  share[-1] = 100 if steps[-1] >= last - 1 else share[-1]
   return np.interp(GRID, share, values, left=math.nan, right=math.nan)

@@ -103,7 +103,8 @@ def test_runs_of_other_tasks_are_kept_and_the_others_trained(
   told = json.loads((workdir / estimate.FILE).read_text())
   with caplog.at_level(logging.INFO):
     train.run(plan)
-  assert f'2 finished, 6 to train, 24 steps: {", ".join(trained)}' in caplog.text
+  listed = f'2 finished, 6 to train, 24 steps: {", ".join(trained)}'
+  assert listed in caplog.text
   digest = schema.digest(_AFTER)[:8]
   new = [
     f'multi-s0-{digest}',

@@ -8,12 +8,14 @@ import math
 import os
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import fields as fields_lib
+from bam_jax.reporting import curves
 from bam_jax.reporting import figures
 from bam_jax.reporting import report
 from bam_jax.tasks import task as task_lib
@@ -487,6 +489,20 @@ def test_curves_are_medians_over_the_share_of_the_steps(tmp_path):
     ' Single from 6.00 to 2.00; Single→Multi from 6.00 to 2.00' in text
   )
   assert '3 runs of 10 to 20 steps' in _Page(text).text
+
+
+def test_a_short_last_interval_of_a_curve_is_joined_with_the_one_before(
+  tmp_path,
+):
+  path = tmp_path / 'metrics.jsonl'
+  rows = ((9, 4.0), (19, 3.0), (29, 2.0), (31, 8.0))
+  lines = [{'step': step, 'loss': loss} for step, loss in rows]
+  lines.append({'step': 32, 'dev_score': 1.0})
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+  found = curves.Curves([('single', 'word', path)]).medians('loss')['single']
+  # Of ten steps and two.
+  assert found[-1] == pytest.approx((10 * 2 + 2 * 8) / 12)
+  assert np.nanmax(found) == pytest.approx(4, abs=0.1)
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path):
