@@ -105,8 +105,14 @@ def _odd_names():
       }
     )
   )
+  tasks['many'] = config_lib.custom_task(
+    **(tasks.moods.to_dict() | {'labels': tuple(map(str, range(150)))})
+  )
   tasks.names.labels, tasks.names.class_weights = ('O', f'B-{_MARKUP}'), ()
-  config.tasks = (*config.tasks, 'constructor', '__proto__')
+  tasks['parts'] = config_lib.custom_task(
+    **(tasks.names.to_dict() | {'kind': 'plain_tagging'})
+  )
+  config.tasks = (*config.tasks, 'constructor', '__proto__', 'many', 'parts')
   return config
 
 
@@ -118,15 +124,15 @@ def test_all_kinds_whatever_the_names(page):
     page.goto(f'http://127.0.0.1:{served.port}/')
     page.get_by_label('Text', exact=True).fill(texts[0])
     page.get_by_role('button', name='Predict').click()
-    page.get_by_role('status').get_by_text('Predictions of 4 task').wait_for()
+    page.get_by_role('status').get_by_text('Predictions of 6 task').wait_for()
     cards = page.get_by_label('Predictions').get_by_role('article')
-    assert cards.count() == len(model.tasks) == 7
+    assert cards.count() == len(model.tasks) == 9
     shown = dict(zip(model.tasks, cards.all_inner_texts(), strict=True))
     pairs = 'demo_similarity', 'things', '__proto__'
     assert [name for name in shown if 'second text' in shown[name]] == [*pairs]
     page.get_by_label('Second text').fill(texts[1])
     page.get_by_role('button', name='Predict').click()
-    page.get_by_role('status').get_by_text('Predictions of 7 task').wait_for()
+    page.get_by_role('status').get_by_text('Predictions of 9 task').wait_for()
     shown = dict(zip(model.tasks, cards.all_inner_texts(), strict=True))
 
     def said(task: str, count: int, texts: tuple[str, str] = texts) -> dict:
@@ -153,6 +159,16 @@ def test_all_kinds_whatever_the_names(page):
     ]
     assert set(said('names', 1)['tags']) == {'O', f'B-{_MARKUP}'}
     assert shown['names'].split() == ['names', *' '.join(words).split()]
+    tagged = zip(texts[0].split(), said('parts', 1)['tags'], strict=True)
+    words = ' '.join(f'{word} {tag}' for word, tag in tagged)
+    assert shown['parts'].split() == ['parts', *words.split()]
+    # The likeliest ten of 150 labels, or all that are predicted.
+    found = said('many', 1)
+    shares = sorted(found['probabilities'].values(), reverse=True)
+    most = max(10, len(found['labels']))
+    assert shown['many'].count(' %') == most + 1
+    others = f'{150 - most} more, each at most\n{100 * shares[most]:.1f} %'
+    assert others in shown['many']
     answer = said('things', 2)['answer']
     assert ' '.join((answer or 'No answer').split()) in shown['things']
     assert page.locator('article img, article b').count() == 0
