@@ -22,8 +22,8 @@ _Group = TypeVar('_Group')
 # The most items of a tuple: labels of a task, tasks, files.
 _MOST_ITEMS = 100_000
 _MOST_BITS = 63
-# Characters of a list, and changed values of a longer one, in a message.
-_LONGEST_LIST = 40
+# Characters of a value, and changed values of a longer list, in a message.
+_LONGEST_TEXT = 40
 _MOST_NAMED = 5
 
 
@@ -193,8 +193,10 @@ def describe_change(before: object, after: object) -> str:
   """
   texts = f'{before!r}', f'{after!r}'
   both_lists = isinstance(before, list) and isinstance(after, list)
-  if not both_lists or max(map(len, texts)) <= _LONGEST_LIST:
-    return f'was {texts[0]}, is {texts[1]}'
+  if not both_lists or max(map(len, texts)) <= _LONGEST_TEXT:
+    # Such as a digest.
+    short = [t if len(t) <= _LONGEST_TEXT else f'{t[:16]}…' for t in texts]
+    return f'was {short[0]}, is {short[1]}'
   lost = [value for value in before if value not in after]
   new = [value for value in after if value not in before]
   if not lost and not new and len(before) == len(after):

@@ -7,7 +7,6 @@ Its `digest` is the sha256 of the rest as canonical JSON.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import json
 from pathlib import Path
 import re
 from typing import Literal
@@ -156,7 +155,7 @@ def check_fingerprint(
   there = schema.flatten(manifest.fingerprint)
   here = schema.flatten(fingerprint)
   parts = [
-    f'{name} {_describe_change(there, here, name)}'
+    f'{name} {schema.describe_change(there.get(name), here.get(name))}'
     for name in sorted(there.keys() | here.keys())
     if name not in there or name not in here or there[name] != here[name]
   ]
@@ -164,20 +163,3 @@ def check_fingerprint(
     f'{directory}: was made from other inputs: {"; ".join(parts)}. Undo'
     f' that change, or {remedy}'
   )
-
-
-def _describe_change(
-  there: Mapping[str, object], here: Mapping[str, object], name: str
-) -> str:
-  texts = _shorten(there, name), _shorten(here, name)
-  values = there.get(name), here.get(name)
-  are_lists = all(isinstance(value, list) for value in values)
-  if are_lists and any(text.endswith('…') for text in texts):
-    return schema.describe_change(*values)
-  return f'was {texts[0]} and is now {texts[1]}'
-
-
-def _shorten(values: Mapping[str, object], name: str) -> str:
-  """Returns a value as JSON, shortened for an error message."""
-  text = json.dumps(values[name]) if name in values else 'absent'
-  return text if len(text) <= 40 else f'{text[:16]}…'

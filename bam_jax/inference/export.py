@@ -31,6 +31,9 @@ from bam_jax.modeling import pooling
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
+# Files of weights.
+_WEIGHTS = 'model.safetensors'
+_DENSE = f'{pooling.DENSE}/model.safetensors'
 _PAIR_HEAD = 'head.safetensors'
 
 
@@ -63,80 +66,81 @@ def export(
     {name: value for name, value in params.items() if name != 'heads'}, of
   )
   settings = huggingface.save_config(config, tokenizer.pad_id)
-  # Whether heads are on the mean itself.
-  is_mean = config.pooling == 'mean' and 'mean' not in of.pools
-  chosen = [tasks[name] for name in heads]
-
-  def write(
-    name: str,
-    tasks: Sequence[task_lib.Task],
-    tensors: Mapping[str, np.ndarray],
-    settings: Mapping[str, object],
-    dense: Mapping[str, np.ndarray] | None = None,
-    pair_head: Mapping[str, np.ndarray] | None = None,
-  ) -> None:
-    values = {'config.json': settings}
-    weights = {'model.safetensors': tensors}
+  models, all_heads = {}, {}
+  for name in heads:
+    table = head_params(params['heads'], name, tasks)
+    head = {
+      'weight': np.ascontiguousarray(table['kernel'].T),
+      'bias': np.ascontiguousarray(table['bias']),
+    }
+    all_heads |= {f'heads.{name}.{leaf}': x for leaf, x in head.items()}
+    models[name] = _add_head(config, tensors, tasks[name], head)
+  if len(heads) > 1:
+    models[ALL] = {_WEIGHTS: tensors | all_heads}, {}
+  for name, (weights, more) in models.items():
+    chosen = [tasks[each] for each in (heads if name == ALL else [name])]
+    values = {'config.json': settings | more}
     if name == ALL:
-      values['tasks.json'] = define_outputs(tasks)
-    if is_mean or pair_head:
-      outputs = len(dense['linear.bias']) if dense else 0
+      values['tasks.json'] = define_outputs(chosen)
+    if _has_plain_mean(config) or _PAIR_HEAD in weights:
+      outputs = len(weights[_DENSE]['linear.bias']) if _DENSE in weights else 0
       values |= pooling.describe_mean(config.hidden_size, outputs)
-    if dense:
-      weights[f'{pooling.DENSE}/model.safetensors'] = dense
-    if pair_head:
-      weights[_PAIR_HEAD] = pair_head
     texts = {file: to_json(value) for file, value in values.items()}
     texts['README.md'] = card.write(
-      tasks, facts, config.family, pooling=config.pooling
+      chosen, facts, config.family, pooling=config.pooling
     )
     with new_directory(directory / name, texts) as unfinished:
       for file, arrays in weights.items():
         (unfinished / file).parent.mkdir(exist_ok=True)
         # transformers refuses a file without the format.
         safetensors.numpy.save_file(
-          dict(arrays), unfinished / file, metadata={'format': 'pt'}
+          arrays, unfinished / file, metadata={'format': 'pt'}
         )
-      choose_tokenizer(tokenizer, tasks).save(
+      choose_tokenizer(tokenizer, chosen).save(
         unfinished, config.max_positions, config.type_vocab_size > 1
       )
 
-  all_heads = {}
-  for task in chosen:
-    kind = task.kind
-    table = head_params(params['heads'], task.name, tasks)
-    own = {
-      'weight': np.ascontiguousarray(table['kernel'].T),
-      'bias': np.ascontiguousarray(table['bias']),
-    }
-    all_heads |= {f'heads.{task.name}.{k}': v for k, v in own.items()}
-    outputs = kind.export_settings(task)
-    if task.is_bi_encoder:
-      encoder = {
-        name: tensor
-        for name, tensor in tensors.items()
-        if not name.startswith('pooler.')
-      }
-      write(task.name, [task], encoder, settings | outputs, pair_head=own)
-      continue
-    if is_mean and not kind.per_token:
-      dense = {f'linear.{name}': value for name, value in own.items()}
-      write(task.name, [task], tensors, settings | outputs, dense)
-      continue
-    renamed = of.heads.get(kind.architecture, {})
-    body = {}
-    for name, tensor in tensors.items():
-      module, _, leaf = name.rpartition('.')
-      is_used = 'tokens' in of.pools or not kind.per_token
-      if is_used or not module.startswith('pooler.'):
-        module = renamed.get(module, of.tensor_prefix + module)
-        body[f'{module}.{leaf}'] = tensor
-    layer = renamed.get(kind.head_layer, kind.head_layer)
-    head = {f'{layer}.{name}': value for name, value in own.items()}
-    model = {'architectures': [of.class_prefix + kind.architecture]}
-    write(task.name, [task], body | head, settings | model | outputs)
-  if len(chosen) > 1:
-    write(ALL, chosen, tensors | all_heads, settings)
+
+def _has_plain_mean(config: family.EncoderConfig) -> bool:
+  """Whether heads of examples are on the mean itself, without a pooler."""
+  pools = families.FAMILIES[config.family].pools
+  return config.pooling == 'mean' and 'mean' not in pools
+
+
+def _add_head(
+  config: family.EncoderConfig,
+  tensors: Mapping[str, np.ndarray],
+  task: task_lib.Task,
+  head: Mapping[str, np.ndarray],
+) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, object]]:
+  """Returns the model of one task: its files of weights, and its settings.
+
+  Args:
+    config: of the encoder.
+    tensors: the encoder and its pooler.
+    task: the task.
+    head: `weight` and `bias` of its head.
+  """
+  of, kind = families.FAMILIES[config.family], task.kind
+  outputs = kind.export_settings(task)
+  if task.is_bi_encoder:
+    encoder = {n: x for n, x in tensors.items() if not n.startswith('pooler.')}
+    return {_WEIGHTS: encoder, _PAIR_HEAD: dict(head)}, outputs
+  if _has_plain_mean(config) and not kind.per_token:
+    dense = {f'linear.{leaf}': x for leaf, x in head.items()}
+    return {_WEIGHTS: dict(tensors), _DENSE: dense}, outputs
+  renamed = of.heads.get(kind.architecture, {})
+  model = {}
+  for name, tensor in tensors.items():
+    module, _, leaf = name.rpartition('.')
+    is_used = 'tokens' in of.pools or not kind.per_token
+    if is_used or not module.startswith('pooler.'):
+      module = renamed.get(module, of.tensor_prefix + module)
+      model[f'{module}.{leaf}'] = tensor
+  layer = renamed.get(kind.head_layer, kind.head_layer)
+  model |= {f'{layer}.{leaf}': x for leaf, x in head.items()}
+  architecture = {'architectures': [of.class_prefix + kind.architecture]}
+  return {_WEIGHTS: model}, architecture | outputs
 
 
 def choose_tokenizer(

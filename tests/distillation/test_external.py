@@ -95,7 +95,7 @@ def test_scores_are_taken_as_they_are(tmp_path):
     (
       [[0, 1]] * 3,
       {'rows': 'xyz'},
-      'rows was "xyz" and is now "abc".*write logits for the rows',
+      "rows was 'xyz', is 'abc'.*write logits for the rows",
     ),
     (
       [[0, 1]] * 3,
@@ -104,7 +104,7 @@ def test_scores_are_taken_as_they_are(tmp_path):
           'mood', 'classification', 'accuracy', labels=('up', 'down')
         )
       },
-      r'task.labels was \["up", "down"\] and is now \["down", "up"\]',
+      r"task.labels was \['up', 'down'\], is \['down', 'up'\]",
     ),
   ],
   ids=['missing-row', 'other-rows', 'label-order'],

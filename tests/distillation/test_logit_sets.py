@@ -132,7 +132,7 @@ def test_rows_are_joined_by_uid(tmp_path):
     (
       [[0, 1]] * 3,
       {'fingerprint': {'rows': 'xyz'}},
-      r'made from other inputs: rows was "xyz" and is now "abc"',
+      r"made from other inputs: rows was 'xyz', is 'abc'",
     ),
   ],
   ids=['missing-row', 'not-finite', 'label-order', 'other-rows'],
@@ -243,7 +243,7 @@ def test_the_set_of_another_fold_is_refused(tmp_path):
   }
   with pytest.raises(
     errors.UserError,
-    match=r'inputs: left_out.number was 2 and is now 1\. Undo',
+    match=r'inputs: left_out.number was 2, is 1\. Undo',
   ):
     logit_sets.read_probs(
       [[logit_sets.LogitSet(there.directory, fingerprint, fold)]],

@@ -305,8 +305,8 @@ def test_the_logits_of_another_fold_are_refused(finished, tmp_path):
   )
   with pytest.raises(
     errors.UserError,
-    match=rf'^{one}: was made from other inputs: left_out.number was 2 and is'
-    ' now 1; ',
+    match=rf'^{one}: was made from other inputs: left_out.number was 2, is'
+    ' 1; ',
   ):
     train.run(plan)
 
