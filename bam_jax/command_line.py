@@ -152,9 +152,7 @@ def parse(argv: list[str]) -> list[str]:
 def _with_file(before: str, argument: str) -> str:
   """Puts the file of a config of the package in place of its name.
 
-  Args:
-    before: the argument before this one.
-    argument: such as --config=demo, or demo after --config.
+  `argument` is such as --config=demo, or demo after `before`, --config.
   """
   found = re.fullmatch(r'(--?config=)?(\w+)(:.*)?', argument)
   if not found or not (found[1] or before in ('-config', '--config')):
@@ -194,10 +192,7 @@ def _shorten(error: Exception) -> str:
 
 
 def check(rest: list[str]) -> None:
-  """Raises a `UserError` if some flags cannot be used together.
-
-  Args:
-    rest: what `parse` returned.
+  """Checks that the flags, and the `rest` of `parse`, can be used together.
 
   Raises:
     errors.UserError: --config is missing, the mode does not use a flag, or

@@ -37,11 +37,8 @@ def run_command(
 ) -> None:
   """Connects to the other processes, if there are any; runs the command.
 
-  Args:
-    config: the configuration.
-    workdir: a local work directory.
-    preemption_signal: of this process.
-    lock: keeps other commands out of the work directory while it is held.
+  While `lock` is held, other commands are kept out of the work directory, which
+  is a local one.
   """
   setup.configure_jax(config, workdir)
   is_multi_process = command_line.is_multi_process()

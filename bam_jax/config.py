@@ -72,12 +72,8 @@ def default_config() -> ml_collections.ConfigDict:
 def check_argument(argument: str, *known: str) -> None:
   """Checks the argument of a config file, from `--config=FILE:ARGUMENT`.
 
-  Args:
-    argument: what `get_config` was called with; empty: nothing.
-    *known: the arguments that the file has.
-
   Raises:
-    errors.UserError: the argument is not known.
+    errors.UserError: the argument is neither empty nor known.
   """
   if argument and argument not in known:
     raise errors.UserError(

@@ -69,10 +69,8 @@ def some(names: Iterable[object]) -> str:
 def python_command(program: str, needs: Mapping[str, str]) -> str:
   """Returns a shell command that runs a Python program, to show as a remedy.
 
-  Args:
-    program: the program's text.
-    needs: module that it imports -> its package. If a module is not installed,
-      the command installs all the packages first.
+  `needs` maps each module that it imports to its package. If a module is not
+  installed, the command installs all the packages first.
   """
   command = shlex.join([sys.executable, '-c', program])
   if not absent(needs):

@@ -93,12 +93,8 @@ def _describe_special(path: str) -> str:
 def new_file(path: Path, mode: str = 'xb', **options: str) -> Iterator[IO]:
   """Opens a temporary file that replaces the one at `path` when closed.
 
-  A link at `path` is replaced, not followed.
-
-  Args:
-    path: of the file; its folder exists.
-    mode: `xb` or `x`.
-    **options: passed to `open`.
+  The folder exists; a link at `path` is replaced, not followed. The mode is
+  `xb` or `x`, and `options` are passed to `open`.
 
   Raises:
     OSError: the file cannot be written; the old file is kept.
@@ -279,12 +275,9 @@ def read_json(
 ) -> dict[str, object]:
   """Reads a JSON object that this package wrote; refuses a link.
 
-  Args:
-    path: of the file.
-    remedy: how to fix a damaged file, for the error.
-
   Raises:
-    errors.UserError: the file is missing or damaged.
+    errors.UserError: the file is missing; or it is damaged, and `remedy` is how
+      to fix that.
   """
   try:
     return parse_json(read_bytes(path).decode())

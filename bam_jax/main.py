@@ -94,9 +94,7 @@ _CANNOT_WRITE = 120
 def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
   """Makes a config and a work directory from the flags, and runs one command.
 
-  Args:
-    argv: what `command_line.parse` returned.
-    preemption_signal: of this process.
+  `argv` is what `command_line.parse` returned.
   """
   command_line.check(argv)
   config = config_lib.from_config_dict(command_line.CONFIG.value)

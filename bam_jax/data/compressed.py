@@ -39,13 +39,9 @@ def open_binary(path: Path) -> io.BufferedReader:
 def decompress(file: io.BufferedReader, path: str) -> io.BufferedReader:
   """Returns an open file itself, or a file of its decompressed content.
 
-  Reading from the result raises a `UserError` where the content is damaged.
-  Closing it leaves the file open. What is compressed twice is decompressed
-  once.
-
-  Args:
-    file: at its beginning; it needs no `seek`, so it may be a pipe.
-    path: of the file, for errors.
+  Reading from the result raises a `UserError`, with `path`, where the content
+  is damaged. Closing it leaves the file open. What is compressed twice is
+  decompressed once. The file is at its beginning; it may be a pipe.
 
   Raises:
     errors.UserError: its compression needs a package that is not installed.

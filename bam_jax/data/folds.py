@@ -137,20 +137,12 @@ def find_development_rows(
 ) -> np.ndarray:
   """Finds the rows of a task's training files that are development rows.
 
-  Rows of one group are on one side; without a column of groups, rows with
-  equal texts are. Groups are drawn as long as the share is not exceeded. Rows
-  without groups are drawn so that each label, or each part of the range of
-  scores, is as frequent on both sides, up to rounding; a label that only one
-  text has is one of training. Tags and answers are drawn without that.
-
-  Args:
-    task: the task.
-    division: share and seed, and whether rows have groups.
-    rows: all N rows, with parsed labels.
-    name: of the files, for errors.
-
-  Returns:
-    [N] bool.
+  Rows of one group are on one side; without a column of groups, rows with equal
+  texts are. Groups are drawn as long as the share is not exceeded. Rows without
+  groups are drawn so that each label, or each part of the range of scores, is
+  as frequent on both sides, up to rounding; a label that only one text has is
+  one of training. Tags and answers are drawn without that. Takes all N rows,
+  with parsed labels, of the files `name`; returns [N] bool.
 
   Raises:
     errors.UserError: all rows are of one group, or have equal texts.

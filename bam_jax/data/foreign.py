@@ -193,11 +193,8 @@ def check_separator(
 ) -> None:
   """Raises a `UserError` if cells are quoted, or not separated by tabs.
 
-  Args:
-    line: the first of the table.
-    columns: sets of names or numbers, one of which the table must have.
-    where: file and line, for the error.
-    remedy: how such a file is read.
+  `line` is the first of the table, at the place `where`. One of `columns`, sets
+  of names or numbers, must be in it. `remedy` says how such a file is read.
   """
   if _has_columns(line.split('\t'), columns):
     return

@@ -26,11 +26,9 @@ class Reader(Protocol):
   ) -> Iterator[lines.Row]:
     """Yields a file's usable rows; `Row.index` counts the skipped rows too.
 
-    Args:
-      path: the file.
-      table: the columns to read, with a label or without.
-      fault: receives the error of each row that cannot be used.
-      decoding_errors: as for `open`.
+    The columns of `table` are read, with a label or without. `fault` receives
+    the error of each row that cannot be used; `decoding_errors` are as for
+    `open`.
 
     Raises:
       errors.UserError: the file is of another format, or cannot be read on.

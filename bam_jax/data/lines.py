@@ -85,11 +85,7 @@ def check_text(path: Path) -> bytes:
 def open_text(
   path: Path, decoding_errors: str = 'strict', newline: str | None = None
 ) -> TextIO:
-  """Opens a file of UTF-8 text, which may be compressed.
-
-  Args:
-    path: the file.
-    decoding_errors, newline: as for `open`.
+  """Opens a file of UTF-8 text, which may be compressed, like `open`.
 
   Raises:
     errors.UserError: the file is not text.

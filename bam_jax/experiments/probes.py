@@ -35,13 +35,8 @@ def choose_rows(
 ) -> np.ndarray:
   """Draws the training rows of a probe, without swapped copies.
 
-  Args:
-    task: the task.
-    rows: its training rows.
-    among: indices of the rows to draw from; None: all.
-
-  Returns:
-    [n] indices, ascending.
+  They are drawn from the indices `among`; None: from all. Returns [n] indices,
+  ascending.
   """
   uids = rows.uids
   among = range(len(rows)) if among is None else among.tolist()

@@ -33,14 +33,8 @@ def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
   """Finds variants whose median is no better than the majority's score.
 
   The score is the task's first metric on its first dev split. A variant is weak
-  too if the predictions of one of its runs are all of one class.
-
-  Args:
-    plan: the plan of the runs.
-    finished: finished runs with their records.
-
-  Returns:
-    Task -> its weak variants, for the tasks that have any.
+  too if the predictions of one of its runs are all of one class. Returns task
+  -> its weak variants, for the tasks that have any.
   """
   known = baselines.read(plan)
   found = {}

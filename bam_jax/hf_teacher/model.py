@@ -33,11 +33,9 @@ class Model:
   ):
     """Loads the classifier.
 
-    Args:
-      place: a directory, or a name on the hub.
-      device: of torch; None: a GPU if there is one.
-      dtype: of the weights.
-      max_length: most tokens of a row.
+    `place` is a directory or a name on the hub. Without a device of torch, it
+    is a GPU if there is one. `dtype` is of the weights; rows have at most
+    `max_length` tokens.
 
     Raises:
       errors.UserError: it cannot be loaded, or has no trained head.

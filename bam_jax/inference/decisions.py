@@ -121,12 +121,7 @@ def fit_threshold(
 
   It lies in the middle between two logits that occur, of which up to 200 pairs
   are tried; of equal scores it is the nearest to 0, which is a probability of
-  1/2.
-
-  Args:
-    margins: logits of yes, [N], or [N, c] of each label.
-    gold: 0 or 1, likewise.
-    metric: of predictions.
+  1/2. Takes logits of yes, [N], or [N, c] of each label, and gold, 0 or 1.
   """
   values = np.unique(margins)
   middles = (values[1:] + values[:-1]) / 2

@@ -115,11 +115,7 @@ def _add_head(
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, object]]:
   """Returns the model of one task: its files of weights, and its settings.
 
-  Args:
-    config: of the encoder.
-    tensors: the encoder and its pooler.
-    task: the task.
-    head: `weight` and `bias` of its head.
+  `tensors` are those of encoder and pooler, `head` are `weight` and `bias`.
   """
   of, kind = families.FAMILIES[config.family], task.kind
   outputs = kind.export_settings(task)

@@ -53,12 +53,7 @@ def write_by_id(
   """Writes a JSON object from ids to predictions, for an official scorer.
 
   SQuAD's takes such a file; a question without an answer has an empty one.
-
-  Args:
-    path: of the file.
-    task: its kind has `by_id`.
-    ids: uid -> id.
-    predictions: of all rows of a test file.
+  `ids` maps uid -> id for all rows of a test file.
 
   Raises:
     errors.UserError: an id stands twice, or the file can't be written.

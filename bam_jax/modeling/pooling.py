@@ -24,10 +24,7 @@ _REMEDY = 'set config.model.pooling to cls or mean'
 
 
 def load(path: Path) -> tuple[str, Path | None]:
-  """Finds the pooling that a checkpoint was trained with.
-
-  Args:
-    path: directory of the weights.
+  """Finds the pooling that a checkpoint, a directory, was trained with.
 
   Returns:
     `cls` or `mean`, and the file that states it; `cls` and None if the
@@ -65,10 +62,9 @@ def load(path: Path) -> tuple[str, Path | None]:
 def describe_mean(size: int, outputs: int = 0) -> dict[str, object]:
   """Returns the files that declare mean pooling: file name -> JSON value.
 
-  Args:
-    size: of the hidden states.
-    outputs: of a linear layer on the mean; 0: there is none. The caller writes
-      its parameters to `DENSE`/model.safetensors.
+  `size` is that of the hidden states. If a linear layer with some outputs
+  follows the mean, the caller writes its parameters to
+  `DENSE`/model.safetensors.
   """
   directories = {'Transformer': '', 'Pooling': _DIRECTORY}
   result: dict[str, object] = {

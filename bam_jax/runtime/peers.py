@@ -128,12 +128,8 @@ def leave(status: int, by_itself: bool = False) -> None:
   """Disconnects from the other processes; waits until they do the same.
 
   If a process does not leave in time, this process ends with `status`; JAX
-  would abort it with another status.
-
-  Args:
-    status: exit status of this process.
-    by_itself: whether to inform the others, whose `watch` then ends them with
-      the same status.
+  would abort it with another status. If it leaves `by_itself`, it informs the
+  others, whose `watch` then ends them with the same status.
   """
   global is_leaving
   is_leaving = True

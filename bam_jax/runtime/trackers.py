@@ -145,13 +145,9 @@ class Trackers:
   ):
     """Begins the run, or goes on with it.
 
-    Args:
-      names: of the trackers.
-      directory: folder of the run.
-      project: project of W&B and experiment of MLflow, unless their own
-        variables name another.
-      run: name of the run.
-      settings: its configuration, as a flat mapping.
+    `directory` is the run's folder. `project` is the project of W&B and the
+    experiment of MLflow, unless their own variables name another. `settings`
+    are the run's configuration, as a flat mapping.
 
     Raises:
       errors.UserError: a tracker's package is missing, or the tracker refuses

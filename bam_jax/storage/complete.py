@@ -168,9 +168,7 @@ def _find_sentinels(root: Path) -> Sentinels:
 def names(root: Path, place: Path | None = None) -> Iterator[str]:
   """Yields names of regular files that may be copied, relative to `root`.
 
-  Args:
-    root: the work directory.
-    place: a file or folder below it; None: the whole work directory.
+  `place` is a file or folder below it; None: the whole work directory.
   """
   place = place or root
   if place.is_dir() and not place.is_symlink():

@@ -55,11 +55,8 @@ class Mirror:
   ):
     """Creates a mirror without any access to the store or the disk.
 
-    Args:
-      store: the work directory.
-      held: the lock of the store.
-      scratch: the local directory; None: a folder of the user's cache.
-      preemption_signal: triggered if the store fails for long.
+    Without a local scratch directory, it is a folder of the user's cache. The
+    signal is triggered if the store fails for long.
     """
     self._store, self._lock = store, held
     self._scratch = scratch or stores.cache_dir(store.url)

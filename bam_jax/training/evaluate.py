@@ -48,12 +48,11 @@ def predict(
   only: np.ndarray | None = None,
   is_frozen: bool = False,
 ) -> np.ndarray:
-  """Predicts the logits of the rows of one split of one task.
+  """Predicts the logits of N rows of one task.
 
   Args:
-    programs: the compiled programs.
-    params: parameters on the devices.
-    features: N rows.
+    programs, params: the compiled programs, and parameters on the devices.
+    features: the rows.
     task_id: index of the task's head.
     packing: settings of the batches.
     advance: called after each batch with its number of examples.

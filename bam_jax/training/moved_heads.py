@@ -28,9 +28,8 @@ def restore(
   """Restores the parameters of a step, with heads moved to their tasks' rows.
 
   Args:
-    saved: checkpoints of a run.
+    saved, step: checkpoints of a run, and one of its steps.
     like: shapes and shardings of the model's parameters.
-    step: the step.
     tasks: the tasks of the model.
     before: the tasks of the model that was trained, in the order of its heads.
     own: tasks that the run was trained on.

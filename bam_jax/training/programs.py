@@ -188,9 +188,8 @@ class Programs:
   def init_state(self, params: Any, seed: int) -> step_lib.TrainState:
     """Makes the state before step 0 on the devices.
 
-    Args:
-      params: host arrays with stacked layers, equal in every process.
-      seed: seed of the dropout masks.
+    `params` are host arrays with stacked layers, equal in every process; `seed`
+    is that of the dropout masks.
 
     Raises:
       ValueError: tree or shapes differ from the model's.
