@@ -12,7 +12,6 @@ import logging
 import math
 import os
 from pathlib import Path
-from typing import Protocol
 
 from bam_jax import errors
 from bam_jax import files
@@ -21,25 +20,9 @@ _IDS_FILE = 'trackers.json'
 _MOST_PARAMS = 100  # that MLflow takes at once
 
 
-class Tracker(Protocol):
-  """One run in a tracker.
-
-  Attributes:
-    run_id: its name in the tracker.
-  """
-
-  run_id: str
-
-  def write(
-    self, step: int, seconds: float, values: Mapping[str, float]
-  ) -> None:
-    """Sends the finite values of a step at a unix time."""
-
-  def close(self, is_finished: bool) -> None:
-    """Ends the run, or interrupts it."""
-
-
 class _Wandb:
+  """A run in W&B; each line has the finite values of a step at a unix time."""
+
   def __init__(
     self,
     project: str,
@@ -72,6 +55,8 @@ class _Wandb:
 
 
 class _MLflow:
+  """A run in MLflow, likewise."""
+
   def __init__(
     self,
     project: str,
@@ -153,7 +138,7 @@ class Trackers:
       errors.UserError: a tracker's package is missing, or the tracker refuses
         the run.
     """
-    self._open: dict[str, Tracker] = {}
+    self._open: dict[str, _Wandb | _MLflow] = {}
     if not names:
       return
     check(names)

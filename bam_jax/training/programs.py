@@ -16,6 +16,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 import numpy as np
+import optax
 
 from bam_jax import config as config_lib
 from bam_jax import errors
@@ -68,7 +69,8 @@ class Programs:
     self._ahead = compilation.AheadCompiler()
     self._batch_sharding = mesh_lib.batch_sharding(mesh)
     self._replicated = mesh_lib.replicated(mesh)
-
+    platform = mesh.devices.flat[0].platform
+    self._options = compilation.COMPILER_OPTIONS.get(platform, {})
     optimizer = optimizer_lib.make_optimizer(
       config.optimizer, model.config.num_layers
     )
@@ -82,75 +84,13 @@ class Programs:
       lambda x, sharding: x.update(sharding=sharding), shapes, shardings
     )
     # The model uses single layers instead of stacked ones.
-    layer_shardings = mesh_lib.state_shardings(mesh, model_params)
-    # Measured for one process whose batch is not split.
-    hides_sums = (
-      mesh_lib.has_replicas_on_gpus(mesh)
-      and accumulate == 1
-      and jax.process_count() == 1
-    )
-    platform = mesh.devices.flat[0].platform
-    options = compilation.COMPILER_OPTIONS.get(platform, {})
-    replica_options = compilation.REPLICA_OPTIONS if hides_sums else {}
-
-    def make_train(
-      model: heads.MultiTaskModel, param_shardings: Any, stack_late: bool
-    ) -> Callable:
-      apply = _make_apply(model, param_shardings)
-
-      def apply_stacked(params, *arguments):
-        single = layers.unstack(params, model.compute.dtype, stack_late)
-        return apply(single, *arguments)
-
-      step = step_lib.make_train_step(
-        apply_stacked,
-        optimizer,
-        tasks.class_mask,
-        tasks.kinds,
-        reduction=config.optimizer.reduction,
-        accumulate=accumulate,
-      )
-
-      def train(state, batch, schedule):
-        schedule = step_lib.StepSchedule(*schedule)
-        state, metrics = step(state, transfer.unpack(batch), schedule)
-        return state, transfer.pack_metrics(metrics)
-
-      return self._counted(train)
-
-    def jit_forward(model: Any, parts: Collection[str]) -> Callable:
-      own = {part: layer_shardings[part] for part in parts}
-      forward = _make_apply(model, own)
-      # Logits are small: whole on every device, so any process can fetch them.
-      return compilation.synchronized(
-        jax.jit(
-          self._counted(
-            lambda params, batch: forward(params, transfer.unpack(batch))
-          ),
-          in_shardings=(own, self._batch_sharding),
-          out_shardings=self._replicated,
-          compiler_options=options,
-        )
-      )
-
-    def split(params: Any) -> dict[str, Any]:
-      single = layers.unstack(params, model.compute.dtype)
-      encoder = {
-        name: branch
-        if name in params['encoder']
-        else jax.lax.with_sharding_constraint(
-          branch, layer_shardings['encoder'][name]
-        )
-        for name, branch in single['encoder'].items()
-      }
-      return {**single, 'encoder': encoder}
-
-    self._split = compilation.synchronized(jax.jit(self._counted(split)))
-    self._predict = jit_forward(model, model_params)
+    self._layer_shardings = mesh_lib.state_shardings(mesh, model_params)
+    self._split = self._jit_split(model.compute.dtype)
+    self._predict = self._jit_forward(model, model_params)
     encoder = heads.FrozenEncoder(
       model.config, model.compute, bool(model.token_heads)
     )
-    self._encode = jit_forward(encoder, ['encoder'])
+    self._encode = self._jit_forward(encoder, ['encoder'])
     self._create = compilation.synchronized(
       jax.jit(
         self._counted(create),
@@ -158,12 +98,20 @@ class Programs:
         out_shardings=shardings,
       )
     )
+    # Measured for one process whose batch is not split.
+    hides_sums = (
+      mesh_lib.has_replicas_on_gpus(mesh)
+      and accumulate == 1
+      and jax.process_count() == 1
+    )
+    replica_options = compilation.REPLICA_OPTIONS if hides_sums else {}
+    make_train = functools.partial(self._make_train, optimizer, config)
     self._train_jit = jax.jit(
-      make_train(model, layer_shardings, hides_sums),
+      make_train(model, self._layer_shardings, hides_sums),
       in_shardings=(shardings, self._batch_sharding, self._replicated),
       out_shardings=(shardings, self._replicated),
       donate_argnums=0,
-      compiler_options=options | replica_options,
+      compiler_options=self._options | replica_options,
     )
     self._train = compilation.synchronized(self._train_jit)
     # Each device trains its seeds with the model of a single device.
@@ -171,8 +119,77 @@ class Programs:
       make_train(model.on_one_device(), None, False),
       self.abstract_state,
       mesh,
-      options,
+      self._options,
     )
+
+  def _make_train(
+    self,
+    optimizer: optax.GradientTransformation,
+    config: config_lib.Config,
+    model: heads.MultiTaskModel,
+    param_shardings: Any,
+    stack_late: bool,
+  ) -> Callable[..., Any]:
+    """Makes the training step of packed arrays; see `_make_apply`.
+
+    `stack_late` is that of `layers.unstack`.
+    """
+    apply = _make_apply(model, param_shardings)
+
+    def apply_stacked(params, *arguments):
+      single = layers.unstack(params, model.compute.dtype, stack_late)
+      return apply(single, *arguments)
+
+    step = step_lib.make_train_step(
+      apply_stacked,
+      optimizer,
+      self.tasks.class_mask,
+      self.tasks.kinds,
+      reduction=config.optimizer.reduction,
+      accumulate=config.train.accumulate,
+    )
+
+    def train(state, batch, schedule):
+      schedule = step_lib.StepSchedule(*schedule)
+      state, metrics = step(state, transfer.unpack(batch), schedule)
+      return state, transfer.pack_metrics(metrics)
+
+    return self._counted(train)
+
+  def _jit_forward(
+    self, model: Any, parts: Collection[str]
+  ) -> Callable[..., heads.Outputs]:
+    """Compiles a model, which has these parts of the parameters."""
+    own = {part: self._layer_shardings[part] for part in parts}
+    forward = _make_apply(model, own)
+    # Logits are small: whole on every device, so any process can fetch them.
+    return compilation.synchronized(
+      jax.jit(
+        self._counted(
+          lambda params, batch: forward(params, transfer.unpack(batch))
+        ),
+        in_shardings=(own, self._batch_sharding),
+        out_shardings=self._replicated,
+        compiler_options=self._options,
+      )
+    )
+
+  def _jit_split(self, dtype: Any) -> Callable[..., dict[str, Any]]:
+    """Compiles the splitting of stacked layers, each in its own sharding."""
+
+    def split(params: Any) -> dict[str, Any]:
+      single = layers.unstack(params, dtype)
+      encoder = {
+        name: branch
+        if name in params['encoder']
+        else jax.lax.with_sharding_constraint(
+          branch, self._layer_shardings['encoder'][name]
+        )
+        for name, branch in single['encoder'].items()
+      }
+      return {**single, 'encoder': encoder}
+
+    return compilation.synchronized(jax.jit(self._counted(split)))
 
   def _counted(self, function: Callable) -> Callable:
     """Wraps a function so that `compilations` counts its traces."""
