@@ -46,47 +46,47 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
     if name in known:
       known[name] = _with_unlabelled(known[name], file, name in custom)
   model = config.model
-  tasks = [
-    _find(name, known).with_head(model.regression_head, model.regression_loss)
-    for name in config.tasks
-  ]
-  table = task_lib.TaskTable(
-    tuple(
-      dataclasses.replace(task, is_bi_encoder=True)
-      if task.name in config.data.bi_encoder
-      else task
-      for task in tasks
-    )
-  )
+  tasks = []
+  for name in config.tasks:
+    task = _find(name, known)
+    task = task.with_head(model.regression_head, model.regression_loss)
+    if name in config.data.bi_encoder:
+      task = dataclasses.replace(task, is_bi_encoder=True)
+    tasks.append(task)
+  table = task_lib.TaskTable(tuple(tasks))
+  errors.raise_first(_misuses(config, table))
+  return table
+
+
+def _misuses(
+  config: config_lib.Config, table: task_lib.TaskTable
+) -> Iterator[str]:
+  """Yields what the rest of a configuration gets wrong about its tasks."""
   by_name: dict[str, str] = {}
   for name in table.names:
     other = by_name.setdefault(name.lower(), name)
     if other != name:
-      raise errors.UserError(
+      yield (
         f'config.tasks: {other!r} and {name!r} differ in capital letters alone,'
         ' and would share a folder on some file systems; rename either'
       )
   for field in ('swap', 'bi_encoder'):
     for name in getattr(config.data, field):
-      task = table[name]
+      task, where = table[name], f'config.data.{field}: {name!r}'
       if not task.is_pair or task.kind.per_token:
         what = 'has one text a row' if not task.is_pair else f'is {task.kind}'
-        raise errors.UserError(
-          f'config.data.{field}: {name!r} {what}; leave it out, or name a task'
-          ' of text pairs'
-        )
+        yield f'{where} {what}; leave it out, or name a task of text pairs'
       if task.windows:
-        raise errors.UserError(
-          f'config.data.{field}: {name!r} is read in windows, which have no'
-          f' such form; leave it out, or config.custom_tasks.{name}.windows'
+        yield (
+          f'{where} is read in windows, which have no such form; leave it out,'
+          f' or config.custom_tasks.{name}.windows'
         )
   for name, metric in config_lib.thresholds(config).items():
     task, where = table[name], f"config.decisions.thresholds: '{name}={metric}'"
     kind = task.kind
-    if not kind.decides_each_label and not (
-      kind.one_class and len(task.labels) == 2
-    ):
-      raise errors.UserError(
+    has_two = kind.one_class and len(task.labels) == 2
+    if not kind.decides_each_label and not has_two:
+      yield (
         f'{where}: only tasks with two labels and multilabel tasks have a'
         ' threshold; remove it'
       )
@@ -95,14 +95,13 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
       for name in kind.metrics
       if not metrics.METRICS[name].takes_class_scores
     ]
-    errors.raise_first(errors.find_unknown(where, [metric], chosen))
+    yield from errors.find_unknown(where, [metric], chosen)
   official = [name for name in table.names if name in glue.TASKS]
   if config.data.source == 'tsv' and not config.data.dir and official:
-    raise errors.UserError(
+    yield (
       f'config.data.dir is empty but {official[0]!r} is read from it; set it'
       f' to the folder of the GLUE files ({sources.HOW_TO_GET_GLUE})'
     )
-  return table
 
 
 def _find(name: str, known: Mapping[str, task_lib.Task]) -> task_lib.Task:
