@@ -16,8 +16,6 @@ import numpy as np
 from bam_jax.modeling import attention_head
 from bam_jax.modeling import dropout
 
-_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-
 
 def buckets(span: int, farthest: int, longest: int) -> np.ndarray:
   """Returns the buckets of the distances -(longest - 1) to longest - 1.
@@ -96,31 +94,61 @@ def attend(
   Returns:
     [B, L, H, hd] in the type of `values`. The softmax is in float32.
   """
-  logits = _product('blhd,bmhd->bhlm', queries, keys)
+  logits = _product('blhd,bmhd->bhlm', _identity, queries, keys)
   # A bucket's vector is selected for each distance by a product, exactly: a
   # gather of logits [B, H, L, L] is slow on TPUs, and so is its gradient.
   chosen = jax.nn.one_hot(
     indices, next(iter(of_buckets.values())).shape[0], dtype=queries.dtype
   )  # [2 L + 1, num_buckets]
-  select = functools.partial(
-    _product, 'nr,rhd->nhd', precision=jax.lax.Precision.HIGHEST
-  )
+
+  def select(chosen, vectors):
+    steps = jnp.einsum(
+      'nr,rhd->nhd', chosen, vectors, precision=jax.lax.Precision.HIGHEST
+    )
+    return steps.astype(queries.dtype)
+
   if 'c2p' in of_buckets:
     # Along a query's row, the distance falls from key to key.
-    chosen_of_keys = chosen[:-1][::-1]
-    of_steps = select(chosen_of_keys, of_buckets['c2p']).astype(queries.dtype)
-    logits += _skew(_product('blhd,nhd->bhln', queries, of_steps))
+    of_steps = select(chosen[:-1][::-1], of_buckets['c2p'])
+    logits += _product('blhd,nhd->bhln', _skew, queries, of_steps)
   if 'p2c' in of_buckets:
-    of_steps = select(chosen[1:], of_buckets['p2c']).astype(queries.dtype)
-    by_key = _skew(_product('bmhd,nhd->bhmn', keys, of_steps))
-    logits += jnp.swapaxes(by_key, 2, 3)
+    of_steps = select(chosen[1:], of_buckets['p2c'])
+    logits += _product('bmhd,nhd->bhmn', _skew_by_key, keys, of_steps)
   sees = segment_ids[:, :, None] == segment_ids[:, None, :]
   sees &= segment_ids[:, :, None] > 0  # [B, L, L]
   scale = (queries.shape[-1] * (1 + len(of_buckets))) ** -0.5
   logits = jnp.where(sees[:, None], logits * scale, attention_head.LOWEST)
   probs = jnp.where(sees[:, None], jax.nn.softmax(logits), 0)
   probs = dropout.dropout(probs, rate, words).astype(values.dtype)
-  return _product('bhlm,bmhd->blhd', probs, values).astype(values.dtype)
+  contexts = _product('bhlm,bmhd->blhd', _identity, probs, values)
+  return contexts.astype(values.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _product(equation, arrange, x, y):
+  """Returns arrange(einsum(equation, x, y)) in float32.
+
+  The gradient is cast to the type of x before it is arranged and multiplied:
+  products and copies of float32 would take most of a step's time.
+  """
+  return arrange(jnp.einsum(equation, x, y, preferred_element_type=jnp.float32))
+
+
+def _product_backward(equation, arrange, operands, gradient):
+  def narrow(x, y):
+    return arrange(jnp.einsum(equation, x, y))
+
+  _, pull_back = jax.vjp(narrow, *operands)
+  return pull_back(gradient.astype(operands[0].dtype))
+
+
+_product.defvjp(
+  lambda *arguments: (_product(*arguments), arguments[2:]), _product_backward
+)
+
+
+def _identity(x: jax.Array) -> jax.Array:
+  return x
 
 
 def _skew(x: jax.Array) -> jax.Array:
@@ -134,3 +162,7 @@ def _skew(x: jax.Array) -> jax.Array:
   flat = x.reshape(*batch, length * width)
   flat = flat[..., length - 1 : length * width - 1]
   return flat.reshape(*batch, length, width - 1)[..., :length]
+
+
+def _skew_by_key(x: jax.Array) -> jax.Array:
+  return jnp.swapaxes(_skew(x), -1, -2)
