@@ -4,6 +4,7 @@ Processes that tests start inherit the environment, and have one device.
 """
 
 from collections.abc import Iterator
+import functools
 import gc
 import os
 import socket
@@ -22,6 +23,7 @@ os.environ.update(
 import jax
 import pytest
 
+from bam_jax.reporting import figures
 from tests.storage import object_server
 
 jax.config.update('jax_num_cpu_devices', 8)
@@ -41,6 +43,27 @@ def frozen_heap() -> Iterator[None]:
   yield
   gc.collect()
   gc.freeze()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def drawn_once() -> Iterator[None]:
+  """Plots with the same texts share a drawing; each took a second.
+
+  `figures._draw.__wrapped__` draws anew.
+  """
+  draw, drawings = figures._draw, {}
+
+  @functools.wraps(draw)
+  def draw_once(plot):
+    texts = [(p.title, p.what, *p.rows) for p in plot.panels]
+    key = plot.name, str(texts), *plot.legend
+    if key not in drawings:
+      drawings[key] = draw(plot)
+    return drawings[key]
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(figures, '_draw', draw_once)
+    yield
 
 
 @pytest.fixture(autouse=True)

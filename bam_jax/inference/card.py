@@ -1,6 +1,7 @@
 """Writes model cards: use, outputs, teachers and scores of an export."""
 
 from collections.abc import Iterator, Mapping, Sequence
+import functools
 import itertools
 import math
 from pathlib import Path
@@ -63,16 +64,7 @@ def write(
   has_plain_mean = pooling == 'mean' and 'mean' not in of.pools
   of_tokens = [task.kind.name for task in tasks if task.kind.per_token]
   baselines = list(dict.fromkeys(itertools.chain(*facts.baselines.values())))
-  environment = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).parent),
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    undefined=jinja2.StrictUndefined,
-  )
-  environment.filters['markdown'] = escape.markdown
-  environment.filters['paragraph'] = escape.paragraph
-  return environment.get_template('card.md.j2').render(
+  return _template().render(
     tasks=tasks,
     facts=facts,
     training=_training(facts),
@@ -89,6 +81,20 @@ def write(
     token_kinds=sorted(set(of_tokens)),
     jax_version=jax_version,
   )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+  environment = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent),
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    undefined=jinja2.StrictUndefined,
+  )
+  environment.filters['markdown'] = escape.markdown
+  environment.filters['paragraph'] = escape.paragraph
+  return environment.get_template('card.md.j2')
 
 
 def _scores(

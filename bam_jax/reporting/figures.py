@@ -92,7 +92,18 @@ def looks(variants: Iterable[str]) -> dict[str, Look]:
 
 
 def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
-  """Renders a plot as an `<svg>` element for any theme, and as PNG on white.
+  """Renders a plot as an `<svg>` element for any theme, and as PNG on white."""
+  text, png = _draw(plot)
+  head, body = text[text.index('<svg') :].split('>', 1)
+  box = re.search(r'viewBox="[\d. ]*"', head)[0]
+  alt = html.escape(escape.plain('; '.join(p.alt for p in plot.panels)))
+  text = f'<svg {box} role="img" aria-label="{alt}">{body}'
+  text = text.replace(INK, 'currentColor')
+  return markupsafe.Markup(text), png
+
+
+def _draw(plot: Plot) -> tuple[str, bytes]:
+  """Draws a plot as an SVG and a PNG file.
 
   Neither file holds a date or the version of matplotlib.
   """
@@ -105,13 +116,7 @@ def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
     figure.savefig(svg, format='svg', transparent=True, metadata=metadata)
     figure.set_layout_engine('none')  # It keeps the places it has found.
     figure.savefig(png, dpi=200, metadata={'Software': None})
-  text = svg.getvalue()
-  head, body = text[text.index('<svg') :].split('>', 1)
-  box = re.search(r'viewBox="[\d. ]*"', head)[0]
-  alt = html.escape(escape.plain('; '.join(p.alt for p in plot.panels)))
-  text = f'<svg {box} role="img" aria-label="{alt}">{body}'
-  text = text.replace(INK, 'currentColor')
-  return markupsafe.Markup(text), png.getvalue()
+  return svg.getvalue(), png.getvalue()
 
 
 def _figure(plot: Plot) -> Figure:

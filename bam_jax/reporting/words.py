@@ -1,6 +1,7 @@
 """The report's sentences, and the format of its names and numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
+import functools
 import math
 from pathlib import Path
 import tomllib
@@ -280,6 +281,7 @@ def remarks(
   return sentences.strip().split('\n')
 
 
+@functools.cache
 def template(name: str, **options: object) -> jinja2.Template:
   """Returns the template `name`.j2 of this folder.
 
