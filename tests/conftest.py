@@ -28,9 +28,14 @@ from tests.storage import object_server
 
 jax.config.update('jax_num_cpu_devices', 8)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
-# Plans of one configuration that are made anew have the same programs.
-_compiled = tempfile.TemporaryDirectory()
-jax.config.update('jax_compilation_cache_dir', _compiled.name)
+# Plans of one configuration that are made anew have the same programs, also in
+# pytest-xdist's other workers, which inherit the folder.
+if 'PYTEST_XDIST_WORKER' not in os.environ:
+  _compiled = tempfile.TemporaryDirectory()
+  os.environ['TESTS_COMPILED'] = _compiled.name
+jax.config.update('jax_compilation_cache_dir', os.environ['TESTS_COMPILED'])
+# With a limit, the files are locked while they are written.
+jax.config.update('jax_compilation_cache_max_size', 1 << 30)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 
