@@ -1,4 +1,4 @@
-"""A task of each kind in one plan, a random BERT of 2 layers: for the tests.
+"""A task of each kind in one plan, a random BERT of one layer: for the tests.
 
 `data.dir` holds what `tests.kinds.rows.write` has written.
 """

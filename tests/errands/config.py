@@ -12,6 +12,7 @@ def get_config():
   config = tiny.get_config()
   config.name = 'errands'
   config.model.arch = 'bag-tiny'
+  config.model.num_layers = 2
   config.custom_tasks.grades = config_lib.custom_task(
     kind=ordinal.Ordinal.name,
     labels=('poor', 'fair', 'good'),

@@ -66,7 +66,7 @@ def test_memory_is_that_of_the_known_shapes(plan, told):
   layer = 4 * (d * d + d) + 2 * d + (d * f + f) + (f * d + d) + 2 * d
   embeddings = (v + p + 2) * d + 2 * d
   heads = 2 * (d * 2 + 2)
-  params = embeddings + 2 * layer + d * d + d + heads
+  params = embeddings + layer + d * d + d + heads
   # Parameters and two moments; the rest are counters and keys.
   state = 4 * 3 * params
   assert 0 <= costs.state_bytes(programs) - state < 64

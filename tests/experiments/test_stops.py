@@ -49,6 +49,7 @@ def config():
   spec.loader.exec_module(module)
   config = module.get_config()
   config.variants = ('multi',)
+  config.model.num_layers = 1
   config.mesh.data = 1
   return config_lib.from_config_dict(config)
 

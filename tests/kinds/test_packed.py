@@ -54,6 +54,7 @@ class _Plan:
     rows_lib.write(folder)
     values = kinds_config.get_config()
     values.data.dir = str(folder)
+    values.model.num_layers = 2
     self.config = config_lib.from_config_dict(values)
     self.tasks = registry.resolve(self.config)
     encoder = pretrained.load_encoder(self.config)
