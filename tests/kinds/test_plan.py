@@ -1,16 +1,25 @@
-"""All kinds in one plan, by the command itself, from files to predictions."""
+"""All kinds in one plan, from files to predictions; in two processes too."""
 
 import json
-import os
 from pathlib import Path
-import subprocess
-import sys
 
 import pytest
 
+from bam_jax import config as config_lib
+from bam_jax.doctor import command as doctor
+from bam_jax.experiments import export
+from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import predict
+from bam_jax.experiments import train
+from bam_jax.inference import own_file
+from tests.configs import kinds as kinds_config
+from tests.experiments import several
 from tests.kinds import rows as rows_lib
 
-_ROOT = Path(__file__).parents[2]
+_FLAGS = {
+  'train.log_every': 1,
+  'train.checkpoint_every': 0,
+}
 
 
 class _Finished:
@@ -21,27 +30,14 @@ class _Finished:
     self.data = folder / 'data'
     self.data.mkdir()
     rows_lib.write(self.data)
-    self.command('run')
-    self.command('predict')
-
-  def command(self, mode: str, status: int = 0, *arguments: str) -> str:
-    """Runs one; returns what it told."""
-    result = subprocess.run(
-      [
-        sys.executable, '-m', 'bam_jax.main',
-        '--config=tests/configs/kinds.py', f'--config.data.dir={self.data}',
-        '--config.model.num_layers=1',
-        f'--workdir={self.workdir}', f'--mode={mode}',
-        *arguments,
-      ],
-      cwd=_ROOT,
-      env=os.environ | {'PYTHONPATH': str(_ROOT)},
-      capture_output=True,
-      text=True,
-      check=False,
-    )  # fmt: skip
-    assert result.returncode == status, result.stderr
-    return result.stdout + result.stderr
+    config = kinds_config.get_config()
+    config.data.dir = str(self.data)
+    config.mesh.data = 4
+    config.update_from_flattened_dict(_FLAGS)
+    self.config = config_lib.from_config_dict(config)
+    self.plan = plan_lib.make_plan(self.config, self.workdir)
+    train.run(self.plan)
+    predict.predict(self.plan, None)
 
 
 @pytest.fixture(scope='module')
@@ -160,7 +156,7 @@ def test_every_unlabelled_question_has_an_answer_from_its_context(finished):
 
 
 def test_models_are_exported(finished):
-  finished.command('export')
+  export.export(finished.plan, None)
   folder = finished.workdir / 'exports' / 'single_to_multi-s0'
   config = json.loads((folder / 'moods' / 'config.json').read_text())
   assert config['problem_type'] == 'multi_label_classification'
@@ -174,9 +170,9 @@ def test_models_are_exported(finished):
   assert 'import AutoModelForQuestionAnswering' in card
 
 
-def test_doctor_reads_every_split(finished):
-  told = finished.command('doctor', status=1)
-  assert 'moods/test' in told
+def test_doctor_reads_every_split(finished, tmp_path):
+  assert doctor.run(finished.config, tmp_path) == 1
+  assert 'moods/test' in (tmp_path / 'doctor.md').read_text()
 
 
 def test_own_words_are_tagged_as_those_of_the_test_file(finished, tmp_path):
@@ -189,10 +185,34 @@ def test_own_words_are_tagged_as_those_of_the_test_file(finished, tmp_path):
       for block in sentences.split('\n\n')
     )
   )
-  finished.command(
-    'predict', 0, '--task=names', f'--input={source}', f'--output={output}'
-  )
+  model = predict.load_model(finished.plan, None)
+  own_file.predict(model, 'names', str(source), str(output))
   folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
   _, *lines = (folder / 'names-test.tsv').read_text().splitlines()
   tags = [line.split('\t')[1] for line in lines]
   assert output.read_text().splitlines() == tags
+
+
+def test_two_processes_train_as_one(finished, tmp_path):
+  """Teachers, their logits, a student of all kinds: 2 x 2 devices as 4."""
+  flags = (f'--config.{name}={value}' for name, value in _FLAGS.items())
+  two = tmp_path / 'two'
+  with several.Several(
+    two, 2, 2, f'--config.data.dir={finished.data}', *flags, config='kinds'
+  ) as processes:
+    processes.finish()
+  several.assert_same_plan(two, finished.workdir, rtol=1e-6)
+  done = two / 'runs' / 'single_to_multi-s0' / 'DONE'
+  record = json.loads(done.read_text())
+  assert record['device'].startswith('4 x')
+  assert set(record['scores']) == set(finished.config.tasks)
+  for task in finished.config.tasks:
+    alone, shared = (
+      json.loads((workdir / 'baselines' / task / 'DONE').read_text())
+      for workdir in (finished.workdir, two)
+    )
+    assert shared['about'] == alone['about']
+    assert shared['scores']['majority'] == alone['scores']['majority']
+  assert (two / 'report.html').exists()
+  assert not (two / 'LOCK').exists()
+  assert not list(two.glob('.seen*'))
