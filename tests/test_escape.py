@@ -60,8 +60,9 @@ HOSTILE = (
 )
 _IDS = [str(i) for i in range(len(HOSTILE))]
 each = pytest.mark.parametrize('text', HOSTILE, ids=_IDS)
-# Without the last two, which are no names.
-each_word = pytest.mark.parametrize('text', HOSTILE[:-2], ids=_IDS[:-2])
+# For a whole report: of each kind of markup one, and none that is no name.
+_WORDS = (1, 2, 3, 5, 7, 12, 13, 14, 17, 22, 23, 24, 25, 28, 31, 32)
+each_word = pytest.mark.parametrize('text', [HOSTILE[i] for i in _WORDS])
 
 _PARSER = markdown_it.MarkdownIt('commonmark').enable(
   ['table', 'strikethrough']

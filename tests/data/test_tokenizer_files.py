@@ -37,16 +37,6 @@ def _ids(tokenizer: features.Tokenizer) -> list[list[int]]:
 @pytest.mark.parametrize(
   ('name', 'maker'), _READ, ids=[name for name, _ in _READ]
 )
-def test_ids_are_those_of_the_golden_file(name, maker, tmp_path):
-  ids = _ids(features.Tokenizer.from_dir(tokenizer_cases.make(maker, tmp_path)))
-  golden = _GOLDEN[name]
-  assert ids[: len(golden['first'])] == golden['first']
-  assert tokenizer_cases.digest(ids) == golden['sha256']
-
-
-@pytest.mark.parametrize(
-  ('name', 'maker'), _READ, ids=[name for name, _ in _READ]
-)
 def test_ids_are_those_of_transformers(name, maker, tmp_path):
   path = tokenizer_cases.make(maker, tmp_path / 'model')
   ids = _ids(features.Tokenizer.from_dir(path))
@@ -75,7 +65,9 @@ def test_what_is_saved_gives_the_same_ids(name, maker, tmp_path):
     assert lines[number] == token
   theirs = transformers.AutoTokenizer.from_pretrained(saved)
   ids = theirs(_TEXTS)['input_ids']
-  assert tokenizer_cases.digest(ids) == _GOLDEN[name]['sha256']
+  golden = _GOLDEN[name]
+  assert ids[: len(golden['first'])] == golden['first']
+  assert tokenizer_cases.digest(ids) == golden['sha256']
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ _COMMON = {
   'derandomize': True,
   'suppress_health_check': list(hypothesis.HealthCheck),
 }
-hypothesis.settings.register_profile('quick', max_examples=100, **_COMMON)
+hypothesis.settings.register_profile('quick', max_examples=50, **_COMMON)
 hypothesis.settings.register_profile(
   'thorough', max_examples=10_000, **_COMMON | {'derandomize': False}
 )

@@ -20,7 +20,6 @@ import torch
 import transformers
 
 GOLDEN = Path(__file__).parent / 'golden'
-_ACTIVATIONS = ('gelu_new', 'gelu_pytorch_tanh', 'relu')
 _SMALL = {
   'vocab_size': 20,
   'hidden_size': 12,
@@ -64,7 +63,6 @@ CONFIGS = {
     'type_vocab_size': 3,
     'layer_norm_eps': 1e-2,
   },
-  **{name: {**_SMALL, 'hidden_act': name} for name in _ACTIVATIONS},
   'roberta': {
     'model_type': 'roberta',
     'vocab_size': 40,

@@ -102,16 +102,13 @@ def test_rows_match_xla(length, rate):
   _check(rate, _arrays(PACKINGS, length))
 
 
-@pytest.mark.parametrize(
-  ('length', 'size'), [(256, 64), (128, 96), (128, 128), (192, 16)]
-)
+@pytest.mark.parametrize(('length', 'size'), [(128, 96), (192, 16)])
 def test_head_sizes_and_row_lengths_match_xla(length, size):
   _check(0.3, _arrays(['whole', 'many'], length, size=size))
 
 
-@pytest.mark.parametrize('window', [20, 64])
-def test_windows_match_xla(window):
-  _check(0.3, _arrays(['across', 'whole', 'many'], 256), window)
+def test_a_window_matches_xla():
+  _check(0.3, _arrays(['across', 'whole', 'many'], 256), 20)
 
 
 def test_padding_has_context_and_gradient_zero():

@@ -248,8 +248,9 @@ def test_seeds_needed_by_hand(tests, seeds):
 
 
 def test_seeds_needed_for_more_tests_than_any_number_of_seeds_can_carry():
+  """As where splits are drawn, and p is 1e-5 at least."""
   with pytest.raises(ValueError, match='5000 tests'):
-    statistics.seeds_needed(5000)
+    statistics.seeds_needed(5000, lambda student, baseline: 1e-5)
 
 
 def _cell(seeds, gain):

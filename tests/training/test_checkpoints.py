@@ -250,7 +250,6 @@ def test_a_score_that_is_no_number_equals_itself(tmp_path, programs):
   ('scores', 'best'),
   [
     ((math.nan, -5.0, math.nan, math.nan), 2),
-    ((-5.0, math.nan, -6.0), 1),
     ((math.nan, math.nan, math.nan), 3),
     ((None, math.nan), 2),
   ],
