@@ -4,9 +4,12 @@ from pathlib import Path
 import subprocess
 import sys
 
+import pytest
+
 _ROOT = Path(__file__).parent.parent
 
 
+@pytest.mark.fault
 def test_a_flipped_bit_is_found_or_harmless(tmp_path):
   """It exits with 1 where a flip changed a result or ended in a traceback.
 

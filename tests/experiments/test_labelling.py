@@ -311,6 +311,7 @@ def test_the_logits_of_another_fold_are_refused(finished, tmp_path):
     train.run(plan)
 
 
+@pytest.mark.fault
 def test_seeds_at_once_end_as_each_alone(finished, tmp_path):
   """A seed on each of two devices, one fold after the other."""
   changes = {'train.seeds_at_once': 2, 'distill.teachers': 1}

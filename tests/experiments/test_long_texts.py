@@ -17,7 +17,7 @@ from tests.configs import kinds as kinds_config
 from tests.kinds import rows as rows_lib
 from tests.serving import serving
 
-_GROUP = 'single_to_multi-s0'
+_GROUP = 'multi-s0'
 _KINDS = {'moods': 'multilabel', 'names': 'tagging', 'things': 'qa'}
 
 
@@ -33,8 +33,8 @@ def plan(tmp_path_factory) -> plan_lib.Plan:
   config.data.dir = str(folder / 'data')
   config.data.max_length = 200
   config.tasks = tuple(_KINDS)
-  config.variants = ('single_to_multi',)
-  config.single.max_steps = config.multi.max_steps = 2
+  config.variants = ('multi',)
+  config.multi.max_steps = 2
   config.plan.baselines = False
   config.mesh.data = 1
   made = plan_lib.make_plan(

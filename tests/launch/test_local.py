@@ -68,7 +68,9 @@ def _job(
   )
 
 
+@pytest.mark.fault
 def test_gpus_share_a_plan_and_merge_it(workdir):
+  """With real programs, what `test_what_becomes_of_a_shard` does without."""
   done = launching.run(
     'gpu.sh',
     '--gpus=0,1',

@@ -1,5 +1,7 @@
 """A trace is taken of the steps asked for; busy time by a grid as oracle."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,8 @@ def test_idle_is_what_the_steps_timed_leave(tmp_path, monkeypatch):
   events = [(0.0, 0.5, 'a'), (3.0, 4.5, 'b')]
   monkeypatch.setattr(profiling, 'read_events', lambda directory: events)
   now = iter([10.0, 15.0])
-  monkeypatch.setattr(profiling.time, 'perf_counter', lambda: next(now))
+  clock = types.SimpleNamespace(perf_counter=lambda: next(now))
+  monkeypatch.setattr(profiling, 'time', clock)
   profiler = profiling.StepProfiler((1, 3), tmp_path / 'profile')
   told = []
   for number in range(7):
