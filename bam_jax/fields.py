@@ -127,6 +127,9 @@ class RunLengthConfig:
   batch_size: int = field(32, 'examples per step, exactly', 1, 1 << 20)
   learning_rate: float = field(5e-5, 'peak learning rate', 0.0)
   layer_decay: float = field(0.9, 'layer-wise learning-rate decay', 1e-6, 1)
+  patience: int = field(
+    0, 'evaluations without a better score that end a run; 0: off', 0, 10_000
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -299,7 +302,7 @@ class SearchConfig(SearchGrid):
     (), 'of every combination; not in config.seeds', 0, _MOST_SEED, _MOST_VALUES
   )
   held_out: float = field(
-    0.1, 'part of the training rows that settings are scored on', 1e-6, 0.5
+    0.1, 'part of the training rows for settings, or patience', 1e-6, 0.5
   )
   max_held_out: int = field(
     2000, 'upper bound of these rows per task', 1, _MOST_STEPS
@@ -327,9 +330,7 @@ class PlanConfig:
 class DecisionConfig:
   """What is fitted to the dev outputs of finished runs, for predictions."""
 
-  temperature: bool = field(
-    False, 'divide logits so that probabilities are calibrated'
-  )
+  temperature: bool = field(False, 'divide logits to calibrate probabilities')
   thresholds: tuple[str, ...] = field(
     (),
     'TASK=METRIC: of two labels the second, and of several each, is predicted'

@@ -95,6 +95,18 @@ def config_for_variant(
   return dataclasses.replace(config, **changed)
 
 
+def field_path(config: fields_lib.Config, name: str, field: str) -> str:
+  """Returns where a variant's field, such as `multi.epochs`, is set.
+
+  A custom variant may set it in its own `changes`.
+  """
+  group, key = field.split('.')
+  own = config.custom_variants.get(name)
+  if own and key in own.changes.get(group, {}):
+    return f'config.custom_variants.{name}.changes.{field}'
+  return f'config.{field}'
+
+
 def variant_names(config: fields_lib.Config) -> tuple[str, ...]:
   """Returns the names of all variants, in the order of the report.
 
@@ -188,6 +200,7 @@ def find_mistakes(config: fields_lib.Config) -> Iterator[str]:
       )
   for name in config.custom_variants:
     yield from _find_cycle(config, (name,))
+  yield from _find_patience_mistakes(config)
 
 
 def _check_distill(
@@ -204,6 +217,26 @@ def _check_distill(
       f' teachers={distill.teachers} and folds={distill.folds} have no effect;'
       ' set both to 1'
     )
+
+
+def _find_patience_mistakes(config: fields_lib.Config) -> Iterator[str]:
+  for name in sorted(planned(config)):
+    found, own = resolve(config, name), config_for_variant(config, name)
+    group = 'single' if found.is_single else 'multi'
+    patience = getattr(own, group).patience
+    where = f'{field_path(config, name, f"{group}.patience")}={patience}'
+    if patience and not config.train.evaluate_every:
+      yield (
+        f'{where}: counts evaluations, of which {name} has none before its last'
+        ' step; set config.train.evaluate_every to a number of steps'
+      )
+    # The target of a student that ends early is still its teacher's.
+    if patience and found.teacher and own.distill.annealing != 'constant':
+      yield (
+        f'{where}: {name} is taught, and the weight of its gold labels rises'
+        f' until the last step; remove {name}, set {group}.patience=0 in its'
+        ' changes, or set config.distill.annealing=constant'
+      )
 
 
 def _find_cycle(

@@ -6,7 +6,8 @@ A teacher has memorised the gold labels of the rows it was trained on. So each
 of k teachers is trained without one of k folds and labels only that fold
 (cross-fitting; Wolpert 1992, "Stacked generalization").
 
-A search scores settings on held-out rows, which none of its runs is trained on.
+A search scores settings on held-out rows, which none of its runs is trained on;
+a run with patience chooses its step on some.
 """
 
 from collections import Counter
@@ -43,7 +44,7 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-  """Training rows that are kept for scoring the runs of a search.
+  """Training rows that are kept for scoring: settings, or steps of a run.
 
   Attributes:
     fraction: of each task's distinct examples.
@@ -115,9 +116,9 @@ def hold_out(
   )
   if len(distinct) < 2:
     raise errors.UserError(
-      f'config.search: {task.name} has {len(distinct)} distinct training rows,'
-      ' so none can be held out to score settings on; remove the task, or give'
-      ' more rows'
+      f'{task.name}: has {len(distinct)} distinct training rows, so none can be'
+      ' held out for config.search or patience; remove the task, or give more'
+      ' rows'
     )
   order = sampling.permutation(len(distinct), sampling.HELD_OUT, 0, 0, 0)
   if task.kind.label_width(task) == 1:

@@ -275,11 +275,14 @@ def _seconds(
   evaluations = each.steps_due(train.evaluate_every)
   # An evaluated step is saved too.
   saves = evaluations | each.steps_due(train.checkpoint_every)
-  seconds += (1 + len(evaluations)) * sum(
-    predict(rows)
-    for by_split in plan.data.scored_splits(each.run).values()
-    for rows in by_split.values()
-  )
+  dev = plan.data.scored_splits(each.run)
+  for times, splits in (
+    (1, dev),
+    (len(evaluations), plan.data.choosing_splits(each.run) or dev),
+  ):
+    seconds += times * sum(
+      predict(rows) for part in splits.values() for rows in part.values()
+    )
   seconds += (1 + len(saves)) * costs['checkpoint']['seconds']
   return seconds + costs['start'] + each.left * step
 

@@ -51,6 +51,8 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
   }
   if run.fold:
     result['run.fold'] = dataclasses.asdict(run.fold)
+  if run.held_out:
+    result['run.held_out'] = dataclasses.asdict(run.held_out)
   for key, value in config_lib.fingerprint_values(run.config).items():
     if not key.startswith(tuple(unused)):
       result[f'config.{key}'] = value

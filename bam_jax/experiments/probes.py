@@ -151,7 +151,8 @@ class ProbedHeads:
   def key(self, run: runs_lib.Run, task: str) -> object:
     """Returns a key that is equal for runs with the same probe of a task."""
     # Random weights differ between seeds.
-    return task, run.fold, None if self._plan.encoder.digest else run.seed
+    seed = None if self._plan.encoder.digest else run.seed
+    return task, run.fold, run.held_out, seed
 
   def choose_rows(
     self, run: runs_lib.Run, task: task_lib.Task

@@ -43,8 +43,10 @@ def make_record(
   versions = [f'{name} {metadata.version(name)}' for name in _PACKAGES]
   weights = spec.batches.class_weights
   return {
-    'steps': spec.num_steps,
+    # After which the parameters were reached.
+    'steps': result.best_step if spec.choosing else spec.num_steps,
     'best_step': result.best_step,
+    **({'stopped_at': result.stopped_at} if spec.choosing else {}),
     'parameters': parameters_digest(result.params),
     'seconds': round(seconds, 2),
     'seeds_at_once': seeds_at_once,

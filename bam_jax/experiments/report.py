@@ -68,7 +68,7 @@ def report(plan: plan_lib.Plan) -> None:
     _notes(plan, finished),
     [
       *runs_lib.describe_short_runs(
-        (run, record['steps']) for run, record in finished
+        (run, runs_lib.steps_taken(record)) for run, record in finished
       ),
       *(found.text for found in weak.values()),
     ],
@@ -100,6 +100,7 @@ def _notes(
     f' {", ".join(map(str, config.seeds))}',
     'rows without labels': config.data.unlabelled
     and f'{", ".join(config.data.unlabelled)}; taught variants alone',
+    'patience': _describe_patience(finished),
     'searched settings': plan.search_result.scores
     and search.describe(plan.search_result),
     'external teachers': '; '.join(external),
@@ -113,3 +114,20 @@ def _notes(
     'trained with': '; '.join(sorted(versions)),
   }
   return {name: note for name, note in notes.items() if note}
+
+
+def _describe_patience(
+  finished: list[tuple[runs_lib.Run, Mapping[str, object]]],
+) -> str:
+  """Describes which step the runs with patience are scored at."""
+  steps: dict[str, list[int]] = {}
+  for run, record in finished:
+    if run.held_out:
+      steps.setdefault(run.variant, []).append(record['steps'])
+  if not steps:
+    return ''
+  chosen = (f'{name} {min(s)} to {max(s)}' for name, s in steps.items())
+  return (
+    'these variants are scored at their best step on training rows that were'
+    f' left out of training, not on dev: {", ".join(chosen)}'
+  )

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -32,13 +33,21 @@ _LEAST_LOSS = 1e-3
 Features = Mapping[str, Mapping[str, shards.Columns]]
 
 
+class Division(NamedTuple):
+  """Indices of a task's training rows, ascending, each [n] int64."""
+
+  kept: np.ndarray  # Those that the run is trained on.
+  fold: np.ndarray  # Those of its fold.
+  held_out: np.ndarray  # Those that choose its step.
+
+
 @dataclasses.dataclass(frozen=True)
 class PlanData:
   """Datasets of a plan, with methods that select the rows of one run."""
 
   tasks: task_lib.TaskTable
   features: Features
-  _divided: dict[object, tuple[np.ndarray, np.ndarray]] = dataclasses.field(
+  _divided: dict[object, Division] = dataclasses.field(
     default_factory=dict, init=False, repr=False, compare=False
   )
 
@@ -55,17 +64,39 @@ class PlanData:
     They are those of the dev splits; of a run of the search, training rows that
     it left out, each example once.
     """
-    result = {}
-    for name in run.tasks:
-      task, features = self.tasks[name], self.features[name]
-      if not run.is_search:
-        result[name] = {split: features[split] for split in task.dev_splits}
-        continue
-      rows, (_, left_out) = features[task.train_split], self._divide(run, name)
-      uids = rows.uids
-      once = [i for i in left_out if not task_lib.is_swapped(uids[i])]
-      result[name] = {task_lib.HELD_OUT: rows.select(np.array(once))}
-    return result
+    if run.is_search:
+      return {
+        name: self._select_once(name, self._divide(run, name).fold)
+        for name in run.tasks
+      }
+    return {
+      name: {
+        split: self.features[name][split]
+        for split in self.tasks[name].dev_splits
+      }
+      for name in run.tasks
+    }
+
+  def choosing_splits(self, run: runs_lib.Run) -> evaluate.Splits | None:
+    """Returns the training rows, left out, that choose the step of a run.
+
+    None: it has no patience.
+    """
+    if not run.held_out:
+      return None
+    return {
+      name: self._select_once(name, self._divide(run, name).held_out)
+      for name in run.tasks
+    }
+
+  def _select_once(
+    self, task: str, indices: np.ndarray
+  ) -> dict[str, shards.Columns]:
+    """Returns training rows as a split, without swapped copies."""
+    rows = self.features[task][self.tasks[task].train_split]
+    uids = rows.uids
+    once = [i for i in indices if not task_lib.is_swapped(uids[i])]
+    return {task_lib.HELD_OUT: rows.select(np.array(once))}
 
   def splits_to_label(
     self, run: runs_lib.Run, students: Sequence[runs_lib.Run]
@@ -124,9 +155,11 @@ class PlanData:
         for name, rows, size in zip(run.tasks, learnt, sizes)
       ]
     kept = None
-    if run.fold:
+    if run.fold or run.held_out:
       kept = [
-        np.concatenate([self._divide(run, name)[0], np.arange(len(rows), size)])
+        np.concatenate(
+          [self._divide(run, name).kept, np.arange(len(rows), size)]
+        )
         for name, rows, size in zip(run.tasks, train, sizes)
       ]
       sizes = [len(rows) for rows in kept]
@@ -152,6 +185,7 @@ class PlanData:
       length=run.length,
       is_taught=run.is_taught,
       dev=self.scored_splits(run),
+      choosing=self.choosing_splits(run),
       config=run.config,
     )
 
@@ -160,7 +194,8 @@ class PlanData:
   ) -> tuple[shards.Columns, np.ndarray | None]:
     """Returns training rows, and indices of those a run keeps; None: all."""
     rows = self.features[task][self.tasks[task].train_split]
-    return rows, self._divide(run, task)[0] if run.fold else None
+    is_divided = run.fold or run.held_out
+    return rows, self._divide(run, task).kept if is_divided else None
 
   def choose_packing(
     self, runs: Sequence[runs_lib.Run], packing: config_lib.PackingConfig
@@ -198,11 +233,11 @@ class PlanData:
   def _num_labelled(
     self, run: runs_lib.Run, task: task_lib.Task, rows: shards.Columns
   ) -> int:
-    """Counts a run's labelled training rows, without those of its fold."""
-    if not run.fold:
+    """Counts the labelled rows that a run is trained on."""
+    if not run.fold and not run.held_out:
       return len(rows)
-    if task.has_windows or run.is_search:
-      return len(self._divide(run, task.name)[0])
+    if task.has_windows or run.is_search or run.held_out:
+      return len(self._divide(run, task.name).kept)
     copies = 2 if task.name in run.config.data.swap else 1
     return copies * folds.examples_outside(len(rows) // copies, run.fold)
 
@@ -240,18 +275,26 @@ class PlanData:
         weights.setdefault(name, 1 / max(loss, _LEAST_LOSS) if loss else 1)
     return [weights.get(name, 1.0) for name in run.tasks]
 
-  def _divide(
-    self, run: runs_lib.Run, task: str
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the indices of a task's rows that a run keeps and leaves out."""
-    key = task, run.fold
+  def _divide(self, run: runs_lib.Run, task: str) -> Division:
+    """Divides a task's training rows for a run.
+
+    Held-out rows are chosen outside of the fold, so that those of a fold that
+    is labelled or scored decide nothing.
+    """
+    key = task, run.fold, run.held_out
     if key not in self._divided:
       rows = self.features[task][self.tasks[task].train_split]
-      self._divided[key] = (
-        folds.hold_out(self.tasks[task], rows, run.fold)
-        if run.is_search
-        else folds.split(rows.uids, run.fold)
-      )
+      kept = np.arange(len(rows))
+      fold = held_out = kept[:0]
+      if run.is_search:
+        kept, fold = folds.hold_out(self.tasks[task], rows, run.fold)
+      elif run.fold:
+        kept, fold = folds.split(rows.uids, run.fold)
+      if run.held_out:
+        own = rows.select(kept) if run.fold else rows
+        parts = folds.hold_out(self.tasks[task], own, run.held_out)
+        kept, held_out = (kept[part] for part in parts)
+      self._divided[key] = Division(kept, fold, held_out)
     return self._divided[key]
 
 

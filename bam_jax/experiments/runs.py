@@ -118,6 +118,14 @@ class Run:
     return isinstance(self.fold, folds.HeldOut)
 
   @property
+  def held_out(self) -> folds.HeldOut | None:
+    """Which of its training rows choose its step; None: it has no patience."""
+    search = self.config.search
+    if not self.length.patience:
+      return None
+    return folds.HeldOut(search.held_out, search.max_held_out)
+
+  @property
   def is_taught(self) -> bool:
     """Whether the run's targets include teachers' predictions."""
     return bool(self.teachers or self.logits)
@@ -144,21 +152,22 @@ class Run:
     return self.config.single if self.is_single else self.config.multi
 
   def field_path(self, name: str) -> str:
-    """Returns the path of a run-length field, such as `config.multi.epochs`.
-
-    A custom variant sets it in its own `changes`.
-    """
+    """Returns the path of a run-length field, such as `config.multi.epochs`."""
     group = 'single' if self.is_single else 'multi'
-    own = self.config.custom_variants.get(self.variant)
-    if own and name in own.changes.get(group, {}):
-      return f'config.custom_variants.{self.variant}.changes.{group}.{name}'
-    return f'config.{group}.{name}'
+    return variants.field_path(self.config, self.variant, f'{group}.{name}')
 
   def how_to_lengthen(self) -> str:
     """Names the option that gives a run of few steps enough of them."""
+    if self.length.patience:
+      return f'raise {self.field_path("patience")} or the number of steps'
     if 0 < self.length.max_steps < FEW_STEPS:
       return f'raise {self.field_path("max_steps")}'
     return f'set {self.field_path("min_steps")} to {FEW_STEPS} or more'
+
+
+def steps_taken(record: Mapping[str, object]) -> int:
+  """Returns how many steps a finished run was trained for."""
+  return record.get('stopped_at', record['steps'])
 
 
 def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:

@@ -190,5 +190,10 @@ def _train_group(
   seconds = (time.perf_counter() - started) / len(group)
   for each, spec, result in zip(group, specs, results):
     record = records.make_record(plan, spec, result, seconds, len(group))
+    if each.held_out:
+      logging.info(
+        '%s: ended at step %d of %d; step %d is the best by held-out rows',
+        *(each.name, result.stopped_at, spec.num_steps, result.best_step),
+      )
     records.save_outputs(plan, each, record, result.outputs, result.scores)
   return [result.params for result in results]

@@ -75,9 +75,10 @@ def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
       weak = list({**low, **constant})
       run, record = min(
         (pair for name in runs if name in weak for pair in runs[name]),
-        key=lambda pair: pair[1]['steps'],
+        key=lambda pair: runs_lib.steps_taken(pair[1]),
       )
-      parts.append(_remedy(run, record['steps'], majority, frozen))
+      steps = runs_lib.steps_taken(record)
+      parts.append(_remedy(run, steps, majority, frozen))
       found[task.name] = Weak(weak, f'{task.name}: {"; ".join(parts)}')
   return found
 

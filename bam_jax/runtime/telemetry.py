@@ -88,15 +88,15 @@ class Telemetry:
     if self._trackers is not None:
       self._trackers.close(is_finished=kind is None)
 
-  def truncate(self, step: int, with_score: bool = True) -> None:
+  def truncate(self, step: int, score: str = 'dev_score') -> None:
     """Removes the lines of `step` and of later steps.
 
     Call it before the first `write`; TensorBoard then hides its old events too.
 
     Args:
       step: the first step that will be logged again.
-      with_score: whether to keep the `dev_score` of `step`, which belongs to
-        the state before that step.
+      score: name of a score of `step` to keep, because it belongs to the state
+        before that step; '': none.
     """
     if self._events is not None:
       raise ValueError('TensorBoard events exist: call truncate before write')
@@ -105,8 +105,7 @@ class Telemetry:
       kept = [
         line
         for line in read(self._path)
-        if line['step'] < step
-        or (with_score and 'dev_score' in line and line['step'] == step)
+        if line['step'] < step or (score in line and line['step'] == step)
       ]
       self._rewrite(kept)
 

@@ -1,7 +1,8 @@
 """Reads the scores of checkpoints and decides which checkpoints are kept.
 
-A checkpoint holds its score in a file and in its metadata. If it was saved
-before its evaluation, the metadata of the next checkpoint holds its score.
+A checkpoint holds its score in a file and in its metadata. Its metadata also
+holds the scores of all earlier steps: a step that was saved before its
+evaluation has its score only there, and patience counts deleted steps too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +19,8 @@ from bam_jax import schema
 SENTINEL = '_CHECKPOINT_METADATA'
 
 SCORE = 'score'
-# Metrics of steps that are not in the log yet, and scores of earlier
-# checkpoints that were saved without one.
-_UNLOGGED, _LATE_SCORES, _DIGEST = 'unlogged', 'late_scores', 'digest'
+# Metrics of steps that are not in the log yet, and scores of earlier steps.
+_UNLOGGED, _EARLIER_SCORES, _DIGEST = 'unlogged', 'late_scores', 'digest'
 
 
 def kept(directory: Path) -> list[int]:
@@ -41,8 +41,8 @@ def kept(directory: Path) -> list[int]:
   if not steps:
     return []
   scores = {step: read_score(directory / f'step_{step}') for step in steps}
-  _, late = read_carried(read_metadata(directory / f'step_{steps[-1]}'))
-  return sorted({steps[-1], best_step(scores | late, steps)} - {None})
+  _, earlier = read_carried(read_metadata(directory / f'step_{steps[-1]}'))
+  return sorted({steps[-1], best_step(scores | earlier, steps)} - {None})
 
 
 def read_metadata(directory: Path) -> Mapping[str, Any]:
@@ -69,6 +69,18 @@ def best_step(
   return max(scored, key=lambda step: (scores[step], step), default=None)
 
 
+def is_out_of_patience(
+  scores: Mapping[int, float], step: int, most_steps: int
+) -> bool:
+  """Whether the highest score was first reached `most_steps` or longer ago.
+
+  An equal score is not better. `scores` are those up to `step`, without
+  undefined ones; as long as there is none, the highest is that of step 0.
+  """
+  first = max(scores, key=lambda step: (scores[step], -step), default=0)
+  return step - first >= most_steps
+
+
 @dataclasses.dataclass(frozen=True)
 class PreserveBest(policies.PreservationPolicy):
   """Preserves the best checkpoint by scores that Orbax does not know."""
@@ -87,25 +99,26 @@ class PreserveBest(policies.PreservationPolicy):
 
 
 def carry(
-  unlogged: Sequence[Sequence[float]], late: Mapping[str, float]
+  unlogged: Sequence[Sequence[float]], earlier: Mapping[int, float]
 ) -> dict[str, object]:
-  """Packs unlogged metrics and late scores for a checkpoint's metadata."""
-  carried = {_UNLOGGED: list(unlogged), _LATE_SCORES: dict(late)}
+  """Packs unlogged metrics and earlier scores for a checkpoint's metadata."""
+  scores = {str(step): score for step, score in sorted(earlier.items())}
+  carried = {_UNLOGGED: list(unlogged), _EARLIER_SCORES: scores}
   return carried | {_DIGEST: schema.digest(carried)}
 
 
 def read_carried(
   metadata: Mapping[str, Any],
 ) -> tuple[list[list[float]], dict[int, float]]:
-  """Reads unlogged metrics and late scores from a checkpoint's metadata.
+  """Reads unlogged metrics and earlier scores from a checkpoint's metadata.
 
   Raises:
     ValueError: they fail their digest.
   """
   if _DIGEST not in metadata:
     return [], {}
-  carried = {key: metadata[key] for key in (_UNLOGGED, _LATE_SCORES)}
+  carried = {key: metadata[key] for key in (_UNLOGGED, _EARLIER_SCORES)}
   if schema.digest(carried) != metadata[_DIGEST]:
     raise ValueError('the scores of earlier steps fail their digest')
-  late = {int(step): score for step, score in carried[_LATE_SCORES].items()}
-  return carried[_UNLOGGED], late
+  scores = carried[_EARLIER_SCORES].items()
+  return carried[_UNLOGGED], {int(step): score for step, score in scores}

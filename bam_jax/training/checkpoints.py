@@ -60,9 +60,8 @@ class Checkpoints:
       errors.UserError: the folder can't be made, or a score is damaged.
     """
     self._directory = directory
+    # Also of deleted checkpoints.
     self._scores: dict[int, float] = {}
-    # Steps whose score came after they were saved.
-    self._late: set[int] = set()
     # Metrics of steps that were not in the log at the latest checkpoint.
     self.unlogged: list[list[float]] = []
     # Orbax logs every save, and each of its threads logs the errors that it
@@ -92,11 +91,10 @@ class Checkpoints:
     if self.latest_step is not None:
       path = self._step_directory(self.latest_step)
       with _reading(path):
-        self.unlogged, late = scores_lib.read_carried(
+        self.unlogged, earlier = scores_lib.read_carried(
           scores_lib.read_metadata(path)
         )
-      self._scores.update(late)
-      self._late.update(late)
+      self._scores.update(earlier)
 
   def __enter__(self) -> Self:
     return self
@@ -118,6 +116,12 @@ class Checkpoints:
       or self.latest_step
     )
 
+  def is_out_of_patience(self, most_steps: int) -> bool:
+    """Whether no score of the last `most_steps` was a better one."""
+    return scores_lib.is_out_of_patience(
+      self._scores, self.latest_step, most_steps
+    )
+
   def score(self, step: int) -> float | None:
     """Returns the score of a step; None if it has none."""
     return self._scores.get(step)
@@ -126,7 +130,6 @@ class Checkpoints:
     """Adds a score to the latest step if it has none; ignores nan."""
     if self.latest_step not in self._scores and not math.isnan(score):
       self._scores[self.latest_step] = score
-      self._late.add(self.latest_step)
 
   def has(self, step: int) -> bool:
     """Returns whether a step has a checkpoint."""
@@ -160,11 +163,8 @@ class Checkpoints:
       _CHECKSUMS: {k: checksums_lib.checksums(t) for k, t in trees.items()},
       scores_lib.SCORE: score,
     }
-    late = self._late.intersection(self._manager.all_steps())
-    if late or unlogged:
-      metadata |= scores_lib.carry(
-        unlogged, {str(step): self._scores[step] for step in sorted(late)}
-      )
+    if self._scores or unlogged:
+      metadata |= scores_lib.carry(unlogged, self._scores)
     with _writing(self._directory):
       if score is not None:
         self._scores[step] = score

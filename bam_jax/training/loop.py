@@ -24,16 +24,18 @@ from bam_jax.training import transfer
 
 CHECKPOINTS_DIR = 'checkpoints'
 PROFILE_DIR = 'profile'
+_DEV_SCORE, _HELD_OUT_SCORE = 'dev_score', 'held_out_score'
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
   """The parameters of a finished run, with their outputs and scores."""
 
-  params: Mapping[str, object]  # After the last step.
+  params: Mapping[str, object]  # With patience the best ones, else the last.
   outputs: evaluate.Outputs  # Their logits on the rows to score.
   scores: evaluate.Scores
   best_step: int  # Step of the best checkpoint.
+  stopped_at: int  # Number of steps taken.
 
 
 def train(
@@ -46,6 +48,10 @@ def train(
 
   Everything about step s follows from (config, seed, s), so a resumed run takes
   the same steps as an uninterrupted one.
+
+  With patience a run ends once `patience` evaluations in a row were not better
+  than the best one before them. The program goes on until all its runs have
+  ended; what it computes for one that has ended is neither logged nor saved.
 
   Args:
     specs: one run, or several that differ only in their seed and are at the
@@ -80,6 +86,8 @@ def train(
         if evaluates or _is_due(step, config.checkpoint_every):
           log.flush()
           group.save(step, state, evaluates)
+          if group.has_ended:
+            break
         profiler.before(step)
         with log.waiting():
           batch = next(batches)
@@ -92,7 +100,8 @@ def train(
         log.add(step, metrics)
         if profile := profiler.after(step, state):
           group.telemetry[0].write(step, profile)
-      step = num_steps
+      else:
+        step = num_steps
       preemption_signal.check()
       log.flush()
       return group.finish(step, state)
@@ -154,6 +163,8 @@ class _Group:
       )
       for spec in specs
     ]
+    # Runs that have run out of patience, by index, and the step of their end.
+    self._ended: dict[int, int] = {}
     # The first step to take.
     (self.start,) = {saved.latest_step or 0 for saved in self._checkpoints}
     others = f' and {len(specs) - 1} other seeds' if len(specs) > 1 else ''
@@ -183,14 +194,18 @@ class _Group:
     for writer, saved, steps in zip(
       self.telemetry, self._checkpoints, unlogged
     ):
-      # The last step is evaluated again, which writes its score once more.
-      has_score = start < specs[0].num_steps and saved.score(start) is not None
+      # With patience the last step is evaluated once, else again, which writes
+      # its score once more.
+      is_again = start == specs[0].num_steps and not specs[0].choosing
+      has_score = not is_again and saved.score(start) is not None
       writer.truncate(
-        start - len(steps), with_score=has_score or len(steps) > 0
+        start - len(steps),
+        _score_name(specs[0]) if has_score or len(steps) > 0 else '',
       )
     self._progress.start_at(start * self._examples)
     log = step_log.StepLog(
-      specs, self._programs.tasks, self.telemetry, self._progress
+      *(specs, self._programs.tasks, self.telemetry, self._progress),
+      self._ended,
     )
     log.resume(start, unlogged)
     return state, log
@@ -202,15 +217,28 @@ class _Group:
       return self._programs.put(host[0])
     return self._programs.put_seeds(host)
 
+  @property
+  def has_ended(self) -> bool:
+    """Whether all runs have run out of patience."""
+    return len(self._ended) == len(self._specs)
+
   def save(
     self, step: int, state: step_lib.TrainState, evaluates: bool
   ) -> None:
-    """Saves a checkpoint of each run, with its dev score if `evaluates`."""
-    for index, saved in enumerate(self._checkpoints):
+    """Saves a checkpoint of each run, with its score if `evaluates`.
+
+    A run whose patience this ends is not saved again.
+    """
+    for index, (spec, saved) in enumerate(zip(self._specs, self._checkpoints)):
+      if index in self._ended:
+        continue
       own, score = self._take(state, index), None
       if evaluates and saved.score(step) is None:
-        *_, score = self._evaluate(index, step, own)
+        *_, score = self._evaluate(index, step, own.params, _score_name(spec))
       _save_once(saved, step, own, score)
+      waits = spec.length.patience * spec.config.train.evaluate_every
+      if evaluates and waits and saved.is_out_of_patience(waits):
+        self._ended[index] = step
 
   def save_stopped(
     self,
@@ -220,21 +248,33 @@ class _Group:
   ) -> None:
     """Saves each run after a preemption signal."""
     for index, saved in enumerate(self._checkpoints):
-      if step != (saved.latest_step or 0):
+      if index not in self._ended and step != (saved.latest_step or 0):
         saved.save(self._take(state, index), unlogged=unlogged[index])
       saved.wait()
 
   def finish(self, step: int, state: step_lib.TrainState) -> list[Result]:
-    """Evaluates and saves each run after its last step."""
+    """Evaluates and saves each run after its last step.
+
+    With patience the best step is chosen first, and then evaluated.
+    """
     results = []
-    for index, saved in enumerate(self._checkpoints):
-      own = self._take(state, index)
-      outputs, scores, score = self._evaluate(index, step, own)
-      _save_once(saved, step, own, score, self._keep_optimizer)
+    if self._specs[0].choosing:
+      self.save(step, state, evaluates=True)
+    for index, (spec, saved) in enumerate(zip(self._specs, self._checkpoints)):
+      own, stopped_at = self._take(state, index), self._ended.get(index, step)
+      params = own.params
+      if spec.choosing:
+        saved.wait()
+        params = saved.restore_params(params, saved.best_step)
+      outputs, scores, score = self._evaluate(index, stopped_at, params)
+      if not spec.choosing:
+        _save_once(saved, step, own, score, self._keep_optimizer)
       if not self._keep_optimizer:
         saved.drop_optimizer()
       saved.wait()
-      results.append(Result(own.params, outputs, scores, saved.best_step))
+      results.append(
+        Result(params, outputs, scores, saved.best_step, stopped_at)
+      )
     return results
 
   def _take(
@@ -244,14 +284,18 @@ class _Group:
     return state if is_single else self._programs.seeds.take(state, index)
 
   def _evaluate(
-    self, index: int, step: int, state: step_lib.TrainState
+    self,
+    index: int,
+    step: int,
+    params: Mapping[str, object],
+    name: str = _DEV_SCORE,
   ) -> tuple[evaluate.Outputs, evaluate.Scores, float]:
-    """Evaluates one run; logs and returns the mean score of its tasks."""
+    """Evaluates one run; logs by `name` the mean score of its tasks."""
     spec, tasks = self._specs[index], self._programs.tasks
     outputs, scores = evaluate.evaluate(
       self._programs,
-      state.params,
-      spec.dev,
+      params,
+      spec.dev if name == _DEV_SCORE else spec.choosing,
       spec.config.packing,
       lambda _: self._preemption_signal.check(),
     )
@@ -262,8 +306,13 @@ class _Group:
       for name, by_split in scores.items()
     ]
     score = float(np.mean(firsts))
-    self.telemetry[index].write(step, {'dev_score': score})
+    self.telemetry[index].write(step, {name: score})
     return outputs, scores, score
+
+
+def _score_name(spec: spec_lib.TrainSpec) -> str:
+  """Returns the name of the score that chooses a run's best step."""
+  return _HELD_OUT_SCORE if spec.choosing else _DEV_SCORE
 
 
 def _save_once(

@@ -26,6 +26,8 @@ class TrainSpec:
   length: config_lib.RunLengthConfig  # Batch size, learning rate, layer decay.
   is_taught: bool  # Whether targets are annealed from a teacher to gold labels.
   dev: evaluate.Splits  # The rows to score, by task and split.
+  # With patience: rows left out of training that choose the step to score.
+  choosing: evaluate.Splits | None
   config: config_lib.Config
 
   @property

@@ -1,6 +1,6 @@
 """Writes the metrics of training steps to the log."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 import contextlib
 import time
 
@@ -38,8 +38,11 @@ class StepLog:
     tasks: task_lib.TaskTable,
     telemetry: Sequence[telemetry_lib.Telemetry],
     progress: telemetry_lib.Progress,
+    ended: Container[int] = (),
   ):
+    """Starts a log; runs in `ended`, which may grow, are no longer logged."""
     self._specs = specs
+    self._ended = ended
     self._every = specs[0].config.train.log_every
     self._names: Sequence[str] = tasks.names
     self._telemetry = telemetry
@@ -109,6 +112,7 @@ class StepLog:
     losses = [
       self._write_run(index, steps, values[:, index], seconds, waited)
       for index in range(len(self._specs))
+      if index not in self._ended
     ]
     counts = transfer.unpack_metrics(values)['count'][self._taken_here(steps)]
     self._progress.advance(int(counts.sum()), loss=float(np.mean(losses)))

@@ -272,6 +272,26 @@ def test_an_undefined_score_is_never_preferred(
       assert 'NaN' not in path.read_text()
 
 
+@pytest.mark.parametrize('patience', [1, 3])
+def test_patience_counts_evaluations_without_a_better_score(patience):
+  """Oracle: a loop. Equal and undefined scores are no better ones."""
+  generator, ends = np.random.default_rng(patience), []
+  for _ in range(50):
+    curve = generator.choice([*range(8), math.nan], 20)
+    best, waited, scores = -math.inf, 0, {}
+    for step, score in zip(range(5, 105, 5), curve):
+      waited = 0 if score > best else waited + 1
+      best = np.fmax(best, score)
+      if not math.isnan(score):
+        scores[step] = score
+      is_over = checkpoint_scores.is_out_of_patience(scores, step, 5 * patience)
+      assert is_over == (waited >= patience)
+      if is_over:
+        break
+    ends.append(step)
+  assert len(set(ends)) > 3
+
+
 def test_a_checkpoint_older_than_checksums_is_used(tmp_path, programs, caplog):
   with checkpoints.Checkpoints(tmp_path) as manager:
     manager.save(_state(programs, 3, 1))
