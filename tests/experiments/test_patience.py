@@ -90,6 +90,7 @@ def _assert_ended(plan, run: str) -> dict:
       break
   assert [step for step, _ in curve] == [*range(_EVERY, step + 1, _EVERY)]
   assert record['stopped_at'] == step < _STEPS
+  assert max(line['step'] for line in lines) == step
   assert lines[-1] == {
     'step': step,
     'dev_score': record['scores'][_TASK]['dev']['pearson'],

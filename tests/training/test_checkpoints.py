@@ -292,6 +292,16 @@ def test_patience_counts_evaluations_without_a_better_score(patience):
   assert len(set(ends)) > 3
 
 
+def test_patience_counts_deleted_checkpoints(tmp_path, programs):
+  """Of equal scores the latest checkpoint is kept, but the first one counts."""
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    for step in (1, 2, 3):
+      manager.save(_state(programs, step, step), 50.0)
+  with checkpoints.Checkpoints(tmp_path) as manager:
+    assert not manager.has(1) and manager.best_step == 3
+    assert manager.is_out_of_patience(2) and not manager.is_out_of_patience(3)
+
+
 def test_a_checkpoint_older_than_checksums_is_used(tmp_path, programs, caplog):
   with checkpoints.Checkpoints(tmp_path) as manager:
     manager.save(_state(programs, 3, 1))
