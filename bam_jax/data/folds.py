@@ -116,8 +116,8 @@ def hold_out(
   )
   if len(distinct) < 2:
     raise errors.UserError(
-      f'{task.name}: has {len(distinct)} distinct training rows, so none can be'
-      ' held out for config.search or patience; remove the task, or give more'
+      f'config.search or patience: {task.name} has {len(distinct)} distinct'
+      ' training rows, so none can be held out; remove the task, or give more'
       ' rows'
     )
   order = sampling.permutation(len(distinct), sampling.HELD_OUT, 0, 0, 0)

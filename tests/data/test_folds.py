@@ -189,6 +189,6 @@ def test_nothing_is_held_out_of_one_text():
   rows = [(f'x/train/{n}', ('ab', 'cd'), 0) for n in range(3)]
   with pytest.raises(
     errors.UserError,
-    match=r'^config\.search: mrpc has 1 distinct training rows, so none can',
+    match=r'^config\.search or patience: mrpc has 1 distinct training rows, so',
   ):
     _held_out(rows)
