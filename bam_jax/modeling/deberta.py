@@ -84,16 +84,10 @@ class Embeddings(bert.Embeddings):
   """Embeddings of tokens as in BERT, and those of the buckets of distances."""
 
   @nn.compact
-  def __call__(
-    self,
-    input_ids: jax.Array,
-    token_type_ids: jax.Array,
-    positions: jax.Array,
-    words: jax.Array,
-  ) -> tuple[jax.Array, jax.Array]:
+  def __call__(self, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Returns embeddings [B, L, D], and float32 [num_buckets, D]."""
     config = self.config
-    x = super().__call__(input_ids, token_type_ids, positions, words)
+    x = super().__call__(*inputs)
     buckets = nn.Embed(
       config.own.num_buckets,
       config.hidden_size,

@@ -53,12 +53,7 @@ class ModernBertEncoder(bert.BertEncoder):
   has_token_types: bool = False
 
   def embed(
-    self,
-    config: family.EncoderConfig,
-    input_ids: jax.Array,
-    token_type_ids: jax.Array,
-    positions: jax.Array,
-    words: jax.Array,
+    self, config: family.EncoderConfig, *inputs: jax.Array
   ) -> tuple[jax.Array | tuple[jax.Array, jax.Array], ...]:
     """Returns embeddings [B, L, D], and the rotations of either kind of layer.
 
@@ -72,8 +67,9 @@ class ModernBertEncoder(bert.BertEncoder):
       name='embeddings',
     )
     size = config.hidden_size // config.num_heads
+    _, _, positions, _ = inputs
     return (
-      embeddings(input_ids, token_type_ids, positions, words),
+      embeddings(*inputs),
       *(rotary.angles(positions, size, theta) for theta in config.own.thetas),
     )
 
