@@ -227,7 +227,9 @@ class Model:
 
     Its columns are the fields that `--mode=predict` writes as JSON: `label`,
     `score`, `labels`, `tags`, `spans`, or `answer`, `start` and `end`; one
-    `probabilities.LABEL` for each label; and `truncated`.
+    `probabilities.LABEL` for each label; and `truncated`. An input that the
+    task cannot read, such as an empty text, has the reason in a column `error`,
+    which is there if any has.
 
     Args:
       inputs: a frame, whose index the result has; texts, pairs, or dicts; or
@@ -236,7 +238,7 @@ class Model:
       task: its name; may be left out if the model has one task.
 
     Raises:
-      UserError: there is no such task, or an input that it cannot read.
+      UserError: there is no such task, or no input that it can read.
     """
     declared = self._model.tasks[task := self._model.choose_task(task, 'task')]
     if isinstance(inputs, os.PathLike):
@@ -249,7 +251,7 @@ class Model:
     elif isinstance(inputs, str) or not len(inputs):
       raise errors.UserError('inputs: give a frame, or a list of one or more')
     texts = [
-      unlabelled.read_input(declared, item, f'inputs[{number}]')
+      unlabelled.try_input(declared, item, f'inputs[{number}]')
       for number, item in enumerate(inputs)
     ]
     found = self._model.predict_texts(task, texts)

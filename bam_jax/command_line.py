@@ -73,8 +73,14 @@ TASK = flags.DEFINE_string('task', None, 'predict: the task of --input.')
 OUTPUT = flags.DEFINE_string(
   'output',
   None,
-  'predict: a .tsv or .jsonl file with one prediction per row of --input.'
+  'predict: a .tsv, .csv or .jsonl file with one prediction per row of --input.'
   ' Default: standard output. label: the folder of the logit sets.',
+)
+KEEP = flags.DEFINE_list(
+  'keep',
+  None,
+  'predict: comma-separated columns of --input, or of the test files, that'
+  ' stand beside the predictions. Default: id, where there is one.',
 )
 MAJORITY = flags.DEFINE_list(
   'majority',
@@ -214,6 +220,7 @@ def _find_mistakes(rest: list[str]) -> Iterator[str]:
     (INPUT, '--mode=predict', '--mode=label'),
     (TASK, '--mode=predict --input=FILE'),
     (OUTPUT, '--mode=predict --input=FILE', '--mode=label'),
+    (KEEP, '--mode=predict'),
     (MAJORITY, '--mode=predict without --input'),
     (FORMAT, '--mode=export'),
     (HOST, '--mode=serve'),
@@ -281,7 +288,7 @@ def shared_flags() -> dict[str, object]:
   """Returns flag -> value for the flags that all processes must share."""
   return {
     f'--{flag.name}': flag.value
-    for flag in (MODE, GROUP, OUTPUT, MAJORITY, FORMAT, FROM)
+    for flag in (MODE, GROUP, OUTPUT, KEEP, MAJORITY, FORMAT, FROM)
   }
 
 

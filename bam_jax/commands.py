@@ -104,12 +104,15 @@ def _run_mode(plan: plan_lib.Plan) -> None:
   """Calls the function for --mode with the plan and the mode's flags."""
   group = command_line.GROUP.value
   source, output = command_line.INPUT.value, command_line.OUTPUT.value
+  kept = command_line.KEEP.value
+  kept = None if kept is None else tuple(kept)
   match command_line.MODE.value:
     case 'predict' if source is not None:
       model = predict.load_model(plan, group)
-      own_file.predict(model, command_line.TASK.value, source, output)
+      own_file.predict(model, command_line.TASK.value, source, output, kept)
     case 'predict':
-      predict.predict(plan, group, command_line.MAJORITY.value or ())
+      majority = command_line.MAJORITY.value or ()
+      predict.predict(plan, group, majority, kept)
     case 'export':
       export.export(plan, group, command_line.FORMAT.value)
     case 'label':

@@ -66,6 +66,11 @@ def some(names: Iterable[object]) -> str:
   return ', '.join(shown) + (f' and {more:,} more' if more > 1 else '')
 
 
+def some_quoted(names: Iterable[object]) -> str:
+  """Lists as `some`, in quotes, which show blanks at the ends of names."""
+  return some(map(repr, names))
+
+
 def python_command(program: str, needs: Mapping[str, str]) -> str:
   """Returns a shell command that runs a Python program, to show as a remedy.
 

@@ -235,7 +235,7 @@ _MISTAKES = {
   ),
   'label-of-dev-alone': (
     {'dev': _TICKETS.replace('low', 'lwo')},
-    r"dev.jsonl:1: label 'lwo' is none of high, low, normal",
+    r"dev.jsonl:1: label 'lwo' is none of 'high', 'low', 'normal'",
   ),
   'missing-text': (
     {'train': _TICKETS.assign(body=None)},
@@ -290,7 +290,7 @@ def test_a_wrong_argument_leaves_no_file(arguments, message, tmp_path):
   [
     (['a'], None, 'task is missing; give one of urgency, stars'),
     (['a'], 'star', 'task=star: no such task; give one of urgency, stars'),
-    (['a', ''], 'stars', r"inputs\[1\]: 'text' is empty|'review' is empty"),
+    (['', None], 'stars', r"inputs\[0\]: 'text' is empty|'review' is empty"),
     (['a'], 'urgency', r'inputs\[0\]: 1 texts, but task urgency needs 2'),
     (_TICKETS[['body']], 'urgency', r"inputs\[0\]: no 'subject' and 'body'"),
     (_TICKETS[:0], 'urgency', 'inputs: has no rows'),
@@ -313,6 +313,19 @@ def test_a_wrong_argument_leaves_no_file(arguments, message, tmp_path):
 def test_inputs_that_cannot_be_predicted(readme, inputs, task, message):
   with pytest.raises(bam_jax.UserError, match=message):
     readme['model'].predict(inputs, task=task)
+
+
+def test_an_input_that_is_none_ends_no_other(readme):
+  model = readme['model']
+  found = model.predict(['a', '', None, 'b'], task='stars')
+  assert 'empty' in found['error'][1]
+  assert found['error'][2] == 'inputs[2] is not a string; give a string'
+  assert found['score'].isna().tolist() == [False, True, True, False]
+  good = model.predict(['a', 'b'], task='stars')
+  assert 'error' not in good
+  assert found['score'][[0, 3]].tolist() == pytest.approx(
+    good['score'].tolist(), abs=1e-5
+  )
 
 
 def test_a_late_interrupt_is_not_lost(readme, monkeypatch):

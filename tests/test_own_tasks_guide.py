@@ -140,6 +140,10 @@ def test_it_tells_what_is_said_of(mistake, place, monkeypatch, capsys):
   command = ('--config=support.py', '--mode=prepare', *_TINY, *arguments)
   if mistake == 'changed':
     assert _run(monkeypatch, *command) == 0
+    run = Path('work/support/runs/single-s0-urgency')
+    run.mkdir(parents=True)
+    (run / 'config.json').write_text('{"run.tasks": ["urgency"]}')
+    (run / 'DONE').touch()
   if change:
     _replaced(*change)
   assert _run(monkeypatch, *command) == 2

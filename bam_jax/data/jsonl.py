@@ -26,7 +26,9 @@ def read(
     where = f'{path}:{number}'
     return records.make_row(index, number, parse(line, where), table, where)
 
-  yield from lines.usable(lines.read_filled(path, decoding_errors), make, fault)
+  is_input = table.input_kind is not None
+  filled = lines.read_filled(path, decoding_errors, keeps_gaps=is_input)
+  yield from lines.usable(filled, make, fault)
 
 
 def parse(line: str, where: str) -> dict[str, object]:
@@ -35,6 +37,8 @@ def parse(line: str, where: str) -> dict[str, object]:
   Raises:
     errors.UserError: the line holds none.
   """
+  if not line:
+    raise errors.UserError(f'{where}: the line is empty; remove it')
   try:
     return files.parse_json(line)
   except json.JSONDecodeError as error:

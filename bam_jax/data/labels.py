@@ -1,11 +1,11 @@
 """Finds the labels of tasks that give none, and keeps their order in a file.
 
-`DIR/labels/TASK.json` is written once, by the first command that makes a plan.
-From then on it decides them, so that no new row moves an output.
+`DIR/labels/TASK.json` is written when all rows were read. Once a run has
+trained on the task it decides them, so that no new row moves an output.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import dataclasses
 import logging
 from pathlib import Path
@@ -16,6 +16,7 @@ from bam_jax import files
 from bam_jax import plain_text
 from bam_jax.data import registry
 from bam_jax.data import sources
+from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 # More different labels are texts or numbers in a column of another meaning.
@@ -25,20 +26,22 @@ _MOST = 1000
 def find(
   tasks: task_lib.TaskTable,
   data: config_lib.DataConfig,
-  workdir: Path | None,
-  keeps: bool = True,
+  workdir: Path | None = None,
+  learnt: Collection[str] = (),
+  is_strict: bool = True,
 ) -> dict[str, list[str]]:
   """Returns the labels of each task that gives none, by its name.
 
-  They are those that the work directory keeps, or else those of the training
-  rows: in the order of the numbers if all are whole numbers, else in that of
-  their code points. What is found is logged with counts, and kept.
+  Of the learnt tasks they are those that the work directory keeps. Else they
+  are those of the training rows: in the order of the numbers if all are whole
+  numbers, else in that of their code points. Those are logged with counts.
 
   Args:
     tasks: from `registry.resolve`.
     data: where the training rows are.
-    workdir: keeps the labels; None: none does.
-    keeps: whether labels are written where there are none yet.
+    workdir: may keep labels.
+    learnt: names of the tasks that its runs have trained on.
+    is_strict: whether a row without a label is refused, else it is ignored.
 
   Raises:
     errors.UserError: training rows can't be read, have too few or too many
@@ -48,11 +51,10 @@ def find(
   for task in tasks.tasks:
     if task.labels or not task.kind.infers_labels:
       continue
-    path = None if workdir is None else _path(workdir, task)
-    if path is not None and path.exists():
-      found[task.name] = _read(path)
+    if _is_kept(task, workdir, learnt):
+      found[task.name] = _read(_path(workdir, task))
       continue
-    counts = _count(task, data)
+    counts = _count(task, data, is_strict)
     labels = found[task.name] = _sort(counts)
     errors.raise_first(
       f'config.custom_tasks.{task.name}{mistake}; or give labels'
@@ -63,41 +65,94 @@ def find(
     logging.info(
       '%s: labels of the training rows, in the order of the outputs: %s',
       task.name,
-      ', '.join(f'{label} ({counts[label]:,})' for label in labels),
+      ', '.join(f'{label!r} ({counts[label]:,})' for label in labels),
     )
-    if path is not None and keeps:
-      rows = {label: counts[label] for label in labels}
-      files.write_json(path, {'labels': labels, 'rows': rows})
   return found
 
 
 def add(
   tasks: task_lib.TaskTable,
   found: Mapping[str, Sequence[str]],
-  workdir: Path | None,
+  workdir: Path | None = None,
+  learnt: Collection[str] = (),
 ) -> task_lib.TaskTable:
   """Returns the tasks with the labels that `find` has found."""
   new = []
   for task in tasks.tasks:
     if task.name in found:
-      path = '' if workdir is None else str(_path(workdir, task))
-      task = dataclasses.replace(
-        task, labels=tuple(found[task.name]), labels_file=path
+      remedy = (
+        'these are the labels of the training rows; fix the row, or give labels'
       )
+      if _is_kept(task, workdir, learnt):
+        remedy = (
+          f'these were found when {_path(workdir, task)} was written, and runs'
+          ' keep them; fix the row, or choose another --workdir'
+        )
+      labels = tuple(found[task.name])
+      task = dataclasses.replace(task, labels=labels, labels_remedy=remedy)
     new.append(task)
   return task_lib.TaskTable(tuple(new))
+
+
+def keep(
+  tasks: task_lib.TaskTable,
+  data: config_lib.DataConfig,
+  workdir: Path,
+  learnt: Collection[str],
+) -> None:
+  """Writes the labels that were found, except where they are kept already.
+
+  Logs a warning for kept labels that no training row has.
+
+  Raises:
+    errors.UserError: training rows can't be read.
+  """
+  for task in tasks.tasks:
+    if not task.labels_remedy:
+      continue
+    path, counts = _path(workdir, task), _count(task, data)
+    if not _is_kept(task, workdir, learnt):
+      rows = {label: counts[label] for label in task.labels}
+      files.write_json(path, {'labels': [*task.labels], 'rows': rows})
+    elif absent := [label for label in task.labels if not counts[label]]:
+      logging.warning(
+        '%s: no training row of %s has %s any more; to train without such'
+        ' labels, choose another --workdir',
+        *(path, task.name, errors.some_quoted(absent)),
+      )
+
+
+def _is_kept(
+  task: task_lib.Task, workdir: Path | None, learnt: Collection[str]
+) -> bool:
+  """Whether the file of a work directory decides the labels of a task."""
+  return (
+    workdir is not None
+    and task.name in learnt
+    and _path(workdir, task).exists()
+  )
 
 
 def _path(workdir: Path, task: task_lib.Task) -> Path:
   return workdir / 'labels' / f'{task.name}.json'
 
 
-def _count(task: task_lib.Task, data: config_lib.DataConfig) -> Counter[str]:
+def _count(
+  task: task_lib.Task, data: config_lib.DataConfig, is_strict: bool = True
+) -> Counter[str]:
   """Counts the labels of the training rows, or the tags of their words."""
   counts: Counter[str] = Counter()
   split = task.train_split
-  for value in sources.read_labels(task, split, data):
-    counts.update(task.kind.label_names(task, value))
+  for where, value in sources.read_labels(task, split, data):
+    names = task.kind.label_names(task, value)
+    missing = [name for name in names if raw_values.is_missing(name)]
+    if missing and is_strict:
+      remedy = raw_values.no_label_remedy(task, missing[0])
+      raise errors.UserError(
+        f'{where}: {missing[0]!r} is no label; fix the row, or give labels if'
+        f' it is one of them{remedy}'
+      )
+    counts.update(name for name in names if name not in missing)
     if len(counts) > _MOST:
       name = sources.Source(task, split, data).name
       raise errors.UserError(

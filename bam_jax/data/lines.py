@@ -1,9 +1,10 @@
 """Reads the lines of text files; defines `Row`, the raw row of a file."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import io
 from pathlib import Path
 import re
+from types import MappingProxyType
 from typing import NamedTuple, TextIO, TypeVar
 
 from bam_jax import errors
@@ -26,7 +27,8 @@ class Row(NamedTuple):
   """A row: its index (from 0), its first line (from 1), texts and label.
 
   The label is as in the file, or parsed. `group` is the value of the column
-  that `Table.group` names.
+  that `Table.group` names, and `kept` has those of `Table.kept`. `error` says
+  why a row cannot be predicted; only files of `task.INPUT` have such rows.
   """
 
   index: int
@@ -34,6 +36,8 @@ class Row(NamedTuple):
   text: tuple[str, ...]
   label: task_lib.RawLabel | task_lib.Label | None
   group: str = ''
+  kept: Mapping[str, object] = MappingProxyType({})
+  error: errors.UserError | None = None
 
 
 def stop(error: errors.UserError) -> None:
@@ -134,10 +138,27 @@ def with_ends(file: TextIO, name: str) -> Iterator[str]:
 
 
 def read_filled(
-  path: Path, decoding_errors: str = 'strict'
+  path: Path, decoding_errors: str = 'strict', keeps_gaps: bool = False
 ) -> Iterator[tuple[int, str]]:
-  """Yields the numbers and lines of a file, without empty lines."""
-  return (line for line in read(path, decoding_errors) if line[1])
+  """Yields the numbers and lines of a file, without empty lines.
+
+  With `keeps_gaps`, empty lines between others are rows, so that lines that are
+  written for them stay beside them.
+
+  Raises:
+    errors.UserError: see `read`; or a file whose gaps are kept begins with an
+      empty line.
+  """
+  gap: list[tuple[int, str]] = []
+  for number, line in read(path, decoding_errors):
+    if line:
+      if len(gap) == number - 1 > 0:
+        raise errors.UserError(f'{path}:1: the line is empty; remove it')
+      yield from gap
+      gap = []
+      yield number, line
+    elif keeps_gaps:
+      gap.append((number, line))
 
 
 def broken(path: Path) -> int:

@@ -29,8 +29,16 @@ def prepare(
   data: config_lib.DataConfig,
   tokenizer: features.Tokenizer,
   directory: Path,
+  replaces: bool = False,
 ) -> shards.Columns:
   """Opens the stored features of a split; tokenises the split if needed.
+
+  Args:
+    task, split, data: what to read, and how.
+    tokenizer: makes the token ids.
+    directory: of the shard set.
+    replaces: whether a shard set of other rows or settings is replaced; else it
+      is refused.
 
   Returns:
     One row per example, or per window of it, in the order of the raw file;
@@ -51,7 +59,14 @@ def prepare(
   }
   fields = feature_fields(task)
   cut: set[str] = set()
-  if not shards.exists(directory):
+  is_there = shards.exists(directory)
+  if replaces and is_there:
+    is_there = shards.is_made_from(directory, fingerprint)
+    if not is_there:
+      logging.info(
+        '%s: is made again, since its inputs have changed', directory
+      )
+  if not is_there:
     source = sources.Source(task, split, data)
     if name := source.ignored_label():
       logging.info(

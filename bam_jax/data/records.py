@@ -4,6 +4,7 @@ Every reader whose columns have names, or numbers, makes its rows here.
 """
 
 from collections.abc import Iterator, Mapping
+import contextlib
 import json
 from typing import Any
 
@@ -33,21 +34,21 @@ def make_row(
     where: file and line, for errors.
 
   Raises:
-    errors.UserError: a field is missing, or a text is no text.
+    errors.UserError: a field is missing, or a text is no text. A row that a
+      user wants predicted has such an error instead.
   """
+  kept = {
+    name: find(record, name, where) for name in table.kept if has(record, name)
+  }
+  if table.input_kind is not None:
+    texts, error = (), None
+    try:
+      texts = _input_texts(record, table, where)
+    except errors.UserError as e:
+      error = e.with_traceback(None)
+    return lines.Row(index, line, texts, None, kept=kept, error=error)
   names = text_columns(table, record, where)
-  if table.input_kind is None:
-    texts = tuple([_text(record, name, table, where) for name in names])
-  else:
-    texts = table.input_kind.parse_input(
-      {
-        name if isinstance(name, str) else f'column {name}': find(
-          record, name, where
-        )
-        for name in names
-      },
-      where,
-    )
+  texts = tuple([_text(record, name, table, where) for name in names])
   label = None
   if (
     table.no_label and _NULL in table.no_label and not has(record, table.label)
@@ -59,7 +60,20 @@ def make_row(
   if table.group is not None:
     value = find(record, table.group, where)
     group = _spell(value, f'{where}: field {table.group!r}')
-  return lines.Row(index, line, texts, label, group)
+  return lines.Row(index, line, texts, label, group, kept)
+
+
+def _input_texts(
+  record: Record, table: task_lib.Table, where: str
+) -> tuple[str, ...]:
+  """Returns the texts of a row that a user wants predicted."""
+  values = {
+    name if isinstance(name, str) else f'column {name}': find(
+      record, name, where
+    )
+    for name in text_columns(table, record, where)
+  }
+  return table.input_kind.parse_input(values, where)
 
 
 def _text(
@@ -99,7 +113,7 @@ def _label(
       raise errors.UserError(
         f'{where} is not a list of {words} tags, one for each word; fix the row'
       )
-  if isinstance(value, list):
+  if isinstance(value, list) and (table.takes_list or table.holds == 'words'):
     return tuple(_spell(each, where) for each in value)
   return _spell(value, where)
 
@@ -215,9 +229,9 @@ def _spell(value: object, where: str) -> str:
   """Converts a value to a string; what is no string is spelled as JSON."""
   if isinstance(value, str):
     return value
-  try:
-    return json.dumps(value)
-  except TypeError:
-    raise errors.UserError(
-      f'{where} is a {type(value).__name__}; write it as a string or a number'
-    ) from None
+  with contextlib.suppress(TypeError):
+    if not isinstance(value, Mapping | list):
+      return json.dumps(value)
+  raise errors.UserError(
+    f'{where} is a {type(value).__name__}; write it as a string or a number'
+  )

@@ -132,6 +132,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     format=config.format,
     no_label=config.no_label,
     holds=kind.holds,
+    takes_list=kind.takes_list,
   )
   train = _with_files(table, config.train)
   dev = _with_files(table, config.dev)

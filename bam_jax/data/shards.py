@@ -20,6 +20,7 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax import files
+from bam_jax import schema
 from bam_jax.data import columns as columns_lib
 from bam_jax.data import manifest as manifest_lib
 from bam_jax.data import tfrecord
@@ -121,6 +122,20 @@ def write(
 def exists(directory: str | os.PathLike) -> bool:
   """Returns whether a folder contains a complete shard set."""
   return (Path(directory) / manifest_lib.NAME).is_file()
+
+
+def is_made_from(
+  directory: str | os.PathLike, fingerprint: Mapping[str, object]
+) -> bool:
+  """Returns whether a folder has a complete shard set of this fingerprint.
+
+  Raises:
+    errors.UserError: the manifest is damaged.
+  """
+  if not exists(directory):
+    return False
+  there = manifest_lib.read(Path(directory)).fingerprint
+  return there == schema.to_dict(fingerprint)
 
 
 def open(

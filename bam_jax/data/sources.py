@@ -1,6 +1,6 @@
 """Reads the examples of a split from files or from TensorFlow Datasets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import glob
 import hashlib
@@ -8,6 +8,7 @@ import itertools
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 from bam_jax import config as config_lib
 from bam_jax import errors
@@ -22,6 +23,10 @@ HOW_TO_GET_GLUE = (
   "GLUE's own download_glue_data.py --data_dir=DIR --tasks=all gets it, or"
   ' set config.data.source=tfds'
 )
+
+
+# In place of the number of a line, of what cannot be read as a row.
+NO_ROW = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,8 +186,8 @@ def read_divided(
 
 def read_labels(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
-) -> Iterator[task_lib.RawLabel]:
-  """Yields the labels of a split's files as they stand there.
+) -> Iterator[tuple[str, task_lib.RawLabel]]:
+  """Yields the labels of a split's files as they stand there, and where.
 
   Rows without a label, and those that cannot be used, are left out.
 
@@ -196,14 +201,31 @@ def read_labels(
     row = None
     try:
       for row in reader(path, source.table, lambda error: None, 'replace'):
-        if row.label not in source.table.no_label:
-          yield row.label
+        if not source.table.passes_over(row.label):
+          yield place(path, row), row.label
       if row is None:
         next(reader(path, source.table), None)  # Raises what is wrong.
     except OSError as error:
       raise errors.UserError(
         f'{path}: {error.strerror}; {source.remedy}'
       ) from None
+
+
+def read_kept(
+  task: task_lib.Task,
+  split: str,
+  data: config_lib.DataConfig,
+  names: tuple[str, ...],
+) -> dict[str, Mapping[str, object]]:
+  """Returns uid -> values of the named columns that the rows of files have.
+
+  Raises:
+    errors.UserError: a row cannot be read.
+  """
+  rows = _read_unlabelled(task, split, data, kept=names)
+  return {
+    task_lib.make_uid(task.name, split, row.index): row.kept for row in rows
+  }
 
 
 def read_ids(
@@ -215,11 +237,21 @@ def read_ids(
     errors.UserError: a row cannot be read, or has no id.
   """
   name, _ = task.kind.by_id
-  table = dataclasses.replace(task.tables[split], label=None, group=name)
-  table = dataclasses.replace(table, no_label=())
+  rows = _read_unlabelled(task, split, data, group=name)
+  return {
+    task_lib.make_uid(task.name, split, row.index): row.group for row in rows
+  }
+
+
+def _read_unlabelled(
+  task: task_lib.Task, split: str, data: config_lib.DataConfig, **fields: Any
+) -> Iterator[lines.Row]:
+  """Yields rows of files without labels; `fields` are of their table."""
+  table = dataclasses.replace(
+    task.tables[split], label=None, no_label=(), **fields
+  )
   task = dataclasses.replace(task, tables={**task.tables, split: table})
-  rows = read_files(Source(task, split, data), quiet=True)
-  return {f'{task.name}/{split}/{row.index}': row.group for row in rows}
+  return read_files(Source(task, split, data), quiet=True)
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
@@ -263,14 +295,13 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
   for path in source.paths:
     row, skipped, used, name = None, 0, 0, str(path)
     try:
-      for row in read(path, table):
-        if table.no_label and row.label in table.no_label:
+      for row in _read_all(read, path, table):
+        if table.passes_over(row.label):
           skipped += 1
           continue
         used += 1
-        index, line, text, _, group = row
         label = _parse_label(source, row, name)
-        yield lines.Row(before + index, line, text, label, group)
+        yield row._replace(index=before + row.index, label=label)
     except OSError as error:
       raise errors.UserError(
         f'{path}: {error.strerror}; {source.remedy}'
@@ -288,6 +319,28 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
         *(path, skipped, skipped + used),
       )
     before += row.index + 1
+
+
+def _read_all(
+  read: formats.Reader, path: Path, table: task_lib.Table
+) -> Iterator[lines.Row]:
+  """Yields the rows of a file; of one to predict, rows that are none too.
+
+  Those have an error in place of texts, and the line `NO_ROW`.
+  """
+  if table.input_kind is None:
+    yield from read(path, table)
+    return
+  faults: list[errors.UserError] = []
+
+  def take() -> Iterator[lines.Row]:
+    yield from (lines.Row(0, NO_ROW, (), None, error=e) for e in faults)
+    faults.clear()
+
+  for row in read(path, table, faults.append):
+    yield from take()
+    yield row
+  yield from take()
 
 
 def place(path: Path | str, row: lines.Row) -> str:
@@ -311,5 +364,5 @@ def _parse_label(
 def _example(source: Source, row: lines.Row) -> task_lib.Example:
   """Converts a row with a parsed label to an `Example`."""
   text_a, text_b = row.text if len(row.text) == 2 else (row.text[0], None)
-  uid = f'{source.task.name}/{source.split}/{row.index}'
+  uid = task_lib.make_uid(source.task.name, source.split, row.index)
   return task_lib.Example(uid, text_a, text_b, row.label)

@@ -31,7 +31,8 @@ def read(
   decoding_errors: str = 'strict',
 ) -> Iterator[lines.Row]:
   """Reads the rows of a tab-separated file; see `formats.Reader`."""
-  filled = lines.read_filled(path, decoding_errors)
+  is_input = table.input_kind is not None
+  filled = lines.read_filled(path, decoding_errors, keeps_gaps=is_input)
   cells = ((number, line.split('\t')) for number, line in filled)
   yield from parse(cells, table, str(path), fault)
 
@@ -71,6 +72,8 @@ def parse(
     names.append(table.label)
   if table.group is not None:
     names.append(table.group)
+  if has_header:
+    names += [name for name in table.kept if fields.count(name) == 1]
   columns = {name: _column(name, fields, has_header, where) for name in names}
   rest = numbered if has_header else itertools.chain([first], numbered)
   return _rows(rest, table, columns, len(fields), path, fault)

@@ -33,9 +33,6 @@ from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
 
-# Formats whose rows are lines, so that lines of the output are theirs.
-_OF_LINES = ('tsv', 'jsonl')
-
 # One text, or the two of a pair, as `task.Example` has them.
 Texts = tuple[str, ...]
 
@@ -46,29 +43,38 @@ class Rows(NamedTuple):
   Attributes:
     format: of the predictions, unless the user chooses one.
     has_header: whether the file's first row names its columns.
-    texts: of each row, read lazily; raises `errors.UserError` at one that is
-      not a row.
+    rows: read lazily; one that cannot be predicted has an `error`.
+    kept: names of the columns that the first row has of those to keep.
   """
 
   format: Literal['tsv', 'jsonl']
   has_header: bool
-  texts: Iterator[Texts]
+  rows: Iterator[lines_lib.Row]
+  kept: tuple[str, ...] = ()
+
+  @property
+  def texts(self) -> Iterator[Texts | errors.UserError]:
+    """The texts of each row, or why it cannot be predicted."""
+    return (row.error or row.text for row in self.rows)
 
 
 @contextlib.contextmanager
-def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
+def open_rows(
+  path: str, task: task_lib.Task, kept: tuple[str, ...] = ()
+) -> Iterator[Rows]:
   """Opens unlabelled rows and reads the first one.
 
   Args:
     path: of a file or folder in any of `formats.FORMATS`; `-`: standard input,
       which is JSON lines where it begins with `{`, else TSV.
     task: that the rows are for.
+    kept: columns or fields that rows keep beside their texts, if there.
 
   Raises:
     errors.UserError: there is no such file, no row in it, or no such column.
   """
   if path != STDIN:
-    yield _open(path, _format_of(path, task), task)
+    yield _open(path, _format_of(path, task), task, kept)
     return
   # Readers open a file more than once.
   with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +82,7 @@ def open_rows(path: str, task: task_lib.Task) -> Iterator[Rows]:
     try:
       with copy.open('wb') as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-      yield _open(str(copy), _format_of_stdin(copy), task)
+      yield _open(str(copy), _format_of_stdin(copy), task, kept)
     except errors.UserError as e:
       message = str(e).replace(f'{folder}{os.sep}', '')
       raise errors.UserError(message) from None
@@ -90,7 +96,10 @@ def texts_of(
   Raises:
     errors.UserError: one is missing, or is not a text.
   """
-  return records.make_row(0, 0, row, _named_table(task), where).text
+  read = records.make_row(0, 0, row, _named_table(task), where)
+  if read.error:
+    raise read.error
+  return read.text
 
 
 def can_read(task: task_lib.Task, row: Mapping[str, object]) -> bool:
@@ -110,6 +119,16 @@ def read_input(task: task_lib.Task, item: object, where: str) -> Texts:
   if isinstance(item, Mapping):
     return texts_of(task, item, where)
   return unnamed_texts(task, listed(item, where), where)
+
+
+def try_input(
+  task: task_lib.Task, item: object, where: str
+) -> Texts | errors.UserError:
+  """Returns the texts of an input, see `read_input`, or why there are none."""
+  try:
+    return read_input(task, item, where)
+  except errors.UserError as error:
+    return error.with_traceback(None)
 
 
 def listed(item: object, where: str) -> Sequence[object]:
@@ -174,43 +193,36 @@ def _format_of_stdin(path: Path) -> Literal['tsv', 'jsonl']:
   return 'jsonl' if is_json else 'tsv'
 
 
-def _open(path: str, format: str, task: task_lib.Task) -> Rows:
-  """Reads the first row; the others are read lazily."""
-  table = dataclasses.replace(_table(task, format), file=path, format=format)
+def _open(
+  path: str, format: str, task: task_lib.Task, kept: tuple[str, ...]
+) -> Rows:
+  """Reads the first rows, until one is a row; the others are read lazily."""
+  table = dataclasses.replace(
+    _table(task, format), file=path, format=format, kept=kept
+  )
   task = dataclasses.replace(
     task, tables={**task.tables, task_lib.INPUT: table}
   )
   source = sources.Source(task, task_lib.INPUT, config_lib.DataConfig())
   rows = sources.read_files(source)
-  first = next(rows)
+  head: list[lines_lib.Row] = []
+  for row in rows:
+    head.append(row)
+    if row.line != sources.NO_ROW:
+      break
+  else:
+    raise head[0].error
   is_table = formats.FORMATS[format].columns == 'header'
   has_header = False
   if is_table:
     number, _ = next(lines_lib.read_filled(source.paths[0], 'replace'))
-    has_header = first.line > number
-  rows = itertools.chain([first], rows)
-  if format in _OF_LINES:
-    rows = _check_lines(rows, has_header, path)
+    has_header = row.line > number + len(head) - 1
   return Rows(
-    'tsv' if is_table else 'jsonl', has_header, (row.text for row in rows)
+    'tsv' if is_table else 'jsonl',
+    has_header,
+    itertools.chain(head, rows),
+    tuple(row.kept),
   )
-
-
-def _check_lines(
-  rows: Iterator[lines_lib.Row], has_header: bool, path: str
-) -> Iterator[lines_lib.Row]:
-  """Yields rows; raises where a line between them, or above them, is empty.
-
-  It is no row, so that lines of the output would be those of other lines.
-  """
-  before = int(has_header)
-  for row in rows:
-    if row.line > before + 1:
-      raise errors.UserError(
-        f'{path}:{row.line}: the line above is empty; remove it'
-      )
-    before = row.line
-    yield row
 
 
 def _named_table(task: task_lib.Task) -> task_lib.Table:

@@ -20,6 +20,8 @@ from bam_jax.data import registry
 from bam_jax.doctor import examine
 from bam_jax.doctor import findings
 from bam_jax.doctor import lengths
+from bam_jax.doctor import rows as rows_lib
+from bam_jax.experiments import workspace
 from bam_jax.modeling import pretrained
 
 # Places shown of a finding; doctor.json has more.
@@ -51,8 +53,9 @@ def run(config: config_lib.Config, workdir: Path) -> int:
       given nor in training rows, or the files can't be written.
   """
   tasks = registry.resolve(config)
-  found = labels.find(tasks, config.data, workdir, keeps=False)
-  tasks = labels.add(tasks, found, workdir)
+  learnt = workspace.Workspace(workdir).learnt_tasks()
+  found = labels.find(tasks, config.data, workdir, learnt, is_strict=False)
+  tasks = labels.add(tasks, found, workdir, learnt)
   try:
     tokenizer = pretrained.load_tokenizer(config)
     remark = (
@@ -63,7 +66,9 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   except errors.UserError as error:
     logging.warning('%s', error)
     tokenizer, remark = None, f'Tokens are not counted: {error}.'
-  report = examine.examine(tasks, config.data, tokenizer)
+  report = examine.examine(
+    tasks, config.data, tokenizer, _vocabulary_remedy(config.model)
+  )
   exit_code = findings.exit_code(report.findings)
   counts = collections.Counter(f.severity for f in report.findings)
   verdict = ', '.join(f'{s}s: {counts[s]}' for s in findings.EXIT_CODES) + '.'
@@ -85,6 +90,21 @@ def run(config: config_lib.Config, workdir: Path) -> int:
     soft_wrap=True,
   )
   return exit_code
+
+
+def _vocabulary_remedy(model: config_lib.ModelConfig) -> str:
+  """Returns what to do if the vocabulary lacks many words of the texts."""
+  if model.init:
+    return rows_lib.CASED
+  if model.vocab:
+    return (
+      'set config.model.vocab to a vocabulary of these texts, or'
+      ' config.model.init to a pretrained encoder'
+    )
+  return (
+    'these are the few words of the demo tasks; set config.model.init to a'
+    ' pretrained encoder, or config.model.vocab to a vocab.txt'
+  )
 
 
 def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
@@ -156,7 +176,7 @@ def _markdown(report: findings.Report, verdict: str, remark: str) -> str:
     found.append([*cells, what, ', '.join(places)])
   splits = []
   for split, (name, count, *cells) in zip(report.splits, _split_rows(report)):
-    labels = [f'{label} {share:.1%}' for label, share in split.shares.items()]
+    labels = [f"'{label}' {share:.1%}" for label, share in split.shares.items()]
     splits.append([name, count, errors.some(labels), *cells])
   for title, header, rows in (
     ('Findings', (*_FINDINGS, 'where'), found),

@@ -1,7 +1,9 @@
 """Checks the texts and labels of one split."""
 
 from collections.abc import Iterator
+import itertools
 import re
+import unicodedata
 
 import numpy as np
 
@@ -80,7 +82,7 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:
-  """Returns [C] shares of rows per class (or per tenth of a score's range).
+  """Returns [C] shares of rows per class, or per bin of scores.
 
   None if a row has no label, or several.
   """
@@ -88,11 +90,35 @@ def shares(rows: rows_lib.Rows) -> np.ndarray | None:
   if np.isnan(rows.label).any():
     return None
   if task.kind.has_scale:
-    counts, _ = np.histogram(rows.label, bins=10, range=task.scale)
+    counts, _ = np.histogram(rows.label, _bins(task))
   else:
     classes = rows.label.astype(np.int64)
     counts = np.bincount(classes, minlength=task.num_outputs)
   return counts / counts.sum()
+
+
+def share_names(task: task_lib.Task) -> list[str]:
+  """Names what `shares` counts: labels, whole scores, or ranges of scores."""
+  if not task.kind.has_scale:
+    return list(task.labels)
+  bins = _bins(task)
+  if _is_stars(task):
+    return [f'{score:g}' for score in (bins[:-1] + bins[1:]) / 2]
+  return [f'{a:g} to {b:g}' for a, b in itertools.pairwise(bins)]
+
+
+def _bins(task: task_lib.Task) -> np.ndarray:
+  """Returns the edges of bins of scores: around stars, or ten equal ones."""
+  low, high = task.scale
+  if _is_stars(task):
+    return np.arange(low, high + 2) - 0.5
+  return np.linspace(low, high, 11)
+
+
+def _is_stars(task: task_lib.Task) -> bool:
+  """Whether a scale is like one of stars, of a few whole numbers."""
+  low, high = task.scale
+  return low == int(low) and high == int(high) and 3 <= high - low <= 10
 
 
 def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
@@ -102,7 +128,7 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     return
   absent = [name for name, x in zip(task.labels, share, strict=True) if not x]
   if absent:
-    what = f'no row with label {errors.some(absent)}'
+    what = f'no row with label {errors.some_quoted(absent)}'
     remedy = 'check the names and the order of the labels'
     yield rows.find('warning', 'class', what, remedy, len(absent))
   wanted = official.SHARES.get(task.name)
@@ -117,6 +143,25 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     )
     remedy = 'check the labels against another copy of the file'
     yield rows.find('warning', 'label map', what, remedy)
+
+
+def check_twins(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
+  """Finds labels that differ only by case, white space or Unicode's forms."""
+  task = rows.task
+  if rows.split != task.train_split:
+    return
+  alike: dict[str, list[str]] = {}
+  for label in task.labels:
+    plain = unicodedata.normalize('NFKC', label).casefold()
+    alike.setdefault(' '.join(plain.split()), []).append(label)
+  for names in alike.values():
+    if len(names) > 1:
+      what = (
+        'labels that differ by case or blanks alone:'
+        f' {errors.some_quoted(names)}'
+      )
+      remedy = 'spell them alike in the files, if they are one label'
+      yield rows.find('warning', 'twin labels', what, remedy, len(names))
 
 
 def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
@@ -143,10 +188,11 @@ def check_shift(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   distance -= np.sqrt(len(train) / len(rows)) / 2
   if distance < _SHIFT_NOTE:
     return
-  names = rows.task.labels or [f'tenth {i}' for i in range(1, 11)]
   worst = int(np.argmax(np.abs(train - here)))
+  name = share_names(rows.task)[worst]
+  what = 'score' if rows.task.kind.has_scale else 'label'
   what = (
-    f'label {names[worst]} at {here[worst]:.0%} of the rows, at'
+    f'{what} {name!r} at {here[worst]:.0%} of the rows, at'
     f' {train[worst]:.0%} of the training rows'
   )
   severity = 'note' if distance < _SHIFT_WARNING else 'warning'

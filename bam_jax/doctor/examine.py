@@ -17,6 +17,7 @@ SPLIT_CHECKS = (
   contents.check_size,
   contents.check_texts,
   contents.check_classes,
+  contents.check_twins,
   contents.check_metrics,
   lengths.check,
   contents.check_shift,
@@ -28,11 +29,12 @@ def examine(
   tasks: task_lib.TaskTable,
   data: config_lib.DataConfig,
   tokenizer: features.Tokenizer | None,
+  vocabulary: str = rows_lib.CASED,
 ) -> findings.Report:
   """Reads every split of every task once and runs all checks.
 
   Faults of the data become findings; none raises an error. Without a tokenizer,
-  tokens are not counted.
+  tokens are not counted. `vocabulary` says what to do if it lacks many words.
   """
   found: list[findings.Finding] = []
   number: dict[str, int] = {}
@@ -42,7 +44,7 @@ def examine(
     train_shares = None
     more = [task_lib.UNLABELLED] if task_lib.UNLABELLED in task.tables else []
     for split in (task.train_split, *more, *task.dev_splits, *task.test_splits):
-      rows = rows_lib.Rows(task, split, tokenizer, data.max_length)
+      rows = rows_lib.Rows(task, split, tokenizer, data.max_length, vocabulary)
       found += load.load(rows, data)
       if not len(rows):
         continue
@@ -57,8 +59,7 @@ def examine(
         found += check(rows)
       rows.texts = ()  # They would fill the memory.
       splits.append(rows)
-      ends = np.linspace(*task.scale, 11)
-      names = task.labels or map('{:g} to {:g}'.format, ends, ends[1:])
+      names = contents.share_names(task)
       values = {} if shares is None else dict(zip(names, shares.tolist()))
       summaries.append(
         findings.Summary(task.name, split, len(rows), values, rows.lengths)

@@ -95,8 +95,8 @@ class Lengths:
 class Summary:
   """Summary of a split: number of rows, label shares and lengths.
 
-  `shares` maps each label, or tenth of the scale, to its share of the rows; it
-  is empty if rows lack a label.
+  `shares` maps each label, or bin of scores, to its share of the rows; it is
+  empty if rows lack a label.
   """
 
   task: str

@@ -93,9 +93,7 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
       'unknown words',
       f'{lengths.unknown:.2%} of the tokens of {len(sample):,} rows are'
       f' [UNK], first of all {errors.some(repr(word[:40]) for word in words)}',
-      'use a vocabulary of the language and case of these texts; for a cased'
-      ' one write "do_lower_case": false into the tokenizer_config.json of'
-      ' config.model.init',
+      rows.vocabulary,
       len(has_unknown),
       rows.place_names(has_unknown),
     )

@@ -159,7 +159,7 @@ def _usable(
       if skips_first and row.index == 0:
         continue
       where = sources.place(path, row)
-      if row.label in table.no_label:
+      if table.passes_over(row.label):
         what = 'rows without a label, which are passed over'
         faults['no label'].append(errors.UserError(f'{where}: {what}'))
         continue

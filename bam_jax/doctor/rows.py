@@ -10,6 +10,13 @@ from bam_jax.data import features
 from bam_jax.doctor import findings
 from bam_jax.tasks import task as task_lib
 
+# What to do if a pretrained encoder's vocabulary lacks many words.
+CASED = (
+  'use a vocabulary of the language and case of these texts; for a cased one'
+  ' write "do_lower_case": false into the tokenizer_config.json of'
+  ' config.model.init'
+)
+
 
 @dataclasses.dataclass
 class Rows:
@@ -18,6 +25,7 @@ class Rows:
   Attributes:
     tokenizer: counts tokens; None: they are not counted.
     max_length: number of tokens that a row may have.
+    vocabulary: how a better one is had, for findings.
     folder: beginning of paths that findings leave out.
     file: path of the raw file, or of the last one that was read.
     files: the first row of each file of the split, and the file's path.
@@ -38,6 +46,7 @@ class Rows:
   split: str
   tokenizer: features.Tokenizer | None = None
   max_length: int = 0
+  vocabulary: str = CASED
   folder: str = ''
   file: str = ''
   files: list[tuple[int, str]] = dataclasses.field(default_factory=list)

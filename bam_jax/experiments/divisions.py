@@ -16,10 +16,17 @@ from bam_jax.data import sources
 from bam_jax.tasks import task as task_lib
 
 
-def check(task: task_lib.Task, data: config_lib.DataConfig, path: Path) -> None:
+def check(
+  task: task_lib.Task,
+  data: config_lib.DataConfig,
+  path: Path,
+  is_final: bool = True,
+) -> None:
   """Writes the record of a divided task, or compares it with its rows.
 
-  Does nothing for a task with a dev file of its own.
+  Does nothing for a task with a dev file of its own. Unless the record is
+  final, which it is once a run has trained on the task, another division
+  replaces it.
 
   Raises:
     errors.UserError: the rows can't be read, the record is damaged, or it is of
@@ -39,7 +46,7 @@ def check(task: task_lib.Task, data: config_lib.DataConfig, path: Path) -> None:
     'rows': sources.rows_digest(itertools.chain(train_rows, dev_rows)),
     'dev': [task_lib.row_index(row.uid) for row in dev_rows],
   }
-  if not path.exists():
+  if not path.exists() or not is_final:
     files.write_json(path, found)
     return
   remedy = 'restore what it was, or choose another --workdir'

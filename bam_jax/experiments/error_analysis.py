@@ -75,7 +75,7 @@ def _analyse(
   uids, decided = outputs.read_decided(task, path)
   split = task.dev_splits[0]
   rows = _read_rows(plan, task, split)
-  if [_uid(task, split, row) for row in rows.numbers] != uids:
+  if [task_lib.make_uid(task.name, split, row) for row in rows.numbers] != uids:
     raise outputs.Missing(f'{_file(plan, task, split)} has other rows by now')
   missing, teacher = {}, None
   try:
@@ -173,7 +173,7 @@ def _out_of_fold(
   by_uid = dict(zip(arrays['uid'].tolist(), task.kind.decided(task, arrays)))
   rows = _read_rows(plan, task, split)
   # Swapped copies have uids of their own.
-  uids = [_uid(task, split, row) for row in rows.numbers]
+  uids = [task_lib.make_uid(task.name, split, row) for row in rows.numbers]
   return rows, [by_uid[uid] for uid in uids]
 
 
@@ -223,10 +223,6 @@ def _read_rows(
       dict(zip(names, (example.text_a, example.text_b))) for example in examples
     ],
   )
-
-
-def _uid(task: task_lib.Task, split: str, row: int) -> str:
-  return f'{task.name}/{split}/{row}'
 
 
 def _file(plan: plan_lib.Plan, task: task_lib.Task, split: str) -> str:

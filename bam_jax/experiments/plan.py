@@ -111,7 +111,10 @@ class Plan:
       processes.run_on_first(self._download)
     for task in self.tasks.tasks:
       path = self.workspace.division(task.name)
-      processes.run_on_first(divisions.check, task, self.config.data, path)
+      is_final = task.name in self._learnt_tasks
+      processes.run_on_first(
+        divisions.check, task, self.config.data, path, is_final
+      )
     wanted = [
       (task, split)
       for task in self.tasks.tasks
@@ -124,7 +127,16 @@ class Plan:
         rows = self.prepare_split(task, split)
         result.setdefault(task.name, {})[split] = rows
         progress.advance(1)
+    processes.run_on_first(
+      labels.keep,
+      *(self.tasks, self.config.data, self.workspace.root, self._learnt_tasks),
+    )
     return result
+
+  @functools.cached_property
+  def _learnt_tasks(self) -> list[str]:
+    """The tasks that runs have trained on, when they are first asked for."""
+    return self.workspace.learnt_tasks()
 
   def _download(self) -> None:
     data = self.config.data
@@ -152,7 +164,13 @@ class Plan:
         )
         return None
       data, tokenizer = self.config.data, self.encoder.tokenizer
-      return prepare_lib.prepare(task, split, data, tokenizer, directory)
+      # No run learns from test rows.
+      replaces = (
+        split in task.test_splits or task.name not in self._learnt_tasks
+      )
+      return prepare_lib.prepare(
+        task, split, data, tokenizer, directory, replaces
+      )
 
     return processes.make_on_first(
       make,
@@ -393,12 +411,16 @@ def make_plan(
   tasks = registry.resolve(config)
   if reads_rows:
     processes.run_on_first(tfds_source.check, tasks.tasks, config.data)
-  found = processes.run_on_first(labels.find, tasks, config.data, workdir)
-  tasks = labels.add(tasks, found, workdir)
+  workspace = workspace_lib.Workspace(workdir)
+  learnt = workspace.learnt_tasks()
+  found = processes.run_on_first(
+    labels.find, tasks, config.data, workdir, learnt
+  )
+  tasks = labels.add(tasks, found, workdir, learnt)
   runs_lib.plan_runs(config)  # Raises if two runs would have the same name.
   return Plan(
     config,
-    workspace_lib.Workspace(workdir),
+    workspace,
     tasks,
     pretrained.load_encoder(config),
     preemption_signal or preemption.Signal(),

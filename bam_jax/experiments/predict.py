@@ -8,6 +8,7 @@ from bam_jax import errors
 from bam_jax.data import sources
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.inference import model as model_lib
+from bam_jax.inference import own_file
 from bam_jax.inference import submission
 from bam_jax.runtime import processes
 from bam_jax.tasks import kind as kind_lib
@@ -16,14 +17,18 @@ from bam_jax.training import evaluate
 
 
 def predict(
-  plan: plan_lib.Plan, group: str | None, majority: Sequence[str] = ()
+  plan: plan_lib.Plan,
+  group: str | None,
+  majority: Sequence[str] = (),
+  kept: tuple[str, ...] | None = None,
 ) -> None:
   """Predicts the test splits with the best checkpoints of a group of runs.
 
   Writes `predictions/GROUP/TASK-SPLIT.tsv`; `TASK-SPLIT.json` beside it for a
   kind whose official scorer reads predictions by id, if the rows have ids; and
   `submission.zip` if a task belongs to GLUE. The zip has the majority label for
-  the tasks in `majority`; their .tsv files keep the predictions.
+  the tasks in `majority`; their .tsv files keep the predictions. Columns of the
+  test files in `kept`, if there, stand in the .tsv files too.
 
   Raises:
     errors.UserError: there is no test file; or see `Plan.find_group` and
@@ -47,7 +52,7 @@ def predict(
         )
         found = task.kind.predict(task, logits, rows)
         path = directory / f'{name}-{split}.tsv'
-        processes.run_on_first(submission.write_tsv, path, task, found)
+        processes.run_on_first(_write_tsv, plan, task, split, path, found, kept)
         if task.kind.by_id:
           by_id = path.with_suffix('.json')
           processes.run_on_first(_write_by_id, plan, task, split, by_id, found)
@@ -69,6 +74,22 @@ def predict(
     submission.write, directory / 'submission.zip', plan.tasks, predictions
   )
   logging.info('predictions: %s', directory)
+
+
+def _write_tsv(
+  plan: plan_lib.Plan,
+  task: task_lib.Task,
+  split: str,
+  path: Path,
+  found: Sequence[kind_lib.Prediction],
+  names: tuple[str, ...] | None,
+) -> None:
+  """Writes predictions, with columns of a user's own test file."""
+  data, own = plan.config.data, {}
+  if task.name in plan.config.custom_tasks:
+    names = own_file.KEPT if names is None else names
+    own = sources.read_kept(task, split, data, names)
+  submission.write_tsv(path, task, found, own)
 
 
 def _write_by_id(

@@ -113,21 +113,43 @@ class Workspace:
     identity: Mapping[str, object],
     record: Mapping[str, object],
   ) -> bool:
-    """Whether a run was planned with other tasks, and has not trained yet.
+    """Whether a run was planned with other settings, and has not trained yet.
 
     Raises:
-      errors.UserError: it has trained, but is not finished.
+      errors.UserError: it has trained with other tasks, but is not finished.
     """
+    if not self._has_trained(name):
+      return True
     if record.get(TASKS) == identity.get(TASKS) or self._is_finished(name):
       return False
-    checkpoints = self.checkpoints(name)
-    if not any(checkpoints.glob(f'step_*/{checkpoint_scores.SENTINEL}')):
-      return True
     before = ', '.join(record.get(TASKS, ()))
     raise errors.UserError(
       f'{self.run(name)}: was interrupted when config.tasks was {before};'
       ' finish it with these tasks first, or remove that folder to start it'
       ' again'
+    )
+
+  @processes.runs_on_first
+  def learnt_tasks(self) -> list[str]:
+    """Returns the tasks that a run has trained on.
+
+    Before, their rows may be mended, and settings changed: what was made from
+    them is made again.
+
+    Raises:
+      errors.UserError: see `identity`.
+    """
+    found: dict[str, None] = {}
+    for name in self.find('runs', 'config.json'):
+      if self._has_trained(name):
+        found |= dict.fromkeys(self.identity(name).get('run.tasks', ()))
+    return list(found)
+
+  def _has_trained(self, name: str) -> bool:
+    """Whether a run is finished, or has a checkpoint."""
+    sentinels = f'step_*/{checkpoint_scores.SENTINEL}'
+    return self._is_finished(name) or any(
+      self.checkpoints(name).glob(sentinels)
     )
 
   def _is_finished(self, name: str) -> bool:

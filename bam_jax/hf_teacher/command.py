@@ -132,7 +132,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
     config = raw_files.download_tables(config)
   tasks, name = registry.resolve(config), command_line.TASK.value
-  tasks = labels.add(tasks, labels.find(tasks, config.data, None), None)
+  tasks = labels.add(tasks, labels.find(tasks, config.data))
   if name not in tasks.names:
     raise errors.UserError(
       f'--task={name}: is none of {", ".join(tasks.names)}, the tasks of the'

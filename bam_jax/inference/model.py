@@ -45,13 +45,22 @@ class Input(NamedTuple):
 
 
 class Result(NamedTuple):
-  """Prediction for one `Input`, which may have been truncated."""
+  """Prediction for one `Input`, or why there is none.
 
-  prediction: kind_lib.Prediction
-  truncated: bool
+  Attributes:
+    prediction: None if there is an error.
+    truncated: see `Input`.
+    error: one line; empty if there is a prediction.
+  """
+
+  prediction: kind_lib.Prediction | None
+  truncated: bool = False
+  error: str = ''
 
   def as_json(self) -> dict[str, object]:
-    """Returns the fields of the prediction, and `truncated`."""
+    """Returns the fields of the prediction and `truncated`; or `error`."""
+    if self.error:
+      return {'error': self.error}
     return {**self.prediction.said, 'truncated': self.truncated}
 
 
@@ -113,12 +122,28 @@ class Model:
     return name
 
   def predict_texts(
-    self, task: str, texts: Iterable[unlabelled.Texts]
+    self, task: str, texts: Iterable[unlabelled.Texts | errors.UserError]
   ) -> Iterator[Result]:
-    """Yields predictions for texts of one task in order, in constant memory."""
-    texts = iter(texts)
+    """Yields predictions for texts of one task in order, in constant memory.
+
+    An error in place of texts is that of its result.
+
+    Raises:
+      errors.UserError: the first error, at the end, if nothing is predicted.
+    """
+    texts, first, is_any = iter(texts), None, False
     while chunk := list(itertools.islice(texts, _CHUNK)):
-      yield from self.predict(self.encode(task, chunk))
+      good = [each for each in chunk if not isinstance(each, errors.UserError)]
+      results = iter(self.predict(self.encode(task, good)) if good else ())
+      for each in chunk:
+        if isinstance(each, errors.UserError):
+          first = first or each
+          yield Result(None, error=str(each))
+        else:
+          is_any = True
+          yield next(results)
+    if first and not is_any:
+      raise first
 
   def encode(self, task: str, texts: Sequence[unlabelled.Texts]) -> list[Input]:
     """Tokenises texts of one task; may be called from any thread."""

@@ -1,7 +1,9 @@
 """Predicts a user's own file: one output line for each row."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
+import csv
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -13,53 +15,134 @@ from bam_jax import escape
 from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
+from bam_jax.tasks import task as task_lib
+
+# Columns that are kept beside predictions unless the user names others.
+KEPT = ('id',)
+_SUFFIXES = ('.tsv', '.csv', '.jsonl')
 
 
 def predict(
-  model: model_lib.Model, task: str | None, source: str, output: str | None
+  model: model_lib.Model,
+  task: str | None,
+  source: str,
+  output: str | None,
+  kept: tuple[str, ...] | None = None,
 ) -> None:
   """Predicts a file in constant memory, in the order of its rows.
 
-  JSON lines hold `Result.as_json`. TSV lines hold the prediction and the
-  labels' probabilities, below a header if the input has one.
+  JSON lines hold the kept fields and `Result.as_json`. Lines of TSV and CSV
+  hold the kept columns, the prediction, the labels' probabilities and, for a
+  row without a prediction, its error; below a header, which TSV has if the
+  input has one.
 
   Args:
     model: the model.
     task: name of the task; None: the model's only task.
     source: path of a file, see `unlabelled.open_rows`; `-`: standard input.
-    output: path of a `.tsv` or `.jsonl` file, written whole or not at all;
-      None: standard output, TSV where the input is a table, else JSON lines.
+    output: path of a `.tsv`, `.csv` or `.jsonl` file, written whole or not at
+      all; None: standard output, TSV where the input is a table, else JSON
+      lines.
+    kept: columns or fields of the input; None: `KEPT`, if they are there.
 
   Raises:
-    errors.UserError: the task is unknown, the input can't be read, or the
-      output can't be written.
+    errors.UserError: the task is unknown, the input can't be read or has no row
+      that can be predicted, or the output can't be written.
   """
   declared = model.tasks[task := model.choose_task(task, '--task')]
   suffix = Path(output or '').suffix
-  if output is not None and suffix not in ('.tsv', '.jsonl'):
+  if output is not None and suffix not in _SUFFIXES:
     raise errors.UserError(
-      f'--output={output}: ends neither in .tsv nor in .jsonl; rename it'
+      f'--output={output}: ends in none of {", ".join(_SUFFIXES)}; rename it'
     )
-  count = cut = 0
+  wanted = KEPT if kept is None else kept
+  count = cut = refused = 0
   with (
-    unlabelled.open_rows(source, declared) as rows,
+    unlabelled.open_rows(source, declared, wanted) as rows,
     _destination(output) as file,
   ):
-    as_json = (suffix or f'.{rows.format}') == '.jsonl'
-    if rows.has_header and not as_json:
-      names = declared.kind.prediction_columns(declared)
-      file.write(escape.tsv(('prediction', *names)) + '\n')
-    for result in model.predict_texts(task, rows.texts):
-      if as_json:
-        line = json.dumps(result.as_json(), ensure_ascii=False)
-      else:
-        line = escape.tsv(result.prediction.as_fields())
-      file.write(line + '\n')
-      cut += result.truncated
+    if kept is not None:
+      errors.raise_first(
+        f'--keep={name}: the rows of {source} have no such column; leave it out'
+        for name in wanted
+        if name not in rows.kept
+      )
+    suffix = suffix or f'.{rows.format}'
+    write = _writer(file, suffix, declared, rows)
+    read, again = itertools.tee(rows.rows)
+    results = model.predict_texts(task, rows._replace(rows=read).texts)
+    for result, row in zip(results, again, strict=True):
+      write(row.kept, result)
       count += 1
+      cut += result.truncated
+      refused += bool(result.error)
+  name = output or 'stdout'
   logging.info(
-    '%s: %d rows predicted, %d of them cut', output or 'stdout', count, cut
+    '%s: %d rows predicted, %d of them cut', name, count - refused, cut
   )
+  if refused:
+    logging.warning(
+      '%s: %d rows of %d have no prediction; their "error" says why',
+      *(name, refused, count),
+    )
+
+
+def _writer(
+  file: TextIO, suffix: str, task: task_lib.Task, rows: unlabelled.Rows
+) -> Callable[[Mapping[str, object], model_lib.Result], None]:
+  """Writes the header; returns a function that writes a row.
+
+  Raises:
+    errors.UserError: a kept column has a name that predictions have; of JSON
+      lines, the function raises it.
+  """
+
+  def check(names: Iterable[str]) -> None:
+    errors.raise_first(
+      f'--keep={name}: predictions have such a column too; leave it out'
+      for name in rows.kept
+      if name in names
+    )
+
+  if suffix == '.jsonl':
+
+    def write_json(
+      kept: Mapping[str, object], result: model_lib.Result
+    ) -> None:
+      fields = result.as_json()
+      check(fields)
+      line = json.dumps({**kept, **fields}, ensure_ascii=False, default=str)
+      file.write(line + '\n')
+
+    return write_json
+
+  names = task.kind.prediction_columns(task, (*rows.kept, 'error'))
+  check(('prediction', 'error'))
+  table = csv.writer(file, lineterminator='\n')
+
+  def write_cells(cells: list[str]) -> None:
+    if suffix == '.csv':
+      table.writerow(cells)
+    else:
+      file.write(escape.tsv(cells) + '\n')
+
+  if rows.has_header or suffix == '.csv':
+    write_cells([*rows.kept, 'prediction', *names, 'error'])
+  empty = [''] * (1 + len(names))
+
+  def write_row(kept: Mapping[str, object], result: model_lib.Result) -> None:
+    cells = [cell(kept.get(name)) for name in rows.kept]
+    fields = empty if result.error else result.prediction.as_fields()
+    write_cells([*cells, *fields, result.error])
+
+  return write_row
+
+
+def cell(value: object) -> str:
+  """Returns a kept value as a cell; one that is missing is empty."""
+  if value is None:
+    return ''
+  return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 @contextlib.contextmanager
@@ -71,7 +154,9 @@ def _destination(output: str | None) -> Iterator[TextIO]:
     sys.stdout.flush()
     return
   try:
-    with files.new_file(Path(output), 'x', encoding='utf-8') as file:
+    with files.new_file(
+      Path(output), 'x', encoding='utf-8', newline=''
+    ) as file:
       yield file
   except OSError as e:
     raise errors.UserError(

@@ -9,6 +9,7 @@ label, so a trained model scores below that label on the test set; Devlin et al.
 from collections.abc import Mapping, Sequence
 import io
 from pathlib import Path
+from types import MappingProxyType
 import zipfile
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from bam_jax import errors
 from bam_jax import escape
 from bam_jax import files
+from bam_jax.inference import own_file
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
@@ -27,20 +29,27 @@ Predictions = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 
 def write_tsv(
-  path: Path, task: task_lib.Task, predictions: Sequence[kind_lib.Prediction]
+  path: Path,
+  task: task_lib.Task,
+  predictions: Sequence[kind_lib.Prediction],
+  kept: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> None:
   r"""Writes a line `uid<TAB>prediction<TAB>probabilities...` for each row.
 
-  Kinds without probabilities have two columns. A tab or a line break inside a
+  Kinds without probabilities have two columns. `kept` has uid -> values of
+  further columns, which stand after the uid. A tab or a line break inside a
   label is written as `\t` or `\n`.
 
   Raises:
     errors.UserError: the file can't be written.
   """
-  names = task.kind.prediction_columns(task)
-  lines = [escape.tsv(('uid', 'prediction', *names))]
+  columns = list(dict.fromkeys(n for row in kept.values() for n in row))
+  names = task.kind.prediction_columns(task, columns)
+  lines = [escape.tsv(('uid', *columns, 'prediction', *names))]
   for each in predictions:
-    lines.append(escape.tsv((each.uid, *each.as_fields())))
+    own = kept.get(each.uid, {})
+    cells = (own_file.cell(own.get(name)) for name in columns)
+    lines.append(escape.tsv((each.uid, *cells, *each.as_fields())))
   files.write_text(path, '\n'.join(lines) + '\n')
 
 

@@ -90,7 +90,7 @@ def make(
       {
         task: next(results).as_json()
         if isinstance(texts, tuple)
-        else {'error': str(texts)}
+        else model_lib.Result(None, error=str(texts)).as_json()
         for task, texts in by_task.items()
       }
       for by_task in asked

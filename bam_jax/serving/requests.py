@@ -24,12 +24,12 @@ def parse(
   list of one or two texts, or an object with the names that the task's kind
   reads. Without `task`, every task reads each input that has what it needs; a
   task of single texts reads the first of two. One that refuses the input, such
-  as an empty text, has the reason in place of texts; the other tasks are still
-  predicted. `max_characters` limits the sum of an input's texts.
+  as an empty text, has the reason in place of texts; the other tasks and inputs
+  are still predicted. `max_characters` limits the sum of an input's texts.
 
   Raises:
-    errors.UserError: the body has another form, exceeds a limit, or has an
-      input that no task takes.
+    errors.UserError: the body has another form, exceeds a limit, or has no
+      input that a task takes.
   """
   try:
     request = files.parse_json(body.decode())
@@ -64,25 +64,33 @@ def parse(
     if name is None:
       found = _read_all(tasks, item, where)
     else:
-      found = {name: unlabelled.read_input(tasks[name], item, where)}
+      found = {name: unlabelled.try_input(tasks[name], item, where)}
     length = max(
-      sum(map(len, texts))
-      for texts in found.values()
-      if isinstance(texts, tuple)
+      (sum(map(len, t)) for t in found.values() if isinstance(t, tuple)),
+      default=0,
     )
     if length > max_characters:
       raise errors.UserError(
         f'{where} has {length} characters; give at most {max_characters}'
       )
     result.append(found)
+  given = [texts for found in result for texts in found.values()]
+  if all(isinstance(texts, errors.UserError) for texts in given):
+    raise given[0]
   return result
 
 
 def _read_all(
   tasks: Mapping[str, task_lib.Task], item: object, where: str
 ) -> ByTask:
-  """Returns the texts of an input for each task that can read it."""
-  texts = [] if isinstance(item, dict) else unlabelled.listed(item, where)
+  """Returns the texts of an input for each task that can read it.
+
+  If none can, each task has the reason.
+  """
+  try:
+    texts = [] if isinstance(item, dict) else unlabelled.listed(item, where)
+  except errors.UserError as error:
+    return dict.fromkeys(tasks, error)
   found = {}
   for name, task in tasks.items():
     count = len(task.kind.input_names(task)[-1])
@@ -94,10 +102,9 @@ def _read_all(
         found[name] = unlabelled.unnamed_texts(task, texts[:count], where)
     except errors.UserError as error:
       found[name] = error
-  if not found:
-    raise errors.UserError(
-      f'{where}: no task reads it; GET /v1/tasks lists what each one reads'
-    )
-  if all(isinstance(each, errors.UserError) for each in found.values()):
-    raise next(iter(found.values()))
-  return found
+  if found:
+    return found
+  error = errors.UserError(
+    f'{where}: no task reads it; GET /v1/tasks lists what each one reads'
+  )
+  return dict.fromkeys(tasks, error)

@@ -197,13 +197,9 @@ def label_index(task: task_lib.Task, value: str, where: str) -> int:
   """
   if value not in task.labels:
     remedy = f'fix the row or the labels of task {task.name!r}'
-    if task.labels_file:
-      remedy = (
-        f'these were found when {task.labels_file} was written, and runs keep'
-        ' them; fix the row, or choose another --workdir'
-      )
     raise errors.UserError(
-      f'{where}: label {value!r} is none of {errors.some(task.labels)};'
-      f' {remedy}{raw_values.no_label_remedy(task, value)}'
+      f'{where}: label {value!r} is none of {errors.some_quoted(task.labels)};'
+      f' {task.labels_remedy or remedy}'
+      f'{raw_values.no_label_remedy(task, value)}'
     )
   return task.labels.index(value)

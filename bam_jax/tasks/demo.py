@@ -301,7 +301,9 @@ def generate(
       label = draw.other(wrong, label)
     drawn.setdefault((text_a, text_b), None if split == 'test' else label)
   return [
-    task_lib.Example(f'{task_name}/{split}/{index}', text_a, text_b, label)
+    task_lib.Example(
+      task_lib.make_uid(task_name, split, index), text_a, text_b, label
+    )
     for index, ((text_a, text_b), label) in enumerate(drawn.items())
   ]
 

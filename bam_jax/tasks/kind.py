@@ -133,6 +133,8 @@ class Kind(abc.ABC):
   one_class: ClassVar[bool] = False
   # Whether a task's labels may be those that its training rows have.
   infers_labels: ClassVar[bool] = False
+  # Whether the label of a row may be a list of labels.
+  takes_list: ClassVar[bool] = False
   # Whether a prediction has a probability for each label.
   has_probabilities: ClassVar[bool] = False
   # Whether the loss may weigh the labels, with `label_counts`.
@@ -408,14 +410,17 @@ class Kind(abc.ABC):
   ) -> list[Prediction]:
     """Turns logits into one prediction per example, in the order of rows."""
 
-  def prediction_columns(self, task: task_lib.Task) -> list[str]:
+  def prediction_columns(
+    self, task: task_lib.Task, others: Sequence[str] = ()
+  ) -> list[str]:
     """Names of the probability columns in a file of predictions.
 
-    They are p(LABEL) if a label has the name of another column, else LABEL.
+    They are p(LABEL) if a label has the name of another column, one of `others`
+    included, else LABEL.
     """
     if not self.has_probabilities:
       return []
-    if _COLUMNS.isdisjoint(task.labels):
+    if {*_COLUMNS, *others}.isdisjoint(task.labels):
       return list(task.labels)
     return [f'p({label})' for label in task.labels]
 

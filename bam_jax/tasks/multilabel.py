@@ -33,6 +33,7 @@ class Multilabel(kind_bases.Plain):
   has_class_weights = True
   decides_each_label = True
   infers_labels = True
+  takes_list = True
   problem_type = 'multi_label_classification'
 
   def fault(self, labels: Sequence[str], scale: tuple[float, float]) -> str:

@@ -10,8 +10,19 @@ from bam_jax.tasks import task as task_lib
 _NO_LABEL = frozenset(
   {'', '-', '-1', '?', 'null', 'None', 'NaN', 'nan', 'NA', 'N/A'}
 )
+# How files and libraries spell that a value is missing, in lower case.
+_MISSING = frozenset({'', 'null', 'nan', '<na>'})
 # Code points that UTF-8 cannot hold; Python decodes invalid bytes as these.
 _SURROGATE = re.compile('[\ud800-\udfff]')
+
+
+def is_missing(value: str) -> bool:
+  """Whether a label says that there is none.
+
+  >>> is_missing(' '), is_missing('NaN'), is_missing('none')
+  (True, True, False)
+  """
+  return value.strip().casefold() in _MISSING
 
 
 def no_label_remedy(task: task_lib.Task, value: str) -> str:
@@ -19,7 +30,8 @@ def no_label_remedy(task: task_lib.Task, value: str) -> str:
 
   Empty for official tasks, and for a value that is more likely a mistake.
   """
-  if value not in _NO_LABEL or task.tables[task.train_split].tfds:
+  is_label = value not in _NO_LABEL and not is_missing(value)
+  if is_label or task.tables[task.train_split].tfds:
     return ''
   return (
     '; or pass rows without a label over by'

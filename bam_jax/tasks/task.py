@@ -35,6 +35,15 @@ def example_uid(uid: str) -> str:
   return uid.partition('~')[0]
 
 
+def make_uid(task: str, split: str, row: int) -> str:
+  """Makes the uid of an example from the number of its row, see `row_index`.
+
+  >>> make_uid('mrpc', 'dev', 7)
+  'mrpc/dev/7'
+  """
+  return f'{task}/{split}/{row}'
+
+
 def row_index(uid: str) -> int:
   """Returns the number of an example's row in the raw file, from 0."""
   return int(uid.rpartition('/')[2])
@@ -92,9 +101,11 @@ class Table:
   # What fields that are not plain texts hold: a list of words, with a tag for
   # each; or answers, with their places in the second text.
   holds: Literal['texts', 'words', 'answers'] = 'texts'
+  takes_list: bool = False  # Whether a label may be a list.
   # Of rows that a user wants predicted: its `parse_input` makes their texts.
   input_kind: 'kind_lib.Kind | None' = None
   group: int | str | None = None  # Column that `lines.Row.group` has.
+  kept: tuple[str, ...] = ()  # Columns that `lines.Row.kept` has, if there.
   # Labels, as in the file, of rows without one, which are passed over.
   no_label: tuple[str, ...] = ()
   # Of a file whose rows are divided, with the side that this split has.
@@ -102,6 +113,16 @@ class Table:
   is_development: bool = False
   tfds: str = ''  # TFDS builder and split, `glue/mnli:validation_matched`.
   submission: str = ''  # File name in a GLUE submission.
+
+  def passes_over(self, label: RawLabel | Label | None) -> bool:
+    """Whether a row with this label, as in the file, has none.
+
+    Of a list, one item that is no label is enough.
+    """
+    if not self.no_label:
+      return False
+    labels = label if isinstance(label, tuple) else (label,)
+    return not {*labels}.isdisjoint(self.no_label)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +138,9 @@ class Task:
   # Class labels as in the raw files, in the order of the logits; empty for
   # regression.
   labels: tuple[str, ...] = ()
-  labels_file: str = ''  # That keeps inferred labels, for messages.
+  # What to do about a row with another label, for messages, if the labels are
+  # those of the training rows; empty: the task gives them.
+  labels_remedy: str = ''
   # Lowest and highest score of a regression task, which is trained on 0-1.
   scale: tuple[float, float] = (0.0, 1.0)
   train_split: str = 'train'

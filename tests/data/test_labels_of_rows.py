@@ -31,11 +31,17 @@ def _config(folder, **values) -> config_lib.Config:
   return config_lib.from_config_dict(config)
 
 
-def _find(folder, workdir, keeps=True, **values) -> task_lib.Task:
+def _find(folder, workdir, learnt=(), **values) -> task_lib.Task:
+  """Finds the labels of a task, reads its rows, and keeps the labels."""
   config = _config(folder, **values)
   tasks = registry.resolve(config)
-  found = labels.find(tasks, config.data, workdir, keeps)
-  return labels.add(tasks, found, workdir)['own']
+  found = labels.find(tasks, config.data, workdir, learnt)
+  tasks = labels.add(tasks, found, workdir, learnt)
+  if (
+    workdir is not None and (folder / config.custom_tasks['own'].train).exists()
+  ):
+    labels.keep(tasks, config.data, workdir, learnt)
+  return tasks['own']
 
 
 def _write(folder, values) -> None:
@@ -59,7 +65,7 @@ def test_labels_are_those_of_the_training_rows(
     task = _find(tmp_path, tmp_path / 'work')
   assert task.labels == expected
   counts = Counter(values)
-  printed = ', '.join(f'{label} ({counts[label]})' for label in expected)
+  printed = ', '.join(f'{label!r} ({counts[label]})' for label in expected)
   assert caplog.messages == [
     f'own: labels of the training rows, in the order of the outputs: {printed}'
   ]
@@ -71,33 +77,44 @@ def test_labels_are_those_of_the_training_rows(
   assert task.definition()['labels'] == [*expected]
 
 
-def test_the_file_decides_from_then_on(tmp_path):
+def test_the_file_decides_once_a_run_has_trained(tmp_path, caplog):
   _write(tmp_path, ['b', 'a'])
-  work = tmp_path / 'work'
+  work, learnt = tmp_path / 'work', ['own']
   _find(tmp_path, work)
   path = work / 'labels/own.json'
   path.write_text('{"labels": ["b", "a"]}')
-  assert _find(tmp_path, work).labels == ('b', 'a')
+  assert _find(tmp_path, work, learnt).labels == ('b', 'a')
+  assert not [r for r in caplog.records if r.levelno > logging.INFO]
+  _write(tmp_path, ['a', 'a'])
+  assert _find(tmp_path, work, learnt).labels == ('b', 'a')
+  assert caplog.messages[-1].startswith(
+    f"{path}: no training row of own has 'b' any more; to train without such"
+  )
   _write(tmp_path, ['b', 'a', 'c'])
-  task = _find(tmp_path, work)
+  task = _find(tmp_path, work, learnt)
   assert task.labels == ('b', 'a')
   data = config_lib.DataConfig(dir=str(tmp_path))
   with pytest.raises(errors.UserError) as caught:
     list(sources.read(task, 'train', data))
   assert str(caught.value) == (
-    f"{tmp_path}/a.csv:4: label 'c' is none of b, a; these were found when"
-    f' {path} was written, and runs keep them; fix the row, or choose another'
-    ' --workdir'
+    f"{tmp_path}/a.csv:4: label 'c' is none of 'b', 'a'; these were found"
+    f' when {path} was written, and runs keep them; fix the row, or choose'
+    ' another --workdir'
   )
+  # Until then it decides nothing.
+  assert _find(tmp_path, tmp_path / 'new').labels == ('a', 'b', 'c')
+  _write(tmp_path, ['b', 'a', 'x'])
+  assert _find(tmp_path, tmp_path / 'new').labels == ('a', 'b', 'x')
+  path.write_text('{"labels": ["b", "a"]}')
   # No rows are needed any more.
   (tmp_path / 'a.csv').unlink()
-  assert _find(tmp_path, work).labels == ('b', 'a')
+  assert _find(tmp_path, work, learnt).labels == ('b', 'a')
   # Labels that are given come first.
-  assert _find(tmp_path, work, labels=('x', 'y')).labels == ('x', 'y')
+  assert _find(tmp_path, work, learnt, labels=('x', 'y')).labels == ('x', 'y')
   for content in ('{}', '{"labels": [1]}', '[]'):
     path.write_text(content)
     with pytest.raises(errors.UserError, match=r'own.json: '):
-      _find(tmp_path, work)
+      _find(tmp_path, work, learnt)
 
 
 def test_several_labels_and_tags(tmp_path):
@@ -114,6 +131,52 @@ def test_several_labels_and_tags(tmp_path):
   values = {'kind': 'tagging', 'format': 'conll', 'train': 'a.conll'}
   task = _find(tmp_path, None, **values, text=('0',), label='1')
   assert task.labels == ('B-LOC', 'B-PER', 'O')
+
+
+@pytest.mark.parametrize('value', ['', '  ', 'nan', 'NULL', '<NA>'])
+def test_a_missing_label_is_no_class(tmp_path, value):
+  _write(tmp_path, ['a', value, 'b', value])
+  for kind in ('classification', 'multilabel'):
+    if kind == 'multilabel' and not value.strip():
+      continue  # It is a row with none of the labels.
+    with pytest.raises(errors.UserError) as caught:
+      _find(tmp_path, None, kind=kind)
+    assert str(caught.value) == (
+      f'{tmp_path}/a.csv:3: {value!r} is no label; fix the row, or give labels'
+      ' if it is one of them; or pass rows without a label over by'
+      f' config.custom_tasks.own.no_label=({value!r},)'
+    )
+    task = _find(tmp_path, None, kind=kind, no_label=(value,))
+    assert task.labels == ('a', 'b')
+    data = config_lib.DataConfig(dir=str(tmp_path))
+    uids = [row.uid for row in sources.read(task, 'train', data)]
+    assert uids == ['own/train/0', 'own/train/2']
+  assert _find(tmp_path, None, labels=('a', 'b', value)).labels[2] == value
+
+
+@pytest.mark.parametrize('bad', [['a'], [], {}, {'a': 'b'}])
+@pytest.mark.parametrize('kind', ['classification', 'regression'])
+def test_a_list_or_an_object_is_no_single_label(tmp_path, kind, bad):
+  rows = [{'text': 't', 'label': each} for each in (0, 1, bad)]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  values = {'kind': kind, 'format': 'jsonl', 'train': 'a.jsonl'}
+  task = _find(tmp_path, None, **values)
+  assert task.labels == (('0', '1') if kind == 'classification' else ())
+  with pytest.raises(errors.UserError, match=r"a.jsonl:3: field 'label' is a"):
+    list(sources.read(task, 'train', config_lib.DataConfig(dir=str(tmp_path))))
+
+
+@pytest.mark.parametrize('bad', [None, ['a', None]])
+def test_null_is_no_label_of_several(tmp_path, bad):
+  rows = [{'text': 't', 'label': each} for each in (['a'], bad, [], ['b'])]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  values = {'kind': 'multilabel', 'format': 'jsonl', 'train': 'a.jsonl'}
+  with pytest.raises(errors.UserError, match=r"a.jsonl:2: 'null' is no label"):
+    _find(tmp_path, None, **values)
+  task = _find(tmp_path, None, **values, no_label=('null',))
+  data = config_lib.DataConfig(dir=str(tmp_path))
+  read = list(sources.read(task, 'train', data))
+  assert [row.label for row in read] == [(0,), (), (1,)]
 
 
 @pytest.mark.parametrize(
@@ -149,10 +212,30 @@ def test_the_doctor_writes_no_labels(tmp_path, capsys):
   report = json.loads((work / 'doctor.json').read_text())
   assert report['splits'][0]['shares'] == {'down': 0.5, 'up': 0.5}
   assert not (work / 'labels').exists()
-  # It reads those that are there.
+  # It reads those that runs keep.
+  run = work / 'runs/single-s0-own'
+  run.mkdir(parents=True)
+  (run / 'config.json').write_text('{"run.tasks": ["own"]}')
+  (run / 'DONE').touch()
   (work / 'labels').mkdir()
   (work / 'labels/own.json').write_text('{"labels": ["up", "down", "gone"]}')
   doctor.run(_config(tmp_path), work)
   report = json.loads((work / 'doctor.json').read_text())
   assert any('gone' in each['what'] for each in report['findings'])
+  # Labels that look alike are named, in quotes.
+  _write(tmp_path, ['up', 'Up', 'up ', 'down', 'e\u0301', '\u00e9'])
+  doctor.run(_config(tmp_path), tmp_path / 'new')
+  report = json.loads((tmp_path / 'new/doctor.json').read_text())
+  twins = [e for e in report['findings'] if e['check'] == 'twin labels']
+  assert [(e['split'], e['what'].partition(': ')[2]) for e in twins] == [
+    ('train', "'Up', 'up', 'up '"), ('train', "'e\u0301', '\u00e9'")
+  ]  # fmt: skip
+  # A missing label is an error among the others.
+  _write(tmp_path, ['up', 'down', 'nan'] * 9)
+  assert doctor.run(_config(tmp_path), tmp_path / 'new') == 3
+  report = json.loads((tmp_path / 'new/doctor.json').read_text())
+  errors_ = [e for e in report['findings'] if e['severity'] == 'error']
+  assert [(e['split'], e['check'], e['count']) for e in errors_] == [
+    ('train', 'label', 9), ('dev', 'label', 9)
+  ]  # fmt: skip
   capsys.readouterr()

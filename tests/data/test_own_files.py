@@ -188,8 +188,8 @@ def test_parquet(tmp_path):
   rows = {'train': 'a.parquet', 'format': 'parquet'}
   assert _read(tmp_path, **rows) == _EXPECTED
   assert _message(tmp_path, **rows, labels=('up', 'off')) == (
-    "data/a.parquet, row 1: label 'down' is none of up, off; fix the row or"
-    " the labels of task 'own'"
+    "data/a.parquet, row 1: label 'down' is none of 'up', 'off'; fix the"
+    " row or the labels of task 'own'"
   )
 
 
@@ -438,7 +438,9 @@ def test_a_dataset_that_hugging_face_saved(tmp_path):
     if row['name']
   ]
   message = _message(_SAVED, **rows, format='datasets')
-  assert message.startswith("data/train, row 2: label '-1' is none of down, up")
+  assert message.startswith(
+    "data/train, row 2: label '-1' is none of 'down', 'up'"
+  )
   # Names of classes are read of Parquet too.
   from pyarrow import parquet
 

@@ -220,8 +220,8 @@ def test_is_present():
     pytest.param(
       'text\tlabel\n\nx\tperhaps\n',
       {},
-      "data/own.tsv:3: label 'perhaps' is none of no, yes; fix the row or the"
-      " labels of task 'own'",
+      "data/own.tsv:3: label 'perhaps' is none of 'no', 'yes'; fix the row or"
+      " the labels of task 'own'",
       id='unknown-label',
     ),
     pytest.param(
@@ -344,8 +344,8 @@ def test_tsv_mistakes(content, table, message):
     ),
     pytest.param(
       '{"text": "x", "label": null}\n',
-      "data/own.jsonl:1: label 'null' is none of no, yes; fix the row or the"
-      " labels of task 'own'; or pass rows without a label over by"
+      "data/own.jsonl:1: label 'null' is none of 'no', 'yes'; fix the row or"
+      " the labels of task 'own'; or pass rows without a label over by"
       " config.custom_tasks.own.no_label=('null',)",
       id='label-null',
     ),

@@ -336,5 +336,5 @@ def test_a_row_without_a_label(tfds, tmp_path, monkeypatch):
   )
   assert _message() == (
     "tfds/glue/rte/2.0.0: split 'validation', row 3: label '-1' is none of"
-    " entailment, not_entailment; fix the row or the labels of task 'rte'"
+    " 'entailment', 'not_entailment'; fix the row or the labels of task 'rte'"
   )

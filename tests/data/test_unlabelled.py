@@ -34,7 +34,11 @@ _COLA = glue.TASKS['cola']
 
 def _read(path, task) -> tuple[bool, list[tuple[str, ...]]]:
   with unlabelled.open_rows(str(path), task) as rows:
-    return rows.has_header, list(rows.texts)
+    texts = list(rows.texts)
+  for error in texts:
+    if isinstance(error, errors.UserError):
+      raise error
+  return rows.has_header, texts
 
 
 @pytest.mark.parametrize(
@@ -83,10 +87,11 @@ def test_standard_input(monkeypatch, content, has_header, text):
     ('a.tsv', b'a\n', _NUMBERED, r'a.tsv:1: no column 1; .* columns 0 to 0;'),
     ('a.tsv', b'text\ttext\n', _COLA, r"a.tsv:1: two columns are named 'text'"),
     ('a.tsv', b'text\nb\tc\n', _COLA, r'a.tsv:2: 2 columns where .* has 1;'),
-    ('a.tsv', b'text\nb\n\nc\n', _COLA, r'a.tsv:4: the line above is empty'),
+    ('a.tsv', b'text\nb\n\nc\n', _COLA, r"a.tsv:3: 'text' is empty; give"),
     ('a.tsv', b'text\nb\n\xff\n', _COLA, r'a.tsv:3: not UTF-8 .*; convert'),
     ('a.jsonl', b'{"text": "a"}\n{', _COLA, r'a.jsonl:2: not JSON \(.* at col'),
-    ('a.jsonl', b'\n{"text": "a"}', _COLA, r'a.jsonl:2: the line above is'),
+    ('a.jsonl', b'{"text": "a"}\n\n{"text": "b"}', _COLA, r'a.jsonl:2: the l'),
+    ('a.jsonl', b'\n{"text": "a"}', _COLA, r'a.jsonl:1: the line is empty;'),
     ('a.jsonl', b'[]', _COLA, r'a.jsonl:1: a list in place of an object'),
     ('a.jsonl', b'{"body": "a"}', _NAMED, r"a.jsonl:1: no 'head' and 'body'"),
     ('a.jsonl', b'{"text": 1}', _COLA, r"a.jsonl:1: 'text' is not a string"),
@@ -100,6 +105,34 @@ def test_a_row_that_is_none_is_told_with_its_line(
   path.write_bytes(content)
   with pytest.raises(errors.UserError, match=message):
     _read(path, task)
+
+
+@pytest.mark.parametrize(
+  ('name', 'lines', 'kept'),
+  [
+    ('a.tsv', ['text\tid', 'a\t7', 'b', '\t8', 'c\t9\t', '', 'd\t'], '7_8__'),
+    ('a.csv', ['id,text', '7,"a\n"', '1,2,3', '8,"\n"', '9', ',d'], '7_8_'),
+    (
+      'a.jsonl',
+      ['{"text": "a", "id": 7}', '{', '{"id": 8, "text": null}', '',
+       '[1]', '{"text": "d"}'],
+      '7_8__',
+    ),
+  ],
+)  # fmt: skip
+def test_rows_around_others_that_are_none(tmp_path, name, lines, kept):
+  """Errors and ids stand where their rows do; only an object has no id."""
+  path = tmp_path / name
+  path.write_text('\n'.join(lines) + '\n')
+  with unlabelled.open_rows(str(path), _COLA, ('id', 'none')) as rows:
+    assert rows.kept == ('id',)
+    found = list(rows.rows)
+  assert [row.text[0].strip() if row.text else '' for row in found] == [
+    'a', *[''] * (len(kept) - 1), 'd'
+  ]  # fmt: skip
+  assert [bool(row.error) for row in found] == [bool(not r.text) for r in found]
+  ids = [str(row.kept.get('id', '_')) for row in found]
+  assert ''.join(ids[:-1]) == kept and ids[-1] in ('', '_')
 
 
 def test_a_line_without_an_end(tmp_path):

@@ -4,6 +4,7 @@ Lines are those of the file, the header counted.
 """
 
 from collections.abc import Callable
+import dataclasses
 import gzip
 import json
 import shutil
@@ -489,3 +490,21 @@ def test_the_diagnostic_set_where_the_download_script_puts_it(folder):
   assert found.what == (
     'no AX/diagnostic.tsv or diagnostic/diagnostic.tsv: it cannot be predicted'
   )
+
+
+@pytest.mark.parametrize(
+  ('scale', 'scores', 'expected'),
+  [
+    ((1.0, 5.0), [1, 2, 2, 4.6], {'1': 1, '2': 2, '3': 0, '4': 0, '5': 1}),
+    ((0.0, 1.0), [0.05, 1.0], {'0 to 0.1': 1, '0.9 to 1': 1}),
+    ((0.0, 100.0), [10, 19.5], {'10 to 20': 2}),
+  ],
+)
+def test_shares_of_scores_have_names(scale, scores, expected):
+  task = dataclasses.replace(glue.TASKS['stsb'], scale=scale)
+  rows = rows_lib.Rows(task, 'train', label=np.array(scores, np.float64))
+  counts = (contents.shares(rows) * len(scores)).tolist()
+  found = dict(zip(contents.share_names(task), counts, strict=True))
+  assert {name: n for name, n in found.items() if n or name in expected} == {
+    name: pytest.approx(n) for name, n in expected.items()
+  }

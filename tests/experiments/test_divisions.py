@@ -52,12 +52,19 @@ def test_labels_and_dev_rows_are_in_the_identity(make, tmp_path):
     make(rows, labels=('down', 'no', 'up')), plan.runs
   ).values()
   assert again == found
-  # A row with a new label is one line; nothing that was written changes.
+  # Until a run has trained, rows may be mended, and labels are found anew.
+  more = make([*rows, (30, ('a new row', 'new'))])
+  assert more.tasks['own'].labels == ('down', 'new', 'no', 'up')
+  assert len(more.features['own']['train']) == 25
+  plan = make(rows)
+  plan.open_runs(plan.runs)
+  plan.workspace.write_record(plan.runs[0].name, {'scores': {}})
+  # Then a row with a new label is one line; nothing that was written changes.
   files = sorted((tmp_path / 'work').rglob('*'))
   with pytest.raises(errors.UserError) as caught:
     _ = make([*rows, (30, ('a new row', 'new'))]).features
   assert str(caught.value).startswith(
-    f"{tmp_path}/a.csv:32: label 'new' is none of down, no, up; these were"
+    f"{tmp_path}/a.csv:32: label 'new' is none of 'down', 'no', 'up'; these"
   )
   # So is a changed file.
   with pytest.raises(errors.UserError, match='train_rows was 24, is 25; rest'):

@@ -2,12 +2,14 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
 from bam_jax import errors
 from bam_jax import schema
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.training import checkpoint_scores
 
 _RECORD = {
   'run.seed': 0,
@@ -19,10 +21,19 @@ _RECORD = {
 
 @pytest.fixture
 def workspace(tmp_path) -> workspace_lib.Workspace:
-  """With one run, whose record knows of few fields."""
+  """With one run, whose record knows of few fields, and a checkpoint."""
   result = workspace_lib.Workspace(tmp_path)
-  result.open_runs({'old': _RECORD})
+  _open_trained(result, {'old': _RECORD})
   return result
+
+
+def _open_trained(workspace, identities) -> None:
+  """Opens runs, and makes as if each had a checkpoint."""
+  workspace.open_runs(identities)
+  for name in identities:
+    step = workspace.checkpoints(name) / 'step_4'
+    step.mkdir(parents=True, exist_ok=True)
+    (step / checkpoint_scores.SENTINEL).touch()
 
 
 def test_a_field_newer_than_a_record_had_its_default(workspace):
@@ -71,6 +82,18 @@ def test_another_value_is_refused(workspace, changes, message):
       check('old', _RECORD | changes)
 
 
+def test_before_a_run_has_trained_its_settings_may_change(workspace):
+  own = _RECORD | {'run.tasks': ['mood', 'stars']}
+  workspace.open_runs({'new': own})
+  assert workspace.learnt_tasks() == []
+  workspace.open_runs({'new': own | {'config.model.remat': True}})
+  assert workspace.identity('new')['config.model.remat'] is True
+  _open_trained(workspace, {'new': own})
+  assert workspace.learnt_tasks() == ['mood', 'stars']
+  with pytest.raises(errors.UserError, match='remat was False, is True'):
+    workspace.open_runs({'new': own | {'config.model.remat': True}})
+
+
 def test_of_many_labels_those_that_changed_are_named(workspace):
   key, labels = 'config.custom_tasks.mood.labels', [f'l{i}' for i in range(90)]
   workspace.open_runs({'new': _RECORD | {key: labels}})
@@ -90,7 +113,7 @@ def test_of_many_labels_those_that_changed_are_named(workspace):
 def test_an_encoder_that_an_older_version_did_not_record_is_kept(workspace):
   old, new = 'encoder.activation', {'encoder.activation': 'relu'}
   assert workspace.recorded('old', _RECORD | new) == _RECORD
-  workspace.open_runs({'old': _RECORD | new, 'new': _RECORD | new})
+  _open_trained(workspace, {'old': _RECORD | new, 'new': _RECORD | new})
   for name in ('old', 'new'):
     workspace.check_run(name, _RECORD | new)
   # As a merge compares a newer run with an older one.
@@ -117,7 +140,7 @@ def test_an_identity_keeps_the_digest_that_its_record_has(workspace):
 def test_a_field_that_decides_nothing_any_more_is_no_difference(workspace):
   """What identities held of it once stays in the record, and in its digest."""
   older = _RECORD | {'config.packing.row_buckets': [16]}
-  workspace.open_runs({'older': older})
+  _open_trained(workspace, {'older': older})
   workspace.open_runs({'older': _RECORD})
   assert workspace.recorded('older', _RECORD) == older
 
@@ -187,6 +210,7 @@ def test_a_run_without_its_record_is_not_taken_for_any_run(workspace, left):
   (workspace.run('old') / 'config.json').unlink()
   if left != 'DONE':
     (workspace.run('old') / 'DONE').unlink()
+    shutil.rmtree(workspace.checkpoints('old'))
     (workspace.run('old') / left).mkdir(parents=True)
   other = _RECORD | {'config.single.layer_decay': 1.0}
   message = (

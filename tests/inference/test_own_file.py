@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 
 from bam_jax import errors
@@ -56,10 +57,10 @@ def test_lines_out_are_lines_in(
   else:
     rows = [line.split('\t') for line in written.splitlines()]
     if source == 'in.tsv':
-      assert rows.pop(0) == ['prediction', 'negative', 'positive']
+      assert rows.pop(0) == ['prediction', 'negative', 'positive', 'error']
     for row, result in zip(rows, expected, strict=True):
-      assert row[0] == result.prediction.said['label']
-      assert [float(p) for p in row[1:]] == pytest.approx(
+      assert (row[0], row[-1]) == (result.prediction.said['label'], '')
+      assert [float(p) for p in row[1:-1]] == pytest.approx(
         result.prediction.probabilities, abs=1e-4
       )
 
@@ -74,7 +75,7 @@ def test_scores(model, tmp_path):
     model.encode('demo_similarity', [('a dog', 'a hound')])
   )
   score = result.prediction.said['score']
-  assert output.read_text() == f'prediction\n{score:.3f}\n'
+  assert output.read_text() == f'prediction\terror\n{score:.3f}\t\n'
 
 
 @pytest.mark.parametrize(
@@ -95,7 +96,7 @@ def test_a_task_that_is_none(model, task, message):
 @pytest.mark.parametrize(
   ('output', 'message'),
   [
-    ('out.csv', r'out.csv: ends neither in .tsv nor in .jsonl'),
+    ('out.txt', r'out.txt: ends in none of .tsv, .csv, .jsonl; rename it'),
     ('none/out.tsv', r'none/out.tsv: cannot be written: No such file'),
   ],
 )
@@ -108,33 +109,93 @@ def test_an_output_that_cannot_be(model, tmp_path, output, message):
   assert [path.name for path in tmp_path.iterdir()] == ['in.tsv']
 
 
+_ROWS = [
+  {'id': 7, 'text': 'a dog', 'who': 'x, y'},
+  {'id': '08', 'text': ' ', 'who': 'z'},
+  {'id': 'c', 'text': 'a big dog', 'who': '=1'},
+]
+
+
+def _write(path, rows) -> None:
+  frame = pd.DataFrame(rows)
+  if path.suffix == '.jsonl':
+    path.write_text('\n'.join(map(json.dumps, rows)) + '\n')
+  else:
+    frame.to_csv(path, index=False, sep='\t' if path.suffix == '.tsv' else ',')
+
+
+@pytest.mark.parametrize('keep', [None, (), ('who', 'id')])
+@pytest.mark.parametrize('source', ['in.tsv', 'in.csv', 'in.jsonl'])
+@pytest.mark.parametrize('output', ['out.tsv', 'out.csv', 'out.jsonl'])
+def test_ids_and_errors(
+  model, few_at_once, tmp_path, caplog, source, output, keep
+):
+  """A row without a prediction has its id and the reason; others go on."""
+  rows = _ROWS * 3
+  _write(tmp_path / source, rows)
+  path = tmp_path / output
+  own_file.predict(model, _TASK, str(tmp_path / source), str(path), keep)
+  names = ['id'] if keep is None else list(keep)
+  line = 2 if source == 'in.jsonl' else 3
+  message = f"{tmp_path / source}:{line}: 'text' is empty; give a text"
+  texts = [(row['text'],) for row in rows if row['text'].strip()]
+  expected = [r.prediction for r in model.predict(model.encode(_TASK, texts))]
+  if output == 'out.jsonl':
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    assert found[1] == {n: rows[1][n] for n in names} | {'error': message}
+    assert list(found[0]) == [*names, 'label', 'probabilities', 'truncated']
+    labels = [row['label'] for row in found if 'error' not in row]
+  else:
+    sep = '\t' if output == 'out.tsv' else ','
+    found = pd.read_csv(path, sep=sep, dtype=str, keep_default_na=False)
+    columns = [*names, 'prediction', 'negative', 'positive', 'error']
+    # As the reader of TSV has it: without a header in, there is none out.
+    if source != 'in.jsonl' or output == 'out.csv':
+      assert list(found) == columns
+    else:
+      found = pd.read_csv(
+        path, sep=sep, dtype=str, keep_default_na=False, names=columns
+      )
+    assert found.iloc[1][columns[len(names) :]].tolist() == [
+      '',
+      '',
+      '',
+      message,
+    ]
+    for name in names:
+      assert found[name].tolist() == [str(row[name]) for row in rows]
+    labels = found['prediction'][found['error'] == ''].tolist()
+  assert labels == [each.text for each in expected]
+  assert '3 rows of 9 have no prediction' in caplog.messages[-1]
+
+
 @pytest.mark.parametrize(
-  ('source', 'line', 'empty'),
-  [('in.tsv', 3, ' '), ('in.jsonl', 2, '{"text": ""}')],
+  ('rows', 'keep', 'message'),
+  [
+    (
+      _ROWS,
+      ('where',),
+      r'^--keep=where: the rows of .*in.csv have no such col',
+    ),
+    (
+      [row | {'prediction': 1} for row in _ROWS],
+      ('prediction',),
+      r'^--keep=prediction: predictions have such a column too; leave it out$',
+    ),
+    (
+      _ROWS[1:2] * 9,
+      None,
+      r"in.csv:2: 'text' is empty; give a text$",
+    ),
+  ],
+  ids=['column', 'name', 'nothing'],
 )
-def test_an_empty_text_is_refused(model, tmp_path, source, line, empty):
-  """Its prediction would look like any other."""
-  lines = ['text', 'a dog', empty]
-  if source == 'in.jsonl':
-    lines = ['{"text": "a dog"}', empty]
-  (tmp_path / source).write_text('\n'.join(lines) + '\n')
-  with pytest.raises(
-    errors.UserError, match=rf"{source}:{line}: 'text' is empty; give a text$"
-  ):
-    own_file.predict(
-      model, _TASK, str(tmp_path / source), str(tmp_path / 'out.tsv')
-    )
-  assert not (tmp_path / 'out.tsv').exists()
-
-
-def test_a_row_that_is_none_leaves_no_output(model, few_at_once, tmp_path):
-  """However much was written before it."""
-  lines = [json.dumps({'text': text}) for text in _TEXTS]
-  (tmp_path / 'in.jsonl').write_text('\n'.join([*lines, '{"text": 1}']))
-  with pytest.raises(
-    errors.UserError, match=r"in.jsonl:6: 'text' is not a string"
-  ):
-    own_file.predict(
-      model, _TASK, str(tmp_path / 'in.jsonl'), str(tmp_path / 'out.jsonl')
-    )
-  assert [path.name for path in tmp_path.iterdir()] == ['in.jsonl']
+def test_nothing_is_written_of(
+  model, few_at_once, tmp_path, rows, keep, message
+):
+  """However many rows were read before the end."""
+  source, output = tmp_path / 'in.csv', tmp_path / 'out.csv'
+  _write(source, rows)
+  with pytest.raises(errors.UserError, match=message):
+    own_file.predict(model, _TASK, str(source), str(output), keep)
+  assert [path.name for path in tmp_path.iterdir()] == ['in.csv']

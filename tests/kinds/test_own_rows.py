@@ -170,7 +170,7 @@ def test_own_rows_are_predicted_as_the_evaluation_does(
     _assert_as_evaluated(task, found, kept, split.logits[task]['dev'])
     return
   header, *cells = [line.split('\t') for line in lines]
-  assert header == ['prediction', *_LABELS.get(task, ())]
+  assert header == ['prediction', *_LABELS.get(task, ()), 'error']
   assert {len(row) for row in cells} == {len(header)}
   if 'prediction' in kept:
     assert [row[0] for row in cells] == kept['prediction'].tolist()

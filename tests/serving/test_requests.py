@@ -56,6 +56,16 @@ def test_what_one_task_refuses_another_predicts(item, message):
   assert found[_PAIR] == ('', 'b')
 
 
+@pytest.mark.parametrize('task', [None, _ONE])
+@pytest.mark.parametrize(
+  'bad', ['', None, ['', '', ''], {'x': ''}, {'text': 1}], ids=repr
+)
+def test_an_input_that_is_none_ends_no_other(task, bad):
+  found = _parse({'inputs': [bad, 'a']} | ({'task': task} if task else {}))
+  assert found[1] == {_ONE: _A}
+  assert str(found[0][_ONE]).startswith('inputs[0]')
+
+
 def test_a_dot_leads_into_an_object():
   table = dataclasses.replace(
     _TASKS[_ONE].tables['train'], text=('data.texts.0',)
@@ -83,7 +93,7 @@ def test_a_dot_leads_into_an_object():
     (b'{"inputs": ["", "", "", ""]}', 'has 4 inputs; give at most 3'),
     (b'{"inputs": [""], "task": "sentiment"}', r"nearest is 'demo_sentiment'"),
     (b'{"inputs": [""], "task": 1}', '"task": there is no task 1;'),
-    (b'{"inputs": ["a", null]}', r'inputs\[1\] is not a string; give a string'),
+    (b'{"inputs": ["", null]}', r"^inputs\[0\]: 'text' is empty; give a text$"),
     (b'{"inputs": [[]]}', r'inputs\[0\]: 0 texts; give one or two'),
     (b'{"inputs": [["", "", ""]]}', r'inputs\[0\]: 3 texts; give one or two'),
     (b'{"inputs": [{"x": ""}]}', r'inputs\[0\]: no task reads it; GET /v1/t'),

@@ -38,8 +38,8 @@ def test_parse(task, value, expected):
     (
       'rte',
       'neutral',
-      "f:1: label 'neutral' is none of entailment, not_entailment; fix the row"
-      " or the labels of task 'rte'",
+      "f:1: label 'neutral' is none of 'entailment', 'not_entailment'; fix"
+      " the row or the labels of task 'rte'",
     ),
     (
       'stsb',

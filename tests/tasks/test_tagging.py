@@ -220,7 +220,7 @@ def test_rows_to_train_on_have_a_tag_a_word(labels, good):
 
 def test_an_unknown_tag_is_told():
   with pytest.raises(
-    errors.UserError, match=r"f:3: label 'B-ORG' is none of O"
+    errors.UserError, match=r"f:3: label 'B-ORG' is none of 'O'"
   ):
     _KIND.parse(_TASK, ('O', 'B-ORG'), 'f:3')
 
