@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+import difflib
 import logging
 from pathlib import Path
 import re
@@ -11,6 +12,7 @@ from absl import logging as absl_logging
 from ml_collections import config_flags
 from ml_collections.config_flags import tuple_parser
 
+from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.runtime import logs
 from bam_jax.storage import stores
@@ -192,9 +194,21 @@ def _shorten(error: Exception) -> str:
       first = f'--config: no such key: {first}'
     return f'{first}. {lines[-1]}'
   if re.fullmatch(r"'\w+'", text):
-    # No key is similar.
-    return f'--config: no such key: {text}; bam_jax/fields.py has them all'
+    return f'--config: no such key: {text}{_nearest(text[1:-1])}'
+  if found := re.fullmatch(r"Unknown command line flag '([\w.]+)'", text):
+    return f'{text}{_nearest(found[1])}'
   return ' '.join(line.strip() for line in lines)
+
+
+def _nearest(name: str) -> str:
+  """Returns which fields, in any group, have the name most like this one."""
+  by_name: dict[str, list[str]] = {}
+  for field in config_lib.default_values():
+    by_name.setdefault(field.rpartition('.')[2], []).append(f'config.{field}')
+  near = difflib.get_close_matches(name.rpartition('.')[2], by_name, 1)
+  if not near:
+    return '; bam_jax/fields.py has all fields, --help all flags'
+  return f'; the nearest is {" or ".join(by_name[near[0]])}'
 
 
 def check(rest: list[str]) -> None:

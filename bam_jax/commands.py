@@ -4,7 +4,9 @@
 """
 
 import contextlib
+import logging
 from pathlib import Path
+import time
 
 from absl import logging as absl_logging
 import jax
@@ -142,5 +144,9 @@ def _serve(
   listener = server.bind(command_line.HOST.value, command_line.PORT.value)
   with lock:
     model = predict.load_model(plan, command_line.GROUP.value)
+    sizes = ', '.join(map(str, model.sizes))
+    logging.info('Compiling a program for batches of each of %s rows', sizes)
+    started = time.perf_counter()
     model.compile()
+    logging.info('Compiled them in %.0f s', time.perf_counter() - started)
   server.serve(model, plan.config.name, listener, plan.preemption_signal)

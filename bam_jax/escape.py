@@ -73,7 +73,7 @@ def markdown(text: object) -> str:
   >>> markdown('a_b *c* | [d](e) <f>')
   'a_b \\*c\\* \\| [d\\](e) &lt;f&gt;'
   """
-  line = html.escape(plain(_line(text)), quote=False)
+  line = html.escape(plain(one_line(text)), quote=False)
   return _MARKDOWN.sub(lambda found: f'\\{found[0]}', line)
 
 
@@ -101,12 +101,16 @@ def code(text: object) -> str:
 
 def latex(text: object) -> str:
   """Escapes text for LaTeX, on one line."""
-  line = plain(_line(text))
+  line = plain(one_line(text))
   # At the start of a table row, LaTeX would read these as an option.
   start = '{}' if line[:1] in ('[', '*') else ''
   return start + ''.join(_LATEX.get(letter, letter) for letter in line)
 
 
-def _line(text: object) -> str:
-  """Replaces each sequence of white space by one space."""
+def one_line(text: object) -> str:
+  r"""Replaces each sequence of white space by one space.
+
+  >>> one_line('not found:\n  a.json ')
+  'not found: a.json'
+  """
   return ' '.join(str(text).split())

@@ -119,6 +119,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--config.packing.slots=100000000'], r'packing.slots: .* out of range'),
     (['--mode=train'], r'--mode=train: .*run\|prepare\|estimate\|evaluate\|'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
+    (['--learning_rate=1'], r"'learning_rate'; the nearest is config"),
+    (['--config.batch_size=8'], r'or config.multi.batch_size'),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
     (["--config.tasks=('moood',)"], r"'moood' is not a task; .*'mood'"),
     (["--config.tasks=('rte',)", '--config.data.dir='], r'data.dir is e'),
@@ -178,7 +180,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
   ids=[
     'mistyped-key', 'unlike-any-key', 'word-for-number',
  'fraction-for-number', 'out-of-range', 'port-out-of-range', 'huge',
-    'mode', 'flag', 'argument', 'task',
+    'mode', 'flag', 'field-as-flag', 'field-of-no-group', 'argument', 'task',
     'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
     'no-source', 'empty-source', 'stored-source', 'input', 'task-alone',

@@ -21,6 +21,7 @@ from tokenizers import normalizers
 from tokenizers import pre_tokenizers
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax import files
 
 # Special tokens of BERT, by the names that transformers gives them.
@@ -201,7 +202,7 @@ def _read_errors(
   except errors.UserError:
     raise
   except Exception as error:
-    reason = ' '.join(str(error).split())
+    reason = escape.one_line(error)
     raise _unusable(where, f'{what} ({reason})', remedy) from None
 
 

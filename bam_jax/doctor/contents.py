@@ -8,6 +8,7 @@ import unicodedata
 import numpy as np
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax.doctor import findings
 from bam_jax.doctor import official
 from bam_jax.doctor import rows as rows_lib
@@ -153,7 +154,7 @@ def check_twins(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   alike: dict[str, list[str]] = {}
   for label in task.labels:
     plain = unicodedata.normalize('NFKC', label).casefold()
-    alike.setdefault(' '.join(plain.split()), []).append(label)
+    alike.setdefault(escape.one_line(plain), []).append(label)
   for names in alike.values():
     if len(names) > 1:
       what = (

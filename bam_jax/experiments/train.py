@@ -148,8 +148,10 @@ def _compile_ahead(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
       plan.packing, sorted({*map(len, groups)}), first=(len(groups[0]), rows)
     )
     logging.info(
-      'Compiling training steps for batches of %s rows',
+      'Compiling training steps for batches of %s rows of %d tokens; training'
+      ' waits for the first one',
       ', '.join(map(str, plan.packing.row_buckets)),
+      plan.packing.row_length,
     )
 
 

@@ -11,6 +11,7 @@ import logging
 import numpy as np
 
 from bam_jax import errors
+from bam_jax import escape
 
 # Batches whose rows are tokenised together and sorted by length.
 _BATCHES_AT_ONCE = 32
@@ -53,7 +54,7 @@ class Model:
       )
     except (OSError, ValueError, RuntimeError, ImportError) as e:
       raise errors.UserError(
-        f'{where}: cannot be loaded: {" ".join(str(e).split())}'
+        f'{where}: cannot be loaded: {escape.one_line(e)}'
       ) from e
     missing = sorted(told['missing_keys'])
     if missing:

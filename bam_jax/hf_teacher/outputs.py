@@ -112,20 +112,23 @@ def head(
     )
   if len(names) != task.num_outputs:
     raise errors.UserError(
-      f'--model: has {len(names)} outputs ({", ".join(names)}) where'
+      f'--model: has {len(names)} outputs ({errors.some_quoted(names)}) where'
       f' {task.name} has {task.num_outputs}'
-      f' ({", ".join(task.labels) or "a score"}); give a model of as many'
+      f' ({errors.some_quoted(task.labels) or "a score"}); give a model of as'
+      ' many'
     )
   if task.kind.has_scale:
     return Head((0,), score, task.scale)
   given = labels or names
   order = _order(given, task.labels) or _order(given, task.tfds_labels)
   if order is None:
-    flag = '--labels' if labels else '--model'
+    where = '--model: its outputs'
+    if labels:
+      where = f'--labels={",".join(labels)}: these'
     raise errors.UserError(
-      f'{flag}: the outputs are {", ".join(given)}, the labels of {task.name}'
-      f' {", ".join(task.labels)}; give these by --labels in the order of the'
-      ' outputs, with , between them'
+      f'{where} are not named as the labels of {task.name}; give'
+      f' --labels={",".join(task.labels)}, in the order of the outputs, which'
+      f' the model names {errors.some_quoted(names)}'
     )
   return Head(order, None, task.scale)
 

@@ -58,10 +58,12 @@ def render(
 def latex(report: tables.Report) -> str:
   """Returns report.tex: the main table, and tables of custom variants."""
   notes = report.summary['notes']
+  averages = words.averages(report.tasks)
+  left_out = tuple(f'Average ({name})' for name in averages[1:])
   remarks = [
     text
     for text in words.remarks(report.summary, report.config, report.tasks)
-    if not text.startswith('Average (GLUE)')  # a column left out here
+    if not text.startswith(left_out)
   ]
   remarks += [
     f'{name.capitalize()}: {notes[name]}'

@@ -56,7 +56,7 @@ def plot_scores(report: Report) -> figures.Plot:
       title, f'{metric}, 0 to 100', f'{metric}, medians', texts, draw
     )
 
-  panels = [panel('Average', 'paper', comparisons.AVERAGE)]
+  panels = [panel('Average', words.averages(tasks)[0], comparisons.AVERAGE)]
   panels += [panel(t.name, t.paper_metric, t.name) for t in tasks.tasks]
   several = len(config_lib.seeds_of_shard(report.config)) > 1
   median = ', a bar the median over seeds' if several else ''

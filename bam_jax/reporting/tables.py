@@ -168,15 +168,14 @@ def main_table(report: Report) -> Table:
   header = [
     ('variant', ''),
     *((task.name, task.paper_metric) for task in tasks.tasks),
-    ('average', 'paper'),
-    ('average', 'GLUE'),
+    *(('average', name) for name in words.averages(tasks)),
   ]
   rated = variants | report.summary['baselines']
   values = {
     name: [
       *(comparisons.score_of(entry, column, tasks) for column in columns),
       entry['glue_average'],
-    ]
+    ][: len(header) - 1]
     for name, entry in rated.items()
   }
   numbers = pd.DataFrame(values.values(), dtype=float)
@@ -206,8 +205,11 @@ def verdict_table(report: Report) -> Table:
     best = {found[cell['verdict']]} if cell['verdict'] in found else both
     is_weak = best <= {*report.summary['weak'].get(task, ())}
     difference = words.number(cell['difference'], '+z.1f')
-    if cell['half_width'] is not None:
-      difference += f' ± {cell["half_width"]:.1f}'
+    half_width = words.number(cell['half_width'], '.1f')
+    if difference == '+0.0' and half_width == '0.0':
+      difference = 'none'
+    elif cell['half_width'] is not None:
+      difference += f' ± {half_width}'
     rows.append(
       [
         task,
@@ -365,7 +367,10 @@ def seed_table(report: Report) -> Iterator[Table]:
       words.number(found['mean'], '.2f'),
       words.number(found['deviation'], '.2f'),
     ]
-    for column, metric in {**metrics, comparisons.AVERAGE: 'paper'}.items()
+    for column, metric in {
+      **metrics,
+      comparisons.AVERAGE: words.averages(report.tasks)[0],
+    }.items()
     for variant, by_column in report.summary['statistics'].items()
     if (found := by_column.get(column))
   ]

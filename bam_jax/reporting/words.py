@@ -16,6 +16,7 @@ from bam_jax import variants as variants_lib
 from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
 from bam_jax.reporting import verdicts
+from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 
 _TEXTS = tomllib.loads(
@@ -114,6 +115,22 @@ def p_sentence(value: float) -> str:
   """Formats a p-value within a sentence, such as `p < .001` or `p = .021`."""
   number = p_value(value)
   return f'p < {number[1:]}' if number.startswith('<') else f'p = {number}'
+
+
+def averages(tasks: task_lib.TaskTable) -> tuple[str, ...]:
+  """Names the averages over tasks: the one of tests, and one of all metrics.
+
+  There is a single one if they are the same.
+  """
+  if not {*tasks.names}.isdisjoint(glue.TASKS):
+    return 'paper', 'GLUE'
+  if all(
+    task.metrics == (task.paper_metric,) and len(task.dev_splits) == 1
+    for task in tasks.tasks
+    if task.in_average
+  ):
+    return ('over tasks',)
+  return 'one metric', 'all metrics'
 
 
 def headline(summary: Mapping[str, dict]) -> list[str]:
@@ -266,6 +283,7 @@ def remarks(
   sentences = remarks_template.render(
     {**summary, 'config': config},
     tasks=tasks.tasks,
+    averages=averages(tasks),
     seeds=len(config_lib.seeds_of_shard(config)),
     tests=tests,
     tested=tested,

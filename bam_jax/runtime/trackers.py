@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from bam_jax import errors
+from bam_jax import escape
 from bam_jax import files
 
 _IDS_FILE = 'trackers.json'
@@ -187,4 +188,4 @@ def _warn(name: str, error: Exception) -> None:
 
 
 def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split()).rstrip('.')
+  return escape.one_line(error).rstrip('.')

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Hashable
 from concurrent import futures
+import logging
 import os
+import time
 from typing import Any
 
 import jax
@@ -50,6 +52,7 @@ class AheadCompiler:
     # The future of a trace; its result is the future of the compilation.
     self._traces: dict[Hashable, futures.Future[futures.Future]] = {}
     self._agreed: set[Hashable] = set()
+    self._begun = 0.0
 
   def __contains__(self, key: Hashable) -> bool:
     return key in self._traces
@@ -59,6 +62,7 @@ class AheadCompiler:
   ) -> None:
     """Starts to compile a program on threads, unless it is started already."""
     if key not in self:
+      self._begun = self._begun or time.perf_counter()
       self._lower[key] = lower
       self._traces[key] = self._tracer.submit(self._trace, lower)
 
@@ -76,6 +80,9 @@ class AheadCompiler:
     program = self._traces[key].result().result()
     if key not in self._agreed:
       processes.wait_for_all()
+      if not self._agreed:
+        seconds = time.perf_counter() - self._begun
+        logging.info('Compiled the first training step in %.0f s', seconds)
       self._agreed.add(key)
     return program
 

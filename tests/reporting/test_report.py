@@ -194,7 +194,14 @@ def test_spread_over_seeds_is_told_in_every_format(texts):
     'low': 65.0, 'high': 75.0, 'coverage': 0.75,
   }  # fmt: skip
   assert set(found) == {*_TASKS.names, 'average'}
-  line = ['average', 'paper', 'Single', '3', '70.00', '65.00 to 75.00 (75%)']
+  line = [
+    'average',
+    'one metric',
+    'Single',
+    '3',
+    '70.00',
+    '65.00 to 75.00 (75%)',
+  ]
   line += ['70.00', '5.00']
   assert f'| {" | ".join(line)} |' in texts['report.md'].splitlines()
   cells = _Page(texts['report.html']).cells

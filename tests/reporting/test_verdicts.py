@@ -1,5 +1,6 @@
 """What serves each task best, against textbook tests and arithmetic by hand."""
 
+import dataclasses
 import html
 import itertools
 import json
@@ -16,6 +17,7 @@ from bam_jax.reporting import report
 from bam_jax.reporting import statistics
 from bam_jax.reporting import verdicts
 from bam_jax.reporting import words
+from bam_jax.tasks import glue
 from bam_jax.tasks import task as task_lib
 from benchmarks import false_positives
 from tests.reporting import plans
@@ -334,6 +336,17 @@ def test_stars_say_whether_other_examples_agree(tmp_path):
   assert agree == [True, False, False, True]
   said = words.remarks(found, _config(right, 9), _TASKS)
   assert any('is shown for 2 of 3, by a t-test' in text for text in said)
+
+
+def test_averages_are_named_by_what_differs():
+  own = dataclasses.replace(glue.TASKS['sst2'], name='mood')
+  more = dataclasses.replace(own, metrics=('accuracy', 'macro_f1'))
+  for tasks, names in (
+    ([own], ('over tasks',)),
+    ([more], ('one metric', 'all metrics')),
+    ([own, glue.TASKS['rte']], ('paper', 'GLUE')),
+  ):
+    assert words.averages(task_lib.TaskTable(tuple(tasks))) == names
 
 
 def test_own_models_and_students_are_found_by_name():
