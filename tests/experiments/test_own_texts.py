@@ -65,8 +65,10 @@ def test_a_table_is_predicted_line_by_line(model, expected, tmp_path):
   source.write_text('\n'.join(['id\ttext', *rows]) + '\n')
   own_file.predict(model, _TASK, str(source), str(output))
   header, *lines = output.read_text().splitlines()
-  assert header == 'prediction\tnegative\tpositive'
+  assert header == 'id\tprediction\tnegative\tpositive\terror'
   found = [line.split('\t') for line in lines]
+  assert [row.pop(0) for row in found] == [*map(str, range(len(rows)))]
+  assert {row.pop() for row in found} == {''}
   assert [row[0] for row in found] == [row[0] for row in expected]
   for row, wanted in zip(found, expected, strict=True):
     assert [float(p) for p in row[1:]] == pytest.approx(

@@ -132,14 +132,15 @@ def test_every_unlabelled_word_has_a_tag(finished):
 
 def test_every_unlabelled_question_has_an_answer_from_its_context(finished):
   folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
-  _, *lines = (folder / 'things-test.tsv').read_text().splitlines()
+  header, *lines = (folder / 'things-test.tsv').read_text().splitlines()
+  assert header == 'uid\tid\tprediction'
   content = json.loads((finished.data / 'things' / 'test.json').read_text())
   contexts = [
     paragraph['context']
     for paragraph in content['data'][0]['paragraphs']
     for _ in paragraph['qas']
   ]
-  answers = [line.split('\t')[1] for line in lines]
+  answers = [line.split('\t')[2] for line in lines]
   assert len(answers) == len(contexts) == 6
   for answer, context in zip(answers, contexts):
     assert answer in ' '.join(context.split())
@@ -190,7 +191,7 @@ def test_own_words_are_tagged_as_those_of_the_test_file(finished, tmp_path):
   folder = finished.workdir / 'predictions' / 'single_to_multi-s0'
   _, *lines = (folder / 'names-test.tsv').read_text().splitlines()
   tags = [line.split('\t')[1] for line in lines]
-  assert output.read_text().splitlines() == tags
+  assert output.read_text().splitlines() == [f'{each}\t' for each in tags]
 
 
 def test_two_processes_train_as_one(finished, tmp_path):
