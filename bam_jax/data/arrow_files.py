@@ -24,10 +24,7 @@ _SAVE = "give a folder that the library datasets' Dataset.save_to_disk wrote"
 
 
 def read_parquet(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
   """Reads the rows of a Parquet file; see `formats.Reader`.
 
@@ -43,10 +40,7 @@ def read_parquet(
 
 
 def read_dataset(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
   """Reads a folder that Hugging Face's `Dataset.save_to_disk` wrote.
 
@@ -149,7 +143,7 @@ def _rows(
   found: Iterator[records.Record],
   path: Path,
   table: task_lib.Table,
-  fault: lines.Fault,
+  fault: lines.Fault | None,
 ) -> Iterator[lines.Row]:
   def make(index: int, record: records.Record) -> lines.Row:
     return records.make_row(index, 0, record, table, f'{path}, row {index}')

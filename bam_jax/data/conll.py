@@ -17,10 +17,7 @@ _Line = tuple[int, str]
 
 
 def read(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
   """Reads the sentences of a CoNLL file; see `formats.Reader`.
 
@@ -34,15 +31,16 @@ def read(
     words, tags = _columns(block, table, path)
     return lines.Row(index, block[0][0], (' '.join(words),), tags)
 
-  yield from lines.usable(_sentences(path, decoding_errors), make, fault)
+  numbered = lines.read(path, lines.decoding(fault, table))
+  yield from lines.usable(_sentences(numbered), make, fault)
 
 
-def _sentences(path: Path, decoding_errors: str) -> Iterator[list[_Line]]:
+def _sentences(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
   """Yields the lines of each sentence, without comments."""
   # Only the words that follow tell whether the first lines are comments.
   waiting: list[list[_Line]] = []
   like = None
-  for block in _blocks(lines.read(path, decoding_errors)):
+  for block in _blocks(numbered):
     words = (line for _, line in block if not line.startswith(_COMMENT))
     like = next(words, like)
     waiting.append(block)

@@ -15,10 +15,7 @@ _TAB_SUFFIXES = frozenset({'.tsv', '.tab'})
 
 
 def read(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
   """Reads the rows of a CSV file; see `formats.Reader`.
 
@@ -26,7 +23,7 @@ def read(
   """
   head = lines.check_text(path).decode('utf-8-sig', 'replace')
   mark = _separator(path, head, table)
-  with lines.open_text(path, decoding_errors, newline='') as file:
+  with lines.open_text(path, lines.decoding(fault, table), newline='') as file:
     content = lines.with_ends(file, str(path))
     yield from tsv.parse(_cells(content, mark, path), table, str(path), fault)
 

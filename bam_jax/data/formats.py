@@ -18,22 +18,19 @@ class Reader(Protocol):
   """The function that reads the rows of a file format."""
 
   def __call__(
-    self,
-    path: Path,
-    table: task_lib.Table,
-    fault: lines.Fault = lines.stop,
-    decoding_errors: str = 'strict',
+    self, path: Path, table: task_lib.Table, fault: lines.Fault | None = None
   ) -> Iterator[lines.Row]:
     """Yields a file's usable rows; `Row.index` counts the skipped rows too.
 
     The columns of `table` are read, with a label or without. `fault` receives
-    the error of each row that cannot be used; `decoding_errors` are as for
-    `open`.
+    the error of each row that cannot be used, and bytes that are no UTF-8 are
+    replaced; None: both are raised. Those bytes are also raised in a file of
+    rows to predict (`table.input_kind`).
 
     Raises:
       errors.UserError: the file is of another format, or cannot be read on.
       OSError: it cannot be opened.
-      UnicodeDecodeError: it is not UTF-8 and `decoding_errors` is `strict`.
+      UnicodeDecodeError: it is not UTF-8, and that is not passed over.
     """
     ...
 

@@ -13,10 +13,7 @@ from bam_jax.tasks import task as task_lib
 
 
 def read(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
   """Reads one JSON object per line; see `formats.Reader`."""
   foreign.check_json_lines(lines.check_text(path), str(path))
@@ -27,7 +24,9 @@ def read(
     return records.make_row(index, number, parse(line, where), table, where)
 
   is_input = table.input_kind is not None
-  filled = lines.read_filled(path, decoding_errors, keeps_gaps=is_input)
+  filled = lines.read_filled(
+    path, lines.decoding(fault, table), keeps_gaps=is_input
+  )
   yield from lines.usable(filled, make, fault)
 
 

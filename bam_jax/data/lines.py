@@ -19,7 +19,9 @@ _BROKEN = re.compile('[\udc80-\udcff]')
 
 _Unit = TypeVar('_Unit')
 
-# Receives the error of a row that cannot be used.
+# Receives the error of each row that cannot be used; the reader leaves the row
+# out. Without one it raises the error, and that of bytes that are no UTF-8
+# (see `decoding`).
 Fault = Callable[[errors.UserError], None]
 
 
@@ -40,24 +42,27 @@ class Row(NamedTuple):
   error: errors.UserError | None = None
 
 
-def stop(error: errors.UserError) -> None:
-  """Error callback that raises the error, so that no row is skipped."""
-  try:
-    raise error
-  finally:
-    # This frame is part of the error's traceback. Without the cycle, the file
-    # that the reader holds open is closed as soon as the error is dropped.
-    del error
+def decoding(fault: Fault | None, table: task_lib.Table) -> str:
+  """Returns what a reader does with bytes that are no UTF-8, as for `open`.
+
+  Rows to predict are not guessed: such bytes end the reading.
+  """
+  is_looked_over = fault is not None and table.input_kind is None
+  return 'replace' if is_looked_over else 'strict'
 
 
 def usable(
-  units: Iterable[_Unit], make: Callable[[int, _Unit], Row], fault: Fault
+  units: Iterable[_Unit],
+  make: Callable[[int, _Unit], Row],
+  fault: Fault | None,
 ) -> Iterator[Row]:
   """Makes a row from each line or block; passes `UserError`s to `fault`."""
   for index, unit in enumerate(units):
     try:
       row = make(index, unit)
     except errors.UserError as error:
+      if fault is None:
+        raise
       fault(error)
     else:
       yield row

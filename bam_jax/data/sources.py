@@ -126,8 +126,8 @@ class Source:
     table = dataclasses.replace(self.table, text=(), other_texts=(), label=name)
     reader = formats.FORMATS[self.format].read
     try:
-      next(reader(self.paths[0], table, decoding_errors='replace'))
-    except (OSError, StopIteration, errors.UserError):
+      next(reader(self.paths[0], table))
+    except (OSError, StopIteration, UnicodeError, errors.UserError):
       return None
     return name
 
@@ -200,7 +200,7 @@ def read_labels(
   for path in source.paths:
     row = None
     try:
-      for row in reader(path, source.table, lambda error: None, 'replace'):
+      for row in reader(path, source.table, lambda error: None):
         if not source.table.passes_over(row.label):
           yield place(path, row), row.label
       if row is None:

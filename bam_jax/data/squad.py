@@ -17,10 +17,7 @@ _LAYOUT = (
 
 
 def read(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
   """Reads questions and contexts; see `formats.Reader`.
 
@@ -28,7 +25,7 @@ def read(
   for each gold answer, its text and its start in the context in characters;
   it is empty for a question that cannot be answered.
   """
-  with lines.open_text(path, decoding_errors) as file:
+  with lines.open_text(path, lines.decoding(fault, table)) as file:
     content = file.read()
   try:
     questions = list(_questions(files.parse_json(content)))

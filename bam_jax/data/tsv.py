@@ -25,14 +25,13 @@ _TO_PREDICT = 'give it as a file with the suffix .csv'
 
 
 def read(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
   """Reads the rows of a tab-separated file; see `formats.Reader`."""
   is_input = table.input_kind is not None
-  filled = lines.read_filled(path, decoding_errors, keeps_gaps=is_input)
+  filled = lines.read_filled(
+    path, lines.decoding(fault, table), keeps_gaps=is_input
+  )
   cells = ((number, line.split('\t')) for number, line in filled)
   yield from parse(cells, table, str(path), fault)
 
@@ -41,7 +40,7 @@ def parse(
   numbered: Iterator[tuple[int, list[str]]],
   table: task_lib.Table,
   path: str,
-  fault: lines.Fault = lines.stop,
+  fault: lines.Fault | None = None,
 ) -> Iterator[lines.Row]:
   """Parses the first line and returns an iterator over the rows.
 
@@ -91,7 +90,7 @@ def _rows(
   columns: Mapping[int | str, int],
   width: int,
   path: str,
-  fault: lines.Fault,
+  fault: lines.Fault | None,
 ) -> Iterator[lines.Row]:
   """Yields rows that have `width` cells, with those of `columns`."""
   label = None if table.label is None else columns[table.label]
@@ -103,12 +102,10 @@ def _rows(
     if not is_good and table.skip_malformed:
       skipped += 1
     elif len(fields) != width:
-      fault(
-        errors.UserError(
-          f'{where}: {len(fields)} columns where the first line has {width};'
-          ' fix the row'
-        )
-      )
+      what = f'{len(fields)} columns where the first line has {width}'
+      if fault is None:
+        raise errors.UserError(f'{where}: {what}; fix the row')
+      fault(errors.UserError(f'{where}: {what}; fix the row'))
     else:
       record = {name: fields[column] for name, column in columns.items()}
       yield records.make_row(index, number, record, table, where)

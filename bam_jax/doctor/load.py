@@ -155,7 +155,7 @@ def _usable(
   strict = dataclasses.replace(table, skip_malformed=False)
   read = formats.FORMATS[table.format].read
   try:
-    for row in read(path, strict, faults['malformed'].append, 'replace'):
+    for row in read(path, strict, faults['malformed'].append):
       if skips_first and row.index == 0:
         continue
       where = sources.place(path, row)

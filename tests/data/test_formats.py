@@ -12,7 +12,7 @@ from bam_jax.data import registry
 from bam_jax.data import sources
 
 
-def _read(path, table, fault=lines.stop, decoding_errors='strict'):
+def _read(path, table, fault=None):
   """Rows such as `2|a text`: the label, a bar, the text."""
 
   def make(index: int, unit: tuple[int, str]) -> lines.Row:
@@ -22,7 +22,9 @@ def _read(path, table, fault=lines.stop, decoding_errors='strict'):
       raise errors.UserError(f'{path}:{number}: no bar; fix the row')
     return lines.Row(index, number, (text,), label)
 
-  yield from lines.usable(lines.read(path, decoding_errors), make, fault)
+  yield from lines.usable(
+    lines.read(path, lines.decoding(fault, table)), make, fault
+  )
 
 
 def _config(format: str) -> config_lib.Config:

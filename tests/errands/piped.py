@@ -10,21 +10,21 @@ from bam_jax.tasks import task as task_lib
 
 
 def read(
-  path: Path,
-  table: task_lib.Table,
-  fault: lines.Fault = lines.stop,
-  decoding_errors: str = 'strict',
+  path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
-  with path.open(encoding='utf-8', errors=decoding_errors) as file:
+  with path.open(encoding='utf-8', errors=lines.decoding(fault, table)) as file:
     names = next(file).rstrip('\n').split('|')
-    for index, line in enumerate(file):
+
+    def make(index: int, line: str) -> lines.Row:
       cells = line.rstrip('\n').split('|')
       if len(cells) != len(names):
-        fault(errors.UserError(f'{path}:{index + 2}: wrong number of cells'))
-        continue
+        raise errors.UserError(f'{path}:{index + 2}: wrong number of cells')
       row = dict(zip(names, cells))
       texts = tuple(row[name] for name in table.text)
-      yield lines.Row(index, index + 2, texts, table.label and row[table.label])
+      label = table.label and row[table.label]
+      return lines.Row(index, index + 2, texts, label)
+
+    yield from lines.usable(file, make, fault)
 
 
 formats.FORMATS['piped'] = formats.Format(read, 'named', 'jsonl')
