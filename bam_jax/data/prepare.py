@@ -1,6 +1,6 @@
 """Tokenises the raw rows of a split and stores them as a shard set."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import logging
 from pathlib import Path
 
@@ -30,6 +30,7 @@ def prepare(
   tokenizer: features.Tokenizer,
   directory: Path,
   replaces: bool = False,
+  examples: Sequence[task_lib.Example] | None = None,
 ) -> shards.Columns:
   """Opens the stored features of a split; tokenises the split if needed.
 
@@ -39,6 +40,7 @@ def prepare(
     directory: of the shard set.
     replaces: whether a shard set of other rows or settings is replaced; else it
       is refused.
+    examples: those of the split, if they have been read already.
 
   Returns:
     One row per example, or per window of it, in the order of the raw file;
@@ -51,7 +53,7 @@ def prepare(
   is_taught = split in (task.train_split, task_lib.UNLABELLED)
   swap = is_taught and task.name in data.swap
   fingerprint = {
-    'rows': sources.rows_digest(sources.read(task, split, data)),
+    'rows': sources.rows_digest(examples or sources.read(task, split, data)),
     'task': task.definition(),
     'tokenizer': tokenizer.fingerprint,
     'max_length': data.max_length,
@@ -74,7 +76,8 @@ def prepare(
         source.paths[0],
         name,
       )
-    examples = sources.read(task, split, data, quiet=True)  # It was logged.
+    # It was logged.
+    examples = examples or sources.read(task, split, data, quiet=True)
     rows = features.featurize(
       *(examples, task, tokenizer, data.max_length, swap),
       on_cut=lambda uid: cut.add(task_lib.example_uid(uid)),

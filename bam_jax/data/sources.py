@@ -177,7 +177,7 @@ def read_divided(
   """
   train = Source(task, task.train_split, data)
   dev = Source(task, task.dev_splits[0], data)
-  train_rows, dev_rows = _divide(train, quiet=True)
+  train_rows, dev_rows = _divide(train, quiet=False)
   return (
     [_example(train, row) for row in train_rows],
     [_example(dev, row) for row in dev_rows],

@@ -21,10 +21,11 @@ def check(
   data: config_lib.DataConfig,
   path: Path,
   is_final: bool = True,
-) -> None:
+) -> dict[str, list[task_lib.Example]]:
   """Writes the record of a divided task, or compares it with its rows.
 
-  Does nothing for a task with a dev file of its own. Unless the record is
+  Returns the examples of both splits, so that the file is read once; none for a
+  task with a dev file of its own. Unless the record is
   final, which it is once a run has trained on the task, another division
   replaces it.
 
@@ -35,7 +36,7 @@ def check(
   dev = task.dev_splits[0]
   division = task.tables[dev].division
   if division is None:
-    return
+    return {}
   train_rows, dev_rows = sources.read_divided(task, data)
   found = {
     'dev_share': division.share,
@@ -48,12 +49,12 @@ def check(
   }
   if not path.exists() or not is_final:
     files.write_json(path, found)
-    return
+    return {task.train_split: train_rows, dev: dev_rows}
   remedy = 'restore what it was, or choose another --workdir'
   before = files.read_json(path, remedy)
   changed = [key for key, value in found.items() if before.get(key) != value]
   if not changed:
-    return
+    return {task.train_split: train_rows, dev: dev_rows}
   key = changed[0]
   what = f'{key} {schema.describe_change(before.get(key), found[key])}'
   if key in ('rows', 'dev'):

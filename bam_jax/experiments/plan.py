@@ -109,23 +109,15 @@ class Plan:
     """
     if self.config.data.source == 'tfds':
       processes.run_on_first(self._download)
-    for task in self.tasks.tasks:
-      path = self.workspace.division(task.name)
-      is_final = task.name in self._learnt_tasks
-      processes.run_on_first(
-        divisions.check, task, self.config.data, path, is_final
-      )
-    wanted = [
-      (task, split)
-      for task in self.tasks.tasks
-      for split in (task.train_split, *task.dev_splits, task_lib.UNLABELLED)
-      if split in task.tables
-    ]
     result: dict[str, dict[str, shards.Columns]] = {}
-    with telemetry.progress('features', len(wanted), 'splits') as progress:
-      for task, split in wanted:
-        rows = self.prepare_split(task, split)
-        result.setdefault(task.name, {})[split] = rows
+    with telemetry.progress('features', len(self.tasks), 'tasks') as progress:
+      for task in self.tasks.tasks:
+        divided = self._divide(task)
+        result[task.name] = {
+          split: self.prepare_split(task, split, examples=divided.get(split))
+          for split in (task.train_split, *task.dev_splits, task_lib.UNLABELLED)
+          if split in task.tables
+        }
         progress.advance(1)
     processes.run_on_first(
       labels.keep,
@@ -138,6 +130,18 @@ class Plan:
     """The tasks that runs have trained on, when they are first asked for."""
     return self.workspace.learnt_tasks()
 
+  def _divide(self, task: task_lib.Task) -> dict[str, list[task_lib.Example]]:
+    """Returns the examples that `divisions.check` reads, in process 0 alone."""
+    result: dict[str, list[task_lib.Example]] = {}
+    path = self.workspace.division(task.name)
+    is_final = task.name in self._learnt_tasks  # Asked for in all processes.
+
+    def check() -> None:
+      result.update(divisions.check(task, self.config.data, path, is_final))
+
+    processes.run_on_first(check)
+    return result
+
   def _download(self) -> None:
     data = self.config.data
     if names := tfds_source.missing(self.tasks.tasks, data):
@@ -147,11 +151,16 @@ class Plan:
           self.preemption_signal.check()
 
   def prepare_split(
-    self, task: task_lib.Task, split: str, is_optional: bool = False
+    self,
+    task: task_lib.Task,
+    split: str,
+    is_optional: bool = False,
+    examples: Sequence[task_lib.Example] | None = None,
   ) -> shards.Columns | None:
     """Makes a split's features in process 0; every process then opens them.
 
-    Returns None if the split is optional and its raw file is missing.
+    The split's examples are given if they have been read already. Returns None
+    if the split is optional and its raw file is missing.
     """
     directory = self.workspace.features(task.name, split)
     source = sources.Source(task, split, self.config.data)
@@ -169,7 +178,7 @@ class Plan:
         split in task.test_splits or task.name not in self._learnt_tasks
       )
       return prepare_lib.prepare(
-        task, split, data, tokenizer, directory, replaces
+        task, split, data, tokenizer, directory, replaces, examples
       )
 
     return processes.make_on_first(

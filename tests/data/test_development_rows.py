@@ -265,7 +265,7 @@ def test_a_changed_file_is_noticed(tmp_path):
 
 
 def test_the_file_is_read_once_for_its_record(tmp_path, monkeypatch, caplog):
-  """And once for each side; rows that are passed over are logged once."""
+  """And for both sides; rows that are passed over are logged once."""
   frame = _frame(40)
   frame.loc[3, 'label'] = '-'
   frame.to_csv(tmp_path / 'a.csv')
@@ -279,12 +279,9 @@ def test_the_file_is_read_once_for_its_record(tmp_path, monkeypatch, caplog):
 
   monkeypatch.setitem(formats.FORMATS, 'csv', csv._replace(read=counted))
   with caplog.at_level(logging.INFO):
-    divisions.check(task, config.data, tmp_path / 'own.json')
-    assert len(read) == 1
-    rows = [
-      len(list(sources.read(task, split, config.data)))
-      for split in ('train', 'dev')
-    ]
-  assert sum(rows) == 39
-  assert len(read) == 3
-  assert len(caplog.messages) == 1
+    divided = divisions.check(task, config.data, tmp_path / 'own.json')
+  assert [*divided] == ['train', 'dev']
+  assert sum(map(len, divided.values())) == 39
+  assert len(read) == len(caplog.messages) == 1
+  for split, examples in divided.items():
+    assert examples == list(sources.read(task, split, config.data))

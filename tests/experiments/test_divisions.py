@@ -6,6 +6,7 @@ import pytest
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax.data import sources
 from bam_jax.experiments import identity
 from bam_jax.experiments import plan as plan_lib
 from tests.configs import tiny
@@ -71,3 +72,17 @@ def test_labels_and_dev_rows_are_in_the_identity(make, tmp_path):
     _ = make([*rows, (30, ('a new row', 'up'))]).features
   assert sorted((tmp_path / 'work').rglob('*')) == files
   assert len(make(rows).features['own']['dev']) == 6
+
+
+def test_a_start_reads_the_file_once(make, monkeypatch):
+  rows = list(enumerate(zip(_TEXTS * 10, ['up', 'down', 'no'] * 10)))
+  _ = make(rows).features
+  plan, read, reads = make(rows), sources.read_files, []
+
+  def counted(source, quiet=False):
+    reads.append(source.split)
+    return read(source, quiet)
+
+  monkeypatch.setattr(sources, 'read_files', counted)
+  assert len(plan.features['own']['dev']) == 6
+  assert reads == ['train']
