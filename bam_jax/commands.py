@@ -26,6 +26,7 @@ from bam_jax.experiments import train
 from bam_jax.inference import own_file
 from bam_jax.runtime import joining
 from bam_jax.runtime import peers
+from bam_jax.runtime import phases
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.training import setup
@@ -43,6 +44,7 @@ def run_command(
   is a local one.
   """
   setup.configure_jax(config, workdir)
+  phases.phase.watch_compiler()
   is_multi_process = command_line.is_multi_process()
   mode = command_line.MODE.value
   with contextlib.ExitStack() as stack:
@@ -121,9 +123,11 @@ def _run_mode(plan: plan_lib.Plan) -> None:
       labelling.label(plan, group, Path(output), source)
     case 'merge':
       merge.merge(plan, [Path(path) for path in command_line.FROM.value or ()])
+    case 'run':
+      train.run(plan)
+      estimate.log_time(plan)
     case mode:
       {
-        'run': train.run,
         'prepare': train.prepare,
         'estimate': estimate.estimate,
         'evaluate': train.evaluate,

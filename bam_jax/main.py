@@ -82,6 +82,7 @@ from bam_jax import command_line
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import files
+from bam_jax.runtime import phases
 from bam_jax.runtime import preemption
 from bam_jax.storage import lock as lock_lib
 from bam_jax.storage import store_lock
@@ -116,7 +117,8 @@ def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
 
       sys.exit(doctor.run(config, workdir))
     # It imports JAX, which the doctor and most mistakes do without.
-    from bam_jax import commands
+    with phases.phase(phases.START):
+      from bam_jax import commands
 
     commands.run_command(config, workdir, preemption_signal, lock)
 

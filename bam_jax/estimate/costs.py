@@ -1,7 +1,10 @@
 """Measures the time and memory of training, evaluation and checkpoints."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
+import functools
+import importlib
 import os
 from pathlib import Path
 import tempfile
@@ -16,15 +19,23 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.core import step as step_lib
 from bam_jax.data import shards
+from bam_jax.estimate import remaining as remaining_lib
 from bam_jax.experiments import plan as plan_lib
+from bam_jax.experiments import records
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
 
 # A step is repeated for this many seconds, or this many times at most.
 _SECONDS, _MAX_STEPS = 3.0, 50
+# Time of fitting a linear probe over that of one evaluation of its objective:
+# 210 to 390 for tasks of all kinds.
+_PROBE_STEPS = 250
+# Resamples of the report's tests that are timed.
+_RESAMPLES = 100
 
 Batch = Mapping[str, np.ndarray]
+Rows = shards.Columns
 _T = TypeVar('_T')
 
 
@@ -108,16 +119,18 @@ def measure(
   plan: plan_lib.Plan,
   batches: Mapping[int, Batch],
   seeds: Collection[int],
+  probes: Sequence[remaining_lib.Probe],
 ) -> dict[str, object]:
-  """Measures how long training, evaluation and a checkpoint take.
+  """Measures how long each part of a plan takes.
 
   It takes a batch of one seed for each number of rows, and the numbers of seeds
   that are trained at once. It predicts dev rows of the first task.
 
   Returns:
-    `step`: `KxB` -> seconds of a training step; `start`: seconds to make a
-    run's state; `evaluation_batch`: seconds; `checkpoint`: `seconds` to write
-    one, its bytes (`whole`), and those of its parameters alone (`params`).
+    Seconds: `step`: `KxB` -> of a training step; `start`: to make a run's
+    state; `evaluation_batch`; `checkpoint`: to write one; `record`: of a
+    finished run; `linear_probes`: task -> of its probes; `report`. Bytes:
+    `checkpoint_bytes`, and `params_bytes` of its parameters alone.
 
   Raises:
     errors.UserError: the checkpoint can't be written.
@@ -128,11 +141,19 @@ def measure(
     params = plan.setup.initial_params(0)
     return jax.block_until_ready(programs.init_state(params, 0))
 
-  # The second measurement counts, because it compiles nothing.
-  for _ in range(2):
+  # The first measurement compiles, so it does not count.
+  measured = []
+  for _ in range(3):
     state, start_seconds = _timed(start)
-    checkpoint = _measure_checkpoint(state, plan.workspace.root)
-    evaluation_batch = _evaluation_seconds(plan, state.params)
+    once = {
+      'start': start_seconds,
+      'evaluation_batch': _evaluation_seconds(plan, state.params),
+      **_measure_checkpoint(state, plan.workspace.root),
+    }
+    measured.append(once)
+  costs = {name: min(each[name] for each in measured[1:]) for name in once}
+  if probes:
+    _evaluation_seconds(plan, state.params, is_frozen=True)  # Compiles it.
   steps = {}
   for count in sorted(seeds):
     states = state
@@ -144,9 +165,9 @@ def measure(
     del states
   return {
     'step': steps,
-    'start': start_seconds,
-    'evaluation_batch': evaluation_batch,
-    'checkpoint': checkpoint,
+    **costs,
+    'linear_probes': _measure_probes(plan, probes, costs['evaluation_batch']),
+    'report': _measure_report(plan),
   }
 
 
@@ -180,21 +201,102 @@ def _measure_step(
   return state, seconds / count
 
 
+def _measure_probes(
+  plan: plan_lib.Plan,
+  probes: Sequence[remaining_lib.Probe],
+  evaluation_batch: float,
+) -> dict[str, float]:
+  """Estimates the seconds that linear probes take, by task.
+
+  `evaluation_batch` are those of a batch of rows that they encode. The first
+  probe of a task is timed, and others by their rows.
+  """
+  fits: dict[str, float] = {}
+  seconds: Counter[str] = Counter()
+  for name, chosen, encoded in probes:
+    rows = plan.features[name][plan.tasks[name].train_split]
+    if name not in fits:
+      fits[name] = _fit_seconds(plan, name, chosen) / len(chosen)
+    batches = evaluation_batches(plan, rows, encoded)
+    seconds[name] += evaluation_batch * batches + fits[name] * len(chosen)
+  return dict(seconds)
+
+
+def _fit_seconds(plan: plan_lib.Plan, name: str, chosen: np.ndarray) -> float:
+  """Estimates the seconds that fitting one probe takes, on vectors of noise."""
+  # Its import takes a while (scipy.optimize).
+  from bam_jax.training import linear
+
+  task = plan.tasks[name]
+  rows = plan.features[name][task.train_split]
+  objective, fits = linear.make_objective(task, rows, chosen)
+  count, width = len(chosen), plan.setup.programs.hidden_size
+  if task.kind.per_token:
+    count = np.count_nonzero(task.kind.token_targets(task, rows, chosen)[1])
+  elif task.is_pair:
+    width *= 4
+  vectors = np.random.default_rng(0).normal(size=(count, width))
+  vectors = jax.device_put(vectors.astype(np.float32))
+  params = np.zeros((fits, width + 1, task.num_outputs), np.float32)
+
+  def evaluate() -> None:
+    jax.block_until_ready(objective(params, np.float32(1), vectors))
+
+  evaluate()
+  _, seconds = _timed(evaluate)
+  return _PROBE_STEPS * seconds
+
+
+def _measure_report(plan: plan_lib.Plan) -> float:
+  """Estimates the seconds of the report.
+
+  Its modules are imported, and some resamples of its tests are drawn for
+  predictions of noise. All else takes about twice as long as the import.
+  """
+  _, seconds = _timed(importlib.import_module, 'bam_jax.reporting.report')
+  seconds *= 3
+  from bam_jax.reporting import bootstrap
+  from bam_jax.tasks import metrics
+
+  rng = np.random.default_rng(0)
+  runs = len(plan.config.variants) * len(config_lib.seeds_of_shard(plan.config))
+  for task in plan.tasks.tasks:
+    rows = plan.features[task.name][task.dev_splits[0]]
+    count = len(rows)
+    if task.kind.per_token:
+      count = int(rows.ragged('input_ids')[1][-1])
+    logits = rng.normal(size=(count, task.num_outputs)).astype(np.float32)
+    measured = task.kind.measure(task, logits, rows)
+    metric = metrics.METRICS[task.paper_metric]
+    score = functools.partial(
+      lambda metric, gold, *drawn: metric(drawn[0], gold, drawn[1]),
+      metric,
+      measured.gold,
+    )
+    outputs = np.stack([metric.first_argument(measured)] * runs)
+    _, took = _timed(bootstrap.drawn_scores, [outputs], score, rng, _RESAMPLES)
+    seconds += took * bootstrap.RESAMPLES / _RESAMPLES
+  return seconds
+
+
 def _evaluation_seconds(
-  plan: plan_lib.Plan, params: Mapping[str, object]
+  plan: plan_lib.Plan, params: Mapping[str, object], is_frozen: bool = False
 ) -> float:
+  """Times an evaluation batch; `is_frozen`: of the encoder alone."""
   task = plan.tasks.tasks[0]
   rows = plan.features[task.name][task.dev_splits[0]]
   packing, counted = plan.config.packing, []
   count = max(4 * len(rows) // evaluation_batches(plan, rows), 1)
   few = np.arange(min(len(rows), count))
   where = plan.setup.programs, params, rows, 0
-  _, seconds = _timed(evaluate.predict, *where, packing, counted.append, few)
+  _, seconds = _timed(
+    evaluate.predict, *where, packing, counted.append, few, is_frozen
+  )
   return seconds / len(counted)
 
 
 def evaluation_batches(
-  plan: plan_lib.Plan, rows: shards.Columns, count: int | None = None
+  plan: plan_lib.Plan, rows: Rows, count: int | None = None
 ) -> int:
   """Estimates the number of evaluation batches for some rows.
 
@@ -219,6 +321,7 @@ def _measure_checkpoint(
       checkpoints_lib.Checkpoints(Path(name)) as saved,
     ):
       _, seconds = _timed(lambda: (saved.save(state, 0.0), saved.wait()))
+      _, record = _timed(records.parameters_digest, state.params)
   except OSError as e:
     raise errors.UserError(
       f'{workdir}: a checkpoint cannot be written there ({e.strerror}); make'
@@ -229,4 +332,9 @@ def _measure_checkpoint(
     sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     for tree in (state, state.params)
   )
-  return {'seconds': seconds, 'whole': whole, 'params': params}
+  return {
+    'checkpoint': seconds,
+    'record': record,
+    'checkpoint_bytes': whole,
+    'params_bytes': params,
+  }

@@ -21,6 +21,7 @@ from bam_jax.experiments import identity as identity_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import probes
 from bam_jax.experiments import run_data
+from bam_jax.runtime import phases
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import kind as kind_lib
@@ -31,6 +32,7 @@ from bam_jax.training import evaluate
 _CHUNK_ROWS = 1024
 
 
+@phases.phase(phases.PROBES)
 def compute(plan: plan_lib.Plan) -> None:
   """Computes the baselines that a work directory lacks."""
   todo = find_missing(plan)

@@ -28,6 +28,7 @@ from bam_jax.experiments import records
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import workspace as workspace_lib
+from bam_jax.runtime import phases
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
@@ -134,6 +135,7 @@ class TeacherLogits:
   runs: Mapping[str, runs_lib.Run]
   background: background_lib.Background
 
+  @phases.phase(phases.LABELLING)
   def write(
     self,
     run: runs_lib.Run,

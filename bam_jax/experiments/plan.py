@@ -26,6 +26,7 @@ from bam_jax.experiments import workspace as workspace_lib
 from bam_jax.inference import decisions
 from bam_jax.modeling import pretrained
 from bam_jax.reporting import outputs
+from bam_jax.runtime import phases
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.runtime import telemetry
@@ -100,6 +101,7 @@ class Plan:
     )
 
   @functools.cached_property
+  @phases.phase(phases.FEATURES)
   def features(self) -> dict[str, dict[str, shards.Columns]]:
     """Features of all training, dev and unlabelled splits; made if missing.
 

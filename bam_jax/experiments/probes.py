@@ -14,6 +14,7 @@ from bam_jax.data import unlabelled
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
+from bam_jax.runtime import phases
 from bam_jax.runtime import processes
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
@@ -185,6 +186,7 @@ class ProbedHeads:
         heads['pair_kernel'][number, :, :outputs] = kernel[size:]
     return {**params, 'heads': heads}
 
+  @phases.phase(phases.PROBES)
   def _fit(
     self, run: runs_lib.Run, task: task_lib.Task, params: Params
   ) -> tuple[np.ndarray, np.ndarray]:

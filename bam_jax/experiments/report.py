@@ -12,9 +12,11 @@ from bam_jax.experiments import search
 from bam_jax.experiments import weak_models
 from bam_jax.inference import decisions
 from bam_jax.reporting import scores as scores_lib
+from bam_jax.runtime import phases
 from bam_jax.runtime import processes
 
 
+@phases.phase(phases.REPORT)
 @processes.runs_on_first
 def report(plan: plan_lib.Plan) -> None:
   """Writes the report over all finished runs of a plan.

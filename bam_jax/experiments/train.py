@@ -21,6 +21,7 @@ from bam_jax.experiments import records
 from bam_jax.experiments import report
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
+from bam_jax.runtime import phases
 from bam_jax.runtime import processes
 from bam_jax.runtime import trackers
 from bam_jax.training import checkpoints as checkpoints_lib
@@ -155,6 +156,7 @@ def _compile_ahead(plan: plan_lib.Plan, todo: Sequence[runs_lib.Run]) -> None:
     )
 
 
+@phases.phase(phases.BEGINNING)
 def _train_group(
   plan: plan_lib.Plan,
   group: Sequence[runs_lib.Run],
@@ -190,12 +192,13 @@ def _train_group(
 
   results = loop.train(specs, programs, initial_params, plan.preemption_signal)
   seconds = (time.perf_counter() - started) / len(group)
-  for each, spec, result in zip(group, specs, results):
-    record = records.make_record(plan, spec, result, seconds, len(group))
-    if each.held_out:
-      logging.info(
-        '%s: ended at step %d of %d; step %d is the best by held-out rows',
-        *(each.name, result.stopped_at, spec.num_steps, result.best_step),
-      )
-    records.save_outputs(plan, each, record, result.outputs, result.scores)
+  with phases.phase(phases.CHECKPOINTS):
+    for each, spec, result in zip(group, specs, results):
+      record = records.make_record(plan, spec, result, seconds, len(group))
+      if each.held_out:
+        logging.info(
+          '%s: ended at step %d of %d; step %d is the best by held-out rows',
+          *(each.name, result.stopped_at, spec.num_steps, result.best_step),
+        )
+      records.save_outputs(plan, each, record, result.outputs, result.scores)
   return [result.params for result in results]

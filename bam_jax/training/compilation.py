@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from bam_jax.runtime import phases
 from bam_jax.runtime import processes
 
 # Compiler options by platform. On a GPU independent kernels run concurrently,
@@ -66,6 +67,7 @@ class AheadCompiler:
       self._lower[key] = lower
       self._traces[key] = self._tracer.submit(self._trace, lower)
 
+  @phases.phase(phases.COMPILING)
   def __getitem__(self, key: Hashable) -> jax.stages.Compiled:
     """Returns a started program once all processes have compiled it.
 

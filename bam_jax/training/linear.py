@@ -64,6 +64,43 @@ def fit(
   """
   mean, deviation = vectors.mean(0), np.maximum(vectors.std(0), 1e-6)
   standard = jnp.asarray((vectors - mean) / deviation)
+  evaluate, count = make_objective(task, rows, chosen)
+  shape = count, vectors.shape[1] + 1, task.num_outputs
+  found = np.zeros(shape, np.float32)
+  best = None
+  for strength in _STRENGTHS:
+
+    def step(flat: np.ndarray, strength=strength) -> tuple[float, np.ndarray]:
+      params = flat.reshape(shape).astype(np.float32)
+      value, gradient, _ = evaluate(params, np.float32(strength), standard)
+      return float(value), np.asarray(gradient, np.float64).ravel()
+
+    found = scipy.optimize.minimize(
+      step,
+      found.ravel(),
+      jac=True,
+      method='L-BFGS-B',
+      options={'maxiter': _ITERATIONS, 'ftol': _TOLERANCE, 'gtol': 0},
+    ).x.reshape(shape)
+    params = found.astype(np.float32)
+    loss = float(evaluate(params, np.float32(strength), standard)[2])
+    if best is not None and loss >= best.loss:
+      break
+    kernel, bias = params[-1, :-1], params[-1, -1]
+    best = Linear(mean, deviation, kernel, bias, strength, loss)
+  return best
+
+
+def make_objective(
+  task: task_lib.Task, rows: kind_lib.Rows, chosen: np.ndarray
+) -> tuple[Callable[..., tuple[jax.Array, ...]], int]:
+  """Makes the objective of `fit` for the chosen rows.
+
+  Returns:
+    The function from parameters [F, D + 1, c], strength of the penalty and
+    standardised vectors [T, D] to its value, its gradient, and the mean loss in
+    cross-validation; and F.
+  """
   losses = _make_losses(task, rows, chosen)
   uids = [rows.uids[row] for row in chosen]
   own = windows.weights(uids) if task.windows else np.ones(len(uids), 'f')
@@ -88,30 +125,7 @@ def fit(
     )
     return value, gradient, held_out
 
-  shape = len(weights), vectors.shape[1] + 1, task.num_outputs
-  found = np.zeros(shape, np.float32)
-  best = None
-  for strength in _STRENGTHS:
-
-    def step(flat: np.ndarray, strength=strength) -> tuple[float, np.ndarray]:
-      params = flat.reshape(shape).astype(np.float32)
-      value, gradient, _ = evaluate(params, np.float32(strength), standard)
-      return float(value), np.asarray(gradient, np.float64).ravel()
-
-    found = scipy.optimize.minimize(
-      step,
-      found.ravel(),
-      jac=True,
-      method='L-BFGS-B',
-      options={'maxiter': _ITERATIONS, 'ftol': _TOLERANCE, 'gtol': 0},
-    ).x.reshape(shape)
-    params = found.astype(np.float32)
-    loss = float(evaluate(params, np.float32(strength), standard)[2])
-    if best is not None and loss >= best.loss:
-      break
-    kernel, bias = params[-1, :-1], params[-1, -1]
-    best = Linear(mean, deviation, kernel, bias, strength, loss)
-  return best
+  return evaluate, len(weights)
 
 
 def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:

@@ -10,6 +10,7 @@ from bam_jax import schema
 from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.runtime import peers
+from bam_jax.runtime import phases
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.runtime import profiling
@@ -38,6 +39,7 @@ class Result:
   stopped_at: int  # Number of steps taken.
 
 
+@phases.phase(phases.TRAINING)
 def train(
   specs: Sequence[spec_lib.TrainSpec],
   programs: programs_lib.Programs,
@@ -104,6 +106,7 @@ def train(
         step = num_steps
       preemption_signal.check()
       log.flush()
+      phases.phase.steps += len(specs) * (step - start)
       return group.finish(step, state)
     except preemption.Preempted:
       unlogged = log.unlogged()
@@ -132,6 +135,7 @@ def _is_due(step: int, every: int) -> bool:
 class _Group:
   """Runs that one program trains: their states, batches and files."""
 
+  @phases.phase(phases.BEGINNING)
   def __init__(
     self,
     specs: Sequence[spec_lib.TrainSpec],
@@ -175,6 +179,7 @@ class _Group:
       )
     )
 
+  @phases.phase(phases.BEGINNING)
   def restore(
     self, make_params: Callable[[int], Mapping[str, object]]
   ) -> tuple[step_lib.TrainState, step_log.StepLog]:
@@ -222,6 +227,7 @@ class _Group:
     """Whether all runs have run out of patience."""
     return len(self._ended) == len(self._specs)
 
+  @phases.phase(phases.CHECKPOINTS)
   def save(
     self, step: int, state: step_lib.TrainState, evaluates: bool
   ) -> None:
@@ -252,6 +258,7 @@ class _Group:
         saved.save(self._take(state, index), unlogged=unlogged[index])
       saved.wait()
 
+  @phases.phase(phases.CHECKPOINTS)
   def finish(self, step: int, state: step_lib.TrainState) -> list[Result]:
     """Evaluates and saves each run after its last step.
 
@@ -283,6 +290,7 @@ class _Group:
     is_single = len(self._specs) == 1
     return state if is_single else self._programs.seeds.take(state, index)
 
+  @phases.phase(phases.EVALUATION)
   def _evaluate(
     self,
     index: int,

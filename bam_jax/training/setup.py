@@ -17,6 +17,7 @@ from bam_jax.modeling import heads
 from bam_jax.modeling import kernels
 from bam_jax.modeling import layers
 from bam_jax.modeling import pretrained as pretrained_lib
+from bam_jax.runtime import phases
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
@@ -39,7 +40,9 @@ def configure_jax(config: config_lib.Config, workdir: Path) -> None:
   # JAX would go on in the directory of an earlier plan of this process.
   compilation_cache.reset_cache()
   # JAX's default, a second, leaves out what draws the initial weights.
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  jax.config.update(
+    'jax_persistent_cache_min_compile_time_secs', phases.LEAST_KEPT
+  )
 
 
 class Setup:

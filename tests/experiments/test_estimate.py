@@ -11,6 +11,7 @@ from bam_jax import errors
 from bam_jax.data import folds
 from bam_jax.estimate import command as estimate
 from bam_jax.estimate import costs
+from bam_jax.estimate import remaining as remaining_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import probes
 from bam_jax.experiments import train
@@ -50,8 +51,11 @@ def test_every_run_is_counted_and_none_is_begun(plan, told):
   labels = {run['name']: run['labels'] for run in told['runs']}
   assert labels[f'single-s7-{_SENTIMENT}'] == [_SENTIMENT]
   assert labels['single_to_multi-s7'] == []
+  assert told['seconds'] == pytest.approx(sum(told['phases'].values()))
+  others = ('start', 'compiling', 'report')
   assert told['seconds'] == pytest.approx(
     sum(run['seconds'] for run in told['runs'])
+    + sum(told['phases'].get(name, 0) for name in others)
   )
   assert {path.name for path in plan.workspace.root.iterdir()} == {
     'features',
@@ -135,25 +139,25 @@ def test_rows_that_linear_probes_encode_are_counted(
   )
   train.prepare(plan)
   monkeypatch.setattr(probes, '_MOST_ROWS', 100)
-  remaining = estimate.count_remaining(plan, plan.runs, plan.runs)
+  remaining = remaining_lib.count_remaining(plan, plan.runs, plan.runs)
   dev = {task: _rows(task, 'dev') for task in (_SENTIMENT, _SIMILARITY)}
-  assert estimate.count_probed_rows(plan, remaining) == {
-    task: 100 + count for task, count in dev.items()
-  }
+  assert {
+    task: (len(chosen), encoded)
+    for task, chosen, encoded in remaining_lib.list_probes(plan, remaining)
+  } == {task: (100, 100 + count) for task, count in dev.items()}
   config = dataclasses.replace(
     plan.config,
     model=dataclasses.replace(plan.config.model, head_init='linear_probe'),
     plan=dataclasses.replace(plan.config.plan, baselines=False),
   )
   plan = dataclasses.replace(plan, config=config)
-  remaining = estimate.count_remaining(plan, plan.runs, plan.runs)
+  remaining = remaining_lib.count_remaining(plan, plan.runs, plan.runs)
   # The encoder is random, so each seed has probes of its own, which the
   # multi-task run shares. Seed 0 of one task has a checkpoint.
   remaining[0] = dataclasses.replace(remaining[0], done=2)
-  assert estimate.count_probed_rows(plan, remaining[:1]) == {}
-  assert estimate.count_probed_rows(plan, remaining) == {
-    _SENTIMENT: 200, _SIMILARITY: 200
-  }  # fmt: skip
+  assert remaining_lib.list_probes(plan, remaining[:1]) == []
+  probed = [probe.task for probe in remaining_lib.list_probes(plan, remaining)]
+  assert sorted(probed) == 2 * [_SENTIMENT] + 2 * [_SIMILARITY]
 
 
 def test_baselines_take_time_when_nothing_is_left_to_train(
@@ -165,13 +169,15 @@ def test_baselines_take_time_when_nothing_is_left_to_train(
   estimate.estimate(plan)
   told = json.loads((tmp_path / estimate.FILE).read_text())
   assert told['runs'] == []
-  assert list(told['linear_probes']) == [_SENTIMENT, _SIMILARITY]
-  assert told['seconds'] == pytest.approx(sum(told['linear_probes'].values()))
-  assert told['seconds'] > 0
+  by_task = told['measured']['linear_probes']
+  assert list(by_task) == [_SENTIMENT, _SIMILARITY]
+  probes = sum(by_task.values())
+  assert told['phases']['linear probes'] == pytest.approx(probes)
+  assert probes > 0
 
 
 def test_checkpoints_take_what_is_kept_of_them(plan, told):
-  kept = told['measured']['checkpoint']['params']
+  kept = told['measured']['params_bytes']
   # A third of the state are parameters, compressed, as little as noise can be.
   state = costs.state_bytes(plan.setup.programs)
   assert 0.8 < 3 * kept / state < 1.2
@@ -193,7 +199,7 @@ def test_steps_follow_from_the_rows(tiny_plan, tmp_path, monkeypatch, epochs):
   )
   train.prepare(plan)
   monkeypatch.setattr(plan_lib.Plan, 'latest_step', lambda self, run: 3)
-  works = estimate.count_remaining(plan, plan.runs, plan.runs[1:])
+  works = remaining_lib.count_remaining(plan, plan.runs, plan.runs[1:])
   # The first run is finished, and teaches nobody.
   assert [work.run.name for work in works] == [
     f'single-s0-{_SIMILARITY}', 'multi-s0',
@@ -209,9 +215,11 @@ def test_steps_follow_from_the_rows(tiny_plan, tmp_path, monkeypatch, epochs):
 def test_a_finished_teacher_has_labels_left(plan, told, monkeypatch):
   todo = [run for run in plan.runs if run.variant == 'single_to_multi']
   monkeypatch.setattr(
-    estimate, 'has_logits', lambda plan, run, task, split: task == _SENTIMENT
+    remaining_lib,
+    'has_logits',
+    lambda plan, run, task, split: task == _SENTIMENT,
   )
-  works = estimate.count_remaining(plan, plan.runs, todo)
+  works = remaining_lib.count_remaining(plan, plan.runs, todo)
   teachers = [work for work in works if work.is_trained]
   left = ((_SIMILARITY, 'train'),)
   assert [work.labels for work in teachers] == [left] * 8
@@ -235,9 +243,9 @@ def test_rows_without_labels_are_left_to_label_where_somebody_learns_them(
   )
   train.prepare(plan)
   monkeypatch.setattr(
-    estimate, 'has_logits', lambda plan, run, task, split: split == 'train'
+    remaining_lib, 'has_logits', lambda plan, run, task, split: split == 'train'
   )
-  works = estimate.count_remaining(plan, plan.runs, plan.runs[-1:])
+  works = remaining_lib.count_remaining(plan, plan.runs, plan.runs[-1:])
   expected = [((_SENTIMENT, 'unlabelled'),)] if learnt else []
   assert [work.labels for work in works if work.is_trained] == expected
 
@@ -296,14 +304,14 @@ def test_a_fold_is_left_out_of_the_steps(tiny_plan, tmp_path, number, swapped):
 )
 def test_what_is_due_before_the_last_step(plan, every, done, dues):
   """Of 20 steps; what is due at the end counts by itself."""
-  left = estimate.Remaining(plan.runs[0], 20, done, ())
+  left = remaining_lib.Remaining(plan.runs[0], 20, done, ())
   assert len(left.steps_due(every)) == dues
 
 
 def test_a_finished_plan_leaves_nothing(plan, told, monkeypatch):
   record = {'steps': 4}
   monkeypatch.setattr(plan_lib.Plan, 'read_record', lambda self, run: record)
-  monkeypatch.setattr(estimate, 'has_logits', lambda *arguments: True)
+  monkeypatch.setattr(remaining_lib, 'has_logits', lambda *arguments: True)
   estimate.estimate(plan)
   told = json.loads((plan.workspace.root / estimate.FILE).read_text())
   assert told == {'seconds': 0, 'runs': []}

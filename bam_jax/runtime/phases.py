@@ -1,0 +1,93 @@
+"""Splits the time of a command into phases, such as training or the report."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+import contextlib
+import threading
+import time
+
+START, COMPILING = 'start', 'compiling'
+# Of all runs.
+BEGINNING, TRAINING, EVALUATION, CHECKPOINTS, LABELLING = (
+  'beginning of runs', 'training', 'evaluation', 'checkpoints', 'labelling'
+)  # fmt: skip
+FEATURES, PROBES, REPORT = 'features', 'linear probes', 'report'
+
+# The shortest compilation whose program is kept for later processes, seconds.
+LEAST_KEPT = 0.1
+
+
+class Phases:
+  """Seconds of a process by phase; each moment counts for the innermost phase.
+
+  Attributes:
+    seconds: by phase, without the part since the last change of phase.
+    steps: training steps taken, counted for each run.
+    compiled_again: seconds of tracing and compiling, in all threads, that
+      another process with the same programs would need too, since they are not
+      kept on disk.
+  """
+
+  def __init__(self, clock: Callable[[], float] = time.time):
+    self.seconds: Counter[str] = Counter()
+    self.steps = 0
+    self.compiled_again = 0.0
+    self._clock = clock
+    self._open = [START]
+    self._since = clock()
+    self._lock = threading.Lock()
+    self._spans = threading.local()
+
+  @contextlib.contextmanager
+  def __call__(self, name: str) -> Iterator[None]:
+    """Context manager and decorator: the time inside belongs to a phase."""
+    if threading.current_thread() is not threading.main_thread():
+      yield
+      return
+    self.so_far()
+    self._open.append(name)
+    try:
+      yield
+    finally:
+      self.so_far()
+      self._open.pop()
+
+  def so_far(self) -> dict[str, float]:
+    """Returns the seconds of all phases until now."""
+    with self._lock:
+      now = self._clock()
+      self.seconds[self._open[-1]] += now - self._since
+      self._since = now
+      return {name: s for name, s in self.seconds.items() if s > 0}
+
+  def watch_compiler(self) -> None:
+    """Counts JAX's tracing and compiling as `COMPILING` from now on.
+
+    So it counts other threads' tracing, since that holds Python's lock.
+    """
+    import jax  # Only some commands need it.
+
+    jax.monitoring.register_event_time_span_listener(self._add_span)
+
+  def _add_span(
+    self, event: str, start: float, end: float, **unused: object
+  ) -> None:
+    if not event.startswith('/jax/core/compile/'):
+      return
+    # Spans are reported at their end, so those inside of this one are known.
+    spans, seconds = vars(self._spans).setdefault('known', []), end - start
+    while spans and spans[-1][0] >= start:
+      seconds -= spans.pop()[1]
+    spans.append((start, end - start))
+    holds_lock = 'backend_compile' not in event
+    is_kept = not holds_lock and end - start >= LEAST_KEPT
+    is_main = threading.current_thread() is threading.main_thread()
+    with self._lock:
+      self.compiled_again += LEAST_KEPT if is_kept else seconds
+      if is_main or holds_lock:
+        self.seconds[COMPILING] += seconds
+        self.seconds[self._open[-1]] -= seconds
+
+
+# Of this process; it starts when this module is imported.
+phase = Phases()
