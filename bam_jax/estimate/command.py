@@ -123,7 +123,7 @@ def log_time(plan: plan_lib.Plan) -> None:
   if path.exists():
     found = json.loads(path.read_text())
     if found.get('steps') == phases.phase.steps:
-      logging.info('estimated: %s', tables.describe_phases(found['phases']))
+      logging.info('estimated %s', tables.describe_phases(found['phases']))
 
 
 def _list_runs(plan: plan_lib.Plan) -> list[runs_lib.Run]:

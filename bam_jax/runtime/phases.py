@@ -23,9 +23,8 @@ class Phases:
   Attributes:
     seconds: by phase, without the part since the last change of phase.
     steps: training steps taken, counted for each run.
-    compiled_again: seconds of tracing and compiling, in all threads, that
-      another process with the same programs would need too, since they are not
-      kept on disk.
+    compiled_again: seconds of tracing and compiling, in all threads, that the
+      next process needs again; it reads other programs from the disk.
   """
 
   def __init__(self, clock: Callable[[], float] = time.time):
@@ -63,7 +62,8 @@ class Phases:
   def watch_compiler(self) -> None:
     """Counts JAX's tracing and compiling as `COMPILING` from now on.
 
-    So it counts other threads' tracing, since that holds Python's lock.
+    The tracing of other threads is included: it holds Python's lock, so the
+    main thread waits.
     """
     import jax  # Only some commands need it.
 

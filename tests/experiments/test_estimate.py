@@ -15,6 +15,7 @@ from bam_jax.estimate import remaining as remaining_lib
 from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import probes
 from bam_jax.experiments import train
+from bam_jax.runtime import phases
 from bam_jax.tasks import demo
 
 _SENTIMENT, _SIMILARITY = 'demo_sentiment', 'demo_similarity'
@@ -315,6 +316,24 @@ def test_a_finished_plan_leaves_nothing(plan, told, monkeypatch):
   estimate.estimate(plan)
   told = json.loads((plan.workspace.root / estimate.FILE).read_text())
   assert told == {'seconds': 0, 'runs': []}
+
+
+@pytest.mark.parametrize('taken', [96, 95])
+def test_a_plan_logs_its_time_beside_the_estimate_of_the_same_steps(
+  plan, told, monkeypatch, caplog, taken
+):
+  phase = phases.Phases(iter([0, 70]).__next__)
+  phase.steps = taken
+  monkeypatch.setattr(phases, 'phase', phase)
+  found = {'steps': 96, 'phases': {'training': 59.6, 'report': 1}}
+  (plan.workspace.root / estimate.FILE).write_text(json.dumps(found))
+  with caplog.at_level(logging.INFO):
+    estimate.log_time(plan)
+  lines = [record.getMessage() for record in caplog.records]
+  expected = ['took 1m 10s: start 1m 10s']
+  if taken == 96:
+    expected.append('estimated 1m 01s: training 1m 00s, report 1s')
+  assert lines == expected
 
 
 def test_a_run_says_how_many_steps_are_left(tiny_plan, tmp_path, caplog):
