@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-import json
 import logging
 import shutil
 import time
@@ -121,8 +120,8 @@ def log_time(plan: plan_lib.Plan) -> None:
   logging.info('took %s', tables.describe_phases(taken))
   path = plan.workspace.root / FILE
   if path.exists():
-    found = json.loads(path.read_text())
-    if found.get('steps') == phases.phase.steps:
+    found = files.read_json(path, 'remove it')
+    if found.get('steps') == phases.phase.steps and 'phases' in found:
       logging.info('estimated %s', tables.describe_phases(found['phases']))
 
 
