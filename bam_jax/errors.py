@@ -5,7 +5,7 @@ import importlib.util
 import shlex
 import sys
 
-_MAX_LENGTH = 1000
+_MAX_LENGTH = 4000  # A command with a few long paths is not cut.
 _MAX_NAMES = 8
 
 

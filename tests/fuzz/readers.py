@@ -170,6 +170,11 @@ _LABELS = {
   'tagging': ('O', 'B-X'),
 }
 _COLUMNS_OF = {
+  'multilabel': {
+    'text': ('text', 'other'),
+    'label': 'label',
+    'takes_list': True,
+  },
   'tagging': {'text': (0,), 'label': 1},
   'qa': {'text': ('question', 'context'), 'label': 'answers'},
 }
