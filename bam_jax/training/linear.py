@@ -8,6 +8,7 @@ N rows, T vectors (N, or one per scored token), D numbers per vector, c outputs.
 """
 
 from collections.abc import Callable, Sequence
+import functools
 from typing import NamedTuple
 
 import jax
@@ -96,36 +97,51 @@ def make_objective(
 ) -> tuple[Callable[..., tuple[jax.Array, ...]], int]:
   """Makes the objective of `fit` for the chosen rows.
 
+  Objectives of tasks of one kind share a compiled program if their shapes are
+  equal, as those of a task's folds are.
+
   Returns:
     The function from parameters [F, D + 1, c], strength of the penalty and
     standardised vectors [T, D] to its value, its gradient, and the mean loss in
     cross-validation; and F.
   """
-  losses = _make_losses(task, rows, chosen)
   uids = [rows.uids[row] for row in chosen]
   own = windows.weights(uids) if task.windows else np.ones(len(uids), 'f')
   weights = _fold_weights(uids, own)
+  data = jax.device_put((_packed_targets(task, rows, chosen), weights))
+  return functools.partial(_evaluate, task.kind, *data), len(weights)
 
-  @jax.jit
-  def evaluate(
-    params: jax.Array, strength: float, standard: jax.Array
-  ) -> tuple[jax.Array, ...]:
 
-    def objective(params: jax.Array) -> tuple[jax.Array, jax.Array]:
-      kernel, bias = params[:, :-1], params[:, -1:]
-      logits = jnp.einsum(
-        'td,fdc->ftc', standard, kernel, precision=jax.lax.Precision.HIGHEST
-      )
-      found = jax.vmap(losses)(logits + bias)  # [F, N]
-      fitted = jnp.sum(found * weights) + strength / 2 * jnp.sum(kernel**2)
-      return fitted, jnp.sum(found[:-1] * (weights[:-1] == 0)) / len(chosen)
+@functools.partial(jax.jit, static_argnums=0)
+def _evaluate(
+  kind: kind_lib.Kind,
+  targets: '_Targets',
+  weights: jax.Array,
+  params: jax.Array,
+  strength: jax.Array,
+  standard: jax.Array,
+) -> tuple[jax.Array, ...]:
+  """See `make_objective`; `weights` are those of `_fold_weights`."""
 
-    (value, held_out), gradient = jax.value_and_grad(objective, has_aux=True)(
-      params
+  def losses(logits: jax.Array) -> jax.Array:
+    vector = targets.vector
+    packed = logits[:, None] if vector is None else logits[vector]
+    return kind.loss(packed, *targets.arguments)[:, 0]
+
+  def objective(params: jax.Array) -> tuple[jax.Array, jax.Array]:
+    kernel, bias = params[:, :-1], params[:, -1:]
+    logits = jnp.einsum(
+      'td,fdc->ftc', standard, kernel, precision=jax.lax.Precision.HIGHEST
     )
-    return value, gradient, held_out
+    found = jax.vmap(losses)(logits + bias)  # [F, N]
+    fitted = jnp.sum(found * weights) + strength / 2 * jnp.sum(kernel**2)
+    held_out = jnp.sum(found[:-1] * (weights[:-1] == 0)) / weights.shape[1]
+    return fitted, held_out
 
-  return evaluate, len(weights)
+  (value, held_out), gradient = jax.value_and_grad(objective, has_aux=True)(
+    params
+  )
+  return value, gradient, held_out
 
 
 def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:
@@ -142,32 +158,37 @@ def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:
   return weights / weights.sum(axis=1, keepdims=True)
 
 
-def _make_losses(
-  task: task_lib.Task, rows: kind_lib.Rows, chosen: np.ndarray
-) -> Callable[[jax.Array], jax.Array]:
-  """Makes the function from logits [T, c] to the losses of the rows, [N].
+class _Targets(NamedTuple):
+  """What the loss of a kind reads, each row a packed row with one slot.
 
-  Each row is a packed row with one slot, as the losses of kinds expect.
+  Attributes:
+    vector: [N, L] indices of the vectors of a row's scored tokens, 0 for
+      padding; None: row n has vector n.
+    arguments: those of the kind's `loss` after the logits.
   """
+
+  vector: np.ndarray | None
+  arguments: tuple[np.ndarray, ...]
+
+
+def _packed_targets(
+  task: task_lib.Task, rows: kind_lib.Rows, chosen: np.ndarray
+) -> _Targets:
   kind = task.kind
   mask = np.ones((len(chosen), 1, task.num_outputs), bool)
   if not kind.per_token:
     target = kind.example_targets(task, rows)[chosen][:, None]
     totals = kind.example_totals(task, rows)
     more = () if totals is None else (totals[chosen][:, None],)
-    return lambda logits: kind.loss(logits[:, None], target, mask, *more)[:, 0]
+    return _Targets(None, (target, mask, *more))
   target, share = kind.token_targets(task, rows, chosen)
   lengths = np.diff(rows.ragged('input_ids')[1])[chosen]
   scored = share > 0
   row = np.repeat(np.arange(len(chosen)), lengths)[scored]
   counts = np.bincount(row, minlength=len(chosen))
   place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts)
-  # Token t of row n is vector number[n, t]; padding is vector 0.
-  number = np.zeros((len(chosen), counts.max()), np.int64)
-  number[row, place] = np.arange(len(row))
+  vector = np.zeros((len(chosen), counts.max()), np.int64)
+  vector[row, place] = np.arange(len(row))
   inside = np.arange(counts.max()) < counts[:, None]
-  target, share = target[scored][number], share[scored][number] * inside
-  inside = inside[:, None]
-  return lambda logits: kind.loss(logits[number], target, share, inside, mask)[
-    :, 0
-  ]
+  target, share = target[scored][vector], share[scored][vector] * inside
+  return _Targets(vector, (target, share, inside[:, None], mask))

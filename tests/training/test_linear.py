@@ -1,5 +1,6 @@
 """Linear models. Oracles: scikit-learn, and the closed form of ridge."""
 
+import jax
 import numpy as np
 import pytest
 from sklearn import linear_model
@@ -156,3 +157,26 @@ def test_windows_of_an_example_are_in_one_fold():
   np.testing.assert_array_equal(weights[:, ::2], weights[:, 1::2])
   assert ((weights[:-1] == 0).sum(0) == 1).all()
   assert (weights[-1] > 0).all()
+
+
+@pytest.mark.parametrize('name', ['classification', 'regression'])
+def test_the_folds_of_a_task_share_a_program(name):
+  kind = kinds_lib.KINDS[name]
+  task = _task(kind, ('a', 'b') if kind.one_class else ())
+  vectors = _vectors()
+  rows = _Rows(_noisy_classes(vectors, 2))
+  compiled = []
+
+  def listen(event, seconds, **_):
+    if event == '/jax/core/compile/backend_compile_duration':
+      compiled.append(seconds)
+
+  first, second = np.arange(0, 40), np.arange(20, 60)
+  linear.fit(task, vectors[first], rows, first)
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  try:
+    found = linear.fit(task, vectors[second], rows, second)
+  finally:
+    jax.monitoring.unregister_event_duration_listener(listen)
+  assert not compiled
+  assert found.strength > 0
