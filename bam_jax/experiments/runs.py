@@ -156,6 +156,13 @@ class Run:
     group = 'single' if self.is_single else 'multi'
     return variants.field_path(self.config, self.variant, f'{group}.{name}')
 
+  def is_short(self, steps: int) -> bool:
+    """Returns whether so few steps may leave the heads nearly untrained.
+
+    Heads that start as linear probes need none.
+    """
+    return steps < FEW_STEPS and self.config.model.head_init != 'linear_probe'
+
   def how_to_lengthen(self) -> str:
     """Names the option that gives a run of few steps enough of them."""
     if self.length.patience:
@@ -364,7 +371,7 @@ def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
   """
   steps: dict[tuple[str, str], dict[str, int]] = {}
   for run, count in runs:
-    if count < FEW_STEPS:
+    if run.is_short(count):
       of_tasks = steps.setdefault((run.variant, run.how_to_lengthen()), {})
       tasks = ' + '.join(run.tasks)
       of_tasks[tasks] = min(count, of_tasks.get(tasks, count))

@@ -92,7 +92,7 @@ def _score(
 def _remedy(
   run: runs_lib.Run, steps: int, majority: float | None, frozen: float | None
 ) -> str:
-  if steps < runs_lib.FEW_STEPS:
+  if run.is_short(steps):
     return f'trained for {steps} steps only: {run.how_to_lengthen()}'
   if frozen is None or majority is None:
     return 'try more steps or another learning rate'

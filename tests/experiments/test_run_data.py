@@ -280,6 +280,11 @@ def test_runs_of_few_steps_are_described():
     ' raise config.custom_variants.capped.changes.single.max_steps',
   ]
   assert not runs_lib.describe_short_runs((run, 50) for run in runs)
+  # Heads that are fitted before training need few steps.
+  config.model.head_init = 'linear_probe'
+  config.model.pooling = 'mean'
+  runs = runs_lib.plan_runs(config_lib.from_config_dict(config))
+  assert not runs_lib.describe_short_runs((run, 5) for run in runs)
 
 
 @pytest.mark.parametrize(
