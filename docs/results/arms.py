@@ -1,14 +1,23 @@
 """Prints the table of a folder of results from its `runs.tar.xz`.
 
-python docs/results/arms.py docs/results/settings
+  python docs/results/arms.py docs/results/settings
+  python docs/results/arms.py docs/results/teachers \\
+    --differences teachers:folds:single_to_multi
+
+With --differences PLANS:VARIANT:OTHER (plans joined by commas) printed instead
+is the mean difference of the average over seeds of the same number, with the
+95% interval of the t-distribution.
 """
 
+import argparse
 import collections
+from collections.abc import Sequence
 import json
 from pathlib import Path
 import statistics
-import sys
 import tarfile
+
+from scipy import stats
 
 # Task -> the split and metric of the paper's average.
 COLUMNS = {
@@ -53,20 +62,56 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
   return result
 
 
-def main(folder: Path) -> None:
+def averages(tasks: dict[str, list[float]]) -> list[float]:
+  """Returns the average over tasks of each seed."""
+  return [statistics.mean(scores) for scores in zip(*tasks.values())]
+
+
+def print_table(scores: dict[tuple[str, str], dict[str, list[float]]]) -> None:
   print('| plan | variant |', ' | '.join(COLUMNS), '| average |')
   print('|---|---|' + '--:|' * (len(COLUMNS) + 1))
-  for (plan, variant), tasks in sorted(
-    read_scores(folder / 'runs.tar.xz').items()
-  ):
+  for (plan, variant), tasks in sorted(scores.items()):
     median = {task: statistics.median(tasks[task]) for task in tasks}
     cells = [f'{median[t]:.1f}' if t in median else '' for t in COLUMNS]
     average = ''
     if len(median) == len(COLUMNS):
-      each = [statistics.mean(scores) for scores in zip(*tasks.values())]
-      average = f'{statistics.median(each):.1f}'
+      average = f'{statistics.median(averages(tasks)):.1f}'
     print(f'| {plan} | {variant} |', ' | '.join(cells), f'| {average} |')
 
 
+def print_differences(
+  scores: dict[tuple[str, str], dict[str, list[float]]], pairs: Sequence[str]
+) -> None:
+  for pair in pairs:
+    plans, variant, other = pair.split(':')
+    differences = [
+      first - second
+      for plan in plans.split(',')
+      for first, second in zip(
+        averages(scores[plan, variant]), averages(scores[plan, other])
+      )
+    ]
+    count = len(differences)
+    error = statistics.stdev(differences) / count**0.5
+    half = stats.t.ppf(0.975, count - 1) * error
+    mean = statistics.mean(differences)
+    name = f'{plans}: {variant} - {other}'
+    print(f'{name}: {mean:+.2f} +- {half:.2f} (n={count})')
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('folder', type=Path)
+  parser.add_argument('--differences', nargs='+', metavar='PLANS:VARIANT:OTHER')
+  args = parser.parse_args()
+  scores = read_scores(args.folder / 'runs.tar.xz')
+  if args.differences:
+    print_differences(scores, args.differences)
+  else:
+    print_table(scores)
+
+
 if __name__ == '__main__':
-  main(Path(sys.argv[1]))
+  main()
