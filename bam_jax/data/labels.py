@@ -5,7 +5,7 @@ trained on the task it decides them, so that no new row moves an output.
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 import dataclasses
 import logging
 from pathlib import Path
@@ -22,6 +22,10 @@ from bam_jax.tasks import task as task_lib
 # More different labels are texts or numbers in a column of another meaning.
 _MOST = 1000
 
+# task -> label, in the order of the outputs -> training rows that have it, or
+# words, as a JSON value; None: a file of the work directory decides the labels.
+Found = Mapping[str, Mapping[str, int | None]]
+
 
 def find(
   tasks: task_lib.TaskTable,
@@ -29,7 +33,7 @@ def find(
   workdir: Path | None = None,
   learnt: Collection[str] = (),
   is_strict: bool = True,
-) -> dict[str, list[str]]:
+) -> Found:
   """Returns the labels of each task that gives none, by its name.
 
   Of the learnt tasks they are those that the work directory keeps. Else they
@@ -51,11 +55,14 @@ def find(
   for task in tasks.tasks:
     if task.labels or not task.kind.infers_labels:
       continue
-    if _is_kept(task, workdir, learnt):
-      found[task.name] = _read(_path(workdir, task))
-      continue
+    if workdir is not None and task.name in learnt:
+      path = _path(workdir, task.name)
+      if path.exists():
+        found[task.name] = dict.fromkeys(_read(path))
+        continue
     counts = _count(task, data, is_strict)
-    labels = found[task.name] = _sort(counts)
+    labels = _sort(counts)
+    found[task.name] = {label: counts[label] for label in labels}
     errors.raise_first(
       f'config.custom_tasks.{task.name}{mistake}; or give labels'
       for mistake in registry.label_mistakes(
@@ -71,10 +78,7 @@ def find(
 
 
 def add(
-  tasks: task_lib.TaskTable,
-  found: Mapping[str, Sequence[str]],
-  workdir: Path | None = None,
-  learnt: Collection[str] = (),
+  tasks: task_lib.TaskTable, found: Found, workdir: Path | None = None
 ) -> task_lib.TaskTable:
   """Returns the tasks with the labels that `find` has found."""
   new = []
@@ -83,10 +87,10 @@ def add(
       remedy = (
         'these are the labels of the training rows; fix the row, or give labels'
       )
-      if _is_kept(task, workdir, learnt):
+      if _is_kept(found[task.name]):
         remedy = (
-          f'these were found when {_path(workdir, task)} was written, and runs'
-          ' keep them; fix the row, or choose another --workdir'
+          f'these were found when {_path(workdir, task.name)} was written, and'
+          ' runs keep them; fix the row, or choose another --workdir'
         )
       labels = tuple(found[task.name])
       task = dataclasses.replace(task, labels=labels, labels_remedy=remedy)
@@ -94,47 +98,21 @@ def add(
   return task_lib.TaskTable(tuple(new))
 
 
-def keep(
-  tasks: task_lib.TaskTable,
-  data: config_lib.DataConfig,
-  workdir: Path,
-  learnt: Collection[str],
-) -> None:
-  """Writes the labels that were found, except where they are kept already.
-
-  Logs a warning for kept labels that no training row has.
-
-  Raises:
-    errors.UserError: training rows can't be read.
-  """
-  for task in tasks.tasks:
-    if not task.labels_remedy:
-      continue
-    path, counts = _path(workdir, task), _count(task, data)
-    if not _is_kept(task, workdir, learnt):
-      rows = {label: counts[label] for label in task.labels}
-      files.write_json(path, {'labels': [*task.labels], 'rows': rows})
-    elif absent := [label for label in task.labels if not counts[label]]:
-      logging.warning(
-        '%s: no training row of %s has %s any more; to train without such'
-        ' labels, choose another --workdir',
-        *(path, task.name, errors.some_quoted(absent)),
-      )
+def keep(found: Found, workdir: Path) -> None:
+  """Writes the labels that `find` has found in training rows."""
+  for name, rows in found.items():
+    if not _is_kept(rows):
+      content = {'labels': [*rows], 'rows': rows}
+      files.write_json(_path(workdir, name), content)
 
 
-def _is_kept(
-  task: task_lib.Task, workdir: Path | None, learnt: Collection[str]
-) -> bool:
-  """Whether the file of a work directory decides the labels of a task."""
-  return (
-    workdir is not None
-    and task.name in learnt
-    and _path(workdir, task).exists()
-  )
+def _is_kept(rows: Mapping[str, int | None]) -> bool:
+  """Whether the labels of a task were read from a work directory's file."""
+  return None in rows.values()
 
 
-def _path(workdir: Path, task: task_lib.Task) -> Path:
-  return workdir / 'labels' / f'{task.name}.json'
+def _path(workdir: Path, task: str) -> Path:
+  return workdir / 'labels' / f'{task}.json'
 
 
 def _count(
@@ -175,8 +153,10 @@ def _read(path: Path) -> list[str]:
   """Reads the labels that a work directory keeps."""
   remedy = 'restore it, or remove it and choose another --workdir'
   labels = files.read_json(path, remedy).get('labels')
-  if not isinstance(labels, list) or not all(
-    isinstance(label, str) for label in labels
+  if (
+    not labels
+    or not isinstance(labels, list)
+    or not all(isinstance(label, str) for label in labels)
   ):
     raise errors.UserError(f'{path}: has no list of labels; {remedy}')
   return labels

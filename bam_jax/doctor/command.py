@@ -55,7 +55,7 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   tasks = registry.resolve(config)
   learnt = workspace.Workspace(workdir).learnt_tasks()
   found = labels.find(tasks, config.data, workdir, learnt, is_strict=False)
-  tasks = labels.add(tasks, found, workdir, learnt)
+  tasks = labels.add(tasks, found, workdir)
   try:
     tokenizer = pretrained.load_tokenizer(config)
     remark = (

@@ -47,6 +47,8 @@ class Plan:
     config: the configuration.
     workspace: the work directory.
     tasks: in the order of the heads.
+    learnt_tasks: those that runs have trained on, when the plan was made.
+    found_labels: labels of the tasks that give none, from `labels.find`.
     encoder: what every run starts from, unless its variant names another run.
     preemption_signal: checked between pieces of work.
     shared_setup: of an equal model, whose programs are shared; None: made anew.
@@ -55,6 +57,8 @@ class Plan:
   config: config_lib.Config
   workspace: workspace_lib.Workspace
   tasks: task_lib.TaskTable
+  learnt_tasks: Sequence[str]
+  found_labels: labels.Found
   encoder: pretrained.Encoder
   preemption_signal: preemption.Signal
   shared_setup: setup_lib.Setup | None = None
@@ -121,22 +125,14 @@ class Plan:
           if split in task.tables
         }
         progress.advance(1)
-    processes.run_on_first(
-      labels.keep,
-      *(self.tasks, self.config.data, self.workspace.root, self._learnt_tasks),
-    )
+    processes.run_on_first(labels.keep, self.found_labels, self.workspace.root)
     return result
-
-  @functools.cached_property
-  def _learnt_tasks(self) -> list[str]:
-    """The tasks that runs have trained on, when they are first asked for."""
-    return self.workspace.learnt_tasks()
 
   def _divide(self, task: task_lib.Task) -> dict[str, list[task_lib.Example]]:
     """Returns the examples that `divisions.check` reads, in process 0 alone."""
     result: dict[str, list[task_lib.Example]] = {}
     path = self.workspace.division(task.name)
-    is_final = task.name in self._learnt_tasks  # Asked for in all processes.
+    is_final = task.name in self.learnt_tasks
 
     def check() -> None:
       result.update(divisions.check(task, self.config.data, path, is_final))
@@ -176,9 +172,7 @@ class Plan:
         return None
       data, tokenizer = self.config.data, self.encoder.tokenizer
       # No run learns from test rows.
-      replaces = (
-        split in task.test_splits or task.name not in self._learnt_tasks
-      )
+      replaces = split in task.test_splits or task.name not in self.learnt_tasks
       return prepare_lib.prepare(
         task, split, data, tokenizer, directory, replaces, examples
       )
@@ -427,12 +421,14 @@ def make_plan(
   found = processes.run_on_first(
     labels.find, tasks, config.data, workdir, learnt
   )
-  tasks = labels.add(tasks, found, workdir, learnt)
+  tasks = labels.add(tasks, found, workdir)
   runs_lib.plan_runs(config)  # Raises if two runs would have the same name.
   return Plan(
     config,
     workspace,
     tasks,
+    learnt,
+    found,
     pretrained.load_encoder(config),
     preemption_signal or preemption.Signal(),
     setup,

@@ -32,15 +32,13 @@ def _config(folder, **values) -> config_lib.Config:
 
 
 def _find(folder, workdir, learnt=(), **values) -> task_lib.Task:
-  """Finds the labels of a task, reads its rows, and keeps the labels."""
+  """Finds the labels of a task, and keeps them."""
   config = _config(folder, **values)
   tasks = registry.resolve(config)
   found = labels.find(tasks, config.data, workdir, learnt)
-  tasks = labels.add(tasks, found, workdir, learnt)
-  if (
-    workdir is not None and (folder / config.custom_tasks['own'].train).exists()
-  ):
-    labels.keep(tasks, config.data, workdir, learnt)
+  tasks = labels.add(tasks, found, workdir)
+  if workdir is not None:
+    labels.keep(found, workdir)
   return tasks['own']
 
 
@@ -77,19 +75,14 @@ def test_labels_are_those_of_the_training_rows(
   assert task.definition()['labels'] == [*expected]
 
 
-def test_the_file_decides_once_a_run_has_trained(tmp_path, caplog):
+def test_the_file_decides_once_a_run_has_trained(tmp_path):
   _write(tmp_path, ['b', 'a'])
   work, learnt = tmp_path / 'work', ['own']
   _find(tmp_path, work)
   path = work / 'labels/own.json'
   path.write_text('{"labels": ["b", "a"]}')
   assert _find(tmp_path, work, learnt).labels == ('b', 'a')
-  assert not [r for r in caplog.records if r.levelno > logging.INFO]
-  _write(tmp_path, ['a', 'a'])
-  assert _find(tmp_path, work, learnt).labels == ('b', 'a')
-  assert caplog.messages[-1].startswith(
-    f"{path}: no training row of own has 'b' any more; to train without such"
-  )
+  assert path.read_text() == '{"labels": ["b", "a"]}'
   _write(tmp_path, ['b', 'a', 'c'])
   task = _find(tmp_path, work, learnt)
   assert task.labels == ('b', 'a')
@@ -111,7 +104,7 @@ def test_the_file_decides_once_a_run_has_trained(tmp_path, caplog):
   assert _find(tmp_path, work, learnt).labels == ('b', 'a')
   # Labels that are given come first.
   assert _find(tmp_path, work, learnt, labels=('x', 'y')).labels == ('x', 'y')
-  for content in ('{}', '{"labels": [1]}', '[]'):
+  for content in ('{}', '{"labels": [1]}', '{"labels": []}', '[]'):
     path.write_text(content)
     with pytest.raises(errors.UserError, match=r'own.json: '):
       _find(tmp_path, work, learnt)

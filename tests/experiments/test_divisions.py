@@ -75,14 +75,26 @@ def test_labels_and_dev_rows_are_in_the_identity(make, tmp_path):
 
 
 def test_a_start_reads_the_file_once(make, monkeypatch):
+  """And once more for labels, until a run has trained on them."""
   rows = list(enumerate(zip(_TEXTS * 10, ['up', 'down', 'no'] * 10)))
-  _ = make(rows).features
-  plan, read, reads = make(rows), sources.read_files, []
+  reads = []
 
-  def counted(source, quiet=False):
-    reads.append(source.split)
-    return read(source, quiet)
+  def count(name: str) -> None:
+    read = getattr(sources, name)
 
-  monkeypatch.setattr(sources, 'read_files', counted)
+    def counted(*arguments, **named):
+      reads.append(name)
+      return read(*arguments, **named)
+
+    monkeypatch.setattr(sources, name, counted)
+
+  count('read_labels')
+  count('read_files')
+  plan = make(rows)
   assert len(plan.features['own']['dev']) == 6
-  assert reads == ['train']
+  assert reads == ['read_labels', 'read_files']
+  plan.open_runs(plan.runs)
+  plan.workspace.write_record(plan.runs[0].name, {'scores': {}})
+  reads.clear()
+  assert len(make(rows).features['own']['dev']) == 6
+  assert reads == ['read_files']
