@@ -2,7 +2,7 @@
 
 A checkpoint holds its score in a file and in its metadata. Its metadata also
 holds the scores of all earlier steps: a step that was saved before its
-evaluation has its score only there, and patience counts deleted steps too.
+evaluation has its score only there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,21 +64,20 @@ def read_score(directory: Path) -> float | None:
 def best_step(
   scores: Mapping[int, float | None], steps: Sequence[int]
 ) -> int | None:
-  """Returns the step with the highest score; of equal scores, the latest."""
+  """Returns the step with the highest score; of equal scores, the first."""
   scored = [step for step in steps if scores.get(step) is not None]
-  return max(scored, key=lambda step: (scores[step], step), default=None)
+  return max(scored, key=lambda step: (scores[step], -step), default=None)
 
 
 def is_out_of_patience(
   scores: Mapping[int, float], step: int, most_steps: int
 ) -> bool:
-  """Whether the highest score was first reached `most_steps` or longer ago.
+  """Whether the best step was `most_steps` or longer ago.
 
-  An equal score is not better. `scores` are those up to `step`, without
-  undefined ones; as long as there is none, the highest is that of step 0.
+  An equal score is not better, see `best_step`. `scores` are those up to
+  `step`, without undefined ones; as long as there is none, step 0 is the best.
   """
-  first = max(scores, key=lambda step: (scores[step], -step), default=0)
-  return step - first >= most_steps
+  return step - (best_step(scores, [*scores]) or 0) >= most_steps
 
 
 @dataclasses.dataclass(frozen=True)

@@ -110,14 +110,17 @@ class Checkpoints:
 
   @property
   def best_step(self) -> int | None:
-    """The step with the highest score, or the latest step if none has one."""
+    """The step with the highest score, or the latest step if none has one.
+
+    Of equal scores it is the first one.
+    """
     return (
       scores_lib.best_step(self._scores, self._manager.all_steps())
       or self.latest_step
     )
 
   def is_out_of_patience(self, most_steps: int) -> bool:
-    """Whether no score of the last `most_steps` was a better one."""
+    """Whether no score of the last `most_steps` was better; equal is not."""
     return scores_lib.is_out_of_patience(
       self._scores, self.latest_step, most_steps
     )

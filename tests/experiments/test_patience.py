@@ -96,7 +96,7 @@ def _assert_ended(plan, run: str) -> dict:
     'dev_score': record['scores'][_TASK]['dev']['pearson'],
   }
   highest = np.flatnonzero(np.array(curve)[:, 1] == best)
-  assert record['best_step'] == curve[highest[-1]][0]
+  assert record['best_step'] == curve[highest[0]][0]
   return record
 
 
@@ -197,22 +197,33 @@ def test_an_interrupted_run_ends_bit_equal(
 
 @pytest.fixture(scope='module')
 def two_seeds(tiny_plan, tmp_path_factory):
-  """A plan of two seeds at once, of which one ends earlier."""
+  """A plan of two seeds at once, of which one ends earlier, and its steps."""
   fields = {'seeds': (0, 1), 'train.seeds_at_once': 2, **_FIELDS}
   root = tmp_path_factory.mktemp('seeds')
 
   def make(name):
     return tiny_plan(root / name, _OWN, **fields)
 
-  plan = make('whole')
-  train.train_runs(plan, plan.runs)
-  return plan, make
+  plan, taken = make('whole'), []
+  train_step = programs_lib.Programs.train_step
+
+  def counted(self, state, *arguments):
+    taken.append(np.ravel(state.step)[0])
+    return train_step(self, state, *arguments)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(programs_lib.Programs, 'train_step', counted)
+    train.train_runs(plan, plan.runs)
+  return plan, make, taken
 
 
 def test_a_seed_that_has_ended_waits_for_the_others(two_seeds, finished):
-  plan, _ = two_seeds
+  """The program takes no step after the last of them has ended."""
+  plan, _, taken = two_seeds
   first, second = (_assert_ended(plan, run.name) for run in plan.runs)
   assert first['stopped_at'] != second['stopped_at']
+  last = max(first['stopped_at'], second['stopped_at'])
+  assert taken == [*range(last)]
   assert first['seeds_at_once'] == second['seeds_at_once'] == 2
   for run, record in zip(plan.runs, (first, second)):
     params = plan.restore_params(run.name)
@@ -227,7 +238,7 @@ def test_a_seed_that_has_ended_waits_for_the_others(two_seeds, finished):
 
 @pytest.mark.fault
 def test_an_interruption_leaves_an_ended_seed_alone(two_seeds, monkeypatch):
-  plan, make = two_seeds
+  plan, make, _ = two_seeds
   again, train_step = make('again'), programs_lib.Programs.train_step
   first, second = sorted(
     (run.name for run in plan.runs),

@@ -292,14 +292,15 @@ def test_patience_counts_evaluations_without_a_better_score(patience):
   assert len(set(ends)) > 3
 
 
-def test_patience_counts_deleted_checkpoints(tmp_path, programs):
-  """Of equal scores the latest checkpoint is kept, but the first one counts."""
+def test_patience_counts_from_the_best_checkpoint(tmp_path, programs):
+  """Of equal scores the first one counts, and its checkpoint is kept."""
   with checkpoints.Checkpoints(tmp_path) as manager:
-    for step in (1, 2, 3):
-      manager.save(_state(programs, step, step), 50.0)
+    for step, score in ((1, 40.0), (2, 50.0), (3, 50.0), (4, 50.0)):
+      manager.save(_state(programs, step, step), score)
   with checkpoints.Checkpoints(tmp_path) as manager:
-    assert not manager.has(1) and manager.best_step == 3
+    assert manager.best_step == 2 and not manager.has(1) | manager.has(3)
     assert manager.is_out_of_patience(2) and not manager.is_out_of_patience(3)
+  assert checkpoint_scores.kept(tmp_path) == [2, 4]
 
 
 def test_a_checkpoint_older_than_checksums_is_used(tmp_path, programs, caplog):
