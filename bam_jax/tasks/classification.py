@@ -110,8 +110,7 @@ class Classification(kind_bases.Plain):
   ) -> list[kind.Decided]:
     logits = arrays['logits']
     found = map(int, self.predictions(task, logits))
-    # The archives of docs/results have zeros and ones instead of logits.
-    if np.isin(logits, (0, 1)).all():
+    if kind_bases.are_decisions(logits):
       return list(map(kind.Decided, found))
     probs = self.teacher_probs(logits, 1.0).max(-1).tolist()
     return [kind.Decided(*each) for each in zip(found, zip(probs))]

@@ -292,6 +292,14 @@ class PerToken(Tallied):
     """
 
 
+def are_decisions(logits: np.ndarray) -> bool:
+  """Whether logits are zeros and ones, as in the archives of docs/results.
+
+  They say what is predicted, and not how probable it is.
+  """
+  return bool(np.isin(logits, (0, 1)).all())
+
+
 def entropy(probs: np.ndarray) -> np.ndarray:
   """Computes the entropy of distributions over the last axis, in nats.
 

@@ -170,10 +170,14 @@ class Multilabel(kind_bases.Plain):
     if 'logits' not in arrays:
       chosen = self.read_outputs(task, arrays).predictions
       return [kind.Decided(_indices(row)) for row in chosen]
-    chosen = self.predictions(task, arrays['logits'])
-    yes = self.teacher_probs(arrays['logits'], 1.0)
+    logits = arrays['logits']
+    chosen = self.predictions(task, logits)
+    found = map(_indices, chosen)
+    if kind_bases.are_decisions(logits):
+      return list(map(kind.Decided, found))
+    yes = self.teacher_probs(logits, 1.0)
     probs = np.where(chosen, yes, 1 - yes).tolist()
-    return [kind.Decided(*each) for each in zip(map(_indices, chosen), probs)]
+    return [kind.Decided(*each) for each in zip(found, probs)]
 
   def differing_parts(
     self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]

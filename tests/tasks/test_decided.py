@@ -58,11 +58,18 @@ def test_a_class_and_its_probability():
     assert strength == expected
 
 
-def test_an_archive_has_classes_and_no_probabilities():
-  task = _task('classification', labels=_LABELS)
-  found = _decide(task, np.eye(3, dtype=np.float32), _Rows([0, 1, 2]))
-  assert found == [kind_lib.Decided(i) for i in range(3)]
-  assert math.isnan(task.kind.contradiction(task, found[0], 1))
+@pytest.mark.parametrize(
+  ('kind', 'gold', 'labels'),
+  [
+    ('classification', [0, 1, 2], [0, 1, 2]),
+    ('multilabel', np.eye(3), [(0,), (1,), (2,)]),
+  ],
+)
+def test_an_archive_has_labels_and_no_probabilities(kind, gold, labels):
+  task = _task(kind, labels=_LABELS)
+  found = _decide(task, np.eye(3, dtype=np.float32), _Rows(gold))
+  assert found == list(map(kind_lib.Decided, labels))
+  assert math.isnan(task.kind.contradiction(task, found[0], labels[1]))
 
 
 def test_the_surest_wrong_label_of_several():
