@@ -39,7 +39,7 @@ def plot_scores(report: Report) -> figures.Plot:
     }
 
     def draw(ax: Axes) -> None:
-      ax.set_xlim(*_range([x for found in defined.values() for x in found]))
+      _set_score_axis(ax, [x for found in defined.values() for x in found])
       for y, (name, found) in enumerate(defined.items()):
         color, many = look_of[name].color, len(found) > 1
         ax.plot(
@@ -215,6 +215,15 @@ def _panel_of_rows(
   told = ', '.join(map(' '.join, texts.items()))
   alt = f'{title}, {content}: {told}'
   return figures.Panel(title, axis, list(texts), alt, draw_with_texts)
+
+
+def _set_score_axis(ax: Axes, scores: Sequence[float]) -> None:
+  """Sets limits with a margin; ticks are at values that a score may have."""
+  low, high = _range(scores)
+  ax.set_xlim(low, high)
+  least = max(low, min([0.0, *scores]))  # A correlation may be below 0.
+  ticks = [x for x in ax.get_xticks() if least <= x <= min(high, 100)]
+  ax.set_xticks(ticks)
 
 
 def _range(points: Sequence[float]) -> tuple[float, float]:
