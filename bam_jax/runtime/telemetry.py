@@ -115,7 +115,8 @@ class Telemetry:
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Appends one line `{"step": step, "time": unix seconds, **values}`.
 
-    Values that are not finite are written as null, because JSON has no NaN.
+    Values that are not finite are written as null, because JSON has no NaN;
+    TensorBoard and trackers do not get them.
     """
     if not self._writes:
       return
@@ -123,10 +124,11 @@ class Telemetry:
     values = {name: float(value) for name, value in values.items()}
     with files.open_file(self._path, 'a', encoding='utf-8') as file:
       file.write(_encode({'step': step, 'time': seconds} | values))
+    finite = {k: v for k, v in values.items() if math.isfinite(v)}
     if self._tensorboard:
-      self._write_events(step, seconds, values)
+      self._write_events(step, seconds, finite)
     if self._trackers is not None:
-      self._trackers.write(step, seconds, values)
+      self._trackers.write(step, seconds, finite)
 
   def _write_events(
     self, step: int, seconds: float, values: Mapping[str, float]

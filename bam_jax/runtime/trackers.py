@@ -9,7 +9,6 @@ kept in trackers.json.
 from collections.abc import Mapping, Sequence
 import json
 import logging
-import math
 import os
 from pathlib import Path
 
@@ -161,11 +160,10 @@ class Trackers:
   def write(
     self, step: int, seconds: float, values: Mapping[str, float]
   ) -> None:
-    """Sends the values of a step at a unix time; those not finite are not."""
-    finite = {k: v for k, v in values.items() if math.isfinite(v)}
+    """Sends the values of a step at a unix time; they are finite."""
     for name in [*self._open]:
       try:
-        self._open[name].write(step, seconds, finite)
+        self._open[name].write(step, seconds, values)
       except Exception as e:
         _warn(name, e)
         del self._open[name]

@@ -114,9 +114,10 @@ def test_a_broken_line_inside_is_named(tmp_path, bad):
     telemetry.read(path)
 
 
-def test_tensorboard_holds_the_scalars_and_purges_on_resume(tmp_path):
+def test_tensorboard_holds_the_scalars_and_purges_on_resume(tmp_path, capsys):
+  """Undefined ones are left out; tensorboardX would print a line for each."""
   with telemetry.Telemetry(tmp_path, True, 'multi/0') as log:
-    log.write(50, {'loss': 0.5})
+    log.write(50, {'loss': 0.5, 'dev_score': math.nan, 'grad_norm': math.inf})
     log.write(100, {'loss': 0.25})
   with telemetry.Telemetry(tmp_path, True, 'multi/0') as log:
     log.truncate(100)
@@ -131,6 +132,7 @@ def test_tensorboard_holds_the_scalars_and_purges_on_resume(tmp_path):
       (50, 'loss', 0.5), (100, 'loss', 0.25), (100, 'loss', 0.125),
   ]  # fmt: skip
   assert ('purge', 100) in events
+  assert capsys.readouterr() == ('', '')
 
 
 class _Clock:
