@@ -38,7 +38,8 @@ def find(
 
   Of the learnt tasks they are those that the work directory keeps. Else they
   are those of the training rows: in the order of the numbers if all are whole
-  numbers, else in that of their code points. Those are logged with counts.
+  numbers, else in that of their code points. The first of those are logged,
+  with counts.
 
   Args:
     tasks: from `registry.resolve`.
@@ -70,9 +71,10 @@ def find(
       )
     )
     logging.info(
-      '%s: labels of the training rows, in the order of the outputs: %s',
+      '%s: %s labels of the training rows, in the order of the outputs: %s',
       task.name,
-      ', '.join(f'{label!r} ({counts[label]:,})' for label in labels),
+      f'{len(labels):,}',
+      errors.some(f'{label!r} ({counts[label]:,})' for label in labels),
     )
   return found
 
@@ -102,8 +104,9 @@ def keep(found: Found, workdir: Path) -> None:
   """Writes the labels that `find` has found in training rows."""
   for name, rows in found.items():
     if not _is_kept(rows):
-      content = {'labels': [*rows], 'rows': rows}
-      files.write_json(_path(workdir, name), content)
+      path, content = _path(workdir, name), {'labels': [*rows], 'rows': rows}
+      files.write_json(path, content)
+      logging.info('%s: has all labels of %s, with their counts', path, name)
 
 
 def _is_kept(rows: Mapping[str, int | None]) -> bool:

@@ -53,6 +53,7 @@ def _write(folder, values) -> None:
     (['b', 'a', 'B', 'é', 'b', '-'], ('-', 'B', 'a', 'b', 'é')),
     (['10', '9', '-1', '9'], ('-1', '9', '10')),
     (['10', '9', 'x'], ('10', '9', 'x')),
+    ([*'lkjihgfedcba', 'a'], tuple('abcdefghijkl')),
   ],
 )
 def test_labels_are_those_of_the_training_rows(
@@ -62,12 +63,15 @@ def test_labels_are_those_of_the_training_rows(
   with caplog.at_level(logging.INFO):
     task = _find(tmp_path, tmp_path / 'work')
   assert task.labels == expected
-  counts = Counter(values)
-  printed = ', '.join(f'{label!r} ({counts[label]})' for label in expected)
+  counts, path = Counter(values), tmp_path / 'work/labels/own.json'
+  printed = ', '.join(f'{label!r} ({counts[label]})' for label in expected[:8])
+  printed += ' and 4 more' if len(expected) == 12 else ''
   assert caplog.messages == [
-    f'own: labels of the training rows, in the order of the outputs: {printed}'
+    f'own: {len(expected)} labels of the training rows, in the order of the'
+    f' outputs: {printed}',
+    f'{path}: has all labels of own, with their counts',
   ]
-  kept = json.loads((tmp_path / 'work/labels/own.json').read_text())
+  kept = json.loads(path.read_text())
   assert kept == {'labels': [*expected], 'rows': dict(counts)}
   data = config_lib.DataConfig(dir=str(tmp_path))
   read = [row.label for row in sources.read(task, 'train', data)]
