@@ -87,7 +87,7 @@ def read_probabilities(workdir: Path, module: str, mode: str) -> np.ndarray:
       row[label]
       for task in TASKS
       for row in found[task]
-      for label in glue.TASKS[task].labels
+      for label in glue.TASKS[task].exported_labels
     ]
   )
 

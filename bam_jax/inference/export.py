@@ -154,6 +154,7 @@ def define_outputs(
   return {
     task.name: {
       **task.definition(),
+      'labels': list(task.exported_labels),
       'pair': task.is_pair,
       'outputs': task.num_outputs,
       'regression_head': task.kind.head,

@@ -134,13 +134,13 @@ class Classification(kind_bases.Plain):
     return kind_bases.with_probabilities(task, found, probs)
 
   def meaning(self, task: task_lib.Task) -> str:
-    text = 'logits of ' + ', '.join(map(escape.code, task.labels))
+    names = [escape.code(label) for label in task.exported_labels]
+    text = 'logits of ' + ', '.join(names)
     if task.temperature != 1.0:
       text += f'; softmax(logits / {task.temperature:.4g}) are probabilities'
     if task.threshold is not None:
       text += (
-        f'; {escape.code(task.labels[1])} is predicted above a probability of'
-        f' {task.threshold:.4g}'
+        f'; {names[1]} is predicted above a probability of {task.threshold:.4g}'
       )
     return text
 

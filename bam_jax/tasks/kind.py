@@ -437,7 +437,7 @@ class Kind(abc.ABC):
 
   def export_settings(self, task: task_lib.Task) -> dict[str, object]:
     """Entries for the config.json of an exported model."""
-    names = self.output_names or task.labels
+    names = self.output_names or task.exported_labels
     problem = {'problem_type': self.problem_type} if self.problem_type else {}
     if task.decision:
       problem['decision'] = task.decision

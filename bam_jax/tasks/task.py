@@ -186,6 +186,14 @@ class Task:
     return len(self.kind.output_names or self.labels)
 
   @property
+  def exported_labels(self) -> tuple[str, ...]:
+    """The labels as exported models name them, by what they mean.
+
+    GLUE's 0 and 1 have names in TFDS.
+    """
+    return self.tfds_labels or self.labels
+
+  @property
   def decision(self) -> dict[str, float | None]:
     """Temperature and threshold, for exported files; empty: neither is set."""
     if (self.temperature, self.threshold) == (1.0, None):

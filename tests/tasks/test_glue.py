@@ -2,6 +2,7 @@
 
 import pytest
 
+from bam_jax.inference import export
 from bam_jax.tasks import glue
 from bam_jax.tasks import metrics
 
@@ -67,6 +68,18 @@ def test_tfds_names(name):
       'dev': f'glue/{name}:validation',
       'test': f'glue/{name}:test',
     }
+
+
+@pytest.mark.parametrize('name', _TFDS)
+def test_exports_name_labels_by_what_they_mean(name):
+  """Files, fingerprints and submissions keep the official ones."""
+  task, names = glue.TASKS[name], list(_TFDS[name][1])
+  assert task.definition()['labels'] == list(_OFFICIAL[name][4])
+  assert export.define_outputs([task])[name]['labels'] == names
+  if names:
+    found = task.kind.export_settings(task)['id2label']
+    assert found == {str(i): label for i, label in enumerate(names)}
+    assert task.kind.meaning(task) == f'logits of `{"`, `".join(names)}`'
 
 
 def test_mnli_has_two_dev_splits_and_the_diagnostic_set():
