@@ -21,6 +21,7 @@ from bam_jax import main
 from bam_jax.data import registry
 from bam_jax.experiments import search
 from bam_jax.training import setup
+from tests import starting
 
 # ml_collections loads a config file in the old way.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module')
@@ -528,9 +529,7 @@ def test_a_port_that_is_taken_ends_the_process_with_one_line(tmp_path):
   ],
 )
 def test_processes_that_never_start_are_named(tmp_path, number, waits, missing):
-  with socket.socket() as free:
-    free.bind(('localhost', 0))
-    address = f'localhost:{free.getsockname()[1]}'
+  address = starting.free_address()
   done = _command(
     '--config=tests/configs/tiny.py',
     f'--workdir={tmp_path}',

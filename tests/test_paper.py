@@ -12,18 +12,16 @@ import json
 import os
 from pathlib import Path
 import signal
-import socket
 import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
+from tests import starting
 from tests.data import glue_server
 from tests.modeling import hub_server
 
-_ROOT = Path(__file__).parents[1]
 _MODEL = 'google-bert/bert-large-uncased'
 _VARIANTS = {
   'single', 'single_to_single', 'multi', 'multi_to_multi', 'single_to_multi',
@@ -89,43 +87,16 @@ class World:
     environment |= self.glue.environment
     for name in ('HF_HUB_OFFLINE', 'HF_HOME', 'TFDS_DATA_DIR'):
       environment.pop(name, None)
-    with socket.socket() as s:
-      s.bind(('localhost', 0))
-      address = f'localhost:{s.getsockname()[1]}'
-    started = []
-    for number in range(processes):
-      join = (
-        f'--coordinator={address}',
-        f'--num_processes={processes}',
-        f'--process_id={number}',
-      )
-      with log(workdir, number).open('a') as file:
-        started.append(
-          subprocess.Popen(
-            [
-              sys.executable,
-              '-m',
-              'bam_jax.main',
-              f'--config={_ROOT}/configs/bam.py',
-              f'--workdir={workdir}',
-              *(join if processes > 1 else ()),
-            ],
-            cwd=workdir.parent,
-            env=environment,
-            stdout=file,
-            stderr=file,
-          )
-        )
-    return started
+    return starting.start('configs/bam.py', workdir, [environment] * processes)
 
   def finish(self, workdir: Path, home: str, *numbers: int) -> None:
     """Runs the command to its end; `numbers` as for `start`."""
-    for number, process in enumerate(self.start(workdir, home, *numbers)):
-      assert process.wait(900) == 0, log(workdir, number).read_text()
-
-
-def log(workdir: Path, number: int = 0) -> Path:
-  return workdir.with_name(f'{workdir.name}-{number}.log')
+    processes = self.start(workdir, home, *numbers)
+    try:
+      for number, process in enumerate(processes):
+        assert process.wait(900) == 0, starting.log(workdir, number).read_text()
+    finally:
+      starting.kill(processes)
 
 
 @pytest.fixture(scope='module')
@@ -171,7 +142,7 @@ def test_on_eight_devices(world, eight):
   assert len(world.hub.asked) == len(set(world.hub.asked))
   # The process that downloads has TensorFlow, and trains nothing.
   assert world.glue.notes.read_text() == 'child\n'
-  text = log(eight).read_text()
+  text = starting.log(eight).read_text()
   for noise in ('HTTP Request', 'Load dataset info', 'Traceback'):
     assert noise not in text
 
@@ -202,14 +173,12 @@ def test_on_two_processes_killed_once(world, eight, tmp_path):
   try:
     while len(list(workdir.glob('runs/*/DONE'))) < 3:
       for number, process in enumerate(processes):
-        assert process.poll() is None, log(workdir, number).read_text()
+        assert process.poll() is None, starting.log(workdir, number).read_text()
       time.sleep(0.1)
     processes[1].send_signal(signal.SIGKILL)
     assert processes[0].wait(300) != 0
   finally:
-    for process in processes:
-      process.kill()
-      process.wait()
+    starting.kill(processes)
   assert len(list(workdir.glob('runs/*/DONE'))) < _RUNS
   world.finish(workdir, 'another home', 4, 2)
   _assert_whole(workdir)

@@ -7,8 +7,6 @@ test_losses, the released code's scaling by hand, XLA's own compile events.
 import dataclasses
 import functools
 import os
-from pathlib import Path
-import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +28,7 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import programs as programs_lib
 from bam_jax.training import transfer
+from tests import starting
 
 ROWS, TOKENS, SLOTS = 16, 12, 2
 SCHEDULE = step_lib.StepSchedule(1e-2, 0.5, 0.9)
@@ -417,17 +416,14 @@ def _process(data, fsdp, path):
 
 def test_two_processes_do_as_one(tmp_path):
   """Two processes of four CPU devices each, over gloo."""
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    address = f'localhost:{s.getsockname()[1]}'
+  address = starting.free_address()
   path = tmp_path / 'result.npz'
-  root = Path(__file__).parents[2]
   started = [
     subprocess.Popen(
       [sys.executable, __file__, '2', '4', str(path)],
       env=os.environ
       | {
-        'PYTHONPATH': str(root),
+        'PYTHONPATH': str(starting.ROOT),
         'JAX_NUM_CPU_DEVICES': '4',
         'ADDRESS': address,
         'PROCESS': str(i),

@@ -7,14 +7,12 @@ from collections.abc import Mapping, Sequence
 import json
 import os
 from pathlib import Path
-import socket
-import subprocess
-import sys
 import time
 
 import numpy as np
 
-_ROOT = Path(__file__).parents[2]
+from tests import starting
+
 RUN = 'multi-s0'
 
 
@@ -49,58 +47,31 @@ class Several:
       config: a file of `tests/configs`.
       hook: Python that the last process runs when it starts.
     """
-    with socket.socket() as s:
-      s.bind(('localhost', 0))
-      address = f'localhost:{s.getsockname()[1]}'
+    self._workdir = workdir
     environment = os.environ | {
       'JAX_NUM_CPU_DEVICES': str(devices),
-      'PYTHONPATH': str(_ROOT),
+      'PYTHONPATH': str(starting.ROOT),
     }
-    self._logs = [
-      workdir.with_name(f'{workdir.name}-{i}.log') for i in range(number)
-    ]
-    self.processes = []
     hooks = workdir.with_name(f'{workdir.name}-hooks')
     hooks.mkdir(exist_ok=True)
     (hooks / 'sitecustomize.py').write_text(hook)
-    for i, log in enumerate(self._logs):
-      if i == number - 1:
-        environment['PYTHONPATH'] = f'{hooks}:{_ROOT}'
-      join = (
-        f'--coordinator={address}',
-        f'--num_processes={number}',
-        f'--process_id={i}',
-      )
-      with log.open('w') as file:
-        self.processes.append(
-          subprocess.Popen(
-            [
-              sys.executable,
-              '-m',
-              'bam_jax.main',
-              f'--config={_ROOT}/tests/configs/{config}.py',
-              f'--workdir={workdir}',
-              *(join if number > 1 else ()),
-              *flags,
-              *(of or {}).get(i, ()),
-            ],
-            cwd=workdir.parent,
-            env=environment,
-            stdout=file,
-            stderr=file,
-          )
-        )
+    last = environment | {'PYTHONPATH': f'{hooks}:{starting.ROOT}'}
+    self.processes = starting.start(
+      f'tests/configs/{config}.py',
+      workdir,
+      [environment] * (number - 1) + [last],
+      *flags,
+      of=of,
+    )
 
   def __enter__(self):
     return self
 
   def __exit__(self, *unused):
-    for process in self.processes:
-      process.kill()
-      process.wait()
+    starting.kill(self.processes)
 
   def log(self, number: int) -> str:
-    return self._logs[number].read_text()
+    return starting.log(self._workdir, number).read_text()
 
   def ends(self, timeout: float = 300) -> list[int]:
     """The statuses of all."""
@@ -109,7 +80,7 @@ class Several:
 
   def finish(self) -> None:
     statuses = self.ends()
-    logs = ''.join(path.read_text() for path in self._logs)
+    logs = ''.join(map(self.log, range(len(statuses))))
     assert statuses == [0] * len(statuses), logs
 
   def wait_for(self, workdir: Path, step: int) -> None:

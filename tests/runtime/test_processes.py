@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-import socket
 import subprocess
 import sys
 import time
@@ -18,8 +17,7 @@ from bam_jax.runtime import peers
 from bam_jax.runtime import preemption
 from bam_jax.runtime import processes
 from bam_jax.training import compilation
-
-_ROOT = Path(__file__).parents[2]
+from tests import starting
 
 
 def _ask(function, *arguments) -> str:
@@ -100,13 +98,11 @@ def _process(address: str, me: int, directory: Path) -> None:
 
 
 def test_two_processes_agree(tmp_path):
-  with socket.socket() as s:
-    s.bind(('localhost', 0))
-    address = f'localhost:{s.getsockname()[1]}'
+  address = starting.free_address()
   started = [
     subprocess.Popen(
       [sys.executable, __file__, address, str(me), str(tmp_path / 'work')],
-      env=os.environ | {'PYTHONPATH': str(_ROOT)},
+      env=os.environ | {'PYTHONPATH': str(starting.ROOT)},
       stdout=subprocess.PIPE,
       text=True,
     )
