@@ -17,7 +17,6 @@ from bam_jax import plain_text
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
-from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 _SEPARATOR = ','
@@ -148,28 +147,12 @@ class Multilabel(kind_bases.Plain):
   def class_scores(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     return np.asarray(logits, np.float64)[:, : task.num_outputs]
 
-  def read_outputs(
-    self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
-  ) -> metrics.Measured:
-    if 'tally' not in arrays:
-      return super().read_outputs(task, arrays)
-    # Outputs once had no logits, but predicted and gold labels as numbers 1
-    # and 2 of three.
-    tally = arrays['tally']
-    shape = (*np.shape(arrays['uid'])[:1], task.num_outputs, 3)
-    if np.shape(tally) != shape or tally.dtype.kind not in 'if':
-      raise ValueError('not one tally for every example')
-    return metrics.Measured(tally[..., 1], tally[..., 2])
-
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
     return bool(label)
 
   def decided(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> list[kind.Decided]:
-    if 'logits' not in arrays:
-      chosen = self.read_outputs(task, arrays).predictions
-      return [kind.Decided(_indices(row)) for row in chosen]
     logits = arrays['logits']
     chosen = self.predictions(task, logits)
     found = map(_indices, chosen)

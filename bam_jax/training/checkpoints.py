@@ -231,7 +231,10 @@ class Checkpoints:
         step,
         args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}),
       )[item]
-      self._check_sums(step, item, restored, metadata.custom_metadata or {})
+      saved = (metadata.custom_metadata or {})[_CHECKSUMS][item]
+      for name, value in checksums_lib.checksums(restored).items():
+        if saved[name] != value:
+          raise ValueError(f'{name} fails its checksum')
     return restored
 
   def _read_score(self, step: int) -> None:
@@ -255,20 +258,6 @@ class Checkpoints:
           raise ValueError(f'its score is {score}, but {recorded} was saved')
       if score is not None:
         self._scores[step] = score
-
-  def _check_sums(
-    self, step: int, item: str, restored: Any, metadata: Mapping[str, Any]
-  ) -> None:
-    if _CHECKSUMS not in metadata:
-      # Written before checkpoints had checksums.
-      logging.warning(
-        '%s: has no checksums; used unverified', self._step_directory(step)
-      )
-      return
-    saved = metadata[_CHECKSUMS][item]
-    for name, value in checksums_lib.checksums(restored).items():
-      if saved[name] != value:
-        raise ValueError(f'{name} fails its checksum')
 
   def _check_shapes(
     self, step: int, item: str, abstract: Any, saved: Any

@@ -130,25 +130,6 @@ def test_undefined_where_scikit_learn_has_nan(gold, logit):
       assert metrics.why_undefined(name, measured) == reason
 
 
-def test_outputs_of_before_are_read():
-  """They had tallies of common, predicted and gold labels, and no logits."""
-  rng = np.random.default_rng(1)
-  gold, logits = rng.integers(0, 2, (9, 4)), rng.normal(size=(9, 4))
-  rows, predicted = _Rows(gold), logits > 0
-  before = {
-    'uid': np.array(rows.uids),
-    'tally': np.stack([predicted & (gold > 0), predicted, gold], -1),
-  }
-  for arrays in (before, _KIND.outputs(_task(), logits, rows)):
-    found = _KIND.read_outputs(_task(), arrays)
-    assert metrics.compute(_task().metrics, found) == _KIND.score(
-      _task(), logits, rows
-    )
-    assert (found.class_scores is None) == (arrays is before)
-  with pytest.raises(ValueError, match='not one tally'):
-    _KIND.read_outputs(_task(labels=('joy', 'anger')), before)
-
-
 @pytest.mark.parametrize('temperature', [1.0, 2.0])
 def test_a_teacher_says_how_likely_each_label_is(temperature):
   logits = np.float32([[-3.0, 0.0, 100.0]])

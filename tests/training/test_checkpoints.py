@@ -303,16 +303,17 @@ def test_patience_counts_from_the_best_checkpoint(tmp_path, programs):
   assert checkpoint_scores.kept(tmp_path) == [2, 4]
 
 
-def test_a_checkpoint_older_than_checksums_is_used(tmp_path, programs, caplog):
+def test_a_checkpoint_without_checksums_is_damaged(tmp_path, programs):
   with checkpoints.Checkpoints(tmp_path) as manager:
     manager.save(_state(programs, 3, 1))
   path = tmp_path / 'step_3' / '_CHECKPOINT_METADATA'
   metadata = json.loads(path.read_text())
   path.write_text(json.dumps(metadata | {'custom_metadata': {}}))
-  with checkpoints.Checkpoints(tmp_path) as manager:
-    restored = manager.restore_params(programs.abstract_state.params, 3)
-  _assert_equal(restored, _state(programs, 3, 1).params)
-  assert 'step_3: has no checksums' in caplog.text
+  with (
+    checkpoints.Checkpoints(tmp_path) as manager,
+    pytest.raises(errors.UserError, match=r"step_3: is damaged .*'checksums'"),
+  ):
+    manager.restore_params(programs.abstract_state.params, 3)
 
 
 def test_the_reason_stands_before_the_details_of_the_library(tmp_path):
