@@ -5,9 +5,7 @@ An undefined score is null in the file, and `undefined` holds the reason.
 
 from collections.abc import Mapping
 import hashlib
-from importlib import metadata
 import logging
-import platform
 
 import jax
 import numpy as np
@@ -17,14 +15,13 @@ from bam_jax.experiments import plan as plan_lib
 from bam_jax.experiments import run_data
 from bam_jax.experiments import runs as runs_lib
 from bam_jax.inference import decisions
+from bam_jax.runtime import joining
 from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import loop
 from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import spec as spec_lib
-
-_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 def make_record(
@@ -40,7 +37,7 @@ def make_record(
   `seeds_at_once` runs, including the wait for the group's program.
   """
   stats = jax.local_devices()[0].memory_stats()  # None on a CPU
-  versions = [f'{name} {metadata.version(name)}' for name in _PACKAGES]
+  versions = joining.package_versions().items()
   weights = spec.batches.class_weights
   return {
     # After which the parameters were reached.
@@ -51,7 +48,7 @@ def make_record(
     'seconds': round(seconds, 2),
     'seeds_at_once': seeds_at_once,
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
-    'versions': ', '.join([f'python {platform.python_version()}', *versions]),
+    'versions': ', '.join(map(' '.join, versions)),
     # Threads may still be compiling other programs.
     'compilations': plan.setup.programs.compilations,
     'peak_device_bytes': stats and stats['peak_bytes_in_use'],

@@ -194,9 +194,14 @@ def code_versions() -> dict[str, str]:
   return {
     'bam_jax': bam_jax.__version__,
     'source files of bam_jax': source_digest(Path(bam_jax.__file__).parent),
-    'python': platform.python_version(),
-    **{name: metadata.version(name) for name in _PACKAGES},
+    **package_versions(),
   }
+
+
+def package_versions() -> dict[str, str]:
+  """Returns the versions of Python and of the packages that affect results."""
+  own = {'python': platform.python_version()}
+  return own | {name: metadata.version(name) for name in _PACKAGES}
 
 
 def source_digest(root: Path) -> str:
