@@ -75,8 +75,7 @@ class TrainBatches:
         the features, and that only the teacher labels; empty: no task has any.
 
     Raises:
-      errors.UserError: an example does not fit into a row, or its label is
-        missing or unknown to its head.
+      errors.UserError: an example's label is missing or unknown to its head.
       ValueError: a teacher has another shape, or is missing for rows without
         labels.
     """
@@ -118,8 +117,6 @@ class TrainBatches:
         if part is not None
       ]
     )
-    for part in parts:
-      _check_lengths(part, packing.row_length)
     for head, columns in zip(heads, features):
       _check_labels(head, columns)
     self._targets = targets.Targets(
@@ -204,11 +201,7 @@ def evaluation_batches(
   Yields:
     [B, S] int64, the example in each slot, -1 if it is empty; and a batch
     as for training, with targets of zeros and weights of ones.
-
-  Raises:
-    errors.UserError: an example does not fit into a row.
   """
-  _check_lengths(features, packing.row_length)
   values, offsets = features.ragged('input_ids')
   values, begins, lengths = np.asarray(values), offsets[:-1], np.diff(offsets)
   lengths_a = features.fixed('length_a')
@@ -247,20 +240,6 @@ def evaluation_batches(
     )
     cell = places.row * slots + places.slot
     yield packing_lib.scatter(example + 1, cell, (size, slots)) - 1, batch
-
-
-def _check_lengths(
-  columns: shards.Columns | unlabelled.Held, row_length: int
-) -> None:
-  """Raises if an example is longer than a row."""
-  lengths = np.diff(columns.ragged('input_ids')[1])
-  if len(lengths) and lengths.max() > row_length:
-    row = int(np.argmax(lengths))
-    raise errors.UserError(
-      f'{columns.uids[row]}: {lengths[row]} tokens do not fit into'
-      f' config.packing.row_length={row_length}; raise it, or lower'
-      ' config.data.max_length'
-    )
 
 
 def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:

@@ -141,8 +141,9 @@ class Tokenizer:
     )
     file.write_text(text, encoding='utf-8', newline='\n')
 
+  @functools.cached_property
   def for_words(self) -> 'Tokenizer':
-    """Returns a tokenizer that encodes a word alone as it does within a text.
+    """The tokenizer that encodes a word alone as this one does within a text.
 
     They differ in byte-level BPE: there a word has other ids after a space.
     """
@@ -198,11 +199,7 @@ class Tokenizer:
 
   def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
     """Returns the token ids of each word of a text, [tokens] int32."""
-    return self._for_words.encode(words)
-
-  @functools.cached_property
-  def _for_words(self) -> 'Tokenizer':
-    return self.for_words()
+    return self.for_words.encode(words)
 
   def encode_with_spans(
     self, texts: Sequence[str]
@@ -261,17 +258,14 @@ def featurize(
     task: of all the examples.
     tokenizer: makes the ids.
     max_length: tokens a row has at most, specials included; at least 4.
-    swap: give a copy of each example with its texts in the other order, after
-      all of the originals; holds the ids of all examples in memory.
+    swap: give a copy of each pair with its texts in the other order, after all
+      of the originals; holds the ids of all examples in memory.
     on_cut: called with the uid of each example that is not read to its end,
       before its first row is returned.
 
   Raises:
     errors.UserError: the kind's windows would leave tokens out.
-    ValueError: `swap` for a task without pairs.
   """
-  if swap and not task.is_pair:
-    raise ValueError(f'task {task.name!r} has no pairs to swap')
   cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
   num_separators = 1 if task.is_bi_encoder else tokenizer.num_separators
   between = sep * num_separators + (cls if task.is_bi_encoder else [])

@@ -147,14 +147,8 @@ def read(
   over is logged.
 
   Raises:
-    errors.UserError: no such split or file, nothing in it, or a row that
-      cannot be read.
+    errors.UserError: no such file, nothing in it, or a row that cannot be read.
   """
-  if split not in task.tables:
-    raise errors.UserError(
-      f'task {task.name!r} has no split {split!r}; name one of'
-      f' {", ".join(task.tables)}'
-    )
   source = Source(task, split, data)
   if source.format == 'generated':
     yield from demo.generate(task.name, split)

@@ -144,7 +144,7 @@ def choose_tokenizer(
 ) -> features.Tokenizer:
   """Returns the tokenizer to export with tasks: that of words, or of texts."""
   of_words = all(task.kind.of_words for task in tasks)
-  return tokenizer.for_words() if of_words else tokenizer
+  return tokenizer.for_words if of_words else tokenizer
 
 
 def define_outputs(

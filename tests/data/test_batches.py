@@ -301,14 +301,6 @@ def test_a_copied_task_carries_its_weight():
     assert len(of_task) > 0 and np.all(of_task == sampler.weights[task])
 
 
-def test_an_example_longer_than_a_row_is_an_error():
-  short = dataclasses.replace(PACKED, row_length=31)
-  with pytest.raises(errors.UserError, match=r'score/train/0: 32 .*length=31'):
-    make_batches(short)
-  with pytest.raises(errors.UserError, match='two/train/0: 32 tokens'):
-    next(batches.evaluation_batches(FEATURES[1], 0, 3, short, 4))
-
-
 @pytest.mark.parametrize(
   ('number', 'label'), [(1, np.nan), (1, 2.0), (0, 1.5), (0, np.nan)]
 )

@@ -168,11 +168,6 @@ def test_swapped_copies_follow_all_originals():
   assert [row.label for row in rows] == [0, 1, 2, 0, 1, 2]
 
 
-def test_single_texts_cannot_be_swapped():
-  with pytest.raises(ValueError, match='no pairs'):
-    next(features.featurize([], _task(False), _tokenizer(), 8, True))
-
-
 def test_batches_do_not_show(monkeypatch):
   examples = [
     task_lib.Example(f't/train/{i}', text, _TEXTS[-i], 0)

@@ -58,7 +58,7 @@ def test_pairs_are_those_of_transformers(tokenizer, theirs):
 
 
 def test_words_are_those_of_transformers(tokenizer, tmp_path):
-  tokenizer.for_words().save(tmp_path, has_token_types=False)
+  tokenizer.for_words.save(tmp_path, has_token_types=False)
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
   found = theirs(_WORDS, is_split_into_words=True)['input_ids']
   for words, ids in zip(_WORDS, found, strict=True):

@@ -129,7 +129,7 @@ def test_what_is_saved_gives_the_same_ids(path, tmp_path):
 
 def test_a_saved_tokenizer_of_words_takes_words(path, tmp_path):
   tokenizer = features.Tokenizer.from_dir(path)
-  tokenizer.for_words().save(tmp_path, has_token_types=False)
+  tokenizer.for_words.save(tmp_path, has_token_types=False)
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
   found = theirs(_WORDS, is_split_into_words=True)['input_ids']
   assert found == _word_ids(tokenizer)
