@@ -110,23 +110,17 @@ def can_read(task: task_lib.Task, row: Mapping[str, object]) -> bool:
   )
 
 
-def read_input(task: task_lib.Task, item: object, where: str) -> Texts:
-  """Returns the texts of an input: a text, a list of one or two, or an object.
-
-  Raises:
-    errors.UserError: the task reads other texts, or one is not a text.
-  """
-  if isinstance(item, Mapping):
-    return texts_of(task, item, where)
-  return unnamed_texts(task, listed(item, where), where)
-
-
 def try_input(
   task: task_lib.Task, item: object, where: str
 ) -> Texts | errors.UserError:
-  """Returns the texts of an input, see `read_input`, or why there are none."""
+  """Returns the texts of an input, or why the task cannot read it.
+
+  It is a text, a list of one or two, or an object.
+  """
   try:
-    return read_input(task, item, where)
+    if isinstance(item, Mapping):
+      return texts_of(task, item, where)
+    return unnamed_texts(task, listed(item, where), where)
   except errors.UserError as error:
     return error.with_traceback(None)
 
