@@ -1,7 +1,7 @@
 """Defines the command-line flags, and checks them before any work begins."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import difflib
 import logging
 from pathlib import Path
@@ -18,8 +18,8 @@ from bam_jax.runtime import logs
 from bam_jax.storage import stores
 
 MODES = (
-  'run', 'prepare', 'estimate', 'evaluate', 'predict', 'serve', 'export',
-  'label', 'report', 'merge', 'doctor',
+  'doctor', 'estimate', 'run', 'prepare', 'evaluate', 'report', 'merge',
+  'predict', 'serve', 'export', 'label',
 )  # fmt: skip
 
 # Of the package; in a checkout a link to the folder beside it.
@@ -41,9 +41,9 @@ config_flags.register_flag_parser_for_type(tuple, _TupleParser())
 CONFIG = config_flags.DEFINE_config_file(
   'config',
   None,
-  'A file, or the name of one of configs/, such as demo; fields change by'
-  ' --config.FIELD=VALUE. Some take an argument, such as'
-  ' configs/bam.py:paper.',
+  'A Python file, or the name of a config of this package, such as demo;'
+  ' --config.FIELD=VALUE sets one of its fields. Some take an argument, such as'
+  ' bam:paper.',
 )
 WORKDIR = flags.DEFINE_string(
   'workdir',
@@ -67,8 +67,8 @@ GROUP = flags.DEFINE_string(
 INPUT = flags.DEFINE_string(
   'input',
   None,
-  'predict: a file of texts of --task, in any format of training data, or - for'
-  ' standard input.'
+  'predict: a file of texts for --task, in any format of training data, or -'
+  ' for standard input.'
   ' label: the config.data.dir of the plan whose rows are labelled.',
 )
 TASK = flags.DEFINE_string('task', None, 'predict: the task of --input.')
@@ -82,7 +82,7 @@ KEEP = flags.DEFINE_list(
   'keep',
   None,
   'predict: comma-separated columns of --input, or of the test files, that'
-  ' stand beside the predictions. Default: id, where there is one.',
+  ' are copied beside the predictions. Default: id, where there is one.',
 )
 MAJORITY = flags.DEFINE_list(
   'majority',
@@ -96,12 +96,17 @@ FORMAT = flags.DEFINE_enum(
   'format',
   'hf',
   ('hf', 'stablehlo'),
-  'export: hf: directories for transformers; stablehlo: a program that jax runs'
-  ' without this package on CPU, CUDA and TPU.',
+  'export: hf: directories for transformers, or, with mean pooling, for'
+  ' sentence-transformers; stablehlo: a program that jax runs without this'
+  ' package on CPU, CUDA and TPU.',
 )
 HOST = flags.DEFINE_string('host', '127.0.0.1', 'serve: address to listen on.')
-PORT = flags.DEFINE_integer('port', 8000, 'serve: 0: any free port.')
-FROM = flags.DEFINE_list('from', None, 'merge: comma-separated work dirs.')
+PORT = flags.DEFINE_integer(
+  'port', 8000, 'serve: port to listen on; 0: any free one.'
+)
+FROM = flags.DEFINE_list(
+  'from', None, 'merge: comma-separated work directories.'
+)
 DISTRIBUTED = flags.DEFINE_enum(
   'distributed',
   'off',
@@ -152,13 +157,14 @@ def parse(argv: list[str]) -> list[str]:
     raise errors.UserError(_shorten(e)) from e
   except OSError as e:
     raise errors.UserError(
-      f'--config: {str(e).splitlines()[-1].strip()}; give an existing file, or'
-      ' the name of one of the package: ' + ', '.join(_names())
+      f'--config: {_without_number(str(e).splitlines()[-1].strip())}; give an'
+      ' existing file, or the name of one of the package: '
+      + ', '.join(_names())
     ) from e
 
 
 def _with_file(before: str, argument: str) -> str:
-  """Puts the file of a config of the package in place of its name.
+  """Replaces the name of a config of the package by the config's file.
 
   `argument` is such as --config=demo, or demo after `before`, --config.
   """
@@ -171,6 +177,11 @@ def _with_file(before: str, argument: str) -> str:
 
 def _names() -> list[str]:
   return sorted(path.stem for path in _CONFIGS.glob('[!_]*.py'))
+
+
+def _without_number(message: str) -> str:
+  """Removes the `[Errno 2] ` with which the message of an OSError begins."""
+  return re.sub(r'^\[Errno \d+\] ', '', message)
 
 
 def _shorten(error: Exception) -> str:
@@ -196,13 +207,13 @@ def _shorten(error: Exception) -> str:
   if re.fullmatch(r"'\w+'", text):
     return f'--config: no such key: {text}{_nearest(text[1:-1])}'
   if found := re.fullmatch(r"Unknown command line flag '([\w.]+)'", text):
-    return f'{text}{_nearest(found[1])}'
+    return f'{text}{_nearest(found[1], flags.FLAGS)}'
   return ' '.join(line.strip() for line in lines)
 
 
-def _nearest(name: str) -> str:
-  """Returns which fields, in any group, have the name most like this one."""
-  by_name: dict[str, list[str]] = {}
+def _nearest(name: str, flag_names: Iterable[str] = ()) -> str:
+  """Returns the fields, or the flag, whose name is most like this one."""
+  by_name = {flag: [f'--{flag}'] for flag in flag_names}
   for field in config_lib.default_values():
     by_name.setdefault(field.rpartition('.')[2], []).append(f'config.{field}')
   near = difflib.get_close_matches(name.rpartition('.')[2], by_name, 1)

@@ -230,10 +230,6 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   yield from errors.find_unknown(
     'config.train.trackers', config.train.trackers, fields.TRACKERS
   )
-  for field in ('swap', 'bi_encoder'):
-    yield from errors.find_unknown(
-      f'config.data.{field}', getattr(config.data, field), config.tasks
-    )
   yield from variants.find_mistakes(config)
   for key in ('tasks', 'variants', 'seeds'):
     if not getattr(config, key):
@@ -252,6 +248,11 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   }.items():
     if len({*values}) < len(values):
       yield f'config.{key}: {values} has a value twice; remove one'
+  for field in ('swap', 'bi_encoder'):
+    for mistake in errors.find_unknown(
+      f'config.data.{field}', getattr(config.data, field), config.tasks
+    ):
+      yield f'{mistake}, which config.tasks names; leave it out'
   if profile and not (len(profile) == 2 and profile[0] < profile[1]):
     yield (
       f'config.train.profile={profile} must be two ascending steps, such as'
@@ -295,7 +296,7 @@ def _find_mistakes(config: Config) -> Iterator[str]:
 
 
 def _changed_configs(config: Config) -> Iterator[tuple[str, Config]]:
-  """Yields the configuration, and that of each custom variant, by its path."""
+  """Yields path and value of the configuration and of each custom variant's."""
   yield 'config', config
   for name in config.custom_variants:
     own = config_for_variant(config, name)

@@ -1,31 +1,37 @@
 """Born-Again Multi-Task learning: teachers, their logits, a student, a report.
 
-Modes (--mode):
+What to train is told by --config: a Python file of yours, or a config of this
+package by name. --config.FIELD=VALUE sets one of its fields; bam_jax/fields.py
+explains all of them, and docs/guides/own_tasks.md how to declare your tasks.
+
+Modes (--mode), in the order in which a new plan needs them:
+  doctor    check the raw data without training: doctor.md and doctor.json; exit
+            status 0: at most notes, 1: warnings, 3: errors
+  estimate  steps, time, memory and disk that the rest of a plan needs, measured
+            by a few steps on the devices here; writes estimate.json
   run       everything in the config, from raw data to the report; finished
             parts are kept, and an interrupted run continues
   prepare   only the tokenised features, as TFRecord shard sets
-  estimate  steps, time, memory and disk that the rest of a plan needs, measured
-            by a few steps on the devices here; writes estimate.json
   evaluate  score the finished runs again from their checkpoints
-  predict   predictions on the test splits and a GLUE submission, by the models
+  report    write the report again
+  merge     copy the finished parts of the work directories --from=DIR,DIR, such
+            as shards of a plan, into --workdir, and report on all of it
+  predict   predictions for the test files, and a GLUE submission, by the models
             of --group; --majority=wnli submits a task's majority label. For
             your own texts: --input=FILE (.tsv, .csv, .jsonl, .parquet ...) or -
             with --task=NAME, to --output=FILE or standard output
   serve     an HTTP server at --host and --port, with a web page, that predicts
             with the models of --group; needs the extra serve
-  export    the models of --group as Hugging Face directories, for torch's
-            AutoModelForSequenceClassification; --format=stablehlo: as programs
+  export    the models of --group as directories for transformers or, with mean
+            pooling, for sentence-transformers; --format=stablehlo: as programs
             that jax runs without this package
   label     labels training rows for the students of another plan, which may
             have another encoder and vocabulary: writes the logits of the models
             of --group as logit sets in --output=DIR, which that plan reads by
             config.distill.logits=DIR. The rows are those of --input=DATA_DIR,
             by default this plan's own
-  report    write the report again
-  merge     copy the finished parts of the work directories --from=DIR,DIR, such
-            as shards of a plan, into --workdir, and report on all of it
-  doctor    check the raw data without training: doctor.md and doctor.json; exit
-            status 0: at most notes, 1: warnings, 3: errors
+
+--group is a variant and a seed, such as single_to_multi-s0.
 
 Shards: --config.plan.shard=i/n runs only config.seeds[i::n] (i from 0) and
 their teachers. Ensembles (config.distill.teachers=k: the first k seeds) and the
@@ -43,26 +49,27 @@ and gs://BUCKET/PATH (extra gcs). Such a work directory is mirrored to the store
 from --scratch=DIR, and another machine can continue with the same command; see
 docs/reliability.md.
 
-Examples:
-  python -m bam_jax.main --config=configs/demo.py
-  python -m bam_jax.main --config=configs/minilm.py --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=configs/bam.py --workdir=gs://bucket/bam
-  python -m bam_jax.main --config=configs/minilm.py --mode=doctor \\
+Examples (installed, bam-jax is the same as python -m bam_jax.main):
+  python -m bam_jax.main --config=demo
+  python -m bam_jax.main --config=demo --mode=serve
+  python -m bam_jax.main --config=minilm --config.data.dir=$GLUE_DIR
+  python -m bam_jax.main --config=bam --workdir=gs://bucket/bam
+  python -m bam_jax.main --config=minilm --mode=doctor \\
       --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
+  python -m bam_jax.main --config=minilm --mode=predict \\
       --config.data.dir=$GLUE_DIR --group=single_to_multi-s0 --majority=wnli
-  python -m bam_jax.main --config=configs/minilm.py --mode=predict \\
+  python -m bam_jax.main --config=minilm --mode=predict \\
       --config.data.dir=$GLUE_DIR --task=sst2 --input=reviews.jsonl \\
       --output=predicted.jsonl
-  python -m bam_jax.main --config=configs/minilm.py --mode=export \\
+  python -m bam_jax.main --config=minilm --mode=export \\
       --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=configs/minilm.py --mode=label \\
+  python -m bam_jax.main --config=minilm --mode=label \\
       --config.data.dir=$GLUE_DIR --group=single-s0 --output=work/logits
-  python -m bam_jax.main --config=configs/demo.py --workdir=shard_0 \\
+  python -m bam_jax.main --config=demo --workdir=shard_0 \\
       --config.plan.shard=0/2
-  python -m bam_jax.main --config=configs/demo.py --workdir=shard_1 \\
+  python -m bam_jax.main --config=demo --workdir=shard_1 \\
       --config.plan.shard=1/2
-  python -m bam_jax.main --config=configs/demo.py --workdir=merged \\
+  python -m bam_jax.main --config=demo --workdir=merged \\
       --mode=merge --from=shard_0,shard_1
 """
 
@@ -204,7 +211,7 @@ def _run(preemption_signal: preemption.Signal) -> int:
   try:
     with _wait_for_peer_exit():
       if '--help' in sys.argv or '-h' in sys.argv:
-        print(__doc__, flags.FLAGS.get_help(), sep='\n')
+        print(__doc__, flags.FLAGS.module_help(command_line), sep='\n')
       else:
         main(command_line.parse(sys.argv), preemption_signal)
       sys.stdout.flush()
@@ -242,7 +249,7 @@ class _OutputError(Exception):
 
 
 class _StandardOutput(io.FileIO):
-  """File descriptor 1, whose errors nothing takes for those of other files."""
+  """Standard output whose write errors are raised as `_OutputError`."""
 
   def write(self, data: bytes) -> int | None:
     try:
@@ -288,7 +295,7 @@ def _has_joined() -> bool:
 
 @contextlib.contextmanager
 def _wait_for_peer_exit() -> Iterator[None]:
-  """Waits, instead of raising, while another thread ends the process.
+  """Context manager: on an error, waits if another thread ends the process.
 
   That thread first closes the connection to the other processes, and this makes
   calls in the main thread fail.

@@ -132,7 +132,8 @@ def test_defaults_are_the_papers():
     (
       'data.swap',
       ('qqp',),
-      r"config\.data\.swap: 'qqp' is none of rte, mrpc",
+      r"config\.data\.swap: 'qqp' is none of rte, mrpc, which"
+      r' config\.tasks names; leave it out',
     ),
     (
       'packing.row_buckets',

@@ -118,8 +118,9 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--coordinator=a:70000', '--num_processes=2', '--process_id=0'],
      r'--coordinator=a:70000: is not HOST:PORT'),
     (['--config.packing.slots=100000000'], r'packing.slots: .* out of range'),
-    (['--mode=train'], r'--mode=train: .*run\|prepare\|estimate\|evaluate\|'),
+    (['--mode=train'], r'--mode=train: .*doctor\|estimate\|run\|prepare\|'),
     (['--seed=1'], r"Unknown command line flag 'seed'"),
+    (['--tsk=mood'], r"flag 'tsk'; the nearest is --task$"),
     (['--learning_rate=1'], r"'learning_rate'; the nearest is config"),
     (['--config.batch_size=8'], r'or config.multi.batch_size'),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
@@ -181,7 +182,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
   ids=[
     'mistyped-key', 'unlike-any-key', 'word-for-number',
  'fraction-for-number', 'out-of-range', 'port-out-of-range', 'huge',
-    'mode', 'flag', 'field-as-flag', 'field-of-no-group', 'argument', 'task',
+    'mode', 'flag', 'mistyped-flag', 'field-as-flag', 'field-of-no-group',
+    'argument', 'task',
     'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-predict',
     'no-source', 'empty-source', 'stored-source', 'input', 'task-alone',
@@ -481,7 +483,7 @@ def test_help_tells_modes_and_examples():
   examples = re.findall(r'python -m bam_jax.main --config=(\S+)', done.stdout)
   assert len(examples) >= 3
   for path in examples:
-    assert (_ROOT / path).is_file(), path
+    assert (_ROOT / 'configs' / f'{path}.py').is_file(), path
 
 
 def test_a_cluster_that_is_not_there_ends_the_process_with_one_line(tmp_path):

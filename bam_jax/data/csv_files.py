@@ -29,23 +29,27 @@ def read(
 
 
 def _separator(path: Path, head: str, table: task_lib.Table) -> str:
-  """Returns what separates the cells of a file.
+  """Returns the character that separates the cells of a file.
 
   By its suffix this is a tab or a comma. Where the first row lacks columns of
   the table then, but has them with another separator, it is that one:
-  spreadsheet programs write semicolons in many countries.
+  spreadsheet programs write semicolons in many countries. If no separator
+  gives all of the columns, the first one that gives any of them is taken, so
+  that the error names the column that is missing.
   """
   is_tab = not _TAB_SUFFIXES.isdisjoint(path.suffixes)
   usual = '\t' if is_tab else ','
   marks = (usual, *foreign.SEPARATORS)
   choices = tsv.column_choices(table)
-  return foreign.find_separator(head, choices, marks) or usual
+  singles = [(column,) for columns in choices for column in columns]
+  found = foreign.find_separator(head, choices, marks)
+  return found or foreign.find_separator(head, singles, marks) or usual
 
 
 def _cells(
   content: Iterator[str], mark: str, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields the number of the first line, and the cells, of each row."""
+  """Yields each row's cells, with the number of its first line."""
   # Without `strict`, an open quotation mark takes the rest of the file.
   reader = csv.reader(content, delimiter=mark, strict=True)
   while True:

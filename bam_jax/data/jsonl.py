@@ -41,8 +41,11 @@ def parse(line: str, where: str) -> dict[str, object]:
   try:
     return files.parse_json(line)
   except json.JSONDecodeError as error:
+    remedy = 'fix the row'
+    if not line.lstrip().startswith('{'):
+      remedy = 'give one JSON object per line, or name the format of the file'
     raise errors.UserError(
-      f'{where}: not JSON ({error.msg} at column {error.colno}); fix the row'
+      f'{where}: not JSON ({error.msg} at column {error.colno}); {remedy}'
     ) from None
   except ValueError as error:
     raise errors.UserError(

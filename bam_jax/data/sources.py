@@ -181,7 +181,7 @@ def read_divided(
 def read_labels(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Iterator[tuple[str, task_lib.RawLabel]]:
-  """Yields the labels of a split's files as they stand there, and where.
+  """Yields place and raw label of each labelled row in a split's files.
 
   Rows without a label, and those that cannot be used, are left out.
 
@@ -197,8 +197,9 @@ def read_labels(
       for row in reader(path, source.table, lambda error: None):
         if not source.table.passes_over(row.label):
           yield place(path, row), row.label
-      if row is None:
-        next(reader(path, source.table), None)  # Raises what is wrong.
+      # The reader raises what is wrong with a file without a usable row.
+      if row is None and next(reader(path, source.table), None) is None:
+        raise errors.UserError(f'{path}: has no usable row; {source.remedy}')
     except OSError as error:
       raise errors.UserError(
         f'{path}: {error.strerror}; {source.remedy}'
@@ -225,7 +226,7 @@ def read_kept(
 def read_ids(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> dict[str, str]:
-  """Returns uid -> id for the rows of a split, where `Kind.by_id` has ids.
+  """Returns uid -> id for the rows of a split; needs a kind with `by_id`.
 
   Raises:
     errors.UserError: a row cannot be read, or has no id.
@@ -240,7 +241,7 @@ def read_ids(
 def _read_unlabelled(
   task: task_lib.Task, split: str, data: config_lib.DataConfig, **fields: Any
 ) -> Iterator[lines.Row]:
-  """Yields rows of files without labels; `fields` are of their table."""
+  """Yields rows without labels; `fields` replace those of their `Table`."""
   table = dataclasses.replace(
     task.tables[split], label=None, no_label=(), **fields
   )
@@ -318,7 +319,7 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
 def _read_all(
   read: formats.Reader, path: Path, table: task_lib.Table
 ) -> Iterator[lines.Row]:
-  """Yields the rows of a file; of one to predict, rows that are none too.
+  """Yields the rows of a file; for prediction, unusable rows too.
 
   Those have an error in place of texts, and the line `NO_ROW`.
   """
@@ -338,14 +339,14 @@ def _read_all(
 
 
 def place(path: Path | str, row: lines.Row) -> str:
-  """Returns where a row of a file stands, for messages."""
+  """Returns a row's place for messages, such as `FILE:LINE`."""
   return f'{path}:{row.line}' if row.line else f'{path}, row {row.index}'
 
 
 def _parse_label(
   source: Source, row: lines.Row, path: Path | str
 ) -> task_lib.Label | None:
-  """Returns the parsed label of a raw row; checks a row without one."""
+  """Parses the label of a raw row; checks the texts of unlabelled rows."""
   where = place(path, row)
   is_unlabelled = source.split == task_lib.UNLABELLED
   if is_unlabelled and not all(map(str.strip, row.text)):

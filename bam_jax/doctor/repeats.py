@@ -127,15 +127,15 @@ def check_equal(
       ours = first[at[theirs]]
       what = (
         f'training rows that also stand in {other.name}, as {len(theirs):,} of'
-        f' its {len(other):,} rows: {len(shared):,} different ones'
+        f' its {len(other):,} rows; different texts: {len(shared):,}'
       )
       if rows.is_pair:
         same = np.intersect1d(_keys(rows.numbers), _keys(other.numbers))
-        what += f', {len(same):,} with the texts in the same order'
+        what += f'; texts in the same order: {len(same):,}'
       if rows.task is other.task:
         labels = rows.label[ours], other.label[theirs]
         if unlike := _contradict(rows.task, *labels).sum():
-          what += f'; {unlike:,} rows with another label'
+          what += f'; rows with another label: {unlike:,}'
       order = np.argsort(ours, kind='stable')
       places = _pair_names(rows, ours[order], other, theirs[order])
       count = counts[shared].sum()
@@ -184,7 +184,7 @@ def check_near(
 def _distinct_rows(
   splits: Sequence[rows_lib.Rows],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Removes duplicate rows; returns split, row and text indices of the rest."""
+  """Removes duplicates; returns split, row and text indices of what remains."""
   kept = [
     np.unique(_unordered_keys(rows), return_index=True)[1] for rows in splits
   ]

@@ -78,7 +78,8 @@ def bind(host: str, port: int) -> socket.socket:
       listener.bind(address)
     except (OSError, OverflowError) as e:
       raise errors.UserError(
-        f'--host={host} --port={port}: cannot be bound ({e}); choose another'
+        f'--host={host} --port={port}: cannot be bound'
+        f' ({getattr(e, "strerror", None) or e}); choose another'
       ) from None
     stack.pop_all()
   return listener

@@ -85,6 +85,18 @@ def test_csv(tmp_path, file, mark, quoting):
   assert _read(tmp_path, train=file) == _EXPECTED
 
 
+@pytest.mark.parametrize('quoting', [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_a_missing_column_is_named_whatever_separates_the_others(
+  tmp_path, quoting
+):
+  _ROWS.to_csv(tmp_path / 'a.csv', sep=';', index=False, quoting=quoting)
+  assert _message(tmp_path, train='a.csv', label='Mood') == (
+    "data/a.csv:1: no column 'Mood'; the first line has"
+    f' {", ".join(_ROWS.columns)}; name one of these, or set header=False if'
+    ' the first line is data'
+  )
+
+
 def test_csv_without_a_header(tmp_path):
   _ROWS.to_csv(tmp_path / 'a.csv', index=False, header=False)
   assert (

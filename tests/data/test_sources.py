@@ -304,6 +304,12 @@ def test_tsv_mistakes(content, table, message):
       id='syntax',
     ),
     pytest.param(
+      'text,label\nx,yes\n',
+      'data/own.jsonl:1: not JSON (Expecting value at column 1); give one JSON'
+      ' object per line, or name the format of the file',
+      id='another-format',
+    ),
+    pytest.param(
       '["x", "yes"]\n',
       'data/own.jsonl:1: a list in place of an object; give one JSON object'
       ' per line',
