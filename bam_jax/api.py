@@ -124,7 +124,7 @@ def fit(
 
 
 def load(workdir: str | os.PathLike) -> 'Result':
-  """Returns the result in a work directory, of `fit` or of the command line.
+  """Opens the results in a work directory of `fit` or of the command line.
 
   Its settings are those of the last command that trained.
 
@@ -144,7 +144,7 @@ def load(workdir: str | os.PathLike) -> 'Result':
 
 
 class Result:
-  """What a work directory holds: scores, a report and models."""
+  """The results in a work directory: scores, a report and models."""
 
   def __init__(self, plan: plan_lib.Plan):
     self._plan = plan
@@ -186,7 +186,7 @@ class Result:
 
 
 class Report(os.PathLike):
-  """The path of a report; as the value of a notebook's cell, the report."""
+  """The path of a report, which a notebook shows as the report itself."""
 
   def __init__(self, path: Path):
     self.path = path
@@ -301,7 +301,7 @@ def _check_local(workdir: str | os.PathLike) -> str:
 def _add_tasks(
   values: dict, tasks: Mapping[str, Task], folder: Path
 ) -> dict[Path, str]:
-  """Adds tasks to the values of a config; returns path -> text to write."""
+  """Adds tasks to the values of a config; returns path -> text of new files."""
   written: dict[Path, str] = {}
   for name, task in tasks.items():
     where = f'config.custom_tasks.{name}'
@@ -337,7 +337,7 @@ def _add_tasks(
 
 
 def _find_files(rows: Rows | None) -> str | tuple[str, ...] | None:
-  """Returns the files of a split, '' for none; None if it is given as rows."""
+  """Returns a split's files, '' if it has none; None if rows were given."""
   if rows is None:
     return ''
   if isinstance(rows, str | os.PathLike):
@@ -387,7 +387,7 @@ def _override(values: dict, overrides: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def _working(workdir: Path) -> Iterator[None]:
-  """Holds a work directory as a command does, and shows the log."""
+  """Locks a work directory, as a command does, and shows the log."""
   with (
     logs.shown(),
     lock_lib.lock_directory(workdir),
@@ -398,7 +398,7 @@ def _working(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[preemption.Signal]:
-  """Yields a signal that saves the state before an interrupt is raised."""
+  """Context manager: an interrupt is raised after the state is saved."""
   preemption_signal = preemption.Signal(restores=True)
   # Python lets other threads than the main one receive none.
   is_main = threading.current_thread() is threading.main_thread()

@@ -138,7 +138,7 @@ def _run_mode(plan: plan_lib.Plan) -> None:
 def _serve(
   plan: plan_lib.Plan, lock: contextlib.AbstractContextManager[object]
 ) -> None:
-  """Serves a group of runs; holds the lock until its models are loaded."""
+  """Serves the models of a group; keeps the lock until they are loaded."""
   for package in errors.absent(('starlette', 'uvicorn')):
     raise errors.UserError(
       f"--mode=serve: needs the package {package}; pip install 'bam-jax[serve]'"

@@ -197,7 +197,7 @@ class PackingConfig:
 
   @property
   def used_slots(self) -> int:
-    """Returns the most examples per row; 1 unless they are packed."""
+    """Largest number of examples in a row; 1 without packing."""
     return self.slots if self.enabled else 1
 
 
@@ -292,7 +292,7 @@ class SearchGrid:
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig(SearchGrid):
-  """Settings to choose on seeds and training rows of the search's own.
+  """Hyperparameter search, on its own seeds and left-out training rows.
 
   Its values are those of single-task runs, chosen for each task.
   """
@@ -311,7 +311,7 @@ class SearchConfig(SearchGrid):
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-  """Selects the runs that this command trains, and what the report has."""
+  """Selects the runs of this command, and the contents of the report."""
 
   shard: str = field('', 'i/n: seeds[i::n] and their teachers; empty: all')
   baselines: bool = field(
@@ -328,7 +328,7 @@ class PlanConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DecisionConfig:
-  """What is fitted to the dev outputs of finished runs, for predictions."""
+  """Whether temperatures and thresholds are fitted to dev predictions."""
 
   temperature: bool = field(False, 'divide logits to calibrate probabilities')
   thresholds: tuple[str, ...] = field(

@@ -31,7 +31,7 @@ _BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
 
 @contextlib.contextmanager
 def report_errors(*places: Path) -> Iterator[None]:
-  """Context manager that turns an OSError in these folders into one line.
+  """Context manager: an OSError in these folders becomes a `UserError`.
 
   Args:
     *places: the folders; an error that names no file is reported for the first.

@@ -1,4 +1,4 @@
-"""Reads fields of the configuration whose entries are TASK=VALUE."""
+"""Parses configuration fields whose entries are TASK=VALUE."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,7 +12,7 @@ _MOST_WEIGHT = 1e6  # of a task's loss
 
 
 def unlabelled_files(config: fields.Config) -> dict[str, str]:
-  """Returns task -> file of unlabelled rows, of `config.data.unlabelled`."""
+  """Returns task -> file of unlabelled rows, from `config.data.unlabelled`."""
   return _read(
     *(config, 'data.unlabelled', config.data.unlabelled, plain_text.format_of),
     fault='is not TASK=FILE with a .tsv, .csv, .jsonl or .parquet file; give'
@@ -22,7 +22,7 @@ def unlabelled_files(config: fields.Config) -> dict[str, str]:
 
 
 def loss_weights(config: fields.Config) -> dict[str, float]:
-  """Returns task -> factor of its loss, of `config.sampling.loss_weights`.
+  """Returns task -> loss factor, from `config.sampling.loss_weights`.
 
   The entry `auto`, which concerns the other tasks, is left out.
   """
@@ -36,7 +36,7 @@ def loss_weights(config: fields.Config) -> dict[str, float]:
 
 
 def thresholds(config: fields.Config) -> dict[str, str]:
-  """Returns task -> metric, of `config.decisions.thresholds`.
+  """Returns task -> metric, from `config.decisions.thresholds`.
 
   The task's decision threshold maximizes the metric.
   """
@@ -61,7 +61,7 @@ def _read(
   fault: str,
   remedy: str = 'remove one of the two',
 ) -> dict[str, str]:
-  """Returns task -> value of the entries of a field.
+  """Parses the TASK=VALUE entries of a field; returns task -> value.
 
   Raises:
     errors.UserError: an entry has no task of the configuration, has no value

@@ -15,7 +15,7 @@ from bam_jax import errors
 
 
 class Packing(NamedTuple):
-  """Places of N examples in packed rows, [N] int64 each."""
+  """Row, slot and start of N examples in packed rows, [N] int64 each."""
 
   row: np.ndarray
   slot: np.ndarray  # Index among the examples of the row.
@@ -82,7 +82,7 @@ def one_per_row(count: int) -> Packing:
 
 
 def most_rows(seen: Sequence[int], steps: float) -> int:
-  """Estimates how many rows the largest of n steps fills, from sampled steps.
+  """Estimates from sampled steps how many rows the largest of n steps fills.
 
   The mean plus sqrt(2 ln n) + 1 standard deviations: the maximum of n normal
   numbers approaches sqrt(2 ln n) (Fisher and Tippett, 1928), and lengths have a
@@ -141,7 +141,7 @@ def choose_buckets(
 
 
 def bucket(num_rows: int, buckets: Sequence[int], multiple: int) -> int:
-  """Rounds a number of rows up to a bucket, then to a multiple for the mesh.
+  """Rounds a number of rows up to a bucket, and to a multiple of the mesh size.
 
   Multiples of the last bucket are buckets too, so that every step has one.
   """

@@ -29,7 +29,7 @@ _SHARE_BITS = 40
 def steps_for_passes(
   passes: float, rows: Sequence[int], shares: np.ndarray, batch_size: int
 ) -> int:
-  """Counts the steps that are expected to pass over each task often enough.
+  """Counts the steps after which each task is expected to have enough passes.
 
   In each step, batch_size * share examples of a task are expected. So this is
   the largest of ceil(passes * rows / (batch_size * share)) over the tasks.
@@ -160,7 +160,7 @@ class ProportionalSampler:
 
 
 class CopiesSampler:
-  """Copies the rows of small tasks and gives losses weights, like BAM's code.
+  """Copies the rows of small tasks and weighs losses, as BAM's code does.
 
   The wanted size of a task is rows_max * (rows / rows_max)**exponent. Its rows
   are copied round(wanted / rows) times, and its loss weight makes up for the
@@ -178,7 +178,7 @@ class CopiesSampler:
   def __init__(
     self, rows: Sequence[int], exponent: float, batch_size: int, seed: int
   ):
-    """Counts the copies of each task; arguments as of `ProportionalSampler`."""
+    """Counts the copies of each task; see `ProportionalSampler`."""
     self.batch_size = batch_size
     self._rows = np.asarray(rows, np.int64)
     self._seed = seed
@@ -220,7 +220,7 @@ class SubsetSampler:
     sampler: ProportionalSampler | CopiesSampler,
     rows: Sequence[np.ndarray],
   ):
-    """Wraps a sampler that was made for the sizes of the subset.
+    """Wraps a sampler whose row numbers are positions within the subset.
 
     For each task, `rows` are the indices of its rows in the subset, int64.
     """

@@ -34,7 +34,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class StepSchedule(NamedTuple):
-  """Values of the schedules at one step, which the program takes as data."""
+  """Learning rate and other scheduled values of one step, passed as data."""
 
   learning_rate: Any  # Of the heads.
   gold_weight: Any  # λ, 0-1.
@@ -44,7 +44,7 @@ class StepSchedule(NamedTuple):
 def create_state(
   optimizer: optax.GradientTransformation, params: Any, seed: Any
 ) -> TrainState:
-  """Makes the state before step 0; `seed` is that of dropout, a uint32."""
+  """Makes the state before step 0; `seed`, a uint32, is for dropout."""
   key = jax.random.key(seed, impl=_KEY_TYPE)
   return TrainState(
     step=jnp.zeros([], jnp.int32),

@@ -27,7 +27,7 @@ def mean_predictions(predictions: Iterable[np.ndarray]) -> np.ndarray:
 def choose_out_of_fold(
   offsets: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-  """Joins the logits of several runs; each labels rows it was not trained on.
+  """Joins the logits of several runs, each on the rows that it did not see.
 
   >>> parts = [(np.array([1]), np.array([[5.0]])),
   ...          (np.array([0, 2]), np.array([[4.0], [6.0]]))]

@@ -64,7 +64,7 @@ def read_dataset(
 
 
 def _stored(path: Path) -> Iterator[records.Record]:
-  """Yields the rows of the Arrow files that a folder's state names."""
+  """Yields the rows of the Arrow files that state.json of a folder lists."""
   import pyarrow as pa
 
   state = files.read_json(path / _STATE, _SAVE)
@@ -83,7 +83,7 @@ def _stored(path: Path) -> Iterator[records.Record]:
 
 @contextlib.contextmanager
 def _reports(path: Path, what: str) -> Iterator[None]:
-  """Raises a `UserError` if pyarrow is not installed or can't read a file."""
+  """Context manager: a `UserError` if pyarrow is missing or can't read."""
   if errors.absent(['pyarrow']):
     raise errors.UserError(
       f'{path}: needs the package pyarrow to be read; pip install'
@@ -102,7 +102,7 @@ def _reports(path: Path, what: str) -> Iterator[None]:
 
 
 def _class_names(schema: 'pa.Schema') -> dict[str, list[str]]:
-  """Returns the names of the classes, by column, where a schema has them.
+  """Returns the class names of each column that has them in the schema.
 
   `datasets` writes a `ClassLabel` as numbers, also within lists.
   """
@@ -122,7 +122,7 @@ def _class_names(schema: 'pa.Schema') -> dict[str, list[str]]:
 def _records(
   batches: 'typing.Iterable[pa.RecordBatch]', names: Mapping[str, list[str]]
 ) -> Iterator[records.Record]:
-  """Yields rows as mappings, with the names of their classes."""
+  """Yields rows as mappings, with class names in place of class numbers."""
   for batch in batches:
     for record in batch.to_pylist():
       for column, classes in names.items():
@@ -131,7 +131,7 @@ def _records(
 
 
 def _named(value: object, classes: list[str]) -> object:
-  """Returns names in place of numbers; -1, for no label, stays."""
+  """Replaces class numbers by names; -1, which means no label, stays."""
   if isinstance(value, list):
     return [_named(each, classes) for each in value]
   if isinstance(value, int) and 0 <= value < len(classes):

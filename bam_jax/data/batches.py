@@ -259,7 +259,7 @@ def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
 def _gather(
   values: Sequence[np.ndarray], begins: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-  """Concatenates slices, one of each array: the tokens of n examples."""
+  """Concatenates the tokens of n examples, each a slice of its own array."""
   if not len(begins):
     return np.empty(0, np.int32)
   spans = zip(values, begins.tolist(), (begins + lengths).tolist())

@@ -74,7 +74,7 @@ def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
 
 
 def _is_comment(line: str, like: str) -> bool:
-  """Returns whether a line is a comment; `like` is the line of a word."""
+  """Whether a line is a comment; `like` is a line that has a word."""
   if not line.startswith(_COMMENT):
     return False
   cells = plain_text.cells(line)

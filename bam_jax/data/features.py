@@ -292,7 +292,7 @@ def featurize(
   def join_windows(
     uid: str, a: np.ndarray, b: np.ndarray | None, label: float | np.ndarray
   ) -> Iterator[kind_lib.Features]:
-    """Makes a row of each window over the longer text, the other whole."""
+    """Makes one row per window of the longer text, each with the other text."""
     budget = max_length - 2 - (0 if b is None else len(between))
     is_second = b is not None and len(b) > len(a)
     long, other = (b, a) if is_second else (a, b)

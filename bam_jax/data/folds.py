@@ -44,7 +44,7 @@ class Fold:
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-  """Training rows that are kept for scoring: settings, or steps of a run.
+  """Training rows left out to score settings or the steps of a run.
 
   Attributes:
     fraction: of each task's distinct examples.
@@ -189,7 +189,7 @@ def find_development_rows(
 
 
 def _evenly_spaced(order: np.ndarray, count: int) -> np.ndarray:
-  """Returns `count` items of an order, at evenly spaced places."""
+  """Picks `count` evenly spaced items of a sequence."""
   return order[(2 * np.arange(count) + 1) * len(order) // (2 * count)]
 
 

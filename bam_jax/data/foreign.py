@@ -212,7 +212,7 @@ def find_separator(
   columns: Sequence[tuple[int | str, ...]],
   marks: Sequence[str] = SEPARATORS,
 ) -> str | None:
-  """Returns what separates the cells of a table of CSV; None: none of `marks`.
+  """Returns the one of `marks` that separates the cells of a CSV; None: none.
 
   Args:
     text: its first row, at least.

@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 def decoding(fault: Fault | None, table: task_lib.Table) -> str:
-  """Returns what a reader does with bytes that are no UTF-8, as for `open`.
+  """Returns how to decode bytes that are not UTF-8: the `errors` of `open`.
 
   Rows to predict are not guessed: such bytes end the reading.
   """
@@ -56,7 +56,7 @@ def usable(
   make: Callable[[int, _Unit], Row],
   fault: Fault | None,
 ) -> Iterator[Row]:
-  """Makes a row from each line or block; passes `UserError`s to `fault`."""
+  """Converts lines or blocks to rows; passes each `UserError` to `fault`."""
   for index, unit in enumerate(units):
     try:
       row = make(index, unit)

@@ -1,4 +1,4 @@
-"""Rows as mappings: makes a raw row from the columns or fields of a file.
+"""Makes raw rows from mappings: the columns or fields of a row of a file.
 
 Every reader whose columns have names, or numbers, makes its rows here.
 """
@@ -121,7 +121,7 @@ def _label(
 def _answers(
   record: Record, context: str, table: task_lib.Table, where: str
 ) -> task_lib.Answers:
-  """Returns answers as SQuAD has them: none for an impossible question.
+  """Returns the answers in SQuAD's form; impossible questions have none.
 
   They are a list of objects, or, as Hugging Face's library stores them, an
   object of lists.
@@ -156,7 +156,7 @@ def has(record: Record, name: int | str) -> bool:
 
 
 def find(record: Record, name: int | str, where: str) -> object:
-  """Returns a field of a row.
+  """Looks up a field of a row; the name may be a path, such as `entry.text`.
 
   A name that the row itself does not have is a path: keys, and places in lists
   counted from 0, with dots between them.
@@ -177,7 +177,7 @@ def find(record: Record, name: int | str, where: str) -> object:
 
 
 def _missing(record: Record, name: int | str) -> Iterator[str]:
-  """Yields what is missing, if a row does not have a field."""
+  """Yields which part of a field's path is missing, if one is."""
   if name in record:
     return
   value: Any = record
@@ -226,7 +226,7 @@ def text_columns(
 
 
 def _spell(value: object, where: str) -> str:
-  """Converts a value to a string; what is no string is spelled as JSON."""
+  """Converts a value to a string: strings stay, all else is written as JSON."""
   if isinstance(value, str):
     return value
   with contextlib.suppress(TypeError):

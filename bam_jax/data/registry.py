@@ -61,7 +61,7 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
 def _misuses(
   config: config_lib.Config, table: task_lib.TaskTable
 ) -> Iterator[str]:
-  """Yields what the rest of a configuration gets wrong about its tasks."""
+  """Yields the mistakes in the other fields that name tasks."""
   by_name: dict[str, str] = {}
   for name in table.names:
     other = by_name.setdefault(name.lower(), name)

@@ -26,7 +26,7 @@ class Targets:
     token_outputs: int,
     has_totals: bool = False,
   ):
-    """Loads labels of whole examples; labels of tokens are read per batch.
+    """Loads the labels of examples; labels of tokens are loaded per batch.
 
     Args:
       tasks: the tasks of the run.

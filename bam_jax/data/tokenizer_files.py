@@ -117,7 +117,7 @@ def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
 
 
 def as_json(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
-  """Returns what tokenizer.json holds, with the scores of tokens in float32.
+  """Returns the content of tokenizer.json, with token scores in float32.
 
   The package tokenizers may read the last digit of a float64 wrongly.
   """
@@ -308,7 +308,7 @@ def _check_special(
 def _check_parts(
   path: Path, written: tokenizers.Tokenizer, read: tokenizers.Tokenizer
 ) -> None:
-  """Raises if AutoTokenizer loads something else than tokenizer.json says.
+  """Raises if what AutoTokenizer loaded differs from tokenizer.json.
 
   It keeps only the file's vocabulary and builds BERT's other parts around it,
   which is right if the file has the same, except for `_NORMALIZER_SETTINGS`.

@@ -79,7 +79,7 @@ def parse(
 
 
 def column_choices(table: task_lib.Table) -> list[tuple[int | str, ...]]:
-  """Returns the sets of columns, one of which a file must have."""
+  """Returns sets of columns; a file must have all columns of one set."""
   label = () if table.label is None else (table.label,)
   return [(*t, *label) for t in (table.text, *table.other_texts) if t]
 
@@ -92,7 +92,7 @@ def _rows(
   path: str,
   fault: lines.Fault | None,
 ) -> Iterator[lines.Row]:
-  """Yields rows that have `width` cells, with those of `columns`."""
+  """Yields the cells of `columns` of each row that has `width` cells."""
   label = None if table.label is None else columns[table.label]
   index = skipped = 0
   for index, (number, fields) in enumerate(numbered):

@@ -126,7 +126,7 @@ def try_input(
 
 
 def listed(item: object, where: str) -> Sequence[object]:
-  """Returns the texts of an input that is a text, or a list of one or two."""
+  """Returns the texts of an input that is one text, or a list of one or two."""
   texts = item if isinstance(item, list | tuple) else [item]
   if len(texts) not in (1, 2):
     raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')
@@ -178,7 +178,7 @@ def _format_of(path: str, task: task_lib.Task) -> str:
 
 
 def _format_of_stdin(path: Path) -> Literal['tsv', 'jsonl']:
-  """Returns the format of what standard input held, which must be text."""
+  """Detects the format of standard input, which must be text."""
   with compressed.open_binary(path) as file:
     head = file.read(foreign.HEAD_BYTES)
   foreign.check(head, '')
@@ -190,7 +190,7 @@ def _format_of_stdin(path: Path) -> Literal['tsv', 'jsonl']:
 def _open(
   path: str, format: str, task: task_lib.Task, kept: tuple[str, ...]
 ) -> Rows:
-  """Reads the first rows, until one is a row; the others are read lazily."""
+  """Reads up to the first usable row; later rows are read lazily."""
   table = dataclasses.replace(
     _table(task, format), file=path, format=format, kept=kept
   )
@@ -227,7 +227,7 @@ def _named_table(task: task_lib.Task) -> task_lib.Table:
 
 
 def _table(task: task_lib.Task, format: str) -> task_lib.Table:
-  """Describes a user's file; columns by number are those of the task's own."""
+  """Describes a user's file; column numbers are those of the task's file."""
   named, own = _named_table(task), _own_table(task)
   columns = formats.FORMATS[format].columns
   is_like = own.format in formats.FORMATS and (

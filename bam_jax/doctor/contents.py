@@ -83,7 +83,7 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:
-  """Returns [C] shares of rows per class, or per bin of scores.
+  """Returns the share of rows in each class, or in each bin of scores, [C].
 
   None if a row has no label, or several.
   """
@@ -109,7 +109,7 @@ def share_names(task: task_lib.Task) -> list[str]:
 
 
 def _bins(task: task_lib.Task) -> np.ndarray:
-  """Returns the edges of bins of scores: around stars, or ten equal ones."""
+  """Returns the edges of score bins: one bin per star, or ten equal bins."""
   low, high = task.scale
   if _is_stars(task):
     return np.arange(low, high + 2) - 0.5

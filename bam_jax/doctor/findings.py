@@ -48,7 +48,7 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-  """What a way to read long rows loses of a split's tokenised rows.
+  """Shares of rows and tokens that a way to read long rows cuts off.
 
   Attributes:
     rows_cut: share of the rows that are not read to their ends.

@@ -123,7 +123,7 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def _lost(
   sizes: Sequence[np.ndarray], budget: int, stride: int, has_windows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts what is lost of N rows, as `features.featurize` reads them.
+  """Counts the tokens of N rows that `featurize` cuts off, and their inputs.
 
   Args:
     sizes: tokens of the one or two texts of each row, [N] each.

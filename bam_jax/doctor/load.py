@@ -148,7 +148,7 @@ def _read_files(
 def _usable(
   rows: rows_lib.Rows, path: Path, skips_first: bool, faults: _Faults
 ) -> Iterator[lines.Row]:
-  """Yields rows with parsed labels; appends errors of bad rows to `faults`."""
+  """Yields usable rows with parsed labels; appends other errors to `faults`."""
   task, table = rows.task, rows.task.tables[rows.split]
   parsed: dict[task_lib.RawLabel | None, task_lib.Label | None] = {None: None}
   # Rows that a run would skip are reported here.

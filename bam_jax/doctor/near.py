@@ -102,7 +102,7 @@ def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
 
 
 def _union(sets: sparse.csr_array, rows: np.ndarray) -> sparse.csr_array:
-  """Returns the union of the element sets of each row's one or two texts."""
+  """Returns for each row the elements that occur in any of its texts."""
   first, *rest = (sets[column] for column in rows.T)
   return first + rest[0] if rest else first
 

@@ -115,7 +115,7 @@ def estimate(plan: plan_lib.Plan) -> None:
 
 @processes.runs_on_first
 def log_time(plan: plan_lib.Plan) -> None:
-  """Logs how long this process took, beside the estimate of the same steps."""
+  """Logs how long this process took, and the estimate for the same steps."""
   taken = phases.phase.so_far()
   logging.info('took %s', tables.describe_phases(taken))
   path = plan.workspace.root / FILE
@@ -176,7 +176,7 @@ def _seconds(
   step: float,
   costs: Mapping,
 ) -> Counter[str]:
-  """Estimates the seconds of a run by phase; `step` are those of a step."""
+  """Estimates the seconds of a run by phase, given those of one step."""
 
   def predict(rows: costs_lib.Rows) -> float:
     return costs['evaluation_batch'] * costs_lib.evaluation_batches(plan, rows)

@@ -223,7 +223,7 @@ def _measure_probes(
 
 
 def _fit_seconds(plan: plan_lib.Plan, name: str, chosen: np.ndarray) -> float:
-  """Estimates the seconds that fitting one probe takes, on vectors of noise."""
+  """Fits a probe to random vectors to estimate the seconds that one takes."""
   # Its import takes a while (scipy.optimize).
   from bam_jax.training import linear
 
@@ -282,7 +282,7 @@ def _measure_report(plan: plan_lib.Plan) -> float:
 def _evaluation_seconds(
   plan: plan_lib.Plan, params: Mapping[str, object], is_frozen: bool = False
 ) -> float:
-  """Times an evaluation batch; `is_frozen`: of the encoder alone."""
+  """Times an evaluation batch; `is_frozen`: with the encoder alone."""
   task = plan.tasks.tasks[0]
   rows = plan.features[task.name][task.dev_splits[0]]
   packing, counted = plan.config.packing, []

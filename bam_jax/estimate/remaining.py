@@ -59,7 +59,7 @@ class Remaining:
     return set(range(first, self.steps, every or 1))
 
   def rows_to_label(self) -> Iterator[tuple[str, str, int]]:
-    """Yields task, split, and the number of teachers that share its rows."""
+    """Yields task, split, and how many teachers divide its rows among them."""
     for task, split in self.labels:
       fold = None if split == task_lib.UNLABELLED else self.run.fold
       yield task, split, fold.of if fold else 1
@@ -70,7 +70,7 @@ def count_remaining(
   runs: Sequence[runs_lib.Run],
   todo: Sequence[runs_lib.Run],
 ) -> list[Remaining]:
-  """Lists the runs that must still train, which are `todo`, or write logits."""
+  """Lists runs that must still train (those in `todo`) or write logits."""
   unfinished = {run.name for run in todo}
   result = []
   for run in runs:
@@ -104,7 +104,7 @@ class Probe(NamedTuple):
 def list_probes(
   plan: plan_lib.Plan, remaining: Sequence[Remaining]
 ) -> list[Probe]:
-  """Lists the probes of missing baselines and those that heads start from."""
+  """Lists the probes needed for missing baselines and for initial heads."""
   result = []
   for name in baselines.find_missing(plan):
     task, features = plan.tasks[name], plan.features[name]

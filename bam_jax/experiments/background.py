@@ -56,7 +56,7 @@ class Background:
       self._calls.append(self._pool.submit(function, *args))
 
   def wait(self) -> None:
-    """Waits for all calls so far; raises the exception of a failed call.
+    """Waits for all calls made so far; raises the error of a failed one.
 
     Raises:
       errors.RetryError: a process was killed.

@@ -1,4 +1,4 @@
-"""Gathers what the report's error analysis is made of.
+"""Collects the rows and predictions for the report's error analysis.
 
 Raw rows, the dev outputs of one model and its teacher, and the logits of
 out-of-fold teachers. Nothing is computed on devices or written; what is missing

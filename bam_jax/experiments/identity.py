@@ -74,7 +74,7 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
 
 
 def encoder_settings(encoder: pretrained.Encoder) -> Identity:
-  """Returns what the config.json of pretrained weights says of the encoder.
+  """Returns the encoder settings from the config.json of pretrained weights.
 
   The digest of the weights does not cover it: with another activation, the same
   weights are another function. Nothing is returned for random weights.
@@ -91,7 +91,7 @@ def encoder_settings(encoder: pretrained.Encoder) -> Identity:
 def identities(
   plan: 'plan_lib.Plan', runs: Sequence[runs_lib.Run]
 ) -> dict[str, Identity]:
-  """Returns the identities of runs by name; `runs` have all they build on.
+  """Returns run name -> identity; `runs` must contain all that they build on.
 
   Raises:
     errors.UserError: external logits are missing or of other rows.

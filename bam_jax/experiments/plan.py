@@ -129,7 +129,7 @@ class Plan:
     return result
 
   def _divide(self, task: task_lib.Task) -> dict[str, list[task_lib.Example]]:
-    """Returns the examples that `divisions.check` reads, in process 0 alone."""
+    """Checks a task's division in process 0; returns the examples there."""
     result: dict[str, list[task_lib.Example]] = {}
     path = self.workspace.division(task.name)
     is_final = task.name in self.learnt_tasks
@@ -247,7 +247,7 @@ class Plan:
     record: Mapping[str, object],
     changed: Sequence[tuple[task_lib.Task, str]],
   ) -> dict[str, object]:
-    """Returns a record with scores by the present metrics of some splits."""
+    """Returns a record whose scores of some splits use the current metrics."""
     record = {'undefined': {}, **copy.deepcopy(record)}
     path = self.workspace.outputs(run.name)
     for task, split in changed:
@@ -270,7 +270,7 @@ class Plan:
     record: Mapping[str, object],
     tasks: Sequence[task_lib.Task],
   ) -> dict[str, object]:
-    """Returns a record with what `config.decisions` wants of some tasks."""
+    """Returns a record with temperatures and thresholds for some tasks."""
     found = dict(record.get('decisions', {}))
     for task in tasks:
       try:
@@ -284,7 +284,7 @@ class Plan:
     return {**record, 'decisions': found}
 
   def decided_tasks(self, run: runs_lib.Run) -> dict[str, task_lib.Task]:
-    """Returns the tasks of a finished run as predictions decide them.
+    """Returns a finished run's tasks with their temperatures and thresholds.
 
     Raises:
       errors.UserError: the best step, which predicts, has no dev outputs.

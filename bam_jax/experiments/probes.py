@@ -121,7 +121,7 @@ def _texts(
   chosen: np.ndarray,
   num_separators: int,
 ) -> unlabelled.Held:
-  """Returns the first texts of all chosen pairs, then their second texts.
+  """Returns all first texts of the chosen pairs, then all second texts.
 
   Each ends with one [SEP], however many are between the texts of a pair.
   """
@@ -142,7 +142,7 @@ def _texts(
 
 
 class ProbedHeads:
-  """Makes initial parameters whose heads are probes of a run's own rows."""
+  """Makes initial parameters with heads from probes fitted to a run's rows."""
 
   def __init__(self, plan: plan_lib.Plan):
     self._plan = plan

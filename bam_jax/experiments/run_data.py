@@ -78,7 +78,7 @@ class PlanData:
     }
 
   def choosing_splits(self, run: runs_lib.Run) -> evaluate.Splits | None:
-    """Returns the training rows, left out, that choose the step of a run.
+    """Returns the left-out training rows that choose the best step of a run.
 
     None: it has no patience.
     """
@@ -192,7 +192,7 @@ class PlanData:
   def labelled_rows(
     self, run: runs_lib.Run, task: str
   ) -> tuple[shards.Columns, np.ndarray | None]:
-    """Returns training rows, and indices of those a run keeps; None: all."""
+    """Returns training rows and the indices that a run uses; None: all."""
     rows = self.features[task][self.tasks[task].train_split]
     is_divided = run.fold or run.held_out
     return rows, self._divide(run, task).kept if is_divided else None
@@ -248,7 +248,7 @@ class PlanData:
     return counted_rows(self.tasks[task], rows)
 
   def _weigh(self, run: runs_lib.Run) -> task_lib.TaskTable:
-    """Returns the tasks with class weights by the labels that a run learns."""
+    """Returns the tasks with class weights from a run's training labels."""
     tasks = {task.name: task for task in self.tasks.tasks}
     for name in run.tasks:
       if tasks[name].class_weights:
@@ -299,7 +299,7 @@ class PlanData:
 
 
 def counted_rows(task: task_lib.Task, rows: shards.Columns) -> shards.Columns:
-  """Returns one row for each example, not for each of `Task.windows`."""
+  """Selects one row per example of a task whose examples have windows."""
   if not task.windows:
     return rows
   return rows.select(windows.examples_of(rows.uids)[1][:-1])

@@ -55,7 +55,7 @@ class Choice(NamedTuple):
   def apply(
     self, config: config_lib.Config, is_single: bool
   ) -> config_lib.Config:
-    """Returns a copy of the config with the settings in its runs' length."""
+    """Returns a copy of the config in which runs have these settings."""
     config = config_lib.config_for_variant(config, self.changes_of)
     key = 'single' if is_single else 'multi'
     values = self.values()
@@ -119,7 +119,7 @@ class Run:
 
   @property
   def held_out(self) -> folds.HeldOut | None:
-    """Which of its training rows choose its step; None: it has no patience."""
+    """Training rows that choose the best step; None without patience."""
     search = self.config.search
     if not self.length.patience:
       return None
@@ -164,7 +164,7 @@ class Run:
     return steps < FEW_STEPS and self.config.model.head_init != 'linear_probe'
 
   def how_to_lengthen(self) -> str:
-    """Names the option that gives a run of few steps enough of them."""
+    """Names the option that makes a short run longer."""
     if self.length.patience:
       return f'raise {self.field_path("patience")} or the number of steps'
     if 0 < self.length.max_steps < FEW_STEPS:
@@ -185,7 +185,7 @@ def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
 def name_for_tasks(
   name: str, tasks: Sequence[str], trained_tasks: TrainedTasks
 ) -> str:
-  """Returns the digest that a run's name needs besides; '' if it needs none.
+  """Returns the digest of its tasks that a run's name ends with, or ''.
 
   It needs one if a run of other tasks has the name, as after a change of
   `config.tasks`: that run keeps its folder.
@@ -219,7 +219,7 @@ def plan_runs(
   searched = variants.searched(config)
 
   def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
-    """Plans the runs of a group, after the runs that they depend on."""
+    """Plans the runs of a group, and before them those that they depend on."""
     group = group_name(variant, seed, fold)
     if group in groups:
       return groups[group]

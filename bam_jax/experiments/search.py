@@ -102,7 +102,7 @@ def possible_runs(config: config_lib.Config) -> list[runs_lib.Run]:
 
 
 def longest_choices(config: config_lib.Config) -> dict[str, runs_lib.Choice]:
-  """Returns the settings with the most epochs, for each key of a choice."""
+  """Returns choice key -> the settings with the most epochs."""
   result = {}
   for key, (is_single, _) in _searched_runs(config).items():
     epochs = {}

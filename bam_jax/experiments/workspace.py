@@ -157,7 +157,7 @@ class Workspace:
 
   @processes.runs_on_first
   def check_run(self, name: str, settings: Mapping[str, object]) -> None:
-    """Raises a UserError if the settings in a run's folder are not these."""
+    """Raises a `UserError` if a run's folder was made with other settings."""
     changes = differences(_read_sealed(self._identity(name)), settings)
     if changes:
       raise errors.UserError(
@@ -324,7 +324,7 @@ def _complete(
 def differences(
   before: Mapping[str, object], wanted: Mapping[str, object]
 ) -> list[str]:
-  """Describes the keys of `wanted` whose values in a record differ.
+  """Describes which values of `wanted` differ from those in a record.
 
   A field of the configuration that the record lacks is newer than the run; its
   default stands for what was done before the field existed. Settings of the

@@ -1,4 +1,4 @@
-"""A classifier of Hugging Face's in PyTorch that teaches: a command of its own.
+"""The command that lets a Hugging Face classifier in PyTorch be a teacher.
 
 Only `model` needs torch, which the extra `torch` installs.
 """

@@ -18,7 +18,7 @@ SCORES = ('scale', 'unit', 'logit')
 
 
 class Head(NamedTuple):
-  """Says how a model's outputs become logits of a task.
+  """How a model's outputs are converted to logits of a task.
 
   Attributes:
     order: index of the model's output for each output of the task.
@@ -136,7 +136,7 @@ def head(
 def _order(
   names: Sequence[str], labels: Sequence[str]
 ) -> tuple[int, ...] | None:
-  """Returns the index of each label in `names`, or None if they differ.
+  """Returns the index of each label in `names`; None if the sets differ.
 
   Upper and lower case are equal.
   """

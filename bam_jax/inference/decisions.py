@@ -26,7 +26,7 @@ _HALF = folds.Fold(1, 2, seed=0)
 
 
 def wanted(task: task_lib.Task, config: config_lib.Config) -> dict[str, object]:
-  """Returns what `config.decisions` wants of a task; empty: nothing."""
+  """Returns what `config.decisions` fits for a task; empty: nothing."""
   metric = config_lib.thresholds(config).get(task.name, '')
   temperature = config.decisions.temperature and task.kind.has_probabilities
   if not temperature and not metric:
@@ -40,7 +40,7 @@ def fit(
   uids: Sequence[str],
   measured: metrics.Measured,
 ) -> dict[str, object]:
-  """Fits what is wanted to the outputs on N dev rows.
+  """Fits a temperature or thresholds to the outputs on N dev rows.
 
   Returns:
     `wanted`'s values. With a temperature: `temperature`, and
@@ -117,7 +117,7 @@ def fit_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
 def fit_threshold(
   margins: np.ndarray, gold: np.ndarray, metric: metrics.Metric
 ) -> float:
-  """Returns the logit above which "yes" has the highest score by a metric.
+  """Returns the logit above which predicting "yes" gives the best metric.
 
   It lies in the middle between two logits that occur, of which up to 200 pairs
   are tried; of equal scores it is the nearest to 0, which is a probability of

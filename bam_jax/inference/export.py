@@ -102,7 +102,7 @@ def export(
 
 
 def _has_plain_mean(config: family.EncoderConfig) -> bool:
-  """Whether heads of examples are on the mean itself, without a pooler."""
+  """Whether a model's heads use mean pooling without a pooler layer."""
   pools = families.FAMILIES[config.family].pools
   return config.pooling == 'mean' and 'mean' not in pools
 
@@ -113,7 +113,7 @@ def _add_head(
   task: task_lib.Task,
   head: Mapping[str, np.ndarray],
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, object]]:
-  """Returns the model of one task: its files of weights, and its settings.
+  """Returns the weight files and settings of an export with one task's head.
 
   `tensors` are those of encoder and pooler, `head` are `weight` and `bias`.
   """
@@ -142,7 +142,7 @@ def _add_head(
 def choose_tokenizer(
   tokenizer: features.Tokenizer, tasks: Sequence[task_lib.Task]
 ) -> features.Tokenizer:
-  """Returns the tokenizer to export with tasks: that of words, or of texts."""
+  """Returns the tokenizer to export: for words, if all tasks are of words."""
   of_words = all(task.kind.of_words for task in tasks)
   return tokenizer.for_words if of_words else tokenizer
 

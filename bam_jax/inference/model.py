@@ -207,7 +207,7 @@ class Model:
   def _logits(
     self, params: Any, rows: Sequence[kind_lib.Features], row_tasks: np.ndarray
   ) -> dict[int, np.ndarray]:
-    """Returns row -> [1, C] logits, or [tokens of the row, K]."""
+    """Computes logits by row: [1, C] each, or [tokens, K] if per token."""
     tasks = self._programs.tasks
     heads = np.array([tasks.index[name] for name in row_tasks.tolist()])
     per_token = np.isin(heads, tasks.token_heads)
@@ -235,7 +235,7 @@ class Model:
     heads: int | np.ndarray,
     sizes: Sequence[int],
   ) -> Iterator[tuple[np.ndarray, np.ndarray, heads_lib.Outputs]]:
-    """Dispatches rows in batches; the last one has the size that fits.
+    """Dispatches rows in batches; the last batch is as small as possible.
 
     Yields:
       For each batch: [B, S] the row in each slot, -1 if the slot is empty;

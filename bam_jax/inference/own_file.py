@@ -139,7 +139,7 @@ def _writer(
 
 
 def cell(value: object) -> str:
-  """Returns a kept value as a cell; one that is missing is empty."""
+  """Converts a value of a kept column to a table cell; empty if missing."""
   if value is None:
     return ''
   return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -41,7 +41,7 @@ def export(
   tasks: task_lib.TaskTable,
   facts: card.Facts,
 ) -> None:
-  """Writes the directory of one model; arguments as for `export.export`.
+  """Writes the directory of one model; see `export.export` for arguments.
 
   Raises:
     errors.UserError: a file can't be written, or a task's texts are encoded
@@ -96,7 +96,7 @@ def export(
 def _program(
   config: family.EncoderConfig, tasks: list[task_lib.Task]
 ) -> Callable[..., dict[str, jax.Array]]:
-  """Returns the function that is exported.
+  """Returns the function that `jax.export` exports: token ids to logits.
 
   It takes the weights, and [b, l] int32 token ids, token types and a mask that
   is 0 at padding. It returns for each task [b, c] logits, or [b, l, c] logits

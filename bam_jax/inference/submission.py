@@ -104,7 +104,7 @@ def write(
 
 
 def _rows(where: str, task: task_lib.Task, texts: Mapping[str, str]) -> str:
-  """Returns a header and `index<TAB>prediction` for each row of a test file."""
+  """Returns the text of TASK.tsv in a submission: a header, then the rows."""
   lines = ['index\tprediction']
   for number, (uid, text) in enumerate(texts.items()):
     # The index counts the rows of the raw file, malformed ones included.

@@ -79,7 +79,7 @@ def attend(
 
 
 class _Options(NamedTuple):
-  """What a program is compiled for; see `attend`."""
+  """Static settings of a compiled attention program; see `attend`."""
 
   rate: float
   platform: str
@@ -167,7 +167,7 @@ def _over_heads(
 def _by_length(
   function: Callable, rate: float, arrays: tuple[jax.Array, ...], *rest
 ) -> tuple[jax.Array, ...]:
-  """Computes rows at once or by blocks, as their length wants.
+  """Computes short rows at once, and long rows by blocks of queries.
 
   The compiler, which knows the length, keeps one of both.
   """
@@ -181,7 +181,7 @@ def _by_length(
 
 
 def _fits_tpu(qkv: jax.Array) -> bool:
-  """Whether the Mosaic kernel takes rows of this length and width."""
+  """Whether the Mosaic kernel supports rows of this length and width."""
   length, _, num_heads, head_size = qkv.shape[1:]
   is_whole = length % min(length, _QUERIES_OF_TPU) == 0
   size = length * num_heads * head_size * qkv.dtype.itemsize
@@ -191,14 +191,14 @@ def _fits_tpu(qkv: jax.Array) -> bool:
 
 
 def _is_one_block(qkv: jax.Array) -> bool:
-  """Whether a GPU's block takes all keys of a row at once."""
+  """Whether one GPU block can hold all keys of a row."""
   sides = qkv.shape[1], qkv.shape[4]
   is_power = all(side.bit_count() == 1 for side in sides)
   return is_power and min(sides) >= _SHORTEST and sides[0] <= _LONGEST_ROW
 
 
 def _is_tiled(options: _Options, qkv: jax.Array) -> bool:
-  """Whether `flash_attention` is used: where no block takes all keys."""
+  """Whether `flash_attention` is used, because no block can hold all keys."""
   if options.platform != 'cuda' or _is_one_block(qkv):
     return False
   return flash_attention.supports(qkv.shape[1], qkv.shape[4])

@@ -16,7 +16,7 @@ LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
 class Tile(NamedTuple):
-  """The masks of a part [n, m] of a head's attention.
+  """Attention and dropout masks of a tile [n, m] of one head.
 
   Attributes:
     row_segments: [n, 1] int32, of the queries; of the keys if the part is
@@ -56,7 +56,7 @@ class Tile(NamedTuple):
     return jnp.where(seen, logits, LOWEST)
 
   def sign(self, x: jax.Array) -> jax.Array:
-    """Negates the numbers that dropout will set to zero; all are positive.
+    """Marks the positive numbers that dropout will zero by a negative sign.
 
     A GPU block has registers for this array, but not for numbers and mask.
     """

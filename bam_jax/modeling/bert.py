@@ -97,11 +97,11 @@ class BertEncoder(nn.Module):
   def embed(
     self, config: family.EncoderConfig, *inputs: jax.Array
   ) -> tuple[jax.Array, ...]:
-    """Returns embeddings [B, L, D], and what each layer takes besides."""
+    """Returns embeddings [B, L, D], and further inputs of each layer."""
     return (Embeddings(config, self.compute, name='embeddings')(*inputs),)
 
   def kind_of_layer(self, number: int) -> tuple[bool, ...]:
-    """Returns what tells a layer from others of the encoder."""
+    """Returns a key that differs between layers that are built differently."""
     del number
     return ()
 

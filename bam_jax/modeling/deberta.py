@@ -28,7 +28,7 @@ _TERMS = {'c2p': 'key', 'p2c': 'query'}
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What config.json says of DeBERTa alone.
+  """Settings in config.json that only DeBERTa has.
 
   Attributes:
     span: half the number of buckets, as in `disentangled_attention.buckets`.
@@ -52,7 +52,7 @@ class Settings:
 
   @property
   def num_buckets(self) -> int:
-    """Returns the number of buckets, of both directions."""
+    """Returns the number of distance buckets, left and right together."""
     return 2 * self.span
 
 
@@ -81,7 +81,7 @@ class DebertaEncoder(bert.BertEncoder):
 
 
 class Embeddings(bert.Embeddings):
-  """Embeddings of tokens as in BERT, and those of the buckets of distances."""
+  """BERT's token embeddings, and one embedding per bucket of distances."""
 
   @nn.compact
   def __call__(self, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -186,7 +186,7 @@ class DisentangledAttention(nn.Module):
 
 
 def _read(values: Mapping[str, object]) -> dict[str, object]:
-  """Returns arguments of `family.EncoderConfig` from config.json's entries."""
+  """Converts the entries of config.json to `family.EncoderConfig` arguments."""
   hidden_size, num_heads = values['hidden_size'], values['num_attention_heads']
   entries.choice(values, 'relative_attention', None, [True])
   for key, value in (

@@ -18,7 +18,7 @@ from bam_jax.modeling import dropout
 
 
 def buckets(span: int, farthest: int, longest: int) -> np.ndarray:
-  """Returns the buckets of the distances -(longest - 1) to longest - 1.
+  """Returns the bucket of each distance from -(longest - 1) to longest - 1.
 
   >>> buckets(4, 16, 9).tolist()
   [1, 1, 1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 7, 7, 7, 7, 7]
@@ -48,7 +48,7 @@ def buckets(span: int, farthest: int, longest: int) -> np.ndarray:
 def bucket_indices(
   span: int, farthest: int, longest: int, length: int
 ) -> jax.Array:
-  """Returns the buckets of the distances -length to length.
+  """Returns the bucket of each distance from -length to length.
 
   Args:
     span: of `buckets`, as `farthest` and `longest`.

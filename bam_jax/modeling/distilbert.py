@@ -17,7 +17,7 @@ _HEAD = {'pooler.dense': 'pre_classifier'}
 
 
 def _read(values: Mapping[str, object]) -> dict[str, object]:
-  """Returns what holds for all; sinusoidal positions are in the weights."""
+  """Returns settings that all DistilBERTs share; the weights hold positions."""
   del values
   return _FIXED
 

@@ -1,4 +1,4 @@
-"""Dropout whose mask is a hash of two random uint32 and the flat index.
+"""Dropout whose mask is a hash of random bits and each element's flat index.
 
 So any batch size, `vmap` and any number of devices give the same mask. XLA
 fuses the hash into the arithmetic around it; threefry would be a separate
@@ -13,7 +13,7 @@ _GOLDEN = 0x9E3779B1
 
 
 def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
-  """Draws two random uint32 for each place of dropout, [sites, 2].
+  """Draws random bits for each dropout site, [sites, 2] uint32.
 
   They are from the module's rng collection 'dropout', or 0 if the module is
   deterministic.
@@ -68,7 +68,7 @@ def keep_tile(
   shape: tuple[int, int],
   strides: tuple[int, int],
 ) -> jax.Array:
-  """Returns a part [n, m] of the mask of a larger array.
+  """Returns a tile [n, m] of the dropout mask of a larger array.
 
   Args:
     words: two uint32 of the site.

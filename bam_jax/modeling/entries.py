@@ -9,7 +9,7 @@ MOST = 1 << 20
 def choice(
   values: Mapping[str, object], key: str, default: object, known: Collection
 ) -> object:
-  """Returns an entry that is one of the known values; their types count."""
+  """Returns an entry that equals one of the known values, type included."""
   found = values.get(key, default)
   if not any(type(found) is type(each) and found == each for each in known):
     raise ValueError(

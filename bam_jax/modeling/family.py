@@ -171,7 +171,7 @@ def preset(
 
 
 def take_tokens(x: jax.Array, read: jax.Array | None) -> jax.Array:
-  """Takes what belongs to some tokens.
+  """Selects the rows of some tokens from arrays.
 
   Args:
     x: [B, L] or [B, L, D].

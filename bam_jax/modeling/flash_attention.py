@@ -32,7 +32,7 @@ _PRODUCT, _WITH_TRANSPOSED = (1, 0), (1, 1)  # axes of `attention_head.product`
 
 
 class Arrays(NamedTuple):
-  """What attention is computed from.
+  """Input arrays of the attention kernels.
 
   Attributes:
     first: [1] uint32, number of the first row in the whole batch.
@@ -101,7 +101,7 @@ def backward(
   window: int | None = None,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the gradient of `qkv`, and its sums over the tokens of each tile.
+  """Computes the gradient of `qkv`, and its sum over the tokens of each tile.
 
   Args:
     rate: dropout rate, 0 to below 1.
@@ -182,7 +182,7 @@ class _Head(NamedTuple):
 
   @property
   def scale(self) -> float:
-    """Factor of logits that are exponents of 2."""
+    """Scale of logits that are used as exponents of 2."""
     return self.size**-0.5 * math.log2(math.e)
 
   def load(self, part: int, places: Any) -> jax.Array:
@@ -367,7 +367,7 @@ def _call(
 
 
 def _block(shape: tuple[int | None, ...], index: str) -> pl.BlockSpec:
-  """Describes a block, numbered along each axis by tile, row (b), head or 0."""
+  """Describes a block whose index on each axis is tile, row (b), head or 0."""
   return pl.BlockSpec(
     shape,
     lambda tile, row, head: tuple(
@@ -381,7 +381,7 @@ def _places(tile: jax.Array) -> Any:
 
 
 def _inside(ref: Any, size: int) -> jax.Array | None:
-  """Masks what pads heads of another size up to a power of two."""
+  """Masks the padding of heads whose size is not a power of two."""
   if ref.shape[-1] == size:
     return None
   return jax.lax.broadcasted_iota(jnp.int32, ref.shape, ref.ndim - 1) < size

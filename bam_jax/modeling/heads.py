@@ -129,7 +129,7 @@ class MultiTaskModel(nn.Module):
     )(pooled, task_id, tokens, batch['segment_ids'], compared)
 
   def on_one_device(self) -> 'MultiTaskModel':
-    """Returns the same model for batches whose rows are on one device."""
+    """Returns a copy of the model for batches that are on one device."""
     compute = dataclasses.replace(self.compute, mesh=None)
     return self.clone(compute=compute)
 
@@ -160,7 +160,7 @@ def encode(
 def _separate_pairs(
   batch: Mapping[str, jax.Array], is_pair: jax.Array
 ) -> dict[str, jax.Array]:
-  """Makes segments of the second texts of some pairs.
+  """Gives the second text of bi-encoder pairs a segment of its own.
 
   Such a text is encoded as if it were alone: its positions count from 0, and
   its token type is 0.
@@ -194,7 +194,7 @@ def _separate_pairs(
 def _compare_pairs(
   vectors: jax.Array, is_pair: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes what heads take of segments and of separated pairs.
+  """Computes the input of heads for segments and for separated pairs.
 
   A pair with the unit vectors u and v has u, and v, |u - v| and u * v (Conneau
   et al. 2017, "InferSent").
@@ -233,7 +233,7 @@ class FrozenEncoder(nn.Module):
   def __call__(
     self, batch: Mapping[str, jax.Array], deterministic: bool = True
   ) -> Outputs:
-    """Takes a batch of `MultiTaskModel`; there is no dropout."""
+    """Encodes a batch of `MultiTaskModel` without dropout."""
     hidden = encode(self.config, self.compute, batch, deterministic)
     hidden = hidden.astype(jnp.float32)  # [B, L, D]
     slots = average_segments(
@@ -264,7 +264,7 @@ class TaskHeads(nn.Module):
     segment_ids: jax.Array | None = None,
     compared: jax.Array | None = None,
   ) -> Outputs:
-    """Applies to each vector the head of its own task.
+    """Applies the head of each vector's task to it.
 
     Args:
       pooled: [B, S, D] float32.

@@ -212,7 +212,7 @@ def weights_digest(path: Path) -> str:
 
 
 def _unused(of: family.Family) -> list[tuple[str, ...]]:
-  """Returns the paths of the scales that the first layer does not use."""
+  """Returns paths of norm scales that the first layer does not use."""
   return [
     ('encoder', *module.replace('{i}', 'layer_0').split('/'), 'scale')
     for module in of.unused_at_first

@@ -12,7 +12,7 @@ from bam_jax.modeling import family
 def lookup(
   table: jax.Array, ids: jax.Array, compute: family.Compute
 ) -> jax.Array:
-  """Looks up embeddings.
+  """Looks up the embeddings of token ids.
 
   Args:
     table: [V, D] float32.

@@ -31,7 +31,7 @@ _THETAS = {
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What no other family has.
+  """Settings that only ModernBERT has.
 
   Attributes:
     is_global: for each layer, whether a token sees all of its text.
@@ -55,7 +55,7 @@ class ModernBertEncoder(bert.BertEncoder):
   def embed(
     self, config: family.EncoderConfig, *inputs: jax.Array
   ) -> tuple[jax.Array | tuple[jax.Array, jax.Array], ...]:
-    """Returns embeddings [B, L, D], and the rotations of either kind of layer.
+    """Returns embeddings [B, L, D], and rotations for global and local layers.
 
     They are those of global layers, then of local ones: cosines and sines, each
     [B, L, hd / 2] float32.
@@ -159,7 +159,7 @@ class SelfAttention(nn.Module):
     turns: tuple[jax.Array, jax.Array],
     words: jax.Array,
   ) -> jax.Array:
-    """Returns [B, L, D]; takes what `Layer` takes, of its own kind alone."""
+    """Applies attention, global or local; returns [B, L, D]."""
     config, dtype = self.config, self.compute.dtype
     size = config.hidden_size
     heads = (3, config.num_heads, size // config.num_heads)
@@ -187,7 +187,7 @@ class Pooler(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
-    """Applies it to float32 vectors [..., D]; it has no dropout."""
+    """Pools float32 vectors [..., D] without dropout."""
     x = nn.Dense(
       self.config.hidden_size,
       use_bias=False,
@@ -218,7 +218,7 @@ def _dense(
 
 
 def _initializer(config: family.EncoderConfig, name: str) -> nn.initializers:
-  """Narrower for what is added to hidden states, as in ModernBERT."""
+  """Initializer; narrower for layers whose output is added to hidden states."""
   if name in ('qkv', 'intermediate'):
     return family.initializer
   scale = family.INITIALIZER_RANGE * (2 * config.num_layers) ** -0.5
@@ -276,7 +276,7 @@ def _read_thetas(values: Mapping[str, object]) -> tuple[float, float]:
 
 
 def _write(config: family.EncoderConfig) -> dict[str, object]:
-  """Returns what `_read` reads, for old and new transformers."""
+  """Returns the entries that `_read` reads, for old and new transformers."""
   own = config.own
   result = {
     'layer_types': [_GLOBAL if each else _LOCAL for each in own.is_global],
@@ -295,14 +295,14 @@ def _write(config: family.EncoderConfig) -> dict[str, object]:
 
 
 def _alternate(count: int, every: int = 3) -> tuple[bool, ...]:
-  """Whether each layer is global, if every n-th is, from the first on."""
+  """Returns for each layer whether it is global: the first, then every n-th."""
   return tuple(i % every == 0 for i in range(count))
 
 
 def _keep_layers(
   config: family.EncoderConfig, layers: Sequence[int]
 ) -> family.EncoderConfig:
-  """Returns the encoder of some layers, each as global or local as it was."""
+  """Returns an encoder with only some layers; global ones stay global."""
   is_global = tuple(config.own.is_global[i] for i in layers)
   own = dataclasses.replace(config.own, is_global=is_global)
   return dataclasses.replace(config, num_layers=len(layers), own=own)

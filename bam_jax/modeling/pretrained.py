@@ -45,7 +45,7 @@ class Encoder:
 
   @property
   def tokenizer(self) -> features.Tokenizer:
-    """The tokenizer that makes its ids, loaded when it is first read.
+    """The encoder's tokenizer, loaded on first use.
 
     A report, for example, does without, and `AutoTokenizer` takes a second.
 
@@ -156,7 +156,7 @@ def _pretrained_encoder(
 def _load_own_tokenizer(
   path: Path, sizes: Mapping[str, object]
 ) -> features.Tokenizer:
-  """Loads the tokenizer of an encoder; raises unless it fits its sizes."""
+  """Loads an encoder's tokenizer; raises if it does not fit the encoder."""
   tokenizer = features.Tokenizer.from_dir(path)
   errors.raise_first(_find_tokenizer_mistakes(path, sizes, tokenizer))
   return tokenizer
@@ -165,7 +165,7 @@ def _load_own_tokenizer(
 def _find_tokenizer_mistakes(
   path: Path, sizes: Mapping[str, object], tokenizer: features.Tokenizer
 ) -> Iterator[str]:
-  """Yields a message for each way in which a tokenizer fits no encoder."""
+  """Yields a message for each mismatch between a tokenizer and an encoder."""
   of = families.FAMILIES[sizes['family']]
   # An id beyond the table would silently read another word's embedding.
   if tokenizer.vocab_size > sizes['vocab_size']:

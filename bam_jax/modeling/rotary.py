@@ -23,7 +23,7 @@ def angles(
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Rotates pairs of numbers, one of each half of a head.
+  """Rotates the pairs (i, i + hd / 2) of the numbers of each head.
 
   Args:
     x: [B, L, n, H, hd].

@@ -46,7 +46,7 @@ class Tile(NamedTuple):
 
 
 class TokenFunction(NamedTuple):
-  """A function of each token's D numbers, with its gradient.
+  """A function that is applied to each token's D numbers, with its gradient.
 
   Attributes:
     name: prefix of its kernels' names.

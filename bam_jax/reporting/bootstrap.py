@@ -156,7 +156,7 @@ def drawn_scores(
   rng: np.random.Generator,
   resamples: int = RESAMPLES,
 ) -> list[np.ndarray]:
-  """Scores each seed on all examples of a task, and on resamples of them.
+  """Scores each seed on all examples of a task, and on each resample.
 
   Every group has outputs [S, N, ...] for the same N examples. Each of the B
   resamples draws the same examples for all groups.

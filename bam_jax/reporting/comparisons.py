@@ -174,7 +174,7 @@ def difference(
 
 
 def correct(cells: Sequence[dict]) -> None:
-  """Adds `corrected` to table cells: their p-values after Holm's correction."""
+  """Adds Holm-corrected p-values to table cells, as `corrected`."""
   found = statistics.holm([cell['p_value'] for cell in cells])
   for cell, corrected in zip(cells, found):
     cell['corrected'] = corrected

@@ -31,7 +31,7 @@ class TaskPart(NamedTuple):
 
 
 class Section(NamedTuple):
-  """What the section says first, and its parts."""
+  """The section's introduction, and its parts."""
 
   note: str
   parts: list[TaskPart]
@@ -135,7 +135,7 @@ def _rows(
   reason: str,
   has_texts: bool,
 ) -> tables.Table:
-  """Returns the first rows of a reason."""
+  """Returns table rows for the first errors of one reason."""
   count, among = found.counts[reason]
   columns = list(_COLUMNS[reason])
   # Beside wrong rows the teacher is a column if there is one.
@@ -181,7 +181,7 @@ def _key(task: task_lib.Task, reason: str) -> str:
 def _values(
   task: task_lib.Task, values: Sequence[object], texts: Mapping[str, str]
 ) -> list[str]:
-  """Formats labels beside one another; of tags only those that differ."""
+  """Formats labels for comparison; of tags, only those that differ."""
   if task.kind.of_words:
     tags = list(zip(*values, strict=True))
     places = [place for place, each in enumerate(tags) if len({*each}) > 1]

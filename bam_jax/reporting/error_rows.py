@@ -79,7 +79,7 @@ def find(
   decided: Sequence[kind_lib.Decided],
   teacher: Sequence[kind_lib.Decided] | None = None,
 ) -> tuple[list[Row], int]:
-  """Finds the rows of one reason among N.
+  """Finds those of N rows that belong in the list of one reason.
 
   Args:
     task: the task.

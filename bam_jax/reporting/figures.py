@@ -86,7 +86,7 @@ class Plot(NamedTuple):
 
 
 def looks(variants: Iterable[str]) -> dict[str, Look]:
-  """Returns a look for each variant; distinct for up to 12 custom variants."""
+  """Chooses colour and line style of each variant, for up to 12 custom ones."""
   others = itertools.cycle(_OTHER_LOOKS)
   return {name: _LOOKS.get(name) or next(others) for name in variants}
 

@@ -145,7 +145,7 @@ def _name(path: Path) -> str:
 def _read(
   task: task_lib.Task, path: Path, split: str
 ) -> tuple[np.ndarray, metrics.Measured]:
-  """Reads uids, and what metrics are computed from, of one run."""
+  """Reads one run's uids and the inputs of its metrics."""
   uids, measured = _from_arrays(
     *(task, path, split),
     lambda arrays: (arrays['uid'], task.kind.read_outputs(task, arrays)),

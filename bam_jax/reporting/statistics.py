@@ -334,7 +334,7 @@ def is_defined(scores: Sequence[float]) -> bool:
 
 
 def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Returns scores [..., n] as float64; ValueError if n < 2 or one is nan."""
+  """Converts scores [..., n] to float64; raises if n < 2 or one is nan."""
   values = np.asarray(scores, np.float64)
   if values.ndim < 1 or values.shape[-1] < 2 or not is_defined(values):
     raise ValueError(f'a test needs 2 or more finite scores, not {scores}')

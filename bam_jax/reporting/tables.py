@@ -147,7 +147,7 @@ def _frame(
   name: Callable[[str], str],
   small: str = '',
 ) -> pd.DataFrame:
-  """Returns the formatted cells as a frame; `small` precedes the measures."""
+  """Returns the formatted cells as a frame; `small` is put before measures."""
   columns = [
     name(escape.plain(text)) for text in table.header if isinstance(text, str)
   ]

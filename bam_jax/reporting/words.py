@@ -366,7 +366,7 @@ def _cells(tests: Mapping[str, Mapping[str, dict]]) -> list[dict]:
 
 
 def _corrections(summary: Mapping[str, dict]) -> list[str]:
-  """Lists the groups of p-values corrected together, each with its size."""
+  """Lists which p-values are corrected together, and how many they are."""
   found = summary['verdicts']
   groups = {
     'the first sentence': found['averages'].values(),

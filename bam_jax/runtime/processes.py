@@ -125,7 +125,7 @@ def _decode_error(can_retry: bool, message: str) -> Exception:
 def make_on_first(
   make: Callable[[], Value | None], load: Callable[[], Value]
 ) -> Value | None:
-  """Process 0 calls `make`, which writes a value; the others call `load`.
+  """Calls `make`, which writes a value, in process 0, and `load` in others.
 
   Returns the value in every process, or None if `make` returned None. Errors
   are raised in all processes.

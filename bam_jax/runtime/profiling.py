@@ -35,14 +35,14 @@ class StepProfiler:
     self._started = 0.0
 
   def before(self, step: int) -> None:
-    """Starts the trace before its first step."""
+    """Starts the trace if this is its first step."""
     if step == self._first:
       shutil.rmtree(self._directory, ignore_errors=True)
       jax.profiler.start_trace(str(self._directory))
       self._running = True
 
   def after(self, step: int, state: Any) -> dict[str, float]:
-    """Ends the trace after its last step; ends the timing some steps later.
+    """Ends the trace after its last step, and the timing some steps later.
 
     Waits for `state`, the result of the step, when either ends. Returns
     `device_idle`, the share of time in which the device did nothing, 0-1, when

@@ -21,7 +21,7 @@ _MOST_PARAMS = 100  # that MLflow takes at once
 
 
 class _Wandb:
-  """A run in W&B; each line has the finite values of a step at a unix time."""
+  """A run in W&B, which receives the finite values of each logged step."""
 
   def __init__(
     self,
@@ -55,7 +55,7 @@ class _Wandb:
 
 
 class _MLflow:
-  """A run in MLflow, likewise."""
+  """A run in MLflow, which receives the finite values of each logged step."""
 
   def __init__(
     self,
@@ -169,7 +169,7 @@ class Trackers:
         del self._open[name]
 
   def close(self, is_finished: bool) -> None:
-    """Ends the run in all trackers, or interrupts it."""
+    """Ends the run in all trackers, as finished or as interrupted."""
     for name, tracker in self._open.items():
       try:
         tracker.close(is_finished)

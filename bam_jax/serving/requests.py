@@ -83,7 +83,7 @@ def parse(
 def _read_all(
   tasks: Mapping[str, task_lib.Task], item: object, where: str
 ) -> ByTask:
-  """Returns the texts of an input for each task that can read it.
+  """Returns task -> texts of an input, for all tasks that can read it.
 
   If none can, each task has the reason.
   """

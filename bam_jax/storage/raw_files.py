@@ -67,7 +67,7 @@ def download_tables(config: config_lib.Config) -> config_lib.Config:
 
 
 def _find(store: stores.Store, file: str, format: str) -> list[str]:
-  """Returns the names of the objects that a path or a pattern stands for."""
+  """Returns the names of the objects that match a path or a pattern."""
   if format in formats.FORMATS and formats.FORMATS[format].is_folder:
     return store.names(file)
   if not glob.has_magic(file):

@@ -96,7 +96,7 @@ class Answers(kind_bases.PerToken):
     return ''
 
   def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the context, so that no dev question is on one of training."""
+    """Returns the context, so that dev and training share no context."""
     return texts[1:]
 
   def label_width(self, task: task_lib.Task) -> int:
@@ -105,7 +105,7 @@ class Answers(kind_bases.PerToken):
   def parse(
     self, task: task_lib.Task, value: task_lib.Answers, where: str
   ) -> task_lib.Answers:
-    """Returns the answers unchanged: each text, and where it starts."""
+    """Returns the answers as they are: each with its text and start."""
     if not value and not task.unanswerable:
       raise errors.UserError(
         f'{where}: has no answer; fix the row or set'
@@ -185,7 +185,7 @@ class Answers(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot start and end tokens; the context's shares are 1."""
+    """Returns one-hot start and end targets; only context tokens count."""
     lengths, candidate = _candidates(rows, chosen)
     target = np.zeros((len(candidate), 2), np.float32)
     places = np.asarray(rows.fixed('label')[chosen]).astype(np.int64)
@@ -243,7 +243,7 @@ class Answers(kind_bases.PerToken):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Returns exact match, F1 and the number 1 for each example, [N, 3]."""
+    """Returns exact match, F1 and the constant 1 of each example, [N, 3]."""
     return _tally(_predictions(task, logits, rows), rows)
 
   def outputs(
@@ -273,7 +273,7 @@ class Answers(kind_bases.PerToken):
   def differing_parts(
     self, task: task_lib.Task, label: task_lib.Answers, other: task_lib.Answers
   ) -> list[int]:
-    """Compares the first answer with all of another label, as SQuAD does."""
+    """Compares the first answer with all answers of the other label."""
     text = label[0][0] if label else ''
     known = self.label_value(task, other)
     is_equal = squad_metrics.best(squad_metrics.exact_match, text, known)
@@ -371,7 +371,7 @@ class _Predicted(NamedTuple):
 
 
 def _tally(found: Iterable[_Predicted], rows: kind.Rows) -> np.ndarray:
-  """Returns exact match, F1 and the number 1 for each example, [N, 3]."""
+  """Returns exact match, F1 and the constant 1 of each example, [N, 3]."""
   result = []
   first_windows = windows.examples_of(rows.uids)[1][:-1]
   for each, row in zip(found, first_windows, strict=True):

@@ -1,4 +1,4 @@
-"""Metrics of classes, and of labels of which an example has any number.
+"""Metrics for classification and multi-label tasks.
 
 The arguments and results are those of `metrics`.
 """
@@ -105,7 +105,7 @@ def weighted_f1(
 def balanced_accuracy(
   predictions: np.ndarray, gold: np.ndarray, counts: resampled.Counts = None
 ) -> np.ndarray:
-  """Mean recall of the classes that are gold, 0 to 1."""
+  """Mean recall of the classes that have gold examples, 0 to 1."""
   hits, _, actual = _class_totals(predictions, gold, counts)
   recall = hits / np.fmax(actual, 1)
   return np.sum(recall, axis=0) / np.sum(actual > 0, axis=0)
@@ -203,7 +203,7 @@ def _mean_over_classes(
   gold: np.ndarray,
   counts: resampled.Counts,
 ) -> np.ndarray:
-  """Averages a metric over classes or labels, each against the rest.
+  """Averages a two-class metric over classes or labels, each against the rest.
 
   `metric` takes scores [N], positives [N, 1] bool and weights [N, B], and
   returns [B]. The result is nan if a score is not finite.

@@ -18,7 +18,7 @@ _MOST = 1e6
 
 
 def parse(entries: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-  """Returns the given weight of each label; without `balanced`.
+  """Parses `LABEL=WEIGHT` entries; returns the weight of each label.
 
   >>> parse(('rare=8',), ('rare', 'frequent'))
   {'rare': 8.0}

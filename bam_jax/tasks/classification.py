@@ -99,7 +99,7 @@ class Classification(kind_bases.Plain):
   def window_scores(
     self, task: task_lib.Task, logits: np.ndarray
   ) -> np.ndarray:
-    """Returns log-probabilities: logits are known up to a constant alone."""
+    """Returns log-probabilities, because logits have an arbitrary offset."""
     return self.class_scores(task, logits)
 
   def gold(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:

@@ -103,7 +103,7 @@ class _Draw:
     return self.one(self.concept(category).words)
 
   def any_word(self, category: str) -> str:
-    """Draws a word of a category, whether of train or held out."""
+    """Draws a word of a category from the training or held-out words."""
     concepts = [*itertools.chain(*_CONCEPTS[category])]
     return self.one(self.one(concepts).words)
 
@@ -229,7 +229,7 @@ def _visit(draw: _Draw) -> _Row:
 
 
 def _stars(draw: _Draw) -> _Row:
-  """Draws two reviews and a score, which is 2.5 for a sum of 0."""
+  """Draws two reviews and a score from their sum; a sum of 0 scores 2.5."""
   (first, grade), (second, other) = _review(draw), _review(draw)
   return first, second, min(max(grade + other + 5, 0), 10) / 2
 

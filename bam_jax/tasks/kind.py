@@ -189,7 +189,7 @@ class Kind(abc.ABC):
     raise NotImplementedError
 
   def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns what equal rows share; they are all training or all dev rows."""
+    """Returns a key; rows with equal keys are all training or all dev rows."""
     return tuple(sorted(texts))
 
   def label_width(self, task: task_lib.Task) -> int | None:
@@ -200,14 +200,14 @@ class Kind(abc.ABC):
   def encode_label(
     self, task: task_lib.Task, label: task_lib.Label | None
   ) -> float | np.ndarray:
-    """Converts a parsed label to numbers for the features; None to nan."""
+    """Converts a parsed label to numbers for the features; None becomes nan."""
 
   @abc.abstractmethod
   def is_trainable(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
     """Finds the rows whose labels can be trained on, [N] bool."""
 
   def label_counts(self, task: task_lib.Task, rows: Rows) -> np.ndarray:
-    """Counts the gold labels, [c], or each label's no and yes, [c, 2]."""
+    """Counts gold labels per class, [c], or no and yes per label, [c, 2]."""
     raise NotImplementedError
 
   def weigh(self, task: task_lib.Task, rows: Rows) -> task_lib.Task:
@@ -278,7 +278,7 @@ class Kind(abc.ABC):
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> metrics_lib.Measured:
-    """Returns what the metrics of the rows are computed from."""
+    """Returns the inputs of the metrics for the given rows."""
 
   def score(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
@@ -316,7 +316,7 @@ class Kind(abc.ABC):
   def read_outputs(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> metrics_lib.Measured:
-    """Reads what metrics are computed from, from saved `outputs`.
+    """Reads the inputs of the metrics from saved `outputs`.
 
     Missing gold labels, or class scores, are None.
 
@@ -328,7 +328,7 @@ class Kind(abc.ABC):
   def decided(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> list[Decided] | None:
-    """Reads N predictions from saved `outputs`; None: the kind cannot.
+    """Reads N predictions from saved `outputs`; None if the kind saves none.
 
     Raises:
       KeyError, ValueError: see `read_outputs`.
@@ -338,7 +338,7 @@ class Kind(abc.ABC):
   def contradiction(
     self, task: task_lib.Task, decided: Decided, label: task_lib.Label
   ) -> float | None:
-    """Returns how firmly a prediction contradicts a label; None: not at all.
+    """Returns how strongly a prediction contradicts a label; None if it agrees.
 
     It is the highest confidence of a part that differs, 0-1, or nan if that is
     not known; of scores, their distance on 0-1.
@@ -359,7 +359,7 @@ class Kind(abc.ABC):
   def label_value(
     self, task: task_lib.Task, label: task_lib.Label
   ) -> str | float | list[str]:
-    """Converts a parsed label to what a file would have, as a JSON value."""
+    """Converts a parsed label to a JSON value, spelled as in data files."""
     return task.labels[label]
 
   def quality_inputs(

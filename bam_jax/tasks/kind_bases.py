@@ -37,7 +37,7 @@ class Pooled(kind.Kind):
   def example_totals(
     self, task: task_lib.Task, rows: kind.Rows
   ) -> np.ndarray | None:
-    """Returns what gold targets of yes and of no sum up to, [N, c] float32.
+    """Returns the sum of the gold targets of yes and of no, [N, c] float32.
 
     None if the sum is always 1, or labels are no decisions of their own.
     """
@@ -119,7 +119,7 @@ class Plain(Pooled):
   def window_scores(
     self, task: task_lib.Task, logits: np.ndarray
   ) -> np.ndarray:
-    """Returns the logits as windows may be compared by them, [N, c]."""
+    """Returns scores that can be compared between windows, [N, c]."""
     return logits
 
   def join_windows(
@@ -263,7 +263,7 @@ class PerToken(Tallied):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns gold targets and loss shares of all tokens of the chosen rows.
+    """Returns gold target and loss weight of each token of the chosen rows.
 
     Returns:
       [tokens, c] float32 targets, and [tokens] float32, the token's share of
@@ -310,7 +310,7 @@ def entropy(probs: np.ndarray) -> np.ndarray:
 
 
 def constant_cross_entropy(target: np.ndarray) -> np.ndarray:
-  """Lowest cross-entropy of a constant with weighted targets, in nats.
+  """Lowest cross-entropy of a constant prediction, in nats, given weights.
 
   Σ -t log(t / Σ t) over the last axis of the mean target; the entropy if it
   sums up to 1.

@@ -33,7 +33,7 @@ def _tallied_f1(sums: np.ndarray) -> np.ndarray:
 
 
 def _share(numerator: int, denominator: int) -> Callable[..., np.ndarray]:
-  """Makes a function that divides one of the sums by another."""
+  """Makes a metric that divides one of the summed numbers by another."""
   return lambda sums: resampled.ratio(
     sums[..., numerator], sums[..., denominator]
   )
@@ -59,7 +59,7 @@ def _of_tallies(
 
 
 class Measured(NamedTuple):
-  """What the metrics of a task are computed from.
+  """Inputs of a task's metrics.
 
   Attributes:
     predictions: [..., N] class indices or scores, [..., N, c] 0 or 1 of each

@@ -175,7 +175,7 @@ class Multilabel(kind_bases.Plain):
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the probability of each label of each row, and 0 or 1."""
+    """Returns each label's probability and gold value, 0 or 1, for each row."""
     return self.teacher_probs(logits, 1.0).ravel(), np.ravel(label)
 
   def predict_examples(

@@ -1,4 +1,4 @@
-"""Checks of values as files and requests have them."""
+"""Checks raw values from files and requests."""
 
 import re
 
@@ -17,7 +17,7 @@ _SURROGATE = re.compile('[\ud800-\udfff]')
 
 
 def is_missing(value: str) -> bool:
-  """Whether a label says that there is none.
+  """Whether a label cell means that the label is missing.
 
   >>> is_missing(' '), is_missing('NaN'), is_missing('none')
   (True, True, False)
@@ -26,7 +26,7 @@ def is_missing(value: str) -> bool:
 
 
 def no_label_remedy(task: task_lib.Task, value: str) -> str:
-  """Returns how rows without a label are passed over, if a value may be that.
+  """Returns how to skip rows without a label, if a value may mean that.
 
   Empty for official tasks, and for a value that is more likely a mistake.
   """

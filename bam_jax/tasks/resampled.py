@@ -54,7 +54,7 @@ def ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def below(
   values: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts the lower, and the lower or equal, values of each value.
+  """Counts for each value how many are lower, and how many lower or equal.
 
   Takes values [N], and how often each resample has each, [N, B]; returns
   [N, B] twice.

@@ -230,7 +230,7 @@ class Tagging(kind_bases.PerToken):
   def differing_parts(
     self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]
   ) -> list[int]:
-    """Returns the words whose tags differ, if the spans do."""
+    """Returns the words whose tags differ; none if the spans are equal."""
     one, two = (self.label_value(task, each) for each in (label, other))
     if spans(one) == spans(two):
       return []
@@ -323,7 +323,7 @@ class PlainTagging(Tagging):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Counts right tags, and words, of each example, [N, 2]."""
+    """Counts correct tags and words of each example, [N, 2]."""
     found = []
     for _, predicted, gold in _examples(task, logits, rows):
       right = sum(one == other for one, other in zip(predicted, gold))
@@ -402,7 +402,7 @@ def _examples(
 
 
 def _windows(pieces: list[np.ndarray], room: int) -> Iterator[tuple[int, int]]:
-  """Yields each window's first word and the word after its last, as indices."""
+  """Yields the range of words of each window: first index, and end index."""
   first = used = 0
   for place, piece in enumerate(pieces):
     if used + len(piece) > room:

@@ -36,7 +36,7 @@ def example_uid(uid: str) -> str:
 
 
 def make_uid(task: str, split: str, row: int) -> str:
-  """Makes the uid of an example from the number of its row, see `row_index`.
+  """Makes the uid of an example from its row number; see `row_index`.
 
   >>> make_uid('mrpc', 'dev', 7)
   'mrpc/dev/7'
@@ -115,7 +115,7 @@ class Table:
   submission: str = ''  # File name in a GLUE submission.
 
   def passes_over(self, label: RawLabel | Label | None) -> bool:
-    """Whether a row with this label, as in the file, has none.
+    """Whether this raw label means that the row has no label.
 
     Of a list, one item that is no label is enough.
     """
@@ -177,7 +177,7 @@ class Task:
 
   @property
   def has_windows(self) -> bool:
-    """Whether a long example is several rows, which depend on the tokenizer."""
+    """Whether a long example becomes several rows, one per window."""
     return self.kind.per_token or bool(self.windows)
 
   @property
@@ -201,7 +201,7 @@ class Task:
     return {'temperature': self.temperature, 'threshold': self.threshold}
 
   def definition(self) -> dict[str, object]:
-    """The fields that decide the targets, for fingerprints."""
+    """The fields that define the targets, for fingerprints."""
     own = {name: getattr(self, name) for name in self.kind.own_fields}
     if self.is_bi_encoder:
       own['is_bi_encoder'] = True

@@ -82,7 +82,7 @@ def is_out_of_patience(
 
 @dataclasses.dataclass(frozen=True)
 class PreserveBest(policies.PreservationPolicy):
-  """Preserves the best checkpoint by scores that Orbax does not know."""
+  """Keeps the checkpoint with the best score, which Orbax does not know."""
 
   scores: Mapping[int, float]  # By step; may change at any time.
 

@@ -145,7 +145,7 @@ class Checkpoints:
     with_optimizer: bool = True,
     unlogged: Sequence[Sequence[float]] = (),
   ) -> None:
-    """Saves a state in the background; returns once it may be donated.
+    """Saves a state in the background; returns when its buffers may be reused.
 
     Args:
       state: of one run.

@@ -100,7 +100,7 @@ def predict(
 
 
 def keep_in_flight(dispatched: Iterable[Item]) -> Iterator[Item]:
-  """Yields each dispatched batch once a few later ones are dispatched."""
+  """Yields dispatched batches in order, keeping a few more in flight."""
   pending = collections.deque()
   for item in dispatched:
     pending.append(item)

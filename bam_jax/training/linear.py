@@ -121,7 +121,7 @@ def _evaluate(
   strength: jax.Array,
   standard: jax.Array,
 ) -> tuple[jax.Array, ...]:
-  """See `make_objective`; `weights` are those of `_fold_weights`."""
+  """Computes the objective of `make_objective`, given `_fold_weights`."""
 
   def losses(logits: jax.Array) -> jax.Array:
     vector = targets.vector
@@ -159,7 +159,7 @@ def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:
 
 
 class _Targets(NamedTuple):
-  """What the loss of a kind reads, each row a packed row with one slot.
+  """Targets for the loss of a kind; each row is a packed row with one slot.
 
   Attributes:
     vector: [N, L] indices of the vectors of a row's scored tokens, 0 for

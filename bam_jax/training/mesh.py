@@ -100,7 +100,7 @@ def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
 
 
 def gathered(params: Any, shardings: Any) -> Any:
-  """All-gathers sharded parameters for use, and shards their gradients.
+  """All-gathers sharded parameters before use, and shards their gradients.
 
   Without this, XLA's partitioner splits activations along the shards of the
   parameters, which moves more bytes.
@@ -143,7 +143,7 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Copies host arrays to the devices; each process must hold them whole.
+  """Copies host arrays to the devices; each process has the whole arrays.
 
   It always copies, because a state is donated but host arrays are reused.
   """

@@ -25,7 +25,7 @@ def restore(
   before: Sequence[str],
   own: Sequence[str],
 ) -> dict[str, object]:
-  """Restores the parameters of a step, with heads moved to their tasks' rows.
+  """Restores a step's parameters; moves each head to its task's current row.
 
   Args:
     saved, step: checkpoints of a run, and one of its steps.
@@ -67,7 +67,7 @@ def move(
   before: Sequence[str],
   own: Sequence[str],
 ) -> Tables:
-  """Copies the heads of some tasks to their rows in tables of another shape.
+  """Copies the heads of some tasks to other rows of a differently sized table.
 
   Args:
     tables: `kernel` [T, D, C], `bias` [T, C] and perhaps `pair_kernel` [P, 3 D,

@@ -159,7 +159,7 @@ class Programs:
   def _jit_forward(
     self, model: Any, parts: Collection[str]
   ) -> Callable[..., heads.Outputs]:
-    """Compiles a model, which has these parts of the parameters."""
+    """Compiles the forward pass of a model that uses some of the parameters."""
     own = {part: self._layer_shardings[part] for part in parts}
     forward = _make_apply(model, own)
     # Logits are small: whole on every device, so any process can fetch them.
@@ -175,7 +175,7 @@ class Programs:
     )
 
   def _jit_split(self, dtype: Any) -> Callable[..., dict[str, Any]]:
-    """Compiles the splitting of stacked layers, each in its own sharding."""
+    """Compiles a program that splits stacked layers, each with its sharding."""
 
     def split(params: Any) -> dict[str, Any]:
       single = layers.unstack(params, dtype)

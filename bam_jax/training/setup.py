@@ -100,7 +100,7 @@ class Setup:
     )
 
   def initial_params(self, seed: int) -> dict[str, object]:
-    """Returns initial parameters: pretrained ones, and heads drawn by the seed.
+    """Returns initial parameters: pretrained ones, and heads that a seed draws.
 
     They are host arrays with stacked layers. All seeds share the pretrained
     ones, so they must not be changed.

@@ -32,7 +32,7 @@ class TrainSpec:
 
   @property
   def sampled_steps(self) -> range:
-    """Returns evenly spaced steps that stand for all of the run."""
+    """Returns evenly spaced steps as a sample of the run."""
     return range(0, self.num_steps, max(self.num_steps // _SAMPLED_STEPS, 1))
 
   def schedule(self, step: int) -> step_lib.StepSchedule:

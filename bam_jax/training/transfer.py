@@ -17,7 +17,7 @@ from bam_jax.tasks import task as task_lib
 
 
 class PackedBatch(flax.struct.PyTreeNode):
-  """All arrays of a batch side by side, with float32 bits as int32."""
+  """All arrays of a batch side by side as int32; floats keep their bits."""
 
   values: Any  # [B, W] or [K, B, W] int32.
   # Name, shape without B and whether it is float32 of each array, by name.
