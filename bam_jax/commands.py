@@ -139,10 +139,7 @@ def _serve(
   plan: plan_lib.Plan, lock: contextlib.AbstractContextManager[object]
 ) -> None:
   """Serves the models of a group; keeps the lock until they are loaded."""
-  for package in errors.absent(('starlette', 'uvicorn')):
-    raise errors.UserError(
-      f"--mode=serve: needs the package {package}; pip install 'bam-jax[serve]'"
-    )
+  errors.require('--mode=serve', ('starlette', 'uvicorn'), 'serve')
   from bam_jax.serving import server
 
   listener = server.bind(command_line.HOST.value, command_line.PORT.value)

@@ -84,6 +84,14 @@ def python_command(program: str, needs: Mapping[str, str]) -> str:
   return f'{shlex.join(install)} && {command}'
 
 
+def require(where: str, modules: Iterable[str], extra: str) -> None:
+  """Raises a `UserError` if a module that an extra installs is missing."""
+  for package in absent(modules):
+    raise UserError(
+      f"{where}: needs the package {package}; pip install 'bam-jax[{extra}]'"
+    )
+
+
 def absent(modules: Iterable[str]) -> list[str]:
   """Returns the modules that are not installed, without importing any.
 

@@ -84,11 +84,7 @@ def _stored(path: Path) -> Iterator[records.Record]:
 @contextlib.contextmanager
 def _reports(path: Path, what: str) -> Iterator[None]:
   """Context manager: a `UserError` if pyarrow is missing or can't read."""
-  if errors.absent(['pyarrow']):
-    raise errors.UserError(
-      f'{path}: needs the package pyarrow to be read; pip install'
-      " 'bam-jax[arrow]'"
-    )
+  errors.require(str(path), ['pyarrow'], 'arrow')
   import pyarrow as pa
 
   try:

@@ -169,10 +169,7 @@ def main(argv: list[str]) -> None:
     errors.UserError: see `parse` and `label`.
   """
   config, task = parse(argv)
-  for package in errors.absent(['torch']):
-    raise errors.UserError(
-      f"needs the package {package}; pip install 'bam-jax[torch]'"
-    )
+  errors.require(f'--model={_MODEL.value}', ['torch'], 'torch')
   rows = {
     split: list(sources.read(task, split, config.data))
     for split in (task.train_split, task_lib.UNLABELLED)

@@ -106,11 +106,8 @@ _TRACKERS = {'wandb': _Wandb, 'mlflow': _MLflow}
 
 def check(names: Sequence[str]) -> None:
   """Raises a `UserError` unless the packages of some trackers are installed."""
-  for package in errors.absent(names):
-    raise errors.UserError(
-      f'config.train.trackers: needs the package {package}; pip install'
-      f" 'bam-jax[{package}]'"
-    )
+  for name in names:
+    errors.require('config.train.trackers', [name], name)
 
 
 class Trackers:

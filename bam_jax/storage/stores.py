@@ -66,10 +66,7 @@ class Store:
         ' these, or a local directory'
       )
     package, extra = _PACKAGES[scheme]
-    for absent in errors.absent([package]):
-      raise errors.UserError(
-        f"{url}: needs the package {absent}; pip install 'bam-jax[{extra}]'"
-      )
+    errors.require(url, [package], extra)
     import fsspec
     from fsspec.implementations import dirfs
 

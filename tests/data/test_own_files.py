@@ -225,7 +225,7 @@ def test_mistakes_of_parquet(tmp_path, monkeypatch):
   )
   monkeypatch.setattr(errors, 'absent', list)
   assert _message(tmp_path, **rows) == (
-    "data/a: needs the package pyarrow to be read; pip install 'bam-jax[arrow]'"
+    "data/a: needs the package pyarrow; pip install 'bam-jax[arrow]'"
   )
 
 
@@ -330,9 +330,6 @@ def test_unlabelled_rows_of_csv_and_parquet(tmp_path):
     new = dataclasses.replace(config, data=data)
     rows = _examples(new, task_lib.UNLABELLED)
     assert [row.text_a for row in rows] == [*_ROWS['body']]
-    task = registry.resolve(new)['own']
-    source = sources.Source(task, task_lib.UNLABELLED, data)
-    assert source.ignored_label() == 'mood'
   for file in ('more.txt', 'more.csv.zip'):
     with pytest.raises(errors.UserError, match='is not TASK=FILE'):
       config_lib.unlabelled_files(
