@@ -4,7 +4,6 @@ It is BERT's encoder without token types and without a pooler. There is no
 dropout between attention and the sum with its input.
 """
 
-from collections.abc import Mapping
 import functools
 import re
 
@@ -14,16 +13,6 @@ from bam_jax.modeling import family
 # What config.json does not state.
 _FIXED = {'type_vocab_size': 0, 'pooler_activation': 'relu'}
 _HEAD = {'pooler.dense': 'pre_classifier'}
-
-
-def _read(values: Mapping[str, object]) -> dict[str, object]:
-  """Returns settings that all DistilBERTs share; the weights hold positions."""
-  del values
-  return _FIXED
-
-
-def _write(config: family.EncoderConfig) -> dict[str, object]:
-  return {'qa_dropout': config.dropout_head}
 
 
 DISTILBERT = family.Family(
@@ -65,7 +54,8 @@ DISTILBERT = family.Family(
     'dropout_head': 'seq_classif_dropout',
   },
   required={'model_type': 'distilbert'},
-  read=_read,
+  # Sinusoidal positions are in the weights.
+  read=lambda values: _FIXED,
   written={
     'initializer_range': family.INITIALIZER_RANGE,
     'sinusoidal_pos_embds': False,
@@ -73,7 +63,7 @@ DISTILBERT = family.Family(
     'eos_token_id': None,
     'tie_word_embeddings': True,
   },
-  write=_write,
+  write=lambda config: {'qa_dropout': config.dropout_head},
   presets={
     'distilbert-base': bert.BERT.presets['bert-base']
     | {'num_layers': 6}
