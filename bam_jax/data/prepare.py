@@ -69,13 +69,6 @@ def prepare(
         '%s: is made again, since its inputs have changed', directory
       )
   if not is_there:
-    source = sources.Source(task, split, data)
-    if name := source.ignored_label():
-      logging.info(
-        '%s: %s is not read: rows of config.data.unlabelled have no labels',
-        source.paths[0],
-        name,
-      )
     # It was logged.
     examples = examples or sources.read(task, split, data, quiet=True)
     rows = features.featurize(

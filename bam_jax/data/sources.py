@@ -113,24 +113,6 @@ class Source:
       if not (path.is_dir() if is_folder else path.is_file())
     ]
 
-  def ignored_label(self) -> str | None:
-    """Returns the label column of an unlabelled file, for a log message.
-
-    None if the split has labels, if its first row has no column of that name,
-    or if the file can't be read.
-    """
-    if self.split != task_lib.UNLABELLED:
-      return None
-    label = self.task.tables[self.task.train_split].label
-    name = label if isinstance(label, str) else 'label'
-    table = dataclasses.replace(self.table, text=(), other_texts=(), label=name)
-    reader = formats.FORMATS[self.format].read
-    try:
-      next(reader(self.paths[0], table))
-    except (OSError, StopIteration, UnicodeError, errors.UserError):
-      return None
-    return name
-
 
 def read(
   task: task_lib.Task,

@@ -1,7 +1,6 @@
 """Rows without labels: declared, read, and their loss in a mixed batch."""
 
 import dataclasses
-import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -312,18 +311,3 @@ def test_a_missing_file_is_told_of(tmp_path):
     match=r'more\.jsonl: No such file .* config\.data\.unlabelled$',
   ):
     next(sources.read(task, task_lib.UNLABELLED, config.data))
-
-
-@pytest.mark.parametrize(
-  ('row', 'name'),
-  [({'text': 'a', 'label': 1}, 'label'), ({'text': 'a'}, None)],
-  ids=['there', 'not-there'],
-)
-def test_a_column_of_labels_is_noticed(tmp_path, row, name):
-  (tmp_path / 'more.jsonl').write_text(json.dumps(row))
-  config = _config(**{'data.dir': str(tmp_path)})
-  task = registry.resolve(config)['mood']
-  split = task_lib.UNLABELLED
-  assert sources.Source(task, split, config.data).ignored_label() == name
-  gone = dataclasses.replace(config.data, dir='nowhere')
-  assert sources.Source(task, split, gone).ignored_label() is None
