@@ -23,18 +23,15 @@ _COLUMNS = {
 }
 
 
-class TaskPart(NamedTuple):
-  """The part of one task; a table without rows is a title and a note."""
-
-  title: str
-  tables: list[tables.Table]
-
-
 class Section(NamedTuple):
-  """The section's introduction, and its parts."""
+  """The section's introduction, and its parts.
+
+  A part, by its title, is of one task; a table without rows is a title and a
+  note.
+  """
 
   note: str
-  parts: list[TaskPart]
+  parts: Mapping[str, Sequence[tables.Table]]
 
 
 def section(
@@ -56,10 +53,10 @@ def section(
     sentences.append(about)
   return Section(
     ' '.join(sentences),
-    [
+    dict(
       _part(analysis, tasks[name], found, place == 'page')
       for name, found in analysis.tasks.items()
-    ],
+    ),
   )
 
 
@@ -68,7 +65,7 @@ def _part(
   task: task_lib.Task,
   found: error_rows.TaskErrors,
   has_texts: bool,
-) -> TaskPart:
+) -> tuple[str, list[tables.Table]]:
   wrong, count = found.counts[error_rows.WRONG]
   title = f'{task.name}: {wrong:,} of {count:,} dev rows are wrong'
   if task.kind.has_scale:
@@ -83,7 +80,7 @@ def _part(
       parts.append(tables.Table('error-rows', heading, why, [], [], 0))
     else:
       parts.append(_rows(analysis, task, found, reason, has_texts))
-  return TaskPart(title, parts)
+  return title, parts
 
 
 def _confusions(

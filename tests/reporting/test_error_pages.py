@@ -180,4 +180,4 @@ def test_what_is_missing_is_said(tmp_path):
 def test_without_any_analysis_there_is_one_sentence():
   analysis = error_rows.Analysis('multi', 0, '', {}, {'lost': 'no rows'})
   section = error_pages.section(analysis, _TASKS, 'file')
-  assert section == ('Not analysed: lost (no rows).', [])
+  assert section == ('Not analysed: lost (no rows).', {})
