@@ -6,6 +6,7 @@ import difflib
 import logging
 from pathlib import Path
 import re
+import traceback
 
 from absl import flags
 from absl import logging as absl_logging
@@ -102,7 +103,7 @@ FORMAT = flags.DEFINE_enum(
 )
 HOST = flags.DEFINE_string('host', '127.0.0.1', 'serve: address to listen on.')
 PORT = flags.DEFINE_integer(
-  'port', 8000, 'serve: port to listen on; 0: any free one.'
+  'port', 8000, 'serve: port to listen on; 0: any free one.', 0, 65535
 )
 FROM = flags.DEFINE_list(
   'from', None, 'merge: comma-separated work directories.'
@@ -153,8 +154,11 @@ def parse(argv: list[str]) -> list[str]:
     return rest
   except SyntaxError as e:
     raise errors.UserError(f'{e.filename}:{e.lineno}: {e.msg}') from e
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as e:
-    raise errors.UserError(_shorten(e)) from e
+  except (
+    *(flags.Error, AttributeError, ImportError, KeyError, NameError),
+    *(TypeError, ValueError),
+  ) as e:
+    raise errors.UserError(_find_line(e) + _shorten(e)) from e
   except OSError as e:
     raise errors.UserError(
       f'--config: {_without_number(str(e).splitlines()[-1].strip())}; give an'
@@ -184,6 +188,13 @@ def _without_number(message: str) -> str:
   return re.sub(r'^\[Errno \d+\] ', '', message)
 
 
+def _find_line(error: Exception) -> str:
+  """Returns `FILE:LINE: ` of an error in a config file, else ''."""
+  text = ''.join(traceback.format_tb(error.__traceback__)) + str(error)
+  places = re.findall(r'File "(.+)", line (\d+), in (?:get_config|<mod)', text)
+  return ''.join(f'{file}:{line}: ' for file, line in places[-1:])
+
+
 def _shorten(error: Exception) -> str:
   """Returns an error's message without ConfigDict's list of all fields."""
   text = str(error.args[0] if error.args else error)
@@ -199,6 +210,9 @@ def _shorten(error: Exception) -> str:
       f'--config={file}: takes no argument, but {argument!r} stands after the'
       f' colon; give --config={file}'
     )
+  if 'Error whilst parsing config file' in lines[0]:
+    # What follows is a traceback, whose place `_find_line` returns.
+    return _describe_cast(lines[-1])
   if len(lines) > 1 and lines[-1].startswith('Did you mean'):
     first = lines[0].split('. Other fields')[0]
     if first[:1] == "'":
@@ -209,6 +223,22 @@ def _shorten(error: Exception) -> str:
   if found := re.fullmatch(r"Unknown command line flag '([\w.]+)'", text):
     return f'{text}{_nearest(found[1], flags.FLAGS)}'
   return ' '.join(line.strip() for line in lines)
+
+
+def _describe_cast(message: str) -> str:
+  """Rewrites ConfigDict's error for a value that is not of the field's type."""
+  found = re.search(
+    r"override field '(\w+)' .*?\. (.*) is of original type <class '(\w+)'> and"
+    r" cannot be casted to type <class '(\w+)'>",
+    message,
+  )
+  if not found:
+    return f'{message}; fix the file'
+  field, value, given, wanted = found.groups()
+  remedy = f'a {wanted}'
+  if wanted == 'tuple':
+    remedy += f', such as ({value!r},)' if given == 'str' else f' of {given}'
+  return f'{field}: {value} is of type {given}; give {remedy}'
 
 
 def _nearest(name: str, flag_names: Iterable[str] = ()) -> str:

@@ -133,7 +133,9 @@ def _check_type(hint: Any, value: Any, path: str) -> object:
     return value
   if origin is tuple:
     if not isinstance(value, (tuple, list)):
-      raise errors.UserError(f'{path}: {value!r} is not a tuple; give a tuple')
+      raise errors.UserError(
+        f'{path}: {value!r} is not a tuple; give one, such as ({value!r},)'
+      )
     if args[-1] is not Ellipsis and len(value) != len(args):
       raise errors.UserError(
         f'{path}: {value!r} has {len(value)} values; give {len(args)}'
@@ -147,7 +149,8 @@ def _check_type(hint: Any, value: Any, path: str) -> object:
     )
   if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
     raise errors.UserError(
-      f'{path}: {value!r} is a {type(value).__name__}, give a {hint.__name__}'
+      f'{path}: {value!r} is of type {type(value).__name__}; give a value of'
+      f' type {hint.__name__}'
     )
   return value
 

@@ -273,7 +273,10 @@ def test_a_mistake_is_the_line_of_the_command_line(mistake, tmp_path):
     ({'tasks': {}}, r'config.tasks is empty; give at least one value'),
     ({'workdir': 's3://b/c'}, r'workdir=s3://b/c: is in an object store'),
     ({'overrides': {'mult.epochs': 1.0}}, r'mult: no such key; the nearest is'),
-    ({'overrides': {'multi.epochs': '1'}}, r"multi.epochs: '1' is a str, give"),
+    (
+      {'overrides': {'multi.epochs': '1'}},
+      r"multi.epochs: '1' is of type str; give",
+    ),
     ({'overrides': {'seeds.x': 1}}, r'config.seeds.x: seeds is no group of f'),
   ],
   ids=['name', 'no-task', 'none', 'store', 'group', 'type', 'no-group'],

@@ -400,7 +400,8 @@ def test_wrong_type_names_both_types():
   with config.ignore_type():
     config.single.batch_size = 'many'
   with pytest.raises(
-    errors.UserError, match=r"batch_size: 'many' is a str, give a int"
+    errors.UserError,
+    match=r"batch_size: 'many' is of type str; give a value of type int",
   ):
     config_lib.from_config_dict(config)
 

@@ -144,7 +144,7 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--mode=predict', '--majority=rte'], '--majority=rte: the plan has '),
     (['--format=hf'], r'--format=hf: needs --mode=export; leave it out'),
     (['--mode=predict', '--host=::'], r'--host=::: needs --mode=serve'),
-    (['--mode=serve', '--port=-1'], r'--port=-1: cannot be bound \('),
+    (['--mode=serve', '--port=-1'], r'--port=-1: -1 is not an integer in'),
     (['--mode=serve', '--port=x'], r'flag --port=x:'),
     (['--scratch=here'], r'--scratch=here: .* work is local; leave it'),
     (['--workdir=ftp://b/c'], r'ftp://b/c: is neither s3://BUCKET/PATH nor gs'),
@@ -212,9 +212,11 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
     ('--config=syntax.py', r'syntax\.py:1: invalid syntax'),
     (
       '--config=typo.py',
-      r'Key "modle" does not exist .*locked\. Did you mean "model" instead',
+      r'typo\.py:\d+: Key "modle" does not exist .*\. Did you mean "model" ins',
     ),
     ('--config=empty.py', r'get_config'),
+    ('--config=text.py', r"text\.py:\d+: tasks: mood is .* as \('mood',\)$"),
+    ('--config=import.py', r"import\.py:1: No module named 'not_there'"),
     (
       '--config=config.py:big',
       r"--config=config\.py: takes no argument, but 'big' stands after the"
@@ -232,7 +234,8 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
     ('--workdir=work', r'--config is missing; try --config=demo'),
   ],
   ids=[
-    'missing', 'syntax', 'typo', 'without-get-config', 'no-argument',
+    'missing', 'syntax', 'typo', 'without-get-config', 'text-for-tuple',
+    'missing-import', 'no-argument',
     'argument', 'name', 'missing-with-argument', 'not-given',
   ],
 )  # fmt: skip
@@ -241,6 +244,9 @@ def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   (place / 'empty.py').write_text('')
   typo = _CONFIG.replace('config.model.arch', 'config.modle')
   (place / 'typo.py').write_text(typo)
+  text = _CONFIG.replace("('mood', 'stars')", "'mood'")
+  (place / 'text.py').write_text(text)
+  (place / 'import.py').write_text('import not_there\n')
   line = _mistake(monkeypatch, capsys, argument)
   assert re.search(message, line), line
 
