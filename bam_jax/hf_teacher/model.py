@@ -6,12 +6,12 @@ torch is imported when a model is made, since few installations have it.
 from collections.abc import Iterator, Mapping, Sequence
 import hashlib
 import json
-import logging
 
 import numpy as np
 
 from bam_jax import errors
 from bam_jax import escape
+from bam_jax.runtime import telemetry
 
 # Batches whose rows are tokenised together and sorted by length.
 _BATCHES_AT_ONCE = 32
@@ -107,14 +107,13 @@ class Model:
     import torch
 
     result = np.empty((len(texts), len(self.names)), np.float32)
-    done = told = 0
-    with torch.inference_mode():
+    with (
+      torch.inference_mode(),
+      telemetry.progress('labels', len(texts), 'rows') as progress,
+    ):
       for rows, values in self._predicted(texts, batch_size):
         result[rows] = values
-        done += len(rows)
-        if done >= told + len(texts) / 10 or done == len(texts):
-          logging.info('%d of %d rows', done, len(texts))
-          told = done
+        progress.advance(len(rows))
     return result
 
   def _predicted(
