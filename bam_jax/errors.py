@@ -67,7 +67,7 @@ def some(names: Iterable[object]) -> str:
 
 
 def some_quoted(names: Iterable[object]) -> str:
-  """Lists as `some`, in quotes, which show blanks at the ends of names."""
+  """Like `some`, but in quotes, which show blanks at the ends of names."""
   return some(map(repr, names))
 
 

@@ -185,7 +185,7 @@ def group_name(variant: str, seed: int, fold: folds.Fold | None = None) -> str:
 def name_for_tasks(
   name: str, tasks: Sequence[str], trained_tasks: TrainedTasks
 ) -> str:
-  """Returns the digest of its tasks that a run's name ends with, or ''.
+  """Returns the digest to add to a run's name, or '' if it needs none.
 
   It needs one if a run of other tasks has the name, as after a change of
   `config.tasks`: that run keeps its folder.

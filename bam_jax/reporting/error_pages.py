@@ -37,7 +37,7 @@ class Section(NamedTuple):
 def section(
   analysis: error_rows.Analysis, tasks: task_lib.TaskTable, place: str
 ) -> Section:
-  """Builds the section; `place` is `config.plan.report_texts`."""
+  """Builds the section; `place` (`config.plan.report_texts`) may hide texts."""
   sentences = []
   if analysis.tasks:
     about = words.text(
