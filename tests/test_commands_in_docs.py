@@ -4,6 +4,7 @@ import argparse
 import configparser
 import dataclasses
 import importlib.util
+import os
 from pathlib import Path
 import re
 import subprocess
@@ -102,10 +103,13 @@ def test_launch_scripts_take_their_commands(commands, place):
   """Their own options by a dry run, what they pass on by the program."""
   found = [c for c in commands if c.words[0].startswith('launch/')]
   assert len(found) > 9
+  # `python`, as in an environment that is activated.
+  path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
   for script, *arguments in (command.words for command in found):
     dry = [] if '--dry-run' in arguments else ['--dry-run']
     done = subprocess.run(
       ['bash', script, *dry, *arguments],
+      env=os.environ | {'PATH': path},
       capture_output=True,
       text=True,
       check=False,
