@@ -141,6 +141,19 @@ def configure_logging() -> None:
     logs.set_style(handler)
 
 
+# What absl and ml_collections raise for flags and fields, and config files for
+# mistakes in them.
+_MISTAKES = (
+  flags.Error,
+  AttributeError,
+  ImportError,
+  KeyError,
+  NameError,
+  TypeError,
+  ValueError,
+)
+
+
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; returns the arguments that are not flags.
 
@@ -154,10 +167,7 @@ def parse(argv: list[str]) -> list[str]:
     return rest
   except SyntaxError as e:
     raise errors.UserError(f'{e.filename}:{e.lineno}: {e.msg}') from e
-  except (
-    *(flags.Error, AttributeError, ImportError, KeyError, NameError),
-    *(TypeError, ValueError),
-  ) as e:
+  except _MISTAKES as e:
     raise errors.UserError(_find_line(e) + _shorten(e)) from e
   except OSError as e:
     raise errors.UserError(

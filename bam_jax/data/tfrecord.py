@@ -87,8 +87,8 @@ def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
       (stored as int64 and float32).
 
   Raises:
-    ValueError: an integer outside int64.
-    TypeError: an array of another type or of more than one dimension.
+    ValueError: an array of another type, or an integer outside int64.
+    TypeError: an array of more than one dimension.
   """
   example = _Example()
   feature = example.features.feature
@@ -97,8 +97,10 @@ def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
       store = feature[name].bytes_list
     elif values.dtype.kind in 'iu':
       store, values = feature[name].int64_list, values.tolist()
-    else:
+    elif values.dtype.kind == 'f':
       store, values = feature[name].float_list, values.tolist()
+    else:
+      raise ValueError(f'{name}: {values.dtype} is not int or float')
     if values:
       store.value.extend(values)
     else:

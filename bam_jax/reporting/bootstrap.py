@@ -163,8 +163,14 @@ def drawn_scores(
 
   Returns:
     Scores [1 + B, S] of each group; the first row is over all examples.
+
+  Raises:
+    ValueError: groups differ in examples.
   """
-  examples = groups[0].shape[1]
+  sizes = {group.shape[1] for group in groups}
+  if len(sizes) > 1:
+    raise ValueError(f'groups differ in examples: {sorted(sizes)}')
+  examples = sizes.pop()
   once = np.ones((1, examples), np.float32)
   parts = [[score(group, once).T for group in groups]]
   block = max(1, _MAX_COUNTS // examples)

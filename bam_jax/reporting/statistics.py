@@ -144,7 +144,7 @@ def permutation_test(
     return np.round(statistic(first, second, axis), 6)
 
   found = scipy.stats.permutation_test(
-    (student, baseline),
+    (_checked(student), _checked(baseline)),
     rounded,
     permutation_type='independent',
     vectorized=True,
@@ -172,7 +172,7 @@ def mann_whitney(
     >>> float(mann_whitney([4.0, 5.0, 6.0], [1.0, 2.0, 3.0]))
     0.05
   """
-  student, baseline = np.asarray(student), np.asarray(baseline)
+  student, baseline = _checked(student), _checked(baseline)
   method = 'asymptotic'
   seeds = student.shape[-1], baseline.shape[-1]
   if math.comb(sum(seeds), seeds[0]) <= _EXACT_RANKS:
@@ -331,3 +331,11 @@ def medians(
 def is_defined(scores: Sequence[float]) -> bool:
   """Returns whether no score is nan or infinite."""
   return bool(np.all(np.isfinite(scores)))
+
+
+def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+  """Converts scores [..., n] to float64; raises if n < 2 or one is nan."""
+  values = np.asarray(scores, np.float64)
+  if values.ndim < 1 or values.shape[-1] < 2 or not is_defined(values):
+    raise ValueError(f'a test needs 2 or more finite scores, not {scores}')
+  return values

@@ -210,6 +210,13 @@ def _mean_over_classes(
   """
   scores, gold = np.asarray(class_scores, np.float64), np.asarray(gold)
   *leading, rows, width = scores.shape
+  if len(gold) != rows or gold.shape[1:] not in ((), (width,)):
+    raise ValueError(
+      f'scores {scores.shape} must be [..., N, c] and gold {gold.shape} must be'
+      ' [N] or [N, c]'
+    )
+  if not rows:
+    raise ValueError('no row to score')
   positive = gold == 1
   if gold.ndim == 1:
     positive = gold[:, None] == np.arange(width)

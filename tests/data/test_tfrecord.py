@@ -209,11 +209,12 @@ def test_errors_of_the_records_pass_unchanged(tmp_path):
 @pytest.mark.parametrize(
   ('values', 'error'),
   [
-    (np.array(['text']), TypeError),
+    (np.array(['text']), ValueError),
+    (np.array([True]), ValueError),
     (np.zeros((2, 2)), TypeError),
     (np.array([2**63], np.uint64), ValueError),
   ],
-  ids=['text', 'two dimensions', 'beyond int64'],
+  ids=['text', 'bool', 'two dimensions', 'beyond int64'],
 )
 def test_encode_refuses(values, error):
   with pytest.raises(error):

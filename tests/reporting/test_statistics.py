@@ -338,3 +338,15 @@ def test_a_verdict_follows_from_its_cell_and_not_from_its_place():
   # 2.7 million splits, of which 99,999 and the observed one are counted.
   hits = [100_000 * verdict.p_value for verdict in found.values()]
   assert hits == pytest.approx([round(hit) for hit in hits], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+  ('function', 'scores'),
+  [
+    (statistics.mann_whitney, ([1.0], [1.0, 2.0])),
+    (statistics.mann_whitney, ([1.0, 2.0], [1.0, math.inf])),
+  ],
+)
+def test_scores_that_are_missing_or_not_finite_raise(function, scores):
+  with pytest.raises(ValueError):
+    function(*scores)
