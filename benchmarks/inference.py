@@ -82,14 +82,12 @@ def read_probabilities(workdir: Path, module: str, mode: str) -> np.ndarray:
   """Reads the probabilities that a process wrote, of all tasks and rows."""
   with (workdir / f'{module}-{mode}.json').open() as file:
     found = json.load(file)
-  return np.array(
-    [
-      row[label]
-      for task in TASKS
-      for row in found[task]
-      for label in glue.TASKS[task].exported_labels
-    ]
-  )
+  result = []
+  for name in TASKS:
+    task = glue.TASKS[name]
+    labels = task.exported_labels if module == TORCH else task.labels
+    result += [row[label] for row in found[name] for label in labels]
+  return np.array(result)
 
 
 def main() -> None:

@@ -94,7 +94,7 @@ class Systems:
       self._plan.config.packing,
     )
     probs = scipy.special.softmax(logits.astype(np.float64), axis=-1)
-    labels = self._plan.tasks[task].exported_labels
+    labels = self._plan.tasks[task].labels
     return [dict(zip(labels, row)) for row in probs.tolist()]
 
   def texts(self, task: str) -> Iterable[Mapping[str, float]]:
