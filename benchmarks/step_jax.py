@@ -43,14 +43,20 @@ def make_config(
   shared: bool = False,
   row_length: int = worker.ROW_LENGTH,
 ) -> config_lib.Config:
-  """Configures the paper's multi-task run, from random weights."""
+  """Configures the paper's multi-task run, from random weights.
+
+  `size` is a value of config.model.arch, or a folder with weights.
+  """
   config = config_lib.default_config()
   config.name = 'train_step'
   config.tasks = tuple(glue.TASKS)
   config.variants = ('multi',)
   config.data.dir = data
-  config.model.arch = size
-  config.model.vocab = vocab
+  if Path(size).is_dir():
+    config.model.init = size
+  else:
+    config.model.arch = size
+    config.model.vocab = vocab
   config.multi.batch_size = batch_size
   config.packing.row_length = row_length
   config.packing.enabled = packed
@@ -146,7 +152,7 @@ def time_steps(
   )
   start = time.perf_counter()
   programs.compile_ahead(packing, (seeds,))
-  programs.compiled()
+  plans = [each.memory_analysis() for each in programs.compiled().values()]
   compile_seconds = time.perf_counter() - start
   worker.wait_for_turn()
 
@@ -191,6 +197,9 @@ def time_steps(
     rows=float(np.mean([len(batch) for batch in batches])),
     compile_seconds=compile_seconds,
     peak_bytes=stats.get('peak_bytes_in_use', 0),
+    planned_bytes=max(
+      each.argument_size_in_bytes + each.temp_size_in_bytes for each in plans
+    ),
   )
 
 

@@ -32,7 +32,11 @@ def arguments(description: str | None) -> argparse.Namespace:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('--mode', required=True)
-  parser.add_argument('--size', required=True, help='bert-large or minilm-l6')
+  parser.add_argument(
+    '--size',
+    required=True,
+    help='such as bert-large; of step_jax also a folder with weights',
+  )
   parser.add_argument('--data', required=True, help='GLUE as TSV files')
   parser.add_argument('--vocab', required=True, help="BERT's vocab.txt")
   parser.add_argument('--workdir', required=True, type=Path)
