@@ -26,7 +26,8 @@ def _lines(data: Path) -> Iterator[str]:
     yield from (data / task.tables['train'].file).open(encoding='utf-8')
 
 
-def main(data: Path, folder: Path) -> None:
+def make(data: Path, folder: Path) -> None:
+  folder.mkdir(parents=True, exist_ok=True)
   config = transformers.RobertaConfig(
     max_position_embeddings=514, type_vocab_size=1, layer_norm_eps=1e-5
   )
@@ -43,12 +44,15 @@ def main(data: Path, folder: Path) -> None:
   transformers.RobertaModel(config).save_pretrained(folder)
 
 
-if __name__ == '__main__':
+def main() -> None:
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
   parser.add_argument('data', type=Path, help='GLUE as TSV files')
   parser.add_argument('folder', type=Path)
   arguments = parser.parse_args()
-  arguments.folder.mkdir(parents=True, exist_ok=True)
-  main(arguments.data, arguments.folder)
+  make(arguments.data, arguments.folder)
+
+
+if __name__ == '__main__':
+  main()
