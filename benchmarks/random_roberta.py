@@ -1,4 +1,4 @@
-"""Makes a RoBERTa-base of random weights, to be timed: `step_jax --size=FOLDER`.
+"""Makes a RoBERTa-base of random weights to time: `step_jax --size=FOLDER`.
 
   python -m benchmarks.random_roberta $GLUE_DIR roberta-base
 
