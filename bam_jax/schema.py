@@ -191,13 +191,16 @@ def describe_change(before: object, after: object) -> str:
 
   >>> describe_change(1, 2)
   'was 1, is 2'
+  >>> describe_change(digest(1), digest(2))
+  'has changed'
   >>> describe_change([*range(20)], [*range(1, 19), 20])
   'lacks 0, 19 of before, and has 20 more'
   """
   texts = f'{before!r}', f'{after!r}'
   both_lists = isinstance(before, list) and isinstance(after, list)
+  if not both_lists and min(map(len, texts)) > _LONGEST_TEXT:
+    return 'has changed'  # Such as a digest, of which no part tells anything.
   if not both_lists or max(map(len, texts)) <= _LONGEST_TEXT:
-    # Such as a digest.
     short = [t if len(t) <= _LONGEST_TEXT else f'{t[:16]}…' for t in texts]
     return f'was {short[0]}, is {short[1]}'
   lost = [value for value in before if value not in after]

@@ -138,8 +138,8 @@ def test_fingerprint_may_be_left_out(tmp_path):
       r"task\.labels was \['0', '1'\], is \['1', '0'\]",
     ),
     ({'teacher': 'x'}, "teacher was None, is 'x'"),
-    ({'rows': 'b' * 64}, "rows was 'a{15}…, is 'b{15}…"),
-    ({'rows': 'a' * 63 + 'b'}, "rows was 'a{15}…, is 'a{15}…"),
+    ({'rows': 'b' * 64}, 'rows has changed'),
+    ({'rows': 'a' * 63 + 'b'}, 'rows has changed'),
   ],
   ids=['tokenizer', 'max_length', 'labels', 'absent', 'rows', 'end of rows'],
 )
@@ -151,7 +151,7 @@ def test_a_stale_set_is_never_used(tmp_path, change, words):
     shards.open(tmp_path / 'set', shards.feature_fields(), wanted)
   # Only what differs is told, with the folder and the remedy, in one line.
   message = str(caught.value)
-  assert message.count(', is ') == 1, message
+  assert '; ' not in message
   assert str(tmp_path / 'set') in message
   assert 'remove the folder' in message
   assert '\n' not in message

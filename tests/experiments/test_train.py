@@ -709,7 +709,7 @@ def test_other_rows_are_refused(
   before = _snapshot(workdir)
   with pytest.raises(
     errors.UserError,
-    match=rf'features/mood/{split}: was made from other inputs: rows was',
+    match=f'mood/{split}: was made from other inputs: rows has changed',
   ):
     train.run(plan_lib.make_plan(_config(data), workdir))
   assert trained == []
@@ -753,7 +753,7 @@ def _exchange(directory: Path) -> None:
       r"its logits have the label order \['up', 'down'\], but mood has"
       r" \['down', 'up'\]",
     ),
-    (_exchange, r'was made from other inputs: parameters was'),
+    (_exchange, r'was made from other inputs: parameters has changed'),
     (_flip_bit, r'part-00000-of-00001\.tfrecord: is damaged'),
   ],
   ids=['missing-row', 'label-order', 'other-teacher', 'flipped-bit'],
