@@ -17,6 +17,11 @@ from bam_jax.training import transfer
 # Steps that are dispatched before an older interval is fetched.
 _STEPS_AHEAD = 16
 
+# Seconds of work that is dispatched, at most, beyond two steps: a run that is
+# stopped waits until it is done.
+_SECONDS_AHEAD = 1.0
+_LEAST_AHEAD = 2
+
 # Metrics of steps that are not in the log yet: 2T + 1 numbers per step.
 Unlogged = Sequence[Sequence[float]]
 
@@ -48,6 +53,7 @@ class StepLog:
     self._telemetry = telemetry
     self._progress = progress
     self._pending: list[tuple[int, jax.Array | np.ndarray]] = []
+    self._ahead = _LEAST_AHEAD  # Steps that may be under way.
     self._first = 0  # The first step that this process takes.
     self._interval_start = time.perf_counter()
     self._waited = 0.0
@@ -62,10 +68,14 @@ class StepLog:
   def add(self, step: int, metrics: jax.Array) -> None:
     """Adds the metrics of a step; writes a line if an interval is due.
 
+    Waits for older steps while more than a second of work is under way.
+
     Raises:
       errors.UserError: a loss or gradient of that interval is not finite.
     """
     self._pending.append((step, metrics))
+    if len(self._pending) > self._ahead:
+      jax.block_until_ready(self._pending[-1 - self._ahead][1])
     if len(self._pending) == self._every + _STEPS_AHEAD:
       self._write(self._every, share=1.0)
 
@@ -108,6 +118,7 @@ class StepLog:
     values = self._fetch(number)
     del self._pending[:number]
     seconds = (time.perf_counter() - self._interval_start) * share
+    self._ahead = max(_LEAST_AHEAD, int(_SECONDS_AHEAD * number / seconds))
     waited = self._waited * share
     losses = [
       self._write_run(index, steps, values[:, index], seconds, waited)
