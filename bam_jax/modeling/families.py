@@ -4,6 +4,7 @@ from bam_jax.modeling import bert
 from bam_jax.modeling import deberta
 from bam_jax.modeling import distilbert
 from bam_jax.modeling import electra
+from bam_jax.modeling import ernie
 from bam_jax.modeling import family
 from bam_jax.modeling import modernbert
 from bam_jax.modeling import roberta
@@ -15,6 +16,7 @@ FAMILIES: dict[str, family.Family] = {
     *roberta.FAMILIES,
     deberta.DEBERTA_V2,
     electra.ELECTRA,
+    ernie.ERNIE,
     distilbert.DISTILBERT,
     modernbert.MODERNBERT,
   )

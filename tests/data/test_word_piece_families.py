@@ -21,7 +21,7 @@ def _write(path: Path, model_type: str, words: list[str], **settings) -> Path:
 
 
 @pytest.mark.parametrize('is_cased', [True, False], ids=['cased', 'uncased'])
-@pytest.mark.parametrize('model_type', ['electra', 'distilbert'])
+@pytest.mark.parametrize('model_type', ['electra', 'distilbert', 'ernie'])
 def test_ids_are_those_of_transformers(model_type, is_cased, tmp_path):
   words = [
     word
@@ -42,7 +42,7 @@ def test_ids_are_those_of_transformers(model_type, is_cased, tmp_path):
   assert (upper != lower) == is_cased
 
 
-@pytest.mark.parametrize('model_type', ['electra', 'distilbert'])
+@pytest.mark.parametrize('model_type', ['electra', 'distilbert', 'ernie'])
 def test_no_token_is_added_that_has_no_embedding(model_type, tmp_path):
   words = [word for word in tokenizer_cases.WORDS if word != '[MASK]']
   path = _write(tmp_path, model_type, words)

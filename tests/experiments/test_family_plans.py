@@ -103,7 +103,7 @@ def _ask_server(workdir: Path, cwd: Path, *flags: str) -> str:
 
 @pytest.mark.fault
 @pytest.mark.parametrize(
-  'name', ['electra-narrow', 'distilbert', 'deberta-v3', 'modernbert']
+  'name', ['electra-narrow', 'distilbert', 'deberta-v3', 'ernie', 'modernbert']
 )
 def test_a_killed_plan_goes_on_and_every_command_takes_it(name, tmp_path):
   weights = _write_model(tmp_path / 'model', name)

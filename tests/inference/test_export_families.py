@@ -32,6 +32,7 @@ _GOLDEN = Path(__file__).parents[1] / 'modeling' / 'golden'
 _MADE = (
   ('electra-narrow', 'cls'),
   ('distilbert', 'cls'),
+  ('ernie', 'cls'),
   ('deberta-v3', 'cls'),
   ('modernbert', 'cls'),
   ('modernbert', 'mean'),

@@ -167,6 +167,23 @@ CONFIGS = {
     'hidden_activation': 'gelu_pytorch_tanh',
     'norm_eps': 1e-2,
   },
+  'ernie': {
+    'model_type': 'ernie',
+    'vocab_size': 40,
+    'hidden_size': 16,
+    'num_hidden_layers': 2,
+    'num_attention_heads': 2,
+    'intermediate_size': 64,
+    'max_position_embeddings': 24,
+  },
+  'ernie-deep': {
+    **_SMALL,
+    'model_type': 'ernie',
+    'num_hidden_layers': 3,
+    'type_vocab_size': 4,
+    'hidden_act': 'relu',
+    'layer_norm_eps': 1e-2,
+  },
 }
 # Of a model for sequence classification, where the encoder has no pooler: the
 # module that does its work, that module's name here, and the task's layer.

@@ -114,7 +114,7 @@ def test_tokens_that_are_read_are_those_of_the_whole(name, dtype):
     assert np.abs(found - whole).mean() < 0.01 * np.abs(whole).mean()
 
 
-@pytest.mark.parametrize('name', ['electra-narrow', 'distilbert'])
+@pytest.mark.parametrize('name', ['electra-narrow', 'distilbert', 'ernie'])
 def test_packed_rows_are_those_alone(name):
   """Oracle: each text alone in a row. All rows are computed at once."""
   config = _config(GOLDEN / name)
@@ -182,6 +182,11 @@ def test_a_narrow_electra_needs_its_projection(tmp_path):
   safetensors.numpy.save_file(tensors, path / 'model.safetensors')
   message = _refusal(huggingface.load_params, path, _config(path))
   assert 'tensor embeddings_project.bias is missing' in message
+
+
+def test_ernies_task_types_are_refused(tmp_path):
+  path = _directory(tmp_path, 'ernie', use_task_id=True)
+  assert 'use_task_id is True' in _refusal(huggingface.load_config, path)
 
 
 def test_names_of_distilberts_settings_are_in_messages(tmp_path):
