@@ -17,8 +17,8 @@ from bam_jax.training import transfer
 # Steps that are dispatched before an older interval is fetched.
 _STEPS_AHEAD = 16
 
-# Seconds of work that is dispatched, at most, beyond two steps: a run that is
-# stopped waits until it is done.
+# A run that is stopped waits for the steps under way, so these are few: as many
+# as take a second, and at least two.
 _SECONDS_AHEAD = 1.0
 _LEAST_AHEAD = 2
 
@@ -68,7 +68,7 @@ class StepLog:
   def add(self, step: int, metrics: jax.Array) -> None:
     """Adds the metrics of a step; writes a line if an interval is due.
 
-    Waits for older steps while more than a second of work is under way.
+    Waits for older steps if too many are under way.
 
     Raises:
       errors.UserError: a loss or gradient of that interval is not finite.

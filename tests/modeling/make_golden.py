@@ -20,6 +20,15 @@ import torch
 import transformers
 
 GOLDEN = Path(__file__).parent / 'golden'
+_WIDE = {
+  'vocab_size': 40,
+  'hidden_size': 16,
+  'num_hidden_layers': 2,
+  'num_attention_heads': 2,
+  'intermediate_size': 64,
+  'max_position_embeddings': 24,
+  'layer_norm_eps': 1e-12,
+}
 _SMALL = {
   'vocab_size': 20,
   'hidden_size': 12,
@@ -44,15 +53,7 @@ _MODERN = {
   'sep_token_id': 2,
 }
 CONFIGS = {
-  'wide': {
-    'vocab_size': 40,
-    'hidden_size': 16,
-    'num_hidden_layers': 2,
-    'num_attention_heads': 2,
-    'intermediate_size': 64,
-    'max_position_embeddings': 24,
-    'layer_norm_eps': 1e-12,
-  },
+  'wide': _WIDE,
   'deep': {
     'vocab_size': 33,
     'hidden_size': 24,
@@ -64,12 +65,8 @@ CONFIGS = {
     'layer_norm_eps': 1e-2,
   },
   'roberta': {
+    **_WIDE,
     'model_type': 'roberta',
-    'vocab_size': 40,
-    'hidden_size': 16,
-    'num_hidden_layers': 2,
-    'num_attention_heads': 2,
-    'intermediate_size': 64,
     'max_position_embeddings': 26,
     'type_vocab_size': 1,
     'layer_norm_eps': 1e-5,
@@ -83,15 +80,9 @@ CONFIGS = {
     'layer_norm_eps': 1e-2,
   },
   'electra': {
+    **_WIDE,
     'model_type': 'electra',
-    'vocab_size': 40,
     'embedding_size': 16,
-    'hidden_size': 16,
-    'num_hidden_layers': 2,
-    'num_attention_heads': 2,
-    'intermediate_size': 64,
-    'max_position_embeddings': 24,
-    'layer_norm_eps': 1e-12,
   },
   'electra-narrow': {
     **_SMALL,
@@ -167,15 +158,7 @@ CONFIGS = {
     'hidden_activation': 'gelu_pytorch_tanh',
     'norm_eps': 1e-2,
   },
-  'ernie': {
-    'model_type': 'ernie',
-    'vocab_size': 40,
-    'hidden_size': 16,
-    'num_hidden_layers': 2,
-    'num_attention_heads': 2,
-    'intermediate_size': 64,
-    'max_position_embeddings': 24,
-  },
+  'ernie': {**_WIDE, 'model_type': 'ernie'},
   'ernie-deep': {
     **_SMALL,
     'model_type': 'ernie',
