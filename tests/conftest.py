@@ -6,6 +6,7 @@ Processes that tests start inherit the environment, and have one device.
 from collections.abc import Iterator
 import functools
 import gc
+import logging
 import os
 import socket
 import tempfile
@@ -69,6 +70,21 @@ def drawn_once() -> Iterator[None]:
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(figures, '_draw', draw_once)
     yield
+
+
+@pytest.fixture
+def restored_logs() -> Iterator[None]:
+  """Undoes what a command does to the logs, as if it had its own process."""
+  root = logging.getLogger()
+  levels = {name: logging.getLogger(name).level for name in ('', 'absl')}
+  handlers = [(h, h.formatter, h.filters[:]) for h in root.handlers]
+  yield
+  root.handlers[:] = [handler for handler, _, _ in handlers]
+  for handler, formatter, filters in handlers:
+    handler.setFormatter(formatter)
+    handler.filters[:] = filters
+  for name, level in levels.items():
+    logging.getLogger(name).setLevel(level)
 
 
 @pytest.fixture(autouse=True)

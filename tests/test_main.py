@@ -2,7 +2,6 @@
 
 import errno
 import importlib.util
-import logging
 import os
 from pathlib import Path
 import re
@@ -49,7 +48,7 @@ _TABLES = {
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch, restored_logs) -> Path:
   """A folder with a config, its data, and a work directory that is in use."""
   for name, content in _TABLES.items():
     (tmp_path / name).write_bytes(content)
@@ -62,23 +61,9 @@ def place(tmp_path, monkeypatch) -> Path:
   monkeypatch.delitem(sys.modules, 'config_config', raising=False)
   # It would change JAX's settings for all tests after this one.
   monkeypatch.setattr(setup, 'configure_jax', lambda config, workdir: None)
-  # The command line sets the logs up for a process of its own.
-  root, levels = logging.getLogger(), {}
-  for name in ('', 'absl'):
-    levels[name] = logging.getLogger(name).level
-  handlers = [
-    (handler, handler.formatter, handler.filters[:])
-    for handler in root.handlers
-  ]
   with flagsaver.flagsaver():
     yield tmp_path
   flags.FLAGS.unparse_flags()
-  root.handlers[:] = [handler for handler, _, _ in handlers]
-  for handler, formatter, filters in handlers:
-    handler.setFormatter(formatter)
-    handler.filters[:] = filters
-  for name, level in levels.items():
-    logging.getLogger(name).setLevel(level)
 
 
 def _files(directory: Path) -> dict[Path, bytes]:

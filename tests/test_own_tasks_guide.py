@@ -1,7 +1,6 @@
 """The guide to own tasks runs from its first line to its last."""
 
 import dataclasses
-import logging
 from pathlib import Path
 import re
 import sys
@@ -39,7 +38,7 @@ _TINY = (
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, restored_logs):
   """A folder with the files that the guide shows."""
   for name, text in documents.files(_OWN_TASKS).items():
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -47,17 +46,7 @@ def place(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   # It would change JAX's settings for all tests after this one.
   monkeypatch.setattr(setup, 'configure_jax', lambda config, workdir: None)
-  # The command line sets the logs up for a process of its own.
-  levels = {n: logging.getLogger(n).level for n in ('', 'absl')}
-  root = logging.getLogger()
-  handlers = [(h, h.formatter, h.filters[:]) for h in root.handlers]
-  yield tmp_path
-  root.handlers[:] = [handler for handler, _, _ in handlers]
-  for handler, formatter, filters in handlers:
-    handler.setFormatter(formatter)
-    handler.filters[:] = filters
-  for name, level in levels.items():
-    logging.getLogger(name).setLevel(level)
+  return tmp_path
 
 
 def _run(monkeypatch, *arguments: str) -> int:

@@ -158,16 +158,10 @@ def test_no_weights_at_all(hub, model):
   )
 
 
-def test_requests_are_not_logged(hub, caplog):
+def test_requests_are_not_logged(hub, restored_logs):
   handler = logging.StreamHandler(stream := io.StringIO())
-  root = logging.getLogger()
-  before = root.handlers[:], root.level
-  root.handlers[:] = [handler]
-  try:
-    command_line.configure_logging()
-    pretrained.load_encoder(_config())
-    logging.info('of this package')
-  finally:
-    root.handlers[:] = before[0]
-    root.setLevel(before[1])
+  logging.getLogger().handlers[:] = [handler]
+  command_line.configure_logging()
+  pretrained.load_encoder(_config())
+  logging.info('of this package')
   assert stream.getvalue() == 'of this package\n'

@@ -16,10 +16,11 @@ from bam_jax.runtime import logs
   ],
 )
 def test_a_program_that_sets_a_level_decides(
-  level, printed, monkeypatch, capsys
+  level, printed, monkeypatch, capsys, caplog
 ):
   root, other = logging.getLogger(), logging.getLogger('orbax')
-  monkeypatch.setattr(root, 'level', level)
+  # Not by the attribute: loggers keep which levels are enabled.
+  caplog.set_level(level)
   # As `logging.basicConfig` adds it, when Orbax is imported.
   bare = logging.StreamHandler()
   monkeypatch.setattr(root, 'handlers', [bare])
