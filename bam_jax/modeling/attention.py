@@ -78,6 +78,40 @@ def attend(
   )
 
 
+def attend_from(
+  queries: jax.Array,
+  keys_values: jax.Array,
+  bias: jax.Array,
+  segments: tuple[jax.Array, jax.Array],
+  rate: float,
+  words: jax.Array,
+  compute: family.Compute = family.ONE_DEVICE,
+) -> jax.Array:
+  """Computes the same attention for some queries of each row, by XLA.
+
+  Args:
+    queries: [B, S, H, hd] without their bias.
+    keys_values: [B, L, 2, H, hd], likewise.
+    bias: [3, H, hd], added to queries, keys and values.
+    segments: [B, S] int, in which each query is, and [B, L] int; 0 marks
+      padding.
+    rate: as of `attend`.
+    words: as of `attend`; the mask is another.
+    compute: as of `attend`.
+
+  Returns:
+    [B, S, H, hd] contexts in the type of the queries.
+  """
+  dtype = queries.dtype
+  arrays = [
+    attention_head.add_bias(x, own[None, None])
+    for x, own in zip((queries, *jnp.moveaxis(keys_values, 2, 0)), bias)
+  ]
+  if compute.platform == 'cpu':  # See `_over_heads`.
+    arrays = [x.astype(jnp.float32) for x in arrays]
+  return xla_attention.of_queries(rate, *arrays, *segments, words).astype(dtype)
+
+
 class _Options(NamedTuple):
   """Static settings of a compiled attention program; see `attend`."""
 

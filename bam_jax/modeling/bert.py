@@ -15,7 +15,6 @@ from bam_jax.modeling import family
 from bam_jax.modeling import gelu
 from bam_jax.modeling import lookup
 from bam_jax.modeling import residual
-from bam_jax.modeling import xla_attention
 
 
 class BertEncoder(nn.Module):
@@ -56,7 +55,7 @@ class BertEncoder(nn.Module):
       segment_ids: [B, L] int; 0 marks padding.
       deterministic: no dropout; else the rng collection 'dropout' is used.
       read: [B, S] int, the places of the only tokens whose hidden states are
-        used; None: all are. For inference, without dropout.
+        used; None: all are.
 
     Returns:
       [B, L, D] hidden states of type `compute.dtype`; or [B, S, D].
@@ -201,7 +200,7 @@ class Layer(nn.Module):
       words: [sites, 2] uint32 for dropout: of the attention, of the output of
         either half, and what else `attend` needs.
       *shared: what `attend` needs besides.
-      read: [B, S] int, the tokens to compute, without dropout; None: all.
+      read: [B, S] int, the tokens to compute; None: all.
 
     Returns:
       [B, L, D], or [B, S, D].
@@ -278,13 +277,15 @@ class SelfAttention(nn.Module):
     else:
       queries = family.take_tokens(x, read) @ kernels[0]
       keys_values = x @ jnp.concatenate(kernels[1:], axis=1)
-      context = xla_attention.of_queries(
+      context = attention.attend_from(
         queries.reshape(*read.shape, *heads),
         keys_values.reshape(*x.shape[:2], 2, *heads),
         bias,
-        family.take_tokens(segment_ids, read),
-        segment_ids,
-      ).astype(dtype)
+        (family.take_tokens(segment_ids, read), segment_ids),
+        self.config.dropout_attention,
+        words,
+        self.compute,
+      )
     context = context.reshape(*context.shape[:2], size)
     return Linear(size, dtype, name='output')(context)
 

@@ -80,10 +80,15 @@ class MultiTaskModel(nn.Module):
       is_pair = jnp.isin(task_id, np.array(self.bi_encoder_heads))  # [B, S]
       encoded = _separate_pairs(batch, is_pair)
     pools_first = not self.bi_encoder_heads and self.config.pooling == 'cls'
-    # Without dropout, the last layer computes no token that nothing reads.
-    reads_first = pools_first and deterministic and not self.token_heads
-    read = batch['cls_index'] if reads_first else None
-    hidden = encode(self.config, self.compute, encoded, deterministic, read)
+    # The last layer computes no token that nothing reads.
+    reads_first = pools_first and not self.token_heads
+    hidden = encode(
+      self.config,
+      self.compute,
+      encoded,
+      deterministic,
+      batch['cls_index'] if reads_first else None,
+    )
     # XLA's CPU backend lacks some products of bfloat16 arrays.
     is_cpu = self.compute.platform == 'cpu'
     of_slots = hidden.astype(jnp.float32) if is_cpu else hidden
@@ -92,10 +97,11 @@ class MultiTaskModel(nn.Module):
       pooled, compared = _compare_pairs(
         average_segments(of_slots, encoded['segment_ids'], 2 * slots), is_pair
       )
-    elif reads_first:
-      pooled = hidden.astype(jnp.float32)
     elif pools_first:
-      pooled = select_tokens(of_slots, batch['cls_index'])
+      pooled = hidden
+      if not reads_first:
+        pooled = family.take_tokens(hidden, batch['cls_index'])
+      pooled = pooled.astype(jnp.float32)
     else:
       pooled = average_segments(of_slots, batch['segment_ids'], slots)
     of = families.FAMILIES[self.config.family]
@@ -329,28 +335,6 @@ class TaskHeads(nn.Module):
     # Its limits depend on the outputs of the head, not of the table.
     sizes = shape[1] + jnp.array(self.glorot_outputs)[:, None, None]
     return jnp.sqrt(6 / sizes) * jax.random.uniform(key, shape, minval=-1)
-
-
-def select_tokens(hidden: jax.Array, index: jax.Array) -> jax.Array:
-  """Selects the vectors at some positions of each row.
-
-  A gather's gradient would be a scatter, which is slow on a GPU.
-
-  Args:
-    hidden: [B, L, D], finite.
-    index: [B, S] int, 0 to L - 1.
-
-  Returns:
-    [B, S, D] float32.
-  """
-  chosen = jax.nn.one_hot(index, hidden.shape[1], dtype=hidden.dtype)
-  return jnp.einsum(
-    'bsl,bld->bsd',
-    chosen,
-    hidden,
-    precision=_EXACT,
-    preferred_element_type=jnp.float32,
-  )
 
 
 def average_segments(

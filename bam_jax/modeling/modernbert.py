@@ -120,7 +120,7 @@ class Layer(nn.Module):
         of the attention, and of the widest array.
       segment_ids: [B, L] int.
       *turns: from `ModernBertEncoder.embed`.
-      read: [B, S] int, the tokens to compute, without dropout; None: all.
+      read: [B, S] int, the tokens to compute; None: all.
 
     Returns:
       [B, L, D], or [B, S, D].

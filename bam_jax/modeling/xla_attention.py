@@ -1,6 +1,7 @@
 """Attention of all heads by XLA, where there is no kernel."""
 
 from collections.abc import Callable, Sequence
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -52,36 +53,69 @@ def by_rows(
   return whole.astype(qkv.dtype), jnp.sum(whole, axis=1)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def of_queries(
+  rate: float,
   queries: jax.Array,
-  keys_values: jax.Array,
-  bias: jax.Array,
+  keys: jax.Array,
+  values: jax.Array,
   query_segments: jax.Array,
   segment_ids: jax.Array,
+  words: jax.Array,
 ) -> jax.Array:
-  """Computes some queries of each row in float32, without dropout.
+  """Computes some queries of each row.
 
   Args:
-    queries: [B, S, H, hd] without their bias.
-    keys_values: [B, L, 2, H, hd], likewise.
-    bias: [3, H, hd].
+    rate: dropout rate, 0 to below 1.
+    queries: [B, S, H, hd].
+    keys: [B, L, H, hd].
+    values: [B, L, H, hd].
     query_segments: [B, S] int32, in which each query is.
     segment_ids: [B, L] int32; 0 marks padding.
+    words: [2] uint32 of the dropout mask.
 
   Returns:
-    The contexts [B, S, H, hd], float32.
+    The contexts [B, S, H, hd], of the type of `queries`.
   """
-  inputs = queries, keys_values[:, :, 0], keys_values[:, :, 1]
-  inputs = [
-    attention_head.add_bias(x.astype(jnp.float32), own[None, None])
-    for x, own in zip(inputs, bias, strict=True)
-  ]
-  zero = jnp.uint32(0)
-  tile = attention_head.Tile(
-    query_segments, segment_ids, 0.0, (zero, zero), zero, (1, 1)
+  inputs = queries, keys, values
+  return _of_queries_forward(
+    rate, *inputs, query_segments, segment_ids, words
+  )[0]
+
+
+def _of_queries_forward(rate, queries, *rest):
+  (contexts,) = _apply_to_queries(
+    attention_head.forward, rate, (queries, *rest[:2]), *rest[2:]
   )
-  (contexts,) = _to_heads(attention_head.forward, tile, inputs, zero[None])
-  return contexts
+  return contexts.astype(queries.dtype), (queries, *rest)
+
+
+def _of_queries_backward(rate, saved, gradient):
+  *inputs, query_segments, segment_ids, words = saved
+  gradients = _apply_to_queries(
+    attention_head.backward,
+    rate,
+    (*inputs, gradient),
+    query_segments,
+    segment_ids,
+    words,
+  )
+  kept = (x.astype(like.dtype) for x, like in zip(gradients, inputs))
+  return *kept, None, None, None
+
+
+of_queries.defvjp(_of_queries_forward, _of_queries_backward)
+
+
+def _apply_to_queries(
+  function, rate, inputs, query_segments, segment_ids, words
+):
+  zero = jnp.uint32(0)
+  strides = segment_ids.shape[1], 1
+  tile = attention_head.Tile(
+    query_segments, segment_ids, rate, tuple(words), zero, strides
+  )
+  return _to_heads(function, tile, inputs, zero[None])
 
 
 def by_blocks(

@@ -106,6 +106,51 @@ def test_a_query_that_is_no_number_is_told():
   assert not np.isnan(actual[0, 1]).any()
 
 
+@pytest.mark.parametrize('rate', [0.0, 0.4])
+def test_some_queries_of_each_row(rate):
+  """Oracle: all of them; with dropout its mask, as an array."""
+  rng = np.random.default_rng(3)
+  segments = np.concatenate([SEGMENTS, np.zeros((1, 6), np.int32)])
+  qkv = rng.normal(size=(3, 6, 3, 2, 4)).astype(np.float32)
+  bias = rng.normal(size=(3, 2, 4)).astype(np.float32)
+  weights = rng.normal(size=(3, 2, 2, 4)).astype(np.float32)
+  read = np.array([[0, 2], [3, 2], [0, 0]])
+  rows = np.arange(3)[:, None]
+
+  def from_some(qkv, bias):
+    return attention.attend_from(
+      *(qkv[rows, read, 0], qkv[:, :, 1:], bias),
+      *((segments[rows, read], segments), rate, WORDS),
+    )
+
+  # Equal logits and the identity as values show which keys are kept.
+  identity = np.zeros((3, 6, 3, 2, 6), np.float32)
+  identity[:, :, 2] = np.eye(6)[:, None]
+  probs = from_some(identity, np.zeros((3, 2, 6), np.float32))
+  kept = np.moveaxis(probs, 2, 1) > 0  # [B, H, S, L]
+  seen = segments[rows, read][:, :, None] == segments[:, None]
+  seen &= segments[:, None] > 0
+  assert (kept.sum() == 2 * seen.sum()) == (rate == 0)
+  assert kept.any() and not (kept & ~seen[:, None]).any()
+
+  def by_hand(qkv, bias):
+    q, k, v = jnp.moveaxis(qkv + bias[None, None], 2, 0)
+    logits = jnp.einsum('bshd,blhd->bhsl', q[rows, read], k) / 2
+    logits = jnp.where(seen[:, None], logits, -1e9)
+    probs = jax.nn.softmax(logits) * seen[:, None]
+    probs = jnp.where(kept, probs / (1 - rate), 0)
+    return jnp.einsum('bhsl,blhd->bshd', probs, v)
+
+  for function in (from_some, by_hand):
+    values, pullback = jax.vjp(function, qkv, bias)
+    results = values, *pullback(weights)
+    if function is from_some:
+      actual = results
+  assert all(np.isfinite(x).all() for x in actual)
+  for x, expected in zip(actual, results, strict=True):
+    np.testing.assert_allclose(x, expected, atol=2e-6)
+
+
 @pytest.mark.parametrize('rate', [0.1, 0.5])
 def test_dropout_zeroes_a_share_and_scales_the_rest(rate):
   """With equal logits and the identity as values, contexts are probs."""

@@ -5,11 +5,14 @@ tests/inference/test_export_families.py.
 """
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 import shutil
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -101,17 +104,46 @@ def test_tokens_that_are_read_are_those_of_the_whole(name, dtype):
   compute = family.Compute(np.dtype(dtype), platform='cpu')
   encoder = families.FAMILIES[config.family].encoder(config, compute)
 
-  @jax.jit
-  def encode(read):
-    inputs = ids, np.zeros_like(ids), positions, segments, True, read
-    return encoder.apply({'params': params}, *inputs).astype(np.float32)
+  weights = rng.normal(size=(*read.shape, config.hidden_size))
 
-  whole = np.take_along_axis(encode(None), read[..., None], axis=1)
-  found = encode(read)
+  @functools.partial(jax.jit, static_argnums=0)
+  def encode(reads):
+    def total(params):
+      inputs = ids, np.zeros_like(ids), positions, segments, True
+      x = encoder.apply({'params': params}, *inputs, read if reads else None)
+      x = x.astype(np.float32)
+      x = x if reads else jnp.take_along_axis(x, read[..., None], axis=1)
+      return jnp.sum(x * weights.astype(np.float32)), x
+
+    (_, x), gradients = jax.value_and_grad(total, has_aux=True)(params)
+    return x, gradients
+
+  (found, gradients), (whole, expected) = encode(True), encode(False)
   if dtype == 'float32':
     np.testing.assert_allclose(found, whole, rtol=0, atol=1e-5)
+    chex.assert_trees_all_close(gradients, expected, rtol=0, atol=1e-4)
   else:  # Rounded at other places.
     assert np.abs(found - whole).mean() < 0.01 * np.abs(whole).mean()
+
+
+@pytest.mark.parametrize('dtype', [jnp.int32, jnp.float32, jnp.bfloat16])
+def test_taken_tokens_are_exact(dtype):
+  """Oracle: NumPy's indexing, also for the gradient; not a bit is lost."""
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(1000 * rng.normal(size=(3, 7, 5)), dtype)
+  read = np.array([[0, 6], [3, 3], [1, 0]])
+  rows = np.arange(3)[:, None]
+  actual, pullback = jax.vjp(lambda x: family.take_tokens(x, read), x)
+  np.testing.assert_array_equal(actual, np.asarray(x)[rows, read])
+  np.testing.assert_array_equal(
+    family.take_tokens(x[..., 0], read), np.asarray(x)[rows, read, 0]
+  )
+  if dtype == jnp.int32:
+    return
+  weights = jnp.asarray(rng.integers(1, 9, (3, 2, 5)), dtype)
+  expected = np.zeros(x.shape)
+  np.add.at(expected, (rows, read), np.asarray(weights))
+  np.testing.assert_array_equal(pullback(weights)[0], expected)
 
 
 @pytest.mark.parametrize('name', ['electra-narrow', 'distilbert', 'ernie'])

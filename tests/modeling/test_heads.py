@@ -197,17 +197,6 @@ def test_a_head_learns_from_its_own_segments_alone():
 
 
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
-def test_selected_tokens_are_exact(dtype):
-  """Oracle: NumPy's indexing; not a bit is lost."""
-  hidden = jax.random.normal(jax.random.key(0), (3, 7, 5), dtype)
-  index = np.array([[0, 6], [3, 3], [1, 0]])
-  actual = heads.select_tokens(hidden, index)
-  assert actual.dtype == jnp.float32
-  expected = np.asarray(hidden, np.float32)[np.arange(3)[:, None], index]
-  np.testing.assert_array_equal(actual, expected)
-
-
-@pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 def test_averages_of_segments(dtype):
   """Oracle: a NumPy loop in float64, also for the gradient."""
   rng = np.random.default_rng(0)
