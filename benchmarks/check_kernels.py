@@ -122,7 +122,7 @@ def differences(
 
 def check(name: str, config: family.EncoderConfig, length: int) -> None:
   """Prints how far the kernels are from XLA in rows of a length."""
-  own = kernels.of_device(jax.devices()[0])
+  own = kernels.find_platform(jax.devices()[0])
   with jax.default_matmul_precision('highest'):
     loss, expected = gradients(config, length, 'float32', platform='')
     found_loss, found = gradients(config, length, 'float32', own)

@@ -28,7 +28,7 @@ _VOCABULARY = 50368
 def measure(arch: str, length: int) -> tuple[float, float, float]:
   """Returns GiB of the state, of temporary arrays and of one layer's square."""
   device = jax.devices()[0]
-  platform = kernels.of_device(device)
+  platform = kernels.find_platform(device)
   config = family.EncoderConfig(_VOCABULARY, **families.presets()[arch])
   mesh = mesh_lib.make_mesh(config_lib.MeshConfig(1, 1), [device])
   tasks = task_lib.TaskTable((glue.TASKS['rte'],))

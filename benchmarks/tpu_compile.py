@@ -104,7 +104,7 @@ def compile_case(
     compute=family.Compute(
       dtype=jnp.dtype(jnp.bfloat16),
       mesh=mesh,
-      platform=kernels.of_device(devices[0]),
+      platform=kernels.find_platform(devices[0]),
     ),
   )
   programs = programs_lib.Programs(model, tasks, config_lib.Config(), mesh)

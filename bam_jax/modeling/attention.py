@@ -45,7 +45,7 @@ def attend(
   bias: jax.Array,
   segment_ids: jax.Array,
   rate: float,
-  words: jax.Array,
+  dropout_bits: jax.Array,
   compute: family.Compute = family.ONE_DEVICE,
   window: int | None = None,
 ) -> jax.Array:
@@ -61,7 +61,7 @@ def attend(
     bias: [3, H, hd], added to them.
     segment_ids: [B, L] int; 0 marks padding.
     rate: share of the probabilities that dropout sets to zero, 0 to below 1.
-    words: [2] uint32 of the dropout mask; not read at rate 0.
+    dropout_bits: [2] uint32 of the dropout mask; not read at rate 0.
     compute: the devices that share the rows, and whose kernel is used if there
       for this shape.
     window: a token sees those up to so many tokens before and after it; None:
@@ -70,11 +70,11 @@ def attend(
   Returns:
     [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
   """
-  return kernels.over_devices(
+  return kernels.map_over_devices(
     functools.partial(_attend, _Options(rate, compute.platform, window)),
     compute.mesh,
     (qkv, segment_ids.astype(jnp.int32)),
-    (bias, words),
+    (bias, dropout_bits),
   )
 
 
@@ -84,7 +84,7 @@ def attend_from(
   bias: jax.Array,
   segments: tuple[jax.Array, jax.Array],
   rate: float,
-  words: jax.Array,
+  dropout_bits: jax.Array,
   compute: family.Compute = family.ONE_DEVICE,
 ) -> jax.Array:
   """Computes the same attention for some queries of each row, by XLA.
@@ -96,7 +96,7 @@ def attend_from(
     segments: [B, S] int, in which each query is, and [B, L] int; 0 marks
       padding.
     rate: as of `attend`.
-    words: as of `attend`; the mask is another.
+    dropout_bits: as of `attend`; the mask is another.
     compute: as of `attend`.
 
   Returns:
@@ -109,7 +109,9 @@ def attend_from(
   ]
   if compute.platform == 'cpu':  # See `_over_heads`.
     arrays = [x.astype(jnp.float32) for x in arrays]
-  return xla_attention.of_queries(rate, *arrays, *segments, words).astype(dtype)
+  return xla_attention.attend_queries(
+    rate, *arrays, *segments, dropout_bits
+  ).astype(dtype)
 
 
 class _Options(NamedTuple):
@@ -121,25 +123,31 @@ class _Options(NamedTuple):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(options, first, qkv, segment_ids, bias, words):
+def _attend(options, first, qkv, segment_ids, bias, dropout_bits):
   """Computes attention on one device.
 
   `first`, [1] uint32, is the number of the first row in the whole batch.
   """
-  arrays = flash_attention.Arrays(first, qkv, segment_ids, bias, words)
+  arrays = flash_attention.Arrays(first, qkv, segment_ids, bias, dropout_bits)
   return _attend_forward(options, *arrays)[0]
 
 
 def _attend_forward(options, *arrays):
   arrays = flash_attention.Arrays(*arrays)
-  first, qkv, segment_ids, bias, words = arrays
+  first, qkv, segment_ids, bias, dropout_bits = arrays
   if _is_tiled(options, qkv):
     contexts, log_sums = flash_attention.forward(
       options.rate, arrays, options.window
     )
     return contexts, (arrays, (contexts, log_sums))
   (contexts,) = _over_heads(
-    attention_head.forward, options, (qkv,), segment_ids, first, bias, words
+    attention_head.forward,
+    options,
+    (qkv,),
+    segment_ids,
+    first,
+    bias,
+    dropout_bits,
   )
   return contexts, (arrays, ())
 
@@ -147,7 +155,7 @@ def _attend_forward(options, *arrays):
 def _attend_backward(options, saved, gradient):
   # The probabilities are computed again: cheaper than to keep them.
   arrays, results = saved
-  first, qkv, segment_ids, bias, words = arrays
+  first, qkv, segment_ids, bias, dropout_bits = arrays
   if _is_tiled(options, qkv):
     of_qkv, sums = flash_attention.backward(
       options.rate, arrays, *results, gradient, options.window
@@ -156,7 +164,13 @@ def _attend_backward(options, saved, gradient):
   else:
     inputs = qkv, gradient
     of_qkv, sums = _over_heads(
-      attention_head.backward, options, inputs, segment_ids, first, bias, words
+      attention_head.backward,
+      options,
+      inputs,
+      segment_ids,
+      first,
+      bias,
+      dropout_bits,
     )
   # Summed before anything is done with it: else XLA sums where it is used.
   of_bias = jax.lax.optimization_barrier(jnp.sum(sums, axis=0))
@@ -186,19 +200,19 @@ def _over_heads(
     wide = tuple(x.astype(jnp.float32) for x in arrays)
     result, *sums = _over_heads(function, options, wide, *rest)
     return (result.astype(dtype), *sums)
-  way = xla_attention.by_rows
+  way = xla_attention.apply_to_rows
   if not isinstance(length, int):
-    way = _by_length  # It is a symbol in an exported program.
+    way = _choose_by_length  # It is a symbol in an exported program.
   elif length > _LONGEST_WHOLE:
-    way = xla_attention.by_blocks
+    way = xla_attention.apply_to_blocks
   if platform == 'tpu' and _fits_tpu(arrays[0]):
-    way = _by_mosaic
+    way = _run_mosaic
   if platform == 'cuda' and _is_one_block(arrays[0]):
-    way = _by_triton
+    way = _run_triton
   return way(function, rate, arrays, *rest, window)
 
 
-def _by_length(
+def _choose_by_length(
   function: Callable, rate: float, arrays: tuple[jax.Array, ...], *rest
 ) -> tuple[jax.Array, ...]:
   """Computes short rows at once, and long rows by blocks of queries.
@@ -208,7 +222,7 @@ def _by_length(
   *rest, window = rest
   ways = (
     functools.partial(way, function, rate, window=window)
-    for way in (xla_attention.by_blocks, xla_attention.by_rows)
+    for way in (xla_attention.apply_to_blocks, xla_attention.apply_to_rows)
   )
   is_long = jnp.int32(arrays[0].shape[1]) > _LONGEST_WHOLE
   return jax.lax.cond(is_long, *ways, arrays, *rest)
@@ -238,14 +252,14 @@ def _is_tiled(options: _Options, qkv: jax.Array) -> bool:
   return flash_attention.supports(qkv.shape[1], qkv.shape[4])
 
 
-def _by_triton(
+def _run_triton(
   function,
   rate,
   arrays,
   segment_ids,
   first,
   bias,
-  words,
+  dropout_bits,
   window=None,
   interpret=False,
 ):
@@ -256,7 +270,7 @@ def _by_triton(
 
   def kernel(*refs):
     array_refs, refs = refs[: len(arrays)], refs[len(arrays) :]
-    segments_ref, first_ref, bias_ref, words_ref, *out_refs = refs
+    segments_ref, first_ref, bias_ref, bits_ref, *out_refs = refs
     row, head = pl.program_id(0), pl.program_id(1)
     start = pl.program_id(2) * queries
     some, every = pl.ds(start, queries), pl.ds(0, length)
@@ -275,7 +289,7 @@ def _by_triton(
       segments_ref[row, some][:, None],
       segments_ref[row, :][None],
       rate,
-      (words_ref[0], words_ref[1]),
+      (bits_ref[0], bits_ref[1]),
       place + start.astype(jnp.uint32) * jnp.uint32(length),
       (length, 1),
       window,
@@ -290,8 +304,8 @@ def _by_triton(
       else:
         out_refs[0][row, some, head, :] = value
 
-  rest = segment_ids, first, bias, words
-  way = functools.partial(xla_attention.by_rows, function, rate)
+  rest = segment_ids, first, bias, dropout_bits
+  way = functools.partial(xla_attention.apply_to_rows, function, rate)
   out_shape = jax.eval_shape(way, arrays, *rest)
   whole = pl.BlockSpec(memory_space=pl.ANY)
   return pl.pallas_call(
@@ -308,14 +322,14 @@ def _by_triton(
   )(*arrays, *rest)
 
 
-def _by_mosaic(
+def _run_mosaic(
   function,
   rate,
   arrays,
   segment_ids,
   first,
   bias,
-  words,
+  dropout_bits,
   window=None,
   interpret=False,
 ):
@@ -327,8 +341,8 @@ def _by_mosaic(
 
   def kernel(*refs):
     array_refs, refs = refs[: len(arrays)], refs[len(arrays) :]
-    queries_ref, keys_ref, bias_ref, first_ref, words_ref, *out_refs = refs
-    words = words_ref[0], words_ref[1]
+    queries_ref, keys_ref, bias_ref, first_ref, bits_ref, *out_refs = refs
+    dropout_bits = bits_ref[0], bits_ref[1]
     row = first_ref[0] + pl.program_id(0).astype(jnp.uint32)
     for head, start in itertools.product(
       range(num_heads), range(0, length, queries)
@@ -350,7 +364,7 @@ def _by_mosaic(
         queries_ref[0, some],
         keys_ref[0],
         rate,
-        words,
+        dropout_bits,
         first + jnp.uint32(start * length),
         (length, 1),
         window,
@@ -367,8 +381,8 @@ def _by_mosaic(
 
   flat = [array.reshape(size, length, -1) for array in arrays]
   flat += [segment_ids[:, :, None], segment_ids[:, None]]
-  way = functools.partial(xla_attention.by_rows, function, rate)
-  shapes = jax.eval_shape(way, arrays, segment_ids, first, bias, words)
+  way = functools.partial(xla_attention.apply_to_rows, function, rate)
+  shapes = jax.eval_shape(way, arrays, segment_ids, first, bias, dropout_bits)
   lanes = width * (3 if backward else 1)
   out_shape = [
     jax.ShapeDtypeStruct((size, rows, lanes), shape.dtype)
@@ -384,5 +398,5 @@ def _by_mosaic(
     out_shape=out_shape,
     interpret=interpret,
     name=f'head_{function.__name__}',
-  )(*flat, bias.reshape(1, -1), first, words)
+  )(*flat, bias.reshape(1, -1), first, dropout_bits)
   return tuple(x.reshape(y.shape) for x, y in zip(results, shapes))

@@ -23,7 +23,7 @@ class Tile(NamedTuple):
       transposed.
     column_segments: [1, m] int32, of the keys, or of the queries.
     rate: dropout rate, 0 to below 1.
-    words: two uint32 of the dropout mask.
+    dropout_bits: two uint32 of the dropout mask.
     first: uint32 flat index of the tile in [B, H, L, L]; it may wrap around.
     strides: of the tile's rows and columns in that array, (L, 1); transposed
       (1, L).
@@ -35,7 +35,7 @@ class Tile(NamedTuple):
   row_segments: jax.Array
   column_segments: jax.Array
   rate: float
-  words: tuple[jax.Array, jax.Array]
+  dropout_bits: tuple[jax.Array, jax.Array]
   first: jax.Array
   strides: tuple[int, int]
   window: int | None = None
@@ -63,7 +63,7 @@ class Tile(NamedTuple):
     if self.rate == 0:
       return x
     kept = dropout.keep_tile(
-      self.words, self.rate, self.first, x.shape, self.strides
+      self.dropout_bits, self.rate, self.first, x.shape, self.strides
     )
     return jnp.where(kept, x, -x)
 

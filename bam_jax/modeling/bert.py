@@ -67,11 +67,11 @@ class BertEncoder(nn.Module):
       config = config.without_dropout()
     if not self.has_token_types:
       token_type_ids = jnp.zeros_like(token_type_ids)
-    words = dropout.draw_words(
+    dropout_bits = dropout.draw_bits(
       self, 1 + self.sites * config.num_layers, deterministic
     )
     x, *shared = self.embed(
-      config, input_ids, token_type_ids, positions, words[0]
+      config, input_ids, token_type_ids, positions, dropout_bits[0]
     )
 
     def apply(kind, params, *arrays, read):
@@ -83,8 +83,10 @@ class BertEncoder(nn.Module):
       apply = jax.checkpoint(apply, static_argnums=0)
     apply = jax.jit(apply, static_argnums=0)
     last = config.num_layers - 1
-    for i, own_words in enumerate(jnp.split(words[1:], config.num_layers)):
-      arrays = x, own_words, segment_ids, *shared
+    for i, own_bits in enumerate(
+      jnp.split(dropout_bits[1:], config.num_layers)
+    ):
+      arrays = x, own_bits, segment_ids, *shared
       chosen = read if i == last else None
       name, kind = f'layer_{i}', self.kind_of_layer(i)
       if self.is_initializing():
@@ -135,7 +137,7 @@ class Embeddings(nn.Module):
     input_ids: jax.Array,
     token_type_ids: jax.Array,
     positions: jax.Array,
-    words: jax.Array,
+    dropout_bits: jax.Array,
   ) -> jax.Array:
     """Embeds ids [B, L] as [B, L, D], with dropout from random uint32 [2]."""
     config, compute = self.config, self.compute
@@ -167,7 +169,7 @@ class Embeddings(nn.Module):
       use_fast_variance=False,
       name='norm',
     )(x).astype(compute.dtype)
-    x = dropout.dropout(x, config.dropout_embedding, words)
+    x = dropout.dropout(x, config.dropout_embedding, dropout_bits)
     if size == config.hidden_size:
       return x
     return nn.Dense(
@@ -189,7 +191,7 @@ class Layer(nn.Module):
   def __call__(
     self,
     x: jax.Array,
-    words: jax.Array,
+    dropout_bits: jax.Array,
     *shared: jax.Array,
     read: jax.Array | None = None,
   ) -> jax.Array:
@@ -197,7 +199,7 @@ class Layer(nn.Module):
 
     Args:
       x: [B, L, D].
-      words: [sites, 2] uint32 for dropout: of the attention, of the output of
+      dropout_bits: [sites, 2] uint32: for the attention, for the output of
         either half, and what else `attend` needs.
       *shared: what `attend` needs besides.
       read: [B, S] int, the tokens to compute; None: all.
@@ -208,10 +210,10 @@ class Layer(nn.Module):
     config, compute = self.config, self.compute
     rate = config.dropout_hidden
     attention_rate = rate if self.drops_attention_output else 0.0
-    y, bias = self.attend(x, words, *shared, read=read)
+    y, bias = self.attend(x, dropout_bits, *shared, read=read)
     x = family.take_tokens(x, read)
     x = residual.AddNorm(config.layer_norm_eps, compute, name='attention_norm')(
-      x, y, bias, attention_rate, words[1]
+      x, y, bias, attention_rate, dropout_bits[1]
     )
     y, bias = Linear(
       config.intermediate_size, compute.dtype, name='intermediate'
@@ -220,19 +222,19 @@ class Layer(nn.Module):
     y = gelu.activate(config.activation, y, bias, compute)
     y, bias = Linear(config.hidden_size, compute.dtype, name='output')(y)
     return residual.AddNorm(config.layer_norm_eps, compute, name='output_norm')(
-      x, y, bias, rate, words[2]
+      x, y, bias, rate, dropout_bits[2]
     )
 
   def attend(
     self,
     x: jax.Array,
-    words: jax.Array,
+    dropout_bits: jax.Array,
     segment_ids: jax.Array,
     read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns the attention's output without bias, and the bias to add."""
     return SelfAttention(self.config, self.compute, name='attention')(
-      x, segment_ids, words[0], read
+      x, segment_ids, dropout_bits[0], read
     )
 
 
@@ -247,7 +249,7 @@ class SelfAttention(nn.Module):
     self,
     x: jax.Array,
     segment_ids: jax.Array,
-    words: jax.Array,
+    dropout_bits: jax.Array,
     read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns the output without bias, [B, L, D], and the bias to add, [D].
@@ -271,7 +273,7 @@ class SelfAttention(nn.Module):
         bias,
         segment_ids,
         self.config.dropout_attention,
-        words,
+        dropout_bits,
         self.compute,
       )
     else:
@@ -283,7 +285,7 @@ class SelfAttention(nn.Module):
         bias,
         (family.take_tokens(segment_ids, read), segment_ids),
         self.config.dropout_attention,
-        words,
+        dropout_bits,
         self.compute,
       )
     context = context.reshape(*context.shape[:2], size)

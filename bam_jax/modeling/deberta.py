@@ -107,14 +107,14 @@ class Layer(bert.Layer):
   def attend(
     self,
     x: jax.Array,
-    words: jax.Array,
+    dropout_bits: jax.Array,
     segment_ids: jax.Array,
     buckets: jax.Array,
     read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
     """Returns the attention's output without bias, and the bias to add."""
     return DisentangledAttention(self.config, self.compute, name='attention')(
-      x, segment_ids, buckets, words[0], words[3], read
+      x, segment_ids, buckets, dropout_bits[0], dropout_bits[3], read
     )
 
 
@@ -130,8 +130,8 @@ class DisentangledAttention(nn.Module):
     x: jax.Array,
     segment_ids: jax.Array,
     buckets: jax.Array,
-    words: jax.Array,
-    bucket_words: jax.Array,
+    dropout_bits: jax.Array,
+    bucket_bits: jax.Array,
     read: jax.Array | None = None,
   ) -> tuple[jax.Array, jax.Array]:
     """Applies attention within segments.
@@ -140,8 +140,8 @@ class DisentangledAttention(nn.Module):
       x: [B, L, D].
       segment_ids: [B, L] int; 0 marks padding.
       buckets: [num_buckets, D] float32, the vectors of the buckets.
-      words: [2] uint32, for dropout of the probabilities.
-      bucket_words: [2] uint32, for dropout of `buckets`.
+      dropout_bits: [2] uint32, for dropout of the probabilities.
+      bucket_bits: [2] uint32, for dropout of `buckets`.
       read: [B, S] int, the tokens whose output is returned; None: all.
 
     Returns:
@@ -162,7 +162,7 @@ class DisentangledAttention(nn.Module):
       return y.reshape(*x.shape[:-1], *heads)
 
     linear = {name: parameters(name) for name in ('query', 'key', 'value')}
-    buckets = dropout.dropout(buckets, config.dropout_hidden, bucket_words)
+    buckets = dropout.dropout(buckets, config.dropout_hidden, bucket_bits)
     of_buckets = {}
     for term in own.terms:
       name = _TERMS[term]
@@ -179,7 +179,7 @@ class DisentangledAttention(nn.Module):
       ),
       segment_ids,
       config.dropout_attention,
-      words,
+      dropout_bits,
     )
     context = family.take_tokens(context.astype(dtype).reshape(x.shape), read)
     return bert.Linear(size, dtype, name='output')(context)

@@ -73,7 +73,7 @@ def attend(
   indices: jax.Array,
   segment_ids: jax.Array,
   rate: float,
-  words: jax.Array,
+  dropout_bits: jax.Array,
 ) -> jax.Array:
   """Computes disentangled attention within each segment.
 
@@ -89,7 +89,7 @@ def attend(
     indices: [2 L + 1] int, the buckets of the distances -L to L.
     segment_ids: [B, L] int.
     rate: of dropout of the probabilities, 0 to below 1.
-    words: [2] uint32 of its mask.
+    dropout_bits: [2] uint32 of its mask.
 
   Returns:
     [B, L, H, hd] in the type of `values`. The softmax is in float32.
@@ -119,7 +119,7 @@ def attend(
   scale = (queries.shape[-1] * (1 + len(of_buckets))) ** -0.5
   logits = jnp.where(sees[:, None], logits * scale, attention_head.LOWEST)
   probs = jnp.where(sees[:, None], jax.nn.softmax(logits), 0)
-  probs = dropout.dropout(probs, rate, words).astype(values.dtype)
+  probs = dropout.dropout(probs, rate, dropout_bits).astype(values.dtype)
   contexts = _product('bhlm,bmhd->blhd', _identity, probs, values)
   return contexts.astype(values.dtype)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 _GOLDEN = 0x9E3779B1
 
 
-def draw_words(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
+def draw_bits(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
   """Draws random bits for each dropout site, [sites, 2] uint32.
 
   They are from the module's rng collection 'dropout', or 0 if the module is
@@ -39,7 +39,7 @@ def flat_index(shape: tuple[int, ...]) -> jax.Array:
 
 
 def keep(
-  words: tuple[jax.Array, jax.Array], rate: float, *index: jax.Array
+  dropout_bits: tuple[jax.Array, jax.Array], rate: float, *index: jax.Array
 ) -> jax.Array:
   """Returns a dropout mask, each element True with probability 1 - rate.
 
@@ -48,21 +48,21 @@ def keep(
   apart that share the first word.
 
   Args:
-    words: two uint32 of the site.
+    dropout_bits: two uint32 of the site.
     rate: share of elements dropped, 0 to below 1.
     *index: uint32 of `flat_index`, which may wrap around; or several arrays
       that add up to it, such as [n, 1] and [1, m], which is cheaper.
   """
   first, *others = (part * jnp.uint32(_GOLDEN) for part in index)
-  x = sum(others, first + words[0])
+  x = sum(others, first + dropout_bits[0])
   x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
   x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-  x = (x ^ (x >> 16)) * (words[1] | jnp.uint32(1))
+  x = (x ^ (x >> 16)) * (dropout_bits[1] | jnp.uint32(1))
   return x >= jnp.uint32(round(rate * 2**32))
 
 
 def keep_tile(
-  words: tuple[jax.Array, jax.Array],
+  dropout_bits: tuple[jax.Array, jax.Array],
   rate: float,
   first: jax.Array,
   shape: tuple[int, int],
@@ -71,7 +71,7 @@ def keep_tile(
   """Returns a tile [n, m] of the dropout mask of a larger array.
 
   Args:
-    words: two uint32 of the site.
+    dropout_bits: two uint32 of the site.
     rate: share of elements dropped, 0 to below 1.
     first: uint32 flat index of the part's first element; it may wrap around.
     shape: (n, m).
@@ -83,14 +83,14 @@ def keep_tile(
   columns = jax.lax.broadcasted_iota(jnp.uint32, (1, width), 1)
   rows *= jnp.uint32(strides[0])
   columns *= jnp.uint32(strides[1])
-  return keep(words, rate, first + rows, columns)
+  return keep(dropout_bits, rate, first + rows, columns)
 
 
 def keep_mask(
-  words: jax.Array, rate: float, shape: tuple[int, ...]
+  dropout_bits: jax.Array, rate: float, shape: tuple[int, ...]
 ) -> jax.Array:
   """Returns an array's dropout mask, computed from two random uint32."""
-  return keep((words[0], words[1]), rate, flat_index(shape))
+  return keep((dropout_bits[0], dropout_bits[1]), rate, flat_index(shape))
 
 
 def scale_kept(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
@@ -98,8 +98,8 @@ def scale_kept(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
   return x if kept is None else jnp.where(kept, x * (1 / (1 - rate)), 0)
 
 
-def dropout(x: jax.Array, rate: float, words: jax.Array) -> jax.Array:
+def dropout(x: jax.Array, rate: float, dropout_bits: jax.Array) -> jax.Array:
   """Applies dropout, with a mask computed from two random uint32."""
   if rate == 0:
     return x
-  return scale_kept(x, keep_mask(words, rate, x.shape), rate)
+  return scale_kept(x, keep_mask(dropout_bits, rate, x.shape), rate)

@@ -93,7 +93,7 @@ class Compute:
     remat: recompute each layer in the backward pass, to save memory.
     mesh: the rows of a batch lie spread over all its axes; None: one device.
     platform: whose own kernels are used, where it has any, as
-      `kernels.of_device` names it; empty: XLA's.
+      `kernels.find_platform` names it; empty: XLA's.
   """
 
   dtype: jnp.dtype = jnp.float32
@@ -134,8 +134,8 @@ class Pooler(nn.Module):
     """Pools float32 vectors [..., D]; with dropout unless deterministic."""
     if self.input_rate:
       rate = 0.0 if deterministic else self.input_rate(self.config)
-      (words,) = dropout.draw_words(self, 1, deterministic)
-      x = dropout.dropout(x, rate, words)
+      (dropout_bits,) = dropout.draw_bits(self, 1, deterministic)
+      x = dropout.dropout(x, rate, dropout_bits)
     return POOLER_ACTIVATIONS[self.config.pooler_activation](self.dense(x))
 
 

@@ -39,14 +39,14 @@ class Arrays(NamedTuple):
     qkv: [B, L, 3, H, hd] queries, keys and values without their bias.
     segment_ids: [B, L] int32; 0 marks padding.
     bias: [3, H, hd].
-    words: [2] uint32 of the dropout mask.
+    dropout_bits: [2] uint32 of the dropout mask.
   """
 
   first: jax.Array
   qkv: jax.Array
   segment_ids: jax.Array
   bias: jax.Array
-  words: jax.Array
+  dropout_bits: jax.Array
 
 
 def supports(length: int, head_size: int) -> bool:
@@ -174,7 +174,7 @@ class _Head(NamedTuple):
   qkv: Any  # [L, 3, W], W being the head's size or the next power of two
   segments: Any  # [L]
   bias: Any  # [3, W]
-  words: tuple[jax.Array, jax.Array]
+  dropout_bits: tuple[jax.Array, jax.Array]
   first: jax.Array  # index of the head's first probability
   rate: float
   size: int
@@ -204,7 +204,7 @@ class _Head(NamedTuple):
       self.segments[_places(row)][:, None],
       self.segments[_places(column)][None],
       self.rate,
-      self.words,
+      self.dropout_bits,
       first,
       strides,
       self.window,
@@ -336,18 +336,20 @@ def _call(
     (arrays.qkv, _block((None, length, 3, None, width), 'b00h0')),
     (arrays.segment_ids, _block((None, length), 'b0')),
     (arrays.bias, _block((3, None, width), '0h0')),
-    (arrays.words, _block((2,), '0')),
+    (arrays.dropout_bits, _block((2,), '0')),
     (arrays.first, _block((1,), '0')),
     (tile_ranges(arrays.segment_ids, window), _block((None, None, 2), 'bt0')),
     *others,
   )
 
-  def run(qkv, segments, bias, words, first, ranges, *refs):
+  def run(qkv, segments, bias, dropout_bits, first, ranges, *refs):
     # Read here: Pallas's interpreter has no program's number in a loop.
     row = first[0] + pl.program_id(1).astype(jnp.uint32)
     place = attention_head.first_index(row, pl.program_id(2), num_heads, length)
-    words = words[0], words[1]
-    head = _Head(qkv, segments, bias, words, place, rate, head_size, window)
+    dropout_bits = dropout_bits[0], dropout_bits[1]
+    head = _Head(
+      qkv, segments, bias, dropout_bits, place, rate, head_size, window
+    )
     kernel(head, (ranges[0], ranges[1]), *refs)
 
   return pl.pallas_call(

@@ -112,18 +112,18 @@ class MultiTaskModel(nn.Module):
       if self.bi_encoder_heads:
         pooled = jnp.where(is_pair[..., None], own, pooled)
     rate = 0.0 if deterministic else self.config.dropout_head
-    (words,) = dropout.draw_words(self, 1, deterministic)
-    pooled = dropout.dropout(pooled, rate, words)  # [B, S, D]
+    (dropout_bits,) = dropout.draw_bits(self, 1, deterministic)
+    pooled = dropout.dropout(pooled, rate, dropout_bits)  # [B, S, D]
     tokens = None
     if self.token_heads:
-      (words,) = dropout.draw_words(self, 1, deterministic)
+      (dropout_bits,) = dropout.draw_bits(self, 1, deterministic)
       tokens = hidden.astype(jnp.float32)
       if 'tokens' in of.pools:
         tokens = pooler(tokens, deterministic)
-      tokens = dropout.dropout(tokens, rate, words)
+      tokens = dropout.dropout(tokens, rate, dropout_bits)
     if compared is not None:
-      (words,) = dropout.draw_words(self, 1, deterministic)
-      compared = dropout.dropout(compared, rate, words)
+      (dropout_bits,) = dropout.draw_bits(self, 1, deterministic)
+      compared = dropout.dropout(compared, rate, dropout_bits)
     return TaskHeads(
       self.num_tasks,
       self.num_outputs,

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 
-def over_devices(
+def map_over_devices(
   function: Callable,
   mesh: Mesh | None,
   by_row: Sequence[jax.Array],
@@ -46,7 +46,7 @@ def over_devices(
   )(*by_row, *whole)
 
 
-def of_device(device: jax.Device) -> str:
+def find_platform(device: jax.Device) -> str:
   """Returns `cuda` or `tpu`, which have kernels, `cpu`, or '' for others."""
   if device.platform == 'gpu' and 'cuda' in device.client.platform_version:
     return 'cuda'

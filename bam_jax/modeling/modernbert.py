@@ -107,7 +107,7 @@ class Layer(nn.Module):
   def __call__(
     self,
     x: jax.Array,
-    words: jax.Array,
+    dropout_bits: jax.Array,
     segment_ids: jax.Array,
     *turns: tuple[jax.Array, jax.Array],
     read: jax.Array | None = None,
@@ -116,7 +116,7 @@ class Layer(nn.Module):
 
     Args:
       x: [B, L, D].
-      words: [sites, 2] uint32 for dropout: of the probabilities, of the output
+      dropout_bits: [sites, 2] uint32: for the probabilities, for the output
         of the attention, and of the widest array.
       segment_ids: [B, L] int.
       *turns: from `ModernBertEncoder.embed`.
@@ -130,17 +130,17 @@ class Layer(nn.Module):
     normal = _norm(config, 'attention_norm')(x).astype(dtype)
     normal = x if self.is_first else normal
     y = SelfAttention(config, self.compute, self.is_global, name='attention')(
-      normal, segment_ids, turns[not self.is_global], words[0]
+      normal, segment_ids, turns[not self.is_global], dropout_bits[0]
     )
     x, y = (family.take_tokens(each, read) for each in (x, y))
-    x += dropout.dropout(y, config.dropout_attention, words[1])
+    x += dropout.dropout(y, config.dropout_attention, dropout_bits[1])
     normal = _norm(config, 'mlp_norm')(x).astype(dtype)
     size = config.intermediate_size
     y = _dense(config, dtype, 'intermediate', 2 * size)(normal)
     y, gate = jnp.split(y, 2, axis=-1)  # [B, L, intermediate_size]
     no_bias = jnp.zeros(size, dtype)
     y = gelu.activate(config.activation, y, no_bias, self.compute) * gate
-    y = dropout.dropout(y, config.dropout_hidden, words[2])
+    y = dropout.dropout(y, config.dropout_hidden, dropout_bits[2])
     return x + _dense(config, dtype, 'output', config.hidden_size)(y)
 
 
@@ -157,7 +157,7 @@ class SelfAttention(nn.Module):
     x: jax.Array,
     segment_ids: jax.Array,
     turns: tuple[jax.Array, jax.Array],
-    words: jax.Array,
+    dropout_bits: jax.Array,
   ) -> jax.Array:
     """Applies attention, global or local; returns [B, L, D]."""
     config, dtype = self.config, self.compute.dtype
@@ -173,7 +173,7 @@ class SelfAttention(nn.Module):
       jnp.zeros(heads, dtype),
       segment_ids,
       config.dropout_attention,
-      words,
+      dropout_bits,
       self.compute,
       None if self.is_global else config.own.window,
     )

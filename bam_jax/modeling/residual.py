@@ -33,7 +33,7 @@ class AddNorm(nn.Module):
     y: jax.Array,
     bias: jax.Array,
     rate: float,
-    words: jax.Array,
+    dropout_bits: jax.Array,
   ) -> jax.Array:
     """Computes LayerNorm(x + dropout(y + bias)); its statistics are float32.
 
@@ -42,7 +42,7 @@ class AddNorm(nn.Module):
       y: [B, L, D] of the same type, to which dropout is applied.
       bias: [D], of y.
       rate: of dropout, 0 to below 1.
-      words: [2] uint32 of the dropout mask; not read at rate 0.
+      dropout_bits: [2] uint32 of the dropout mask; not read at rate 0.
 
     Returns:
       [B, L, D] of the type of `x`.
@@ -54,7 +54,7 @@ class AddNorm(nn.Module):
       function(rate, self.epsilon, size),
       (x, y),
       (bias, scale, shift),
-      words,
+      dropout_bits,
       self.compute.mesh,
       self.compute.platform == 'cuda' and size <= _WIDEST,
     )

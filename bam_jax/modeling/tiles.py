@@ -27,14 +27,14 @@ class Tile(NamedTuple):
     first: uint32 number of its first token in the whole batch.
     size: D.
     valid: [1, W] bool, which columns exist; True: all of them.
-    words: two uint32 of the dropout mask; None without dropout.
+    dropout_bits: two uint32 of the dropout mask; None without dropout.
     in_kernel: whether Triton compiles the function.
   """
 
   first: jax.Array
   size: int
   valid: jax.Array | bool
-  words: tuple[jax.Array, jax.Array] | None
+  dropout_bits: tuple[jax.Array, jax.Array] | None
   in_kernel: bool
 
   def keep_mask(self, rate: float, shape: tuple[int, int]) -> jax.Array | None:
@@ -42,7 +42,9 @@ class Tile(NamedTuple):
     if rate == 0:
       return None
     first = self.first * jnp.uint32(self.size)
-    return dropout.keep_tile(self.words, rate, first, shape, (self.size, 1))
+    return dropout.keep_tile(
+      self.dropout_bits, rate, first, shape, (self.size, 1)
+    )
 
 
 class TokenFunction(NamedTuple):
@@ -73,7 +75,7 @@ def apply(
   function: TokenFunction,
   inputs: Sequence[jax.Array],
   parameters: Sequence[jax.Array],
-  words: jax.Array | None,
+  dropout_bits: jax.Array | None,
   mesh: Mesh | None,
   use_kernel: bool,
 ) -> jax.Array:
@@ -83,14 +85,14 @@ def apply(
     function: the function.
     inputs: arrays [B, L, D] of one type.
     parameters: arrays [D].
-    words: [2] uint32 of the dropout mask; None without dropout.
+    dropout_bits: [2] uint32 of the dropout mask; None without dropout.
     mesh: the rows lie spread over all its axes; None: on one device.
     use_kernel: whether Triton computes it, XLA otherwise.
 
   Returns:
     [B, L, D] of the type of the inputs.
   """
-  options = function, by_triton if use_kernel else by_xla
+  options = function, run_triton if use_kernel else run_xla
 
   def on_device(first, *arrays):
     length, size = arrays[0].shape[1:]
@@ -99,28 +101,33 @@ def apply(
     result = _apply(options, first, flat, *arrays[len(inputs) :])
     return result.reshape(arrays[0].shape)
 
-  whole = tuple(parameters), words
-  return kernels.over_devices(on_device, mesh, inputs, whole)
+  whole = tuple(parameters), dropout_bits
+  return kernels.map_over_devices(on_device, mesh, inputs, whole)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _apply(options, first, inputs, parameters, words):
-  return _forward(options, first, inputs, parameters, words)[0]
+def _apply(options, first, inputs, parameters, dropout_bits):
+  return _forward(options, first, inputs, parameters, dropout_bits)[0]
 
 
-def _forward(options, first, inputs, parameters, words):
+def _forward(options, first, inputs, parameters, dropout_bits):
   function, way = options
   (result, *saved), _ = way(
-    function, function.forward, first, inputs, parameters, words
+    function, function.forward, first, inputs, parameters, dropout_bits
   )
-  return result, (first, tuple(saved) or inputs, parameters, words)
+  return result, (first, tuple(saved) or inputs, parameters, dropout_bits)
 
 
 def _backward(options, residuals, gradient):
   function, way = options
-  first, saved, parameters, words = residuals
+  first, saved, parameters, dropout_bits = residuals
   gradients, sums = way(
-    function, function.backward, first, (gradient, *saved), parameters, words
+    function,
+    function.backward,
+    first,
+    (gradient, *saved),
+    parameters,
+    dropout_bits,
   )
   # Summed before anything is done with it: else XLA sums where it is used.
   sums = jax.lax.optimization_barrier(sums)
@@ -131,13 +138,13 @@ def _backward(options, residuals, gradient):
 _apply.defvjp(_forward, _backward)
 
 
-def by_xla(
+def run_xla(
   function: TokenFunction,
   method: Callable[..., tuple[tuple, tuple]],
   first: jax.Array,
   arrays: Sequence[jax.Array],
   parameters: Sequence[jax.Array],
-  words: jax.Array | None,
+  dropout_bits: jax.Array | None,
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
   """Computes all tokens as one tile.
 
@@ -146,34 +153,34 @@ def by_xla(
   or gradients, and the sums [P, D] of its shares for P parameters.
   """
   del function
-  pair = None if words is None else (words[0], words[1])
+  pair = None if dropout_bits is None else (dropout_bits[0], dropout_bits[1])
   tile = Tile(first[0], parameters[0].shape[0], True, pair, False)
   results, shares = method(tile, *arrays, *(x[None] for x in parameters))
   sums = [jnp.sum(share, axis=0) for share in shares]
   return results, jnp.stack(sums) if sums else None
 
 
-def by_triton(
+def run_triton(
   function: TokenFunction,
   method: Callable[..., tuple[tuple, tuple]],
   first: jax.Array,
   arrays: Sequence[jax.Array],
   parameters: Sequence[jax.Array],
-  words: jax.Array | None,
+  dropout_bits: jax.Array | None,
   interpret: bool = False,
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
-  """Computes the same as `by_xla` by a Triton kernel."""
+  """Computes the same as `run_xla` by a Triton kernel."""
   (count, size), width = arrays[0].shape, function.width
   shapes, sums_shape = jax.eval_shape(
-    functools.partial(by_xla, function, method),
-    *(first, arrays, parameters, words),
+    functools.partial(run_xla, function, method),
+    *(first, arrays, parameters, dropout_bits),
   )
   num_sums = len(parameters) if sums_shape else 0
   height = kernels.divisor(count, function.height)
   block = height
   if num_sums:
     block = max(kernels.divisor(count, function.block), height)
-  scalars = () if words is None else (first, words)
+  scalars = () if dropout_bits is None else (first, dropout_bits)
   blocks = count // block
 
   def kernel(*refs):

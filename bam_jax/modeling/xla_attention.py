@@ -11,14 +11,14 @@ from bam_jax.modeling import attention_head
 _QUERIES = 128  # of a block
 
 
-def by_rows(
+def apply_to_rows(
   function: Callable,
   rate: float,
   arrays: Sequence[jax.Array],
   segment_ids: jax.Array,
   first: jax.Array,
   bias: jax.Array,
-  words: jax.Array,
+  dropout_bits: jax.Array,
   window: int | None = None,
 ) -> tuple[jax.Array, ...]:
   """Computes all queries of all rows and heads at once.
@@ -31,7 +31,7 @@ def by_rows(
     segment_ids: [B, L] int32; 0 marks padding.
     first: [1] uint32 number of the first row in the whole batch.
     bias: [3, H, hd].
-    words: [2] uint32 of the dropout mask.
+    dropout_bits: [2] uint32 of the dropout mask.
     window: most tokens between a query and a key that it sees; None: any.
 
   Returns:
@@ -44,7 +44,13 @@ def by_rows(
   inputs = (qkv[:, :, 0], qkv[:, :, 1], qkv[:, :, 2], *others)
   zero = jnp.uint32(0)
   tile = attention_head.Tile(
-    segment_ids, segment_ids, rate, tuple(words), zero, (length, 1), window
+    segment_ids,
+    segment_ids,
+    rate,
+    tuple(dropout_bits),
+    zero,
+    (length, 1),
+    window,
   )
   outputs = _to_heads(function, tile, inputs, first)
   if function is attention_head.forward:
@@ -54,14 +60,14 @@ def by_rows(
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def of_queries(
+def attend_queries(
   rate: float,
   queries: jax.Array,
   keys: jax.Array,
   values: jax.Array,
   query_segments: jax.Array,
   segment_ids: jax.Array,
-  words: jax.Array,
+  dropout_bits: jax.Array,
 ) -> jax.Array:
   """Computes some queries of each row.
 
@@ -72,63 +78,63 @@ def of_queries(
     values: [B, L, H, hd].
     query_segments: [B, S] int32, in which each query is.
     segment_ids: [B, L] int32; 0 marks padding.
-    words: [2] uint32 of the dropout mask.
+    dropout_bits: [2] uint32 of the dropout mask.
 
   Returns:
     The contexts [B, S, H, hd], of the type of `queries`.
   """
   inputs = queries, keys, values
-  return _of_queries_forward(
-    rate, *inputs, query_segments, segment_ids, words
+  return _attend_queries_forward(
+    rate, *inputs, query_segments, segment_ids, dropout_bits
   )[0]
 
 
-def _of_queries_forward(rate, queries, *rest):
+def _attend_queries_forward(rate, queries, *rest):
   (contexts,) = _apply_to_queries(
     attention_head.forward, rate, (queries, *rest[:2]), *rest[2:]
   )
   return contexts.astype(queries.dtype), (queries, *rest)
 
 
-def _of_queries_backward(rate, saved, gradient):
-  *inputs, query_segments, segment_ids, words = saved
+def _attend_queries_backward(rate, saved, gradient):
+  *inputs, query_segments, segment_ids, dropout_bits = saved
   gradients = _apply_to_queries(
     attention_head.backward,
     rate,
     (*inputs, gradient),
     query_segments,
     segment_ids,
-    words,
+    dropout_bits,
   )
   kept = (x.astype(like.dtype) for x, like in zip(gradients, inputs))
   return *kept, None, None, None
 
 
-of_queries.defvjp(_of_queries_forward, _of_queries_backward)
+attend_queries.defvjp(_attend_queries_forward, _attend_queries_backward)
 
 
 def _apply_to_queries(
-  function, rate, inputs, query_segments, segment_ids, words
+  function, rate, inputs, query_segments, segment_ids, dropout_bits
 ):
   zero = jnp.uint32(0)
   strides = segment_ids.shape[1], 1
   tile = attention_head.Tile(
-    query_segments, segment_ids, rate, tuple(words), zero, strides
+    query_segments, segment_ids, rate, tuple(dropout_bits), zero, strides
   )
   return _to_heads(function, tile, inputs, zero[None])
 
 
-def by_blocks(
+def apply_to_blocks(
   function: Callable,
   rate: float,
   arrays: Sequence[jax.Array],
   segment_ids: jax.Array,
   first: jax.Array,
   bias: jax.Array,
-  words: jax.Array,
+  dropout_bits: jax.Array,
   window: int | None = None,
 ) -> tuple[jax.Array, ...]:
-  """Computes the same as `by_rows`, one block of queries after the other.
+  """Computes the same as `apply_to_rows`, one block of queries after the other.
 
   A block reads only the keys that its queries may see, and no array has the
   square of a row's length.
@@ -159,7 +165,7 @@ def by_blocks(
       segments,
       keys_of(segment_ids),
       rate,
-      tuple(words),
+      tuple(dropout_bits),
       (start * length + begin).astype(jnp.uint32),
       (length, 1),
       window,

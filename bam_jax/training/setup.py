@@ -59,7 +59,7 @@ class Setup:
       on_cpu = jax.default_backend() == 'cpu'
       dtype = 'float32' if on_cpu else 'bfloat16'
     mesh = mesh_lib.make_mesh(config.mesh)
-    platform = kernels.of_device(mesh.devices.flat[0])
+    platform = kernels.find_platform(mesh.devices.flat[0])
     model = heads.MultiTaskModel(
       config=encoder.config,
       num_tasks=len(tasks),

@@ -19,7 +19,7 @@ from bam_jax.modeling import flash_attention
 from bam_jax.modeling import xla_attention
 
 SEGMENTS = np.array([[1, 1, 2, 2, 2, 0], [3, 0, 3, 1, 0, 0]], np.int32)
-WORDS = jax.random.bits(jax.random.key(7), (2,))
+DROPOUT_BITS = jax.random.bits(jax.random.key(7), (2,))
 
 
 def _numpy_attend(q, k, v, segment_ids):
@@ -38,7 +38,7 @@ def _numpy_attend(q, k, v, segment_ids):
 def _attend(q, k, v, segment_ids=SEGMENTS, rate=0.0):
   qkv = jnp.stack([q, k, v], axis=2)
   return attention.attend(
-    qkv, jnp.zeros(qkv.shape[2:]), segment_ids, rate, WORDS
+    qkv, jnp.zeros(qkv.shape[2:]), segment_ids, rate, DROPOUT_BITS
   )
 
 
@@ -120,7 +120,7 @@ def test_some_queries_of_each_row(rate):
   def from_some(qkv, bias):
     return attention.attend_from(
       *(qkv[rows, read, 0], qkv[:, :, 1:], bias),
-      *((segments[rows, read], segments), rate, WORDS),
+      *((segments[rows, read], segments), rate, DROPOUT_BITS),
     )
 
   # Equal logits and the identity as values show which keys are kept.
@@ -193,8 +193,8 @@ def _example(length=32, heads=2, size=16):
 
 
 def _jit(way, method, rate, window=None):
-  """A function of arrays, segments, first row, bias and words."""
-  if way in ('_by_triton', '_by_mosaic'):
+  """A function of arrays, segments, first row, bias and dropout_bits."""
+  if way in ('_run_triton', '_run_mosaic'):
     function = functools.partial(getattr(attention, way), interpret=True)
   else:
     function = getattr(xla_attention, way)
@@ -204,14 +204,14 @@ def _jit(way, method, rate, window=None):
 @pytest.mark.parametrize(
   ('way', 'length', 'rate', 'window'),
   [
-    ('by_rows', 32, 0.0, None),
-    ('by_rows', 32, 0.3, 3),
-    ('by_blocks', 32, 0.0, None),
-    ('by_blocks', 32, 0.3, 3),
-    ('_by_triton', 32, 0.0, 3),
-    ('_by_triton', 128, 0.3, None),
-    ('_by_mosaic', 32, 0.0, None),
-    ('_by_mosaic', 32, 0.3, 3),
+    ('apply_to_rows', 32, 0.0, None),
+    ('apply_to_rows', 32, 0.3, 3),
+    ('apply_to_blocks', 32, 0.0, None),
+    ('apply_to_blocks', 32, 0.3, 3),
+    ('_run_triton', 32, 0.0, 3),
+    ('_run_triton', 128, 0.3, None),
+    ('_run_mosaic', 32, 0.0, None),
+    ('_run_mosaic', 32, 0.3, 3),
   ],
 )
 def test_each_way_matches_automatic_differentiation(
@@ -223,7 +223,7 @@ def test_each_way_matches_automatic_differentiation(
   size, length, _, heads, _ = qkv.shape
   kept = jnp.ones((size, heads, length, length), bool)
   if rate:
-    kept = dropout.keep_mask(WORDS, rate, kept.shape)
+    kept = dropout.keep_mask(DROPOUT_BITS, rate, kept.shape)
 
   @jax.jit
   def differentiate(qkv, bias):
@@ -234,7 +234,7 @@ def test_each_way_matches_automatic_differentiation(
     return result, *pull(gradient)
 
   expected, of_qkv, of_bias = differentiate(qkv, bias)
-  rest = segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
+  rest = segment_ids, jnp.zeros(1, jnp.uint32), bias, DROPOUT_BITS
   (actual,) = _jit(way, attention_head.forward, rate, window)((qkv,), *rest)
   np.testing.assert_allclose(actual, expected, atol=2e-6)
   backward = _jit(way, attention_head.backward, rate, window)
@@ -245,27 +245,27 @@ def test_each_way_matches_automatic_differentiation(
 
 def test_mosaic_in_blocks_of_queries_equals_xla():
   qkv, _, segment_ids, bias = _example(512)
-  arrays = (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS
+  arrays = (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, DROPOUT_BITS
   forward = attention_head.forward
-  (expected,) = _jit('by_rows', forward, 0.3)(*arrays)
-  (actual,) = _jit('_by_mosaic', forward, 0.3)(*arrays)
+  (expected,) = _jit('apply_to_rows', forward, 0.3)(*arrays)
+  (actual,) = _jit('_run_mosaic', forward, 0.3)(*arrays)
   np.testing.assert_allclose(actual, expected, atol=2e-6)
 
 
-@pytest.mark.parametrize('way', ['_by_triton', '_by_mosaic'])
+@pytest.mark.parametrize('way', ['_run_triton', '_run_mosaic'])
 def test_kernels_under_vmap_equal_a_loop(way):
-  """Several seeds at once: arrays and words differ, segments do too."""
+  """Several seeds at once: arrays and dropout_bits differ, segments do too."""
   qkv, _, segment_ids, bias = _example()
   function = _jit(way, attention_head.forward, 0.3)
-  words = jnp.uint32([[1, 2], [3, 4]])
+  dropout_bits = jnp.uint32([[1, 2], [3, 4]])
   first = jnp.uint32([5])
   arrays = jnp.stack([qkv, -2 * qkv])
   segments = jnp.stack([segment_ids, segment_ids[::-1]])
   (mapped,) = jax.jit(
     jax.vmap(lambda a, s, w: function((a,), s, first, bias, w))
-  )(arrays, segments, words)
+  )(arrays, segments, dropout_bits)
   for i in range(2):
-    (alone,) = function((arrays[i],), segments[i], first, bias, words[i])
+    (alone,) = function((arrays[i],), segments[i], first, bias, dropout_bits[i])
     np.testing.assert_allclose(mapped[i], alone, atol=1e-6)
 
 
@@ -288,9 +288,9 @@ def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
   segment_ids = jax.ShapeDtypeStruct((2, length), jnp.int32)
   called = set()
   for platform, module, name in (
-    ('cuda', attention, '_by_triton'),
+    ('cuda', attention, '_run_triton'),
     ('cuda', flash_attention, 'forward'),
-    ('tpu', attention, '_by_mosaic'),
+    ('tpu', attention, '_run_mosaic'),
   ):
     original = getattr(module, name)
 
@@ -306,7 +306,7 @@ def test_which_shapes_have_a_kernel(monkeypatch, length, size, platforms):
       functools.partial(
         attention.attend,
         rate=0.0,
-        words=WORDS,
+        dropout_bits=DROPOUT_BITS,
         compute=family.Compute(platform=platform),
       ),
       qkv,
@@ -328,7 +328,7 @@ def test_rows_over_devices_do_as_one():
   def run(mesh):
     def total(qkv, bias):
       contexts = attention.attend(
-        qkv, bias, segment_ids, 0.3, WORDS, family.Compute(mesh=mesh)
+        qkv, bias, segment_ids, 0.3, DROPOUT_BITS, family.Compute(mesh=mesh)
       )
       return jnp.sum(contexts**2)
 
@@ -350,7 +350,9 @@ def test_exported_programs_compute_long_rows_by_blocks(window):
   bias = jnp.zeros((3, heads, size))
 
   def attend(qkv, segment_ids):
-    return attention.attend(qkv, bias, segment_ids, 0.0, WORDS, window=window)
+    return attention.attend(
+      qkv, bias, segment_ids, 0.0, DROPOUT_BITS, window=window
+    )
 
   rows, length = jax.export.symbolic_shape('b, l', constraints=('l <= 4096',))
   program = jax.export.export(jax.jit(attend))(
@@ -360,9 +362,9 @@ def test_exported_programs_compute_long_rows_by_blocks(window):
   length = 700
   qkv = jax.random.normal(jax.random.key(0), (1, length, 3, heads, size))
   segment_ids = jnp.where(jnp.arange(length) < length - 7, 1, 0)[None]
-  (expected,) = xla_attention.by_rows(
+  (expected,) = xla_attention.apply_to_rows(
     attention_head.forward,
-    *(0.0, (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, WORDS),
+    *(0.0, (qkv,), segment_ids, jnp.zeros(1, jnp.uint32), bias, DROPOUT_BITS),
     window,
   )
   compiled = jax.jit(program.call).lower(qkv, segment_ids).compile()

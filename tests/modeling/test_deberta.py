@@ -147,15 +147,15 @@ def test_each_dropout_of_the_attention_has_its_words():
   x, buckets = rng.normal(size=(2, 1, 16, 16)).astype(np.float32)
 
   def outputs(**rates):
-    """With the words of both sites 0; of the first 1; of the second 1."""
+    """With the bits of both sites 0; of the first 1; of the second 1."""
     own = dataclasses.replace(config.without_dropout(), **rates)
     attention = deberta.DisentangledAttention(own, family.ONE_DEVICE)
     segments = jnp.ones((1, 16), jnp.int32)
 
-    def apply(*words):
-      words = [jnp.full(2, word, jnp.uint32) for word in words]
+    def apply(*dropout_bits):
+      dropout_bits = [jnp.full(2, word, jnp.uint32) for word in dropout_bits]
       return attention.apply(
-        {'params': params}, x, segments, buckets[0], *words
+        {'params': params}, x, segments, buckets[0], *dropout_bits
       )[0]
 
     return jax.jit(jax.vmap(apply))(jnp.array([0, 1, 0]), jnp.array([0, 0, 1]))

@@ -16,7 +16,7 @@ from bam_jax.modeling import family
 from bam_jax.modeling import flash_attention
 from bam_jax.modeling import xla_attention
 
-WORDS = jax.random.bits(jax.random.key(7), (2,))
+DROPOUT_BITS = jax.random.bits(jax.random.key(7), (2,))
 
 
 def _across_tiles(length):
@@ -51,7 +51,7 @@ def _arrays(packings, length, heads=2, size=32, seed=0):
     jnp.float32(rng.normal(size=shape)),
     jnp.int32(segment_ids),
     jnp.float32(rng.normal(size=shape[2:])),
-    WORDS,
+    DROPOUT_BITS,
   )
 
 
@@ -64,12 +64,12 @@ _jit = functools.partial(
 
 
 def _by_xla(rate, window, arrays, gradient):
-  first, qkv, segment_ids, bias, words = arrays
-  rest = segment_ids, first, bias, words, window
-  (contexts,) = xla_attention.by_rows(
+  first, qkv, segment_ids, bias, dropout_bits = arrays
+  rest = segment_ids, first, bias, dropout_bits, window
+  (contexts,) = xla_attention.apply_to_rows(
     attention_head.forward, rate, (qkv,), *rest
   )
-  of_qkv, sums = xla_attention.by_rows(
+  of_qkv, sums = xla_attention.apply_to_rows(
     attention_head.backward, rate, (qkv, gradient), *rest
   )
   return contexts, of_qkv, sums.sum(axis=0)
@@ -182,10 +182,10 @@ def test_bfloat16_is_about_as_near_to_float32_as_xla():
 
 
 def test_under_vmap_equals_a_loop():
-  """Several seeds at once: arrays, segments and words differ."""
+  """Several seeds at once: arrays, segments and dropout_bits differ."""
   several = [
     _arrays(['across'], 128, seed=0),
-    _arrays(['many'], 128, seed=1)._replace(words=jnp.uint32([3, 4])),
+    _arrays(['many'], 128, seed=1)._replace(dropout_bits=jnp.uint32([3, 4])),
   ]
   function = jax.jit(
     functools.partial(flash_attention.forward, 0.3, interpret=True)
@@ -211,7 +211,7 @@ def test_attend_goes_through_the_kernels(monkeypatch):
       bias,
       arrays.segment_ids,
       0.3,
-      WORDS,
+      DROPOUT_BITS,
       family.Compute(platform=platform),
     )
     return jnp.sum(jnp.sin(contexts))

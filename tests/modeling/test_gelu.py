@@ -54,10 +54,10 @@ def test_kernels_match_xla(count, size):
   ):
     rest = first, arrays, (bias,), None
     (actual,), actual_sums = jax.jit(
-      functools.partial(tiles.by_triton, function, method, interpret=True)
+      functools.partial(tiles.run_triton, function, method, interpret=True)
     )(*rest)
     (expected,), sums = jax.jit(
-      functools.partial(tiles.by_xla, function, method)
+      functools.partial(tiles.run_xla, function, method)
     )(*rest)
     close(actual, expected)
   np.testing.assert_allclose(actual_sums, sums, rtol=1e-5, atol=1e-4)

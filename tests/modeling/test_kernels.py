@@ -19,8 +19,8 @@ from bam_jax.modeling import kernels
 def test_kernels_of_a_device(platform, version, expected):
   client = types.SimpleNamespace(platform_version=version)
   device = types.SimpleNamespace(platform=platform, client=client)
-  assert kernels.of_device(device) == expected
+  assert kernels.find_platform(device) == expected
 
 
 def test_a_cpu_is_known():
-  assert kernels.of_device(jax.devices()[0]) == 'cpu'
+  assert kernels.find_platform(jax.devices()[0]) == 'cpu'

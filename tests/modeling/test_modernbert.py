@@ -277,9 +277,11 @@ def test_a_long_row_has_no_array_of_its_square(window):
   """By the compiler's own account, forward and backward; nothing is run."""
 
   def total(qkv, segments):
-    words = jnp.zeros(2, jnp.uint32)
+    dropout_bits = jnp.zeros(2, jnp.uint32)
     bias = jnp.zeros(qkv.shape[2:])
-    contexts = attention.attend(qkv, bias, segments, 0.1, words, window=window)
+    contexts = attention.attend(
+      qkv, bias, segments, 0.1, dropout_bits, window=window
+    )
     return jnp.sum(contexts**2)
 
   length, num_heads = 8192, 2
