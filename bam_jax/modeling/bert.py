@@ -283,7 +283,7 @@ class SelfAttention(nn.Module):
         queries.reshape(*read.shape, *heads),
         keys_values.reshape(*x.shape[:2], 2, *heads),
         bias,
-        (family.take_tokens(segment_ids, read), segment_ids),
+        (jnp.take_along_axis(segment_ids, read, axis=1), segment_ids),
         self.config.dropout_attention,
         dropout_bits,
         self.compute,

@@ -176,17 +176,17 @@ def take_tokens(x: jax.Array, read: jax.Array | None) -> jax.Array:
   A gather's gradient would be a scatter, which is slow on a GPU.
 
   Args:
-    x: [B, L] int, or [B, L, D], finite.
+    x: [B, L, D], finite.
     read: [B, S] int, places 0 to L - 1 in each row; None: all tokens.
 
   Returns:
-    [B, S] or [B, S, D], of the type of `x`; without `read`, `x`.
+    [B, S, D], of the type of `x`; without `read`, `x`.
   """
   if read is None:
     return x
   chosen = jax.nn.one_hot(read, x.shape[1])  # [B, S, L]
   taken = jnp.einsum(
-    'bsl,bl...->bs...',
+    'bsl,bld->bsd',
     chosen,
     x.astype(jnp.float32),
     precision=jax.lax.Precision.HIGHEST,
