@@ -50,7 +50,8 @@ def run(config: config_lib.Config, workdir: Path) -> int:
 
   Raises:
     errors.UserError: a task is not declared correctly, its labels are neither
-      given nor in training rows, or the files can't be written.
+      given nor in training rows, the encoder has too few positions, or the
+      files can't be written.
   """
   tasks = registry.resolve(config)
   learnt = workspace.Workspace(workdir).learnt_tasks()
@@ -66,6 +67,8 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   except errors.UserError as error:
     logging.warning('%s', error)
     tokenizer, remark = None, f'Tokens are not counted: {error}.'
+  else:
+    pretrained.check_max_length(config)
   report = examine.examine(
     tasks, config.data, tokenizer, _vocabulary_remedy(config.model)
   )

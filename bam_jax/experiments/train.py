@@ -58,8 +58,16 @@ def evaluate(plan: plan_lib.Plan) -> None:
   """Scores the last checkpoints of all finished runs; writes the report.
 
   Missing baselines are computed.
+
+  Raises:
+    errors.UserError: no run is finished.
   """
   finished = [run for run in plan.runs if plan.workspace.read_record(run.name)]
+  if not finished:
+    raise errors.UserError(
+      f'{plan.workspace.root}: no finished run to evaluate; run'
+      ' --mode=run first'
+    )
   plan.open_runs(plan.runs, finished)
   for run in finished:
     outputs, scores = evaluate_lib.evaluate(

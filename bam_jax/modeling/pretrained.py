@@ -110,14 +110,37 @@ def load_tokenizer(config: config_lib.Config) -> features.Tokenizer:
   return _replace_vocab(features.Tokenizer.from_dir(path), model)
 
 
-def _random_encoder(model: config_lib.ModelConfig) -> Encoder:
+def check_max_length(config: config_lib.Config) -> None:
+  """Checks that the encoder has positions for the longest inputs.
+
+  Fetches no weights.
+
+  Raises:
+    errors.UserError: it has too few, or its config.json can't be read.
+  """
+  init = config.model.init.partition('#sha256=')[0]
+  if init:
+    path = weight_sources.find(init, weight_sources.CONFIG_FILES)
+    positions = huggingface.load_config(path)['max_positions']
+  else:
+    positions = _random_sizes(config.model, 1).max_positions
+  errors.raise_first(_find_missing_positions(config, positions))
+
+
+def _random_sizes(
+  model: config_lib.ModelConfig, vocab_size: int
+) -> family.EncoderConfig:
   presets = families.presets()
   errors.raise_first(
     errors.find_unknown('config.model.arch', [model.arch], presets)
   )
+  sizes = presets[model.arch] | {'vocab_size': vocab_size}
+  return family.EncoderConfig(**sizes)
+
+
+def _random_encoder(model: config_lib.ModelConfig) -> Encoder:
   tokenizer = _random_tokenizer(model)
-  sizes = presets[model.arch] | {'vocab_size': tokenizer.vocab_size}
-  encoder = family.EncoderConfig(**sizes)
+  encoder = _random_sizes(model, tokenizer.vocab_size)
   description = f'random weights, {model.arch}'
   return Encoder(encoder, lambda: tokenizer, None, '', description)
 
@@ -264,10 +287,17 @@ def _find_mistakes(
         f'{where}: the encoder has no layer {layer}; give numbers from 0 to'
         f' {count - 1}'
       )
-  if config.data.max_length > sizes.max_positions:
+  yield from _find_missing_positions(config, sizes.max_positions)
+
+
+def _find_missing_positions(
+  config: config_lib.Config, positions: int
+) -> Iterator[str]:
+  """Yields a message if inputs may be longer than the encoder can read."""
+  if config.data.max_length > positions:
     yield (
       f'config.data.max_length={config.data.max_length}: the encoder has'
-      f' {sizes.max_positions} positions; give at most that many'
+      f' {positions} positions; give at most that many'
     )
 
 

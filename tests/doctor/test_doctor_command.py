@@ -109,9 +109,17 @@ def test_rows_that_are_cut_are_counted(folder):
   assert cut['places'] == ['train.tsv:3', 'train.tsv:4']
 
 
-def test_a_task_that_does_not_hold_together_is_a_mistake(folder):
-  with pytest.raises(errors.UserError, match='moood'):
-    _run(folder, tasks=('moood',))
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'tasks': ('moood',)}, 'moood'),
+    ({'data.max_length': 513}, 'max_length=513: the encoder has 512 positions'),
+    ({'model.arch': 'huge'}, "config.model.arch: 'huge' is none of"),
+  ],
+)
+def test_what_no_run_could_begin_with_is_a_mistake(folder, changes, message):
+  with pytest.raises(errors.UserError, match=message):
+    _run(folder, **changes)
 
 
 def test_scores_of_few_whole_numbers_are_counted_by_these(folder):
