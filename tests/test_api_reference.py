@@ -3,8 +3,10 @@
 import documents
 import pdoc
 import pdoc.__main__
+import pytest
 
 
+@pytest.mark.fault
 def test_the_command_makes_a_page_for_each_module(tmp_path):
   """Warnings are errors here: of annotations and names that don't resolve."""
   page = documents.ROOT / 'CONTRIBUTING.md'

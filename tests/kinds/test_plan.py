@@ -194,14 +194,25 @@ def test_own_words_are_tagged_as_those_of_the_test_file(finished, tmp_path):
   assert output.read_text().splitlines() == [f'{each}\t' for each in tags]
 
 
+def _run_two_processes(finished: _Finished, workdir: Path, *flags: str) -> None:
+  settings = (f'--config.{name}={value}' for name, value in _FLAGS.items())
+  flags = f'--config.data.dir={finished.data}', *settings, *flags
+  with several.Several(workdir, 2, 2, *flags, config='kinds') as processes:
+    processes.finish()
+
+
+def test_two_processes_open_the_features_of_every_kind(finished, tmp_path):
+  two = tmp_path / 'two'
+  _run_two_processes(finished, two, '--mode=prepare')
+  made = {path.name for path in (two / 'features').iterdir()}
+  assert made == set(finished.config.tasks)
+
+
+@pytest.mark.fault
 def test_two_processes_train_as_one(finished, tmp_path):
   """Teachers, their logits, a student of all kinds: 2 x 2 devices as 4."""
-  flags = (f'--config.{name}={value}' for name, value in _FLAGS.items())
   two = tmp_path / 'two'
-  with several.Several(
-    two, 2, 2, f'--config.data.dir={finished.data}', *flags, config='kinds'
-  ) as processes:
-    processes.finish()
+  _run_two_processes(finished, two)
   several.assert_same_plan(two, finished.workdir, rtol=1e-6)
   done = two / 'runs' / 'single_to_multi-s0' / 'DONE'
   record = json.loads(done.read_text())
