@@ -11,6 +11,7 @@ import numpy as np
 
 from bam_jax import errors
 from bam_jax import escape
+from bam_jax.modeling import weight_sources
 from bam_jax.runtime import telemetry
 
 # Batches whose rows are tokenised together and sorted by length.
@@ -45,6 +46,7 @@ class Model:
     import transformers
 
     where = f'--model={place}'
+    place = _check_place(place, where)
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     try:
       self._tokenizer = transformers.AutoTokenizer.from_pretrained(place)
@@ -165,3 +167,21 @@ class Model:
       max_length=self._max_length,
     )
     return [{key: found[key][i] for key in found} for i in range(len(texts))]
+
+
+def _check_place(place: str, where: str) -> str:
+  """Returns what transformers is given to load a model from.
+
+  Without the hub, transformers itself tries again many times, and in a folder
+  without a model it blames the tokenizer.
+
+  Raises:
+    errors.UserError: no model is found there.
+  """
+  path = weight_sources.find(place, weight_sources.CONFIG_FILES, where)
+  if not (path / 'config.json').is_file():
+    raise errors.UserError(
+      f'{where}: holds no config.json; give a directory that save_pretrained'
+      ' has written, or a name on the hub'
+    )
+  return str(path) if place.startswith(('package:', '~')) else place

@@ -43,19 +43,20 @@ _REMEDIES = {
 }
 
 
-def find(init: str, wanted: Sequence[str] = _FILES) -> Path:
+def find(init: str, wanted: Sequence[str] = _FILES, where: str = '') -> Path:
   """Finds the directory of the weights that `config.model.init` names.
 
   Args:
     init: a directory; `package:NAME/DIR`, the directory DIR of an installed
       Python package, whose code is not run; or a model's name on the hub.
     wanted: patterns of the files that are fetched from the hub.
+    where: what names them in errors; empty: `config.model.init`.
 
   Raises:
     errors.UserError: the directory, package or model cannot be found or
       fetched, or weights are wanted and the model has no safetensors file.
   """
-  where = f'config.model.init={init!r}'
+  where = where or f'config.model.init={init!r}'
   if init.startswith('package:'):
     return _find_in_package(init.removeprefix('package:'), where)
   try:

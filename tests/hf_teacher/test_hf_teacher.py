@@ -181,7 +181,8 @@ def test_what_is_there_is_kept(place):
 @pytest.mark.parametrize(
   ('arguments', 'message'),
   [
-    (['--model=gone'], 'bam-jax-hf-teacher: --model=gone: cannot be loaded: '),
+    (['--model=gone'], '--model=gone: no such directory, and the hub does not'),
+    (['--model=HERE'], ': holds no config.json; give a directory that save_'),
     (['--model=HERE/plain'], '/plain: has no classifier.bias, which would be'),
     (['--task=none'], '--task=none: is none of demo_sentiment, demo_simi'),
     (['--output='], 'bam-jax-hf-teacher: --output is missing; see --help'),
@@ -195,7 +196,8 @@ def test_what_is_there_is_kept(place):
     (['--config.data.dir=ftp://b/c'], 'ftp://b/c: is neither s3://BUCKET'),
   ],
   ids=[
-    'model', 'no-head', 'task', 'output', 'teacher', 'teacher-elsewhere',
+    'model', 'no-model', 'no-head', 'task', 'output', 'teacher',
+    'teacher-elsewhere',
     'teacher-unlabelled', 'score', 'labels', 'device', 'word',
     'store',
   ],
