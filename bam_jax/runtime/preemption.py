@@ -26,6 +26,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # Exit status that shells report after Ctrl-C.
 _INTERRUPTED = 130
 
+# Within so many seconds, SIGTERM or SIGUSR1 again is the same signal: `timeout`
+# of GNU, for example, sends it to the process and then to its group.
+_ECHO = 1.0
 # Seconds that the main thread has to reach a check before a forced exit.
 _PATIENCE = 3.0
 _POLL = 0.1  # seconds between two looks at the state of the main thread
@@ -56,6 +59,7 @@ class Signal:
   The first signal is recorded, and `check` raises `Preempted` from then on. A
   second signal ends the process at once, unless it `restores` the handlers from
   before: that of a notebook interrupts the cell, and the process goes on.
+  SIGTERM or SIGUSR1 twice within a second count as one signal.
 
   Not every long call can check. After `enable_forced_exit` the process ends a
   few seconds after the signal, unless the main thread is inside of `defer_exit`
@@ -65,6 +69,7 @@ class Signal:
   def __init__(self, restores: bool = False):
     self._restores = restores
     self._signal: int | None = None
+    self._since = 0.0  # When it came.
     self._previous_handlers: dict[int, object] = {}
     self._is_handled_elsewhere = False
     # Guards the fields below: the process is not ended while one changes.
@@ -85,9 +90,17 @@ class Signal:
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
     """Records a signal; takes no lock, as it interrupts the main thread."""
     del frame
-    self._signal = number
+    has_echo = number != signal.SIGINT
+    is_second = self._since > 0
+    if is_second and has_echo and time.monotonic() - self._since < _ECHO:
+      return
     for each, before in self._previous_handlers.items():
-      signal.signal(each, before if self._restores else signal.SIG_DFL)
+      if is_second or not has_echo or each != number:
+        signal.signal(each, before if self._restores else signal.SIG_DFL)
+    if is_second:
+      os.kill(os.getpid(), number)
+    else:
+      self._signal, self._since = number, time.monotonic()
 
   def trigger(self) -> None:
     """Acts as if SIGTERM had come; any thread may call it."""
@@ -171,17 +184,19 @@ class Signal:
     ).start()
 
   def _watch(self, ready: int) -> None:
-    seen = 0
+    first, came = None, 0.0
     since = time.monotonic()
     while True:
       if select.select([ready], [], [], _POLL)[0]:
         (number,) = os.read(ready, 1)
         if number in _SIGNALS and not self._is_handled_elsewhere:
-          seen += 1
-          self._signal = self._signal or number
-      if seen > 1:
-        # The handler of the first signal has not even run.
-        os._exit(128 + number)
+          is_echo = number == first and number != signal.SIGINT
+          if first is None:
+            first, came = number, time.monotonic()
+            self._signal = self._signal or number
+          elif not is_echo or time.monotonic() - came >= _ECHO:
+            # The handler may never run.
+            os._exit(128 + number)
       with self._lock:
         if self._signal is None or self._holds or self._leaving:
           since = time.monotonic()
