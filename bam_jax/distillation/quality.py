@@ -5,11 +5,17 @@ does not measure. A teacher that is always certain adds nothing to the gold
 labels; one that is certain and wrong does harm. N rows, c outputs.
 """
 
+import logging
+
 import numpy as np
+import scipy.optimize
 import scipy.special
 
 from bam_jax.tasks import task as task_lib
 
+# So much more of the gold labels must logits match in another order of the
+# outputs (0-1) before they are thought to have it.
+_SUSPECT = 0.2
 # Bins of the expected calibration error in Guo et al. 2017.
 _BINS = 15
 
@@ -60,6 +66,50 @@ def _measure_classes(
     'entropy': float(scipy.special.entr(probs).sum(axis=-1).mean()),
     'log_loss': float(-log_probs[np.arange(len(gold)), gold].mean()),
   }
+
+
+def log_agreement(
+  name: str, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
+) -> None:
+  """Logs how well logits from elsewhere agree with the gold labels.
+
+  Warns if the outputs seem to be in another order than the task's labels, or
+  the scores on another scale: nothing else would show it.
+
+  Args:
+    name: of the logits, in words.
+    task: the task of the rows.
+    logits: [N, c], N > 0.
+    label: of the same rows, as in the features.
+  """
+  found = task.kind.quality_inputs(task, logits, label)
+  if found is None:
+    return
+  predicted, gold = np.asarray(found[0], np.float64), found[1]
+  if predicted.ndim == 1:
+    error = np.abs(predicted - gold).mean()
+    constant = np.abs(gold - np.median(gold)).mean()
+    logging.info('%s: differ from the gold scores by %.3f', name, error)
+    if error > constant:
+      logging.warning(
+        '%s: differ from the gold scores, on 0-1, by %.3f in the mean, and'
+        ' their median by %.3f; check the scale of the scores (--score)',
+        *(name, error, constant),
+      )
+    return
+  counts = np.zeros((predicted.shape[1],) * 2)
+  np.add.at(counts, (predicted.argmax(axis=-1), gold), 1 / len(gold))
+  agreement = np.trace(counts)
+  logging.info('%s: agree with %.1f%% of the labels', name, 100 * agreement)
+  outputs, classes = scipy.optimize.linear_sum_assignment(counts, maximize=True)
+  best = counts[outputs, classes].sum()
+  if best > agreement + _SUSPECT:
+    logging.warning(
+      '%s: agree with %.1f%% of the labels, but would with %.1f%% if the'
+      ' outputs were %s; check their order (--labels)',
+      *(name, 100 * agreement, 100 * best),
+      ', '.join(task.labels[i] for i in classes),
+    )
 
 
 def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:

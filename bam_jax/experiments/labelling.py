@@ -205,6 +205,8 @@ class TeacherLogits:
   def check_external(self, students: Sequence[runs_lib.Run]) -> None:
     """Reads and checks all external logits that the given runs learn from.
 
+    Logs how well they agree with the gold labels.
+
     Raises:
       errors.UserError: a set is damaged, lacks a row, or is not finite.
     """
@@ -217,16 +219,34 @@ class TeacherLogits:
     }
     for (_, task, split), run in found.items():
       self._read_split(run, task, split)
+      if split == task_lib.UNLABELLED:
+        continue
+      table, features = self._external_table(task), self.plan.features[task]
+      for each in self._external_sets(run, task, split):
+        rows, logits = logit_sets.read(each, features[split], table)
+        label = features[split].take('label', rows)
+        quality.log_agreement(str(each.directory), table, logits, label)
+
+  def _external_table(self, name: str) -> task_lib.Task:
+    return self.plan.tasks[name].with_head(external.REGRESSION_HEAD)
+
+  def _external_sets(
+    self, run: runs_lib.Run, task: str, split: str
+  ) -> list[logit_sets.LogitSet]:
+    """Opens the external logits on a split that a run learns from."""
+    features, table = (
+      self.plan.features[task][split],
+      self._external_table(task),
+    )
+    found = external.find_sets(Path(run.logits), task, split)
+    return [external.open_set(path, features, table) for path in found.values()]
 
   def _read_split(self, run: runs_lib.Run, task: str, split: str) -> np.ndarray:
     """Reads the mean prediction of a run's teachers on the rows of a split."""
     table, features = self.plan.tasks[task], self.plan.features[task][split]
     if run.logits:
-      table = table.with_head(external.REGRESSION_HEAD)
-      found = external.find_sets(Path(run.logits), task, split)
-      sets = [
-        [external.open_set(path, features, table)] for path in found.values()
-      ]
+      table = self._external_table(task)
+      sets = [[each] for each in self._external_sets(run, task, split)]
     else:
       by_teacher: dict[object, list[logit_sets.LogitSet]] = {}
       for name in run.teachers[task]:

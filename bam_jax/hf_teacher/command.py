@@ -27,6 +27,7 @@ from pathlib import Path
 import sys
 
 from absl import flags
+import numpy as np
 
 from bam_jax import command_line
 from bam_jax import config as config_lib
@@ -36,6 +37,7 @@ from bam_jax.data import registry
 from bam_jax.data import sources
 from bam_jax.distillation import external
 from bam_jax.distillation import logit_sets
+from bam_jax.distillation import quality
 from bam_jax.hf_teacher import model as model_lib
 from bam_jax.hf_teacher import outputs
 from bam_jax.storage import raw_files
@@ -106,6 +108,14 @@ def label(
     logits = head.logits(model.outputs(texts, batch_size))
     external.write(target, task, rows_digest, uids, logits, name, digest)
     logging.info('%s: %d rows', target, len(uids))
+    if split == task.train_split:
+      gold = [task.kind.encode_label(task, each.label) for each in examples]
+      quality.log_agreement(
+        str(target),
+        task.with_head(external.REGRESSION_HEAD),
+        logits[: len(gold)],
+        np.array(gold),
+      )
 
 
 def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:

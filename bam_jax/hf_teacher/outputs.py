@@ -126,9 +126,10 @@ def head(
     if labels:
       where = f'--labels={",".join(labels)}: these'
     raise errors.UserError(
-      f'{where} are not named as the labels of {task.name}; give'
-      f' --labels={",".join(task.labels)}, in the order of the outputs, which'
-      f' the model names {errors.some_quoted(names)}'
+      f'{where} are not the labels of {task.name}: give'
+      f' {errors.some_quoted(sorted(task.labels))} by --labels=A,B,..., in the'
+      ' order in which the model was trained, one for each of its outputs'
+      f' {errors.some_quoted(names)}'
     )
   return Head(order, None, task.scale)
 

@@ -113,6 +113,45 @@ def test_scores_by_hand(head, logits):
   )
 
 
+_ORDER = np.array([0, 1, 2, 2, 1, 0, 0, 0, 0, 0])
+
+
+@pytest.mark.parametrize(
+  ('task', 'logits', 'label', 'told'),
+  [
+    # Right on 7 of 10.
+    (_MOOD, np.eye(3)[[0, 1, 2, 2, 1, 0, 0, 1, 2, 2]], _ORDER, None),
+    (_MOOD, np.eye(3)[_ORDER], _ORDER, None),
+    (
+      _MOOD,
+      np.eye(3)[np.array([2, 0, 1])[_ORDER]],
+      _ORDER,
+      'agree with 0.0% of the labels, but would with 100.0% if the outputs were'
+      ' {1}, {2}, {0}; check their order (--labels)',
+    ),
+    (_CLOSENESS, [[0.2], [0.9]], [0.3, 0.8], None),
+    (
+      _CLOSENESS,
+      [[1.0], [4.0]],
+      [0.2, 0.8],
+      'differ from the gold scores, on 0-1, by 2.000 in the mean, and their'
+      ' median by 0.300; check the scale of the scores (--score)',
+    ),
+  ],
+  ids=['good', 'perfect', 'turned', 'scores', 'scale'],
+)
+def test_logits_of_other_labels_are_told(task, logits, label, told, caplog):
+  if task is _CLOSENESS:
+    task = task.with_head('linear')
+  logits = np.asarray(logits, np.float64)
+  quality.log_agreement('theirs', task, logits, np.array(label))
+  warnings = [
+    r.getMessage() for r in caplog.records if r.levelname == 'WARNING'
+  ]
+  expected = [f'theirs: {told.format(*task.labels)}'] if told else []
+  assert warnings == expected
+
+
 def test_examples_in_docstrings():
   result = doctest.testmod(quality)
   assert result.attempted > 0

@@ -190,7 +190,7 @@ def test_what_is_there_is_kept(place):
     (['--teacher=../x'], '--teacher=../x: is not a folder name'),
     (['--teacher=unlabelled'], '--teacher=unlabelled: is not a folder'),
     (['--score=unit'], '--score: is not for demo_sentiment'),
-    (['--labels=a,b'], '--labels=a,b: these are not named as the labels of'),
+    (['--labels=a,b'], '--labels=a,b: these are not the labels of'),
     (['--device=toaster'], 'bam-jax-hf-teacher: --device=toaster: '),
     (['--config.data.unlabelled=()', 'x'], 'hf-teacher: x: no such argument'),
     (['--config.data.dir=ftp://b/c'], 'ftp://b/c: is neither s3://BUCKET'),
