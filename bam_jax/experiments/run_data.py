@@ -112,7 +112,14 @@ class PlanData:
     return list(found)
 
   def num_steps(self, run: runs_lib.Run) -> int:
-    """Returns the number of training steps of a run.
+    """Returns the number of training steps of a run; see `decide_steps`."""
+    return self.decide_steps(run)[0]
+
+  def decide_steps(self, run: runs_lib.Run) -> tuple[int, str]:
+    """Returns the number of training steps of a run, and the field behind it.
+
+    The field is `epochs`, also where `max_steps` ends them, `min_steps` or
+    `min_passes`.
 
     Raises:
       errors.UserError: the run has more examples than can be counted, or needs
@@ -123,7 +130,7 @@ class PlanData:
       labelled, *unlabelled = self._learnt_rows(run, name)
       count = self._num_labelled(run, self.tasks[name], labelled)
       sizes.append(count + sum(map(len, unlabelled)))
-    return _num_steps(run, sizes, _make_sampler(run, sizes))
+    return _decide_steps(run, sizes, _make_sampler(run, sizes))
 
   def make_spec(
     self,
@@ -164,7 +171,7 @@ class PlanData:
       ]
       sizes = [len(rows) for rows in kept]
     sampler = _make_sampler(run, sizes)
-    steps = _num_steps(run, sizes, sampler)
+    steps, _ = _decide_steps(run, sizes, sampler)
     sampler.weights *= self._loss_weights(run)
     return spec_lib.TrainSpec(
       name=run.name,
@@ -305,12 +312,12 @@ def counted_rows(task: task_lib.Task, rows: shards.Columns) -> shards.Columns:
   return rows.select(windows.examples_of(rows.uids)[1][:-1])
 
 
-def _num_steps(
+def _decide_steps(
   run: runs_lib.Run,
   sizes: Sequence[int],
   sampler: sampling.ProportionalSampler | sampling.CopiesSampler,
-) -> int:
-  """Returns the number of training steps for a number of rows per task."""
+) -> tuple[int, str]:
+  """Implements `PlanData.decide_steps` for a number of rows per task."""
   length = run.length
   steps = sampler.num_steps(length.epochs)
   steps, by = min(steps, length.max_steps or steps), 'epochs'
@@ -335,7 +342,7 @@ def _num_steps(
       f'{where}: makes {steps} steps over {sum(sizes)} rows, and a run has at'
       f' most {most} steps; give {less}'
     )
-  return steps
+  return steps, by
 
 
 def _make_sampler(

@@ -380,3 +380,25 @@ def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
     f' {", ".join(f"{tasks} ({n})" for tasks, n in of_tasks.items())}; {remedy}'
     for (variant, remedy), of_tasks in steps.items()
   ]
+
+
+def describe_lengthened_runs(
+  runs: Iterable[tuple[Run, tuple[int, str]]],
+) -> list[str]:
+  """Describes where a lower bound decides the steps, and not the epochs.
+
+  `runs` has pairs of a run and what `PlanData.decide_steps` returns.
+  """
+  found: dict[str, dict[str, list[int]]] = {}
+  for run, (steps, field) in runs:
+    if field != 'epochs':
+      setting = f'{run.field_path(field)}={getattr(run.length, field):g}'
+      found.setdefault(setting, {}).setdefault(run.variant, []).append(steps)
+  return [
+    f'{setting} makes more steps than the epochs do: '
+    + ', '.join(
+      f'{variant} {" to ".join(map(str, sorted({min(n), max(n)})))}'
+      for variant, n in by_variant.items()
+    )
+    for setting, by_variant in found.items()
+  ]

@@ -92,7 +92,8 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
     return
   identities = plan.open_runs(runs)
   todo = [each for each in runs if not plan.workspace.read_record(each.name)]
-  steps = [plan.data.num_steps(each) for each in todo]
+  lengths = [plan.data.decide_steps(each) for each in todo]
+  steps = [count for count, _ in lengths]
   left = sum(steps) - sum(map(plan.latest_step, todo))
   finished = len(runs) - len(todo)
   logging.info(
@@ -100,6 +101,8 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
     *(len(runs), finished, len(todo), f'{left:,}'),
     f': {errors.some(each.name for each in todo)}' if finished and todo else '',
   )
+  for message in runs_lib.describe_lengthened_runs(zip(todo, lengths)):
+    logging.info('%s', message)
   for warning in runs_lib.describe_short_runs(zip(todo, steps)):
     logging.warning('%s', warning)
   _check_starts(plan, todo)

@@ -73,12 +73,12 @@ def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
       )
     if parts:
       weak = list({**low, **constant})
-      run, record = min(
-        (pair for name in runs if name in weak for pair in runs[name]),
-        key=lambda pair: runs_lib.steps_taken(pair[1]),
-      )
-      steps = runs_lib.steps_taken(record)
-      parts.append(_remedy(run, steps, majority, frozen))
+      steps = [
+        (run, runs_lib.steps_taken(record))
+        for name in weak
+        for run, record in runs[name]
+      ]
+      parts.append(_remedy(steps, majority, frozen))
       found[task.name] = Weak(weak, f'{task.name}: {"; ".join(parts)}')
   return found
 
@@ -90,10 +90,15 @@ def _score(
 
 
 def _remedy(
-  run: runs_lib.Run, steps: int, majority: float | None, frozen: float | None
+  steps: Sequence[tuple[runs_lib.Run, int]],
+  majority: float | None,
+  frozen: float | None,
 ) -> str:
-  if run.is_short(steps):
-    return f'trained for {steps} steps only: {run.how_to_lengthen()}'
+  short = [(run, count) for run, count in steps if run.is_short(count)]
+  if short:
+    fewest = min(count for _, count in short)
+    remedies = dict.fromkeys(run.how_to_lengthen() for run, _ in short)
+    return f'trained for {fewest} steps only: {" and ".join(remedies)}'
   if frozen is None or majority is None:
     return 'try more steps or another learning rate'
   if metrics.is_above(frozen, majority):

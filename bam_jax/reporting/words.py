@@ -231,7 +231,11 @@ def _serve(found: Mapping[str, Mapping]) -> str:
     f'{verdict(found, kind)} for {", ".join(names)}'
     for kind, names in said.items()
   )
-  return f'{sentence[0].upper()}{sentence[1:]}.'
+  sentence = f'{sentence[0].upper()}{sentence[1:]}.'
+  if 'no difference' in said:
+    student = verdict(found, 'student').removeprefix('serve ')
+    sentence += text('verdicts.either', student=student)
+  return sentence
 
 
 def about_verdicts(found: Mapping[str, Mapping]) -> str:
@@ -326,17 +330,29 @@ def _lengths(
   variants: Mapping[str, dict], config: config_lib.Config
 ) -> list[str]:
   """Describes run lengths if those of Single and Multi differ."""
-  lengths = config.single, config.multi
-  rates = [(each.epochs, each.learning_rate) for each in lengths]
+  lengths = [_length(each) for each in (config.single, config.multi)]
   is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}
   searched = variants_lib.searched(config) & {*variants}
   if (
-    rates[0] == rates[1]
+    lengths[0] == lengths[1]
     or len({*is_single.values()}) < 2
     or any(is_single[name] for name in searched)
   ):
     return []
-  return ['{:g} epochs at rate {:g}'.format(*each) for each in rates]
+  return lengths
+
+
+def _length(length: config_lib.RunLengthConfig) -> str:
+  """Describes a run length, with the bounds that may overrule its epochs."""
+  bounds = {
+    ', at most {:g} steps': length.max_steps,
+    ', at least {:g} steps': length.min_steps,
+    ', at least {:g} passes over each task': length.min_passes,
+  }
+  plural = '' if length.epochs == 1 else 's'
+  told = [form.format(bound) for form, bound in bounds.items() if bound]
+  told.append(f'{"," if told else ""} at rate {length.learning_rate:g}')
+  return f'{length.epochs:g} epoch{plural}{"".join(told)}'
 
 
 def _seeds(seeds: Sequence[int | str]) -> str:

@@ -148,7 +148,7 @@ def test_probabilities_are_of_sizes_before_swapping():
 
 def _num_steps(run, sizes):
   sampler = run_data._make_sampler(run, sizes)
-  return run_data._num_steps(run, sizes, sampler)
+  return run_data._decide_steps(run, sizes, sampler)[0]
 
 
 @pytest.mark.parametrize(
@@ -285,6 +285,26 @@ def test_runs_of_few_steps_are_described():
   config.model.pooling = 'mean'
   runs = runs_lib.plan_runs(config_lib.from_config_dict(config))
   assert not runs_lib.describe_short_runs((run, 5) for run in runs)
+
+
+def test_bounds_that_overrule_the_epochs_are_described():
+  config = config_lib.default_config()
+  config.tasks = ('rte', 'mrpc')
+  config.variants = ('single', 'multi', 'single_to_multi')
+  config.single.min_steps, config.multi.min_passes = 80, 2.5
+  runs = runs_lib.plan_runs(config_lib.from_config_dict(config))
+  fields = {
+    ('single', 'rte'): (80, 'min_steps'),
+    ('single', 'mrpc'): (90, 'epochs'),
+    ('multi', 'rte'): (30, 'min_passes'),
+    ('single_to_multi', 'rte'): (40, 'min_passes'),
+  }
+  lengths = [(run, fields[run.variant, run.tasks[0]]) for run in runs]
+  assert sorted(runs_lib.describe_lengthened_runs(lengths)) == [
+    'config.multi.min_passes=2.5 makes more steps than the epochs do: multi'
+    ' 30, single_to_multi 40',
+    'config.single.min_steps=80 makes more steps than the epochs do: single 80',
+  ]
 
 
 @pytest.mark.parametrize(

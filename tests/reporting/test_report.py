@@ -671,6 +671,18 @@ def test_pictures_leave_out_variants_without_a_score(tmp_path):
   assert '; pair, accuracy, medians: Single 80.0;' in text
 
 
+def test_bounds_of_run_lengths_are_said(tmp_path):
+  runs = [run for n in ('single', 'multi') for run in _seed(n, 0, *[60.0] * 4)]
+  single = config_lib.RunLengthConfig(max_steps=20)
+  multi = config_lib.RunLengthConfig(epochs=1.0, min_steps=90, min_passes=2.0)
+  told = _write(tmp_path, runs, seeds=(0,), single=single, multi=multi)
+  assert (
+    'Single-task runs take 3 epochs, at most 20 steps, at rate 5e-05,'
+    ' multi-task runs 1 epoch, at least 90 steps, at least 2 passes over each'
+    ' task, at rate 5e-05, and no searched'
+  ) in told['report.md']
+
+
 @pytest.mark.parametrize(
   ('fields', 'is_said'),
   [

@@ -178,7 +178,8 @@ def test_each_task_has_its_verdict(tmp_path, summary):
     sentences = words.headline(found)
     assert sentences[1] == (
       'Serve the student for more; serve its own model for less; no difference'
-      ' shown for same.'
+      ' shown for same. Where none is shown, the student is the simpler choice,'
+      ' one model for all tasks; a loss below ± may still be there.'
     )
     over = {cell['over'] for cell in cells.values()}
     if found is summary:
