@@ -162,8 +162,8 @@ class Workspace:
     if changes:
       raise errors.UserError(
         f'{self.run(name)}: was trained with other settings or other data'
-        f' ({", ".join(changes[:3])}); choose another --workdir, or remove that'
-        ' folder'
+        f' ({", ".join(changes[:3])}); give these as they were, choose another'
+        ' --workdir, or remove that folder to train it again'
       )
 
   @processes.runs_on_first

@@ -97,7 +97,10 @@ def export(
           arrays, unfinished / file, metadata={'format': 'pt'}
         )
       choose_tokenizer(tokenizer, chosen).save(
-        unfinished, config.max_positions, config.type_vocab_size > 1
+        # So that `truncation=True` cuts a text where training did.
+        unfinished,
+        facts.max_length,
+        config.type_vocab_size > 1,
       )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import tokenizers
+import transformers
 
 from bam_jax.data import features
 from bam_jax.inference import card
@@ -96,7 +97,7 @@ def test_only_what_was_asked_for_is_written(directory):
 @pytest.mark.parametrize('task', ['mnli', 'stsb'])
 def test_torch_gives_the_same_logits(directory, params, task):
   torch = pytest.importorskip('torch')
-  transformers = pytest.importorskip('transformers')
+
   model, told = transformers.AutoModelForSequenceClassification.from_pretrained(
     directory / task, output_loading_info=True
   )
@@ -165,6 +166,17 @@ def test_the_tokenizer_gives_the_ids_of_training(directory):
   assert read.encode('The cat sat').ids == [
     TOKENIZER.cls_id, *ours, TOKENIZER.sep_id,
   ]  # fmt: skip
+
+
+def test_the_card_cuts_texts_as_training_did(directory):
+  """Oracle: as many ids as an example had, [CLS] and [SEP] among them."""
+  tokenizer = transformers.AutoTokenizer.from_pretrained(directory / 'stsb')
+  (ours,) = TOKENIZER.encode(['The cat sat ' * 20])
+  found = tokenizer('The cat sat ' * 20, truncation=True)['input_ids']
+  kept = ours[: FACTS.max_length - 2]
+  assert found == [TOKENIZER.cls_id, *kept, TOKENIZER.sep_id]
+  pair = tokenizer('The cat ' * 20, 'sat ' * 20, truncation=True)['input_ids']
+  assert len(pair) == FACTS.max_length
 
 
 def test_the_card_says_what_a_reader_must_know(directory):
