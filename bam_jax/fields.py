@@ -390,6 +390,7 @@ class TaskConfig:
     (), 'one or two columns: names, or numbers from 0 without a header'
   )
   label: str = field('label', 'column of the label: name or number')
+  separator: str = field(',', 'multilabel: what joins the labels of a cell')
   no_label: tuple[str, ...] = field(
     (),
     'label cells of rows that have no label and are passed over, such as - or'

@@ -16,11 +16,15 @@ from bam_jax import files
 from bam_jax import plain_text
 from bam_jax.data import registry
 from bam_jax.data import sources
+from bam_jax.tasks import kind_bases
 from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
 # More different labels are texts or numbers in a column of another meaning.
 _MOST = 1000
+
+# Labels that seem to be several each are refused if they are more of all.
+_JOINED_SHARE = 0.2
 
 # task -> label, in the order of the outputs -> training rows that have it, or
 # words, as a JSON value; None: a file of the work directory decides the labels.
@@ -123,6 +127,7 @@ def _count(
 ) -> Counter[str]:
   """Counts the labels of the training rows, or the tags of their words."""
   counts: Counter[str] = Counter()
+  of_texts: set[str] = set()  # Not of lists, which need no separator.
   split = task.train_split
   for where, value in sources.read_labels(task, split, data):
     names = task.kind.label_names(task, value)
@@ -134,14 +139,34 @@ def _count(
         f' it is one of them{remedy}'
       )
     counts.update(name for name in names if name not in missing)
+    if isinstance(value, str):
+      of_texts.update(names)
     if len(counts) > _MOST:
       name = sources.Source(task, split, data).name
+      _check_separator(task, of_texts, name)
       raise errors.UserError(
         f'{name}: the column {task.tables[split].label!r} has more than'
         f' {_MOST:,} different labels; name the column of the labels, or give'
         f' config.custom_tasks.{task.name}.labels'
       )
+  _check_separator(task, of_texts, sources.Source(task, split, data).name)
   return counts
+
+
+def _check_separator(
+  task: task_lib.Task, labels: Collection[str], name: str
+) -> None:
+  """Raises if a good part of the labels of cells are several labels each."""
+  if not task.kind.takes_list:
+    return
+  mark, joined = kind_bases.find_joined(sorted(labels))
+  if len(joined) > _JOINED_SHARE * len(labels):
+    raise errors.UserError(
+      f'{name}: {len(joined):,} of {len(labels):,} labels are several labels'
+      f' each, joined by {mark!r}: {errors.some_quoted(joined)}; set'
+      f' config.custom_tasks.{task.name}.separator={mark!r}, or give labels if'
+      ' each is one'
+    )
 
 
 def _sort(labels: Mapping[str, int]) -> list[str]:

@@ -25,6 +25,7 @@ RESERVED = {
   'all': 'of the folder that an export of several tasks goes to',
   'average': 'of the column of averages in a report',
 }
+_LONGEST_SEPARATOR = 8  # Characters.
 _HOW_MANY = {(1, 2): 'one, or two for pairs', (1,): 'one', (0,): 'none'}
 
 
@@ -158,6 +159,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
     tables=tables,
     labels=config.labels,
     scale=config.scale,
+    separator=config.separator,
     class_weights=config.class_weights,
     stride=config.stride,
     windows=config.windows,
@@ -220,6 +222,14 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
     if other is not kind and given:
       own = ' and '.join(other.own_fields)
       yield f': {own} are of {other} tasks, not of {kind}; leave them out'
+  if config.separator != ',' and not kind.takes_list:
+    joined = [k.name for k in kinds.KINDS.values() if k.takes_list]
+    yield f'.separator: is of {", ".join(joined)}, not of {kind}; leave it out'
+  if not 1 <= len(config.separator) <= _LONGEST_SEPARATOR:
+    yield (
+      f'.separator: {config.separator!r}; give one to {_LONGEST_SEPARATOR}'
+      " characters, such as ';'"
+    )
   if config.class_weights and not kind.has_class_weights:
     weighted = [k.name for k in kinds.KINDS.values() if k.has_class_weights]
     yield (

@@ -12,6 +12,7 @@ from bam_jax import escape
 from bam_jax.doctor import findings
 from bam_jax.doctor import official
 from bam_jax.doctor import rows as rows_lib
+from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 _MARK = '\ufeff'
@@ -163,6 +164,25 @@ def check_twins(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
       )
       remedy = 'spell them alike in the files, if they are one label'
       yield rows.find('warning', 'twin labels', what, remedy, len(names))
+
+
+def check_joined(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
+  """Finds labels of the training rows that seem to be several, joined."""
+  task = rows.task
+  is_inferred = bool(task.labels_remedy) and not task.kind.per_token
+  if rows.split != task.train_split or not is_inferred:
+    return
+  mark, joined = kind_bases.find_joined(task.labels)
+  if joined:
+    what = f'labels that may be several, joined by {mark!r}:'
+    remedy = f"set kind='multilabel' and separator={mark!r}, if they are"
+    yield rows.find(
+      'warning',
+      'joined labels',
+      f'{what} {errors.some_quoted(joined)}',
+      f'{remedy}, or give labels if each is one',
+      len(joined),
+    )
 
 
 def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:

@@ -18,6 +18,7 @@ SPLIT_CHECKS = (
   contents.check_texts,
   contents.check_classes,
   contents.check_twins,
+  contents.check_joined,
   contents.check_metrics,
   lengths.check,
   contents.check_shift,

@@ -4,7 +4,9 @@ N rows of features, c outputs of the task.
 """
 
 import abc
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import itertools
 import json
 
 import jax
@@ -17,6 +19,9 @@ from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
+# What files write between the labels of a cell, and those of them that hardly
+# stand within one label.
+_SEPARATORS, _CLEAR_SEPARATORS = (';', '|', '/', ','), (';', '|')
 # Methods of a tensor for `Task.windows`.
 _TORCH_POOL = {'mean': 'mean', 'max': 'amax'}
 
@@ -341,9 +346,48 @@ def split_labels(text: str, task: task_lib.Task, separator: str) -> list[str]:
 def needs_list(task: task_lib.Task, separator: str) -> bool:
   """Whether a label would change when labels are joined and split again."""
   return any(
-    not label or separator in label or label != label.strip(plain_text.BLANKS)
+    not label
+    or label != label.strip(plain_text.BLANKS)
+    or (label + separator).index(separator) < len(label)
     for label in task.labels
   )
+
+
+def split_cell(text: str, separator: str) -> list[str]:
+  """Splits a cell into labels, without the blanks around them.
+
+  >>> split_cell('joy; anger;', ';')
+  ['joy', 'anger']
+  """
+  names = (name.strip(plain_text.BLANKS) for name in text.split(separator))
+  return [name for name in names if name]
+
+
+def find_joined(labels: Sequence[str]) -> tuple[str, list[str]]:
+  """Finds labels that seem to be several, joined by another separator.
+
+  Most pieces of such a label are labels too, or stand in another one.
+
+  >>> find_joined(['bill', 'mail', 'bill; mail', 'TCP/IP'])
+  (';', ['bill; mail'])
+
+  Returns:
+    The separator that joins the most of the labels, and these; '' and none.
+  """
+  best: tuple[str, list[str]] = ('', [])
+  for mark in _SEPARATORS:
+    split = {label: {*split_cell(label, mark)} for label in labels}
+    known = {*labels}
+    if mark in _CLEAR_SEPARATORS:
+      counts = Counter(itertools.chain.from_iterable(split.values()))
+      known |= {piece for piece, count in counts.items() if count > 1}
+    joined = [
+      label
+      for label, pieces in split.items()
+      if len(pieces) > 1 and len(pieces & known) * 2 > len(pieces)
+    ]
+    best = max(best, (mark, joined), key=lambda found: len(found[1]))
+  return best
 
 
 def with_probabilities(

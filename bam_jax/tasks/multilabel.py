@@ -13,13 +13,10 @@ import scipy.special
 
 from bam_jax import errors
 from bam_jax import escape
-from bam_jax import plain_text
 from bam_jax.tasks import classification
 from bam_jax.tasks import kind
 from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
-
-_SEPARATOR = ','
 
 
 class Multilabel(kind_bases.Plain):
@@ -51,11 +48,14 @@ class Multilabel(kind_bases.Plain):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> tuple[int, ...]:
-    """Parses labels, a list or a text with commas, into ascending indices.
+    """Parses labels, a list or a joined text, into ascending indices.
 
-    If a comma would be ambiguous, the text may also be a JSON list.
+    If the separator is ambiguous, the text may also be a JSON list.
     """
-    names = _names(task, value) if isinstance(value, str) else value
+    names = value
+    if isinstance(value, str):
+      names = _names(task, value)
+      _check_separator(task, names, where)
     found = sorted(
       classification.label_index(task, name, where) for name in names
     )
@@ -186,7 +186,7 @@ class Multilabel(kind_bases.Plain):
     predicted = self.predictions(task, logits)
     for uid, chosen in zip(uids, predicted, strict=True):
       labels = [task.labels[i] for i in np.flatnonzero(chosen)]
-      text = kind_bases.join_labels(labels, task, _SEPARATOR)
+      text = kind_bases.join_labels(labels, task, task.separator)
       found.append(kind.Prediction(uid, text, {'labels': labels}))
     probs = scipy.special.expit(logits / task.temperature)
     return kind_bases.with_probabilities(task, found, probs)
@@ -215,11 +215,23 @@ class Multilabel(kind_bases.Plain):
 
 def _names(task: task_lib.Task, text: str) -> list[str]:
   """Splits a text into labels, without checking them."""
-  if text.startswith('[') and kind_bases.needs_list(task, _SEPARATOR):
+  if text.startswith('[') and kind_bases.needs_list(task, task.separator):
     with contextlib.suppress(ValueError, RecursionError):
       return list(map(str, json.loads(text)))
-  names = (name.strip(plain_text.BLANKS) for name in text.split(_SEPARATOR))
-  return [name for name in names if name]
+  return kind_bases.split_cell(text, task.separator)
+
+
+def _check_separator(
+  task: task_lib.Task, names: Sequence[str], where: str
+) -> None:
+  """Raises if a cell seems to have another separator than the task's."""
+  for name in {*names}.difference(task.labels):
+    mark, joined = kind_bases.find_joined([name, *task.labels])
+    if name in joined:
+      raise errors.UserError(
+        f'{where}: {name!r} is several labels, joined by {mark!r}; set'
+        f' config.custom_tasks.{task.name}.separator={mark!r}'
+      )
 
 
 def _indices(chosen: np.ndarray) -> tuple[int, ...]:

@@ -148,6 +148,7 @@ class Task:
   test_splits: tuple[str, ...] = ('test',)  # Without labels.
   tfds_text: tuple[str, ...] = ()  # Feature names of the texts in TFDS.
   tfds_labels: tuple[str, ...] = ()  # TFDS's names, in the order of `labels`.
+  separator: str = ','  # Between labels in a cell that has any number of them.
   in_average: bool = True  # Whether the reported averages include the task.
   # How the loss weighs the labels: `balanced`, or LABEL=NUMBER each.
   class_weights: tuple[str, ...] = ()

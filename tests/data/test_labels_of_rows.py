@@ -130,6 +130,49 @@ def test_several_labels_and_tags(tmp_path):
   assert task.labels == ('B-LOC', 'B-PER', 'O')
 
 
+@pytest.mark.parametrize(
+  ('values', 'separator', 'mark', 'joined'),
+  [
+    (['pay', 'mail', 'pay; mail', 'x;pay'], ',', ';', 1),
+    # No label stands alone.
+    (['pay|mail', 'mail|post|x', 'post|pay'], ',', '|', 3),
+    (['pay / mail', 'pay', 'mail'], ',', '/', 1),
+    (['pay,mail', 'pay', 'mail'], ';', ',', 1),
+    ([f'{i};{i + 1}' for i in range(1100)], ',', ';', 999),
+    # Labels that hold such a character.
+    (['TCP/IP', 'DNS', 'and/or'], ',', '', 0),
+    (['en/fr', 'fr/en', 'en/de', 'de/en'], ',', '', 0),
+    (['toys|cars', 'toys|dolls', 'books|new'], ',', '', 0),
+    (['in/out', 'in', 'out', *'abcdef'], ',', '', 0),
+  ],
+)
+def test_another_separator_is_named(tmp_path, values, separator, mark, joined):
+  _write(tmp_path, values)
+  options = {'kind': 'multilabel', 'separator': separator}
+  if not mark:
+    found = _find(tmp_path, None, **options)
+    assert found.labels == tuple(sorted(values))
+    return
+  with pytest.raises(errors.UserError) as caught:
+    _find(tmp_path, None, **options)
+  assert re.fullmatch(
+    rf'a.csv: {joined:,} of [0-9,]+ labels are several labels each, joined by'
+    rf" '\{mark}': .*; set config.custom_tasks.own.separator='\{mark}', or give"
+    r' labels if each is one',
+    str(caught.value),
+  )
+  assert _find(tmp_path, None, **options, labels=('a',)).labels == ('a',)
+  if joined < 999:
+    pieces = {p.strip() for value in values for p in value.split(mark)}
+    found = _find(tmp_path, None, kind='multilabel', separator=mark)
+    assert found.labels == tuple(sorted(pieces))
+  # Lists are no cells.
+  rows = [{'text': 't', 'label': [value]} for value in values[:9]]
+  (tmp_path / 'a.jsonl').write_text('\n'.join(map(json.dumps, rows)))
+  options |= {'format': 'jsonl', 'train': 'a.jsonl'}
+  assert _find(tmp_path, None, **options).labels == tuple(sorted(values[:9]))
+
+
 @pytest.mark.parametrize('value', ['', '  ', 'nan', 'NULL', '<NA>'])
 def test_a_missing_label_is_no_class(tmp_path, value):
   _write(tmp_path, ['a', value, 'b', value])
@@ -228,6 +271,14 @@ def test_the_doctor_writes_no_labels(tmp_path, capsys):
   assert [(e['split'], e['what'].partition(': ')[2]) for e in twins] == [
     ('train', "'Up', 'up', 'up '"), ('train', "'e\u0301', '\u00e9'")
   ]  # fmt: skip
+  # So are those that seem to be several.
+  _write(tmp_path, ['up', 'down', 'up;down'])
+  doctor.run(_config(tmp_path), tmp_path / 'new')
+  report = json.loads((tmp_path / 'new/doctor.json').read_text())
+  joined = [e for e in report['findings'] if e['check'] == 'joined labels']
+  assert [e['what'] for e in joined] == [
+    "labels that may be several, joined by ';': 'up;down'"
+  ]
   # A missing label is an error among the others.
   _write(tmp_path, ['up', 'down', 'nan'] * 9)
   assert doctor.run(_config(tmp_path), tmp_path / 'new') == 3

@@ -65,19 +65,59 @@ def _task(**changes):
       '{"text": "c", "label": "anger"}\n',
     ),
     ('tsv', 'text\tlabel\na\tfear, joy\nb\t\nc\tanger\n'),
+    ('csv', 'text,label\na,fear/joy\nb,\nc,anger/\n'),
   ],
 )
 def test_labels_are_read(tmp_path, format, content):
   (tmp_path / 'rows').write_text(content)
-  config = _config(tmp_path, format=format, train='rows')
+  separator = '/' if format == 'csv' else ','
+  config = _config(tmp_path, format=format, train='rows', separator=separator)
   task = registry.resolve(config)['moods']
   rows = sources.read(task, 'train', config.data)
   assert [row.label for row in rows] == [(0, 2), (), (1,)]
 
 
+@pytest.mark.parametrize('separator', [',', ';', '|', ' / ', ' '])
+@pytest.mark.parametrize('labels', [('joy', 'n/a', 'a'), ('a /', '/', 'b ')])
+def test_predictions_are_read_as_labels(separator, labels):
+  task = _task(separator=separator, labels=labels)
+  for chosen in itertools.product([-1, 1], repeat=3):
+    (found,) = _KIND.predict_examples(task, np.array([chosen]), ['moods/dev/0'])
+    read = _KIND.parse(task, found.text, 'f:1')
+    assert read == tuple(np.flatnonzero(np.array(chosen) > 0))
+    if 'joy' in labels:
+      assert found.text == separator.join(found.said['labels'])
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'separator': ''}, "separator: ''; give one to 8 characters, such as"),
+    ({'separator': ' and also '}, 'separator: .* give one to 8 characters'),
+    (
+      {'separator': ';', 'kind': 'classification'},
+      'separator: is of multilabel, not of classification; leave it out',
+    ),
+  ],
+)
+def test_a_separator_that_cannot_be_used_is_told(changes, message):
+  with pytest.raises(errors.UserError, match=message):
+    _task(**changes)
+
+
 @pytest.mark.parametrize(
   ('value', 'message'),
   [
+    (
+      'never, joy|fear',
+      "f:1: 'joy|fear' is several labels, joined by '|'; set"
+      " config.custom_tasks.moods.separator='|'",
+    ),
+    (
+      ('joy|fear',),
+      "f:1: label 'joy|fear' is none of 'joy', 'anger', 'fear', 'never'; fix"
+      " the row or the labels of task 'moods'",
+    ),
     (
       ('joy', 'rage'),
       "f:1: label 'rage' is none of 'joy', 'anger', 'fear', 'never'; fix the"
