@@ -1,6 +1,5 @@
 """Defines the command-line flags, and checks them before any work begins."""
 
-import ast
 from collections.abc import Iterable, Iterator
 import difflib
 import logging
@@ -15,6 +14,8 @@ from ml_collections.config_flags import tuple_parser
 
 from bam_jax import config as config_lib
 from bam_jax import errors
+from bam_jax import schema
+from bam_jax import trainer_names
 from bam_jax.runtime import logs
 from bam_jax.storage import stores
 
@@ -154,6 +155,15 @@ _MISTAKES = (
 )
 
 
+# What to give for a field of a type, and how Python refuses another value.
+_TYPES = {'int': 'a whole number', 'float': 'a number', 'bool': 'True or False'}
+_CANNOT_CAST = {
+  'invalid literal for int()': 'int',
+  'could not convert string to float': 'float',
+  "('Non-boolean argument": 'bool',
+}
+
+
 def parse(argv: list[str]) -> list[str]:
   """Parses the flags; returns the arguments that are not flags.
 
@@ -207,10 +217,9 @@ def _find_line(error: Exception) -> str:
 
 def _shorten(error: Exception) -> str:
   """Returns an error's message without ConfigDict's list of all fields."""
-  text = str(error.args[0] if error.args else error)
-  if text[:1] in ("'", '"') and text[-1] == text[0]:
-    # The message of a KeyError inside another error is quoted and escaped.
-    text = ast.literal_eval(text)
+  cause = error.args[0] if error.args else error
+  # The text of a KeyError would be quoted and escaped.
+  text = str(cause.args[0] if isinstance(cause, KeyError) else cause)
   lines = text.splitlines()
   given = re.match('flag --config=(.*?):(.*): Error', lines[0])
   if given and 'get_config() takes 0 positional' in lines[-1]:
@@ -223,15 +232,19 @@ def _shorten(error: Exception) -> str:
   if 'Error whilst parsing config file' in lines[0]:
     # What follows is a traceback, whose place `_find_line` returns.
     return _describe_cast(lines[-1])
-  if len(lines) > 1 and lines[-1].startswith('Did you mean'):
-    first = lines[0].split('. Other fields')[0]
-    if first[:1] == "'":
-      first = f'--config: no such key: {first}'
-    return f'{first}. {lines[-1]}'
-  if re.fullmatch(r"'\w+'", text):
-    return f'--config: no such key: {text}{_nearest(text[1:-1])}'
-  if found := re.fullmatch(r"Unknown command line flag '([\w.]+)'", text):
-    return f'{text}{_nearest(found[1], flags.FLAGS)}'
+  if key := re.match(r"(Key \"|')(\w+)(\" does not exist|'$)", lines[0]):
+    hint = trainer_names.describe_option(key[2])
+    if not hint and lines[-1].startswith('Did you mean'):
+      hint = f'. {lines[-1]}'
+    return f'--config: no such key: {key[2]!r}{hint or _nearest(key[2])}'
+  if isinstance(error, flags.UnrecognizedFlagError):
+    name = error.flagname
+    hint = trainer_names.describe_option(name) or _nearest(name, flags.FLAGS)
+    return f'Unknown command line flag {name!r}{hint}'
+  for told, kind in _CANNOT_CAST.items():
+    flag, found, _ = text.partition(f': {told}')
+    if found:
+      return f'{flag}: give {_TYPES[kind]}{_describe_field(flag)}'
   return ' '.join(line.strip() for line in lines)
 
 
@@ -245,10 +258,17 @@ def _describe_cast(message: str) -> str:
   if not found:
     return f'{message}; fix the file'
   field, value, given, wanted = found.groups()
-  remedy = f'a {wanted}'
+  remedy = _TYPES.get(wanted, f'a {wanted}')
   if wanted == 'tuple':
     remedy += f', such as ({value!r},)' if given == 'str' else f' of {given}'
   return f'{field}: {value} is of type {given}; give {remedy}'
+
+
+def _describe_field(flag: str) -> str:
+  """Returns the meaning of a field in parentheses; empty for other flags."""
+  path = re.match(r'flag --config\.([\w.]+)=', flag)
+  doc = path and schema.find_doc(config_lib.Config(), path[1])
+  return f' ({doc})' if doc else ''
 
 
 def _nearest(name: str, flag_names: Iterable[str] = ()) -> str:

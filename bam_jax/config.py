@@ -227,9 +227,10 @@ def _find_mistakes(config: Config) -> Iterator[str]:
   yield from errors.find_unknown(
     'config.variants', config.variants, variant_names(config)
   )
-  yield from errors.find_unknown(
+  for mistake in errors.find_unknown(
     'config.train.trackers', config.train.trackers, fields.TRACKERS
-  )
+  ):
+    yield f'{mistake}; TensorBoard is on by default (config.train.tensorboard)'
   yield from variants.find_mistakes(config)
   for key in ('tasks', 'variants', 'seeds'):
     if not getattr(config, key):
@@ -252,7 +253,7 @@ def _find_mistakes(config: Config) -> Iterator[str]:
     for mistake in errors.find_unknown(
       f'config.data.{field}', getattr(config.data, field), config.tasks
     ):
-      yield f'{mistake}, which config.tasks names; leave it out'
+      yield f'{mistake}; name a task of config.tasks, or leave it out'
   if profile and not (len(profile) == 2 and profile[0] < profile[1]):
     yield (
       f'config.train.profile={profile} must be two ascending steps, such as'

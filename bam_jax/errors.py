@@ -1,9 +1,12 @@
 """Error classes that print as one line, and helpers for their messages."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+import difflib
 import importlib.util
 import shlex
 import sys
+
+from bam_jax import trainer_names
 
 _MAX_LENGTH = 4000  # A command with a few long paths is not cut.
 _MAX_NAMES = 8
@@ -51,10 +54,19 @@ def raise_first(mistakes: Iterable[str]) -> None:
 def find_unknown(
   where: str, values: Iterable[object], known: Collection[object]
 ) -> Iterator[str]:
-  """Yields a message for each value that is not one of the known values."""
+  """Yields a message for each value that is not one of the known values.
+
+  >>> list(find_unknown('f', ['acc'], ['accuracy', 'f1']))
+  ["f: 'acc' is none of accuracy, f1; the nearest is accuracy"]
+  """
+  names = [*map(str, known)]
   for value in values:
     if value not in known:
-      yield f'{where}: {value!r} is none of {", ".join(map(str, known))}'
+      other = trainer_names.translate_value(str(value))
+      near = difflib.get_close_matches(other, names, 1)
+      yield f'{where}: {value!r} is none of {", ".join(names)}' + ''.join(
+        f'; the nearest is {name}' for name in near
+      )
 
 
 def some(names: Iterable[object]) -> str:

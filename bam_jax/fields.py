@@ -145,7 +145,7 @@ class OptimizerConfig:
   schedule: Literal['bert', 'warmup_linear'] = field(
     'bert', 'linear decay from step 0 (bert), or from the end of the warm-up'
   )
-  warmup: float = field(0.1, 'fraction of the steps', 0, 1)
+  warmup: float = field(0.1, 'a share of the steps', 0, 1)
   reduction: Literal['sum', 'mean'] = field('sum', 'loss over the batch')
 
 
@@ -236,7 +236,7 @@ class TrainConfig:
   """Training settings of all runs; an interval of 0 means only at the end."""
 
   accumulate: int = field(1, 'parts a batch is computed in', 1, 1 << 16)
-  evaluate_every: int = field(0, 'steps', 0, _MOST_STEPS)
+  evaluate_every: int = field(0, 'steps between evaluations', 0, _MOST_STEPS)
   checkpoint_every: int = field(1000, 'steps', 0, _MOST_STEPS)
   log_every: int = field(50, 'steps', 1, 100_000)
   prefetch: int = field(8, 'batches made ahead', 1, 1000)

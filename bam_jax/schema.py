@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import ml_collections
 
 from bam_jax import errors
+from bam_jax import trainer_names
 
 _Group = TypeVar('_Group')
 
@@ -71,8 +72,10 @@ def build(base: _Group, values: object, path: str) -> _Group:
   for key, value in values.items():
     if key not in fields:
       near = difflib.get_close_matches(key, fields, 1, 0.0)[0]
+      known = trainer_names.describe_option(key)
       raise errors.UserError(
-        f'{path}.{key}: no such key; the nearest is {path}.{near}'
+        f'{path}.{key}: no such key'
+        + (known or f'; the nearest is {path}.{near}')
       )
     where = f'{path}.{key}'
     if dataclasses.is_dataclass(hints[key]):
@@ -111,7 +114,10 @@ def _check_value(
       limits = f'at least {low}' if high is None else f'from {low} to {high}'
       if low is None:
         limits = f'at most {high}'
-      raise errors.UserError(f'{path}: {number} is out of range; give {limits}')
+      raise errors.UserError(
+        f'{path}: {number} is out of range; give {limits}'
+        f' ({field.metadata["doc"]})'
+      )
   return value
 
 
@@ -153,6 +159,15 @@ def _check_type(hint: Any, value: Any, path: str) -> object:
       f' type {hint.__name__}'
     )
   return value
+
+
+def find_doc(group: object, path: str) -> str:
+  """Returns the meaning of a field by its dotted path; empty if unknown."""
+  *parents, name = path.split('.')
+  for parent in parents:
+    group = getattr(group, parent, None)
+  fields = getattr(group, '__dataclass_fields__', {})
+  return fields[name].metadata.get('doc', '') if name in fields else ''
 
 
 def to_config_dict(group: object) -> ml_collections.ConfigDict:

@@ -114,7 +114,18 @@ def test_defaults_are_the_papers():
     (
       'optimizer.warmup',
       1.5,
-      r'config\.optimizer\.warmup: 1\.5 is out of range; give from 0 to',
+      r'config\.optimizer\.warmup: 1\.5 is out of range; give from 0 to 1'
+      r' \(a share of the steps\)',
+    ),
+    (
+      'optimizer.schedule',
+      'linear',
+      r"config.* 'linear' is none of bert, warmup_linear; the nearest is warm",
+    ),
+    (
+      'train.trackers',
+      ('tensorboard',),
+      r"config.*'tensorboard' is none of wandb, mlflow; TensorBoard is on by",
     ),
     (
       'variants',
@@ -132,8 +143,8 @@ def test_defaults_are_the_papers():
     (
       'data.swap',
       ('qqp',),
-      r"config\.data\.swap: 'qqp' is none of rte, mrpc, which"
-      r' config\.tasks names; leave it out',
+      r"config\.data\.swap: 'qqp' is none of rte, mrpc; name a task of"
+      r' config\.tasks, or leave it out',
     ),
     (
       'packing.row_buckets',

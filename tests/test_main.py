@@ -1,5 +1,6 @@
 """The command line: what a user's mistake looks like."""
 
+import dataclasses
 import errno
 import importlib.util
 import os
@@ -16,7 +17,9 @@ import pytest
 
 from bam_jax import command_line
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax import main
+from bam_jax import trainer_names
 from bam_jax.data import registry
 from bam_jax.experiments import search
 from bam_jax.training import setup
@@ -108,6 +111,15 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--tsk=mood'], r"flag 'tsk'; the nearest is --task$"),
     (['--learning_rate=1'], r"'learning_rate'; the nearest is config"),
     (['--config.batch_size=8'], r'or config.multi.batch_size'),
+    (['--output_dir=x'], r"'output_dir'; here it is --workdir \(docs/"),
+    (['--max-grad-norm=1'], r'; here it is config\.optimizer\.clip_norm \('),
+    (['--fp16'], r"'fp16'; here it is config\.model\.dtype, which is float32"),
+    (['--save_total_limit=2'], r'; not here: a run keeps its latest and its'),
+    (['--config.train.save_steps=9'], r'is config\.train\.checkpoint_every,'),
+    (['--config.train.evaluate_every=epoch'],
+     r'y=epoch: give a whole number \(steps between evaluations\)$'),
+    (['--config.model.remat=maybe'], r'=maybe: give True or False \(recomp'),
+    (['--config.custom_tasks.zzz.stride=1'], r"no such key: 'zzz'; bam_jax"),
     (['prepare'], r'prepare: no such argument; flags begin with --'),
     (["--config.tasks=('moood',)"], r"'moood' is not a task; .*'mood'"),
     (["--config.tasks=('rte',)", '--config.data.dir='], r'data.dir is e'),
@@ -169,6 +181,9 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     'mistyped-key', 'unlike-any-key', 'word-for-number',
  'fraction-for-number', 'out-of-range', 'port-out-of-range', 'huge',
     'mode', 'flag', 'mistyped-flag', 'field-as-flag', 'field-of-no-group',
+    'trainer-flag', 'trainer-flag-with-hyphens', 'trainer-flag-alone',
+    'trainer-flag-not-here', 'trainer-field', 'epoch-for-steps',
+    'word-for-switch', 'no-such-custom-task',
     'argument', 'task',
     'no-data-dir', 'no-such-data-dir',
     'arch', 'weights', 'group', 'nothing-to-report', 'nothing-to-evaluate',
@@ -199,7 +214,11 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
     ('--config=syntax.py', r'syntax\.py:1: invalid syntax'),
     (
       '--config=typo.py',
-      r'typo\.py:\d+: Key "modle" does not exist .*\. Did you mean "model" ins',
+      r"typo\.py:\d+: .* no such key: 'modle'\. Did you mean \"model\" ins",
+    ),
+    (
+      '--config=trainer.py',
+      r"trainer\.py:\d+: .* no such key: 'lr'; here it is [^;]*$",
     ),
     ('--config=empty.py', r'get_config'),
     ('--config=text.py', r"text\.py:\d+: tasks: mood is .* as \('mood',\)$"),
@@ -221,8 +240,8 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
     ('--workdir=work', r'--config is missing; try --config=demo'),
   ],
   ids=[
-    'missing', 'syntax', 'typo', 'without-get-config', 'text-for-tuple',
-    'missing-import', 'no-argument',
+    'missing', 'syntax', 'typo', 'trainer-field', 'without-get-config',
+    'text-for-tuple', 'missing-import', 'no-argument',
     'argument', 'name', 'missing-with-argument', 'not-given',
   ],
 )  # fmt: skip
@@ -231,11 +250,32 @@ def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   (place / 'empty.py').write_text('')
   typo = _CONFIG.replace('config.model.arch', 'config.modle')
   (place / 'typo.py').write_text(typo)
+  trainer = _CONFIG.replace('config.model.arch', 'config.single.lr')
+  (place / 'trainer.py').write_text(trainer)
   text = _CONFIG.replace("('mood', 'stars')", "'mood'")
   (place / 'text.py').write_text(text)
   (place / 'import.py').write_text('import not_there\n')
   line = _mistake(monkeypatch, capsys, argument)
   assert re.search(message, line), line
+
+
+def test_options_of_the_trainer_lead_to_what_is_here():
+  fields = {f'config.{field}' for field in config_lib.default_values()}
+  for field in dataclasses.fields(config_lib.TaskConfig):
+    fields.add(f'config.custom_tasks.TASK.{field.name}')
+  own = {field.rpartition('.')[2] for field in fields} | {*flags.FLAGS}
+  options = trainer_names.OPTIONS | trainer_names.ABSENT
+  assert not own & {*options}
+  for option, text in options.items():
+    for name in re.findall(r'config\.\w+\.[\w.]*\w', text):
+      assert name in fields, f'{option}: {name}'
+    for name in re.findall(r'--(\w+)', text):
+      assert name in flags.FLAGS, f'{option}: {name}'
+  guide = (_ROOT / 'docs' / 'guides' / 'moving.md').read_text()
+  rows = re.findall(r'^\| (.*?) \|', guide.partition('## From MT-DNN')[0], re.M)
+  for option in re.findall(r'--(\w+)', ' '.join(rows)):
+    with pytest.raises(errors.UserError, match=r'(here|nearest is|not here)'):
+      command_line.parse(['bam_jax', f'--{option}=1'])
 
 
 @pytest.mark.parametrize(
@@ -546,8 +586,8 @@ def test_a_mistake_ends_the_process_with_2_and_one_line():
   assert done.returncode == 2
   assert done.stdout == ''
   assert done.stderr == (
-    'bam_jax: --config: no such key: \'seed\'. Did you mean "seeds" instead of'
-    ' "seed"?\n'
+    "bam_jax: --config: no such key: 'seed'; here it is config.seeds"
+    ' (docs/guides/moving.md)\n'
   )
 
 

@@ -14,6 +14,7 @@ _PACKAGE = _ROOT / 'bam_jax'
 
 # A folder or module imports only what stands above it.
 _ORDER = (
+  'trainer_names',
   'errors',
   'escape',
   'files',

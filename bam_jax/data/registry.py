@@ -241,10 +241,8 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
       class_weights.parse(config.class_weights, config.labels)
     except ValueError as e:
       yield f'.class_weights: {e}'
-  for metric in config.metrics:
-    if metric not in kind.metrics:
-      known = f'{", ".join(kind.metrics)}, the metrics of a {kind} task'
-      yield f'.metrics: {metric!r} is none of {known}'
+  for mistake in errors.find_unknown('.metrics', config.metrics, kind.metrics):
+    yield f'{mistake}; these are the metrics of a {kind} task'
   if config.labels or not kind.infers_labels:
     yield from label_mistakes(kind, config.labels, config.scale, config.metrics)
 

@@ -160,14 +160,14 @@ def test_columns_are_numbers_where_no_header_names_them():
       {'metrics': ('accuracy', 'bleu')},
       "config.custom_tasks.planets.metrics: 'bleu' is none of accuracy, f1,"
       ' matthews, balanced_accuracy, micro_f1, macro_f1, weighted_f1, roc_auc,'
-      ' average_precision, the metrics of a classification task',
+      ' average_precision; these are the metrics of a classification task',
       id='unknown-metric',
     ),
     pytest.param(
       {'metrics': ('pearson',)},
       "config.custom_tasks.planets.metrics: 'pearson' is none of accuracy, f1,"
       ' matthews, balanced_accuracy, micro_f1, macro_f1, weighted_f1, roc_auc,'
-      ' average_precision, the metrics of a classification task',
+      ' average_precision; these are the metrics of a classification task',
       id='metric-of-the-other-kind',
     ),
     pytest.param(

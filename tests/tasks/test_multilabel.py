@@ -204,8 +204,8 @@ def test_predictions_as_text():
     (
       {'metrics': ('accuracy',)},
       "config.custom_tasks.moods.metrics: 'accuracy' is none of micro_f1,"
-      ' macro_f1, weighted_f1, roc_auc, average_precision, the metrics of a'
-      ' multilabel task',
+      ' macro_f1, weighted_f1, roc_auc, average_precision; these are the'
+      ' metrics of a multilabel task',
     ),
   ],
   ids=['labels', 'metric'],
