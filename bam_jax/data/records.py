@@ -5,6 +5,7 @@ Every reader whose columns have names, or numbers, makes its rows here.
 
 from collections.abc import Iterator, Mapping
 import contextlib
+import difflib
 import json
 from typing import Any
 
@@ -195,6 +196,8 @@ def _missing(record: Record, name: int | str) -> Iterator[str]:
       has_what = f'is a {type(value).__name__}'
       if isinstance(value, Mapping):
         has_what = f'has {errors.some(value)}'
+        if near := difflib.get_close_matches(part, map(str, value), 1):
+          has_what += f'; the nearest is {near[0]!r}'
       elif isinstance(value, list):
         has_what = f'has {len(value)} items'
       subject = repr(above[1:]) if above else 'the object'

@@ -171,21 +171,46 @@ def read_labels(
     errors.UserError: a file is missing, is of another format, or has no row
       that can be used.
   """
-  source = Source(task, split, data)
+  source, has_labels = Source(task, split, data), False
   reader = formats.FORMATS[source.format].read
   for path in source.paths:
     row = None
     try:
       for row in reader(path, source.table, lambda error: None):
         if not source.table.passes_over(row.label):
+          has_labels = True
           yield place(path, row), row.label
       # The reader raises what is wrong with a file without a usable row.
       if row is None and next(reader(path, source.table), None) is None:
-        raise errors.UserError(f'{path}: has no usable row; {source.remedy}')
+        raise no_usable_row(source, path)
     except OSError as error:
       raise errors.UserError(
         f'{path}: {error.strerror}; {source.remedy}'
       ) from None
+  if not has_labels:
+    raise no_usable_row(source, path)
+
+
+def no_usable_row(source: Source, path: Path) -> errors.UserError:
+  """Returns the error of a file of which no row can be used.
+
+  Where rows without a label are passed over, it names a field of the label that
+  no row has.
+  """
+  table, faults = source.table, []
+  if table.no_label:
+    strict = dataclasses.replace(table, no_label=())
+    read = formats.FORMATS[source.format].read
+    row = next(read(path, strict, faults.append), None)
+    what = f'each row has one of no_label={table.no_label}'
+    if row is None and faults:
+      what = str(faults[0]).partition(': ')[2]
+    if row is not None or faults:
+      return errors.UserError(
+        f'{path}: no row has a label: {what}; fix the file, or'
+        f' config.custom_tasks.{source.task.name}.label'
+      )
+  return errors.UserError(f'{path}: has no usable row; {source.remedy}')
 
 
 def read_kept(
@@ -289,7 +314,7 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
         ' file to UTF-8'
       ) from None
     if not used:
-      raise errors.UserError(f'{path}: has no usable row; {source.remedy}')
+      raise no_usable_row(source, path)
     if skipped and not quiet:
       logging.info(
         '%s: passed over %d rows without a label, of %d',

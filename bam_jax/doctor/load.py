@@ -42,7 +42,7 @@ def load(
       _fill(rows, ((rows.file, _as_row(example)) for example in examples))
       rows.data_lines = int(rows.places[-1]) + 1
     else:
-      yield from _read_files(rows, source.paths)
+      yield from _read_files(rows, source)
   except errors.UserError as error:
     yield _from_errors(rows, 'error', 'unreadable', [error])
   except OSError as error:
@@ -87,12 +87,12 @@ def _fill(rows: rows_lib.Rows, read: Iterable[tuple[str, lines.Row]]) -> None:
 
 
 def _read_files(
-  rows: rows_lib.Rows, paths: Sequence[Path]
+  rows: rows_lib.Rows, source: sources.Source
 ) -> Iterator[findings.Finding]:
   """Reads the files of a split; yields a finding per problem."""
-  table = rows.task.tables[rows.split]
+  table = source.table
   readable: list[tuple[Path, bool]] = []
-  for path in paths:
+  for path in source.paths:
     rows.file = str(path)
     of_file, is_readable = raw.check(rows, path)
     if not table.is_development:  # Else they were found in training.
@@ -111,18 +111,22 @@ def _read_files(
   def read() -> Iterator[tuple[str, lines.Row]]:
     before = index = 0
     for path, skips_first in readable:
+      row, others = None, _count_others(faults)
       for row in _usable(rows, path, skips_first, faults):
         index = before + row.index
         yield str(path), row._replace(index=index)
+      if row is None and faults['no label'] and others == _count_others(faults):
+        faults['unreadable'].append(sources.no_usable_row(source, path))
       before = index + 1
 
   usable: Iterable[tuple[str, lines.Row]] = read()
   if table.division is not None:
-    both = list(usable)
-    is_dev = folds.find_development_rows(
-      rows.task, table.division, [row for _, row in both], table.file
-    )
-    usable = itertools.compress(both, is_dev == table.is_development)
+    usable = list(usable)
+    if usable:  # Else the reasons have been found.
+      is_dev = folds.find_development_rows(
+        rows.task, table.division, [row for _, row in usable], table.file
+      )
+      usable = itertools.compress(usable, is_dev == table.is_development)
   _fill(rows, usable)
   malformed = len(faults['malformed'])
   rows.data_lines = (
@@ -143,6 +147,11 @@ def _read_files(
     yield rows.find(
       'error', 'empty file', 'no row at all', 'fetch the file again'
     )
+
+
+def _count_others(faults: _Faults) -> int:
+  """Counts the faults that are no missing labels."""
+  return sum(map(len, faults.values())) - len(faults['no label'])
 
 
 def _usable(

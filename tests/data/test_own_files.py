@@ -387,9 +387,15 @@ def test_rows_without_a_label_are_passed_over(tmp_path, caplog, format):
     ('note', 'dev', 3),
   ]
   # None is left.
-  config = _config(tmp_path, **rows, no_label=('up', 'down'), labels=('x', 'y'))
-  with pytest.raises(errors.UserError):
+  every = {'no_label': ('up', 'down', '-', '', 'null'), 'labels': ('x', 'y')}
+  config = _config(tmp_path, **rows, **every)
+  with pytest.raises(errors.UserError, match='no row has a label: each row'):
     _examples(config)
+  report = examine.examine(registry.resolve(config), config.data, None)
+  assert [(f.severity, f.split) for f in report.findings[:2]] == [
+    ('error', 'train'),
+    ('error', 'dev'),
+  ]
 
 
 def test_a_missing_field_is_no_label(tmp_path):
@@ -399,6 +405,41 @@ def test_a_missing_field_is_no_label(tmp_path):
   rows = {'train': 'a.jsonl', 'format': 'jsonl'}
   assert _read(tmp_path, **rows, no_label=('null',)) == [('b', 'up')]
   assert ": no field 'mood'; " in _message(tmp_path, **rows, no_label=('-',))
+
+
+@pytest.mark.parametrize('format', ['jsonl', 'parquet'])
+@pytest.mark.parametrize('divided', [False, True])
+@pytest.mark.parametrize('labels', [(), ('up', 'down')])
+@pytest.mark.parametrize('field', ['moods', 'bodi'])
+def test_a_field_that_no_row_has_is_named(
+  tmp_path, format, divided, labels, field
+):
+  name = f'a.{format}'
+  frame = pd.DataFrame({'body': ['a', 'b'], 'mood': ['up', 'down']})
+  write = {
+    'jsonl': lambda path: frame.to_json(path, orient='records', lines=True),
+    'parquet': frame.to_parquet,
+  }
+  write[format](tmp_path / name)
+  rows = {'train': name, 'dev': name, 'format': format, 'no_label': ('null',)}
+  rows |= {'labels': labels}
+  rows |= {'text': ('bodi',)} if field == 'bodi' else {'label': field}
+  if divided:
+    rows |= {'dev': '', 'dev_share': 0.5}
+  near = {'moods': 'mood', 'bodi': 'body'}[field]
+  what = (
+    f"no field {field!r}; the object has body, mood; the nearest is '{near}'"
+  )
+  config = _config(tmp_path, **rows)
+  task = registry.resolve(config)['own']
+  with pytest.raises(errors.UserError, match=what):
+    list(sources.read(task, 'train', config.data))
+  with pytest.raises(errors.UserError, match=what):
+    list(sources.read_labels(task, 'train', config.data))
+  report = examine.examine(registry.resolve(config), config.data, None)
+  found = [f for f in report.findings if f.severity == 'error']
+  assert [f.split for f in found] == ['train'] if divided else ['train', 'dev']
+  assert all(what in f'{f.what}; {f.remedy}' for f in found)
 
 
 @pytest.mark.parametrize(
