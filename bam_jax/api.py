@@ -10,6 +10,7 @@ custom tasks, and everything is as on the command line.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
+import difflib
 import html
 import os
 from pathlib import Path
@@ -73,6 +74,16 @@ class Task(fields.TaskConfig):
   test: Rows | None = ''
   unlabelled: Rows | None = ''
   text: str | tuple[str, ...] = ()
+
+  def __new__(cls, **given: object) -> 'Task':
+    """Raises `UserError` for a field that tasks do not have."""
+    names = [field.name for field in dataclasses.fields(cls)]
+    for name in (name for name in given if name not in names):
+      (near,) = difflib.get_close_matches(name, names, 1, 0.0)
+      raise errors.UserError(
+        f'bam_jax.Task: {name!r} is not a field; the nearest is {near!r}'
+      )
+    return super().__new__(cls)
 
 
 def fit(

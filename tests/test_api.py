@@ -239,7 +239,7 @@ _MISTAKES = {
   ),
   'missing-text': (
     {'train': _TICKETS.assign(body=None)},
-    r"train.jsonl:1: field 'body' is not a string; give a string",
+    r"jsonl:1: field 'body' is missing \(null or NaN\); give a string",
   ),
   'columns-twice': (
     {'train': pd.concat([_TICKETS, _TICKETS], axis=1)},
@@ -255,6 +255,14 @@ _MISTAKES = {
   ),
   'kind': ({'kind': 'ranking'}, r"urgency.kind: 'ranking' is none of classif"),
 }
+
+
+def test_a_field_that_tasks_do_not_have_is_told():
+  with pytest.raises(bam_jax.UserError) as caught:
+    bam_jax.Task(train=_TICKETS, txt='body')
+  assert str(caught.value) == (
+    "bam_jax.Task: 'txt' is not a field; the nearest is 'text'"
+  )
 
 
 @pytest.mark.parametrize('mistake', _MISTAKES)
@@ -295,7 +303,7 @@ def test_a_wrong_argument_leaves_no_file(arguments, message, tmp_path):
     (['a'], 'star', 'task=star: no such task; give one of urgency, stars'),
     (['', None], 'stars', r"inputs\[0\]: 'text' is empty|'review' is empty"),
     (['a'], 'urgency', r'inputs\[0\]: 1 texts, but task urgency needs 2'),
-    (_TICKETS[['body']], 'urgency', r"inputs\[0\]: no 'subject' and 'body'"),
+    (_TICKETS[['body']], 'urgency', r"inputs\[0\]: no 'subject' beside 'body'"),
     (_TICKETS[:0], 'urgency', 'inputs: has no rows'),
     ({'review': 'a'}, 'stars', r'inputs: cannot be written .* scalar values'),
     ('a', 'stars', 'inputs: give a frame, or a list of one or more'),
@@ -322,7 +330,8 @@ def test_an_input_that_is_none_ends_no_other(readme):
   model = readme['model']
   found = model.predict(['a', '', None, 'b'], task='stars')
   assert 'empty' in found['error'][1]
-  assert found['error'][2] == 'inputs[2] is not a string; give a string'
+  missing = 'inputs[2] is missing (null or NaN); give a string'
+  assert found['error'][2] == missing
   assert found['score'].isna().tolist() == [False, True, True, False]
   good = model.predict(['a', 'b'], task='stars')
   assert 'error' not in good

@@ -13,6 +13,11 @@ import shlex
 
 from bam_jax import errors
 
+# How a file whose bytes are no UTF-8 becomes such a file.
+TO_UTF_8 = (
+  'convert the file to UTF-8, by iconv -f cp1252 -t utf-8 if Excel or another'
+  ' program of Windows wrote it'
+)
 # Bytes from the beginning of a file that tell what it is.
 HEAD_BYTES = 4096
 # What may separate the cells of a row.

@@ -6,6 +6,7 @@ Every reader whose columns have names, or numbers, makes its rows here.
 from collections.abc import Iterator, Mapping
 import contextlib
 import difflib
+import itertools
 import json
 from typing import Any
 
@@ -222,8 +223,19 @@ def text_columns(
       return names
   if table.input_kind is not None and isinstance(table.text[0], str):
     wanted = ', nor '.join(' and '.join(map(repr, each)) for each in choices)
+    known = [*itertools.chain.from_iterable(choices)]
+    absent = known
+    for names in choices:  # Where one of two is there, the other is missing.
+      there = [name for name in names if has(record, name)]
+      if there:
+        absent = [name for name in names if name not in there]
+        wanted = f'{absent[0]!r} beside {there[0]!r}'
+        break
+    others = [str(name) for name in record if name not in known]
+    near = (difflib.get_close_matches(name, others, 1) for name in absent)
+    nearest = next((f'; the nearest is {n[0]!r}' for n in near if n), '')
     raise errors.UserError(
-      f'{where}: no {wanted}; give the texts under such names'
+      f'{where}: no {wanted}{nearest}; give the texts under such names'
     )
   return table.text
 

@@ -13,6 +13,7 @@ from typing import Any
 from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax.data import folds
+from bam_jax.data import foreign
 from bam_jax.data import formats
 from bam_jax.data import lines
 from bam_jax.data import tfds_source
@@ -310,8 +311,8 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
       ) from None
     except UnicodeDecodeError as error:
       raise errors.UserError(
-        f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason}); convert the'
-        ' file to UTF-8'
+        f'{path}:{lines.broken(path)}: not UTF-8 ({error.reason});'
+        f' {foreign.TO_UTF_8}'
       ) from None
     if not used:
       raise no_usable_row(source, path)

@@ -19,6 +19,8 @@ _MARK = '\ufeff'
 # A byte-order mark, what stands for bytes that could not be decoded, and a
 # character that no text has.
 _STRANGE = re.compile(f'[{_MARK}\ufffd\0]')
+# Control characters that no text has, unless cp1252 was read as Latin-1.
+_CONTROLS = re.compile('[\x80-\x9f]')
 # Quoted as a writer with quoting does it, marks inside doubled.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 # Check -> what is wrong with some rows' texts, how to fix it.
@@ -32,6 +34,11 @@ _TEXTS = {
     'rows with U+FFFD or NUL: characters were lost',
     'fetch the file again, or convert it from its original encoding',
   ),
+  'controls': (
+    'rows with control characters, U+0080 to U+009F: text of Windows (cp1252)'
+    ' was read as Latin-1, and dashes, quotation marks or € were lost',
+    'convert the original file by iconv -f cp1252 -t utf-8',
+  ),
   'quoted': (
     'rows with a text in quotation marks, those inside doubled: they would be'
     ' read as characters',
@@ -43,7 +50,7 @@ _SHIFT_NOTE, _SHIFT_WARNING = 0.1, 0.25
 
 
 def check_texts(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds empty texts, byte-order marks, lost characters and quoting."""
+  """Finds empty texts, byte-order marks, lost characters, quoting and such."""
   found: dict[str, set[int]] = {check: set() for check in _TEXTS}
   for column in rows.texts:
     for row, text in enumerate(column):
@@ -51,6 +58,8 @@ def check_texts(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
         found['empty text'].add(row)
       elif _STRANGE.search(text):
         found['bom' if _MARK in text else 'characters'].add(row)
+      elif _CONTROLS.search(text):
+        found['controls'].add(row)
       elif text[0] == '"' and _QUOTED.fullmatch(text):
         found['quoted'].add(row)
   if not rows.is_utf_8:  # `raw.check` has reported these lines.

@@ -41,7 +41,7 @@ def check(
     return [rows.find('error', 'encoding', *other, places=places)], False
   found = []
   if broken := _broken_lines(content):
-    what, remedy = 'lines that are not UTF-8', 'convert the file to UTF-8'
+    what, remedy = 'lines that are not UTF-8', foreign.TO_UTF_8
     places = [f'{rows.file}:{line}' for line in broken]
     found += [rows.find('error', 'encoding', what, remedy, len(broken), places)]
   if rows.task.tables[rows.split].format == 'tsv':

@@ -101,6 +101,8 @@ def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     what = f'texts with different labels, in {count:,} rows'
     places = _pair_names(rows, ones[order], rows, others[order])
     remedy = 'keep one label of each'
+    if task.kind.has_scale:
+      remedy = 'keep one score of each, or give all their mean'
     yield rows.find('warning', 'conflicts', what, remedy, len(ones), places)
 
 

@@ -96,10 +96,15 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
   steps = [count for count, _ in lengths]
   left = sum(steps) - sum(map(plan.latest_step, todo))
   finished = len(runs) - len(todo)
+  what = ''
+  if todo:
+    seeds = sorted({each.seed for each in todo})
+    what = f' with seed{"s" * (len(seeds) > 1)} {errors.some(seeds)}'
+    if finished:
+      what = f': {errors.some(each.name for each in todo)}'
   logging.info(
     '%d runs: %d finished, %d to train, %s steps%s',
-    *(len(runs), finished, len(todo), f'{left:,}'),
-    f': {errors.some(each.name for each in todo)}' if finished and todo else '',
+    *(len(runs), finished, len(todo), f'{left:,}', what),
   )
   for message in runs_lib.describe_lengthened_runs(zip(todo, lengths)):
     logging.info('%s', message)

@@ -39,8 +39,13 @@ def parse(
     ) from None
   for key in request:
     if key not in ('inputs', 'task'):
+      remedy = 'leave it out'
+      if 'inputs' not in request:
+        remedy = 'give the texts as "inputs"'
+      if near := difflib.get_close_matches(key, ('inputs', 'task'), 1):
+        remedy = f'did you mean "{near[0]}"?'
       raise errors.UserError(
-        f'key {key!r} is neither "inputs" nor "task"; leave it out'
+        f'key {key!r} is neither "inputs" nor "task"; {remedy}'
       )
   inputs = request.get('inputs')
   if not isinstance(inputs, list) or not inputs:
@@ -104,6 +109,9 @@ def _read_all(
       found[name] = error
   if found:
     return found
+  if len(tasks) == 1:
+    (name,) = tasks
+    return {name: unlabelled.try_input(tasks[name], item, where)}
   error = errors.UserError(
     f'{where}: no task reads it; GET /v1/tasks lists what each one reads'
   )

@@ -1,5 +1,6 @@
 """Checks raw values from files and requests."""
 
+import math
 import re
 
 from bam_jax import errors
@@ -51,6 +52,8 @@ def check_word(value: object, where: str) -> str:
 
 def check_text(value: object, where: str) -> str:
   """Returns a JSON value; raises UserError unless it is a valid text."""
+  if value is None or (isinstance(value, float) and math.isnan(value)):
+    raise errors.UserError(f'{where} is missing (null or NaN); give a string')
   if not isinstance(value, str):
     raise errors.UserError(f'{where} is not a string; give a string')
   if _SURROGATE.search(value):

@@ -1,6 +1,7 @@
 """Regression: a score on the task's own scale, trained on 0-1."""
 
 from collections.abc import Mapping, Sequence
+import contextlib
 import dataclasses
 import math
 from typing import Literal
@@ -60,9 +61,13 @@ class Regression(kind_bases.Plain):
     try:
       score = plain_text.parse_number(value)
     except ValueError:
+      remedy = f'fix the row{raw_values.no_label_remedy(task, value)}'
+      point = value.replace(',', '.')
+      with contextlib.suppress(ValueError):
+        if low <= plain_text.parse_number(point) <= high:
+          remedy = f'write the comma as a point, {point}, in all rows'
       raise errors.UserError(
-        f'{where}: score {value!r} is no number; fix the row'
-        f'{raw_values.no_label_remedy(task, value)}'
+        f'{where}: score {value!r} is no number; {remedy}'
       ) from None
     if not low <= score <= high:
       raise errors.UserError(

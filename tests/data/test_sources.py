@@ -270,7 +270,8 @@ def test_is_present():
       b'text\tlabel\r\nx\tyes\r\nhall\xf6\tno\r\n',
       {},
       'data/own.tsv:3: not UTF-8 (invalid start byte); convert the file to'
-      ' UTF-8',
+      ' UTF-8, by iconv -f cp1252 -t utf-8 if Excel or another program of'
+      ' Windows wrote it',
       id='broken-utf8',
     ),
     pytest.param(
@@ -358,7 +359,8 @@ def test_tsv_mistakes(content, table, message):
     pytest.param(
       b'{"text": "\xff", "label": "yes"}\n',
       'data/own.jsonl:1: not UTF-8 (invalid start byte); convert the file to'
-      ' UTF-8',
+      ' UTF-8, by iconv -f cp1252 -t utf-8 if Excel or another program of'
+      ' Windows wrote it',
       id='broken-utf8',
     ),
   ],

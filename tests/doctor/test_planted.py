@@ -131,6 +131,12 @@ def _a_mark_at_the_start(folder):
   folder.write('MRPC/train.tsv', [f'\ufeff{lines[0]}', *lines[1:]])
 
 
+@_fault('warning mrpc/train controls: MRPC/train.tsv:8')
+def _cp1252_read_as_latin_1(folder):
+  quoted = '\u201cyes\u201d \u2013 5 \u20ac'.encode('cp1252').decode('latin1')
+  folder.surround('MRPC/train.tsv', 8, 3, quoted)
+
+
 @_fault('warning mrpc/train characters: MRPC/train.tsv:8, MRPC/train.tsv:9')
 def _lost_characters(folder):
   for line, lost in ((8, '\ufffd'), (9, '\0')):

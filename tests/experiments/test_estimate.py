@@ -343,7 +343,7 @@ def test_a_run_says_how_many_steps_are_left(tiny_plan, tmp_path, caplog):
     train.run(plan)
   lines = [r.getMessage() for r in caplog.records if 'to train' in r.message]
   assert lines == [
-    '1 runs: 0 finished, 1 to train, 4 steps',
+    '1 runs: 0 finished, 1 to train, 4 steps with seed 0',
     '1 runs: 1 finished, 0 to train, 0 steps',
   ]
   (warning,) = [r for r in caplog.records if 'fewer than 50' in r.message]

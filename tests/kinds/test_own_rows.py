@@ -265,13 +265,13 @@ def test_what_is_read_in_part_is_told(model):
     ('names', {'tokens': ['a']}, r"no 'words', nor 'text'; give the texts"),
     ('things', {'question': 'a', 'context': ' '}, r"'context' is empty; give"),
     ('things', {'question': '', 'context': 'a'}, r"'question' is empty; give"),
-    ('things', {'question': 'a'}, r"no 'question' and 'context'; give"),
+    ('things', {'question': 'a'}, r"no 'context' beside 'question'; give"),
     (
       'things',
       {'question': 'a', 'context': ['b']},
       r"'context' is not a string",
     ),
-    ('moods', {'text': None}, r"'text' is not a string; give a string"),
+    ('moods', {'text': None}, r"'text' is missing \(null or NaN\); give a"),
     ('moods', {'words': ['a']}, r"no 'text'; give the texts"),
   ],
 )
