@@ -14,6 +14,8 @@ _CHECKPOINT = 'config.train.checkpoint_every, in steps'
 _LOG = 'config.train.log_every, in steps'
 _WARMUP = 'config.optimizer.warmup, a share of the steps from 0 to 1'
 _BATCH = f'{_of_both("batch_size")}, over all devices'
+_CPU = 'JAX_PLATFORMS=cpu in the environment'
+_EXPORT = '--mode=export writes directories for transformers'
 _HARD = 'gold labels stay hard, and the predictions of a teacher are soft'
 _FEWER = 'give files with fewer rows'
 _TASK = 'config.custom_tasks.TASK'
@@ -27,6 +29,7 @@ OPTIONS = {
   'bf16': 'config.model.dtype=bfloat16, the default on accelerators',
   'config_name': _MODEL,
   'data_seed': 'config.seeds',
+  'deepspeed': 'config.mesh.fsdp, for parameters that devices share',
   'do_eval': '--mode=run, which scores too, or --mode=evaluate afterwards',
   'do_predict': '--mode=predict',
   'do_train': '--mode=run, the default',
@@ -58,6 +61,7 @@ OPTIONS = {
   'metric_for_best_model': f"the first of a task's metrics, {_TASK}.metrics",
   'model_name': _MODEL,
   'model_name_or_path': _MODEL,
+  'no_cuda': _CPU,
   'num_epochs': _of_both('epochs'),
   'num_labels': f'{_TASK}.labels, or none: the training rows have them',
   'num_train_epochs': _of_both('epochs'),
@@ -79,6 +83,7 @@ OPTIONS = {
   'tokenizer_name': f'{_MODEL}, which has its tokenizer',
   'train_batch_size': _BATCH,
   'train_file': f'{_TASK}.train',
+  'use_cpu': _CPU,
   'validation_file': f'{_TASK}.dev',
   'warmup_ratio': _WARMUP,
   'warmup_steps': _WARMUP,
@@ -89,7 +94,10 @@ ABSENT = {
   'dataset_name': (
     f"save a Dataset by save_to_disk and give {_TASK}.format='datasets'"
   ),
+  'dataloader_num_workers': 'config.train.prefetch batches are made ahead',
   'greater_is_better': 'a greater value of any metric is better',
+  'group_by_length': 'short examples share a row, see config.packing',
+  'hub_model_id': _EXPORT,
   'label_smoothing': _HARD,
   'label_smoothing_factor': _HARD,
   'max_eval_samples': _FEWER,
@@ -100,8 +108,9 @@ ABSENT = {
     'a work directory is continued, never overwritten; give another --workdir,'
     ' or remove it'
   ),
-  'push_to_hub': '--mode=export writes directories for transformers',
+  'push_to_hub': _EXPORT,
   'save_total_limit': 'a run keeps its latest and its best checkpoint',
+  'torch_compile': 'all steps are compiled by XLA',
 }
 
 # Short or other names of values. `difflib` finds those that are alike.

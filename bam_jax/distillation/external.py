@@ -175,8 +175,8 @@ def find_sets(
     field = 'data.unlabelled' if split == task_lib.UNLABELLED else 'tasks'
     raise errors.UserError(
       f'{where}: has no logits for {name}, neither in {name}/ nor in'
-      f' TEACHER/{name}/; write them (--mode=label: of teachers of a plan), or'
-      f' remove {task} from config.{field}'
+      f" TEACHER/{name}/; write them (--mode=label does so for a plan's own"
+      f' teachers), or remove {task} from config.{field}'
     )
   return several
 
