@@ -63,9 +63,8 @@ def main() -> None:
       mask.astype(np.int32),
       True,
     )
-    first = heads.select_tokens(hidden, np.zeros((shape[0], 1), np.int32))
     pooler = params['pooler']
-    pooled = jnp.tanh(first[:, 0] @ pooler['kernel'] + pooler['bias'][None])
+    pooled = jnp.tanh(hidden[:, 0] @ pooler['kernel'] + pooler['bias'][None])
     return (pooled * weight).sum(), (hidden, pooled)
 
   gradients, (hidden, pooled) = jax.jit(jax.grad(loss, has_aux=True))(params)

@@ -1,6 +1,7 @@
 """The house keeps its one-way street and its style."""
 
 import ast
+import importlib
 from pathlib import Path
 import subprocess
 import sys
@@ -160,3 +161,30 @@ def test_ruff(command):
     check=False,
   )
   assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+  'path',
+  sorted(
+    path
+    for folder in ('benchmarks', 'configs', 'docs', 'scripts')
+    for path in (_ROOT / folder).rglob('*.py')
+  ),
+  ids=lambda path: str(path.relative_to(_ROOT)),
+)
+def test_scripts_use_what_the_package_has(path):
+  """Most scripts need data or a GPU, so no test runs them."""
+  tree = ast.parse(path.read_text())
+  modules = {
+    alias.asname or alias.name: f'{node.module}.{alias.name}'
+    for node in tree.body
+    if isinstance(node, ast.ImportFrom)
+    and (node.module or '').partition('.')[0] == 'bam_jax'
+    for alias in node.names
+  }
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+      module = modules.get(node.value.id)
+      if module:
+        found = importlib.import_module(module)
+        assert hasattr(found, node.attr), f'{module}.{node.attr}'
