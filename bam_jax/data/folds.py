@@ -141,23 +141,26 @@ def find_development_rows(
   Rows of one group are on one side; without a column of groups, rows with equal
   texts are. Groups are drawn as long as the share is not exceeded. Rows without
   groups are drawn so that each label, or each part of the range of scores, is
-  as frequent on both sides, up to rounding; a label that only one text has is
-  one of training. Tags and answers are drawn without that. Takes all N rows,
-  with parsed labels, of the files `name`; returns [N] bool.
+  as frequent on both sides, as far as equal texts allow; a label that only one
+  text has is one of training. Tags and answers are drawn without that. Takes
+  all N rows, with parsed labels, of the files `name`; returns [N] bool.
 
   Raises:
     errors.UserError: all rows are of one group, or have equal texts.
   """
   numbers: dict[object, int] = {}
-  labels: list[task_lib.Label] = []  # Of the first row of each unit.
+  counts: list[Counter[task_lib.Label]] = []  # Of the labels of each unit.
   units: list[int] = []
+  if division.recorded is not None:
+    return np.array([row.index in division.recorded for row in rows], bool)
   for row in rows:
     unit = row.group
     if not division.by_group:
       unit = task.kind.division_unit(row.text)
     number = numbers.setdefault(unit, len(numbers))
-    if number == len(labels):
-      labels.append(0 if task.kind.per_token else row.label)
+    if number == len(counts):
+      counts.append(Counter())
+    counts[number][0 if task.kind.per_token else row.label] += 1
     units.append(number)
   if len(numbers) < 2:
     what = 'groups' if division.by_group else 'different texts'
@@ -171,12 +174,18 @@ def find_development_rows(
   )
   is_dev = np.zeros(len(sizes), bool)
   if not division.by_group:
-    by_label = np.array(sorted(order, key=labels.__getitem__))
-    count = max(round(division.share * len(sizes)), 1)
+    labels = [each.most_common(1)[0][0] for each in counts]
     frequency = Counter(labels)
-    for unit in _evenly_spaced(by_label, count):
-      is_class = task.kind.one_class
-      is_dev[unit] = not is_class or frequency[labels[unit]] > 1
+    wanted, passed, taken = max(round(division.share * len(units)), 1), 0, 0
+    # Those of many rows first, so that others make up for what they miss. A
+    # unit is taken where at least half of its rows are wanted.
+    for unit in sorted(order, key=lambda u: (labels[u], -sizes[u])):
+      passed += sizes[unit]
+      missing = passed * wanted - taken * len(units)
+      if 2 * missing > sizes[unit] * len(units):
+        taken += sizes[unit]
+        is_class = task.kind.one_class
+        is_dev[unit] = not is_class or frequency[labels[unit]] > 1
   else:
     room = division.share * len(units)
     for unit in order:

@@ -21,6 +21,7 @@ from bam_jax.doctor import examine
 from bam_jax.doctor import findings
 from bam_jax.doctor import lengths
 from bam_jax.doctor import rows as rows_lib
+from bam_jax.experiments import divisions
 from bam_jax.experiments import workspace
 from bam_jax.modeling import pretrained
 
@@ -54,9 +55,12 @@ def run(config: config_lib.Config, workdir: Path) -> int:
       files can't be written.
   """
   tasks = registry.resolve(config)
-  learnt = workspace.Workspace(workdir).learnt_tasks()
+  space = workspace.Workspace(workdir)
+  learnt = space.learnt_tasks()
   found = labels.find(tasks, config.data, workdir, learnt, is_strict=False)
   tasks = labels.add(tasks, found, workdir)
+  records = {name: space.division(name) for name in learnt}
+  tasks = divisions.add(tasks, divisions.recorded(tasks, records))
   try:
     tokenizer = pretrained.load_tokenizer(config)
     remark = (

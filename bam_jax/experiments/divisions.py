@@ -5,7 +5,10 @@ the development rows. With a changed file other rows would be chosen, and rows
 that a run was trained on could be among them; so the change is refused.
 """
 
+from collections.abc import Mapping
+import dataclasses
 import itertools
+import logging
 from pathlib import Path
 
 from bam_jax import config as config_lib
@@ -14,6 +17,53 @@ from bam_jax import files
 from bam_jax import schema
 from bam_jax.data import sources
 from bam_jax.tasks import task as task_lib
+
+# A division is warned of if the rows that it has too many, or too few, are a
+# larger part of those that were asked for.
+_MOST_OFF = 0.2
+_REMEDY = 'restore what it was, or choose another --workdir'
+
+
+def recorded(
+  tasks: task_lib.TaskTable, paths: Mapping[str, Path]
+) -> dict[str, list[int]]:
+  """Returns task -> indices of its recorded development rows.
+
+  They go on to be those of the task, however they would be drawn today. `paths`
+  has the records of the tasks that a run has trained on; other tasks, and those
+  without a division or a record, are left out.
+
+  Raises:
+    errors.UserError: a record is damaged.
+  """
+  found = {}
+  for task in tasks.tasks:
+    path = paths.get(task.name)
+    if path and task.tables[task.train_split].division and path.exists():
+      rows = files.read_json(path, _REMEDY).get('dev')
+      if not isinstance(rows, list) or not {*map(type, rows)} <= {int}:
+        raise errors.UserError(f'{path}: has no list of row numbers; {_REMEDY}')
+      found[task.name] = rows
+  return found
+
+
+def add(
+  tasks: task_lib.TaskTable, found: Mapping[str, list[int]]
+) -> task_lib.TaskTable:
+  """Returns the tasks with the development rows that `recorded` has found."""
+
+  def with_rows(task: task_lib.Task) -> task_lib.Task:
+    if task.name not in found:
+      return task
+    rows, tables = frozenset(found[task.name]), {}
+    for split, table in task.tables.items():
+      if table.division:
+        division = table.division._replace(recorded=rows)
+        table = dataclasses.replace(table, division=division)
+      tables[split] = table
+    return dataclasses.replace(task, tables=tables)
+
+  return task_lib.TaskTable(tuple(map(with_rows, tasks.tasks)))
 
 
 def check(
@@ -48,10 +98,10 @@ def check(
     'dev': [task_lib.row_index(row.uid) for row in dev_rows],
   }
   if not path.exists() or not is_final:
+    _warn_of_share(task.name, division.share, len(dev_rows), len(train_rows))
     files.write_json(path, found)
     return {task.train_split: train_rows, dev: dev_rows}
-  remedy = 'restore what it was, or choose another --workdir'
-  before = files.read_json(path, remedy)
+  before = files.read_json(path, _REMEDY)
   changed = [key for key, value in found.items() if before.get(key) != value]
   if not changed:
     return {task.train_split: train_rows, dev: dev_rows}
@@ -61,5 +111,18 @@ def check(
     what = 'texts or labels of the training file have changed'
   raise errors.UserError(
     f'{path}: the development rows of {task.name} were chosen from other rows:'
-    f' {what}; {remedy}'
+    f' {what}; {_REMEDY}'
   )
+
+
+def _warn_of_share(name: str, share: float, dev: int, train: int) -> None:
+  """Logs a warning if the development rows are far from the share."""
+  asked = share * (dev + train)
+  if abs(dev - asked) > max(_MOST_OFF * asked, 1):
+    logging.warning(
+      '%s: %s of %s rows are development rows (%.1f%%), where dev_share=%g asks'
+      ' for %.1f%%: rows of equal texts, or of one group, stay on one side;'
+      ' give another share, or a dev file',
+      *(name, f'{dev:,}', f'{dev + train:,}', 100 * dev / (dev + train)),
+      *(share, 100 * share),
+    )

@@ -422,6 +422,10 @@ def make_plan(
     labels.find, tasks, config.data, workdir, learnt
   )
   tasks = labels.add(tasks, found, workdir)
+  records = {name: workspace.division(name) for name in learnt}
+  tasks = divisions.add(
+    tasks, processes.run_on_first(divisions.recorded, tasks, records)
+  )
   runs_lib.plan_runs(config)  # Raises if two runs would have the same name.
   return Plan(
     config,

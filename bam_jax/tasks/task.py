@@ -77,6 +77,9 @@ class Division(NamedTuple):
   seed: int = 0
   # Whether rows of one `Row.group` stay on one side; else those of equal texts.
   by_group: bool = False
+  # Indices of the development rows that a work directory has recorded; None:
+  # they are drawn.
+  recorded: frozenset[int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

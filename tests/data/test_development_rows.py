@@ -128,6 +128,71 @@ def test_equal_texts_are_on_one_side(tmp_path):
   assert len(dev) == 3 * round(_SHARE * 60)
 
 
+@pytest.mark.parametrize('share', [0.1, 0.2, 0.5])
+def test_texts_of_many_rows_count_as_their_rows(tmp_path, share):
+  rng = np.random.default_rng(0)
+  texts = np.concatenate([np.arange(300), rng.zipf(1.6, 200) % 300])
+  is_rare = rng.random(300) < 0.06
+  frame = _frame(500).assign(
+    text=[f'text {i}' for i in texts],
+    label=np.where(is_rare[texts], 'b', 'a'),
+  )
+  assert frame['text'].value_counts().iloc[0] > 0.1 * len(frame)
+  train, dev = _split(tmp_path, frame, dev_share=share)
+  assert not {*frame['text'][train]} & {*frame['text'][dev]}
+  assert abs(len(dev) - share * 500) <= 2
+  rare = frame['label'] == 'b'
+  assert abs(rare[dev].sum() - share * rare.sum()) <= 2
+  # Most labels of a text are its label.
+  frame = _frame(80).assign(text=[f'text {i // 4}' for i in range(80)])
+  frame['label'] = [*'caaa'] * 10 + [*'acbb'] * 10
+  _, dev = _split(tmp_path, frame, dev_share=0.5)
+  assert sum(row < 40 for row in dev) == 20
+
+
+def test_different_texts_are_divided_as_they_always_were(tmp_path):
+  _, dev = _split(tmp_path, _frame(60), dev_seed=3)
+  assert dev == [9, 14, 19, 24, 31, 35, 48, 50, 56]
+
+
+def test_recorded_rows_stay_development_rows(tmp_path, caplog):
+  frame = _frame(40)
+  frame.loc[:29, 'text'] = 'a'
+  train, _ = _split(tmp_path, frame, dev_share=0.5)
+  path = tmp_path / 'divisions' / 'own.json'
+  divisions.check(
+    registry.resolve(_config(tmp_path, dev_share=0.5))['own'],
+    _config(tmp_path).data,
+    path,
+  )
+  tasks = registry.resolve(_config(tmp_path))
+  assert divisions.recorded(tasks, {}) == {}
+  record = json.loads(path.read_text())
+  assert caplog.messages == [
+    'own: 7 of 40 rows are development rows (17.5%), where dev_share=0.5 asks'
+    ' for 50.0%: rows of equal texts, or of one group, stay on one side; give'
+    ' another share, or a dev file'
+  ]
+  path.write_text(json.dumps(record | {'dev_share': _SHARE}))
+  with pytest.raises(errors.UserError, match='chosen from other rows'):
+    divisions.check(tasks['own'], _config(tmp_path).data, path)
+  tasks = divisions.add(tasks, divisions.recorded(tasks, {'own': path}))
+  read = divisions.check(tasks['own'], _config(tmp_path).data, path)
+  for split, rows in (('train', train), ('dev', record['dev'])):
+    assert [task_lib.row_index(row.uid) for row in read[split]] == rows
+    data = _config(tmp_path).data
+    assert read[split] == [*sources.read(tasks['own'], split, data)]
+  frame.assign(other='new').to_csv(tmp_path / 'a.csv', index=False)
+  divisions.check(tasks['own'], _config(tmp_path).data, path)
+  frame.assign(text=frame['text'] + '!').to_csv(tmp_path / 'a.csv', index=False)
+  with pytest.raises(errors.UserError, match='texts or labels of the training'):
+    divisions.check(tasks['own'], _config(tmp_path).data, path)
+  for content in ('{}', '{"dev": [[1]]}'):
+    path.write_text(content)
+    with pytest.raises(errors.UserError, match=r'json: has no list of row'):
+      divisions.recorded(tasks, {'own': path})
+
+
 def test_a_label_of_one_row_stays_in_training(tmp_path):
   frame = _frame(40).assign(label=['a'] * 20 + ['c'] + ['b'] * 19)
   for seed in range(9):
