@@ -23,6 +23,8 @@ from bam_jax.tasks import task as task_lib
 # More different labels are texts or numbers in a column of another meaning.
 _MOST = 1000
 
+# How lists begin that JSON or Python wrote into a cell.
+_LISTS = ('["', "['")
 # Labels that seem to be several each are refused if they are more of all.
 _JOINED_SHARE = 0.2
 
@@ -141,6 +143,11 @@ def _count(
     counts.update(name for name in names if name not in missing)
     if isinstance(value, str):
       of_texts.update(names)
+      if task.kind.takes_list and value.startswith(_LISTS):
+        raise errors.UserError(
+          f'{where}: {value!r} is a list in a cell; write its labels with'
+          f' {task.separator!r} between them, or the rows as JSON lines'
+        )
     if len(counts) > _MOST:
       name = sources.Source(task, split, data).name
       _check_separator(task, of_texts, name)

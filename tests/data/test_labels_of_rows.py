@@ -234,6 +234,16 @@ def test_null_is_no_label_of_several(tmp_path, bad):
       "a.csv: the column 'label' has more than 1,000 different labels; name",
     ),
     ([], {}, 'a.csv: has no usable row; fix config.data.dir or config.custom'),
+    (
+      ['a', "['a', 'b']"],
+      {'kind': 'multilabel'},
+      "a.csv:3: \"['a', 'b']\" is a list in a cell; write its labels with ','",
+    ),
+    (
+      ['a', '["a"]'],
+      {'kind': 'multilabel'},
+      "a.csv:3: '[\"a\"]' is a list in a cell; write its labels with ','",
+    ),
     (['a'], {'train': 'x.csv'}, 'x.csv: No such file or directory; fix config'),
     (['a'], {'label': 'x'}, "a.csv:1: no column 'x'; the first line has text,"),
     (['a', '-'], {'no_label': ('-',)}, "labels: ('a',) must be two or more"),
