@@ -142,17 +142,18 @@ def find_development_rows(
   texts are. Groups are drawn as long as the share is not exceeded. Rows without
   groups are drawn so that each label, or each part of the range of scores, is
   as frequent on both sides, as far as equal texts allow; a label that only one
-  text has is one of training. Tags and answers are drawn without that. Takes
-  all N rows, with parsed labels, of the files `name`; returns [N] bool.
+  text has is one of training. Tags and answers are drawn without that. Where a
+  work directory has recorded the rows, these are taken. Takes all N rows, with
+  parsed labels, of the files `name`; returns [N] bool.
 
   Raises:
     errors.UserError: all rows are of one group, or have equal texts.
   """
+  if division.recorded is not None:
+    return np.array([row.index in division.recorded for row in rows], bool)
   numbers: dict[object, int] = {}
   counts: list[Counter[task_lib.Label]] = []  # Of the labels of each unit.
   units: list[int] = []
-  if division.recorded is not None:
-    return np.array([row.index in division.recorded for row in rows], bool)
   for row in rows:
     unit = row.group
     if not division.by_group:

@@ -218,14 +218,13 @@ class TeacherLogits:
       for split in self.plan.data.learnt_splits(run, task)
     }
     for (_, task, split), run in found.items():
-      self._read_split(run, task, split)
-      if split == task_lib.UNLABELLED:
-        continue
-      table, features = self._external_table(task), self.plan.features[task]
+      table = self._external_table(task)
+      features = self.plan.features[task][split]
       for each in self._external_sets(run, task, split):
-        rows, logits = logit_sets.read(each, features[split], table)
-        label = features[split].take('label', rows)
-        quality.log_agreement(str(each.directory), table, logits, label)
+        rows, logits = logit_sets.read(each, features, table)
+        if split != task_lib.UNLABELLED:
+          label = features.take('label', rows)
+          quality.log_agreement(str(each.directory), table, logits, label)
 
   def _external_table(self, name: str) -> task_lib.Task:
     return self.plan.tasks[name].with_head(external.REGRESSION_HEAD)
@@ -234,10 +233,8 @@ class TeacherLogits:
     self, run: runs_lib.Run, task: str, split: str
   ) -> list[logit_sets.LogitSet]:
     """Opens the external logits on a split that a run learns from."""
-    features, table = (
-      self.plan.features[task][split],
-      self._external_table(task),
-    )
+    features = self.plan.features[task][split]
+    table = self._external_table(task)
     found = external.find_sets(Path(run.logits), task, split)
     return [external.open_set(path, features, table) for path in found.values()]
 

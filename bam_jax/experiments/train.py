@@ -97,11 +97,11 @@ def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
   left = sum(steps) - sum(map(plan.latest_step, todo))
   finished = len(runs) - len(todo)
   what = ''
-  if todo:
+  if todo and finished:
+    what = f': {errors.some(each.name for each in todo)}'
+  elif todo:
     seeds = sorted({each.seed for each in todo})
     what = f' with seed{"s" * (len(seeds) > 1)} {errors.some(seeds)}'
-    if finished:
-      what = f': {errors.some(each.name for each in todo)}'
   logging.info(
     '%d runs: %d finished, %d to train, %s steps%s',
     *(len(runs), finished, len(todo), f'{left:,}', what),

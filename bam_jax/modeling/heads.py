@@ -98,10 +98,8 @@ class MultiTaskModel(nn.Module):
         average_segments(of_slots, encoded['segment_ids'], 2 * slots), is_pair
       )
     elif pools_first:
-      pooled = hidden
-      if not reads_first:
-        pooled = family.take_tokens(hidden, batch['cls_index'])
-      pooled = pooled.astype(jnp.float32)
+      left = None if reads_first else batch['cls_index']
+      pooled = family.take_tokens(hidden, left).astype(jnp.float32)
     else:
       pooled = average_segments(of_slots, batch['segment_ids'], slots)
     of = families.FAMILIES[self.config.family]

@@ -83,31 +83,23 @@ def attend_queries(
   Returns:
     The contexts [B, S, H, hd], of the type of `queries`.
   """
+  arguments = queries, keys, values, query_segments, segment_ids, dropout_bits
+  return _attend_queries_forward(rate, *arguments)[0]
+
+
+def _attend_queries_forward(rate, queries, keys, values, *rest):
   inputs = queries, keys, values
-  return _attend_queries_forward(
-    rate, *inputs, query_segments, segment_ids, dropout_bits
-  )[0]
-
-
-def _attend_queries_forward(rate, queries, *rest):
-  (contexts,) = _apply_to_queries(
-    attention_head.forward, rate, (queries, *rest[:2]), *rest[2:]
-  )
-  return contexts.astype(queries.dtype), (queries, *rest)
+  (contexts,) = _apply_to_queries(attention_head.forward, rate, inputs, *rest)
+  return contexts.astype(queries.dtype), (inputs, rest)
 
 
 def _attend_queries_backward(rate, saved, gradient):
-  *inputs, query_segments, segment_ids, dropout_bits = saved
+  inputs, rest = saved
   gradients = _apply_to_queries(
-    attention_head.backward,
-    rate,
-    (*inputs, gradient),
-    query_segments,
-    segment_ids,
-    dropout_bits,
+    attention_head.backward, rate, (*inputs, gradient), *rest
   )
-  kept = (x.astype(like.dtype) for x, like in zip(gradients, inputs))
-  return *kept, None, None, None
+  of_inputs = (x.astype(like.dtype) for x, like in zip(gradients, inputs))
+  return *of_inputs, None, None, None
 
 
 attend_queries.defvjp(_attend_queries_forward, _attend_queries_backward)

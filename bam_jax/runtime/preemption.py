@@ -90,12 +90,12 @@ class Signal:
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
     """Records a signal; takes no lock, as it interrupts the main thread."""
     del frame
-    has_echo = number != signal.SIGINT
     is_second = self._since > 0
-    if is_second and has_echo and time.monotonic() - self._since < _ECHO:
+    if is_second and _is_echo(number, self._since):
       return
     for each, before in self._previous_handlers.items():
-      if is_second or not has_echo or each != number:
+      # An echo meets this handler again.
+      if is_second or each != number or number == signal.SIGINT:
         signal.signal(each, before if self._restores else signal.SIG_DFL)
     if is_second:
       os.kill(os.getpid(), number)
@@ -190,11 +190,10 @@ class Signal:
       if select.select([ready], [], [], _POLL)[0]:
         (number,) = os.read(ready, 1)
         if number in _SIGNALS and not self._is_handled_elsewhere:
-          is_echo = number == first and number != signal.SIGINT
           if first is None:
             first, came = number, time.monotonic()
             self._signal = self._signal or number
-          elif not is_echo or time.monotonic() - came >= _ECHO:
+          elif number != first or not _is_echo(number, came):
             # The handler may never run.
             os._exit(128 + number)
       with self._lock:
@@ -218,6 +217,11 @@ class Signal:
     shown = '\x1b[?25h' if sys.stderr.isatty() else ''
     print(f'{shown}bam_jax: {message}', file=sys.stderr, flush=True)
     os._exit(status)
+
+
+def _is_echo(number: int, came: float) -> bool:
+  """Whether a signal that came at a time and comes again counts once."""
+  return number != signal.SIGINT and time.monotonic() - came < _ECHO
 
 
 def follow_parent() -> None:
