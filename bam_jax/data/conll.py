@@ -31,8 +31,8 @@ def read(
     words, tags = _columns(block, table, path)
     return lines.Row(index, block[0][0], (' '.join(words),), tags)
 
-  numbered = lines.read(path, lines.decoding(fault, table))
-  yield from lines.usable(_sentences(numbered), make, fault)
+  with lines.read(path, lines.decoding(fault, table)) as numbered:
+    yield from lines.usable(_sentences(numbered), make, fault)
 
 
 def _sentences(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:

@@ -24,10 +24,9 @@ def read(
     return records.make_row(index, number, parse(line, where), table, where)
 
   is_input = table.input_kind is not None
-  filled = lines.read_filled(
-    path, lines.decoding(fault, table), keeps_gaps=is_input
-  )
-  yield from lines.usable(filled, make, fault)
+  with lines.read(path, lines.decoding(fault, table)) as numbered:
+    filled = lines.filled(numbered, path, keeps_gaps=is_input)
+    yield from lines.usable(filled, make, fault)
 
 
 def parse(line: str, where: str) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Reads the lines of text files; defines `Row`, the raw row of a file."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import io
 from pathlib import Path
 import re
@@ -107,17 +108,18 @@ def open_text(
   )
 
 
+@contextlib.contextmanager
 def read(
   path: Path, decoding_errors: str = 'strict'
-) -> Iterator[tuple[int, str]]:
-  """Yields the number of each line of a file, from 1, and the line.
+) -> Iterator[Iterator[tuple[int, str]]]:
+  """Opens a file for its lines and their numbers, from 1.
 
   Raises:
     errors.UserError: the file is not text, or a line is too long to be text.
   """
   # Universal newlines, as TFDS reads.
   with open_text(path, decoding_errors) as file:
-    yield from numbered(file, str(path))
+    yield numbered(file, str(path))
 
 
 def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
@@ -142,8 +144,10 @@ def with_ends(file: TextIO, name: str) -> Iterator[str]:
     yield line
 
 
-def read_filled(
-  path: Path, decoding_errors: str = 'strict', keeps_gaps: bool = False
+def filled(
+  numbered_lines: Iterable[tuple[int, str]],
+  path: Path,
+  keeps_gaps: bool = False,
 ) -> Iterator[tuple[int, str]]:
   """Yields the numbers and lines of a file, without empty lines.
 
@@ -151,11 +155,10 @@ def read_filled(
   written for them stay beside them.
 
   Raises:
-    errors.UserError: see `read`; or a file whose gaps are kept begins with an
-      empty line.
+    errors.UserError: a file whose gaps are kept begins with an empty line.
   """
   gap: list[tuple[int, str]] = []
-  for number, line in read(path, decoding_errors):
+  for number, line in numbered_lines:
     if line:
       if len(gap) == number - 1 > 0:
         raise errors.UserError(f'{path}:1: the line is empty; remove it')
@@ -168,8 +171,7 @@ def read_filled(
 
 def broken(path: Path) -> int:
   """Returns the number of the first line that is not UTF-8."""
-  return next(
-    number
-    for number, line in read(path, 'surrogateescape')
-    if _BROKEN.search(line)
-  )
+  with read(path, 'surrogateescape') as numbered_lines:
+    return next(
+      number for number, line in numbered_lines if _BROKEN.search(line)
+    )

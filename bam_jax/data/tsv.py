@@ -29,11 +29,10 @@ def read(
 ) -> Iterator[lines.Row]:
   """Reads the rows of a tab-separated file; see `formats.Reader`."""
   is_input = table.input_kind is not None
-  filled = lines.read_filled(
-    path, lines.decoding(fault, table), keeps_gaps=is_input
-  )
-  cells = ((number, line.split('\t')) for number, line in filled)
-  yield from parse(cells, table, str(path), fault)
+  with lines.read(path, lines.decoding(fault, table)) as numbered:
+    filled = lines.filled(numbered, path, keeps_gaps=is_input)
+    cells = ((number, line.split('\t')) for number, line in filled)
+    yield from parse(cells, table, str(path), fault)
 
 
 def parse(

@@ -209,7 +209,9 @@ def _open(
   is_table = formats.FORMATS[format].columns == 'header'
   has_header = False
   if is_table:
-    number, _ = next(lines_lib.read_filled(source.paths[0], 'replace'))
+    path = source.paths[0]
+    with lines_lib.read(path, 'replace') as numbered:
+      number, _ = next(lines_lib.filled(numbered, path))
     has_header = row.line > number + len(head) - 1
   return Rows(
     'tsv' if is_table else 'jsonl',

@@ -18,6 +18,7 @@ from bam_jax.modeling import family
 from bam_jax.modeling import huggingface
 from bam_jax.modeling import pooling
 from bam_jax.modeling import weight_sources
+from bam_jax.runtime import phases
 from bam_jax.tasks import demo
 
 
@@ -44,6 +45,7 @@ class Encoder:
   pieces: Sequence[np.ndarray] | None = None
 
   @property
+  @phases.phase(phases.START)
   def tokenizer(self) -> features.Tokenizer:
     """The encoder's tokenizer, loaded on first use.
 
