@@ -22,6 +22,7 @@ from bam_jax.experiments import runs as runs_lib
 from bam_jax.experiments import search
 from bam_jax.runtime import phases
 from bam_jax.runtime import processes
+from bam_jax.runtime import telemetry
 
 FILE = 'estimate.json'
 
@@ -109,7 +110,8 @@ def estimate(plan: plan_lib.Plan) -> None:
   files.write_json(path, found)
   console = rich.console.Console()
   console.print(tables.make_table(remaining, steps, seconds, by_phase))
-  text = tables.sentences({**memory, **disk}, by_phase, path)
+  longest = describe_longest(plan, remaining, seconds)
+  text = tables.sentences({**memory, **disk}, by_phase, longest, path)
   console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -211,6 +213,30 @@ def _seconds(
       ),
       phases.LABELLING: labelling,
     }
+  )
+
+
+def describe_longest(
+  plan: plan_lib.Plan,
+  remaining: Sequence[remaining_lib.Remaining],
+  seconds: Mapping[str, Counter[str]],
+) -> str:
+  """Names the variant that takes longest, and the settings that shorten it."""
+  by_variant: Counter[str] = Counter()
+  for each in remaining:
+    by_variant[each.run.variant] += seconds[each.run.name].total()
+  if not by_variant:
+    return 'Longest: the linear probes.'
+  ((variant, taken),) = by_variant.most_common(1)
+  runs = (each.run for each in remaining if each.run.variant == variant)
+  run = max(runs, key=plan.data.num_steps)
+  steps, field = plan.data.decide_steps(run)
+  if steps == run.length.max_steps:
+    field = 'max_steps'
+  return (
+    f'Longest: {variant}, {telemetry.duration(taken)}; shorter by a lower'
+    f' {run.field_path(field)} ({getattr(run.length, field):g} now), fewer'
+    f' config.seeds ({len(plan.config.seeds)}) or fewer config.variants.'
   )
 
 

@@ -72,12 +72,19 @@ def describe_phases(seconds: Mapping[str, float]) -> str:
 
 
 def sentences(
-  counts: Mapping[str, int], by_phase: Mapping[str, float], path: Path
+  counts: Mapping[str, int],
+  by_phase: Mapping[str, float],
+  longest: str,
+  path: Path,
 ) -> str:
-  """Describes time by phase, memory and disk; `counts` are of bytes."""
+  """Describes time by phase, memory and disk; `counts` are of bytes.
+
+  `longest` is a sentence about what takes longest.
+  """
   size = {name: decimal(count) for name, count in counts.items()}
   return (
     f'Time: {describe_phases(by_phase)}.\n'
+    f'{longest}\n'
     f'Memory of a device: {size["needed"]} of {size["device"]}, for a step of'
     f' {counts["seeds"]} x {counts["rows"]} rows: state and batch'
     f' {size["arguments"]}, temporary {size["temporary"]}.\n'

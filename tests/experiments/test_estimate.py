@@ -1,5 +1,6 @@
 """What is left of a plan: counted by hand, and XLA's memory by known shapes."""
 
+from collections import Counter
 import dataclasses
 import json
 import logging
@@ -62,6 +63,22 @@ def test_every_run_is_counted_and_none_is_begun(plan, told):
     'features',
     estimate.FILE,
   }
+
+
+def test_what_takes_longest_is_told_with_what_shortens_it(plan, told):
+  remaining = remaining_lib.count_remaining(plan, plan.runs, plan.runs)
+  # 16 teachers, 8 students.
+  seconds = {
+    each.run.name: Counter(training=3.0 if each.run.is_single else 5.0)
+    for each in remaining
+  }
+  assert estimate.describe_longest(plan, remaining, seconds) == (
+    'Longest: single, 48s; shorter by a lower config.single.max_steps (4 now),'
+    ' fewer config.seeds (8) or fewer config.variants.'
+  )
+  seconds[remaining[-1].run.name]['training'] = 14.0
+  longest = estimate.describe_longest(plan, remaining, seconds)
+  assert longest.startswith('Longest: single_to_multi, 49s')
 
 
 def test_memory_is_that_of_the_known_shapes(plan, told):
