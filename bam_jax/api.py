@@ -143,12 +143,7 @@ def load(workdir: str | os.PathLike) -> 'Result':
     UserError: nothing was trained there.
   """
   workdir = Path(_check_local(workdir))
-  path = workdir / 'config.json'
-  if not path.exists():
-    raise errors.UserError(f'{path}: is missing; fit something there first')
-  values = files.read_json(path)
-  values['model'].pop('if_missing', None)  # A field of older versions.
-  config = config_lib.from_dict(values)
+  config = config_lib.load(workdir)
   with _working(workdir):
     setup.configure_jax(config, workdir)
     return Result(plan_lib.make_plan(config, workdir))

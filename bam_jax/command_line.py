@@ -239,6 +239,8 @@ def _shorten(error: Exception) -> str:
     return f'--config: no such key: {key[2]!r}{hint or _nearest(key[2])}'
   if isinstance(error, flags.UnrecognizedFlagError):
     name = error.flagname
+    if name.startswith('config.') and not CONFIG.present:
+      return f'--{name}: needs --config, whose field it sets; give both'
     hint = trainer_names.describe_option(name) or _nearest(name, flags.FLAGS)
     return f'Unknown command line flag {name!r}{hint}'
   for told, kind in _CANNOT_CAST.items():
@@ -296,8 +298,12 @@ def _find_mistakes(rest: list[str]) -> Iterator[str]:
   """Yields an error message for each flag that conflicts with other flags."""
   if len(rest) > 1:
     yield f'{rest[1]}: no such argument; flags begin with --, see --help'
-  if CONFIG.value is None:
-    yield '--config is missing; try --config=demo, or --help'
+  is_kept = WORKDIR.value and not stores.is_url(WORKDIR.value)
+  if CONFIG.value is None and not is_kept:
+    yield (
+      '--config is missing; try --config=demo, or --help; where something was'
+      ' trained, a local --workdir is enough'
+    )
   mode = use = f'--mode={MODE.value}'
   if mode == '--mode=predict':
     use += ' --input=FILE' if INPUT.present else ' without --input'

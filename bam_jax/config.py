@@ -8,12 +8,14 @@ the command line may change more (`--config.train.log_every=10`).
 from collections.abc import Iterator, Mapping
 import dataclasses
 import math
+from pathlib import Path
 import re
 
 import ml_collections
 
 from bam_jax import errors
 from bam_jax import fields
+from bam_jax import files
 from bam_jax import schema
 from bam_jax import task_values
 from bam_jax import variants
@@ -39,6 +41,9 @@ AUTO = task_values.AUTO
 loss_weights = task_values.loss_weights
 thresholds = task_values.thresholds
 unlabelled_files = task_values.unlabelled_files
+
+# In a work directory: the settings of the last command that trained.
+FILE = 'config.json'
 
 # The most tokens and slots of a batch, and runs of a plan.
 _MOST_TOKENS = 1 << 24
@@ -130,11 +135,25 @@ def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   return from_dict(config.to_dict())
 
 
-def from_dict(values: Mapping[str, object]) -> Config:
-  """Checks nested values and returns a `Config`, as `from_config_dict` does.
+def load(workdir: Path) -> Config:
+  """Returns the settings of the last command that trained in a work directory.
 
-  The values may be those of a `config.json` in a work directory.
+  Raises:
+    errors.UserError: nothing was trained there.
   """
+  path = workdir / FILE
+  if not path.exists():
+    raise errors.UserError(
+      f'{path}: is missing: nothing was trained there; name the settings to'
+      ' train with, or another work directory'
+    )
+  values = files.read_json(path)
+  values['model'].pop('if_missing', None)  # A field of older versions.
+  return from_dict(values)
+
+
+def from_dict(values: Mapping[str, object]) -> Config:
+  """Checks nested values and returns a `Config`, as `from_config_dict` does."""
   result = schema.build(Config(), values, 'config')
   result = dataclasses.replace(result, packing=_resolve_packing(result))
   errors.raise_first(_find_mistakes(result))

@@ -3,6 +3,7 @@
 What to train is told by --config: a Python file of yours, or a config of this
 package by name. --config.FIELD=VALUE sets one of its fields; bam_jax/fields.py
 explains all of them, and docs/guides/own_tasks.md how to declare your tasks.
+Where something was trained, --workdir alone has the settings of the last time.
 
 Modes (--mode), in the order in which a new plan needs them:
   doctor    check the raw data without training: doctor.md and doctor.json; exit
@@ -51,20 +52,18 @@ docs/reliability.md.
 
 Examples (installed, bam-jax is the same as python -m bam_jax.main):
   python -m bam_jax.main --config=demo
-  python -m bam_jax.main --config=demo --mode=serve
+  python -m bam_jax.main --workdir=work/demo --mode=serve
   python -m bam_jax.main --config=minilm --config.data.dir=$GLUE_DIR
   python -m bam_jax.main --config=bam --workdir=gs://bucket/bam
   python -m bam_jax.main --config=minilm --mode=doctor \\
       --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=minilm --mode=predict \\
-      --config.data.dir=$GLUE_DIR --group=single_to_multi-s0 --majority=wnli
-  python -m bam_jax.main --config=minilm --mode=predict \\
-      --config.data.dir=$GLUE_DIR --task=sst2 --input=reviews.jsonl \\
-      --output=predicted.jsonl
-  python -m bam_jax.main --config=minilm --mode=export \\
-      --config.data.dir=$GLUE_DIR
-  python -m bam_jax.main --config=minilm --mode=label \\
-      --config.data.dir=$GLUE_DIR --group=single-s0 --output=work/logits
+  python -m bam_jax.main --workdir=work/minilm --mode=predict \\
+      --group=single_to_multi-s0 --majority=wnli
+  python -m bam_jax.main --workdir=work/minilm --mode=predict \\
+      --task=sst2 --input=reviews.jsonl --output=predicted.jsonl
+  python -m bam_jax.main --workdir=work/minilm --mode=export
+  python -m bam_jax.main --workdir=work/minilm --mode=label \\
+      --group=single-s0 --output=work/logits
   python -m bam_jax.main --config=demo --workdir=shard_0 \\
       --config.plan.shard=0/2
   python -m bam_jax.main --config=demo --workdir=shard_1 \\
@@ -105,7 +104,10 @@ def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
   `argv` is what `command_line.parse` returned.
   """
   command_line.check(argv)
-  config = config_lib.from_config_dict(command_line.CONFIG.value)
+  if command_line.CONFIG.value is None:
+    config = config_lib.load(Path(command_line.WORKDIR.value))
+  else:
+    config = config_lib.from_config_dict(command_line.CONFIG.value)
   if stores.is_url(config.data.dir) or stores.is_url(config.data.tfds_dir):
     from bam_jax.storage import raw_files
 

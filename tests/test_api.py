@@ -389,7 +389,7 @@ def test_a_model_is_exported_to_no_other_format(readme):
 
 def test_nothing_is_there_to_load(tmp_path):
   with pytest.raises(
-    bam_jax.UserError, match=r'b/config.json: is missing; fit'
+    bam_jax.UserError, match=r'b/config.json: is missing: nothing was'
   ):
     bam_jax.load(tmp_path / 'b')
   assert not [*tmp_path.iterdir()]

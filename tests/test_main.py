@@ -237,12 +237,16 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
       '--config=none.py:paper',
       r"--config: .*No such file or directory: 'none\.py';",
     ),
-    ('--workdir=work', r'--config is missing; try --config=demo'),
+    ('--mode=report', r'--config is missing; try --config=demo'),
+    ('--config.seeds=(0,)', r'--config.seeds: needs --config, whose field'),
+    ('--workdir=s3://a/b', r'--config is missing; try --config=demo'),
+    ('--workdir=work', r'work/config.json: is missing: nothing was trained'),
   ],
   ids=[
     'missing', 'syntax', 'typo', 'trainer-field', 'without-get-config',
     'text-for-tuple', 'missing-import', 'no-argument',
-    'argument', 'name', 'missing-with-argument', 'not-given',
+    'argument', 'name', 'missing-with-argument', 'not-given', 'field-alone',
+    'only-in-store', 'never-trained',
   ],
 )  # fmt: skip
 def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
@@ -452,6 +456,12 @@ def test_features_are_made_and_kept(place, monkeypatch, capsys):
   for table in ('mood/train', 'mood/dev', 'stars/train', 'stars/dev'):
     assert f'features/{table}/manifest.json' in made
   assert {'notes.txt', 'config.json'} <= made
+  # From now on the work directory tells the settings.
+  doctor = _command(f'--workdir={place}/work', '--mode=doctor')
+  assert doctor.returncode == 1, doctor.stderr
+  found = (place / 'work' / 'doctor.md').read_text()
+  assert 'mood' in found
+  assert 'stars' in found
 
 
 def test_doctor_ends_with_the_status_of_what_it_found(place, monkeypatch):

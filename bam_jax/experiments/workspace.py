@@ -256,7 +256,7 @@ class Workspace:
   @processes.runs_on_first
   def save_config(self, config: config_lib.Config) -> None:
     """Writes the configuration of the last command, for people to read."""
-    files.write_json(self.root / 'config.json', schema.to_dict(config))
+    files.write_json(self.root / config_lib.FILE, schema.to_dict(config))
 
 
 def _read_done(
