@@ -28,7 +28,9 @@ from bam_jax.modeling import pretrained
 # Places shown of a finding; doctor.json has more.
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
-_FINDINGS = ('severity', 'split', 'check', 'count', 'what, how to fix')
+_FINDINGS = (
+  'severity', 'split', 'check', 'count', 'what, how to fix', 'where'
+)  # fmt: skip
 _SPLITS = (
   'split', 'rows', 'characters', 'tokens', 'rows cut', 'tokens cut', '[UNK]'
 )  # fmt: skip
@@ -36,7 +38,9 @@ _CHOICES = (
   'split', 'limit', 'rows cut', 'tokens cut', 'windows: rows cut',
   'tokens cut', 'inputs',
 )  # fmt: skip
-_IN_ONE_LINE = {'severity', 'split', 'check', 'count', 'rows'}
+_LENGTHS = 'Lengths are median, 90th and 99th percentile, longest'
+# Characters of a printed line, at most of a table.
+_WIDEST = 1000
 _NUMBERS = ({'count'} | {*_SPLITS} | {*_CHOICES}) - {'split'}
 
 
@@ -85,14 +89,22 @@ def run(config: config_lib.Config, workdir: Path) -> int:
     workdir / 'doctor.json', content | dataclasses.asdict(report)
   )
   files.write_text(workdir / 'doctor.md', _markdown(report, verdict, remark))
-  console = rich.console.Console()
-  console.print(_table(_FINDINGS, _finding_rows(report)))
-  console.print(_table(_SPLITS, _split_rows(report)))
-  if choices := list(_choice_rows(report)):
-    console.print(_table(_CHOICES, choices))
-  # A path is copied better in one piece.
+  # Lines are read and copied better in one piece, wherever the terminal ends.
+  console = rich.console.Console(width=_WIDEST)
+  for severity, split, check, count, what, where in _finding_rows(report):
+    line = f'{severity}: {split}: {check} ({count}): {what}'
+    if where:
+      line += f' ({where})'
+    text = rich.text.Text(line, _STYLES.get(severity, ''))
+    console.print(text, soft_wrap=True)
+  for header, rows in (
+    (_SPLITS, list(_split_rows(report))),
+    (_CHOICES, list(_choice_rows(report))),
+  ):
+    if rows:
+      console.print(_table(header, rows))
   console.print(
-    f'{verdict} {workdir / "doctor.md"} contains the full report.',
+    f'{_LENGTHS}. {verdict} {workdir / "doctor.md"} contains the full report.',
     markup=False,
     soft_wrap=True,
   )
@@ -115,16 +127,17 @@ def _vocabulary_remedy(model: config_lib.ModelConfig) -> str:
 
 
 def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
-  """Yields a table row per finding; the last cell lists places in the data."""
+  """Yields the cells of `_FINDINGS` of each finding."""
   for found in report.findings:
     what = '; '.join(part for part in (found.what, found.remedy) if part)
-    more = ['...'] if len(found.places) > _PLACES else []
+    where = [*found.places[:_PLACES], '...'][: len(found.places)]
     yield [
       found.severity,
       f'{found.task}/{found.split}',
       found.check,
       f'{found.count:,}',
-      '\n'.join(map(escape.plain, [what, *found.places[:_PLACES], *more])),
+      escape.plain(what),
+      ', '.join(map(escape.plain, where)),
     ]
 
 
@@ -164,29 +177,22 @@ def _table(
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
   for name in header:
     table.add_column(
-      name,
-      justify='right' if name in _NUMBERS else 'left',
-      no_wrap=name in _IN_ONE_LINE,
-      overflow='fold',
+      name, justify='right' if name in _NUMBERS else 'left', no_wrap=True
     )
   for row in rows:
     # As `Text`, brackets are no markup.
-    table.add_row(*map(rich.text.Text, row), style=_STYLES.get(row[0], ''))
+    table.add_row(*map(rich.text.Text, row))
   return table
 
 
 def _markdown(report: findings.Report, verdict: str, remark: str) -> str:
   lines = ['# The raw data', '', verdict]
-  found = []
-  for *cells, last in _finding_rows(report):
-    what, *places = last.split('\n')
-    found.append([*cells, what, ', '.join(places)])
   splits = []
   for split, (name, count, *cells) in zip(report.splits, _split_rows(report)):
     labels = [f"'{label}' {share:.1%}" for label, share in split.shares.items()]
     splits.append([name, count, errors.some(labels), *cells])
   for title, header, rows in (
-    ('Findings', (*_FINDINGS, 'where'), found),
+    ('Findings', _FINDINGS, list(_finding_rows(report))),
     ('Splits', (*_SPLITS[:2], 'labels', *_SPLITS[2:]), splits),
     ('Long texts', _CHOICES, list(_choice_rows(report))),
   ):
@@ -204,8 +210,7 @@ def _markdown(report: findings.Report, verdict: str, remark: str) -> str:
       ]
   lines += [
     '',
-    'Lengths are median, 90th and 99th percentile, longest; [UNK] is the share'
-    ' of tokens that the vocabulary does not have. '
-    f'{escape.markdown(remark)}',
+    f'{_LENGTHS}; [UNK] is the share of tokens that the vocabulary does not'
+    f' have. {escape.markdown(remark)}',
   ]
   return '\n'.join(lines) + '\n'
