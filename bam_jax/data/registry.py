@@ -150,12 +150,14 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   if config.test:
     table = dataclasses.replace(table, label=None, no_label=())
     tables['test'] = _with_files(table, config.test)
+  # The paper reports Spearman for the one regression task that it has.
+  paper_metric = 'spearman' if 'spearman' in names else names[0]
   return task_lib.Task(
     name=name,
     kind=kind,
     metrics=names,
-    # The paper reports Spearman for the one regression task that it has.
-    paper_metric='spearman' if 'spearman' in names else names[0],
+    paper_metric=paper_metric,
+    in_average=paper_metric not in metrics.OWN_SCALE,
     tables=tables,
     labels=config.labels,
     scale=config.scale,

@@ -55,6 +55,10 @@ def predict(
     raise errors.UserError(
       f'--output={output}: ends in none of {", ".join(_SUFFIXES)}; rename it'
     )
+  if output is not None and source != '-' and _is_same(output, source):
+    raise errors.UserError(
+      f'--output={output}: is the file of --input; choose another'
+    )
   wanted = KEPT if kept is None else kept
   count = cut = refused = 0
   with (
@@ -85,6 +89,13 @@ def predict(
       '%s: %d rows of %d have no prediction; their "error" says why',
       *(name, refused, count),
     )
+
+
+def _is_same(output: str, source: str) -> bool:
+  try:
+    return Path(output).samefile(source)
+  except OSError:
+    return False  # One of them is not there, which is told later.
 
 
 def _writer(

@@ -85,6 +85,7 @@ def write(
     'warnings': list(warnings),
     'shares': _shares(runs, curves),
   }
+  verdicts.prefer_baselines(summary['verdicts'], summary['baselines'])
   report = tables.Report(summary, config, tasks, curves)
   place, section = config.plan.report_texts, None
   if errors:
@@ -212,8 +213,9 @@ def _summarise_baselines(
   """Summarises the scores of the majority class and of the frozen encoder.
 
   Returns:
-    Baseline -> `tasks` and averages, as of one seed of a variant; and
-    `unbeaten`: task or `average` -> score, where no variant's is higher.
+    Baseline -> `tasks` and averages, as of one seed of a variant; `unbeaten`:
+    task or `average` -> score, where no variant's is higher; and `highest`: the
+    columns where all variants' are lower.
   """
   found: dict[str, dict[str, Mapping]] = {}
   for task, record in records.items():
@@ -221,7 +223,7 @@ def _summarise_baselines(
       found.setdefault(name, {})[task] = scores
   result = {name: _one_seed(tasks, scores) for name, scores in found.items()}
   for entry in result.values():
-    entry['unbeaten'] = {}
+    entry |= {'unbeaten': {}, 'highest': []}
     for column in (comparisons.AVERAGE, *tasks.names):
       own, *others = (
         comparisons.score_of(each, column, tasks)
@@ -230,6 +232,7 @@ def _summarise_baselines(
       known = [score for score in others if words.is_number(score)]
       if words.is_number(own) and known and own >= max(known):
         entry['unbeaten'][column] = own
+        entry['highest'] += [column] if own > max(known) else []
   return result
 
 

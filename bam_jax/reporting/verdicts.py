@@ -120,6 +120,23 @@ def summarise(
   return found
 
 
+def prefer_baselines(
+  found: Mapping[str, dict], baselines: Mapping[str, Mapping]
+) -> None:
+  """Changes the verdict of tasks in which a baseline is above all variants.
+
+  Baselines have no seeds, so this is no test.
+
+  Args:
+    found: what `summarise` returned.
+    baselines: name -> `highest`, the tasks in which it is.
+  """
+  for baseline in baselines.values():
+    for task in baseline['highest']:
+      if task in found['tasks']:
+        found['tasks'][task]['verdict'] = 'baseline'
+
+
 def _compare(
   student: str,
   baseline: str,

@@ -17,6 +17,7 @@ from bam_jax.reporting import comparisons
 from bam_jax.reporting import statistics
 from bam_jax.reporting import verdicts
 from bam_jax.tasks import glue
+from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
 _TEXTS = tomllib.loads(
@@ -26,6 +27,7 @@ _TEXTS = tomllib.loads(
 _VERDICTS = {
   'student': 'serve {student}',
   'own': 'serve its own model',
+  'baseline': 'a baseline that needs no training is higher',
   'no difference': 'no difference shown',
   'not tested': 'not tested',
 }
@@ -139,7 +141,8 @@ def headline(summary: Mapping[str, dict]) -> list[str]:
   sentences = [_about_average(summary)]
   sentences += [
     f'No variant is above {label(name)}, which needs no training run:'
-    f' {", ".join(f"{n} {score:.1f}" for n, score in unbeaten.items())}.'
+    f' {", ".join(f"{n} {score:.1f}" for n, score in unbeaten.items())}'
+    + text(f'baselines.{name}')
     for name, entry in summary['baselines'].items()
     if (unbeaten := entry['unbeaten'])
   ]
@@ -288,6 +291,9 @@ def remarks(
     {**summary, 'config': config},
     tasks=tasks.tasks,
     averages=averages(tasks),
+    own_scale=sorted(
+      metrics.OWN_SCALE & {m for task in tasks.tasks for m in task.metrics}
+    ),
     seeds=len(config_lib.seeds_of_shard(config)),
     tests=tests,
     tested=tested,

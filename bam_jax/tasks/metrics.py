@@ -101,6 +101,9 @@ class Metric(NamedTuple):
     return measured.predictions
 
 
+# Metrics that are not 0 to 100; an average over tasks leaves them out.
+OWN_SCALE = frozenset({'neg_mean_absolute_error'})
+
 _NO_LABEL = 'no label is gold and none is predicted'
 _NO_SPAN = 'no span is gold and none is predicted'
 _ONE_SIDED = 'a class or label is gold in no row or in every row'
@@ -189,8 +192,9 @@ def averages(
 
   Returns:
     `paper`: mean over tasks of `paper_metric` on the first dev split. `glue`:
-    mean over tasks of the mean of `metrics` over all dev splits. nan if a score
-    is nan: averages over fewer tasks could not be compared.
+    mean over tasks of the mean of `metrics`, without `OWN_SCALE`, over all dev
+    splits. nan if a score is nan: averages over fewer tasks could not be
+    compared.
 
   Raises:
     KeyError: a task, split or metric has no score.
@@ -203,6 +207,13 @@ def averages(
     by_split = [scores[task.name][split] for split in task.dev_splits]
     paper.append(by_split[0][task.paper_metric])
     glue.append(
-      np.mean([found[name] for found in by_split for name in task.metrics])
+      np.mean(
+        [
+          found[name]
+          for found in by_split
+          for name in task.metrics
+          if name not in OWN_SCALE
+        ]
+      )
     )
   return {'paper': float(np.mean(paper)), 'glue': float(np.mean(glue))}

@@ -73,6 +73,25 @@ def test_a_task_declared_as_data_is_resolved_and_read(tmp_path, monkeypatch):
   assert not task.is_pair
 
 
+@pytest.mark.parametrize(
+  ('names', 'is_averaged'),
+  [
+    (('neg_mean_absolute_error',), False),
+    (('neg_mean_absolute_error', 'pearson'), False),
+    (('neg_mean_absolute_error', 'spearman'), True),  # By spearman.
+    (('pearson', 'neg_mean_absolute_error'), True),
+  ],
+)
+def test_a_task_that_is_compared_by_a_distance_is_in_no_average(
+  names, is_averaged
+):
+  own = config_lib.TaskConfig(
+    kind='regression', scale=(1, 10), train='a', dev='b', text=('text',),
+    label='score', metrics=names,
+  )  # fmt: skip
+  assert registry.resolve(_config('a', a=own))['a'].in_average == is_averaged
+
+
 def test_defaults_of_a_regression_task():
   task = registry.resolve(
     _config(

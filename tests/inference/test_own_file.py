@@ -1,6 +1,8 @@
 """Files of predictions. Oracle: the model's results, written down here."""
 
 import json
+import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -91,6 +93,20 @@ def test_scores(model, tmp_path):
 def test_a_task_that_is_none(model, task, message):
   with pytest.raises(errors.UserError, match=message):
     own_file.predict(model, task, 'in.tsv', None)
+
+
+@pytest.mark.parametrize(
+  'output', ['rows.tsv', './rows.tsv', 'link.tsv', 'hard.tsv']
+)
+def test_the_input_is_not_written_over(model, tmp_path, monkeypatch, output):
+  monkeypatch.chdir(tmp_path)
+  content = 'text\na fine movie .\n'
+  Path('rows.tsv').write_text(content)
+  Path('link.tsv').symlink_to('rows.tsv')
+  os.link('rows.tsv', 'hard.tsv')
+  with pytest.raises(errors.UserError, match='is the file of --input; choose'):
+    own_file.predict(model, _TASK, 'rows.tsv', output)
+  assert Path('rows.tsv').read_text() == content
 
 
 @pytest.mark.parametrize(

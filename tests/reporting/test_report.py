@@ -124,6 +124,8 @@ def test_first_sentences_name_baselines_that_no_variant_is_above(tmp_path):
   )
   summary = json.loads((tmp_path / 'report.json').read_text())['baselines']
   assert summary['majority']['unbeaten'] == {'word': 64.0}
+  assert summary['majority']['highest'] == []  # A variant has 64 too.
+  assert summary['frozen_encoder']['highest'] == ['average', 'pair']
   assert summary['frozen_encoder']['unbeaten'] == {
     'average': pytest.approx(72.1), 'pair': 80.3
   }  # fmt: skip
@@ -133,7 +135,8 @@ def test_first_sentences_name_baselines_that_no_variant_is_above(tmp_path):
   for sentence in (
     'No variant is above Majority, which needs no training run: word 64.0.',
     'No variant is above Frozen encoder, which needs no training run: average'
-    ' 72.1, pair 80.3.',
+    ' 72.1, pair 80.3. It can be served: docs/guides/own_tasks.md.',
+    'A baseline that needs no training is higher for pair; ',
   ):
     assert sentence in text
   assert '**72.1**' in text  # The highest of its column.

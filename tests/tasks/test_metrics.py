@@ -1,5 +1,6 @@
 """Metrics against scikit-learn and scipy; averages and scales by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -400,6 +401,18 @@ def test_averages_by_hand():
   result = metrics.averages(tasks, scores)
   # (60 + 80 + 70 + 86) / 4 and (60 + 85 + 80 + 85) / 4.
   assert result == {'paper': 74.0, 'glue': 77.5}
+
+
+def test_a_distance_on_the_own_scale_is_in_no_average():
+  stsb = dataclasses.replace(
+    glue.TASKS['stsb'], metrics=('neg_mean_absolute_error', 'spearman')
+  )
+  scores = {
+    'stsb': {'dev': {'neg_mean_absolute_error': -290.0, 'spearman': 70.0}},
+    'rte': {'dev': {'accuracy': 80.0}},
+  }
+  result = metrics.averages([stsb, glue.TASKS['rte']], scores)
+  assert result == {'paper': 75.0, 'glue': 75.0}
 
 
 def test_averages_over_no_task_are_nan():
