@@ -1,11 +1,13 @@
 """The command line: what a user's mistake looks like."""
 
+import configparser
 import dataclasses
 import errno
 import importlib.util
 import os
 from pathlib import Path
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -515,6 +517,31 @@ def test_output_that_cannot_be_written_is_one_line(
   )  # fmt: skip
   line = f'bam_jax: standard output: {reason}\n' if reason else ''
   assert (done.returncode, done.stderr) == (status, line)
+
+
+def test_the_installed_command_is_the_module(tmp_path):
+  """A signal ends it too, wherever it is: see `enable_forced_exit`."""
+  setup_cfg = configparser.ConfigParser()
+  setup_cfg.read(_ROOT / 'setup.cfg')
+  commands = setup_cfg['options.entry_points']['console_scripts']
+  target = re.search('^bam-jax = (.*)$', commands, re.MULTILINE)[1]
+  module, function = target.split(':')
+  program = (
+    f'import sys, time; from bam_jax import main; import {module} as module\n'
+    'main._run = lambda signal: print("here", flush=True) or time.sleep(60)\n'
+    f'module.{function}()'
+  )
+  with subprocess.Popen(
+    [sys.executable, '-c', program], cwd=_ROOT, stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE, text=True,
+  ) as process:  # fmt: skip
+    assert process.stdout.readline() == 'here\n'
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=30)
+  assert process.returncode == 75
+  assert said == (
+    'bam_jax: stopped by SIGTERM; run the same command again to continue\n'
+  )
 
 
 def test_help_tells_modes_and_examples():

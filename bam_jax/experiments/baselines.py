@@ -88,6 +88,18 @@ def describe(plan: plan_lib.Plan) -> dict[str, str]:
   return {name: '; '.join(texts) for name, texts in found.items()}
 
 
+def describe_missing(plan: plan_lib.Plan) -> list[str]:
+  """Returns a warning if some tasks have baselines and others have none."""
+  known = read(plan)
+  missing = [name for name in plan.tasks.names if name not in known]
+  if not known or not missing:
+    return []
+  return [
+    f'{", ".join(missing)}: no baselines were computed with these settings, and'
+    ' none are shown; the command without --mode computes them'
+  ]
+
+
 def settings(plan: plan_lib.Plan, task: task_lib.Task) -> identity_lib.Identity:
   """Returns the settings that a task's baselines depend on."""
   weights = plan.encoder.digest

@@ -56,8 +56,9 @@ def report(plan: plan_lib.Plan) -> None:
     for task, splits in record['scores'].items()
   ]
   weak = weak_models.find(plan, finished)
-  for found in weak.values():
-    logging.warning('%s', found.text)
+  missing = baselines.describe_missing(plan)
+  for warning in (*(found.text for found in weak.values()), *missing):
+    logging.warning('%s', warning)
   # Their import takes seconds (pandas, matplotlib), so other commands skip it.
   from bam_jax.experiments import error_analysis
   from bam_jax.reporting import report as report_lib
@@ -73,6 +74,7 @@ def report(plan: plan_lib.Plan) -> None:
         (run, runs_lib.steps_taken(record)) for run, record in finished
       ),
       *(found.text for found in weak.values()),
+      *missing,
     ],
     baselines.read(plan),
     {task: found.variants for task, found in weak.items()},
