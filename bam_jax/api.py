@@ -113,6 +113,13 @@ def fit(
     UserError: what the command line reports in one line.
     KeyboardInterrupt: it was interrupted, and has saved its state.
   """
+  for name, value, kinds, wanted in (
+    ('tasks', tasks, Mapping, 'a dict of name -> bam_jax.Task'),
+    ('init', init, str | os.PathLike, "a folder, a name on the hub or ''"),
+    ('config', config, ml_collections.ConfigDict | None, 'a ConfigDict'),
+    ('overrides', overrides, Mapping | None, 'a dict of field -> value'),
+  ):
+    _check_type(name, value, kinds, wanted)
   workdir = Path(_check_local(workdir))
   if config is None:
     config = recommended.get_config()
@@ -127,6 +134,7 @@ def fit(
     for path, text in written.items():
       files.write_text(path, text)
     setup.configure_jax(wanted, workdir)
+    setup.start_devices()
     plan = plan_lib.make_plan(
       wanted, workdir, preemption_signal, reads_rows=True
     )
@@ -187,6 +195,7 @@ class Result:
       UserError: there is no such group, or it is not finished.
     """
     with _working(self.workdir):
+      setup.start_devices()
       group, _ = self._plan.find_group(group)
       return Model(self._plan, group, predict.load_model(self._plan, group))
 
@@ -255,7 +264,10 @@ class Model:
       lines = _to_json_lines(inputs, 'inputs').removesuffix('\n').split('\n')
       inputs = [jsonl.parse(line, 'inputs') for line in lines]
     elif isinstance(inputs, str) or not len(inputs):
-      raise errors.UserError('inputs: give a frame, or a list of one or more')
+      raise errors.UserError(
+        'inputs: give a frame, a list of one or more, or a pathlib.Path of a'
+        ' file'
+      )
     texts = [
       unlabelled.try_input(declared, item, f'inputs[{number}]')
       for number, item in enumerate(inputs)
@@ -295,6 +307,7 @@ def _frame(
 
 def _check_local(workdir: str | os.PathLike) -> str:
   """Returns a work directory; raises UserError if it is in an object store."""
+  _check_type('workdir', workdir, str | os.PathLike, 'a folder')
   place = os.fspath(workdir)
   if stores.is_url(place):
     raise errors.UserError(
@@ -302,6 +315,13 @@ def _check_local(workdir: str | os.PathLike) -> str:
       ' works; give a local directory'
     )
   return place
+
+
+def _check_type(name: str, value: object, kinds: object, wanted: str) -> None:
+  if not isinstance(value, kinds):
+    raise errors.UserError(
+      f'{name}: a {type(value).__name__} is given; give {wanted}'
+    )
 
 
 def _add_tasks(
@@ -327,7 +347,8 @@ def _add_tasks(
       for split in filter(given.get, _SPLITS[:3]):
         raise errors.UserError(
           f'{where}: {rows[0]} is given as rows, but {split} as a file of'
-          f' another format, {task.format}; read that file into a frame too'
+          f' another format, {task.format}; read that file into a frame too,'
+          f' or give format={_FORMAT!r} if it has JSON lines'
         )
       own['format'] = _FORMAT
     for split in rows:
@@ -380,7 +401,7 @@ def _to_json_lines(rows: Rows, where: str) -> str:
 def _override(values: dict, overrides: Mapping[str, object]) -> None:
   """Changes fields, given by dotted names, among the values of a config."""
   for field, value in overrides.items():
-    *groups, name = field.split('.')
+    *groups, name = field.removeprefix('config.').split('.')
     group = values
     for each in groups:
       group = group.setdefault(each, {})

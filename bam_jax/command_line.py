@@ -172,8 +172,13 @@ def parse(argv: list[str]) -> list[str]:
   """
   try:
     rest = flags.FLAGS([*map(_with_file, ['', *argv], argv)])
-    if CONFIG.value is not None:
+    if type(CONFIG.value).__module__ != 'builtins':
       CONFIG.value.to_dict()  # Raises if the file could not be read.
+    elif CONFIG.present:
+      raise errors.UserError(
+        '--config: get_config() of the file returns no configuration; end it'
+        ' with `return config`'
+      )
     return rest
   except SyntaxError as e:
     raise errors.UserError(f'{e.filename}:{e.lineno}: {e.msg}') from e

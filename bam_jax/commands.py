@@ -53,6 +53,8 @@ def run_command(
       preemption_signal = stack.enter_context(
         processes.agreed_signal(preemption_signal)
       )
+    if mode not in ('prepare', 'merge', 'report'):
+      setup.start_devices()
     reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
     plan = processes.run_on_all(
       lambda: plan_lib.make_plan(

@@ -148,6 +148,11 @@ def load(workdir: Path) -> Config:
       ' train with, or another work directory'
     )
   values = files.read_json(path)
+  if not isinstance(values, dict) or not isinstance(values.get('model'), dict):
+    raise errors.UserError(
+      f'{path}: has no settings of a plan; give a work directory, the folder'
+      ' that --workdir names, not one of its runs or an exported model'
+    )
   values['model'].pop('if_missing', None)  # A field of older versions.
   return from_dict(values)
 

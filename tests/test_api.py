@@ -286,8 +286,37 @@ def test_a_mistake_is_the_line_of_the_command_line(mistake, tmp_path):
       r"multi.epochs: '1' is of type str; give",
     ),
     ({'overrides': {'seeds.x': 1}}, r'config.seeds.x: seeds is no group of f'),
+    (
+      {'overrides': {'config.seeds.x': 1}},
+      r'config.seeds.x: seeds is no group',
+    ),
+    (
+      {'tasks': [_task()]},
+      'tasks: a list is given; give a dict of name -> bam',
+    ),
+    ({'init': None}, 'init: a NoneType is given; give a folder, a name on the'),
+    ({'workdir': 3}, 'workdir: a int is given; give a folder'),
+    ({'config': 'recommended'}, 'config: a str is given; give a ConfigDict'),
+    (
+      {'overrides': [('seeds', (1,))]},
+      'overrides: a list is given; give a dic',
+    ),
   ],
-  ids=['name', 'no-task', 'none', 'store', 'group', 'type', 'no-group'],
+  ids=[
+    'name',
+    'no-task',
+    'none',
+    'store',
+    'group',
+    'type',
+    'no-group',
+    'prefix',
+    'list-of-tasks',
+    'no-init',
+    'no-folder',
+    'name-of-config',
+    'pairs',
+  ],
 )
 def test_a_wrong_argument_leaves_no_file(arguments, message, tmp_path):
   given = {'tasks': {'urgency': _task()}, 'init': '', 'workdir': tmp_path / 'a'}
@@ -306,8 +335,8 @@ def test_a_wrong_argument_leaves_no_file(arguments, message, tmp_path):
     (_TICKETS[['body']], 'urgency', r"inputs\[0\]: no 'subject' beside 'body'"),
     (_TICKETS[:0], 'urgency', 'inputs: has no rows'),
     ({'review': 'a'}, 'stars', r'inputs: cannot be written .* scalar values'),
-    ('a', 'stars', 'inputs: give a frame, or a list of one or more'),
-    ([], 'stars', 'inputs: give a frame, or a list of one or more'),
+    ('a', 'stars', 'inputs: give a frame, a list of one or more, or a pathl'),
+    ([], 'stars', 'inputs: give a frame, a list of one or more, or a pathl'),
   ],
   ids=[
     'task',
@@ -393,6 +422,11 @@ def test_nothing_is_there_to_load(tmp_path):
   ):
     bam_jax.load(tmp_path / 'b')
   assert not [*tmp_path.iterdir()]
+  # An exported model, a run's folder.
+  for content in ({'model_type': 'bert'}, {'model': 'bert'}, [1]):
+    (tmp_path / 'config.json').write_text(json.dumps(content))
+    with pytest.raises(bam_jax.UserError, match='no settings of a plan; give'):
+      bam_jax.load(tmp_path)
 
 
 def test_the_package_is_imported_without_jax():

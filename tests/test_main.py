@@ -234,6 +234,7 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
       f'--config={_ROOT}/configs/bam.py:papr',
       r"--config: 'papr' after the colon is none of paper; give one",
     ),
+    ('--config=empty_handed.py', r'--config: get_config\(\) of the file retu'),
     ('--config=dmo', r"--config: .*'dmo'; give .* ablations, bam, .*, demo,"),
     (
       '--config=none.py:paper',
@@ -247,13 +248,14 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
   ids=[
     'missing', 'syntax', 'typo', 'trainer-field', 'without-get-config',
     'text-for-tuple', 'missing-import', 'no-argument',
-    'argument', 'name', 'missing-with-argument', 'not-given', 'field-alone',
-    'only-in-store', 'never-trained',
+    'argument', 'returns-nothing', 'name', 'missing-with-argument',
+    'not-given', 'field-alone', 'only-in-store', 'never-trained',
   ],
 )  # fmt: skip
 def test_a_wrong_config_file(place, monkeypatch, capsys, argument, message):
   (place / 'syntax.py').write_text('def get_config(:\n')
   (place / 'empty.py').write_text('')
+  (place / 'empty_handed.py').write_text('def get_config():\n  {}\n')
   typo = _CONFIG.replace('config.model.arch', 'config.modle')
   (place / 'typo.py').write_text(typo)
   trainer = _CONFIG.replace('config.model.arch', 'config.single.lr')
@@ -626,6 +628,24 @@ def test_a_mistake_ends_the_process_with_2_and_one_line():
     "bam_jax: --config: no such key: 'seed'; here it is config.seeds"
     ' (docs/guides/moving.md)\n'
   )
+
+
+@pytest.mark.parametrize('platform', ['cuda', 'gpu', 'tpu', 'nope'])
+def test_a_platform_that_is_not_here_is_told_before_any_work(place, platform):
+  done = subprocess.run(
+    [
+      *(sys.executable, '-m', 'bam_jax.main'),
+      *('--config=config.py', '--workdir=new'),
+    ],
+    cwd=place,
+    env=os.environ | {'PYTHONPATH': str(_ROOT), 'JAX_PLATFORMS': platform},
+    capture_output=True, text=True, check=False,
+  )  # fmt: skip
+  assert done.returncode == 2, done.stderr
+  said = done.stderr.splitlines()[-1]
+  assert said.startswith(f'bam_jax: devices: JAX cannot start {platform} (')
+  assert 'Traceback' not in done.stderr
+  assert not (place / 'new' / 'features').exists()
 
 
 @pytest.mark.parametrize('name', ['', '.', '..', '../x', '/x', 'a/../../x'])

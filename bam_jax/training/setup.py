@@ -1,5 +1,6 @@
 """Makes what all runs of a plan share: JAX settings, programs and weights."""
 
+import collections
 import logging
 import os
 from pathlib import Path
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bam_jax import config as config_lib
+from bam_jax import errors
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 from bam_jax.modeling import heads
@@ -43,6 +45,27 @@ def configure_jax(config: config_lib.Config, workdir: Path) -> None:
   jax.config.update(
     'jax_persistent_cache_min_compile_time_secs', phases.LEAST_KEPT
   )
+
+
+def start_devices() -> None:
+  """Starts the devices, before work that would be wasted without them.
+
+  Raises:
+    errors.UserError: the platform that is asked for is not here.
+  """
+  try:
+    devices = jax.devices()
+  # JAX checks by assertions too.
+  except (AssertionError, RuntimeError) as error:
+    asked = jax.config.jax_platforms or 'any'
+    reason = next(iter(str(error).splitlines()), 'no such device')
+    raise errors.UserError(
+      f'devices: JAX cannot start {asked} ({reason}); change JAX_PLATFORMS, or'
+      " install what it needs, as by pip install 'bam-jax[cuda]'"
+    ) from error
+  kinds = collections.Counter(each.device_kind for each in devices)
+  described = ', '.join(f'{count} x {kind}' for kind, count in kinds.items())
+  logging.info('devices: %s', described)
 
 
 class Setup:
