@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import csv
 from pathlib import Path
+import re
 
 from bam_jax import errors
 from bam_jax.data import foreign
@@ -10,6 +11,8 @@ from bam_jax.data import lines
 from bam_jax.data import tsv
 from bam_jax.tasks import task as task_lib
 
+# The line before the header in which Excel is told the separator.
+_SAID = re.compile(r'sep=(.)\r?\n')
 # A suffix, perhaps before that of a compression, of cells separated by tabs.
 _TAB_SUFFIXES = frozenset({'.tsv', '.tab'})
 
@@ -22,10 +25,14 @@ def read(
   The line of a row is its first one.
   """
   head = lines.check_text(path).decode('utf-8-sig', 'replace')
-  mark = _separator(path, head, table)
+  said = _SAID.match(head)
+  mark = said[1] if said else _separator(path, head, table)
   with lines.open_text(path, lines.decoding(fault, table), newline='') as file:
     content = lines.with_ends(file, str(path))
-    yield from tsv.parse(_cells(content, mark, path), table, str(path), fault)
+    if said:
+      next(content)
+    cells = _cells(content, mark, path, 2 if said else 1)
+    yield from tsv.parse(cells, table, str(path), fault)
 
 
 def _separator(path: Path, head: str, table: task_lib.Table) -> str:
@@ -47,13 +54,16 @@ def _separator(path: Path, head: str, table: task_lib.Table) -> str:
 
 
 def _cells(
-  content: Iterator[str], mark: str, path: Path
+  content: Iterator[str], mark: str, path: Path, first: int
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields each row's cells, with the number of its first line."""
+  """Yields each row's cells, with the number of its first line.
+
+  `first` is the number of the first line of `content`.
+  """
   # Without `strict`, an open quotation mark takes the rest of the file.
   reader = csv.reader(content, delimiter=mark, strict=True)
   while True:
-    number = reader.line_num + 1
+    number = reader.line_num + first
     try:
       cells = next(reader)
     except StopIteration:

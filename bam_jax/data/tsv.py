@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+import difflib
 import itertools
 import logging
 from pathlib import Path
@@ -126,10 +127,13 @@ def _column(
       f' {len(first) - 1}; fix the file, or name another column'
     )
   if not header or column not in first:
+    like = {name.strip().casefold(): name for name in reversed(first)}
+    near = difflib.get_close_matches(column.strip().casefold(), like, 1)
     raise errors.UserError(
       f'{where}: no column {column!r}; the first line has'
-      f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these, or'
-      ' set header=False if the first line is data'
+      f' {textwrap.shorten(", ".join(first), _SHOWN)}; name one of these'
+      + ''.join(f' (the nearest is {like[each]!r})' for each in near)
+      + ', or set header=False if the first line is data'
     )
   if first.count(column) > 1:
     raise errors.UserError(

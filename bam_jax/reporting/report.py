@@ -176,11 +176,25 @@ def summarise(
     },
     'verdicts': verdicts.summarise(config, variants, scores, draws),
     'pairs': pairs.tables(config, scores),
-    'teachers': teaching.summarise(runs, tasks),
+    'teachers': {}
+    if _have_others_taught(config)
+    else teaching.summarise(runs, tasks),
     'decisions': _decisions(runs),
     'classes': classes.summarise(runs, tasks),
     'undefined': _undefined(scores_frame(runs)),
   }
+
+
+def _have_others_taught(config: config_lib.Config) -> bool:
+  """Whether all students learnt from external logits alone."""
+  taught = [
+    name
+    for name in config.variants
+    if variants_lib.resolve(config, name).teacher
+  ]
+  return bool(taught) and all(
+    variants_lib.find_external_logits(config, name) for name in taught
+  )
 
 
 def _over_seeds(

@@ -92,9 +92,20 @@ def test_a_missing_column_is_named_whatever_separates_the_others(
   _ROWS.to_csv(tmp_path / 'a.csv', sep=';', index=False, quoting=quoting)
   assert _message(tmp_path, train='a.csv', label='Mood') == (
     "data/a.csv:1: no column 'Mood'; the first line has"
-    f' {", ".join(_ROWS.columns)}; name one of these, or set header=False if'
-    ' the first line is data'
+    f" {', '.join(_ROWS.columns)}; name one of these (the nearest is 'mood'),"
+    ' or set header=False if the first line is data'
   )
+
+
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
+@pytest.mark.parametrize('mark', [';', '|', '\t'])
+def test_the_line_that_tells_excel_the_separator(tmp_path, mark, end):
+  path = tmp_path / 'a.csv'
+  _ROWS.to_csv(path, sep=mark, index=False, lineterminator=end)
+  path.write_text(f'sep={mark}{end}{path.read_bytes().decode()}', newline='')
+  assert _read(tmp_path, train='a.csv') == _EXPECTED
+  path.write_text(f'sep={mark}{end}body{mark}mood{end}a{mark}up{end}b{end}')
+  assert _message(tmp_path, train='a.csv').startswith('data/a.csv:4: 1 columns')
 
 
 def test_csv_without_a_header(tmp_path):
@@ -118,6 +129,11 @@ def test_rows_of_csv_have_the_line_at_which_they_begin(tmp_path):
     ('body,mood\n"a"b,up\n', ":2: not CSV (',' expected after '\"');"),
     ('body,mood\na,b,up\n', ':2: 3 columns where the first line has 2;'),
     ('text,mood\na,up\n', ":1: no column 'body'; the first line has text, mo"),
+    (
+      ' Body,mood\na,up\n',
+      ":1: no column 'body'; the first line has Body, mood; name one of these"
+      " (the nearest is ' Body'), or",
+    ),
     ('body,mood,mood\na,up,up\n', ":1: two columns are named 'mood'; rename"),
     ('', ': has no usable row; fix config.data.dir or'),
   ],

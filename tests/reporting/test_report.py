@@ -661,6 +661,17 @@ def test_teachers_are_told_in_percent(tmp_path):
   assert 'Teachers' in _Page(texts['report.html']).text
 
 
+def test_of_external_teachers_no_model_of_the_plan_is_told(tmp_path):
+  quality = {'train': {'accuracy': 0.5}}
+  runs = [dataclasses.replace(run, quality=quality) for run in _SINGLE]
+  values = {'variants': ('single', 'single_to_multi')}
+  texts = _write(
+    tmp_path, runs, **values, distill=config_lib.DistillConfig(logits='there')
+  )
+  assert json.loads(texts['report.json'])['teachers'] == {}
+  assert 'Teachers' not in _Page(texts['report.html']).text
+
+
 def test_own_variants_look_different_and_keep_their_looks():
   own = [f'own_{i}' for i in range(12)]
   looks = figures.looks(['single', *own, 'single_to_multi'])
