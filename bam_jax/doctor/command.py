@@ -51,7 +51,8 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   counted.
 
   Returns:
-    The command's exit status, see `findings.exit_code`.
+    The command's exit status, see `findings.exit_code`; a tokenizer that is
+    missing is a warning.
 
   Raises:
     errors.UserError: a task is not declared correctly, its labels are neither
@@ -80,8 +81,11 @@ def run(config: config_lib.Config, workdir: Path) -> int:
   report = examine.examine(
     tasks, config.data, tokenizer, _vocabulary_remedy(config.model)
   )
-  exit_code = findings.exit_code(report.findings)
   counts = collections.Counter(f.severity for f in report.findings)
+  exit_code = findings.exit_code(report.findings)
+  if tokenizer is None:
+    counts['warning'] += 1
+    exit_code = exit_code or findings.EXIT_CODES['warning']
   verdict = ', '.join(f'{s}s: {counts[s]}' for s in findings.EXIT_CODES) + '.'
   data = dataclasses.asdict(config.data)
   content = {'exit_code': exit_code, 'data': data, 'tokens': remark}

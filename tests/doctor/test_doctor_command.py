@@ -71,7 +71,7 @@ def test_brackets_and_bars_are_neither_markup_nor_columns(folder, capsys):
 
 
 def test_without_a_tokenizer_all_but_tokens_is_told(folder, caplog):
-  assert _run(folder, **{'model.init': 'none/there-at-all/x'}) == 0
+  assert _run(folder, **{'model.init': 'none/there-at-all/x'}) == 1
   assert 'no such directory' in caplog.text
   report = json.loads((folder / 'work' / 'doctor.json').read_text())
   assert report['tokens'].startswith('Tokens are not counted: config.model.ini')
