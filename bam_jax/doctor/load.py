@@ -145,7 +145,7 @@ def _read_files(
       yield found
   if not rows.data_lines and not faults['unreadable']:
     yield rows.find(
-      'error', 'empty file', 'no row at all', 'fetch the file again'
+      'error', 'empty file', 'no row at all', 'add rows, or fetch it again'
     )
 
 
