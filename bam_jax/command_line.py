@@ -1,6 +1,6 @@
 """Defines the command-line flags, and checks them before any work begins."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 import difflib
 import logging
 from pathlib import Path
@@ -164,8 +164,15 @@ _CANNOT_CAST = {
 }
 
 
-def parse(argv: list[str]) -> list[str]:
+def parse(
+  argv: list[str], own: Mapping[str, str] = trainer_names.NO_NAMES
+) -> list[str]:
   """Parses the flags; returns the arguments that are not flags.
+
+  Args:
+    argv: the program and its arguments.
+    own: option of the Trainer -> what it is called in this program, where that
+      is not `bam_jax.main`.
 
   Raises:
     errors.UserError: a flag, or the file of --config, is invalid.
@@ -183,7 +190,7 @@ def parse(argv: list[str]) -> list[str]:
   except SyntaxError as e:
     raise errors.UserError(f'{e.filename}:{e.lineno}: {e.msg}') from e
   except _MISTAKES as e:
-    raise errors.UserError(_find_line(e) + _shorten(e)) from e
+    raise errors.UserError(_find_line(e) + _shorten(e, argv, own)) from e
   except OSError as e:
     raise errors.UserError(
       f'--config: {_without_number(str(e).splitlines()[-1].strip())}; give an'
@@ -220,7 +227,7 @@ def _find_line(error: Exception) -> str:
   return ''.join(f'{file}:{line}: ' for file, line in places[-1:])
 
 
-def _shorten(error: Exception) -> str:
+def _shorten(error: Exception, argv: list[str], own: Mapping[str, str]) -> str:
   """Returns an error's message without ConfigDict's list of all fields."""
   cause = error.args[0] if error.args else error
   # The text of a KeyError would be quoted and escaped.
@@ -239,6 +246,9 @@ def _shorten(error: Exception) -> str:
     return _describe_cast(lines[-1])
   if key := re.match(r"(Key \"|')(\w+)(\" does not exist|'$)", lines[0]):
     hint = trainer_names.describe_option(key[2])
+    # The error has only the last part of a name such as optimizer.name.
+    for path in re.findall(rf'config\.([\w.]+\.{key[2]})\b', ' '.join(argv)):
+      hint = hint or trainer_names.describe_option(path.replace('.', '_'))
     if not hint and lines[-1].startswith('Did you mean'):
       hint = f'. {lines[-1]}'
     return f'--config: no such key: {key[2]!r}{hint or _nearest(key[2])}'
@@ -246,7 +256,8 @@ def _shorten(error: Exception) -> str:
     name = error.flagname
     if name.startswith('config.') and not CONFIG.present:
       return f'--{name}: needs --config, whose field it sets; give both'
-    hint = trainer_names.describe_option(name) or _nearest(name, flags.FLAGS)
+    hint = trainer_names.describe_option(name, own)
+    hint = hint or _nearest(name, flags.FLAGS)
     return f'Unknown command line flag {name!r}{hint}'
   for told, kind in _CANNOT_CAST.items():
     flag, found, _ = text.partition(f': {told}')
@@ -287,6 +298,24 @@ def _nearest(name: str, flag_names: Iterable[str] = ()) -> str:
   if not near:
     return '; bam_jax/fields.py has all fields, --help all flags'
   return f'; the nearest is {" or ".join(by_name[near[0]])}'
+
+
+def refuse_others(used: Collection[str], own: Mapping[str, str]) -> None:
+  """Refuses the flags of this module that another program does not use.
+
+  Args:
+    used: names of the flags that it uses.
+    own: see `parse`.
+
+  Raises:
+    errors.UserError: another flag was given.
+  """
+  for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
+    if flag.present and flag.name not in used:
+      hint = trainer_names.describe_option(flag.name, own)
+      raise errors.UserError(
+        f'--{flag.name}: is no flag of this command{hint or "; leave it out"}'
+      )
 
 
 def check(rest: list[str]) -> None:

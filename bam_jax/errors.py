@@ -63,7 +63,8 @@ def find_unknown(
   for value in values:
     if value not in known:
       other = trainer_names.translate_value(str(value))
-      near = difflib.get_close_matches(other, names, 1)
+      near = [other] if other in names else []
+      near = near or difflib.get_close_matches(str(value), names, 1)
       yield f'{where}: {value!r} is none of {", ".join(names)}' + ''.join(
         f'; the nearest is {name}' for name in near
       )

@@ -117,6 +117,9 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
     (['--max-grad-norm=1'], r'; here it is config\.optimizer\.clip_norm \('),
     (['--fp16'], r"'fp16'; here it is config\.model\.dtype, which is float32"),
     (['--save_total_limit=2'], r'; not here: a run keeps its latest and its'),
+    (['--id2label={}'], r'; here it is config\.custom_tasks\.TASK\.labels, or'),
+    (['--truncation'], r"'truncation'; here it is config\.data\.max_length"),
+    (['--config.optimizer.name=x'], r"'name'; not here: BERT's Adam is"),
     (['--config.train.save_steps=9'], r'is config\.train\.checkpoint_every,'),
     (['--config.train.evaluate_every=epoch'],
      r'y=epoch: give a whole number \(steps between evaluations\)$'),
@@ -184,7 +187,8 @@ def _mistake(monkeypatch, capsys, *arguments: str) -> str:
  'fraction-for-number', 'out-of-range', 'port-out-of-range', 'huge',
     'mode', 'flag', 'mistyped-flag', 'field-as-flag', 'field-of-no-group',
     'trainer-flag', 'trainer-flag-with-hyphens', 'trainer-flag-alone',
-    'trainer-flag-not-here', 'trainer-field', 'epoch-for-steps',
+    'trainer-flag-not-here', 'argument-of-trainer', 'argument-of-tokenizer',
+    'trainer-field-of-group', 'trainer-field', 'epoch-for-steps',
     'word-for-switch', 'no-such-custom-task',
     'argument', 'task',
     'no-data-dir', 'no-such-data-dir',
@@ -271,7 +275,9 @@ def test_options_of_the_trainer_lead_to_what_is_here():
   fields = {f'config.{field}' for field in config_lib.default_values()}
   for field in dataclasses.fields(config_lib.TaskConfig):
     fields.add(f'config.custom_tasks.TASK.{field.name}')
-  own = {field.rpartition('.')[2] for field in fields} | {*flags.FLAGS}
+  own = {field.rpartition('.')[2] for field in fields}
+  by_module = flags.FLAGS.flags_by_module_dict()
+  own |= {flag.name for flag in by_module[command_line.__name__]}
   options = trainer_names.OPTIONS | trainer_names.ABSENT
   assert not own & {*options}
   for option, text in options.items():
@@ -281,8 +287,10 @@ def test_options_of_the_trainer_lead_to_what_is_here():
       assert name in flags.FLAGS, f'{option}: {name}'
   guide = (_ROOT / 'docs' / 'guides' / 'moving.md').read_text()
   rows = re.findall(r'^\| (.*?) \|', guide.partition('## From MT-DNN')[0], re.M)
-  for option in re.findall(r'--(\w+)', ' '.join(rows)):
-    with pytest.raises(errors.UserError, match=r'(here|nearest is|not here)'):
+  # A message names the page, so the page has the option.
+  assert {*options} <= {*re.findall(r'(?:--|`)(\w+)', ' '.join(rows))}
+  for option in {*re.findall(r'--(\w+)', ' '.join(rows))} - {*options}:
+    with pytest.raises(errors.UserError, match=r'nearest is'):
       command_line.parse(['bam_jax', f'--{option}=1'])
 
 

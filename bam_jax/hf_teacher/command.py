@@ -63,6 +63,29 @@ _DEVICE = flags.DEFINE_string(
 _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ('float32', 'bfloat16', 'float16'), 'Of the weights.'
 )
+_USED = (command_line.CONFIG, command_line.TASK, command_line.OUTPUT)
+# What options of the Trainer, and of the other command, are called here.
+TRAINER_NAMES = {
+  'bf16': '--dtype=bfloat16',
+  'bf16_full_eval': '--dtype=bfloat16',
+  'eval_batch_size': '--batch_size',
+  'fp16': '--dtype=float16',
+  'fp16_full_eval': '--dtype=float16',
+  'id2label': '--labels',
+  'label2id': '--labels',
+  'label_names': '--labels',
+  'max_seq_length': '--max_length',
+  'model_name': '--model',
+  'model_name_or_path': '--model',
+  'no_cuda': '--device=cpu',
+  'output_dir': '--output',
+  'per_device_eval_batch_size': '--batch_size',
+  'task_name': '--task',
+  'tokenizer_name': '--model, which has its tokenizer',
+  'truncation': '--max_length',
+  'use_cpu': '--device=cpu',
+  'workdir': '--output',
+}
 
 
 def label(
@@ -124,18 +147,13 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
   Raises:
     errors.UserError: an argument is missing or wrong.
   """
-  rest = command_line.parse(argv)
+  rest = command_line.parse(argv, TRAINER_NAMES)
+  command_line.refuse_others([flag.name for flag in _USED], TRAINER_NAMES)
   if len(rest) > 1:
     raise errors.UserError(
       f'{rest[1]}: no such argument; flags begin with --, see --help'
     )
-  needed = (
-    command_line.CONFIG,
-    command_line.TASK,
-    _MODEL,
-    command_line.OUTPUT,
-  )
-  for flag in needed:
+  for flag in (*_USED, _MODEL):
     if not flag.value:
       raise errors.UserError(f'--{flag.name} is missing; see --help')
   config = config_lib.from_config_dict(command_line.CONFIG.value)
