@@ -228,8 +228,8 @@ def _summarise_baselines(
 
   Returns:
     Baseline -> `tasks` and averages, as of one seed of a variant; `unbeaten`:
-    task or `average` -> score, where no variant's is higher; and `highest`: the
-    columns where all variants' are lower.
+    task or `average` -> score, where no variant's is higher; and `lead`: by how
+    much it is above the highest of them.
   """
   found: dict[str, dict[str, Mapping]] = {}
   for task, record in records.items():
@@ -237,7 +237,7 @@ def _summarise_baselines(
       found.setdefault(name, {})[task] = scores
   result = {name: _one_seed(tasks, scores) for name, scores in found.items()}
   for entry in result.values():
-    entry |= {'unbeaten': {}, 'highest': []}
+    entry |= {'unbeaten': {}, 'lead': {}}
     for column in (comparisons.AVERAGE, *tasks.names):
       own, *others = (
         comparisons.score_of(each, column, tasks)
@@ -246,7 +246,7 @@ def _summarise_baselines(
       known = [score for score in others if words.is_number(score)]
       if words.is_number(own) and known and own >= max(known):
         entry['unbeaten'][column] = own
-        entry['highest'] += [column] if own > max(known) else []
+        entry['lead'][column] = own - max(known)
   return result
 
 

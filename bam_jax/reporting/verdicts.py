@@ -123,18 +123,20 @@ def summarise(
 def prefer_baselines(
   found: Mapping[str, dict], baselines: Mapping[str, Mapping]
 ) -> None:
-  """Changes the verdict of tasks in which a baseline is above all variants.
+  """Changes the verdict of tasks that a baseline wins.
 
-  Baselines have no seeds, so this is no test.
+  It must be above all variants, by more than half of the interval that is
+  known. Baselines have no seeds, so this is no test.
 
   Args:
     found: what `summarise` returned.
-    baselines: name -> `highest`, the tasks in which it is.
+    baselines: name -> `lead`: task -> how much it is above all variants.
   """
   for baseline in baselines.values():
-    for task in baseline['highest']:
-      if task in found['tasks']:
-        found['tasks'][task]['verdict'] = 'baseline'
+    for task, lead in baseline['lead'].items():
+      cell = found['tasks'].get(task)
+      if cell and lead > (cell['half_width'] or 0.0):
+        cell['verdict'] = 'baseline'
 
 
 def _compare(

@@ -255,6 +255,8 @@ def about_verdicts(found: Mapping[str, Mapping]) -> str:
   note = text('verdicts.note', **names)
   if tests:
     note += text('verdicts.tests', tests=' and '.join(tests))
+  if any(cell['verdict'] == 'baseline' for cell in found['tasks'].values()):
+    note += text('verdicts.baseline')
   why = first_of([cell['reason'] for cell in found['tasks'].values()])
   return note + text('verdicts.untested', why=why) if why else note
 

@@ -383,3 +383,26 @@ def test_error_rates_of_the_bootstrap_are_those_simulated():
     parts.append(', '.join(rates))
   expected = f'{parts[0]}; read as an interval, in {parts[1]}'
   assert expected == bootstrap.ERROR_RATES
+
+
+def test_a_baseline_wins_by_more_than_the_half_width():
+  def cell(verdict, half_width):
+    return {'verdict': verdict, 'half_width': half_width}
+
+  found = {
+    'tasks': {
+      'far': cell('student', 2.0),
+      'near': cell('own', 2.0),
+      'level': cell('no difference', 0.0),
+      'alone': cell('not tested', None),
+    }
+  }
+  lead = {'average': 9.0, 'far': 2.1, 'near': 1.9, 'level': 0.0, 'alone': 0.1}
+  verdicts.prefer_baselines(found, {'frozen_encoder': {'lead': lead}})
+  assert {task: each['verdict'] for task, each in found['tasks'].items()} == {
+    'far': 'baseline', 'near': 'own', 'level': 'no difference',
+    'alone': 'baseline',
+  }  # fmt: skip
+  assert words.verdict({'is_taught': True, 'student': 'x'}, 'baseline') == (
+    'a baseline that needs no training is higher'
+  )
