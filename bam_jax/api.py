@@ -24,6 +24,7 @@ from bam_jax import config as config_lib
 from bam_jax import errors
 from bam_jax import fields
 from bam_jax import files
+from bam_jax import trainer_names
 from bam_jax.configs import recommended
 from bam_jax.data import jsonl
 from bam_jax.data import registry
@@ -80,8 +81,10 @@ class Task(fields.TaskConfig):
     names = [field.name for field in dataclasses.fields(cls)]
     for name in (name for name in given if name not in names):
       (near,) = difflib.get_close_matches(name, names, 1, 0.0)
+      hint = trainer_names.describe_task_field(name)
       raise errors.UserError(
-        f'bam_jax.Task: {name!r} is not a field; the nearest is {near!r}'
+        f'bam_jax.Task: {name!r} is not a field'
+        + (hint or f'; the nearest is {near!r}')
       )
     return super().__new__(cls)
 

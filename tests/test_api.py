@@ -263,6 +263,8 @@ def test_a_field_that_tasks_do_not_have_is_told():
   assert str(caught.value) == (
     "bam_jax.Task: 'txt' is not a field; the nearest is 'text'"
   )
+  with pytest.raises(bam_jax.UserError, match='field; here it is dev '):
+    bam_jax.Task(train=_TICKETS, validation=_TICKETS)
 
 
 @pytest.mark.parametrize('mistake', _MISTAKES)
@@ -290,17 +292,6 @@ def test_a_mistake_is_the_line_of_the_command_line(mistake, tmp_path):
       {'overrides': {'config.seeds.x': 1}},
       r'config.seeds.x: seeds is no group',
     ),
-    (
-      {'tasks': [_task()]},
-      'tasks: a list is given; give a dict of name -> bam',
-    ),
-    ({'init': None}, 'init: a NoneType is given; give a folder, a name on the'),
-    ({'workdir': 3}, 'workdir: a int is given; give a folder'),
-    ({'config': 'recommended'}, 'config: a str is given; give a ConfigDict'),
-    (
-      {'overrides': [('seeds', (1,))]},
-      'overrides: a list is given; give a dic',
-    ),
   ],
   ids=[
     'name',
@@ -311,17 +302,33 @@ def test_a_mistake_is_the_line_of_the_command_line(mistake, tmp_path):
     'type',
     'no-group',
     'prefix',
-    'list-of-tasks',
-    'no-init',
-    'no-folder',
-    'name-of-config',
-    'pairs',
   ],
 )
 def test_a_wrong_argument_leaves_no_file(arguments, message, tmp_path):
   given = {'tasks': {'urgency': _task()}, 'init': '', 'workdir': tmp_path / 'a'}
   with pytest.raises(bam_jax.UserError, match=message):
     bam_jax.fit(**given | arguments)
+  assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'wanted'),
+  [
+    (
+      'tasks',
+      [_task()],
+      'a list is given; give a dict of name -> bam_jax.Task',
+    ),
+    ('init', None, 'a NoneType is given; give a folder, a name on the hub or'),
+    ('workdir', 3, 'a int is given; give a folder'),
+    ('config', 'recommended', 'a str is given; give a ConfigDict'),
+    ('overrides', [('seeds', (1,))], 'a list is given; give a dict of field'),
+  ],
+)
+def test_an_argument_of_another_type(name, value, wanted, tmp_path):
+  given = {'tasks': {'urgency': _task()}, 'init': '', 'workdir': tmp_path / 'a'}
+  with pytest.raises(bam_jax.UserError, match=f'^{name}: {wanted}'):
+    api.fit(**given | {name: value})
   assert not [*tmp_path.iterdir()]
 
 

@@ -74,10 +74,14 @@ def _parsed(arguments: tuple[str, ...]) -> None:
   # From sys.argv it takes the fields that are to become flags.
   with mock.patch.object(sys, 'argv', argv), flagsaver.flagsaver():
     assert command_line.parse(argv) == ['bam_jax']
-    config = config_lib.from_config_dict(command_line.CONFIG.value)
-    registry.resolve(config)
-    groups = {run.group for run in runs_lib.plan_runs(config)}
-    assert command_line.GROUP.value in {None, *groups}
+    if '--help' not in arguments:
+      command_line.check(['bam_jax'])
+    # Otherwise the work directory has the settings.
+    if command_line.CONFIG.value is not None:
+      config = config_lib.from_config_dict(command_line.CONFIG.value)
+      registry.resolve(config)
+      groups = {run.group for run in runs_lib.plan_runs(config)}
+      assert command_line.GROUP.value in {None, *groups}
     if command_line.MODE.value == 'merge':
       assert command_line.FROM.value
   flags.FLAGS.unparse_flags()
