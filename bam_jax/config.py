@@ -148,7 +148,7 @@ def load(workdir: Path) -> Config:
       ' train with, or another work directory'
     )
   values = files.read_json(path)
-  if not isinstance(values, dict) or not isinstance(values.get('model'), dict):
+  if not isinstance(values.get('model'), dict):
     raise errors.UserError(
       f'{path}: has no settings of a plan; give a work directory, the folder'
       ' that --workdir names, not one of its runs or an exported model'

@@ -430,7 +430,7 @@ def test_nothing_is_there_to_load(tmp_path):
     bam_jax.load(tmp_path / 'b')
   assert not [*tmp_path.iterdir()]
   # An exported model, a run's folder.
-  for content in ({'model_type': 'bert'}, {'model': 'bert'}, [1]):
+  for content in ({'model_type': 'bert'}, {'model': 'bert'}):
     (tmp_path / 'config.json').write_text(json.dumps(content))
     with pytest.raises(bam_jax.UserError, match='no settings of a plan; give'):
       bam_jax.load(tmp_path)

@@ -100,8 +100,11 @@ def test_the_handlers_from_before_are_back():
   assert [signal.getsignal(number) for number in _NUMBERS] == before
 
 
-def test_a_second_signal_can_meet_the_handler_from_before():
+def test_a_second_signal_can_meet_the_handler_from_before(request):
   """Python's own for Ctrl-C, as in a notebook; the process goes on."""
+  # A job that a shell starts in the background has none.
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
   with preemption.Signal(restores=True) as preemption_signal:
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
