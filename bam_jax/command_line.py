@@ -179,6 +179,7 @@ def parse(
   """
   try:
     rest = flags.FLAGS([*map(_with_file, ['', *argv], argv)])
+    # Of builtins are None, and what get_config() returns by mistake.
     if type(CONFIG.value).__module__ != 'builtins':
       CONFIG.value.to_dict()  # Raises if the file could not be read.
     elif CONFIG.present:

@@ -1,4 +1,4 @@
-"""Names of Hugging Face's lead to those of this package."""
+"""Names that Hugging Face uses lead to those of this package."""
 
 import dataclasses
 import doctest

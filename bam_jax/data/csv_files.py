@@ -29,9 +29,9 @@ def read(
   mark = said[1] if said else _separator(path, head, table)
   with lines.open_text(path, lines.decoding(fault, table), newline='') as file:
     content = lines.with_ends(file, str(path))
+    cells = _cells(content, mark, path)
     if said:
-      next(content)
-    cells = _cells(content, mark, path, 2 if said else 1)
+      next(cells)
     yield from tsv.parse(cells, table, str(path), fault)
 
 
@@ -54,16 +54,13 @@ def _separator(path: Path, head: str, table: task_lib.Table) -> str:
 
 
 def _cells(
-  content: Iterator[str], mark: str, path: Path, first: int
+  content: Iterator[str], mark: str, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
-  """Yields each row's cells, with the number of its first line.
-
-  `first` is the number of the first line of `content`.
-  """
+  """Yields each row's cells, with the number of its first line."""
   # Without `strict`, an open quotation mark takes the rest of the file.
   reader = csv.reader(content, delimiter=mark, strict=True)
   while True:
-    number = reader.line_num + first
+    number = reader.line_num + 1
     try:
       cells = next(reader)
     except StopIteration:

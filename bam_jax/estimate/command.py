@@ -228,10 +228,10 @@ def describe_longest(
   if not by_variant:
     return 'Longest: the linear probes.'
   ((variant, taken),) = by_variant.most_common(1)
-  runs = (each.run for each in remaining if each.run.variant == variant)
-  run = max(runs, key=plan.data.num_steps)
-  steps, field = plan.data.decide_steps(run)
-  if steps == run.length.max_steps:
+  those = (each for each in remaining if each.run.variant == variant)
+  longest = max(those, key=lambda each: each.steps)
+  run, field = longest.run, plan.data.decide_steps(longest.run)[1]
+  if longest.steps == run.length.max_steps:
     field = 'max_steps'
   return (
     f'Longest: {variant}, {telemetry.duration(taken)}; shorter by a lower'

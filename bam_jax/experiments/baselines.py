@@ -79,19 +79,23 @@ def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:
   return {task: record for task, record in records.items() if record}
 
 
-def describe(plan: plan_lib.Plan) -> dict[str, str]:
-  """Returns the report's notes on the training rows of the baselines."""
+def describe(known: Mapping[str, Mapping]) -> dict[str, str]:
+  """Returns the report's notes on the training rows; `known` is from `read`."""
   found: dict[str, list[str]] = {}
-  for task, record in read(plan).items():
+  for task, record in known.items():
     for name, text in record['about'].items():
       found.setdefault(name.replace('_', ' '), []).append(f'{task} {text}')
   return {name: '; '.join(texts) for name, texts in found.items()}
 
 
-def describe_missing(plan: plan_lib.Plan) -> list[str]:
-  """Returns a warning if some tasks have baselines and others have none."""
-  known = read(plan)
-  missing = [name for name in plan.tasks.names if name not in known]
+def describe_missing(
+  known: Mapping[str, Mapping], tasks: task_lib.TaskTable
+) -> list[str]:
+  """Returns a warning if some tasks have baselines and others have none.
+
+  `known` is from `read`.
+  """
+  missing = [name for name in tasks.names if name not in known]
   if not known or not missing:
     return []
   return [

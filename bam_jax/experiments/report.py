@@ -56,8 +56,12 @@ def report(plan: plan_lib.Plan) -> None:
     for task, splits in record['scores'].items()
   ]
   weak = weak_models.find(plan, finished)
-  missing = baselines.describe_missing(plan)
-  for warning in (*(found.text for found in weak.values()), *missing):
+  known = baselines.read(plan)
+  warnings = [
+    *(found.text for found in weak.values()),
+    *baselines.describe_missing(known, plan.tasks),
+  ]
+  for warning in warnings:
     logging.warning('%s', warning)
   # Their import takes seconds (pandas, matplotlib), so other commands skip it.
   from bam_jax.experiments import error_analysis
@@ -68,15 +72,14 @@ def report(plan: plan_lib.Plan) -> None:
     plan.config,
     plan.tasks,
     scores,
-    _notes(plan, finished),
+    _notes(plan, finished, known),
     [
       *runs_lib.describe_short_runs(
         (run, runs_lib.steps_taken(record)) for run, record in finished
       ),
-      *(found.text for found in weak.values()),
-      *missing,
+      *warnings,
     ],
-    baselines.read(plan),
+    known,
     {task: found.variants for task, found in weak.items()},
     error_analysis.analyse(plan, [run for run, _ in finished]),
   )
@@ -88,8 +91,12 @@ def report(plan: plan_lib.Plan) -> None:
 def _notes(
   plan: plan_lib.Plan,
   finished: list[tuple[runs_lib.Run, Mapping[str, object]]],
+  known: Mapping[str, Mapping],
 ) -> dict[str, str]:
-  """Returns the report's notes on the configuration and the finished runs."""
+  """Returns the report's notes on the configuration and the finished runs.
+
+  `known` has the baselines.
+  """
   config, encoder = plan.config, plan.encoder
   records = [record for _, record in finished]
   external = dict.fromkeys(
@@ -108,7 +115,7 @@ def _notes(
     'searched settings': plan.search_result.scores
     and search.describe(plan.search_result),
     'external teachers': '; '.join(external),
-    **baselines.describe(plan),
+    **baselines.describe(known),
     'pretrained weights': encoder.description,
     'encoder': (
       f'{encoder.config.num_layers} layers x {encoder.config.hidden_size}'

@@ -61,7 +61,7 @@ def start_devices() -> None:
     reason = next(iter(str(error).splitlines()), 'no such device')
     raise errors.UserError(
       f'devices: JAX cannot start {asked} ({reason}); change JAX_PLATFORMS, or'
-      " install what it needs, as by pip install 'bam-jax[cuda]'"
+      " install what it needs (pip install 'bam-jax[cuda]', for example)"
     ) from error
   kinds = collections.Counter(each.device_kind for each in devices)
   described = ', '.join(f'{count} x {kind}' for kind, count in kinds.items())

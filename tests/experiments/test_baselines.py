@@ -169,9 +169,10 @@ def test_they_are_computed_once_and_again_if_what_decides_them_changes(
   baselines.compute(plan)
   assert computed == [_CLASSES] * 3
   assert list(baselines.read(plan)) == [_CLASSES]
-  assert not baselines.describe_missing(plan)
+  assert not baselines.describe_missing(baselines.read(plan), plan.tasks)
   both = make(tmp_path, **changes | {'tasks': (_CLASSES, _PAIRS)}, seeds=(3, 0))
-  (warning,) = baselines.describe_missing(both)
+  known = baselines.read(both)
+  (warning,) = baselines.describe_missing(known, both.tasks)
   assert warning.startswith(f'{_PAIRS}: no baselines were computed')
   baselines.compute(make(tmp_path, **changes, **{'plan.baselines': False}))
   assert computed == [_CLASSES] * 3
