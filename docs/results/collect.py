@@ -1,14 +1,16 @@
 """Gathers what is worth keeping of a work directory into a small folder.
 
   python docs/results/collect.py work/minilm docs/results/minilm
+  python docs/results/collect.py work/some work/others docs/results/settings
 
 Takes the report, the scores, and each run's record, configuration and metrics;
-leaves checkpoints, features and the teachers' logits. With --outputs it also
-takes the dev outputs that the report's tests read. There, logits are replaced
-by 1 for the class, or for each of several labels, that is predicted, and by 0
-for the others, which take a tenth of the room. No test of the report depends on
-them, and no score but roc_auc and average_precision; what config.decisions
-fits does.
+leaves checkpoints, features and the teachers' logits. Of several work
+directories it takes the runs alone, in folders of their names. With --outputs
+it also takes the dev outputs that the report's tests read. There, logits are
+replaced by 1 for the class, or for each of several labels, that is predicted,
+and by 0 for the others, which take a tenth of the room. No test of the report
+depends on them, and no score but roc_auc and average_precision; what
+config.decisions fits does.
 """
 
 import argparse
@@ -29,20 +31,27 @@ _REPORT = (
 _RECORDS = ('DONE', 'config.json', 'metrics.jsonl')
 
 
-def main(workdir: Path, target: Path, has_outputs: bool) -> None:
+def main(workdirs: list[Path], target: Path, has_outputs: bool) -> None:
   target.mkdir(parents=True, exist_ok=True)
-  for name in _REPORT:
-    shutil.copy(workdir / name, target / name)
-  runs = sorted(path.parent for path in workdir.glob('runs/*/DONE'))
   with tarfile.open(target / 'runs.tar.xz', 'w:xz') as archive:
-    for run in runs:
-      for name in _RECORDS:
-        data = (run / name).read_bytes()
-        _add(archive, f'runs/{run.name}/{name}', data)
-      # The report reads none of teachers of folds and of the search.
-      if has_outputs and '-fold' not in run.name and 'heldout' not in run.name:
-        data = _predictions(run / 'outputs.npz')
-        _add(archive, f'runs/{run.name}/outputs.npz', data)
+    for workdir in workdirs:
+      folder = 'runs' if len(workdirs) == 1 else workdir.name
+      for run in sorted(path.parent for path in workdir.glob('runs/*/DONE')):
+        _add_run(archive, f'{folder}/{run.name}', run, has_outputs)
+  if len(workdirs) == 1:
+    for name in _REPORT:
+      shutil.copy(workdirs[0] / name, target / name)
+
+
+def _add_run(
+  archive: tarfile.TarFile, folder: str, run: Path, has_outputs: bool
+) -> None:
+  for name in _RECORDS:
+    _add(archive, f'{folder}/{name}', (run / name).read_bytes())
+  # The report reads none of teachers of folds and of the search.
+  if has_outputs and '-fold' not in run.name and 'heldout' not in run.name:
+    data = _predictions(run / 'outputs.npz')
+    _add(archive, f'{folder}/outputs.npz', data)
 
 
 def _predictions(path: Path) -> bytes:
@@ -71,8 +80,8 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 if __name__ == '__main__':
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('workdir', type=Path)
+  parser.add_argument('workdirs', type=Path, nargs='+')
   parser.add_argument('target', type=Path, help='folder to write')
   parser.add_argument('--outputs', action='store_true', help='see above')
   arguments = parser.parse_args()
-  main(arguments.workdir, arguments.target, arguments.outputs)
+  main(arguments.workdirs, arguments.target, arguments.outputs)
