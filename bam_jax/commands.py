@@ -54,7 +54,7 @@ def run_command(
         processes.agreed_signal(preemption_signal)
       )
     if mode not in ('prepare', 'merge', 'report'):
-      setup.start_devices()
+      setup.start_devices(predicts=mode in ('predict', 'label'))
     reads_rows = mode in ('run', 'prepare', 'estimate', 'evaluate')
     plan = processes.run_on_all(
       lambda: plan_lib.make_plan(

@@ -113,6 +113,7 @@ def main() -> None:
   args = worker.inference_arguments(__doc__)
   config = make_config(args.workdir / 'data')
   setup_lib.configure_jax(config, args.workdir)
+  setup_lib.start_devices(predicts=args.mode == 'file')
   plan = plan_lib.make_plan(config, args.workdir)
   if args.mode == 'prepare':
     prepare(plan)

@@ -47,12 +47,23 @@ def configure_jax(config: config_lib.Config, workdir: Path) -> None:
   )
 
 
-def start_devices() -> None:
+def start_devices(predicts: bool = False) -> None:
   """Starts the devices, before work that would be wasted without them.
+
+  Args:
+    predicts: many rows are to be predicted, and no more. A CPU with several
+      cores is then two devices, unless JAX is told a number: two small products
+      side by side are faster than each one on both cores
+      (benchmarks/README.md). Each device has a copy of the parameters.
 
   Raises:
     errors.UserError: the platform that is asked for is not here.
   """
+  is_told = jax.config.jax_num_cpu_devices != -1 or (
+    'host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
+  )
+  if predicts and not is_told:
+    jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, 2))
   try:
     devices = jax.devices()
   # JAX checks by assertions too.

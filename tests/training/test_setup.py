@@ -1,7 +1,9 @@
 """What a configuration starts from, and what is refused before training."""
 
+import os
 from pathlib import Path
 import shutil
+import subprocess
 import sys
 
 import jax
@@ -242,3 +244,31 @@ def test_a_second_work_directory_keeps_its_own_programs(tmp_path, jax_settings):
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
     jax.jit(lambda x, by=number: jnp.sin(x) + by)(jnp.arange(3.0))
     assert [*(tmp_path / name / 'compiled').glob('jit__lambda*')]
+
+
+@pytest.mark.parametrize(
+  ('told', 'count'),
+  [
+    ({}, min(os.cpu_count(), 2)),
+    ({'JAX_NUM_CPU_DEVICES': '3'}, 3),
+    ({'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}, 4),
+  ],
+)
+def test_a_cpu_that_predicts_is_two_devices_unless_jax_is_told(told, count):
+  code = (
+    'from bam_jax.training import setup; setup.start_devices(predicts=True);'
+    ' import jax; print(len(jax.devices()))'
+  )
+  environ = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in ('JAX_NUM_CPU_DEVICES', 'XLA_FLAGS')
+  }
+  said = subprocess.run(
+    [sys.executable, '-c', code],
+    env=environ | told,
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout
+  assert said == f'{count}\n'
