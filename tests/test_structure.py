@@ -41,6 +41,7 @@ _ORDER = (
   'doctor',
   'estimate',
   'api',
+  'mistakes',
   'command_line',
   'hf_teacher',
   'commands',

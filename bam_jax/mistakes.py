@@ -1,0 +1,117 @@
+"""Words for flags and config files that absl and ml_collections refuse."""
+
+from collections.abc import Iterable, Mapping
+import difflib
+import re
+import traceback
+
+from absl import flags
+
+from bam_jax import config as config_lib
+from bam_jax import schema
+from bam_jax import trainer_names
+
+# What to give for a field of a type, and how Python refuses another value.
+_TYPES = {'int': 'a whole number', 'float': 'a number', 'bool': 'True or False'}
+_CANNOT_CAST = {
+  'invalid literal for int()': 'int',
+  'could not convert string to float': 'float',
+  "('Non-boolean argument": 'bool',
+}
+
+
+def describe(
+  error: Exception, argv: list[str], own: Mapping[str, str], has_config: bool
+) -> str:
+  """Returns in one line what is wrong, and how to mend it.
+
+  Args:
+    error: what the parser of flags raised, or a config file.
+    argv: the program and its arguments.
+    own: option of the Trainer -> what it is called in this program, where that
+      is not `bam_jax.main`.
+    has_config: whether --config was given.
+  """
+  return _find_line(error) + _shorten(error, argv, own, has_config)
+
+
+def _find_line(error: Exception) -> str:
+  """Returns `FILE:LINE: ` of an error in a config file, else ''."""
+  text = ''.join(traceback.format_tb(error.__traceback__)) + str(error)
+  places = re.findall(r'File "(.+)", line (\d+), in (?:get_config|<mod)', text)
+  return ''.join(f'{file}:{line}: ' for file, line in places[-1:])
+
+
+def _shorten(
+  error: Exception, argv: list[str], own: Mapping[str, str], has_config: bool
+) -> str:
+  """Returns an error's message without ConfigDict's list of all fields."""
+  cause = error.args[0] if error.args else error
+  # The text of a KeyError would be quoted and escaped.
+  text = str(cause.args[0] if isinstance(cause, KeyError) else cause)
+  lines = text.splitlines()
+  given = re.match('flag --config=(.*?):(.*): Error', lines[0])
+  if given and 'get_config() takes 0 positional' in lines[-1]:
+    # ml_collections calls it with what stands after the colon.
+    file, argument = given.groups()
+    return (
+      f'--config={file}: takes no argument, but {argument!r} stands after the'
+      f' colon; give --config={file}'
+    )
+  if 'Error whilst parsing config file' in lines[0]:
+    # What follows is a traceback, whose place `_find_line` returns.
+    return _describe_cast(lines[-1])
+  if key := re.match(r"(Key \"|')(\w+)(\" does not exist|'$)", lines[0]):
+    hint = trainer_names.describe_option(key[2])
+    # The error has only the last part of a name such as optimizer.name.
+    for path in re.findall(rf'config\.([\w.]+\.{key[2]})\b', ' '.join(argv)):
+      hint = hint or trainer_names.describe_option(path.replace('.', '_'))
+    if not hint and lines[-1].startswith('Did you mean'):
+      hint = f'. {lines[-1]}'
+    return f'--config: no such key: {key[2]!r}{hint or _nearest(key[2])}'
+  if isinstance(error, flags.UnrecognizedFlagError):
+    name = error.flagname
+    if name.startswith('config.') and not has_config:
+      return f'--{name}: needs --config, whose field it sets; give both'
+    hint = trainer_names.describe_option(name, own)
+    hint = hint or _nearest(name, flags.FLAGS)
+    return f'Unknown command line flag {name!r}{hint}'
+  for told, kind in _CANNOT_CAST.items():
+    flag, found, _ = text.partition(f': {told}')
+    if found:
+      return f'{flag}: give {_TYPES[kind]}{_describe_field(flag)}'
+  return ' '.join(line.strip() for line in lines)
+
+
+def _describe_cast(message: str) -> str:
+  """Rewrites ConfigDict's error for a value that is not of the field's type."""
+  found = re.search(
+    r"override field '(\w+)' .*?\. (.*) is of original type <class '(\w+)'> and"
+    r" cannot be casted to type <class '(\w+)'>",
+    message,
+  )
+  if not found:
+    return f'{message}; fix the file'
+  field, value, given, wanted = found.groups()
+  remedy = _TYPES.get(wanted, f'a {wanted}')
+  if wanted == 'tuple':
+    remedy += f', such as ({value!r},)' if given == 'str' else f' of {given}'
+  return f'{field}: {value} is of type {given}; give {remedy}'
+
+
+def _describe_field(flag: str) -> str:
+  """Returns the meaning of a field in parentheses; empty for other flags."""
+  path = re.match(r'flag --config\.([\w.]+)=', flag)
+  doc = path and schema.find_doc(config_lib.Config(), path[1])
+  return f' ({doc})' if doc else ''
+
+
+def _nearest(name: str, flag_names: Iterable[str] = ()) -> str:
+  """Returns the fields, or the flag, whose name is most like this one."""
+  by_name = {flag: [f'--{flag}'] for flag in flag_names}
+  for field in config_lib.default_values():
+    by_name.setdefault(field.rpartition('.')[2], []).append(f'config.{field}')
+  near = difflib.get_close_matches(name.rpartition('.')[2], by_name, 1)
+  if not near:
+    return '; bam_jax/fields.py has all fields, --help all flags'
+  return f'; the nearest is {" or ".join(by_name[near[0]])}'
