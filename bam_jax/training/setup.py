@@ -1,6 +1,7 @@
 """Makes what all runs of a plan share: JAX settings, programs and weights."""
 
 import collections
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -63,7 +64,9 @@ def start_devices(predicts: bool = False) -> None:
     'host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
   )
   if predicts and not is_told:
-    jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, 2))
+    # JAX refuses it once devices run, as in a process that has joined others.
+    with contextlib.suppress(RuntimeError):
+      jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, 2))
   try:
     devices = jax.devices()
   # JAX checks by assertions too.

@@ -247,17 +247,21 @@ def test_a_second_work_directory_keeps_its_own_programs(tmp_path, jax_settings):
 
 
 @pytest.mark.parametrize(
-  ('told', 'count'),
+  ('told', 'before', 'count'),
   [
-    ({}, min(os.cpu_count(), 2)),
-    ({'JAX_NUM_CPU_DEVICES': '3'}, 3),
-    ({'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}, 4),
+    ({}, '', min(os.cpu_count(), 2)),
+    ({'JAX_NUM_CPU_DEVICES': '3'}, '', 3),
+    ({'XLA_FLAGS': '--xla_force_host_platform_device_count=4'}, '', 4),
+    # As in a process that has joined others.
+    ({}, 'jax.devices();', 1),
   ],
 )
-def test_a_cpu_that_predicts_is_two_devices_unless_jax_is_told(told, count):
+def test_a_cpu_that_predicts_is_two_devices_unless_jax_is_told(
+  told, before, count
+):
   code = (
-    'from bam_jax.training import setup; setup.start_devices(predicts=True);'
-    ' import jax; print(len(jax.devices()))'
+    f'import jax; {before} from bam_jax.training import setup;'
+    ' setup.start_devices(predicts=True); print(len(jax.devices()))'
   )
   environ = {
     name: value
