@@ -233,9 +233,10 @@ def text_columns(
         break
     others = [str(name) for name in record if name not in known]
     near = (difflib.get_close_matches(name, others, 1) for name in absent)
-    nearest = next((f'; the nearest is {n[0]!r}' for n in near if n), '')
+    found = f'; here are {errors.some_quoted(others)}' if others else ''
+    found = next((f'; the nearest is {n[0]!r}' for n in near if n), found)
     raise errors.UserError(
-      f'{where}: no {wanted}{nearest}; give the texts under such names'
+      f'{where}: no {wanted}{found}; give the texts under such names'
     )
   return table.text
 

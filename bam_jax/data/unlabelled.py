@@ -82,10 +82,20 @@ def open_rows(
     try:
       with copy.open('wb') as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
-      yield _open(str(copy), _format_of_stdin(copy), task, kept)
+      rows = _open(str(copy), _format_of_stdin(copy), task, kept)
+      yield rows._replace(
+        rows=(
+          row._replace(error=row.error and _without(folder, row.error))
+          for row in rows.rows
+        )
+      )
     except errors.UserError as e:
-      message = str(e).replace(f'{folder}{os.sep}', '')
-      raise errors.UserError(message) from None
+      raise _without(folder, e) from None
+
+
+def _without(folder: str, error: errors.UserError) -> errors.UserError:
+  """Removes a folder from the paths in an error."""
+  return errors.UserError(str(error).replace(f'{folder}{os.sep}', ''))
 
 
 def texts_of(

@@ -76,6 +76,26 @@ def test_standard_input(monkeypatch, content, has_header, text):
 
 
 @pytest.mark.parametrize(
+  ('content', 'line', 'message'),
+  [
+    ('{"text": "a"}\n{"body": "b"}', 2,
+     "no 'text'; here are 'body'; give the texts under such names"),
+    ('text\na\nb\tc', 3,
+     '2 columns where the first line has 1; fix the row'),
+  ],
+)  # fmt: skip
+def test_a_row_of_standard_input_that_is_none(
+  monkeypatch, content, line, message
+):
+  """No error names the file that holds a copy of the input."""
+  stdin = io.TextIOWrapper(io.BytesIO(content.encode()))
+  monkeypatch.setattr(sys, 'stdin', stdin)
+  with pytest.raises(errors.UserError) as caught:
+    _read('-', _COLA)
+  assert str(caught.value) == f'standard input:{line}: {message}'
+
+
+@pytest.mark.parametrize(
   ('name', 'content', 'task', 'message'),
   [
     ('a.csv', b'text\n"b', _COLA, r'a.csv:2: not CSV .*; close the quotation'),
