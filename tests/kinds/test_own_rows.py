@@ -262,7 +262,11 @@ def test_what_is_read_in_part_is_told(model):
     ('names', {'words': ['a b']}, r"'words'\[0\] is 'a b'; give a word, with"),
     ('names', {'words': ['']}, r"'words'\[0\] is ''; give a word"),
     ('names', {'text': ' \t'}, r"'text' has no word; give at least one word"),
-    ('names', {'tokens': ['a']}, r"no 'words', nor 'text'; give the texts"),
+    (
+      'names',
+      {'tokens': ['a']},
+      r"no 'words', nor 'text'; here are 'tokens'; give",
+    ),
     ('things', {'question': 'a', 'context': ' '}, r"'context' is empty; give"),
     ('things', {'question': '', 'context': 'a'}, r"'question' is empty; give"),
     ('things', {'question': 'a'}, r"no 'context' beside 'question'; give"),
@@ -272,7 +276,7 @@ def test_what_is_read_in_part_is_told(model):
       r"'context' is not a string",
     ),
     ('moods', {'text': None}, r"'text' is missing \(null or NaN\); give a"),
-    ('moods', {'words': ['a']}, r"no 'text'; give the texts"),
+    ('moods', {'words': ['a']}, r"no 'text'; here are 'words'; give"),
   ],
 )
 def test_a_wrong_row_is_refused_in_one_line(
