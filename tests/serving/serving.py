@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import threading
-import time
 from typing import NamedTuple, Self
 
 import uvicorn
@@ -32,11 +31,17 @@ class Gate:
   def __init__(self, model: model_lib.Model):
     self.open = threading.Event()
     self.begun = threading.Semaphore(0)
+    self.encoded = threading.Semaphore(0)
     self.batches: list[int] = []
     self._model = model
 
   def __getattr__(self, name: str) -> object:
     return getattr(self._model, name)
+
+  def encode(self, task: str, texts: object) -> list[model_lib.Input]:
+    inputs = self._model.encode(task, texts)
+    self.encoded.release()
+    return inputs
 
   def predict(
     self, inputs: Sequence[model_lib.Input]
@@ -98,9 +103,3 @@ class Served:
   def later(self, inputs: object) -> futures.Future[Answer]:
     """As `predict`, meanwhile."""
     return self._pool.submit(self.predict, inputs)
-
-  def wait_for(self, waiting: int) -> None:
-    """Until so many inputs were let in."""
-    end = time.monotonic() + 30
-    while self.ask('/healthz').json['waiting'] != waiting:
-      assert time.monotonic() < end

@@ -209,7 +209,9 @@ def test_requests_of_one_time_are_one_batch(model):
     first = served.later(['a dog .'])
     assert gate.begun.acquire(timeout=30)
     others = [served.later([f'a {word} movie .'] * 2) for word in words]
-    served.wait_for(11)
+    for _ in (first, *others):
+      assert gate.encoded.acquire(timeout=30)
+    served.ask('/healthz')  # The server queues what is encoded before.
     gate.open.set()
     assert first.result(30).status == 200
     for word, other in zip(words, others, strict=True):
