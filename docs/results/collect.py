@@ -33,14 +33,14 @@ _RECORDS = ('DONE', 'config.json', 'metrics.jsonl')
 
 def main(workdirs: list[Path], target: Path, has_outputs: bool) -> None:
   target.mkdir(parents=True, exist_ok=True)
+  if len(workdirs) == 1:
+    for name in _REPORT:
+      shutil.copy(workdirs[0] / name, target / name)
   with tarfile.open(target / 'runs.tar.xz', 'w:xz') as archive:
     for workdir in workdirs:
       folder = 'runs' if len(workdirs) == 1 else workdir.name
       for run in sorted(path.parent for path in workdir.glob('runs/*/DONE')):
         _add_run(archive, f'{folder}/{run.name}', run, has_outputs)
-  if len(workdirs) == 1:
-    for name in _REPORT:
-      shutil.copy(workdirs[0] / name, target / name)
 
 
 def _add_run(
