@@ -51,7 +51,10 @@ def read_scores(path: Path) -> dict[tuple[str, str], dict[str, list[float]]]:
         for word in ('-fold', '-heldout')
       ):
         continue
-      plan, run, *task_of_baselines, _ = member.name.split('/')
+      parts = member.name.split('/')
+      if parts[0] == 'baselines':  # Of the archive of one plan.
+        parts.insert(0, 'runs')
+      plan, run, *task_of_baselines, _ = parts
       scores = json.load(archive.extractfile(member))['scores']
       if task_of_baselines:
         for baseline in scores:

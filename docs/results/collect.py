@@ -3,14 +3,14 @@
   python docs/results/collect.py work/minilm docs/results/minilm
   python docs/results/collect.py work/some work/others docs/results/settings
 
-Takes the report, the scores, and each run's record, configuration and metrics;
-leaves checkpoints, features and the teachers' logits. Of several work
-directories it takes the runs alone, in folders of their names. With --outputs
-it also takes the dev outputs that the report's tests read. There, logits are
-replaced by 1 for the class, or for each of several labels, that is predicted,
-and by 0 for the others, which take a tenth of the room. No test of the report
-depends on them, and no score but roc_auc and average_precision; what
-config.decisions fits does.
+Takes the report, the scores, the record, configuration and metrics of each run,
+and the records of baselines; leaves checkpoints, features and the teachers'
+logits. Of several work directories it takes no report, and each one's records
+go into a folder of its name. With --outputs it also takes the dev outputs that
+the report's tests read. There, logits are replaced by 1 for the class, or for
+each of several labels, that is predicted, and by 0 for the others, which take a
+tenth of the room. No test of the report depends on them, and no score but
+roc_auc and average_precision; what config.decisions fits does.
 """
 
 import argparse
@@ -38,9 +38,15 @@ def main(workdirs: list[Path], target: Path, has_outputs: bool) -> None:
       shutil.copy(workdirs[0] / name, target / name)
   with tarfile.open(target / 'runs.tar.xz', 'w:xz') as archive:
     for workdir in workdirs:
-      folder = 'runs' if len(workdirs) == 1 else workdir.name
+      plan = '' if len(workdirs) == 1 else f'{workdir.name}/'
       for run in sorted(path.parent for path in workdir.glob('runs/*/DONE')):
-        _add_run(archive, f'{folder}/{run.name}', run, has_outputs)
+        folder = f'{plan or "runs/"}{run.name}'
+        _add_run(archive, folder, run, has_outputs)
+      for record in sorted(workdir.glob('baselines/*/DONE')):
+        folder = f'{plan}baselines/{record.parent.name}'
+        _add(archive, f'{folder}/DONE', record.read_bytes())
+        for path in sorted(record.parent.glob('*.npz') if has_outputs else ()):
+          _add(archive, f'{folder}/{path.name}', _predictions(path))
 
 
 def _add_run(
