@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
+import logging
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from bam_jax.runtime import processes
 from bam_jax.runtime import profiling
 from bam_jax.runtime import telemetry as telemetry_lib
 from bam_jax.runtime import trackers as trackers_lib
+from bam_jax.tasks import task as task_lib
 from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
@@ -171,11 +173,13 @@ class _Group:
     self._ended: dict[int, int] = {}
     # The first step to take.
     (self.start,) = {saved.latest_step or 0 for saved in self._checkpoints}
-    others = f' and {len(specs) - 1} other seeds' if len(specs) > 1 else ''
+    count = len(specs) - 1
+    others = f' and {count} other seed{"s" * (count > 1)}' if count else ''
+    self._name = first.name + others
     self._examples = first.length.batch_size * len(specs)
     self._progress = stack.enter_context(
       telemetry_lib.progress(
-        first.name + others, first.num_steps * self._examples, 'examples'
+        self._name, first.num_steps * self._examples, 'examples'
       )
     )
 
@@ -235,16 +239,21 @@ class _Group:
 
     A run whose patience this ends is not saved again.
     """
+    found = []
     for index, (spec, saved) in enumerate(zip(self._specs, self._checkpoints)):
       if index in self._ended:
         continue
       own, score = self._take(state, index), None
       if evaluates and saved.score(step) is None:
-        *_, score = self._evaluate(index, step, own.params, _score_name(spec))
+        _, scores, score = self._evaluate(
+          index, step, own.params, _score_name(spec)
+        )
+        found.append(scores)
       _save_once(saved, step, own, score)
       waits = spec.length.patience * spec.config.train.evaluate_every
       if evaluates and waits and saved.is_out_of_patience(waits):
         self._ended[index] = step
+    self._log_scores(f'after {step:,} steps', found)
 
   def save_stopped(
     self,
@@ -282,7 +291,28 @@ class _Group:
       results.append(
         Result(params, outputs, scores, saved.best_step, stopped_at)
       )
+    when = 'at the best step' if self._specs[0].choosing else 'at the end'
+    self._log_scores(when, [result.scores for result in results])
     return results
+
+  def _log_scores(self, when: str, found: Sequence[evaluate.Scores]) -> None:
+    """Logs the first metric of each task, the median over runs."""
+    if not found:
+      return
+    described, kind = [], 'dev'
+    for name, by_split in found[0].items():
+      split = next(iter(by_split))
+      metric = self._programs.tasks[name].metrics[0]
+      median = np.median([scores[name][split][metric] for scores in found])
+      value = 'undefined' if np.isnan(median) else f'{median:.1f}'
+      described.append(f'{name} {metric} {value}')
+      if split == task_lib.HELD_OUT:
+        kind = 'held-out'
+    logging.info(
+      '%s, %s scores %s%s: %s',
+      *(self._name, kind, when, ' (medians)' if len(found) > 1 else ''),
+      ', '.join(described),
+    )
 
   def _take(
     self, state: step_lib.TrainState, index: int

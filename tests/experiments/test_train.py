@@ -352,11 +352,23 @@ def test_what_is_compiled_first_is_the_first_step(
   assert shapes[0][0] == seeds
 
 
-def test_seeds_at_once_end_as_each_alone(finished, tmp_path, trained):
+def test_seeds_at_once_end_as_each_alone(finished, tmp_path, trained, caplog):
   """A seed on each of two devices."""
   changes = {'train.seeds_at_once': 2}
   variants = ('single', 'single_to_multi')
-  train.run(finished.another(tmp_path, variants=variants, **changes))
+  with caplog.at_level(logging.INFO):
+    train.run(finished.another(tmp_path, variants=variants, **changes))
+  # The log has the mean, which is the median, of the two seeds' scores.
+  scores = [
+    json.loads((tmp_path / f'runs/single-s{seed}-mood/DONE').read_text())
+    for seed in (0, 1)
+  ]
+  first, second = (each['scores']['mood']['dev']['accuracy'] for each in scores)
+  logged = [each.getMessage() for each in caplog.records]
+  assert (
+    'single-s0-mood and 1 other seed, dev scores at the end (medians): mood'
+    f' accuracy {(first + second) / 2:.1f}'
+  ) in logged
   assert trained[:2] == ['single-s0-mood', 'single-s1-mood']
   for name in _run_names():
     if not name.startswith(tuple(f'{variant}-s' for variant in variants)):
