@@ -1,4 +1,4 @@
-"""The guide to own tasks runs from its first line to its last."""
+"""The guides to own tasks run from their first lines to their last."""
 
 import dataclasses
 from pathlib import Path
@@ -18,7 +18,13 @@ from bam_jax.training import setup
 # ml_collections loads a config file in the old way.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module')
 
-_OWN_TASKS = documents.ROOT / 'docs' / 'guides' / 'own_tasks.md'
+_GUIDES = documents.ROOT / 'docs' / 'guides'
+_OWN_TASKS = _GUIDES / 'own_tasks.md'
+# The others go on with what the commands of the first have left.
+_PAGES = (
+  _OWN_TASKS, _GUIDES / 'data.md', _GUIDES / 'settings.md',
+  _GUIDES / 'scores.md',
+)  # fmt: skip
 # What makes a plan small; the rest is as written.
 _TINY = (
   '--config.model.init=',
@@ -39,10 +45,11 @@ _TINY = (
 
 @pytest.fixture
 def place(tmp_path, monkeypatch, restored_logs):
-  """A folder with the files that the guide shows."""
-  for name, text in documents.files(_OWN_TASKS).items():
-    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-    (tmp_path / name).write_text(text)
+  """A folder with the files that the guides show."""
+  for page in _PAGES:
+    for name, text in documents.files(page).items():
+      (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+      (tmp_path / name).write_text(text)
   monkeypatch.chdir(tmp_path)
   # It would change JAX's settings for all tests after this one.
   monkeypatch.setattr(setup, 'configure_jax', lambda config, workdir: None)
@@ -67,8 +74,12 @@ def _run(monkeypatch, *arguments: str) -> int:
 def test_it_runs(place, monkeypatch, tmp_path_factory):
   """Every command as written but for the size leaves what it promises."""
   modes = set()
-  shell = tmp_path_factory.mktemp('shell')
-  for command in documents.spelt_out(shell, _OWN_TASKS):
+  commands = [
+    command
+    for page in _PAGES
+    for command in documents.spelt_out(tmp_path_factory.mktemp('sh'), page)
+  ]
+  for command in commands:
     arguments = command.after('-m', 'bam_jax.main')
     # Otherwise the work directory has the settings, and the size.
     has_config = any(word.startswith('--config=') for word in arguments)
@@ -78,7 +89,7 @@ def test_it_runs(place, monkeypatch, tmp_path_factory):
   # docs/guides/serve.md has the server, small_students.md the labels.
   others = set(command_line.MODES) - {'run', 'serve', 'label'}
   assert modes == {f'--mode={mode}' for mode in others}
-  for span in documents.spans(_OWN_TASKS):
+  for span in [span for page in _PAGES for span in documents.spans(page)]:
     if re.fullmatch(r'work/[\w./-]+', span):
       assert (place / span).exists(), span
   with_rows = place / 'work/support/predictions/single_to_multi-s0'

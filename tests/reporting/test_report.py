@@ -137,7 +137,7 @@ def test_first_sentences_name_baselines_that_no_variant_is_above(tmp_path):
   for sentence in (
     'No variant is above Majority, which needs no training run: word 64.0.',
     'No variant is above Frozen encoder, which needs no training run: average'
-    ' 72.1, pair 80.3. It can be served: docs/guides/own_tasks.md.',
+    ' 72.1, pair 80.3. It can be served: docs/guides/settings.md.',
   ):
     assert sentence in text
   assert '**72.1**' in text  # The highest of its column.
