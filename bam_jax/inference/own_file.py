@@ -82,7 +82,7 @@ def predict(
       refused += bool(result.error)
   name = output or 'stdout'
   logging.info(
-    '%s: %d rows predicted, %d of them cut', name, count - refused, cut
+    '%s: rows predicted: %d, of which cut: %d', name, count - refused, cut
   )
   if refused:
     logging.warning(
