@@ -1,7 +1,8 @@
 """Born-Again Multi-Task learning in JAX and Flax.
 
-`fit`, `load`, `Task` and `UserError` are those of `bam_jax.api`, which is
-imported when one of them is first used, since JAX takes seconds.
+`fit`, `load`, `Task` and `UserError` come from `bam_jax.api`. That module is
+imported when one of these names is first used, because importing JAX takes
+seconds.
 """
 
 import importlib

@@ -3,8 +3,8 @@
   result = bam_jax.fit(tasks, init='google-bert/bert-base-uncased', workdir=DIR)
   result.student().predict(['My printer is on fire.'], task='urgency')
 
-Rows are written to `DIR/data/TASK/SPLIT.jsonl`. From there on they are files of
-custom tasks, and everything is as on the command line.
+Rows are written to `DIR/data/TASK/SPLIT.jsonl`. These files are then used as
+the files of custom tasks, exactly as on the command line.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,8 +44,8 @@ from bam_jax.training import setup
 
 UserError = errors.UserError
 
-# A frame; what `pandas.DataFrame` makes one of, such as a list of dicts; or a
-# file, or several, as in a config.
+# A pandas frame; a value that `pandas.DataFrame` accepts, such as a list of
+# dicts; or one or several files, as in a config.
 Rows = (
   pd.DataFrame
   | Sequence[Mapping[str, object]]
@@ -55,8 +55,9 @@ Rows = (
   | Sequence[str | os.PathLike]
 )
 
-# Splits of a task that may be rows, and the format that these are written in.
-# Files of the first three have the task's format, others what their name says.
+# Splits of a task that may be given as rows, and the format in which rows are
+# written. Files of train, dev and test have the task's format. The format of an
+# unlabelled file follows from its name.
 _SPLITS = ('train', 'dev', 'test', 'unlabelled')
 _FORMAT = 'jsonl'
 
@@ -65,9 +66,9 @@ _FORMAT = 'jsonl'
 class Task(fields.TaskConfig):
   """A task: the fields of a custom task in a config, and its rows.
 
-  `docs/guides/own_tasks.md` explains the fields. `train`, `dev` and `test`, and
-  here `unlabelled` too, may be rows in place of files. A single text column may
-  be a string.
+  `docs/guides/own_tasks.md` explains the fields. `train`, `dev`, `test` and
+  `unlabelled` may be rows instead of files; a config has no field `unlabelled`.
+  If there is one text column, `text` may be a string.
   """
 
   train: Rows = ''
@@ -77,7 +78,7 @@ class Task(fields.TaskConfig):
   text: str | tuple[str, ...] = ()
 
   def __new__(cls, **given: object) -> 'Task':
-    """Raises `UserError` for a field that tasks do not have."""
+    """Raises a `UserError` for an argument that is not a field of tasks."""
     names = [field.name for field in dataclasses.fields(cls)]
     for name in (name for name in given if name not in names):
       (near,) = difflib.get_close_matches(name, names, 1, 0.0)
@@ -97,24 +98,24 @@ def fit(
   config: ml_collections.ConfigDict | None = None,
   overrides: Mapping[str, object] | None = None,
 ) -> 'Result':
-  """Trains teachers and students, from rows to the report, as `--mode=run`.
+  """Trains teachers and students and writes the report, like `--mode=run`.
 
-  What is finished in the work directory is kept: the same call continues after
-  an interruption, and returns soon when all is done.
+  Finished parts in the work directory are kept. After an interruption, the same
+  call continues; if everything is finished, it returns soon.
 
   Args:
-    tasks: by name.
-    init: pretrained encoder, as `config.model.init`: a directory or a name on
+    tasks: name -> task.
+    init: pretrained encoder, like `config.model.init`: a directory or a name on
       the hub; empty: random weights of the size `config.model.arch`.
     workdir: local directory for all results.
-    config: settings to start from, and tasks besides `tasks`; None: those of
-      `configs/recommended.py`.
+    config: base settings, which may have additional tasks; None: the settings
+      of `configs/recommended.py`.
     overrides: field -> value, such as `{'multi.epochs': 3.0}` for
       `--config.multi.epochs=3.0`.
 
   Raises:
-    UserError: what the command line reports in one line.
-    KeyboardInterrupt: it was interrupted, and has saved its state.
+    UserError: a mistake that the command line would report in one line.
+    KeyboardInterrupt: the call was interrupted, after its state was saved.
   """
   for name, value, kinds, wanted in (
     ('tasks', tasks, Mapping, 'a dict of name -> bam_jax.Task'),
@@ -132,7 +133,7 @@ def fit(
   written = _add_tasks(values, tasks, workdir / 'data')
   _override(values, overrides or {})
   wanted = config_lib.from_dict(values)
-  registry.resolve(wanted)  # Task names are checked before they name folders.
+  registry.resolve(wanted)  # Checks task names before they name folders.
   with _working(workdir), _interruptible() as preemption_signal:
     for path, text in written.items():
       files.write_text(path, text)
@@ -148,10 +149,10 @@ def fit(
 def load(workdir: str | os.PathLike) -> 'Result':
   """Opens the results in a work directory of `fit` or of the command line.
 
-  Its settings are those of the last command that trained.
+  The settings are those of the last command that trained in it.
 
   Raises:
-    UserError: nothing was trained there.
+    UserError: nothing was trained in `workdir`.
   """
   workdir = Path(_check_local(workdir))
   config = config_lib.load(workdir)
@@ -172,12 +173,12 @@ class Result:
 
   @property
   def scores(self) -> pd.DataFrame:
-    """All scores, a row each: variant, seed, task, split, metric, value."""
+    """All scores, one per row: variant, seed, task, split, metric, value."""
     self.report()
     return pd.read_csv(self.workdir / 'scores.csv', dtype={'seed': 'Int64'})
 
   def report(self) -> 'Report':
-    """Returns the report, which a notebook shows."""
+    """Returns the report, which a notebook can show; writes it if missing."""
     path = self.workdir / 'report.html'
     if not path.exists():
       with _working(self.workdir):
@@ -185,14 +186,18 @@ class Result:
     return Report(path)
 
   def student(self, seed: int | None = None) -> 'Model':
-    """Returns the model of the last variant, by default of the first seed."""
+    """Returns the last variant's model with a seed; None: the first seed."""
     if seed is None:
       return self.model(None)
     variant = self._plan.config.variants[-1]
     return self.model(runs_lib.group_name(variant, seed))
 
   def model(self, group: str | None) -> 'Model':
-    """Returns the model of a group `VARIANT-sSEED`, as `--group` names it.
+    """Returns the model of a group of runs.
+
+    Args:
+      group: `VARIANT-sSEED`, like `--group`; None: the last variant with the
+        first seed.
 
     Raises:
       UserError: there is no such group, or it is not finished.
@@ -204,7 +209,7 @@ class Result:
 
 
 class Report(os.PathLike):
-  """The path of a report, which a notebook shows as the report itself."""
+  """The path of a report; a notebook shows the report itself."""
 
   def __init__(self, path: Path):
     self.path = path
@@ -223,8 +228,8 @@ class Model:
   """Predicts with the models of a group of runs; not thread-safe.
 
   Attributes:
-    group: its name, `VARIANT-sSEED`.
-    tasks: names of the tasks that it predicts.
+    group: name of the group, `VARIANT-sSEED`.
+    tasks: names of the tasks that the model predicts.
   """
 
   def __init__(self, plan: plan_lib.Plan, group: str, model: model_lib.Model):
@@ -241,22 +246,22 @@ class Model:
     | os.PathLike,
     task: str | None = None,
   ) -> pd.DataFrame:
-    """Returns a frame with a prediction for each input, in order.
+    """Returns a frame with one prediction per input, in order.
 
-    Its columns are the fields that `--mode=predict` writes as JSON: `label`,
+    The columns are the fields that `--mode=predict` writes as JSON: `label`,
     `score`, `labels`, `tags`, `spans`, or `answer`, `start` and `end`; one
-    `probabilities.LABEL` for each label; and `truncated`. An input that the
-    task cannot read, such as an empty text, has the reason in a column `error`,
-    which is there if any has.
+    `probabilities.LABEL` for each label; and `truncated`. If the task cannot
+    read an input, such as an empty text, the reason is in the column `error`,
+    which exists only if there is such an input.
 
     Args:
-      inputs: a frame, whose index the result has; texts, pairs, or dicts; or
-        the path of a file. Names are those that the task declares, or as in
-        docs/guides/serve.md.
-      task: its name; may be left out if the model has one task.
+      inputs: a frame, whose index the result gets; a list of texts, pairs or
+        dicts; or the path of a file. The names of columns and dict keys are
+        those that the task declares, or those of docs/guides/serve.md.
+      task: name of the task; None: the model's only task.
 
     Raises:
-      UserError: there is no such task, or no input that it can read.
+      UserError: there is no such task, or the task can read none of the inputs.
     """
     declared = self._model.tasks[task := self._model.choose_task(task, 'task')]
     if isinstance(inputs, os.PathLike):
@@ -279,11 +284,16 @@ class Model:
     return _frame(found, index if isinstance(index, pd.Index) else None)
 
   def export(self, folder: str | os.PathLike, format: str = 'hf') -> Path:
-    """Exports the model for use without this package, as `--mode=export`.
+    """Exports the model for use without this package, like `--mode=export`.
 
     Args:
-      folder: where `TASK/` is written for each task, and `all/` for several.
+      folder: parent folder of the exported directories: with `hf`, `TASK/` for
+        each task, and `all/` if there are several; with `stablehlo`, `TASK/`
+        for a single task, else only `all/`.
       format: `hf` for transformers, or `stablehlo`.
+
+    Returns:
+      The folder.
     """
     errors.raise_first(
       errors.find_unknown('format', [format], export_lib.FORMS)
@@ -296,7 +306,7 @@ class Model:
 def _frame(
   results: Iterable[model_lib.Result], index: pd.Index | None = None
 ) -> pd.DataFrame:
-  """Returns predictions as a frame, with a column for each label."""
+  """Returns predictions as a frame, one column per label's probability."""
   rows = []
   for result in results:
     said = result.as_json()
@@ -304,12 +314,16 @@ def _frame(
     rows.append(
       said | {f'probabilities.{k}': p for k, p in probabilities.items()}
     )
-  # As objects, whole numbers beside None stay whole.
+  # With dtype object, integers in a column with None stay integers.
   return pd.DataFrame(rows, index, dtype=object).infer_objects()
 
 
 def _check_local(workdir: str | os.PathLike) -> str:
-  """Returns a work directory; raises UserError if it is in an object store."""
+  """Returns `workdir` as a string.
+
+  Raises:
+    UserError: it is neither a string nor a path, or is in an object store.
+  """
   _check_type('workdir', workdir, str | os.PathLike, 'a folder')
   place = os.fspath(workdir)
   if stores.is_url(place):
@@ -330,7 +344,11 @@ def _check_type(name: str, value: object, kinds: object, wanted: str) -> None:
 def _add_tasks(
   values: dict, tasks: Mapping[str, Task], folder: Path
 ) -> dict[Path, str]:
-  """Adds tasks to the values of a config; returns path -> text of new files."""
+  """Adds tasks to the values of a config.
+
+  Returns:
+    Path -> text of the files that must be written for rows.
+  """
   written: dict[Path, str] = {}
   for name, task in tasks.items():
     where = f'config.custom_tasks.{name}'
@@ -367,7 +385,7 @@ def _add_tasks(
 
 
 def _find_files(rows: Rows | None) -> str | tuple[str, ...] | None:
-  """Returns a split's files, '' if it has none; None if rows were given."""
+  """Returns a split's files, '' if there are none, or None if it has rows."""
   if rows is None:
     return ''
   if isinstance(rows, str | os.PathLike):
@@ -380,10 +398,14 @@ def _find_files(rows: Rows | None) -> str | tuple[str, ...] | None:
 
 
 def _to_json_lines(rows: Rows, where: str) -> str:
-  """Returns rows as JSON lines; raises UserError if there are none."""
+  """Returns rows as JSON lines.
+
+  Raises:
+    UserError: there are no rows, or they cannot be written as JSON.
+  """
   try:
     if not isinstance(rows, pd.DataFrame):
-      rows = pd.DataFrame(rows, dtype=object)  # Whole numbers stay whole.
+      rows = pd.DataFrame(rows, dtype=object)  # Integers stay integers.
     text = rows.to_json(
       orient='records',
       lines=True,
@@ -402,7 +424,7 @@ def _to_json_lines(rows: Rows, where: str) -> str:
 
 
 def _override(values: dict, overrides: Mapping[str, object]) -> None:
-  """Changes fields, given by dotted names, among the values of a config."""
+  """Sets fields, given by dotted names, in the nested dicts of a config."""
   for field, value in overrides.items():
     *groups, name = field.removeprefix('config.').split('.')
     group = values
@@ -417,7 +439,10 @@ def _override(values: dict, overrides: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def _working(workdir: Path) -> Iterator[None]:
-  """Locks a work directory, as a command does, and shows the log."""
+  """Context manager that locks a work directory and prints the log.
+
+  It also turns an OSError in the directory into a `UserError`.
+  """
   with (
     logs.shown(),
     lock_lib.lock_directory(workdir),
@@ -428,9 +453,12 @@ def _working(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[preemption.Signal]:
-  """Context manager: an interrupt is raised after the state is saved."""
+  """Context manager that delays a KeyboardInterrupt until the state is saved.
+
+  It yields the preemption signal that the training checks.
+  """
   preemption_signal = preemption.Signal(restores=True)
-  # Python lets other threads than the main one receive none.
+  # Python allows signal handlers only in the main thread.
   is_main = threading.current_thread() is threading.main_thread()
   with preemption_signal if is_main else contextlib.nullcontext():
     try:

@@ -21,14 +21,15 @@ MODES = (
   'predict', 'serve', 'export', 'label',
 )  # fmt: skip
 
-# Of the package; in a checkout a link to the folder beside it.
+# The config files of this package. In a checkout, this folder is a link to
+# `configs/` of the repository.
 _CONFIGS = Path(__file__).with_name('configs')
 
 
 class _TupleParser(flags.ArgumentParser):
-  """Flag parser for tuples; the last value of a repeated flag is used.
+  """Flag parser for tuples that uses the last value of a repeated flag.
 
-  The parser of ml_collections would join the values.
+  The parser of ml_collections would join the values of all repetitions.
   """
 
   def parse(self, argument: object) -> tuple[object, ...]:
@@ -139,8 +140,8 @@ def configure_logging() -> None:
     logs.set_style(handler)
 
 
-# What absl and ml_collections raise for flags and fields, and config files for
-# mistakes in them.
+# Exceptions that absl and ml_collections raise for wrong flags and fields, and
+# that mistakes in a config file raise.
 _MISTAKES = (
   flags.Error,
   AttributeError,
@@ -159,15 +160,16 @@ def parse(
 
   Args:
     argv: the program and its arguments.
-    own: option of the Trainer -> what it is called in this program, where that
-      is not `bam_jax.main`.
+    own: option of Hugging Face's Trainer -> its name in this program; only for
+      programs other than `bam_jax.main`.
 
   Raises:
     errors.UserError: a flag, or the file of --config, is invalid.
   """
   try:
     rest = flags.FLAGS([*map(_with_file, ['', *argv], argv)])
-    # Of builtins are None, and what get_config() returns by mistake.
+    # The module is `builtins` for None, and for a dict or another builtin type
+    # that get_config() returned by mistake.
     if type(CONFIG.value).__module__ != 'builtins':
       CONFIG.value.to_dict()  # Raises if the file could not be read.
     elif CONFIG.present:
@@ -191,9 +193,12 @@ def parse(
 
 
 def _with_file(before: str, argument: str) -> str:
-  """Replaces the name of a config of the package by the config's file.
+  """Replaces the name of a config of this package by the path of its file.
 
-  `argument` is such as --config=demo, or demo after `before`, --config.
+  Args:
+    before: the argument before `argument`.
+    argument: `--config=demo`, or `demo` if `before` is `--config`; any other
+      argument is returned unchanged.
   """
   found = re.fullmatch(r'(--?config=)?(\w+)(:.*)?', argument)
   if not found or not (found[1] or before in ('-config', '--config')):
@@ -207,19 +212,19 @@ def _names() -> list[str]:
 
 
 def _without_number(message: str) -> str:
-  """Removes the `[Errno 2] ` with which the message of an OSError begins."""
+  """Removes a prefix such as `[Errno 2] ` from the message of an OSError."""
   return re.sub(r'^\[Errno \d+\] ', '', message)
 
 
 def refuse_others(used: Collection[str], own: Mapping[str, str]) -> None:
-  """Refuses the flags of this module that another program does not use.
+  """Refuses flags of this module that a program other than `main` ignores.
 
   Args:
-    used: names of the flags that it uses.
+    used: names of the flags that the program uses.
     own: see `parse`.
 
   Raises:
-    errors.UserError: another flag was given.
+    errors.UserError: a flag was given that is not in `used`.
   """
   for flag in flags.FLAGS.flags_by_module_dict()[__name__]:
     if flag.present and flag.name not in used:
@@ -230,17 +235,20 @@ def refuse_others(used: Collection[str], own: Mapping[str, str]) -> None:
 
 
 def check(rest: list[str]) -> None:
-  """Checks that the flags, and the `rest` of `parse`, can be used together.
+  """Checks that the mode uses all given flags and that they don't conflict.
+
+  Args:
+    rest: the arguments that `parse` returned.
 
   Raises:
-    errors.UserError: --config is missing, the mode does not use a flag, or
-      flags contradict each other.
+    errors.UserError: --config is missing, the mode does not use a flag, flags
+      contradict each other, or an argument is not a flag.
   """
   errors.raise_first(_find_mistakes(rest))
 
 
 def _find_mistakes(rest: list[str]) -> Iterator[str]:
-  """Yields an error message for each flag that conflicts with other flags."""
+  """Yields an error message for each mistake; see `check`."""
   if len(rest) > 1:
     yield f'{rest[1]}: no such argument; flags begin with --, see --help'
   is_kept = WORKDIR.value and not stores.is_url(WORKDIR.value)
@@ -321,7 +329,7 @@ def _find_process_mistakes() -> Iterator[str]:
 
 
 def shared_flags() -> dict[str, object]:
-  """Returns flag -> value for the flags that all processes must share."""
+  """Returns flag -> value for flags that must be equal in all processes."""
   return {
     f'--{flag.name}': flag.value
     for flag in (MODE, GROUP, OUTPUT, KEEP, MAJORITY, FORMAT, FROM)

@@ -1,6 +1,7 @@
 """Runs the command that --mode names, in one process or in several.
 
-`main` imports this module, and so JAX, after it has checked the flags.
+`main` imports this module only after it has checked the flags, because this
+module imports JAX.
 """
 
 import contextlib
@@ -38,10 +39,14 @@ def run_command(
   preemption_signal: preemption.Signal,
   lock: contextlib.AbstractContextManager[object],
 ) -> None:
-  """Connects to the other processes, if there are any; runs the command.
+  """Connects to the other processes, if there are any, and runs the command.
 
-  While `lock` is held, other commands are kept out of the work directory, which
-  is a local one.
+  Args:
+    config: the configuration.
+    workdir: local work directory.
+    preemption_signal: signal that the command checks while it runs.
+    lock: context manager that keeps other commands out of the work directory.
+      Only the first process enters it.
   """
   setup.configure_jax(config, workdir)
   phases.phase.watch_compiler()
@@ -86,8 +91,8 @@ def _join(
   """Connects to the other processes; checks that all run the same command."""
   process_id = command_line.PROCESS_ID.value
   seconds = command_line.JOIN_SECONDS.value
-  # If a process stopped before all watch each other, the others would wait for
-  # it, or JAX would abort them.
+  # If a process exited before all processes watch each other, the others would
+  # wait for it, or JAX would abort them.
   with preemption_signal.defer_exit(checks_at_end=False):
     joining.join(
       command_line.COORDINATOR.value,
@@ -100,7 +105,7 @@ def _join(
     facts = joining.code_versions() | settings
     joining.check_same(facts, process_id, seconds)
     with peers.exit_on_peer_error():
-      # JAX looks for the devices of all processes here.
+      # This call makes JAX look for the devices of all processes.
       peers.watch()
   if not processes.is_first():
     absl_logging.set_verbosity(absl_logging.ERROR)

@@ -1,8 +1,8 @@
 """The configuration: frozen dataclasses that are checked once, at the start.
 
 A file in `configs/` returns `default_config()` with some fields changed, and
-the command line may change more (`--config.train.log_every=10`).
-`from_config_dict` checks everything and returns a `Config`.
+the command line may change more fields (`--config.train.log_every=10`).
+`from_config_dict` checks all fields and returns a `Config`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ from bam_jax import schema
 from bam_jax import task_values
 from bam_jax import variants
 
-# Names that the rest of the package uses from here.
+# Names that the rest of the package imports from this module.
 VARIANTS = fields.VARIANTS
 Config = fields.Config
 DataConfig = fields.DataConfig
@@ -42,20 +42,21 @@ loss_weights = task_values.loss_weights
 thresholds = task_values.thresholds
 unlabelled_files = task_values.unlabelled_files
 
-# In a work directory: the settings of the last command that trained.
+# File in a work directory with the settings of the last command that trained.
 FILE = 'config.json'
 
-# The most tokens and slots of a batch, and runs of a plan.
+# Highest numbers of tokens and slots per batch, and of runs per plan.
 _MOST_TOKENS = 1 << 24
 _MOST_SLOTS = 1 << 20
 _MOST_RUNS = 100_000
-# Automatic settings of the packing: rows are multiples of so many tokens, each
-# with so many slots, and an evaluation batch has at most so many of them.
+# Automatic packing settings. A row consists of whole blocks. These are the
+# tokens and slots per block, and the most blocks per evaluation batch.
 _BLOCK_TOKENS, _BLOCK_SLOTS, _EVAL_BLOCKS = 128, 16, 64
 _GRID_FIELDS = tuple(f.name for f in dataclasses.fields(fields.SearchGrid))
 
-# Fields that do not change the outcome of a run, and a path whose content is
-# part of the identity instead.
+# Fields that are not part of a run's fingerprint because they do not change its
+# result. `distill.logits` is a path; the content of that folder is part of the
+# run's identity instead.
 _NOT_IN_FINGERPRINT = frozenset({
     'name', 'note', 'variants', 'custom_variants', 'seeds', 'mesh',
     'search', 'plan', 'decisions',
@@ -88,11 +89,11 @@ def check_argument(argument: str, *known: str) -> None:
 
 
 def custom_task(**values: object) -> ml_collections.ConfigDict:
-  """Makes a custom task, to be assigned to `config.custom_tasks.NAME`.
+  """Makes a custom task, to assign to `config.custom_tasks.NAME`.
 
   Args:
-    **values: fields of `TaskConfig`; an unknown one raises an error that names
-      the nearest field.
+    **values: fields of `TaskConfig`. An unknown field raises an error with the
+      nearest field name.
   """
   return _make_group(TaskConfig(), values)
 
@@ -101,10 +102,11 @@ def custom_variant(like: str, **values: object) -> ml_collections.ConfigDict:
   """Makes a custom variant, to assign to `config.custom_variants.NAME`.
 
   Args:
-    like: the built-in variant that it changes, one of `VARIANTS`.
+    like: the built-in variant that the custom variant is based on, one of
+      `VARIANTS` or `fields.SEARCHED`.
     **values: fields of `VariantConfig`, such as
       `changes={'multi': {'layer_decay': 1.0}}`, or `teacher='single_to_multi'`
-      for a further round.
+      for a further round of distillation.
   """
   return _make_group(VariantConfig(like=like), values)
 
@@ -113,7 +115,8 @@ def _make_group(
   base: TaskConfig | VariantConfig, values: Mapping[str, object]
 ) -> ml_collections.ConfigDict:
   group = schema.to_config_dict(base)
-  with group.ignore_type():  # Checked later; files may be one or several.
+  # Types are checked later. A field for files may be a string or a tuple.
+  with group.ignore_type():
     for key, value in values.items():
       if isinstance(value, Mapping):
         group[key].unlock()
@@ -126,7 +129,7 @@ def _make_group(
 def from_config_dict(config: ml_collections.ConfigDict) -> Config:
   """Checks a ConfigDict and returns it as a frozen `Config`.
 
-  Zeros in `config.packing` are replaced by the values that they stand for.
+  Zeros in `config.packing` are replaced by automatic values.
 
   Raises:
     errors.UserError: a field is unknown, or a value has the wrong type, is out
@@ -139,7 +142,8 @@ def load(workdir: Path) -> Config:
   """Returns the settings of the last command that trained in a work directory.
 
   Raises:
-    errors.UserError: nothing was trained there.
+    errors.UserError: nothing was trained in `workdir`, or it is not a work
+      directory.
   """
   path = workdir / FILE
   if not path.exists():
@@ -158,7 +162,7 @@ def load(workdir: Path) -> Config:
 
 
 def from_dict(values: Mapping[str, object]) -> Config:
-  """Checks nested values and returns a `Config`, as `from_config_dict` does."""
+  """Like `from_config_dict`, for nested dicts instead of a ConfigDict."""
   result = schema.build(Config(), values, 'config')
   result = dataclasses.replace(result, packing=_resolve_packing(result))
   errors.raise_first(_find_mistakes(result))
@@ -166,18 +170,19 @@ def from_dict(values: Mapping[str, object]) -> Config:
 
 
 def default_values() -> dict[str, object]:
-  """Returns each field's default by dotted name, as `from_config_dict` does."""
+  """Returns dotted field name -> default, with automatic packing values."""
   config = Config()
   config = dataclasses.replace(config, packing=_resolve_packing(config))
   return schema.flatten(config)
 
 
 def _resolve_packing(config: Config) -> PackingConfig:
-  """Replaces the zeros in `config.packing` by the values they stand for.
+  """Replaces the zeros in `config.packing` by automatic values.
 
-  A row holds any text of `data.max_length` tokens, also one that is predicted
-  later. Longer rows have more slots, so that short examples fill them too, and
-  an evaluation batch has fewer rows, so that it needs about the same memory.
+  A row is long enough for any text of `data.max_length` tokens, including texts
+  that are predicted later. Longer rows have more slots, so that short examples
+  can fill them. Evaluation batches of longer rows have fewer rows, so that they
+  need about the same memory.
 
   >>> packing = _resolve_packing(Config(data=DataConfig(max_length=512)))
   >>> packing.row_length, packing.slots, packing.eval_rows
@@ -186,7 +191,8 @@ def _resolve_packing(config: Config) -> PackingConfig:
   packing = config.packing
   blocks = -(-config.data.max_length // _BLOCK_TOKENS)
   row_length = packing.row_length or blocks * _BLOCK_TOKENS
-  # A given row length has 16 slots, as in work directories from before.
+  # With a given row length there are 16 slots, for compatibility with existing
+  # work directories.
   slots = _BLOCK_SLOTS * (1 if packing.row_length else blocks)
   eval_rows = _EVAL_BLOCKS * _BLOCK_TOKENS // row_length
   return dataclasses.replace(
@@ -201,7 +207,7 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
   """Returns the seeds that `config.plan.shard` selects; all if it is empty.
 
   Raises:
-    errors.UserError: `config.plan.shard` is malformed, or has no seed.
+    errors.UserError: `config.plan.shard` is malformed, or selects no seed.
   """
   shard = config.plan.shard
   if not shard:
@@ -223,7 +229,7 @@ def seeds_of_shard(config: Config) -> tuple[int, ...]:
 
 
 def check_students(config: Config) -> None:
-  """Raises a `UserError` if a file without labels is given but never used."""
+  """Raises a `UserError` if no variant uses a given unlabelled file."""
   for task in unlabelled_files(config):
     if not any(
       variants.learns_unlabelled(config, name, task) for name in config.variants
@@ -237,7 +243,7 @@ def check_students(config: Config) -> None:
 
 
 def fingerprint_values(config: Config) -> dict[str, object]:
-  """Returns the fields that affect a run's result, by dotted name."""
+  """Returns dotted name -> value for fields that affect a run's result."""
   return {
     key: value
     for key, value in schema.flatten(config).items()
@@ -321,7 +327,7 @@ def _find_mistakes(config: Config) -> Iterator[str]:
 
 
 def _changed_configs(config: Config) -> Iterator[tuple[str, Config]]:
-  """Yields path and value of the configuration and of each custom variant's."""
+  """Yields (path, configuration): the base one, and one per custom variant."""
   yield 'config', config
   for name in config.custom_variants:
     own = config_for_variant(config, name)
@@ -394,7 +400,7 @@ def _find_large_batches(config: Config) -> Iterator[str]:
     'config.train.accumulate': config.train.accumulate,
   }
   for where, own in _changed_configs(config):
-    # A batch has that many rows, unless several examples share one.
+    # A batch has at most this number of rows, one per example.
     counts[f'{where}.single.batch_size'] = own.single.batch_size
     counts[f'{where}.multi.batch_size'] = own.multi.batch_size
   for path, grid in _search_grids(config).items():
@@ -416,7 +422,8 @@ def _find_large_plans(config: Config) -> Iterator[str]:
   for name in variants.planned(config):
     runs[name] = tasks if variants.resolve(config, name).is_single else 1
     folds = max(folds, config_for_variant(config, name).distill.folds)
-  # Each teacher is trained on all rows, and without each of its folds.
+  # With k folds, a teacher is k + 1 runs: one on all rows, and one without each
+  # fold.
   count = sum(runs.values()) * (folds + 1 if folds > 1 else 1)
   search = config.search
   settings = {
@@ -424,7 +431,8 @@ def _find_large_plans(config: Config) -> Iterator[str]:
     for path, grid in _search_grids(config).items()
   }
   settings['search'] *= tasks
-  settings['search.multi'] *= len(config.variants)  # Sets of tasks, at most.
+  # An upper limit: each variant may have another set of tasks.
+  settings['search.multi'] *= len(config.variants)
   for key, total in {
     'seeds, variants, tasks and distill.folds': len(config.seeds) * count,
     'search': len(search.seeds) * sum(settings.values()),

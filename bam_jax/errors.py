@@ -1,4 +1,4 @@
-"""Error classes that print as one line, and helpers for their messages."""
+"""Error classes with one-line messages, and helpers for these messages."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 import difflib
@@ -8,7 +8,8 @@ import sys
 
 from bam_jax import trainer_names
 
-_MAX_LENGTH = 4000  # A command with a few long paths is not cut.
+# Most characters of a message. A command with a few long paths is not cut.
+_MAX_LENGTH = 4000
 _MAX_NAMES = 8
 
 
@@ -31,22 +32,23 @@ class _OneLineError(Exception):
 class UserError(_OneLineError):
   """A mistake by the user; the message says where, what and how to fix it.
 
-  `bam_jax.main` exits with status 2, and no launcher tries again. An exception
-  that is neither this nor `RetryError` is a bug and keeps its traceback.
+  `bam_jax.main` exits with status 2, after which launchers do not retry. An
+  exception that is neither a `UserError` nor a `RetryError` is a bug and is
+  printed with its traceback.
   """
 
 
 class RetryError(_OneLineError):
   """A failure after which the same command may succeed, unchanged.
 
-  For example, a process was killed or a store does not answer. `bam_jax.main`
-  exits with status 75, and launchers try again. A failure that would occur
-  again, such as a full disk, is a `UserError`.
+  For example, a process was killed or an object store does not answer.
+  `bam_jax.main` exits with status 75, after which launchers retry. A failure
+  that would occur again, such as a full disk, is a `UserError`.
   """
 
 
 def raise_first(mistakes: Iterable[str]) -> None:
-  """Raises a `UserError` with the first message; does nothing without any."""
+  """Raises a `UserError` with the first message, if there is one."""
   for message in mistakes:
     raise UserError(message)
 
@@ -74,21 +76,21 @@ def some(names: Iterable[object]) -> str:
   """Lists the first few names and counts the rest: 'a, b and 5 more'."""
   names = [str(name) for name in names]
   more = len(names) - _MAX_NAMES
-  # "and 1 more" is as long as that name.
+  # "and 1 more" would be as long as the name itself.
   shown = names[:_MAX_NAMES] if more > 1 else names
   return ', '.join(shown) + (f' and {more:,} more' if more > 1 else '')
 
 
 def some_quoted(names: Iterable[object]) -> str:
-  """Like `some`, but in quotes, which show blanks at the ends of names."""
+  """Like `some`, but in quotes, so that blanks at the ends are visible."""
   return some(map(repr, names))
 
 
 def python_command(program: str, needs: Mapping[str, str]) -> str:
-  """Returns a shell command that runs a Python program, to show as a remedy.
+  """Returns a shell command that runs a Python program, for error messages.
 
-  `needs` maps each module that it imports to its package. If a module is not
-  installed, the command installs all the packages first.
+  `needs` maps each module that the program imports to its package. If a module
+  is not installed, the command installs all the packages first.
   """
   command = shlex.join([sys.executable, '-c', program])
   if not absent(needs):
@@ -98,7 +100,13 @@ def python_command(program: str, needs: Mapping[str, str]) -> str:
 
 
 def require(where: str, modules: Iterable[str], extra: str) -> None:
-  """Raises a `UserError` if a module that an extra installs is missing."""
+  """Raises a `UserError` if a module is not installed.
+
+  Args:
+    where: the flag or feature that needs the modules.
+    modules: names of the modules.
+    extra: the extra of this package that installs them.
+  """
   for package in absent(modules):
     raise UserError(
       f"{where}: needs the package {package}; pip install 'bam-jax[{extra}]'"
@@ -108,7 +116,8 @@ def require(where: str, modules: Iterable[str], extra: str) -> None:
 def absent(modules: Iterable[str]) -> list[str]:
   """Returns the modules that are not installed, without importing any.
 
-  A folder without code, such as the one that W&B writes, is no module.
+  A folder without code is not a module: for example, W&B writes a folder with
+  the name of its module.
   """
   found = {name: importlib.util.find_spec(name) for name in modules}
   return [

@@ -1,7 +1,7 @@
 """Escapes users' text for TSV, CSV, Markdown and LaTeX files.
 
-Labels, names, notes and texts may hold anything. HTML has jinja2's escaping and
-matplotlib, JSON its own; each other format has one function here.
+Labels, names, notes and texts may hold any characters. jinja2 and matplotlib
+escape HTML, and `json` escapes JSON. Each other format has one function here.
 """
 
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ import html
 import re
 import unicodedata
 
-# Control characters, line and paragraph separators, halves of surrogate pairs.
+# Control characters, line and paragraph separators, unpaired surrogates.
 _UNPRINTABLE = frozenset({'Cc', 'Zl', 'Zp', 'Cs'})
 
-# Characters after which a spreadsheet may read a formula.
+# First characters that make a spreadsheet read a cell as a formula.
 _FORMULA = re.compile(r'[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]')
 
 _MARKDOWN = re.compile(
   r'[\\`*|~$]'
   r'|(?<![^\W_])_|_(?![^\W_])'  # an underscore inside a word is literal
-  r'|\](?=[(\[:])'  # would end the text of a link
+  r'|\](?=[(\[:])'  # a bracket that would end the text of a link
 )
 
 _LATEX = {
@@ -53,7 +53,7 @@ def plain(text: object) -> str:
 
 
 def tsv(fields: Iterable[object]) -> str:
-  r"""Returns a row of TSV without its line break; a tab in a cell is `\t`."""
+  r"""Returns a row of TSV without a line break; escapes a tab as `\t`."""
   return '\t'.join(map(plain, fields))
 
 
@@ -78,7 +78,9 @@ def markdown(text: object) -> str:
 
 
 def paragraph(text: object) -> str:
-  r"""Escapes text for a Markdown paragraph, which must not look like a list.
+  r"""Escapes text for a Markdown paragraph.
+
+  A start that would make a heading or a list is escaped too.
 
   >>> paragraph('# 1'), paragraph('12. a')
   ('\\# 1', '12\\. a')
@@ -87,14 +89,14 @@ def paragraph(text: object) -> str:
 
 
 def code(text: object) -> str:
-  """Returns text as a code span of Markdown, between backquotes.
+  """Returns text as a Markdown code span, between backquotes.
 
   >>> code('a`b')
   '``a`b``'
   """
   line = plain(text)
   fence = '`' * (1 + max(map(len, re.findall('`+', line)), default=0))
-  # Markdown removes one space at either end.
+  # Markdown removes one space from each end.
   edge = ' ' if line.strip(' `') != line or not line else ''
   return f'{fence}{edge}{line}{edge}{fence}'
 

@@ -1,8 +1,8 @@
 """The fields of the configuration, with defaults, meanings and limits.
 
-`field(default, meaning, low, high)` declares one. The limits are beyond any
-sensible value, so that a typing error does not use up a machine's memory or
-hours. `config` also limits products of several fields.
+`field(default, meaning, low, high)` declares a field. The limits are far above
+any sensible value; they prevent a typing error from using up a machine's memory
+or hours of time. The module `config` also limits products of several fields.
 """
 
 from collections.abc import Mapping
@@ -113,7 +113,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class RunLengthConfig:
-  """Training length, batch size and learning rate of one type of run."""
+  """Length, batch size and learning rate of single- or multi-task runs."""
 
   epochs: float = field(3.0, 'passes over the training rows', 0.0, 1e9)
   min_steps: int = field(0, 'lower bound of steps; 0: none', 0, _MOST_STEPS)
@@ -134,7 +134,7 @@ class RunLengthConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-  """Settings of BERT's Adam; the defaults are those of the released code."""
+  """Settings of BERT's Adam, by default those of BAM's released code."""
 
   b1: float = field(0.9, 'first-moment decay', 0, 1)
   b2: float = field(0.999, 'second-moment decay', 0, 1)
@@ -233,7 +233,7 @@ class DistillConfig:
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-  """Training settings of all runs; an interval of 0 means only at the end."""
+  """Training settings of all runs; an interval of 0 means: only at the end."""
 
   accumulate: int = field(1, 'parts a batch is computed in', 1, 1 << 16)
   evaluate_every: int = field(0, 'steps between evaluations', 0, _MOST_STEPS)
@@ -268,7 +268,10 @@ class MeshConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SearchGrid:
-  """Values to try, all combined; an empty field keeps the run's value."""
+  """Hyperparameter values to try, in all combinations.
+
+  If a field is empty, the run's own value is used.
+  """
 
   learning_rates: tuple[float, ...] = field(
     (), 'peak learning rates', 1e-30, most=_MOST_VALUES
@@ -292,9 +295,10 @@ class SearchGrid:
 
 @dataclasses.dataclass(frozen=True)
 class SearchConfig(SearchGrid):
-  """Hyperparameter search, on its own seeds and left-out training rows.
+  """Hyperparameter search, on separate seeds and held-out training rows.
 
-  Its values are those of single-task runs, chosen for each task.
+  The fields of `SearchGrid` are for single-task runs, and the best values are
+  chosen for each task separately. `multi` is for multi-task runs.
   """
 
   multi: SearchGrid = SearchGrid()
@@ -311,7 +315,7 @@ class SearchConfig(SearchGrid):
 
 @dataclasses.dataclass(frozen=True)
 class PlanConfig:
-  """Selects the runs of this command, and the contents of the report."""
+  """Which runs this command trains, and what the report contains."""
 
   shard: str = field('', 'i/n: seeds[i::n] and their teachers; empty: all')
   baselines: bool = field(

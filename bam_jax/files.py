@@ -1,9 +1,9 @@
 """Reads and writes whole files and folders, without following links.
 
-A work directory may come from a stranger. A link in it could make a command
-read or overwrite any file of its user, and a pipe would block the command. So
-these functions open only regular files, and `check_directory` checks a folder
-before libraries that follow links use it.
+A work directory may come from an untrusted person. A link in it could make a
+command read or overwrite any file of the user who runs it, and a pipe would
+block the command. Therefore these functions open only regular files, and
+`check_directory` checks a folder before a library that follows links uses it.
 """
 
 import collections
@@ -25,20 +25,22 @@ _MAX_JSON_DEPTH = 100
 
 # Error codes of a full disk or quota.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# Error codes of a broken disk; such an error of a write names no file.
+# Error codes of a broken disk. If a write fails with one of these, the OSError
+# has no file name.
 _BROKEN = (errno.EIO, errno.EROFS, errno.ESTALE)
 
 
 @contextlib.contextmanager
 def report_errors(*places: Path) -> Iterator[None]:
-  """Context manager: an OSError in these folders becomes a `UserError`.
+  """Context manager that turns an OSError in some folders into a `UserError`.
 
   Args:
-    *places: the folders; an error that names no file is reported for the first.
+    *places: the folders; an error without a file name is reported for the
+      first one.
 
   Raises:
-    errors.UserError: replaces an OSError of a file below one of the folders, or
-      of a disk. Any other OSError passes unchanged.
+    errors.UserError: an OSError was raised for a file below one of the folders,
+      or because a disk is full or broken. Any other OSError passes unchanged.
   """
   try:
     yield
@@ -62,7 +64,7 @@ def report_errors(*places: Path) -> Iterator[None]:
 
 
 def open_file(path: Path, mode: str = 'rb', **options: str) -> IO:
-  """Opens a regular file; refuses a link, but allows links to its folders.
+  """Opens a regular file; refuses a link, but its folders may be links.
 
   Raises:
     OSError: the path is a link, a pipe or a device, or `open` failed.
@@ -71,7 +73,7 @@ def open_file(path: Path, mode: str = 'rb', **options: str) -> IO:
 
 
 def _open_regular(path: str, flags: int) -> int:
-  # O_NONBLOCK: opening a pipe would wait for its other end.
+  # Without O_NONBLOCK, opening a pipe would wait for its other end.
   flags |= os.O_NOFOLLOW | os.O_NONBLOCK
   try:
     descriptor = os.open(path, flags, 0o666)
@@ -91,17 +93,21 @@ def _describe_special(path: str) -> str:
 
 @contextlib.contextmanager
 def new_file(path: Path, mode: str = 'xb', **options: str) -> Iterator[IO]:
-  """Opens a temporary file that replaces the one at `path` when closed.
+  """Opens a temporary file that replaces the file at `path` when closed.
 
-  The folder exists; a link at `path` is replaced, not followed. The mode is
-  `xb` or `x`, and `options` are passed to `open`.
+  The folder of `path` must exist. A link at `path` is replaced, not followed.
+
+  Args:
+    path: path of the file.
+    mode: `xb` or `x`.
+    **options: further arguments of `open`.
 
   Raises:
     OSError: the file cannot be written; the old file is kept.
   """
   temporary = path.with_name(f'.{path.name}.tmp')
-  # A killed process may have left one. Mode x refuses an existing file, so a
-  # link that appears here is not followed.
+  # A killed process may have left its temporary file. Mode x refuses existing
+  # files, so a link that someone creates at this moment is not followed.
   temporary.unlink(missing_ok=True)
   try:
     with open(temporary, mode, **options) as file:
@@ -115,7 +121,7 @@ def new_file(path: Path, mode: str = 'xb', **options: str) -> Iterator[IO]:
 
 @contextlib.contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-  """Yields a new folder that replaces the one at `path` when complete.
+  """Yields a new folder that replaces the folder at `path` when complete.
 
   Raises:
     errors.UserError: a file cannot be written; the old folder is kept.
@@ -124,7 +130,7 @@ def new_directory(path: Path) -> Iterator[Path]:
   with report_unwritten(path):
     try:
       shutil.rmtree(unfinished, ignore_errors=True)
-      # It fails if a link is there, so none is followed.
+      # This fails if the path is a link, so no link is followed.
       unfinished.mkdir(parents=True)
       yield unfinished
       replace_directory(unfinished, path)
@@ -134,7 +140,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def report_unwritten(path: Path) -> Iterator[None]:
-  """Context manager: an OSError becomes a `UserError`, "cannot be written"."""
+  """Context manager that turns an OSError into a `UserError` about writing."""
   try:
     yield
   except OSError as e:
@@ -145,10 +151,11 @@ def report_unwritten(path: Path) -> Iterator[None]:
 
 
 def replace_directory(new: Path, path: Path) -> None:
-  """Renames a folder to `path`; if that fails, the old one is kept.
+  """Renames a folder to `path`, where it replaces an existing folder.
 
   Raises:
-    OSError: it fails, or `path` is a link.
+    OSError: a folder cannot be renamed, or `path` is a link; the old folder is
+      kept.
   """
   if path.is_symlink():
     raise OSError(errno.ELOOP, 'is a link', str(path))
@@ -167,7 +174,7 @@ def replace_directory(new: Path, path: Path) -> None:
 
 
 def copy_directory(source: Path, target: Path) -> None:
-  """Copies the files of a folder; replaces the target when complete.
+  """Copies a folder; the copy replaces `target` when it is complete.
 
   Raises:
     errors.UserError: the source holds a link or special file, or a file cannot
@@ -183,7 +190,7 @@ def copy_directory(source: Path, target: Path) -> None:
 
 
 def walk_files(directory: Path) -> Iterator[os.DirEntry[str]]:
-  """Yields all files below a folder that holds only files and folders.
+  """Yields all files below a folder.
 
   Raises:
     errors.UserError: the folder is or holds a link or special file, or it
@@ -229,7 +236,7 @@ def check_directory(directory: Path) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-  """Replaces a file; a reader sees either the old or the new content.
+  """Writes a file atomically: a reader sees the old or the new content.
 
   Raises:
     errors.UserError: the file cannot be written.
@@ -241,7 +248,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes text to a UTF-8 file; escapes unpaired surrogates."""
+  """Writes a UTF-8 file like `write_bytes`; escapes unpaired surrogates."""
   write_bytes(path, text.encode(errors='backslashreplace'))
 
 
@@ -276,8 +283,8 @@ def read_json(
   """Reads a JSON object that this package wrote; refuses a link.
 
   Raises:
-    errors.UserError: the file is missing; or it is damaged, and `remedy` is how
-      to fix that.
+    errors.UserError: the file is missing or damaged. For a damaged file, the
+      message ends with `remedy`.
   """
   try:
     return parse_json(read_bytes(path).decode())
@@ -295,14 +302,14 @@ def read_bytes(path: Path, most: int = _MAX_BYTES) -> bytes:
 
   Raises:
     OSError: the file is missing or cannot be read.
-    ValueError: the file is too large.
+    ValueError: the file has more than `most` bytes.
   """
   with open_file(path) as file:
     return _read(file, most)
 
 
 def _read(file: IO, most: int) -> bytes:
-  # A sparse file may be larger than the disk.
+  # Checked before reading: a sparse file may be larger than the disk.
   size = os.fstat(file.fileno()).st_size
   if size > most:
     raise ValueError(f'{size} bytes, over {most}')
@@ -316,7 +323,7 @@ def load_text(path: Path) -> str:
     OSError: the file is missing or cannot be read.
     ValueError: the file is too large, or is not UTF-8.
   """
-  # A pipe or a device may have no end.
+  # Reading a pipe or a device may never end.
   if path.exists() and not path.is_file():
     raise OSError(errno.EINVAL, 'is not a regular file')
   with path.open('rb') as file:
@@ -324,11 +331,11 @@ def load_text(path: Path) -> str:
 
 
 def parse_json(text: str) -> dict[str, object]:
-  """Parses a JSON object from an unknown source.
+  """Parses a JSON object from an untrusted source.
 
   Raises:
-    ValueError: the text is not a JSON object, repeats a key in an object, or is
-      nested too deep.
+    ValueError: the text is not a JSON object, an object in it has a key twice,
+      or it is nested too deep.
   """
   try:
     value = json.loads(text, object_pairs_hook=_refuse_repeated_keys)

@@ -1,54 +1,58 @@
 """Born-Again Multi-Task learning: teachers, their logits, a student, a report.
 
-What to train is told by --config: a Python file of yours, or a config of this
-package by name. --config.FIELD=VALUE sets one of its fields; bam_jax/fields.py
-explains all of them, and docs/guides/own_tasks.md how to declare your tasks.
-Where something was trained, --workdir alone has the settings of the last time.
+--config defines what to train: give your own Python file, or the name of a
+config of this package. --config.FIELD=VALUE sets one of its fields;
+bam_jax/fields.py explains all fields, and docs/guides/own_tasks.md explains how
+to declare your tasks. If something was trained in a local --workdir, you can
+leave --config out: the settings are those of the last command that trained.
 
 Modes (--mode), in the order in which a new plan needs them:
   doctor    check the raw data without training: doctor.md and doctor.json; exit
             status 0: at most notes, 1: warnings, 3: errors
-  estimate  steps, time, memory and disk that the rest of a plan needs, measured
-            by a few steps on the devices here; writes estimate.json
-  run       everything in the config, from raw data to the report; finished
+  estimate  estimate the steps, time, memory and disk that the rest of a plan
+            needs, from a few steps on the devices of this machine; writes
+            estimate.json
+  run       do everything in the config, from raw data to the report; finished
             parts are kept, and an interrupted run continues
-  prepare   only the tokenised features, as TFRecord shard sets
+  prepare   only write the tokenised features, as TFRecord shard sets
   evaluate  score the finished runs again from their checkpoints
   report    write the report again
   merge     copy the finished parts of the work directories --from=DIR,DIR, such
-            as shards of a plan, into --workdir, and report on all of it
-  predict   predictions for the test files, and a GLUE submission, by the models
-            of --group; --majority=wnli submits a task's majority label. For
-            your own texts: --input=FILE (.tsv, .csv, .jsonl, .parquet ...) or -
-            with --task=NAME, to --output=FILE or standard output
-  serve     an HTTP server at --host and --port, with a web page, that predicts
-            with the models of --group; needs the extra serve
-  export    the models of --group as directories for transformers or, with mean
-            pooling, for sentence-transformers; --format=stablehlo: as programs
-            that jax runs without this package
-  label     labels training rows for the students of another plan, which may
-            have another encoder and vocabulary: writes the logits of the models
-            of --group as logit sets in --output=DIR, which that plan reads by
-            config.distill.logits=DIR. The rows are those of --input=DATA_DIR,
-            by default this plan's own
+            as shards of a plan, into --workdir, and write a report on all parts
+  predict   predict the test files with the models of --group, and write a GLUE
+            submission; --majority=wnli submits a task's majority label. For
+            your own texts, give --input=FILE (.tsv, .csv, .jsonl, .parquet ...)
+            or --input=- (standard input), and --task=NAME; the predictions go
+            to --output=FILE or standard output
+  serve     run an HTTP server at --host and --port, with a web page, that
+            predicts with the models of --group; needs the extra serve
+  export    write the models of --group as directories for transformers or, with
+            mean pooling, for sentence-transformers; --format=stablehlo: as
+            programs that jax runs without this package
+  label     label training rows for the students of another plan, which may have
+            another encoder and vocabulary: write the logits of the models of
+            --group as logit sets in --output=DIR. The other plan reads them by
+            config.distill.logits=DIR. The rows are in --input=DATA_DIR, by
+            default those of this plan
 
 --group is a variant and a seed, such as single_to_multi-s0.
 
 Shards: --config.plan.shard=i/n runs only config.seeds[i::n] (i from 0) and
-their teachers. Ensembles (config.distill.teachers=k: the first k seeds) and the
-runs of config.search are trained in each shard, unless they are merged into its
---workdir first.
+their teachers. Teacher ensembles (config.distill.teachers=k: the first k seeds)
+and the runs of config.search are trained in each shard, unless they are merged
+into the shard's --workdir first.
 
 Several machines: start the same command once per process, with a --workdir that
-all of them see, and --distributed=auto (Cloud TPU, Slurm, GKE, Open MPI) or
---coordinator=HOST:PORT --num_processes=N --process_id=I. All must start within
---join_seconds, with the same code, versions and flags. A SIGTERM to one stops
-all, and any number of processes can continue.
+all machines can access, and --distributed=auto (Cloud TPU, Slurm, GKE, Open
+MPI) or --coordinator=HOST:PORT --num_processes=N --process_id=I. All processes
+must start within --join_seconds, with the same code, versions and flags. A
+SIGTERM to one process stops all processes. Any number of processes can
+continue.
 
-Object stores: --workdir and --config.data.dir take s3://BUCKET/PATH (extra s3)
-and gs://BUCKET/PATH (extra gcs). Such a work directory is mirrored to the store
-from --scratch=DIR, and another machine can continue with the same command; see
-docs/reliability.md.
+Object stores: --workdir and --config.data.dir accept s3://BUCKET/PATH (extra
+s3) and gs://BUCKET/PATH (extra gcs). Such a work directory is mirrored to the
+store from --scratch=DIR, and another machine can continue with the same
+command; see docs/reliability.md.
 
 Examples (installed, bam-jax is the same as python -m bam_jax.main):
   python -m bam_jax.main --config=demo
@@ -94,7 +98,7 @@ from bam_jax.storage import lock as lock_lib
 from bam_jax.storage import store_lock
 from bam_jax.storage import stores
 
-# Python's own exit status for output that cannot be written.
+# Exit status that Python itself uses if standard output cannot be written.
 _CANNOT_WRITE = 120
 
 
@@ -125,7 +129,8 @@ def main(argv: list[str], preemption_signal: preemption.Signal) -> None:
       from bam_jax.doctor import command as doctor
 
       sys.exit(doctor.run(config, workdir))
-    # It imports JAX, which the doctor and most mistakes do without.
+    # Imported here because it imports JAX, which takes seconds. The doctor and
+    # the reports of most mistakes don't need JAX.
     with phases.phase(phases.START):
       from bam_jax import commands
 
@@ -147,7 +152,11 @@ def _mirror(url: str, preemption_signal: preemption.Signal) -> Iterator[Path]:
 
 
 def _default_workdir(name: str) -> str:
-  """Returns the default work directory, `work/NAME`; NAME is `config.name`."""
+  """Returns the default work directory, `work/NAME`; NAME is `config.name`.
+
+  Raises:
+    errors.UserError: `name` cannot be the name of a folder.
+  """
   parts = Path(name).parts
   if not parts or '..' in parts or Path(name).is_absolute() or '\0' in name:
     raise errors.UserError(
@@ -158,7 +167,7 @@ def _default_workdir(name: str) -> str:
 
 
 def _named_paths(config: config_lib.Config) -> list[Path]:
-  """Returns the files and folders that the user named in config and flags."""
+  """Returns the paths that the user gave in the config and the flags."""
   named = [
     config.data.dir,
     config.data.tfds_dir,
@@ -171,7 +180,7 @@ def _named_paths(config: config_lib.Config) -> list[Path]:
 
 
 def run_main() -> None:
-  """Runs the command in `sys.argv`; exits unless its status is 0."""
+  """Runs the command in `sys.argv`; calls `sys.exit` if its status is not 0."""
   with preemption.Signal() as preemption_signal:
     status = _run(preemption_signal)
   if status:
@@ -181,8 +190,8 @@ def run_main() -> None:
 def run_process() -> NoReturn:
   """Runs the command in `sys.argv` and ends the process immediately.
 
-  A normal exit waits for threads of libraries, and some never end after an
-  error.
+  A normal exit would wait for the threads of libraries. After an error, some of
+  these threads never end.
   """
   status = 1
   try:
@@ -202,9 +211,9 @@ def run_process() -> NoReturn:
 def _run(preemption_signal: preemption.Signal) -> int:
   """Runs the command in `sys.argv`; returns its exit status.
 
-  Returns 2 after a user's mistake, 75 if the same command should be run again,
-  for example after a preemption signal, and 120 if standard output could not be
-  written.
+  The status is 2 after a user's mistake, 75 if the same command should be run
+  again, for example after a preemption signal, and 120 if standard output could
+  not be written.
   """
   _open_standard_streams()
   command_line.configure_logging()
@@ -224,11 +233,11 @@ def _run(preemption_signal: preemption.Signal) -> int:
   except preemption.Preempted as e:
     status, message, by_itself = e.exit_code, str(e), not e.is_agreed
   except _OutputError as e:
-    # Python would flush once more at its end.
+    # Python flushes standard output again when it exits, which would fail too.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if not isinstance(
       e.__cause__, BrokenPipeError
-    ):  # `| head` has read enough.
+    ):  # The reader, such as `| head`, has read enough.
       status, message = _CANNOT_WRITE, str(e)
   except Exception as e:
     if not _has_joined():
@@ -236,7 +245,7 @@ def _run(preemption_signal: preemption.Signal) -> int:
     traceback.print_exception(e)
     status = 1
   if message:
-    # Printed last: deleting the exception may have printed warnings.
+    # Printed only here, because deleting the exception may print warnings.
     with contextlib.suppress(OSError):
       print(f'bam_jax: {message}', file=sys.stderr, flush=True)
   if _has_joined():
@@ -261,9 +270,10 @@ class _StandardOutput(io.FileIO):
 
 
 def _open_standard_streams() -> None:
-  """Makes standard output raise `_OutputError`; opens streams that are closed.
+  """Makes standard output raise `_OutputError`; reopens closed streams.
 
-  If they stayed closed, other files would get their numbers.
+  If a standard stream stayed closed, the next opened file would get its file
+  descriptor.
   """
   stream = sys.stdout
   if stream is None:
@@ -280,10 +290,10 @@ def _open_standard_streams() -> None:
 
 
 def _print_unraisable(unraisable: object) -> None:
-  """Reports errors in destructors as Python does, but hides TensorStore's.
+  """Prints errors in destructors like Python, but hides those of TensorStore.
 
-  When a checkpoint cannot be written, TensorStore prints one for each array,
-  although Orbax raises the first error.
+  If a checkpoint cannot be written, TensorStore causes one such error per
+  array, although Orbax already raises the first error.
   """
   if str(unraisable.exc_value) != 'Event loop is closed':
     sys.__unraisablehook__(unraisable)
@@ -297,10 +307,10 @@ def _has_joined() -> bool:
 
 @contextlib.contextmanager
 def _wait_for_peer_exit() -> Iterator[None]:
-  """Context manager: on an error, waits if another thread ends the process.
+  """Context manager: after an error, waits if another thread ends the process.
 
-  That thread first closes the connection to the other processes, and this makes
-  calls in the main thread fail.
+  That thread first closes the connection to the other processes, which makes
+  calls in the main thread fail. Such an error is not reported.
   """
   try:
     yield

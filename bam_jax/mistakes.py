@@ -1,4 +1,4 @@
-"""Words for flags and config files that absl and ml_collections refuse."""
+"""Rewrites errors of absl and ml_collections on flags and config files."""
 
 from collections.abc import Iterable, Mapping
 import difflib
@@ -11,8 +11,9 @@ from bam_jax import config as config_lib
 from bam_jax import schema
 from bam_jax import trainer_names
 
-# What to give for a field of a type, and how Python refuses another value.
+# Type of a field -> what to give for it.
 _TYPES = {'int': 'a whole number', 'float': 'a number', 'bool': 'True or False'}
+# Start of the error message for a wrong value -> type of the field.
 _CANNOT_CAST = {
   'invalid literal for int()': 'int',
   'could not convert string to float': 'float',
@@ -23,20 +24,20 @@ _CANNOT_CAST = {
 def describe(
   error: Exception, argv: list[str], own: Mapping[str, str], has_config: bool
 ) -> str:
-  """Returns in one line what is wrong, and how to mend it.
+  """Returns one line that says what is wrong, and how to mend it.
 
   Args:
-    error: what the parser of flags raised, or a config file.
+    error: the exception from the flag parser or from a config file.
     argv: the program and its arguments.
-    own: option of the Trainer -> what it is called in this program, where that
-      is not `bam_jax.main`.
+    own: option of Hugging Face's Trainer -> its name in this program; only for
+      programs other than `bam_jax.main`.
     has_config: whether --config was given.
   """
   return _find_line(error) + _shorten(error, argv, own, has_config)
 
 
 def _find_line(error: Exception) -> str:
-  """Returns `FILE:LINE: ` of an error in a config file, else ''."""
+  """Returns `FILE:LINE: ` for an error in a config file, else ''."""
   text = ''.join(traceback.format_tb(error.__traceback__)) + str(error)
   places = re.findall(r'File "(.+)", line (\d+), in (?:get_config|<mod)', text)
   return ''.join(f'{file}:{line}: ' for file, line in places[-1:])
@@ -45,21 +46,24 @@ def _find_line(error: Exception) -> str:
 def _shorten(
   error: Exception, argv: list[str], own: Mapping[str, str], has_config: bool
 ) -> str:
-  """Returns an error's message without ConfigDict's list of all fields."""
+  """Returns an error's message in one line, with a hint how to mend it.
+
+  ConfigDict's list of all fields is left out.
+  """
   cause = error.args[0] if error.args else error
-  # The text of a KeyError would be quoted and escaped.
+  # `str` of a KeyError would quote and escape its text.
   text = str(cause.args[0] if isinstance(cause, KeyError) else cause)
   lines = text.splitlines()
   given = re.match('flag --config=(.*?):(.*): Error', lines[0])
   if given and 'get_config() takes 0 positional' in lines[-1]:
-    # ml_collections calls it with what stands after the colon.
+    # ml_collections passes the text after the colon to get_config().
     file, argument = given.groups()
     return (
       f'--config={file}: takes no argument, but {argument!r} stands after the'
       f' colon; give --config={file}'
     )
   if 'Error whilst parsing config file' in lines[0]:
-    # What follows is a traceback, whose place `_find_line` returns.
+    # The other lines are a traceback; `_find_line` returns its file and line.
     return _describe_cast(lines[-1])
   if key := re.match(r"(Key \"|')(\w+)(\" does not exist|'$)", lines[0]):
     hint = trainer_names.describe_option(key[2])
@@ -100,14 +104,14 @@ def _describe_cast(message: str) -> str:
 
 
 def _describe_field(flag: str) -> str:
-  """Returns the meaning of a field in parentheses; empty for other flags."""
+  """Returns the meaning of a field, in parentheses; '' for other flags."""
   path = re.match(r'flag --config\.([\w.]+)=', flag)
   doc = path and schema.find_doc(config_lib.Config(), path[1])
   return f' ({doc})' if doc else ''
 
 
 def _nearest(name: str, flag_names: Iterable[str] = ()) -> str:
-  """Returns the fields, or the flag, whose name is most like this one."""
+  """Returns a hint with the fields or the flag of the most similar name."""
   by_name = {flag: [f'--{flag}'] for flag in flag_names}
   for field in config_lib.default_values():
     by_name.setdefault(field.rpartition('.')[2], []).append(f'config.{field}')

@@ -1,8 +1,8 @@
-"""Parses cells and numbers as data files write them, not as Python does.
+"""Parses cells and numbers by the rules of data files, not those of Python.
 
-Python's `split()`, `strip()`, `isdecimal()`, `float()` and `int()` follow all
-of Unicode and Python's own literals. No file format does: a no-break space is
-part of a word, and `1_0`, `١٢`, ` 1` and `nan` are no numbers.
+Python's `split()`, `strip()`, `isdecimal()`, `float()` and `int()` accept all
+of Unicode and Python's own literals. In data files, a no-break space is part of
+a word, and `1_0`, `١٢`, ` 1` and `nan` are not numbers.
 """
 
 import re
@@ -12,7 +12,7 @@ BLANKS = ' \t'
 
 _INTEGER = re.compile(r'[+-]?[0-9]+')
 _NUMBER = re.compile(r'[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?')
-# Files of rows whose suffix tells the format, compressed or not.
+# Names of files of rows whose suffix gives the format, compressed or not.
 _ROW_FILE = re.compile(r'.+\.(tsv|csv|jsonl|parquet)(\.(gz|bz2|xz|zst))?')
 _GAP = re.compile(f'[{BLANKS}]+')
 _BREAK = re.compile(f'[{BLANKS}\r\n]+')
@@ -35,7 +35,9 @@ def is_blank(line: str) -> bool:
 
 
 def one_line(text: str) -> str:
-  r"""Joins the lines of a text; white space between words is one space.
+  r"""Joins the lines of a text, with one space between words.
+
+  Only spaces, tabs and line breaks separate words.
 
   >>> one_line(' 5\u00a0000\r\n\tfrancs ')
   '5\xa0000 francs'
@@ -58,7 +60,8 @@ def parse_integer(text: str) -> int:
   """Parses a whole number, such as `3` or `-1`.
 
   Raises:
-    ValueError: the text is not one, or has more digits than Python reads.
+    ValueError: the text is not a whole number, or has more digits than Python
+      accepts.
   """
   if not _INTEGER.fullmatch(text):
     raise ValueError(f'{text!r} is not a whole number')
@@ -71,7 +74,7 @@ def is_index(text: str) -> bool:
 
 
 def format_of(file: str) -> str | None:
-  """Returns the format of a file of rows by its suffix; None: not known.
+  """Returns the format of a file of rows by its suffix; None if unknown.
 
   >>> format_of('more.csv.gz'), format_of('more.txt')
   ('csv', None)

@@ -1,6 +1,6 @@
 """Declares, checks and compares dataclasses of configuration fields.
 
-A group is a frozen dataclass whose fields are declared by `field`.
+A group of fields is a frozen dataclass whose fields are declared by `field`.
 """
 
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ from bam_jax import trainer_names
 
 _Group = TypeVar('_Group')
 
-# The most items of a tuple: labels of a task, tasks, files.
+# Highest number of items in a tuple, such as labels, tasks or files.
 _MOST_ITEMS = 100_000
 _MOST_BITS = 63
-# Characters of a value, and changed values of a longer list, in a message.
+# Most characters of a value, and most changed values of a list, in a message.
 _LONGEST_TEXT = 40
 _MOST_NAMED = 5
 
@@ -40,9 +40,9 @@ def field(
   Args:
     default: the default value.
     doc: what the field means, for readers of the code.
-    low: the lowest allowed number, also for items of a tuple; None: any.
-    high: the highest allowed number, also for items of a tuple; None: any.
-    most: the highest allowed number of items of a tuple.
+    low: lowest allowed number; for a tuple, of each item; None: no limit.
+    high: highest allowed number; for a tuple, of each item; None: no limit.
+    most: highest allowed number of items in a tuple.
   """
   metadata = {'doc': doc, 'low': low, 'high': high, 'most': most}
   if isinstance(default, dict):
@@ -54,9 +54,9 @@ def build(base: _Group, values: object, path: str) -> _Group:
   """Returns a copy of a config dataclass with some fields set and checked.
 
   Args:
-    base: the group; its other fields are kept.
+    base: the group; fields that are not in `values` are kept.
     values: field -> plain value.
-    path: the user's name of the group, such as `config.multi`.
+    path: the group's name in error messages, such as `config.multi`.
 
   Raises:
     errors.UserError: a field is unknown, or a value has the wrong type or is
@@ -88,7 +88,7 @@ def build(base: _Group, values: object, path: str) -> _Group:
 
 
 def _build_items(item_class: type, items: Any, path: str) -> object:
-  if item_class is object:  # `variants` checks these.
+  if item_class is object:  # The module `variants` checks these.
     return items
   return {
     name: build(item_class(), item, f'{path}.{name}')
@@ -99,7 +99,7 @@ def _build_items(item_class: type, items: Any, path: str) -> object:
 def _check_value(
   field: dataclasses.Field, hint: Any, value: object, path: str
 ) -> object:
-  """Converts a value to its field's type; raises if it is out of limits."""
+  """Converts a value to its field's type; raises if it is out of range."""
   low, high = field.metadata['low'], field.metadata['high']
   most = field.metadata['most']
   if isinstance(value, (tuple, list)) and len(value) > most:
@@ -162,7 +162,12 @@ def _check_type(hint: Any, value: Any, path: str) -> object:
 
 
 def find_doc(group: object, path: str) -> str:
-  """Returns the meaning of a field by its dotted path; empty if unknown."""
+  """Returns the meaning of a field; '' if there is no such field.
+
+  Args:
+    group: the config dataclass.
+    path: dotted name of the field, such as `multi.epochs`.
+  """
   *parents, name = path.split('.')
   for parent in parents:
     group = getattr(group, parent, None)
@@ -214,7 +219,7 @@ def describe_change(before: object, after: object) -> str:
   texts = f'{before!r}', f'{after!r}'
   both_lists = isinstance(before, list) and isinstance(after, list)
   if not both_lists and min(map(len, texts)) > _LONGEST_TEXT:
-    return 'has changed'  # Such as a digest, of which no part tells anything.
+    return 'has changed'  # For example, a part of a digest has no meaning.
   if not both_lists or max(map(len, texts)) <= _LONGEST_TEXT:
     short = [t if len(t) <= _LONGEST_TEXT else f'{t[:16]}…' for t in texts]
     return f'was {short[0]}, is {short[1]}'
@@ -235,7 +240,7 @@ def describe_change(before: object, after: object) -> str:
 
 
 def _few(values: list[object]) -> str:
-  """Joins a few values; counts the others."""
+  """Lists the first few values and counts the rest."""
   text = ', '.join(map(repr, values[:_MOST_NAMED]))
   others = len(values) - _MOST_NAMED
   return f'{text} and {others} others' if others > 0 else text

@@ -6,9 +6,9 @@ from bam_jax import errors
 from bam_jax import fields
 from bam_jax import plain_text
 
-# The entry of `sampling.loss_weights` for tasks that are not given a factor.
+# The entry of `sampling.loss_weights` for all tasks without a given factor.
 AUTO = 'auto'
-_MOST_WEIGHT = 1e6  # of a task's loss
+_MOST_WEIGHT = 1e6  # highest factor of a task's loss
 
 
 def unlabelled_files(config: fields.Config) -> dict[str, str]:
@@ -24,7 +24,7 @@ def unlabelled_files(config: fields.Config) -> dict[str, str]:
 def loss_weights(config: fields.Config) -> dict[str, float]:
   """Returns task -> loss factor, from `config.sampling.loss_weights`.
 
-  The entry `auto`, which concerns the other tasks, is left out.
+  The entry `auto`, which is for tasks without a given factor, is ignored.
   """
   given = (entry for entry in config.sampling.loss_weights if entry != AUTO)
   found = _read(
@@ -38,7 +38,7 @@ def loss_weights(config: fields.Config) -> dict[str, float]:
 def thresholds(config: fields.Config) -> dict[str, str]:
   """Returns task -> metric, from `config.decisions.thresholds`.
 
-  The task's decision threshold maximizes the metric.
+  The task's decision threshold is chosen to maximize the metric.
   """
   return _read(
     *(config, 'decisions.thresholds', config.decisions.thresholds, bool),
@@ -63,9 +63,17 @@ def _read(
 ) -> dict[str, str]:
   """Parses the TASK=VALUE entries of a field; returns task -> value.
 
+  Args:
+    config: the configuration.
+    field: dotted name of the field.
+    entries: the entries.
+    is_value: whether a text is a valid value.
+    fault: error message for an entry without a valid value.
+    remedy: how to mend two entries with the same task, for the error message.
+
   Raises:
-    errors.UserError: an entry has no task of the configuration, has no value
-      (`fault`), or is a second one of its task (`remedy`).
+    errors.UserError: an entry has an unknown task or no valid value, or two
+      entries have the same task.
   """
   result: dict[str, str] = {}
   for entry in entries:

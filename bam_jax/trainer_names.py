@@ -1,6 +1,6 @@
-"""What options and values of Hugging Face's Trainer are called here.
+"""Translates options and values of Hugging Face's Trainer to this package.
 
-Error messages for unknown flags, fields and values look here first.
+Error messages for unknown flags, fields and values use these translations.
 """
 
 from collections.abc import Mapping
@@ -35,9 +35,10 @@ _TEXT = f'{_TASK}.text'
 _LABEL = f'{_TASK}.label'
 _LABELS = f'{_TASK}.labels, or none: the training rows have them'
 
-# Options of the Trainer, of run_glue.py, and short names for them. Names that
-# are like those of the field or flag are left out: `difflib` finds them.
-# docs/guides/moving.md has each of these and those below.
+# Option of the Trainer or of run_glue.py, or a short name for it -> the flag or
+# field of this package. If the two names are similar, the option is left out,
+# because `difflib` finds it. docs/guides/moving.md lists all these options, and
+# those of `ABSENT`.
 OPTIONS = {
   'adam_beta1': 'config.optimizer.b1',
   'adam_beta2': 'config.optimizer.b2',
@@ -146,7 +147,7 @@ _ONE_PROCESS = (
 _PACKED = 'short examples share a row, see config.packing'
 _PREFETCH = 'config.train.prefetch batches are made ahead'
 
-# What this package does instead of an option that it has not.
+# Option without an equivalent -> what this package does instead.
 ABSENT = {
   'auto_find_batch_size': (
     'config.train.accumulate=2 computes a batch in two parts, in less memory'
@@ -208,7 +209,8 @@ ABSENT = {
   'trust_remote_code': 'no code that comes with a model is run',
 }
 
-# Short or other names of values. `difflib` finds those that are alike.
+# Other name of a value -> its name in this package. Similar names are left out,
+# because `difflib` finds them.
 _VALUES = {
   'acc': 'accuracy',
   'auc': 'roc_auc',
@@ -236,13 +238,13 @@ _GUIDE = 'docs/guides/moving.md'
 
 
 def describe_option(name: str, own: Mapping[str, str] = NO_NAMES) -> str:
-  """Returns what an option is called here, to end an error message with.
+  """Returns this package's name for an option, as the end of an error message.
 
-  Empty if the Trainer has no such option.
+  Returns '' if the option is unknown.
 
   Args:
-    name: of the option; `-` and `_` are the same.
-    own: option -> what it is called in a command with flags of its own.
+    name: name of the option; `-` and `_` are treated as equal.
+    own: option -> its name in a command that has its own flags.
 
   >>> describe_option('output_dir')
   '; here it is --workdir (docs/guides/moving.md)'
@@ -267,5 +269,5 @@ def describe_task_field(name: str) -> str:
 
 
 def translate_value(value: str) -> str:
-  """Returns this package's name of a value that has another one elsewhere."""
+  """Returns this package's name for a value; unknown ones unchanged."""
   return _VALUES.get(value.replace('-', '_'), value)

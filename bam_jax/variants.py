@@ -1,4 +1,4 @@
-"""The variants of an experiment: how each is trained, and by which teachers.
+"""The variants of an experiment: their training runs and their teachers.
 
   single            one run per task, trained on gold labels
   multi             one run over all tasks, trained on gold labels
@@ -8,9 +8,9 @@
   single_searched   like `single`, with the settings that the search chose
   multi_searched    like `multi`, with the settings that the search chose
 
-With `distill.logits`, external logits take the place of the teacher's runs. A
-custom variant starts from one of these and may change tasks, fields and
-teacher, or start from the parameters of another variant.
+With `distill.logits`, external logits replace the teacher's runs. A custom
+variant is based on one of these variants. It may change tasks, fields and
+teacher, and its runs may start from the parameters of another variant's runs.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,10 +26,10 @@ from bam_jax import schema
 # `config.search`; never reported.
 SEARCH, SEARCH_MULTI = 'search', 'search_multi'
 # Names of the baselines that need no run: a constant prediction, and a linear
-# model of the encoder before training.
+# model of the vectors of the encoder before training.
 UNTRAINED = MAJORITY, FROZEN = 'majority', 'frozen_encoder'
 
-# Variant -> (whether it has one run per task, variant of its teachers)
+# Variant -> (whether it has one run per task, variant of its teachers or '').
 _BUILT_IN: Mapping[str, tuple[bool, str]] = {
   'single': (True, ''),
   'single_searched': (True, ''),
@@ -40,8 +40,8 @@ _BUILT_IN: Mapping[str, tuple[bool, str]] = {
   'single_to_multi': (False, 'single'),
 }
 
-# Groups that a variant may change. No compiled program depends on them, so all
-# runs of a plan share their programs.
+# Groups of fields that a variant may change. Compiled programs do not depend on
+# these fields, so all runs of a plan can share the programs.
 _CHANGEABLE = ('single', 'multi', 'sampling', 'distill')
 
 
@@ -49,10 +49,11 @@ class Variant(NamedTuple):
   """Describes the training runs of a variant.
 
   Attributes:
-    is_single: whether it has one run per task; else one run over all tasks.
-    tasks: tasks of its runs.
-    teacher: variant whose runs are the teachers; empty: gold labels only.
-    start: variant whose last parameters its runs start from; empty: they start
+    is_single: True: one run per task; False: one run over all tasks.
+    tasks: tasks of the runs.
+    teacher: variant whose runs are the teachers; empty: the runs learn only
+      from gold labels.
+    start: variant from whose last parameters the runs start; empty: they start
       from the pretrained encoder.
   """
 
@@ -73,7 +74,9 @@ def resolve(config: fields_lib.Config, name: str) -> Variant:
 def config_for_variant(
   config: fields_lib.Config, name: str
 ) -> fields_lib.Config:
-  """Returns the configuration with the changes of a custom variant applied.
+  """Returns the configuration with a variant's changes applied.
+
+  Only custom variants have changes.
 
   Raises:
     errors.UserError: a changed field is unknown, is shared by all runs of a
@@ -96,9 +99,10 @@ def config_for_variant(
 
 
 def field_path(config: fields_lib.Config, name: str, field: str) -> str:
-  """Returns where a variant's field, such as `multi.epochs`, is set.
+  """Returns the full name under which a variant's field is set.
 
-  A custom variant may set it in its own `changes`.
+  For `multi.epochs` it is `config.multi.epochs`, unless a custom variant
+  changes the field: then it is the field's name in the variant's `changes`.
   """
   group, key = field.split('.')
   own = config.custom_variants.get(name)
@@ -132,8 +136,9 @@ def planned(config: fields_lib.Config) -> set[str]:
 def searched(config: fields_lib.Config) -> set[str]:
   """Returns the planned variants that use the settings of the search.
 
-  They are `single_searched`, `multi_searched` and custom variants like them. In
-  a plan without these, all single-task variants use the settings.
+  These are `single_searched`, `multi_searched` and custom variants based on
+  them. If a plan with a search has none of these, all single-task variants use
+  the settings.
   """
   names, own = planned(config), config.custom_variants
   like = {name: own[name].like if name in own else name for name in names}
@@ -144,7 +149,7 @@ def searched(config: fields_lib.Config) -> set[str]:
 
 
 def find_external_logits(config: fields_lib.Config, name: str) -> str:
-  """Returns the folder of a variant's external teacher logits, or ''."""
+  """Returns the folder of a variant's external logits; '' if it has none."""
   is_taught = bool(resolve(config, name).teacher)
   return config_for_variant(config, name).distill.logits if is_taught else ''
 
@@ -230,7 +235,8 @@ def _find_patience_mistakes(config: fields_lib.Config) -> Iterator[str]:
         f'{where}: counts evaluations, of which {name} has none before its last'
         ' step; set config.train.evaluate_every to a number of steps'
       )
-    # The target of a student that ends early is still its teacher's.
+    # At an early end, the target of the student is still mostly the teacher's
+    # prediction.
     if patience and found.teacher and own.distill.annealing != 'constant':
       yield (
         f'{where}: {name} is taught, and the weight of its gold labels rises'

@@ -3,8 +3,8 @@
   python -m bam_jax.main --config=configs/ablations.py \\
       --config.data.dir=$GLUE_DIR
 
-With --workdir=work/minilm the teachers and the student that configs/minilm.py
-left there serve here too.
+With --workdir=work/minilm, this plan reuses the runs that configs/minilm.py has
+finished there: the teachers and the Single->Multi student.
 """
 
 from bam_jax import config as config_lib

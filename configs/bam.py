@@ -4,13 +4,16 @@
   python -m bam_jax.main --config=configs/bam.py
   python -m bam_jax.main --config=configs/bam.py:paper
 
-Reported by the paper on GLUE dev: Multi 85.5, Single->Multi 86.0 on average.
-Downloads the data (extra `tfds` brings TensorFlow, which prepares them) and
-google-bert/bert-large-uncased on first use. The first command trains one seed,
-about 25 M example passes, with fixed settings. The second one is the whole
-protocol: 20 seeds, and for each task's single-task runs one of BERT's learning
-rates and a layer-wise decay of 1.0 or 0.9. They are chosen on three other seeds
-and training rows held out for it; the paper chose them by its dev scores.
+The paper reports these GLUE dev averages: Multi 85.5, Single->Multi 86.0.
+
+The first use downloads google-bert/bert-large-uncased and the data. (The extra
+`tfds` installs TensorFlow, which prepares the data.)
+
+The first command trains one seed, about 25 M example passes, with fixed
+settings. The second command runs the whole protocol with 20 seeds. It searches
+the settings of each task's single-task runs: one of BERT's learning rates, and
+a layer-wise decay of 1.0 or 0.9. The search uses three other seeds and held-out
+training rows; the paper chose these settings by dev scores.
 """
 
 from bam_jax import config as config_lib

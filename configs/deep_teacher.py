@@ -1,9 +1,9 @@
-"""A teacher of twelve layers for five generated tasks: MiniLM's, each twice.
+"""A twelve-layer teacher for five generated tasks: each MiniLM layer twice.
 
   python -m benchmarks.small_students work/small
   python -m bam_jax.main --config=configs/deep_teacher.py
 
-`docs/guides/small_students.md` goes on from here.
+`docs/guides/small_students.md` describes the next steps.
 """
 
 from bam_jax import config as config_lib

@@ -3,9 +3,9 @@
   python -m bam_jax.main --config=configs/demo.py
 
 Writes work/demo/report.html. The encoder is small and starts from random
-weights. The tasks share their words, and each alone has few rows to learn them.
-Three in ten training labels are wrong, and the teachers' predictions are less
-noisy than that. Settings were chosen on seeds 100 to 107.
+weights. The tasks share their vocabulary, and a single task has only a few rows
+to learn it from. Three in ten training labels are wrong; the teachers'
+predictions are less noisy. The settings were chosen on seeds 100 to 107.
 """
 
 from bam_jax import config as config_lib
@@ -22,7 +22,7 @@ def get_config():
   config.model.num_layers = 1
   config.model.pooling = 'mean'
   config.data.max_length = 64
-  # Every batch fits 16 rows, so that one compiled program serves every run.
+  # Every batch fits into 16 rows, so all runs share one compiled program.
   config.packing.row_length = 64
   config.packing.slots = 5
   config.packing.row_buckets = (16,)
@@ -42,6 +42,6 @@ def get_config():
   config.train.seeds_at_once = 8
   config.train.log_every = 50
   config.train.tensorboard = False
-  # These texts are nobody's.
+  # The texts are generated, so the report page may show them.
   config.plan.report_texts = 'page'
   return config

@@ -5,10 +5,11 @@
   python -m bam_jax.main --config=configs/minilm.py:released \\
       --config.data.dir=$GLUE_DIR
 
-Settings are those of common PyTorch fine-tuning (mean loss, bias-corrected
-Adam, warm-up then linear decay) rather than of BAM's released code, so that
-single-task scores can be compared with it. Results: docs/results/minilm/.
-The second command has the defaults of the released code, which knows no WNLI.
+The settings are those of common PyTorch fine-tuning (mean loss, bias-corrected
+Adam, warm-up then linear decay), not those of BAM's released code. So the
+single-task scores can be compared with those of PyTorch fine-tuning. Results:
+docs/results/minilm/. The second command uses the defaults of BAM's released
+code, which does not support WNLI.
 """
 
 from bam_jax import config as config_lib
@@ -46,8 +47,9 @@ def get_config(settings=''):
     config.optimizer.reduction = 'mean'
     config.optimizer.bias_correction = True
     config.optimizer.schedule = 'warmup_linear'
-  # One run of a small encoder leaves a GPU idle between its kernels. Twenty
-  # need some 18 GB in multi-task training; give a smaller GPU fewer.
+  # One run of a small encoder leaves a GPU idle between kernels, so twenty runs
+  # train together. In multi-task training they need about 18 GB; use a lower
+  # number on a smaller GPU.
   config.train.seeds_at_once = 20
   config.train.log_every = 100
   config.train.checkpoint_every = 0

@@ -1,23 +1,23 @@
-"""Settings to start from with tasks of your own; copy it, or build on it.
+"""Recommended settings for your own tasks; copy this file or build on it.
 
   from bam_jax.configs import recommended
   config = recommended.get_config()
   config.custom_tasks.urgency = ...
 
-`get_config('small')` is for tasks of 60 to some hundred rows, and an encoder
-that was trained on pairs of sentences, such as MiniLM-L6: the heads start as
-linear probes. Name the tasks of text pairs in config.data.bi_encoder.
+`get_config('small')` is for tasks with 60 to a few hundred rows, and for an
+encoder that was trained on pairs of sentences, such as MiniLM-L6. The heads
+start as linear probes. List the tasks of text pairs in config.data.bi_encoder.
 
-`recommended.py:glue` trains MiniLM-L6 on GLUE with them, beside the paper's
-Single, and beside a Single whose length and rate are searched for each task on
-held-out training rows:
+`recommended.py:glue` trains MiniLM-L6 on GLUE with these settings. For
+comparison it also trains the paper's Single, and a Single whose number of
+epochs and learning rate are searched for each task on held-out training rows:
 
   python -m bam_jax.main --config=configs/recommended.py:glue \\
     --config.data.dir=$GLUE_DIR
 
-They were chosen with MiniLM-L6, on seeds and rows that no published table uses:
-docs/results/settings, docs/results/small_tasks. For larger encoders try half
-the learning rates.
+The settings were chosen with MiniLM-L6, on seeds and rows that no published
+table uses: docs/results/settings, docs/results/small_tasks. For larger encoders
+try half the learning rates.
 """
 
 from bam_jax import config as config_lib
@@ -33,12 +33,14 @@ def get_config(tasks=''):
   config.optimizer.bias_correction = True
   config.optimizer.schedule = 'warmup_linear'
   config.multi.batch_size = 64
-  # The variance of a score on 0-1 is small beside the entropy of labels.
+  # The loss of 0-1 scores (their variance) is small compared with the loss of
+  # labels (their entropy), so the weights balance the tasks.
   config.sampling.loss_weights = ('auto',)
-  # What a teacher says of rows that it was trained on is little but the labels.
+  # On its own training rows a teacher predicts little more than the labels, so
+  # each teacher labels rows that it was not trained on.
   config.distill.folds = 3
   if is_glue:
-    # As the checkpoint was trained.
+    # The checkpoint was trained with this pooling.
     config.model.pooling = 'mean'
     config.search.learning_rates = (5e-5, 1e-4)
     config.search.epochs = (3.0, 6.0)
@@ -48,7 +50,7 @@ def get_config(tasks=''):
     )
     config.variants = ('single', 'single_searched', 'multi', 'student')
     return config
-  config.model.pooling = 'auto'  # As the checkpoint was trained.
+  config.model.pooling = 'auto'  # The pooling of the checkpoint's training.
   config.single.epochs = 6.0
   config.single.learning_rate = 1e-4
   # With 60 rows, six epochs are a dozen steps: docs/results/small_tasks.
@@ -58,7 +60,7 @@ def get_config(tasks=''):
     config.model.pooling = 'mean'
     config.model.head_init = 'linear_probe'
     config.single.learning_rate = config.multi.learning_rate = 3e-5
-    # Heads that are fitted beforehand get worse in a hundred steps on 60 rows.
+    # Heads that start as linear probes get worse in 100 steps on 60 rows.
     config.single.min_steps = 0
     config.multi.min_steps = 100
   config.variants = ('single', 'multi', 'single_to_multi')

@@ -1,10 +1,11 @@
-"""Further rounds, and single-task fine-tuning, with MiniLM-L6 on one GPU.
+"""More distillation rounds and single-task tuning: MiniLM-L6 on one GPU.
 
   python -m bam_jax.main --config=configs/rounds.py \\
       --config.data.dir=$GLUE_DIR
 
-With --workdir=work/minilm what configs/minilm.py left there serves here too;
-the fine-tuning needs the checkpoints of its multi-task runs.
+With --workdir=work/minilm, this plan reuses the runs that configs/minilm.py has
+finished there. The single-task tuning starts from the checkpoints of the
+multi-task runs, which must still exist.
 """
 
 from bam_jax import config as config_lib

@@ -3,7 +3,8 @@
   python -m bam_jax.main --config=configs/rte_study.py \\
       --config.data.dir=$GLUE_DIR
 
-MiniLM-L6 on one GPU. For another task or other sets, change the two lines.
+MiniLM-L6 on one GPU. To study another task or other sets of tasks, change
+`task` and `sets`.
 """
 
 from bam_jax import config as config_lib

@@ -1,4 +1,4 @@
-"""One task alone: plain BERT fine-tuning, any GLUE task.
+"""Plain BERT fine-tuning of one task, which can be any GLUE task.
 
   python -m bam_jax.main --config=configs/single.py \
       --config.data.dir=$GLUE_DIR --config.tasks="('rte',)"

@@ -1,9 +1,10 @@
-"""A student of three narrow layers and another vocabulary than its teacher's.
+"""A student with three narrow layers and a different vocabulary.
 
   python -m bam_jax.main --config=configs/small_student.py
 
-trains it on the few labelled rows of `configs/deep_teacher.py`, from random
-weights. Taught by the logits that the teacher gave more rows:
+This command trains the student from random weights on the few labelled rows of
+`configs/deep_teacher.py`. Its vocabulary is not that of the teacher. The next
+command trains it on more rows, with logits from the teacher:
 
   python -m bam_jax.main --config=configs/small_student.py \\
       --workdir=work/small/taught --config.data.dir=work/small/more \\
@@ -23,7 +24,8 @@ def get_config():
   config.model.layers = ()
   config.model.arch = 'l3-h128'
   config.model.vocab = 'work/small/vocab.txt'
-  # With dropout, at 1e-3, it stayed at chance for 600 steps.
+  # With dropout and a learning rate of 1e-3, the student stayed at chance for
+  # 600 steps.
   config.model.dropout_embedding = 0.0
   config.model.dropout_attention = 0.0
   config.model.dropout_hidden = 0.0
@@ -33,7 +35,7 @@ def get_config():
   config.multi.learning_rate = 3e-4
   config.multi.layer_decay = 1.0
   config.optimizer.bias_correction = True
-  # Of most rows there are the teacher's logits alone.
+  # Most rows have only the teacher's logits and no gold label.
   config.distill.annealing = 'constant'
   config.distill.constant = 0.0
   return config

@@ -1,4 +1,4 @@
-"""The method as pure functions of arrays, from the task sampler to the step.
+"""The training method as pure functions of arrays, from sampling to the step.
 
 Nothing here reads or writes files. docs/architecture.md gives a reading order.
 """

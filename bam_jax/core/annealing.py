@@ -8,8 +8,8 @@ def gold_weight(
 ) -> float:
   """Weight λ of the gold label in the target λ·gold + (1-λ)·teacher.
 
-  Linear in Clark et al. (2019), section 3: at first the student only learns
-  from its teacher, at last only from the gold labels.
+  Clark et al. (2019), section 3, raise λ linearly: the student first learns
+  only from its teacher, and at the end only from the gold labels.
 
   >>> gold_weight('linear', 0.25)
   0.25
@@ -17,8 +17,9 @@ def gold_weight(
   (0.0, 1.0)
 
   Args:
-    kind: `linear`: equals `progress`; `constant`; `cosine`: half a cosine wave
-      from 0 to 1; `step`: 0 before `step_at`, 1 from there on.
+    kind: how λ depends on `progress`. `linear`: λ equals `progress`.
+      `constant`: λ is always `constant`. `cosine`: λ follows half a cosine wave
+      from 0 to 1. `step`: λ is 0 before `step_at` and 1 from `step_at` on.
     progress: step / total steps, 0-1.
     constant: λ of kind `constant`, 0-1.
     step_at: progress at which kind `step` jumps, 0-1.

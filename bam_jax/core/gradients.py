@@ -26,11 +26,13 @@ def gradient(
     loss: (params, rows, key) -> (scalar, tree of sums).
     params: tree of float arrays.
     batch: arrays of B rows.
-    key: dropout key, from which each of several parts derives its own.
-    parts: number of parts; divides the rows of each device.
+    key: dropout key. If there are several parts, each part derives its own key
+      from it.
+    parts: number of parts; must divide the number of rows on each device.
 
   Returns:
-    The gradient with respect to the parameters, and the tree of sums.
+    The gradient with respect to the parameters, and the tree of sums, both over
+    all rows.
   """
   compute = jax.grad(loss, has_aux=True)
   if parts == 1:

@@ -1,7 +1,7 @@
 """Annealed targets and the multi-task loss.
 
-B rows, L tokens, S slots per row, T tasks; C outputs of the widest head, K of
-the widest head per token.
+B rows, L tokens, S slots per row, T tasks, C outputs of the widest head, K
+outputs of the widest token head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from bam_jax.tasks import kind as kind_lib
 def mix_targets(
   gold: jax.Array, teacher: jax.Array, gold_weight: jax.Array | float
 ) -> jax.Array:
-  """Mixes the target λ·gold + (1-λ)·teacher (Clark et al. 2019, section 3).
+  """Computes the target λ·gold + (1-λ)·teacher (Clark et al. 2019, section 3).
 
   >>> mix_targets(jnp.array([1.0, 0.0]), jnp.array([0.5, 0.5]), 0.5).tolist()
   [0.75, 0.25]
@@ -44,7 +44,7 @@ def multitask_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Sums the weighted losses of a batch, in total and per task.
 
-  Each example has the loss of its task's kind. Slots of weight 0 add exactly
+  The kind of an example's task computes its loss. Slots of weight 0 add exactly
   zero to loss and gradient, even if they hold NaN. A NaN in one task leaves the
   sums of the other tasks finite.
 
@@ -58,17 +58,18 @@ def multitask_loss(
 
   Args:
     logits: [B, S, C] float32.
-    batch: the arrays of a batch; see docs/architecture.md, "Contracts". With
-      `gold_total`, the gold labels of kinds that decide each label have
-      weights.
+    batch: the arrays of a batch; see docs/architecture.md, "Contracts". If
+      `gold_total` is among them, the gold labels of tasks whose kind has
+      `decides_each_label` are weighted.
     class_mask: [T, C] bool, the outputs of each head.
     kinds: the kinds of the T tasks.
     gold_weight: λ, 0-1, scalar.
     token_logits: [B, L, K] float32; None if no task has outputs per token.
 
   Returns:
-    The sum of weight · loss over all slots, and float32 sums [T] per task:
-    `loss`, and `count` of the slots with a weight above 0.
+    The sum of weight · loss over all slots, and a dict of float32 [T] with a
+    value per task: `loss`, the sum of weight · loss, and `count`, the number of
+    slots with a weight above 0.
   """
   chex.assert_rank([logits, class_mask], [3, 2])
   task_id, weight = batch['task_id'], batch['weight']
@@ -80,7 +81,8 @@ def multitask_loss(
   if total is not None:
     total = mix_targets(total, jnp.ones_like(total), gold_weight)
     total = jnp.where(live[..., None], total, 0.0)
-  # Before the loss: after it, the gradient would be 0 · NaN.
+  # The inputs of the loss are masked: if only its result were masked, the
+  # gradient would be 0 · NaN.
   logits, target = (
     jnp.where(live[..., None], x, 0.0) for x in (logits, target)
   )
@@ -101,7 +103,7 @@ def multitask_loss(
     losses = jnp.where(is_of, found, losses)
   losses = jnp.where(live, weight * losses, 0.0)
   tasks = jnp.arange(class_mask.shape[0])
-  # Selected, not multiplied: 0 · NaN would reach every task.
+  # `where` and no product: 0 · NaN would make the sums of all tasks NaN.
   of_task = live[..., None] & (task_id[..., None] == tasks[None, None, :])
   by_task = jnp.where(of_task, losses[..., None], 0.0)  # [B, S, T]
   return jnp.sum(losses), {
@@ -117,12 +119,12 @@ def _token_inputs(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Prepares the arguments of `PerToken.loss`.
 
-  Tokens of share 0, and tokens of slots of weight 0, will add exactly zero to
-  loss and gradient, even if they hold NaN.
+  Tokens whose share is 0, and tokens in slots of weight 0, will add exactly
+  zero to loss and gradient, even if they hold NaN.
 
   Returns:
-    Logits and targets [B, L, K], shares [B, L], and [B, S, L] bool, the tokens
-    of each slot that have a share.
+    Logits and targets [B, L, K]; shares [B, L]; and [B, S, L] bool, which marks
+    the tokens of each slot that add to the loss.
   """
   target = mix_targets(batch['token_gold'], batch['token_teacher'], gold_weight)
   chex.assert_equal_shape([logits, target])

@@ -16,9 +16,9 @@ import optax
 from bam_jax import config as config_lib
 from bam_jax.core import paths
 
-# Path -> depth, given the number of encoder layers n. Stacked layers have one
-# depth each. Without a pooler the other depths stay, so that pooling changes no
-# learning rate.
+# Pattern of a path -> function from the number of encoder layers n to the
+# depth. The stacked layers have the depths 1 to n. A model without a pooler has
+# the same depths, so that the choice of pooling changes no learning rate.
 DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
   (r'^encoder/embeddings/', lambda n: 0),
   (r'^encoder/layers/', lambda n: np.arange(1, n + 1)),
@@ -26,7 +26,7 @@ DEPTHS: tuple[tuple[str, Callable[[int], int | np.ndarray]], ...] = (
   (r'^heads/', lambda n: n + 2),
 )
 
-# Path -> whether weight decay applies.
+# Pattern of a path -> whether weight decay applies.
 DECAYS: tuple[tuple[str, bool], ...] = (
   (r'norm/(scale|bias)$', False),
   (r'/bias$', False),
@@ -47,13 +47,14 @@ def learning_rate(
   Args:
     step: from 0.
     total_steps: the step from which the rate is 0.
-    peak: the rate at the end of the warm-up.
+    peak: the rate towards which the warm-up rises.
     warmup_share: warm-up steps as a share of all steps, 0-1.
-    schedule: `bert` (released code): the decay starts at step 0, hidden by the
-      warm-up at first; `warmup_linear`: it starts after the warm-up.
+    schedule: `bert` (released code): after the warm-up, the rate is on the line
+      from `peak` at step 0 to 0 at `total_steps`. `warmup_linear`: the line
+      starts at the end of the warm-up.
 
   Raises:
-    ValueError: an unknown schedule.
+    ValueError: the schedule is unknown.
   """
   warmup_steps = int(total_steps * warmup_share)
   if step < warmup_steps:
@@ -72,7 +73,8 @@ def scale_by_bert_adam(
 ) -> optax.GradientTransformation:
   """Adam (Kingma & Ba, 2015), optionally without bias correction.
 
-  Without it the update is m / (sqrt(v) + eps), as in BERT's released code.
+  Without bias correction the update is m / (sqrt(v) + eps), as in BERT's
+  released code.
 
   >>> adam = scale_by_bert_adam(0.9, 0.99, 0.0, bias_correction=False)
   >>> gradient = jnp.array([4.0])
@@ -109,7 +111,7 @@ def scale_by_layer_depth(
 ) -> optax.GradientTransformation:
   """Scales each update by decay**(distance from the heads).
 
-  So lower layers learn slower (Clark et al. 2019, section 4.1: LR · α^d).
+  So lower layers learn more slowly (Clark et al. 2019, section 4.1: LR · α^d).
 
   >>> scale = scale_by_layer_depth(0.5, num_layers=2)
   >>> updates = {'heads': {'bias': 8.0}, 'pooler': {'bias': 8.0}}
@@ -148,7 +150,7 @@ def layer_depths(params: Any, num_layers: int) -> Any:
 
 
 def decay_mask(params: Any) -> Any:
-  """Marks the parameters with weight decay: all but biases and LayerNorm.
+  """Returns a tree of bools: all but biases and LayerNorm have weight decay.
 
   Raises:
     ValueError: no row of `DECAYS` matches a parameter.
@@ -161,8 +163,9 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
   """Chains clipping, Adam, weight decay, layer-wise rates and learning rate.
 
-  The state holds the hyperparameters `learning_rate`, of the heads, and
-  `layer_decay`, α of `scale_by_layer_depth`. A step sets them.
+  The state holds two hyperparameters, which every training step sets:
+  `learning_rate`, the rate of the heads, and `layer_decay`, α of
+  `scale_by_layer_depth`.
   """
   clip = (
     optax.clip_by_global_norm(config.clip_norm)

@@ -15,7 +15,7 @@ from bam_jax import errors
 
 
 class Packing(NamedTuple):
-  """Row, slot and start of N examples in packed rows, [N] int64 each."""
+  """The places of N examples in packed rows; all arrays are [N] int64."""
 
   row: np.ndarray
   slot: np.ndarray  # Index among the examples of the row.
@@ -26,9 +26,9 @@ class Packing(NamedTuple):
 def pack(lengths: np.ndarray, row_length: int, slots: int) -> Packing:
   """Packs examples into rows by first-fit decreasing.
 
-  The longest example comes first; each goes into the first row with room. Takes
-  O(N + rows * L) steps, because the search for examples of equal length goes on
-  at the row where the previous one was placed.
+  Examples are placed from the longest to the shortest, each in the first row
+  with room. This takes O(N + rows * L) steps: if an example is as long as the
+  previous one, its search starts at the previous example's row.
 
   Args:
     lengths: [N] tokens of each example, at least 1.
@@ -49,7 +49,7 @@ def pack(lengths: np.ndarray, row_length: int, slots: int) -> Packing:
       ' tokens; raise it or lower config.data.max_length'
     )
   # Plain integers in lists: for a batch this is faster than any NumPy call.
-  # The last row is always a new one, in which any example fits.
+  # The last row is always empty, so any example fits into it.
   room, taken = [row_length], [0]
   first = row = previous = 0
   rows, slot_numbers, starts = [], [], []
@@ -82,11 +82,12 @@ def one_per_row(count: int) -> Packing:
 
 
 def most_rows(seen: Sequence[int], steps: float) -> int:
-  """Estimates from sampled steps how many rows the largest of n steps fills.
+  """Estimates how many rows the largest of `steps` batches fills.
 
-  The mean plus sqrt(2 ln n) + 1 standard deviations: the maximum of n normal
-  numbers approaches sqrt(2 ln n) (Fisher and Tippett, 1928), and lengths have a
-  longer tail. At least the maximum of the sample.
+  The estimate is the mean of `seen`, the rows of sampled batches, plus
+  sqrt(2 ln steps) + 1 standard deviations, and at least the maximum of `seen`.
+  The maximum of n normal numbers approaches sqrt(2 ln n) standard deviations
+  (Fisher and Tippett, 1928); the + 1 is for the longer tail of lengths.
   """
   deviations = np.sqrt(2 * np.log(steps)) + 1
   farthest = np.mean(seen) + deviations * np.std(seen)
@@ -102,25 +103,27 @@ def choose_buckets(
 ) -> tuple[int, ...]:
   """Chooses a few batch sizes, in rows, that need little padding.
 
-  Each bucket is a program to compile, and a batch is padded to the next bucket.
-  Dynamic programming over the multiples finds the best choice of each size.
+  Each bucket is one program to compile, and a batch is padded with empty rows
+  to the next bucket. For each number of buckets, dynamic programming finds the
+  multiples of `multiple` that need the least padding.
 
   >>> choose_buckets({8: 100.0, 29: 50.0, 32: 50.0}, largest=33)
   (8, 32, 36)
 
   Args:
-    steps: number of rows -> number of steps that fill them.
+    steps: number of rows -> number of steps that fill so many rows.
     largest: number of rows that the last bucket must hold.
     most: maximum number of buckets.
     least_saving: share of the rows that one more bucket must save, 0-1.
-    multiple: each bucket is a multiple of it.
+    multiple: number of which every bucket is a multiple.
   """
   weights = Counter()
   for rows, count in steps.items():
     weights[-(-rows // multiple) * multiple] += count
   weights[-(-largest // multiple) * multiple] += 0
   sizes = sorted(weights)
-  # For the first i sizes: the fewest rows, padding included, and the buckets.
+  # best[i], for the first i sizes: the fewest rows, with padding, and the
+  # buckets that need them.
   best = [(0.0, ())] + [(math.inf, ())] * len(sizes)
   chosen = None
   for _ in range(most):
@@ -143,7 +146,8 @@ def choose_buckets(
 def bucket(num_rows: int, buckets: Sequence[int], multiple: int) -> int:
   """Rounds a number of rows up to a bucket, and to a multiple of the mesh size.
 
-  Multiples of the last bucket are buckets too, so that every step has one.
+  Multiples of the last bucket are buckets too, so that every number of rows has
+  a bucket.
   """
   size = next(
     (size for size in buckets if size >= num_rows),
@@ -165,11 +169,11 @@ def assemble(
 
   Args:
     packed: the places of the examples.
-    shape: B, L, S.
+    shape: (B, L, S): rows, tokens per row, slots per row.
     tokens: the tokens of the examples, one example after another.
-    lengths: [n] tokens of each example.
-    lengths_a: [n] tokens of type 0 of each example.
-    of_token: more float arrays parallel to the tokens.
+    lengths: [n] number of tokens of each example.
+    lengths_a: [n] number of tokens of type 0 in each example.
+    of_token: further float arrays, whose first axis is that of `tokens`.
     **of_example: [n, ...] arrays, which become [B, S, ...].
   """
   num_rows, row_length, slots = shape
@@ -198,7 +202,10 @@ def assemble(
 def scatter(
   values: np.ndarray, places: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-  """Writes values into an array of zeros, at flat indices of its first axes."""
+  """Writes values into an array of zeros.
+
+  `shape` is that of the first two axes, and `places` are flat indices in them.
+  """
   result = np.zeros((math.prod(shape), *values.shape[1:]), values.dtype)
   result[places] = values
   return result.reshape(*shape, *values.shape[1:])

@@ -1,7 +1,7 @@
-"""Task samplers choose the examples of step s from (seed, s).
+"""Task samplers, which choose the examples of step s from (seed, s).
 
-N examples per step, T tasks. A sampler keeps no position: any step can be asked
-for at any time, so a run resumes from its step alone.
+N examples per step, T tasks. A sampler has no current position: it can compute
+any step at any time, so a run needs only its step number to resume.
 
 All random numbers come from the raw 64-bit output of PCG64. NumPy guarantees
 that stream, but not the streams of `Generator` methods, so a run can be
@@ -17,22 +17,23 @@ import numpy as np
 # First words of the random keys, so that no two purposes share a stream.
 _TASKS, _PERMUTATION, _COPIES, FOLDS, HELD_OUT, DEVELOPMENT = range(1, 7)
 
-# Draws per chunk. Large enough that a step costs a slice, small enough that
-# drawing a chunk (under a millisecond) never holds up the device.
+# Draws per chunk: so many that most steps only slice a chunk, and so few that
+# drawing a chunk takes under a millisecond and never holds up the device.
 _CHUNK_DRAWS = 8192
 
-# Shares are rounded to this many bits: a power may differ in its last bit
-# between processors, but a draw must not.
+# Cumulative shares are rounded to this many bits: `size**exponent` may differ
+# in its last bit between processors, but the draws must not.
 _SHARE_BITS = 40
 
 
 def steps_for_passes(
   passes: float, rows: Sequence[int], shares: np.ndarray, batch_size: int
 ) -> int:
-  """Counts the steps after which each task is expected to have enough passes.
+  """Returns the steps needed for an expected number of passes over each task.
 
-  In each step, batch_size * share examples of a task are expected. So this is
-  the largest of ceil(passes * rows / (batch_size * share)) over the tasks.
+  In each step, batch_size * share examples of a task are expected. So the
+  result is the maximum of ceil(passes * rows / (batch_size * share)) over the
+  tasks.
 
   Args:
     passes: least number of passes over each task; may be a fraction.
@@ -49,9 +50,12 @@ def steps_for_passes(
 def permutation(
   count: int, purpose: int, a: int, b: int, seed: int
 ) -> np.ndarray:
-  """Makes a random order of range(count), [count] int32."""
-  # The index in the low bits makes the keys distinct: any sorting algorithm
-  # gives the same order, and sorting is twice as fast as argsorting.
+  """Returns a random order of range(count), [count] int32.
+
+  `purpose`, `a`, `b` and `seed` together are the random key.
+  """
+  # The index in the low bits makes the keys distinct, so that any sorting
+  # algorithm gives the same order. Sorting is twice as fast as argsorting.
   width = np.uint64(count.bit_length())
   bits = _random_bits(count, purpose, a, b, seed) >> width << width
   keys = np.sort(bits | np.arange(count, dtype=np.uint64))
@@ -61,7 +65,8 @@ def permutation(
 def _random_bits(
   count: int, purpose: int, a: int, b: int, seed: int
 ) -> np.ndarray:
-  # The seed comes last: it alone may take more than one 32-bit word.
+  # The seed comes last, because only the seed may need more than one 32-bit
+  # word.
   sequence = np.random.SeedSequence((purpose, a, b, seed))
   return np.random.PCG64(sequence).random_raw(count)
 
@@ -74,13 +79,13 @@ def _proportional_shares(sizes: Sequence[int], exponent: float) -> np.ndarray:
 class ProportionalSampler:
   """Draws tasks with P(task) ∝ size**exponent (BAM, arXiv 1907.04829, 3.2).
 
-  Each pass over a task has a fresh permutation of its rows. So after any number
+  Each pass over a task uses a new permutation of its rows. So after any number
   of steps, the use counts of two rows of a task differ by at most one.
 
   Attributes:
     batch_size: N.
     shares: [T] float64, the probability of each task.
-    weights: [T] float32, the loss weight of each task: 1.
+    weights: [T] float32, the loss weight of each task, always 1.
   """
 
   def __init__(
@@ -108,9 +113,9 @@ class ProportionalSampler:
     limits = np.cumsum(self.shares)[:-1]
     self._limits = np.round(limits * 2**_SHARE_BITS).astype(np.uint64)
     self._chunk_steps = max(1, _CHUNK_DRAWS // batch_size)
-    # The draws of each task before each chunk, for the chunks counted so far.
+    # Number of draws of each task before each chunk counted so far.
     self._before = [np.zeros(len(rows), np.int64)]
-    # Keep the latest chunk, and the latest permutation of each task.
+    # Caches of the latest chunk, and of the latest permutation of each task.
     self._chunk = functools.lru_cache(1)(self._make_chunk)
     self._orders = [
       functools.lru_cache(1)(functools.partial(self._make_order, task))
@@ -118,11 +123,11 @@ class ProportionalSampler:
     ]
 
   def num_steps(self, epochs: float) -> int:
-    """Returns floor(epochs * rows / N), at least 1."""
+    """Returns the number of steps: floor(epochs * rows / N), at least 1."""
     return max(1, math.floor(epochs * sum(self._rows) / self.batch_size))
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns task [N] int32 and row [N] int64 of the examples of a step."""
+    """Returns tasks [N] int32 and rows [N] int64 of the examples of a step."""
     chunk, within = divmod(step, self._chunk_steps)
     tasks, rows = self._chunk(chunk)
     examples = slice(within * self.batch_size, (within + 1) * self.batch_size)
@@ -160,17 +165,17 @@ class ProportionalSampler:
 
 
 class CopiesSampler:
-  """Copies the rows of small tasks and weighs losses, as BAM's code does.
+  """Copies the rows of small tasks and weights losses, as BAM's code does.
 
   The wanted size of a task is rows_max * (rows / rows_max)**exponent. Its rows
   are copied round(wanted / rows) times, and its loss weight makes up for the
   rounding. The copies of all tasks are shuffled once, and that order repeats.
-  The released code has a fixed table of eight sizes; here the sizes come from
-  the data, and the weights average over the trained tasks.
+  BAM's code has a fixed table of eight task sizes. Here the sizes come from the
+  data, and the weights have mean 1 over the trained tasks.
 
   Attributes:
     batch_size: N.
-    multiples: [T] int64, copies of each task.
+    multiples: [T] int64, number of copies of each row of a task.
     shares: [T] float64, the share of each task in the copies.
     weights: [T] float32, the loss weight of each task, mean 1.
   """
@@ -178,7 +183,7 @@ class CopiesSampler:
   def __init__(
     self, rows: Sequence[int], exponent: float, batch_size: int, seed: int
   ):
-    """Counts the copies of each task; see `ProportionalSampler`."""
+    """Counts the copies; for the arguments see `ProportionalSampler`."""
     self.batch_size = batch_size
     self._rows = np.asarray(rows, np.int64)
     self._seed = seed
@@ -202,12 +207,13 @@ class CopiesSampler:
     return max(1, math.floor(epochs * steps))
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns task [N] int32 and row [N] int64 of the examples of a step."""
+    """Returns tasks [N] int32 and rows [N] int64 of the examples of a step."""
     first = step * self.batch_size
     places = np.arange(first, first + self.batch_size) % len(self._order)
     copy = self._order[places]
     task = np.searchsorted(self._ends, copy, side='right')
-    # A task's copies lie one after another, each a multiple of its rows long.
+    # Each task has a whole number of copies of its rows, so the remainder of
+    # this negative number is the row.
     row = (copy - self._ends[task]) % self._rows[task]
     return task.astype(np.int32), row
 
@@ -220,9 +226,11 @@ class SubsetSampler:
     sampler: ProportionalSampler | CopiesSampler,
     rows: Sequence[np.ndarray],
   ):
-    """Wraps a sampler whose row numbers are positions within the subset.
+    """Wraps a sampler of the subset.
 
-    For each task, `rows` are the indices of its rows in the subset, int64.
+    Args:
+      sampler: returns row numbers that are positions within the subset.
+      rows: for each task, int64 array of the rows that form the subset.
     """
     self.batch_size = sampler.batch_size
     self.shares, self.weights = sampler.shares, sampler.weights
@@ -231,7 +239,7 @@ class SubsetSampler:
     self._begins = np.cumsum([0, *map(len, rows[:-1])])
 
   def __call__(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns task [N] int32 and row [N] int64 of the examples of a step."""
+    """Returns tasks [N] int32 and rows [N] int64 of the examples of a step."""
     task, place = self._sampler(step)
     return task, self._rows[self._begins[task] + place]
 

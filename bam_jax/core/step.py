@@ -34,7 +34,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 class StepSchedule(NamedTuple):
-  """Learning rate and other scheduled values of one step, passed as data."""
+  """Learning rate and other scheduled values: inputs of the compiled step."""
 
   learning_rate: Any  # Of the heads.
   gold_weight: Any  # λ, 0-1.
@@ -44,7 +44,7 @@ class StepSchedule(NamedTuple):
 def create_state(
   optimizer: optax.GradientTransformation, params: Any, seed: Any
 ) -> TrainState:
-  """Makes the state before step 0; `seed`, a uint32, is for dropout."""
+  """Makes the state before step 0; `seed` is the uint32 seed of dropout."""
   key = jax.random.key(seed, impl=_KEY_TYPE)
   return TrainState(
     step=jnp.zeros([], jnp.int32),
@@ -63,14 +63,14 @@ def make_train_step(
   reduction: str,
   accumulate: int,
 ) -> Callable[[TrainState, Batch, StepSchedule], tuple[TrainState, dict]]:
-  """Makes the pure function of one step.
+  """Makes the pure function that computes one training step.
 
   Args:
-    apply_model: the model with dropout.
+    apply_model: computes the logits, with dropout.
     optimizer: from `optimizer.make_optimizer`.
     class_mask: [T, C] bool, the outputs of each head.
     kinds: the kinds of the T tasks.
-    reduction: `sum` (released code) or `mean` over the examples.
+    reduction: `sum` (released code) or `mean` of the losses of the examples.
     accumulate: number of parts for `gradients.gradient`; must divide B.
 
   Returns:

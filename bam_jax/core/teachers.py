@@ -1,8 +1,8 @@
 """Combines teacher predictions: joins folds, averages several teachers.
 
 A student learns from the mean prediction of its teachers; `Kind.teacher_probs`
-makes predictions of logits. With cross-fitting, a teacher consists of several
-runs, and each row is predicted by the run that was not trained on it.
+converts logits to predictions. With cross-fitting, a teacher consists of
+several runs, and each row is predicted by the run that was not trained on it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ def mean_predictions(predictions: Iterable[np.ndarray]) -> np.ndarray:
 def choose_out_of_fold(
   offsets: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
-  """Joins the logits of several runs, each on the rows that it did not see.
+  """Joins the logits of several runs, each for rows not in its training data.
 
   >>> parts = [(np.array([1]), np.array([[5.0]])),
   ...          (np.array([0, 2]), np.array([[4.0], [6.0]]))]
@@ -40,7 +40,7 @@ def choose_out_of_fold(
       these rows.
 
   Raises:
-    ValueError: not exactly one run labels a row.
+    ValueError: a row is labelled by no run, or by several runs.
   """
   count = np.bincount(
     np.concatenate([rows for rows, _ in parts]), minlength=len(offsets) - 1

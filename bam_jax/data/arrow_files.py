@@ -1,4 +1,4 @@
-"""Reads Parquet files and saved datasets of Hugging Face, by pyarrow."""
+"""Reads Parquet files and saved Hugging Face datasets, using pyarrow."""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -16,9 +16,9 @@ if typing.TYPE_CHECKING:
   import pyarrow as pa
 
 _BATCH_ROWS = 1024
-# Files of `Dataset.save_to_disk` and of `DatasetDict.save_to_disk`.
+# Files that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` write.
 _STATE, _SPLITS = 'state.json', 'dataset_dict.json'
-# Where the library `datasets` keeps the features of a table.
+# Key of the schema metadata in which `datasets` stores a table's features.
 _FEATURES = b'huggingface'
 _SAVE = "give a folder that the library datasets' Dataset.save_to_disk wrote"
 
@@ -28,7 +28,7 @@ def read_parquet(
 ) -> Iterator[lines.Row]:
   """Reads the rows of a Parquet file; see `formats.Reader`.
 
-  Rows have no line of their own, so their line is 0.
+  Such a file has no lines, so `Row.line` is 0.
   """
   with path.open('rb') as file, _reports(path, 'is not a Parquet file'):
     from pyarrow import parquet
@@ -44,11 +44,11 @@ def read_dataset(
 ) -> Iterator[lines.Row]:
   """Reads a folder that Hugging Face's `Dataset.save_to_disk` wrote.
 
-  Rows have no line of their own, so their line is 0.
+  Such a folder has no text lines, so `Row.line` is 0.
 
   Raises:
-    errors.UserError: see `formats.Reader`; or the folder is one of several
-      splits.
+    errors.UserError: see `formats.Reader`; also if the folder holds several
+      splits instead of one.
   """
   if (path / _SPLITS).is_file():
     splits = files.read_json(path / _SPLITS, _SAVE).get('splits')
@@ -83,7 +83,7 @@ def _stored(path: Path) -> Iterator[records.Record]:
 
 @contextlib.contextmanager
 def _reports(path: Path, what: str) -> Iterator[None]:
-  """Context manager: a `UserError` if pyarrow is missing or can't read."""
+  """Context that raises a `UserError` if pyarrow is missing or can't read."""
   errors.require(str(path), ['pyarrow'], 'arrow')
   import pyarrow as pa
 
@@ -98,9 +98,10 @@ def _reports(path: Path, what: str) -> Iterator[None]:
 
 
 def _class_names(schema: 'pa.Schema') -> dict[str, list[str]]:
-  """Returns the class names of each column that has them in the schema.
+  """Returns the class names of each `ClassLabel` column in a schema.
 
-  `datasets` writes a `ClassLabel` as numbers, also within lists.
+  `datasets` stores the classes of such a column as numbers, also inside lists,
+  and their names in the metadata of the schema.
   """
   found = {}
   with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
@@ -118,7 +119,7 @@ def _class_names(schema: 'pa.Schema') -> dict[str, list[str]]:
 def _records(
   batches: 'typing.Iterable[pa.RecordBatch]', names: Mapping[str, list[str]]
 ) -> Iterator[records.Record]:
-  """Yields rows as mappings, with class names in place of class numbers."""
+  """Yields rows as mappings; class numbers are replaced by class names."""
   for batch in batches:
     for record in batch.to_pylist():
       for column, classes in names.items():
@@ -127,7 +128,7 @@ def _records(
 
 
 def _named(value: object, classes: list[str]) -> object:
-  """Replaces class numbers by names; -1, which means no label, stays."""
+  """Replaces class numbers by names; keeps -1, which means "no label"."""
   if isinstance(value, list):
     return [_named(each, classes) for each in value]
   if isinstance(value, int) and 0 <= value < len(classes):

@@ -1,13 +1,18 @@
 """Builds packed NumPy batches for training and for evaluation.
 
-B rows, L tokens a row, S segment slots a row, C the widest head, N examples,
-T tasks. A batch maps `input_ids, token_type_ids, positions, segment_ids` to
+Sizes: B rows, L tokens per row, S slots for examples per row, C outputs of the
+widest head, N examples, T tasks.
+
+A batch maps `input_ids, token_type_ids, positions, segment_ids` to
 [B, L] int32, `cls_index, task_id` to [B, S] int32, `gold, teacher` to
-[B, S, C] float32 and `weight` to [B, S] float32. Segments are numbered from 1,
-0 is padding; positions restart in each segment; an empty slot weighs 0. If a
-task's outputs are of tokens, K at most, training batches also have
-`token_gold, token_teacher` [B, L, K] and `token_share` [B, L] float32; if the
-labels of a task are decisions with weights, `gold_total` [B, S, C] float32.
+[B, S, C] float32 and `weight` to [B, S] float32. Segments are numbered from 1;
+segment 0 is padding. Positions restart in each segment. An empty slot has
+weight 0.
+
+Training batches have more arrays for some tasks. If a task has outputs per
+token, at most K: `token_gold, token_teacher` [B, L, K] and `token_share`
+[B, L], float32. If each label of a task is a separate weighted decision:
+`gold_total` [B, S, C] float32.
 """
 
 import collections
@@ -34,14 +39,15 @@ Item = TypeVar('Item')
 class TrainBatches:
   """Makes the training batch of any step: `batches(step)`.
 
-  A pure function of the step: the sampler chooses its examples, their lengths
-  decide their places. Neither the bucket nor the number of processes moves an
-  example.
+  The batch depends only on the step: the sampler chooses the examples, and
+  their lengths decide the row and slot of each. The row and slot depend neither
+  on the bucket size nor on the number of processes.
 
   Attributes:
-    shares: name of a task -> its intended share of the examples.
-    loss_weights: name of a task -> factor of the loss of its examples.
-    class_weights: name of a task with class weights -> `Task.target_weights`.
+    shares: task name -> the task's intended share of the examples.
+    loss_weights: task name -> factor of the loss of the task's examples.
+    class_weights: task name -> `Task.target_weights`, for tasks with class
+      weights only.
   """
 
   def __init__(
@@ -59,25 +65,27 @@ class TrainBatches:
     """Loads lengths and labels into memory; token ids stay memory-mapped.
 
     Args:
-      tasks: the heads of the model.
-      task_ids: the head of each task of the sampler.
-      features: the training rows of each of these tasks.
-      teachers: for each of these tasks, float32 [rows, outputs] parallel to
-        its features, then to its rows without labels; or [tokens, outputs]:
-        probabilities, or the 0-1 prediction. None: the gold target stands in.
+      tasks: all tasks of the model, in the order of the heads.
+      task_ids: for each task of the sampler, the index of its head.
+      features: for each task of the sampler, the training rows with labels.
+      teachers: for each task of the sampler, the teacher's probabilities or
+        scores on 0-1, float32 [rows, outputs]: first for the rows with labels,
+        then for those without; or [tokens, outputs] for a task with outputs
+        per token. None: the gold target is used instead.
       sampler: chooses the examples of a step.
-      packing: how they are put into rows; without `row_buckets`, B is what
-        they fill.
-      rows_multiple: B is rounded up to a multiple of it, for the mesh.
-      own_rows: B -> the rows of a batch that this process makes, ascending;
-        None: all.
-      without_labels: of each task, rows that the sampler counts after those of
-        the features, and that only the teacher labels; empty: no task has any.
+      packing: how examples are put into rows; without `row_buckets`, B is the
+        number of rows that the examples fill.
+      rows_multiple: B is rounded up to a multiple of this, for the mesh.
+      own_rows: maps B to the rows of a batch that this process makes,
+        ascending; None: this process makes all rows.
+      without_labels: for each task of the sampler, the rows that have only a
+        teacher's label; the sampler numbers them after the rows with labels.
+        Empty: no task has such rows.
 
     Raises:
       errors.UserError: an example's label is missing or unknown to its head.
-      ValueError: a teacher has another shape, or is missing for rows without
-        labels.
+      ValueError: a teacher array has a wrong shape, or is missing for rows
+        without labels.
     """
     self._sampler = sampler
     self._packing = packing
@@ -87,7 +95,7 @@ class TrainBatches:
     self._slots = packing.used_slots
     self._buckets = (packing.enabled and packing.row_buckets) or (1,)
     without_labels = without_labels or [None] * len(features)
-    # A task's rows with labels, then those without.
+    # For each task, the rows with labels come before the rows without.
     pairs = list(zip(features, without_labels, strict=True))
     parts = [part for pair in pairs for part in pair if part is not None]
     tokens = [part.ragged('input_ids') for part in parts]
@@ -106,7 +114,7 @@ class TrainBatches:
     self.class_weights = {
       head.name: head.target_weights for head in heads if head.target_weights
     }
-    # Of each row: factor of its loss besides that of its task.
+    # Loss factor of each row, multiplied by the factor of the row's task.
     self._row_weights = np.concatenate(
       [
         windows.weights(part.uids)
@@ -130,7 +138,7 @@ class TrainBatches:
     )
 
   def __call__(self, step: int) -> dict[str, np.ndarray]:
-    """Returns the batch of a step, or only the rows of this process."""
+    """Returns the batch of a step; with `own_rows`, only those rows."""
     task, row = self._sampler(step)
     example = self._bases[task] + row
     lengths = self._lengths[example]
@@ -166,7 +174,7 @@ class TrainBatches:
     )
 
   def rows_filled(self, step: int) -> int:
-    """Returns how many rows a step's examples fill, before rounding up."""
+    """Returns how many rows the examples of a step fill, before rounding up."""
     task, row = self._sampler(step)
     return self._pack(self._lengths[self._bases[task] + row]).num_rows
 
@@ -186,21 +194,22 @@ def evaluation_batches(
   only: np.ndarray | None = None,
   last_sizes: Sequence[int] = (),
 ) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-  """Yields equal-shaped batches with every example once, longest first.
+  """Yields batches of equal shape that hold each example once, longest first.
 
   Args:
     features: the features of a split, or of texts.
-    task_id: the head of all rows, or [N] of each row.
+    task_id: index of the head for all rows, or an array [N] with one per row.
     num_outputs: C.
     packing: how examples are put into rows.
-    rows: B; the last batch is padded to it.
-    only: [n] int64, the examples to read; None: all of them.
-    last_sizes: numbers of rows, ascending, to the least of which the last batch
-      is padded instead.
+    rows: B; the last batch is padded to B rows.
+    only: [n] int64, indices of the examples to read; None: all examples.
+    last_sizes: row counts, ascending. If given, the last batch is padded to the
+      smallest count that is large enough, not to B.
 
   Yields:
-    [B, S] int64, the example in each slot, -1 if it is empty; and a batch
-    as for training, with targets of zeros and weights of ones.
+    The number of the example in each slot, [B, S] int64, -1 if the slot is
+    empty (with `only`, a position in `only`); and a batch as for training, with
+    targets of 0 and, in the slots of examples, weights of 1.
   """
   values, offsets = features.ragged('input_ids')
   values, begins, lengths = np.asarray(values), offsets[:-1], np.diff(offsets)
@@ -243,7 +252,7 @@ def evaluation_batches(
 
 
 def _check_labels(task: task_lib.Task, columns: shards.Columns) -> None:
-  """Raises if a training example has a missing or unknown label."""
+  """Raises a `UserError` if a training label is missing or unknown."""
   good = task.kind.is_trainable(task, columns)
   if not good.all():
     row = int(np.argmin(good))
@@ -269,21 +278,21 @@ def _gather(
 def prefetch(
   make: Callable[[int], Item], steps: Iterable[int], depth: int
 ) -> Iterator[Item]:
-  """Yields `make(step)` for each step, made ahead in a background thread.
+  """Yields `make(step)` for each step, computed ahead in a background thread.
 
   The thread ends when the steps are done, when `make` raises, or when the
   iterator is closed or deleted.
 
   Args:
-    make: called in the thread alone, one call at a time.
-    steps: its arguments.
-    depth: items made ahead at most, at least 1.
+    make: called only in the background thread, one call at a time.
+    steps: the arguments of `make`.
+    depth: maximum number of items computed ahead, at least 1.
 
   Yields:
     The results in the order of the steps.
 
   Raises:
-    Whatever `make` raises, in place of that item.
+    Any error that `make` raises, when the iterator reaches that step.
   """
   steps = iter(steps)
   thread = futures.ThreadPoolExecutor(1, 'prefetch')

@@ -1,9 +1,10 @@
 """Opens the rows of a shard set as flat, memory-mapped arrays.
 
-Decoding a record costs some 20 µs, so it is done once. Each field has a file
-with the values of all rows, and another with their offsets if rows differ in
-length. `index.json` holds the digest of the manifest and each file's size and
-sha256. Columns are a cache: if anything does not match, they are decoded again.
+Decoding a record takes about 20 µs, so each record is decoded only once. Each
+field has a file with the values of all rows and, if rows differ in length, a
+file with their offsets. `index.json` holds the digest of the manifest, and the
+size and sha256 of each file. These files are a cache: if anything does not
+match, the records are decoded again.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +28,11 @@ from bam_jax.tasks import ragged
 
 _FOLDER = 'columns'
 _INDEX = 'index.json'
-# Decoded at a time, whichever is reached first.
+# Limits on the records that are decoded at once, in rows and in bytes.
 _CHUNK_ROWS = 1024
 _CHUNK_BYTES = 1 << 24
 _OFFSET_TYPE = np.dtype('<i8')
-# Type in the columns, by the type of the field.
+# Dtype of the array file, by the dtype of the field.
 _TYPES = {
   'bytes': np.dtype('u1'),
   'int': np.dtype('<i4'),
@@ -43,16 +44,16 @@ class Columns:
   """A dataset of N rows as flat, memory-mapped, read-only arrays.
 
   Attributes:
-    fingerprint: everything that decided the rows, by name.
+    fingerprint: name -> value of everything that determines the rows.
     metadata: other values of the manifest, such as the label names.
   """
 
   def __init__(self, directory: Path, manifest: manifest_lib.Manifest):
-    """Memory-maps a shard set's arrays; decodes the TFRecords if needed.
+    """Memory-maps the arrays of a shard set; decodes the TFRecords if needed.
 
     Raises:
-      errors.UserError: a record is damaged or is not as the manifest says, or
-        the columns can't be written.
+      errors.UserError: a record is damaged or does not match the manifest, or
+        the array files can't be written.
     """
     self.fingerprint = manifest.fingerprint
     self.metadata = manifest.metadata
@@ -74,7 +75,7 @@ class Columns:
 
   @property
   def uids(self) -> Sequence[str]:
-    """Returns the uids of the rows, [N] strings that are decoded lazily."""
+    """The uids of the rows, [N] strings, decoded when they are accessed."""
     return _Uids(*self.ragged('uid'))
 
   def fixed(self, name: str) -> np.ndarray:
@@ -86,20 +87,23 @@ class Columns:
     """Returns a field of variable length as values and row offsets.
 
     Returns:
-      The values of all rows, one after the other, and offsets [N + 1] int64:
-      row i is `values[offsets[i]:offsets[i + 1]]`.
+      The concatenated values of all rows, and offsets [N + 1] int64: row i is
+      `values[offsets[i]:offsets[i + 1]]`.
     """
     return self._arrays[f'{name}.values'], self._arrays[f'{name}.offsets']
 
   def take(self, name: str, rows: np.ndarray) -> np.ndarray:
-    """Returns the values of a field in the given rows."""
+    """Returns the values of a field in the given rows.
+
+    The values of a field of variable length are concatenated.
+    """
     if not self._fields[name].has_offsets:
       return np.asarray(self.fixed(name)[rows])
     values, offsets = self.ragged(name)
     return np.asarray(values[ragged.places(offsets, rows)])
 
   def select(self, rows: np.ndarray) -> 'Columns':
-    """Returns the given rows as a dataset in memory."""
+    """Copies the given rows into a new dataset in memory."""
     result = copy.copy(self)
     result._rows = len(rows)
     result._arrays = {}
@@ -113,7 +117,7 @@ class Columns:
 
 
 class _Uids(Sequence[str]):
-  """A sequence of strings that are decoded from memory-mapped UTF-8."""
+  """Sequence of strings, decoded on access from memory-mapped UTF-8."""
 
   def __init__(self, values: np.ndarray, offsets: np.ndarray):
     self._values = values
@@ -146,8 +150,8 @@ def measure(path: Path) -> tuple[int, str]:
   """Returns the size in bytes and the sha256 of a file.
 
   Raises:
-    OSError: it can't be read, or is not a regular file (a link may lead out
-      of the set, a pipe may never end).
+    OSError: the file can't be read, or is not a regular file (a link may lead
+      out of the shard set, and a pipe may never end).
   """
   if not stat.S_ISREG(path.lstat().st_mode):
     raise OSError(errno.EINVAL, 'is not a regular file')
@@ -169,7 +173,7 @@ def _column_types(fields: Sequence[manifest_lib.Field]) -> dict[str, np.dtype]:
 def _load(
   folder: Path, manifest: manifest_lib.Manifest
 ) -> dict[str, np.ndarray] | None:
-  """Memory-maps the array files; None if they are damaged or outdated."""
+  """Memory-maps the array files; returns None if they do not match."""
   types = _column_types(manifest.fields)
   try:
     index = files_lib.read_json(folder / _INDEX)
@@ -178,12 +182,13 @@ def _load(
     arrays = {name: _map(folder / name, dtype) for name, dtype in types.items()}
   except (OSError, ValueError, errors.UserError):
     return None
-  # An index that agrees with its files may still come from elsewhere.
+  # Another program may have written both the index and the files, so the shapes
+  # and offsets are checked too.
   return arrays if _has_rows(arrays, manifest) else None
 
 
 def _index(folder: Path, manifest: manifest_lib.Manifest) -> dict[str, object]:
-  """Returns the content of `index.json`: manifest digest and file sizes."""
+  """Returns the content of `index.json`, computed from the array files."""
   names = _column_types(manifest.fields)
   sizes = {name: list(measure(folder / name)) for name in names}
   return {'manifest': manifest.digest, 'files': sizes}
@@ -192,7 +197,7 @@ def _index(folder: Path, manifest: manifest_lib.Manifest) -> dict[str, object]:
 def _map(path: Path, dtype: np.dtype) -> np.ndarray:
   """Memory-maps a file as a one-dimensional array."""
   if path.stat().st_size == 0:
-    return np.zeros(0, dtype)  # No system maps an empty file.
+    return np.zeros(0, dtype)  # An empty file cannot be memory-mapped.
   return np.memmap(path, dtype, 'r')
 
 
@@ -224,7 +229,7 @@ def _build(directory: Path, manifest: manifest_lib.Manifest) -> None:
   try:
     _fill(temporary, directory, manifest)
     files_lib.write_json(temporary / _INDEX, _index(temporary, manifest))
-    # Another process may have built the same meanwhile.
+    # Another process may have built the same folder in the meantime.
     if folder.exists() and _load(folder, manifest) is None:
       shutil.rmtree(folder)
     try:
@@ -242,8 +247,8 @@ def _fill(
   """Decodes all TFRecords and writes their fields as array files.
 
   Raises:
-    errors.UserError: a record is damaged, or a file has another number of them
-      than the manifest says.
+    errors.UserError: a record is damaged, or the number of records in a file
+      differs from the manifest.
   """
   types = _column_types(manifest.fields)
   with contextlib.ExitStack() as stack:
@@ -294,7 +299,8 @@ def _decode(
   """Decodes records; returns each field's values and lengths per record.
 
   Raises:
-    ValueError: bytes are no record, or a record is not of these fields.
+    ValueError: the bytes are not a record, or a field of a record is missing
+      or has a wrong type or width.
   """
   rows = [tfrecord.decode(record) for record in records]
   columns = {}
@@ -313,7 +319,7 @@ def _flatten(
   """Returns the concatenated values of rows, and the length of each row.
 
   Raises:
-    ValueError: a cell is not of the field's type or width.
+    ValueError: a cell has a wrong type or width for the field.
   """
   lengths = np.fromiter(map(len, cells), np.int64, len(cells))
   if field.width is not None and (lengths != field.width).any():
@@ -328,7 +334,7 @@ def _flatten(
     lengths = np.fromiter(map(len, strings), np.int64, len(cells))
     return np.frombuffer(b''.join(strings), np.uint8), lengths
   values = np.concatenate(cells)
-  # int64 and float32 exactly; anything mixed in promotes to another type.
+  # One cell of another type changes the dtype of the result, by promotion.
   if values.dtype != (np.int64 if field.dtype == 'int' else np.float32):
     raise ValueError('values of another type')
   result = values.astype(_TYPES[field.dtype])

@@ -1,6 +1,6 @@
-"""Opens files as bytes; compressed ones are decompressed while they are read.
+"""Opens files as bytes, and decompresses compressed files during reading.
 
-What a file is follows from its first bytes, not from its name.
+The compression is detected from a file's first bytes, not from its name.
 """
 
 import bz2
@@ -14,15 +14,15 @@ import zlib
 from bam_jax import errors
 from bam_jax.data import foreign
 
-# What the libraries raise for damaged content, pyarrow a ValueError.
+# Errors of the libraries for damaged content; pyarrow raises a ValueError.
 _DAMAGE = (EOFError, OSError, ValueError, lzma.LZMAError, zlib.error)
 
 
 def open_binary(path: Path) -> io.BufferedReader:
-  """Opens a file, and decompresses it if it is compressed.
+  """Opens a file for reading bytes, decompressed if it is compressed.
 
   Raises:
-    errors.UserError: its compression needs a package that is not installed.
+    errors.UserError: the decompression needs a package that is not installed.
     OSError: the file cannot be opened.
   """
   file = path.open('rb')
@@ -37,14 +37,18 @@ def open_binary(path: Path) -> io.BufferedReader:
 
 
 def decompress(file: io.BufferedReader, path: str) -> io.BufferedReader:
-  """Returns an open file itself, or a file of its decompressed content.
+  """Returns a reader of a file's decompressed content.
 
-  Reading from the result raises a `UserError`, with `path`, where the content
-  is damaged. Closing it leaves the file open. What is compressed twice is
-  decompressed once. The file is at its beginning; it may be a pipe.
+  If the file is not compressed, the file itself is returned. If its content was
+  compressed twice, it is decompressed only once. Closing the reader does not
+  close the file. Reading damaged content raises a `UserError`.
+
+  Args:
+    file: an open file or pipe from which nothing has been read yet.
+    path: path of the file, for error messages.
 
   Raises:
-    errors.UserError: its compression needs a package that is not installed.
+    errors.UserError: the decompression needs a package that is not installed.
   """
   head = file.peek(foreign.HEAD_BYTES)
   name = foreign.compression(head)
@@ -67,10 +71,10 @@ def decompress(file: io.BufferedReader, path: str) -> io.BufferedReader:
 
 
 class _Source(io.RawIOBase):
-  """Reads a decompressing file; reports damaged content as a mistake.
+  """Reads decompressed bytes; raises a `UserError` if the file is damaged.
 
   Attributes:
-    closes: the file to close with this one, if any.
+    closes: the compressed file, if it must be closed together with this one.
   """
 
   def __init__(self, source: BinaryIO, path: str, name: str):

@@ -12,7 +12,7 @@ from bam_jax.tasks import task as task_lib
 _NEW_DOCUMENT = '-DOCSTART-'
 _COMMENT = '#'
 
-# Number of a line, and the line.
+# A line's number (from 1) and its text.
 _Line = tuple[int, str]
 
 
@@ -21,10 +21,11 @@ def read(
 ) -> Iterator[lines.Row]:
   """Reads the sentences of a CoNLL file; see `formats.Reader`.
 
-  Columns are separated by tabs, or else by spaces; every other character is
-  part of a word. A line of `-DOCSTART-` ends a sentence. A line that begins
-  with `#` is a comment if it comes before the words of its sentence and has
-  another number of columns than they have.
+  Columns are separated by tabs or, in a line without tabs, by spaces; every
+  other character is part of a word. A line whose first column is `-DOCSTART-`
+  ends a sentence. A line that begins with `#` is a comment if it comes before
+  the words of its sentence and its columns differ from those of the words: in
+  number, in separator, or because the first column contains a space.
   """
 
   def make(index: int, block: list[_Line]) -> lines.Row:
@@ -37,7 +38,7 @@ def read(
 
 def _sentences(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
   """Yields the lines of each sentence, without comments."""
-  # Only the words that follow tell whether the first lines are comments.
+  # Whether the first lines are comments depends on the words that follow.
   waiting: list[list[_Line]] = []
   like = None
   for block in _blocks(numbered):
@@ -74,7 +75,7 @@ def _blocks(numbered: Iterator[_Line]) -> Iterator[list[_Line]]:
 
 
 def _is_comment(line: str, like: str) -> bool:
-  """Whether a line is a comment; `like` is a line that has a word."""
+  """Whether a line is a comment; `like` is a line known to hold a word."""
   if not line.startswith(_COMMENT):
     return False
   cells = plain_text.cells(line)

@@ -1,4 +1,4 @@
-"""Reads CSV files, whose quoted cells may hold separators and line breaks."""
+"""Reads CSV files; quoted cells may contain separators and line breaks."""
 
 from collections.abc import Iterator
 import csv
@@ -11,9 +11,10 @@ from bam_jax.data import lines
 from bam_jax.data import tsv
 from bam_jax.tasks import task as task_lib
 
-# The line before the header in which Excel is told the separator.
+# A line before the header that declares the separator to Excel.
 _SAID = re.compile(r'sep=(.)\r?\n')
-# A suffix, perhaps before that of a compression, of cells separated by tabs.
+# Suffixes of files whose cells are separated by tabs. The suffix of a
+# compression may follow.
 _TAB_SUFFIXES = frozenset({'.tsv', '.tab'})
 
 
@@ -22,7 +23,7 @@ def read(
 ) -> Iterator[lines.Row]:
   """Reads the rows of a CSV file; see `formats.Reader`.
 
-  The line of a row is its first one.
+  `Row.line` is the first line of the row.
   """
   head = lines.check_text(path).decode('utf-8-sig', 'replace')
   said = _SAID.match(head)
@@ -38,11 +39,11 @@ def read(
 def _separator(path: Path, head: str, table: task_lib.Table) -> str:
   """Returns the character that separates the cells of a file.
 
-  By its suffix this is a tab or a comma. Where the first row lacks columns of
-  the table then, but has them with another separator, it is that one:
-  spreadsheet programs write semicolons in many countries. If no separator
-  gives all of the columns, the first one that gives any of them is taken, so
-  that the error names the column that is missing.
+  The file's suffix decides between a tab and a comma. If the first row, split
+  at this separator, lacks columns of the table, other separators are tried,
+  because spreadsheet programs in many countries write semicolons. If no
+  separator gives all of the columns, the first one that gives any of them is
+  returned, so that the later error names the missing column.
   """
   is_tab = not _TAB_SUFFIXES.isdisjoint(path.suffixes)
   usual = '\t' if is_tab else ','
@@ -57,7 +58,8 @@ def _cells(
   content: Iterator[str], mark: str, path: Path
 ) -> Iterator[tuple[int, list[str]]]:
   """Yields each row's cells, with the number of its first line."""
-  # Without `strict`, an open quotation mark takes the rest of the file.
+  # Without `strict`, a quotation mark that is never closed would make the rest
+  # of the file one cell.
   reader = csv.reader(content, delimiter=mark, strict=True)
   while True:
     number = reader.line_num + 1

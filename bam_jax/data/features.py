@@ -19,21 +19,21 @@ from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
-# Texts handed to the tokenizer at once: enough to keep all cores busy, few
-# enough to keep memory small.
+# Number of texts that the tokenizer gets at once: enough to keep all cores
+# busy, and few enough to keep memory use small.
 _BATCH = 4096
-# Examples that are cut into windows at once.
+# Number of examples that are cut into windows at once.
 _WINDOWS_BATCH = 1024
 
-# Called with the uid of each example whose texts are not read to their ends.
+# Callback that gets the uid of each example of which tokens are cut off.
 OnCut = Callable[[str], None]
 
 
 class Tokenizer:
   """Wraps a Hugging Face tokenizer and returns token ids as NumPy arrays.
 
-  `num_separators` [SEP] are between the two texts of a pair: 1 as in BERT, or 2
-  as in RoBERTa.
+  `num_separators` is the number of [SEP] tokens between the two texts of a
+  pair: 1 as in BERT, or 2 as in RoBERTa.
   """
 
   def __init__(
@@ -42,11 +42,11 @@ class Tokenizer:
     special: Mapping[str, str] = tokenizer_files.BERT_TOKENS,
     num_separators: int = 1,
   ):
-    """Wraps a tokenizer and modifies it: no truncation, no padding.
+    """Wraps a tokenizer and modifies it: truncation and padding are disabled.
 
-    Truncation and padding are switched off. BERT's template and decoder are
-    written in several ways, which do not change ids here but would change the
-    fingerprint, so they are replaced.
+    BERT's template and decoder are replaced by a standard form. They can be
+    written in several ways that give the same ids here but would give different
+    fingerprints.
     """
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -76,18 +76,18 @@ class Tokenizer:
 
   @property
   def is_word_piece(self) -> bool:
-    """Whether the vocabulary is one of WordPiece, which vocab.txt can hold."""
+    """Whether this is a WordPiece model, whose vocabulary fits vocab.txt."""
     return isinstance(self._tokenizer.model, models.WordPiece)
 
   @functools.cached_property
   def vocab_size(self) -> int:
-    """Returns the highest id plus 1; some ids may have no token."""
+    """The highest id plus 1; some ids may have no token."""
     vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
     return max(vocabulary.values()) + 1
 
   @functools.cached_property
   def fingerprint(self) -> str:
-    """Returns a hexadecimal sha256 over the vocabulary and the settings."""
+    """Hexadecimal sha256 of the vocabulary and the settings."""
     values = tokenizer_files.as_json(self._tokenizer)
     text = json.dumps(values, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -100,13 +100,13 @@ class Tokenizer:
   ) -> None:
     """Writes files from which `AutoTokenizer` can load this tokenizer.
 
-    tokenizer.json holds all of it, and tokenizer_config.json names the class
-    that takes it as it is. Line n of vocab.txt, which WordPiece alone has, is
-    the token with the id n; an id without a token, or whose token is no line,
-    gets a token of its own.
+    tokenizer.json holds the whole tokenizer, and tokenizer_config.json names
+    the class that loads it unchanged. A WordPiece tokenizer also gets a
+    vocab.txt, whose line n (from 0) is the token with id n. If id n has no
+    token, or a token that cannot be a line, line n is `[unused_id_n]`.
 
     Args:
-      directory: is made where it is missing.
+      directory: folder to write into; created if missing.
       max_length: tokens of the longest input, for tokenizer_config.json.
       has_token_types: whether the model takes token types.
     """
@@ -143,13 +143,15 @@ class Tokenizer:
 
   @functools.cached_property
   def for_words(self) -> 'Tokenizer':
-    """The tokenizer that encodes a word alone as this one does within a text.
+    """Tokenizer that gives a single word the same ids as inside a text.
 
-    They differ in byte-level BPE: there a word has other ids after a space.
+    It differs from this tokenizer only if the ids of a word depend on a space
+    before the word, as in byte-level BPE.
     """
 
     def add_space(part: dict[str, object]) -> dict[str, object]:
-      # A vocabulary has numbers as values.
+      # A vocabulary with a token of this name is not changed: its values are
+      # numbers, not False.
       if part.get('add_prefix_space') is False:
         return part | {'add_prefix_space': True}
       return part
@@ -165,7 +167,8 @@ class Tokenizer:
     """Returns a tokenizer with a new vocabulary and the same text splitting.
 
     Args:
-      lines: the tokens; see `tokenizer_files.from_lines`, also for the errors.
+      lines: the tokens. See `tokenizer_files.from_lines` for the format and for
+        the errors raised.
     """
     other = tokenizer_files.from_lines(lines, lowercase=False)
     other.normalizer = self._tokenizer.normalizer
@@ -176,8 +179,10 @@ class Tokenizer:
     """Maps each token id of another tokenizer to ids of this tokenizer.
 
     Returns:
-      [1 or more] int32 each: the id of the same token, or else the ids of its
-      text, or else that of `[UNK]`.
+      For each id of `other`, an array [1 or more] int32: the id of the same
+      token here. If this tokenizer lacks the token, the ids of the token's
+      text; if the text has no ids either, or the token is a special token, the
+      id of `[UNK]`.
     """
     own = self._tokenizer.get_vocab(with_added_tokens=True)
     result = [np.array([self.unk_id], np.int32)] * other.vocab_size
@@ -191,26 +196,31 @@ class Tokenizer:
     return result
 
   def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-    """Returns each text's token ids, [tokens] int32, without special tokens."""
+    """Returns the token ids of each text, [tokens] int32, no special tokens."""
     encodings = self._tokenizer.encode_batch_fast(
       texts, add_special_tokens=False
     )
     return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
   def encode_words(self, words: Sequence[str]) -> list[np.ndarray]:
-    """Returns the token ids of each word of a text, [tokens] int32."""
+    """Returns the token ids of each word as inside a text, [tokens] int32."""
     return self.for_words.encode(words)
 
   def encode_with_spans(
     self, texts: Sequence[str]
   ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns each text's token ids and [tokens, 2] character start and end."""
+    """Returns the token ids and the character spans of each text.
+
+    Returns:
+      For each text, the ids [tokens] int32, and the first character and the end
+      of each token in the text, [tokens, 2] int32, without a space before it.
+    """
     encodings = self._tokenizer.encode_batch(texts, add_special_tokens=False)
     result = []
     for text, each in zip(texts, encodings, strict=True):
       spans = []
       for begin, end in each.offsets:
-        # A word's first token may hold the space before it.
+        # The first token of a word may include the space before the word.
         word = text[begin:end].lstrip()
         spans.append((end - len(word) if word else begin, end))
       spans = np.array(spans, np.int32).reshape(-1, 2)
@@ -223,9 +233,10 @@ def truncated_lengths(
 ) -> tuple[int, int]:
   """Returns the lengths of a pair after BERT's longest-first truncation.
 
-  BERT (run_classifier.py, `_truncate_seq_pair`) takes a token from the end of
-  the longer text, or of the second if they are equal, until the pair fits into
-  `budget` tokens. This is the loop's result in closed form:
+  BERT (run_classifier.py, `_truncate_seq_pair`) removes one token at a time
+  from the end of the longer text, or of the second text if both are equally
+  long, until the pair has at most `budget` tokens. This function computes the
+  result of that loop in closed form:
 
   >>> truncated_lengths(9, 3, 8)
   (5, 3)
@@ -248,23 +259,24 @@ def featurize(
   swap: bool = False,
   on_cut: OnCut = lambda uid: None,
 ) -> Iterator[kind_lib.Features]:
-  """Converts examples to token ids, in rows of up to `max_length`.
+  """Converts examples to rows of at most `max_length` token ids.
 
-  Longer examples are cut, or become several rows: of tokens by their kind, of
-  others if the task has `windows`.
+  A longer example becomes several rows if the task has outputs per token or has
+  `Task.windows`; otherwise it is truncated.
 
   Args:
-    examples: read once, as a stream.
-    task: of all the examples.
+    examples: the examples, read only once, as a stream.
+    task: the task of all examples.
     tokenizer: makes the ids.
-    max_length: tokens a row has at most, specials included; at least 4.
-    swap: give a copy of each pair with its texts in the other order, after all
-      of the originals; holds the ids of all examples in memory.
-    on_cut: called with the uid of each example that is not read to its end,
-      before its first row is returned.
+    max_length: maximum number of tokens per row, including special tokens; at
+      least 4.
+    swap: whether to also yield a copy of each pair with its texts swapped;
+      copies follow after all originals. This keeps all ids in memory.
+    on_cut: called with the uid of each example of which tokens are cut off,
+      before the first row of that example is yielded.
 
   Raises:
-    errors.UserError: the kind's windows would leave tokens out.
+    errors.UserError: `Task.stride` is so large that windows would skip tokens.
   """
   cls, sep = [tokenizer.cls_id], [tokenizer.sep_id]
   num_separators = 1 if task.is_bi_encoder else tokenizer.num_separators

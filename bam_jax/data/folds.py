@@ -1,13 +1,14 @@
-"""Divides training rows: folds for cross-fitting, held-out rows for a search.
+"""Divides rows into folds, held-out rows, and development rows.
 
-Also the rows of a file between training and development.
-
-A teacher has memorised the gold labels of the rows it was trained on. So each
-of k teachers is trained without one of k folds and labels only that fold
+Folds: a teacher has memorised the gold labels of the rows it was trained on. So
+each of k teachers is trained without one of k folds and labels only that fold
 (cross-fitting; Wolpert 1992, "Stacked generalization").
 
-A search scores settings on held-out rows, which none of its runs is trained on;
-a run with patience chooses its step on some.
+Held-out rows: a search scores settings on training rows on which none of its
+runs is trained. A run with patience chooses its best step on such rows.
+
+Development rows: a task without a development file takes them from its training
+files.
 """
 
 from collections import Counter
@@ -26,12 +27,12 @@ from bam_jax.tasks import task as task_lib
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-  """One of the parts that training rows are divided into for cross-fitting.
+  """One of the folds of the training rows, for cross-fitting.
 
   Attributes:
-    number: from 1 to `of`.
+    number: number of this fold, from 1 to `of`.
     of: number of folds, at least 2.
-    seed: of the random division; the seed of the teacher.
+    seed: seed of the random division, equal to the seed of the teacher.
   """
 
   number: int
@@ -47,8 +48,8 @@ class HeldOut:
   """Training rows left out to score settings or the steps of a run.
 
   Attributes:
-    fraction: of each task's distinct examples.
-    most: upper bound of that number.
+    fraction: fraction of each task's distinct examples to hold out.
+    most: maximum number of distinct examples to hold out per task.
   """
 
   fraction: float
@@ -59,7 +60,7 @@ class HeldOut:
 
 
 def examples_outside(count: int, fold: Fold) -> int:
-  """Returns how many of `count` examples are outside a fold.
+  """Returns the number of examples outside a fold, out of `count` examples.
 
   >>> [examples_outside(7, Fold(number, 3, seed=0)) for number in (1, 2, 3)]
   [4, 5, 5]
@@ -68,15 +69,15 @@ def examples_outside(count: int, fold: Fold) -> int:
 
 
 def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-  """Splits a task's rows into training rows and the rows of the left-out fold.
+  """Splits a task's N rows into training rows and the rows of one fold.
 
-  The division depends on the seed and the uids only, not on the order of rows.
-  All rows of an example (swapped copies, windows) are in one fold. The sizes of
-  two folds differ by at most one example.
+  The division depends only on the seed and the uids, not on the order of rows.
+  All rows of an example (swapped copies, windows) are in the same fold. The
+  sizes of two folds differ by at most one example.
 
   Returns:
-    The numbers of the rows to train on, and of those left out, ascending: [n]
-    and [N - n] int64, for the uids of N rows.
+    The indices of the rows to train on, [n] int64, and of the rows in the fold,
+    [N - n] int64, both ascending.
 
   Raises:
     errors.UserError: there are fewer rows than folds.
@@ -97,19 +98,19 @@ def split(uids: Sequence[str], fold: Fold) -> tuple[np.ndarray, np.ndarray]:
 def hold_out(
   task: task_lib.Task, rows: kind_lib.Rows, part: HeldOut
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Splits a task's rows into training rows and held-out rows.
+  """Splits a task's N rows into training rows and held-out rows.
 
-  The division depends on the texts and labels only. Rows of one example, such
-  as swapped copies and windows, and examples with equal texts, in either order,
-  are on one side. A label that is one number, such as a class, is equally
-  frequent on both sides, up to rounding.
+  The division depends only on the texts and labels. All rows of an example
+  (swapped copies, windows) are on the same side, and so are examples with equal
+  texts, in either order. If a label is one number, such as a class, each label
+  is equally frequent on both sides, up to rounding.
 
   Returns:
-    The numbers of the rows to train on, and of those held out, ascending: [n]
-    and [N - n] int64, for N rows.
+    The indices of the rows to train on, [n] int64, and of the held-out rows,
+    [N - n] int64, both ascending.
 
   Raises:
-    errors.UserError: fewer than two examples differ.
+    errors.UserError: there are fewer than two distinct examples.
   """
   distinct, first, base = np.unique(
     _number_contents(rows), return_index=True, return_inverse=True
@@ -136,24 +137,39 @@ def find_development_rows(
   rows: Iterable[lines.Row],
   name: str,
 ) -> np.ndarray:
-  """Finds the rows of a task's training files that are development rows.
+  """Chooses the development rows among the rows of a task's training files.
 
-  Rows of one group are on one side; without a column of groups, rows with equal
-  texts are. Groups are drawn as long as the share is not exceeded. Rows without
-  groups are drawn so that each label, or each part of the range of scores, is
-  as frequent on both sides, as far as equal texts allow; a label that only one
-  text has is one of training. Tags and answers are drawn without that. Where a
-  work directory has recorded the rows, these are taken. Takes all N rows, with
-  parsed labels, of the files `name`; returns [N] bool.
+  Returns the rows that the work directory has recorded, if it has any. Else the
+  rows are drawn at random, in one of two ways:
+
+  With a group column (`division.by_group`), whole groups are drawn. A group is
+  skipped if it would raise the share of development rows above
+  `division.share`.
+
+  Without a group column, rows with equal texts stay together. Each label, or
+  each part of the range of scores, is about equally frequent on both sides. A
+  class that only one distinct text has stays in training. Tags and answers are
+  not balanced.
+
+  At least one group or text is taken, even if it exceeds the share.
+
+  Args:
+    task: the task of the rows.
+    division: how to divide the rows.
+    rows: all N rows of the training files, with parsed labels.
+    name: name of the files, for error messages.
+
+  Returns:
+    [N] bool, whether each row is a development row.
 
   Raises:
-    errors.UserError: all rows are of one group, or have equal texts.
+    errors.UserError: all rows have the same group, or the same texts.
   """
   if division.recorded is not None:
     return np.array([row.index in division.recorded for row in rows], bool)
   numbers: dict[object, int] = {}
-  counts: list[Counter[task_lib.Label]] = []  # Of the labels of each unit.
-  units: list[int] = []
+  counts: list[Counter[task_lib.Label]] = []  # Label counts of each unit.
+  units: list[int] = []  # For each row, the number of its group or text.
   for row in rows:
     unit = row.group
     if not division.by_group:
@@ -178,8 +194,9 @@ def find_development_rows(
     labels = [each.most_common(1)[0][0] for each in counts]
     frequency = Counter(labels)
     wanted, passed, taken = max(round(division.share * len(units)), 1), 0, 0
-    # Those of many rows first, so that others make up for what they miss. A
-    # unit is taken where at least half of its rows are wanted.
+    # Within a label, units with many rows come first, so that smaller units
+    # can correct the rounding error. A unit is taken if more than half of its
+    # rows are wanted.
     for unit in sorted(order, key=lambda u: (labels[u], -sizes[u])):
       passed += sizes[unit]
       missing = passed * wanted - taken * len(units)
@@ -204,9 +221,10 @@ def _evenly_spaced(order: np.ndarray, count: int) -> np.ndarray:
 
 
 def _number_contents(rows: kind_lib.Rows) -> np.ndarray:
-  """Returns a number per row, [N] uint64, the same for rows with equal texts.
+  """Returns a number per row, [N] uint64, equal for rows with equal texts.
 
-  Copies and windows of an example have the number of its first row.
+  The order of the two texts of a pair does not matter. Swapped copies and
+  windows of an example have the number of the example's first row.
   """
   values, offsets = rows.ragged('input_ids')
   begins, ends = offsets[:-1] + 1, offsets[1:]  # Without [CLS].

@@ -1,7 +1,7 @@
-"""Recognises files of other formats, and names the command that converts one.
+"""Detects files in an unsupported format, and names a command to convert them.
 
-Examples are a compressed file, UTF-16, a spreadsheet, or a login page that was
-saved under the name of a table.
+Examples are a compressed file, UTF-16 text, a spreadsheet, or a login page that
+was saved in place of a table.
 """
 
 import codecs
@@ -13,16 +13,16 @@ import shlex
 
 from bam_jax import errors
 
-# How a file whose bytes are no UTF-8 becomes such a file.
+# Advice for a file that is not UTF-8.
 TO_UTF_8 = (
   'convert the file to UTF-8, by iconv -f cp1252 -t utf-8 if Excel or another'
   ' program of Windows wrote it'
 )
-# Bytes from the beginning of a file that tell what it is.
+# Number of bytes at the beginning of a file by which its format is detected.
 HEAD_BYTES = 4096
-# What may separate the cells of a row.
+# Characters that may separate the cells of a row.
 SEPARATORS = ('\t', ',', ';', '|')
-# The name of an empty path in errors.
+# Name of standard input in errors; its path is empty.
 STDIN = 'standard input'
 
 # First bytes, name, suffix, program.
@@ -36,8 +36,8 @@ _SAVE_SHEET = (
   'open it in the spreadsheet program and save the sheet as text in UTF-8, with'
   ' tabs between the columns'
 )
-# First bytes, what such a file is, remedy; {0} is the quoted path, {1} that of
-# its folder.
+# First bytes, description of such a file, remedy. {0} is the quoted path of the
+# file, {1} the quoted path of its folder.
 _OTHERS = (
   (
     rb'PK\x03\x04.{0,512}(\[Content_Types\]\.xml|xl/|_rels/|docProps/)',
@@ -91,11 +91,12 @@ _UNICODE_MARKS = (
 )
 _JSON_ARRAY = re.compile(rb'(\xef\xbb\xbf)?\s*\[\s*\{')
 
-# Text in UTF-16 without a mark has ASCII characters in this share at least:
-# tabs, line breaks, figures.
+# Least share of ASCII characters (tabs, line breaks, digits) in text that is
+# taken for UTF-16 without a byte-order mark.
 _ASCII_SHARE = 0.02
-# Zeros: in a file that is no UTF-8, and so no text; in one that reads as UTF-8,
-# where each character of English in UTF-16 has one.
+# Share of zero bytes above which a file that is not UTF-8 is binary; and above
+# which a file that decodes as UTF-8 may be UTF-16, in which each character of
+# English text has one zero byte.
 _BINARY_ZEROS = 0.01
 _UTF_16_ZEROS = 0.3
 
@@ -108,17 +109,21 @@ def check(head: bytes, path: str) -> None:
 
 
 def compression(head: bytes) -> str | None:
-  """Returns the program that compressed a file, by its first bytes."""
+  """Detects a file's compression, such as `gzip`; None if not compressed."""
   found = (name for start, name, *_ in _COMPRESSED if re.match(start, head))
   return next(found, None)
 
 
 def describe(head: bytes, path: str) -> tuple[str, str] | None:
-  """Returns what a non-text file is and how to convert it, else None.
+  """Detects a file that is not UTF-8 text, and how to convert it.
 
   Args:
-    head: `HEAD_BYTES` of the file, or all of it.
-    path: of the file; empty: standard input.
+    head: the first `HEAD_BYTES` of the file, or the whole file if shorter.
+    path: path of the file; empty for standard input.
+
+  Returns:
+    What the file is, and advice to the user; None if no other format is
+    detected.
   """
   quoted = shlex.quote(path)
   for pattern, name, suffix, program in _COMPRESSED:
@@ -142,7 +147,7 @@ def describe(head: bytes, path: str) -> tuple[str, str] | None:
 
 
 def _replace(path: str, program: str) -> str:
-  """Returns the shell command that converts a file in place."""
+  """Returns advice with a shell command that converts a file in place."""
   if not path:
     return f'send it through {program} first'
   old, new = shlex.quote(path), shlex.quote(f'{path}.converted')
@@ -168,7 +173,7 @@ def _encoding(head: bytes) -> str | None:
 def _decode(head: bytes, encoding: str = 'UTF-8') -> str | None:
   """Decodes the first bytes of a file; None if the encoding is wrong."""
   try:
-    # Incremental: the last character may be cut off.
+    # The decoder is incremental because the last character may be cut off.
     return codecs.getincrementaldecoder(encoding)().decode(head)
   except UnicodeDecodeError:
     return None
@@ -198,8 +203,12 @@ def check_separator(
 ) -> None:
   """Raises a `UserError` if cells are quoted, or not separated by tabs.
 
-  `line` is the first of the table, at the place `where`. One of `columns`, sets
-  of names or numbers, must be in it. `remedy` says how such a file is read.
+  Args:
+    line: first line of the table.
+    columns: sets of column names or numbers; the line must have all columns of
+      one set.
+    where: file and line, for the error message.
+    remedy: advice in the error message on how to read such a file.
   """
   if _has_columns(line.split('\t'), columns):
     return
@@ -217,11 +226,12 @@ def find_separator(
   columns: Sequence[tuple[int | str, ...]],
   marks: Sequence[str] = SEPARATORS,
 ) -> str | None:
-  """Returns the one of `marks` that separates the cells of a CSV; None: none.
+  """Returns the separator of the cells of a CSV file; None if not found.
 
   Args:
-    text: its first row, at least.
-    columns: sets of names or numbers, one of which the table must have.
+    text: the beginning of the file, at least the first row.
+    columns: sets of column names or numbers; the first row must have all
+      columns of one set.
     marks: separators in the order in which they are tried.
   """
   for mark in marks:

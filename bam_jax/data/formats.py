@@ -1,4 +1,4 @@
-"""Lists the supported file formats of raw data and their readers."""
+"""Lists the supported file formats of raw data, with their readers."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,17 +20,20 @@ class Reader(Protocol):
   def __call__(
     self, path: Path, table: task_lib.Table, fault: lines.Fault | None = None
   ) -> Iterator[lines.Row]:
-    """Yields a file's usable rows; `Row.index` counts the skipped rows too.
+    """Yields the usable rows of a file; `Row.index` also counts skipped rows.
 
-    The columns of `table` are read, with a label or without. `fault` receives
-    the error of each row that cannot be used, and bytes that are no UTF-8 are
-    replaced; None: both are raised. Those bytes are also raised in a file of
-    rows to predict (`table.input_kind`).
+    Args:
+      path: the file.
+      table: the columns to read, with or without a label.
+      fault: gets the error of each unusable row, which is skipped; bytes that
+        are not UTF-8 are replaced. None: such rows and bytes raise an error.
+        In rows to predict (`table.input_kind`), such bytes always raise one.
 
     Raises:
-      errors.UserError: the file is of another format, or cannot be read on.
-      OSError: it cannot be opened.
-      UnicodeDecodeError: it is not UTF-8, and that is not passed over.
+      errors.UserError: the file has another format, or the rest of it cannot be
+        read; without `fault`, also if a row is unusable.
+      OSError: the file cannot be opened.
+      UnicodeDecodeError: the file is not UTF-8, and the bytes are not replaced.
     """
     ...
 
@@ -39,12 +42,13 @@ class Format(NamedTuple):
   """A supported file format, such as TSV, and its reader.
 
   Attributes:
-    read: its reader.
-    columns: whether columns have names, numbers, or names if there is a header.
-    like: the format of `Kind.formats` with the same rows; kinds that read that
-      format read this one too.
-    is_text: whether files are UTF-8 text, perhaps compressed.
-    is_folder: whether a folder holds the rows of a split, not a file.
+    read: the reader of the format.
+    columns: how a column is given: by name, by number, or (`header`) by name if
+      the file has a header and by number otherwise.
+    like: the format in `Kind.formats` whose rows look the same. A kind that
+      reads that format also reads this one.
+    is_text: whether files are UTF-8 text, which may be compressed.
+    is_folder: whether the rows of a split are in a folder, not in a file.
   """
 
   read: Reader

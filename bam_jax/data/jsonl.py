@@ -1,4 +1,4 @@
-"""Reader of files with one JSON object per line."""
+"""Reads files with one JSON object per line."""
 
 from collections.abc import Iterator
 import json
@@ -15,7 +15,7 @@ from bam_jax.tasks import task as task_lib
 def read(
   path: Path, table: task_lib.Table, fault: lines.Fault | None = None
 ) -> Iterator[lines.Row]:
-  """Reads one JSON object per line; see `formats.Reader`."""
+  """Reads the rows of a file of JSON lines; see `formats.Reader`."""
   foreign.check_json_lines(lines.check_text(path), str(path))
 
   def make(index: int, unit: tuple[int, str]) -> lines.Row:
@@ -30,10 +30,10 @@ def read(
 
 
 def parse(line: str, where: str) -> dict[str, object]:
-  """Returns the JSON object of a line.
+  """Parses a line that holds one JSON object.
 
   Raises:
-    errors.UserError: the line holds none.
+    errors.UserError: the line does not hold a JSON object.
   """
   if not line:
     raise errors.UserError(f'{where}: the line is empty; remove it')

@@ -1,7 +1,9 @@
-"""Finds the labels of tasks that give none, and keeps their order in a file.
+"""Finds the labels of tasks declared without labels, and saves their order.
 
-`DIR/labels/TASK.json` is written when all rows were read. Once a run has
-trained on the task it decides them, so that no new row moves an output.
+The labels come from the training rows. They are written to
+`WORKDIR/labels/TASK.json` after all rows were read. Once a run has been trained
+on the task, the labels come from that file, so that new rows cannot change
+which output belongs to which label.
 """
 
 from collections import Counter
@@ -20,16 +22,19 @@ from bam_jax.tasks import kind_bases
 from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
-# More different labels are texts or numbers in a column of another meaning.
+# Maximum number of different labels. A column with more of them probably holds
+# texts or numbers, not labels.
 _MOST = 1000
 
-# How lists begin that JSON or Python wrote into a cell.
+# Beginnings of a list that JSON or Python wrote into a cell.
 _LISTS = ('["', "['")
-# Labels that seem to be several each are refused if they are more of all.
+# An error is raised if more than this share of the labels look like several
+# labels joined into one.
 _JOINED_SHARE = 0.2
 
-# task -> label, in the order of the outputs -> training rows that have it, or
-# words, as a JSON value; None: a file of the work directory decides the labels.
+# Task name -> label -> number of training rows (for tagging, words) with the
+# label. The labels are in the order of the outputs. The number is None if the
+# labels were read from the work directory.
 Found = Mapping[str, Mapping[str, int | None]]
 
 
@@ -40,23 +45,24 @@ def find(
   learnt: Collection[str] = (),
   is_strict: bool = True,
 ) -> Found:
-  """Returns the labels of each task that gives none, by its name.
+  """Returns the labels of each task that is declared without labels.
 
-  Of the learnt tasks they are those that the work directory keeps. Else they
-  are those of the training rows: in the order of the numbers if all are whole
-  numbers, else in that of their code points. The first of those are logged,
-  with counts.
+  The labels of a learnt task are read from the work directory, if saved there.
+  Other labels are collected from the training rows, and the first ones are
+  logged with their counts. They are sorted by value if all are whole numbers,
+  otherwise by code points.
 
   Args:
     tasks: from `registry.resolve`.
     data: where the training rows are.
-    workdir: may keep labels.
-    learnt: names of the tasks that its runs have trained on.
-    is_strict: whether a row without a label is refused, else it is ignored.
+    workdir: the work directory, which may hold saved labels.
+    learnt: names of the tasks that runs of the work directory were trained on.
+    is_strict: True: a row without a label raises an error; False: such rows are
+      ignored.
 
   Raises:
-    errors.UserError: training rows can't be read, have too few or too many
-      labels, or the kept file is damaged.
+    errors.UserError: the training rows can't be read, they have too few or too
+      many labels, or the file with the saved labels is damaged.
   """
   found = {}
   for task in tasks.tasks:
@@ -88,7 +94,7 @@ def find(
 def add(
   tasks: task_lib.TaskTable, found: Found, workdir: Path | None = None
 ) -> task_lib.TaskTable:
-  """Returns the tasks with the labels that `find` has found."""
+  """Returns the tasks with the labels from `find` filled in."""
   new = []
   for task in tasks.tasks:
     if task.name in found:
@@ -107,7 +113,7 @@ def add(
 
 
 def keep(found: Found, workdir: Path) -> None:
-  """Writes the labels that `find` has found in training rows."""
+  """Saves labels from training rows to the work directory, with counts."""
   for name, rows in found.items():
     if not _is_kept(rows):
       path, content = _path(workdir, name), {'labels': [*rows], 'rows': rows}
@@ -116,7 +122,7 @@ def keep(found: Found, workdir: Path) -> None:
 
 
 def _is_kept(rows: Mapping[str, int | None]) -> bool:
-  """Whether the labels of a task were read from a work directory's file."""
+  """Whether the labels of a task were read from the work directory."""
   return None in rows.values()
 
 
@@ -129,7 +135,8 @@ def _count(
 ) -> Counter[str]:
   """Counts the labels of the training rows, or the tags of their words."""
   counts: Counter[str] = Counter()
-  of_texts: set[str] = set()  # Not of lists, which need no separator.
+  # Labels from text cells. A label that is a list needs no separator.
+  of_texts: set[str] = set()
   split = task.train_split
   for where, value in sources.read_labels(task, split, data):
     names = task.kind.label_names(task, value)
@@ -163,7 +170,7 @@ def _count(
 def _check_separator(
   task: task_lib.Task, labels: Collection[str], name: str
 ) -> None:
-  """Raises if a good part of the labels of cells are several labels each."""
+  """Raises if many of the labels look like several labels joined into one."""
   if not task.kind.takes_list:
     return
   mark, joined = kind_bases.find_joined(sorted(labels))
@@ -185,7 +192,7 @@ def _sort(labels: Mapping[str, int]) -> list[str]:
 
 
 def _read(path: Path) -> list[str]:
-  """Reads the labels that a work directory keeps."""
+  """Reads the labels that were saved in a work directory."""
   remedy = 'restore it, or remove it and choose another --workdir'
   labels = files.read_json(path, remedy).get('labels')
   if (

@@ -13,25 +13,30 @@ from bam_jax.data import compressed
 from bam_jax.data import foreign
 from bam_jax.tasks import task as task_lib
 
-# Characters per line: far more than any encoder reads.
+# Maximum number of characters per line, far more than any encoder reads.
 _LONGEST = 1 << 20
-# A byte that is no UTF-8, as Python escapes it.
+# A byte that is not UTF-8, as `surrogateescape` decodes it.
 _BROKEN = re.compile('[\udc80-\udcff]')
 
 _Unit = TypeVar('_Unit')
 
-# Receives the error of each row that cannot be used; the reader leaves the row
-# out. Without one it raises the error, and that of bytes that are no UTF-8
-# (see `decoding`).
+# Callback that gets the error of each unusable row; the reader skips the row.
+# Without a callback, the reader raises the error, and also the error for bytes
+# that are not UTF-8 (see `decoding`).
 Fault = Callable[[errors.UserError], None]
 
 
 class Row(NamedTuple):
-  """A row: its index (from 0), its first line (from 1), texts and label.
+  """A raw row of a file.
 
-  The label is as in the file, or parsed. `group` is the value of the column
-  that `Table.group` names, and `kept` has those of `Table.kept`. `error` says
-  why a row cannot be predicted; only files of `task.INPUT` have such rows.
+  Attributes:
+    index: number of the row in its file, from 0.
+    line: number of the row's first line, from 1; 0 if the file has no lines.
+    text: one text, or the two texts of a pair.
+    label: the label as in the file, or parsed; None if there is no label.
+    group: value of the column `Table.group`.
+    kept: values of the columns in `Table.kept`, by name.
+    error: why the row cannot be predicted; only in rows of `task.INPUT`.
   """
 
   index: int
@@ -44,9 +49,10 @@ class Row(NamedTuple):
 
 
 def decoding(fault: Fault | None, table: task_lib.Table) -> str:
-  """Returns how to decode bytes that are not UTF-8: the `errors` of `open`.
+  """Returns the `errors` argument of `open`, for bytes that are not UTF-8.
 
-  Rows to predict are not guessed: such bytes end the reading.
+  They are replaced if there is a `fault`, except in rows to predict, where a
+  replaced character could change the prediction. Otherwise they raise an error.
   """
   is_looked_over = fault is not None and table.input_kind is None
   return 'replace' if is_looked_over else 'strict'
@@ -57,7 +63,10 @@ def usable(
   make: Callable[[int, _Unit], Row],
   fault: Fault | None,
 ) -> Iterator[Row]:
-  """Converts lines or blocks to rows; passes each `UserError` to `fault`."""
+  """Converts lines or blocks to rows, and skips those that raise a `UserError`.
+
+  The error goes to `fault`; without `fault`, it is raised.
+  """
   for index, unit in enumerate(units):
     try:
       row = make(index, unit)
@@ -72,15 +81,15 @@ def usable(
 def check_text(path: Path) -> bytes:
   """Raises if a path is not a regular file that begins with UTF-8 text.
 
-  A compressed file is judged by its content.
+  For a compressed file, the decompressed content is checked.
 
   Returns:
-    The first bytes, at most `foreign.HEAD_BYTES`.
+    The first bytes of the content, at most `foreign.HEAD_BYTES`.
 
   Raises:
-    errors.UserError: it is something else: a pipe that could be read for ever,
-      a sheet.
-    OSError: it cannot be opened.
+    errors.UserError: the path is something else, such as a pipe, which could be
+      read for ever, or a spreadsheet.
+    OSError: the file cannot be opened.
   """
   if path.exists() and not path.is_file():
     raise errors.UserError(
@@ -95,14 +104,14 @@ def check_text(path: Path) -> bytes:
 def open_text(
   path: Path, decoding_errors: str = 'strict', newline: str | None = None
 ) -> TextIO:
-  """Opens a file of UTF-8 text, which may be compressed, like `open`.
+  """Opens a file of UTF-8 text like `open`; the file may be compressed.
 
   Raises:
     errors.UserError: the file is not text.
-    OSError: it cannot be opened.
+    OSError: the file cannot be opened.
   """
   check_text(path)
-  # utf-8-sig for the byte-order mark that MRPC's files and Excel's start with.
+  # utf-8-sig skips the byte-order mark at the start of files of MRPC and Excel.
   return io.TextIOWrapper(
     compressed.open_binary(path), 'utf-8-sig', decoding_errors, newline
   )
@@ -112,18 +121,20 @@ def open_text(
 def read(
   path: Path, decoding_errors: str = 'strict'
 ) -> Iterator[Iterator[tuple[int, str]]]:
-  """Opens a file for its lines and their numbers, from 1.
+  """Context that yields an iterator over a file's line numbers and lines.
+
+  Line numbers start at 1.
 
   Raises:
     errors.UserError: the file is not text, or a line is too long to be text.
   """
-  # Universal newlines, as TFDS reads.
+  # Universal newlines, same as TFDS.
   with open_text(path, decoding_errors) as file:
     yield numbered(file, str(path))
 
 
 def numbered(file: TextIO, name: str) -> Iterator[tuple[int, str]]:
-  """Yields the numbers and lines of an open file; `name` is used in errors."""
+  """Yields line numbers (from 1) and lines; `name` is the file's in errors."""
   for number, line in enumerate(with_ends(file, name), 1):
     yield number, line.removesuffix('\n')
 
@@ -149,13 +160,13 @@ def filled(
   path: Path,
   keeps_gaps: bool = False,
 ) -> Iterator[tuple[int, str]]:
-  """Yields the numbers and lines of a file, without empty lines.
+  """Yields line numbers and lines, without empty lines.
 
-  With `keeps_gaps`, empty lines between others are rows, so that lines that are
-  written for them stay beside them.
+  With `keeps_gaps`, empty lines between other lines are kept, so that output
+  line n belongs to input line n. Empty lines at the end are still dropped.
 
   Raises:
-    errors.UserError: a file whose gaps are kept begins with an empty line.
+    errors.UserError: with `keeps_gaps`, if the file begins with an empty line.
   """
   gap: list[tuple[int, str]] = []
   for number, line in numbered_lines:

@@ -1,8 +1,8 @@
 """Reads and writes the manifest of a shard set, with its fingerprint.
 
-`manifest.json` lists the fields, the name, size and sha256 of every file, the
-fingerprint (everything that decided the content, by name) and free metadata.
-Its `digest` is the sha256 of the rest as canonical JSON.
+`manifest.json` lists the fields; the name, size and sha256 of every file; the
+fingerprint (everything that decided the content, by name); and free metadata.
+Its `digest` is the sha256 of all other entries as canonical JSON.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,10 +27,10 @@ class Field:
   """Name, type and width of a field that every record has.
 
   Attributes:
-    name: of the feature in the records, and of its column files.
-    dtype: `int` (within int32), `float` (float32), or `bytes`: one string,
-      UTF-8.
-    width: numbers per row; None if rows differ; 1 for `bytes`.
+    name: name of the feature in the records, and of its column files.
+    dtype: `int` (within int32), `float` (float32) or `bytes` (one UTF-8
+      string).
+    width: numbers per row; None if it varies between rows; 1 for `bytes`.
   """
 
   name: str
@@ -56,7 +56,7 @@ class Part:
   sha256: str
 
   def __post_init__(self):
-    # A path instead of a name could lead anywhere on the machine.
+    # A path instead of a name could point to any file of the machine.
     if not PART.fullmatch(self.name):
       raise ValueError(f'{self.name!r} is not a file name of a shard set')
     for number in (self.records, self.bytes):
@@ -104,7 +104,7 @@ def read(directory: Path) -> Manifest:
   """Reads and checks the manifest of a folder.
 
   Raises:
-    errors.UserError: it is missing, damaged or of another version.
+    errors.UserError: the manifest is missing, damaged or of another version.
   """
   path = directory / NAME
   if not path.is_file():

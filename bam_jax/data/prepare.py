@@ -13,7 +13,7 @@ from bam_jax.data import shards
 from bam_jax.data import sources
 from bam_jax.tasks import task as task_lib
 
-# Share of a split's rows that are cut, above which a warning says so.
+# A warning is logged if more than this share of the training rows is cut.
 MANY_CUT = 0.1
 
 
@@ -37,14 +37,14 @@ def prepare(
   Args:
     task, split, data: what to read, and how.
     tokenizer: makes the token ids.
-    directory: of the shard set.
-    replaces: whether a shard set of other rows or settings is replaced; else it
-      is refused.
-    examples: those of the split, if they have been read already.
+    directory: folder of the shard set.
+    replaces: whether to replace a shard set that was made from other rows or
+      settings; if False, such a set is an error.
+    examples: the examples of the split, if they have already been read.
 
   Returns:
-    One row per example, or per window of it, in the order of the raw file;
-    swapped copies after.
+    One row per example, or per window of an example, in the order of the raw
+    file; then the swapped copies.
 
   Raises:
     errors.UserError: the raw rows are unusable, or the existing shard set is
@@ -69,7 +69,7 @@ def prepare(
         '%s: is made again, since its inputs have changed', directory
       )
   if not is_there:
-    # It was logged.
+    # Quiet, because the first reading has already logged the skipped rows.
     examples = examples or sources.read(task, split, data, quiet=True)
     rows = features.featurize(
       *(examples, task, tokenizer, data.max_length, swap),
@@ -101,8 +101,8 @@ def _check_tokens(
 ) -> None:
   """Raises if stored token ids or row lengths exceed the given limits.
 
-  A damaged set may have a right fingerprint, and an id outside the vocabulary
-  would silently read another word's embedding.
+  A damaged set may still have the right fingerprint, and an id outside the
+  vocabulary would silently look up the embedding of another token.
   """
   ids, offsets = columns.ragged('input_ids')
   lengths, first = np.diff(offsets), columns.fixed('length_a')

@@ -1,6 +1,6 @@
-"""Makes raw rows from mappings: the columns or fields of a row of a file.
+"""Makes raw rows from records: mappings of columns or fields to values.
 
-Every reader whose columns have names, or numbers, makes its rows here.
+All readers of formats with named or numbered columns make their rows here.
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,15 +29,15 @@ def make_row(
   """Makes a raw row from the fields that a table names.
 
   Args:
-    index: of the row in its file, from 0.
-    line: its first line, from 1; 0 if the file has no lines.
-    record: the row.
-    table: names the texts and the label, see `find`.
+    index: index of the row in its file, from 0.
+    line: first line of the row, from 1; 0 if the file has no lines.
+    record: the fields of the row.
+    table: has the names of the text and label fields, see `find`.
     where: file and line, for errors.
 
   Raises:
-    errors.UserError: a field is missing, or a text is no text. A row that a
-      user wants predicted has such an error instead.
+    errors.UserError: a field is missing, or a value is not a text. If the row
+      is to be predicted, the error is stored in `Row.error` instead.
   """
   kept = {
     name: find(record, name, where) for name in table.kept if has(record, name)
@@ -68,7 +68,7 @@ def make_row(
 def _input_texts(
   record: Record, table: task_lib.Table, where: str
 ) -> tuple[str, ...]:
-  """Returns the texts of a row that a user wants predicted."""
+  """Returns the texts of a row to predict."""
   values = {
     name if isinstance(name, str) else f'column {name}': find(
       record, name, where
@@ -84,7 +84,7 @@ def _text(
   """Returns a field as a text; a list of words is joined by spaces."""
   value = find(record, name, where)
   if table.holds != 'words':
-    # Most texts need no message.
+    # Fast path: most texts are valid and need no error message.
     if isinstance(value, str) and value.isascii():
       return value
     return raw_values.check_text(value, f'{where}: field {name!r}')
@@ -102,7 +102,7 @@ def _text(
 def _label(
   record: Record, texts: tuple[str, ...], table: task_lib.Table, where: str
 ) -> task_lib.RawLabel:
-  """Returns the label of a row as its kind parses it."""
+  """Returns the raw label of a row, in the form that `Kind.parse` takes."""
   if table.holds == 'answers':
     return _answers(record, texts[1], table, where)
   value = find(record, table.label, where)
@@ -123,9 +123,9 @@ def _label(
 def _answers(
   record: Record, context: str, table: task_lib.Table, where: str
 ) -> task_lib.Answers:
-  """Returns the answers in SQuAD's form; impossible questions have none.
+  """Returns a pair (text, start) per answer; empty if `is_impossible` is set.
 
-  They are a list of objects, or, as Hugging Face's library stores them, an
+  The field holds a list of objects or, as stored by Hugging Face's library, an
   object of lists.
   """
   if record.get('is_impossible', False):
@@ -160,8 +160,8 @@ def has(record: Record, name: int | str) -> bool:
 def find(record: Record, name: int | str, where: str) -> object:
   """Looks up a field of a row; the name may be a path, such as `entry.text`.
 
-  A name that the row itself does not have is a path: keys, and places in lists
-  counted from 0, with dots between them.
+  If the row has no field of this name, the name is read as a path: keys and
+  list indices (from 0), separated by dots.
 
   >>> find({'data': {'texts': ['a', 'b']}}, 'data.texts.1', '')
   'b'
@@ -179,7 +179,7 @@ def find(record: Record, name: int | str, where: str) -> object:
 
 
 def _missing(record: Record, name: int | str) -> Iterator[str]:
-  """Yields which part of a field's path is missing, if one is."""
+  """Yields one message if a part of a field's path is missing."""
   if name in record:
     return
   value: Any = record
@@ -210,10 +210,13 @@ def _missing(record: Record, name: int | str) -> Iterator[str]:
 def text_columns(
   table: task_lib.Table, record: Record, where: str
 ) -> tuple[int | str, ...]:
-  """Returns the text columns of a table that a row has, else `table.text`.
+  """Returns the first set of text columns that a row has, else `table.text`.
+
+  The sets are `table.text` and `table.other_texts`.
 
   Raises:
-    errors.UserError: the row is to be predicted, and has no such names.
+    errors.UserError: the row is to be predicted, has none of these sets, and
+      its columns have names.
   """
   choices = (table.text, *table.other_texts)
   if len(choices) == 1 and table.input_kind is None:
@@ -225,7 +228,7 @@ def text_columns(
     wanted = ', nor '.join(' and '.join(map(repr, each)) for each in choices)
     known = [*itertools.chain.from_iterable(choices)]
     absent = known
-    for names in choices:  # Where one of two is there, the other is missing.
+    for names in choices:  # If one of two is present, report the other one.
       there = [name for name in names if has(record, name)]
       if there:
         absent = [name for name in names if name not in there]
@@ -242,7 +245,11 @@ def text_columns(
 
 
 def _spell(value: object, where: str) -> str:
-  """Converts a value to a string: strings stay, all else is written as JSON."""
+  """Returns a string unchanged and a number, Boolean or null as JSON.
+
+  Raises:
+    errors.UserError: the value is of another type.
+  """
   if isinstance(value, str):
     return value
   with contextlib.suppress(TypeError):

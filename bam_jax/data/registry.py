@@ -20,7 +20,7 @@ from bam_jax.tasks import task as task_lib
 
 # A name is part of uids (which use '/' and '~'), file names and config keys.
 _NAME = re.compile(r'[A-Za-z0-9_-]+')
-# Names that the program itself uses beside those of tasks.
+# Names that tasks can't have, and what the program uses each of them for.
 RESERVED = {
   'all': 'of the folder that an export of several tasks goes to',
   'average': 'of the column of averages in a report',
@@ -33,12 +33,13 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
   """Returns the tasks of a configuration, in the order of `config.tasks`.
 
   Names are looked up among the GLUE tasks, the demo tasks and
-  `config.custom_tasks`; every custom task is checked, used or not. Labels that
-  are to be inferred are still empty, see `labels.find`.
+  `config.custom_tasks`. Every custom task is checked, even if it is not used.
+  Labels that are to be inferred are still empty, see `labels.find`.
 
   Raises:
-    errors.UserError: an unknown name, a mistake in a custom task, a swapped
-      task that has no pairs, or GLUE tasks without a folder to read them from.
+    errors.UserError: a name is unknown, a custom task has a mistake, another
+      field (such as `data.swap`) does not fit a task, or GLUE tasks have no
+      folder to read from.
   """
   known = glue.TASKS | demo.TASKS
   custom = {n: _custom(n, task) for n, task in config.custom_tasks.items()}
@@ -62,7 +63,7 @@ def resolve(config: config_lib.Config) -> task_lib.TaskTable:
 def _misuses(
   config: config_lib.Config, table: task_lib.TaskTable
 ) -> Iterator[str]:
-  """Yields the mistakes in the other fields that name tasks."""
+  """Yields mistakes in the names of tasks, and fields that don't fit a task."""
   by_name: dict[str, str] = {}
   for name in table.names:
     other = by_name.setdefault(name.lower(), name)
@@ -150,7 +151,7 @@ def _custom(name: str, config: config_lib.TaskConfig) -> task_lib.Task:
   if config.test:
     table = dataclasses.replace(table, label=None, no_label=())
     tables['test'] = _with_files(table, config.test)
-  # The paper reports Spearman for the one regression task that it has.
+  # The paper reports Spearman for its only regression task.
   paper_metric = 'spearman' if 'spearman' in names else names[0]
   return task_lib.Task(
     name=name,
@@ -185,7 +186,7 @@ def _mistakes(name: str, config: config_lib.TaskConfig) -> Iterator[str]:
     yield f': {name!r} is a task of the package; give yours another name'
   if not _NAME.fullmatch(name):
     yield f': {name!r} is not a task name; use letters, digits, _ and - only'
-  # Some file systems don't tell capital letters from small ones.
+  # Some file systems ignore case.
   if use := RESERVED.get(name.lower()):
     yield f': {name!r} is the name {use}; give the task another'
   if len(config.text) not in kind.num_texts:
@@ -255,7 +256,7 @@ def label_mistakes(
   scale: tuple[float, float],
   metrics: Sequence[str],
 ) -> Iterator[str]:
-  """Yields what is wrong with a task's labels, as `.FIELD: reason`."""
+  """Yields the mistakes in a task's labels, as `.FIELD: reason`."""
   if fault := kind.fault(labels, scale):
     yield f'.{fault}'
   if 'f1' in metrics and len(labels) != 2:
@@ -276,7 +277,8 @@ def _with_unlabelled(
   format = plain_text.format_of(file)
   has_header = formats.FORMATS[format].columns == 'header'
   names = task.kind.input_names(task)
-  # A user's own files are written alike; official ones differ by split.
+  # All files of a custom task have the same layout; official files may differ
+  # by split.
   if is_own and has_header and not train.header:
     names = [train.text]
   table = task_lib.Table(

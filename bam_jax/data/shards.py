@@ -1,11 +1,11 @@
 """Writes and opens shard sets: TFRecord files and their manifest.
 
     DIR/part-00000-of-00002.tfrecord   tf.train.Example records
-    DIR/manifest.json                  written last: what the set holds
-    DIR/columns/                       the rows as flat arrays: a cache
+    DIR/manifest.json                  content of the set; written last
+    DIR/columns/                       cache of the rows as flat arrays
 
 The manifest holds the size and sha256 of every file and the fingerprint of the
-set. All of these are checked before anything is used.
+set. All of these are checked before the rows are used.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,11 +38,11 @@ def feature_fields(
   label_width: int | None = 1,
   more: Sequence[tuple[str, str, int | None]] = (),
 ) -> tuple[Field, ...]:
-  """Returns the fields of stored features: token ids, label and others.
+  """Returns the fields of stored features: uid, token ids, label and others.
 
   Args:
     label_width: numbers per label; None if it varies between examples.
-    more: name, type and width of a kind's own fields.
+    more: name, type and width of each additional field of the task's kind.
   """
   return (
     Field('uid', 'bytes', 1),
@@ -54,7 +54,7 @@ def feature_fields(
 
 
 def logits_fields(width: int | None) -> tuple[Field, ...]:
-  """Returns the fields of stored logits; None means a variable width."""
+  """Returns the fields of stored logits; `width` None: it varies by row."""
   return (Field('uid', 'bytes', 1), Field('logits', 'float', width))
 
 
@@ -68,26 +68,27 @@ def write(
 ) -> None:
   """Writes a shard set atomically: completely or not at all.
 
-  The files are written to a folder beside `directory`, which replaces it by a
-  rename. A killed process may leave that folder, `DIRECTORY.tmp-…`, which
-  nothing reads.
+  The files are written to a temporary folder `DIRECTORY.tmp-…` beside
+  `directory`. A rename then puts it in place of `directory`. A killed process
+  may leave the temporary folder behind; nothing reads it.
 
   Args:
-    directory: of the set; replaces an older set.
-    fields: exactly what every record holds.
-    records: rows, consumed as a stream: str for a `bytes` field, else a number
-      or a 1-D array.
-    fingerprint: JSON values by name that decide the content.
-    metadata: JSON values that travel with the set.
-    shard_rows: records a file, at least 1.
+    directory: folder of the set; an older set in it is replaced.
+    fields: the fields that every record has, and no others.
+    records: name -> value for each row, consumed as a stream. A value is a str
+      for a `bytes` field, else a number or a 1-D array.
+    fingerprint: everything that decides the content, as JSON values by name.
+    metadata: other JSON values to store in the manifest.
+    shard_rows: records per file, at least 1.
 
   Raises:
     errors.UserError: the folder can't be written or holds other files, or there
-      is no record. What `records` raises passes unchanged.
+      is no record.
     ValueError: a record does not have these fields.
+    Exception: whatever `records` raises, unchanged.
   """
   directory = Path(directory)
-  # A sibling is on the same file system, so that its rename is atomic.
+  # A folder beside it is on the same file system, so the rename is atomic.
   temporary = directory.with_name(
     f'{directory.name}.tmp-{secrets.token_hex(4)}'
   )
@@ -127,7 +128,7 @@ def exists(directory: str | os.PathLike) -> bool:
 def is_made_from(
   directory: str | os.PathLike, fingerprint: Mapping[str, object]
 ) -> bool:
-  """Returns whether a folder has a complete shard set of this fingerprint.
+  """Returns whether a folder has a complete shard set with this fingerprint.
 
   Raises:
     errors.UserError: the manifest is damaged.
@@ -146,13 +147,18 @@ def open(
   """Verifies a shard set and opens it as memory-mapped arrays.
 
   The size and sha256 of every file are compared with the manifest. The first
-  opening decodes the records into `directory/columns`, in bounded memory; later
-  ones map those files if they are as written.
+  call decodes the records into files in `directory/columns`, in bounded memory.
+  Later calls map these files, if they have not changed.
+
+  Args:
+    directory: folder of the set.
+    fields: the expected fields.
+    fingerprint: the expected fingerprint; None accepts any.
 
   Raises:
-    errors.UserError: there is no set; its fingerprint differs (names the
-      parts; None accepts any); it holds other fields; a file is missing,
-      damaged, or has another number of records than the manifest says.
+    errors.UserError: there is no set; its fingerprint differs (the message
+      names the parts that differ); it has other fields; or a file is missing,
+      is damaged, or has another number of records than the manifest says.
   """
   directory = Path(directory)
   manifest = manifest_lib.read(directory)
@@ -203,7 +209,7 @@ def _encode(
 
 
 def _check_replaceable(directory: Path) -> None:
-  """Raises if replacing a folder would delete files of other programs."""
+  """Raises if replacing a folder would delete a link or unrelated files."""
   if directory.is_symlink():
     raise errors.UserError(
       f'{directory}: is a symbolic link, not a folder; remove it, or choose'

@@ -26,18 +26,18 @@ HOW_TO_GET_GLUE = (
 )
 
 
-# In place of the number of a line, of what cannot be read as a row.
+# `Row.line` if a part of a file cannot be read as a row.
 NO_ROW = -1
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Describes where a split's examples come from: files, or TFDS.
+  """Describes where a split's examples come from: files, TFDS or a generator.
 
   Attributes:
     task: the task.
-    split: one of its splits.
-    data: whether and where TFDS or files are read.
+    split: name of one of the task's splits.
+    data: chooses TFDS or files, and their folders.
   """
 
   task: task_lib.Task
@@ -60,8 +60,8 @@ class Source:
   def paths(self) -> list[Path]:
     """Returns the files in the order in which they are read.
 
-    They are below `data.dir`, or absolute. The files of a pattern are in the
-    order of their names; a pattern that fits no file is a path itself.
+    Relative names are below `data.dir`. Files that match a pattern are sorted
+    by name; a pattern without a match is itself returned as a path.
     """
     other = Path(self.data.dir, self.table.other_file)
     found: dict[Path, None] = {}
@@ -100,13 +100,13 @@ class Source:
     return f'fix config.data.dir or {field}'
 
   def is_present(self) -> bool:
-    """Returns whether the split's file exists, readable or not."""
+    """Returns whether the split's files exist; they may be unreadable."""
     if self.format == 'tfds':
       return tfds_source.is_present(self.table.tfds, self.data.tfds_dir)
     return self.format == 'generated' or not self.missing()
 
   def missing(self) -> list[Path]:
-    """Returns the files, or folders, that do not exist."""
+    """Returns the paths without a file (or folder, if the format needs one)."""
     is_folder = formats.FORMATS[self.format].is_folder
     return [
       path
@@ -123,14 +123,15 @@ def read(
 ) -> Iterator[task_lib.Example]:
   """Yields the examples of a split in file order; raises if there are none.
 
-  The index of a uid counts the data lines of the raw file from 0: not the
-  header or an empty line, which TFDS skips as well, but malformed rows, even
-  those that are left out. In a second file it goes on. Labels are None if the
-  table has no label column. Unless `quiet`, the number of rows that are passed
-  over is logged.
+  The index in a uid counts the data lines of the raw file from 0. Malformed
+  rows count, even if they are skipped. The header and empty lines don't count;
+  TFDS skips these too. If a split has several files, the index continues in the
+  next file. Labels are None if the table has no label column. Unless `quiet`,
+  logs how many rows without a label are skipped.
 
   Raises:
-    errors.UserError: no such file, nothing in it, or a row that cannot be read.
+    errors.UserError: a file is missing or has no usable row, or a row cannot be
+      read.
   """
   source = Source(task, split, data)
   if source.format == 'generated':
@@ -147,7 +148,9 @@ def read(
 def read_divided(
   task: task_lib.Task, data: config_lib.DataConfig
 ) -> tuple[list[task_lib.Example], list[task_lib.Example]]:
-  """Returns the training and development examples of a divided task.
+  """Returns the training and development examples of a task with `dev_share`.
+
+  Both come from the training files, which are read only once.
 
   Raises:
     errors.UserError: see `read`.
@@ -164,13 +167,13 @@ def read_divided(
 def read_labels(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> Iterator[tuple[str, task_lib.RawLabel]]:
-  """Yields place and raw label of each labelled row in a split's files.
+  """Yields the place and the raw label of each labelled row of a split's files.
 
-  Rows without a label, and those that cannot be used, are left out.
+  Skips rows without a label and unusable rows.
 
   Raises:
-    errors.UserError: a file is missing, is of another format, or has no row
-      that can be used.
+    errors.UserError: a file is missing, has another format or has no usable
+      row, or no row of the split has a label.
   """
   source, has_labels = Source(task, split, data), False
   reader = formats.FORMATS[source.format].read
@@ -181,7 +184,7 @@ def read_labels(
         if not source.table.passes_over(row.label):
           has_labels = True
           yield place(path, row), row.label
-      # The reader raises what is wrong with a file without a usable row.
+      # If a file has no usable row, a reader without `fault` raises the reason.
       if row is None and next(reader(path, source.table), None) is None:
         raise no_usable_row(source, path)
     except OSError as error:
@@ -193,10 +196,10 @@ def read_labels(
 
 
 def no_usable_row(source: Source, path: Path) -> errors.UserError:
-  """Returns the error of a file of which no row can be used.
+  """Returns the error for a file without a usable row.
 
-  Where rows without a label are passed over, it names a field of the label that
-  no row has.
+  If the task has `no_label`, the error says why the rows have no label. The
+  name of the label field may be wrong, for example.
   """
   table, faults = source.table, []
   if table.no_label:
@@ -220,7 +223,7 @@ def read_kept(
   data: config_lib.DataConfig,
   names: tuple[str, ...],
 ) -> dict[str, Mapping[str, object]]:
-  """Returns uid -> values of the named columns that the rows of files have.
+  """Returns uid -> {column: value} for the named columns that a row has.
 
   Raises:
     errors.UserError: a row cannot be read.
@@ -234,7 +237,7 @@ def read_kept(
 def read_ids(
   task: task_lib.Task, split: str, data: config_lib.DataConfig
 ) -> dict[str, str]:
-  """Returns uid -> id for the rows of a split; needs a kind with `by_id`.
+  """Returns uid -> id for the rows of a split; the kind must have `by_id`.
 
   Raises:
     errors.UserError: a row cannot be read, or has no id.
@@ -249,7 +252,7 @@ def read_ids(
 def _read_unlabelled(
   task: task_lib.Task, split: str, data: config_lib.DataConfig, **fields: Any
 ) -> Iterator[lines.Row]:
-  """Yields rows without labels; `fields` replace those of their `Table`."""
+  """Reads a split without labels; `fields` override fields of its `Table`."""
   table = dataclasses.replace(
     task.tables[split], label=None, no_label=(), **fields
   )
@@ -258,7 +261,7 @@ def _read_unlabelled(
 
 
 def rows_digest(examples: Iterable[task_lib.Example]) -> str:
-  """Returns a hexadecimal sha256 over all examples."""
+  """Returns the hexadecimal sha256 of all examples."""
   digest = hashlib.sha256()
   encode = json.JSONEncoder(separators=(',', ':')).encode
   for example in examples:
@@ -288,13 +291,14 @@ def _divide(
 def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
   """Yields the rows of a split's files, with parsed labels.
 
-  Unless `quiet`, logs the number of rows that are passed over.
+  Skips rows without a label and, unless `quiet`, logs how many.
 
   Raises:
-    errors.UserError: a file is missing, has no row, or one that is no row.
+    errors.UserError: a file is missing, has no usable row, or has a row that
+      can't be parsed.
   """
   read, table = formats.FORMATS[source.format].read, source.table
-  before = 0  # Rows of the files before.
+  before = 0  # Rows in the files that were already read.
   for path in source.paths:
     row, skipped, used, name = None, 0, 0, str(path)
     try:
@@ -327,9 +331,9 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
 def _read_all(
   read: formats.Reader, path: Path, table: task_lib.Table
 ) -> Iterator[lines.Row]:
-  """Yields the rows of a file; for prediction, unusable rows too.
+  """Yields the rows of a file; for prediction, also rows that can't be parsed.
 
-  Those have an error in place of texts, and the line `NO_ROW`.
+  Such a row has an error instead of texts, and its line is `NO_ROW`.
   """
   if table.input_kind is None:
     yield from read(path, table)

@@ -21,9 +21,9 @@ def read(
 ) -> Iterator[lines.Row]:
   """Reads questions and contexts; see `formats.Reader`.
 
-  Questions have no line of their own, so their line is 0. The label has a pair
-  for each gold answer, its text and its start in the context in characters;
-  it is empty for a question that cannot be answered.
+  `Row.line` is 0, because a question has no line in this format. The label has
+  a pair per gold answer: its text, and the index of its first character in the
+  context. The label is empty if the question cannot be answered.
   """
   with lines.open_text(path, lines.decoding(fault, table)) as file:
     content = file.read()

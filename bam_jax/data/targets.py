@@ -12,8 +12,8 @@ from bam_jax.tasks import task as task_lib
 class Targets:
   """Looks up gold and teacher targets, per example or per token.
 
-  The gold target of a row without a label is its teacher's prediction, so that
-  the weight of the gold labels makes no difference to it.
+  If a row has no label, its gold target is the teacher's prediction. So the
+  weight of gold labels has no effect on such a row.
   """
 
   def __init__(
@@ -26,22 +26,23 @@ class Targets:
     token_outputs: int,
     has_totals: bool = False,
   ):
-    """Loads the labels of examples; labels of tokens are loaded per batch.
+    """Loads labels per example; labels per token are loaded for each batch.
 
     Args:
       tasks: the tasks of the run.
-      features: the training rows of each task.
-      without_labels: the rows of each task that have no labels, if any.
-      teachers: of each task [rows, outputs], those with labels first, or
-        [tokens, outputs]; None: the gold target stands in.
+      features: the labelled training rows of each task.
+      without_labels: the unlabelled training rows of each task, if any.
+      teachers: the teacher's predictions for each task: [rows, outputs] with
+        the labelled rows first, or [tokens, outputs] for tasks with outputs per
+        token. None: the gold target is used as the teacher's prediction.
       num_outputs: C, outputs of the widest head.
-      token_outputs: K, outputs per token of the widest head that has them; 0
-        if none has.
+      token_outputs: K, outputs of the widest head with outputs per token; 0 if
+        there is no such head.
       has_totals: see `task.TaskTable`.
 
     Raises:
-      ValueError: a teacher has another shape, or is missing for rows without
-        labels.
+      ValueError: a teacher's array has a wrong shape, or unlabelled rows have
+        no teacher.
     """
     self._num_outputs = num_outputs
     self._token_outputs = token_outputs
@@ -67,7 +68,7 @@ class Targets:
           raise ValueError(f'{task.name}: no teacher for rows without labels')
         gold = np.concatenate([gold, teacher[len(columns) :]])
       if totals is not None:
-        # Predictions of a teacher have no weights.
+        # A teacher's predictions are not weighted, so their total is 1.
         totals = np.concatenate([totals, np.ones_like(gold[len(totals) :])])
       self._parts.append((task, columns, gold, totals, teacher))
 
@@ -78,13 +79,14 @@ class Targets:
 
     Args:
       task: [n] number of the task in the run.
-      row: [n] of its training rows: those with labels, then those without.
-      lengths: [n] tokens.
+      row: [n] index of the task's training row; labelled rows come first.
+      lengths: [n] number of tokens of the example.
 
     Returns:
-      `gold, teacher` and, with `has_totals`, `gold_total` [n, C] float32; and
-      `token_gold, token_teacher` [tokens, K] and `token_share` [tokens],
-      float32, empty if K is 0.
+      Two dictionaries of float32 arrays. The first has `gold`, `teacher` and,
+      with `has_totals`, `gold_total`, all [n, C]. The second has `token_gold`
+      and `token_teacher`, [tokens, K], and `token_share`, [tokens]; it is empty
+      if K is 0.
     """
     tokens = lengths.sum()
     gold, teacher, total = np.zeros(

@@ -1,14 +1,16 @@
 """Reads datasets prepared by TensorFlow Datasets, without TensorFlow.
 
-TensorFlow is needed once, to download and prepare the data: `download` does
-that in another process, so that it takes no device and no memory of this one.
+TensorFlow is needed only once, to download and prepare the data. `download`
+does that in another process, so that TensorFlow takes no device and no memory
+of this process.
 
 TFDS 4.9 (tensorflow_datasets/text/glue.py) leaves out rows that lack a text or
-a label. Its feature `idx` counts the data lines of the official file, those
-left out included, as uids do. MRPC alone is read from another file, whose rows
-GLUE's download script splits in their order into train.tsv and dev.tsv: there
-the place within the split is the index. Prepared files hold the rows shuffled,
-so they are sorted by `idx` first.
+a label. Its feature `idx` counts the data lines of the official file, including
+the rows left out. Uids count in the same way. The only exception is MRPC, which
+TFDS reads from another file. GLUE's download script splits the rows of that
+file into train.tsv and dev.tsv and keeps their order, so the index of an MRPC
+row is its position within the split. Prepared files hold shuffled rows, so
+`read` sorts them by `idx`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -34,9 +36,10 @@ from bam_jax.data import tfrecord
 from bam_jax.runtime import preemption
 from bam_jax.tasks import task as task_lib
 
-# Builders whose `idx` numbers another file than the official one.
+# Builders whose `idx` counts the lines of a file other than the official one.
 _NUMBERED_OTHERWISE = frozenset({'glue/mrpc'})
-# What downloads and prepares: module -> package, as extra `tfds` in setup.cfg.
+# Module -> package, needed to download and prepare data; the same packages as
+# in the extra `tfds` in setup.cfg.
 _PACKAGES = {
   'tensorflow': 'tensorflow-cpu'
   if platform.machine() in ('x86_64', 'AMD64') and sys.platform != 'darwin'
@@ -44,20 +47,20 @@ _PACKAGES = {
   'tensorflow_datasets': 'tensorflow-datasets',
   'importlib_resources': 'importlib_resources',
 }
-# In TFDS's folder: one process prepares at a time.
+# Lock file in TFDS's folder, so that one process prepares at a time.
 _LOCK = 'bam_jax.lock'
 
 
 def read(
   task: task_lib.Task, split: str, tfds_dir: str
 ) -> tuple[str, list[lines.Row]]:
-  """Opens a TFDS split; returns its location, for errors, and its raw rows.
+  """Reads a TFDS split; returns its location, for errors, and its raw rows.
 
-  The rows have the order and the indices of the official file, and no lines.
+  The rows have the order and the indices of the official file; `Row.line` is 0.
 
   Raises:
-    errors.UserError: TFDS is not installed, or the data set is not prepared or
-      is incomplete.
+    errors.UserError: TFDS is not installed, or the dataset is not prepared, is
+      incomplete or cannot be read.
   """
   name, tfds_split = task.tables[split].tfds.split(':')
   builder = _find(name, tfds_dir)
@@ -119,7 +122,7 @@ def _rows(
     label = None
     if task.tables[split].label is not None:
       value = row['label'][0]
-      # A score, or the number of a label; an unlabelled row has -1.
+      # `value` is a score or the number of a label; -1 in an unlabelled row.
       label = str(value) if names is None or value < 0 else names[value]
     texts = tuple(row[feature][0].decode() for feature in task.tfds_text)
     yield lines.Row(int(row['idx'][0]), 0, texts, label)
@@ -160,10 +163,11 @@ def missing(
 
 
 def check(tasks: Iterable[task_lib.Task], data: config_lib.DataConfig) -> None:
-  """Raises if data sets are missing and `download` cannot get them.
+  """Raises if datasets are missing and `download` cannot prepare them.
 
   Raises:
-    errors.UserError: names all of them, and one command that gets them.
+    errors.UserError: the message names these datasets, and one command that
+      prepares all of them.
   """
   names = _builders(tasks, data)
   if importlib.util.find_spec('tensorflow_datasets') is not None:
@@ -178,13 +182,13 @@ def how_to_get(split: str, tfds_dir: str) -> str:
 
 
 def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
-  """Downloads and prepares data sets of TFDS in another process.
+  """Downloads and prepares TFDS datasets in another process.
 
-  Waits for another command that prepares in the same folder.
+  Waits while another command prepares datasets in the same folder.
 
   Yields:
-    Twice a second, so that the caller can stop: closing the iterator ends the
-    process. Finished data sets are kept.
+    None, twice a second, so that the caller can stop: closing the iterator ends
+    the process. Finished datasets are kept.
 
   Raises:
     errors.UserError: TensorFlow is not installed, or a download fails.
@@ -229,15 +233,15 @@ def download(names: Sequence[str], tfds_dir: str) -> Iterator[None]:
 def _download(
   names: Sequence[str], tfds_dir: str, sender: connection.Connection
 ) -> None:
-  """Prepares datasets; sends '' or an error text after each."""
+  """Prepares datasets; sends '' or an error text after each dataset."""
   preemption.follow_parent()
-  # TensorFlow reports at length on standard error, and would take GPUs.
+  # TensorFlow would log a lot to standard error, and would take GPUs.
   os.environ |= {
     'TF_CPP_MIN_LOG_LEVEL': '3',
     'TF_ENABLE_ONEDNN_OPTS': '0',
     'CUDA_VISIBLE_DEVICES': '',
   }
-  # TFDS prints its progress, and standard output is for results.
+  # TFDS prints its progress to standard output, which is only for results.
   os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
   for name in names:
     error = ''
@@ -249,7 +253,7 @@ def _download(
       with _alone(_folder(tfds_dir)):
         builder = tfds.builder(name, data_dir=tfds_dir or None)
         builder.download_and_prepare()
-    except Exception as e:  # TFDS's own, the HTTP client's, the OS's.
+    except Exception as e:  # From TFDS, the HTTP client or the system.
       text = str(e).strip().partition('\n')[0]
       error = f'{type(e).__name__}: {text}'
     sender.send(error)
@@ -275,7 +279,7 @@ def _alone(folder: Path) -> Iterator[None]:
 def _builders(
   tasks: Iterable[task_lib.Task], data: config_lib.DataConfig
 ) -> list[str]:
-  """Returns the names of the TFDS builders with training or dev rows."""
+  """Returns the TFDS builders of the tasks' training and development rows."""
   if data.source != 'tfds':
     return []
   names = [
@@ -292,7 +296,7 @@ def _folder(tfds_dir: str) -> Path:
 
 
 def _not_prepared(names: Sequence[str], tfds_dir: str) -> errors.UserError:
-  """Returns the error for datasets that cannot be prepared here."""
+  """Returns the error for datasets that are not prepared."""
   absent = errors.absent(_PACKAGES)
   where = tfds_dir or 'the folder of TFDS'
   if 'tensorflow_datasets' not in absent:

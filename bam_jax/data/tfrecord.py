@@ -1,8 +1,8 @@
 """Reads and writes TFRecord files of tf.train.Example without TensorFlow.
 
-A record is framed as TensorFlow frames it: its length as a little-endian
-uint64, the masked CRC-32C of those eight bytes, the data, the masked CRC-32C of
-the data. TensorFlow's readers read what is written here and the reverse.
+The files are compatible with TensorFlow, for reading and for writing. A record
+is stored as: its length as a little-endian uint64, the masked CRC-32C of those
+eight bytes, the data, and the masked CRC-32C of the data.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,15 +21,18 @@ import numpy as np
 
 from bam_jax import errors
 
-# A record's length and its checksum; the checksum of its data.
+# Header: a record's length and the checksum of it. Footer: the checksum of the
+# record's data.
 _HEADER_BYTES, _FOOTER_BYTES = 12, 4
 _FRAME_BYTES = _HEADER_BYTES + _FOOTER_BYTES
 _BLOCK_BYTES = 1 << 20
-# A decoded record takes many times its bytes. The longest records that this
-# package writes are logits of a row's tokens.
+# Longer records are refused, because a decoded record takes many times its
+# bytes. The longest records that this package writes are logits of all tokens
+# of a row.
 _MOST_RECORD_BYTES = 1 << 24
 
-# tf.train.Example. On the wire only the field numbers count.
+# tf.train.Example. Names may differ: serialised messages contain only the field
+# numbers.
 _DESCRIPTION = """
   name: 'bam_jax/example.proto' package: 'bam_jax' syntax: 'proto3'
   message_type { name: 'BytesList'
@@ -56,8 +59,8 @@ _DESCRIPTION = """
     field { name: 'features' number: 1
             type: TYPE_MESSAGE type_name: '.bam_jax.Features' } }
 """
-# A pool of its own: protobuf's default pool refuses two descriptions of one
-# message, so sharing it would break processes that also import TensorFlow.
+# A separate pool: protobuf's default pool refuses two descriptions of the same
+# message, so using it would break processes that also import TensorFlow.
 _POOL = descriptor_pool.DescriptorPool()
 _POOL.Add(text_format.Parse(_DESCRIPTION, descriptor_pb2.FileDescriptorProto()))
 _Example = message_factory.GetMessageClass(
@@ -67,7 +70,10 @@ _Example = message_factory.GetMessageClass(
 
 @contextlib.contextmanager
 def report_errors(path: Path, what: str, remedy: str) -> Iterator[None]:
-  """Context manager that turns an `OSError` into "PATH cannot be WHAT"."""
+  """Context manager that turns an `OSError` into a `UserError`.
+
+  The message is "PATH: cannot be WHAT: the system's reason; REMEDY".
+  """
   try:
     yield
   except OSError as e:
@@ -79,16 +85,16 @@ def report_errors(path: Path, what: str, remedy: str) -> Iterator[None]:
 def encode(features: Mapping[str, list[bytes] | np.ndarray]) -> bytes:
   """Serialises features as a tf.train.Example, deterministically.
 
-  Deterministic serialisation sorts the features by name, as TensorFlow does
-  with `SerializeToString(deterministic=True)`.
+  The features are sorted by name, as in TensorFlow with
+  `SerializeToString(deterministic=True)`.
 
   Args:
     features: name -> list of bytes, or a 1-D integer or floating-point array
       (stored as int64 and float32).
 
   Raises:
-    ValueError: an array of another type, or an integer outside int64.
-    TypeError: an array of more than one dimension.
+    ValueError: an array has another type, or an integer is outside int64.
+    TypeError: an array has more than one dimension.
   """
   example = _Example()
   feature = example.features.feature
@@ -138,11 +144,11 @@ def decode(record: bytes) -> dict[str, np.ndarray | list[bytes]]:
 
 
 def write(path: str | os.PathLike, records: Iterable[bytes]) -> int:
-  """Writes records to a TFRecord file, calls fsync, returns their number.
+  """Writes a TFRecord file, calls fsync and returns the number of records.
 
   Raises:
     errors.UserError: the file can't be written (no permission, no space).
-      What `records` raises passes unchanged.
+    Exception: whatever `records` raises, unchanged.
   """
   path = Path(path)
   _append(path, b'', 'wb')
@@ -162,10 +168,11 @@ def write(path: str | os.PathLike, records: Iterable[bytes]) -> int:
 def _append(
   path: Path, data: bytes | bytearray, mode: str = 'ab', sync: bool = False
 ) -> None:
-  """Writes bytes to a file; a failed write raises a `UserError`.
+  """Opens a file and writes bytes to it; a failed write raises a `UserError`.
 
-  A file held open over the loop of `write` would be closed, and flushed once
-  more, while an error of the records is on its way.
+  `write` does not keep the file open during its loop: if `records` raised an
+  exception then, the file would be flushed and closed, which could raise
+  another exception.
   """
   remedy = 'free some space or choose another folder'
   with report_errors(path, 'written', remedy), path.open(mode) as file:
@@ -176,9 +183,9 @@ def _append(
 
 
 def _checksum(data: bytes) -> bytes:
-  """Returns the checksum of TFRecord files: a rotated CRC-32C + constant.
+  """Returns the masked CRC-32C of TFRecord files: rotated, plus a constant.
 
-  The masking is there because the CRC of data that holds its own CRC is weak.
+  It is masked because the CRC of data that contains its own CRC is weak.
   """
   crc = google_crc32c.value(data)
   masked = (crc >> 15 | crc << 17) + 0xA282EAD8
@@ -190,7 +197,8 @@ def read(path: str | os.PathLike) -> Iterator[bytes]:
 
   Raises:
     errors.UserError: the file is missing, ends inside a record, or fails a
-      checksum; names the file, the record (from 0) and its byte offset.
+      checksum. The message names the file; for a damaged record also its number
+      (from 0) and its byte offset.
   """
   path = Path(path)
   with report_errors(path, 'read', 'write it again'), path.open('rb') as file:
@@ -216,7 +224,7 @@ def _records(path: Path, file: BinaryIO) -> Iterator[bytes]:
       raise damaged('fails the checksum of its length')
     length = int.from_bytes(header[:8], 'little')
     left = size - offset - _FRAME_BYTES
-    # Before the read: a wild length would allocate that much memory.
+    # Checked before reading: a damaged length could allocate too much memory.
     if length > left:
       raise damaged(f'is cut off: {length} bytes long, {max(left, 0)} left')
     if length > _MOST_RECORD_BYTES:

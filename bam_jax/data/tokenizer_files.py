@@ -1,8 +1,8 @@
 """Loads the tokenizer of a model directory or of a vocabulary file.
 
-`AutoTokenizer` of transformers reads a directory, so that ids are the same
-there and here. From some files it silently makes another tokenizer than they
-describe; `load` raises an error for those.
+A directory is loaded with transformers' `AutoTokenizer`, so that token ids are
+the same as in transformers. For some files, `AutoTokenizer` silently builds a
+tokenizer that differs from what they describe; `load` then raises an error.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,20 +34,20 @@ BERT_TOKENS = {
 }
 _REQUIRED = ('pad_token', 'unk_token', 'cls_token', 'sep_token')
 _HIGHEST_ID = 2**31 - 1  # Ids are stored as int32.
-# Files of SentencePiece models: of DeBERTa; of XLM-R and CamemBERT.
+# SentencePiece files: DeBERTa has the first, XLM-R and CamemBERT the second.
 SENTENCE_PIECE = ('spm.model', 'sentencepiece.bpe.model')
 
-# Parts of a tokenizer.json that decide the ids, besides its added tokens.
+# Parts of a tokenizer.json that decide the ids, apart from its added tokens.
 _PARTS = ('model', 'pre_tokenizer', 'normalizer')
-# Settings of BERT's normalizer that tokenizer_config.json decides: the name in
-# tokenizer.json, and the name in tokenizer_config.json.
+# Settings of BERT's normalizer that tokenizer_config.json decides: name in
+# tokenizer.json -> name in tokenizer_config.json.
 _NORMALIZER_SETTINGS = {
   'lowercase': 'do_lower_case',
   'strip_accents': 'strip_accents',
   'handle_chinese_chars': 'tokenize_chinese_chars',
 }
-# A cased vocabulary has thousands of words with a capital letter, an uncased
-# one hardly any.
+# Share of words with a capital letter above which a vocabulary counts as cased.
+# A cased vocabulary has thousands of such words, an uncased one hardly any.
 _CASED_SHARE = 0.01
 
 _SAVE_AGAIN = (
@@ -67,14 +67,14 @@ def _unusable(
 
 
 def read_vocab(file: Path) -> list[str]:
-  """Returns the lines of a vocab.txt, whose order gives the ids.
+  """Returns the lines of a vocab.txt; the id of a token is its line number.
 
   Raises:
     OSError: the file can't be read.
-    ValueError: it is too large or not UTF-8.
-    errors.UserError: it begins with a byte-order mark.
+    ValueError: the file is too large or not UTF-8.
+    errors.UserError: the file begins with a byte-order mark.
   """
-  # Only newlines end a line: some vocabularies hold a U+2028 or U+0085.
+  # Not `splitlines`, because some vocabularies contain U+2028 or U+0085.
   text = files.load_text(file)
   if text.startswith('\ufeff'):
     what = 'begins with a byte-order mark, which would be part of a token'
@@ -87,11 +87,11 @@ def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
   """Makes BERT's WordPiece tokenizer from the lines of a vocab.txt.
 
   Args:
-    lines: the tokens; a newline at their ends is ignored.
-    lowercase: lower-case the text and strip its accents (uncased BERT).
+    lines: the tokens; a newline at the end of a token is ignored.
+    lowercase: whether to lower-case texts and strip accents (uncased BERT).
 
   Raises:
-    errors.UserError: a special token is missing, or a token is there twice.
+    errors.UserError: a special token is missing, or a token occurs twice.
   """
   tokens = [line.rstrip('\n') for line in lines]
   vocabulary = {token: number for number, token in enumerate(tokens)}
@@ -119,7 +119,7 @@ def from_lines(lines: Sequence[str], lowercase: bool) -> tokenizers.Tokenizer:
 def as_json(tokenizer: tokenizers.Tokenizer) -> dict[str, Any]:
   """Returns the content of tokenizer.json, with token scores in float32.
 
-  The package tokenizers may read the last digit of a float64 wrongly.
+  Reason: the package tokenizers may get the last digit of a float64 wrong.
   """
   return json.loads(
     tokenizer.to_str(), parse_float=lambda text: float(np.float32(text))
@@ -130,18 +130,18 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
   """Loads the tokenizer of a model directory with `AutoTokenizer`.
 
   Args:
-    path: holds tokenizer.json, vocab.txt, vocab.json or a SentencePiece model,
-      and other files that AutoTokenizer reads. Nothing is fetched, and no code
-      of the directory is run.
+    path: directory with tokenizer.json, vocab.txt, vocab.json or a
+      SentencePiece model, and other files that AutoTokenizer reads. Nothing is
+      downloaded, and no code in the directory is run.
 
   Returns:
     The tokenizer, its special tokens by name, as in `BERT_TOKENS`, and the
     number of [SEP] between the two texts of a pair.
 
   Raises:
-    errors.UserError: there is no tokenizer, AutoTokenizer can't load it or
-      reads it otherwise than its files say, or it makes neither `[CLS] A [SEP]
-      B [SEP]` nor `[CLS] A [SEP] [SEP] B [SEP]` of two texts.
+    errors.UserError: there is no tokenizer; AutoTokenizer can't load it, or
+      builds one that differs from the files; or a pair of texts becomes neither
+      `[CLS] A [SEP] B [SEP]` nor `[CLS] A [SEP] [SEP] B [SEP]`.
   """
   file, vocab = path / 'tokenizer.json', path / 'vocab.txt'
   byte_level = path / 'vocab.json'
@@ -154,7 +154,7 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
   elif byte_level.is_file():
     vocab, known = byte_level, _read_json(byte_level)
   elif pieces := [name for name in SENTENCE_PIECE if (path / name).is_file()]:
-    # Its ids are those of the pieces, or what AutoTokenizer makes of them.
+    # The ids are taken from AutoTokenizer, which may change those of the file.
     vocab, known = path / pieces[0], {}
     if not importlib.util.find_spec('sentencepiece'):
       what = 'AutoTokenizer reads it with the package sentencepiece'
@@ -168,13 +168,14 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
     raise _unusable(path, what, remedy)
   if not all(type(number) is int for number in known.values()):
     raise _unusable(vocab, 'gives a token an id that is no number')
-  # The libraries make lists as long as the highest id.
+  # The libraries allocate lists as long as the highest id.
   if (highest := max(known.values(), default=0)) > _HIGHEST_ID:
     raise _unusable(path, f'gives a token the id {highest}')
   auto = _auto_tokenizer(path, settings, known)
   tokenizer = auto.backend_tokenizer
   known = known or tokenizer.get_vocab(with_added_tokens=False)
-  # A class that takes tokenizer.json as it is may name no special tokens.
+  # A tokenizer class that only loads tokenizer.json may not know the names of
+  # its special tokens.
   special = {n: getattr(auto, n) or token for n, token in BERT_TOKENS.items()}
   _check_special(known, special, str(file if written else vocab))
   if written:
@@ -207,7 +208,7 @@ def _read_errors(
 
 
 def _read_json(file: Path) -> dict[str, object]:
-  """Reads a JSON object; returns an empty one if there is no such file."""
+  """Reads a JSON object; returns an empty one if the file is missing."""
   with _read_errors(file):
     try:
       return files.parse_json(files.load_text(file))
@@ -253,7 +254,7 @@ def _from_json(file: Path) -> tokenizers.Tokenizer:
   with _read_errors(file):
     tokenizer = tokenizers.Tokenizer.from_file(str(file))
   unknown = getattr(tokenizer.model, 'unk_token', None)
-  # An added token of that name is not part of the model.
+  # The model needs this token in its own vocabulary; an added token won't do.
   if unknown and tokenizer.model.token_to_id(unknown) is None:
     what = f'model.vocab lacks {unknown!r}, the token for unknown words'
     raise _unusable(file, what)
@@ -264,9 +265,9 @@ def _auto_tokenizer(
   path: Path, settings: Mapping[str, object], known: Mapping[str, int]
 ) -> Any:
   """Calls `AutoTokenizer`; assumes BERT if the files name no model type."""
-  # transformers would advise to install PyTorch, which is not needed.
+  # transformers would recommend to install PyTorch, which is not needed.
   os.environ.setdefault('TRANSFORMERS_NO_ADVISORY_WARNINGS', '1')
-  import transformers  # Takes a second: not before a tokenizer is read.
+  import transformers  # Here, because this import takes a second.
 
   config = _read_json(path / 'config.json')
   options = {}
@@ -279,7 +280,7 @@ def _auto_tokenizer(
     and isinstance(size, int)
     and size <= len(known)
   ):
-    # There is no embedding for the token that AutoTokenizer would add.
+    # AutoTokenizer would add a [MASK] token, which has no embedding.
     options['mask_token'] = None
   remedy = f'fetch its files again or {_OTHER_MODEL}'
   with _read_errors(path, 'AutoTokenizer cannot load the tokenizer', remedy):
@@ -310,8 +311,9 @@ def _check_parts(
 ) -> None:
   """Raises if what AutoTokenizer loaded differs from tokenizer.json.
 
-  It keeps only the file's vocabulary and builds BERT's other parts around it,
-  which is right if the file has the same, except for `_NORMALIZER_SETTINGS`.
+  For BERT, AutoTokenizer takes only the vocabulary from the file and builds the
+  other parts itself. That is right if they are the same as in the file;
+  `_NORMALIZER_SETTINGS` may differ.
   """
   one, two = as_json(written), as_json(read)
   for part in _PARTS:
@@ -378,10 +380,10 @@ def _check_ids(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
 def _count_separators(
   path: Path, tokenizer: tokenizers.Tokenizer, special: Mapping[str, str]
 ) -> int:
-  """Returns how many [SEP] the tokenizer places between two texts.
+  """Returns the number of [SEP] that the tokenizer puts between two texts.
 
-  BERT has one, RoBERTa two. Raises if the tokenizer does not place [CLS] and
-  [SEP] as either does.
+  BERT has one, RoBERTa has two. Raises an error if the tokenizer puts [CLS] and
+  [SEP] at other places than both BERT and RoBERTa.
   """
   tokenizer.no_truncation()
   tokenizer.no_padding()
@@ -391,7 +393,7 @@ def _count_separators(
   if one.ids == [cls, sep]:
     if (two.ids, two.type_ids) == ([cls, sep, sep], [0, 0, 1]):
       return 1
-    # Only encoders that read no token types have this template.
+    # Token types may differ: encoders with this template don't read them.
     if two.ids == [cls, sep, sep, sep]:
       return 2
   what = (
@@ -402,7 +404,7 @@ def _count_separators(
 
 
 def _warn_of_case(path: Path, tokenizer: tokenizers.Tokenizer) -> None:
-  """Logs a warning if a cased vocabulary is used for lower-cased texts."""
+  """Logs a warning if texts are lower-cased but the vocabulary is cased."""
   if not getattr(tokenizer.normalizer, 'lowercase', False):
     return
   added = {t.content for t in tokenizer.get_added_tokens_decoder().values()}

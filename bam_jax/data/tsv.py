@@ -1,6 +1,6 @@
 """Reads tab-separated files without quoting: " is an ordinary character.
 
-`parse` makes rows of cells, however these were separated.
+`parse` makes rows from cells. The reader of CSV files also calls it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,9 +16,9 @@ from bam_jax.data import lines
 from bam_jax.data import records
 from bam_jax.tasks import task as task_lib
 
-# Characters of a first line that an error repeats.
+# Most characters of the first line that an error message quotes.
 _SHOWN = 100
-# How CSV is read.
+# Remedies if a file is CSV: for the files of a task, and for rows to predict.
 _OF_TASK = (
   "set the task's format='csv', or give an unlabelled file the suffix .csv"
 )
@@ -45,10 +45,10 @@ def parse(
   """Parses the first line and returns an iterator over the rows.
 
   Args:
-    numbered: line numbers, and the cells of the lines that are not empty.
-    table: the columns to read, with a label or without.
-    path: of the file, for errors.
-    fault: receives the error of each row that cannot be used.
+    numbered: line number and cells of each line that is not empty.
+    table: the columns to read, with or without a label.
+    path: path of the file, for errors.
+    fault: receives the error of each unusable row; None: the error is raised.
 
   Raises:
     errors.UserError: a column is missing.
@@ -58,7 +58,7 @@ def parse(
     return iter(())
   number, fields = first
   where = f'{path}:{number}'
-  # Official files are fetched again, not converted.
+  # Not for official files: a user downloads them again instead of converting.
   if table.format == 'tsv' and not table.tfds:
     remedy = _TO_PREDICT if table.input_kind else _OF_TASK
     foreign.check_separator(
@@ -92,11 +92,11 @@ def _rows(
   path: str,
   fault: lines.Fault | None,
 ) -> Iterator[lines.Row]:
-  """Yields the cells of `columns` of each row that has `width` cells."""
+  """Yields a row, made of the cells in `columns`, per line of `width` cells."""
   label = None if table.label is None else columns[table.label]
   index = skipped = 0
   for index, (number, fields) in enumerate(numbered):
-    # TFDS leaves out rows without a value for a label too.
+    # Skip rows with an empty label too, because TFDS leaves them out as well.
     is_good = len(fields) == width and (label is None or fields[label])
     where = f'{path}:{number}'
     if not is_good and table.skip_malformed:
@@ -118,7 +118,11 @@ def _rows(
 def _column(
   column: int | str, first: Sequence[str], header: bool, where: str
 ) -> int:
-  """Converts a column's name or number to its number; raises if missing."""
+  """Returns the number of a column, given by name or number.
+
+  Raises:
+    errors.UserError: the column is missing, or its name is not unique.
+  """
   if isinstance(column, int):
     if -len(first) <= column < len(first):
       return column

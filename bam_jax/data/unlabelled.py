@@ -1,7 +1,7 @@
 """Reads unlabelled texts from a user's files, standard input or JSON objects.
 
-The task's kind decides what a row holds and under which names: those of the
-task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
+The task's kind decides which fields a row must have. Their names are those of
+the task's columns, or `text` and, for a pair, `text_pair`, as in Hugging Face's
 pipelines.
 """
 
@@ -33,7 +33,7 @@ from bam_jax.tasks import task as task_lib
 
 STDIN = '-'
 
-# One text, or the two of a pair, as `task.Example` has them.
+# One text, or the two texts of a pair.
 Texts = tuple[str, ...]
 
 
@@ -41,10 +41,10 @@ class Rows(NamedTuple):
   """An opened file of unlabelled rows.
 
   Attributes:
-    format: of the predictions, unless the user chooses one.
+    format: format of the predictions, unless the user chooses another.
     has_header: whether the file's first row names its columns.
-    rows: read lazily; one that cannot be predicted has an `error`.
-    kept: names of the columns that the first row has of those to keep.
+    rows: the rows, read lazily; a row that cannot be predicted has an `error`.
+    kept: names of the columns to keep that the first row has.
   """
 
   format: Literal['tsv', 'jsonl']
@@ -54,7 +54,7 @@ class Rows(NamedTuple):
 
   @property
   def texts(self) -> Iterator[Texts | errors.UserError]:
-    """The texts of each row, or why it cannot be predicted."""
+    """The texts of each row, or the error if it cannot be predicted."""
     return (row.error or row.text for row in self.rows)
 
 
@@ -65,18 +65,18 @@ def open_rows(
   """Opens unlabelled rows and reads the first one.
 
   Args:
-    path: of a file or folder in any of `formats.FORMATS`; `-`: standard input,
-      which is JSON lines where it begins with `{`, else TSV.
-    task: that the rows are for.
-    kept: columns or fields that rows keep beside their texts, if there.
+    path: file or folder in any of `formats.FORMATS`. `-` is standard input:
+      JSON lines if it begins with `{`, else TSV.
+    task: the task that the rows are for.
+    kept: columns or fields to keep in addition to the texts, if present.
 
   Raises:
-    errors.UserError: there is no such file, no row in it, or no such column.
+    errors.UserError: the file is missing or has no row, or a column is missing.
   """
   if path != STDIN:
     yield _open(path, _format_of(path, task), task, kept)
     return
-  # Readers open a file more than once.
+  # Standard input is copied to a file, because readers open it more than once.
   with tempfile.TemporaryDirectory() as folder:
     copy = Path(folder, foreign.STDIN)
     try:
@@ -94,7 +94,7 @@ def open_rows(
 
 
 def _without(folder: str, error: errors.UserError) -> errors.UserError:
-  """Removes a folder from the paths in an error."""
+  """Returns a copy of an error, with a folder removed from its paths."""
   return errors.UserError(str(error).replace(f'{folder}{os.sep}', ''))
 
 
@@ -104,7 +104,7 @@ def texts_of(
   """Returns the texts that a task reads from a JSON object.
 
   Raises:
-    errors.UserError: one is missing, or is not a text.
+    errors.UserError: a text is missing, or a value is not a text.
   """
   read = records.make_row(0, 0, row, _named_table(task), where)
   if read.error:
@@ -123,9 +123,9 @@ def can_read(task: task_lib.Task, row: Mapping[str, object]) -> bool:
 def try_input(
   task: task_lib.Task, item: object, where: str
 ) -> Texts | errors.UserError:
-  """Returns the texts of an input, or why the task cannot read it.
+  """Returns the texts of an input, or the error if the task cannot read it.
 
-  It is a text, a list of one or two, or an object.
+  The input is a text, a list of one or two texts, or a JSON object.
   """
   try:
     if isinstance(item, Mapping):
@@ -136,7 +136,11 @@ def try_input(
 
 
 def listed(item: object, where: str) -> Sequence[object]:
-  """Returns the texts of an input that is one text, or a list of one or two."""
+  """Returns the texts of an input: one text, or a list of one or two texts.
+
+  Raises:
+    errors.UserError: the list has another length.
+  """
   texts = item if isinstance(item, list | tuple) else [item]
   if len(texts) not in (1, 2):
     raise errors.UserError(f'{where}: {len(texts)} texts; give one or two')
@@ -149,7 +153,7 @@ def unnamed_texts(
   """Converts a list of texts to the input of a task.
 
   Raises:
-    errors.UserError: their number is wrong, or one is not a text.
+    errors.UserError: the number of texts is wrong, or a value is not a text.
   """
   texts = [raw_values.check_text(value, where) for value in values]
   names = task.kind.input_names(task)[-1]
@@ -161,7 +165,7 @@ def unnamed_texts(
 
 
 def _own_table(task: task_lib.Task) -> task_lib.Table:
-  """Returns the table of the task's files that have no labels, if any."""
+  """Returns the table of the test split, or of training if there is no test."""
   split = task.test_splits[0] if task.test_splits else task.train_split
   return task.tables[split]
 
@@ -169,8 +173,8 @@ def _own_table(task: task_lib.Task) -> task_lib.Table:
 def _format_of(path: str, task: task_lib.Task) -> str:
   """Returns the format of a user's file.
 
-  Its suffix names it. Without one of a format, or with that of the task's own
-  files, it is written as these are.
+  The suffix decides. If the suffix is unknown, or the same as in the task's own
+  files, the format is that of the task's files.
   """
   if Path(path).is_dir():
     return 'datasets'
@@ -200,7 +204,7 @@ def _format_of_stdin(path: Path) -> Literal['tsv', 'jsonl']:
 def _open(
   path: str, format: str, task: task_lib.Task, kept: tuple[str, ...]
 ) -> Rows:
-  """Reads up to the first usable row; later rows are read lazily."""
+  """Opens a file and reads up to the first usable row; the rest is lazy."""
   table = dataclasses.replace(
     _table(task, format), file=path, format=format, kept=kept
   )
@@ -239,7 +243,11 @@ def _named_table(task: task_lib.Task) -> task_lib.Table:
 
 
 def _table(task: task_lib.Task, format: str) -> task_lib.Table:
-  """Describes a user's file; column numbers are those of the task's file."""
+  """Returns the table that describes a user's file.
+
+  If the task's own files have column numbers, and their format is similar, the
+  user's file has the same column numbers.
+  """
   named, own = _named_table(task), _own_table(task)
   columns = formats.FORMATS[format].columns
   is_like = own.format in formats.FORMATS and (

@@ -1,12 +1,14 @@
 """External logits: teacher logits from another experiment or program.
 
-    DIR/TASK/            the set of one teacher
-    DIR/TEACHER/TASK/    sets of several, whose predictions are averaged
+    DIR/TASK/            the set of a single teacher
+    DIR/TEACHER/TASK/    the sets of several teachers, which are averaged
 
-and TASK.unlabelled beside TASK if students learn from rows without labels.
+If students learn from rows without labels, each folder TASK has a second folder
+TASK.unlabelled next to it.
 
-A plan with another encoder or vocabulary (`--mode=label`) can write such sets,
-or any program that has the raw rows. Imports no JAX.
+Such sets can be written by a plan with another encoder or vocabulary
+(`--mode=label`), or by any program that has the raw rows. This module does not
+import JAX.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +24,10 @@ from bam_jax.data import shards
 from bam_jax.distillation import logit_sets
 from bam_jax.tasks import task as task_lib
 
-# Further parts of the fingerprint of logits of tokens and windows.
+# Further parts of the fingerprint if logits are per token or per window.
 _TOKEN_KEYS = ('tokenizer', 'max_length')
-# External scores are read as predictions, whichever head computed them.
+# External scores are predictions, so no sigmoid is applied to them, whatever
+# head computed them.
 REGRESSION_HEAD = 'linear'
 
 _OTHER_OUTPUT = 'write into another --output, or remove that folder'
@@ -41,12 +44,13 @@ def fingerprint(
   """Returns the fingerprint of external logits on the rows of a task.
 
   Args:
-    task: its name, kind, labels in order and scale are part of the fingerprint.
+    task: the task; its name, kind, labels in order, scale and the rest of
+      `Task.definition` are part of the fingerprint.
     rows: `sources.rows_digest` of the raw training rows.
     teacher: description of the teacher.
-    teacher_digest: differs between teachers with one description, such as the
-      sha256 of the weights.
-    tokens: the features' fingerprint, needed if the task has windows.
+    teacher_digest: distinguishes teachers with equal descriptions; for example
+      the sha256 of the weights.
+    tokens: fingerprint of the features; needed only if the task has windows.
   """
   result = {
     'rows': rows,
@@ -67,22 +71,22 @@ def write(
   teacher: str,
   teacher_digest: str,
 ) -> None:
-  """Writes one teacher's external logits on one task; atomic.
+  """Writes one teacher's external logits on one task, atomically.
 
   Args:
-    directory: `DIR/TASK`, or `DIR/TEACHER/TASK`; a set there is replaced.
-    task: has outputs for each example, not for each token.
+    directory: `DIR/TASK` or `DIR/TEACHER/TASK`; an existing set is replaced.
+    task: a task with outputs per example, not per token or per window.
     rows: `sources.rows_digest` of all raw training rows.
-    uids: of n training rows, including those of swapped copies (`…~swap`) if
-      the student is to be trained on these.
+    uids: uids of n training rows, including swapped copies (`…~swap`) if the
+      student will be trained on such copies.
     logits: [n, c], c = `task.num_outputs`, in the order of `task.labels`,
-      before softmax (classification) or sigmoid (multilabel); of a regression
-      task the predicted score itself, (score - low) / (high - low).
+      before softmax (classification) or sigmoid (multilabel). For regression,
+      the predicted score scaled to 0-1: (score - low) / (high - low).
     teacher, teacher_digest: see `fingerprint`.
 
   Raises:
     errors.UserError: the arguments don't fit together, or the folder can't be
-      written; a set that was there stays.
+      written; an existing set is then kept.
   """
   logits = np.asarray(logits, np.float32)
   shape = [len(uids), task.num_outputs]
@@ -113,10 +117,12 @@ def write(
 def exists(target: logit_sets.LogitSet, rows: int) -> bool:
   """Returns whether a folder holds external logits on at least `rows` rows.
 
-  Its fingerprint does not tell whether swapped copies are among the rows.
+  The rows are counted because the fingerprint does not show whether the set
+  includes swapped copies.
 
   Raises:
-    errors.UserError: the folder holds something else, or fewer rows.
+    errors.UserError: the folder holds a set with another fingerprint, or with
+      fewer rows.
   """
   if not shards.exists(target.directory):
     return False
@@ -136,12 +142,15 @@ def exists(target: logit_sets.LogitSet, rows: int) -> bool:
 def find_sets(
   directory: Path, task: str, split: str = 'train'
 ) -> dict[str, Path]:
-  """Finds the external logits on a task in a folder, `config.distill.logits`.
+  """Finds the external logits on a task in the folder `config.distill.logits`.
 
-  Returns a dict from teacher's folder to set; its key is empty for `DIR/TASK`.
+  Returns:
+    A dict from the name of each teacher's folder to the path of the set. The
+    key is empty for the layout `DIR/TASK`.
 
   Raises:
-    errors.UserError: there is no set for the task, or both layouts are used.
+    errors.UserError: there is no set for the task, both layouts are used, or a
+      teacher's folder is a link or has a reserved name.
   """
   directory = Path(directory)
   where = f'config.distill.logits: {directory}'
@@ -156,10 +165,11 @@ def find_sets(
     if shards.exists(path / name)
   }
   for teacher, path in several.items():
-    # A stranger may have made the folder; `open_set` checks the set itself.
+    # The folder may come from an untrusted source, so it must not be a link.
+    # `open_set` checks the set inside.
     files.check_link(path.parent)
     if teacher.partition('.')[0] == task_lib.UNLABELLED:
-      # Its keys in an identity would be those of a set of unlabelled rows.
+      # Its keys from `identity` would equal those of a set of unlabelled rows.
       raise errors.UserError(
         f'{where}: {teacher}/ is a reserved folder name, for unlabelled rows;'
         ' rename the folder of this teacher'
@@ -187,9 +197,9 @@ def open_set(
   """Opens external logits, after checking that they fit a task's rows.
 
   Raises:
-    errors.UserError: the set is of other rows or labels, or of another
-      vocabulary if its logits are of tokens; it holds a link, or is not
-      external.
+    errors.UserError: the set was made for other rows or labels, or, if its
+      logits are per token or window, with another vocabulary or `max_length`;
+      the set holds a link; or the set is not external.
   """
   files.check_directory(Path(directory))
   manifest = manifest_lib.read(directory)
@@ -226,10 +236,11 @@ def identity(
   task: task_lib.Task,
   split: str = 'train',
 ) -> dict[str, str]:
-  """Returns the external logits' part of a student's identity.
+  """Returns the part of a student's identity that describes external logits.
 
-  Dotted keys hold name and digest of each teacher, and the digest of each set
-  for the student's rows of the split.
+  For each teacher, it has the teacher's name, the teacher's digest, and the
+  digest of the teacher's set on the split, under dotted keys such as
+  `logits.TASK.TEACHER.digest`.
   """
   result = {}
   folder = logit_sets.folder_name(task.name, split)

@@ -1,8 +1,8 @@
-"""Writes and reads teacher logits; joins them with student rows by uid.
+"""Writes and reads teacher logits, and joins them with student rows by uid.
 
-A set holds the logits of one run on rows of one task. The arithmetic is in
-`bam_jax.core.teachers`. Imports no JAX, so that a process that only writes sets
-starts quickly.
+A set holds the logits of one teacher on rows of one task. The arithmetic is in
+`bam_jax.core.teachers`. This module does not import JAX, so that a process that
+only writes sets starts quickly.
 """
 
 from collections import Counter
@@ -25,10 +25,11 @@ class LogitSet(NamedTuple):
   """Folder and fingerprint of one teacher's logits on rows of one task.
 
   Attributes:
-    directory: of the shard set.
+    directory: folder of the shard set.
     fingerprint: what the logits must have been made from.
-    fold: the rows that the set holds, which its run left out; None: all rows.
-    remedy: advice of error messages about an unusable set.
+    fold: the fold that the set covers, which the teacher was not trained on;
+      None: the set covers all rows.
+    remedy: advice to the user in error messages about an unusable set.
   """
 
   directory: Path
@@ -38,12 +39,12 @@ class LogitSet(NamedTuple):
 
 
 def folder_name(task: str, split: str) -> str:
-  """Returns the folder name of a run's logits on one split of a task.
+  """Returns the name of the folder for logits on one split of a task.
 
   >>> folder_name('rte', 'train'), folder_name('rte', 'unlabelled')
   ('rte', 'rte.unlabelled')
   """
-  # The name of a task has no dot.
+  # The name is unambiguous because task names contain no dot.
   return f'{task}.{split}' if split == task_lib.UNLABELLED else task
 
 
@@ -55,8 +56,9 @@ def fingerprint(
 ) -> dict[str, object]:
   """Returns the fingerprint of a teacher's logits on some rows.
 
-  It consists of the rows, the digests of the teacher's identity and of its last
-  parameters, and the fold that its training left out, if any.
+  It consists of the fingerprint of the features, the digest of the teacher's
+  identity, the digest of its final parameters, and, for cross-fitting, the fold
+  that the teacher was not trained on.
   """
   return {
     **features.fingerprint,
@@ -76,11 +78,12 @@ def write(
   """Writes teacher logits as TFRecord shards, with a copy for fast reading.
 
   Args:
-    target: place and fingerprint of the set.
-    uids: of n rows.
-    logits: [n, c] float32; of tokens: [sum of the lengths, c].
-    metadata: of the task, as `prepare.label_metadata` returns it.
-    lengths: [n] tokens of each row, if the logits are of tokens.
+    target: folder and fingerprint of the set.
+    uids: uids of the n rows.
+    logits: [n, c] float32, or [sum of the lengths, c] for logits per token.
+    metadata: `prepare.label_metadata` of the task.
+    lengths: [n], the number of tokens in each row, for logits per token; None
+      for logits per example.
 
   Raises:
     errors.UserError: the folder can't be written.
@@ -105,12 +108,13 @@ def read(
   """Reads teacher logits and joins them by uid with the rows of a task.
 
   Returns:
-    The n rows that the set holds, ascending, [n] int64, and the logits on them,
-    [n, c] float32; of tokens: [tokens, c].
+    The indices of the n rows that the set holds, ascending, [n] int64; and
+    their logits, [n, c] float32, or [tokens, c] if the task has logits per
+    token.
 
   Raises:
     errors.UserError: the set is damaged, outdated, or made with other labels;
-      it lacks a row, or has one that its teacher was trained on.
+      a row is missing, or the teacher was trained on a row of the set.
   """
 
   def fail(message: str, remedy: str = source.remedy) -> errors.UserError:
@@ -162,17 +166,18 @@ def read_probs(
   """Reads the teachers' logits; returns the mean of their predictions.
 
   Args:
-    teachers: the sets of each teacher: one, or one for each fold.
+    teachers: for each teacher, its sets: a single set, or one set per fold.
     features: the student's N rows.
     task: the task.
-    temperature: of the teachers' softmax, above 0.
+    temperature: temperature of the teachers' softmax, above 0.
 
   Returns:
-    [N, c] float32: probabilities, or scores on 0-1; of tokens: [tokens, c].
+    Probabilities, or scores on 0-1, [N, c] float32, or [tokens, c] if the task
+    has outputs per token.
 
   Raises:
     errors.UserError: see `read`.
-    ValueError: the sets of a teacher do not hold every row exactly once.
+    ValueError: a teacher's sets together do not hold each row exactly once.
   """
   offsets = np.arange(len(features) + 1)
   if task.kind.per_token:
@@ -193,8 +198,9 @@ def first_not_finite(
   """Returns the first row with nan or infinite logits; None if all are finite.
 
   Args:
-    logits: [n, c]; of tokens: [sum of the lengths, c].
-    lengths: [n] tokens of each row, if the logits are of tokens.
+    logits: [n, c], or [sum of the lengths, c] for logits per token.
+    lengths: [n], the number of tokens in each row, for logits per token; None
+      for logits per example.
   """
   bad = np.flatnonzero(~np.isfinite(logits).all(axis=-1))
   if not len(bad):
@@ -207,7 +213,7 @@ def first_not_finite(
 def token_lengths(
   features: shards.Columns, task: task_lib.Task, rows: np.ndarray
 ) -> np.ndarray | None:
-  """Returns each row's number of tokens; None if outputs are not per token."""
+  """Returns the number of tokens per row; None if outputs are per example."""
   if not task.kind.per_token:
     return None
   return np.diff(features.ragged('input_ids')[1])[rows]
@@ -216,7 +222,7 @@ def token_lengths(
 def labelled_rows(
   features: shards.Columns, fold: folds.Fold | None
 ) -> np.ndarray:
-  """Returns the rows that a teacher labels: all, or its held-out fold."""
+  """Returns the rows that a teacher labels: all rows, or those of its fold."""
   if fold is None:
     return np.arange(len(features))
   return folds.split(features.uids, fold)[1]

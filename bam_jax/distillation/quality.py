@@ -1,8 +1,10 @@
 """Quality of a teacher's predictions: accuracy, confidence and calibration.
 
-A student learns from the shape of its teachers' distributions, which accuracy
-does not measure. A teacher that is always certain adds nothing to the gold
-labels; one that is certain and wrong does harm. N rows, c outputs.
+A student learns from the whole probability distributions of its teachers, and
+accuracy does not measure these. A teacher that is always certain adds nothing
+to the gold labels; a teacher that is certain and wrong does harm.
+
+Sizes: N rows, c outputs.
 """
 
 import logging
@@ -13,29 +15,30 @@ import scipy.special
 
 from bam_jax.tasks import task as task_lib
 
-# So much more of the gold labels must logits match in another order of the
-# outputs (0-1) before they are thought to have it.
+# A wrong order of the outputs is suspected if another order matches this much
+# more of the gold labels, as a share (0-1) of all labels.
 _SUSPECT = 0.2
-# Bins of the expected calibration error in Guo et al. 2017.
+# Number of bins of the expected calibration error in Guo et al. 2017.
 _BINS = 15
 
 
 def measure(
   task: task_lib.Task, logits: np.ndarray, label: np.ndarray
 ) -> dict[str, float]:
-  """Returns accuracy and calibration, or score errors, of one task's logits.
+  """Measures how accurate and how well calibrated one task's logits are.
 
   Args:
     task: the task of the rows.
-    logits: [N, c], N > 0; of tokens: [tokens, c].
-    label: of the same rows, as in the features.
+    logits: [N, c], N > 0, or [tokens, c] for outputs per token.
+    label: gold labels of the same rows, as in the features.
 
   Returns:
-    Of classes: `accuracy` (0-1), the mean `confidence` in the likeliest class
-    (0-1), `calibration_error` (0-1), the mean `entropy` (nats, 0 to ln c) and
-    `log_loss`, the mean negative log likelihood of the gold class (nats). Of
-    scores on 0-1: `mean_absolute_error`, `mean_squared_error` and `bias`, the
-    mean of prediction minus gold. Empty for kinds without either.
+    A dict. For classes: `accuracy` (0-1); `confidence`, the mean probability of
+    the likeliest class (0-1); `calibration_error` (0-1); `entropy`, the mean
+    entropy (nats, 0 to ln c); and `log_loss`, the mean negative log likelihood
+    of the gold class (nats). For scores on 0-1: `mean_absolute_error`,
+    `mean_squared_error`, and `bias`, the mean of prediction minus gold. Empty
+    for kinds whose quality is not measured.
   """
   found = task.kind.quality_inputs(task, logits, label)
   if found is None:
@@ -54,7 +57,7 @@ def measure(
 def _measure_classes(
   log_probs: np.ndarray, gold: np.ndarray
 ) -> dict[str, float]:
-  """Scores log probabilities [N, c] of classes on the gold labels [N]."""
+  """Measures log probabilities of classes [N, c] against gold labels [N]."""
   probs = np.exp(log_probs)
   confidence = probs.max(axis=-1)
   hit = log_probs.argmax(axis=-1) == gold
@@ -71,16 +74,17 @@ def _measure_classes(
 def log_agreement(
   name: str, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
 ) -> None:
-  """Logs how well logits from elsewhere agree with the gold labels.
+  """Logs how well external logits agree with the gold labels.
 
-  Warns if the outputs seem to be in another order than the task's labels, or
-  the scores on another scale: nothing else would show it.
+  Logs a warning if the outputs seem to have another order than the task's
+  labels, or if the scores seem to have another scale. No other check would
+  detect this.
 
   Args:
-    name: of the logits, in words.
+    name: name of the logits in log messages.
     task: the task of the rows.
     logits: [N, c], N > 0.
-    label: of the same rows, as in the features.
+    label: gold labels of the same rows, as in the features.
   """
   found = task.kind.quality_inputs(task, logits, label)
   if found is None:
@@ -126,10 +130,12 @@ def calibration_error(confidence: np.ndarray, hit: np.ndarray) -> float:
     hit: [N] bool, whether that class is the gold one.
 
   Returns:
-    Mean over rows of |accuracy - mean confidence| of the row's bin, 0-1.
+    The mean over all rows of |accuracy - mean confidence| in the row's bin,
+    0-1.
   """
   number = np.clip(np.ceil(confidence * _BINS) - 1, 0, _BINS - 1)
   number = number.astype(np.int64)
-  # The size of a bin cancels out of its share times its difference of means.
+  # A bin's share of the rows times its difference of means is its sum of
+  # differences divided by N, so bin sizes are not needed.
   gaps = np.bincount(number, hit - confidence, _BINS)
   return float(np.abs(gaps).sum() / len(confidence))

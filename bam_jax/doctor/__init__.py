@@ -1,4 +1,4 @@
 """Checks raw data for faults before training: `--mode=doctor`.
 
-Imports the readers; only the command line imports it.
+This package imports the readers of raw data. Only the command line imports it.
 """

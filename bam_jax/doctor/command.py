@@ -25,7 +25,7 @@ from bam_jax.experiments import divisions
 from bam_jax.experiments import workspace
 from bam_jax.modeling import pretrained
 
-# Places shown of a finding; doctor.json has more.
+# Places shown per finding; doctor.json has more.
 _PLACES = 3
 _STYLES = {'error': 'bold red', 'warning': 'yellow'}
 _FINDINGS = (
@@ -39,7 +39,7 @@ _CHOICES = (
   'tokens cut', 'inputs',
 )  # fmt: skip
 _LENGTHS = 'Lengths are median, 90th and 99th percentile, longest'
-# Characters of a printed line, at most of a table.
+# Width of the widest table that is printed, in characters.
 _WIDEST = 1000
 _NUMBERS = ({'count'} | {*_SPLITS} | {*_CHOICES}) - {'split'}
 
@@ -47,12 +47,12 @@ _NUMBERS = ({'count'} | {*_SPLITS} | {*_CHOICES}) - {'split'}
 def run(config: config_lib.Config, workdir: Path) -> int:
   """Checks the raw data of all tasks of a configuration.
 
-  Needs no pretrained weights. If the tokenizer is missing, tokens are not
+  Pretrained weights are not needed. If the tokenizer is missing, tokens are not
   counted.
 
   Returns:
-    The command's exit status, see `findings.exit_code`; a tokenizer that is
-    missing is a warning.
+    The command's exit status, see `findings.exit_code`. A missing tokenizer
+    counts as a warning.
 
   Raises:
     errors.UserError: a task is not declared correctly, its labels are neither
@@ -93,7 +93,8 @@ def run(config: config_lib.Config, workdir: Path) -> int:
     workdir / 'doctor.json', content | dataclasses.asdict(report)
   )
   files.write_text(workdir / 'doctor.md', _markdown(report, verdict, remark))
-  # Lines are read and copied better in one piece, wherever the terminal ends.
+  # Lines are not broken at the terminal's width: unbroken lines are easier to
+  # read and to copy.
   console = rich.console.Console(width=_WIDEST)
   for severity, split, check, count, what, where in _finding_rows(report):
     line = f'{severity}: {split}: {check} ({count}): {what}'
@@ -116,7 +117,7 @@ def run(config: config_lib.Config, workdir: Path) -> int:
 
 
 def _vocabulary_remedy(model: config_lib.ModelConfig) -> str:
-  """Returns what to do if the vocabulary lacks many words of the texts."""
+  """Returns the advice to give if the vocabulary lacks many of the words."""
   if model.init:
     return rows_lib.CASED
   if model.vocab:
@@ -131,7 +132,7 @@ def _vocabulary_remedy(model: config_lib.ModelConfig) -> str:
 
 
 def _finding_rows(report: findings.Report) -> Iterator[list[str]]:
-  """Yields the cells of `_FINDINGS` of each finding."""
+  """Yields a table row per finding, with the columns `_FINDINGS`."""
   for found in report.findings:
     what = '; '.join(part for part in (found.what, found.remedy) if part)
     where = [*found.places[:_PLACES], '...'][: len(found.places)]
@@ -161,7 +162,7 @@ def _split_rows(report: findings.Report) -> Iterator[list[str]]:
 
 
 def _choice_rows(report: findings.Report) -> Iterator[list[str]]:
-  """Yields a table row per split with long rows and limit of tokens."""
+  """Yields a table row per token limit, for each split with long rows."""
   for split in report.splits:
     for limit, (cut, windows) in split.lengths.choices.items():
       yield [
@@ -184,7 +185,7 @@ def _table(
       name, justify='right' if name in _NUMBERS else 'left', no_wrap=True
     )
   for row in rows:
-    # As `Text`, brackets are no markup.
+    # In a `Text`, brackets are not read as markup.
     table.add_row(*map(rich.text.Text, row))
   return table
 

@@ -16,14 +16,14 @@ from bam_jax.tasks import kind_bases
 from bam_jax.tasks import task as task_lib
 
 _MARK = '\ufeff'
-# A byte-order mark, what stands for bytes that could not be decoded, and a
-# character that no text has.
+# A byte-order mark, the replacement character for bytes that could not be
+# decoded, and NUL.
 _STRANGE = re.compile(f'[{_MARK}\ufffd\0]')
-# Control characters that no text has, unless cp1252 was read as Latin-1.
+# Control characters that occur in a text only if cp1252 was read as Latin-1.
 _CONTROLS = re.compile('[\x80-\x9f]')
-# Quoted as a writer with quoting does it, marks inside doubled.
+# A text as a CSV writer quotes it, with doubled quotation marks inside.
 _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
-# Check -> what is wrong with some rows' texts, how to fix it.
+# Check -> what is wrong with some rows' texts, and how to fix it.
 _TEXTS = {
   'empty text': ('rows with an empty text', 'remove or fix them'),
   'bom': (
@@ -45,12 +45,13 @@ _TEXTS = {
     "write the file without quoting, or set the task's format='csv'",
   ),
 }
-# Total variation distance between the labels of two splits.
+# Total variation distances between the labels of two splits from which on a
+# note or a warning is reported.
 _SHIFT_NOTE, _SHIFT_WARNING = 0.1, 0.25
 
 
 def check_texts(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds empty texts, byte-order marks, lost characters, quoting and such."""
+  """Finds empty texts, and signs of a wrong encoding or of wrong quoting."""
   found: dict[str, set[int]] = {check: set() for check in _TEXTS}
   for column in rows.texts:
     for row, text in enumerate(column):
@@ -66,7 +67,7 @@ def check_texts(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
     del found['characters']
   for check, numbers in found.items():
     if numbers:
-      # Nothing is learnt from an empty text without a label: a run stops there.
+      # A run stops at an empty text without a label: it can't learn from it.
       is_fatal = check == 'empty text' and rows.split == task_lib.UNLABELLED
       severity = 'error' if is_fatal else 'warning'
       places = rows.place_names(sorted(numbers))
@@ -95,7 +96,7 @@ def check_size(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def shares(rows: rows_lib.Rows) -> np.ndarray | None:
   """Returns the share of rows in each class, or in each bin of scores, [C].
 
-  None if a row has no label, or several.
+  Returns None if a row has no label, or several labels.
   """
   task = rows.task
   if np.isnan(rows.label).any():
@@ -127,7 +128,7 @@ def _bins(task: task_lib.Task) -> np.ndarray:
 
 
 def _is_stars(task: task_lib.Task) -> bool:
-  """Whether a scale is like one of stars, of a few whole numbers."""
+  """Whether the scale is like a star rating: 4 to 11 whole numbers."""
   low, high = task.scale
   return low == int(low) and high == int(high) and 3 <= high - low <= 10
 
@@ -146,7 +147,7 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   if wanted is None or rows.split != task.train_split or absent:
     return
   far, turned = abs(share[1] - wanted), abs(share[0] - wanted)
-  # A subset of a hundred rows lies within 0.1 of the whole.
+  # The share in a subset of 100 rows is within 0.1 of the share in all rows.
   if len(rows) >= 100 and far > 0.1 and turned < far / 2:
     what = (
       f"label '1' at {share[1]:.0%} of the rows, where the official file has"
@@ -157,7 +158,7 @@ def check_classes(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_twins(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds labels that differ only by case, white space or Unicode's forms."""
+  """Finds labels that differ only in case, white space or Unicode form."""
   task = rows.task
   if rows.split != task.train_split:
     return
@@ -176,7 +177,7 @@ def check_twins(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_joined(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds labels of the training rows that seem to be several, joined."""
+  """Finds labels that seem to be several labels joined by a separator."""
   task = rows.task
   is_inferred = bool(task.labels_remedy) and not task.kind.per_token
   if rows.split != task.train_split or not is_inferred:
@@ -195,7 +196,7 @@ def check_joined(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 
 
 def check_metrics(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
-  """Finds metrics that are undefined because all gold labels are equal."""
+  """Finds metrics that can't be measured because all gold labels are alike."""
   task = rows.task
   if rows.split not in task.dev_splits or not rows.labels:
     return
@@ -214,7 +215,7 @@ def check_shift(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   if train is None or here is None or rows.split == rows.task.train_split:
     return
   distance = np.abs(train - here).sum() / 2
-  # Approximately what the draw of so few rows contributes.
+  # Subtracts approximately what the random choice of so few rows contributes.
   distance -= np.sqrt(len(train) / len(rows)) / 2
   if distance < _SHIFT_NOTE:
     return

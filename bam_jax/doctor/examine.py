@@ -34,8 +34,9 @@ def examine(
 ) -> findings.Report:
   """Reads every split of every task once and runs all checks.
 
-  Faults of the data become findings; none raises an error. Without a tokenizer,
-  tokens are not counted. `vocabulary` says what to do if it lacks many words.
+  Faults of the data become findings and do not raise errors. Without a
+  tokenizer, tokens are not counted. `vocabulary` is the advice to give if the
+  tokenizer's vocabulary lacks many words.
   """
   found: list[findings.Finding] = []
   number: dict[str, int] = {}
@@ -58,7 +59,7 @@ def examine(
       )
       for check in SPLIT_CHECKS:
         found += check(rows)
-      rows.texts = ()  # They would fill the memory.
+      rows.texts = ()  # Frees the memory.
       splits.append(rows)
       names = contents.share_names(task)
       values = {} if shares is None else dict(zip(names, shares.tolist()))

@@ -6,11 +6,11 @@ from typing import Literal
 
 Severity = Literal['error', 'warning', 'note']
 
-# Severities, worst first -> exit code; 2 is a mistake in the command itself.
+# Severity, worst first -> exit code. Exit code 2 is a mistake in the command.
 EXIT_CODES: dict[Severity, int] = {'error': 3, 'warning': 1, 'note': 0}
-# Places listed per finding, whatever its count.
+# Most places that are listed per finding.
 MAX_PLACES = 20
-# Characters of one sentence, which may quote a cell of any length.
+# Most characters of a sentence. It may quote a cell of any length.
 _LONGEST = 300
 
 
@@ -23,10 +23,11 @@ class Finding:
       be misleading; `note`: nothing has to be fixed.
     check: short name of the check.
     what: the problem, in words.
-    remedy: how to fix it; empty for a note that asks for nothing.
-    count: number of rows, or of whatever `what` counts.
-    places: at most `MAX_PLACES`, as `FILE:LINE`, or as uid if the source has no
-      lines; a pair of rows has = or ≈ in the middle.
+    remedy: how to fix the problem; empty for a note if nothing has to be done.
+    count: number of rows, or of the things that `what` describes.
+    places: at most `MAX_PLACES` places, as `FILE:LINE`, or as uids if the
+      source has no lines. The two places of a pair of rows are joined by = or
+      ≈.
   """
 
   severity: Severity
@@ -48,12 +49,12 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Loss:
-  """Shares of rows and tokens that a way to read long rows cuts off.
+  """What is lost if long rows are truncated, or if they are read in windows.
 
   Attributes:
-    rows_cut: share of the rows that are not read to their ends.
+    rows_cut: share of the rows that are not read completely.
     tokens_cut: share of the tokens that are not read.
-    inputs: mean number of inputs of the model for a row.
+    inputs: mean number of model inputs per row.
   """
 
   rows_cut: float
@@ -66,17 +67,20 @@ class Lengths:
   """Statistics about the lengths of a split's rows.
 
   Attributes:
-    characters: median, 90th and 99th percentile and maximum, both texts.
-    tokens: the same, special tokens included; empty without a tokenizer.
+    characters: median, 90th and 99th percentile and maximum of the characters
+      per row, over both texts.
+    tokens: the same for the tokens per row, special tokens included; empty
+      without a tokenizer.
     tokenised: number of rows that were tokenised.
-    rows_cut: share of these that are longer than `data.max_length`; 0 for
-      tasks whose long rows are cut into windows.
-    tokens_cut: share of their tokens that are cut off.
-    unknown: share of [UNK] among their tokens.
+    rows_cut: share of the tokenised rows that lose tokens at `data.max_length`;
+      0 for kinds with outputs per token, whose long rows are always read in
+      windows.
+    tokens_cut: share of the tokens of these rows that are cut off.
+    unknown: share of [UNK] among the tokens.
     unknown_words: the words that most often became [UNK].
-    choices: limit of tokens -> what is lost if rows are cut there, and if they
-      are read in windows of that length. Empty where no row is longer than
-      `data.max_length`, or long rows of the task are always read in windows.
+    choices: token limit -> what is lost if rows are truncated there, and if
+      they are read in windows of that length. Empty if no row is longer than
+      `data.max_length`, or for kinds with outputs per token.
   """
 
   characters: tuple[int, ...] = ()

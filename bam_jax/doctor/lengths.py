@@ -11,17 +11,18 @@ from bam_jax.doctor import findings
 from bam_jax.doctor import rows as rows_lib
 from bam_jax.tasks import windows
 
-# Rows that are tokenised, evenly over the split; all of a smaller one.
+# Most rows that are tokenised per split, evenly spread over it.
 SAMPLE = 20_000
-# A row is probably several rows if it has this many characters, and this many
-# times the 99th percentile.
+# A row is probably several joined rows if it has more than this many
+# characters, and more than this many times the 99th percentile.
 _LONG_CHARACTERS, _LONG_TIMES = 5000, 10
-# Share of [UNK] among the tokens. A vocabulary of the texts' language and case
-# has up to 0.03% in GLUE's files; the letters and words of the demo, 1% to 4%.
+# Share of [UNK] among the tokens above which a warning is reported. On GLUE's
+# files it is up to 0.03% for a vocabulary of the texts' language and case, and
+# 1% to 4% for the demo's vocabulary of letters and a few words.
 _MANY_UNKNOWN = 0.05
-# Rows whose unknown words are counted, and words that are shown.
+# Most rows whose unknown words are counted, and most words that are shown.
 _UNKNOWN_ROWS, _UNKNOWN_WORDS = 1000, 5
-# Limits of tokens that are compared, besides that of the configuration.
+# Token limits that are compared, in addition to `config.data.max_length`.
 _LIMITS = (128, 256, 512)
 
 
@@ -74,7 +75,7 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
       for limit, pair in losses.items():
         choices[limit] = tuple(_loss(*found, tokens) for found in pair)
         if not choices[limit][False].rows_cut:
-          break  # Nothing is lost beyond it.
+          break  # Higher limits lose nothing either.
   has_unknown, is_cut = sample[unknown > 0], sample[over > 0]
   words = _unknown_words(rows, has_unknown[:_UNKNOWN_ROWS])
   rows.lengths = lengths = findings.Lengths(
@@ -123,16 +124,18 @@ def _check_tokens(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
 def _lost(
   sizes: Sequence[np.ndarray], budget: int, stride: int, has_windows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts the tokens of N rows that `featurize` cuts off, and their inputs.
+  """Counts, per row, the tokens that `featurize` cuts off and the model inputs.
 
   Args:
-    sizes: tokens of the one or two texts of each row, [N] each.
-    budget: tokens that an input holds, without special ones.
-    stride: of windows.
-    has_windows: whether rows are read in windows, or cut.
+    sizes: numbers of tokens of the first texts, [N], and of the second texts
+      if rows are pairs, [N].
+    budget: number of tokens per input, without special tokens.
+    stride: tokens between window starts; see `windows.begins`.
+    has_windows: whether long rows are read in windows; otherwise they are
+      truncated.
 
   Returns:
-    [N] tokens that are not read, and [N] inputs of the model.
+    [N] numbers of tokens that are not read, and [N] numbers of model inputs.
   """
   over = np.maximum(sum(sizes) - budget, 0)
   inputs = np.ones_like(over)

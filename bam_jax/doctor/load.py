@@ -19,10 +19,10 @@ from bam_jax.doctor import raw
 from bam_jax.doctor import rows as rows_lib
 from bam_jax.tasks import task as task_lib
 
-# A file known to hold malformed rows has at most this share of them.
+# If a file is known to have malformed rows, more than this share is a warning.
 _MALFORMED_SHARE = 1e-3
 
-# Check -> errors of the rows or of the whole file.
+# Check -> errors about rows or about the whole file.
 _Faults = dict[str, list[errors.UserError]]
 
 
@@ -67,7 +67,7 @@ def _as_row(example: task_lib.Example) -> lines.Row:
 def _fill(rows: rows_lib.Rows, read: Iterable[tuple[str, lines.Row]]) -> None:
   """Stores the texts, labels and places of rows in `rows`.
 
-  Takes the name of the file with each row.
+  `read` yields the name of the file and the row.
   """
   places, labels = [], []
   rows.texts = [[] for _ in range(1 + rows.task.is_pair)]
@@ -95,7 +95,7 @@ def _read_files(
   for path in source.paths:
     rows.file = str(path)
     of_file, is_readable = raw.check(rows, path)
-    if not table.is_development:  # Else they were found in training.
+    if not table.is_development:  # Reported once, for training.
       yield from of_file
     checks = {found.check for found in of_file}
     rows.is_utf_8 &= 'encoding' not in checks
@@ -122,7 +122,7 @@ def _read_files(
   usable: Iterable[tuple[str, lines.Row]] = read()
   if table.division is not None:
     usable = list(usable)
-    if usable:  # Else the reasons have been found.
+    if usable:  # Otherwise `faults` has the reasons.
       is_dev = folds.find_development_rows(
         rows.task, table.division, [row for _, row in usable], table.file
       )
@@ -139,7 +139,7 @@ def _read_files(
   for check, raised in faults.items():
     if raised and not table.is_development:
       found = _from_errors(rows, severities[check], check, raised)
-      if check == 'no label':  # It says the same of each row.
+      if check == 'no label':  # The message is the same for each row.
         what = found.what.removeprefix('first: ')
         found = dataclasses.replace(found, what=what)
       yield found
@@ -150,14 +150,17 @@ def _read_files(
 
 
 def _count_others(faults: _Faults) -> int:
-  """Counts the faults that are no missing labels."""
+  """Counts the faults other than missing labels."""
   return sum(map(len, faults.values())) - len(faults['no label'])
 
 
 def _usable(
   rows: rows_lib.Rows, path: Path, skips_first: bool, faults: _Faults
 ) -> Iterator[lines.Row]:
-  """Yields usable rows with parsed labels; appends other errors to `faults`."""
+  """Yields the usable rows with parsed labels.
+
+  The errors about other rows are appended to `faults`.
+  """
   task, table = rows.task, rows.task.tables[rows.split]
   parsed: dict[task_lib.RawLabel | None, task_lib.Label | None] = {None: None}
   # Rows that a run would skip are reported here.
@@ -178,7 +181,7 @@ def _usable(
       except errors.UserError as error:
         if row.label or not table.skip_malformed:
           faults['label'].append(error)
-        else:  # It counts as malformed where such rows are skipped.
+        else:  # If malformed rows are skipped, a row without a label is one.
           error = errors.UserError(f'{where}: no label; fix the row')
           faults['malformed'].append(error)
       else:

@@ -1,11 +1,13 @@
 """Finds pairs of nearly equal rows with sparse matrix products.
 
-A row is compared as the set of its texts' pairs of neighbouring words, in lower
-case and without punctuation. Two sets of sizes n and m whose Jaccard similarity
-is t or more share at least k of their n - ceil(t n) + k and m - ceil(t m) + k
-rarest elements. So a sparse product of these rarest elements finds all
-candidates (prefix filtering: Wang et al., SIGMOD 2012), and each candidate is
-then compared as a whole. Unlike MinHash this misses none.
+A row is compared as a set: the pairs of neighbouring words (bigrams) of its
+texts, in lower case and without punctuation. If two sets of sizes n and m have
+a Jaccard similarity of t or more, the n - ceil(t n) + k rarest elements of the
+first and the m - ceil(t m) + k rarest elements of the second have at least k
+elements in common. So a sparse matrix product of the rarest elements finds all
+candidate pairs (prefix filtering: Wang et al., SIGMOD 2012). Then the complete
+sets of each candidate pair are compared. Unlike MinHash, this misses no pair,
+unless some elements are too frequent (see `_MAX_PRODUCTS`).
 """
 
 from array import array
@@ -17,19 +19,20 @@ import numpy as np
 from scipy import sparse
 
 THRESHOLD = 0.8
-# Similarity of each text to its counterpart: the same long premise with another
-# hypothesis is another row.
+# In a pair of texts, each text must be this similar to its counterpart, since a
+# long premise with another hypothesis is a different row.
 TEXT_THRESHOLD = 0.5
-# Shorter rows would be nearly equal to too many others.
+# Rows with fewer word pairs would be nearly equal to too many other rows.
 MIN_WORDS = 5
 _WORD = re.compile(r'\w+')
 
-# Rare elements that a candidate pair shares (k above); 3 is no faster.
+# Rare elements that a candidate pair must share (k above); 3 is not faster.
 _SHARED = 2
-# Shared elements counted at a time, pairs compared at a time.
+# Shared elements counted per block, and pairs compared per block.
 _PRODUCTS_A_BLOCK = 1 << 23
 _PAIRS_A_BLOCK = 1 << 16
-# Shared elements counted in all: some tens of seconds.
+# Most shared elements counted in total, which takes some tens of seconds. If
+# there are more, the most frequent elements are ignored.
 _MAX_PRODUCTS = 1_000_000_000
 
 
@@ -38,16 +41,18 @@ def find(
 ) -> tuple[np.ndarray, np.ndarray, int]:
   """Finds training rows that are similar, but not equal, to held-out rows.
 
-  Rows of the same texts, in either order, are left out.
+  Pairs of rows with equal texts, in either order, are left out.
 
   Args:
-    sets: [texts, elements] of all texts, see `word_pairs`.
-    train: [R, 1 or 2] numbers of the texts of training rows.
-    held: [Q, 1 or 2] numbers of the texts of held-out rows, as many a row.
+    sets: [texts, elements], the elements of all texts; see `word_pairs`.
+    train: [R, 1 or 2] indices of the texts of the training rows.
+    held: [Q, 1 or 2] indices of the texts of the held-out rows, with as many
+      texts per row as `train`.
 
   Returns:
-    [K] numbers of training rows; [K] numbers of the held-out rows that they
-    nearly equal; number of elements that were too frequent to compare rows by.
+    [K] indices of training rows; [K] indices of the held-out rows that they are
+    similar to; number of elements that were ignored because they are too
+    frequent.
   """
   ours, theirs = _union(sets, train), _union(sets, held)
   one, other, passed_over = _candidates(ours, theirs)
@@ -71,12 +76,12 @@ def find(
 
 
 def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
-  """Collects the lower-case word bigrams of each text.
+  """Collects the word bigrams of each text; the texts must be in lower case.
 
-  The last word of a text makes a pair with none.
+  The last word of a text is an element too, without a second word.
 
   Returns:
-    [texts, elements] bool; elements are numbered from the rarest to the most
+    [texts, elements] bool. Elements are numbered from the rarest to the most
     frequent one, and ascend in each row.
   """
   number: dict[str, int] = {}
@@ -113,7 +118,10 @@ def jaccard(
   theirs: sparse.csr_array,
   other: np.ndarray,
 ) -> np.ndarray:
-  """Returns [K] similarities of rows `one` and `other`; 1 if both are empty."""
+  """Returns the [K] similarities of rows `ours[one]` and `theirs[other]`.
+
+  The similarity of two empty rows is 1.
+  """
   result = np.ones(len(one))
   for start in range(0, len(one), _PAIRS_A_BLOCK):
     block = slice(start, start + _PAIRS_A_BLOCK)
@@ -127,7 +135,12 @@ def jaccard(
 def _candidates(
   ours: sparse.csr_array, theirs: sparse.csr_array
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Returns pairs of rows that share a rare element; counts those skipped."""
+  """Finds pairs of rows that share at least `_SHARED` of their rarest elements.
+
+  Returns:
+    Row indices in `ours`; row indices in `theirs`; number of elements that were
+    ignored because they are too frequent.
+  """
   ours, theirs = _rarest(ours), _rarest(theirs)
   frequency = np.bincount(theirs.indices, minlength=theirs.shape[1])
   products = np.sort(frequency[ours.indices])
@@ -141,7 +154,7 @@ def _candidates(
     ours.eliminate_zeros()
   columns = theirs.T.tocsr()
   one, other = [], []
-  # The products of a block of rows fit into the memory.
+  # The product of one block of rows fits into memory.
   block = np.cumsum(ours @ frequency) // _PRODUCTS_A_BLOCK
   starts = np.flatnonzero(np.diff(block, prepend=-1)).tolist()
   for first, last in itertools.pairwise([*starts, ours.shape[0]]):

@@ -30,7 +30,7 @@ def check(
   """Checks the encoding, header and quoting of a file.
 
   Returns:
-    The findings, and whether the rows are worth reading.
+    The findings, and whether it makes sense to read the rows.
   """
   if not formats.FORMATS[rows.task.tables[rows.split].format].is_text:
     return [], True
@@ -73,9 +73,11 @@ def _check_header(
   """Checks the first line of a TSV file: header or row, and column names.
 
   Yields:
-    `header`: names where rows should begin, or a row where names are expected;
-    `swapped`: the columns of another GLUE task, whose rows make no sense here;
-    `columns`: other names than the official ones.
+    `header`: the first line has column names but should be a row, or is a row
+    but should have column names.
+    `swapped`: the columns are those of another GLUE task, so the rows make no
+    sense here.
+    `columns`: the column names differ from the official ones.
   """
   task, split = rows.task, rows.split
   table = task.tables[split]
@@ -90,7 +92,7 @@ def _check_header(
     remedy = f'remove it, or set config.custom_tasks.{task.name}.header=True'
     if is_official:
       remedy = 'remove it: this file has no header'
-  # A column that is found by its name shows that the names are there.
+  # A column that is found by its name proves that the first line is a header.
   named = len(numbers) < len(columns)
   if table.header and not named and _is_row(task, table, first):
     what = 'the first line is a row, but would be passed over as a header'
@@ -148,13 +150,13 @@ def _check_quotes(
 ) -> Iterator[findings.Finding]:
   """Finds lines that a CSV reader would join to the previous row.
 
-  Rows are read without quoting here, so nothing has to be fixed; but other
-  programs would read fewer rows, and number them differently.
+  BAM-JAX reads rows without quoting, so nothing has to be fixed. But other
+  programs may read fewer rows, and number them differently.
   """
   ends = [0]
   with lines.open_text(path, 'replace') as file:
     reader = csv.reader(file, delimiter='\t')
-    with contextlib.suppress(csv.Error):  # A field of far too many lines.
+    with contextlib.suppress(csv.Error):  # A field has far too many lines.
       ends += (reader.line_num for _ in reader)
     ends.append(reader.line_num)
   joined = [(a, b) for a, b in itertools.pairwise(ends) if b > a + 1]

@@ -1,8 +1,8 @@
-"""Finds duplicate rows within a split, or between training and held-out.
+"""Finds duplicate rows within a split, or in training and held-out splits.
 
 Texts that differ only in case and white space count as equal. Checks across
-splits take the training splits, the held-out ones (dev and test) and all texts
-by number.
+splits take the training splits, the held-out splits (dev and test), and the
+list of all texts; text i has the number i.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,15 +16,15 @@ from bam_jax.doctor import near
 from bam_jax.doctor import rows as rows_lib
 from bam_jax.tasks import task as task_lib
 
-# Scores that differ by less than this share of the scale agree.
+# Scores agree if they differ by at most this share of the scale.
 _TOLERANCE = 0.1
 
 
 def number_texts(texts: Sequence[str], number: dict[str, int]) -> np.ndarray:
   """Maps each text to an integer; equal texts get the same integer.
 
-  `number` maps texts, in lower case and with single blanks, to their numbers;
-  new texts are added.
+  `number` maps each text, in lower case and with single spaces, to its integer.
+  New texts are added to it.
   """
   cleaned = (' '.join(text.lower().split()) for text in texts)
   numbers = (number.setdefault(text, len(number)) for text in cleaned)
@@ -44,7 +44,7 @@ def _unordered_keys(rows: rows_lib.Rows) -> np.ndarray:
 def _contradict(
   task: task_lib.Task, a: np.ndarray, b: np.ndarray
 ) -> np.ndarray:
-  """Returns [N] bool, whether labels a and b contradict; NaN never does."""
+  """Returns [N] bool: whether labels a and b contradict; nan never does."""
   low, high = task.scale
   slack = _TOLERANCE * (high - low) if task.kind.has_scale else 0
   return np.abs(a - b) > slack
@@ -63,7 +63,7 @@ def _pair_names(
 
 
 def _first_in_group(group: np.ndarray, is_chosen: np.ndarray) -> np.ndarray:
-  """Returns the first row of each group for which `is_chosen` is true."""
+  """Returns the first row with `is_chosen` of each group that has such rows."""
   chosen = np.flatnonzero(is_chosen)
   return chosen[np.unique(group[chosen], return_index=True)[1]]
 
@@ -87,7 +87,8 @@ def check_split(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   with np.errstate(invalid='ignore'):  # Rows without a label have nan.
     np.minimum.at(lowest, group, label)
     np.maximum.at(highest, group, label)
-  # Of each group its first row that has an opponent, and its first opponent.
+  # For each group of equal texts with contradicting labels: its first row that
+  # is contradicted by another row, and the first row that contradicts it.
   has_opponent = _contradict(task, label, lowest[group])
   has_opponent |= _contradict(task, label, highest[group])
   ones = _first_in_group(group, has_opponent)
@@ -149,7 +150,7 @@ def check_near(
   held: Sequence[rows_lib.Rows],
   texts: Sequence[str],
 ) -> Iterator[findings.Finding]:
-  """Finds training rows that nearly equal a held-out row of any task."""
+  """Finds training rows that are similar to a held-out row of any task."""
   sets = near.word_pairs(texts) if train and held else None
   for is_pair in (False, True):
     sides = [
@@ -186,7 +187,12 @@ def check_near(
 def _distinct_rows(
   splits: Sequence[rows_lib.Rows],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Removes duplicates; returns split, row and text indices of what remains."""
+  """Removes duplicate rows.
+
+  Returns:
+    For each of the n rows left: index of its split, [n]; its index in the
+    split, [n]; and the numbers of its texts, [n, 1 or 2].
+  """
   kept = [
     np.unique(_unordered_keys(rows), return_index=True)[1] for rows in splits
   ]
@@ -208,7 +214,7 @@ def check_texts(
     known_here[rows.numbers.ravel()] = True
   for other in held:
     numbers = np.unique(other.numbers)
-    # If both have one text a row, `check_equal` finds it.
+    # If both have one text per row, `check_equal` reports equal texts.
     compared = [i for i, x in enumerate(train) if x.is_pair or other.is_pair]
     there = known[np.ix_(compared, numbers)]
     shared = [

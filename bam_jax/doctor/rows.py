@@ -10,7 +10,7 @@ from bam_jax.data import features
 from bam_jax.doctor import findings
 from bam_jax.tasks import task as task_lib
 
-# What to do if a pretrained encoder's vocabulary lacks many words.
+# Advice if a pretrained encoder's vocabulary lacks many words.
 CASED = (
   'use a vocabulary of the language and case of these texts; for a cased one'
   ' write "do_lower_case": false into the tokenizer_config.json of'
@@ -20,26 +20,31 @@ CASED = (
 
 @dataclasses.dataclass
 class Rows:
-  """The N readable rows of a split; `load.load` sets the attributes.
+  """The N readable rows of a split, and what was found out about them.
+
+  `load.load` reads the rows; `examine.examine` and the checks add the rest.
 
   Attributes:
-    tokenizer: counts tokens; None: they are not counted.
+    tokenizer: counts tokens; None: tokens are not counted.
     max_length: number of tokens that a row may have.
-    vocabulary: how a better one is had, for findings.
-    folder: beginning of paths that findings leave out.
-    file: path of the raw file, or of the last one that was read.
-    files: the first row of each file of the split, and the file's path.
-    places: [N] lines of the file, from 1, or indices of the uids if the source
-      has no lines.
-    has_lines: whether `places` are lines.
-    texts: the one or two columns of texts; empty once the split is checked.
-    label: [N] float64, class index or score; nan for no or several labels.
-    labels: the different labels of the rows, see `Kind.parse`.
-    data_lines: number of rows in the file, unusable ones included.
-    is_utf_8: whether all lines could be decoded.
-    lengths: set by `lengths.check`.
-    train_shares: [C] shares of the training rows' labels, if they have labels.
-    numbers: [N, 1 or 2] int64 numbers of the texts, see `repeats.number_texts`.
+    vocabulary: advice for findings if the vocabulary lacks many words.
+    folder: beginning of paths, which findings leave out.
+    file: path of the raw file that was read, the last one if there are several.
+    files: for each file of the split, the index of its first row and its path.
+    places: [N] line numbers in the file, from 1; or row indices, as in the
+      uids, if the source has no lines.
+    has_lines: whether `places` are line numbers.
+    texts: one or two columns of texts; emptied after the split is checked.
+    label: [N] float64, class index or score; nan if a row has no label or
+      several labels.
+    labels: the different labels of the rows; see `Kind.parse`.
+    data_lines: number of rows in the files, unusable rows included.
+    is_utf_8: whether all lines are valid UTF-8.
+    lengths: length statistics, from `lengths.check`.
+    train_shares: [C] label shares of the training split, if its rows have
+      labels.
+    numbers: [N, 1 or 2] int64 integers of the texts, from
+      `repeats.number_texts`.
   """
 
   task: task_lib.Task
@@ -77,7 +82,11 @@ class Rows:
     return self.numbers.shape[1] == 2
 
   def place_names(self, numbers: Sequence[int]) -> list[str]:
-    """Returns where the given rows are (first few), as `FILE:LINE` or uids."""
+    """Returns the places of the first of the given rows.
+
+    Places are `FILE:LINE`, or uids if the source has no lines. There are at
+    most `findings.MAX_PLACES`.
+    """
     files = self.files or [(0, self.file)]
     first_rows = [first for first, _ in files]
     found = []

@@ -26,17 +26,19 @@ from bam_jax.runtime import telemetry
 
 FILE = 'estimate.json'
 
-# Steps per group of similar runs whose batches are timed.
+# Number of steps per group of similar runs whose batches are timed.
 _TIMED_STEPS = 3
-# Bytes of an example around its logits and its uid, in both stored forms.
+# Bytes per example in addition to its logits and its uid, over both stored
+# copies.
 _FRAME = 60
 
 
 def estimate(plan: plan_lib.Plan) -> None:
   """Prints the time, memory and disk that the remaining runs need.
 
-  Prepares features but trains nothing. Until a search has finished, the runs
-  that use its choice count with the settings of the most epochs.
+  Prepares features but trains nothing. Until the search has finished, runs that
+  will use its choice are estimated with the searched settings that have the
+  most epochs.
 
   Raises:
     errors.UserError: rows without labels have no student, external logits are
@@ -61,10 +63,10 @@ def estimate(plan: plan_lib.Plan) -> None:
   at_once = {run.name: len(group) for group in groups for run in group}
   counts = {*at_once.values()} or {1}
   rows, hosts, batches = _sample_steps(plan, remaining)
-  # The plan starts as this command did.
+  # Training will take as long to start as this command did.
   start = phases.phase.so_far()[phases.START]
   programs = plan.setup.programs
-  # Without a run to train, only baselines are left.
+  # If no run is left, only baselines are, and there are no batches.
   sizes = batches or [programs.rows_multiple]
   memory = costs_lib.compile_steps(programs, plan.packing, sizes, counts)
   costs = costs_lib.measure(plan, batches, counts, probes)
@@ -117,7 +119,10 @@ def estimate(plan: plan_lib.Plan) -> None:
 
 @processes.runs_on_first
 def log_time(plan: plan_lib.Plan) -> None:
-  """Logs how long this process took, and the estimate for the same steps."""
+  """Logs how long this process took, and the estimate for it.
+
+  The estimate is logged only if it is for the same number of steps.
+  """
   taken = phases.phase.so_far()
   logging.info('took %s', tables.describe_phases(taken))
   path = plan.workspace.root / FILE
@@ -128,7 +133,12 @@ def log_time(plan: plan_lib.Plan) -> None:
 
 
 def _list_runs(plan: plan_lib.Plan) -> list[runs_lib.Run]:
-  """Lists all runs, those of the search first; raises if one has changed."""
+  """Lists all runs, those of the search first.
+
+  Raises:
+    errors.UserError: a run of the search was trained with other settings, or
+      external logits are missing or belong to other rows.
+  """
   if all(plan.read_record(run) for run in plan.search_runs):
     runs = plan.runs
   else:
@@ -149,8 +159,9 @@ def _sample_steps(
 ]:
   """Builds a few training batches for each group of similar runs.
 
-  Returns the rows B of the sampled steps by group, the seconds that the host
-  needs for a batch by group, and a batch of each number of rows.
+  Returns:
+    Three dicts: group -> number of rows B of each sampled step; group ->
+    seconds that the host takes to make a batch; B -> a batch with B rows.
   """
   rows, hosts, batches = {}, {}, {}
   multiple = plan.setup.programs.rows_multiple
@@ -178,7 +189,7 @@ def _seconds(
   step: float,
   costs: Mapping,
 ) -> Counter[str]:
-  """Estimates the seconds of a run by phase, given those of one step."""
+  """Estimates a run's seconds by phase; `step` is the seconds per step."""
 
   def predict(rows: costs_lib.Rows) -> float:
     return costs['evaluation_batch'] * costs_lib.evaluation_batches(plan, rows)
@@ -258,12 +269,12 @@ def _disk(
       count = len(rows)
       if plan.tasks[task].kind.per_token:
         count = int(rows.ragged('input_ids')[1][-1])
-      # Logits are stored as records and as columns, and a uid beside both.
+      # Logits are stored twice, as records and as columns, each with uids.
       logit_bytes = 2 * 4 * plan.tasks[task].num_outputs * count
       uid_bytes = 2 * len(rows.uids[0].encode())
       logits += (logit_bytes + len(rows) * (uid_bytes + _FRAME)) // parts
   return {
-    # The best one and the last, which may be the same.
+    # The best checkpoint and the last one; they may be the same.
     'checkpoints': runs * kept * (2 if train.evaluate_every else 1),
     # A new checkpoint is written before the old one is deleted.
     'while training': at_once * 2 * whole if runs else 0,

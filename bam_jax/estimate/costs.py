@@ -26,12 +26,12 @@ from bam_jax.training import checkpoints as checkpoints_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
 
-# A step is repeated for this many seconds, or this many times at most.
+# A step is repeated for about this many seconds, and at most this many times.
 _SECONDS, _MAX_STEPS = 3.0, 50
-# Time of fitting a linear probe over that of one evaluation of its objective:
-# 210 to 390 for tasks of all kinds.
+# Fitting a linear probe is assumed to take as long as this many evaluations of
+# its objective. Measured: 210 to 390, over tasks of all kinds.
 _PROBE_STEPS = 250
-# Resamples of the report's tests that are timed.
+# Number of timed resamples of the report's significance tests.
 _RESAMPLES = 100
 
 Batch = Mapping[str, np.ndarray]
@@ -40,7 +40,7 @@ _T = TypeVar('_T')
 
 
 def device_memory() -> int:
-  """Returns the bytes of memory of one device; CPU devices share the RAM."""
+  """Returns the memory of one device in bytes; CPU devices share the RAM."""
   device = jax.local_devices()[0]
   stats = device.memory_stats() or {}
   if 'bytes_limit' in stats:
@@ -57,14 +57,15 @@ def compile_steps(
 ) -> dict[str, int]:
   """Compiles all training steps; returns the memory of the largest step.
 
-  Every row bucket is compiled, because the largest one needs most memory, even
-  if few steps fill it, and for each number of `seeds` that are trained at once.
+  Compiles a step for each row bucket and each number of `seeds` that are
+  trained at once. All buckets are compiled, because the largest one needs the
+  most memory, even if few steps fill it.
 
   Returns:
-    `seeds` (K) and `rows` (B) of the step; bytes on one device: `arguments`
+    `seeds` (K) and `rows` (B) of the step. Bytes on one device: `arguments`
     (state and batch), `temporary` and `code` (as XLA plans them), `copies`
-    (states while K of them are joined), `needed` (the peak), and `device` (what
-    there is).
+    (extra states while K states are joined), `needed` (the peak), and `device`
+    (all its memory).
 
   Raises:
     errors.UserError: a step needs more memory than a device has.
@@ -86,8 +87,8 @@ def compile_steps(
         'arguments': stats.argument_size_in_bytes,
         'temporary': stats.temp_size_in_bytes,
         'code': stats.generated_code_size_in_bytes,
-        # A seed's state before it is joined with the others, and its source:
-        # the parameters, or the state that a checkpoint replaces.
+        # One seed's state before it is joined with the other states, and its
+        # source: the parameters, or the state that a checkpoint replaces.
         'copies': 2 * state_bytes(programs) if count > 1 else 0,
       }
       running = memory['temporary'] + memory['code']
@@ -123,14 +124,18 @@ def measure(
 ) -> dict[str, object]:
   """Measures how long each part of a plan takes.
 
-  It takes a batch of one seed for each number of rows, and the numbers of seeds
-  that are trained at once. It predicts dev rows of the first task.
+  Args:
+    plan: the plan. Evaluation is timed on dev rows of its first task.
+    batches: number of rows B -> a batch of one seed.
+    seeds: the numbers of seeds K that are trained at once.
+    probes: the linear probes that are not fitted yet.
 
   Returns:
-    Seconds: `step`: `KxB` -> of a training step; `start`: to make a run's
-    state; `evaluation_batch`; `checkpoint`: to write one; `record`: of a
-    finished run; `linear_probes`: task -> of its probes; `report`. Bytes:
-    `checkpoint_bytes`, and `params_bytes` of its parameters alone.
+    Seconds: `step`: `KxB` -> a training step; `start`: making a run's state;
+    `evaluation_batch`: one batch; `checkpoint`: writing a checkpoint; `record`:
+    the parameters' digest in the record of a finished run; `linear_probes`:
+    task -> all its probes; `report`: writing the report. Bytes:
+    `checkpoint_bytes`: a whole checkpoint; `params_bytes`: its parameters only.
 
   Raises:
     errors.UserError: the checkpoint can't be written.
@@ -184,7 +189,7 @@ def _measure_step(
   seeds: int,
 ) -> tuple[step_lib.TrainState, float]:
   """Times a training step; returns the new state and seconds per step."""
-  # Without a learning rate, nothing is trained.
+  # With a learning rate of 0, the parameters do not change.
   schedule = step_lib.StepSchedule(0.0, 1.0, 1.0)
 
   def run(count: int) -> None:
@@ -208,8 +213,8 @@ def _measure_probes(
 ) -> dict[str, float]:
   """Estimates the seconds that linear probes take, by task.
 
-  `evaluation_batch` are those of a batch of rows that they encode. The first
-  probe of a task is timed, and others by their rows.
+  `evaluation_batch` is the seconds to encode one batch of rows. Only the first
+  probe of a task is timed; the others are estimated by their number of rows.
   """
   fits: dict[str, float] = {}
   seconds: Counter[str] = Counter()
@@ -223,8 +228,11 @@ def _measure_probes(
 
 
 def _fit_seconds(plan: plan_lib.Plan, name: str, chosen: np.ndarray) -> float:
-  """Fits a probe to random vectors to estimate the seconds that one takes."""
-  # Its import takes a while (scipy.optimize).
+  """Estimates the seconds that fitting a probe takes.
+
+  Times one evaluation of the probe's objective on random vectors.
+  """
+  # Imported here, because importing scipy.optimize is slow.
   from bam_jax.training import linear
 
   task = plan.tasks[name]
@@ -248,10 +256,11 @@ def _fit_seconds(plan: plan_lib.Plan, name: str, chosen: np.ndarray) -> float:
 
 
 def _measure_report(plan: plan_lib.Plan) -> float:
-  """Estimates the seconds of the report.
+  """Estimates the seconds that writing the report takes.
 
-  Its modules are imported, and some resamples of its tests are drawn for
-  predictions of noise. All else takes about twice as long as the import.
+  Times the import of the report's modules, and some resamples of its
+  significance tests on random predictions. The rest of the report takes about
+  twice as long as the import.
   """
   _, seconds = _timed(importlib.import_module, 'bam_jax.reporting.report')
   seconds *= 3
@@ -282,7 +291,7 @@ def _measure_report(plan: plan_lib.Plan) -> float:
 def _evaluation_seconds(
   plan: plan_lib.Plan, params: Mapping[str, object], is_frozen: bool = False
 ) -> float:
-  """Times an evaluation batch; `is_frozen`: with the encoder alone."""
+  """Times an evaluation batch; with `is_frozen`, only the encoder."""
   task = plan.tasks.tasks[0]
   rows = plan.features[task.name][task.dev_splits[0]]
   packing, counted = plan.config.packing, []
@@ -300,7 +309,7 @@ def evaluation_batches(
 ) -> int:
   """Estimates the number of evaluation batches for some rows.
 
-  With `count` they are that many rows of the same mean length.
+  With `count`, the estimate is for `count` rows of the same mean length.
   """
   count = len(rows) if count is None else count
   packing, filled = plan.config.packing, count
@@ -327,7 +336,8 @@ def _measure_checkpoint(
       f'{workdir}: a checkpoint cannot be written there ({e.strerror}); make'
       ' room, or choose another --workdir'
     ) from e
-  # Trained parameters and moments are hardly compressed.
+  # Compression hardly shrinks trained parameters and moments, so the sizes in
+  # memory are used.
   whole, params = (
     sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
     for tree in (state, state.params)

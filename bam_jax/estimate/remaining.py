@@ -23,7 +23,7 @@ class Remaining:
     run: the run.
     steps: number of steps of the whole run.
     done: number of steps in its latest checkpoint; all steps if it is finished.
-    labels: task and split of the rows that it must still label for students.
+    labels: (task, split) pairs that the run must still label for students.
   """
 
   run: runs_lib.Run
@@ -59,7 +59,7 @@ class Remaining:
     return set(range(first, self.steps, every or 1))
 
   def rows_to_label(self) -> Iterator[tuple[str, str, int]]:
-    """Yields task, split, and how many teachers divide its rows among them."""
+    """Yields task, split, and how many teachers share the rows of the split."""
     for task, split in self.labels:
       fold = None if split == task_lib.UNLABELLED else self.run.fold
       yield task, split, fold.of if fold else 1
@@ -90,10 +90,10 @@ class Probe(NamedTuple):
   """A linear probe that is not fitted yet.
 
   Attributes:
-    task: its name.
-    chosen: indices of the training rows that it is fitted to.
-    encoded: number of rows whose vectors it takes, those that it predicts
-      included.
+    task: name of the task.
+    chosen: indices of the training rows that the probe is fitted to.
+    encoded: number of rows to encode: those of the fit, and those that the
+      probe predicts.
   """
 
   task: str

@@ -1,4 +1,4 @@
-"""What `estimate` prints: the runs by group, time by phase, memory and disk."""
+"""Formats the output of `estimate`: runs by group, time, memory and disk."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,8 @@ def make_table(
 ) -> rich.table.Table:
   """Makes a table with a row per group of similar runs, and a total.
 
-  `steps` and `seconds` are those of a step, and by phase, of each run.
+  `steps` maps run name -> seconds per step. `seconds` maps run name -> seconds
+  by phase.
   """
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
   table.add_column('variant', no_wrap=True)
@@ -77,9 +78,10 @@ def sentences(
   longest: str,
   path: Path,
 ) -> str:
-  """Describes time by phase, memory and disk; `counts` are of bytes.
+  """Describes time by phase, memory and disk.
 
-  `longest` is a sentence about what takes longest.
+  `counts` holds numbers of bytes, and the `seeds` and `rows` of the largest
+  step. `longest` is a sentence about the variant that takes longest.
   """
   size = {name: decimal(count) for name, count in counts.items()}
   return (

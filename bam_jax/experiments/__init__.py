@@ -1,1 +1,1 @@
-"""Plans of training runs: the commands, and what they share."""
+"""Plans of training runs: the commands, and the modules that they share."""

@@ -17,12 +17,12 @@ _MAX_PROCESSES = 8
 class Background:
   """Pool of processes that call functions in the background.
 
-  Use it as a context manager.
+  Use it as a context manager. The exit of the context waits for all calls.
+  After an exception, calls that have not begun are dropped. After a preemption
+  signal, the exit does not wait.
 
-  The processes start when they are needed and import the main module of this
-  one, so a script that uses this class needs `if __name__ == '__main__'`. The
-  end of the context waits for all calls. After an exception, calls that have
-  not begun are dropped; after a preemption signal, none is waited for.
+  The processes start when they are needed, and each imports the main script
+  again. So a script that uses this class needs `if __name__ == '__main__'`.
   """
 
   def __init__(self):
@@ -38,8 +38,8 @@ class Background:
     return self
 
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
-    # What the processes write is complete or absent, and they end with this
-    # process.
+    # Not waiting is safe: the processes write files atomically, and they end
+    # when this process ends.
     self._pool.shutdown(
       wait=kind is not preemption.Preempted, cancel_futures=kind is not None
     )
@@ -56,7 +56,7 @@ class Background:
       self._calls.append(self._pool.submit(function, *args))
 
   def wait(self) -> None:
-    """Waits for all calls made so far; raises the error of a failed one.
+    """Waits for the calls made so far; raises the error of a failed call.
 
     Raises:
       errors.RetryError: a process was killed.
@@ -69,7 +69,7 @@ class Background:
 
 @contextlib.contextmanager
 def _convert_broken_pool() -> Iterator[None]:
-  """Context manager: `RetryError` replaces `BrokenProcessPool`."""
+  """Context manager that raises `RetryError` for `BrokenProcessPool`."""
   try:
     yield
   except process_pool.BrokenProcessPool as e:

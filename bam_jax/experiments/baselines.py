@@ -1,12 +1,13 @@
 """Baselines that need no training run: the majority, and a frozen encoder.
 
 `majority` predicts the same for every example: the most frequent label of the
-training rows, or their mean score. `frozen_encoder` is a linear model of the
+training rows, or their mean score. `frozen_encoder` is a linear model on the
 vectors of the encoder that all runs start from, before any training.
 
-Neither has a seed. `DIR/baselines/TASK` holds their outputs and, written last,
-`DONE` with their scores. Both are computed again if weights, features or the
-declaration of the task change.
+Both are computed once, not once per seed. `DIR/baselines/TASK` holds the
+outputs of both. The sentinel file `DONE`, with the scores, is written last.
+Both are computed again if the weights, the features or the task's declaration
+change.
 """
 
 from collections.abc import Mapping
@@ -28,13 +29,13 @@ from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 
-# Rows whose tokens have vectors in memory at once.
+# Number of rows that are encoded at once, to limit memory.
 _CHUNK_ROWS = 1024
 
 
 @phases.phase(phases.PROBES)
 def compute(plan: plan_lib.Plan) -> None:
-  """Computes the baselines that a work directory lacks."""
+  """Computes the baselines that are missing in the work directory."""
   todo = find_missing(plan)
   if not todo:
     return
@@ -65,10 +66,11 @@ def find_missing(plan: plan_lib.Plan) -> dict[str, identity_lib.Identity]:
 
 
 def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:
-  """Reads the records of the baselines that are computed, by task.
+  """Reads the computed baselines; returns task -> record.
 
-  The record holds `scores` (baseline -> dev split -> metric -> value), the
-  reasons of `undefined` scores likewise, and `about` (baseline -> text).
+  A record holds `scores` (baseline -> dev split -> metric -> value),
+  `undefined` (baseline -> dev split -> metric -> reason) and `about` (baseline
+  -> text).
   """
   if not plan.config.plan.baselines:
     return {}
@@ -80,7 +82,10 @@ def read(plan: plan_lib.Plan) -> dict[str, Mapping[str, object]]:
 
 
 def describe(known: Mapping[str, Mapping]) -> dict[str, str]:
-  """Returns the report's notes on the training rows; `known` is from `read`."""
+  """Returns the report's notes on how each baseline was made, by baseline.
+
+  `known` is the result of `read`.
+  """
   found: dict[str, list[str]] = {}
   for task, record in known.items():
     for name, text in record['about'].items():
@@ -93,7 +98,7 @@ def describe_missing(
 ) -> list[str]:
   """Returns a warning if some tasks have baselines and others have none.
 
-  `known` is from `read`.
+  `known` is the result of `read`.
   """
   missing = [name for name in tasks.names if name not in known]
   if not known or not missing:
@@ -158,8 +163,8 @@ def _compute_task(
   plan.workspace.write_baselines(task.name, record)
 
 
-# split -> logits of its rows, and what they were made from, or why there are
-# none.
+# Two values: split -> logits of its rows; and a text on what the logits were
+# made from, or on why they are missing.
 _Logits = tuple[dict[str, np.ndarray], str]
 
 

@@ -1,8 +1,8 @@
-"""Records which rows of a file a task's development rows are.
+"""Records which rows of a training file are a task's development rows.
 
-`DIR/divisions/TASK.json` holds what the division depends on and the indices of
-the development rows. With a changed file other rows would be chosen, and rows
-that a run was trained on could be among them; so the change is refused.
+`DIR/divisions/TASK.json` holds the inputs of the division and the indices of
+the development rows. If the file changed, other rows would be chosen, perhaps
+rows that a run was trained on. So a changed file raises an error.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,8 @@ from bam_jax import schema
 from bam_jax.data import sources
 from bam_jax.tasks import task as task_lib
 
-# A division is warned of if the rows that it has too many, or too few, are a
-# larger part of those that were asked for.
+# A division gets a warning if its number of development rows differs from the
+# requested number by more than this share of the requested number.
 _MOST_OFF = 0.2
 _REMEDY = 'restore what it was, or choose another --workdir'
 
@@ -29,9 +29,9 @@ def recorded(
 ) -> dict[str, list[int]]:
   """Returns task -> indices of its recorded development rows.
 
-  They go on to be those of the task, however they would be drawn today. `paths`
-  has the records of the tasks that a run has trained on; other tasks, and those
-  without a division or a record, are left out.
+  These rows stay the task's development rows, even if a new draw would choose
+  other rows. `paths` maps each task that a run has trained on to its record.
+  Other tasks, and tasks without a division or a record, are left out.
 
   Raises:
     errors.UserError: a record is damaged.
@@ -50,7 +50,7 @@ def recorded(
 def add(
   tasks: task_lib.TaskTable, found: Mapping[str, list[int]]
 ) -> task_lib.TaskTable:
-  """Returns the tasks with the development rows that `recorded` has found."""
+  """Returns the tasks with the development rows that `recorded` returned."""
 
   def with_rows(task: task_lib.Task) -> task_lib.Task:
     if task.name not in found:
@@ -72,16 +72,18 @@ def check(
   path: Path,
   is_final: bool = True,
 ) -> dict[str, list[task_lib.Example]]:
-  """Writes the record of a divided task, or compares it with its rows.
+  """Writes the record of a task's division, or checks an existing record.
 
-  Returns the examples of both splits, so that the file is read once; none for a
-  task with a dev file of its own. Unless the record is
-  final, which it is once a run has trained on the task, another division
-  replaces it.
+  The record is final (`is_final`) once a run has trained on the task. The
+  current rows must match a final record. Any other record is replaced.
+
+  Returns:
+    The examples of both splits, so that the file is read only once. Empty for a
+    task that has a dev file.
 
   Raises:
-    errors.UserError: the rows can't be read, the record is damaged, or it is of
-      another division or of other rows.
+    errors.UserError: the rows can't be read; or a final record is damaged, or
+      belongs to another division or other rows.
   """
   dev = task.dev_splits[0]
   division = task.tables[dev].division
@@ -116,7 +118,7 @@ def check(
 
 
 def _warn_of_share(name: str, share: float, dev: int, train: int) -> None:
-  """Logs a warning if the development rows are far from the share."""
+  """Logs a warning if there are far more or fewer dev rows than requested."""
   asked = share * (dev + train)
   if abs(dev - asked) > max(_MOST_OFF * asked, 1):
     logging.warning(

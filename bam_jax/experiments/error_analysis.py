@@ -1,8 +1,8 @@
 """Collects the rows and predictions for the report's error analysis.
 
-Raw rows, the dev outputs of one model and its teacher, and the logits of
-out-of-fold teachers. Nothing is computed on devices or written; what is missing
-is said in the place of the rows.
+It reads raw rows, the dev outputs of one model and its teacher, and the logits
+of out-of-fold teachers. It computes nothing on devices and writes no file. If
+an input is missing, the result holds the reason instead of the rows.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,10 @@ Decided = Sequence[kind_lib.Decided]
 def analyse(
   plan: plan_lib.Plan, finished: Sequence[runs_lib.Run]
 ) -> error_rows.Analysis:
-  """Analyses the errors of the student with its first seed.
+  """Analyses the errors of the student's first finished seed.
 
-  The student is the variant of the report's verdicts; in a plan without a
-  multi-task variant, the last variant.
+  The student is the multi-task variant that the report's verdicts are about. If
+  no multi-task variant has a finished run, it is the last variant that has one.
   """
   names = [
     v for v in plan.config.variants if any(r.variant == v for r in finished)
@@ -69,7 +69,8 @@ def _analyse(
   """Analyses one model of a task.
 
   Raises:
-    outputs.Missing: it has no usable dev outputs, or their rows can't be read.
+    outputs.Missing: the model has no usable dev outputs, or the dev rows can't
+      be read or have changed.
   """
   path = plan.workspace.outputs(run.name)
   uids, decided = outputs.read_decided(task, path)
@@ -103,10 +104,11 @@ def _teacher(
   run: runs_lib.Run,
   uids: Sequence[str],
 ) -> Decided:
-  """Returns what the teacher with the student's seed decided on dev rows.
+  """Returns the dev decisions of the teacher that has the student's seed.
 
   Raises:
-    outputs.Missing: there is no such teacher, or it has other rows.
+    outputs.Missing: there is no such teacher, or its dev outputs are not usable
+      or are for other rows.
   """
   name = variants.resolve(plan.config, run.variant).teacher
   if run.logits or not name:
@@ -129,19 +131,19 @@ def _teacher(
 def _out_of_fold(
   plan: plan_lib.Plan, task: task_lib.Task, student: runs_lib.Run
 ) -> tuple[error_rows.Rows, Decided]:
-  """Returns training rows, and what the student's teachers decided on them.
+  """Returns training rows, and the out-of-fold decisions of the teachers.
 
-  No teacher was trained on the row that it decides. With several seeds of
-  teachers, their logits are averaged.
+  Each row is decided by the teachers that were not trained on it. With teachers
+  of several seeds, their logits are averaged.
 
   Raises:
     outputs.Missing: there are no such teachers, or their logits or the rows are
-      not there.
+      missing.
   """
   by_seed: dict[int, list[runs_lib.Run]] = {}
   for run in plan.runs:
     if run.fold and run.name in student.teachers.get(task.name, ()):
-      # The teachers of a teacher know the labels of its fold.
+      # A teacher's own teachers were trained on the labels of its fold.
       if run.is_taught:
         raise outputs.Missing('its teachers were taught themselves')
       by_seed.setdefault(run.seed, []).append(run)
@@ -172,7 +174,7 @@ def _out_of_fold(
   arrays = task.kind.outputs(task, logits, columns)
   by_uid = dict(zip(arrays['uid'].tolist(), task.kind.decided(task, arrays)))
   rows = _read_rows(plan, task, split)
-  # Swapped copies have uids of their own.
+  # Swapped copies have other uids, so they are left out here.
   uids = [task_lib.make_uid(task.name, split, row) for row in rows.numbers]
   return rows, [by_uid[uid] for uid in uids]
 
@@ -198,7 +200,8 @@ def _read_rows(
   """Reads the raw rows of a split.
 
   Raises:
-    outputs.Missing: they can't be read, or their features were made of others.
+    outputs.Missing: the rows can't be read, or have changed since the features
+      were made.
   """
   directory = plan.workspace.features(task.name, split)
   try:

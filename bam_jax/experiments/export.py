@@ -15,7 +15,7 @@ from bam_jax.runtime import processes
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import mesh as mesh_lib
 
-# Form -> end of the default folder's name, and the function that writes.
+# Form -> suffix of the default folder's name, and the function that writes it.
 FORMS = {
   'hf': ('', export_lib.export),
   'stablehlo': ('-stablehlo', stablehlo.export),
@@ -30,10 +30,10 @@ def export(
 ) -> None:
   """Exports the best checkpoints of a group of runs.
 
-  The form `hf` writes Hugging Face directories `DIRECTORY/TASK/`, and
-  `DIRECTORY/all/` for a model of several tasks; `stablehlo` writes programs to
-  `DIRECTORY/TASK/`, or `all/`. By default the directory is `exports/GROUP` or
-  `exports/GROUP-stablehlo`.
+  The form `hf` writes a Hugging Face directory `DIRECTORY/TASK/` per task, and
+  `DIRECTORY/all/` for a model of several tasks. The form `stablehlo` writes one
+  program, to `DIRECTORY/TASK/`, or to `DIRECTORY/all/` for a model of several
+  tasks. The default directory is `exports/GROUP` or `exports/GROUP-stablehlo`.
   """
   group, runs = plan.find_group(group)
   suffix, write = FORMS[form]

@@ -1,7 +1,8 @@
 """The identity of a run: everything that decides its outcome.
 
 An identity maps dotted keys to JSON values: the run's own settings, digests of
-its rows, and digests of the identities of the runs that teach or start it.
+its rows, and digests of the identities of its teachers and of the run that it
+starts from.
 """
 
 from collections.abc import Sequence
@@ -21,12 +22,12 @@ from bam_jax.tasks import task as task_lib
 if typing.TYPE_CHECKING:
   from bam_jax.experiments import plan as plan_lib
 
-# Fields that say where rows or weights come from, or what rows mean. An
-# identity holds digests of the rows and the weights instead.
+# Fields for the source or the meaning of rows, and for the source of weights.
+# An identity holds digests of the rows and of the weights instead.
 _COVERED_BY_ROWS = ('data.', 'custom_tasks.')
 COVERED_BY_WEIGHTS = 'model.init', 'model.arch', 'model.vocab'
 
-# Fields of an encoder that the configuration holds too.
+# Fields of an encoder that the configuration also has.
 _COVERED_BY_CONFIG = ('dropout_', 'pooling', 'num_layers')
 
 Identity = dict[str, object]
@@ -56,7 +57,8 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
   for key, value in config_lib.fingerprint_values(run.config).items():
     if not key.startswith(tuple(unused)):
       result[f'config.{key}'] = value
-  # `auto` and -1 stand for values that the weights' digest does not cover.
+  # The configuration may hold `auto` or -1. The digest of the weights does not
+  # cover the values behind these, so they are added here.
   encoder = plan.encoder.config
   for name in ('pooling', *encoder.dropout_rates()):
     result[f'config.model.{name}'] = getattr(encoder, name)
@@ -76,8 +78,9 @@ def settings(plan: 'plan_lib.Plan', run: runs_lib.Run) -> Identity:
 def encoder_settings(encoder: pretrained.Encoder) -> Identity:
   """Returns the encoder settings from the config.json of pretrained weights.
 
-  The digest of the weights does not cover it: with another activation, the same
-  weights are another function. Nothing is returned for random weights.
+  The digest of the weights does not cover that file, but with another
+  activation the same weights compute another function. The result is empty for
+  random weights.
   """
   if not encoder.digest:
     return {}
@@ -91,10 +94,12 @@ def encoder_settings(encoder: pretrained.Encoder) -> Identity:
 def identities(
   plan: 'plan_lib.Plan', runs: Sequence[runs_lib.Run]
 ) -> dict[str, Identity]:
-  """Returns run name -> identity; `runs` must contain all that they build on.
+  """Returns run name -> identity.
+
+  `runs` must be in training order and contain every run that they build on.
 
   Raises:
-    errors.UserError: external logits are missing or of other rows.
+    errors.UserError: external logits are missing or belong to other rows.
   """
   result: dict[str, Identity] = {}
   for run in runs:

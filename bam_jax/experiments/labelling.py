@@ -1,8 +1,10 @@
-"""Teacher logits for students of the same plan and of other plans (`label`).
+"""Writes and reads teacher logits for students.
 
-Logits for the students of the same plan are in `teachers/RUN/TASK`, those on
-rows without labels in `teachers/RUN/TASK.unlabelled`. The quality of the former
-is written into the record of the run that computed them.
+Logits for students of the same plan are in `teachers/RUN/TASK`, and in
+`teachers/RUN/TASK.unlabelled` for rows without labels. The quality of the
+logits on labelled rows is added to the record of the run that computed them.
+
+The command `label` writes logits for students of other plans.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +36,8 @@ from bam_jax.runtime import telemetry
 from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 
-# A process takes longer to start than to write fewer rows than these.
+# Fewer rows are written in this process, because starting another process would
+# take longer.
 _MIN_BACKGROUND_ROWS = 4096
 
 Params = Mapping[str, object]
@@ -52,12 +55,13 @@ def write_logits(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Computes a run's logits on the rows of a split and writes them to disk.
 
-  The fold of `target` selects the rows. With `is_external`, scores are written
-  as predictions, as external sets have them, instead of the head's output.
+  The fold of `target` selects the rows. If `is_external`, predicted scores are
+  written instead of the head's outputs, because external sets hold predictions.
 
   Returns:
-    The n labelled rows, ascending, [n] int64, and what was written for them,
-    [n, c] float32; of tokens: [tokens, c].
+    Indices of the n labelled rows, ascending, [n] int64, and the values written
+    for these rows, float32 [n, c], or [tokens, c] for tasks with outputs per
+    token.
 
   Raises:
     errors.UserError: a logit is not finite.
@@ -127,7 +131,8 @@ def find_set(
 class TeacherLogits:
   """Writes teachers' logits, and reads them for their students.
 
-  `identities` and `runs`, by name, include all that the trained runs build on.
+  `identities` and `runs` are keyed by run name, and include every run that the
+  trained runs build on.
   """
 
   plan: plan_lib.Plan
@@ -144,7 +149,8 @@ class TeacherLogits:
   ) -> None:
     """Writes a finished run's logits for its students, if they are missing.
 
-    `params` are on the devices; None: those of the last checkpoint.
+    `params` are the run's parameters on the devices; None: they are restored
+    from the last checkpoint.
     """
     for task, split in self.plan.data.splits_to_label(run, students):
       target = self._find_set(run.name, task, split)
@@ -173,7 +179,8 @@ class TeacherLogits:
   ) -> None:
     """Adds accuracy and calibration of a teacher's logits to its run record.
 
-    `labelled` are the rows and logits of a new set; None: the set is read.
+    `labelled` holds the row indices and logits of a set that was just written;
+    None: the set is read from disk if its quality is not recorded yet.
     """
     record = self.plan.workspace.read_record(run)
     features = self.plan.features[task.name][task.train_split]
@@ -189,8 +196,10 @@ class TeacherLogits:
   def read_probs(self, run: runs_lib.Run, task: str) -> np.ndarray | None:
     """Returns the teachers' predictions on the rows that a run learns from.
 
-    They are [rows, outputs] float32, or [tokens, outputs]: rows with labels
-    first, then those without; None if the run has no teacher.
+    Returns:
+      float32 [rows, outputs], or [tokens, outputs] for tasks with outputs per
+      token; labelled rows come first, then rows without labels. None if the run
+      has no teacher for the task.
     """
     if not run.logits:
       if task not in run.teachers:
@@ -208,7 +217,8 @@ class TeacherLogits:
     Logs how well they agree with the gold labels.
 
     Raises:
-      errors.UserError: a set is damaged, lacks a row, or is not finite.
+      errors.UserError: a set is damaged, lacks a row, or has a value that is
+        not finite.
     """
     found = {
       (run.logits, task, split): run
@@ -247,8 +257,9 @@ class TeacherLogits:
     else:
       by_teacher: dict[object, list[logit_sets.LogitSet]] = {}
       for name in run.teachers[task]:
-        # All folds of a seed make up one teacher. None of them was trained on
-        # rows without labels, so on these each is a teacher of its own.
+        # On labelled rows, the runs of one seed (one per fold) form one
+        # teacher. No run was trained on rows without labels, so on those rows
+        # each run is a separate teacher.
         is_joined = split != task_lib.UNLABELLED
         key = self.runs[name].seed if is_joined else name
         found_set = self._find_set(name, task, split)
@@ -259,7 +270,7 @@ class TeacherLogits:
     )
 
   def _find_set(self, run: str, task: str, split: str) -> logit_sets.LogitSet:
-    """Returns folder and fingerprint of a run's logits on a split."""
+    """Returns the folder and fingerprint of a run's logits on a split."""
     return find_set(
       *(self.plan.workspace, self.runs[run], self.identities[run]),
       *(task, split, self.plan.features[task][split]),
@@ -276,13 +287,14 @@ def label(
 
   Args:
     plan: the plan of the runs.
-    group: name of the group; None: see `Plan.find_group`.
-    output: the folder that `config.distill.logits` of the other plan names.
-    data_dir: `config.data.dir` of that plan; None: it has the same rows.
+    group: name of the group; for None see `Plan.find_group`.
+    output: the folder to give as `config.distill.logits` of the other plan.
+    data_dir: `config.data.dir` of the other plan; None: its rows are those of
+      this plan.
 
   Raises:
-    errors.UserError: there is no such group, or it is of one fold alone; a row
-      can't be read, a logit is not finite, or a set can't be written.
+    errors.UserError: there is no such group, or its runs label only one fold; a
+      row can't be read, a logit is not finite, or a set can't be written.
   """
   _, runs = plan.find_group(group)
   if runs[0].fold:
@@ -295,7 +307,7 @@ def label(
     features = plan.features
   else:
     features = _prepare_other_rows(plan, data_dir, runs)
-  # Before hours of work are spent on its content.
+  # Made now, so that a failure comes before hours of labelling.
   try:
     processes.run_on_first(output.mkdir, parents=True, exist_ok=True)
   except OSError as e:
@@ -342,9 +354,12 @@ def _label_rows(
 def _prepare_other_rows(
   plan: plan_lib.Plan, data_dir: str, runs: list[runs_lib.Run]
 ) -> dict[str, dict[str, shards.Columns]]:
-  """Tokenizes the rows in another data directory for this plan's model."""
+  """Tokenizes the rows in another data directory for this plan's model.
+
+  Returns task -> split -> features.
+  """
   data = dataclasses.replace(plan.config.data, dir=data_dir)
-  # The features of each folder are kept apart.
+  # Part of a folder name, so that each data directory has its own features.
   folder = schema.digest(str(Path(data_dir).resolve()))[:8]
   result: dict[str, dict[str, shards.Columns]] = {}
   for name in (name for run in runs for name in run.tasks):

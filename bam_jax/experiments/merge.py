@@ -1,4 +1,4 @@
-"""The command `merge`: copies finished runs of other work directories."""
+"""The command `merge`: copies finished runs from other work directories."""
 
 from collections.abc import Sequence
 import logging
@@ -28,13 +28,14 @@ def copy_runs(
 ) -> None:
   """Copies finished runs, the logits that they wrote, and baselines.
 
-  Existing ones are kept; of equal ones the first is copied.
-  All runs are compared before anything is copied. No link is followed.
+  Existing runs, logits and baselines are kept. If several sources have the same
+  one, that of the first source is copied. All runs are compared before anything
+  is copied. Symbolic links are not followed.
 
   Raises:
-    errors.UserError: there is no source, or one has no finished run; two runs
-      with one name are not equal; a source holds a link; or a file can't be
-      copied.
+    errors.UserError: no source is given, or a source has no finished run; two
+      runs with the same name have different settings; a source holds a link;
+      the disk has too little space; or a file can't be copied.
   """
   if not sources:
     raise errors.UserError(
@@ -44,7 +45,7 @@ def copy_runs(
   finished: dict[workspace_lib.Workspace, list[str]] = {}
   origins: dict[str, workspace_lib.Workspace] = {}
   for source in sources:
-    # Before anything is read, because a stranger may have made it.
+    # Checked before any file is read, because the source may be untrusted.
     for folder in ('runs', 'teachers', 'baselines'):
       files.check_directory(source.root / folder)
     finished[source] = source.find('runs', 'DONE')
@@ -61,7 +62,8 @@ def copy_runs(
   sets: dict[Path, Path] = {}
   for source, names in finished.items():
     for name in names:
-      # Equal runs on different machines may end with different parameters.
+      # Equal runs on different machines may end with different parameters, and
+      # logits belong to one set of parameters.
       digests = [
         each.read_record(name)['parameters'] for each in (source, into)
       ]
@@ -84,8 +86,8 @@ def copy_runs(
 
 
 def _copy(into: workspace_lib.Workspace, sources: dict[Path, Path]) -> None:
-  """Copies folders (target -> source), if the disk has space for all."""
-  # A file of a source may be a huge hole, so its apparent size counts.
+  """Copies folders (target -> source); raises if the disk lacks space."""
+  # A source file may be sparse and its copy is not, so apparent sizes count.
   needed = sum(
     entry.stat(follow_symlinks=False).st_size
     for folder in sources.values()
@@ -105,7 +107,7 @@ def _copy(into: workspace_lib.Workspace, sources: dict[Path, Path]) -> None:
 def _check_equal(
   name: str, there: workspace_lib.Workspace, here: workspace_lib.Workspace
 ) -> None:
-  """Raises if two work directories have different runs of the same name."""
+  """Raises if two work directories have different runs with the same name."""
   before, new = there.identity(name), here.identity(name)
   if before is None:
     return

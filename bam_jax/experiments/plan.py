@@ -40,18 +40,21 @@ from bam_jax.training import setup as setup_lib
 class Plan:
   """Configuration, runs and work directory of a plan; see `make_plan`.
 
-  The other properties are made when they are first read. With several
-  processes, all of them read a property at the same point.
+  Properties are computed when they are first read. In a multi-host plan, all
+  processes must read a property at the same point.
 
   Attributes:
     config: the configuration.
     workspace: the work directory.
-    tasks: in the order of the heads.
-    learnt_tasks: those that runs have trained on, when the plan was made.
-    found_labels: labels of the tasks that give none, from `labels.find`.
-    encoder: what every run starts from, unless its variant names another run.
+    tasks: the tasks, in the order of the heads.
+    learnt_tasks: names of the tasks that runs had trained on when the plan was
+      made.
+    found_labels: result of `labels.find`, for tasks that declare no labels.
+    encoder: the encoder, pretrained or random, that runs start from, unless
+      their variant starts from another run.
     preemption_signal: checked between pieces of work.
-    shared_setup: of an equal model, whose programs are shared; None: made anew.
+    shared_setup: setup of an equal model, whose programs are shared; None: a
+      new setup is made.
   """
 
   config: config_lib.Config
@@ -70,10 +73,10 @@ class Plan:
 
   @functools.cached_property
   def search_result(self) -> search.Result:
-    """Scores of the hyperparameter search, which `choices.json` also has.
+    """Scores of the hyperparameter search; also written to `choices.json`.
 
     Raises:
-      errors.UserError: some of these runs are not finished.
+      errors.UserError: a run of the search is not finished.
     """
     records = [self.read_record(run) for run in self.search_runs]
     if missing := records.count(None):
@@ -93,7 +96,7 @@ class Plan:
 
   @functools.cached_property
   def runs(self) -> list[runs_lib.Run]:
-    """All training runs in training order, without those of the search."""
+    """All training runs in training order, without runs of the search."""
     return self.plan_runs(search.choose(self.search_result.scores))
 
   def plan_runs(
@@ -110,8 +113,8 @@ class Plan:
     """Features of all training, dev and unlabelled splits; made if missing.
 
     Raises:
-      errors.UserError: raw rows can't be read, or the features that are there
-        were made from others.
+      errors.UserError: raw rows can't be read, or existing features were made
+        from other rows.
     """
     if self.config.data.source == 'tfds':
       processes.run_on_first(self._download)
@@ -129,7 +132,10 @@ class Plan:
     return result
 
   def _divide(self, task: task_lib.Task) -> dict[str, list[task_lib.Example]]:
-    """Checks a task's division in process 0; returns the examples there."""
+    """Checks a task's division; see `divisions.check`.
+
+    Returns split -> examples in process 0, and {} in other processes.
+    """
     result: dict[str, list[task_lib.Example]] = {}
     path = self.workspace.division(task.name)
     is_final = task.name in self.learnt_tasks
@@ -157,8 +163,8 @@ class Plan:
   ) -> shards.Columns | None:
     """Makes a split's features in process 0; every process then opens them.
 
-    The split's examples are given if they have been read already. Returns None
-    if the split is optional and its raw file is missing.
+    `examples` are the split's examples, if they have been read already. Returns
+    None if the split is optional and its raw file is missing.
     """
     directory = self.workspace.features(task.name, split)
     source = sources.Source(task, split, self.config.data)
@@ -171,7 +177,8 @@ class Plan:
         )
         return None
       data, tokenizer = self.config.data, self.encoder.tokenizer
-      # No run learns from test rows.
+      # Features of rows that no run has learnt from may be replaced. No run
+      # learns from test rows.
       replaces = split in task.test_splits or task.name not in self.learnt_tasks
       return prepare_lib.prepare(
         task, split, data, tokenizer, directory, replaces, examples
@@ -203,8 +210,9 @@ class Plan:
   def read_record(self, run: runs_lib.Run) -> Mapping[str, object] | None:
     """Returns the record of a finished run; None if it is not finished.
 
-    It has scores of the metrics that its tasks have now, and what
-    `config.decisions` wants, from its outputs if the record has others.
+    If the metrics of its tasks have changed, the scores are computed again from
+    the run's outputs. If the record lacks temperatures or thresholds that
+    `config.decisions` asks for, they are fitted to the outputs.
 
     Raises:
       errors.UserError: the run was trained with other settings or teachers, its
@@ -214,7 +222,7 @@ class Plan:
     if record is None:
       return None
     self.workspace.check_run(run.name, identity_lib.settings(self, run))
-    # The settings don't say where external logits are.
+    # The settings in an identity don't include `config.distill.logits`.
     if bool(run.logits) != bool(self.external_teachers(run)):
       teachers = 'runs of its plan' if run.logits else 'external logits'
       raise errors.UserError(
@@ -287,7 +295,8 @@ class Plan:
     """Returns a finished run's tasks with their temperatures and thresholds.
 
     Raises:
-      errors.UserError: the best step, which predicts, has no dev outputs.
+      errors.UserError: the run predicts with its best step, but has dev outputs
+        only of its last step.
     """
     record, tasks = self.read_record(run), {}
     for name in run.tasks:
@@ -314,7 +323,7 @@ class Plan:
   def find_group(self, group: str | None) -> tuple[str, list[runs_lib.Run]]:
     """Returns the name `VARIANT-sSEED` and the runs of a finished group.
 
-    None stands for the group of the last variant and the first seed.
+    If `group` is None, it is the group of the last variant and the first seed.
 
     Raises:
       errors.UserError: there is no such group, or one of its runs is not
@@ -342,8 +351,12 @@ class Plan:
   ) -> dict[str, identity_lib.Identity]:
     """Makes or checks the folders of runs, and prepares their features.
 
-    `runs` include all that they build on, and their identities are returned;
-    `opened` are those whose folders are made or checked, by default all.
+    Args:
+      runs: the runs, in training order, with every run that they build on.
+      opened: the runs whose folders are made or checked; None: all.
+
+    Returns:
+      Run name -> identity, for all `runs`.
 
     Raises:
       errors.UserError: a folder holds a run with another identity.
@@ -379,11 +392,11 @@ class Plan:
     """Restores a finished run's parameters from its last or best checkpoint.
 
     If the run was trained with other `config.tasks`, its heads are moved to
-    their rows in the present table; the heads of other tasks are 0.
+    their rows in the current table of heads; the heads of other tasks are 0.
 
     Raises:
-      errors.UserError: the checkpoint is missing, damaged, or has heads that
-        can't be told apart.
+      errors.UserError: the checkpoint is missing or damaged, or it is unknown
+        which tasks its pair heads belong to.
     """
     record = self.workspace.read_record(name)
     step = record['best_step' if best else 'steps']
@@ -406,8 +419,8 @@ def make_plan(
 ) -> Plan:
   """Makes a plan: resolves its tasks and finds the pretrained weights.
 
-  `setup` is of an equal model, to share its compiled programs. If the raw rows
-  are to be read, TFDS is checked before any weights are downloaded.
+  `setup` is the setup of an equal model, to share its compiled programs. If the
+  plan `reads_rows`, TFDS is checked before any weights are downloaded.
 
   Raises:
     errors.UserError: a task is unknown or inconsistent, two runs would have the

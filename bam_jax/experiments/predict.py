@@ -1,4 +1,4 @@
-"""The command `predict`, and a model that predicts texts of the user."""
+"""The command `predict`, and a model that predicts a user's texts."""
 
 from collections.abc import Sequence
 import logging
@@ -24,11 +24,17 @@ def predict(
 ) -> None:
   """Predicts the test splits with the best checkpoints of a group of runs.
 
-  Writes `predictions/GROUP/TASK-SPLIT.tsv`; `TASK-SPLIT.json` beside it for a
-  kind whose official scorer reads predictions by id, if the rows have ids; and
-  `submission.zip` if a task belongs to GLUE. The zip has the majority label for
-  the tasks in `majority`; their .tsv files keep the predictions. Columns of the
-  test files in `kept`, if there, stand in the .tsv files too.
+  Writes these files to `predictions/GROUP/`:
+
+    TASK-SPLIT.tsv   the predictions.
+    TASK-SPLIT.json  for kinds whose official scorer reads predictions by id, if
+                     the rows have ids.
+    submission.zip   if a task belongs to GLUE. For tasks in `majority`, it has
+                     the majority label instead of the predictions; their .tsv
+                     files keep the predictions.
+
+  `kept` names columns of the test files of custom tasks. Existing columns are
+  copied to the .tsv files. None: `own_file.KEPT`.
 
   Raises:
     errors.UserError: there is no test file; or see `Plan.find_group` and
@@ -84,7 +90,7 @@ def _write_tsv(
   found: Sequence[kind_lib.Prediction],
   names: tuple[str, ...] | None,
 ) -> None:
-  """Writes predictions, with columns of a user's own test file."""
+  """Writes predictions as TSV; copies columns of a custom task's test file."""
   data, own = plan.config.data, {}
   if task.name in plan.config.custom_tasks:
     names = own_file.KEPT if names is None else names
@@ -99,7 +105,7 @@ def _write_by_id(
   path: Path,
   found: Sequence[kind_lib.Prediction],
 ) -> None:
-  """Writes predictions by the ids of the rows, if these have ids."""
+  """Writes predictions by id; logs a warning if the rows have no ids."""
   try:
     ids = sources.read_ids(task, split, plan.config.data)
   except errors.UserError as e:

@@ -1,7 +1,8 @@
-"""Linear probes: linear models of the vectors of an encoder before training.
+"""Linear probes: linear models on the vectors of an encoder before training.
 
-They are a baseline, and with `model.head_init=linear_probe` the heads start as
-them: Kumar et al. 2022, "Fine-tuning can distort pretrained features".
+A probe per task is a baseline. With `model.head_init=linear_probe`, probes also
+initialise the heads (Kumar et al. 2022, "Fine-tuning can distort pretrained
+features").
 """
 
 from collections.abc import Mapping
@@ -23,8 +24,8 @@ from bam_jax.training import evaluate
 if typing.TYPE_CHECKING:
   from bam_jax.training import linear
 
-# The most training rows of a probe, and their scored tokens if outputs are per
-# token.
+# Upper bounds for a probe's training rows, and for the tokens of these rows if
+# outputs are per token.
 _MOST_ROWS = 10_000
 _MOST_TOKENS = 50_000
 
@@ -36,8 +37,8 @@ def choose_rows(
 ) -> np.ndarray:
   """Draws the training rows of a probe, without swapped copies.
 
-  They are drawn from the indices `among`; None: from all. Returns [n] indices,
-  ascending.
+  `among` has the indices of the rows to draw from; None: all rows. Returns [n]
+  indices, ascending.
   """
   uids = rows.uids
   among = range(len(rows)) if among is None else among.tolist()
@@ -59,7 +60,7 @@ def fit(
   is_apart: bool,
 ) -> 'linear.Linear':
   """Fits a probe to at least two rows; see `encode` for the arguments."""
-  # Its import takes a while (scipy.optimize).
+  # Imported here, because importing scipy.optimize is slow.
   from bam_jax.training import linear
 
   vectors = encode(plan, task, params, rows, chosen, is_apart)
@@ -81,13 +82,14 @@ def encode(
 ) -> np.ndarray:
   """Encodes rows as vectors, [n, D], or [tokens, D] if outputs are per token.
 
-  A pair whose texts are encoded apart has their unit vectors u and v, and
-  |u - v| and u * v (Conneau et al. 2017, "InferSent"), [n, 4 D]. That is much
-  better than the vector of both texts as one input: with MiniLM 87.4 against
-  43.5 on STS-B, 75.5 against 68.9 on MRPC, 61.4 against 51.6 on RTE.
+  If the two texts of a pair are encoded apart, their unit vectors are u and v,
+  and the result is u, v, |u - v| and u * v, concatenated, [n, 4 D] (Conneau et
+  al. 2017, "InferSent"). Probes on these score much better than probes on the
+  vector of both texts as one input: with MiniLM 87.4 against 43.5 on STS-B,
+  75.5 against 68.9 on MRPC, 61.4 against 51.6 on RTE.
 
   Args:
-    plan: has the programs.
+    plan: the plan, which has the compiled programs.
     task: the task.
     params: the encoder's parameters on the devices.
     rows: rows of the task.
@@ -123,7 +125,8 @@ def _texts(
 ) -> unlabelled.Held:
   """Returns all first texts of the chosen pairs, then all second texts.
 
-  Each ends with one [SEP], however many are between the texts of a pair.
+  Each text ends with one [SEP], even if the tokenizer puts several between the
+  texts of a pair.
   """
   more = 0 if task.is_bi_encoder else num_separators - 1
   values, offsets = rows.ragged('input_ids')
@@ -134,7 +137,7 @@ def _texts(
     ids, length = values[offsets[row] : offsets[row + 1]], int(lengths[row])
     alone = length - more
     first.append(kind_lib.Features(uid, ids[:alone], alone, 0.0))
-    # A bi-encoder's second text has a [CLS] of its own.
+    # For a bi-encoder, the second text already begins with a [CLS].
     cls = ids[: 0 if task.is_bi_encoder else 1]
     ids = np.concatenate([cls, ids[length:]])
     second.append(kind_lib.Features(uid, ids, len(ids), 0.0))
@@ -146,7 +149,7 @@ class ProbedHeads:
 
   def __init__(self, plan: plan_lib.Plan):
     self._plan = plan
-    # Runs of other seeds have the same probes if their rows are the same.
+    # Cache: runs of several seeds have the same probes if their rows are equal.
     self._found: dict[object, tuple[np.ndarray, np.ndarray]] = {}
 
   def key(self, run: runs_lib.Run, task: str) -> object:
@@ -158,7 +161,7 @@ class ProbedHeads:
   def choose_rows(
     self, run: runs_lib.Run, task: task_lib.Task
   ) -> tuple[shards.Columns, np.ndarray]:
-    """Returns a task's training rows, and the indices of a probe's rows."""
+    """Returns a task's training rows, and indices of those for its probe."""
     rows, among = self._plan.data.labelled_rows(run, task.name)
     return rows, choose_rows(task, rows, among)
 
@@ -190,7 +193,7 @@ class ProbedHeads:
   def _fit(
     self, run: runs_lib.Run, task: task_lib.Task, params: Params
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the kernel and the bias of a probe; empty if it has no rows."""
+    """Returns a probe's kernel and bias; empty with fewer than two rows."""
     plan = self._plan
     rows, chosen = self.choose_rows(run, task)
     if len(chosen) < 2:
@@ -199,6 +202,7 @@ class ProbedHeads:
     model = fit(plan, task, encoder, rows, chosen, task.is_bi_encoder)
     kernel = model.kernel / model.deviation[:, None]
     bias = model.bias - model.mean @ kernel
-    # The same numbers in every process, whatever its processor.
+    # Process 0 sends its numbers to the others, whose processors may round
+    # differently.
     values = processes.run_on_first(lambda: [kernel.tolist(), bias.tolist()])
     return tuple(np.array(value, np.float32) for value in values)

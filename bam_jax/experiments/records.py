@@ -33,14 +33,14 @@ def make_record(
 ) -> dict[str, object]:
   """Returns facts on how a run was trained; its scores are added later.
 
-  `seconds` is the run's share of the training time of its group of
-  `seeds_at_once` runs, including the wait for the group's program.
+  `seconds` is the run's share of the training time of its group, which has
+  `seeds_at_once` runs. It includes the wait for the group's compiled program.
   """
   stats = jax.local_devices()[0].memory_stats()  # None on a CPU
   versions = joining.package_versions().items()
   weights = spec.batches.class_weights
   return {
-    # After which the parameters were reached.
+    # Number of steps after which the run had these parameters.
     'steps': result.best_step if spec.choosing else spec.num_steps,
     'best_step': result.best_step,
     **({'stopped_at': result.stopped_at} if spec.choosing else {}),
@@ -49,7 +49,7 @@ def make_record(
     'seeds_at_once': seeds_at_once,
     'device': f'{jax.device_count()} x {jax.devices()[0].device_kind}',
     'versions': ', '.join(map(' '.join, versions)),
-    # Threads may still be compiling other programs.
+    # The number so far; threads may still be compiling other programs.
     'compilations': plan.setup.programs.compilations,
     'peak_device_bytes': stats and stats['peak_bytes_in_use'],
     'shares': spec.batches.shares,
@@ -67,8 +67,9 @@ def save_outputs(
 ) -> None:
   """Writes a run's predictions, then the record with their scores.
 
-  The scores of `record`, and the quality of the outputs on the first split of
-  each task, are replaced. Undefined scores are logged.
+  Replaces the scores of `record`, and the quality of the outputs on the first
+  scored split of each task. Fits the temperatures and thresholds that
+  `config.decisions` asks for. Logs a warning for each undefined score.
   """
   dev = plan.data.scored_splits(run)
   path = plan.workspace.outputs(run.name)
@@ -121,7 +122,7 @@ def add_quality(
 def parameters_digest(params: Mapping[str, object]) -> str:
   """Returns the sha256 of all parameters; all processes must call it.
 
-  It is over the names, shapes and float32 bytes.
+  The digest covers the names, shapes and float32 bytes.
   """
   digest = hashlib.sha256()
   leaves, _ = jax.tree.flatten_with_path(mesh_lib.fetch(params))

@@ -19,7 +19,7 @@ from bam_jax.runtime import processes
 @phases.phase(phases.REPORT)
 @processes.runs_on_first
 def report(plan: plan_lib.Plan) -> None:
-  """Writes the report over all finished runs of a plan.
+  """Writes the report on all finished runs of a plan.
 
   Raises:
     errors.UserError: no run is finished, or one was trained with other
@@ -63,7 +63,8 @@ def report(plan: plan_lib.Plan) -> None:
   ]
   for warning in warnings:
     logging.warning('%s', warning)
-  # Their import takes seconds (pandas, matplotlib), so other commands skip it.
+  # Imported here, because these modules import pandas and matplotlib, which
+  # takes seconds that other commands should not spend.
   from bam_jax.experiments import error_analysis
   from bam_jax.reporting import report as report_lib
 
@@ -95,7 +96,7 @@ def _notes(
 ) -> dict[str, str]:
   """Returns the report's notes on the configuration and the finished runs.
 
-  `known` has the baselines.
+  `known` is the result of `baselines.read`.
   """
   config, encoder = plan.config, plan.encoder
   records = [record for _, record in finished]
@@ -130,7 +131,7 @@ def _notes(
 def _describe_patience(
   finished: list[tuple[runs_lib.Run, Mapping[str, object]]],
 ) -> str:
-  """Describes which step the runs with patience are scored at."""
+  """Describes the steps at which the runs with patience are scored."""
   steps: dict[str, list[int]] = {}
   for run, record in finished:
     if run.held_out:

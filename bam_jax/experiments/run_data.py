@@ -23,10 +23,11 @@ from bam_jax.training import spec as spec_lib
 
 # The task sampler of a run counts its examples as int32.
 _MAX_EXAMPLES = 2**31 - 1
-# Row buckets are multiples of four rows, or, to pad little where rows are long,
-# of the fewest rows that hold this many tokens.
+# Row buckets are multiples of four rows, or of the fewest rows that hold this
+# many tokens if those are fewer than four. So long rows need little padding.
 _BUCKET_TOKENS = 512
-# Lower bound of the loss that divides the loss of a task with `auto`.
+# An `auto` loss weight is 1 / the loss of a constant prediction. A lower loss
+# counts as this one.
 _LEAST_LOSS = 1e-3
 
 # task -> split -> rows
@@ -36,9 +37,9 @@ Features = Mapping[str, Mapping[str, shards.Columns]]
 class Division(NamedTuple):
   """Indices of a task's training rows, ascending, each [n] int64."""
 
-  kept: np.ndarray  # Those that the run is trained on.
-  fold: np.ndarray  # Those of its fold.
-  held_out: np.ndarray  # Those that choose its step.
+  kept: np.ndarray  # Rows that the run is trained on.
+  fold: np.ndarray  # Rows of the run's fold.
+  held_out: np.ndarray  # Rows on which the run's best step is chosen.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,8 @@ class PlanData:
   def scored_splits(self, run: runs_lib.Run) -> evaluate.Splits:
     """Returns the rows that a run is scored on, by task and split.
 
-    They are those of the dev splits; of a run of the search, training rows that
-    it left out, each example once.
+    These are the dev splits. A run of the search is scored on the training rows
+    that it left out, without swapped copies.
     """
     if run.is_search:
       return {
@@ -78,9 +79,9 @@ class PlanData:
     }
 
   def choosing_splits(self, run: runs_lib.Run) -> evaluate.Splits | None:
-    """Returns the left-out training rows that choose the best step of a run.
+    """Returns the held-out training rows on which a run's best step is chosen.
 
-    None: it has no patience.
+    Returns None if the run has no patience.
     """
     if not run.held_out:
       return None
@@ -116,10 +117,10 @@ class PlanData:
     return self.decide_steps(run)[0]
 
   def decide_steps(self, run: runs_lib.Run) -> tuple[int, str]:
-    """Returns the number of training steps of a run, and the field behind it.
+    """Returns a run's number of training steps, and the field that decides it.
 
-    The field is `epochs`, also where `max_steps` ends them, `min_steps` or
-    `min_passes`.
+    The field is `epochs`, `min_steps` or `min_passes`. It is `epochs` even if
+    `max_steps` ends the run before its epochs are complete.
 
     Raises:
       errors.UserError: the run has more examples than can be counted, or needs
@@ -141,13 +142,14 @@ class PlanData:
     directory: Path = Path(),
     own_rows: Callable[[int], np.ndarray] | None = None,
   ) -> spec_lib.TrainSpec:
-    """Returns data, sampler and settings with which a run is trained.
+    """Returns the data, sampler and settings that a run is trained with.
 
     Args:
       run: the run.
       packing: row buckets and sizes of the plan's batches.
-      teacher_probs: for each of the run's tasks, `TeacherLogits.read_probs`. By
-        default, zeros where batches need predictions.
+      teacher_probs: for each of the run's tasks, the result of
+        `TeacherLogits.read_probs`. By default, zeros for tasks with rows
+        without labels, which need predictions.
       rows_multiple, own_rows: see `batches.TrainBatches`.
       directory: folder of the run.
     """
@@ -199,7 +201,10 @@ class PlanData:
   def labelled_rows(
     self, run: runs_lib.Run, task: str
   ) -> tuple[shards.Columns, np.ndarray | None]:
-    """Returns training rows and the indices that a run uses; None: all."""
+    """Returns training rows, and indices of those that a run uses.
+
+    The indices are None if the run uses all rows.
+    """
     rows = self.features[task][self.tasks[task].train_split]
     is_divided = run.fold or run.held_out
     return rows, self._divide(run, task).kept if is_divided else None
@@ -209,9 +214,10 @@ class PlanData:
   ) -> config_lib.PackingConfig:
     """Returns packing settings; chooses row buckets if the user gave none.
 
-    One run of each variant, set of tasks and batch size is sampled; other seeds
-    fill rows alike. The last bucket holds the largest step of all runs, since a
-    larger one would compile a program in the middle of a run.
+    Samples the steps of one run per variant, set of tasks, batch size and
+    sampling settings; runs of other seeds fill about as many rows. The last
+    bucket holds the largest step of all runs, because a larger step would
+    compile a program in the middle of a run.
     """
     if packing.row_buckets or not packing.enabled:
       return packing
@@ -249,13 +255,13 @@ class PlanData:
     return copies * folds.examples_outside(len(rows) // copies, run.fold)
 
   def _counted_rows(self, run: runs_lib.Run, task: str) -> shards.Columns:
-    """Returns the rows of a run whose labels are counted."""
+    """Returns the task's rows that a run trains on, one row per example."""
     rows, kept = self.labelled_rows(run, task)
     rows = rows if kept is None else rows.select(kept)
     return counted_rows(self.tasks[task], rows)
 
   def _weigh(self, run: runs_lib.Run) -> task_lib.TaskTable:
-    """Returns the tasks with class weights from a run's training labels."""
+    """Returns all tasks, with class weights from a run's training labels."""
     tasks = {task.name: task for task in self.tasks.tasks}
     for name in run.tasks:
       if tasks[name].class_weights:
@@ -266,10 +272,10 @@ class PlanData:
   def _loss_weights(self, run: runs_lib.Run) -> list[float]:
     """Returns the loss weight of each task of a run.
 
-    An automatic factor divides a loss by that of the best constant prediction
-    of the labels that the run learns, as GradNorm compares tasks by L(t) / L(0)
-    (Chen et al. 2018, section 3.1). It is 1 for a task whose labels are all
-    equal.
+    An automatic weight is 1 / the loss of the best constant prediction of the
+    run's training labels. GradNorm similarly compares tasks by L(t) / L(0)
+    (Chen et al. 2018, section 3.1). The weight is 1 for a task whose labels are
+    all equal.
     """
     if run.is_single:
       return [1.0]
@@ -285,8 +291,8 @@ class PlanData:
   def _divide(self, run: runs_lib.Run, task: str) -> Division:
     """Divides a task's training rows for a run.
 
-    Held-out rows are chosen outside of the fold, so that those of a fold that
-    is labelled or scored decide nothing.
+    Held-out rows are chosen outside the run's fold. So the rows of the fold,
+    which the run labels or is scored on, do not influence the chosen step.
     """
     key = task, run.fold, run.held_out
     if key not in self._divided:
@@ -306,7 +312,7 @@ class PlanData:
 
 
 def counted_rows(task: task_lib.Task, rows: shards.Columns) -> shards.Columns:
-  """Selects one row per example of a task whose examples have windows."""
+  """Selects one row per example if the task's rows are windows of examples."""
   if not task.windows:
     return rows
   return rows.select(windows.examples_of(rows.uids)[1][:-1])
@@ -317,7 +323,7 @@ def _decide_steps(
   sizes: Sequence[int],
   sampler: sampling.ProportionalSampler | sampling.CopiesSampler,
 ) -> tuple[int, str]:
-  """Implements `PlanData.decide_steps` for a number of rows per task."""
+  """Implements `PlanData.decide_steps`; `sizes` has the rows of each task."""
   length = run.length
   steps = sampler.num_steps(length.epochs)
   steps, by = min(steps, length.max_steps or steps), 'epochs'
@@ -349,7 +355,7 @@ def _make_sampler(
   run: runs_lib.Run, sizes: Sequence[int]
 ) -> sampling.ProportionalSampler | sampling.CopiesSampler:
   settings, batch_size = run.config.sampling, run.length.batch_size
-  # With one task there is nothing to balance: its rows come in permutations.
+  # With one task there is nothing to balance, so its rows are just permuted.
   if settings.mode == 'copies' and not run.is_single:
     return sampling.CopiesSampler(
       sizes, settings.exponent, batch_size, run.seed

@@ -1,12 +1,12 @@
 """Plans the training runs that a configuration needs.
 
-The runs that teach a run, and the run whose parameters it starts from, come
-before it; `bam_jax.variants` defines them.
+A run comes after the runs that teach it, and after the run whose parameters it
+starts from. `bam_jax.variants` defines which runs these are.
 
-With `distill.folds` = k a teacher consists of k runs. Each is trained on all
-rows except one fold, and labels that fold. These runs belong to no variant. A
-teacher that is itself taught may know a left-out label indirectly, because its
-own teachers left out other folds.
+With `distill.folds` = k, a teacher consists of k runs. Each of the k runs is
+trained on all rows except one fold, and labels that fold. The report does not
+score these runs. A teacher that is itself taught may know a left-out label
+indirectly, because its own teachers may have been trained on that label.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from bam_jax import schema
 from bam_jax import variants
 from bam_jax.data import folds
 
-# A run with fewer steps is warned of.
+# A run with fewer steps gets a warning.
 FEW_STEPS = 50
 
 # Name of a run in the work directory -> its tasks; None if there is no such run
@@ -31,8 +31,8 @@ TrainedTasks = Callable[[str], list[str] | None]
 class Choice(NamedTuple):
   """Settings that the search tries for a run; None or '' if not searched.
 
-  They are fields of `config.single` or `config.multi`, except for `changes_of`:
-  the variant whose `changes` are applied before these values.
+  The settings are fields of `config.single` or `config.multi`, except
+  `changes_of`. It names a variant whose `changes` are applied before them.
   """
 
   learning_rate: float
@@ -47,7 +47,7 @@ class Choice(NamedTuple):
 
   @property
   def label(self) -> str:
-    """Name suffix of a run: the settings that it uses."""
+    """The settings as a suffix for the name of a run."""
     short = {'learning_rate': 'lr', 'layer_decay': 'decay'}
     short |= {'epochs': 'epochs', 'batch_size': 'batch', 'changes_of': 'as_'}
     return '-'.join(f'{short[k]}{v}' for k, v in self.values().items())
@@ -55,7 +55,7 @@ class Choice(NamedTuple):
   def apply(
     self, config: config_lib.Config, is_single: bool
   ) -> config_lib.Config:
-    """Returns a copy of the config in which runs have these settings."""
+    """Returns a copy of the config with these settings applied."""
     config = config_lib.config_for_variant(config, self.changes_of)
     key = 'single' if is_single else 'multi'
     values = self.values()
@@ -78,25 +78,26 @@ class Run:
   """A planned training run, which trains one model.
 
   Attributes:
-    name: unique in a plan; also the name of the run's folder.
+    name: name of the run and of its folder; unique in a plan.
     variant: one of `config.variant_names`, `variants.SEARCH` or `SEARCH_MULTI`.
-    seed: of initialisation, data order and dropout.
-    tasks: names of the tasks that it is trained on.
-    teachers: task -> names of the runs that teach it. Their predictions are
-      joined over folds and averaged over seeds. Empty if no run teaches it.
-    start: name of the run whose last parameters it starts from; empty: the
-      pretrained encoder.
-    is_single: whether it is trained on one task, with `config.single`.
+    seed: seed of initialisation, data order and dropout.
+    tasks: names of the tasks that the run is trained on.
+    teachers: task -> names of the runs that teach this task. Their predictions
+      are joined over folds and averaged over seeds. Empty without teacher runs.
+    start: name of the run whose last parameters this run starts from; empty: it
+      starts from the pretrained encoder.
+    is_single: whether the run is trained on one task, with `config.single`.
     config: the whole configuration, with the search's choice for the task and
       the changes of the variant applied.
-    choices: `choice_key` -> the search's choice, if this run or one that it
-      builds on was trained with it.
-    fold: the training rows that it leaves out; None: it is trained on all.
-      A run of the search is scored on them.
-    logits: folder of the external logits that teach it instead of runs; empty:
-      none.
-    task_sets: digests at the end of its name, of the tasks of this run or of
-      those that it builds on, if a run of other tasks has the plain name.
+    choices: `choice_key` -> settings that the search chose. It holds only the
+      settings that this run, or a run that it builds on, is trained with.
+    fold: the training rows that are left out; None: no fold is left out. A run
+      of the search is scored on the left-out rows.
+    logits: folder of the external logits that teach the run, if it is not
+      taught by other runs; empty: no external logits.
+    task_sets: digests at the end of the run's name. If a run of other tasks
+      already has the name of this run, or of a run that it builds on, a digest
+      of the task names makes the name unique.
   """
 
   name: str
@@ -119,7 +120,7 @@ class Run:
 
   @property
   def held_out(self) -> folds.HeldOut | None:
-    """Training rows that choose the best step; None without patience."""
+    """Training rows on which the best step is chosen; None without patience."""
     search = self.config.search
     if not self.length.patience:
       return None
@@ -159,7 +160,7 @@ class Run:
   def is_short(self, steps: int) -> bool:
     """Returns whether so few steps may leave the heads nearly untrained.
 
-    Heads that start as linear probes need none.
+    False for heads that start as linear probes, which are fitted before step 1.
     """
     return steps < FEW_STEPS and self.config.model.head_init != 'linear_probe'
 
@@ -187,8 +188,9 @@ def name_for_tasks(
 ) -> str:
   """Returns the digest to add to a run's name, or '' if it needs none.
 
-  It needs one if a run of other tasks has the name, as after a change of
-  `config.tasks`: that run keeps its folder.
+  A digest is needed if the work directory has a run of this name with other
+  tasks, for example after a change of `config.tasks`; that run keeps its
+  folder. It is also needed if the name with the digest is in use already.
   """
   digest = schema.digest(tasks)[:8]
   is_other = trained_tasks(name) not in (None, list(tasks))
@@ -204,13 +206,15 @@ def plan_runs(
 ) -> list[Run]:
   """Returns all runs that the configured variants need, in training order.
 
-  Runs of one seed are adjacent as far as ensembles of teachers allow, so that
-  an interrupted plan has finished whole seeds.
+  Runs of one seed are adjacent as far as ensembles of teachers allow. So an
+  interrupted plan has finished whole seeds.
 
   Args:
-    config: the configuration; of a shard, only its seeds' runs are planned.
+    config: the configuration. With a shard, only the runs for its seeds are
+      planned.
     choices: `choice_key` -> settings that the search chose.
-    trained_tasks: tells which names the work directory has for other tasks.
+    trained_tasks: returns the tasks of the run of a given name in the work
+      directory; None: there is no such run.
 
   Raises:
     errors.UserError: two runs would have the same name.
@@ -219,7 +223,7 @@ def plan_runs(
   searched = variants.searched(config)
 
   def add(variant: str, seed: int, fold: folds.Fold | None = None) -> list[Run]:
-    """Plans the runs of a group, and before them those that they depend on."""
+    """Plans the runs of a group, after the runs that they depend on."""
     group = group_name(variant, seed, fold)
     if group in groups:
       return groups[group]
@@ -235,7 +239,7 @@ def plan_runs(
         for number in range(1, distill.folds + 1):
           left_out = folds.Fold(number, distill.folds, teacher_seed)
           earlier += add(found.teacher, teacher_seed, left_out)
-    # The run that it starts from must not have seen the fold either.
+    # The run to start from must leave out the same fold.
     starts = add(found.start, seed, fold) if found.start else []
     groups[group] = [
       _make_run(
@@ -255,8 +259,8 @@ def plan_runs(
   runs = list(itertools.chain(*groups.values()))
   by_name: dict[str, Run] = {}
   for run in runs:
-    # The name of a task may end like the name of another task's fold, and some
-    # file systems ignore upper and lower case.
+    # A task name may end like the name of a fold, and some file systems ignore
+    # case, so two runs may share a folder.
     other = by_name.setdefault(run.name.lower(), run)
     if other is not run:
       raise errors.UserError(
@@ -301,7 +305,7 @@ def _make_run(
   elif depends:
     (choice,) = depends.values()
     name += f'-{choice.label}'
-  # The name of a single-task run has its task.
+  # The name of a single-task run already contains its task.
   if not is_single:
     task_sets |= {name_for_tasks(name, tasks, trained_tasks)} - {''}
   return Run(
@@ -334,14 +338,14 @@ def group_runs(
 
   Args:
     runs: the runs to be trained, in the order of a plan.
-    max_size: number of runs in a group at most.
-    latest_step: returns the step that a run continues from; called when the
-      group's turn has come.
-    num_devices: divides the size of each group with more than one run.
+    max_size: largest number of runs in a group.
+    latest_step: returns the step that a run continues from; called just before
+      the group is yielded.
+    num_devices: the size of a group of several runs is a multiple of it.
 
   Yields:
-    Runs at the same step that differ only in their seed, and in the seed of
-    the fold that they leave out.
+    A list of runs at the same step, which differ only in their seed and in the
+    seed of the fold that they leave out.
   """
   left = list(runs)
   while left:
@@ -352,7 +356,7 @@ def group_runs(
       for run in left
       if (run.variant, run.tasks, run.config)
       == (first.variant, first.tasks, first.config)
-      # Folds of other numbers may have a row, and so a step, more or less.
+      # Two folds may differ by a row, and so by a training step.
       and str(run.fold) == str(first.fold)
       and unfinished.isdisjoint(run.builds_on)
       and latest_step(run) == step
@@ -366,8 +370,9 @@ def group_runs(
 def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
   """Returns a warning for each variant with runs of too few steps.
 
-  It names their tasks, their steps (the fewest over seeds) and the option that
-  makes them longer. `runs` has pairs of a run and its number of steps.
+  The warning names the tasks, the number of steps (the fewest over seeds) and
+  the option that makes the runs longer. `runs` has pairs of a run and its
+  number of steps.
   """
   steps: dict[tuple[str, str], dict[str, int]] = {}
   for run, count in runs:
@@ -385,9 +390,9 @@ def describe_short_runs(runs: Iterable[tuple[Run, int]]) -> list[str]:
 def describe_lengthened_runs(
   runs: Iterable[tuple[Run, tuple[int, str]]],
 ) -> list[str]:
-  """Describes where a lower bound decides the steps, and not the epochs.
+  """Describes the runs whose steps a lower bound decides, not the epochs.
 
-  `runs` has pairs of a run and what `PlanData.decide_steps` returns.
+  `runs` has pairs of a run and the result of `PlanData.decide_steps`.
   """
   found: dict[str, dict[str, list[int]]] = {}
   for run, (steps, field) in runs:

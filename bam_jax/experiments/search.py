@@ -1,9 +1,9 @@
-"""Hyperparameter search, on seeds and training rows that nothing else uses.
+"""Hyperparameter search, with its own seeds and on held-out training rows.
 
-Each combination of values in `config.search` is tried with each of its seeds:
-for each task that has single-task runs with searched settings, and for each set
-of tasks that has multi-task ones. The runs leave out some training rows and are
-scored on them. No dev row is read.
+Each combination of values in `config.search` is tried with each of its seeds.
+Single-task settings are searched for each task, and multi-task settings for
+each set of tasks, if a variant uses searched settings. The runs of the search
+leave out some training rows and are scored on them. No dev row is read.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,10 +23,10 @@ from bam_jax.tasks import task as task_lib
 
 FILE = 'choices.json'
 
-# Fewer held-out rows than these are pointed out in the report.
+# The report points out tasks with fewer held-out rows.
 _FEW_ROWS = 100
 
-# `runs.choice_key` -> settings -> seed -> score, nan where it is undefined
+# `runs.choice_key` -> settings -> seed -> score, nan if it is undefined
 Scores = Mapping[str, Mapping[runs_lib.Choice, Mapping[int, float]]]
 
 
@@ -34,8 +34,8 @@ class Result(NamedTuple):
   """Scores of a hyperparameter search.
 
   Attributes:
-    scores: see `Scores`; of multi-task runs, the mean over tasks.
-    metrics: `runs.choice_key` -> what is scored, in words.
+    scores: see `Scores`; the score of a multi-task run is a mean over tasks.
+    metrics: `runs.choice_key` -> description of the score.
     held_out: task -> number of held-out rows.
   """
 
@@ -50,7 +50,7 @@ def plan_runs(
 ) -> list[runs_lib.Run]:
   """Returns the runs of the hyperparameter search; may be empty.
 
-  `trained_tasks` is that of `runs.plan_runs`.
+  `trained_tasks` has the meaning that it has in `runs.plan_runs`.
   """
   search = config.search
   fold = folds.HeldOut(search.held_out, search.max_held_out)
@@ -86,7 +86,11 @@ def plan_runs(
 
 
 def possible_runs(config: config_lib.Config) -> list[runs_lib.Run]:
-  """Returns the runs of a plan for all searched epochs and batch sizes."""
+  """Returns planned runs that cover all searched epochs and batch sizes.
+
+  They cover all searched `changes_of` too, but not all learning rates and layer
+  decays, which do not change the batches.
+  """
   choices = {
     key: list({each[2:]: each for each in _choices(config, is_single)}.values())
     for key, (is_single, _) in _searched_runs(config).items()
@@ -116,7 +120,7 @@ def longest_choices(config: config_lib.Config) -> dict[str, runs_lib.Choice]:
 def _searched_runs(
   config: config_lib.Config,
 ) -> dict[str, tuple[bool, tuple[str, ...]]]:
-  """Returns choice key -> `is_single` and tasks of the runs it applies to."""
+  """Returns choice key -> `is_single` and tasks of the runs that use it."""
   if not config.search.seeds:
     return {}
   searched = variants.searched(config)
@@ -151,11 +155,11 @@ def collect(
   records: Iterable[Mapping[str, object]],
   tasks: task_lib.TaskTable,
 ) -> Result:
-  """Collects the scores of finished runs of the search on held-out rows.
+  """Collects the held-out scores of finished runs of the search.
 
-  A task is scored by the metric that the report compares, its `paper_metric`. A
-  multi-task run is scored by the mean over its tasks, without those that are in
-  no average of the report.
+  The score of a task is its `paper_metric`, which the report compares. The
+  score of a multi-task run is the mean over its tasks. Tasks that the report
+  leaves out of averages are left out here too, unless no other task remains.
   """
   result = Result({}, {}, {})
   for run, record in zip(runs, records, strict=True):
@@ -182,8 +186,8 @@ def choose(scores: Scores) -> dict[str, runs_lib.Choice]:
   """Chooses the settings with the highest median score.
 
   Ties go to the smaller learning rate, then to the smaller layer decay, fewer
-  epochs and the smaller batch. A median that includes an undefined score is the
-  lowest, so that settings whose run failed on one seed are not preferred.
+  epochs and the smaller batch. Settings with an undefined score on any seed
+  rank last, so that settings with a failed run are not preferred.
   """
   return {
     key: min(tried, key=lambda each: (-_median(tried[each]), each))
@@ -208,7 +212,7 @@ def to_json(result: Result) -> dict[str, object]:
 
 
 def describe(result: Result) -> str:
-  """Describes for the report how many settings were tried, and the choice."""
+  """Describes the chosen settings, and how many were tried, for the report."""
   scores = result.scores
   counts = dict.fromkeys(f'{len(tried)}' for tried in scores.values())
   seeds = next(iter(next(iter(scores.values())).values()))

@@ -1,6 +1,6 @@
-"""The commands `prepare`, `run` and `evaluate`, over the runs of a plan.
+"""The commands `prepare`, `run` and `evaluate` for the runs of a plan.
 
-Finished runs are kept, interrupted ones continue, missing ones are trained.
+Finished runs are kept, interrupted runs continue, and missing runs are trained.
 """
 
 from collections import Counter
@@ -57,7 +57,7 @@ def run(plan: plan_lib.Plan) -> None:
 def evaluate(plan: plan_lib.Plan) -> None:
   """Scores the last checkpoints of all finished runs; writes the report.
 
-  Missing baselines are computed.
+  Also computes missing baselines.
 
   Raises:
     errors.UserError: no run is finished.
@@ -84,9 +84,9 @@ def evaluate(plan: plan_lib.Plan) -> None:
 
 
 def train_runs(plan: plan_lib.Plan, runs: Sequence[runs_lib.Run]) -> None:
-  """Trains the runs that are not finished; writes their teacher logits.
+  """Trains the runs that are not finished; writes missing teacher logits.
 
-  `runs` include all that they build on, in an order of training.
+  `runs` are in training order and include every run that they build on.
   """
   if not runs:
     return
@@ -179,7 +179,7 @@ def _train_group(
   teachers: labelling.TeacherLogits,
   heads: probes.ProbedHeads,
 ) -> list[Mapping[str, object]]:
-  """Trains a group of runs and writes records; returns the parameters."""
+  """Trains a group of runs, writes their records, returns their parameters."""
   started = time.perf_counter()
   programs = plan.setup.programs
   own_rows = None

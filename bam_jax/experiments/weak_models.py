@@ -21,8 +21,8 @@ class Weak(NamedTuple):
   """Variants of a task that are no better than a constant prediction.
 
   Attributes:
-    variants: their names.
-    text: what is wrong, and in which direction the remedy lies.
+    variants: names of the variants.
+    text: what is wrong, and what to try.
   """
 
   variants: list[str]
@@ -32,9 +32,9 @@ class Weak(NamedTuple):
 def find(plan: plan_lib.Plan, finished: Finished) -> dict[str, Weak]:
   """Finds variants whose median is no better than the majority's score.
 
-  The score is the task's first metric on its first dev split. A variant is weak
-  too if the predictions of one of its runs are all of one class. Returns task
-  -> its weak variants, for the tasks that have any.
+  The score is the task's first metric on its first dev split. A variant is also
+  weak if one of its runs predicts a single class for all rows. Returns task ->
+  its weak variants; tasks without weak variants are left out.
   """
   known = baselines.read(plan)
   found = {}

@@ -1,14 +1,14 @@
 """The work directory: where its files are, and the records of its runs.
 
 DIR/config.json
-DIR/labels/TASK.json         labels of the training rows, if none are given
-DIR/divisions/TASK.json      development rows that were taken from training
+DIR/labels/TASK.json         labels of the training rows, if the task gives none
+DIR/divisions/TASK.json      development rows that were taken from training rows
 DIR/features/TASK/SPLIT/     shard sets
 DIR/runs/RUN/                config.json, checkpoints/, metrics.jsonl,
                              outputs.npz, DONE
-DIR/teachers/RUN/TASK/       shard sets; TASK.unlabelled/ too
+DIR/teachers/RUN/TASK/       shard sets; also TASK.unlabelled/
 DIR/baselines/TASK/          majority.npz, frozen_encoder.npz, DONE
-DIR/choices.json             scores and choice of a search
+DIR/choices.json             scores and chosen settings of the search
 DIR/report.{json,md,html,tex}, DIR/report_PLOT.png, DIR/scores.csv
 DIR/errors.jsonl             rows that the student gets wrong
 """
@@ -29,15 +29,15 @@ from bam_jax.training import checkpoint_scores
 from bam_jax.training import loop
 
 _DIGEST = 'digest'
-# The tasks of the model, in the order of its heads. They decide the rows of
-# heads in checkpoints and the random weights of new ones, but not whether a
-# finished run is that of a plan: `run.tasks` does.
+# Key of the model's tasks, in the order of its heads. These tasks decide the
+# order of heads in checkpoints, and the random weights of new heads. They do
+# not decide whether a finished run belongs to a plan; `run.tasks` does.
 TASKS = 'config.tasks'
-# Beginning of the keys of a pretrained encoder's settings.
+# Prefix of the keys of a pretrained encoder's settings.
 ENCODER = 'encoder.'
-# A field of a task that identities have if it is set.
+# A task's field that is in an identity only if it is set.
 CLASS_WEIGHTS = 'class_weights'
-# Types of values that the record of a finished run must have.
+# Keys that the record of a finished run must have, and types of their values.
 _RECORD_TYPES = {
   'steps': (int,),
   'parameters': (str,),
@@ -45,7 +45,7 @@ _RECORD_TYPES = {
   'device': (str,),
   'scores': (dict,),
 }
-# Likewise of a task's baselines.
+# The same for the record of a task's baselines.
 _BASELINE_TYPES = {
   'identity': (dict,),
   'scores': (dict,),
@@ -57,7 +57,7 @@ _BASELINE_TYPES = {
 class Workspace:
   """Paths below one work directory, and the records of its runs.
 
-  With several processes, the first one reads and writes the records.
+  In a multi-host plan, only process 0 reads and writes the records.
   """
 
   def __init__(self, root: Path):
@@ -92,10 +92,11 @@ class Workspace:
 
   @processes.runs_on_first
   def open_runs(self, identities: Mapping[str, Mapping[str, object]]) -> None:
-    """Makes the folders of runs, after checking those that exist.
+    """Makes the folders of runs, after checking existing folders.
 
     Raises:
-      errors.UserError: a folder holds a run with another identity.
+      errors.UserError: a folder holds a run with another identity, or an
+        unfinished run with other tasks in `config.tasks`.
     """
     new = []
     for name, identity in identities.items():
@@ -113,10 +114,10 @@ class Workspace:
     identity: Mapping[str, object],
     record: Mapping[str, object],
   ) -> bool:
-    """Whether a run was planned with other settings, and has not trained yet.
+    """Whether a run has not trained yet, so its identity may be replaced.
 
     Raises:
-      errors.UserError: it has trained with other tasks, but is not finished.
+      errors.UserError: the run was interrupted under other `config.tasks`.
     """
     if not self._has_trained(name):
       return True
@@ -131,10 +132,10 @@ class Workspace:
 
   @processes.runs_on_first
   def learnt_tasks(self) -> list[str]:
-    """Returns the tasks that a run has trained on.
+    """Returns the names of the tasks that at least one run has trained on.
 
-    Before, their rows may be mended, and settings changed: what was made from
-    them is made again.
+    Until then, the user may correct a task's rows and settings; files that were
+    made from these are made again.
 
     Raises:
       errors.UserError: see `identity`.
@@ -168,7 +169,7 @@ class Workspace:
 
   @processes.runs_on_first
   def identity(self, name: str) -> dict[str, object] | None:
-    """Reads the settings in a run's folder; None if there is no such run.
+    """Reads the identity in a run's folder; None if there is no such run.
 
     Raises:
       errors.UserError: the file is damaged, or is missing in a folder that
@@ -177,8 +178,8 @@ class Workspace:
     path = self._identity(name)
     if path.exists():
       return _read_sealed(path)
-    # This file is written first. Without it, other files in the folder may be
-    # of another configuration.
+    # This file is written first. If it is missing, other files in the folder
+    # may belong to another configuration.
     found = sorted(path.parent.glob('[!.]*'))
     if found:
       raise errors.UserError(
@@ -191,11 +192,11 @@ class Workspace:
   def recorded(
     self, name: str, identity: Mapping[str, object]
   ) -> Mapping[str, object]:
-    """Reads the settings in a run's folder if they equal the given ones.
+    """Returns the identity in a run's folder if it matches the given one.
 
-    It lacks fields that are newer than the run, so that its digest, which is
-    part of the identities of students and of logits, stays the same. The given
-    identity is returned if the folder holds none, or a different one.
+    The recorded identity lacks fields that are newer than the run. Using it
+    keeps its digest, which is part of the identities of students and of logits.
+    If the folder has no identity, or a different one, returns the given one.
     """
     record = self.identity(name)
     if record is None or differences(record, _complete(identity, record)):
@@ -206,7 +207,7 @@ class Workspace:
 
   @processes.runs_on_first
   def trained_tasks(self, name: str) -> list[str] | None:
-    """Returns the tasks of the run in a folder; None if there is none."""
+    """Returns the tasks of a run; None if it has no folder."""
     return (self.identity(name) or {}).get('run.tasks')
 
   @processes.runs_on_first
@@ -220,7 +221,7 @@ class Workspace:
   def read_record(self, name: str) -> dict[str, object] | None:
     """Returns the record of a finished run; None if it is not finished.
 
-    Undefined scores are null in the file, and nan in what is returned.
+    Undefined scores are null in the file, and nan in the returned record.
 
     Raises:
       errors.UserError: the record is damaged; or see `identity`.
@@ -271,7 +272,7 @@ def _read_done(
 
 
 def _write_done(folder: Path, record: Mapping[str, object]) -> None:
-  # The digest is of the values in the file.
+  # The digest covers the values as they are in the file, without nan.
   files.write_json(folder / 'DONE', _seal(files.finite(record)))
 
 
@@ -308,15 +309,19 @@ def _read_sealed(
 
 
 def _remedy(path: Path) -> str:
-  # Its other files could be mistaken for those of another configuration.
+  # The whole folder must go, because the next run could mistake its other files
+  # for its own.
   return f'remove {path.parent} and run the same command again'
 
 
 def _complete(
   identity: Mapping[str, object], record: Mapping[str, object]
 ) -> dict[str, object]:
-  """Adds the keys that only the saved record has, with the value None."""
-  # Fields of the configuration that have been removed since then don't count.
+  """Adds the keys that only the saved record has, with the value None.
+
+  Missing `config.` keys are not added, because their fields have been removed
+  from the configuration since then.
+  """
   keys = (key for key in record if not key.startswith('config.'))
   return {**dict.fromkeys(keys), **identity}
 
@@ -326,11 +331,11 @@ def differences(
 ) -> list[str]:
   """Describes which values of `wanted` differ from those in a record.
 
-  A field of the configuration that the record lacks is newer than the run; its
-  default stands for what was done before the field existed. Settings of the
-  encoder are compared if both have them. Of the metrics of a task only the
-  first one counts, and only if it chooses the best checkpoint. Class weights
-  are recorded where there are any.
+  A configuration field that the record lacks is newer than the run, and counts
+  as its default, which is how runs were trained before the field existed. An
+  encoder setting is compared only if both sides have it. For a task's metrics,
+  only the first one is compared, and only if it chooses the best checkpoint.
+  Class weights are also compared if only the record has them.
   """
   before = {**defaults(), **before}
   weighted = {key for key in before if key.endswith(f'.{CLASS_WEIGHTS}')}

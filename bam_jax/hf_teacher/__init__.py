@@ -1,4 +1,4 @@
-"""The command that lets a Hugging Face classifier in PyTorch be a teacher.
+"""The command that uses a Hugging Face classifier in PyTorch as a teacher.
 
-Only `model` needs torch, which the extra `torch` installs.
+Only the module `model` needs torch, which the extra `torch` installs.
 """

@@ -1,24 +1,25 @@
-"""Logits of a Hugging Face classifier on a task's rows, to teach a student.
+"""Writes a Hugging Face classifier's logits on a task's rows, for a student.
 
   pip install 'bam-jax[torch]'
   bam-jax-hf-teacher --config=minilm --config.data.dir=$GLUE_DIR --task=rte \\
       --model=MODEL --output=work/logits
 
-The rows are read as the student reads them, by the same configuration, so that
-uids agree; texts are cut by the model's own tokenizer. MODEL is a directory or
-a name on the hub that AutoModelForSequenceClassification loads. The student
-reads the logits by --config.distill.logits=work/logits; see
+Give the student's configuration: the command then reads the same rows as the
+student, with the same uids. The model's own tokenizer cuts the texts. MODEL is
+a directory or a name on the hub that AutoModelForSequenceClassification loads.
+The student reads the logits by --config.distill.logits=work/logits; see
 docs/guides/hf_teachers.md.
 
-  --labels=entailment,not_entailment   what the outputs are, in their order,
-                                       where the model's id2label does not say
+  --labels=entailment,not_entailment   labels of the outputs, in their order, if
+                                       the model's id2label does not have them
   --score=scale|unit|logit             regression: the output is a score on the
-                                       task's own scale, on 0-1, or the logit of
-                                       one on 0-1
-  --teacher=NAME                       one of several: OUTPUT/NAME/TASK
+                                       task's own scale, a score on 0-1, or the
+                                       logit of a score on 0-1
+  --teacher=NAME                       name of this teacher, if the student has
+                                       several: writes OUTPUT/NAME/TASK
   --max_length=512 --batch_size=64 --device=cuda:1 --dtype=bfloat16
 
-Exit 2 and one line for a user's mistake.
+After a user's mistake, the exit status is 2, and one line says what to change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,8 @@ _DTYPE = flags.DEFINE_enum(
   'dtype', 'float32', ('float32', 'bfloat16', 'float16'), 'Of the weights.'
 )
 _USED = (command_line.CONFIG, command_line.TASK, command_line.OUTPUT)
-# What options of the Trainer, and of the other command, are called here.
+# Option of Hugging Face's Trainer, or of `bam_jax.main` -> the option of this
+# command.
 TRAINER_NAMES = {
   'bf16': '--dtype=bfloat16',
   'bf16_full_eval': '--dtype=bfloat16',
@@ -102,17 +104,17 @@ def label(
 
   Args:
     model: the teacher.
-    name: of it, in words.
+    name: the teacher's name, which the logit sets record.
     task: the task.
     rows: split -> examples.
-    swap: label each row with its texts in the other order too.
-    head: what the outputs mean.
-    directory: of the teacher's sets.
-    batch_size: rows.
+    swap: whether to label each row a second time with its texts swapped.
+    head: how outputs are converted to logits.
+    directory: parent folder of the logit sets.
+    batch_size: rows per batch.
 
   Raises:
-    errors.UserError: another logit set is in its place, an output is not
-      finite, or the set cannot be written.
+    errors.UserError: a different logit set exists at the same path, an output
+      is not finite, or a set cannot be written.
   """
   digest = model.digest(head.options())
   for split, examples in rows.items():
@@ -142,7 +144,7 @@ def label(
 
 
 def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
-  """Parses and checks the flags; returns configuration and task.
+  """Parses and checks the flags; returns the configuration and the task.
 
   Raises:
     errors.UserError: an argument is missing or wrong.
@@ -173,7 +175,7 @@ def parse(argv: list[str]) -> tuple[config_lib.Config, task_lib.Task]:
 
 
 def _check_teacher(name: str, tasks: Sequence[str]) -> None:
-  """Raises a `UserError` if a teacher's name cannot be a folder's name."""
+  """Raises a `UserError` if a teacher's name cannot name its folder."""
   splits = ('train', task_lib.UNLABELLED)
   sets = {
     logit_sets.folder_name(task, split) for task in tasks for split in splits
@@ -191,10 +193,11 @@ def _check_teacher(name: str, tasks: Sequence[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
-  """Labels the rows of one task by one model.
+  """Labels the rows of one task with one model.
 
   Raises:
-    errors.UserError: see `parse` and `label`.
+    errors.UserError: the flags are wrong, the model or the rows cannot be
+      loaded, or see `label`.
   """
   config, task = parse(argv)
   errors.require(f'--model={_MODEL.value}', ['torch'], 'torch')

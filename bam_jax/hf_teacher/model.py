@@ -1,6 +1,6 @@
-"""Runs a Hugging Face classifier in torch on texts.
+"""Runs a Hugging Face classifier on texts, in PyTorch.
 
-torch is imported when a model is made, since few installations have it.
+This module imports torch only inside of functions, because it is optional.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +14,10 @@ from bam_jax import escape
 from bam_jax.modeling import weight_sources
 from bam_jax.runtime import telemetry
 
-# Batches whose rows are tokenised together and sorted by length.
+# Number of batches whose rows are tokenised together and sorted by length.
 _BATCHES_AT_ONCE = 32
 
-# The second text is None if a row of the task has one text.
+# A row's two texts; the second is None if the task's rows have one text.
 Texts = tuple[str, str | None]
 
 
@@ -25,9 +25,10 @@ class Model:
   """A classifier with its tokenizer, ready to predict.
 
   Attributes:
-    names: of its outputs, from `id2label` in config.json.
-    problem: `problem_type` in config.json; None if it has none.
-    has_padding: whether rows of different lengths can be in one batch.
+    names: names of the outputs, from `id2label` in config.json.
+    problem: `problem_type` in config.json; None if that is missing.
+    has_padding: whether the tokenizer has a padding token, so that rows of
+      different lengths can be in one batch.
   """
 
   def __init__(
@@ -35,12 +36,14 @@ class Model:
   ):
     """Loads the classifier.
 
-    `place` is a directory or a name on the hub. Without a device of torch, it
-    is a GPU if there is one. `dtype` is of the weights; rows have at most
-    `max_length` tokens.
+    Args:
+      place: a directory, or a name on the hub.
+      device: name of a torch device; None: a GPU if there is one, else the CPU.
+      dtype: dtype of the weights.
+      max_length: highest number of tokens per row.
 
     Raises:
-      errors.UserError: it cannot be loaded, or has no trained head.
+      errors.UserError: the classifier cannot be loaded, or has no trained head.
     """
     import torch
     import transformers
@@ -75,9 +78,9 @@ class Model:
     self.problem = config.problem_type
     self.has_padding = self._tokenizer.pad_token is not None
     if config.pad_token_id is None:
-      # Decoders look for it to find where a text ends.
+      # Decoder models use it to find the last token of each text.
       config.pad_token_id = self._tokenizer.pad_token_id
-    # A tokenizer without a limit of its own has a number beyond all texts.
+    # If a tokenizer has no limit, its `model_max_length` is a huge number.
     self._max_length = min(
       max_length,
       self._tokenizer.model_max_length,
@@ -87,7 +90,11 @@ class Model:
     self._dtype = dtype
 
   def digest(self, options: Mapping[str, object]) -> str:
-    """Returns the hexadecimal sha256 of everything that decides the logits."""
+    """Returns the hexadecimal sha256 of everything that affects the logits.
+
+    It covers the weights, the tokenizer, the settings of this object and
+    `options`.
+    """
     import torch
 
     result = hashlib.sha256()
@@ -105,7 +112,7 @@ class Model:
     return result.hexdigest()
 
   def outputs(self, texts: Sequence[Texts], batch_size: int) -> np.ndarray:
-    """Returns outputs [n, num_outputs] float32, in the order of the texts."""
+    """Computes outputs, [n, num_outputs] float32, in the order of the texts."""
     import torch
 
     result = np.empty((len(texts), len(self.names)), np.float32)
@@ -121,9 +128,10 @@ class Model:
   def _predicted(
     self, texts: Sequence[Texts], batch_size: int
   ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the indices of the rows of a batch, and their outputs.
+    """Yields for each batch the indices of its rows, and their outputs.
 
-    The longest rows come first, so that too large batches fail at once.
+    The longest rows come first, so that a batch size that is too large for the
+    memory fails at once.
     """
     import torch
 
@@ -170,13 +178,13 @@ class Model:
 
 
 def _check_place(place: str, where: str) -> str:
-  """Returns what transformers is given to load a model from.
+  """Returns the path or name from which transformers can load a model.
 
-  Without the hub, transformers itself tries again many times, and in a folder
-  without a model it blames the tokenizer.
+  The model is looked up here because transformers retries many times if the hub
+  cannot be reached, and blames the tokenizer for a folder without a model.
 
   Raises:
-    errors.UserError: no model is found there.
+    errors.UserError: `place` has no model.
   """
   path = weight_sources.find(place, weight_sources.CONFIG_FILES, where)
   if not (path / 'config.json').is_file():

@@ -12,8 +12,8 @@ import scipy.special
 from bam_jax import errors
 from bam_jax.tasks import task as task_lib
 
-# What the output of a regression may be: a score on the task's own scale, a
-# score from 0 to 1, or its logit.
+# Meanings of a regression's output: a score on the task's own scale, a score
+# from 0 to 1, or the logit of a score from 0 to 1.
 SCORES = ('scale', 'unit', 'logit')
 
 
@@ -21,7 +21,7 @@ class Head(NamedTuple):
   """How a model's outputs are converted to logits of a task.
 
   Attributes:
-    order: index of the model's output for each output of the task.
+    order: for each output of the task, the index of the model's output.
     score: one of `SCORES` for a regression; else None.
     scale: lowest and highest score of a regression.
   """
@@ -31,7 +31,7 @@ class Head(NamedTuple):
   scale: tuple[float, float]
 
   def options(self) -> dict[str, object]:
-    """Returns what decides the logits besides the model, as JSON values."""
+    """Returns the fields that affect the logits, as JSON values."""
     return {'order': list(self.order), 'score': self.score}
 
   def logits(self, outputs: np.ndarray) -> np.ndarray:
@@ -44,10 +44,11 @@ class Head(NamedTuple):
     [[0.2], [0.6]]
 
     Args:
-      outputs: [N, c] of the model.
+      outputs: the model's outputs, [N, c].
 
     Returns:
-      [N, c] in the order of the task's labels; a score on 0-1.
+      Logits [N, c] in the order of the task's labels; for a regression, scores
+      on 0-1, [N, 1].
     """
     values = outputs[:, list(self.order)]
     if self.score == 'scale':
@@ -59,11 +60,11 @@ class Head(NamedTuple):
 def check(
   task: task_lib.Task, labels: Sequence[str] | None, score: str | None
 ) -> None:
-  """Checks the task and its flags before the model is loaded.
+  """Checks the task, `--labels` and `--score`, before the model is loaded.
 
   Raises:
-    errors.UserError: the task needs one output per token, or a flag does not
-      fit the kind of task.
+    errors.UserError: the task needs one output per token, `--score` is missing
+      for a regression, or a flag does not fit the kind of task.
   """
   if task.kind.per_token:
     raise errors.UserError(
@@ -95,10 +96,10 @@ def head(
 
   Args:
     task: the task.
-    names: of the outputs, from the model's `id2label`.
-    problem: the model's `problem_type`, if it has one.
-    labels: names of the outputs from `--labels`; None: `names`.
-    score: as for `check`.
+    names: names of the outputs, from the model's `id2label`.
+    problem: the model's `problem_type`; None if that is missing.
+    labels: names of the outputs from `--labels`; None: `names` is used.
+    score: `--score`, one of `SCORES`; None if the task is no regression.
 
   Raises:
     errors.UserError: the model is for another kind of task, or its outputs
@@ -139,7 +140,8 @@ def _order(
 ) -> tuple[int, ...] | None:
   """Returns the index of each label in `names`; None if the sets differ.
 
-  Upper and lower case are equal.
+  Upper and lower case are treated as equal. Names that are equal without case
+  also give None.
   """
   names = [name.casefold() for name in names]
   labels = [label.casefold() for label in labels]

@@ -1,1 +1,1 @@
-"""Predictions of trained models, and GLUE submissions."""
+"""Predicts texts with trained models, exports them, writes submissions."""

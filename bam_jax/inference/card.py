@@ -1,4 +1,7 @@
-"""Writes model cards: use, outputs, teachers and scores of an export."""
+"""Writes the model card of an exported model.
+
+The card describes the model's use, outputs, teachers and scores.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 import functools
@@ -14,7 +17,7 @@ from bam_jax import escape
 from bam_jax.modeling import families
 from bam_jax.tasks import task as task_lib
 
-_MOST_TEACHERS = 12  # named in a card
+_MOST_TEACHERS = 12  # number of teachers named in a card
 
 
 class Facts(NamedTuple):
@@ -22,14 +25,15 @@ class Facts(NamedTuple):
 
   Attributes:
     name: name of the plan.
-    run: name of the run that trained it.
+    run: name of the run that trained the model.
     variant: variant of the run.
-    teachers: names of the runs that taught it; empty: only gold labels.
+    teachers: names of the runs that taught the model; empty: the model was
+      trained only on gold labels.
     encoder: description of the pretrained weights.
-    note: the configuration's note, which readers of scores must know.
-    max_length: tokens of an example in training.
+    note: the configuration's note for readers of the scores.
+    max_length: maximum number of tokens per example in training.
     record: the run's record; its `scores`, `undefined` and `versions` are used.
-    baselines: task -> baseline -> dev split -> metric -> 0-100.
+    baselines: task -> baseline -> dev split -> metric -> score, 0-100.
     weak: task -> why the model is no better than a constant prediction.
   """
 
@@ -52,11 +56,11 @@ def write(
   jax_version: str = '',
   pooling: str = 'cls',
 ) -> str:
-  """Returns the model card of an exported directory with some tasks' heads.
+  """Returns the model card, in Markdown, of an exported directory.
 
-  The card is Markdown. `model_type` is the name of the encoder's family.
-  `jax_version` is that of the jax that exported a program; it is empty for a
-  Hugging Face directory, whose card has front matter.
+  `tasks` are those whose heads were exported. `model_type` is the name of the
+  encoder's family. `jax_version` is the version of jax that exported a program;
+  it is empty for a Hugging Face directory, whose card has front matter.
   """
   of = families.FAMILIES[model_type]
   x = 'hidden.mean(1)' if pooling == 'mean' else 'hidden[:, 0]'
@@ -102,7 +106,7 @@ def _scores(
 ) -> Iterator[tuple[str, ...]]:
   """Yields task, dev split, metric, score and the scores of the baselines.
 
-  In place of an undefined score of the model is the reason.
+  An undefined score of the model is replaced by "undefined" and the reason.
   """
   for task in tasks:
     reasons = facts.record.get('undefined', {}).get(task.name, {})
@@ -122,7 +126,7 @@ def _scores(
 
 
 def _decisions(tasks: Sequence[task_lib.Task], facts: Facts) -> Iterator[str]:
-  """Yields what the temperature and the threshold of each task change."""
+  """Yields sentences on the effect of each task's temperature and threshold."""
   for task in tasks:
     found = facts.record.get('decisions', {}).get(task.name, {})
     if task.temperature != 1.0:

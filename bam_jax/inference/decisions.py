@@ -1,10 +1,12 @@
-"""Temperatures and decision thresholds, fitted to the dev outputs of a run.
+"""Fits temperatures and decision thresholds to the dev outputs of a run.
 
-Each is fitted on all dev rows, for predictions to come. The numbers that are
-reported beside it are cross-fitted: each half of the dev rows gets the value
-that was fitted on the other half, since a value looks too good on its own rows.
+The value that later predictions use is fitted on all dev rows. The reported
+metrics are cross-fitted: each half of the dev rows is scored with the value
+that was fitted on the other half, because a value looks too good on the rows
+that it was fitted on.
 
-N rows, c classes or labels; M decisions: a row, or each label of a row.
+Shapes: N rows, c classes or labels, M decisions. A decision is a row, or, with
+several labels per row, one label of one row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,14 +21,19 @@ from bam_jax.distillation import quality
 from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 
-# Of ln T. A model that is always right, or always wrong, has no best T.
+# Limits of ln T. If a model is always right, or always wrong, no T is best.
 _BOUNDS = (-3.0, 3.0)
 _MOST_CANDIDATES = 200
 _HALF = folds.Fold(1, 2, seed=0)
 
 
 def wanted(task: task_lib.Task, config: config_lib.Config) -> dict[str, object]:
-  """Returns what `config.decisions` fits for a task; empty: nothing."""
+  """Returns what `config.decisions` asks to fit for a task.
+
+  Returns:
+    `wanted_temperature`, a bool, and `wanted_threshold`, the metric's name or
+    ''; an empty dict if nothing is to be fitted.
+  """
   metric = config_lib.thresholds(config).get(task.name, '')
   temperature = config.decisions.temperature and task.kind.has_probabilities
   if not temperature and not metric:
@@ -43,15 +50,17 @@ def fit(
   """Fits a temperature or thresholds to the outputs on N dev rows.
 
   Returns:
-    `wanted`'s values. With a temperature: `temperature`, and
-    `calibration_error` and `calibrated_error`, the expected calibration error
-    without it and with a cross-fitted one, 0-1. With a threshold: `threshold`,
-    a probability, and `default_score` and `threshold_score`, the metric at a
-    probability of 1/2 and at a cross-fitted threshold, 0-100.
+    The values that `wanted` returns.
+    If a temperature is wanted, also `temperature`; `calibration_error`, the
+    expected calibration error without a temperature, 0-1; and
+    `calibrated_error`, this error with cross-fitted temperatures, 0-1.
+    If a threshold is wanted, also `threshold`, a probability; `default_score`,
+    the metric at a probability of 1/2, 0-100; and `threshold_score`, the metric
+    at cross-fitted thresholds, 0-100.
   """
   result = wanted(task, config)
   scores, gold = measured.class_scores, measured.gold
-  halves = [np.arange(len(uids))] * 2  # One row has no other half.
+  halves = [np.arange(len(uids))] * 2  # A single row cannot be split.
   if len(uids) > 1:
     halves = folds.split(uids, _HALF)
   temperature = 1.0
@@ -97,10 +106,14 @@ def decide(task: task_lib.Task, found: Mapping[str, object]) -> task_lib.Task:
 def fit_temperature(logits: np.ndarray, gold: np.ndarray) -> float:
   """Returns the T that maximizes the likelihood of softmax(logits / T).
 
-  Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
-  Takes [M, k] logits and [M] gold classes; T is from 0.05 to 20.
+  See Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
+  T is limited to 0.05-20.
+
+  Args:
+    logits: [M, k].
+    gold: gold classes, [M].
   """
-  # Its import takes a while.
+  # Imported here because this import is slow.
   import scipy.optimize
 
   def loss(log_temperature: float) -> float:
@@ -119,9 +132,14 @@ def fit_threshold(
 ) -> float:
   """Returns the logit above which predicting "yes" gives the best metric.
 
-  It lies in the middle between two logits that occur, of which up to 200 pairs
-  are tried; of equal scores it is the nearest to 0, which is a probability of
-  1/2. Takes logits of yes, [N], or [N, c] of each label, and gold, 0 or 1.
+  The candidates are 0, which is a probability of 1/2, and the midpoints between
+  neighboring values of `margins`, at most 200 of them. If several candidates
+  give the same metric, the one nearest to 0 is returned.
+
+  Args:
+    margins: logits of "yes", [N], or of each label, [N, c].
+    gold: 0 or 1, in the shape of `margins`.
+    metric: the metric to maximize.
   """
   values = np.unique(margins)
   middles = (values[1:] + values[:-1]) / 2
@@ -137,7 +155,11 @@ def fit_threshold(
 def _decisions(
   scores: np.ndarray, gold: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns logits [M, k] and gold classes [M] of the decisions."""
+  """Returns logits [M, k] and gold classes [M], one row per decision.
+
+  With several labels per row, each label is a decision between "no", whose
+  logit is 0, and "yes".
+  """
   if gold.ndim == 1:
     return scores, gold
   return np.stack([0 * scores, scores], axis=-1).reshape(-1, 2), (

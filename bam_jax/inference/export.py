@@ -1,15 +1,16 @@
 """Exports a trained model as Hugging Face directories.
 
-DIR/TASK/  the model of one task, of the class that its kind names
-DIR/all/   encoder and pooler once, with every head, and `tasks.json`
+DIR/TASK/  the model of one task; the task's kind names its transformers class
+DIR/all/   encoder and pooler once, with all heads, and `tasks.json`
 
 transformers has no class with a head on the mean of an encoder's hidden states.
-With mean pooling, a task's directory is a sentence-transformers model whose
-output are the logits, and transformers loads its encoder. That of pairs that a
-bi-encoder reads is one whose output are the vectors of single texts, beside
-head.safetensors, which the card's code applies to two of them.
+With mean pooling, a task's directory is therefore a sentence-transformers model
+that returns the logits; transformers can load only its encoder. For a
+bi-encoder, the sentence-transformers model returns the vector of a single text.
+The head is in head.safetensors, and the code in the model card applies it to
+the vectors of two texts.
 
-Weights are float32 safetensors; every directory has a tokenizer and a model
+Weights are float32 safetensors. Every directory has a tokenizer and a model
 card.
 """
 
@@ -31,7 +32,6 @@ from bam_jax.modeling import pooling
 from bam_jax.tasks import task as task_lib
 
 ALL = 'all'
-# Files of weights.
 _WEIGHTS = 'model.safetensors'
 _DENSE = f'{pooling.DENSE}/model.safetensors'
 _PAIR_HEAD = 'head.safetensors'
@@ -46,14 +46,17 @@ def export(
   tasks: task_lib.TaskTable,
   facts: card.Facts,
 ) -> None:
-  """Writes the directories of one model, each completely or not at all.
+  """Writes a directory per task, and `all`; each completely or not at all.
+
+  `all` is written if several tasks are exported.
 
   Args:
-    directory: their parent; directories of the same names are replaced.
+    directory: the parent directory; existing directories with the names of the
+      tasks, or `all`, are replaced.
     config: sizes of the encoder.
     tokenizer: the tokenizer that the model was trained with.
-    params: host arrays {'encoder', 'pooler', 'heads'}, with single layers; no
-      pooler with mean pooling.
+    params: host arrays {'encoder', 'pooler', 'heads'}, in which each layer has
+      its own arrays; without `pooler` if mean pooling needs none.
     heads: task to export -> number of its head.
     tasks: all tasks of the plan.
     facts: facts for the model cards.
@@ -92,12 +95,12 @@ def export(
     with new_directory(directory / name, texts) as unfinished:
       for file, arrays in weights.items():
         (unfinished / file).parent.mkdir(exist_ok=True)
-        # transformers refuses a file without the format.
+        # transformers refuses a file without this metadata.
         safetensors.numpy.save_file(
           arrays, unfinished / file, metadata={'format': 'pt'}
         )
       choose_tokenizer(tokenizer, chosen).save(
-        # So that `truncation=True` cuts a text where training did.
+        # With this length, `truncation=True` cuts texts as in training.
         unfinished,
         facts.max_length,
         config.type_vocab_size > 1,
@@ -118,7 +121,8 @@ def _add_head(
 ) -> tuple[dict[str, dict[str, np.ndarray]], dict[str, object]]:
   """Returns the weight files and settings of an export with one task's head.
 
-  `tensors` are those of encoder and pooler, `head` are `weight` and `bias`.
+  `tensors` holds the weights of encoder and pooler; `head` holds `weight` and
+  `bias`.
   """
   of, kind = families.FAMILIES[config.family], task.kind
   outputs = kind.export_settings(task)
@@ -145,7 +149,10 @@ def _add_head(
 def choose_tokenizer(
   tokenizer: features.Tokenizer, tasks: Sequence[task_lib.Task]
 ) -> features.Tokenizer:
-  """Returns the tokenizer to export: for words, if all tasks are of words."""
+  """Returns the tokenizer to export.
+
+  If all tasks read lists of words, it is the tokenizer for words.
+  """
   of_words = all(task.kind.of_words for task in tasks)
   return tokenizer.for_words if of_words else tokenizer
 

@@ -1,4 +1,7 @@
-"""Predicts texts of users by trained models, with mixed tasks in a batch."""
+"""Predicts users' texts with trained models.
+
+A batch may hold texts of several tasks.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 import itertools
@@ -20,8 +23,8 @@ from bam_jax.tasks import task as task_lib
 from bam_jax.training import evaluate
 from bam_jax.training import programs as programs_lib
 
-# Texts encoded and predicted together by `Model.predict_texts`: enough for full
-# batches, and few enough for any memory.
+# Number of texts that `Model.predict_texts` encodes and predicts together:
+# enough to fill batches, and few enough for the memory of any machine.
 _CHUNK = 4096
 
 
@@ -30,7 +33,7 @@ class Input(NamedTuple):
 
   Attributes:
     task: name of the task.
-    rows: one row, or the windows of a long text.
+    rows: one row, or one row per window of a long text.
     truncated: whether some tokens of the texts were cut off.
   """
 
@@ -40,17 +43,17 @@ class Input(NamedTuple):
 
   @property
   def num_tokens(self) -> int:
-    """Returns the number of tokens of all rows."""
+    """Number of tokens in all rows together."""
     return sum(len(row.input_ids) for row in self.rows)
 
 
 class Result(NamedTuple):
-  """Prediction for one `Input`, or why there is none.
+  """Prediction for one `Input`, or the reason why it cannot be predicted.
 
   Attributes:
-    prediction: None if there is an error.
+    prediction: the prediction; None if there is an error.
     truncated: see `Input`.
-    error: one line; empty if there is a prediction.
+    error: error message in one line; empty if there is a prediction.
   """
 
   prediction: kind_lib.Prediction | None
@@ -58,7 +61,7 @@ class Result(NamedTuple):
   error: str = ''
 
   def as_json(self) -> dict[str, object]:
-    """Returns the fields of the prediction and `truncated`; or `error`."""
+    """Returns the prediction's fields and `truncated`, or only `error`."""
     if self.error:
       return {'error': self.error}
     return {**self.prediction.said, 'truncated': self.truncated}
@@ -68,10 +71,11 @@ class Model:
   """Predicts with the models of a group of runs.
 
   Attributes:
-    tasks: the tasks that it predicts, by name.
-    sizes: possible numbers of rows in a batch, powers of two up to
-      `evaluate.batch_rows`. Each has its own program.
-    most_tokens: tokens that fit into a batch of the largest size.
+    tasks: name -> task, for the tasks that the model predicts.
+    sizes: possible numbers of rows per batch, ascending: powers of two, and
+      `evaluate.batch_rows`, which is the largest. Each size has its own
+      compiled program.
+    most_tokens: number of tokens that fit into a batch of the largest size.
   """
 
   def __init__(
@@ -84,9 +88,13 @@ class Model:
   ):
     """Initializes the model, without compiling a program.
 
-    `trained` has pairs of task names and the parameters, on the devices, that
-    predict these tasks. `decided` has the tasks with a fitted temperature or
-    threshold.
+    Args:
+      programs: the programs of the plan.
+      trained: pairs of task names and the parameters, on the devices, that
+        predict these tasks.
+      tokenizer: the tokenizer that the models were trained with.
+      config: the configuration of the plan.
+      decided: name -> task, for tasks with a fitted temperature or threshold.
     """
     self.tasks: Mapping[str, task_lib.Task] = {
       name: programs.tasks[name] for names, _ in trained for name in names
@@ -107,10 +115,15 @@ class Model:
     self._config = config
 
   def choose_task(self, name: str | None, where: str) -> str:
-    """Returns the name of a task; None stands for the model's only one.
+    """Checks a task's name and returns it.
+
+    Args:
+      name: the name; None: the model's only task.
+      where: the flag or argument that gives the name, for error messages.
 
     Raises:
-      errors.UserError: there is no such task; `where` is how it was given.
+      errors.UserError: the model has no such task, or `name` is None and the
+        model has several tasks.
     """
     if name is None and len(self.tasks) == 1:
       (name,) = self.tasks
@@ -126,10 +139,11 @@ class Model:
   ) -> Iterator[Result]:
     """Yields predictions for texts of one task in order, in constant memory.
 
-    An error in place of texts is that of its result.
+    `texts` may hold an error in place of a text; its result is that error.
 
     Raises:
-      errors.UserError: the first error, at the end, if nothing is predicted.
+      errors.UserError: all items of `texts` are errors. The first one is
+        raised, after all results were yielded.
     """
     texts, first, is_any = iter(texts), None, False
     while chunk := list(itertools.islice(texts, _CHUNK)):
@@ -167,7 +181,8 @@ class Model:
     """Returns a prediction for each input, in order; not thread-safe."""
     results: dict[int, Result] = {}
     for names, params in self._trained:
-      # A kind takes all rows of its task at once, so they must be adjacent.
+      # Rows are sorted by task, because `Kind.predict` takes all rows of a task
+      # at once.
       chosen = sorted(
         (i for i, each in enumerate(inputs) if each.task in names),
         key=lambda i: names.index(inputs[i].task),
@@ -207,7 +222,11 @@ class Model:
   def _logits(
     self, params: Any, rows: Sequence[kind_lib.Features], row_tasks: np.ndarray
   ) -> dict[int, np.ndarray]:
-    """Computes logits by row: [1, C] each, or [tokens, K] if per token."""
+    """Computes logits of each row: [1, C], or [tokens, K] if per token.
+
+    Returns:
+      Index in `rows` -> logits.
+    """
     tasks = self._programs.tasks
     heads = np.array([tasks.index[name] for name in row_tasks.tolist()])
     per_token = np.isin(heads, tasks.token_heads)
@@ -238,8 +257,9 @@ class Model:
     """Dispatches rows in batches; the last batch is as small as possible.
 
     Yields:
-      For each batch: [B, S] the row in each slot, -1 if the slot is empty;
-      [B, S] the position of its first token; and the logits on the devices.
+      For each batch: the index in `rows` for each slot, [B, S], -1 if the slot
+      is empty; the position of the first token in each slot, [B, S]; and the
+      logits on the devices.
     """
     for numbers, batch in batches.evaluation_batches(
       unlabelled.Held(rows),

@@ -1,4 +1,4 @@
-"""Predicts a user's own file: one output line for each row."""
+"""Predicts the rows of a user's file and writes one line per row."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import contextlib
@@ -17,7 +17,7 @@ from bam_jax.data import unlabelled
 from bam_jax.inference import model as model_lib
 from bam_jax.tasks import task as task_lib
 
-# Columns that are kept beside predictions unless the user names others.
+# Columns that are copied to the output by default.
 KEPT = ('id',)
 _SUFFIXES = ('.tsv', '.csv', '.jsonl')
 
@@ -31,23 +31,26 @@ def predict(
 ) -> None:
   """Predicts a file in constant memory, in the order of its rows.
 
-  JSON lines hold the kept fields and `Result.as_json`. Lines of TSV and CSV
-  hold the kept columns, the prediction, the labels' probabilities and, for a
-  row without a prediction, its error; below a header, which TSV has if the
-  input has one.
+  A JSON line holds the kept fields and the values of `Result.as_json`. A line
+  of TSV or CSV holds the kept columns, the prediction, the probability of each
+  label if the task's kind has probabilities, and an error, which is empty if
+  the row has a prediction. CSV output has a header; TSV output has a header if
+  the input has one.
 
   Args:
     model: the model.
     task: name of the task; None: the model's only task.
     source: path of a file, see `unlabelled.open_rows`; `-`: standard input.
-    output: path of a `.tsv`, `.csv` or `.jsonl` file, written whole or not at
-      all; None: standard output, TSV where the input is a table, else JSON
-      lines.
-    kept: columns or fields of the input; None: `KEPT`, if they are there.
+    output: path of a `.tsv`, `.csv` or `.jsonl` file, written completely or not
+      at all; None: standard output, as TSV if the input is a table, else as
+      JSON lines.
+    kept: columns or fields of the input to copy to the output; None: those of
+      `KEPT` that the input has.
 
   Raises:
     errors.UserError: the task is unknown, the input can't be read or has no row
-      that can be predicted, or the output can't be written.
+      that can be predicted, a column of `kept` is missing from the input or
+      also a column of predictions, or the output can't be written.
   """
   declared = model.tasks[task := model.choose_task(task, '--task')]
   suffix = Path(output or '').suffix
@@ -95,7 +98,7 @@ def _is_same(output: str, source: str) -> bool:
   try:
     return Path(output).samefile(source)
   except OSError:
-    return False  # One of them is not there, which is told later.
+    return False  # A missing input is reported later.
 
 
 def _writer(
@@ -104,8 +107,8 @@ def _writer(
   """Writes the header; returns a function that writes a row.
 
   Raises:
-    errors.UserError: a kept column has a name that predictions have; of JSON
-      lines, the function raises it.
+    errors.UserError: a kept column has the name of a column of predictions. For
+      JSON lines, the returned function raises this.
   """
 
   def check(names: Iterable[str]) -> None:
@@ -158,7 +161,10 @@ def cell(value: object) -> str:
 
 @contextlib.contextmanager
 def _destination(output: str | None) -> Iterator[TextIO]:
-  """Opens standard output, or a file that appears when it is complete."""
+  """Opens standard output, or a new file.
+
+  The file gets its name when it is complete.
+  """
   if output is None:
     sys.stdout.reconfigure(encoding='utf-8')
     yield sys.stdout

@@ -1,14 +1,15 @@
 """Exports a trained model as a program that runs without this package.
 
-DIR/TASK/ or, of a model of several tasks, DIR/all/
-  program.jax_export  StableHLO for CPU, CUDA and TPU, as `jax.export` writes it
-  weights.npz         its first argument, by the names of the parameters
-  tokenizer.json      with tokenizer_config.json, and vocab.txt of WordPiece
+The files are in DIR/TASK/ or, if the model has several tasks, in DIR/all/:
+  program.jax_export  StableHLO for CPU, CUDA and TPU, written by `jax.export`
+  weights.npz         the program's first argument: parameter name -> array
+  tokenizer.json      and tokenizer_config.json; vocab.txt too for WordPiece
   model.json          tasks, labels, maximum length, platforms
   README.md           a model card, with all the code that predicts a text
 
-The program uses only XLA, without kernels of one platform. Batch size and
-length are symbols: it is compiled for each pair of them.
+The program uses only XLA, without platform-specific kernels. Batch size and
+length are symbolic, so JAX compiles the program again for each new pair of
+them.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,8 +45,7 @@ def export(
   """Writes the directory of one model; see `export.export` for arguments.
 
   Raises:
-    errors.UserError: a file can't be written, or a task's texts are encoded
-      apart.
+    errors.UserError: a file can't be written, or a task has a bi-encoder.
   """
   chosen = [tasks[name] for name in heads]
   for task in chosen:
@@ -96,17 +96,18 @@ def export(
 def _program(
   config: family.EncoderConfig, tasks: list[task_lib.Task]
 ) -> Callable[..., dict[str, jax.Array]]:
-  """Returns the function that `jax.export` exports: token ids to logits.
+  """Returns the function that `jax.export` exports.
 
-  It takes the weights, and [b, l] int32 token ids, token types and a mask that
-  is 0 at padding. It returns for each task [b, c] logits, or [b, l, c] logits
-  of each token, in float32 without reduced precision on any platform.
+  The function's arguments are the weights and three [b, l] int32 arrays: token
+  ids, token types and a mask that is 0 at padding. It returns task -> logits,
+  [b, c], or [b, l, c] if the task has outputs per token. It computes in float32
+  without reduced precision on any platform.
   """
   of = families.FAMILIES[config.family]
   encoder, pooler = of.encoder(config, family.Compute()), of.pooler(config)
 
   def dense(x: jax.Array, layer: Mapping[str, jax.Array]) -> jax.Array:
-    # NumPy's implicit rank promotion is not allowed.
+    # The tests forbid implicit rank promotion in JAX.
     bias = layer['bias'].reshape((1,) * (x.ndim - 1) + (-1,))
     return x @ layer['kernel'] + bias
 

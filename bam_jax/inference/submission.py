@@ -1,9 +1,9 @@
 """Writes predictions of test files: TSV files, and a GLUE submission (a zip).
 
 In a submission, the majority label of the training rows can replace a task's
-predictions. WNLI's dev set repeats sentences of its training set with the other
-label, so a trained model scores below that label on the test set; Devlin et al.
-(2019) submitted it too.
+predictions. This is useful for WNLI: its dev set repeats sentences of its
+training set with the opposite label, so a trained model scores worse on the
+test set than the majority label, which Devlin et al. (2019) submitted too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ from bam_jax.inference import own_file
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
-# A fixed time stamp, so that equal predictions give equal bytes.
+# A fixed time stamp, so that equal predictions make identical zip files.
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
-# task -> test split -> uid -> prediction as text, in the order of the file.
+# Task -> test split -> uid -> prediction as text, ordered as in the test file.
 Predictions = Mapping[str, Mapping[str, Mapping[str, str]]]
 
 
@@ -36,9 +36,10 @@ def write_tsv(
 ) -> None:
   r"""Writes a line `uid<TAB>prediction<TAB>probabilities...` for each row.
 
-  Kinds without probabilities have two columns. `kept` has uid -> values of
-  further columns, which stand after the uid. A tab or a line break inside a
-  label is written as `\t` or `\n`.
+  The probability columns are those of the task's kind; a kind without
+  probabilities has none of these columns. `kept` maps uid -> column -> value of
+  additional columns, which are written after the uid. A tab or a line break
+  inside a label is written as `\t` or `\n`.
 
   Raises:
     errors.UserError: the file can't be written.
@@ -59,13 +60,14 @@ def write_by_id(
   ids: Mapping[str, str],
   predictions: Sequence[kind_lib.Prediction],
 ) -> None:
-  """Writes a JSON object from ids to predictions, for an official scorer.
+  """Writes predictions as a JSON object, id -> prediction, for a scorer.
 
-  SQuAD's takes such a file; a question without an answer has an empty one.
-  `ids` maps uid -> id for all rows of a test file.
+  SQuAD's official scorer reads such a file. If the prediction is that a
+  question has no answer, it is an empty string. `ids` maps uid -> id for all
+  rows of a test file.
 
   Raises:
-    errors.UserError: an id stands twice, or the file can't be written.
+    errors.UserError: two rows have the same id, or the file can't be written.
   """
   _, value = task.kind.by_id
   found: dict[str, object] = {}
@@ -83,7 +85,9 @@ def write_by_id(
 def write(
   path: Path, tasks: task_lib.TaskTable, predictions: Predictions
 ) -> None:
-  """Checks and writes a submission; writes nothing if no task is of GLUE.
+  """Checks predictions and writes the GLUE submission, a zip file.
+
+  Writes nothing if no task is a GLUE task.
 
   Raises:
     errors.UserError: GLUE would refuse a prediction, a row of a test file has
@@ -104,10 +108,10 @@ def write(
 
 
 def _rows(where: str, task: task_lib.Task, texts: Mapping[str, str]) -> str:
-  """Returns the text of TASK.tsv in a submission: a header, then the rows."""
+  """Returns the text of a submission's TSV file: a header, then the rows."""
   lines = ['index\tprediction']
   for number, (uid, text) in enumerate(texts.items()):
-    # The index counts the rows of the raw file, malformed ones included.
+    # The index counts all rows of the raw file, including malformed rows.
     if uid.rpartition('/')[2] != str(number):
       raise errors.UserError(
         f'{where}: row {number} has no prediction because it was skipped as'
@@ -128,8 +132,8 @@ def check_majority(names: Sequence[str], tasks: task_lib.TaskTable) -> None:
   """Checks the tasks whose majority label will be submitted.
 
   Raises:
-    errors.UserError: a name is not among the tasks, or its task has no majority
-      label or no file in a submission.
+    errors.UserError: a name is not the name of a task, or the task has no
+      majority label or no file in a submission.
   """
   for name in names:
     task = tasks[name] if name in tasks.index else None
@@ -151,12 +155,19 @@ def majority(
 ) -> dict[str, dict[str, str]]:
   """Replaces each prediction by the most frequent training label.
 
-  `check_majority` must have accepted the task. Of equally frequent labels, the
-  first one in `task.labels` is taken. `by_split` maps test split -> uid ->
-  prediction; so does the result.
+  `check_majority` must have accepted the task. If several labels are equally
+  frequent, the first of them in `task.labels` is used.
+
+  Args:
+    task: the task.
+    train: its training rows.
+    by_split: test split -> uid -> prediction.
+
+  Returns:
+    `by_split` with the label in place of each prediction.
 
   Raises:
-    errors.UserError: no test row was predicted.
+    errors.UserError: no test row of the task was predicted.
   """
   if not by_split:
     raise errors.UserError(

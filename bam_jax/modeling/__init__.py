@@ -1,1 +1,1 @@
-"""Encoders and task heads in Flax, over packed rows of segments."""
+"""Flax encoders and task heads, whose inputs are packed rows of segments."""

@@ -1,10 +1,10 @@
 """Self-attention within the segments of packed rows.
 
-`attention_head` is applied to all heads of all rows by a Triton kernel on
-NVIDIA GPUs, a Mosaic kernel on TPUs, and `vmap` elsewhere; long rows on NVIDIA
-GPUs go through `flash_attention`, and elsewhere block by block of queries. In
-the kernels the probabilities never leave the chip. All have the same dropout
-mask, which library kernels (cuDNN, splash) lack.
+`attention_head` is applied to all heads of all rows: by a Triton kernel on
+NVIDIA GPUs, by a Mosaic kernel on TPUs, and by `vmap` elsewhere. Long rows are
+computed by `flash_attention` on NVIDIA GPUs, and elsewhere in blocks of
+queries. In the kernels the probabilities never leave the chip. All of these
+compute the same dropout mask; library kernels (cuDNN, splash) can't.
 """
 
 from collections.abc import Callable
@@ -24,19 +24,20 @@ from bam_jax.modeling import flash_attention
 from bam_jax.modeling import kernels
 from bam_jax.modeling import xla_attention
 
-# The [L, L] arrays of a head must fit into the registers of a GPU's block. With
-# fewer queries, in the forward pass, several blocks fit at once.
+# The [L, L] arrays of a head must fit into the registers of a GPU block. The
+# forward pass has fewer queries per block, so that several blocks run at once.
 _LONGEST_ROW = 128
 _QUERIES = 64
 _SHORTEST = 16  # least side of a matrix that Triton multiplies
 
-# The same for the memory of a TPU's core, 16 MiB in a v4, which also holds the
-# row's queries, keys and values: so many bytes of each.
+# The same limits for the memory of a TPU core, 16 MiB in a v4. It also holds
+# the row's queries, keys and values: each at most `_BYTES_OF_TPU` if the row is
+# longer than `_LONGEST_ROW`.
 _LONGEST_ROW_OF_TPU = 512
 _QUERIES_OF_TPU = 256
 _BYTES_OF_TPU = 2 * 256 * 1024
 
-# Where there is no kernel, longer rows are computed by blocks of queries.
+# Without a kernel, longer rows are computed in blocks of queries.
 _LONGEST_WHOLE = 512
 
 
@@ -51,24 +52,24 @@ def attend(
 ) -> jax.Array:
   """Computes scaled dot-product attention within each segment.
 
-  A token sees the tokens of its own segment, or those of them in the window.
-  Padding, segment 0, sees nothing and its context is zero, so that a row of
-  padding alone stays finite.
+  A token sees the tokens of its own segment that are within the window. Padding
+  (segment 0) sees nothing, and its context is zero, so that a row of only
+  padding stays finite.
 
   Args:
     qkv: [B, L, 3, H, hd] queries, keys and values without their bias; hd is
       the size of a head.
-    bias: [3, H, hd], added to them.
+    bias: [3, H, hd] bias of the queries, keys and values.
     segment_ids: [B, L] int; 0 marks padding.
     rate: share of the probabilities that dropout sets to zero, 0 to below 1.
     dropout_bits: [2] uint32 of the dropout mask; not read at rate 0.
-    compute: the devices that share the rows, and whose kernel is used if there
-      for this shape.
-    window: a token sees those up to so many tokens before and after it; None:
-      its whole segment.
+    compute: the devices that share the rows, and the platform whose kernel is
+      used if it supports this shape.
+    window: how many tokens before and after itself a token sees; None: its
+      whole segment.
 
   Returns:
-    [B, L, H, hd] contexts in the type of `qkv`. The softmax is in float32.
+    [B, L, H, hd] contexts in the dtype of `qkv`. The softmax is in float32.
   """
   return kernels.map_over_devices(
     functools.partial(_attend, _Options(rate, compute.platform, window)),
@@ -87,20 +88,20 @@ def attend_from(
   dropout_bits: jax.Array,
   compute: family.Compute = family.ONE_DEVICE,
 ) -> jax.Array:
-  """Computes the same attention for some queries of each row, by XLA.
+  """Computes attention within segments for some queries of each row, by XLA.
 
   Args:
-    queries: [B, S, H, hd] without their bias.
-    keys_values: [B, L, 2, H, hd], likewise.
-    bias: [3, H, hd], added to queries, keys and values.
-    segments: [B, S] int, in which each query is, and [B, L] int; 0 marks
-      padding.
-    rate: as of `attend`.
-    dropout_bits: as of `attend`; the mask is another.
-    compute: as of `attend`.
+    queries: [B, S, H, hd] queries without their bias.
+    keys_values: [B, L, 2, H, hd] keys and values without their bias.
+    bias: [3, H, hd] bias of the queries, keys and values.
+    segments: segment of each query, [B, S] int, and of each key, [B, L] int; 0
+      marks padding.
+    rate: see `attend`.
+    dropout_bits: see `attend`; the same bits give another mask here.
+    compute: see `attend`.
 
   Returns:
-    [B, S, H, hd] contexts in the type of the queries.
+    [B, S, H, hd] contexts in the dtype of the queries.
   """
   dtype = queries.dtype
   arrays = [
@@ -126,7 +127,8 @@ class _Options(NamedTuple):
 def _attend(options, first, qkv, segment_ids, bias, dropout_bits):
   """Computes attention on one device.
 
-  `first`, [1] uint32, is the number of the first row in the whole batch.
+  `first`, [1] uint32, is the number of the device's first row in the whole
+  batch.
   """
   arrays = flash_attention.Arrays(first, qkv, segment_ids, bias, dropout_bits)
   return _attend_forward(options, *arrays)[0]
@@ -153,7 +155,7 @@ def _attend_forward(options, *arrays):
 
 
 def _attend_backward(options, saved, gradient):
-  # The probabilities are computed again: cheaper than to keep them.
+  # Recomputing the probabilities is cheaper than keeping them.
   arrays, results = saved
   first, qkv, segment_ids, bias, dropout_bits = arrays
   if _is_tiled(options, qkv):
@@ -172,7 +174,7 @@ def _attend_backward(options, saved, gradient):
       bias,
       dropout_bits,
     )
-  # Summed before anything is done with it: else XLA sums where it is used.
+  # The barrier keeps XLA from fusing the sum into the operations that use it.
   of_bias = jax.lax.optimization_barrier(jnp.sum(sums, axis=0))
   return None, of_qkv, None, of_bias.astype(bias.dtype), None
 
@@ -188,21 +190,22 @@ def _over_heads(
 ) -> tuple[jax.Array, ...]:
   """Applies `forward` or `backward` of `attention_head` to all heads.
 
-  The arrays are [B, L, 3, H, hd], and for the backward pass the gradient
-  [B, L, H, hd]. Returns the contexts [B, L, H, hd]; or the gradient
-  [B, L, 3, H, hd], and its sums over the tokens of a row, [B, 3, H, hd].
+  `arrays` holds queries, keys and values [B, L, 3, H, hd], and for the backward
+  pass the gradient [B, L, H, hd] of the contexts. The forward pass returns the
+  contexts [B, L, H, hd]. The backward pass returns the gradient
+  [B, L, 3, H, hd] and its sums over the tokens of each row, [B, 3, H, hd].
   """
   rate, platform, window = options
   dtype, length = arrays[0].dtype, arrays[0].shape[1]
   if platform == 'cpu' and dtype != jnp.float32:
-    # XLA's CPU backend has no product of bfloat16 arrays that is float32 for
-    # some layouts, and reports that only when the program runs.
+    # For some layouts XLA's CPU backend cannot multiply bfloat16 arrays with a
+    # float32 result, and reports this only when the program runs.
     wide = tuple(x.astype(jnp.float32) for x in arrays)
     result, *sums = _over_heads(function, options, wide, *rest)
     return (result.astype(dtype), *sums)
   way = xla_attention.apply_to_rows
   if not isinstance(length, int):
-    way = _choose_by_length  # It is a symbol in an exported program.
+    way = _choose_by_length  # The length is a symbol in exported programs.
   elif length > _LONGEST_WHOLE:
     way = xla_attention.apply_to_blocks
   if platform == 'tpu' and _fits_tpu(arrays[0]):
@@ -215,9 +218,9 @@ def _over_heads(
 def _choose_by_length(
   function: Callable, rate: float, arrays: tuple[jax.Array, ...], *rest
 ) -> tuple[jax.Array, ...]:
-  """Computes short rows at once, and long rows by blocks of queries.
+  """Computes attention: short rows at once, long rows in blocks of queries.
 
-  The compiler, which knows the length, keeps one of both.
+  The compiler knows the length, and keeps only one of the two branches.
   """
   *rest, window = rest
   ways = (
@@ -263,7 +266,11 @@ def _run_triton(
   window=None,
   interpret=False,
 ):
-  """Runs a Triton kernel, with a block for each head, row and 64 queries."""
+  """Runs a Triton kernel with a block per row, head and group of queries.
+
+  A group has at most 64 queries in the forward pass, and all queries of the row
+  in the backward pass.
+  """
   size, length, _, num_heads, _ = arrays[0].shape
   backward = function is attention_head.backward
   queries = length if backward else min(length, _QUERIES)
@@ -333,7 +340,7 @@ def _run_mosaic(
   window=None,
   interpret=False,
 ):
-  """Runs a Mosaic kernel, with one grid step for each row."""
+  """Runs a Mosaic kernel with one grid step per row."""
   size, length, _, num_heads, head_size = arrays[0].shape
   backward = function is attention_head.backward
   width = num_heads * head_size

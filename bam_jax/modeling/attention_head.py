@@ -1,6 +1,6 @@
 """Self-attention of one head in one row, for all queries or some of them.
 
-Everything but the operands of matrix products is float32.
+Everything is float32, except the operands of matrix products.
 """
 
 import math
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from bam_jax.modeling import dropout
 
-# Half of the lowest float, which stays finite when it is scaled.
+# Half of the lowest float32: it stays finite when it is scaled.
 LOWEST = float(jnp.finfo(jnp.float32).min) / 2
 
 
@@ -19,17 +19,20 @@ class Tile(NamedTuple):
   """Attention and dropout masks of a tile [n, m] of one head.
 
   Attributes:
-    row_segments: [n, 1] int32, of the queries; of the keys if the part is
-      transposed.
-    column_segments: [1, m] int32, of the keys, or of the queries.
+    row_segments: [n, 1] int32, segments of the queries; of the keys if the tile
+      is transposed.
+    column_segments: [1, m] int32, segments of the keys; of the queries if the
+      tile is transposed.
     rate: dropout rate, 0 to below 1.
     dropout_bits: two uint32 of the dropout mask.
-    first: uint32 flat index of the tile in [B, H, L, L]; it may wrap around.
-    strides: of the tile's rows and columns in that array, (L, 1); transposed
-      (1, L).
-    window: most tokens between a query and a key that it sees; None: any.
-    offset: int32 number of the tile's first row in the row of tokens, minus
-      that of its first column; read with a window alone.
+    first: uint32 flat index, in [B, H, L, L], of the tile's first element; it
+      may wrap around.
+    strides: number of elements, in that array, from one row of the tile to the
+      next, and from one column to the next: (L, 1), or (1, L) if transposed.
+    window: largest distance in tokens between a query and a key that it sees;
+      None: no limit.
+    offset: int32 position of the tile's first row in the row of tokens, minus
+      the position of its first column; only read if there is a window.
   """
 
   row_segments: jax.Array
@@ -44,7 +47,7 @@ class Tile(NamedTuple):
   def mask(self, logits: jax.Array) -> jax.Array:
     """Replaces logits of keys that a query does not see by -1.7e38.
 
-    They are of other segments, of padding, or outside of the window.
+    A query does not see padding, other segments, or keys outside the window.
     """
     segments = jnp.where(self.row_segments == 0, -1, self.row_segments)
     seen = segments == self.column_segments
@@ -56,9 +59,10 @@ class Tile(NamedTuple):
     return jnp.where(seen, logits, LOWEST)
 
   def sign(self, x: jax.Array) -> jax.Array:
-    """Marks the positive numbers that dropout will zero by a negative sign.
+    """Negates the positive numbers that dropout will set to zero.
 
-    A GPU block has registers for this array, but not for numbers and mask.
+    So one array holds both the numbers and the mask: the registers of a GPU
+    block have no room for two arrays.
     """
     if self.rate == 0:
       return x
@@ -77,7 +81,7 @@ def first_index(
 
 
 def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
-  """Adds in float32; returns the type of `x`."""
+  """Adds a bias to `x` in float32; the result has the dtype of `x`."""
   return (x.astype(jnp.float32) + bias.astype(jnp.float32)).astype(x.dtype)
 
 
@@ -86,7 +90,8 @@ def forward(
 ) -> tuple[jax.Array, ...]:
   """Returns the contexts [n, hd] of queries [n, hd], keys and values [L, hd].
 
-  Factors that a row shares are applied to the narrower arrays at the end.
+  Factors that are constant in a row are applied at the end, because contexts
+  are narrower than probabilities.
   """
   weights, inverse = _softmax(tile, q, k)
   dropped = jnp.maximum(tile.sign(weights), 0).astype(v.dtype)
@@ -101,8 +106,8 @@ def backward(
   weights, inverse = _softmax(tile, q, k)
   probs = tile.sign(weights * inverse)
   dropped = jnp.maximum(probs, 0).astype(v.dtype)
-  # The widest operands are on the right: on the left, Triton transposes them by
-  # computing them twice.
+  # The widest operands are on the right, because Triton computes an operand
+  # twice to transpose it on the left.
   of_v = product(gradient, dropped, (0, 0)).T
   of_probs = jnp.where(probs > 0, product(gradient, v, (1, 1)), 0)
   mean = jnp.sum(probs * of_probs, axis=1, keepdims=True)
@@ -122,7 +127,7 @@ def _softmax(
   """
   logits = tile.mask(product(q, k, (1, 1)))
   highest = jnp.max(logits, axis=1, keepdims=True)
-  # Above masked logits, so that a query that sees no key has zero weights.
+  # Kept above masked logits, so that a query that sees no key has zero weights.
   highest = jnp.maximum(highest, LOWEST / 2)
   scale = q.shape[-1] ** -0.5 * math.log2(math.e)
   weights = jnp.exp2(logits * scale - highest * scale)

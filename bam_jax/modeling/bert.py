@@ -18,15 +18,16 @@ from bam_jax.modeling import residual
 
 
 class BertEncoder(nn.Module):
-  """Embeddings and transformer layers.
+  """BERT's encoder: embeddings and transformer layers.
 
-  A family that differs overrides `embed`, `make_layer` or `finish`.
+  Encoders of other families override `embed`, `kind_of_layer`, `make_layer` or
+  `finish`.
 
   Attributes:
-    config: of the encoder.
-    compute: how it is computed.
-    drops_attention_output: whether dropout follows the attention.
-    has_token_types: otherwise every token has type 0.
+    config: shape and dropout rates of the encoder.
+    compute: how the encoder is computed.
+    drops_attention_output: whether dropout is applied to attention outputs.
+    has_token_types: whether token types are used; if not, all have type 0.
   """
 
   config: family.EncoderConfig
@@ -34,7 +35,7 @@ class BertEncoder(nn.Module):
   drops_attention_output: bool = True
   has_token_types: bool = True
 
-  sites = 3  # Of dropout in a layer: `Layer` lists them.
+  sites = 3  # Dropout sites per layer; `Layer.__call__` lists them.
 
   @nn.compact
   def __call__(
@@ -46,19 +47,20 @@ class BertEncoder(nn.Module):
     deterministic: bool,
     read: jax.Array | None = None,
   ) -> jax.Array:
-    """Encodes rows of segments that do not see each other.
+    """Encodes packed rows, whose segments do not see each other.
 
     Args:
       input_ids: [B, L] int.
       token_type_ids: [B, L] int, below `type_vocab_size`.
       positions: [B, L] int, counted from 0 in each segment.
       segment_ids: [B, L] int; 0 marks padding.
-      deterministic: no dropout; else the rng collection 'dropout' is used.
-      read: [B, S] int, the places of the only tokens whose hidden states are
-        used; None: all are.
+      deterministic: True: no dropout; False: dropout uses the rng collection
+        'dropout'.
+      read: [B, S] int, positions in the row of the tokens whose hidden states
+        are returned; None: all tokens.
 
     Returns:
-      [B, L, D] hidden states of type `compute.dtype`; or [B, S, D].
+      Hidden states [B, L, D] of type `compute.dtype`; with `read`, [B, S, D].
     """
     chex.assert_rank(input_ids, 2)
     chex.assert_equal_shape([input_ids, token_type_ids, positions, segment_ids])
@@ -78,7 +80,7 @@ class BertEncoder(nn.Module):
       layer = self.make_layer(config, *kind)(parent=None)
       return layer.apply({'params': params}, *arrays, read=read)
 
-    # Traced and lowered once for each kind of layer.
+    # `jit` traces and lowers each kind of layer once, not every layer.
     if self.compute.remat:
       apply = jax.checkpoint(apply, static_argnums=0)
     apply = jax.jit(apply, static_argnums=0)
@@ -98,7 +100,7 @@ class BertEncoder(nn.Module):
   def embed(
     self, config: family.EncoderConfig, *inputs: jax.Array
   ) -> tuple[jax.Array, ...]:
-    """Returns embeddings [B, L, D], and further inputs of each layer."""
+    """Returns embeddings [B, L, D], and further inputs of all layers."""
     return (Embeddings(config, self.compute, name='embeddings')(*inputs),)
 
   def kind_of_layer(self, number: int) -> tuple[bool, ...]:
@@ -123,13 +125,13 @@ class BertEncoder(nn.Module):
 class Embeddings(nn.Module):
   """Word, position and token-type embeddings, added and normalised.
 
-  Vectors of another size than the hidden states are projected to theirs.
+  If their size differs from the hidden size, a dense layer projects them.
   """
 
   config: family.EncoderConfig
   compute: family.Compute
   has_positions: bool = True
-  has_bias: bool = True  # Of the norm.
+  has_bias: bool = True  # Whether the LayerNorm has a bias.
 
   @nn.compact
   def __call__(
@@ -157,7 +159,7 @@ class Embeddings(nn.Module):
       x += rows('position', config.max_positions, positions)  # [B, L, E]
     if config.type_vocab_size:
       # A product and no lookup: every token's gradient goes to one of two rows,
-      # and a scatter would have to wait for each.
+      # so the additions of a scatter would have to wait for each other.
       x += jnp.matmul(
         jax.nn.one_hot(token_type_ids, config.type_vocab_size),
         table('token_type', config.type_vocab_size),
@@ -181,7 +183,7 @@ class Embeddings(nn.Module):
 
 
 class Layer(nn.Module):
-  """Self-attention and a feed-forward network, each added and normalised."""
+  """Self-attention and a feed-forward network, each with add-and-norm."""
 
   config: family.EncoderConfig
   compute: family.Compute
@@ -199,13 +201,14 @@ class Layer(nn.Module):
 
     Args:
       x: [B, L, D].
-      dropout_bits: [sites, 2] uint32: for the attention, for the output of
-        either half, and what else `attend` needs.
-      *shared: what `attend` needs besides.
-      read: [B, S] int, the tokens to compute; None: all.
+      dropout_bits: [sites, 2] uint32: for the attention probabilities, for the
+        attention's output, for the network's output, and for further sites of
+        `attend`.
+      *shared: further arguments of `attend`, the same for all layers.
+      read: [B, S] int, positions of the tokens to compute; None: all.
 
     Returns:
-      [B, L, D], or [B, S, D].
+      [B, L, D]; with `read`, [B, S, D].
     """
     config, compute = self.config, self.compute
     rate = config.dropout_hidden
@@ -254,10 +257,11 @@ class SelfAttention(nn.Module):
   ) -> tuple[jax.Array, jax.Array]:
     """Returns the output without bias, [B, L, D], and the bias to add, [D].
 
-    With `read` [B, S], the output is [B, S, D], of these tokens.
+    With `read` [B, S], the output is [B, S, D], for the tokens at these
+    positions.
     """
     size, dtype = self.config.hidden_size, self.compute.dtype
-    # Checkpoints have three parameters; one product here is faster.
+    # Checkpoints have three kernels, but one product with all is faster.
     kernels, biases = zip(
       *(
         Linear(size, dtype, name=name).parameters(size)
@@ -338,7 +342,7 @@ BERT = family.Family(
   ),
   layer_name='encoder.layer.{i}',
   tensor_prefix='bert.',
-  # A buffer that counts from 0, and heads of pretraining and fine-tuning.
+  # A buffer of the numbers from 0, and heads of pretraining and fine-tuning.
   dropped=re.compile(
     r'embeddings\.position_ids$|(cls|classifier|qa_outputs|heads)\.'
   ),
@@ -348,7 +352,8 @@ BERT = family.Family(
     'position_embedding_type': 'absolute',
     'is_decoder': False,
   },
-  # transformers writes all of these, and some readers have no defaults.
+  # transformers writes all of these, and some programs have no defaults for
+  # missing entries.
   written={
     'initializer_range': family.INITIALIZER_RANGE,
     'bos_token_id': None,

@@ -1,8 +1,8 @@
 """DeBERTa-v2 and v3: disentangled attention (He et al. 2021, arXiv 2006.03654).
 
-They are BERT whose attention depends on distances between tokens, which fall
-into buckets. DeBERTa-v3 (arXiv 2111.09543) is the same encoder without absolute
-positions.
+They are BERT with attention that depends on the distance between tokens.
+Distances are grouped in buckets. DeBERTa-v3 (arXiv 2111.09543) is the same
+encoder without absolute positions.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,8 @@ from bam_jax.modeling import dropout
 from bam_jax.modeling import entries
 from bam_jax.modeling import family
 
-# The projection that is applied to the buckets' vectors for each term.
+# Term of the attention -> the projection that it applies to the buckets'
+# vectors.
 _TERMS = {'c2p': 'key', 'p2c': 'query'}
 
 
@@ -31,12 +32,12 @@ class Settings:
   """Settings in config.json that only DeBERTa has.
 
   Attributes:
-    span: half the number of buckets, as in `disentangled_attention.buckets`.
-    farthest: likewise.
+    span: half the number of buckets; see `disentangled_attention.buckets`.
+    farthest: limit of the distances; see `disentangled_attention.buckets`.
     terms: parts of the attention that depend on the distance: `c2p`, content to
       position, and `p2c`, position to content.
-    shares_projections: whether the buckets' vectors have the projections of the
-      hidden states.
+    shares_projections: whether the buckets' vectors are projected with the
+      kernels of the hidden states.
     normalises: whether LayerNorm is applied to the buckets' vectors.
     has_positions: whether absolute positions have embeddings.
     pooler_dropout: dropout rate on the vectors that the pooler reads.
@@ -59,16 +60,16 @@ class Settings:
 class DebertaEncoder(bert.BertEncoder):
   """BERT's encoder with disentangled attention.
 
-  The tokens of a segment must be adjacent: their distances are those in the
-  row.
+  The tokens of a segment must be adjacent, because distances are measured in
+  the row.
   """
 
-  sites = 4  # Those of BERT, and the vectors of the buckets.
+  sites = 4  # BERT's dropout sites, and the buckets' vectors.
 
   def embed(
     self, config: family.EncoderConfig, *inputs: jax.Array
   ) -> tuple[jax.Array, jax.Array]:
-    """Returns embeddings [B, L, D], and float32 [num_buckets, D]."""
+    """Returns embeddings [B, L, D] and bucket vectors [num_buckets, D]."""
     return Embeddings(
       config, self.compute, config.own.has_positions, name='embeddings'
     )(*inputs)
@@ -85,7 +86,7 @@ class Embeddings(bert.Embeddings):
 
   @nn.compact
   def __call__(self, *inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns embeddings [B, L, D], and float32 [num_buckets, D]."""
+    """Returns embeddings [B, L, D] and bucket vectors [num_buckets, D]."""
     config = self.config
     x = super().__call__(*inputs)
     buckets = nn.Embed(
@@ -139,10 +140,11 @@ class DisentangledAttention(nn.Module):
     Args:
       x: [B, L, D].
       segment_ids: [B, L] int; 0 marks padding.
-      buckets: [num_buckets, D] float32, the vectors of the buckets.
+      buckets: [num_buckets, D] float32, the buckets' vectors.
       dropout_bits: [2] uint32, for dropout of the probabilities.
       bucket_bits: [2] uint32, for dropout of `buckets`.
-      read: [B, S] int, the tokens whose output is returned; None: all.
+      read: [B, S] int, positions of the tokens whose output is returned; None:
+        all.
 
     Returns:
       The output without bias, [B, L, D] or [B, S, D], and the bias to add, [D].
@@ -308,7 +310,7 @@ DEBERTA_V2 = dataclasses.replace(
   },
   read=_read,
   write=_write,
-  # A random encoder has BERT's vocabulary.
+  # A random encoder of these sizes uses BERT's vocabulary.
   presets={
     f'deberta-v3-{name}': family.preset(
       *(width, layers, width // 64, 4 * width),

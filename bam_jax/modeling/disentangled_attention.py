@@ -1,9 +1,9 @@
 """Disentangled attention (He et al. 2021, arXiv 2006.03654) by XLA.
 
-A token attends to another by its content and by how far away it is. Distances,
-the query's position minus the key's, fall into buckets, each with a vector.
-Small distances have buckets of their own. Larger ones share buckets, in ranges
-that grow with the logarithm.
+The weight of a key depends on its content and on its distance, which is the
+query's position minus the key's. Each distance belongs to a bucket, and each
+bucket has a vector. Each small distance has its own bucket. Larger distances
+share buckets, which are equally wide on a logarithmic scale.
 """
 
 from collections.abc import Mapping
@@ -25,9 +25,10 @@ def buckets(span: int, farthest: int, longest: int) -> np.ndarray:
 
   Args:
     span: half the number of buckets, at least 2.
-    farthest: from span // 2 to below this, distances share the upper half of
-      the buckets; 0: each distance has its own bucket, up to `span`.
-    longest: tokens of the longest segment.
+    farthest: distances above span // 2 share buckets, up to this distance;
+      still larger ones are in the outermost buckets. 0: each distance up to
+      `span` has its own bucket.
+    longest: number of tokens of the longest segment.
 
   Returns:
     [2 * longest - 1] int32, 0 to 2 * span - 1.
@@ -36,8 +37,8 @@ def buckets(span: int, farthest: int, longest: int) -> np.ndarray:
   middle = span // 2
   if farthest:
     size = np.maximum(np.abs(distance), middle).astype(np.float32)
-    # In float32 and in this order as in transformers: at the bounds of a range
-    # the result depends on the rounding.
+    # The same float32 operations in the same order as in transformers: at the
+    # limits of a bucket the result depends on the rounding.
     far = np.log(size / np.float32(middle))
     far /= np.log(np.float32((farthest - 1) / middle))
     far = np.ceil(far * np.float32(middle - 1)) + middle
@@ -51,10 +52,11 @@ def bucket_indices(
   """Returns the bucket of each distance from -length to length.
 
   Args:
-    span: of `buckets`, as `farthest` and `longest`.
-    length: tokens of a row, which may be a symbol of an exported program.
-      Distances of `longest` and more are in no segment; their buckets are
-      wrong.
+    span: see `buckets`.
+    farthest: see `buckets`.
+    longest: see `buckets`. No segment has distances of `longest` or more, and
+      the result is wrong for these.
+    length: number of tokens per row; may be a symbol of an exported program.
 
   Returns:
     [2 * length + 1] int32.
@@ -77,26 +79,28 @@ def attend(
 ) -> jax.Array:
   """Computes disentangled attention within each segment.
 
-  A query i sees a key j by q_i · k_j + q_i · K_b + k_j · Q_b, with the vectors
-  K and Q of the bucket b of the distance i - j. Padding, segment 0, sees
-  nothing, and its context is zero. The probabilities are computed again in the
-  backward pass.
+  The logit of query i and key j is q_i · k_j + q_i · K_b + k_j · Q_b, scaled.
+  K_b and Q_b are the vectors of the bucket b of the distance i - j. Padding
+  (segment 0) sees nothing, and its context is zero. The backward pass computes
+  the probabilities again.
 
   Args:
-    queries: [B, L, H, hd], as keys and values.
-    of_buckets: [num_buckets, H, hd] each, K as `c2p` and Q as `p2c`; a missing
-      one's term is left out.
+    queries: [B, L, H, hd].
+    keys: [B, L, H, hd].
+    values: [B, L, H, hd].
+    of_buckets: `c2p` -> K and `p2c` -> Q, each [num_buckets, H, hd]. If one is
+      missing, the logits lack its term.
     indices: [2 L + 1] int, the buckets of the distances -L to L.
-    segment_ids: [B, L] int.
-    rate: of dropout of the probabilities, 0 to below 1.
-    dropout_bits: [2] uint32 of its mask.
+    segment_ids: [B, L] int; 0 marks padding.
+    rate: dropout rate of the probabilities, 0 to below 1.
+    dropout_bits: [2] uint32 of the dropout mask.
 
   Returns:
-    [B, L, H, hd] in the type of `values`. The softmax is in float32.
+    Contexts [B, L, H, hd] in the dtype of `values`. The softmax is in float32.
   """
   logits = _product('blhd,bmhd->bhlm', _identity, queries, keys)
-  # A bucket's vector is selected for each distance by a product, exactly: a
-  # gather of logits [B, H, L, L] is slow on TPUs, and so is its gradient.
+  # For each distance, an exact product with a one-hot row selects the bucket's
+  # vector. A gather of logits [B, H, L, L] is slow on TPUs, like its gradient.
   chosen = jax.nn.one_hot(
     indices, next(iter(of_buckets.values())).shape[0], dtype=queries.dtype
   )  # [2 L + 1, num_buckets]
@@ -108,7 +112,7 @@ def attend(
     return steps.astype(queries.dtype)
 
   if 'c2p' in of_buckets:
-    # Along a query's row, the distance falls from key to key.
+    # For a fixed query, the distance decreases from key to key.
     of_steps = select(chosen[:-1][::-1], of_buckets['c2p'])
     logits += _product('blhd,nhd->bhln', _skew, queries, of_steps)
   if 'p2c' in of_buckets:
@@ -128,8 +132,8 @@ def attend(
 def _product(equation, arrange, x, y):
   """Returns arrange(einsum(equation, x, y)) in float32.
 
-  The gradient is cast to the type of x before it is arranged and multiplied:
-  products and copies of float32 would take most of a step's time.
+  The gradient is cast to the dtype of x before it is arranged and multiplied,
+  because float32 products and copies would take most of a step's time.
   """
   return arrange(jnp.einsum(equation, x, y, preferred_element_type=jnp.float32))
 
@@ -152,11 +156,11 @@ def _identity(x: jax.Array) -> jax.Array:
 
 
 def _skew(x: jax.Array) -> jax.Array:
-  """Moves row i of each matrix [L, 2 L] left by L - 1 - i; returns [L, L].
+  """Shifts row i of each matrix [L, 2 L] left by L - 1 - i; returns [L, L].
 
-  Element (i, j) of the result is (i, j - i + L - 1) of x. If the flat array is
-  cut into rows of 2 L - 1, each begins one element earlier than the one before
-  (Dai et al. 2019, "Transformer-XL", appendix B).
+  Element (i, j) of the result is element (i, j - i + L - 1) of x. To shift the
+  rows, the flat array is cut into rows of 2 L - 1 instead of 2 L elements (Dai
+  et al. 2019, "Transformer-XL", appendix B).
   """
   *batch, length, width = x.shape
   flat = x.reshape(*batch, length * width)

@@ -1,7 +1,7 @@
 """DistilBERT (Sanh et al. 2019, arXiv 1910.01108).
 
-It is BERT's encoder without token types and without a pooler. There is no
-dropout between attention and the sum with its input.
+It is BERT's encoder without token types and without a pooler. No dropout is
+applied to the attention output before the residual connection.
 """
 
 import functools
@@ -10,7 +10,7 @@ import re
 from bam_jax.modeling import bert
 from bam_jax.modeling import family
 
-# What config.json does not state.
+# Settings that config.json does not state.
 _FIXED = {'type_vocab_size': 0, 'pooler_activation': 'relu'}
 _HEAD = {'pooler.dense': 'pre_classifier'}
 
@@ -54,7 +54,7 @@ DISTILBERT = family.Family(
     'dropout_head': 'seq_classif_dropout',
   },
   required={'model_type': 'distilbert'},
-  # Sinusoidal positions are in the weights.
+  # `sinusoidal_pos_embds` is not read: the weights hold such positions too.
   read=lambda values: _FIXED,
   written={
     'initializer_range': family.INITIALIZER_RANGE,

@@ -1,8 +1,8 @@
 """Dropout whose mask is a hash of random bits and each element's flat index.
 
-So any batch size, `vmap` and any number of devices give the same mask. XLA
-fuses the hash into the arithmetic around it; threefry would be a separate
-kernel that moves every number through memory.
+So the mask does not depend on batch size, `vmap` or the number of devices. XLA
+fuses the hash into the arithmetic around it, whereas threefry would be a
+separate kernel that moves every number through memory.
 """
 
 import flax.linen as nn
@@ -15,8 +15,8 @@ _GOLDEN = 0x9E3779B1
 def draw_bits(module: nn.Module, sites: int, deterministic: bool) -> jax.Array:
   """Draws random bits for each dropout site, [sites, 2] uint32.
 
-  They are from the module's rng collection 'dropout', or 0 if the module is
-  deterministic.
+  A site is a place in the model where dropout is applied. The bits come from
+  the module's rng collection 'dropout'; they are 0 if `deterministic`.
   """
   if deterministic:
     return jnp.zeros((sites, 2), jnp.uint32)
@@ -41,17 +41,18 @@ def flat_index(shape: tuple[int, ...]) -> jax.Array:
 def keep(
   dropout_bits: tuple[jax.Array, jax.Array], rate: float, *index: jax.Array
 ) -> jax.Array:
-  """Returns a dropout mask, each element True with probability 1 - rate.
+  """Returns a dropout mask: each element is True with probability 1 - rate.
 
   The finaliser of MurmurHash3 (Appleby, public domain) hashes the flat index
-  plus the first word. The product with the second word, made odd, keeps sites
-  apart that share the first word.
+  times a constant, plus the first uint32 of `dropout_bits`. Its last factor is
+  the second uint32, made odd, so that sites that share the first uint32 have
+  different masks.
 
   Args:
-    dropout_bits: two uint32 of the site.
+    dropout_bits: two random uint32, one pair per dropout site.
     rate: share of elements dropped, 0 to below 1.
-    *index: uint32 of `flat_index`, which may wrap around; or several arrays
-      that add up to it, such as [n, 1] and [1, m], which is cheaper.
+    *index: flat indices, uint32, which may wrap around; or several arrays whose
+      broadcast sum they are, such as [n, 1] and [1, m], which is cheaper.
   """
   first, *others = (part * jnp.uint32(_GOLDEN) for part in index)
   x = sum(others, first + dropout_bits[0])
@@ -71,12 +72,13 @@ def keep_tile(
   """Returns a tile [n, m] of the dropout mask of a larger array.
 
   Args:
-    dropout_bits: two uint32 of the site.
+    dropout_bits: two random uint32, one pair per dropout site.
     rate: share of elements dropped, 0 to below 1.
-    first: uint32 flat index of the part's first element; it may wrap around.
-    shape: (n, m).
-    strides: number of elements from one row of the part to the next, and from
-      one column to the next.
+    first: uint32 flat index, in the larger array, of the tile's first element;
+      it may wrap around.
+    shape: (n, m), the shape of the tile.
+    strides: number of elements of the larger array from one row of the tile to
+      the next, and from one column to the next.
   """
   height, width = shape
   rows = jax.lax.broadcasted_iota(jnp.uint32, (height, 1), 0)
@@ -94,7 +96,10 @@ def keep_mask(
 
 
 def scale_kept(x: jax.Array, kept: jax.Array | None, rate: float) -> jax.Array:
-  """Zeroes elements outside of the mask and scales the rest by 1/(1-rate)."""
+  """Zeroes elements outside of the mask and scales the rest by 1/(1-rate).
+
+  Returns `x` if `kept`, the mask, is None.
+  """
   return x if kept is None else jnp.where(kept, x * (1 / (1 - rate)), 0)
 
 

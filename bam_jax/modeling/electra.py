@@ -1,4 +1,4 @@
-"""ELECTRA (Clark et al. 2020, arXiv 2003.10555): its discriminator.
+"""The discriminator of ELECTRA (Clark et al. 2020, arXiv 2003.10555).
 
 It is BERT's encoder without a pooler. In small models the word vectors are
 narrower than the hidden states.
@@ -28,7 +28,7 @@ def _read(values: Mapping[str, object]) -> dict[str, object]:
 
 
 def _write(config: family.EncoderConfig) -> dict[str, object]:
-  """Returns what `ElectraForMultipleChoice` needs to compute our pooler."""
+  """Returns settings for `ElectraForMultipleChoice` to compute our pooler."""
   return {
     'summary_type': 'first',
     'summary_use_proj': True,
@@ -39,7 +39,7 @@ def _write(config: family.EncoderConfig) -> dict[str, object]:
 
 
 def _shape_of(path: str, shape: str) -> str:
-  """Returns the shape of one of BERT's modules with embeddings of size E."""
+  """Returns a module's shape, with size E in place of D for embeddings."""
   return shape.replace('D', 'E') if path.startswith('embeddings/') else shape
 
 
@@ -57,7 +57,7 @@ ELECTRA = dataclasses.replace(
     (_PROJECT, 'embeddings_project', 'dense', 'ED'),
   ),
   tensor_prefix='electra.',
-  # Not those of a generator.
+  # Heads of a generator are not among these, so that loading it fails.
   dropped=re.compile(
     r'embeddings\.position_ids$'
     r'|(discriminator_predictions|classifier|qa_outputs|heads)\.'

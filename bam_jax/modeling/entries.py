@@ -1,15 +1,15 @@
-"""Reads single entries of a config.json; a wrong one raises ValueError."""
+"""Reads single entries of config.json; raises ValueError if one is wrong."""
 
 from collections.abc import Collection, Mapping
 
-# A limit far above any encoder: memory for the sizes is allocated.
+# Limit of sizes, because memory is allocated for them. Far above any encoder's.
 MOST = 1 << 20
 
 
 def choice(
   values: Mapping[str, object], key: str, default: object, known: Collection
 ) -> object:
-  """Returns an entry that equals one of the known values, type included."""
+  """Returns an entry, which must equal a known value and have its type."""
   found = values.get(key, default)
   if not any(type(found) is type(each) and found == each for each in known):
     raise ValueError(
@@ -26,7 +26,7 @@ def integer(
   least: int,
   most: int = MOST,
 ) -> int:
-  """Returns an entry that is a whole number from `least` to `most`."""
+  """Returns an entry, which must be an integer from `least` to `most`."""
   found = values.get(key, default)
   if type(found) is not int or not least <= found <= most:
     raise ValueError(f'{key} is {found!r}, no number from {least} to {most}')
@@ -34,7 +34,7 @@ def integer(
 
 
 def share(values: Mapping[str, object], key: str, default: float) -> float:
-  """Returns an entry that is a number from 0 to below 1."""
+  """Returns an entry, which must be a number from 0 to below 1."""
   found = values.get(key, default)
   if type(found) not in (int, float) or not 0 <= found < 1:
     raise ValueError(f'{key} is {found!r}, no number from 0 to below 1')

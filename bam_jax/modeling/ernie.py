@@ -14,5 +14,5 @@ ERNIE = dataclasses.replace(
   tensor_prefix='ernie.',
   required=bert.BERT.required | {'model_type': 'ernie', 'use_task_id': False},
   written=bert.BERT.written | {'task_type_vocab_size': 3},
-  presets={},  # A random encoder is BERT's.
+  presets={},  # A random ERNIE would be a random BERT.
 )

@@ -24,7 +24,7 @@ FAMILIES: dict[str, family.Family] = {
 
 
 def presets() -> dict[str, dict[str, object]]:
-  """Returns `config.model.arch` name -> arguments of `family.EncoderConfig`."""
+  """Maps values of `config.model.arch` to arguments of `EncoderConfig`."""
   return {
     name: {**sizes, 'family': each.name}
     for each in FAMILIES.values()

@@ -1,7 +1,7 @@
 """The interface of an encoder family, such as BERT.
 
-A family is one file: a Flax module, the presets of its sizes, and tables of its
-names in Hugging Face's format. `families.FAMILIES` lists them.
+A family is one file: a Flax module, presets of sizes, and tables of the names
+in Hugging Face's format. `families.FAMILIES` lists all families.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence, Set
@@ -17,12 +17,12 @@ from jax.sharding import Mesh
 
 from bam_jax.modeling import dropout
 
-# Every matrix starts from a normal distribution that is cut off at two standard
-# deviations, as in BERT.
+# Every matrix is drawn from a normal distribution that is truncated at two
+# standard deviations, as in BERT.
 INITIALIZER_RANGE = 0.02
 initializer = nn.initializers.truncated_normal(INITIALIZER_RANGE)
 
-# Sizes of `EncoderConfig` -> their keys of config.json in most families.
+# Size fields of `EncoderConfig` -> keys of config.json in most families.
 SIZES = {
   'vocab_size': 'vocab_size',
   'hidden_size': 'hidden_size',
@@ -31,7 +31,7 @@ SIZES = {
   'intermediate_size': 'intermediate_size',
   'max_positions': 'max_position_embeddings',
 }
-# Fields of `EncoderConfig` that are no sizes -> BERT's keys of config.json.
+# Other fields of `EncoderConfig` -> BERT's keys of config.json.
 _SETTINGS = {
   'layer_norm_eps': 'layer_norm_eps',
   'activation': 'hidden_act',
@@ -45,13 +45,13 @@ _SETTINGS = {
 class EncoderConfig:
   """Shape of an encoder, its dropout rates (0 to below 1) and its pooling.
 
-  `pooling` is `cls`: the vector of a segment's first token; or `mean`: the mean
-  of the vectors of all its tokens. `Family.pools` says which go through a
-  pooler.
+  `pooling` is `cls`, the vector of a segment's first token, or `mean`, the mean
+  of the vectors of all its tokens. `Family.pools` lists which of these vectors
+  go through a pooler.
   `activation` is one of `gelu.ACTIVATIONS`, and `pooler_activation` one of
-  `POOLER_ACTIVATIONS`. `embedding_size` is that of the word vectors; 0:
-  `hidden_size`. `own` are the settings that its family alone has, a frozen
-  dataclass.
+  `POOLER_ACTIVATIONS`. `embedding_size` is the size of the word vectors; 0
+  means `hidden_size`. `own` holds the settings that only the encoder's family
+  has, a frozen dataclass.
   """
 
   vocab_size: int
@@ -91,9 +91,10 @@ class Compute:
     dtype: type of the hidden states and matrix products. Parameters, softmax,
       LayerNorm statistics and the sum of the embeddings are always float32.
     remat: recompute each layer in the backward pass, to save memory.
-    mesh: the rows of a batch lie spread over all its axes; None: one device.
-    platform: whose own kernels are used, where it has any, as
-      `kernels.find_platform` names it; empty: XLA's.
+    mesh: a batch's rows are sharded over all axes of the mesh; None: one
+      device.
+    platform: result of `kernels.find_platform`; its Pallas kernels are used
+      where they exist. Empty: only XLA's kernels.
   """
 
   dtype: jnp.dtype = jnp.float32
@@ -104,7 +105,7 @@ class Compute:
 
 ONE_DEVICE = Compute()  # in float32, without kernels
 
-# By the names of transformers.
+# The keys are transformers' names.
 POOLER_ACTIVATIONS = {
   'tanh': jnp.tanh,
   'gelu': functools.partial(jax.nn.gelu, approximate=False),
@@ -113,9 +114,10 @@ POOLER_ACTIVATIONS = {
 
 
 class Pooler(nn.Module):
-  """Dense layer and activation on the vectors of first tokens.
+  """Dense layer and activation, applied to the vectors of first tokens.
 
-  `input_rate`: returns the rate of dropout before the layer, if there is any.
+  `input_rate` returns the rate of dropout before the dense layer; None: there
+  is no such dropout.
   """
 
   config: EncoderConfig
@@ -127,7 +129,7 @@ class Pooler(nn.Module):
       precision=jax.lax.Precision.HIGHEST,
       kernel_init=initializer,
     )
-    # So that the parameters are pooler/kernel and pooler/bias.
+    # This names the parameters pooler/kernel and pooler/bias.
     nn.share_scope(self, self.dense)
 
   def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
@@ -139,7 +141,8 @@ class Pooler(nn.Module):
     return POOLER_ACTIVATIONS[self.config.pooler_activation](self.dense(x))
 
 
-# RoBERTa's and ELECTRA's head for sequence classification, and its names.
+# RoBERTa's and ELECTRA's head for sequence classification: its pooler, and its
+# names in Hugging Face's format.
 HeadPooler = functools.partial(
   Pooler, input_rate=operator.attrgetter('dropout_head')
 )
@@ -173,14 +176,15 @@ def preset(
 def take_tokens(x: jax.Array, read: jax.Array | None) -> jax.Array:
   """Selects some tokens of each row.
 
-  A gather's gradient would be a scatter, which is slow on a GPU.
+  The selection is a product, because the gradient of a gather would be a
+  scatter, which is slow on a GPU.
 
   Args:
     x: [B, L, D], finite.
-    read: [B, S] int, places 0 to L - 1 in each row; None: all tokens.
+    read: [B, S] int, positions 0 to L - 1 in each row; None: all tokens.
 
   Returns:
-    [B, S, D], of the type of `x`; without `read`, `x`.
+    [B, S, D] in the dtype of `x`; `x` itself if `read` is None.
   """
   if read is None:
     return x
@@ -196,58 +200,62 @@ def take_tokens(x: jax.Array, read: jax.Array | None) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-  """An encoder family.
+  """An encoder family: its Flax module and its names in Hugging Face's format.
 
   Attributes:
     name: value of `model_type` in config.json.
     class_prefix: prefix of Hugging Face's class names: `Bert` of `BertModel`.
     encoder: makes the Flax module from an `EncoderConfig`, a `Compute` and
-      `name=`. The module is called like `bert.BertEncoder` and returns the
-      same. Its parameters are named `embeddings/...` and `layer_0/...`,
-      `layer_1/...`: layer-wise learning rates, stacking and sharding go by
-      these names. Other parameters belong to what comes after the layers.
+      `name=`. The module has the arguments and the result of
+      `bert.BertEncoder`. Its parameters are named `embeddings/...`,
+      `layer_0/...`, `layer_1/...`: layer-wise learning rates, stacking and
+      sharding depend on these names. Parameters with other names belong to
+      modules after the layers.
     modules: table of (path in our module, Hugging Face's name, type, shape).
       `{i}` in both names stands for the layer. The type is `embed`, `norm` or
-      `dense`; without a bias, `scale` or `kernel`. The shape has one letter for
-      each axis: V vocabulary, P positions, Y token types, D hidden size, F
-      intermediate size.
+      `dense`; a norm without bias is `scale`, a dense layer without bias
+      `kernel`. The shape has one letter for each axis: V vocabulary, P
+      positions, Y token types, D hidden size, F intermediate size.
     layer_name: Hugging Face's name of layer `{i}`.
     tensor_prefix: prefix of the encoder's tensors in a model with a head.
-    dropped: matches the beginning of tensors that are not loaded, such as
-      heads of pretraining.
-    sizes: field of `EncoderConfig` -> key of config.json.
-    settings: likewise of fields that are no sizes. A field that is not named
-      here has its default.
-    required: config.json entries with which alone an encoder can be loaded; a
-      missing key counts as equal.
+    dropped: matches the beginning of the names of tensors that are not loaded,
+      such as heads of pretraining.
+    sizes: size field of `EncoderConfig` -> key of config.json.
+    settings: other field of `EncoderConfig` -> key of config.json. A field that
+      is missing here has its default.
+    required: entries of config.json that must have these values, or be missing,
+      for an encoder to be loaded.
     read: returns further arguments of `EncoderConfig` from the entries of
       config.json; raises ValueError if such an encoder cannot be loaded.
-    written: further entries of an exported config.json.
-    write: returns further entries that depend on the encoder.
+    written: further entries of an exported config.json, the same for all
+      encoders of the family.
+    write: returns further entries, which depend on the encoder.
     presets: name for `config.model.arch` -> arguments of an `EncoderConfig`.
-    unused_positions: rows of Hugging Face's table of positions that come before
-      that of a text's first token. They are no parameters here.
-    max_separators: most [SEP] between the texts of a pair. With more than one,
-      the encoder must not read token types.
-    keep_layers: returns the encoder that has some layers of another, by their
-      numbers from 0.
-    optional: path of a module in `modules` -> whether an encoder has it.
+    unused_positions: number of rows of Hugging Face's position table before the
+      row of a text's first token. These rows are not parameters here.
+    max_separators: largest number of [SEP] between the texts of a pair that an
+      encoder can read. If it is above 1, encoders must not read token types.
+    keep_layers: returns the configuration of an encoder that keeps only the
+      layers with these numbers, which count from 0.
+    optional: path of a module in `modules` -> function that returns whether an
+      encoder has the module. Every encoder has the other modules.
     unused_at_first: paths of norms in `modules` that Hugging Face's first layer
-      lacks. The first layer has them here, because the parameters of all layers
-      are one array, but does not use them.
-    axes: further letters of shapes -> their size.
-    pooler: makes the Flax module that `Pooler` is an example of, from an
+      lacks. Here the first layer has these norms too, because the parameters of
+      all layers are stacked in one array, but it does not use them.
+    axes: further letter of shapes -> function that returns the axis's size.
+    pooler: makes a Flax module with the interface of `Pooler`, from an
       `EncoderConfig` and `name=`. Its parameters are named `pooler/...`.
-    pools: what the pooler is applied to: the vectors of examples with the
-      pooling `cls` or `mean`, and `tokens`, each one, for heads of tokens.
+    pools: which vectors go through the pooler: `cls` and `mean` are vectors of
+      examples with this pooling; `tokens` are the vectors of single tokens, for
+      token heads.
     heads: end of the name of Hugging Face's class for a model with a head, such
-      as `ForSequenceClassification` -> its names of the pooler's modules (by
-      their names in `modules`) and of the task's layer (by the name that the
-      kind gives it). What is not renamed is named as in BERT.
-    pooled: the pooled vector as an expression of `hidden`, the hidden states,
-      for the code of model cards (`inference/card.md.j2`), if `AutoModel` does
-      not compute it; empty: it does. `{x}` in it stands for what is pooled.
-    dropout: the rate of each site, unless the configuration sets another.
+      as `ForSequenceClassification` -> names of modules in that class. Its keys
+      are Hugging Face's names of the pooler's modules in `modules`, and
+      `Kind.head_layer` for the task's layer. Other modules have BERT's names.
+    pooled: Python expression for the pooled vector, for the code of model cards
+      (`inference/card.md.j2`). `hidden` in it are the hidden states, and `{x}`
+      stands for the vectors to pool. Empty if `AutoModel` computes the vector.
+    dropout: dropout rate of each site, unless the configuration sets a rate.
   """
 
   name: str

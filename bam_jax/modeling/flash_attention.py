@@ -1,11 +1,12 @@
 """Self-attention of long packed rows in tiles, by Triton kernels.
 
-FlashAttention (Dao et al. 2022, arXiv:2205.14135; loops as in
-FlashAttention-2, Dao 2023, arXiv:2307.08691): a block of the GPU holds one tile
-of queries and visits the keys tile by tile with a running softmax, so no array
-of L x L numbers exists. Tiles of other segments are skipped: the cost grows
-with the segments, not with the row's square. The backward pass computes the
-probabilities again. It has no atomic additions, so reruns are bit-equal.
+This is FlashAttention (Dao et al. 2022, arXiv:2205.14135) with the loops of
+FlashAttention-2 (Dao 2023, arXiv:2307.08691). A GPU block holds one tile of
+queries and visits the keys tile by tile with a running softmax, so no L x L
+array exists. Tiles of other segments are skipped, so the cost depends on the
+lengths of the segments, not on the square of the row length. The backward pass
+computes the probabilities again. It has no atomic additions, so reruns are
+bit-equal.
 """
 
 from collections.abc import Callable
@@ -19,13 +20,13 @@ import jax.numpy as jnp
 
 from bam_jax.modeling import attention_head
 
-# To be tuned on a GPU. A block's arrays must fit into its registers: larger
-# tiles need more warps, as wide heads do.
-TILE = 64  # queries, and keys
+# To be tuned on a GPU. A block's arrays must fit into its registers, so larger
+# tiles and wider heads need more warps.
+TILE = 64  # number of queries, and of keys, in a tile
 _WARPS, _WARPS_WIDE = 4, 8
-_WIDE = 64  # numbers of a head; wider ones take more warps
+_WIDE = 64  # size above which heads need `_WARPS_WIDE`
 
-# Triton multiplies matrices whose sides are powers of two from 16 on.
+# Triton multiplies matrices whose sides are powers of two, at least 16.
 _NARROWEST, _WIDEST = 16, 128
 
 _PRODUCT, _WITH_TRANSPOSED = (1, 0), (1, 1)  # axes of `attention_head.product`
@@ -35,10 +36,10 @@ class Arrays(NamedTuple):
   """Input arrays of the attention kernels.
 
   Attributes:
-    first: [1] uint32, number of the first row in the whole batch.
+    first: [1] uint32, number of the device's first row in the whole batch.
     qkv: [B, L, 3, H, hd] queries, keys and values without their bias.
     segment_ids: [B, L] int32; 0 marks padding.
-    bias: [3, H, hd].
+    bias: [3, H, hd] bias of the queries, keys and values.
     dropout_bits: [2] uint32 of the dropout mask.
   """
 
@@ -50,7 +51,7 @@ class Arrays(NamedTuple):
 
 
 def supports(length: int, head_size: int) -> bool:
-  """Whether the kernels take rows of this length and heads of this size."""
+  """Whether the kernels support this row length and head size."""
   return length % TILE == 0 and _NARROWEST <= head_size <= _WIDEST
 
 
@@ -64,13 +65,15 @@ def forward(
 
   Args:
     rate: dropout rate, 0 to below 1.
-    arrays: of B rows of L tokens.
-    window: most tokens between a query and a key that it sees; None: any.
-    interpret: runs in Pallas's interpreter, on any device.
+    arrays: inputs, with B rows of L tokens.
+    window: largest distance in tokens between a query and a key that it sees;
+      None: no limit.
+    interpret: whether to run in Pallas's interpreter, on any device.
 
   Returns:
-    [B, L, H, hd] contexts; and [B, H, L] float32, the binary logarithm of each
-    query's sum of 2^(logit log2(e)), 0 if it sees no key.
+    Contexts [B, L, H, hd]; and float32 [B, H, L], for each query the binary
+    logarithm of the sum of exp(logit) over the keys that it sees, 0 if it sees
+    no key.
   """
   size, length, _, num_heads, head_size = arrays.qkv.shape
   width = pl.next_power_of_2(head_size)
@@ -105,20 +108,21 @@ def backward(
 
   Args:
     rate: dropout rate, 0 to below 1.
-    arrays: of B rows of L tokens.
+    arrays: inputs, with B rows of L tokens.
     contexts: [B, L, H, hd], from `forward`.
     log_sums: [B, H, L], from `forward`.
-    gradient: [B, L, H, hd] of the contexts.
-    window: that of `forward`.
-    interpret: runs in Pallas's interpreter, on any device.
+    gradient: [B, L, H, hd], gradient of the contexts.
+    window: see `forward`.
+    interpret: see `forward`.
 
   Returns:
-    [B, L, 3, H, hd] in the type of `qkv`, and [B, L / TILE, 3, H, hd] float32.
+    The gradient [B, L, 3, H, hd] in the dtype of `qkv`, and its sums
+    [B, L / TILE, 3, H, hd] float32.
   """
   size, length, *heads = arrays.qkv.shape
   width = pl.next_power_of_2(heads[-1])
-  # Of each query: the sum of probability times its gradient, which equals
-  # that of context times gradient (FlashAttention, appendix B.2).
+  # For each query, the sum of each probability times its gradient. It equals
+  # the sum of context times gradient (FlashAttention, appendix B.2).
   means = gradient.astype(jnp.float32) * contexts.astype(jnp.float32)
   means = jnp.swapaxes(jnp.sum(means, axis=-1) * (1 - rate), 1, 2)
   row = _block((None, None, length), 'bh0')
@@ -144,13 +148,14 @@ def backward(
 def tile_ranges(segment_ids: jax.Array, window: int | None = None) -> jax.Array:
   """Returns the range of tiles that each tile must visit, [B, L / TILE, 2].
 
-  A range goes from its first tile to before its last, and holds every tile
-  with which the tile shares a segment. It holds others too where the segments
-  of a row do not ascend. It is empty for padding alone.
+  A range is (first tile, last tile + 1). It contains every tile that shares a
+  segment with the tile, and also other tiles if the segment ids of the row do
+  not ascend. It is empty for a tile of only padding.
 
   Args:
     segment_ids: [B, L] int32; 0 marks padding.
-    window: leaves out tiles of which no token is so near; None: none.
+    window: tiles without a token within this distance are left out; None: no
+      limit.
   """
   tiles = segment_ids.reshape(len(segment_ids), -1, TILE)
   largest = jnp.max(tiles, axis=2)
@@ -175,14 +180,14 @@ class _Head(NamedTuple):
   segments: Any  # [L]
   bias: Any  # [3, W]
   dropout_bits: tuple[jax.Array, jax.Array]
-  first: jax.Array  # index of the head's first probability
+  first: jax.Array  # flat index of the head's first probability
   rate: float
   size: int
   window: int | None
 
   @property
   def scale(self) -> float:
-    """Scale of logits that are used as exponents of 2."""
+    """Factor of logits that become exponents of 2."""
     return self.size**-0.5 * math.log2(math.e)
 
   def load(self, part: int, places: Any) -> jax.Array:
@@ -194,7 +199,10 @@ class _Head(NamedTuple):
   def masks(
     self, row: jax.Array, column: jax.Array, transposed: bool = False
   ) -> attention_head.Tile:
-    """Returns the masks of a tile of queries (rows) and keys (columns)."""
+    """Returns the masks of a tile of queries (rows) and keys (columns).
+
+    `row` and `column` are numbers of tiles. If `transposed`, the rows are keys.
+    """
     length = self.qkv.shape[0]
     strides = (1, length) if transposed else (length, 1)
     first = self.first
@@ -231,7 +239,7 @@ def _forward_kernel(head, ranges, contexts_ref, log_sums_ref):
     contexts += attention_head.product(dropped, v, _PRODUCT)
     return highest, total, contexts
 
-  # Above masked logits, so that a query that sees no key has zero weights.
+  # Kept above masked logits, so that a query that sees no key has zero weights.
   highest = jnp.full((TILE, 1), attention_head.LOWEST / 2, jnp.float32)
   total = jnp.zeros((TILE, 1), jnp.float32)
   highest, total, contexts = jax.lax.fori_loop(
@@ -262,8 +270,8 @@ def _backward_kernel(
     of_probs = jnp.where(probs > 0, of_probs, 0)
     return probs, (jnp.abs(probs) * (of_probs - means)).astype(q.dtype)
 
-  # The tile's keys are rows here: what is on the left of a product must not be
-  # transposed, for which Triton would compute it twice.
+  # Here the rows are the tile's keys, so that no left operand of a product is
+  # transposed: Triton would compute that operand twice.
   def visit_queries(other, carry):
     of_k, of_v = carry
     others = _places(other)
@@ -324,11 +332,12 @@ def _call(
     kernel: called with the head, the range of tiles that it visits, and
       references to the blocks of `others` and `outputs`.
     rate: dropout rate.
-    arrays: of all rows.
-    window: most tokens between a query and a key; None: any.
-    others: arrays that only this kernel reads, each with its blocks.
-    outputs: what it writes, with the blocks.
-    interpret: runs in Pallas's interpreter.
+    arrays: inputs for all rows.
+    window: see `forward`.
+    others: arrays that only this kernel reads, each with its block spec.
+    outputs: shapes of the arrays that the kernel writes, each with its block
+      spec.
+    interpret: whether to run in Pallas's interpreter.
   """
   size, length, _, num_heads, head_size = arrays.qkv.shape
   width = pl.next_power_of_2(head_size)
@@ -343,7 +352,7 @@ def _call(
   )
 
   def run(qkv, segments, bias, dropout_bits, first, ranges, *refs):
-    # Read here: Pallas's interpreter has no program's number in a loop.
+    # Outside of loops, because Pallas's interpreter has no `program_id` there.
     row = first[0] + pl.program_id(1).astype(jnp.uint32)
     place = attention_head.first_index(row, pl.program_id(2), num_heads, length)
     dropout_bits = dropout_bits[0], dropout_bits[1]
@@ -369,7 +378,10 @@ def _call(
 
 
 def _block(shape: tuple[int | None, ...], index: str) -> pl.BlockSpec:
-  """Describes a block whose index on each axis is tile, row (b), head or 0."""
+  """Makes a block spec; `index` has a letter for the block index per axis.
+
+  The letters are t for the tile, b for the row, h for the head, and 0.
+  """
   return pl.BlockSpec(
     shape,
     lambda tile, row, head: tuple(
@@ -383,7 +395,10 @@ def _places(tile: jax.Array) -> Any:
 
 
 def _inside(ref: Any, size: int) -> jax.Array | None:
-  """Masks the padding of heads whose size is not a power of two."""
+  """Returns a mask without the padding of heads; None if there is no padding.
+
+  Heads are padded if their size is not a power of two.
+  """
   if ref.shape[-1] == size:
     return None
   return jax.lax.broadcasted_iota(jnp.int32, ref.shape, ref.ndim - 1) < size

@@ -1,7 +1,7 @@
 """Activations of x + bias, such as GELU (Hendrycks and Gimpel 2016).
 
-The array is the widest one of a layer, so only x is kept for the backward pass.
-Exact GELU (arXiv 1606.08415) has a kernel.
+x is the widest array of a layer, so only x is kept for the backward pass. Exact
+GELU (arXiv 1606.08415) has a Triton kernel.
 """
 
 import functools
@@ -16,7 +16,7 @@ _COLUMNS = 128  # of a kernel's tile
 _FACTORS = 1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592
 
 _TANH_GELU = functools.partial(jax.nn.gelu, approximate=True)
-# By the names of transformers, two of which mean the same function.
+# The keys are transformers' names, two of which mean the same function.
 ACTIVATIONS = {
   'gelu': functools.partial(jax.nn.gelu, approximate=False),
   'gelu_new': _TANH_GELU,
@@ -34,7 +34,7 @@ def activate(
     name: one of `ACTIVATIONS`.
     x: [B, L, F].
     bias: [F].
-    compute: how; only `gelu` has a kernel.
+    compute: how to compute it; only `gelu` has a kernel.
 
   Returns:
     [B, L, F] of the type of `x`.
@@ -53,12 +53,12 @@ def activate(
 def biased_gelu(
   x: jax.Array, bias: jax.Array, compute: family.Compute = family.ONE_DEVICE
 ) -> jax.Array:
-  """Computes (x + bias) · Φ(x + bias), Φ the normal distribution function.
+  """Computes (x + bias) · Φ(x + bias); Φ is the normal distribution function.
 
   Args:
     x: [B, L, F].
     bias: [F].
-    compute: on `cuda`, a Triton kernel is used where 128 divides F.
+    compute: on `cuda`, a Triton kernel is used if 128 divides F.
 
   Returns:
     [B, L, F] of the type of `x`; computed in float32.
@@ -87,8 +87,8 @@ FUNCTION = tiles.TokenFunction(
 def _distribution(tile, x, bias):
   """Returns t = x + bias, exp(-t²/2) and Φ(t), float32.
 
-  Pallas has no erf for Triton, so there a polynomial approximates Φ: 7.1.26 of
-  Abramowitz and Stegun (1964), with an error of at most 7.5e-8.
+  Pallas has no erf for Triton. In a kernel, a polynomial approximates Φ with an
+  error of at most 7.5e-8 (Abramowitz and Stegun 1964, formula 7.1.26).
   """
   total = x.astype(jnp.float32) + bias.astype(jnp.float32)
   bell = jnp.exp(-0.5 * total * total)

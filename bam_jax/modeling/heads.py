@@ -1,6 +1,6 @@
 """The multi-task model: one encoder, its pooling, and a head for each task.
 
-`FrozenEncoder` is the encoder alone, for the baseline of the same name.
+`FrozenEncoder` is only the encoder, for the frozen-encoder baseline.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from bam_jax.modeling import dropout
 from bam_jax.modeling import families
 from bam_jax.modeling import family
 
-# Products that select rows, or are small, are never rounded to TensorFloat.
+# Precision of products that select rows or are small: no TensorFloat rounding.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
@@ -36,20 +36,20 @@ class Outputs(NamedTuple):
 
 
 class MultiTaskModel(nn.Module):
-  """Computes each segment's logits by the head of the segment's task.
+  """Computes each segment's logits with the head of the segment's task.
 
   Attributes:
     config: shape of the encoder and dropout rates.
     num_tasks: T, number of heads.
     num_outputs: C, outputs of the widest head. Loss and metrics mask the
       surplus outputs of narrower heads.
-    token_heads: numbers of the heads that are applied to tokens too.
+    token_heads: numbers of the heads that are also applied to each token.
     token_outputs: K, outputs of the widest of these heads.
     compute: how the encoder is computed; pooler and heads are float32.
-    glorot_outputs: [T] outputs of each head if their random weights are
-      Glorot's; empty: they are BERT's.
-    bi_encoder_heads: numbers of the heads of pairs whose texts are encoded
-      apart; only with mean pooling.
+    glorot_outputs: [T] outputs of each head, if the heads' random weights have
+      Glorot's distribution; empty if they have BERT's.
+    bi_encoder_heads: numbers of the heads for pairs whose texts are encoded
+      separately; requires mean pooling.
   """
 
   config: family.EncoderConfig
@@ -70,8 +70,9 @@ class MultiTaskModel(nn.Module):
     Args:
       batch: input_ids, token_type_ids, positions, segment_ids [B, L] int;
         cls_index [B, S] int, the position of each segment's first token in
-        its row; task_id [B, S] int. Other keys are not read.
-      deterministic: no dropout; else the rng collection 'dropout' is used.
+        its row; task_id [B, S] int. Other keys are ignored.
+      deterministic: True: no dropout; False: dropout uses the rng collection
+        'dropout'.
     """
     chex.assert_rank([batch['cls_index'], batch['task_id']], 2)
     task_id, slots = batch['task_id'], batch['cls_index'].shape[1]
@@ -80,7 +81,7 @@ class MultiTaskModel(nn.Module):
       is_pair = jnp.isin(task_id, np.array(self.bi_encoder_heads))  # [B, S]
       encoded = _separate_pairs(batch, is_pair)
     pools_first = not self.bi_encoder_heads and self.config.pooling == 'cls'
-    # The last layer computes no token that nothing reads.
+    # If only first tokens are read, the last layer computes no other tokens.
     reads_first = pools_first and not self.token_heads
     hidden = encode(
       self.config,
@@ -105,7 +106,7 @@ class MultiTaskModel(nn.Module):
     of = families.FAMILIES[self.config.family]
     pooler = of.pooler(self.config, name='pooler')
     if self.config.pooling in of.pools:
-      # Vectors that are compared are the encoder's own.
+      # The vectors of separated pairs do not go through the pooler.
       own, pooled = pooled, pooler(pooled, deterministic)
       if self.bi_encoder_heads:
         pooled = jnp.where(is_pair[..., None], own, pooled)
@@ -133,7 +134,7 @@ class MultiTaskModel(nn.Module):
     )(pooled, task_id, tokens, batch['segment_ids'], compared)
 
   def on_one_device(self) -> 'MultiTaskModel':
-    """Returns a copy of the model for batches that are on one device."""
+    """Returns a copy of the model for batches on one device."""
     compute = dataclasses.replace(self.compute, mesh=None)
     return self.clone(compute=compute)
 
@@ -147,8 +148,8 @@ def encode(
 ) -> jax.Array:
   """Computes the last hidden states of a batch, [B, L, D].
 
-  With `read` [B, S], only those of the tokens at these places, [B, S, D]. The
-  encoder is the submodule `encoder` of the module that calls this.
+  With `read` [B, S], only the hidden states at these positions, [B, S, D]. The
+  encoder is the submodule `encoder` of the module that calls this function.
   """
   encoder = families.FAMILIES[config.family].encoder
   return encoder(config, compute, name='encoder')(
@@ -164,18 +165,18 @@ def encode(
 def _separate_pairs(
   batch: Mapping[str, jax.Array], is_pair: jax.Array
 ) -> dict[str, jax.Array]:
-  """Gives the second text of bi-encoder pairs a segment of its own.
+  """Moves the second text of bi-encoder pairs to a separate segment.
 
-  Such a text is encoded as if it were alone: its positions count from 0, and
+  The second text is encoded like a single text: its positions count from 0, and
   its token type is 0.
 
   Args:
-    batch: of `MultiTaskModel`; the first text of a pair has token type 0.
+    batch: see `MultiTaskModel`; the first text of a pair has token type 0.
     is_pair: [B, S] bool, the segments to separate.
 
   Returns:
-    The batch with segment 2 s - 1 in place of segment s, and with segment 2 s
-    for its second text if it is separated.
+    The batch with new segment ids: segment s becomes segment 2 s - 1, and the
+    second text of a separated pair becomes segment 2 s.
   """
   segments, types = batch['segment_ids'], batch['token_type_ids']
   of_slot = jax.nn.one_hot(segments - 1, is_pair.shape[1])  # [B, L, S]
@@ -198,17 +199,18 @@ def _separate_pairs(
 def _compare_pairs(
   vectors: jax.Array, is_pair: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """Computes the input of heads for segments and for separated pairs.
+  """Computes the inputs of the heads for segments and for separated pairs.
 
-  A pair with the unit vectors u and v has u, and v, |u - v| and u * v (Conneau
-  et al. 2017, "InferSent").
+  u and v are the vectors of a pair's texts, divided by their norms (Conneau et
+  al. 2017, "InferSent").
 
   Args:
-    vectors: [B, 2 S, D], those of a segment's first and second text.
+    vectors: [B, 2 S, D], vectors of each segment's first and second text.
     is_pair: [B, S] bool, the separated pairs.
 
   Returns:
-    [B, S, D] vectors of the segments, and [B, S, 3 D] for pairs.
+    The vectors of the segments, [B, S, D], which are u for pairs; and v,
+    |u - v| and u * v for pairs, [B, S, 3 D].
   """
   vectors = vectors.reshape(*is_pair.shape, 2, -1)
   squares = jnp.sum(vectors**2, axis=-1, keepdims=True)
@@ -224,8 +226,8 @@ def _compare_pairs(
 class FrozenEncoder(nn.Module):
   """Computes the mean vector of each segment, and the vectors of all tokens.
 
-  It takes the mean of the last hidden states whatever the pooling of the model
-  is: without fine-tuning BERT's [CLS] vector is worse (Reimers and Gurevych
+  It averages the last hidden states even if the model's pooling is not the
+  mean: without fine-tuning, BERT's [CLS] vector is worse (Reimers and Gurevych
   2019, "Sentence-BERT", table 1). Its parameters are {'encoder'}.
   """
 
@@ -237,7 +239,7 @@ class FrozenEncoder(nn.Module):
   def __call__(
     self, batch: Mapping[str, jax.Array], deterministic: bool = True
   ) -> Outputs:
-    """Encodes a batch of `MultiTaskModel` without dropout."""
+    """Encodes a batch of `MultiTaskModel`, by default without dropout."""
     hidden = encode(self.config, self.compute, batch, deterministic)
     hidden = hidden.astype(jnp.float32)  # [B, L, D]
     slots = average_segments(
@@ -247,9 +249,9 @@ class FrozenEncoder(nn.Module):
 
 
 class TaskHeads(nn.Module):
-  """One linear head per task; all are in one table [T, D, C] and [T, C].
+  """One linear head per task, with one kernel [T, D, C] and one bias [T, C].
 
-  The P heads of bi-encoders have a further table, [P, 3 D, C].
+  The P bi-encoder heads have a further kernel [P, 3 D, C].
   """
 
   num_tasks: int
@@ -268,14 +270,14 @@ class TaskHeads(nn.Module):
     segment_ids: jax.Array | None = None,
     compared: jax.Array | None = None,
   ) -> Outputs:
-    """Applies the head of each vector's task to it.
+    """Applies to each vector the head of its task.
 
     Args:
       pooled: [B, S, D] float32.
       task_id: [B, S] int.
       tokens: [B, L, D] float32; None if no head is applied to tokens.
       segment_ids: [B, L] int, slot number plus 1; 0 is padding.
-      compared: [B, S, 3 D] float32, for the heads of bi-encoders.
+      compared: [B, S, 3 D] float32, for the bi-encoder heads; else None.
     """
     kernel = self.param(
       'kernel',
@@ -286,8 +288,8 @@ class TaskHeads(nn.Module):
       'bias', nn.initializers.zeros, (self.num_tasks, self.num_outputs)
     )
     logits = jnp.einsum('bsd,tdc->bstc', pooled, kernel, precision=_EXACT)
-    # A gather of kernels would cost a copy of D x C a segment, and its
-    # gradient a scatter, whose order of additions varies on a GPU.
+    # A gather of kernels would copy D x C numbers per segment. Its gradient
+    # would be a scatter, whose order of additions varies on a GPU.
     chosen = jax.nn.one_hot(task_id, self.num_tasks)  # [B, S, T]
     slots = jnp.einsum(
       'bstc,bst->bsc', logits + bias[None, None], chosen, precision=_EXACT
@@ -306,7 +308,7 @@ class TaskHeads(nn.Module):
       )
     if not self.token_heads:
       return Outputs(slots, None)
-    # The few heads that are applied to tokens, [U, D, K]; slices, not a gather.
+    # The U heads that are applied to tokens, [U, D, K]: slices and no gather.
     kernel, bias = (
       jnp.stack(
         [x[head, ..., : self.token_outputs] for head in self.token_heads]
@@ -330,7 +332,7 @@ class TaskHeads(nn.Module):
 
   def _draw_kernel(self, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draws each head from Glorot and Bengio's uniform distribution (2010)."""
-    # Its limits depend on the outputs of the head, not of the table.
+    # The limits depend on the head's outputs, not on those of the widest head.
     sizes = shape[1] + jnp.array(self.glorot_outputs)[:, None, None]
     return jnp.sqrt(6 / sizes) * jax.random.uniform(key, shape, minval=-1)
 
@@ -364,9 +366,11 @@ def average_segments(
 def init_params(model: MultiTaskModel, key: jax.Array) -> Mapping[str, object]:
   """Draws random parameters {'encoder', 'pooler', 'heads'}, float32.
 
-  There is no pooler with mean pooling. Don't compile it by `jax.jit` if all
-  parameters are used: for a GPU, a program of a hundred draws takes minutes to
-  compile. Otherwise each shape is compiled once.
+  'pooler' is missing if the model applies no pooler; see `Family.pools`.
+
+  Do not wrap this function in `jax.jit` if you use all parameters: for a GPU, a
+  program of a hundred draws takes minutes to compile. Without `jax.jit`, the
+  draw of each shape is compiled once.
   """
   names = (
     'input_ids', 'token_type_ids', 'positions', 'segment_ids', 'cls_index',

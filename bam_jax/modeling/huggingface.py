@@ -1,7 +1,6 @@
 """Loads and saves weights in Hugging Face's format.
 
-`Family.modules` is the one table of names, for loading, saving and the check of
-every shape.
+Loading, saving and shape checks use the same table of names, `Family.modules`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,8 @@ from bam_jax.modeling import family
 from bam_jax.modeling import gelu
 from bam_jax.modeling import weight_files
 
-# Our names and Hugging Face's of a module's parameters; a kernel is transposed.
+# Type of a module -> (our name, Hugging Face's name) of each parameter. Kernels
+# are transposed.
 _PARAMETERS = {
   'embed': (('embedding', 'weight'),),
   'norm': (('scale', 'weight'), ('bias', 'bias')),
@@ -35,10 +35,11 @@ _MOST_LAYERS = 1 << 10
 
 
 class _Name(NamedTuple):
-  """A parameter's path here, its name in Hugging Face's format, its shape.
+  """Path of a parameter, name of its tensor in Hugging Face's format, shape.
 
-  `skipped` first rows of the tensor are not part of the parameter. `is_part`
-  tells whether an encoder has it; None: all have it.
+  The first `skipped` rows of the tensor are not part of the parameter.
+  `is_part` returns whether an encoder has the parameter; None: every encoder
+  has the parameter.
   """
 
   path: tuple[str, ...]
@@ -48,7 +49,7 @@ class _Name(NamedTuple):
   is_part: Callable[[family.EncoderConfig], bool] | None
 
   def from_tensor(self, value: np.ndarray) -> np.ndarray:
-    """Converts a tensor of a file to the parameter."""
+    """Converts the tensor from a file to the parameter."""
     return self._transpose(value)[self.skipped :]
 
   def to_tensor(self, value: np.ndarray) -> np.ndarray:
@@ -62,7 +63,7 @@ class _Name(NamedTuple):
 
 
 def load_config(path: Path) -> dict[str, object]:
-  """Reads config.json as arguments of `family.EncoderConfig`, without dropout.
+  """Reads config.json; returns `EncoderConfig` arguments without dropout.
 
   Raises:
     errors.UserError: the file is missing, or the encoder cannot be loaded.
@@ -78,7 +79,7 @@ def load_config(path: Path) -> dict[str, object]:
 
 
 def _read_config(values: Mapping[str, object]) -> dict[str, object]:
-  """Converts the entries of config.json; ValueError if one is not supported."""
+  """Converts config.json; raises ValueError if an entry is not supported."""
   name = entries.choice(values, 'model_type', bert.BERT.name, families.FAMILIES)
   result, of = {'family': name}, families.FAMILIES[name]
   for key, value in of.required.items():
@@ -130,13 +131,13 @@ def load_params(
     path: directory with config.json and model.safetensors (float32, float16,
       bfloat16 or float64; in one file or in shards with an index).
     config: the wanted shapes.
-    layers: for each of the `config.num_layers` layers, its number in the file;
-      empty: the first ones.
+    layers: for each of the `config.num_layers` layers, its number in the files;
+      empty: the first layers.
 
   Returns:
     {'encoder': ..., 'pooler': ...}, float32 NumPy arrays in the tree of
-    `MultiTaskModel`; without 'pooler' if the file holds none, or
-    `config.pooling` uses none.
+    `MultiTaskModel`. 'pooler' is missing if the files contain no pooler, or if
+    `config.pooling` uses no pooler.
 
   Raises:
     errors.UserError: a tensor is missing, unknown, or of the wrong shape or
@@ -202,7 +203,7 @@ def save_params(
 
 
 def weights_digest(path: Path) -> str:
-  """Returns the hexadecimal sha256 of the weights' files, one after another."""
+  """Returns the hexadecimal sha256 of all weight files, concatenated."""
   digest = hashlib.sha256()
   for file in weight_files.find_files(Path(path)):
     with file.open('rb') as stream:
@@ -283,9 +284,9 @@ def _load_tensor(
 def _stored_tensors(
   path: Path, of: family.Family
 ) -> dict[str, tuple[Path, str]]:
-  """Maps tensor names of `Family.modules` to a file and the name in it."""
+  """Maps tensor names of `Family.modules` to their file and the name in it."""
   result, heads_pooler = {}, {}
-  # The pooler's modules by their names in models with a head.
+  # Name of a pooler module in models with a head -> its name in the encoder.
   poolers = {
     theirs: ours
     for names in of.heads.values()
@@ -310,5 +311,5 @@ def _stored_tensors(
           ' remove one of them'
         )
       result[name] = (file, key)
-  # The encoder's own pooler beside that of a head was not trained.
+  # The head's pooler wins: in such a model the encoder's was not trained.
   return result | heads_pooler

@@ -1,6 +1,6 @@
 """Helpers for Pallas kernels: platform, devices and tile sizes.
 
-Pallas's Triton backend is deprecated as of jax 0.11; XLA's way will remain.
+Pallas's Triton backend is deprecated as of jax 0.11; the code for XLA remains.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,12 +22,13 @@ def map_over_devices(
   The compiler cannot divide a kernel among devices by itself.
 
   Args:
-    function: (first, *by_row, *whole) -> an array of as many rows. For
-      dropout's mask, first [1] uint32 is the number of the device's first row
-      in the whole batch.
-    mesh: the rows lie spread over all its axes; None: on one device.
+    function: (first, *by_row, *whole) -> an array with as many rows as
+      `by_row`. `first`, [1] uint32, is the number of the device's first row in
+      the whole batch, for the dropout mask.
+    mesh: the rows are sharded over all its axes; None: one device.
     by_row: arrays of B rows.
-    whole: trees of arrays that every device has; their gradients are added up.
+    whole: trees of arrays that are replicated on all devices; their gradients
+      are summed over the devices.
   """
   if mesh is None or mesh.size == 1:
     return function(jnp.zeros(1, jnp.uint32), *by_row, *whole)
@@ -47,7 +48,7 @@ def map_over_devices(
 
 
 def find_platform(device: jax.Device) -> str:
-  """Returns `cuda` or `tpu`, which have kernels, `cpu`, or '' for others."""
+  """Returns `cuda` or `tpu` (which have kernels), `cpu`, or '' for others."""
   if device.platform == 'gpu' and 'cuda' in device.client.platform_version:
     return 'cuda'
   return device.platform if device.platform in ('cpu', 'tpu') else ''

@@ -1,9 +1,9 @@
 """Stacks the parameters of all layers, and splits them again.
 
-The model has a branch for each layer: `encoder/layer_7/output/kernel`. The
-train state has one array for all layers, `encoder/layers/output/kernel`
-[n, ...], so that BERT-Large's 393 arrays become 25. Each array of a state costs
-a step some microseconds on the host and several launches on a GPU.
+The model has a subtree per layer: `encoder/layer_7/output/kernel`. The train
+state has one array for all n layers: `encoder/layers/output/kernel` [n, ...].
+So BERT-Large's 393 arrays become 25. In every step, each array of the state
+costs some microseconds on the host and several kernel launches on a GPU.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 _STACKED = 'layers'
-# Arrays from this size in bytes on are copied one by one: all matrices of
-# BERT-Large, none of MiniLM.
+# Arrays of at least this many bytes are copied one by one: all matrices of
+# BERT-Large, and no matrix of MiniLM.
 _LARGE = 2**21
 _LAYER = re.compile(r'layer_(\d+)')
 
@@ -50,9 +50,9 @@ def unstack(
     dtype: type for the layers' parameters except LayerNorm's; None: unchanged.
       A cast here covers all layers at once, and their gradients are stacked in
       the narrower type.
-    stack_late: stack the gradients when those of all layers are there. Then a
-      layer's all-reduce has time until the end of the backward pass, and XLA
-      runs it beside the other layers.
+    stack_late: whether to stack the gradients only when all layers are
+      computed. Then a layer's all-reduce has time until the end of the backward
+      pass, and XLA runs it in parallel with the other layers.
   """
   encoder = dict(params['encoder'])
   stacked = encoder.pop(_STACKED)
@@ -95,8 +95,8 @@ def _stack(layers: list[Any]) -> Any:
 def _in_place(matrices: Sequence[jax.Array]) -> jax.Array:
   """Stacks matrices by copying each one as soon as it is computed.
 
-  A backward pass computes the last one first. On a GPU the concatenation of 24
-  matrices takes four times as long as these copies.
+  The last matrix is copied first, because the backward pass computes it first.
+  On a GPU, concatenating 24 matrices takes four times as long as these copies.
   """
   shape = (len(matrices), *matrices[0].shape)
   whole = jnp.zeros(shape, matrices[0].dtype)
@@ -117,8 +117,9 @@ def _unstack_backward(
 ) -> tuple[Any]:
   if stack_late:
     gradients = jax.lax.optimization_barrier(gradients)
-  # The gradient of slices would be a sum of arrays that are zero but for one
-  # layer. The barrier computes it once for the norm and both moments.
+  # JAX's gradient of the slices would be a sum of arrays, each of them zero
+  # except for one layer. With the barrier, XLA stacks only once for all uses of
+  # the gradient: its norm and both moments.
   return (jax.lax.optimization_barrier(_stack(gradients)),)
 
 

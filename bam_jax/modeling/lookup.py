@@ -17,11 +17,12 @@ def lookup(
   Args:
     table: [V, D] float32.
     ids: [B, L] int, below V.
-    compute: the gradients of its devices are added up in its type. Within a
-      device they are added in float32, so that a frequent row loses no term.
+    compute: its devices sum their gradients in its dtype. Within a device,
+      gradients are summed in float32, so that rows of frequent tokens lose no
+      terms.
 
   Returns:
-    [B, L, D] float32; NaN for ids from V on.
+    [B, L, D] float32; NaN for ids of V and more.
   """
   if compute.mesh is None or compute.mesh.size == 1:
     return jnp.take(table, ids, axis=0)

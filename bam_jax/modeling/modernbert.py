@@ -1,7 +1,8 @@
 """ModernBERT (Warner et al. 2024, arXiv 2412.13663).
 
-Rotary positions; layers that see a whole text alternate with ones that see a
-window. Feed-forward networks are gated, norms come first, nothing has a bias.
+Positions are rotary. In global layers a token sees its whole text, in local
+layers a window; the two alternate. Feed-forward networks are gated, each norm
+comes before its attention or network, and no layer has a bias.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from bam_jax.modeling import gelu
 from bam_jax.modeling import rotary
 
 _GLOBAL, _LOCAL = 'full_attention', 'sliding_attention'
-# Keys of older files for the angle's base, and its default.
+# Type of a layer -> key of the rotation's base in older files, and its default.
 _THETAS = {
   _GLOBAL: ('global_rope_theta', 160_000.0),
   _LOCAL: ('local_rope_theta', 10_000.0),
@@ -35,7 +36,8 @@ class Settings:
 
   Attributes:
     is_global: for each layer, whether a token sees all of its text.
-    window: most tokens between a token and one that it sees in other layers.
+    window: largest distance between a token and a token that it sees, in local
+      layers.
     thetas: base of the rotation's angles, in global and in local layers.
   """
 
@@ -47,7 +49,8 @@ class Settings:
 class ModernBertEncoder(bert.BertEncoder):
   """Embeddings, transformer layers, and a norm after the last one.
 
-  The tokens of a segment must lie side by side, as the window is of places.
+  The tokens of a segment must be adjacent, because the window counts positions
+  in the row.
   """
 
   has_token_types: bool = False
@@ -57,8 +60,8 @@ class ModernBertEncoder(bert.BertEncoder):
   ) -> tuple[jax.Array | tuple[jax.Array, jax.Array], ...]:
     """Returns embeddings [B, L, D], and rotations for global and local layers.
 
-    They are those of global layers, then of local ones: cosines and sines, each
-    [B, L, hd / 2] float32.
+    The rotations are two pairs (cosines, sines), first for global layers, then
+    for local layers. Each array is [B, L, hd / 2] float32.
     """
     embeddings = bert.Embeddings(
       *(config, self.compute),
@@ -89,12 +92,12 @@ class ModernBertEncoder(bert.BertEncoder):
 
 
 class Layer(nn.Module):
-  """Self-attention and a gated feed-forward network, each added to its input.
+  """Self-attention and gated feed-forward network, with residual connections.
 
   Attributes:
-    config: of the encoder.
+    config: shape and dropout rates of the encoder.
     compute: how the encoder is computed.
-    is_first: whether there is no norm before the attention.
+    is_first: whether it is the first layer: no norm before the attention.
     is_global: whether a token sees all of its text.
   """
 
@@ -116,14 +119,14 @@ class Layer(nn.Module):
 
     Args:
       x: [B, L, D].
-      dropout_bits: [sites, 2] uint32: for the probabilities, for the output
-        of the attention, and of the widest array.
-      segment_ids: [B, L] int.
-      *turns: from `ModernBertEncoder.embed`.
-      read: [B, S] int, the tokens to compute; None: all.
+      dropout_bits: [sites, 2] uint32: for the attention probabilities, for the
+        attention's output, and for the network's gated activations.
+      segment_ids: [B, L] int; 0 marks padding.
+      *turns: rotations from `ModernBertEncoder.embed`.
+      read: [B, S] int, positions of the tokens to compute; None: all.
 
     Returns:
-      [B, L, D], or [B, S, D].
+      [B, L, D]; with `read`, [B, S, D].
     """
     config, dtype = self.config, self.compute.dtype
     # The first layer has the parameter too: see `Family.unused_at_first`.
@@ -181,7 +184,7 @@ class SelfAttention(nn.Module):
 
 
 class Pooler(nn.Module):
-  """A dense layer, GELU and a norm, which come before every task's layer."""
+  """Dense layer, GELU and norm, which are applied before every task's head."""
 
   config: family.EncoderConfig
 
@@ -218,7 +221,11 @@ def _dense(
 
 
 def _initializer(config: family.EncoderConfig, name: str) -> nn.initializers:
-  """Initializer; narrower for layers whose output is added to hidden states."""
+  """Returns a kernel's initializer.
+
+  Its deviation is smaller for output projections, whose outputs are added to
+  hidden states, and for the pooler.
+  """
   if name in ('qkv', 'intermediate'):
     return family.initializer
   scale = family.INITIALIZER_RANGE * (2 * config.num_layers) ** -0.5
@@ -226,7 +233,7 @@ def _initializer(config: family.EncoderConfig, name: str) -> nn.initializers:
 
 
 def _read(values: Mapping[str, object]) -> dict[str, object]:
-  """Reads config.json's own entries, of old and new files; see `Family`."""
+  """Converts entries of old and new config.json files; see `Family.read`."""
   if (values['hidden_size'] // values['num_attention_heads']) % 2:
     raise ValueError('the size of a head is odd, and cannot be rotated')
   return {
@@ -268,7 +275,7 @@ def _read_thetas(values: Mapping[str, object]) -> tuple[float, float]:
     entries.choice(row, 'rope_type', 'default', ['default'])
     theta = row.get('rope_theta', values.get(key, default))
     if theta is None and result:
-      theta = result[0]  # older transformers: as in global layers
+      theta = result[0]  # older transformers: the base of global layers
     if type(theta) not in (int, float) or not theta > 0:
       raise ValueError(f'{key} is {theta!r}, not a positive number')
     result.append(float(theta))
@@ -295,7 +302,7 @@ def _write(config: family.EncoderConfig) -> dict[str, object]:
 
 
 def _alternate(count: int, every: int = 3) -> tuple[bool, ...]:
-  """Returns for each layer whether it is global: the first, then every n-th."""
+  """Returns whether each layer is global: the first, then every n-th."""
   return tuple(i % every == 0 for i in range(count))
 
 

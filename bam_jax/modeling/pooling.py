@@ -1,8 +1,8 @@
 """Reads and writes the files in which a checkpoint states its pooling.
 
-They are those of sentence-transformers: `modules.json` names the directory of
-the pooling, by default `1_Pooling`, whose config.json states the mode. A linear
-layer on the pooled vector has the directory `2_Dense`.
+These are files of sentence-transformers. `modules.json` names the directory of
+the pooling, by default `1_Pooling`, whose config.json states the mode. The
+directory `2_Dense` contains a linear layer on the pooled vector.
 """
 
 import json
@@ -24,7 +24,7 @@ _REMEDY = 'set config.model.pooling to cls or mean'
 
 
 def load(path: Path) -> tuple[str, Path | None]:
-  """Finds the pooling that a checkpoint, a directory, was trained with.
+  """Finds the pooling with which the checkpoint in a directory was trained.
 
   Returns:
     `cls` or `mean`, and the file that states it; `cls` and None if the
@@ -62,9 +62,10 @@ def load(path: Path) -> tuple[str, Path | None]:
 def describe_mean(size: int, outputs: int = 0) -> dict[str, object]:
   """Returns the files that declare mean pooling: file name -> JSON value.
 
-  `size` is that of the hidden states. If a linear layer with some outputs
-  follows the mean, the caller writes its parameters to
-  `DENSE`/model.safetensors.
+  Args:
+    size: size of the hidden states.
+    outputs: outputs of a linear layer on the mean, whose parameters the caller
+      writes to `DENSE`/model.safetensors; 0: no such layer.
   """
   directories = {'Transformer': '', 'Pooling': _DIRECTORY}
   result: dict[str, object] = {

@@ -28,13 +28,13 @@ class Encoder:
 
   Attributes:
     config: sizes, dropout rates and pooling.
-    load_tokenizer: loads `tokenizer`, once.
+    load_tokenizer: loads `tokenizer` in the first call, and caches it.
     weights: directory of the pretrained weights; None: random weights.
     digest: sha256 of the weights, combined with the vocabulary if
       `config.model.init_vocab` replaces it; empty for random weights.
     description: one line for the report.
-    pieces: for each id of a replaced vocabulary, the pretrained ids whose mean
-      embedding it starts from; None: the vocabulary is the pretrained one.
+    pieces: for each id of a new vocabulary, the ids of the pretrained tokens
+      whose mean embedding initialises it; None: the pretrained vocabulary.
   """
 
   config: family.EncoderConfig
@@ -49,7 +49,7 @@ class Encoder:
   def tokenizer(self) -> features.Tokenizer:
     """The encoder's tokenizer, loaded on first use.
 
-    A report, for example, does without, and `AutoTokenizer` takes a second.
+    Some commands, such as a report, do not need it, and loading takes a second.
 
     Raises:
       errors.UserError: the tokenizer is missing or does not fit the encoder.
@@ -57,9 +57,9 @@ class Encoder:
     return self.load_tokenizer()
 
   def load_params(self, layers: Sequence[int]) -> dict[str, object]:
-    """Loads the pretrained encoder and pooler; returns {} if there are none.
+    """Loads the pretrained encoder and pooler; returns {} for random weights.
 
-    `layers` are the numbers of the layers to keep; empty: the first ones.
+    `layers` are the numbers of the layers to keep; empty: the first layers.
     """
     if not self.weights:
       return {}
@@ -76,7 +76,7 @@ class Encoder:
 
 
 def load_encoder(config: config_lib.Config) -> Encoder:
-  """Finds the pretrained encoder, or sizes a random one.
+  """Finds the pretrained encoder, or configures a random encoder.
 
   Raises:
     errors.UserError: weights or vocabulary are missing or do not fit the
@@ -93,7 +93,7 @@ def load_encoder(config: config_lib.Config) -> Encoder:
       )
     return _configure(_random_encoder(model), config)
   path = weight_sources.find(init, weight_sources.CONFIG_FILES)
-  # A model that cannot be loaded is refused before its weights are fetched.
+  # Raises before the weights are fetched, if the model cannot be loaded.
   huggingface.load_config(path)
   return _configure(_pretrained_encoder(model, init, pin), config)
 
@@ -118,7 +118,8 @@ def check_max_length(config: config_lib.Config) -> None:
   Fetches no weights.
 
   Raises:
-    errors.UserError: it has too few, or its config.json can't be read.
+    errors.UserError: the encoder has too few positions, or its config.json
+      cannot be read.
   """
   init = config.model.init.partition('#sha256=')[0]
   if init:
@@ -170,7 +171,7 @@ def _pretrained_encoder(
   if model.init_vocab:
     tokenizer = load_tokenizer()
     pieces = load_own().pieces(tokenizer)
-    # The same weights give other embeddings to other tokens.
+    # With other tokens, the same weights give other embeddings.
     digest = schema.digest([digest, tokenizer.fingerprint])
     description += f', {tokenizer.vocab_size} other tokens'
     sizes['vocab_size'] = tokenizer.vocab_size
@@ -192,14 +193,14 @@ def _find_tokenizer_mistakes(
 ) -> Iterator[str]:
   """Yields a message for each mismatch between a tokenizer and an encoder."""
   of = families.FAMILIES[sizes['family']]
-  # An id beyond the table would silently read another word's embedding.
+  # The embedding of an id beyond the table would be NaN.
   if tokenizer.vocab_size > sizes['vocab_size']:
     yield (
       f'{path}: the tokenizer has {tokenizer.vocab_size} tokens, but the model'
       f' has embeddings for {sizes["vocab_size"]}; get tokenizer and weights'
       ' from the same model'
     )
-  # Other programs count positions by it.
+  # Other programs compute positions from the padding id.
   pad_id = of.required.get('pad_token_id', tokenizer.pad_id)
   if tokenizer.pad_id != pad_id:
     yield (
@@ -345,7 +346,7 @@ def _replace_vocab(
 
 
 def _read_vocab(model: config_lib.ModelConfig, field: str) -> list[str] | None:
-  """Reads the vocabulary that a field names; None if the field is empty."""
+  """Reads the vocabulary file that a field names; None if it is empty."""
   file = getattr(model, field)
   if not file:
     return None

@@ -12,15 +12,15 @@ from bam_jax.modeling import family
 from bam_jax.modeling import tiles
 
 _WIDEST = 4096  # columns of a kernel's tile
-_TILE = 1024  # numbers of a kernel's tile, unless its columns are more
+_TILE = 1024  # elements of a kernel's tile, unless one row has more
 
 
 class AddNorm(nn.Module):
-  """Adds a dropped-out array to x, and applies LayerNorm.
+  """Residual connection with dropout, followed by LayerNorm.
 
   Attributes:
     epsilon: added to the variance.
-    compute: on `cuda`, a Triton kernel is used where D is at most 4096.
+    compute: on `cuda`, a Triton kernel is used if D is at most 4096.
   """
 
   epsilon: float
@@ -39,9 +39,9 @@ class AddNorm(nn.Module):
 
     Args:
       x: [B, L, D].
-      y: [B, L, D] of the same type, to which dropout is applied.
-      bias: [D], of y.
-      rate: of dropout, 0 to below 1.
+      y: [B, L, D] of the same dtype.
+      bias: [D], added to y.
+      rate: dropout rate, 0 to below 1.
       dropout_bits: [2] uint32 of the dropout mask; not read at rate 0.
 
     Returns:
@@ -61,7 +61,7 @@ class AddNorm(nn.Module):
 
 
 def function(rate: float, epsilon: float, size: int) -> tiles.TokenFunction:
-  """Returns LayerNorm(x + dropout(y + bias)) as a function of tokens."""
+  """Returns LayerNorm(x + dropout(y + bias)) as a `TokenFunction`."""
   width = pl.next_power_of_2(size)
   return tiles.TokenFunction(
     'add_norm',

@@ -1,8 +1,8 @@
 """RoBERTa, XLM-R and CamemBERT (Liu et al. 2019, arXiv 1907.11692).
 
 They are BERT without token types. In Hugging Face's files the first token of a
-text has position 2, after that of padding. The pooler belongs to the head, and
-has dropout before and after it.
+text has position 2, since position 1 belongs to padding. The pooler is part of
+the head, and dropout is applied before and after the pooler.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import re
 from bam_jax.modeling import bert
 from bam_jax.modeling import family
 
-_PAD_ID = 1  # Positions are counted from here on in Hugging Face's files.
+_PAD_ID = 1  # Hugging Face counts positions from `_PAD_ID` + 1.
 
 
 def _family(name: str, class_prefix: str) -> family.Family:
@@ -26,7 +26,7 @@ def _family(name: str, class_prefix: str) -> family.Family:
       r'embeddings\.position_ids$|(lm_head|classifier|qa_outputs|heads)\.'
     ),
     required=bert.BERT.required | {'model_type': name, 'pad_token_id': _PAD_ID},
-    presets={},  # A random encoder has BERT's vocabulary.
+    presets={},  # Random encoders have BERT's vocabulary, so no presets.
     unused_positions=_PAD_ID + 1,
     max_separators=2,
     pooler=family.HeadPooler,

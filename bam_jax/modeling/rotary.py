@@ -11,8 +11,8 @@ def angles(
 
   Args:
     positions: [B, L] int, counted from 0 in each segment.
-    size: numbers of a head, even.
-    theta: base; pair i of numbers turns by position * theta^(-2 i / size).
+    size: size of a head, even.
+    theta: base: the angle of pair i is position * theta^(-2 i / size).
 
   Returns:
     Cosines and sines, [B, L, size / 2] float32.
@@ -23,7 +23,7 @@ def angles(
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Rotates the pairs (i, i + hd / 2) of the numbers of each head.
+  """Rotates elements i and i + hd / 2 of each head's vector, as a pair.
 
   Args:
     x: [B, L, n, H, hd].
@@ -31,7 +31,7 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     sin: [B, L, hd / 2] float32.
 
   Returns:
-    An array like `x`; it is computed in float32.
+    An array with the shape and dtype of `x`, computed in float32.
   """
   cos, sin = cos[:, :, None, None], sin[:, :, None, None]
   first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)

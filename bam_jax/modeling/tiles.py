@@ -1,9 +1,9 @@
-"""Functions of tokens, such as LayerNorm, as XLA programs or Triton kernels.
+"""Applies functions of tokens, such as LayerNorm, by XLA or Triton kernels.
 
 A `TokenFunction` is written once, for a tile of tokens and columns. XLA applies
 it to all tokens at once. On an NVIDIA GPU a Triton kernel applies it tile after
-tile: each array is read and written once, and the gradients of biases and
-scales are added up on the way, where XLA needs a kernel for each sum.
+tile. The kernel reads and writes each array once, and also sums the gradients
+of biases and scales, whereas XLA needs a separate kernel for each sum.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,9 +24,9 @@ class Tile(NamedTuple):
   """Position of a tile [n, W] in an array of N tokens and D columns.
 
   Attributes:
-    first: uint32 number of its first token in the whole batch.
+    first: uint32 number of the tile's first token in the whole batch.
     size: D.
-    valid: [1, W] bool, which columns exist; True: all of them.
+    valid: [1, W] bool, whether each column is one of the D; True if all are.
     dropout_bits: two uint32 of the dropout mask; None without dropout.
     in_kernel: whether Triton compiles the function.
   """
@@ -48,19 +48,20 @@ class Tile(NamedTuple):
 
 
 class TokenFunction(NamedTuple):
-  """A function that is applied to each token's D numbers, with its gradient.
+  """A function of a token's D numbers, and its gradient.
 
   Attributes:
     name: prefix of its kernels' names.
     forward: (tile, *inputs [n, W], *parameters [1, W]) -> (outputs, ()). The
-      outputs are the result [n, W] and the arrays, [n, W] or [n, 1], that
-      `backward` takes; without such arrays it takes the inputs.
-    backward: (tile, gradient [n, W], *arrays, *parameters [1, W]) ->
-      (gradients [n, W] of the inputs, shares). The shares are float32 [n, W],
-      the gradient of each parameter by token.
+      outputs are the result [n, W], and arrays [n, W] or [n, 1] to save for
+      `backward`. If there are no such arrays, the inputs are saved.
+    backward: (tile, gradient [n, W], *saved arrays, *parameters [1, W]) ->
+      (gradients [n, W] of the inputs, shares). For each parameter, its share
+      [n, W], float32, is the gradient before the sum over the tokens.
     width: W in a kernel, a power of two.
-    height: most tokens of a kernel's tile.
-    block: most tokens that a backward kernel takes, tile after tile.
+    height: maximum number of tokens in a kernel's tile.
+    block: maximum number of tokens that a block of a backward kernel computes,
+      tile after tile.
   """
 
   name: str
@@ -83,14 +84,14 @@ def apply(
 
   Args:
     function: the function.
-    inputs: arrays [B, L, D] of one type.
+    inputs: arrays [B, L, D], all of the same dtype.
     parameters: arrays [D].
     dropout_bits: [2] uint32 of the dropout mask; None without dropout.
-    mesh: the rows lie spread over all its axes; None: on one device.
-    use_kernel: whether Triton computes it, XLA otherwise.
+    mesh: the rows are sharded over all its axes; None: one device.
+    use_kernel: whether to use a Triton kernel instead of XLA.
 
   Returns:
-    [B, L, D] of the type of the inputs.
+    [B, L, D] in the dtype of the inputs.
   """
   options = function, run_triton if use_kernel else run_xla
 
@@ -129,7 +130,8 @@ def _backward(options, residuals, gradient):
     parameters,
     dropout_bits,
   )
-  # Summed before anything is done with it: else XLA sums where it is used.
+  # The barrier keeps XLA from fusing the sums into the operations that use
+  # them.
   sums = jax.lax.optimization_barrier(sums)
   of_parameters = (x.astype(y.dtype) for x, y in zip(sums, parameters))
   return None, tuple(gradients), tuple(of_parameters), None
@@ -146,11 +148,12 @@ def run_xla(
   parameters: Sequence[jax.Array],
   dropout_bits: jax.Array | None,
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
-  """Computes all tokens as one tile.
+  """Applies `method` to all tokens as one tile, by XLA.
 
   `method` is the function's `forward` or `backward`. `first`, [1] uint32, is
-  the number of the first token in the whole batch. Returns the method's outputs
-  or gradients, and the sums [P, D] of its shares for P parameters.
+  the number of the device's first token in the whole batch. Returns the
+  method's outputs or gradients, and the sums [P, D] of its shares for P
+  parameters, which are None for `forward`.
   """
   del function
   pair = None if dropout_bits is None else (dropout_bits[0], dropout_bits[1])
@@ -169,7 +172,7 @@ def run_triton(
   dropout_bits: jax.Array | None,
   interpret: bool = False,
 ) -> tuple[Sequence[jax.Array], jax.Array | None]:
-  """Computes the same as `run_xla` by a Triton kernel."""
+  """Computes the same as `run_xla`, with a Triton kernel."""
   (count, size), width = arrays[0].shape, function.width
   shapes, sums_shape = jax.eval_shape(
     functools.partial(run_xla, function, method),

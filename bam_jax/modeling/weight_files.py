@@ -23,7 +23,8 @@ def find_files(path: Path) -> list[Path]:
   """Returns the safetensors files of a directory in a fixed order.
 
   Raises:
-    errors.UserError: there is no such file, or one of the index is missing.
+    errors.UserError: there is no such file, or a file that the index names is
+      missing.
   """
   index = path / _INDEX
   if (path / _WEIGHTS).is_file():
@@ -35,7 +36,7 @@ def find_files(path: Path) -> list[Path]:
         f'{index}: has no weight_map; get the weights again'
       )
     names = {str(name) for name in shards.values()}
-    # Compared by name, so that no name leads to another directory.
+    # The names are compared, so that no name leads to another directory.
     missing = names - {file.name for file in path.iterdir() if file.is_file()}
     if missing:
       raise errors.UserError(
@@ -57,8 +58,11 @@ def cannot_load(
 ) -> errors.UserError:
   """Makes the error for a directory or repository without safetensors files.
 
-  `names` are those of its files, `source` is its path or name for transformers,
-  and `target` begins the name of a directory for converted weights.
+  Args:
+    where: the directory or setting, for the beginning of the message.
+    names: the names of its files.
+    source: the path or hub name with which transformers loads it.
+    target: beginning of the name of a directory for the converted weights.
   """
   names = sorted(names)
   pickles = [name for name in names if _PICKLE.fullmatch(name)]
@@ -75,7 +79,8 @@ def cannot_load(
   needs = {'torch': 'torch', 'transformers': 'transformers'}
   if any(name.endswith('.model') for name in names):
     needs['sentencepiece'] = 'sentencepiece'
-  # Another class than the one that wrote them could add random weights.
+  # The command uses the class that wrote the weights, because another class
+  # could add random weights.
   command = errors.python_command(
     f'import transformers as t; c = t.AutoConfig.from_pretrained({source});'
     ' getattr(t, (c.architectures or [""])[0], t.AutoModel)'

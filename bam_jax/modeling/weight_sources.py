@@ -1,4 +1,4 @@
-"""Finds pretrained weights: a directory, a Python package, or the hub."""
+"""Finds pretrained weights in a directory, a Python package or the hub."""
 
 from collections.abc import Sequence
 import importlib.util
@@ -12,7 +12,7 @@ from bam_jax.modeling import weight_files
 
 _WEIGHTS = 'model*.safetensors'
 CONFIG_FILES = ('config.json',)
-# config.json may name the tokenizer's class.
+# config.json is one of them, because it may name the tokenizer's class.
 TOKENIZER_FILES = (
   *CONFIG_FILES,
   'vocab.txt',
@@ -28,7 +28,7 @@ _FILES = (
   'model.safetensors.index.json',
   *TOKENIZER_FILES,
   pooling.MODULES,
-  '*/config.json',  # A pooling has a directory of its own.
+  '*/config.json',  # The pooling has its own directory.
 )
 _NO_ACCESS = (
   'correct the name, or, if the model is private or gated, run `hf auth login`'
@@ -50,7 +50,7 @@ def find(init: str, wanted: Sequence[str] = _FILES, where: str = '') -> Path:
     init: a directory; `package:NAME/DIR`, the directory DIR of an installed
       Python package, whose code is not run; or a model's name on the hub.
     wanted: patterns of the files that are fetched from the hub.
-    where: what names them in errors; empty: `config.model.init`.
+    where: beginning of error messages; empty: `config.model.init` and `init`.
 
   Raises:
     errors.UserError: the directory, package or model cannot be found or
@@ -102,14 +102,15 @@ def _find_on_hub(name: str, where: str, wanted: Sequence[str]) -> Path:
     if _WEIGHTS not in wanted or weight_files.are_in(path):
       return path
     names = huggingface_hub.HfApi().list_repo_files(name, revision=path.name)
-  except Exception as error:  # Of huggingface_hub, HTTP client or system.
+  except Exception as error:  # From huggingface_hub, HTTP client or system.
     cause = error
-    # A failed request is followed by an error of the empty cache.
+    # After a failed request, huggingface_hub reports that its cache is empty.
+    # The cause of that error is the error of the request.
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
       cause = error.__cause__
     lines = [line.strip() for line in str(cause).splitlines()]
     lines = [x for x in lines if x and not x.startswith('For more information')]
-    # The first line may hold the status alone.
+    # The first line may contain only the status.
     reason = ' '.join(lines[:2]) or type(cause).__name__
     status = getattr(getattr(cause, 'response', None), 'status_code', None)
     remedy = _REMEDIES.get(status) or (

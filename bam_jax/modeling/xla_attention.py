@@ -1,4 +1,4 @@
-"""Attention of all heads by XLA, where there is no kernel."""
+"""Attention of all heads by XLA, for devices and shapes without a kernel."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -21,7 +21,7 @@ def apply_to_rows(
   dropout_bits: jax.Array,
   window: int | None = None,
 ) -> tuple[jax.Array, ...]:
-  """Computes all queries of all rows and heads at once.
+  """Computes attention for all queries of all rows and heads at once.
 
   Args:
     function: `forward` or `backward` of `attention_head`.
@@ -29,14 +29,16 @@ def apply_to_rows(
     arrays: [B, L, 3, H, hd] queries, keys and values without their bias; and
       for the backward pass the gradient [B, L, H, hd] of the contexts.
     segment_ids: [B, L] int32; 0 marks padding.
-    first: [1] uint32 number of the first row in the whole batch.
-    bias: [3, H, hd].
+    first: [1] uint32 number of the device's first row in the whole batch.
+    bias: [3, H, hd] bias of the queries, keys and values.
     dropout_bits: [2] uint32 of the dropout mask.
-    window: most tokens between a query and a key that it sees; None: any.
+    window: largest distance in tokens between a query and a key that it sees;
+      None: no limit.
 
   Returns:
-    The contexts [B, L, H, hd]; or the gradient [B, L, 3, H, hd], and its sums
-    over the tokens of a row, [B, 3, H, hd] float32.
+    For `forward`, the contexts [B, L, H, hd]. For `backward`, the gradient
+    [B, L, 3, H, hd], and its sums over the tokens of each row, [B, 3, H, hd]
+    float32.
   """
   qkv, *others = arrays
   length = qkv.shape[1]
@@ -69,14 +71,14 @@ def attend_queries(
   segment_ids: jax.Array,
   dropout_bits: jax.Array,
 ) -> jax.Array:
-  """Computes some queries of each row.
+  """Computes attention for some queries of each row.
 
   Args:
     rate: dropout rate, 0 to below 1.
     queries: [B, S, H, hd].
     keys: [B, L, H, hd].
     values: [B, L, H, hd].
-    query_segments: [B, S] int32, in which each query is.
+    query_segments: [B, S] int32, segment of each query.
     segment_ids: [B, L] int32; 0 marks padding.
     dropout_bits: [2] uint32 of the dropout mask.
 
@@ -128,17 +130,17 @@ def apply_to_blocks(
 ) -> tuple[jax.Array, ...]:
   """Computes the same as `apply_to_rows`, one block of queries after the other.
 
-  A block reads only the keys that its queries may see, and no array has the
-  square of a row's length.
+  A block reads only the keys that its queries may see, and no array is
+  quadratic in the row length.
   """
   qkv, *gradients = arrays
   size, length = qkv.shape[:2]
   qkv = attention_head.add_bias(qkv, bias[None, None])
   count = -(-length // _QUERIES)
-  # Queries that fill the last block are padding, so they see nothing.
+  # The last block is filled up with padding, whose queries see nothing.
   surplus = count * _QUERIES - length
   reach = length if window is None else window
-  # The length may be a symbol, which only JAX compares.
+  # The length may be a symbol, which only a function of JAX can compare.
   num_keys = jax.core.min_dim(_QUERIES + 2 * reach, length)
 
   def split(x):
@@ -193,18 +195,18 @@ def _to_heads(
   inputs: Sequence[jax.Array],
   first: jax.Array,
 ) -> tuple[jax.Array, ...]:
-  """Applies `forward` or `backward` of `attention_head` to heads of B rows.
+  """Applies `forward` or `backward` of `attention_head` to all heads of B rows.
 
   Args:
-    function: either of them.
-    tile: of a head whose first probability has the index 0; but the segments
-      are [B, n] and [B, m].
+    function: `attention_head.forward` or `attention_head.backward`.
+    tile: masks of all heads: the segments are [B, n] and [B, m], and `first`
+      counts from a head's first probability.
     inputs: n queries [B, n, H, hd], m keys and values [B, m, H, hd], and for
       the backward pass the gradient [B, n, H, hd].
-    first: [1] uint32 number of the first row.
+    first: [1] uint32 number of the device's first row in the whole batch.
 
   Returns:
-    The function's outputs, float32, in the shapes of the first inputs.
+    The function's outputs, float32; output i has the shape of input i.
   """
   num_heads = inputs[0].shape[2]
 

@@ -1,7 +1,8 @@
 """Tests over seeds and examples: the paper's bootstrap, and a t-test.
 
-The paper names a bootstrap hypothesis test without details; its code has none.
-How often both tests err is in `statistics`.
+The paper mentions a bootstrap hypothesis test without details, and the paper's
+code does not contain it. docs/results/README.md and
+benchmarks/false_positives.json have the false-positive rates of both tests.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,16 +13,16 @@ import numpy as np
 import scipy.stats
 
 RESAMPLES = 9_999
-# False positives of the paper's bootstrap, lowest and highest rate over the
-# simulated worlds of benchmarks/false_positives.json.
+# Lowest and highest false-positive rate of the paper's bootstrap, in percent,
+# over the simulated settings of benchmarks/false_positives.json.
 ERROR_RATES = (
   '2.8 to 11.5 (n = 5), 2.4 to 8.9 (n = 10), 2.4 to 9.0 (n = 20); read as an'
   ' interval, in 0.1 to 3.6 (n = 5), 0.1 to 4.5 (n = 10), 0.1 to 4.0 (n = 20)'
 )
-_MAX_COUNTS = 1 << 18  # Numbers in a block of resamples; it fits into a cache.
+_MAX_COUNTS = 1 << 18  # Resamples x examples per block; fits into a cache.
 
-# Takes outputs [S, N, ...], and how often each resample drew each example,
-# [B, N]; returns scores [S, B].
+# Takes outputs [S, N, ...], and counts [B, N] of how often each resample drew
+# each example; returns scores [S, B].
 Score = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -33,14 +34,15 @@ def p_value(
 ) -> float:
   """Returns the p-value of "`student` is higher" by the paper's bootstrap.
 
-  It moves the resampled differences to lie around zero and holds them against
-  the observed one (Efron and Tibshirani 1993, "An Introduction to the
-  Bootstrap", chapter 16). A resample with an undefined score, nan, counts
-  against the claim: leaving it out would be a choice of resamples. Arguments
-  are those of `differences`; the p-value is at least 1 / (B + 1).
+  The observed difference is subtracted from the resampled differences, so that
+  they are centred on zero; then they are compared with the observed difference
+  (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16). A
+  resample with an undefined score (nan) counts against the claim, because
+  leaving it out would be a selection of resamples. The arguments are those of
+  `differences`. The p-value is at least 1 / (B + 1).
   """
   observed, drawn = differences(student, baseline, rng, statistic)
-  # Means of the same numbers in another order differ by rounding.
+  # The order of the numbers changes their mean by rounding errors.
   extreme = (drawn - observed >= observed - 1e-12) | np.isnan(drawn)
   return float((1 + np.count_nonzero(extreme)) / (1 + len(extreme)))
 
@@ -51,16 +53,19 @@ def differences(
   rng: np.random.Generator,
   statistic: Callable[..., np.ndarray],
 ) -> tuple[float, np.ndarray]:
-  """Returns the difference of two groups: observed, and on resamples [B].
+  """Returns the difference of two groups' scores, observed and resampled.
 
   Args:
     student: [1 + B, S] scores, as `drawn_scores` returns them.
     baseline: [1 + B, R] scores over the same draws of examples.
     rng: draws the seeds of each group.
-    statistic: of the scores of a group, with `axis`.
+    statistic: reduces the scores of a group along `axis`, such as `np.median`.
+
+  Returns:
+    The difference over all examples, and [B] differences over the resamples.
 
   Raises:
-    ValueError: a score over all examples is undefined, so there is no test.
+    ValueError: a score over all examples is undefined.
   """
   if not np.all(np.isfinite([*student[0], *baseline[0]])):
     raise ValueError('a score over all examples is undefined: no test')
@@ -77,9 +82,9 @@ class Difference(NamedTuple):
   """Difference of two variants' mean scores, with its standard error.
 
   Attributes:
-    mean: of the student's scores, minus that of the baseline's.
-    error: its standard error.
-    freedom: degrees of freedom of the error.
+    mean: mean score of the student minus mean score of the baseline.
+    error: standard error of this difference.
+    freedom: degrees of freedom of `error`.
     smallest: smallest possible p-value of a two-sided test.
   """
 
@@ -94,7 +99,7 @@ class Difference(NamedTuple):
     return float(self.error * scipy.stats.t.ppf(0.975, self.freedom))
 
   def p_value(self, alternative: Literal['greater', 'two-sided']) -> float:
-    """Returns the p-value of "the student is higher", or of "they differ"."""
+    """Returns the p-value of "the student is higher" or "the means differ"."""
     sides = 2 if alternative == 'two-sided' else 1
     mean = abs(self.mean) if sides == 2 else self.mean
     if abs(mean) < 1e-9:  # Equal scores, but for rounding.
@@ -111,22 +116,23 @@ def difference(
 ) -> Difference | None:
   """Returns the difference of two groups' mean scores, with its standard error.
 
-  Seeds and examples are both drawn from many. The variance has three parts: of
-  the seeds of each group, and of the examples, which both groups share. What a
-  single seed does on single examples is in the variance over seeds already, so
-  it is subtracted from the third part, as in an analysis of variance with two
-  crossed random factors; the degrees of freedom are Satterthwaite's (1946, "An
-  Approximate Distribution of Estimates of Variance Components"). A group with
-  one seed has no variance over seeds: the test is then of the examples alone.
+  Seeds and examples are both treated as random samples. The variance has three
+  parts: one for the seeds of each group, and one for the examples, which both
+  groups share. The variance over seeds already contains the interaction of
+  seeds and examples, so this interaction is subtracted from the third part, as
+  in an analysis of variance with two crossed random factors. The degrees of
+  freedom are Satterthwaite's (1946, "An Approximate Distribution of Estimates
+  of Variance Components"). A group with one seed has no variance over seeds; if
+  both groups have one seed, the test is over the examples only.
 
   Args:
-    student: [1 + B, S] scores, as `drawn_scores` returns them. With B = 0 the
-      test is of the seeds alone.
+    student: [1 + B, S] scores, as `drawn_scores` returns them. If B = 0, the
+      test is over the seeds only.
     baseline: [1 + B, R] scores over the same draws of examples.
-    examples: how many there are; ignored if B = 0.
+    examples: number of examples; ignored if B = 0.
 
   Returns:
-    None if neither seeds nor examples vary.
+    The difference; None if B = 0 and both groups have one seed.
   """
   mean = float(np.mean(student[0]) - np.mean(baseline[0]))
   parts, smallest = [], 0.0  # Pairs: variance, degrees of freedom.
@@ -137,7 +143,7 @@ def difference(
         alone = np.mean(np.var(group[1:], axis=0))
         shared -= (alone - np.var(group[1:].mean(axis=1))) / (seeds - 1)
     parts.append((max(shared, 0.0), max(examples - 1, 1)))
-    # No test that swaps the predictions of examples can have a smaller one.
+    # No test that swaps the predictions of examples has a smaller p-value.
     smallest = 2.0 ** (1 - examples)
   for group in (student, baseline):
     if (seeds := group.shape[1]) > 1:
@@ -165,7 +171,7 @@ def drawn_scores(
     Scores [1 + B, S] of each group; the first row is over all examples.
 
   Raises:
-    ValueError: groups differ in examples.
+    ValueError: the groups have different numbers of examples.
   """
   sizes = {group.shape[1] for group in groups}
   if len(sizes) > 1:
@@ -175,7 +181,8 @@ def drawn_scores(
   parts = [[score(group, once).T for group in groups]]
   block = max(1, _MAX_COUNTS // examples)
   for start in range(0, resamples, block):
-    # Numbers of (resample, example) are faster than a multinomial draw.
+    # Counting random indices is faster than a multinomial draw. Each resample
+    # has its own range of indices, so that one call counts all of them.
     size = min(block, resamples - start)
     drawn = rng.integers(examples, size=(size, examples))
     drawn += examples * np.arange(size)[:, None]

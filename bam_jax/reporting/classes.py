@@ -20,9 +20,9 @@ def summarise(
 
   Returns:
     Task -> variant -> label -> medians over seeds of `precision`, `recall` and
-    `f1`, 0 to 100 and nan where one is undefined, and `rows`, its gold
-    examples. Tasks without classes, and variants without dev outputs, are left
-    out.
+    `f1` (0 to 100, or nan if undefined), and of `rows`, the number of examples
+    with this gold label. Tasks without classes, and variants without dev
+    outputs, are left out.
   """
   paths: dict[str, dict[str, dict[int, Path]]] = {}
   for run in runs:

@@ -27,7 +27,7 @@ class Drawn(NamedTuple):
   """Scores of all variants on the same resamples of a task's dev examples.
 
   Attributes:
-    examples: how many examples there are.
+    examples: number of examples.
     scores: variant -> its seeds and their scores [1 + B, S], or why they are
       missing.
   """
@@ -54,8 +54,9 @@ class Draws:
   ) -> np.ndarray:
     """Returns resampled scores (0 to 1) of a task or an average, [1 + B, S].
 
-    The average takes the seeds that have every task. `undefined` replaces the
-    undefined score of a task on a resample.
+    The first row is over all examples. An average is computed for the seeds
+    that have every task. `undefined` replaces a task's score if it is undefined
+    on a resample.
 
     Raises:
       outputs_lib.Missing: predictions are missing or a score over all examples
@@ -70,7 +71,8 @@ class Draws:
       parts.append(found)
     common = set.intersection(*(set(seeds) for seeds, _ in parts))
     drawn = [found[:, np.isin(seeds, list(common))] for seeds, found in parts]
-    # The record of an older run may have 0 instead of an undefined score.
+    # The caller can't rely on recorded scores: the record of an older run may
+    # have 0 instead of an undefined score.
     if not all(statistics.is_defined(found[0]) for found in drawn):
       raise outputs_lib.Missing(f'{variant} has an undefined score of {column}')
     if not common:
@@ -88,8 +90,8 @@ def compare(scores: Scores) -> dict[str, dict[str, dict]]:
 
   Returns:
     Variant -> task or `average` -> the fields of `statistics.Verdict`, and
-    `shifts`: baseline -> `statistics.shift`. Empty without both baselines; a
-    column is missing if a variant or a baseline has no score of it.
+    `shifts`: baseline -> `statistics.shift`. Empty if a baseline is missing. A
+    column is missing if the variant or a baseline has no score for it.
   """
   baselines = [scores.get(name, {}) for name in BASELINES]
   cells = {
@@ -117,11 +119,13 @@ def resampled(
 ) -> dict[str, dict[str, dict]]:
   """Repeats the tests of `compare` with a test over seeds and examples.
 
-  `p_value` is `bootstrap` or `over_examples`. No star depends on them.
+  `p_value` is `bootstrap` or `over_examples`. The significance stars of the
+  report do not depend on these tests.
 
   Returns:
-    Variant -> task or `average` -> `p_value`, the larger one of the two
-    baselines; `corrected` by Holm's method; and `reason` if there is none.
+    Variant -> task or `average` -> `p_value`, the larger of the two p-values
+    against the baselines; `corrected`, the p-value after Holm's correction; and
+    `reason`, why there is no p-value.
   """
   found: dict[str, dict[str, dict]] = {}
   for variant, by_column in tests.items():
@@ -150,7 +154,10 @@ def bootstrap(draws: Draws, variant: str, baseline: str, column: str) -> float:
 def over_examples(
   draws: Draws, variant: str, baseline: str, column: str
 ) -> float:
-  """Returns the p-value of "`variant` is higher" by a t-test."""
+  """Returns the p-value of "`variant` is higher" by a t-test.
+
+  The test is over seeds and examples.
+  """
   found = difference(draws, variant, baseline, column)
   return found.p_value('greater') if found else 1.0
 
@@ -160,8 +167,8 @@ def difference(
 ) -> bootstrap_lib.Difference | None:
   """Returns the difference of two variants' mean scores, which are 0 to 100.
 
-  The score of a resample on which it is undefined counts as 0, as without any
-  relation to the gold labels: that makes the error larger.
+  A score that is undefined on a resample counts as 0, as if predictions and
+  gold labels were unrelated. This makes the standard error larger.
 
   Raises:
     outputs_lib.Missing: see `Draws.scores`.
@@ -220,8 +227,9 @@ def score_of(
 ) -> float | None:
   """Looks up a task's score, or the average, in one entry of the summary.
 
-  `entry` is one of its `variants`, or one seed of its `per_seed`. An undefined
-  score is nan, a missing one None.
+  `entry` describes a variant or a baseline in the summary, or one seed in its
+  `per_seed`. The result is nan if the score is undefined, and None if it is
+  missing.
   """
   if column == AVERAGE:
     return entry[AVERAGE]

@@ -1,4 +1,4 @@
-"""Combines the metric lines of many runs into one curve per variant."""
+"""Combines the logged metrics of many runs into one curve per variant."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -14,8 +14,9 @@ GRID = np.linspace(0, 100, 81)  # Share of a run's steps, percent.
 class Curves:
   """Logged metrics of runs, as curves over the finished fraction of each run.
 
-  A single-task run of a small task has a hundredth of a multi-task run's steps,
-  and both anneal over their whole length; so steps would not compare.
+  Numbers of steps can't be compared: a single-task run of a small task has a
+  hundredth of a multi-task run's steps, and the schedules of both extend over
+  the whole run.
   """
 
   def __init__(self, runs: Sequence[tuple[str, str, Path]]):
@@ -23,8 +24,8 @@ class Curves:
 
     Args:
       runs: (variant, task, metrics.jsonl of the run that trained the task);
-        the tasks of a run share a file. Missing files are left out. Curves are
-        in the order of their variants.
+        the tasks of a run share a file. Missing files are ignored. Curves come
+        in the order in which their variants occur here.
 
     Raises:
       errors.UserError: a file is damaged.
@@ -42,11 +43,11 @@ class Curves:
   def medians(self, key: str, task: str | None = None) -> dict[str, np.ndarray]:
     """Returns the median of a logged metric over the runs of each variant.
 
-    With a task, runs that didn't train it are left out.
+    If `task` is given, runs that didn't train it are left out.
 
     Returns:
-      Variant -> [81] values on `GRID`, nan where a run has not logged `key`
-      yet. Variants without any value are left out.
+      Variant -> [81] values on `GRID`, nan at points where a run has not
+      logged `key`. Variants without any value are left out.
     """
     found: dict[str, list[np.ndarray]] = {}
     for variant, names, lines in self._runs:
@@ -56,9 +57,10 @@ class Curves:
     return {name: m for name, m in medians.items() if np.isfinite(m).any()}
 
   def drawn(self, variant: str) -> dict[str, float]:
-    """Returns each task's share of a run's examples, as a median over runs.
+    """Returns each task's share of the training examples of a variant's runs.
 
-    Empty if no run logged its number of examples.
+    The share is the median over runs. The result is empty if no run logged its
+    number of examples.
     """
     found: dict[str, list[float]] = {}
     for name, tasks, lines in self._runs:
@@ -92,15 +94,19 @@ def _logged(lines: Sequence[Mapping[str, float]], key: str) -> list[Mapping]:
 
 
 def _on_grid(lines: Sequence[Mapping[str, float]], key: str) -> np.ndarray:
-  """Interpolates a logged mean at the 81 points of `GRID`; nan outside."""
+  """Interpolates a logged metric at the 81 points of `GRID`.
+
+  Points outside the logged range are nan.
+  """
   last, lines = max(lines[-1]['step'], 1), _logged(lines, key)
   steps, values = ([line[of] for line in lines] for of in ('step', key))
   *_, before, after = 0, 0, *np.diff(steps)
   if 2 * after < before:
-    # A mean of few steps would look like a change.
+    # The last mean is over few steps, so its noise would look like a change. It
+    # is merged with the mean before it.
     values[-2:] = [np.average(values[-2:], weights=[before, after])]
     del steps[-2]
   share = [100 * step / last for step in steps]
-  # The last interval ends one step before the end, which is the end here.
+  # The metric may be logged last one step before the end: this is the end, too.
   share[-1] = 100 if steps[-1] >= last - 1 else share[-1]
   return np.interp(GRID, share, values, left=math.nan, right=math.nan)

@@ -1,4 +1,4 @@
-"""The section of report.html about errors, as tables."""
+"""Builds the error analysis section of report.html, as tables."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -11,11 +11,11 @@ from bam_jax.tasks import task as task_lib
 
 _SHOWN_ROWS = 10
 _SHOWN_PAIRS = 10
-# More classes than these are shown as the pairs that are confused most.
+# With more classes, the most confused pairs are shown instead of a matrix.
 _MOST_CLASSES = 10
-_MOST_LETTERS = 400  # of a text or a value
-_MOST_WORDS = 6  # whose tags are shown
-# Reason -> what decided the rows that it lists.
+_MOST_LETTERS = 400  # Characters shown of a text or a value.
+_MOST_WORDS = 6  # Words whose tags are shown.
+# Reason -> the labels and predictions that its table shows.
 _COLUMNS = {
   error_rows.WRONG: ('gold', 'predicted', 'teacher'),
   error_rows.DISAGREEMENT: ('gold', 'predicted', 'teacher'),
@@ -24,10 +24,12 @@ _COLUMNS = {
 
 
 class Section(NamedTuple):
-  """The section's introduction, and its parts.
+  """The error analysis section.
 
-  A part, by its title, is of one task; a table without rows is a title and a
-  note.
+  Attributes:
+    note: introduction.
+    parts: title of a task's part -> its tables. For a table without rows, only
+      its title and note are shown.
   """
 
   note: str
@@ -37,7 +39,10 @@ class Section(NamedTuple):
 def section(
   analysis: error_rows.Analysis, tasks: task_lib.TaskTable, place: str
 ) -> Section:
-  """Builds the section; `place` (`config.plan.report_texts`) may hide texts."""
+  """Builds the section; it has texts only if `place` is `page`.
+
+  `place` is `config.plan.report_texts`.
+  """
   sentences = []
   if analysis.tasks:
     about = words.text(
@@ -86,7 +91,7 @@ def _part(
 def _confusions(
   task: task_lib.Task, found: Mapping[tuple[str, str], int]
 ) -> tables.Table:
-  """Returns a matrix, or the pairs that are confused most."""
+  """Returns the confusion matrix, or the most confused pairs of labels."""
   title = words.text('errors.confusions')
   over = words.text('errors.over_words') if task.kind.of_words else ''
   has_matrix = not task.kind.decides_each_label
@@ -132,10 +137,10 @@ def _rows(
   reason: str,
   has_texts: bool,
 ) -> tables.Table:
-  """Returns table rows for the first errors of one reason."""
+  """Returns the table of the first rows that are listed for one reason."""
   count, among = found.counts[reason]
   columns = list(_COLUMNS[reason])
-  # Beside wrong rows the teacher is a column if there is one.
+  # The table of wrong rows has no teacher column without teacher predictions.
   if error_rows.DISAGREEMENT in found.missing and reason == error_rows.WRONG:
     columns.remove('teacher')
   measure = 'error' if task.kind.has_scale else 'confidence'
@@ -178,7 +183,7 @@ def _key(task: task_lib.Task, reason: str) -> str:
 def _values(
   task: task_lib.Task, values: Sequence[object], texts: Mapping[str, str]
 ) -> list[str]:
-  """Formats labels for comparison; of tags, only those that differ."""
+  """Formats labels for comparison; shows only the tags that differ."""
   if task.kind.of_words:
     tags = list(zip(*values, strict=True))
     places = [place for place, each in enumerate(tags) if len({*each}) > 1]

@@ -1,7 +1,7 @@
 """Rows that a model gets wrong, and labels that its teachers contradict.
 
-Pure functions of raw rows and of what models decided. What a kind makes of its
-outputs is asked of the kind: `decided`, `contradiction`, `label_value`.
+Pure functions of raw rows and predictions. Outputs are interpreted by methods
+of the task's kind: `decided`, `contradiction`, `label_value`.
 """
 
 from collections import Counter
@@ -14,13 +14,13 @@ from bam_jax import files
 from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 
-# Why a row is listed: the model is wrong; it and its teacher decide
-# differently; the teachers that were not trained on the row contradict its
-# label.
+# Why a row is listed. WRONG: the model is wrong. DISAGREEMENT: the model and
+# its teacher predict different labels. LABEL: teachers that were not trained on
+# the row contradict its label.
 WRONG, DISAGREEMENT, LABEL = 'wrong', 'disagreement', 'label'
-# Rows of each reason and task that are kept, the most confident first.
+# Most rows that are kept per reason and task, the most confident first.
 MOST_ROWS = 1000
-# Stands for no label at all where any number of labels may be right.
+# Stands for a missing label if any number of labels may be right.
 NO_LABEL = '—'
 
 # A row of errors.jsonl.
@@ -31,21 +31,21 @@ class Rows(NamedTuple):
   """N raw rows of one split, with parsed labels."""
 
   split: str
-  numbers: Sequence[int]  # Of the rows, as in their uids.
+  numbers: Sequence[int]  # Row numbers, as in the uids.
   labels: Sequence[task_lib.Label]
-  texts: Sequence[Mapping[str, str]]  # By the names that an input has.
+  texts: Sequence[Mapping[str, str]]  # Field name -> text.
 
 
 class TaskErrors(NamedTuple):
   """The error analysis of one task.
 
   Attributes:
-    rows: by reason, the most confident first, at most `MOST_ROWS`. A reason
-      whose rows could not be looked for is missing.
-    counts: reason -> how many rows were found, and among how many.
-    confusions: (gold, predicted) -> how often, on dev; empty for kinds without
+    rows: reason -> its rows, at most `MOST_ROWS`, the most confident first. A
+      reason is missing if its rows could not be searched for.
+    counts: reason -> number of rows found, and number of rows searched.
+    confusions: (gold, predicted) -> count on dev; empty for kinds without
       classes.
-    missing: reason -> why its rows could not be looked for.
+    missing: reason -> why its rows could not be searched for.
   """
 
   rows: Mapping[str, list[Row]]
@@ -59,10 +59,10 @@ class Analysis(NamedTuple):
 
   Attributes:
     student: variant of the models.
-    seed: their seed.
-    teacher: variant that taught them; empty: none did.
+    seed: seed of the models.
+    teacher: variant of the teachers; empty if the student has no teacher.
     tasks: task -> its analysis.
-    missing: task -> why it has none.
+    missing: task -> why it has no analysis.
   """
 
   student: str
@@ -79,18 +79,20 @@ def find(
   decided: Sequence[kind_lib.Decided],
   teacher: Sequence[kind_lib.Decided] | None = None,
 ) -> tuple[list[Row], int]:
-  """Finds those of N rows that belong in the list of one reason.
+  """Finds the rows, among N, to list for one reason.
 
   Args:
     task: the task.
-    rows: the rows.
+    rows: the N rows.
     reason: `WRONG`, `DISAGREEMENT` or `LABEL`.
-    decided: predictions for the rows; of `LABEL`, those of the teachers.
-    teacher: the teacher's predictions for them, if there are any.
+    decided: the model's predictions for the rows; for `LABEL`, the teachers'
+      predictions.
+    teacher: the teacher's predictions for the rows, if known. `DISAGREEMENT`
+      needs them.
 
   Returns:
-    At most `MOST_ROWS` rows, the most confident first, or the largest errors of
-    scores; and how many there are.
+    At most `MOST_ROWS` rows, the most confident first, or for scores the
+    largest errors first; and the number of all rows found.
   """
   against = rows.labels
   if reason == DISAGREEMENT:
@@ -100,7 +102,7 @@ def find(
     strength = task.kind.contradiction(task, each, label)
     if strength is not None:
       found.append((strength, place))
-  # Rows without a known confidence come last, in their order.
+  # Rows without a known confidence come last, in their original order.
   found.sort(key=lambda each: math.inf if math.isnan(each[0]) else -each[0])
   low, high = task.scale
   result = []
@@ -137,11 +139,11 @@ def confusions(
   labels: Sequence[task_lib.Label],
   decided: Sequence[kind_lib.Decided],
 ) -> Counter[tuple[str, str]]:
-  """Counts pairs of gold and predicted label over all N rows.
+  """Counts the pairs of gold and predicted label over all N rows.
 
-  Of tags they are counted over words. Where any number of labels may be right,
-  a label that is missing or too much is paired with `NO_LABEL`. Empty for kinds
-  without classes.
+  Tags are counted per word. If any number of labels may be right, a label that
+  is only gold or only predicted is paired with `NO_LABEL`. The result is empty
+  for kinds without classes.
   """
   kind, found = task.kind, Counter()
   for label, each in zip(labels, decided, strict=True):
@@ -160,7 +162,10 @@ def confusions(
 
 
 def without_texts(task: task_lib.Task, row: Row) -> Row:
-  """Returns a row without its texts; answers are parts of them."""
+  """Returns a row without its texts.
+
+  Answers are parts of a text, so they become `an answer` or `no answer`.
+  """
   result = {key: value for key, value in row.items() if key != 'texts'}
   if task.kind.holds == 'answers':
     for key in ('gold', 'predicted', 'teacher'):
@@ -172,7 +177,7 @@ def without_texts(task: task_lib.Task, row: Row) -> Row:
 def to_json_lines(
   analysis: Analysis, tasks: task_lib.TaskTable, has_texts: bool
 ) -> str:
-  """Returns errors.jsonl; nan becomes null."""
+  """Returns the content of errors.jsonl; nan becomes null."""
   lines = []
   for name, found in analysis.tasks.items():
     for rows in found.rows.values():

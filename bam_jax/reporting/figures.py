@@ -19,11 +19,11 @@ from matplotlib.lines import Line2D
 
 from bam_jax import escape
 
-INK = '#1b1f24'  # Text and axes; the page replaces it by its theme's ink.
+INK = '#1b1f24'  # Text and axes; the page replaces it by its text colour.
 SOFT = 0.68  # Opacity of labels and axes beside the data.
 _STYLE = Path(__file__).with_suffix('.mplstyle')
-_COLUMNS = 3  # Panels side by side.
-_WIDTH = 10.8  # Inches of a whole plot.
+_COLUMNS = 3  # Panels per row.
+_WIDTH = 10.8  # Width of a plot in inches.
 _CURVE_ROWS = 9  # Height of a panel of curves, in rows of text.
 
 
@@ -34,9 +34,10 @@ class Look(NamedTuple):
   line: str | tuple[float, tuple[float, ...]] = '-'
 
 
-# From Okabe and Ito's colour-blind-safe set, the two light ones darkened: each
-# has a contrast of at least 3:1 both to white and to the page's dark ground. A
-# student has the hue of its teacher's family. Dashes tell lines apart in grey.
+# Colours of Okabe and Ito's colour-blind-safe set. The two light colours are
+# darkened, so that each colour has a contrast of at least 3:1 both to white and
+# to the page's dark background. A student has the hue of its teacher's family.
+# Dashes distinguish the lines if they are printed in grey.
 _LOOKS = {
   'single': Look('#0072b2'),
   'single_searched': Look('#0072b2', (0, (1, 2))),
@@ -46,7 +47,7 @@ _LOOKS = {
   'multi_to_multi': Look('#b97f00', (0, (4, 2))),
   'single_to_multi': Look('#008a65'),
 }
-# For variants of the user's own: all colours with one pattern, then the next.
+# For custom variants: all colours with one dash pattern, then with the next.
 _OTHER_LOOKS = [
   Look(color, (0, dashes))
   for dashes in ((6, 2, 1, 2), (6, 2), (1, 2))
@@ -60,8 +61,8 @@ class Panel(NamedTuple):
   Attributes:
     title: such as a task's name.
     what: the measured quantity.
-    rows: a name for each row of the y axis; none: the panel shows curves.
-    alt: its content in words, for readers who don't see it.
+    rows: name of each row on the y axis; empty if the panel shows curves.
+    alt: the content in words, for readers who can't see the panel.
     draw: adds the data to the axes; row i is at y = i.
   """
 
@@ -86,7 +87,10 @@ class Plot(NamedTuple):
 
 
 def looks(variants: Iterable[str]) -> dict[str, Look]:
-  """Chooses colour and line style of each variant, for up to 12 custom ones."""
+  """Chooses the colour and line style of each variant.
+
+  The looks of custom variants repeat after 12 variants.
+  """
   others = itertools.cycle(_OTHER_LOOKS)
   return {name: _LOOKS.get(name) or next(others) for name in variants}
 
@@ -105,16 +109,17 @@ def render(plot: Plot) -> tuple[markupsafe.Markup, bytes]:
 def _draw(plot: Plot) -> tuple[str, bytes]:
   """Draws a plot as an SVG and a PNG file.
 
-  Neither file holds a date or the version of matplotlib.
+  Neither file contains a date or the version of matplotlib.
   """
   with matplotlib.rc_context(fname=_STYLE), warnings.catch_warnings():
-    # The font lacks some alphabets: a PNG file shows boxes, a page the text.
+    # The font lacks some alphabets. A PNG file then shows boxes; the page shows
+    # the text.
     warnings.filterwarnings('ignore', message='.*[Gg]lyph')
     figure = _figure(plot)
     svg, png = io.StringIO(), io.BytesIO()
     metadata = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
     figure.savefig(svg, format='svg', transparent=True, metadata=metadata)
-    figure.set_layout_engine('none')  # It keeps the places it has found.
+    figure.set_layout_engine('none')  # Keeps the computed layout.
     figure.savefig(png, dpi=200, metadata={'Software': None})
   return svg.getvalue(), png.getvalue()
 
@@ -133,7 +138,7 @@ def _figure(plot: Plot) -> Figure:
       continue
     ax.set_title(_short(panel.title, 34))
     ax.set_axisbelow(True)
-    # The default's number of ticks follows from the size of the panel.
+    # By default, the number of ticks depends on the size of the panel.
     ax.xaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     if panel.rows:

@@ -33,9 +33,9 @@ class Predicted(NamedTuple):
   Attributes:
     seeds: seeds of the S runs.
     uids: [N] uids of the examples.
-    measured: predictions, gold labels and class scores, with S as the first
-      axis of the first and the last. Beside tallies gold labels have no
-      meaning; they are None if no run wrote any.
+    measured: predictions [S, N, ...]; gold labels, or None if no run wrote gold
+      labels; class scores [S, N, c], or None if a run has no class scores. If
+      the predictions are tallies, the gold labels are only placeholders.
   """
 
   seeds: tuple[int, ...]
@@ -56,11 +56,11 @@ def read(
 ) -> Predicted:
   """Reads the dev predictions on a task from one outputs.npz per seed.
 
-  `split` is by default the first dev split.
+  The default `split` is the first dev split.
 
   Raises:
-    Missing: there is no run, or one has no predictions, or those of other
-      examples than the first run.
+    Missing: there is no run, a run has no predictions, or its examples differ
+      from those of the first run.
   """
   if not paths:
     raise Missing(f'no run of {task.name}')
@@ -89,7 +89,7 @@ def score(
   """Computes a run's scores from its outputs.npz, like `Kind.score`.
 
   Returns:
-    The task's metrics, 0-100, and why some are undefined, by name.
+    Metric -> score, 0-100 or nan; and undefined metric -> reason.
 
   Raises:
     Missing: see `read`.
@@ -106,7 +106,9 @@ def score(
 def read_run(
   task: task_lib.Task, path: Path
 ) -> tuple[np.ndarray, metrics.Measured]:
-  """Reads uids and outputs of a run on the first dev split, with logits.
+  """Reads the uids, predictions, gold labels and logits of a run.
+
+  The split is the first dev split.
 
   Raises:
     Missing: see `read`; or gold labels or logits are missing.
@@ -123,7 +125,7 @@ def read_decided(
   """Reads uids and predictions of a run on the first dev split.
 
   Raises:
-    Missing: see `read`; or the kind can't read predictions.
+    Missing: see `read`; or the kind saves no predictions.
   """
 
   def decide(
@@ -162,12 +164,12 @@ def _from_arrays(
   split: str,
   read: Callable[[Mapping[str, np.ndarray]], _Result],
 ) -> _Result:
-  """Applies a function to the arrays of a split; an error is a `Missing`."""
+  """Applies `read` to the arrays of a split; any error becomes a `Missing`."""
   try:
     return read(_arrays(path, f'{task.name}/{split}/'))
   except FileNotFoundError:
     raise Missing(f'{_name(path)} is missing') from None
-  except Exception:  # NumPy and zipfile raise a dozen types.
+  except Exception:  # NumPy and zipfile raise a dozen types of errors.
     raise Missing(f'{_name(path)} is damaged') from None
 
 
@@ -175,11 +177,11 @@ def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
   """Reads the arrays of an archive whose names start with a prefix.
 
   The file may be hostile, so its sizes are checked before anything is
-  allocated: `evaluate.save` doesn't compress, so that all members together are
-  no larger than the file.
+  allocated. `evaluate.save` doesn't compress, so all arrays together are no
+  larger than the file.
 
   Raises:
-    Exception: `evaluate.save` did not write the file.
+    Exception: the file is damaged, or was not written by `evaluate.save`.
   """
   with files.open_file(path) as file, zipfile.ZipFile(file) as archive:
     size = os.fstat(file.fileno()).st_size
@@ -202,7 +204,8 @@ def _array(stream: IO[bytes]) -> np.ndarray:
   read_header = _HEADERS[np.lib.format.read_magic(stream)]
   shape, by_column, dtype = read_header(stream)
   data = stream.read()
-  # Objects would be pickles; other types may claim any number of values.
+  # Objects would be unpickled. For other dtypes, the header may claim any
+  # number of values.
   if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data):
     raise ValueError('an array has another size than its header says')
   values = np.frombuffer(data, dtype)

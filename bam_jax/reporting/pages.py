@@ -21,9 +21,9 @@ def render(
   plots: Sequence[tuple[figures.Plot, markupsafe.Markup]] = (),
   errors: error_pages.Section | None = None,
 ) -> str:
-  """Renders report.md, or report.html with its plots and errors.
+  """Renders `name`, which is report.md or report.html, from `name`.j2.
 
-  The template is `name`.j2.
+  Plots and the error analysis are for report.html only.
   """
   is_html = name.endswith('.html')
   template = words.template(name, autoescape=is_html)

@@ -1,8 +1,8 @@
 """Compares pairs of variants: ablations, gains, and sets of tasks.
 
-The test is Mann-Whitney U over seeds, like in all tables of the paper but its
-main one. No table here claims a direction, so it is two-sided. Holm's
-correction is over the table.
+The test is Mann-Whitney U over seeds, as in all tables of the paper except its
+main table. The test is two-sided, because no table here claims a direction.
+Holm's correction covers all tests of a table.
 """
 
 from collections.abc import Sequence
@@ -41,10 +41,11 @@ def shift_interval(
 ) -> tuple[float, float] | tuple[None, None]:
   """Returns the 95% interval of the median difference between two variants.
 
-  Its ends are two of the ordered differences of all pairs, at the rank at which
-  the two-sided Mann-Whitney test rejects, by the normal approximation
-  (Hollander and Wolfe 1999, "Nonparametric Statistical Methods", section 4.3).
-  Both are None if there are too few seeds, or if a score is undefined.
+  The differences of all pairs of scores are sorted. The ends of the interval
+  are the differences at the ranks at which the two-sided Mann-Whitney test
+  rejects, by the normal approximation (Hollander and Wolfe 1999, "Nonparametric
+  Statistical Methods", section 4.3). Both ends are None if there are too few
+  seeds, or if a score is undefined.
 
   Example:
     >>> shift_interval([5.0, 6.0, 7.0, 9.0], [1.0, 2.0, 3.0, 4.0])
@@ -61,16 +62,17 @@ def shift_interval(
 
 
 def tables(config: config_lib.Config, scores: comparisons.Scores) -> list[dict]:
-  """Compares all pairs of variants that have scores, in up to five tables.
+  """Compares pairs of variants that have scores, in one table per question.
 
   Returns:
-    For each table: `kind`, which is `multi_task`, `teachers`, `searched`,
-    `ablations` or `study`; `task`, the task of a study, otherwise None; and
-    `rows`. A row is `variant`, `baseline`, `column`, `seeds` and `medians` of
-    both, `shift`, `low`, `high` and the fields of `statistics.Verdict`. The
-    rows of a study go from the highest median to the lowest, undefined ones
-    last; one has the baseline against itself, without a test. Medians and
-    `shift` are nan if a score is undefined.
+    A dict per table: `kind`, which is `multi_task`, `teachers`, `searched`,
+    `ablations` or `study` (one per task); `task`, the task of a study,
+    otherwise None; and `rows`. A row has `variant`, `baseline` and `column`;
+    `seeds` and `medians`, each for the variant and the baseline; `shift` with
+    its interval `low` and `high`; and the fields of `statistics.Verdict`.
+    Medians and `shift` are nan if a score is undefined. The rows of a study are
+    sorted by the variant's median, from high to low, undefined medians last. In
+    one of these rows the baseline is compared with itself, without a test.
   """
   columns = [*config.tasks, comparisons.AVERAGE]
   own = {

@@ -1,4 +1,4 @@
-"""The report's plots, each by one function of `PLOTS`."""
+"""The report's plots; each function in `PLOTS` makes one plot."""
 
 from collections.abc import Callable, Mapping, Sequence
 import types
@@ -65,7 +65,7 @@ def plot_scores(report: Report) -> figures.Plot:
 
 
 def plot_effects(report: Report) -> figures.Plot:
-  """Plots the gain of each task with intervals, one panel per pair."""
+  """Plots the gain on each task and its interval, a panel per variant pair."""
   look_of = figures.looks(report.summary['variants'])
 
   def panel(
@@ -139,7 +139,7 @@ def plot_shares(report: Report) -> figures.Plot:
 
 
 def plot_losses(report: Report) -> figures.Plot:
-  """Plots the training loss over all tasks, and of each task."""
+  """Plots the curves of the training loss, over all tasks and per task."""
   look_of = figures.looks(report.summary['variants'])
   quantity = 'mean loss per example'
 
@@ -218,7 +218,7 @@ def _panel_of_rows(
 
 
 def _set_score_axis(ax: Axes, scores: Sequence[float]) -> None:
-  """Sets limits with a margin; ticks are at values that a score may have."""
+  """Sets axis limits with a margin; keeps only ticks at possible scores."""
   low, high = _range(scores)
   ax.set_xlim(low, high)
   least = max(low, min([0.0, *scores]))  # A correlation may be below 0.
@@ -227,7 +227,7 @@ def _set_score_axis(ax: Axes, scores: Sequence[float]) -> None:
 
 
 def _range(points: Sequence[float]) -> tuple[float, float]:
-  """Returns the limits of an axis: 2 points or more apart, with a margin."""
+  """Returns axis limits, which have a margin and are 2 or more points apart."""
   if not points:
     return 0.0, 100.0
   low, high = min(points), max(points)

@@ -1,6 +1,7 @@
 """Writes the report of a plan.
 
-report.{json,md,html,tex}, scores.csv, errors.jsonl and plots.
+The files are report.{json,md,html,tex}, scores.csv, errors.jsonl and a PNG file
+per plot.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,13 +56,13 @@ def write(
     workdir: where the files go; a plot becomes `report_NAME.png`.
     config: configuration of the plan.
     tasks: the tasks of the plan.
-    runs: one per variant, seed and task that is finished.
+    runs: scores of the finished runs, one per variant, seed and task.
     notes: facts about the numbers, such as data, weights, device and time.
     warnings: what a reader must know before the scores.
     baselines: task -> record with the `scores` and `undefined` of each
       baseline.
     weak: task -> variants that are marked as weak.
-    errors: the error analysis; it is in report.html and errors.jsonl alone.
+    errors: the error analysis, for report.html and errors.jsonl only.
 
   Returns:
     The sentences that the report starts with.
@@ -121,24 +122,28 @@ def summarise(
   """Summarises scores (0-100) over the seeds, and tests differences.
 
   A number that depends on an undefined score is undefined too: nan here and
-  null in report.json. No seed and no task is left out to avoid it.
+  null in report.json. No seed and no task is left out to avoid this.
 
   Returns:
-    `variants`: name -> `seeds` (how many have any score), `tasks` (task ->
-    metric of the first dev split, or `METRIC (SPLIT)` of a further one ->
-    median), `average` and `glue_average` (medians over seeds of
+    `variants`: name -> `seeds` (number of seeds with any score), `tasks` (task
+    -> metric -> median; the metrics of further dev splits are named `METRIC
+    (SPLIT)`), `average` and `glue_average` (medians over seeds of
     `metrics.averages`; None unless every seed has every task) and `missing`
     (seed -> tasks without a score).
     `per_seed`: variant -> seed -> `tasks` and both averages of that seed.
     `statistics`: variant -> task or `average` -> `statistics.summarise` of the
     paper's metric over seeds.
-    `verdicts`, `comparisons`, `pairs`, `teachers`, `classes`: the results of
-    `verdicts.summarise`, `comparisons.compare`, `pairs.tables`,
-    `teaching.summarise` and `classes.summarise`; `bootstrap` and
-    `over_examples`: those of `comparisons.resampled`.
-    `decisions`: task -> variant -> medians of `inference.decisions.fit`.
-    `undefined`: `variant`, `task`, `split`, `metric`, `reason` and `seeds` of
-    undefined scores.
+    `verdicts`: the result of `verdicts.summarise`.
+    `comparisons`: the result of `comparisons.compare`.
+    `bootstrap`, `over_examples`: the results of `comparisons.resampled` with
+    the test of this name.
+    `pairs`: the result of `pairs.tables`.
+    `teachers`: the result of `teaching.summarise`.
+    `classes`: the result of `classes.summarise`.
+    `decisions`: task -> variant -> medians over seeds of the numbers of
+    `inference.decisions.fit`.
+    `undefined`: list of undefined scores, each with `variant`, `task`, `split`,
+    `metric`, `reason` and `seeds`.
   """
   by_seed: dict[str, dict[int, dict]] = {name: {} for name in config.variants}
   for run in runs:
@@ -186,7 +191,7 @@ def summarise(
 
 
 def _have_others_taught(config: config_lib.Config) -> bool:
-  """Whether all students learnt from external logits alone."""
+  """Whether the plan has students, and all learn from external logits."""
   taught = [
     name
     for name in config.variants
@@ -227,9 +232,10 @@ def _summarise_baselines(
   """Summarises the scores of the majority class and of the frozen encoder.
 
   Returns:
-    Baseline -> `tasks` and averages, as of one seed of a variant; `unbeaten`:
-    task or `average` -> score, where no variant's is higher; and `lead`: by how
-    much it is above the highest of them.
+    Baseline -> `tasks` and both averages, see `_one_seed`; `unbeaten`: task or
+    `average` -> the baseline's score, only if no variant has a higher score;
+    and `lead`: task or `average` -> this score minus the highest score of a
+    variant.
   """
   found: dict[str, dict[str, Mapping]] = {}
   for task, record in records.items():
@@ -256,8 +262,8 @@ def scores_frame(
 ) -> pd.DataFrame:
   """Returns a table with one row per variant, seed, task, split and metric.
 
-  `value` is 0-100, nan where the score is undefined; then `undefined` is the
-  reason, otherwise it is empty. Baselines have no seed.
+  `value` is 0-100, or nan if the score is undefined. `undefined` is the reason
+  for that, otherwise empty. The seed of a baseline is empty.
   """
   no_reason = 'the reason is not recorded'
   scored = [
@@ -281,14 +287,14 @@ def scores_frame(
     for metric, value in values.items()
   ]
   names = 'variant', 'seed', 'task', 'split', 'metric', 'value', 'undefined'
-  # A name may be no valid Unicode, which only the type `object` can hold.
+  # A name may be invalid Unicode, which only the dtype `object` can hold.
   frame = pd.DataFrame(rows, columns=names, dtype=object)
   return frame.astype({'value': 'float64'})
 
 
 def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
   """Lists undefined scores: variant, task, split, metric, reason and seeds."""
-  # pandas groups no names that are invalid Unicode.
+  # pandas can't group by names that are invalid Unicode.
   seeds: dict[tuple[str, ...], list[int]] = {}
   for row in frame[frame.value.isna()].itertuples():
     place = row.variant, row.task, row.split, row.metric, row.undefined
@@ -303,7 +309,10 @@ def _undefined(frame: pd.DataFrame) -> list[dict[str, object]]:
 def _decisions(
   runs: Sequence[scores_lib.RunScores],
 ) -> dict[str, dict[str, dict[str, float]]]:
-  """Returns task -> variant -> medians of the numbers of its decisions."""
+  """Returns task -> variant -> medians over seeds of `RunScores.decisions`.
+
+  Only numbers are included.
+  """
   found: dict[str, dict[str, list[dict[str, float]]]] = {}
   for run in runs:
     if run.decisions:
@@ -322,8 +331,8 @@ def _shares(
   """Returns each task's intended and drawn share of a variant's examples.
 
   Returns:
-    Variant -> task -> `intended` and `drawn`, 0 to 1. Variants of single-task
-    runs, or without a record of both, are left out.
+    Variant -> task -> `intended` and `drawn`, 0 to 1. Variants with single-task
+    runs, or without a record of both shares, are left out.
   """
   intended: dict[str, dict[str, float]] = {}
   for run in runs:

@@ -1,4 +1,4 @@
-"""Scores of one task by one run, the input of a report.
+"""Defines the scores of one run on one task, which reports are made from.
 
 This module imports no plotting or table library, so that it loads fast.
 """
@@ -13,21 +13,22 @@ Quality = Mapping[str, Mapping[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class RunScores:
-  """Scores of one task by one run.
+  """Scores of one run on one task.
 
   Attributes:
     variant: one of `config.variant_names`.
     seed: seed of the run.
     task: name of the task.
-    scores: dev split -> metric -> value, 0-100; nan where undefined.
-    curve: metrics.jsonl of the training run; the tasks of a multi-task run
-      share it. It may be missing.
-    outputs: outputs.npz of the same run. It may be missing.
-    quality: quality of the run as a teacher; empty if none is recorded.
+    scores: dev split -> metric -> value, 0-100, or nan if undefined.
+    curve: path of the run's metrics.jsonl, which the tasks of a multi-task run
+      share. The file may be missing.
+    outputs: path of the run's outputs.npz. The file may be missing.
+    quality: quality of the run as a teacher; empty if it is not recorded.
     share: intended share of the task in the run's examples, 0 to 1; None if it
       is not recorded.
     undefined: dev split -> metric -> why its score is undefined.
-    decisions: the values of `inference.decisions.fit`, if any are wanted.
+    decisions: the result of `inference.decisions.fit`; empty unless
+      `config.decisions` asks for it.
   """
 
   variant: str

@@ -1,9 +1,9 @@
 """Tests whether one variant is better over seeds, and summarises scores.
 
-Stars come from permuting Welch's statistic over seeds, after Holm's correction.
-A star is a claim about this development set. README.md says how often each test
-finds a difference where there is none; benchmarks/false_positives.json has the
-simulated rates.
+Significance stars come from a permutation test of Welch's statistic over seeds,
+after Holm's correction. A star is a claim about this development set only.
+docs/results/README.md says how often each test finds a difference if there is
+no difference; benchmarks/false_positives.json has the simulated rates.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import scipy.stats
 
-# The paper's three levels; the corrected p-value is below them.
+# The paper's three levels. The corrected p-value must be below the level.
 STARS = (('***', 0.001), ('**', 0.01), ('*', 0.05))
 LEVEL = 0.05  # A corrected p-value below it is significant.
 NOT_ENOUGH_SEEDS = 'not enough seeds'
@@ -23,14 +23,15 @@ UNDEFINED = 'undefined score'
 
 _RESAMPLES = 99_999  # Two groups of 9 seeds have 48,620 splits: all are taken.
 _PAIRS_AT_ONCE = 16  # Pairs of groups whose splits are in memory at once.
-_EXACT_RANKS = 20_000  # Two groups of 8 seeds: 12,870 splits.
+_EXACT_RANKS = 20_000  # Two groups of 8 seeds have 12,870 splits.
 
 
 class Verdict(NamedTuple):
   """Test result for one table cell.
 
   Attributes:
-    p_value: before correction; None if there is no test, such as with one seed.
+    p_value: the p-value before correction; None if the cell is not tested, for
+      example with one seed.
     corrected: the p-value after Holm's correction over the table.
     stars: `*`, `**` or `***` by the corrected p-value, otherwise empty.
     reason: why there is no star; empty if there is one.
@@ -47,8 +48,8 @@ def summarise(scores: Sequence[float]) -> dict[str, float | None]:
 
   Returns:
     `seeds` (n), `median`, `mean`, `deviation` (ddof 1), and `low`, `high` and
-    `coverage` of `median_interval` for n > 0 scores. With an undefined score
-    `median` and `mean` are nan; with one, or with a single score, the last four
+    `coverage` of `median_interval`, for n > 0 scores. If a score is undefined,
+    `median` and `mean` are nan. If a score is undefined or n = 1, the last four
     are None.
 
   Example:
@@ -77,10 +78,11 @@ def median_interval(scores: Sequence[float]) -> tuple[float, float, float]:
   """Returns a confidence interval of the median, and its coverage, 0 to 1.
 
   The ends are two order statistics, x(k) and x(n + 1 - k), with the largest k
-  that covers the median with 95%: each score is below the median with
-  probability 1/2 (Hollander and Wolfe 1999, "Nonparametric Statistical
-  Methods", section 3.6). For ties the coverage is a lower bound. If the range
-  of the scores covers less, the range is returned.
+  whose coverage is at least 95%. The coverage follows from the fact that each
+  score is below the median with probability 1/2 (Hollander and Wolfe 1999,
+  "Nonparametric Statistical Methods", section 3.6). With ties it is a lower
+  bound. If even the range of all scores covers less than 95%, the range is
+  returned.
 
   Example:
     >>> low, high, coverage = median_interval(range(1, 21))
@@ -89,7 +91,7 @@ def median_interval(scores: Sequence[float]) -> tuple[float, float, float]:
   """
   count = len(scores)
   ends = np.arange(1, count // 2 + 1)
-  # The median is outside if fewer than k scores are on one of its sides.
+  # The interval misses the median if fewer than k scores are on one side of it.
   coverage = 1 - 2 * scipy.stats.binom.cdf(ends - 1, count, 0.5)
   place = max(0, np.count_nonzero(coverage >= 0.95) - 1)
   ordered = np.sort(scores)
@@ -102,15 +104,15 @@ def studentised(
 ) -> np.ndarray:
   """Returns Welch's statistic: the difference of means over its standard error.
 
-  A permutation test of it keeps its level for large groups of unequal spread
-  too (Janssen 1997, "Studentized permutation tests for non-i.i.d. hypotheses
-  and the generalized Behrens-Fisher problem").
+  A permutation test of this statistic keeps its significance level for large
+  groups even if their variances differ (Janssen 1997, "Studentized permutation
+  tests for non-i.i.d. hypotheses and the generalized Behrens-Fisher problem").
   """
   error = np.sqrt(
     np.var(student, axis, ddof=1) / student.shape[axis]
     + np.var(baseline, axis, ddof=1) / baseline.shape[axis]
   )
-  # Groups without any spread get a large number, not an infinite one.
+  # Groups without any variance get a large statistic, not an infinite one.
   least = 1e-9 * max(np.max(np.abs(student)), np.max(np.abs(baseline)), 1e-9)
   difference = np.mean(student, axis) - np.mean(baseline, axis)
   return difference / np.maximum(error, least)
@@ -125,11 +127,11 @@ def permutation_test(
 ) -> float | np.ndarray:
   """Returns the p-value of "`student` is higher" by a permutation test.
 
-  It is exact for groups of the same distribution, with or without ties. All
-  splits of the pooled scores are counted if there are at most `resamples`,
-  otherwise that many random ones and the observed one. `statistic` is larger
-  where `student` is higher. Takes [..., n] and [..., m] scores, n and m > 1,
-  and returns [...].
+  The test is exact if both groups have the same distribution, with or without
+  ties. It counts all splits of the pooled scores if there are at most
+  `resamples` splits; otherwise `resamples` random splits and the observed one.
+  `statistic` must be larger if `student` is higher. Takes [..., n] and [..., m]
+  scores, n and m > 1, and returns [...].
 
   Example:
     One of the 20 splits of six scores is as extreme as this one.
@@ -140,7 +142,7 @@ def permutation_test(
   """
 
   def rounded(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
-    # Splits that are equal but for their order differ by rounding.
+    # The order of the scores changes a statistic by rounding errors.
     return np.round(statistic(first, second, axis), 6)
 
   found = scipy.stats.permutation_test(
@@ -154,7 +156,7 @@ def permutation_test(
     axis=-1,
     rng=rng,
   )
-  return found.pvalue[()]  # A float for one case, not an array without axes.
+  return found.pvalue[()]  # A float for one case, not a 0-d array.
 
 
 def mann_whitney(
@@ -164,9 +166,10 @@ def mann_whitney(
 ) -> float | np.ndarray:
   """Returns the p-value of the Mann-Whitney U test, one-sided or two-sided.
 
-  For groups of up to 8 seeds all splits are counted, with or without ties; for
-  larger ones the normal approximation is corrected for ties and continuity.
-  Takes [..., n] and [..., m] scores, n and m > 1, and returns [...].
+  For two groups of up to 8 seeds, all splits are counted, with or without ties.
+  For larger groups the test uses the normal approximation, corrected for ties
+  and continuity. Takes [..., n] and [..., m] scores, n and m > 1, and returns
+  [...].
 
   Example:
     >>> float(mann_whitney([4.0, 5.0, 6.0], [1.0, 2.0, 3.0]))
@@ -186,7 +189,7 @@ def mann_whitney(
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
   """Corrects the p-values of several tests by the Holm-Bonferroni method.
 
-  None stands for no test: it stays None and is not counted.
+  None stands for a missing test; it stays None and is not counted.
 
   Example:
     >>> holm([0.01, None, 0.04, 0.03])
@@ -201,9 +204,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def shift(student: Sequence[float], baseline: Sequence[float]) -> float:
-  """Returns the median difference over all pairs of seeds.
+  """Returns the median, over all pairs of seeds, of student minus baseline.
 
-  It is the estimate of Hodges and Lehmann (1963); nan if a score is undefined.
+  This is the Hodges-Lehmann estimate (1963). It is nan if a score is undefined.
 
   Example:
     >>> shift([3.0, 5.0], [1.0, 3.0])
@@ -212,8 +215,9 @@ def shift(student: Sequence[float], baseline: Sequence[float]) -> float:
   return float(np.median(np.subtract.outer(student, baseline)))
 
 
-# Tests of [K, n] scores of students and [K, m] of baselines: [K] p-values. All
-# pairs have the same random splits, so that their order does not matter.
+# These tests take [K, n] scores of students and [K, m] scores of baselines, and
+# return [K] p-values. All K pairs get the same random splits, so that the order
+# of the pairs does not matter.
 PERMUTATION = functools.partial(permutation_test, rng=0)
 MANN_WHITNEY = functools.partial(mann_whitney, alternative='two-sided')
 
@@ -222,7 +226,10 @@ MANN_WHITNEY = functools.partial(mann_whitney, alternative='two-sided')
 def smallest_p_value(
   test: Callable[..., np.ndarray], student: int, baseline: int
 ) -> float:
-  """Returns the p-value for two groups whose scores do not overlap."""
+  """Returns the smallest p-value that a test can have for two group sizes.
+
+  It is the p-value of two groups whose scores do not overlap.
+  """
   scores = np.arange(student + baseline)
   return float(test(scores[baseline:], scores[:baseline]))
 
@@ -230,13 +237,13 @@ def smallest_p_value(
 def seeds_needed(
   tests: int, test: Callable[..., np.ndarray] = PERMUTATION
 ) -> int:
-  """Returns how many seeds per group are needed before any test can be starred.
+  """Returns how many seeds per group are needed before any test can get a star.
 
-  A corrected p-value must be below .05: with one test, 1 / 20 is not below
-  .05, but 1 / 70 is.
+  The corrected p-value must be below .05. With one test, the smallest p-value
+  is 1 / 20 for 3 seeds, which is not below .05, and 1 / 70 for 4 seeds.
 
   Raises:
-    ValueError: no number of seeds is enough.
+    ValueError: even 29 seeds are not enough.
 
   Example:
     >>> seeds_needed(tests=1), seeds_needed(tests=9)
@@ -254,14 +261,16 @@ def judge(
 ) -> dict[Hashable, Verdict]:
   """Tests for each table cell whether a student beats every baseline.
 
-  The p-value of a cell is the largest over its baselines (Berger 1982). Holm's
-  correction is over all cells.
+  The p-value of a cell is the largest of the p-values against its baselines
+  (Berger 1982). Holm's correction is over all cells.
 
   Args:
-    table: cell -> the student's scores by seed, and those of each baseline. A
-      cell is not tested if a group has fewer than two scores or an undefined
-      one (nan): leaving that seed out would be a choice of seeds.
-    test: `PERMUTATION` or `MANN_WHITNEY`, of a student and one baseline.
+    table: cell -> the student's scores, one per seed; and a list with the
+      scores of each baseline. A cell is not tested if a group has fewer than
+      two scores or an undefined score (nan): leaving that seed out would be a
+      selection of seeds.
+    test: `PERMUTATION` or `MANN_WHITNEY`; it compares the student with one
+      baseline.
 
   Example:
     >>> scores = ([4.0, 5.0, 6.0, 7.0], [[0.0, 1.0, 2.0, 3.0]])
@@ -293,7 +302,7 @@ def judge(
   for cell, corrected, best in zip(
     table,
     holm(list(p_values.values())),
-    # The corrected p-values if every cell were as clear as it can be.
+    # The corrected p-values if every cell had its smallest possible p-value.
     holm(list(smallest.values())),
   ):
     stars, reason = '', NOT_SIGNIFICANT
@@ -334,7 +343,11 @@ def is_defined(scores: Sequence[float]) -> bool:
 
 
 def _checked(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-  """Converts scores [..., n] to float64; raises if n < 2 or one is nan."""
+  """Converts scores [..., n] to float64.
+
+  Raises:
+    ValueError: n < 2, or a score is not finite.
+  """
   values = np.asarray(scores, np.float64)
   if values.ndim < 1 or values.shape[-1] < 2 or not is_defined(values):
     raise ValueError(f'a test needs 2 or more finite scores, not {scores}')

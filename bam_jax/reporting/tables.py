@@ -1,4 +1,4 @@
-"""Builds the report's tables, and writes a table in each format."""
+"""Builds the report's tables; formats tables as HTML, Markdown or LaTeX."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import html
@@ -29,7 +29,7 @@ class Report(NamedTuple):
 
 
 class Cell(NamedTuple):
-  """A table cell with stars, which is bold if it is the best of its column."""
+  """A table cell with significance stars; it is bold if `is_best`."""
 
   text: str
   stars: str = ''
@@ -43,10 +43,11 @@ class Table(NamedTuple):
     name: names the table in HTML and LaTeX.
     title: what the table shows.
     note: explains the table and its limits.
-    header: a name for each column, or a pair: name and what it measures.
-    rows: a `Cell` or a plain string for each column.
+    header: for each column, its name, or a pair of its name and its metric.
+    rows: for each row, a `Cell` or a plain string per column.
     text_columns: number of columns from the left that are text, not numbers.
-    latex_columns: indices of the columns in report.tex; none: no table there.
+    latex_columns: indices of the columns that report.tex shows; empty if
+      report.tex does not show the table.
   """
 
   name: str
@@ -67,7 +68,7 @@ def to_html(table: Table) -> markupsafe.Markup:
     return f'{text}<sup>{value.stars}</sup>' if value.stars else text
 
   def name(text: str) -> str:
-    # A long name may break behind its underscores.
+    # Allows line breaks after the underscores of a long name.
     return html.escape(text).replace('_', '_<wbr>')
 
   text = _frame(table, cell, name).to_html(
@@ -104,7 +105,7 @@ def to_markdown(table: Table) -> str:
 def to_latex(table: Table, caption: str) -> str:
   """Returns the table's `latex_columns` as LaTeX, for the package booktabs."""
   columns = table.latex_columns
-  # Room for the most stars of a column, so that its numbers are aligned.
+  # Each cell gets room for the most stars in its column, to align the numbers.
   room = [
     max((len(_cell(value).stars) for value in column), default=0)
     for column in zip(*table.rows)
@@ -147,7 +148,11 @@ def _frame(
   name: Callable[[str], str],
   small: str = '',
 ) -> pd.DataFrame:
-  """Returns the formatted cells as a frame; `small` is put before measures."""
+  """Returns the formatted cells of a table as a data frame.
+
+  `cell` formats a cell, and `name` a column name. `small` is put before the
+  metrics in the header.
+  """
   columns = [
     name(escape.plain(text)) for text in table.header if isinstance(text, str)
   ]
@@ -157,12 +162,12 @@ def _frame(
       for text, what in table.header
     )
   rows = [[cell(_cell(value)) for value in row] for row in table.rows]
-  # A name may be no valid Unicode, which only the type `object` can hold.
+  # A name may be invalid Unicode, which only the dtype `object` can hold.
   return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
 def main_table(report: Report) -> Table:
-  """Returns the main table: scores of variants by task, and averages."""
+  """Returns the main table: scores of each variant by task, and averages."""
   variants, tasks = report.summary['variants'], report.tasks
   columns = [*tasks.names, comparisons.AVERAGE]
   header = [
@@ -186,7 +191,7 @@ def main_table(report: Report) -> Table:
     cells = []
     for column, value, is_highest in zip((*columns, None), row, best):
       test = report.summary['comparisons'].get(name, {}).get(column)
-      # An absent median has no stars, though its other seeds were tested.
+      # A missing number gets no stars, even if some seeds could be tested.
       stars = test['stars'] if test and words.is_number(value) else ''
       is_weak = name in report.summary['weak'].get(column, ())
       text = words.number(value) + (words.WEAK if is_weak else '')
@@ -197,7 +202,7 @@ def main_table(report: Report) -> Table:
 
 
 def verdict_table(report: Report) -> Table:
-  """Returns the table of what serves each task best."""
+  """Returns the table of which model is best to serve each task with."""
   found = report.summary['verdicts']
   rows = []
   for task, cell in found['tasks'].items():
@@ -226,7 +231,10 @@ def verdict_table(report: Report) -> Table:
 
 
 def baseline_table(report: Report) -> Iterator[Table]:
-  """Yields the table of tests against Single and Multi, behind the stars."""
+  """Yields the table of the tests against Single and Multi, behind the stars.
+
+  Yields nothing if nothing is tested.
+  """
   rows, reasons, is_tested = [], [], False
   for variant, by_column in report.summary['comparisons'].items():
     for column, test in by_column.items():
@@ -263,7 +271,8 @@ def baseline_table(report: Report) -> Iterator[Table]:
 def pair_tables(report: Report) -> Iterator[Table]:
   """Yields a table for each kind of comparison between two variants.
 
-  Without tests, such as with one seed, only those of own variants are shown.
+  If nothing is tested, for example with one seed, only the tables about custom
+  variants are yielded.
   """
   header = ['variant', 'against', 'of', 'seeds', 'median', 'shift']
   header += ['95% interval', 'p', 'p (Holm)', 'verdict']
@@ -341,7 +350,7 @@ def teacher_table(report: Report) -> Iterator[Table]:
   """Yields the table of the quality and agreement of teachers."""
   rows = []
   for task, found in report.summary['teachers'].items():
-    # Without a record of quality there is the agreement of seeds, on dev.
+    # If no quality is recorded, the row for dev shows the agreement of seeds.
     for split, measured in (found['quality'] or {'dev': {}}).items():
       same = found['agreement'] if split == 'dev' else None
       agreement = words.number(None if same is None else 100 * same)

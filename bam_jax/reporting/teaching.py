@@ -20,10 +20,11 @@ def summarise(
   """Summarises the quality of teachers and the agreement of their seeds.
 
   Returns:
-    Task -> `quality`, medians under the names of one teacher's values, and
-    `agreement`: share of dev examples on which two seeds predict the same
-    class, 0 to 1; None for scores, for one seed and without predictions. A task
-    with neither is left out.
+    Task -> `quality`, medians over seeds in the form of `RunScores.quality`;
+    and `agreement`, the share of dev examples on which two seeds predict the
+    same class, 0 to 1. `agreement` is None if predictions are not classes, for
+    one seed, and without predictions. Tasks without quality and agreement are
+    left out.
   """
   found = {}
   for task in tasks.tasks:
@@ -40,7 +41,7 @@ def summarise(
 
 
 def agreement(predictions: np.ndarray) -> float | None:
-  """Returns how often two runs predict the same class, mean over pairs.
+  """Returns how often two runs predict the same class, averaged over pairs.
 
   Takes the class indices [S, N] of S runs. The result is 0 to 1, or None for a
   single run.

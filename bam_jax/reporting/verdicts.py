@@ -1,8 +1,8 @@
 """Decides for each task: serve the multi-task student, or the task's own model.
 
 The test is a t-test of the difference of mean scores, over seeds and dev
-examples; with one seed, over the examples alone. Without dev outputs it is over
-the seeds alone.
+examples. With one seed the test is over the examples only; without dev outputs,
+over the seeds only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,18 +16,20 @@ from bam_jax.reporting import comparisons
 from bam_jax.reporting import outputs as outputs_lib
 from bam_jax.reporting import statistics
 
-# What a test is over; or both, joined by `and`.
+# What a test is over. If it is over both, they are joined by ` and `.
 SEEDS, EXAMPLES = 'seeds', 'dev examples'
-# A task's own model is like the first of these that the plan has.
+# A task's own model is of the first of these variants that the plan has, or of
+# a custom variant that is like it.
 _OWN = ('single_searched', 'single')
-_MULTI = ('multi_searched', 'multi')  # Baselines of the average.
+_MULTI = ('multi_searched', 'multi')  # Baselines for the average.
 
 
 def find_student(config: config_lib.Config, names: Sequence[str]) -> str | None:
   """Finds the multi-task variant that could serve all tasks.
 
-  `single_to_multi` is preferred, then any other taught multi-task variant, then
-  an untaught one, in the order of `names`.
+  `single_to_multi` is preferred, then a multi-task variant with a teacher, then
+  one without a teacher. Among equals, the first of `names` is chosen. Returns
+  None if there is no multi-task variant over all tasks.
   """
   found = [
     name
@@ -43,9 +45,10 @@ def find_student(config: config_lib.Config, names: Sequence[str]) -> str | None:
 
 
 def find_own(config: config_lib.Config, names: Sequence[str]) -> str | None:
-  """Finds the single-task variant, without a teacher, to compare it with.
+  """Finds the single-task variant that the student is compared with.
 
-  The choice is by name, not by score: the searched one if there is one.
+  It has no teacher. The choice is by name, not by score: the searched variant
+  is preferred. Returns None if there is no such variant.
   """
   like = {name: own.like for name, own in config.custom_variants.items()}
   ranks = {
@@ -74,17 +77,20 @@ def summarise(
 ) -> dict[str, object]:
   """Compares the student with single-task models, by task and on average.
 
-  `medians` is `variants` of `report.summarise`. Incomplete variants have no
-  average there, so they are not in `averages`.
+  `medians` is the entry `variants` of the result of `report.summarise`. There,
+  incomplete variants have no average, so `averages` leaves them out.
 
   Returns:
-    `student`, `own` and `teacher`, variants or None; `is_taught`, whether the
-    student has a teacher, be it external; `tasks`: task -> a cell, against
-    `own`; `averages`: variant -> a cell, against `teacher`, `own` and Multi.
-    A cell is `difference`, `half_width` of its 95% interval, `p_value`
-    (two-sided), `corrected` by Holm's method over `tasks` or `averages`,
-    `verdict`, `over` (what the test is over), `examples` and `reason`, why it
-    is not over both seeds and examples, or not tested.
+    `student`, `own` and `teacher`: variants, or None.
+    `is_taught`: whether the student has a teacher, including external logits.
+    `tasks`: task -> a cell, which compares the student with `own`.
+    `averages`: variant -> a cell, which compares the student with this variant;
+    the variants are `teacher`, `own` and Multi.
+    A cell has `difference` (student minus baseline), `half_width` of its 95%
+    interval, `p_value` (two-sided), `corrected` (p-value after Holm's
+    correction over `tasks` or `averages`), `verdict`, `over` (what the test is
+    over), `examples` (number of dev examples) and `reason` (why the test is not
+    over examples, or is missing).
   """
   names = [name for name in scores if scores[name]]
   student, own = find_student(config, names), find_own(config, names)
@@ -123,14 +129,15 @@ def summarise(
 def prefer_baselines(
   found: Mapping[str, dict], baselines: Mapping[str, Mapping]
 ) -> None:
-  """Changes the verdict of tasks that a baseline wins.
+  """Sets the verdict `baseline` for tasks in which a baseline is the best.
 
-  It must be above all variants, by more than half of the interval that is
-  known. Baselines have no seeds, so this is no test.
+  The baseline must be above all variants, by more than `half_width` of the
+  task's cell if that is known. Baselines have no seeds, so this is not a test.
 
   Args:
-    found: what `summarise` returned.
-    baselines: name -> `lead`: task -> how much it is above all variants.
+    found: what `summarise` returned; it is changed in place.
+    baselines: name -> `lead`: task -> the baseline's score minus the highest
+      score of a variant.
   """
   for baseline in baselines.values():
     for task, lead in baseline['lead'].items():

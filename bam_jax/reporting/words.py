@@ -1,4 +1,4 @@
-"""The report's sentences, and the format of its names and numbers."""
+"""Writes the report's sentences, and formats its names and numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 import functools
@@ -23,7 +23,7 @@ from bam_jax.tasks import task as task_lib
 _TEXTS = tomllib.loads(
   Path(__file__).with_name('texts.toml').read_text(encoding='utf-8')
 )
-# Verdict on a task -> what it recommends, in the order of the first sentences.
+# Verdict on a task -> recommendation, in the order of `_serve`'s sentence.
 _VERDICTS = {
   'student': 'serve {student}',
   'own': 'serve its own model',
@@ -43,7 +43,7 @@ LEVELS = ', '.join(
 
 
 def label(variant: str) -> str:
-  """Returns a variant's name in the report."""
+  """Returns the name that the report shows for a variant."""
   return _TEXTS['labels'].get(variant, variant.replace('_', ' '))
 
 
@@ -66,7 +66,7 @@ def is_number(value: float | None) -> bool:
 def number(
   value: float | None, form: str = '.1f', absent: str = NOTHING
 ) -> str:
-  """Formats a score or a difference; nan is `undefined` and None `absent`."""
+  """Formats a number; nan becomes `undefined`, and None becomes `absent`."""
   if value is None:
     return absent
   if math.isnan(value):
@@ -74,7 +74,7 @@ def number(
   return format(value, form).replace('-', '\N{MINUS SIGN}')
 
 
-# Name of a number -> its column, how it is written, the factor before that.
+# Key of a number -> name of its column, number format, factor to multiply by.
 Columns = Mapping[str, tuple[str, str, int]]
 
 
@@ -120,9 +120,9 @@ def p_sentence(value: float) -> str:
 
 
 def averages(tasks: task_lib.TaskTable) -> tuple[str, ...]:
-  """Names the averages over tasks: the one of tests, and one of all metrics.
+  """Names the averages over tasks: of the tested metric, and of all metrics.
 
-  There is a single one if they are the same.
+  Returns a single name if both averages are the same.
   """
   if not {*tasks.names}.isdisjoint(glue.TASKS):
     return 'paper', 'GLUE'
@@ -136,7 +136,7 @@ def averages(tasks: task_lib.TaskTable) -> tuple[str, ...]:
 
 
 def headline(summary: Mapping[str, dict]) -> list[str]:
-  """Returns the report's first sentences: averages, and what to serve."""
+  """Returns the report's first sentences: averages, and models to serve."""
   found = summary['verdicts']
   sentences = [_about_average(summary)]
   sentences += [
@@ -155,15 +155,15 @@ def headline(summary: Mapping[str, dict]) -> list[str]:
 
 
 def _about_average(summary: Mapping[str, dict]) -> str:
-  """Compares the student's average with others, or names the highest one."""
+  """Compares the student's average with others, or names the best average."""
   found, variants = summary['verdicts'], summary['variants']
   if found['averages']:
     averages = {
       name: summary['statistics'][name][comparisons.AVERAGE]
       for name in (found['student'], *found['averages'])
     }
-    # Means, as in the test. Rounded, so that subtracting the numbers of the
-    # sentence gives its differences.
+    # Means, as in the test. They are rounded before they are subtracted, so
+    # that the differences in the sentence fit the means in the sentence.
     means = {name: round(each['mean'], 1) for name, each in averages.items()}
     mean = means[found['student']]
     against = ' and '.join(
@@ -171,7 +171,7 @@ def _about_average(summary: Mapping[str, dict]) -> str:
     )
     student = label(found['student'])
     if found['is_taught']:
-      # A variant may be called `student`.
+      # A variant may itself be called `student`.
       student = f'the student {student}'.replace('student student', 'student')
     seeds = max(each['seeds'] for each in averages.values())
     of = f'; means of {seeds} seeds' if seeds > 1 else ''
@@ -194,7 +194,7 @@ def _about_average(summary: Mapping[str, dict]) -> str:
 def _against(
   found: Mapping[str, object], baseline: str, student: float, mean: float
 ) -> str:
-  """Compares the student's average with that of one variant, `mean`."""
+  """Compares the student's average with `mean`, the average of a variant."""
   cell = found['averages'][baseline]
   difference = 'not comparable with'
   if is_number(student - mean):
@@ -216,7 +216,7 @@ def _against(
 
 
 def verdict(found: Mapping[str, object], kind: str) -> str:
-  """Says which model to serve; `kind` is a key of `_VERDICTS`."""
+  """Returns the recommendation of a verdict; `kind` is a key of `_VERDICTS`."""
   student = 'the student' if found['is_taught'] else label(found['student'])
   return _VERDICTS[kind].format(student=student)
 
@@ -285,7 +285,7 @@ def remarks(
     for test, other in zip(tests, _cells(summary['over_examples']))
     if test['stars']
   ]
-  # Each line is a sentence, so a name must not break it.
+  # The template writes one sentence per line, so values must have no newline.
   remarks_template = template(
     'remarks', finalize=lambda value: str(value).replace('\n', ' ')
   )
@@ -337,7 +337,11 @@ def template(name: str, **options: object) -> jinja2.Template:
 def _lengths(
   variants: Mapping[str, dict], config: config_lib.Config
 ) -> list[str]:
-  """Describes run lengths if those of Single and Multi differ."""
+  """Describes the run lengths of Single and Multi if they differ.
+
+  Returns an empty list if they are equal, if the report has only single-task or
+  only multi-task variants, or if single-task settings were searched.
+  """
   lengths = [_length(each) for each in (config.single, config.multi)]
   is_single = {name: variants_lib.resolve(config, name)[0] for name in variants}
   searched = variants_lib.searched(config) & {*variants}
@@ -351,7 +355,7 @@ def _lengths(
 
 
 def _length(length: config_lib.RunLengthConfig) -> str:
-  """Describes a run length, with the bounds that may overrule its epochs."""
+  """Describes a run length, with the bounds that may override its epochs."""
   bounds = {
     ', at most {:g} steps': length.max_steps,
     ', at least {:g} steps': length.min_steps,
@@ -380,7 +384,7 @@ def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
 
 
 def describe_power(tests: int, test: Callable[..., np.ndarray]) -> str:
-  """Explains how many seeds a number of tests needs for any star."""
+  """Explains how many seeds `tests` tests need before any can get a star."""
   needed = statistics.seeds_needed(tests, test)
   return text('pairs.too_few_seeds', tests=tests, seeds=needed)
 
@@ -390,7 +394,7 @@ def _cells(tests: Mapping[str, Mapping[str, dict]]) -> list[dict]:
 
 
 def _corrections(summary: Mapping[str, dict]) -> list[str]:
-  """Lists which p-values are corrected together, and how many they are."""
+  """Lists the groups of p-values that are corrected together, with sizes."""
   found = summary['verdicts']
   groups = {
     'the first sentence': found['averages'].values(),

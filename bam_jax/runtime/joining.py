@@ -22,7 +22,7 @@ from bam_jax import errors
 from bam_jax.runtime import preemption
 
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
-_checks = itertools.count()  # calls of `check_same`
+_checks = itertools.count()  # Numbers the calls of `check_same`.
 _met = threading.Event()
 # Seconds after which a process reports that it waits.
 _QUIET = 1.0
@@ -30,8 +30,8 @@ _QUIET = 1.0
 _STOP_SECONDS = 10.0
 # JAX aborts at its own time limit, which is set to this many seconds more.
 _MARGIN = 600
-# Seconds after which JAX aborts a run in which a process is silent: later than
-# `peers.watch`, which does so with one line.
+# JAX aborts a run if a process sends no heartbeat for this many seconds. The
+# limit of `peers.watch` is lower, so it ends the run first, with one line.
 _HEARTBEAT = 300
 
 
@@ -45,13 +45,13 @@ def join(
   """Connects this process to the others, before JAX initializes devices.
 
   Args:
-    coordinator: host:port of process 0; None: JAX gets this and the next two
-      from Cloud TPU, Slurm, GKE or Open MPI.
+    coordinator: host:port of process 0. If None, JAX gets this and the next two
+      arguments from Cloud TPU, Slurm, GKE or Open MPI.
     num_processes: number of all processes.
     process_id: number of this process, from 0.
-    seconds: how long to wait for the others.
-    preemption_signal: obeyed only after the others have had time to connect,
-      because JAX aborts processes that process 0 leaves while they wait.
+    seconds: how long to wait for the other processes.
+    preemption_signal: obeyed only after the other processes have had time to
+      connect. If process 0 left while they wait, JAX would abort them.
 
   Raises:
     errors.UserError: no cluster was found, or the port is in use.
@@ -120,7 +120,8 @@ def is_complete() -> bool:
 def _check_free(coordinator: str) -> None:
   """Raises `UserError` if the port of process 0 is in use.
 
-  JAX either reports this or crashes, depending on timing.
+  Without this check, JAX either reports the error or crashes, depending on
+  timing.
   """
   dual = socket.has_dualstack_ipv6()
   with socket.socket(socket.AF_INET6 if dual else socket.AF_INET) as probe:
@@ -153,15 +154,16 @@ def check_same(
 ) -> None:
   """Raises in all processes if a value differs between them.
 
-  It uses no device, because processes of different versions may fail there.
+  It uses no device, because a program on several devices may fail if the
+  versions of the processes differ.
 
   Args:
     facts: JSON values by name that must be equal in all processes.
-    process_id: number of this process; None: not known yet.
-    seconds: how long to wait for the others.
+    process_id: number of this process; None if it is not known yet.
+    seconds: how long to wait for the other processes.
 
   Raises:
-    errors.UserError: facts differ; it names them and the processes.
+    errors.UserError: a value differs. The message names it and the processes.
     errors.RetryError: a process did not call this function in time.
   """
   client = ocp.multihost.get_jax_distributed_client()
@@ -205,7 +207,7 @@ def package_versions() -> dict[str, str]:
 
 
 def source_digest(root: Path) -> str:
-  """Returns the first 12 digits of the sha256 of a package's source files."""
+  """Returns the first 12 hex digits of the sha256 of a package's sources."""
   digest = hashlib.sha256()
   for path in sorted([*root.rglob('*.py'), *root.rglob('*.toml')]):
     content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -214,7 +216,7 @@ def source_digest(root: Path) -> str:
 
 
 def _differences(received: list[tuple[str, dict[str, object]]]) -> str:
-  """Describes each difference: the values, and the processes with each."""
+  """Describes each fact that differs: its values and their processes."""
   names = dict.fromkeys(name for _, facts in received for name in facts)
   result = []
   for name in names:

@@ -7,16 +7,17 @@ import sys
 
 
 def set_style(handler: logging.Handler) -> None:
-  """Makes a handler print plain messages, and only warnings of others.
+  """Makes a handler print only the message, without level or logger name.
 
-  At INFO, other packages log every request and every folder that they look at.
+  From other packages it prints only warnings and errors: at INFO, they log
+  every request and every folder that they look at.
   """
   handler.setFormatter(logging.Formatter('%(message)s'))
   handler.addFilter(_is_shown)
 
 
 def _is_shown(record: logging.LogRecord) -> bool:
-  """Whether to log a record: all of this package, only warnings of others."""
+  """Returns whether a record is from this package, or at least a warning."""
   return record.name == 'root' or record.levelno >= logging.WARNING
 
 
@@ -24,7 +25,7 @@ def _is_shown(record: logging.LogRecord) -> bool:
 def shown() -> Iterator[None]:
   """Context manager that prints the log on standard error.
 
-  A program that has set the level of the root logger is left alone.
+  It does nothing if the program has set the level of the root logger.
   """
   root = logging.getLogger()
   if root.level != logging.WARNING:  # Python's default.
@@ -32,7 +33,8 @@ def shown() -> Iterator[None]:
     return
   handler, before = logging.StreamHandler(), root.handlers[:]
   set_style(handler)
-  # Orbax, when it is imported, makes Python add one to standard error.
+  # The import of Orbax makes Python add a handler for standard error. Without
+  # this line, each message would be printed twice.
   others = [h for h in before if getattr(h, 'stream', None) is not sys.stderr]
   root.handlers[:] = [*others, handler]
   root.setLevel(logging.INFO)

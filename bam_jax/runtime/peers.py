@@ -1,8 +1,9 @@
 """Ends this process when another process of the run dies.
 
-JAX would abort this process minutes after the other one's last heartbeat, with
-a stack trace. `watch` ends it earlier, with one line. If process 0 dies, JAX
-aborts all others at once, because the coordination service runs in it.
+JAX would abort this process minutes after the last heartbeat of the dead
+process, with a stack trace. `watch` ends this process earlier, with one line.
+If process 0 dies, JAX aborts all other processes at once, because the
+coordination service runs in process 0.
 """
 
 from collections.abc import Iterator
@@ -25,10 +26,11 @@ from bam_jax.runtime import processes
 _HEARTBEATS = 'bam_jax/heartbeats/'
 _FAILED = 'bam_jax/failed/'
 _INTERVAL = 2.0  # seconds between two heartbeats
-_SILENCE = 60.0  # seconds without one, below JAX's own limit
-# Seconds in which this process may meet the same error as the failed one.
+_SILENCE = 60.0  # longest time without a heartbeat; JAX's own limit is higher
+# After a peer has failed, this process has this many seconds to meet the same
+# error itself.
 _GRACE = 5.0
-# Seconds that a leaving process waits for the others to leave.
+# Seconds that a leaving process waits for the other processes to leave.
 _LEAVE_SECONDS = 20
 
 # Whether `leave` was called.
@@ -38,7 +40,8 @@ is_leaving = False
 def watch() -> None:
   """Starts a thread that ends this process if a peer is silent or has failed.
 
-  A program on a GPU or a TPU would wait for a dead peer forever.
+  Without this thread, a program on a GPU or a TPU would wait for a dead peer
+  forever.
   """
   threading.Thread(
     target=_watch, args=(jax.process_index(),), name='watch', daemon=True
@@ -59,7 +62,7 @@ def _watch(own: int) -> None:
       beats = client.key_value_dir_get(_HEARTBEATS)
       failed = client.key_value_dir_get(_FAILED)
     except jax.errors.JaxRuntimeError:
-      return  # Process 0 is gone, or all are leaving.
+      return  # Process 0 is gone, or all processes are leaving.
     now = time.monotonic()
     for name, beat in beats:
       previous, since = last_beat.get(name, (None, now))
@@ -87,7 +90,8 @@ def is_peer_error(error: BaseException) -> bool:
     error, errors.UserError | errors.RetryError
   ):
     return False
-  # Orbax and jaxlib raise some of them as errors of other types than JAX's own.
+  # The message decides, because Orbax and jaxlib raise some of these errors as
+  # types other than JAX's own.
   return any(
     name in str(error) for name in ('Gloo', 'CoordinationService', 'Barrier')
   )
@@ -97,7 +101,7 @@ def is_peer_error(error: BaseException) -> bool:
 def exit_on_peer_error() -> Iterator[None]:
   """Context manager: ends this process if a call fails because a peer died.
 
-  Enter it inside of contexts whose exit would wait for that peer, such as
+  Enter it inside the contexts whose exit would wait for that peer, such as
   Orbax's checkpoint manager.
   """
   try:
@@ -127,9 +131,13 @@ def _end(why: str, status: int) -> NoReturn:
 def leave(status: int, by_itself: bool = False) -> None:
   """Disconnects from the other processes; waits until they do the same.
 
-  If a process does not leave in time, this process ends with `status`; JAX
-  would abort it with another status. If it leaves `by_itself`, it informs the
-  others, whose `watch` then ends them with the same status.
+  If another process does not disconnect in time, this process exits with
+  `status`, because JAX would abort it with a different status.
+
+  Args:
+    status: exit status of this process.
+    by_itself: whether only this process ends. Then it informs the other
+      processes, and `watch` ends them with the same status.
   """
   global is_leaving
   is_leaving = True

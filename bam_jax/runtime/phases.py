@@ -7,24 +7,28 @@ import threading
 import time
 
 START, COMPILING = 'start', 'compiling'
-# Of all runs.
+# Phases that sum the time over all runs.
 BEGINNING, TRAINING, EVALUATION, CHECKPOINTS, LABELLING = (
   'beginning of runs', 'training', 'evaluation', 'checkpoints', 'labelling'
 )  # fmt: skip
 FEATURES, PROBES, REPORT = 'features', 'linear probes', 'report'
 
-# The shortest compilation whose program is kept for later processes, seconds.
+# A program is cached for later processes if its compilation takes at least this
+# many seconds.
 LEAST_KEPT = 0.1
 
 
 class Phases:
-  """Seconds of a process by phase; each moment counts for the innermost phase.
+  """Measures the seconds that a process spends in each phase.
+
+  If phases are nested, time counts only for the innermost phase.
 
   Attributes:
-    seconds: by phase, without the part since the last change of phase.
-    steps: training steps taken, counted for each run.
+    seconds: seconds by phase; `so_far` adds the time since its last call.
+    steps: number of training steps taken, summed over the runs.
     compiled_again: seconds of tracing and compiling, in all threads, that the
-      next process needs again; it reads other programs from the disk.
+      next process will need again. That process reads the other programs from
+      the cache, which counts as `LEAST_KEPT` per program.
   """
 
   def __init__(self, clock: Callable[[], float] = time.time):
@@ -39,7 +43,10 @@ class Phases:
 
   @contextlib.contextmanager
   def __call__(self, name: str) -> Iterator[None]:
-    """Context manager and decorator: the time inside belongs to a phase."""
+    """Context manager and decorator: counts the time inside for a phase.
+
+    Outside the main thread it does nothing.
+    """
     if threading.current_thread() is not threading.main_thread():
       yield
       return
@@ -74,7 +81,7 @@ class Phases:
   ) -> None:
     if not event.startswith('/jax/core/compile/'):
       return
-    # Spans are reported at their end, so those inside of this one are known.
+    # A span is reported when it ends, so the spans inside it are already known.
     spans, seconds = vars(self._spans).setdefault('known', []), end - start
     while spans and spans[-1][0] >= start:
       seconds -= spans.pop()[1]
@@ -89,5 +96,5 @@ class Phases:
         self.seconds[self._open[-1]] -= seconds
 
 
-# Of this process; it starts when this module is imported.
+# The phases of this process, measured from the import of this module.
 phase = Phases()

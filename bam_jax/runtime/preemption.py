@@ -2,8 +2,9 @@
 
 Cloud TPUs, GKE and Slurm send SIGTERM some time before they take a machine
 away; a Slurm job may ask for SIGUSR1 instead (`--signal=USR1@120`). Ctrl-C
-sends SIGINT. The handler only records the signal: an exception that it raised
-could be lost in a destructor, a callback of the garbage collector or a library.
+sends SIGINT. The handler only records the signal. If it raised an exception,
+the exception could be lost in a destructor, in a callback of the garbage
+collector or in a library.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,28 +20,31 @@ from typing import NoReturn, Self
 
 from bam_jax import errors
 
-# Exit status of a process to start again: EX_TEMPFAIL of sysexits.h.
+# Exit status of a process that should be started again: EX_TEMPFAIL of
+# sysexits.h.
 EXIT_CODE = 75
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 # Exit status that shells report after Ctrl-C.
 _INTERRUPTED = 130
 
-# Within so many seconds, SIGTERM or SIGUSR1 again is the same signal: `timeout`
-# of GNU, for example, sends it to the process and then to its group.
+# A repeated SIGTERM or SIGUSR1 within this many seconds counts as the same
+# signal. GNU `timeout`, for example, sends the signal to the process and then
+# to the process group.
 _ECHO = 1.0
 # Seconds that the main thread has to reach a check before a forced exit.
 _PATIENCE = 3.0
-_POLL = 0.1  # seconds between two looks at the state of the main thread
+_POLL = 0.1  # seconds between two checks of the state of the main thread
 
 
 class Preempted(BaseException):
   """Raised by `Signal.check` after the process got a preemption signal.
 
-  Like KeyboardInterrupt, it is no `Exception`, so error handlers let it pass.
+  Like KeyboardInterrupt, it is not an `Exception`, so that `except Exception`
+  does not catch it.
 
   Attributes:
-    number: of the signal.
+    number: number of the signal.
     exit_code: exit status for the process.
     is_agreed: whether all processes of the run have agreed to stop.
   """
@@ -56,23 +60,25 @@ class Preempted(BaseException):
 class Signal:
   """Context manager that listens for preemption signals.
 
-  The first signal is recorded, and `check` raises `Preempted` from then on. A
-  second signal ends the process at once, unless it `restores` the handlers from
-  before: that of a notebook interrupts the cell, and the process goes on.
-  SIGTERM or SIGUSR1 twice within a second count as one signal.
+  After the first signal, `check` raises `Preempted`. A second signal ends the
+  process at once. With `restores`, the handler that was installed before gets
+  the second signal instead: the handler of a notebook interrupts the cell, and
+  the process goes on. SIGTERM or SIGUSR1 twice within a second counts as one
+  signal.
 
-  Not every long call can check. After `enable_forced_exit` the process ends a
-  few seconds after the signal, unless the main thread is inside of `defer_exit`
-  or has reached a check. This is safe because files are written atomically.
+  Some long calls cannot call `check`. After `enable_forced_exit`, the process
+  ends a few seconds after the signal, unless the main thread is inside
+  `defer_exit` or has reached a check. This is safe because files are written
+  atomically.
   """
 
   def __init__(self, restores: bool = False):
     self._restores = restores
     self._signal: int | None = None
-    self._since = 0.0  # When it came.
+    self._since = 0.0  # Time of the first signal.
     self._previous_handlers: dict[int, object] = {}
     self._is_handled_elsewhere = False
-    # Guards the fields below: the process is not ended while one changes.
+    # Guards the fields below: no forced exit happens while a field changes.
     self._lock = threading.Lock()
     self._holds = 0
     self._leaving = False
@@ -88,13 +94,17 @@ class Signal:
       signal.signal(number, handler)
 
   def _handle(self, number: int, frame: types.FrameType | None) -> None:
-    """Records a signal; takes no lock, as it interrupts the main thread."""
+    """Records a signal.
+
+    It takes no lock, because the main thread that it interrupts may hold it.
+    """
     del frame
     is_second = self._since > 0
     if is_second and _is_echo(number, self._since):
       return
     for each, before in self._previous_handlers.items():
-      # An echo meets this handler again.
+      # After SIGTERM or SIGUSR1, the handler of that signal stays installed,
+      # because it has to ignore an echo of the signal.
       if is_second or each != number or number == signal.SIGINT:
         signal.signal(each, before if self._restores else signal.SIG_DFL)
     if is_second:
@@ -120,9 +130,9 @@ class Signal:
 
   @contextlib.contextmanager
   def defer_exit(self, checks_at_end: bool = True) -> Iterator[None]:
-    """Context manager that delays a forced exit until its end.
+    """Context manager that delays a forced exit until the context ends.
 
-    It then calls `check`, unless `checks_at_end` is False.
+    At its end it calls `check`, unless `checks_at_end` is False.
     """
     with self._lock:
       self._holds += 1
@@ -138,9 +148,9 @@ class Signal:
   def before_exit(self, function: Callable[[], None]) -> Iterator[None]:
     """Context manager in which a forced exit first calls a function.
 
-    Another thread calls it while the main thread goes on. It may raise
-    `errors.UserError` or `RetryError`. In nested contexts, the innermost
-    function is called first.
+    Another thread calls the function while the main thread goes on. The
+    function may raise `errors.UserError` or `RetryError`. In nested contexts,
+    the innermost function is called first.
     """
     with self._lock:
       self._before_exit.append(function)
@@ -158,14 +168,14 @@ class Signal:
   ) -> Iterator[None]:
     """Context manager in which another handler receives the given signals.
 
-    Without `numbers` it receives all of them.
+    Without `numbers`, it receives all preemption signals.
     """
     self._is_handled_elsewhere = True
     before = {
       number: signal.signal(number, handler) for number in numbers or _SIGNALS
     }
     try:
-      self.check()  # One may just have come.
+      self.check()  # A signal may have come just before.
       yield
     finally:
       for number, previous in before.items():
@@ -176,8 +186,8 @@ class Signal:
     """Makes a signal end the process even if the main thread never checks."""
     ready, sent = os.pipe()
     os.set_blocking(sent, False)
-    # Python writes to it at once, even while the main thread is in a long call
-    # that runs no Python, for which the handler has to wait.
+    # Python writes each signal to this pipe at once. The handler has to wait
+    # while the main thread is in a long call that runs no Python code.
     signal.set_wakeup_fd(sent, warn_on_full_buffer=False)
     threading.Thread(
       target=self._watch, args=(ready,), name='preemption', daemon=True
@@ -194,7 +204,7 @@ class Signal:
             first, came = number, time.monotonic()
             self._signal = self._signal or number
           elif number != first or not _is_echo(number, came):
-            # The handler may never run.
+            # The main thread may never run the handler.
             os._exit(128 + number)
       with self._lock:
         if self._signal is None or self._holds or self._leaving:
@@ -213,14 +223,14 @@ class Signal:
         message, status = str(e), 2
       except errors.RetryError as e:
         message, status = str(e), EXIT_CODE
-    # A progress bar hides the cursor of a terminal.
+    # This shows the cursor of the terminal, which a progress bar hides.
     shown = '\x1b[?25h' if sys.stderr.isatty() else ''
     print(f'{shown}bam_jax: {message}', file=sys.stderr, flush=True)
     os._exit(status)
 
 
 def _is_echo(number: int, came: float) -> bool:
-  """Whether a signal that came at a time and comes again counts once."""
+  """Returns whether a repeated signal counts as the one at the time `came`."""
   return number != signal.SIGINT and time.monotonic() - came < _ECHO
 
 
@@ -229,7 +239,7 @@ def follow_parent() -> None:
 
   Call it first in a child process of `multiprocessing`.
   """
-  import multiprocessing  # The main process starts faster without it.
+  import multiprocessing  # Imported here, so the main process starts faster.
 
   for number in _SIGNALS:
     signal.signal(number, signal.SIG_IGN)

@@ -1,10 +1,11 @@
 """Multi-host coordination: one process writes, all make the same decisions.
 
-All processes run the same program in the same order. The first process alone
-writes files and reads the files that decide what happens next; it sends the
-result to the others. Features, logits and checkpoints are read by every process
-for itself, from a work directory that all of them see. Values travel as JSON
-through JAX's coordination service, which needs no program on a device.
+All processes run the same program in the same order. Only the first process
+writes files (Orbax writes checkpoints in all processes). Only the first process
+reads the files that decide what happens next, and it sends the results to the
+other processes. Every process itself reads features, logits and checkpoints
+from a shared work directory. Values are sent as JSON through JAX's coordination
+service, which needs no program on a device.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,13 +30,14 @@ from bam_jax.runtime import preemption
 Value = TypeVar('Value')
 
 _KEYS = 'bam_jax/gathered/'
-# How long one call to the service blocks; Python handles signals in between.
+# How long one call to the service blocks. Python handles signals between calls.
 _POLL_MS = 1000
-# How long a process waits for the others before a program's first execution.
+# How long a process waits for the other processes before it runs a program for
+# the first time.
 _COMPILE_SECONDS = 3600.0
 
 _gathers = itertools.count()
-# Whether the first process is inside `run_on_first`, without the others.
+# Whether this is the first process and it is inside `run_on_first`.
 _is_alone = False
 
 
@@ -54,9 +56,10 @@ def run_on_first(
 ) -> Value:
   """Calls a function in the first process; returns its result in all of them.
 
-  The result must be a JSON value. Calls nested inside the function run in the
-  first process alone. All processes raise a UserError or RetryError of the
-  function; the others raise an OSError of it as a UserError.
+  The result must be a JSON value. Inside the function, functions of this module
+  such as `run_on_all` run in the first process only. If the function raises a
+  UserError or RetryError, all processes raise it. If it raises an OSError, the
+  first process raises it and the other processes raise a UserError.
   """
   global _is_alone
   if not is_multi_process() or _is_alone:
@@ -87,10 +90,11 @@ def runs_on_first(function: Callable[..., Value]) -> Callable[..., Value]:
 
 
 def run_on_all(function: Callable[[], Value]) -> Value:
-  """Calls a function in every process; an error in one is raised in all.
+  """Calls a function in every process; if one process fails, all raise.
 
-  The other processes add that process's number to the message of the UserError
-  or RetryError, and raise an OSError as a UserError.
+  A process that failed raises its own UserError, RetryError or OSError. The
+  other processes raise this error with the number of the failed process in the
+  message; they raise an OSError as a UserError.
   """
   if not is_multi_process() or _is_alone:
     return function()
@@ -125,10 +129,15 @@ def _decode_error(can_retry: bool, message: str) -> Exception:
 def make_on_first(
   make: Callable[[], Value | None], load: Callable[[], Value]
 ) -> Value | None:
-  """Calls `make`, which writes a value, in process 0, and `load` in others.
+  """Makes a value in the first process; loads it in the other processes.
 
-  Returns the value in every process, or None if `make` returned None. Errors
-  are raised in all processes.
+  Args:
+    make: makes and writes the value; called in the first process.
+    load: reads the value; called in the other processes.
+
+  Returns:
+    The value in every process, or None if `make` returned None. All processes
+    raise the errors of `make` and `load`.
   """
   made: list[Value | None] = []
 
@@ -144,19 +153,21 @@ def make_on_first(
 def wait_for_all() -> None:
   """Waits until all processes have called this function.
 
-  A device that runs a program waits for the devices of the other processes, on
-  CPUs for at most 30 s. But one process may find a compiled program in the
-  cache while another one compiles it for minutes, so they wait here first.
+  A device that runs a program waits for the devices of the other processes, but
+  on CPUs only for 30 s. One process may find a program in the cache while
+  another process compiles it for minutes. So the processes wait here before
+  they run the program.
 
   Raises:
-    errors.RetryError: another process did not come within an hour.
+    errors.RetryError: another process did not call this function within an
+      hour.
   """
   if is_multi_process() and not _is_alone:
     _gather(None, _COMPILE_SECONDS)
 
 
 def check_shared(directory: Path) -> None:
-  """Raises `UserError` in all processes if they share no `directory`."""
+  """Raises `UserError` in all processes if they do not share `directory`."""
 
   def write() -> str:
     file = directory / f'.seen-by-all-{secrets.token_hex(8)}'
@@ -185,8 +196,8 @@ def check_shared(directory: Path) -> None:
 class AgreedSignal(preemption.Signal):
   """Preemption signal that stops all processes after the same step.
 
-  Once the processes have joined, JAX receives the SIGTERM of each, and makes
-  them agree on the next check that no process has reached yet.
+  Once the processes have joined, JAX receives every SIGTERM. Then it makes all
+  processes agree on the next check that no process has reached yet.
   """
 
   def __init__(self):
@@ -194,9 +205,9 @@ class AgreedSignal(preemption.Signal):
     self._checks = 0
 
   def check(self) -> None:
-    """Raises `Preempted` at the agreed check; every process calls it.
+    """Raises `Preempted` at the agreed check; every process must call it.
 
-    It does nothing inside `run_on_first`, which only one process runs.
+    Inside `run_on_first` it does nothing, because only one process runs there.
     """
     if _is_alone:
       return
@@ -221,17 +232,17 @@ def _gather(value: Any, seconds: float | None = None) -> list[Any]:
 
   Args:
     value: the value of this process.
-    seconds: how long to wait for each other process; None: as long as it lives.
-      (If it dies, `peers.watch` ends this process.)
+    seconds: how long to wait for each other process; None for no limit. (If the
+      other process dies, `peers.watch` ends this process.)
 
   Raises:
-    errors.RetryError: another process did not come in time.
+    errors.RetryError: another process did not send its value in time.
   """
   number = next(_gathers)
   own = jax.process_index()
   client = ocp.multihost.get_jax_distributed_client()
   if number > 1:
-    # All have sent their value of `number - 1`, so all have read this one.
+    # All processes have sent value `number - 1`, so all have read this value.
     client.key_value_delete(f'{_KEYS}{number - 2}/{own}')
   client.key_value_set(f'{_KEYS}{number}/{own}', json.dumps(value))
   values = []

@@ -1,4 +1,4 @@
-"""Traces some steps of a run and measures how long the device was idle."""
+"""Traces some steps of a run, and measures the share of idle device time."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,31 +11,34 @@ import jax
 # Profile plane of the first device -> prefix of its lines with device work.
 _LINES = {'/device:GPU:0': 'Stream', '/device:TPU:0': 'XLA Ops'}
 
-# Start and end in seconds, and name, of one piece of device work.
+# One piece of device work: start in seconds, end in seconds, name.
 Event = tuple[float, float, str]
 
 
 class StepProfiler:
   """Traces a range of steps and measures the device's idle share.
 
-  Tracing slows the host down, so that the device waits for it. So the trace
-  only yields the device's busy time; the total time is measured over equally
-  many steps after it, without a trace.
+  Tracing slows down the host, and the device waits for the host. So only the
+  device's busy time is taken from the trace. The total time is measured without
+  a trace, over the same number of steps right after it.
   """
 
   def __init__(self, steps: Sequence[int], directory: Path):
-    """Configures the trace of the steps from first to last, last excluded.
+    """Configures the trace.
 
-    Without `steps` there is no trace. It replaces `directory`.
+    Args:
+      steps: (first, end) to trace from step `first` to step `end - 1`; empty
+        for no trace.
+      directory: folder for the trace, which replaces an existing folder.
     """
     self._first, self._last = steps or (None, None)
     self._directory = directory
     self._running = False
-    self._busy: float | None = None  # seconds, of the steps traced
+    self._busy: float | None = None  # busy seconds of the traced steps
     self._started = 0.0
 
   def before(self, step: int) -> None:
-    """Starts the trace if this is its first step."""
+    """Starts the trace if `step` is the first step to trace."""
     if step == self._first:
       shutil.rmtree(self._directory, ignore_errors=True)
       jax.profiler.start_trace(str(self._directory))
@@ -44,9 +47,13 @@ class StepProfiler:
   def after(self, step: int, state: Any) -> dict[str, float]:
     """Ends the trace after its last step, and the timing some steps later.
 
-    Waits for `state`, the result of the step, when either ends. Returns
-    `device_idle`, the share of time in which the device did nothing, 0-1, when
-    the timing ends. On a CPU it is not measured.
+    Args:
+      step: the step that was just dispatched.
+      state: result of the step; waited for when the trace or the timing ends.
+
+    Returns:
+      {'device_idle': share of idle device time, 0-1} when the timing ends, else
+      {}. On a CPU it is always {}, because the idle time is not measured.
     """
     if self._running and step + 1 == self._last:
       jax.block_until_ready(state)
@@ -68,7 +75,7 @@ class StepProfiler:
 
 
 def read_events(directory: Path) -> list[Event]:
-  """Reads the first device's events in a trace, by start; empty on CPU."""
+  """Reads the first device's events in a trace, by start; [] on a CPU."""
   path = next(directory.glob('**/*.xplane.pb'))
   profile = jax.profiler.ProfileData.from_file(str(path))
   return sorted(

@@ -1,4 +1,4 @@
-"""Logs metrics as JSON lines, for TensorBoard and trackers; shows progress."""
+"""Logs metrics to JSON lines, TensorBoard and trackers; shows progress."""
 
 from collections.abc import Callable, Mapping
 import importlib
@@ -30,11 +30,11 @@ _QUIET = rich.console.Console(quiet=True)
 class Telemetry:
   """Log of one run's metrics, as JSON lines and as TensorBoard events.
 
-  A killed process leaves at most the last line incomplete; opening the log
-  again removes it.
+  If the process is killed, at most the last line is incomplete. The next
+  process that opens the log removes that line.
 
     with Telemetry(run_dir, tensorboard=True, run='multi-0') as log:
-      log.truncate(step)  # On resume: what was logged beyond the checkpoint.
+      log.truncate(step)  # On resume: removes lines after the checkpoint.
       log.write(step, {'loss': 0.7})
   """
 
@@ -49,12 +49,13 @@ class Telemetry:
     """Opens the log of a run.
 
     Args:
-      directory: folder of the run, created if missing; lines go to
-        `metrics.jsonl` and events to `tensorboard/` below it.
+      directory: folder of the run, created if missing. Lines go to its file
+        `metrics.jsonl`, and events go to its folder `tensorboard/`.
       tensorboard: whether to write TensorBoard events too.
       run: name of the run, for the names of its event files.
-      writes: False if another process writes; then no file is touched.
-      trackers: of the run, which are sent each line, too.
+      writes: False if another process writes the log; then this object changes
+        no file.
+      trackers: trackers of the run, which also receive each line.
 
     Raises:
       errors.UserError: an earlier metrics file has a line that is not JSON.
@@ -69,7 +70,8 @@ class Telemetry:
     if not writes:
       return
     if tensorboard:
-      # It takes half a second, more where torch is installed: before any step.
+      # The import takes half a second, or more if torch is installed. So it is
+      # done before any step.
       importlib.import_module('tensorboardX')
     directory.mkdir(parents=True, exist_ok=True)
     if self._path.exists():
@@ -95,8 +97,8 @@ class Telemetry:
 
     Args:
       step: the first step that will be logged again.
-      score: name of a score of `step` to keep, because it belongs to the state
-        before that step; '': none.
+      score: lines of `step` with a value of this name are kept, because a score
+        belongs to the state before the step; '' to keep no line.
     """
     if self._events is not None:
       raise ValueError('TensorBoard events exist: call truncate before write')
@@ -135,8 +137,8 @@ class Telemetry:
   ) -> None:
     """Writes TensorBoard events; the first call opens their file.
 
-    tensorboardX's SummaryWriter would write them in a thread, which dies on a
-    full disk, and then wait for that thread forever.
+    tensorboardX's SummaryWriter is not used, because it writes in a thread. If
+    the disk is full, this thread dies, and SummaryWriter waits for it forever.
     """
     from tensorboardX import event_file_writer
     from tensorboardX import summary
@@ -145,7 +147,8 @@ class Telemetry:
     if self._events is None:
       directory = self._path.parent / TENSORBOARD_DIR
       directory.mkdir(exist_ok=True)
-      # The name holds the second of creation; a number makes it unique.
+      # tensorboardX adds the time in seconds to the file name. The number makes
+      # the name unique.
       count = len(list(directory.iterdir()))
       self._events = event_file_writer.EventsWriter(
         str(directory / 'events'), f'.{self._run}.{count}'
@@ -168,7 +171,8 @@ class Telemetry:
 def read(path: Path) -> list[dict[str, float]]:
   """Reads the lines of a metrics file as dicts; null becomes nan.
 
-  An incomplete last line is skipped, so that a growing file can be read.
+  An incomplete last line is skipped, so that a file can be read while another
+  process writes it.
 
   Raises:
     errors.UserError: an earlier line is not a JSON object with a step.
@@ -199,7 +203,8 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
       line['step'] = int(line['step'])
     except (ValueError, TypeError, KeyError, OverflowError) as error:
       if number == len(raw) and not torn:
-        return lines, True  # A crash of the machine can fill a line with zeros.
+        # A crash of the machine can fill the last line with zeros.
+        return lines, True
       raise errors.UserError(
         f'{path}:{number}: {text[:40]!r} is not a JSON object with a step;'
         ' remove the line'
@@ -268,7 +273,7 @@ class Progress:
       self._print(f'{_rate(rate)} {self._unit}/s, took {duration(seconds)}')
 
   def start_at(self, done: int) -> None:
-    """Sets how many units were done earlier; the rate leaves them out."""
+    """Sets how many units were done earlier; the rate excludes these units."""
     self._first = self._done = self._line_done = done
     self._begin = self._line_time = self._clock()
     if self._bar is not None:
@@ -311,8 +316,8 @@ def progress(description: str, total: int, unit: str) -> Progress:
 class _RateColumn(rich.progress.ProgressColumn):
   """Shows the units per second over the last 30 s.
 
-  It is computed when the bar is drawn, since it costs more than all else that
-  `Progress.advance` does.
+  The rate is computed only when the bar is drawn, because this takes longer
+  than all other work of `Progress.advance`.
   """
 
   def __init__(self, unit: str):

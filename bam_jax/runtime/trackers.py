@@ -1,9 +1,9 @@
-"""Weights & Biases and MLflow beside a run's own log.
+"""Sends a run's metrics to Weights & Biases and MLflow, in addition to its log.
 
-Where results go, and who sends them, is decided by each library's own login,
-settings and environment variables, such as WANDB_MODE or MLFLOW_TRACKING_URI.
-A run that is stopped and resumed goes on as the same run there: its numbers are
-kept in trackers.json.
+Each library decides by its own login, settings and environment variables, such
+as WANDB_MODE or MLFLOW_TRACKING_URI, where results go and under which account.
+A run that is stopped and resumed stays the same run in the tracker, because
+trackers.json stores its ids.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from bam_jax import escape
 from bam_jax import files
 
 _IDS_FILE = 'trackers.json'
-_MOST_PARAMS = 100  # that MLflow takes at once
+_MOST_PARAMS = 100  # MLflow's limit of parameters per request
 
 
 class _Wandb:
@@ -38,10 +38,10 @@ class _Wandb:
       id=run_id,
       resume='allow',
       config=dict(settings),
-      reinit='create_new',  # Seeds at once are open at once.
+      reinit='create_new',  # Seeds trained at once have open runs at once.
       settings=wandb.Settings(silent=True, console='off'),
     )
-    # W&B's own steps could not go back, as those of a resumed run do.
+    # A resumed run goes back to an earlier step, but W&B's own step cannot.
     self._run.define_metric('*', step_metric='step')
     self.run_id = self._run.id
 
@@ -74,7 +74,7 @@ class _MLflow:
       self.run_id = run_id
       return
     name = os.environ.get('MLFLOW_EXPERIMENT_NAME', project)
-    # Of several processes at once only one creates it.
+    # If several processes call this at once, only one creates the experiment.
     experiment = mlflow.set_experiment(name)
     created = self._client.create_run(experiment.experiment_id, run_name=run)
     self.run_id = created.info.run_id
@@ -100,21 +100,22 @@ class _MLflow:
     self._client.set_terminated(self.run_id, status)
 
 
-# `fields.TRACKERS`, each the name of a package and of an extra, too.
+# The keys are `fields.TRACKERS`. Each key is also the name of a package and of
+# an extra.
 _TRACKERS = {'wandb': _Wandb, 'mlflow': _MLflow}
 
 
 def check(names: Sequence[str]) -> None:
-  """Raises a `UserError` unless the packages of some trackers are installed."""
+  """Raises a `UserError` if the package of a given tracker is not installed."""
   for name in names:
     errors.require('config.train.trackers', [name], name)
 
 
 class Trackers:
-  """One run in some trackers.
+  """Sends one run's metrics to its trackers.
 
-  The run's log has everything that they are sent. So one that no longer takes
-  metrics is left alone, with a warning, and training goes on.
+  If a tracker no longer accepts metrics, a warning is logged, the tracker gets
+  no more metrics, and training goes on. The run's log has all metrics anyway.
   """
 
   def __init__(
@@ -125,11 +126,15 @@ class Trackers:
     run: str,
     settings: Mapping[str, object],
   ):
-    """Begins the run, or goes on with it.
+    """Starts the run in each tracker, or resumes it.
 
-    `directory` is the run's folder. `project` is the project of W&B and the
-    experiment of MLflow, unless their own variables name another. `settings`
-    are the run's configuration, as a flat mapping.
+    Args:
+      names: names of the trackers.
+      directory: the run's folder.
+      project: project in W&B and experiment in MLflow, unless the environment
+        variables of these libraries name another one.
+      run: name of the run.
+      settings: the run's configuration, as a flat mapping.
 
     Raises:
       errors.UserError: a tracker's package is missing, or the tracker refuses
@@ -157,7 +162,7 @@ class Trackers:
   def write(
     self, step: int, seconds: float, values: Mapping[str, float]
   ) -> None:
-    """Sends the values of a step at a unix time; they are finite."""
+    """Sends the finite values of a step; `seconds` is a unix time."""
     for name in [*self._open]:
       try:
         self._open[name].write(step, seconds, values)
@@ -166,7 +171,7 @@ class Trackers:
         del self._open[name]
 
   def close(self, is_finished: bool) -> None:
-    """Ends the run in all trackers, as finished or as interrupted."""
+    """Ends the run in all trackers, as finished or interrupted."""
     for name, tracker in self._open.items():
       try:
         tracker.close(is_finished)

@@ -1,4 +1,4 @@
-"""The server's routes: predictions, tasks, health, and a page to try them."""
+"""The server's HTTP routes: predictions, tasks, health, and a web page."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -33,16 +33,17 @@ _PAGE_HEADERS = {
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-  """Limits of one request, and of all waiting requests together.
+  """Upper limits for one request, and for all waiting requests together.
 
   Attributes:
-    body: bytes of a request's body.
-    seconds: time to receive a request's head, and again its body.
-    inputs: inputs of a request.
-    characters: characters of an input's texts.
-    waiting: waiting predictions: inputs times tasks.
-    waiting_characters: characters of the waiting texts.
-    connections: connections at the same time; more of them get status 503.
+    body: bytes in the body of a request.
+    seconds: seconds to receive a request's head, and again to receive its body.
+    inputs: inputs per request.
+    characters: characters per input, in all its texts together.
+    waiting: waiting predictions; each input counts once per task.
+    waiting_characters: characters in all waiting texts.
+    connections: simultaneous connections; a request on a further connection
+      gets status 503.
   """
 
   body: int = 1 << 20
@@ -57,7 +58,7 @@ class Limits:
 def make(
   model: model_lib.Model, name: str, limits: Limits
 ) -> applications.Starlette:
-  """Makes the application for a compiled model; the page shows `name`."""
+  """Makes the web application for a compiled model; its page shows `name`."""
   batcher = batcher_lib.Batcher(
     model, limits.waiting, limits.waiting_characters
   )
@@ -83,7 +84,7 @@ def make(
     ]
     characters = sum(len(text) for _, texts in read for text in texts)
     with batcher.admitted(len(read), characters):
-      # In a thread, so that other requests are served during tokenisation.
+      # Tokenises in a thread, so that other requests are served meanwhile.
       inputs = await concurrency.run_in_threadpool(_encode, model, read)
       results = iter(await batcher.predict(inputs))
     predictions = [
@@ -149,7 +150,7 @@ async def _body(request: http.Request, limits: Limits) -> bytes:
 def _encode(
   model: model_lib.Model, read: Sequence[tuple[str, unlabelled.Texts]]
 ) -> list[model_lib.Input]:
-  """Tokenises pairs of a task and its texts, in their order."""
+  """Tokenises (task, texts) pairs; returns the inputs in the same order."""
   by_task: dict[str, list[unlabelled.Texts]] = {}
   for task, texts in read:
     by_task.setdefault(task, []).append(texts)
@@ -169,7 +170,7 @@ _HANDLED = (
 
 
 async def _on_error(_: http.Request, error: Exception) -> responses.Response:
-  """Turns an error into a status and `{"error": MESSAGE}`."""
+  """Converts an error to a response: a status and `{"error": MESSAGE}`."""
   headers = {}
   match error:
     case errors.UserError():
@@ -180,11 +181,12 @@ async def _on_error(_: http.Request, error: Exception) -> responses.Response:
     case exceptions.HTTPException():
       status, message = error.status_code, error.detail
       headers |= error.headers or {}
-      # Else the unread rest of the body would be read as the next request.
+      # Otherwise the rest of the body would be read as the next request.
       if status in (408, 413):
         headers['Connection'] = 'close'
     case http.ClientDisconnect():
-      # Nobody reads it, but without an answer the server would log a failure.
+      # No client reads this response, but without a response the server would
+      # log a failure.
       status, message = (
         400,
         'the connection closed before the body was complete',

@@ -1,4 +1,7 @@
-"""Batches the inputs of concurrent requests for one predicting thread."""
+"""Collects the inputs of concurrent requests in batches.
+
+One thread predicts the batches, one after the other.
+"""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -24,20 +27,20 @@ class _Request(NamedTuple):
 
 
 class Batcher:
-  """Predicts all waiting inputs whenever the last batch is done.
+  """Predicts the waiting inputs in a batch as soon as the last batch is done.
 
-  So a single request waits for no other, and under load batches grow up to the
-  size of the largest program.
+  A request that comes alone is predicted at once. Under load, batches grow up
+  to the size of the largest program.
 
   Attributes:
-    waiting: number of accepted inputs without an answer.
+    waiting: number of accepted inputs that have no result yet.
   """
 
   def __init__(self, model: model_lib.Model, limit: int, character_limit: int):
-    """Initializes the batcher, which predicts once `run` is called.
+    """Initializes the batcher; predictions start when `run` is called.
 
-    At most `limit` inputs and `character_limit` characters may wait; a larger
-    request is accepted if no other waits.
+    At most `limit` inputs and `character_limit` characters may wait. A larger
+    request is accepted only if no other request is waiting.
     """
     self.waiting = 0
     self._characters = 0
@@ -48,10 +51,17 @@ class Batcher:
 
   @contextlib.contextmanager
   def admitted(self, count: int, characters: int) -> Iterator[None]:
-    """Reserves room for a request, before its texts are tokenised.
+    """Context manager that reserves room for a request in the queue.
 
-    `count` is the number of inputs times tasks; `characters` is an upper limit
-    of their tokens. Raises `Overloaded` if too many inputs are waiting.
+    Enter it before the texts are tokenised.
+
+    Args:
+      count: number of predictions: each input counts once per task.
+      characters: number of characters in the texts of these predictions; the
+        number of tokens is not known yet.
+
+    Raises:
+      Overloaded: too many inputs are waiting.
     """
     if self.waiting and (
       self.waiting + count > self._limit
@@ -69,13 +79,13 @@ class Batcher:
   async def predict(
     self, inputs: Sequence[model_lib.Input]
   ) -> list[model_lib.Result]:
-    """Predicts inputs in a batch that other requests may share."""
+    """Predicts inputs, possibly in a batch with those of other requests."""
     results = asyncio.get_running_loop().create_future()
     self._requests.put_nowait(_Request(inputs, results))
     return await results
 
   async def run(self) -> None:
-    """Predicts batch after batch until it is cancelled."""
+    """Predicts batch after batch until this task is cancelled."""
     loop = asyncio.get_running_loop()
     with futures.ThreadPoolExecutor(1, 'predict') as thread:
       while True:
@@ -100,7 +110,10 @@ class Batcher:
           begin = end
 
   async def _next_batch(self) -> list[_Request]:
-    """Waits for a request; returns it with others that fit into a batch."""
+    """Waits for a request; adds waiting requests until the batch is full.
+
+    The last request that is added may exceed the size of a batch.
+    """
     batch = [await self._requests.get()]
     tokens = batch[0].num_tokens
     while tokens < self._model.most_tokens and not self._requests.empty():

@@ -8,7 +8,7 @@ from bam_jax import files
 from bam_jax.data import unlabelled
 from bam_jax.tasks import task as task_lib
 
-# Task -> its texts, or why it refuses the input.
+# Task -> its texts, or the error that says why the task refuses the input.
 ByTask = dict[str, unlabelled.Texts | errors.UserError]
 
 
@@ -21,19 +21,25 @@ def parse(
   """Parses a request's body; returns task -> texts for each input.
 
   The body is `{"inputs": [INPUT, ...], "task": NAME}`. An input is a text, a
-  list of one or two texts, or an object with the names that the task's kind
-  reads. Without `task`, every task reads each input that has what it needs; a
-  task of single texts reads the first of two. One that refuses the input, such
-  as an empty text, has the reason in place of texts; the other tasks and inputs
-  are still predicted. `max_characters` limits the sum of an input's texts.
+  list of one or two texts, or an object with the field names that the task's
+  kind reads. Without "task", each input is read by every task whose texts it
+  has; given two texts, a task of single texts reads the first one. If a task
+  refuses an input, for example an empty text, the result has an error in place
+  of that task's texts. The other tasks and inputs are not affected.
+
+  Args:
+    body: the body, JSON in UTF-8.
+    tasks: name -> task.
+    max_inputs: highest number of inputs.
+    max_characters: highest number of characters in one input's texts together.
 
   Raises:
-    errors.UserError: the body has another form, exceeds a limit, or has no
-      input that a task takes.
+    errors.UserError: the body has another form, exceeds a limit, or all tasks
+      refuse all inputs.
   """
   try:
     request = files.parse_json(body.decode())
-  except ValueError as e:  # Of decoding, too.
+  except ValueError as e:  # Includes UnicodeDecodeError.
     raise errors.UserError(
       f'the body is not a valid JSON object in UTF-8 ({e}); correct it'
     ) from None
@@ -90,7 +96,7 @@ def _read_all(
 ) -> ByTask:
   """Returns task -> texts of an input, for all tasks that can read it.
 
-  If none can, each task has the reason.
+  If no task can read the input, each task has an error in place of texts.
   """
   try:
     texts = [] if isinstance(item, dict) else unlabelled.listed(item, where)

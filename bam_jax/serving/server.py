@@ -1,4 +1,4 @@
-"""Binds the server's socket, and serves until a preemption signal."""
+"""Binds the server's socket, and serves until a preemption signal arrives."""
 
 import asyncio
 import contextlib
@@ -14,22 +14,24 @@ from bam_jax.inference import model as model_lib
 from bam_jax.runtime import preemption
 from bam_jax.serving import app
 
-# Seconds in which accepted requests are answered after a signal.
+# Seconds after a signal in which accepted requests are still answered.
 _LAST = 30
-# Seconds until an idle connection is closed. Proxies keep theirs for less, so
-# that none sends a request into a connection that was just closed.
+# Seconds until an idle connection is closed. Proxies close idle connections
+# earlier, so they don't send a request into a connection that is being closed.
 _IDLE = 75
 
 
 class Protocol(h11_impl.H11Protocol):
-  """Closes connections that send no complete head of a request in time.
+  """Closes connections that don't send the complete head of a request in time.
 
-  uvicorn limits only the idle time between two requests, so a client that sends
-  half of a head, or nothing at all, could keep its connection.
+  uvicorn limits only the idle time between two requests. Without this class, a
+  client that sends half of a head, or nothing at all, could keep its connection
+  forever.
 
   Attributes:
-    head_seconds: time from the first byte of a request until its head is
-      complete. A connection that sends nothing counts as idle.
+    head_seconds: highest time from the first byte of a request until its head
+      is complete. A connection that has sent nothing is closed after the time
+      for idle connections.
   """
 
   head_seconds = 10.0
@@ -63,10 +65,13 @@ class Protocol(h11_impl.H11Protocol):
 
 
 def bind(host: str, port: int) -> socket.socket:
-  """Binds the server's address, so that a mistake shows before models load.
+  """Binds the server's address and returns the socket.
 
-  Port 0 is any free port. Raises `errors.UserError` if the address is not
-  available.
+  It is called before models are loaded, so that a wrong address is reported
+  early. Port 0 means any free port.
+
+  Raises:
+    errors.UserError: the address is not available.
   """
   with contextlib.ExitStack() as stack:
     try:
@@ -88,7 +93,10 @@ def bind(host: str, port: int) -> socket.socket:
 def config_of(
   model: model_lib.Model, name: str, limits: app.Limits
 ) -> uvicorn.Config:
-  """Returns the configuration of uvicorn for the application of `app.make`."""
+  """Returns the uvicorn configuration for a compiled model.
+
+  The page of the application shows `name`.
+  """
 
   class Limited(Protocol):
     head_seconds = limits.seconds
@@ -113,16 +121,17 @@ def serve(
   listener: socket.socket,
   preemption_signal: preemption.Signal,
 ) -> None:
-  """Serves a compiled model until a signal comes.
+  """Serves a compiled model until a preemption signal arrives.
 
-  The requests that wait then are still answered. uvicorn handles the signal
-  meanwhile. The listener is a socket of `bind`.
+  Requests that wait at that time are still answered. While the server runs,
+  uvicorn handles the signals. `listener` is the socket from `bind`.
   """
   server = uvicorn.Server(config_of(model, name, app.Limits()))
   logging.getLogger('uvicorn').setLevel(logging.WARNING)
-  # uvicorn knows SIGTERM and SIGINT alone, and raises them again at its end.
+  # By itself, uvicorn handles only SIGTERM and SIGINT, and raises them again
+  # when it ends.
   with preemption_signal.handled_by(server.handle_exit):
-    # From here on connections wait and are not refused.
+    # From here on, connections are accepted and wait for the server.
     listener.listen()
     host, port = listener.getsockname()[:2]
     shown = f'[{host}]' if ':' in host else host

@@ -1,8 +1,8 @@
 """Finds the complete parts of a work directory that is still being written.
 
 A shard set, a checkpoint or a finished run has a sentinel file, which is
-written last. Every other file is complete at any time: it is replaced by a
-rename, or grows by whole lines.
+written last. Files that are not in such a folder are complete at any time: they
+are replaced by a rename, or grow by whole lines.
 """
 
 from collections.abc import Iterator, Mapping
@@ -35,13 +35,14 @@ _PATTERNS = (
 )
 _ATTEMPTS = 100
 _PAUSE = 0.05  # seconds between two attempts
-# Files that can be made again, belong to one process, or are unfinished.
+# Never copied: files that can be made again, belong to one process, or are
+# unfinished.
 _LEFT_OUT = re.compile(
   r'(^|/)\.|^LOCK$|^(features|teachers)/[^/]+/[^/]+/columns|\.(tmp|old)-'
   r'|orbax-checkpoint-tmp|^compiled/.*-atime$'
 )
 
-# Name of a sentinel -> time stamps that change with its folder.
+# Name of a sentinel file -> time stamps that change if its folder changes.
 Sentinels = Mapping[str, tuple[int, ...]]
 
 
@@ -49,9 +50,9 @@ class Found(NamedTuple):
   """The complete parts of a work directory.
 
   Attributes:
-    sentinels: of all complete folders.
-    files: name -> path with unchanging content, for all files that may have
-      changed.
+    sentinels: the sentinel files of all complete folders.
+    files: name -> path to read, for all files that may have changed. For a file
+      of a checkpoint, it is a hard link, which the run does not delete.
     steps: folder of a run's checkpoints -> the steps to keep.
   """
 
@@ -78,10 +79,10 @@ def is_checkpoint(name: str) -> bool:
 def is_superseded(
   root: Path, name: str, steps: Mapping[str, list[int]]
 ) -> bool:
-  """Whether a file belonged to a checkpoint that its run has since deleted.
+  """Whether a file belongs to a checkpoint that its run has since deleted.
 
   Returns False for a file that is missing for another reason, for example
-  because someone removed the folder of the run.
+  because someone removed the folder of the run. `steps` is `Found.steps`.
   """
   match = _STEP.match(name)
   if match is None or match[1] not in steps:
@@ -97,9 +98,10 @@ def find(root: Path, stage: Path, known: Sentinels) -> Found:
 
   Args:
     root: the work directory.
-    stage: a folder on the same file system, emptied first. Checkpoints are
-      hard-linked into it, since their run may delete them at any time.
-    known: sentinels of an earlier call; unchanged folders are skipped.
+    stage: a folder on the same file system, which is emptied first. The files
+      of checkpoints are hard-linked into it, because a run may delete its
+      checkpoints at any time.
+    known: sentinels of an earlier call; folders unchanged since are skipped.
 
   Raises:
     OSError: a file cannot be read, or the file system has no hard links.
@@ -113,7 +115,8 @@ def find(root: Path, stage: Path, known: Sentinels) -> Found:
       if _find_sentinels(root) == before:
         return found
     except (OSError, ValueError):
-      # The next attempt does not meet a checkpoint that was just deleted.
+      # A checkpoint was probably deleted meanwhile; the next attempt will not
+      # see it.
       if attempt == _ATTEMPTS:
         raise
     time.sleep(_PAUSE)
@@ -124,7 +127,7 @@ def _find(
 ) -> Found:
   files: dict[str, Path] = {}
   steps: dict[str, list[int]] = {}
-  # Folders whose sentinel has changed; their files are new.
+  # Sentinels of folders that are new or have changed.
   new = {name for name in sentinels if known.get(name) != sentinels[name]}
 
   def add(place: Path, base: Path = root) -> None:
@@ -155,7 +158,7 @@ def _find(
 
 
 def _find_sentinels(root: Path) -> Sentinels:
-  """Returns all sentinels, with the change times of file and folder."""
+  """Returns all sentinels with the mtimes of the file and of its folder."""
   result = {}
   for path in itertools.chain.from_iterable(map(root.glob, _PATTERNS)):
     name = path.relative_to(root).as_posix()
@@ -168,7 +171,7 @@ def _find_sentinels(root: Path) -> Sentinels:
 def names(root: Path, place: Path | None = None) -> Iterator[str]:
   """Yields names of regular files that may be copied, relative to `root`.
 
-  `place` is a file or folder below it; None: the whole work directory.
+  `place` is a file or folder below `root`; None means all of `root`.
   """
   place = place or root
   if place.is_dir() and not place.is_symlink():
@@ -179,7 +182,7 @@ def names(root: Path, place: Path | None = None) -> Iterator[str]:
     for entry in sorted(entries):
       path = Path(folder, entry)
       name = path.relative_to(root).as_posix()
-      # A link may lead anywhere, and a pipe may have no end.
+      # Not links or pipes: a link may lead anywhere, and a pipe may never end.
       with contextlib.suppress(FileNotFoundError):
         if not is_left_out(name) and stat.S_ISREG(path.lstat().st_mode):
           yield name

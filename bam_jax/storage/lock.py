@@ -27,12 +27,12 @@ def lock_directory(workdir: Path) -> Iterator[None]:
   """Locks a work directory for this process; creates it if it is missing.
 
   The operating system releases the lock when the process ends, so a lock file
-  that was left behind locks nothing. The directory may be a link, but a link in
-  its folders is refused, because libraries would follow it.
+  that was left behind locks nothing. The directory may be a symbolic link.
+  Links in its folders are refused, because libraries would follow them.
 
   Raises:
     errors.UserError: another process holds the lock, the directory cannot be
-      written, or its folders hold a link.
+      written, or one of its folders contains a link.
   """
   path = workdir / FILE
   while (file := _try_lock(path)) is None:
@@ -53,7 +53,7 @@ def lock_directory(workdir: Path) -> Iterator[None]:
 
 
 def _try_lock(path: Path) -> IO[str] | None:
-  """Opens and locks a file; returns None if it was removed meanwhile."""
+  """Opens and locks a file; returns None if another process removed it."""
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = files.open_file(path, 'a+', encoding='utf-8')

@@ -1,10 +1,10 @@
 """Mirrors a local work directory, the scratch, to an object store.
 
 The files of the store are downloaded first. Then a thread uploads what is
-complete in the scratch. One object, the index, names every file with its size
-and sha256. It is written after all files that it names, and before the deletion
-of files that it no longer names. So the store goes from one complete state to
-the next, whenever a process dies.
+complete in the scratch. One object, the index, lists every file with its size
+and sha256. The index is written after the files that it lists are uploaded, and
+before files that it no longer lists are deleted. So the store is in a complete
+state at any time, even if a process dies.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ from bam_jax.storage import stores
 
 INDEX = 'MIRROR.json'
 EVERY = 10.0  # seconds between two uploads
-PATIENCE = 300.0  # seconds that a store may fail
+PATIENCE = 300.0  # seconds for which uploads may fail
 
 _OWN_FOLDER = '.mirror'  # below the scratch
 _BATCH = 64  # files that are copied in parallel
@@ -42,8 +42,8 @@ Index = dict[str, list[object]]
 class Mirror:
   """Context manager that keeps an object store equal to a local scratch.
 
-  Entering downloads the files of the store into the scratch. When it ends, the
-  store has everything that is complete in the scratch.
+  On entry, it downloads the files of the store into the scratch. After its end,
+  the store has everything that is complete in the scratch.
   """
 
   def __init__(
@@ -53,10 +53,10 @@ class Mirror:
     scratch: Path | None,
     preemption_signal: preemption.Signal,
   ):
-    """Creates a mirror without any access to the store or the disk.
+    """Creates a mirror; does not access the store or the disk yet.
 
-    Without a local scratch directory, it is a folder of the user's cache. The
-    signal is triggered if the store fails for long.
+    If `scratch` is None, a folder in the user's cache is used. If uploads fail
+    for `PATIENCE` seconds, `preemption_signal` is triggered.
     """
     self._store, self._lock = store, held
     self._scratch = scratch or stores.cache_dir(store.url)
@@ -76,8 +76,8 @@ class Mirror:
     """Locks the scratch, and downloads the files of the store into it.
 
     Raises:
-      errors.UserError: another process holds the scratch, it or the store
-        cannot be used, or the scratch belongs to another store.
+      errors.UserError: another process has locked the scratch, the scratch or
+        the store cannot be used, or the scratch belongs to another store.
     """
     with contextlib.ExitStack() as stack:
       stack.enter_context(self._local_lock)
@@ -92,7 +92,8 @@ class Mirror:
   def __exit__(self, kind: type | None, *unused_exception: object) -> None:
     with contextlib.ExitStack() as stack:
       stack.push(self._local_lock)
-      # The first signal waits for this; a second one ends the process.
+      # The first preemption signal waits for the last upload; a second signal
+      # ends the process.
       with self._preemption_signal.defer_exit():
         self._before_exit.__exit__(None, None, None)
         try:
@@ -110,13 +111,17 @@ class Mirror:
       with files.report_unwritten(self._scratch):
         self._upload()
     except errors.UserError as e:
-      # The store was there when the command began.
+      # The store worked when the command began, so a retry may succeed.
       is_gone = isinstance(e, stores.StoreError)
       kind = errors.RetryError if is_gone else errors.UserError
       raise kind(f'{e}; {self._scratch} has everything') from e
 
   def _download_all(self) -> None:
-    """Makes the scratch equal to the store, unless the scratch is newer."""
+    """Downloads missing files; deletes local files that differ from the store.
+
+    If this scratch was the last one to write the store, its files are as new or
+    newer, so none is deleted.
+    """
     state = self._own / 'state.json'
     known = None
     if state.exists():
@@ -138,19 +143,19 @@ class Mirror:
     if not writer:
       return
     there = set(self._store.names(''))
-    # If someone has removed a folder, it will be made again.
+    # If someone has removed a folder from the store, its content is made again.
     self._index = {n: e for n, e in self._index.items() if n in there}
     is_newest = writer == self._writer
     if is_newest:
       steps = complete.find(self._scratch, self._own / 'stage', {}).steps
     else:
-      # Another machine has continued, so files here may be older.
+      # Another scratch has written the store since, so files may be outdated.
       steps = {}
       for name in sorted(local):
         path = self._scratch / name
         if self._measure(name, path) != self._index.get(name):
           path.unlink()
-          # Orbax takes an empty folder for a checkpoint.
+          # Remove empty folders: Orbax would take one for a checkpoint.
           with contextlib.suppress(OSError):
             os.removedirs(path.parent)
     self._download(
@@ -159,7 +164,8 @@ class Mirror:
       if not (self._scratch / name).exists()
       and not complete.is_superseded(self._scratch, name, steps)
     )
-    # A process that died before it wrote the index has uploaded these.
+    # Delete files of checkpoints that a process uploaded before it died without
+    # writing the index.
     self._store.delete(
       filter(complete.is_checkpoint, there - self._index.keys())
     )
@@ -167,7 +173,7 @@ class Mirror:
       self._write_index(self._index)
 
   def _download(self, names: Iterable[str]) -> None:
-    """Downloads and checks the files in the index, sentinel files last."""
+    """Downloads and checks the named files of the index, sentinels last."""
     incoming = self._own / 'incoming'
     count = 0
     for batch in _batches(names):
@@ -177,7 +183,8 @@ class Mirror:
         path.parent.mkdir(parents=True, exist_ok=True)
       self._store.download(targets)
       for name, path in targets.items():
-        # Other files may be newer than the index.
+        # Only files in such folders are checked: others may be newer than the
+        # index.
         is_equal = list(columns.measure(path)) == self._index[name]
         if complete.is_in_folder(name) and not is_equal:
           raise errors.UserError(
@@ -201,7 +208,8 @@ class Mirror:
         good, failing = time.monotonic(), False
       except errors.UserError as e:
         if time.monotonic() - good > PATIENCE:
-          # The run saves its steps, and the last upload reports the error.
+          # The run then saves a checkpoint, and the last upload reports the
+          # error.
           self._preemption_signal.trigger()
           return
         if not failing:
@@ -224,7 +232,7 @@ class Mirror:
         changed[name] = path
     for batch in _batches(changed):
       if self._ending.is_set() and threading.current_thread() is self._thread:
-        return  # The last upload begins with newer files.
+        return  # `_finish` makes the last upload, with newer files.
       self._sent.update(batch)
       self._store.upload({name: changed[name] for name in batch})
     if index != self._index:
@@ -246,7 +254,7 @@ class Mirror:
     return entry
 
   def _read_index(self) -> tuple[str, Index]:
-    """Returns writer and files from the index; both empty if it is missing."""
+    """Returns the writer and the files of the index; both empty if missing."""
     data = self._store.read(INDEX)
     if data is None:
       return '', {}
@@ -277,7 +285,7 @@ def _is_sentinel(name: str) -> bool:
 
 
 def _batches(names: Iterable[str]) -> Iterator[list[str]]:
-  """Groups file names into batches; sentinel files come in the last ones."""
+  """Groups file names into batches; sentinel files are in the last batches."""
   names = list(names)
   for is_sentinel in (False, True):
     group = [name for name in names if _is_sentinel(name) == is_sentinel]

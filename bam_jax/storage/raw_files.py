@@ -17,10 +17,11 @@ _VERSIONS = '.versions.json'
 
 
 def download_tables(config: config_lib.Config) -> config_lib.Config:
-  """Downloads the files below the URL `data.dir`; returns a local config.
+  """Downloads raw files from the URL `data.dir`; returns a config for the copy.
 
-  Only files that have changed in the store are downloaded again. A file that
-  the store lacks is left out, and the reader of its task reports it.
+  Files that have not changed in the store are not downloaded again. A file that
+  is missing in the store is skipped here, and the reader of its task reports
+  it.
 
   Raises:
     errors.UserError: the store cannot be read, the files cannot be written, or
@@ -55,7 +56,7 @@ def download_tables(config: config_lib.Config) -> config_lib.Config:
       store.download({name: partial})
       partial.replace(path)
     versions[name] = version
-  # A pattern would find a file that the store no longer has.
+  # Delete files that the store no longer has: a pattern would match them.
   for name in before.keys() - versions.keys():
     (folder / name).unlink(missing_ok=True)
   files.write_json(record, versions)

@@ -1,7 +1,8 @@
 """Locks a work directory in an object store, by a regular heartbeat.
 
-A store has no lock that ends with its holder. So the holder rewrites an object
-every half minute, and another command takes over after minutes without that.
+A store cannot release a lock when the process that holds it dies. So the holder
+rewrites the lock object every 30 seconds (the heartbeat), and another process
+may take the lock over after 180 seconds without a heartbeat.
 """
 
 import contextlib
@@ -25,15 +26,16 @@ FILE = 'LOCK'
 STALE = 180.0  # seconds without a heartbeat
 
 _HEARTBEAT = 30.0  # seconds between two heartbeats
-# Seconds until another process that took over at the same time is visible.
+# Seconds until a process that took over at the same time is visible here.
 _SETTLE = 2.0
 
 
 class StoreLock:
   """Context manager that locks an object store for this process.
 
-  If another process takes over, because this one was suspended for minutes, the
-  next heartbeat or `check` finds that out and triggers the preemption signal.
+  Another process may take over if this one was suspended for minutes. Then
+  `check` raises an error, and the next heartbeat triggers the preemption
+  signal.
   """
 
   def __init__(self, store: stores.Store, preemption_signal: preemption.Signal):
@@ -55,12 +57,13 @@ class StoreLock:
     """Takes the lock.
 
     Raises:
-      errors.UserError: another process holds it, or the store cannot be used.
+      errors.UserError: another process holds the lock, or the store cannot be
+        used.
     """
-    # A signal that comes now leaves no lock behind.
+    # If a preemption signal comes now, the lock is removed all the same.
     with contextlib.ExitStack() as stack:
       with self._preemption_signal.defer_exit():
-        # Some S3-compatible stores let `create` replace an object.
+        # Read first: some S3-compatible stores let `create` replace an object.
         there = self._read()
         if there or not self._store.create(FILE, self._content()):
           self._take_over(there or self._read() or {})
@@ -135,7 +138,8 @@ class StoreLock:
           logging.warning('%s', e)
           self._preemption_signal.trigger()
           return
-        # The store may be reachable the next time; uploads report it.
+        # Else the store failed. It may work at the next heartbeat, and uploads
+        # report the failure.
 
   def _content(self) -> bytes:
     return json.dumps(self._mine | {'heartbeat': time.time()}).encode()
@@ -164,12 +168,13 @@ def _describe(there: dict[str, object]) -> str:
 def _identify_machine() -> str:
   """Identifies the machine or container in which a process number is valid.
 
-  Host names may be equal, and each container numbers its own processes.
+  Two machines may have the same host name, and each container has its own
+  process numbers.
   """
   try:
     boot = Path('/proc/sys/kernel/random/boot_id').read_text().strip()
     return f'{boot} {os.readlink("/proc/self/ns/pid")}'
-  except OSError:  # Not Linux: a name that equals no other.
+  except OSError:  # Not Linux: a random, unique name.
     return secrets.token_hex(8)
 
 

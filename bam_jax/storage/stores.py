@@ -1,8 +1,8 @@
 """Accesses object stores by URL: s3://BUCKET/PATH and gs://BUCKET/PATH.
 
-fsspec takes endpoint and credentials from the settings of the clouds' own
-tools: AWS_PROFILE, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, or the
-machine's role.
+fsspec takes the endpoint and the credentials from the same settings as the
+clouds' tools: AWS_PROFILE, AWS_ENDPOINT_URL, GOOGLE_APPLICATION_CREDENTIALS, or
+the machine's role.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bam_jax import errors
 
-# Scheme -> its package, and the extra that installs it.
+# Scheme -> the package for it, and the extra that installs this package.
 _PACKAGES = {'s3': ('s3fs', 's3'), 'gs': ('gcsfs', 'gcs')}
 
 
@@ -22,12 +22,12 @@ class StoreError(errors.UserError):
 
 
 def is_url(place: str) -> bool:
-  """Whether a place is a URL of any scheme, not a local path."""
+  """Whether a string is a URL of any scheme, not a local path."""
   return '://' in place
 
 
 def cache_dir(url: str) -> Path:
-  """Returns the default local folder for the files of a URL.
+  """Returns the default local folder for copies of the files at a URL.
 
   Raises:
     errors.UserError: the user has no home directory.
@@ -46,14 +46,15 @@ def cache_dir(url: str) -> Path:
 class Store:
   """Reads and writes the objects below a URL, by their relative names.
 
-  Every method raises `StoreError` if the store cannot be reached or refuses.
+  Every method raises `StoreError` if the store cannot be reached or refuses a
+  request.
 
   Attributes:
-    url: without a slash at its end.
+    url: the URL, without a slash at its end.
   """
 
   def __init__(self, url: str):
-    """Creates a store; the first request connects.
+    """Creates a store; connects only at the first request.
 
     Raises:
       errors.UserError: the scheme is unknown or its package is missing.
@@ -92,12 +93,12 @@ class Store:
     return False
 
   def upload(self, sources: Mapping[str, Path]) -> None:
-    """Uploads local files in parallel; takes name -> local file."""
+    """Uploads files in parallel; `sources` is object name -> local file."""
     with self._report_errors():
       self._files.put([str(path) for path in sources.values()], list(sources))
 
   def download(self, targets: Mapping[str, Path]) -> None:
-    """Downloads objects in parallel; takes name -> local file."""
+    """Downloads objects in parallel; `targets` is object name -> local file."""
     with self._report_errors():
       self._files.get(list(targets), [str(path) for path in targets.values()])
 
@@ -108,13 +109,13 @@ class Store:
         self._files.rm_file(name)
 
   def names(self, folder: str) -> list[str]:
-    """Returns the names of all objects below a folder that may be missing."""
+    """Returns the names of all objects below a folder; [] if it is missing."""
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
       return self._files.find(folder)
     return []
 
   def version(self, name: str) -> str | None:
-    """Returns a version string of an object; None if the object is missing."""
+    """Returns a string that changes with an object; None if it is missing."""
     with self._report_errors(), contextlib.suppress(FileNotFoundError):
       info = self._files.info(name)
       # S3 writes ETag, Google Cloud Storage etag.
@@ -123,9 +124,9 @@ class Store:
 
   @contextlib.contextmanager
   def _report_errors(self) -> Iterator[None]:
-    """Raises a `StoreError` in place of any error.
+    """Context manager that turns any error into a `StoreError`.
 
-    The errors of the packages' HTTP clients have no common class.
+    The errors of the packages' HTTP clients have no common base class.
     """
     try:
       yield

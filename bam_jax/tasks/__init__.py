@@ -1,1 +1,1 @@
-"""Tasks: declarations, kinds, metrics and the demo data; losses are in JAX."""
+"""Tasks: declarations, kinds (with losses in JAX), metrics and demo data."""

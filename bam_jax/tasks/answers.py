@@ -1,8 +1,9 @@
 """Extractive question answering: the answer is a span of the context.
 
-Every token has a logit for the start and one for the end of the answer; both at
-[CLS] mean that there is no answer. A long context is read in windows, and the
-best answer of all windows is taken, as in BERT's `run_squad.py`.
+Each token has two logits: for the start and for the end of the answer. A start
+and an end at [CLS] mean that there is no answer. A long context is split into
+windows, and the best answer of all windows is predicted, as in BERT's
+`run_squad.py`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,20 +57,26 @@ else:
 class Window(NamedTuple):
   """A window as token ids: `[CLS] question [SEP] part of the context [SEP]`.
 
-  A tokenizer may have two [SEP] before the context.
+  Some tokenizers put two [SEP] before the context.
   """
 
   uid: str
   input_ids: np.ndarray
   length_a: int
-  label: np.ndarray  # First and last token of the answer; 0, 0: none.
-  spans: np.ndarray  # Characters of each token in the context; -1 outside it.
-  context: str  # Empty but in an example's first window, like `answers`.
+  # First and last token of the answer; 0, 0 if the window does not contain the
+  # answer; nan if the example has no label.
+  label: np.ndarray
+  # First and end character of each token in the context; -1, -1 for tokens
+  # that are not in the context.
+  spans: np.ndarray
+  # Only the first window of an example has `context` and `answers`; both are
+  # empty in its other windows.
+  context: str
   answers: str  # The gold texts as JSON.
 
 
 class Answers(kind_bases.PerToken):
-  """Finds answers in a context; the features are `Window`s."""
+  """Tasks whose answer is a span of a context; the features are `Window`s."""
 
   name = 'qa'
   measures = 'answers'
@@ -105,7 +112,11 @@ class Answers(kind_bases.PerToken):
   def parse(
     self, task: task_lib.Task, value: task_lib.Answers, where: str
   ) -> task_lib.Answers:
-    """Returns the answers as they are: each with its text and start."""
+    """Returns the answers unchanged; each has its text and first character.
+
+    Raises:
+      errors.UserError: there is no answer, and the task is not `unanswerable`.
+    """
     if not value and not task.unanswerable:
       raise errors.UserError(
         f'{where}: has no answer; fix the row or set'
@@ -114,7 +125,10 @@ class Answers(kind_bases.PerToken):
     return value
 
   def encode_label(self, task: task_lib.Task, label: object) -> np.ndarray:
-    """Returns the label of a window without an answer, [2] float32."""
+    """Returns the label of a window that does not contain the answer.
+
+    It is [2] float32: 0, 0, or nan if the example has no label.
+    """
     return np.full(2, np.nan if label is None else 0, np.float32)
 
   def windows(
@@ -127,9 +141,9 @@ class Answers(kind_bases.PerToken):
   ) -> Iterator[Window]:
     """Cuts contexts into windows that begin `task.stride` tokens apart.
 
-    The stride 0 is half of the room for context. A question fills at most half
-    of a window; the rest of it is cut off. The answer trained on is the first
-    gold one, in each window that holds all of it.
+    A stride of 0 means half of the room for the context. A question may
+    fill half of a window; a longer question is truncated. The training target
+    is the first gold answer, in each window that contains the whole answer.
     """
     separators = [tokenizer.sep_id] * tokenizer.num_separators
     budget = max_length - 2 - len(separators)
@@ -138,7 +152,7 @@ class Answers(kind_bases.PerToken):
       task, budget - longest, max_length, 'context', ' beside a long question'
     )
     questions = tokenizer.encode([example.text_a for example in examples])
-    # Questions about one context follow one another.
+    # Several questions often share a context, which is encoded only once.
     contexts = list(dict.fromkeys(example.text_b for example in examples))
     encoded = dict(
       zip(contexts, tokenizer.encode_with_spans(contexts), strict=True)
@@ -152,7 +166,7 @@ class Answers(kind_bases.PerToken):
       answer = _first_answer(example, spans)
       no_answer = self.encode_label(task, example.label)
       room = budget - len(question)
-      # Tokens before the context.
+      # Number of tokens before the context.
       before = 1 + len(question) + len(separators)
       begins = windows.begins(len(ids), room, task.stride)
       for number, begin in enumerate(begins):
@@ -185,7 +199,10 @@ class Answers(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot start and end targets; only context tokens count."""
+    """Returns one-hot start and end targets, and a loss weight of 1 or 0.
+
+    [CLS] and the tokens of the context have the weight 1, other tokens 0.
+    """
     lengths, candidate = _candidates(rows, chosen)
     target = np.zeros((len(candidate), 2), np.float32)
     places = np.asarray(rows.fixed('label')[chosen]).astype(np.int64)
@@ -196,7 +213,10 @@ class Answers(kind_bases.PerToken):
   def teacher_probs(
     self, logits: np.ndarray, temperature: float, rows: kind.Rows | None = None
   ) -> np.ndarray:
-    """Probabilities of starts and ends over the tokens of each window."""
+    """Returns each token's probability to be the start and to be the end.
+
+    In each window, the probabilities of [CLS] and the context sum up to 1.
+    """
     lengths, candidate = _candidates(rows, np.arange(len(rows)))
     begins = np.cumsum(lengths) - lengths
     logits = np.asarray(logits, np.float64) / temperature
@@ -216,7 +236,7 @@ class Answers(kind_bases.PerToken):
   ) -> jax.Array:
     """Mean of the soft cross-entropies of start and end."""
     inside = inside[..., None]  # [B, S, L, 1]
-    # A slot without a token gets all of them, for finite numbers.
+    # A slot without tokens gets all tokens, so that the loss is finite.
     mask = inside | ~jnp.any(inside, axis=2, keepdims=True)
     masked = jnp.where(mask, logits[:, None, :, :2], -jnp.inf)
     log_probs = jax.nn.log_softmax(masked, axis=2)  # [B, S, L, 2]
@@ -224,7 +244,7 @@ class Answers(kind_bases.PerToken):
     return -jnp.sum(target[:, None, :, :2] * log_probs, axis=(2, 3)) / 2
 
   def constant_loss(self, task: task_lib.Task, rows: kind.Rows) -> float:
-    """Mean loss if all tokens of a window are equally likely answers."""
+    """Mean loss if [CLS] and all context tokens are equally likely."""
     lengths, candidate = _candidates(rows, np.arange(len(rows)))
     begins = np.cumsum(lengths) - lengths
     return float(np.log(np.add.reduceat(candidate, begins, dtype=int)).mean())
@@ -249,7 +269,10 @@ class Answers(kind_bases.PerToken):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, np.ndarray]:
-    """Adds the probability of each answer, [N]."""
+    """Returns `uid`, `prediction`, `tally` and `confidence` of each example.
+
+    `confidence`, [N], is the probability of the predicted answer.
+    """
     found = list(_predictions(task, logits, rows))
     texts = [plain_text.one_line(each.text) for each in found]
     return {
@@ -264,7 +287,7 @@ class Answers(kind_bases.PerToken):
   ) -> list[kind.Decided]:
     texts = arrays['prediction'].tolist()
     labels = [((text, 0),) if text else () for text in texts]
-    # Older outputs have no probabilities.
+    # Outputs of older versions have no `confidence`.
     if 'confidence' not in arrays:
       return list(map(kind.Decided, labels))
     probs = zip(arrays['confidence'].tolist())
@@ -273,7 +296,7 @@ class Answers(kind_bases.PerToken):
   def differing_parts(
     self, task: task_lib.Task, label: task_lib.Answers, other: task_lib.Answers
   ) -> list[int]:
-    """Compares the first answer with all answers of the other label."""
+    """Returns [] if the first answer equals any answer of `other`, else [0]."""
     text = label[0][0] if label else ''
     known = self.label_value(task, other)
     is_equal = squad_metrics.best(squad_metrics.exact_match, text, known)
@@ -300,10 +323,10 @@ class Answers(kind_bases.PerToken):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """Predicts `answer`, `start` and `end`; None if there is no answer.
+    """Predicts `answer`, `start` and `end`; all are None if there is no answer.
 
-    Start and end count the context's characters; the end is exclusive. As text
-    the answer is one line, or empty.
+    `start` and `end` count characters of the context; `end` is exclusive. The
+    prediction's `text` is the answer as one line; empty if there is no answer.
     """
     found = []
     for uid, text, start, _ in _predictions(task, logits, rows):
@@ -328,7 +351,10 @@ class Answers(kind_bases.PerToken):
 def _first_answer(
   example: task_lib.Example, spans: np.ndarray
 ) -> tuple[int, int] | None:
-  """Returns the first and last context token of the first gold answer."""
+  """Returns the first and last context token of the first gold answer.
+
+  None if there is no answer, or if the answer has no token.
+  """
   if not example.label:
     return None
   text, start = example.label[0]
@@ -344,7 +370,8 @@ def _candidates(
   """Finds the tokens where an answer may start or end: [CLS] and the context.
 
   Returns:
-    [n] int, tokens of each chosen row, and [tokens] bool.
+    [n] int, the number of tokens of each chosen row; and [tokens] bool, whether
+    an answer may start or end at the token.
   """
   offsets = rows.ragged('input_ids')[1]
   lengths = np.diff(offsets)[chosen]
@@ -360,13 +387,13 @@ def _text(rows: kind.Rows, name: str, row: int) -> str:
 
 
 class _Predicted(NamedTuple):
-  """The answer to a question; empty: none."""
+  """The predicted answer to a question; an empty text means no answer."""
 
   uid: str
   text: str
   start: int  # The answer's first character.
-  # Probability of its start times that of its end, in the window with the
-  # answer; of no answer, the lowest product of any window.
+  # Probability of the start times probability of the end, in the window with
+  # the answer. For no answer: the lowest such product at [CLS] of any window.
   confidence: float
 
 

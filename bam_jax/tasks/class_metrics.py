@@ -1,6 +1,6 @@
 """Metrics for classification and multi-label tasks.
 
-The arguments and results are those of `metrics`.
+The module `metrics` explains the shapes of the arguments and results.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def accuracy(
 def f1(
   predictions: np.ndarray, gold: np.ndarray, counts: resampled.Counts = None
 ) -> np.ndarray:
-  """F1 of class 1, 0 to 1; nan if it is neither predicted nor gold."""
+  """F1 of class 1, 0 to 1; nan if class 1 is neither predicted nor gold."""
   predictions, gold = resampled.check(predictions, gold)
   predicted, positive = predictions == 1, gold == 1
   # 2PR / (P + R) with both denominators multiplied out.
@@ -37,11 +37,11 @@ def f1(
 def _class_totals(
   predictions: np.ndarray, gold: np.ndarray, counts: resampled.Counts
 ) -> np.ndarray:
-  """Counts the examples of each class: true positives, predicted and gold.
+  """Counts true positives, predictions and gold examples of each class.
 
   Returns:
-    [3, c, ..., B]. If each example has one class, c are the classes that are
-    predicted or gold in any example.
+    [3, c, ..., B], the three counts of c classes or labels. For classification,
+    these are only the classes that are predicted or gold in any example.
   """
   if np.ndim(gold) == 2:
     predicted, actual = np.moveaxis(predictions, -1, 0) == 1, gold.T == 1
@@ -65,8 +65,9 @@ def macro_f1(
 ) -> np.ndarray:
   """Mean F1 of the classes or labels, 0 to 1.
 
-  As in scikit-learn, a class that is neither predicted nor gold is left out,
-  and a label without either counts as 0. nan if that holds for all labels.
+  As in scikit-learn, a class that is neither predicted nor gold is left out of
+  the mean, but a label that is neither counts as 0. The result is nan if all
+  labels are neither predicted nor gold.
   """
   hits, predicted, actual = _class_totals(predictions, gold, counts)
   either = predicted + actual
@@ -80,9 +81,9 @@ def macro_f1(
 def micro_f1(
   predictions: np.ndarray, gold: np.ndarray, counts: resampled.Counts = None
 ) -> np.ndarray:
-  """F1 of all classes or labels together, 0 to 1; of classes, the accuracy.
+  """F1 from the summed counts of all classes or labels, 0 to 1.
 
-  nan if no label is predicted or gold.
+  For classes it equals the accuracy. nan if no label is predicted or gold.
   """
   totals = np.sum(_class_totals(predictions, gold, counts), axis=1)
   return resampled.ratio(2 * totals[0], totals[1] + totals[2])
@@ -91,9 +92,9 @@ def micro_f1(
 def weighted_f1(
   predictions: np.ndarray, gold: np.ndarray, counts: resampled.Counts = None
 ) -> np.ndarray:
-  """Mean F1 of the classes or labels, weighted by their gold examples, 0 to 1.
+  """Mean F1 of the classes or labels, weighted by the number of gold examples.
 
-  nan if no label is predicted or gold.
+  0 to 1; nan if no label is predicted or gold.
   """
   hits, predicted, actual = _class_totals(predictions, gold, counts)
   either = predicted + actual
@@ -114,11 +115,16 @@ def balanced_accuracy(
 def per_class(
   predictions: np.ndarray, gold: np.ndarray, num_classes: int
 ) -> dict[str, np.ndarray]:
-  """Returns `precision`, `recall` and `f1` of each class or label, [c], 0 to 1.
+  """Returns `precision`, `recall`, `f1` and `rows` of each class or label, [c].
 
-  nan where undefined: the precision of a class that is never predicted, the
-  recall of one that is never gold, the F1 of one that is neither. `rows` counts
-  the gold examples. Takes [N] and [N], or [N, c] and [N, c].
+  `rows` is the number of gold examples. The three metrics are 0 to 1. They are
+  nan if undefined: precision if the class is never predicted, recall if it is
+  never gold, F1 if it is neither predicted nor gold.
+
+  Args:
+    predictions: [N] class indices, or [N, c] 0 or 1 for each label.
+    gold: the gold classes or labels, with the shape of `predictions`.
+    num_classes: c.
   """
   if np.ndim(gold) == 1:
     predictions, gold = (
@@ -137,12 +143,12 @@ def per_class(
 def matthews(
   predictions: np.ndarray, gold: np.ndarray, counts: resampled.Counts = None
 ) -> np.ndarray:
-  """Matthews correlation, -1 to 1, of any number of classes.
+  """Matthews correlation for any number of classes, -1 to 1.
 
-  The covariance of the one-hot assignments over the root of their variances
-  (Gorodkin 2004, "Comparing two K-category assignments by a K-category
-  correlation coefficient"); of two classes the usual coefficient. nan if either
-  input is constant.
+  It is the covariance of the one-hot assignments, divided by the square root of
+  the product of their variances (Gorodkin 2004, "Comparing two K-category
+  assignments by a K-category correlation coefficient"). For two classes it is
+  the usual Matthews coefficient. nan if either input is constant.
   """
   hits, predicted, actual = _class_totals(predictions, gold, counts)
   rows = np.sum(actual, axis=0)
@@ -156,11 +162,13 @@ def roc_auc(
 ) -> np.ndarray:
   """Area under the ROC curve, 0 to 1.
 
-  The probability that a positive example has a higher score than a negative
-  one, where a tie counts half (Hanley and McNeil 1982, "The Meaning and Use of
-  the Area under a Receiver Operating Characteristic (ROC) Curve"). Of two
-  classes it is that of the second; of more, and of labels, the mean of each
-  against the rest. nan if one of these is gold in no example or in every one.
+  It is the probability that a positive example has a higher score than a
+  negative example; a tie counts half (Hanley and McNeil 1982, "The Meaning and
+  Use of the Area under a Receiver Operating Characteristic (ROC) Curve").
+
+  If there are two classes, the second class is positive. For more classes, and
+  for labels, the result is the mean over all of them, each against the rest. It
+  is nan if a class or label is gold in no example or in every example.
   """
 
   def area(
@@ -180,9 +188,10 @@ def average_precision(
 ) -> np.ndarray:
   """Average precision, 0 to 1: the sum of precision x step in recall.
 
-  The steps are those of the distinct scores, without interpolation. Of two
-  classes it is that of the second; of more, and of labels, the mean of each
-  against the rest. One that is gold in no example counts as 0.
+  There is one step for each distinct score, without interpolation. If there are
+  two classes, the second class is positive. For more classes, and for labels,
+  the result is the mean over all of them, each against the rest. A class or
+  label that is gold in no example counts as 0.
   """
 
   def precision(

@@ -1,9 +1,9 @@
-"""Weights of a task's classes in the loss of the gold labels.
+"""Class weights for the loss of the gold labels.
 
-An entry of `Task.class_weights` is `LABEL=NUMBER`, or `balanced`: the number of
-labels over the number of classes, divided by the class's own number of labels
-(King and Zeng 2001, "Logistic Regression in Rare Events Data"; scikit-learn's
-`class_weight='balanced'`).
+An entry of `Task.class_weights` is `LABEL=NUMBER` or `balanced`. The balanced
+weight of a class is N / (K n): N gold labels in total, K classes that occur, n
+gold labels of this class (King and Zeng 2001, "Logistic Regression in Rare
+Events Data"; scikit-learn's `class_weight='balanced'`).
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,9 @@ _MOST = 1e6
 
 
 def parse(entries: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-  """Parses `LABEL=WEIGHT` entries; returns the weight of each label.
+  """Parses `LABEL=WEIGHT` entries; returns label -> weight.
+
+  The entry `balanced` gives an empty dict.
 
   >>> parse(('rare=8',), ('rare', 'frequent'))
   {'rare': 8.0}
@@ -52,7 +54,7 @@ def parse(entries: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
 
 
 def balance(counts: np.ndarray) -> np.ndarray:
-  """Returns the balanced weights for counts [..., k]; 1 where a count is 0.
+  """Returns the balanced weights for counts [..., k]; 1 if a count is 0.
 
   >>> balance(np.array([30, 10, 0])).tolist()
   [0.6666666666666666, 2.0, 1.0]

@@ -1,4 +1,4 @@
-"""Classification: one of the task's labels, by a softmax."""
+"""Classification: one label per example, from a softmax over the labels."""
 
 from collections.abc import Mapping, Sequence
 import math
@@ -157,23 +157,24 @@ class Classification(kind_bases.Plain):
 
 
 def masked_log_softmax(logits: jax.Array, mask: jax.Array) -> jax.Array:
-  """Log-softmax over the last axis, restricted to the outputs of a mask.
+  """Log-softmax over the last axis, restricted to the outputs in a mask.
 
   Args:
     logits: [..., C].
-    mask: [..., C] bool; at least one output of each distribution exists.
+    mask: [..., C] bool; at least one output per distribution is True.
 
   Returns:
-    [..., C]; 0 for the others, since their -inf must not meet a target of 0.
+    [..., C]; 0 if `mask` is False, because -inf times a target of 0 is nan.
   """
   log_probs = jax.nn.log_softmax(jnp.where(mask, logits, -jnp.inf))
   return jnp.where(mask, log_probs, 0.0)
 
 
 def one_hot(label: np.ndarray, task: task_lib.Task) -> np.ndarray:
-  """Returns the gold targets of class indices, [N, c] float32.
+  """Converts class indices [N] to one-hot gold targets, [N, c] float32.
 
-  They are multiplied by `task.target_weights`.
+  If the task has `target_weights`, each target is multiplied by the weight of
+  its class.
   """
   targets = label[:, None] == np.arange(task.num_outputs)
   if task.target_weights:
@@ -182,7 +183,7 @@ def one_hot(label: np.ndarray, task: task_lib.Task) -> np.ndarray:
 
 
 def softmax(logits: np.ndarray, temperature: float) -> np.ndarray:
-  """Softmax of logits / temperature, computed in float64, as float32."""
+  """Returns softmax(logits / temperature) as float32, computed in float64."""
   logits = np.asarray(logits, np.float64)
   result = scipy.special.softmax(logits / temperature, axis=-1)
   return result.astype(np.float32)

@@ -1,17 +1,17 @@
 """Nine small generated tasks, which need no download.
 
-Everything is made from the words and templates in demo.toml. The tasks share
-words and meaning (synonyms, categories, opposites, polarity), so that they can
-teach one another. There are two suites:
+The texts are generated from the words and templates in demo.toml. The tasks
+share words and meanings (synonyms, categories, opposites, polarity), so that a
+model can transfer what it learns between tasks. There are two suites:
 
-  NEW_WORDS  five tasks. Some words are used in `train` only, others in `dev`
-             and `test` only, so a model needs what its pretrained encoder knows
-             about these. Few training labels are wrong; some texts are
-             ambiguous.
+  NEW_WORDS  five tasks. Some words are used only in `train`, and other words
+             only in `dev` and `test`. A model needs a pretrained encoder that
+             knows these other words. Few training labels are wrong; some texts
+             are ambiguous.
   REVIEWS    four tasks about reviews, which the demo trains. All splits use the
              same words, so that a random encoder can learn them. Many training
-             labels are wrong, as if careless people had given them; those of
-             dev are right.
+             labels are wrong, as if careless people had given them; the labels
+             of `dev` are right.
 """
 
 from collections.abc import Callable, Sequence
@@ -66,7 +66,7 @@ _CONCEPTS = {
   for category, words in _DATA['concepts'].items()
 }
 _POLAR = [_halves(_DATA['polar'][name]) for name in ('bad', 'good')]
-# Polar word -> its part of a review's grade: -1, 1, or twice that.
+# Polar word -> what it adds to a review's grade: -1 or 1; strong words -2 or 2.
 _GRADES = {
   word: (2 * polarity - 1) * (1 + (word in _DATA['polar']['strong'].split()))
   for polarity, halves in enumerate(_POLAR)
@@ -108,12 +108,12 @@ class _Draw:
     return self.one(self.one(concepts).words)
 
   def unlike(self, concept: _Concept) -> str:
-    """Draws a word of the same category with another meaning."""
+    """Draws a word of the concept's category that has another meaning."""
     near = _CONCEPTS[concept.category][self._half]
     return self.one(self.other(near, concept).words)
 
   def scene(self) -> dict[str, _Concept]:
-    """Draws a person, a verb, a quality and the noun of an object."""
+    """Draws the concepts of a sentence: person, verb, quality and object."""
     return {
       'p': self.concept('person'),
       'v': self.concept('verb'),
@@ -162,7 +162,7 @@ def _paraphrase(draw: _Draw) -> _Row:
 
 
 def _nli(draw: _Draw) -> _Row:
-  """Draws two texts and 0 (entailed), 1 (neutral) or 2 (contradicted)."""
+  """Draws two texts and a label: 0 entailed, 1 neutral, 2 contradicted."""
   scene = draw.scene()
   first, second = draw.words(scene), draw.words(scene)
   label = draw.below(3)
@@ -179,7 +179,10 @@ def _nli(draw: _Draw) -> _Row:
 
 
 def _similarity(draw: _Draw) -> _Row:
-  """Draws two texts and a score, which counts shared meanings, with noise."""
+  """Draws two texts and a score from 0 to 5: their shared meanings plus noise.
+
+  The score is a weighted count of the concepts that both texts share.
+  """
   scene, other = draw.scene(), draw.scene()
   level = draw.below(101)
   tenths = draw.below(9) - 4
@@ -194,7 +197,7 @@ def _similarity(draw: _Draw) -> _Row:
 
 
 def _review(draw: _Draw) -> tuple[str, int]:
-  """Draws a review, and its grade from -4 to 4."""
+  """Draws a review and its grade from -4 to 4."""
   a, b = draw.one(list(_GRADES)), draw.one(list(_GRADES))
   subject = draw.one(_SUBJECTS)
   has_one = draw.below(10) < 3
@@ -222,14 +225,20 @@ def _verdict(draw: _Draw) -> _Row:
 
 
 def _visit(draw: _Draw) -> _Row:
-  """Draws two reviews and whether their sum is good."""
+  """Draws two reviews, and 1 if the sum of their grades is above 0, else 0.
+
+  If the sum is 0, the label is random.
+  """
   (first, grade), (second, other) = _review(draw), _review(draw)
   grade += other
   return first, second, int(grade > 0) if grade else draw.below(2)
 
 
 def _stars(draw: _Draw) -> _Row:
-  """Draws two reviews and a score from their sum; a sum of 0 scores 2.5."""
+  """Draws two reviews and a score from 0 to 5 for the sum of their grades.
+
+  A sum of 0 gives 2.5.
+  """
   (first, grade), (second, other) = _review(draw), _review(draw)
   return first, second, min(max(grade + other + 5, 0), 10) / 2
 
@@ -274,15 +283,16 @@ TASKS: dict[str, task_lib.Task] = {name: _task(name) for name in _MAKERS}
 def generate(
   task_name: str, split: str, rows: int | None = None
 ) -> list[task_lib.Example]:
-  """Generates the distinct rows of a split, equal on every machine.
+  """Generates the rows of a split, which are the same on every machine.
 
-  A score is a multiple of 0.1 from 0 to 5. The split `test` has no labels.
+  All rows have different texts. A score is a multiple of 0.1 from 0 to 5. The
+  split `test` has no labels.
 
   Args:
     task_name: a key of `TASKS`.
     split: `train`, `dev` or `test`.
-    rows: number of rows, whose first ones are always the same; None: the number
-      in demo.toml.
+    rows: number of rows; a larger number only appends rows. None: the number in
+      demo.toml.
 
   Raises:
     KeyError: the task or split is unknown.
@@ -313,8 +323,9 @@ def vocabulary() -> tuple[str, ...]:
   """Makes a WordPiece vocabulary for an encoder with random weights.
 
   Returns:
-    The special tokens, [PAD] first; letters, alone and as `##` continuations,
-    which spell any lower-case word; then every word and mark of the suite.
+    The special tokens, [PAD] first; the letters, each also as a `##`
+    continuation, which spell any lower-case word; then every word and
+    punctuation mark of all tasks.
   """
   words = {
     word

@@ -1,7 +1,7 @@
 """The nine GLUE tasks as data: columns, labels, metrics and file names.
 
-Column numbers are those of the official files, counted from 0. AX, the
-diagnostic set, is a test split of MNLI, whose head predicts it.
+Column numbers count the columns of the official files from 0. The diagnostic
+set AX is declared as a test split of MNLI, because MNLI's head predicts it.
 """
 
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ def _tables(
 ) -> dict[str, task_lib.Table]:
   """Declares the train, dev and test files of a task.
 
-  The test files of all tasks have a header; their columns are `test_text`.
+  All test files have a header, and their text columns are `test_text`.
   """
   tfds = folder.lower().replace('-', '')
   skip = {'skip_malformed': skip_malformed}
@@ -53,7 +53,7 @@ def _task(
   metrics: tuple[str, ...] = ('accuracy',),
   **more: object,
 ) -> task_lib.Task:
-  """Declares a task; the paper averages its last metric."""
+  """Declares a task; the last metric enters the paper's average."""
   return task_lib.Task(
     name=name,
     kind=kinds.KINDS['classification' if 'labels' in more else 'regression'],
@@ -80,7 +80,7 @@ _MNLI_TABLES = {
   ),
   'ax': _table(
     'AX/diagnostic', 'ax:test', (1, 2), submission='AX.tsv',
-    # The place where GLUE's own script puts it.
+    # GLUE's own download script puts the file here.
     other_file='diagnostic/diagnostic.tsv',
   ),
 }  # fmt: skip
@@ -109,7 +109,7 @@ _TASKS = (
     tfds_text=_SENTENCES, metrics=('pearson', 'spearman'),
   ),
   _task(
-    # The official files hold rows that lack columns.
+    # Some rows of the official files lack columns.
     'qqp', _tables('QQP', (3, 4), 5, (1, 2), skip_malformed=True),
     labels=('0', '1'), tfds_labels=('not_duplicate', 'duplicate'),
     tfds_text=('question1', 'question2'), metrics=('f1', 'accuracy'),
@@ -132,8 +132,8 @@ _TASKS = (
     'wnli', _tables('WNLI', (1, 2), 3, (1, 2)),
     labels=('0', '1'), tfds_labels=('not_entailment', 'entailment'),
     tfds_text=_SENTENCES,
-    # Its development set contradicts its training set, so the published
-    # averages leave it out.
+    # The published averages leave out WNLI, because its dev set contradicts
+    # its training set.
     in_average=False,
   ),
 )  # fmt: skip

@@ -1,7 +1,8 @@
 """The interface of a kind of task: labels, targets, loss, scores, predictions.
 
-Each kind is one module of this folder, listed in `kinds.KINDS`. Other folders
-call the kind and never ask which one it is. N rows of features, c outputs.
+Each kind is one module of this folder, listed in `kinds.KINDS`. Code in other
+folders calls the methods of a kind and never checks which kind it is. In
+shapes, N is the number of rows of features and c the number of outputs.
 """
 
 import abc
@@ -18,14 +19,14 @@ from bam_jax.tasks import metrics as metrics_lib
 from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 
-# The columns that every file of predictions has.
+# Columns that every file of predictions has.
 _COLUMNS = frozenset({'uid', 'prediction'})
-# Field names that the texts of an input may have in any task.
+# Field names that an input of any task may use for its texts.
 _TEXT_NAMES = ('text', 'text_pair')
 
 
 class Rows(Protocol):
-  """The features of one split, as kinds read them; see `data.columns`."""
+  """The features of one split, read by field; see `data.columns`."""
 
   def __len__(self) -> int: ...
 
@@ -45,12 +46,12 @@ class Features(NamedTuple):
   """An example, or one window of a long example, as token ids."""
 
   uid: str  # Has a suffix for swapped copies and windows.
-  # [tokens]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP], with two [SEP] between
-  # the texts in some tokenizers; of a bi-encoder's pair [CLS] a [SEP] [CLS] b
-  # [SEP].
+  # [tokens]. One text: [CLS] a [SEP]. A pair: [CLS] a [SEP] b [SEP]; some
+  # tokenizers put two [SEP] between the texts. The pair of a bi-encoder:
+  # [CLS] a [SEP] [CLS] b [SEP].
   input_ids: np.ndarray
-  length_a: int  # Tokens up to and including the [SEP] after a.
-  label: float | np.ndarray  # From `Kind.encode_label`, or one per token.
+  length_a: int  # Tokens up to and including the [SEP] (one or two) after a.
+  label: float | np.ndarray  # From `Kind.encode_label`, or a number per token.
 
 
 class Tokenizer(Protocol):
@@ -74,7 +75,7 @@ class Prediction(NamedTuple):
   """The prediction for one example, as a table cell and as JSON values."""
 
   uid: str
-  text: str  # The cell.
+  text: str  # The table cell.
   said: Mapping[str, object]  # The JSON values.
   probabilities: Sequence[float] = ()  # One per label, if the kind has them.
 
@@ -86,11 +87,11 @@ class Prediction(NamedTuple):
 class Decided(NamedTuple):
   """A saved prediction in the form of a parsed label.
 
-  Its parts are decided apart: the class, each label, the tag of each word.
+  A prediction has parts: the class, each label, or the tag of each word.
   """
 
   label: task_lib.Label
-  # Probability of what is predicted for each part; empty: not known.
+  # Probability of the predicted value of each part; empty if unknown.
   confidence: Sequence[float] = ()
 
 
@@ -99,55 +100,58 @@ class Kind(abc.ABC):
 
   # Name in configurations, fingerprints and records.
   name: ClassVar[str]
-  # What is scored; the kind has the metrics whose `measures` have it.
+  # What is scored. The kind can use the metrics whose `Metric.measures` contain
+  # this name.
   measures: ClassVar[str]
-  # Metrics of a task that names none.
+  # Metrics of a task that does not name its metrics.
   default_metrics: ClassVar[tuple[str, ...]]
-  # File formats that can hold such rows.
+  # File formats that can hold rows of this kind.
   formats: ClassVar[tuple[str, ...]] = ('tsv', 'jsonl')
-  # How many text columns a declaration may name.
+  # Numbers of text columns that a declaration may have.
   num_texts: ClassVar[tuple[int, ...]] = (1, 2)
-  # Names of the text and label columns, if they are always the same.
+  # Names of the text columns and the label column; None if a task names them.
   columns: ClassVar[tuple[tuple[str, ...], str] | None] = None
-  # Further fields of the features: name, type, numbers per row.
+  # Additional fields of the features: name, type, and number of values per row
+  # (None if it varies).
   more_fields: ClassVar[tuple[tuple[str, str, int | None], ...]] = ()
   # Fields of `Task` that only this kind reads.
   own_fields: ClassVar[tuple[str, ...]] = ()
-  # Names of the outputs; empty: the task's labels.
+  # Names of the outputs; empty if the outputs are the task's labels.
   output_names: ClassVar[tuple[str, ...]] = ()
   # Whether a label is a score on `Task.scale`.
   has_scale: ClassVar[bool] = False
-  # Whether outputs are per token, not per example. A long example is then cut
-  # into windows, not truncated.
+  # Whether outputs are per token, not per example. If so, a long example is
+  # split into windows, not truncated.
   per_token: ClassVar[bool] = False
-  # Whether examples of a task may be read in windows whose outputs are joined.
+  # Whether a long example may be split into windows whose outputs are joined;
+  # see `Task.windows`.
   joins_windows: ClassVar[bool] = False
-  # What rows with named fields hold, see `Table.holds`.
+  # Content of rows with named fields; see `Table.holds`.
   holds: ClassVar[Literal['texts', 'words', 'answers']] = 'texts'
-  # Field of a row's id, and value of a prediction, of the JSON file that an
-  # official scorer reads: from ids to values.
+  # If an official scorer reads a JSON file id -> value: the field of a row that
+  # has the id, and the key in `Prediction.said` that has the value.
   by_id: ClassVar[tuple[str, str] | None] = None
   # Whether the words of a text are tokenised one by one.
   of_words: ClassVar[bool] = False
   # Whether a prediction is one of the task's labels.
   one_class: ClassVar[bool] = False
-  # Whether a task's labels may be those that its training rows have.
+  # Whether a task's labels may be inferred from its training rows.
   infers_labels: ClassVar[bool] = False
   # Whether the label of a row may be a list of labels.
   takes_list: ClassVar[bool] = False
   # Whether a prediction has a probability for each label.
   has_probabilities: ClassVar[bool] = False
-  # Whether the loss may weigh the labels, with `label_counts`.
+  # Whether the loss may weight the labels; if so, `label_counts` is defined.
   has_class_weights: ClassVar[bool] = False
-  # Whether each label is a decision of its own, yes or no.
+  # Whether each label is a separate decision between yes and no.
   decides_each_label: ClassVar[bool] = False
-  # Class of an exported model, without the family's prefix, and the name of its
-  # head's linear layer.
+  # Class name of an exported model, without the prefix of the model family, and
+  # the name of the head's linear layer.
   architecture: ClassVar[str] = 'ForSequenceClassification'
   head_layer: ClassVar[str] = 'classifier'
-  # Tag of exported models on the hub.
+  # Pipeline tag of exported models on the Hugging Face Hub.
   pipeline: ClassVar[str] = 'text-classification'
-  # Entry in the config.json of an exported model, or ''.
+  # Value of `problem_type` in the config.json of an exported model, or ''.
   problem_type: ClassVar[str] = ''
   # `sigmoid` or `linear` if outputs are scores, else None.
   head: str | None = None
@@ -157,12 +161,12 @@ class Kind(abc.ABC):
 
   @property
   def metrics(self) -> tuple[str, ...]:
-    """The names of the metrics that a task may have."""
+    """Names of the metrics that a task of this kind may have."""
     metrics = metrics_lib.METRICS.items()
     return tuple(name for name, m in metrics if self.measures in m.measures)
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Kind':
-    """Returns a copy with the regression head and loss of the model."""
+    """Returns the kind with the model's regression head and loss."""
     return self
 
   @abc.abstractmethod
@@ -173,7 +177,7 @@ class Kind(abc.ABC):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> task_lib.Label:
-    """Parses a label of a file; `where` is its file and line.
+    """Parses a label from a file; `where` names the file and the line.
 
     Raises:
       errors.UserError: the task has no such label.
@@ -182,14 +186,14 @@ class Kind(abc.ABC):
   def label_names(
     self, task: task_lib.Task, value: task_lib.RawLabel
   ) -> Sequence[str]:
-    """Returns the labels in a label cell of a task whose labels are inferred.
+    """Returns the label names in one label cell, to infer the task's labels.
 
     Only for kinds with `infers_labels`.
     """
     raise NotImplementedError
 
   def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns a key; rows with equal keys are all training or all dev rows."""
+    """Returns a key; rows with equal keys go together to training or dev."""
     return tuple(sorted(texts))
 
   def label_width(self, task: task_lib.Task) -> int | None:
@@ -211,10 +215,11 @@ class Kind(abc.ABC):
     raise NotImplementedError
 
   def weigh(self, task: task_lib.Task, rows: Rows) -> task_lib.Task:
-    """Returns the task with the weights of its labels in training rows.
+    """Returns the task with `target_weights` computed from its class weights.
 
-    Targets and constant losses of the result are weighted. Given weights of
-    labels that are decisions of their own are those of yes.
+    `rows` are the training rows, whose labels are counted for `balanced`. The
+    returned task has weighted targets and constant losses. If each label is a
+    separate yes/no decision, the declared weights are weights of yes.
     """
     if not task.class_weights:
       return task
@@ -237,17 +242,17 @@ class Kind(abc.ABC):
   ) -> np.ndarray:
     """Turns a teacher's logits into probabilities, or scores on 0-1.
 
-    The temperature divides the logits (Hinton et al. 2015). Logits of tokens
-    [tokens, c], unlike those of examples [N, c], need their rows. The result is
-    float32 of the same shape.
+    The logits are divided by the temperature (Hinton et al. 2015). Logits per
+    token, [tokens, c], may need their `rows`; logits per example, [N, c], never
+    do. The result is float32 and has the shape of the logits.
     """
 
   @abc.abstractmethod
   def constant_loss(self, task: task_lib.Task, rows: Rows) -> float:
     """Mean loss of the best constant prediction, which is the mean gold target.
 
-    The loss of predicting each gold target itself is subtracted, so that the
-    result is 0 if all labels are equal.
+    The loss of a perfect prediction is subtracted, so that the result is 0 if
+    all labels are equal.
     """
 
   def constant_logits(
@@ -255,22 +260,27 @@ class Kind(abc.ABC):
   ) -> np.ndarray:
     """Returns constant logits for N rows, or for all their tokens.
 
-    They are the most frequent label, or the mean, of the training rows, [N, c]
-    or [tokens, c] float32.
+    The logits predict the most frequent label, or the mean score, of the
+    training rows.
+
+    Returns:
+      [N, c] or [tokens, c] float32.
 
     Raises:
-      NoConstant: the task has no such prediction.
+      NoConstant: the task has no constant prediction.
     """
     raise NoConstant(f'the kind {self} declares no constant prediction')
 
   def join_windows(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
-    """Joins the logits of windows by `Task.windows`, where a task has it.
+    """Joins the logits of each example's windows, if the task has windows.
+
+    `Task.windows` selects how. If it is empty, each row is one example.
 
     Returns:
-      The uids of the M examples, their logits, and the number of the first row
-      of each, [M] int64. Without `Task.windows`, rows stay what they are.
+      The uids of the M examples, their logits [M, c], and the index of each
+      example's first row, [M] int64.
     """
     return rows.uids, logits, np.arange(len(rows.uids))
 
@@ -310,7 +320,10 @@ class Kind(abc.ABC):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, np.ndarray]:
-    """Returns the arrays that a run saves: `uid` and others, [N, ...] each."""
+    """Returns the arrays that a run saves: `uid` and the kind's own arrays.
+
+    Most of the arrays are [N, ...].
+    """
 
   @abc.abstractmethod
   def read_outputs(
@@ -318,7 +331,7 @@ class Kind(abc.ABC):
   ) -> metrics_lib.Measured:
     """Reads the inputs of the metrics from saved `outputs`.
 
-    Missing gold labels, or class scores, are None.
+    Gold labels or class scores that are missing become None.
 
     Raises:
       KeyError: an array is missing.
@@ -328,7 +341,9 @@ class Kind(abc.ABC):
   def decided(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> list[Decided] | None:
-    """Reads N predictions from saved `outputs`; None if the kind saves none.
+    """Reads N predictions from saved `outputs`.
+
+    Returns None if the kind does not save its predictions.
 
     Raises:
       KeyError, ValueError: see `read_outputs`.
@@ -340,8 +355,9 @@ class Kind(abc.ABC):
   ) -> float | None:
     """Returns how strongly a prediction contradicts a label; None if it agrees.
 
-    It is the highest confidence of a part that differs, 0-1, or nan if that is
-    not known; of scores, their distance on 0-1.
+    The strength is the highest confidence among the parts that differ, 0-1, or
+    nan if the confidence is unknown. For scores, the strength is the distance
+    between prediction and label on 0-1.
     """
     parts = self.differing_parts(task, decided.label, label)
     if not parts:
@@ -369,14 +385,14 @@ class Kind(abc.ABC):
 
     Returns:
       [n, c] log-probabilities and [n] int64 class indices; or [n] scores on 0-1
-      and [n] gold scores; or None: quality is not measured.
+      and [n] gold scores; or None if the kind has no measure of quality.
     """
     return None
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """Returns the sets of field names that an input may have.
+    """Returns the alternative lists of field names that an input may use.
 
-    The last set names the values of an input without names.
+    The last list names the values of an input that has no field names.
     """
     common = _TEXT_NAMES[: 2 if task.is_pair else 1]
     own = task.tables[task.train_split].text
@@ -389,8 +405,8 @@ class Kind(abc.ABC):
     """Converts the fields of an input to the texts of an example.
 
     Raises:
-      errors.UserError: all values are empty, or the kind cannot read one;
-        `where` is its place.
+      errors.UserError: all values are empty, or the kind cannot read a value;
+        the message starts with `where`.
     """
     texts = tuple(
       raw_values.check_text(value, f'{where}: {name!r}')
@@ -415,8 +431,8 @@ class Kind(abc.ABC):
   ) -> list[str]:
     """Names of the probability columns in a file of predictions.
 
-    They are p(LABEL) if a label has the name of another column, one of `others`
-    included, else LABEL.
+    The names are the labels. If any label equals the name of another column
+    (`uid`, `prediction` or one of `others`), all names are p(LABEL).
     """
     if not self.has_probabilities:
       return []
@@ -436,7 +452,7 @@ class Kind(abc.ABC):
     """
 
   def export_settings(self, task: task_lib.Task) -> dict[str, object]:
-    """Entries for the config.json of an exported model."""
+    """Returns entries for the config.json of an exported model."""
     names = self.output_names or task.exported_labels
     problem = {'problem_type': self.problem_type} if self.problem_type else {}
     if task.decision:

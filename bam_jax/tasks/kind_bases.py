@@ -1,6 +1,7 @@
 """Base classes of kinds: outputs per example or per token, and their scoring.
 
-N rows of features, c outputs of the task.
+In shapes, N is the number of rows of features and c the number of outputs of
+the task.
 """
 
 import abc
@@ -19,32 +20,34 @@ from bam_jax.tasks import metrics
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
-# What files write between the labels of a cell, and those of them that hardly
-# stand within one label.
+# Separators that files use between the labels of a cell, and the separators
+# that rarely occur within a label.
 _SEPARATORS, _CLEAR_SEPARATORS = (';', '|', '/', ','), (';', '|')
-# Methods of a tensor for `Task.windows`.
+# Value of `Task.windows` -> method of a PyTorch tensor.
 _TORCH_POOL = {'mean': 'mean', 'max': 'amax'}
 
 
 class Pooled(kind.Kind):
   """A kind whose outputs are per example, computed from the pooled vector."""
 
-  # The method of a tensor that is `Plain.window_scores`, or ''.
+  # Method call on a PyTorch tensor that does what `Plain.window_scores` does;
+  # '' if window scores are the logits.
   torch_scores = ''
 
   @abc.abstractmethod
   def example_targets(self, task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
     """Returns the gold targets of labelled rows, [N, c] float32.
 
-    They are multiplied by the labels' weights: the loss is linear in them.
+    The targets are multiplied by the weights of their labels. This weights the
+    loss, which is linear in the targets.
     """
 
   def example_totals(
     self, task: task_lib.Task, rows: kind.Rows
   ) -> np.ndarray | None:
-    """Returns the sum of the gold targets of yes and of no, [N, c] float32.
+    """Returns gold target of yes + gold target of no per label, [N, c] float32.
 
-    None if the sum is always 1, or labels are no decisions of their own.
+    None if the sum is always 1, or if labels are not separate yes/no decisions.
     """
     return None
 
@@ -54,20 +57,20 @@ class Pooled(kind.Kind):
   ) -> jax.Array:
     """Computes the loss of each example in the packed rows, [B, S] float32.
 
-    It must be finite in slots of other kinds too.
+    The loss must also be finite in slots that belong to other kinds.
 
     Args:
       logits: [B, S, C] float32.
       target: [B, S, C] float32, a mix of gold labels and teacher predictions.
       class_mask: [B, S, C] bool, the outputs that the slot's head has.
 
-    Kinds with `decides_each_label` also take [B, S, C] float32, what the
-    targets of yes and of no sum up to; None: 1.
+    Kinds with `decides_each_label` take one more argument, [B, S, C] float32:
+    the sum of the targets of yes and of no, or None if all sums are 1.
     """
 
   @abc.abstractmethod
   def print_logits(self, task: task_lib.Task) -> str:
-    """Returns Python code that prints the prediction of `logits`, [c]."""
+    """Returns Python code that prints the prediction for `logits`, [c]."""
 
   def usage(self, task: task_lib.Task) -> str:
     texts = "'a text'" + (", 'another one'" if task.is_pair else '')
@@ -78,16 +81,16 @@ class Pooled(kind.Kind):
     )
     call = 'model(**inputs).logits[0]'
     if task.is_bi_encoder:
-      # A function of two texts in the card.
+      # The model card defines `model` as a function of two texts.
       inputs, call = '', f'model({texts})'
     return (
       f'{inputs}\nwith torch.no_grad():\n  logits = {call}\n'
     ) + self.print_logits(task)
 
   def _use_windows(self, task: task_lib.Task, texts: str) -> str:
-    """Returns Python code that joins the logits of the windows of texts.
+    """Returns Python code that joins the logits of all windows of an example.
 
-    It reads `max_length`, the tokens of a window.
+    The code reads a variable `max_length`, the maximum tokens per window.
     """
     special = f'tokenizer.num_special_tokens_to_add({task.is_pair})'
     lines = [f'texts = [{texts}]', f'room = max_length - {special}']
@@ -115,7 +118,7 @@ class Pooled(kind.Kind):
 class Plain(Pooled):
   """A kind whose prediction for an example is one number, or one per label.
 
-  Where a task has windows, outputs of rows are those of windows, and the scores
+  If a task has windows, each row of outputs belongs to one window. The scores
   of an example's windows are joined before anything is predicted or measured.
   """
 
@@ -140,8 +143,8 @@ class Plain(Pooled):
   def predictions(self, task: task_lib.Task, logits: np.ndarray) -> np.ndarray:
     """Predicts class indices, or scores on the task's scale, [N].
 
-    Of any number of labels: 0 or 1 of each, [N, c]. Outputs beyond the task's
-    own number are ignored.
+    Multi-label tasks: 0 or 1 for each label, [N, c]. Outputs beyond the task's
+    `num_outputs` are ignored.
     """
 
   @abc.abstractmethod
@@ -151,9 +154,11 @@ class Plain(Pooled):
   def class_scores(
     self, task: task_lib.Task, logits: np.ndarray
   ) -> np.ndarray | None:
-    """Returns [N, c] scores in the order of the probabilities of each class.
+    """Returns scores that rank the examples by the probability of each class.
 
-    float64, so that two that differ are no tie; None if there are no classes.
+    Returns:
+      [N, c] float64, because rounding to float32 could make ties; None if the
+      kind has no classes.
     """
     return None
 
@@ -173,7 +178,7 @@ class Plain(Pooled):
   def predict_examples(
     self, task: task_lib.Task, logits: np.ndarray, uids: Sequence[str]
   ) -> list[kind.Prediction]:
-    """Turns the logits of examples into predictions."""
+    """Turns logits, one row per example, into predictions."""
 
   def _measured(
     self, task: task_lib.Task, logits: np.ndarray, gold: np.ndarray | None
@@ -195,7 +200,7 @@ class Plain(Pooled):
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> metrics.Measured:
     rows, logits = np.shape(arrays['uid'])[:1], arrays['logits']
-    # NumPy reads an array with a damaged header as bytes.
+    # `np.shape`, because NumPy reads an array with a damaged header as bytes.
     if np.shape(logits) != (*rows, task.num_outputs):
       raise ValueError('not one row of logits for every example')
     measured = self._measured(task, logits, arrays.get('label'))
@@ -212,7 +217,7 @@ class Tallied(kind.Kind):
   def tally(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> np.ndarray:
-    """Returns the numbers of each example, [N, ...], that metrics sum up."""
+    """Returns the numbers per example that the metrics sum up, [N, ...]."""
 
   def measure(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -236,7 +241,7 @@ class Tallied(kind.Kind):
     rows = np.shape(arrays['uid'])[:1]
     if np.shape(tally)[:1] != rows or tally.dtype.kind not in 'if':
       raise ValueError('not one tally for every example')
-    # Gold labels are in the tallies already.
+    # The tallies include the gold labels; the zeros are only placeholders.
     return metrics.Measured(tally, np.zeros(rows))
 
 
@@ -256,12 +261,12 @@ class PerToken(Tallied):
   ) -> Iterator[kind.Features]:
     """Cuts long examples into windows of up to `max_length` tokens.
 
-    Windows are `Features`, or named tuples that also have the `more_fields`.
-    Calls `on_cut` with the uid of each example that loses tokens, before its
-    first window.
+    Windows are `Features`, or named tuples that also have the `more_fields`. If
+    an example loses tokens, `on_cut` is called with the example's uid before
+    its first window is yielded.
 
     Raises:
-      errors.UserError: the task's windows would leave tokens out.
+      errors.UserError: the task's windows would skip tokens.
     """
 
   @abc.abstractmethod
@@ -271,8 +276,8 @@ class PerToken(Tallied):
     """Returns gold target and loss weight of each token of the chosen rows.
 
     Returns:
-      [tokens, c] float32 targets, and [tokens] float32, the token's share of
-      the example's loss: 0 if a token has no loss.
+      [tokens, c] float32 targets, and [tokens] float32 weights. A token with
+      the weight 0 does not enter the loss.
     """
 
   @abc.abstractmethod
@@ -286,21 +291,21 @@ class PerToken(Tallied):
   ) -> jax.Array:
     """Computes the loss of each example from its tokens, [B, S] float32.
 
-    It must be finite in slots of other kinds too.
+    The loss must also be finite in slots that belong to other kinds.
 
     Args:
       logits: [B, L, K] float32.
       target: [B, L, K] float32, a mix of gold labels and teacher predictions.
-      share: [B, L] float32, from `token_targets`.
-      inside: [B, S, L] bool, the tokens of each slot that have a share.
+      share: [B, L] float32, the loss weights from `token_targets`.
+      inside: [B, S, L] bool, the tokens of each slot with a weight above 0.
       class_mask: [B, S, K] bool, the outputs that the slot's head has.
     """
 
 
 def are_decisions(logits: np.ndarray) -> bool:
-  """Whether logits are zeros and ones, as in the archives of docs/results.
+  """Whether logits are only zeros and ones, as in the archives of docs/results.
 
-  They say what is predicted, and not how probable it is.
+  Such logits give the predicted label, but not its probability.
   """
   return bool(np.isin(logits, (0, 1)).all())
 
@@ -315,10 +320,10 @@ def entropy(probs: np.ndarray) -> np.ndarray:
 
 
 def constant_cross_entropy(target: np.ndarray) -> np.ndarray:
-  """Lowest cross-entropy of a constant prediction, in nats, given weights.
+  """Lowest cross-entropy of a constant prediction for a weighted mean target.
 
-  Σ -t log(t / Σ t) over the last axis of the mean target; the entropy if it
-  sums up to 1.
+  It is Σ -t log(t / Σ t) over the last axis, in nats. This is the entropy if
+  the target sums up to 1.
 
   >>> constant_cross_entropy(np.array([2.0, 2.0])).round(4).item()  # 4 ln 2
   2.7726
@@ -337,7 +342,7 @@ def join_labels(
 
 
 def split_labels(text: str, task: task_lib.Task, separator: str) -> list[str]:
-  """Splits what `join_labels` joined."""
+  """Splits a text that `join_labels` joined."""
   return (
     json.loads(text) if needs_list(task, separator) else text.split(separator)
   )
@@ -354,7 +359,7 @@ def needs_list(task: task_lib.Task, separator: str) -> bool:
 
 
 def split_cell(text: str, separator: str) -> list[str]:
-  """Splits a cell into labels, without the blanks around them.
+  """Splits a cell into labels and removes the blanks around each label.
 
   >>> split_cell('joy; anger;', ';')
   ['joy', 'anger']
@@ -364,15 +369,17 @@ def split_cell(text: str, separator: str) -> list[str]:
 
 
 def find_joined(labels: Sequence[str]) -> tuple[str, list[str]]:
-  """Finds labels that seem to be several, joined by another separator.
+  """Finds labels that seem to be several labels joined by a separator.
 
-  Most pieces of such a label are labels too, or stand in another one.
+  More than half of the pieces of such a label are known labels. For ; and | a
+  piece also counts as known if it is a piece of another label.
 
   >>> find_joined(['bill', 'mail', 'bill; mail', 'TCP/IP'])
   (';', ['bill; mail'])
 
   Returns:
-    The separator that joins the most of the labels, and these; '' and none.
+    The separator that joins the most labels, and these labels; '' and [] if no
+    label seems joined.
   """
   best: tuple[str, list[str]] = ('', [])
   for mark in _SEPARATORS:

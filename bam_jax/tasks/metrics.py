@@ -1,18 +1,20 @@
 """The metrics, and the two averages over GLUE.
 
-A metric is a function and one line of `METRICS`. Its function takes predictions
-[..., N], gold labels [N] and, for a bootstrap, counts [B, N]: how often each
-resample drew each example. It returns [..., B]; without counts every example
-counts once, and it returns [...]. It never warns. If an example has any number
-of the c labels, predictions [..., N, c] and gold [N, c] are 0 or 1 of each.
+A metric is a function and one entry of `METRICS`. The function takes
+predictions [..., N] and gold labels [N], and returns [...]. For a bootstrap it
+also takes counts [B, N], which say how often each resample drew each example,
+and returns [..., B]. It never emits a warning.
 
-Some metrics take scores of the classes, [..., N, c], instead of predictions:
-their order among the examples decides. Others take tallies [..., N, n]: n
-numbers per example, such as the counts of true positives, predicted and gold
-positives. They are functions of the summed tallies.
+For multi-label tasks, predictions [..., N, c] and gold labels [N, c] are 0 or 1
+for each of the c labels. Some metrics take class scores [..., N, c] instead of
+predictions; only the order of the scores among the examples matters. Other
+metrics take tallies [..., N, n]: n numbers per example, such as the counts of
+true positives, predicted positives and gold positives. Such a metric is a
+function of the summed tallies.
 
-An undefined score is nan: a correlation with a constant input, or F1 without a
-positive in prediction or gold. A mean of scores is nan if one of them is.
+An undefined score is nan, for example a correlation with a constant input, or
+F1 without any predicted or gold positive. The mean of scores is nan if one of
+the scores is nan.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +35,7 @@ def _tallied_f1(sums: np.ndarray) -> np.ndarray:
 
 
 def _share(numerator: int, denominator: int) -> Callable[..., np.ndarray]:
-  """Makes a metric that divides one of the summed numbers by another."""
+  """Makes a function that divides one of the summed numbers by another."""
   return lambda sums: resampled.ratio(
     sums[..., numerator], sums[..., denominator]
   )
@@ -42,14 +44,18 @@ def _share(numerator: int, denominator: int) -> Callable[..., np.ndarray]:
 def _of_tallies(
   of_sums: Callable[[np.ndarray], np.ndarray],
 ) -> Callable[..., np.ndarray]:
-  """Makes a metric of tallies from a function of their sums."""
+  """Makes a metric of tallies from a function of the summed tallies.
+
+  The metric takes tallies [N, n] without counts, or [S, N, n] with counts
+  [B, N]. With counts it returns [S, B].
+  """
 
   def metric(
     tally: np.ndarray,
     gold: np.ndarray | None = None,
     counts: resampled.Counts = None,
   ) -> np.ndarray:
-    del gold  # Gold labels are in the tallies.
+    del gold  # The tallies include the gold labels.
     if counts is None:
       return of_sums(np.sum(tally, axis=0))
     sums = np.tensordot(counts, tally, axes=([1], [1]))  # [B, S, ...]
@@ -62,11 +68,12 @@ class Measured(NamedTuple):
   """Inputs of a task's metrics.
 
   Attributes:
-    predictions: [..., N] class indices or scores, [..., N, c] 0 or 1 of each
-      label, or tallies [..., N, n].
-    gold: [N] or [N, c] in the same form; None if tallies have the gold labels.
-    class_scores: [..., N, c], ordered by the probability of the class; None if
-      the kind has none.
+    predictions: [..., N] class indices or scores; [..., N, c] 0 or 1 for each
+      label; or [..., N, n] tallies.
+    gold: [N] or [N, c] gold labels, in the form of the predictions; None if
+      they are missing, or included in the tallies.
+    class_scores: [..., N, c] scores that rank the examples by the probability
+      of each class; None if the kind has no classes.
   """
 
   predictions: np.ndarray
@@ -75,16 +82,17 @@ class Measured(NamedTuple):
 
 
 class Metric(NamedTuple):
-  """A metric, which can be called with predictions, gold and counts."""
+  """A metric; call it with predictions, gold labels and counts."""
 
-  measures: tuple[str, ...]  # Kinds that measure one of these have the metric.
+  # A kind has the metric if its `Kind.measures` is one of these names.
+  measures: tuple[str, ...]
   function: Callable[..., np.ndarray]
-  # What the gold labels must have so that the score is defined and not always
-  # 0: a positive (see `Kind.is_positive`), any label, different labels, or
-  # nothing.
+  # What the gold labels need, or the score is undefined or always 0: a positive
+  # (see `Kind.is_positive`), any label, two different labels, or nothing.
   needs: Literal['positive', 'label', 'variety', ''] = ''
-  reason: str = ''  # Why it is undefined; if empty, `why_undefined` finds out.
-  takes_class_scores: bool = False  # In place of predictions.
+  # Why the score is undefined; if empty, `why_undefined` finds the reason.
+  reason: str = ''
+  takes_class_scores: bool = False  # Instead of predictions.
 
   def __call__(
     self,
@@ -101,7 +109,7 @@ class Metric(NamedTuple):
     return measured.predictions
 
 
-# Metrics that are not 0 to 100; an average over tasks leaves them out.
+# Metrics that are not on 0-100; averages over tasks leave out these metrics.
 OWN_SCALE = frozenset({'neg_mean_absolute_error'})
 
 _NO_LABEL = 'no label is gold and none is predicted'
@@ -141,7 +149,7 @@ METRICS: dict[str, Metric] = {
 
 
 def compute(names: Sequence[str], measured: Measured) -> dict[str, float]:
-  """Computes metrics of `METRICS` times 100, by name; nan where undefined."""
+  """Computes metrics of `METRICS` times 100, by name; nan if undefined."""
   return {
     name: 100.0 * float(metric(metric.first_argument(measured), measured.gold))
     for name, metric in ((name, METRICS[name]) for name in names)
@@ -170,10 +178,10 @@ def why_undefined(name: str, measured: Measured) -> str:
 
 
 def is_above(score: float, constant: float) -> bool:
-  """Whether a score is better than that of a constant prediction.
+  """Whether a score is better than the score of a constant prediction.
 
-  An undefined score is not. Where that of the constant is undefined, 0 stands
-  for it: no correlation, no positive found.
+  False if the score is undefined. An undefined score of the constant prediction
+  counts as 0: it has no correlation, or finds no positive.
   """
   return score > (0.0 if math.isnan(constant) else constant)
 
@@ -182,7 +190,7 @@ def averages(
   tasks: Sequence[task_lib.Task],
   scores: Mapping[str, Mapping[str, Mapping[str, float]]],
 ) -> dict[str, float]:
-  """Averages the scores of the tasks as the paper does, and as GLUE does.
+  """Averages the scores of the tasks as in the paper, and as in GLUE.
 
   Tasks without `in_average` are left out.
 
@@ -193,8 +201,8 @@ def averages(
   Returns:
     `paper`: mean over tasks of `paper_metric` on the first dev split. `glue`:
     mean over tasks of the mean of `metrics`, without `OWN_SCALE`, over all dev
-    splits. nan if a score is nan: averages over fewer tasks could not be
-    compared.
+    splits. An average is nan if one of its scores is nan, because averages over
+    fewer tasks are not comparable.
 
   Raises:
     KeyError: a task, split or metric has no score.

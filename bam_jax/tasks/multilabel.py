@@ -1,4 +1,4 @@
-"""Multi-label: any number of the task's labels, each with a sigmoid."""
+"""Multi-label tasks: any number of labels per example, each with a sigmoid."""
 
 from collections.abc import Mapping, Sequence
 import contextlib
@@ -48,9 +48,12 @@ class Multilabel(kind_bases.Plain):
   def parse(
     self, task: task_lib.Task, value: task_lib.RawLabel, where: str
   ) -> tuple[int, ...]:
-    """Parses labels, a list or a joined text, into ascending indices.
+    """Parses a list of labels, or a text that joins labels by the separator.
 
     If the separator is ambiguous, the text may also be a JSON list.
+
+    Returns:
+      The label indices, ascending.
     """
     names = value
     if isinstance(value, str):
@@ -175,13 +178,16 @@ class Multilabel(kind_bases.Plain):
   def quality_inputs(
     self, task: task_lib.Task, logits: np.ndarray, label: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns each label's probability and gold value, 0 or 1, for each row."""
+    """Returns the probability and the gold value of each label of each row.
+
+    Both arrays are flat, [N c]. A gold value is 0 or 1.
+    """
     return self.teacher_probs(logits, 1.0).ravel(), np.ravel(label)
 
   def predict_examples(
     self, task: task_lib.Task, logits: np.ndarray, uids: Sequence[str]
   ) -> list[kind.Prediction]:
-    """Predicts `labels`, and `probabilities` of all."""
+    """Predicts `labels`, and `probabilities` of all labels."""
     found = []
     predicted = self.predictions(task, logits)
     for uid, chosen in zip(uids, predicted, strict=True):
@@ -214,7 +220,7 @@ class Multilabel(kind_bases.Plain):
 
 
 def _names(task: task_lib.Task, text: str) -> list[str]:
-  """Splits a text into labels, without checking them."""
+  """Splits a text into label names, which may be unknown labels."""
   if text.startswith('[') and kind_bases.needs_list(task, task.separator):
     with contextlib.suppress(ValueError, RecursionError):
       return list(map(str, json.loads(text)))
@@ -224,7 +230,7 @@ def _names(task: task_lib.Task, text: str) -> list[str]:
 def _check_separator(
   task: task_lib.Task, names: Sequence[str], where: str
 ) -> None:
-  """Raises if a cell seems to have another separator than the task's."""
+  """Raises a `UserError` if a cell seems to use another separator."""
   for name in {*names}.difference(task.labels):
     mark, joined = kind_bases.find_joined([name, *task.labels])
     if name in joined:
@@ -239,5 +245,5 @@ def _indices(chosen: np.ndarray) -> tuple[int, ...]:
 
 
 def _labels(task: task_lib.Task, rows: kind.Rows) -> np.ndarray:
-  """Reads labels as 0 and 1, [N, c]; nan where they are missing."""
+  """Returns the labels as 0 and 1, [N, c]; nan if a row has no labels."""
   return np.asarray(rows.fixed('label')).reshape(-1, task.num_outputs)

@@ -7,11 +7,11 @@ from bam_jax import errors
 from bam_jax import plain_text
 from bam_jax.tasks import task as task_lib
 
-# What files write in place of a label that is missing; SNLI has the dash.
+# What files write instead of a missing label; SNLI writes a dash.
 _NO_LABEL = frozenset(
   {'', '-', '-1', '?', 'null', 'None', 'NaN', 'nan', 'NA', 'N/A'}
 )
-# How files and libraries spell that a value is missing, in lower case.
+# Spellings of a missing value in files and libraries, in lower case.
 _MISSING = frozenset({'', 'null', 'nan', '<na>'})
 # Code points that UTF-8 cannot hold; Python decodes invalid bytes as these.
 _SURROGATE = re.compile('[\ud800-\udfff]')
@@ -27,9 +27,9 @@ def is_missing(value: str) -> bool:
 
 
 def no_label_remedy(task: task_lib.Task, value: str) -> str:
-  """Returns how to skip rows without a label, if a value may mean that.
+  """Returns the part of an error message on how to skip rows without a label.
 
-  Empty for official tasks, and for a value that is more likely a mistake.
+  Empty for official tasks, and if the value does not look like a missing label.
   """
   is_label = value not in _NO_LABEL and not is_missing(value)
   if is_label or task.tables[task.train_split].tfds:
@@ -41,7 +41,7 @@ def no_label_remedy(task: task_lib.Task, value: str) -> str:
 
 
 def check_word(value: object, where: str) -> str:
-  """Returns a JSON value; raises UserError unless it is one word."""
+  """Returns a JSON value; raises UserError if it is not a single word."""
   word = check_text(value, where)
   if not word or ' ' in word or word != plain_text.one_line(word):
     raise errors.UserError(
@@ -51,13 +51,13 @@ def check_word(value: object, where: str) -> str:
 
 
 def check_text(value: object, where: str) -> str:
-  """Returns a JSON value; raises UserError unless it is a valid text."""
+  """Returns a JSON value; raises UserError if it is not a valid text."""
   if value is None or (isinstance(value, float) and math.isnan(value)):
     raise errors.UserError(f'{where} is missing (null or NaN); give a string')
   if not isinstance(value, str):
     raise errors.UserError(f'{where} is not a string; give a string')
   if _SURROGATE.search(value):
-    # JSON can spell half of a pair, which no tokenizer takes.
+    # JSON can encode half of a surrogate pair; tokenizers reject such a text.
     raise errors.UserError(
       f'{where} holds half of a surrogate pair; remove that half'
     )

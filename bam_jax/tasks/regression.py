@@ -1,4 +1,4 @@
-"""Regression: a score on the task's own scale, trained on 0-1."""
+"""Regression: one score per example, on the task's scale; trained on 0-1."""
 
 from collections.abc import Mapping, Sequence
 import contextlib
@@ -24,8 +24,8 @@ from bam_jax.tasks import task as task_lib
 class Regression(kind_bases.Plain):
   """Tasks with one score per example; the target is channel 0.
 
-  A linear head predicts the logit itself, which may leave 0-1 as in the
-  released code; scores on the task's scale are clipped.
+  A linear head predicts the logit itself, which may be outside 0-1, as in the
+  released code. Predictions on the task's scale are clipped.
   """
 
   head: Literal['sigmoid', 'linear'] = 'sigmoid'
@@ -54,8 +54,8 @@ class Regression(kind_bases.Plain):
   def parse(self, task: task_lib.Task, value: str, where: str) -> float:
     """Parses a score on the task's scale.
 
-    As the shortest decimal of its float32: TFDS keeps scores in float32, and
-    those of STS-B must be equal from either source.
+    Returns the shortest decimal that is the same float32. TFDS stores scores as
+    float32, and STS-B must have equal scores from TFDS and from files.
     """
     low, high = task.scale
     try:
@@ -104,9 +104,9 @@ class Regression(kind_bases.Plain):
   ) -> jax.Array:
     """Squared error, or cross-entropy, between target and score in channel 0.
 
-    The gradient of the cross-entropy in the logit is the difference p - y of
-    score and target. That of the squared error is 2 p (1 - p) times as large,
-    which is at most half.
+    The gradient of the cross-entropy with respect to the logit is p - y, for a
+    score p and a target y. With a sigmoid head, the gradient of the squared
+    error is that times 2 p (1 - p), a factor of at most 1/2.
     """
     logit, target = logits[..., 0], target[..., 0]
     if self.loss_name == 'cross_entropy':
@@ -167,7 +167,7 @@ class Regression(kind_bases.Plain):
   def predict_examples(
     self, task: task_lib.Task, logits: np.ndarray, uids: Sequence[str]
   ) -> list[kind.Prediction]:
-    """Predicts `score`, on the task's own scale."""
+    """Predicts `score`, on the task's scale."""
     scores = self.predictions(task, logits).tolist()
     return [
       kind.Prediction(uid, f'{score:.3f}', {'score': round(score, 6)})

@@ -1,7 +1,8 @@
-"""Sums and ranks of resampled examples, which the metrics share.
+"""Sums and ranks over resampled examples, shared by the metrics.
 
-N examples, B resamples; counts [B, N] say how often each resample drew each
-example, None that there is no resample and each counts once.
+There are N examples and B resamples. Counts [B, N] say how often each resample
+drew each example. Counts are None if there is no resampling, so that each
+example counts once.
 """
 
 import numpy as np
@@ -12,7 +13,10 @@ Counts = np.ndarray | None
 def check(
   predictions: np.ndarray, gold: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Converts both to arrays; raises ValueError if their sizes don't match."""
+  """Converts both inputs to arrays; raises ValueError if the sizes don't match.
+
+  Also raises ValueError if there are no examples.
+  """
   predictions, gold = np.asarray(predictions), np.asarray(gold)
   if gold.ndim != 1 or predictions.shape[-1:] != gold.shape:
     raise ValueError(
@@ -25,16 +29,19 @@ def check(
 
 
 def total(chosen: np.ndarray, counts: Counts) -> np.ndarray:
-  """Counts the chosen examples in each resample."""
+  """Counts the chosen examples, [..., N] bool, in each resample, [..., B].
+
+  Without counts, the result is [...].
+  """
   if counts is None:
     return np.sum(chosen, axis=-1, dtype=np.float64)
-  # Whole numbers below 2^24 are exact in float32, and twice as fast.
+  # float32 is exact for integers below 2^24, and twice as fast as float64.
   found = chosen.astype(np.float32) @ np.asarray(counts, np.float32).T
   return found.astype(np.float64)
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-  """Divides two arrays; nan where the denominator is 0."""
+  """Divides two arrays; nan if a denominator is 0."""
   defined = denominator > 0
   return np.where(defined, numerator, np.nan) / np.where(
     defined, denominator, 1.0
@@ -44,8 +51,9 @@ def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
 def ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
   """Ranks the values of each resample, [N, B].
 
-  The result is the number of lower values plus that of lower or equal ones. It
-  is linear in the rank, where ties share the mean of their ranks.
+  Each result is the number of lower values plus the number of lower or equal
+  values. It is 2 r - 1 if r is the usual rank, in which ties share their mean
+  rank.
   """
   lower, lower_or_equal = below(values, counts)
   return lower + lower_or_equal
@@ -54,10 +62,14 @@ def ranks(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def below(
   values: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts for each value how many are lower, and how many lower or equal.
+  """Counts the lower values, and the lower or equal values, of each value.
 
-  Takes values [N], and how often each resample has each, [N, B]; returns
-  [N, B] twice.
+  Args:
+    values: [N].
+    counts: [N, B], how often each resample has each value.
+
+  Returns:
+    The number of lower values, and of lower or equal values, [N, B] each.
   """
   _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
   ends = np.cumsum(sizes)

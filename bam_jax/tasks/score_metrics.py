@@ -1,6 +1,6 @@
 """Metrics of predicted scores: correlations and the absolute error.
 
-The arguments and results are those of `metrics`.
+The module `metrics` explains the shapes of the arguments and results.
 """
 
 import math
@@ -43,7 +43,10 @@ def _correlation(
   single = weights.astype(np.float32)  # Exact, and faster to rank.
 
   def moments(values: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns values, means, centred sums of squares, and sums of squares."""
+    """Returns values, means, centred sums of squares, and sums of squares.
+
+    With `is_of_ranks`, the values are replaced by their ranks.
+    """
     if is_of_ranks:
       values = resampled.ranks(values, single).astype(np.float64)
       mean = np.einsum('nb,nb->b', weights, values) / total
@@ -64,7 +67,8 @@ def _correlation(
     products = np.einsum('nb,nb->b', y, x) if is_of_ranks else x @ y
     norm = np.sqrt(np.abs(x_centred * y_centred))
     scores = products / np.where(norm > 0, norm, 1.0)
-    # Of almost equal values rounding errors are too large.
+    # If values are almost equal, rounding errors are too large here.
+    # `_correlate` computes these scores from the drawn examples.
     vague = (x_centred < 1e-6 * x_squares) | (y_centred < 1e-6 * y_squares)
     for i in np.flatnonzero(vague | ~(norm > 0)):
       x, drawn = np.repeat([row, gold], counts[i].astype(int), axis=1)
@@ -75,14 +79,14 @@ def _correlation(
 
 def _correlate(x: np.ndarray, y: np.ndarray, is_of_ranks: bool) -> float:
   """Linear correlation of [N] values or their ranks; nan if undefined."""
-  # A rank would hide what is not finite.
+  # Ranks would hide values that are not finite.
   if not np.all(np.isfinite([x, y])) or np.ptp(x) == 0 or np.ptp(y) == 0:
     return math.nan
   if is_of_ranks:
     x, y = (
       resampled.ranks(values, np.ones((len(x), 1)))[:, 0] for values in (x, y)
     )
-  # By the range first: the square of a tiny deviation underflows.
+  # Divide by the range first: the square of a tiny deviation would underflow.
   x, y = ((values - np.mean(values)) / np.ptp(values) for values in (x, y))
   x, y = (values / np.sqrt(np.vecdot(values, values)) for values in (x, y))
   return float(np.clip(np.vecdot(x, y), -1.0, 1.0))
@@ -91,7 +95,7 @@ def _correlate(x: np.ndarray, y: np.ndarray, is_of_ranks: bool) -> float:
 def neg_mean_absolute_error(
   predictions: np.ndarray, gold: np.ndarray, counts: resampled.Counts = None
 ) -> np.ndarray:
-  """Mean absolute error on the task's scale, negative: higher is better."""
+  """Negated mean absolute error on the task's scale; higher is better."""
   predictions, gold = resampled.check(predictions, gold)
   error = np.abs(predictions - gold)
   if counts is None:

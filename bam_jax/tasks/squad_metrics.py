@@ -1,6 +1,7 @@
 """Exact match and F1 of answers, as in the official SQuAD evaluation.
 
-Rajpurkar et al. 2016 and 2018. An empty answer matches an empty answer only.
+The sources are Rajpurkar et al. 2016 and 2018. An empty answer matches only an
+empty answer.
 """
 
 from collections import Counter
@@ -23,7 +24,7 @@ def normalise(text: str) -> str:
 
 
 def exact_match(predicted: str, gold: str) -> float:
-  """Returns 1 if both are equal after `normalise`, else 0."""
+  """Returns 1 if both answers are equal after `normalise`, else 0."""
   return float(normalise(predicted) == normalise(gold))
 
 
@@ -46,6 +47,9 @@ def f1(predicted: str, gold: str) -> float:
 def best(
   metric: Callable[[str, str], float], predicted: str, answers: Sequence[str]
 ) -> float:
-  """Best score over the gold answers; none at all counts as an empty answer."""
+  """Best score of a prediction over the gold answers.
+
+  If no gold answer has a word, the only gold answer is the empty text.
+  """
   known = [answer for answer in answers if normalise(answer)] or ['']
   return max(metric(predicted, answer) for answer in known)

@@ -1,6 +1,6 @@
-"""Tagging: one tag per word, to mark spans such as names, or of any meaning.
+"""Tagging: one tag per word, for spans (names) or plain (parts of speech).
 
-Tags of spans are BIO, BIOES or BILOU; which one follows from the labels.
+Tags of spans follow the scheme BIO, BIOES or BILOU, which the labels determine.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,8 @@ from bam_jax.tasks import raw_values
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
-# All tags of a task are of one scheme; of the last two, E and S are L and U.
+# The tag schemes BIO, BIOES and BILOU; all tags of a task follow one scheme. L
+# and U of BILOU mean the same as E and S of BIOES.
 _SCHEMES = tuple(
   re.compile(rf'O|[{letters}]-.+') for letters in ('BI', 'BIES', 'BILU')
 )
@@ -47,8 +48,8 @@ for place, word in enumerate(inputs.word_ids()):
 class Tagging(kind_bases.PerToken):
   """Tasks with one tag per word, predicted at the word's first token.
 
-  `label` of the features has a number per token: the index of a tag, nan if the
-  tag is missing, `NO_WORD` if no word begins at the token.
+  In the features, `label` has one number per token: the index of the tag, nan
+  if the tag is missing, or `NO_WORD` if no word begins at the token.
   """
 
   name = 'tagging'
@@ -104,8 +105,8 @@ class Tagging(kind_bases.PerToken):
   ) -> Iterator[kind.Features]:
     """Cuts texts into windows `[CLS] pieces [SEP]`, without splitting words.
 
-    A word without any piece is `[UNK]`; a word longer than a window loses its
-    last pieces.
+    A word without any piece becomes `[UNK]`. A word that is longer than a
+    window loses its last pieces.
     """
     room = max_length - 2
     words = [example.text_a.split(' ') for example in examples]
@@ -138,7 +139,7 @@ class Tagging(kind_bases.PerToken):
   def token_targets(
     self, task: task_lib.Task, rows: kind.Rows, chosen: np.ndarray
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns one-hot tags; each word's share is 1 / number of words."""
+    """Returns one-hot tags, and 1 / number of words as weight of each word."""
     values, offsets = rows.ragged('label')
     label = np.asarray(values[ragged.places(offsets, chosen)])
     lengths = np.diff(offsets)[chosen]
@@ -166,9 +167,9 @@ class Tagging(kind_bases.PerToken):
     inside: jax.Array,
     class_mask: jax.Array,
   ) -> jax.Array:
-    """Soft cross-entropy of each word, times its share of the example."""
+    """Weighted sum of the soft cross-entropies of an example's words."""
     mask = jnp.any(inside[..., None] & class_mask[:, :, None], axis=1)
-    # Tokens outside of all slots get all outputs, for finite numbers.
+    # Tokens outside of all slots get all outputs, so that losses are finite.
     mask |= ~jnp.any(inside, axis=1)[..., None]  # [B, L, K]
     log_probs = classification.masked_log_softmax(logits, mask)
     losses = -share * jnp.sum(target * log_probs, axis=-1)  # [B, L]
@@ -202,7 +203,7 @@ class Tagging(kind_bases.PerToken):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> dict[str, np.ndarray]:
-    """Adds the probability of the predicted tag of each word, [words]."""
+    """Adds `confidence`, [words]: the probability of each predicted tag."""
     words = logits[rows.ragged('label')[0] != NO_WORD]
     confidence = self.teacher_probs(words, 1.0).max(-1)
     found = super().outputs(task, logits, rows)
@@ -216,7 +217,7 @@ class Tagging(kind_bases.PerToken):
       tuple(index[tag] for tag in kind_bases.split_labels(text, task, ' '))
       for text in arrays['prediction'].tolist()
     ]
-    # Older outputs have no probabilities.
+    # Outputs of older versions have no `confidence`.
     if 'confidence' not in arrays:
       return list(map(kind.Decided, labels))
     ends = np.cumsum([len(label) for label in labels])
@@ -230,7 +231,7 @@ class Tagging(kind_bases.PerToken):
   def differing_parts(
     self, task: task_lib.Task, label: tuple[int, ...], other: tuple[int, ...]
   ) -> list[int]:
-    """Returns the words whose tags differ; none if the spans are equal."""
+    """Returns the words whose tags differ; [] if the spans are equal."""
     one, two = (self.label_value(task, each) for each in (label, other))
     if spans(one) == spans(two):
       return []
@@ -253,14 +254,14 @@ class Tagging(kind_bases.PerToken):
     return scipy.special.log_softmax(logits, -1), label[word].astype(np.int64)
 
   def input_names(self, task: task_lib.Task) -> list[tuple[str, ...]]:
-    """Accepts a list of words, or `text`, words separated by spaces."""
+    """Accepts a list of words, or a `text` of words separated by spaces."""
     *own, common = super().input_names(task)
     return list(dict.fromkeys([*own, ('words',), common]))
 
   def parse_input(
     self, values: Mapping[str, object], where: str
   ) -> tuple[str, ...]:
-    """Returns one text, the words joined by single spaces."""
+    """Returns one text: the words joined by single spaces."""
     ((name, value),) = values.items()
     if isinstance(value, list):
       words = [
@@ -285,7 +286,7 @@ class Tagging(kind_bases.PerToken):
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
   ) -> list[kind.Prediction]:
-    """Predicts `tags`, one per word, and `spans` of words counted from 0."""
+    """Predicts `tags`, one per word, and `spans` as word indices from 0."""
     found = []
     for uid, tags, _ in _examples(task, logits, rows):
       by_place = sorted(spans(tags), key=lambda span: span[1])
@@ -309,7 +310,7 @@ class Tagging(kind_bases.PerToken):
 
 
 class PlainTagging(Tagging):
-  """Tasks with one tag per word that marks no span, such as parts of speech."""
+  """Tasks with one tag per word and no spans, such as parts of speech."""
 
   name = 'plain_tagging'
   measures = 'tags'
@@ -336,7 +337,7 @@ class PlainTagging(Tagging):
     return _differing_words(label, other)
 
   def is_positive(self, task: task_lib.Task, label: tuple[int, ...]) -> bool:
-    return True  # No metric of tags asks for one.
+    return True  # The metric of plain tags does not need a positive.
 
   def predict(
     self, task: task_lib.Task, logits: np.ndarray, rows: kind.Rows
@@ -353,8 +354,8 @@ class PlainTagging(Tagging):
 def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
   """Finds spans as conlleval does: type, first word, last word.
 
-  A B or an I is continued by an I, E or L of its type. Every other tag but O
-  begins a span.
+  An I, E or L continues a span if the previous tag is a B or I of the same
+  type. Every other tag except O begins a span.
 
   >>> sorted(spans(['B-PER', 'I-PER', 'O', 'I-LOC', 'B-LOC']))
   [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
@@ -386,7 +387,7 @@ def _examples(
 ) -> Iterator[tuple[str, list[str], list[str]]]:
   """Yields uid, predicted tags and gold tags of each example.
 
-  A missing gold tag is O, or the first label.
+  A missing gold tag becomes O, or the first label if the task has no O.
   """
   label, offsets = rows.ragged('label')
   uids, bounds = windows.examples_of(rows.uids)
@@ -402,7 +403,10 @@ def _examples(
 
 
 def _windows(pieces: list[np.ndarray], room: int) -> Iterator[tuple[int, int]]:
-  """Yields the range of words of each window: first index, and end index."""
+  """Yields the first word of each window and the word after its last word.
+
+  A window has room for `room` pieces.
+  """
   first = used = 0
   for place, piece in enumerate(pieces):
     if used + len(piece) > room:

@@ -10,16 +10,16 @@ import numpy as np
 if typing.TYPE_CHECKING:
   from bam_jax.tasks import kind as kind_lib
 
-# A label in a file, and a parsed one.
-Answers = tuple[tuple[str, int], ...]  # Texts, and their first characters.
+# `RawLabel` is a label as in the file, `Label` is a parsed label.
+Answers = tuple[tuple[str, int], ...]  # Text and first character per answer.
 RawLabel = str | tuple[str, ...] | Answers
 Label = int | float | tuple[int, ...] | Answers
 
-# Name of the split without labels that students learn from teachers.
+# Split of rows without labels, on which students learn from teachers.
 UNLABELLED = 'unlabelled'
-# Name of the rows that a user wants predicted.
+# Split of rows that a user wants predictions for.
 INPUT = 'input'
-# Name of the training rows that a search scores its runs on.
+# Split of training rows that a search holds out to score its runs.
 HELD_OUT = 'held_out'
 
 # The part of a uid after `~` distinguishes copies and windows of an example.
@@ -62,7 +62,7 @@ def window_uid(uid: str, number: int) -> str:
 class Example(NamedTuple):
   """One labelled or unlabelled example of a task."""
 
-  # `task/split/index`, where index counts the data lines of the raw file. The
+  # `task/split/index`; the index counts the rows of the raw file. This is the
   # only key that joins gold labels, teacher logits and predictions.
   uid: str
   text_a: str
@@ -73,12 +73,13 @@ class Example(NamedTuple):
 class Division(NamedTuple):
   """How the rows of a file are divided between training and development."""
 
-  share: float  # Of the rows that become development rows.
+  share: float  # Share of the rows that become development rows.
   seed: int = 0
-  # Whether rows of one `Row.group` stay on one side; else those of equal texts.
+  # If True, rows with the same `Row.group` stay on one side. If False, rows
+  # with equal texts do.
   by_group: bool = False
-  # Indices of the development rows that a work directory has recorded; None:
-  # they are drawn.
+  # Indices of the development rows, as recorded in a work directory; None if
+  # the development rows are drawn.
   recorded: frozenset[int] | None = None
 
 
@@ -89,38 +90,41 @@ class Table:
   # Path below `data.dir`, or a pattern such as `train-*.csv`; empty for
   # generated rows.
   file: str = ''
-  more_files: tuple[str, ...] = ()  # Files that are read after it.
+  more_files: tuple[str, ...] = ()  # Files that are read after `file`.
   other_file: str = ''  # Path that is read if `file` is missing.
-  # One text column, or two for a pair: a number from 0 (from the end if
-  # negative), or a name in the header or JSON object.
+  # One text column, or two for a pair. A column is a number from 0 (from the
+  # end if negative), or a name in the header or JSON object.
   text: tuple[int | str, ...] = ()
-  other_texts: tuple[tuple[str, ...], ...] = ()  # Their alternative names.
+  other_texts: tuple[tuple[str, ...], ...] = ()  # Alternatives to `text`.
   label: int | str | None = None  # None if the split has no labels.
   header: bool = True  # Whether the first line names the columns (TSV, CSV).
   format: str = 'tsv'  # A key of `formats.FORMATS`, or `generated`.
-  # Whether rows with a wrong number of columns are skipped and counted. For
-  # official files known to hold such rows.
+  # Whether rows with a wrong number of columns are skipped and counted. True
+  # for official files that are known to have such rows.
   skip_malformed: bool = False
-  # What fields that are not plain texts hold: a list of words, with a tag for
-  # each; or answers, with their places in the second text.
+  # What a row has if not only plain texts: a list of words with a tag for each
+  # word; or answers with their positions in the second text.
   holds: Literal['texts', 'words', 'answers'] = 'texts'
   takes_list: bool = False  # Whether a label may be a list.
-  # Of rows that a user wants predicted: its `parse_input` makes their texts.
+  # Only for rows that a user wants predictions for: the kind whose
+  # `parse_input` converts the fields of a row to texts.
   input_kind: 'kind_lib.Kind | None' = None
-  group: int | str | None = None  # Column that `lines.Row.group` has.
-  kept: tuple[str, ...] = ()  # Columns that `lines.Row.kept` has, if there.
-  # Labels, as in the file, of rows without one, which are passed over.
+  group: int | str | None = None  # Column that is read into `lines.Row.group`.
+  # Columns that are read into `lines.Row.kept` if the row has them.
+  kept: tuple[str, ...] = ()
+  # Labels in the file that mean "no label"; rows with such a label are skipped.
   no_label: tuple[str, ...] = ()
-  # Of a file whose rows are divided, with the side that this split has.
+  # Only for a file whose rows are divided. `is_development` says whether this
+  # split has the development rows or the training rows.
   division: Division | None = None
   is_development: bool = False
   tfds: str = ''  # TFDS builder and split, `glue/mnli:validation_matched`.
   submission: str = ''  # File name in a GLUE submission.
 
   def passes_over(self, label: RawLabel | Label | None) -> bool:
-    """Whether this raw label means that the row has no label.
+    """Whether a row with this raw label is skipped because it has no label.
 
-    Of a list, one item that is no label is enough.
+    A list is skipped if any of its items means "no label".
     """
     if not self.no_label:
       return False
@@ -134,45 +138,51 @@ class Task:
 
   name: str  # Unique; used in uids, file names and reports.
   kind: 'kind_lib.Kind'  # Parses labels, and computes losses and scores.
-  # The first one chooses the best checkpoint; GLUE's average is of all.
+  # The first metric chooses the best checkpoint; GLUE's average uses all.
   metrics: tuple[str, ...]
   paper_metric: str  # The metric in the paper's average.
-  tables: Mapping[str, Table]  # By split; one may be `UNLABELLED`.
+  tables: Mapping[str, Table]  # By split; may include `UNLABELLED`.
   # Class labels as in the raw files, in the order of the logits; empty for
   # regression.
   labels: tuple[str, ...] = ()
-  # What to do about a row with another label, for messages, if the labels are
-  # those of the training rows; empty: the task gives them.
+  # Part of an error message: what to do about a row with an unknown label, if
+  # the labels were inferred from the training rows. Empty if the task declares
+  # its labels.
   labels_remedy: str = ''
   # Lowest and highest score of a regression task, which is trained on 0-1.
   scale: tuple[float, float] = (0.0, 1.0)
   train_split: str = 'train'
-  dev_splits: tuple[str, ...] = ('dev',)  # The first one is in the averages.
+  # The paper's average uses the first dev split, GLUE's average all of them.
+  dev_splits: tuple[str, ...] = ('dev',)
   test_splits: tuple[str, ...] = ('test',)  # Without labels.
   tfds_text: tuple[str, ...] = ()  # Feature names of the texts in TFDS.
-  tfds_labels: tuple[str, ...] = ()  # TFDS's names, in the order of `labels`.
-  separator: str = ','  # Between labels in a cell that has any number of them.
+  tfds_labels: tuple[str, ...] = ()  # Names in TFDS, in the order of `labels`.
+  separator: str = ','  # Between the labels in a cell of a multi-label task.
   in_average: bool = True  # Whether the reported averages include the task.
-  # How the loss weighs the labels: `balanced`, or LABEL=NUMBER each.
+  # Weights of the labels in the loss: `balanced`, or LABEL=NUMBER entries.
   class_weights: tuple[str, ...] = ()
-  # What `Kind.weigh` makes of them: a number per label, or if each label is a
-  # decision of its own, a pair of numbers, of no and of yes. Empty: 1 each.
+  # The weights that `Kind.weigh` computes from `class_weights`: a number per
+  # label; or a pair of numbers (no, yes) per label, if each label is a separate
+  # yes/no decision. Empty if all weights are 1.
   target_weights: tuple[float, ...] | tuple[tuple[float, float], ...] = ()
-  # What divides logits before they become probabilities, and the probability
-  # above which the second of two labels, or each label of several, is
-  # predicted; None: the likelier one is. `inference.decisions` fits both.
+  # Logits are divided by `temperature` before they become probabilities. The
+  # second of two labels, or each label of a multi-label task, is predicted if
+  # its probability is above `threshold`; None: the likelier decision is
+  # predicted. `inference.decisions` fits both numbers.
   temperature: float = 1.0
   threshold: float | None = None
-  stride: int = 0  # Tokens between windows; 0: half of a window's room.
-  # How outputs of the windows of a long text are joined; empty: such a text is
-  # cut, if outputs are per example.
+  # Tokens between the starts of windows; 0: half of a window's room for text.
+  stride: int = 0
+  # How the outputs of a long text's windows are joined. If empty, and outputs
+  # are per example, a long text is truncated.
   windows: Literal['', 'mean', 'max'] = ''
   unanswerable: bool = False  # Whether a question may have no answer.
-  # Whether the texts of a pair are encoded apart, and their vectors compared.
+  # Whether the two texts of a pair are encoded separately and then compared as
+  # vectors.
   is_bi_encoder: bool = False
 
   def with_head(self, head: str, loss: str = 'squared_error') -> 'Task':
-    """Returns the task for `model.regression_head` and `regression_loss`."""
+    """Returns the task with the given regression head and regression loss."""
     return dataclasses.replace(self, kind=self.kind.with_head(head, loss))
 
   @property
@@ -191,15 +201,15 @@ class Task:
 
   @property
   def exported_labels(self) -> tuple[str, ...]:
-    """The labels as exported models name them, by what they mean.
+    """Label names in exported models: the names in TFDS, or else `labels`.
 
-    GLUE's 0 and 1 have names in TFDS.
+    TFDS has words for the labels 0 and 1 of GLUE's files.
     """
     return self.tfds_labels or self.labels
 
   @property
   def decision(self) -> dict[str, float | None]:
-    """Temperature and threshold, for exported files; empty: neither is set."""
+    """Temperature and threshold for exported files; empty if both are unset."""
     if (self.temperature, self.threshold) == (1.0, None):
       return {}
     return {'temperature': self.temperature, 'threshold': self.threshold}
@@ -228,19 +238,21 @@ class TaskTable:
     self.names = tuple(self.index)
     self.kinds = tuple(task.kind for task in self.tasks)
     widths = [task.num_outputs for task in self.tasks]
-    # C, the outputs of the widest head, and those of each head, [T, C] bool.
+    # C, the outputs of the widest head; and [T, C] bool, whether each head has
+    # each output.
     self.num_outputs = max(widths)
     self.class_mask = np.arange(self.num_outputs) < np.array(widths)[:, None]
-    # The heads whose outputs are per token, and K, the outputs of the widest.
+    # The heads whose outputs are per token; and K, the outputs of the widest of
+    # these heads.
     self.token_heads = tuple(
       i for i, kind in enumerate(self.kinds) if kind.per_token
     )
     self.token_outputs = max((widths[i] for i in self.token_heads), default=0)
-    # Whether decisions of some task have weights; see `Pooled.example_totals`.
+    # Whether a task has weighted yes/no decisions; see `Pooled.example_totals`.
     self.has_totals = any(
       task.class_weights and task.kind.decides_each_label for task in self.tasks
     )
-    # The heads of pairs whose texts are encoded apart.
+    # The heads of tasks whose two texts are encoded separately.
     self.bi_encoder_heads = tuple(
       i for i, task in enumerate(self.tasks) if task.is_bi_encoder
     )

@@ -1,6 +1,7 @@
-"""Windows of long texts: where they begin, how much they weigh, how they join.
+"""Windows of long texts: their starts, their loss weights, joining of scores.
 
-N rows of features, which are windows of M examples; c outputs.
+In shapes, N is the number of rows of features, which are windows of M examples;
+c is the number of outputs.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ import numpy as np
 from bam_jax import errors
 from bam_jax.tasks import task as task_lib
 
-# How the scores of an example's windows become one: `Task.windows`.
+# Value of `Task.windows` -> function that joins the scores of the windows.
 _POOL = {'mean': np.add, 'max': np.maximum}
 
 
@@ -21,8 +22,8 @@ def begins(length: int, room: int, stride: int) -> range:
   [0, 2, 4, 6]
 
   Args:
-    length: of the text, in tokens.
-    room: tokens that a window holds.
+    length: number of tokens of the text.
+    room: number of tokens of the text that fit into a window.
     stride: tokens between window starts; 0: half of the room.
   """
   step = stride or max(1, room // 2)
@@ -35,10 +36,11 @@ def check_stride(
   """Raises a `UserError` if windows would skip a part of the text.
 
   Args:
-    task: has the stride.
-    room: tokens that a window holds at least.
-    max_length: tokens of a window, special ones included.
-    text, beside: what is cut, and what stands beside it, for the message.
+    task: the task, whose `stride` is checked.
+    room: number of tokens of the text that fit into every window.
+    max_length: tokens of a window, including special tokens.
+    text, beside: parts of the message: the name of the text that is split, and
+      what else the window contains.
   """
   if task.stride > room:
     raise errors.UserError(
@@ -53,7 +55,8 @@ def examples_of(uids: Sequence[str]) -> tuple[list[str], np.ndarray]:
   """Groups rows, which are windows, by example.
 
   Returns:
-    The uids of M examples, and [M + 1] offsets of their windows.
+    The uids of the M examples, and [M + 1] offsets: the windows of example i
+    are rows offsets[i] to offsets[i + 1] - 1.
   """
   bases = [task_lib.example_uid(uid) for uid in uids]
   firsts = [i for i, base in enumerate(bases) if not i or base != bases[i - 1]]
@@ -74,10 +77,10 @@ def pool(how: str, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
 
 
 def weights(uids: Sequence[str]) -> np.ndarray:
-  """Returns the loss weight of each window, [N] float32, of mean 1.
+  """Returns the loss weight of each window, [N] float32; the mean weight is 1.
 
-  The windows of each example weigh the same together, so that a long text
-  counts as much as a short one.
+  The sum of weights is the same for each example, so that a long text counts as
+  much as a short text.
 
   >>> weights(['a', 'b', 'b~1', 'b~2']).tolist()
   [2.0, 0.6666666865348816, 0.6666666865348816, 0.6666666865348816]

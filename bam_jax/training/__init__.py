@@ -1,1 +1,1 @@
-"""Compiled programs, checkpoints and the loop that trains a model."""
+"""Trains models: compiled programs, checkpoints and the training loop."""

@@ -1,8 +1,8 @@
 """Reads the scores of checkpoints and decides which checkpoints are kept.
 
-A checkpoint holds its score in a file and in its metadata. Its metadata also
-holds the scores of all earlier steps: a step that was saved before its
-evaluation has its score only there.
+A checkpoint stores its score in a file and in its metadata. The metadata also
+holds the scores of all earlier steps. If a step was saved before its
+evaluation, its score is only in the metadata of later checkpoints.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,16 @@ from bam_jax import schema
 SENTINEL = '_CHECKPOINT_METADATA'
 
 SCORE = 'score'
-# Metrics of steps that are not in the log yet, and scores of earlier steps.
+# Keys of the metadata: metrics of steps that are not in the log yet, scores of
+# earlier steps, and the digest of both.
 _UNLOGGED, _EARLIER_SCORES, _DIGEST = 'unlogged', 'late_scores', 'digest'
 
 
 def kept(directory: Path) -> list[int]:
   """Returns the steps of the best and the latest checkpoint in a folder.
 
-  All others may be deleted at any time; these two stay complete until another
-  checkpoint appears.
+  Orbax may delete all other checkpoints at any time. These two stay complete
+  until another checkpoint appears.
 
   Raises:
     OSError, ValueError: a score can't be read, perhaps because another
@@ -48,7 +49,8 @@ def kept(directory: Path) -> list[int]:
 def read_metadata(directory: Path) -> Mapping[str, Any]:
   """Reads the metadata that `Checkpoints.save` wrote.
 
-  Orbax's own `metadata` also opens each array, and some may be deleted already.
+  Orbax's `metadata` method would also open each array, but some arrays may
+  already be deleted.
   """
   return (
     json.loads((directory / SENTINEL).read_text()).get('custom_metadata') or {}
@@ -64,7 +66,10 @@ def read_score(directory: Path) -> float | None:
 def best_step(
   scores: Mapping[int, float | None], steps: Sequence[int]
 ) -> int | None:
-  """Returns the step with the highest score; of equal scores, the first."""
+  """Returns the step with the highest score; on a tie, the earliest step.
+
+  Returns None if no step has a score.
+  """
   scored = [step for step in steps if scores.get(step) is not None]
   return max(scored, key=lambda step: (scores[step], -step), default=None)
 
@@ -72,19 +77,27 @@ def best_step(
 def is_out_of_patience(
   scores: Mapping[int, float], step: int, most_steps: int
 ) -> bool:
-  """Whether the best step was `most_steps` or longer ago.
+  """Returns whether the best step was at least `most_steps` steps ago.
 
-  An equal score is not better, see `best_step`. `scores` are those up to
-  `step`, without undefined ones; as long as there is none, step 0 is the best.
+  A score that only equals the best score is no improvement (see `best_step`).
+
+  Args:
+    scores: scores by step, up to `step`, without nan. If this is empty, step 0
+      counts as the best step.
+    step: the current step.
+    most_steps: how many steps may pass without an improvement.
   """
   return step - (best_step(scores, [*scores]) or 0) >= most_steps
 
 
 @dataclasses.dataclass(frozen=True)
 class PreserveBest(policies.PreservationPolicy):
-  """Keeps the checkpoint with the best score, which Orbax does not know."""
+  """Orbax policy that keeps the checkpoint with the best score.
 
-  scores: Mapping[int, float]  # By step; may change at any time.
+  Orbax itself does not know a score that is added after the save.
+  """
+
+  scores: Mapping[int, float]  # Score by step; may change at any time.
 
   def should_preserve(
     self,
@@ -112,7 +125,7 @@ def read_carried(
   """Reads unlogged metrics and earlier scores from a checkpoint's metadata.
 
   Raises:
-    ValueError: they fail their digest.
+    ValueError: the metrics and scores do not match their digest.
   """
   if _DIGEST not in metadata:
     return [], {}

@@ -1,11 +1,11 @@
-"""Checkpoints of one run: Orbax keeps the latest and the best.
+"""Saves and restores a run's checkpoints; Orbax keeps the latest and the best.
 
 The metadata of a checkpoint holds its score and a checksum of each array. Both
 are compared with the files before a checkpoint is used.
 
 A stopped run saves its current step without a score. If an evaluation was due,
-the resumed run does it, and the next checkpoint holds the score: no checkpoint
-is written twice.
+the resumed run evaluates this step and stores the score in the next checkpoint.
+So no checkpoint is written twice.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,8 +38,8 @@ _TRAIN = 'train'
 class _Manager(ocp.CheckpointManager):
   """Orbax's checkpoint manager without its check for preemption.
 
-  JAX has one preemption counter for all processes. `processes.AgreedSignal`
-  counts its own checks, but Orbax would use the number of the step.
+  JAX has only one preemption counter. `processes.AgreedSignal` passes it the
+  number of the check, but Orbax would pass it the number of the step.
   """
 
   def reached_preemption(self, step: int) -> bool:
@@ -49,23 +49,24 @@ class _Manager(ocp.CheckpointManager):
 class Checkpoints:
   """Context manager for the checkpoints of one run.
 
-  Parameters and the rest of the state are separate items, so that inference
-  reads no optimizer state and a finished run need not keep it.
+  Parameters and the rest of the state are separate items of a checkpoint, so
+  that inference does not read the optimizer state and a finished run can delete
+  the optimizer state.
   """
 
   def __init__(self, directory: Path):
     """Opens a folder of checkpoints; creates it if it is missing.
 
     Raises:
-      errors.UserError: the folder can't be made, or a score is damaged.
+      errors.UserError: the folder can't be created, or a score is damaged.
     """
     self._directory = directory
-    # Also of deleted checkpoints.
+    # Score by step, deleted checkpoints included.
     self._scores: dict[int, float] = {}
     # Metrics of steps that were not in the log at the latest checkpoint.
     self.unlogged: list[list[float]] = []
     # Orbax logs every save, and each of its threads logs the errors that it
-    # also raises; asyncio logs them once more.
+    # also raises. asyncio logs these errors once more.
     for name in ('absl', 'asyncio'):
       logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
@@ -110,9 +111,9 @@ class Checkpoints:
 
   @property
   def best_step(self) -> int | None:
-    """The step with the highest score, or the latest step if none has one.
+    """The step with the highest score, or the latest step if there is no score.
 
-    Of equal scores it is the first one.
+    On a tie it is the earliest of the steps.
     """
     return (
       scores_lib.best_step(self._scores, self._manager.all_steps())
@@ -120,17 +121,20 @@ class Checkpoints:
     )
 
   def is_out_of_patience(self, most_steps: int) -> bool:
-    """Whether no score of the last `most_steps` was better; equal is not."""
+    """Returns whether the last `most_steps` steps had no better score.
+
+    A score that only equals the best score is no improvement.
+    """
     return scores_lib.is_out_of_patience(
       self._scores, self.latest_step, most_steps
     )
 
   def score(self, step: int) -> float | None:
-    """Returns the score of a step; None if it has none."""
+    """Returns the score of a step; None if the step has no score."""
     return self._scores.get(step)
 
   def add_score(self, score: float) -> None:
-    """Adds a score to the latest step if it has none; ignores nan."""
+    """Sets the score of the latest step if it has no score yet; ignores nan."""
     if self.latest_step not in self._scores and not math.isnan(score):
       self._scores[self.latest_step] = score
 
@@ -148,8 +152,8 @@ class Checkpoints:
     """Saves a state in the background; returns when its buffers may be reused.
 
     Args:
-      state: of one run.
-      score: dev score of the state; nan counts as none.
+      state: train state of one run.
+      score: score of the state on dev or held-out rows; nan counts as no score.
       with_optimizer: whether the run can be resumed from this checkpoint.
       unlogged: metrics of earlier steps that are not in the log.
 
@@ -184,10 +188,11 @@ class Checkpoints:
   def restore(self, like: step_lib.TrainState) -> step_lib.TrainState:
     """Restores the latest state with the shapes and shardings of `like`.
 
-    The optimizer state stays that of `like` if a finished run dropped its own.
+    If a finished run has deleted its optimizer state, the result has the
+    optimizer state and the dropout key of `like`.
 
     Raises:
-      errors.UserError: the checkpoint is damaged or of another model.
+      errors.UserError: the checkpoint is damaged or belongs to another model.
     """
     step = self._manager.latest_step()
     params = self.restore_params(like.params, step)
@@ -202,7 +207,8 @@ class Checkpoints:
     `like` is a tree of arrays, or of `jax.ShapeDtypeStruct`s with shardings.
 
     Raises:
-      errors.UserError: the checkpoint is missing, damaged or of another model.
+      errors.UserError: the checkpoint is missing, is damaged or belongs to
+        another model.
     """
     self._check_exists(step)
     return self._restore(step, _PARAMS, like)
@@ -215,7 +221,7 @@ class Checkpoints:
       )
 
   def param_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of a step's parameters by path, `heads/kernel`."""
+    """Returns a step's parameter shapes by path, such as `heads/kernel`."""
     self._check_exists(step)
     path = self._step_directory(step)
     with _reading(path):
@@ -240,7 +246,8 @@ class Checkpoints:
   def _read_score(self, step: int) -> None:
     """Reads the score of a checkpoint; raises if it is damaged.
 
-    An earlier step may lack files: a process was killed while it deleted them.
+    An earlier step may lack files because a process was killed while it deleted
+    them. Such a step is skipped.
     """
     path, is_latest = self._step_directory(step), step == self.latest_step
     with _reading(path):
@@ -302,7 +309,10 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _writing(directory: Path) -> contextlib.AbstractContextManager[None]:
-  """Context manager for writing; may raise the error of an earlier save."""
+  """Context manager that re-raises errors of writing as `UserError`.
+
+  The error may come from an earlier save: Orbax saves in the background.
+  """
   return _as_user_error(
     directory,
     'a checkpoint could not be written ({1}); free some space or grant write'
@@ -319,14 +329,17 @@ def _reading(directory: Path) -> contextlib.AbstractContextManager[None]:
   )
 
 
-# TensorStore writes its whole JSON after the reason, and the path at each level
-# before it: so much text that the reason was cut out of the message.
+# TensorStore puts the path before the reason, at each level, and its whole JSON
+# after the reason. The text was so long that the reason was cut out of it.
 _DETAILS = re.compile(r' \[(source locations|tensorstore_\w+)=.*', re.DOTALL)
 
 
 @contextlib.contextmanager
 def _as_user_error(directory: Path, message: str) -> Iterator[None]:
-  """Re-raises an Orbax error; {0} in the text is its type, {1} its message."""
+  """Re-raises an Orbax error as a `UserError`.
+
+  In `message`, {0} stands for the type of the Orbax error and {1} for its text.
+  """
   try:
     yield
   except (errors.UserError, errors.RetryError):

@@ -1,7 +1,7 @@
 """Checksums of arrays, computed on the devices under any sharding.
 
-Orbax's files have no checksums of the numbers, so a flipped bit on a disk would
-be read as another weight.
+Orbax's files have no checksums of the numbers. So without these checksums a bit
+that flips on a disk would change a weight unnoticed.
 """
 
 from typing import Any
@@ -16,21 +16,22 @@ from bam_jax.training import compilation
 def checksums(tree: Any) -> dict[str, int]:
   """Computes a checksum, 0 to 2^32 - 1, of each leaf of a tree.
 
-  The bits of each element, plus its index times an odd number, go through the
-  finaliser of MurmurHash3 (Appleby, public domain). The results are summed
-  modulo 2^32, so their order, and thus the mesh, makes no difference. The
-  finaliser is a bijection: a change of one element always changes the sum, a
-  change of several leaves it equal with probability 2^-32.
+  The index of each element, times an odd number, is added to the bits of the
+  element. The result is hashed with the finaliser of MurmurHash3 (Appleby,
+  public domain). The checksum is the sum of the hashes modulo 2^32, so it does
+  not depend on their order, and thus not on the mesh. Because the finaliser is
+  a bijection, a change of one element always changes the checksum. A change of
+  several elements leaves it equal with probability 2^-32.
 
   Args:
-    tree: arrays on devices, of 1, 2 or 4 bytes per element.
+    tree: arrays on devices, with 1, 2 or 4 bytes per element.
   """
   sums = map(int, jax.device_get(_sums(tree)))
   return dict(zip((name for name, _ in named_leaves(tree)), sums))
 
 
 def named_leaves(tree: Any) -> list[tuple[str, Any]]:
-  """Leaves of a tree with their names, such as `encoder/pooler/bias`."""
+  """Returns the leaves of a tree with names such as `encoder/pooler/bias`."""
   leaves, _ = jax.tree.flatten_with_path(tree)
   return [
     (jax.tree_util.keystr(path, simple=True, separator='/'), leaf)

@@ -1,4 +1,8 @@
-"""Compiles programs on threads before they are needed, in all processes."""
+"""Compiles programs in background threads before they are needed.
+
+If a run has several processes, no process runs a program before all processes
+have compiled it.
+"""
 
 from collections.abc import Callable, Hashable
 from concurrent import futures
@@ -12,9 +16,9 @@ import jax
 from bam_jax.runtime import phases
 from bam_jax.runtime import processes
 
-# Compiler options by platform. On a GPU independent kernels run concurrently,
-# and matrix products go to cuBLAS, which is as fast as XLA's own Triton kernels
-# and compiles several times faster (benchmarks/README.md).
+# Compiler options by platform. On a GPU, independent kernels run concurrently,
+# and matrix products use cuBLAS, which is as fast as XLA's Triton kernels and
+# compiles several times faster (benchmarks/README.md).
 COMPILER_OPTIONS = {
   'gpu': {
     'xla_gpu_command_buffer_scheduling_mode': 'CONCURRENT',
@@ -23,9 +27,10 @@ COMPILER_OPTIONS = {
 }
 
 # More options for the training step on GPUs that each hold all parameters. An
-# all-reduce starts as soon as its terms are ready, even while others run, and
-# is launched with the rest of the step. The last option is XLA's default plus
-# COLLECTIVES, in full because XLA reads `+COLLECTIVES` as a flag.
+# all-reduce starts as soon as its operands are ready, even while other
+# all-reduces run. It is launched in the same command buffer as the rest of the
+# step. The last option is XLA's default plus COLLECTIVES. It is written in full
+# because XLA would read `+COLLECTIVES` as a flag.
 REPLICA_OPTIONS = {
   'xla_gpu_experimental_parallel_collective_overlap_limit': 1000,
   'xla_gpu_experimental_collective_start_as_early_as_possible': True,
@@ -37,11 +42,11 @@ REPLICA_OPTIONS = {
 
 
 class AheadCompiler:
-  """Programs that threads compile before they are needed, by key.
+  """Compiles programs in background threads and returns them by key.
 
-  One thread traces programs, because tracing holds Python's lock; others
-  compile them in the same order, a few at a time, so that the first one is
-  ready early.
+  Only one thread traces programs, because tracing holds Python's lock (GIL).
+  Other threads compile the programs in the same order, a few at a time, so that
+  the first program is ready early.
   """
 
   def __init__(self):
@@ -61,7 +66,7 @@ class AheadCompiler:
   def start(
     self, key: Hashable, lower: Callable[[], jax.stages.Lowered]
   ) -> None:
-    """Starts to compile a program on threads, unless it is started already."""
+    """Queues a program for compilation; ignores a key that is already known."""
     if key not in self:
       self._begun = self._begun or time.perf_counter()
       self._lower[key] = lower
@@ -69,12 +74,13 @@ class AheadCompiler:
 
   @phases.phase(phases.COMPILING)
   def __getitem__(self, key: Hashable) -> jax.stages.Compiled:
-    """Returns a started program once all processes have compiled it.
+    """Returns a program of `start` once all processes have compiled it.
 
-    If its trace is still queued, another thread traces it at once.
+    If the tracing of the program is still queued, a new thread traces it at
+    once.
 
     Raises:
-      Exception: what tracing or compiling raised.
+      Exception: the error that tracing or compiling raised.
     """
     if self._traces[key].cancel():
       urgent = futures.ThreadPoolExecutor(1)
@@ -89,11 +95,11 @@ class AheadCompiler:
     return program
 
   def wait(self) -> dict[Hashable, jax.stages.Compiled]:
-    """Returns all started programs once this process has compiled them."""
+    """Waits until this process has compiled all programs; returns them."""
     return {k: trace.result().result() for k, trace in self._traces.items()}
 
   def cancel_queued(self) -> None:
-    """Drops the programs whose trace has not begun."""
+    """Removes the programs whose tracing has not begun."""
     for key, trace in list(self._traces.items()):
       if trace.cancel():
         del self._traces[key]
@@ -103,10 +109,11 @@ class AheadCompiler:
 
 
 def synchronized(function: jax.stages.Wrapped) -> Callable[..., Any]:
-  """Wraps a jitted function so that all processes compile before one runs it.
+  """Wraps a jitted function so that no process runs it before all compiled it.
 
-  Every process must call it with arrays of equal shapes. The function has no
-  static arguments. A single process only calls it.
+  Every process must call the result with arrays of equal shapes. `function`
+  must have no static arguments. In a run with a single process, the result only
+  calls `function`.
   """
   compiled: dict[Hashable, jax.stages.Compiled] = {}
 

@@ -1,4 +1,4 @@
-"""Predicts the rows of splits and scores the logits."""
+"""Predicts the logits of splits, scores them and writes them to files."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,10 +22,10 @@ from bam_jax.training import programs as programs_lib
 
 Item = TypeVar('Item')
 
-# Batches that are dispatched before the logits of an older one are fetched.
+# Number of dispatched batches whose logits need not be fetched yet.
 _IN_FLIGHT = 4
-# Tokens of a batch on a CPU. The arrays of more are so large that the system
-# hands out, and clears, their memory anew for each batch.
+# Tokens per batch on a CPU. The arrays of a larger batch are so large that the
+# operating system allocates and clears their memory anew for each batch.
 _CPU_TOKENS = 1024
 
 # task -> split -> rows
@@ -51,16 +51,19 @@ def predict(
   """Predicts the logits of N rows of one task.
 
   Args:
-    programs, params: the compiled programs, and parameters on the devices.
-    features: the rows.
+    programs: the compiled programs.
+    params: the model's parameters on the devices.
+    features: features of a split.
     task_id: index of the task's head.
-    packing: settings of the batches.
+    packing: how rows are packed into batches.
     advance: called after each batch with its number of examples.
     only: int64 indices of the rows to predict; None: all rows.
     is_frozen: whether to return the encoder's vectors instead of logits.
 
   Returns:
-    [N, c] float32, or [tokens, c] if the task's outputs are per token.
+    [N, c] float32 for the task's c outputs, or [tokens, c] for a task with
+    outputs per token. With `is_frozen`, c is the length of the encoder's
+    vectors.
   """
   task = programs.tasks.tasks[task_id]
   forward, width = programs.predict, task.num_outputs
@@ -100,7 +103,7 @@ def predict(
 
 
 def keep_in_flight(dispatched: Iterable[Item]) -> Iterator[Item]:
-  """Yields dispatched batches in order, keeping a few more in flight."""
+  """Yields dispatched batches in order while a few later ones are in flight."""
   pending = collections.deque()
   for item in dispatched:
     pending.append(item)
@@ -112,7 +115,7 @@ def keep_in_flight(dispatched: Iterable[Item]) -> Iterator[Item]:
 def batch_rows(
   programs: programs_lib.Programs, packing: config_lib.PackingConfig
 ) -> int:
-  """Number of rows of an evaluation batch."""
+  """Returns the number of rows per evaluation batch."""
   rows = packing.eval_rows
   if programs.mesh.devices.flat[0].platform == 'cpu':
     rows = min(rows, max(_CPU_TOKENS // packing.row_length, 1))

@@ -1,10 +1,11 @@
-"""Linear models of frozen vectors, fitted by the loss of a task's kind.
+"""Fits linear models to frozen encoder vectors, with the loss of a task's kind.
 
-The model is convex for the usual losses: multinomial or binary logistic
-regression with an L2 penalty. Its strength has the lowest loss in
+For the usual losses the problem is convex: multinomial or binary logistic
+regression with an L2 penalty. The strength of the penalty is chosen by
 cross-validation on the training rows.
 
-N rows, T vectors (N, or one per scored token), D numbers per vector, c outputs.
+Dimensions: N rows, T vectors (one per row or one per scored token), D numbers
+per vector, c outputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,24 +22,26 @@ from bam_jax.tasks import kind as kind_lib
 from bam_jax.tasks import task as task_lib
 from bam_jax.tasks import windows
 
-# Factors of half the squared norm, for standardised vectors and a mean loss.
-# From strong to weak, so that each start is close to its solution. The first
-# strength with a higher loss in cross-validation ends the search.
+# Strengths of the penalty: factors of half the squared norm of the kernel, for
+# standardised vectors and a mean loss. They go from strong to weak, so that
+# each fit starts close to its solution. The search ends at the first strength
+# that does not lower the loss in cross-validation.
 _STRENGTHS = (100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _FOLDS = 5
 _ITERATIONS = 100
-# The fits end when a step lowers the sum of their losses by less than this.
+# The fits end when a step lowers the sum S of their objectives by less than
+# this value times max(S, 1).
 _TOLERANCE = 1e-5
 
 
 class Linear(NamedTuple):
-  """A linear model of vectors that are standardised first."""
+  """A linear model that standardises its input vectors."""
 
-  mean: np.ndarray  # [D], of the training vectors.
-  deviation: np.ndarray  # [D]
+  mean: np.ndarray  # [D], mean of the training vectors.
+  deviation: np.ndarray  # [D], their standard deviation.
   kernel: np.ndarray  # [D, c]
   bias: np.ndarray  # [c]
-  strength: float  # Of the penalty.
+  strength: float  # Strength of the penalty.
   loss: float  # Mean loss in cross-validation.
 
   def logits(self, vectors: np.ndarray) -> np.ndarray:
@@ -55,11 +58,12 @@ def fit(
 ) -> Linear:
   """Fits a linear model to the labels of the chosen rows.
 
-  One optimization has a model for each fold and one for all rows, F in all.
+  One optimization fits F models at once: one model per cross-validation fold,
+  and one model for all rows, which is returned.
 
   Args:
     task: the task of the rows.
-    vectors: [T, D], of the chosen rows or of their scored tokens.
+    vectors: [T, D] vectors of the chosen rows or of their scored tokens.
     rows: features of the task's training split.
     chosen: [N] indices of the rows, at least 2.
   """
@@ -97,13 +101,13 @@ def make_objective(
 ) -> tuple[Callable[..., tuple[jax.Array, ...]], int]:
   """Makes the objective of `fit` for the chosen rows.
 
-  Objectives of tasks of one kind share a compiled program if their shapes are
-  equal, as those of a task's folds are.
+  Two objectives share a compiled program if their tasks have the same kind and
+  their arrays have the same shapes, for example in two folds of one task.
 
   Returns:
-    The function from parameters [F, D + 1, c], strength of the penalty and
-    standardised vectors [T, D] to its value, its gradient, and the mean loss in
-    cross-validation; and F.
+    (function, F). The arguments of the function are the parameters [F, D + 1,
+    c], the strength of the penalty, and the standardised vectors [T, D]. It
+    returns the objective, its gradient, and the mean loss in cross-validation.
   """
   uids = [rows.uids[row] for row in chosen]
   own = windows.weights(uids) if task.windows else np.ones(len(uids), 'f')
@@ -121,7 +125,10 @@ def _evaluate(
   strength: jax.Array,
   standard: jax.Array,
 ) -> tuple[jax.Array, ...]:
-  """Computes the objective of `make_objective`, given `_fold_weights`."""
+  """Computes what the function of `make_objective` returns.
+
+  `weights` are the result of `_fold_weights`.
+  """
 
   def losses(logits: jax.Array) -> jax.Array:
     vector = targets.vector
@@ -147,8 +154,8 @@ def _evaluate(
 def _fold_weights(uids: Sequence[str], own: np.ndarray) -> np.ndarray:
   """Returns the weights of N rows in each fit, [folds + 1, N] float32.
 
-  They are proportional to the rows' own, [N], and sum to 1 in each. A fit's
-  fold has the weight 0; the last fit has none.
+  In each fit, the rows of its held-out fold have weight 0. The other weights
+  are proportional to `own`, [N], and sum to 1. The last fit holds out no fold.
   """
   count = len({task_lib.example_uid(uid) for uid in uids})
   weights = np.tile(own, (min(_FOLDS, count) + 1, 1))
@@ -162,9 +169,9 @@ class _Targets(NamedTuple):
   """Targets for the loss of a kind; each row is a packed row with one slot.
 
   Attributes:
-    vector: [N, L] indices of the vectors of a row's scored tokens, 0 for
-      padding; None: row n has vector n.
-    arguments: those of the kind's `loss` after the logits.
+    vector: [N, L] index of the vector of each scored token of a row, 0 for
+      padding; None if row n has vector n.
+    arguments: arguments of the kind's `loss` that follow the logits.
   """
 
   vector: np.ndarray | None

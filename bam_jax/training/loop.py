@@ -34,8 +34,8 @@ _DEV_SCORE, _HELD_OUT_SCORE = 'dev_score', 'held_out_score'
 class Result:
   """The parameters of a finished run, with their outputs and scores."""
 
-  params: Mapping[str, object]  # With patience the best ones, else the last.
-  outputs: evaluate.Outputs  # Their logits on the rows to score.
+  params: Mapping[str, object]  # Of the best step with patience, else the last.
+  outputs: evaluate.Outputs  # Logits of `params` on the rows to score.
   scores: evaluate.Scores
   best_step: int  # Step of the best checkpoint.
   stopped_at: int  # Number of steps taken.
@@ -53,19 +53,21 @@ def train(
   Everything about step s follows from (config, seed, s), so a resumed run takes
   the same steps as an uninterrupted one.
 
-  With patience a run ends once `patience` evaluations in a row were not better
-  than the best one before them. The program goes on until all its runs have
-  ended; what it computes for one that has ended is neither logged nor saved.
+  With patience, a run ends after `patience` evaluations in a row without a
+  better score. The program goes on until all its runs have ended. What it still
+  computes for an ended run is neither logged nor saved.
 
   Args:
-    specs: one run, or several that differ only in their seed and are at the
-      same step. One program trains them, each as if it was trained alone.
+    specs: one run, or several runs that differ only in their seed and are at
+      the same step. One program trains all of them, each as if it were the only
+      run.
     programs: the compiled programs.
-    make_params: seed -> initial parameters, host arrays.
+    make_params: function from a seed to the initial parameters (host arrays).
     preemption_signal: checked before each step and during evaluation.
 
   Raises:
-    errors.UserError: a loss is not finite; names run, step and task.
+    errors.UserError: a loss or a gradient is not finite. The message names the
+      run, the step and, for a loss, its tasks.
     preemption.Preempted: a signal came; the steps so far are saved.
   """
   config, num_steps = specs[0].config.train, specs[0].num_steps
@@ -118,7 +120,7 @@ def train(
 
 
 def _open_trackers(spec: spec_lib.TrainSpec) -> trackers_lib.Trackers | None:
-  """Begins a run in its trackers, or goes on; None in other processes."""
+  """Starts or resumes a run in its trackers; None if not the first process."""
   if not processes.is_first():
     return None
   return trackers_lib.Trackers(
@@ -135,7 +137,7 @@ def _is_due(step: int, every: int) -> bool:
 
 
 class _Group:
-  """Runs that one program trains: their states, batches and files."""
+  """A group of runs that one program trains: states, batches and files."""
 
   @phases.phase(phases.BEGINNING)
   def __init__(
@@ -169,7 +171,7 @@ class _Group:
       )
       for spec in specs
     ]
-    # Runs that have run out of patience, by index, and the step of their end.
+    # Runs that have run out of patience: index of the run -> step of its end.
     self._ended: dict[int, int] = {}
     # The first step to take.
     (self.start,) = {saved.latest_step or 0 for saved in self._checkpoints}
@@ -203,8 +205,8 @@ class _Group:
     for writer, saved, steps in zip(
       self.telemetry, self._checkpoints, unlogged
     ):
-      # With patience the last step is evaluated once, else again, which writes
-      # its score once more.
+      # A run without patience that resumes at its last step evaluates this step
+      # again and writes its score again. So its old score is removed here.
       is_again = start == specs[0].num_steps and not specs[0].choosing
       has_score = not is_again and saved.score(start) is not None
       writer.truncate(
@@ -235,9 +237,9 @@ class _Group:
   def save(
     self, step: int, state: step_lib.TrainState, evaluates: bool
   ) -> None:
-    """Saves a checkpoint of each run, with its score if `evaluates`.
+    """Saves a checkpoint of each run; evaluates the run first if `evaluates`.
 
-    A run whose patience this ends is not saved again.
+    A run that runs out of patience here is not saved again.
     """
     found = []
     for index, (spec, saved) in enumerate(zip(self._specs, self._checkpoints)):
@@ -271,7 +273,7 @@ class _Group:
   def finish(self, step: int, state: step_lib.TrainState) -> list[Result]:
     """Evaluates and saves each run after its last step.
 
-    With patience the best step is chosen first, and then evaluated.
+    With patience, it first chooses the best step and then evaluates that step.
     """
     results = []
     if self._specs[0].choosing:
@@ -296,7 +298,7 @@ class _Group:
     return results
 
   def _log_scores(self, when: str, found: Sequence[evaluate.Scores]) -> None:
-    """Logs the first metric of each task, the median over runs."""
+    """Logs the first metric of each task as the median over the runs."""
     if not found:
       return
     described, kind = [], 'dev'
@@ -328,7 +330,11 @@ class _Group:
     params: Mapping[str, object],
     name: str = _DEV_SCORE,
   ) -> tuple[evaluate.Outputs, evaluate.Scores, float]:
-    """Evaluates one run; logs by `name` the mean score of its tasks."""
+    """Evaluates one run; logs the mean score of its tasks under `name`.
+
+    Returns:
+      The outputs, the scores, and the mean score.
+    """
     spec, tasks = self._specs[index], self._programs.tasks
     outputs, scores = evaluate.evaluate(
       self._programs,
@@ -337,8 +343,8 @@ class _Group:
       spec.config.packing,
       lambda _: self._preemption_signal.check(),
     )
-    # nan if one metric is undefined: a mean over fewer tasks could not be
-    # compared with that of another step.
+    # The mean is nan if one metric is undefined: a mean over fewer tasks could
+    # not be compared with the mean of another step.
     firsts = [
       next(iter(by_split.values()))[tasks[name].metrics[0]]
       for name, by_split in scores.items()

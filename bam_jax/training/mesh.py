@@ -1,4 +1,4 @@
-"""The device mesh, and the sharding of arrays on it."""
+"""Makes the device mesh, and shards arrays over its devices."""
 
 from collections.abc import Callable, Sequence
 import functools
@@ -19,8 +19,9 @@ from bam_jax.training import compilation
 
 AXES = ('data', 'fsdp')
 
-# Path -> specs; the first spec that fits the shape is used. Patterns match the
-# end of the path, so that Adam's moments are sharded like their parameter. The
+# Pattern of the path -> specs; the first spec that fits the shape is used.
+# Patterns match the end of the path, so that Adam's moments are sharded like
+# their parameter. For embeddings, the hidden size is tried first, because the
 # number of devices usually divides the hidden size, but not the vocabulary.
 PARAM_RULES: tuple[tuple[str, tuple[P, ...]], ...] = (
   (r'embeddings/\w+/embedding$', (P(None, 'fsdp'), P('fsdp', None), P())),
@@ -39,9 +40,9 @@ def make_mesh(
   """Makes the mesh with axes ('data', 'fsdp').
 
   Args:
-    config: size of each axis; one may be -1 for all remaining devices. Devices
-      that the sizes do not need stay idle.
-    devices: by default all devices of all processes.
+    config: size of each axis; one size may be -1 for all remaining devices. If
+      both sizes are given, a single process leaves surplus devices idle.
+    devices: devices to use; by default all devices of all processes.
 
   Raises:
     errors.UserError: the sizes do not fit the devices.
@@ -74,7 +75,8 @@ def param_spec(path: str, shape: Sequence[int], fsdp: int) -> P:
   """Chooses the partition spec of an array by its path and shape.
 
   Raises:
-    ValueError: no row of `PARAM_RULES` matches, or no spec of the row fits.
+    ValueError: no rule of `PARAM_RULES` matches the path, or no spec of the
+      rule fits the shape.
   """
   specs = paths.lookup(PARAM_RULES, path)
   for spec in specs:
@@ -89,7 +91,7 @@ def state_shardings(mesh: Mesh, abstract_state: Any) -> Any:
   """Chooses the sharding of each array of a train state, or of parameters.
 
   Raises:
-    ValueError: no row of `PARAM_RULES` matches an array.
+    ValueError: no rule of `PARAM_RULES` matches an array, or no spec fits.
   """
   return paths.map_paths(
     lambda path, leaf: NamedSharding(
@@ -123,19 +125,20 @@ def _gather(param: jax.Array, sharding: NamedSharding) -> jax.Array:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Sharding that splits the rows of a batch over all devices."""
+  """Returns the sharding that splits the rows of a batch over all devices."""
   return NamedSharding(mesh, P(AXES))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Sharding of arrays that every device holds whole."""
+  """Returns the sharding of arrays that every device holds whole."""
   return NamedSharding(mesh, P())
 
 
 def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
-  """Finds which rows of a batch are on the devices of this process.
+  """Returns the indices of the batch rows on this process's devices, ascending.
 
-  They may have gaps, because a mesh orders devices by their interconnect.
+  The indices may have gaps, because a mesh orders devices by their
+  interconnect.
   """
   places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
   held = [np.arange(rows)[place] for (place,) in places.values()]
@@ -143,12 +146,14 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Copies host arrays to the devices; each process has the whole arrays.
+  """Copies host arrays to the devices; each process must have whole arrays.
 
-  It always copies, because a state is donated but host arrays are reused.
+  The result never shares memory with the host arrays: a state on the devices is
+  donated, but the host arrays are used again.
   """
   if jax.process_count() == 1:
-    # One call for the whole tree takes a fifth of the host time.
+    # One call for the whole tree takes a fifth of the host time of one call per
+    # array.
     return jax.device_put(tree, sharding, may_alias=False)
 
   def place_one(value: np.ndarray) -> jax.Array:
@@ -173,7 +178,7 @@ def has_replicas_on_gpus(mesh: Mesh) -> bool:
 
 
 def fetch(tree: Any) -> Any:
-  """Copies whole arrays to the host; every process must call it."""
+  """Copies whole arrays to the host; every process must call this function."""
   if jax.process_count() == 1:
     return jax.device_get(tree)
 

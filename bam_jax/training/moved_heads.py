@@ -1,7 +1,8 @@
-"""Restores a run whose checkpoint has a table of heads for other tasks.
+"""Restores a checkpoint whose table of heads was made for other tasks.
 
-The table has one row per task of `config.tasks`, as wide as the widest head, so
-its shape and the row of a task change when a task is added.
+The table has one row per task of `config.tasks`, and every row is as wide as
+the widest head. So a new task can change the shape of the table and the rows of
+the other tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,11 @@ def restore(
   """Restores a step's parameters; moves each head to its task's current row.
 
   Args:
-    saved, step: checkpoints of a run, and one of its steps.
+    saved: checkpoints of a run.
     like: shapes and shardings of the model's parameters.
-    tasks: the tasks of the model.
-    before: the tasks of the model that was trained, in the order of its heads.
+    step: the step to restore.
+    tasks: tasks of the model that is restored into.
+    before: tasks of the model that was trained, in the order of its heads.
     own: tasks that the run was trained on.
 
   Raises:
@@ -67,17 +69,17 @@ def move(
   before: Sequence[str],
   own: Sequence[str],
 ) -> Tables:
-  """Copies the heads of some tasks to other rows of a differently sized table.
+  """Copies the heads of the tasks `own` from old tables to their new rows.
 
   Args:
-    tables: `kernel` [T, D, C], `bias` [T, C] and perhaps `pair_kernel` [P, 3 D,
-      C], in the order of `before`.
-    into: such tables in the order of `tasks`, which are changed and returned.
+    tables: old tables in the order of `before`: `kernel` [T, D, C], `bias` [T,
+      C] and, if there are pair tasks, `pair_kernel` [P, 3 D, C].
+    into: new tables in the order of `tasks`; changed in place and returned.
     tasks, before, own: see `restore`.
 
   Raises:
-    errors.UserError: which heads of pairs are in the table is unknown, because
-      the config lacks some of their tasks.
+    errors.UserError: the config lacks some pair tasks of the old tables, so it
+      is unknown which row of `pair_kernel` belongs to which task.
   """
   for name in own:
     old, new = before.index(name), tasks.index[name]

@@ -1,11 +1,11 @@
 """The compiled programs that all runs of a plan share.
 
-Everything that differs between the runs of a plan is data: learning rate,
-weight of the gold labels, layer decay, seed, task. So one program per batch
-shape serves all runs: `compile_ahead` has threads compile it, and `train_step`
-calls it.
+The runs of a plan differ only in inputs of the programs: learning rate, weight
+of the gold labels, layer decay, seed and task. So one program per batch shape
+serves all runs. `compile_ahead` compiles it in background threads, and
+`train_step` calls it.
 
-B rows, L tokens, S segment slots, T tasks, K seeds trained at once.
+Dimensions: B rows, L tokens, S segment slots, T tasks, K seeds trained at once.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -33,15 +33,15 @@ from bam_jax.training import transfer
 
 
 class Programs:
-  """Compiled programs, and the placement of their arrays on the devices.
+  """Compiles and runs the programs, and places their arrays on the devices.
 
   Attributes:
-    mesh: the devices.
+    mesh: mesh of the devices.
     tasks: the tasks in the order of the heads.
-    rows_multiple: B, over all processes, must be a multiple of it.
+    rows_multiple: B, summed over all processes, must be a multiple of this.
     abstract_state: TrainState of `jax.ShapeDtypeStruct`s with shardings.
     seeds: the training step of several seeds at once.
-    hidden_size: D, numbers per vector of the encoder.
+    hidden_size: D, the length of the encoder's vectors.
     compilations: number of programs traced so far.
   """
 
@@ -55,8 +55,8 @@ class Programs:
     """Chooses the shardings of the arrays; compiles nothing yet.
 
     Raises:
-      errors.UserError: devices cannot share the seeds, or parts the rows of a
-        bucket, equally.
+      errors.UserError: the number of devices does not divide `seeds_at_once`,
+        or `accumulate` does not divide a row bucket.
     """
     _check(config, mesh)
     self.mesh = mesh
@@ -83,7 +83,7 @@ class Programs:
     self.abstract_state = jax.tree.map(
       lambda x, sharding: x.update(sharding=sharding), shapes, shardings
     )
-    # The model uses single layers instead of stacked ones.
+    # The model takes parameters with single layers, not stacked layers.
     self._layer_shardings = mesh_lib.state_shardings(mesh, model_params)
     self._split = self._jit_split(model.compute.dtype)
     self._predict = self._jit_forward(model, model_params)
@@ -98,7 +98,7 @@ class Programs:
         out_shardings=shardings,
       )
     )
-    # Measured for one process whose batch is not split.
+    # The options are measured only for one process without accumulation.
     hides_sums = (
       mesh_lib.has_replicas_on_gpus(mesh)
       and accumulate == 1
@@ -114,7 +114,7 @@ class Programs:
       compiler_options=self._options | replica_options,
     )
     self._train = compilation.synchronized(self._train_jit)
-    # Each device trains its seeds with the model of a single device.
+    # Each device trains its own seeds, so it uses the model for one device.
     self.seeds = seeds_lib.Seeds(
       make_train(model.on_one_device(), None, False),
       self.abstract_state,
@@ -130,9 +130,10 @@ class Programs:
     param_shardings: Any,
     stack_late: bool,
   ) -> Callable[..., Any]:
-    """Makes the training step of packed arrays; see `_make_apply`.
+    """Makes the training step, which takes packed batches and packs metrics.
 
-    `stack_late` is that of `layers.unstack`.
+    See `_make_apply` for `param_shardings` and `layers.unstack` for
+    `stack_late`.
     """
     apply = _make_apply(model, param_shardings)
 
@@ -159,10 +160,14 @@ class Programs:
   def _jit_forward(
     self, model: Any, parts: Collection[str]
   ) -> Callable[..., heads.Outputs]:
-    """Compiles the forward pass of a model that uses some of the parameters."""
+    """Returns the jitted forward pass of a model.
+
+    `parts` are the top-level names of the parameters that the model uses.
+    """
     own = {part: self._layer_shardings[part] for part in parts}
     forward = _make_apply(model, own)
-    # Logits are small: whole on every device, so any process can fetch them.
+    # Logits are small, so every device holds all of them and any process can
+    # fetch them.
     return compilation.synchronized(
       jax.jit(
         self._counted(
@@ -175,7 +180,7 @@ class Programs:
     )
 
   def _jit_split(self, dtype: Any) -> Callable[..., dict[str, Any]]:
-    """Compiles a program that splits stacked layers, each with its sharding."""
+    """Returns a jitted function that splits stacked layers and shards each."""
 
     def split(params: Any) -> dict[str, Any]:
       single = layers.unstack(params, dtype)
@@ -205,11 +210,12 @@ class Programs:
   def init_state(self, params: Any, seed: int) -> step_lib.TrainState:
     """Makes the state before step 0 on the devices.
 
-    `params` are host arrays with stacked layers, equal in every process; `seed`
-    is that of the dropout masks.
+    Args:
+      params: host arrays with stacked layers, equal in every process.
+      seed: seed of the dropout masks.
 
     Raises:
-      ValueError: tree or shapes differ from the model's.
+      ValueError: the tree or a shape differs from the model's parameters.
     """
     params = self._place(self.abstract_state.params, params)
     return self._create(
@@ -217,7 +223,7 @@ class Programs:
     )
 
   def place_encoder(self, params: Any) -> dict[str, Any]:
-    """Copies the encoder's parameters, a host tree, to the devices."""
+    """Copies the encoder's parameters from the host to the devices."""
     expected = {'encoder': self.abstract_state.params['encoder']}
     return self._place(expected, {'encoder': params['encoder']})
 
@@ -238,10 +244,14 @@ class Programs:
     seeds: Collection[int] = (1,),
     first: tuple[int, int] | None = None,
   ) -> None:
-    """Starts to compile the training step of each row bucket on threads.
+    """Starts to compile the training step of each row bucket in threads.
 
-    Without this call each program is compiled when it is first used. `seeds`
-    are the values of K; `first` are K and B of the program to begin with.
+    Without this call, each program is compiled when it is first used.
+
+    Args:
+      packing: has the row buckets and the shape of a row.
+      seeds: all values of K to compile for.
+      first: (K, B) of the program to compile first.
     """
     buckets = {
       packing_lib.bucket(rows, (1,), self.rows_multiple)
@@ -277,7 +287,8 @@ class Programs:
   def stop_compiling(self) -> None:
     """Drops programs of `compile_ahead` that no thread has begun to trace.
 
-    Several processes keep them, because another process may need them.
+    In a multi-process run it does nothing, because another process may need
+    these programs.
     """
     if jax.process_count() == 1:
       self._ahead.cancel_queued()
@@ -287,9 +298,12 @@ class Programs:
   ) -> transfer.PackedBatch:
     """Moves a batch to the devices; returns a packed batch unchanged.
 
-    A batch for a single device stays on the host: the program copies it in a
-    tenth of the time. Each process holds the rows of `mesh.own_rows`, or, if
-    `is_whole`, all B rows.
+    If there is only one device, the packed batch stays on the host: the program
+    itself copies it in a tenth of the time.
+
+    Args:
+      batch: has the rows of `mesh.own_rows` for this process.
+      is_whole: whether the batch has all B rows in every process instead.
     """
     if isinstance(batch, transfer.PackedBatch):
       return batch
@@ -310,7 +324,7 @@ class Programs:
   def put_seeds(
     self, batches: Sequence[step_lib.Batch]
   ) -> transfer.PackedBatch:
-    """Moves the host batches of K seeds to the devices, padded to one size."""
+    """Pads the host batches of K seeds to equal size; moves them to devices."""
     packed = transfer.stack([transfer.pack(batch) for batch in batches])
     if self.mesh.size == 1:
       return packed
@@ -325,10 +339,10 @@ class Programs:
     """Starts one training step; returns before the devices are done.
 
     Args:
-      state: of one seed, or of K seeds from `seeds.stack`; it is donated, so it
-        must not be used afterwards.
-      batch: from `put` or `put_seeds`, or this process's rows on the host.
-      schedule: host numbers.
+      state: state of one seed, or of K seeds from `seeds.stack`. It is donated,
+        so it must not be used afterwards.
+      batch: result of `put` or `put_seeds`, or this process's rows on the host.
+      schedule: values of the schedules, as numbers on the host.
 
     Returns:
       The new state, and metrics for `transfer.unpack_metrics`.
@@ -343,9 +357,9 @@ class Programs:
   def split_layers(self, params: Any) -> dict[str, Any]:
     """Splits the stacked layers of parameters, for `predict` and `encode`.
 
-    Done once for many batches: a copy of all layers, in the compute dtype, took
-    a sixth of the time of a batch on a CPU. Parameters that are split already
-    are returned as they are.
+    Call it once for many batches: it copies all layers in the compute dtype,
+    which took a sixth of the time of one batch on a CPU. Parameters that are
+    already split are returned unchanged.
     """
     return self._split(params) if layers.are_stacked(params) else params
 
@@ -354,8 +368,12 @@ class Programs:
   ) -> heads.Outputs:
     """Computes the logits of a batch without dropout.
 
-    The parameters are from `split_layers`. The batch is from `put`, or all its
-    rows are on the host of every process. Every device gets all logits.
+    Args:
+      params: result of `split_layers`.
+      batch: result of `put`, or all rows on the host in every process.
+
+    Returns:
+      The logits of all rows, on every device.
     """
     return self._predict(params, self.put(batch, is_whole=True))
 
@@ -372,12 +390,13 @@ def _make_apply(
 ) -> Callable[..., heads.Outputs]:
   """Makes the function (params, batch, dropout key) -> logits.
 
-  The parameters have single layers. Without a key there is no dropout.
+  The function takes parameters with single layers, not stacked layers. Without
+  a key it applies no dropout.
 
   Args:
     model: maps (batch, deterministic) to logits.
-    param_shardings: shardings of the model's parameters, which are all-gathered
-      for use; None: each device holds them whole.
+    param_shardings: shardings of the model's parameters, which the function
+      all-gathers before use; None if each device holds all parameters whole.
   """
 
   def apply(

@@ -1,8 +1,8 @@
 """Trains K seeds of the same run at once, in one compiled program.
 
-Each device trains some of the seeds completely, so devices exchange nothing.
-All arrays have a leading axis of seeds, except the n stacked layers of the
-state: these are [n, K, ...], so that one layer of all seeds is contiguous.
+Each device trains some of the seeds completely, so devices exchange no data.
+The first axis of all arrays is the seed, except in the n stacked layers of the
+state. Their shape is [n, K, ...], so that one layer of all seeds is contiguous.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -26,8 +26,9 @@ class Seeds:
   """Trains K seeds in one program, and stacks their states.
 
   Attributes:
-    train: (states, batch, schedule) -> (states, metrics), for states from
-      `stack`, a batch from `transfer.stack` and one schedule for all seeds.
+    train: function (states, batch, schedule) -> (states, metrics), for states
+      from `stack`, a batch from `transfer.stack` and one schedule for all
+      seeds.
     sharding: sharding of the batch.
   """
 
@@ -41,10 +42,11 @@ class Seeds:
     """Chooses the shardings of K seeds; compiles nothing yet.
 
     Args:
-      train: (state, batch, schedule) -> (state, metrics), on one device.
+      train: function (state, batch, schedule) -> (state, metrics) that trains
+        one seed on one device.
       like: shapes of the state of one seed.
-      mesh: the seeds are spread over all its devices, whose number divides K.
-      options: XLA's compiler options.
+      mesh: devices that share the seeds; their number must divide K.
+      options: compiler options for XLA.
     """
     self._like = like
     self._axes = paths.map_paths(
@@ -108,7 +110,7 @@ class Seeds:
   ) -> step_lib.TrainState:
     """Stacks the states of K seeds; returns a single state unchanged.
 
-    States are read one at a time, so memory holds one of them and the stack.
+    States are read one at a time, so memory holds only one state and the stack.
     """
     states = iter(states)
     if count == 1:
@@ -150,7 +152,7 @@ class Seeds:
 def _shape(
   x: jax.ShapeDtypeStruct, axis: int, count: int, sharding: NamedSharding
 ) -> jax.ShapeDtypeStruct:
-  """Shape of `count` arrays like `x`, stacked along an axis."""
+  """Returns the shape of `count` arrays like `x`, stacked along an axis."""
   shape = (*x.shape[:axis], count, *x.shape[axis:])
   return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
 

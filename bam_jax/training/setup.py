@@ -27,49 +27,55 @@ from bam_jax.training import programs as programs_lib
 
 
 def configure_jax(config: config_lib.Config, workdir: Path) -> None:
-  """Sets process-wide options; must run before anything runs on a device.
+  """Sets process-wide options; call it before anything runs on a device.
 
-  Compiled programs are kept in the work directory, so that a rerun starts
+  Compiled programs are cached in the work directory, so that a rerun starts
   without compiling.
   """
   if config.train.deterministic:
     flags = os.environ.get('XLA_FLAGS', '')
     os.environ['XLA_FLAGS'] = f'{flags} --xla_gpu_deterministic_ops=true'
-  # The thread that makes the batches shares Python's lock with the one that
-  # dispatches the steps, which may be 2 ms apart; Python's default of 5 ms
-  # would have them wait for each other.
+  # The thread that makes batches and the thread that dispatches steps share
+  # Python's lock (GIL). Steps may be only 2 ms apart. With Python's default
+  # switch interval of 5 ms, the two threads would wait for each other.
   sys.setswitchinterval(5e-4)
   jax.config.update('jax_compilation_cache_dir', str(workdir / 'compiled'))
-  # JAX would go on in the directory of an earlier plan of this process.
+  # Otherwise JAX would keep the cache directory of an earlier plan of this
+  # process.
   compilation_cache.reset_cache()
-  # JAX's default, a second, leaves out what draws the initial weights.
+  # With JAX's default of one second, the program that draws the initial weights
+  # would not be cached.
   jax.config.update(
     'jax_persistent_cache_min_compile_time_secs', phases.LEAST_KEPT
   )
 
 
 def start_devices(predicts: bool = False) -> None:
-  """Starts the devices, before work that would be wasted without them.
+  """Starts the devices and logs them.
+
+  Call it before long work, which would be wasted if the devices did not start.
 
   Args:
-    predicts: many rows are to be predicted, and no more. A CPU with several
-      cores is then two devices, unless JAX is told a number: two small products
-      side by side are faster than each one on both cores
-      (benchmarks/README.md). Each device has a copy of the parameters.
+    predicts: whether this process only predicts many rows. If so, a CPU with
+      several cores becomes two devices, unless the user has set the number of
+      CPU devices. Two small matrix products side by side are faster than one
+      after the other on both cores (benchmarks/README.md). Each device has a
+      copy of the parameters.
 
   Raises:
-    errors.UserError: the platform that is asked for is not here.
+    errors.UserError: the requested platform is not available.
   """
   is_told = jax.config.jax_num_cpu_devices != -1 or (
     'host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
   )
   if predicts and not is_told:
-    # JAX refuses it once devices run, as in a process that has joined others.
+    # JAX raises an error if the devices already run, for example in a process
+    # that has joined others.
     with contextlib.suppress(RuntimeError):
       jax.config.update('jax_num_cpu_devices', min(os.cpu_count() or 1, 2))
   try:
     devices = jax.devices()
-  # JAX checks by assertions too.
+  # JAX also uses assertions for its checks.
   except (AssertionError, RuntimeError) as error:
     asked = jax.config.jax_platforms or 'any'
     reason = next(iter(str(error).splitlines()), 'no such device')
@@ -129,7 +135,8 @@ class Setup:
       params = heads.traced_init_params(model, jax.random.key(seed))
       return {k: v for k, v in params.items() if k not in self._pretrained}
 
-    # Compiled, it draws only the few parameters that are not pretrained.
+    # If it is compiled, `draw_rest` draws only the few parameters that are not
+    # pretrained.
     self._draw = (
       jax.jit(draw_rest)
       if self._pretrained
@@ -137,10 +144,10 @@ class Setup:
     )
 
   def initial_params(self, seed: int) -> dict[str, object]:
-    """Returns initial parameters: pretrained ones, and heads that a seed draws.
+    """Returns initial parameters: pretrained, or else drawn from a seed.
 
-    They are host arrays with stacked layers. All seeds share the pretrained
-    ones, so they must not be changed.
+    The parameters are host arrays with stacked layers. The caller must not
+    change them, because all seeds share the pretrained arrays.
     """
     drawn = jax.device_get(self._draw(np.uint32(seed)))
     return drawn | self._pretrained if self._pretrained else layers.stack(drawn)

@@ -10,7 +10,8 @@ from bam_jax.core import step as step_lib
 from bam_jax.data import batches as batches_lib
 from bam_jax.training import evaluate
 
-# Number of `sampled_steps`, or up to twice as many.
+# `sampled_steps` has at least this many steps (or all steps of a shorter run),
+# and fewer than twice as many.
 _SAMPLED_STEPS = 64
 
 
@@ -26,13 +27,13 @@ class TrainSpec:
   length: config_lib.RunLengthConfig  # Batch size, learning rate, layer decay.
   is_taught: bool  # Whether targets are annealed from a teacher to gold labels.
   dev: evaluate.Splits  # The rows to score, by task and split.
-  # With patience: rows left out of training that choose the step to score.
+  # Held-out training rows that choose the best step; None without patience.
   choosing: evaluate.Splits | None
   config: config_lib.Config
 
   @property
   def sampled_steps(self) -> range:
-    """Returns evenly spaced steps as a sample of the run."""
+    """Evenly spaced steps, as a sample of the run."""
     return range(0, self.num_steps, max(self.num_steps // _SAMPLED_STEPS, 1))
 
   def schedule(self, step: int) -> step_lib.StepSchedule:

@@ -14,27 +14,28 @@ from bam_jax.training import mesh as mesh_lib
 from bam_jax.training import spec as spec_lib
 from bam_jax.training import transfer
 
-# Steps that are dispatched before an older interval is fetched.
+# Number of steps dispatched after an interval before its metrics are fetched.
 _STEPS_AHEAD = 16
 
-# A run that is stopped waits for the steps under way, so these are few: as many
-# as take a second, and at least two.
+# A run that is stopped has to wait for the steps in flight. So only as many
+# steps are in flight as take one second, but at least two.
 _SECONDS_AHEAD = 1.0
 _LEAST_AHEAD = 2
 
-# Metrics of steps that are not in the log yet: 2T + 1 numbers per step.
+# Metrics of steps that are not in the log yet: 2T + 1 numbers per step for T
+# tasks.
 Unlogged = Sequence[Sequence[float]]
 
 
 class StepLog:
   """Fetches the metrics of steps from the devices and writes them to the log.
 
-  Each line covers `config.train.log_every` steps. They are fetched some steps
-  later, so that the device always has other steps to do.
+  Each line covers an interval of `config.train.log_every` steps. Its metrics
+  are fetched some steps later, so that the device always has other steps to do.
 
-  Which steps share a line depends only on their numbers. So a run that is
-  stopped within an interval saves the metrics of its steps in the checkpoint,
-  and `resume` starts with them.
+  The intervals must not depend on where a run was stopped. So a run that is
+  stopped within an interval saves the metrics of that interval in its
+  checkpoint, and `resume` continues with these metrics.
   """
 
   def __init__(
@@ -45,7 +46,11 @@ class StepLog:
     progress: telemetry_lib.Progress,
     ended: Container[int] = (),
   ):
-    """Starts a log; runs in `ended`, which may grow, are no longer logged."""
+    """Starts a log.
+
+    `ended` has the indices of the runs that are no longer logged. The caller
+    may add indices to it later.
+    """
     self._specs = specs
     self._ended = ended
     self._every = specs[0].config.train.log_every
@@ -53,7 +58,7 @@ class StepLog:
     self._telemetry = telemetry
     self._progress = progress
     self._pending: list[tuple[int, jax.Array | np.ndarray]] = []
-    self._ahead = _LEAST_AHEAD  # Steps that may be under way.
+    self._ahead = _LEAST_AHEAD  # Steps that may be in flight.
     self._first = 0  # The first step that this process takes.
     self._interval_start = time.perf_counter()
     self._waited = 0.0
@@ -68,7 +73,7 @@ class StepLog:
   def add(self, step: int, metrics: jax.Array) -> None:
     """Adds the metrics of a step; writes a line if an interval is due.
 
-    Waits for older steps if too many are under way.
+    Waits for older steps if too many steps are in flight.
 
     Raises:
       errors.UserError: a loss or gradient of that interval is not finite.
@@ -110,9 +115,11 @@ class StepLog:
       self._write(count, share=count / len(self._pending))
 
   def _write(self, number: int, share: float) -> None:
-    """Fetches, checks and writes a number of the oldest pending steps.
+    """Fetches, checks and writes the oldest pending steps.
 
-    `share` is their share of the time since the last call, 0-1.
+    Args:
+      number: how many steps to write.
+      share: part of the time since the last call that these steps took, 0-1.
     """
     steps = [step for step, _ in self._pending[:number]]
     values = self._fetch(number)
@@ -131,7 +138,7 @@ class StepLog:
     self._waited -= waited
 
   def _fetch(self, number: int) -> np.ndarray:
-    """Fetches the oldest pending metrics, [steps, seeds, 2T + 1]."""
+    """Fetches metrics of the oldest pending steps, [steps, runs, 2T + 1]."""
     fetched = mesh_lib.fetch([values for _, values in self._pending[:number]])
     shape = (len(self._specs), -1)
     rows = [np.reshape(values, shape) for values in fetched]
@@ -145,7 +152,10 @@ class StepLog:
     seconds: float,
     waited: float,
   ) -> float:
-    """Writes steps of one run, [steps, 2T + 1]; returns their mean loss."""
+    """Writes a line for some steps of one run; returns their mean loss.
+
+    `values` are the metrics of these steps, [steps, 2T + 1].
+    """
     spec = self._specs[index]
     metrics = transfer.unpack_metrics(values)
     self._check_finite(spec, steps, metrics)

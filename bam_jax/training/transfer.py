@@ -1,7 +1,9 @@
 """Packs the arrays of a batch, or the metrics of a step, into one array.
 
 A copy to or from a device costs the host a fixed time per array, and a batch
-has nine or more small arrays. B rows of W numbers, T tasks, K seeds at once.
+has nine or more small arrays.
+
+Dimensions: B rows of W numbers, T tasks, K seeds trained at once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +19,17 @@ from bam_jax.tasks import task as task_lib
 
 
 class PackedBatch(flax.struct.PyTreeNode):
-  """All arrays of a batch side by side as int32; floats keep their bits."""
+  """All arrays of a batch in one int32 array; floats keep their bits."""
 
   values: Any  # [B, W] or [K, B, W] int32.
-  # Name, shape without B and whether it is float32 of each array, by name.
+  # Name, shape without B, and whether the dtype is float32, of each array in
+  # the order of names.
   shapes: tuple[tuple[str, tuple[int, ...], bool], ...] = flax.struct.field(
     pytree_node=False
   )
 
   def __len__(self) -> int:
-    """Number of rows; once on the devices, those of all processes."""
+    """Returns the number of rows; on devices, the rows of all processes."""
     return self.values.shape[-2]
 
 
@@ -54,9 +57,10 @@ def abstract_batch(
   tasks: task_lib.TaskTable,
   sharding: jax.sharding.Sharding,
 ) -> PackedBatch:
-  """Shape of a packed training batch of B rows, over all processes.
+  """Returns the shape of a packed training batch.
 
-  docs/architecture.md lists its arrays under "Contracts".
+  `rows` is B, the sum over all processes. docs/architecture.md lists the arrays
+  of a batch under "Contracts".
   """
 
   def arrays(keys: str, dtype: type, *shape: int) -> dict[str, np.ndarray]:
@@ -83,7 +87,7 @@ def abstract_batch(
 
 
 def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
-  """Stacks K host batches of one width into [K, B, W].
+  """Stacks K host batches of equal width into [K, B, W].
 
   Batches with fewer rows are padded with rows of zeros.
   """
@@ -96,7 +100,7 @@ def stack(batches: Sequence[PackedBatch]) -> PackedBatch:
 
 
 def unpack(packed: PackedBatch) -> dict[str, jax.Array]:
-  """Unpacks a batch [B, W] inside a program."""
+  """Unpacks a batch [B, W] inside a jitted function."""
   batch, start = {}, 0
   for name, shape, is_float in packed.shapes:
     end = start + math.prod(shape)
@@ -108,14 +112,14 @@ def unpack(packed: PackedBatch) -> dict[str, jax.Array]:
 
 
 def pack_metrics(metrics: Mapping[str, jax.Array]) -> jax.Array:
-  """Packs the metrics of a step as [2T + 1] inside a program."""
+  """Packs the metrics of a step into [2T + 1] inside a jitted function."""
   return jnp.concatenate(
     [metrics['loss'], metrics['count'], metrics['grad_norm'][None]]
   )
 
 
 def unpack_metrics(values: np.ndarray) -> dict[str, np.ndarray]:
-  """Unpacks the metrics [..., 2T + 1] of one or several steps on the host.
+  """Unpacks metrics [..., 2T + 1] of one or several steps on the host.
 
   >>> unpack_metrics(np.arange(5))
   {'loss': array([0, 1]), 'count': array([2, 3]), 'grad_norm': np.int64(4)}
