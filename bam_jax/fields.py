@@ -397,7 +397,7 @@ class TaskConfig:
   separator: str = field(',', 'multilabel: what joins the labels of a cell')
   no_label: tuple[str, ...] = field(
     (),
-    'label cells of rows that have no label and are passed over, such as - or'
+    'label cells of rows that have no label and are skipped, such as - or'
     ' an empty text',
   )
   metrics: tuple[str, ...] = field(

@@ -1,6 +1,6 @@
 """Plain BERT fine-tuning of one task, which can be any GLUE task.
 
-  python -m bam_jax.main --config=configs/single.py \
+  python -m bam_jax.main --config=configs/single.py \\
       --config.data.dir=$GLUE_DIR --config.tasks="('rte',)"
 
 RTE with MiniLM: accuracy about 56 on dev.

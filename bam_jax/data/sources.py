@@ -181,7 +181,7 @@ def read_labels(
     row = None
     try:
       for row in reader(path, source.table, lambda error: None):
-        if not source.table.passes_over(row.label):
+        if not source.table.skips(row.label):
           has_labels = True
           yield place(path, row), row.label
       # If a file has no usable row, a reader without `fault` raises the reason.
@@ -303,7 +303,7 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
     row, skipped, used, name = None, 0, 0, str(path)
     try:
       for row in _read_all(read, path, table):
-        if table.passes_over(row.label):
+        if table.skips(row.label):
           skipped += 1
           continue
         used += 1
@@ -322,7 +322,7 @@ def read_files(source: Source, quiet: bool = False) -> Iterator[lines.Row]:
       raise no_usable_row(source, path)
     if skipped and not quiet:
       logging.info(
-        '%s: passed over %d rows without a label, of %d',
+        '%s: skipped %d rows without a label, of %d',
         *(path, skipped, skipped + used),
       )
     before += row.index + 1

@@ -171,8 +171,8 @@ def _usable(
       if skips_first and row.index == 0:
         continue
       where = sources.place(path, row)
-      if table.passes_over(row.label):
-        what = 'rows without a label, which are passed over'
+      if table.skips(row.label):
+        what = 'rows without a label, which are skipped'
         faults['no label'].append(errors.UserError(f'{where}: {what}'))
         continue
       try:

@@ -55,7 +55,7 @@ def find(
     frequent.
   """
   ours, theirs = _union(sets, train), _union(sets, held)
-  one, other, passed_over = _candidates(ours, theirs)
+  one, other, skipped = _candidates(ours, theirs)
   keep = (np.sort(train[one], axis=1) != np.sort(held[other], axis=1)).any(1)
   one, other = one[keep], other[keep]
   keep = jaccard(ours, one, theirs, other) >= THRESHOLD
@@ -72,7 +72,7 @@ def find(
     keep = np.maximum(in_order, crossed) >= TEXT_THRESHOLD
     one, other = one[keep], other[keep]
   order = np.lexsort((other, one))
-  return one[order], other[order], passed_over
+  return one[order], other[order], skipped
 
 
 def word_pairs(texts: Sequence[str]) -> sparse.csr_array:
@@ -145,10 +145,10 @@ def _candidates(
   frequency = np.bincount(theirs.indices, minlength=theirs.shape[1])
   products = np.sort(frequency[ours.indices])
   affordable = np.searchsorted(np.cumsum(products), _MAX_PRODUCTS)
-  passed_over = 0
+  skipped = 0
   if affordable < len(products):
     is_frequent = frequency >= products[affordable]
-    passed_over = len(np.unique(ours.indices[is_frequent[ours.indices]]))
+    skipped = len(np.unique(ours.indices[is_frequent[ours.indices]]))
     frequency[is_frequent] = 0
     ours.data[is_frequent[ours.indices]] = 0
     ours.eliminate_zeros()
@@ -162,7 +162,7 @@ def _candidates(
     keep = shared.data >= _SHARED
     one.append(shared.row[keep] + first)
     other.append(shared.col[keep])
-  return np.concatenate(one), np.concatenate(other), passed_over
+  return np.concatenate(one), np.concatenate(other), skipped
 
 
 def _rarest(sets: sparse.csr_array) -> sparse.csr_array:

@@ -95,7 +95,7 @@ def _check_header(
   # A column that is found by its name proves that the first line is a header.
   named = len(numbers) < len(columns)
   if table.header and not named and _is_row(task, table, first):
-    what = 'the first line is a row, but would be passed over as a header'
+    what = 'the first line is a row, but would be skipped as a header'
     remedy = 'put the line with the names of the columns back'
   if what:
     yield rows.find('error', 'header', what, remedy, places=places)

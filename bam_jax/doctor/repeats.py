@@ -162,7 +162,7 @@ def check_near(
     (split, row, texts_of), (its_split, its_row, its_texts) = map(
       _distinct_rows, sides
     )
-    one, other, passed_over = near.find(sets, texts_of, its_texts)
+    one, other, skipped = near.find(sets, texts_of, its_texts)
     for (i, mine), (j, its) in itertools.product(*map(enumerate, sides)):
       here = (split[one] == i) & (its_split[other] == j)
       if not here.any():
@@ -172,9 +172,9 @@ def check_near(
         f'training rows that are similar to rows of {its.name}, to'
         f' {len(np.unique(theirs)):,} of its {len(its):,} rows'
       )
-      if passed_over:
+      if skipped:
         what += (
-          f'; there may be more: {passed_over:,} pairs of words were too'
+          f'; there may be more: {skipped:,} pairs of words were too'
           ' frequent to be compared by'
         )
       remedy = 'look at them; leave out those that are the same'

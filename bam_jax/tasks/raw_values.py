@@ -35,7 +35,7 @@ def no_label_remedy(task: task_lib.Task, value: str) -> str:
   if is_label or task.tables[task.train_split].tfds:
     return ''
   return (
-    '; or pass rows without a label over by'
+    '; or skip rows without a label by'
     f' config.custom_tasks.{task.name}.no_label=({value!r},)'
   )
 

@@ -121,7 +121,7 @@ class Table:
   tfds: str = ''  # TFDS builder and split, `glue/mnli:validation_matched`.
   submission: str = ''  # File name in a GLUE submission.
 
-  def passes_over(self, label: RawLabel | Label | None) -> bool:
+  def skips(self, label: RawLabel | Label | None) -> bool:
     """Whether a row with this raw label is skipped because it has no label.
 
     A list is skipped if any of its items means "no label".

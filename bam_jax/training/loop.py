@@ -301,7 +301,7 @@ class _Group:
     """Logs the first metric of each task as the median over the runs."""
     if not found:
       return
-    described, kind = [], 'dev'
+    described, rows = [], 'dev'
     for name, by_split in found[0].items():
       split = next(iter(by_split))
       metric = self._programs.tasks[name].metrics[0]
@@ -309,10 +309,10 @@ class _Group:
       value = 'undefined' if np.isnan(median) else f'{median:.1f}'
       described.append(f'{name} {metric} {value}')
       if split == task_lib.HELD_OUT:
-        kind = 'held-out'
+        rows = 'held-out'
     logging.info(
       '%s, %s scores %s%s: %s',
-      *(self._name, kind, when, ' (medians)' if len(found) > 1 else ''),
+      *(self._name, rows, when, ' (medians)' if len(found) > 1 else ''),
       ', '.join(described),
     )
 

@@ -330,7 +330,7 @@ def test_a_changed_file_is_noticed(tmp_path):
 
 
 def test_the_file_is_read_once_for_its_record(tmp_path, monkeypatch, caplog):
-  """And for both sides; rows that are passed over are logged once."""
+  """And for both sides; rows that are skipped are logged once."""
   frame = _frame(40)
   frame.loc[3, 'label'] = '-'
   frame.to_csv(tmp_path / 'a.csv')

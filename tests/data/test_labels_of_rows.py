@@ -183,7 +183,7 @@ def test_a_missing_label_is_no_class(tmp_path, value):
       _find(tmp_path, None, kind=kind)
     assert str(caught.value) == (
       f'{tmp_path}/a.csv:3: {value!r} is no label; fix the row, or give labels'
-      ' if it is one of them; or pass rows without a label over by'
+      ' if it is one of them; or skip rows without a label by'
       f' config.custom_tasks.own.no_label=({value!r},)'
     )
     task = _find(tmp_path, None, kind=kind, no_label=(value,))

@@ -365,7 +365,7 @@ def test_csv_is_streamed(tmp_path):
 
 
 @pytest.mark.parametrize('format', ['csv', 'jsonl', 'parquet'])
-def test_rows_without_a_label_are_passed_over(tmp_path, caplog, format):
+def test_rows_without_a_label_are_skipped(tmp_path, caplog, format):
   frame = pd.DataFrame(
     {
       'body': [*'abcde'],
@@ -391,9 +391,7 @@ def test_rows_without_a_label_are_passed_over(tmp_path, caplog, format):
       'own/train/0',
       'own/train/3',
     ]
-  assert caplog.messages == [
-    f'{path}: passed over 3 rows without a label, of 5'
-  ]
+  assert caplog.messages == [f'{path}: skipped 3 rows without a label, of 5']
   tasks = registry.resolve(config)
   report = examine.examine(tasks, config.data, tokenizer=None)
   assert [each.rows for each in report.splits] == [2, 2]
@@ -480,7 +478,7 @@ def test_scores_may_be_missing(tmp_path):
   (tmp_path / 'a.csv').write_text('body,mood\na,0.5\nb,\n')
   values = {'kind': 'regression', 'labels': (), 'train': 'a.csv'}
   assert _message(tmp_path, **values).endswith(
-    "score '' is no number; fix the row; or pass rows without a label over by"
+    "score '' is no number; fix the row; or skip rows without a label by"
     " config.custom_tasks.own.no_label=('',)"
   )
   rows = _examples(_config(tmp_path, **values, no_label=('',)))

@@ -352,7 +352,7 @@ def test_tsv_mistakes(content, table, message):
     pytest.param(
       '{"text": "x", "label": null}\n',
       "data/own.jsonl:1: label 'null' is none of 'no', 'yes'; fix the row or"
-      " the labels of task 'own'; or pass rows without a label over by"
+      " the labels of task 'own'; or skip rows without a label by"
       " config.custom_tasks.own.no_label=('null',)",
       id='label-null',
     ),

@@ -73,7 +73,7 @@ def test_finds_all_pairs_and_no_other(texts, longest):
   for row in (*train, *held):
     for text in row:
       number.setdefault(text, len(number))
-  one, other, passed_over = near.find(
+  one, other, skipped = near.find(
     near.word_pairs(list(number)),
     *(np.array([[number[t] for t in row] for row in r]) for r in (train, held)),
   )
@@ -85,7 +85,7 @@ def test_finds_all_pairs_and_no_other(texts, longest):
   }
   assert len(wanted) >= 5
   assert set(zip(one, other, strict=True)) == wanted
-  assert passed_over == 0
+  assert skipped == 0
 
 
 def test_blocks_of_any_size_find_the_same(monkeypatch):
@@ -111,8 +111,8 @@ def test_says_what_was_too_frequent_to_compare(monkeypatch):
   train = np.array([[0], [1], [2], [3], [4], [10]])
   held = np.array([[5], [6], [7], [8], [9], [11]])
   monkeypatch.setattr(near, '_MAX_PRODUCTS', 8)
-  one, other, passed_over = near.find(near.word_pairs(texts), train, held)
-  assert passed_over > 0
+  one, other, skipped = near.find(near.word_pairs(texts), train, held)
+  assert skipped > 0
   assert list(zip(one, other, strict=True)) == [(5, 5)]
 
 

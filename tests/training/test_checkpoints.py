@@ -107,7 +107,7 @@ def test_a_score_that_comes_late_keeps_its_checkpoint(tmp_path, programs):
 
 
 @pytest.mark.parametrize('score', [None, 50.0], ids=['plain', 'scored'])
-def test_a_step_that_was_half_deleted_is_passed_over(tmp_path, programs, score):
+def test_a_step_that_was_half_deleted_is_skipped(tmp_path, programs, score):
   """A kill while the step that was replaced is deleted, file by file."""
   with checkpoints.Checkpoints(tmp_path / 'run') as manager:
     manager.save(_state(programs, 2, 2), score)
