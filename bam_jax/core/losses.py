@@ -44,9 +44,9 @@ def multitask_loss(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """Sums the weighted losses of a batch, in total and per task.
 
-  The kind of an example's task computes its loss. Slots of weight 0 add exactly
-  zero to loss and gradient, even if they hold NaN. A NaN in one task leaves the
-  sums of the other tasks finite.
+  The loss of an example is the `loss` of its task's kind. Slots of weight 0 add
+  exactly zero to loss and gradient, even if they hold NaN. A NaN in one task
+  leaves the sums of the other tasks finite.
 
   >>> from bam_jax.tasks.kinds import KINDS
   >>> gold, zero = jnp.array([[[1.0, 0.0]]]), jnp.zeros((1, 1), jnp.int32)

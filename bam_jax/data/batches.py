@@ -9,10 +9,10 @@ A batch maps `input_ids, token_type_ids, positions, segment_ids` to
 segment 0 is padding. Positions restart in each segment. An empty slot has
 weight 0.
 
-Training batches have more arrays for some tasks. If a task has outputs per
-token, at most K: `token_gold, token_teacher` [B, L, K] and `token_share`
-[B, L], float32. If each label of a task is a separate weighted decision:
-`gold_total` [B, S, C] float32.
+Training batches have more arrays if some tasks need them. For tasks with
+outputs per token: `token_gold, token_teacher` [B, L, K] and `token_share`
+[B, L], float32, with K outputs of the widest such head. For tasks in which each
+label is a separate weighted decision: `gold_total` [B, S, C] float32.
 """
 
 import collections

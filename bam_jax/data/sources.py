@@ -106,7 +106,10 @@ class Source:
     return self.format == 'generated' or not self.missing()
 
   def missing(self) -> list[Path]:
-    """Returns the paths without a file (or folder, if the format needs one)."""
+    """Returns the paths of the split that do not exist.
+
+    A path must be a folder if the format reads folders, otherwise a file.
+    """
     is_folder = formats.FORMATS[self.format].is_folder
     return [
       path

@@ -82,10 +82,10 @@ class Rows:
     return self.numbers.shape[1] == 2
 
   def place_names(self, numbers: Sequence[int]) -> list[str]:
-    """Returns the places of the first of the given rows.
+    """Returns the places of the given rows, at most `findings.MAX_PLACES`.
 
-    Places are `FILE:LINE`, or uids if the source has no lines. There are at
-    most `findings.MAX_PLACES`.
+    A place is `FILE:LINE`, or the uid if the source has no lines. If there are
+    more rows, the places of the first ones are returned.
     """
     files = self.files or [(0, self.file)]
     first_rows = [first for first, _ in files]

@@ -53,8 +53,8 @@ class Plan:
     encoder: the encoder, pretrained or random, that runs start from, unless
       their variant starts from another run.
     preemption_signal: checked between pieces of work.
-    shared_setup: setup of an equal model, whose programs are shared; None: a
-      new setup is made.
+    shared_setup: the setup of another plan with an equal model, used to share
+      its compiled programs; None: this plan makes its own setup.
   """
 
   config: config_lib.Config

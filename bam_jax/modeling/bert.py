@@ -235,7 +235,7 @@ class Layer(nn.Module):
     segment_ids: jax.Array,
     read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Returns the attention's output without bias, and the bias to add."""
+    """Returns attention's output before its bias is added, and the bias."""
     return SelfAttention(self.config, self.compute, name='attention')(
       x, segment_ids, dropout_bits[0], read
     )

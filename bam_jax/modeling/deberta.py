@@ -113,7 +113,7 @@ class Layer(bert.Layer):
     buckets: jax.Array,
     read: jax.Array | None,
   ) -> tuple[jax.Array, jax.Array]:
-    """Returns the attention's output without bias, and the bias to add."""
+    """Returns attention's output before its bias is added, and the bias."""
     return DisentangledAttention(self.config, self.compute, name='attention')(
       x, segment_ids, buckets, dropout_bits[0], dropout_bits[3], read
     )

@@ -132,8 +132,8 @@ def attend(
 def _product(equation, arrange, x, y):
   """Returns arrange(einsum(equation, x, y)) in float32.
 
-  The gradient is cast to the dtype of x before it is arranged and multiplied,
-  because float32 products and copies would take most of a step's time.
+  The backward pass first casts the gradient to the dtype of x, because float32
+  products and copies would take most of a step's time.
   """
   return arrange(jnp.einsum(equation, x, y, preferred_element_type=jnp.float32))
 

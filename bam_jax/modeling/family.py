@@ -85,7 +85,7 @@ class EncoderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Compute:
-  """How an encoder is computed, which does not change its parameters.
+  """Settings of an encoder's computation; they do not change its parameters.
 
   Attributes:
     dtype: type of the hidden states and matrix products. Parameters, softmax,

@@ -71,9 +71,9 @@ def forward(
     interpret: whether to run in Pallas's interpreter, on any device.
 
   Returns:
-    Contexts [B, L, H, hd]; and float32 [B, H, L], for each query the binary
-    logarithm of the sum of exp(logit) over the keys that it sees, 0 if it sees
-    no key.
+    Contexts [B, L, H, hd]; and the log-sum-exp in base 2 of each query,
+    [B, H, L] float32: log2 of the sum of exp(logit) over the keys that the
+    query sees, or 0 if it sees no key.
   """
   size, length, _, num_heads, head_size = arrays.qkv.shape
   width = pl.next_power_of_2(head_size)

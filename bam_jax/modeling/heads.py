@@ -270,7 +270,7 @@ class TaskHeads(nn.Module):
     segment_ids: jax.Array | None = None,
     compared: jax.Array | None = None,
   ) -> Outputs:
-    """Applies to each vector the head of its task.
+    """Applies each task's head to the vectors of that task's slots and tokens.
 
     Args:
       pooled: [B, S, D] float32.

@@ -47,12 +47,13 @@ def unstack(
 
   Args:
     params: {'encoder', ...}, as `stack` returns.
-    dtype: type for the layers' parameters except LayerNorm's; None: unchanged.
-      A cast here covers all layers at once, and their gradients are stacked in
-      the narrower type.
-    stack_late: whether to stack the gradients only when all layers are
-      computed. Then a layer's all-reduce has time until the end of the backward
-      pass, and XLA runs it in parallel with the other layers.
+    dtype: type to cast the layers' parameters to, except LayerNorm's; None: no
+      cast. All layers are cast at once, and their gradients are stacked in the
+      narrower type.
+    stack_late: whether to stack the gradients only after those of all layers
+      are computed. Then the all-reduce of a layer's gradients need not finish
+      before the end of the backward pass, and XLA runs it in parallel with the
+      backward pass of other layers.
   """
   encoder = dict(params['encoder'])
   stacked = encoder.pop(_STACKED)

@@ -59,10 +59,10 @@ def cannot_load(
   """Makes the error for a directory or repository without safetensors files.
 
   Args:
-    where: the directory or setting, for the beginning of the message.
-    names: the names of its files.
-    source: the path or hub name with which transformers loads it.
-    target: beginning of the name of a directory for the converted weights.
+    where: the directory or setting that the message begins with.
+    names: names of the files in the directory or repository.
+    source: the path or hub name to pass to transformers' `from_pretrained`.
+    target: the converted weights are to be saved in `TARGET-safetensors`.
   """
   names = sorted(names)
   pickles = [name for name in names if _PICKLE.fullmatch(name)]

@@ -384,7 +384,10 @@ def _lacking(missing: Mapping[str, Sequence[str]]) -> str:
 
 
 def describe_power(tests: int, test: Callable[..., np.ndarray]) -> str:
-  """Explains how many seeds `tests` tests need before any can get a star."""
+  """Says how many seeds are needed before any test can get a star.
+
+  `tests` is the number of tests, whose p-values are corrected together.
+  """
   needed = statistics.seeds_needed(tests, test)
   return text('pairs.too_few_seeds', tests=tests, seeds=needed)
 

@@ -232,8 +232,8 @@ def _gather(value: Any, seconds: float | None = None) -> list[Any]:
 
   Args:
     value: the value of this process.
-    seconds: how long to wait for each other process; None for no limit. (If the
-      other process dies, `peers.watch` ends this process.)
+    seconds: how long to wait for each of the other processes; None: no limit.
+      (If another process dies, `peers.watch` ends this process.)
 
   Raises:
     errors.RetryError: another process did not send its value in time.

@@ -18,14 +18,14 @@ def parse(
   max_inputs: int,
   max_characters: int,
 ) -> list[ByTask]:
-  """Parses a request's body; returns task -> texts for each input.
+  """Parses a request's body; returns a dict, task -> texts, for each input.
 
   The body is `{"inputs": [INPUT, ...], "task": NAME}`. An input is a text, a
   list of one or two texts, or an object with the field names that the task's
-  kind reads. Without "task", each input is read by every task whose texts it
-  has; given two texts, a task of single texts reads the first one. If a task
-  refuses an input, for example an empty text, the result has an error in place
-  of that task's texts. The other tasks and inputs are not affected.
+  kind reads. Without "task", every task gets each input that has all the texts
+  it reads; from a list of two texts, a task of single texts gets the first. If
+  a task refuses an input, for example an empty text, the dict has an error in
+  place of that task's texts. The other tasks and inputs are not affected.
 
   Args:
     body: the body, JSON in UTF-8.

@@ -127,7 +127,7 @@ class Answers(kind_bases.PerToken):
   def encode_label(self, task: task_lib.Task, label: object) -> np.ndarray:
     """Returns the label of a window that does not contain the answer.
 
-    It is [2] float32: 0, 0, or nan if the example has no label.
+    The label is [2] float32: zeros, or nan if the example has no label.
     """
     return np.full(2, np.nan if label is None else 0, np.float32)
 

@@ -65,9 +65,9 @@ def macro_f1(
 ) -> np.ndarray:
   """Mean F1 of the classes or labels, 0 to 1.
 
-  As in scikit-learn, a class that is neither predicted nor gold is left out of
-  the mean, but a label that is neither counts as 0. The result is nan if all
-  labels are neither predicted nor gold.
+  A class that is neither predicted nor gold is left out of the mean. A label
+  that is neither predicted nor gold has an F1 of 0. Both rules are those of
+  scikit-learn. The result is nan if no label is predicted or gold.
   """
   hits, predicted, actual = _class_totals(predictions, gold, counts)
   either = predicted + actual

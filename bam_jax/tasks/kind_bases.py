@@ -261,9 +261,9 @@ class PerToken(Tallied):
   ) -> Iterator[kind.Features]:
     """Cuts long examples into windows of up to `max_length` tokens.
 
-    Windows are `Features`, or named tuples that also have the `more_fields`. If
-    an example loses tokens, `on_cut` is called with the example's uid before
-    its first window is yielded.
+    Each window is a `Features`, or a named tuple with the fields of `Features`
+    and the kind's `more_fields`. If an example loses tokens, `on_cut` is called
+    with the example's uid before its first window is yielded.
 
     Raises:
       errors.UserError: the task's windows would skip tokens.

@@ -64,7 +64,10 @@ def examples_of(uids: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 
 def pool(how: str, scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-  """Joins the scores of windows, [N, c], by `mean` or `max`; returns [M, c].
+  """Pools the scores of each example's windows by `mean` or `max`.
+
+  `scores` of N windows, [N, c], and `offsets` from `examples_of` give the
+  scores of M examples, [M, c].
 
   >>> scores, offsets = np.array([[1.0], [3.0], [5.0]]), np.array([0, 2, 3])
   >>> pool('mean', scores, offsets).tolist()

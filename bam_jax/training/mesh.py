@@ -146,10 +146,10 @@ def own_rows(mesh: Mesh, rows: int) -> np.ndarray:
 
 
 def place(tree: Any, sharding: NamedSharding) -> Any:
-  """Copies host arrays to the devices; each process must have whole arrays.
+  """Copies host arrays to the devices; every process passes whole arrays.
 
-  The result never shares memory with the host arrays: a state on the devices is
-  donated, but the host arrays are used again.
+  The result never shares memory with the host arrays, because the training step
+  donates its state, and the host arrays are used again.
   """
   if jax.process_count() == 1:
     # One call for the whole tree takes a fifth of the host time of one call per

@@ -56,11 +56,11 @@ def start_devices(predicts: bool = False) -> None:
   Call it before long work, which would be wasted if the devices did not start.
 
   Args:
-    predicts: whether this process only predicts many rows. If so, a CPU with
-      several cores becomes two devices, unless the user has set the number of
-      CPU devices. Two small matrix products side by side are faster than one
-      after the other on both cores (benchmarks/README.md). Each device has a
-      copy of the parameters.
+    predicts: whether this process only predicts many rows. If so, JAX treats
+      a CPU with several cores as two devices, unless the user has set the
+      number of CPU devices. Running two small matrix products in parallel, one
+      per device, is faster than splitting each of them between the cores
+      (benchmarks/README.md). Each device has a copy of the parameters.
 
   Raises:
     errors.UserError: the requested platform is not available.
