@@ -354,7 +354,7 @@ def _add_tasks(
     where = f'config.custom_tasks.{name}'
     if not isinstance(task, Task):
       raise errors.UserError(
-        f'{where}: a {type(task).__name__} is no task; give a bam_jax.Task'
+        f'{where}: a {type(task).__name__} is not a task; give a bam_jax.Task'
       )
     own = {
       field.name: getattr(task, field.name)
@@ -432,7 +432,7 @@ def _override(values: dict, overrides: Mapping[str, object]) -> None:
       group = group.setdefault(each, {})
       if not isinstance(group, dict):
         raise errors.UserError(
-          f'config.{field}: {each} is no group of fields; name one of its group'
+          f'config.{field}: {each} is not a group of fields; end the name there'
         )
     group[name] = value
 

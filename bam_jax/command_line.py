@@ -230,7 +230,8 @@ def refuse_others(used: Collection[str], own: Mapping[str, str]) -> None:
     if flag.present and flag.name not in used:
       hint = trainer_names.describe_option(flag.name, own)
       raise errors.UserError(
-        f'--{flag.name}: is no flag of this command{hint or "; leave it out"}'
+        f'--{flag.name}: is not a flag of this command'
+        f'{hint or "; leave it out"}'
       )
 
 

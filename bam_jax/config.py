@@ -84,7 +84,7 @@ def check_argument(argument: str, *known: str) -> None:
   if argument and argument not in known:
     raise errors.UserError(
       f'--config: {argument!r} after the colon is none of {", ".join(known)};'
-      ' give one of them, or the file alone'
+      ' give one of them, or only the file'
     )
 
 

@@ -325,7 +325,7 @@ class PlanConfig:
   )
   report_texts: Literal['none', 'file', 'page'] = field(
     'file',
-    'where the texts of wrong rows stand: nowhere, in errors.jsonl, or in'
+    'where the texts of wrong rows are shown: nowhere, in errors.jsonl, or in'
     ' report.html too',
   )
 

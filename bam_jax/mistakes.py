@@ -59,7 +59,7 @@ def _shorten(
     # ml_collections passes the text after the colon to get_config().
     file, argument = given.groups()
     return (
-      f'--config={file}: takes no argument, but {argument!r} stands after the'
+      f'--config={file}: takes no argument, but {argument!r} comes after the'
       f' colon; give --config={file}'
     )
   if 'Error whilst parsing config file' in lines[0]:

@@ -28,7 +28,7 @@ run() {
 # Fails unless its second argument, what the first one names, counts from 1.
 check_count() {
   [[ "$2" =~ ^[1-9][0-9]{0,3}$ ]] ||
-    fail "$1=$2: is no number from 1 to 9999; see --help"
+    fail "$1=$2: is not a number from 1 to 9999; see --help"
 }
 
 # Fails unless the config of a command exists: a file, or the name of one in

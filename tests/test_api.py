@@ -279,7 +279,10 @@ def test_a_mistake_is_the_line_of_the_command_line(mistake, tmp_path):
   ('arguments', 'message'),
   [
     ({'tasks': {'../up': _task()}}, r"'../up' is not a task name; use letters"),
-    ({'tasks': {'urgency': _TICKETS}}, r'a DataFrame is no task; give a bam_'),
+    (
+      {'tasks': {'urgency': _TICKETS}},
+      r'a DataFrame is not a task; give a bam_',
+    ),
     ({'tasks': {}}, r'config.tasks is empty; give at least one value'),
     ({'workdir': 's3://b/c'}, r'workdir=s3://b/c: is in an object store'),
     ({'overrides': {'mult.epochs': 1.0}}, r'mult: no such key; the nearest is'),
@@ -287,10 +290,10 @@ def test_a_mistake_is_the_line_of_the_command_line(mistake, tmp_path):
       {'overrides': {'multi.epochs': '1'}},
       r"multi.epochs: '1' is of type str; give",
     ),
-    ({'overrides': {'seeds.x': 1}}, r'config.seeds.x: seeds is no group of f'),
+    ({'overrides': {'seeds.x': 1}}, r'config.seeds.x: seeds is not a gr'),
     (
       {'overrides': {'config.seeds.x': 1}},
-      r'config.seeds.x: seeds is no group',
+      r'config.seeds.x: seeds is not a group',
     ),
   ],
   ids=[

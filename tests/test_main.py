@@ -231,7 +231,7 @@ def test_a_wrong_argument(place, monkeypatch, capsys, arguments, message):
     ('--config=import.py', r"import\.py:1: No module named 'not_there'"),
     (
       '--config=config.py:big',
-      r"--config=config\.py: takes no argument, but 'big' stands after the"
+      r"--config=config\.py: takes no argument, but 'big' comes after the"
       r' colon; give --config=config\.py$',
     ),
     (

@@ -59,7 +59,7 @@ def read_dataset(
     )
   if path.is_dir() and not (path / _STATE).is_file():
     raise errors.UserError(f'{path}: has no {_STATE}; {_SAVE}')
-  with (path / _STATE).open('rb'), _reports(path, 'is no saved dataset'):
+  with (path / _STATE).open('rb'), _reports(path, 'is not a saved dataset'):
     yield from _rows(_stored(path), path, table, fault)
 
 
@@ -71,7 +71,7 @@ def _stored(path: Path) -> Iterator[records.Record]:
   try:
     names = [file['filename'] for file in state['_data_files']]
     if not all(Path(name).name == name for name in names):
-      raise ValueError('a file of it lies elsewhere')
+      raise ValueError('one of its files is elsewhere')
   except (KeyError, TypeError, ValueError) as error:
     raise errors.UserError(
       f'{path / _STATE}: {type(error).__name__}: {error}; {_SAVE}'

@@ -309,7 +309,7 @@ def _decode(
       cells = [row[field.name] for row in rows]
       columns[field.name] = _flatten(field, cells)
     except (KeyError, ValueError) as e:
-      raise ValueError(f'does not hold {field} alone ({e})') from e
+      raise ValueError(f'has a missing or malformed {field} ({e})') from e
   return columns
 
 

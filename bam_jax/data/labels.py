@@ -144,8 +144,8 @@ def _count(
     if missing and is_strict:
       remedy = raw_values.no_label_remedy(task, missing[0])
       raise errors.UserError(
-        f'{where}: {missing[0]!r} is no label; fix the row, or give labels if'
-        f' it is one of them{remedy}'
+        f'{where}: {missing[0]!r} is not a label; fix the row, or give labels'
+        f' if it is one of them{remedy}'
       )
     counts.update(name for name in names if name not in missing)
     if isinstance(value, str):

@@ -69,7 +69,7 @@ def _misuses(
     other = by_name.setdefault(name.lower(), name)
     if other != name:
       yield (
-        f'config.tasks: {other!r} and {name!r} differ in capital letters alone,'
+        f'config.tasks: {other!r} and {name!r} differ only in capital letters,'
         ' and would share a folder on some file systems; rename either'
       )
   for field in ('swap', 'bi_encoder'):

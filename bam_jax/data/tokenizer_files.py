@@ -167,7 +167,7 @@ def load(path: Path) -> tuple[tokenizers.Tokenizer, dict[str, str], int]:
     )
     raise _unusable(path, what, remedy)
   if not all(type(number) is int for number in known.values()):
-    raise _unusable(vocab, 'gives a token an id that is no number')
+    raise _unusable(vocab, 'gives a token an id that is not a number')
   # The libraries allocate lists as long as the highest id.
   if (highest := max(known.values(), default=0)) > _HIGHEST_ID:
     raise _unusable(path, f'gives a token the id {highest}')

@@ -27,7 +27,7 @@ _QUOTED = re.compile(r'"(?:[^"]|"")*""(?:[^"]|"")*"')
 _TEXTS = {
   'empty text': ('rows with an empty text', 'remove or fix them'),
   'bom': (
-    'rows with a byte-order mark inside, which is no part of the text',
+    'rows with a byte-order mark inside, which is not part of the text',
     'remove it; files were joined, or saved with a mark twice',
   ),
   'characters': (
@@ -169,7 +169,7 @@ def check_twins(rows: rows_lib.Rows) -> Iterator[findings.Finding]:
   for names in alike.values():
     if len(names) > 1:
       what = (
-        'labels that differ by case or blanks alone:'
+        'labels that differ only in case or blanks:'
         f' {errors.some_quoted(names)}'
       )
       remedy = 'spell them alike in the files, if they are one label'

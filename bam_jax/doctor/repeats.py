@@ -129,7 +129,7 @@ def check_equal(
       shared = np.unique(at[theirs])
       ours = first[at[theirs]]
       what = (
-        f'training rows that also stand in {other.name}, as {len(theirs):,} of'
+        f'training rows that are also in {other.name}, as {len(theirs):,} of'
         f' its {len(other):,} rows; different texts: {len(shared):,}'
       )
       if rows.is_pair:
@@ -224,7 +224,7 @@ def check_texts(
     ]
     if shared:
       what = (
-        f'texts, of its {len(numbers):,} different ones, that also stand in'
+        f'texts, of its {len(numbers):,} different ones, that are also in'
         f' training rows, alone or in any pair: {errors.some(shared)}'
       )
       count = there.any(axis=0).sum()

@@ -111,7 +111,7 @@ def _notes(
     and f'{config.plan.shard} of the plan, whose seeds are'
     f' {", ".join(map(str, config.seeds))}',
     'rows without labels': config.data.unlabelled
-    and f'{", ".join(config.data.unlabelled)}; taught variants alone',
+    and f'{", ".join(config.data.unlabelled)}; only taught variants',
     'patience': _describe_patience(finished),
     'searched settings': plan.search_result.scores
     and search.describe(plan.search_result),

@@ -149,7 +149,7 @@ def _decisions(tasks: Sequence[task_lib.Task], facts: Facts) -> Iterator[str]:
 
 
 def _training(facts: Facts) -> str:
-  taught = 'on gold labels alone'
+  taught = 'on gold labels only'
   if facts.teachers:
     more = len(facts.teachers) - _MOST_TEACHERS
     shown = ', '.join(facts.teachers[:_MOST_TEACHERS])

@@ -75,7 +75,7 @@ def write_by_id(
     key = ids[each.uid]
     if key in found:
       raise errors.UserError(
-        f'{path}: the id {key!r} of {each.uid} stands twice; make the ids of'
+        f'{path}: the id {key!r} of {each.uid} is used twice; make the ids of'
         ' the test file differ'
       )
     found[key] = each.said[value] or ''

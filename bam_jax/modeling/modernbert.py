@@ -256,7 +256,7 @@ def _read_types(values: Mapping[str, object]) -> tuple[bool, ...]:
     every = entries.integer(values, 'global_attn_every_n_layers', 3, 1)
     return _alternate(count, every)
   if not isinstance(types, list) or len(types) != count:
-    raise ValueError(f'layer_types is no list of {count} types')
+    raise ValueError(f'layer_types is not a list of {count} types')
   for each in types:
     entries.choice({'layer_types': each}, 'layer_types', None, _THETAS)
   return tuple(each == _GLOBAL for each in types)
@@ -268,7 +268,7 @@ def _read_thetas(values: Mapping[str, object]) -> tuple[float, float]:
   if not isinstance(rows, dict) or not all(
     isinstance(row, dict | None) for row in rows.values()
   ):
-    raise ValueError('rope_parameters is no object of objects')
+    raise ValueError('rope_parameters is not an object of objects')
   result = []
   for name, (key, default) in _THETAS.items():
     row = rows.get(name) or {}

@@ -264,7 +264,7 @@ def _find_mistakes(
     rate = getattr(model, name)
     if -1 < rate < 0:
       yield (
-        f'config.model.{name}={rate}: is no rate; give 0 to 0.99, or -1 for'
+        f'config.model.{name}={rate}: is not a rate; give 0 to 0.99, or -1 for'
         f' that of {of.name} encoders'
       )
   where = f'config.model.layers={model.layers}'

@@ -216,7 +216,7 @@ def _parse(path: Path) -> tuple[list[dict[str, float]], bool]:
 def _number(value: object) -> float:
   """Converts a JSON number or null; raises `TypeError` for other values."""
   if type(value) not in (int, float, type(None)):
-    raise TypeError(f'{value!r} is no number')
+    raise TypeError(f'{value!r} is not a number')
   return math.nan if value is None else float(value)
 
 

@@ -67,7 +67,7 @@ class Regression(kind_bases.Plain):
         if low <= plain_text.parse_number(point) <= high:
           remedy = f'write the comma as a point, {point}, in all rows'
       raise errors.UserError(
-        f'{where}: score {value!r} is no number; {remedy}'
+        f'{where}: score {value!r} is not a number; {remedy}'
       ) from None
     if not low <= score <= high:
       raise errors.UserError(

@@ -382,8 +382,8 @@ def test_rows_without_a_label_are_skipped(tmp_path, caplog, format):
   missing = '' if format == 'csv' else 'null'
   message = _message(tmp_path, **rows)
   assert message.endswith(
-    "fix the row or the labels of task 'own'; or pass rows without a label over"
-    f' by config.custom_tasks.own.no_label=({missing!r},)'
+    "fix the row or the labels of task 'own'; or skip rows without a label by"
+    f' config.custom_tasks.own.no_label=({missing!r},)'
   )
   config = _config(tmp_path, **rows, no_label=('-', missing, ''))
   with caplog.at_level(logging.INFO):
@@ -478,7 +478,7 @@ def test_scores_may_be_missing(tmp_path):
   (tmp_path / 'a.csv').write_text('body,mood\na,0.5\nb,\n')
   values = {'kind': 'regression', 'labels': (), 'train': 'a.csv'}
   assert _message(tmp_path, **values).endswith(
-    "score '' is no number; fix the row; or skip rows without a label by"
+    "score '' is not a number; fix the row; or skip rows without a label by"
     " config.custom_tasks.own.no_label=('',)"
   )
   rows = _examples(_config(tmp_path, **values, no_label=('',)))
@@ -571,7 +571,9 @@ def test_mistakes_of_saved_datasets(tmp_path, monkeypatch):
   file = tmp_path / 'd/train/data-00000-of-00002.arrow'
   file.write_bytes(file.read_bytes()[:400])
   message = _message(tmp_path, **rows, train='d/train')
-  assert message.startswith('data/d/train: is no saved dataset, or is damaged')
+  assert message.startswith(
+    'data/d/train: is not a saved dataset, or is damaged'
+  )
   state.unlink()
   assert ': has no state.json; give a folder that ' in _message(
     tmp_path, **rows, train='d/train'

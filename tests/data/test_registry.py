@@ -431,7 +431,7 @@ def test_names_that_differ_in_capital_letters():
     registry.resolve(_config('planets', 'cola', 'Planets', planets=_PLANETS,
                              Planets=_PLANETS))  # fmt: skip
   assert str(told.value).startswith(
-    "config.tasks: 'planets' and 'Planets' differ in capital letters alone"
+    "config.tasks: 'planets' and 'Planets' differ only in capital letters"
   )
   with pytest.raises(errors.UserError, match="'cola' and 'COLA' differ"):
     registry.resolve(_config('cola', 'COLA', COLA=_PLANETS))

@@ -234,14 +234,14 @@ def test_is_present():
     pytest.param(
       'text\tlabel\nx\tnan\n',
       {'kind': 'regression'},
-      "data/own.tsv:2: score 'nan' is no number; fix the row; or pass rows"
-      " without a label over by config.custom_tasks.own.no_label=('nan',)",
+      "data/own.tsv:2: score 'nan' is not a number; fix the row; or skip rows"
+      " without a label by config.custom_tasks.own.no_label=('nan',)",
       id='score-nan',
     ),
     pytest.param(
       'text\tlabel\nx\thigh\n',
       {'kind': 'regression'},
-      "data/own.tsv:2: score 'high' is no number; fix the row",
+      "data/own.tsv:2: score 'high' is not a number; fix the row",
       id='score-no-number',
     ),
     pytest.param(
@@ -453,13 +453,15 @@ def test_scores_are_decimal_numbers(format, score):
   _write('own.tsv', f'text\tlabel\nx\t{score}\n')
   _write('own.jsonl', json.dumps({'text': 'x', 'label': score}) + '\n')
   task = _task('regression', (0.0, 50.0), file=f'own.{format}', format=format)
-  assert _message(task).endswith(f'score {score!r} is no number; fix the row')
+  assert _message(task).endswith(
+    f'score {score!r} is not a number; fix the row'
+  )
 
 
 def test_json_has_no_words_for_numbers():
   _write('own.jsonl', '{"text": "x", "label": NaN}\n')
   message = _message(_jsonl_task(kind='regression'))
-  assert "score 'NaN' is no number" in message
+  assert "score 'NaN' is not a number" in message
 
 
 def test_the_layout_of_the_download_script():

@@ -452,7 +452,7 @@ def test_counts_and_words_of_a_finding(folder):
   (overlap,) = (f for f in report.findings if f.check == 'overlap')
   assert overlap.count == 4
   assert overlap.what == (
-    'training rows that also stand in sst2/dev, as 2 of its 24 rows; different'
+    'training rows that are also in sst2/dev, as 2 of its 24 rows; different'
     ' texts: 2; rows with another label: 2'
   )
 

@@ -1,4 +1,4 @@
-"""Documents whose label depends on a word that stands after the limit."""
+"""Documents whose label depends on a word that comes after the limit."""
 
 import collections
 import dataclasses

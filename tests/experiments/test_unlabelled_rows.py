@@ -185,7 +185,7 @@ def test_a_student_of_other_rows_is_refused(
 def test_the_report_tells_of_them(finished):
   notes = json.loads((finished.workdir / 'report.json').read_text())['notes']
   assert notes['rows without labels'] == (
-    'demo_sentiment=more.jsonl, demo_similarity=more.tsv; taught variants alone'
+    'demo_sentiment=more.jsonl, demo_similarity=more.tsv; only taught variants'
   )
 
 

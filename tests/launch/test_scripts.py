@@ -78,7 +78,7 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(command, tmp_path):
     ('gpu.sh --workdir=w --gpus=0,,1 configs/bam.py', '--gpus=0,,1: give 0 or'),
     ('gpu.sh --workdir=w --python=none configs/bam.py', '--python=none: no s'),
     ('gpu.sh --workdir=w configs/bam.py', 'nvidia-smi lists no GPU; say which'),
-    ('slurm.sh --nodes=0 configs/bam.py', '--nodes=0: is no number from 1'),
+    ('slurm.sh --nodes=0 configs/bam.py', '--nodes=0: is not a number from 1'),
     (
       'slurm.sh --nodes=2 --shards=2 --workdir=w configs/bam.py',
       'exclude each',
@@ -93,7 +93,7 @@ def test_a_dry_run_prints_what_would_run_and_does_nothing(command, tmp_path):
     ('tpu_queue.sh bam zone type', 'NAME, ZONE, TYPE and VERSION are needed'),
     (
       'tpu_queue.sh --every=0 b z t v configs/bam.py',
-      '--every=0: is no number',
+      '--every=0: is not a number',
     ),
     ('gke.sh', 'KIND: give tpu, gpu or shards first'),
     ('gke.sh gpu configs/bam.py', '--name=: needs a name of at most 40'),

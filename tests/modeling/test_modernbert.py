@@ -188,13 +188,16 @@ def test_older_files_give_the_same_encoder(weights, config):
   [
     ({'norm_bias': True}, 'norm_bias is True'),
     ({'classifier_pooling': 'max'}, "classifier_pooling is 'max', but only"),
-    ({'layer_types': ['full_attention']}, 'layer_types is no list of 4 types'),
+    (
+      {'layer_types': ['full_attention']},
+      'layer_types is not a list of 4 types',
+    ),
     ({'rope_scaling': {'factor': 2}}, 'rope_scaling is {'),
     (
       {'rope_parameters': {'full_attention': {'rope_type': 'yarn'}}},
       "rope_type is 'yarn', but only",
     ),
-    ({'rope_parameters': [1]}, 'rope_parameters is no object'),
+    ({'rope_parameters': [1]}, 'rope_parameters is not an object'),
     ({'local_attention': -1}, 'local_attention is -1'),
     ({'num_attention_heads': 16}, 'the size of a head is odd'),
     ({'hidden_activation': 'silu'}, "hidden_activation is 'silu'"),

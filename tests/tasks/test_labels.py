@@ -50,17 +50,17 @@ def test_parse(task, value, expected):
     (
       'stsb',
       'inf',
-      "f:1: score 'inf' is no number; fix the row",
+      "f:1: score 'inf' is not a number; fix the row",
     ),
-    ('stsb', '', "f:1: score '' is no number; fix the row"),
+    ('stsb', '', "f:1: score '' is not a number; fix the row"),
     (
       'stsb',
       '4,5',
-      "f:1: score '4,5' is no number; write the comma as a point, 4.5, in all"
-      ' rows',
+      "f:1: score '4,5' is not a number; write the comma as a point, 4.5, in"
+      ' all rows',
     ),
-    ('stsb', '1,234,5', "f:1: score '1,234,5' is no number; fix the row"),
-    ('stsb', '50,0', "f:1: score '50,0' is no number; fix the row"),
+    ('stsb', '1,234,5', "f:1: score '1,234,5' is not a number; fix the row"),
+    ('stsb', '50,0', "f:1: score '50,0' is not a number; fix the row"),
   ],
   ids=[
     *('unknown-label', 'below', 'infinite', 'empty', 'comma', 'commas'),
