@@ -193,11 +193,9 @@ class Result:
     return self.model(runs_lib.group_name(variant, seed))
 
   def model(self, group: str | None) -> 'Model':
-    """Returns the model of a group of runs.
+    """Returns the model of a group of runs, `VARIANT-sSEED`, like `--group`.
 
-    Args:
-      group: `VARIANT-sSEED`, like `--group`; None: the last variant with the
-        first seed.
+    If `group` is None, it is the last variant with the first seed.
 
     Raises:
       UserError: there is no such group, or it is not finished.
@@ -291,9 +289,7 @@ class Model:
         each task, and `all/` if there are several; with `stablehlo`, `TASK/`
         for a single task, else only `all/`.
       format: `hf` for transformers, or `stablehlo`.
-
-    Returns:
-      The folder.
+      This folder is returned.
     """
     errors.raise_first(
       errors.find_unknown('format', [format], export_lib.FORMS)
@@ -319,11 +315,7 @@ def _frame(
 
 
 def _check_local(workdir: str | os.PathLike) -> str:
-  """Returns `workdir` as a string.
-
-  Raises:
-    UserError: it is neither a string nor a path, or is in an object store.
-  """
+  """Returns `workdir` as a string; a `UserError` refuses object stores."""
   _check_type('workdir', workdir, str | os.PathLike, 'a folder')
   place = os.fspath(workdir)
   if stores.is_url(place):
@@ -344,11 +336,7 @@ def _check_type(name: str, value: object, kinds: object, wanted: str) -> None:
 def _add_tasks(
   values: dict, tasks: Mapping[str, Task], folder: Path
 ) -> dict[Path, str]:
-  """Adds tasks to the values of a config.
-
-  Returns:
-    Path -> text of the files that must be written for rows.
-  """
+  """Adds tasks to a config's values; returns path -> text of files to write."""
   written: dict[Path, str] = {}
   for name, task in tasks.items():
     where = f'config.custom_tasks.{name}'
@@ -398,11 +386,7 @@ def _find_files(rows: Rows | None) -> str | tuple[str, ...] | None:
 
 
 def _to_json_lines(rows: Rows, where: str) -> str:
-  """Returns rows as JSON lines.
-
-  Raises:
-    UserError: there are no rows, or they cannot be written as JSON.
-  """
+  """Returns rows as JSON lines; raises a `UserError` if it cannot."""
   try:
     if not isinstance(rows, pd.DataFrame):
       rows = pd.DataFrame(rows, dtype=object)  # Integers stay integers.
@@ -439,10 +423,7 @@ def _override(values: dict, overrides: Mapping[str, object]) -> None:
 
 @contextlib.contextmanager
 def _working(workdir: Path) -> Iterator[None]:
-  """Context manager that locks a work directory and prints the log.
-
-  It also turns an OSError in the directory into a `UserError`.
-  """
+  """Locks a work directory, shows the log, turns an OSError into UserError."""
   with (
     logs.shown(),
     lock_lib.lock_directory(workdir),
@@ -453,10 +434,7 @@ def _working(workdir: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[preemption.Signal]:
-  """Context manager that delays a KeyboardInterrupt until the state is saved.
-
-  It yields the preemption signal that the training checks.
-  """
+  """Yields a preemption signal; saves the state before KeyboardInterrupt."""
   preemption_signal = preemption.Signal(restores=True)
   # Python allows signal handlers only in the main thread.
   is_main = threading.current_thread() is threading.main_thread()

@@ -177,8 +177,7 @@ class Plan:
         )
         return None
       data, tokenizer = self.config.data, self.encoder.tokenizer
-      # Features of rows that no run has learnt from may be replaced. No run
-      # learns from test rows.
+      # No run learns from test rows, so their features may be replaced.
       replaces = split in task.test_splits or task.name not in self.learnt_tasks
       return prepare_lib.prepare(
         task, split, data, tokenizer, directory, replaces, examples
@@ -295,8 +294,7 @@ class Plan:
     """Returns a finished run's tasks with their temperatures and thresholds.
 
     Raises:
-      errors.UserError: the run predicts with its best step, but has dev outputs
-        only of its last step.
+      errors.UserError: the best step, with which it predicts, has no outputs.
     """
     record, tasks = self.read_record(run), {}
     for name in run.tasks:

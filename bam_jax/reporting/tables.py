@@ -148,11 +148,7 @@ def _frame(
   name: Callable[[str], str],
   small: str = '',
 ) -> pd.DataFrame:
-  """Returns the formatted cells of a table as a data frame.
-
-  `cell` formats a cell, and `name` a column name. `small` is put before the
-  metrics in the header.
-  """
+  """Returns the formatted cells as a frame; `small` precedes the metrics."""
   columns = [
     name(escape.plain(text)) for text in table.header if isinstance(text, str)
   ]
@@ -231,10 +227,7 @@ def verdict_table(report: Report) -> Table:
 
 
 def baseline_table(report: Report) -> Iterator[Table]:
-  """Yields the table of the tests against Single and Multi, behind the stars.
-
-  Yields nothing if nothing is tested.
-  """
+  """Yields the table of the tests behind the stars, if anything is tested."""
   rows, reasons, is_tested = [], [], False
   for variant, by_column in report.summary['comparisons'].items():
     for column, test in by_column.items():

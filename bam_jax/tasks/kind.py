@@ -100,8 +100,7 @@ class Kind(abc.ABC):
 
   # Name in configurations, fingerprints and records.
   name: ClassVar[str]
-  # What is scored. The kind can use the metrics whose `Metric.measures` contain
-  # this name.
+  # What is scored: the metrics whose `Metric.measures` contain it are allowed.
   measures: ClassVar[str]
   # Metrics of a task that does not name its metrics.
   default_metrics: ClassVar[tuple[str, ...]]
@@ -186,10 +185,7 @@ class Kind(abc.ABC):
   def label_names(
     self, task: task_lib.Task, value: task_lib.RawLabel
   ) -> Sequence[str]:
-    """Returns the label names in one label cell, to infer the task's labels.
-
-    Only for kinds with `infers_labels`.
-    """
+    """Returns the labels in one label cell, for kinds with `infers_labels`."""
     raise NotImplementedError
 
   def division_unit(self, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -251,8 +247,7 @@ class Kind(abc.ABC):
   def constant_loss(self, task: task_lib.Task, rows: Rows) -> float:
     """Mean loss of the best constant prediction, which is the mean gold target.
 
-    The loss of a perfect prediction is subtracted, so that the result is 0 if
-    all labels are equal.
+    The loss of a perfect prediction is subtracted: 0 if all labels are equal.
     """
 
   def constant_logits(
@@ -260,11 +255,8 @@ class Kind(abc.ABC):
   ) -> np.ndarray:
     """Returns constant logits for N rows, or for all their tokens.
 
-    The logits predict the most frequent label, or the mean score, of the
-    training rows.
-
-    Returns:
-      [N, c] or [tokens, c] float32.
+    They predict the most frequent label, or the mean score, of the training
+    rows: [N, c] or [tokens, c] float32.
 
     Raises:
       NoConstant: the task has no constant prediction.
@@ -320,10 +312,7 @@ class Kind(abc.ABC):
   def outputs(
     self, task: task_lib.Task, logits: np.ndarray, rows: Rows
   ) -> dict[str, np.ndarray]:
-    """Returns the arrays that a run saves: `uid` and the kind's own arrays.
-
-    Most of the arrays are [N, ...].
-    """
+    """Returns the arrays that a run saves: `uid` and others, most [N, ...]."""
 
   @abc.abstractmethod
   def read_outputs(
@@ -341,9 +330,7 @@ class Kind(abc.ABC):
   def decided(
     self, task: task_lib.Task, arrays: Mapping[str, np.ndarray]
   ) -> list[Decided] | None:
-    """Reads N predictions from saved `outputs`.
-
-    Returns None if the kind does not save its predictions.
+    """Reads N predictions from saved `outputs`; None if the kind saves none.
 
     Raises:
       KeyError, ValueError: see `read_outputs`.
